@@ -1,0 +1,70 @@
+"""The ``edgec`` command: registers the command groups and turns errors into messages and exit codes."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+import traceback
+
+import typer
+
+from edgec.cli.console import err
+from edgec.targets.errors import EdgecError
+
+# Modules with `register(app)` add top-level commands; modules with `app` become a group of that name.
+TOP_LEVEL = ("compile", "inspect", "run", "verify", "bench", "profile", "push", "deploy", "devices", "demo")
+GROUPS = ("targets", "models", "agent", "fleet")
+
+app = typer.Typer(
+    name="edgec",
+    help="Compile trained models for edge devices, prove the result, ship it and keep it running.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _add_commands() -> None:
+    for name in TOP_LEVEL:
+        if importlib.util.find_spec(f"edgec.cli.{name}"):
+            importlib.import_module(f"edgec.cli.{name}").register(app)
+    for name in GROUPS:
+        if importlib.util.find_spec(f"edgec.cli.{name}"):
+            app.add_typer(importlib.import_module(f"edgec.cli.{name}").app, name=name)
+
+
+@app.callback()
+def _options(
+    debug: bool = typer.Option(False, "--debug", help="Show Python tracebacks.", envvar="EDGEC_DEBUG"),
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line; the process's exit status tells what happened."""
+    _add_commands()
+    debug = "--debug" in sys.argv
+    try:
+        app()
+    except EdgecError as error:
+        if debug:
+            traceback.print_exc()
+        err.print(f"[bold red]error:[/] {error}", soft_wrap=True)
+        sys.exit(error.exit_code)
+    except ModuleNotFoundError as error:
+        extra = {"tvm": "compiler", "onnx": "compiler", "onnxruntime": "compiler", "sqlalchemy": "fleet"}
+        extra |= {"nicegui": "fleet", "fastapi": "fleet", "amqtt": "fleet", "sounddevice": "audio"}
+        name = (error.name or "").partition(".")[0]
+        if debug or name not in extra:
+            raise
+        err.print(f"[bold red]error:[/] this needs the package {name}: pip install 'edgec\\[{extra[name]}]'")
+        sys.exit(1)
+    except KeyboardInterrupt:
+        err.print("interrupted")
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,29 @@
+"""The root of edgec's error tree.
+
+Errors are split by whose fault they are. What a user can mend derives from :class:`EdgecError`; the ``edgec`` command
+prints its message (one or two lines that name the thing and the way out) and exits with its ``exit_code``. Anything
+else is a defect of ours and keeps its traceback.
+
+- EdgecError (1)
+    - UsageError (2): an option or an argument that makes no sense
+    - UnknownTarget (2)
+    - packages add their own below these
+"""
+
+from __future__ import annotations
+
+
+class EdgecError(Exception):
+    """Something that the user can mend. The message says what and how; ``exit_code`` is the process's status."""
+
+    exit_code: int = 1
+
+
+class UsageError(EdgecError):
+    """An option or argument that makes no sense, alone or with the others."""
+
+    exit_code = 2
+
+
+class UnknownTarget(UsageError):
+    """No target description has this name or alias."""
