@@ -1,0 +1,63 @@
+# Two commands for a newcomer: `make demo` and `make test`. CONTRIBUTING.md explains the rest.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --progress-bar off --constraint constraints.txt
+
+.PHONY: help demo test test-long bench check fix lock clean
+
+help:
+	@echo "make demo       compile a model, start a fleet and a device, update the device while it runs"
+	@echo "make test       linters, type checker, import contracts and the test suite"
+	@echo "make test-long  the soaks and sweeps that are too long for every change"
+	@echo "make bench      the zoo against ONNX Runtime (and OpenVINO where installed)"
+	@echo "make check      linters and type checker alone;  make fix  mends what they can mend"
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "edgec needs Python 3.11 or newer; set PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || \
+		{ echo "$(PYTHON) cannot create a virtual environment: apt-get install python3-venv" >&2; rm -rf $(VENV); exit 1; }
+
+$(VENV)/.all: $(BIN)/python pyproject.toml setup.py constraints.txt
+	@echo "installing edgec and what it needs into $(VENV) …"
+	@$(PIP) --editable '.[all]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.all
+	@echo "installing the test tools into $(VENV) …"
+	@$(PIP) --editable '.[dev]'
+	@touch $@
+
+demo: $(VENV)/.all
+	@$(BIN)/edgec demo $(DEMO)
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+
+fix: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# scripts/test-tools.sh brings the system packages that some tests want (a browser, an emulator, a broker)
+# when it is allowed to; where it is not, those tests are skipped and say so.
+test: check
+	@scripts/test-tools.sh
+	$(BIN)/pytest -m "not long" $(PYTEST)
+
+test-long: $(VENV)/.dev
+	@scripts/test-tools.sh
+	$(BIN)/pytest -m long $(PYTEST)
+
+bench: $(VENV)/.all
+	$(BIN)/edgec bench --suite $(BENCH)
+
+# Rewrite constraints.txt from the versions in the present environment, after trying newer ones in it.
+lock: $(VENV)/.dev
+	@scripts/lock.sh $(BIN)/python
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
