@@ -1,0 +1,3 @@
+from edgec.compiler.frontends.source import ImportedModel, Port, SourceModel, SourceNode
+
+__all__ = ["ImportedModel", "Port", "SourceModel", "SourceNode"]

@@ -1,0 +1,80 @@
+"""What the front ends produce: a cleaned source model, and the Relax module imported from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import onnx
+    import tvm
+
+
+@dataclass(frozen=True)
+class Port:
+    """One input or output of a model.
+
+    Attributes:
+        name: the name in the source model.
+        safe_name: the same as an identifier, unique within the model.
+        shape: static dimensions.
+        dtype: numpy's name of the element type, such as ``float32``.
+    """
+
+    name: str
+    safe_name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclass(frozen=True)
+class SourceNode:
+    """One node of the source model's main graph, as the user would find it in the file."""
+
+    index: int
+    name: str
+    op_type: str
+    domain: str
+
+    @property
+    def label(self) -> str:
+        """The node's name, or ``Conv#12`` (operator and position) when it has none."""
+        return self.name or f"{self.op_type}#{self.index}"
+
+
+@dataclass(frozen=True)
+class SourceModel:
+    """A source model made ready for import: static shapes, folded constants, recent opset.
+
+    Attributes:
+        path: the file it was read from.
+        digest: ``sha256:…`` of that file.
+        reference: the model as given but for its input shapes; what ONNX Runtime runs as the reference.
+        model: the cleaned model that is compiled; computes the same.
+        inputs, outputs: in the order of the source model.
+        nodes: the nodes of the source model's main graph.
+        origins: name of a value in ``model`` to the index into ``nodes`` of the node it came from.
+    """
+
+    path: Path
+    digest: str
+    reference: onnx.ModelProto
+    model: onnx.ModelProto
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    nodes: tuple[SourceNode, ...]
+    origins: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class ImportedModel:
+    """A Relax module with one function ``main``: inputs by safe name, constants embedded.
+
+    A binding variable named ``n12_…`` belongs to ``source.nodes[12]``. The function returns one tensor, or a
+    tuple when the model has several outputs.
+    """
+
+    mod: tvm.IRModule
+    source: SourceModel

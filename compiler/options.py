@@ -1,0 +1,41 @@
+"""What a user may ask of a compile; every part of the compiler reads it, none changes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+Tune = Literal["none", "fast", "full"]
+Precision = Literal["fp32", "bf16", "auto"]
+
+
+@dataclass(frozen=True)
+class CompileOptions:
+    """Options of one compile.
+
+    Args:
+        threads: threads that tuning, verification and the latency comparison use; None means the cores
+            of the target (at most those of this machine when measuring here).
+        tune: how many kernel candidates are timed per distinct layer: none (static model and the cache
+            only), fast, or full.
+        precision: arithmetic of convolutions and matrix products.
+        error_budget: largest error accepted per output, relative to the largest absolute value of that
+            output in the reference (dimensionless). Verification fails above it.
+        cache_dir: folder of the tuning cache; None means the user's cache folder.
+        input_shapes: shape per source input name; wins over what the model declares.
+        verify: compare with ONNX Runtime before writing the artifact.
+        fallback: run sub-graphs that cannot be compiled through ONNX Runtime on the device.
+        bundle_runtime: put libtvm_runtime and libtvm_ffi of the target into the artifact.
+    """
+
+    threads: int | None = None
+    tune: Tune = "fast"
+    precision: Precision = "fp32"
+    error_budget: float = 1e-3
+    cache_dir: Path | None = None
+    input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    verify: bool = True
+    fallback: bool = True
+    bundle_runtime: bool = False
