@@ -1,0 +1,56 @@
+"""What lowering hands to verification, reports and the packer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True)
+class KernelInfo:
+    """One compiled kernel (a symbol of the code library) and where it came from.
+
+    A kernel that computes several layers of the same shape is compiled once: `calls` then has one
+    entry for each place it is called from, in the order in which a run of the model calls them.
+    """
+
+    symbol: str
+    kind: str  # the operator that names it: "conv2d", "depthwise", "dense", "pool", "elementwise", …
+    calls: tuple[tuple[int, ...], ...]  # per call, in program order: indices of the source ONNX nodes
+    flops: int  # floating point (or integer) operations of one call, a multiply-add counted as two
+    bytes: int  # bytes read and written by one call, each buffer counted once
+    schedule: str  # the chosen schedule in words, e.g. "direct 14x2 ic16 rows1"
+
+    @property
+    def nodes(self) -> tuple[int, ...]:
+        """Indices of all source ONNX nodes computed by this kernel, sorted."""
+        return tuple(sorted({node for call in self.calls for node in call}))
+
+
+@dataclass(frozen=True)
+class TuningSummary:
+    """What the tuner did for one compile."""
+
+    workloads: int = 0  # distinct workloads that had more than one candidate
+    cache_hits: int = 0  # winners that came from the user's cache or the shipped one
+    timed: int = 0  # candidates that were built and timed
+    dropped: int = 0  # candidates that failed to build or computed wrongly
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A model as machine code and weights.
+
+    `code` is the shared library of the target. Its Relax VM function `entry` takes the model's inputs in
+    their order, then every array of `weights` in order (all of them contiguous).
+    """
+
+    code: bytes
+    weights: dict[str, npt.NDArray[np.generic]]
+    kernels: dict[str, KernelInfo]
+    entry: str = "main"
+    tuning: TuningSummary = field(default_factory=TuningSummary)
+    activation_bytes: int = 0  # the static memory plan's size in bytes
