@@ -1,12 +1,13 @@
 """The root of edgec's error tree.
 
-Errors are split by whose fault they are. What a user can mend derives from :class:`EdgecError`; the ``edgec`` command
-prints its message (one or two lines that name the thing and the way out) and exits with its ``exit_code``. Anything
-else is a defect of ours and keeps its traceback.
+Errors are split by whose fault they are. What a user can mend derives from :class:`EdgecError`; the
+``edgec`` command prints its message (one or two lines that name the thing and the way out) and exits with its
+``exit_code``. Anything else is a defect of ours and keeps its traceback.
 
 - EdgecError (1)
     - UsageError (2): an option or an argument that makes no sense
     - UnknownTarget (2)
+    - BadTargetFile (2)
     - packages add their own below these
 """
 
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 
 class EdgecError(Exception):
-    """Something that the user can mend. The message says what and how; ``exit_code`` is the process's status."""
+    """Something that the user can mend: the message says how, ``exit_code`` is the process's status."""
 
     exit_code: int = 1
 
@@ -27,3 +28,7 @@ class UsageError(EdgecError):
 
 class UnknownTarget(UsageError):
     """No target description has this name or alias."""
+
+
+class BadTargetFile(UsageError):
+    """A target description is not valid; the message names the file and the key."""

@@ -1,0 +1,133 @@
+"""What a piece of hardware is to the compiler and to the loader: one TOML file, one :class:`Target`."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgec.targets.errors import BadTargetFile
+
+
+@dataclass(frozen=True)
+class Target:
+    """A description of hardware that code is compiled for.
+
+    ``vector_bits`` is the width of one vector register (fp32 lanes are ``vector_bits // 32``),
+    ``vector_registers`` their number. ``features`` are names as in ``/proc/cpuinfo`` (and ``dotprod`` for
+    ARM's ``asimddp``): kernels may use their instructions, and the loader refuses a machine that lacks one.
+    Sizes are in bytes; an ``l3_bytes`` of 0 says that there is none. ``emulator`` is the ``-cpu`` of qemu's
+    user mode that can run the code, if any.
+    """
+
+    name: str
+    description: str
+    tvm: dict[str, Any]
+    arch: str
+    vector_bits: int
+    vector_registers: int
+    features: frozenset[str]
+    cores: int
+    l1d_bytes: int
+    l2_bytes: int
+    l3_bytes: int
+    memory_bytes: int
+    min_glibc: str
+    aliases: tuple[str, ...] = ()
+    emulator: str | None = None
+    device_kind: str = "cpu"
+
+    @property
+    def fp32_lanes(self) -> int:
+        """How many 32-bit floats one vector register holds."""
+        return self.vector_bits // 32
+
+    def to_json(self) -> dict[str, Any]:
+        """The description as JSON-serialisable values, in the order of a target file."""
+        return {
+            "name": self.name,
+            "aliases": list(self.aliases),
+            "description": self.description,
+            "device_kind": self.device_kind,
+            "arch": self.arch,
+            "vector_bits": self.vector_bits,
+            "vector_registers": self.vector_registers,
+            "features": sorted(self.features),
+            "cores": self.cores,
+            "l1d_bytes": self.l1d_bytes,
+            "l2_bytes": self.l2_bytes,
+            "l3_bytes": self.l3_bytes,
+            "memory_bytes": self.memory_bytes,
+            "min_glibc": self.min_glibc,
+            "emulator": self.emulator,
+            "tvm": self.tvm,
+        }
+
+
+_REQUIRED: dict[str, type] = {
+    "name": str,
+    "description": str,
+    "tvm": dict,
+    "arch": str,
+    "vector_bits": int,
+    "vector_registers": int,
+    "features": list,
+    "cores": int,
+    "l1d_bytes": int,
+    "l2_bytes": int,
+    "l3_bytes": int,
+    "memory_bytes": int,
+    "min_glibc": str,
+}
+_OPTIONAL: dict[str, type] = {"aliases": list, "emulator": str, "device_kind": str}
+_OF_A_FILE: dict[str, type] = {"extends": str, "extra_features": list}
+
+
+def read_target_file(path: Path) -> dict[str, Any]:
+    """The keys of one target file, checked for names and types.
+
+    Raises:
+        BadTargetFile: unreadable, not TOML, an unknown key, or a value of the wrong type.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise BadTargetFile(f"{path}: cannot be read as a target description: {error}") from error
+    known = _REQUIRED | _OPTIONAL | _OF_A_FILE
+    for key, value in content.items():
+        if key not in known:
+            raise BadTargetFile(f"{path}: unknown key {key!r}; a target has {', '.join(known)}")
+        if type(value) is not known[key]:
+            raise BadTargetFile(f"{path}: {key} must be of type {known[key].__name__}, not {value!r}")
+    if "name" not in content:
+        raise BadTargetFile(f"{path}: the key name is missing")
+    return content
+
+
+def make_target(content: dict[str, Any], path: Path, base: Target | None) -> Target:
+    """Build the target of a file's ``content``; keys that it leaves out come from ``base`` (its ``extends``).
+
+    Raises:
+        BadTargetFile: a key is missing, or a value is out of range.
+    """
+    merged: dict[str, Any] = dict(content)
+    extra = merged.pop("extra_features", [])
+    merged.pop("extends", None)
+    if base is not None:
+        inherited = {
+            key: getattr(base, key) for key in (_REQUIRED | _OPTIONAL) if key not in ("name", "aliases")
+        }
+        merged = inherited | merged
+    for key in _REQUIRED:
+        if key not in merged:
+            raise BadTargetFile(f"{path}: the key {key} is missing (and no `extends` gives it)")
+    for key in ("vector_bits", "vector_registers", "cores", "l1d_bytes", "l2_bytes", "memory_bytes"):
+        if merged[key] <= 0:
+            raise BadTargetFile(f"{path}: {key} must be positive, not {merged[key]}")
+    if "kind" not in merged["tvm"]:
+        raise BadTargetFile(f'{path}: [tvm] needs a kind, such as kind = "llvm"')
+    merged["features"] = frozenset(merged["features"]) | frozenset(extra)
+    merged["aliases"] = tuple(merged.get("aliases", ()))
+    merged["emulator"] = merged.get("emulator") or None
+    return Target(**merged)
