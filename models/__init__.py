@@ -1,0 +1,10 @@
+"""The zoo: standard architectures, the small models that edgec trained itself, and their cards.
+
+>>> from edgec.models import build, list_models
+>>> [entry.name for entry in list_models() if entry.task == "classification"][:2]
+['resnet18', 'resnet50']
+"""
+
+from edgec.models.registry import UnknownModel, ZooEntry, build, find_model, list_models
+
+__all__ = ["UnknownModel", "ZooEntry", "build", "find_model", "list_models"]
