@@ -1,0 +1,54 @@
+"""Link compiled objects into one shared library, for any ELF target, with the linker that ziglang carries."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import tvm
+
+from edgec.targets.errors import EdgecError
+
+
+class LinkError(EdgecError):
+    """The linker refused the objects; its own words are in the message."""
+
+    exit_code = 1
+
+
+def _run_linker(output: str, objects: Sequence[str]) -> None:
+    # Maths functions and libtvm_runtime's symbols resolve in the process that loads the library.
+    command = [
+        sys.executable, "-m", "ziglang", "ld.lld", "-shared", "--build-id=none", "--strip-all",
+        "-z", "noexecstack", "--gc-sections", "-o", output, *objects,
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise LinkError(f"linking the compiled model failed: {done.stderr.strip()[:500]}")
+
+
+def link(executable: Any) -> bytes:  # noqa: ANN401  (a VMExecutable or a runtime Module)
+    """The shared library of a built module: same input, same bytes.
+
+    Raises:
+        LinkError: the linker refused the objects.
+    """
+
+    def compile_objects(output: str, objects: Sequence[str], **_: object) -> None:
+        _run_linker(output, objects)
+
+    compile_objects.object_format = "o"  # type: ignore[attr-defined]
+    module = executable.mod if hasattr(executable, "mod") else executable
+    with tempfile.TemporaryDirectory(prefix="edgec-link-") as folder:
+        path = os.path.join(folder, "model.so")
+        workspace = os.path.join(folder, "objects")
+        os.mkdir(workspace)
+        if not isinstance(module, tvm.runtime.Module):
+            raise TypeError(f"cannot link a {type(module).__name__}")
+        module.export_library(path, fcompile=compile_objects, workspace_dir=workspace)
+        return Path(path).read_bytes()
