@@ -1,3 +1,16 @@
 from edgec.compiler.frontends.source import ImportedModel, Port, SourceModel, SourceNode
 
-__all__ = ["ImportedModel", "Port", "SourceModel", "SourceNode"]
+__all__ = ["ImportedModel", "Port", "SourceModel", "SourceNode", "load_source", "to_relax"]
+
+
+def __getattr__(name: str) -> object:
+    """Load the front ends (and with them onnx and tvm) when they are first asked for."""
+    if name == "load_source":
+        from edgec.compiler.frontends.load import load_source
+
+        return load_source
+    if name == "to_relax":
+        from edgec.compiler.frontends.importer import to_relax
+
+        return to_relax
+    raise AttributeError(name)

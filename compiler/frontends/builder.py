@@ -1,0 +1,68 @@
+"""A Relax block builder that names every binding after the ONNX node it is made for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import tvm
+from tvm import relax
+
+Expr: TypeAlias = Any  # TVM's expression classes are made at import time and have no static types
+Array: TypeAlias = npt.NDArray[Any]
+
+
+class SourceBuilder(relax.BlockBuilder):  # type: ignore[misc]
+    """Gives bindings made for node 12 names that begin with ``n12_``, nested expressions included."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.prefix = ""
+
+    def begin_node(self, index: int, op_type: str) -> None:
+        """Name what is emitted from now on after the source node ``index``."""
+        self.prefix = f"n{index}_{op_type}"
+
+    def emit(self, expr: Expr, name_hint: str = "") -> Expr:
+        """Bind an expression, nested calls each to a variable of their own, and return its variable."""
+        return super().emit(self._flatten(expr), self.prefix or name_hint)
+
+    def normalize(self, expr: Expr) -> Expr:
+        """Infer the expression's type; nested calls are bound to variables of this node."""
+        return super().normalize(self._flatten(expr))
+
+    def _flatten(self, expr: Expr) -> Expr:
+        if isinstance(expr, list | tuple):
+            return relax.Tuple([self._leaf(item) for item in expr])
+        if isinstance(expr, relax.Call):
+            args = [self._leaf(arg) for arg in expr.args]
+            if all(new is old for new, old in zip(args, expr.args, strict=True)):
+                return expr
+            return relax.Call(expr.op, args, expr.attrs, expr.ty_args, expr.span)
+        if isinstance(expr, relax.Tuple):
+            return relax.Tuple([self._leaf(item) for item in expr.fields])
+        if isinstance(expr, relax.TupleGetItem):
+            return relax.TupleGetItem(self._leaf(expr.tuple_value), expr.index)
+        return expr
+
+    def _leaf(self, expr: Expr) -> Expr:
+        if isinstance(expr, relax.Tuple):
+            return relax.Tuple([self._leaf(item) for item in expr.fields])
+        if isinstance(expr, relax.Call | relax.TupleGetItem) and not _is_prim(expr):
+            return self.emit(expr)
+        return expr
+
+
+def _is_prim(expr: Expr) -> bool:
+    return bool(tvm.ir.is_prim_expr(expr))
+
+
+def constant(value: Array | Sequence[Any] | float | int, dtype: str | None = None) -> Expr:
+    """A Relax constant from anything that numpy takes; 64-bit types stay what they are."""
+    array = np.asarray(value, dtype=dtype)
+    if not array.flags.c_contiguous:
+        array = np.ascontiguousarray(array)
+    # through a tensor: relax.const would narrow int64 and float64 arrays
+    return relax.const(tvm.runtime.tensor(array))

@@ -1,0 +1,118 @@
+"""Turn a checked ONNX model into a simple one: recent opset, constants folded, no detours.
+
+The work is done by tools that follow the standard: ``onnx.version_converter`` lifts old opsets, and ONNX
+Runtime's basic optimisations fold constants and shape arithmetic, drop Identity and Cast chains and merge
+batch norms into convolutions, all with operators of the standard. Both keep the names of values that survive,
+and by those names every node is traced back to the source model.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import onnx
+import onnxruntime as ort
+from onnx import ModelProto
+from onnxruntime.capi.onnxruntime_pybind11_state import (
+    Fail,
+    InvalidArgument,
+    InvalidGraph,
+    NoModel,
+    NotImplemented,
+    RuntimeException,
+)
+
+ORT_ERRORS = (Fail, InvalidArgument, InvalidGraph, NoModel, NotImplemented, RuntimeException)
+OLDEST_OPSET = 13  # below it, axes and sizes are attributes, and operators have other meanings
+LIFTED_OPSET = 18
+PROTOBUF_LIMIT = 2**31 - 1
+
+
+def opset_of(model: ModelProto) -> int:
+    """The version of the default operator set; 1 for files from before there were versions."""
+    versions = [entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")]
+    return versions[0] if versions else 1
+
+
+def lift_format(model: ModelProto) -> None:
+    """Bring the file format (not the operators) up to date, in place."""
+    if not any(entry.domain in ("", "ai.onnx") for entry in model.opset_import):
+        entry = model.opset_import.add()
+        entry.domain, entry.version = "", 1 if model.ir_version < 3 else onnx.defs.onnx_opset_version()
+    for entry in model.opset_import:
+        if entry.domain == "ai.onnx":
+            entry.domain = ""
+    for node in model.graph.node:
+        if node.domain == "ai.onnx":
+            node.domain = ""
+    model.ir_version = max(model.ir_version, 8)
+
+
+def lift_opset(model: ModelProto) -> ModelProto:
+    """The model in a recent opset, or as it is where the converter has no way for one of its operators."""
+    if opset_of(model) >= OLDEST_OPSET:
+        return model
+    from onnx import version_converter
+
+    try:
+        lifted = version_converter.convert_version(model, LIFTED_OPSET)
+    except (version_converter.ConvertError, RuntimeError, ValueError, onnx.checker.ValidationError):
+        return model
+    return lifted if _has_outputs_of(lifted, model) else model
+
+
+def _has_outputs_of(new: ModelProto, old: ModelProto) -> bool:
+    return [v.name for v in new.graph.output] == [v.name for v in old.graph.output]
+
+
+def fold(model: ModelProto) -> ModelProto | None:
+    """The model after ONNX Runtime's basic optimisations, or None when ONNX Runtime cannot take it."""
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 1
+    with tempfile.TemporaryDirectory(prefix="edgec-fold-") as folder:
+        file = Path(folder) / "folded.onnx"
+        options.optimized_model_filepath = str(file)
+        try:
+            ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        except ORT_ERRORS:
+            return None
+        return onnx.load(file)
+
+
+def infer_shapes(model: ModelProto) -> ModelProto:
+    """The model with the shapes of all its values that follow from the inputs."""
+    return onnx.shape_inference.infer_shapes(model, check_type=False, strict_mode=False, data_prop=True)
+
+
+def trace_origins(model: ModelProto, sources: Mapping[str, int], names: Mapping[str, int]) -> dict[str, int]:
+    """Find for each value of the cleaned ``model`` the node of the source that it came from.
+
+    Args:
+        sources: name of a value to the index of the source node that makes it.
+        names: name of a node to its index in the source.
+
+    Returns:
+        name of a value to an index. A value that cleaning made up belongs to the node of its reader, else to
+        that of what it is made from.
+    """
+    origins: dict[str, int] = {}
+    for node in model.graph.node:
+        known = [sources[name] for name in node.output if name in sources]
+        known = known or ([names[node.name]] if node.name in names else [])
+        for name in node.output:
+            if known:
+                origins[name] = known[-1]
+    for node in reversed(model.graph.node):
+        own = next((origins[name] for name in node.output if name in origins), None)
+        for name in node.input:
+            if own is not None and name not in origins and name not in sources:
+                origins[name] = own
+    for node in model.graph.node:
+        before = next((origins[name] for name in node.input if name in origins), 0)
+        for name in node.output:
+            origins.setdefault(name, before)
+    return origins

@@ -1,0 +1,12 @@
+from edgec.compiler.frontends.converters.registry import CONVERTERS, Node, Refusal, converts
+
+
+def load_all() -> None:
+    """Fill the table of converters (importing their modules registers them)."""
+    from edgec.compiler.frontends.converters import (  # noqa: F401
+        basic,
+        slicing,
+    )
+
+
+__all__ = ["CONVERTERS", "Node", "Refusal", "converts", "load_all"]

@@ -1,0 +1,28 @@
+"""Converters where TVM's own are missing, wrong, or slower than need be once everything is static."""
+
+from __future__ import annotations
+
+import numpy as np
+from tvm import relax
+
+from edgec.compiler.frontends.builder import Expr, constant
+from edgec.compiler.frontends.converters.registry import Node, converts
+
+
+@converts("Shape")
+def _shape(node: Node) -> Expr:
+    shape = list(node.shape(0))
+    return constant(shape[node.attrs.get("start", 0) : node.attrs.get("end", None)], "int64")
+
+
+@converts("Size")
+def _size(node: Node) -> Expr:
+    return constant(int(np.prod(node.shape(0))), "int64")
+
+
+@converts("Identity", "Dropout")
+def _identity(node: Node) -> Expr | list[Expr]:
+    x = node.input(0)
+    if node.op_type == "Dropout" and len(node.outputs) > 1 and node.outputs[1]:
+        return [x, relax.op.full(node.shape(0), constant(True, "bool"), "bool")]
+    return x

@@ -1,0 +1,94 @@
+"""From a file to a :class:`SourceModel`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import onnx
+from onnx import ModelProto, ValueInfoProto
+
+from edgec.compiler.errors import ModelError
+from edgec.compiler.frontends import clean, shapes
+from edgec.compiler.frontends.onnx_file import read_model
+from edgec.compiler.frontends.source import Port, SourceModel, SourceNode
+from edgec.compiler.options import CompileOptions
+
+
+def load_source(path: Path | str, options: CompileOptions) -> SourceModel:
+    """Read a model and make it ready for import.
+
+    Args:
+        path: an ``.onnx`` file of any age.
+        options: ``input_shapes`` gives the inputs static shapes.
+
+    Raises:
+        ModelError: the file is damaged, hostile or no model.
+        InputShapeError: a shape that does not fit or has to be given.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise ModelError(f"{path}: no such file")
+    if path.is_dir():
+        raise ModelError(f"{path}: is a folder, not a model file")
+    given, digest = read_model(path)
+    return prepare(given, path, digest, options.input_shapes)
+
+
+def prepare(
+    given: ModelProto, path: Path, digest: str, input_shapes: Mapping[str, tuple[int, ...]]
+) -> SourceModel:
+    """Make a checked model ready for import; see :func:`load_source`."""
+    nodes = tuple(SourceNode(i, n.name, n.op_type, n.domain) for i, n in enumerate(given.graph.node))
+    values = {name: i for i, n in enumerate(given.graph.node) for name in n.output if name}
+    names = {n.name: i for i, n in enumerate(given.graph.node) if n.name}
+    clean.lift_format(given)
+    shapes.strip_initializer_inputs(given)
+    shapes.set_static_shapes(given, input_shapes)
+    try:
+        shapes.check_sizes(clean.infer_shapes(given))
+    except (onnx.shape_inference.InferenceError, RuntimeError) as error:
+        raise ModelError(f"{path}: {str(error).strip().splitlines()[0]}") from error
+    model = clean.lift_opset(_copy(given))
+    folded = clean.fold(model)
+    if folded is None and model is not given:
+        folded = clean.fold(given)
+    model = clean.infer_shapes(folded or model)
+    return SourceModel(
+        path=path,
+        digest=digest,
+        reference=given,
+        model=model,
+        inputs=_ports(given.graph.input),
+        outputs=_ports(_typed_outputs(given, model)),
+        nodes=nodes,
+        origins=clean.trace_origins(model, values, names),
+    )
+
+
+def _copy(model: ModelProto) -> ModelProto:
+    copy = ModelProto()
+    copy.CopyFrom(model)
+    return copy
+
+
+def _typed_outputs(given: ModelProto, model: ModelProto) -> list[ValueInfoProto]:
+    typed = {value.name: value for value in model.graph.output}
+    return [typed.get(value.name, value) for value in given.graph.output]
+
+
+def _ports(values: Sequence[ValueInfoProto]) -> tuple[Port, ...]:
+    ports, taken = [], set[str]()
+    for value in values:
+        safe = re.sub(r"\W", "_", value.name, flags=re.ASCII) or "value"
+        safe = safe if not safe[0].isdigit() else f"v{safe}"
+        unique, n = safe, 1
+        while unique in taken:
+            unique, n = f"{safe}_{n}", n + 1
+        taken.add(unique)
+        kind = value.type.tensor_type
+        dims = tuple(d.dim_value if d.HasField("dim_value") else -1 for d in kind.shape.dim)
+        dtype = str(onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)) if kind.elem_type else ""
+        ports.append(Port(value.name, unique, dims, dtype))
+    return tuple(ports)

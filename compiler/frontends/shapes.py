@@ -1,0 +1,167 @@
+"""Make a model's input shapes static: from the user, from the model, or batch 1."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import onnx
+from onnx import ModelProto, TensorProto, ValueInfoProto
+
+from edgec.compiler.errors import InputShapeError, ModelError
+
+MAX_TENSOR_BYTES = 8 << 30  # no value of a model for the edge is larger; hostile ones are
+
+
+def strip_initializer_inputs(model: ModelProto) -> None:
+    """Take initialisers out of the graph's inputs (in place): old files list weights as inputs too.
+
+    Left there, they count as values that a caller may replace, and nothing that depends on them is folded.
+    """
+    names = {tensor.name for tensor in model.graph.initializer}
+    names |= {tensor.values.name for tensor in model.graph.sparse_initializer}
+    kept = [value for value in model.graph.input if value.name not in names]
+    if len(kept) < len(model.graph.input):
+        copies = [ValueInfoProto.FromString(value.SerializeToString()) for value in kept]
+        del model.graph.input[:]
+        model.graph.input.extend(copies)
+
+
+def set_static_shapes(model: ModelProto, asked: Mapping[str, tuple[int, ...]]) -> None:
+    """Give every input of the graph a static shape (in place).
+
+    A size comes from ``asked``; else from the model; else from another input with the same symbolic size;
+    else it is 1 when it is the first of its input (the batch). Values' and outputs' stale shapes are dropped.
+
+    Raises:
+        InputShapeError: an unknown input name, another rank or fixed size, or a size that is missing.
+        ModelError: an input that is no tensor, or has no element type.
+    """
+    graph = model.graph
+    inputs = {value.name: value for value in graph.input}
+    for name in asked:
+        if name not in inputs:
+            raise InputShapeError(f"the model has no input {name!r}; its inputs are {_listing(inputs)}")
+    symbols: dict[str, int] = {}
+    for name, shape in asked.items():
+        _bind(inputs[name], shape, symbols)
+    missing = []
+    for value in graph.input:
+        if value.type.WhichOneof("value") != "tensor_type":
+            kind = value.type.WhichOneof("value") or "no type"
+            raise ModelError(f"the input {value.name!r} is not a tensor ({kind}); only tensors can be inputs")
+        if value.type.tensor_type.elem_type in (TensorProto.UNDEFINED, TensorProto.STRING):
+            raise ModelError(f"the input {value.name!r} is not a tensor of numbers, so it cannot be compiled")
+        known = asked[value.name] if value.name in asked else _shape_of(value, symbols)
+        if known is None:
+            missing.append(value)
+        else:
+            _set(value, known)
+    if missing:
+        lines = [f"--input {v.name}:{describe_shape(v)}" for v in missing]
+        raise InputShapeError(
+            f"sizes of the input{'s' if len(missing) > 1 else ''} are free: give them with {' '.join(lines)} "
+            "(numbers in place of names)"
+        )
+    del graph.value_info[:]
+    for value in graph.output:
+        if value.type.HasField("tensor_type"):
+            value.type.tensor_type.ClearField("shape")
+
+
+def describe_shape(value: ValueInfoProto) -> str:
+    """A shape as ``1x3xHEIGHTxWIDTH``: numbers where fixed, the model's names (or ``?``) where free."""
+    if not value.type.tensor_type.HasField("shape"):
+        return "?"
+    dims = value.type.tensor_type.shape.dim
+    return "x".join(str(d.dim_value) if d.dim_value > 0 else (d.dim_param or "?") for d in dims)
+
+
+def _listing(inputs: Mapping[str, ValueInfoProto]) -> str:
+    return ", ".join(f"{name} ({describe_shape(value)})" for name, value in inputs.items())
+
+
+def _bind(value: ValueInfoProto, shape: tuple[int, ...], symbols: dict[str, int]) -> None:
+    if any(size < 1 for size in shape):
+        raise InputShapeError(f"the sizes of input {value.name!r} must be positive, not {_text(shape)}")
+    if not value.type.tensor_type.HasField("shape"):
+        return
+    dims = value.type.tensor_type.shape.dim
+    fits = len(dims) == len(shape) and all(
+        d.dim_value <= 0 or d.dim_value == size for d, size in zip(dims, shape, strict=True)
+    )
+    if not fits:
+        raise InputShapeError(
+            f"the input {value.name!r} is {describe_shape(value)} in the model; "
+            f"{_text(shape)} does not fit it"
+        )
+    for dim, size in zip(dims, shape, strict=True):
+        if dim.dim_param and symbols.setdefault(dim.dim_param, size) != size:
+            raise InputShapeError(
+                f"the size {dim.dim_param!r} would be {symbols[dim.dim_param]} and {size} at once "
+                f"(input {value.name!r}); give all inputs that share it the same size"
+            )
+
+
+def _shape_of(value: ValueInfoProto, symbols: dict[str, int]) -> tuple[int, ...] | None:
+    if not value.type.tensor_type.HasField("shape"):
+        return None
+    shape = []
+    for axis, dim in enumerate(value.type.tensor_type.shape.dim):
+        if dim.dim_value > 0:
+            shape.append(dim.dim_value)
+        elif dim.dim_param in symbols:
+            shape.append(symbols[dim.dim_param])
+        elif axis == 0 or "batch" in dim.dim_param.lower():
+            shape.append(1)
+            if dim.dim_param:
+                symbols[dim.dim_param] = 1
+        else:
+            return None
+    return tuple(shape)
+
+
+def _set(value: ValueInfoProto, shape: tuple[int, ...]) -> None:
+    tensor = value.type.tensor_type
+    size = _bytes(tensor.elem_type, shape)
+    if size > MAX_TENSOR_BYTES:
+        raise InputShapeError(
+            f"the input {value.name!r} of shape {_text(shape)} would take {size / 2**30:.0f} GiB; "
+            f"the limit is {MAX_TENSOR_BYTES >> 30} GiB"
+        )
+    tensor.ClearField("shape")
+    tensor.shape.SetInParent()
+    for length in shape:
+        tensor.shape.dim.add().dim_value = length
+
+
+def _bytes(elem_type: int, shape: tuple[int, ...]) -> int:
+    size = int(onnx.helper.tensor_dtype_to_np_dtype(elem_type).itemsize)
+    for length in shape:
+        size *= length
+    return size
+
+
+def _text(shape: tuple[int, ...]) -> str:
+    return "x".join(str(size) for size in shape) or "(a scalar)"
+
+
+def check_sizes(model: ModelProto) -> None:
+    """Refuse a model in which some value's inferred shape is negative or larger than any real one.
+
+    This runs before anything computes with the model: a few bytes of ONNX can ask for terabytes.
+
+    Raises:
+        ModelError: such a value, or shapes that contradict each other.
+    """
+    for value in model.graph.value_info:
+        tensor = value.type.tensor_type
+        if not tensor.HasField("shape") or tensor.elem_type in (TensorProto.UNDEFINED, TensorProto.STRING):
+            continue
+        dims = [d.dim_value for d in tensor.shape.dim if d.HasField("dim_value")]
+        if any(d < 0 for d in dims):
+            raise ModelError(f"the value {value.name!r} has a negative size: {dims}")
+        if len(dims) == len(tensor.shape.dim) and _bytes(tensor.elem_type, tuple(dims)) > MAX_TENSOR_BYTES:
+            raise ModelError(
+                f"the value {value.name!r} of shape {dims} is larger than {MAX_TENSOR_BYTES >> 30} GiB; "
+                "the model is damaged or hostile"
+            )
