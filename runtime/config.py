@@ -1,0 +1,123 @@
+"""The artifact's config blob: what a loader, a fleet and a report need to know before code is touched.
+
+It is the OCI config of the artifact's manifest: JSON with a schema and a format version. A reader ignores
+fields that it does not know; a change that an old reader would get wrong takes a new ``FORMAT_VERSION``.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from edgec.runtime.card import ModelCard
+
+FORMAT_VERSION = 1
+# Names the calling convention of compiled code: TVM's virtual machine and the object ABI of tvm-ffi.
+RUNTIME_ABI = "tvm-0.27+ffi-0.1"
+
+_NAME = r"^[a-z0-9][a-z0-9._-]*$"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class TensorSpec(_Part):
+    """One input or output: ``name`` as in the source model, ``safe_name`` as the compiled function knows
+    it.
+    """
+
+    name: str
+    safe_name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+    def __str__(self) -> str:
+        return f"{self.name!r} {self.dtype}[{', '.join(map(str, self.shape))}]"
+
+
+class KernelInfo(_Part):
+    """What one compiled kernel does: its kind, its work a call, and the source nodes that it computes.
+
+    A kernel may be called from several places: ``calls`` has the names of the source nodes of each of its
+    calls, in the order in which one run of the model makes them.
+    """
+
+    op: str = ""
+    calls: tuple[tuple[str, ...], ...] = ()
+    flops: int = 0
+    bytes: int = 0
+    schedule: str = ""
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """All source nodes that this kernel computes, each once."""
+        return tuple(dict.fromkeys(node for call in self.calls for node in call))
+
+
+class Segment(_Part):
+    """A part of a model that runs in parts: a function of the compiled library, or a graph for ONNX Runtime.
+
+    ``inputs`` and ``outputs`` name values of the whole model; ``weights`` are passed after the inputs.
+    ``layer`` is the title of the layer that holds the graph of an ``onnxruntime`` segment.
+    """
+
+    kind: Literal["native", "onnxruntime"]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    function: str | None = None
+    weights: tuple[str, ...] = ()
+    layer: str | None = None
+    nodes: tuple[str, ...] = ()
+
+
+class Provenance(_Part):
+    """Where the artifact came from, without times or machines, so that the same compile gives the same
+    bytes.
+    """
+
+    source: str = ""
+    source_sha256: str = ""
+    source_bytes: int = 0
+    producer: str = ""
+    opset: dict[str, int] = Field(default_factory=dict)
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class ArtifactConfig(_Part):
+    """The config blob. ``weights`` are tensor names in the order in which they follow the inputs in a call.
+
+    ``pipeline`` is the model card without its labels, which are a layer of their own. ``segments`` is
+    empty when the whole model is the one function ``entry``. ``baked_input`` says that ``entry`` takes
+    the camera's uint8 frame resized to the card's size, and itself does colour, mean, scale and layout.
+    """
+
+    format_version: int = FORMAT_VERSION
+    runtime_abi: str = RUNTIME_ABI
+    name: str = Field(pattern=_NAME)
+    version: str = Field("1", pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$")
+    target: str
+    arch: str
+    device_kind: str = "cpu"
+    required_features: tuple[str, ...] = ()
+    min_glibc: str | None = None
+    tvm_version: str = ""
+    edgec_version: str = ""
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    entry: str = "main"
+    weights: tuple[str, ...] = ()
+    threads: int | None = None
+    pipeline: ModelCard | None = None
+    quantisation: dict[str, Any] | None = None
+    precision: str = "fp32"
+    kernels: dict[str, KernelInfo] = Field(default_factory=dict)
+    segments: tuple[Segment, ...] = ()
+    baked_input: bool = False
+    provenance: Provenance = Provenance()
+
+
+def config_schema() -> dict[str, Any]:
+    """The JSON schema of the config blob."""
+    return ArtifactConfig.model_json_schema()

@@ -1,0 +1,38 @@
+"""The runtime's errors, split by whose fault they are.
+
+- EdgecError
+    - ArtifactError (3): the file is not an artifact, is cut short, was altered, or is of a format unknown
+    here - IncompatibleDevice (4): the artifact is whole, but this machine cannot run it - InputError (5):
+    the caller's arrays, frames or samples do not fit the model - CardError (2): a model card is not valid
+"""
+
+from __future__ import annotations
+
+from edgec.targets.errors import EdgecError, UsageError
+
+
+class ArtifactError(EdgecError):
+    """The artifact is damaged, altered, cut short, or no artifact at all. Nothing of it was executed."""
+
+    exit_code = 3
+
+
+class IncompatibleDevice(EdgecError):
+    """The artifact needs something that this machine lacks; the message says what is missing on which
+    side.
+    """
+
+    exit_code = 4
+
+
+class InputError(EdgecError):
+    """Names, shapes or dtypes of what was passed in do not fit; the message says what was expected."""
+
+    exit_code = 5
+
+
+class CardError(UsageError):
+    """A model card is not valid; the message names the file, the line and the key."""
+
+
+__all__ = ["ArtifactError", "CardError", "EdgecError", "IncompatibleDevice", "InputError"]
