@@ -85,7 +85,7 @@ class DetectionEvent(BaseModel):
     time: AwareDatetime
     subject: str = ""
     datacontenttype: Literal["application/json"] = "application/json"
-    dataschema: str = "https://edgec.dev/schemas/v1/detection.json"
+    dataschema: str = "urn:edgec:schema:v1:detection"
     sequence: str = Field(default="0", pattern=r"^\d{1,20}$")
     data: DetectionData
 
