@@ -5,6 +5,7 @@
 ['resnet18', 'resnet50']
 """
 
-from edgec.models.registry import UnknownModel, ZooEntry, build, find_model, list_models
+from edgec.models.catalogue import ZooEntry
+from edgec.models.registry import UnknownModel, build, find_model, list_models, sample_inputs
 
-__all__ = ["UnknownModel", "ZooEntry", "build", "find_model", "list_models"]
+__all__ = ["UnknownModel", "ZooEntry", "build", "find_model", "list_models", "sample_inputs"]

@@ -64,10 +64,10 @@ class Graph:
     weights: Mapping[str, NDArray[np.float32]] | None = None
     cost: Cost = field(default_factory=Cost)
     eps: float = 1e-5
+    inputs: list[onnx.ValueInfoProto] = field(default_factory=list)
     _scopes: list[str] = field(default_factory=list)
     _nodes: list[onnx.NodeProto] = field(default_factory=list)
     _initializers: dict[str, onnx.TensorProto] = field(default_factory=dict)
-    _inputs: list[onnx.ValueInfoProto] = field(default_factory=list)
     _node_names: dict[str, int] = field(default_factory=dict)
 
     # -- names, inputs, weights ---------------------------------------------------------------------------
@@ -85,7 +85,7 @@ class Graph:
 
     def input(self, name: str, shape: tuple[int, ...], dtype: int = TensorProto.FLOAT) -> Value:
         """Add a graph input; ``dtype`` is an ONNX element type."""
-        self._inputs.append(helper.make_tensor_value_info(name, dtype, shape))
+        self.inputs.append(helper.make_tensor_value_info(name, dtype, shape))
         moments = Moments.standard(shape[1]) if len(shape) > 2 and dtype == TensorProto.FLOAT else None
         return Value(name, shape, moments)
 
@@ -97,7 +97,7 @@ class Graph:
 
     def ints(self, *values: int) -> str:
         """Add (or reuse) a one-dimensional int64 constant."""
-        return self.constant("const." + "_".join(map(str, values)), np.array(values, np.int64))
+        return self.constant("ints." + "_".join(map(str, values)), np.array(values, np.int64))
 
     def parameter(
         self, name: str, make: Callable[[str], NDArray[np.float32]], counted: bool = True
@@ -164,10 +164,13 @@ class Graph:
         padding: Padding = 0,
         dilation: int = 1,
         groups: int = 1,
-        bias: bool = False,
+        bias: bool | float = False,
         gain: float = 2.0,
     ) -> Value:
-        """Two-dimensional convolution of ``[N, C, H, W]``; weights of variance ``gain / fan_in``."""
+        """Two-dimensional convolution of ``[N, C, H, W]``; weights of variance ``gain / fan_in``.
+
+        ``bias`` is whether there is one, or the mean of its values.
+        """
         kh, kw = _pair(kernel)
         sh, sw = _pair(stride)
         pads = _sides(padding)
@@ -175,10 +178,12 @@ class Graph:
         shape = (out_channels, channels // groups, kh, kw)
         std = math.sqrt(gain / (shape[1] * kh * kw))
         with self.scope(name):
-            weight, values = self.weight("weight", shape, std)
+            weight, values = self.parameter("weight", lambda key: _filters(key, shape, std, x, groups))
+            if values.shape != shape:
+                raise ValueError(f"{weight} has shape {values.shape}, the architecture wants {shape}")
             inputs = [x.name, weight]
-            if bias:
-                inputs.append(self._bias(out_channels))
+            if bias is not False:
+                inputs.append(self._bias(out_channels, float(bias) if bias is not True else 0.0))
         oh = (h + pads[0] + pads[2] - dilation * (kh - 1) - 1) // sh + 1
         ow = (w + pads[1] + pads[3] - dilation * (kw - 1) - 1) // sw + 1
         self.count(n * oh * ow * values.size)
@@ -202,8 +207,11 @@ class Graph:
             dilations=[1, 1], group=1, kernel_shape=[kernel] * 2, pads=[0] * 4, strides=[stride] * 2,
         )  # fmt: skip
 
-    def _bias(self, size: int) -> str:
-        return self.weight("bias", (size,), 0.02)[0]
+    def _bias(self, size: int, mean: float = 0.0) -> str:
+        spread = 0.035
+        return self.parameter(
+            "bias", lambda k: random_weights.uniform(k, (size,), mean - spread, mean + spread)
+        )[0]
 
     def batch_norm(self, x: Value, name: str, *, gain: float = 1.0) -> Value:
         """Batch norm with the statistics that its input is expected to have; ``gain`` scales the output."""
@@ -216,7 +224,7 @@ class Graph:
             noise = random_weights.uniform(f"{self.name}/{self._path('noise')}", (size,), -0.1, 0.1)
             mean, mu = self.parameter(
                 "running_mean",
-                lambda _: (expected.mean + noise * np.sqrt(expected.var)).astype(np.float32),
+                lambda _: mm.coarse(expected.mean + noise * np.sqrt(expected.var)),
                 counted=False,
             )
             var, sigma2 = self.parameter(
@@ -270,7 +278,12 @@ class Graph:
 
     # -- element-wise -------------------------------------------------------------------------------------
     def _map(
-        self, x: Value, op: str, inputs: Sequence[str], f: Callable[[mm.Array], mm.Array], **at: Any
+        self,
+        x: Value,
+        op: str,
+        inputs: Sequence[str],
+        f: Callable[[mm.Array], mm.Array],
+        **at: Any,  # noqa: ANN401 - ONNX attributes
     ) -> Value:
         moments = x.moments.through(f) if x.moments is not None else None
         return self._one(op, [x.name, *inputs], x.shape, moments, None, **at)
@@ -435,6 +448,14 @@ class Graph:
         self.count(math.prod(shape) * a.shape[-1])
         return self._one("MatMul", [a.name, b.name], shape)
 
+    def gather_rows(self, table: str, indices: str, shape: tuple[int, ...]) -> Value:
+        """Rows of the initializer ``table`` at int64 ``indices`` (an embedding); the result has ``shape``."""
+        return self._one("Gather", [table, indices], shape, axis=0)
+
+    def squeeze(self, x: Value, axis: int) -> Value:
+        """Drop an axis of size one."""
+        return self._one("Squeeze", [x.name, self.ints(axis)], (*x.shape[:axis], *x.shape[axis + 1 :]))
+
     def slice(self, x: Value, axis: int, start: int, stop: int) -> Value:
         """``x[start:stop]`` along ``axis``."""
         shape = (*x.shape[:axis], stop - start, *x.shape[axis + 1 :])
@@ -450,7 +471,7 @@ class Graph:
                     names[i] = renamed.get(name, name)
         infos = [helper.make_tensor_value_info(n, TensorProto.FLOAT, v.shape) for n, v in outputs.items()]
         graph = helper.make_graph(
-            self._nodes, self.name, self._inputs, infos, initializer=list(self._initializers.values())
+            self._nodes, self.name, self.inputs, infos, initializer=list(self._initializers.values())
         )
         opsets = [helper.make_opsetid("", OPSET)]
         model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="edgec")
@@ -463,6 +484,25 @@ def save(model: onnx.ModelProto, path: Path) -> None:
     part = path.with_name(path.name + ".part")
     part.write_bytes(model.SerializeToString(deterministic=True))
     part.replace(path)
+
+
+def _filters(
+    key: str, shape: tuple[int, int, int, int], std: float, x: Value, groups: int
+) -> NDArray[np.float32]:
+    """Random filters, blind to the channels' expected means where there are channels enough.
+
+    Zero padding then changes no expected value, and no constant part grows from layer to layer.
+    """
+    values = random_weights.symmetric(key, shape, std)
+    if groups > 1 or shape[1] < 8:
+        return values
+    mean = mm.coarse(_moments(x).mean)
+    power = float(mean.astype(np.float64) @ mean)
+    if power < 1e-3:
+        return values
+    along = np.einsum("ochw,c->ohw", values.astype(np.float64), mean.astype(np.float64)) / power
+    result: NDArray[np.float32] = values - mm.coarse(along)[:, None] * mean[None, :, None, None]
+    return result
 
 
 def _moments(x: Value) -> Moments:

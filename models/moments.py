@@ -72,6 +72,12 @@ class Moments:
         return Moments(self.mean + 0.8 * np.sqrt(self.var), np.maximum(self.var * 0.7, _FLOOR))
 
 
+def coarse(values: Array) -> NDArray[np.float32]:
+    """``values`` to 12 significant bits: sums that differ in their last bits then agree everywhere."""
+    fraction, exponent = np.frexp(values)
+    return np.ldexp(np.round(fraction * 4096) / 4096, exponent).astype(np.float32)
+
+
 def joined(parts: list[Moments]) -> Moments:
     """Moments of a concatenation along the channels."""
     return Moments(np.concatenate([p.mean for p in parts]), np.concatenate([p.var for p in parts]))

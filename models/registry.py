@@ -2,66 +2,29 @@
 
 from __future__ import annotations
 
+import difflib
+import importlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgec.targets.errors import EdgecError
+import numpy as np
+
+from edgec.models.cards import card_text
+from edgec.models.catalogue import ENTRIES, ZooEntry
+from edgec.targets.errors import UsageError
 
 if TYPE_CHECKING:
     from edgec.models.graph import Graph, Value
 
-    Build = Callable[[Graph], dict[str, Value]]
 
-
-class UnknownModel(EdgecError):
+class UnknownModel(UsageError):
     """The zoo has no model of that name."""
-
-
-@dataclass(frozen=True)
-class ZooEntry:
-    """One model of the zoo: ``params`` as papers count them, ``macs`` multiply-adds of one inference."""
-
-    name: str
-    task: str
-    params: int
-    macs: int
-    description: str
-    trained: bool
-    source: str
-    """``module:function`` under ``edgec.models.zoo``."""
-
-
-def _random(name: str, task: str, params: int, macs: int, source: str, description: str) -> ZooEntry:
-    return ZooEntry(name, task, params, macs, description, False, source)
-
-
-_ENTRIES: tuple[ZooEntry, ...] = (
-    _random("resnet18", "classification", 11_689_512, 1_814_073_344, "resnet:resnet18", "ResNet-18, 224×224"),
-    _random("resnet50", "classification", 25_557_032, 4_089_184_256, "resnet:resnet50", "ResNet-50, 224×224"),
-    _random(
-        "mobilenetv1",
-        "classification",
-        4_231_976,
-        568_740_352,
-        "mobilenet:mobilenetv1",
-        "MobileNetV1 1.0, 224×224",
-    ),
-    _random(
-        "mobilenetv2",
-        "classification",
-        3_504_872,
-        300_774_272,
-        "mobilenet:mobilenetv2",
-        "MobileNetV2 1.0, 224×224",
-    ),
-)
 
 
 def list_models() -> list[ZooEntry]:
     """All models of the zoo, in a fixed order."""
-    return list(_ENTRIES)
+    return list(ENTRIES)
 
 
 def find_model(name: str) -> ZooEntry:
@@ -70,14 +33,29 @@ def find_model(name: str) -> ZooEntry:
     Raises:
         UnknownModel: there is none; the message names close ones.
     """
-    for entry in _ENTRIES:
+    for entry in ENTRIES:
         if entry.name == name:
             return entry
-    import difflib
-
-    close = difflib.get_close_matches(name, [e.name for e in _ENTRIES], 3, 0.4)
+    close = difflib.get_close_matches(name, [e.name for e in ENTRIES], 3, 0.4)
     hint = f"did you mean {' or '.join(close)}?" if close else "see `edgec models list`"
     raise UnknownModel(f"no model {name!r} in the zoo: {hint}")
+
+
+def describe(name: str) -> tuple[Graph, dict[str, Value]]:
+    """The finished description of ``name``: its graph (with its cost) and the outputs by name.
+
+    Raises:
+        UnknownModel: the zoo has no such model.
+    """
+    from edgec.models.graph import Graph
+
+    entry = find_model(name)
+    module, _, function = entry.source.partition(":")
+    make: Callable[[Graph], dict[str, Value]] = getattr(
+        importlib.import_module(f"edgec.models.zoo.{module}"), function
+    )
+    graph = Graph(entry.name)
+    return graph, make(graph)
 
 
 def build(name: str, folder: Path | str) -> Path:
@@ -89,17 +67,47 @@ def build(name: str, folder: Path | str) -> Path:
     Raises:
         UnknownModel: the zoo has no such model.
     """
-    import importlib
+    from edgec.models.graph import save
 
-    from edgec.models.graph import Graph, save
-
-    entry = find_model(name)
-    module, _, function = entry.source.partition(":")
-    make: Build = getattr(importlib.import_module(f"edgec.models.zoo.{module}"), function)
-    graph = Graph(entry.name)
-    outputs = make(graph)
+    graph, outputs = describe(name)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "model.onnx"
-    save(graph.finish(outputs, entry.description), path)
+    save(graph.finish(outputs, find_model(name).description), path)
+    card = card_of(name)
+    if card is not None:
+        part = folder / "model.toml.part"
+        part.write_text(card, encoding="utf-8")
+        part.replace(folder / "model.toml")
     return path
+
+
+def card_of(name: str) -> str | None:
+    """The model card of ``name`` as TOML, or None if it takes plain tensors.
+
+    Raises:
+        UnknownModel: the zoo has no such model.
+    """
+    return card_text(name, find_model(name).task)
+
+
+def sample_inputs(name: str, seed: int = 0) -> dict[str, np.ndarray]:
+    """Inputs that ``name`` accepts, by input name: normalised pictures or features, or tokens with padding.
+
+    Raises:
+        UnknownModel: the zoo has no such model.
+    """
+    rng = np.random.default_rng(seed)
+    graph, _ = describe(name)
+    feeds: dict[str, np.ndarray] = {}
+    for info in graph.inputs:
+        shape = tuple(dim.dim_value for dim in info.type.tensor_type.shape.dim)
+        if info.name == "input_ids":
+            feeds[info.name] = rng.integers(0, 30522, shape)
+        elif info.name == "attention_mask":
+            feeds[info.name] = (np.arange(shape[1])[None] < shape[1] * 3 // 4).astype(np.int64)
+        elif info.name == "token_type_ids":
+            feeds[info.name] = (np.arange(shape[1])[None] >= shape[1] // 2).astype(np.int64)
+        else:
+            feeds[info.name] = rng.standard_normal(shape).astype(np.float32)
+    return feeds

@@ -62,12 +62,13 @@ def mobilenetv2(g: Graph) -> dict[str, Value]:
     for expand, out, repeats, first_stride in plan:
         for i in range(repeats):
             with g.scope(f"features.{number}.conv"):
-                x = _inverted_residual(g, x, expand, out, first_stride if i == 0 else 1)
+                x = inverted_residual(g, x, expand, out, first_stride if i == 0 else 1)
             number += 1
     return classifier(g, conv_bn(g, x, 1280, 1, f"features.{number}", activation=g.relu6))
 
 
-def _inverted_residual(g: Graph, x: Value, expand: int, out: int, stride: int, kernel: int = 3) -> Value:
+def inverted_residual(g: Graph, x: Value, expand: int, out: int, stride: int, kernel: int = 3) -> Value:
+    """Expand 1×1, depthwise, project 1×1, ReLU6; added to its input where shapes allow."""
     hidden = x.channels * expand
     residual = stride == 1 and x.channels == out
     y = conv_bn(g, x, hidden, 1, "0", activation=g.relu6) if expand != 1 else x
