@@ -1,0 +1,89 @@
+"""Messages between the agent's processes: JSON over a Unix socket that keeps message boundaries.
+
+A descriptor travels with a message where one is needed (a frame ring for a stream added while running). The
+end of the other process is the end of the file: nobody polls.
+"""
+
+from __future__ import annotations
+
+import array
+import json
+import os
+import socket
+from typing import Any
+
+_MAX_MESSAGE = 192 * 1024
+_MAX_FDS = 8
+
+Body = dict[str, Any]
+
+
+class ChannelClosed(ConnectionError):
+    """The other process is gone."""
+
+
+class Channel:
+    """One end."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.socket = sock
+        for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+            sock.setsockopt(socket.SOL_SOCKET, option, 1 << 20)
+
+    @classmethod
+    def pair(cls) -> tuple[Channel, Channel]:
+        """Return both ends."""
+        left, right = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        return cls(left), cls(right)
+
+    @classmethod
+    def from_fd(cls, fd: int) -> Channel:
+        """Return the end that a parent process passed on."""
+        return cls(socket.socket(fileno=fd))
+
+    def fileno(self) -> int:
+        """The descriptor, for selectors."""
+        return self.socket.fileno()
+
+    def send(self, body: Body, fds: tuple[int, ...] = ()) -> None:
+        """Send one message; waits while the other side's buffer is full (back-pressure).
+
+        Raises:
+            ChannelClosed: the other process is gone.
+            ValueError: the message is longer than a channel carries.
+        """
+        data = json.dumps(body, separators=(",", ":"), allow_nan=False).encode()
+        if len(data) > _MAX_MESSAGE:
+            raise ValueError(f"a message of {len(data)} bytes is longer than {_MAX_MESSAGE}")
+        try:
+            if fds:
+                socket.send_fds(self.socket, [data], list(fds))
+            else:
+                self.socket.send(data)
+        except (BrokenPipeError, ConnectionResetError, OSError) as error:
+            raise ChannelClosed(str(error)) from error
+
+    def receive(self) -> tuple[Body, list[int]]:
+        """Wait for one message and the descriptors that came with it.
+
+        Raises:
+            ChannelClosed: the other process is gone.
+        """
+        space = socket.CMSG_SPACE(_MAX_FDS * array.array("i").itemsize)
+        try:
+            data, ancillary, _, _ = self.socket.recvmsg(_MAX_MESSAGE, space)
+        except ConnectionResetError as error:
+            raise ChannelClosed(str(error)) from error
+        if not data:
+            raise ChannelClosed("end of file")
+        fds = array.array("i")
+        for level, kind, payload in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
+        for fd in fds:
+            os.set_inheritable(fd, False)
+        return json.loads(data), list(fds)
+
+    def close(self) -> None:
+        """Close this end; the other side reads the end of file."""
+        self.socket.close()

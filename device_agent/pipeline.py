@@ -1,0 +1,282 @@
+"""One stream's way from a frame to events: gate, model, tracker, zones and rules."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgec.device_agent.config import StreamSection
+from edgec.device_agent.findings import BrokenOutput, Findings, findings_of
+from edgec.device_agent.gate import GateKeeper
+from edgec.device_agent.ring import Frame, Kind
+from edgec.device_agent.rules import Firing, RuleBook, ZoneMap
+from edgec.device_agent.slots import MODEL_ERRORS, Loaded, timed
+from edgec.device_agent.stats import Window
+from edgec.device_agent.tracker import BoxTracker, Change, LabelTracker, Track
+
+Emit = Callable[[dict[str, Any], bool], None]
+"""Takes an event's ``data`` and whether it must not be lost."""
+
+
+class Pipeline:
+    """Turns the frames of one stream into events.
+
+    ``prefix`` makes track ids unique on the device; ``watch(seconds)`` is told before a model is called how
+    long it may take, and after it, 0.
+    """
+
+    def __init__(
+        self, name: str, settings: StreamSection, prefix: str, emit: Emit, watch: Callable[[bool], None]
+    ) -> None:
+        self.name, self.settings = name, settings
+        self._emit, self._watch = emit, watch
+        self._gate = GateKeeper(settings.gate) if settings.gate else None
+        self._boxes = BoxTracker(settings.tracker, f"{prefix}t")
+        self._labels = LabelTracker(settings.tracker, f"{prefix}l")
+        self._zones = ZoneMap(settings.zones)
+        self._rules = RuleBook(settings.rules, f"{prefix}r-")
+        self._updated: dict[str, float] = {}
+        self._sound = SoundWindow()
+        self._last: tuple[Frame, Loaded | None, tuple[int, int]] | None = None
+        self.gated = self.events = self.errors = 0
+        self.message = ""
+        self.stages = {stage: Window() for stage in ("queue", "inference", "post", "total")}
+        self.tracks: list[Track] = []
+        self.kind = "detection"
+
+    def process(self, frame: Frame, loaded: Loaded | None, slots: Callable[[str], Loaded | None]) -> None:
+        """Take one frame through; the caller releases it afterwards."""
+        begin = time.monotonic_ns()
+        self.stages["queue"].add((begin - frame.monotonic_ns) / 1e6)
+        now_s = frame.monotonic_ns / 1e9
+        if self._gate and not self._gate.passes(frame, now_s):
+            self.gated += 1
+            return
+        found = self._infer(frame, loaded)
+        if found is None or loaded is None:
+            return
+        after = time.monotonic_ns()
+        self.stages["inference"].add((after - begin) / 1e6)
+        self.kind = found.kind
+        height, width = (frame.data.shape[0], frame.data.shape[1]) if frame.kind is Kind.PICTURE else (0, 0)
+        self._last = (frame, loaded, (width, height))
+        self._track(found, frame, loaded, (width, height), now_s, slots)
+        done = time.monotonic_ns()
+        self.stages["post"].add((done - after) / 1e6)
+        self.stages["total"].add((done - frame.monotonic_ns) / 1e6)
+
+    def _infer(self, frame: Frame, loaded: Loaded | None) -> Findings | None:
+        if loaded is None:
+            return None
+        data: Any = frame.data
+        if frame.kind is Kind.SOUND:
+            data = self._sound.add(frame, loaded.card)
+            if data is None:
+                return None
+        self._watch(True)
+        try:
+            results, milliseconds = timed(loaded, data)
+            found = findings_of(results, loaded.kind)
+        except (*MODEL_ERRORS, BrokenOutput) as error:
+            self.errors += 1
+            self.message = f"{type(error).__name__}: {error}"[:300]
+            loaded.stats.fail(self.message)
+            return None
+        finally:
+            self._watch(False)
+        loaded.stats.add(milliseconds, found.scores)
+        self.message = ""
+        return self._wanted(found)
+
+    def _wanted(self, found: Findings) -> Findings:
+        labels, threshold = self.settings.labels, self.settings.threshold
+        if labels is None and threshold is None:
+            return found
+        least = threshold or 0.0
+        for part in (found.boxes, found.labels):
+            part[:] = [one for one in part if one.score >= least and (labels is None or one.label in labels)]
+        return found
+
+    def _track(
+        self,
+        found: Findings,
+        frame: Frame,
+        loaded: Loaded,
+        size: tuple[int, int],
+        now_s: float,
+        slots: Callable[[str], Loaded | None],
+    ) -> None:
+        change, named = Change(), Change()
+        if found.boxes or self._boxes.tracks:
+            change = self._boxes.update(found.boxes, now_s, frame.wall_ns)
+        if found.labels or self._labels.tracks:
+            named = self._labels.update(found.labels, now_s, frame.wall_ns)
+        self.tracks = self._boxes.confirmed(now_s) + self._labels.confirmed(now_s)
+        if self.settings.cascade and frame.kind is Kind.PICTURE:
+            self._look_closer(frame, slots(self.settings.cascade.model), now_s)
+        zones = {track.id: self._zones.of(track, *size) for track in self.tracks}
+        for track in (*change.new, *named.new):
+            self._updated[track.id] = now_s
+            self._say(track, "new", zones.get(track.id, []), frame, loaded, size)
+        for track in self.tracks:
+            if now_s - self._updated.get(track.id, now_s) >= self.settings.update_interval_s:
+                self._updated[track.id] = now_s
+                self._say(track, "update", zones.get(track.id, []), frame, loaded, size)
+        for track in (*change.ended, *named.ended):
+            self._updated.pop(track.id, None)
+            self._say(track, "end", [], frame, loaded, size)
+        if self.settings.rules:
+            extent = (float(size[0] or 1), float(size[1] or 1))
+            for firing in self._rules.update(self.tracks, zones, now_s, extent):
+                self._fire(firing, frame, loaded, size, now_s)
+
+    def _look_closer(self, frame: Frame, second: Loaded | None, now_s: float) -> None:
+        """Cut each wanted track out and let the second model name it, at most once a second each."""
+        cascade = self.settings.cascade
+        if cascade is None or second is None:
+            return
+        for track in self.tracks:
+            if track.box is None or (cascade.labels is not None and track.label not in cascade.labels):
+                continue
+            looked = track.attributes.get(f"{cascade.model}.at", float("-inf"))
+            if now_s - float(looked) < 1.0:
+                continue
+            cut = crop(np.asarray(frame.data, np.uint8), track.box, cascade.margin)
+            if min(cut.shape[:2]) < cascade.min_size:
+                continue
+            self._watch(True)
+            try:
+                results, milliseconds = timed(second, cut)
+                found = findings_of(results, second.kind)
+            except (*MODEL_ERRORS, BrokenOutput) as error:
+                second.stats.fail(f"{type(error).__name__}: {error}")
+                continue
+            finally:
+                self._watch(False)
+            second.stats.add(milliseconds, found.scores)
+            track.attributes[f"{cascade.model}.at"] = now_s
+            best = max((*found.boxes, *found.labels), key=lambda one: one.score, default=None)
+            if best is not None:
+                track.attributes[cascade.model] = best.label
+                track.attributes[f"{cascade.model}.score"] = round(best.score, 4)
+
+    def _say(
+        self, track: Track, phase: str, zones: list[str], frame: Frame, loaded: Loaded, size: tuple[int, int]
+    ) -> None:
+        self.events += 1
+        data = {
+            "phase": phase,
+            "kind": self.kind,
+            "track_id": track.id,
+            "label": track.label,
+            "class_id": track.class_id,
+            "score": round(track.score, 4),
+            "best_score": round(track.best_score, 4),
+            "box": [round(value, 2) for value in track.box] if track.box else None,
+            "zones": zones,
+            "started_at": timestamp(track.started_wall_ns),
+            "duration_s": round(track.last_s - track.started_s, 3),
+            "frame": _frame(frame, size),
+            "model": loaded.reference(),
+            "attributes": {key: value for key, value in track.attributes.items() if not key.endswith(".at")},
+        }
+        self._emit(data, phase != "update")
+
+    def _fire(
+        self, firing: Firing, frame: Frame, loaded: Loaded, size: tuple[int, int], now_s: float
+    ) -> None:
+        self.events += 1
+        began_ns = frame.wall_ns - round((now_s - firing.started_s) * 1e9)
+        data = {
+            "phase": firing.phase,
+            "kind": "rule",
+            "rule": firing.rule,
+            "track_id": firing.key,
+            "label": firing.label,
+            "class_id": firing.track.class_id if firing.track else -1,
+            "score": round(firing.score, 4),
+            "box": [round(v, 2) for v in firing.track.box] if firing.track and firing.track.box else None,
+            "zones": [firing.zone] if firing.zone else [],
+            "value": round(firing.value, 3),
+            "started_at": timestamp(began_ns),
+            "duration_s": round(max(0.0, now_s - firing.started_s), 3),
+            "frame": _frame(frame, size),
+            "model": loaded.reference(),
+            "attributes": firing.attributes | ({"track": firing.track.id} if firing.track else {}),
+        }
+        self._emit(data, firing.phase != "update")
+
+    def finish(self) -> None:
+        """End every track and rule that is still open; the stream is over."""
+        if self._last is None:
+            return
+        frame, loaded, size = self._last
+        if loaded is None:
+            return
+        for track in (*self._boxes.finish(), *self._labels.finish()):
+            self._say(track, "end", [], frame, loaded, size)
+        now_s = frame.monotonic_ns / 1e9
+        for firing in self._rules.finish(now_s):
+            self._fire(firing, frame, loaded, size, now_s)
+        self.tracks = []
+
+    def report(self) -> dict[str, Any]:
+        """Return the counters and latencies as JSON."""
+        latency = {stage: window.summary() for stage, window in self.stages.items()}
+        return {
+            "gated": self.gated,
+            "events": self.events,
+            "errors": self.errors,
+            "message": self.message,
+            "latency": {stage: value for stage, value in latency.items() if value},
+        }
+
+
+class SoundWindow:
+    """Gathers chunks into the overlapping windows that a sound model takes."""
+
+    def __init__(self) -> None:
+        self._samples = np.zeros(0, np.float32)
+        self._since = 0
+
+    def add(self, frame: Frame, card: Any) -> NDArray[np.float32] | None:  # noqa: ANN401 - a model card or None
+        """Add a chunk; returns a window, float32 [samples], when the next one is full."""
+        chunk = np.asarray(frame.data, np.float32).mean(axis=1)
+        section = getattr(card, "input", None)
+        if getattr(section, "kind", "") != "audio":
+            return chunk
+        window = round(section.window_s * section.sample_rate)
+        hop = round((section.hop_s or section.window_s / 4) * section.sample_rate)
+        self._samples = np.concatenate([self._samples, chunk])[-window:]
+        self._since += len(chunk)
+        if len(self._samples) < window or self._since < hop:
+            return None
+        self._since = 0
+        return self._samples
+
+
+def crop(
+    picture: NDArray[np.uint8], box: tuple[float, float, float, float], margin: float
+) -> NDArray[np.uint8]:
+    """Cut a box out of a picture, enlarged by a share of its size and kept inside."""
+    height, width = picture.shape[:2]
+    across, down = (box[2] - box[0]) * margin, (box[3] - box[1]) * margin
+    left, right = max(0, int(box[0] - across)), min(width, int(box[2] + across) + 1)
+    top, bottom = max(0, int(box[1] - down)), min(height, int(box[3] + down) + 1)
+    return np.ascontiguousarray(picture[top:bottom, left:right])
+
+
+def timestamp(wall_ns: int) -> str:
+    """Return Unix nanoseconds as RFC 3339 in UTC."""
+    return datetime.fromtimestamp(wall_ns / 1e9, UTC).isoformat(timespec="microseconds")
+
+
+def _frame(frame: Frame, size: tuple[int, int]) -> dict[str, Any]:
+    return {
+        "number": frame.number, "width": size[0], "height": size[1], "captured_at": timestamp(frame.wall_ns)
+    }  # fmt: skip

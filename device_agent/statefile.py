@@ -1,0 +1,122 @@
+"""Small files that survive power cuts: written beside, fsynced, renamed; checked when read."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgec.device_agent.errors import StateError
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make the names in ``folder`` durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_durably(path: Path, data: bytes, mode: int = 0o644) -> None:
+    """Replace ``path`` by ``data``: after return it is on disk, before that the old content is.
+
+    Raises:
+        StateError: the disk is full, read-only or broken; the old content is still there.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(descriptor, view) :]
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        temporary.replace(path)
+        fsync_folder(path.parent)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise StateError(f"cannot write {path}: {explain(error)}") from error
+
+
+def explain(error: OSError) -> str:
+    """Return the reason in words that say what to do about it."""
+    hints = {
+        errno.ENOSPC: "the disk is full; free some space",
+        errno.EDQUOT: "the disk quota is used up; free some space",
+        errno.EROFS: "the file system is read-only; remount it or set agent.state elsewhere",
+        errno.EACCES: "no permission; run as the owner of the state folder",
+        errno.EFBIG: "the file would be larger than the limit of this process",
+    }
+    return hints.get(error.errno or 0, error.strerror or str(error))
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What a state file gave, and what was wrong on the way."""
+
+    data: dict[str, Any]
+    problem: str = ""
+
+
+class StateFile:
+    """A JSON object on disk with a checksum, and the version before it as ``<name>.old``.
+
+    A damaged file (truncated, altered, empty) is noticed and the older copy taken; when both are damaged the
+    state is empty and ``load().problem`` says so. The caller decides what that means.
+    """
+
+    def __init__(self, path: Path, mode: int = 0o644) -> None:
+        self.path = path
+        self._older = path.with_name(path.name + ".old")
+        self._mode = mode
+        self._current: bytes | None = None
+
+    def load(self) -> Loaded:
+        """Return the newest intact content; an empty object when there never was one."""
+        problems = []
+        for path in (self.path, self._older):
+            try:
+                raw = path.read_bytes()
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                problems.append(f"{path.name}: {explain(error)}")
+                continue
+            data = _parse(raw)
+            if data is not None:
+                self._current = raw
+                return Loaded(data, "; ".join(problems))
+            problems.append(f"{path.name} is damaged ({len(raw)} bytes)")
+        return Loaded({}, "; ".join(problems))
+
+    def save(self, data: dict[str, Any]) -> None:
+        """Write ``data``; it is on disk when this returns.
+
+        Raises:
+            StateError: it could not be written; what was there before still is.
+        """
+        body = json.dumps(data, sort_keys=True, separators=(",", ":"))
+        raw = f"{hashlib.sha256(body.encode()).hexdigest()}\n{body}\n".encode()
+        if raw == self._current:
+            return
+        if self._current is not None:
+            write_durably(self._older, self._current, self._mode)
+        write_durably(self.path, raw, self._mode)
+        self._current = raw
+
+
+def _parse(raw: bytes) -> dict[str, Any] | None:
+    digest, _, body = raw.partition(b"\n")
+    body = body.removesuffix(b"\n")
+    if hashlib.sha256(body).hexdigest().encode() != digest:
+        return None
+    value = json.loads(body)
+    return value if isinstance(value, dict) else None

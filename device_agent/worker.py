@@ -1,0 +1,198 @@
+"""The inference process: every pipeline and every model; one frame at a time, the streams in turn.
+
+Started as ``python -m edgec.device_agent.worker``. Nothing here touches the network or the disk beyond the
+models it is told to load. What it is doing stands in a *pulse*, two words of shared memory that the
+supervisor reads: when the current model call began (0: none) and a count of frames.
+"""
+
+from __future__ import annotations
+
+import logging
+import mmap
+import os
+import selectors
+import sys
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from edgec.device_agent import child, log
+from edgec.device_agent.channel import Body, Channel, ChannelClosed
+from edgec.device_agent.config import StreamSection
+from edgec.device_agent.pipeline import Pipeline
+from edgec.device_agent.ring import Ring
+from edgec.device_agent.slots import Slots
+
+logger = logging.getLogger("inference")
+
+
+@dataclass
+class Stream:
+    """A pipeline and the ring it reads."""
+
+    pipeline: Pipeline
+    ring: Ring
+    ready: int
+    space: int
+    newest: bool
+    waiting: bool = True
+
+    def close(self) -> None:
+        """Let the ring go."""
+        self.ring.close()
+        os.close(self.ready)
+        os.close(self.space)
+
+
+class Worker:
+    """Obeys the supervisor and serves the streams in turn."""
+
+    def __init__(self, channel: Channel, boot: str, generation: int, pulse_fd: int) -> None:
+        self._channel = channel
+        self._mark = f"{boot}{generation}"
+        self._pulse = np.frombuffer(mmap.mmap(pulse_fd, 0), np.uint64)
+        self._streams: dict[str, Stream] = {}
+        self._slots = Slots()
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(channel, selectors.EVENT_READ, "")
+        self._selector.register(self._slots.wake, selectors.EVENT_READ, " ")
+        self._turn: list[str] = []
+        self._events = 0
+        self._running = True
+
+    def run(self) -> None:
+        """Serve until told to stop."""
+        while self._running:
+            busy = any(stream.waiting for stream in self._streams.values())
+            for key, _ in self._selector.select(0 if busy else None):
+                if key.data == "":
+                    self._obey()
+                elif key.data == " ":
+                    self._loads_ended()
+                elif stream := self._streams.get(key.data):
+                    os.eventfd_read(stream.ready)
+                    stream.waiting = True
+            if self._running:
+                self._one_frame()
+
+    def _one_frame(self) -> None:
+        """Process one frame of the stream whose turn it is."""
+        for position, name in enumerate(self._turn):
+            stream = self._streams[name]
+            if not stream.waiting:
+                continue
+            frame = stream.ring.take(newest=stream.newest)
+            if frame is None:
+                stream.waiting = False
+                continue
+            try:
+                loaded = self._slots.active(stream.pipeline.settings.model)
+                stream.pipeline.process(frame, loaded, self._slots.active)
+            finally:
+                stream.ring.release(frame)
+                if not stream.newest:
+                    os.eventfd_write(stream.space, 1)
+            self._pulse[1] += np.uint64(1)
+            # The next turn begins after this stream.
+            self._turn = self._turn[position + 1 :] + self._turn[: position + 1]
+            return
+
+    def _watch(self, begins: bool) -> None:
+        self._pulse[0] = time.monotonic_ns() if begins else 0
+
+    def _obey(self) -> None:
+        body, fds = self._channel.receive()
+        match body["op"]:
+            case "stream":
+                self._add(body, fds)
+            case "remove":
+                self._remove(body["stream"])
+                self._channel.send({"op": "removed", "stream": body["stream"]})
+            case "load":
+                self._slots.load(
+                    body["slot"], body["token"], body["path"], body.get("digest"), body.get("threads")
+                )
+            case "swap":
+                done = self._slots.swap(body["slot"], body["token"])
+                self._answer(body, "" if done else "no such model is loaded")
+            case "revert":
+                done = self._slots.revert(body["slot"])
+                self._answer(body, "" if done else "the old model is no longer loaded")
+            case "release":
+                self._slots.release(body["slot"])
+                self._answer(body, "")
+            case "empty":
+                self._slots.remove(body["slot"])
+            case "report":
+                self._channel.send({"op": "report", "token": body["token"], **self._report()})
+            case "stop":
+                for name in list(self._streams):
+                    self._remove(name)
+                self._channel.send({"op": "stopped"})
+                self._running = False
+
+    def _answer(self, body: Body, error: str) -> None:
+        self._channel.send({"op": "answer", "token": body["token"], "error": error})
+
+    def _add(self, body: Body, fds: list[int]) -> None:
+        name = body["stream"]
+        if name in self._streams:
+            self._remove(name)
+        settings = StreamSection.model_validate(body["settings"])
+
+        def emit(data: dict[str, Any], critical: bool) -> None:
+            self._events += 1
+            self._channel.send(
+                {
+                    "op": "event",
+                    "stream": name,
+                    "id": f"{self._mark}-{self._events}",
+                    "critical": critical,
+                    "data": data,
+                }
+            )
+
+        pipeline = Pipeline(name, settings, f"{name}-{self._mark}-", emit, self._watch)
+        ring_fd, ready, space = fds
+        stream = Stream(pipeline, Ring(ring_fd), ready, space, settings.policy == "newest")
+        self._streams[name] = stream
+        self._turn.append(name)
+        self._selector.register(ready, selectors.EVENT_READ, name)
+
+    def _remove(self, name: str) -> None:
+        stream = self._streams.pop(name, None)
+        if stream is None:
+            return
+        self._turn.remove(name)
+        self._selector.unregister(stream.ready)
+        stream.pipeline.finish()
+        stream.close()
+
+    def _loads_ended(self) -> None:
+        os.eventfd_read(self._slots.wake)
+        for slot, token, error in self._slots.finished():
+            loaded = {} if error else {"name": "", "slot": slot}
+            self._channel.send({"op": "answer", "token": token, "error": error, **loaded})
+
+    def _report(self) -> dict[str, Any]:
+        return {
+            "streams": {name: stream.pipeline.report() for name, stream in self._streams.items()},
+            "slots": self._slots.report(),
+        }
+
+
+def main() -> None:
+    """Entry of the process."""
+    log.set_up()
+    channel = child.enter(sys.argv[1:])
+    try:
+        settings, fds = channel.receive()
+        Worker(channel, settings["boot"], settings["generation"], fds[0]).run()
+    except ChannelClosed:
+        sys.exit(0)  # the supervisor is gone
+
+
+if __name__ == "__main__":
+    main()
