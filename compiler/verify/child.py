@@ -1,0 +1,58 @@
+"""Run an artifact in a process of its own, as a device would: with the runtime alone.
+
+Started as ``python -m edgec.compiler.verify.child REQUEST``, REQUEST being a JSON file (see
+:mod:`edgec.compiler.verify.run`). TVM's compiler cannot be imported here, which proves that a device does not
+need it; and code that crashes takes only this process with it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def main(request_path: str) -> None:
+    """Carry out a request and write its results beside it."""
+    sys.modules["tvm"] = None  # type: ignore[assignment]  # importing it from here on is an error
+    import edgec.runtime as rt
+
+    request: dict[str, Any] = json.loads(Path(request_path).read_text(encoding="utf-8"))
+    with np.load(request["inputs"]) as file:
+        inputs = {name: file[f"i{k}"] for k, name in enumerate(request["input_names"])}
+    with rt.load(request["artifact"], threads=request["threads"]) as model:
+        outputs = model.run(inputs)
+        arrays = {f"o{k}": np.array(outputs[name]) for k, name in enumerate(request["output_names"])}
+        np.savez(request["outputs"], **arrays)  # type: ignore[arg-type]
+        result: dict[str, Any] = {}
+        if request["measure"]:
+            result["latency"] = _measure(model, inputs, request)
+        if request["profile"]:
+            layers = model.profile(inputs, repeats=request["profile"])
+            result["layers"] = [dataclasses.asdict(layer) for layer in layers]
+        del outputs
+    Path(request["result"]).write_text(json.dumps(result), encoding="utf-8")
+
+
+def _measure(model: Any, inputs: dict[str, Any], request: dict[str, Any]) -> dict[str, Any]:  # noqa: ANN401
+    from edgec.compiler.verify.timing import interleave
+
+    sides = {"edgec": lambda: model.run(inputs)}
+    if request["reference"]:
+        import onnxruntime as ort
+
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = request["threads"]
+        options.log_severity_level = 4
+        session = ort.InferenceSession(request["reference"], options, providers=["CPUExecutionProvider"])
+        sides["onnxruntime"] = lambda: session.run(None, inputs)
+    measured = interleave(sides, runs=request["runs"], limit_s=request["limit_s"])
+    return {name: latency.to_json() for name, latency in measured.items()}
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,110 @@
+"""Inputs to verify with: what a user gives, or plausible ones made from the model's own declarations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from onnx import ModelProto
+
+from edgec.compiler.errors import InputShapeError
+from edgec.compiler.frontends.source import Port, SourceModel
+
+Arrays = dict[str, npt.NDArray[np.generic]]
+
+SAMPLE_RATES = {"sr", "sample_rate", "sampling_rate"}
+
+
+def read_inputs(path: Path, source: SourceModel) -> Arrays:
+    """Read inputs from an ``.npz`` file whose entries are named like the model's inputs.
+
+    Raises:
+        InputShapeError: unreadable, a missing or unknown name, another shape or element type.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            given = {name: np.asarray(file[name]) for name in file.files}
+    except (OSError, ValueError, EOFError) as error:
+        raise InputShapeError(f"{path}: cannot be read as an .npz file of arrays: {error}") from error
+    return checked_inputs(given, source)
+
+
+def checked_inputs(given: Mapping[str, npt.NDArray[np.generic]], source: SourceModel) -> Arrays:
+    """The given inputs in the model's element types.
+
+    Raises:
+        InputShapeError: a missing or unknown name, or another shape.
+    """
+    ports = {port.name: port for port in source.inputs}
+    for name in given.keys() ^ ports.keys():
+        what = "has no input" if name in given else "also needs the input"
+        raise InputShapeError(f"the model {what} {name!r}; its inputs are {', '.join(ports)}")
+    for name, port in ports.items():
+        if given[name].shape != port.shape:
+            raise InputShapeError(
+                f"the input {name!r} must have the shape {list(port.shape)}, not {list(given[name].shape)}"
+            )
+    return {name: given[name].astype(port.dtype, copy=False) for name, port in ports.items()}
+
+
+def make_inputs(source: SourceModel, seed: int = 0) -> Arrays:
+    """Make plausible inputs: smooth pictures with noise, tokens within the vocabulary, noise elsewhere."""
+    rng = np.random.default_rng(seed)
+    limits = _index_limits(source.model)
+    return {port.name: _make(port, rng, limits.get(port.name)) for port in source.inputs}
+
+
+def _make(port: Port, rng: np.random.Generator, limit: int | None) -> npt.NDArray[np.generic]:
+    dtype = np.dtype(port.dtype)
+    if dtype == np.bool_:
+        return rng.random(port.shape) < 0.5
+    if dtype.kind in "iu":
+        if port.name.lower() in SAMPLE_RATES:
+            return np.full(port.shape, 16000, dtype)
+        if "mask" in port.name.lower():
+            return np.ones(port.shape, dtype)
+        high = limit or (256 if dtype == np.uint8 else 128 if dtype == np.int8 else 10)
+        low = -128 if dtype == np.int8 and limit is None else 0
+        return rng.integers(low, high, port.shape).astype(dtype)
+    if _looks_like_picture(port.shape):
+        return _picture(port.shape, rng).astype(dtype)
+    return rng.standard_normal(port.shape).astype(dtype)
+
+
+def _looks_like_picture(shape: tuple[int, ...]) -> bool:
+    if len(shape) != 4:
+        return False
+    channels_first = shape[1] in (1, 3) and min(shape[2:]) >= 16
+    channels_last = shape[3] in (1, 3) and min(shape[1:3]) >= 16
+    return channels_first or channels_last
+
+
+def _picture(shape: tuple[int, ...], rng: np.random.Generator) -> npt.NDArray[np.float64]:
+    """Smooth colour gradients, an edge and a little noise, in 0 to 1: filters see structure as in a photo."""
+    last = shape[3] in (1, 3) and shape[1] not in (1, 3)
+    batch, channels, height, width = (shape[0], shape[3], *shape[1:3]) if last else shape
+    y, x = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
+    phase = rng.random((batch, channels, 3))[..., None, None]
+    waves = np.sin(6.3 * (phase[:, :, 0] * 3 * x + phase[:, :, 1] * 3 * y + phase[:, :, 2]))
+    picture = 0.5 + 0.35 * waves + 0.15 * (x + y > 1)
+    picture = np.clip(picture + 0.03 * rng.standard_normal(picture.shape), 0, 1)
+    return picture.transpose(0, 2, 3, 1) if last else picture
+
+
+def _index_limits(model: ModelProto) -> dict[str, int]:
+    """For inputs that end up as indices of a table: the size of the smallest such table."""
+    graph = model.graph
+    tables = {tensor.name: tensor.dims for tensor in graph.initializer}
+    limits: dict[str, int] = {}
+    aliases = {value.name: value.name for value in graph.input}
+    for node in graph.node:
+        if node.op_type in ("Cast", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Identity"):
+            if node.input and node.input[0] in aliases:
+                aliases[node.output[0]] = aliases[node.input[0]]
+        elif node.op_type == "Gather" and node.input[0] in tables and node.input[1] in aliases:
+            axis = next((a.i for a in node.attribute if a.name == "axis"), 0)
+            name, size = aliases[node.input[1]], tables[node.input[0]][axis]
+            limits[name] = min(size, limits.get(name, size))
+    return limits

@@ -1,0 +1,192 @@
+"""Verify an artifact: run it in a clean process and compare every output with ONNX Runtime's."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgec.compiler.errors import CompilerError, ToolMissing, VerificationFailed
+from edgec.compiler.frontends.source import SourceModel
+from edgec.compiler.verify.compare import QUANTISED_BUDGET, OutputError, compare
+from edgec.compiler.verify.emulator import ROOT_VARIABLE, Emulator, find_emulator
+from edgec.compiler.verify.inputs import Arrays
+from edgec.compiler.verify.reference import Reference, is_quantised
+from edgec.targets import Target, machine_arch, machine_features
+
+CHILD_LIMIT_S = 900
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What verifying found.
+
+    Attributes:
+        errors: one per output.
+        budget: largest relative error that was accepted.
+        where: ``this machine``, or the emulator.
+        latency: by side (``edgec``, ``onnxruntime``), see :class:`edgec.compiler.verify.timing.Latency`.
+        layers: time per kernel, as the runtime's profile gives it.
+    """
+
+    errors: tuple[OutputError, ...]
+    budget: float
+    where: str
+    reference: str
+    threads: int
+    latency: dict[str, dict[str, float]] = field(default_factory=dict)
+    layers: tuple[dict[str, Any], ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether every output is within the budget."""
+        return all(error.ok for error in self.errors)
+
+    def require(self) -> None:
+        """Raise if an output is off.
+
+        Raises:
+            VerificationFailed: naming the worst outputs.
+        """
+        bad = [error for error in self.errors if not error.ok]
+        if bad:
+            shown = "; ".join(f"output {error.name!r}: {error.verdict}" for error in bad[:3])
+            raise VerificationFailed(
+                f"the compiled model does not match ONNX Runtime ({shown}; accepted {self.budget:g}), so no "
+                "artifact was written. --no-verify writes one that says it is unproven"
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields as JSON-serialisable values."""
+        return asdict(self) | {"ok": self.ok}
+
+
+@dataclass(frozen=True)
+class Measure:
+    """How much to measure beside the comparison: timed runs and their limit, profiled runs."""
+
+    runs: int = 0
+    limit_s: float = 3.0
+    profile: int = 0
+    beside_reference: bool = True
+
+
+def place_to_run(target_name: str, target: Target) -> Emulator | None:
+    """Where code for a target can run: None for this machine, or an emulator.
+
+    Raises:
+        ToolMissing: nowhere here.
+    """
+    if target.arch == machine_arch():
+        lacking = sorted(target.features - machine_features())
+        if not lacking:
+            return None
+        raise ToolMissing(
+            f"code for {target_name} cannot run here: this CPU lacks {', '.join(lacking)}. Compile on such a "
+            "machine, or pass --no-verify and run `edgec verify` there"
+        )
+    emulator = find_emulator(target)
+    if emulator is None:
+        raise ToolMissing(
+            f"code for {target_name} cannot be verified here: that needs qemu-user-static and an emulator root "
+            f"(scripts/make_emulator_root.py, {ROOT_VARIABLE}). --no-verify compiles without proof"
+        )
+    return emulator
+
+
+def verify(
+    artifact: Path,
+    source: SourceModel,
+    target: Target,
+    inputs: Arrays,
+    *,
+    threads: int,
+    budget: float,
+    measure: Measure | None = None,
+) -> Verification:
+    """Run ``artifact`` on ``inputs`` in a clean process and compare it with ONNX Runtime.
+
+    Raises:
+        ToolMissing: its target can run neither on this machine nor in an emulator here.
+        VerificationFailed: the artifact's process crashed or refused.
+        ModelError: ONNX Runtime cannot run the source model.
+    """
+    emulator = place_to_run(target.name, target)
+    reference = Reference(source, threads)
+    expected = reference.run(inputs)
+    if is_quantised(source.reference):
+        budget = max(budget, QUANTISED_BUDGET)
+    got, result = run_child(artifact, source, inputs, threads, measure or Measure(), emulator)
+    errors = tuple(compare(p.name, expected[p.name], got[p.name], budget) for p in source.outputs)
+    return Verification(
+        errors=errors,
+        budget=budget,
+        where=emulator.description if emulator else "this machine",
+        reference=f"onnxruntime {reference.version}",
+        threads=threads,
+        latency=result.get("latency", {}),
+        layers=tuple(result.get("layers", [])),
+    )
+
+
+def run_child(
+    artifact: Path,
+    source: SourceModel,
+    inputs: Arrays,
+    threads: int,
+    measure: Measure,
+    emulator: Emulator | None,
+) -> tuple[Arrays, dict[str, Any]]:
+    """The outputs of an artifact run in a process of its own, and what that process measured."""
+    names = [port.name for port in source.inputs]
+    with tempfile.TemporaryDirectory(prefix="edgec-verify-") as scratch:
+        folder = Path(scratch)
+        np.savez(folder / "inputs.npz", **{f"i{k}": inputs[name] for k, name in enumerate(names)})  # type: ignore[arg-type]
+        request: dict[str, Any] = {
+            "artifact": str(artifact),
+            "threads": threads,
+            "inputs": str(folder / "inputs.npz"),
+            "input_names": names,
+            "outputs": str(folder / "outputs.npz"),
+            "output_names": [port.name for port in source.outputs],
+            "result": str(folder / "result.json"),
+            "measure": measure.runs > 0 and emulator is None,
+            "runs": measure.runs,
+            "limit_s": measure.limit_s,
+            "profile": 0 if emulator else measure.profile,
+            "reference": None,
+        }
+        if request["measure"] and measure.beside_reference:
+            request["reference"] = str(folder / "reference.onnx")
+            (folder / "reference.onnx").write_bytes(source.reference.SerializeToString())
+        (folder / "request.json").write_text(json.dumps(request), encoding="utf-8")
+        _run(["-m", "edgec.compiler.verify.child", str(folder / "request.json")], emulator)
+        with np.load(folder / "outputs.npz") as file:
+            outputs = {port.name: file[f"o{k}"] for k, port in enumerate(source.outputs)}
+        return outputs, json.loads((folder / "result.json").read_text(encoding="utf-8"))
+
+
+def _run(arguments: list[str], emulator: Emulator | None) -> None:
+    command, environment = [sys.executable, *arguments], dict(os.environ)
+    if emulator:
+        command, environment = emulator.command(arguments, [])
+    try:
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=CHILD_LIMIT_S, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise VerificationFailed(f"the compiled model did not finish within {CHILD_LIMIT_S} s") from error
+    if done.returncode < 0:
+        name = signal.Signals(-done.returncode).name
+        raise VerificationFailed(f"the compiled model crashed when it was run ({name})")
+    if done.returncode:
+        lines = [line for line in done.stderr.splitlines() if line.strip()]
+        raise CompilerError(f"running the artifact failed: {lines[-1] if lines else 'no message'}")
