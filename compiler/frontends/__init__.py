@@ -1,6 +1,13 @@
+from typing import TYPE_CHECKING
+
 from edgec.compiler.frontends.source import ImportedModel, Port, SourceModel, SourceNode
 
 __all__ = ["ImportedModel", "Port", "SourceModel", "SourceNode", "load_source", "to_relax"]
+
+
+if TYPE_CHECKING:
+    from edgec.compiler.frontends.importer import to_relax
+    from edgec.compiler.frontends.load import load_source
 
 
 def __getattr__(name: str) -> object:

@@ -89,7 +89,8 @@ def _picture(shape: tuple[int, ...], rng: np.random.Generator) -> npt.NDArray[np
     phase = rng.random((batch, channels, 3))[..., None, None]
     waves = np.sin(6.3 * (phase[:, :, 0] * 3 * x + phase[:, :, 1] * 3 * y + phase[:, :, 2]))
     picture = 0.5 + 0.35 * waves + 0.15 * (x + y > 1)
-    picture = np.clip(picture + 0.03 * rng.standard_normal(picture.shape), 0, 1)
+    noisy = picture + 0.03 * rng.standard_normal(picture.shape)
+    picture = np.asarray(np.clip(noisy, 0, 1), dtype=np.float64)
     return picture.transpose(0, 2, 3, 1) if last else picture
 
 

@@ -96,8 +96,8 @@ def place_to_run(target_name: str, target: Target) -> Emulator | None:
     emulator = find_emulator(target)
     if emulator is None:
         raise ToolMissing(
-            f"code for {target_name} cannot be verified here: that needs qemu-user-static and an emulator root "
-            f"(scripts/make_emulator_root.py, {ROOT_VARIABLE}). --no-verify compiles without proof"
+            f"code for {target_name} cannot be verified here: that needs qemu-user-static and an emulator "
+            f"root (scripts/make_emulator_root.py, {ROOT_VARIABLE}). --no-verify compiles without proof"
         )
     return emulator
 

@@ -1,0 +1,170 @@
+"""Put the parts of a compile into an artifact."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import edgec.runtime as rt
+from edgec.compiler.errors import ToolMissing
+from edgec.compiler.frontends.source import Port, SourceModel, SourceNode
+from edgec.compiler.lowered import Lowered
+from edgec.compiler.options import CompileOptions
+from edgec.compiler.verify.emulator import default_root
+from edgec.targets import Target, machine_arch
+
+RUNTIME_LIBRARIES = {"libtvm_ffi.so": "tvm_ffi", "libtvm_runtime.so": "tvm"}
+
+
+def artifact_name(path: Path) -> str:
+    """A name for a model's artifact, from its file name: lower-case letters, digits, ``.``, ``_`` and ``-``."""
+    name = re.sub(r"[^a-z0-9._-]+", "-", path.stem.lower()).strip("._-")
+    return name or "model"
+
+
+def make_config(
+    source: SourceModel,
+    lowered: Lowered,
+    target: Target,
+    options: CompileOptions,
+    *,
+    name: str,
+    version: str,
+    card: rt.ModelCard | None,
+) -> rt.ArtifactConfig:
+    """The artifact's config blob: without times or machines, so that equal compiles are equal bytes."""
+    return rt.ArtifactConfig(
+        name=name,
+        version=version,
+        target=target.name,
+        arch=target.arch,
+        device_kind=target.device_kind,
+        required_features=tuple(sorted(target.features)),
+        min_glibc=target.min_glibc,
+        tvm_version=metadata.version("apache-tvm"),
+        edgec_version=metadata.version("edgec"),
+        inputs=tuple(_spec(port) for port in source.inputs),
+        outputs=tuple(_spec(port) for port in source.outputs),
+        entry=lowered.entry,
+        weights=tuple(lowered.weights),
+        threads=options.threads,
+        pipeline=card,
+        precision=options.precision,
+        kernels=_kernels(lowered, source.nodes),
+        provenance=_provenance(source, options),
+    )
+
+
+def _spec(port: Port) -> rt.TensorSpec:
+    return rt.TensorSpec(name=port.name, safe_name=port.safe_name, shape=port.shape, dtype=port.dtype)
+
+
+def _kernels(lowered: Lowered, nodes: tuple[SourceNode, ...]) -> dict[str, rt.KernelInfo]:
+    return {
+        symbol: rt.KernelInfo(
+            calls=tuple(tuple(nodes[i].label for i in call if i < len(nodes)) for call in kernel.calls),
+            op=kernel.kind,
+            flops=kernel.flops,
+            bytes=kernel.bytes,
+            schedule=kernel.schedule,
+        )
+        for symbol, kernel in sorted(lowered.kernels.items())
+    }
+
+
+def _provenance(source: SourceModel, options: CompileOptions) -> rt.Provenance:
+    model = source.reference
+    return rt.Provenance(
+        source=source.path.name,
+        source_sha256=source.digest.removeprefix("sha256:"),
+        source_bytes=source.path.stat().st_size,
+        producer=f"{model.producer_name} {model.producer_version}".strip(),
+        opset={entry.domain or "ai.onnx": entry.version for entry in model.opset_import},
+        options=described(options),
+    )
+
+
+def described(options: CompileOptions) -> dict[str, Any]:
+    """The options that shape an artifact's content, as JSON-serialisable values."""
+    return {
+        "threads": options.threads,
+        "tune": options.tune,
+        "precision": options.precision,
+        "input_shapes": {name: list(shape) for name, shape in sorted(options.input_shapes.items())},
+        "fallback": options.fallback,
+        "verify": options.verify,
+    }
+
+
+def runtime_libraries(arch: str) -> dict[str, bytes]:
+    """The runtime's shared libraries for an architecture, by file name.
+
+    Those of this machine come from the installed packages, others from the emulator's root file system.
+
+    Raises:
+        ToolMissing: none for this architecture are here.
+    """
+    if arch == machine_arch():
+        import importlib.util
+
+        folders = []
+        for package in RUNTIME_LIBRARIES.values():
+            spec = importlib.util.find_spec(package)
+            folders += [Path(place) for place in (spec.submodule_search_locations or [])] if spec else []
+    else:
+        root = default_root(arch) / "site-packages"
+        folders = [root / package for package in RUNTIME_LIBRARIES.values()]
+    found: dict[str, bytes] = {}
+    for library in RUNTIME_LIBRARIES:
+        files = [file for folder in folders for file in sorted(folder.rglob(library))]
+        if not files:
+            raise ToolMissing(
+                f"{library} for {arch} is not here, so it cannot be put into the artifact; "
+                "scripts/make_emulator_root.py fetches it, or leave --bundle-runtime out"
+            )
+        found[library] = files[0].read_bytes()
+    return found
+
+
+def sizes(source: SourceModel, lowered: Lowered) -> dict[str, int]:
+    """Bytes of the source model, the code, the weights and the planned activations."""
+    return {
+        "source_bytes": source.path.stat().st_size,
+        "code_bytes": len(lowered.code),
+        "weights_bytes": sum(int(array.nbytes) for array in lowered.weights.values()),
+        "activation_bytes": lowered.activation_bytes,
+    }
+
+
+def write(
+    path: Path,
+    config: rt.ArtifactConfig,
+    lowered: Lowered,
+    *,
+    evidence: Mapping[str, Any] | None = None,
+    report: str | None = None,
+    bundle_runtime: bool = False,
+) -> str:
+    """Write the artifact (whole or not at all) and return its manifest's digest."""
+    return rt.write_artifact(
+        path,
+        config=config,
+        code=lowered.code,
+        weights=lowered.weights,
+        evidence=evidence,
+        report_html=report,
+        bundled=runtime_libraries(config.arch) if bundle_runtime else None,
+    )
+
+
+def content_digest(lowered: Lowered) -> str:
+    """A digest of code and weights, to tell whether two compiles made the same."""
+    digest = hashlib.sha256(lowered.code)
+    for name, array in lowered.weights.items():
+        digest.update(name.encode())
+        digest.update(array.tobytes())
+    return f"sha256:{digest.hexdigest()}"

@@ -1,0 +1,188 @@
+"""The whole way: load, import, lower, verify, pack."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import edgec.runtime as rt
+from edgec.compiler import pack
+from edgec.compiler.errors import ToolMissing
+from edgec.compiler.frontends import SourceModel, load_source, to_relax
+from edgec.compiler.lowered import Lowered
+from edgec.compiler.options import CompileOptions
+from edgec.compiler.progress import Progress, Silent
+from edgec.compiler.report.evidence import make_evidence
+from edgec.compiler.report.html import render
+from edgec.compiler.verify.inputs import Arrays, make_inputs, read_inputs
+from edgec.compiler.verify.run import Measure, Verification, place_to_run, verify
+from edgec.targets import Target, usable_cores
+
+PINNED = {"apache-tvm": "0.27.0.post1", "apache-tvm-ffi": "0.1.14.post1"}
+MEASURE = Measure(runs=60, limit_s=2.5, profile=5)
+
+
+@dataclass(frozen=True)
+class CompileResult:
+    """A finished compile.
+
+    Attributes:
+        artifact: the file that was written.
+        digest: ``sha256:…`` of its manifest.
+        config: its config blob.
+        evidence: what was measured (see :mod:`edgec.compiler.report.evidence`).
+        stages_s: seconds by stage.
+        lowered: code, weights and kernels.
+    """
+
+    artifact: Path
+    digest: str
+    config: rt.ArtifactConfig
+    evidence: dict[str, Any]
+    stages_s: dict[str, float]
+    lowered: Lowered = field(repr=False)
+
+
+class _Clock:
+    """Seconds by stage, in order."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        begin = time.perf_counter()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - begin
+
+
+def check_versions() -> None:
+    """Check that TVM and its object layer are the pair that works.
+
+    Raises:
+        ToolMissing: another version, or not installed.
+    """
+    for package, wanted in PINNED.items():
+        try:
+            found = metadata.version(package)
+        except metadata.PackageNotFoundError as error:
+            raise ToolMissing(f"{package} is not installed: pip install 'edgec[compiler]'") from error
+        if found != wanted:
+            raise ToolMissing(
+                f"{package} {found} is installed, but only {wanted} works: pip install '{package}=={wanted}'"
+            )
+
+
+def compile_model(
+    path: Path | str,
+    target: Target,
+    options: CompileOptions | None = None,
+    *,
+    card: rt.ModelCard | None = None,
+    output: Path | str | None = None,
+    name: str | None = None,
+    version: str = "1",
+    inputs: Path | None = None,
+    progress: Progress | None = None,
+) -> CompileResult:
+    """Compile a model for a target and write a verified artifact.
+
+    Args:
+        path: an ONNX file.
+        target: the hardware.
+        options: see :class:`CompileOptions`.
+        card: the model card, for typed results.
+        output: the artifact's file; None writes ``<name>-<target>.edge`` into the current folder.
+        name: the artifact's name; None takes the card's or the file's.
+        version: the artifact's version.
+        inputs: ``.npz`` file of inputs to verify with; None makes some.
+        progress: told about the stages.
+
+    Raises:
+        ModelError, InputShapeError, UnsupportedModel: the model cannot be compiled.
+        VerificationFailed, ToolMissing: it cannot be proven right. Nothing is written in any of these cases.
+    """
+    path, options, progress = Path(path), options or CompileOptions(), progress or Silent()
+    check_versions()
+    if options.verify:
+        place_to_run(target.name, target)
+    clock = _Clock()
+    source, lowered = _build(path, target, options, progress, clock)
+    name = name or pack.artifact_name(path)
+    config = pack.make_config(source, lowered, target, options, name=name, version=version, card=card)
+    output = Path(output) if output else Path(f"{name}-{target.name}.edge")
+    verification, described = None, ""
+    if options.verify:
+        progress.stage("verify")
+        with clock("verify"):
+            arrays = read_inputs(inputs, source) if inputs else make_inputs(source)
+            described = f"the inputs of {inputs.name}" if inputs else "generated inputs (seed 0)"
+            verification = _verified(config, lowered, source, target, arrays, options)
+    progress.stage("pack")
+    evidence = make_evidence(
+        verification,
+        lowered=lowered,
+        sizes=pack.sizes(source, lowered),
+        stages_s=clock.seconds,
+        inputs=described,
+        target=target.name,
+    )
+    report = render(f"{config.name} {config.version}", target.name, evidence)
+    digest = pack.write(
+        output, config, lowered, evidence=evidence, report=report, bundle_runtime=options.bundle_runtime
+    )
+    return CompileResult(output, digest, config, evidence, dict(clock.seconds), lowered)
+
+
+def _build(
+    path: Path, target: Target, options: CompileOptions, progress: Progress, clock: _Clock
+) -> tuple[SourceModel, Lowered]:
+    from edgec.compiler.lower import lower
+
+    progress.stage("load")
+    with clock("load"):
+        source = load_source(path, options)
+    progress.stage("import")
+    with clock("import"):
+        imported = to_relax(source)
+    with clock("lower"):
+        lowered = lower(imported.mod, target, options, progress)
+    return source, lowered
+
+
+def _verified(
+    config: rt.ArtifactConfig,
+    lowered: Lowered,
+    source: SourceModel,
+    target: Target,
+    inputs: Arrays,
+    options: CompileOptions,
+) -> Verification:
+    with tempfile.TemporaryDirectory(prefix="edgec-compile-") as folder:
+        unproven = Path(folder) / "unproven.edge"
+        pack.write(unproven, config, lowered)
+        result = verify(
+            unproven,
+            source,
+            target,
+            inputs,
+            threads=threads_here(options),
+            budget=options.error_budget,
+            measure=MEASURE,
+        )
+    result.require()
+    return result
+
+
+def threads_here(options: CompileOptions) -> int:
+    """Threads to run with on this machine: as asked, else all its cores."""
+    return options.threads or usable_cores()
+
+
+__all__ = ["CompileResult", "check_versions", "compile_model", "threads_here"]

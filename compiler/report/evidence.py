@@ -1,0 +1,86 @@
+"""What was measured about an artifact, as the JSON that travels in it."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from edgec.compiler.lowered import Lowered
+from edgec.compiler.verify.run import Verification
+from edgec.targets import machine_arch, usable_cores
+
+SCHEMA_VERSION = 1
+
+
+def machine() -> dict[str, Any]:
+    """This machine: processor, cores, operating system."""
+    return {
+        "cpu": _cpu_name(),
+        "arch": machine_arch(),
+        "cores": usable_cores(),
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+    }
+
+
+def _cpu_name() -> str:
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return platform.processor() or "unknown"
+    for line in text.splitlines():
+        if line.startswith(("model name", "Model")):
+            return line.partition(":")[2].strip()
+    return platform.processor() or "unknown"
+
+
+def versions() -> dict[str, str]:
+    """Versions of what takes part in a compile."""
+    packages = ("edgec", "apache-tvm", "apache-tvm-ffi", "onnx", "onnxruntime", "numpy")
+    return {package: metadata.version(package) for package in packages}
+
+
+def make_evidence(
+    verification: Verification | None,
+    *,
+    lowered: Lowered,
+    sizes: Mapping[str, int],
+    stages_s: Mapping[str, float],
+    inputs: str,
+    target: str,
+) -> dict[str, Any]:
+    """The evidence of one compile; ``verification`` is None when the user waived it."""
+    evidence: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
+        "verified": verification is not None and verification.ok,
+        "target": target,
+        "sizes": dict(sizes),
+        "tuning": {
+            "workloads": lowered.tuning.workloads,
+            "cache_hits": lowered.tuning.cache_hits,
+            "timed": lowered.tuning.timed,
+            "dropped": lowered.tuning.dropped,
+            "seconds": lowered.tuning.seconds,
+        },
+        "stages_s": {name: round(seconds, 3) for name, seconds in stages_s.items()},
+        "machine": machine(),
+        "versions": versions(),
+    }
+    if verification is None:
+        return evidence | {"reason": "verification was switched off (--no-verify)"}
+    latency = dict(verification.latency)
+    ours, theirs = latency.get("edgec"), latency.get("onnxruntime")
+    return evidence | {
+        "reference": verification.reference,
+        "where": verification.where,
+        "inputs": inputs,
+        "error_budget": verification.budget,
+        "outputs": verification.to_json()["errors"],
+        "threads": verification.threads,
+        "latency": latency,
+        "speedup": theirs["median_ms"] / ours["median_ms"] if ours and theirs else None,
+        "layers": list(verification.layers),
+    }
