@@ -124,7 +124,7 @@ class ForestKernel:
             inside = T.And(value >= b["interval_low"][i], value <= b["interval_high"][i])
             yes = b["interval_inside"][i]
             answer = T.Select(inside, yes, T.float32(0) - yes)
-            _store(b["wide"], T.Select(value == value, answer, T.float32(np.nan)), [row, first + i])
+            _store(b["wide"], T.Select(T.isnan(value), T.float32(np.nan), answer), [row, first + i])
 
     def _answer_memberships(self, source: Any, row: Any) -> None:
         table, b = self.table, self.buffers
@@ -138,7 +138,7 @@ class ForestKernel:
             entry = members[m, 4] + T.Select(exact, category, known) * members[m, 2]
             with T.serial(0, members[m, 2]) as s:
                 answer = T.cast(b["member_table"][entry + s], "float32")
-                answer = T.Select(value == value, answer, T.float32(np.nan))
+                answer = T.Select(T.isnan(value), T.float32(np.nan), answer)
                 _store(b["wide"], answer, [row, members[m, 1] + s])
 
     def _walk(self, group: Any, row: Any) -> None:
