@@ -1,0 +1,96 @@
+"""The one application: API, registry and dashboard."""
+
+from __future__ import annotations
+
+import logging
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from sqlalchemy.exc import OperationalError
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response
+
+from edgec.fleet.api import access, devices, ops, rollouts
+from edgec.fleet.api.context import identity, problem_response
+from edgec.fleet.api.etag import Conditional
+from edgec.fleet.errors import Problem
+from edgec.fleet.registry.answers import RegistryError
+from edgec.fleet.server import Services
+
+log = logging.getLogger(__name__)
+DESCRIPTION = (
+    "Devices, models and rollouts of one fleet. Errors are problem+json (RFC 9457); times are Unix seconds."
+)
+
+
+def create_app(services: Services) -> FastAPI:
+    """Build the application around running services."""
+    app = FastAPI(title="edgec fleet", version="1", description=DESCRIPTION, docs_url="/api/docs", redoc_url=None,
+                  openapi_url="/api/v1/openapi.json")  # fmt: skip
+    app.state.services = services
+    app.add_exception_handler(Problem, _problem)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(OperationalError, _database_away)
+    app.include_router(access.router)
+    app.include_router(devices.router)
+    app.include_router(rollouts.router)
+    app.include_router(ops.router)
+    _add_registry(app, services)
+    from edgec.fleet.dashboard.mount import mount
+
+    mount(app, services)
+    app.add_middleware(Conditional)
+    return app
+
+
+def _add_registry(app: FastAPI, services: Services) -> None:
+    methods = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
+
+    async def entry(request: Request) -> Response:
+        who = identity(request)
+        headers = {"Docker-Distribution-Api-Version": "registry/2.0"}
+        if who is None:
+            challenge = {"WWW-Authenticate": 'Basic realm="edgec fleet"'}
+            return RegistryError(
+                401, "UNAUTHORIZED", "sign in with a token", headers=headers | challenge
+            ).response()
+        path = request.url.path.removeprefix("/v2").strip("/") if request.url.path != "/v2/" else ""
+        if not path:
+            return JSONResponse({}, headers=headers)
+        # The trailing slash of `blobs/uploads/` tells it from a blob called `uploads`.
+        kept = path + "/" if request.url.path.endswith("/") else path
+        answer = await services.registry.handle(request, kept, who)
+        answer.headers.update(headers)
+        return answer
+
+    app.add_api_route("/v2/", entry, methods=methods, include_in_schema=False)
+    app.add_api_route("/v2/{path:path}", entry, methods=methods, include_in_schema=False)
+
+
+async def _problem(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, Problem)
+    return problem_response(error)
+
+
+async def _invalid(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    fields = [{"field": ".".join(map(str, item["loc"])), "message": item["msg"]} for item in error.errors()]
+    return problem_response(Problem(422, "Invalid request", f"{where}: {first['msg']}", errors=fields))
+
+
+async def _http(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    answer = problem_response(Problem(error.status_code, str(error.detail)))
+    answer.headers.update(error.headers or {})
+    return answer
+
+
+async def _database_away(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, OperationalError)
+    log.warning("the database does not answer: %s", error.orig)
+    answer = problem_response(Problem(503, "Database unavailable", "Try again in a moment."))
+    answer.headers["Retry-After"] = "5"
+    return answer

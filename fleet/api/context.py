@@ -1,0 +1,110 @@
+"""What every route needs: the services, who asks, pages, and answers in case of errors."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import Annotated, Any
+
+from fastapi import Depends, Query, Request
+from starlette.responses import JSONResponse
+
+from edgec.fleet.auth import COOKIE, Identity, require
+from edgec.fleet.errors import Problem
+from edgec.fleet.server import Services
+
+
+def services(request: Request) -> Services:
+    """The running server's parts."""
+    found: Services = request.app.state.services
+    return found
+
+
+def identity(request: Request) -> Identity | None:
+    """Who asks: by ``Authorization`` header, else by the browser's cookie.
+
+    A cookie counts for changes only when the page that asks is ours.
+    """
+    auth = services(request).auth
+    if header := request.headers.get("authorization"):
+        return auth.by_header(header)
+    cookie = request.cookies.get(COOKIE)
+    if cookie is None:
+        return None
+    site = request.headers.get("sec-fetch-site", "same-origin")
+    if request.method not in ("GET", "HEAD") and site not in ("same-origin", "none"):
+        return None
+    return auth.by_cookie(cookie)
+
+
+Asking = Annotated[Identity | None, Depends(identity)]
+
+
+def viewer(asking: Asking) -> Identity:
+    """Someone who may look."""
+    return require(asking, "viewer")
+
+
+def operator(asking: Asking) -> Identity:
+    """Someone who may roll out and change devices."""
+    return require(asking, "operator")
+
+
+def admin(asking: Asking) -> Identity:
+    """Someone who may hand out access."""
+    return require(asking, "admin")
+
+
+Server = Annotated[Services, Depends(services)]
+Viewer = Annotated[Identity, Depends(viewer)]
+Operator = Annotated[Identity, Depends(operator)]
+Admin = Annotated[Identity, Depends(admin)]
+Limit = Annotated[int, Query(ge=1, le=1000, description="How many items at most.")]
+Cursor = Annotated[str, Query(max_length=512, description="`next` of the page before.")]
+PathName = Annotated[str, "a name in a path"]
+
+
+def problem_response(problem: Problem) -> JSONResponse:
+    """RFC 9457's JSON."""
+    body: dict[str, Any] = {"type": "about:blank", "title": problem.title, "status": problem.status}
+    if problem.detail:
+        body["detail"] = problem.detail
+    headers = {"WWW-Authenticate": "Bearer"} if problem.status == 401 else None
+    return JSONResponse(body | problem.extra, problem.status, headers, media_type="application/problem+json")
+
+
+def to_cursor(value: str | int) -> str:
+    """An opaque cursor for the last item of a page."""
+    return base64.urlsafe_b64encode(str(value).encode()).decode().rstrip("=")
+
+
+def from_cursor(cursor: str) -> str:
+    """The value in a cursor; empty for the first page.
+
+    Raises:
+        Problem: 400 for a cursor that is not ours.
+    """
+    try:
+        value = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
+    except (binascii.Error, UnicodeError) as error:
+        raise Problem(400, "Bad cursor", "Take `next` of the page before, unchanged.") from error
+    return value.replace("\x00", "")
+
+
+def number_cursor(cursor: str) -> int | None:
+    """The number in a cursor; None for the first page.
+
+    Raises:
+        Problem: 400 for a cursor that is not ours.
+    """
+    value = from_cursor(cursor)
+    if not value:
+        return None
+    if not value.isdecimal() or len(value) > 18:
+        raise Problem(400, "Bad cursor", "Take `next` of the page before, unchanged.")
+    return int(value)
+
+
+def page(items: list[Any], following: str | None, **extra: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
+    """A page of a list."""
+    return {"items": items, "next": following, **extra}

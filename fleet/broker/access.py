@@ -1,0 +1,62 @@
+"""Who may connect to the embedded broker, and which topics are theirs."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from edgec.protocol.topics import FROM_DEVICE, PREFIX, TO_DEVICE
+
+SERVER = "edgec-fleet"
+SEPARATOR = ":"  # Not legal in a device's name: `cam:2` cannot be another device's client id.
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """The rules of one fleet. ``password_hash`` looks up an accepted device's, or None."""
+
+    fleet: str
+    server_hash: str
+    password_hash: Callable[[str], str | None]
+    hash_secret: Callable[[str], str]
+
+    def may_connect(
+        self, username: str | None, password: str | None, client_id: str, will: str | None
+    ) -> bool:
+        """Whether these credentials are right, the client id is the device's own and its will stays in its topics.
+
+        The client id matters because a second connection with the same one pushes the first out.
+        """
+        if not username or not password:
+            return False
+        known = self.server_hash if username == SERVER else self.password_hash(username)
+        if known is None or not hmac.compare_digest(known, self.hash_secret(password)):
+            return False
+        if client_id != username and not client_id.startswith(username + SEPARATOR):
+            return False
+        return will is None or self.may_publish(username, will)
+
+    def may_publish(self, username: str | None, topic: str) -> bool:
+        """A device publishes to what devices say, below its own name only."""
+        if username == SERVER:
+            return True
+        return any(_covers(f"{self._base(username)}/{kind.value}", topic) for kind in FROM_DEVICE)
+
+    def may_receive(self, username: str | None, topic_filter: str) -> bool:
+        """A device hears what is for it: no wildcard reaches further."""
+        if username == SERVER:
+            return True
+        return any(_covers(f"{self._base(username)}/{kind.value}", topic_filter) for kind in TO_DEVICE)
+
+    def _base(self, username: str | None) -> str:
+        return f"{PREFIX}/{self.fleet}/{username}"
+
+
+def _covers(allowed: str, wanted: str) -> bool:
+    mine, theirs = allowed.split("/"), wanted.split("/")
+    return (
+        len(mine) == len(theirs)
+        and all(a in ("+", b) for a, b in zip(mine, theirs, strict=True))
+        and "#" not in theirs
+    )

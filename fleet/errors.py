@@ -1,0 +1,54 @@
+"""Errors of the fleet server and its clients.
+
+- FleetError (EdgecError, 1): what an operator can mend
+    - PortTaken (EdgecError, 1): another program listens where the server should
+    - ServerUnreachable (3): no fleet server answers at the address
+    - RefusedByServer (4): the server answered with a problem
+- Problem: an answer of the HTTP API, as RFC 9457 has it; never leaves the server as an exception
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from edgec.targets.errors import EdgecError
+
+
+class FleetError(EdgecError):
+    """Something about the fleet server that its operator can mend."""
+
+
+class PortTaken(FleetError):
+    """The address to listen on is in use."""
+
+
+class ServerUnreachable(FleetError):
+    """Nothing that speaks our API answers at the server's address."""
+
+    exit_code = 3
+
+
+class RefusedByServer(FleetError):
+    """The server understood and said no; ``status`` is the HTTP status."""
+
+    exit_code = 4
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Problem(Exception):
+    """An error answer of the API (RFC 9457): HTTP ``status``, short ``title`` and a ``detail`` that says the way out."""
+
+    def __init__(self, status: int, title: str, detail: str = "", **extra: Any) -> None:  # noqa: ANN401 - JSON
+        super().__init__(f"{status} {title}: {detail}")
+        self.status = status
+        self.title = title
+        self.detail = detail
+        self.extra = extra
+
+
+def not_found(kind: str, name: object) -> Problem:
+    """A 404 that names the thing."""
+    return Problem(404, f"{kind} not found", f"There is no {kind} called {str(name)!r} here.")

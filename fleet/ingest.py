@@ -1,0 +1,266 @@
+"""From MQTT to the database: in batches, idempotent, in each device's order, acknowledged after the commit.
+
+The link to the broker is a persistent session with manual acknowledgement: a message is confirmed to the broker when
+its row is committed, so a crash makes the broker send it again, and a repeat changes nothing. When the database is
+slow, unconfirmed messages stop the broker's stream: the queue waits at the broker instead of being lost here.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import insert, select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
+
+from edgec.fleet.inbox import Reply, apply_job_update, apply_shadow_get, apply_shadow_update, apply_status
+from edgec.fleet.jobs import Publisher, notify
+from edgec.fleet.store.database import Database
+from edgec.fleet.store.tables import Base, Detection, Device, Sample
+from edgec.protocol.codec import decode
+from edgec.protocol.errors import ProtocolError
+from edgec.protocol.events import DetectionEvent
+from edgec.protocol.status import Health
+from edgec.protocol.topics import Kind, ParsedTopic, parse
+
+BATCH = 500
+QUEUE = 10_000
+MAX_AHEAD_S = 300.0
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Inbound:
+    """A message as it came; ``acknowledge`` confirms it to the broker."""
+
+    topic: str
+    payload: bytes
+    acknowledge: Callable[[], None]
+    received_at: float = field(default_factory=time.time)
+
+
+@dataclass(slots=True)
+class IngestCounters:
+    """What happened since the start, for metrics."""
+
+    messages: Counter[str] = field(default_factory=Counter)
+    rejected: Counter[str] = field(default_factory=Counter)
+    batches: int = 0
+    seconds: float = 0.0
+    last_error: str = ""
+
+
+class Ingest:
+    """Takes messages off a bounded queue and writes them, many in one transaction."""
+
+    def __init__(
+        self, database: Database, publisher: Publisher, fleet: str, on_job: Callable[[], None]
+    ) -> None:
+        self._database = database
+        self._publisher = publisher
+        self._fleet = fleet
+        self._on_job = on_job
+        self._queue: queue.Queue[Inbound | None] = queue.Queue(QUEUE)
+        self.counters = IngestCounters()
+
+    def put(self, message: Inbound) -> None:
+        """Hand over a message; blocks while the queue is full, which holds the broker's stream back."""
+        self._queue.put(message)
+
+    @property
+    def depth(self) -> int:
+        """How many messages wait."""
+        return self._queue.qsize()
+
+    def stop(self) -> None:
+        """End :meth:`run` once everything before this call is written."""
+        self._queue.put(None)
+
+    def run(self, stopped: threading.Event) -> None:
+        """Write batches until :meth:`stop`; while the database is away, try again and take nothing new."""
+        running = True
+        while running:
+            batch = [self._queue.get()]
+            while len(batch) < BATCH and not self._queue.empty():
+                batch.append(self._queue.get_nowait())
+            running = None not in batch
+            messages = [item for item in batch if item is not None]
+            while messages and not self._write(messages):
+                if stopped.wait(1.0):
+                    return  # Not acknowledged: the broker sends these again.
+
+    def _write(self, messages: list[Inbound]) -> bool:
+        started = time.monotonic()
+        batch = Batch(self.counters)
+        try:
+            with self._database.writing() as session:
+                batch.apply(session, messages, self._fleet)
+        except OperationalError as error:
+            self.counters.last_error = str(error.orig)
+            log.warning("%d messages wait for the database: %s", len(messages), error.orig)
+            return False
+        self.counters.batches += 1
+        self.counters.seconds += time.monotonic() - started
+        for message in messages:
+            message.acknowledge()
+        for reply in batch.replies:
+            self._publisher.publish(reply.topic, reply.payload)
+        if batch.notify:
+            notify(self._database, self._publisher, self._fleet, batch.notify)
+        if batch.jobs_changed:
+            self._on_job()
+        return True
+
+
+class Batch:
+    """The effects of some messages within one transaction."""
+
+    def __init__(self, counters: IngestCounters) -> None:
+        self._counters = counters
+        self.replies: list[Reply] = []
+        self.notify: set[int] = set()
+        self.jobs_changed = False
+        self._detections: list[dict[str, Any]] = []
+        self._samples: list[dict[str, Any]] = []
+
+    def apply(self, session: Session, messages: list[Inbound], fleet: str) -> None:
+        """Apply ``messages`` in order. What the protocol does not allow is counted and left out."""
+        parsed: list[tuple[ParsedTopic, Inbound]] = []
+        for message in messages:
+            try:
+                topic = parse(message.topic)
+                if topic.fleet == fleet:
+                    parsed.append((topic, message))
+            except ProtocolError as error:
+                self._reject("topic", error)
+        names = {topic.device for topic, _message in parsed}
+        rows = session.scalars(select(Device).where(Device.name.in_(names), Device.admission == "accepted"))
+        devices = {device.name: device for device in rows}
+        for topic, message in parsed:
+            device = devices.get(topic.device)
+            if device is None:
+                self._counters.rejected["unknown device"] += 1
+                continue
+            try:
+                self._one(session, device, topic, message)
+                self._counters.messages[topic.kind.name.lower()] += 1
+            except ProtocolError as error:
+                self._reject(topic.kind.name.lower(), error)
+        insert_new(session, Detection, self._detections)
+        insert_new(session, Sample, self._samples)
+
+    def _reject(self, kind: str, error: ProtocolError) -> None:
+        self._counters.rejected[kind] += 1
+        log.debug("message left out: %s", error)
+
+    def _one(self, session: Session, device: Device, topic: ParsedTopic, message: Inbound) -> None:
+        now = message.received_at
+        if topic.kind is Kind.STATUS:
+            # An empty payload is a retained status being cleared.
+            if message.payload and apply_status(device, message.payload, now):
+                self.notify.add(device.id)
+            return
+        device.last_seen = max(device.last_seen or 0.0, now)
+        match topic.kind:
+            case Kind.HEALTH:
+                self._health(device, decode(Health, message.payload), now)
+            case Kind.EVENT:
+                self._event(device, topic.name, decode(DetectionEvent, message.payload), now)
+            case Kind.JOBS_GET:
+                self.notify.add(device.id)
+            case Kind.JOB_UPDATE:
+                self.replies.append(apply_job_update(session, device, topic, message.payload, now))
+                self.notify.add(device.id)
+                self.jobs_changed = True
+            case Kind.SHADOW_GET:
+                self.replies.append(apply_shadow_get(session, device, topic))
+            case Kind.SHADOW_UPDATE:
+                self.replies += apply_shadow_update(session, device, topic, message.payload, now)
+            case _:
+                raise ProtocolError(f"{message.topic} is for devices")
+
+    def _event(self, device: Device, stream: str, event: DetectionEvent, now: float) -> None:
+        data = event.data
+        self._detections.append(
+            {
+                "device_id": device.id,
+                "event_id": event.id,
+                "stream": stream,
+                "at": _plausible(event.time.timestamp(), now),
+                "received_at": now,
+                "kind": data.phase.value,
+                "label": data.label[:128],
+                "score": data.score,
+                "track_id": data.track_id[:64],
+                "version": data.model.version[:128],
+                "data": data.model_dump(mode="json", exclude_none=True),
+            }
+        )
+
+    def _health(self, device: Device, health: Health, now: float) -> None:
+        at = _plausible(health.time.timestamp(), now)
+        slots = [slot for slot in health.models if slot.state in ("running", "probation")]
+        main = next(
+            (slot for slot in slots if slot.name == device.desired_model), slots[0] if slots else None
+        )
+        if main is not None:
+            device.model, device.version = main.name[:128], main.version[:128]
+            device.digest = main.manifest_digest or ""
+        latencies = [stage.p50_ms for s in health.streams if (stage := s.latency.get("total"))]
+        device.fps = sum(s.fps for s in health.streams) if health.streams else None
+        device.latency_ms = max(latencies, default=None)
+        device.agent_version = (health.agent_version or device.agent_version)[:64]
+        device.health = health.model_dump(mode="json", exclude_none=True)
+        version = device.version
+        self._samples.append(
+            _sample(
+                device.id, "", at, version,
+                fps=device.fps, latency_ms=device.latency_ms, dropped=sum(s.dropped for s in health.streams),
+                cpu_percent=health.cpu_percent, memory_bytes=health.memory_bytes, temperature_c=health.temperature_c,
+                errors=sum(m.errors for m in slots), processed=sum(m.inferences for m in slots),
+                events=sum(s.events for s in health.streams), score_mean=main.score_mean if main else None,
+            )
+        )  # fmt: skip
+        for stream in health.streams:
+            total = stream.latency.get("total")
+            self._samples.append(
+                _sample(
+                    device.id, stream.name, at, version,
+                    fps=stream.fps, latency_ms=total.p50_ms if total else None, dropped=stream.dropped,
+                    errors=stream.errors, processed=stream.processed, events=stream.events,
+                )
+            )  # fmt: skip
+
+
+def _sample(device_id: int, stream: str, at: float, version: str, **numbers: float | None) -> dict[str, Any]:
+    columns = (
+        "fps", "latency_ms", "dropped", "processed", "errors", "events", "score_mean",
+        "cpu_percent", "memory_bytes", "temperature_c",
+    )  # fmt: skip
+    row = {"device_id": device_id, "stream": stream, "at": at, "version": version}
+    return row | {name: numbers.get(name) for name in columns}
+
+
+def _plausible(at: float, now: float) -> float:
+    """The device's time, unless its clock is ahead: then that of arrival. A late message keeps its own time."""
+    return now if at > now + MAX_AHEAD_S or at < 1.5e9 else at
+
+
+def insert_new(session: Session, table: type[Base], rows: list[dict[str, Any]]) -> None:
+    """Insert rows; those whose key is there already are repeats and left out."""
+    if not rows:
+        return
+    if session.get_bind().dialect.name == "postgresql":
+        session.execute(postgresql.insert(table).on_conflict_do_nothing(), rows)
+    elif session.get_bind().dialect.name == "sqlite":
+        session.execute(sqlite.insert(table).on_conflict_do_nothing(), rows)
+    else:
+        session.execute(insert(table), rows)

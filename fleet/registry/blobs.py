@@ -1,0 +1,175 @@
+"""Where blobs lie: one file each, named by digest, that appears only when whole, checked and on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from edgec.fleet.errors import FleetError
+
+CHUNK = 1 << 20
+_UPLOAD = re.compile(r"[0-9a-f]{32}")
+_HEX = re.compile(r"[0-9a-f]{64}")
+
+
+class DigestMismatch(FleetError):
+    """The bytes that arrived are not the ones that the digest names."""
+
+
+class OffsetMismatch(FleetError):
+    """A chunk does not begin where the upload ended; ``size`` is where it stands."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(f"the upload stands at {size} bytes")
+        self.size = size
+
+
+class UnknownUpload(FleetError):
+    """There is no such upload: it ended, was cancelled, or never was."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredBlob:
+    """A blob on disk: ``path`` and ``size`` in bytes."""
+
+    path: Path
+    size: int
+
+
+class BlobFolder:
+    """Blobs in ``<root>/blobs/sha256/ab/<digest>``, uploads in ``<root>/uploads``.
+
+    Uploads survive a crash of the server: what was acknowledged to the client is in the file, and the file's length is
+    the offset. Several processes may share the folder.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._blobs = root / "blobs" / "sha256"
+        self._uploads = root / "uploads"
+        for folder in (self._blobs, self._uploads):
+            folder.mkdir(parents=True, exist_ok=True)
+
+    def _path(self, digest: str) -> Path:
+        algorithm, _, value = digest.partition(":")
+        if algorithm != "sha256" or not _HEX.fullmatch(value):
+            raise DigestMismatch(f"{digest!r} is not a sha256 digest")
+        return self._blobs / value[:2] / value
+
+    def find(self, digest: str) -> StoredBlob | None:
+        """The blob, or None.
+
+        Raises:
+            DigestMismatch: ``digest`` is not of the form ``sha256:<64 hex digits>``.
+        """
+        path = self._path(digest)
+        try:
+            return StoredBlob(path, path.stat().st_size)
+        except FileNotFoundError:
+            return None
+
+    def read(self, digest: str) -> bytes:
+        """All bytes of a small blob.
+
+        Raises:
+            FileNotFoundError: there is none.
+        """
+        return self._path(digest).read_bytes()
+
+    def start_upload(self) -> str:
+        """Begin an upload and return its name."""
+        name = secrets.token_hex(16)
+        (self._uploads / name).touch(exist_ok=False)
+        return name
+
+    def _upload(self, name: str) -> Path:
+        path = self._uploads / name
+        if not _UPLOAD.fullmatch(name) or not path.is_file():
+            raise UnknownUpload(f"there is no upload {name!r}")
+        return path
+
+    def upload_size(self, name: str) -> int:
+        """How many bytes have arrived.
+
+        Raises:
+            UnknownUpload: there is no such upload.
+        """
+        return self._upload(name).stat().st_size
+
+    def open_upload(self, name: str, offset: int | None) -> BinaryIO:
+        """Open an upload to append from ``offset`` (None: from wherever it stands).
+
+        Raises:
+            UnknownUpload: there is no such upload.
+            OffsetMismatch: it stands elsewhere.
+        """
+        path = self._upload(name)
+        size = path.stat().st_size
+        if offset is not None and offset != size:
+            raise OffsetMismatch(size)
+        return path.open("ab")
+
+    def finish_upload(self, name: str, digest: str, known: str | None = None) -> StoredBlob:
+        """Check an upload against ``digest`` and make it a blob. ``known`` is its digest where the caller computed it.
+
+        Raises:
+            UnknownUpload: there is no such upload.
+            DigestMismatch: other bytes; the upload is dropped.
+        """
+        path = self._upload(name)
+        target = self._path(digest)
+        with path.open("rb") as stream:
+            actual = known or f"sha256:{hashlib.file_digest(stream, 'sha256').hexdigest()}"
+            if actual != digest:
+                path.unlink()
+                raise DigestMismatch(f"the upload's digest is {actual}, not {digest}")
+            os.fsync(stream.fileno())
+        size = path.stat().st_size
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.replace(target)
+        _sync_folder(target.parent)
+        return StoredBlob(target, size)
+
+    def put(self, content: bytes) -> str:
+        """Store a small blob and return its digest."""
+        name = self.start_upload()
+        with self.open_upload(name, 0) as stream:
+            stream.write(content)
+        digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+        self.finish_upload(name, digest, digest)
+        return digest
+
+    def cancel_upload(self, name: str) -> None:
+        """Drop an upload.
+
+        Raises:
+            UnknownUpload: there is no such upload.
+        """
+        self._upload(name).unlink()
+
+    def delete(self, digest: str) -> None:
+        """Remove a blob; nothing happens when it is not there."""
+        self._path(digest).unlink(missing_ok=True)
+
+    def digests(self) -> Iterator[tuple[str, float, int]]:
+        """Every blob: digest, time of last change, size."""
+        for path in self._blobs.glob("??/*"):
+            stat = path.stat()
+            yield f"sha256:{path.name}", stat.st_mtime, stat.st_size
+
+    def stale_uploads(self, before: float) -> list[str]:
+        """Uploads that nobody touched since ``before``."""
+        return [path.name for path in self._uploads.iterdir() if path.stat().st_mtime < before]
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

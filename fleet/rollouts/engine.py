@@ -1,0 +1,326 @@
+"""Carries out the decisions of :mod:`edgec.fleet.rollouts.plan`: jobs out, results in, one transaction per rollout.
+
+Several processes may run an engine on one database: a rollout is worked on by the process that holds its lease.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import threading
+import time
+from dataclasses import dataclass
+
+from sqlalchemy import or_, select, update
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
+
+from edgec.fleet.auth import audit
+from edgec.fleet.devices import scope_query
+from edgec.fleet.errors import Problem
+from edgec.fleet.jobs import Publisher, create_job, end_job, expire_jobs, notify
+from edgec.fleet.rollouts.artifacts import artifacts_of, choose
+from edgec.fleet.rollouts.plan import (
+    Decision,
+    MemberState,
+    MemberView,
+    Plan,
+    RolloutState,
+    Situation,
+    decide,
+    rollback,
+)
+from edgec.fleet.rollouts.service import ENDED, add_members, get_rollout
+from edgec.fleet.store.database import Database
+from edgec.fleet.store.tables import Device, Job, Member, ModelVersion, Rollout
+
+LEASE_S = 30.0
+log = logging.getLogger(__name__)
+
+_FROM_JOB = {
+    "SUCCEEDED": MemberState.SUCCEEDED,
+    "FAILED": MemberState.FAILED,
+    "REJECTED": MemberState.FAILED,
+    "CANCELED": MemberState.CANCELED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """What an update job tells a device: fleet and registry address."""
+
+    fleet: str
+    registry: str
+
+
+class Engine:
+    """Advances every rollout that has not ended."""
+
+    def __init__(self, database: Database, publisher: Publisher, addresses: Addresses) -> None:
+        self._database = database
+        self._publisher = publisher
+        self._addresses = addresses
+        self._owner = secrets.token_hex(8)
+        self._stop = threading.Event()
+        self._wake = threading.Event()
+
+    def run(self, pace_s: float) -> None:
+        """Tick until :meth:`stop`; a database that is away for a while costs only time."""
+        while not self._stop.is_set():
+            self._wake.clear()
+            try:
+                self.tick()
+            except OperationalError as error:
+                log.warning("rollouts wait for the database: %s", error.orig)
+            self._wake.wait(pace_s)
+
+    def wake(self) -> None:
+        """Tick now rather than at the next pace."""
+        self._wake.set()
+
+    def stop(self) -> None:
+        """End :meth:`run` after the tick in progress."""
+        self._stop.set()
+        self._wake.set()
+
+    def tick(self, now: float | None = None) -> None:
+        """Advance everything once."""
+        moment = time.time() if now is None else now
+        with self._database.reading() as session:
+            open_ones = list(session.scalars(select(Rollout.id).where(Rollout.state.not_in(ENDED))))
+            late = session.scalar(
+                select(Job.id)
+                .where(Job.state.in_(("QUEUED", "IN_PROGRESS")), Job.expires_at < moment)
+                .limit(1)
+            )
+        if late:
+            with self._database.writing() as session:
+                touched = expire_jobs(session, moment)
+            notify(self._database, self._publisher, self._addresses.fleet, touched)
+        for rollout_id in open_ones:
+            if self._stop.is_set():
+                return
+            self.advance(rollout_id, moment)
+
+    def advance(self, rollout_id: int, now: float) -> None:
+        """Advance one rollout, if this process gets its lease; then tell the devices concerned."""
+        with self._database.writing() as session:
+            leased = session.execute(
+                update(Rollout)
+                .where(
+                    Rollout.id == rollout_id,
+                    or_(Rollout.lease_until < now, Rollout.lease_owner == self._owner),
+                )
+                .values(lease_owner=self._owner, lease_until=now + LEASE_S)
+            )
+            if not leased.rowcount:  # type: ignore[attr-defined]
+                return
+            rollout = session.get_one(Rollout, rollout_id, populate_existing=True)
+            touched = _advance(session, rollout, now, self._addresses)
+        notify(self._database, self._publisher, self._addresses.fleet, touched)
+
+    def abort(self, rollout_id: int, actor: str, *, take_back: bool) -> Rollout:
+        """Stop a rollout now; with ``take_back`` the devices already updated go back to what they ran.
+
+        Raises:
+            Problem: 404; 409 when it has ended.
+        """
+        now = time.time()
+        with self._database.writing() as session:
+            rollout = get_rollout(session, rollout_id)
+            if rollout.state in ENDED:
+                raise Problem(409, "Already ended", f"Rollout {rollout_id} is {rollout.state}.")
+            members = _members(session, rollout)
+            situation = _situation(session, rollout, members, now, "")
+            reason = f"aborted by {actor}"
+            cancel = [m.id for m in situation.members if m.state in (MemberState.WAITING, MemberState.ACTIVE)]
+            decision = Decision(RolloutState.ABORTED, rollout.stage, reason, cancel=cancel)
+            if take_back:
+                back = rollback(situation, reason)
+                if back.revert:
+                    decision = back
+            touched = _apply(session, rollout, decision, members, now, self._addresses)
+            audit(session, actor, "rollout.abort", str(rollout_id), take_back=take_back)
+        notify(self._database, self._publisher, self._addresses.fleet, touched)
+        return rollout
+
+
+def _members(session: Session, rollout: Rollout) -> dict[int, Member]:
+    rows = session.scalars(
+        select(Member).filter_by(rollout_id=rollout.id).order_by(Member.stage, Member.rank)
+    )
+    return {member.id: member for member in rows}
+
+
+def _advance(session: Session, rollout: Rollout, now: float, addresses: Addresses) -> set[int]:
+    if rollout.state in ENDED:
+        return set()
+    plan = Plan.model_validate(rollout.plan)
+    members = _members(session, rollout)
+    touched: set[int] = set()
+    if _join(session, rollout, plan, members):
+        members = _members(session, rollout)
+    _collect(session, members, now)
+    verdict = ""
+    # Several steps may follow at once, such as the end of a stage and the start of the next.
+    for _step in range(len(plan.stages) + 2):
+        decision = decide(plan, _situation(session, rollout, members, now, verdict))
+        before = (rollout.state, rollout.stage)
+        touched |= _apply(session, rollout, decision, members, now, addresses)
+        if (rollout.state, rollout.stage) == before or rollout.state in ENDED:
+            break
+    return touched
+
+
+def _join(session: Session, rollout: Rollout, plan: Plan, members: dict[int, Member]) -> bool:
+    """Devices that joined the group since then belong to the last stage, under the same limits."""
+    if rollout.scope_kind == "device" or rollout.state == RolloutState.ROLLING_BACK:
+        return False
+    try:
+        query = scope_query(session, rollout.scope_kind, rollout.scope)
+        artifacts = artifacts_of(session, rollout.model, rollout.version)
+    except Problem:  # The group or the version was deleted meanwhile: those in the rollout go on.
+        return False
+    known = select(Member.device_id).filter_by(rollout_id=rollout.id)
+    busy = (
+        select(Member.device_id)
+        .join(Rollout, Rollout.id == Member.rollout_id)
+        .where(Rollout.model == rollout.model, Rollout.state.not_in(ENDED))
+    )
+    new = list(session.scalars(query.where(Device.id.not_in(known), Device.id.not_in(busy))))
+    if new:
+        add_members(session, rollout, plan, new, artifacts, late=True)
+        session.flush()
+    return bool(new)
+
+
+def _collect(session: Session, members: dict[int, Member], now: float) -> None:
+    """Take over how the members' jobs ended."""
+    open_ones = {m.job_id: m for m in members.values() if m.state in ("ACTIVE", "REVERTING") and m.job_id}
+    ids = list(open_ones)
+    for start in range(0, len(ids), 500):
+        for job in session.scalars(select(Job).where(Job.id.in_(ids[start : start + 500]))):
+            if job.finished_at is None:
+                continue
+            member = open_ones[job.id]
+            if member.state == "REVERTING":
+                member.state = "REVERTED" if job.state == "SUCCEEDED" else "REVERT_FAILED"
+            elif job.state == "TIMED_OUT":
+                member.state = (MemberState.FAILED if job.started_at else MemberState.UNREACHED).value
+            else:
+                member.state = _FROM_JOB[job.state].value
+            member.changed_at = now
+            member.detail = str(job.detail.get("message", ""))[:500]
+
+
+def _situation(
+    session: Session, rollout: Rollout, members: dict[int, Member], now: float, verdict: str
+) -> Situation:
+    views = [
+        MemberView(
+            id=member.id,
+            stage=member.stage,
+            state=MemberState(member.state),
+            attempts=member.attempts,
+            started_at=member.changed_at if member.attempts else 0.0,
+            has_previous=bool(member.previous_version) and member.previous_model == rollout.model,
+        )
+        for member in members.values()
+    ]
+    return Situation(
+        RolloutState(rollout.state), rollout.stage, rollout.stage_since, rollout.deadline, now, views, verdict
+    )
+
+
+def _apply(
+    session: Session,
+    rollout: Rollout,
+    decision: Decision,
+    members: dict[int, Member],
+    now: float,
+    addresses: Addresses,
+) -> set[int]:
+    touched: set[int] = set()
+    for member_id in decision.cancel:
+        touched |= _cancel(session, members[member_id], now)
+    if decision.start:
+        touched |= _send(session, rollout, [members[i] for i in decision.start], now, addresses, back=False)
+    if decision.revert:
+        touched |= _send(session, rollout, [members[i] for i in decision.revert], now, addresses, back=True)
+    if decision.stage != rollout.stage:
+        rollout.stage, rollout.stage_since = decision.stage, now
+    elif decision.start:
+        rollout.stage_since = now  # A stage soaks from when its last device was started.
+    if decision.state.value != rollout.state:
+        rollout.state = decision.state.value
+        if decision.state.ended:
+            rollout.finished_at = now
+        log.info("rollout %d of %s:%s is %s", rollout.id, rollout.model, rollout.version, rollout.state)
+    if decision.reason:
+        joined = rollout.state == RolloutState.ROLLED_BACK and rollout.reason
+        rollout.reason = f"{rollout.reason}; {decision.reason}" if joined else decision.reason
+    session.flush()
+    return touched
+
+
+def _cancel(session: Session, member: Member, now: float) -> set[int]:
+    job = session.get(Job, member.job_id) if member.job_id else None
+    member.state, member.changed_at = MemberState.CANCELED.value, now
+    if job is None:
+        return set()
+    end_job(job, "CANCELED", now, "the rollout was stopped")
+    return {member.device_id}
+
+
+def _send(
+    session: Session, rollout: Rollout, members: list[Member], now: float, addresses: Addresses, *, back: bool
+) -> set[int]:
+    plan = Plan.model_validate(rollout.plan)
+    cache: dict[tuple[str, str], list[ModelVersion]] = {}
+    sent: set[int] = set()
+    for member in members:
+        version = member.previous_version if back else rollout.version
+        if (rollout.model, version) not in cache:
+            rows = session.scalars(select(ModelVersion).filter_by(model=rollout.model, version=version))
+            cache[rollout.model, version] = list(rows)
+        device = session.get_one(Device, member.device_id)
+        artifact = choose(cache[rollout.model, version], device.target)
+        member.changed_at = now
+        if artifact is None:
+            member.state = (MemberState.REVERT_FAILED if back else MemberState.FAILED).value
+            member.detail = f"{rollout.model}:{version} for {device.target} is not in the registry"
+            continue
+        document = update_document(artifact, device, addresses, plan)
+        job = create_job(
+            session,
+            device,
+            document,
+            purpose="rollback" if back else "update",
+            timeout_s=plan.job_timeout_s,
+            rollout_id=rollout.id,
+            now=now,
+        )
+        device.desired_model, device.desired_version = rollout.model, version
+        member.job_id = job.id
+        member.state = (MemberState.REVERTING if back else MemberState.ACTIVE).value
+        member.attempts += 0 if back else 1
+        sent.add(member.device_id)
+    return sent
+
+
+def update_document(
+    artifact: ModelVersion, device: Device, addresses: Addresses, plan: Plan
+) -> dict[str, object]:
+    """The job document of the protocol that asks a device to run ``artifact``."""
+    document: dict[str, object] = {
+        "operation": "update",
+        "model": artifact.model,
+        "version": artifact.version,
+        "manifest_digest": artifact.digest,
+        "registry": addresses.registry,
+        "repository": artifact.repository,
+        "target": device.target if artifact.target == device.target else "",
+    }
+    if plan.probation_s is not None:
+        document["probation_s"] = plan.probation_s
+    return document

@@ -1,0 +1,258 @@
+"""The parts of a running server, started in order and stopped in the reverse one."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from sqlalchemy import select
+
+from edgec.fleet.auth import Auth, ensure_admin, new_secret, secret_hash
+from edgec.fleet.broker.access import SERVER, Access
+from edgec.fleet.broker.embedded import EmbeddedBroker, taken
+from edgec.fleet.errors import FleetError, PortTaken
+from edgec.fleet.ingest import Ingest
+from edgec.fleet.jobs import notify
+from edgec.fleet.link import BrokerAddress, MqttLink
+from edgec.fleet.registry.blobs import BlobFolder
+from edgec.fleet.registry.routes import Registry
+from edgec.fleet.rollouts.engine import Addresses, Engine
+from edgec.fleet.settings import Settings
+from edgec.fleet.store.database import Database
+from edgec.fleet.store.tables import Device
+from edgec.fleet.upkeep import Upkeep
+from edgec.protocol.enrol import MqttAccess
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Services:
+    """What the API and the dashboard work with."""
+
+    settings: Settings
+    database: Database
+    auth: Auth
+    blobs: BlobFolder
+    registry: Registry
+    ingest: Ingest
+    engine: Engine
+    link: MqttLink
+    upkeep: Upkeep
+    broker: EmbeddedBroker | None
+    url: str
+    mqtt: MqttAccess
+    started_at: float
+
+    def revoke_connections(self, device: str) -> None:
+        """Drop a device's MQTT connections, where the broker is ours."""
+        if self.broker is not None:
+            self.broker.disconnect(device)
+
+
+class _LatePublisher:
+    """Stands for the link in parts that are built before it."""
+
+    def __init__(self) -> None:
+        self.link: MqttLink | None = None
+
+    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
+        """Send through the link, once there is one."""
+        if self.link is not None:
+            self.link.publish(topic, payload, retain=retain)
+
+
+def _access(settings: Settings, database: Database, server_hash: str) -> Access:
+    def password_hash(name: str) -> str | None:
+        with database.reading() as session:
+            return session.scalar(select(Device.password_hash).filter_by(name=name, admission="accepted"))
+
+    return Access(settings.fleet, server_hash, password_hash, secret_hash)
+
+
+def _thread(
+    stack: ExitStack, name: str, target: Callable[..., None], stop: Callable[[], None], *args: Any
+) -> None:  # noqa: ANN401
+    thread = threading.Thread(target=target, args=args, name=name, daemon=True)
+    thread.start()
+
+    def end() -> None:
+        stop()
+        thread.join(30)
+
+    stack.callback(end)
+
+
+def start_services(settings: Settings, url: str, stack: ExitStack) -> Services:
+    """Start database, broker, link, ingest, engine and upkeep; ``stack`` stops them.
+
+    Raises:
+        FleetError: one of them cannot be had; the message says which and why.
+    """
+    database = Database(settings.database_url)
+    stack.callback(database.close)
+    database.migrate()
+    blobs = BlobFolder(settings.data)
+    broker, address, mqtt = _broker(settings, database, stack)
+    publisher = _LatePublisher()
+    engine = Engine(database, publisher, Addresses(settings.fleet, url))
+    ingest = Ingest(database, publisher, settings.fleet, engine.wake)
+    client_id = f"{address.username or SERVER}:{settings.fleet}"
+    if settings.mqtt_shared:
+        client_id += f":{socket.gethostname()}-{os.getpid()}"
+    link = MqttLink(address, settings.fleet, client_id, ingest.put, settings.mqtt_shared)
+    stopped = threading.Event()
+    upkeep = Upkeep(database, blobs, settings)
+    services = Services(
+        settings, database, Auth(database), blobs, Registry(database, blobs, settings.max_upload), ingest, engine,
+        link, upkeep, broker, url, mqtt, time.time(),
+    )  # fmt: skip
+
+    def end_ingest() -> None:
+        stopped.set()
+        ingest.stop()
+
+    _thread(stack, "ingest", ingest.run, end_ingest, stopped)
+    publisher.link = link
+    stack.callback(link.stop)
+    link.start(on_connect=lambda: _send_again(database, publisher, settings.fleet))
+    _thread(stack, "rollouts", engine.run, engine.stop, settings.tick_s)
+    _thread(stack, "upkeep", upkeep.run, upkeep.stop)
+    return services
+
+
+def _send_again(database: Database, publisher: _LatePublisher, fleet: str) -> None:
+    """The broker may have forgotten what it retained, or a crash came between commit and publish."""
+    threading.Thread(target=notify, args=(database, publisher, fleet), name="send-again", daemon=True).start()
+
+
+def _broker(
+    settings: Settings, database: Database, stack: ExitStack
+) -> tuple[EmbeddedBroker | None, BrokerAddress, MqttAccess]:
+    if settings.mqtt is not None:
+        address = BrokerAddress.from_url(settings.mqtt)
+        public = settings.mqtt_public or f"{address.host}:{address.port}"
+        host, _, port = public.rpartition(":")
+        return None, address, MqttAccess(host=host, port=int(port), tls=address.tls)
+    password = new_secret("server")
+    access = _access(settings, database, secret_hash(password))
+    listen = settings.mqtt_host or settings.host
+    broker = EmbeddedBroker(listen, settings.mqtt_port, access)
+    broker.start()
+    stack.callback(broker.stop)
+    local = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(listen, listen)
+    if settings.mqtt_public:
+        host, _, port = settings.mqtt_public.rpartition(":")
+        public_access = MqttAccess(host=host, port=int(port))
+    else:
+        seen = socket.getfqdn() if listen in ("0.0.0.0", "::") else listen
+        public_access = MqttAccess(host=seen, port=broker.port)
+    return broker, BrokerAddress(local, broker.port, SERVER, password), public_access
+
+
+def _listen(settings: Settings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+        listener.listen(2048)
+    except OSError as error:
+        listener.close()
+        raise PortTaken(taken(settings.host, settings.port, "--port", error)) from error
+    return listener
+
+
+def _lock(data: Path, stack: ExitStack) -> None:
+    """One server a data folder: two would both own its SQLite rollouts and its admin token."""
+    import fcntl
+
+    stream = stack.enter_context((data / "lock").open("w"))
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise FleetError(
+            f"another fleet server uses the folder {data}: stop it, or give another with --data"
+        ) from error
+
+
+class _Server(uvicorn.Server):
+    """Says when it is ready; lets the caller handle signals."""
+
+    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_ready = on_ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, then report."""
+        await super().startup(sockets=sockets)
+        if self.started:
+            self._on_ready()
+
+
+def serve(
+    settings: Settings, on_ready: Callable[[dict[str, Any]], None], ready_file: Path | None = None
+) -> None:
+    """Run until SIGINT or SIGTERM. ``on_ready`` gets the addresses; so does ``ready_file``, written when all answers.
+
+    Raises:
+        FleetError: a port is taken, the data folder is in use or cannot be written, the database or broker is away.
+    """
+    from edgec.fleet.api.app import create_app
+
+    try:
+        settings.data.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FleetError(f"cannot use the data folder {settings.data}: {error.strerror}") from error
+    with ExitStack() as stack:
+        if settings.database is None:
+            _lock(settings.data, stack)
+        listener = stack.enter_context(_listen(settings))
+        port = listener.getsockname()[1]
+        seen = socket.getfqdn() if settings.host in ("0.0.0.0", "::") else settings.host
+        url = settings.public_url or f"http://{f'[{seen}]' if ':' in seen else seen}:{port}"
+        services = start_services(settings, url.rstrip("/"), stack)
+        admin_file, new_admin = ensure_admin(services.database, settings.data)
+        app = create_app(services)
+        info = {
+            "url": services.url,
+            "port": port,
+            "mqtt_host": services.mqtt.host,
+            "mqtt_port": services.mqtt.port,
+            "fleet": settings.fleet,
+            "data": str(settings.data),
+            "admin_token_file": str(admin_file),
+            "new_admin": new_admin,
+            "pid": os.getpid(),
+        }
+
+        def ready() -> None:
+            if ready_file is not None:
+                _write_ready(ready_file, info)
+                stack.callback(ready_file.unlink, missing_ok=True)
+            on_ready(info)
+
+        config = uvicorn.Config(
+            app, log_level="warning", access_log=False, timeout_graceful_shutdown=5, lifespan="on",
+            forwarded_allow_ips="127.0.0.1", timeout_keep_alive=30, ws_max_size=1 << 20,
+        )  # fmt: skip
+        server = _Server(config, ready)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        server.run(sockets=[listener])
+
+
+def _write_ready(path: Path, info: dict[str, Any]) -> None:
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(info) + "\n")
+    partial.replace(path)

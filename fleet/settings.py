@@ -1,0 +1,93 @@
+"""What a fleet server is started with: flags of ``edgec fleet serve``, else ``EDGEC_FLEET_…`` variables, else defaults."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from edgec.fleet.errors import FleetError
+
+PREFIX = "EDGEC_FLEET_"
+
+
+class Settings(BaseModel):
+    """All of a server's settings. Everything that differs between one machine and many is here.
+
+    Times are in seconds, sizes in bytes.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    data: Path = Field(description="Folder for blobs, the SQLite database and the server's keys.")
+    host: str = Field("127.0.0.1", description="Address to listen on for HTTP.")
+    port: int = Field(8600, ge=0, le=65535, description="HTTP port; 0 takes a free one.")
+    public_url: str | None = Field(
+        None, description="Address that devices reach this server at, if not host and port."
+    )
+    fleet: str = Field(
+        "default", pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$", description="Name of the fleet in MQTT topics."
+    )
+    database: str | None = Field(None, description="SQLAlchemy URL; SQLite in the data folder if not given.")
+    mqtt: str | None = Field(
+        None, description="mqtt[s]://user:password@host:port of an external broker; embedded if not given."
+    )
+    mqtt_host: str | None = Field(
+        None, description="Address the embedded broker listens on; the HTTP host if not given."
+    )
+    mqtt_port: int = Field(
+        1883, ge=0, le=65535, description="Port of the embedded broker; 0 takes a free one."
+    )
+    mqtt_public: str | None = Field(None, description="host:port of the broker as devices see it.")
+    mqtt_shared: str | None = Field(
+        None, description="Shared-subscription group, when several processes ingest."
+    )
+    auto_accept: bool = Field(
+        True, description="Accept a device with a valid token at once, else hold it as pending."
+    )
+    max_upload: int = Field(8 << 30, gt=0, description="Largest blob that a push may send.")
+    events_kept_s: float = Field(30 * 86400.0, gt=0, description="How long detections are kept.")
+    samples_kept_s: float = Field(
+        7 * 86400.0, gt=0, description="How long raw health samples are kept before roll-ups remain."
+    )
+    tick_s: float = Field(1.0, gt=0, description="Pace of the rollout engine.")
+    secure_cookies: bool = Field(
+        False, description="Send the session cookie over HTTPS only (behind a TLS proxy)."
+    )
+
+    @field_validator("mqtt")
+    @classmethod
+    def _mqtt_url(cls, value: str | None) -> str | None:
+        if value is not None:
+            parts = urlsplit(value)
+            if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname:
+                raise ValueError("must look like mqtt://user:password@host:1883 or mqtts://host:8883")
+        return value
+
+    @property
+    def database_url(self) -> str:
+        """The SQLAlchemy URL in use."""
+        return self.database or f"sqlite:///{self.data / 'fleet.db'}"
+
+
+def load_settings(**flags: object) -> Settings:
+    """Settings from ``flags`` (those that are not None), then the environment, then defaults.
+
+    Raises:
+        FleetError: a value makes no sense; the message names the setting.
+    """
+    values: dict[str, object] = {}
+    for name in Settings.model_fields:
+        if (value := os.environ.get(PREFIX + name.upper())) is not None:
+            values[name] = value
+    values |= {name: value for name, value in flags.items() if value is not None}
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0]) if first["loc"] else "settings"
+        raise FleetError(
+            f"--{name.replace('_', '-')} (or {PREFIX}{name.upper()}): {first['msg']}, got {first['input']!r}"
+        ) from error
