@@ -1,0 +1,150 @@
+"""``edgec compile``: a model in, a verified artifact out."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from edgec.cli.arguments import SHAPE_HELP, TARGET_HELP, choose_target, existing, parse_shapes
+from edgec.cli.console import emit_json, out
+from edgec.cli.progress import TerminalProgress
+
+if TYPE_CHECKING:
+    from edgec.compiler.pipeline import CompileResult
+
+
+class Tuning(StrEnum):
+    """How many kernel candidates are timed."""
+
+    none = "none"
+    fast = "fast"
+    full = "full"
+
+
+class Arithmetic(StrEnum):
+    """Arithmetic of convolutions and matrix products."""
+
+    fp32 = "fp32"
+    bf16 = "bf16"
+    auto = "auto"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command("compile")(compile_command)
+
+
+def compile_command(
+    model: Annotated[Path, typer.Argument(help="The model: an .onnx file.", show_default=False)],
+    target: Annotated[str, typer.Option("--target", "-t", help=TARGET_HELP)] = "host",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The artifact's file. [default: NAME-TARGET.edge]")
+    ] = None,
+    inputs: Annotated[list[str] | None, typer.Option("--input", "-i", help=SHAPE_HELP)] = None,
+    card: Annotated[
+        Path | None, typer.Option(help="The model card. [default: model.toml beside the model]")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="The artifact's name. [default: the model file's]")] = None,
+    version: Annotated[str, typer.Option(help="The artifact's version.")] = "1",
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads to tune and measure with. [default: all cores]")
+    ] = None,
+    tune: Annotated[Tuning, typer.Option(help="How many kernel candidates are timed.")] = Tuning.fast,
+    precision: Annotated[
+        Arithmetic, typer.Option(help="Arithmetic of convolutions and matrix products.")
+    ] = Arithmetic.fp32,
+    budget: Annotated[
+        float, typer.Option(help="Largest error accepted, as a part of an output's largest value.")
+    ] = 1e-3,
+    verify_with: Annotated[
+        Path | None, typer.Option("--verify-with", help="An .npz file of inputs to verify with.")
+    ] = None,
+    verify: Annotated[bool, typer.Option(help="Prove the result against ONNX Runtime.")] = True,
+    fallback: Annotated[
+        bool, typer.Option(help="Run what cannot be compiled through ONNX Runtime on the device.")
+    ] = True,
+    bundle_runtime: Annotated[
+        bool, typer.Option("--bundle-runtime", help="Put the runtime's libraries into the artifact.")
+    ] = False,
+    cache: Annotated[Path | None, typer.Option(help="Folder of the tuning cache.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Compile a model into an artifact for a piece of hardware, and prove that it computes the same."""
+    from edgec.compiler.options import CompileOptions
+    from edgec.compiler.pipeline import compile_model
+    from edgec.runtime import load_card
+
+    existing(model, "model file")
+    beside = model.parent / "model.toml"
+    chosen = existing(card, "model card") if card else beside if beside.is_file() else None
+    options = CompileOptions(
+        threads=threads,
+        tune=tune.value,
+        precision=precision.value,
+        error_budget=budget,
+        cache_dir=cache,
+        input_shapes=parse_shapes(inputs or []),
+        verify=verify,
+        fallback=fallback,
+        bundle_runtime=bundle_runtime,
+    )
+    with TerminalProgress(quiet=as_json) as progress:
+        result = compile_model(
+            model,
+            choose_target(target),
+            options,
+            card=load_card(chosen) if chosen else None,
+            output=output,
+            name=name,
+            version=version,
+            inputs=existing(verify_with, "file") if verify_with else None,
+            progress=progress,
+        )
+    if as_json:
+        emit_json(to_json(result))
+    else:
+        show(result)
+
+
+def to_json(result: CompileResult) -> dict[str, Any]:
+    """A compile's result for scripts."""
+    return {
+        "artifact": str(result.artifact),
+        "digest": result.digest,
+        "bytes": result.artifact.stat().st_size,
+        "stages_s": result.stages_s,
+        "evidence": result.evidence,
+    }
+
+
+def show(result: CompileResult) -> None:
+    """Print a compile's summary: proof, speed, size, and where the time goes."""
+    from edgec.compiler.report.html import size
+
+    evidence, config = result.evidence, result.config
+    total = sum(result.stages_s.values())
+    out.print(f"[bold]{result.artifact}[/] for {config.target}, in {total:.1f} s", soft_wrap=True)
+    if evidence["verified"]:
+        worst = max(evidence["outputs"], key=lambda o: o["max_rel"], default=None)
+        error = f", largest error {worst['max_abs']:.1e} ({worst['max_rel']:.0e} relative)" if worst else ""
+        out.print(f"  [green]equals[/] {evidence['reference']}{error}, run on {evidence['where']}")
+    else:
+        out.print(f"  [yellow]not verified[/]: {evidence.get('reason', 'outputs differ')}")
+    for side, t in (evidence.get("latency") or {}).items():
+        out.print(
+            f"  {side:<12} {t['median_ms']:9.3f} ms median, {t['p90_ms']:.3f} p90, {t['min_ms']:.3f} min "
+            f"({evidence['threads']} threads, {t['runs']} runs)"
+        )
+    if evidence.get("speedup"):
+        out.print(f"  [bold]{evidence['speedup']:.2f}×[/] the speed of ONNX Runtime")
+    sizes = evidence["sizes"]
+    out.print(
+        f"  code {size(sizes['code_bytes'])}, weights {size(sizes['weights_bytes'])} "
+        f"(model file {size(sizes['source_bytes'])}), artifact {size(result.artifact.stat().st_size)}"
+    )
+    from edgec.cli.profile import show_layers
+
+    show_layers(evidence.get("layers", []), limit=5, indent="  ")

@@ -1,0 +1,124 @@
+"""``edgec inspect``: what a model or an artifact is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from edgec.cli.arguments import SHAPE_HELP, TARGET_HELP, choose_target, existing, parse_shapes
+from edgec.cli.console import emit_json, out
+
+if TYPE_CHECKING:
+    from edgec.compiler.inspect import ModelSummary
+    from edgec.runtime import Artifact
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command("inspect")(inspect_command)
+
+
+def inspect_command(
+    file: Annotated[Path, typer.Argument(help="An .onnx model or an .edge artifact.", show_default=False)],
+    inputs: Annotated[list[str] | None, typer.Option("--input", "-i", help=SHAPE_HELP)] = None,
+    target: Annotated[str, typer.Option("--target", "-t", help=TARGET_HELP)] = "host",
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+) -> None:
+    """Show what a model or an artifact holds, without compiling or running it.
+
+    For a model: inputs, outputs, operators, parameters, multiply-adds, memory, and what can be compiled. For
+    an artifact: its config, layers and digests, and the evidence that it carries.
+    """
+    existing(file, "file")
+    if is_artifact(file):
+        from edgec.runtime import Artifact
+
+        artifact = Artifact.open(file)
+        artifact.verify_digests()
+        emit_json(artifact_json(artifact)) if as_json else show_artifact(artifact)
+        return
+    from edgec.compiler.inspect import inspect_model
+    from edgec.compiler.options import CompileOptions
+
+    chosen = choose_target(target)
+    summary = inspect_model(file, CompileOptions(input_shapes=parse_shapes(inputs or [])))
+    emit_json(summary.to_json()) if as_json else show_model(summary, chosen.name)
+
+
+def is_artifact(file: Path) -> bool:
+    """Whether a file looks like an artifact (a tar or a folder with an OCI layout), not like a model."""
+    if file.is_dir():
+        return (file / "oci-layout").is_file()
+    with file.open("rb") as stream:
+        return file.suffix == ".edge" or stream.read(10) == b"oci-layout"
+
+
+def artifact_json(artifact: Artifact) -> dict[str, Any]:
+    """An artifact's content for scripts."""
+    return {
+        "digest": artifact.manifest_digest,
+        "config": artifact.config.model_dump(mode="json"),
+        "layers": [layer.to_json() for layer in artifact.layers],
+        "labels": list(artifact.labels()),
+        "evidence": artifact.evidence(),
+    }
+
+
+def show_artifact(artifact: Artifact) -> None:
+    """Print an artifact's content."""
+    from edgec.compiler.report.html import size
+
+    config = artifact.config
+    out.print(f"[bold]{config.name} {config.version}[/] for {config.target} ({config.arch})")
+    out.print(f"  digest     {artifact.manifest_digest}", soft_wrap=True)
+    for spec in config.inputs:
+        out.print(f"  input      {spec}", markup=False, soft_wrap=True)
+    for spec in config.outputs:
+        out.print(f"  output     {spec}", markup=False, soft_wrap=True)
+    out.print(f"  needs      {', '.join(config.required_features) or 'no CPU features'}", soft_wrap=True)
+    source = config.provenance
+    out.print(f"  source     {source.source} sha256:{source.source_sha256[:16]}…", soft_wrap=True)
+    out.print(f"  made by    edgec {config.edgec_version}, TVM {config.tvm_version}")
+    evidence = artifact.evidence()
+    if evidence is None or not evidence["verified"]:
+        reason = (evidence or {}).get("reason", "it carries no evidence")
+        out.print(f"  proof      [yellow]none[/]: {reason}")
+    else:
+        worst = max((o["max_rel"] for o in evidence["outputs"]), default=0.0)
+        out.print(f"  proof      [green]verified[/], largest relative error {worst:.1e}")
+    table = Table("layer", "media type", "size", "digest")
+    for layer in artifact.layers:
+        table.add_row(layer.title, layer.media_type, size(layer.size), layer.digest[:19] + "…")
+    out.print(table)
+
+
+def show_model(summary: ModelSummary, target: str) -> None:
+    """Print what is known about a model."""
+    from edgec.compiler.report.html import size
+
+    opsets = ", ".join(f"{domain} {version}" for domain, version in summary.opsets.items())
+    out.print(f"[bold]{summary.path}[/]", soft_wrap=True)
+    out.print(
+        f"  format      ONNX, IR {summary.ir_version}, opset {opsets}; by {summary.producer or 'unknown'}"
+    )
+    for kind, values in (("input", summary.inputs), ("output", summary.outputs)):
+        for name, typed in values.items():
+            out.print(f"  {kind:<11} {name}: {typed}", markup=False, soft_wrap=True)
+    out.print(f"  parameters  {summary.parameters:,} ({size(summary.parameter_bytes)})")
+    if summary.multiply_adds is not None:
+        out.print(f"  work        {summary.multiply_adds / 1e6:,.1f} million multiply-adds a run")
+    if summary.activation_bytes is not None:
+        out.print(f"  memory      {size(summary.activation_bytes)} of activations at the peak")
+    operators = ", ".join(f"{name} {count}" for name, count in summary.operators.items())
+    out.print(f"  operators   {summary.nodes} nodes: {operators}", markup=False, soft_wrap=True)
+    if summary.missing:
+        out.print(f"  [yellow]to compile[/]  {summary.missing}", soft_wrap=True)
+    elif not summary.unsupported:
+        out.print(f"  [green]compiles[/]    for {target}: {summary.nodes_compiled} nodes after folding")
+    else:
+        out.print(f"  [yellow]not compiled[/] for {target}:")
+        for node in summary.unsupported:
+            out.print(f"    {node}", markup=False, soft_wrap=True)

@@ -1,0 +1,60 @@
+"""``edgec profile``: where an artifact spends its time, by node of the source model."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from edgec.cli.arguments import existing
+from edgec.cli.console import emit_json, out
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command("profile")(profile_command)
+
+
+def profile_command(
+    artifact: Annotated[Path, typer.Argument(help="An .edge file.", show_default=False)],
+    inputs: Annotated[Path | None, typer.Option(help="An .npz file of inputs. [default: made up]")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads. [default: all cores]")] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Runs to average over.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, help="How many layers to show.")] = 30,
+    as_json: Annotated[bool, typer.Option("--json", help="Print all layers as JSON.")] = False,
+) -> None:
+    """Time every layer of an artifact on this machine and show which nodes of the model take how long."""
+    import edgec.runtime as rt
+    from edgec.cli.samples import sample_inputs
+
+    with rt.load(existing(artifact, "artifact"), threads=threads) as model:
+        values = sample_inputs(model.config.inputs, inputs)
+        layers = [dataclasses.asdict(layer) for layer in model.profile(values, repeats=repeats)]
+    if as_json:
+        emit_json({"artifact": str(artifact), "threads": threads, "layers": layers})
+        return
+    total = sum(layer["ms"] for layer in layers)
+    out.print(f"[bold]{artifact}[/]: {total:.3f} ms in {len(layers)} layers")
+    show_layers(layers, limit=limit)
+
+
+def show_layers(layers: Sequence[Mapping[str, Any]], *, limit: int, indent: str = "") -> None:
+    """Print the slowest layers with bars."""
+    ordered = sorted(layers, key=lambda layer: -float(layer["ms"]))
+    longest = float(ordered[0]["ms"]) if ordered else 0.0
+    for layer in ordered[:limit]:
+        bar = "█" * max(1, round(20 * layer["ms"] / longest)) if longest else ""
+        name = ", ".join(layer["nodes"]) or layer["kernel"]
+        shown = name if len(name) <= 60 else name[:59] + "…"
+        out.print(
+            f"{indent}{layer['ms']:9.3f} ms {layer['share']:4.0%} [cyan]{bar:<20}[/] ",
+            end="",
+            soft_wrap=True,
+        )
+        out.print(shown, markup=False, soft_wrap=True)
+    rest = ordered[limit:]
+    if rest:
+        out.print(f"{indent}{sum(float(r['ms']) for r in rest):9.3f} ms in {len(rest)} more layers")

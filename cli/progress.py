@@ -1,0 +1,80 @@
+"""A compile's progress on the terminal: the stage, how far it is, how long it will take."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from edgec.cli.console import err
+
+STAGES = {
+    "load": "reading the model",
+    "import": "importing the graph",
+    "graph": "optimising the graph",
+    "layout": "choosing layouts",
+    "kernels": "scheduling kernels",
+    "tune": "timing kernel candidates",
+    "tuning": "timing kernel candidates",
+    "build": "generating code",
+    "link": "linking",
+    "verify": "comparing with ONNX Runtime",
+    "pack": "writing the artifact",
+}
+
+
+class TerminalProgress:
+    """Shows stages on standard error while it is open; silent when that is no terminal or ``quiet``."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._bars = Progress(
+            SpinnerColumn(finished_text="[green]✓[/]"),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=err,
+            disable=quiet or not err.is_terminal,
+        )
+        self._task: TaskID | None = None
+        self.notes: list[str] = []
+
+    def __enter__(self) -> TerminalProgress:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self._finish()
+        self._bars.stop()
+
+    def _finish(self) -> None:
+        if self._task is not None:
+            task = next(t for t in self._bars.tasks if t.id == self._task)
+            self._bars.update(self._task, total=task.total or 1, completed=task.total or 1)
+
+    def stage(self, name: str, total: int | None = None) -> None:
+        """Begin a stage; the one before is finished."""
+        self._finish()
+        self._task = self._bars.add_task(STAGES.get(name, name), total=total)
+
+    def advance(self, n: int = 1) -> None:
+        """Count finished steps of the stage."""
+        if self._task is not None:
+            self._bars.advance(self._task, n)
+
+    def note(self, text: str) -> None:
+        """Keep a line for the summary."""
+        self.notes.append(text)
