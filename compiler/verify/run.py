@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+import edgec.runtime as rt
 from edgec.compiler.errors import CompilerError, ToolMissing, VerificationFailed
 from edgec.compiler.frontends.source import SourceModel
 from edgec.compiler.verify.compare import QUANTISED_BUDGET, OutputError, compare
@@ -168,16 +169,18 @@ def run_child(
             request["reference"] = str(folder / "reference.onnx")
             (folder / "reference.onnx").write_bytes(source.reference.SerializeToString())
         (folder / "request.json").write_text(json.dumps(request), encoding="utf-8")
-        _run(["-m", "edgec.compiler.verify.child", str(folder / "request.json")], emulator)
+        # the emulator's Python knows edgec under this name, however it is installed here
+        (folder / "edgec").symlink_to(Path(rt.__file__).parent.parent, target_is_directory=True)
+        _run(["-m", "edgec.compiler.verify.child", str(folder / "request.json")], emulator, folder)
         with np.load(folder / "outputs.npz") as file:
             outputs = {port.name: file[f"o{k}"] for k, port in enumerate(source.outputs)}
         return outputs, json.loads((folder / "result.json").read_text(encoding="utf-8"))
 
 
-def _run(arguments: list[str], emulator: Emulator | None) -> None:
+def _run(arguments: list[str], emulator: Emulator | None, packages: Path) -> None:
     command, environment = [sys.executable, *arguments], dict(os.environ)
     if emulator:
-        command, environment = emulator.command(arguments, [])
+        command, environment = emulator.command(arguments, [packages])
     try:
         done = subprocess.run(
             command, env=environment, capture_output=True, text=True, timeout=CHILD_LIMIT_S, check=False
