@@ -1,4 +1,4 @@
-"""Build the folder in which artifacts for 64-bit ARM are verified on another machine (see docs/cross-compile.md).
+"""Build the folder in which artifacts for 64-bit ARM are verified on another machine.
 
 It takes CPython and its libraries from the Debian archive that this machine's apt is set up for, and numpy,
 apache-tvm-ffi and libtvm_runtime.so as aarch64 wheels from the package index that pip is set up for. Nothing
@@ -22,10 +22,8 @@ import zipfile
 from importlib import metadata
 from pathlib import Path
 
-PACKAGES = (
-    "libc6 libstdc++6 libgcc-s1 zlib1g libexpat1 libssl3 libffi8 libbz2-1.0 liblzma5 libuuid1 "
-    "python3.11-minimal libpython3.11-minimal libpython3.11-stdlib"
-).split()
+LIBRARIES = ("libc6", "libstdc++6", "libgcc-s1", "zlib1g", "libexpat1", "libssl3", "libffi8", "liblzma5")
+PYTHON = ("python3.11-minimal", "libpython3.11-minimal", "libpython3.11-stdlib", "libbz2-1.0", "libuuid1")
 ARCH, DEBIAN_ARCH = "aarch64", "arm64"
 PLATFORMS = tuple(f"manylinux{tag}_aarch64" for tag in ("_2_28", "_2_27", "_2_17", "2014"))
 
@@ -53,7 +51,7 @@ def debian_packages(folder: Path) -> None:
             "-oAPT::Sandbox::User=",
         ]
         run("apt-get", *options, "update")
-        run("apt-get", *options, "download", *PACKAGES, cwd=place / "debs")
+        run("apt-get", *options, "download", *LIBRARIES, *PYTHON, cwd=place / "debs")
         for deb in sorted((place / "debs").glob("*.deb")):
             run("dpkg", "-x", str(deb), str(folder))
 
