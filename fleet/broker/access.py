@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from edgec.protocol.topics import FROM_DEVICE, PREFIX, TO_DEVICE
 
-SERVER = "edgec-fleet"
 SEPARATOR = ":"  # Not legal in a device's name: `cam:2` cannot be another device's client id.
+SERVER = "edgec:fleet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,8 @@ class Access:
         known = self.server_hash if username == SERVER else self.password_hash(username)
         if known is None or not hmac.compare_digest(known, self.hash_secret(password)):
             return False
-        if client_id != username and not client_id.startswith(username + SEPARATOR):
+        own = f"edgec-{self.fleet}-{username}"
+        if client_id != own and not client_id.startswith(username + SEPARATOR):
             return False
         return will is None or self.may_publish(username, will)
 

@@ -1,0 +1,150 @@
+"""``edgec deploy``: a version to devices, in stages if wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Any
+
+import typer
+
+from edgec.cli.console import emit_json, err, out
+from edgec.cli.push import Json, Server, Token
+from edgec.targets.errors import UsageError
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("deploy")(deploy)
+
+
+def deploy(
+    model: Annotated[str, typer.Argument(metavar="MODEL:VERSION", help="What was pushed.")],
+    to: Annotated[str | None, typer.Option("--to", metavar="DEVICE", help="One device.")] = None,
+    group: Annotated[str | None, typer.Option("--group", help="A group of devices.")] = None,
+    everyone: Annotated[bool, typer.Option("--all", help="Every accepted device.")] = False,
+    stages: Annotated[
+        str, typer.Option(help="Shares in percent, with an optional soak time each: '5:10m,25:1h,100'.")
+    ] = "100",
+    max_failed: Annotated[
+        float, typer.Option(help="Percent of failed devices that stops the rollout.")
+    ] = 20.0,
+    on_failure: Annotated[str, typer.Option(help="What then: rollback or stop.")] = "rollback",
+    rate: Annotated[float | None, typer.Option(help="Devices started per minute, at most.")] = None,
+    retries: Annotated[int, typer.Option(help="Tries after a failure.")] = 0,
+    job_timeout: Annotated[str, typer.Option(help="Time for one device, such as 15m.")] = "15m",
+    deadline: Annotated[
+        str, typer.Option(help="Time for the whole rollout; it ends then at the latest.")
+    ] = "24h",
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Stay until it has ended; exit status 5 if it fails.")
+    ] = False,
+    server: Server = None,
+    token: Token = None,
+    as_json: Json = False,
+) -> None:
+    """Roll a version out to a device, a group or all. The artifact for each is chosen by its target."""
+    from edgec.fleet.client import FleetClient, resolve
+    from edgec.fleet.wait import RolloutFailed
+
+    name, separator, version = model.partition(":")
+    if not separator or not name or not version:
+        raise UsageError(f"{model!r} names no version: write MODEL:VERSION, such as detector:2")
+    plan: dict[str, Any] = {
+        "stages": parse_stages(stages),
+        "max_failed_percent": max_failed,
+        "on_failure": on_failure,
+        "rate_per_minute": rate,
+        "retries": retries,
+        "job_timeout_s": seconds(job_timeout),
+        "deadline_s": seconds(deadline),
+    }
+    body = {"model": name, "version": version, "scope": _scope(to, group, everyone), "plan": plan}
+    with FleetClient(*resolve(server, token)) as client:
+        rollout = client.post("/rollouts", body)
+        if wait:
+            if not as_json:
+                out.print(
+                    f"rollout {rollout['id']} of [bold]{model}[/]: {client.server}/rollouts/{rollout['id']}"
+                )
+            rollout = _watch(client, rollout["id"])
+    if as_json:
+        emit_json(rollout)
+    elif not wait:
+        out.print(f"rollout {rollout['id']} of [bold]{model}[/] is {rollout['state']}")
+        out.print(f"follow it with: edgec fleet rollouts show {rollout['id']}")
+    else:
+        out.print(f"rollout {rollout['id']} {rollout['state']}: {rollout['reason']}")
+    if wait and rollout["state"] != "SUCCEEDED":
+        raise RolloutFailed(
+            f"rollout {rollout['id']} of {model} ended {rollout['state']}: {rollout['reason']}"
+        )
+
+
+def _scope(to: str | None, group: str | None, everyone: bool) -> dict[str, str]:
+    chosen = [("device", to)] * bool(to) + [("group", group)] * bool(group) + [("all", "")] * everyone
+    if len(chosen) != 1:
+        raise UsageError("say whom it is for: exactly one of --to DEVICE, --group NAME and --all")
+    kind, name = chosen[0]
+    return {"kind": kind, "name": name or ""}
+
+
+def seconds(text: str) -> float:
+    """A time such as ``90``, ``90s``, ``15m``, ``2h`` or ``1d`` in seconds.
+
+    Raises:
+        UsageError: it is none of these.
+    """
+    units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+    number, unit = (text[:-1], units[text[-1]]) if text and text[-1] in units else (text, 1)
+    try:
+        return float(number) * unit
+    except ValueError as error:
+        raise UsageError(f"{text!r} is no time: write 90s, 15m, 2h or 1d") from error
+
+
+def parse_stages(text: str) -> list[dict[str, Any]]:
+    """Stages from ``5:10m,25,100``; ``!`` after a share asks for approval before it.
+
+    Raises:
+        UsageError: a share is no number, or they do not end with 100.
+    """
+    stages: list[dict[str, Any]] = []
+    for item in text.split(","):
+        share, _, soak = item.strip().partition(":")
+        try:
+            percent = float(share.rstrip("%!"))
+        except ValueError as error:
+            raise UsageError(f"{item!r} is no stage: write a share in percent, such as 5 or 5:10m") from error
+        stages.append(
+            {"percent": percent, "soak_s": seconds(soak) if soak else 0.0, "approval": share.endswith("!")}
+        )
+    if stages[-1]["percent"] != 100:
+        raise UsageError("the last stage must be 100: a rollout reaches every device of its scope")
+    return stages
+
+
+def _watch(client: Any, rollout_id: int) -> dict[str, Any]:  # noqa: ANN401 - FleetClient, imported late
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from edgec.fleet.wait import follow
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[devices]}"),
+        TimeElapsedColumn(),
+    )
+    rollout: dict[str, Any] = {}
+    with Progress(*columns, console=err, transient=True) as bar:
+        task = bar.add_task("starting", total=1.0, devices="")
+        for rollout in follow(client, rollout_id):
+            stage = f"stage {rollout['stage'] + 1}/{len(rollout['plan']['stages'])}"
+            bar.update(
+                task, completed=rollout["progress"], devices=_counts(rollout["devices"].items()),
+                description=f"{rollout['state'].lower().replace('_', ' ')}, {stage}",
+            )  # fmt: skip
+    return rollout
+
+
+def _counts(states: Iterable[tuple[str, int]]) -> str:
+    return ", ".join(f"{number} {state.lower().replace('_', ' ')}" for state, number in sorted(states))

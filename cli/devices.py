@@ -1,0 +1,149 @@
+"""``edgec devices``: who is in the fleet and how they are."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any
+
+import typer
+
+from edgec.cli.console import emit_json, out
+from edgec.cli.push import Json, Server, Token
+
+group = typer.Typer(no_args_is_help=False, invoke_without_command=True, help="List, show and admit devices.")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command group; without a sub-command it lists."""
+    app.add_typer(group, name="devices")
+
+
+@group.callback()
+def _default(
+    context: typer.Context, server: Server = None, token: Token = None, as_json: Json = False
+) -> None:
+    if context.invoked_subcommand is None:
+        list_devices(server=server, token=token, as_json=as_json)
+
+
+@group.command("list")
+def list_devices(
+    search: Annotated[str, typer.Option(help="Part of a name or target.")] = "",
+    state: Annotated[
+        str, typer.Option(help="online, offline, stopped, never, pending, revoked or drift.")
+    ] = "",
+    in_group: Annotated[str, typer.Option("--group", help="Devices of this group.")] = "",
+    server: Server = None,
+    token: Token = None,
+    as_json: Json = False,
+) -> None:
+    """List devices."""
+    from rich.table import Table
+
+    from edgec.fleet.client import FleetClient, resolve
+
+    with FleetClient(*resolve(server, token)) as client:
+        rows = list(client.pages("/devices", limit=1000, search=search, state=state, group=in_group))
+    if as_json:
+        emit_json(rows)
+        return
+    if not rows:
+        out.print(
+            "no devices"
+            + (" match" if search or state or in_group else "; enrol one: edgec fleet token create")
+        )
+        return
+    table = Table("device", "state", "target", "model", "fps", "latency", "last seen")
+    for row in rows:
+        table.add_row(
+            row["name"], _state(row), row["target"], _version(row), _number(row["fps"], ""),
+            _number(row["latency_ms"], " ms"), ago(row["last_seen"]),
+        )  # fmt: skip
+    out.print(table)
+
+
+@group.command("show")
+def show_device(
+    name: Annotated[str, typer.Argument(help="The device.")],
+    server: Server = None,
+    token: Token = None,
+    as_json: Json = False,
+) -> None:
+    """Show a device: its health, streams, models and jobs."""
+    from rich.table import Table
+
+    from edgec.fleet.client import FleetClient, part, resolve
+
+    with FleetClient(*resolve(server, token)) as client:
+        device = client.get(f"/devices/{part(name)}")
+        device["jobs"] = client.get(f"/devices/{part(name)}/jobs", limit=5)["items"]
+    if as_json:
+        emit_json(device)
+        return
+    out.print(f"[bold]{device['name']}[/]: {_state(device)}, last seen {ago(device['last_seen'])}")
+    out.print(f"target {device['target']}, agent {device['agent_version'] or '?'}, runs {_version(device)}")
+    for stream in device["health"].get("streams", []):
+        total = stream.get("latency", {}).get("total", {})
+        out.print(
+            f"  stream {stream['name']}: {stream['state']}, {stream['fps']:.1f} fps, {stream['dropped']} dropped, "
+            f"p50 {total.get('p50_ms', 0):.1f} ms"
+        )
+    if device["jobs"]:
+        table = Table("job", "purpose", "state", "step", "message")
+        for job in device["jobs"]:
+            details = job["details"]
+            table.add_row(
+                job["job_id"],
+                job["purpose"],
+                job["state"],
+                str(details.get("step", "")),
+                str(details.get("message", "")),
+            )
+        out.print(table)
+
+
+def _admission(name: str, action: str, server: str | None, token: str | None) -> None:
+    from edgec.fleet.client import FleetClient, part, resolve
+
+    with FleetClient(*resolve(server, token)) as client:
+        device = client.post(f"/devices/{part(name)}/{action}")
+    out.print(f"{device['name']} is {device['admission']}")
+
+
+@group.command("accept")
+def accept(name: str, server: Server = None, token: Token = None) -> None:
+    """Let a pending device in."""
+    _admission(name, "accept", server, token)
+
+
+@group.command("revoke")
+def revoke(name: str, server: Server = None, token: Token = None) -> None:
+    """Shut a device out: its credentials stop working at once."""
+    _admission(name, "revoke", server, token)
+
+
+def ago(at: float | None) -> str:
+    """How long ago, in a few characters."""
+    if at is None:
+        return "never"
+    passed = max(time.time() - at, 0)
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if passed >= size:
+            return f"{passed / size:.0f} {unit} ago"
+    return f"{passed:.0f} s ago"
+
+
+def _state(row: dict[str, Any]) -> str:
+    if row["admission"] != "accepted":
+        return str(row["admission"])
+    colour = {"online": "green", "offline": "red", "stopped": "yellow"}.get(row["state"], "dim")
+    return f"[{colour}]{row['state']}[/]"
+
+
+def _version(row: dict[str, Any]) -> str:
+    running = f"{row['model']}:{row['version']}" if row["version"] else "-"
+    return f"{running} → {row['desired_version']}" if row["drift"] else running
+
+
+def _number(value: float | None, unit: str) -> str:
+    return "-" if value is None else f"{value:.1f}{unit}"

@@ -1,0 +1,66 @@
+"""``edgec push``: an artifact to the fleet's registry."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgec.cli.console import emit_json, err, out
+
+Server = Annotated[
+    str | None,
+    typer.Option(
+        "--server",
+        help="Fleet server; else $EDGEC_SERVER, else that of 'edgec fleet login'.",
+        show_default=False,
+    ),
+]
+Token = Annotated[
+    str | None, typer.Option("--token", help="Access token; else $EDGEC_TOKEN, else that of the login.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("push")(push)
+
+
+def push(
+    artifact: Annotated[Path, typer.Argument(help="The .edge file.", exists=True, dir_okay=False)],
+    name: Annotated[
+        str | None, typer.Option(help="Model name in the registry, if not the artifact's own.")
+    ] = None,
+    version: Annotated[str | None, typer.Option(help="Version, if not the artifact's own.")] = None,
+    server: Server = None,
+    token: Token = None,
+    as_json: Json = False,
+) -> None:
+    """Push an artifact to the fleet's registry. Parts that are there already are not sent again."""
+    from dataclasses import asdict
+
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    from edgec.fleet.client import FleetClient, resolve
+    from edgec.fleet.push import push_artifact
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with (
+        FleetClient(*resolve(server, token), timeout_s=120) as client,
+        Progress(*columns, console=err, transient=True) as bar,
+    ):
+        tasks: dict[str, object] = {}
+
+        def progress(title: str, done: int, total: int) -> None:
+            if title not in tasks:
+                tasks[title] = bar.add_task(title, total=total)
+            bar.update(tasks[title], completed=done)  # type: ignore[arg-type]
+
+        pushed = push_artifact(client, artifact, name, version, progress)
+    if as_json:
+        emit_json(asdict(pushed))
+        return
+    out.print(f"pushed [bold]{pushed.model}:{pushed.version}[/] for {pushed.target}: {pushed.digest}")
+    out.print(f"{pushed.sent_bytes / 1e6:.1f} of {pushed.size / 1e6:.1f} MB were new to the registry")

@@ -1,0 +1,142 @@
+"""The API from outside: what the command line and scripts use. Its own errors are sentences for people."""
+
+from __future__ import annotations
+
+import json
+import os
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+
+from edgec.fleet.errors import FleetError, RefusedByServer, ServerUnreachable
+
+SERVER_ENV = "EDGEC_SERVER"
+TOKEN_ENV = "EDGEC_TOKEN"
+DEFAULT_SERVER = "http://127.0.0.1:8600"
+
+
+def config_file() -> Path:
+    """Where `edgec fleet login` keeps server and token."""
+    base = os.environ.get("XDG_CONFIG_HOME")
+    return (Path(base) if base else Path.home() / ".config") / "edgec" / "fleet.toml"
+
+
+def save_login(server: str, token: str) -> Path:
+    """Keep server and token for later commands, readable by this user only."""
+    path = config_file()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.unlink(missing_ok=True)
+    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
+        stream.write(f"server = {json.dumps(server)}\ntoken = {json.dumps(token)}\n")
+    partial.replace(path)
+    return path
+
+
+def resolve(server: str | None, token: str | None) -> tuple[str, str | None]:
+    """Server and token from flags, else the environment, else the login file.
+
+    A saved token is sent to the server that it was saved for, and to no other.
+
+    Raises:
+        FleetError: the login file cannot be read.
+    """
+    saved: dict[str, Any] = {}
+    path = config_file()
+    try:
+        saved = tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        pass
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise FleetError(f"{path} cannot be read ({error}); run 'edgec fleet login' again") from error
+    address = server or os.environ.get(SERVER_ENV) or saved.get("server") or DEFAULT_SERVER
+    if "://" not in address:
+        address = f"http://{address}"
+    secret = token or os.environ.get(TOKEN_ENV)
+    if not secret and str(saved.get("server", "")).rstrip("/") == address.rstrip("/"):
+        secret = saved.get("token")
+    return address.rstrip("/"), secret
+
+
+class FleetClient:
+    """Calls one fleet server. Use as a context manager."""
+
+    def __init__(self, server: str, token: str | None, timeout_s: float = 30.0) -> None:
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self.server = server
+        self.http = httpx.Client(base_url=server, headers=headers, timeout=timeout_s, follow_redirects=False)
+
+    def __enter__(self) -> FleetClient:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.http.close()
+
+    def send(self, method: str, path: str, **options: Any) -> httpx.Response:  # noqa: ANN401 - httpx's own
+        """Call and return an answer that is no error.
+
+        Raises:
+            ServerUnreachable: nothing answers at the address.
+            RefusedByServer: the server said no; the message is its own.
+        """
+        try:
+            answer = self.http.request(method, path, **options)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise ServerUnreachable(
+                f"no fleet server answers at {self.server} ({type(error).__name__}: {error}); start one with "
+                "'edgec fleet serve' or give its address with --server"
+            ) from error
+        if answer.status_code >= 400:
+            raise RefusedByServer(_sentence(answer), answer.status_code)
+        return answer
+
+    def get(self, path: str, **params: Any) -> Any:  # noqa: ANN401 - JSON
+        """GET below ``/api/v1``."""
+        wanted = {key: value for key, value in params.items() if value not in (None, "")}
+        return self.send("GET", f"/api/v1{path}", params=wanted).json()
+
+    def post(self, path: str, body: Any = None, **params: Any) -> Any:  # noqa: ANN401 - JSON
+        """POST below ``/api/v1``."""
+        answer = self.send("POST", f"/api/v1{path}", json=body, params=params)
+        return answer.json() if answer.content else None
+
+    def put(self, path: str, body: Any) -> Any:  # noqa: ANN401 - JSON
+        """PUT below ``/api/v1``."""
+        return self.send("PUT", f"/api/v1{path}", json=body).json()
+
+    def delete(self, path: str) -> None:
+        """DELETE below ``/api/v1``."""
+        self.send("DELETE", f"/api/v1{path}")
+
+    def pages(self, path: str, **params: Any) -> Iterator[Any]:  # noqa: ANN401 - JSON
+        """Every item of a list."""
+        cursor = ""
+        while True:
+            answer = self.get(path, cursor=cursor, **params)
+            yield from answer["items"]
+            cursor = answer["next"] or ""
+            if not cursor:
+                return
+
+
+def part(name: str) -> str:
+    """A name as a part of a path."""
+    return quote(name, safe="")
+
+
+def _sentence(answer: httpx.Response) -> str:
+    try:
+        body = answer.json()
+    except ValueError:
+        body = {}
+    if answer.status_code == 401:
+        return "the server wants a token: use --token, EDGEC_TOKEN, or 'edgec fleet login'"
+    if isinstance(body, dict) and (errors := body.get("errors")) and "title" not in body:
+        return f"{errors[0].get('code')}: {errors[0].get('message')}"
+    if isinstance(body, dict) and "title" in body:
+        return f"{body['title']}: {body['detail']}" if body.get("detail") else str(body["title"])
+    return f"{answer.request.method} {answer.request.url} answered {answer.status_code}"

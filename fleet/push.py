@@ -1,0 +1,138 @@
+"""Pushing an artifact to a registry: what is there is not sent again, what broke off goes on where it stopped."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from edgec.fleet.client import FleetClient
+from edgec.fleet.errors import FleetError, RefusedByServer, ServerUnreachable
+from edgec.protocol.names import check_name
+from edgec.runtime.artifact import Artifact
+from edgec.runtime.oci import MANIFEST_TYPE, canonical_json, digest_of, parse_manifest
+
+CHUNK = 4 << 20
+ATTEMPTS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Pushed:
+    """A pushed artifact. ``sent_bytes`` is what the registry did not have yet."""
+
+    model: str
+    version: str
+    target: str
+    repository: str
+    digest: str
+    size: int
+    sent_bytes: int
+
+
+def push_artifact(
+    client: FleetClient,
+    path: Path,
+    name: str | None,
+    version: str | None,
+    progress: Callable[[str, int, int], None],
+) -> Pushed:
+    """Push ``path`` as ``models/<name>:<version>-<target>``; ``progress`` gets a title, bytes done and bytes in all.
+
+    Another ``name`` or ``version`` than the artifact's own is written into its config, which gives it a new digest.
+
+    Raises:
+        ArtifactError: the file is damaged.
+        FleetError: a name is not legal, or the registry refuses or is away.
+    """
+    artifact = Artifact.open(path)
+    artifact.verify_digests()
+    config, manifest = _renamed(artifact, name, version)
+    contents = {blob.digest: artifact.blob(blob.digest) for blob in artifact.manifest.layers}
+    contents[digest_of(config)] = memoryview(config)
+    fields = json.loads(config)
+    model = check_name(fields["name"], "model name")
+    repository = f"models/{model}"
+    titles = {blob.digest: blob.title or "config" for blob in parse_manifest(manifest).all_blobs()}
+    sent = sum(
+        len(content)
+        for digest, content in contents.items()
+        if _push_blob(client, repository, digest, content, titles.get(digest, digest), progress)
+    )
+    tag = f"{fields['version']}-{fields['target']}"
+    client.send(
+        "PUT", f"/v2/{repository}/manifests/{tag}", content=manifest, headers={"Content-Type": MANIFEST_TYPE}
+    )
+    size = sum(len(content) for content in contents.values())
+    return Pushed(model, fields["version"], fields["target"], repository, digest_of(manifest), size, sent)
+
+
+def _renamed(artifact: Artifact, name: str | None, version: str | None) -> tuple[bytes, bytes]:
+    """The config and manifest to push, changed only where another name or version is wanted."""
+    config = artifact.read(artifact.manifest.config)
+    fields = json.loads(config)
+    if (name or fields["name"], version or fields["version"]) == (fields["name"], fields["version"]):
+        return config, artifact.manifest_bytes
+    fields |= {"name": name or fields["name"], "version": version or fields["version"]}
+    config = canonical_json(fields)
+    manifest = json.loads(artifact.manifest_bytes)
+    manifest["config"] |= {"digest": digest_of(config), "size": len(config)}
+    for key, value in {
+        "org.opencontainers.image.title": "name",
+        "org.opencontainers.image.version": "version",
+    }.items():
+        if key in manifest.get("annotations", {}):
+            manifest["annotations"][key] = fields[value]
+    return config, canonical_json(manifest)
+
+
+def _push_blob(
+    client: FleetClient, repository: str, digest: str, content: memoryview, title: str,
+    progress: Callable[[str, int, int], None],
+) -> bool:  # fmt: skip
+    """Send one blob unless the registry has it; True if it was sent."""
+    try:
+        client.send("HEAD", f"/v2/{repository}/blobs/{digest}")
+        progress(title, len(content), len(content))
+        return False
+    except RefusedByServer as error:
+        if error.status != 404:
+            raise
+    location = client.send("POST", f"/v2/{repository}/blobs/uploads/").headers["location"]
+    offset, failures = 0, 0
+    while offset < len(content):
+        end = min(offset + CHUNK, len(content))
+        headers = {"Content-Range": f"{offset}-{end - 1}", "Content-Type": "application/octet-stream"}
+        try:
+            answer = client.send(
+                "PATCH", location, content=_body(content[offset:end]), headers=headers | _length(end - offset)
+            )
+            location, offset = answer.headers.get("location", location), end
+        except (ServerUnreachable, RefusedByServer) as error:
+            failures += 1
+            if failures >= ATTEMPTS or (isinstance(error, RefusedByServer) and error.status != 416):
+                raise
+            offset = _standing(client, location)
+        progress(title, offset, len(content))
+    client.send("PUT", location, params={"digest": digest})
+    return True
+
+
+def _length(size: int) -> dict[str, str]:
+    return {"Content-Length": str(size)}
+
+
+def _body(content: memoryview) -> Iterator[bytes]:
+    yield bytes(content)
+
+
+def _standing(client: FleetClient, location: str) -> int:
+    """Where a broken upload stands."""
+    try:
+        answer = client.send("GET", location)
+    except httpx.HTTPError as error:
+        raise FleetError(f"the upload broke off: {error}") from error
+    first, _, last = answer.headers.get("range", "0-0").partition("-")
+    return int(last) + 1 if int(last) or int(first) else 0
