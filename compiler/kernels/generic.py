@@ -20,8 +20,11 @@ def schedule_generic(func: PrimFunc, target: Target, threads: int) -> PrimFunc:
     """Schedule `func` for `target`: element-wise producers inlined, outer loops parallel, inner ones vector code.
 
     Requires: `func` is in the form that ``te.create_prim_func`` or FuseTIR makes (sblocks, no schedule yet).
-    Ensures: the same results, up to the order of floating point reductions.
+    Ensures: the same results, up to the order of floating point reductions. A kernel that its front end wrote
+    in its final form (``tirx.is_scheduled``) stays as it is.
     """
+    if func.attrs is not None and "tirx.is_scheduled" in func.attrs:
+        return func
     sch = Schedule(tvm.IRModule({"main": func}), debug_mask="none", error_render_level="none")
     inline_elementwise(sch)
     for block in leaf_blocks(sch):
