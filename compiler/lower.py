@@ -6,12 +6,17 @@ import tvm
 from tvm import relax
 from tvm.tirx import PrimFunc
 
+from edgec.compiler.graph.fusion import Kernel, fuse, kernel_calls
+from edgec.compiler.graph.layout import plan_layouts
+from edgec.compiler.graph.simplify import simplify
 from edgec.compiler.graph.weights import lift_weights
 from edgec.compiler.kernels.generic import schedule_generic
+from edgec.compiler.kernels.templates import buffer_bytes, workload_of
 from edgec.compiler.link import link
 from edgec.compiler.lowered import KernelInfo, Lowered, TuningSummary
 from edgec.compiler.options import CompileOptions
 from edgec.compiler.progress import Progress
+from edgec.compiler.tuning.tuner import Tuner, set_threads
 from edgec.targets.target import Target
 
 __all__ = ["KernelInfo", "Lowered", "TuningSummary", "lower"]
@@ -33,48 +38,93 @@ def lower(mod: tvm.IRModule, target: Target, options: CompileOptions, progress: 
     threads = options.threads or target.cores
     progress.stage("graph")
     with tvm_target:
-        mod = tvm.transform.Sequential(
-            [
-                relax.transform.DecomposeOpsForInference(),
-                relax.transform.FoldConstant(),
-                relax.backend.DispatchSampling(),
-                relax.backend.DispatchSortScan(),
-                relax.transform.LegalizeOps(),
-                relax.transform.AnnotateTIROpPattern(),
-                relax.transform.FoldConstant(),
-                relax.transform.FuseOps(),
-                relax.transform.FuseTIR(),
-                relax.transform.DeadCodeElimination(),
-            ]
-        )(mod)
+        mod = _to_kernels(mod, target)
+        mod, calls = fuse(mod)
+    tuner = Tuner(target, options, progress)
+    mod, kernels = _make_kernels(mod, calls, target, threads, tuner, progress)
     mod, weights = lift_weights(mod)
-    prims = {gv: f for gv, f in mod.functions.items() if isinstance(f, PrimFunc)}
-    progress.stage("kernels", len(prims))
-    functions = dict(mod.functions.items())
-    kernels: dict[str, KernelInfo] = {}
-    for gv, func in prims.items():
-        scheduled = schedule_generic(func, target, threads)
-        functions[gv] = scheduled.with_attr("global_symbol", gv.name_hint)
-        kernels[gv.name_hint] = KernelInfo(gv.name_hint, "generic", (), 0, 0, "generic")
-        progress.advance()
     progress.stage("build")
-    mod = tvm.IRModule(functions, attrs=mod.attrs)
     with tvm_target:
-        mod = tvm.transform.Sequential(
-            [
-                relax.transform.RewriteDataflowReshape(),
-                relax.transform.ToNonDataflow(),
-                relax.transform.RemovePurityChecking(),
-                relax.transform.CallTIRRewrite(),
-                relax.transform.StaticPlanBlockMemory(),
-                relax.transform.LowerAllocTensor(),
-                relax.transform.KillAfterLastUse(),
-                relax.transform.LowerRuntimeBuiltin(),
-                relax.transform.ComputePrimValue(),
-                relax.transform.VMShapeLower(),
-                relax.transform.AttachGlobalSymbol(),
-            ]
-        )(mod)
+        mod = _finalise(mod)
     executable = relax.build(mod, tvm_target, relax_pipeline=None)
     progress.stage("link")
-    return Lowered(link(executable), weights, kernels)
+    return Lowered(link(executable), weights, kernels, tuning=tuner.summary())
+
+
+def _to_kernels(mod: tvm.IRModule, target: Target) -> tvm.IRModule:
+    """From operators to calls of kernels, in blocked layouts."""
+    mod = simplify(mod)
+    mod = plan_layouts(mod, target)
+    passes = [
+        relax.transform.DecomposeOpsForInference(),
+        relax.backend.DispatchSampling(),
+        relax.backend.DispatchSortScan(),
+        relax.transform.LegalizeOps(),
+        relax.transform.AnnotateTIROpPattern(),
+    ]
+    return tvm.transform.Sequential(passes)(mod)
+
+
+def _make_kernels(
+    mod: tvm.IRModule,
+    calls: list[Kernel],
+    target: Target,
+    threads: int,
+    tuner: Tuner,
+    progress: Progress,
+) -> tuple[tvm.IRModule, dict[str, KernelInfo]]:
+    """Schedule every kernel; kernels that several calls share are made once."""
+    called = kernel_calls(mod)
+    if len(called) != len(calls):
+        raise RuntimeError(f"fusion left {len(called)} kernel calls where {len(calls)} were planned")
+    by_symbol: dict[str, list[Kernel]] = {}
+    for gv, kernel in zip(called, calls, strict=True):
+        by_symbol.setdefault(str(gv.name_hint), []).append(kernel)
+    # Kernels that only rename a shape become views; that has to be seen before they are scheduled.
+    mod = relax.transform.RewriteDataflowReshape()(mod)
+    mod = relax.transform.DeadCodeElimination(["main"])(mod)
+    left = {str(gv.name_hint) for gv in kernel_calls(mod)}
+    by_symbol = {symbol: members for symbol, members in by_symbol.items() if symbol in left}
+    set_threads(threads)
+    progress.stage("kernels", len(by_symbol))
+    functions = {gv: f for gv, f in mod.functions.items() if not isinstance(f, PrimFunc)}
+    by_name = {str(gv.name_hint): (gv, f) for gv, f in mod.functions.items() if isinstance(f, PrimFunc)}
+    infos: dict[str, KernelInfo] = {}
+    for symbol, members in by_symbol.items():
+        gv, func = by_name[symbol]
+        made, info = _make_kernel(symbol, func, members, target, threads, tuner)
+        functions[gv] = made.with_attr("global_symbol", symbol)
+        infos[symbol] = info
+        progress.advance()
+    return tvm.IRModule(functions, attrs=mod.attrs), infos
+
+
+def _make_kernel(
+    symbol: str, func: PrimFunc, members: list[Kernel], target: Target, threads: int, tuner: Tuner
+) -> tuple[PrimFunc, KernelInfo]:
+    first = members[0]
+    nodes = tuple(member.nodes for member in members)
+    work = workload_of(func, first.anchor, first.ops, target, threads) if first.anchor else None
+    if work is not None:
+        schedule = tuner.choose(work)
+        info = KernelInfo(symbol, work.kind, nodes, work.flops, work.bytes, str(schedule))
+        return work.emit(schedule), info
+    info = KernelInfo(symbol, first.ops[-1], nodes, 0, buffer_bytes(func), "generic")
+    return schedule_generic(func, target, threads), info
+
+
+def _finalise(mod: tvm.IRModule) -> tvm.IRModule:
+    """Plan memory and lower to what the virtual machine runs."""
+    passes = [
+        relax.transform.ToNonDataflow(),
+        relax.transform.RemovePurityChecking(),
+        relax.transform.CallTIRRewrite(),
+        relax.transform.StaticPlanBlockMemory(),
+        relax.transform.LowerAllocTensor(),
+        relax.transform.KillAfterLastUse(),
+        relax.transform.LowerRuntimeBuiltin(),
+        relax.transform.ComputePrimValue(),
+        relax.transform.VMShapeLower(),
+        relax.transform.AttachGlobalSymbol(),
+    ]
+    return tvm.transform.Sequential(passes)(mod)

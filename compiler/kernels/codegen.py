@@ -14,7 +14,9 @@ from tvm import tirx
 from tvm.s_tir import pipeline as s_tir_pipeline
 from tvm.tirx import AllocBuffer, PrimFunc, compilation_pipeline
 
-PIPELINE = "edgec"  # for tvm.tirx.build(pipeline=…), tvm.compile(tir_pipeline=…) and relax.build(tir_pipeline=…)
+PIPELINE = (
+    "edgec"  # for tvm.tirx.build(pipeline=…), tvm.compile(tir_pipeline=…) and relax.build(tir_pipeline=…)
+)
 
 
 def keep_local_on_stack(func: PrimFunc) -> PrimFunc:

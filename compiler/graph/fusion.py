@@ -1,0 +1,256 @@
+"""Group the operators into kernels: an anchor with its element-wise tail, chains of maps, maps before a reduction.
+
+Requires: every tensor operator is a ``call_tir`` of a PrimFunc with an ``op_pattern`` (LegalizeOps and
+AnnotateTIROpPattern ran); anchors carry their specification under the attribute ``edgec``.
+Ensures: one ``call_tir`` a kernel; each PrimFunc that came from several operators holds their blocks in order. The
+source nodes of every kernel call are known.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import tvm
+from tvm import relax
+from tvm.ir import Call, GlobalVar
+from tvm.tirx import PrimFunc
+
+from edgec.compiler.graph.rewrite import leaves, op_name, shape_of
+from edgec.compiler.graph.sources import node_of
+from edgec.compiler.kernels.compute import ANCHOR
+
+ELEMENTWISE, BROADCAST, INJECTIVE, REDUCE = 0, 1, 2, 3
+MAX_GROUP = 48  # operators in one kernel; a longer chain is cut
+MAX_INPUTS = 24
+
+
+@dataclass
+class Kernel:
+    """One kernel call of the fused function."""
+
+    anchor: str | None  # the anchor's specification, if a template may claim the kernel
+    nodes: tuple[int, ...]  # source nodes
+    ops: tuple[str, ...]  # names of the operators in it
+
+
+@dataclass
+class _Op:
+    """A binding of the function before fusion."""
+
+    index: int
+    binding: relax.VarBinding
+    name: str = ""
+    func: PrimFunc | None = None
+    pattern: int = 8
+    anchor: str | None = None
+    inputs: list[int] = field(default_factory=list)  # indices of the bindings it reads
+    users: list[int] = field(default_factory=list)
+    escapes: bool = False  # read by the function's result
+    ancestors: int = 0  # bit set of the bindings it depends on
+    view: bool = False
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return shape_of(self.binding.var)
+
+
+def fuse(mod: tvm.IRModule, entry: str = "main") -> tuple[tvm.IRModule, list[Kernel]]:
+    """Apply the pass (see the module's docstring).
+
+    Returns:
+        the module, and what each kernel call is, in the order of the ``call_tir`` bindings of `entry`.
+    """
+    mod = relax.transform.DeadCodeElimination([entry])(mod)
+    function = mod[entry]
+    ops = _read(mod, function)
+    groups = _group(ops)
+    outlined, kernels = _outline(mod, function, ops, groups, entry)
+    return relax.transform.FuseTIR()(outlined), kernels
+
+
+def kernel_calls(mod: tvm.IRModule, entry: str = "main") -> list[GlobalVar]:
+    """The kernels that `entry` calls, in order."""
+    bindings = [b for block in mod[entry].body.blocks for b in block.bindings]
+    return [b.value.args[0] for b in bindings if op_name(b.value) == "call_tir"]
+
+
+def _read(mod: tvm.IRModule, function: relax.Function) -> list[_Op]:
+    ops: list[_Op] = []
+    where: dict[relax.Var, int] = {}
+    for block in function.body.blocks:
+        for binding in block.bindings:
+            op = _Op(len(ops), binding)
+            call = binding.value
+            if op_name(call) == "call_tir" and len(call.args) == 2 and isinstance(call.ty, relax.TensorType):
+                func = mod[call.args[0]]
+                op.name, op.func = str(call.args[0].name_hint).rstrip("0123456789"), func
+                attrs = dict(func.attrs.items()) if func.attrs else {}
+                op.pattern = int(attrs.get("op_pattern", 8))
+                op.anchor = str(attrs[ANCHOR]) if ANCHOR in attrs else None
+                op.view = bool(relax.analysis.has_reshape_pattern(func))
+            for leaf in leaves(call):
+                if isinstance(leaf, relax.Var) and leaf in where:
+                    source = where[leaf]
+                    op.inputs.append(source)
+                    op.ancestors |= ops[source].ancestors | (1 << source)
+                    if op.index not in ops[source].users:
+                        ops[source].users.append(op.index)
+            where[binding.var] = op.index
+            ops.append(op)
+    for leaf in leaves(function.body.body):
+        if isinstance(leaf, relax.Var) and leaf in where:
+            ops[where[leaf]].escapes = True
+    return ops
+
+
+def _group(ops: list[_Op]) -> list[list[int]]:
+    """Partition the bindings; a group's last member is the one whose value is read from outside."""
+    taken: set[int] = set()
+    groups: list[list[int]] = []
+    seeds = [op for op in ops if op.anchor] + [op for op in ops if not op.anchor]
+    for seed in seeds:
+        if seed.index in taken:
+            continue
+        members = _grow(ops, seed, taken)
+        taken.update(members)
+        groups.append(members)
+    return sorted(groups, key=lambda group: group[-1])
+
+
+def _grow(ops: list[_Op], seed: _Op, taken: set[int]) -> list[int]:
+    members, closed = [seed.index], [seed.index]
+    if seed.func is None or seed.view or (seed.anchor is None and seed.pattern > INJECTIVE):
+        return closed
+    inside = 1 << seed.index
+    frontier = sorted(seed.users)
+    while frontier and len(members) < MAX_GROUP:
+        at = frontier.pop(0)
+        op = ops[at]
+        if at in members or at in taken or not _may_join(ops, seed, op, members, inside):
+            continue
+        members.append(at)
+        inside |= 1 << at
+        frontier = sorted({*frontier, *op.users})
+        if _is_closed(ops, members):
+            closed = list(members)
+        if op.pattern == REDUCE:
+            break
+    return closed
+
+
+def _may_join(ops: list[_Op], seed: _Op, op: _Op, members: list[int], inside: int) -> bool:
+    if op.func is None or op.anchor is not None or op.view:
+        return False
+    own = [i for i in op.inputs if i in members]
+    outside = [i for i in op.inputs if i not in members]
+    if any(ops[i].ancestors & inside for i in outside):
+        return False  # would close a cycle
+    if len({leaf for i in [*members, op.index] for leaf in ops[i].inputs}) > MAX_INPUTS:
+        return False
+    if seed.anchor is not None:
+        same = all(ops[i].shape == op.shape for i in own) and op.shape == seed.shape
+        return same and op.pattern in (ELEMENTWISE, BROADCAST)
+    if op.pattern == REDUCE:
+        return all(math.prod(ops[i].shape) >= math.prod(op.shape) for i in own)
+    if op.pattern > INJECTIVE:
+        return False
+    # A value that is computed once must not be computed many times over by its reader.
+    return all(math.prod(op.shape) <= 2 * math.prod(ops[i].shape) for i in own)
+
+
+def _is_closed(ops: list[_Op], members: list[int]) -> bool:
+    within = set(members)
+    last = members[-1]
+    return all(
+        not ops[i].escapes and all(user in within for user in ops[i].users) for i in members if i != last
+    )
+
+
+def _outline(
+    mod: tvm.IRModule, function: relax.Function, ops: list[_Op], groups: list[list[int]], entry: str
+) -> tuple[tvm.IRModule, list[Kernel]]:
+    """Make a primitive function of each group, for FuseTIR to merge."""
+    others = {gv: f for gv, f in mod.functions.items() if gv.name_hint != entry}
+    builder = relax.BlockBuilder(tvm.IRModule(others, attrs=mod.attrs))
+    kernels: list[Kernel] = []
+    calls: dict[int, tuple[GlobalVar, list[relax.Var]]] = {}
+    for members in groups:
+        if len(members) > 1:
+            inner, outer_args = _primitive([ops[i] for i in members])
+            hint = "fused_" + "_".join(ops[i].name for i in members)
+            calls[members[-1]] = (builder.add_func(inner, hint[:60]), outer_args)
+    renamed: dict[relax.Var, tvm.ir.Expr] = {}
+    used: set[str] = set()
+    with builder.function(entry, list(function.params), attrs=dict(function.attrs or {})):
+        with builder.dataflow():
+            for members in groups:
+                last = ops[members[-1]]
+                value = _substitute(last.binding.value, renamed)
+                if last.index in calls:
+                    gv, args = calls[last.index]
+                    value = Call(gv, [_substitute(arg, renamed) for arg in args], ret_ty=last.binding.var.ty)
+                name = _unique(_base_name([ops[i] for i in members]), used)
+                var = builder.emit(value, name_hint=name)
+                renamed[last.binding.var] = var
+                if last.func is not None:
+                    kernels.append(_kernel([ops[i] for i in members]))
+            result = builder.emit_output(_substitute(function.body.body, renamed))
+        builder.emit_func_output(result)
+    return builder.finalize(), kernels
+
+
+def _substitute(expr: tvm.ir.Expr, renamed: dict[relax.Var, tvm.ir.Expr]) -> tvm.ir.Expr:
+    from edgec.compiler.graph.rewrite import map_leaves
+
+    return map_leaves(expr, lambda leaf: renamed.get(leaf, leaf) if isinstance(leaf, relax.Var) else leaf)
+
+
+def _base_name(members: list[_Op]) -> str:
+    nodes = sorted({n for op in members if (n := node_of(str(op.binding.var.name))) is not None})
+    return f"n{nodes[0]}_k" if nodes else "k"
+
+
+def _unique(base: str, used: set[str]) -> str:
+    name, count = base, 0
+    while name in used:
+        count += 1
+        name = f"{base}x{count}"
+    used.add(name)
+    return name
+
+
+def _kernel(members: list[_Op]) -> Kernel:
+    nodes = {node for op in members if (node := node_of(str(op.binding.var.name))) is not None}
+    anchor = next((op.anchor for op in members if op.anchor), None)
+    return Kernel(anchor, tuple(sorted(nodes)), tuple(op.name for op in members))
+
+
+def _primitive(members: list[_Op]) -> tuple[relax.Function, list[relax.Var]]:
+    """A function with the bindings of `members`; its parameters stand for what they read from outside."""
+    params: dict[tvm.ir.Expr, relax.Var] = {}
+    inner: dict[relax.Var, relax.Var] = {}
+    bindings: list[relax.VarBinding] = []
+
+    def replace(leaf: tvm.ir.Expr) -> tvm.ir.Expr:
+        if isinstance(leaf, relax.Var) and leaf in inner:
+            return inner[leaf]
+        if not isinstance(leaf, relax.Var) and not isinstance(leaf.ty, relax.TensorType):
+            return leaf
+        if leaf not in params:
+            params[leaf] = relax.Var(f"p{len(params)}", leaf.ty)
+        return params[leaf]
+
+    from edgec.compiler.graph.rewrite import map_leaves
+
+    for op in members:
+        old = op.binding.var
+        value = map_leaves(op.binding.value, replace)
+        last = op is members[-1]
+        var = (relax.Var if last else relax.DataflowVar)(str(old.name), old.ty)
+        inner[old] = var
+        bindings.append(relax.VarBinding(var, value))
+    out = inner[members[-1].binding.var]
+    body = relax.SeqExpr([relax.DataflowBlock(bindings)], out)
+    function = relax.Function(list(params.values()), body, out.ty, True, None)
+    return function.with_attr("Primitive", True), list(params)

@@ -1,0 +1,305 @@
+"""What the operators on blocked tensors compute, as TE definitions that the templates then implement fast.
+
+A blocked activation is ``[batch, channel_blocks, height, width, lanes]``; lanes beyond the last channel hold
+values that nothing reads into a result. Weights of a convolution are ``[out_blocks, in_channels, kernel_height,
+kernel_width, lanes]`` with the input channels of one group; depthwise weights
+``[channel_blocks, kernel_height, kernel_width, lanes]``. Every function returns a PrimFunc whose anchor block carries
+its specification as JSON under the annotation ``edgec``; a PrimFunc without a template is scheduled generically and
+still computes the same.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+from tvm import te, tirx
+from tvm.tirx import PrimFunc
+
+ANCHOR = "edgec"
+
+
+@dataclass(frozen=True)
+class Window:
+    """A sliding window over height and width."""
+
+    kernel: tuple[int, int]
+    stride: tuple[int, int] = (1, 1)
+    dilation: tuple[int, int] = (1, 1)
+    pad: tuple[int, int] = (0, 0)  # before: top, left
+    out: tuple[int, int] = (1, 1)  # output height, width
+
+
+@dataclass(frozen=True)
+class ConvSpec:
+    """A 2-d convolution on blocked tensors.
+
+    ``in_block`` is 0 when the input is plain NCHW. ``groups`` > 1 with ``depthwise`` unset needs channels per group
+    that fill whole blocks.
+    """
+
+    batch: int
+    in_channels: int
+    in_size: tuple[int, int]
+    out_channels: int
+    window: Window
+    lanes: int
+    in_block: int
+    groups: int = 1
+    depthwise: bool = False
+    dtype: str = "float32"
+
+    @property
+    def flops(self) -> int:
+        """Floating point operations, a multiply-add counted as two."""
+        out = self.window.out[0] * self.window.out[1] * self.batch * self.out_channels
+        return 2 * out * self.window.kernel[0] * self.window.kernel[1] * (self.in_channels // self.groups)
+
+
+@dataclass(frozen=True)
+class PoolSpec:
+    """Pooling of a blocked tensor. ``kind`` is ``max``, ``sum``, ``avg`` or ``avg_valid`` (padding not counted)."""
+
+    kind: str
+    batch: int
+    blocks: int
+    in_size: tuple[int, int]
+    window: Window
+    lanes: int
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True)
+class DenseSpec:
+    """``[rows, inner] × [inner, cols]`` with constant weights packed as ``[col_blocks, inner, lanes]``."""
+
+    rows: int
+    inner: int
+    cols: int
+    lanes: int
+    dtype: str = "float32"
+
+
+Spec = ConvSpec | PoolSpec | DenseSpec
+_SPECS: dict[str, type] = {"conv": ConvSpec, "pool": PoolSpec, "dense": DenseSpec}
+
+
+def encode(spec: Spec) -> str:
+    """The specification as text, for an annotation and for cache keys."""
+    kind = next(name for name, cls in _SPECS.items() if isinstance(spec, cls))
+    return json.dumps({"op": kind, **asdict(spec)}, sort_keys=True, separators=(",", ":"))
+
+
+def decode(text: str) -> Spec:
+    """The specification that `encode` wrote."""
+    fields = json.loads(text)
+    kind = fields.pop("op")
+    for key, value in fields.items():
+        if isinstance(value, list):
+            fields[key] = tuple(value)
+    if "window" in fields:
+        fields["window"] = Window(**{k: tuple(v) for k, v in fields["window"].items()})
+    made: Spec = _SPECS[kind](**fields)
+    return made
+
+
+def _prim_func(inputs: list[te.Tensor], output: te.Tensor, spec: Spec | None = None) -> PrimFunc:
+    made: PrimFunc = te.create_prim_func([*inputs, output], index_dtype_override="int64")
+    made = made.without_attr("global_symbol")
+    return made if spec is None else made.with_attr(ANCHOR, encode(spec))
+
+
+def _inside(y: tirx.Expr, x: tirx.Expr, size: tuple[int, int]) -> tirx.Expr:
+    return tirx.all(y >= 0, y < size[0], x >= 0, x < size[1])
+
+
+def conv2d(spec: ConvSpec) -> PrimFunc:
+    """Dense or grouped convolution (see `ConvSpec`); zero padding is part of it."""
+    lanes, w = spec.lanes, spec.window
+    blocks = -(-spec.out_channels // lanes)
+    per_group = spec.in_channels // spec.groups
+    height, width = spec.in_size
+    if spec.in_block:
+        data_shape: tuple[int, ...] = (
+            spec.batch, -(-spec.in_channels // spec.in_block), height, width, spec.in_block,
+        )  # fmt: skip
+    else:
+        data_shape = (spec.batch, spec.in_channels, height, width)
+    data = te.placeholder(data_shape, spec.dtype, "data")
+    weight = te.placeholder((blocks, per_group, *w.kernel, lanes), spec.dtype, "weight")
+    ic = te.reduce_axis((0, per_group), "ic")
+    ky = te.reduce_axis((0, w.kernel[0]), "ky")
+    kx = te.reduce_axis((0, w.kernel[1]), "kx")
+    group_blocks = blocks // spec.groups
+
+    def load(n: tirx.Expr, channel: tirx.Expr, y: tirx.Expr, x: tirx.Expr) -> tirx.Expr:
+        if spec.in_block:
+            value = data[n, channel // spec.in_block, y, x, channel % spec.in_block]
+        else:
+            value = data[n, channel, y, x]
+        return tirx.if_then_else(_inside(y, x, spec.in_size), value, tirx.const(0, spec.dtype))
+
+    def body(n: tirx.Expr, b: tirx.Expr, y: tirx.Expr, x: tirx.Expr, v: tirx.Expr) -> tirx.Expr:
+        iy = y * w.stride[0] + ky * w.dilation[0] - w.pad[0]
+        ix = x * w.stride[1] + kx * w.dilation[1] - w.pad[1]
+        channel = ic if spec.groups == 1 else (b // group_blocks) * per_group + ic
+        return te.sum(load(n, channel, iy, ix) * weight[b, ic, ky, kx, v], axis=[ic, ky, kx])
+
+    out = te.compute((spec.batch, blocks, *w.out, lanes), body, name="conv", attrs={ANCHOR: encode(spec)})
+    return _prim_func([data, weight], out, spec)
+
+
+def depthwise(spec: ConvSpec) -> PrimFunc:
+    """Convolution of each channel with its own kernel."""
+    lanes, w = spec.lanes, spec.window
+    blocks = -(-spec.in_channels // lanes)
+    data = te.placeholder((spec.batch, blocks, *spec.in_size, lanes), spec.dtype, "data")
+    weight = te.placeholder((blocks, *w.kernel, lanes), spec.dtype, "weight")
+    ky = te.reduce_axis((0, w.kernel[0]), "ky")
+    kx = te.reduce_axis((0, w.kernel[1]), "kx")
+
+    def body(n: tirx.Expr, b: tirx.Expr, y: tirx.Expr, x: tirx.Expr, v: tirx.Expr) -> tirx.Expr:
+        iy = y * w.stride[0] + ky * w.dilation[0] - w.pad[0]
+        ix = x * w.stride[1] + kx * w.dilation[1] - w.pad[1]
+        value = tirx.if_then_else(
+            _inside(iy, ix, spec.in_size), data[n, b, iy, ix, v], tirx.const(0, spec.dtype)
+        )
+        return te.sum(value * weight[b, ky, kx, v], axis=[ky, kx])
+
+    out = te.compute(
+        (spec.batch, blocks, *w.out, lanes), body, name="depthwise", attrs={ANCHOR: encode(spec)}
+    )
+    return _prim_func([data, weight], out, spec)
+
+
+def pool(spec: PoolSpec) -> PrimFunc:
+    """Maximum, or sum over the window (an average's division follows as its own block)."""
+    w = spec.window
+    data = te.placeholder((spec.batch, spec.blocks, *spec.in_size, spec.lanes), spec.dtype, "data")
+    ky = te.reduce_axis((0, w.kernel[0]), "ky")
+    kx = te.reduce_axis((0, w.kernel[1]), "kx")
+    reducer: Callable[..., tirx.Expr] = te.max if spec.kind == "max" else te.sum
+    empty = te.min_value(spec.dtype) if spec.kind == "max" else tirx.const(0, spec.dtype)
+
+    def body(n: tirx.Expr, b: tirx.Expr, y: tirx.Expr, x: tirx.Expr, v: tirx.Expr) -> tirx.Expr:
+        iy = y * w.stride[0] + ky * w.dilation[0] - w.pad[0]
+        ix = x * w.stride[1] + kx * w.dilation[1] - w.pad[1]
+        return reducer(
+            tirx.if_then_else(_inside(iy, ix, spec.in_size), data[n, b, iy, ix, v], empty), axis=[ky, kx]
+        )
+
+    shape = (spec.batch, spec.blocks, *w.out, spec.lanes)
+    total = te.compute(shape, body, name="pool", attrs={ANCHOR: encode(spec)})
+    if spec.kind in ("max", "sum"):
+        return _prim_func([data], total, spec)
+    mean = te.compute(shape, lambda n, b, y, x, v: _mean(total, spec, (n, b, y, x, v)), name="mean")
+    return _prim_func([data], mean, spec)
+
+
+def _mean(total: te.Tensor, spec: PoolSpec, index: tuple[tirx.Expr, ...]) -> tirx.Expr:
+    """A window's sum divided by the number of elements that count."""
+    w = spec.window
+    if spec.kind == "avg":
+        return total[index] * tirx.const(1.0 / (w.kernel[0] * w.kernel[1]), spec.dtype)
+    count = tirx.const(1, "int64")
+    for axis, at in ((0, index[2]), (1, index[3])):
+        start = at * w.stride[axis] - w.pad[axis]
+        end = tirx.min(start + w.kernel[axis], spec.in_size[axis])
+        count = count * (end - tirx.max(start, 0))
+    return total[index] / count.astype(spec.dtype)
+
+
+def dense(spec: DenseSpec) -> PrimFunc:
+    """Rows times a constant matrix (see `DenseSpec`)."""
+    data = te.placeholder((spec.rows, spec.inner), spec.dtype, "data")
+    weight = te.placeholder((-(-spec.cols // spec.lanes), spec.inner, spec.lanes), spec.dtype, "weight")
+    k = te.reduce_axis((0, spec.inner), "k")
+    out = te.compute(
+        (spec.rows, spec.cols),
+        lambda m, n: te.sum(data[m, k] * weight[n // spec.lanes, k, n % spec.lanes], axis=k),
+        name="dense",
+        attrs={ANCHOR: encode(spec)},
+    )
+    return _prim_func([data, weight], out, spec)
+
+
+def pack(shape: tuple[int, ...], lanes: int, dtype: str, nhwc: bool = False) -> PrimFunc:
+    """NCHW (or NHWC) to blocked; the lanes beyond the last channel become zero."""
+    batch, channels, height, width = (shape[0], shape[3], shape[1], shape[2]) if nhwc else shape
+    data = te.placeholder(shape, dtype, "data")
+
+    def body(n: tirx.Expr, b: tirx.Expr, y: tirx.Expr, x: tirx.Expr, v: tirx.Expr) -> tirx.Expr:
+        c = b * lanes + v
+        value = data[n, y, x, c] if nhwc else data[n, c, y, x]
+        if channels % lanes == 0:
+            return value
+        return tirx.if_then_else(c < channels, value, tirx.const(0, dtype))
+
+    out = te.compute((batch, -(-channels // lanes), height, width, lanes), body, name="pack")
+    return _prim_func([data], out)
+
+
+def unpack(shape: tuple[int, ...], channels: int, dtype: str, nhwc: bool = False) -> PrimFunc:
+    """Blocked to NCHW (or NHWC)."""
+    batch, _, height, width, lanes = shape
+    data = te.placeholder(shape, dtype, "data")
+    if nhwc:
+        out = te.compute(
+            (batch, height, width, channels),
+            lambda n, y, x, c: data[n, c // lanes, y, x, c % lanes],
+            name="unpack",
+        )
+    else:
+        out = te.compute(
+            (batch, channels, height, width),
+            lambda n, c, y, x: data[n, c // lanes, y, x, c % lanes],
+            name="unpack",
+        )
+    return _prim_func([data], out)
+
+
+def concat(channels: tuple[int, ...], shape: tuple[int, ...], dtype: str) -> PrimFunc:
+    """Concatenate blocked tensors along the channels, which need not fill whole blocks.
+
+    Args:
+        channels: of each input.
+        shape: of the result, blocked.
+    """
+    lanes = shape[4]
+    inputs = [
+        te.placeholder((shape[0], -(-c // lanes), shape[2], shape[3], lanes), dtype, f"data{i}")
+        for i, c in enumerate(channels)
+    ]
+
+    def body(n: tirx.Expr, b: tirx.Expr, y: tirx.Expr, x: tirx.Expr, v: tirx.Expr) -> tirx.Expr:
+        c, start = b * lanes + v, sum(channels)
+        value = tirx.const(0, dtype)
+        for data, count in zip(reversed(inputs), reversed(channels), strict=True):
+            end, start = start, start - count
+            aligned = start % lanes == 0
+            here = (
+                data[n, b - start // lanes, y, x, v]
+                if aligned
+                else data[n, (c - start) // lanes, y, x, (c - start) % lanes]
+            )
+            inside = b < -(-end // lanes) if end % lanes == 0 else c < end
+            value = tirx.if_then_else(inside, here, value)
+        return value
+
+    return _prim_func(inputs, te.compute(shape, body, name="concat"))
+
+
+def take_channels(shape: tuple[int, ...], begin: int, count: int, dtype: str) -> PrimFunc:
+    """`count` channels of a blocked tensor from channel `begin` on, blocked."""
+    lanes = shape[4]
+    data = te.placeholder(shape, dtype, "data")
+
+    def body(n: tirx.Expr, b: tirx.Expr, y: tirx.Expr, x: tirx.Expr, v: tirx.Expr) -> tirx.Expr:
+        if begin % lanes == 0:
+            return data[n, b + begin // lanes, y, x, v]
+        c = tirx.min(b * lanes + v + begin, shape[1] * lanes - 1)
+        return data[n, c // lanes, y, x, c % lanes]
+
+    out = te.compute((shape[0], -(-count // lanes), *shape[2:]), body, name="take_channels")
+    return _prim_func([data], out)

@@ -1,0 +1,161 @@
+"""Matrix product with constant weights, packed as ``[col_blocks, inner, lanes]``.
+
+A tile of `rows` × `blocks` vectors stays in registers while the inner dimension passes; with one row the weights are
+read once, in order, and memory sets the pace.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tvm.tirx import PrimFunc, Stmt
+
+from edgec.compiler.kernels.compute import DenseSpec
+from edgec.compiler.kernels.conv2d import tiles
+from edgec.compiler.kernels.emit import (
+    Accumulators,
+    Expr,
+    broadcast,
+    const,
+    loop,
+    parallel,
+    seq,
+    vector_load,
+    vectorised,
+)
+from edgec.compiler.kernels.tail import Tail
+from edgec.targets.target import Target
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A candidate: rows and column blocks of the register tile, and into how many partial sums the product splits."""
+
+    rows: int
+    blocks: int
+    split: int = 1
+
+    def __str__(self) -> str:
+        return f"dense {self.rows}x{self.blocks}" + (f" split{self.split}" if self.split > 1 else "")
+
+
+def emit(spec: DenseSpec, tail: Tail, schedule: Schedule, threads: int) -> PrimFunc:
+    """The kernel for `schedule`."""
+    data, weight = tail.inputs
+    lanes = spec.lanes
+    column_blocks = -(-spec.cols // lanes)
+    row_tiles = tiles(spec.rows, schedule.rows)
+
+    def tile(b: Expr, first: Expr, rows: int, blocks: int) -> Stmt:
+        acc = Accumulators(rows * blocks * schedule.split, lanes, spec.dtype)
+
+        def step(k: Expr, part: int) -> list[Stmt]:
+            steps = []
+            for i in range(rows):
+                value = broadcast(data[first + const(i), k], lanes)
+                for j in range(blocks):
+                    at = (part * rows + i) * blocks + j
+                    vector = vector_load(weight, [b + const(j), k, 0], lanes)
+                    steps.append(acc.set(at, acc.get(at) + value * vector))
+            return steps
+
+        whole, rest = divmod(spec.inner, schedule.split)
+
+        def steps(k: Expr) -> Stmt:
+            at = k * const(schedule.split)
+            return seq([s for part in range(schedule.split) for s in step(at + const(part), part)])
+
+        body = [*acc.fill(0.0), loop(whole, steps, "k")] if whole else acc.fill(0.0)
+        for k in range(rest):
+            body += step(const(whole * schedule.split + k), k)
+        body += _join(acc, rows * blocks, schedule.split)
+        for i in range(rows):
+            for j in range(blocks):
+                body.append(
+                    _store(spec, tail, acc, i * blocks + j, first + const(i), b + const(j), j == blocks - 1)
+                )
+        return acc.allocate(body)
+
+    def columns(first_block: Expr, blocks: int) -> Stmt:
+        runs: list[tuple[int, int, int]] = []
+        for start, size in row_tiles:
+            if runs and runs[-1][1] == size:
+                runs[-1] = (runs[-1][0], size, runs[-1][2] + 1)
+            else:
+                runs.append((start, size, 1))
+        return seq(
+            [
+                loop(
+                    count,
+                    lambda t, start=start, size=size: tile(
+                        first_block, const(start) + t * const(size), size, blocks
+                    ),
+                    "row",
+                )
+                for start, size, count in runs
+            ]
+        )
+
+    # The last columns may not fill their block: that group is code of its own, with scalar stores at its end.
+    whole = spec.cols // (lanes * schedule.blocks)
+    parts: list[Stmt] = []
+    if whole:
+        parts.append(
+            parallel([whole], lambda g: columns(g * const(schedule.blocks), schedule.blocks), threads)
+        )
+    if column_blocks > whole * schedule.blocks:
+        parts.append(columns(const(whole * schedule.blocks), column_blocks - whole * schedule.blocks))
+    return tail.build(seq(parts))
+
+
+def _join(acc: Accumulators, count: int, split: int) -> list[Stmt]:
+    return [
+        acc.set(at, acc.get(at) + acc.get(part * count + at))
+        for part in range(1, split)
+        for at in range(count)
+    ]
+
+
+def _store(
+    spec: DenseSpec, tail: Tail, acc: Accumulators, at: int, row: Expr, block: Expr, last: bool
+) -> Stmt:
+    """Store a vector; past the last column nothing is written."""
+    lanes = spec.lanes
+    base = block * const(lanes)
+    rest = spec.cols % lanes
+    known = getattr(block, "value", None)
+    if last and rest and known is not None and int(known) == spec.cols // lanes:
+        return loop(rest, lambda lane: tail.store([row, base + lane], acc.element(at, lane)), "lane")
+    return vectorised(lanes, lambda lane: tail.store([row, base + lane], acc.element(at, lane)))
+
+
+def candidates(spec: DenseSpec, target: Target, threads: int) -> list[Schedule]:
+    """The schedules worth timing, best guess first."""
+    registers = target.vector_registers - 2
+    blocks = -(-spec.cols // spec.lanes)
+    found: list[tuple[float, Schedule]] = []
+    for wide in (1, 2, 3, 4, 6, 8):
+        if wide > blocks:
+            continue
+        for rows in sorted({max(size for _, size in tiles(spec.rows, r)) for r in (1, 2, 4, 6, 8, 12, 14)}):
+            if rows * wide + wide > registers:
+                continue
+            split = 1 if rows * wide >= 8 else min(4, max(1, 8 // (rows * wide)), spec.inner)
+            if rows * wide * split > registers:
+                split = 1
+            chains = rows * wide * split
+            passes = len(tiles(spec.rows, rows))
+            cycles = (
+                passes * max(rows * wide / 2, (rows + wide) / 2, 4.0 * rows * wide / chains) / (rows * wide)
+            )
+            groups = -(-blocks // wide)
+            found.append(
+                (
+                    cycles * spec.rows / passes * (-(-groups // threads) * threads / groups),
+                    Schedule(rows, wide, split),
+                )
+            )
+    found.sort(key=lambda pair: (pair[0], str(pair[1])))
+    return [schedule for _, schedule in found]

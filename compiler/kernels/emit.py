@@ -1,0 +1,118 @@
+"""Building loop nests as TIR statements: the vocabulary that the templates share.
+
+Templates write loops, not schedules: they decide every loop, tile and vector themselves, and accumulators are
+``local`` arrays at constant offsets, which LLVM keeps in registers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import tvm
+from tvm import tirx
+from tvm.tirx import AllocBuffer, Buffer, For, ForKind, SeqStmt, Stmt, Var
+
+Expr = tvm.ir.Expr
+Index = Expr | int
+INDEX = "int64"
+
+
+def const(value: int) -> Expr:
+    """An index constant."""
+    return tirx.IntImm(INDEX, value)
+
+
+def index(value: Index) -> Expr:
+    """`value` as an index expression."""
+    return const(value) if isinstance(value, int) else value
+
+
+def seq(statements: Sequence[Stmt]) -> Stmt:
+    """The statements one after the other."""
+    flat = list(statements)
+    return flat[0] if len(flat) == 1 else SeqStmt(flat)
+
+
+def loop(
+    extent: Index,
+    body: Callable[[Expr], Stmt],
+    name: str = "i",
+    kind: ForKind = ForKind.SERIAL,
+    start: Index = 0,
+) -> Stmt:
+    """``for name in [start, start + extent)``; a loop of one step is its body."""
+    if isinstance(extent, int) and extent == 1 and isinstance(start, int):
+        return body(const(start))
+    var = Var(name, INDEX)
+    return For(var, index(start), index(extent), kind, body(var))
+
+
+def parallel(extents: Sequence[int], body: Callable[..., Stmt], threads: int) -> Stmt:
+    """A loop over the product of `extents`, spread over the threads; `body` gets one index an extent.
+
+    With one thread (a kernel that is too small to gain) the loop is serial.
+    """
+    total = 1
+    for extent in extents:
+        total *= extent
+
+    def split(flat: Expr) -> Stmt:
+        indices: list[Expr] = []
+        rest = flat
+        for extent in reversed(extents[1:]):
+            indices.append(const(0) if extent == 1 else tirx.indexmod(rest, const(extent)))
+            rest = rest if extent == 1 else tirx.indexdiv(rest, const(extent))
+        indices.append(rest if extents[0] != 1 else const(0))
+        return body(*reversed(indices))
+
+    kind = ForKind.PARALLEL if threads > 1 and total > 1 else ForKind.SERIAL
+    return loop(total, split, "task", kind)
+
+
+def vector_load(buffer: Buffer, indices: Sequence[Index], lanes: int) -> Expr:
+    """`lanes` consecutive elements of `buffer` from `indices` on."""
+    return buffer.vload([index(i) for i in indices], f"{buffer_dtype(buffer)}x{lanes}")
+
+
+def buffer_dtype(buffer: Buffer) -> str:
+    """The element type of `buffer`."""
+    return str(buffer.ty.dtype.dtype)
+
+
+def broadcast(value: Expr, lanes: int) -> Expr:
+    """`value` in every lane of a vector."""
+    return tirx.Broadcast(value, lanes)
+
+
+class Accumulators:
+    """A tile of vector registers."""
+
+    def __init__(self, count: int, lanes: int, dtype: str = "float32") -> None:
+        self.count, self.lanes, self.dtype = count, lanes, dtype
+        self.buffer = tirx.decl_buffer((count * lanes,), dtype, "acc", scope="local")
+
+    def allocate(self, body: Sequence[Stmt]) -> Stmt:
+        """`body` with the registers at hand."""
+        return SeqStmt([AllocBuffer(self.buffer), *body])
+
+    def get(self, k: int) -> Expr:
+        """The vector in register `k`."""
+        return vector_load(self.buffer, [k * self.lanes], self.lanes)
+
+    def set(self, k: int, value: Expr) -> Stmt:
+        """Write register `k`."""
+        return self.buffer.vstore([const(k * self.lanes)], value)
+
+    def fill(self, value: float) -> list[Stmt]:
+        """Set all registers to `value`."""
+        vector = broadcast(tirx.const(value, self.dtype), self.lanes)
+        return [self.set(k, vector) for k in range(self.count)]
+
+    def element(self, k: int, lane: Expr) -> Expr:
+        """One lane of register `k`, for use inside a vectorised loop."""
+        return self.buffer[const(k * self.lanes) + lane]
+
+
+def vectorised(lanes: int, body: Callable[[Expr], Stmt]) -> Stmt:
+    """A loop over the lanes that becomes vector code."""
+    return loop(lanes, body, "lane", ForKind.VECTORIZED) if lanes > 1 else body(const(0))

@@ -1,0 +1,119 @@
+"""Which template makes which kernel: from a fused function to a workload with its candidates."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import tvm
+from tvm.tirx import PrimFunc
+
+from edgec.compiler.kernels import conv2d, dense, sliding
+from edgec.compiler.kernels.compute import ConvSpec, DenseSpec, PoolSpec, Spec, decode
+from edgec.compiler.kernels.tail import Tail, split_tail
+from edgec.targets.target import Target
+
+# Waking the thread pool costs some microseconds: a kernel of fewer operations, or elements moved, runs on one thread.
+PARALLEL_FLOPS = 200_000
+PARALLEL_ELEMENTS = 16_384
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A kernel to be made: what it computes and the schedules that can make it.
+
+    Attributes:
+        key: names template, version, specification, tail and threads; equal keys may share a winner.
+        kind: the operator, for reports.
+        flops: operations of one call; bytes: read and written by one call.
+        candidates: best guess first.
+        emit: makes the kernel of a candidate.
+    """
+
+    key: str
+    kind: str
+    flops: int
+    bytes: int
+    threads: int
+    candidates: tuple[Any, ...]
+    emit: Callable[[Any], PrimFunc]
+
+
+def buffer_bytes(func: PrimFunc) -> int:
+    """Bytes of all parameters of a kernel."""
+    total = 0
+    for param in func.params:
+        bits = int(tvm.DataType(str(param.ty.dtype.dtype)).bits)
+        total += math.prod(int(d) for d in param.ty.shape) * max(1, bits // 8)
+    return total
+
+
+def workload_of(
+    func: PrimFunc, anchor: str, ops: tuple[str, ...], target: Target, threads: int
+) -> Workload | None:
+    """The workload of a fused function; None when no template can make it."""
+    spec = decode(anchor)
+    tail = split_tail(func)
+    if tail is None or tail.output is not tail.params[-1] and not tail.output.same_as(tail.params[-1]):
+        return None
+    flops = _flops(spec)
+    size = buffer_bytes(func)
+    if flops < PARALLEL_FLOPS and size // 4 < PARALLEL_ELEMENTS:
+        threads = 1
+    made = _candidates(spec, tail, target, threads)
+    if made is None:
+        return None
+    kind, version, candidates, emit = made
+    extra = [str(tuple(int(d) for d in p.ty.shape)) for p in tail.params[len(tail.inputs) :]]
+    key = f"{kind}.v{version}|{anchor}|{'+'.join(ops)}|{','.join(extra)}|threads{threads}"
+    return Workload(key, kind, flops, size, threads, tuple(candidates), emit)
+
+
+def _flops(spec: Spec) -> int:
+    if isinstance(spec, ConvSpec):
+        return spec.flops
+    if isinstance(spec, DenseSpec):
+        return 2 * spec.rows * spec.inner * spec.cols
+    w = spec.window
+    return spec.batch * spec.blocks * spec.lanes * math.prod(w.out) * math.prod(w.kernel)
+
+
+def _candidates(
+    spec: Spec, tail: Tail, target: Target, threads: int
+) -> tuple[str, int, list[Any], Callable[[Any], PrimFunc]] | None:
+    if isinstance(spec, ConvSpec) and not spec.depthwise:
+        found = conv2d.candidates(spec, target, threads, flattens=_flattens(tail))
+        return "conv2d", conv2d.VERSION, found, lambda s: conv2d.emit(spec, tail, s, threads)
+    if isinstance(spec, ConvSpec | PoolSpec):
+        kind = "depthwise" if isinstance(spec, ConvSpec) else "pool"
+        return (
+            kind,
+            sliding.VERSION,
+            sliding.candidates(spec, target, threads),
+            lambda s: sliding.emit(spec, tail, s, threads),
+        )
+    if isinstance(spec, DenseSpec):
+        return (
+            "dense",
+            dense.VERSION,
+            dense.candidates(spec, target, threads),
+            lambda s: dense.emit(spec, tail, s, threads),
+        )
+    return None
+
+
+def _flattens(tail: Tail) -> bool:
+    """Whether the tail reads its other operands either at every pixel or at none.
+
+    Then a pixel's number can stand for its column: the address is the same.
+    """
+    out = [int(d) for d in tail.output.ty.shape]
+    for param in tail.params:
+        if any(param.same_as(operand) for operand in tail.inputs):
+            continue
+        shape = [int(d) for d in param.ty.shape]
+        if len(shape) == 5 and shape[2:4] != out[2:4] and shape[2:4] != [1, 1]:
+            return False
+    return len(out) == 5

@@ -1,0 +1,147 @@
+"""The minimal filtering algorithms F(m×m, 3×3): matrices, the transform of weights, straight-line transform code.
+
+Source: A. Lavin, S. Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016. A tile of ``m``×``m`` results
+comes from ``t``×``t`` inputs, ``t = m + 2``, through ``Aᵀ[(G g Gᵀ) ⊙ (Bᵀ d B)]A``. The matrices follow from the
+points at which the polynomials are evaluated (Cook and Toom): 0, infinity and pairs ±p. With pairs, the rows for p
+and −p share their even and odd halves, which is what the straight-line code does.
+
+Points other than Lavin's ±1, ±2 for m = 4 lower the error, at the same number of multiply-adds (B. Barabasz et al.,
+"Error Analysis and Improving the Accuracy of Winograd Convolution", ACM TOMS 2020, chooses points in this way).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.generic]
+Matrix = npt.NDArray[np.float64]
+
+# Pairs ±p of evaluation points for each tile size m.
+POINTS: dict[int, tuple[float, ...]] = {2: (1.0,), 4: (0.625, 1.5)}
+
+T = TypeVar("T")
+
+
+def tile_size(m: int) -> int:
+    """Rows (and columns) of the input tile, and of the transformed tile."""
+    return m + 2
+
+
+def weight_matrix(m: int) -> Matrix:
+    """G, ``[m + 2, 3]``; rows in the order 0, +p, −p for each pair, infinity."""
+    points = [0.0, *(sign * p for p in POINTS[m] for sign in (1.0, -1.0))]
+    rows = []
+    for p in points:
+        norm = np.prod([p - q for q in points if q != p])
+        rows.append([1.0 / norm, p / norm, p * p / norm])
+    return np.array([*rows, [0.0, 0.0, 1.0]])
+
+
+def input_matrix(m: int) -> Matrix:
+    """Bᵀ, ``[m + 2, m + 2]``."""
+    return _matrix_of(lambda d: input_transform(m, d, _Numbers()), tile_size(m))
+
+
+def output_matrix(m: int) -> Matrix:
+    """Aᵀ, ``[m, m + 2]``."""
+    return _matrix_of(lambda d: output_transform(m, d, _Numbers()), tile_size(m))
+
+
+def transform_weights(weight: Array, m: int, lanes: int) -> Array:
+    """OIHW weights ``[out, in, 3, 3]`` to ``[out_blocks, (m + 2)², in, lanes]``, missing channels as zero.
+
+    Computed in double precision and rounded once to the type of `weight`.
+    """
+    oc, ic, _, _ = weight.shape
+    matrix = weight_matrix(m)
+    done = np.einsum("ai,ocij,bj->ocab", matrix, weight.astype(np.float64), matrix, optimize=True)
+    t = tile_size(m)
+    blocks = -(-oc // lanes)
+    padded = np.zeros((blocks * lanes, ic, t * t), weight.dtype)
+    padded[:oc] = done.reshape(oc, ic, t * t)
+    return np.ascontiguousarray(padded.reshape(blocks, lanes, ic, t * t).transpose(0, 3, 2, 1))
+
+
+class Arithmetic:
+    """What straight-line code needs of its values; `name` gives a value that is used more than once a register."""
+
+    def name(self, value: T) -> T:
+        """Keep `value` for repeated use."""
+        return value
+
+    def scaled(self, factor: float, value: T) -> T:
+        """``factor × value``."""
+        raise TypeError(f"{type(self).__name__} cannot scale")
+
+
+class _Numbers(Arithmetic):
+    """Plain numbers and numpy arrays."""
+
+    def scaled(self, factor: float, value: T) -> T:
+        return factor * value  # type: ignore[operator, no-any-return]
+
+
+def input_transform(m: int, d: Sequence[T], arithmetic: Arithmetic) -> list[T]:
+    """``Bᵀ d`` for one column `d` of ``m + 2`` values."""
+    pairs = POINTS[m]
+    every = _even_polynomial(pairs)
+    made = [_combine(every, [d[2 * i] for i in range(len(every))], arithmetic)]
+    for p in pairs:
+        others = _even_polynomial([q for q in pairs if q != p])
+        even = arithmetic.name(_combine(others, [d[2 + 2 * i] for i in range(len(others))], arithmetic))
+        odd = arithmetic.name(
+            _combine([p * c for c in others], [d[1 + 2 * i] for i in range(len(others))], arithmetic)
+        )
+        made += [even + odd, even - odd]  # type: ignore[operator]
+    made.append(_combine(every, [d[1 + 2 * i] for i in range(len(every))], arithmetic))
+    return [arithmetic.name(value) for value in made]
+
+
+def output_transform(m: int, d: Sequence[T], arithmetic: Arithmetic) -> list[T]:
+    """``Aᵀ d`` for one column `d` of ``m + 2`` values."""
+    pairs = POINTS[m]
+    even = [arithmetic.name(d[1 + 2 * i] + d[2 + 2 * i]) for i in range(len(pairs))]  # type: ignore[operator]
+    odd = [arithmetic.name(d[1 + 2 * i] - d[2 + 2 * i]) for i in range(len(pairs))]  # type: ignore[operator]
+    made = []
+    for k in range(m):
+        halves, factors = (even, odd)[k % 2], [p**k for p in pairs]
+        if k == 0:
+            factors, halves = [1.0, *factors], [d[0], *halves]
+        if k == m - 1:
+            factors, halves = [1.0, *factors], [d[-1], *halves]
+        made.append(arithmetic.name(_combine(factors, halves, arithmetic)))
+    return made
+
+
+def _even_polynomial(pairs: Sequence[float]) -> list[float]:
+    """Coefficients, lowest first, of the product of (y − p²) over the pairs, y standing for x²."""
+    made = np.array([1.0])
+    for p in pairs:
+        made = np.convolve(made, [-p * p, 1.0])
+    return [float(c) for c in made]
+
+
+def _combine(factors: Sequence[float], values: Sequence[T], arithmetic: Arithmetic) -> T:
+    """The sum of ``factor × value``: those without a factor first, so that the others are multiply-adds."""
+    terms = sorted(
+        ((f, v) for f, v in zip(factors, values, strict=True) if f != 0.0), key=lambda term: term[0] != 1.0
+    )
+    factor, value = terms[0]
+    total = value if factor == 1.0 else arithmetic.scaled(factor, value)
+    for factor, value in terms[1:]:
+        if factor == 1.0:
+            total = total + value  # type: ignore[operator]
+        elif factor == -1.0:
+            total = total - value  # type: ignore[operator]
+        else:
+            total = total + arithmetic.scaled(factor, value)  # type: ignore[operator]
+    return total
+
+
+def _matrix_of(linear: Callable[[list[Matrix]], list[Matrix]], size: int) -> Matrix:
+    """The matrix of a linear map from `size` values."""
+    return np.stack(linear(list(np.eye(size))))

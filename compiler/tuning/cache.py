@@ -1,0 +1,92 @@
+"""Winners on disk: which schedule was fastest for a workload on a target.
+
+One small JSON file a workload, written to a name of its own and renamed: processes can share the folder, a crash
+leaves nothing half-written, and a file that cannot be read counts as absent.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from dataclasses import dataclass
+from functools import cache as memoise
+from importlib import resources
+from pathlib import Path
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Winner:
+    """The schedule chosen for a workload, by its text, and its time where it was measured."""
+
+    schedule: str
+    microseconds: float
+
+
+def default_folder() -> Path:
+    """``$EDGEC_CACHE``, else ``edgec/tuning`` in the user's cache folder."""
+    if "EDGEC_CACHE" in os.environ:
+        return Path(os.environ["EDGEC_CACHE"]) / "tuning"
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "edgec" / "tuning"
+
+
+class TuningCache:
+    """The winners of one target: the user's own, then those that ship with the package."""
+
+    def __init__(self, folder: Path | None, target_key: str) -> None:
+        self.folder = (folder or default_folder()) / _safe(target_key)
+        self.target_key = target_key
+
+    def get(self, key: str, effort: str) -> Winner | None:
+        """The winner for a workload found with at least `effort` (``fast`` or ``full``), if any."""
+        try:
+            entry = json.loads(self._path(key).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            entry = None
+        if isinstance(entry, dict) and entry.get("format") == FORMAT and entry.get("key") == key:
+            if effort != "full" or entry.get("effort") == "full":
+                return Winner(str(entry["schedule"]), float(entry["us"]))
+        shipped = _shipped().get(self.target_key, {}).get(key)
+        return Winner(str(shipped[0]), float(shipped[1])) if shipped and effort != "full" else None
+
+    def put(self, key: str, winner: Winner, effort: str) -> None:
+        """Keep a winner. A folder that cannot be written is left alone: the cache only saves time."""
+        entry = {
+            "format": FORMAT,
+            "key": key,
+            "schedule": winner.schedule,
+            "us": winner.microseconds,
+            "effort": effort,
+        }
+        path = self._path(key)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(dir=path.parent, prefix=".new-")
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                json.dump(entry, file, sort_keys=True)
+            Path(name).replace(path)
+        except OSError:
+            return
+
+    def _path(self, key: str) -> Path:
+        return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:40]}.json"
+
+
+def _safe(text: str) -> str:
+    return "".join(c if c.isalnum() or c in "-_." else "_" for c in text)
+
+
+@memoise
+def _shipped() -> dict[str, dict[str, list[object]]]:
+    folder = resources.files("edgec.compiler.tuning") / "shipped"
+    found: dict[str, dict[str, list[object]]] = {}
+    if not folder.is_dir():
+        return found
+    for entry in sorted(folder.iterdir(), key=lambda e: e.name):
+        if entry.name.endswith(".json"):
+            found.update(json.loads(entry.read_text(encoding="utf-8")))
+    return found

@@ -1,0 +1,83 @@
+"""Build candidates and time them in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import tvm
+from tvm.tirx import PrimFunc
+
+TOLERANCE = 1e-3  # between candidates, relative to the largest value: orders of summation differ
+
+
+@dataclass
+class Trial:
+    """A built candidate: how to run it, what it computed, its times so far in seconds a call."""
+
+    run: tvm.runtime.Module
+    output: np.ndarray
+    seconds: list[float]
+
+    @property
+    def best(self) -> float:
+        """The shortest time seen: noise only ever adds."""
+        return min(self.seconds)
+
+
+def random_arguments(func: PrimFunc) -> list[tvm.runtime.Tensor]:
+    """Tensors for a kernel's parameters: small normal numbers, the output zero."""
+    rng = np.random.default_rng(0)
+    made = []
+    for param in func.params:
+        shape = tuple(int(d) for d in param.ty.shape)
+        dtype = str(param.ty.dtype.dtype)
+        if dtype.startswith("float"):
+            array = rng.standard_normal(shape, dtype=np.float32).astype(dtype)
+        else:
+            array = rng.integers(0, 2, shape).astype(dtype)
+        made.append(tvm.runtime.tensor(array))
+    return made
+
+
+def build(func: PrimFunc, target: tvm.target.Target) -> tvm.runtime.Module:
+    """Machine code of one kernel, in memory.
+
+    Raises:
+        whatever TVM raises for a kernel that cannot be built (its exceptions have no common base).
+    """
+    named = func.with_attr("global_symbol", "kernel")
+    return tvm.tirx.build(tvm.IRModule({"kernel": named}), target=target)
+
+
+def try_out(module: tvm.runtime.Module, arguments: Sequence[tvm.runtime.Tensor]) -> Trial:
+    """Run a candidate once and keep what it computed."""
+    output = arguments[-1]
+    output.copyfrom(np.zeros(output.shape, str(output.dtype)))
+    module["kernel"](*arguments)
+    return Trial(module, output.numpy().copy(), [])
+
+
+def time_once(trial: Trial, arguments: Sequence[tvm.runtime.Tensor], budget_s: float) -> None:
+    """Add measurements of about `budget_s` in all to `trial`."""
+    device = tvm.cpu()
+    first = trial.run.time_evaluator("kernel", device, number=1, repeat=2)(*arguments)
+    single = max(min(first.results), 1e-7)
+    number = max(1, min(200, int(budget_s / 3 / single)))
+    timed = trial.run.time_evaluator("kernel", device, number=number, repeat=3)(*arguments)
+    trial.seconds += [float(t) for t in timed.results]
+
+
+def agreeing(outputs: Sequence[np.ndarray]) -> list[bool]:
+    """Which candidates computed what most of them computed."""
+    if not outputs:
+        return []
+    close = [[_close(a, b) for b in outputs] for a in outputs]
+    votes = [sum(row) for row in close]
+    return close[int(np.argmax(votes))]
+
+
+def _close(a: np.ndarray, b: np.ndarray) -> bool:
+    scale = float(np.max(np.abs(a), initial=1e-6))
+    return bool(np.all(np.isfinite(b)) and np.max(np.abs(a - b), initial=0.0) <= TOLERANCE * scale)
