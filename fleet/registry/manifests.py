@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -123,7 +124,7 @@ def _check_references(session: Session, repository: str, body: ManifestBody) -> 
             select(RepositoryBlob.digest, RepositoryBlob.size).where(
                 RepositoryBlob.repository == repository, RepositoryBlob.digest.in_(wanted)
             )
-        ).tuples()
+        ).tuples().all()
     )
     for item in blobs:
         if item.digest not in known:
@@ -172,6 +173,7 @@ def _record_version(
     row.config = config
     row.evidence = _json_blob(blobs, evidence) if evidence else {}
     row.report_digest = report.digest if report else ""
+    row.pushed_at = time.time()
     session.add(row)
 
 

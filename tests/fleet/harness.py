@@ -1,0 +1,255 @@
+"""A real server process, and devices that speak the real protocol with simulated inference."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import paho.mqtt.client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion
+
+from edgec.fleet.client import FleetClient
+from edgec.protocol.messages import (
+    DetectionData,
+    DetectionEvent,
+    FrameRef,
+    Health,
+    JobState,
+    JobUpdate,
+    ModelHealth,
+    ModelRef,
+    PendingJobs,
+    Phase,
+    Presence,
+    StageLatency,
+    Status,
+    StreamHealth,
+    decode,
+    encode,
+)
+from edgec.protocol.topics import Topics, parse
+from edgec.runtime.artifact import write_artifact
+from edgec.runtime.config import ArtifactConfig, TensorSpec
+
+
+def wait_for(condition: Callable[[], Any], timeout_s: float = 30.0, what: str = "") -> Any:
+    """Poll until ``condition`` is true; its value."""
+    end = time.monotonic() + timeout_s
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > end:
+            raise AssertionError(f"waited {timeout_s} s in vain for {what or condition}")
+        time.sleep(0.05)
+
+
+class FleetServer:
+    """``edgec fleet serve`` as a process on free ports."""
+
+    def __init__(self, data: Path, *flags: str) -> None:
+        self.data = data
+        self._flags = flags
+        self._starts = 0
+        self.process: subprocess.Popen[bytes]
+        self.info: dict[str, Any] = {}
+
+    def start(self, **ports: int) -> FleetServer:
+        self._starts += 1
+        ready = self.data.parent / f"{self.data.name}-ready-{self._starts}.json"
+        command = [sys.executable, "-m", "edgec.cli.main", "fleet", "serve", "--data", str(self.data)]
+        command += ["--port", str(ports.get("port", 0)), "--mqtt-port", str(ports.get("mqtt_port", 0))]
+        command += ["--ready-file", str(ready), "--json", *self._flags]
+        self.log = self.data.parent / f"{self.data.name}-{self._starts}.log"
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                command, stdout=log, stderr=log, env=os.environ | {"HOME": str(self.data.parent)}
+            )
+        wait_for(lambda: ready.exists() or self.process.poll() is not None, 60, "the server to be ready")
+        assert self.process.poll() is None, self.log.read_text()
+        self.info = json.loads(ready.read_text())
+        return self
+
+    def restart(self) -> None:
+        """Start again on the same ports."""
+        self.start(port=self.info["port"], mqtt_port=self.info["mqtt_port"])
+
+    def stop(self) -> int:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(30)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait(30)
+
+    @property
+    def url(self) -> str:
+        return str(self.info["url"])
+
+    @property
+    def token(self) -> str:
+        return Path(self.info["admin_token_file"]).read_text().strip()
+
+    def client(self, token: str | None = None) -> FleetClient:
+        return FleetClient(self.url, token or self.token)
+
+    def enroll(self, name: str, target: str = "x86-64-v3", **labels: str) -> dict[str, Any]:
+        with self.client() as client:
+            secret = client.post("/enroll-tokens", {"uses": 1})["token"]
+        body = {"token": secret, "device": name, "target": target, "labels": labels}
+        answer = httpx.post(f"{self.url}/api/v1/enroll", json=body)
+        assert answer.status_code == 201, answer.text
+        return dict(answer.json())
+
+
+class SimDevice:
+    """A device: presence with last will, health, events, and jobs that it carries out at once.
+
+    ``outcome`` decides how an update job ends.
+    """
+
+    def __init__(self, access: dict[str, Any], target: str = "x86-64-v3") -> None:
+        self.access = access
+        self.name = access["device"]
+        self.topics = Topics(access["fleet"], self.name)
+        self.target = target
+        self.boot = uuid.uuid4().hex
+        self.seq = 1
+        self.running = {"model": "", "version": "", "digest": None}
+        self.outcome: Callable[[dict[str, Any]], JobState] = lambda _document: JobState.SUCCEEDED
+        self.jobs_done: list[tuple[str, JobState]] = []
+        self.received: list[tuple[str, bytes]] = []
+        self.connected = threading.Event()
+        self.refused = ""
+        self._sequence = 0
+        self._seen: set[str] = set()
+        client = mqtt.Client(CallbackAPIVersion.VERSION2, f"edgec-{access['fleet']}-{self.name}")
+        client.username_pw_set(access["mqtt"]["username"], access["mqtt"]["password"])
+        client.on_connect = self._on_connect
+        client.on_message = self._on_message
+        client.reconnect_delay_set(1, 2)
+        self.mqtt = client
+
+    def start(self) -> SimDevice:
+        self.mqtt.will_set(self.topics.status, self._status(Presence.OFFLINE), 1, True)
+        self.mqtt.connect(self.access["mqtt"]["host"], self.access["mqtt"]["port"], 30)
+        self.mqtt.loop_start()
+        assert self.connected.wait(15), self.refused
+        return self
+
+    def stop(self) -> None:
+        if self.mqtt.is_connected():
+            self.mqtt.publish(self.topics.status, self._status(Presence.STOPPED), 1, True).wait_for_publish(
+                10
+            )
+        self.mqtt.disconnect()
+        self.mqtt.loop_stop()
+
+    def _status(self, state: Presence) -> bytes:
+        return encode(
+            Status(
+                state=state, boot_id=self.boot, session_seq=self.seq, target=self.target, agent_version="9"
+            )
+        )
+
+    def _on_connect(self, client: mqtt.Client, _data: Any, _flags: Any, reason: Any, _props: Any) -> None:
+        if reason.is_failure:
+            self.refused = str(reason)
+            return
+        client.subscribe([(name, 1) for name in self.topics.subscriptions()])
+        client.publish(self.topics.status, self._status(Presence.ONLINE), 1, True)
+        self.send_health()
+        self.connected.set()
+
+    def _on_message(self, client: mqtt.Client, _data: Any, message: mqtt.MQTTMessage) -> None:
+        self.received.append((message.topic, message.payload))
+        if parse(message.topic).kind != "jobs/notify":
+            return
+        for job in decode(PendingJobs, message.payload).executions:
+            if job.job_id in self._seen:
+                continue
+            self._seen.add(job.job_id)
+            self._update(job.job_id, JobState.IN_PROGRESS)
+            end = self.outcome(dict(job.document))
+            if end is JobState.IN_PROGRESS:
+                continue
+            if end is JobState.SUCCEEDED and job.document["operation"] == "update":
+                document = job.document
+                self.running = {
+                    "model": document["model"], "version": document["version"], "digest": document["manifest_digest"]
+                }  # fmt: skip
+            self._update(job.job_id, end)
+            self.jobs_done.append((job.job_id, end))
+            self.send_health()
+
+    def _update(self, job_id: str, state: JobState) -> None:
+        update = JobUpdate(state=state, details={"message": f"simulated {state.value}"})
+        self.mqtt.publish(self.topics.job_update(job_id), encode(update), 1)
+
+    def send_health(self, **numbers: Any) -> mqtt.MQTTMessageInfo:
+        latency = StageLatency(p50_ms=numbers.pop("latency_ms", 8.0), p99_ms=numbers.pop("p99_ms", 100.0))
+        stream = StreamHealth(name="cam", state="running", model="m", fps=numbers.pop("fps", 24.5), latency={"total": latency},
+                              processed=100, captured=102, dropped=2)  # fmt: skip
+        models = []
+        if self.running["model"]:
+            models = [ModelHealth(slot="m", name=self.running["model"], version=self.running["version"], state="running",
+                                  manifest_digest=self.running["digest"], **numbers)]  # fmt: skip
+        health = Health(boot_id=self.boot, session_seq=self.seq, time=datetime.now(UTC), target=self.target,
+                        streams=[stream], models=models, cpu_percent=55.0, memory_bytes=2**28, temperature_c=61.0)  # fmt: skip
+        return self.mqtt.publish(self.topics.health, encode(health), 1)
+
+    def event(self, label: str = "person", event_id: str | None = None) -> tuple[str, bytes]:
+        """Topic and payload of a detection."""
+        self._sequence += 1
+        now = datetime.now(UTC)
+        data = DetectionData(
+            phase=Phase.NEW, track_id=f"t{self._sequence}", label=label, class_id=1, score=0.83, box=(10, 20, 110, 220),
+            started_at=now, frame=FrameRef(number=self._sequence, width=640, height=480, captured_at=now),
+            model=ModelRef(name=str(self.running["model"]), version=str(self.running["version"])),
+        )  # fmt: skip
+        event = DetectionEvent.of(
+            data, source=f"/edgec/{self.topics.fleet}/{self.name}/cam", event_id=event_id or uuid.uuid4().hex,
+            sequence=self._sequence, time=now,
+        )  # fmt: skip
+        return self.topics.events("cam"), encode(event)
+
+    def send_event(self, label: str = "person", event_id: str | None = None) -> mqtt.MQTTMessageInfo:
+        topic, payload = self.event(label, event_id)
+        return self.mqtt.publish(topic, payload, 1)
+
+
+def make_artifact(path: Path, name: str = "detector", version: str = "1", target: str = "x86-64-v3") -> str:
+    """An artifact in the right form, with code that nobody runs here; its digest."""
+    features = {"x86-64-v3": ("avx2", "fma"), "rpi5": ("asimd",)}.get(target, ())
+    config = ArtifactConfig(
+        name=name, version=version, target=target, arch="aarch64" if target.startswith("rpi") else "x86_64",
+        required_features=features,
+        inputs=(TensorSpec(name="x", safe_name="x", shape=(1, 4), dtype="float32"),),
+        outputs=(TensorSpec(name="y", safe_name="y", shape=(1, 4), dtype="float32"),),
+    )  # fmt: skip
+    random = np.random.default_rng(len(name) + len(version))
+    weights = {"w": random.normal(size=(64, 1024)).astype(np.float32)}
+    evidence = {
+        "accuracy": {"max_abs_error": 1.5e-6, "passed": True},
+        "speed": {"median_ms": 4.2, "onnxruntime_ms": 6.3},
+    }
+    report = (
+        f"<html><body><h1>Report of {name} {version}</h1><script>document.title='x'</script></body></html>"
+    )
+    return write_artifact(
+        path, config=config, code=b"\x7fELF" + version.encode() * 100, weights=weights, evidence=evidence,
+        report_html=report,
+    )  # fmt: skip
