@@ -130,7 +130,9 @@ def show(result: CompileResult) -> None:
     if evidence["verified"]:
         worst = max(evidence["outputs"], key=lambda o: o["max_rel"], default=None)
         error = f", largest error {worst['max_abs']:.1e} ({worst['max_rel']:.0e} relative)" if worst else ""
-        out.print(f"  [green]equals[/] {evidence['reference']}{error}, run on {evidence['where']}")
+        out.print(
+            f"  [green]equals[/] {evidence['reference']}{error}, run on {evidence['where']}", soft_wrap=True
+        )
     else:
         out.print(f"  [yellow]not verified[/]: {evidence.get('reason', 'outputs differ')}")
     for side, t in (evidence.get("latency") or {}).items():

@@ -17,7 +17,11 @@ from edgec.compiler.options import CompileOptions
 from edgec.compiler.verify.emulator import default_root
 from edgec.targets import Target, machine_arch
 
-RUNTIME_LIBRARIES = {"libtvm_ffi.so": "tvm_ffi", "libtvm_runtime.so": "tvm"}
+RUNTIME_LIBRARIES = {
+    "libtvm_ffi.so": "tvm_ffi",
+    "libtvm_runtime.so": "tvm",
+    "libtvm_runtime_extra.so": "tvm",
+}
 
 
 def artifact_name(path: Path) -> str:
@@ -112,12 +116,12 @@ def runtime_libraries(arch: str) -> dict[str, bytes]:
         import importlib.util
 
         folders = []
-        for package in RUNTIME_LIBRARIES.values():
+        for package in sorted(set(RUNTIME_LIBRARIES.values())):
             spec = importlib.util.find_spec(package)
             folders += [Path(place) for place in (spec.submodule_search_locations or [])] if spec else []
     else:
         root = default_root(arch) / "site-packages"
-        folders = [root / package for package in RUNTIME_LIBRARIES.values()]
+        folders = [root / package for package in sorted(set(RUNTIME_LIBRARIES.values()))]
     found: dict[str, bytes] = {}
     for library in RUNTIME_LIBRARIES:
         files = [file for folder in folders for file in sorted(folder.rglob(library))]
