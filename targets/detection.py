@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edgec.targets.errors import UnknownTarget
+from edgec.targets.hwcap import arm64_features
 from edgec.targets.target import Target
 
 _ARCHITECTURES = {"amd64": "x86_64", "x64": "x86_64", "arm64": "aarch64"}
@@ -27,6 +28,8 @@ def machine_arch() -> str:
 @cache
 def machine_features() -> frozenset[str]:
     """The instruction-set features that every core of this machine has (names as in ``/proc/cpuinfo``)."""
+    if machine_arch() == "aarch64":
+        return _with_synonyms(arm64_features())
     try:
         return parse_cpuinfo(Path("/proc/cpuinfo").read_text(encoding="utf-8"))
     except OSError:
@@ -41,7 +44,10 @@ def parse_cpuinfo(text: str) -> frozenset[str]:
         if key.strip().lower() in ("flags", "features"):
             flags = frozenset(value.split())
             common = flags if common is None else common & flags
-    found = common or frozenset()
+    return _with_synonyms(common or frozenset())
+
+
+def _with_synonyms(found: frozenset[str]) -> frozenset[str]:
     return found | {synonym for name, synonym in _ARM_SYNONYMS.items() if name in found}
 
 

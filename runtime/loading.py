@@ -1,0 +1,123 @@
+"""Load an artifact: first every check, then its code.
+
+Before a byte of code is mapped, digests, format version, runtime ABI, architecture, instruction-set
+features and C library have been checked. What was checked is what is loaded: the code is read once,
+hashed, and loaded from memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from edgec.runtime import oci
+from edgec.runtime.artifact import Artifact
+from edgec.runtime.config import RUNTIME_ABI, ArtifactConfig
+from edgec.runtime.errors import ArtifactError, IncompatibleDevice
+from edgec.runtime.library import check_ffi, ensure_runtime
+from edgec.runtime.model import Model
+from edgec.runtime.native import NativeFunction, check_code, little_endian, load_code
+from edgec.runtime.segments import Whole, in_parts
+from edgec.runtime.threads import Threading
+from edgec.runtime.weights import Weight
+from edgec.targets.detection import machine_arch, machine_features, machine_glibc
+
+
+def load(
+    path: str | Path,
+    *,
+    digest: str | None = None,
+    threads: int | None = None,
+    affinity: Sequence[int] | None = None,
+) -> Model:
+    """Load a compiled model for running on this machine.
+
+    Args:
+        path: an ``.edge`` file, or an OCI image layout folder.
+        digest: the manifest digest (``sha256:…``) that it must have; chooses one in a folder with several.
+        threads: how many to run on; None takes all cores that this process may use. See
+            :mod:`edgec.runtime.threads`.
+        affinity: numbers of the cores to pin the threads to; None lets them float.
+
+    Raises:
+        ArtifactError: not an artifact, cut short, altered, or of another format version.
+        IncompatibleDevice: this machine lacks something that the artifact needs.
+        InputError: a thread count or a core that does not exist.
+    """
+    artifact = Artifact.open(path, digest=digest)
+    check_device(artifact.config)
+    wanted = Threading.of(threads or artifact.config.threads, affinity)
+    artifact.verify_digests(skip=(oci.CODE_TYPE,))
+    code = artifact.code()
+    check_code(code, artifact.config)
+    weights = artifact.weights()
+    ensure_runtime(lambda name: _bundled(artifact, name))
+    module = load_code(code)
+    config = artifact.config
+    engine: Whole | NativeFunction
+    if config.segments:
+        engine = in_parts(artifact, module, weights, wanted)
+    else:
+        engine = NativeFunction(module, config.entry, ordered(weights, config.weights), config.inputs)
+    return Model(artifact, engine, wanted)
+
+
+def ordered(weights: dict[str, Weight], names: Sequence[str]) -> list[Weight]:
+    """The weights of these names, in this order.
+
+    Raises:
+        ArtifactError: one is not there.
+    """
+    missing = [name for name in names if name not in weights]
+    if missing:
+        raise ArtifactError(f"the artifact's weights lack {missing[0]!r}")
+    return [weights[name] for name in names]
+
+
+def check_device(config: ArtifactConfig) -> None:
+    """Check that this machine can run the artifact, from its config alone: for a device before it downloads.
+
+    Raises:
+        IncompatibleDevice: it cannot; the message says what the artifact needs and what there is here.
+    """
+    what = f"{config.name} {config.version} was compiled for {config.target}"
+    arch = machine_arch()
+    if config.arch != arch:
+        raise IncompatibleDevice(f"{what} ({config.arch}); this machine is {arch}")
+    if config.device_kind != "cpu":
+        raise IncompatibleDevice(f"{what}, a {config.device_kind} device; this runtime drives CPUs only")
+    if not little_endian():
+        raise IncompatibleDevice(f"{what}; its weights are little-endian and this machine is not")
+    if config.runtime_abi != RUNTIME_ABI:
+        raise IncompatibleDevice(
+            f"{what} with runtime ABI {config.runtime_abi}; this edgec has {RUNTIME_ABI}: "
+            "compile the model again, or install the edgec that it was compiled with"
+        )
+    missing = sorted(set(config.required_features) - machine_features())
+    if missing:
+        raise IncompatibleDevice(
+            f"{what}, which has {', '.join(missing)}; this machine's processor has not: "
+            "compile for the target that `edgec targets detect` names here"
+        )
+    _check_glibc(config, what)
+    check_ffi()
+
+
+def _check_glibc(config: ArtifactConfig, what: str) -> None:
+    if config.min_glibc is None:
+        return
+    found = machine_glibc()
+    if found is None:
+        raise IncompatibleDevice(
+            f"{what}, which needs glibc {config.min_glibc}; this system has another C library"
+        )
+    major, minor = (int(part) for part in config.min_glibc.split(".")[:2])
+    if found < (major, minor):
+        raise IncompatibleDevice(
+            f"{what}, which needs glibc {config.min_glibc}; this system has glibc {found[0]}.{found[1]}"
+        )
+
+
+def _bundled(artifact: Artifact, name: str) -> bytes | None:
+    layer = artifact.bundled().get(name)
+    return None if layer is None else artifact.read(layer)

@@ -1,0 +1,143 @@
+"""A loaded model: ``run`` on arrays, ``predict`` on frames and sounds, ``profile`` by layer."""
+
+from __future__ import annotations
+
+import atexit
+import weakref
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from edgec.runtime import threads as thread_pool
+from edgec.runtime.artifact import Artifact
+from edgec.runtime.card import ModelCard
+from edgec.runtime.config import ArtifactConfig, TensorSpec
+from edgec.runtime.errors import InputError
+from edgec.runtime.native import Array, NativeFunction
+from edgec.runtime.profiling import LayerTime, profile
+from edgec.runtime.segments import Whole
+from edgec.runtime.threads import Threading
+
+_alive: weakref.WeakSet[Model] = weakref.WeakSet()
+
+
+class Model:
+    """A model that is ready to run; made by :func:`edgec.runtime.load`.
+
+    Safe to use from several threads at once: each call has a virtual machine of its own. What ``run`` returns
+    belongs to the caller and stays valid after :meth:`close`.
+    """
+
+    def __init__(self, artifact: Artifact, engine: NativeFunction | Whole, threading: Threading) -> None:
+        self.artifact = artifact
+        self.config: ArtifactConfig = artifact.config
+        self.inputs: tuple[TensorSpec, ...] = artifact.config.inputs
+        self.outputs: tuple[TensorSpec, ...] = artifact.config.outputs
+        self.manifest_digest = artifact.manifest_digest
+        self.card: ModelCard | None = artifact.card()
+        self._threading = threading
+        self._engine: NativeFunction | Whole | None = engine
+        self._expected = [(spec.name, spec.shape, np.dtype(spec.dtype)) for spec in self.inputs]
+        self._names = [spec.name for spec in self.outputs]
+        _alive.add(self)
+
+    @property
+    def threads(self) -> int:
+        """The number of threads that a call runs on."""
+        return self._threading.threads
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Run once on arrays.
+
+        Args:
+            inputs: an array for every input, by the source model's names, of the shapes and dtypes in
+            ``inputs``.
+
+        Returns:
+            the outputs by the source model's names: new arrays, the caller's own.
+
+        Raises:
+            InputError: a name, shape or dtype does not fit, or the model is closed.
+        """
+        arrays = []
+        try:
+            for name, shape, dtype in self._expected:
+                array = inputs[name]
+                if array.shape != shape or array.dtype != dtype:
+                    raise self._misfit(inputs)
+                arrays.append(array)
+        except (KeyError, AttributeError, TypeError):
+            raise self._misfit(inputs) from None
+        if len(inputs) != len(arrays):
+            raise self._misfit(inputs)
+        return dict(zip(self._names, self.call(arrays), strict=True))
+
+    def call(self, arrays: list[Array]) -> list[Array]:
+        """Run on arrays that are known to fit, in the order of ``inputs``; outputs in the order of
+        ``outputs``.
+
+        Raises:
+            InputError: the model is closed.
+        """
+        engine = self._engine
+        if engine is None:
+            raise InputError(f"the model {self.config.name} has been closed")
+        thread_pool.use(self._threading)
+        return engine(arrays)
+
+    def _misfit(self, inputs: Any) -> InputError:  # noqa: ANN401 - whatever the caller passed
+        """Say what is wrong with ``inputs``, and what was expected."""
+        expected = ", ".join(str(spec) for spec in self.inputs)
+        if not isinstance(inputs, Mapping):
+            return InputError(f"inputs must be a dict of arrays ({expected}), not {type(inputs).__name__}")
+        names = [name for name, _, _ in self._expected]
+        if unknown := [name for name in inputs if name not in names]:
+            return InputError(f"{self.config.name} has no input {unknown[0]!r}; it takes {expected}")
+        if missing := [name for name in names if name not in inputs]:
+            return InputError(f"input {missing[0]!r} of {self.config.name} is missing; it takes {expected}")
+        for spec in self.inputs:
+            array = inputs[spec.name]
+            if not isinstance(array, np.ndarray):
+                return InputError(f"input {spec} must be a numpy array, not {type(array).__name__}")
+            if array.shape != spec.shape or array.dtype != np.dtype(spec.dtype):
+                return InputError(f"input {spec} was given as {array.dtype}{list(array.shape)}")
+        return InputError(f"the inputs of {self.config.name} do not fit; it takes {expected}")
+
+    def profile(self, inputs: Mapping[str, Array], repeats: int = 20) -> list[LayerTime]:
+        """Time per compiled kernel, in the order of a run, with the source nodes that each computes.
+
+        Args:
+            inputs: as for :meth:`run`.
+            repeats: runs to take the median of, after one to warm up.
+
+        Raises:
+            InputError: as :meth:`run`.
+        """
+        self.run(inputs)
+        if self._engine is None:
+            raise InputError(f"the model {self.config.name} has been closed")
+        arrays = [inputs[spec.name] for spec in self.inputs]
+        return profile(self._engine, self.config, arrays, repeats)
+
+    def close(self) -> None:
+        """Let the code and the weights go. Outputs that the caller still has stay valid."""
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            engine.close()
+
+    def __enter__(self) -> Model:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+@atexit.register
+def _close_all() -> None:
+    # Virtual machines must be gone before the interpreter tears down the libraries under them.
+    for model in list(_alive):
+        model.close()

@@ -1,0 +1,224 @@
+"""Compiled functions: loading them, binding their weights, calling them from any thread.
+
+A virtual machine of TVM keeps the state of a call, so a call needs one for itself. A function here owns
+as many as there were calls at the same time, and takes a free one for each call.
+"""
+
+from __future__ import annotations
+
+import struct
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgec.runtime.config import ArtifactConfig, TensorSpec
+from edgec.runtime.errors import ArtifactError, IncompatibleDevice
+from edgec.runtime.library import Handle, code_in_memory, global_function
+from edgec.runtime.weights import ALIGNMENT, Weight
+
+Array = npt.NDArray[Any]
+
+_CPU, _POOLED = 1, 2
+# Up to this size (bytes) an input is copied into the call's own buffer: cheaper than wrapping the
+# caller's array.
+_SMALL = 16384
+_ELF_MACHINES = {62: "x86_64", 183: "aarch64", 40: "arm", 243: "riscv64"}
+
+
+def empty_aligned(shape: Sequence[int], dtype: npt.DTypeLike) -> Array:
+    """A new array whose first element lies at a 64-byte boundary, as compiled kernels want it (numpy gives
+    16).
+    """
+    kind = np.dtype(dtype)
+    size = int(np.prod(shape, dtype=np.int64)) * kind.itemsize
+    block = np.empty(size + ALIGNMENT, np.uint8)
+    start = -block.ctypes.data % ALIGNMENT
+    return block[start : start + size].view(kind).reshape(shape)
+
+
+def check_code(code: bytes, config: ArtifactConfig) -> None:
+    """Refuse code that is no shared library of the architecture that the config names.
+
+    Raises:
+        ArtifactError: the config and the code do not belong together.
+    """
+    if code[:4] != b"\x7fELF" or len(code) < 20:
+        raise ArtifactError("the artifact's code is no shared library")
+    (machine,) = struct.unpack_from("<H", code, 18)
+    found = _ELF_MACHINES.get(machine, f"ELF machine {machine}")
+    if found != config.arch:
+        raise ArtifactError(f"the artifact says it is for {config.arch}, but its code is for {found}")
+
+
+def load_code(code: bytes) -> Handle:
+    """Load a compiled library. From here on its code can run.
+
+    Raises:
+        IncompatibleDevice: the dynamic linker or the TVM runtime refuses it.
+    """
+    import tvm_ffi
+
+    with code_in_memory(code, "model.so") as path:
+        try:
+            return tvm_ffi.load_module(str(path))
+        except (RuntimeError, OSError) as error:
+            reason = str(error).strip().splitlines()[-1] if str(error).strip() else "no reason given"
+            raise IncompatibleDevice(
+                f"the compiled code cannot be loaded on this machine: {reason}"
+            ) from error
+
+
+def tensor_of(weight: Weight) -> Handle:
+    """The weight as TVM sees it: the same memory, not a copy."""
+    import tvm_ffi
+
+    tensor = tvm_ffi.from_dlpack(weight.array)
+    if weight.dtype == "bfloat16":
+        shape = tvm_ffi.Shape(weight.array.shape)
+        return global_function("runtime.TVMTensorCreateView")(tensor, shape, tvm_ffi.dtype("bfloat16"), 0)
+    return tensor
+
+
+class _Slot:
+    """One virtual machine with the function bound to its weights, and buffers for its small inputs."""
+
+    __slots__ = ("buffers", "call", "tensors", "vm")
+
+    def __init__(
+        self,
+        vm: Handle,
+        call: Callable[..., Any],
+        specs: Sequence[TensorSpec | None],
+    ) -> None:
+        import tvm_ffi
+
+        self.vm = vm
+        self.call = call
+        self.buffers: list[Array | None] = []
+        self.tensors: list[Any] = []
+        for spec in specs:
+            buffer = None
+            if spec is not None:
+                size = int(np.prod(spec.shape, dtype=np.int64)) * np.dtype(spec.dtype).itemsize
+                buffer = empty_aligned(spec.shape, spec.dtype) if 0 < size <= _SMALL else None
+            self.buffers.append(buffer)
+            self.tensors.append(None if buffer is None else tvm_ffi.from_dlpack(buffer))
+
+
+class NativeFunction:
+    """A function of the compiled library with its weights bound; calls may come from several threads at a
+    time.
+    """
+
+    def __init__(
+        self,
+        module: Handle,
+        name: str,
+        weights: Sequence[Weight],
+        inputs: Sequence[TensorSpec | None],
+    ) -> None:
+        import tvm_ffi
+
+        self.name = name
+        self._module = module
+        self._weights = [tensor_of(weight) for weight in weights]
+        self._specs = tuple(inputs)
+        self._from_dlpack = tvm_ffi.from_dlpack
+        self._tensor_type = tvm_ffi.Tensor
+        self._aliases: bool | None = None
+        self._free: list[_Slot] = [self._new_slot()]
+
+    def _new_slot(self) -> _Slot:
+        vm = self.new_vm()
+        # Binding the weights once means that a call passes its inputs only.
+        vm["save_function"](self.name, "edgec.bound", True, *self._weights)
+        return _Slot(vm, vm["edgec.bound"], self._specs)
+
+    def new_vm(self) -> Handle:
+        """A virtual machine of its own over the same code."""
+        vm = self._module["vm_load_executable"]()
+        vm["vm_initialization"](_CPU, 0, _POOLED)
+        return vm
+
+    @property
+    def weights(self) -> list[Any]:
+        """The weights as tensors, in call order."""
+        return self._weights
+
+    def __call__(self, arrays: Sequence[Array]) -> list[Array]:
+        """Run on contiguous arrays of the right shapes and dtypes; the results are new arrays of the
+        caller's.
+        """
+        try:
+            slot = self._free.pop()
+        except IndexError:
+            slot = self._new_slot()
+        arguments = slot.tensors.copy()
+        for position, buffer in enumerate(slot.buffers):
+            if buffer is None:
+                arguments[position] = self._wrap(arrays[position])
+            else:
+                buffer[...] = arrays[position]
+        result = slot.call(*arguments)
+        if isinstance(result, self._tensor_type):
+            outputs = [np.from_dlpack(result)]
+        else:
+            outputs = [np.from_dlpack(item) for item in result]
+        if self._aliases is not False:
+            outputs = self._unshared(outputs, arguments)
+        self._free.append(slot)
+        return outputs
+
+    def _wrap(self, array: Array) -> Handle:
+        """The array as TVM sees it: as it is if it lies right, else a copy that does."""
+        if array.size:
+            try:
+                return self._from_dlpack(array, require_alignment=ALIGNMENT, require_contiguous=True)
+            except (RuntimeError, BufferError):  # not aligned, not contiguous, or read-only
+                copy = empty_aligned(array.shape, array.dtype)
+                copy[...] = array
+                return self._from_dlpack(copy)
+        return self._from_dlpack(array)
+
+    def wrap_all(self, arrays: Sequence[Array]) -> list[Any]:
+        """The arrays as TVM sees them."""
+        return [self._wrap(array) for array in arrays]
+
+    def _unshared(self, outputs: list[Array], arguments: list[Any]) -> list[Array]:
+        """Copy the outputs that lie in an input, in a weight or in each other (a graph that hands one
+        through).
+
+        Whether a function does so does not change from call to call, so the first call finds out.
+        """
+        ranges = [_range(np.from_dlpack(tensor)) for tensor in arguments if tensor is not None]
+        for tensor in self._weights:
+            if str(tensor.dtype) != "bfloat16":
+                ranges.append(_range(np.from_dlpack(tensor)))
+        found, unshared = False, []
+        for output in outputs:
+            begin, end = _range(output)
+            shared = any(begin < last and first < end for first, last in ranges)
+            found = found or shared
+            unshared.append(output.copy() if shared else output)
+            ranges.append((begin, end))
+        self._aliases = found
+        return unshared
+
+    def close(self) -> None:
+        """Drop the virtual machines and the code; a call under way keeps its own until it ends."""
+        self._free.clear()
+        self._weights = []
+        self._module = None
+
+
+def _range(array: Array) -> tuple[int, int]:
+    start = array.ctypes.data
+    return start, start + array.nbytes
+
+
+def little_endian() -> bool:
+    """Whether this machine has the byte order of the artifact's weights."""
+    return sys.byteorder == "little"

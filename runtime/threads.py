@@ -1,0 +1,97 @@
+"""How many threads a model runs on, and on which cores.
+
+TVM has one pool of workers for each thread that calls it, not one for each model. So the setting belongs
+to the pair of model and calling thread: before a call the pool of the calling thread is set to what the
+model wants, if the last model that ran there wanted something else. Workers are created once per calling
+thread, one for each core that it may use; a model uses as many of them as it asks for.
+
+Without ``affinity`` threads float over all cores that the process may use (TVM's default pins them to
+cores 0, 1, …, which makes two processes fight for the same ones). With it, worker *i* is pinned to the
+*i*-th core named, and the calling thread, which does a worker's share, stays on those cores.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from edgec.runtime.errors import InputError
+from edgec.runtime.library import global_function
+
+_FLOATING, _PINNED = -3, -2  # TVM's kSpecifyThreadShareAllCore and kSpecifyOneCorePerThread
+
+
+class _OfThread(threading.local):
+    current: Threading | None = None
+    cores: tuple[int, ...] | None = None  # where it may run, before any pinning; set when its pool is made
+
+
+_thread = _OfThread()
+_configure: Callable[..., Any] | None = None
+
+
+def _usable_cores() -> tuple[int, ...]:
+    return _thread.cores or tuple(sorted(os.sched_getaffinity(0)))
+
+
+@dataclass(frozen=True)
+class Threading:
+    """What a model wants of the pool: the number of threads, and the cores to run on (all, when not
+    pinned).
+    """
+
+    threads: int
+    cores: tuple[int, ...]
+    pinned: bool
+
+    @staticmethod
+    def of(threads: int | None, affinity: Sequence[int] | None) -> Threading:
+        """Check what the caller asked for against the cores that this thread may use.
+
+        ``threads`` is cut to that number of cores: more workers than cores only wait for each other.
+
+        Raises:
+            InputError: no thread at all, or a core that the process may not use.
+        """
+        usable = _usable_cores()
+        if threads is not None and threads < 1:
+            raise InputError(f"threads must be 1 or more, not {threads}")
+        if affinity is None:
+            return Threading(min(threads or len(usable), len(usable)), usable, False)
+        cores = tuple(affinity)
+        if not cores or not set(cores) <= set(usable):
+            raise InputError(f"affinity must name cores among {list(usable)}, not {list(cores)}")
+        return Threading(min(threads or len(cores), len(cores)), cores, True)
+
+
+def use(wanted: Threading) -> None:
+    """Make the calling thread's pool what ``wanted`` says; costs nothing when it is already."""
+    if _thread.current is not wanted:
+        _apply(wanted)
+
+
+def _apply(wanted: Threading) -> None:
+    global _configure
+    if _thread.current == wanted:
+        _thread.current = wanted
+        return
+    if _configure is None:
+        _configure = global_function("runtime.config_threadpool")
+    if _thread.cores is None:
+        # The pool's size is fixed by the first call, by the number of cores named in it.
+        _thread.cores = _usable_cores()
+        every = [str(core) for core in _thread.cores]
+        _configure(_FLOATING, len(every), every)
+    cores = [str(core) for core in wanted.cores]
+    if wanted.pinned:
+        _configure(_PINNED, wanted.threads, cores[: wanted.threads])
+    elif wanted.threads == 1:
+        # One core named makes TVM call kernels directly, without the pool; the thread itself stays free.
+        _configure(_FLOATING, 1, cores[:1])
+        os.sched_setaffinity(0, _thread.cores)
+    else:
+        _configure(_FLOATING, wanted.threads, cores)
+    _thread.current = wanted
