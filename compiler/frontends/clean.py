@@ -11,7 +11,9 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import onnx
 import onnxruntime as ort
 from onnx import ModelProto
@@ -40,7 +42,7 @@ def lift_format(model: ModelProto) -> None:
     """Bring the file format (not the operators) up to date, in place."""
     if not any(entry.domain in ("", "ai.onnx") for entry in model.opset_import):
         entry = model.opset_import.add()
-        entry.domain, entry.version = "", 1 if model.ir_version < 3 else onnx.defs.onnx_opset_version()
+        entry.domain, entry.version = "", 1 if model.ir_version < 3 else LIFTED_OPSET
     for entry in model.opset_import:
         if entry.domain == "ai.onnx":
             entry.domain = ""
@@ -60,7 +62,17 @@ def lift_opset(model: ModelProto) -> ModelProto:
         lifted = version_converter.convert_version(model, LIFTED_OPSET)
     except (version_converter.ConvertError, RuntimeError, ValueError, onnx.checker.ValidationError):
         return model
+    _name_old_resizing(lifted)
     return lifted if _has_outputs_of(lifted, model) else model
+
+
+def _name_old_resizing(lifted: ModelProto) -> None:
+    """Say of each Resize what it did before there were attributes to say it (the converter forgets that)."""
+    for node in lifted.graph.node:
+        given = {attribute.name for attribute in node.attribute}
+        if node.op_type == "Resize" and "coordinate_transformation_mode" not in given:
+            node.attribute.append(onnx.helper.make_attribute("coordinate_transformation_mode", "asymmetric"))
+            node.attribute.append(onnx.helper.make_attribute("nearest_mode", "floor"))
 
 
 def _has_outputs_of(new: ModelProto, old: ModelProto) -> bool:
@@ -81,6 +93,55 @@ def fold(model: ModelProto) -> ModelProto | None:
         except ORT_ERRORS:
             return None
         return onnx.load(file)
+
+
+def simplify(model: ModelProto) -> ModelProto:
+    """The simplest form of ``model`` that ONNX Runtime computes alike; ``model`` itself if there is none.
+
+    The converter of operator sets has been seen to change what a model computes, so each step is tried out.
+    """
+    copy = ModelProto()
+    copy.CopyFrom(model)
+    for candidate in (lift_opset(copy), model):
+        folded = fold(candidate)
+        if folded is not None and computes_alike(folded, model):
+            return folded
+    return model
+
+
+def computes_alike(new: ModelProto, old: ModelProto) -> bool:
+    """Whether both give the same outputs for made-up inputs; True when neither runs on them."""
+    rng = np.random.default_rng(0)
+    inputs = {}
+    for value in old.graph.input:
+        shape = tuple(d.dim_value for d in value.type.tensor_type.shape.dim)
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
+        inputs[value.name] = rng.random(shape).astype(dtype) if dtype.kind == "f" else np.ones(shape, dtype)
+    expected, got = _outputs(old, inputs), _outputs(new, inputs)
+    if expected is None or got is None:
+        return expected is None and got is None
+    return all(_close(a, b) for a, b in zip(expected, got, strict=True))
+
+
+def _outputs(model: ModelProto, inputs: dict[str, Any]) -> list[Any] | None:
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    try:
+        session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        return list(session.run(None, inputs))
+    except ORT_ERRORS:
+        return None
+
+
+def _close(a: Any, b: Any) -> bool:  # noqa: ANN401 - arrays, or whatever else ONNX Runtime returns
+    if not isinstance(a, np.ndarray) or not isinstance(b, np.ndarray):
+        return type(a) is type(b)
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    if a.dtype.kind != "f":
+        return bool(np.array_equal(a, b))
+    scale = float(np.abs(a[np.isfinite(a)]).max(initial=0.0))
+    return bool(np.allclose(a, b, rtol=0, atol=1e-2 * scale + 1e-6, equal_nan=True))
 
 
 def infer_shapes(model: ModelProto) -> ModelProto:

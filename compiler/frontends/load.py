@@ -10,7 +10,7 @@ import onnx
 from onnx import ModelProto, ValueInfoProto
 
 from edgec.compiler.errors import ModelError
-from edgec.compiler.frontends import clean, shapes
+from edgec.compiler.frontends import clean, ml_outputs, shapes
 from edgec.compiler.frontends.onnx_file import read_model
 from edgec.compiler.frontends.source import Port, SourceModel, SourceNode
 from edgec.compiler.options import CompileOptions
@@ -43,6 +43,7 @@ def prepare(
     nodes = tuple(SourceNode(i, n.name, n.op_type, n.domain) for i, n in enumerate(given.graph.node))
     values = {name: i for i, n in enumerate(given.graph.node) for name in n.output if name}
     names = {n.name: i for i, n in enumerate(given.graph.node) if n.name}
+    labels = ml_outputs.to_tensors(given)
     clean.lift_format(given)
     shapes.strip_initializer_inputs(given)
     shapes.set_static_shapes(given, input_shapes)
@@ -50,11 +51,7 @@ def prepare(
         shapes.check_sizes(clean.infer_shapes(given))
     except (onnx.shape_inference.InferenceError, RuntimeError) as error:
         raise ModelError(f"{path}: {str(error).strip().splitlines()[0]}") from error
-    model = clean.lift_opset(_copy(given))
-    folded = clean.fold(model)
-    if folded is None and model is not given:
-        folded = clean.fold(given)
-    model = clean.infer_shapes(folded or model)
+    model = clean.infer_shapes(clean.simplify(given))
     return SourceModel(
         path=path,
         digest=digest,
@@ -64,13 +61,8 @@ def prepare(
         outputs=_ports(_typed_outputs(given, model)),
         nodes=nodes,
         origins=clean.trace_origins(model, values, names),
+        labels=labels,
     )
-
-
-def _copy(model: ModelProto) -> ModelProto:
-    copy = ModelProto()
-    copy.CopyFrom(model)
-    return copy
 
 
 def _typed_outputs(given: ModelProto, model: ModelProto) -> list[ValueInfoProto]:
