@@ -5,11 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import numpy.typing as npt
 
 if TYPE_CHECKING:
     import onnx
     import tvm
+
+
+class Reference(Protocol):
+    """Runs a source model as the framework does that it comes from."""
+
+    @property
+    def description(self) -> str:
+        """The framework and its version, such as ``LiteRT 2.3.0``."""
+
+    def run(self, inputs: Mapping[str, npt.NDArray[np.generic]]) -> dict[str, npt.NDArray[np.generic]]:
+        """The outputs by name, for inputs by name in the shapes and types of the model's ports."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +70,8 @@ class SourceModel:
         inputs, outputs: in the order of the source model.
         nodes: the nodes of the source model's main graph.
         origins: name of a value in ``model`` to the index into ``nodes`` of the node it came from.
+        labels: texts that the model itself gives its classes; its output holds their positions.
+        original: runs the source model in the framework that made it; None where that is ONNX Runtime.
     """
 
     path: Path
@@ -66,6 +82,8 @@ class SourceModel:
     outputs: tuple[Port, ...]
     nodes: tuple[SourceNode, ...]
     origins: Mapping[str, int]
+    labels: tuple[str, ...] = ()
+    original: Reference | None = None
 
 
 @dataclass(frozen=True)

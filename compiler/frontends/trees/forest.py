@@ -110,7 +110,9 @@ class Forest:
             raise ForestError(f"there are {len(self.base)} base values for {self.n_targets} targets")
         if inner[self.leaf_node].any():
             raise ForestError("a weight belongs to a node that is not a leaf")
-        parents = np.bincount(np.concatenate([self.true[inner], self.false[inner], self.roots]), minlength=nodes)
+        parents = np.bincount(
+            np.concatenate([self.true[inner], self.false[inner], self.roots]), minlength=nodes
+        )
         if (parents > 1).any():
             raise ForestError(f"node {int(np.argmax(parents > 1))} has two parents, so this is not a tree")
         self.depths()

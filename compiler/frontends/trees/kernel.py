@@ -73,16 +73,21 @@ class ForestKernel:
             for name, array in self.arguments().items():
                 b[name] = T.arg(name, T.buffer(array.shape, str(array.dtype)))
             b["out"] = T.arg("out", T.buffer((self.rows, table.n_targets), "float32"))
-            blocks = -(-self.rows // self.block)
-            if blocks > 1 and self.rows * table.steps >= PARALLEL_FROM_STEPS:
-                with T.parallel(0, blocks) as number:
-                    self._block(number)
-            elif blocks > 1:
-                with T.serial(0, blocks) as number:
-                    self._block(number)
-            else:
-                self._block(0)
+            # TVM's passes on graphs expect a kernel's body to be a block, which says what it reads and writes
+            with T.sblock("root"), T.sblock("forest"):
+                T.reads(*[_whole(b[name]) for name in b if name != "out"])
+                T.writes(_whole(b["out"]))
+                self._body()
         return builder.get()
+
+    def _body(self) -> None:
+        blocks = -(-self.rows // self.block)
+        if blocks > 1 and self.rows * self.table.steps >= PARALLEL_FROM_STEPS:
+            with T.parallel(0, blocks) as number:
+                self._block(number)
+        else:
+            with T.serial(0, blocks) as number:
+                self._block(number)
 
     def _block(self, number: Any) -> None:
         table, b = self.table, self.buffers
@@ -154,7 +159,9 @@ class ForestKernel:
                 _store(at, b["child"][node] + T.cast(answer, "int32"), [lane])
         if table.rows is not None:
             with T.serial(0, table.n_targets) as k:
-                self._combine(row, k, [b["leaves"][b["leaf_row"][at[lane]], k] for lane in range(table.lanes)])
+                self._combine(
+                    row, k, [b["leaves"][b["leaf_row"][at[lane]], k] for lane in range(table.lanes)]
+                )
         else:
             self._combine(row, b["target"][group], [b["value"][at[lane]] for lane in range(table.lanes)])
 
@@ -169,6 +176,10 @@ class ForestKernel:
             else:
                 total = total + wide
         _store(self.buffers["sum"], total, [row, target])
+
+
+def _whole(buffer: Any) -> Any:
+    return buffer[tuple(slice(0, size) for size in buffer.shape)]
 
 
 def _store(buffer: Any, value: Any, indices: list[Any]) -> None:
