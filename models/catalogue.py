@@ -47,7 +47,10 @@ OTHERS = (
     ("bert-mini", "text", 11_170_560, 436_273_152, "transformer:bert_mini", "BERT of 4 layers, 128 tokens"),
 )  # fmt: skip
 
+TRAINED: tuple[tuple[str, str, int, int, str, str], ...] = ()
+
 ENTRIES: tuple[ZooEntry, ...] = (
+    *(ZooEntry(n, t, p, m, d, True, s) for n, t, p, m, s, d in TRAINED),
     *(ZooEntry(n, "classification", p, m, d, False, s) for n, p, m, s, d in CLASSIFIERS),
     *(ZooEntry(n, t, p, m, d, False, s) for n, t, p, m, s, d in OTHERS),
 )

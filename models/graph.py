@@ -344,6 +344,14 @@ class Graph:
         both = a.moments.times(b.moments) if a.moments and b.moments else None
         return self._one("Mul", [a.name, b.name], _broadcast(a, b), both)
 
+    def sub(self, a: Value, b: Value) -> Value:
+        """Element-wise difference, with broadcasting; moments are forgotten."""
+        return self._one("Sub", [a.name, b.name], _broadcast(a, b))
+
+    def exp(self, x: Value) -> Value:
+        """Element-wise exponential; moments are forgotten."""
+        return self._one("Exp", [x.name], x.shape)
+
     def scale(self, x: Value, factor: float, shift: float = 0.0) -> Value:
         """``x * factor + shift`` with scalar constants (the Add only where ``shift`` is not zero)."""
         moments = x.moments.affine(np.array(factor), np.array(shift)) if x.moments else None

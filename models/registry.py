@@ -6,9 +6,10 @@ import difflib
 import importlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgec.models.cards import card_text
 from edgec.models.catalogue import ENTRIES, ZooEntry
@@ -16,6 +17,9 @@ from edgec.targets.errors import UsageError
 
 if TYPE_CHECKING:
     from edgec.models.graph import Graph, Value
+
+
+TRAINED_FOLDER = Path(__file__).resolve().parent / "trained"
 
 
 class UnknownModel(UsageError):
@@ -54,7 +58,7 @@ def describe(name: str) -> tuple[Graph, dict[str, Value]]:
     make: Callable[[Graph], dict[str, Value]] = getattr(
         importlib.import_module(f"edgec.models.zoo.{module}"), function
     )
-    graph = Graph(entry.name)
+    graph = Graph(entry.name, _trained_weights(name) if entry.trained else None)
     return graph, make(graph)
 
 
@@ -88,10 +92,19 @@ def card_of(name: str) -> str | None:
     Raises:
         UnknownModel: the zoo has no such model.
     """
-    return card_text(name, find_model(name).task)
+    entry = find_model(name)
+    if entry.trained:
+        return (TRAINED_FOLDER / f"{name}.toml").read_text(encoding="utf-8")
+    return card_text(name, entry.task)
 
 
-def sample_inputs(name: str, seed: int = 0) -> dict[str, np.ndarray]:
+def _trained_weights(name: str) -> dict[str, NDArray[np.float32]]:
+    """Weights by tensor name; they are shipped in half precision."""
+    with np.load(TRAINED_FOLDER / f"{name}.npz") as file:
+        return {key: file[key].astype(np.float32) for key in file.files}
+
+
+def sample_inputs(name: str, seed: int = 0) -> dict[str, NDArray[Any]]:
     """Inputs that ``name`` accepts, by input name: normalised pictures or features, or tokens with padding.
 
     Raises:
@@ -99,7 +112,7 @@ def sample_inputs(name: str, seed: int = 0) -> dict[str, np.ndarray]:
     """
     rng = np.random.default_rng(seed)
     graph, _ = describe(name)
-    feeds: dict[str, np.ndarray] = {}
+    feeds: dict[str, NDArray[Any]] = {}
     for info in graph.inputs:
         shape = tuple(dim.dim_value for dim in info.type.tensor_type.shape.dim)
         if info.name == "input_ids":

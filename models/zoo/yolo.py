@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgec.models.graph import Graph, Value
 
+Floats = NDArray[np.float32]
 CLASSES = 80
 BINS = 16
 STRIDES = (8, 16, 32)
@@ -75,24 +77,28 @@ def _boxes(g: Graph, raw: Value, maps: list[Value]) -> Value:
         expected = g.node(
             "Conv", [g.softmax(bins, 1).name, path], [(1, 1, 4, count)], "conv", kernel_shape=[1, 1]
         )[0]
-    near, far = g.split(g.reshape(expected, (1, 4, count)), [2, 2])
-    centres, strides = anchor_points(maps)
+    return boxes_from_distances(g, g.reshape(expected, (1, 4, count)), maps, STRIDES)
+
+
+def boxes_from_distances(g: Graph, distances: Value, maps: list[Value], strides: tuple[int, ...]) -> Value:
+    """From distances to left, top, right, bottom in strides to centre and size in pixels, ``[1, 4, A]``."""
+    near, far = g.split(distances, [2, 2])
+    centres, steps = anchor_points(maps, strides)
+    count = centres.shape[2]
     points = Value(g.constant("anchor_points", centres), (1, 2, count))
-    low = Value(g.node("Sub", [points.name, near.name], [near.shape])[0].name, near.shape)
-    high = g.add(points, far)
-    middle = g.scale(g.add(low, high), 0.5)
-    size = g.node("Sub", [high.name, low.name], [low.shape])[0]
-    return g.mul(g.concat([middle, size]), Value(g.constant("strides", strides), (1, 1, count)))
+    low, high = g.sub(points, near), g.add(points, far)
+    corners = g.concat([g.scale(g.add(low, high), 0.5), g.sub(high, low)])
+    return g.mul(corners, Value(g.constant("strides", steps), (1, 1, count)))
 
 
-def anchor_points(maps: list[Value]) -> tuple[np.ndarray, np.ndarray]:
+def anchor_points(maps: list[Value], strides: tuple[int, ...]) -> tuple[Floats, Floats]:
     """Centres of all cells in units of their stride ``[1, 2, A]`` (x, y), and the strides ``[1, 1, A]``."""
-    centres, strides = [], []
-    for x, stride in zip(maps, STRIDES, strict=True):
+    centres, steps = [], []
+    for x, stride in zip(maps, strides, strict=True):
         rows, columns = np.mgrid[0 : x.shape[2], 0 : x.shape[3]].astype(np.float32) + np.float32(0.5)
         centres.append(np.stack([columns.reshape(-1), rows.reshape(-1)]))
-        strides.append(np.full((1, rows.size), stride, np.float32))
-    return np.concatenate(centres, 1)[None], np.concatenate(strides, 1)[None]
+        steps.append(np.full((1, rows.size), stride, np.float32))
+    return np.concatenate(centres, 1)[None], np.concatenate(steps, 1)[None]
 
 
 def _yolov8n(g: Graph, size: int) -> dict[str, Value]:

@@ -1,0 +1,1 @@
+"""Generated worlds that the trained models see and hear: for training, measuring and demonstrating."""
