@@ -246,10 +246,10 @@ class SoundWindow:
 
     def add(self, frame: Frame, card: Any) -> NDArray[np.float32] | None:  # noqa: ANN401 - a model card or None
         """Add a chunk; returns a window, float32 [samples], when the next one is full."""
-        chunk = np.asarray(frame.data, np.float32).mean(axis=1)
-        section = getattr(card, "input", None)
-        if getattr(section, "kind", "") != "audio":
+        chunk = np.asarray(np.mean(frame.data, axis=1), np.float32)
+        if card is None or card.input.kind != "audio":
             return chunk
+        section = card.input
         window = round(section.window_s * section.sample_rate)
         hop = round((section.hop_s or section.window_s / 4) * section.sample_rate)
         self._samples = np.concatenate([self._samples, chunk])[-window:]

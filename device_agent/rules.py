@@ -201,7 +201,7 @@ class _Dwell(_Book):
 
 
 class _Line(_Book):
-    """Tracks that cross a line; each crossing is one ``new``, its value the count so far in that direction."""
+    """Tracks that cross a line; each crossing is one ``new``, its value the count so far that way."""
 
     def __init__(self, rule: Rule, prefix: str) -> None:
         super().__init__(rule, prefix)

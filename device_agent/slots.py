@@ -95,6 +95,8 @@ class Slot:
     """Kept while the active one is on probation, so that going back takes one frame."""
     waiting: dict[str, Loaded] = field(default_factory=dict)
     """Loaded beside, by token."""
+    held: bool = False
+    """Frames wait for the first model, which is being loaded."""
 
 
 class Slots:
@@ -111,6 +113,16 @@ class Slots:
         slot = self._slots.get(name) if name else None
         return slot.active if slot else None
 
+    def hold(self, name: str) -> None:
+        """Let the slot's frames wait while its first model is loaded."""
+        slot = self._slots.setdefault(name, Slot())
+        slot.held = slot.active is None
+
+    def held(self, name: str | None) -> bool:
+        """Whether frames for this slot wait."""
+        slot = self._slots.get(name) if name else None
+        return slot is not None and slot.held
+
     def load(self, name: str, token: str, path: str, digest: str | None, threads: int | None) -> None:
         """Begin to load a model beside the running one; ``finished`` tells when and how it ended."""
 
@@ -125,14 +137,14 @@ class Slots:
         self._slots.setdefault(name, Slot())
         threading.Thread(target=work, name=f"load-{name}", daemon=True).start()
 
-    def finished(self) -> list[tuple[str, str, str]]:
-        """Return (slot, token, error or empty) of the loads that ended since the last call."""
+    def finished(self) -> list[tuple[str, str]]:
+        """Return (token, error or empty) of the loads that ended since the last call."""
         ended = []
         while not self._done.empty():
             name, token, result = self._done.get()
             if isinstance(result, Loaded):
-                self._slots[name].waiting[token] = result
-            ended.append((name, token, "" if isinstance(result, Loaded) else result))
+                self._slots.setdefault(name, Slot()).waiting[token] = result
+            ended.append((token, "" if isinstance(result, Loaded) else result))
         return ended
 
     def swap(self, name: str, token: str) -> bool:
@@ -143,6 +155,7 @@ class Slots:
         if slot.previous is not None:
             slot.previous.model.close()
         slot.previous, slot.active = slot.active, slot.waiting.pop(token)
+        slot.held = False
         return True
 
     def revert(self, name: str) -> bool:

@@ -302,10 +302,10 @@ def read_sound(path: Path) -> tuple[Sound, int]:
     except (wave.Error, EOFError):
         return _read_with_soundfile(path)
     if width == 1:
-        samples = (np.frombuffer(raw, np.uint8).astype(np.float32) - 128) / 128
+        samples = np.frombuffer(raw, np.uint8).astype(np.float32) / np.float32(128) - np.float32(1)
     elif width in (2, 4):
         whole = np.frombuffer(raw, "<i2" if width == 2 else "<i4")
-        samples = whole.astype(np.float32) / float(2 ** (8 * width - 1))
+        samples = whole.astype(np.float32) / np.float32(2 ** (8 * width - 1))
     else:
         return _read_with_soundfile(path)
     return samples.reshape(-1, channels).mean(axis=1, dtype=np.float32), rate

@@ -158,8 +158,8 @@ class BoxTracker:
     def _begin(self, one: Seen, now_s: float, wall_ns: int, change: Change) -> None:
         self._count += 1
         track = Track(
-            f"{self._prefix}{self._count}", one.label, one.class_id, one.score, one.box, now_s, wall_ns, now_s,
-            best_score=one.score, attributes=dict(one.attributes),
+            f"{self._prefix}{self._count}", one.label, one.class_id, one.score, one.box, now_s, wall_ns,
+            now_s, best_score=one.score, attributes=dict(one.attributes),
         )  # fmt: skip
         self.tracks.append(track)
         self._confirm(track, change)

@@ -59,13 +59,17 @@ class Worker:
         self._selector.register(channel, selectors.EVENT_READ, "")
         self._selector.register(self._slots.wake, selectors.EVENT_READ, " ")
         self._turn: list[str] = []
+        self._loads: dict[str, Body] = {}
         self._events = 0
         self._running = True
 
     def run(self) -> None:
         """Serve until told to stop."""
         while self._running:
-            busy = any(stream.waiting for stream in self._streams.values())
+            busy = any(
+                stream.waiting and not self._slots.held(stream.pipeline.settings.model)
+                for stream in self._streams.values()
+            )
             for key, _ in self._selector.select(0 if busy else None):
                 if key.data == "":
                     self._obey()
@@ -81,7 +85,7 @@ class Worker:
         """Process one frame of the stream whose turn it is."""
         for position, name in enumerate(self._turn):
             stream = self._streams[name]
-            if not stream.waiting:
+            if not stream.waiting or self._slots.held(stream.pipeline.settings.model):
                 continue
             frame = stream.ring.take(newest=stream.newest)
             if frame is None:
@@ -110,10 +114,10 @@ class Worker:
             case "remove":
                 self._remove(body["stream"])
                 self._channel.send({"op": "removed", "stream": body["stream"]})
+            case "hold":
+                self._slots.hold(body["slot"])
             case "load":
-                self._slots.load(
-                    body["slot"], body["token"], body["path"], body.get("digest"), body.get("threads")
-                )
+                self._load(body)
             case "swap":
                 done = self._slots.swap(body["slot"], body["token"])
                 self._answer(body, "" if done else "no such model is loaded")
@@ -126,7 +130,7 @@ class Worker:
             case "empty":
                 self._slots.remove(body["slot"])
             case "report":
-                self._channel.send({"op": "report", "token": body["token"], **self._report()})
+                self._channel.send({"op": "report", "key": body["key"], **self._report()})
             case "stop":
                 for name in list(self._streams):
                     self._remove(name)
@@ -134,7 +138,7 @@ class Worker:
                 self._running = False
 
     def _answer(self, body: Body, error: str) -> None:
-        self._channel.send({"op": "answer", "token": body["token"], "error": error})
+        self._channel.send({"op": "answer", "token": body["token"], "key": body["key"], "error": error})
 
     def _add(self, body: Body, fds: list[int]) -> None:
         name = body["stream"]
@@ -170,11 +174,14 @@ class Worker:
         stream.pipeline.finish()
         stream.close()
 
+    def _load(self, body: Body) -> None:
+        self._loads[body["token"]] = body
+        self._slots.load(body["slot"], body["token"], body["path"], body.get("digest"), body.get("threads"))
+
     def _loads_ended(self) -> None:
         os.eventfd_read(self._slots.wake)
-        for slot, token, error in self._slots.finished():
-            loaded = {} if error else {"name": "", "slot": slot}
-            self._channel.send({"op": "answer", "token": token, "error": error, **loaded})
+        for token, error in self._slots.finished():
+            self._answer(self._loads.pop(token), error)
 
     def _report(self) -> dict[str, Any]:
         return {

@@ -1,0 +1,77 @@
+"""``edgec agent``: run the device agent, enrol a device, look after it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="Run the agent on a device: cameras in, events out, updates in.", no_args_is_help=True)
+
+State = Annotated[Path, typer.Option("--state", help="The agent's state folder.")]
+Config = Annotated[Path, typer.Option("--config", "-c", help="The agent's TOML file.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command()
+def run(
+    config: Config = Path("agent.toml"),
+    log: Annotated[str | None, typer.Option(help="Log lines as `text` or `json`.")] = None,
+) -> None:
+    """Run the agent until SIGTERM or Ctrl-C."""
+    from edgec.device_agent.agent import run as run_agent
+
+    run_agent(config, log)
+
+
+@app.command()
+def check(config: Config = Path("agent.toml"), json: Json = False) -> None:
+    """Check a configuration file and print what it says in full."""
+    from edgec.cli.console import emit_json, out
+    from edgec.device_agent.config import load_config
+
+    loaded = load_config(config)
+    if json:
+        emit_json(loaded.model_dump(mode="json", exclude_none=True))
+    else:
+        out.print(f"{config}: good ({len(loaded.streams)} streams, {len(loaded.models)} models)")
+
+
+@app.command()
+def enroll(
+    server: Annotated[str, typer.Option(help="The fleet server's address, http(s)://host:port.")],
+    token: Annotated[str, typer.Option(help="The enrolment token.", envvar="EDGEC_ENROLL_TOKEN")],
+    state: State,
+    device: Annotated[str | None, typer.Option(help="The name wished for.")] = None,
+    label: Annotated[list[str] | None, typer.Option(help="KEY=VALUE, may be repeated.")] = None,
+    json: Json = False,
+) -> None:
+    """Turn a token into this device's own credentials, kept in the state folder."""
+    from edgec.cli.console import emit_json, out
+    from edgec.device_agent.identity import enroll as enroll_device
+    from edgec.targets.errors import UsageError
+
+    pairs = [text.partition("=") for text in label or []]
+    if any(not separator for _, separator, _ in pairs):
+        raise UsageError("a label is written KEY=VALUE")
+    labels = {key: value for key, _, value in pairs}
+    answer = enroll_device(server, token, state, device=device, labels=labels)
+    if json:
+        emit_json({"device": answer.device, "fleet": answer.fleet, "registry": answer.registry.url})
+    else:
+        out.print(f"enrolled as [bold]{answer.device}[/] in fleet {answer.fleet}")
+
+
+@app.command()
+def status(state: State, json: Json = False) -> None:
+    """Ask the running agent how it is."""
+    from edgec.cli.agent_view import print_status
+    from edgec.cli.console import emit_json
+    from edgec.device_agent.status_socket import ask
+
+    answer = ask(state)
+    if json:
+        emit_json(answer)
+    else:
+        print_status(answer)

@@ -1,0 +1,36 @@
+"""How the agent's answers look in a terminal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.table import Table
+
+from edgec.cli.console import out
+
+
+def print_status(answer: dict[str, Any]) -> None:
+    """Print what the agent says of itself."""
+    broker = "connected" if answer["connected"] else "no broker"
+    out.print(
+        f"[bold]{answer['device']}[/] in {answer['fleet']}: {broker}, up {answer['uptime_s']:.0f} s, "
+        f"{answer.get('cpu_percent', 0):.0f} % of a core, {answer.get('memory_bytes', 0) / 1e6:.0f} MB"
+    )
+    heads = ("stream", "state", "fps", "captured", "processed", "dropped", "in flight", "restarts", "events")
+    streams = Table(*heads)
+    for one in answer.get("streams", []):
+        keys = ("captured", "processed", "dropped", "in_flight", "restarts", "events")
+        streams.add_row(one["name"], one["state"], f"{one['fps']:.1f}", *(str(one[key]) for key in keys))
+    out.print(streams)
+    models = Table("slot", "state", "model", "version", "frames", "errors", "p50 ms", "message")
+    for one in answer.get("models", []):
+        latency = (one.get("latency") or {}).get("p50_ms")
+        models.add_row(
+            one["slot"], one["state"], one["name"], one["version"], str(one["inferences"]), str(one["errors"]),
+            "" if latency is None else f"{latency:.2f}", one["message"],
+        )  # fmt: skip
+    out.print(models)
+    box = answer["outbox"]
+    out.print(f"outbox: {box['depth']} messages, {box['bytes'] / 1e3:.1f} kB, {box['dropped']} dropped")
+    for sentence in answer.get("degraded", []):
+        out.print(f"[yellow]{sentence}[/]")

@@ -1,0 +1,494 @@
+"""The supervisor: starts every part, joins them, and ends them. ``edgec agent run`` is this."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import signal
+import threading
+import time
+import tomllib
+import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from edgec.device_agent import identity as ident
+from edgec.device_agent import log as logs
+from edgec.device_agent.channel import Body
+from edgec.device_agent.config import AgentConfig, load_config
+from edgec.device_agent.deployments import Deployments, SlotState, Version
+from edgec.device_agent.errors import StateError, UpdateError
+from edgec.device_agent.fetch import Fetcher, Patience
+from edgec.device_agent.health import Meter, clock_is_plausible, free_bytes, model_health, stream_health
+from edgec.device_agent.inference import Candidate, Inference
+from edgec.device_agent.jobs import JobDesk
+from edgec.device_agent.loop import Loop
+from edgec.device_agent.notify import Notifier
+from edgec.device_agent.outbox import Outbox
+from edgec.device_agent.shadow import ShadowDesk
+from edgec.device_agent.statefile import StateFile, explain
+from edgec.device_agent.status_socket import StatusSocket
+from edgec.device_agent.store import ModelStore
+from edgec.device_agent.stream_runner import StreamRunner
+from edgec.device_agent.trust import DigestTrust
+from edgec.device_agent.update_host import UpdateHost
+from edgec.device_agent.updater import Updater
+from edgec.device_agent.uplink import Identity, Uplink
+from edgec.protocol.codec import encode
+from edgec.protocol.events import DetectionData
+from edgec.protocol.jobs import CommandDocument, UpdateDocument
+from edgec.protocol.status import Health, OutboxHealth
+from edgec.protocol.topics import Kind, Topics, parse
+from edgec.runtime.errors import ArtifactError
+
+log = logging.getLogger("agent")
+
+_TICK_S = 1.0
+_RECONNECT_HEALTH_S = 60.0
+_GOODBYE_S = 6.0
+
+
+class Agent:
+    """One device's agent."""
+
+    def __init__(self, path: Path, config: AgentConfig | None = None) -> None:
+        self._file_config = config or load_config(path)
+        self.state = self._file_config.agent.state
+        self._lock = _lock(self.state)
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        self.identity = ident.load_identity(self.state)
+        self.fleet, self.device = ident.names_of(self._file_config, self.identity)
+        self.topics = Topics(self.fleet, self.device)
+        self.boot = uuid.uuid4().hex[:12]
+        self.target = ident.target_name()
+        self.loop = Loop()
+        outbox = self._file_config.outbox
+        self.outbox = Outbox(
+            self.state / "outbox.db", outbox.max_bytes, outbox.max_age_s, self._outbox_changed
+        )
+        self.deployments = Deployments(self.state / "deployments.json")
+        if self.deployments.problem:
+            log.error("the record of deployments: %s", self.deployments.problem)
+        self.store = ModelStore(self.state / "models")
+        self.shadow = ShadowDesk(
+            self.topics, table, path, StateFile(self.state / "shadow.json"), self.outbox, self._apply
+        )
+        self.config = self.shadow.effective()
+        self.inference = Inference(
+            self.loop, self.boot, self._models_of, self._event, self._inference_died, self._changed
+        )
+        self.jobs = JobDesk(
+            self.topics, self.deployments, self.outbox, self.target, self._slot_of, self._command
+        )
+        self.host = UpdateHost(
+            self.loop,
+            self.inference,
+            self.store,
+            self.deployments,
+            self.jobs,
+            self._threads_of,
+            self._job_moved,
+        )
+        self.updater = Updater(
+            self.deployments,
+            self.store,
+            DigestTrust(self.target),
+            self.config.updates,
+            self.host,
+            self._fetcher,
+        )
+        self.jobs.updater = self.updater
+        self.streams: dict[str, StreamRunner] = {}
+        self.uplink: Uplink | None = None
+        self.meter = Meter()
+        self.notifier = Notifier()
+        self._pipelines: dict[str, Any] = {}
+        self._slot_counters: dict[str, Any] = {}
+        self._started = time.monotonic()
+        self._health_timer: object | None = None
+        self._reconnect_health = -_RECONNECT_HEALTH_S
+        self._stopping = False
+        self.degraded: dict[str, str] = {}
+        self._on_tick: list[Callable[[], None]] = []
+
+    # Life.
+
+    def run(self) -> None:
+        """Work until SIGTERM or SIGINT; leaves no process and no shared memory behind."""
+        self.loop.on_signals((signal.SIGTERM, signal.SIGINT, signal.SIGHUP), lambda _: self.loop.stop())
+        self._start()
+        try:
+            self.loop.run()
+        finally:
+            self._stop()
+
+    def _start(self) -> None:
+        log.info("agent %s, boot %s, device %s/%s", ident.agent_version(), self.boot, self.fleet, self.device)
+        self.outbox.end_open_tracks(self.topics.events)
+        self.jobs.report_again()
+        for slot in self.config.models:
+            self._install(slot)
+        for slot in self.config.models:
+            self.inference.add_slot(slot)
+        self._set_timeouts()
+        self.inference.start()
+        for name in self.config.streams:
+            self._add_stream(name)
+        self.updater.resume()
+        broker = ident.broker_of(self.config, self.identity)
+        if broker is None:
+            log.warning("no broker is configured and the device is not enrolled: events stay in the outbox")
+        else:
+            who = Identity(self.boot, ident.agent_version(), self.target, self.config.agent.labels)
+            self.uplink = Uplink(
+                broker, self.topics, who, self.outbox, StateFile(self.state / "session.json"),
+                lambda topic, payload: self.loop.post(lambda: self._message(topic, payload)),
+                lambda up: self.loop.post(lambda: self._session(up)),
+            )  # fmt: skip
+            self.uplink.start()
+        self._status = StatusSocket(self.loop, self.state, self._status_report)
+        self.loop.call_later(_TICK_S, self._tick)
+        self.loop.call_later(self.config.agent.health_interval_s, self._health_due)
+        self.notifier.ready()
+
+    def _stop(self) -> None:
+        log.info("the agent stops")
+        self._stopping = True
+        self.notifier.stopping()
+        self.host.close()
+        stopper = threading.Thread(target=self.updater.stop, daemon=True)
+        stopper.start()
+        # The loop turns on: the updater may wait for an answer, and pipelines end their tracks.
+        self.inference.close()
+        self.loop.run_until(lambda: self.inference.stopped and not stopper.is_alive(), _GOODBYE_S)
+        for runner in self.streams.values():
+            runner.close()
+        if not self.inference.stopped:
+            self.inference.kill()
+            self.loop.run_until(lambda: self.inference.stopped, 2.0)
+        self.outbox.flush()
+        if self.uplink is not None:
+            self.uplink.stop()
+        self.outbox.close()
+        self._status.close()
+        os.close(self._lock)
+        log.info("stopped")
+
+    # Models.
+
+    def _install(self, slot: str) -> None:
+        """Take the configured artifact in, when it is new."""
+        artifact = self.config.models[slot].artifact
+        state = self.deployments.slot(slot)
+        if artifact is None or not artifact.is_file():
+            if artifact is not None and state.current is None:
+                self._degrade(f"model {slot}", f"there is no file {artifact}")
+            return
+        try:
+            digest = self.store.add_artifact(artifact)
+            if digest != state.factory:
+                self.deployments.set_slot(slot, SlotState(Version(digest), state.current, digest))
+        except (ArtifactError, StateError) as error:
+            self._degrade(f"model {slot}", str(error))
+
+    def _models_of(self, slot: str) -> list[Candidate]:
+        """What to load into a slot, best first: what it has to run, then what ran before."""
+        threads = self._threads_of(slot)
+        state = self.deployments.slot(slot)
+        versions = [self.deployments.to_run(slot), state.current, state.previous]
+        digests = list(dict.fromkeys(version.digest for version in versions if version))
+        if state.factory and state.factory not in digests:
+            digests.append(state.factory)
+        models = [Candidate(str(self.store.folder), digest, threads) for digest in digests]
+        section = self.config.models.get(slot)
+        if section and section.artifact and section.artifact.is_file():
+            models.append(Candidate(str(section.artifact), None, threads))
+        return models
+
+    def _threads_of(self, slot: str) -> int | None:
+        section = self.config.models.get(slot)
+        return section.threads if section else None
+
+    def _slot_of(self, document: UpdateDocument) -> str | None:
+        """The slot that an update is for: named, or of the model's name, or the only one."""
+        wanted = document.slot or document.model
+        if wanted in self.config.models:
+            return wanted
+        for slot in self.config.models:
+            current = self.deployments.slot(slot).current
+            if document.slot is None and current and current.name == document.model:
+                return slot
+        return next(iter(self.config.models)) if len(self.config.models) == 1 and not document.slot else None
+
+    def _fetcher(
+        self, document: UpdateDocument, stop: threading.Event, progress: Callable[[int, int], None]
+    ) -> Fetcher:
+        access = self.identity.registry if self.identity else None
+        same = access is not None and access.url.rstrip("/") == document.registry.rstrip("/")
+        token = access.token if access is not None and same else None
+        patience = Patience(total_s=self.config.updates.download_timeout_s)
+        return Fetcher(self.store, document.registry, document.repository, token, stop, patience, progress)
+
+    def _set_timeouts(self) -> None:
+        self.inference.timeout_s = max((m.timeout_s for m in self.config.models.values()), default=10.0)
+
+    # Streams and configuration.
+
+    def _add_stream(self, name: str) -> None:
+        settings = self.config.streams[name]
+        if not settings.enabled:
+            return
+        runner = StreamRunner(name, settings, self.loop, lambda _: self._changed())
+        self.streams[name] = runner
+        self.inference.add_stream(runner)
+        runner.start()
+
+    def _remove_stream(self, name: str) -> None:
+        runner = self.streams.pop(name, None)
+        if runner is not None:
+            self.inference.remove_stream(name)
+            runner.close()
+
+    def _apply(self, config: AgentConfig) -> None:
+        """Go over to another configuration; streams and models that stay the same are not touched."""
+        before, self.config = self.config, config
+        for name in list(self.streams):
+            if config.streams.get(name) != before.streams.get(name):
+                self._remove_stream(name)
+        for slot in before.models:
+            if slot not in config.models:
+                self.inference.remove_slot(slot)
+        for slot, section in config.models.items():
+            if section != before.models.get(slot):
+                self._install(slot)
+                self.inference.add_slot(slot)
+        for name in config.streams:
+            if name not in self.streams:
+                self._add_stream(name)
+        self._set_timeouts()
+        self._changed()
+
+    # What comes in.
+
+    def _event(self, body: Body) -> None:
+        """Take a detection from a pipeline; one that makes no sense is the inference process's fault."""
+        stream = body["stream"]
+        data = DetectionData.model_validate(body["data"])
+        self.outbox.put_event(
+            self.topics.events(stream),
+            f"/edgec/{self.fleet}/{self.device}/{stream}",
+            stream,
+            body["id"],
+            data,
+            critical=bool(body["critical"]),
+        )
+
+    def _inference_died(self) -> None:
+        self.outbox.end_open_tracks(self.topics.events)
+
+    def _message(self, topic: str, payload: bytes) -> None:
+        parsed = parse(topic)
+        if parsed.kind in (Kind.JOBS_NOTIFY, Kind.JOB_UPDATE_ACCEPTED, Kind.JOB_UPDATE_REJECTED):
+            self.jobs.take(parsed, payload)
+        else:
+            self.shadow.take(parsed, payload)
+
+    def _session(self, up: bool) -> None:
+        if not up or self.uplink is None:
+            log.warning("the broker is gone; %s messages wait", self.outbox.state().depth)
+            return
+        for topic, payload in (self.jobs.ask(), self.shadow.ask()):
+            self.uplink.publish_now(topic, payload)
+        self.shadow.report()
+        now = time.monotonic()
+        if now - self._reconnect_health >= _RECONNECT_HEALTH_S:
+            self._reconnect_health = now
+            self._report_health("reconnect")
+
+    def _outbox_changed(self) -> None:
+        if self.uplink is not None:
+            self.uplink.notify()
+
+    def _command(self, document: CommandDocument) -> dict[str, Any]:
+        match document.operation:
+            case "restart-stream":
+                runner = self.streams.get(document.stream or "")
+                if runner is None:
+                    raise UpdateError(f"there is no stream {document.stream}")
+                runner.restart("the fleet asked for it")
+            case "report-health":
+                self._report_health("request")
+            case "restart":
+                self.inference.kill()
+            case "rollback":
+                return self._roll_back(document)
+            case _:
+                raise UpdateError(f"this agent cannot {document.operation}")
+        return {}
+
+    def _roll_back(self, document: CommandDocument) -> dict[str, Any]:
+        slot = document.slot or next(iter(self.config.models), "")
+        state = self.deployments.slot(slot)
+        if state.previous is None:
+            raise UpdateError(f"slot {slot} has no model from before")
+        if self.deployments.update is not None:
+            raise UpdateError("an update is under way")
+        self.deployments.set_slot(slot, SlotState(state.previous, state.current, state.factory))
+        self.inference.load_slot(slot)
+        return {"running_version": state.previous.version, "running_digest": state.previous.digest}
+
+    # How it is.
+
+    def _tick(self) -> None:
+        if self._stopping:
+            return
+        self.loop.call_later(_TICK_S, self._tick)
+        for runner in self.streams.values():
+            runner.tick()
+        self.inference.tick()
+        self.notifier.alive()
+        problem = self.outbox.state().problem
+        if problem:
+            self._degrade("outbox", problem)
+        else:
+            self.degraded.pop("outbox", None)
+        for callback in self._on_tick:
+            callback()
+
+    def _degrade(self, what: str, why: str) -> None:
+        if self.degraded.get(what) != why:
+            log.error("%s: %s", what, why)
+            self.degraded[what] = why
+            self._changed()
+
+    def _job_moved(self) -> None:
+        self._changed()
+        if self.deployments.update is None:
+            self.jobs.next()
+
+    def _changed(self) -> None:
+        """Something that health tells has changed: tell it soon, once for all changes of a moment."""
+        if self._health_timer is None and not self._stopping:
+            self._health_timer = self.loop.call_later(0.5, self._change_due)
+
+    def _change_due(self) -> None:
+        self._health_timer = None
+        self._report_health("change")
+
+    def _health_due(self) -> None:
+        if self._stopping:
+            return
+        self.loop.call_later(self.config.agent.health_interval_s, self._health_due)
+        self._report_health("interval")
+
+    def _report_health(self, cause: str) -> None:
+        """Ask the inference process for its figures and publish when they are here."""
+        if self._stopping:
+            return
+
+        def publish(done: Any) -> None:  # noqa: ANN401 - the future
+            if done.exception() is None:
+                self._pipelines = done.result()["streams"]
+                self._slot_counters = done.result()["slots"]
+            if self.uplink is not None:
+                self.uplink.publish_now(self.topics.health, encode(self.health(cause)))
+
+        self.inference.ask({"op": "report"}).add_done_callback(publish)
+
+    def health(self, cause: str) -> Health:
+        """Return the message from what is known now."""
+        self.meter.measure(self.pids())
+        outbox = self.outbox.state()
+        update = self.deployments.update
+        models = []
+        for slot, state in self.inference.slots.items():
+            on_probation = update and update.slot == slot and update.step.value == "probation"
+            models.append(
+                model_health(
+                    slot,
+                    "probation" if on_probation and state == "running" else state,
+                    self.inference.messages.get(slot, ""),
+                    self.inference.restarts,
+                    self._slot_counters.get(slot, {}),
+                )
+            )
+        return Health(
+            boot_id=self.boot,
+            session_seq=self.uplink.session_seq if self.uplink else 0,
+            time=datetime.now(UTC),
+            cause=cause,  # type: ignore[arg-type]
+            agent_version=ident.agent_version(),
+            target=self.target,
+            uptime_s=round(time.monotonic() - self._started, 1),
+            streams=[
+                stream_health(runner.report(), self._pipelines.get(name, {}))
+                for name, runner in self.streams.items()
+            ],
+            models=models,
+            outbox=OutboxHealth(
+                depth=outbox.depth,
+                bytes=outbox.bytes,
+                oldest_age_s=round(outbox.oldest_age_s, 1),
+                dropped=outbox.dropped,
+                pressure=round(outbox.pressure, 4),
+            ),
+            cpu_percent=self.meter.cpu_percent,
+            memory_bytes=self.meter.memory_bytes,
+            temperature_c=self.meter.temperature_c,
+            disk_free_bytes=free_bytes(self.state),
+            clock_trusted=clock_is_plausible(),
+            job_id=self.jobs.current,
+            job_step=self.jobs.step,
+            degraded=[f"{what}: {why}" for what, why in self.degraded.items()],
+        )
+
+    def pids(self) -> list[int]:
+        """Every process of the agent."""
+        others = [self.inference.pid, *(runner.pid for runner in self.streams.values())]
+        return [os.getpid(), *(pid for pid in others if pid is not None)]
+
+    def _status_report(self, answer: Callable[[dict[str, Any]], None]) -> None:
+        """Answer `edgec agent status`, with fresh figures when the inference process gives them."""
+
+        def ready(done: Any) -> None:  # noqa: ANN401 - the future
+            if done.exception() is None:
+                self._pipelines, self._slot_counters = done.result()["streams"], done.result()["slots"]
+            body = self.health("request").model_dump(mode="json", exclude_none=True)
+            connected = bool(self.uplink and self.uplink.connected)
+            answer({"fleet": self.fleet, "device": self.device, "connected": connected, **body})
+
+        self.inference.ask({"op": "report"}).add_done_callback(ready)
+
+
+def _lock(state: Path) -> int:
+    """Make the state folder and claim it.
+
+    Raises:
+        StateError: it cannot be made, or another agent has it.
+    """
+    try:
+        state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(state / "agent.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StateError(f"cannot use the state folder {state}: {explain(error)}") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise StateError(f"another agent runs with the state folder {state}; stop it first") from None
+    return descriptor
+
+
+def run(path: Path, log_style: str | None = None) -> None:
+    """Run the agent of a configuration file until it is told to stop.
+
+    Raises:
+        ConfigError: the file is not valid.
+        StateError: the state folder cannot be used.
+    """
+    config = load_config(path)
+    logs.set_up(log_style or config.agent.log, config.agent.log_level)
+    Agent(path, config).run()

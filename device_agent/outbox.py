@@ -1,0 +1,399 @@
+"""What must reach the fleet, kept on disk until the broker has it.
+
+SQLite with a write-ahead log and ``synchronous=FULL``: an entry that ``flush`` has seen survives a power cut.
+One thread writes, many entries a transaction. Bounded by size and by age; ages count the agent's running time
+and not the wall clock, so a clock that jumps by years expires nothing. While the disk takes no writes, new
+entries wait in bounded memory, and ``state().problem`` says so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from edgec.protocol.events import DetectionData, DetectionEvent
+
+log = logging.getLogger("outbox")
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS messages (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, lane INTEGER NOT NULL,
+    critical INTEGER NOT NULL, topic TEXT NOT NULL, payload BLOB NOT NULL, created REAL NOT NULL);
+CREATE INDEX IF NOT EXISTS by_lane ON messages (lane, seq);
+CREATE TABLE IF NOT EXISTS sequences (stream TEXT PRIMARY KEY, last INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS open_tracks (
+    stream TEXT NOT NULL, track TEXT NOT NULL, event TEXT NOT NULL, PRIMARY KEY (stream, track));
+CREATE TABLE IF NOT EXISTS sent (id TEXT PRIMARY KEY, seq INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS counters (name TEXT PRIMARY KEY, value REAL NOT NULL);
+"""
+_REMEMBERED = 4096
+"""Ids of sent messages that are still recognised as repeats."""
+_MEMORY_BYTES = 8 * 2**20
+CONTROL, EVENT = 0, 1
+"""Lanes: answers to the fleet go before events; within a lane order is kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One message that waits; ``key`` is its place on disk, negative while it is in memory only."""
+
+    key: int
+    topic: str
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxState:
+    """For health."""
+
+    depth: int
+    bytes: int
+    oldest_age_s: float
+    dropped: int
+    pressure: float
+    problem: str
+
+
+@dataclass(slots=True)
+class _Put:
+    id: str
+    lane: int
+    critical: bool
+    topic: str
+    payload: bytes | None
+    stream: str = ""
+    source: str = ""
+    data: DetectionData | None = None
+    close_tracks: bool = False
+    flushed: threading.Event | None = None
+
+
+class Outbox:
+    """The queue; every method may be called from any thread.
+
+    ``on_change`` is called after messages became available (from the writer's thread).
+    """
+
+    def __init__(
+        self, path: Path, max_bytes: int, max_age_s: float, on_change: Callable[[], None] = lambda: None
+    ) -> None:
+        self._path, self._max_bytes, self._max_age_s = path, max_bytes, max_age_s
+        self._on_change = on_change
+        self._condition = threading.Condition()
+        self._inbox: list[_Put] = []
+        self._acked: set[int] = set()
+        self._closing = False
+        self._memory: list[tuple[Entry, _Put]] = []
+        self._memory_key = 0
+        self._problem = ""
+        self._dropped = 0
+        self._started = time.monotonic()
+        self._base = 0.0
+        self._database: sqlite3.Connection | None = None
+        self._lock = threading.RLock()
+        """Guards the connection and the memory list."""
+        self._open()
+        self._thread = threading.Thread(target=self._write_for_ever, name="outbox", daemon=True)
+        self._thread.start()
+
+    # For those who hand over.
+
+    def put(self, topic: str, payload: bytes, message_id: str, *, lane: int = CONTROL) -> None:
+        """Hand over a message that is never thrown out; a repeated id is put once."""
+        self._enqueue(_Put(message_id, lane, True, topic, payload))
+
+    def put_event(
+        self, topic: str, source: str, stream: str, event_id: str, data: DetectionData, *, critical: bool
+    ) -> None:
+        """Hand over a detection; it gets the stream's next sequence number when it is written."""
+        self._enqueue(_Put(event_id, EVENT, critical, topic, None, stream, source, data))
+
+    def end_open_tracks(self, topic_of: Callable[[str], str], stream: str | None = None) -> None:
+        """Say ``end`` for every track that was begun and will not be seen again (a process died)."""
+        with self._lock:
+            if self._database is None:
+                return
+            query = "SELECT stream, track, event FROM open_tracks"
+            rows = self._database.execute(query).fetchall()
+        for name, track, text in rows:
+            if stream is not None and name != stream:
+                continue
+            event = DetectionEvent.model_validate_json(text)
+            changes = {"phase": "end", "attributes": {**event.data.attributes, "interrupted": True}}
+            data = DetectionData.model_validate(event.data.model_dump() | changes)
+            self._enqueue(
+                _Put(
+                    f"{event.id}-end-{track}"[:128],
+                    EVENT,
+                    True,
+                    topic_of(name),
+                    None,
+                    name,
+                    event.source,
+                    data,
+                )
+            )
+
+    def flush(self, timeout_s: float = 10.0) -> bool:
+        """Wait until everything handed over so far is on disk; False when it is not (disk full)."""
+        done = threading.Event()
+        self._enqueue(_Put("", 0, False, "", None, flushed=done))
+        return done.wait(timeout_s) and not self._problem
+
+    # For the one who sends.
+
+    def peek(self, limit: int, skip: set[int]) -> list[Entry]:
+        """Return the next messages to send, in order, without those in ``skip``."""
+        with self._lock:
+            entries: list[Entry] = []
+            if self._database is not None:
+                rows = self._database.execute(
+                    "SELECT seq, topic, payload FROM messages ORDER BY lane, seq LIMIT ?",
+                    (limit + len(skip) + len(self._acked),),
+                )
+                with contextlib.suppress(sqlite3.OperationalError):
+                    entries = [Entry(*row) for row in rows]
+            entries += [entry for entry, _ in self._memory]
+            out = skip | self._acked
+            return [entry for entry in entries if entry.key not in out][:limit]
+
+    def acknowledge(self, key: int) -> None:
+        """Forget a message that the broker has."""
+        with self._condition:
+            self._acked.add(key)
+            self._condition.notify()
+
+    # For health.
+
+    def state(self) -> OutboxState:
+        """Return depth, size, age and what is wrong."""
+        with self._lock:
+            depth = size = 0
+            oldest = None
+            if self._database is not None:
+                with contextlib.suppress(sqlite3.DatabaseError):
+                    depth, size, oldest = self._database.execute(
+                        "SELECT count(*), coalesce(sum(length(payload)), 0), min(created) FROM messages"
+                    ).fetchone()
+            size += sum(len(entry.payload) for entry, _ in self._memory)
+            depth += len(self._memory)
+            age = max(0.0, self._now() - oldest) if oldest is not None else 0.0
+            return OutboxState(
+                depth, size, age, self._dropped, min(1.0, size / self._max_bytes), self._problem
+            )
+
+    def close(self) -> None:
+        """Write what is left and close the file."""
+        with self._condition:
+            self._closing = True
+            self._condition.notify()
+        self._thread.join()
+        with self._lock:
+            if self._database is not None:
+                self._database.close()
+                self._database = None
+
+    # The writer.
+
+    def _enqueue(self, put: _Put) -> None:
+        with self._condition:
+            self._inbox.append(put)
+            self._condition.notify()
+
+    def _now(self) -> float:
+        return self._base + time.monotonic() - self._started
+
+    def _open(self) -> None:
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                self._database = self._connect()
+            except sqlite3.DatabaseError as error:
+                if isinstance(error, sqlite3.OperationalError):
+                    raise
+                self._set_damaged_aside(str(error))
+                self._database = self._connect()
+        except (sqlite3.OperationalError, OSError) as error:
+            self._problem = f"the outbox cannot be written ({error}): new messages wait in memory"
+            log.error(self._problem)
+
+    def _connect(self) -> sqlite3.Connection:
+        database = sqlite3.connect(self._path, check_same_thread=False, isolation_level=None, timeout=5)
+        try:
+            database.execute("PRAGMA journal_mode=WAL")
+            database.execute("PRAGMA synchronous=FULL")
+            database.execute("PRAGMA journal_size_limit=4194304")
+            database.execute("PRAGMA temp_store=MEMORY")
+            verdict = database.execute("PRAGMA quick_check(1)").fetchone()[0]
+            if verdict != "ok":
+                raise sqlite3.DatabaseError(verdict)
+            database.executescript(_SCHEMA)
+            counters = dict(database.execute("SELECT name, value FROM counters").fetchall())
+        except sqlite3.Error:
+            database.close()
+            raise
+        self._base = counters.get("running_s", 0.0)
+        self._dropped = int(counters.get("dropped", 0))
+        return database
+
+    def _set_damaged_aside(self, why: str) -> None:
+        aside = self._path.with_name(f"{self._path.name}.damaged")
+        log.error("the outbox is damaged (%s): it is kept as %s and a new one begun", why, aside.name)
+        self._path.replace(aside)
+        for suffix in ("-wal", "-shm"):
+            self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
+
+    def _write_for_ever(self) -> None:
+        while True:
+            with self._condition:
+                if self._problem and not (self._inbox or self._closing):
+                    # What the disk refused is tried again every second, and with every new entry.
+                    self._condition.wait(1.0)
+                while not (self._inbox or self._acked or self._closing or self._problem):
+                    self._condition.wait()
+                batch, self._inbox = self._inbox, []
+                closing = self._closing
+            self._write(batch)
+            for put in batch:
+                if put.flushed:
+                    put.flushed.set()
+            if batch:
+                self._on_change()
+            if closing and not self._inbox:
+                return
+
+    def _write(self, batch: list[_Put]) -> None:
+        with self._lock:
+            acked = set(self._acked)
+            puts = [put for entry, put in self._memory if entry.key not in acked]
+            puts += [put for put in batch if put.flushed is None]
+            try:
+                if self._database is None:
+                    self._database = self._connect()
+                self._transact(puts, acked)
+            except (sqlite3.OperationalError, OSError) as error:
+                self._keep_in_memory(batch, acked, str(error))
+                return
+            self._memory.clear()
+            self._acked -= acked
+            if self._problem:
+                log.info("the outbox can be written again")
+                self._problem = ""
+
+    def _transact(self, puts: list[_Put], acked: set[int]) -> None:
+        database = self._database
+        assert database is not None
+        database.execute("BEGIN IMMEDIATE")
+        try:
+            for key in acked:
+                database.execute(
+                    "INSERT OR REPLACE INTO sent SELECT id, seq FROM messages WHERE seq = ?", (key,)
+                )
+                database.execute("DELETE FROM messages WHERE seq = ?", (key,))
+            for put in puts:
+                self._insert(database, put)
+            if puts:
+                self._bound(database)
+            limit = "(SELECT coalesce(max(seq), 0) FROM sent) - ?"
+            database.execute(f"DELETE FROM sent WHERE seq < {limit}", (_REMEMBERED,))
+            counters = (("running_s", self._now()), ("dropped", float(self._dropped)))
+            database.executemany("INSERT OR REPLACE INTO counters VALUES (?, ?)", counters)
+            database.execute("COMMIT")
+        except BaseException:
+            if database.in_transaction:
+                database.execute("ROLLBACK")
+            raise
+
+    def _insert(self, database: sqlite3.Connection, put: _Put) -> None:
+        known = "SELECT 1 FROM messages WHERE id = ? UNION SELECT 1 FROM sent WHERE id = ?"
+        if database.execute(known, (put.id, put.id)).fetchone():
+            return
+        payload = put.payload
+        if put.data is not None:
+            database.execute(
+                "INSERT INTO sequences VALUES (?, 1) ON CONFLICT (stream) DO UPDATE SET last = last + 1",
+                (put.stream,),
+            )
+            last = database.execute("SELECT last FROM sequences WHERE stream = ?", (put.stream,)).fetchone()[
+                0
+            ]
+            event = event_of(put.data, put.source, put.id, last)
+            payload = event.model_dump_json(exclude_none=True).encode()
+            if put.data.phase == "end":
+                key = (put.stream, put.data.track_id)
+                database.execute("DELETE FROM open_tracks WHERE stream = ? AND track = ?", key)
+            elif put.data.duration_s or put.data.kind != "rule" or "direction" not in put.data.attributes:
+                row = (put.stream, put.data.track_id, payload.decode())
+                database.execute("INSERT OR REPLACE INTO open_tracks VALUES (?, ?, ?)", row)
+        database.execute(
+            "INSERT INTO messages (id, lane, critical, topic, payload, created) VALUES (?, ?, ?, ?, ?, ?)",
+            (put.id, put.lane, put.critical, put.topic, payload or b"", self._now()),
+        )
+
+    def _bound(self, database: sqlite3.Connection) -> None:
+        """Throw out what is too old, then the oldest: updates of tracks first, then events, never answers."""
+        old = database.execute(
+            "DELETE FROM messages WHERE lane = ? AND created < ?", (EVENT, self._now() - self._max_age_s)
+        ).rowcount
+        self._dropped += max(0, old)
+        for critical in (0, 1):
+            size = database.execute("SELECT coalesce(sum(length(payload)), 0) FROM messages").fetchone()[0]
+            over = size - self._max_bytes
+            if over <= 0:
+                return
+            rows = database.execute(
+                "SELECT seq, length(payload) FROM messages WHERE lane = ? AND critical = ? ORDER BY seq",
+                (EVENT, critical),
+            ).fetchall()
+            victims = []
+            for seq, length in rows:
+                if over <= 0:
+                    break
+                victims.append((seq,))
+                over -= length
+            database.executemany("DELETE FROM messages WHERE seq = ?", victims)
+            self._dropped += len(victims)
+
+    def _keep_in_memory(self, batch: list[_Put], acked: set[int], why: str) -> None:
+        if not self._problem:
+            log.error("the outbox cannot be written (%s): new messages wait in memory", why)
+        self._problem = f"the outbox cannot be written ({why}): new messages wait in memory"
+        self._memory = [(entry, put) for entry, put in self._memory if entry.key not in acked]
+        self._acked -= {key for key in acked if key < 0}
+        for put in batch:
+            if put.flushed is not None:
+                continue
+            self._memory_key -= 1
+            payload = put.payload
+            if put.data is not None:
+                event = event_of(put.data, put.source, put.id, 0)
+                payload = event.model_dump_json(exclude_none=True).encode()
+            self._memory.append((Entry(self._memory_key, put.topic, payload or b""), put))
+        while sum(len(entry.payload) for entry, _ in self._memory) > _MEMORY_BYTES:
+            for index, (_, put) in enumerate(self._memory):
+                if put.lane != CONTROL:
+                    del self._memory[index]
+                    self._dropped += 1
+                    break
+            else:
+                return
+
+
+def event_of(data: DetectionData, source: str, event_id: str, sequence: int) -> DetectionEvent:
+    """Wrap a detection, timed by its frame."""
+    moment = data.frame.captured_at if data.frame else datetime.now(UTC)
+    return DetectionEvent.of(data, source=source, event_id=event_id, sequence=sequence, time=moment)
+
+
+def dump(value: Any) -> bytes:  # noqa: ANN401 - any JSON value
+    """Return compact JSON."""
+    return json.dumps(value, separators=(",", ":")).encode()

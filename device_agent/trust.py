@@ -1,0 +1,31 @@
+"""Whether an update may run here. Asked before the download, about the manifest's digest alone."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from edgec.device_agent.errors import TrustError
+from edgec.protocol.jobs import UpdateDocument
+
+
+class Trust(Protocol):
+    """Says no by raising."""
+
+    def check(self, document: UpdateDocument) -> None:
+        """Check that the fleet vouches for this digest on this device.
+
+        Raises:
+            TrustError: it does not, or what says so is expired, rolled back or forged.
+        """
+
+
+class DigestTrust:
+    """Trusts the job: its digest came over the authenticated broker connection, and all content is hashed."""
+
+    def __init__(self, target: str = "") -> None:
+        self._target = target
+
+    def check(self, document: UpdateDocument) -> None:
+        """Refuse what names another device kind."""
+        if document.target and self._target and document.target != self._target:
+            raise TrustError(f"the update is for {document.target}, this device is {self._target}")
