@@ -1,0 +1,55 @@
+"""Line charts over time, one line a stream."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+from nicegui import ui
+
+COLOURS = ["#3b8fe8", "#2bb083", "#d19a22", "#e0604f", "#9a6fe0", "#36b3ba"]
+GREY = "#8a94a5"
+WINDOW_S = 3600.0
+
+
+def line_chart(unit: str) -> ui.echart:
+    """An empty chart; ``unit`` shows in tooltips."""
+    line = {"lineStyle": {"color": "#8a94a533"}}
+    chart = ui.echart(
+        {
+            "color": COLOURS,
+            "animation": False,
+            "grid": {"left": 44, "right": 12, "top": 14, "bottom": 26},
+            "tooltip": {"trigger": "axis", "confine": True},
+            "xAxis": {
+                "type": "time",
+                "axisLabel": {"color": GREY, "hideOverlap": True, "formatter": "{HH}:{mm}"},
+                "axisLine": line,
+            },
+            "yAxis": {"type": "value", "axisLabel": {"color": GREY}, "splitLine": line, "scale": False},
+            "series": [],
+            "unit": unit,
+        }
+    )
+    return chart.style("height:210px")
+
+
+def show_lines(chart: ui.echart, points: Iterable[tuple[str, float, float | None]]) -> None:
+    """Replace what the chart shows by ``(stream, Unix seconds, value)``."""
+    lines: dict[str, list[list[float]]] = {}
+    for stream, at, value in points:
+        if value is not None:
+            lines.setdefault(stream, []).append([round(at * 1000), round(value, 2)])
+    series = [
+        {"name": name, "type": "line", "showSymbol": len(values) < 3, "smooth": 0.2, "lineStyle": {"width": 2},
+         "areaStyle": {"opacity": 0.08}, "data": values}
+        for name, values in sorted(lines.items())
+    ]  # fmt: skip
+    if chart.options.get("series") == series:
+        return
+    now = time.time()
+    first = min((values[0][0] for values in lines.values()), default=now * 1000)
+    chart.options["xAxis"]["min"] = max(first, round((now - WINDOW_S) * 1000))
+    chart.options["series"] = series
+    chart.options["legend"] = {"show": len(series) > 1, "textStyle": {"color": GREY}, "top": 0, "right": 0}
+    chart.update()

@@ -1,0 +1,156 @@
+"""The list of devices: filtered, searched, paged by the database."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nicegui import ui
+from sqlalchemy import func, select
+from starlette.requests import Request
+from starlette.responses import Response
+
+from edgec.fleet.api.devices import summary
+from edgec.fleet.dashboard import parts
+from edgec.fleet.dashboard.access import enroll_dialog
+from edgec.fleet.dashboard.parts import ago, badge, chips, esc, link, number
+from edgec.fleet.dashboard.shell import frame, html, live, to_sign_in, who
+from edgec.fleet.devices import device_filter
+from edgec.fleet.server import Services
+from edgec.fleet.store.tables import Device, Group
+
+PAGE = 50
+STATES = {
+    "": "All states", "online": "Online", "offline": "Offline", "stopped": "Stopped", "never": "Not seen yet",
+    "pending": "Pending", "revoked": "Revoked", "drift": "Not on the desired version",
+}  # fmt: skip
+
+
+def load(services: Services, wanted: dict[str, Any]) -> dict[str, Any]:
+    """A page of devices, the number of all that match, and what the filters offer."""
+    with services.database.reading() as session:
+        group = session.scalar(select(Group).filter_by(name=wanted["group"])) if wanted["group"] else None
+        query = device_filter(wanted["search"], wanted["state"], wanted["target"], wanted["version"], group)
+        total = session.scalar(select(func.count()).select_from(query.subquery())) or 0
+        page = max(min(wanted["page"], (total - 1) // PAGE), 0)
+        rows = session.scalars(query.order_by(Device.name).offset(page * PAGE).limit(PAGE))
+        targets = list(session.scalars(select(Device.target).distinct().order_by(Device.target).limit(100)))
+        versions = list(
+            session.scalars(select(Device.version).distinct().order_by(Device.version).limit(100))
+        )
+        groups = list(session.scalars(select(Group.name).order_by(Group.name).limit(200)))
+        everything = session.scalar(select(func.count(Device.id))) or 0
+        return {
+            "rows": [summary(row) for row in rows],
+            "total": total,
+            "page": page,
+            "everything": everything,
+            "choices": {"target": targets, "version": versions, "group": groups},
+        }
+
+
+def add(services: Services) -> None:
+    """Add ``/devices``."""
+
+    @ui.page("/devices")
+    def devices(
+        request: Request, state: str = "", search: str = "", version: str = "", group: str = ""
+    ) -> Response | None:
+        identity = who(services, request)
+        if identity is None:
+            return to_sign_in(request)
+        wanted: dict[str, Any] = {
+            "search": search, "state": state if state in STATES else "", "target": "", "version": version,
+            "group": group, "page": 0,
+        }  # fmt: skip
+        with frame(request, identity, "Devices") as actions:
+            if identity.may("operator"):
+                with actions:
+                    enroll_dialog(services, identity)
+            selects: dict[str, ui.select] = {}
+
+            async def changed(key: str, value: Any) -> None:  # noqa: ANN401 - of a NiceGUI event
+                wanted[key], wanted["page"] = value or "", 0
+                await refresh()
+
+            with ui.element("div").classes("e-filters"):
+                box = ui.input(placeholder="Search name or target", value=search).props(
+                    'outlined dense clearable debounce=250 aria-label="Search devices"'
+                )
+                box.classes("e-search").style("min-width:240px")
+                box.on_value_change(lambda e: changed("search", e.value))
+                chosen = (
+                    ui.select(STATES, value=wanted["state"])
+                    .props("outlined dense aria-label=State")
+                    .style("min-width:150px")
+                )
+                chosen.on_value_change(lambda e: changed("state", e.value))
+                for key in ("target", "version", "group"):
+                    selects[key] = ui.select({"": f"All {key}s"}, value="").props(
+                        f"outlined dense aria-label={key}"
+                    )
+                    selects[key].style("min-width:140px").on_value_change(
+                        lambda e, key=key: changed(key, e.value)
+                    )
+            with ui.element("div").classes("e-card flush"):
+                body = html()
+                with ui.element("div").classes("e-pager"):
+                    label = ui.label()
+                    back = ui.button(icon="chevron_left").props(
+                        "flat dense round color=grey-7 aria-label='Page before'"
+                    )
+                    forth = ui.button(icon="chevron_right").props(
+                        "flat dense round color=grey-7 aria-label='Next page'"
+                    )
+
+            def show(data: dict[str, Any]) -> None:
+                body.set_content(_table(data))
+                for key, select_box in selects.items():
+                    options = {"": f"All {key}s"} | {value: value for value in data["choices"][key] if value}
+                    options |= {wanted[key]: wanted[key] or f"All {key}s"}
+                    if options != select_box.options:
+                        select_box.set_options(options, value=wanted[key])
+                wanted["page"] = data["page"]
+                first = data["page"] * PAGE + 1 if data["total"] else 0
+                label.set_text(f"{first}–{min(first + PAGE - 1, data['total'])} of {data['total']}")
+                back.set_enabled(data["page"] > 0)
+                forth.set_enabled((data["page"] + 1) * PAGE < data["total"])
+
+            async def turn(by: int) -> None:
+                wanted["page"] += by
+                await refresh()
+
+            back.on_click(lambda: turn(-1))
+            forth.on_click(lambda: turn(1))
+            refresh = live(lambda: load(services, dict(wanted)), show)
+        return None
+
+
+def _table(data: dict[str, Any]) -> str:
+    if not data["everything"]:
+        return parts.empty(
+            "No devices yet",
+            "Make an enrolment token, then start the agent with it.",
+            "edgec fleet token create",
+        )
+    if not data["rows"]:
+        return parts.empty("Nothing matches", "No device fits the search and filters; clear one of them.")
+    rows, links = [], []
+    for row in data["rows"]:
+        state = row["state"] if row["admission"] == "accepted" else row["admission"]
+        running = (
+            f'{esc(row["model"])}<span class="e-soft">:{esc(row["version"])}</span>'
+            if row["version"]
+            else number(None)
+        )
+        if row["drift"]:
+            running += f' <span class="e-badge warn" title="desired">→ {esc(row["desired_version"])}</span>'
+        href = link("/devices", row["name"])
+        links.append(href)
+        rows.append(
+            [
+                f'<a class="main" href="{href}">{esc(row["name"])}</a>', badge(state), esc(row["target"]), running,
+                number(row["fps"]), number(row["latency_ms"], " ms"), chips(row["labels"]), ago(row["last_seen"]),
+            ]
+        )  # fmt: skip
+    heads = ("Device", "State", "~Target", "Model", "#fps", "#~Latency", "~Labels", "~Last seen")
+    return parts.table(heads, rows, links)

@@ -1,0 +1,209 @@
+"""Models, their versions and the evidence for each artifact."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from nicegui import ui
+from sqlalchemy import func, select
+from starlette.requests import Request
+from starlette.responses import Response
+
+from edgec.fleet.api.rollouts import artifact_view
+from edgec.fleet.auth import Identity
+from edgec.fleet.dashboard import parts
+from edgec.fleet.dashboard.parts import ago, esc, link, size
+from edgec.fleet.dashboard.rollouts import deploy_dialog
+from edgec.fleet.dashboard.shell import frame, html, live, to_sign_in, who
+from edgec.fleet.server import Services
+from edgec.fleet.store.tables import Device, ModelVersion
+
+
+def load(services: Services) -> list[Any]:
+    """Models with versions, targets and devices."""
+    with services.database.reading() as session:
+        running = dict(
+            session.execute(select(Device.model, func.count()).group_by(Device.model)).tuples().all()
+        )
+        found: dict[str, dict[str, Any]] = {}
+        for row in session.scalars(select(ModelVersion).order_by(ModelVersion.pushed_at.desc())):
+            model = found.setdefault(
+                row.model,
+                {
+                    "name": row.model,
+                    "latest": row.version,
+                    "pushed": row.pushed_at,
+                    "versions": set(),
+                    "targets": set(),
+                },
+            )
+            model["versions"].add(row.version)
+            model["targets"].add(row.target)
+        return [
+            item | {"devices": running.get(item["name"], 0)}
+            for item in sorted(found.values(), key=lambda m: m["name"])
+        ]
+
+
+def load_model(services: Services, model: str) -> dict[str, Any]:
+    """The artifacts of a model and how many devices run each version."""
+    with services.database.reading() as session:
+        rows = session.scalars(
+            select(ModelVersion).filter_by(model=model).order_by(ModelVersion.pushed_at.desc())
+        )
+        running = session.execute(
+            select(Device.version, func.count()).where(Device.model == model).group_by(Device.version)
+        ).tuples()
+        return {"artifacts": [artifact_view(row) for row in rows], "running": dict(running.all())}
+
+
+def add(services: Services) -> None:
+    """Add ``/models``, ``/models/{model}`` and the evidence pages."""
+
+    @ui.page("/models")
+    def models(request: Request) -> Response | None:
+        identity = who(services, request)
+        if identity is None:
+            return to_sign_in(request)
+        with frame(request, identity, "Models"):
+            body = html("", "e-card flush")
+            live(lambda: load(services), lambda rows: body.set_content(_models(rows)), 3.0)
+        return None
+
+    @ui.page("/models/{model}")
+    def model_page(request: Request, model: str) -> Response | None:
+        identity = who(services, request)
+        if identity is None:
+            return to_sign_in(request)
+        with frame(request, identity, model, '<a href="/models">Models</a>') as actions:
+            data = load_model(services, model)
+            if not data["artifacts"]:
+                html(
+                    parts.empty("No such model", f"Nothing was pushed as {model}.", "edgec push model.edge"),
+                    "e-card",
+                )
+                return None
+            if identity.may("operator"):
+                with actions:
+                    _deploy(services, identity, model, data)
+            body = html("", "e-card flush")
+            live(lambda: load_model(services, model), lambda found: body.set_content(_artifacts(found)), 3.0)
+        return None
+
+    @ui.page("/models/{model}/{version}/{target}")
+    def evidence(request: Request, model: str, version: str, target: str) -> Response | None:
+        identity = who(services, request)
+        if identity is None:
+            return to_sign_in(request)
+        title = f"{model}:{version} for {target}"
+        with frame(request, identity, title, f'<a href="{link("/models", model)}">{esc(model)}</a>'):
+            found = [
+                a
+                for a in load_model(services, model)["artifacts"]
+                if (a["version"], a["target"]) == (version, target)
+            ]
+            if not found:
+                html(parts.empty("No such artifact", f"{title} is not in the registry."), "e-card")
+                return None
+            artifact = found[0]
+            facts = {
+                "Digest": f'<span class="e-mono">{esc(artifact["digest"])}</span>',
+                "Repository": f'<span class="e-mono">{esc(artifact["repository"])}</span>',
+                "Size": size(artifact["size"]),
+                "Pushed": ago(artifact["pushed_at"]),
+            }
+            html(parts.pairs(facts), "e-card")
+            if artifact["report"]:
+                address = link("/api/v1/models", model, version, target) + "/report"
+                frame_html = (
+                    f'<iframe class="e-frame" sandbox src="{esc(address)}" title="Evidence report"></iframe>'
+                )
+                html("<h2>Evidence report</h2>" + frame_html, "e-card")
+            elif artifact["evidence"]:
+                text = esc(json.dumps(artifact["evidence"], indent=2))
+                html(
+                    f'<h2>Evidence</h2><pre class="e-mono" style="white-space:pre-wrap">{text}</pre>',
+                    "e-card",
+                )
+            else:
+                html(
+                    parts.empty(
+                        "No evidence", "This artifact was packed without a check against its source."
+                    ),
+                    "e-card",
+                )
+        return None
+
+
+def _deploy(services: Services, identity: Identity, model: str, data: dict[str, Any]) -> None:
+    versions = list(dict.fromkeys(artifact["version"] for artifact in data["artifacts"]))
+    deploy_dialog(services, identity, model, versions)
+
+
+def _models(rows: list[Any]) -> str:
+    if not rows:
+        return parts.empty(
+            "No models yet",
+            "Compile one and push it.",
+            "edgec compile model.onnx --target rpi5 && edgec push model-rpi5.edge",
+        )
+    heads = ("Model", "Latest", "#Versions", "~Targets", "#Devices", "~Pushed")
+    cells = [
+        [f'<a class="main" href="{link("/models", m["name"])}">{esc(m["name"])}</a>', esc(m["latest"]), str(len(m["versions"])),
+         "".join(f'<span class="e-chip">{esc(t)}</span>' for t in sorted(m["targets"])), str(m["devices"]), ago(m["pushed"])]
+        for m in rows
+    ]  # fmt: skip
+    return parts.table(heads, cells, [link("/models", m["name"]) for m in rows])
+
+
+def _artifacts(data: dict[str, Any]) -> str:
+    heads = (
+        "Version",
+        "Target",
+        "#Size",
+        "#~Largest error",
+        "#~Median",
+        "#~ONNX Runtime",
+        "#Devices",
+        "~Pushed",
+        "",
+    )
+    cells, links = [], []
+    for artifact in data["artifacts"]:
+        evidence = artifact["evidence"]
+        href = link("/models", artifact["model"], artifact["version"], artifact["target"])
+        links.append(href)
+        cells.append(
+            [
+                f'<a class="main" href="{href}">{esc(artifact["version"])}</a>', f'<span class="e-chip">{esc(artifact["target"])}</span>',
+                size(artifact["size"]), _fact(evidence, ERRORS, "{:.1e}"), _fact(evidence, OURS, "{:.2f} ms"),
+                _fact(evidence, THEIRS, "{:.2f} ms"), str(data["running"].get(artifact["version"], 0)),
+                ago(artifact["pushed_at"]), parts.badge("accepted", "evidence") if evidence else parts.badge("drift", "no evidence"),
+            ]
+        )  # fmt: skip
+    return parts.table(heads, cells, links)
+
+
+ERRORS = ("max_abs_error", "largest_error", "max_abs")
+OURS = ("edgec_median_ms", "median_ms", "latency_ms")
+THEIRS = ("onnxruntime_median_ms", "onnxruntime_ms", "reference_ms")
+
+
+def _fact(evidence: Any, names: tuple[str, ...], form: str) -> str:  # noqa: ANN401 - any JSON
+    value = _find(evidence, names)
+    return parts.number(None) if value is None else form.format(value)
+
+
+def _find(value: Any, names: tuple[str, ...]) -> float | None:  # noqa: ANN401 - any JSON
+    """The largest number under one of these names, wherever it is."""
+    found: list[float] = []
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if key in names and isinstance(item, int | float) and not isinstance(item, bool):
+                found.append(float(item))
+            elif isinstance(item, dict | list) and (inner := _find(item, names)) is not None:
+                found.append(inner)
+    elif isinstance(value, list):
+        found += [inner for item in value if (inner := _find(item, names)) is not None]
+    return max(found, default=None)

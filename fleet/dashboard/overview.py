@@ -1,0 +1,196 @@
+"""The overview: how the fleet is at one look."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from nicegui import ui
+from sqlalchemy import func, select
+from starlette.requests import Request
+from starlette.responses import Response
+
+from edgec.fleet.api.ops import EMBEDDED_LIMIT
+from edgec.fleet.dashboard import parts
+from edgec.fleet.dashboard.parts import ago, badge, esc, link
+from edgec.fleet.dashboard.shell import frame, html, live, to_sign_in, who
+from edgec.fleet.devices import counts
+from edgec.fleet.rollouts.service import ENDED, member_counts, view
+from edgec.fleet.server import Services
+from edgec.fleet.store.tables import Detection, Device, ModelVersion, Rollout
+
+HOUR = 3600.0
+
+
+def load(services: Services) -> dict[str, Any]:
+    """What the page shows."""
+    now = time.time()
+    with services.database.reading() as session:
+        spread = session.execute(
+            select(Device.model, Device.version, func.count())
+            .where(Device.version != "")
+            .group_by(Device.model, Device.version)
+            .order_by(func.count().desc())
+            .limit(12)
+        ).tuples()
+        rollouts = list(session.scalars(select(Rollout).order_by(Rollout.id.desc()).limit(6)))
+        members = member_counts(session, [rollout.id for rollout in rollouts])
+        detections = session.execute(
+            select(Detection, Device.name)
+            .join(Device, Device.id == Detection.device_id)
+            .order_by(Detection.id.desc())
+            .limit(9)
+        ).tuples()
+        return {
+            "counts": counts(session),
+            "spread": [(model, version, n) for model, version, n in spread],
+            "rollouts": [view(rollout, members[rollout.id]) for rollout in rollouts],
+            "active": session.scalar(select(func.count()).where(Rollout.state.not_in(ENDED))) or 0,
+            "detections": [(d.at, name, d.stream, d.label, d.score, d.kind) for d, name in detections],
+            "alerts": _alerts(services, session, now),
+            "pushed": session.scalar(select(func.count(ModelVersion.id))) or 0,
+            "tick": int(now / 5),
+        }
+
+
+def _alerts(services: Services, session: Any, now: float) -> list[tuple[str, str, str]]:  # noqa: ANN401 - Session
+    alerts: list[tuple[str, str, str]] = []
+    if not services.link.connected:
+        alerts.append(("bad", "The broker is not connected: nothing arrives from devices.", ""))
+    if services.broker is not None and services.broker.sessions() > 0.8 * EMBEDDED_LIMIT:
+        text = f"The embedded broker has {services.broker.sessions()} of {EMBEDDED_LIMIT} connections: use one of your own."
+        alerts.append(("warn", text, ""))
+    failed = session.scalars(
+        select(Rollout)
+        .where(Rollout.state.in_(("FAILED", "ROLLED_BACK")), Rollout.finished_at > now - 24 * HOUR)
+        .order_by(Rollout.id.desc())
+        .limit(3)
+    )
+    for item in failed:
+        alerts.append(("bad", f"Rollout of {item.model}:{item.version} {item.state.lower().replace('_', ' ')}: {item.reason}",
+                       link("/rollouts", item.id)))  # fmt: skip
+    lost = session.scalars(
+        select(Device).where(Device.state == "offline").order_by(Device.last_seen.desc()).limit(4)
+    )
+    for device in lost:
+        alerts.append(("bad", f"{device.name} is offline", link("/devices", device.name)))
+    hot = session.scalars(select(Device).where(Device.state == "online", Device.fps == 0).limit(3))
+    for device in hot:
+        alerts.append(
+            ("warn", f"{device.name} is online but delivers no frames", link("/devices", device.name))
+        )
+    return alerts
+
+
+def add(services: Services) -> None:
+    """Add ``/``."""
+
+    @ui.page("/")
+    def overview(request: Request) -> Response | None:
+        identity = who(services, request)
+        if identity is None:
+            return to_sign_in(request)
+        with frame(request, identity, "Overview", f"fleet {esc(services.settings.fleet)}"):
+            top = html()
+            with ui.element("div").classes("e-row"):
+                alerts = html("", "e-card flush")
+                spread = html("", "e-card")
+            with ui.element("div").classes("e-row"):
+                rollouts = html("", "e-card flush")
+                detections = html("", "e-card flush")
+
+            def show(data: dict[str, Any]) -> None:
+                top.set_content(_tiles(data))
+                alerts.set_content("<h2>Needs attention</h2>" + _alert_list(data))
+                spread.set_content("<h2>Versions that run</h2>" + _spread(data["spread"]))
+                rollouts.set_content("<h2>Rollouts</h2>" + _rollouts(data))
+                detections.set_content("<h2>Latest detections</h2>" + _detections(data["detections"]))
+
+            live(lambda: load(services), show)
+        return None
+
+
+def _tiles(data: dict[str, Any]) -> str:
+    n = data["counts"]
+    return parts.tiles(
+        [
+            parts.tile(
+                n["online"],
+                "online",
+                of=n["total"],
+                tone="good" if n["online"] else "",
+                href="/devices?state=online",
+            ),
+            parts.tile(
+                n["offline"], "offline", tone="bad" if n["offline"] else "", href="/devices?state=offline"
+            ),
+            parts.tile(
+                n["drift"],
+                "not on the desired version",
+                tone="warn" if n["drift"] else "",
+                href="/devices?state=drift",
+            ),
+            parts.tile(
+                n["pending"],
+                "wait to be accepted",
+                tone="warn" if n["pending"] else "",
+                href="/devices?state=pending",
+            ),
+            parts.tile(data["active"], "rollouts in progress", href="/rollouts"),
+        ]
+    )
+
+
+def _alert_list(data: dict[str, Any]) -> str:
+    if not data["counts"]["total"]:
+        return parts.empty(
+            "No devices yet",
+            "Make an enrolment token, then start the agent with it.",
+            "edgec fleet token create",
+        )
+    if not data["alerts"]:
+        return parts.empty("All is well", "No device is offline, no rollout has failed in the last day.")
+    rows = "".join(
+        f'<a class="go" href="{esc(href or "/")}">{badge("failed" if tone == "bad" else "stalled" if tone == "bad" else "drift", "alert" if tone == "bad" else "note")}'
+        f'<span class="grow" title="{esc(text)}">{esc(text)}</span></a>'
+        for tone, text, href in data["alerts"]
+    )
+    return f'<div class="e-list">{rows}</div>'
+
+
+def _spread(spread: list[tuple[str, str, int]]) -> str:
+    if not spread:
+        return parts.empty("Nothing runs yet", "Push a model and deploy it.", "edgec push model.edge")
+    total = sum(n for _m, _v, n in spread)
+    rows = "".join(
+        f'<a href="{link("/models", model)}" style="display:block;margin-bottom:12px"><div style="display:flex;gap:8px">'
+        f'<span class="grow" style="flex:1">{esc(model)}<span class="e-soft">:{esc(version)}</span></span>'
+        f'<span class="e-soft">{n} · {n / total:.0%}</span></div>'
+        f'<div class="e-bar"><i class="accent" style="width:{100 * n / total:.1f}%"></i></div></a>'
+        for model, version, n in spread
+    )
+    return rows
+
+
+def _rollouts(data: dict[str, Any]) -> str:
+    if not data["rollouts"]:
+        command = "edgec deploy MODEL:VERSION --to DEVICE" if data["pushed"] else "edgec push model.edge"
+        return parts.empty("No rollouts yet", "Send a version to a device or a group.", command)
+    rows = "".join(
+        f'<a href="{link("/rollouts", r["id"])}"><span class="grow"><b>{esc(r["model"])}:{esc(r["version"])}</b> '
+        f'<span class="e-soft">to {esc(r["scope"]["name"] or "all devices")}</span></span>'
+        f'<span style="width:110px">{parts.bar(r["devices"])}</span>{badge(r["state"])}</a>'
+        for r in data["rollouts"]
+    )
+    return f'<div class="e-list">{rows}</div>'
+
+
+def _detections(items: list[tuple[float, str, str, str, float | None, str]]) -> str:
+    if not items:
+        return parts.empty("No detections yet", "They appear here as devices report them.")
+    rows = "".join(
+        f'<a href="{link("/devices", device)}"><b>{esc(label)}</b><span class="e-soft">{parts.number(score, "", 2)}</span>'
+        f'<span class="grow e-soft">{esc(device)} / {esc(stream)}</span><span class="e-faint e-small">{ago(at)}</span></a>'
+        for at, device, stream, label, score, _kind in items
+    )
+    return f'<div class="e-list">{rows}</div>'

@@ -1,0 +1,326 @@
+"""Rollouts: the list, one with its stages, and the dialog that starts one."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from nicegui import run, ui
+from pydantic import ValidationError
+from sqlalchemy import select
+from starlette.requests import Request
+from starlette.responses import Response
+
+from edgec.fleet.auth import Identity
+from edgec.fleet.dashboard import parts
+from edgec.fleet.dashboard.parts import ago, badge, esc, link
+from edgec.fleet.dashboard.shell import attempt, confirm, frame, html, live, to_sign_in, who
+from edgec.fleet.errors import Problem
+from edgec.fleet.rollouts.plan import Plan
+from edgec.fleet.rollouts.service import act, create_rollout, member_counts, stage_counts, view
+from edgec.fleet.server import Services
+from edgec.fleet.store.tables import Device, Group, Member, Rollout
+
+STAGINGS = {
+    "100": "All at once",
+    "10,100": "10 %, then all",
+    "5,25,100": "5 %, 25 %, then all",
+    "5,25!,100!": "5 %, 25 %, all, with approval between",
+}
+
+
+def load_list(services: Services) -> list[dict[str, Any]]:
+    """The newest rollouts."""
+    with services.database.reading() as session:
+        rows = list(session.scalars(select(Rollout).order_by(Rollout.id.desc()).limit(100)))
+        members = member_counts(session, [row.id for row in rows])
+        return [view(row, members[row.id]) for row in rows]
+
+
+def load_one(services: Services, rollout_id: int) -> dict[str, Any] | None:
+    """One rollout with stages and its most telling members."""
+    with services.database.reading() as session:
+        rollout = session.get(Rollout, rollout_id) if rollout_id < 2**53 else None
+        if rollout is None:
+            return None
+        stages: list[dict[str, int]] = [{} for _stage in rollout.plan["stages"]]
+        for stage, state, n in stage_counts(session, rollout_id):
+            stages[stage][state] = n
+        rows = session.execute(
+            select(Member, Device.name)
+            .join(Device, Device.id == Member.device_id)
+            .where(Member.rollout_id == rollout_id)
+            .order_by(Member.changed_at.desc(), Member.id)
+            .limit(60)
+        ).tuples()
+        members = [(name, m.stage, m.state, m.previous_version, m.changed_at, m.detail) for m, name in rows]
+        shown = view(rollout, member_counts(session, [rollout_id])[rollout_id])
+        return shown | {"stages": stages, "members": members, "tick": int(time.time() / 5)}
+
+
+def add(services: Services) -> None:
+    """Add ``/rollouts`` and ``/rollouts/{id}``."""
+
+    @ui.page("/rollouts")
+    def rollouts(request: Request) -> Response | None:
+        identity = who(services, request)
+        if identity is None:
+            return to_sign_in(request)
+        with frame(request, identity, "Rollouts"):
+            body = html("", "e-card flush")
+            live(lambda: load_list(services), lambda rows: body.set_content(_list(rows)), 1.5)
+        return None
+
+    @ui.page("/rollouts/{rollout_id}")
+    def rollout_page(request: Request, rollout_id: int) -> Response | None:
+        identity = who(services, request)
+        if identity is None:
+            return to_sign_in(request)
+        first = load_one(services, rollout_id)
+        title = f"{first['model']}:{first['version']}" if first else f"Rollout {rollout_id}"
+        with frame(request, identity, title, f'<a href="/rollouts">Rollouts</a> / {rollout_id}') as actions:
+            if first is None:
+                html(parts.empty("No such rollout", "It may have been on another server."), "e-card")
+                return None
+            buttons = _Buttons(services, identity, rollout_id, actions)
+            head = html()
+            stages = html("", "e-card")
+            with ui.element("div").classes("e-row"):
+                members = html("", "e-card flush").style("flex:2")
+                plan = html("", "e-card")
+
+            def show(data: dict[str, Any] | None) -> None:
+                if data is None:
+                    return
+                buttons.show(data["state"])
+                head.set_content(_head(data))
+                stages.set_content("<h2>Stages</h2>" + _stages(data))
+                members.set_content("<h2>Devices</h2>" + _members(data))
+                plan.set_content("<h2>Plan</h2>" + _plan(data))
+
+            live(lambda: load_one(services, rollout_id), show, 1.0)
+        return None
+
+
+class _Buttons:
+    """What an operator may do with a rollout in its present state."""
+
+    def __init__(self, services: Services, identity: Identity, rollout_id: int, place: Any) -> None:  # noqa: ANN401
+        self._state = ""
+        self._shown: dict[str, ui.button] = {}
+        if not identity.may("operator"):
+            return
+
+        def change(action: str) -> None:
+            with services.database.writing() as session:
+                act(session, identity.name, rollout_id, action)
+            services.engine.wake()
+
+        def stop(take_back: bool) -> None:
+            services.engine.abort(rollout_id, identity.name, take_back=take_back)
+            services.engine.wake()
+
+        async def back() -> None:
+            await attempt(lambda: stop(True), "stopped; updated devices go back")
+
+        async def halt() -> None:
+            await attempt(lambda: stop(False), "stopped")
+
+        with place:
+            for action, text, icon in (
+                ("pause", "Pause", "pause"),
+                ("resume", "Resume", "play_arrow"),
+                ("approve", "Approve next stage", "check"),
+            ):
+                button = ui.button(
+                    text, icon=icon, on_click=lambda a=action: attempt(lambda: change(a), f"{a}: done")
+                )
+                self._shown[action] = button.props("outline" if action == "pause" else "unelevated")
+            text = "No further device is started; those already updated return to what they ran before."
+            opens = confirm("Abort and take back?", text, "Abort and take back", back)
+            self._shown["back"] = ui.button("Abort and take back", on_click=opens).props(
+                "flat color=negative"
+            )
+            text = "No further device is started; those already updated keep the new version."
+            self._shown["halt"] = ui.button("Abort", on_click=confirm("Abort?", text, "Abort", halt)).props(
+                "flat color=negative"
+            )
+        for button in self._shown.values():
+            button.set_visibility(False)
+
+    def show(self, state: str) -> None:
+        """Show the buttons that fit ``state``."""
+        fitting = {
+            "RUNNING": {"pause", "back", "halt"}, "PAUSED": {"resume", "back", "halt"},
+            "AWAITING_APPROVAL": {"approve", "back", "halt"}, "ROLLING_BACK": {"halt"},
+        }.get(state, set())  # fmt: skip
+        for name, button in self._shown.items():
+            button.set_visibility(name in fitting)
+
+
+def _list(rows: list[dict[str, Any]]) -> str:
+    if not rows:
+        return parts.empty(
+            "No rollouts yet",
+            "Send a version to a device or a group.",
+            "edgec deploy MODEL:VERSION --to DEVICE",
+        )
+    heads = ("#", "Version", "For", "Progress", "State", "~Stage", "~Started", "~By")
+    cells, links = [], []
+    for row in rows:
+        href = link("/rollouts", row["id"])
+        links.append(href)
+        scope = row["scope"]["name"] or "all devices"
+        cells.append(
+            [
+                f'<span class="e-soft">{row["id"]}</span>', f'<a class="main" href="{href}">{esc(row["model"])}:{esc(row["version"])}</a>',
+                esc(scope), parts.bar(row["devices"]), badge(row["state"]), f"{row['stage'] + 1} of {len(row['plan']['stages'])}",
+                ago(row["created_at"]), esc(row["created_by"]),
+            ]
+        )  # fmt: skip
+    return parts.table(heads, cells, links)
+
+
+def _head(data: dict[str, Any]) -> str:
+    counts = data["devices"]
+    total = sum(counts.values())
+    done = counts.get("SUCCEEDED", 0)
+    failed = counts.get("FAILED", 0) + counts.get("REVERT_FAILED", 0)
+    reason = f'<span class="e-soft">{esc(data["reason"])}</span>' if data["reason"] else ""
+    if not data["ended"]:
+        until, edge = data["deadline"] - time.time(), "ends at the latest in"
+        edge += f" {until / 3600:.1f} h" if until > 3600 else f" {max(until / 60, 0):.0f} min"
+    else:
+        edge = f"ended {parts.passed(time.time() - data['finished_at'])}" if data["finished_at"] else ""
+    return (
+        f'<div style="margin:-8px 0 14px">{badge(data["state"])} {reason} <span class="e-faint">{edge}</span></div>'
+        + parts.tiles(
+            [
+                parts.tile(done, "updated", of=total, tone="good" if done else ""),
+                parts.tile(counts.get("ACTIVE", 0) + counts.get("REVERTING", 0), "at work"),
+                parts.tile(counts.get("WAITING", 0), "waiting"),
+                parts.tile(failed, "failed", tone="bad" if failed else ""),
+                parts.tile(counts.get("UNREACHED", 0) + counts.get("SKIPPED", 0), "skipped or not reached"),
+            ]
+        )
+    )
+
+
+def _stages(data: dict[str, Any]) -> str:
+    rows = []
+    for index, (stage, counts) in enumerate(zip(data["plan"]["stages"], data["stages"], strict=True)):
+        if stage["percent"] is not None:
+            name = f"up to {stage['percent']:g} %"
+        else:
+            name = f"{stage['count']} devices" if stage["count"] else f"{len(stage['devices'])} named"
+        soak = f", then {stage['soak_s'] / 60:g} min watch" if stage["soak_s"] else ""
+        total = sum(counts.values())
+        done = total - sum(counts.get(s, 0) for s in ("WAITING", "ACTIVE", "REVERTING"))
+        later = " later" if index > data["stage"] and not data["ended"] else ""
+        held = (
+            badge("AWAITING_APPROVAL")
+            if index == data["stage"] and data["state"] == "AWAITING_APPROVAL"
+            else ""
+        )
+        rows.append(
+            f'<div class="e-stage{later}"><div><b>Stage {index + 1}</b> <span class="e-soft">{esc(name)}{esc(soak)}</span></div>'
+            f'{parts.bar(counts)}<div class="e-soft">{done} of {total} done {held}</div></div>'
+        )
+    return f'<div class="e-stages">{"".join(rows)}</div>'
+
+
+def _members(data: dict[str, Any]) -> str:
+    cells = [
+        [f'<a class="main" href="{link("/devices", name)}">{esc(name)}</a>', badge(state), str(stage + 1), esc(before or "–"),
+         f'<span class="e-soft">{esc(detail)}</span>', ago(changed)]
+        for name, stage, state, before, changed, detail in data["members"]
+    ]  # fmt: skip
+    total = sum(data["devices"].values())
+    more = (
+        f'<div class="e-pager">the {len(cells)} that changed last, of {total}</div>'
+        if total > len(cells)
+        else ""
+    )
+    return parts.table(("Device", "State", "#~Stage", "~Before", "~Detail", "~Changed"), cells) + more
+
+
+def _plan(data: dict[str, Any]) -> str:
+    plan = data["plan"]
+    scope = data["scope"]
+    facts = {
+        "For": esc(f"{scope['kind']} {scope['name']}".strip()),
+        "Stops at": f"{plan['max_failed_percent']:g} % failed",
+        "Then": "devices go back" if plan["on_failure"] == "rollback" else "stays as it is",
+        "A stage needs": f"{plan['min_success_percent']:g} % success",
+        "Time a device": f"{plan['job_timeout_s'] / 60:g} min",
+        "Retries": str(plan["retries"]),
+        "Rate": f"{plan['rate_per_minute']:g} a minute" if plan["rate_per_minute"] else "no limit",
+        "Started by": esc(data["created_by"]),
+    }
+    return parts.pairs(facts)
+
+
+def deploy_dialog(services: Services, identity: Identity, model: str, versions: list[str]) -> None:
+    """A button that starts a rollout of a model."""
+    with services.database.reading() as session:
+        groups = list(session.scalars(select(Group.name).order_by(Group.name).limit(500)))
+        devices = list(
+            session.scalars(
+                select(Device.name).filter_by(admission="accepted").order_by(Device.name).limit(2000)
+            )
+        )
+    scopes = (
+        {"all:": "All devices"}
+        | {f"group:{g}": f"Group {g}" for g in groups}
+        | {f"device:{d}": d for d in devices}
+    )
+    with ui.dialog() as dialog, ui.card().style("width:520px;max-width:94vw"):
+        ui.label(f"Roll out {model}").classes("text-lg font-semibold")
+        version = (
+            ui.select(versions, value=versions[0], label="Version").props("outlined dense").classes("w-full")
+        )
+        scope = (
+            ui.select(scopes, value="all:", label="For", with_input=True)
+            .props("outlined dense")
+            .classes("w-full")
+        )
+        stages = ui.select(STAGINGS, value="5,25,100" if len(devices) > 10 else "100", label="Stages")
+        stages.props("outlined dense").classes("w-full")
+        soak = (
+            ui.number("Watch each stage for (minutes)", value=0, min=0)
+            .props("outlined dense")
+            .classes("w-full")
+        )
+
+        async def start() -> None:
+            kind, _, name = str(scope.value).partition(":")
+            parsed = [
+                {
+                    "percent": float(item.rstrip("!")),
+                    "approval": item.endswith("!"),
+                    "soak_s": 60 * float(soak.value or 0),
+                }
+                for item in str(stages.value).split(",")
+            ]
+
+            def create() -> int:
+                with services.database.writing() as session:
+                    rollout = create_rollout(
+                        session, identity.name, model=model, version=str(version.value), scope_kind=kind, scope=name,
+                        plan=Plan.model_validate({"stages": parsed}),
+                    )  # fmt: skip
+                    return rollout.id
+
+            try:
+                rollout_id = await run.io_bound(create)
+            except (Problem, ValidationError) as error:
+                text = error.detail if isinstance(error, Problem) else error.errors()[0]["msg"]
+                ui.notify(text, type="negative", multi_line=True)
+                return
+            services.engine.wake()
+            ui.navigate.to(link("/rollouts", rollout_id))
+
+        with ui.row().classes("w-full justify-end"):
+            ui.button("Cancel", on_click=dialog.close).props("flat color=grey-7")
+            ui.button("Start", icon="rocket_launch", on_click=start).props("unelevated")
+    ui.button("Roll out", icon="rocket_launch", on_click=dialog.open).props("unelevated")

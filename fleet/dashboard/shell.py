@@ -1,0 +1,205 @@
+"""The frame of every page: sign-in check, header, navigation, theme, keys, live refresh."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import quote
+
+from nicegui import background_tasks, run, ui
+from sqlalchemy.exc import OperationalError
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from edgec.fleet.auth import COOKIE, Identity
+from edgec.fleet.dashboard.parts import empty, esc
+from edgec.fleet.dashboard.theme import CSS, LOGO
+from edgec.fleet.errors import Problem
+from edgec.fleet.server import Services
+
+THEME = "edgec_theme"
+NAV = (
+    ("/", "Overview"),
+    ("/devices", "Devices"),
+    ("/models", "Models"),
+    ("/rollouts", "Rollouts"),
+    ("/access", "Access"),
+)
+KEYS = """
+<script>
+document.addEventListener('click', e => {
+  const row = e.target.closest('tr[data-href]');
+  if (row && !e.target.closest('a,button') && !getSelection().toString()) location.href = row.dataset.href;
+});
+let edgecG = false;
+document.addEventListener('keydown', e => {
+  if (e.ctrlKey || e.metaKey || e.altKey || /INPUT|TEXTAREA|SELECT/.test(e.target.tagName)) return;
+  if (e.key === '/') { const s = document.querySelector('.e-search input'); if (s) { s.focus(); e.preventDefault(); }
+    else location.href = '/devices#search'; }
+  if (edgecG) { edgecG = false; const to = {o:'/', d:'/devices', m:'/models', r:'/rollouts', a:'/access'}[e.key];
+    if (to) location.href = to; }
+  else if (e.key === 'g') { edgecG = true; setTimeout(() => edgecG = false, 1200); }
+  else if (e.key === '?') document.querySelector('.e-help')?.click();
+});
+if (location.hash === '#search') addEventListener('load', () => setTimeout(() =>
+  document.querySelector('.e-search input')?.focus(), 400));
+</script>
+"""
+
+
+def who(services: Services, request: Request) -> Identity | None:
+    """Who is signed in with this browser."""
+    cookie = request.cookies.get(COOKIE)
+    return services.auth.by_cookie(cookie) if cookie else None
+
+
+def to_sign_in(request: Request) -> Response:
+    """Off to the sign-in page, and back here afterwards."""
+    return RedirectResponse(f"/login?next={quote(request.url.path)}")
+
+
+def _theme(request: Request) -> None:
+    chosen = {"dark": True, "light": False}.get(request.cookies.get(THEME, ""))
+    mode = ui.dark_mode(chosen)
+    ui.add_css(CSS)
+    ui.colors(primary="#0b6bcb", positive="#12805c", negative="#c4321f", warning="#9a6700")
+    ui.context.client.on_disconnect(lambda: None)
+    return mode
+
+
+@contextmanager
+def frame(request: Request, identity: Identity, title: str, subtitle: str = "") -> Iterator[Any]:
+    """The page around its content; yields a slot for actions beside the title."""
+    mode = _theme(request)
+    ui.page_title(f"{title} · edgec fleet")
+    ui.add_body_html(KEYS)
+    path = request.url.path
+    items = [item for item in NAV if item[0] != "/access" or identity.may("operator")]
+    on = next((href for href, _n in reversed(items) if href != "/" and path.startswith(href)), "/")
+    links = "".join(
+        f'<a href="{href}"{" class=on aria-current=page" if href == on else ""}>{name}</a>'
+        for href, name in items
+    )
+    with ui.header().classes("e-head"):
+        with (
+            ui.button(icon="menu").props("flat dense color=grey-7 aria-label=Menu").classes("e-burger"),
+            ui.menu(),
+        ):
+            for href, name in items:
+                ui.menu_item(name, lambda href=href: ui.navigate.to(href))
+        ui.html(f'<a href="/" class="e-brand">{LOGO}<span>edgec fleet</span></a>', sanitize=False)
+        ui.html(f'<nav class="e-nav" aria-label="Pages">{links}</nav>', sanitize=False)
+        ui.html('<div class="e-spacer"></div>', sanitize=False).classes("e-spacer")
+        ui.html(f'<span class="e-who">{esc(identity.name)} · {identity.role}</span>', sanitize=False)
+        _help()
+        _theme_button(mode)
+        ui.button(icon="logout", on_click=_sign_out).props(
+            "flat dense round color=grey-7 aria-label='Sign out'"
+        ).tooltip("Sign out")
+    with ui.element("main").classes("e-main"):
+        with ui.element("div").classes("e-top"):
+            sub = f'<div class="e-sub">{subtitle}</div>' if subtitle else ""
+            ui.html(f'<h1 class="e-title">{esc(title)}</h1>{sub}', sanitize=False)
+            actions = ui.element("div").classes("e-actions")
+        yield actions
+
+
+def _help() -> None:
+    with ui.dialog() as dialog, ui.card():
+        ui.label("Keyboard").classes("text-lg font-semibold")
+        keys = {
+            "/": "search devices",
+            "g o": "overview",
+            "g d": "devices",
+            "g m": "models",
+            "g r": "rollouts",
+            "?": "this help",
+        }
+        rows = "".join(f'<dt class="e-mono">{k}</dt><dd>{v}</dd>' for k, v in keys.items())
+        ui.html(f'<dl class="e-kv">{rows}</dl>', sanitize=False)
+    ui.button(icon="keyboard", on_click=dialog.open).props(
+        "flat dense round color=grey-7 aria-label=Keys"
+    ).classes("e-help max-[760px]:hidden")
+
+
+def _theme_button(mode: ui.dark_mode) -> None:
+    async def toggle() -> None:
+        dark = await ui.run_javascript("document.body.classList.contains('body--dark')")
+        mode.value = not dark
+        name = "light" if dark else "dark"
+        ui.run_javascript(
+            f"document.cookie='{THEME}={name};path=/;max-age=31536000;samesite=lax'; dispatchEvent(new Event('resize'))"
+        )
+
+    ui.button(icon="contrast", on_click=toggle).props(
+        "flat dense round color=grey-7 aria-label='Dark or light'"
+    ).tooltip("Dark or light")
+
+
+async def _sign_out() -> None:
+    await ui.run_javascript("await fetch('/api/v1/session', {method:'DELETE'}); location.href='/login'")
+
+
+def live(
+    load: Callable[[], Any], show: Callable[[Any], None], pace_s: float = 1.5
+) -> Callable[[], Awaitable[None]]:
+    """Call ``load`` in a thread and ``show`` with its result, now and at a pace; only changes are shown.
+
+    When the database is away the page says so and goes on as soon as it is back.
+    """
+    last: list[Any] = [None]
+    warning = ui.html("", sanitize=False)
+
+    async def refresh() -> None:
+        try:
+            value = await run.io_bound(load)
+        except OperationalError:
+            warning.set_content(
+                '<div class="e-card">' + empty("The database does not answer", "Trying again.") + "</div>"
+            )
+            return
+        warning.set_content("")
+        if value != last[0]:
+            last[0] = value
+            show(value)
+
+    ui.timer(pace_s, refresh, immediate=True)
+    return refresh
+
+
+def html(content: str = "", classes: str = "") -> ui.html:
+    """A block of HTML that we built ourselves from escaped parts."""
+    return ui.html(content, sanitize=False).classes(classes)
+
+
+async def attempt(action: Callable[[], Any], done: str) -> bool:
+    """Run an operator's action in a thread and say how it went."""
+    try:
+        await run.io_bound(action)
+    except Problem as problem:
+        ui.notify(f"{problem.title}: {problem.detail}", type="negative", multi_line=True)
+        return False
+    ui.notify(done, type="positive")
+    return True
+
+
+def confirm(title: str, text: str, button: str, action: Callable[[], Awaitable[Any]]) -> Callable[[], None]:
+    """A dialog before something that cannot be taken back; returns what opens it."""
+    with ui.dialog() as dialog, ui.card().classes("max-w-md"):
+        ui.label(title).classes("text-lg font-semibold")
+        ui.label(text).classes("e-soft")
+        with ui.row().classes("w-full justify-end"):
+            ui.button("Cancel", on_click=dialog.close).props("flat color=grey-7")
+
+            async def go() -> None:
+                dialog.close()
+                await action()
+
+            ui.button(button, on_click=go).props("unelevated color=negative")
+    return dialog.open
+
+
+def soon(coroutine: Awaitable[Any]) -> None:
+    """Run in the background of the page."""
+    background_tasks.create(coroutine)  # type: ignore[arg-type]

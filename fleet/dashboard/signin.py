@@ -1,0 +1,56 @@
+"""The sign-in page."""
+
+from __future__ import annotations
+
+import json
+
+from nicegui import ui
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from edgec.fleet.dashboard.shell import _theme, html, who
+from edgec.fleet.dashboard.theme import LOGO
+from edgec.fleet.server import Services
+
+
+def add(services: Services) -> None:
+    """Add ``/login``."""
+
+    @ui.page("/login", title="Sign in · edgec fleet")
+    def sign_in(request: Request, next: str = "/") -> Response | None:  # noqa: A002 - the query's name
+        # Only a path of ours: `//elsewhere` and `https:` would lead away.
+        target = next if next.startswith("/") and not next.startswith(("//", "/\\")) else "/"
+        if who(services, request):
+            return RedirectResponse(target)
+        _theme(request)
+        with (
+            ui.element("div").classes("e-sign"),
+            ui.element("div").classes("e-card").style("width:380px;padding:28px"),
+        ):
+            html(f'<div class="e-brand" style="font-size:19px">{LOGO}<span>edgec fleet</span></div>')
+            html('<p class="e-sub" style="margin:10px 0 16px">Sign in with an access token.</p>')
+            token = ui.input("Access token", password=True, password_toggle_button=True).props(
+                "outlined autofocus"
+            )
+            token.classes("w-full").props('autocomplete=current-password aria-label="Access token"')
+            error = html("", "e-small").style("color:var(--bad);min-height:20px;margin:6px 2px")
+
+            async def submit() -> None:
+                body = json.dumps(json.dumps({"token": (token.value or "").strip()}))
+                status = await ui.run_javascript(
+                    "return (await fetch('/api/v1/session', {method:'POST', headers:{'content-type':"
+                    f"'application/json'}}, body:{body}}})).status",
+                    timeout=10,
+                )
+                if status == 204:
+                    ui.navigate.to(target)
+                else:
+                    error.set_content("This token is unknown, expired or revoked.")
+
+            token.on("keydown.enter", submit)
+            ui.button("Sign in", on_click=submit).props("unelevated").classes("w-full").style("height:42px")
+            html(
+                '<p class="e-small e-faint" style="margin-top:16px">The first one was printed when the server was started '
+                "for the first time, and is kept in <span class=e-mono>admin-token</span> in its data folder.</p>"
+            )
+        return None
