@@ -85,8 +85,8 @@ def show_device(
     for stream in device["health"].get("streams", []):
         total = stream.get("latency", {}).get("total", {})
         out.print(
-            f"  stream {stream['name']}: {stream['state']}, {stream['fps']:.1f} fps, {stream['dropped']} dropped, "
-            f"p50 {total.get('p50_ms', 0):.1f} ms"
+            f"  stream {stream['name']}: {stream['state']}, {stream['fps']:.1f} fps,"
+            f" {stream['dropped']} dropped, p50 {total.get('p50_ms', 0):.1f} ms"
         )
     if device["jobs"]:
         table = Table("job", "purpose", "state", "step", "message")

@@ -42,7 +42,8 @@ def serve(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the ready line as JSON.")] = False,
 ) -> None:
-    """Run the fleet server: registry, devices, rollouts, dashboard and, unless --mqtt is given, an MQTT broker."""
+    """Run the fleet server: registry, devices, rollouts, dashboard and, unless --mqtt is given, an MQTT
+    broker."""
     import json
     import logging
 
@@ -60,7 +61,8 @@ def serve(
             typer.echo(json.dumps({"ready": True, **info}))
             return
         out.print(
-            f"fleet [bold]{info['fleet']}[/] is at [bold]{info['url']}[/]  (MQTT {info['mqtt_host']}:{info['mqtt_port']})"
+            f"fleet [bold]{info['fleet']}[/] is at [bold]{info['url']}[/]"
+            f"  (MQTT {info['mqtt_host']}:{info['mqtt_port']})"
         )
         if info["new_admin"]:
             secret = Path(info["admin_token_file"]).read_text().strip()
@@ -211,8 +213,8 @@ def rollouts_list(
         scope = row["scope"]
         counts = ", ".join(f"{n} {state.lower()}" for state, n in sorted(row["devices"].items()))
         table.add_row(
-            str(row["id"]), f"{row['model']}:{row['version']}", f"{scope['kind']} {scope['name']}".strip(), row["state"],
-            f"{row['progress']:.0%}", counts, row["reason"],
+            str(row["id"]), f"{row['model']}:{row['version']}", f"{scope['kind']} {scope['name']}".strip(),
+            row["state"], f"{row['progress']:.0%}", counts, row["reason"],
         )  # fmt: skip
     out.print(table)
 
@@ -229,7 +231,8 @@ def rollouts_show(number: int, server: Server = None, token: Token = None, as_js
         emit_json(rollout)
         return
     out.print(
-        f"rollout {number} of [bold]{rollout['model']}:{rollout['version']}[/] is {rollout['state']} ({rollout['progress']:.0%})"
+        f"rollout {number} of [bold]{rollout['model']}:{rollout['version']}[/] is {rollout['state']}"
+        f" ({rollout['progress']:.0%})"
     )
     if rollout["reason"]:
         out.print(rollout["reason"])
@@ -318,5 +321,6 @@ def gc(
     with _client(server, token) as client:
         found = client.post("/registry/gc", grace_s=seconds(grace))
     out.print(
-        f"removed {found['blobs']} blobs ({found['bytes'] / 1e6:.1f} MB) and {found['uploads']} broken uploads"
+        f"removed {found['blobs']} blobs ({found['bytes'] / 1e6:.1f} MB)"
+        f" and {found['uploads']} broken uploads"
     )

@@ -1,4 +1,5 @@
-"""Who asks: tokens, roles, browser sessions and the audit log. Secrets are random and long, so a plain hash keeps them."""
+"""Who asks: tokens, roles, browser sessions and the audit log. Secrets are random and long, so a plain hash
+keeps them."""
 
 from __future__ import annotations
 
@@ -38,7 +39,8 @@ def secret_hash(secret: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Someone who showed a valid token. ``models`` empty means every model; ``device_id`` is set for devices."""
+    """Someone who showed a valid token. ``models`` empty means every model; ``device_id`` is set for
+    devices."""
 
     name: str
     role: Role

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Select, and_, func, or_, select
+from sqlalchemy import ColumnElement, Select, and_, func, or_, select
 from sqlalchemy.orm import Session
 
 from edgec.fleet.auth import audit, new_secret, secret_hash
@@ -49,7 +49,8 @@ def enroll(session: Session, request: EnrollRequest) -> tuple[Device, str, str]:
     """Admit a device: its row, MQTT password and HTTP token (both shown once, to the device).
 
     Raises:
-        Problem: 403 for a token that is unknown, spent or expired; 409 when the name belongs to another device.
+        Problem: 403 for a token that is unknown, spent or expired; 409 when the name belongs to another
+        device.
     """
     token = session.scalar(select(EnrollToken).filter_by(hash=secret_hash(request.token)).with_for_update())
     if token is None or token.uses_left < 1 or token.expires_at < time.time():
@@ -134,7 +135,7 @@ def check_selector(selector: Mapping[str, Any]) -> None:
 
 def group_query(group: Group) -> Select[Any]:
     """Accepted devices of a group: those listed, and those that match its selector now (all keys of it)."""
-    selected = Device.name.in_(group.devices)
+    selected: ColumnElement[bool] = Device.name.in_(group.devices)
     if group.selector:
         parts = []
         for key, value in group.selector.items():

@@ -79,9 +79,10 @@ def apply_job_update(
     try:
         after = apply_update(before, update, datetime.fromtimestamp(now, UTC))
     except (InvalidTransition, VersionConflict) as error:
-        code = "VersionMismatch" if isinstance(error, VersionConflict) else "InvalidStateTransition"
+        stale = isinstance(error, VersionConflict)
         answer = JobUpdateRejected(
-            job_id=job.id, code=code, message=str(error), state=before.state, version=before.version,
+            job_id=job.id, code="VersionMismatch" if stale else "InvalidStateTransition", message=str(error),
+            state=before.state, version=before.version,
             client_token=update.client_token,
         )  # fmt: skip
         return Reply(refused, encode(answer))

@@ -1,8 +1,9 @@
 """From MQTT to the database: in batches, idempotent, in each device's order, acknowledged after the commit.
 
-The link to the broker is a persistent session with manual acknowledgement: a message is confirmed to the broker when
-its row is committed, so a crash makes the broker send it again, and a repeat changes nothing. When the database is
-slow, unconfirmed messages stop the broker's stream: the queue waits at the broker instead of being lost here.
+The link to the broker is a persistent session with manual acknowledgement: a message is confirmed to the
+broker when its row is committed, so a crash makes the broker send it again, and a repeat changes nothing.
+When the database is slow, unconfirmed messages stop the broker's stream: the queue waits at the broker
+instead of being lost here.
 """
 
 from __future__ import annotations
@@ -224,7 +225,8 @@ class Batch:
             _sample(
                 device.id, "", at, version,
                 fps=device.fps, latency_ms=device.latency_ms, dropped=sum(s.dropped for s in health.streams),
-                cpu_percent=health.cpu_percent, memory_bytes=health.memory_bytes, temperature_c=health.temperature_c,
+                cpu_percent=health.cpu_percent, memory_bytes=health.memory_bytes,
+                temperature_c=health.temperature_c,
                 errors=sum(m.errors for m in slots), processed=sum(m.inferences for m in slots),
                 events=sum(s.events for s in health.streams), score_mean=main.score_mean if main else None,
             )
@@ -250,7 +252,8 @@ def _sample(device_id: int, stream: str, at: float, version: str, **numbers: flo
 
 
 def _plausible(at: float, now: float) -> float:
-    """The device's time, unless its clock is ahead: then that of arrival. A late message keeps its own time."""
+    """The device's time, unless its clock is ahead: then that of arrival. A late message keeps its own
+    time."""
     return now if at > now + MAX_AHEAD_S or at < 1.5e9 else at
 
 

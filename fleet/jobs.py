@@ -22,7 +22,8 @@ PENDING = ("QUEUED", "IN_PROGRESS")
 
 
 class Publisher(Protocol):
-    """Sends to devices; never blocks, and may drop when there is no connection (retained state is sent again)."""
+    """Sends to devices; never blocks, and may drop when there is no connection (retained state is sent
+    again)."""
 
     def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
         """Send with QoS 1."""

@@ -1,7 +1,7 @@
 """The server's own connection to the broker: a persistent session, acknowledging by hand.
 
-paho rather than an asyncio client: only paho confirms a message when the application says so, which is what makes
-"acknowledged" mean "committed".
+paho rather than an asyncio client: only paho confirms a message when the application says so, which is what
+makes "acknowledged" mean "committed".
 """
 
 from __future__ import annotations
@@ -144,4 +144,4 @@ class MqttLink:
         def acknowledge() -> None:
             client.ack(mid, qos)
 
-        self._sink(Inbound(message.topic, message.payload, acknowledge))
+        self._sink(Inbound(message.topic, bytes(message.payload), acknowledge))

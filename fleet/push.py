@@ -1,4 +1,5 @@
-"""Pushing an artifact to a registry: what is there is not sent again, what broke off goes on where it stopped."""
+"""Pushing an artifact to a registry: what is there is not sent again, what broke off goes on where it
+stopped."""
 
 from __future__ import annotations
 
@@ -39,9 +40,11 @@ def push_artifact(
     version: str | None,
     progress: Callable[[str, int, int], None],
 ) -> Pushed:
-    """Push ``path`` as ``models/<name>:<version>-<target>``; ``progress`` gets a title, bytes done and bytes in all.
+    """Push ``path`` as ``models/<name>:<version>-<target>``; ``progress`` gets a title, bytes done and
+    bytes in all.
 
-    Another ``name`` or ``version`` than the artifact's own is written into its config, which gives it a new digest.
+    Another ``name`` or ``version`` than the artifact's own is written into its config, which gives it a new
+    digest.
 
     Raises:
         ArtifactError: the file is damaged.

@@ -82,8 +82,8 @@ def _access(settings: Settings, database: Database, server_hash: str) -> Access:
 
 
 def _thread(
-    stack: ExitStack, name: str, target: Callable[..., None], stop: Callable[[], None], *args: Any
-) -> None:  # noqa: ANN401
+    stack: ExitStack, name: str, target: Callable[..., None], stop: Callable[[], None], *args: object
+) -> None:
     thread = threading.Thread(target=target, args=args, name=name, daemon=True)
     thread.start()
 
@@ -115,8 +115,8 @@ def start_services(settings: Settings, url: str, stack: ExitStack) -> Services:
     stopped = threading.Event()
     upkeep = Upkeep(database, blobs, settings)
     services = Services(
-        settings, database, Auth(database), blobs, Registry(database, blobs, settings.max_upload), ingest, engine,
-        link, upkeep, broker, url, mqtt, time.time(),
+        settings, database, Auth(database), blobs, Registry(database, blobs, settings.max_upload), ingest,
+        engine, link, upkeep, broker, url, mqtt, time.time(),
     )  # fmt: skip
 
     def end_ingest() -> None:
@@ -196,7 +196,8 @@ class _Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Stop on SIGINT and SIGTERM; unlike uvicorn's own, without dying of them before our parts are stopped."""
+        """Stop on SIGINT and SIGTERM; unlike uvicorn's own, without dying of them before our parts are
+        stopped."""
         before = {
             number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)
         }
@@ -216,10 +217,12 @@ class _Server(uvicorn.Server):
 def serve(
     settings: Settings, on_ready: Callable[[dict[str, Any]], None], ready_file: Path | None = None
 ) -> None:
-    """Run until SIGINT or SIGTERM. ``on_ready`` gets the addresses; so does ``ready_file``, written when all answers.
+    """Run until SIGINT or SIGTERM. ``on_ready`` gets the addresses; so does ``ready_file``, written when
+    all answers.
 
     Raises:
-        FleetError: a port is taken, the data folder is in use or cannot be written, the database or broker is away.
+        FleetError: a port is taken, the data folder is in use or cannot be written, the database or broker
+        is away.
     """
     from edgec.fleet.api.app import create_app
 

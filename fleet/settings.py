@@ -1,4 +1,5 @@
-"""What a fleet server is started with: flags of ``edgec fleet serve``, else ``EDGEC_FLEET_…`` variables, else defaults."""
+"""What a fleet server is started with: flags of ``edgec fleet serve``, else ``EDGEC_FLEET_…`` variables,
+else defaults."""
 
 from __future__ import annotations
 

@@ -99,10 +99,11 @@ class Upkeep:
                     return
 
     def collect_garbage(self, now: float, grace_s: float = GRACE_S) -> Collected:
-        """Remove blobs that no manifest needs and that are older than ``grace_s``: a push in progress has no manifest yet.
+        """Remove blobs that no manifest needs and that are older than ``grace_s``: a push in progress has
+        no manifest yet.
 
-        The rows go first, in one transaction that sees every manifest; a file without a row is removed by the next run
-        if the process dies in between.
+        The rows go first, in one transaction that sees every manifest; a file without a row is removed by
+        the next run if the process dies in between.
         """
         with self._database.writing() as session:
             needed = select(ManifestBlob.digest)

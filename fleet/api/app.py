@@ -25,8 +25,14 @@ DESCRIPTION = (
 
 def create_app(services: Services) -> FastAPI:
     """Build the application around running services."""
-    app = FastAPI(title="edgec fleet", version="1", description=DESCRIPTION, docs_url="/api/docs", redoc_url=None,
-                  openapi_url="/api/v1/openapi.json")  # fmt: skip
+    app = FastAPI(
+        title="edgec fleet",
+        version="1",
+        description=DESCRIPTION,
+        docs_url="/api/docs",
+        redoc_url=None,
+        openapi_url="/api/v1/openapi.json",
+    )
     app.state.services = services
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(RequestValidationError, _invalid)

@@ -72,8 +72,8 @@ def job_view(job: Job) -> dict[str, Any]:
 
 @router.get("/devices")
 def list_devices(
-    server: Server, _who: Viewer, limit: Limit = 100, cursor: Cursor = "", search: Text = "", state: Text = "",
-    target: Text = "", version: Text = "", group: Text = "",
+    server: Server, _who: Viewer, limit: Limit = 100, cursor: Cursor = "", search: Text = "",
+    state: Text = "", target: Text = "", version: Text = "", group: Text = "",
 ) -> dict[str, Any]:  # fmt: skip
     """Devices by name, filtered."""
     with server.database.reading() as session:
@@ -154,7 +154,7 @@ def delete_device(server: Server, who: Operator, name: str) -> None:
     with server.database.writing() as session:
         device = get_device(session, name)
         for table in (Detection, Sample, RollUp, Shadow):
-            session.execute(delete(table).where(table.device_id == device.id))  # type: ignore[attr-defined]
+            session.execute(delete(table).where(table.device_id == device.id))
         session.delete(device)
         audit(session, who.name, "device.delete", name)
     server.revoke_connections(name)
@@ -181,8 +181,8 @@ def list_detections(
             query = query.where(Detection.id < before)
         rows = list(session.scalars(query.order_by(Detection.id.desc()).limit(limit + 1)))
     items = [
-        {"id": r.event_id, "stream": r.stream, "at": r.at, "phase": r.kind, "label": r.label, "score": r.score,
-         "track_id": r.track_id, "version": r.version, "data": r.data}
+        {"id": r.event_id, "stream": r.stream, "at": r.at, "phase": r.kind, "label": r.label,
+         "score": r.score, "track_id": r.track_id, "version": r.version, "data": r.data}
         for r in rows[:limit]
     ]  # fmt: skip
     return page(items, to_cursor(rows[limit - 1].id) if len(rows) > limit else None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import APIRouter, Response
@@ -60,7 +61,7 @@ def render(server: Services) -> str:
     states = {key: devices[key] for key in ("online", "stopped", "offline", "never")}
     lines: list[str] = []
 
-    def add(name: str, kind: str, help_text: str, values: dict[str, float], label: str = "") -> None:
+    def add(name: str, kind: str, help_text: str, values: Mapping[str, float], label: str = "") -> None:
         lines.append(f"# HELP edgec_{name} {help_text}\n# TYPE edgec_{name} {kind}")
         for key, value in values.items():
             lines.append(f'edgec_{name}{{{label}="{key}"}} {value}' if label else f"edgec_{name} {value}")

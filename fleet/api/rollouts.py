@@ -108,7 +108,7 @@ class NewRollout(BaseModel):
     model: Name
     version: str = Field(min_length=1, max_length=64)
     scope: Scope
-    plan: Plan = Field(default_factory=Plan)
+    plan: Plan = Field(default_factory=lambda: Plan.model_validate({}))
 
 
 @router.post("/rollouts", status_code=201)
@@ -181,10 +181,11 @@ def list_members(
 
 @router.post("/rollouts/{rollout_id}/{action}")
 def change_rollout(
-    server: Server, who: Operator, rollout_id: RolloutId, action: Literal["pause", "resume", "approve", "abort"],
-    take_back: bool = False,
+    server: Server, who: Operator, rollout_id: RolloutId,
+    action: Literal["pause", "resume", "approve", "abort"], take_back: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
-    """Pause, resume, approve the next stage, or abort; with ``take_back`` an abort returns devices to what they ran."""
+    """Pause, resume, approve the next stage, or abort; with ``take_back`` an abort returns devices to what
+    they ran."""
     if action == "abort":
         rollout = server.engine.abort(rollout_id, who.name, take_back=take_back)
     else:

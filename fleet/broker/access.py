@@ -24,7 +24,8 @@ class Access:
     def may_connect(
         self, username: str | None, password: str | None, client_id: str, will: str | None
     ) -> bool:
-        """Whether these credentials are right, the client id is the device's own and its will stays in its topics.
+        """Whether these credentials are right, the client id is the device's own and its will stays in its
+        topics.
 
         The client id matters because a second connection with the same one pushes the first out.
         """

@@ -151,5 +151,7 @@ def _probe(host: str, port: int) -> int:
 def taken(host: str, port: int, flag: str, error: OSError) -> str:
     """The sentence for a port that cannot be had."""
     if error.errno == errno.EADDRINUSE:
-        return f"port {port} on {host} is taken by another program: choose another with {flag} (0 takes a free one)"
-    return f"cannot listen on {host}:{port} ({error.strerror}): choose another address or port with --host and {flag}"
+        return (
+            f"port {port} on {host} is taken by another program: choose another with {flag} (0: any free one)"
+        )
+    return f"cannot listen on {host}:{port} ({error.strerror}): choose another with --host or {flag}"

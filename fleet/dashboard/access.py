@@ -71,7 +71,12 @@ def load(services: Services, identity: Identity) -> dict[str, Any]:
     with services.database.reading() as session:
         enroll = [
             (row.id, row.note, row.uses_left, row.expires_at, row.created_by, row.auto_accept)
-            for row in session.scalars(select(EnrollToken).order_by(EnrollToken.id.desc()).limit(30))
+            for row in session.scalars(
+                select(EnrollToken)
+                .where(EnrollToken.uses_left > 0, EnrollToken.expires_at > time.time())
+                .order_by(EnrollToken.id.desc())
+                .limit(30)
+            )
         ]
         if not identity.may("admin"):
             return {"enroll": enroll}

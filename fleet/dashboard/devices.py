@@ -152,5 +152,5 @@ def _table(data: dict[str, Any]) -> str:
                 number(row["fps"]), number(row["latency_ms"], " ms"), chips(row["labels"]), ago(row["last_seen"]),
             ]
         )  # fmt: skip
-    heads = ("Device", "State", "~Target", "Model", "#fps", "#~Latency", "~Labels", "~Last seen")
+    heads = ("Device", "State", "~Target", "Model", "#~fps", "#~Latency", "~Labels", "~Last seen")
     return parts.table(heads, rows, links)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote
 
-from nicegui import background_tasks, run, ui
+from nicegui import run, ui
 from sqlalchemy.exc import OperationalError
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -59,19 +59,19 @@ def to_sign_in(request: Request) -> Response:
     return RedirectResponse(f"/login?next={quote(request.url.path)}")
 
 
-def _theme(request: Request) -> None:
+def theme(request: Request) -> ui.dark_mode:
+    """Colours and style sheet, dark or light as the browser last chose."""
     chosen = {"dark": True, "light": False}.get(request.cookies.get(THEME, ""))
     mode = ui.dark_mode(chosen)
     ui.add_css(CSS)
     ui.colors(primary="#0b6bcb", positive="#12805c", negative="#c4321f", warning="#9a6700")
-    ui.context.client.on_disconnect(lambda: None)
     return mode
 
 
 @contextmanager
 def frame(request: Request, identity: Identity, title: str, subtitle: str = "") -> Iterator[Any]:
     """The page around its content; yields a slot for actions beside the title."""
-    mode = _theme(request)
+    mode = theme(request)
     ui.page_title(f"{title} · edgec fleet")
     ui.add_body_html(KEYS)
     path = request.url.path
@@ -142,7 +142,7 @@ async def _sign_out() -> None:
 
 
 def live(
-    load: Callable[[], Any], show: Callable[[Any], None], pace_s: float = 1.5
+    load: Callable[[], Any], show: Callable[[Any], object], pace_s: float = 1.5
 ) -> Callable[[], Awaitable[None]]:
     """Call ``load`` in a thread and ``show`` with its result, now and at a pace; only changes are shown.
 
@@ -184,7 +184,7 @@ async def attempt(action: Callable[[], Any], done: str) -> bool:
     return True
 
 
-def confirm(title: str, text: str, button: str, action: Callable[[], Awaitable[Any]]) -> Callable[[], None]:
+def confirm(title: str, text: str, button: str, action: Callable[[], Awaitable[Any]]) -> Callable[[], Any]:
     """A dialog before something that cannot be taken back; returns what opens it."""
     with ui.dialog() as dialog, ui.card().classes("max-w-md"):
         ui.label(title).classes("text-lg font-semibold")
@@ -198,8 +198,3 @@ def confirm(title: str, text: str, button: str, action: Callable[[], Awaitable[A
 
             ui.button(button, on_click=go).props("unelevated color=negative")
     return dialog.open
-
-
-def soon(coroutine: Awaitable[Any]) -> None:
-    """Run in the background of the page."""
-    background_tasks.create(coroutine)  # type: ignore[arg-type]

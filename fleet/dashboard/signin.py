@@ -8,7 +8,7 @@ from nicegui import ui
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from edgec.fleet.dashboard.shell import _theme, html, who
+from edgec.fleet.dashboard.shell import html, theme, who
 from edgec.fleet.dashboard.theme import LOGO
 from edgec.fleet.server import Services
 
@@ -17,12 +17,12 @@ def add(services: Services) -> None:
     """Add ``/login``."""
 
     @ui.page("/login", title="Sign in · edgec fleet")
-    def sign_in(request: Request, next: str = "/") -> Response | None:  # noqa: A002 - the query's name
+    def sign_in(request: Request, next: str = "/") -> Response | None:
         # Only a path of ours: `//elsewhere` and `https:` would lead away.
         target = next if next.startswith("/") and not next.startswith(("//", "/\\")) else "/"
         if who(services, request):
             return RedirectResponse(target)
-        _theme(request)
+        theme(request)
         with (
             ui.element("div").classes("e-sign"),
             ui.element("div").classes("e-card").style("width:380px;padding:28px"),

@@ -105,6 +105,7 @@ table.e-table { width:100%; border-collapse:collapse; font-variant-numeric:tabul
   .e-row { flex-direction:column; } .e-main { padding:14px 12px 50px; gap:12px; }
   .e-tiles { grid-template-columns:repeat(2,1fr); gap:8px; } .e-tile { padding:10px 12px; } .e-tile b { font-size:21px; }
   .e-table th.wide, .e-table td.wide { display:none; } .e-table td, .e-table th { padding-left:12px; padding-right:12px; }
+  .e-tile:last-child:nth-child(odd) { grid-column:span 2; } .e-table td a.main { white-space:nowrap; }
   .e-stage { grid-template-columns:1fr; gap:4px; } .e-filters > * { flex:1 1 140px; }
 }
 """

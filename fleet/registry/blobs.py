@@ -45,8 +45,8 @@ class StoredBlob:
 class BlobFolder:
     """Blobs in ``<root>/blobs/sha256/ab/<digest>``, uploads in ``<root>/uploads``.
 
-    Uploads survive a crash of the server: what was acknowledged to the client is in the file, and the file's length is
-    the offset. Several processes may share the folder.
+    Uploads survive a crash of the server: what was acknowledged to the client is in the file, and the
+    file's length is the offset. Several processes may share the folder.
     """
 
     def __init__(self, root: Path) -> None:
@@ -115,7 +115,8 @@ class BlobFolder:
         return path.open("ab")
 
     def finish_upload(self, name: str, digest: str, known: str | None = None) -> StoredBlob:
-        """Check an upload against ``digest`` and make it a blob. ``known`` is its digest where the caller computed it.
+        """Check an upload against ``digest`` and make it a blob. ``known`` is its digest where the caller
+        computed it.
 
         Raises:
             UnknownUpload: there is no such upload.

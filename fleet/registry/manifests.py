@@ -85,7 +85,8 @@ def put_manifest(
     """Store a manifest under its digest, and under a tag when ``reference`` is one.
 
     Raises:
-        RegistryError: it is malformed, has another digest than ``reference``, or names a blob that is not here.
+        RegistryError: it is malformed, has another digest than ``reference``, or names a blob that is not
+        here.
     """
     body = parse_manifest(content, content_type)
     digest = f"sha256:{hashlib.sha256(content).hexdigest()}"

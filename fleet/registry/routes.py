@@ -1,7 +1,7 @@
 """The OCI distribution API under ``/v2/``: pull, push, list, delete, referrers.
 
-One route takes every path below ``/v2/`` because repository names contain slashes; the end of the path says what is
-wanted.
+One route takes every path below ``/v2/`` because repository names contain slashes; the end of the path says
+what is wanted.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from edgec.fleet.registry.manifests import (
 from edgec.fleet.store.database import Database
 from edgec.fleet.store.tables import Manifest, ManifestBlob, RepositoryBlob, Tag
 
+Handler = Callable[[Request, str, str], Awaitable[Response]]
 _PATH = re.compile(r"(?P<name>.+)/(?P<kind>manifests|blobs/uploads|blobs|tags|referrers)/(?P<rest>[^/]*)")
 _RANGE = re.compile(r"(\d+)-(\d+)")
 
@@ -61,9 +62,8 @@ class Registry:
         except RegistryError as error:
             return error.response()
 
-    def _handler(
-        self, kind: str, rest: str, method: str
-    ) -> Callable[[Request, str, str], Awaitable[Response]]:
+    def _handler(self, kind: str, rest: str, method: str) -> Handler:
+        table: dict[str, Handler]
         if kind == "blobs/uploads" and not rest:
             table = {"POST": self._start}
         elif kind == "blobs/uploads":
@@ -74,7 +74,7 @@ class Registry:
                 "DELETE": self._cancel,
             }
         else:
-            table = {
+            tables: dict[str, dict[str, Handler]] = {
                 "manifests": {
                     "GET": self._get_manifest,
                     "HEAD": self._get_manifest,
@@ -84,7 +84,8 @@ class Registry:
                 "blobs": {"GET": self._get_blob, "HEAD": self._get_blob, "DELETE": self._delete_blob},
                 "tags": {"GET": self._tags},
                 "referrers": {"GET": self._referrers},
-            }[kind]
+            }
+            table = tables[kind]
         if method not in table:
             raise RegistryError(
                 405, "UNSUPPORTED", f"{method} is not possible here", headers={"Allow": ", ".join(table)}
@@ -179,12 +180,13 @@ class Registry:
 
     async def _start(self, request: Request, name: str, _rest: str) -> Response:
         mount, source = request.query_params.get("mount"), request.query_params.get("from")
-        if mount and source and await to_thread.run_sync(self._mount, name, check_digest(mount), source):
-            return self._created(f"/v2/{name}/blobs/{mount}", mount)
+        if mount and source:
+            digest = check_digest(mount)
+            if await to_thread.run_sync(self._mount, name, digest, source):
+                return self._created(f"/v2/{name}/blobs/{digest}", digest)
         upload = await to_thread.run_sync(self._blobs.start_upload)
-        digest = request.query_params.get("digest")
-        if digest:
-            check_digest(digest)
+        if wanted := request.query_params.get("digest"):
+            digest = check_digest(wanted)
             return await self._receive_and_finish(request, name, upload, digest, 0)
         return self._accepted(name, upload, 0)
 

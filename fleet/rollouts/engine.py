@@ -1,6 +1,8 @@
-"""Carries out the decisions of :mod:`edgec.fleet.rollouts.plan`: jobs out, results in, one transaction per rollout.
+"""Carries out the decisions of :mod:`edgec.fleet.rollouts.plan`: jobs out, results in, one transaction per
+rollout.
 
-Several processes may run an engine on one database: a rollout is worked on by the process that holds its lease.
+Several processes may run an engine on one database: a rollout is worked on by the process that holds its
+lease.
 """
 
 from __future__ import annotations

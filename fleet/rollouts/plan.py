@@ -72,11 +72,14 @@ class Stage(BaseModel):
         return self
 
 
+ALL_AT_ONCE = (Stage.model_validate({"percent": 100}),)
+
+
 class Plan(BaseModel):
     """How a rollout goes. Times are in seconds, shares in percent of the devices that finished."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    stages: tuple[Stage, ...] = Field((Stage(percent=100),), min_length=1, max_length=20)
+    stages: tuple[Stage, ...] = Field(ALL_AT_ONCE, min_length=1, max_length=20)
     max_failed_percent: float = Field(
         20.0, ge=0, le=100, description="More failures than this stop the rollout."
     )
@@ -126,7 +129,8 @@ class Situation:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What to do: members to start, retry, revert, or cancel, and the rollout's next state, stage and reason."""
+    """What to do: members to start, retry, revert, or cancel, and the rollout's next state, stage and
+    reason."""
 
     state: RolloutState
     stage: int
@@ -137,7 +141,8 @@ class Decision:
 
 
 def stage_sizes(plan: Plan, total: int) -> list[int]:
-    """How many devices each stage takes on, of ``total`` without those that stages name; the last takes the rest."""
+    """How many devices each stage takes on, of ``total`` without those that stages name; the last takes the
+    rest."""
     sizes: list[int] = []
     taken = 0
     for index, stage in enumerate(plan.stages):
@@ -268,7 +273,8 @@ def _at_deadline(situation: Situation) -> Decision:
     if open_ones == 0:
         reached = [m for m in done if m.state in (MemberState.SUCCEEDED, MemberState.FAILED)]
         return _conclude(situation, good, reached)
-    # Devices that were off are no fault of the version: what runs well stays, what has not finished is called off.
+    # Devices that were off are no fault of the version: what runs well stays, what has not finished is
+    # called off.
     reason = f"the deadline passed with {good} devices updated and {open_ones} not finished"
     cancel = [m.id for m in situation.members if m.state in (MemberState.WAITING, MemberState.ACTIVE)]
     return Decision(RolloutState.FAILED, situation.stage, reason, cancel=cancel)

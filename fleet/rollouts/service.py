@@ -25,7 +25,8 @@ def create_rollout(
     """Start a rollout.
 
     Raises:
-        Problem: 404 for an unknown version, device or group; 409 when no device fits or one is busy with another.
+        Problem: 404 for an unknown version, device or group; 409 when no device fits or one is busy with
+        another.
     """
     artifacts = artifacts_of(session, model, version)
     devices = list(session.scalars(scope_query(session, scope_kind, scope)))
@@ -86,7 +87,8 @@ def add_members(
     session: Session, rollout: Rollout, plan: Plan, devices: list[Device], artifacts: list[ModelVersion],
     *, late: bool = False,
 ) -> None:  # fmt: skip
-    """Give each device its stage. The order is a hash of rollout and name: random, fair, and the same when repeated."""
+    """Give each device its stage. The order is a hash of rollout and name: random, fair, and the same when
+    repeated."""
     ranked = sorted(
         devices, key=lambda device: hashlib.sha256(f"{rollout.id}/{device.name}".encode()).digest()
     )

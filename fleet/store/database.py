@@ -21,7 +21,8 @@ _WRITING = {"writing": True}
 
 
 class Database:
-    """One database: ``reading()`` and ``writing()`` give sessions whose transaction ends with the ``with`` block."""
+    """One database: ``reading()`` and ``writing()`` give sessions whose transaction ends with the ``with``
+    block."""
 
     def __init__(self, url: str) -> None:
         """Open ``url`` without touching the schema.
@@ -123,7 +124,8 @@ def _create(url: str) -> Engine:
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
-        # A transaction that reads first and writes later cannot be upgraded while another writes, so writers say so.
+        # A transaction that reads first and writes later cannot be upgraded while another writes, so
+        # writers say so.
         mode = "IMMEDIATE" if connection.get_execution_options().get("writing") else "DEFERRED"
         connection.exec_driver_sql(f"BEGIN {mode}")
 

@@ -1,4 +1,5 @@
-"""The database's tables. Times are UTC seconds since the epoch, as floats, so that both databases order them alike."""
+"""The database's tables. Times are UTC seconds since the epoch, as floats, so that both databases order
+them alike."""
 
 from __future__ import annotations
 
@@ -259,7 +260,8 @@ class Shadow(Base):
 
 
 class Detection(Base):
-    """One event of a stream. ``event_id`` is the CloudEvents id, unique per device: a repeat is not a second event."""
+    """One event of a stream. ``event_id`` is the CloudEvents id, unique per device: a repeat is not a
+    second event."""
 
     __tablename__ = "detections"
     __table_args__ = (
@@ -282,7 +284,8 @@ class Detection(Base):
 
 
 class Sample(Base):
-    """A health message's numbers for one stream of a device; ``stream`` is empty for the device as a whole."""
+    """A health message's numbers for one stream of a device; ``stream`` is empty for the device as a
+    whole."""
 
     __tablename__ = "samples"
     __table_args__ = (UniqueConstraint("device_id", "stream", "at"),)

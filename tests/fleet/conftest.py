@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-
-from .harness import FleetServer, SimDevice, make_artifact
+from fleet_harness import FleetServer, SimDevice, make_artifact
 
 
 @pytest.fixture(scope="module")

@@ -115,6 +115,12 @@ class FleetServer:
         return dict(answer.json())
 
 
+def _box(number: int) -> tuple[float, float, float, float]:
+    """A box that wanders through a frame of 640 × 480."""
+    left, top = 40.0 + 83 * number % 460, 60.0 + 47 * number % 200
+    return (left, top, left + 90, top + 170)
+
+
 class SimDevice:
     """A device: presence with last will, health, events, and jobs that it carries out at once.
 
@@ -189,8 +195,10 @@ class SimDevice:
             if end is JobState.SUCCEEDED and job.document["operation"] == "update":
                 document = job.document
                 self.running = {
-                    "model": document["model"], "version": document["version"], "digest": document["manifest_digest"]
-                }  # fmt: skip
+                    "model": document["model"],
+                    "version": document["version"],
+                    "digest": document["manifest_digest"],
+                }
             self._update(job.job_id, end)
             self.jobs_done.append((job.job_id, end))
             self.send_health()
@@ -201,14 +209,39 @@ class SimDevice:
 
     def send_health(self, **numbers: Any) -> mqtt.MQTTMessageInfo:
         latency = StageLatency(p50_ms=numbers.pop("latency_ms", 8.0), p99_ms=numbers.pop("p99_ms", 100.0))
-        stream = StreamHealth(name="cam", state="running", model="m", fps=numbers.pop("fps", 24.5), latency={"total": latency},
-                              processed=100, captured=102, dropped=2)  # fmt: skip
+        stream = StreamHealth(
+            name="cam",
+            state="running",
+            model="m",
+            fps=numbers.pop("fps", 24.5),
+            latency={"total": latency},
+            processed=100,
+            captured=102,
+            dropped=2,
+        )
         models = []
         if self.running["model"]:
-            models = [ModelHealth(slot="m", name=self.running["model"], version=self.running["version"], state="running",
-                                  manifest_digest=self.running["digest"], **numbers)]  # fmt: skip
-        health = Health(boot_id=self.boot, session_seq=self.seq, time=datetime.now(UTC), target=self.target,
-                        streams=[stream], models=models, cpu_percent=55.0, memory_bytes=2**28, temperature_c=61.0)  # fmt: skip
+            models = [
+                ModelHealth(
+                    slot="m",
+                    name=self.running["model"],
+                    version=self.running["version"],
+                    state="running",
+                    manifest_digest=self.running["digest"],
+                    **numbers,
+                )
+            ]
+        health = Health(
+            boot_id=self.boot,
+            session_seq=self.seq,
+            time=datetime.now(UTC),
+            target=self.target,
+            streams=[stream],
+            models=models,
+            cpu_percent=55.0,
+            memory_bytes=2**28,
+            temperature_c=61.0,
+        )
         return self.mqtt.publish(self.topics.health, encode(health), 1)
 
     def event(self, label: str = "person", event_id: str | None = None) -> tuple[str, bytes]:
@@ -216,14 +249,23 @@ class SimDevice:
         self._sequence += 1
         now = datetime.now(UTC)
         data = DetectionData(
-            phase=Phase.NEW, track_id=f"t{self._sequence}", label=label, class_id=1, score=0.83, box=(10, 20, 110, 220),
-            started_at=now, frame=FrameRef(number=self._sequence, width=640, height=480, captured_at=now),
+            phase=Phase.NEW,
+            track_id=f"t{self._sequence}",
+            label=label,
+            class_id=1,
+            score=0.83,
+            box=_box(self._sequence),
+            started_at=now,
+            frame=FrameRef(number=self._sequence, width=640, height=480, captured_at=now),
             model=ModelRef(name=str(self.running["model"]), version=str(self.running["version"])),
-        )  # fmt: skip
+        )
         event = DetectionEvent.of(
-            data, source=f"/edgec/{self.topics.fleet}/{self.name}/cam", event_id=event_id or uuid.uuid4().hex,
-            sequence=self._sequence, time=now,
-        )  # fmt: skip
+            data,
+            source=f"/edgec/{self.topics.fleet}/{self.name}/cam",
+            event_id=event_id or uuid.uuid4().hex,
+            sequence=self._sequence,
+            time=now,
+        )
         return self.topics.events("cam"), encode(event)
 
     def send_event(self, label: str = "person", event_id: str | None = None) -> mqtt.MQTTMessageInfo:
@@ -235,11 +277,14 @@ def make_artifact(path: Path, name: str = "detector", version: str = "1", target
     """An artifact in the right form, with code that nobody runs here; its digest."""
     features = {"x86-64-v3": ("avx2", "fma"), "rpi5": ("asimd",)}.get(target, ())
     config = ArtifactConfig(
-        name=name, version=version, target=target, arch="aarch64" if target.startswith("rpi") else "x86_64",
+        name=name,
+        version=version,
+        target=target,
+        arch="aarch64" if target.startswith("rpi") else "x86_64",
         required_features=features,
         inputs=(TensorSpec(name="x", safe_name="x", shape=(1, 4), dtype="float32"),),
         outputs=(TensorSpec(name="y", safe_name="y", shape=(1, 4), dtype="float32"),),
-    )  # fmt: skip
+    )
     random = np.random.default_rng(len(name) + len(version))
     weights = {"w": random.normal(size=(64, 1024)).astype(np.float32)}
     evidence = {
@@ -250,6 +295,10 @@ def make_artifact(path: Path, name: str = "detector", version: str = "1", target
         f"<html><body><h1>Report of {name} {version}</h1><script>document.title='x'</script></body></html>"
     )
     return write_artifact(
-        path, config=config, code=b"\x7fELF" + version.encode() * 100, weights=weights, evidence=evidence,
+        path,
+        config=config,
+        code=b"\x7fELF" + version.encode() * 100,
+        weights=weights,
+        evidence=evidence,
         report_html=report,
-    )  # fmt: skip
+    )
