@@ -9,11 +9,14 @@ two copies of the runtime in one process would register their functions twice.
 from __future__ import annotations
 
 import ctypes
+import importlib
 import importlib.metadata
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from importlib.machinery import PathFinder
 from pathlib import Path
 from tempfile import mkdtemp
@@ -34,6 +37,22 @@ Handle = Any
 
 _lock = threading.Lock()
 _loaded: list[ctypes.CDLL] = []
+
+
+@cache
+def ffi() -> Handle:
+    """The module ``tvm_ffi``, imported without PyTorch.
+
+    By itself it imports PyTorch where that is installed (5 s and 400 MB, for the sake of Windows), and may
+    even compile an extension for it.
+    """
+    if "tvm_ffi" not in sys.modules and "torch" not in sys.modules:
+        sys.modules["torch"] = None  # type: ignore[assignment]  # importing it is an ImportError from here on
+        try:
+            return importlib.import_module("tvm_ffi")
+        finally:
+            del sys.modules["torch"]
+    return importlib.import_module("tvm_ffi")
 
 
 @contextmanager
@@ -124,9 +143,7 @@ def ensure_runtime(bundled: Callable[[str], bytes | None]) -> None:
         # for a tenth of a second after every inference; kernels of one model follow each other
         # within microseconds.
         os.environ.setdefault("TVM_THREAD_POOL_SPIN_COUNT", "5000")
-        import tvm_ffi
-
-        if tvm_ffi.get_global_func("vm.builtin.alloc_storage", allow_missing=True) is not None:
+        if ffi().get_global_func("vm.builtin.alloc_storage", allow_missing=True) is not None:
             return
         path = _find()
         if path is not None:
@@ -161,6 +178,4 @@ def _load(path: Path) -> None:
 
 def global_function(name: str) -> Handle:
     """A function that the TVM runtime registers by this name."""
-    import tvm_ffi
-
-    return tvm_ffi.get_global_func(name)
+    return ffi().get_global_func(name)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from edgec.runtime.config import ArtifactConfig, TensorSpec
 from edgec.runtime.errors import ArtifactError, IncompatibleDevice
-from edgec.runtime.library import Handle, code_in_memory, global_function
+from edgec.runtime.library import Handle, code_in_memory, ffi, global_function
 from edgec.runtime.weights import ALIGNMENT, Weight
 
 Array = npt.NDArray[Any]
@@ -59,11 +59,9 @@ def load_code(code: bytes) -> Handle:
     Raises:
         IncompatibleDevice: the dynamic linker or the TVM runtime refuses it.
     """
-    import tvm_ffi
-
     with code_in_memory(code, "model.so") as path:
         try:
-            return tvm_ffi.load_module(str(path))
+            return ffi().load_module(str(path))
         except (RuntimeError, OSError) as error:
             reason = str(error).strip().splitlines()[-1] if str(error).strip() else "no reason given"
             raise IncompatibleDevice(
@@ -73,12 +71,10 @@ def load_code(code: bytes) -> Handle:
 
 def tensor_of(weight: Weight) -> Handle:
     """The weight as TVM sees it: the same memory, not a copy."""
-    import tvm_ffi
-
-    tensor = tvm_ffi.from_dlpack(weight.array)
+    tensor = ffi().from_dlpack(weight.array)
     if weight.dtype == "bfloat16":
-        shape = tvm_ffi.Shape(weight.array.shape)
-        return global_function("runtime.TVMTensorCreateView")(tensor, shape, tvm_ffi.dtype("bfloat16"), 0)
+        shape = ffi().Shape(weight.array.shape)
+        return global_function("runtime.TVMTensorCreateView")(tensor, shape, ffi().dtype("bfloat16"), 0)
     return tensor
 
 
@@ -93,8 +89,6 @@ class _Slot:
         call: Callable[..., Any],
         specs: Sequence[TensorSpec | None],
     ) -> None:
-        import tvm_ffi
-
         self.vm = vm
         self.call = call
         self.buffers: list[Array | None] = []
@@ -105,7 +99,7 @@ class _Slot:
                 size = int(np.prod(spec.shape, dtype=np.int64)) * np.dtype(spec.dtype).itemsize
                 buffer = empty_aligned(spec.shape, spec.dtype) if 0 < size <= _SMALL else None
             self.buffers.append(buffer)
-            self.tensors.append(None if buffer is None else tvm_ffi.from_dlpack(buffer))
+            self.tensors.append(None if buffer is None else ffi().from_dlpack(buffer))
 
 
 class NativeFunction:
@@ -120,14 +114,12 @@ class NativeFunction:
         weights: Sequence[Weight],
         inputs: Sequence[TensorSpec | None],
     ) -> None:
-        import tvm_ffi
-
         self.name = name
         self._module = module
         self._weights = [tensor_of(weight) for weight in weights]
         self._specs = tuple(inputs)
-        self._from_dlpack = tvm_ffi.from_dlpack
-        self._tensor_type = tvm_ffi.Tensor
+        self._from_dlpack = ffi().from_dlpack
+        self._tensor_type = ffi().Tensor
         self._aliases: bool | None = None
         self._free: list[_Slot] = [self._new_slot()]
 

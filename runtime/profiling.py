@@ -9,6 +9,7 @@ from statistics import median
 from typing import Any
 
 from edgec.runtime.config import ArtifactConfig
+from edgec.runtime.library import ffi
 from edgec.runtime.native import Array, NativeFunction
 from edgec.runtime.segments import Whole
 
@@ -51,11 +52,9 @@ class _Recorder:
 def _runs_of(
     function: NativeFunction, arrays: Sequence[Array], repeats: int
 ) -> list[list[tuple[str, float]]]:
-    import tvm_ffi
-
     recorder = _Recorder()
     vm = function.new_vm()
-    vm["set_instrument"](tvm_ffi.convert_func(recorder))
+    vm["set_instrument"](ffi().convert_func(recorder))
     call = vm[function.name]
     arguments = [*function.wrap_all(arrays), *function.weights]
     runs = []

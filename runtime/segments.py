@@ -101,8 +101,8 @@ def _foreign(artifact: Artifact, segment: Segment, threads: Threading) -> Step:
     except ModuleNotFoundError:
         nodes = ", ".join(segment.nodes[:3]) + (", …" if len(segment.nodes) > 3 else "")
         raise IncompatibleDevice(
-            f"{artifact.config.name} runs {len(segment.nodes)} nodes ({nodes}) through ONNX Runtime, which is not "
-            "installed here: pip install onnxruntime"
+            f"{artifact.config.name} runs {len(segment.nodes)} nodes ({nodes}) through ONNX Runtime, "
+            "which is not installed here: pip install onnxruntime"
         ) from None
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads.threads

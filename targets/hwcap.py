@@ -11,8 +11,8 @@ import ctypes
 _AT_HWCAP, _AT_HWCAP2 = 16, 26
 _BITS = {
     "fp": 0, "asimd": 1, "aes": 3, "pmull": 4, "sha1": 5, "sha2": 6, "crc32": 7, "atomics": 8, "fphp": 9,
-    "asimdhp": 10, "asimdrdm": 12, "jscvt": 13, "fcma": 14, "lrcpc": 15, "dcpop": 16, "sha3": 17, "asimddp": 20,
-    "sha512": 21, "sve": 22, "asimdfhm": 23, "ilrcpc": 26, "flagm": 27,
+    "asimdhp": 10, "asimdrdm": 12, "jscvt": 13, "fcma": 14, "lrcpc": 15, "dcpop": 16, "sha3": 17,
+    "asimddp": 20, "sha512": 21, "sve": 22, "asimdfhm": 23, "ilrcpc": 26, "flagm": 27,
 }  # fmt: skip
 _BITS2 = {"sve2": 1, "svei8mm": 9, "svebf16": 12, "i8mm": 13, "bf16": 14, "sme": 23}
 
