@@ -68,6 +68,7 @@ class Inference:
         self._child: child.Child | None = None
         self._pending: dict[str, Future[Body]] = {}
         self._tokens = 0
+        self._settling: dict[str, list[Callable[[], None]]] = {}
         self._deaths: deque[float] = deque(maxlen=_BURST)
         self._timer: Timer | None = None
         self._closing = False
@@ -133,7 +134,7 @@ class Inference:
             error = done.result()["error"]
             if not error:
                 self.ask({"op": "swap", "slot": slot, "token": done.result()["token"]})
-                self.ask({"op": "release", "slot": slot})
+                self.ask({"op": "release", "slot": slot, "waiting": False})
                 self._set_slot(slot, "running", "")
                 return
             log.error("slot %s: %s cannot be loaded: %s", slot, first.digest or first.path, error)
@@ -144,6 +145,13 @@ class Inference:
                 self._set_slot(slot, "failed", error)
 
         future.add_done_callback(loaded)
+
+    def when_settled(self, slot: str, callback: Callable[[], None]) -> None:
+        """Call once the slot's own model is loaded, or cannot be: an update must not overtake it."""
+        if self.slots.get(slot) == "loading":
+            self._settling.setdefault(slot, []).append(callback)
+        else:
+            callback()
 
     def load(self, slot: str, model: Candidate) -> Future[Body]:
         """Load a model beside the running one; the answer's ``token`` names it."""
@@ -261,3 +269,6 @@ class Inference:
         if slot in self.slots and (self.slots[slot], self.messages.get(slot)) != (state, message):
             self.slots[slot], self.messages[slot] = state, message
             self._on_change()
+        if state != "loading":
+            for callback in self._settling.pop(slot, []):
+                callback()

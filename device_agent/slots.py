@@ -168,16 +168,18 @@ class Slots:
         slot.active, slot.previous = slot.previous, None
         return True
 
-    def release(self, name: str) -> None:
-        """Let go of the old model and of loaded ones that were not wanted."""
+    def release(self, name: str, *, waiting: bool = True) -> None:
+        """Let go of the old model, and of loaded ones that were not wanted."""
         slot = self._slots.get(name)
         if slot is None:
             return
-        for loaded in (slot.previous, *slot.waiting.values()):
-            if loaded is not None:
+        if slot.previous is not None:
+            slot.previous.model.close()
+            slot.previous = None
+        if waiting:
+            for loaded in slot.waiting.values():
                 loaded.model.close()
-        slot.previous = None
-        slot.waiting.clear()
+            slot.waiting.clear()
 
     def remove(self, name: str) -> None:
         """Empty a slot."""

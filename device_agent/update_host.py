@@ -44,10 +44,16 @@ class UpdateHost:
         return future
 
     def load_beside(self, slot: str, digest: str) -> Future[str]:
-        """Load a model beside the running one."""
-        return self._ask(
-            lambda: self._inference.load(slot, self._candidate(slot, digest)), lambda b: str(b["token"])
-        )
+        """Load a model beside the running one, once the slot's own is loaded."""
+        future: Future[str] = Future()
+
+        def begin() -> None:
+            self._inference.load(slot, self._candidate(slot, digest)).add_done_callback(
+                lambda done: _pass_on(done, future, lambda body: str(body["token"]))
+            )
+
+        self._loop.post(lambda: self._inference.when_settled(slot, begin))
+        return future
 
     def swap(self, slot: str, token: str) -> Future[None]:
         """Make the loaded model the active one."""
@@ -74,6 +80,12 @@ class UpdateHost:
         """Let go of the old model."""
         return self._ask(lambda: self._inference.ask({"op": "release", "slot": slot}), lambda _: None)
 
+    def settled(self, slot: str) -> Future[None]:
+        """Done when the slot's model is loaded, or cannot be."""
+        future: Future[None] = Future()
+        self._loop.post(lambda: self._inference.when_settled(slot, lambda: future.set_result(None)))
+        return future
+
     def report(self) -> Future[dict[str, Any]]:
         """The inference process's counters."""
         return self._ask(lambda: self._inference.ask({"op": "report"}), lambda body: body)
@@ -99,16 +111,7 @@ class UpdateHost:
     def _ask(self, request: Callable[[], Future[Body]], result: Callable[[Body], Any]) -> Future[Any]:
         """Ask in the loop's thread; an answer's ``error`` becomes a ConnectionError."""
         future: Future[Any] = Future()
-
-        def answered(done: Future[Body]) -> None:
-            if (error := done.exception()) is not None:
-                future.set_exception(error)
-            elif done.result().get("error"):
-                future.set_exception(ConnectionError(done.result()["error"]))
-            else:
-                future.set_result(result(done.result()))
-
-        self._loop.post(lambda: request().add_done_callback(answered))
+        self._loop.post(lambda: request().add_done_callback(lambda done: _pass_on(done, future, result)))
         return future
 
     def _begin_trial(self, model: Candidate, timeout_s: float, future: Future[dict[str, Any]]) -> None:
@@ -143,3 +146,12 @@ class UpdateHost:
             )
         except ChannelClosed as error:
             raise ProcessDied("the trial process died at once") from error
+
+
+def _pass_on(done: Future[Body], future: Future[Any], result: Callable[[Body], Any]) -> None:
+    if (error := done.exception()) is not None:
+        future.set_exception(error)
+    elif done.result().get("error"):
+        future.set_exception(ConnectionError(done.result()["error"]))
+    else:
+        future.set_result(result(done.result()))

@@ -48,6 +48,9 @@ class Host(Protocol):
     def release(self, slot: str) -> Future[None]:
         """Let go of the old model."""
 
+    def settled(self, slot: str) -> Future[None]:
+        """Done when the slot's model is loaded, or cannot be, after a start of the inference process."""
+
     def report(self) -> Future[dict[str, Any]]:
         """The inference process's counters by slot, with the ``generation`` of the process."""
 
@@ -215,6 +218,7 @@ class Updater:
         document = update.parsed
         seconds = self._settings.probation_s if document.probation_s is None else document.probation_s
         self._host.progress(update, {"probation_s": seconds})
+        self._ask(self._host.settled(update.slot), "loading", self._settings.trial_timeout_s)
         until = time.monotonic() + seconds
         generation: int | None = None
         while True:

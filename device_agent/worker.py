@@ -125,7 +125,7 @@ class Worker:
                 done = self._slots.revert(body["slot"])
                 self._answer(body, "" if done else "the old model is no longer loaded")
             case "release":
-                self._slots.release(body["slot"])
+                self._slots.release(body["slot"], waiting=body.get("waiting", True))
                 self._answer(body, "")
             case "empty":
                 self._slots.remove(body["slot"])

@@ -65,9 +65,7 @@ class Broker:
 
     def start(self) -> None:
         config = self._folder / "mosquitto.conf"
-        config.write_text(
-            f"listener {self.port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\npersistence false\n"
-        )
+        config.write_text(f"listener {self.port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\n")
         self._process = subprocess.Popen(
             ["mosquitto", "-c", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
@@ -284,7 +282,8 @@ class AgentProcess:
             if broker_port
             else ""
         )
-        head = '[agent]\nstate = "state"\nfleet = "test"\ndevice = "dev-1"\nhealth_interval_s = 0.5\nlog = "json"\n'
+        who = 'fleet = "test"\ndevice = "dev-1"'
+        head = f'[agent]\nstate = "state"\n{who}\nhealth_interval_s = 0.5\nlog = "json"\n'
         self.config.write_text(head + broker + config)
         self.state = folder / "state"
         self.process: subprocess.Popen[bytes] | None = None

@@ -1,4 +1,4 @@
-"""Put first on PYTHONPATH by the agent's tests: replaces the compiled code of artifacts by behaviour told in JSON.
+"""First on PYTHONPATH of the agent under test: artifacts whose compiled code is behaviour told in JSON.
 
 The artifacts are real (manifest, digests, config); only their code blob is JSON instead of machine code, so
 that a test can ask for a model that crashes, hangs or returns NaN on a certain frame. It also lets a test end

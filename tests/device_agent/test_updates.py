@@ -1,0 +1,169 @@
+"""Updates by pull as the fleet sees them: what arrives, what is taken back, and that no frame is lost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from harness import AgentProcess, Broker, FleetEnd, Registry, make_artifact, wait_for
+
+from edgec.protocol.jobs import JobState
+from edgec.protocol.topics import Kind
+
+CONFIG = """
+[updates]
+trial_timeout_s = 40
+[models.detector]
+artifact = "detector-1.edge"
+timeout_s = 1.5
+[streams.door]
+source = { kind = "test", width = 160, height = 120, fps = 40 }
+model = "detector"
+policy = "every"
+"""
+
+
+def start(agent: AgentProcess, fleet: FleetEnd) -> None:
+    agent.start()
+    fleet.health(
+        lambda h: h["models"][0]["state"] == "running" and h["streams"][0]["processed"] > 10, "frames"
+    )
+
+
+def running_version(fleet: FleetEnd) -> str:
+    fleet.messages.clear()
+    health = fleet.health(
+        lambda h: h["models"][0]["state"] == "running" and h["streams"][0]["fps"] > 20, "a running model"
+    )
+    return health["models"][0]["version"]
+
+
+def test_a_swap_drops_nothing_and_fetches_only_what_is_missing(
+    tmp_path: Path, fleet: FleetEnd, registry: Registry, agent_of
+) -> None:
+    make_artifact(tmp_path, "1", size=200_000)
+    new, _ = make_artifact(tmp_path, "2", size=200_000, score=0.8, load_s=0.5)
+    digest = registry.add(new)
+    agent = agent_of(CONFIG)
+    start(agent, fleet)
+    fleet.job("up-1", registry.update(digest, "2"))
+    state, details = fleet.job_end("up-1")
+    assert state is JobState.SUCCEEDED, details
+    assert (details["running_version"], details["running_digest"]) == ("2", digest)
+    steps = [d["step"] for s, d in fleet.job_states("up-1") if s is JobState.IN_PROGRESS and "step" in d]
+    assert list(dict.fromkeys(steps)) == ["accepted", "downloaded", "tried", "probation"]
+    health = fleet.health(lambda h: h["models"][0]["version"] == "2", "health with the new version")
+    stream = health["streams"][0]
+    assert stream["dropped"] == 0
+    assert stream["captured"] == stream["processed"] + stream["in_flight"]
+    # The weights are the same, so they did not travel again.
+    assert max(size for _, _, size in registry.requests) < 100_000
+    # A repeated job is answered from memory, without another update.
+    fleet.messages.clear()
+    fleet.job("up-1", registry.update(digest, "2"))
+    assert fleet.job_end("up-1")[0] is JobState.SUCCEEDED
+    assert agent.stop() == 0
+    agent.start()
+    fleet.no_jobs()
+    assert running_version(fleet) == "2"
+    events = [e for e in fleet.of(Kind.EVENT) if e["data"]["phase"] == "new"]
+    assert not events or events[-1]["data"]["model"]["manifest_digest"] == digest
+    assert agent.stop() == 0
+
+
+BAD_MODELS = {
+    "crashes while loading": {"load_crash": 0},
+    "hangs while loading": {"load_hang": 0},
+    "gives NaN on the golden input": {"run_nan": True},
+    "crashes on the 5th frame": {"crash": 5},
+    "hangs on the 5th frame": {"hang": 5},
+    "gives NaN from the 3rd frame on": {"nan": 3},
+    "raises from the 2nd frame on": {"error": 2},
+    "is ten times slower": {"delay_ms": 12},
+}
+
+
+def test_bad_models_are_taken_back(tmp_path: Path, fleet: FleetEnd, registry: Registry, agent_of) -> None:
+    _, old = make_artifact(tmp_path, "1")
+    agent = agent_of(CONFIG.replace("trial_timeout_s = 40", "trial_timeout_s = 6"))
+    start(agent, fleet)
+    for number, (what, behaviour) in enumerate(BAD_MODELS.items()):
+        new, _ = make_artifact(tmp_path, "2", bad=what, **behaviour)
+        fleet.job(f"up-{number}", registry.update(registry.add(new), "2", probation_s=6))
+        state, details = fleet.job_end(f"up-{number}")
+        assert state is JobState.FAILED, (what, details)
+        assert details["running_digest"] == old, what
+        assert details["message"], what
+        assert running_version(fleet) == "1", what
+    assert agent.stop() == 0
+
+
+def test_what_is_not_for_this_device_is_rejected(
+    tmp_path: Path, fleet: FleetEnd, registry: Registry, agent_of
+) -> None:
+    make_artifact(tmp_path, "1")
+    new, _ = make_artifact(tmp_path, "2")
+    digest = registry.add(new)
+    agent = agent_of(CONFIG)
+    start(agent, fleet)
+    fleet.job("other-target", registry.update(digest, "2", target="rpi4"))
+    assert fleet.job_end("other-target")[0] is JobState.REJECTED
+    fleet.job("no-such-thing", {"operation": "dance"})
+    assert fleet.job_end("no-such-thing")[0] is JobState.REJECTED
+    fleet.job("no-slot", registry.update(digest, "2", slot="ears"))
+    assert fleet.job_end("no-slot")[0] is JobState.REJECTED
+    fleet.job("not-there", registry.update("sha256:" + "0" * 64, "9"))
+    state, details = fleet.job_end("not-there")
+    assert state is JobState.FAILED
+    assert "404" in details["message"]
+    assert running_version(fleet) == "1"
+    assert agent.stop() == 0
+
+
+def test_a_withdrawn_job_is_undone(tmp_path: Path, fleet: FleetEnd, registry: Registry, agent_of) -> None:
+    make_artifact(tmp_path, "1")
+    new, _ = make_artifact(tmp_path, "2")
+    digest = registry.add(new)
+    agent = agent_of(CONFIG)
+    start(agent, fleet)
+    fleet.job("up-1", registry.update(digest, "2", probation_s=600))
+    fleet.health(lambda h: h["models"][0]["state"] == "probation", "the probation")
+    fleet.no_jobs()
+    assert fleet.job_end("up-1")[0] is JobState.CANCELED
+    assert running_version(fleet) == "1"
+    assert agent.stop() == 0
+
+
+@pytest.mark.parametrize("write", range(2, 8))
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.long
+def test_kill_9_at_every_step(
+    tmp_path: Path, broker: Broker, fleet: FleetEnd, registry: Registry, agent_of, write: int, moment: str
+) -> None:
+    kill_at(tmp_path, fleet, registry, agent_of, write, moment)
+
+
+@pytest.mark.parametrize(("write", "moment"), [(3, "after"), (5, "after"), (6, "before"), (6, "after")])
+def test_kill_9_at_some_steps(
+    tmp_path: Path, broker: Broker, fleet: FleetEnd, registry: Registry, agent_of, write: int, moment: str
+) -> None:
+    kill_at(tmp_path, fleet, registry, agent_of, write, moment)
+
+
+def kill_at(tmp_path: Path, fleet: FleetEnd, registry: Registry, agent_of, write: int, moment: str) -> None:
+    """Kill the supervisor at a write of the record of deployments; the next start must end the job truly."""
+    make_artifact(tmp_path, "1")
+    new, _ = make_artifact(tmp_path, "2")
+    digest = registry.add(new)
+    agent: AgentProcess = agent_of(CONFIG)
+    fleet.job("up-1", registry.update(digest, "2"))
+    agent.start(EDGEC_TEST_KILL_AT_WRITE=f"deployments.json:{write}:{moment}")
+    assert agent.wait_ended() == -9
+    wait_for(lambda: not agent.children(), "the children's end")
+    agent.start()
+    state, details = fleet.job_end("up-1")
+    fleet.no_jobs()
+    version = running_version(fleet)
+    assert details["running_version"] in (version, "") or details["running_digest"]
+    assert (state, version) == (JobState.SUCCEEDED, "2")
+    assert agent.stop() == 0
