@@ -11,6 +11,7 @@ from edgec.compiler.graph.layout import plan_layouts
 from edgec.compiler.graph.simplify import simplify
 from edgec.compiler.graph.weights import lift_weights
 from edgec.compiler.kernels.generic import schedule_generic
+from edgec.compiler.kernels.pipeline import PIPELINE
 from edgec.compiler.kernels.templates import buffer_bytes, workload_of
 from edgec.compiler.link import link
 from edgec.compiler.lowered import KernelInfo, Lowered, TuningSummary
@@ -46,7 +47,7 @@ def lower(mod: tvm.IRModule, target: Target, options: CompileOptions, progress: 
     progress.stage("build")
     with tvm_target:
         mod = _finalise(mod)
-    executable = relax.build(mod, tvm_target, relax_pipeline=None)
+    executable = relax.build(mod, tvm_target, relax_pipeline=None, tir_pipeline=PIPELINE)
     progress.stage("link")
     return Lowered(link(executable), weights, kernels, tuning=tuner.summary())
 

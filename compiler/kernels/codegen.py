@@ -1,9 +1,9 @@
-"""The lowering pipeline of kernels: TVM's own, with register tiles kept on the stack.
+"""Register tiles stay on the stack: a step of the lowering pipeline.
 
-TVM turns every allocation of a kernel into a call of its workspace allocator, ``local`` ones too, and StorageRewrite
-drops the annotation that would prevent it. For a register tile that means a call, and a store of every accumulator to
-memory that nothing reads, in the middle of the loop nest. Here ``local`` buffers become stack slots, which LLVM
-promotes to registers; large scratch (any other scope) still comes from the workspace.
+TVM turns every allocation of a kernel into a call of its workspace allocator, ``local`` ones too, and
+StorageRewrite drops the annotation that would prevent it. For a register tile that means a call, and a store
+of every accumulator to memory that nothing reads, in the middle of the loop nest. Here ``local`` buffers become
+stack slots, which LLVM promotes to registers; large scratch (any other scope) still comes from the workspace.
 """
 
 from __future__ import annotations
@@ -11,12 +11,7 @@ from __future__ import annotations
 import tvm
 import tvm_ffi
 from tvm import tirx
-from tvm.s_tir import pipeline as s_tir_pipeline
-from tvm.tirx import AllocBuffer, PrimFunc, compilation_pipeline
-
-PIPELINE = (
-    "edgec"  # for tvm.tirx.build(pipeline=…), tvm.compile(tir_pipeline=…) and relax.build(tir_pipeline=…)
-)
+from tvm.tirx import AllocBuffer, PrimFunc
 
 
 def keep_local_on_stack(func: PrimFunc) -> PrimFunc:
@@ -33,14 +28,11 @@ def keep_local_on_stack(func: PrimFunc) -> PrimFunc:
     return func.with_body(tvm_ffi.structural_map(func.body, [(AllocBuffer, mark)]))
 
 
-def _pipeline() -> tuple[tvm.transform.Pass, object, object]:
-    lower, host, device = s_tir_pipeline.default_s_tir_pipeline()
-
-    @tirx.transform.prim_func_pass(opt_level=0, name="edgec.keep_local_on_stack")
-    def mark(func: PrimFunc, _mod: tvm.IRModule, _ctx: tvm.transform.PassContext) -> PrimFunc:
-        return keep_local_on_stack(func)
-
-    return tvm.transform.Sequential([lower, mark]), host, device
+@tirx.transform.prim_func_pass(opt_level=0, name="edgec.KeepLocalOnStack")
+def _keep_local_on_stack(func: PrimFunc, _mod: tvm.IRModule, _ctx: tvm.transform.PassContext) -> PrimFunc:
+    return keep_local_on_stack(func)
 
 
-compilation_pipeline.register_tir_pipeline(PIPELINE, _pipeline)
+def keep_local_on_stack_pass() -> tvm.transform.Pass:
+    """`keep_local_on_stack` for every kernel of a module."""
+    return _keep_local_on_stack

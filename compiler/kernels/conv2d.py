@@ -22,6 +22,7 @@ from edgec.compiler.kernels.emit import (
     loop,
     parallel,
     seq,
+    unrolled,
     vector_load,
     vectorised,
 )
@@ -209,13 +210,16 @@ class _Direct:
             return acc.allocate([*acc.fill(0.0), reduce, *self._finish(acc, place)])
         channels = self.schedule.ic_chunk
         offset = (place.y * const(self.geometry.width) + place.x) * const(blocks * lanes)
-        spots = [offset + const(k * lanes) for k in range(acc.count)]
+
+        def spot(k: Expr) -> Expr:
+            return offset + k * const(lanes)
+
         before = acc.fill(0.0)
         if chunk.kind != "first":
-            before = [acc.set(k, vector_load(chunk.partial, [spot], lanes)) for k, spot in enumerate(spots)]
+            before = [unrolled(acc.count, lambda k: acc.set(k, vector_load(chunk.partial, [spot(k)], lanes)))]
         after = self._finish(acc, place)
         if chunk.kind != "last":
-            after = [chunk.partial.vstore([spot], acc.get(k)) for k, spot in enumerate(spots)]
+            after = [unrolled(acc.count, lambda k: chunk.partial.vstore([spot(k)], acc.get(k)))]
         else:
             channels = self.per_group - channels * (-(-self.per_group // channels) - 1)
         reduce = self._reduce(acc, place, chunk.number * const(self.schedule.ic_chunk), channels)
@@ -282,20 +286,25 @@ class _Direct:
         valid: tuple[int, int],
     ) -> list[Stmt]:
         """One multiply-add for each accumulator that the tap reaches."""
-        w, blocks, lanes = self.spec.window, self.schedule.out_blocks, self.spec.lanes
-        steps: list[Stmt] = []
-        for i in range(*valid):
-            value = broadcast(self._input(place, top, channel, ky, kx, i), lanes)
-            for j in range(blocks):
-                k = i * blocks + j
-                row = [place.b * const(blocks) + const(j), channel, ky, kx, 0]
-                steps.append(acc.set(k, acc.get(k) + value * vector_load(self.weight, row, lanes)))
-        return steps
+        blocks, lanes = self.schedule.out_blocks, self.spec.lanes
 
-    def _input(self, place: _Place, top: Expr, channel: Expr, ky: Expr, kx: Expr, column: int) -> Expr:
+        def column(i: Expr) -> Stmt:
+            value = broadcast(self._input(place, top, channel, ky, kx, i), lanes)
+
+            def block(j: Expr) -> Stmt:
+                k = i * const(blocks) + j
+                row = [place.b * const(blocks) + j, channel, ky, kx, 0]
+                return acc.set(k, acc.get(k) + value * vector_load(self.weight, row, lanes))
+
+            return unrolled(blocks, block)
+
+        first, end = valid
+        return [unrolled(end - first, column, first)] if end > first else []
+
+    def _input(self, place: _Place, top: Expr, channel: Expr, ky: Expr, kx: Expr, column: Expr) -> Expr:
         """The input element under a tap of output column `column` of the tile."""
         w = self.spec.window
-        x = place.x + const(column)
+        x = place.x + column
         if self.schedule.flat:
             # One axis of pixels: the rows of the image follow each other in memory.
             iy, ix = const(0), place.y * const(self.geometry.width) + x
@@ -313,18 +322,23 @@ class _Direct:
 
     def _finish(self, acc: Accumulators, place: _Place) -> list[Stmt]:
         """Hand the accumulators to the tail."""
-        blocks, done = self.schedule.out_blocks, []
-        for i in range(place.piece.width):
-            row, column = place.y, place.x + const(i)
+        blocks = self.schedule.out_blocks
+
+        def column(i: Expr) -> Stmt:
+            y, x = place.y, place.x + i
             if self.schedule.flat:
-                row, column = const(0), place.y * const(self.geometry.width) + place.x + const(i)
-            for j in range(blocks):
-                at = [place.n, place.b * const(blocks) + const(j), row, column]
-                done.append(_store(self.tail, acc, i * blocks + j, at))
-        return done
+                y, x = const(0), place.y * const(self.geometry.width) + x
+
+            def block(j: Expr) -> Stmt:
+                at = [place.n, place.b * const(blocks) + j, y, x]
+                return _store(self.tail, acc, i * const(blocks) + j, at)
+
+            return unrolled(blocks, block)
+
+        return [unrolled(place.piece.width, column)]
 
 
-def _store(tail: Tail, acc: Accumulators, k: int, at: list[Expr]) -> Stmt:
+def _store(tail: Tail, acc: Accumulators, k: Expr, at: list[Expr]) -> Stmt:
     return vectorised(acc.lanes, lambda lane: tail.store([*at, lane], acc.element(k, lane)))
 
 

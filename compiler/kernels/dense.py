@@ -7,6 +7,7 @@ read once, in order, and memory sets the pace.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 from tvm.tirx import PrimFunc, Stmt
 
@@ -20,6 +21,7 @@ from edgec.compiler.kernels.emit import (
     loop,
     parallel,
     seq,
+    unrolled,
     vector_load,
     vectorised,
 )
@@ -51,31 +53,32 @@ def emit(spec: DenseSpec, tail: Tail, schedule: Schedule, threads: int) -> PrimF
     def tile(b: Expr, first: Expr, rows: int, blocks: int) -> Stmt:
         acc = Accumulators(rows * blocks * schedule.split, lanes, spec.dtype)
 
-        def step(k: Expr, part: int) -> list[Stmt]:
-            steps = []
-            for i in range(rows):
-                value = broadcast(data[first + const(i), k], lanes)
-                for j in range(blocks):
-                    at = (part * rows + i) * blocks + j
-                    vector = vector_load(weight, [b + const(j), k, 0], lanes)
-                    steps.append(acc.set(at, acc.get(at) + value * vector))
-            return steps
+        def step(k: Expr, part: int) -> Stmt:
+            def row(i: Expr) -> Stmt:
+                value = broadcast(data[first + i, k], lanes)
+
+                def block(j: Expr) -> Stmt:
+                    at = (const(part * rows) + i) * const(blocks) + j
+                    return acc.set(at, acc.get(at) + value * vector_load(weight, [b + j, k, 0], lanes))
+
+                return unrolled(blocks, block)
+
+            return unrolled(rows, row)
 
         whole, rest = divmod(spec.inner, schedule.split)
 
         def steps(k: Expr) -> Stmt:
             at = k * const(schedule.split)
-            return seq([s for part in range(schedule.split) for s in step(at + const(part), part)])
+            return seq([step(at + const(part), part) for part in range(schedule.split)])
 
         body = [*acc.fill(0.0), loop(whole, steps, "k")] if whole else acc.fill(0.0)
-        for k in range(rest):
-            body += step(const(whole * schedule.split + k), k)
+        body += [step(const(whole * schedule.split + k), k) for k in range(rest)]
         body += _join(acc, rows * blocks, schedule.split)
-        for i in range(rows):
-            for j in range(blocks):
-                body.append(
-                    _store(spec, tail, acc, i * blocks + j, first + const(i), b + const(j), j == blocks - 1)
-                )
+        for j in range(blocks):
+            store = partial(_store, spec, tail, acc, b + const(j), j == blocks - 1)
+            body.append(
+                unrolled(rows, lambda i, j=j, store=store: store(i * const(blocks) + const(j), first + i))
+            )
         return acc.allocate(body)
 
     def columns(first_block: Expr, blocks: int) -> Stmt:
@@ -119,7 +122,7 @@ def _join(acc: Accumulators, count: int, split: int) -> list[Stmt]:
 
 
 def _store(
-    spec: DenseSpec, tail: Tail, acc: Accumulators, at: int, row: Expr, block: Expr, last: bool
+    spec: DenseSpec, tail: Tail, acc: Accumulators, block: Expr, last: bool, at: Expr, row: Expr
 ) -> Stmt:
     """Store a vector; past the last column nothing is written."""
     lanes = spec.lanes

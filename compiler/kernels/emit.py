@@ -84,6 +84,13 @@ def broadcast(value: Expr, lanes: int) -> Expr:
     return tirx.Broadcast(value, lanes)
 
 
+def unrolled(extent: int, body: Callable[[Expr], Stmt], start: int = 0) -> Stmt:
+    """Straight-line code for each index of a short loop."""
+    if extent == 1:
+        return body(const(start))
+    return loop(extent, body, "u", ForKind.UNROLLED, start)
+
+
 class Accumulators:
     """A tile of vector registers."""
 
@@ -95,22 +102,22 @@ class Accumulators:
         """`body` with the registers at hand."""
         return SeqStmt([AllocBuffer(self.buffer), *body])
 
-    def get(self, k: int) -> Expr:
+    def get(self, k: Index) -> Expr:
         """The vector in register `k`."""
-        return vector_load(self.buffer, [k * self.lanes], self.lanes)
+        return vector_load(self.buffer, [index(k) * const(self.lanes)], self.lanes)
 
-    def set(self, k: int, value: Expr) -> Stmt:
+    def set(self, k: Index, value: Expr) -> Stmt:
         """Write register `k`."""
-        return self.buffer.vstore([const(k * self.lanes)], value)
+        return self.buffer.vstore([index(k) * const(self.lanes)], value)
 
     def fill(self, value: float) -> list[Stmt]:
         """Set all registers to `value`."""
         vector = broadcast(tirx.const(value, self.dtype), self.lanes)
-        return [self.set(k, vector) for k in range(self.count)]
+        return [unrolled(self.count, lambda k: self.set(k, vector))]
 
-    def element(self, k: int, lane: Expr) -> Expr:
+    def element(self, k: Index, lane: Expr) -> Expr:
         """One lane of register `k`, for use inside a vectorised loop."""
-        return self.buffer[const(k * self.lanes) + lane]
+        return self.buffer[index(k) * const(self.lanes) + lane]
 
 
 def vectorised(lanes: int, body: Callable[[Expr], Stmt]) -> Stmt:

@@ -20,6 +20,7 @@ from edgec.compiler.kernels.emit import (
     loop,
     parallel,
     seq,
+    unrolled,
     vector_load,
     vectorised,
 )
@@ -118,13 +119,13 @@ class _Sliding:
             return seq(steps) if steps else tirx.Evaluate(const(0))
 
         empty = float(tirx.min_value(spec.dtype).value) if self.maximum else 0.0
-        finish = [
-            vectorised(
-                spec.lanes,
-                lambda lane, i=i: self.tail.store([n, b, y, x + const(i), lane], acc.element(i, lane)),
+
+        def store(i: Expr) -> Stmt:
+            return vectorised(
+                spec.lanes, lambda lane: self.tail.store([n, b, y, x + i, lane], acc.element(i, lane))
             )
-            for i in range(width)
-        ]
+
+        finish = [unrolled(width, store)]
         return acc.allocate([*acc.fill(empty), loop(count, taps, "ky", start=low), *finish])
 
     def _tap(
@@ -139,9 +140,9 @@ class _Sliding:
         columns: tuple[int, int],
     ) -> list[Stmt]:
         w, lanes = self.window, self.spec.lanes
-        steps: list[Stmt] = []
-        for i in range(*columns):
-            ix = (x + const(i)) * const(w.stride[1]) + kx * const(w.dilation[1]) - const(w.pad[1])
+
+        def column(i: Expr) -> Stmt:
+            ix = (x + i) * const(w.stride[1]) + kx * const(w.dilation[1]) - const(w.pad[1])
             value = vector_load(self.tail.inputs[0], [n, b, row, ix, 0], lanes)
             if self.depthwise:
                 value = acc.get(i) + value * vector_load(self.tail.inputs[1], [b, ky, kx, 0], lanes)
@@ -149,8 +150,10 @@ class _Sliding:
                 value = tirx.max(acc.get(i), value)
             else:
                 value = acc.get(i) + value
-            steps.append(acc.set(i, value))
-        return steps
+            return acc.set(i, value)
+
+        first, end = columns
+        return [unrolled(end - first, column, first)] if end > first else []
 
 
 def row_bounds(w: Window, height: int, top: Expr) -> tuple[Expr | int, Expr | int]:

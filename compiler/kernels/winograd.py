@@ -37,7 +37,6 @@ from edgec.compiler.kernels.winograd_transforms import (
     output_transform,
     tile_size,
 )
-from edgec.targets.target import Target
 
 VERSION = 1
 

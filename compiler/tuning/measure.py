@@ -9,6 +9,8 @@ import numpy as np
 import tvm
 from tvm.tirx import PrimFunc
 
+from edgec.compiler.kernels.pipeline import PIPELINE
+
 TOLERANCE = 1e-3  # between candidates, relative to the largest value: orders of summation differ
 
 
@@ -48,7 +50,7 @@ def build(func: PrimFunc, target: tvm.target.Target) -> tvm.runtime.Module:
         whatever TVM raises for a kernel that cannot be built (its exceptions have no common base).
     """
     named = func.with_attr("global_symbol", "kernel")
-    return tvm.tirx.build(tvm.IRModule({"kernel": named}), target=target)
+    return tvm.tirx.build(tvm.IRModule({"kernel": named}), target=target, pipeline=PIPELINE)
 
 
 def try_out(module: tvm.runtime.Module, arguments: Sequence[tvm.runtime.Tensor]) -> Trial:
