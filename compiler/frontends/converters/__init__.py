@@ -5,7 +5,11 @@ def load_all() -> None:
     """Fill the table of converters (importing their modules registers them)."""
     from edgec.compiler.frontends.converters import (  # noqa: F401
         basic,
+        convolution,
+        integer,
+        legacy,
         ml,
+        recurrent,
         slicing,
         trees,
     )
