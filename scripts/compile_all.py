@@ -1,6 +1,6 @@
 """Compile every model under a folder, verify each, and print a table of what came of it.
 
-    python scripts/compile_all.py ../shared/data/onnx --target host --json results.json
+    python scripts/compile_all.py ../shared/data/onnx --target host --json results.json --tune none
 
 Each model is compiled by ``edgec compile`` in a process of its own: one that crashes costs only itself.
 """
@@ -80,15 +80,14 @@ def main() -> None:
     parser.add_argument("--target", default="host")
     parser.add_argument("--only", default="", help="part of the file names to take")
     parser.add_argument("--json", type=Path, help="also write the records here")
-    parser.add_argument("extra", nargs="*", help="passed on to edgec compile, after --")
-    asked = parser.parse_args()
+    asked, extra = parser.parse_known_args()  # what is not known here goes to edgec compile
     models = [m for m in sorted(asked.folder.rglob("*.onnx")) if asked.only in m.name]
     print("| model | result | largest error | relative | edgec ms | ONNX Runtime ms | compile s | note |")
     print("|---|---|---|---|---|---|---|---|", flush=True)
     records = []
     with tempfile.TemporaryDirectory(prefix="edgec-all-") as folder:
         for model in models:
-            records.append(compile_one(model, asked.target, asked.extra, Path(folder)))
+            records.append(compile_one(model, asked.target, extra, Path(folder)))
             print(row(records[-1]), flush=True)
     compiled = sum(bool(r["compiles"]) for r in records)
     print(

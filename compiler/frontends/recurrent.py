@@ -81,6 +81,7 @@ class RecurrentKernel:
         """The function, under the name `symbol`."""
         n, b, h, w = GATES[self.op_type], self.batch, self.hidden, self.width
         state = (b, h)
+        arguments: dict[str, tuple[tuple[int, ...], str]]
         arguments = {"gates": ((self.steps, b, n * h), "float32"), "r": ((n * h // w, h, w), "float32")}
         arguments["h0"] = (state, "float32")
         if self.op_type == "LSTM":
@@ -91,6 +92,7 @@ class RecurrentKernel:
             arguments["rb"] = ((h,), "float32")
         if self.lengths:
             arguments["len"] = ((b,), "int32")
+        results: dict[str, tuple[tuple[int, ...], str]]
         results = {"y": ((self.steps, b, h), "float32"), "h": (state, "float32")}
         if self.op_type == "LSTM":
             results["c"] = (state, "float32")

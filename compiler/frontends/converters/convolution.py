@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from tvm import relax
@@ -158,7 +159,8 @@ def _by_phases(node: Node, weight: Array, strides: list[int]) -> Expr:
             at = [r + s * t for r, s, t in zip(phase, strides, tap, strict=True)]
             if all(a < k for a, k in zip(at, kernel, strict=True)):
                 mirrored = tuple(n - 1 - t for n, t in zip(taps, tap, strict=True))
-                plain[(p, ..., *mirrored)] = weight[(..., *at)].T
+                into: tuple[Any, ...] = (p, ..., *mirrored)
+                plain[into] = weight[tuple[Any, ...]((..., *at))].T
     plain = plain.reshape(len(phases) * outputs, channels, *taps)
     x = node.input(0)
     data_layout, kernel_layout, _ = LAYOUT[len(shape_of(x))]
