@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
 from onnx import ModelProto, ValueInfoProto
 
 from edgec.compiler.errors import ModelError
-from edgec.compiler.frontends import clean, ml_outputs, shapes
+from edgec.compiler.frontends import clean, formats, ml_outputs, shapes
 from edgec.compiler.frontends.onnx_file import read_model
 from edgec.compiler.frontends.source import Port, SourceModel, SourceNode
 from edgec.compiler.options import CompileOptions
@@ -20,20 +21,25 @@ def load_source(path: Path | str, options: CompileOptions) -> SourceModel:
     """Read a model and make it ready for import.
 
     Args:
-        path: an ``.onnx`` file of any age.
+        path: an ``.onnx`` file of any age, or a model of another framework (see
+            :mod:`edgec.compiler.frontends.formats`).
         options: ``input_shapes`` gives the inputs static shapes.
 
     Raises:
         ModelError: the file is damaged, hostile or no model.
+        ToolMissing: its front end needs a package that is not installed.
         InputShapeError: a shape that does not fit or has to be given.
     """
     path = Path(path)
     if not path.exists():
         raise ModelError(f"{path}: no such file")
-    if path.is_dir():
-        raise ModelError(f"{path}: is a folder, not a model file")
-    given, digest = read_model(path)
-    return prepare(given, path, digest, options.input_shapes)
+    kind = formats.detect(path)
+    if kind is formats.ONNX:
+        given, digest = read_model(path)
+        return prepare(given, path, digest, options.input_shapes)
+    loaded = formats.load(kind, path, options)
+    source = prepare(loaded.model, path, loaded.digest, options.input_shapes)
+    return replace(source, original=loaded.original)
 
 
 def prepare(

@@ -33,6 +33,7 @@ class Reference:
         options.log_severity_level = 4
         self._names = [port.name for port in source.outputs]
         self.version = str(ort.__version__)
+        self.description = f"onnxruntime {self.version}"
         try:
             self._session = ort.InferenceSession(
                 source.reference.SerializeToString(), options, providers=["CPUExecutionProvider"]

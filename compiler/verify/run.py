@@ -1,4 +1,4 @@
-"""Verify an artifact: run it in a clean process and compare every output with ONNX Runtime's."""
+"""Verify an artifact: run it in a clean process and compare every output with the reference's."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Verification:
         if bad:
             shown = "; ".join(f"output {error.name!r}: {error.verdict}" for error in bad[:3])
             raise VerificationFailed(
-                f"the compiled model does not match ONNX Runtime ({shown}; accepted {self.budget:g}), so no "
+                f"the compiled model does not match {self.reference} ({shown}; accepted {self.budget:g}), so no "
                 "artifact was written. --no-verify writes one that says it is unproven"
             )
 
@@ -113,7 +113,7 @@ def verify(
     budget: float,
     measure: Measure | None = None,
 ) -> Verification:
-    """Run ``artifact`` on ``inputs`` in a clean process and compare it with ONNX Runtime.
+    """Run ``artifact`` on ``inputs`` in a clean process and compare it with its own framework, or ONNX Runtime.
 
     Raises:
         ToolMissing: its target can run neither on this machine nor in an emulator here.
@@ -121,7 +121,7 @@ def verify(
         ModelError: ONNX Runtime cannot run the source model.
     """
     emulator = place_to_run(target.name, target)
-    reference = Reference(source, threads)
+    reference = source.original or Reference(source, threads)
     expected = reference.run(inputs)
     if is_quantised(source.reference):
         budget = max(budget, QUANTISED_BUDGET)
@@ -131,7 +131,7 @@ def verify(
         errors=errors,
         budget=budget,
         where=emulator.description if emulator else "this machine",
-        reference=f"onnxruntime {reference.version}",
+        reference=reference.description,
         threads=threads,
         latency=result.get("latency", {}),
         layers=tuple(result.get("layers", [])),

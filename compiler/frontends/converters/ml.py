@@ -34,13 +34,13 @@ def class_labels(node: Node) -> Array:
 
 
 def pick_label(node: Node, choice: Expr, labels: Array) -> Expr:
-    """The label ``[rows]`` of the chosen class: a class number ``[rows]`` or a yes ``[rows, 1]`` (class 1)."""
+    """The label ``[rows]`` of the chosen class: a class number ``[rows]`` or a yes ``[rows, 1]``."""
     index = node.emit(relax.op.astype(choice, "int64"))
     rows = int(index.ty.shape[0])
     index = reshaped(index, (rows,)) if len(index.ty.shape) == 2 else index
     if np.array_equal(labels, np.arange(len(labels))):
         return index
-    return relax.op.take(constant(labels), index, axis=0)
+    return relax.op.take(constant(labels), index, axis=0, mode="clip")
 
 
 def post_transform(node: Node, scores: Expr, transform: str) -> Expr:
@@ -57,9 +57,9 @@ def post_transform(node: Node, scores: Expr, transform: str) -> Expr:
         return relax.op.nn.softmax(scores, axis=1)
     if transform == "SOFTMAX_ZERO":
         scores = node.emit(scores)
-        absent = relax.op.less_equal(relax.op.abs(scores), constant(np.float32(ZERO)))
+        absent = relax.op.less_equal(relax.op.abs(scores), constant(ZERO, "float32"))
         shifted = node.emit(scores - relax.op.max(scores, axis=[1], keepdims=True))
-        powers = node.emit(relax.op.where(absent, constant(np.float32(0)), relax.op.exp(shifted)))
+        powers = node.emit(relax.op.where(absent, constant(0, "float32"), relax.op.exp(shifted)))
         return powers / relax.op.sum(powers, axis=[1], keepdims=True)
     if transform == "PROBIT":
         return probit(node, scores)
@@ -95,7 +95,7 @@ def binary_scores(node: Node, score: Expr, transform: str, *, shares: bool) -> E
 
 
 def _f(value: float) -> Expr:
-    return constant(np.float32(value))
+    return constant(value, "float32")
 
 
 def _float_input(node: Node, position: int = 0) -> Expr:
@@ -220,15 +220,18 @@ def _label_encoder(node: Node) -> Expr:
     hit = node.emit(hit)
     # the first key that fits: its place, or one after the last
     places = constant(np.arange(len(keys), dtype=np.int64))
-    place = relax.op.min(relax.op.where(hit, places, constant(np.int64(len(keys)))), axis=[-1])
+    place = relax.op.min(relax.op.where(hit, places, constant(len(keys), "int64")), axis=[-1])
     table = constant(np.append(values, np.array(default, values.dtype)))
-    return relax.op.take(table, node.emit(place), axis=0)
+    return relax.op.take(table, node.emit(place), axis=0, mode="clip")
 
 
 def _mapping(node: Node) -> tuple[Array, Array, float]:
     """A label encoder's keys, values and default."""
     kinds: Sequence[tuple[str, type]] = (("int64s", np.int64), ("floats", np.float32))
-    keys = next((np.array(node.attrs[f"keys_{n}"], t) for n, t in kinds if node.attrs.get(f"keys_{n}")), None)
+    given_keys: list[Array] = [
+        np.array(node.attrs[f"keys_{name}"], dtype) for name, dtype in kinds if node.attrs.get(f"keys_{name}")
+    ]
+    keys: Array | None = given_keys[0] if given_keys else None
     for name, dtype in kinds:
         given = node.attrs.get(f"values_{name}")
         if given and keys is not None and len(given) == len(keys):
@@ -239,7 +242,9 @@ def _mapping(node: Node) -> tuple[Array, Array, float]:
 
 @converts("ArrayFeatureExtractor", domain=ML)
 def _array_feature_extractor(node: Node) -> Expr:
-    picked = relax.op.take(node.input(0), reshaped(node.input(1), (-1,)), axis=len(node.shape(0)) - 1)
+    picked = relax.op.take(
+        node.input(0), reshaped(node.input(1), (-1,)), axis=len(node.shape(0)) - 1, mode="clip"
+    )
     if len(node.shape(0)) == 1:  # ONNX Runtime makes one row of a vector
         return reshaped(node.emit(picked), (1, int(np.prod(node.shape(1)))))
     return picked

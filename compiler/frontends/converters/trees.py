@@ -51,7 +51,7 @@ def _tree_ensemble_classifier(node: Node) -> list[Expr]:
         if len(base) == 2:
             score = node.emit(score + constant(base[1:], "float32"))
         limit = 0.5 if positive else 0.0
-        label = pick_label(node, relax.op.greater(score, constant(np.float32(limit))), labels)
+        label = pick_label(node, relax.op.greater(score, constant(limit, "float32")), labels)
         return [label, binary_scores(node, score, transform, shares=positive)]
     forest = _parsed(from_keyed, node, "class", len(labels))
     scores = node.emit(forest_scores(node, forest))
@@ -92,7 +92,8 @@ def forest_scores(node: Node, forest: Forest) -> Expr:
     kernel = ForestKernel(table, rows)
     x = relax.op.astype(node.input(0), "float32") if node.dtype(0) != "float32" else node.input(0)
     arguments = [constant(np.ascontiguousarray(array)) for array in kernel.arguments().values()]
-    function = node.builder.add_func(kernel.build("forest"), "forest")
+    symbol = f"forest_{len(node.builder.get().functions)}"
+    function = node.builder.add_func(kernel.build(symbol), symbol)
     call = relax.call_tir(
         function, [node.emit(x), *arguments], out_ty=relax.TensorType((rows, forest.n_targets), "float32")
     )

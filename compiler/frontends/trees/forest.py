@@ -1,4 +1,4 @@
-"""Forests of decision trees, in the one form that every tree front end produces and the kernel is made from."""
+"""Forests of decision trees, in the one form that every front end produces and kernels are made from."""
 
 from __future__ import annotations
 
@@ -45,7 +45,8 @@ class Forest:
     """Binary decision trees over a row of fp32 features.
 
     At an inner node the walk goes to ``true`` when ``feature MODE threshold`` holds, else to ``false``. A NaN
-    goes to ``true`` where ``missing_true`` is set, else to ``false`` (with NE always to ``true``, as ONNX has it).
+    goes to ``true`` where ``missing_true`` is set, else to ``false`` (with NE always to ``true``: NaN equals
+    nothing).
 
     Attributes:
         n_features, n_targets: widths of the input and the output row.
@@ -56,8 +57,8 @@ class Forest:
             with them as with the original.
         missing_true: ``[nodes]`` bool.
         members: for each node of mode MEMBER the set of category numbers it asks for.
-        leaf_node, leaf_target, leaf_weight: ``[entries]``; each entry adds its weight to a target when the walk
-            ends in that node.
+        leaf_node, leaf_target, leaf_weight: ``[entries]``; each entry adds its weight to a target when the
+            walk ends in that node.
         base: ``[n_targets]`` fp32, added to the aggregate.
         aggregate: how trees combine.
     """

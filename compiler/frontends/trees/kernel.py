@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from tvm.script.ir_builder import IRBuilder
@@ -12,6 +12,8 @@ from tvm.tirx import PrimFunc
 from edgec.compiler.frontends.builder import Array
 from edgec.compiler.frontends.trees.forest import Aggregate
 from edgec.compiler.frontends.trees.table import Table
+
+Tir: TypeAlias = Any  # TVM's expressions and buffers are made at import time and have no static types
 
 BLOCK_ROWS = 16  # rows that pass one group of trees before the next: their nodes are then in the cache
 # Starting the thread pool costs some microseconds; a step of a walk takes about 0.5 ns.
@@ -30,7 +32,7 @@ class ForestKernel:
     def __init__(self, table: Table, rows: int) -> None:
         self.table, self.rows = table, rows
         self.block = min(rows, BLOCK_ROWS)
-        self.buffers: dict[str, Any] = {}
+        self.buffers: dict[str, Tir] = {}
 
     def arguments(self) -> dict[str, Array]:
         """The constant arrays, by name, in the function's order."""
@@ -89,7 +91,7 @@ class ForestKernel:
             with T.serial(0, blocks) as number:
                 self._block(number)
 
-    def _block(self, number: Any) -> None:
+    def _block(self, number: Tir) -> None:
         table, b = self.table, self.buffers
         first = number * self.block
         whole = self.rows % self.block == 0
@@ -108,7 +110,7 @@ class ForestKernel:
             total = b["sum"][row, k] * T.float64(share) + T.cast(b["base"][k], "float64")
             _store(b["out"], T.cast(total, "float32"), [first + row, k])
 
-    def _widen(self, source: Any, row: Any) -> None:
+    def _widen(self, source: Tir, row: Tir) -> None:
         """Fill one row of columns."""
         table, b = self.table, self.buffers
         with T.serial(0, table.n_features) as f:
@@ -121,7 +123,7 @@ class ForestKernel:
         if table.memberships:
             self._answer_memberships(source, row)
 
-    def _answer_intervals(self, source: Any, row: Any) -> None:
+    def _answer_intervals(self, source: Tir, row: Tir) -> None:
         table, b = self.table, self.buffers
         first = table.n_features * (2 if table.negated else 1)
         with T.serial(0, len(table.intervals.feature)) as i:
@@ -131,7 +133,7 @@ class ForestKernel:
             answer = T.Select(inside, yes, T.float32(0) - yes)
             _store(b["wide"], T.Select(T.isnan(value), T.float32(np.nan), answer), [row, first + i])
 
-    def _answer_memberships(self, source: Any, row: Any) -> None:
+    def _answer_memberships(self, source: Tir, row: Tir) -> None:
         table, b = self.table, self.buffers
         members = b["members"]
         with T.serial(0, len(table.memberships)) as m:
@@ -146,7 +148,7 @@ class ForestKernel:
                 answer = T.Select(T.isnan(value), T.float32(np.nan), answer)
                 _store(b["wide"], answer, [row, members[m, 1] + s])
 
-    def _walk(self, group: Any, row: Any) -> None:
+    def _walk(self, group: Tir, row: Tir) -> None:
         """Walk one group of trees with one row, and add what their leaves say."""
         table, b = self.table, self.buffers
         at = T.alloc_buffer((table.lanes,), "int32", scope="local")
@@ -165,7 +167,7 @@ class ForestKernel:
         else:
             self._combine(row, b["target"][group], [b["value"][at[lane]] for lane in range(table.lanes)])
 
-    def _combine(self, row: Any, target: Any, values: list[Any]) -> None:
+    def _combine(self, row: Tir, target: Tir, values: list[Tir]) -> None:
         total = self.buffers["sum"][row, target]
         for value in values:
             wide = T.cast(value, "float64")
@@ -178,9 +180,9 @@ class ForestKernel:
         _store(self.buffers["sum"], total, [row, target])
 
 
-def _whole(buffer: Any) -> Any:
+def _whole(buffer: Tir) -> Tir:
     return buffer[tuple(slice(0, size) for size in buffer.shape)]
 
 
-def _store(buffer: Any, value: Any, indices: list[Any]) -> None:
+def _store(buffer: Tir, value: Tir, indices: list[Tir]) -> None:
     T.buffer_store(buffer, value, indices)

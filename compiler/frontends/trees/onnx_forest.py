@@ -22,7 +22,7 @@ KEYED_MODES = {
     "LEAF": Mode.LEAF,
 }
 KEYED_NAMES = {mode: name for name, mode in KEYED_MODES.items()}
-ML_OPSET = 5
+ML_OPSET_KEYED, ML_OPSET_LISTED = 3, 5
 
 
 def from_keyed(attrs: Attributes, n_features: int, prefix: str, n_targets: int) -> Forest:

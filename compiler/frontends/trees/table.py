@@ -8,8 +8,8 @@ three loads, one comparison and one addition, without a branch:
 - what no single comparison answers (equality, membership in a set) gets a column of its own that holds -1 for
   yes, 1 for no and NaN for missing. Equal questions of different nodes share one.
 
-The false child of a node is ``child``, the true one ``child + 1``; a leaf has itself as false child and asks for
-``x < -inf``, so that walks which arrive early stay where they are.
+The false child of a node is ``child``, the true one ``child + 1``; a leaf has itself as false child and asks
+for ``x < -inf``, so that walks which arrive early stay where they are.
 """
 
 from __future__ import annotations
@@ -58,8 +58,9 @@ class Table:
         feature, threshold, child: ``[nodes]``; `feature` is a column.
         value: ``[nodes]`` fp32, what a leaf adds; with `rows`, unused.
         leaf_row, rows: ``[nodes]`` and ``[leaves, targets]``, for forests with leaves of several targets.
-        roots: ``[groups × lanes]``; depth, target: ``[groups]``, steps of a group's deepest walk and the target
-            it adds to (-1 with `rows`).
+        roots: ``[groups × lanes]``.
+        depth, target: ``[groups]``, steps of a group's deepest walk, and the target it adds to (-1 with
+            `rows`).
         trees: how many trees there are, without the empty ones that fill the last groups.
     """
 

@@ -1,0 +1,207 @@
+"""Which kind of model a file holds, told by its content, and the front end for it.
+
+A front end is a module with a function ``load(path, options) -> Loaded``. It is imported when a file of its
+kind comes along, and only then.
+"""
+
+from __future__ import annotations
+
+import importlib
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+from onnx import ModelProto
+
+from edgec.compiler.errors import ModelError, ToolMissing
+from edgec.compiler.frontends.source import Reference
+from edgec.compiler.options import CompileOptions
+
+HEAD_BYTES = 4096
+TORCH_LEGACY = (
+    b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # the number with which torch.save began before 1.6
+)
+
+
+@dataclass(frozen=True)
+class Format:
+    """A kind of model file.
+
+    Attributes:
+        name: in messages, such as ``TensorFlow Lite``.
+        module: of the front end, in this package; empty where there is none.
+        advice: what to do instead, where there is no front end.
+    """
+
+    name: str
+    module: str = ""
+    advice: str = ""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What a front end makes of a file.
+
+    Attributes:
+        model: ONNX, computing the same as the source.
+        digest: ``sha256:…`` of the file.
+        original: the source's own framework, where it is installed.
+    """
+
+    model: ModelProto
+    digest: str
+    original: Reference | None = None
+
+
+ONNX = Format("ONNX")
+TFLITE = Format("TensorFlow Lite", "tflite")
+XGBOOST = Format("XGBoost", "trees.load")
+LIGHTGBM = Format("LightGBM", "trees.load")
+PICKLE = Format("scikit-learn", "sklearn_file")
+TORCH_PROGRAM = Format("PyTorch program (.pt2)", "torch_file")
+TORCH_SCRIPT = Format("TorchScript", "torch_file")
+STATE_DICT = Format(
+    "PyTorch weights",
+    advice="it holds weights without the code of the model. Load it into the model and export that: "
+    "torch.export.save(torch.export.export(model.eval(), (example,)), 'model.pt2')",
+)
+KERAS = Format(
+    "Keras",
+    advice="there is no front end for it. In the Python that trained it: keras.models.load_model(FILE)"
+    ".export('model.onnx', format='onnx'), or tf.lite.TFLiteConverter.from_keras_model(model).convert() "
+    "for a .tflite file, and compile that",
+)
+SAVED_MODEL = Format(
+    "TensorFlow SavedModel",
+    advice="there is no front end for it. Convert it with tf.lite.TFLiteConverter.from_saved_model(FOLDER)"
+    ".convert() to a .tflite file, or with python -m tf2onnx.convert --saved-model FOLDER --output "
+    "model.onnx, "
+    "and compile that",
+)
+SAFETENSORS = Format(
+    "safetensors",
+    advice="it holds weights without the graph of the model. Export the model itself to ONNX or .pt2",
+)
+OPENVINO = Format("OpenVINO IR", advice="it is made from another model; compile that one")
+
+
+def detect(path: Path) -> Format:
+    """The format of a file or folder: by its first bytes, else by its suffix, else ONNX.
+
+    Raises:
+        ModelError: a folder that is no model, or unreadable.
+    """
+    if path.is_dir():
+        if (path / "saved_model.pb").exists():
+            return SAVED_MODEL
+        raise ModelError(f"{path}: is a folder, not a model file")
+    try:
+        with path.open("rb") as file:
+            head = file.read(HEAD_BYTES)
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
+    return _by_content(head, path) or _by_suffix(path) or ONNX
+
+
+def _by_content(head: bytes, path: Path) -> Format | None:
+    from edgec.compiler.frontends.trees.xgboost_binary import looks_like_binary
+
+    if head[4:8] == b"TFL3":
+        return TFLITE
+    if head[:4] == b"PK\x03\x04":
+        return _by_members(path)
+    if head[:8] == b"\x89HDF\r\n\x1a\n":
+        return KERAS
+    if head.startswith(TORCH_LEGACY):
+        return STATE_DICT
+    if head[:1] == b"\x80" and head[1:2] in b"\x02\x03\x04\x05" and path.suffix != ".onnx":
+        return PICKLE
+    if head.startswith((b"tree\n", b"tree\r\n")):
+        return LIGHTGBM
+    if head[:1] == b"{" and (b"learner" in head or b"version" in head[:64]):
+        return XGBOOST
+    if head[8:9] == b"{" and path.suffix == ".safetensors":
+        return SAFETENSORS
+    return XGBOOST if looks_like_binary(head) else None
+
+
+def _by_members(path: Path) -> Format | None:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()[:100_000]
+    except (zipfile.BadZipFile, OSError) as error:
+        raise ModelError(f"{path}: is a damaged archive; export or download it again") from error
+    parts = {name.split("/", 1)[-1] for name in names} | set(names)
+    if "archive_format" in parts or "serialized_exported_program.json" in parts:
+        return TORCH_PROGRAM
+    if "constants.pkl" in parts and any("code/" in name for name in names):
+        return TORCH_SCRIPT
+    if "data.pkl" in parts:
+        return STATE_DICT
+    if "config.json" in parts and "metadata.json" in parts:
+        return KERAS
+    return None
+
+
+def _by_suffix(path: Path) -> Format | None:
+    suffixes = {
+        ".tflite": TFLITE,
+        ".lite": TFLITE,
+        ".ubj": XGBOOST,
+        ".joblib": PICKLE,
+        ".pkl": PICKLE,
+        ".pickle": PICKLE,
+        ".pt2": TORCH_PROGRAM,
+        ".jit": TORCH_SCRIPT,
+        ".pth": STATE_DICT,
+        ".h5": KERAS,
+        ".keras": KERAS,
+        ".xml": OPENVINO,
+        ".safetensors": SAFETENSORS,
+    }
+    return SAVED_MODEL if path.name == "saved_model.pb" else suffixes.get(path.suffix.lower())
+
+
+def load(kind: Format, path: Path, options: CompileOptions) -> Loaded:
+    """Read a file with the front end of its format.
+
+    Raises:
+        ModelError: damaged, or of a format without a front end; says what to do instead.
+        ToolMissing: the front end needs a package that is not installed; names the extra.
+    """
+    if not kind.module:
+        raise ModelError(f"{path}: is a {kind.name} file: {kind.advice}")
+    front_end = importlib.import_module(f"edgec.compiler.frontends.{kind.module}")
+    loaded: Loaded = front_end.load(path, options)
+    return loaded
+
+
+def require(module: str, extra: str, path: Path) -> ModuleType:
+    """Import a package that a front end cannot do without.
+
+    Raises:
+        ToolMissing: it is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise ToolMissing(
+            f"{path}: reading it needs {error.name or module}, which is not installed: "
+            f"pip install 'edgec[{extra}]'"
+        ) from error
+
+
+def read_file(path: Path) -> tuple[bytes, str]:
+    """A file's content and its digest ``sha256:…``.
+
+    Raises:
+        ModelError: unreadable.
+    """
+    import hashlib
+
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
+    return content, f"sha256:{hashlib.sha256(content).hexdigest()}"

@@ -1,0 +1,83 @@
+"""The front end of XGBoost and LightGBM files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgec.compiler.errors import ModelError
+from edgec.compiler.frontends import formats
+from edgec.compiler.frontends.source import Reference
+from edgec.compiler.frontends.trees.forest import ForestError
+from edgec.compiler.frontends.trees.lightgbm_file import read_lightgbm
+from edgec.compiler.frontends.trees.model import INPUT, OUTPUT, TreeModel, to_onnx
+from edgec.compiler.frontends.trees.xgboost_file import read_xgboost
+from edgec.compiler.options import CompileOptions
+
+Arrays = Mapping[str, npt.NDArray[np.generic]]
+
+
+def load(path: Path, options: CompileOptions) -> formats.Loaded:
+    """Read a file of XGBoost (JSON, UBJSON, old binary) or LightGBM (text).
+
+    Neither library is needed for that. The one that trained the model becomes the reference where it is
+    installed and can still read the file.
+
+    Raises:
+        ModelError: damaged, or a kind of model that has no trees.
+    """
+    content, digest = formats.read_file(path)
+    kind = formats.detect(path)
+    try:
+        model = read_lightgbm(content) if kind is formats.LIGHTGBM else read_xgboost(content)
+        onnx = to_onnx(model)
+    except ForestError as error:
+        raise ModelError(f"{path}: cannot be compiled as a {kind.name} model: {error}") from error
+    original = _lightgbm(path) if kind is formats.LIGHTGBM else _xgboost(path, model)
+    return formats.Loaded(onnx, digest, original)
+
+
+def _lightgbm(path: Path) -> Reference | None:
+    try:
+        import lightgbm
+    except ImportError:
+        return None
+    return _Library("LightGBM", lightgbm.Booster(model_file=str(path)).predict, "lightgbm")
+
+
+def _xgboost(path: Path, model: TreeModel) -> Reference | None:
+    try:
+        import xgboost
+    except ImportError:
+        return None
+    booster = xgboost.Booster()
+    try:
+        booster.load_model(str(path))
+    except xgboost.core.XGBoostError:  # the binary format, which XGBoost gave up with 3.1
+        return None
+    features = model.forest.n_features
+    types = ["c" if f in model.categories else "q" for f in range(features)] if model.categories else None
+
+    def predict(x: npt.NDArray[np.generic]) -> Any:  # noqa: ANN401 - as XGBoost declares it
+        rows = xgboost.DMatrix(x, feature_types=types, enable_categorical=bool(types))
+        return booster.predict(rows, validate_features=False)
+
+    return _Library("XGBoost", predict, "xgboost")
+
+
+class _Library:
+    """A library's own ``predict`` as the reference."""
+
+    def __init__(self, name: str, predict: Any, module: str) -> None:  # noqa: ANN401
+        self._predict = predict
+        versions = [metadata.version(p) for p in metadata.packages_distributions().get(module, [])[:1]]
+        self.description = " ".join([name, *versions])
+
+    def run(self, inputs: Arrays) -> dict[str, npt.NDArray[np.generic]]:
+        """The prediction for the rows of the only input."""
+        return {OUTPUT: np.asarray(self._predict(inputs[INPUT])).astype(np.float32)}
