@@ -49,6 +49,7 @@ class _Op:
     escapes: bool = False  # read by the function's result
     ancestors: int = 0  # bit set of the bindings it depends on
     view: bool = False
+    kernel: bool = False  # a call of a kernel; one with several results has no `func`: it is never merged
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -82,9 +83,10 @@ def _read(mod: tvm.IRModule, function: relax.Function) -> list[_Op]:
         for binding in block.bindings:
             op = _Op(len(ops), binding)
             call = binding.value
+            if op_name(call) == "call_tir":
+                op.kernel, op.name = True, str(call.args[0].name_hint).rstrip("0123456789")
             if op_name(call) == "call_tir" and len(call.args) == 2 and isinstance(call.ty, relax.TensorType):
-                func = mod[call.args[0]]
-                op.name, op.func = str(call.args[0].name_hint).rstrip("0123456789"), func
+                func = op.func = mod[call.args[0]]
                 attrs = dict(func.attrs.items()) if func.attrs else {}
                 op.pattern = int(attrs.get("op_pattern", 8))
                 op.anchor = str(attrs[ANCHOR]) if ANCHOR in attrs else None
@@ -193,7 +195,7 @@ def _outline(
                 name = _unique(_base_name([ops[i] for i in members]), used)
                 var = builder.emit(value, name_hint=name)
                 renamed[last.binding.var] = var
-                if last.func is not None:
+                if last.kernel:
                     kernels.append(_kernel([ops[i] for i in members]))
             result = builder.emit_output(_substitute(function.body.body, renamed))
         builder.emit_func_output(result)
