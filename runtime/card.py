@@ -120,14 +120,16 @@ class Classification(_Part):
     threshold: Probability = 0.0
 
 
-class _Boxes(_Part):
+class BoxOutput(_Part):
+    """What all detectors share: thresholds of scores and of overlap (non-maximum suppression)."""
+
     score_threshold: Probability = 0.3
     nms_threshold: Probability = 0.45
     class_wise: bool = True
     max_detections: int = Field(100, gt=0)
 
 
-class Yolox(_Boxes):
+class Yolox(BoxOutput):
     """YOLOX: ``[1, anchors, 5 + classes]``, boxes relative to their grid cells (unless the graph decodes
     them).
     """
@@ -138,7 +140,7 @@ class Yolox(_Boxes):
     decoded: bool = False
 
 
-class Yolov5(_Boxes):
+class Yolov5(BoxOutput):
     """YOLOv5 and v7: ``[1, anchors, 5 + classes]`` decoded to input pixels (or 0 to 1: ``normalised``)."""
 
     decoder: Literal["yolov5"] = "yolov5"
@@ -146,7 +148,7 @@ class Yolov5(_Boxes):
     normalised: bool = False
 
 
-class Yolov8(_Boxes):
+class Yolov8(BoxOutput):
     """YOLOv8 to v11: ``[1, 4 + classes, anchors]`` without objectness, centre and size in input pixels."""
 
     decoder: Literal["yolov8"] = "yolov8"
@@ -164,7 +166,7 @@ class AnchorLayer(_Part):
     sizes: tuple[tuple[float, float], ...] = Field(min_length=1)
 
 
-class Ssd(_Boxes):
+class Ssd(BoxOutput):
     """SSD: class scores ``[1, anchors, classes]`` and box codes ``[1, anchors, 4]`` relative to the anchors.
 
     Codes are (dx, dy, dw, dh), or (dy, dx, dh, dw) with ``order = "yx"``. Class ``background`` is left
@@ -192,7 +194,7 @@ class Ssd(_Boxes):
         return self
 
 
-class Ultraface(_Boxes):
+class Ultraface(BoxOutput):
     """UltraFace: ``scores [1, n, 2]`` (background, face) and ``boxes [1, n, 4]`` as corners from 0 to 1."""
 
     decoder: Literal["ultraface"] = "ultraface"
@@ -202,7 +204,7 @@ class Ultraface(_Boxes):
     nms_threshold: Probability = 0.3
 
 
-class Yunet(_Boxes):
+class Yunet(BoxOutput):
     """YuNet: per stride ``cls_S``, ``obj_S``, ``bbox_S`` and ``kps_S``; the faces carry five landmarks."""
 
     decoder: Literal["yunet"] = "yunet"

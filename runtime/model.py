@@ -16,7 +16,9 @@ from edgec.runtime.card import ModelCard
 from edgec.runtime.config import ArtifactConfig, TensorSpec
 from edgec.runtime.errors import InputError
 from edgec.runtime.native import Array, NativeFunction
+from edgec.runtime.prediction import Predictor
 from edgec.runtime.profiling import LayerTime, profile
+from edgec.runtime.results import Result
 from edgec.runtime.segments import Whole
 from edgec.runtime.threads import Threading
 
@@ -39,6 +41,7 @@ class Model:
         self.card: ModelCard | None = artifact.card()
         self._threading = threading
         self._engine: NativeFunction | Whole | None = engine
+        self._predictor: Predictor | None = None
         self._expected = [(spec.name, spec.shape, np.dtype(spec.dtype)) for spec in self.inputs]
         self._names = [spec.name for spec in self.outputs]
         _alive.add(self)
@@ -86,6 +89,31 @@ class Model:
             raise InputError(f"the model {self.config.name} has been closed")
         thread_pool.use(self._threading)
         return engine(arrays)
+
+    def predict(self, source: Any, *, sample_rate: int | None = None) -> list[Result]:  # noqa: ANN401
+        """The whole path that the model card declares: typed results of a frame or of sound.
+
+        Args:
+            source: for a picture ``[height, width, 3]`` uint8 in BGR, as OpenCV gives it, or gray
+                ``[height, width]``; for sound ``[n]`` or ``[n, channels]`` samples (float in -1 to 1, or
+                integers); for plain tensors the dict that :meth:`run` takes.
+            sample_rate: samples a second of ``source``; None says that it is the card's.
+
+        Returns:
+            results in pixels of the frame, best score first; for sound the results of all windows in order.
+
+        Raises:
+            InputError: ``source`` is of the wrong kind, there is no card, or the card does not fit the model.
+        """
+        predictor = self._predictor
+        if predictor is None:
+            if self.card is None:
+                raise InputError(
+                    f"{self.config.name} was compiled without a model card: use run() on arrays, "
+                    "or compile with --card model.toml"
+                )
+            predictor = self._predictor = Predictor(self.config, self.card, self.call)
+        return predictor(source, sample_rate)
 
     def _misfit(self, inputs: Any) -> InputError:  # noqa: ANN401 - whatever the caller passed
         """Say what is wrong with ``inputs``, and what was expected."""

@@ -1,0 +1,170 @@
+"""From a camera's frame to the model's input, and the way back for coordinates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgec.runtime.card import ImageInput
+from edgec.runtime.errors import InputError
+from edgec.runtime.native import Array, empty_aligned
+
+Frame = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where the frame lies in the model's input: ``input = frame * scale + offset`` along each axis
+    (pixels).
+    """
+
+    frame_width: int
+    frame_height: int
+    scale_x: float
+    scale_y: float
+    offset_x: float
+    offset_y: float
+
+    def to_frame(self, xy: Array) -> Array:
+        """Points of the input ``[..., 2]`` (x, y) in pixels of the frame."""
+        scale = np.array([self.scale_x, self.scale_y])
+        offset = np.array([self.offset_x, self.offset_y])
+        points: Array = (xy - offset) / scale
+        return points
+
+    def boxes_to_frame(self, boxes: Array) -> Array:
+        """Boxes of the input ``[n, 4]`` (corners) in pixels of the frame, cut at its edges."""
+        limits = np.array([self.frame_width, self.frame_height], np.float64)
+        points = self.to_frame(boxes.reshape(-1, 2, 2).astype(np.float64))
+        return np.clip(points, 0.0, limits).reshape(-1, 4)
+
+
+def _interpolation(name: str) -> int:
+    import cv2
+
+    known = {"linear": cv2.INTER_LINEAR, "nearest": cv2.INTER_NEAREST, "area": cv2.INTER_AREA}
+    return known.get(name, cv2.INTER_CUBIC)
+
+
+def _check(frame: Any) -> Frame:  # noqa: ANN401 - whatever the caller passed
+    if not isinstance(frame, np.ndarray):
+        raise InputError(f"a frame must be a numpy array as OpenCV gives it, not {type(frame).__name__}")
+    if (
+        frame.dtype != np.uint8
+        or frame.ndim not in (2, 3)
+        or (frame.ndim == 3 and frame.shape[2] not in (1, 3))
+    ):
+        raise InputError(
+            "a frame must be uint8 of shape [height, width, 3] (BGR) or [height, width] (gray), "
+            f"not {frame.dtype}{list(frame.shape)}"
+        )
+    if not frame.size:
+        raise InputError("the frame is empty")
+    return frame
+
+
+def place(frame: Frame, card: ImageInput) -> tuple[Frame, Placement]:
+    """Bring a frame to the input's size, in the frame's own colours.
+
+    Returns:
+        uint8 ``[height, width, 3]`` or ``[height, width]``, and where the frame lies in it.
+    """
+    import cv2
+
+    height, width = frame.shape[:2]
+    how = _interpolation(card.interpolation)
+    if card.resize == "stretch":
+        placement = Placement(width, height, card.width / width, card.height / height, 0.0, 0.0)
+        if (width, height) == (card.width, card.height):
+            return frame, placement
+        return np.asarray(
+            cv2.resize(frame, (card.width, card.height), interpolation=how), np.uint8
+        ), placement
+    if card.resize == "letterbox":
+        ratio = min(card.width / width, card.height / height)
+        inner = max(1, min(card.width, round(width * ratio))), max(1, min(card.height, round(height * ratio)))
+        left, top = ((card.width - inner[0]) // 2, (card.height - inner[1]) // 2)
+        left, top = (0, 0) if card.anchor == "top-left" else (left, top)
+        canvas = np.full((card.height, card.width, *frame.shape[2:]), round(card.pad), np.uint8)
+        view = canvas[top : top + inner[1], left : left + inner[0]]
+        view[...] = (
+            frame
+            if inner == (width, height)
+            else cv2.resize(frame, inner, interpolation=how).reshape(view.shape)
+        )
+        return canvas, Placement(width, height, inner[0] / width, inner[1] / height, left, top)
+    ratio = max(card.width / width, card.height / height)
+    cut_width, cut_height = min(width, round(card.width / ratio)), min(height, round(card.height / ratio))
+    left, top = (width - cut_width) // 2, (height - cut_height) // 2
+    cut = frame[top : top + cut_height, left : left + cut_width]
+    scale_x, scale_y = card.width / cut_width, card.height / cut_height
+    picture = np.asarray(cv2.resize(cut, (card.width, card.height), interpolation=how), np.uint8)
+    return picture, Placement(width, height, scale_x, scale_y, -left * scale_x, -top * scale_y)
+
+
+def _recolour(picture: Frame, card: ImageInput) -> Frame:
+    import cv2
+
+    gray = picture.ndim == 2 or picture.shape[2] == 1
+    if card.colour == "gray":
+        return (
+            picture.reshape(card.height, card.width)
+            if gray
+            else np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY), np.uint8)
+        )
+    if gray:
+        return np.asarray(cv2.cvtColor(picture, cv2.COLOR_GRAY2BGR), np.uint8)
+    return np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), np.uint8) if card.colour == "rgb" else picture
+
+
+class Picture:
+    """Turns frames into a model's input: resize, colour, mean and scale, layout.
+
+    With ``baked`` the compiled function does colour, mean, scale and layout itself, and takes the resized
+    frame.
+    """
+
+    def __init__(self, card: ImageInput, dtype: str, *, baked: bool = False) -> None:
+        self.card = card
+        self._dtype = np.dtype(dtype)
+        self._baked = baked
+        channels = card.channels
+        mean = np.broadcast_to(np.asarray(card.mean, np.float32), (channels,))
+        scale = np.broadcast_to(np.asarray(card.scale, np.float32), (channels,))
+        values = np.arange(256, dtype=np.float32)
+        # 256 pixel values a channel: a table gives the same numbers as the arithmetic, for every
+        # pixel at once.
+        self._table = np.ascontiguousarray((values[:, None] - mean) * scale).astype(self._dtype)
+        self._same = bool((self._table == self._table[:, :1]).all())
+        self._shape = (
+            (1, channels, card.height, card.width)
+            if card.layout == "NCHW"
+            else (1, card.height, card.width, channels)
+        )
+
+    def __call__(self, frame: Any) -> tuple[Array, Placement]:  # noqa: ANN401 - checked here
+        """The model's input for a frame (BGR or gray, uint8), and where the frame lies in it.
+
+        Raises:
+            InputError: not a frame.
+        """
+        picture, placement = place(_check(frame), self.card)
+        if self._baked:
+            if picture.ndim == 2:
+                picture = np.repeat(picture[:, :, None], 3, axis=2)
+            return picture[None], placement
+        picture = _recolour(picture, self.card).reshape(self.card.height, self.card.width, self.card.channels)
+        out = empty_aligned(self._shape, self._dtype)
+        if self.card.layout == "NHWC":
+            if self._same:
+                np.take(self._table[:, 0], picture, out=out[0], mode="clip")
+            else:
+                for channel in range(self.card.channels):
+                    out[0, :, :, channel] = self._table[picture[:, :, channel], channel]
+        else:
+            for channel in range(self.card.channels):
+                np.take(self._table[:, channel], picture[:, :, channel], out=out[0, channel], mode="clip")
+        return out, placement

@@ -1,0 +1,85 @@
+"""The whole path of ``predict``: frame or sound in, typed results out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from edgec.runtime import card as cards
+from edgec.runtime.config import ArtifactConfig, TensorSpec
+from edgec.runtime.decoders import decode
+from edgec.runtime.errors import InputError
+from edgec.runtime.native import Array
+from edgec.runtime.picture import Picture
+from edgec.runtime.results import Result
+from edgec.runtime.sound import Sound, samples_of
+
+Call = Callable[[list[Array]], list[Array]]
+
+
+class Predictor:
+    """Ties a model's inputs and outputs to what its card declares."""
+
+    def __init__(self, config: ArtifactConfig, card: cards.ModelCard, call: Call) -> None:
+        self._card, self._config, self._call = card, config, call
+        self._names = [spec.name for spec in config.outputs]
+        self._picture: Picture | None = None
+        self._sound: Sound | None = None
+        if isinstance(card.input, cards.TensorInput):
+            return
+        spec = self._input_spec(card.input.name)
+        if isinstance(card.input, cards.ImageInput):
+            self._picture = Picture(card.input, spec.dtype, baked=config.baked_input)
+            self._check_size(card.input, spec)
+        else:
+            self._sound = Sound(card.input, spec.shape, spec.dtype)
+
+    def _input_spec(self, name: str | None) -> TensorSpec:
+        if name is None and len(self._config.inputs) == 1:
+            return self._config.inputs[0]
+        for spec in self._config.inputs:
+            if spec.name == name and len(self._config.inputs) == 1:
+                return spec
+        held = ", ".join(str(spec) for spec in self._config.inputs)
+        wanted = "one input" if name is None else f"one input named {name!r}"
+        raise InputError(f"the model card wants {wanted}, but {self._config.name} has {held}")
+
+    def _check_size(self, card: cards.ImageInput, spec: TensorSpec) -> None:
+        sizes = {"NCHW": (1, card.channels, card.height, card.width)}
+        sizes["NHWC"] = (1, card.height, card.width, card.channels)
+        expected = (1, card.height, card.width, 3) if self._config.baked_input else sizes[card.layout]
+        if spec.shape != expected:
+            raise InputError(
+                f"the model card describes an input of {list(expected)}, but the model takes {spec}"
+            )
+
+    def __call__(self, source: Any, sample_rate: int | None) -> list[Result]:  # noqa: ANN401 - checked per kind
+        """Typed results of a frame, of sound, or of a dict of arrays, whichever the card's input is."""
+        if self._picture is not None:
+            given, place = self._picture(source)
+            return decode(self._outputs([given]), self._card, given=given, place=place)
+        if self._sound is not None:
+            samples = samples_of(source, sample_rate, self._sound.card)
+            results: list[Result] = []
+            for start, end, given in self._sound.windows(samples):
+                results += decode(self._outputs([given]), self._card, given=given, window=(start, end))
+            return results
+        arrays = self._tensors(source)
+        return decode(self._outputs(arrays), self._card, given=arrays[0])
+
+    def _outputs(self, arrays: list[Array]) -> dict[str, Array]:
+        return dict(zip(self._names, self._call(arrays), strict=True))
+
+    def _tensors(self, source: Any) -> list[Array]:  # noqa: ANN401 - checked here
+        expected = ", ".join(str(spec) for spec in self._config.inputs)
+        if not isinstance(source, Mapping):
+            raise InputError(f"this model takes a dict of arrays ({expected}), not {type(source).__name__}")
+        arrays = []
+        for spec in self._config.inputs:
+            array = source.get(spec.name)
+            if not isinstance(array, np.ndarray) or array.shape != spec.shape or array.dtype != spec.dtype:
+                raise InputError(f"input {spec} is missing or of another shape or dtype")
+            arrays.append(array)
+        return arrays

@@ -1,0 +1,172 @@
+"""What ``predict`` returns: typed results, each with ``to_json()``.
+
+Boxes and points are in pixels of the frame that was passed in, whatever size the model sees. Scores are
+from 0 to 1, except an anomaly's. ``class_id`` counts from 0; ``label`` is its name from the card, or its
+number.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """Corners in pixels of the source frame; ``right`` and ``bottom`` lie just outside the box."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+    @property
+    def width(self) -> float:
+        """In pixels."""
+        return self.right - self.left
+
+    @property
+    def height(self) -> float:
+        """In pixels."""
+        return self.bottom - self.top
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A key point in pixels of the source frame; ``score`` says how sure the model is of it (0 to 1)."""
+
+    x: float
+    y: float
+    score: float
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Detection:
+    """Something with a place; ``points`` are its landmarks, if the model gives any."""
+
+    box: Box
+    label: str
+    class_id: int
+    score: float
+    points: tuple[Point, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON-serialisable values."""
+        content = {"type": "detection", "label": self.label, "class_id": self.class_id, "score": self.score}
+        content["box"] = asdict(self.box)
+        if self.points:
+            content["points"] = [asdict(point) for point in self.points]
+        return content
+
+
+@dataclass(frozen=True, slots=True)
+class Classification:
+    """One class that the whole input belongs to; results come with the best score first."""
+
+    label: str
+    class_id: int
+    score: float
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON-serialisable values."""
+        return {"type": "classification"} | asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Keypoints:
+    """The points of one body (hand, face, …); ``score`` is the mean over the points found."""
+
+    points: tuple[Point, ...]
+    score: float
+    skeleton: tuple[tuple[int, int], ...] = ()
+    label: str = "keypoints"
+    class_id: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON-serialisable values."""
+        return {"type": "keypoints", "score": self.score, "points": [asdict(point) for point in self.points]}
+
+
+@dataclass(frozen=True, slots=True)
+class Segmentation:
+    """A class for every pixel: ``mask`` is ``[height, width]`` uint8 of the source frame's size.
+
+    ``shares`` are the parts (0 to 1) of the frame that the classes present cover, largest first.
+    """
+
+    mask: npt.NDArray[np.uint8]
+    labels: dict[int, str]
+    shares: dict[int, float]
+    palette: npt.NDArray[np.uint8]
+    background: int | None = None
+
+    def coloured(self) -> npt.NDArray[np.uint8]:
+        """The mask as a picture: ``[height, width, 3]`` uint8, BGR."""
+        return self.palette[self.mask]
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON-serialisable values, without the mask's pixels."""
+        classes = [
+            {"class_id": number, "label": self.labels[number], "share": share}
+            for number, share in self.shares.items()
+        ]
+        height, width = self.mask.shape
+        return {"type": "segmentation", "width": width, "height": height, "classes": classes}
+
+
+@dataclass(frozen=True, slots=True)
+class Sound:
+    """A word or a sound in the window from ``start_s`` to ``end_s`` (seconds from the first sample)."""
+
+    label: str
+    class_id: int
+    score: float
+    start_s: float
+    end_s: float
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON-serialisable values."""
+        return {"type": "sound"} | asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Anomaly:
+    """How unlike the normal the input is; ``anomalous`` when the card's threshold is reached."""
+
+    score: float
+    anomalous: bool
+    start_s: float | None = None
+    end_s: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON-serialisable values."""
+        return {"type": "anomaly"} | {key: value for key, value in asdict(self).items() if value is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """A vector (float32) that stands for the input."""
+
+    vector: npt.NDArray[np.float32]
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON-serialisable values."""
+        return {"type": "embedding", "vector": self.vector.tolist()}
+
+
+@dataclass(frozen=True, slots=True)
+class Raw:
+    """The model's outputs by the source model's names, untouched."""
+
+    outputs: dict[str, npt.NDArray[Any]]
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON-serialisable values: every number of every output."""
+        return {"type": "raw", "outputs": {name: array.tolist() for name, array in self.outputs.items()}}
+
+
+Result = Detection | Classification | Keypoints | Segmentation | Sound | Anomaly | Embedding | Raw
