@@ -37,6 +37,7 @@ from edgec.device_agent.trust import DigestTrust
 from edgec.device_agent.update_host import UpdateHost
 from edgec.device_agent.updater import Updater
 from edgec.device_agent.uplink import Identity, Uplink
+from edgec.device_agent.view_runner import ViewRunner
 from edgec.protocol.codec import encode
 from edgec.protocol.events import DetectionData
 from edgec.protocol.jobs import CommandDocument, UpdateDocument
@@ -103,6 +104,10 @@ class Agent:
         self.jobs.updater = self.updater
         self.streams: dict[str, StreamRunner] = {}
         self.uplink: Uplink | None = None
+        self.view: ViewRunner | None = None
+        if self.config.view.enabled:
+            self.view = ViewRunner(self.loop, self.config.view, self.device, self.inference.watch)
+            self.inference.watched = self.view.watched.__contains__
         self.meter = Meter()
         self.notifier = Notifier()
         self._pipelines: dict[str, Any] = {}
@@ -135,6 +140,8 @@ class Agent:
             self.inference.add_slot(slot)
         self._set_timeouts()
         self.inference.start()
+        if self.view is not None:
+            self.view.start()
         for name in self.config.streams:
             self._add_stream(name)
         self.updater.resume()
@@ -166,6 +173,8 @@ class Agent:
         self.loop.run_until(lambda: self.inference.stopped and not stopper.is_alive(), _GOODBYE_S)
         for runner in self.streams.values():
             runner.close()
+        if self.view is not None:
+            self.view.close()
         if not self.inference.stopped:
             self.inference.kill()
             self.loop.run_until(lambda: self.inference.stopped, 2.0)
@@ -243,6 +252,8 @@ class Agent:
             return
         runner = StreamRunner(name, settings, self.loop, lambda _: self._changed())
         self.streams[name] = runner
+        if self.view is not None:
+            runner.view_fds = self.view.add(name, settings)
         self.inference.add_stream(runner)
         runner.start()
 
@@ -251,6 +262,8 @@ class Agent:
         if runner is not None:
             self.inference.remove_stream(name)
             runner.close()
+            if self.view is not None:
+                self.view.remove(name)
 
     def _apply(self, config: AgentConfig) -> None:
         """Go over to another configuration; streams and models that stay the same are not touched."""
@@ -448,6 +461,7 @@ class Agent:
     def pids(self) -> list[int]:
         """Every process of the agent."""
         others = [self.inference.pid, *(runner.pid for runner in self.streams.values())]
+        others.append(self.view.pid if self.view else None)
         return [os.getpid(), *(pid for pid in others if pid is not None)]
 
     def _status_report(self, answer: Callable[[dict[str, Any]], None]) -> None:

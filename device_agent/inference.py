@@ -61,6 +61,7 @@ class Inference:
         """State by slot: loading, running, failed, absent."""
         self.messages: dict[str, str] = {}
         self.timeout_s = 10.0
+        self.watched: Callable[[str], bool] = lambda _: False
         self.streams: dict[str, StreamRunner] = {}
         self._pulse_fd = os.memfd_create("edgec-pulse")
         os.ftruncate(self._pulse_fd, mmap.PAGESIZE)
@@ -110,6 +111,10 @@ class Inference:
         self.streams[runner.name] = runner
         if self._child is not None:
             self._send_stream(runner)
+
+    def watch(self, stream: str, on: bool) -> None:
+        """Copy a stream's frames to the live view, or stop that."""
+        self._send({"op": "watch", "stream": stream, "on": on})
 
     def remove_stream(self, name: str) -> None:
         """Stop serving a stream."""
@@ -206,7 +211,13 @@ class Inference:
     def _send_stream(self, runner: StreamRunner) -> None:
         runner.ring.recover_reader()
         settings = runner.settings.model_dump(mode="json", exclude_none=True)
-        self._send({"op": "stream", "stream": runner.name, "settings": settings}, runner.fds)
+        body = {
+            "op": "stream",
+            "stream": runner.name,
+            "settings": settings,
+            "watched": self.watched(runner.name),
+        }
+        self._send(body, (*runner.fds, *runner.view_fds))
 
     def _send(self, body: Body, fds: tuple[int, ...] = ()) -> None:
         if self._child is None:

@@ -225,6 +225,21 @@ class Pipeline:
             self._fire(firing, frame, loaded, size, now_s)
         self.tracks = []
 
+    def overlay(self) -> dict[str, Any]:
+        """Return what to draw on the frame that was processed last."""
+        total = self.stages["total"].summary()
+        tracks = [
+            {
+                "id": track.id.rpartition("-")[2],
+                "label": track.label,
+                "class_id": track.class_id,
+                "score": track.score,
+                "box": track.box,
+            }
+            for track in self.tracks
+        ]
+        return {"tracks": tracks, "text": f"{self.name}  {total['p50_ms']:.1f} ms" if total else self.name}
+
     def report(self) -> dict[str, Any]:
         """Return the counters and latencies as JSON."""
         latency = {stage: window.summary() for stage, window in self.stages.items()}

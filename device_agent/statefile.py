@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -42,7 +43,8 @@ def write_durably(path: Path, data: bytes, mode: int = 0o644) -> None:
         temporary.replace(path)
         fsync_folder(path.parent)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise StateError(f"cannot write {path}: {explain(error)}") from error
 
 

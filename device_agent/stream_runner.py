@@ -42,6 +42,8 @@ class StreamRunner:
         self.space = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self.state, self.message = "starting", ""
         self.restarts = 0
+        self.view_fds: tuple[int, ...] = ()
+        """Ring and eventfd of the live view, where it is on."""
         self.limit_fps: float | None = settings.max_fps
         self.throttled: float | None = None
         self._child: child.Child | None = None

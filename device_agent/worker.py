@@ -17,12 +17,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgec.device_agent import child, log
 from edgec.device_agent.channel import Body, Channel, ChannelClosed
 from edgec.device_agent.config import StreamSection
+from edgec.device_agent.overlay import blur
 from edgec.device_agent.pipeline import Pipeline
-from edgec.device_agent.ring import Ring
+from edgec.device_agent.ring import Kind, Ring
+from edgec.device_agent.shown import with_overlay
 from edgec.device_agent.slots import Slots
 
 logger = logging.getLogger("inference")
@@ -37,6 +40,9 @@ class Stream:
     ready: int
     space: int
     newest: bool
+    view: tuple[Ring, int] | None = None
+    """Ring and eventfd of the live view."""
+    watched: bool = False
     waiting: bool = True
 
     def close(self) -> None:
@@ -44,6 +50,9 @@ class Stream:
         self.ring.close()
         os.close(self.ready)
         os.close(self.space)
+        if self.view is not None:
+            self.view[0].close()
+            os.close(self.view[1])
 
 
 class Worker:
@@ -94,6 +103,8 @@ class Worker:
             try:
                 loaded = self._slots.active(stream.pipeline.settings.model)
                 stream.pipeline.process(frame, loaded, self._slots.active)
+                if stream.watched and frame.kind is Kind.PICTURE:
+                    show(stream, np.asarray(frame.data, np.uint8))
             finally:
                 stream.ring.release(frame)
                 if not stream.newest:
@@ -114,6 +125,9 @@ class Worker:
             case "remove":
                 self._remove(body["stream"])
                 self._channel.send({"op": "removed", "stream": body["stream"]})
+            case "watch":
+                if stream := self._streams.get(body["stream"]):
+                    stream.watched = body["on"]
             case "hold":
                 self._slots.hold(body["slot"])
             case "load":
@@ -159,8 +173,10 @@ class Worker:
             )
 
         pipeline = Pipeline(name, settings, f"{name}-{self._mark}-", emit, self._watch)
-        ring_fd, ready, space = fds
+        ring_fd, ready, space, *view = fds
         stream = Stream(pipeline, Ring(ring_fd), ready, space, settings.policy == "newest")
+        if view:
+            stream.view, stream.watched = (Ring(view[0]), view[1]), body.get("watched", False)
         self._streams[name] = stream
         self._turn.append(name)
         self._selector.register(ready, selectors.EVENT_READ, name)
@@ -188,6 +204,23 @@ class Worker:
             "streams": {name: stream.pipeline.report() for name, stream in self._streams.items()},
             "slots": self._slots.report(),
         }
+
+
+def show(stream: Stream, picture: NDArray[np.uint8]) -> None:
+    """Copy a frame and what was found in it to the live view."""
+    if stream.view is None:
+        return
+    ring, ready = stream.view
+    if picture.nbytes + 65536 > ring.slot_bytes or (slot := ring.begin(newest=True)) is None:
+        return
+    pipeline = stream.pipeline
+    if pipeline.settings.masks:
+        picture = picture.copy()
+        blur(picture, pipeline.settings.masks)
+    memory = ring.memory(slot, ring.slot_bytes)
+    rows = with_overlay(picture, pipeline.overlay(), memory)
+    ring.commit(slot, rows, picture.shape[1])
+    os.eventfd_write(ready, 1)
 
 
 def main() -> None:
