@@ -147,6 +147,10 @@ def show(result: CompileResult) -> None:
         f"  code {size(sizes['code_bytes'])}, weights {size(sizes['weights_bytes'])} "
         f"(model file {size(sizes['source_bytes'])}), artifact {size(result.artifact.stat().st_size)}"
     )
+    for part in evidence.get("fallback", []):
+        nodes = part["nodes"]
+        shown = ", ".join(nodes[:4]) + (f" and {len(nodes) - 4} more" if len(nodes) > 4 else "")
+        out.print(f"  [yellow]ONNX Runtime[/] runs {len(nodes)} nodes on the device: {shown}", soft_wrap=True)
     from edgec.cli.profile import show_layers
 
     show_layers(evidence.get("layers", []), limit=5, indent="  ")

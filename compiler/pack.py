@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import edgec.runtime as rt
 from edgec.compiler.errors import ToolMissing
+from edgec.compiler.frontends.fallback import ForeignSegment
 from edgec.compiler.frontends.source import Port, SourceModel, SourceNode
 from edgec.compiler.lowered import Lowered
 from edgec.compiler.options import CompileOptions
@@ -25,7 +26,7 @@ RUNTIME_LIBRARIES = {
 
 
 def artifact_name(path: Path) -> str:
-    """A name for a model's artifact, from its file name: lower-case letters, digits, ``.``, ``_`` and ``-``."""
+    """A name for a model's artifact, from its file name: letters, digits, ``.``, ``_``, ``-``."""
     name = re.sub(r"[^a-z0-9._-]+", "-", path.stem.lower()).strip("._-")
     return name or "model"
 
@@ -39,6 +40,7 @@ def make_config(
     name: str,
     version: str,
     card: rt.ModelCard | None,
+    segments: Sequence[ForeignSegment] = (),
 ) -> rt.ArtifactConfig:
     """The artifact's config blob: without times or machines, so that equal compiles are equal bytes."""
     return rt.ArtifactConfig(
@@ -58,7 +60,18 @@ def make_config(
         threads=options.threads,
         pipeline=card,
         precision=options.precision,
-        kernels=_kernels(lowered, source.nodes),
+        kernels=_kernels(lowered, source.nodes) | _foreign_kernels(segments),
+        segments=tuple(
+            rt.Segment(
+                kind="onnxruntime",
+                function=segment.function,
+                inputs=segment.inputs,
+                outputs=segment.outputs,
+                layer=layer_name(number),
+                nodes=segment.nodes,
+            )
+            for number, segment in enumerate(segments)
+        ),
         provenance=_provenance(source, options),
     )
 
@@ -78,6 +91,15 @@ def _kernels(lowered: Lowered, nodes: tuple[SourceNode, ...]) -> dict[str, rt.Ke
         )
         for symbol, kernel in sorted(lowered.kernels.items())
     }
+
+
+def _foreign_kernels(segments: Sequence[ForeignSegment]) -> dict[str, rt.KernelInfo]:
+    return {s.function: rt.KernelInfo(op="onnxruntime", calls=(s.nodes,)) for s in segments}
+
+
+def layer_name(number: int) -> str:
+    """The title of the layer with the graph of a segment."""
+    return f"fallback-{number}.onnx"
 
 
 def _provenance(source: SourceModel, options: CompileOptions) -> rt.Provenance:
@@ -151,6 +173,8 @@ def write(
     *,
     evidence: Mapping[str, Any] | None = None,
     report: str | None = None,
+    segments: Sequence[ForeignSegment] = (),
+    labels: Sequence[str] | None = None,
     bundle_runtime: bool = False,
 ) -> str:
     """Write the artifact (whole or not at all) and return its manifest's digest."""
@@ -161,6 +185,8 @@ def write(
         weights=lowered.weights,
         evidence=evidence,
         report_html=report,
+        labels=labels or None,
+        fallback={layer_name(number): segment.model for number, segment in enumerate(segments)},
         bundled=runtime_libraries(config.arch) if bundle_runtime else None,
     )
 

@@ -14,7 +14,7 @@ from typing import Any
 import edgec.runtime as rt
 from edgec.compiler import pack
 from edgec.compiler.errors import ToolMissing
-from edgec.compiler.frontends import SourceModel, load_source, to_relax
+from edgec.compiler.frontends import ImportedModel, load_source, to_relax
 from edgec.compiler.lowered import Lowered
 from edgec.compiler.options import CompileOptions
 from edgec.compiler.progress import Progress, Silent
@@ -113,9 +113,12 @@ def compile_model(
     if options.verify:
         place_to_run(target.name, target)
     clock = _Clock()
-    source, lowered = _build(path, target, options, progress, clock)
+    imported, lowered = _build(path, target, options, progress, clock)
+    source = imported.source
     name = name or pack.artifact_name(path)
-    config = pack.make_config(source, lowered, target, options, name=name, version=version, card=card)
+    config = pack.make_config(
+        source, lowered, target, options, name=name, version=version, card=card, segments=imported.segments
+    )
     output = Path(output) if output else Path(f"{name}-{target.name}.edge")
     verification, described = None, ""
     if options.verify:
@@ -123,11 +126,12 @@ def compile_model(
         with clock("verify"):
             arrays = read_inputs(inputs, source) if inputs else make_inputs(source)
             described = f"the inputs of {inputs.name}" if inputs else "generated inputs (seed 0)"
-            verification = _verified(config, lowered, source, target, arrays, options)
+            verification = _verified(config, lowered, imported, target, arrays, options)
     progress.stage("pack")
     evidence = make_evidence(
         verification,
         lowered=lowered,
+        segments=imported.segments,
         sizes=pack.sizes(source, lowered),
         stages_s=clock.seconds,
         inputs=described,
@@ -135,14 +139,21 @@ def compile_model(
     )
     report = render(f"{config.name} {config.version}", target.name, evidence)
     digest = pack.write(
-        output, config, lowered, evidence=evidence, report=report, bundle_runtime=options.bundle_runtime
+        output,
+        config,
+        lowered,
+        evidence=evidence,
+        report=report,
+        segments=imported.segments,
+        labels=None if card else source.labels,
+        bundle_runtime=options.bundle_runtime,
     )
     return CompileResult(output, digest, config, evidence, dict(clock.seconds), lowered)
 
 
 def _build(
     path: Path, target: Target, options: CompileOptions, progress: Progress, clock: _Clock
-) -> tuple[SourceModel, Lowered]:
+) -> tuple[ImportedModel, Lowered]:
     from edgec.compiler.lower import lower
 
     progress.stage("load")
@@ -150,26 +161,28 @@ def _build(
         source = load_source(path, options)
     progress.stage("import")
     with clock("import"):
-        imported = to_relax(source)
+        imported = to_relax(source, fallback_allowed=options.fallback)
+        for segment in imported.segments:
+            progress.note(f"ONNX Runtime will run {', '.join(segment.nodes)}: no kernels for them")
     with clock("lower"):
         lowered = lower(imported.mod, target, options, progress)
-    return source, lowered
+    return imported, lowered
 
 
 def _verified(
     config: rt.ArtifactConfig,
     lowered: Lowered,
-    source: SourceModel,
+    imported: ImportedModel,
     target: Target,
     inputs: Arrays,
     options: CompileOptions,
 ) -> Verification:
     with tempfile.TemporaryDirectory(prefix="edgec-compile-") as folder:
         unproven = Path(folder) / "unproven.edge"
-        pack.write(unproven, config, lowered)
+        pack.write(unproven, config, lowered, segments=imported.segments)
         result = verify(
             unproven,
-            source,
+            imported.source,
             target,
             inputs,
             threads=threads_here(options),

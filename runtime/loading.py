@@ -14,6 +14,7 @@ from edgec.runtime import oci
 from edgec.runtime.artifact import Artifact
 from edgec.runtime.config import RUNTIME_ABI, ArtifactConfig
 from edgec.runtime.errors import ArtifactError, IncompatibleDevice
+from edgec.runtime.foreign import Foreign
 from edgec.runtime.library import check_ffi, ensure_runtime
 from edgec.runtime.model import Model
 from edgec.runtime.native import NativeFunction, check_code, little_endian, load_code
@@ -55,7 +56,11 @@ def load(
     module = load_code(code)
     config = artifact.config
     engine: Whole | NativeFunction
-    if config.segments:
+    if config.segments and all(segment.kind == "onnxruntime" for segment in config.segments):
+        foreign = Foreign(artifact, wanted)
+        own = ordered(weights, config.weights)
+        engine = NativeFunction(module, config.entry, own, config.inputs, foreign)
+    elif config.segments:
         engine = in_parts(artifact, module, weights, wanted)
     else:
         engine = NativeFunction(module, config.entry, ordered(weights, config.weights), config.inputs)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,9 @@ from edgec.runtime.config import ArtifactConfig, TensorSpec
 from edgec.runtime.errors import ArtifactError, IncompatibleDevice
 from edgec.runtime.library import Handle, code_in_memory, ffi, global_function
 from edgec.runtime.weights import ALIGNMENT, Weight
+
+if TYPE_CHECKING:
+    from edgec.runtime.foreign import Foreign
 
 Array = npt.NDArray[Any]
 
@@ -113,8 +116,10 @@ class NativeFunction:
         name: str,
         weights: Sequence[Weight],
         inputs: Sequence[TensorSpec | None],
+        foreign: Foreign | None = None,
     ) -> None:
         self.name = name
+        self._foreign = foreign
         self._module = module
         self._weights = [tensor_of(weight) for weight in weights]
         self._specs = tuple(inputs)
@@ -204,6 +209,8 @@ class NativeFunction:
         self._free.clear()
         self._weights = []
         self._module = None
+        if self._foreign is not None:
+            self._foreign.close()
 
 
 def _range(array: Array) -> tuple[int, int]:

@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from edgec.runtime import oci
 from edgec.runtime.artifact import Artifact
 from edgec.runtime.config import Segment
-from edgec.runtime.errors import ArtifactError, IncompatibleDevice
+from edgec.runtime.errors import ArtifactError
+from edgec.runtime.foreign import session_of
 from edgec.runtime.library import Handle
 from edgec.runtime.native import Array, NativeFunction
 from edgec.runtime.threads import Threading
@@ -92,22 +92,8 @@ def in_parts(artifact: Artifact, module: Handle, weights: dict[str, Weight], thr
 
 
 def _foreign(artifact: Artifact, segment: Segment, threads: Threading) -> Step:
-    """A part for ONNX Runtime, which is imported here and only here."""
-    layer = artifact.layer(oci.FALLBACK_TYPE, segment.layer)
-    if layer is None:
-        raise ArtifactError(f"{artifact.path}: the graph {segment.layer!r} of a part is missing")
-    try:
-        import onnxruntime as ort
-    except ModuleNotFoundError:
-        nodes = ", ".join(segment.nodes[:3]) + (", …" if len(segment.nodes) > 3 else "")
-        raise IncompatibleDevice(
-            f"{artifact.config.name} runs {len(segment.nodes)} nodes ({nodes}) through ONNX Runtime, "
-            "which is not installed here: pip install onnxruntime"
-        ) from None
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads.threads
-    options.log_severity_level = 3
-    session = ort.InferenceSession(artifact.read(layer), options, providers=["CPUExecutionProvider"])
+    """A part for ONNX Runtime."""
+    session = session_of(artifact, segment, threads)
     inputs, outputs = list(segment.inputs), list(segment.outputs)
 
     def step(arrays: Sequence[Array]) -> list[Array]:

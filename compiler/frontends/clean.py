@@ -95,6 +95,17 @@ def fold(model: ModelProto) -> ModelProto | None:
         return onnx.load(file)
 
 
+def runs_in_onnxruntime(content: bytes) -> bool:
+    """Whether ONNX Runtime takes a serialised model."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    try:
+        ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except ORT_ERRORS:
+        return False
+    return True
+
+
 def simplify(model: ModelProto) -> ModelProto:
     """The simplest form of ``model`` that ONNX Runtime computes alike; ``model`` itself if there is none.
 

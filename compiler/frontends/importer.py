@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import onnx
 import tvm
-from onnx import AttributeProto, GraphProto, NodeProto, numpy_helper
+from onnx import AttributeProto, GraphProto, NodeProto, ValueInfoProto, helper, numpy_helper
 from tvm import relax
 from tvm.relax.frontend.onnx import onnx_frontend as tvm_onnx
 
 from edgec.compiler.errors import Unsupported, UnsupportedModel
-from edgec.compiler.frontends import converters
+from edgec.compiler.frontends import converters, fallback
 from edgec.compiler.frontends.builder import Expr, SourceBuilder, constant
-from edgec.compiler.frontends.clean import opset_of
+from edgec.compiler.frontends.clean import opset_of, runs_in_onnxruntime
 from edgec.compiler.frontends.converters.registry import (
     CONVERTERS,
     MICROSOFT,
@@ -25,6 +26,7 @@ from edgec.compiler.frontends.converters.registry import (
     dtype_of,
     shape_of,
 )
+from edgec.compiler.frontends.onnx_file import free_names
 from edgec.compiler.frontends.source import ImportedModel, SourceModel
 
 # What TVM's converters raise when a node is not to their liking.
@@ -43,6 +45,12 @@ CONVERTER_ERRORS = (
 TVM_MICROSOFT = frozenset(
     {"Gelu", "FastGelu", "BiasGelu", "SkipLayerNormalization", "EmbedLayerNormalization", "MatMulInteger16"}
 )
+# Operators that do little but move data: not worth a change of hands.
+MOVERS = frozenset(
+    {"Cast", "Concat", "Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Squeeze"}
+    | {"Split", "Transpose", "Unsqueeze", "Shape", "Not", "Equal", "Where", "Add", "Sub", "Mul"}
+)
+NO_WAY = "ONNX Runtime does not know them either: export the model with standard operators."
 REMEDY = (
     "Leave fallback on (the default) to run them through ONNX Runtime on the device, "
     "or export the model without them."
@@ -75,12 +83,18 @@ class Importer:
         self.opsets = {entry.domain: entry.version for entry in source.model.opset_import}
         self.opsets[""] = opset_of(source.model)
         self.tvm_table: Mapping[str, Any] = tvm_onnx._get_convert_map()
+        graph = source.model.graph
+        self.types = {v.name: v for v in (*graph.value_info, *graph.output, *graph.input)}
+        self.segments: list[fallback.ForeignSegment] = []
 
-    def run(self) -> ImportedModel:
+    def run(self, foreign: Collection[int] = ()) -> ImportedModel:
         """Build the module.
 
+        Args:
+            foreign: positions (in the cleaned model) of nodes for ONNX Runtime.
+
         Raises:
-            UnsupportedModel: with every node that cannot be expressed.
+            UnsupportedModel: with every other node that cannot be expressed.
         """
         graph = self.source.model.graph
         scope = Scope(self, {t.name: constant(numpy_helper.to_array(t)) for t in graph.initializer})
@@ -91,38 +105,104 @@ class Importer:
             scope.values[port.name] = var
         with self.builder.function("main", params=params):
             with self.builder.dataflow():
-                refused = self._import_nodes(graph, scope)
+                refused = self._import_steps(graph, fallback.plan(graph, set(foreign)), set(foreign), scope)
                 # a builder must not be left in the middle of a function: without results, return a zero
                 results = [constant(0)] if refused else [scope.values[p.name] for p in self.source.outputs]
                 body = self.builder.emit_output(results[0] if len(results) == 1 else relax.Tuple(results))
             self.builder.emit_func_output(body)
         if refused:
-            raise UnsupportedModel(refused)
+            raise UnsupportedModel([refusal for _, refusal in refused])
         mod = self.builder.get()
         mod["main"] = mod["main"].with_attr("num_input", len(params))
-        return ImportedModel(mod=mod, source=self.source)
+        return ImportedModel(mod=mod, source=self.source, segments=tuple(self.segments))
 
-    def _import_nodes(self, graph: GraphProto, scope: Scope) -> list[Unsupported]:
-        refused: list[Unsupported] = []
-        lost: set[str] = set()
-        for node in graph.node:
-            index = next(
-                (self.source.origins[name] for name in node.output if name in self.source.origins), 0
-            )
-            self.builder.begin_node(index, node.op_type)
-            if lost.intersection(node.input):
-                lost.update(node.output)
-                continue
-            try:
-                self.convert(node, scope)
-            except Refusal as refusal:
-                refused.append(self._unsupported(index, node, str(refusal)))
-                lost.update(name for name in node.output if name)
+    def try_out(self) -> list[tuple[int, Unsupported]]:
+        """Which nodes cannot be expressed, by position, with the reasons; values they make are pretended."""
+        graph = self.source.model.graph
+        scope = Scope(self, {t.name: constant(numpy_helper.to_array(t)) for t in graph.initializer})
+        for port in self.source.inputs:
+            scope.values[port.name] = relax.Var(port.safe_name, relax.TensorType(port.shape, port.dtype))
+        params = [scope.values[port.name] for port in self.source.inputs]
+        with self.builder.function("main", params=params):
+            with self.builder.dataflow():
+                steps = [[position] for position in range(len(graph.node))]
+                refused = self._import_steps(graph, steps, set(), scope, pretend=True)
+                body = self.builder.emit_output(constant(0))
+            self.builder.emit_func_output(body)
         return refused
 
+    def _import_steps(
+        self,
+        graph: GraphProto,
+        steps: list[list[int]],
+        foreign: Collection[int],
+        scope: Scope,
+        *,
+        pretend: bool = False,
+    ) -> list[tuple[int, Unsupported]]:
+        refused: list[tuple[int, Unsupported]] = []
+        for step in steps:
+            node = graph.node[step[0]]
+            index = self._origin(node)
+            self.builder.begin_node(index, node.op_type)
+            if step[0] in foreign:
+                self._call_segment(step, scope)
+                continue
+            try:
+                if any(name not in scope.values for name in free_names(node)):
+                    raise Refusal(
+                        "the shape of its input depends on the data, and only static shapes compile"
+                    )
+                self.convert(node, scope)
+            except Refusal as refusal:
+                refused.append((step[0], self._unsupported(index, node, str(refusal))))
+                if pretend:
+                    self._pretend(node, scope)
+        return refused
+
+    def _origin(self, node: NodeProto) -> int:
+        return next((self.source.origins[name] for name in node.output if name in self.source.origins), 0)
+
+    def _pretend(self, node: NodeProto, scope: Scope) -> None:
+        """Bind values of the types that a refused node's outputs will have, as far as they are static."""
+        for name in node.output:
+            kind = static_type(self.types.get(name))
+            if name and kind is not None:
+                call = relax.op.call_pure_packed(fallback.FUNCTION_PREFIX, constant(0), ty_args=kind)
+                scope.values[name] = self.builder.emit(call)
+
+    def _call_segment(self, members: list[int], scope: Scope) -> None:
+        """Cut foreign nodes out as a segment and emit the call of it."""
+        entering = {
+            name: fallback.value_type(
+                name, helper.np_dtype_to_tensor_dtype(np.dtype(dtype_of(value))), shape_or_none(value)
+            )
+            for name, value in scope.values.items()
+            if isinstance(value.ty, relax.TensorType)
+        }
+        labels = {i: self._label(self._origin(self.source.model.graph.node[i])) for i in members}
+        segment = fallback.cut(self.source.model, members, self.types | entering, labels)
+        arguments = [scope.values[name] for name in segment.inputs]
+        kinds = [static_type(self.types.get(name)) for name in segment.outputs]
+        if all(kind is not None for kind in kinds):
+            # compiled code owns the results' memory, and ONNX Runtime writes into it
+            call = relax.op.call_dps_packed(segment.function, relax.Tuple(arguments), kinds)
+        else:
+            loose = [loose_type(self.types.get(name)) for name in segment.outputs]
+            call = relax.op.call_pure_packed(
+                segment.function, *arguments, ty_args=loose[0] if len(loose) == 1 else relax.TupleType(loose)
+            )
+        called = self.builder.emit(call)
+        for i, name in enumerate(segment.outputs):
+            single = len(segment.outputs) == 1
+            scope.values[name] = called if single else self.builder.emit(relax.TupleGetItem(called, i))
+        self.segments.append(segment)
+
+    def _label(self, index: int) -> str:
+        return self.source.nodes[index].label if index < len(self.source.nodes) else f"node {index}"
+
     def _unsupported(self, index: int, node: NodeProto, reason: str) -> Unsupported:
-        label = self.source.nodes[index].label if index < len(self.source.nodes) else node.name
-        return Unsupported(index, label, node.op_type, node.domain, reason, REMEDY)
+        return Unsupported(index, self._label(index), node.op_type, node.domain, reason, REMEDY)
 
     def convert(self, node: NodeProto, scope: Scope) -> None:
         """Convert one node and bind its outputs in ``scope``.
@@ -222,18 +302,65 @@ def first_line(error: BaseException) -> str:
     return (telling or lines or [type(error).__name__])[-1 if len(telling) > 3 else 0][:200]
 
 
-def to_relax(source: SourceModel) -> ImportedModel:
+def static_type(value: ValueInfoProto | None) -> Expr | None:
+    """The Relax type of a value that is declared as a tensor of static shape, else None."""
+    if not fallback.is_tensor(value) or value is None:
+        return None
+    tensor = value.type.tensor_type
+    if not tensor.HasField("shape") or not all(d.HasField("dim_value") for d in tensor.shape.dim):
+        return None
+    return relax.TensorType([d.dim_value for d in tensor.shape.dim], _dtype_name(tensor.elem_type))
+
+
+def loose_type(value: ValueInfoProto | None) -> Expr:
+    """The Relax type of a tensor whose shape is known only when the model runs."""
+    if not fallback.is_tensor(value) or value is None:
+        raise Refusal("a value that is no tensor would leave the part that ONNX Runtime runs")
+    return relax.TensorType(dtype=_dtype_name(value.type.tensor_type.elem_type), ndim=-1)
+
+
+def _dtype_name(elem_type: int) -> str:
+    return str(helper.tensor_dtype_to_np_dtype(elem_type))
+
+
+def shape_or_none(value: Expr) -> tuple[int, ...] | None:
+    """The static shape of a value, or None."""
+    try:
+        return shape_of(value)
+    except Refusal:
+        return None
+
+
+def to_relax(source: SourceModel, *, fallback_allowed: bool = False) -> ImportedModel:
     """Import a cleaned model.
+
+    Args:
+        source: from :func:`edgec.compiler.frontends.load_source`.
+        fallback_allowed: leave what cannot be compiled to ONNX Runtime, called from the compiled code.
 
     Returns:
         a module whose function ``main`` takes the model's inputs in order under their safe names, with the
         constants embedded; bindings are named after the source's nodes.
 
     Raises:
-        UnsupportedModel: nodes that cannot be compiled.
+        UnsupportedModel: nodes that cannot be compiled (nor, with fallback, be cut out for ONNX Runtime).
     """
     converters.load_all()
-    return Importer(source).run()
+    refused = Importer(source).try_out()
+    if not refused:
+        return Importer(source).run()
+    if not fallback_allowed:
+        raise UnsupportedModel([node for _, node in refused])
+    graph = source.model.graph
+    foreign = fallback.widen(graph, [position for position, _ in refused], MOVERS)
+    try:
+        imported = Importer(source).run(foreign)
+    except Refusal as refusal:
+        raise UnsupportedModel([replace(node, reason=str(refusal)) for _, node in refused]) from refusal
+    for segment in imported.segments:
+        if not runs_in_onnxruntime(segment.model):
+            raise UnsupportedModel([replace(node, remedy=NO_WAY) for _, node in refused])
+    return imported
 
 
-__all__ = ["Importer", "Scope", "dtype_of", "to_relax"]
+__all__ = ["Importer", "Scope", "to_relax"]

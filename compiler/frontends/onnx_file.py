@@ -225,7 +225,7 @@ def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
-def _free_names(node: NodeProto) -> set[str]:
+def free_names(node: NodeProto) -> set[str]:
     """Names that a node reads: its inputs and whatever its sub-graphs take from outside."""
     names = {name for name in node.input if name}
     for attribute in node.attribute:
@@ -233,7 +233,7 @@ def _free_names(node: NodeProto) -> set[str]:
             bound = {value.name for value in inner.input} | {tensor.name for tensor in inner.initializer}
             bound |= {name for child in inner.node for name in child.output}
             for child in inner.node:
-                names |= _free_names(child) - bound
+                names |= free_names(child) - bound
             names |= {value.name for value in inner.output} - bound
     return names
 
@@ -254,7 +254,7 @@ def with_sorted_nodes(model: ModelProto, path: Path) -> ModelProto:
                 raise ModelError(f"{path}: the value {name!r} is made more than once")
             if name:
                 makers[name] = index
-    reads = [_free_names(node) for node in graph.node]
+    reads = [free_names(node) for node in graph.node]
     for node, names in zip(graph.node, reads, strict=True):
         for name in names - known - makers.keys():
             raise ModelError(f"{path}: {node.op_type} {node.name!r} reads {name!r}, which nothing makes")

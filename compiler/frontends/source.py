@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import onnx
     import tvm
 
+    from edgec.compiler.frontends.fallback import ForeignSegment
+
 
 class Reference(Protocol):
     """Runs a source model as the framework does that it comes from."""
@@ -91,8 +93,10 @@ class ImportedModel:
     """A Relax module with one function ``main``: inputs by safe name, constants embedded.
 
     A binding variable named ``n12_…`` belongs to ``source.nodes[12]``. The function returns one tensor, or a
-    tuple when the model has several outputs.
+    tuple when the model has several outputs. What ONNX Runtime runs is called as external functions, one for
+    each of ``segments``.
     """
 
     mod: tvm.IRModule
     source: SourceModel
+    segments: tuple[ForeignSegment, ...] = ()

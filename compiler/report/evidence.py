@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from edgec.compiler.frontends.fallback import ForeignSegment
 from edgec.compiler.lowered import Lowered
 from edgec.compiler.verify.run import Verification
 from edgec.targets import machine_arch, usable_cores
@@ -47,6 +48,7 @@ def make_evidence(
     verification: Verification | None,
     *,
     lowered: Lowered,
+    segments: Sequence[ForeignSegment],
     sizes: Mapping[str, int],
     stages_s: Mapping[str, float],
     inputs: str,
@@ -57,6 +59,7 @@ def make_evidence(
         "schema_version": SCHEMA_VERSION,
         "verified": verification is not None and verification.ok,
         "target": target,
+        "fallback": [{"nodes": list(s.nodes), "runs_in": "onnxruntime"} for s in segments],
         "sizes": dict(sizes),
         "tuning": {
             "workloads": lowered.tuning.workloads,

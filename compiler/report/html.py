@@ -32,6 +32,7 @@ def render(title: str, target: str, evidence: Mapping[str, Any]) -> str:
         _errors(evidence),
         _latency(evidence),
         _layers(evidence.get("layers", [])),
+        _fallback(evidence.get("fallback", [])),
         _pairs("Sizes", {k.removesuffix("_bytes"): size(v) for k, v in evidence["sizes"].items()}),
         _pairs("Compile time by stage", {k: f"{v:.2f} s" for k, v in evidence["stages_s"].items()}),
         _pairs("Machine", evidence["machine"]),
@@ -128,6 +129,18 @@ def _layers(layers: Sequence[Mapping[str, Any]]) -> str:
     return (
         f"<h2>Where the time goes</h2><svg width='100%' viewBox='0 0 860 {20 * len(shown) + 4}' "
         f"role=img aria-label='time per layer'>{''.join(bars)}</svg>{more if rest else ''}"
+    )
+
+
+def _fallback(parts: Sequence[Mapping[str, Any]]) -> str:
+    rows = "".join(
+        f"<tr><td>{number}<td>{escape(', '.join(part['nodes']))}" for number, part in enumerate(parts)
+    )
+    if not rows:
+        return ""
+    return (
+        "<h2>Run by ONNX Runtime</h2><p class=muted>These nodes have no compiled form; the device needs "
+        f"the package onnxruntime.</p><table><tr><th>part<th>nodes{rows}</table>"
     )
 
 
