@@ -60,8 +60,9 @@ class Segment(_Part):
     """A part of a model that runs in parts: a function of the compiled library, or a graph for ONNX Runtime.
 
     ``inputs`` and ``outputs`` name values of the whole model; ``weights`` are passed after the inputs.
-    ``layer`` is the title of the layer that holds the graph of an ``onnxruntime`` segment. When all segments are
-    of that kind, the compiled ``entry`` is the whole model and calls each by the name in ``function``.
+    ``layer`` is the title of the layer that holds the graph of an ``onnxruntime`` segment. When all
+    segments are of that kind, the compiled ``entry`` is the whole model and calls each by the name in
+    ``function``.
     """
 
     kind: Literal["native", "onnxruntime"]

@@ -1,0 +1,156 @@
+"""``edgec run``: one input through an artifact, and the result printed or drawn."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from edgec.cli.arguments import existing
+from edgec.cli.console import emit_json, out
+from edgec.targets.errors import UsageError
+
+if TYPE_CHECKING:
+    import edgec.runtime as rt
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command("run")(run_command)
+
+
+def run_command(
+    artifact: Annotated[Path, typer.Argument(help="An .edge file.", show_default=False)],
+    source: Annotated[
+        Path, typer.Argument(help="A picture, a sound, or an .npz file of inputs.", show_default=False)
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Draw the results into this picture, or save outputs (.npz)."),
+    ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads. [default: all cores]")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
+) -> None:
+    """Run a picture, a sound or an .npz file of inputs through an artifact, and print or draw the result."""
+    import edgec.runtime as rt
+    from edgec.runtime import files
+
+    kind = _kind_of(source, files)
+    if output is not None and output.suffix.lower() != ".npz" and kind != "picture":
+        raise UsageError(f"--output {output}: only results on a picture can be drawn; name an .npz file")
+    with rt.load(existing(artifact, "artifact"), threads=threads) as model:
+        if kind == "arrays":
+            _run_arrays(model, files.read_arrays(source), output, as_json)
+            return
+        if kind == "picture":
+            frame = files.read_picture(source)
+            results, milliseconds = _timed(model, frame, None)
+            if output is not None:
+                _draw(output, frame, results)
+        else:
+            samples, rate = files.read_sound(source)
+            results, milliseconds = _timed(model, samples, rate)
+        if as_json:
+            found = [result.to_json() for result in results]
+            emit_json({"source": str(source), "milliseconds": round(milliseconds, 3), "results": found})
+            return
+        for line in _lines(results):
+            out.print(line, markup=False, soft_wrap=True)
+        out.print(f"[dim]{len(results)} results in {milliseconds:.1f} ms[/]")
+        if output is not None:
+            out.print(f"drawn into {output}", markup=False, soft_wrap=True)
+
+
+def _kind_of(source: Path, files: Any) -> str:  # noqa: ANN401 - the module edgec.runtime.files
+    ending = source.suffix.lower()
+    if ending in files.PICTURES:
+        return "picture"
+    if ending in files.SOUNDS:
+        return "sound"
+    if ending == ".npz":
+        return "arrays"
+    known = " ".join(sorted(files.PICTURES | files.SOUNDS | {".npz"}))
+    raise UsageError(f"{source}: cannot tell what this is from its name; known endings are {known}")
+
+
+def _timed(model: rt.Model, source: Any, rate: int | None) -> tuple[list[rt.Result], float]:  # noqa: ANN401
+    begin = time.perf_counter()
+    results = model.predict(source, sample_rate=rate)
+    return results, (time.perf_counter() - begin) * 1e3
+
+
+def _draw(output: Path, frame: Any, results: Sequence[rt.Result]) -> None:  # noqa: ANN401 - a picture
+    import cv2
+
+    import edgec.runtime as rt
+
+    try:
+        worked, content = cv2.imencode(output.suffix, rt.draw(frame, results))
+    except cv2.error:
+        worked = False
+    if not worked:
+        raise UsageError(f"--output {output}: OpenCV writes no pictures of this kind; name a .png or .jpg")
+    _write(output, content.tobytes())
+
+
+def _write(output: Path, content: bytes) -> None:
+    partial = output.with_name(f".{output.name}.part")
+    try:
+        partial.write_bytes(content)
+        partial.replace(output)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise UsageError(f"--output {output}: cannot be written: {error.strerror or error}") from error
+
+
+def _run_arrays(model: rt.Model, inputs: dict[str, Any], output: Path | None, as_json: bool) -> None:
+    import io
+
+    import numpy as np
+
+    begin = time.perf_counter()
+    outputs = model.run(inputs)
+    milliseconds = (time.perf_counter() - begin) * 1e3
+    if output is not None:
+        held = io.BytesIO()
+        np.savez(held, **outputs)  # type: ignore[arg-type]
+        _write(output, held.getvalue())
+    if as_json:
+        values = {name: array.tolist() for name, array in outputs.items()}
+        emit_json({"milliseconds": round(milliseconds, 3), "outputs": values})
+        return
+    for name, array in outputs.items():
+        shown = np.array2string(array, threshold=12, edgeitems=3, precision=5)
+        out.print(f"{name}  {array.dtype}{list(array.shape)}\n{shown}", markup=False, soft_wrap=True)
+    out.print(f"[dim]{milliseconds:.2f} ms[/]" + (f"  saved into {output}" if output else ""))
+
+
+def _lines(results: Sequence[rt.Result]) -> list[str]:
+    import edgec.runtime as rt
+
+    lines = []
+    for one in results:
+        if isinstance(one, rt.Detection):
+            box = one.box
+            place = f"[{box.left:.0f}, {box.top:.0f}] to [{box.right:.0f}, {box.bottom:.0f}]"
+            lines.append(f"{one.score:6.1%}  {one.label:<20} {place}")
+        elif isinstance(one, rt.Sound):
+            lines.append(f"{one.score:6.1%}  {one.label:<20} {one.start_s:.2f} s to {one.end_s:.2f} s")
+        elif isinstance(one, rt.Classification):
+            lines.append(f"{one.score:6.1%}  {one.label}")
+        elif isinstance(one, rt.Keypoints):
+            lines += [
+                f"{point.score:6.1%}  {point.name:<20} [{point.x:.0f}, {point.y:.0f}]" for point in one.points
+            ]
+        elif isinstance(one, rt.Segmentation):
+            lines += [f"{share:6.1%}  {one.labels[number]}" for number, share in one.shares.items()]
+        elif isinstance(one, rt.Anomaly):
+            lines.append(f"{one.score:.4g}  {'anomalous' if one.anomalous else 'normal'}")
+        elif isinstance(one, rt.Embedding):
+            lines.append(f"a vector of {len(one.vector)} numbers")
+        else:
+            lines += [f"{name}  {array.dtype}{list(array.shape)}" for name, array in one.outputs.items()]
+    return lines

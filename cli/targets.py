@@ -1,0 +1,87 @@
+"""``edgec targets``: the hardware that models can be compiled for."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from edgec.cli.console import emit_json, out
+from edgec.targets import Target
+
+app = typer.Typer(
+    help="List and describe the hardware that models can be compiled for.", no_args_is_help=True
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
+
+
+def _size(count: int) -> str:
+    for unit, size in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if count >= size:
+            return f"{count / size:.4g} {unit}"
+    return "none" if count == 0 else f"{count} B"
+
+
+@app.command("list")
+def list_command(as_json: Json = False) -> None:
+    """List all targets: those that come with edgec, and your own files in ~/.config/edgec/targets."""
+    from edgec.targets import list_targets
+
+    targets = list_targets()
+    if as_json:
+        emit_json([target.to_json() for target in targets])
+        return
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for name in ("target", "also called", "vectors", "cores", "what"):
+        table.add_column(name, overflow="fold")
+    for target in targets:
+        vectors = f"{target.vector_bits} bit"
+        table.add_row(target.name, ", ".join(target.aliases), vectors, str(target.cores), target.description)
+    out.print(table)
+
+
+@app.command("show")
+def show_command(
+    target: Annotated[str, typer.Argument(help="A name, an alias, or the path of a .toml file.")],
+    as_json: Json = False,
+) -> None:
+    """Show everything that edgec knows about a target."""
+    from edgec.targets import load_target
+
+    _show(load_target(target), as_json)
+
+
+@app.command("detect")
+def detect_command(as_json: Json = False) -> None:
+    """Name the target that fits this machine best."""
+    from edgec.targets import detect
+
+    _show(detect(), as_json)
+
+
+def _show(target: Target, as_json: bool) -> None:
+    if as_json:
+        emit_json(target.to_json())
+        return
+    out.print(f"[bold]{target.name}[/]  {target.description}", soft_wrap=True)
+    caches = " / ".join(_size(size) for size in (target.l1d_bytes, target.l2_bytes, target.l3_bytes))
+    rows = {
+        "aliases": ", ".join(target.aliases),
+        "architecture": target.arch,
+        "vectors": f"{target.vector_bits} bit, {target.vector_registers} registers",
+        "features": " ".join(sorted(target.features)),
+        "cores": str(target.cores),
+        "L1d / L2 / L3": caches,
+        "memory": _size(target.memory_bytes),
+        "C library": f"glibc {target.min_glibc} or later",
+        "emulator": f"qemu -cpu {target.emulator}" if target.emulator else "none",
+        "TVM target": ", ".join(f"{key}={value}" for key, value in target.tvm.items()),
+    }
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(style="dim")
+    table.add_column(overflow="fold")
+    for name, value in rows.items():
+        table.add_row(name, value)
+    out.print(table)
