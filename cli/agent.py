@@ -75,3 +75,37 @@ def status(state: State, json: Json = False) -> None:
         emit_json(answer)
     else:
         print_status(answer)
+
+
+@app.command()
+def doctor(config: Config = Path("agent.toml"), json: Json = False) -> None:
+    """Look at everything the agent needs and say how to mend what is not well."""
+    from dataclasses import asdict
+
+    from edgec.cli.agent_view import print_finding
+    from edgec.cli.console import emit_json
+    from edgec.device_agent.doctor import examine
+
+    findings = []
+    for finding in examine(config):
+        findings.append(finding)
+        if not json:
+            print_finding(finding)
+    if json:
+        emit_json([asdict(finding) for finding in findings])
+    if any(finding.verdict == "bad" for finding in findings):
+        raise typer.Exit(1)
+
+
+@app.command()
+def init(path: Annotated[Path, typer.Argument(help="The file to write.")] = Path("agent.toml")) -> None:
+    """Write a configuration to start from, with every part explained."""
+    from importlib.resources import files
+
+    from edgec.cli.console import out
+    from edgec.targets.errors import UsageError
+
+    if path.exists():
+        raise UsageError(f"{path} exists; remove it or name another file")
+    path.write_text(files("edgec.device_agent").joinpath("example.toml").read_text(encoding="utf-8"))
+    out.print(f"wrote {path}; try it with: edgec agent check --config {path}")

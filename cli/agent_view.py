@@ -4,9 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from edgec.cli.console import out
+from edgec.device_agent.doctor import Finding
+
+_MARKS = {"good": "[green]✓[/]", "warning": "[yellow]![/]", "bad": "[bold red]✗[/]"}
+
+
+def print_finding(finding: Finding) -> None:
+    """Print one thing that the doctor looked at."""
+    out.print(f"{_MARKS[finding.verdict]} {finding.what}: {escape(finding.text)}", soft_wrap=True)
+    if finding.mend:
+        out.print(f"    → {escape(finding.mend)}", soft_wrap=True)
 
 
 def print_status(answer: dict[str, Any]) -> None:

@@ -26,6 +26,7 @@ from edgec.device_agent.health import Meter, clock_is_plausible, free_bytes, mod
 from edgec.device_agent.inference import Candidate, Inference
 from edgec.device_agent.jobs import JobDesk
 from edgec.device_agent.loop import Loop
+from edgec.device_agent.metrics import MetricsServer
 from edgec.device_agent.notify import Notifier
 from edgec.device_agent.outbox import Outbox
 from edgec.device_agent.shadow import ShadowDesk
@@ -117,6 +118,8 @@ class Agent:
         self._reconnect_health = -_RECONNECT_HEALTH_S
         self._stopping = False
         self.degraded: dict[str, str] = {}
+        self._metrics: MetricsServer | None = None
+        self._latest = self.health("interval")
         self._on_tick: list[Callable[[], None]] = []
 
     # Life.
@@ -156,6 +159,8 @@ class Agent:
                 lambda up: self.loop.post(lambda: self._session(up)),
             )  # fmt: skip
             self.uplink.start()
+        if self.config.metrics.port is not None:
+            self._start_metrics(self.config.metrics.port)
         self._status = StatusSocket(self.loop, self.state, self._status_report)
         self.loop.call_later(_TICK_S, self._tick)
         self.loop.call_later(self.config.agent.health_interval_s, self._health_due)
@@ -182,9 +187,19 @@ class Agent:
         if self.uplink is not None:
             self.uplink.stop()
         self.outbox.close()
+        if self._metrics is not None:
+            self._metrics.close()
         self._status.close()
         os.close(self._lock)
         log.info("stopped")
+
+    def _start_metrics(self, port: int) -> None:
+        try:
+            self._metrics = MetricsServer(port, lambda: self._latest)
+        except OSError as error:
+            self._degrade("metrics", f"port {port}: {error.strerror}")
+            return
+        log.info("metrics on http://127.0.0.1:%s/metrics", self._metrics.port)
 
     # Models.
 
@@ -406,8 +421,9 @@ class Agent:
             if done.exception() is None:
                 self._pipelines = done.result()["streams"]
                 self._slot_counters = done.result()["slots"]
+            self._latest = self.health(cause)
             if self.uplink is not None:
-                self.uplink.publish_now(self.topics.health, encode(self.health(cause)))
+                self.uplink.publish_now(self.topics.health, encode(self._latest))
 
         self.inference.ask({"op": "report"}).add_done_callback(publish)
 

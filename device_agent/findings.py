@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edgec.device_agent.tracker import Seen
+from edgec.runtime.results import Anomaly, Classification, Segmentation
 
 
 class BrokenOutput(ValueError):
@@ -37,9 +38,18 @@ def findings_of(results: object, kind: str) -> Findings:
     """
     found = Findings(kind=kind)
     for one in results if isinstance(results, Iterable) and not isinstance(results, dict) else [results]:
+        if isinstance(one, Segmentation):
+            found.labels += [
+                Seen(one.labels[number], number, _probability(share), None)
+                for number, share in one.shares.items()
+                if number != one.background
+            ]
+            continue
         score = getattr(one, "score", None)
-        if score is None:
-            continue  # masks, embeddings and raw tensors are no events by themselves
+        if score is None or (isinstance(one, Anomaly) and not one.anomalous):
+            continue  # embeddings and raw tensors are no events by themselves
+        if isinstance(one, Classification) and found.labels:
+            continue  # the best class only: the others are what it is not
         box = getattr(one, "box", None)
         seen = Seen(
             label=str(getattr(one, "label", "") or kind),

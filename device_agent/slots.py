@@ -10,7 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import edgec.runtime as rt
+from edgec.device_agent.findings import BrokenOutput
 from edgec.device_agent.stats import ModelStats
 from edgec.runtime.errors import EdgecError
 
@@ -61,6 +64,7 @@ def load_model(path: str, digest: str | None, threads: int | None) -> Loaded:
     artifact = rt.Artifact.open(path, digest=digest)
     card = artifact.card()
     model = rt.load(Path(path), digest=digest, threads=threads)
+    _refuse_nan(model)
     config = artifact.config
     decoder = card.output.decoder if card else "raw"
     loaded = Loaded(
@@ -71,10 +75,23 @@ def load_model(path: str, digest: str | None, threads: int | None) -> Loaded:
     return loaded
 
 
+def _refuse_nan(model: rt.Model) -> None:
+    """Let every call fail whose output holds NaN: decoders would take it for "nothing found"."""
+    real = model.call
+
+    def call(arrays: list[Any]) -> list[Any]:
+        outputs = real(arrays)
+        for spec, output in zip(model.outputs, outputs, strict=True):
+            # The minimum of an array with a NaN is NaN, and costs one pass.
+            if output.size and output.dtype.kind == "f" and np.isnan(output.min()):
+                raise BrokenOutput(f"output {spec.name} holds NaN")
+        return outputs
+
+    model.call = call  # type: ignore[method-assign]
+
+
 def blank_inputs(model: rt.Model) -> dict[str, Any]:
     """Return inputs of the right names, shapes and types, the same each time: a ramp from 0 to 1."""
-    import numpy as np
-
     inputs = {}
     for spec in model.inputs:
         count = int(np.prod(spec.shape))

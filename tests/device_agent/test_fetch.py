@@ -79,7 +79,11 @@ def test_only_missing_blobs_travel(tmp_path: Path, registry: Registry, digest: s
     store = ModelStore(tmp_path / "models")
     fetcher(store, registry).fetch(digest)
     weights = max(store.blobs.iterdir(), key=lambda path: path.stat().st_size)
-    for damage in (b"", weights.read_bytes()[:-1], bytes([weights.read_bytes()[0] ^ 1]) + weights.read_bytes()[1:]):
+    for damage in (
+        b"",
+        weights.read_bytes()[:-1],
+        bytes([weights.read_bytes()[0] ^ 1]) + weights.read_bytes()[1:],
+    ):
         weights.write_bytes(damage)
         assert not store.whole(digest)
         registry.requests.clear()

@@ -9,28 +9,12 @@ import json
 import os
 import signal
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 import edgec.runtime as rt
-
-
-@dataclass
-class Box:
-    left: float
-    top: float
-    right: float
-    bottom: float
-
-
-@dataclass
-class Detection:
-    box: Box
-    label: str
-    class_id: int
-    score: float
+from edgec.runtime import Box, Detection
 
 
 def _happens(behaviour, what, count):
@@ -57,6 +41,9 @@ class FakeModel:
         _misbehave(self.behaviour, 0, "load_")
         time.sleep(self.behaviour.get("load_s", 0))
 
+    def call(self, arrays):
+        return [self.run({})[spec.name] for spec in self.outputs]
+
     def run(self, inputs):
         _misbehave(self.behaviour, 0, "run_")
         value = np.nan if self.behaviour.get("run_nan") else 1.0
@@ -76,7 +63,7 @@ class FakeModel:
             mask = (frame[..., channel] > 200) & (frame[..., other] < 60)
             rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
             if rows.size:
-                box = Box(columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
+                box = Box(*map(float, (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)))
                 found.append(Detection(box, ("red", "blue")[class_id], class_id, score))
         return found
 

@@ -1,0 +1,217 @@
+"""``edgec agent doctor``: looks at everything the agent needs, and says how to mend what is not well."""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Literal
+
+import httpx
+
+from edgec.device_agent import identity as ident
+from edgec.device_agent.config import AgentConfig, load_config
+from edgec.device_agent.deployments import Deployments
+from edgec.device_agent.errors import AgentError
+from edgec.device_agent.health import clock_is_plausible
+from edgec.device_agent.sources import describe, open_source
+from edgec.device_agent.statefile import write_durably
+from edgec.device_agent.status_socket import ask
+from edgec.device_agent.store import ModelStore
+from edgec.protocol.enrol import EnrollResponse
+from edgec.runtime.artifact import Artifact
+from edgec.targets.errors import EdgecError
+
+_LOW_DISK_BYTES = 200 << 20
+_SKEW_S = 120.0
+_SOURCE_S = 10.0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at; ``mend`` says what to do about it."""
+
+    what: str
+    verdict: Literal["good", "warning", "bad"]
+    text: str
+    mend: str = ""
+
+
+def examine(path: Path) -> Iterator[Finding]:
+    """Look at one thing after the other; the agent may be running."""
+    try:
+        config = load_config(path)
+    except EdgecError as error:
+        yield Finding("configuration", "bad", str(error), "correct the line that is named")
+        return
+    yield Finding("configuration", "good", f"{len(config.streams)} streams, {len(config.models)} models")
+    running = _is_running(config.agent.state)
+    yield Finding("agent", "good" if running else "warning", "runs" if running else "does not run")
+    yield from _state(config)
+    identity = ident.load_identity(config.agent.state)
+    yield from _enrolment(config, identity)
+    yield _clock(identity)
+    yield from _broker(config, identity)
+    yield from _models(config)
+    yield from _sources(config, running)
+
+
+def _is_running(state: Path) -> bool:
+    try:
+        ask(state)
+    except AgentError:
+        return False
+    return True
+
+
+def _state(config: AgentConfig) -> Iterator[Finding]:
+    state = config.agent.state
+    probe = state / ".doctor"
+    try:
+        begin = time.perf_counter()
+        write_durably(probe, b"x")
+        took_ms = (time.perf_counter() - begin) * 1000
+        probe.unlink()
+    except (AgentError, OSError) as error:
+        yield Finding("state folder", "bad", str(error), f"make {state} writable for this user")
+        return
+    yield Finding("state folder", "good", f"{state}, a durable write takes {took_ms:.1f} ms")
+    mode = state.stat().st_mode & 0o077
+    if mode & 0o007:
+        yield Finding(
+            "state folder", "warning", "others may read it; it holds credentials", f"chmod 700 {state}"
+        )
+    usage = os.statvfs(state)
+    free = usage.f_bavail * usage.f_frsize
+    verdict: Literal["good", "warning"] = "good" if free > _LOW_DISK_BYTES else "warning"
+    yield Finding(
+        "disk", verdict, f"{free / 1e9:.2f} GB are free", "" if verdict == "good" else "free some space"
+    )
+    problem = Deployments(state / "deployments.json").problem
+    if problem:
+        yield Finding("record of deployments", "warning", problem, "nothing: the copy before it is used")
+
+
+def _enrolment(config: AgentConfig, identity: EnrollResponse | None) -> Iterator[Finding]:
+    if identity is None:
+        verdict: Literal["warning", "bad"] = "warning" if config.broker else "bad"
+        yield Finding(
+            "enrolment", verdict, "this device is not enrolled",
+            f"edgec agent enroll --server URL --token TOKEN --state {config.agent.state}",
+        )  # fmt: skip
+        return
+    yield Finding("enrolment", "good", f"{identity.device} in fleet {identity.fleet}")
+    try:
+        answer = httpx.get(f"{identity.registry.url.rstrip('/')}/v2/", timeout=5, headers=_auth(identity))
+    except httpx.HTTPError as error:
+        yield Finding(
+            "registry", "bad", f"{identity.registry.url}: {error}", "check the network and the server"
+        )
+        return
+    good = answer.status_code in (200, 401)
+    text = f"{identity.registry.url} answers {answer.status_code}"
+    yield Finding("registry", "good" if good else "bad", text, "" if good else "check the server's address")
+
+
+def _auth(identity: EnrollResponse) -> dict[str, str]:
+    return {"Authorization": f"Bearer {identity.registry.token}"} if identity.registry.token else {}
+
+
+def _clock(identity: EnrollResponse | None) -> Finding:
+    mend = "start a time service (systemd-timesyncd, chrony)"
+    if not clock_is_plausible():
+        return Finding("clock", "bad", f"shows {time.strftime('%Y-%m-%d')}", mend)
+    if identity is not None:
+        try:
+            answer = httpx.get(f"{identity.registry.url.rstrip('/')}/v2/", timeout=5, headers=_auth(identity))
+            server = parsedate_to_datetime(answer.headers["date"]).timestamp()
+        except (httpx.HTTPError, KeyError, ValueError):
+            return Finding(
+                "clock", "good", f"shows {time.strftime('%Y-%m-%d %H:%M:%S')}, no server to compare"
+            )
+        skew = time.time() - server
+        verdict: Literal["good", "warning"] = "good" if abs(skew) < _SKEW_S else "warning"
+        return Finding(
+            "clock", verdict, f"{skew:+.0f} s from the server's", "" if verdict == "good" else mend
+        )
+    return Finding("clock", "good", f"shows {time.strftime('%Y-%m-%d %H:%M:%S')}")
+
+
+def _broker(config: AgentConfig, identity: EnrollResponse | None) -> Iterator[Finding]:
+    try:
+        broker = ident.broker_of(config, identity)
+    except EdgecError as error:
+        yield Finding("broker", "bad", str(error), "correct the configuration")
+        return
+    if broker is None:
+        yield Finding("broker", "bad", "none is known", "enrol the device, or add a [broker] table")
+        return
+    where = f"{broker.host}:{broker.port}"
+    try:
+        with socket.create_connection((broker.host, broker.port), timeout=5) as sock:
+            if broker.tls:
+                context = ssl.create_default_context(cafile=broker.ca, cadata=broker.ca_pem)
+                context.wrap_socket(sock, server_hostname=broker.host).close()
+    except OSError as error:
+        yield Finding("broker", "bad", f"{where}: {error}", "is it running, and may this device reach it?")
+        return
+    yield Finding("broker", "good", f"{where} can be reached")
+
+
+def _models(config: AgentConfig) -> Iterator[Finding]:
+    store = ModelStore(config.agent.state / "models")
+    record = Deployments(config.agent.state / "deployments.json")
+    for slot, section in config.models.items():
+        version = record.to_run(slot)
+        if version is not None and store.whole(version.digest):
+            shown = f"{version.name} {version.version}".strip() or version.digest[:19]
+            yield Finding(f"model {slot}", "good", f"{shown}, unaltered")
+        elif version is not None:
+            yield Finding(
+                f"model {slot}", "bad", f"{version.digest[:19]}… is damaged or missing in the store",
+                "deploy it again; the missing parts are fetched",
+            )  # fmt: skip
+        elif section.artifact is None:
+            yield Finding(f"model {slot}", "warning", "none yet: the slot waits for an update")
+        else:
+            try:
+                Artifact.open(section.artifact).verify_digests()
+                yield Finding(f"model {slot}", "good", f"{section.artifact.name}, unaltered")
+            except (EdgecError, OSError) as error:
+                yield Finding(f"model {slot}", "bad", str(error), "copy the artifact to the device again")
+
+
+def _sources(config: AgentConfig, running: bool) -> Iterator[Finding]:
+    for name, stream in config.streams.items():
+        what, shown = f"source {name}", describe(stream.source)
+        if running and stream.source.kind in ("camera", "microphone"):
+            yield Finding(what, "good", f"{shown}: in use by the agent")
+            continue
+        with ThreadPoolExecutor(1) as pool:
+            future = pool.submit(_one_frame, config, name)
+            try:
+                yield Finding(what, "good", f"{shown}: {future.result(_SOURCE_S)}")
+            except TimeoutError:
+                yield Finding(what, "bad", f"{shown}: no frame within {_SOURCE_S:.0f} s", "reset the camera")
+                pool.shutdown(wait=False)
+            except EdgecError as error:
+                yield Finding(what, "bad", str(error), "check the cable, the address or the path")
+
+
+def _one_frame(config: AgentConfig, name: str) -> str:
+    stream = config.streams[name]
+    source = open_source(stream.source, min(stream.open_timeout_s, _SOURCE_S))
+    try:
+        frame = source.read(None)
+        if frame is None:
+            return "is empty"
+        kind = "sound" if stream.source.is_sound else f"{frame.shape[1]}×{frame.shape[0]}"
+        return f"gives {kind}"
+    finally:
+        source.close()
