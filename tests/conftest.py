@@ -1,4 +1,4 @@
-"""Fixtures that every package's tests share."""
+"""Fixtures that every package's tests share, and the rule for skips."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+NOT_OURS_TO_MEET = ("hardware:", "optional:")
+"""How the reason of a skip begins that no install step of `make test` could have prevented."""
 
 
 @pytest.fixture(scope="session")
@@ -15,5 +17,36 @@ def shared_data() -> Path:
     """The folder of real models, pictures, video and sound; absent from a user's clone."""
     folder = Path(os.environ.get("EDGEC_DATA", REPOSITORY.parent / "shared" / "data"))
     if not (folder / "MANIFEST.md").is_file():
-        pytest.skip(f"the real test data is not here ({folder.name} has no MANIFEST.md); set EDGEC_DATA to it")
+        pytest.skip(
+            f"the real test data is not here ({folder.name} has no MANIFEST.md); set EDGEC_DATA to it"
+        )
     return folder
+
+
+class SkipsInCi:
+    """Fails a run in CI that skipped what an install step could have met."""
+
+    def __init__(self) -> None:
+        self.avoidable: list[str] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.skipped and not hasattr(report, "wasxfail"):
+            reason = str(report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr)
+            if not reason.removeprefix("Skipped: ").startswith(NOT_OURS_TO_MEET):
+                self.avoidable.append(f"{report.nodeid}: {reason}")
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        if self.avoidable:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if self.avoidable:
+            terminalreporter.section("skips that an install step could have met", red=True)
+            for line in self.avoidable:
+                terminalreporter.write_line(line)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if os.environ.get("CI"):
+        config.pluginmanager.register(SkipsInCi())
