@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import sys
 import traceback
 
@@ -37,7 +38,9 @@ def _add_commands() -> None:
 
 @app.callback()
 def _options(
-    debug: bool = typer.Option(False, "--debug", help="Show Python tracebacks.", envvar="EDGEC_DEBUG"),
+    debug: bool = typer.Option(
+        False, "--debug", help="Show Python tracebacks; may stand anywhere. Or set EDGEC_DEBUG."
+    ),
 ) -> None:
     pass
 
@@ -45,7 +48,8 @@ def _options(
 def main() -> None:
     """Run the command line; the process's exit status tells what happened."""
     _add_commands()
-    debug = "--debug" in sys.argv
+    debug = "--debug" in sys.argv or os.environ.get("EDGEC_DEBUG", "") not in ("", "0")
+    sys.argv = [argument for argument in sys.argv if argument != "--debug"]  # anywhere on the line
     try:
         app()
     except EdgecError as error:
