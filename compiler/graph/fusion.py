@@ -52,6 +52,11 @@ class _Op:
     kernel: bool = False  # a call of a kernel; one with several results has no `func`: it is never merged
 
     @property
+    def is_kernel(self) -> bool:
+        """Whether the binding calls a kernel (several outputs, or none that this pass can fuse, included)."""
+        return op_name(self.binding.value) == "call_tir"
+
+    @property
     def shape(self) -> tuple[int, ...]:
         return shape_of(self.binding.var)
 

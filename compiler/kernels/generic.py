@@ -10,6 +10,7 @@ from tvm.s_tir import SBlock
 from tvm.s_tir.schedule import SBlockRV, Schedule
 from tvm.tirx import PrimFunc
 
+from edgec.compiler.kernels.vector_math import with_vector_math
 from edgec.targets.target import Target
 
 # One wake-up of the thread pool costs a few microseconds; below this many inner iterations it gains nothing.
@@ -29,7 +30,7 @@ def schedule_generic(func: PrimFunc, target: Target, threads: int) -> PrimFunc:
     inline_elementwise(sch)
     for block in leaf_blocks(sch):
         _schedule_block(sch, block, target.fp32_lanes, threads)
-    return sch.mod["main"]
+    return with_vector_math(sch.mod["main"])
 
 
 def leaf_blocks(sch: Schedule) -> list[SBlockRV]:

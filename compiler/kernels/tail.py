@@ -18,6 +18,7 @@ from tvm.tirx import Buffer, BufferStore, PrimFunc, Stmt, Var
 
 from edgec.compiler.kernels.compute import ANCHOR
 from edgec.compiler.kernels.emit import Expr, Index, index
+from edgec.compiler.kernels.vector_math import with_vector_math
 from edgec.compiler.kernels.generic import inline_elementwise, leaf_blocks
 
 
@@ -62,7 +63,7 @@ class Tail:
 
     def build(self, body: Stmt) -> PrimFunc:
         """The finished kernel."""
-        func = PrimFunc(list(self.params), body)
+        func = with_vector_math(PrimFunc(list(self.params), body))
         return func.with_attrs({"tirx.noalias": True, "s_tir": True})
 
 

@@ -1,19 +1,21 @@
 """3×3 convolution without stride by F(2×2, 3×3) and F(4×4, 3×3), on blocked tensors.
 
-A kernel works on blocks of tiles: whole rows of tiles of one image. Per block it transforms the input into scratch
-(`t²` matrices ``[tiles, in]``, by blocks of channels), multiplies each by its ``[in, out]`` matrix of transformed
-weights with accumulators in registers, and transforms the products of a group of output channels back, the fused
-tail applied to the results before they are stored. Tasks are blocks of tiles (scratch is then the thread's own and
-stays in its cache; every task reads all weights) or groups of output channels (two parallel loops with a shared
-scratch; every weight is read once). Padding is handled where tiles are loaded and stored.
+A kernel works on blocks of tiles: whole rows of tiles of one image. It transforms the weights (``t²`` matrices
+``[in, out]``) and a block's input (``t²`` matrices ``[tiles, in]``) into scratch, multiplies the matrices with the
+accumulators in registers, and transforms the products of a group of output channels back, the fused tail applied to
+the results before they are stored. Padding is handled where tiles are loaded and stored.
 
-Error: see `ERROR`; each layer's relative error adds to the model's budget.
+Tasks are either blocks of tiles (the input's scratch is the thread's own and stays in its cache; the transformed
+weights are shared) or groups of output channels (the weights' scratch is the thread's own; the transformed input is
+shared). Weights are transformed on every call: that takes ``1 / tiles`` of the products' time or so, while
+transformed weights would be four times as large in the artifact, in memory, and on their way from memory, which is
+what bounds the layers with many channels and few pixels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tvm import tirx
 from tvm.tirx import AllocBuffer, Bind, Buffer, IfThenElse, PrimFunc, Stmt
@@ -36,6 +38,7 @@ from edgec.compiler.kernels.winograd_transforms import (
     input_transform,
     output_transform,
     tile_size,
+    weight_transform,
 )
 
 VERSION = 1
@@ -56,6 +59,8 @@ class Schedule:
         group: channel blocks whose products are transformed back together; a multiple of `out_blocks`.
         rows: rows of tiles in a block.
         by_channels: tasks are groups of output channels rather than blocks of tiles.
+        ic_chunk: input channels whose weights are transformed and multiplied at a time, so that they and the
+            input stay in the second cache together; 0 for all (`by_channels` with one block of tiles only).
     """
 
     m: int
@@ -64,10 +69,12 @@ class Schedule:
     group: int
     rows: int
     by_channels: bool
+    ic_chunk: int = 0
 
     def __str__(self) -> str:
         kind = "channels" if self.by_channels else "tiles"
-        return f"winograd{self.m} {self.tiles}x{self.out_blocks} group{self.group} rows{self.rows} by-{kind}"
+        text = f"winograd{self.m} {self.tiles}x{self.out_blocks} group{self.group} rows{self.rows} by-{kind}"
+        return text + (f" ic{self.ic_chunk}" if self.ic_chunk else "")
 
 
 def applies(spec: ConvSpec) -> bool:
@@ -84,7 +91,7 @@ def applies(spec: ConvSpec) -> bool:
 
 
 def emit(spec: ConvSpec, tail: Tail, schedule: Schedule, threads: int) -> PrimFunc:
-    """The kernel for `schedule`; its weights are those of ``transform_weights``."""
+    """The kernel for `schedule`."""
     return _Winograd(spec, tail, schedule, threads).build()
 
 
@@ -105,212 +112,315 @@ class _Vectors(Arithmetic):
 
 
 @dataclass(frozen=True)
-class _Block:
-    """A block of tiles: its image, its first row of tiles, and the scratch with its transformed input."""
+class _Scratch:
+    """Transformed values: for each of ``t²`` matrices `vectors` vectors; `start` is the first one's element."""
 
-    n: Expr
-    row: Expr
-    scratch: Buffer
-    offset: Expr  # of the block in the scratch
+    buffer: Buffer
+    start: Expr
+    vectors: int
+    lanes: int
+
+    def at(self, matrix: Expr | int, vector: Expr) -> Expr:
+        """The element at which a vector of a matrix starts."""
+        number = const(matrix) if isinstance(matrix, int) else matrix
+        return self.start + (number * const(_odd(self.vectors)) + vector) * const(self.lanes)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A part of the input channels: its first block, how many channels, whether the sums start with it."""
+
+    first: Expr
+    channels: int
+    starts: bool
+
+
+def _odd(vectors: int) -> int:
+    """An odd stride: one vector of each matrix is written in turn, and each has to find a cache set of its own."""
+    return vectors | 1
 
 
 class _Winograd:
     def __init__(self, spec: ConvSpec, tail: Tail, schedule: Schedule, threads: int) -> None:
         self.spec, self.tail, self.schedule, self.threads = spec, tail, schedule, threads
-        self.data, plain = tail.inputs
+        self.data, self.weight = tail.inputs
         self.lanes, self.m, self.t = spec.lanes, schedule.m, tile_size(schedule.m)
         self.out_blocks = -(-spec.out_channels // spec.lanes)
         self.in_blocks = -(-spec.in_channels // spec.lanes)
         self.grid = tuple(-(-size // self.m) for size in spec.window.out)
         self.count = schedule.rows * self.grid[1]  # tiles of a block
         self.row_blocks = self.grid[0] // schedule.rows
-        shape = (self.out_blocks, self.t * self.t, spec.in_channels, self.lanes)
-        self.weight = tirx.decl_buffer(shape, spec.dtype, "weight", data_alignment=64)
-        self.params = [self.weight if p.same_as(plain) else p for p in tail.params]
-        self.block_size = self.t * self.t * self.in_blocks * self.count * self.lanes
 
     def build(self) -> PrimFunc:
-        body = self._by_channels() if self.schedule.by_channels else self._by_tiles()
-        func = PrimFunc(self.params, body)
-        return func.with_attrs({"tirx.noalias": True, "s_tir": True})
+        return self.tail.build(self._by_channels() if self.schedule.by_channels else self._by_tiles())
 
     def _by_tiles(self) -> Stmt:
+        weights = self._allocated("weights", self.spec.in_channels, self.out_blocks)
+        groups = self.out_blocks // self.schedule.group
+
+        def transform(b: Expr, channel_block: Expr) -> Stmt:
+            return self._load_weights(self._part(weights, b), b, channel_block, channel_block)
+
         def task(n: Expr, r: Expr) -> Stmt:
-            scratch = self._scratch("transformed", self.block_size)
-            block = _Block(n, r * const(self.schedule.rows), scratch, const(0))
-            groups = self.out_blocks // self.schedule.group
+            block = (n, r * const(self.schedule.rows))
+            inputs = self._allocated("transformed", self.in_blocks * self.count)
+            products = self._allocated("products", self.schedule.group * self.count)
+
+            def group(g: Expr) -> Stmt:
+                first = g * const(self.schedule.group)
+                return self._group(block, first, self._part(weights, first), inputs, products)
+
+            load = loop(self.in_blocks, lambda b: self._load_tiles(block, b, inputs), "icb")
             return seq(
-                [
-                    AllocBuffer(scratch),
-                    loop(self.in_blocks, lambda b: self._load_tiles(block, b), "icb"),
-                    self._with_products(
-                        lambda products: loop(groups, lambda g: self._group(block, g, products), "group")
-                    ),
-                ]
+                [AllocBuffer(inputs.buffer), load, AllocBuffer(products.buffer), loop(groups, group, "group")]
             )
 
-        return parallel([self.spec.batch, self.row_blocks], task, self.threads)
+        first = parallel([self.out_blocks, self.in_blocks], transform, self.threads)
+        second = parallel([self.spec.batch, self.row_blocks], task, self.threads)
+        return seq([AllocBuffer(weights.buffer), first, second])
 
     def _by_channels(self) -> Stmt:
-        total = self.spec.batch * self.row_blocks
-        scratch = self._scratch("transformed", self.block_size * total)
-
-        def block(n: Expr, r: Expr) -> _Block:
-            place = n * const(self.row_blocks) + r
-            return _Block(n, r * const(self.schedule.rows), scratch, place * const(self.block_size))
-
         sizes = [self.spec.batch, self.row_blocks]
-        load = parallel(
-            [*sizes, self.in_blocks], lambda n, r, b: self._load_tiles(block(n, r), b), self.threads
-        )
+        every = self._allocated("transformed", self.in_blocks * self.count, sizes[0] * sizes[1])
 
-        def task(g: Expr, n: Expr, r: Expr) -> Stmt:
-            return self._with_products(lambda products: self._group(block(n, r), g, products))
+        def place(n: Expr, r: Expr) -> tuple[tuple[Expr, Expr], _Scratch]:
+            return (n, r * const(self.schedule.rows)), self._part(every, n * const(self.row_blocks) + r)
 
-        multiply = parallel([self.out_blocks // self.schedule.group, *sizes], task, self.threads)
-        return seq([AllocBuffer(scratch), load, multiply])
+        def load(n: Expr, r: Expr, b: Expr) -> Stmt:
+            block, inputs = place(n, r)
+            return self._load_tiles(block, b, inputs)
 
-    def _scratch(self, name: str, size: int) -> Buffer:
-        return tirx.decl_buffer((size,), self.spec.dtype, name, scope="global", data_alignment=64)
+        def task(g: Expr) -> Stmt:
+            group, first = self.schedule.group, g * const(self.schedule.group)
+            products = self._allocated("products", group * self.count)
+            if self.schedule.ic_chunk:
+                block, inputs = place(const(0), const(0))
+                return self._chunked(block, first, inputs, products)
+            weights = self._allocated("weights", self.spec.in_channels, group)
 
-    def _with_products(self, body: Callable[[Buffer], Stmt]) -> Stmt:
-        products = self._scratch("products", self.t * self.t * self.schedule.group * self.count * self.lanes)
-        return seq([AllocBuffer(products), body(products)])
+            def transform(b: Expr) -> Stmt:
+                own = self._part(weights, b)
+                return loop(self.in_blocks, lambda c: self._load_weights(own, first + b, c, c), "icb")
 
-    # The input transform.
+            def multiply(n: Expr, r: Expr) -> Stmt:
+                block, inputs = place(n, r)
+                return self._group(block, first, weights, inputs, products)
 
-    def _load_tiles(self, block: _Block, channel_block: Expr) -> Stmt:
-        """Transform the tiles of a block for one block of input channels."""
+            blocks = loop(sizes[0], lambda n: loop(sizes[1], lambda r: multiply(n, r), "rows"), "n")
+            transforms = loop(group, transform, "ocb")
+            return seq([AllocBuffer(weights.buffer), transforms, AllocBuffer(products.buffer), blocks])
+
+        first = parallel([*sizes, self.in_blocks], load, self.threads)
+        second = parallel([self.out_blocks // self.schedule.group], task, self.threads)
+        return seq([AllocBuffer(every.buffer), first, second])
+
+    def _chunked(self, block: tuple[Expr, Expr], first: Expr, inputs: _Scratch, products: _Scratch) -> Stmt:
+        """A group of channel blocks, a part of the input channels at a time."""
+        s = self.schedule
+        weights = self._allocated("weights", s.ic_chunk, s.group)
+        blocks = s.ic_chunk // self.lanes
+        count, rest = divmod(self.spec.in_channels, s.ic_chunk)
+
+        def chunk(number: Expr, channels: int, start: bool) -> Stmt:
+            before = number * const(blocks)
+
+            def transform(b: Expr) -> Stmt:
+                own = self._part(weights, b)
+                sub_blocks = -(-channels // self.lanes)
+                return loop(sub_blocks, lambda c: self._load_weights(own, first + b, before + c, c), "icb")
+
+            part = _Part(before, channels, start)
+            return seq([loop(s.group, transform, "ocb"), self._multiply(weights, inputs, products, part)])
+
+        steps = [chunk(const(0), s.ic_chunk, True)]
+        if count > 1:
+            steps.append(loop(count - 1, lambda c: chunk(c, s.ic_chunk, False), "chunk", start=1))
+        if rest:
+            steps.append(chunk(const(count), rest, False))
+        steps.append(self._results(block, first, products))
+        return seq([AllocBuffer(weights.buffer), AllocBuffer(products.buffer), *steps])
+
+    def _allocated(self, name: str, vectors: int, parts: int = 1) -> _Scratch:
+        """Scratch for `parts` times ``t²`` matrices of `vectors` vectors, from the workspace."""
+        size = parts * self.t * self.t * _odd(vectors) * self.lanes
+        buffer = tirx.decl_buffer((size,), self.spec.dtype, name, scope="global", data_alignment=64)
+        return _Scratch(buffer, const(0), vectors, self.lanes)
+
+    def _part(self, scratch: _Scratch, part: Expr) -> _Scratch:
+        size = self.t * self.t * _odd(scratch.vectors) * self.lanes
+        return replace(scratch, start=scratch.start + part * const(size))
+
+    # The transforms of weights and input.
+
+    def _load_weights(self, scratch: _Scratch, out_block: Expr, channel_block: Expr, to_block: Expr) -> Stmt:
+        """Transform the weights of one block of output channels and one block of input channels."""
+
+        def channel(lane: Expr) -> Stmt:
+            code = _Vectors(self.lanes, self.spec.dtype)
+            ic, to = channel_block * const(self.lanes) + lane, to_block * const(self.lanes) + lane
+
+            def load(i: int, j: int) -> Expr:
+                return code.name(vector_load(self.weight, [out_block, ic, i, j, 0], self.lanes))
+
+            columns = [weight_transform(self.m, [load(i, j) for i in range(3)], code) for j in range(3)]
+            for i in range(self.t):
+                row = weight_transform(self.m, [column[i] for column in columns], code)
+                for j, value in enumerate(row):
+                    code.steps.append(scratch.buffer.vstore([scratch.at(i * self.t + j, to)], value))
+            return seq(code.steps)
+
+        count: Expr | int = self.lanes
+        if self.spec.in_channels % self.lanes:
+            left = const(self.spec.in_channels) - channel_block * const(self.lanes)
+            count = tirx.min(const(self.lanes), left)
+        return loop(count, channel, "ic")
+
+    def _load_tiles(self, block: tuple[Expr, Expr], channel_block: Expr, scratch: _Scratch) -> Stmt:
+        """Transform the tiles of a block (image, first row of tiles) for one block of input channels."""
 
         def tile(row: Expr, column: Expr) -> Stmt:
-            y = (block.row + row) * const(self.m) - const(self.spec.window.pad[0])
+            y = (block[1] + row) * const(self.m) - const(self.spec.window.pad[0])
             x = column * const(self.m) - const(self.spec.window.pad[1])
-            index = row * const(self.grid[1]) + column
-            place = block.offset + (channel_block * const(self.count) + index) * const(self.lanes)
-            return self._load_tile(block, channel_block, (y, x), place)
+            vector = channel_block * const(self.count) + row * const(self.grid[1]) + column
+            return self._load_tile([block[0], channel_block], (y, x), scratch, vector)
 
         return loop(self.schedule.rows, lambda r: loop(self.grid[1], lambda c: tile(r, c), "column"), "row")
 
-    def _load_tile(self, block: _Block, channel_block: Expr, corner: tuple[Expr, Expr], place: Expr) -> Stmt:
+    def _load_tile(self, at: list[Expr], corner: tuple[Expr, Expr], scratch: _Scratch, vector: Expr) -> Stmt:
         (y, x), (height, width), t = corner, self.spec.in_size, self.t
 
         def inner(i: int, j: int) -> Expr:
-            return vector_load(self.data, [block.n, channel_block, y + const(i), x + const(j), 0], self.lanes)
+            return vector_load(self.data, [*at, y + const(i), x + const(j), 0], self.lanes)
 
         patch = tirx.decl_buffer((t * t * self.lanes,), self.spec.dtype, "patch", scope="local")
         zero = broadcast(tirx.const(0, self.spec.dtype), self.lanes)
 
         def copy(i: Expr, j: Expr) -> Stmt:
             inside = tirx.all(y + i >= 0, y + i < height, x + j >= 0, x + j < width)
-            value = vector_load(self.data, [block.n, channel_block, y + i, x + j, 0], self.lanes)
-            at = (i * const(t) + j) * const(self.lanes)
-            return IfThenElse(inside, patch.vstore([at], value), patch.vstore([at], zero))
+            value = vector_load(self.data, [*at, y + i, x + j, 0], self.lanes)
+            to = (i * const(t) + j) * const(self.lanes)
+            return IfThenElse(inside, patch.vstore([to], value), patch.vstore([to], zero))
 
         def padded(i: int, j: int) -> Expr:
             return vector_load(patch, [(i * t + j) * self.lanes], self.lanes)
 
         copies = loop(t, lambda i: loop(t, lambda j: copy(i, j), "j"), "i")
-        border = seq([AllocBuffer(patch), copies, self._transform_input(block, padded, place)])
+        border = seq([AllocBuffer(patch), copies, self._transform_input(padded, scratch, vector)])
         interior = tirx.all(y >= 0, y + t <= height, x >= 0, x + t <= width)
-        return IfThenElse(interior, self._transform_input(block, inner, place), border)
+        return IfThenElse(interior, self._transform_input(inner, scratch, vector), border)
 
-    def _transform_input(self, block: _Block, load: Callable[[int, int], Expr], place: Expr) -> Stmt:
-        """``Bᵀ d B`` of one tile into the scratch; element ``(i, j)`` belongs to matrix ``i · t + j``."""
+    def _transform_input(self, load: Callable[[int, int], Expr], scratch: _Scratch, vector: Expr) -> Stmt:
+        """``Bᵀ d B`` of one tile; element ``(i, j)`` belongs to matrix ``i · t + j``."""
         t, code = self.t, _Vectors(self.lanes, self.spec.dtype)
         columns = [input_transform(self.m, [code.name(load(i, j)) for i in range(t)], code) for j in range(t)]
-        stride = self.in_blocks * self.count * self.lanes
         for i in range(t):
             for j, value in enumerate(input_transform(self.m, [columns[c][i] for c in range(t)], code)):
-                code.steps.append(block.scratch.vstore([place + const((i * t + j) * stride)], value))
+                code.steps.append(scratch.buffer.vstore([scratch.at(i * t + j, vector)], value))
         return seq(code.steps)
 
     # The products and the output transform.
 
-    def _group(self, block: _Block, group: Expr, products: Buffer) -> Stmt:
-        """All products of a group of channel blocks, then their results."""
-        s = self.schedule
-        multiply = loop(
-            self.t * self.t,
-            lambda matrix: loop(
-                s.group // s.out_blocks,
-                lambda sub: self._multiply(block, matrix, group, sub, products),
-                "sub",
-            ),
-            "matrix",
+    def _group(
+        self, block: tuple[Expr, Expr], first: Expr, weights: _Scratch, inputs: _Scratch, products: _Scratch
+    ) -> Stmt:
+        """All products of a group of channel blocks from `first` on, then their results."""
+        everything = _Part(const(0), self.spec.in_channels, True)
+        return seq(
+            [self._multiply(weights, inputs, products, everything), self._results(block, first, products)]
         )
-        store = loop(s.group, lambda b: self._store_tiles(block, group, b, products), "ocb")
-        return seq([multiply, store])
 
-    def _multiply(self, block: _Block, matrix: Expr, group: Expr, sub: Expr, products: Buffer) -> Stmt:
-        """One matrix product for `out_blocks` channel blocks, a register tile at a time."""
+    def _results(self, block: tuple[Expr, Expr], first: Expr, products: _Scratch) -> Stmt:
+        return loop(self.schedule.group, lambda b: self._store_tiles(block, first + b, b, products), "ocb")
+
+    def _multiply(self, weights: _Scratch, inputs: _Scratch, products: _Scratch, part: _Part) -> Stmt:
+        """The products of a group of channel blocks for a part of the input channels."""
         s = self.schedule
-        first = sub * const(s.out_blocks)
         whole, rest = divmod(self.count, s.tiles)
 
-        def tile(start: Expr, size: int) -> Stmt:
-            return self._register_tile(block, matrix, group * const(s.group), first, start, size, products)
+        def multiply(matrix: Expr, sub: Expr) -> Stmt:
+            member = sub * const(s.out_blocks)
+            own = self._part(weights, member)
 
-        parts = []
-        if whole:
-            parts.append(loop(whole, lambda i: tile(i * const(s.tiles), s.tiles), "tiles"))
-        if rest:
-            parts.append(tile(const(whole * s.tiles), rest))
-        return seq(parts)
+            def tile(start: Expr, size: int) -> Stmt:
+                to = products.at(matrix, member * const(self.count) + start)
+                return self._register_tile(matrix, own, inputs, part, start, size, (products, to))
+
+            parts = [loop(whole, lambda i: tile(i * const(s.tiles), s.tiles), "tiles")] if whole else []
+            return seq([*parts, tile(const(whole * s.tiles), rest)] if rest else parts)
+
+        subs = s.group // s.out_blocks
+        return loop(self.t * self.t, lambda k: loop(subs, lambda sub: multiply(k, sub), "sub"), "matrix")
 
     def _register_tile(
-        self, block: _Block, matrix: Expr, base: Expr, first: Expr, start: Expr, size: int, products: Buffer
+        self,
+        matrix: Expr,
+        weights: _Scratch,
+        inputs: _Scratch,
+        part: _Part,
+        start: Expr,
+        size: int,
+        to: tuple[_Scratch, Expr],
     ) -> Stmt:
+        """The product of `size` tiles with `out_blocks` channel blocks."""
         lanes, blocks = self.lanes, self.schedule.out_blocks
         acc = Accumulators(size * blocks, lanes, self.spec.dtype)
-        inputs = block.offset + (matrix * const(self.in_blocks * self.count) + start) * const(lanes)
 
         def step(channel_block: Expr, lane: Expr) -> Stmt:
-            steps: list[Stmt] = []
             code = _Vectors(lanes, self.spec.dtype)
             channel = channel_block * const(lanes) + lane
-            weights = [
-                code.name(vector_load(self.weight, [base + first + const(j), matrix, channel, 0], lanes))
+            rows = [
+                code.name(
+                    vector_load(weights.buffer, [self._part(weights, const(j)).at(matrix, channel)], lanes)
+                )
                 for j in range(blocks)
             ]
-            at = inputs + channel_block * const(self.count * lanes) + lane
+            at = inputs.at(matrix, (part.first + channel_block) * const(self.count) + start) + lane
             for i in range(size):
-                value = code.name(broadcast(block.scratch[at + const(i * lanes)], lanes))
+                value = broadcast(inputs.buffer[at + const(i * lanes)], lanes)
+                value = code.name(value) if blocks > 1 else value
                 for j in range(blocks):
-                    code.steps.append(acc.set(i * blocks + j, acc.get(i * blocks + j) + value * weights[j]))
-            return seq([*steps, *code.steps])
+                    k = i * blocks + j
+                    code.steps.append(acc.set(k, acc.get(k) + value * rows[j]))
+            return seq(code.steps)
 
-        whole, rest = divmod(self.spec.in_channels, lanes)
+        whole, rest = divmod(part.channels, lanes)
         parts: list[Stmt] = []
         if whole:
             parts.append(loop(whole, lambda b: loop(lanes, lambda lane: step(b, lane), "ic"), "icb"))
         if rest:
             parts.append(loop(rest, lambda lane: step(const(whole), lane), "ic"))
-        done = []
-        for j in range(blocks):
-            row = (matrix * const(self.schedule.group) + first + const(j)) * const(self.count) + start
-            for i in range(size):
-                done.append(products.vstore([(row + const(i)) * const(lanes)], acc.get(i * blocks + j)))
-        return acc.allocate([*acc.fill(0.0), *parts, *done])
+        scratch, place = to
+        spots = {
+            i * blocks + j: place + const((j * self.count + i) * lanes)
+            for i in range(size)
+            for j in range(blocks)
+        }
+        before = acc.fill(0.0)
+        if not part.starts:
+            before = [acc.set(k, vector_load(scratch.buffer, [spot], lanes)) for k, spot in spots.items()]
+        after = [scratch.buffer.vstore([spot], acc.get(k)) for k, spot in spots.items()]
+        return acc.allocate([*before, *parts, *after])
 
-    def _store_tiles(self, block: _Block, group: Expr, member: Expr, products: Buffer) -> Stmt:
+    def _store_tiles(
+        self, block: tuple[Expr, Expr], out_block: Expr, member: Expr, products: _Scratch
+    ) -> Stmt:
         """Transform the products of one channel block back, tile by tile."""
 
         def tile(row: Expr, column: Expr) -> Stmt:
-            index = row * const(self.grid[1]) + column
-            start = (member * const(self.count) + index) * const(self.lanes)
-            y, x = (block.row + row) * const(self.m), column * const(self.m)
-            channel_block = group * const(self.schedule.group) + member
-            return self._store_tile([block.n, channel_block], (y, x), start, products)
+            vector = member * const(self.count) + row * const(self.grid[1]) + column
+            corner = ((block[1] + row) * const(self.m), column * const(self.m))
+            return self._store_tile([block[0], out_block], corner, products, vector)
 
         return loop(self.schedule.rows, lambda r: loop(self.grid[1], lambda c: tile(r, c), "column"), "row")
 
-    def _store_tile(self, at: list[Expr], corner: tuple[Expr, Expr], start: Expr, products: Buffer) -> Stmt:
+    def _store_tile(
+        self, at: list[Expr], corner: tuple[Expr, Expr], products: _Scratch, vector: Expr
+    ) -> Stmt:
         """``Aᵀ M A`` of one tile, through the tail, to the output."""
         t, m, code = self.t, self.m, _Vectors(self.lanes, self.spec.dtype)
-        stride = self.schedule.group * self.count * self.lanes
 
         def load(i: int, j: int) -> Expr:
-            return code.name(vector_load(products, [start + const((i * t + j) * stride)], self.lanes))
+            return code.name(vector_load(products.buffer, [products.at(i * t + j, vector)], self.lanes))
 
         columns = [output_transform(m, [load(i, j) for i in range(t)], code) for j in range(t)]
         results = Accumulators(m * m, self.lanes, self.spec.dtype)

@@ -11,6 +11,7 @@ Points other than Lavin's ±1, ±2 for m = 4 lower the error, at the same number
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -33,12 +34,7 @@ def tile_size(m: int) -> int:
 
 def weight_matrix(m: int) -> Matrix:
     """G, ``[m + 2, 3]``; rows in the order 0, +p, −p for each pair, infinity."""
-    points = [0.0, *(sign * p for p in POINTS[m] for sign in (1.0, -1.0))]
-    rows = []
-    for p in points:
-        norm = np.prod([p - q for q in points if q != p])
-        rows.append([1.0 / norm, p / norm, p * p / norm])
-    return np.array([*rows, [0.0, 0.0, 1.0]])
+    return _matrix_of(lambda d: weight_transform(m, d, _Numbers()), 3)
 
 
 def input_matrix(m: int) -> Matrix:
@@ -49,21 +45,6 @@ def input_matrix(m: int) -> Matrix:
 def output_matrix(m: int) -> Matrix:
     """Aᵀ, ``[m, m + 2]``."""
     return _matrix_of(lambda d: output_transform(m, d, _Numbers()), tile_size(m))
-
-
-def transform_weights(weight: Array, m: int, lanes: int) -> Array:
-    """OIHW weights ``[out, in, 3, 3]`` to ``[out_blocks, (m + 2)², in, lanes]``, missing channels as zero.
-
-    Computed in double precision and rounded once to the type of `weight`.
-    """
-    oc, ic, _, _ = weight.shape
-    matrix = weight_matrix(m)
-    done = np.einsum("ai,ocij,bj->ocab", matrix, weight.astype(np.float64), matrix, optimize=True)
-    t = tile_size(m)
-    blocks = -(-oc // lanes)
-    padded = np.zeros((blocks * lanes, ic, t * t), weight.dtype)
-    padded[:oc] = done.reshape(oc, ic, t * t)
-    return np.ascontiguousarray(padded.reshape(blocks, lanes, ic, t * t).transpose(0, 3, 2, 1))
 
 
 class Arithmetic:
@@ -83,6 +64,18 @@ class _Numbers(Arithmetic):
 
     def scaled(self, factor: float, value: T) -> T:
         return factor * value  # type: ignore[operator, no-any-return]
+
+
+def weight_transform(m: int, g: Sequence[T], arithmetic: Arithmetic) -> list[T]:
+    """``G g`` for one column `g` of three weights."""
+    pairs = POINTS[m]
+    made = [arithmetic.scaled(1.0 / _even_polynomial(pairs)[0], g[0])]
+    for p in pairs:
+        norm = 2 * p * p * math.prod(p * p - q * q for q in pairs if q != p)
+        even = arithmetic.name(_combine([1 / norm, p * p / norm], [g[0], g[2]], arithmetic))
+        odd = arithmetic.name(arithmetic.scaled(p / norm, g[1]))
+        made += [even + odd, even - odd]  # type: ignore[operator]
+    return [arithmetic.name(value) for value in [*made, g[2]]]
 
 
 def input_transform(m: int, d: Sequence[T], arithmetic: Arithmetic) -> list[T]:

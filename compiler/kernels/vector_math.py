@@ -1,0 +1,107 @@
+"""Exponentials and their kin as vector code.
+
+LLVM has no vector form of ``expf`` and calls the C library once a lane. The forms here are polynomials that vectorise
+with the loop around them. Error bounds are relative to the exact value unless said otherwise, float32.
+
+Sources: ``exp`` after Cephes ``expf`` (Cody and Waite reduction; below 2 units in the last place); ``tanh`` the
+rational minimax form of Eigen and XNNPACK (below 4e-7); ``erf`` Abramowitz and Stegun 7.1.26 (below 2e-7, absolute).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import tvm
+import tvm_ffi
+from tvm import tirx
+from tvm.ir import Call
+from tvm.tirx import PrimFunc, Var
+
+Expr = tvm.ir.Expr
+
+_EXP = (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1)
+_TANH_TOP = (
+    -2.76076847742355e-16, 2.00018790482477e-13, -8.60467152213735e-11, 5.12229709037114e-08,
+    1.48572235717979e-05, 6.37261928875436e-04, 4.89352455891786e-03,
+)  # fmt: skip
+_TANH_BOTTOM = (1.19825839466702e-06, 1.18534705686654e-04, 2.26843463243900e-03, 4.89352518554385e-03)
+_ERF = (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592)
+
+
+def _f(value: float) -> Expr:
+    return tirx.FloatImm("float32", value)
+
+
+def _let(name: str, value: Expr, body: Callable[[Expr], Expr]) -> Expr:
+    """`body` of a value that is computed once."""
+    var = Var(name, "float32")
+    return tirx.Let(var, value, body(var))
+
+
+def _horner(x: Expr, coefficients: Sequence[float]) -> Expr:
+    total: Expr = _f(coefficients[0])
+    for c in coefficients[1:]:
+        total = total * x + _f(c)
+    return total
+
+
+def exp(x: Expr) -> Expr:
+    """``e**x``; 0 below -87.7, saturated above 88.37."""
+
+    def reduced(x: Expr) -> Expr:
+        return _let("n", tirx.floor(x * _f(1.44269504088896341) + _f(0.5)), lambda n: scaled(x, n))
+
+    def scaled(x: Expr, n: Expr) -> Expr:
+        # ln 2 in two parts: the first one's product with n is exact.
+        r = x - n * _f(0.693359375) - n * _f(-2.12194440e-4)
+        power = tirx.reinterpret(
+            "float32", (n.astype("int32") + tirx.IntImm("int32", 127)) << tirx.IntImm("int32", 23)
+        )
+        return _let("r", r, lambda r: (_horner(r, _EXP) * r * r + r + _f(1.0)) * power)
+
+    return _let("x", tirx.max(tirx.min(x, _f(88.3762626647949)), _f(-88.0)), reduced)
+
+
+def sigmoid(x: Expr) -> Expr:
+    """``1 / (1 + e**-x)``."""
+    return _f(1.0) / (_f(1.0) + exp(_f(0.0) - x))
+
+
+def tanh(x: Expr) -> Expr:
+    """The hyperbolic tangent."""
+
+    def ratio(x: Expr) -> Expr:
+        return _let("x2", x * x, lambda x2: x * _horner(x2, _TANH_TOP) / _horner(x2, _TANH_BOTTOM))
+
+    return _let("x", tirx.max(tirx.min(x, _f(7.90531110763549805)), _f(-7.90531110763549805)), ratio)
+
+
+def erf(x: Expr) -> Expr:
+    """The error function."""
+
+    def positive(x: Expr, a: Expr) -> Expr:
+        t = _f(1.0) / (_f(1.0) + _f(0.3275911) * a)
+        y = _let("t", t, lambda t: _f(1.0) - _horner(t, _ERF) * t * exp(_f(0.0) - a * a))
+        return _let("y", y, lambda y: tirx.Select(x < _f(0.0), _f(0.0) - y, y))
+
+    return _let("x", x, lambda x: _let("a", tirx.max(x, _f(0.0) - x), lambda a: positive(x, a)))
+
+
+_FORMS: dict[str, Callable[[Expr], Expr]] = {
+    "tirx.exp": exp,
+    "tirx.sigmoid": sigmoid,
+    "tirx.tanh": tanh,
+    "tirx.erf": erf,
+}
+
+
+def with_vector_math(func: PrimFunc) -> PrimFunc:
+    """`func` with the calls of float32 functions that have a vector form replaced by it."""
+
+    def replace(call: Call) -> Expr:
+        form = _FORMS.get(str(getattr(call.op, "name", "")))
+        if form is None or str(call.ty.dtype) != "float32":
+            return call
+        return form(call.args[0])
+
+    return func.with_body(tvm_ffi.structural_map(func.body, (Call, replace)))
