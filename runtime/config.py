@@ -57,20 +57,17 @@ class KernelInfo(_Part):
 
 
 class Segment(_Part):
-    """A part of a model that runs in parts: a function of the compiled library, or a graph for ONNX Runtime.
+    """A part of a model that the compiler could not compile and ONNX Runtime runs.
 
-    ``inputs`` and ``outputs`` name values of the whole model; ``weights`` are passed after the inputs.
-    ``layer`` is the title of the layer that holds the graph of an ``onnxruntime`` segment. When all
-    segments are of that kind, the compiled ``entry`` is the whole model and calls each by the name in
-    ``function``.
+    The compiled code calls it by the name in ``function``; ``layer`` is the title of the layer that holds its
+    graph, ``inputs`` and ``outputs`` are that graph's, ``nodes`` the source model's nodes in it.
     """
 
-    kind: Literal["native", "onnxruntime"]
+    kind: Literal["onnxruntime"] = "onnxruntime"
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    function: str | None = None
-    weights: tuple[str, ...] = ()
-    layer: str | None = None
+    function: str
+    layer: str
     nodes: tuple[str, ...] = ()
 
 
@@ -90,9 +87,9 @@ class Provenance(_Part):
 class ArtifactConfig(_Part):
     """The config blob. ``weights`` are tensor names in the order in which they follow the inputs in a call.
 
-    ``pipeline`` is the model card without its labels, which are a layer of their own. ``segments`` is
-    empty when the whole model is the one function ``entry``. ``baked_input`` says that ``entry`` takes
-    the camera's uint8 frame resized to the card's size, and itself does colour, mean, scale and layout.
+    ``pipeline`` is the model card without its labels, which are a layer of their own. ``segments`` are the
+    parts that need ``onnxruntime`` on the device. ``baked_input`` says that ``entry`` takes the camera's
+    uint8 frame resized to the card's size, and itself does colour, mean, scale and layout.
     """
 
     format_version: int = FORMAT_VERSION

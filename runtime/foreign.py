@@ -55,7 +55,7 @@ class Foreign:
     def __init__(self, artifact: Artifact, threads: Threading) -> None:
         self._names: list[str] = []
         for segment in artifact.config.segments:
-            if segment.function is None or not segment.function.startswith(_PREFIX):
+            if not segment.function.startswith(_PREFIX):
                 raise ArtifactError(f"{artifact.path}: a part has a function of another name than parts have")
             call = _caller(session_of(artifact, segment, threads), segment)
             with _lock:

@@ -18,7 +18,6 @@ from edgec.runtime.foreign import Foreign
 from edgec.runtime.library import check_ffi, ensure_runtime
 from edgec.runtime.model import Model
 from edgec.runtime.native import NativeFunction, check_code, little_endian, load_code
-from edgec.runtime.segments import Whole, in_parts
 from edgec.runtime.threads import Threading
 from edgec.runtime.weights import Weight
 from edgec.targets.detection import machine_arch, machine_features, machine_glibc
@@ -55,15 +54,9 @@ def load(
     ensure_runtime(lambda name: _bundled(artifact, name))
     module = load_code(code)
     config = artifact.config
-    engine: Whole | NativeFunction
-    if config.segments and all(segment.kind == "onnxruntime" for segment in config.segments):
-        foreign = Foreign(artifact, wanted)
-        own = ordered(weights, config.weights)
-        engine = NativeFunction(module, config.entry, own, config.inputs, foreign)
-    elif config.segments:
-        engine = in_parts(artifact, module, weights, wanted)
-    else:
-        engine = NativeFunction(module, config.entry, ordered(weights, config.weights), config.inputs)
+    foreign = Foreign(artifact, wanted) if config.segments else None
+    own = ordered(weights, config.weights)
+    engine = NativeFunction(module, config.entry, own, config.inputs, foreign)
     return Model(artifact, engine, wanted)
 
 

@@ -19,7 +19,6 @@ from edgec.runtime.native import Array, NativeFunction
 from edgec.runtime.prediction import Predictor
 from edgec.runtime.profiling import LayerTime, profile
 from edgec.runtime.results import Result
-from edgec.runtime.segments import Whole
 from edgec.runtime.threads import Threading
 
 _alive: weakref.WeakSet[Model] = weakref.WeakSet()
@@ -32,7 +31,7 @@ class Model:
     belongs to the caller and stays valid after :meth:`close`.
     """
 
-    def __init__(self, artifact: Artifact, engine: NativeFunction | Whole, threading: Threading) -> None:
+    def __init__(self, artifact: Artifact, engine: NativeFunction, threading: Threading) -> None:
         self.artifact = artifact
         self.config: ArtifactConfig = artifact.config
         self.inputs: tuple[TensorSpec, ...] = artifact.config.inputs
@@ -40,7 +39,7 @@ class Model:
         self.manifest_digest = artifact.manifest_digest
         self.card: ModelCard | None = artifact.card()
         self._threading = threading
-        self._engine: NativeFunction | Whole | None = engine
+        self._engine: NativeFunction | None = engine
         self._predictor: Predictor | None = None
         self._expected = [(spec.name, spec.shape, np.dtype(spec.dtype)) for spec in self.inputs]
         self._names = [spec.name for spec in self.outputs]

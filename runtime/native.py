@@ -90,17 +90,15 @@ class _Slot:
         self,
         vm: Handle,
         call: Callable[..., Any],
-        specs: Sequence[TensorSpec | None],
+        specs: Sequence[TensorSpec],
     ) -> None:
         self.vm = vm
         self.call = call
         self.buffers: list[Array | None] = []
         self.tensors: list[Any] = []
         for spec in specs:
-            buffer = None
-            if spec is not None:
-                size = int(np.prod(spec.shape, dtype=np.int64)) * np.dtype(spec.dtype).itemsize
-                buffer = empty_aligned(spec.shape, spec.dtype) if 0 < size <= _SMALL else None
+            size = int(np.prod(spec.shape, dtype=np.int64)) * np.dtype(spec.dtype).itemsize
+            buffer = empty_aligned(spec.shape, spec.dtype) if 0 < size <= _SMALL else None
             self.buffers.append(buffer)
             self.tensors.append(None if buffer is None else ffi().from_dlpack(buffer))
 
@@ -115,7 +113,7 @@ class NativeFunction:
         module: Handle,
         name: str,
         weights: Sequence[Weight],
-        inputs: Sequence[TensorSpec | None],
+        inputs: Sequence[TensorSpec],
         foreign: Foreign | None = None,
     ) -> None:
         self.name = name

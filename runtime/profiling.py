@@ -11,7 +11,6 @@ from typing import Any
 from edgec.runtime.config import ArtifactConfig
 from edgec.runtime.library import ffi
 from edgec.runtime.native import Array, NativeFunction
-from edgec.runtime.segments import Whole
 
 _RUNTIME_PREFIX = "vm.builtin."
 
@@ -67,47 +66,19 @@ def _runs_of(
 
 
 def profile(
-    engine: NativeFunction | Whole, config: ArtifactConfig, arrays: Sequence[Array], repeats: int
+    engine: NativeFunction, config: ArtifactConfig, arrays: Sequence[Array], repeats: int
 ) -> list[LayerTime]:
     """Times of all kernels of a model; parts that ONNX Runtime runs appear as one kernel each."""
-    if isinstance(engine, NativeFunction):
-        runs = _runs_of(engine, arrays, repeats)
-        rows: list[tuple[str, tuple[str, ...] | None, float]] = [
-            (name, None, median(run[number][1] for run in runs)) for number, (name, _) in enumerate(runs[0])
-        ]
-    else:
-        rows = _in_parts(engine, config, arrays, repeats)
-    total = sum(seconds for _, _, seconds in rows) or 1.0
+    runs = _runs_of(engine, arrays, repeats)
+    rows = [(name, median(run[number][1] for run in runs)) for number, (name, _) in enumerate(runs[0])]
+    total = sum(seconds for _, seconds in rows) or 1.0
     seen: dict[str, int] = {}
     layers = []
-    for kernel, nodes, seconds in rows:
+    for kernel, seconds in rows:
         info = config.kernels.get(kernel)
         number = seen.get(kernel, 0)
         seen[kernel] = number + 1
-        if nodes is None:
-            nodes = () if info is None else info.calls[number] if number < len(info.calls) else info.nodes
+        nodes = () if info is None else info.calls[number] if number < len(info.calls) else info.nodes
         op, flops = ("", 0) if info is None else (info.op, info.flops)
         layers.append(LayerTime(kernel, nodes, seconds * 1e3, seconds / total, op, flops))
     return layers
-
-
-def _in_parts(
-    engine: Whole, config: ArtifactConfig, arrays: Sequence[Array], repeats: int
-) -> list[tuple[str, tuple[str, ...] | None, float]]:
-    values = {spec.name: array for spec, array in zip(config.inputs, arrays, strict=True)}
-    rows: list[tuple[str, tuple[str, ...] | None, float]] = []
-    for segment, step in engine.steps:
-        given = [values[name] for name in segment.inputs]
-        if isinstance(step, NativeFunction):
-            runs = _runs_of(step, given, repeats)
-            for number, (name, _) in enumerate(runs[0]):
-                rows.append((name, None, median(run[number][1] for run in runs)))
-        else:
-            times = []
-            for _ in range(repeats):
-                begin = time.perf_counter()
-                step(given)
-                times.append(time.perf_counter() - begin)
-            rows.append((f"onnxruntime:{segment.layer}", segment.nodes, median(times)))
-        values.update(zip(segment.outputs, step(given), strict=True))
-    return rows
