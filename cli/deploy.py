@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from edgec.cli.console import emit_json, err, out
+from edgec.cli.fleet_keys import split
 from edgec.cli.push import Json, Server, Token
 from edgec.targets.errors import UsageError
 
@@ -46,9 +47,7 @@ def deploy(
     from edgec.fleet.client import FleetClient, resolve
     from edgec.fleet.wait import RolloutFailed
 
-    name, separator, version = model.partition(":")
-    if not separator or not name or not version:
-        raise UsageError(f"{model!r} names no version: write MODEL:VERSION, such as detector:2")
+    name, version = split(model)
     plan: dict[str, Any] = {
         "stages": parse_stages(stages),
         "max_failed_percent": max_failed,

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from edgec.cli import fleet_keys
 from edgec.cli.console import emit_json, err, out
 from edgec.cli.push import Json, Server, Token
 
@@ -19,6 +20,7 @@ app.add_typer(token_app, name="token")
 app.add_typer(access_app, name="access")
 app.add_typer(rollouts_app, name="rollouts")
 app.add_typer(groups_app, name="groups")
+app.add_typer(fleet_keys.app, name="keys")
 
 
 @app.command()

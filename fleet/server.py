@@ -31,6 +31,7 @@ from edgec.fleet.rollouts.engine import Addresses, Engine
 from edgec.fleet.settings import Settings
 from edgec.fleet.store.database import Database
 from edgec.fleet.store.tables import Device
+from edgec.fleet.trust.repository import Repository
 from edgec.fleet.upkeep import Upkeep
 from edgec.protocol.enrol import MqttAccess
 
@@ -50,6 +51,7 @@ class Services:
     engine: Engine
     link: MqttLink
     upkeep: Upkeep
+    trust: Repository
     broker: EmbeddedBroker | None
     url: str
     mqtt: MqttAccess
@@ -106,17 +108,18 @@ def start_services(settings: Settings, url: str, stack: ExitStack) -> Services:
     blobs = BlobFolder(settings.data)
     broker, address, mqtt = _broker(settings, database, stack)
     publisher = _LatePublisher()
-    engine = Engine(database, publisher, Addresses(settings.fleet, url))
+    trust = Repository(settings.data / "tuf")
+    engine = Engine(database, publisher, Addresses(settings.fleet, url, trust))
     ingest = Ingest(database, publisher, settings.fleet, engine.wake)
     client_id = f"{address.username or SERVER}:{settings.fleet}"
     if settings.mqtt_shared:
         client_id += f":{socket.gethostname()}-{os.getpid()}"
     link = MqttLink(address, settings.fleet, client_id, ingest.put, settings.mqtt_shared)
     stopped = threading.Event()
-    upkeep = Upkeep(database, blobs, settings)
+    upkeep = Upkeep(database, blobs, settings, trust)
     services = Services(
         settings, database, Auth(database), blobs, Registry(database, blobs, settings.max_upload), ingest,
-        engine, link, upkeep, broker, url, mqtt, time.time(),
+        engine, link, upkeep, trust, broker, url, mqtt, time.time(),
     )  # fmt: skip
 
     def end_ingest() -> None:

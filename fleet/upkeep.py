@@ -15,6 +15,7 @@ from edgec.fleet.registry.blobs import BlobFolder
 from edgec.fleet.settings import Settings
 from edgec.fleet.store.database import Database
 from edgec.fleet.store.tables import Detection, ManifestBlob, RepositoryBlob, RollUp, Sample, WebSession
+from edgec.fleet.trust.repository import Repository
 
 PACE_S = 300.0
 GRACE_S = 24 * 3600.0
@@ -34,20 +35,24 @@ class Collected:
 class Upkeep:
     """Keeps the database and the blob folder from growing without end."""
 
-    def __init__(self, database: Database, blobs: BlobFolder, settings: Settings) -> None:
+    def __init__(self, database: Database, blobs: BlobFolder, settings: Settings, trust: Repository) -> None:
         self._database = database
         self._blobs = blobs
         self._settings = settings
+        self._trust = trust
         self._stop = threading.Event()
 
     def run(self) -> None:
         """Work at a slow pace until :meth:`stop`."""
-        while not self._stop.wait(PACE_S):
+        while True:
             try:
+                self._trust.refresh()
                 self.retain(time.time())
                 self.collect_garbage(time.time())
             except OperationalError as error:
                 log.warning("upkeep waits for the database: %s", error.orig)
+            if self._stop.wait(PACE_S):
+                return
 
     def stop(self) -> None:
         """End :meth:`run`."""

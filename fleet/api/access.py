@@ -42,6 +42,7 @@ def enroll_device(server: Server, request: EnrollRequest) -> EnrollResponse:
         mqtt=mqtt,
         registry=RegistryAccess(url=server.url, token=token),
         api_url=server.url,
+        trusted_root=root.decode() if (root := server.trust.first_root()) else None,
     )
 
 

@@ -10,7 +10,7 @@ from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
-from edgec.fleet.api import access, devices, ops, rollouts
+from edgec.fleet.api import access, devices, ops, rollouts, trust
 from edgec.fleet.api.context import identity, problem_response
 from edgec.fleet.api.etag import Conditional
 from edgec.fleet.errors import Problem
@@ -42,6 +42,7 @@ def create_app(services: Services) -> FastAPI:
     app.include_router(devices.router)
     app.include_router(rollouts.router)
     app.include_router(ops.router)
+    app.include_router(trust.router)
     _add_registry(app, services)
     from edgec.fleet.dashboard.mount import mount
 

@@ -14,7 +14,9 @@ from edgec.fleet.errors import Problem
 from edgec.fleet.registry.manifests import delete_manifest
 from edgec.fleet.rollouts.plan import Plan
 from edgec.fleet.rollouts.service import act, create_rollout, get_rollout, member_counts, stage_counts, view
+from edgec.fleet.server import Services
 from edgec.fleet.store.tables import Device, Member, ModelVersion, Rollout
+from edgec.fleet.trust.signing import target_path
 from edgec.protocol.names import Name
 
 router = APIRouter(prefix="/api/v1", tags=["models and rollouts"])
@@ -111,9 +113,27 @@ class NewRollout(BaseModel):
     plan: Plan = Field(default_factory=lambda: Plan.model_validate({}))
 
 
+def refuse_unsigned(server: Services, model: str, version: str) -> None:
+    """Once trust is set up, devices would refuse an unsigned version: say so here, before they do.
+
+    Raises:
+        Problem: 409 naming the artifact that nobody signed.
+    """
+    if not server.trust.active:
+        return
+    signed = server.trust.digests()
+    with server.database.reading() as session:
+        for row in session.scalars(select(ModelVersion).filter_by(model=model, version=version)):
+            if signed.get(target_path(model, version, row.target)) != row.digest:
+                raise Problem(
+                    409, "Not signed", f"Sign {row.target} first: edgec fleet keys sign {model}:{version}"
+                )
+
+
 @router.post("/rollouts", status_code=201)
 def start_rollout(server: Server, who: Operator, body: NewRollout) -> dict[str, Any]:
     """Start a rollout; the artifact for each device is chosen by its target."""
+    refuse_unsigned(server, body.model, body.version)
     with server.database.writing() as session:
         rollout = create_rollout(
             session, who.name, model=body.model, version=body.version, scope_kind=body.scope.kind,

@@ -177,33 +177,33 @@ def _artifacts(data: dict[str, Any]) -> str:
         cells.append(
             [
                 f'<a class="main" href="{href}">{esc(artifact["version"])}</a>', f'<span class="e-chip">{esc(artifact["target"])}</span>',
-                size(artifact["size"]), _fact(evidence, ERRORS, "{:.1e}"), _fact(evidence, OURS, "{:.2f} ms"),
-                _fact(evidence, THEIRS, "{:.2f} ms"), str(data["running"].get(artifact["version"], 0)),
-                ago(artifact["pushed_at"]), parts.badge("accepted", "evidence") if evidence else parts.badge("drift", "no evidence"),
+                size(artifact["size"]), _shown(_error(evidence), "{:.1e}"), _shown(_value(evidence, "latency", "edgec", "median_ms"), "{:.2f} ms"),
+                _shown(_value(evidence, "latency", "onnxruntime", "median_ms"), "{:.2f} ms"), str(data["running"].get(artifact["version"], 0)),
+                ago(artifact["pushed_at"]), parts.badge("accepted", "verified") if evidence.get("verified") is True else parts.badge("drift", "not verified"),
             ]
         )  # fmt: skip
     return parts.table(heads, cells, links)
 
 
-ERRORS = ("max_abs_error", "largest_error", "max_abs")
-OURS = ("edgec_median_ms", "median_ms", "latency_ms")
-THEIRS = ("onnxruntime_median_ms", "onnxruntime_ms", "reference_ms")
+def _value(evidence: dict[str, Any], *path: str) -> float | None:
+    """A number of the evidence; None where it was not measured or is no number."""
+    value: Any = evidence
+    for key in path:
+        value = value.get(key) if isinstance(value, dict) else None
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
-def _fact(evidence: Any, names: tuple[str, ...], form: str) -> str:  # noqa: ANN401 - any JSON
-    value = _find(evidence, names)
-    return parts.number(None) if value is None else form.format(value)
-
-
-def _find(value: Any, names: tuple[str, ...]) -> float | None:  # noqa: ANN401 - any JSON
-    """The largest number under one of these names, wherever it is."""
-    found: list[float] = []
-    if isinstance(value, dict):
-        for key, item in value.items():
-            if key in names and isinstance(item, int | float) and not isinstance(item, bool):
-                found.append(float(item))
-            elif isinstance(item, dict | list) and (inner := _find(item, names)) is not None:
-                found.append(inner)
-    elif isinstance(value, list):
-        found += [inner for item in value if (inner := _find(item, names)) is not None]
+def _error(evidence: dict[str, Any]) -> float | None:
+    """The largest absolute error of any output."""
+    outputs = evidence.get("outputs")
+    items = (
+        list(outputs.values()) if isinstance(outputs, dict) else outputs if isinstance(outputs, list) else []
+    )
+    found = [
+        value for item in items if isinstance(item, dict) and (value := _value(item, "max_abs")) is not None
+    ]
     return max(found, default=None)
+
+
+def _shown(value: float | None, form: str) -> str:
+    return parts.number(None) if value is None else form.format(value)

@@ -11,6 +11,7 @@ from sqlalchemy import select
 from starlette.requests import Request
 from starlette.responses import Response
 
+from edgec.fleet.api.rollouts import refuse_unsigned
 from edgec.fleet.auth import Identity
 from edgec.fleet.dashboard import parts
 from edgec.fleet.dashboard.parts import ago, badge, esc, link
@@ -304,6 +305,7 @@ def deploy_dialog(services: Services, identity: Identity, model: str, versions: 
             ]
 
             def create() -> int:
+                refuse_unsigned(services, model, str(version.value))
                 with services.database.writing() as session:
                     rollout = create_rollout(
                         session, identity.name, model=model, version=str(version.value), scope_kind=kind, scope=name,

@@ -35,6 +35,8 @@ from edgec.fleet.rollouts.plan import (
 from edgec.fleet.rollouts.service import ENDED, add_members, get_rollout
 from edgec.fleet.store.database import Database
 from edgec.fleet.store.tables import Device, Job, Member, ModelVersion, Rollout
+from edgec.fleet.trust.repository import Repository
+from edgec.fleet.trust.signing import target_path
 
 LEASE_S = 30.0
 log = logging.getLogger(__name__)
@@ -49,10 +51,11 @@ _FROM_JOB = {
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """What an update job tells a device: fleet and registry address."""
+    """What an update job tells a device: fleet, registry address, and where signatures are."""
 
     fleet: str
     registry: str
+    trust: Repository
 
 
 class Engine:
@@ -323,6 +326,9 @@ def update_document(
         "repository": artifact.repository,
         "target": device.target if artifact.target == device.target else "",
     }
+    if addresses.trust.active:
+        path = target_path(artifact.model, artifact.version, artifact.target)
+        document["trust"] = {"metadata_url": f"{addresses.registry}/tuf/metadata", "path": path}
     if plan.probation_s is not None:
         document["probation_s"] = plan.probation_s
     return document

@@ -288,8 +288,9 @@ def make_artifact(path: Path, name: str = "detector", version: str = "1", target
     random = np.random.default_rng(len(name) + len(version))
     weights = {"w": random.normal(size=(64, 1024)).astype(np.float32)}
     evidence = {
-        "accuracy": {"max_abs_error": 1.5e-6, "passed": True},
-        "speed": {"median_ms": 4.2, "onnxruntime_ms": 6.3},
+        "verified": True,
+        "outputs": [{"name": "y", "max_abs": 1.5e-6}],
+        "latency": {"edgec": {"median_ms": 4.2}, "onnxruntime": {"median_ms": 6.3}},
     }
     report = (
         f"<html><body><h1>Report of {name} {version}</h1><script>document.title='x'</script></body></html>"

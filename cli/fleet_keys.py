@@ -1,0 +1,163 @@
+"""``edgec fleet keys``: who signs updates."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgec.cli.console import emit_json, out
+from edgec.cli.push import Json, Server, Token
+
+app = typer.Typer(no_args_is_help=True, help="Sign versions with keys that the server never sees (TUF).")
+Keys = Annotated[Path, typer.Option("--keys", help="Folder of the private keys; keep it off the server.")]
+KEYS = Path("edgec-keys")
+
+
+@app.command()
+def init(
+    keys: Keys = KEYS,
+    root_keys: Annotated[int, typer.Option(min=1, max=20)] = 1,
+    root_threshold: Annotated[int, typer.Option(min=1, max=20, help="How many of them must sign.")] = 1,
+    targets_keys: Annotated[int, typer.Option(min=1, max=20)] = 1,
+    targets_threshold: Annotated[int, typer.Option(min=1, max=20)] = 1,
+    days: Annotated[int, typer.Option(min=1, help="For how long root is valid.")] = 365,
+    server: Server = None,
+    token: Token = None,
+) -> None:
+    """Make keys and set trust up: from then on, only signed versions are rolled out and accepted."""
+    from edgec.fleet.client import FleetClient, resolve
+    from edgec.fleet.trust import commands
+
+    with FleetClient(*resolve(server, token)) as client:
+        commands.init(
+            client, keys, root_keys=root_keys, root_threshold=root_threshold, targets_keys=targets_keys,
+            targets_threshold=targets_threshold, valid=timedelta(days=days),
+        )  # fmt: skip
+    out.print(f"trust is set up; the keys are in {keys}: keep copies of root keys where no network reaches")
+    out.print("devices that enrol from now on check signatures")
+
+
+@app.command()
+def sign(
+    model: Annotated[str, typer.Argument(metavar="MODEL:VERSION")],
+    keys: Keys = KEYS,
+    server: Server = None,
+    token: Token = None,
+) -> None:
+    """Vouch for every artifact of a version."""
+    from edgec.fleet.client import FleetClient, resolve
+    from edgec.fleet.trust import commands
+
+    name, version = split(model)
+    with FleetClient(*resolve(server, token)) as client:
+        for item in commands.sign_version(client, keys, name, version):
+            out.print(f"signed {item.path} {item.digest}", soft_wrap=True)
+
+
+@app.command()
+def revoke(
+    model: Annotated[str, typer.Argument(metavar="MODEL:VERSION")],
+    keys: Keys = KEYS,
+    server: Server = None,
+    token: Token = None,
+) -> None:
+    """Vouch for a version no longer: devices refuse it from their next check on."""
+    from edgec.fleet.client import FleetClient, resolve
+    from edgec.fleet.trust import commands
+
+    name, version = split(model)
+    with FleetClient(*resolve(server, token)) as client:
+        for path in commands.unsign_version(client, keys, name, version):
+            out.print(f"{path} is no longer signed")
+
+
+@app.command()
+def rotate(
+    role: Annotated[str, typer.Argument(help="root or targets.")],
+    add: Annotated[bool, typer.Option("--add", help="Keep the present keys beside the new one.")] = False,
+    keys: Keys = KEYS,
+    server: Server = None,
+    token: Token = None,
+) -> None:
+    """Replace a role's keys by a new one; the old ones are revoked."""
+    from edgec.fleet.client import FleetClient, resolve
+    from edgec.fleet.trust import commands
+
+    check_role(role)
+    with FleetClient(*resolve(server, token)) as client:
+        keyid = commands.rotate(client, keys, role, keep=add)
+    out.print(f"{role} is signed by {keyid} from now on")
+
+
+@app.command()
+def extend(
+    role: Annotated[str, typer.Argument(help="root or targets.")],
+    days: Annotated[int, typer.Option(min=1)] = 365,
+    keys: Keys = KEYS,
+    server: Server = None,
+    token: Token = None,
+) -> None:
+    """Sign a role anew before it expires."""
+    from edgec.fleet.client import FleetClient, resolve
+    from edgec.fleet.trust import commands
+
+    check_role(role)
+    with FleetClient(*resolve(server, token)) as client:
+        commands.extend(client, keys, role, timedelta(days=days))
+    out.print(f"{role} is valid for {days} days from now")
+
+
+@app.command()
+def show(server: Server = None, token: Token = None, as_json: Json = False) -> None:
+    """Show who may sign what, until when, and which versions are signed."""
+    from edgec.fleet.client import FleetClient, resolve
+    from edgec.fleet.trust import commands
+
+    with FleetClient(*resolve(server, token)) as client:
+        state = client.get("/trust")
+        if not state["active"]:
+            out.print("trust is not set up: edgec fleet keys init")
+            return
+        root, targets = commands.current_root(client), commands.current_targets(client)
+    roles = {
+        name: {"keys": role.keyids, "threshold": role.threshold}
+        for name, role in sorted(root.signed.roles.items())
+    }
+    if as_json:
+        expiry = {"root": root.signed.expires, "targets": targets.signed.expires}
+        emit_json({"roles": roles, "signed": state["signed"], "expires": expiry})
+        return
+    for name, role in roles.items():
+        out.print(f"{name}: {role['threshold']} of {', '.join(key[:12] for key in role['keys'])}")
+    out.print(f"root until {root.signed.expires:%Y-%m-%d}, targets until {targets.signed.expires:%Y-%m-%d}")
+    for path, digest in sorted(state["signed"].items()):
+        out.print(f"{path} {digest}", soft_wrap=True)
+
+
+def split(model: str) -> tuple[str, str]:
+    """Name and version of ``MODEL:VERSION``.
+
+    Raises:
+        UsageError: there is no version.
+    """
+    from edgec.targets.errors import UsageError
+
+    name, separator, version = model.partition(":")
+    if not separator or not name or not version:
+        raise UsageError(f"{model!r} names no version: write MODEL:VERSION, such as detector:2")
+    return name, version
+
+
+def check_role(role: str) -> None:
+    """Refuse a role that operators do not sign.
+
+    Raises:
+        UsageError: it is neither root nor targets.
+    """
+    from edgec.targets.errors import UsageError
+
+    if role not in ("root", "targets"):
+        raise UsageError(f"{role!r} is neither root nor targets; the server signs the others itself")

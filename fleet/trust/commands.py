@@ -1,0 +1,189 @@
+"""What ``edgec fleet keys`` does: sign here, with keys of this machine, and hand the result to the server."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from securesystemslib.signer import Key, SSlibKey
+from tuf.api.metadata import Metadata, Root, Targets
+
+from edgec.fleet.client import FleetClient, part
+from edgec.fleet.errors import FleetError
+from edgec.fleet.trust.keys import load_role, new_key, next_key_path
+from edgec.fleet.trust.signing import (
+    Signed,
+    first_root,
+    first_targets,
+    next_root,
+    next_targets,
+    sign,
+    target_path,
+)
+
+
+def online_key(client: FleetClient) -> Key:
+    """The server's key for snapshot and timestamp."""
+    fields = dict(client.get("/trust")["online_key"])
+    return SSlibKey.from_dict(fields.pop("keyid"), fields)
+
+
+def init(
+    client: FleetClient, folder: Path, *, root_keys: int, root_threshold: int, targets_keys: int,
+    targets_threshold: int, valid: timedelta,
+) -> Metadata[Root]:  # fmt: skip
+    """Make keys in ``folder`` and set the server's trust up.
+
+    Raises:
+        FleetError: trust is set up already, keys are there already, or a threshold is too large.
+    """
+    if client.get("/trust")["active"]:
+        raise FleetError(
+            "this server's trust is set up already; use 'edgec fleet keys rotate' to change keys"
+        )
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if root_threshold > root_keys or targets_threshold > targets_keys:
+        raise FleetError("a threshold cannot be larger than the number of its keys")
+    roots = [new_key(folder / f"root-{number + 1}.pem") for number in range(root_keys)]
+    targets = [new_key(folder / f"targets-{number + 1}.pem") for number in range(targets_keys)]
+    root = first_root(
+        roots,
+        targets,
+        online_key(client),
+        threshold=root_threshold,
+        targets_threshold=targets_threshold,
+        valid=valid,
+    )
+    _publish(client, root, first_targets(targets))
+    return root
+
+
+def current_root(client: FleetClient) -> Metadata[Root]:
+    """The newest root, found as devices find it.
+
+    Raises:
+        FleetError: there is none.
+    """
+    found: bytes | None = None
+    version = 1
+    while True:
+        answer = client.http.get(f"/tuf/metadata/{version}.root.json")
+        if answer.status_code != 200:
+            break
+        found, version = answer.content, version + 1
+    if found is None:
+        raise FleetError("this server's trust is not set up: edgec fleet keys init")
+    return Metadata.from_bytes(found)
+
+
+def current_targets(client: FleetClient) -> Metadata[Targets]:
+    """The newest targets, by way of timestamp and snapshot."""
+    timestamp = client.send("GET", "/tuf/metadata/timestamp.json").json()
+    number = timestamp["signed"]["meta"]["snapshot.json"]["version"]
+    snapshot = client.send("GET", f"/tuf/metadata/{number}.snapshot.json").json()
+    number = snapshot["signed"]["meta"]["targets.json"]["version"]
+    return Metadata.from_bytes(client.send("GET", f"/tuf/metadata/{number}.targets.json").content)
+
+
+def sign_version(client: FleetClient, folder: Path, model: str, version: str) -> list[Signed]:
+    """Vouch for every artifact of a version, after its manifest was fetched and its digest checked here.
+
+    Raises:
+        FleetError: nothing was pushed under that name, or the registry gave something else.
+    """
+    rows = [row for row in client.get(f"/models/{part(model)}")["artifacts"] if row["version"] == version]
+    if not rows:
+        raise FleetError(f"nothing was pushed as {model}:{version}")
+    found = [_checked(client, row) for row in rows]
+    signers = load_role(folder, "targets")
+    _publish(client, None, next_targets(current_targets(client), signers, add=found))
+    return found
+
+
+def _checked(client: FleetClient, row: dict[str, Any]) -> Signed:
+    content = client.send("GET", f"/v2/{row['repository']}/manifests/{row['digest']}").content
+    digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+    if digest != row["digest"]:
+        raise FleetError(f"the registry gave {digest} for {row['digest']}")
+    return Signed(row["model"], row["version"], row["target"], digest, len(content))
+
+
+def unsign_version(client: FleetClient, folder: Path, model: str, version: str) -> list[str]:
+    """Vouch no longer for a version: devices refuse it from their next check on.
+
+    Raises:
+        FleetError: it was not signed.
+    """
+    current = current_targets(client)
+    prefix = target_path(model, version, "")
+    paths = [path for path in current.signed.targets if path.startswith(prefix)]
+    if not paths:
+        raise FleetError(f"{model}:{version} is not signed")
+    _publish(client, None, next_targets(current, load_role(folder, "targets"), remove=paths))
+    return paths
+
+
+def rotate(client: FleetClient, folder: Path, role: str, *, keep: bool = False) -> str:
+    """A new key for root or targets in place of all present ones (``keep``: beside them); its id.
+
+    Root is signed by the old keys and the new one, so that devices that know the old root follow.
+
+    Raises:
+        FleetError: the old keys are not in ``folder``.
+    """
+    root = current_root(client)
+    old_roots = load_role(folder, "root")
+    before = load_role(folder, role)
+    fresh = new_key(next_key_path(folder, role))
+    following = next_root(root)
+    following.signed.add_key(fresh.public_key, role)
+    if not keep:
+        for keyid in [
+            keyid for keyid in following.signed.roles[role].keyids if keyid != fresh.public_key.keyid
+        ]:
+            following.signed.revoke_key(keyid, role)
+        following.signed.roles[role].threshold = 1
+    signers = {
+        signer.public_key.keyid: signer for signer in (*old_roots, *([fresh] if role == "root" else []))
+    }
+    targets = None
+    if role == "targets":
+        targets = next_targets(current_targets(client), [fresh, *(before if keep else [])])
+    _publish(client, sign(following, signers.values()), targets)
+    if not keep:
+        _retire(folder, role, fresh.public_key.keyid)
+    return str(fresh.public_key.keyid)
+
+
+def _retire(folder: Path, role: str, keep: str) -> None:
+    """Set keys aside that root no longer names."""
+    from edgec.fleet.trust.keys import load_key
+
+    for path in sorted(folder.glob(f"{role}-*.pem")):
+        if load_key(path).public_key.keyid != keep:
+            path.replace(path.with_suffix(".retired"))
+
+
+def extend(client: FleetClient, folder: Path, role: str, valid: timedelta) -> None:
+    """Sign root or targets anew with a later expiry.
+
+    Raises:
+        FleetError: its keys are not in ``folder``.
+    """
+    if role == "root":
+        following = next_root(current_root(client), valid=valid)
+        _publish(client, sign(following, load_role(folder, "root")), None)
+    else:
+        _publish(
+            client, None, next_targets(current_targets(client), load_role(folder, "targets"), valid=valid)
+        )
+
+
+def _publish(client: FleetClient, root: Metadata[Root] | None, targets: Metadata[Targets] | None) -> None:
+    body = {
+        "root": root.to_bytes().decode() if root else None,
+        "targets": targets.to_bytes().decode() if targets else None,
+    }
+    client.put("/trust/metadata", body)
