@@ -55,7 +55,7 @@ class Loaded:
 
 
 ONNX = Format("ONNX")
-TFLITE = Format("TensorFlow Lite", "tflite")
+TFLITE = Format("TensorFlow Lite", "tflite.load")
 XGBOOST = Format("XGBoost", "trees.load")
 LIGHTGBM = Format("LightGBM", "trees.load")
 PICKLE = Format("scikit-learn", "sklearn_file")

@@ -170,6 +170,10 @@ class _Estimator:
             results.append(predicted.reshape(len(predicted), width).astype(np.float32))
         return dict(zip(self._outputs, results, strict=False))
 
+    def spread(self, inputs: Arrays) -> dict[str, float]:
+        """None: an estimator has one way to predict."""
+        return {}
+
     def _scores(self, x: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
         if hasattr(self._estimator, "predict_proba"):
             return np.asarray(self._estimator.predict_proba(x)).astype(np.float32)

@@ -27,6 +27,12 @@ class Reference(Protocol):
     def run(self, inputs: Mapping[str, npt.NDArray[np.generic]]) -> dict[str, npt.NDArray[np.generic]]:
         """The outputs by name, for inputs by name in the shapes and types of the model's ports."""
 
+    def spread(self, inputs: Mapping[str, npt.NDArray[np.generic]]) -> dict[str, float]:
+        """The largest difference, by output, between the framework's own implementations on these inputs.
+
+        Nothing can be asked to agree better with the framework than it agrees with itself.
+        """
+
 
 @dataclass(frozen=True)
 class Port:

@@ -123,10 +123,17 @@ def verify(
     emulator = place_to_run(target.name, target)
     reference = source.original or Reference(source, threads)
     expected = reference.run(inputs)
-    if is_quantised(source.reference):
+    quantised = is_quantised(source.reference)
+    spread = source.original.spread(inputs) if source.original and quantised else {}
+    if quantised:
         budget = max(budget, QUANTISED_BUDGET)
     got, result = run_child(artifact, source, inputs, threads, measure or Measure(), emulator)
-    errors = tuple(compare(p.name, expected[p.name], got[p.name], budget) for p in source.outputs)
+    errors = tuple(
+        compare(
+            p.name, expected[p.name], got[p.name], budget, spread=spread.get(p.name, 0.0), stored=quantised
+        )
+        for p in source.outputs
+    )
     return Verification(
         errors=errors,
         budget=budget,

@@ -81,3 +81,7 @@ class _Library:
     def run(self, inputs: Arrays) -> dict[str, npt.NDArray[np.generic]]:
         """The prediction for the rows of the only input."""
         return {OUTPUT: np.asarray(self._predict(inputs[INPUT])).astype(np.float32)}
+
+    def spread(self, inputs: Arrays) -> dict[str, float]:
+        """None: a library has one way to predict."""
+        return {}

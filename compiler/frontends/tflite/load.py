@@ -1,0 +1,181 @@
+"""The front end of TensorFlow Lite files: fp32, int8 and uint8, dynamic range."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from onnx import ModelProto, ValueInfoProto, helper
+
+from edgec.compiler.errors import ModelError, ToolMissing, Unsupported, UnsupportedModel
+from edgec.compiler.frontends import formats
+from edgec.compiler.frontends.tflite import detection, elementwise, layers, shaping
+from edgec.compiler.frontends.tflite.flat import Graph, Tensor, read
+from edgec.compiler.frontends.tflite.graph import Refused, Writer, is_quantised
+from edgec.compiler.frontends.tflite.registry import CONVERTERS
+from edgec.compiler.options import CompileOptions
+
+OPSET = 18
+OPSET_INT16 = 21  # the first whose QuantizeLinear makes int16
+REMEDY = (
+    "Convert the model without this operator, or to ONNX (tf2onnx), where what cannot be compiled runs through "
+    "ONNX Runtime."
+)
+TABLES = (detection, elementwise, layers, shaping)  # importing them fills the table of converters
+
+Arrays = Mapping[str, npt.NDArray[np.generic]]
+
+
+def load(path: Path, options: CompileOptions) -> formats.Loaded:
+    """Read a TensorFlow Lite file as ONNX in QDQ form.
+
+    Quantised tensors become real numbers rounded to their grid (QuantizeLinear, DequantizeLinear) after every
+    operator. Inputs and outputs keep their types, int8 included.
+
+    Raises:
+        ModelError: damaged.
+        UnsupportedModel: with every operator that cannot be expressed.
+        ToolMissing: ai-edge-litert is not installed.
+    """
+    content, digest = formats.read_file(path)
+    graph = read(content, path)
+    model = to_onnx(graph, path)
+    return formats.Loaded(model, digest, _litert(path, content, graph, model))
+
+
+def to_onnx(graph: Graph, path: Path) -> ModelProto:
+    """The graph as ONNX; see :func:`load`."""
+    g = Writer(graph)
+    names = _port_names(graph)
+    inputs = []
+    for index in graph.inputs:
+        tensor = graph.tensors[index]
+        inputs.append(_value(names[index], tensor))
+        if is_quantised(tensor):
+            g.prefix = "input"
+            g.put_integers(index, names[index])
+        else:
+            g.native[index] = names[index]
+    _convert_all(g, path)
+    outputs = []
+    g.prefix = "output"
+    for index in graph.outputs:
+        tensor = graph.tensors[index]
+        try:
+            made = g.integers(index)
+        except Refused as refused:
+            raise ModelError(f"{path}: its output {tensor.name!r} cannot be made: {refused}") from refused
+        g.nodes.append(helper.make_node("Identity", [made], [names[index]], name=f"output/{names[index]}"))
+        outputs.append(_value(names[index], tensor, shaped=False))
+    wide = any(t.dtype == "int16" and is_quantised(t) for t in graph.tensors)
+    opset = helper.make_opsetid("", OPSET_INT16 if wide else OPSET)
+    return helper.make_model(
+        helper.make_graph(g.nodes, "tflite", inputs, outputs, g.initialisers),
+        opset_imports=[opset],
+        ir_version=10 if wide else 8,
+        producer_name="edgec",
+    )
+
+
+def _convert_all(g: Writer, path: Path) -> None:
+    refused: list[Unsupported] = []
+    for operator in g.graph.operators:
+        g.begin(operator)
+        try:
+            if operator.kind not in CONVERTERS:
+                raise Refused("there is no converter for this operator")
+            CONVERTERS[operator.kind](g, operator)
+        except Refused as refusal:
+            reason = str(refusal)
+            if not reason.endswith("is never computed"):
+                refused.append(_unsupported(g.graph, operator.index, reason))
+        except (IndexError, ValueError, KeyError, AttributeError, TypeError, ZeroDivisionError) as error:
+            # an operator whose options or tensors are not what its kind has: the file contradicts itself
+            refused.append(
+                _unsupported(g.graph, operator.index, f"its parts do not fit together ({error!r})")
+            )
+    if refused:
+        raise UnsupportedModel(refused)
+
+
+def _unsupported(graph: Graph, index: int, reason: str) -> Unsupported:
+    operator = graph.operators[index]
+    first = operator.outputs[0] if operator.outputs else -1
+    name = graph.tensors[first].name if first >= 0 else f"{operator.kind}#{index}"
+    return Unsupported(index, name, operator.kind, "TensorFlow Lite", reason, REMEDY)
+
+
+def _port_names(graph: Graph) -> dict[int, str]:
+    """Names of inputs and outputs; tensors of the same name are told apart by number."""
+    names: dict[int, str] = {}
+    taken: set[str] = set()
+    for index in (*graph.inputs, *graph.outputs):
+        name = graph.tensors[index].name
+        if index in names:
+            raise_if_both(graph, index)
+            continue
+        names[index] = name if name not in taken else f"{name}_{index}"
+        taken.add(names[index])
+    return names
+
+
+def raise_if_both(graph: Graph, index: int) -> None:
+    """Refuse a tensor that is an input and an output at once."""
+    if index in graph.inputs and index in graph.outputs:
+        raise ModelError(f"the tensor {graph.tensors[index].name!r} is an input and an output at once")
+
+
+def _value(name: str, tensor: Tensor, *, shaped: bool = True) -> ValueInfoProto:
+    try:
+        kind = helper.np_dtype_to_tensor_dtype(np.dtype(tensor.dtype))
+    except TypeError as error:
+        raise ModelError(f"{tensor.name!r} is a {tensor.dtype} tensor, which cannot be compiled") from error
+    return helper.make_tensor_value_info(name, kind, tensor.shape if shaped else None)
+
+
+def _litert(path: Path, content: bytes, graph: Graph, model: ModelProto) -> LiteRt:
+    try:
+        from ai_edge_litert.interpreter import Interpreter, OpResolverType
+    except ImportError as error:
+        raise ToolMissing(f"{path}: verifying needs LiteRT: pip install 'edgec[tflite]'") from error
+    try:
+        interpreter = Interpreter(model_content=content, num_threads=1)
+        interpreter.allocate_tensors()
+        plain = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        other = Interpreter(model_content=content, num_threads=1, experimental_op_resolver_type=plain)
+        other.allocate_tensors()
+    except (ValueError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else "no reason given"
+        raise ModelError(f"{path}: LiteRT refuses this model: {reason[:200]}") from error
+    return LiteRt(interpreter, other, graph, model)
+
+
+class LiteRt:
+    """LiteRT as the reference: its default kernels, and those without XNNPACK to compare them with."""
+
+    def __init__(self, interpreter: Any, other: Any, graph: Graph, model: ModelProto) -> None:  # noqa: ANN401
+        self._interpreter, self._other = interpreter, other
+        self._inputs = dict(zip([v.name for v in model.graph.input], graph.inputs, strict=True))
+        self._outputs = dict(zip([v.name for v in model.graph.output], graph.outputs, strict=True))
+        self.description = f"LiteRT {metadata.version('ai-edge-litert')}"
+
+    def run(self, inputs: Arrays) -> dict[str, npt.NDArray[np.generic]]:
+        """The outputs by name; states that the model keeps between calls begin at zero."""
+        return self._run(self._interpreter, inputs)
+
+    def spread(self, inputs: Arrays) -> dict[str, float]:
+        """How far LiteRT's own sets of kernels are apart on these inputs."""
+        a, b = self._run(self._interpreter, inputs), self._run(self._other, inputs)
+        pairs = {name: (a[name].astype(np.float64), b[name].astype(np.float64)) for name in a}
+        return {name: float(np.abs(x - y).max(initial=0.0)) for name, (x, y) in pairs.items()}
+
+    def _run(self, interpreter: Any, inputs: Arrays) -> dict[str, npt.NDArray[np.generic]]:  # noqa: ANN401
+        interpreter.reset_all_variables()
+        for name, index in self._inputs.items():
+            interpreter.set_tensor(index, inputs[name])
+        interpreter.invoke()
+        return {name: interpreter.get_tensor(index) for name, index in self._outputs.items()}
