@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from edgec.runtime.results import Detection, Result
+
 Floats = NDArray[np.float32]
 Detections = Floats
 """``[detections, 6]``: class, x0, y0, x1, y1, score."""
@@ -27,20 +29,14 @@ def overlaps(a: Floats, b: Floats) -> Floats:
     return result
 
 
-def decode(output: Floats, threshold: float, nms: float = 0.5) -> Detections:
-    """Detections of a picture from a YOLOv8 head ``[4 + classes, anchors]``, best first, in input pixels."""
-    scores = output[4:].max(0)
-    keep = scores >= threshold
-    order = np.flatnonzero(keep)[np.argsort(-scores[keep], kind="stable")]
-    centre, size = output[:2, order].T, output[2:4, order].T
-    boxes = np.concatenate([centre - size / 2, centre + size / 2], 1)
-    classes = output[4:, order].argmax(0)
-    clash = (overlaps(boxes, boxes) > nms) & (classes[:, None] == classes[None])
-    kept: list[int] = []
-    for i in range(len(order)):
-        if not clash[i, kept].any():
-            kept.append(i)
-    return np.concatenate([classes[kept, None], boxes[kept], scores[order][kept, None]], 1).astype(np.float32)
+def rows(results: Sequence[Result]) -> Detections:
+    """Typed detections as rows; other results are left out."""
+    found = [
+        (r.class_id, r.box.left, r.box.top, r.box.right, r.box.bottom, r.score)
+        for r in results
+        if isinstance(r, Detection)
+    ]
+    return np.array(found, np.float32).reshape(-1, 6)
 
 
 @dataclass(frozen=True)

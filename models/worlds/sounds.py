@@ -201,9 +201,6 @@ def clicks(rng: Rng, count: int) -> Samples:
     return _scaled(x)
 
 
-OTHERS = (chirps, music, clicks)
-
-
 # -- backgrounds ------------------------------------------------------------------------------------------
 def coloured(rng: Rng, count: int) -> Samples:
     """White to brown noise."""
@@ -253,9 +250,33 @@ def rain(rng: Rng, count: int) -> Samples:
     return _unit(x)
 
 
-TRAINING_BACKGROUNDS = (coloured, hum, wind)
-HELD_BACK_BACKGROUNDS = (machine, rain)
-_MAKE = {"alarm": alarm, "glass": glass, "knock": knock, "speech": speech}
+TRAINING_BACKGROUNDS = ("coloured", "hum", "wind")
+HELD_BACK_BACKGROUNDS = ("machine", "rain")
+OTHERS = ("chirps", "music", "clicks")
+_MAKERS: dict[str, Callable[[Rng, int], Samples]] = {
+    f.__name__: f
+    for f in (alarm, glass, knock, speech, chirps, music, clicks, coloured, hum, wind, machine, rain)
+}
+Source = Callable[[str, Rng, int], Samples]
+"""Gives a sound by name: a fresh one, or one of a pool."""
+
+
+def fresh(name: str, rng: Rng, count: int) -> Samples:
+    """A new sound of that name, ``count`` samples."""
+    return _MAKERS[name](rng, count)
+
+
+class Pool:
+    """Sounds made in advance, for training: ``size`` of each name, two seconds long, cut where asked for."""
+
+    def __init__(self, rng: Rng, size: int) -> None:
+        self._sounds = {name: [make(rng, 2 * RATE) for _ in range(size)] for name, make in _MAKERS.items()}
+
+    def __call__(self, name: str, rng: Rng, count: int) -> Samples:
+        """The beginning of an event (whose onset belongs to it), any part of the other sounds."""
+        sounds = self._sounds[name]
+        begin = 0 if name in EVENTS else int(rng.integers(2 * RATE - count + 1))
+        return sounds[int(rng.integers(len(sounds)))][begin : begin + count]
 
 
 @dataclass(frozen=True)
@@ -275,20 +296,22 @@ def active_power(x: Samples) -> float:
 
 def mix(
     rng: Rng, events: tuple[str, ...], snr_db: float, *, held_back: bool = False, other: bool = False,
-    seconds: float = 1.0,
+    source: Source = fresh, count: int = RATE,
 ) -> Clip:  # fmt: skip
     """Events over a background at ``snr_db`` (level of the active half of an event to the background's).
 
-    ``other`` adds a sound that is no event, at a level of its own. The whole has a peak of -36 to -6 dBFS.
+    An event begins anywhere in the first 0.6 s. ``other`` adds a sound that is no event, at its own level.
+    The whole has a peak of -36 to -6 dBFS.
     """
-    count = round(seconds * RATE)
     backgrounds = HELD_BACK_BACKGROUNDS if held_back else TRAINING_BACKGROUNDS
-    x = backgrounds[int(rng.integers(len(backgrounds)))](rng, count).astype(np.float64)
+    x = source(str(rng.choice(backgrounds)), rng, count).astype(np.float64)
     floor = float(np.mean(x**2))
-    sounds = [(_MAKE[name](rng, count), snr_db) for name in events]
+    sounds = [(source(name, rng, count), snr_db) for name in events]
     if other:
-        sounds.append((OTHERS[int(rng.integers(len(OTHERS)))](rng, count), float(rng.uniform(-5, 25))))
+        sounds.append((source(str(rng.choice(OTHERS)), rng, count), float(rng.uniform(-5, 25))))
     for sound, level in sounds:
-        x += sound * np.sqrt(floor * 10 ** (level / 10) / max(active_power(sound), 1e-9))
+        late = int(rng.uniform(0, 0.6) * RATE)
+        gain = np.sqrt(floor * 10 ** (level / 10) / max(active_power(sound), 1e-9))
+        x[late:] += sound[: count - late] * gain
     x *= 10 ** (rng.uniform(-36, -6) / 20) / max(1e-9, float(np.abs(x).max()))
     return Clip(x.astype(np.float32), np.array([name in events for name in EVENTS], np.float32))
