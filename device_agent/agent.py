@@ -34,7 +34,7 @@ from edgec.device_agent.statefile import StateFile, explain
 from edgec.device_agent.status_socket import StatusSocket
 from edgec.device_agent.store import ModelStore
 from edgec.device_agent.stream_runner import StreamRunner
-from edgec.device_agent.trust import DigestTrust
+from edgec.device_agent.tuf_trust import trust_of
 from edgec.device_agent.update_host import UpdateHost
 from edgec.device_agent.updater import Updater
 from edgec.device_agent.uplink import Identity, Uplink
@@ -97,7 +97,7 @@ class Agent:
         self.updater = Updater(
             self.deployments,
             self.store,
-            DigestTrust(self.target),
+            trust_of(self.identity, self.state, self.target),
             self.config.updates,
             self.host,
             self._fetcher,

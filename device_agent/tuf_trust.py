@@ -22,8 +22,11 @@ from tuf.ngclient.fetcher import FetcherInterface
 
 from edgec.device_agent.errors import TrustError
 from edgec.device_agent.statefile import StateFile
+from edgec.device_agent.trust import DigestTrust, Trust
+from edgec.protocol.enrol import EnrollResponse
 from edgec.protocol.jobs import UpdateDocument
 
+METADATA = "/tuf/metadata"
 ROLES = ("root", "timestamp", "snapshot", "targets")
 TIMEOUT_S = 20.0
 CHUNK = 64 * 1024
@@ -124,7 +127,8 @@ class TufTrust:
             # After a fast-forward attack root names other keys for the role, and its versions count anew.
             if known.get("keys") == keys and metadata.signed.version < known.get("version", 0):
                 raise TrustError(
-                    f"the fleet's {role} metadata went back from version {known['version']} to {metadata.signed.version}"
+                    f"the fleet's {role} metadata went back from version {known['version']}"
+                    f" to {metadata.signed.version}"
                 )
             if metadata.signed.is_expired(latest):
                 raise TrustError(
@@ -135,3 +139,11 @@ class TufTrust:
 
     def _load(self, kind: type[Root] | type[Timestamp] | type[Snapshot] | type[Targets]) -> Metadata[Any]:
         return Metadata.from_file(str(self._folder / f"{kind.type}.json"))
+
+
+def trust_of(identity: EnrollResponse | None, state: Path, target: str) -> Trust:
+    """Signatures where the fleet had them when this device enrolled, else the digests of its jobs."""
+    if identity is None or identity.trusted_root is None:
+        return DigestTrust(target)
+    server = (identity.api_url or identity.registry.url).rstrip("/")
+    return TufTrust(state / "trust", server + METADATA, identity.trusted_root.encode(), target)

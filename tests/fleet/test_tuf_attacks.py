@@ -88,8 +88,8 @@ class World:
 
 def job(version: str = "1", digest: str = GOOD) -> UpdateDocument:
     return UpdateDocument(
-        model="detector", version=version, manifest_digest=digest, registry="http://fleet", repository="models/detector",
-        target="rpi5", trust={"path": f"models/detector/{version}/rpi5"},
+        model="detector", version=version, manifest_digest=digest, registry="http://fleet",
+        repository="models/detector", target="rpi5", trust={"path": f"models/detector/{version}/rpi5"},
     )  # fmt: skip
 
 
