@@ -1,0 +1,154 @@
+"""Target files: found by name, alias and path; wrong ones refused with the key that is wrong; this machine
+named.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edgec.targets import (
+    BadTargetFile,
+    Target,
+    UnknownTarget,
+    detect,
+    list_targets,
+    load_target,
+    machine_arch,
+    machine_features,
+)
+from edgec.targets.detection import detect_from, parse_cpuinfo
+from edgec.targets.hwcap import decode_hwcap
+
+OWN = """
+name = "greenhouse"
+description = "the box in the greenhouse"
+extends = "rpi5"
+l2_bytes = 262144
+extra_features = ["sve"]
+
+[tvm]
+kind = "llvm"
+mtriple = "aarch64-linux-gnu"
+mcpu = "cortex-a76"
+mattr = ["+sve"]
+"""
+
+
+@pytest.fixture
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("EDGEC_TARGETS", str(tmp_path))
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", [target.name for target in list_targets()])
+def test_every_shipped_target_is_one_that_tvm_takes(name: str) -> None:
+    tvm = pytest.importorskip("tvm")
+    target = load_target(name)
+    assert tvm.target.Target(target.tvm).attrs["mcpu"]
+    assert target.vector_bits in (128, 256, 512)
+    assert target.fp32_lanes * 32 == target.vector_bits
+
+
+def test_names_and_aliases_belong_to_one_target_each() -> None:
+    names = [name for target in list_targets() for name in (target.name, *target.aliases)]
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize(
+    ("alias", "name"),
+    [("avx2", "x86-64-v3"), ("zen4", "x86-avx512-bf16"), ("raspberry-pi-5", "rpi5"), ("Cortex-A72", "rpi4")],
+)
+def test_an_alias_leads_to_its_target(alias: str, name: str) -> None:
+    assert load_target(alias).name == name
+
+
+def test_an_unknown_name_is_answered_with_what_comes_near() -> None:
+    with pytest.raises(UnknownTarget, match=r"unknown target 'rpi6'; did you mean rpi5"):
+        load_target("rpi6")
+
+
+def test_a_file_of_the_users_own_extends_a_shipped_one(own_folder: Path) -> None:
+    (own_folder / "box.toml").write_text(OWN)
+    target = load_target("greenhouse")
+    base = load_target("rpi5")
+    assert target.l2_bytes == 262144
+    assert target.l3_bytes == base.l3_bytes
+    assert target.features == base.features | {"sve"}
+    assert target.aliases == ()
+    assert target in list_targets()
+    assert load_target(str(own_folder / "box.toml")) == target
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("l2_bytes = 262144", "l2_bytes = -1"), "l2_bytes must be positive"),
+        (("l2_bytes = 262144", 'l2_bytes = "much"'), "l2_bytes must be of type int, not 'much'"),
+        (("l2_bytes = 262144", "l2_byte = 1"), "unknown key 'l2_byte'"),
+        (('extends = "rpi5"', 'extends = "rpi55"'), "extends 'rpi55', which is no known target"),
+        (('extends = "rpi5"', 'extends = "greenhouse"'), "runs in a circle"),
+        (('extends = "rpi5"', ""), "the key arch is missing"),
+        (('kind = "llvm"', ""), "needs a kind"),
+        (('name = "greenhouse"', ""), "the key name is missing"),
+        (('name = "greenhouse"', "name = "), "cannot be read as a target description"),
+    ],
+)
+def test_a_bad_file_is_refused_with_its_path_and_key(
+    own_folder: Path, change: tuple[str, str], message: str
+) -> None:
+    path = own_folder / "box.toml"
+    path.write_text(OWN.replace(*change))
+    with pytest.raises(BadTargetFile, match=message) as caught:
+        load_target(str(path))
+    assert str(path) in str(caught.value)
+
+
+def test_this_machine_fulfils_the_target_that_it_is_said_to_be() -> None:
+    found = detect()
+    assert found.arch == machine_arch()
+    assert found.features <= machine_features()
+    assert found.cores >= 1
+    assert load_target("host") == found
+    wider = [t for t in list_targets() if t.arch == found.arch and t.vector_bits > found.vector_bits]
+    assert not any(t.features <= machine_features() for t in wider)
+
+
+def test_a_machine_that_no_target_describes_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgec.targets.detection.machine_arch", lambda: "s390x")
+    with pytest.raises(UnknownTarget, match="s390x"):
+        detect_from(list_targets())
+
+
+def test_features_are_those_that_all_cores_have() -> None:
+    text = "processor : 0\nFeatures : fp asimd asimddp\n\nprocessor : 1\nFeatures : fp asimd asimddp sve\n"
+    assert parse_cpuinfo(text) == {"fp", "asimd", "asimddp", "dotprod"}
+    assert parse_cpuinfo("nothing") == frozenset()
+
+
+def test_the_bits_of_arm_processors_are_read_as_linux_writes_them() -> None:
+    cortex_a72 = decode_hwcap(0x8FB, 0)
+    assert cortex_a72 >= {"fp", "asimd", "aes", "crc32"}
+    assert "asimddp" not in cortex_a72
+    assert decode_hwcap(1 << 20, 1 << 13) == {"asimddp", "i8mm"}
+
+
+def test_the_command_prints_targets_as_json() -> None:
+    command = [sys.executable, "-m", "edgec.cli.main", "targets"]
+    done = subprocess.run([*command, "list", "--json"], capture_output=True, text=True, check=True)
+    assert {entry["name"] for entry in json.loads(done.stdout)} == {t.name for t in list_targets()}
+    done = subprocess.run([*command, "show", "nope"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "unknown target 'nope'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_target_round_trips_through_json() -> None:
+    content = load_target("rpi4").to_json()
+    assert Target(
+        **content | {"features": frozenset(content["features"]), "aliases": tuple(content["aliases"])}
+    ) == (load_target("rpi4"))
