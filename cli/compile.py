@@ -73,20 +73,22 @@ def compile_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Compile a model into an artifact for a piece of hardware, and prove that it computes the same."""
+    # mistakes in the arguments are told before the compiler is loaded, which takes a second
+    existing(model, "model file")
+    beside = model.parent / "model.toml"
+    chosen = existing(card, "model card") if card else beside if beside.is_file() else None
+    shapes, hardware = parse_shapes(inputs or []), choose_target(target)
     from edgec.compiler.options import CompileOptions
     from edgec.compiler.pipeline import compile_model
     from edgec.runtime import load_card
 
-    existing(model, "model file")
-    beside = model.parent / "model.toml"
-    chosen = existing(card, "model card") if card else beside if beside.is_file() else None
     options = CompileOptions(
         threads=threads,
         tune=tune.value,
         precision=precision.value,
         error_budget=budget,
         cache_dir=cache,
-        input_shapes=parse_shapes(inputs or []),
+        input_shapes=shapes,
         verify=verify,
         fallback=fallback,
         bundle_runtime=bundle_runtime,
@@ -94,7 +96,7 @@ def compile_command(
     with TerminalProgress(quiet=as_json) as progress:
         result = compile_model(
             model,
-            choose_target(target),
+            hardware,
             options,
             card=load_card(chosen) if chosen else None,
             output=output,

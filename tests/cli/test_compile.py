@@ -1,0 +1,118 @@
+"""The commands around a compile, as a user calls them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx import helper
+
+from edgec.cli.arguments import parse_shapes
+from edgec.targets import UsageError
+from tests.compiler.onnx_models import model_of, save
+
+
+def edgec(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "edgec.cli.main", *map(str, arguments)]
+    environment = os.environ | {"COLUMNS": "200", "NO_COLOR": "1"}
+    return subprocess.run(
+        command, cwd=cwd, capture_output=True, text=True, check=False, timeout=280, env=environment
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("cli")
+    rng = np.random.default_rng(0)
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"], name="first"),
+        helper.make_node("Relu", ["c"], ["y"], name="second"),
+    ]
+    weights = {"w": rng.standard_normal((8, 3, 3, 3)).astype("float32")}
+    save(model_of(nodes, {"x": ["n", 3, "h", "w"]}, ["y"], weights), place, "small.onnx")
+    return place
+
+
+@pytest.fixture(scope="module")
+def artifact(folder: Path) -> Path:
+    done = edgec(
+        "compile", "small.onnx", "--input", "x:1x3x12x12", "--tune", "none", "-o", "small.edge", cwd=folder
+    )
+    assert done.returncode == 0, done.stderr
+    assert "equals onnxruntime" in done.stdout
+    assert "the speed of ONNX Runtime" in done.stdout
+    return folder / "small.edge"
+
+
+def test_inspect_a_model(folder: Path) -> None:
+    facts = json.loads(edgec("inspect", "small.onnx", "--input", "x:1x3x12x12", "--json", cwd=folder).stdout)
+    assert facts["operators"] == {"Conv": 1, "Relu": 1}
+    assert facts["parameters"] == 8 * 27
+    assert facts["multiply_adds"] == 8 * 27 * 100
+    assert facts["unsupported"] == []
+    free = edgec("inspect", "small.onnx", cwd=folder)
+    assert free.returncode == 0
+    assert "--input x:nx3xhxw" in free.stdout
+
+
+def test_inspect_verify_bench_and_profile_an_artifact(folder: Path, artifact: Path) -> None:
+    shown = json.loads(edgec("inspect", artifact, "--json", cwd=folder).stdout)
+    assert shown["evidence"]["verified"]
+    assert shown["config"]["inputs"][0]["shape"] == [1, 3, 12, 12]
+    proof = edgec("verify", artifact, "small.onnx", "--json", cwd=folder)
+    assert proof.returncode == 0, proof.stderr
+    assert json.loads(proof.stdout)["same_source"]
+    bench = edgec("bench", artifact, "small.onnx", "--runs", "20", "--threads", "1", "--json", cwd=folder)
+    measured = json.loads(bench.stdout)
+    assert measured["threads"] == 1
+    assert set(measured["latency"]) == {"edgec", "onnxruntime"}
+    assert measured["latency"]["edgec"]["runs"] >= 20
+    profile = json.loads(edgec("profile", artifact, "--json", cwd=folder).stdout)
+    assert any("first" in layer["nodes"] for layer in profile["layers"])
+
+
+def test_verify_fails_on_another_model(folder: Path, artifact: Path) -> None:
+    nodes = [helper.make_node("Conv", ["x", "w"], ["c"]), helper.make_node("Relu", ["c"], ["y"])]
+    other = model_of(nodes, {"x": [1, 3, 12, 12]}, ["y"], {"w": np.ones((8, 3, 3, 3), "float32")})
+    save(other, folder, "other.onnx")
+    done = edgec("verify", artifact, "other.onnx", cwd=folder)
+    assert done.returncode == 1
+    assert "another file" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("compile", "none.onnx"), "none.onnx: no such model file"),
+        (("compile", "small.onnx"), "--input x:nx3xhxw"),
+        (("compile", "small.onnx", "--input", "x:axb"), "not of the form"),
+        (("compile", "small.onnx", "--target", "toaster"), "toaster"),
+        (("inspect", "cut.edge"), "cut.edge"),
+    ],
+)
+def test_mistakes_get_one_line_and_leave_nothing(
+    folder: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    (folder / "cut.edge").write_bytes(b"oci-layout" + bytes(100))
+    before = {path.name for path in folder.iterdir()}
+    done = edgec(*arguments, cwd=folder)
+    assert done.returncode not in (0, None)
+    assert done.stderr.startswith("error: ")
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) <= 2
+    assert {path.name for path in folder.iterdir()} == before
+
+
+def test_shapes_on_the_command_line() -> None:
+    assert parse_shapes(["a:0:1x3x4", "b:7"]) == {"a:0": (1, 3, 4), "b": (7,)}
+    for wrong in ("a", "a:", ":1x2", "a:1x", "a:-1x2", "a:1x9999999999999"):
+        with pytest.raises(UsageError):
+            parse_shapes([wrong])
+    with pytest.raises(UsageError, match="twice"):
+        parse_shapes(["a:1", "a:2"])
