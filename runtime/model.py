@@ -150,7 +150,7 @@ class Model:
 
     def close(self) -> None:
         """Let the code and the weights go. Outputs that the caller still has stay valid."""
-        engine, self._engine = self._engine, None
+        engine, self._engine, self._predictor = self._engine, None, None
         if engine is not None:
             engine.close()
 

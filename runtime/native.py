@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 import sys
+import weakref
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -117,7 +118,8 @@ class NativeFunction:
         foreign: Foreign | None = None,
     ) -> None:
         self.name = name
-        self._foreign = foreign
+        if foreign is not None:
+            weakref.finalize(self, foreign.close)
         self._module = module
         self._weights = [tensor_of(weight) for weight in weights]
         self._specs = tuple(inputs)
@@ -203,12 +205,11 @@ class NativeFunction:
         return unshared
 
     def close(self) -> None:
-        """Drop the virtual machines and the code; a call under way keeps its own until it ends."""
+        """Let the virtual machines go that no call is using.
+
+        Code and weights go with the function itself: calls under way in other threads still need them.
+        """
         self._free.clear()
-        self._weights = []
-        self._module = None
-        if self._foreign is not None:
-            self._foreign.close()
 
 
 def _range(array: Array) -> tuple[int, int]:
