@@ -1,4 +1,4 @@
-"""The directions of docs/architecture.md: which package may import which, checked on the real sources and at run time."""
+"""The directions of docs/architecture.md: which package may import which, in the sources and at run time."""
 
 from __future__ import annotations
 
