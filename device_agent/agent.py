@@ -17,6 +17,7 @@ from typing import Any
 
 from edgec.device_agent import identity as ident
 from edgec.device_agent import log as logs
+from edgec.device_agent.budgets import BudgetKeeper
 from edgec.device_agent.channel import Body
 from edgec.device_agent.config import AgentConfig, load_config
 from edgec.device_agent.deployments import Deployments, SlotState, Version
@@ -51,6 +52,7 @@ log = logging.getLogger("agent")
 _TICK_S = 1.0
 _RECONNECT_HEALTH_S = 60.0
 _GOODBYE_S = 6.0
+_BUDGET_TICKS = 5
 
 
 class Agent:
@@ -79,8 +81,9 @@ class Agent:
             self.topics, table, path, StateFile(self.state / "shadow.json"), self.outbox, self._apply
         )
         self.config = self.shadow.effective()
+        media = {"folder": str(self.state / "media"), **self.config.media.model_dump()}
         self.inference = Inference(
-            self.loop, self.boot, self._models_of, self._event, self._inference_died, self._changed
+            self.loop, self.boot, media, self._models_of, self._event, self._inference_died, self._changed
         )
         self.jobs = JobDesk(
             self.topics, self.deployments, self.outbox, self.target, self._slot_of, self._command
@@ -111,6 +114,8 @@ class Agent:
             self.inference.watched = self.view.watched.__contains__
         self.meter = Meter()
         self.notifier = Notifier()
+        self.budget = BudgetKeeper(self.config.budgets)
+        self._ticks = 0
         self._pipelines: dict[str, Any] = {}
         self._slot_counters: dict[str, Any] = {}
         self._started = time.monotonic()
@@ -120,7 +125,6 @@ class Agent:
         self.degraded: dict[str, str] = {}
         self._metrics: MetricsServer | None = None
         self._latest = self.health("interval")
-        self._on_tick: list[Callable[[], None]] = []
 
     # Life.
 
@@ -383,8 +387,20 @@ class Agent:
             self._degrade("outbox", problem)
         else:
             self.degraded.pop("outbox", None)
-        for callback in self._on_tick:
-            callback()
+        self._ticks += 1
+        if self._ticks % _BUDGET_TICKS == 0:
+            self._keep_budget()
+
+    def _keep_budget(self) -> None:
+        limits = self.config.budgets
+        if limits.cpu_percent or limits.memory_mb or limits.temperature_c:
+            self.meter.measure(self.pids())
+            meter = self.meter
+            said = self.budget.look(self.streams, meter.cpu_percent, meter.memory_bytes, meter.temperature_c)
+            if said:
+                self._degrade("budget", said)
+            elif self.degraded.pop("budget", None):
+                self._changed()
 
     def _degrade(self, what: str, why: str) -> None:
         if self.degraded.get(what) != why:

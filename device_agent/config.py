@@ -6,7 +6,7 @@ import difflib
 import os
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic import (
     BaseModel,
@@ -314,14 +314,21 @@ def _fields_at(location: list[str | int]) -> list[str]:
     """Return the keys allowed in the table at ``location``."""
     current: Any = AgentConfig
     for part in location:
-        if isinstance(current, type) and issubclass(current, BaseModel):
-            field = current.model_fields.get(str(part))
-            current = field.annotation if field else None
-        inner = [
-            a for a in getattr(current, "__args__", ()) if isinstance(a, type) and issubclass(a, BaseModel)
-        ]
-        if inner:
-            current = inner[-1] if isinstance(part, str) and part in AgentConfig.model_fields else inner[0]
-    if isinstance(current, type) and issubclass(current, BaseModel):
-        return list(current.model_fields)
-    return []
+        model = _model_in(current)
+        if model is not None and part in model.model_fields:
+            current = model.model_fields[str(part)].annotation
+        else:  # a name in a table of tables, or an index of a list
+            arguments = get_args(current)
+            current = arguments[-1] if arguments else None
+    model = _model_in(current)
+    return list(model.model_fields) if model else []
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:  # noqa: ANN401 - any annotation
+    """Return the table that an annotation stands for, itself or as an alternative to None."""
+    if get_origin(annotation) in (dict, list):
+        return None
+    for one in (annotation, *get_args(annotation)):
+        if isinstance(one, type) and issubclass(one, BaseModel):
+            return one
+    return None

@@ -76,6 +76,7 @@ def stream_health(capture: dict[str, Any], pipeline: dict[str, Any]) -> StreamHe
         gated=pipeline.get("gated", 0),
         events=pipeline.get("events", 0),
         errors=pipeline.get("errors", 0),
+        comparison=pipeline.get("comparison"),
         latency=latency,
     )
 

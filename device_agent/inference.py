@@ -47,12 +47,13 @@ class Inference:
         self,
         loop: Loop,
         boot: str,
+        media: Body,
         models_of: Callable[[str], list[Candidate]],
         on_event: Callable[[Body], None],
         on_death: Callable[[], None],
         on_change: Callable[[], None],
     ) -> None:
-        self._loop, self._boot = loop, boot
+        self._loop, self._boot, self._media = loop, boot, media
         self._models_of, self._on_event = models_of, on_event
         self._on_death, self._on_change = on_death, on_change
         self.generation = 0
@@ -89,7 +90,8 @@ class Inference:
         self._child = process
         self._loop.add_reader(process.channel.fileno(), lambda: self._heard(process))
         self._loop.add_reader(process.pidfd, lambda: self._died(process))
-        self._send({"boot": self._boot, "generation": self.generation}, (self._pulse_fd,))
+        first = {"boot": self._boot, "generation": self.generation, "media": self._media}
+        self._send(first, (self._pulse_fd,))
         for slot in self.slots:
             self.load_slot(slot)
         for stream in self.streams.values():

@@ -39,7 +39,9 @@ def draw(picture: NDArray[np.uint8], overlay: dict[str, Any], zones: Iterable[di
 def _text(
     picture: NDArray[np.uint8], text: str, left: int, bottom: int, colour: tuple[int, int, int], scale: float
 ) -> None:
-    cv2.putText(picture, text, (left, bottom), _FONT, scale, (0, 0, 0), 3, cv2.LINE_AA)
+    (width, height), below = cv2.getTextSize(text, _FONT, scale, 1)
+    ground = picture[max(0, bottom - height - 3) : bottom + below, max(0, left - 2) : left + width + 2]
+    ground //= 3
     cv2.putText(picture, text, (left, bottom), _FONT, scale, colour, 1, cv2.LINE_AA)
 
 

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgec.device_agent.comparison import Comparison
 from edgec.device_agent.config import StreamSection
 from edgec.device_agent.findings import BrokenOutput, Findings, findings_of
 from edgec.device_agent.gate import GateKeeper
+from edgec.device_agent.media import StreamMedia
 from edgec.device_agent.ring import Frame, Kind
 from edgec.device_agent.rules import Firing, RuleBook, ZoneMap
 from edgec.device_agent.slots import MODEL_ERRORS, Loaded, timed
@@ -31,10 +33,18 @@ class Pipeline:
     """
 
     def __init__(
-        self, name: str, settings: StreamSection, prefix: str, emit: Emit, watch: Callable[[bool], None]
+        self,
+        name: str,
+        settings: StreamSection,
+        prefix: str,
+        emit: Emit,
+        watch: Callable[[bool], None],
+        media: StreamMedia | None = None,
     ) -> None:
         self.name, self.settings = name, settings
-        self._emit, self._watch = emit, watch
+        self._emit, self._watch, self._media = emit, watch, media
+        candidate = settings.candidate
+        self._comparison = Comparison(candidate.share) if candidate else None
         self._gate = GateKeeper(settings.gate) if settings.gate else None
         self._boxes = BoxTracker(settings.tracker, f"{prefix}t")
         self._labels = LabelTracker(settings.tracker, f"{prefix}l")
@@ -57,7 +67,7 @@ class Pipeline:
         if self._gate and not self._gate.passes(frame, now_s):
             self.gated += 1
             return
-        found = self._infer(frame, loaded)
+        found, loaded = self._choose(frame, loaded, slots)
         if found is None or loaded is None:
             return
         after = time.monotonic_ns()
@@ -69,6 +79,24 @@ class Pipeline:
         done = time.monotonic_ns()
         self.stages["post"].add((done - after) / 1e6)
         self.stages["total"].add((done - frame.monotonic_ns) / 1e6)
+
+    def _choose(
+        self, frame: Frame, loaded: Loaded | None, slots: Callable[[str], Loaded | None]
+    ) -> tuple[Findings | None, Loaded | None]:
+        """Run the stream's model; where a second one is compared with it, that one too or instead."""
+        candidate, comparison = self.settings.candidate, self._comparison
+        if candidate is None or comparison is None or frame.kind is not Kind.PICTURE or not comparison.due():
+            return self._infer(frame, loaded), loaded
+        other = slots(candidate.model)
+        if other is None:
+            return self._infer(frame, loaded), loaded
+        if candidate.mode == "ab":
+            return self._infer(frame, other), other
+        found = self._infer(frame, loaded)
+        second = self._infer(frame, other)
+        if found is not None and second is not None:
+            comparison.add(found, second)
+        return found, loaded
 
     def _infer(self, frame: Frame, loaded: Loaded | None) -> Findings | None:
         if loaded is None:
@@ -120,6 +148,8 @@ class Pipeline:
         if self.settings.cascade and frame.kind is Kind.PICTURE:
             self._look_closer(frame, slots(self.settings.cascade.model), now_s)
         zones = {track.id: self._zones.of(track, *size) for track in self.tracks}
+        if self._media is not None and frame.kind is Kind.PICTURE:
+            self._media.frame(frame.number, np.asarray(frame.data, np.uint8), now_s)
         for track in (*change.new, *named.new):
             self._updated[track.id] = now_s
             self._say(track, "new", zones.get(track.id, []), frame, loaded, size)
@@ -169,7 +199,7 @@ class Pipeline:
         self, track: Track, phase: str, zones: list[str], frame: Frame, loaded: Loaded, size: tuple[int, int]
     ) -> None:
         self.events += 1
-        data = {
+        data: dict[str, Any] = {
             "phase": phase,
             "kind": self.kind,
             "track_id": track.id,
@@ -185,6 +215,12 @@ class Pipeline:
             "model": loaded.reference(),
             "attributes": {key: value for key, value in track.attributes.items() if not key.endswith(".at")},
         }
+        if phase == "new" and self._media is not None and frame.kind is Kind.PICTURE:
+            picture = np.asarray(frame.data, np.uint8)
+            snapshot, clip = self._media.event(frame.number, picture, frame.wall_ns, frame.monotonic_ns / 1e9)
+            data["snapshot"] = snapshot
+            if clip:
+                data["attributes"] |= {"clip": clip}
         self._emit(data, phase != "update")
 
     def _fire(
@@ -248,6 +284,7 @@ class Pipeline:
             "events": self.events,
             "errors": self.errors,
             "message": self.message,
+            "comparison": self._comparison.report() if self._comparison else None,
             "latency": {stage: value for stage, value in latency.items() if value},
         }
 

@@ -64,6 +64,11 @@ class StreamRunner:
         return self._child.pid if self._child else None
 
     @property
+    def priority(self) -> int:
+        """9 is slowed down last."""
+        return self.settings.priority
+
+    @property
     def fps(self) -> float:
         """Frames a second over the last seconds."""
         return self._rate.value if self.state == "running" else 0.0

@@ -14,6 +14,7 @@ import selectors
 import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 from edgec.device_agent import child, log
 from edgec.device_agent.channel import Body, Channel, ChannelClosed
 from edgec.device_agent.config import StreamSection
+from edgec.device_agent.media import MediaRing, StreamMedia
 from edgec.device_agent.overlay import blur
 from edgec.device_agent.pipeline import Pipeline
 from edgec.device_agent.ring import Kind, Ring
@@ -58,7 +60,9 @@ class Stream:
 class Worker:
     """Obeys the supervisor and serves the streams in turn."""
 
-    def __init__(self, channel: Channel, boot: str, generation: int, pulse_fd: int) -> None:
+    def __init__(self, channel: Channel, boot: str, generation: int, media: Body, pulse_fd: int) -> None:
+        self._media = media
+        self._pictures = MediaRing(Path(media["folder"]), media["max_bytes"])
         self._channel = channel
         self._mark = f"{boot}{generation}"
         self._pulse = np.frombuffer(mmap.mmap(pulse_fd, 0), np.uint64)
@@ -172,7 +176,8 @@ class Worker:
                 }
             )
 
-        pipeline = Pipeline(name, settings, f"{name}-{self._mark}-", emit, self._watch)
+        media = StreamMedia(name, settings, self._pictures, self._media)
+        pipeline = Pipeline(name, settings, f"{name}-{self._mark}-", emit, self._watch, media)
         ring_fd, ready, space, *view = fds
         stream = Stream(pipeline, Ring(ring_fd), ready, space, settings.policy == "newest")
         if view:
@@ -229,7 +234,7 @@ def main() -> None:
     channel = child.enter(sys.argv[1:])
     try:
         settings, fds = channel.receive()
-        Worker(channel, settings["boot"], settings["generation"], fds[0]).run()
+        Worker(channel, settings["boot"], settings["generation"], settings["media"], fds[0]).run()
     except ChannelClosed:
         sys.exit(0)  # the supervisor is gone
 

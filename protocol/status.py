@@ -70,6 +70,8 @@ class StreamHealth(Message):
     latency: dict[str, StageLatency] = Field(default_factory=dict)
     """By stage: ``queue``, ``inference``, ``post``, ``total``."""
     throttled_to_fps: float | None = None
+    comparison: dict[str, float | None] | None = None
+    """Of a second model beside the stream's own: ``frames``, ``disagreements`` and mean ``agreement``."""
     message: str = ""
 
 

@@ -96,3 +96,10 @@ if "EDGEC_TEST_KILL_AT_WRITE" in os.environ:
             os.kill(os.getpid(), signal.SIGKILL)
 
     statefile.write_durably = write_durably
+
+if "EDGEC_TEST_CLOCK_YEARS" in os.environ:
+    _jump = float(os.environ["EDGEC_TEST_CLOCK_YEARS"]) * 365.25 * 86400
+    _from = time.monotonic() + float(os.environ["EDGEC_TEST_CLOCK_AFTER_S"])
+    _time, _time_ns = time.time, time.time_ns
+    time.time = lambda: _time() + (_jump if time.monotonic() > _from else 0)
+    time.time_ns = lambda: _time_ns() + (round(_jump * 1e9) if time.monotonic() > _from else 0)
