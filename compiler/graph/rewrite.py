@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +11,7 @@ import tvm
 from tvm import relax
 from tvm.ir import Call, GenericConst, Tuple, TupleGetItem
 
-Expr = tvm.ir.Expr
+Expr: TypeAlias = tvm.ir.Expr
 Array = npt.NDArray[Any]
 
 

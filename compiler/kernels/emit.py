@@ -7,13 +7,14 @@ Templates write loops, not schedules: they decide every loop, tile and vector th
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import tvm
 from tvm import tirx
 from tvm.tirx import AllocBuffer, Buffer, For, ForKind, SeqStmt, Stmt, Var
 
-Expr = tvm.ir.Expr
-Index = Expr | int
+Expr: TypeAlias = tvm.ir.Expr
+Index: TypeAlias = Expr | int
 INDEX = "int64"
 
 

@@ -10,6 +10,7 @@ rational minimax form of Eigen and XNNPACK (below 4e-7); ``erf`` Abramowitz and 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import tvm
 import tvm_ffi
@@ -17,7 +18,7 @@ from tvm import tirx
 from tvm.ir import Call
 from tvm.tirx import PrimFunc, Var
 
-Expr = tvm.ir.Expr
+Expr: TypeAlias = tvm.ir.Expr
 
 _EXP = (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1)
 _TANH_TOP = (
