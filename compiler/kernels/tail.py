@@ -18,8 +18,8 @@ from tvm.tirx import Buffer, BufferStore, PrimFunc, Stmt, Var
 
 from edgec.compiler.kernels.compute import ANCHOR
 from edgec.compiler.kernels.emit import Expr, Index, index
-from edgec.compiler.kernels.vector_math import with_vector_math
 from edgec.compiler.kernels.generic import inline_elementwise, leaf_blocks
+from edgec.compiler.kernels.vector_math import with_vector_math
 
 
 @dataclass(frozen=True)

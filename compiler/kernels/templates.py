@@ -10,7 +10,7 @@ from typing import Any
 import tvm
 from tvm.tirx import PrimFunc
 
-from edgec.compiler.kernels import conv2d, dense, sliding
+from edgec.compiler.kernels import conv2d, dense, sliding, winograd, winograd_candidates
 from edgec.compiler.kernels.compute import ConvSpec, DenseSpec, PoolSpec, Spec, decode
 from edgec.compiler.kernels.tail import Tail, split_tail
 from edgec.targets.target import Target
@@ -51,9 +51,18 @@ def buffer_bytes(func: PrimFunc) -> int:
 
 
 def workload_of(
-    func: PrimFunc, anchor: str, ops: tuple[str, ...], target: Target, threads: int
+    func: PrimFunc,
+    anchor: str,
+    ops: tuple[str, ...],
+    target: Target,
+    threads: int,
+    error_budget: float = 1e-3,
 ) -> Workload | None:
-    """The workload of a fused function; None when no template can make it."""
+    """The workload of a fused function; None when no template can make it.
+
+    `error_budget` is the largest error that the model's outputs may have, relative to their largest value:
+    schedules that trade accuracy for speed have to stay far below it.
+    """
     spec = decode(anchor)
     tail = split_tail(func)
     if tail is None or tail.output is not tail.params[-1] and not tail.output.same_as(tail.params[-1]):
@@ -62,7 +71,7 @@ def workload_of(
     size = buffer_bytes(func)
     if flops < PARALLEL_FLOPS and size // 4 < PARALLEL_ELEMENTS:
         threads = 1
-    made = _candidates(spec, tail, target, threads)
+    made = _candidates(spec, tail, target, threads, error_budget)
     if made is None:
         return None
     kind, version, candidates, emit = made
@@ -81,11 +90,10 @@ def _flops(spec: Spec) -> int:
 
 
 def _candidates(
-    spec: Spec, tail: Tail, target: Target, threads: int
+    spec: Spec, tail: Tail, target: Target, threads: int, error_budget: float
 ) -> tuple[str, int, list[Any], Callable[[Any], PrimFunc]] | None:
     if isinstance(spec, ConvSpec) and not spec.depthwise:
-        found = conv2d.candidates(spec, target, threads, flattens=_flattens(tail))
-        return "conv2d", conv2d.VERSION, found, lambda s: conv2d.emit(spec, tail, s, threads)
+        return _convolution(spec, tail, target, threads, error_budget)
     if isinstance(spec, ConvSpec | PoolSpec):
         kind = "depthwise" if isinstance(spec, ConvSpec) else "pool"
         return (
@@ -102,6 +110,25 @@ def _candidates(
             lambda s: dense.emit(spec, tail, s, threads),
         )
     return None
+
+
+def _convolution(
+    spec: ConvSpec, tail: Tail, target: Target, threads: int, error_budget: float
+) -> tuple[str, int, list[Any], Callable[[Any], PrimFunc]]:
+    """Direct and Winograd schedules, in turn, so that few trials meet both."""
+    direct = conv2d.candidates(spec, target, threads, flattens=_flattens(tail))
+    fast = [s for _, s in winograd_candidates.candidates(spec, target, threads, error_budget)]
+
+    def emit(schedule: Any) -> PrimFunc:  # noqa: ANN401
+        if isinstance(schedule, winograd.Schedule):
+            return winograd.emit(spec, tail, schedule, threads)
+        return conv2d.emit(spec, tail, schedule, threads)
+
+    found: list[Any] = []
+    for k in range(max(len(fast), len(direct))):
+        found += [*fast[2 * k : 2 * k + 2], *direct[k : k + 1]]
+    version = 100 * winograd.VERSION + conv2d.VERSION if fast else conv2d.VERSION
+    return "conv2d", version, found, emit
 
 
 def _flattens(tail: Tail) -> bool:
