@@ -105,7 +105,10 @@ def _make_kernel(
 ) -> tuple[PrimFunc, KernelInfo]:
     first = members[0]
     nodes = tuple(member.nodes for member in members)
-    work = workload_of(func, first.anchor, first.ops, target, threads) if first.anchor else None
+    work = None
+    if first.anchor:
+        budget = tuner.options.error_budget
+        work = workload_of(func, first.anchor, first.ops, target, threads, budget)
     if work is not None:
         schedule = tuner.choose(work)
         info = KernelInfo(symbol, work.kind, nodes, work.flops, work.bytes, str(schedule))

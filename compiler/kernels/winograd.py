@@ -1,21 +1,23 @@
 """3×3 convolution without stride by F(2×2, 3×3) and F(4×4, 3×3), on blocked tensors.
 
-A kernel works on blocks of tiles: whole rows of tiles of one image. It transforms the weights (``t²`` matrices
-``[in, out]``) and a block's input (``t²`` matrices ``[tiles, in]``) into scratch, multiplies the matrices with the
-accumulators in registers, and transforms the products of a group of output channels back, the fused tail applied to
-the results before they are stored. Padding is handled where tiles are loaded and stored.
+A kernel works on blocks of tiles: whole rows of tiles of one image. It transforms the weights (``t²``
+matrices ``[in, out]``) and a block's input (``t²`` matrices ``[tiles, in]``) into scratch, multiplies the
+matrices with the accumulators in registers, and transforms the products of a group of output channels back,
+the fused tail applied to the results before they are stored. Padding is handled where tiles are loaded and
+stored.
 
-Tasks are either blocks of tiles (the input's scratch is the thread's own and stays in its cache; the transformed
-weights are shared) or groups of output channels (the weights' scratch is the thread's own; the transformed input is
-shared). Weights are transformed on every call: that takes ``1 / tiles`` of the products' time or so, while
-transformed weights would be four times as large in the artifact, in memory, and on their way from memory, which is
-what bounds the layers with many channels and few pixels.
+Tasks are either blocks of tiles (the input's scratch is the thread's own and stays in its cache; the
+transformed weights are shared) or groups of output channels (the weights' scratch is the thread's own; the
+transformed input is shared). Weights are transformed on every call: on the ResNet shapes that costs from 0
+% (56²) over 12 % (28²) to nothing again (14², where reading four times the weights costs as much), while
+transformed weights would be four times as large in the artifact, in memory and on their way from memory.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from tvm import tirx
 from tvm.tirx import AllocBuffer, Bind, Buffer, IfThenElse, PrimFunc, Stmt
@@ -43,9 +45,9 @@ from edgec.compiler.kernels.winograd_transforms import (
 
 VERSION = 1
 
-# Root mean square error relative to that of a direct fp32 sum over the same products, by m (128 input channels,
-# rectified normal data); the largest error relative to the largest result stays below 2e-6.
-ERROR = {2: 0.7, 4: 2.0}
+# Largest error relative to the largest result, by m; up to 512 input channels of rectified normal data. The
+# root mean square error is 0.7 and 2.0 times that of a direct sum in fp32.
+ERROR = {2: 1e-6, 4: 5e-6}
 
 
 @dataclass(frozen=True)
@@ -95,25 +97,25 @@ def emit(spec: ConvSpec, tail: Tail, schedule: Schedule, threads: int) -> PrimFu
     return _Winograd(spec, tail, schedule, threads).build()
 
 
-class _Vectors(Arithmetic):
+class _Vectors(Arithmetic[Any]):
     """Straight-line code on vectors: named values become bindings."""
 
     def __init__(self, lanes: int, dtype: str) -> None:
         self.lanes, self.dtype = lanes, dtype
         self.steps: list[Stmt] = []
 
-    def name(self, value: Expr) -> Expr:  # type: ignore[override]
+    def name(self, value: Expr) -> Expr:
         var = tirx.Var("v", f"{self.dtype}x{self.lanes}")
         self.steps.append(Bind(var, value))
         return var
 
-    def scaled(self, factor: float, value: Expr) -> Expr:  # type: ignore[override]
+    def scaled(self, factor: float, value: Expr) -> Expr:
         return broadcast(tirx.const(factor, self.dtype), self.lanes) * value
 
 
 @dataclass(frozen=True)
 class _Scratch:
-    """Transformed values: for each of ``t²`` matrices `vectors` vectors; `start` is the first one's element."""
+    """Transformed values: for each of ``t²`` matrices `vectors` vectors, from element `start` on."""
 
     buffer: Buffer
     start: Expr
@@ -136,7 +138,7 @@ class _Part:
 
 
 def _odd(vectors: int) -> int:
-    """An odd stride: one vector of each matrix is written in turn, and each has to find a cache set of its own."""
+    """An odd stride: a vector of each matrix is written in turn, and each has to find its own cache set."""
     return vectors | 1
 
 
@@ -345,7 +347,10 @@ class _Winograd:
                 to = products.at(matrix, member * const(self.count) + start)
                 return self._register_tile(matrix, own, inputs, part, start, size, (products, to))
 
-            parts = [loop(whole, lambda i: tile(i * const(s.tiles), s.tiles), "tiles")] if whole else []
+            def nth(number: Expr) -> Stmt:
+                return tile(number * const(s.tiles), s.tiles)
+
+            parts = [loop(whole, nth, "tiles")] if whole else []
             return seq([*parts, tile(const(whole * s.tiles), rest)] if rest else parts)
 
         subs = s.group // s.out_blocks

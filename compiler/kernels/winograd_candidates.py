@@ -1,4 +1,4 @@
-"""Which Winograd schedules are worth timing for a convolution on a target, and the static model that orders them."""
+"""Which Winograd schedules are worth timing, and the static model that orders them."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from edgec.compiler.kernels.compute import ConvSpec
-from edgec.compiler.kernels.winograd import Schedule, applies
+from edgec.compiler.kernels.winograd import ERROR, Schedule, applies
 from edgec.compiler.kernels.winograd_transforms import tile_size
 from edgec.targets.target import Target
 
-# Instructions to transform one vector's tile of inputs, of weights, of products (a load, its share of the arithmetic,
-# a store; measured on Cascade Lake to be bound by the stores).
+# Cycles to transform one vector's tile of inputs, of weights, of products.
 _TRANSFORM = {2: (70, 60, 60), 4: (190, 180, 170)}
 _FAR_BYTES_A_CYCLE = 6.0  # from the last-level cache, one core
 
@@ -36,19 +35,27 @@ class _Sizes:
         return _Sizes(spec.in_channels, blocks[0], blocks[1], rows, columns, spec.batch, spec.lanes)
 
 
-def candidates(spec: ConvSpec, target: Target, threads: int) -> list[tuple[float, Schedule]]:
-    """Schedules with their estimated cycles, best of each kind first; none where Winograd cannot or should not be used."""
+# A layer may spend this share of the model's error budget: errors of layers add up.
+LAYER_SHARE = 0.1
+
+
+def candidates(
+    spec: ConvSpec, target: Target, threads: int, error_budget: float = 1e-3
+) -> list[tuple[float, Schedule]]:
+    """Schedules with their estimated cycles, best of each kind first; none where Winograd does not pay."""
     if not applies(spec) or spec.in_channels < 8 or spec.out_channels < 8:
         return []
     if spec.window.out[0] * spec.window.out[1] * spec.batch < 36:
         return []  # fewer than some ten tiles: transforming the weights costs more than it saves
-    found = {s for m in (4, 2) for s in _enumerate(spec, m, target, threads)}
+    tiles = [m for m in (4, 2) if ERROR[m] <= LAYER_SHARE * error_budget]
+    found = {s for m in tiles for s in _enumerate(spec, m, target, threads)}
     ranked = sorted(
         ((cost(spec, s, target, threads), s) for s in found), key=lambda pair: (pair[0], str(pair[1]))
     )
     # The model knows kinds of schedules better than their siblings: the best of each kind comes first.
     kinds: set[tuple[int, bool, bool, int]] = set()
-    first, others = [], []
+    first: list[tuple[float, Schedule]] = []
+    others: list[tuple[float, Schedule]] = []
     for pair in ranked:
         s = pair[1]
         kind = (s.m, s.by_channels, s.ic_chunk > 0, s.out_blocks)
@@ -68,7 +75,7 @@ def _enumerate(spec: ConvSpec, m: int, target: Target, threads: int) -> Iterator
                     continue
                 if scratch <= target.l2_bytes:
                     yield Schedule(m, tiles, blocks, group, rows, False)
-                if sizes.batch * (sizes.rows // rows) * scratch > 4 * target.l2_bytes:
+                if sizes.batch * (sizes.rows // rows) * scratch > max(4 * target.l2_bytes, target.l3_bytes // 2):
                     continue
                 yield Schedule(m, tiles, blocks, group, rows, True)
                 if rows == sizes.rows and sizes.batch == 1 and group == blocks:
