@@ -31,7 +31,7 @@ class Throttled(Protocol):
 
 
 class BudgetKeeper:
-    """Looks every few seconds; one stream is changed at a look, so that the effect is seen before the next."""
+    """Looks every few seconds; one stream is changed at a look, so that its effect is seen first."""
 
     def __init__(self, settings: BudgetSection) -> None:
         self._settings = settings

@@ -185,12 +185,12 @@ policy = "every"
     health = fleet.of(Kind.HEALTH)[-1]
     works = next(s for s in health["streams"] if s["name"] == "works")
     assert (works["restarts"], works["dropped"]) == (0, 0)
-    assert len(connections) >= 3
+    assert len(connections) >= 2
     assert agent.stop() == 0
     server.shutdown()
 
 
-@pytest.mark.parametrize("years", ["-40", "90"])
+@pytest.mark.parametrize("years", ["-40", pytest.param("90", marks=pytest.mark.long)])
 def test_a_clock_that_jumps_by_years(tmp_path: Path, fleet: FleetEnd, agent_of, years: str) -> None:
     make_artifact(tmp_path, "1")
     agent: AgentProcess = agent_of("""

@@ -240,7 +240,10 @@ def test_an_hour_without_a_broker_loses_nothing(tmp_path: Path, broker: Broker) 
     fleet.close()
 
 
-FAULTS = ["delay", "cut", "reset", "truncate", "repeat", "mix"]
+LONG = [
+    pytest.param(name, marks=pytest.mark.long) for name in ("delay", "cut", "reset", "truncate", "repeat")
+]
+FAULTS = [*LONG, "mix"]
 
 
 @pytest.mark.parametrize("fault", FAULTS)

@@ -143,11 +143,10 @@ def test_kill_9_at_every_step(
     kill_at(tmp_path, fleet, registry, agent_of, write, moment)
 
 
-@pytest.mark.parametrize(("write", "moment"), [(3, "after"), (5, "after"), (6, "before"), (6, "after")])
-def test_kill_9_at_some_steps(
-    tmp_path: Path, broker: Broker, fleet: FleetEnd, registry: Registry, agent_of, write: int, moment: str
+def test_kill_9_on_probation(
+    tmp_path: Path, broker: Broker, fleet: FleetEnd, registry: Registry, agent_of
 ) -> None:
-    kill_at(tmp_path, fleet, registry, agent_of, write, moment)
+    kill_at(tmp_path, fleet, registry, agent_of, 5, "after")
 
 
 def kill_at(tmp_path: Path, fleet: FleetEnd, registry: Registry, agent_of, write: int, moment: str) -> None:
