@@ -113,7 +113,7 @@ def verify(
     budget: float,
     measure: Measure | None = None,
 ) -> Verification:
-    """Run ``artifact`` on ``inputs`` in a clean process and compare it with its own framework, or ONNX Runtime.
+    """Run ``artifact`` on ``inputs`` in a clean process; compare it with its own framework or ONNX Runtime.
 
     Raises:
         ToolMissing: its target can run neither on this machine nor in an emulator here.

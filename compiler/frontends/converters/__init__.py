@@ -5,11 +5,15 @@ def load_all() -> None:
     """Fill the table of converters (importing their modules registers them)."""
     from edgec.compiler.frontends.converters import (  # noqa: F401
         basic,
+        control,
         convolution,
         integer,
         legacy,
+        misc,
         ml,
+        quantised,
         recurrent,
+        signal,
         slicing,
         trees,
     )

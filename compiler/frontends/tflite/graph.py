@@ -1,8 +1,9 @@
 """Write ONNX from TensorFlow Lite, value by value: layouts and quantisation in one place.
 
-TensorFlow Lite keeps pictures as NHWC, ONNX computes on NCHW. Each tensor may exist in both orders; an operator
-takes the one it likes, so that transposes stand only where the order really changes. A quantised tensor exists
-as real numbers on its grid (QuantizeLinear followed by DequantizeLinear) and, where asked for, as integers.
+TensorFlow Lite keeps pictures as NHWC, ONNX computes on NCHW. Each tensor may exist in both orders; an
+operator takes the one it likes, so that transposes stand only where the order really changes. A quantised
+tensor exists as real numbers on its grid (QuantizeLinear followed by DequantizeLinear) and, where asked for, as
+integers.
 """
 
 from __future__ import annotations

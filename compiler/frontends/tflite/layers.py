@@ -10,21 +10,19 @@ from edgec.compiler.frontends.tflite.flat import Operator, Quantisation
 from edgec.compiler.frontends.tflite.graph import Array, Refused, Writer, is_quantised
 from edgec.compiler.frontends.tflite.registry import SAME, activated, converts, same_padding
 
-
 TINY = 1e-30  # the scale of a row of zeros
 MAX_UNROLLED = 256  # steps of a recurrent layer that are written out one by one
 
 
 @converts("CONV_2D")
 def _conv_2d(g: Writer, op: Operator) -> None:
-    options = op.options
     weights = g.tensor(op.inputs[1])
     filters = _weights(g, op.inputs[1], (0, 3, 1, 2), {0: 0})
     out, height, width, per_group = weights.shape
     channels = g.tensor(op.inputs[0]).shape[3]
     if per_group == 0 or channels % per_group or out % (channels // per_group):
         raise Refused(f"its filters of {per_group} channels do not fit the {channels} of its input")
-    _convolve(g, op, options, filters, (height, width), channels // per_group)
+    _convolve(g, op, filters, (height, width), channels // per_group)
 
 
 @converts("DEPTHWISE_CONV_2D")
@@ -32,7 +30,7 @@ def _depthwise_conv_2d(g: Writer, op: Operator) -> None:
     weights = g.tensor(op.inputs[1])
     _, height, width, _ = weights.shape
     filters = _weights(g, op.inputs[1], (3, 0, 1, 2), {3: 0})
-    _convolve(g, op, op.options, filters, (height, width), g.tensor(op.inputs[0]).shape[3])
+    _convolve(g, op, filters, (height, width), g.tensor(op.inputs[0]).shape[3])
 
 
 def _weights(g: Writer, index: int, order: tuple[int, ...], axes: dict[int, int]) -> str:
@@ -84,14 +82,8 @@ def _rounded(g: Writer, x: str, axes: list[int]) -> str:
     return str(g.op("Mul", g.op("Sub", stored, zero_point), scale))
 
 
-def _convolve(
-    g: Writer,
-    op: Operator,
-    options: Any,
-    filters: str,
-    kernel: tuple[int, int],
-    groups: int,  # noqa: ANN401
-) -> None:
+def _convolve(g: Writer, op: Operator, filters: str, kernel: tuple[int, int], groups: int) -> None:
+    options = op.options
     strides = (int(options.strideH), int(options.strideW))
     dilations = (int(options.dilationHFactor) or 1, int(options.dilationWFactor) or 1)
     size = g.tensor(op.inputs[0]).shape[1:3]
@@ -160,7 +152,7 @@ def _transpose_conv(g: Writer, op: Operator) -> None:
 def _fully_connected(g: Writer, op: Operator) -> None:
     options = op.options
     x, weights = g.get(op.inputs[0]), g.tensor(op.inputs[1])
-    outputs, width = weights.shape
+    width = weights.shape[1]
     if g.tensor(op.inputs[0]).shape[-1:] != (width,) or g.rank(op.inputs[0]) > 2:
         if options.keepNumDims and g.tensor(op.inputs[0]).shape[-1:] != (width,):
             raise Refused(f"its weights take {width} features")
@@ -197,7 +189,7 @@ def _pool(g: Writer, op: Operator) -> None:
     kernel = (int(options.filterHeight), int(options.filterWidth))
     strides = (int(options.strideH), int(options.strideW))
     pads = _pads(g.tensor(op.inputs[0]).shape[1:3], kernel, strides, (1, 1), options.padding)
-    shape = {"kernel_shape": list(kernel), "strides": list(strides), "pads": pads}
+    shape: dict[str, Any] = {"kernel_shape": list(kernel), "strides": list(strides), "pads": pads}
     x = g.get_nchw(op.inputs[0])
     if op.kind == "MAX_POOL_2D":
         y = g.op("MaxPool", x, **shape)
@@ -222,7 +214,7 @@ def _resize(g: Writer, op: Operator) -> None:
     mode = "asymmetric"
     mode = "half_pixel" if options.halfPixelCenters else mode
     mode = "align_corners" if options.alignCorners else mode
-    attrs: dict[str, object] = {"mode": "linear"}
+    attrs: dict[str, Any] = {"mode": "linear"}
     if op.kind == "RESIZE_NEAREST_NEIGHBOR":
         nearest = "floor" if mode == "asymmetric" else "round_prefer_ceil"
         attrs = {"mode": "nearest", "nearest_mode": nearest}

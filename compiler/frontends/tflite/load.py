@@ -22,8 +22,8 @@ from edgec.compiler.options import CompileOptions
 OPSET = 18
 OPSET_INT16 = 21  # the first whose QuantizeLinear makes int16
 REMEDY = (
-    "Convert the model without this operator, or to ONNX (tf2onnx), where what cannot be compiled runs through "
-    "ONNX Runtime."
+    "Convert the model without this operator, or to ONNX (tf2onnx), where what cannot be compiled runs "
+    "through ONNX Runtime."
 )
 TABLES = (detection, elementwise, layers, shaping)  # importing them fills the table of converters
 
