@@ -31,6 +31,16 @@ def deploy(
     ] = 20.0,
     on_failure: Annotated[str, typer.Option(help="What then: rollback or stop.")] = "rollback",
     rate: Annotated[float | None, typer.Option(help="Devices started per minute, at most.")] = None,
+    max_latency: Annotated[
+        float | None, typer.Option(help="Stop if latency grows by more than this factor, such as 1.5.")
+    ] = None,
+    max_errors: Annotated[
+        float | None,
+        typer.Option(help="Stop if the share of failed inferences rises by more than this, such as 0.01."),
+    ] = None,
+    max_event_change: Annotated[
+        float | None, typer.Option(help="Stop if events become more or less often by more than this factor.")
+    ] = None,
     retries: Annotated[int, typer.Option(help="Tries after a failure.")] = 0,
     job_timeout: Annotated[str, typer.Option(help="Time for one device, such as 15m.")] = "15m",
     deadline: Annotated[
@@ -57,6 +67,9 @@ def deploy(
         "job_timeout_s": seconds(job_timeout),
         "deadline_s": seconds(deadline),
     }
+    criteria = {"latency_ratio": max_latency, "error_rate": max_errors, "event_rate_ratio": max_event_change}
+    if any(value is not None for value in criteria.values()):
+        plan["criteria"] = criteria
     body = {"model": name, "version": version, "scope": _scope(to, group, everyone), "plan": plan}
     with FleetClient(*resolve(server, token)) as client:
         rollout = client.post("/rollouts", body)

@@ -135,6 +135,8 @@ def _sentence(answer: httpx.Response) -> str:
         body = {}
     if answer.status_code == 401:
         return "the server wants a token: use --token, EDGEC_TOKEN, or 'edgec fleet login'"
+    if answer.status_code == 403 and not answer.content:
+        return f"DENIED: this token has no access to {answer.request.url.path}"
     if isinstance(body, dict) and (errors := body.get("errors")) and "title" not in body:
         return f"{errors[0].get('code')}: {errors[0].get('message')}"
     if isinstance(body, dict) and "title" in body:

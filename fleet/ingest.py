@@ -76,6 +76,14 @@ class Ingest:
         """Hand over a message; blocks while the queue is full, which holds the broker's stream back."""
         self._queue.put(message)
 
+    def offer(self, message: Inbound) -> bool:
+        """Hand over a message if there is room; False if there is none at the moment."""
+        try:
+            self._queue.put_nowait(message)
+        except queue.Full:
+            return False
+        return True
+
     @property
     def depth(self) -> int:
         """How many messages wait."""

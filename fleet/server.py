@@ -106,11 +106,11 @@ def start_services(settings: Settings, url: str, stack: ExitStack) -> Services:
     stack.callback(database.close)
     database.migrate()
     blobs = BlobFolder(settings.data)
-    broker, address, mqtt = _broker(settings, database, stack)
     publisher = _LatePublisher()
     trust = Repository(settings.data / "tuf")
     engine = Engine(database, publisher, Addresses(settings.fleet, url, trust))
     ingest = Ingest(database, publisher, settings.fleet, engine.wake)
+    broker, address, mqtt = _broker(settings, database, ingest, stack)
     client_id = f"{address.username or SERVER}:{settings.fleet}"
     if settings.mqtt_shared:
         client_id += f":{socket.gethostname()}-{os.getpid()}"
@@ -141,7 +141,7 @@ def _send_again(database: Database, publisher: _LatePublisher, fleet: str) -> No
 
 
 def _broker(
-    settings: Settings, database: Database, stack: ExitStack
+    settings: Settings, database: Database, ingest: Ingest, stack: ExitStack
 ) -> tuple[EmbeddedBroker | None, BrokerAddress, MqttAccess]:
     if settings.mqtt is not None:
         address = BrokerAddress.from_url(settings.mqtt)
@@ -151,7 +151,7 @@ def _broker(
     password = new_secret("server")
     access = _access(settings, database, secret_hash(password))
     listen = settings.mqtt_host or settings.host
-    broker = EmbeddedBroker(listen, settings.mqtt_port, access)
+    broker = EmbeddedBroker(listen, settings.mqtt_port, access, ingest.offer)
     broker.start()
     stack.callback(broker.stop)
     local = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(listen, listen)

@@ -7,19 +7,25 @@ import errno
 import secrets
 import socket
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from amqtt.broker import Broker
 from amqtt.contexts import Action, BrokerConfig, ListenerConfig
 from amqtt.errors import BrokerError
+from amqtt.mqtt.puback import PubackPacket
 from amqtt.plugins.base import BaseAuthPlugin, BaseTopicPlugin
-from amqtt.session import Session
+from amqtt.session import IncomingApplicationMessage, Session
 
-from edgec.fleet.broker.access import Access
+from edgec.fleet.broker.access import SERVER, Access
 from edgec.fleet.errors import PortTaken
+from edgec.fleet.ingest import Inbound
 
 MAX_CONNECTIONS = 20_000
+FULL_PAUSE_S = 0.05
+Sink = Callable[[Inbound], bool]
+"""Takes a message if there is room."""
 
 
 _RULES: dict[str, Access] = {}
@@ -63,13 +69,60 @@ class DeviceTopics(BaseTopicPlugin):  # type: ignore[misc]
         return rules.may_receive(username, topic or "")
 
 
+class DurableBroker(Broker):  # type: ignore[misc]
+    """Acknowledges what a device says once it is committed, not when it was merely read.
+
+    amqtt confirms a QoS 1 message on arrival; a crash before the database had it would lose what the
+    device, believing the confirmation, has already dropped from its outbox. So these messages go straight
+    to the ingest, and their PUBACK is sent after the commit. Other traffic takes amqtt's own way.
+    """
+
+    def __init__(self, config: BrokerConfig, rules: Access, sink: Sink) -> None:
+        super().__init__(config)
+        self._rules = rules
+        self._sink = sink
+
+    async def _initialize_client_session(self, *arguments: Any) -> tuple[Any, Session]:  # noqa: ANN401
+        handler, session = await super()._initialize_client_session(*arguments)
+        ordinary = handler._handle_qos1_message_flow
+        order = asyncio.Lock()
+
+        async def flow(message: Any) -> None:  # noqa: ANN401
+            topic = message.topic or ""
+            ours = isinstance(message, IncomingApplicationMessage) and not message.retain
+            if not ours or session.username == SERVER or not self._rules.may_publish(session.username, topic):
+                await ordinary(message)
+                return
+            committed = self._loop.create_future()
+            inbound = Inbound(topic, bytes(message.data), lambda: self._settle(committed))
+            async with order:
+                while not self._sink(inbound):
+                    await asyncio.sleep(FULL_PAUSE_S)
+            await committed
+            message.puback_packet = PubackPacket.build(message.packet_id)
+            await handler._send_packet(message.puback_packet)
+
+        handler._handle_qos1_message_flow = flow
+        return handler, session
+
+    def _settle(self, committed: asyncio.Future[None]) -> None:
+        def settle() -> None:
+            if not committed.done():
+                committed.set_result(None)
+
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(settle)
+
+
 class EmbeddedBroker:
     """Starts and stops amqtt; ``port`` is the one it really listens on."""
 
-    def __init__(self, host: str, port: int, access: Access) -> None:
+    def __init__(self, host: str, port: int, access: Access, sink: Sink) -> None:
         self._host = host
         self._wanted = port
         self._key = secrets.token_hex(8)
+        self._access = access
+        self._sink = sink
         _RULES[self._key] = access
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="broker", daemon=True)
@@ -100,7 +153,7 @@ class EmbeddedBroker:
             plugins={f"{__name__}.{plugin.__name__}": rules for plugin in (DeviceAuth, DeviceTopics)},
             timeout_disconnect_delay=5,
         )
-        broker = Broker(config)
+        broker = DurableBroker(config, self._access, self._sink)
         await broker.start()
         self._broker = broker
 

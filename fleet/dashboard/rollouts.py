@@ -258,7 +258,24 @@ def _plan(data: dict[str, Any]) -> str:
         "Rate": f"{plan['rate_per_minute']:g} a minute" if plan["rate_per_minute"] else "no limit",
         "Started by": esc(data["created_by"]),
     }
-    return parts.pairs(facts)
+    return parts.pairs(facts) + _verdicts(data["verdicts"])
+
+
+def _verdicts(verdicts: dict[str, Any]) -> str:
+    if not verdicts:
+        return ""
+    rows = [
+        [
+            esc(name),
+            f"{v['updated']:g}",
+            f"{v['control']:g}" if v["samples"][1] else "–",
+            badge("failed", "worse") if v["against"] else badge("accepted", "fine"),
+        ]
+        for name, v in verdicts.items()
+    ]
+    return '<h2 style="margin-top:14px">The model, beside the others</h2>' + parts.table(
+        ("Metric", "#Updated", "#Others", ""), rows
+    )
 
 
 def deploy_dialog(services: Services, identity: Identity, model: str, versions: list[str]) -> None:

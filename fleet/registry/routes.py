@@ -57,6 +57,8 @@ class Registry:
                 raise RegistryError(404, "NAME_UNKNOWN", f"{path!r} is no path of the distribution API")
             name = check_repository(match["name"])
             self._authorise(identity, name, request.method)
+            if source := request.query_params.get("from"):
+                self._authorise(identity, source, "GET")
             handler = self._handler(match["kind"], match["rest"], request.method)
             return await handler(request, name, match["rest"])
         except RegistryError as error:

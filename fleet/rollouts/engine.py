@@ -22,6 +22,7 @@ from edgec.fleet.devices import scope_query
 from edgec.fleet.errors import Problem
 from edgec.fleet.jobs import Publisher, create_job, end_job, expire_jobs, notify
 from edgec.fleet.rollouts.artifacts import artifacts_of, choose
+from edgec.fleet.rollouts.judge import judge
 from edgec.fleet.rollouts.plan import (
     Decision,
     MemberState,
@@ -167,6 +168,8 @@ def _advance(session: Session, rollout: Rollout, now: float, addresses: Addresse
         members = _members(session, rollout)
     _collect(session, members, now)
     verdict = ""
+    if plan.criteria and rollout.state in ("RUNNING", "PAUSED", "AWAITING_APPROVAL"):
+        verdict = judge(session, rollout, plan.criteria, list(members.values()), now)
     # Several steps may follow at once, such as the end of a stage and the start of the next.
     for _step in range(len(plan.stages) + 2):
         decision = decide(plan, _situation(session, rollout, members, now, verdict))

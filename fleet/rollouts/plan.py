@@ -72,6 +72,27 @@ class Stage(BaseModel):
         return self
 
 
+class ModelCriteria(BaseModel):
+    """What updated devices must not be worse at than the others. See :mod:`edgec.fleet.rollouts.judge`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    error_rate: float | None = Field(
+        None, ge=0, lt=1, description="Tolerated rise of the share of failed inferences."
+    )
+    latency_ratio: float | None = Field(
+        None, ge=1, le=100, description="Tolerated growth of latency, 1.5 is half more."
+    )
+    event_rate_ratio: float | None = Field(
+        None, ge=1, le=1000, description="Tolerated factor, up or down, in events."
+    )
+    score_shift: float | None = Field(
+        None, gt=0, le=1, description="Tolerated change of the mean score, up or down."
+    )
+    alpha: float = Field(
+        0.01, gt=0, lt=0.5, description="Chance of stopping a good version, over the whole rollout."
+    )
+
+
 ALL_AT_ONCE = (Stage.model_validate({"percent": 100}),)
 
 
@@ -91,6 +112,7 @@ class Plan(BaseModel):
     retries: int = Field(0, ge=0, le=10)
     rate_per_minute: float | None = Field(None, gt=0, le=1e6, description="Jobs started per minute, at most.")
     deadline_s: float = Field(86400.0, gt=0, le=90 * 86400)
+    criteria: ModelCriteria | None = None
     probation_s: float | None = Field(None, ge=0, le=86400)
 
     @model_validator(mode="after")

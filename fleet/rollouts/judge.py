@@ -1,0 +1,206 @@
+"""Judges the model, not only its installation: what updated devices report beside the others.
+
+Each health sample of a device since the rollout began is compared with the same device's hour before it, so that a
+camera that was always slow does not speak against the new version; and updated devices with those that wait, so that
+a busy day does not either. The test is sequential: it may be looked at after every sample, and still stops a good
+version at most with probability ``alpha`` over the whole rollout (a mixture sequential probability ratio test, Robbins
+1970, Johari et al. 2017, with normal mixing and the variance estimated, shared between the metrics by Bonferroni). It
+takes samples as independent; a device's samples are summed over its reporting interval to come near that.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from statistics import fmean
+
+import numpy as np
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from edgec.fleet.rollouts.plan import MemberState, ModelCriteria
+from edgec.fleet.store.tables import Member, Rollout, Sample
+
+BASELINE_S = 3600.0
+MIN_SAMPLES = 8
+UPDATED = frozenset({MemberState.SUCCEEDED.value})
+WAITING = frozenset({MemberState.WAITING.value, MemberState.SKIPPED.value, MemberState.UNREACHED.value})
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """How a quantity is judged: the tolerated shift, on the scale of ``values``, and whether downward counts too."""
+
+    name: str
+    shift: float
+    floor: float
+    both_sides: bool
+    ratio: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a metric says: mean shift of both groups, their samples, and the evidence against the version."""
+
+    metric: Metric
+    updated: float
+    control: float
+    samples: tuple[int, int]
+    evidence: float
+    needed: float
+
+    @property
+    def against(self) -> bool:
+        """Whether it speaks against the new version."""
+        return self.evidence >= self.needed
+
+
+def likelihood_ratio(updated: Sequence[float], control: Sequence[float], shift: float, floor: float) -> float:
+    """Evidence that ``updated`` lies more than ``shift`` above ``control``: 1 is none, and a martingale bounds chance.
+
+    ``floor`` is the smallest standard deviation that is believed of one value. Without control values zero is their
+    mean: values are differences from the device's own past.
+    """
+    if len(updated) < MIN_SAMPLES or (control and len(control) < MIN_SAMPLES):
+        return 1.0
+    spread = max(float(np.var(updated, ddof=1)), floor**2) / len(updated)
+    if control:
+        spread += max(float(np.var(control, ddof=1)), floor**2) / len(control)
+    excess = float(np.mean(updated)) - (float(np.mean(control)) if control else 0.0) - shift
+    if excess <= 0:
+        return 0.0
+    mixing = max(shift, floor) ** 2
+    exponent = mixing * excess**2 / (2 * spread * (spread + mixing))
+    return math.sqrt(spread / (spread + mixing)) * math.exp(min(exponent, 700.0))
+
+
+def metrics_of(criteria: ModelCriteria) -> list[Metric]:
+    """The metrics that a plan asks for. Ratios are judged as differences of logarithms."""
+    found: list[Metric] = []
+    if criteria.latency_ratio is not None:
+        found.append(Metric("latency", math.log(criteria.latency_ratio), 0.05, False, True))
+    if criteria.error_rate is not None:
+        found.append(Metric("error rate", criteria.error_rate, 0.01, False, False))
+    if criteria.event_rate_ratio is not None:
+        found.append(Metric("event rate", math.log(criteria.event_rate_ratio), 0.2, True, True))
+    if criteria.score_shift is not None:
+        found.append(Metric("mean score", criteria.score_shift, 0.02, True, False))
+    return found
+
+
+def find(
+    metric: Metric, updated: Sequence[float], control: Sequence[float], alpha: float, tests: int
+) -> Finding:
+    """Judge one metric on differences from each device's own past."""
+    evidence = likelihood_ratio(updated, control, metric.shift, metric.floor)
+    if metric.both_sides:
+        down = likelihood_ratio([-x for x in updated], [-x for x in control], metric.shift, metric.floor)
+        evidence = max(evidence, down)
+    return Finding(
+        metric,
+        fmean(updated) if updated else 0.0,
+        fmean(control) if control else 0.0,
+        (len(updated), len(control)),
+        evidence,
+        tests / alpha,
+    )
+
+
+def judge(
+    session: Session, rollout: Rollout, criteria: ModelCriteria, members: Sequence[Member], now: float
+) -> str:
+    """A sentence against the new version, or nothing. What each metric shows is kept in ``rollout.verdicts``."""
+    wanted = metrics_of(criteria)
+    tests = sum(2 if metric.both_sides else 1 for metric in wanted)
+    updated = {m.device_id: m.changed_at for m in members if m.state in UPDATED}
+    control = {m.device_id: rollout.created_at for m in members if m.state in WAITING}
+    if not updated or not wanted:
+        return ""
+    shifts = _shifts(session, rollout.created_at, {**updated, **control}, now)
+    verdicts: dict[str, object] = {}
+    sentence = ""
+    for metric in wanted:
+        groups = [
+            [value for device in group for value in shifts.get((metric.name, device), [])]
+            for group in (updated, control)
+        ]
+        finding = find(metric, groups[0], groups[1], criteria.alpha, tests)
+        verdicts[metric.name] = {
+            "updated": _shown(metric, finding.updated),
+            "control": _shown(metric, finding.control),
+            "samples": list(finding.samples),
+            "evidence": round(min(finding.evidence, 1e9), 3),
+            "needed": finding.needed,
+            "against": finding.against,
+        }
+        if finding.against and not sentence:
+            sentence = _sentence(finding, criteria.alpha)
+    rollout.verdicts = verdicts
+    return sentence
+
+
+def _shown(metric: Metric, value: float) -> float:
+    return round(math.exp(value) if metric.ratio else value, 4)
+
+
+def _sentence(finding: Finding, alpha: float) -> str:
+    metric = finding.metric
+    updated, control = _shown(metric, finding.updated), _shown(metric, finding.control)
+    limit = _shown(metric, metric.shift)
+    how = ("{:g} times" if metric.ratio else "{:+g} against").format(updated) + " what it was"
+    beside = f", {control:g} on the others" if finding.samples[1] else ""
+    return f"{metric.name} on updated devices is {how}{beside} (tolerated {limit:g}; false alarm below {alpha:.2%})"
+
+
+def _shifts(
+    session: Session, created_at: float, since: dict[int, float], now: float
+) -> dict[tuple[str, int], list[float]]:
+    """Per metric and device, each later value less the mean of the hour before the rollout."""
+    names = {"latency", "error rate", "event rate", "mean score"}
+    rows: dict[int, list[Sample]] = defaultdict(list)
+    devices = list(since)
+    for start in range(0, len(devices), 500):
+        query = select(Sample).where(
+            Sample.device_id.in_(devices[start : start + 500]),
+            Sample.stream == "",
+            Sample.at > created_at - BASELINE_S,
+            Sample.at <= now,
+        )
+        for sample in session.scalars(query.order_by(Sample.at)):
+            rows[sample.device_id].append(sample)
+    result: dict[tuple[str, int], list[float]] = {}
+    for device, samples in rows.items():
+        values = _values(samples)
+        for name in names:
+            before = [value for at, value in values[name] if at <= created_at]
+            after = [value for at, value in values[name] if at > since[device]]
+            if before and after:
+                mean = fmean(before)
+                result[name, device] = [value - mean for value in after]
+    return result
+
+
+def _values(samples: Sequence[Sample]) -> dict[str, list[tuple[float, float]]]:
+    """Time and value of each metric; counters become rates between neighbours, and a restart of one is left out."""
+    values: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for sample in samples:
+        if sample.latency_ms is not None and sample.latency_ms > 0:
+            values["latency"].append((sample.at, math.log(sample.latency_ms)))
+        if sample.score_mean is not None:
+            values["mean score"].append((sample.at, sample.score_mean))
+    for before, after in pairwise(samples):
+        done = _grown(before.processed, after.processed)
+        failed, events = _grown(before.errors, after.errors), _grown(before.events, after.events)
+        if done and failed is not None:
+            values["error rate"].append((after.at, failed / (done + failed)))
+        if done and events is not None:
+            # Half an event more keeps the logarithm finite, the same on both sides.
+            values["event rate"].append((after.at, math.log((events + 0.5) / done)))
+    return values
+
+
+def _grown(before: int | None, after: int | None) -> int | None:
+    return after - before if before is not None and after is not None and after >= before else None
