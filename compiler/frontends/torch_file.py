@@ -1,0 +1,130 @@
+"""The front end of PyTorch: exported programs (.pt2) and TorchScript, both by way of torch.onnx."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import pickle
+import tempfile
+import warnings
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import ModelProto
+
+from edgec.compiler.errors import InputShapeError, ModelError
+from edgec.compiler.frontends import formats
+from edgec.compiler.options import CompileOptions
+
+EXTRA = "torch"
+OPSET = 18
+Arrays = Mapping[str, npt.NDArray[np.generic]]
+
+
+def load(path: Path, options: CompileOptions) -> formats.Loaded:
+    """Read a program saved with ``torch.export.save``, or with ``torch.jit.save``.
+
+    TorchScript does not say what it takes: its inputs are named by its ``forward`` and need ``input_shapes``.
+
+    Raises:
+        ModelError: damaged, or with operators that torch.onnx does not know.
+        InputShapeError: TorchScript without the shapes of its inputs.
+        ToolMissing: PyTorch or onnxscript is not installed.
+    """
+    torch = formats.require("torch", EXTRA, path)
+    formats.require("onnxscript", EXTRA, path)
+    _, digest = formats.read_file(path)
+    script = formats.detect(path) is formats.TORCH_SCRIPT
+    model, run = _from_script(torch, path, options) if script else _from_program(torch, path)
+    names = [value.name for value in model.graph.output]
+    return formats.Loaded(model, digest, _Torch(torch, run, [v.name for v in model.graph.input], names))
+
+
+def _from_program(torch: ModuleType, path: Path) -> tuple[ModelProto, Any]:
+    try:
+        program = torch.export.load(path)
+    except (RuntimeError, ValueError, KeyError, AttributeError, OSError, zipfile.BadZipFile) as error:
+        raise ModelError(f"{path}: cannot be loaded as an exported program: {_first(error)}") from error
+    except pickle.UnpicklingError as error:
+        raise ModelError(f"{path}: holds objects that are not loaded for safety: {_first(error)}") from error
+    with _quiet(), _readable(torch, path):
+        exported = torch.onnx.export(program, dynamo=True, opset_version=OPSET, verbose=False)
+        return exported.model_proto, program.module()
+
+
+def _from_script(torch: ModuleType, path: Path, options: CompileOptions) -> tuple[ModelProto, Any]:
+    try:
+        module = torch.jit.load(str(path), map_location="cpu").eval()
+    except (RuntimeError, ValueError) as error:
+        raise ModelError(f"{path}: cannot be loaded as TorchScript: {_first(error)}") from error
+    arguments = module.forward.schema.arguments[1:]  # the first is the module
+    names = [a.name for a in arguments if not a.has_default_value() or a.name in options.input_shapes]
+    missing = [name for name in names if name not in options.input_shapes]
+    if missing:
+        asked = " ".join(f"--input {name}:SIZES" for name in missing)
+        raise InputShapeError(
+            f"TorchScript does not say what shapes it takes; give them with {asked} (1x3x224x224, say)"
+        )
+    example = tuple(torch.zeros(options.input_shapes[name]) for name in names)
+    stream = io.BytesIO()
+    with _quiet(), _readable(torch, path), torch.no_grad():
+        torch.onnx.export(module, example, stream, dynamo=False, opset_version=OPSET - 1, input_names=names)
+    return onnx.load_model_from_string(stream.getvalue()), module
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporters' progress reports off the terminal."""
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), tempfile.TemporaryFile():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextlib.contextmanager
+def _readable(torch: ModuleType, path: Path) -> Iterator[None]:
+    """Say in one line what torch.onnx says in fifty."""
+    errors = (torch.onnx.errors.OnnxExporterError, RuntimeError, ValueError, TypeError, NotImplementedError)
+    try:
+        yield
+    except errors as error:
+        raise ModelError(
+            f"{path}: torch.onnx cannot export this model: {_first(error)}. Export it to ONNX in the Python that "
+            "defines it, or change the part that it names"
+        ) from error
+
+
+def _first(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:300] if lines else type(error).__name__
+
+
+class _Torch:
+    """PyTorch as the reference."""
+
+    def __init__(self, torch: ModuleType, run: Any, inputs: list[str], outputs: list[str]) -> None:  # noqa: ANN401
+        self._torch, self._run, self._inputs, self._outputs = torch, run, inputs, outputs
+        self.description = f"PyTorch {torch.__version__}"
+
+    def run(self, inputs: Arrays) -> dict[str, npt.NDArray[np.generic]]:
+        """The outputs by their names in the exported model."""
+        given = [self._torch.from_numpy(np.ascontiguousarray(inputs[name])) for name in self._inputs]
+        with self._torch.no_grad():
+            results = self._flat(self._run(*given))
+        return {name: x.numpy() for name, x in zip(self._outputs, results, strict=True)}
+
+    def spread(self, inputs: Arrays) -> dict[str, float]:
+        """None is known."""
+        return {}
+
+    def _flat(self, value: Any) -> list[Any]:  # noqa: ANN401 - whatever the model returns
+        if isinstance(value, Mapping):
+            return [x for item in value.values() for x in self._flat(item)]
+        if isinstance(value, list | tuple):
+            return [x for item in value for x in self._flat(item)]
+        return [value]
