@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import edgec.runtime as rt
+from edgec.compiler.around import Around
 from edgec.compiler.errors import ToolMissing
 from edgec.compiler.frontends.fallback import ForeignSegment
 from edgec.compiler.frontends.source import Port, SourceModel, SourceNode
@@ -176,6 +177,7 @@ def write(
     segments: Sequence[ForeignSegment] = (),
     labels: Sequence[str] | None = None,
     bundle_runtime: bool = False,
+    around: Around | None = None,
 ) -> str:
     """Write the artifact (whole or not at all) and return its manifest's digest."""
     return rt.write_artifact(
@@ -188,6 +190,7 @@ def write(
         labels=labels or None,
         fallback={layer_name(number): segment.model for number, segment in enumerate(segments)},
         bundled=runtime_libraries(config.arch) if bundle_runtime else None,
+        around=around.code if around else None,
     )
 
 

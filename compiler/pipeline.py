@@ -13,6 +13,7 @@ from typing import Any
 
 import edgec.runtime as rt
 from edgec.compiler import pack
+from edgec.compiler.around import build_around
 from edgec.compiler.errors import ToolMissing
 from edgec.compiler.frontends import ImportedModel, load_source, to_relax
 from edgec.compiler.lowered import Lowered
@@ -128,6 +129,9 @@ def compile_model(
             described = f"the inputs of {inputs.name}" if inputs else "generated inputs (seed 0)"
             verification = _verified(config, lowered, imported, target, arrays, options)
     progress.stage("pack")
+    around = build_around(card, config.inputs, config.outputs, target)
+    if around is not None:
+        config = config.model_copy(update={"around": around.functions})
     evidence = make_evidence(
         verification,
         lowered=lowered,
@@ -147,6 +151,7 @@ def compile_model(
         segments=imported.segments,
         labels=None if card else source.labels,
         bundle_runtime=options.bundle_runtime,
+        around=around,
     )
     return CompileResult(output, digest, config, evidence, dict(clock.seconds), lowered)
 

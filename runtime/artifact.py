@@ -130,11 +130,11 @@ class Artifact:
         layer = self.layer(media_type)
         return None if layer is None else self.read(layer).decode()
 
-    def code(self) -> bytes:
-        """The compiled library, checked."""
-        layer = self.layer(oci.CODE_TYPE)
+    def code(self, title: str = "model.so") -> bytes:
+        """A compiled library, checked: the model's, or another of its title."""
+        layer = self.layer(oci.CODE_TYPE, title)
         if layer is None:
-            raise ArtifactError(f"{self.path}: it holds no code")
+            raise ArtifactError(f"{self.path}: it holds no {title}")
         return self.read(layer)
 
     def weights(self) -> dict[str, Weight]:
@@ -318,6 +318,7 @@ def write_artifact(
     report_markdown: str | None = None,
     bundled: Mapping[str, bytes] | None = None,
     fallback: Mapping[str, bytes] | None = None,
+    around: bytes | None = None,
 ) -> str:
     """Write an artifact and return its manifest's digest. The same arguments give the same bytes.
 
@@ -332,12 +333,15 @@ def write_artifact(
         report_markdown: the report for a terminal.
         bundled: runtime libraries for the target by file name (``libtvm_runtime.so``).
         fallback: ONNX graphs by the ``layer`` name of the segments that need them.
+        around: the compiled library of pre- and post-processing, whose functions the config names.
     """
     path = Path(path)
     if config.pipeline is not None:
         labels = config.pipeline.labels if labels is None else labels
         config = config.model_copy(update={"pipeline": config.pipeline.model_copy(update={"labels": ()})})
     layers = [_Blob(oci.CODE_TYPE, "model.so", code)]
+    if around is not None:
+        layers.append(_Blob(oci.CODE_TYPE, "around.so", around))
     if weights:
         layers.append(_Blob(oci.WEIGHTS_TYPE, "weights.safetensors", WeightsBlob(weights)))
     names = list(labels or ())

@@ -87,7 +87,29 @@ def _corners(centres: Array) -> Array:
     return np.concatenate([centres[:, :2] - half, centres[:, :2] + half], axis=1)
 
 
-def _finish(
+def finish(
+    boxes: Array,
+    scores: Array,
+    classes: Array,
+    card: ModelCard,
+    place: Placement,
+    points: Array | None = None,
+) -> list[Detection]:
+    """Bring boxes that were kept (corners ``[n, 4]`` in input pixels), and their landmarks, to the frame."""
+    in_frame = place.boxes_to_frame(boxes).tolist()
+    marks = None if points is None else place.to_frame(points).tolist()
+    found = []
+    for row, (class_id, score) in enumerate(zip(classes.tolist(), scores.tolist(), strict=True)):
+        left, top, right, bottom = in_frame[row]
+        if right <= left or bottom <= top:  # wholly in the letterbox's border
+            continue
+        landmarks = () if marks is None else tuple(Point(x, y, score) for x, y in marks[row])
+        box = Box(left, top, right, bottom)
+        found.append(Detection(box, card.label(class_id), class_id, score, landmarks))
+    return found
+
+
+def _suppressed(
     boxes: Array,
     scores: Array,
     classes: Array,
@@ -96,26 +118,17 @@ def _finish(
     place: Placement,
     points: Array | None = None,
 ) -> list[Detection]:
-    """Suppress, and bring what is left (corners in input pixels) to the frame."""
     groups = classes if spec.class_wise else None
     kept = suppress(boxes, scores, groups, spec.nms_threshold, spec.max_detections)
-    in_frame = place.boxes_to_frame(boxes[kept])
-    marks = None if points is None else place.to_frame(points[kept])
-    found = []
-    for row, number in enumerate(kept):
-        left, top, right, bottom = in_frame[row].tolist()
-        if right <= left or bottom <= top:  # wholly in the letterbox's border
-            continue
-        class_id, score = int(classes[number]), float(scores[number])
-        landmarks = () if marks is None else tuple(Point(x, y, score) for x, y in marks[row].tolist())
-        box = Box(left, top, right, bottom)
-        found.append(Detection(box, card.label(class_id), class_id, score, landmarks))
-    return found
+    marks = None if points is None else points[kept]
+    return finish(boxes[kept], scores[kept], classes[kept], card, place, marks)
 
 
 @lru_cache(maxsize=32)
-def _grid(width: int, height: int, strides: tuple[int, ...]) -> tuple[Array, Array]:
-    """Cell corners ``[n, 2]`` (x, y) in cells, and the stride of each ``[n, 1]``."""
+def grid(width: int, height: int, strides: tuple[int, ...]) -> tuple[Array, Array]:
+    """The cells of a one-stage detector, stride by stride and row by row: cell corners ``[n, 2]`` (x, y)
+    in cells, and the stride of each ``[n, 1]``.
+    """
     cells, sizes = [], []
     for stride in strides:
         rows, columns = -(-height // stride), -(-width // stride)
@@ -148,13 +161,13 @@ def yolox(outputs: Outputs, spec: cards.Yolox, card: ModelCard, place: Placement
     kept, classes, best = _best_of(scores, spec.score_threshold)
     boxes = rows[kept, :4]
     if not spec.decoded:
-        cells, strides = _grid(*_input_size(card), spec.strides)
+        cells, strides = grid(*_input_size(card), spec.strides)
         if len(cells) != len(rows):
             raise InputError(
                 f"strides {list(spec.strides)} give {len(cells)} anchors, but the model has {len(rows)}"
             )
         boxes = np.concatenate([boxes[:, :2] + cells[kept], np.exp(boxes[:, 2:])], axis=1) * strides[kept]
-    return _finish(_corners(boxes), best, classes, spec, card, place)
+    return _suppressed(_corners(boxes), best, classes, spec, card, place)
 
 
 def yolov5(outputs: Outputs, spec: cards.Yolov5, card: ModelCard, place: Placement) -> list[Detection]:
@@ -165,7 +178,7 @@ def yolov5(outputs: Outputs, spec: cards.Yolov5, card: ModelCard, place: Placeme
     kept, classes, best = _best_of(rows[:, 4:5] * rows[:, 5:], spec.score_threshold)
     boxes = rows[kept, :4]
     boxes = boxes * np.tile(np.array(_input_size(card), np.float32), 2) if spec.normalised else boxes
-    return _finish(_corners(boxes), best, classes, spec, card, place)
+    return _suppressed(_corners(boxes), best, classes, spec, card, place)
 
 
 def yolov8(outputs: Outputs, spec: cards.Yolov8, card: ModelCard, place: Placement) -> list[Detection]:
@@ -176,7 +189,7 @@ def yolov8(outputs: Outputs, spec: cards.Yolov8, card: ModelCard, place: Placeme
     classes = columns[4:, kept].argmax(axis=0)
     boxes = columns[:4, kept].T
     boxes = boxes * np.tile(np.array(_input_size(card), np.float32), 2) if spec.normalised else boxes
-    return _finish(_corners(boxes), best[kept], classes, spec, card, place)
+    return _suppressed(_corners(boxes), best[kept], classes, spec, card, place)
 
 
 @lru_cache(maxsize=16)
@@ -215,7 +228,7 @@ def ssd(outputs: Outputs, spec: cards.Ssd, card: ModelCard, place: Placement) ->
         sizes = anchors[:, 2:] * np.exp(codes[:, 2:] * scale[2:])
         codes = _corners(np.concatenate([centres, sizes], axis=1))
     boxes = codes * np.tile(np.array(_input_size(card), np.float32), 2)
-    return _finish(boxes, best, classes, spec, card, place)
+    return _suppressed(boxes, best, classes, spec, card, place)
 
 
 def ultraface(outputs: Outputs, spec: cards.Ultraface, card: ModelCard, place: Placement) -> list[Detection]:
@@ -223,13 +236,13 @@ def ultraface(outputs: Outputs, spec: cards.Ultraface, card: ModelCard, place: P
     scores = named(outputs, spec.scores)[0, :, 1]
     kept = np.flatnonzero(scores >= spec.score_threshold)
     boxes = named(outputs, spec.boxes)[0][kept] * np.tile(np.array(_input_size(card), np.float32), 2)
-    return _finish(boxes, scores[kept], np.zeros(len(kept), np.int64), spec, card, place)
+    return _suppressed(boxes, scores[kept], np.zeros(len(kept), np.int64), spec, card, place)
 
 
 def yunet(outputs: Outputs, spec: cards.Yunet, card: ModelCard, place: Placement) -> list[Detection]:
     """YuNet (Wu et al., 2023): one anchor a cell; score is the root of class times objectness."""
     width, height = _input_size(card)
-    cells, strides = _grid(width, height, spec.strides)
+    cells, strides = grid(width, height, spec.strides)
 
     def every(kind: str, size: int) -> Array:
         parts = [named(outputs, f"{kind}_{stride}").reshape(-1, size) for stride in spec.strides]
@@ -241,7 +254,7 @@ def yunet(outputs: Outputs, spec: cards.Yunet, card: ModelCard, place: Placement
     boxes = np.concatenate([(cells + codes[:, :2]) * strides, np.exp(codes[:, 2:]) * strides], axis=1)
     marks = (every("kps", 10)[kept].reshape(-1, 5, 2) + cells[:, None]) * strides[:, None]
     classes = np.zeros(len(kept), np.int64)
-    return _finish(_corners(boxes), scores[kept], classes, spec, card, place, marks)
+    return _suppressed(_corners(boxes), scores[kept], classes, spec, card, place, marks)
 
 
 BoxDecoder = Callable[..., list[Detection]]

@@ -88,8 +88,8 @@ class ArtifactConfig(_Part):
     """The config blob. ``weights`` are tensor names in the order in which they follow the inputs in a call.
 
     ``pipeline`` is the model card without its labels, which are a layer of their own. ``segments`` are the
-    parts that need ``onnxruntime`` on the device. ``baked_input`` says that ``entry`` takes the camera's
-    uint8 frame resized to the card's size, and itself does colour, mean, scale and layout.
+    parts that need ``onnxruntime`` on the device. ``around`` names
+    the functions of the library that does pre- and post-processing (:mod:`edgec.runtime.around`).
     """
 
     format_version: int = FORMAT_VERSION
@@ -113,7 +113,7 @@ class ArtifactConfig(_Part):
     precision: str = "fp32"
     kernels: dict[str, KernelInfo] = Field(default_factory=dict)
     segments: tuple[Segment, ...] = ()
-    baked_input: bool = False
+    around: tuple[str, ...] = ()
     provenance: Provenance = Provenance()
 
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edgec.runtime import oci
+from edgec.runtime.around import AROUND_LIBRARY, Around
 from edgec.runtime.artifact import Artifact
 from edgec.runtime.config import RUNTIME_ABI, ArtifactConfig
 from edgec.runtime.errors import ArtifactError, IncompatibleDevice
@@ -50,6 +51,9 @@ def load(
     artifact.verify_digests(skip=(oci.CODE_TYPE,))
     code = artifact.code()
     check_code(code, artifact.config)
+    around_code = artifact.code(AROUND_LIBRARY) if artifact.config.around else b""
+    if around_code:
+        check_code(around_code, artifact.config)
     weights = artifact.weights()
     ensure_runtime(lambda name: _bundled(artifact, name))
     module = load_code(code)
@@ -57,7 +61,12 @@ def load(
     foreign = Foreign(artifact, wanted) if config.segments else None
     own = ordered(weights, config.weights)
     engine = NativeFunction(module, config.entry, own, config.inputs, foreign)
-    return Model(artifact, engine, wanted)
+    card = artifact.card()
+    around = None
+    if config.around and card is not None:
+        outputs = [spec.name for spec in config.outputs]
+        around = Around(around_code, config.around, card, outputs)
+    return Model(artifact, engine, wanted, around)
 
 
 def ordered(weights: dict[str, Weight], names: Sequence[str]) -> list[Weight]:

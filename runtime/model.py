@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from edgec.runtime import threads as thread_pool
+from edgec.runtime.around import Around
 from edgec.runtime.artifact import Artifact
 from edgec.runtime.card import ModelCard
 from edgec.runtime.config import ArtifactConfig, TensorSpec
@@ -31,7 +32,9 @@ class Model:
     belongs to the caller and stays valid after :meth:`close`.
     """
 
-    def __init__(self, artifact: Artifact, engine: NativeFunction, threading: Threading) -> None:
+    def __init__(
+        self, artifact: Artifact, engine: NativeFunction, threading: Threading, around: Around | None = None
+    ) -> None:
         self.artifact = artifact
         self.config: ArtifactConfig = artifact.config
         self.inputs: tuple[TensorSpec, ...] = artifact.config.inputs
@@ -40,6 +43,7 @@ class Model:
         self.card: ModelCard | None = artifact.card()
         self._threading = threading
         self._engine: NativeFunction | None = engine
+        self._around = around
         self._predictor: Predictor | None = None
         self._expected = [(spec.name, spec.shape, np.dtype(spec.dtype)) for spec in self.inputs]
         self._names = [spec.name for spec in self.outputs]
@@ -111,7 +115,7 @@ class Model:
                     f"{self.config.name} was compiled without a model card: use run() on arrays, "
                     "or compile with --card model.toml"
                 )
-            predictor = self._predictor = Predictor(self.config, self.card, self.call)
+            predictor = self._predictor = Predictor(self.config, self.card, self.call, self._around)
         return predictor(source, sample_rate)
 
     def _misfit(self, inputs: Any) -> InputError:  # noqa: ANN401 - whatever the caller passed
@@ -151,6 +155,7 @@ class Model:
     def close(self) -> None:
         """Let the code and the weights go. Outputs that the caller still has stay valid."""
         engine, self._engine, self._predictor = self._engine, None, None
+        self._around = None
         if engine is not None:
             engine.close()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,45 +106,45 @@ def place(frame: Frame, card: ImageInput) -> tuple[Frame, Placement]:
     return picture, Placement(width, height, scale_x, scale_y, -left * scale_x, -top * scale_y)
 
 
-def _recolour(picture: Frame, card: ImageInput) -> Frame:
+def _channels(picture: Frame, card: ImageInput) -> Frame:
+    """Gray if the model wants gray, else BGR."""
     import cv2
 
     gray = picture.ndim == 2 or picture.shape[2] == 1
-    if card.colour == "gray":
-        return (
-            picture.reshape(card.height, card.width)
-            if gray
-            else np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY), np.uint8)
-        )
-    if gray:
-        return np.asarray(cv2.cvtColor(picture, cv2.COLOR_GRAY2BGR), np.uint8)
+    if gray == (card.colour == "gray"):
+        return picture
+    return np.asarray(cv2.cvtColor(picture, cv2.COLOR_GRAY2BGR if gray else cv2.COLOR_BGR2GRAY), np.uint8)
+
+
+def _recolour(picture: Frame, card: ImageInput) -> Frame:
+    """The model's own colours."""
+    import cv2
+
+    picture = _channels(picture, card)
     return np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), np.uint8) if card.colour == "rgb" else picture
 
 
 class Picture:
     """Turns frames into a model's input: resize, colour, mean and scale, layout.
 
-    With ``baked`` the compiled function does colour, mean, scale and layout itself, and takes the resized
-    frame.
+    With ``prepare``, which fills an input from a picture of its size, the compiled library does all but the
+    resizing.
     """
 
-    def __init__(self, card: ImageInput, dtype: str, *, baked: bool = False) -> None:
+    def __init__(
+        self, card: ImageInput, dtype: str, prepare: Callable[[Frame, Array], None] | None = None
+    ) -> None:
         self.card = card
         self._dtype = np.dtype(dtype)
-        self._baked = baked
+        self._prepare = prepare
         channels = card.channels
         mean = np.broadcast_to(np.asarray(card.mean, np.float32), (channels,))
         scale = np.broadcast_to(np.asarray(card.scale, np.float32), (channels,))
         values = np.arange(256, dtype=np.float32)
-        # 256 pixel values a channel: a table gives the same numbers as the arithmetic, for every
-        # pixel at once.
+        # 256 values a channel: a table gives the same numbers as the arithmetic, for every pixel at once.
         self._table = np.ascontiguousarray((values[:, None] - mean) * scale).astype(self._dtype)
-        self._same = bool((self._table == self._table[:, :1]).all())
-        self._shape = (
-            (1, channels, card.height, card.width)
-            if card.layout == "NCHW"
-            else (1, card.height, card.width, channels)
-        )
+        sizes = (card.height, card.width)
+        self._shape = (1, channels, *sizes) if card.layout == "NCHW" else (1, *sizes, channels)
 
     def __call__(self, frame: Any) -> tuple[Array, Placement]:  # noqa: ANN401 - checked here
         """The model's input for a frame (BGR or gray, uint8), and where the frame lies in it.
@@ -152,19 +153,16 @@ class Picture:
             InputError: not a frame.
         """
         picture, placement = place(_check(frame), self.card)
-        if self._baked:
-            if picture.ndim == 2:
-                picture = np.repeat(picture[:, :, None], 3, axis=2)
-            return picture[None], placement
-        picture = _recolour(picture, self.card).reshape(self.card.height, self.card.width, self.card.channels)
         out = empty_aligned(self._shape, self._dtype)
-        if self.card.layout == "NHWC":
-            if self._same:
-                np.take(self._table[:, 0], picture, out=out[0], mode="clip")
+        if self._prepare is not None:
+            picture = _channels(picture, self.card)
+            self._prepare(picture.reshape(self.card.height, self.card.width, self.card.channels), out)
+            return out, placement
+        picture = _recolour(picture, self.card).reshape(self.card.height, self.card.width, self.card.channels)
+        for channel in range(self.card.channels):
+            values = self._table[:, channel]
+            if self.card.layout == "NHWC":
+                out[0, :, :, channel] = values[picture[:, :, channel]]
             else:
-                for channel in range(self.card.channels):
-                    out[0, :, :, channel] = self._table[picture[:, :, channel], channel]
-        else:
-            for channel in range(self.card.channels):
-                np.take(self._table[:, channel], picture[:, :, channel], out=out[0, channel], mode="clip")
+                np.take(values, picture[:, :, channel], out=out[0, channel], mode="clip")
         return out, placement

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from edgec.runtime import card as cards
+from edgec.runtime.around import Around
 from edgec.runtime.config import ArtifactConfig, TensorSpec
 from edgec.runtime.decoders import decode
 from edgec.runtime.errors import InputError
@@ -22,16 +23,20 @@ Call = Callable[[list[Array]], list[Array]]
 class Predictor:
     """Ties a model's inputs and outputs to what its card declares."""
 
-    def __init__(self, config: ArtifactConfig, card: cards.ModelCard, call: Call) -> None:
+    def __init__(
+        self, config: ArtifactConfig, card: cards.ModelCard, call: Call, around: Around | None
+    ) -> None:
         self._card, self._config, self._call = card, config, call
         self._names = [spec.name for spec in config.outputs]
+        self._around = around
         self._picture: Picture | None = None
         self._sound: Sound | None = None
         if isinstance(card.input, cards.TensorInput):
             return
         spec = self._input_spec(card.input.name)
         if isinstance(card.input, cards.ImageInput):
-            self._picture = Picture(card.input, spec.dtype, baked=config.baked_input)
+            prepare = around.prepare if around is not None and around.prepares else None
+            self._picture = Picture(card.input, spec.dtype, prepare)
             self._check_size(card.input, spec)
         else:
             self._sound = Sound(card.input, spec.shape, spec.dtype)
@@ -49,7 +54,7 @@ class Predictor:
     def _check_size(self, card: cards.ImageInput, spec: TensorSpec) -> None:
         sizes = {"NCHW": (1, card.channels, card.height, card.width)}
         sizes["NHWC"] = (1, card.height, card.width, card.channels)
-        expected = (1, card.height, card.width, 3) if self._config.baked_input else sizes[card.layout]
+        expected = sizes[card.layout]
         if spec.shape != expected:
             raise InputError(
                 f"the model card describes an input of {list(expected)}, but the model takes {spec}"
@@ -59,7 +64,10 @@ class Predictor:
         """Typed results of a frame, of sound, or of a dict of arrays, whichever the card's input is."""
         if self._picture is not None:
             given, place = self._picture(source)
-            return decode(self._outputs([given]), self._card, given=given, place=place)
+            outputs = self._outputs([given])
+            if self._around is not None and self._around.detects:
+                return list(self._around.detect(outputs, place))
+            return decode(outputs, self._card, given=given, place=place)
         if self._sound is not None:
             samples = samples_of(source, sample_rate, self._sound.card)
             results: list[Result] = []
