@@ -18,6 +18,7 @@ from typing import Any
 import httpx
 import numpy as np
 import paho.mqtt.client as mqtt
+import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
 from edgec.fleet.client import FleetClient
@@ -63,6 +64,7 @@ class FleetServer:
         self.data = data
         self._flags = flags
         self._starts = 0
+        self._name = f"edgec-{uuid.uuid4().hex[:12]}"
         self.process: subprocess.Popen[bytes]
         self.info: dict[str, Any] = {}
 
@@ -71,6 +73,7 @@ class FleetServer:
         ready = self.data.parent / f"{self.data.name}-ready-{self._starts}.json"
         command = [sys.executable, "-m", "edgec.cli.main", "fleet", "serve", "--data", str(self.data)]
         command += ["--port", str(ports.get("port", 0)), "--mqtt-port", str(ports.get("mqtt_port", 0))]
+        command += self._backends()
         command += ["--ready-file", str(ready), "--json", *self._flags]
         self.log = self.data.parent / f"{self.data.name}-{self._starts}.log"
         with self.log.open("wb") as log:
@@ -81,6 +84,19 @@ class FleetServer:
         assert self.process.poll() is None, self.log.read_text()
         self.info = json.loads(ready.read_text())
         return self
+
+    def _backends(self) -> list[str]:
+        """``EDGEC_TEST_DATABASE`` and ``EDGEC_TEST_MQTT`` run the same tests on PostgreSQL and another broker."""
+        flags: list[str] = []
+        if server := os.environ.get("EDGEC_TEST_DATABASE"):
+            if self._starts == 1:
+                psycopg = pytest.importorskip("psycopg")
+                with psycopg.connect(server, autocommit=True) as connection:
+                    connection.execute(f'CREATE DATABASE "{self._name}"')
+            flags += ["--database", f"{server.rpartition('/')[0]}/{self._name}"]
+        if broker := os.environ.get("EDGEC_TEST_MQTT"):
+            flags += ["--mqtt", broker, "--fleet", self._name]
+        return flags
 
     def restart(self) -> None:
         """Start again on the same ports."""

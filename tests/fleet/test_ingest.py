@@ -93,8 +93,8 @@ def test_only_the_right_credentials_connect(server: FleetServer) -> None:
         "another's password": {"password": two["mqtt"]["password"]},
         "nobody": {"username": "nobody"},
         "the server's name": {"username": "edgec:fleet"},
-        "another's client id": {"client_id": "edgec-default-in-4b"},
-        "a will for another": {"will": Topics("default", "in-4b").status},
+        "another's client id": {"client_id": f"edgec-{two['fleet']}-in-4b"},
+        "a will for another": {"will": Topics(two["fleet"], "in-4b").status},
     }
     for what, changes in cases.items():
         client, refused = connect(one, **changes)
@@ -111,7 +111,13 @@ def test_a_device_cannot_speak_or_listen_for_another(server: FleetServer, device
     topic, payload = victim.event("planted")
     liar.mqtt.publish(topic, payload, 1).wait_for_publish(10)
     liar.mqtt.publish(victim.topics.jobs_notify, b'{"executions":[],"timestamp":666}', 1).wait_for_publish(10)
-    for name in ("#", "edgec/v1/default/+/jobs/notify", victim.topics.jobs_notify, "edgec/#", "$SYS/#"):
+    for name in (
+        "#",
+        f"edgec/v1/{liar.topics.fleet}/+/jobs/notify",
+        victim.topics.jobs_notify,
+        "edgec/#",
+        "$SYS/#",
+    ):
         answers: list[Any] = []
         liar.mqtt.on_subscribe = lambda _c, _u, _m, reasons, _p, answers=answers: answers.extend(reasons)
         liar.mqtt.subscribe(name, 1)

@@ -1,0 +1,145 @@
+"""The dashboard in a real browser."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fleet_harness import FleetServer, SimDevice, wait_for
+
+playwright = pytest.importorskip("playwright.sync_api", reason="the browser tests need playwright")
+CHROMIUM = os.environ.get("EDGEC_CHROMIUM", "/usr/bin/chromium")
+FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(not Path(CHROMIUM).exists(), reason=f"no browser at {CHROMIUM}; set EDGEC_CHROMIUM"),
+]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as driver:
+        running = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def page(browser: Any, server: FleetServer) -> Iterator[Any]:
+    context = browser.new_context(viewport={"width": 1280, "height": 860})
+    context.set_default_timeout(30_000)
+    opened = context.new_page()
+    broken: list[str] = []
+    opened.on("pageerror", lambda error: broken.append(str(error)))
+    opened.goto(f"{server.url}/devices")
+    field = opened.get_by_label("Access token").first
+    field.fill(server.token)
+    opened.get_by_role("button", name="Sign in").click()
+    opened.wait_for_url("**/devices")
+    opened.locator(".e-filters").wait_for()
+    yield opened
+    context.close()
+    assert not broken
+
+
+def test_signing_in_is_needed_and_a_wrong_token_is_refused(browser: Any, server: FleetServer) -> None:
+    context = browser.new_context()
+    page = context.new_page()
+    for path in ("/", "/devices", "/devices/x", "/models", "/rollouts/1", "/access"):
+        page.goto(server.url + path)
+        assert "/login" in page.url, path
+    page.get_by_label("Access token").first.fill("edgec_wrong")
+    page.get_by_role("button", name="Sign in").click()
+    page.get_by_text("unknown, expired or revoked").wait_for()
+    page.goto(f"{server.url}/login?next=//evil.example/")
+    page.get_by_label("Access token").first.fill(server.token)
+    page.get_by_role("button", name="Sign in").click()
+    page.wait_for_url(f"{server.url}/")
+    context.close()
+
+
+def test_a_device_appears_changes_and_detects_without_reload(
+    page: Any, server: FleetServer, device: Callable[..., SimDevice]
+) -> None:
+    page.goto(f"{server.url}/devices")
+    page.get_by_text("No devices yet").or_(page.locator("table")).first.wait_for()
+    camera = device("view-1", site="<b>lab</b>")
+    row = page.locator("tr", has_text="view-1")
+    row.get_by_text("online").wait_for()
+    assert row.locator("b").count() == 0, "labels are text, not markup"
+    row.click()
+    page.wait_for_url("**/devices/view-1")
+    camera.send_event("<img src=x onerror=document.title='pwned'>forklift")
+    page.get_by_text("forklift").first.wait_for()
+    assert page.title() != "pwned"
+    camera.send_health(fps=7.7)
+    page.get_by_text("7.7").first.wait_for()
+    camera.stop()
+    page.get_by_text("stopped").first.wait_for()
+
+
+def test_a_rollout_is_started_and_watched(
+    page: Any, server: FleetServer, device: Callable[..., SimDevice], push: Callable[..., str]
+) -> None:
+    push("seen")
+    camera = device("view-2")
+    page.goto(f"{server.url}/models/seen")
+    page.get_by_role("button", name="Roll out").click()
+    box = page.get_by_role("combobox", name="For")
+    box.fill("view-2")
+    page.get_by_role("option", name="view-2").click()
+    page.get_by_role("button", name="Start").click()
+    page.wait_for_url("**/rollouts/*")
+    page.get_by_text("succeeded").first.wait_for()
+    wait_for(lambda: camera.running["model"] == "seen")
+    page.goto(f"{server.url}/models/seen/1/x86-64-v3")
+    report = page.frame_locator("iframe")
+    report.get_by_text("Report of seen 1").wait_for()
+    assert page.locator("iframe").get_attribute("sandbox") == ""
+    assert page.title().startswith("seen:1"), "the report's script did not run"
+
+
+def test_search_keys_and_a_phone(page: Any, server: FleetServer, device: Callable[..., SimDevice]) -> None:
+    device("view-3")
+    device("view-4")
+    page.goto(f"{server.url}/devices")
+    page.locator("tr", has_text="view-3").wait_for()
+    page.keyboard.press("/")
+    page.keyboard.type("view-4")
+    page.locator("tr", has_text="view-3").wait_for(state="detached")
+    page.locator("tr", has_text="view-4").wait_for()
+    page.keyboard.type("zzz")
+    page.get_by_text("Nothing matches").wait_for()
+    page.locator("h1").click()
+    page.keyboard.press("g")
+    page.keyboard.press("r")
+    page.wait_for_url("**/rollouts")
+    page.set_viewport_size({"width": 390, "height": 844})
+    for path in ("/", "/devices", "/devices/view-3", "/models", "/rollouts", "/access"):
+        page.goto(server.url + path)
+        page.locator("h1").wait_for()
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390, path
+
+
+def test_viewers_look_and_do_not_touch(browser: Any, server: FleetServer, push: Callable[..., str]) -> None:
+    push("watched")
+    with server.client() as client:
+        token = client.post("/access-tokens", {"name": "browser-viewer", "role": "viewer"})["token"]
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(f"{server.url}/login")
+    page.get_by_label("Access token").first.fill(token)
+    page.get_by_role("button", name="Sign in").click()
+    page.wait_for_url(f"{server.url}/")
+    page.goto(f"{server.url}/models/watched")
+    page.get_by_text("verified").first.wait_for()
+    assert page.get_by_role("button", name="Roll out").count() == 0
+    page.goto(f"{server.url}/access")
+    page.get_by_text("Not for viewers").wait_for()
+    context.close()
