@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import tvm
 from tvm import relax
+from tvm.ir import GlobalVar
+from tvm.script.ir_builder import IRBuilder
+from tvm.script.ir_builder import tirx as T
 from tvm.tirx import PrimFunc
 
 from edgec.compiler.graph.fusion import Kernel, fuse, kernel_calls
@@ -19,6 +22,8 @@ from edgec.compiler.options import CompileOptions
 from edgec.compiler.progress import Progress
 from edgec.compiler.tuning.tuner import Tuner, set_threads
 from edgec.targets.target import Target
+
+NO_KERNEL = "edgec_no_kernel"
 
 __all__ = ["KernelInfo", "Lowered", "TuningSummary", "lower"]
 
@@ -117,8 +122,22 @@ def _make_kernel(
     return schedule_generic(func, target, threads), info
 
 
+def _no_kernel() -> PrimFunc:
+    with IRBuilder() as builder, T.prim_func():
+        T.func_name(NO_KERNEL)
+        T.func_attr({"global_symbol": NO_KERNEL, "tirx.is_scheduled": True, "tirx.noalias": True})
+        buffer = T.arg("nothing", T.buffer((1,), "float32"))
+        T.buffer_store(buffer, T.float32(0), [0])
+    return builder.get()
+
+
 def _finalise(mod: tvm.IRModule) -> tvm.IRModule:
     """Plan memory and lower to what the virtual machine runs."""
+    if not any(isinstance(function, PrimFunc) for function in mod.functions.values()):
+        # a library without any machine code (all views, or all of it foreign) would be written as C source
+        mod = tvm.IRModule(
+            {**dict(mod.functions.items()), GlobalVar(NO_KERNEL): _no_kernel()}, attrs=mod.attrs
+        )
     passes = [
         relax.transform.ToNonDataflow(),
         relax.transform.RemovePurityChecking(),

@@ -17,6 +17,10 @@ from edgec.compiler.frontends.onnx_file import free_names
 FUNCTION_PREFIX = "edgec.fallback."
 
 
+class UntypedValue(ValueError):
+    """A value that would enter a segment has no known type."""
+
+
 @dataclass(frozen=True)
 class ForeignSegment:
     """A sub-graph for ONNX Runtime.
@@ -107,6 +111,11 @@ def cut(
     outside |= {value.name for value in graph.output}
     results = [n for node in nodes for n in node.output if n in outside]
     inputs = [n for n in needed if n not in stored]
+    for name in inputs:
+        if name not in types:
+            raise UntypedValue(
+                f"the type of the value {name!r}, which ONNX Runtime would be given, is unknown"
+            )
     piece = helper.make_graph(
         nodes,
         "fallback",

@@ -45,6 +45,8 @@ CONVERTER_ERRORS = (
 TVM_MICROSOFT = frozenset(
     {"Gelu", "FastGelu", "BiasGelu", "SkipLayerNormalization", "EmbedLayerNormalization", "MatMulInteger16"}
 )
+# Names in TVM's table that belong to com.microsoft; the standard has other operators of the same name.
+NOT_STANDARD = TVM_MICROSOFT - {"Gelu"} | {"Attention", "AllClassNMS"}
 # Operators that do little but move data: not worth a change of hands.
 MOVERS = frozenset(
     {"Cast", "Concat", "Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Squeeze"}
@@ -222,14 +224,11 @@ class Importer:
                 result = CONVERTERS[key](data)
             except CONVERTER_ERRORS as error:
                 raise Refusal(first_line(error)) from error
-        elif node.op_type in self.tvm_table and self._means_the_same(node):
+        elif has_converter(node):
             result = self._by_tvm(node, inputs, scope)
         else:
             raise Refusal("there is no converter for this operator")
         self._bind(node, result, scope)
-
-    def _means_the_same(self, node: NodeProto) -> bool:
-        return node.domain == "" or (node.domain == MICROSOFT and node.op_type in TVM_MICROSOFT)
 
     def _by_tvm(self, node: NodeProto, inputs: list[Expr | None], scope: Scope) -> Expr:
         attrs = {a.name: tvm_attribute(a) for a in node.attribute}
@@ -274,6 +273,17 @@ class Importer:
         if isinstance(value, relax.Var | tvm.ir.GenericConst):
             return value
         return self.builder.emit(value)
+
+
+def has_converter(node: NodeProto) -> bool:
+    """Whether there is a converter for a node's operator, ours or TVM's."""
+    converters.load_all()
+    if (node.domain, node.op_type) in CONVERTERS:
+        return True
+    if node.op_type not in tvm_onnx._get_convert_map():
+        return False
+    standard = node.domain == "" and node.op_type not in NOT_STANDARD
+    return standard or (node.domain == MICROSOFT and node.op_type in TVM_MICROSOFT)
 
 
 def attribute_value(attribute: AttributeProto) -> Any:  # noqa: ANN401 - as many types as attributes have
@@ -355,7 +365,7 @@ def to_relax(source: SourceModel, *, fallback_allowed: bool = False) -> Imported
     foreign = fallback.widen(graph, [position for position, _ in refused], MOVERS)
     try:
         imported = Importer(source).run(foreign)
-    except Refusal as refusal:
+    except (Refusal, fallback.UntypedValue) as refusal:
         raise UnsupportedModel([replace(node, reason=str(refusal)) for _, node in refused]) from refusal
     for segment in imported.segments:
         if not runs_in_onnxruntime(segment.model):

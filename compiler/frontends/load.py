@@ -11,7 +11,7 @@ import onnx
 from onnx import ModelProto, ValueInfoProto
 
 from edgec.compiler.errors import ModelError
-from edgec.compiler.frontends import clean, formats, ml_outputs, shapes
+from edgec.compiler.frontends import clean, formats, functions, ml_outputs, shapes
 from edgec.compiler.frontends.onnx_file import read_model
 from edgec.compiler.frontends.source import Port, SourceModel, SourceNode
 from edgec.compiler.options import CompileOptions
@@ -57,7 +57,7 @@ def prepare(
         shapes.check_sizes(clean.infer_shapes(given))
     except (onnx.shape_inference.InferenceError, RuntimeError) as error:
         raise ModelError(f"{path}: {str(error).strip().splitlines()[0]}") from error
-    model = clean.infer_shapes(clean.simplify(given))
+    model = _expanded(clean.infer_shapes(clean.simplify(given)))
     return SourceModel(
         path=path,
         digest=digest,
@@ -69,6 +69,19 @@ def prepare(
         origins=clean.trace_origins(model, values, names),
         labels=labels,
     )
+
+
+def _expanded(model: ModelProto) -> ModelProto:
+    """The model without operators that only their definition by simpler ones makes compilable."""
+    from edgec.compiler.frontends.importer import has_converter
+
+    expanded = functions.expand(model, has_converter)
+    if expanded is None:
+        return model
+    folded = clean.fold(expanded)
+    if folded is None or not clean.computes_alike(folded, model):
+        return model
+    return clean.infer_shapes(folded)
 
 
 def _typed_outputs(given: ModelProto, model: ModelProto) -> list[ValueInfoProto]:

@@ -47,10 +47,10 @@ def test_cheap_nodes_between_foreign_ones_go_along(tmp_path: Path) -> None:
         helper.make_node("Det", ["b"], ["c"], name="two"),
         helper.make_node("Neg", ["c"], ["y"], name="neg"),
     ]
-    model = model_of(nodes, {"x": [4, 3, 3]}, ["y"], {"s": np.array([2, 2], "int64")})
+    model = model_of(nodes, {"x": [16, 4, 4]}, ["y"], {"s": np.array([4, 4], "int64")})
     imported, _ = build(save(model, tmp_path), tmp_path)
     assert [segment.nodes for segment in imported.segments] == [("one", "shape", "two")]
-    assert_same(model, {"x": RNG.standard_normal((4, 3, 3)).astype("float32")}, tmp_path)
+    assert_same(model, {"x": RNG.standard_normal((16, 4, 4)).astype("float32")}, tmp_path)
 
 
 def test_results_whose_size_depends_on_the_data(tmp_path: Path) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+from onnx import numpy_helper
 from tvm import relax
 
 from edgec.compiler.frontends.builder import Expr, constant
-from edgec.compiler.frontends.converters.registry import Node, converts
+from edgec.compiler.frontends.converters.registry import Node, Refusal, converts
 
 
 @converts("Shape")
@@ -18,6 +19,18 @@ def _shape(node: Node) -> Expr:
 @converts("Size")
 def _size(node: Node) -> Expr:
     return constant(int(np.prod(node.shape(0))), "int64")
+
+
+@converts("Constant")
+def _constant(node: Node) -> Expr:
+    attrs = node.attrs
+    if "value" in attrs:
+        return constant(numpy_helper.to_array(attrs["value"]))
+    for name, dtype in (("value_float", "float32"), ("value_int", "int64")):
+        for given in (name, f"{name}s"):
+            if given in attrs:
+                return constant(attrs[given], dtype)
+    raise Refusal("constants that are sparse or texts are not compiled")
 
 
 @converts("Identity", "Dropout")

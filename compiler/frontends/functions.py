@@ -1,0 +1,58 @@
+"""Write operators that the standard defines by simpler ones as those, where there is no converter for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import onnx
+from onnx import FunctionProto, ModelProto, NodeProto, TypeProto, inliner
+
+DOMAIN = "edgec.expanded"
+
+
+def expand(model: ModelProto, has_converter: Callable[[NodeProto], bool]) -> ModelProto | None:
+    """The model with its nodes that have no converter replaced by their definition in the standard.
+
+    Args:
+        model: with inferred shapes; some definitions depend on the types of the inputs.
+        has_converter: whether a node can be converted as it is.
+
+    Returns:
+        the new model, or None where there is nothing to replace.
+    """
+    copy = ModelProto()
+    copy.CopyFrom(model)
+    graph = copy.graph
+    types = {value.name: value.type for value in (*graph.input, *graph.value_info, *graph.output)}
+    for tensor in graph.initializer:
+        types[tensor.name] = onnx.helper.make_tensor_type_proto(tensor.data_type, list(tensor.dims))
+    versions = {entry.domain: entry.version for entry in copy.opset_import}
+    for number, node in enumerate(graph.node):
+        if has_converter(node):
+            continue
+        definition = _definition(node, versions.get(node.domain, 1), types)
+        if definition is None:
+            continue
+        definition.name, definition.domain = f"{node.op_type}_{number}", DOMAIN
+        if not definition.opset_import:
+            definition.opset_import.add(domain="", version=versions.get("", 1))
+        copy.functions.append(definition)
+        node.op_type, node.domain = definition.name, DOMAIN
+    if not copy.functions:
+        return None
+    copy.opset_import.add(domain=DOMAIN, version=1)
+    return inliner.inline_local_functions(copy)
+
+
+def _definition(node: NodeProto, version: int, types: dict[str, TypeProto]) -> FunctionProto | None:
+    try:
+        schema = onnx.defs.get_schema(node.op_type, version, node.domain)
+    except onnx.defs.SchemaError:
+        return None
+    made = FunctionProto()
+    if schema.has_context_dependent_function:
+        given = [types.get(name, TypeProto()).SerializeToString() for name in node.input]
+        made.ParseFromString(schema.get_context_dependent_function(node.SerializeToString(), given))
+    elif schema.has_function:
+        made.CopyFrom(schema.function_body)
+    return made if made.node else None

@@ -1,0 +1,187 @@
+"""The node tests of the ``onnx`` package as cases for this compiler.
+
+Those tests pass shapes, axes, counts and the like as inputs of the graph. An artifact has static shapes, so here
+they become constants of the model, as they are in models that people export; ``FROZEN`` lists which.
+Everything else goes in as it comes, through the whole compiler and the runtime.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from onnx import ModelProto, TensorProto, numpy_helper
+
+import edgec.runtime as rt
+from edgec.compiler.options import CompileOptions
+from edgec.targets import EdgecError
+from tests.compiler.onnx_models import build, save
+
+EXCLUSIONS = Path(__file__).with_name("backend_exclusions.toml")
+REDUCTIONS = ("Max", "Min", "Sum", "Mean", "Prod", "LogSumExp", "LogSum", "SumSquare", "L1", "L2")
+FROZEN: dict[str, tuple[int, ...]] = {
+    **{f"Reduce{kind}": (1,) for kind in REDUCTIONS},
+    "AffineGrid": (1,),
+    "BlackmanWindow": (0,),
+    "CenterCropPad": (1,),
+    "Col2Im": (1, 2),
+    "ConstantOfShape": (0,),
+    "CumProd": (1,),
+    "CumSum": (1,),
+    "DFT": (1, 2),
+    "Expand": (1,),
+    "HammingWindow": (0,),
+    "HannWindow": (0,),
+    "Loop": (0, 1),
+    "MelWeightMatrix": (0, 1, 2, 3, 4),
+    "NonMaxSuppression": (2, 3, 4),
+    "OneHot": (1,),
+    "Pad": (1, 3),
+    "Range": (0, 1, 2),
+    "Reshape": (1,),
+    "Resize": (1, 2, 3),
+    "STFT": (1, 3),
+    "Slice": (1, 2, 3, 4),
+    "Split": (1,),
+    "SplitToSequence": (1,),
+    "Squeeze": (1,),
+    "Tile": (1,),
+    "TopK": (1,),
+    "Trilu": (1,),
+    "Unsqueeze": (1,),
+    "Upsample": (1,),
+}
+FROZEN_NAMES = frozenset(
+    {"axes", "axis", "shape", "repeats", "split", "k", "starts", "ends", "steps", "depth"}
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One node test: its model with parameters frozen, its other inputs, and what it should give."""
+
+    name: str
+    operator: str
+    model: ModelProto
+    inputs: dict[str, np.ndarray]
+    expected: list[np.ndarray]
+    rtol: float
+    atol: float
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a case: ``native``, ``fallback``, ``refused``, ``wrong`` or ``excluded``, and why."""
+
+    name: str
+    operator: str
+    result: str
+    detail: str = ""
+
+
+def exclusions() -> dict[str, str]:
+    """Patterns of test names that cannot be cases here, with the reason."""
+    content = tomllib.loads(EXCLUSIONS.read_text(encoding="utf-8"))
+    return {pattern: entry["reason"] for entry in content["excluded"] for pattern in entry["tests"]}
+
+
+def excluded(name: str, patterns: dict[str, str]) -> str | None:
+    """Why a test is left out, or None."""
+    return next((why for pattern, why in patterns.items() if fnmatch.fnmatch(name, pattern)), None)
+
+
+def make_case(test: Any) -> Case | str:
+    """A case of an ``onnx`` test, or why it cannot be one."""
+    model = ModelProto()
+    model.CopyFrom(test.model)
+    given, expected = test.data_sets[0]
+    arrays = []
+    for value in (*given, *expected):
+        array = numpy_helper.to_array(value) if isinstance(value, TensorProto) else value
+        if not isinstance(array, np.ndarray | np.generic):
+            return "sequences, maps and optional values are no tensors"
+        array = np.asarray(array)
+        if (
+            array.dtype.kind not in "biuf"
+            or array.dtype.itemsize * 8 < 8
+            or array.dtype.name.startswith("float8")
+        ):
+            return f"elements of type {array.dtype} do not exist in compiled models"
+        if array.size == 0:
+            return "empty tensors"
+        arrays.append(array)
+    values = dict(zip([v.name for v in model.graph.input], arrays[: len(given)], strict=False))
+    for name in _frozen(model):
+        if name in values:
+            model.graph.initializer.append(numpy_helper.from_array(values.pop(name), name))
+    left = [v for v in model.graph.input if v.name in values]
+    if not left:
+        return "nothing is left to compute when the parameters are constant"
+    kept = [type(v).FromString(v.SerializeToString()) for v in left]
+    del model.graph.input[:]
+    model.graph.input.extend(kept)
+    main = [n.op_type for n in test.model.graph.node]
+    operator = main[0] if len(main) == 1 else _operator_of(test.name, main)
+    return Case(test.name, operator, model, values, arrays[len(given) :], test.rtol, test.atol)
+
+
+def _operator_of(name: str, nodes: list[str]) -> str:
+    plain = name.removeprefix("test_").replace("_", "")
+    fitting = [node for node in nodes if plain.startswith(node.lower())]
+    return (
+        max(fitting, key=len) if fitting else f"expanded: {plain[:24]}" if "expanded" in name else nodes[-1]
+    )
+
+
+def _frozen(model: ModelProto) -> set[str]:
+    names = {value.name for value in model.graph.input if value.name in FROZEN_NAMES}
+    for node in model.graph.node:
+        for position in FROZEN.get(node.op_type, ()):
+            if position < len(node.input) and node.input[position]:
+                names.add(node.input[position])
+    return names
+
+
+def run_case(case: Case, folder: Path) -> Outcome:
+    """Compile a case, run it, and compare."""
+
+    def outcome(result: str, detail: str = "") -> Outcome:
+        return Outcome(case.name, case.operator, result, detail[:300])
+
+    shapes = {name: array.shape for name, array in case.inputs.items()}
+    options = CompileOptions(tune="none", threads=1, input_shapes=shapes)
+    try:
+        imported, artifact = build(save(case.model, folder), folder, options)
+        with rt.load(artifact, threads=1) as model:
+            got = model.run(case.inputs)
+    except EdgecError as error:
+        return outcome("refused", str(error))
+    except (
+        RuntimeError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        AssertionError,
+        IndexError,
+        KeyError,
+    ) as error:
+        return outcome("wrong", f"{type(error).__name__}: {str(error).strip().splitlines()[-1:]}")
+    kind = "fallback" if imported.segments else "native"
+    for port, expected in zip(imported.source.outputs, case.expected, strict=True):
+        value = got[port.name]
+        if value.shape != expected.shape or value.dtype != expected.dtype:
+            return outcome(
+                "wrong", f"{kind}: {value.dtype}{value.shape}, not {expected.dtype}{expected.shape}"
+            )
+        wide = expected.astype("float64")
+        # rounding is relative to the largest value that takes part, which sums may cancel
+        largest = float(np.abs(wide[np.isfinite(wide)]).max(initial=0.0))
+        atol = max(case.atol, 1e-6 * largest)
+        close = np.allclose(value.astype("float64"), wide, case.rtol, atol, equal_nan=True)
+        if not close:
+            return outcome("wrong", f"{kind}: values differ")
+    return outcome(kind)
