@@ -33,6 +33,7 @@ CREATE TABLE IF NOT EXISTS sequences (stream TEXT PRIMARY KEY, last INTEGER NOT 
 CREATE TABLE IF NOT EXISTS open_tracks (
     stream TEXT NOT NULL, track TEXT NOT NULL, event TEXT NOT NULL, PRIMARY KEY (stream, track));
 CREATE TABLE IF NOT EXISTS sent (id TEXT PRIMARY KEY, seq INTEGER NOT NULL);
+CREATE INDEX IF NOT EXISTS by_seq ON sent (seq);
 CREATE TABLE IF NOT EXISTS counters (name TEXT PRIMARY KEY, value REAL NOT NULL);
 """
 _REMEMBERED = 4096
@@ -61,6 +62,15 @@ class OutboxState:
     dropped: int
     pressure: float
     problem: str
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What a transaction makes of the counters; it counts once it is committed."""
+
+    depth: int
+    bytes: int
+    dropped: int
 
 
 @dataclass(slots=True)
@@ -96,6 +106,8 @@ class Outbox:
         self._memory_key = 0
         self._problem = ""
         self._dropped = 0
+        self._depth = self._bytes = 0
+        """Of what is on disk; kept here, because counting would read the whole table."""
         self._started = time.monotonic()
         self._base = 0.0
         self._database: sqlite3.Connection | None = None
@@ -177,13 +189,14 @@ class Outbox:
     def state(self) -> OutboxState:
         """Return depth, size, age and what is wrong."""
         with self._lock:
-            depth = size = 0
+            depth, size = self._depth, self._bytes
             oldest = None
             if self._database is not None:
                 with contextlib.suppress(sqlite3.DatabaseError):
-                    depth, size, oldest = self._database.execute(
-                        "SELECT count(*), coalesce(sum(length(payload)), 0), min(created) FROM messages"
+                    row = self._database.execute(
+                        "SELECT created FROM messages ORDER BY seq LIMIT 1"
                     ).fetchone()
+                    oldest = row[0] if row else None
             size += sum(len(entry.payload) for entry, _ in self._memory)
             depth += len(self._memory)
             age = max(0.0, self._now() - oldest) if oldest is not None else 0.0
@@ -241,6 +254,9 @@ class Outbox:
         except sqlite3.Error:
             database.close()
             raise
+        self._depth, self._bytes = database.execute(
+            "SELECT count(*), coalesce(sum(length(payload)), 0) FROM messages"
+        ).fetchone()
         self._base = counters.get("running_s", 0.0)
         self._dropped = int(counters.get("dropped", 0))
         return database
@@ -292,28 +308,35 @@ class Outbox:
     def _transact(self, puts: list[_Put], acked: set[int]) -> None:
         database = self._database
         assert database is not None
+        tally = _Tally(self._depth, self._bytes, self._dropped)
         database.execute("BEGIN IMMEDIATE")
         try:
             for key in acked:
-                database.execute(
-                    "INSERT OR REPLACE INTO sent SELECT id, seq FROM messages WHERE seq = ?", (key,)
-                )
-                database.execute("DELETE FROM messages WHERE seq = ?", (key,))
+                self._forget(database, key, tally)
             for put in puts:
-                self._insert(database, put)
+                self._insert(database, put, tally)
             if puts:
-                self._bound(database)
+                self._bound(database, tally)
             limit = "(SELECT coalesce(max(seq), 0) FROM sent) - ?"
             database.execute(f"DELETE FROM sent WHERE seq < {limit}", (_REMEMBERED,))
-            counters = (("running_s", self._now()), ("dropped", float(self._dropped)))
+            counters = (("running_s", self._now()), ("dropped", float(tally.dropped)))
             database.executemany("INSERT OR REPLACE INTO counters VALUES (?, ?)", counters)
             database.execute("COMMIT")
         except BaseException:
             if database.in_transaction:
                 database.execute("ROLLBACK")
             raise
+        self._depth, self._bytes, self._dropped = tally.depth, tally.bytes, tally.dropped
 
-    def _insert(self, database: sqlite3.Connection, put: _Put) -> None:
+    def _forget(self, database: sqlite3.Connection, key: int, tally: _Tally) -> None:
+        row = database.execute("SELECT id, length(payload) FROM messages WHERE seq = ?", (key,)).fetchone()
+        if row is not None:
+            database.execute("INSERT OR REPLACE INTO sent VALUES (?, ?)", (row[0], key))
+            database.execute("DELETE FROM messages WHERE seq = ?", (key,))
+            tally.depth -= 1
+            tally.bytes -= row[1]
+
+    def _insert(self, database: sqlite3.Connection, put: _Put, tally: _Tally) -> None:
         known = "SELECT 1 FROM messages WHERE id = ? UNION SELECT 1 FROM sent WHERE id = ?"
         if database.execute(known, (put.id, put.id)).fetchone():
             return
@@ -339,29 +362,41 @@ class Outbox:
             (put.id, put.lane, put.critical, put.topic, payload or b"", self._now()),
         )
 
-    def _bound(self, database: sqlite3.Connection) -> None:
+        tally.depth += 1
+        tally.bytes += len(payload or b"")
+
+    def _bound(self, database: sqlite3.Connection, tally: _Tally) -> None:
         """Throw out what is too old, then the oldest: updates of tracks first, then events, never answers."""
-        old = database.execute(
-            "DELETE FROM messages WHERE lane = ? AND created < ?", (EVENT, self._now() - self._max_age_s)
-        ).rowcount
-        self._dropped += max(0, old)
+        limit = self._now() - self._max_age_s
+        oldest = "SELECT created FROM messages WHERE lane = ? ORDER BY seq LIMIT 1"
+        first = database.execute(oldest, (EVENT,)).fetchone()
+        if first is not None and first[0] < limit:
+            self._throw_out(database, "lane = ? AND created < ?", (EVENT, limit), None, tally)
         for critical in (0, 1):
-            size = database.execute("SELECT coalesce(sum(length(payload)), 0) FROM messages").fetchone()[0]
-            over = size - self._max_bytes
-            if over <= 0:
-                return
-            rows = database.execute(
-                "SELECT seq, length(payload) FROM messages WHERE lane = ? AND critical = ? ORDER BY seq",
-                (EVENT, critical),
-            ).fetchall()
-            victims = []
-            for seq, length in rows:
-                if over <= 0:
-                    break
-                victims.append((seq,))
-                over -= length
-            database.executemany("DELETE FROM messages WHERE seq = ?", victims)
-            self._dropped += len(victims)
+            over = tally.bytes - self._max_bytes
+            if over > 0:
+                self._throw_out(database, "lane = ? AND critical = ?", (EVENT, critical), over, tally)
+
+    def _throw_out(
+        self,
+        database: sqlite3.Connection,
+        where: str,
+        values: tuple[float, ...],
+        over: int | None,
+        tally: _Tally,
+    ) -> None:
+        """Delete the oldest of some rows: all of them, or as many as hold ``over`` bytes."""
+        victims, freed = [], 0
+        query = f"SELECT seq, length(payload) FROM messages WHERE {where} ORDER BY seq"
+        for seq, length in database.execute(query, values):
+            if over is not None and freed >= over:
+                break
+            victims.append((seq,))
+            freed += length
+        database.executemany("DELETE FROM messages WHERE seq = ?", victims)
+        tally.depth -= len(victims)
+        tally.bytes -= freed
+        tally.dropped += len(victims)
 
     def _keep_in_memory(self, batch: list[_Put], acked: set[int], why: str) -> None:
         if not self._problem:

@@ -1,0 +1,233 @@
+"""What the agent costs beside a plain loop: latency from capture to the outbox, frame rate, shared models, memory.
+
+    python -m edgec.benchmarks.agent --artifact detector.edge [--onnx detector.onnx] [--video film.mp4]
+
+Everything is measured in one run on one machine: the model alone in a loop, an OpenCV and ONNX Runtime loop (when
+``--onnx`` is given), the agent with one stream, and the agent with four streams that share the model. ``--soak
+SECONDS`` adds a long run that writes memory and rate as CSV.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+import edgec.runtime as rt
+from edgec.device_agent.channel import Body
+from edgec.device_agent.config import AgentConfig
+from edgec.device_agent.health import Meter
+from edgec.device_agent.inference import Candidate, Inference
+from edgec.device_agent.loop import Loop
+from edgec.device_agent.outbox import Outbox
+from edgec.device_agent.stream_runner import StreamRunner
+from edgec.protocol.events import DetectionData
+
+
+def bare_model(artifact: Path, frames: list[Any], seconds: float, threads: int) -> dict[str, float]:
+    """The model alone: ``predict`` on frames that are in memory."""
+    model = rt.load(artifact, threads=threads)
+    for frame in frames[:5]:
+        model.predict(frame)
+    times: list[float] = []
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        begin = time.perf_counter()
+        model.predict(frames[len(times) % len(frames)])
+        times.append((time.perf_counter() - begin) * 1000)
+    model.close()
+    return {"fps": 1000 * len(times) / sum(times), "p50_ms": statistics.median(times)}
+
+
+def plain_loop(onnx: Path, video: Path, seconds: float, threads: int) -> dict[str, float]:
+    """What one writes without an agent: VideoCapture, resize, ONNX Runtime; nothing is sent or kept."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(onnx), options, providers=["CPUExecutionProvider"])
+    given = session.get_inputs()[0]
+    height, width = given.shape[2:]
+    capture = cv2.VideoCapture(str(video))
+    count, begin = 0, time.perf_counter()
+    while time.perf_counter() - begin < seconds:
+        good, frame = capture.read()
+        if not good:
+            capture.set(cv2.CAP_PROP_POS_FRAMES, 0)
+            continue
+        small = cv2.resize(frame, (width, height)).astype(np.float32)
+        session.run(None, {given.name: ((small - 127.0) / 128.0).transpose(2, 0, 1)[None]})
+        count += 1
+    return {"fps": count / (time.perf_counter() - begin)}
+
+
+class Rig:
+    """The agent's own capture, inference and outbox, joined without a broker."""
+
+    def __init__(
+        self, artifact: Path, streams: dict[str, dict[str, Any]], threads: int, folder: Path
+    ) -> None:
+        self.loop = Loop()
+        table = {"models": {"m": {"threads": threads}}, "streams": streams}
+        config = AgentConfig.model_validate(table)
+        self._waiting: list[tuple[float, float]] = []
+        self.latencies_ms: list[float] = []
+        self.outbox = Outbox(folder / "outbox.db", 1 << 30, 1e9, self._committed)
+        media = {"folder": str(folder / "media"), **config.media.model_dump()}
+        self.inference = Inference(
+            self.loop, "bench", media, lambda _: [Candidate(str(artifact), None, threads)], self._event,
+            lambda: None, lambda: None,
+        )  # fmt: skip
+        self.inference.add_slot("m")
+        self.inference.start()
+        self.runners = {}
+        for name, settings in config.streams.items():
+            runner = StreamRunner(name, settings, self.loop, lambda _: None)
+            self.runners[name] = runner
+            self.inference.add_stream(runner)
+            runner.start()
+
+    def _event(self, body: Body) -> None:
+        data = DetectionData.model_validate(body["data"])
+        self._waiting.append((data.frame.captured_at.timestamp(), 0.0))
+        self.outbox.put_event("t", "/bench", body["stream"], body["id"], data, critical=True)
+
+    def _committed(self) -> None:
+        now = time.time()
+        done, self._waiting = self._waiting, []
+        self.latencies_ms += [(now - captured) * 1000 for captured, _ in done]
+
+    @property
+    def processed(self) -> int:
+        """Frames that all streams have taken through."""
+        return sum(runner.ring.counters().processed for runner in self.runners.values())
+
+    def run(self, seconds: float, each_second: Callable[[], None] = lambda: None) -> None:
+        """Let it work."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            self.loop.run_until(lambda: False, min(1.0, left))
+            each_second()
+
+    def report(self) -> Body:
+        """The inference process's counters."""
+        future = self.inference.ask({"op": "report"})
+        self.loop.run_until(future.done, 10)
+        return future.result(0)
+
+    def pids(self) -> list[int]:
+        """Capture and inference processes."""
+        return [pid for pid in (self.inference.pid, *(r.pid for r in self.runners.values())) if pid]
+
+    def close(self) -> None:
+        """End everything."""
+        self.inference.close()
+        self.loop.run_until(lambda: self.inference.stopped, 10)
+        for runner in self.runners.values():
+            runner.close()
+        self.outbox.close()
+
+
+def stream(video: Path, pace: str, policy: str, fps: float | None = None) -> dict[str, Any]:
+    """One stream's table; an event a frame, so that every frame's latency is seen."""
+    source = {"kind": "file", "path": str(video), "pace": pace, "width": 320, "height": 240}
+    tracker = {"confirm": 1, "lost_s": 0.5}
+    table = {"source": source | ({"fps": fps} if fps else {}), "model": "m", "policy": policy}
+    return table | {"tracker": tracker, "update_interval_s": 0.001}
+
+
+def measure(
+    artifact: Path, streams: dict[str, dict[str, Any]], threads: int, seconds: float
+) -> dict[str, Any]:
+    """Run the agent's parts for some seconds after a warm-up."""
+    with tempfile.TemporaryDirectory() as folder:
+        rig = Rig(artifact, streams, threads, Path(folder))
+        rig.loop.run_until(lambda: rig.processed > 20, 60)
+        rig.run(2.0)
+        rig.latencies_ms.clear()
+        before, begin = rig.processed, time.monotonic()
+        rig.run(seconds)
+        fps = (rig.processed - before) / (time.monotonic() - begin)
+        report = rig.report()
+        inference_ms = report["slots"]["m"]["latency"]["p50_ms"]
+        latencies = sorted(rig.latencies_ms)
+        stages = next(iter(report["streams"].values()))["latency"]
+        rig.close()
+    result: dict[str, Any] = {"fps": round(fps, 1), "inference_p50_ms": inference_ms, "stages": stages}
+    if latencies:
+        overhead = [value - inference_ms for value in latencies]
+        result |= {
+            "events": len(latencies),
+            "overhead_p50_ms": round(statistics.median(overhead), 2),
+            "overhead_p99_ms": round(overhead[round((len(overhead) - 1) * 0.99)], 2),
+        }
+    return result
+
+
+def soak(artifact: Path, video: Path, threads: int, seconds: float, output: Path) -> dict[str, Any]:
+    """Run for long and write seconds, memory and frame rate; returns the slope of memory."""
+    rows: list[tuple[float, float, float]] = []
+    meter = Meter()
+    with tempfile.TemporaryDirectory() as folder:
+        rig = Rig(artifact, {"a": stream(video, "real", "newest")}, threads, Path(folder))
+        rig.loop.run_until(lambda: rig.processed > 20, 60)
+        begin, last = time.monotonic(), rig.processed
+
+        def look() -> None:
+            nonlocal last
+            meter.measure(rig.pids())
+            rows.append((time.monotonic() - begin, meter.memory_bytes / 1e6, rig.processed - last))
+            last = rig.processed
+
+        rig.run(seconds, look)
+        rig.close()
+    lines = ["seconds,memory_mb,fps", *(f"{at:.1f},{memory:.2f},{fps}" for at, memory, fps in rows)]
+    output.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    steady = np.array(rows[len(rows) // 5 :])
+    slope = float(np.polyfit(steady[:, 0], steady[:, 1], 1)[0]) * 3600
+    return {"seconds": seconds, "memory_mb": round(rows[-1][1], 1), "slope_mb_per_hour": round(slope, 2)}
+
+
+def main() -> None:
+    """Measure and print JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--artifact", type=Path, required=True)
+    parser.add_argument("--onnx", type=Path)
+    parser.add_argument("--video", type=Path, required=True)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--seconds", type=float, default=8.0)
+    parser.add_argument("--soak", type=float, default=0.0)
+    parser.add_argument("--soak-csv", type=Path, default=Path("soak.csv"))
+    options = parser.parse_args()
+    if options.soak:
+        json.dump(
+            soak(options.artifact, options.video, options.threads, options.soak, options.soak_csv), sys.stdout
+        )
+        return
+    capture = cv2.VideoCapture(str(options.video))
+    frames = [cv2.resize(frame, (320, 240)) for _ in range(50) if (frame := capture.read()[1]) is not None]
+    results: dict[str, Any] = {"threads": options.threads}
+    results["bare model"] = bare_model(options.artifact, frames, options.seconds, options.threads)
+    if options.onnx:
+        results["plain loop"] = plain_loop(options.onnx, options.video, options.seconds, options.threads)
+    fast = stream(options.video, "fast", "newest")
+    results["agent, one stream"] = measure(options.artifact, {"a": fast}, options.threads, options.seconds)
+    four = {name: stream(options.video, "real", "newest", 400.0) for name in "abcd"}
+    results["agent, four streams"] = measure(options.artifact, four, options.threads, options.seconds)
+    slow = {"a": stream(options.video, "real", "every", 10.0)}
+    results["agent, 10 frames a second"] = measure(options.artifact, slow, options.threads, options.seconds)
+    json.dump(results, sys.stdout, indent=2)
+
+
+if __name__ == "__main__":
+    main()
