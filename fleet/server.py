@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,7 @@ class Services:
     url: str
     mqtt: MqttAccess
     started_at: float
+    threads: dict[str, threading.Thread] = field(default_factory=dict)
 
     def revoke_connections(self, device: str) -> None:
         """Drop a device's MQTT connections, where the broker is ours."""
@@ -85,7 +86,7 @@ def _access(settings: Settings, database: Database, server_hash: str) -> Access:
 
 def _thread(
     stack: ExitStack, name: str, target: Callable[..., None], stop: Callable[[], None], *args: object
-) -> None:
+) -> threading.Thread:
     thread = threading.Thread(target=target, args=args, name=name, daemon=True)
     thread.start()
 
@@ -94,6 +95,7 @@ def _thread(
         thread.join(30)
 
     stack.callback(end)
+    return thread
 
 
 def start_services(settings: Settings, url: str, stack: ExitStack) -> Services:
@@ -126,12 +128,12 @@ def start_services(settings: Settings, url: str, stack: ExitStack) -> Services:
         stopped.set()
         ingest.stop()
 
-    _thread(stack, "ingest", ingest.run, end_ingest, stopped)
+    services.threads["ingest"] = _thread(stack, "ingest", ingest.run, end_ingest, stopped)
     publisher.link = link
     stack.callback(link.stop)
     link.start(on_connect=lambda: _send_again(database, publisher, settings.fleet))
-    _thread(stack, "rollouts", engine.run, engine.stop, settings.tick_s)
-    _thread(stack, "upkeep", upkeep.run, upkeep.stop)
+    services.threads["rollouts"] = _thread(stack, "rollouts", engine.run, engine.stop, settings.tick_s)
+    services.threads["upkeep"] = _thread(stack, "upkeep", upkeep.run, upkeep.stop)
     return services
 
 

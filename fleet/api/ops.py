@@ -29,7 +29,7 @@ def alive() -> dict[str, str]:
 
 @router.get("/readyz")
 def ready(server: Server, response: Response) -> dict[str, Any]:
-    """Database and broker answer too; 503 names the one that does not."""
+    """Database, broker and our own threads are well too; 503 names what is not."""
     try:
         with server.database.reading() as session:
             session.execute(text("SELECT 1"))
@@ -37,10 +37,16 @@ def ready(server: Server, response: Response) -> dict[str, Any]:
     except SQLAlchemyError:
         database = "unreachable"
     broker = "ok" if server.link.connected else "unreachable"
-    good = database == broker == "ok"
+    dead = sorted(name for name, thread in server.threads.items() if not thread.is_alive())
+    good = database == broker == "ok" and not dead
     if not good:
         response.status_code = 503
-    return {"status": "ok" if good else "unavailable", "database": database, "broker": broker}
+    return {
+        "status": "ok" if good else "unavailable",
+        "database": database,
+        "broker": broker,
+        "stopped": dead,
+    }
 
 
 @router.get("/metrics", response_class=Response)

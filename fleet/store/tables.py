@@ -37,7 +37,7 @@ class Device(Base):
     id: Mapped[int] = mapped_column(Key, primary_key=True)
     name: Mapped[str] = mapped_column(String(128), unique=True)
     admission: Mapped[str] = mapped_column(
-        String(16), default="accepted", index=True
+        String(32), default="accepted", index=True
     )  # pending|accepted|revoked
     target: Mapped[str] = mapped_column(String(64), default="", index=True)
     agent_version: Mapped[str] = mapped_column(String(64), default="")
@@ -46,7 +46,7 @@ class Device(Base):
     token_hash: Mapped[str] = mapped_column(String(64), default="", index=True)
     enrolled_at: Mapped[float] = mapped_column(default=time.time)
     state: Mapped[str] = mapped_column(
-        String(16), default="never", index=True
+        String(32), default="never", index=True
     )  # never|online|stopped|offline
     boot_id: Mapped[str] = mapped_column(String(64), default="")
     session_seq: Mapped[int] = mapped_column(BigInteger, default=0)
@@ -82,7 +82,7 @@ class AccessToken(Base):
     __tablename__ = "access_tokens"
     id: Mapped[int] = mapped_column(Key, primary_key=True)
     name: Mapped[str] = mapped_column(String(128), unique=True)
-    role: Mapped[str] = mapped_column(String(16))  # viewer|operator|admin
+    role: Mapped[str] = mapped_column(String(32))  # viewer|operator|admin
     hash: Mapped[str] = mapped_column(String(64), unique=True)
     models: Mapped[list[str]] = mapped_column(default=list)  # empty: every model
     created_at: Mapped[float] = mapped_column(default=time.time)
@@ -193,10 +193,10 @@ class Rollout(Base):
     id: Mapped[int] = mapped_column(Key, primary_key=True)
     model: Mapped[str] = mapped_column(String(128), index=True)
     version: Mapped[str] = mapped_column(String(128))
-    scope_kind: Mapped[str] = mapped_column(String(16))  # device|group|all
+    scope_kind: Mapped[str] = mapped_column(String(32))  # device|group|all
     scope: Mapped[str] = mapped_column(String(128))
     plan: Mapped[dict[str, Any]] = mapped_column(default=dict)
-    state: Mapped[str] = mapped_column(String(16), index=True)
+    state: Mapped[str] = mapped_column(String(32), index=True)
     stage: Mapped[int] = mapped_column(default=0)
     stage_since: Mapped[float] = mapped_column(default=0.0)
     reason: Mapped[str] = mapped_column(Text, default="")
@@ -219,7 +219,7 @@ class Member(Base):
     device_id: Mapped[int] = mapped_column(ForeignKey("devices.id", ondelete="CASCADE"), index=True)
     rank: Mapped[int] = mapped_column(default=0)
     stage: Mapped[int] = mapped_column(default=0)
-    state: Mapped[str] = mapped_column(String(16), default="WAITING", index=True)
+    state: Mapped[str] = mapped_column(String(32), default="WAITING", index=True)
     attempts: Mapped[int] = mapped_column(default=0)
     job_id: Mapped[str] = mapped_column(String(64), default="")
     previous_model: Mapped[str] = mapped_column(String(128), default="")
@@ -236,9 +236,9 @@ class Job(Base):
     id: Mapped[str] = mapped_column(String(64), primary_key=True)
     device_id: Mapped[int] = mapped_column(ForeignKey("devices.id", ondelete="CASCADE"))
     rollout_id: Mapped[int | None] = mapped_column(ForeignKey("rollouts.id", ondelete="SET NULL"), index=True)
-    purpose: Mapped[str] = mapped_column(String(16), default="update")  # update|rollback|command
+    purpose: Mapped[str] = mapped_column(String(32), default="update")  # update|rollback|command
     document: Mapped[dict[str, Any]] = mapped_column(default=dict)
-    state: Mapped[str] = mapped_column(String(16), default="QUEUED", index=True)
+    state: Mapped[str] = mapped_column(String(32), default="QUEUED", index=True)
     detail: Mapped[dict[str, Any]] = mapped_column(default=dict)
     update_seq: Mapped[int] = mapped_column(default=0)
     created_at: Mapped[float] = mapped_column(default=time.time)
@@ -275,7 +275,7 @@ class Detection(Base):
     stream: Mapped[str] = mapped_column(String(64))
     at: Mapped[float] = mapped_column(index=True)
     received_at: Mapped[float] = mapped_column(default=time.time)
-    kind: Mapped[str] = mapped_column(String(16))
+    kind: Mapped[str] = mapped_column(String(32))
     label: Mapped[str] = mapped_column(String(128), default="")
     score: Mapped[float | None] = mapped_column()
     track_id: Mapped[str] = mapped_column(String(64), default="")
