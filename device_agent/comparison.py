@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from edgec.device_agent.findings import Findings
-from edgec.device_agent.tracker import Seen, iou
+from edgec.device_agent.tracker import Seen, overlap_of
 
 _SAME = 0.5
 
@@ -58,14 +56,16 @@ def agreement(left: Findings, right: Findings) -> float:
 
 
 def _pairs(left: list[Seen], right: list[Seen]) -> int:
-    if not left or not right:
-        return 0
-    overlap = iou(np.array([one.box for one in left], float), np.array([one.box for one in right], float))
-    same = np.array([[one.label == other.label for other in right] for one in left])
-    overlap[~same] = 0.0
-    pairs = 0
-    while overlap.size and overlap.max() >= _SAME:
-        row, column = np.unravel_index(int(overlap.argmax()), overlap.shape)
-        overlap[row, :] = overlap[:, column] = 0.0
-        pairs += 1
-    return pairs
+    found = sorted(
+        (-overlap_of(one.box, other.box), row, column)
+        for row, one in enumerate(left)
+        for column, other in enumerate(right)
+        if one.label == other.label and one.box and other.box
+    )
+    rows: set[int] = set()
+    columns: set[int] = set()
+    for negative, row, column in found:
+        if -negative >= _SAME and row not in rows and column not in columns:
+            rows.add(row)
+            columns.add(column)
+    return len(rows)

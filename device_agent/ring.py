@@ -117,12 +117,11 @@ class Ring:
         Returns None when every slot is taken: the writer waits for the reader.
         """
         with self._locked():
-            states = self._table[:, _STATE]
-            free = np.flatnonzero(states == _State.FREE)
-            if free.size:
-                slot = int(free[0])
-            elif newest and (ready := np.flatnonzero(states == _State.READY)).size:
-                slot = int(ready[np.argmin(self._table[ready, _NUMBER])])
+            states = self._table[:, _STATE].tolist()
+            if _State.FREE in states:
+                slot = int(states.index(_State.FREE))
+            elif newest and _State.READY in states:
+                slot = min(self._ready(states))[1]
                 self._words[_DROPPED_AT] += np.uint64(1)
             else:
                 return None
@@ -169,16 +168,16 @@ class Ring:
     def take(self, *, newest: bool) -> Frame | None:
         """Take the newest waiting frame (older ones: dropped and counted) or the oldest, if any."""
         with self._locked():
-            ready = np.flatnonzero(self._table[:, _STATE] == _State.READY)
-            if not ready.size:
+            ready = sorted(self._ready(self._table[:, _STATE].tolist()))
+            if not ready:
                 return None
-            numbers = self._table[ready, _NUMBER]
-            slot = int(ready[np.argmax(numbers) if newest else np.argmin(numbers)])
-            if newest and ready.size > 1:
-                self._table[ready, _STATE] = _State.FREE
-                self._words[_DROPPED_AT] += np.uint64(ready.size - 1)
+            slot = ready[-1 if newest else 0][1]
+            if newest and len(ready) > 1:
+                for _, older in ready[:-1]:
+                    self._table[older, _STATE] = _State.FREE
+                self._words[_DROPPED_AT] += np.uint64(len(ready) - 1)
             self._table[slot, _STATE] = _State.READING
-            row = [int(word) for word in self._table[slot]]
+            row: list[int] = self._table[slot].tolist()
         kind = Kind(row[_KIND])
         data: NDArray[np.uint8] | NDArray[np.float32]
         if kind is Kind.PICTURE:
@@ -200,6 +199,11 @@ class Ring:
             held = self._table[:, _STATE] == _State.READING
             self._words[_DROPPED_AT] += np.uint64(np.count_nonzero(held))
             self._table[held, _STATE] = _State.FREE
+
+    def _ready(self, states: list[int]) -> list[tuple[int, int]]:
+        """Number and slot of the frames that wait."""
+        numbers = self._table[:, _NUMBER].tolist()
+        return [(numbers[slot], slot) for slot, state in enumerate(states) if state == _State.READY]
 
     # Anyone.
 

@@ -9,9 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-from numpy.typing import NDArray
-
 from edgec.device_agent.rules_config import Tracker as Settings
 
 Box = tuple[float, float, float, float]
@@ -122,17 +119,16 @@ class BoxTracker:
         """Pair detections with tracks of their class, largest overlap first."""
         partner: dict[int, Track] = {}
         if seen and tracks:
-            overlap = iou(
-                np.array([one.box for one in seen], np.float64),
-                np.array([track.predicted(now_s) for track in tracks], np.float64),
-            )
-            same = np.array([[one.class_id == track.class_id for track in tracks] for one in seen])
-            overlap[~same] = 0.0
+            boxes = [track.predicted(now_s) for track in tracks]
+            pairs = []
+            for row, one in enumerate(seen):
+                for column, track in enumerate(tracks):
+                    if one.class_id == track.class_id and one.box is not None:
+                        overlap = overlap_of(one.box, boxes[column])
+                        if overlap >= self._settings.iou:
+                            pairs.append((-overlap, row, column))
             taken: set[int] = set()
-            for flat in np.argsort(-overlap, axis=None, kind="stable"):
-                row, column = divmod(int(flat), len(tracks))
-                if overlap[row, column] < self._settings.iou:
-                    break
+            for _, row, column in sorted(pairs):
                 if row not in partner and column not in taken:
                     partner[row] = tracks[column]
                     taken.add(column)
@@ -217,12 +213,12 @@ class LabelTracker:
         return [track for track in self.tracks if track.confirmed and track.last_s == now_s]
 
 
-def iou(left: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Overlap over union of boxes [n, 4] with boxes [m, 4], as [n, m]."""
-    corner = np.maximum(left[:, None, :2], right[None, :, :2])
-    opposite = np.minimum(left[:, None, 2:], right[None, :, 2:])
-    common = np.prod(np.clip(opposite - corner, 0, None), axis=2)
-    area_left = np.prod(np.clip(left[:, 2:] - left[:, :2], 0, None), axis=1)
-    area_right = np.prod(np.clip(right[:, 2:] - right[:, :2], 0, None), axis=1)
-    union = area_left[:, None] + area_right[None, :] - common
-    return np.asarray(np.divide(common, union, out=np.zeros_like(common), where=union > 0), np.float64)
+def overlap_of(left: Box, right: Box) -> float:
+    """Intersection over union of two boxes; plain numbers, because arrays of a few boxes cost more."""
+    across = min(left[2], right[2]) - max(left[0], right[0])
+    down = min(left[3], right[3]) - max(left[1], right[1])
+    if across <= 0 or down <= 0:
+        return 0.0
+    common = across * down
+    areas = (left[2] - left[0]) * (left[3] - left[1]) + (right[2] - right[0]) * (right[3] - right[1])
+    return common / (areas - common)
