@@ -14,8 +14,8 @@ from tvm import relax
 from tvm.ir import Call
 
 from edgec.compiler.graph.rewrite import Array, Expr, array_of, constant, dtype_of, op_name, shape_of
-from edgec.compiler.kernels import compute
-from edgec.compiler.kernels.compute import ConvSpec, DenseSpec, PoolSpec, Window
+from edgec.compiler.kernels import compute, rows
+from edgec.compiler.kernels.compute import ConvSpec, DenseSpec, MatmulSpec, PoolSpec, Window
 
 if TYPE_CHECKING:
     from edgec.compiler.graph.layout import LayoutPlanner, Value
@@ -289,8 +289,10 @@ def _matmul(plan: LayoutPlanner, call: Call) -> Value | None:
     from edgec.compiler.graph.layout import Value
 
     weight = array_of(call.args[1])
-    if weight is None or weight.ndim != 2 or dtype_of(call) != "float32":
+    if dtype_of(call) != "float32":
         return None
+    if weight is None or weight.ndim != 2:
+        return _batched_matmul(plan, call)
     shape = shape_of(call)
     rows = int(np.prod(shape[:-1])) if len(shape) > 1 else 1
     inner, cols = weight.shape
@@ -303,3 +305,39 @@ def _matmul(plan: LayoutPlanner, call: Call) -> Value | None:
     packed = constant(np.ascontiguousarray(padded.reshape(inner, blocks, lanes).transpose(1, 0, 2)))
     out = plan.call(compute.dense(DenseSpec(rows, inner, cols, lanes)), "dense", flat, packed)
     return Value(out if shape_of(out) == shape else plan.emit(relax.op.reshape(out, shape)), None)
+
+
+def _batched_matmul(plan: LayoutPlanner, call: Call) -> Value | None:
+    """A product of two activations (or stacked constants) of the same leading dimensions."""
+    from edgec.compiler.graph.layout import Value
+
+    left, right = (shape_of(arg) for arg in call.args)
+    if len(left) < 3 or left[:-2] != right[:-2] or dtype_of(call.args[0]) != "float32":
+        return None
+    spec = MatmulSpec(left[:-2], left[-2], left[-1], right[-1], plan.lanes)
+    args = [plan.plain(arg) for arg in call.args]
+    return Value(plan.call(compute.matmul(spec), "matmul", *args), None)
+
+
+@rule("nn.softmax")
+def _softmax(plan: LayoutPlanner, call: Call) -> Value | None:
+    from edgec.compiler.graph.layout import Value
+
+    shape = shape_of(call)
+    if dtype_of(call) != "float32" or int(call.attrs.axis) % len(shape) != len(shape) - 1 or len(shape) < 2:
+        return None
+    return Value(plan.call(rows.softmax(shape, plan.lanes), "softmax", plan.plain(call.args[0])), None)
+
+
+@rule("nn.layer_norm")
+def _layer_norm(plan: LayoutPlanner, call: Call) -> Value | None:
+    from edgec.compiler.graph.layout import Value
+
+    shape, attrs = shape_of(call), call.attrs
+    axes = [int(axis) % len(shape) for axis in attrs.axes]
+    if dtype_of(call) != "float32" or axes != [len(shape) - 1] or len(shape) < 2:
+        return None
+    if not (attrs.center and attrs.scale) or any(shape_of(arg) != shape[-1:] for arg in call.args[1:]):
+        return None
+    kernel = rows.layer_norm(shape, float(attrs.epsilon), plan.lanes)
+    return Value(plan.call(kernel, "layer_norm", *(plan.plain(arg) for arg in call.args)), None)

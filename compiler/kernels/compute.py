@@ -81,8 +81,20 @@ class DenseSpec:
     dtype: str = "float32"
 
 
-Spec = ConvSpec | PoolSpec | DenseSpec
-_SPECS: dict[str, type] = {"conv": ConvSpec, "pool": PoolSpec, "dense": DenseSpec}
+@dataclass(frozen=True)
+class MatmulSpec:
+    """``[*batch, rows, inner] × [*batch, inner, cols]``, both computed at run time."""
+
+    batch: tuple[int, ...]
+    rows: int
+    inner: int
+    cols: int
+    lanes: int
+    dtype: str = "float32"
+
+
+Spec = ConvSpec | PoolSpec | DenseSpec | MatmulSpec
+_SPECS: dict[str, type] = {"conv": ConvSpec, "pool": PoolSpec, "dense": DenseSpec, "matmul": MatmulSpec}
 
 
 def encode(spec: Spec) -> str:
@@ -222,6 +234,20 @@ def dense(spec: DenseSpec) -> PrimFunc:
         attrs={ANCHOR: encode(spec)},
     )
     return _prim_func([data, weight], out, spec)
+
+
+def matmul(spec: MatmulSpec) -> PrimFunc:
+    """Batched product (see `MatmulSpec`)."""
+    left = te.placeholder((*spec.batch, spec.rows, spec.inner), spec.dtype, "left")
+    right = te.placeholder((*spec.batch, spec.inner, spec.cols), spec.dtype, "right")
+    k = te.reduce_axis((0, spec.inner), "k")
+
+    def body(*at: tirx.Expr) -> tirx.Expr:
+        *batch, m, n = at
+        return te.sum(left[*batch, m, k] * right[*batch, k, n], axis=k)
+
+    out = te.compute((*spec.batch, spec.rows, spec.cols), body, name="matmul", attrs={ANCHOR: encode(spec)})
+    return _prim_func([left, right], out, spec)
 
 
 def pack(shape: tuple[int, ...], lanes: int, dtype: str, nhwc: bool = False) -> PrimFunc:

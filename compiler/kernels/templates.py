@@ -10,8 +10,8 @@ from typing import Any
 import tvm
 from tvm.tirx import PrimFunc
 
-from edgec.compiler.kernels import conv2d, dense, sliding, winograd, winograd_candidates
-from edgec.compiler.kernels.compute import ConvSpec, DenseSpec, PoolSpec, Spec, decode
+from edgec.compiler.kernels import conv2d, dense, matmul, sliding, winograd, winograd_candidates
+from edgec.compiler.kernels.compute import ConvSpec, DenseSpec, MatmulSpec, PoolSpec, Spec, decode
 from edgec.compiler.kernels.tail import Tail, split_tail
 from edgec.targets.target import Target
 
@@ -85,6 +85,8 @@ def _flops(spec: Spec) -> int:
         return spec.flops
     if isinstance(spec, DenseSpec):
         return 2 * spec.rows * spec.inner * spec.cols
+    if isinstance(spec, MatmulSpec):
+        return 2 * math.prod(spec.batch) * spec.rows * spec.inner * spec.cols
     w = spec.window
     return spec.batch * spec.blocks * spec.lanes * math.prod(w.out) * math.prod(w.kernel)
 
@@ -102,14 +104,15 @@ def _candidates(
             sliding.candidates(spec, target, threads),
             lambda s: sliding.emit(spec, tail, s, threads),
         )
-    if isinstance(spec, DenseSpec):
-        return (
-            "dense",
-            dense.VERSION,
-            dense.candidates(spec, target, threads),
-            lambda s: dense.emit(spec, tail, s, threads),
-        )
-    return None
+    if isinstance(spec, MatmulSpec):
+        found = matmul.candidates(spec, target, threads)
+        return ("matmul", matmul.VERSION, found, lambda s: matmul.emit(spec, tail, s, threads)) if found else None
+    return (
+        "dense",
+        dense.VERSION,
+        dense.candidates(spec, target, threads),
+        lambda s: dense.emit(spec, tail, s, threads),
+    )
 
 
 def _convolution(
