@@ -24,6 +24,7 @@ from edgec.compiler.graph.rewrite import (
     constant,
     dtype_of,
     is_tensor,
+    leaves,
     op_name,
     shape_of,
 )
@@ -160,15 +161,22 @@ class _FoldAffine(Walker):
 
     def __init__(self, mod: tvm.IRModule, entry: str = "main") -> None:
         super().__init__(mod, entry)
-        # A linear call not yet emitted: its variable in the old function, the call, factor and shift per channel.
-        self.pending: dict[relax.Var, tuple[Call, Array, Array | None, str]] = {}
+        # A linear call not yet emitted, by its variable in the old function: the call, factor and shift per channel,
+        # and the names (they carry the source nodes) of the call and of what it took in last.
+        self.pending: dict[relax.Var, tuple[Call, Array, Array | None, str, str]] = {}
 
     def bind(self, var: relax.Var, value: Expr) -> None:
         name = op_name(value)
         if name in _LINEAR and array_of(value.args[1]) is not None and dtype_of(value.args[1]) == "float32":
             if self.uses.get(var, 0) == 1:
                 call = self._resolved(value)
-                self.pending[var] = (call, np.ones(shape_of(value)[1], np.float64), None, self.name)
+                self.pending[var] = (
+                    call,
+                    np.ones(shape_of(value)[1], np.float64),
+                    None,
+                    self.name,
+                    self.name,
+                )
                 return
         elif name in ("multiply", "add", "subtract", "divide") and self._absorb(var, value, name):
             return
@@ -181,14 +189,9 @@ class _FoldAffine(Walker):
         return self._resolved(result)
 
     def _resolved(self, value: Expr) -> Expr:
-        for leaf in list(self.pending):
-            if leaf in self.renamed:
-                continue
         return super().resolve(self._flush(value))
 
     def _flush(self, value: Expr) -> Expr:
-        from edgec.compiler.graph.rewrite import leaves
-
         for leaf in leaves(value):
             if isinstance(leaf, relax.Var) and leaf in self.pending:
                 self.renamed[leaf] = self._materialise(*self.pending.pop(leaf))
@@ -201,7 +204,7 @@ class _FoldAffine(Walker):
                 continue
             if side == 1 and name in ("subtract", "divide"):
                 continue
-            linear, factor, shift, hint = self.pending[source]
+            linear, factor, shift, hint, _ = self.pending[source]
             if shape_of(call) != shape_of(linear):
                 continue
             values = _per_channel(other.astype(np.float64), len(shape_of(call)), 1, factor.size)
@@ -209,13 +212,13 @@ class _FoldAffine(Walker):
                 continue
             factor, shift = _combine(name, factor, shift, values)
             del self.pending[source]
-            self.pending[var] = (linear, factor, shift, hint)
+            self.pending[var] = (linear, factor, shift, hint, self.name)
             if self.uses.get(var, 0) != 1:
                 self.renamed[var] = self._materialise(*self.pending.pop(var))
             return True
         return False
 
-    def _materialise(self, call: Call, factor: Array, shift: Array | None, hint: str) -> Expr:
+    def _materialise(self, call: Call, factor: Array, shift: Array | None, hint: str, last: str) -> Expr:
         weight = array_of(call.args[1])
         assert weight is not None
         name, self.name = self.name, hint
@@ -232,6 +235,7 @@ class _FoldAffine(Walker):
             )
         out = self.emit(call)
         if shift is not None:
+            self.name = last
             shape = [1] * len(shape_of(out))
             shape[1] = -1
             out = self.emit(relax.op.add(out, constant(shift.reshape(shape).astype(weight.dtype))))
