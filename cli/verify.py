@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
 from edgec.cli.arguments import existing
 from edgec.cli.console import emit_json, out
+
+if TYPE_CHECKING:
+    from edgec.compiler.options import CompileOptions, Precision
+    from edgec.compiler.verify.inputs import Arrays
+    from edgec.runtime import ArtifactConfig
+    from edgec.targets import Target
 
 
 def register(app: typer.Typer) -> None:
@@ -25,6 +32,9 @@ def verify_command(
         float, typer.Option(help="Largest error accepted, as a part of an output's largest value.")
     ] = 1e-3,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads. [default: all cores]")] = None,
+    layers: Annotated[
+        bool, typer.Option("--layers", help="Compare every value on the way, to find where they part.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Run an artifact and its source model on the same inputs and compare every output.
@@ -42,11 +52,22 @@ def verify_command(
     config = opened.config
     shapes = {spec.name: spec.shape for spec in config.inputs}
     source = load_source(existing(model, "model file"), CompileOptions(input_shapes=shapes))
+    values = read_inputs(inputs, source) if inputs else make_inputs(source)
+    if layers:
+        options = CompileOptions(
+            input_shapes=shapes,
+            threads=threads,
+            tune="none",
+            error_budget=budget,
+            precision=_precision(config),
+        )
+        _show_layers(model, load_target(config.target), options, values, as_json=as_json)
+        return
     result = verify(
         artifact,
         source,
         load_target(config.target),
-        read_inputs(inputs, source) if inputs else make_inputs(source),
+        values,
         threads=threads or usable_cores(),
         budget=budget,
     )
@@ -66,4 +87,40 @@ def verify_command(
         if not known:
             out.print("[yellow]note:[/] the artifact was compiled from another file than this one")
     if not result.ok:
+        raise typer.Exit(1)
+
+
+def _precision(config: ArtifactConfig) -> Precision:
+    known: dict[str, Precision] = {"fp32": "fp32", "bf16": "bf16", "auto": "auto"}
+    return known.get(config.precision, "fp32")
+
+
+def _show_layers(
+    model: Path, target: Target, options: CompileOptions, values: Arrays, *, as_json: bool
+) -> None:
+    from edgec.cli.progress import TerminalProgress
+    from edgec.compiler.verify.layers import compare_layers
+
+    with TerminalProgress(quiet=as_json) as progress:
+        errors = compare_layers(model, target, options, values, progress)
+    first = next((e for e in errors if not e.error.ok), None)
+    if as_json:
+        emit_json({"layers": [dataclasses.asdict(e) for e in errors], "first": first and first.node})
+    elif first is None:
+        worst = max(errors, key=lambda e: e.error.max_rel)
+        out.print(
+            f"all {len(errors)} values agree; the worst is {worst.error.name!r} of {worst.node}: ", end=""
+        )
+        out.print(worst.error.verdict)
+    else:
+        table = Table(title=f"the models part at {first.node} ({first.op_type})")
+        for column in ("node", "operator", "value", "largest error", "relative", ""):
+            table.add_column(column)
+        at = errors.index(first)
+        for e in errors[max(at - 3, 0) : at + 6]:
+            verdict = "[green]equal[/]" if e.error.ok else "[red]off[/]"
+            numbers = (f"{e.error.max_abs:.2e}", f"{e.error.max_rel:.2e}")
+            table.add_row(e.node, e.op_type, e.error.name, *numbers, verdict)
+        out.print(table)
+    if first is not None:
         raise typer.Exit(1)

@@ -63,8 +63,8 @@ def prepare(
         digest=digest,
         reference=given,
         model=model,
-        inputs=_ports(given.graph.input),
-        outputs=_ports(_typed_outputs(given, model)),
+        inputs=ports_of(given.graph.input),
+        outputs=ports_of(_typed_outputs(given, model)),
         nodes=nodes,
         origins=clean.trace_origins(model, values, names),
         labels=labels,
@@ -89,7 +89,8 @@ def _typed_outputs(given: ModelProto, model: ModelProto) -> list[ValueInfoProto]
     return [typed.get(value.name, value) for value in given.graph.output]
 
 
-def _ports(values: Sequence[ValueInfoProto]) -> tuple[Port, ...]:
+def ports_of(values: Sequence[ValueInfoProto]) -> tuple[Port, ...]:
+    """Ports of a graph's inputs or outputs, with safe names that are unique among them."""
     ports, taken = [], set[str]()
     for value in values:
         safe = re.sub(r"\W", "_", value.name, flags=re.ASCII) or "value"

@@ -116,3 +116,12 @@ def test_shapes_on_the_command_line() -> None:
             parse_shapes([wrong])
     with pytest.raises(UsageError, match="twice"):
         parse_shapes(["a:1", "a:2"])
+
+
+def test_verify_by_layers_names_every_value(folder: Path, artifact: Path) -> None:
+    done = edgec("verify", artifact, "small.onnx", "--layers", "--json", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["first"] is None
+    assert [layer["op_type"] for layer in found["layers"]] == ["Conv", "Relu"]
+    assert [layer["node"] for layer in found["layers"]] == ["first", "second"]

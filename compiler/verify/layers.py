@@ -1,0 +1,100 @@
+"""Where a compiled model leaves the reference: every value on the way compared, in the graph's order."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import onnxruntime as ort
+from onnx import ModelProto
+
+from edgec.compiler import pack
+from edgec.compiler.frontends import load_source, to_relax
+from edgec.compiler.frontends.fallback import is_tensor
+from edgec.compiler.frontends.load import ports_of
+from edgec.compiler.frontends.source import SourceModel
+from edgec.compiler.options import CompileOptions
+from edgec.compiler.progress import Progress, Silent
+from edgec.compiler.verify.compare import OutputError, compare
+from edgec.compiler.verify.inputs import Arrays
+from edgec.compiler.verify.run import Measure, place_to_run, run_child
+from edgec.targets import Target
+
+
+@dataclass(frozen=True)
+class LayerError:
+    """The error of one value, and the source node that makes it."""
+
+    node: str
+    op_type: str
+    error: OutputError
+
+
+def compare_layers(
+    path: Path,
+    target: Target,
+    options: CompileOptions,
+    inputs: Arrays,
+    progress: Progress | None = None,
+) -> list[LayerError]:
+    """Compile a model with every value as an output, run it, and compare all of them with ONNX Runtime's.
+
+    Kernels that are fused in the artifact stand alone here, so what is found is the operator at fault, not a
+    fusion of it.
+
+    Args:
+        inputs: by name, as the model takes them.
+
+    Returns:
+        errors in the order of the graph; the first that is not ``ok`` is where the models part.
+
+    Raises:
+        ModelError, UnsupportedModel, ToolMissing: as a compile.
+    """
+    from edgec.compiler.lower import lower
+
+    source = load_source(path, options)
+    opened = open_up(source)
+    imported = to_relax(opened, fallback_allowed=options.fallback)
+    lowered = lower(imported.mod, target, options, progress or Silent())
+    config = pack.make_config(
+        opened, lowered, target, options, name="layers", version="1", card=None, segments=imported.segments
+    )
+    session_options = ort.SessionOptions()
+    session_options.log_severity_level = 4
+    session = ort.InferenceSession(
+        opened.model.SerializeToString(), session_options, providers=["CPUExecutionProvider"]
+    )
+    names = [port.name for port in opened.outputs]
+    expected = dict(zip(names, session.run(names, inputs), strict=True))
+    with tempfile.TemporaryDirectory(prefix="edgec-layers-") as folder:
+        artifact = Path(folder) / "layers.edge"
+        pack.write(artifact, config, lowered, segments=imported.segments)
+        emulator = place_to_run(target.name, target)
+        got, _ = run_child(artifact, opened, inputs, options.threads or 1, Measure(), emulator)
+    makers = {name: node.op_type for node in opened.model.graph.node for name in node.output}
+    return [
+        LayerError(
+            node=_label(opened, port.name),
+            op_type=makers.get(port.name, ""),
+            error=compare(port.name, expected[port.name], got[port.name], options.error_budget),
+        )
+        for port in opened.outputs
+    ]
+
+
+def open_up(source: SourceModel) -> SourceModel:
+    """The model with every tensor that a node makes as an output, in the order of the graph."""
+    model = ModelProto()
+    model.CopyFrom(source.model)
+    typed = {value.name: value for value in (*model.graph.value_info, *model.graph.output)}
+    made = [name for node in model.graph.node for name in node.output if is_tensor(typed.get(name))]
+    del model.graph.output[:]
+    model.graph.output.extend(typed[name] for name in dict.fromkeys(made))
+    return replace(source, model=model, reference=model, outputs=ports_of(model.graph.output), original=None)
+
+
+def _label(source: SourceModel, value: str) -> str:
+    index = source.origins.get(value)
+    return source.nodes[index].label if index is not None and index < len(source.nodes) else value
