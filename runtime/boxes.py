@@ -154,17 +154,24 @@ def _best_of(scores: Array, threshold: float) -> tuple[Array, Array, Array]:
     return kept, classes[kept], best[kept]
 
 
+def _best_of_rows(rows: Array, threshold: float) -> tuple[Array, Array, Array]:
+    """The same of ``[anchors, 5 + classes]``, where scores are objectness times class."""
+    sure = np.flatnonzero(rows[:, 4] >= threshold)  # a product of probabilities is never above its factor
+    kept, classes, best = _best_of(rows[sure, 4:5] * rows[sure, 5:], threshold)
+    return sure[kept], classes, best
+
+
 def yolox(outputs: Outputs, spec: cards.Yolox, card: ModelCard, place: Placement) -> list[Detection]:
     """YOLOX (Ge et al., 2021): offsets from grid cells, sizes as logarithms of strides."""
     rows = single(outputs, spec.output)[0]
-    scores = rows[:, 4:5] * rows[:, 5:]
-    kept, classes, best = _best_of(scores, spec.score_threshold)
+    count = len(rows)
+    kept, classes, best = _best_of_rows(rows, spec.score_threshold)
     boxes = rows[kept, :4]
     if not spec.decoded:
         cells, strides = grid(*_input_size(card), spec.strides)
-        if len(cells) != len(rows):
+        if len(cells) != count:
             raise InputError(
-                f"strides {list(spec.strides)} give {len(cells)} anchors, but the model has {len(rows)}"
+                f"strides {list(spec.strides)} give {len(cells)} anchors, but the model has {count}"
             )
         boxes = np.concatenate([boxes[:, :2] + cells[kept], np.exp(boxes[:, 2:])], axis=1) * strides[kept]
     return _suppressed(_corners(boxes), best, classes, spec, card, place)
@@ -173,9 +180,7 @@ def yolox(outputs: Outputs, spec: cards.Yolox, card: ModelCard, place: Placement
 def yolov5(outputs: Outputs, spec: cards.Yolov5, card: ModelCard, place: Placement) -> list[Detection]:
     """YOLOv5 and v7: boxes decoded in the graph, objectness times class."""
     rows = single(outputs, spec.output)[0]
-    kept = np.flatnonzero(rows[:, 4] >= spec.score_threshold)  # a product is never above its factor
-    rows = rows[kept]
-    kept, classes, best = _best_of(rows[:, 4:5] * rows[:, 5:], spec.score_threshold)
+    kept, classes, best = _best_of_rows(rows, spec.score_threshold)
     boxes = rows[kept, :4]
     boxes = boxes * np.tile(np.array(_input_size(card), np.float32), 2) if spec.normalised else boxes
     return _suppressed(_corners(boxes), best, classes, spec, card, place)

@@ -6,6 +6,7 @@ The kernel computes what :mod:`edgec.runtime.boxes` computes, in input pixels; t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any, TypeAlias
 
 from tvm.script.ir_builder import IRBuilder
@@ -83,6 +84,14 @@ class DetectKernel:
             return self.outputs[0][0, anchor, 1]
         return self.outputs[0][0, anchor, which + 5] * self.outputs[0][0, anchor, 4]
 
+    def _worth_a_look(self, anchor: Tir, threshold: Tir) -> ExitStack:
+        """Enter a branch for the anchors that can reach the threshold: no product is above its objectness."""
+        branch = ExitStack()
+        if isinstance(self.spec, cards.Yolox | cards.Yolov5):
+            branch.enter_context(T.If(self.outputs[0][0, anchor, 4] >= threshold))
+            branch.enter_context(T.Then())
+        return branch
+
     def _collect(self, found: list[Tir], number: Tir) -> None:
         """Gather the anchors whose best class reaches the threshold, with their boxes."""
         boxes, scores, classes = found
@@ -97,6 +106,8 @@ class DetectKernel:
             lanes = 16
             rest = self.classes % lanes
             with T.serial(0, self.anchors) as anchor:
+                T.buffer_store(best, T.float32(_GONE), [anchor])
+            with T.serial(0, self.anchors) as anchor, self._worth_a_look(anchor, threshold):
                 top = T.alloc_buffer((lanes,), "float32", scope="local")
                 with T.vectorized(0, lanes) as lane:
                     T.buffer_store(top, T.float32(_GONE), [lane])

@@ -20,7 +20,7 @@ import edgec.runtime as rt
 from edgec.runtime.files import read_picture
 from edgec.targets import detect
 
-CARDS = Path(__file__).parent / "cards"
+CARDS = Path(__file__).resolve().parents[2] / "examples" / "cards"
 long = pytest.mark.long
 
 
@@ -36,7 +36,7 @@ def artifact_of(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
         output = folder / f"{name}.edge"
         if not output.is_file():
-            shapes = {"input": (1, 321, 481, 3)} if name.startswith("bodypix") else {}
+            shapes = {"input": (1, 481, 321, 3)} if name.startswith("bodypix") else {}
             options = CompileOptions(threads=1, tune="none", verify=False, input_shapes=shapes)
             source = next((shared_data / "onnx").rglob(f"{name}.onnx"))
             compile_model(source, detect(), options, card=rt.load_card(CARDS / f"{name}.toml"), output=output)
@@ -116,8 +116,8 @@ def test_a_pose_is_found(artifact_of: Callable[[str], Path], shared_data: Path) 
     points = {point.name: point for point in body.points}
     assert points["nose"].score == pytest.approx(0.975, abs=0.01)
     # A warrior pose: the wrists are far apart, at the shoulders' height, and the ankles below the knees.
-    assert abs(points["left_wrist"].x - points["right_wrist"].x) > 400
-    assert points["left_ankle"].y > points["left_knee"].y > points["left_hip"].y > points["left_shoulder"].y
+    assert abs(points["left wrist"].x - points["right wrist"].x) > 400
+    assert points["left ankle"].y > points["left knee"].y > points["left hip"].y > points["left shoulder"].y
 
 
 def edgec(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
