@@ -83,7 +83,7 @@ class _Put:
     stream: str = ""
     source: str = ""
     data: DetectionData | None = None
-    close_tracks: bool = False
+    sequence: int | None = None
     flushed: threading.Event | None = None
 
 
@@ -106,6 +106,8 @@ class Outbox:
         self._memory_key = 0
         self._problem = ""
         self._dropped = 0
+        self._last: dict[str, int] = {}
+        """The last sequence number of each stream."""
         self._depth = self._bytes = 0
         """Of what is on disk; kept here, because counting would read the whole table."""
         self._started = time.monotonic()
@@ -250,6 +252,8 @@ class Outbox:
             if verdict != "ok":
                 raise sqlite3.DatabaseError(verdict)
             database.executescript(_SCHEMA)
+            for stream, last in database.execute("SELECT stream, last FROM sequences"):
+                self._last[stream] = max(last, self._last.get(stream, 0))
             counters = dict(database.execute("SELECT name, value FROM counters").fetchall())
         except sqlite3.Error:
             database.close()
@@ -315,6 +319,8 @@ class Outbox:
                 self._forget(database, key, tally)
             for put in puts:
                 self._insert(database, put, tally)
+            if self._problem:  # numbers were given to events that were sent from memory
+                database.executemany("INSERT OR REPLACE INTO sequences VALUES (?, ?)", self._last.items())
             if puts:
                 self._bound(database, tally)
             limit = "(SELECT coalesce(max(seq), 0) FROM sent) - ?"
@@ -336,19 +342,20 @@ class Outbox:
             tally.depth -= 1
             tally.bytes -= row[1]
 
+    def _number(self, put: _Put) -> int:
+        """The event's place in its stream; given once, whether the disk took the event at first or not."""
+        if put.sequence is None:
+            put.sequence = self._last[put.stream] = self._last.get(put.stream, 0) + 1
+        return put.sequence
+
     def _insert(self, database: sqlite3.Connection, put: _Put, tally: _Tally) -> None:
         known = "SELECT 1 FROM messages WHERE id = ? UNION SELECT 1 FROM sent WHERE id = ?"
         if database.execute(known, (put.id, put.id)).fetchone():
             return
         payload = put.payload
         if put.data is not None:
-            database.execute(
-                "INSERT INTO sequences VALUES (?, 1) ON CONFLICT (stream) DO UPDATE SET last = last + 1",
-                (put.stream,),
-            )
-            last = database.execute("SELECT last FROM sequences WHERE stream = ?", (put.stream,)).fetchone()[
-                0
-            ]
+            last = self._number(put)
+            database.execute("INSERT OR REPLACE INTO sequences VALUES (?, ?)", (put.stream, last))
             event = event_of(put.data, put.source, put.id, last)
             payload = event.model_dump_json(exclude_none=True).encode()
             if put.data.phase == "end":
@@ -410,7 +417,7 @@ class Outbox:
             self._memory_key -= 1
             payload = put.payload
             if put.data is not None:
-                event = event_of(put.data, put.source, put.id, 0)
+                event = event_of(put.data, put.source, put.id, self._number(put))
                 payload = event.model_dump_json(exclude_none=True).encode()
             self._memory.append((Entry(self._memory_key, put.topic, payload or b""), put))
         while sum(len(entry.payload) for entry, _ in self._memory) > _MEMORY_BYTES:

@@ -36,18 +36,21 @@ TARGET = ""
 CARD = {"input": {"kind": "image", "width": 64, "height": 48}, "output": {"decoder": "yolox"}}
 
 
-def make_artifact(folder: Path, version: str, size: int = 4096, **behaviour: Any) -> tuple[Path, str]:
+def make_artifact(
+    folder: Path, version: str, size: int = 4096, card: Any = CARD, **behaviour: Any
+) -> tuple[Path, str]:
     """Write an artifact whose model behaves as told; returns its file and digest."""
     spec = TensorSpec(name="x", safe_name="x", shape=(1, 4), dtype="float32")
-    config = ArtifactConfig(
-        name="detector",
-        version=version,
-        target="any",
-        arch=os.uname().machine,
-        inputs=(spec,),
-        outputs=(spec,),
-    ).model_copy(update={"pipeline": CARD})
-    config = ArtifactConfig.model_validate(config.model_dump() | {"pipeline": CARD})
+    config = ArtifactConfig.model_validate(
+        {
+            "name": "detector",
+            "version": version,
+            "target": "any",
+            "arch": os.uname().machine,
+            "pipeline": card,
+        }
+        | {"inputs": (spec,), "outputs": (spec,)}
+    )
     path = folder / f"detector-{version}.edge"
     weights = {"w": np.random.default_rng(len(version)).random(max(1, size // 8))}
     digest = write_artifact(path, config=config, code=json.dumps(behaviour).encode(), weights=weights)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import json
 import socket
@@ -10,12 +11,14 @@ import sys
 import threading
 import urllib.error
 import urllib.request
+import wave
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from harness import AgentProcess, FleetEnd, free_port, make_artifact, wait_for
+from harness import AgentProcess, FleetEnd, Registry, free_port, make_artifact, wait_for
 
 from edgec.protocol.topics import Kind
 
@@ -272,3 +275,104 @@ def test_mistakes_are_named_in_two_lines(tmp_path: Path) -> None:
     assert found["source a"]["verdict"] == "bad"
     assert "no-such.mp4" in found["source a"]["text"]
     assert found["broker"]["mend"]
+
+
+AUDIO_CARD = {
+    "input": {"kind": "audio", "sample_rate": 8000, "window_s": 0.4, "hop_s": 0.1},
+    "output": {"decoder": "keyword"},
+}
+
+
+def test_sounds_become_events(tmp_path: Path, fleet: FleetEnd, agent_of) -> None:
+    """A file of silence, a tone and silence again: one sound, from its begin to its end."""
+    rate = 8000
+    tone = 0.5 * np.sin(2 * np.pi * 440 * np.arange(2 * rate) / rate)
+    samples = np.concatenate([np.zeros(rate), tone, np.zeros(2 * rate)])
+    with wave.open(str(tmp_path / "sound.wav"), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes((samples * 32000).astype("<i2").tobytes())
+    make_artifact(tmp_path, "1", card=AUDIO_CARD)
+    agent: AgentProcess = agent_of("""
+[models.ears]
+artifact = "detector-1.edge"
+[streams.hall]
+source = { kind = "sound", path = "sound.wav", rate = 8000, loop = false }
+model = "ears"
+policy = "every"
+slots = 8
+[streams.hall.gate]
+kind = "level"
+level_dbfs = -40
+hold_s = 1.0
+[streams.hall.tracker]
+confirm = 2
+lost_s = 0.5
+""")
+    agent.start()
+    fleet.wait(
+        lambda: [e for e in fleet.of(Kind.EVENT) if e["data"]["phase"] == "end"], "the end of the sound", 40
+    )
+    events = [e for e in fleet.of(Kind.EVENT) if e["data"]["phase"] != "update"]
+    assert [e["type"] for e in events] == ["edgec.sound.new", "edgec.sound.end"]
+    assert events[1]["data"]["label"] == "loud"
+    assert 1.5 < events[1]["data"]["duration_s"] < 2.6
+    health = fleet.health(lambda h: h["streams"][0]["state"] == "ended", "the end of the file")
+    stream = health["streams"][0]
+    assert stream["captured"] == stream["processed"] == 63
+    assert stream["gated"] > 10
+    assert agent.stop() == 0
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "small"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(folder)]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a small file system takes the rights of root")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_disk_that_fills_up_and_is_freed(
+    tmp_path: Path, small_disk: Path, fleet: FleetEnd, registry: Registry, agent_of
+) -> None:
+    make_artifact(small_disk, "1")
+    new, _ = make_artifact(tmp_path, "2", size=100_000)
+    agent: AgentProcess = agent_of(
+        """
+[models.detector]
+artifact = "detector-1.edge"
+[streams.door]
+source = "test:160x120@30"
+model = "detector"
+policy = "every"
+update_interval_s = 0.05
+""",
+        folder=small_disk,
+    )
+    agent._log = tmp_path / "agent.log"
+    agent.start()
+    fleet.health(lambda h: h["streams"][0]["processed"] > 10, "frames")
+    filler = small_disk / "filler"
+    with contextlib.suppress(OSError), filler.open("wb") as file:
+        while True:
+            file.write(b"x" * 4096)
+            file.flush()
+    fleet.health(lambda h: any("outbox" in one for one in h["degraded"]), "the full disk in health", 60)
+    fleet.messages.clear()
+    fleet.wait(lambda: len(fleet.of(Kind.EVENT)) > 50, "events although the disk is full")
+    fleet.job("up-1", registry.update(registry.add(new), "2"))
+    state, details = fleet.job_end("up-1")
+    assert state.value == "FAILED"
+    assert "disk is full" in details["message"]
+    filler.unlink()
+    fleet.messages.clear()
+    health = fleet.health(lambda h: not h["degraded"] and h["outbox"]["depth"] < 20, "the recovery", 60)
+    assert health["streams"][0]["dropped"] == 0
+    assert health["outbox"]["dropped"] == 0
+    assert agent.stop() == 0
+    numbers = [int(e["sequence"]) for e in fleet.of(Kind.EVENT)]
+    assert numbers == sorted(numbers)

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 import edgec.runtime as rt
-from edgec.runtime import Box, Detection
+from edgec.runtime import Box, Detection, Sound
 
 
 def _happens(behaviour, what, count):
@@ -57,7 +57,8 @@ class FakeModel:
         if _happens(self.behaviour, "nan", self.frames):
             score = float("nan")
         if frame.ndim == 1:
-            return []
+            loud = float(np.sqrt(np.mean(np.square(frame)))) > 0.05
+            return [Sound("loud", 0, score, 0.0, 0.5)] if loud else []
         found = []
         for class_id, (channel, other) in enumerate(((2, 0), (0, 2))):
             mask = (frame[..., channel] > 200) & (frame[..., other] < 60)
