@@ -122,16 +122,14 @@ def show(server: Server = None, token: Token = None, as_json: Json = False) -> N
             out.print("trust is not set up: edgec fleet keys init")
             return
         root, targets = commands.current_root(client), commands.current_targets(client)
-    roles = {
-        name: {"keys": role.keyids, "threshold": role.threshold}
-        for name, role in sorted(root.signed.roles.items())
-    }
+    roles = dict(sorted(root.signed.roles.items()))
     if as_json:
         expiry = {"root": root.signed.expires, "targets": targets.signed.expires}
-        emit_json({"roles": roles, "signed": state["signed"], "expires": expiry})
+        named = {name: {"keys": role.keyids, "threshold": role.threshold} for name, role in roles.items()}
+        emit_json({"roles": named, "signed": state["signed"], "expires": expiry})
         return
     for name, role in roles.items():
-        out.print(f"{name}: {role['threshold']} of {', '.join(key[:12] for key in role['keys'])}")
+        out.print(f"{name}: {role.threshold} of {', '.join(key[:12] for key in role.keyids)}")
     out.print(f"root until {root.signed.expires:%Y-%m-%d}, targets until {targets.signed.expires:%Y-%m-%d}")
     for path, digest in sorted(state["signed"].items()):
         out.print(f"{path} {digest}", soft_wrap=True)
