@@ -40,7 +40,10 @@ def _number_labels(model: ModelProto) -> tuple[str, ...]:
     found: tuple[str, ...] = ()
     for node in model.graph.node:
         name = _text_attribute(node)
-        if not name or node.output[0] not in outputs or readers.get(node.output[0]):
+        if not name:
+            continue
+        output = _final(model, node.output[0], readers)
+        if output not in outputs:
             continue
         attribute = next(a for a in node.attribute if a.name == name)
         texts = [text.decode("utf-8", "replace") for text in attribute.strings]
@@ -52,9 +55,21 @@ def _number_labels(model: ModelProto) -> tuple[str, ...]:
         node.attribute.append(helper.make_attribute(numbers, [order.index(text) for text in texts]))
         for old in [a for a in node.attribute if a.name == "default_string"]:
             node.attribute.remove(old)
-        outputs[node.output[0]].type.tensor_type.elem_type = TensorProto.INT64
+        outputs[output].type.tensor_type.elem_type = TensorProto.INT64
         found = tuple(order)
     return found
+
+
+def _final(model: ModelProto, name: str, readers: dict[str, int]) -> str:
+    """The output that a label becomes when all that still happens to it is a cast (which is taken out)."""
+    if readers.get(name, 0) != 1:
+        return "" if readers.get(name) else name
+    reader = next(node for node in model.graph.node if name in node.input)
+    if reader.op_type not in ("Cast", "Identity"):
+        return ""
+    output = reader.output[0]
+    reader.CopyFrom(helper.make_node("Identity", [name], [output], name=reader.name))
+    return output
 
 
 def _text_attribute(node: NodeProto) -> str:
