@@ -18,7 +18,9 @@ def register(app: typer.Typer) -> None:
 
 
 def bench_command(
-    artifact: Annotated[Path, typer.Argument(help="An .edge file.", show_default=False)],
+    artifact: Annotated[
+        Path | None, typer.Argument(help="An .edge file (not with --suite).", show_default=False)
+    ] = None,
     model: Annotated[
         Path | None,
         typer.Argument(help="The source model, to time ONNX Runtime on beside it.", show_default=False),
@@ -28,6 +30,14 @@ def bench_command(
     warmup: Annotated[int, typer.Option(min=0, help="Runs before counting begins.")] = 10,
     limit: Annotated[float, typer.Option(min=0.1, help="Seconds after which it stops early.")] = 30.0,
     inputs: Annotated[Path | None, typer.Option(help="An .npz file of inputs. [default: made up]")] = None,
+    suite: Annotated[bool, typer.Option(help="Run the zoo instead, and write the results page.")] = False,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="With --suite: networks whose name contains this; may be repeated."),
+    ] = None,
+    output: Annotated[Path, typer.Option(help="With --suite: the folder of the results page.")] = Path(
+        "docs"
+    ),
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Time an artifact on this machine: median, 90th percentile and minimum, in turns with ONNX Runtime.
@@ -35,6 +45,11 @@ def bench_command(
     Both sides get the same threads and the same inputs, in one process, in short turns, so that neither has
     the better moments of the machine.
     """
+    if suite:
+        _run_suite(tuple(only or ()), threads, output, as_json=as_json)
+        return
+    if artifact is None:
+        raise typer.BadParameter("name an .edge file, or give --suite", param_hint="ARTIFACT")
     import edgec.runtime as rt
     from edgec.cli.samples import sample_inputs
     from edgec.compiler.verify.timing import interleave
@@ -65,6 +80,23 @@ def bench_command(
     out.print(table)
     if speedup:
         out.print(f"[bold]{speedup:.2f}×[/] the speed of ONNX Runtime (medians)")
+
+
+def _run_suite(only: tuple[str, ...], threads: int | None, output: Path, *, as_json: bool) -> None:
+    from edgec.benchmarks.networks import networks
+    from edgec.benchmarks.report import write_report
+    from edgec.benchmarks.suite import run_suite
+    from edgec.cli.console import err
+    from edgec.compiler.options import CompileOptions
+    from edgec.targets import detect, usable_cores
+
+    counts = [threads] if threads else sorted({1, usable_cores()})
+    results = run_suite(networks(only=only), detect(), counts, CompileOptions(), err.print)
+    if as_json:
+        emit_json(results.to_json())
+        return
+    for path in write_report(results, output):
+        out.print(f"wrote [bold]{path}[/]")
 
 
 def _reference(model: Path, shapes: dict[str, tuple[int, ...]], threads: int) -> Any:  # noqa: ANN401 - lazy type

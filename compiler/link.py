@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -45,10 +44,9 @@ def link(executable: Any) -> bytes:  # noqa: ANN401  (a VMExecutable or a runtim
     compile_objects.object_format = "o"  # type: ignore[attr-defined]
     module = executable.mod if hasattr(executable, "mod") else executable
     with tempfile.TemporaryDirectory(prefix="edgec-link-") as folder:
-        path = os.path.join(folder, "model.so")
-        workspace = os.path.join(folder, "objects")
-        os.mkdir(workspace)
+        path, workspace = Path(folder) / "model.so", Path(folder) / "objects"
+        workspace.mkdir()
         if not isinstance(module, tvm.runtime.Module):
             raise TypeError(f"cannot link a {type(module).__name__}")
-        module.export_library(path, fcompile=compile_objects, workspace_dir=workspace)
-        return Path(path).read_bytes()
+        module.export_library(str(path), fcompile=compile_objects, workspace_dir=str(workspace))
+        return path.read_bytes()

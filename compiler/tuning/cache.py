@@ -47,9 +47,9 @@ class TuningCache:
             entry = json.loads(self._path(key).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             entry = None
-        if isinstance(entry, dict) and entry.get("format") == FORMAT and entry.get("key") == key:
-            if effort != "full" or entry.get("effort") == "full":
-                return Winner(str(entry["schedule"]), float(entry["us"]))
+        fits = isinstance(entry, dict) and entry.get("format") == FORMAT and entry.get("key") == key
+        if fits and (effort != "full" or entry.get("effort") == "full"):
+            return Winner(str(entry["schedule"]), float(entry["us"]))
         shipped = _shipped().get(self.target_key, {}).get(key)
         return Winner(str(shipped[0]), float(shipped[1])) if shipped and effort != "full" else None
 

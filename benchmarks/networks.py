@@ -1,0 +1,44 @@
+"""What the benchmark runs: the zoo, and the real models of a data folder where one is given."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+# Trained here for tests and the demo rather than to compare speed; or too slow for a suite of minutes.
+LEFT_OUT = frozenset({"shapes-v1", "shapes-v2", "yolov8n-640"})
+
+
+@dataclass(frozen=True)
+class Network:
+    """A model to measure: from the zoo (built when asked for) or a file."""
+
+    name: str
+    group: str  # "zoo" or "real"
+    path: Path | None = None
+
+    def model(self, folder: Path) -> Path:
+        """The model's file; the zoo's are built into `folder`."""
+        if self.path is not None:
+            return self.path
+        from edgec.models import build
+
+        return build(self.name, folder / self.name)
+
+
+def networks(data: Path | None = None, only: tuple[str, ...] = ()) -> list[Network]:
+    """All networks, or those whose name contains one of `only`.
+
+    Args:
+        data: folder with ``onnx/<task>/*.onnx``; the environment's ``EDGEC_DATA`` when None.
+    """
+    from edgec.models import list_models
+
+    found = [Network(entry.name, "zoo") for entry in list_models() if entry.name not in LEFT_OUT]
+    folder = data or (Path(os.environ["EDGEC_DATA"]) if "EDGEC_DATA" in os.environ else None)
+    if folder is not None:
+        for task in ("audio", "classify", "detect", "face", "hand", "ocr", "pose", "segment", "superres"):
+            for path in sorted((folder / "onnx" / task).glob("*.onnx")):
+                found.append(Network(path.stem, "real", path))
+    return [n for n in found if not only or any(part in n.name for part in only)]

@@ -1,0 +1,130 @@
+"""The results page and its plot, from a run of the suite."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from html import escape
+from pathlib import Path
+
+from edgec.benchmarks.suite import Measurement, Results
+
+TINY_MS = 0.1  # networks that ONNX Runtime finishes sooner are a list of their own: there the call decides
+
+
+def write_report(results: Results, folder: Path) -> list[Path]:
+    """Write ``benchmarks.md`` and ``benchmarks.svg`` into `folder`; returns the paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    page, plot = folder / "benchmarks.md", folder / "benchmarks.svg"
+    plot.write_text(_plot(results), encoding="utf-8")
+    page.write_text(_page(results), encoding="utf-8")
+    return [page, plot]
+
+
+def geometric_mean(values: Iterable[float]) -> float:
+    """The geometric mean; NaN of nothing."""
+    logs = [math.log(v) for v in values]
+    return math.exp(sum(logs) / len(logs)) if logs else math.nan
+
+
+def _page(results: Results) -> str:
+    m = results.machine
+    versions = ", ".join(f"{name} {v}" for name, v in m["versions"].items())
+    peak = ", ".join(f"{v} GFLOP/s with {n} thread(s)" for n, v in m["fp32_peak_gflops"].items())
+    lines = [
+        "# Speed beside other runtimes",
+        "",
+        "Written by `make bench`; nothing here is edited by hand.",
+        "",
+        f"- Machine: {m['processor']}, {m['cores']} cores, {m['system']}; load average at the end {m['load']}",
+        f"- Target `{m['target']}`; measured fp32 peak {peak}",
+        f"- {versions}, Python {m['python']}; {m['date']}",
+        "- Batch 1, fp32, the same inputs and threads, sides in turns in one process; medians of each of three "
+        "processes, the middle one shown, lowest and highest ratio in brackets. First result and memory are of a "
+        "fresh process.",
+        "",
+        "![ratios](benchmarks.svg)",
+    ]
+    for group, title in (("zoo", "The zoo (random weights)"), ("real", "Trained models")):
+        for threads in sorted({x.threads for x in results.measurements}):
+            chosen = [x for x in results.measurements if (x.group, x.threads) == (group, threads)]
+            if chosen:
+                lines += [
+                    "",
+                    f"## {title}, {threads} thread{'s' if threads > 1 else ''}",
+                    "",
+                    *_table(chosen),
+                ]
+    return "\n".join(lines) + "\n"
+
+
+def _table(chosen: Sequence[Measurement]) -> list[str]:
+    good = [x for x in chosen if not x.failure]
+    sides = [s for s in ("onnxruntime", "openvino") if all(s in x.latency_ms for x in good)]
+    names = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
+    head = ["network", "edgec ms", *(f"{names[s]} ms" for s in sides), *(f"× {names[s]}" for s in sides)]
+    head += ["error", "first result ms", "memory MB", "size MB", "compile s"]
+    lines = ["| " + " | ".join(head) + " |", "|" + "|".join(["---"] + ["---:"] * (len(head) - 1)) + "|"]
+    for x in chosen:
+        lines.append(_row(x, sides, len(head)))
+    for label, part in (
+        ("geometric mean", [x for x in good if not _tiny(x)]),
+        ("tiny ones", [x for x in good if _tiny(x)]),
+    ):
+        if part:
+            means = [f"**{geometric_mean(x.ratio(s)[0] for x in part):.2f}**" for s in sides]
+            cells = [f"**{label}** ({len(part)})", "", *[""] * len(sides), *means]
+            lines.append("| " + " | ".join(cells + [""] * (len(head) - len(cells))) + " |")
+    return lines
+
+
+def _tiny(x: Measurement) -> bool:
+    return _middle(x.latency_ms["onnxruntime"]) < TINY_MS
+
+
+def _middle(values: Sequence[float]) -> float:
+    return sorted(values)[len(values) // 2]
+
+
+def _row(x: Measurement, sides: Sequence[str], columns: int) -> str:
+    if x.failure:
+        return "| " + " | ".join([x.network, x.failure.replace("|", "/"), *[""] * (columns - 2)]) + " |"
+    cells = [x.network, f"{_middle(x.latency_ms['edgec']):.3f}"]
+    cells += [f"{_middle(x.latency_ms[s]):.3f}" for s in sides]
+    for side in sides:
+        middle, low, high = x.ratio(side)
+        cells.append(f"{middle:.2f} ({low:.2f}–{high:.2f})")
+    first = " / ".join(f"{x.first_ms[s]:.0f}" for s in ("edgec", "onnxruntime"))
+    memory = " / ".join(f"{x.resident[s] / 1e6:.0f}" for s in ("edgec", "onnxruntime"))
+    size = " / ".join(f"{x.size[s] / 1e6:.1f}" for s in ("edgec", "onnxruntime"))
+    cells += [f"{x.error:.0e}", first, memory, size, f"{x.compile_s:.1f}"]
+    return "| " + " | ".join(cells) + " |"
+
+
+def _plot(results: Results) -> str:
+    """Bars: how many times as fast as ONNX Runtime, a whisker from the lowest to the highest repeat."""
+    good = [x for x in results.measurements if not x.failure]
+    width, bar, left = 900, 16, 300
+    top = max([2.0, *[x.ratio("onnxruntime")[2] for x in good]])
+    scale = (width - left - 60) / top
+    height = 40 + bar * len(good)
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" font-family="sans-serif" '
+        f'font-size="11"><rect width="100%" height="100%" fill="white"/>',
+        '<text x="10" y="18" font-size="13">Speed in multiples of ONNX Runtime (line: 1×)</text>',
+    ]
+    for i, x in enumerate(good):
+        middle, low, high = x.ratio("onnxruntime")
+        y = 30 + bar * i
+        colour = "#2a7f62" if middle >= 1 else "#b5473c"
+        parts.append(
+            f'<text x="{left - 6}" y="{y + 11}" text-anchor="end">{escape(x.network)} ({x.threads})</text>'
+            f'<rect x="{left}" y="{y + 2}" width="{middle * scale:.1f}" height="{bar - 5}" fill="{colour}"/>'
+            f'<line x1="{left + low * scale:.1f}" x2="{left + high * scale:.1f}" y1="{y + 7}" y2="{y + 7}" '
+            f'stroke="black"/><text x="{left + max(middle, high) * scale + 6:.1f}" y="{y + 11}">{middle:.2f}×</text>'
+        )
+    one = left + scale
+    parts.append(
+        f'<line x1="{one:.1f}" x2="{one:.1f}" y1="26" y2="{height - 6}" stroke="#666" stroke-dasharray="3,3"/>'
+    )
+    return "\n".join([*parts, "</svg>", ""])

@@ -1,0 +1,105 @@
+"""Measurements of one network, each in a process of its own: ``python -m edgec.benchmarks.worker JOB``.
+
+A job is a JSON object; the answer is one JSON line on standard output. ``latency`` times all sides in turns,
+``footprint`` loads one side alone: time to the first result, and resident memory.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Arrays = dict[str, Any]
+
+
+def main() -> None:
+    """Do the job that the command line names."""
+    job = json.loads(sys.argv[1])
+    done = latency(job) if job["kind"] == "latency" else footprint(job)
+    sys.stdout.write("\n" + json.dumps(done) + "\n")
+    sys.stdout.flush()
+
+
+def latency(job: dict[str, Any]) -> dict[str, Any]:
+    """Latency of every side in milliseconds, and the largest error against ONNX Runtime."""
+    from edgec.compiler.verify.timing import interleave
+
+    feeds = _feeds(Path(job["inputs"]))
+    sides = {name: _SIDES[name](job, feeds) for name in job["sides"]}
+    reference = sides["onnxruntime"]()
+    measured = interleave(sides, runs=job["runs"], limit_s=job["limit_s"], warmup=3)
+    errors = [
+        float(
+            np.max(np.abs(np.asarray(made, np.float64) - wanted), initial=0)
+            / max(1e-6, np.max(np.abs(wanted)))
+        )
+        for made, wanted in zip(sides["edgec"](), reference, strict=True)
+        if np.asarray(wanted).size
+    ]
+    return {"latency": {n: t.to_json() for n, t in measured.items()}, "error": max(errors, default=0.0)}
+
+
+def footprint(job: dict[str, Any]) -> dict[str, Any]:
+    """Milliseconds from the file to the first result, and resident bytes after it beyond those before."""
+    feeds = _feeds(Path(job["inputs"]))
+    before = _resident()
+    start = time.perf_counter()
+    _SIDES[job["side"]](job, feeds)()
+    elapsed = time.perf_counter() - start
+    return {"first_ms": elapsed * 1e3, "resident": _resident(), "resident_before": before}
+
+
+def _feeds(path: Path) -> Arrays:
+    with np.load(path) as content:
+        return {name: content[name] for name in content.files}
+
+
+def _resident() -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError("this system does not tell a process its resident memory")
+
+
+def _edgec(job: dict[str, Any], feeds: Arrays) -> Callable[[], list[Any]]:
+    import edgec.runtime as rt
+
+    model = rt.load(job["artifact"], threads=job["threads"])
+    return lambda: list(model.run(feeds).values())
+
+
+def _onnxruntime(job: dict[str, Any], feeds: Arrays) -> Callable[[], list[Any]]:
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = job["threads"]
+    options.log_severity_level = 3
+    session = ort.InferenceSession(job["model"], options, providers=["CPUExecutionProvider"])
+    return lambda: list(session.run(None, feeds))
+
+
+def _openvino(job: dict[str, Any], feeds: Arrays) -> Callable[[], list[Any]]:
+    import openvino
+
+    settings = {"INFERENCE_NUM_THREADS": job["threads"], "INFERENCE_PRECISION_HINT": "f32"}
+    core = openvino.Core()
+    model = core.read_model(job["model"])
+    model.reshape({name: list(array.shape) for name, array in feeds.items()})
+    request = core.compile_model(model, "CPU", settings).create_infer_request()
+    return lambda: list(request.infer(feeds, share_inputs=True, share_outputs=True).values())
+
+
+_SIDES: dict[str, Callable[[dict[str, Any], Arrays], Callable[[], list[Any]]]] = {
+    "edgec": _edgec,
+    "onnxruntime": _onnxruntime,
+    "openvino": _openvino,
+}
+
+if __name__ == "__main__":
+    main()
