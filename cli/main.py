@@ -15,7 +15,7 @@ from edgec.targets.errors import EdgecError
 
 # Modules with `register(app)` add top-level commands; modules with `app` become a group of that name.
 TOP_LEVEL = ("compile", "inspect", "run", "verify", "bench", "profile", "push", "deploy", "devices", "demo")
-GROUPS = ("targets", "models", "agent", "fleet")
+GROUPS = ("targets", "models", "agent", "fleet", "debug")
 
 app = typer.Typer(
     name="edgec",

@@ -1,0 +1,73 @@
+"""``edgec debug``: tools for models that do not compile or do not match."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgec.cli.arguments import SHAPE_HELP, TARGET_HELP, choose_target, existing, parse_shapes
+from edgec.cli.console import emit_json, out
+from edgec.cli.progress import TerminalProgress
+
+app = typer.Typer(help="Tools for models that do not compile, or not rightly.", no_args_is_help=True)
+
+
+@app.callback()
+def _group() -> None:
+    """Tools for models that do not compile, or not rightly."""
+
+
+@app.command("reduce")
+def reduce_command(
+    model: Annotated[Path, typer.Argument(help="A model that fails.", show_default=False)],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The small model; its inputs go beside it, as .npz.")
+    ] = Path("reduced.onnx"),
+    target: Annotated[str, typer.Option("--target", "-t", help=TARGET_HELP)] = "host",
+    inputs: Annotated[list[str] | None, typer.Option("--input", "-i", help=SHAPE_HELP)] = None,
+    values: Annotated[
+        Path | None, typer.Option("--values", help="An .npz file of inputs. [default: made up]")
+    ] = None,
+    budget: Annotated[
+        float, typer.Option(help="Largest error accepted, as a part of an output's largest value.")
+    ] = 1e-3,
+    fallback: Annotated[bool, typer.Option(help="Let ONNX Runtime run what cannot be compiled.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Cut a model that fails down to the smallest one that still fails, ready for a bug report."""
+    existing(model, "model file")
+    shapes, hardware = parse_shapes(inputs or []), choose_target(target)
+    import numpy as np
+
+    from edgec.compiler.frontends import load_source
+    from edgec.compiler.options import CompileOptions
+    from edgec.compiler.verify.inputs import make_inputs, read_inputs
+    from edgec.compiler.verify.reduce import reduce_model
+
+    options = CompileOptions(
+        input_shapes=shapes, error_budget=budget, fallback=fallback, tune="none", threads=1
+    )
+    source = load_source(model, options)
+    arrays = read_inputs(values, source) if values else make_inputs(source)
+    with TerminalProgress(quiet=as_json) as progress:
+        reduced = reduce_model(model, hardware, options, arrays, progress)
+    beside = output.with_suffix(".npz")
+    output.write_bytes(reduced.model)
+    np.savez(beside, **reduced.inputs)  # type: ignore[arg-type]
+    if as_json:
+        emit_json(
+            {
+                "model": str(output),
+                "inputs": str(beside),
+                "nodes": list(reduced.nodes),
+                "failure": reduced.failure.kind,
+                "message": reduced.failure.message,
+                "tries": reduced.tries,
+            }
+        )
+        return
+    out.print(f"[bold]{output}[/] with {beside}: {len(reduced.nodes)} nodes still fail", soft_wrap=True)
+    out.print(f"  nodes    {', '.join(reduced.nodes)}", markup=False, soft_wrap=True)
+    out.print(f"  failure  {reduced.failure.kind}: {reduced.failure.message}", markup=False, soft_wrap=True)
