@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import os
+import signal
 import wave
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,16 +16,19 @@ from hypothesis import strategies as st
 
 from edgec.device_agent.budgets import BudgetKeeper
 from edgec.device_agent.comparison import agreement
-from edgec.device_agent.config import BudgetSection
+from edgec.device_agent.config import BudgetSection, StreamSection
 from edgec.device_agent.errors import SourceError
 from edgec.device_agent.findings import BrokenOutput, Findings, findings_of
 from edgec.device_agent.gate import GateKeeper, level_dbfs
+from edgec.device_agent.health import descriptors
 from edgec.device_agent.log import redact
+from edgec.device_agent.loop import Loop
 from edgec.device_agent.ring import Frame, Kind, Ring
 from edgec.device_agent.rules import RuleBook, crossing, inside
 from edgec.device_agent.rules_config import Gate, Rule, Tracker
 from edgec.device_agent.source_config import SourceSection
 from edgec.device_agent.sources import open_source, resample
+from edgec.device_agent.stream_runner import StreamRunner
 from edgec.device_agent.tracker import BoxTracker, Seen, Track
 from edgec.runtime import Box, Detection
 
@@ -270,3 +275,33 @@ def test_a_budget_slows_the_least_important_first_and_lets_it_recover() -> None:
     for _ in range(40):
         keeper.look(streams, load() / 4, 0, None)
     assert streams["yard"].throttled is None
+
+
+def turn(loop: Loop, done: Callable[[], bool]) -> bool:
+    """Turn the loop until something holds that is no event of it."""
+    return any(loop.run_until(done, 0.05) for _ in range(1200))
+
+
+@pytest.mark.parametrize("times", [4, pytest.param(150, marks=pytest.mark.long)])
+def test_a_camera_that_comes_and_goes_leaks_nothing(times: int) -> None:
+    loop = Loop()
+    settings = StreamSection.model_validate({"source": {"kind": "test", "pace": "fast"}, "policy": "newest"})
+    runner = StreamRunner("cam", settings, loop, lambda _: None)
+    before = 0
+    for number in range(times):
+        if runner.pid is None:
+            runner.start()
+        seen = runner.ring.counters().captured
+        assert turn(loop, lambda n=seen: runner.ring.counters().captured > n)
+        if number == 1:
+            before = descriptors()
+        assert runner.pid is not None
+        os.kill(runner.pid, signal.SIGKILL)
+        runner._attempt = 0
+        assert turn(loop, lambda n=number: runner.restarts > n)
+        assert turn(loop, lambda: runner.pid is not None)
+    counters = runner.ring.counters()
+    assert counters.captured == counters.processed + counters.dropped + counters.in_flight
+    assert runner.restarts == times
+    assert descriptors() <= before
+    runner.close()
