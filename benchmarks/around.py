@@ -58,7 +58,8 @@ def _load(card: rt.ModelCard, inputs: list[rt.TensorSpec], outputs: list[rt.Tens
 
 def pixels(width: int, height: int, layout: str) -> dict[str, tuple[float, float]]:
     """A BGR frame of the model's size into an RGB input with mean and scale."""
-    mean, scale = np.float32([123.675, 116.28, 103.53]), np.float32([0.0171, 0.0175, 0.0174])
+    mean = np.array([123.675, 116.28, 103.53], np.float32)
+    scale = np.array([0.0171, 0.0175, 0.0174], np.float32)
     numbers = {"mean": mean.tolist(), "scale": scale.tolist()}
     card = _card({"width": width, "height": height, "layout": layout} | numbers, {"decoder": "raw"})
     if not isinstance(card.input, ImageInput):

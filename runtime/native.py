@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 
 _CPU, _POOLED = 1, 2
+_from_dlpack = np.from_dlpack
 # Up to this size (bytes) an input is copied into the call's own buffer: cheaper than wrapping the
 # caller's array.
 _SMALL = 16384
@@ -85,7 +86,7 @@ def tensor_of(weight: Weight) -> Handle:
 class _Slot:
     """One virtual machine with the function bound to its weights, and buffers for its small inputs."""
 
-    __slots__ = ("buffers", "call", "tensors", "vm")
+    __slots__ = ("buffers", "call", "small", "tensors", "vm")
 
     def __init__(
         self,
@@ -95,13 +96,14 @@ class _Slot:
     ) -> None:
         self.vm = vm
         self.call = call
-        self.buffers: list[Array | None] = []
+        self.buffers: list[Any] = []
         self.tensors: list[Any] = []
         for spec in specs:
             size = int(np.prod(spec.shape, dtype=np.int64)) * np.dtype(spec.dtype).itemsize
             buffer = empty_aligned(spec.shape, spec.dtype) if 0 < size <= _SMALL else None
             self.buffers.append(buffer)
             self.tensors.append(None if buffer is None else ffi().from_dlpack(buffer))
+        self.small = all(buffer is not None for buffer in self.buffers)
 
 
 class NativeFunction:
@@ -153,17 +155,22 @@ class NativeFunction:
             slot = self._free.pop()
         except IndexError:
             slot = self._new_slot()
-        arguments = slot.tensors.copy()
-        for position, buffer in enumerate(slot.buffers):
-            if buffer is None:
-                arguments[position] = self._wrap(arrays[position])
-            else:
-                buffer[...] = arrays[position]
+        arguments = slot.tensors
+        if slot.small:  # the common case of tiny models, where every microsecond shows
+            for buffer, array in zip(slot.buffers, arrays, strict=True):
+                buffer[...] = array
+        else:
+            arguments = arguments.copy()
+            for position, place in enumerate(slot.buffers):
+                if place is None:
+                    arguments[position] = self._wrap(arrays[position])
+                else:
+                    place[...] = arrays[position]
         result = slot.call(*arguments)
         if isinstance(result, self._tensor_type):
-            outputs = [np.from_dlpack(result)]
+            outputs = [_from_dlpack(result)]
         else:
-            outputs = [np.from_dlpack(item) for item in result]
+            outputs = [_from_dlpack(item) for item in result]
         if self._aliases is not False:
             outputs = self._unshared(outputs, arguments)
         self._free.append(slot)

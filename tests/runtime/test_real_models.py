@@ -46,7 +46,8 @@ def artifact_of(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def seen(model: rt.Model, picture: Path) -> Counter[str]:
-    return Counter(one.label for one in model.predict(read_picture(picture)) if isinstance(one, rt.Detection))
+    found = [one for one in model.predict(read_picture(picture)) if isinstance(one, rt.Detection)]
+    return Counter(one.label for one in found if one.score > 0.5)
 
 
 DETECTORS = [
