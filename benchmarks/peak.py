@@ -47,4 +47,4 @@ def fp32_peak_gflops(target: Target, threads: int) -> float:
     source = tvm.runtime.tensor(np.full((2, lanes), 0.5, np.float32))
     out = tvm.runtime.tensor(np.zeros((threads, count, lanes), np.float32))
     timed = module.time_evaluator("kernel", tvm.cpu(), number=3, repeat=20)(source, out)
-    return 2.0 * STEPS * count * lanes * threads / min(timed.results) / 1e9
+    return 2.0 * STEPS * count * lanes * threads / float(min(timed.results)) / 1e9

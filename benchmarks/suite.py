@@ -118,18 +118,18 @@ def _measure(
         "runs": RUNS, "limit_s": LIMIT_S, "sides": sides(),
     }  # fmt: skip
     latency: dict[str, list[float]] = {}
-    error = 0.0
+    worst = 0.0
     for _ in range(REPEATS):
         done = _worker({**job, "kind": "latency"})
         if "failure" in done:
             return replace(empty, failure=done["failure"])
-        error = max(error, done["error"])
+        worst = max(worst, done["error"])
         for side, times in done["latency"].items():
             latency.setdefault(side, []).append(times["median_ms"])
     first = {s: _worker({**job, "kind": "footprint", "side": s}) for s in sides()}
     sizes = {"edgec": made.artifact.stat().st_size, "onnxruntime": reference.stat().st_size}
     return Measurement(
-        network.name, network.group, threads, latency, error,
+        network.name, network.group, threads, latency, worst,
         {s: d["first_ms"] for s, d in first.items()}, {s: d["resident"] for s, d in first.items()},
         sizes, seconds,
     )  # fmt: skip

@@ -51,6 +51,7 @@ class LayoutPlanner(Walker):
         self.values: dict[relax.Var, Value] = {}
 
     def bind(self, var: relax.Var, value: Expr) -> None:
+        """Give the old variable `var` its new value."""
         if isinstance(value, Call):
             rule = layout_rules.RULES.get(layout_rules.key(value))
             made = rule(self, value) if rule is not None and is_tensor(value) else None
@@ -61,9 +62,11 @@ class LayoutPlanner(Walker):
         self.renamed[var] = plain if isinstance(plain, relax.Var) else self.emit(plain)
 
     def resolve(self, value: Expr) -> Expr:
+        """`value` as it is."""
         return value  # the rules look at the old expression and resolve what they need
 
     def finish(self, result: Expr) -> Expr:
+        """The result in its final form."""
         return self.resolve_plain(result)
 
     def resolve_plain(self, value: Expr) -> Expr:

@@ -49,8 +49,9 @@ def simplify(mod: tvm.IRModule) -> tvm.IRModule:
 def _fold(call: Call) -> Array | None:
     """The value of a call whose arguments are all constants; None when it has others or is not known here."""
     name = op_name(call)
-    arrays = [array_of(arg) for arg in call.args if not isinstance(arg, relax.ShapeExpr)]
-    if not arrays or any(a is None for a in arrays) or not is_tensor(call):
+    operands = [arg for arg in call.args if not isinstance(arg, relax.ShapeExpr)]
+    arrays = [a for arg in operands if (a := array_of(arg)) is not None]
+    if not arrays or len(arrays) < len(operands) or not is_tensor(call):
         return None
     with np.errstate(all="ignore"):
         if name in _BINARY and len(arrays) == 2:
@@ -77,6 +78,7 @@ class _Canonical(Walker):
     """Batch norm and clip into plain arithmetic, constant arithmetic done."""
 
     def bind(self, var: relax.Var, value: Expr) -> None:
+        """Give the old variable `var` its new value."""
         if isinstance(value, TupleGetItem) and isinstance(value.tuple_value, Tuple):
             self.renamed[var] = value.tuple_value.fields[value.index]
             return
@@ -166,6 +168,7 @@ class _FoldAffine(Walker):
         self.pending: dict[relax.Var, tuple[Call, Array, Array | None, str, str]] = {}
 
     def bind(self, var: relax.Var, value: Expr) -> None:
+        """Give the old variable `var` its new value."""
         name = op_name(value)
         if name in _LINEAR and array_of(value.args[1]) is not None and dtype_of(value.args[1]) == "float32":
             if self.uses.get(var, 0) == 1:
@@ -183,9 +186,11 @@ class _FoldAffine(Walker):
         super().bind(var, self._resolved(value))
 
     def resolve(self, value: Expr) -> Expr:
+        """`value` as it is."""
         return value  # `bind` resolves: it has to see first whether a pending call can take the value in
 
     def finish(self, result: Expr) -> Expr:
+        """The result in its final form."""
         return self._resolved(result)
 
     def _resolved(self, value: Expr) -> Expr:

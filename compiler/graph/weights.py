@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 import tvm
@@ -59,7 +61,9 @@ def lift_weights(mod: tvm.IRModule, entry: str = "main") -> tuple[tvm.IRModule, 
     return relax.transform.Normalize()(tvm.IRModule(functions, attrs=mod.attrs)), weights
 
 
-def _lifter(lift, user):  # noqa: ANN001, ANN202
+def _lifter(
+    lift: Callable[[GenericConst, str], relax.Var], user: str
+) -> Callable[[tvm.ir.Expr], tvm.ir.Expr]:
     def replace(leaf: tvm.ir.Expr) -> tvm.ir.Expr:
         return lift(leaf, user) if isinstance(leaf, GenericConst) else leaf
 

@@ -28,7 +28,7 @@ def keep_local_on_stack(func: PrimFunc) -> PrimFunc:
     return func.with_body(tvm_ffi.structural_map(func.body, [(AllocBuffer, mark)]))
 
 
-@tirx.transform.prim_func_pass(opt_level=0, name="edgec.KeepLocalOnStack")
+@tirx.transform.prim_func_pass(opt_level=0, name="edgec.KeepLocalOnStack")  # type: ignore[untyped-decorator]
 def _keep_local_on_stack(func: PrimFunc, _mod: tvm.IRModule, _ctx: tvm.transform.PassContext) -> PrimFunc:
     return keep_local_on_stack(func)
 

@@ -7,7 +7,6 @@ read once, in order, and memory sets the pace.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 
 from tvm.tirx import PrimFunc, Stmt
 
@@ -45,72 +44,71 @@ class Schedule:
 
 def emit(spec: DenseSpec, tail: Tail, schedule: Schedule, threads: int) -> PrimFunc:
     """The kernel for `schedule`."""
-    data, weight = tail.inputs
-    lanes = spec.lanes
-    column_blocks = -(-spec.cols // lanes)
-    row_tiles = tiles(spec.rows, schedule.rows)
+    return _Dense(spec, tail, schedule, threads).build()
 
-    def tile(b: Expr, first: Expr, rows: int, blocks: int) -> Stmt:
-        acc = Accumulators(rows * blocks * schedule.split, lanes, spec.dtype)
+
+class _Dense:
+    def __init__(self, spec: DenseSpec, tail: Tail, schedule: Schedule, threads: int) -> None:
+        self.spec, self.tail, self.schedule, self.threads = spec, tail, schedule, threads
+        self.data, self.weight = tail.inputs
+
+    def build(self) -> PrimFunc:
+        """Whole groups of column blocks, then what is left: code of its own, with scalar stores at its end."""
+        spec, blocks = self.spec, self.schedule.blocks
+        whole = spec.cols // (spec.lanes * blocks)
+        rest = -(-spec.cols // spec.lanes) - whole * blocks
+        parts: list[Stmt] = []
+        if whole:
+            parts.append(parallel([whole], lambda g: self._columns(g * const(blocks), blocks), self.threads))
+        if rest:
+            parts.append(self._columns(const(whole * blocks), rest))
+        return self.tail.build(seq(parts))
+
+    def _columns(self, first_block: Expr, blocks: int) -> Stmt:
+        runs: list[tuple[int, int, int]] = []
+        for start, size in tiles(self.spec.rows, self.schedule.rows):
+            if runs and runs[-1][1] == size:
+                runs[-1] = (runs[-1][0], size, runs[-1][2] + 1)
+            else:
+                runs.append((start, size, 1))
+        return seq([self._run(first_block, blocks, *run) for run in runs])
+
+    def _run(self, b: Expr, blocks: int, start: int, rows: int, count: int) -> Stmt:
+        return loop(count, lambda t: self._tile(b, const(start) + t * const(rows), rows, blocks), "row")
+
+    def _tile(self, b: Expr, first: Expr, rows: int, blocks: int) -> Stmt:
+        spec, split = self.spec, self.schedule.split
+        acc = Accumulators(rows * blocks * split, spec.lanes, spec.dtype)
 
         def step(k: Expr, part: int) -> Stmt:
             def row(i: Expr) -> Stmt:
-                value = broadcast(data[first + i, k], lanes)
+                value = broadcast(self.data[first + i, k], spec.lanes)
 
                 def block(j: Expr) -> Stmt:
                     at = (const(part * rows) + i) * const(blocks) + j
-                    return acc.set(at, acc.get(at) + value * vector_load(weight, [b + j, k, 0], lanes))
+                    return acc.set(
+                        at, acc.get(at) + value * vector_load(self.weight, [b + j, k, 0], spec.lanes)
+                    )
 
                 return unrolled(blocks, block)
 
             return unrolled(rows, row)
 
-        whole, rest = divmod(spec.inner, schedule.split)
-
         def steps(k: Expr) -> Stmt:
-            at = k * const(schedule.split)
-            return seq([step(at + const(part), part) for part in range(schedule.split)])
+            return seq([step(k * const(split) + const(part), part) for part in range(split)])
 
+        whole, rest = divmod(spec.inner, split)
         body = [*acc.fill(0.0), loop(whole, steps, "k")] if whole else acc.fill(0.0)
-        body += [step(const(whole * schedule.split + k), k) for k in range(rest)]
-        body += _join(acc, rows * blocks, schedule.split)
-        for j in range(blocks):
-            store = partial(_store, spec, tail, acc, b + const(j), j == blocks - 1)
-            body.append(
-                unrolled(rows, lambda i, j=j, store=store: store(i * const(blocks) + const(j), first + i))
-            )
-        return acc.allocate(body)
+        body += [step(const(whole * split + k), k) for k in range(rest)]
+        body += _join(acc, rows * blocks, split)
+        return acc.allocate([*body, *[self._store(acc, b, first, rows, blocks, j) for j in range(blocks)]])
 
-    def columns(first_block: Expr, blocks: int) -> Stmt:
-        runs: list[tuple[int, int, int]] = []
-        for start, size in row_tiles:
-            if runs and runs[-1][1] == size:
-                runs[-1] = (runs[-1][0], size, runs[-1][2] + 1)
-            else:
-                runs.append((start, size, 1))
-        return seq(
-            [
-                loop(
-                    count,
-                    lambda t, start=start, size=size: tile(
-                        first_block, const(start) + t * const(size), size, blocks
-                    ),
-                    "row",
-                )
-                for start, size, count in runs
-            ]
-        )
+    def _store(self, acc: Accumulators, b: Expr, first: Expr, rows: int, blocks: int, j: int) -> Stmt:
+        def row(i: Expr) -> Stmt:
+            at = i * const(blocks) + const(j)
+            return _store(self.spec, self.tail, acc, b + const(j), j == blocks - 1, at, first + i)
 
-    # The last columns may not fill their block: that group is code of its own, with scalar stores at its end.
-    whole = spec.cols // (lanes * schedule.blocks)
-    parts: list[Stmt] = []
-    if whole:
-        parts.append(
-            parallel([whole], lambda g: columns(g * const(schedule.blocks), schedule.blocks), threads)
-        )
-    if column_blocks > whole * schedule.blocks:
-        parts.append(columns(const(whole * schedule.blocks), column_blocks - whole * schedule.blocks))
-    return tail.build(seq(parts))
+        return unrolled(rows, row)
 
 
 def _join(acc: Accumulators, count: int, split: int) -> list[Stmt]:

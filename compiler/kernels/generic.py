@@ -7,7 +7,7 @@ import math
 import tvm
 from tvm import s_tir
 from tvm.s_tir import SBlock
-from tvm.s_tir.schedule import SBlockRV, Schedule
+from tvm.s_tir.schedule import LoopRV, SBlockRV, Schedule
 from tvm.tirx import PrimFunc
 
 from edgec.compiler.kernels.vector_math import with_vector_math
@@ -75,7 +75,7 @@ def _schedule_block(sch: Schedule, block: SBlockRV, lanes: int, threads: int) ->
         _schedule_map(sch, spatial, lanes, threads if work >= PARALLEL_FROM else 1)
 
 
-def _schedule_map(sch: Schedule, loops: list, lanes: int, threads: int) -> None:
+def _schedule_map(sch: Schedule, loops: list[LoopRV], lanes: int, threads: int) -> None:
     last = _extent(sch, loops[-1])
     if last % lanes == 0 and last > lanes:
         outer, inner = sch.split(loops[-1], [None, lanes])
@@ -90,7 +90,7 @@ def _schedule_map(sch: Schedule, loops: list, lanes: int, threads: int) -> None:
 
 
 def _schedule_reduction(
-    sch: Schedule, block: SBlockRV, spatial: list, reduce: list, lanes: int, threads: int
+    sch: Schedule, block: SBlockRV, spatial: list[LoopRV], reduce: list[LoopRV], lanes: int, threads: int
 ) -> None:
     """Spatial loops outside; the innermost spatial loop becomes vectors when it fills them."""
     # Loop kinds first: once the initialisation is split off, the update no longer counts as a reduction.
@@ -110,6 +110,6 @@ def _schedule_reduction(
         sch.vectorize(sch.get_loops(init)[-1])
 
 
-def _parallel(sch: Schedule, loops: list, threads: int) -> None:
+def _parallel(sch: Schedule, loops: list[LoopRV], threads: int) -> None:
     if threads > 1:
         sch.parallel(sch.fuse(*loops) if len(loops) > 1 else loops[0])

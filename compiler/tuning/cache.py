@@ -81,9 +81,9 @@ def _safe(text: str) -> str:
 
 
 @memoise
-def _shipped() -> dict[str, dict[str, list[object]]]:
+def _shipped() -> dict[str, dict[str, tuple[str, float]]]:
     folder = resources.files("edgec.compiler.tuning") / "shipped"
-    found: dict[str, dict[str, list[object]]] = {}
+    found: dict[str, dict[str, tuple[str, float]]] = {}
     if not folder.is_dir():
         return found
     for entry in sorted(folder.iterdir(), key=lambda e: e.name):

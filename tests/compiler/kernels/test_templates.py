@@ -48,7 +48,7 @@ def windows_of(data, window, fill):
     padded = np.full((n, c, max(need_h, h + top), max(need_w, w + left)), fill, np.float64)
     padded[:, :, top : top + h, left : left + w] = data
     spans = sliding_window_view(padded, ((kh - 1) * dh + 1, (kw - 1) * dw + 1), axis=(2, 3))
-    return spans[:, :, : need_h : sh, : need_w : sw, ::dh, ::dw][:, :, :oh, :ow]
+    return spans[:, :, :need_h:sh, :need_w:sw, ::dh, ::dw][:, :, :oh, :ow]
 
 
 @st.composite
@@ -79,7 +79,9 @@ def unblock(array, channels):
 
 
 def close(made, wanted):
-    np.testing.assert_allclose(made, wanted, rtol=0, atol=2e-5 * max(1.0, float(np.abs(wanted).max(initial=0))))
+    np.testing.assert_allclose(
+        made, wanted, rtol=0, atol=2e-5 * max(1.0, float(np.abs(wanted).max(initial=0)))
+    )
 
 
 @FEW
@@ -169,7 +171,7 @@ def test_dense(target, data):
     close(run(kernel, target, x, packed), x.astype(np.float64) @ weight)
 
 
-@pytest.mark.parametrize("name", TARGETS + ["rpi4", "rpi5"])
+@pytest.mark.parametrize("name", [*TARGETS, "rpi4", "rpi5"])
 def test_every_convolution_has_candidates(name):
     target = load_target(name)
     for channels, size, kernel in [(3, 224, 7), (16, 1, 1), (17, 5, 3), (2048, 7, 1)]:
