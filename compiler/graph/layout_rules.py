@@ -324,9 +324,12 @@ def _softmax(plan: LayoutPlanner, call: Call) -> Value | None:
     from edgec.compiler.graph.layout import Value
 
     shape = shape_of(call)
-    if dtype_of(call) != "float32" or int(call.attrs.axis) % len(shape) != len(shape) - 1 or len(shape) < 2:
+    if dtype_of(call) != "float32" or len(shape) < 2:
         return None
-    return Value(plan.call(rows.softmax(shape, plan.lanes), "softmax", plan.plain(call.args[0])), None)
+    axis = int(call.attrs.axis) % len(shape)
+    last = axis == len(shape) - 1
+    kernel = rows.softmax(shape, plan.lanes) if last else rows.softmax_across(shape, axis, plan.lanes)
+    return Value(plan.call(kernel, "softmax", plan.plain(call.args[0])), None)
 
 
 @rule("nn.layer_norm")

@@ -29,17 +29,15 @@ class _Row:
         self.partial = tirx.decl_buffer((lanes,), "float32", "partial", scope="local")
         self.total = tirx.decl_buffer((1,), "float32", "total", scope="local")
 
+    def spans(self, body: Callable[[Expr, int], Stmt]) -> Stmt:
+        """``body(first, width)`` for each vector of the row and for what is left of it."""
+        whole, rest = divmod(self.length, self.lanes)
+        steps = [loop(whole, lambda i: body(i * const(self.lanes), self.lanes), "i")] if whole else []
+        return seq([*steps, body(const(whole * self.lanes), rest)] if rest else steps)
+
     def each(self, body: Callable[[Expr], Stmt]) -> Stmt:
         """`body` for each element, in vectors and then what is left of the row."""
-        whole, rest = divmod(self.length, self.lanes)
-        steps = []
-        if whole:
-            steps.append(
-                loop(whole, lambda i: vectorised(self.lanes, lambda v: body(i * const(self.lanes) + v)), "i")
-            )
-        if rest:
-            steps.append(vectorised(rest, lambda v: body(const(whole * self.lanes) + v)))
-        return seq(steps)
+        return self.spans(lambda first, width: vectorised(width, lambda v: body(first + v)))
 
     def reduce(
         self,
@@ -81,13 +79,18 @@ class _Row:
 def _kernel(params: list[Buffer], row: _Row, body: Callable[..., list[Stmt]]) -> PrimFunc:
     """One task a row; `body` gets the indices of the row."""
     shape = [int(dim) for dim in params[-1].ty.shape]
-    threads = 2 if math.prod(shape) >= PARALLEL_ELEMENTS else 1
 
     def task(*at: Expr) -> Stmt:
         return seq([AllocBuffer(row.partial), AllocBuffer(row.total), *body(*at)])
 
+    return _final(params, shape[:-1], task)
+
+
+def _final(params: list[Buffer], extents: list[int], task: Callable[..., Stmt]) -> PrimFunc:
+    """A kernel in its final form, of one task for each index of `extents`."""
+    size = math.prod(int(dim) for dim in params[-1].ty.shape)
     # TVM's graph passes look into every kernel and expect a root block there.
-    root = SBlock([], [], [], "root", parallel(shape[:-1], task, threads))
+    root = SBlock([], [], [], "root", parallel(extents, task, 2 if size >= PARALLEL_ELEMENTS else 1))
     func = with_vector_math(PrimFunc(params, SBlockRealize([], True, root)))
     attrs = {"tirx.noalias": True, "s_tir": True, "tirx.is_scheduled": True, "op_pattern": OPAQUE}
     return func.with_attrs(attrs)
@@ -117,6 +120,47 @@ def softmax(shape: tuple[int, ...], lanes: int) -> PrimFunc:
         ]
 
     return _kernel([data, out], row, body)
+
+
+def softmax_across(shape: tuple[int, ...], axis: int, lanes: int) -> PrimFunc:
+    """Softmax of a float32 tensor of `shape` over an `axis` that is not the last: a vector of rows at a time."""
+    data, out = _buffer(shape, "data"), _buffer(shape, "out")
+    row = _Row(shape[-1], lanes)
+    held = tirx.decl_buffer((lanes,), "float32", "held", scope="local")
+    total = tirx.decl_buffer((lanes,), "float32", "sums", scope="local")
+    outer = [*shape[:axis], *shape[axis + 1 : -1]]
+
+    def body(*at: Expr) -> Stmt:
+        def columns(first: Expr, width: int) -> Stmt:
+            def over(step: Callable[[Expr, list[Expr]], Stmt]) -> Stmt:
+                def one(k: Expr) -> Stmt:
+                    place = [*at[:axis], k, *at[axis:]]
+                    return vectorised(width, lambda v: step(v, [*place, first + v]))
+
+                return loop(shape[axis], one, "k")
+
+            def each(step: Callable[[Expr], Stmt]) -> Stmt:
+                return vectorised(width, step)
+
+            def exponential(v: Expr, place: list[Expr]) -> Stmt:
+                store = BufferStore(out, tirx.exp(data[*place] - held[v]), place)
+                return seq([store, BufferStore(total, total[v] + out[*place], [v])])
+
+            low, zero, one = (tirx.FloatImm("float32", x) for x in (float("-inf"), 0.0, 1.0))
+            return seq(
+                [
+                    each(lambda v: BufferStore(held, low, [v])),
+                    over(lambda v, place: BufferStore(held, tirx.max(held[v], data[*place]), [v])),
+                    each(lambda v: BufferStore(total, zero, [v])),
+                    over(exponential),
+                    each(lambda v: BufferStore(held, one / total[v], [v])),
+                    over(lambda v, place: BufferStore(out, out[*place] * held[v], place)),
+                ]
+            )
+
+        return seq([AllocBuffer(held), AllocBuffer(total), row.spans(columns)])
+
+    return _final([data, out], outer, body)
 
 
 def layer_norm(shape: tuple[int, ...], epsilon: float, lanes: int) -> PrimFunc:

@@ -33,6 +33,18 @@ def test_softmax(name, shape, scale, seed):
     np.testing.assert_allclose(got, wide / wide.sum(-1, keepdims=True), rtol=1e-5, atol=1e-30)
 
 
+@settings(deadline=None, max_examples=10)
+@given(name=TARGETS, shape=SHAPES, axis=st.integers(0, 1), seed=st.integers(0, 99))
+def test_softmax_across(name, shape, axis, seed):
+    target = load_target(name)
+    if not runs_here(target):
+        return
+    data = np.random.default_rng(seed).standard_normal(shape).astype(np.float32) * 3
+    got = run(rows.softmax_across(shape, axis, target.fp32_lanes), target, data)
+    wide = np.exp(data.astype(np.float64))
+    np.testing.assert_allclose(got, wide / wide.sum(axis, keepdims=True), rtol=1e-5, atol=1e-30)
+
+
 def test_softmax_leaves_masked_elements_at_zero():
     target = load_target("x86-64-v3")
     if not runs_here(target):
