@@ -13,6 +13,7 @@ from edgec.protocol.topics import Kind
 CONFIG = """
 [updates]
 trial_timeout_s = 40
+max_latency_ratio = 12
 [models.detector]
 artifact = "detector-1.edge"
 timeout_s = 1.5
@@ -79,7 +80,7 @@ BAD_MODELS = {
     "hangs on the 5th frame": {"hang": 5},
     "gives NaN from the 3rd frame on": {"nan": 3},
     "raises from the 2nd frame on": {"error": 2},
-    "is ten times slower": {"delay_ms": 12},
+    "is many times slower": {"delay_ms": 30},
 }
 
 
