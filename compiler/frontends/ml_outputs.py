@@ -67,7 +67,7 @@ def _final(model: ModelProto, name: str, readers: dict[str, int]) -> str:
     reader = next(node for node in model.graph.node if name in node.input)
     if reader.op_type not in ("Cast", "Identity"):
         return ""
-    output = reader.output[0]
+    output = str(reader.output[0])
     reader.CopyFrom(helper.make_node("Identity", [name], [output], name=reader.name))
     return output
 
