@@ -85,6 +85,28 @@ class Agent:
         self.inference = Inference(
             self.loop, self.boot, media, self._models_of, self._event, self._inference_died, self._changed
         )
+        self._wire_updates()
+        self.streams: dict[str, StreamRunner] = {}
+        self.uplink: Uplink | None = None
+        self.view: ViewRunner | None = None
+        if self.config.view.enabled:
+            self.view = ViewRunner(self.loop, self.config.view, self.device, self.inference.watch)
+            self.inference.watched = self.view.watched.__contains__
+        self.meter = Meter()
+        self.notifier = Notifier()
+        self.budget = BudgetKeeper(self.config.budgets)
+        self._ticks = 0
+        self._pipelines: dict[str, Any] = {}
+        self._slot_counters: dict[str, Any] = {}
+        self._started = time.monotonic()
+        self._health_timer: object | None = None
+        self._reconnect_health = -_RECONNECT_HEALTH_S
+        self._stopping = False
+        self.degraded: dict[str, str] = {}
+        self._metrics: MetricsServer | None = None
+        self._latest = self.health("interval")
+
+    def _wire_updates(self) -> None:
         self.jobs = JobDesk(
             self.topics, self.deployments, self.outbox, self.target, self._slot_of, self._command
         )
@@ -106,25 +128,6 @@ class Agent:
             self._fetcher,
         )
         self.jobs.updater = self.updater
-        self.streams: dict[str, StreamRunner] = {}
-        self.uplink: Uplink | None = None
-        self.view: ViewRunner | None = None
-        if self.config.view.enabled:
-            self.view = ViewRunner(self.loop, self.config.view, self.device, self.inference.watch)
-            self.inference.watched = self.view.watched.__contains__
-        self.meter = Meter()
-        self.notifier = Notifier()
-        self.budget = BudgetKeeper(self.config.budgets)
-        self._ticks = 0
-        self._pipelines: dict[str, Any] = {}
-        self._slot_counters: dict[str, Any] = {}
-        self._started = time.monotonic()
-        self._health_timer: object | None = None
-        self._reconnect_health = -_RECONNECT_HEALTH_S
-        self._stopping = False
-        self.degraded: dict[str, str] = {}
-        self._metrics: MetricsServer | None = None
-        self._latest = self.health("interval")
 
     # Life.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import hashlib
 import http.server
 import json
@@ -297,7 +298,7 @@ class AgentProcess:
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "edgec.cli.main", "agent", "run", "--config", str(self.config)],
-                env=env, stdout=log, stderr=log, start_new_session=True,
+                env=env, stdout=log, stderr=log, start_new_session=True, preexec_fn=die_with_parent,
             )  # fmt: skip
 
     @property
@@ -355,6 +356,11 @@ class AgentProcess:
             for pid in children:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
+
+
+def die_with_parent() -> None:
+    """A test run that is killed leaves no agent behind."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
 
 
 def alive(pid: int) -> bool:
