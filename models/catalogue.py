@@ -47,7 +47,12 @@ OTHERS = (
     ("bert-mini", "text", 11_170_560, 436_273_152, "transformer:bert_mini", "BERT of 4 layers, 128 tokens"),
 )  # fmt: skip
 
-TRAINED: tuple[tuple[str, str, int, int, str, str], ...] = ()
+TRAINED = (
+    ("shapes-v1", "detection", 409_486, 101_984_256, "shapes:detector", "finds shapes by day, 256×192"),
+    ("shapes-v2", "detection", 409_486, 101_984_256, "shapes:detector", "the same, also in dim light"),
+    ("keywords-digits", "keyword", 28_412, 1_791_360, "sound:keywords", "hears the ten spoken digits"),
+    ("sound-events", "sound", 27_764, 2_864_960, "sound:events", "alarm, glass, knocks, speech"),
+)
 
 ENTRIES: tuple[ZooEntry, ...] = (
     *(ZooEntry(n, t, p, m, d, True, s) for n, t, p, m, s, d in TRAINED),

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from edgec.models.worlds import shapes
-from edgec.models.worlds.backgrounds import HELD_BACK, TRAINING, Picture, background
+from edgec.models.worlds.backgrounds import HELD_BACK, LOOKALIKES, TRAINING, Picture, background
 from edgec.targets.errors import EdgecError, UsageError
 
 SCENE_S = 12.0
@@ -66,7 +66,7 @@ class DemoScene:
 
     def _background(self, scene: int) -> Picture:
         if self._scene[0] != scene:
-            families = [*TRAINING, *HELD_BACK]
+            families = [*TRAINING, *HELD_BACK, *LOOKALIKES]
             rng = np.random.default_rng([self.seed, 1, scene])
             family = families[(self.seed + 4 * scene) % len(families)]
             self._scene = (scene, background(rng, family, self.height, self.width))

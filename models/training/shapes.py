@@ -1,8 +1,8 @@
 """Train the shapes detector on generated pictures: ``python -m edgec.models.training.shapes FOLDER``.
 
-Version 1 sees scenes by day. Version 2 goes on from there with dim light, noise, blur and motion. Both are
-then measured on pictures of other seeds, on backgrounds that training never saw. Takes about ten minutes on
-one core, and the extra ``train`` (PyTorch).
+Version 1 sees scenes by day. Version 2 goes on from there with dim light, noise, blur, motion and tiled floors.
+Both are then measured on pictures of other seeds, on backgrounds that training never saw. Takes about ten
+minutes on one core, and the extra ``train`` (PyTorch).
 """
 
 from __future__ import annotations
@@ -25,16 +25,33 @@ from edgec.models.graph import Graph
 from edgec.models.metrics import Accuracy, accuracy, rows
 from edgec.models.reference import Reference
 from edgec.models.worlds import shapes as world
+from edgec.models.worlds.backgrounds import HELD_BACK, LOOKALIKES, TRAINING
 from edgec.models.zoo.shapes import HEIGHT, STRIDES, WIDTH, detector
 from edgec.runtime.card import load_card
 
 CARD = Path(__file__).resolve().parent.parent / "trained" / "shapes-v2.toml"
 SLOTS = 8  # most shapes in one picture
 THRESHOLD = 0.4
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """A stretch of training: what is shown, how long, at which peak learning rate."""
+
+    conditions: world.Conditions
+    backgrounds: tuple[str, ...]
+    pictures: int
+    steps: int
+    peak: float
+    seed: int
+
+
 PLAN = {
-    # version: conditions, pictures, seed, steps, peak learning rate
-    "v1": (world.DAY, 2200, 1, 700, 4e-3),
-    "v2": (world.ALL, 3000, 2, 900, 3e-3),
+    "v1": (Stage(world.DAY, tuple(TRAINING), 2200, 700, 4e-3, 1),),
+    "v2": (
+        Stage(world.ALL, tuple(TRAINING), 3000, 600, 3e-3, 2),
+        Stage(world.ALL, (*TRAINING, *LOOKALIKES), 3600, 500, 3e-3, 2),
+    ),
 }
 BATCH = 16
 
@@ -151,7 +168,7 @@ def loss_of(distances: Tensor, logits: Tensor, truth: Tensor, centres: Tensor, s
 
 
 def pictures(
-    conditions: world.Conditions, count: int, seed: int, *, held_back: bool = False
+    conditions: world.Conditions, families: tuple[str, ...], count: int, seed: int
 ) -> tuple[NDArray[np.uint8], list[world.Truth]]:
     """Generated pictures for the model, ``[count, 192, 256, 3]`` RGB, and their truths in its pixels."""
     rng = np.random.default_rng(seed)
@@ -160,9 +177,7 @@ def pictures(
     for i in range(count):
         scale = float(rng.choice([1.0, 1.0, 1.5]))
         size = (round(320 * scale), round(240 * scale))
-        frame, truth = world.random_picture(
-            rng, conditions, held_back=held_back, width=size[0], height=size[1]
-        )
+        frame, truth = world.random_picture(rng, conditions, families, width=size[0], height=size[1])
         frames[i] = cv2.cvtColor(cv2.resize(frame, (WIDTH, HEIGHT)), cv2.COLOR_BGR2RGB)
         truth[:, 1:] *= np.array([WIDTH / size[0], HEIGHT / size[1]] * 2, np.float32)
         truths.append(truth)
@@ -190,12 +205,12 @@ def batches(
             yield images.float() / 255, torch.from_numpy(t)
 
 
-def train(model: Detector, version: str) -> None:
-    """Run a version's plan on ``model`` in place; the weights end as a moving average of the last steps."""
-    conditions, count, seed, steps, peak = PLAN[version]
+def train(model: Detector, stage: Stage) -> None:
+    """Run a stage on ``model`` in place; the weights end as a moving average of the last steps."""
+    steps, peak, seed = stage.steps, stage.peak, stage.seed
     began = time.monotonic()
-    frames, truths = pictures(conditions, count, seed)
-    print(f"{version}: {count} pictures in {time.monotonic() - began:.0f} s", flush=True)
+    frames, truths = pictures(stage.conditions, stage.backgrounds, stage.pictures, seed)
+    print(f"{stage.pictures} pictures in {time.monotonic() - began:.0f} s", flush=True)
     optimiser = torch.optim.AdamW(model.parameters(), lr=peak, weight_decay=0.02)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, peak, total_steps=steps, pct_start=0.15)
     centres, strides = points()
@@ -243,7 +258,7 @@ def measure(
     rng = np.random.default_rng(seed)
     found, truths = [], []
     for _ in range(count):
-        frame, truth = world.random_picture(rng, conditions, held_back=True)
+        frame, truth = world.random_picture(rng, conditions, HELD_BACK)
         found.append(rows(model.predict(frame)))
         truths.append(truth)
     return accuracy(found, truths, len(world.CLASSES), THRESHOLD)
@@ -273,7 +288,8 @@ def main() -> None:
         model = Detector().to(memory_format=torch.channels_last)
         if version == "v2":
             load(model, arguments.folder / "shapes-v1.npz")
-        train(model, version)
+        for stage in PLAN[version]:
+            train(model, stage)
         weights = weights_of(model)
         np.savez_compressed(arguments.folder / f"shapes-{version}.npz", allow_pickle=False, **weights)
         for name, conditions in (("day", world.DAY), ("all", world.ALL)):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edgec.models.worlds.backgrounds import HELD_BACK, TRAINING, Picture, Rng, background
+from edgec.models.worlds.backgrounds import TRAINING, Picture, Rng, background
 
 CLASSES = ("circle", "square", "triangle", "star", "cross")
 Frame = NDArray[np.uint8]
@@ -206,14 +206,18 @@ def unlike(rng: Rng, around: Picture, contrast: float) -> tuple[float, float, fl
 
 
 def random_picture(
-    rng: Rng, conditions: Conditions, *, held_back: bool = False, width: int = 320, height: int = 240
+    rng: Rng,
+    conditions: Conditions,
+    families: Iterable[str] = TRAINING,
+    *,
+    width: int = 320,
+    height: int = 240,
 ) -> tuple[Frame, Truth]:
     """A frame ``[height, width, 3]`` BGR with 0 to 7 shapes, and the truth about it.
 
-    ``held_back`` picks backgrounds from the families that training never sees.
+    ``families`` are those of the backgrounds to choose from.
     """
-    families = list(HELD_BACK if held_back else TRAINING)
-    picture = background(rng, str(rng.choice(families)), height, width)
+    picture = background(rng, str(rng.choice(list(families))), height, width)
     actors = [random_actor(rng, picture, conditions) for _ in range(int(rng.integers(0, 8)))]
     truth = paint(picture, actors)
     scale = width / 320
