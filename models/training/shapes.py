@@ -230,9 +230,7 @@ def train(model: Detector, stage: Stage) -> None:
         averaged.update_parameters(model)
         total += float(loss.detach())
         if step % 50 == 0:
-            print(
-                f"{version} {step}/{steps} loss {total / 50:.3f} {time.monotonic() - began:.0f} s", flush=True
-            )
+            print(f"{step}/{steps} loss {total / 50:.3f} {time.monotonic() - began:.0f} s", flush=True)
             total = 0.0
     model.load_state_dict(averaged.module.state_dict())
 
