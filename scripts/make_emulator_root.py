@@ -70,7 +70,8 @@ def wheels(folder: Path) -> None:
             with zipfile.ZipFile(wheel) as content:
                 names = content.namelist()
                 if wheel.name.startswith("apache_tvm-"):
-                    names = [name for name in names if re.search(r"libtvm_runtime(_extra)?\.so$|dist-info/METADATA$", name)]
+                    wanted = re.compile(r"libtvm_runtime(_extra)?\.so$|dist-info/METADATA$")
+                    names = [name for name in names if wanted.search(name)]
                 content.extractall(folder, names)
 
 

@@ -106,7 +106,11 @@ def _candidates(
         )
     if isinstance(spec, MatmulSpec):
         found = matmul.candidates(spec, target, threads)
-        return ("matmul", matmul.VERSION, found, lambda s: matmul.emit(spec, tail, s, threads)) if found else None
+        return (
+            ("matmul", matmul.VERSION, found, lambda s: matmul.emit(spec, tail, s, threads))
+            if found
+            else None
+        )
     return (
         "dense",
         dense.VERSION,

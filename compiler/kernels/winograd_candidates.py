@@ -75,7 +75,9 @@ def _enumerate(spec: ConvSpec, m: int, target: Target, threads: int) -> Iterator
                     continue
                 if scratch <= target.l2_bytes:
                     yield Schedule(m, tiles, blocks, group, rows, False)
-                if sizes.batch * (sizes.rows // rows) * scratch > max(4 * target.l2_bytes, target.l3_bytes // 2):
+                if sizes.batch * (sizes.rows // rows) * scratch > max(
+                    4 * target.l2_bytes, target.l3_bytes // 2
+                ):
                     continue
                 yield Schedule(m, tiles, blocks, group, rows, True)
                 if rows == sizes.rows and sizes.batch == 1 and group == blocks:
