@@ -55,11 +55,17 @@ class Unsupported:
 
 
 class UnsupportedModel(CompilerError):
-    """Nodes of the model cannot be compiled; ``nodes`` lists them all."""
+    """Nodes of the model cannot be compiled; ``nodes`` lists them all, the message by kind."""
 
     def __init__(self, nodes: Sequence[Unsupported]) -> None:
         self.nodes = tuple(nodes)
-        shown = "; ".join(str(node) for node in self.nodes[:8])
-        more = f"; and {len(self.nodes) - 8} more" if len(self.nodes) > 8 else ""
+        alike: dict[tuple[str, str, str], list[str]] = {}
+        for node in self.nodes:
+            alike.setdefault((node.op_type, node.domain or "ai.onnx", node.reason), []).append(node.node)
+        told = []
+        for (op_type, domain, reason), names in list(alike.items())[:8]:
+            more = f" and {len(names) - 4} more" if len(names) > 4 else ""
+            told.append(f"{op_type} ({domain}) at {', '.join(map(repr, names[:4]))}{more}: {reason}")
+        rest = f"; and {len(alike) - 8} other kinds" if len(alike) > 8 else ""
         remedies = dict.fromkeys(node.remedy for node in self.nodes)
-        super().__init__(f"cannot compile {shown}{more}.\n{' '.join(list(remedies)[:2])}")
+        super().__init__(f"cannot compile {'; '.join(told)}{rest}.\n{' '.join(list(remedies)[:2])}")

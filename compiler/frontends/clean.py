@@ -8,8 +8,11 @@ and by those names every node is traced back to the source model.
 
 from __future__ import annotations
 
+import re
+import resource
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +29,18 @@ from onnxruntime.capi.onnxruntime_pybind11_state import (
     RuntimeException,
 )
 
-ORT_ERRORS = (Fail, InvalidArgument, InvalidGraph, NoModel, NotImplemented, RuntimeException)
+ORT_ERRORS = (
+    Fail,
+    InvalidArgument,
+    InvalidGraph,
+    NoModel,
+    NotImplemented,
+    RuntimeException,
+    UnicodeDecodeError,  # its messages quote a model's names, which a damaged file may have made of any bytes
+)
 OLDEST_OPSET = 13  # below it, axes and sizes are attributes, and operators have other meanings
 LIFTED_OPSET = 18
-PROTOBUF_LIMIT = 2**31 - 1
+MOST_MEMORY = 12 << 30  # bytes that folding may take beside what the process has
 
 
 def opset_of(model: ModelProto) -> int:
@@ -91,21 +102,49 @@ def fold(model: ModelProto) -> ModelProto | None:
         file = Path(folder) / "folded.onnx"
         options.optimized_model_filepath = str(file)
         try:
-            ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        except ORT_ERRORS:
+            with bounded_memory(MOST_MEMORY):
+                ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        except (*ORT_ERRORS, MemoryError):
             return None
         return onnx.load(file)
 
 
+@contextmanager
+def bounded_memory(extra: int) -> Iterator[None]:
+    """Let this process take at most ``extra`` bytes more: folding runs whatever constants a model names."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    used = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
+    limit = used + extra if soft == resource.RLIM_INFINITY else min(soft, used + extra)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
 def runs_in_onnxruntime(content: bytes) -> bool:
     """Whether ONNX Runtime takes a serialised model."""
+    return objection(content) is None
+
+
+def objection(content: bytes) -> str | None:
+    """Why ONNX Runtime does not take a serialised model; None when it does."""
     options = ort.SessionOptions()
     options.log_severity_level = 4
     try:
         ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    except ORT_ERRORS:
-        return False
-    return True
+    except ORT_ERRORS as error:
+        told = re.sub(r"/onnxruntime\S*/\S+:\d+ .*?\) ", "", str(error).strip())  # where in its sources
+        return told.splitlines()[0][:200] if told else "it gives no reason"
+    return None
+
+
+def knows_operators(model: ModelProto) -> bool:
+    """Whether the standard, or ONNX Runtime, defines all operators of the main graph."""
+    return all(
+        node.domain == "com.microsoft" or onnx.defs.has(node.op_type, domain=node.domain)
+        for node in model.graph.node
+    )
 
 
 def simplify(model: ModelProto) -> ModelProto:
@@ -162,8 +201,12 @@ def _close(a: Any, b: Any) -> bool:  # noqa: ANN401 - arrays, or whatever else O
 
 
 def infer_shapes(model: ModelProto) -> ModelProto:
-    """The model with the shapes of all its values that follow from the inputs."""
-    return onnx.shape_inference.infer_shapes(model, check_type=False, strict_mode=False, data_prop=True)
+    """The model with the shapes of all its values that follow from the inputs.
+
+    Without propagation of data: that computes with whatever sizes a hostile model names, however large.
+    Constants are folded by then anyway.
+    """
+    return onnx.shape_inference.infer_shapes(model, check_type=False, strict_mode=False, data_prop=False)
 
 
 def trace_origins(model: ModelProto, sources: Mapping[str, int], names: Mapping[str, int]) -> dict[str, int]:

@@ -47,6 +47,8 @@ TVM_MICROSOFT = frozenset(
 )
 # Names in TVM's table that belong to com.microsoft; the standard has other operators of the same name.
 NOT_STANDARD = TVM_MICROSOFT - {"Gelu"} | {"Attention", "AllClassNMS"}
+NO_CONVERTER = "there is no converter for this operator"
+LOST = "the shape of its input depends on the data, and only static shapes compile"
 # Operators that do little but move data: not worth a change of hands.
 MOVERS = frozenset(
     {"Cast", "Concat", "Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Squeeze"}
@@ -151,10 +153,10 @@ class Importer:
                 self._call_segment(step, scope)
                 continue
             try:
+                if not has_converter(node):
+                    raise Refusal(NO_CONVERTER)
                 if any(name not in scope.values for name in free_names(node)):
-                    raise Refusal(
-                        "the shape of its input depends on the data, and only static shapes compile"
-                    )
+                    raise Refusal(LOST)
                 self.convert(node, scope)
             except Refusal as refusal:
                 refused.append((step[0], self._unsupported(index, node, str(refusal))))
@@ -227,7 +229,7 @@ class Importer:
         elif has_converter(node):
             result = self._by_tvm(node, inputs, scope)
         else:
-            raise Refusal("there is no converter for this operator")
+            raise Refusal(NO_CONVERTER)
         self._bind(node, result, scope)
 
     def _by_tvm(self, node: NodeProto, inputs: list[Expr | None], scope: Scope) -> Expr:
@@ -360,17 +362,24 @@ def to_relax(source: SourceModel, *, fallback_allowed: bool = False) -> Imported
     if not refused:
         return Importer(source).run()
     if not fallback_allowed:
-        raise UnsupportedModel([node for _, node in refused])
+        raise UnsupportedModel(causes(refused))
     graph = source.model.graph
     foreign = fallback.widen(graph, [position for position, _ in refused], MOVERS)
     try:
         imported = Importer(source).run(foreign)
     except (Refusal, fallback.UntypedValue) as refusal:
-        raise UnsupportedModel([replace(node, reason=str(refusal)) for _, node in refused]) from refusal
+        nodes = [replace(node, reason=str(refusal)) for node in causes(refused)]
+        raise UnsupportedModel(nodes) from refusal
     for segment in imported.segments:
         if not runs_in_onnxruntime(segment.model):
-            raise UnsupportedModel([replace(node, remedy=NO_WAY) for _, node in refused])
+            raise UnsupportedModel([replace(node, remedy=NO_WAY) for node in causes(refused)])
     return imported
+
+
+def causes(refused: list[tuple[int, Unsupported]]) -> list[Unsupported]:
+    """The nodes that were refused for themselves; all of them, where each waits for another."""
+    own = [node for _, node in refused if node.reason != LOST]
+    return own or [node for _, node in refused]
 
 
 __all__ = ["Importer", "Scope", "to_relax"]

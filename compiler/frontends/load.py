@@ -57,7 +57,11 @@ def prepare(
         shapes.check_sizes(clean.infer_shapes(given))
     except (onnx.shape_inference.InferenceError, RuntimeError) as error:
         raise ModelError(f"{path}: {str(error).strip().splitlines()[0]}") from error
-    model = _expanded(clean.infer_shapes(clean.simplify(given)))
+    simple = clean.simplify(given)
+    why = clean.objection(given.SerializeToString()) if simple is given else None
+    if why is not None and clean.knows_operators(given):
+        raise ModelError(f"{path}: ONNX Runtime refuses this model, so nothing could vouch for it: {why}")
+    model = _expanded(clean.infer_shapes(simple))
     return SourceModel(
         path=path,
         digest=digest,
