@@ -60,6 +60,9 @@ def lift_format(model: ModelProto) -> None:
     for node in model.graph.node:
         if node.domain == "ai.onnx":
             node.domain = ""
+    known = {entry.domain for entry in model.opset_import}
+    for domain in sorted({node.domain for node in model.graph.node} - known):
+        model.opset_import.add(domain=domain, version=1)
     model.ir_version = max(model.ir_version, 8)
 
 

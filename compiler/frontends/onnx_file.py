@@ -64,6 +64,7 @@ def read_model(path: Path) -> tuple[ModelProto, str]:
         ) from error
     if not model.HasField("graph") or not model.graph.output:
         raise ModelError(f"{path}: holds no graph with outputs, so it is not an ONNX model or is cut short")
+    check_names(model, path)
     check_functions(model, path)
     for tensor in all_tensors(model.graph, path):
         if tensor.data_location == TensorProto.EXTERNAL:
@@ -101,6 +102,28 @@ def all_tensors(graph: GraphProto, path: Path) -> Iterator[TensorProto]:
                 if attribute.type == AttributeProto.TENSOR:
                     yield attribute.t
                 yield from attribute.tensors
+
+
+def check_names(model: ModelProto, path: Path) -> None:
+    """Check that all names are text: protobuf hands those that are not over as bytes.
+
+    Raises:
+        ModelError: one is not.
+    """
+    graphs = list(all_graphs(model.graph, path))
+    nodes = [node for graph in graphs for node in graph.node]
+    nodes += [node for function in model.functions for node in function.node]
+    names: list[object] = [entry.domain for entry in model.opset_import]
+    for node in nodes:
+        names += [node.op_type, node.name, node.domain, *node.input, *node.output]
+        names += [attribute.name for attribute in node.attribute]
+    for graph in graphs:
+        names += [value.name for value in (*graph.input, *graph.output, *graph.value_info)]
+        names += [tensor.name for tensor in graph.initializer]
+        for value in (*graph.input, *graph.output, *graph.value_info):
+            names += [dim.dim_param for dim in value.type.tensor_type.shape.dim]
+    if any(isinstance(name, bytes) for name in names):
+        raise ModelError(f"{path}: a name in it is no text; the file is damaged")
 
 
 def check_tensor(tensor: TensorProto, path: Path) -> None:
