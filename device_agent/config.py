@@ -57,8 +57,6 @@ class BrokerSection(Section):
     keepalive_s: int = Field(default=30, ge=2, le=3600)
     reconnect_max_s: float = Field(default=60.0, gt=0)
     """Upper end of the wait between attempts, which is drawn evenly from 0 up (full jitter)."""
-    home_assistant: bool = False
-    """Announce the streams to Home Assistant's MQTT discovery."""
 
 
 class ModelSection(Section):
@@ -177,18 +175,6 @@ class BudgetSection(Section):
     temperature_c: float | None = Field(default=None, gt=0)
 
 
-class RetrainSection(Section):
-    """Frames for retraining, sent to the fleet server."""
-
-    enabled: bool = False
-    low_confidence: tuple[float, float] | None = None
-    """A frame with a best score in this range is kept."""
-    random_share: float = Field(default=0.0, ge=0, le=1)
-    on_disagreement: bool = False
-    max_per_hour: int = Field(default=60, ge=1)
-    max_bytes: int = Field(default=64 * 2**20, ge=2**20)
-
-
 class AgentConfig(Section):
     """The whole file."""
 
@@ -202,7 +188,6 @@ class AgentConfig(Section):
     metrics: MetricsSection = Field(default_factory=MetricsSection)
     media: MediaSection = Field(default_factory=MediaSection)
     budgets: BudgetSection = Field(default_factory=BudgetSection)
-    retrain: RetrainSection = Field(default_factory=RetrainSection)
 
     @field_validator("view")
     @classmethod

@@ -188,7 +188,8 @@ def _push(demo: Demo, client: FleetClient, compiled: CompileResult) -> str:
     console = err if demo.wishes.as_json else out
     console.print(
         f"  pushed {pushed.model}:{pushed.version} for {pushed.target}, {pushed.size / 1e6:.1f} MB, "
-        f"of which {pushed.sent_bytes / 1e6:.1f} MB were new to the registry"
+        f"of which {pushed.sent_bytes / 1e6:.1f} MB were new to the registry",
+        soft_wrap=True,
     )
     return pushed.model
 
@@ -225,11 +226,17 @@ def _deploy(demo: Demo, client: FleetClient, model: str, version: str) -> None:
     step = ""
     for rollout in follow(client, begun["id"], ROLLOUT_S):  # noqa: B007 - the last one is the end
         demo.check()
+        _news(demo, client)
         job = client.get(f"/devices/{DEVICE}/jobs", limit=1)["items"][:1]
         now = str(job[0].get("details", {}).get("step", "")) if job else ""
         if now and now != step:
             step = now
-            console.print(f"  [dim]{time.strftime('%H:%M:%S')}[/] {model}:{version}  {step}")
+            counters = _stream(client)
+            console.print(
+                f"  [dim]{time.strftime('%H:%M:%S')}[/] {model}:{version}  {step:<12}[dim]"
+                f"{counters.get('processed', 0)} frames processed, {counters.get('dropped', 0)} dropped[/]",
+                soft_wrap=True,
+            )
     if rollout["state"] != "SUCCEEDED":
         raise DemoFailed(f"the rollout of {model}:{version} ended {rollout['state']}: {rollout['reason']}")
     console.print(f"  [green]✓[/] {DEVICE} runs {model}:{version}")
@@ -248,22 +255,29 @@ def _watch(demo: Demo, client: FleetClient, seconds: float) -> None:
     end, shown = time.monotonic() + seconds, 0
     while time.monotonic() < end:
         demo.check()
-        items = client.get(f"/devices/{DEVICE}/detections", limit=50)["items"]
-        for item in reversed(items):
-            if item["id"] in demo.seen:
-                continue
-            demo.seen.add(item["id"])
-            demo.by_version[item["version"]] = demo.by_version.get(item["version"], 0) + 1
+        for item in _news(demo, client):
             if item["phase"] != "new" or shown >= LINES:
                 continue
             shown += 1
             box = ", ".join(f"{value:.0f}" for value in item["data"].get("box") or ())
             clock = time.strftime("%H:%M:%S", time.localtime(item["at"]))
+            track = item["track_id"].rpartition("-")[2]
             console.print(
                 f"  [dim]{clock}[/] {item['stream']}  [bold]{item['label']:<10}[/] {item['score']:.2f}"
-                f"  track {item['track_id']}  [dim]\\[{box}][/]  v{item['version']}"
+                f"  track {track:<5}[dim]\\[{box}][/]  version {item['version']}",
+                soft_wrap=True,
             )
         time.sleep(LOOK_S)
+
+
+def _news(demo: Demo, client: FleetClient) -> list[dict[str, Any]]:
+    """The detections that the server has learned of since the last look, oldest first; they are counted."""
+    items = client.get(f"/devices/{DEVICE}/detections", limit=200)["items"]
+    news = [item for item in reversed(items) if item["id"] not in demo.seen]
+    for item in news:
+        demo.seen.add(item["id"])
+        demo.by_version[item["version"]] = demo.by_version.get(item["version"], 0) + 1
+    return news
 
 
 def _summary(demo: Demo, client: FleetClient, model: str) -> None:

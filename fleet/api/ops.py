@@ -18,7 +18,7 @@ from edgec.fleet.store.tables import Job, Rollout
 
 router = APIRouter(tags=["operations"])
 EMBEDDED_LIMIT = 2000
-"""Connections up to which the embedded broker is meant to be used; see the benchmarks."""
+"""Connections from which the dashboard advises a broker of one's own: a choice, not a measured limit."""
 
 
 @router.get("/healthz")
