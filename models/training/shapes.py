@@ -31,7 +31,7 @@ from edgec.runtime.card import load_card
 
 CARD = Path(__file__).resolve().parent.parent / "trained" / "shapes-v2.toml"
 SLOTS = 8  # most shapes in one picture
-THRESHOLD = 0.4
+THRESHOLD = 0.5
 
 
 @dataclasses.dataclass(frozen=True)

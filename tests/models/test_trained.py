@@ -49,7 +49,7 @@ def trained(name: str) -> Reference:
 
 @cache
 def detector_accuracy(name: str, dim: bool) -> Accuracy:
-    """On 150 pictures with backgrounds of the held-back families."""
+    """On 100 pictures with backgrounds of the held-back families."""
     with tempfile.TemporaryDirectory() as folder:
         path = build(name, folder)
         card = load_card(path.with_name("model.toml"))
@@ -58,7 +58,7 @@ def detector_accuracy(name: str, dim: bool) -> Accuracy:
         model = Reference(path, low)
     rng = np.random.default_rng(77)
     found, truths = [], []
-    for _ in range(150):
+    for _ in range(100):
         frame, truth = shapes.random_picture(rng, shapes.ALL if dim else shapes.DAY, HELD_BACK)
         found.append(rows(model.predict(frame)))
         truths.append(truth)
@@ -67,7 +67,9 @@ def detector_accuracy(name: str, dim: bool) -> Accuracy:
 
 def test_second_detector_is_better_where_it_was_trained_to_be() -> None:
     first, second = detector_accuracy("shapes-v1", True), detector_accuracy("shapes-v2", True)
-    assert second.map50 > first.map50 + 0.05
+    assert first.map50 > 0.35  # the cards state 0.44 and 0.77 in all light
+    assert second.map50 > 0.68
+    assert detector_accuracy("shapes-v2", False).map50 > 0.7  # and 0.80 by day
 
 
 def test_average_precision_of_made_up_detections() -> None:
