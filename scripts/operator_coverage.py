@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
+import multiprocessing
 import sys
 import tempfile
 from collections import Counter, defaultdict
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 from pathlib import Path
 
@@ -23,11 +25,12 @@ sys.path.insert(0, str(ROOT))
 
 from tests.compiler import backend_cases as cases  # noqa: E402 - found only with the line above
 
+LIMIT_S = 300
 ORDER = ("native", "fallback", "wrong", "refused", "excluded")
 
 
 def run_all(results: Path, only: str) -> None:
-    """Run what is not in ``results`` yet. Each batch is a child: a crash costs the test that crashed."""
+    """Run what is not in ``results`` yet, in a child: a crash costs the test that crashed."""
     import onnx.backend.test.loader as loader
 
     done = {json.loads(line)["name"] for line in _lines(results)}
@@ -39,29 +42,36 @@ def run_all(results: Path, only: str) -> None:
         turns[test.name] = seen[test.model.graph.node[0].op_type]
         seen[test.model.graph.node[0].op_type] += 1
     tests.sort(key=lambda test: turns[test.name])
+    worker = _worker()
+    for number, test in enumerate(tests):
+        why = cases.excluded(test.name, patterns)
+        made = why or cases.make_case(test)
+        if isinstance(made, str):
+            operator = test.model.graph.node[0].op_type
+            _write(results, cases.Outcome(test.name, operator, "excluded", made))
+            continue
+        try:
+            outcome = worker.submit(_run, made).result(timeout=LIMIT_S)
+        except (BrokenProcessPool, TimeoutError) as error:
+            what = "crashed" if isinstance(error, BrokenProcessPool) else f"not done after {LIMIT_S} s"
+            outcome = cases.Outcome(made.name, made.operator, "wrong", what)
+            for process in list((worker._processes or {}).values()):
+                process.kill()
+            worker.shutdown(wait=False, cancel_futures=True)
+            worker = _worker()
+        _write(results, outcome)
+        if number % 100 == 0:
+            print(f"{number} of {len(tests)}", file=sys.stderr, flush=True)
+    worker.shutdown()
+
+
+def _worker() -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(max_workers=1, mp_context=multiprocessing.get_context("spawn"))
+
+
+def _run(case: cases.Case) -> cases.Outcome:
     with tempfile.TemporaryDirectory(prefix="edgec-coverage-") as scratch:
-        for number, test in enumerate(tests):
-            why = cases.excluded(test.name, patterns)
-            made = why or cases.make_case(test)
-            if isinstance(made, str):
-                operator = test.model.graph.node[0].op_type
-                _write(results, cases.Outcome(test.name, operator, "excluded", made))
-                continue
-            child = os.fork()
-            if child == 0:
-                status = 1
-                try:
-                    _write(results, cases.run_case(made, Path(scratch)))
-                    status = 0
-                finally:
-                    os._exit(status)
-            _, status = os.waitpid(child, 0)
-            if status:
-                _write(
-                    results, cases.Outcome(made.name, made.operator, "wrong", f"ended with status {status}")
-                )
-            if number % 100 == 0:
-                print(f"{number} of {len(tests)}", file=sys.stderr, flush=True)
+        return cases.run_case(case, Path(scratch))
 
 
 def _lines(results: Path) -> list[str]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import onnxruntime as ort
-from onnx import ModelProto
+from onnx import ModelProto, TensorProto, ValueInfoProto, helper
 
 from edgec.compiler import pack
 from edgec.compiler.frontends import load_source, to_relax
@@ -20,6 +21,16 @@ from edgec.compiler.verify.compare import OutputError, compare
 from edgec.compiler.verify.inputs import Arrays
 from edgec.compiler.verify.run import Measure, place_to_run, run_child
 from edgec.targets import Target
+
+ELEMENTS = {
+    "tensor(float)": TensorProto.FLOAT,
+    "tensor(double)": TensorProto.DOUBLE,
+    "tensor(int8)": TensorProto.INT8,
+    "tensor(uint8)": TensorProto.UINT8,
+    "tensor(int32)": TensorProto.INT32,
+    "tensor(int64)": TensorProto.INT64,
+    "tensor(bool)": TensorProto.BOOL,
+}
 
 
 @dataclass(frozen=True)
@@ -61,13 +72,8 @@ def compare_layers(
     config = pack.make_config(
         opened, lowered, target, options, name="layers", version="1", card=None, segments=imported.segments
     )
-    session_options = ort.SessionOptions()
-    session_options.log_severity_level = 4
-    session = ort.InferenceSession(
-        opened.model.SerializeToString(), session_options, providers=["CPUExecutionProvider"]
-    )
     names = [port.name for port in opened.outputs]
-    expected = dict(zip(names, session.run(names, inputs), strict=True))
+    expected = dict(zip(names, session_of(opened.model).run(names, inputs), strict=True))
     with tempfile.TemporaryDirectory(prefix="edgec-layers-") as folder:
         artifact = Path(folder) / "layers.edge"
         pack.write(artifact, config, lowered, segments=imported.segments)
@@ -89,10 +95,27 @@ def open_up(source: SourceModel) -> SourceModel:
     model = ModelProto()
     model.CopyFrom(source.model)
     typed = {value.name: value for value in (*model.graph.value_info, *model.graph.output)}
-    made = [name for node in model.graph.node for name in node.output if is_tensor(typed.get(name))]
+    made = dict.fromkeys(name for node in model.graph.node for name in node.output if name)
     del model.graph.output[:]
-    model.graph.output.extend(typed[name] for name in dict.fromkeys(made))
+    # ONNX Runtime knows types of operators that the standard's inference does not
+    model.graph.output.extend(typed.get(name, ValueInfoProto(name=name)) for name in made)
+    for value, told in zip(model.graph.output, session_of(model).get_outputs(), strict=True):
+        if not is_tensor(value) and told.type in ELEMENTS:
+            # an empty shape may be a scalar's, or that of a value of unknown rank
+            shape = told.shape if told.shape and all(isinstance(n, int) for n in told.shape) else None
+            value.CopyFrom(helper.make_tensor_value_info(value.name, ELEMENTS[told.type], shape))
+    kept = [value for value in model.graph.output if is_tensor(value)]
+    copies = [ValueInfoProto.FromString(value.SerializeToString()) for value in kept]
+    del model.graph.output[:]
+    model.graph.output.extend(copies)
     return replace(source, model=model, reference=model, outputs=ports_of(model.graph.output), original=None)
+
+
+def session_of(model: ModelProto) -> Any:  # noqa: ANN401 - ONNX Runtime has no static types
+    """A session of ONNX Runtime on a model."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
 def _label(source: SourceModel, value: str) -> str:

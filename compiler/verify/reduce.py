@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort
 import tvm
 from onnx import ModelProto
 
@@ -19,7 +18,7 @@ from edgec.compiler.frontends.importer import CONVERTER_ERRORS, first_line
 from edgec.compiler.options import CompileOptions
 from edgec.compiler.progress import Progress, Silent
 from edgec.compiler.verify.inputs import Arrays
-from edgec.compiler.verify.layers import open_up
+from edgec.compiler.verify.layers import open_up, session_of
 from edgec.compiler.verify.run import Measure, verify
 from edgec.targets import EdgecError, Target
 
@@ -104,11 +103,8 @@ def _smallest(low: int, high: int, fails: Callable[[int], bool]) -> int:
 
 def _values(model: ModelProto, inputs: Arrays) -> Arrays:
     """Every value of the model, by ONNX Runtime."""
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     names = [value.name for value in model.graph.output]
-    return {**inputs, **dict(zip(names, session.run(names, inputs), strict=True))}
+    return {**inputs, **dict(zip(names, session_of(model).run(names, inputs), strict=True))}
 
 
 def _failure(content: bytes, inputs: Arrays, target: Target, options: CompileOptions) -> Failure | None:
