@@ -53,9 +53,15 @@ class Demo:
     processes: list[Process] = field(default_factory=list)
     seen: set[str] = field(default_factory=set)
     by_version: dict[str, int] = field(default_factory=dict)
+    interrupted: bool = False
 
     def check(self) -> None:
-        """See to it that server and agent still run."""
+        """See to it that server and agent still run, and that the user still wants them to.
+
+        An exception that a signal raises inside a finaliser or a callback is lost there; the mark is not.
+        """
+        if self.interrupted:
+            raise KeyboardInterrupt
         for process in self.processes:
             process.check()
 
@@ -67,17 +73,18 @@ def tell(wishes: Wishes) -> None:
         EdgecError: a step failed; the message says which.
     """
 
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
+    with ExitStack() as stack:
+        folder = Path(tempfile.mkdtemp(prefix="edgec-demo-"))
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        demo = Demo(wishes, folder, stack)
 
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        with ExitStack() as stack:
-            folder = Path(tempfile.mkdtemp(prefix="edgec-demo-"))
-            stack.callback(shutil.rmtree, folder, ignore_errors=True)
-            _steps(Demo(wishes, folder, stack))
-    finally:
-        signal.signal(signal.SIGTERM, before)
+        def stop(_number: int, _frame: FrameType | None) -> None:
+            demo.interrupted = True
+            raise KeyboardInterrupt
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            stack.callback(signal.signal, number, signal.signal(number, stop))
+        _steps(demo)
 
 
 def _steps(demo: Demo) -> None:
@@ -116,6 +123,7 @@ def _steps(demo: Demo) -> None:
 
 
 def _title(demo: Demo, text: str) -> None:
+    demo.check()
     console = err if demo.wishes.as_json else out
     console.print(f"\n[bold cyan]▸ {text}[/]  [dim]{time.monotonic() - demo.began:.0f} s[/]")
 

@@ -374,5 +374,6 @@ update_interval_s = 0.05
     assert health["streams"][0]["dropped"] == 0
     assert health["outbox"]["dropped"] == 0
     assert agent.stop() == 0
-    numbers = [int(e["sequence"]) for e in fleet.of(Kind.EVENT)]
+    # Delivery is at least once: an event may come again after a break, but none for the first time out of order.
+    numbers = list(dict.fromkeys(int(e["sequence"]) for e in fleet.of(Kind.EVENT)))
     assert numbers == sorted(numbers)
