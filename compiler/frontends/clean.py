@@ -40,6 +40,7 @@ ORT_ERRORS = (
 )
 OLDEST_OPSET = 13  # below it, axes and sizes are attributes, and operators have other meanings
 LIFTED_OPSET = 18
+OLDEST_IR, NEWEST_IR = 8, 13  # file formats that ONNX Runtime reads, with initialisers apart from inputs
 MOST_MEMORY = 12 << 30  # bytes that folding may take beside what the process has
 
 
@@ -63,7 +64,7 @@ def lift_format(model: ModelProto) -> None:
     known = {entry.domain for entry in model.opset_import}
     for domain in sorted({node.domain for node in model.graph.node} - known):
         model.opset_import.add(domain=domain, version=1)
-    model.ir_version = max(model.ir_version, 8)
+    model.ir_version = min(max(model.ir_version, OLDEST_IR), NEWEST_IR)
 
 
 def lift_opset(model: ModelProto) -> ModelProto:
@@ -140,6 +141,15 @@ def objection(content: bytes) -> str | None:
         told = re.sub(r"/onnxruntime\S*/\S+:\d+ .*?\) ", "", str(error).strip())  # where in its sources
         return told.splitlines()[0][:200] if told else "it gives no reason"
     return None
+
+
+def is_valid(model: ModelProto) -> bool:
+    """Whether a model is right by the standard, whoever can run it."""
+    try:
+        onnx.checker.check_model(model)
+    except (onnx.checker.ValidationError, ValueError):
+        return False
+    return True
 
 
 def knows_operators(model: ModelProto) -> bool:

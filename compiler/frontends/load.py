@@ -59,7 +59,7 @@ def prepare(
         raise ModelError(f"{path}: {str(error).strip().splitlines()[0]}") from error
     simple = clean.simplify(given)
     why = clean.objection(given.SerializeToString()) if simple is given else None
-    if why is not None and clean.knows_operators(given):
+    if why is not None and clean.knows_operators(given) and not clean.is_valid(given):
         raise ModelError(f"{path}: ONNX Runtime refuses this model, so nothing could vouch for it: {why}")
     model = _expanded(clean.infer_shapes(simple))
     return SourceModel(

@@ -27,6 +27,12 @@ def schedule_generic(func: PrimFunc, target: Target, threads: int) -> PrimFunc:
     if func.attrs is not None and "tirx.is_scheduled" in func.attrs:
         return func
     sch = Schedule(tvm.IRModule({"main": func}), debug_mask="none", error_render_level="none")
+    try:
+        leaf_blocks(sch)
+    except s_tir.schedule.ScheduleError:
+        return with_vector_math(
+            func
+        )  # written as loops without blocks (a sort, a scatter): it stays as it is
     inline_elementwise(sch)
     for block in leaf_blocks(sch):
         _schedule_block(sch, block, target.fp32_lanes, threads)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import itertools
 import math
 
+import numpy as np
 from tvm import relax
 
-from edgec.compiler.frontends.builder import Expr
+from edgec.compiler.frontends.builder import Expr, constant
 from edgec.compiler.frontends.converters.registry import (
     Node,
     Refusal,
@@ -209,3 +210,51 @@ def _spatial_mean(node: Node, x: Expr) -> Expr:
     for axis in range(len(shape_of(x)) - 1, 1, -1):
         x = node.emit(relax.op.mean(x, axis=axis, keepdims=True))
     return x
+
+
+@converts("NonMaxSuppression")
+def _non_max_suppression(node: Node) -> Expr:
+    raise Refusal("how many boxes it keeps depends on the data")
+
+
+@converts("IsInf")
+def _is_inf(node: Node) -> Expr:
+    x = node.input(0)
+    infinity = relax.op.isinf(x)
+    if not node.attrs.get("detect_negative", 1):
+        return relax.op.logical_and(infinity, relax.op.greater(x, scalar(0, x)))
+    if not node.attrs.get("detect_positive", 1):
+        return relax.op.logical_and(infinity, relax.op.less(x, scalar(0, x)))
+    return infinity
+
+
+@converts("LayerNormalization", "RMSNormalization")
+def _layer_normalization(node: Node) -> list[Expr]:
+    x, shape = node.input(0), node.shape(0)
+    first = axis_of(int(node.attrs.get("axis", -1)), len(shape))
+    axes, epsilon = list(range(first, len(shape))), float(node.attrs.get("epsilon", 1e-5))
+    wanted = [name for name in node.outputs if name]
+    if node.op_type == "LayerNormalization" and len(wanted) == 1 and dtype_of(x) == "float32":
+        gain = _as_normalised(node, 1, shape[first:], 1.0)
+        shift = _as_normalised(node, 2, shape[first:], 0.0)
+        return [relax.op.nn.layer_norm(x, gain, shift, axes=axes, epsilon=epsilon)]
+    wide = x if dtype_of(x) == "float32" else node.emit(relax.op.astype(x, "float32"))
+    mean = node.emit(relax.op.mean(wide, axis=axes, keepdims=True))
+    if node.op_type == "LayerNormalization":
+        wide = node.emit(relax.op.subtract(wide, mean))
+    power = node.emit(relax.op.mean(relax.op.multiply(wide, wide), axis=axes, keepdims=True))
+    root = relax.op.sqrt(relax.op.add(power, constant(epsilon, "float32")))
+    inverse = node.emit(relax.op.divide(constant(1.0, "float32"), root))
+    y = relax.op.astype(relax.op.multiply(wide, inverse), dtype_of(x))
+    if node.has(1):
+        y = relax.op.multiply(y, node.input(1))
+    if node.has(2):
+        y = relax.op.add(y, node.input(2))
+    return [y, mean, inverse]
+
+
+def _as_normalised(node: Node, position: int, shape: tuple[int, ...], default: float) -> Expr:
+    if not node.has(position):
+        return constant(np.full(shape, default, "float32"))
+    value = node.input(position)
+    return value if shape_of(value) == shape else node.emit(relax.op.broadcast_to(value, shape))
