@@ -154,3 +154,10 @@ def test_names_survive(tmp_path: Path) -> None:
     assert [p.name for p in ports] == ["in.0/x:0", "in-0/x:0", "out put"]
     assert len({p.safe_name for p in imported.source.inputs}) == 2
     assert all(p.safe_name.isidentifier() for p in ports)
+
+
+@pytest.mark.parametrize("repeats", [(3, 6, 4, 2), (1, 6, 1, 1), (2, 1, 1, 3)])
+def test_tiles(tmp_path: Path, repeats: tuple[int, ...]) -> None:
+    node = helper.make_node("Tile", ["x", "n"], ["y"])
+    model = model_of([node], {"x": [2, 3, 4, 5]}, ["y"], {"n": np.array(repeats, "int64")})
+    assert_same(model, {"x": normal(2, 3, 4, 5)}, tmp_path)

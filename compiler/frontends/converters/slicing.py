@@ -177,7 +177,14 @@ def _tile(node: Node) -> Expr:
     out = [size * times for size, times in zip(node.shape(0), repeats, strict=True)]
     if 0 in out:
         return constant(np.zeros(out, node.dtype(0)))
-    return relax.op.tile(node.input(0), repeats)
+    # Not relax's tile: its index arithmetic modulo the sizes is compiled wrongly for AVX-512 by LLVM 22
+    # (a [2,3,4,5] tensor tiled 3×6×4×2 came out as noise).
+    narrow, wide = [], []
+    for size, times in zip(node.shape(0), repeats, strict=True):
+        narrow += [1, size]
+        wide += [times, size]
+    spread = node.emit(relax.op.broadcast_to(node.emit(reshaped(node.input(0), narrow)), wide))
+    return reshaped(spread, out)
 
 
 @converts("Transpose")
