@@ -16,6 +16,15 @@ from edgec.protocol.jobs import (
     PendingJobs,
     UpdateDocument,
 )
+from edgec.protocol.samples import (
+    MAX_PREDICTIONS,
+    MAX_SAMPLE_BYTES,
+    SAMPLES_PATH,
+    Prediction,
+    SampleMeta,
+    SampleReason,
+    SecondOpinion,
+)
 from edgec.protocol.shadow import (
     ShadowAccepted,
     ShadowDelta,
@@ -35,11 +44,12 @@ from edgec.protocol.status import (
 )
 
 __all__ = [
-    "ENROLL_PATH", "JOB_TRANSITIONS", "MAX_PAYLOAD_BYTES", "CommandDocument", "DetectionData",
-    "DetectionEvent", "EnrollRequest", "EnrollResponse", "FrameRef", "Health", "InvalidTransition",
-    "JobExecution", "JobState", "JobUpdate", "JobUpdateAccepted", "JobUpdateRejected", "JobsGet", "Message",
-    "ModelHealth", "ModelRef", "MqttAccess", "OutboxHealth", "PendingJobs", "Phase", "Presence",
-    "ProtocolError", "RegistryAccess", "ShadowAccepted", "ShadowDelta", "ShadowDocument", "ShadowRejected",
+    "ENROLL_PATH", "JOB_TRANSITIONS", "MAX_PAYLOAD_BYTES", "MAX_PREDICTIONS", "MAX_SAMPLE_BYTES",
+    "SAMPLES_PATH", "CommandDocument", "DetectionData", "DetectionEvent", "EnrollRequest", "EnrollResponse",
+    "FrameRef", "Health", "InvalidTransition", "JobExecution", "JobState", "JobUpdate", "JobUpdateAccepted",
+    "JobUpdateRejected", "JobsGet", "Message", "ModelHealth", "ModelRef", "MqttAccess", "OutboxHealth",
+    "PendingJobs", "Phase", "Prediction", "Presence", "ProtocolError", "RegistryAccess", "SampleMeta",
+    "SampleReason", "SecondOpinion", "ShadowAccepted", "ShadowDelta", "ShadowDocument", "ShadowRejected",
     "ShadowState", "ShadowUpdate", "StageLatency", "Status", "StreamHealth", "UpdateDocument",
     "VersionConflict", "decode", "encode",
 ]  # fmt: skip

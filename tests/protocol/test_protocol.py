@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 
 import pytest
@@ -15,6 +16,7 @@ from edgec.protocol.errors import InvalidTransition, ProtocolError, VersionConfl
 from edgec.protocol.events import DetectionData, DetectionEvent, FrameRef, Phase
 from edgec.protocol.jobs import JOB_TRANSITIONS, JobExecution, JobState, JobUpdate
 from edgec.protocol.names import check_name
+from edgec.protocol.samples import Prediction, SampleMeta, SampleReason
 from edgec.protocol.shadow import ShadowDocument, ShadowState, ShadowUpdate, delta_of, difference, merge
 from edgec.protocol.status import Presence, Status
 from edgec.protocol.topics import FROM_DEVICE, TO_DEVICE, Kind, Topics, fleet_subscriptions, parse
@@ -170,3 +172,18 @@ def test_documents_of_jobs() -> None:
     ):  # fmt: skip
         with pytest.raises(ProtocolError):
             JobExecution(job_id="j", document=good | change).parsed()
+
+
+def test_a_sample_names_its_schema_and_keeps_nothing_that_it_does_not_know() -> None:
+    meta = SampleMeta(
+        id="gate-1", device="cam-7", stream="gate", time=NOW, reason=SampleReason.RANDOM,
+        predictions=[Prediction(label="cat", score=0.5, box=(1, 2, 3, 4))], width=320, height=240,
+    )  # fmt: skip
+    table = json.loads(meta.encode())
+    assert table["schema"] == 1
+    assert table["reason"] == "random"
+    assert "other" not in table
+    assert decode(SampleMeta, json.dumps(table | {"later": True})) == meta
+    for wrong in ({"width": 0}, {"reason": "curious"}, {"device": "a/b"}, {"time": "2026-01-01T00:00:00"}):
+        with pytest.raises(ProtocolError):
+            decode(SampleMeta, json.dumps(table | wrong))
