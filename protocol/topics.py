@@ -150,7 +150,8 @@ def parse(topic: str) -> ParsedTopic:
         check_name(levels[3], "device name"),
         levels[4:],
     )
-    if kind := _BY_SHAPE.get(tuple(rest)):
+    # A filter is no topic: its `+` would pass for a kind that takes a name.
+    if "+" not in rest and (kind := _BY_SHAPE.get(tuple(rest))):
         return ParsedTopic(fleet, device, kind)
     position = 2 if rest[0] == "shadow" else 1
     if len(rest) > position:
