@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy import delete, select
+from sqlalchemy import Select, delete, or_, select
 
 from edgec.fleet.api.context import (
     Admin,
@@ -155,10 +155,23 @@ def me(_server: Server, who: Viewer) -> dict[str, Any]:
     return {"name": who.name, "role": who.role, "models": list(who.models)}
 
 
+def audit_query(search: str) -> Select[Audit]:
+    """Lines of the audit log whose actor, action or subject has ``search`` in it."""
+    query = select(Audit)
+    if search:
+        pattern = "%" + search.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
+        columns = (Audit.actor, Audit.action, Audit.subject)
+        query = query.where(or_(*(column.ilike(pattern, escape="\\") for column in columns)))
+    return query
+
+
 @router.get("/audit")
-def list_audit(server: Server, _who: Admin, limit: Limit = 100, cursor: Cursor = "") -> dict[str, Any]:
+def list_audit(
+    server: Server, _who: Admin, limit: Limit = 100, cursor: Cursor = "",
+    search: Annotated[str, Query(max_length=128)] = "",
+) -> dict[str, Any]:  # fmt: skip
     """The audit log, newest first."""
-    query = select(Audit).order_by(Audit.id.desc()).limit(limit + 1)
+    query = audit_query(search).order_by(Audit.id.desc()).limit(limit + 1)
     if (before := number_cursor(cursor)) is not None:
         query = query.where(Audit.id < before)
     with server.database.reading() as session:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
-from sqlalchemy import delete, func, select
+from sqlalchemy import Select, delete, func, select
 
 from edgec.fleet.api.context import (
     Cursor,
@@ -20,7 +20,7 @@ from edgec.fleet.api.context import (
     page,
     to_cursor,
 )
-from edgec.fleet.auth import audit
+from edgec.fleet.auth import Identity, audit
 from edgec.fleet.devices import (
     check_selector,
     counts,
@@ -33,6 +33,7 @@ from edgec.fleet.devices import (
 from edgec.fleet.errors import Problem
 from edgec.fleet.inbox import change_shadow
 from edgec.fleet.jobs import create_job, end_job, execution, notify
+from edgec.fleet.server import Services
 from edgec.fleet.store.tables import Detection, Device, Group, Job, RollUp, Sample, Shadow
 from edgec.protocol.jobs import CommandDocument
 from edgec.protocol.names import Name
@@ -70,15 +71,21 @@ def job_view(job: Job) -> dict[str, Any]:
     return view | {"purpose": job.purpose, "rollout": job.rollout_id, "finished_at": job.finished_at}
 
 
+def label_filter(query: Select[Any], label: str) -> Select[Any]:
+    """Keep the devices whose label is as ``key=value`` says; an empty text keeps all."""
+    key, _, value = label.partition("=")
+    return query.where(Device.labels[key].as_string() == value) if key else query
+
+
 @router.get("/devices")
 def list_devices(
     server: Server, _who: Viewer, limit: Limit = 100, cursor: Cursor = "", search: Text = "",
-    state: Text = "", target: Text = "", version: Text = "", group: Text = "",
+    state: Text = "", target: Text = "", version: Text = "", group: Text = "", label: Text = "",
 ) -> dict[str, Any]:  # fmt: skip
-    """Devices by name, filtered."""
+    """Devices by name, filtered; ``label`` is ``key=value``."""
     with server.database.reading() as session:
         chosen = get_group(session, group) if group else None
-        query = device_filter(search, state, target, version, chosen)
+        query = label_filter(device_filter(search, state, target, version, chosen), label)
         total = session.scalar(select(func.count()).select_from(query.subquery())) or 0
         rows = list(
             session.scalars(
@@ -328,6 +335,15 @@ def _group(group: Group) -> dict[str, Any]:
 @router.put("/groups/{name}")
 def put_group(server: Server, who: Operator, name: Name, body: GroupBody) -> dict[str, Any]:
     """Make a group, or replace it."""
+    return save_group(server, who, name, body)
+
+
+def save_group(server: Services, who: Identity, name: str, body: GroupBody) -> dict[str, Any]:
+    """Make or replace a group.
+
+    Raises:
+        Problem: 422 for a selector that makes no sense.
+    """
     check_selector(body.selector)
     with server.database.writing() as session:
         group = session.scalar(select(Group).filter_by(name=name)) or Group(name=name)

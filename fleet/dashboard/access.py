@@ -1,4 +1,4 @@
-"""Enrolment tokens, access tokens and the audit log."""
+"""Settings: enrolment tokens, access tokens, groups and the audit log."""
 
 from __future__ import annotations
 
@@ -7,19 +7,22 @@ import time
 from typing import Any
 
 from nicegui import run, ui
-from sqlalchemy import select
+from sqlalchemy import func, select
 from starlette.requests import Request
 from starlette.responses import Response
 
+from edgec.fleet.api.access import audit_query
 from edgec.fleet.auth import Identity, audit, create_access_token
 from edgec.fleet.dashboard import parts
-from edgec.fleet.dashboard.parts import ago, esc
-from edgec.fleet.dashboard.shell import frame, html, live, to_sign_in, who
-from edgec.fleet.devices import create_enroll_token
+from edgec.fleet.dashboard.groups import group_dialog, groups_table
+from edgec.fleet.dashboard.parts import ago, esc, link
+from edgec.fleet.dashboard.shell import Pager, frame, html, live, to_sign_in, who
+from edgec.fleet.devices import create_enroll_token, group_query
 from edgec.fleet.errors import Problem
 from edgec.fleet.server import Services
-from edgec.fleet.store.tables import AccessToken, Audit, EnrollToken
+from edgec.fleet.store.tables import AccessToken, Audit, EnrollToken, Group
 
+PAGE = 25
 VALID = {3600: "1 hour", 86400: "1 day", 7 * 86400: "1 week"}
 
 
@@ -66,8 +69,8 @@ def enroll_dialog(services: Services, identity: Identity) -> None:
     ui.button("Add devices", icon="add", on_click=dialog.open).props("unelevated")
 
 
-def load(services: Services, identity: Identity) -> dict[str, Any]:
-    """Tokens and, for administrators, the audit log."""
+def load(services: Services, identity: Identity, wanted: dict[str, Any]) -> dict[str, Any]:
+    """Tokens, groups and, for administrators, a page of the audit log."""
     with services.database.reading() as session:
         enroll = [
             (row.id, row.note, row.uses_left, row.expires_at, row.created_by, row.auto_accept)
@@ -78,17 +81,24 @@ def load(services: Services, identity: Identity) -> dict[str, Any]:
                 .limit(30)
             )
         ]
+        groups = [
+            (g.name, g.description, len(g.devices), g.selector, session.scalar(select(func.count()).select_from(group_query(g).subquery())))
+            for g in session.scalars(select(Group).order_by(Group.name).limit(100))
+        ]  # fmt: skip
         if not identity.may("admin"):
-            return {"enroll": enroll}
+            return {"enroll": enroll, "groups": groups}
         tokens = [
             (row.name, row.role, row.models, row.created_at, row.expires_at, row.revoked_at)
             for row in session.scalars(select(AccessToken).order_by(AccessToken.name).limit(200))
         ]
-        lines = [
-            (row.at, row.actor, row.action, row.subject, json.dumps(row.detail))
-            for row in session.scalars(select(Audit).order_by(Audit.id.desc()).limit(60))
-        ]
-        return {"enroll": enroll, "tokens": tokens, "audit": lines}
+        query = audit_query(wanted["search"])
+        total = session.scalar(select(func.count()).select_from(query.subquery())) or 0
+        page = max(min(wanted["page"], (total - 1) // PAGE), 0)
+        rows = session.scalars(query.order_by(Audit.id.desc()).offset(page * PAGE).limit(PAGE))
+        lines = [(row.at, row.actor, row.action, row.subject, json.dumps(row.detail)) for row in rows]
+        return {
+            "enroll": enroll, "groups": groups, "tokens": tokens, "audit": lines, "page": page, "total": total,
+        }  # fmt: skip
 
 
 def add(services: Services) -> None:
@@ -99,28 +109,52 @@ def add(services: Services) -> None:
         identity = who(services, request)
         if identity is None:
             return to_sign_in(request)
-        with frame(request, identity, "Access", "who and what may come in") as actions:
+        with frame(request, identity, "Settings", "who and what may come in, and what they did") as actions:
             if not identity.may("operator"):
                 html(parts.empty("Not for viewers", "Ask an operator or administrator."), "e-card")
                 return None
             with actions:
                 if identity.may("admin"):
                     _token_dialog(services, identity)
+                group_dialog(services, identity)
                 enroll_dialog(services, identity)
-            enroll = html("", "e-card flush")
-            tokens = html("", "e-card flush")
-            lines = html("", "e-card flush")
-            tokens.set_visibility(identity.may("admin"))
-            lines.set_visibility(identity.may("admin"))
-
-            def show(data: dict[str, Any]) -> None:
-                enroll.set_content("<h2>Enrolment tokens</h2>" + _enroll(data["enroll"]))
-                if "tokens" in data:
-                    tokens.set_content("<h2>Access tokens</h2>" + _tokens(data["tokens"]))
-                    lines.set_content("<h2>Audit log</h2>" + _audit(data["audit"]))
-
-            live(lambda: load(services, identity), show, 3.0)
+            _show(services, identity)
         return None
+
+
+def _show(services: Services, identity: Identity) -> None:
+    wanted: dict[str, Any] = {"search": "", "page": 0}
+    boxes = {name: html("", "e-card flush") for name in ("enroll", "groups", "tokens")}
+    boxes["tokens"].set_visibility(identity.may("admin"))
+    with ui.element("div").classes("e-card flush") as log:
+        with ui.element("div").classes("e-top").style("padding:12px 16px 0"):
+            html("<h2 style='padding:0;margin:0'>Audit log</h2>")
+            box = ui.input(placeholder="Who, what or whom").props(
+                'outlined dense clearable debounce=250 aria-label="Search the audit log"'
+            )
+        lines = html()
+        pager = Pager(PAGE, lambda by: turn(by))
+    log.set_visibility(identity.may("admin"))
+
+    def show(data: dict[str, Any]) -> None:
+        boxes["enroll"].set_content("<h2>Enrolment tokens</h2>" + _enroll(data["enroll"]))
+        boxes["groups"].set_content("<h2>Groups</h2>" + groups_table(data["groups"]))
+        if "tokens" in data:
+            boxes["tokens"].set_content("<h2>Access tokens</h2>" + _tokens(data["tokens"], identity))
+            lines.set_content(_audit(data["audit"]))
+            pager.show(data["page"], data["total"])
+            wanted["page"] = data["page"]
+
+    async def turn(by: int) -> None:
+        wanted["page"] += by
+        await refresh()
+
+    async def search(text: str | None) -> None:
+        wanted["search"], wanted["page"] = text or "", 0
+        await refresh()
+
+    box.on_value_change(lambda e: search(e.value))
+    refresh = live(lambda: load(services, identity, dict(wanted)), show, 3.0)
 
 
 def _token_dialog(services: Services, identity: Identity) -> None:
@@ -163,7 +197,7 @@ def _token_dialog(services: Services, identity: Identity) -> None:
 def _enroll(rows: list[Any]) -> str:
     if not rows:
         return parts.empty("No enrolment tokens", "Make one to let a device in.", "edgec fleet token create")
-    heads = ("#", "Note", "#Uses left", "Expires", "~By", "~Admission")
+    heads = ("#", "~Note", "#Uses left", "Expires", "~By", "~Admission", "")
     cells = [
         [
             f'<span class="e-soft">{i}</span>',
@@ -172,6 +206,13 @@ def _enroll(rows: list[Any]) -> str:
             _until(expires),
             esc(by),
             "at once" if auto else "held",
+            parts.button(
+                "Revoke",
+                "DELETE",
+                f"/api/v1/enroll-tokens/{i}",
+                ask="Let no further device in with it?",
+                tone="bad",
+            ),
         ]
         for i, note, left, expires, by, auto in rows
     ]
@@ -187,18 +228,25 @@ def _until(at: float | None) -> str:
     return f"in {left / 86400:.0f} d" if left > 2 * 86400 else f"in {max(left / 3600, 0):.0f} h"
 
 
-def _tokens(rows: list[Any]) -> str:
-    heads = ("Name", "Role", "~Models", "~Made", "Expires", "State")
+def _tokens(rows: list[Any], identity: Identity) -> str:
+    def revoke(name: str) -> str:
+        ask = f"Make the token {name} useless, and every browser that signed in with it?"
+        return parts.button("Revoke", "DELETE", link("/api/v1/access-tokens", name), ask=ask, tone="bad")
+
+    heads = ("Name", "Role", "~Models", "~Made", "~Expires", "State", "")
     cells = [
         [f"<b>{esc(name)}</b>", esc(role), esc(", ".join(models) or "all"), ago(made), _until(expires),
-         parts.badge("revoked") if revoked else parts.badge("accepted", "valid")]
+         parts.badge("revoked") if revoked else parts.badge("accepted", "valid"),
+         "" if revoked or name == identity.name else revoke(name)]
         for name, role, models, made, expires, revoked in rows
     ]  # fmt: skip
     return parts.table(heads, cells)
 
 
 def _audit(rows: list[Any]) -> str:
-    heads = ("When", "Who", "What", "~Subject", "~Detail")
+    if not rows:
+        return parts.empty("Nothing matches", "No line of the audit log has this text.")
+    heads = ("When", "Who", "What", "~Whom", "~Detail")
     cells = [
         [ago(at), esc(actor), f'<span class="e-mono">{esc(action)}</span>', esc(subject),
          f'<span class="e-mono e-soft">{esc(detail if detail != "{}" else "")}</span>']

@@ -9,11 +9,11 @@ from sqlalchemy import func, select
 from starlette.requests import Request
 from starlette.responses import Response
 
-from edgec.fleet.api.devices import summary
+from edgec.fleet.api.devices import label_filter, summary
 from edgec.fleet.dashboard import parts
 from edgec.fleet.dashboard.access import enroll_dialog
 from edgec.fleet.dashboard.parts import ago, badge, chips, esc, link, number
-from edgec.fleet.dashboard.shell import frame, html, live, to_sign_in, who
+from edgec.fleet.dashboard.shell import Pager, frame, html, live, to_sign_in, who
 from edgec.fleet.devices import device_filter
 from edgec.fleet.server import Services
 from edgec.fleet.store.tables import Device, Group
@@ -21,7 +21,7 @@ from edgec.fleet.store.tables import Device, Group
 PAGE = 50
 STATES = {
     "": "All states", "online": "Online", "offline": "Offline", "stopped": "Stopped", "never": "Not seen yet",
-    "pending": "Pending", "revoked": "Revoked", "drift": "Not on the desired version",
+    "pending": "Pending", "revoked": "Revoked", "drift": "Not on the desired version", "idle": "Without frames",
 }  # fmt: skip
 
 
@@ -29,7 +29,10 @@ def load(services: Services, wanted: dict[str, Any]) -> dict[str, Any]:
     """A page of devices, the number of all that match, and what the filters offer."""
     with services.database.reading() as session:
         group = session.scalar(select(Group).filter_by(name=wanted["group"])) if wanted["group"] else None
-        query = device_filter(wanted["search"], wanted["state"], wanted["target"], wanted["version"], group)
+        idle = wanted["state"] == "idle"
+        state = "online" if idle else wanted["state"]
+        query = device_filter(wanted["search"], state, wanted["target"], wanted["version"], group)
+        query = label_filter(query.where(Device.fps == 0) if idle else query, wanted["label"])
         total = session.scalar(select(func.count()).select_from(query.subquery())) or 0
         page = max(min(wanted["page"], (total - 1) // PAGE), 0)
         rows = session.scalars(query.order_by(Device.name).offset(page * PAGE).limit(PAGE))
@@ -53,14 +56,15 @@ def add(services: Services) -> None:
 
     @ui.page("/devices")
     def devices(
-        request: Request, state: str = "", search: str = "", version: str = "", group: str = ""
-    ) -> Response | None:
+        request: Request, state: str = "", search: str = "", version: str = "", group: str = "", target: str = "",
+        label: str = "",
+    ) -> Response | None:  # fmt: skip
         identity = who(services, request)
         if identity is None:
             return to_sign_in(request)
         wanted: dict[str, Any] = {
-            "search": search, "state": state if state in STATES else "", "target": "", "version": version,
-            "group": group, "page": 0,
+            "search": search, "state": state if state in STATES else "", "target": target, "version": version,
+            "group": group, "label": label, "page": 0,
         }  # fmt: skip
         with frame(request, identity, "Devices") as actions:
             if identity.may("operator"):
@@ -91,16 +95,13 @@ def add(services: Services) -> None:
                     selects[key].style("min-width:140px").on_value_change(
                         lambda e, key=key: changed(key, e.value)
                     )
+                tag = ui.input(placeholder="Label, such as site=lyon", value=label).props(
+                    "outlined dense clearable debounce=250 aria-label=Label"
+                )
+                tag.style("min-width:170px").on_value_change(lambda e: changed("label", e.value))
             with ui.element("div").classes("e-card flush"):
                 body = html()
-                with ui.element("div").classes("e-pager"):
-                    label = ui.label()
-                    back = ui.button(icon="chevron_left").props(
-                        "flat dense round color=grey-7 aria-label='Page before'"
-                    )
-                    forth = ui.button(icon="chevron_right").props(
-                        "flat dense round color=grey-7 aria-label='Next page'"
-                    )
+                pager = Pager(PAGE, lambda by: turn(by))
 
             def show(data: dict[str, Any]) -> None:
                 body.set_content(_table(data))
@@ -110,17 +111,12 @@ def add(services: Services) -> None:
                     if options != select_box.options:
                         select_box.set_options(options, value=wanted[key])
                 wanted["page"] = data["page"]
-                first = data["page"] * PAGE + 1 if data["total"] else 0
-                label.set_text(f"{first}–{min(first + PAGE - 1, data['total'])} of {data['total']}")
-                back.set_enabled(data["page"] > 0)
-                forth.set_enabled((data["page"] + 1) * PAGE < data["total"])
+                pager.show(data["page"], data["total"])
 
             async def turn(by: int) -> None:
                 wanted["page"] += by
                 await refresh()
 
-            back.on_click(lambda: turn(-1))
-            forth.on_click(lambda: turn(1))
             refresh = live(lambda: load(services, dict(wanted)), show)
         return None
 

@@ -47,13 +47,13 @@ def load(services: Services) -> list[Any]:
 
 
 def load_model(services: Services, model: str) -> dict[str, Any]:
-    """The artifacts of a model and how many devices run each version."""
+    """The artifacts of a model and how many devices run each of them."""
     with services.database.reading() as session:
         rows = session.scalars(
             select(ModelVersion).filter_by(model=model).order_by(ModelVersion.pushed_at.desc())
         )
         running = session.execute(
-            select(Device.version, func.count()).where(Device.model == model).group_by(Device.version)
+            select(Device.digest, func.count()).where(Device.model == model).group_by(Device.digest)
         ).tuples()
         return {"artifacts": [artifact_view(row) for row in rows], "running": dict(running.all())}
 
@@ -151,7 +151,7 @@ def _models(rows: list[Any]) -> str:
     heads = ("Model", "Latest", "#Versions", "~Targets", "#Devices", "~Pushed")
     cells = [
         [f'<a class="main" href="{link("/models", m["name"])}">{esc(m["name"])}</a>', esc(m["latest"]), str(len(m["versions"])),
-         "".join(f'<span class="e-chip">{esc(t)}</span>' for t in sorted(m["targets"])), str(m["devices"]), ago(m["pushed"])]
+         "".join(f'<span class="e-chip">{esc(t)}</span>' for t in sorted(m["targets"])), parts.count(m["devices"]), ago(m["pushed"])]
         for m in rows
     ]  # fmt: skip
     return parts.table(heads, cells, [link("/models", m["name"]) for m in rows])
@@ -178,7 +178,7 @@ def _artifacts(data: dict[str, Any]) -> str:
             [
                 f'<a class="main" href="{href}">{esc(artifact["version"])}</a>', f'<span class="e-chip">{esc(artifact["target"])}</span>',
                 size(artifact["size"]), _shown(_error(evidence), "{:.1e}"), _shown(_value(evidence, "latency", "edgec", "median_ms"), "{:.2f} ms"),
-                _shown(_value(evidence, "latency", "onnxruntime", "median_ms"), "{:.2f} ms"), str(data["running"].get(artifact["version"], 0)),
+                _shown(_value(evidence, "latency", "onnxruntime", "median_ms"), "{:.2f} ms"), parts.count(data["running"].get(artifact["digest"], 0)),
                 ago(artifact["pushed_at"]), parts.badge("accepted", "verified") if evidence.get("verified") is True else parts.badge("drift", "not verified"),
             ]
         )  # fmt: skip

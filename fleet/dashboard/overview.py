@@ -7,12 +7,14 @@ from typing import Any
 
 from nicegui import ui
 from sqlalchemy import func, select
+from sqlalchemy.orm import Session
 from starlette.requests import Request
 from starlette.responses import Response
 
 from edgec.fleet.api.ops import EMBEDDED_LIMIT
 from edgec.fleet.dashboard import parts
-from edgec.fleet.dashboard.parts import ago, badge, esc, link
+from edgec.fleet.dashboard.health_map import load_map, show_map
+from edgec.fleet.dashboard.parts import ago, badge, count, esc, link
 from edgec.fleet.dashboard.shell import frame, html, live, to_sign_in, who
 from edgec.fleet.devices import counts
 from edgec.fleet.rollouts.service import ENDED, member_counts, view
@@ -41,25 +43,31 @@ def load(services: Services) -> dict[str, Any]:
             .order_by(Detection.id.desc())
             .limit(9)
         ).tuples()
+        states = counts(session)
         return {
-            "counts": counts(session),
+            "counts": states,
+            "map": load_map(session),
             "spread": [(model, version, n) for model, version, n in spread],
             "rollouts": [view(rollout, members[rollout.id]) for rollout in rollouts],
             "active": session.scalar(select(func.count()).where(Rollout.state.not_in(ENDED))) or 0,
             "detections": [(d.at, name, d.stream, d.label, d.score, d.kind) for d, name in detections],
-            "alerts": _alerts(services, session, now),
+            "alerts": _alerts(services, session, states, now),
             "pushed": session.scalar(select(func.count(ModelVersion.id))) or 0,
             "tick": int(now / 5),
         }
 
 
-def _alerts(services: Services, session: Any, now: float) -> list[tuple[str, str, str]]:  # noqa: ANN401 - Session
-    alerts: list[tuple[str, str, str]] = []
+Alert = tuple[str, str, str, float | None]
+"""Tone, sentence, where it leads, and since when."""
+
+
+def _alerts(services: Services, session: Session, states: dict[str, int], now: float) -> list[Alert]:
+    alerts: list[Alert] = []
     if not services.link.connected:
-        alerts.append(("bad", "The broker is not connected: nothing arrives from devices.", ""))
+        alerts.append(("bad", "The broker is not connected: nothing arrives from devices.", "", None))
     if services.broker is not None and services.broker.sessions() > 0.8 * EMBEDDED_LIMIT:
         text = f"The embedded broker has {services.broker.sessions()} of {EMBEDDED_LIMIT} connections: use one of your own."
-        alerts.append(("warn", text, ""))
+        alerts.append(("warn", text, "", None))
     failed = session.scalars(
         select(Rollout)
         .where(Rollout.state.in_(("FAILED", "ROLLED_BACK")), Rollout.finished_at > now - 24 * HOUR)
@@ -68,17 +76,29 @@ def _alerts(services: Services, session: Any, now: float) -> list[tuple[str, str
     )
     for item in failed:
         alerts.append(("bad", f"Rollout of {item.model}:{item.version} {item.state.lower().replace('_', ' ')}: {item.reason}",
-                       link("/rollouts", item.id)))  # fmt: skip
+                       link("/rollouts", item.id), item.finished_at))  # fmt: skip
+    return alerts + _device_alerts(session, states)
+
+
+def _device_alerts(session: Session, states: dict[str, int]) -> list[Alert]:
+    """Devices in trouble: the newest by name, and how many there are when they are more."""
+    alerts: list[Alert] = []
+    shown = 3
     lost = session.scalars(
-        select(Device).where(Device.state == "offline").order_by(Device.last_seen.desc()).limit(4)
+        select(Device).where(Device.state == "offline").order_by(Device.last_seen.desc()).limit(shown)
     )
-    for device in lost:
-        alerts.append(("bad", f"{device.name} is offline", link("/devices", device.name)))
-    hot = session.scalars(select(Device).where(Device.state == "online", Device.fps == 0).limit(3))
-    for device in hot:
-        alerts.append(
-            ("warn", f"{device.name} is online but delivers no frames", link("/devices", device.name))
-        )
+    alerts += [("bad", f"{d.name} is offline", link("/devices", d.name), d.last_seen) for d in lost]
+    if states["offline"] > shown:
+        text = f"{count(states['offline'] - shown)} more devices are offline"
+        alerts.append(("bad", text, "/devices?state=offline", None))
+    idle = select(Device).where(Device.state == "online", Device.fps == 0)
+    still = session.scalar(select(func.count()).select_from(idle.subquery())) or 0
+    alerts += [
+        ("warn", f"{d.name} is online but delivers no frames", link("/devices", d.name), None)
+        for d in session.scalars(idle.order_by(Device.name).limit(shown))
+    ]
+    if still > shown:
+        alerts.append(("warn", f"{count(still - shown)} more deliver no frames", "/devices?state=idle", None))
     return alerts
 
 
@@ -92,15 +112,18 @@ def add(services: Services) -> None:
             return to_sign_in(request)
         with frame(request, identity, "Overview", f"fleet {esc(services.settings.fleet)}"):
             top = html()
-            with ui.element("div").classes("e-row"):
-                alerts = html("", "e-card flush")
+            with ui.element("div").classes("e-row wide-left"):
+                health = html("", "e-card")
                 spread = html("", "e-card")
+            alerts = html("", "e-card flush")
             with ui.element("div").classes("e-row"):
                 rollouts = html("", "e-card flush")
                 detections = html("", "e-card flush")
 
             def show(data: dict[str, Any]) -> None:
                 top.set_content(_tiles(data))
+                health.set_content(show_map(data["map"]))
+                health.set_visibility(bool(data["counts"]["total"]))
                 alerts.set_content("<h2>Needs attention</h2>" + _alert_list(data))
                 spread.set_content("<h2>Versions that run</h2>" + _spread(data["spread"]))
                 rollouts.set_content("<h2>Rollouts</h2>" + _rollouts(data))
@@ -151,9 +174,10 @@ def _alert_list(data: dict[str, Any]) -> str:
     if not data["alerts"]:
         return parts.empty("All is well", "No device is offline, no rollout has failed in the last day.")
     rows = "".join(
-        f'<a class="go" href="{esc(href or "/")}">{badge("failed" if tone == "bad" else "stalled" if tone == "bad" else "drift", "alert" if tone == "bad" else "note")}'
-        f'<span class="grow" title="{esc(text)}">{esc(text)}</span></a>'
-        for tone, text, href in data["alerts"]
+        f'<a class="go" href="{esc(href or "/")}">{badge("failed" if tone == "bad" else "drift", "alert" if tone == "bad" else "note")}'
+        f'<span class="grow" title="{esc(text)}">{esc(text)}</span>'
+        f'<span class="e-faint e-small">{ago(at) if at else ""}</span></a>'
+        for tone, text, href, at in data["alerts"]
     )
     return f'<div class="e-list">{rows}</div>'
 
@@ -165,7 +189,7 @@ def _spread(spread: list[tuple[str, str, int]]) -> str:
     rows = "".join(
         f'<a href="{link("/models", model)}" style="display:block;margin-bottom:12px"><div style="display:flex;gap:8px">'
         f'<span class="grow" style="flex:1">{esc(model)}<span class="e-soft">:{esc(version)}</span></span>'
-        f'<span class="e-soft">{n} · {n / total:.0%}</span></div>'
+        f'<span class="e-soft">{count(n)} · {n / total:.0%}</span></div>'
         f'<div class="e-bar"><i class="accent" style="width:{100 * n / total:.1f}%"></i></div></a>'
         for model, version, n in spread
     )
@@ -179,7 +203,7 @@ def _rollouts(data: dict[str, Any]) -> str:
     rows = "".join(
         f'<a href="{link("/rollouts", r["id"])}"><span class="grow"><b>{esc(r["model"])}:{esc(r["version"])}</b> '
         f'<span class="e-soft">to {esc(r["scope"]["name"] or "all devices")}</span></span>'
-        f'<span style="width:110px">{parts.bar(r["devices"])}</span>{badge(r["state"])}</a>'
+        f'<span class="e-aside" style="width:110px">{parts.bar(r["devices"])}</span>{badge(r["state"])}</a>'
         for r in data["rollouts"]
     )
     return f'<div class="e-list">{rows}</div>'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
@@ -14,7 +15,9 @@ TONES = {
     "SKIPPED": "", "CANCELED": "", "REVERTING": "warn", "REVERTED": "warn", "REVERT_FAILED": "bad", "QUEUED": "",
     "IN_PROGRESS": "accent", "TIMED_OUT": "warn", "REJECTED": "bad", "running": "good", "stalled": "bad",
     "starting": "accent", "restarting": "warn", "paused": "warn", "ended": "", "failed": "bad", "probation": "accent",
-    "loading": "accent", "absent": "", "drift": "warn", "accepted": "good",
+    "loading": "accent", "absent": "", "drift": "warn", "accepted": "good", "PREPARING": "accent", "DECIDED": "good",
+    "STOPPED": "", "new": "accent", "confirmed": "good", "corrected": "good", "discarded": "", "better": "good",
+    "worse": "bad", "same": "good", "undecided": "",
 }  # fmt: skip
 LIVE = {"online", "RUNNING", "IN_PROGRESS", "ROLLING_BACK", "ACTIVE"}
 BAR = {
@@ -74,10 +77,16 @@ def size(value: float) -> str:
     return f"{value:.1f} GB"
 
 
+def count(value: int) -> str:
+    """A whole number with its thousands set apart."""
+    return f"{value:,}".replace(",", "\u202f")
+
+
 def tile(value: object, caption: str, *, tone: str = "", href: str = "", of: object = None) -> str:
     """A large number with what it counts."""
-    small = f" <small>of {esc(of)}</small>" if of is not None else ""
-    inner = f"<b>{esc(value)}{small}</b><span>{esc(caption)}</span>"
+    shown, whole = (count(item) if isinstance(item, int) else item for item in (value, of))
+    small = f" <small>of {esc(whole)}</small>" if whole is not None else ""
+    inner = f"<b>{esc(shown)}{small}</b><span>{esc(caption)}</span>"
     return (
         f'<a class="e-tile {tone}" href="{esc(href)}">{inner}</a>'
         if href
@@ -112,8 +121,11 @@ def empty(title: str, text: str, command: str = "") -> str:
     return f'<div class="e-empty"><b>{esc(title)}</b>{esc(text)}<br>{code}</div>'
 
 
-def bar(counts: Mapping[str, int]) -> str:
-    """A progress bar of member states."""
+HEALTH = {"SUCCEEDED": "well", "UNREACHED": "to look at", "FAILED": "offline", "CANCELED": "not seen"}
+
+
+def bar(counts: Mapping[str, int], words: str = "") -> str:
+    """A bar of member states, or with ``words="health"`` of states of health."""
     total = sum(counts.values()) or 1
     order = sorted(counts, key=lambda state: list(BAR).index(state) if state in BAR else 99)
     parts = "".join(
@@ -121,8 +133,20 @@ def bar(counts: Mapping[str, int]) -> str:
         for state in order
         if state in BAR
     )
-    label = ", ".join(f"{n} {state.lower().replace('_', ' ')}" for state, n in counts.items())
+    names = HEALTH if words else {}
+    label = ", ".join(
+        f"{n} {names.get(state, state.lower().replace('_', ' '))}" for state, n in counts.items()
+    )
     return f'<div class="e-bar" role="img" aria-label="{esc(label)}" title="{esc(label)}">{parts}</div>'
+
+
+def button(text: str, method: str, path: str, *, ask: str = "", tone: str = "", body: object = None) -> str:
+    """A small button that calls the API and then lets the page refresh; ``ask`` is a question before it."""
+    data = f' data-body="{esc(json.dumps(body))}"' if body is not None else ""
+    question = f' data-ask="{esc(ask)}"' if ask else ""
+    return (
+        f'<button class="e-mini {tone}" data-call="{method} {esc(path)}"{data}{question}>{esc(text)}</button>'
+    )
 
 
 def pairs(items: Mapping[str, str]) -> str:

@@ -7,21 +7,30 @@ from typing import Any
 
 from nicegui import run, ui
 from pydantic import ValidationError
-from sqlalchemy import select
+from sqlalchemy import case, func, select
+from sqlalchemy.orm import Session
 from starlette.requests import Request
 from starlette.responses import Response
 
 from edgec.fleet.api.rollouts import refuse_unsigned
 from edgec.fleet.auth import Identity
 from edgec.fleet.dashboard import parts
+from edgec.fleet.dashboard.charts import line_chart, show_lines
 from edgec.fleet.dashboard.parts import ago, badge, esc, link
-from edgec.fleet.dashboard.shell import attempt, confirm, frame, html, live, to_sign_in, who
+from edgec.fleet.dashboard.shell import Pager, attempt, confirm, frame, html, live, to_sign_in, who
 from edgec.fleet.errors import Problem
+from edgec.fleet.rollouts.judge import MIN_SAMPLES, UPDATED, WAITING
 from edgec.fleet.rollouts.plan import Plan
 from edgec.fleet.rollouts.service import act, create_rollout, member_counts, stage_counts, view
 from edgec.fleet.server import Services
-from edgec.fleet.store.tables import Device, Group, Member, Rollout
+from edgec.fleet.store.tables import Device, Group, Member, Rollout, Sample
 
+PAGE = 25
+WINDOW_S = 3600.0
+STATES = {
+    "": "All devices", "FAILED": "Failed", "ACTIVE": "At work", "SUCCEEDED": "Updated", "WAITING": "Waiting",
+    "UNREACHED": "Not reached", "SKIPPED": "Skipped", "REVERTED": "Taken back", "CANCELED": "Canceled",
+}  # fmt: skip
 STAGINGS = {
     "100": "All at once",
     "10,100": "10 %, then all",
@@ -38,8 +47,8 @@ def load_list(services: Services) -> list[dict[str, Any]]:
         return [view(row, members[row.id]) for row in rows]
 
 
-def load_one(services: Services, rollout_id: int) -> dict[str, Any] | None:
-    """One rollout with stages and its most telling members."""
+def load_one(services: Services, rollout_id: int, wanted: dict[str, Any]) -> dict[str, Any] | None:
+    """One rollout with its stages, a page of its members, and both groups' latency over time."""
     with services.database.reading() as session:
         rollout = session.get(Rollout, rollout_id) if rollout_id < 2**53 else None
         if rollout is None:
@@ -47,16 +56,58 @@ def load_one(services: Services, rollout_id: int) -> dict[str, Any] | None:
         stages: list[dict[str, int]] = [{} for _stage in rollout.plan["stages"]]
         for stage, state, n in stage_counts(session, rollout_id):
             stages[stage][state] = n
-        rows = session.execute(
+        query = (
             select(Member, Device.name)
             .join(Device, Device.id == Member.device_id)
             .where(Member.rollout_id == rollout_id)
-            .order_by(Member.changed_at.desc(), Member.id)
-            .limit(60)
+        )
+        if wanted["state"]:
+            query = query.where(Member.state == wanted["state"])
+        counts = member_counts(session, [rollout_id])[rollout_id]
+        total = counts.get(wanted["state"], 0) if wanted["state"] else sum(counts.values())
+        page = max(min(wanted["page"], (total - 1) // PAGE), 0)
+        # What went wrong or is under way comes first.
+        urgency = case(
+            {"FAILED": 0, "REVERT_FAILED": 0, "ACTIVE": 1, "REVERTING": 1, "WAITING": 3},
+            value=Member.state,
+            else_=2,
+        )
+        rows = session.execute(
+            query.order_by(urgency, Member.changed_at.desc(), Member.id).offset(page * PAGE).limit(PAGE)
         ).tuples()
         members = [(name, m.stage, m.state, m.previous_version, m.changed_at, m.detail) for m, name in rows]
-        shown = view(rollout, member_counts(session, [rollout_id])[rollout_id])
-        return shown | {"stages": stages, "members": members, "tick": int(time.time() / 5)}
+        return view(rollout, counts) | {
+            "stages": stages,
+            "members": members,
+            "page": page,
+            "total": total,
+            "latency": latency_of_groups(session, rollout),
+            "tick": int(time.time() / 5),
+        }
+
+
+def latency_of_groups(session: Session, rollout: Rollout) -> list[tuple[str, float, float]]:
+    """Group, Unix time and mean latency in ms for each minute since the rollout, of at most 100 devices a group."""
+    begin = max(rollout.created_at - 900, (rollout.finished_at or time.time()) - WINDOW_S)
+    found: list[tuple[str, float, float]] = []
+    for name, states in (("updated", UPDATED), ("others", WAITING)):
+        chosen = (
+            select(Member.device_id)
+            .where(Member.rollout_id == rollout.id, Member.state.in_(states))
+            .order_by(Member.rank)
+            .limit(100)
+        )
+        minute = func.floor(Sample.at / 60)
+        rows = session.execute(
+            select(minute, func.avg(Sample.latency_ms))
+            .where(
+                Sample.device_id.in_(list(session.scalars(chosen))), Sample.stream == "", Sample.at > begin
+            )
+            .group_by(minute)
+            .order_by(minute)
+        ).tuples()
+        found += [(name, 60.0 * at, value) for at, value in rows if value is not None]
+    return found
 
 
 def add(services: Services) -> None:
@@ -77,30 +128,58 @@ def add(services: Services) -> None:
         identity = who(services, request)
         if identity is None:
             return to_sign_in(request)
-        first = load_one(services, rollout_id)
+        wanted: dict[str, Any] = {"state": "", "page": 0}
+        first = load_one(services, rollout_id, wanted)
         title = f"{first['model']}:{first['version']}" if first else f"Rollout {rollout_id}"
         with frame(request, identity, title, f'<a href="/rollouts">Rollouts</a> / {rollout_id}') as actions:
             if first is None:
                 html(parts.empty("No such rollout", "It may have been on another server."), "e-card")
                 return None
-            buttons = _Buttons(services, identity, rollout_id, actions)
-            head = html()
-            stages = html("", "e-card")
-            with ui.element("div").classes("e-row"):
-                members = html("", "e-card flush").style("flex:2")
-                plan = html("", "e-card")
-
-            def show(data: dict[str, Any] | None) -> None:
-                if data is None:
-                    return
-                buttons.show(data["state"])
-                head.set_content(_head(data))
-                stages.set_content("<h2>Stages</h2>" + _stages(data))
-                members.set_content("<h2>Devices</h2>" + _members(data))
-                plan.set_content("<h2>Plan</h2>" + _plan(data))
-
-            live(lambda: load_one(services, rollout_id), show, 1.0)
+            _show_one(services, rollout_id, wanted, _Buttons(services, identity, rollout_id, actions))
         return None
+
+
+def _show_one(services: Services, rollout_id: int, wanted: dict[str, Any], buttons: _Buttons) -> None:
+    head = html()
+    stages = html("", "e-card")
+    with ui.element("div").classes("e-row wide-left"):
+        with ui.element("div").classes("e-card"):
+            html("<h2>Latency in ms, updated devices beside the others</h2>")
+            chart = line_chart("ms")
+            verdicts = html("", "e-small")
+        plan = html("", "e-card")
+    with ui.element("div").classes("e-card flush"):
+        with ui.element("div").classes("e-top").style("padding:12px 16px 0"):
+            html("<h2 style='padding:0;margin:0'>Devices</h2>")
+            picked = (
+                ui.select(STATES, value="").props("outlined dense aria-label=State").style("min-width:150px")
+            )
+        members = html()
+        pager = Pager(PAGE, lambda by: turn(by))
+
+    def show(data: dict[str, Any] | None) -> None:
+        if data is None:
+            return
+        buttons.show(data["state"])
+        head.set_content(_head(data))
+        stages.set_content("<h2>Stages</h2>" + _stages(data))
+        show_lines(chart, data["latency"])
+        verdicts.set_content(_verdicts(data))
+        members.set_content(_members(data))
+        pager.show(data["page"], data["total"])
+        wanted["page"] = data["page"]
+        plan.set_content("<h2>Plan</h2>" + _plan(data))
+
+    async def turn(by: int) -> None:
+        wanted["page"] += by
+        await refresh()
+
+    async def pick(state: str) -> None:
+        wanted["state"], wanted["page"] = state, 0
+        await refresh()
+
+    picked.on_value_change(lambda e: pick(e.value))
+    refresh = live(lambda: load_one(services, rollout_id, dict(wanted)), show, 1.0)
 
 
 class _Buttons:
@@ -236,13 +315,9 @@ def _members(data: dict[str, Any]) -> str:
          f'<span class="e-soft">{esc(detail)}</span>', ago(changed)]
         for name, stage, state, before, changed, detail in data["members"]
     ]  # fmt: skip
-    total = sum(data["devices"].values())
-    more = (
-        f'<div class="e-pager">the {len(cells)} that changed last, of {total}</div>'
-        if total > len(cells)
-        else ""
-    )
-    return parts.table(("Device", "State", "#~Stage", "~Before", "~Detail", "~Changed"), cells) + more
+    if not cells:
+        return parts.empty("No such devices", "No device of this rollout is in that state now.")
+    return parts.table(("Device", "State", "#~Stage", "~Before", "~Detail", "~Changed"), cells)
 
 
 def _plan(data: dict[str, Any]) -> str:
@@ -258,24 +333,40 @@ def _plan(data: dict[str, Any]) -> str:
         "Rate": f"{plan['rate_per_minute']:g} a minute" if plan["rate_per_minute"] else "no limit",
         "Started by": esc(data["created_by"]),
     }
-    return parts.pairs(facts) + _verdicts(data["verdicts"])
+    return parts.pairs(facts)
 
 
-def _verdicts(verdicts: dict[str, Any]) -> str:
-    if not verdicts:
-        return ""
-    rows = [
-        [
-            esc(name),
-            f"{v['updated']:g}",
-            f"{v['control']:g}" if v["samples"][1] else "–",
-            badge("failed", "worse") if v["against"] else badge("accepted", "fine"),
-        ]
-        for name, v in verdicts.items()
-    ]
-    return '<h2 style="margin-top:14px">The model, beside the others</h2>' + parts.table(
-        ("Metric", "#Updated", "#Others", ""), rows
-    )
+def _judged(verdict: dict[str, Any]) -> str:
+    if verdict["samples"][0] < MIN_SAMPLES:
+        return badge("", "too early")
+    return badge("failed", "worse") if verdict["against"] else badge("accepted", "fine")
+
+
+RATIOS = ("latency", "event rate")
+
+
+def _verdicts(data: dict[str, Any]) -> str:
+    if not data["verdicts"]:
+        criteria = data["plan"].get("criteria")
+        text = (
+            "Nothing to judge yet: it takes eight reports of updated devices."
+            if criteria
+            else ("The plan judges jobs only. edgec deploy --max-latency 1.5 judges what models report, too.")
+        )
+        return f'<div class="e-soft" style="padding:8px 2px">{text}</div>'
+    rows = []
+    for name, v in data["verdicts"].items():
+        form = "×{:.2f}" if name in RATIOS else "{:+.4f}"
+        share = min(v["evidence"] / v["needed"], 1.0)
+        tone = "bad" if v["against"] else "accent"
+        meter = f'<div class="e-bar" title="evidence {v["evidence"]:g} of {v["needed"]:g} that stop it"><i class="{tone}" style="width:{100 * share:.1f}%"></i></div>'
+        rows.append(
+            [esc(name), form.format(v["updated"]), form.format(v["control"]) if v["samples"][1] else "–",
+             f"{parts.count(v['samples'][0])} / {parts.count(v['samples'][1])}", meter,
+             _judged(v)]
+        )  # fmt: skip
+    heads = ("Change of", "#Updated", "#Others", "#~Reports", "~Evidence against it", "")
+    return parts.table(heads, rows)
 
 
 def deploy_dialog(services: Services, identity: Identity, model: str, versions: list[str]) -> None:

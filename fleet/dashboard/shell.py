@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from edgec.fleet.auth import COOKIE, Identity
-from edgec.fleet.dashboard.parts import empty, esc
+from edgec.fleet.dashboard.parts import count, empty, esc
 from edgec.fleet.dashboard.theme import CSS, LOGO
 from edgec.fleet.errors import Problem
 from edgec.fleet.server import Services
@@ -24,11 +24,24 @@ NAV = (
     ("/devices", "Devices"),
     ("/models", "Models"),
     ("/rollouts", "Rollouts"),
-    ("/access", "Access"),
+    ("/access", "Settings"),
 )
 KEYS = """
 <script>
-document.addEventListener('click', e => {
+document.addEventListener('click', async e => {
+  const call = e.target.closest('[data-call]');
+  if (call) {
+    e.preventDefault();
+    if (call.dataset.ask && !confirm(call.dataset.ask)) return;
+    const [method, path] = call.dataset.call.split(' ');
+    const body = call.dataset.body;
+    call.disabled = true;
+    const answer = await fetch(path, {method, body, headers: body ? {'content-type': 'application/json'} : {}});
+    call.disabled = false;
+    if (!answer.ok) { const p = await answer.json().catch(() => ({})); alert(p.detail || p.title || answer.statusText); }
+    else emitEvent('edgec-called', {});
+    return;
+  }
   const row = e.target.closest('tr[data-href]');
   if (row && !e.target.closest('a,button') && !getSelection().toString()) location.href = row.dataset.href;
 });
@@ -37,6 +50,11 @@ document.addEventListener('keydown', e => {
   if (e.ctrlKey || e.metaKey || e.altKey || /INPUT|TEXTAREA|SELECT/.test(e.target.tagName)) return;
   if (e.key === '/') { const s = document.querySelector('.e-search input'); if (s) { s.focus(); e.preventDefault(); }
     else location.href = '/devices#search'; }
+  const step = {j: 1, k: -1}[e.key];
+  if (step) { const rows = [...document.querySelectorAll('tr[data-href] a.main, a.e-shot')];
+    const at = rows.indexOf(document.activeElement); rows[Math.max(0, Math.min(rows.length - 1, at + step))]?.focus(); }
+  const turn = {ArrowRight: 'Next page', ArrowLeft: 'Page before'}[e.key];
+  if (turn) document.querySelector(`button[aria-label="${turn}"]:not([disabled])`)?.click();
   if (edgecG) { edgecG = false; const to = {o:'/', d:'/devices', m:'/models', r:'/rollouts', a:'/access'}[e.key];
     if (to) location.href = to; }
   else if (e.key === 'g') { edgecG = true; setTimeout(() => edgecG = false, 1200); }
@@ -114,6 +132,9 @@ def _help() -> None:
             "g d": "devices",
             "g m": "models",
             "g r": "rollouts",
+            "g a": "settings",
+            "j k": "down and up a list, Enter opens",
+            "← →": "page before, next page",
             "?": "this help",
         }
         rows = "".join(f'<dt class="e-mono">{k}</dt><dd>{v}</dd>' for k, v in keys.items())
@@ -153,19 +174,46 @@ def live(
 
     async def refresh() -> None:
         try:
-            value = await run.io_bound(load)
+            # NiceGUI gives None instead of a result when the page is being left.
+            answer: tuple[Any] | None = await run.io_bound(lambda: (load(),))
         except OperationalError:
             warning.set_content(
                 '<div class="e-card">' + empty("The database does not answer", "Trying again.") + "</div>"
             )
             return
+        if answer is None:
+            return
         warning.set_content("")
-        if value != last[0]:
-            last[0] = value
-            show(value)
+        if answer[0] != last[0]:
+            last[0] = answer[0]
+            show(answer[0])
 
     ui.timer(pace_s, refresh, immediate=True)
+    ui.on("edgec-called", refresh)
     return refresh
+
+
+class Pager:
+    """Page numbers below a list: what is shown of how many, and two buttons."""
+
+    def __init__(self, size: int, turn: Callable[[int], Awaitable[Any]]) -> None:
+        self._size = size
+        with ui.element("div").classes("e-pager"):
+            self._place = ui.label()
+            self._back = ui.button(icon="chevron_left", on_click=lambda: turn(-1)).props(
+                "flat dense round color=grey-7 aria-label='Page before'"
+            )
+            self._forth = ui.button(icon="chevron_right", on_click=lambda: turn(1)).props(
+                "flat dense round color=grey-7 aria-label='Next page'"
+            )
+
+    def show(self, page: int, total: int) -> None:
+        """Say that ``page``, counted from 0, of ``total`` items is shown."""
+        first = page * self._size + 1 if total else 0
+        last = min(first + self._size - 1, total)
+        self._place.set_text(f"{count(first)}–{count(last)} of {count(total)}")
+        self._back.set_enabled(page > 0)
+        self._forth.set_enabled((page + 1) * self._size < total)
 
 
 def html(content: str = "", classes: str = "") -> ui.html:

@@ -32,8 +32,10 @@ a:focus-visible, button:focus-visible, [tabindex]:focus-visible { outline:2px so
 .e-main > * { width:100%; }
 h1.e-title { font-size:22px; line-height:1.25; font-weight:650; letter-spacing:-.015em; margin:0; }
 .e-sub { color:var(--soft); margin-top:2px; }
-.e-row { display:flex; gap:16px; align-items:stretch; width:100%; }
-.e-row > * { flex:1; min-width:0; }
+.e-row { display:grid; grid-auto-flow:column; grid-auto-columns:minmax(0,1fr); gap:16px; align-items:stretch; width:100%; }
+.e-row.wide-left { grid-template-columns:minmax(0,2fr) minmax(0,1fr); }
+.e-row > * { min-width:0; }
+.e-sub a { color:var(--accent); } .e-sub a:hover { text-decoration:underline; }
 .e-top { display:flex; align-items:center; justify-content:space-between; gap:12px; flex-wrap:wrap; }
 .e-card { background:var(--card); border:1px solid var(--line); border-radius:12px; box-shadow:var(--shadow);
   padding:16px; min-width:0; gap:0; }
@@ -79,7 +81,7 @@ table.e-table { width:100%; border-collapse:collapse; font-variant-numeric:tabul
 .e-bar .good { background:var(--good); } .e-bar .bad { background:var(--bad); } .e-bar .accent { background:var(--accent); }
 .e-bar .warn { background:var(--warn); } .e-bar .idle { background:var(--faint); opacity:.5; }
 .e-stages { display:flex; flex-direction:column; gap:12px; }
-.e-stage { display:grid; grid-template-columns:150px 1fr 170px; gap:14px; align-items:center; }
+.e-stage { display:grid; grid-template-columns:minmax(210px,max-content) 1fr 150px; gap:14px; align-items:center; }
 .e-stage.later { opacity:.55; }
 .e-list { display:flex; flex-direction:column; }
 .e-list > * { padding:9px 16px; border-bottom:1px solid var(--line); display:flex; gap:12px; align-items:center; }
@@ -100,12 +102,36 @@ table.e-table { width:100%; border-collapse:collapse; font-variant-numeric:tabul
 .e-frame { width:100%; border:0; height:70vh; background:#fff; border-radius:8px; }
 .e-sign { min-height:100vh; display:flex; align-items:center; justify-content:center; padding:20px; width:100%; }
 .e-burger { display:none !important; }
+.e-map { display:grid; grid-template-columns:repeat(auto-fill,minmax(150px,1fr)); gap:10px; }
+.e-map a { display:block; border:1px solid var(--line); border-radius:9px; padding:9px 11px; }
+.e-map a:hover { border-color:var(--accent); } .e-map a > span { display:flex; justify-content:space-between; gap:6px; margin-bottom:6px; }
+.e-map b { overflow:hidden; text-overflow:ellipsis; white-space:nowrap; font-weight:600; }
+.e-cells { display:flex; flex-wrap:wrap; gap:4px; } .e-cells h3 { flex-basis:100%; font-size:12px; line-height:1.4; margin:4px 0 0;
+  color:var(--soft); font-weight:500; }
+.e-cells a { width:18px; height:18px; border-radius:5px; background:var(--faint); opacity:.85; }
+.e-cells a:hover { opacity:1; outline:2px solid var(--ink); }
+.e-cells .good { background:var(--good); } .e-cells .bad { background:var(--bad); } .e-cells .warn { background:var(--warn); }
+.e-legend { display:flex; gap:14px; flex-wrap:wrap; font-size:12px; color:var(--soft); margin-top:12px; }
+.e-legend i { display:inline-block; width:9px; height:9px; border-radius:3px; margin-right:6px; background:var(--faint); }
+.e-legend .good { background:var(--good); } .e-legend .bad { background:var(--bad); } .e-legend .warn { background:var(--warn); }
+.e-stale { opacity:.55; }
+.e-shots { display:grid; grid-template-columns:repeat(auto-fill,minmax(220px,1fr)); gap:12px; }
+.e-shot { border:1px solid var(--line); border-radius:10px; overflow:hidden; background:var(--card); display:block; }
+a.e-shot:hover { border-color:var(--accent); } .e-shot .cap { padding:8px 10px; display:flex; gap:8px; align-items:center; }
+.e-shot .cap .grow { flex:1; min-width:0; overflow:hidden; text-overflow:ellipsis; white-space:nowrap; }
+.e-pic { position:relative; background:#0b0e13; line-height:0; } .e-pic img { width:100%; display:block; }
+.e-pic svg { position:absolute; inset:0; width:100%; height:100%; }
+.e-mini { border:1px solid var(--line); border-radius:7px; padding:2px 9px; font-size:12px; font-weight:550; color:var(--soft);
+  background:transparent; cursor:pointer; white-space:nowrap; } .e-mini:hover { border-color:var(--accent); color:var(--ink); }
+.e-mini.bad:hover { border-color:var(--bad); color:var(--bad); }
+.e-log { max-height:300px; overflow:auto; }
 @media (max-width: 760px) {
   .e-nav, .e-who { display:none; } .e-burger { display:inline-flex !important; }
-  .e-row { flex-direction:column; } .e-main { padding:14px 12px 50px; gap:12px; }
+  .e-row, .e-row.wide-left { grid-auto-flow:row; grid-template-columns:minmax(0,1fr); } .e-main { padding:14px 12px 50px; gap:12px; }
   .e-tiles { grid-template-columns:repeat(2,1fr); gap:8px; } .e-tile { padding:10px 12px; } .e-tile b { font-size:21px; }
   .e-table th.wide, .e-table td.wide { display:none; } .e-table td, .e-table th { padding-left:12px; padding-right:12px; }
   .e-tile:last-child:nth-child(odd) { grid-column:span 2; } .e-table td a.main { white-space:nowrap; }
+  .e-list .e-aside { display:none; } .e-shots { grid-template-columns:repeat(2,1fr); }
   .e-stage { grid-template-columns:1fr; gap:4px; } .e-filters > * { flex:1 1 140px; }
 }
 """

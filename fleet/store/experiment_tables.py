@@ -1,0 +1,95 @@
+"""Tables of captured samples and of experiments."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from sqlalchemy import BigInteger, ForeignKey, Index, String, Text, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column
+
+from edgec.fleet.store.tables import Base, Key
+
+
+class Capture(Base):
+    """A picture that a device sent for retraining, what its model saw in it, and what a person made of that."""
+
+    __tablename__ = "captures"
+    __table_args__ = (
+        UniqueConstraint("device_id", "sample_id"),
+        Index("ix_captures_state", "state", "id"),
+        Index("ix_captures_stream", "device_id", "stream", "at"),
+    )
+    id: Mapped[int] = mapped_column(Key, primary_key=True)
+    device_id: Mapped[int] = mapped_column(ForeignKey("devices.id", ondelete="CASCADE"))
+    sample_id: Mapped[str] = mapped_column(String(64))
+    stream: Mapped[str] = mapped_column(String(64))
+    model: Mapped[str] = mapped_column(String(128), default="")
+    version: Mapped[str] = mapped_column(String(128), default="")
+    at: Mapped[float] = mapped_column()
+    received_at: Mapped[float] = mapped_column(default=time.time)
+    reason: Mapped[str] = mapped_column(String(32))
+    digest: Mapped[str] = mapped_column(String(80), index=True)
+    size: Mapped[int] = mapped_column(BigInteger)
+    width: Mapped[int] = mapped_column()
+    height: Mapped[int] = mapped_column()
+    predictions: Mapped[list[Any]] = mapped_column(default=list)
+    meta: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    state: Mapped[str] = mapped_column(String(32), default="new")  # new|confirmed|corrected|discarded
+    annotations: Mapped[list[Any]] = mapped_column(default=list)
+    reviewed_by: Mapped[str] = mapped_column(String(128), default="")
+    reviewed_at: Mapped[float | None] = mapped_column()
+
+
+class Experiment(Base):
+    """A candidate version beside what devices run: looking on (shadow) or acting on a share of the frames (A/B)."""
+
+    __tablename__ = "experiments"
+    id: Mapped[int] = mapped_column(Key, primary_key=True)
+    name: Mapped[str] = mapped_column(String(128))
+    mode: Mapped[str] = mapped_column(String(32))  # shadow|ab
+    model: Mapped[str] = mapped_column(String(128))
+    version: Mapped[str] = mapped_column(String(128))
+    slot: Mapped[str] = mapped_column(String(64))
+    scope_kind: Mapped[str] = mapped_column(String(32))  # device|group|all
+    scope: Mapped[str] = mapped_column(String(128))
+    plan: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    state: Mapped[str] = mapped_column(String(32), index=True)
+    verdict: Mapped[str] = mapped_column(String(32), default="undecided")
+    findings: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    reason: Mapped[str] = mapped_column(Text, default="")
+    created_by: Mapped[str] = mapped_column(String(128), default="")
+    created_at: Mapped[float] = mapped_column(default=time.time)
+    deadline: Mapped[float] = mapped_column()
+    finished_at: Mapped[float | None] = mapped_column()
+    lease_owner: Mapped[str] = mapped_column(String(64), default="")
+    lease_until: Mapped[float] = mapped_column(default=0.0)
+
+
+class Participant(Base):
+    """A device in an experiment. ``counters`` is what its last health message said, to see what was added."""
+
+    __tablename__ = "participants"
+    __table_args__ = (UniqueConstraint("experiment_id", "device_id"),)
+    id: Mapped[int] = mapped_column(Key, primary_key=True)
+    experiment_id: Mapped[int] = mapped_column(ForeignKey("experiments.id", ondelete="CASCADE"), index=True)
+    device_id: Mapped[int] = mapped_column(ForeignKey("devices.id", ondelete="CASCADE"), index=True)
+    state: Mapped[str] = mapped_column(String(32), default="SLOT")  # SLOT|INSTALL|RUNNING|FAILED|DONE
+    job_id: Mapped[str] = mapped_column(String(64), default="")
+    detail: Mapped[str] = mapped_column(Text, default="")
+    changed_at: Mapped[float] = mapped_column(default=time.time)
+    read_at: Mapped[float] = mapped_column(default=0.0)
+    counters: Mapped[dict[str, Any]] = mapped_column(default=dict)
+
+
+class Reading(Base):
+    """What one health message of a participant adds: the candidate's figures against those beside it."""
+
+    __tablename__ = "readings"
+    __table_args__ = (Index("ix_readings_experiment_at", "experiment_id", "at"),)
+    id: Mapped[int] = mapped_column(Key, primary_key=True)
+    experiment_id: Mapped[int] = mapped_column(ForeignKey("experiments.id", ondelete="CASCADE"))
+    device_id: Mapped[int] = mapped_column(ForeignKey("devices.id", ondelete="CASCADE"))
+    at: Mapped[float] = mapped_column()
+    frames: Mapped[int] = mapped_column(BigInteger, default=0)
+    values: Mapped[dict[str, Any]] = mapped_column(default=dict)
