@@ -140,9 +140,8 @@ class Inference:
                 return  # the process died; the next one starts over
             error = done.result()["error"]
             if not error:
-                self.ask({"op": "swap", "slot": slot, "token": done.result()["token"]})
+                self.swap(slot, done.result()["token"])
                 self.ask({"op": "release", "slot": slot, "waiting": False})
-                self._set_slot(slot, "running", "")
                 return
             log.error("slot %s: %s cannot be loaded: %s", slot, first.digest or first.path, error)
             if others:
@@ -165,6 +164,17 @@ class Inference:
         return self.ask(
             {"op": "load", "slot": slot, "path": model.path, "digest": model.digest, "threads": model.threads}
         )
+
+    def swap(self, slot: str, token: str) -> Future[Body]:
+        """Make a loaded model the active one, from the next frame on."""
+        future = self.ask({"op": "swap", "slot": slot, "token": token})
+
+        def swapped(done: Future[Body]) -> None:
+            if done.exception() is None and not done.result()["error"]:
+                self._set_slot(slot, "running", "")
+
+        future.add_done_callback(swapped)
+        return future
 
     def ask(self, body: Body) -> Future[Body]:
         """Send a request; the future gets the answer, or ProcessDied. Call from the loop's thread."""

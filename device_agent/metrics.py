@@ -18,7 +18,7 @@ _STREAM = (
     ("events", "events_total", "Events the pipeline made."),
     ("errors", "pipeline_errors_total", "Frames the model failed on."),
     ("restarts", "capture_restarts_total", "Restarts of the capture process."),
-    ("fps", "frames_per_second", "Frame rate over the last seconds."),
+    ("fps", "frames_per_second", "Frames processed a second, over the last seconds."),
 )
 _MODEL = (
     ("inferences", "inferences_total", "Calls of the model."),

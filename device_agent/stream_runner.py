@@ -50,7 +50,7 @@ class StreamRunner:
         self._timer: Timer | None = None
         self._attempt = 0
         self._began = self._opened = 0.0
-        self._rate = _Rate()
+        self._rate, self._processed_rate = _Rate(), _Rate()
         self._closed = False
 
     @property
@@ -70,7 +70,7 @@ class StreamRunner:
 
     @property
     def fps(self) -> float:
-        """Frames a second over the last seconds."""
+        """Frames a second that the source delivers, over the last seconds."""
         return self._rate.value if self.state == "running" else 0.0
 
     def start(self) -> None:
@@ -102,6 +102,7 @@ class StreamRunner:
         now = time.monotonic()
         counters = self.ring.counters()
         self._rate.add(now, counters.captured)
+        self._processed_rate.add(now, counters.processed)
         if self._child is None or self.state == "ended":
             return
         last = counters.last_commit_ns / 1e9
@@ -158,7 +159,8 @@ class StreamRunner:
             "name": self.name,
             "state": self.state,
             "model": self.settings.model or "",
-            "fps": round(self.fps, 2),
+            "fps": round(self._processed_rate.value if self.state == "running" else 0.0, 2),
+            "captured_fps": round(self.fps, 2),
             "captured": counters.captured,
             "processed": counters.processed,
             "dropped": counters.dropped,

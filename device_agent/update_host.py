@@ -57,9 +57,7 @@ class UpdateHost:
 
     def swap(self, slot: str, token: str) -> Future[None]:
         """Make the loaded model the active one."""
-        return self._ask(
-            lambda: self._inference.ask({"op": "swap", "slot": slot, "token": token}), lambda _: None
-        )
+        return self._ask(lambda: self._inference.swap(slot, token), lambda _: None)
 
     def revert(self, slot: str) -> Future[None]:
         """Put the old model back; where it is no longer loaded, load what the slot has to run."""

@@ -58,6 +58,9 @@ class StreamHealth(Message):
     state: Literal["starting", "running", "stalled", "restarting", "paused", "ended", "failed"]
     model: str = ""
     fps: float = Field(default=0.0, ge=0)
+    """Frames processed a second, over the last seconds."""
+    captured_fps: float | None = Field(default=None, ge=0)
+    """Frames that the source delivered a second; agents before this field left it out."""
     captured: int = Field(default=0, ge=0)
     processed: int = Field(default=0, ge=0)
     dropped: int = Field(default=0, ge=0)

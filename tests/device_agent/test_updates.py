@@ -84,6 +84,20 @@ BAD_MODELS = {
 }
 
 
+def test_a_device_without_a_model_gets_its_first(
+    tmp_path: Path, fleet: FleetEnd, registry: Registry, agent_of
+) -> None:
+    new, _ = make_artifact(tmp_path, "1")
+    agent = agent_of(CONFIG.replace('artifact = "detector-1.edge"', ""))
+    agent.start()
+    health = fleet.health(lambda h: h["streams"] and h["streams"][0]["captured"] > 10, "frames")
+    assert health["models"][0]["state"] == "absent"
+    fleet.job("up-1", registry.update(registry.add(new), "1"))
+    assert fleet.job_end("up-1")[0] is JobState.SUCCEEDED
+    assert running_version(fleet) == "1"
+    assert agent.stop() == 0
+
+
 def test_bad_models_are_taken_back(tmp_path: Path, fleet: FleetEnd, registry: Registry, agent_of) -> None:
     _, old = make_artifact(tmp_path, "1")
     agent = agent_of(CONFIG.replace("trial_timeout_s = 40", "trial_timeout_s = 6"))
