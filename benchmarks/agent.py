@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import sys
 import tempfile
@@ -83,7 +84,10 @@ class Rig:
         self._waiting: list[tuple[float, float]] = []
         self.latencies_ms: list[float] = []
         self.outbox = Outbox(folder / "outbox.db", 1 << 30, 1e9, self._committed)
-        media = {"folder": str(folder / "media"), **config.media.model_dump()}
+        samples = {"folder": str(folder / "samples"), **config.capture.model_dump()}
+        media = {
+            "folder": str(folder / "media"), "device": "bench", "samples": samples, **config.media.model_dump()
+        }  # fmt: skip
         self.inference = Inference(
             self.loop, "bench", media, lambda _: [Candidate(str(artifact), None, threads)], self._event,
             lambda: None, lambda: None,
@@ -174,28 +178,47 @@ def measure(
     return result
 
 
-def soak(artifact: Path, video: Path, threads: int, seconds: float, output: Path) -> dict[str, Any]:
-    """Run for long and write seconds, memory and frame rate; returns the slope of memory."""
-    rows: list[tuple[float, float, float]] = []
+def soak(
+    artifact: Path, video: Path, threads: int, seconds: float, fps: float, output: Path
+) -> dict[str, Any]:
+    """Run for long and write memory, rate and latency of every second; returns the slope of memory.
+
+    Memory is the proportional size of all three processes; what the outbox holds is acknowledged each second, as by
+    a broker. The slope is a line through all but the first fifth.
+    """
+    rows: list[tuple[float, ...]] = []
     meter = Meter()
-    with tempfile.TemporaryDirectory() as folder:
-        rig = Rig(artifact, {"a": stream(video, "real", "newest")}, threads, Path(folder))
+    with tempfile.TemporaryDirectory() as folder, output.open("w", encoding="utf-8") as file:
+        rig = Rig(artifact, {"a": stream(video, "real", "newest", fps)}, threads, Path(folder))
         rig.loop.run_until(lambda: rig.processed > 20, 60)
         begin, last = time.monotonic(), rig.processed
+        file.write("seconds,memory_mb,fps,p50_ms,p99_ms\n")
 
         def look() -> None:
             nonlocal last
-            meter.measure(rig.pids())
-            rows.append((time.monotonic() - begin, meter.memory_bytes / 1e6, rig.processed - last))
+            meter.measure([os.getpid(), *rig.pids()])
+            seen = sorted(rig.latencies_ms) or [float("nan")]
+            rig.latencies_ms.clear()
+            middle, late = seen[len(seen) // 2], seen[round((len(seen) - 1) * 0.99)]
+            row = (time.monotonic() - begin, meter.memory_bytes / 1e6, rig.processed - last, middle, late)
             last = rig.processed
+            rows.append(row)
+            file.write(",".join(f"{value:.2f}" for value in row) + "\n")
+            file.flush()
+            for entry in rig.outbox.peek(1000, set()):
+                rig.outbox.acknowledge(entry.key)
 
         rig.run(seconds, look)
         rig.close()
-    lines = ["seconds,memory_mb,fps", *(f"{at:.1f},{memory:.2f},{fps}" for at, memory, fps in rows)]
-    output.write_text("\n".join(lines) + "\n", encoding="utf-8")
     steady = np.array(rows[len(rows) // 5 :])
     slope = float(np.polyfit(steady[:, 0], steady[:, 1], 1)[0]) * 3600
-    return {"seconds": seconds, "memory_mb": round(rows[-1][1], 1), "slope_mb_per_hour": round(slope, 2)}
+    return {
+        "seconds": seconds,
+        "memory_mb": {"first": round(float(steady[0, 1]), 1), "last": round(rows[-1][1], 1)},
+        "slope_mb_per_hour": round(slope, 2),
+        "fps": round(float(np.mean(steady[:, 2])), 2),
+        "p50_ms": round(float(np.nanmedian(steady[:, 3])), 2),
+    }
 
 
 def main() -> None:
@@ -207,11 +230,20 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=8.0)
     parser.add_argument("--soak", type=float, default=0.0)
+    parser.add_argument("--soak-fps", type=float, default=12.0)
     parser.add_argument("--soak-csv", type=Path, default=Path("soak.csv"))
     options = parser.parse_args()
     if options.soak:
         json.dump(
-            soak(options.artifact, options.video, options.threads, options.soak, options.soak_csv), sys.stdout
+            soak(
+                options.artifact,
+                options.video,
+                options.threads,
+                options.soak,
+                options.soak_fps,
+                options.soak_csv,
+            ),
+            sys.stdout,
         )
         return
     capture = cv2.VideoCapture(str(options.video))

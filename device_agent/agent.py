@@ -11,6 +11,7 @@ import time
 import tomllib
 import uuid
 from collections.abc import Callable
+from concurrent.futures import Future
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,13 +24,22 @@ from edgec.device_agent.config import AgentConfig, load_config
 from edgec.device_agent.deployments import Deployments, SlotState, Version
 from edgec.device_agent.errors import StateError, UpdateError
 from edgec.device_agent.fetch import Fetcher, Patience
-from edgec.device_agent.health import Meter, clock_is_plausible, free_bytes, model_health, stream_health
+from edgec.device_agent.health import (
+    Meter,
+    clock_is_plausible,
+    free_bytes,
+    model_health,
+    samples_health,
+    stream_health,
+)
 from edgec.device_agent.inference import Candidate, Inference
 from edgec.device_agent.jobs import JobDesk
 from edgec.device_agent.loop import Loop
 from edgec.device_agent.metrics import MetricsServer
 from edgec.device_agent.notify import Notifier
 from edgec.device_agent.outbox import Outbox
+from edgec.device_agent.sample_jobs import take_samples
+from edgec.device_agent.sample_uplink import SampleUplink
 from edgec.device_agent.shadow import ShadowDesk
 from edgec.device_agent.statefile import StateFile, explain
 from edgec.device_agent.status_socket import StatusSocket
@@ -81,13 +91,18 @@ class Agent:
             self.topics, table, path, StateFile(self.state / "shadow.json"), self.outbox, self._apply
         )
         self.config = self.shadow.effective()
-        media = {"folder": str(self.state / "media"), **self.config.media.model_dump()}
+        samples = {"folder": str(self.state / "samples"), **self.config.capture.model_dump()}
+        media = {
+            "folder": str(self.state / "media"), "device": self.device, "samples": samples,
+            **self.config.media.model_dump(),
+        }  # fmt: skip
         self.inference = Inference(
             self.loop, self.boot, media, self._models_of, self._event, self._inference_died, self._changed
         )
         self._wire_updates()
         self.streams: dict[str, StreamRunner] = {}
         self.uplink: Uplink | None = None
+        self.samples: SampleUplink | None = None
         self.view: ViewRunner | None = None
         if self.config.view.enabled:
             self.view = ViewRunner(self.loop, self.config.view, self.device, self.inference.watch)
@@ -98,6 +113,7 @@ class Agent:
         self._ticks = 0
         self._pipelines: dict[str, Any] = {}
         self._slot_counters: dict[str, Any] = {}
+        self._sample_counters: dict[str, Any] = {}
         self._started = time.monotonic()
         self._health_timer: object | None = None
         self._reconnect_health = -_RECONNECT_HEALTH_S
@@ -166,6 +182,12 @@ class Agent:
                 lambda up: self.loop.post(lambda: self._session(up)),
             )  # fmt: skip
             self.uplink.start()
+        if self.identity is not None:
+            access = self.identity.registry
+            server = self.identity.api_url or access.url
+            self.samples = SampleUplink(self.state / "samples", server, access.token)
+            self.inference.on_sample = self.samples.notify
+            self.samples.start()
         if self.config.metrics.port is not None:
             self._start_metrics(self.config.metrics.port)
         self._status = StatusSocket(self.loop, self.state, self._status_report)
@@ -193,6 +215,8 @@ class Agent:
         self.outbox.flush()
         if self.uplink is not None:
             self.uplink.stop()
+        if self.samples is not None:
+            self.samples.stop()
         self.outbox.close()
         if self._metrics is not None:
             self._metrics.close()
@@ -347,8 +371,12 @@ class Agent:
         if self.uplink is not None:
             self.uplink.notify()
 
-    def _command(self, document: CommandDocument) -> dict[str, Any]:
+    def _command(self, job_id: str, document: CommandDocument) -> dict[str, Any] | Future[dict[str, Any]]:
         match document.operation:
+            case "snapshot" | "capture":
+                if self.samples is None:
+                    raise UpdateError("this device is not enrolled: no fleet server takes its pictures")
+                return take_samples(self.loop, self.inference, job_id, document)
             case "restart-stream":
                 runner = self.streams.get(document.stream or "")
                 if runner is None:
@@ -360,8 +388,6 @@ class Agent:
                 self.inference.kill()
             case "rollback":
                 return self._roll_back(document)
-            case _:
-                raise UpdateError(f"this agent cannot {document.operation}")
         return {}
 
     def _roll_back(self, document: CommandDocument) -> dict[str, Any]:
@@ -440,6 +466,7 @@ class Agent:
             if done.exception() is None:
                 self._pipelines = done.result()["streams"]
                 self._slot_counters = done.result()["slots"]
+                self._sample_counters = done.result()["samples"]
             self._latest = self.health(cause)
             if self.uplink is not None:
                 self.uplink.publish_now(self.topics.health, encode(self._latest))
@@ -483,6 +510,7 @@ class Agent:
                 dropped=outbox.dropped,
                 pressure=round(outbox.pressure, 4),
             ),
+            samples=samples_health(self.samples.state() if self.samples else None, self._sample_counters),
             cpu_percent=self.meter.cpu_percent,
             memory_bytes=self.meter.memory_bytes,
             temperature_c=self.meter.temperature_c,

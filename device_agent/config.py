@@ -89,6 +89,28 @@ class Candidate(Section):
     share: float = Field(default=1.0, gt=0, le=1)
 
 
+class CaptureRules(Section):
+    """Which frames go to the fleet server for retraining, beside those that a job asks for."""
+
+    low_confidence: tuple[float, float] | None = None
+    """A band of scores, such as ``[0.3, 0.5]``: a frame with a result in it is sent."""
+    disagreement: bool = False
+    """Frames on which the model and its shadow candidate differ."""
+    random_share: float | None = Field(default=None, gt=0, le=1)
+    """A share of all processed frames."""
+    min_interval_s: float = Field(default=10.0, ge=0)
+    """Between two samples of the stream, whichever rule chose them."""
+    quality: int = Field(default=90, ge=30, le=100)
+    """Of the JPEG."""
+
+    @field_validator("low_confidence")
+    @classmethod
+    def _is_a_band(cls, band: tuple[float, float] | None) -> tuple[float, float] | None:
+        if band is not None and not 0 <= band[0] <= band[1] <= 1:
+            raise ValueError("a band of scores is two numbers from 0 to 1, the lower one first")
+        return band
+
+
 class StreamSection(Section):
     """A pipeline: source → gate → model → tracker → zones and rules → events."""
 
@@ -120,6 +142,20 @@ class StreamSection(Section):
     clips: bool = False
     masks: list[Zone] = Field(default_factory=list)
     """Zones that are blurred in every picture that leaves the process."""
+    capture: CaptureRules | None = None
+    """Frames for retraining."""
+
+
+class CaptureSection(Section):
+    """Frames for retraining, of all streams together."""
+
+    per_day: int = Field(default=200, ge=1, le=1_000_000)
+    """The quota: so many frames a day of running time may be chosen by rules. Jobs are beyond it."""
+    max_bytes: int = Field(default=64 * 2**20, ge=2**16)
+    """What may wait on the disk; beyond it nothing more is taken."""
+    faces: Name | None = None
+    """A slot with a model that finds faces: they are blurred before a frame is kept for sending. While that model
+    is not loaded, no frame is sent."""
 
 
 class OutboxSection(Section):
@@ -187,6 +223,7 @@ class AgentConfig(Section):
     view: ViewSection = Field(default_factory=ViewSection)
     metrics: MetricsSection = Field(default_factory=MetricsSection)
     media: MediaSection = Field(default_factory=MediaSection)
+    capture: CaptureSection = Field(default_factory=CaptureSection)
     budgets: BudgetSection = Field(default_factory=BudgetSection)
 
     @field_validator("view")
@@ -204,6 +241,9 @@ class AgentConfig(Section):
 
     @model_validator(mode="after")
     def _names_exist(self) -> AgentConfig:
+        if self.capture.faces is not None and self.capture.faces not in self.models:
+            hint = _suggest(self.capture.faces, list(self.models))
+            raise ValueError(f"capture.faces: no [models.{self.capture.faces}] in this file{hint}")
         for name, stream in self.streams.items():
             wanted = [stream.model]
             wanted += [other.model for other in (stream.cascade, stream.candidate) if other]
@@ -279,7 +319,7 @@ def _describe(error: ValidationError, path: Path, text: str) -> str:
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
         message = "unknown key" + _suggest(str(location[-1]), _fields_at(location[:-1]))
-    if not key and message.startswith("streams."):
+    if not key and message.startswith(("streams.", "capture.")):
         key, _, message = message.partition(": ")
         location = list(key.split("."))
     line = line_of(location, key_lines(text)) if text else None

@@ -10,7 +10,8 @@ from typing import Any
 
 import psutil
 
-from edgec.protocol.status import Health, ModelHealth, OutboxHealth, StageLatency, StreamHealth
+from edgec.device_agent.sample_uplink import SampleState
+from edgec.protocol.status import Health, ModelHealth, OutboxHealth, SamplesHealth, StageLatency, StreamHealth
 
 _EARLIEST = datetime(2024, 1, 1, tzinfo=UTC).timestamp()
 _LATEST = datetime(2100, 1, 1, tzinfo=UTC).timestamp()
@@ -97,6 +98,20 @@ def model_health(slot: str, state: str, message: str, restarts: int, counters: d
         score_mean=counters.get("score_mean"),
         results_per_frame=counters.get("results_per_frame"),
         message=message or counters.get("last_error", ""),
+    )
+
+
+def samples_health(state: SampleState | None, counters: dict[str, Any]) -> SamplesHealth | None:
+    """Join what the spool and its sender say; None where the device has no fleet server."""
+    if state is None:
+        return None
+    return SamplesHealth(
+        waiting=state.waiting,
+        bytes=state.bytes,
+        kept=counters.get("kept", 0),
+        sent=state.sent,
+        refused=state.refused + counters.get("refused", 0),
+        message=counters.get("problem", "") or state.problem,
     )
 
 

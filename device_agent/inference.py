@@ -63,6 +63,7 @@ class Inference:
         self.messages: dict[str, str] = {}
         self.timeout_s = 10.0
         self.watched: Callable[[str], bool] = lambda _: False
+        self.on_sample: Callable[[], None] = lambda: None
         self.streams: dict[str, StreamRunner] = {}
         self._pulse_fd = os.memfd_create("edgec-pulse")
         os.ftruncate(self._pulse_fd, mmap.PAGESIZE)
@@ -251,6 +252,8 @@ class Inference:
         match body["op"]:
             case "event":
                 self._on_event(body)
+            case "sampled":
+                self.on_sample()
             case "answer" | "report":
                 if future := self._pending.pop(body["key"], None):
                     future.set_result({**body, "generation": self.generation})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from concurrent.futures import Future
 from datetime import UTC, datetime
 from typing import Any
 
@@ -27,8 +28,9 @@ from edgec.protocol.topics import Kind, ParsedTopic, Topics
 
 log = logging.getLogger("jobs")
 
-Command = Callable[[CommandDocument], dict[str, Any]]
-"""Carries a command out; returns details. Raises UpdateError when it cannot."""
+Details = dict[str, Any]
+Command = Callable[[str, CommandDocument], "Details | Future[Details]"]
+"""Carries a job's command out; returns details, now or later. Raises UpdateError, now or later, when it cannot."""
 
 
 class JobDesk:
@@ -47,6 +49,8 @@ class JobDesk:
         self._target, self._slot_of, self._command = target, slot_of, command
         self._pending: list[JobExecution] = []
         self._told = 0
+        self._obeying: set[str] = set()
+        """Commands whose end comes later."""
         self.updater: Updater | None = None
         self.step = ""
 
@@ -75,7 +79,7 @@ class JobDesk:
     def next(self) -> None:
         """Begin the oldest job that can be begun."""
         for execution in self._pending:
-            if execution.state.terminal or execution.job_id == self.current:
+            if execution.state.terminal or execution.job_id in (self.current, *self._obeying):
                 continue
             if done := self._deployments.finished(execution.job_id):
                 self._answer_again(execution, done)
@@ -145,11 +149,25 @@ class JobDesk:
 
     def _obey(self, execution: JobExecution, document: CommandDocument) -> None:
         try:
-            details = self._command(document)
+            result = self._command(execution.job_id, document)
         except UpdateError as error:
             self._end(execution, JobState.FAILED, str(error))
             return
-        self._end(execution, JobState.SUCCEEDED, "done", details)
+        if not isinstance(result, Future):
+            self._end(execution, JobState.SUCCEEDED, "done", result)
+            return
+        self._obeying.add(execution.job_id)
+        self._say(execution.job_id, JobState.IN_PROGRESS, {}, f"{execution.job_id}-begun")
+
+        def ended(done: Future[Details]) -> None:
+            self._obeying.discard(execution.job_id)
+            error = done.exception()
+            if error is None:
+                self._end(execution, JobState.SUCCEEDED, "done", done.result())
+            else:
+                self._end(execution, JobState.FAILED, str(error))
+
+        result.add_done_callback(ended)
 
     def _end(
         self, execution: JobExecution, state: JobState, message: str, details: dict[str, Any] | None = None

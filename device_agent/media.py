@@ -53,11 +53,11 @@ class MediaRing:
             if good:
                 self._write(name, jpeg.tobytes())
 
-        return self._submit(work)
+        return self.submit(work)
 
     def save_clip(self, name: str, jpegs: list[bytes]) -> bool:
         """Keep pictures as a clip (Motion JPEG in AVI), soon."""
-        return self._submit(lambda: self._write_clip(name, jpegs))
+        return self.submit(lambda: self._write_clip(name, jpegs))
 
     def encode_later(self, picture: Picture, into: deque[bytes]) -> bool:
         """Shrink and encode a picture for a clip that may come."""
@@ -69,9 +69,10 @@ class MediaRing:
             if good:
                 into.append(jpeg.tobytes())
 
-        return self._submit(work)
+        return self.submit(work)
 
-    def _submit(self, job: Callable[[], None]) -> bool:
+    def submit(self, job: Callable[[], None]) -> bool:
+        """Let the writer's thread do something soon; False when it is behind. ``OSError`` is reported."""
         if self._thread is None:
             self._begin()
         try:

@@ -17,9 +17,10 @@ from edgec.device_agent.gate import GateKeeper
 from edgec.device_agent.media import StreamMedia
 from edgec.device_agent.ring import Frame, Kind
 from edgec.device_agent.rules import Firing, RuleBook, ZoneMap
+from edgec.device_agent.samples import Seeing, StreamSamples
 from edgec.device_agent.slots import MODEL_ERRORS, Loaded, timed
 from edgec.device_agent.stats import Window
-from edgec.device_agent.tracker import BoxTracker, Change, LabelTracker, Track
+from edgec.device_agent.tracker import BoxTracker, Change, LabelTracker, Seen, Track
 
 Emit = Callable[[dict[str, Any], bool], None]
 """Takes an event's ``data`` and whether it must not be lost."""
@@ -40,9 +41,14 @@ class Pipeline:
         emit: Emit,
         watch: Callable[[bool], None],
         media: StreamMedia | None = None,
+        samples: StreamSamples | None = None,
     ) -> None:
         self.name, self.settings = name, settings
-        self._emit, self._watch, self._media = emit, watch, media
+        self._emit, self._watch, self._media, self.samples = emit, watch, media, samples
+        self._second: tuple[Loaded, Findings, bool] | None = None
+        """What the candidate said of the present frame, and whether that differs."""
+        self._seen: list[Seen] = []
+        """What the stream's model said of the present frame, before labels and threshold are applied."""
         candidate = settings.candidate
         self._comparison = Comparison(candidate.share) if candidate else None
         self._gate = GateKeeper(settings.gate) if settings.gate else None
@@ -67,6 +73,7 @@ class Pipeline:
         if self._gate and not self._gate.passes(frame, now_s):
             self.gated += 1
             return
+        self._second = None
         found, loaded = self._choose(frame, loaded, slots)
         if found is None or loaded is None:
             return
@@ -75,10 +82,20 @@ class Pipeline:
         self.kind = found.kind
         height, width = (frame.data.shape[0], frame.data.shape[1]) if frame.kind is Kind.PICTURE else (0, 0)
         self._last = (frame, loaded, (width, height))
+        if self.samples is not None and frame.kind is Kind.PICTURE:
+            self._sample(frame, loaded, slots)
         self._track(found, frame, loaded, (width, height), now_s, slots)
         done = time.monotonic_ns()
         self.stages["post"].add((done - after) / 1e6)
         self.stages["total"].add((done - frame.monotonic_ns) / 1e6)
+
+    def _sample(self, frame: Frame, loaded: Loaded, slots: Callable[[str], Loaded | None]) -> None:
+        assert self.samples is not None
+        seeing = Seeing(frame, loaded, self._seen)
+        if self._second is not None:
+            seeing.other, found, seeing.disagreed = self._second
+            seeing.other_found = [*found.boxes, *found.labels]
+        self.samples.look(seeing, slots)
 
     def _choose(
         self, frame: Frame, loaded: Loaded | None, slots: Callable[[str], Loaded | None]
@@ -92,10 +109,10 @@ class Pipeline:
             return self._infer(frame, loaded), loaded
         if candidate.mode == "ab":
             return self._infer(frame, other), other
-        found = self._infer(frame, loaded)
         second = self._infer(frame, other)
+        found = self._infer(frame, loaded)
         if found is not None and second is not None:
-            comparison.add(found, second)
+            self._second = other, second, comparison.add(found, second) < 1.0
         return found, loaded
 
     def _infer(self, frame: Frame, loaded: Loaded | None) -> Findings | None:
@@ -119,6 +136,7 @@ class Pipeline:
             self._watch(False)
         loaded.stats.add(milliseconds, found.scores)
         self.message = ""
+        self._seen = [*found.boxes, *found.labels]
         return self._wanted(found)
 
     def _wanted(self, found: Findings) -> Findings:

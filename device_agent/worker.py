@@ -27,6 +27,7 @@ from edgec.device_agent.media import MediaRing, StreamMedia
 from edgec.device_agent.overlay import blur
 from edgec.device_agent.pipeline import Pipeline
 from edgec.device_agent.ring import Kind, Ring
+from edgec.device_agent.samples import Spool, StreamSamples, request_of
 from edgec.device_agent.shown import with_overlay
 from edgec.device_agent.slots import Slots
 
@@ -65,6 +66,8 @@ class Worker:
         self._pictures = MediaRing(Path(media["folder"]), media["max_bytes"])
         self._channel = channel
         self._mark = f"{boot}{generation}"
+        samples = media["samples"]
+        self._spool = Spool(Path(samples["folder"]), samples["max_bytes"], samples["per_day"])
         self._pulse = np.frombuffer(mmap.mmap(pulse_fd, 0), np.uint64)
         self._streams: dict[str, Stream] = {}
         self._slots = Slots()
@@ -73,7 +76,7 @@ class Worker:
         self._selector.register(self._slots.wake, selectors.EVENT_READ, " ")
         self._turn: list[str] = []
         self._loads: dict[str, Body] = {}
-        self._events = 0
+        self._events = self._added = 0
         self._running = True
 
     def run(self) -> None:
@@ -132,6 +135,8 @@ class Worker:
             case "watch":
                 if stream := self._streams.get(body["stream"]):
                     stream.watched = body["on"]
+            case "sample":
+                self._sample(body)
             case "hold":
                 self._slots.hold(body["slot"])
             case "load":
@@ -162,6 +167,7 @@ class Worker:
         name = body["stream"]
         if name in self._streams:
             self._remove(name)
+        self._added += 1
         settings = StreamSection.model_validate(body["settings"])
 
         def emit(data: dict[str, Any], critical: bool) -> None:
@@ -177,7 +183,11 @@ class Worker:
             )
 
         media = StreamMedia(name, settings, self._pictures, self._media)
-        pipeline = Pipeline(name, settings, f"{name}-{self._mark}-", emit, self._watch, media)
+        samples = StreamSamples(
+            name, settings, self._media["device"], f"{self._mark}-{self._added}", self._spool, self._pictures,
+            self._media["samples"]["faces"], self._watch, self._sampled,
+        )  # fmt: skip
+        pipeline = Pipeline(name, settings, f"{name}-{self._mark}-", emit, self._watch, media, samples)
         ring_fd, ready, space, *view = fds
         stream = Stream(pipeline, Ring(ring_fd), ready, space, settings.policy == "newest")
         if view:
@@ -193,7 +203,26 @@ class Worker:
         self._turn.remove(name)
         self._selector.unregister(stream.ready)
         stream.pipeline.finish()
+        if stream.pipeline.samples is not None:
+            stream.pipeline.samples.close()
         stream.close()
+
+    def _sample(self, body: Body) -> None:
+        """Take frames that a job asked for; the answer follows when they are on the disk."""
+        stream = self._streams.get(body["stream"])
+        if stream is None or stream.pipeline.samples is None:
+            self._answer(body, f"there is no stream {body['stream']}")
+            return
+
+        def answer(ids: list[str], problem: str) -> None:
+            self._channel.send(
+                {"op": "answer", "token": body["token"], "key": body["key"], "error": problem, "samples": ids}
+            )
+
+        stream.pipeline.samples.request(request_of(body, answer))
+
+    def _sampled(self) -> None:
+        self._channel.send({"op": "sampled"})
 
     def _load(self, body: Body) -> None:
         self._loads[body["token"]] = body
@@ -208,6 +237,11 @@ class Worker:
         return {
             "streams": {name: stream.pipeline.report() for name, stream in self._streams.items()},
             "slots": self._slots.report(),
+            "samples": {
+                "kept": self._spool.kept,
+                "refused": self._spool.refused,
+                "problem": self._spool.problem,
+            },
         }
 
 

@@ -38,6 +38,7 @@ from edgec.protocol.status import (
     ModelHealth,
     OutboxHealth,
     Presence,
+    SamplesHealth,
     StageLatency,
     Status,
     StreamHealth,
@@ -49,7 +50,7 @@ __all__ = [
     "FrameRef", "Health", "InvalidTransition", "JobExecution", "JobState", "JobUpdate", "JobUpdateAccepted",
     "JobUpdateRejected", "JobsGet", "Message", "ModelHealth", "ModelRef", "MqttAccess", "OutboxHealth",
     "PendingJobs", "Phase", "Prediction", "Presence", "ProtocolError", "RegistryAccess", "SampleMeta",
-    "SampleReason", "SecondOpinion", "ShadowAccepted", "ShadowDelta", "ShadowDocument", "ShadowRejected",
-    "ShadowState", "ShadowUpdate", "StageLatency", "Status", "StreamHealth", "UpdateDocument",
+    "SampleReason", "SamplesHealth", "SecondOpinion", "ShadowAccepted", "ShadowDelta", "ShadowDocument",
+    "ShadowRejected", "ShadowState", "ShadowUpdate", "StageLatency", "Status", "StreamHealth", "UpdateDocument",
     "VersionConflict", "decode", "encode",
 ]  # fmt: skip

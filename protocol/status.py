@@ -107,6 +107,19 @@ class OutboxHealth(Message):
     """0 (empty) to 1 (the bound is reached)."""
 
 
+class SamplesHealth(Message):
+    """Frames for retraining."""
+
+    waiting: int = Field(default=0, ge=0)
+    bytes: int = Field(default=0, ge=0)
+    kept: int = Field(default=0, ge=0)
+    """Written to the device's disk since the inference process began."""
+    sent: int = Field(default=0, ge=0)
+    refused: int = Field(default=0, ge=0)
+    """Not kept or not sent: the quota, a bound, no face model, the fleet server's refusal."""
+    message: str = ""
+
+
 class Health(Message):
     """Published on ``health`` on change, on reconnect and at a set pace."""
 
@@ -120,6 +133,7 @@ class Health(Message):
     streams: list[StreamHealth] = Field(default_factory=list)
     models: list[ModelHealth] = Field(default_factory=list)
     outbox: OutboxHealth = Field(default_factory=OutboxHealth)
+    samples: SamplesHealth | None = None
     cpu_percent: float | None = None
     """Of one core, of all of the agent's processes: 150 is one and a half cores."""
     memory_bytes: int | None = None
