@@ -38,6 +38,7 @@ CREATE TABLE IF NOT EXISTS counters (name TEXT PRIMARY KEY, value REAL NOT NULL)
 """
 _REMEMBERED = 4096
 """Ids of sent messages that are still recognised as repeats."""
+_LOG_SHORT, _LOG_LONG = 200, 1000
 _MEMORY_BYTES = 8 * 2**20
 CONTROL, EVENT = 0, 1
 """Lanes: answers to the fleet go before events; within a lane order is kept."""
@@ -111,7 +112,9 @@ class Outbox:
         self._depth = self._bytes = 0
         """Of what is on disk; kept here, because counting would read the whole table."""
         self._started = time.monotonic()
-        self._base = 0.0
+        self._base = self._noted = 0.0
+        self._logged = 0
+        """Transactions in the log since it was last moved into the database."""
         self._database: sqlite3.Connection | None = None
         self._lock = threading.RLock()
         """Guards the connection and the memory list."""
@@ -246,6 +249,8 @@ class Outbox:
         try:
             database.execute("PRAGMA journal_mode=WAL")
             database.execute("PRAGMA synchronous=FULL")
+            # Moving the log into the database costs syncs of its own: not in a message's way, see `_check_point`.
+            database.execute("PRAGMA wal_autocheckpoint=0")
             database.execute("PRAGMA journal_size_limit=4194304")
             database.execute("PRAGMA temp_store=MEMORY")
             verdict = database.execute("PRAGMA quick_check(1)").fetchone()[0]
@@ -288,8 +293,22 @@ class Outbox:
                     put.flushed.set()
             if batch:
                 self._on_change()
+            self._check_point()
             if closing and not self._inbox:
                 return
+
+    def _check_point(self) -> None:
+        """Move the log into the database: soon when nothing waits, later when something does."""
+        if self._logged < (_LOG_LONG if self._inbox else _LOG_SHORT):
+            return
+        with self._lock:
+            self._logged = 0
+            if self._database is None:
+                return
+            try:
+                self._database.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+            except sqlite3.OperationalError as error:
+                log.warning("the outbox's log cannot be moved into the database yet: %s", error)
 
     def _write(self, batch: list[_Put]) -> None:
         with self._lock:
@@ -313,21 +332,27 @@ class Outbox:
         database = self._database
         assert database is not None
         tally = _Tally(self._depth, self._bytes, self._dropped)
+        now, before = self._now(), dict(self._last)
         database.execute("BEGIN IMMEDIATE")
         try:
             for key in acked:
                 self._forget(database, key, tally)
             for put in puts:
                 self._insert(database, put, tally)
-            if self._problem:  # numbers were given to events that were sent from memory
-                database.executemany("INSERT OR REPLACE INTO sequences VALUES (?, ?)", self._last.items())
+            # After a problem, all: numbers were given to events that were sent from memory.
+            numbers = [one for one in self._last.items() if self._problem or before.get(one[0]) != one[1]]
+            database.executemany("INSERT OR REPLACE INTO sequences VALUES (?, ?)", numbers)
             if puts:
                 self._bound(database, tally)
-            limit = "(SELECT coalesce(max(seq), 0) FROM sent) - ?"
-            database.execute(f"DELETE FROM sent WHERE seq < {limit}", (_REMEMBERED,))
-            counters = (("running_s", self._now()), ("dropped", float(tally.dropped)))
-            database.executemany("INSERT OR REPLACE INTO counters VALUES (?, ?)", counters)
+            if acked:
+                limit = "(SELECT coalesce(max(seq), 0) FROM sent) - ?"
+                database.execute(f"DELETE FROM sent WHERE seq < {limit}", (_REMEMBERED,))
+            if now - self._noted >= 1.0 or tally.dropped != self._dropped:
+                counters = (("running_s", now), ("dropped", float(tally.dropped)))
+                database.executemany("INSERT OR REPLACE INTO counters VALUES (?, ?)", counters)
+                self._noted = now
             database.execute("COMMIT")
+            self._logged += 1
         except BaseException:
             if database.in_transaction:
                 database.execute("ROLLBACK")
@@ -354,9 +379,7 @@ class Outbox:
             return
         payload = put.payload
         if put.data is not None:
-            last = self._number(put)
-            database.execute("INSERT OR REPLACE INTO sequences VALUES (?, ?)", (put.stream, last))
-            event = event_of(put.data, put.source, put.id, last)
+            event = event_of(put.data, put.source, put.id, self._number(put))
             payload = event.model_dump_json(exclude_none=True).encode()
             if put.data.phase == "end":
                 key = (put.stream, put.data.track_id)
