@@ -11,6 +11,7 @@ from sqlalchemy import ColumnElement, Select, and_, func, or_, select
 from sqlalchemy.orm import Session
 
 from edgec.fleet.auth import audit, new_secret, secret_hash
+from edgec.fleet.broker.passwords import hash_password
 from edgec.fleet.errors import Problem, not_found
 from edgec.fleet.store.tables import Device, EnrollToken, Group
 from edgec.protocol.enrol import EnrollRequest
@@ -72,7 +73,7 @@ def enroll(session: Session, request: EnrollRequest) -> tuple[Device, str, str]:
         target=request.target[:64],
         agent_version=request.agent_version[:64],
         labels={**request.labels, **token.labels},
-        password_hash=secret_hash(password),
+        password_hash=hash_password(password),
         token_hash=secret_hash(http_token),
     )
     session.add(device)

@@ -15,17 +15,18 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from functools import lru_cache
+from typing import Any, Protocol
 
-from sqlalchemy import insert, select
-from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import OperationalError
-from sqlalchemy.orm import Session
+from sqlalchemy import select
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.orm import Session, defer
 
 from edgec.fleet.inbox import Reply, apply_job_update, apply_shadow_get, apply_shadow_update, apply_status
 from edgec.fleet.jobs import Publisher, notify
+from edgec.fleet.store.bulk import insert_new
 from edgec.fleet.store.database import Database
-from edgec.fleet.store.tables import Base, Detection, Device, Sample
+from edgec.fleet.store.tables import Detection, Device, Sample
 from edgec.protocol.codec import decode
 from edgec.protocol.errors import ProtocolError
 from edgec.protocol.events import DetectionEvent
@@ -35,16 +36,28 @@ from edgec.protocol.topics import Kind, ParsedTopic, parse
 BATCH = 500
 QUEUE = 10_000
 MAX_AHEAD_S = 300.0
+SEEN_PACE_S = 5.0
+"""How exactly it is kept when a device was last heard of: not every message is worth an update."""
+MAX_COUNT = 2**63 - 1
+_parse = lru_cache(65_536)(parse)
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
+class Receipts(Protocol):
+    """Confirms messages to where they came from, many at once."""
+
+    def acknowledge(self, numbers: list[int]) -> None:
+        """Confirm the messages of these numbers, in this order."""
+
+
+@dataclass(slots=True)
 class Inbound:
-    """A message as it came; ``acknowledge`` confirms it to the broker."""
+    """A message as it came; ``receipts`` confirms it by its ``number``."""
 
     topic: str
     payload: bytes
-    acknowledge: Callable[[], None]
+    number: int
+    receipts: Receipts
     received_at: float = field(default_factory=time.time)
 
 
@@ -71,10 +84,6 @@ class Ingest:
         self._on_job = on_job
         self._queue: queue.Queue[Inbound | None] = queue.Queue(QUEUE)
         self.counters = IngestCounters()
-
-    def put(self, message: Inbound) -> None:
-        """Hand over a message; blocks while the queue is full, which holds the broker's stream back."""
-        self._queue.put(message)
 
     def offer(self, message: Inbound) -> bool:
         """Hand over a message if there is room; False if there is none at the moment."""
@@ -107,26 +116,55 @@ class Ingest:
                     return  # Not acknowledged: the broker sends these again.
 
     def _write(self, messages: list[Inbound]) -> bool:
+        """Write and acknowledge; False while the database is away. What it refuses is found by halves and left
+        out, so that one message cannot hold up the others."""
         started = time.monotonic()
         batch = Batch(self.counters)
         try:
             with self._database.writing() as session:
                 batch.apply(session, messages, self._fleet)
-        except OperationalError as error:
+        except (OperationalError, InterfaceError) as error:
             self.counters.last_error = str(error.orig)
             log.warning("%d messages wait for the database: %s", len(messages), error.orig)
             return False
+        except (DBAPIError, ValueError, OverflowError) as error:
+            if isinstance(error, DBAPIError) and error.connection_invalidated:
+                return False
+            if len(messages) > 1:
+                half = len(messages) // 2
+                return self._write(messages[:half]) and self._write(messages[half:])
+            log.warning("a message on %s was left out: %s", messages[0].topic, error)
+            self.counters.rejected["database"] += 1
+            batch = Batch(self.counters)
+        batch.count()
         self.counters.batches += 1
         self.counters.seconds += time.monotonic() - started
-        for message in messages:
-            message.acknowledge()
+        _acknowledge(messages)
         for reply in batch.replies:
             self._publisher.publish(reply.topic, reply.payload)
         if batch.notify:
-            notify(self._database, self._publisher, self._fleet, batch.notify)
+            self._notify(batch.notify)
         if batch.jobs_changed:
             self._on_job()
         return True
+
+    def _notify(self, devices: set[int]) -> None:
+        try:
+            notify(self._database, self._publisher, self._fleet, devices)
+        except (OperationalError, InterfaceError) as error:
+            # The messages are written. Devices ask for their jobs when they connect, and each new job says so.
+            log.warning("%d devices are not told of their jobs now: %s", len(devices), error.orig)
+
+
+def _acknowledge(messages: list[Inbound]) -> None:
+    numbers: dict[int, list[int]] = {}
+    receipts: dict[int, Receipts] = {}
+    for message in messages:
+        key = id(message.receipts)
+        receipts[key] = message.receipts
+        numbers.setdefault(key, []).append(message.number)
+    for key, confirmed in numbers.items():
+        receipts[key].acknowledge(confirmed)
 
 
 class Batch:
@@ -137,6 +175,8 @@ class Batch:
         self.replies: list[Reply] = []
         self.notify: set[int] = set()
         self.jobs_changed = False
+        self._written: Counter[str] = Counter()
+        self._rejected: Counter[str] = Counter()
         self._detections: list[dict[str, Any]] = []
         self._samples: list[dict[str, Any]] = []
 
@@ -145,39 +185,51 @@ class Batch:
         parsed: list[tuple[ParsedTopic, Inbound]] = []
         for message in messages:
             try:
-                topic = parse(message.topic)
+                topic = _parse(message.topic)
                 if topic.fleet == fleet:
                     parsed.append((topic, message))
             except ProtocolError as error:
                 self._reject("topic", error)
         names = {topic.device for topic, _message in parsed}
-        rows = session.scalars(select(Device).where(Device.name.in_(names), Device.admission == "accepted"))
+        rows = session.scalars(
+            select(Device)
+            .where(Device.name.in_(names), Device.admission == "accepted")
+            .options(defer(Device.health), defer(Device.labels))
+        )
         devices = {device.name: device for device in rows}
         for topic, message in parsed:
             device = devices.get(topic.device)
             if device is None:
-                self._counters.rejected["unknown device"] += 1
+                self._rejected["unknown device"] += 1
                 continue
             try:
                 self._one(session, device, topic, message)
-                self._counters.messages[topic.kind.name.lower()] += 1
+                self._written[topic.kind.name.lower()] += 1
             except ProtocolError as error:
                 self._reject(topic.kind.name.lower(), error)
         insert_new(session, Detection, self._detections)
         insert_new(session, Sample, self._samples)
 
+    def count(self) -> None:
+        """Add to the counters what was written and left out, once it is committed."""
+        self._counters.messages.update(self._written)
+        self._counters.rejected.update(self._rejected)
+
     def _reject(self, kind: str, error: ProtocolError) -> None:
-        self._counters.rejected[kind] += 1
+        self._rejected[kind] += 1
         log.debug("message left out: %s", error)
 
     def _one(self, session: Session, device: Device, topic: ParsedTopic, message: Inbound) -> None:
         now = message.received_at
+        if b"\\u0000" in message.payload:
+            raise ProtocolError("a NUL, which no text has")
         if topic.kind is Kind.STATUS:
             # An empty payload is a retained status being cleared.
             if message.payload and apply_status(device, message.payload, now):
                 self.notify.add(device.id)
             return
-        device.last_seen = max(device.last_seen or 0.0, now)
+        if now > (device.last_seen or 0.0) + SEEN_PACE_S:
+            device.last_seen = now
         match topic.kind:
             case Kind.HEALTH:
                 self._health(device, decode(Health, message.payload), now)
@@ -210,7 +262,7 @@ class Batch:
                 "score": data.score,
                 "track_id": data.track_id[:64],
                 "version": data.model.version[:128],
-                "data": data.model_dump(mode="json", exclude_none=True),
+                "data": data.model_dump_json(exclude_none=True),
             }
         )
 
@@ -256,22 +308,10 @@ def _sample(device_id: int, stream: str, at: float, version: str, **numbers: flo
         "cpu_percent", "memory_bytes", "temperature_c",
     )  # fmt: skip
     row = {"device_id": device_id, "stream": stream, "at": at, "version": version}
-    return row | {name: numbers.get(name) for name in columns}
+    return row | {name: None if (n := numbers.get(name)) is None else min(n, MAX_COUNT) for name in columns}
 
 
 def _plausible(at: float, now: float) -> float:
     """The device's time, unless its clock is ahead: then that of arrival. A late message keeps its own
     time."""
     return now if at > now + MAX_AHEAD_S or at < 1.5e9 else at
-
-
-def insert_new(session: Session, table: type[Base], rows: list[dict[str, Any]]) -> None:
-    """Insert rows; those whose key is there already are repeats and left out."""
-    if not rows:
-        return
-    if session.get_bind().dialect.name == "postgresql":
-        session.execute(postgresql.insert(table).on_conflict_do_nothing(), rows)
-    elif session.get_bind().dialect.name == "sqlite":
-        session.execute(sqlite.insert(table).on_conflict_do_nothing(), rows)
-    else:
-        session.execute(insert(table), rows)

@@ -18,9 +18,11 @@ from typing import Any
 import uvicorn
 from sqlalchemy import select
 
-from edgec.fleet.auth import Auth, ensure_admin, new_secret, secret_hash
+from edgec.fleet.auth import Auth, ensure_admin, new_secret
 from edgec.fleet.broker.access import SERVER, Access
 from edgec.fleet.broker.embedded import EmbeddedBroker, taken
+from edgec.fleet.broker.mosquitto import MosquittoFiles
+from edgec.fleet.broker.passwords import check_password, hash_password
 from edgec.fleet.errors import FleetError, PortTaken
 from edgec.fleet.ingest import Ingest
 from edgec.fleet.jobs import notify
@@ -56,12 +58,19 @@ class Services:
     url: str
     mqtt: MqttAccess
     started_at: float
+    broker_files: MosquittoFiles | None = None
     threads: dict[str, threading.Thread] = field(default_factory=dict)
 
     def revoke_connections(self, device: str) -> None:
-        """Drop a device's MQTT connections, where the broker is ours."""
+        """Drop a device's MQTT connections, where the broker is ours or reads our files."""
         if self.broker is not None:
             self.broker.disconnect(device)
+        self.devices_changed()
+
+    def devices_changed(self) -> None:
+        """Let a broker of the operator's know who may connect; returns when it does."""
+        if self.broker_files is not None:
+            self.broker_files.changed()
 
 
 class _LatePublisher:
@@ -81,7 +90,7 @@ def _access(settings: Settings, database: Database, server_hash: str) -> Access:
         with database.reading() as session:
             return session.scalar(select(Device.password_hash).filter_by(name=name, admission="accepted"))
 
-    return Access(settings.fleet, server_hash, password_hash, secret_hash)
+    return Access(settings.fleet, server_hash, password_hash, check_password)
 
 
 def _thread(
@@ -116,7 +125,7 @@ def start_services(settings: Settings, url: str, stack: ExitStack) -> Services:
     client_id = f"{address.username or SERVER}:{settings.fleet}"
     if settings.mqtt_shared:
         client_id += f":{socket.gethostname()}-{os.getpid()}"
-    link = MqttLink(address, settings.fleet, client_id, ingest.put, settings.mqtt_shared)
+    link = MqttLink(address, settings.fleet, client_id, ingest.offer, settings.mqtt_shared)
     stopped = threading.Event()
     upkeep = Upkeep(database, blobs, settings, trust)
     services = Services(
@@ -128,6 +137,7 @@ def start_services(settings: Settings, url: str, stack: ExitStack) -> Services:
         stopped.set()
         ingest.stop()
 
+    services.broker_files = _broker_files(settings, database, address, stack, services.threads)
     services.threads["ingest"] = _thread(stack, "ingest", ingest.run, end_ingest, stopped)
     publisher.link = link
     stack.callback(link.stop)
@@ -135,6 +145,22 @@ def start_services(settings: Settings, url: str, stack: ExitStack) -> Services:
     services.threads["rollouts"] = _thread(stack, "rollouts", engine.run, engine.stop, settings.tick_s)
     services.threads["upkeep"] = _thread(stack, "upkeep", upkeep.run, upkeep.stop)
     return services
+
+
+def _broker_files(
+    settings: Settings,
+    database: Database,
+    address: BrokerAddress,
+    stack: ExitStack,
+    threads: dict[str, threading.Thread],
+) -> MosquittoFiles | None:
+    if settings.mqtt is None or settings.mqtt_files is None:
+        return None
+    login = (address.username, address.password)
+    files = MosquittoFiles(database, settings.mqtt_files, settings.fleet, login, settings.mqtt_reload)
+    files.write()
+    threads["broker files"] = _thread(stack, "broker-files", files.run, files.stop)
+    return files
 
 
 def _send_again(database: Database, publisher: _LatePublisher, fleet: str) -> None:
@@ -151,7 +177,7 @@ def _broker(
         host, _, port = public.rpartition(":")
         return None, address, MqttAccess(host=host, port=int(port), tls=address.tls)
     password = new_secret("server")
-    access = _access(settings, database, secret_hash(password))
+    access = _access(settings, database, hash_password(password))
     listen = settings.mqtt_host or settings.host
     broker = EmbeddedBroker(listen, settings.mqtt_port, access, ingest.offer)
     broker.start()
@@ -230,6 +256,7 @@ def serve(
         is away.
     """
     from edgec.fleet.api.app import create_app
+    from edgec.fleet.api.sendfile import SendfileProtocol
 
     try:
         settings.data.mkdir(parents=True, exist_ok=True)
@@ -265,7 +292,7 @@ def serve(
 
         config = uvicorn.Config(
             app, log_level="warning", access_log=False, timeout_graceful_shutdown=5, lifespan="on",
-            forwarded_allow_ips="127.0.0.1", timeout_keep_alive=30, ws_max_size=1 << 20,
+            forwarded_allow_ips="127.0.0.1", timeout_keep_alive=30, ws_max_size=1 << 20, http=SendfileProtocol,
         )  # fmt: skip
         server = _Server(config, ready)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)

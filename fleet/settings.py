@@ -45,6 +45,12 @@ class Settings(BaseModel):
     mqtt_shared: str | None = Field(
         None, description="Shared-subscription group, when several processes ingest."
     )
+    mqtt_files: Path | None = Field(
+        None, description="Folder with a Mosquitto broker's password and access files, kept up to date."
+    )
+    mqtt_reload: str | None = Field(
+        None, description="Command that makes that broker read them again, such as 'pkill -HUP mosquitto'."
+    )
     auto_accept: bool = Field(
         True, description="Accept a device with a valid token at once, else hold it as pending."
     )

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from sqlalchemy import delete, func, select
 from sqlalchemy.exc import OperationalError
 
-from edgec.fleet.ingest import insert_new
 from edgec.fleet.registry.blobs import BlobFolder
 from edgec.fleet.settings import Settings
+from edgec.fleet.store.bulk import insert_new
 from edgec.fleet.store.database import Database
 from edgec.fleet.store.tables import Detection, ManifestBlob, RepositoryBlob, RollUp, Sample, WebSession
 from edgec.fleet.trust.repository import Repository

@@ -35,6 +35,7 @@ def enroll_device(server: Server, request: EnrollRequest) -> EnrollResponse:
     """Turn an enrolment token into a device's own credentials. They are shown once, in this answer."""
     with server.database.writing() as session:
         device, password, token = enroll(session, request)
+    server.devices_changed()
     mqtt = server.mqtt.model_copy(update={"username": device.name, "password": password})
     return EnrollResponse(
         device=device.name,

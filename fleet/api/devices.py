@@ -143,7 +143,9 @@ def change_device(server: Server, who: Operator, name: str, change: DeviceChange
 def accept_device(server: Server, who: Operator, name: str) -> dict[str, Any]:
     """Let a pending or revoked device in."""
     with server.database.writing() as session:
-        return summary(set_admission(session, who.name, name, "accepted"))
+        device = set_admission(session, who.name, name, "accepted")
+    server.devices_changed()
+    return summary(device)
 
 
 @router.post("/devices/{name}/revoke")

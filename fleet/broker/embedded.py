@@ -7,7 +7,7 @@ import errno
 import secrets
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,7 @@ from edgec.fleet.ingest import Inbound
 
 MAX_CONNECTIONS = 20_000
 FULL_PAUSE_S = 0.05
+REFUSED = 0x80
 Sink = Callable[[Inbound], bool]
 """Takes a message if there is room."""
 
@@ -69,6 +70,56 @@ class DeviceTopics(BaseTopicPlugin):  # type: ignore[misc]
         return rules.may_receive(username, topic or "")
 
 
+class Filters(dict[str, list[tuple[Session, int]]]):
+    """Subscriptions by filter, found by topic without going through all of them.
+
+    Iterating gives nothing. amqtt iterates in two places: when a device connects it would offer it every message
+    that is retained for anybody's subscription, and when one leaves it would search all for its own, which
+    :meth:`DurableBroker._del_all_subscriptions` knows better.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._wild: dict[tuple[str, ...], set[str]] = {}
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(())
+
+    def __setitem__(self, key: str, value: list[tuple[Session, int]]) -> None:
+        super().__setitem__(key, value)
+        if (fixed := _fixed_part(key)) is not None:
+            self._wild.setdefault(fixed, set()).add(key)
+
+    def __delitem__(self, key: str) -> None:
+        super().__delitem__(key)
+        if (fixed := _fixed_part(key)) is not None:
+            self._wild[fixed].discard(key)
+            if not self._wild[fixed]:
+                del self._wild[fixed]
+
+    def clear(self) -> None:
+        """Forget all."""
+        super().clear()
+        self._wild.clear()
+
+    def candidates(self, topic: str) -> list[str]:
+        """Filters that may match ``topic``."""
+        found = [topic] if topic in self and _fixed_part(topic) is None else []
+        levels = topic.split("/")
+        for count in range(len(levels) + 1):
+            found += self._wild.get(tuple(levels[:count]), ())
+        return found
+
+
+def _fixed_part(name: str) -> tuple[str, ...] | None:
+    """The levels before the first wildcard; None if there is none."""
+    levels = name.split("/")
+    for index, level in enumerate(levels):
+        if "+" in level or "#" in level:
+            return tuple(levels[:index])
+    return None
+
+
 class DurableBroker(Broker):  # type: ignore[misc]
     """Acknowledges what a device says once it is committed, not when it was merely read.
 
@@ -81,6 +132,57 @@ class DurableBroker(Broker):  # type: ignore[misc]
         super().__init__(config)
         self._rules = rules
         self._sink = sink
+        self._receipts = _Receipts(self._loop)
+        self._subscriptions = Filters()
+        self._filters_of: dict[str, set[str]] = {}
+
+    async def add_subscription(self, subscription: tuple[str, int], session: Session) -> int:
+        """Subscribe; remembers what the client has, and gives it what is retained there."""
+        code: int = await super().add_subscription(subscription, session)
+        if code != REFUSED:
+            self._filters_of.setdefault(session.client_id or "", set()).add(subscription[0])
+        return code
+
+    async def _del_all_subscriptions(self, session: Session) -> None:
+        for name in self._filters_of.pop(session.client_id or "", set()):
+            self._del_subscription(name, session)
+            if not self._subscriptions.get(name, [None]):
+                del self._subscriptions[name]
+
+    async def _publish_retained_messages_for_subscription(
+        self, subscription: tuple[str, int], session: Session
+    ) -> None:
+        # amqtt sends what is retained for a filter even if it has just refused the subscription.
+        name = subscription[0]
+        if not self._rules.may_receive(session.username, name):
+            return
+        if _fixed_part(name) is None:
+            retained = self._retained_messages.get(name)
+            handler = self._get_handler(session)
+            if retained is not None and handler is not None:
+                qos = min(subscription[1], retained.qos or subscription[1])
+                await handler.mqtt_publish(retained.topic, retained.data, qos, retain=True)
+            return
+        if session.username == SERVER:  # Nothing that a device hears of by a wildcard is ever retained.
+            await super()._publish_retained_messages_for_subscription(subscription, session)
+
+    async def _run_broadcast(self, running_tasks: Any) -> None:  # noqa: ANN401 - a deque of tasks
+        broadcast = await self._broadcast_queue.get()
+        topic = broadcast["topic"]
+        for name in self._subscriptions.candidates(topic):
+            if not self._matches(topic, name):
+                continue
+            for session, granted in list(self._subscriptions.get(name, ())):
+                qos = broadcast.get("qos", granted)
+                if not self._rules.may_receive(session.username, topic):
+                    continue
+                if session.transitions.state != "connected":
+                    if not session.clean_session and qos > 0:
+                        await self._retain_broadcast_message(broadcast, qos, session)
+                    continue
+                if handler := self._get_handler(session):
+                    work = handler.mqtt_publish(topic, broadcast["data"], qos, retain=False)
+                    running_tasks.append(asyncio.ensure_future(work))
 
     async def _initialize_client_session(self, *arguments: Any) -> tuple[Any, Session]:  # noqa: ANN401
         handler, session = await super()._initialize_client_session(*arguments)
@@ -94,7 +196,7 @@ class DurableBroker(Broker):  # type: ignore[misc]
                 await ordinary(message)
                 return
             committed = self._loop.create_future()
-            inbound = Inbound(topic, bytes(message.data), lambda: self._settle(committed))
+            inbound = Inbound(topic, bytes(message.data), self._receipts.number(committed), self._receipts)
             async with order:
                 while not self._sink(inbound):
                     await asyncio.sleep(FULL_PAUSE_S)
@@ -105,13 +207,31 @@ class DurableBroker(Broker):  # type: ignore[misc]
         handler._handle_qos1_message_flow = flow
         return handler, session
 
-    def _settle(self, committed: asyncio.Future[None]) -> None:
-        def settle() -> None:
-            if not committed.done():
-                committed.set_result(None)
 
+class _Receipts:
+    """The messages that wait for their commit; confirmed from the ingest's thread, many at once."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._waiting: dict[int, asyncio.Future[None]] = {}
+        self._last = 0
+
+    def number(self, committed: asyncio.Future[None]) -> int:
+        """A number for a message; within the loop."""
+        self._last += 1
+        self._waiting[self._last] = committed
+        return self._last
+
+    def acknowledge(self, numbers: list[int]) -> None:
+        """From any thread: these are committed."""
         if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(settle)
+            self._loop.call_soon_threadsafe(self._settle, numbers)
+
+    def _settle(self, numbers: list[int]) -> None:
+        for number in numbers:
+            committed = self._waiting.pop(number, None)
+            if committed is not None and not committed.done():
+                committed.set_result(None)
 
 
 class EmbeddedBroker:

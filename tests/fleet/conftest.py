@@ -6,24 +6,58 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from fleet_harness import FleetServer, SimDevice, make_artifact
+from fleet_harness import Backend, FleetServer, SimDevice, make_artifact
+
+from edgec.benchmarks.fleet.backends import BackendMissing, Postgres, program
+
+ON_BOTH = ("test_ingest", "test_rollouts", "test_server", "test_faults")
+"""These run on SQLite with the embedded broker, and again on PostgreSQL with Mosquitto."""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "backend" in metafunc.fixturenames:
+        both = metafunc.module.__name__.rpartition(".")[2] in ON_BOTH
+        kinds = ["embedded", "external"] if both else ["embedded"]
+        metafunc.parametrize("backend", kinds, indirect=True, scope="module")
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    """A PostgreSQL server for this worker."""
+    try:
+        running = Postgres(tmp_path_factory.mktemp("postgres"), durable=False).start()
+    except BackendMissing as error:
+        pytest.skip(str(error))
+    yield running
+    running.stop()
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FleetServer]:
+def backend(request: pytest.FixtureRequest) -> Backend:
+    """What the servers of a test run on."""
+    if request.param == "embedded":
+        return Backend()
+    try:
+        program("mosquitto", "mosquitto")
+    except BackendMissing as error:
+        pytest.skip(str(error))
+    return Backend(request.getfixturevalue("postgres"))
+
+
+@pytest.fixture(scope="module")
+def server(backend: Backend, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FleetServer]:
     """One server for a module's tests, which keep out of each other's way by names."""
-    running = FleetServer(tmp_path_factory.mktemp("fleet") / "data").start()
+    running = FleetServer(tmp_path_factory.mktemp("fleet") / "data", backend=backend).start()
     yield running
     assert running.stop() == 0, running.log.read_text()
 
 
 @pytest.fixture
-def own_server(tmp_path: Path) -> Iterator[FleetServer]:
+def own_server(backend: Backend, tmp_path: Path) -> Iterator[FleetServer]:
     """A server for one test alone."""
-    running = FleetServer(tmp_path / "data").start()
+    running = FleetServer(tmp_path / "data", backend=backend).start()
     yield running
-    if running.process.poll() is None:
-        running.stop()
+    running.stop()
 
 
 @pytest.fixture

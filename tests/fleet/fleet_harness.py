@@ -18,9 +18,9 @@ from typing import Any
 import httpx
 import numpy as np
 import paho.mqtt.client as mqtt
-import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
+from edgec.benchmarks.fleet.backends import Mosquitto, Postgres
 from edgec.fleet.client import FleetClient
 from edgec.protocol.messages import (
     DetectionData,
@@ -57,14 +57,32 @@ def wait_for(condition: Callable[[], Any], timeout_s: float = 30.0, what: str = 
         time.sleep(0.05)
 
 
+class Backend:
+    """What a server runs on: ``embedded`` is SQLite and our own broker, ``external`` PostgreSQL and Mosquitto."""
+
+    def __init__(self, postgres: Postgres | None = None) -> None:
+        self.postgres = postgres
+        self.external = postgres is not None
+
+    def environment(self, folder: Path, name: str) -> tuple[dict[str, str], Mosquitto | None]:
+        """Settings for one server, with a database and a broker of its own."""
+        if self.postgres is None:
+            return {}, None
+        broker = Mosquitto(folder / f"{name}-mosquitto", name).start()
+        return broker.settings() | {"EDGEC_FLEET_DATABASE": self.postgres.create(name)}, broker
+
+
 class FleetServer:
     """``edgec fleet serve`` as a process on free ports."""
 
-    def __init__(self, data: Path, *flags: str) -> None:
+    def __init__(self, data: Path, *flags: str, backend: Backend | None = None, **environment: str) -> None:
         self.data = data
         self._flags = flags
         self._starts = 0
         self._name = f"edgec-{uuid.uuid4().hex[:12]}"
+        self.external = backend is not None and backend.external
+        self.environment, self.broker = (backend or Backend()).environment(data.parent, self._name)
+        self.environment |= environment
         self.process: subprocess.Popen[bytes]
         self.info: dict[str, Any] = {}
 
@@ -73,30 +91,19 @@ class FleetServer:
         ready = self.data.parent / f"{self.data.name}-ready-{self._starts}.json"
         command = [sys.executable, "-m", "edgec.cli.main", "fleet", "serve", "--data", str(self.data)]
         command += ["--port", str(ports.get("port", 0)), "--mqtt-port", str(ports.get("mqtt_port", 0))]
-        command += self._backends()
         command += ["--ready-file", str(ready), "--json", *self._flags]
         self.log = self.data.parent / f"{self.data.name}-{self._starts}.log"
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                command, stdout=log, stderr=log, env=os.environ | {"HOME": str(self.data.parent)}
+                command,
+                stdout=log,
+                stderr=log,
+                env=os.environ | {"HOME": str(self.data.parent)} | self.environment,
             )
         wait_for(lambda: ready.exists() or self.process.poll() is not None, 60, "the server to be ready")
         assert self.process.poll() is None, self.log.read_text()
         self.info = json.loads(ready.read_text())
         return self
-
-    def _backends(self) -> list[str]:
-        """``EDGEC_TEST_DATABASE`` and ``EDGEC_TEST_MQTT`` run the same tests on PostgreSQL and another broker."""
-        flags: list[str] = []
-        if server := os.environ.get("EDGEC_TEST_DATABASE"):
-            if self._starts == 1:
-                psycopg = pytest.importorskip("psycopg")
-                with psycopg.connect(server, autocommit=True) as connection:
-                    connection.execute(f'CREATE DATABASE "{self._name}"')
-            flags += ["--database", f"{server.rpartition('/')[0]}/{self._name}"]
-        if broker := os.environ.get("EDGEC_TEST_MQTT"):
-            flags += ["--mqtt", broker, "--fleet", self._name]
-        return flags
 
     def restart(self) -> None:
         """Start again on the same ports."""
@@ -105,7 +112,10 @@ class FleetServer:
     def stop(self) -> int:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(30)
+        code = self.process.wait(30)
+        if self.broker is not None:
+            self.broker.stop()
+        return code
 
     def kill(self) -> None:
         self.process.kill()

@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx
 import pytest
-from fleet_harness import FleetServer, SimDevice, make_artifact, wait_for
+from fleet_harness import Backend, FleetServer, SimDevice, make_artifact, wait_for
 
 from edgec.fleet.store.database import Database
 
@@ -229,13 +229,27 @@ def test_a_rollout_goes_on_after_kill_9(own_server: FleetServer, tmp_path: Path)
         item.stop()
 
 
-def test_migrations_go_both_ways(tmp_path: Path) -> None:
+def test_migrations_go_both_ways(backend: Backend, tmp_path: Path) -> None:
     from sqlalchemy import inspect
 
-    url = os.environ.get("EDGEC_TEST_MIGRATION_DATABASE", f"sqlite:///{tmp_path / 'm.db'}")
+    from edgec.fleet.store.tables import Base
+
+    url = f"sqlite:///{tmp_path / 'm.db'}"
+    if backend.postgres is not None:
+        url = backend.postgres.create(f"migrations-{os.getpid()}")
     database = Database(url)
+    steps = ["head"]
     database.migrate()
-    assert "rollouts" in inspect(database.engine).get_table_names()
+    wanted = set(Base.metadata.tables)
+    assert wanted <= set(inspect(database.engine).get_table_names())
+    for name in wanted:
+        described = {column["name"] for column in inspect(database.engine).get_columns(name)}
+        assert described == set(Base.metadata.tables[name].columns.keys()), name
+    database.migrate()
+    while inspect(database.engine).get_table_names() != ["alembic_version"]:
+        database.migrate("-1")
+        steps.append("-1")
+        assert len(steps) < 50
     database.migrate()
     database.migrate("base")
     assert inspect(database.engine).get_table_names() == ["alembic_version"]

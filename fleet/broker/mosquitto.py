@@ -1,0 +1,204 @@
+"""Files that let Mosquitto check the fleet's devices itself: passwords, access list, revoked certificates.
+
+They are rewritten when devices come and go, and a command of the operator's choice (``EDGEC_FLEET_MQTT_RELOAD``)
+makes the broker read them again: Mosquitto does on SIGHUP, and drops whoever may no longer be there. The access
+list is one pattern a topic, whatever the number of devices.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import subprocess
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from sqlalchemy import select
+from sqlalchemy.exc import OperationalError
+
+from edgec.fleet.broker.passwords import hash_password
+from edgec.fleet.errors import FleetError
+from edgec.fleet.store.database import Database
+from edgec.fleet.store.tables import Device
+from edgec.protocol.topics import FROM_DEVICE, PREFIX, TO_DEVICE
+
+PASSWORDS, ACCESS, REVOKED, CONFIG = "passwords", "access", "revoked.pem", "mosquitto.conf"
+RELOAD_S = 10.0
+WAIT_S = 10.0
+log = logging.getLogger(__name__)
+
+
+def access_list(fleet: str, server: str, revoked: list[str]) -> str:
+    """Mosquitto's ``acl_file``: the fleet's processes may all, a device only what is below its own name.
+
+    ``revoked`` devices are named: one whose certificate is refused only at its next connection is silenced
+    at once.
+    """
+    base = f"{PREFIX}/{fleet}/%u"
+    lines = [f"user {server}", f"topic readwrite {PREFIX}/{fleet}/#", ""]
+    for name in revoked:
+        lines += [f"user {name}", "topic deny #", ""]
+    lines += [f"pattern write {base}/{kind.value}" for kind in FROM_DEVICE]
+    lines += [f"pattern read {base}/{kind.value}" for kind in TO_DEVICE]
+    return "\n".join(lines) + "\n"
+
+
+class MosquittoFiles:
+    """Keeps the files of one broker in step with the database.
+
+    Several processes may share the folder: each writes the whole truth, in files that are renamed into place.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        folder: Path,
+        fleet: str,
+        login: tuple[str, str],
+        reload: str | None,
+        revoked: Callable[[], bytes | None] = lambda: None,
+    ) -> None:
+        self._database = database
+        self._folder = folder
+        self._fleet = fleet
+        self._user, password = login
+        self._own = f"{self._user}:{hash_password(password)}"
+        self._password = password
+        self._reload = reload
+        self._revoked = revoked
+        self._changes = threading.Condition()
+        self._asked = 0
+        self._done = 0
+        self._stopping = False
+
+    def write(self) -> bool:
+        """Write what differs and have the broker read it; whether anything did.
+
+        Raises:
+            FleetError: the folder cannot be written or the command fails.
+        """
+        with self._database.reading() as session:
+            rows = session.execute(
+                select(Device.name, Device.admission, Device.password_hash).order_by(Device.name)
+            ).tuples()
+            admitted: list[str] = []
+            shut_out: list[str] = []
+            for name, admission, known in rows:
+                if admission == "revoked":
+                    shut_out.append(name)
+                elif admission == "accepted" and known.startswith("$7$"):
+                    admitted.append(f"{name}:{known}")
+        content: dict[str, bytes] = {
+            PASSWORDS: ("\n".join([self._kept_own(), *admitted]) + "\n").encode(),
+            ACCESS: access_list(self._fleet, self._user, shut_out).encode(),
+        }
+        if (revoked := self._revoked()) is not None:
+            content[REVOKED] = revoked
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            changed = [_replace(self._folder / name, data) for name, data in content.items()]
+        except OSError as error:
+            raise FleetError(
+                f"cannot write the broker's files in {self._folder}: {error.strerror}"
+            ) from error
+        if any(changed) and self._reload:
+            self._run_reload(self._reload)
+        return any(changed)
+
+    def _kept_own(self) -> str:
+        """Our own line: the one that is there if it is of the same user, so that files stay alike."""
+        from edgec.fleet.broker.passwords import check_password
+
+        try:
+            first = (self._folder / PASSWORDS).read_text().partition("\n")[0]
+        except (FileNotFoundError, UnicodeDecodeError):
+            return self._own
+        user, _, known = first.partition(":")
+        return first if user == self._user and check_password(known, self._password) else self._own
+
+    @staticmethod
+    def _run_reload(command: str) -> None:
+        try:
+            subprocess.run(shlex.split(command), check=True, capture_output=True, timeout=RELOAD_S)
+        except (OSError, ValueError, subprocess.SubprocessError) as error:
+            raise FleetError(f"EDGEC_FLEET_MQTT_RELOAD: {command!r} failed: {error}") from error
+
+    def changed(self) -> None:
+        """Devices came or went: returns once the broker knows, or after a while. Calls that come together share
+        one rewriting."""
+        with self._changes:
+            self._asked += 1
+            mine = self._asked
+            self._changes.notify_all()
+            self._changes.wait_for(lambda: self._done >= mine or self._stopping, WAIT_S)
+
+    def run(self) -> None:
+        """Write after each change until :meth:`stop`."""
+        while True:
+            with self._changes:
+                self._changes.wait_for(lambda: self._asked > self._done or self._stopping)
+                if self._stopping:
+                    return
+                upto = self._asked
+            try:
+                self.write()
+            except (FleetError, OperationalError) as error:
+                log.error("the broker does not know of a change of devices yet: %s", error)
+                with self._changes:
+                    if self._changes.wait_for(lambda: self._stopping, 1.0):
+                        return
+                continue
+            with self._changes:
+                self._done = max(self._done, upto)
+                self._changes.notify_all()
+
+    def stop(self) -> None:
+        """End :meth:`run`."""
+        with self._changes:
+            self._stopping = True
+            self._changes.notify_all()
+
+
+def _replace(path: Path, data: bytes) -> bool:
+    try:
+        if path.read_bytes() == data:
+            return False
+    except FileNotFoundError:
+        pass
+    partial = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}.partial")
+    partial.unlink(missing_ok=True)
+    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640), "wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+    if path.exists():  # The broker may run as another user: keep who may read.
+        old = path.stat()
+        if (old.st_uid, old.st_gid) != (os.getuid(), os.getgid()) and os.getuid() == 0:
+            os.chown(partial, old.st_uid, old.st_gid)
+    partial.replace(path)
+    return True
+
+
+def configuration(
+    folder: Path, *, port: int, host: str = "0.0.0.0", server_port: int, server_host: str = "127.0.0.1"
+) -> str:
+    """A ``mosquitto.conf`` for these files: one listener for devices, whose client id is their name whatever they
+    say, and one for the fleet's own processes."""
+    return f"""# Written by 'edgec fleet mosquitto'. Devices: {port}; the fleet's own processes: {server_port}.
+listener {port} {host}
+use_username_as_clientid true
+listener {server_port} {server_host}
+allow_anonymous false
+password_file {folder / PASSWORDS}
+acl_file {folder / ACCESS}
+persistence true
+persistence_location {folder}/
+autosave_interval 60
+# The fleet acknowledges when its database has a message, in batches; until then it waits here, not dropped.
+max_inflight_messages 4000
+max_queued_messages 0
+message_size_limit 524288
+set_tcp_nodelay true
+"""
