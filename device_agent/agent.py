@@ -18,6 +18,7 @@ from typing import Any
 
 from edgec.device_agent import identity as ident
 from edgec.device_agent import log as logs
+from edgec.device_agent.aftercare import Aftercare
 from edgec.device_agent.budgets import BudgetKeeper
 from edgec.device_agent.channel import Body
 from edgec.device_agent.config import AgentConfig, load_config
@@ -32,6 +33,7 @@ from edgec.device_agent.health import (
     samples_health,
     stream_health,
 )
+from edgec.device_agent.homeassistant import Discovery
 from edgec.device_agent.inference import Candidate, Inference
 from edgec.device_agent.jobs import JobDesk
 from edgec.device_agent.loop import Loop
@@ -100,6 +102,8 @@ class Agent:
             self.loop, self.boot, media, self._models_of, self._event, self._inference_died, self._changed
         )
         self._wire_updates()
+        self.aftercare = Aftercare(self.deployments)
+        self.inference.on_blame = self._blame
         self.streams: dict[str, StreamRunner] = {}
         self.uplink: Uplink | None = None
         self.samples: SampleUplink | None = None
@@ -107,6 +111,7 @@ class Agent:
         if self.config.view.enabled:
             self.view = ViewRunner(self.loop, self.config.view, self.device, self.inference.watch)
             self.inference.watched = self.view.watched.__contains__
+        self.discovery = Discovery(self.topics, ident.agent_version(), self.state)
         self.meter = Meter()
         self.notifier = Notifier()
         self.budget = BudgetKeeper(self.config.budgets)
@@ -328,6 +333,7 @@ class Agent:
             if name not in self.streams:
                 self._add_stream(name)
         self._set_timeouts()
+        self._discover()
         self._changed()
 
     # What comes in.
@@ -344,6 +350,11 @@ class Agent:
             data,
             critical=bool(body["critical"]),
         )
+
+    def _blame(self, mark: int) -> None:
+        """A model ended the inference process; one that does so again and again is taken back."""
+        for slot, why in self.aftercare.died(mark):
+            self._degrade(f"model {slot}", why)
 
     def _inference_died(self) -> None:
         self.outbox.end_open_tracks(self.topics.events)
@@ -362,10 +373,20 @@ class Agent:
         for topic, payload in (self.jobs.ask(), self.shadow.ask()):
             self.uplink.publish_now(topic, payload)
         self.shadow.report()
+        self._discover()
         now = time.monotonic()
         if now - self._reconnect_health >= _RECONNECT_HEALTH_S:
             self._reconnect_health = now
             self._report_health("reconnect")
+
+    def _discover(self) -> None:
+        """Tell Home Assistant what there is, or take away what it was told."""
+        try:
+            if self.uplink is not None:
+                for topic, payload in self.discovery.messages(self.config):
+                    self.uplink.publish_now(topic, payload, retain=True)
+        except StateError as error:
+            self._degrade("homeassistant", str(error))
 
     def _outbox_changed(self) -> None:
         if self.uplink is not None:
@@ -439,8 +460,11 @@ class Agent:
 
     def _job_moved(self) -> None:
         self._changed()
-        if self.deployments.update is None:
+        update = self.deployments.update
+        if update is None:
             self.jobs.next()
+        else:
+            self.degraded.pop(f"model {update.slot}", None)
 
     def _changed(self) -> None:
         """Something that health tells has changed: tell it soon, once for all changes of a moment."""
@@ -467,6 +491,9 @@ class Agent:
                 self._pipelines = done.result()["streams"]
                 self._slot_counters = done.result()["slots"]
                 self._sample_counters = done.result()["samples"]
+                for slot, why in self.aftercare.look(self._slot_counters):
+                    self._degrade(f"model {slot}", why)
+                    self.inference.load_slot(slot)
             self._latest = self.health(cause)
             if self.uplink is not None:
                 self.uplink.publish_now(self.topics.health, encode(self._latest))

@@ -202,6 +202,15 @@ class MediaSection(Section):
     clip_after_s: float = Field(default=3.0, ge=0, le=30)
 
 
+class HomeAssistantSection(Section):
+    """Retained discovery messages for Home Assistant on the same broker."""
+
+    enabled: bool = False
+    prefix: str = Field(
+        default="homeassistant", pattern=r"^[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*$", max_length=100
+    )
+
+
 class BudgetSection(Section):
     """Limits; under pressure the least important streams are slowed down first."""
 
@@ -224,6 +233,7 @@ class AgentConfig(Section):
     metrics: MetricsSection = Field(default_factory=MetricsSection)
     media: MediaSection = Field(default_factory=MediaSection)
     capture: CaptureSection = Field(default_factory=CaptureSection)
+    homeassistant: HomeAssistantSection = Field(default_factory=HomeAssistantSection)
     budgets: BudgetSection = Field(default_factory=BudgetSection)
 
     @field_validator("view")

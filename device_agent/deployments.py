@@ -121,6 +121,11 @@ class Deployments:
         with self._lock:
             return self._content.slots.get(name, SlotState())
 
+    def slots(self) -> list[str]:
+        """Every slot that something is known of."""
+        with self._lock:
+            return list(self._content.slots)
+
     def to_run(self, slot: str) -> Version | None:
         """The model that the slot has to run now: the candidate only while it is on probation."""
         with self._lock:

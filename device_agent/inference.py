@@ -64,6 +64,8 @@ class Inference:
         self.timeout_s = 10.0
         self.watched: Callable[[str], bool] = lambda _: False
         self.on_sample: Callable[[], None] = lambda: None
+        self.on_blame: Callable[[int], None] = lambda _: None
+        """Told the fingerprint of the model that was called, or loaded, when the process ended."""
         self.streams: dict[str, StreamRunner] = {}
         self._pulse_fd = os.memfd_create("edgec-pulse")
         os.ftruncate(self._pulse_fd, mmap.PAGESIZE)
@@ -274,6 +276,9 @@ class Inference:
                 continue  # the channel's end was read before
         status = process.reap()
         self._child = None
+        blamed = self._pulse[2] if self._pulse[0] else self._pulse[3]
+        if blamed and not self._closing:
+            self.on_blame(int(blamed))
         pending, self._pending = self._pending, {}
         for future in pending.values():
             future.set_exception(ProcessDied(f"the inference process ended with status {status}"))

@@ -29,8 +29,8 @@ Emit = Callable[[dict[str, Any], bool], None]
 class Pipeline:
     """Turns the frames of one stream into events.
 
-    ``prefix`` makes track ids unique on the device; ``watch(seconds)`` is told before a model is called how
-    long it may take, and after it, 0.
+    ``prefix`` makes track ids unique on the device; ``watch(digest)`` is told before a model is called which,
+    and after it, an empty string.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Pipeline:
         settings: StreamSection,
         prefix: str,
         emit: Emit,
-        watch: Callable[[bool], None],
+        watch: Callable[[str], None],
         media: StreamMedia | None = None,
         samples: StreamSamples | None = None,
     ) -> None:
@@ -123,7 +123,7 @@ class Pipeline:
             data = self._sound.add(frame, loaded.card)
             if data is None:
                 return None
-        self._watch(True)
+        self._watch(loaded.digest)
         try:
             results, milliseconds = timed(loaded, data)
             found = findings_of(results, loaded.kind)
@@ -133,7 +133,7 @@ class Pipeline:
             loaded.stats.fail(self.message)
             return None
         finally:
-            self._watch(False)
+            self._watch("")
         loaded.stats.add(milliseconds, found.scores)
         self.message = ""
         self._seen = [*found.boxes, *found.labels]
@@ -197,7 +197,7 @@ class Pipeline:
             cut = crop(np.asarray(frame.data, np.uint8), track.box, cascade.margin)
             if min(cut.shape[:2]) < cascade.min_size:
                 continue
-            self._watch(True)
+            self._watch(second.digest)
             try:
                 results, milliseconds = timed(second, cut)
                 found = findings_of(results, second.kind)
@@ -205,7 +205,7 @@ class Pipeline:
                 second.stats.fail(f"{type(error).__name__}: {error}")
                 continue
             finally:
-                self._watch(False)
+                self._watch("")
             second.stats.add(milliseconds, found.scores)
             track.attributes[f"{cascade.model}.at"] = now_s
             best = max((*found.boxes, *found.labels), key=lambda one: one.score, default=None)

@@ -125,7 +125,7 @@ class StreamSamples:
         spool: Spool,
         writer: MediaRing,
         faces: str | None,
-        watch: Callable[[bool], None],
+        watch: Callable[[str], None],
         on_kept: Callable[[], None] = lambda: None,
     ) -> None:
         self._on_kept = on_kept
@@ -258,11 +258,11 @@ class StreamSamples:
             model = slots(self._faces)
             if model is None:
                 raise LookupError(f"the model {self._faces} is not loaded")
-            self._watch(True)
+            self._watch(model.digest)
             try:
                 results, _ = timed(model, picture)
             finally:
-                self._watch(False)
+                self._watch("")
             for face in findings_of(results, model.kind).boxes:
                 if face.box is not None:
                     blur_box(picture, face.box, _FACE_MARGIN)

@@ -16,6 +16,7 @@ import edgec.runtime as rt
 from edgec.device_agent.findings import BrokenOutput
 from edgec.device_agent.stats import ModelStats
 from edgec.runtime.errors import EdgecError
+from edgec.runtime.golden import golden_inputs
 
 MODEL_ERRORS = (
     EdgecError,
@@ -71,7 +72,7 @@ def load_model(path: str, digest: str | None, threads: int | None) -> Loaded:
         model, config.name, config.version, artifact.manifest_digest, _KINDS.get(decoder, "detection"), card
     )
     for _ in range(_WARM_UP_RUNS):
-        model.run(blank_inputs(model))
+        model.run(golden_inputs(model.inputs))
     return loaded
 
 
@@ -88,19 +89,6 @@ def _refuse_nan(model: rt.Model) -> None:
         return outputs
 
     model.call = call  # type: ignore[method-assign]
-
-
-def blank_inputs(model: rt.Model) -> dict[str, Any]:
-    """Return inputs of the right names, shapes and types, the same each time: a ramp from 0 to 1."""
-    inputs = {}
-    for spec in model.inputs:
-        count = int(np.prod(spec.shape))
-        ramp = np.linspace(0, 1, count, dtype=np.float64).reshape(spec.shape)
-        whole = np.issubdtype(np.dtype(spec.dtype), np.integer)
-        inputs[spec.name] = (ramp * 255 if spec.dtype == "uint8" else ramp * 0 if whole else ramp).astype(
-            spec.dtype
-        )
-    return inputs
 
 
 @dataclass

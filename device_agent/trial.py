@@ -1,8 +1,8 @@
 """A new model's first run, in a process of its own: if it crashes or hangs, nothing else does.
 
 Started as ``python -m edgec.device_agent.trial``. Loads the model as the inference process will, runs it on
-the golden input (the artifact's own, where its evidence has one, else a fixed ramp), and checks that the
-outputs are finite, that they repeat, and that they are the golden ones.
+the golden input, and checks that the outputs are finite, that they repeat, and that they are the ones that the
+compiler saw, where the artifact's evidence has them.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ from typing import Any
 
 import numpy as np
 
+import edgec.runtime as rt
 from edgec.device_agent import child, log
 from edgec.device_agent.channel import ChannelClosed
-from edgec.device_agent.slots import MODEL_ERRORS, blank_inputs, load_model
+from edgec.device_agent.slots import MODEL_ERRORS, load_model
 from edgec.runtime.errors import IncompatibleDevice
+from edgec.runtime.golden import GOLDEN_KEY, Arrays, differences, golden_inputs
 
 _RUNS = 5
 
@@ -35,7 +37,7 @@ def try_model(path: str, digest: str, threads: int | None) -> dict[str, Any]:
     begin = time.perf_counter()
     loaded = load_model(path, digest, threads)
     load_s = time.perf_counter() - begin
-    inputs = blank_inputs(loaded.model)
+    inputs = golden_inputs(loaded.model.inputs)
     first = loaded.model.run(inputs)
     for name, value in first.items():
         if np.issubdtype(value.dtype, np.floating) and not np.isfinite(value).all():
@@ -49,11 +51,33 @@ def try_model(path: str, digest: str, threads: int | None) -> dict[str, Any]:
             if not np.allclose(value, again[name], rtol=1e-3, atol=1e-5):
                 raise TrialFailed(f"output {name} differs from run to run on the same input")
     return {
+        "golden": _compare(path, digest, first),
         "name": loaded.name,
         "version": loaded.version,
         "load_s": round(load_s, 3),
         "latency_ms": round(float(np.median(times)), 3),
     }
+
+
+def _compare(path: str, digest: str, outputs: Arrays) -> str:
+    """Compare with what the compiler saw; returns what was compared, for the log.
+
+    Raises:
+        TrialFailed: the outputs are others, or the evidence makes no sense.
+    """
+    evidence = rt.Artifact.open(path, digest=digest).evidence() or {}
+    golden = evidence.get(GOLDEN_KEY)
+    if golden is None:
+        return "no outputs to compare with"
+    try:
+        off = differences(golden, outputs)
+    except (KeyError, TypeError, ValueError) as error:
+        raise TrialFailed(
+            f"the artifact's evidence is malformed ({type(error).__name__}: {error})"
+        ) from error
+    if off:
+        raise TrialFailed(f"it computes something else here than where it was compiled: {off[0]}")
+    return f"{len(golden['outputs'])} outputs are as they were at the compiler's"
 
 
 def main() -> None:

@@ -1,8 +1,9 @@
 """The inference process: every pipeline and every model; one frame at a time, the streams in turn.
 
 Started as ``python -m edgec.device_agent.worker``. Nothing here touches the network or the disk beyond the
-models it is told to load. What it is doing stands in a *pulse*, two words of shared memory that the
-supervisor reads: when the current model call began (0: none) and a count of frames.
+models it is told to load. What it is doing stands in a *pulse*, four words of shared memory that the
+supervisor reads: when the current model call began (0: none), a count of frames, and which model is called and
+which is being loaded (`aftercare.fingerprint`), so that a death has somebody to blame.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgec.device_agent import child, log
+from edgec.device_agent.aftercare import fingerprint
 from edgec.device_agent.channel import Body, Channel, ChannelClosed
 from edgec.device_agent.config import StreamSection
 from edgec.device_agent.media import MediaRing, StreamMedia
@@ -121,8 +123,10 @@ class Worker:
             self._turn = self._turn[position + 1 :] + self._turn[: position + 1]
             return
 
-    def _watch(self, begins: bool) -> None:
-        self._pulse[0] = time.monotonic_ns() if begins else 0
+    def _watch(self, digest: str) -> None:
+        if digest:
+            self._pulse[2] = fingerprint(digest)
+        self._pulse[0] = time.monotonic_ns() if digest else 0
 
     def _obey(self) -> None:
         body, fds = self._channel.receive()
@@ -226,12 +230,15 @@ class Worker:
 
     def _load(self, body: Body) -> None:
         self._loads[body["token"]] = body
+        self._pulse[3] = fingerprint(body.get("digest") or "")
         self._slots.load(body["slot"], body["token"], body["path"], body.get("digest"), body.get("threads"))
 
     def _loads_ended(self) -> None:
         os.eventfd_read(self._slots.wake)
         for token, error in self._slots.finished():
             self._answer(self._loads.pop(token), error)
+        if not self._loads:
+            self._pulse[3] = 0
 
     def _report(self) -> dict[str, Any]:
         return {

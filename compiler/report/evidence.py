@@ -11,6 +11,7 @@ from typing import Any
 from edgec.compiler.frontends.fallback import ForeignSegment
 from edgec.compiler.lowered import Lowered
 from edgec.compiler.verify.run import Verification
+from edgec.runtime.golden import GOLDEN_KEY
 from edgec.targets import machine_arch, usable_cores
 
 SCHEMA_VERSION = 1
@@ -86,4 +87,5 @@ def make_evidence(
         "latency": latency,
         "speedup": theirs["median_ms"] / ours["median_ms"] if ours and theirs else None,
         "layers": list(verification.layers),
+        GOLDEN_KEY: verification.golden,
     }

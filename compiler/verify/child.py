@@ -28,7 +28,7 @@ def main(request_path: str) -> None:
         outputs = model.run(inputs)
         arrays = {f"o{k}": np.array(outputs[name]) for k, name in enumerate(request["output_names"])}
         np.savez(request["outputs"], **arrays)  # type: ignore[arg-type]
-        result: dict[str, Any] = {}
+        result: dict[str, Any] = {"golden": _golden(model)}
         if request["measure"]:
             result["latency"] = _measure(model, inputs, request)
         if request["profile"]:
@@ -36,6 +36,17 @@ def main(request_path: str) -> None:
             result["layers"] = [dataclasses.asdict(layer) for layer in layers]
         del outputs
     Path(request["result"]).write_text(json.dumps(result), encoding="utf-8")
+
+
+def _golden(model: Any) -> dict[str, Any] | None:  # noqa: ANN401
+    """What the model makes of the golden input; None when it refuses that one."""
+    from edgec.runtime import golden
+    from edgec.runtime.errors import EdgecError
+
+    try:
+        return golden.describe(model.run(golden.golden_inputs(model.inputs)))
+    except (EdgecError, RuntimeError, ValueError):
+        return None
 
 
 def _measure(model: Any, inputs: dict[str, Any], request: dict[str, Any]) -> dict[str, Any]:  # noqa: ANN401

@@ -36,6 +36,7 @@ class Verification:
         where: ``this machine``, or the emulator.
         latency: by side (``edgec``, ``onnxruntime``), see :class:`edgec.compiler.verify.timing.Latency`.
         layers: time per kernel, as the runtime's profile gives it.
+        golden: outputs for the input that devices check with, see :mod:`edgec.runtime.golden`.
     """
 
     errors: tuple[OutputError, ...]
@@ -45,6 +46,7 @@ class Verification:
     threads: int
     latency: dict[str, dict[str, float]] = field(default_factory=dict)
     layers: tuple[dict[str, Any], ...] = ()
+    golden: dict[str, Any] | None = None
 
     @property
     def ok(self) -> bool:
@@ -142,6 +144,7 @@ def verify(
         threads=threads,
         latency=result.get("latency", {}),
         layers=tuple(result.get("layers", [])),
+        golden=result.get("golden"),
     )
 
 

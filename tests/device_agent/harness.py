@@ -31,6 +31,7 @@ from edgec.protocol.topics import Kind, Topics, parse
 from edgec.runtime import oci
 from edgec.runtime.artifact import unpack_to_layout, write_artifact
 from edgec.runtime.config import ArtifactConfig, TensorSpec
+from edgec.runtime.golden import GOLDEN_KEY, describe
 
 FAKES = Path(__file__).parent / "fakes"
 TARGET = ""
@@ -53,8 +54,15 @@ def make_artifact(
         | {"inputs": (spec,), "outputs": (spec,)}
     )
     path = folder / f"detector-{version}.edge"
+    golden = describe({"x": np.full(spec.shape, behaviour.pop("golden", 1.0), spec.dtype)})
     weights = {"w": np.random.default_rng(len(version)).random(max(1, size // 8))}
-    digest = write_artifact(path, config=config, code=json.dumps(behaviour).encode(), weights=weights)
+    digest = write_artifact(
+        path,
+        config=config,
+        code=json.dumps(behaviour).encode(),
+        weights=weights,
+        evidence={GOLDEN_KEY: golden},
+    )
     return path, digest
 
 

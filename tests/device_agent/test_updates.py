@@ -76,6 +76,7 @@ BAD_MODELS = {
     "crashes while loading": {"load_crash": 0},
     "hangs while loading": {"load_hang": 0},
     "gives NaN on the golden input": {"run_nan": True},
+    "computes something else than at the compiler's": {"golden": 1.5},
     "crashes on the 5th frame": {"crash": 5},
     "hangs on the 5th frame": {"hang": 5},
     "gives NaN from the 3rd frame on": {"nan": 3},
@@ -111,6 +112,28 @@ def test_bad_models_are_taken_back(tmp_path: Path, fleet: FleetEnd, registry: Re
         assert details["message"], what
         assert running_version(fleet) == "1", what
     assert agent.stop() == 0
+
+
+@pytest.mark.parametrize(
+    "behaviour", [{"crash": 60}, {"nan": 60}, pytest.param({"hang": 60}, marks=pytest.mark.long)]
+)
+def test_a_model_that_goes_wrong_after_its_commit_is_taken_back(
+    tmp_path: Path, fleet: FleetEnd, registry: Registry, agent_of, behaviour: dict[str, int]
+) -> None:
+    make_artifact(tmp_path, "1")
+    new, _ = make_artifact(tmp_path, "2", **behaviour)
+    agent = agent_of(CONFIG)
+    start(agent, fleet)
+    fleet.job("up", registry.update(registry.add(new), "2", probation_s=0.2))
+    state, details = fleet.job_end("up")
+    assert state is JobState.SUCCEEDED, details
+    fleet.no_jobs()
+    health = fleet.health(lambda h: any("runs again" in why for why in h["degraded"]), "the way back", 60)
+    assert "detector 2" in " ".join(health["degraded"])
+    assert running_version(fleet) == "1"
+    assert agent.stop() == 0
+    agent.start()
+    assert running_version(fleet) == "1"
 
 
 def test_what_is_not_for_this_device_is_rejected(
