@@ -14,7 +14,9 @@ from edgec.cli.console import err
 from edgec.targets.errors import EdgecError
 
 # Modules with `register(app)` add top-level commands; modules with `app` become a group of that name.
-TOP_LEVEL = ("compile", "inspect", "run", "verify", "bench", "profile", "push", "deploy", "devices", "demo")
+TOP_LEVEL = (
+    "compile", "inspect", "run", "verify", "bench", "profile", "push", "deploy", "devices", "captures", "demo",
+)  # fmt: skip
 GROUPS = ("targets", "models", "agent", "fleet", "debug")
 
 app = typer.Typer(

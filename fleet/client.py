@@ -112,6 +112,33 @@ class FleetClient:
         """DELETE below ``/api/v1``."""
         self.send("DELETE", f"/api/v1{path}")
 
+    def download(self, path: str, output: Path, **params: Any) -> int:  # noqa: ANN401 - JSON
+        """GET below ``/api/v1`` into a file, which appears when it is whole; its size in bytes.
+
+        Raises:
+            FleetError: the file cannot be written, or as :meth:`send`.
+        """
+        wanted = {key: value for key, value in params.items() if value not in (None, "")}
+        partial = output.with_name(output.name + ".partial")
+        try:
+            with self.http.stream("GET", f"/api/v1{path}", params=wanted) as answer:
+                if answer.status_code >= 400:
+                    answer.read()
+                    raise RefusedByServer(_sentence(answer), answer.status_code)
+                with partial.open("wb") as stream:
+                    for piece in answer.iter_bytes():
+                        stream.write(piece)
+            partial.replace(output)
+        except httpx.HTTPError as error:
+            partial.unlink(missing_ok=True)
+            raise ServerUnreachable(
+                f"the download from {self.server} broke off ({type(error).__name__})"
+            ) from error
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            raise FleetError(f"{output} cannot be written: {error.strerror}") from error
+        return output.stat().st_size
+
     def pages(self, path: str, **params: Any) -> Iterator[Any]:  # noqa: ANN401 - JSON
         """Every item of a list."""
         cursor = ""

@@ -23,7 +23,9 @@ from edgec.fleet.broker.access import SERVER, Access
 from edgec.fleet.broker.embedded import EmbeddedBroker, taken
 from edgec.fleet.broker.mosquitto import MosquittoFiles
 from edgec.fleet.broker.passwords import check_password, hash_password
+from edgec.fleet.captures.service import Captures, Quota
 from edgec.fleet.errors import FleetError, PortTaken
+from edgec.fleet.experiments.engine import Experiments
 from edgec.fleet.ingest import Ingest
 from edgec.fleet.jobs import notify
 from edgec.fleet.link import BrokerAddress, MqttLink
@@ -54,6 +56,8 @@ class Services:
     link: MqttLink
     upkeep: Upkeep
     trust: Repository
+    captures: Captures
+    experiments: Experiments
     broker: EmbeddedBroker | None
     url: str
     mqtt: MqttAccess
@@ -128,9 +132,13 @@ def start_services(settings: Settings, url: str, stack: ExitStack) -> Services:
     link = MqttLink(address, settings.fleet, client_id, ingest.offer, settings.mqtt_shared)
     stopped = threading.Event()
     upkeep = Upkeep(database, blobs, settings, trust)
+    quota = Quota(settings.captures_quota, settings.captures_device_quota)
+    captures = Captures(database, BlobFolder(settings.data / "captures"), quota)
+    captures.sweep(time.time())
+    experiments = Experiments(database, publisher, Addresses(settings.fleet, url, trust))
     services = Services(
         settings, database, Auth(database), blobs, Registry(database, blobs, settings.max_upload), ingest,
-        engine, link, upkeep, trust, broker, url, mqtt, time.time(),
+        engine, link, upkeep, trust, captures, experiments, broker, url, mqtt, time.time(),
     )  # fmt: skip
 
     def end_ingest() -> None:
@@ -143,6 +151,7 @@ def start_services(settings: Settings, url: str, stack: ExitStack) -> Services:
     stack.callback(link.stop)
     link.start(on_connect=lambda: _send_again(database, publisher, settings.fleet))
     services.threads["rollouts"] = _thread(stack, "rollouts", engine.run, engine.stop, settings.tick_s)
+    services.threads["experiments"] = _thread(stack, "experiments", experiments.run, experiments.stop)
     services.threads["upkeep"] = _thread(stack, "upkeep", upkeep.run, upkeep.stop)
     return services
 

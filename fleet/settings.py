@@ -59,6 +59,8 @@ class Settings(BaseModel):
     samples_kept_s: float = Field(
         7 * 86400.0, gt=0, description="How long raw health samples are kept before roll-ups remain."
     )
+    captures_quota: int = Field(10 << 30, gt=0, description="Bytes of pictures for retraining that are kept.")
+    captures_device_quota: int = Field(1 << 30, gt=0, description="The same, of one device.")
     tick_s: float = Field(1.0, gt=0, description="Pace of the rollout engine.")
     secure_cookies: bool = Field(
         False, description="Send the session cookie over HTTPS only (behind a TLS proxy)."

@@ -10,7 +10,7 @@ from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
-from edgec.fleet.api import access, devices, ops, rollouts, trust
+from edgec.fleet.api import access, devices, experiments, ops, rollouts, samples, trust
 from edgec.fleet.api.context import identity, problem_response
 from edgec.fleet.api.etag import Conditional
 from edgec.fleet.errors import Problem
@@ -41,6 +41,8 @@ def create_app(services: Services) -> FastAPI:
     app.include_router(access.router)
     app.include_router(devices.router)
     app.include_router(rollouts.router)
+    app.include_router(experiments.router)
+    app.include_router(samples.router)
     app.include_router(ops.router)
     app.include_router(trust.router)
     _add_registry(app, services)

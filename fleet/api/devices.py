@@ -162,6 +162,7 @@ def delete_device(server: Server, who: Operator, name: str) -> None:
     """Forget a device and all that it reported."""
     with server.database.writing() as session:
         device = get_device(session, name)
+        server.captures.forget(session, device.id)
         for table in (Detection, Sample, RollUp, Shadow):
             session.execute(delete(table).where(table.device_id == device.id))
         session.delete(device)

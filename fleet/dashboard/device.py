@@ -7,7 +7,8 @@ import time
 from typing import Any
 
 from nicegui import ui
-from sqlalchemy import select
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -20,7 +21,8 @@ from edgec.fleet.dashboard.shell import attempt, confirm, frame, html, live, to_
 from edgec.fleet.devices import set_admission
 from edgec.fleet.jobs import create_job, notify
 from edgec.fleet.server import Services
-from edgec.fleet.store.tables import Detection, Device, Job, Sample, Shadow
+from edgec.fleet.store.experiment_tables import Capture
+from edgec.fleet.store.tables import Audit, Detection, Device, Job, Sample, Shadow
 
 WINDOW_S = 3600.0
 COLOURS = ("#5aa9f7", "#3fcf96", "#e7b549", "#ff7b6b", "#b58cf5", "#4fd0d6", "#f28fc0", "#a3d65c")
@@ -56,8 +58,25 @@ def load(services: Services, name: str) -> dict[str, Any] | None:
             ],
             "jobs": [job_view(job) for job in jobs],
             "shadows": [(s.name, s.version, s.desired, s.reported, s.updated_at) for s in shadows],
+            "pictures": _pictures(session, device.id),
+            "log": _log(session, name),
             "tick": int(now / 5),
         }  # fmt: skip
+
+
+def _pictures(session: Session, device_id: int) -> dict[str, tuple[int, float]]:
+    """The newest picture of each stream: its sample's number and when it was taken."""
+    newest = (
+        select(func.max(Capture.id)).where(Capture.device_id == device_id, Capture.state != "discarded")
+    ).group_by(Capture.stream)
+    rows = session.scalars(select(Capture).where(Capture.id.in_(newest)))
+    return {row.stream: (row.id, row.at) for row in rows}
+
+
+def _log(session: Session, name: str) -> list[tuple[float, str, str, str]]:
+    """What was done to the device and by whom, newest first."""
+    rows = session.scalars(select(Audit).where(Audit.subject == name).order_by(Audit.id.desc()).limit(30))
+    return [(row.at, row.actor, row.action, json.dumps(row.detail) if row.detail else "") for row in rows]
 
 
 def add(services: Services) -> None:
@@ -91,7 +110,9 @@ def add(services: Services) -> None:
                     html("<h2>Latency, median in ms</h2>")
                     latency = line_chart("ms")
             streams = html("", "e-card flush")
-            jobs = html("", "e-card flush")
+            with ui.element("div").classes("e-row"):
+                jobs = html("", "e-card flush")
+                log = html("", "e-card flush")
             with ui.element("div").classes("e-row"):
                 facts = html("", "e-card")
                 shadows = html("", "e-card")
@@ -101,7 +122,10 @@ def add(services: Services) -> None:
                     top.set_content(parts.empty("This device was deleted", "Go back to the list of devices."))
                     return
                 top.set_content(_tiles(data["device"]))
-                view.set_content("<h2>Latest detections in the frame</h2>" + _view(data["detections"]))
+                view.set_content(
+                    "<h2>Latest snapshot and detections</h2>" + _view(data["detections"], data["pictures"])
+                )
+                log.set_content("<h2>Log</h2>" + _lines(data))
                 detections.set_content("<h2>Live detections</h2>" + _detections(data["detections"][:9]))
                 show_lines(fps, [(s, at, value) for s, at, value, _l, _v in data["samples"]])
                 show_lines(latency, [(s, at, value) for s, at, _f, value, _v in data["samples"]])
@@ -174,9 +198,15 @@ def _tiles(device: dict[str, Any]) -> str:
     )
 
 
-def _view(detections: list[dict[str, Any]]) -> str:
+def _view(detections: list[dict[str, Any]], pictures: dict[str, tuple[int, float]]) -> str:
     boxed = [item for item in detections if item["data"].get("box")]
     if not boxed:
+        if pictures:
+            stream, (number, at) = max(pictures.items(), key=lambda item: item[1][1])
+            return (
+                f'<a href="{link("/samples", number)}"><img class="e-view" src="/api/v1/samples/{number}/image" alt="Snapshot of {esc(stream)}">'
+                f'</a><div class="e-small e-faint" style="margin-top:6px">{esc(stream)} · {passed_since(at)}</div>'
+            )
         return parts.empty("Nothing to draw yet", "Boxes appear here when a detector reports them.")
     frame_data = boxed[0]["data"]["frame"]
     width, height = frame_data.get("width") or 640, frame_data.get("height") or 480
@@ -202,10 +232,17 @@ def _view(detections: list[dict[str, Any]]) -> str:
             f'<text x="{left + 3 * unit:.1f}" y="{max(top - 6 * unit, 14 * unit):.1f}" fill="{colour}" '
             f'font-size="{15 * unit:.1f}" font-weight="600">{esc(text)}</text>'
         )
-    caption = f"{esc(stream)} · {width}×{height} · {passed_since(boxed[0]['at'])}"
+    caption = f"{esc(stream)} · {width}×{height} · boxes of {passed_since(boxed[0]['at'])}"
+    backdrop = ""
+    if stream in pictures:
+        number, at = pictures[stream]
+        backdrop = f'<image href="/api/v1/samples/{number}/image" width="{width}" height="{height}" preserveAspectRatio="none" opacity="0.8"/>'
+        caption += f' · <a href="{link("/samples", number)}">picture of {passed_since(at)}</a>'
+    else:
+        caption += " · no picture yet: Command, Take a snapshot"
     return (
         f'<svg class="e-view" viewBox="0 0 {width} {height}" role="img" aria-label="Boxes of the latest detections">'
-        f'{"".join(shapes)}</svg><div class="e-small e-faint" style="margin-top:6px">{caption}</div>'
+        f'{backdrop}{"".join(shapes)}</svg><div class="e-small e-faint" style="margin-top:6px">{caption}</div>'
     )
 
 
@@ -288,6 +325,27 @@ def _jobs(jobs: list[dict[str, Any]]) -> str:
              f'<span class="e-soft">{esc(details.get("message", ""))}</span>', f'<span class="e-soft">{esc(at[:19].replace("T", " "))}</span>']
         )  # fmt: skip
     return parts.table(("State", "What", "~From", "~Step", "Message", "~Queued (UTC)"), rows)
+
+
+def _lines(data: dict[str, Any]) -> str:
+    health = data["device"]["health"]
+    said = [*health.get("degraded", [])]
+    said += [f"{one['name']}: {one['message']}" for one in health.get("streams", []) if one.get("message")]
+    said += [f"{one['slot']}: {one['message']}" for one in health.get("models", []) if one.get("message")]
+    now = "".join(
+        f'<div>{badge("drift", "now")}<span class="grow" title="{esc(text)}">{esc(text)}</span></div>'
+        for text in said
+    )
+    rows = "".join(
+        f'<div><span class="e-mono">{esc(action)}</span><span class="grow e-soft" title="{esc(detail)}">{esc(actor)} {esc(detail)}</span>'
+        f'<span class="e-faint e-small">{ago(at)}</span></div>'
+        for at, actor, action, detail in data["log"]
+    )
+    if not (now or rows):
+        return parts.empty(
+            "Nothing happened yet", "What is done to the device, and what it complains of, is listed here."
+        )
+    return f'<div class="e-list e-log" tabindex="0">{now}{rows}</div>'
 
 
 def _facts(device: dict[str, Any]) -> str:

@@ -24,6 +24,7 @@ NAV = (
     ("/devices", "Devices"),
     ("/models", "Models"),
     ("/rollouts", "Rollouts"),
+    ("/samples", "Samples"),
     ("/access", "Settings"),
 )
 KEYS = """
@@ -55,7 +56,7 @@ document.addEventListener('keydown', e => {
     const at = rows.indexOf(document.activeElement); rows[Math.max(0, Math.min(rows.length - 1, at + step))]?.focus(); }
   const turn = {ArrowRight: 'Next page', ArrowLeft: 'Page before'}[e.key];
   if (turn) document.querySelector(`button[aria-label="${turn}"]:not([disabled])`)?.click();
-  if (edgecG) { edgecG = false; const to = {o:'/', d:'/devices', m:'/models', r:'/rollouts', a:'/access'}[e.key];
+  if (edgecG) { edgecG = false; const to = {o:'/', d:'/devices', m:'/models', r:'/rollouts', s:'/samples', e:'/experiments', a:'/access'}[e.key];
     if (to) location.href = to; }
   else if (e.key === 'g') { edgecG = true; setTimeout(() => edgecG = false, 1200); }
   else if (e.key === '?') document.querySelector('.e-help')?.click();
@@ -132,6 +133,7 @@ def _help() -> None:
             "g d": "devices",
             "g m": "models",
             "g r": "rollouts",
+            "g s": "samples",
             "g a": "settings",
             "j k": "down and up a list, Enter opens",
             "← →": "page before, next page",

@@ -74,7 +74,7 @@ class Participant(Base):
     id: Mapped[int] = mapped_column(Key, primary_key=True)
     experiment_id: Mapped[int] = mapped_column(ForeignKey("experiments.id", ondelete="CASCADE"), index=True)
     device_id: Mapped[int] = mapped_column(ForeignKey("devices.id", ondelete="CASCADE"), index=True)
-    state: Mapped[str] = mapped_column(String(32), default="SLOT")  # SLOT|INSTALL|RUNNING|FAILED|DONE
+    state: Mapped[str] = mapped_column(String(32), default="NEW")  # NEW|SLOT|INSTALL|RUNNING|FAILED|DONE
     job_id: Mapped[str] = mapped_column(String(64), default="")
     detail: Mapped[str] = mapped_column(Text, default="")
     changed_at: Mapped[float] = mapped_column(default=time.time)

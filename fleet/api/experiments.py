@@ -1,0 +1,84 @@
+"""Experiments under ``/api/v1/experiments``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Path
+from sqlalchemy import select
+
+from edgec.fleet.api.context import Cursor, Limit, Operator, Server, Viewer, number_cursor, page, to_cursor
+from edgec.fleet.api.rollouts import refuse_unsigned
+from edgec.fleet.experiments.service import (
+    NewExperiment,
+    create_experiment,
+    get_experiment,
+    participant_counts,
+    participants,
+    stop_experiment,
+    view,
+)
+from edgec.fleet.store.experiment_tables import Experiment
+
+router = APIRouter(prefix="/api/v1", tags=["experiments"])
+ExperimentId = Annotated[int, Path(ge=1, lt=2**53)]
+
+
+@router.post("/experiments", status_code=201)
+def start_experiment(server: Server, who: Operator, body: NewExperiment) -> dict[str, Any]:
+    """Put a candidate version beside the one that runs: ``shadow`` looks on, ``ab`` acts on a share of the frames."""
+    refuse_unsigned(server, body.model, body.version)
+    with server.database.writing() as session:
+        row = create_experiment(session, who.name, body)
+        session.flush()
+        shown = view(row, participant_counts(session, [row.id])[row.id])
+    server.experiments.wake()
+    return shown
+
+
+@router.get("/experiments")
+def list_experiments(
+    server: Server, _who: Viewer, limit: Limit = 50, cursor: Cursor = "",
+    state: Literal["", "RUNNING", "ENDING", "ENDED"] = "",
+) -> dict[str, Any]:  # fmt: skip
+    """Experiments, newest first, with verdict and confidence."""
+    query = select(Experiment).order_by(Experiment.id.desc()).limit(limit + 1)
+    if state:
+        query = query.where(Experiment.state == state)
+    if (before := number_cursor(cursor)) is not None:
+        query = query.where(Experiment.id < before)
+    with server.database.reading() as session:
+        rows = list(session.scalars(query))
+        counts = participant_counts(session, [row.id for row in rows[:limit]])
+    following = to_cursor(rows[limit - 1].id) if len(rows) > limit else None
+    return page([view(row, counts[row.id]) for row in rows[:limit]], following)
+
+
+@router.get("/experiments/{experiment_id}")
+def show_experiment(server: Server, _who: Viewer, experiment_id: ExperimentId) -> dict[str, Any]:
+    """An experiment with what each criterion shows."""
+    with server.database.reading() as session:
+        row = get_experiment(session, experiment_id)
+        return view(row, participant_counts(session, [row.id])[row.id])
+
+
+@router.get("/experiments/{experiment_id}/devices")
+def list_participants(
+    server: Server, _who: Viewer, experiment_id: ExperimentId, limit: Limit = 100, cursor: Cursor = ""
+) -> dict[str, Any]:
+    """How each device of an experiment fares."""
+    with server.database.reading() as session:
+        get_experiment(session, experiment_id)
+        rows = participants(session, experiment_id, number_cursor(cursor) or 0, limit + 1)
+    following = to_cursor(rows[limit - 1][0]) if len(rows) > limit else None
+    return page([row for _key, row in rows[:limit]], following)
+
+
+@router.post("/experiments/{experiment_id}/stop")
+def stop(server: Server, who: Operator, experiment_id: ExperimentId) -> dict[str, Any]:
+    """End an experiment now; its devices run their own model alone again."""
+    with server.database.writing() as session:
+        row = stop_experiment(session, who.name, experiment_id)
+        shown = view(row, participant_counts(session, [row.id])[row.id])
+    server.experiments.wake()
+    return shown

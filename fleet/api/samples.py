@@ -1,0 +1,203 @@
+"""Samples for retraining under ``/api/v1/samples``: sent by devices, reviewed and exported by people."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from sqlalchemy import func, select
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.responses import JSONResponse, StreamingResponse
+
+from edgec.fleet.api.context import (
+    Asking,
+    Cursor,
+    Limit,
+    Operator,
+    Server,
+    Viewer,
+    number_cursor,
+    page,
+    to_cursor,
+)
+from edgec.fleet.auth import Identity, audit, require
+from edgec.fleet.captures.export import Box, Format, Item, export_zip
+from edgec.fleet.captures.service import Review, State, capture_query, get_capture, truth, view
+from edgec.fleet.errors import Problem
+from edgec.fleet.server import Services
+from edgec.fleet.store.experiment_tables import Capture
+from edgec.fleet.store.tables import Device
+from edgec.protocol.samples import MAX_SAMPLE_BYTES, SampleMeta
+
+router = APIRouter(prefix="/api/v1", tags=["samples"])
+SampleId = Annotated[int, Path(ge=1, lt=2**53)]
+Text = Annotated[str, Query(max_length=128)]
+MAX_META = 1 << 20
+BATCH = 1000
+_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["meta", "image"],
+                    "properties": {
+                        "meta": {"type": "string", "description": "A SampleMeta as JSON."},
+                        "image": {"type": "string", "format": "binary", "description": "The JPEG."},
+                    },
+                }
+            }
+        },
+    }
+}
+
+
+async def _bounded(request: Request) -> AsyncGenerator[bytes, None]:
+    size = 0
+    async for part in request.stream():
+        size += len(part)
+        if size > MAX_SAMPLE_BYTES + MAX_META:
+            raise Problem(413, "Too large", f"A picture has at most {MAX_SAMPLE_BYTES} bytes.")
+        yield part
+
+
+async def _parts(request: Request) -> tuple[bytes, bytes]:
+    if not request.headers.get("content-type", "").startswith("multipart/form-data"):
+        raise Problem(415, "Not multipart", "Send multipart/form-data with the parts meta and image.")
+    try:
+        parser = MultiPartParser(
+            request.headers, _bounded(request), max_files=2, max_fields=2, max_part_size=MAX_META
+        )
+        form = await parser.parse()
+    except (MultiPartException, KeyError, UnicodeError) as error:
+        raise Problem(400, "Bad multipart", f"The request cannot be read: {error}") from error
+    found = []
+    for name in ("meta", "image"):
+        part = form.get(name)
+        if part is None:
+            raise Problem(422, "Part missing", f"There is no part called {name!r}.")
+        found.append(await part.read() if isinstance(part, UploadFile) else part.encode())
+    await form.close()
+    if len(found[1]) > MAX_SAMPLE_BYTES:
+        raise Problem(413, "Too large", f"A picture has at most {MAX_SAMPLE_BYTES} bytes.")
+    return found[0], found[1]
+
+
+@router.post("/samples", status_code=201, openapi_extra=_BODY)
+async def send_sample(server: Server, asking: Asking, request: Request) -> Response:
+    """Take in a device's sample; 200 for one that is here already. Only the device itself may send it."""
+    who = require(asking, "device")
+    if who.device_id is None:
+        raise Problem(403, "For devices", "Samples are sent with a device's own token.")
+    raw, image = await _parts(request)
+    try:
+        meta = SampleMeta.model_validate_json(raw)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise Problem(422, "Invalid meta", f"{where}: {first['msg']}") from error
+    number, new = await run_in_threadpool(_take, server, who, meta, image)
+    return JSONResponse({"id": number, "new": new}, 201 if new else 200)
+
+
+def _take(server: Services, who: Identity, meta: SampleMeta, image: bytes) -> tuple[int, bool]:
+    assert who.device_id is not None
+    if who.name != f"device {meta.device}":
+        raise Problem(403, "Another device", f"This token does not belong to {meta.device}.")
+    return server.captures.take(who.device_id, meta, image)
+
+
+@router.get("/samples")
+def list_samples(
+    server: Server, _who: Viewer, limit: Limit = 100, cursor: Cursor = "", device: Text = "", stream: Text = "",
+    model: Text = "", version: Text = "", reason: Text = "", state: State | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Samples, newest first."""
+    wanted = {"device": device, "stream": stream, "model": model, "version": version, "reason": reason}
+    query = capture_query(**wanted, state=state or "")
+    with server.database.reading() as session:
+        total = session.scalar(select(func.count()).select_from(query.subquery())) or 0
+        if (before := number_cursor(cursor)) is not None:
+            query = query.where(Capture.id < before)
+        rows = session.execute(query.order_by(Capture.id.desc()).limit(limit + 1)).all()
+    following = to_cursor(rows[limit - 1][0].id) if len(rows) > limit else None
+    return page([view(row, name) for row, name in rows[:limit]], following, total=total)
+
+
+@router.get("/samples/usage")
+def usage(server: Server, _who: Viewer) -> dict[str, Any]:
+    """How much of the quota is used, and how many samples are in each state."""
+    return server.captures.usage()
+
+
+@router.get("/samples/export", response_class=StreamingResponse)
+def export(
+    server: Server, who: Operator, format: Format = "coco", device: Text = "", model: Text = "", version: Text = "",
+    unreviewed: bool = False, val_percent: Annotated[int, Query(ge=0, le=90)] = 20,
+) -> StreamingResponse:  # fmt: skip
+    """Confirmed and corrected samples as a zip; with ``unreviewed`` new ones too, as the model saw them."""
+    states = ["confirmed", "corrected"] + ["new"] * unreviewed
+    query = capture_query(device=device, model=model, version=version).where(Capture.state.in_(states))
+    with server.database.writing() as session:
+        rows = session.execute(query.order_by(Capture.id)).all()
+        if not rows:
+            raise Problem(
+                404, "Nothing to export", "No sample that fits has been confirmed or corrected yet."
+            )
+        audit(session, who.name, "sample.export", format, number=len(rows))
+    items = [_item(server, row) for row, _device in rows]
+    headers = {"Content-Disposition": f'attachment; filename="samples-{format}.zip"'}
+    return StreamingResponse(
+        export_zip(items, format, val_percent), headers=headers, media_type="application/zip"
+    )
+
+
+def _item(server: Services, row: Capture) -> Item:
+    found: list[tuple[str, Box | None]] = [(one["label"], one.get("box")) for one in truth(row)]
+    return Item(row.id, row.width, row.height, found, lambda: server.captures.pictures.read(row.digest))
+
+
+@router.get("/samples/{sample_id}")
+def show_sample(server: Server, _who: Viewer, sample_id: SampleId) -> dict[str, Any]:
+    """A sample."""
+    with server.database.reading() as session:
+        row = get_capture(session, sample_id)
+        return view(row, session.get_one(Device, row.device_id).name)
+
+
+@router.get("/samples/{sample_id}/image", response_class=Response)
+def image(server: Server, _who: Viewer, sample_id: SampleId) -> Response:
+    """Its picture, a JPEG."""
+    with server.database.reading() as session:
+        row = get_capture(session, sample_id)
+    if row.state == "discarded":
+        raise Problem(410, "Discarded", f"The picture of sample {sample_id} was discarded.")
+    headers = {"X-Content-Type-Options": "nosniff", "Cache-Control": "private, max-age=86400, immutable"}
+    return Response(server.captures.pictures.read(row.digest), headers=headers, media_type="image/jpeg")
+
+
+@router.patch("/samples/{sample_id}")
+def review(server: Server, who: Operator, sample_id: SampleId, body: Review) -> dict[str, Any]:
+    """Confirm, correct or discard a sample, or make it new again. A discarded picture is gone."""
+    row = server.captures.review(who.name, [sample_id], body)[0]
+    with server.database.reading() as session:
+        return view(row, session.get_one(Device, row.device_id).name)
+
+
+class ManyReviews(BaseModel):
+    """The same word on many samples."""
+
+    model_config = ConfigDict(extra="forbid")
+    ids: list[Annotated[int, Field(ge=1, lt=2**53)]] = Field(min_length=1, max_length=BATCH)
+    review: Review
+
+
+@router.post("/samples/review")
+def review_many(server: Server, who: Operator, body: ManyReviews) -> dict[str, Any]:
+    """Confirm or discard many samples at once; all or none."""
+    return {"reviewed": len(server.captures.review(who.name, body.ids, body.review))}

@@ -1,0 +1,299 @@
+"""Carries experiments out with messages that devices know: a slot and a candidate by shadow, the artifact by a job.
+
+A device goes ``NEW`` → ``SLOT`` (the shadow asks for a second slot) → ``INSTALL`` (an update job fills it) →
+``RUNNING`` (the shadow names it as the streams' candidate, health reports are read) → ``DONE`` (the shadow takes both
+back), or ``FAILED``. Several processes may run an engine on one database: an experiment is worked on by the process
+that holds its lease.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import threading
+import time
+from collections import defaultdict
+from typing import Any
+
+from sqlalchemy import or_, select, update
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
+
+from edgec.fleet.errors import Problem
+from edgec.fleet.experiments.readings import counters_of, reading
+from edgec.fleet.experiments.service import OPEN, Plan
+from edgec.fleet.experiments.verdict import judge
+from edgec.fleet.inbox import Reply, change_shadow, load_shadow
+from edgec.fleet.jobs import ENDED, Publisher, create_job, end_job, notify
+from edgec.fleet.rollouts.artifacts import artifacts_of, choose
+from edgec.fleet.rollouts.engine import Addresses, update_document
+from edgec.fleet.rollouts.plan import Plan as RolloutPlan
+from edgec.fleet.store.database import Database
+from edgec.fleet.store.experiment_tables import Experiment, Participant, Reading
+from edgec.fleet.store.tables import Device, Job, ModelVersion, Shadow
+from edgec.protocol.codec import encode
+from edgec.protocol.shadow import ShadowState, ShadowUpdate
+from edgec.protocol.topics import Kind, ParsedTopic, Topics
+
+SHADOW = "config"
+LEASE_S = 30.0
+PACE_S = 2.0
+READINGS = 20_000
+log = logging.getLogger(__name__)
+
+
+class Work:
+    """What one pass over one experiment has to send once its transaction is committed."""
+
+    def __init__(self) -> None:
+        self.replies: list[Reply] = []
+        self.notify: set[int] = set()
+
+
+class Experiments:
+    """Advances every experiment that is open."""
+
+    def __init__(self, database: Database, publisher: Publisher, addresses: Addresses) -> None:
+        self._database = database
+        self._publisher = publisher
+        self._addresses = addresses
+        self._owner = secrets.token_hex(8)
+        self._stop = threading.Event()
+        self._wake = threading.Event()
+
+    def run(self) -> None:
+        """Tick until :meth:`stop`; a database that is away for a while costs only time."""
+        while not self._stop.is_set():
+            self._wake.clear()
+            try:
+                self.tick(time.time())
+            except OperationalError as error:
+                log.warning("experiments wait for the database: %s", error.orig)
+            self._wake.wait(PACE_S)
+
+    def wake(self) -> None:
+        """Tick now."""
+        self._wake.set()
+
+    def stop(self) -> None:
+        """End :meth:`run` after the tick in progress."""
+        self._stop.set()
+        self._wake.set()
+
+    def tick(self, now: float) -> None:
+        """Advance everything once."""
+        with self._database.reading() as session:
+            ids = list(session.scalars(select(Experiment.id).where(Experiment.state.in_(OPEN))))
+        for number in ids:
+            work = Work()
+            with self._database.writing() as session:
+                if self._leased(session, number, now):
+                    row = session.get_one(Experiment, number, populate_existing=True)
+                    advance(session, row, now, self._addresses, work)
+            for reply in work.replies:
+                self._publisher.publish(reply.topic, reply.payload)
+            notify(self._database, self._publisher, self._addresses.fleet, work.notify)
+
+    def _leased(self, session: Session, number: int, now: float) -> bool:
+        mine = or_(Experiment.lease_until < now, Experiment.lease_owner == self._owner)
+        found = session.execute(
+            update(Experiment)
+            .where(Experiment.id == number, mine)
+            .values(lease_owner=self._owner, lease_until=now + LEASE_S)
+        )
+        return bool(found.rowcount)  # type: ignore[attr-defined]
+
+
+def advance(session: Session, row: Experiment, now: float, addresses: Addresses, work: Work) -> None:
+    """Bring one experiment as far as it goes now."""
+    plan = Plan.model_validate(row.plan)
+    members = session.execute(
+        select(Participant, Device)
+        .join(Device, Device.id == Participant.device_id)
+        .where(Participant.experiment_id == row.id)
+    ).tuples().all()  # fmt: skip
+    if row.state == "ENDING":
+        for member, device in members:
+            if member.state not in ("DONE", "FAILED"):
+                take_back(session, row, member, device, now, addresses, work)
+        row.state, row.finished_at = "ENDED", now
+        return
+    try:
+        artifacts = artifacts_of(session, row.model, row.version)
+    except Problem:
+        _end(row, f"{row.model}:{row.version} is no longer in the registry")
+        return
+    for member, device in members:
+        _step(session, row, plan, member, device, artifacts, now, addresses, work)
+    session.flush()
+    _judge(session, row, plan)
+    states = {member.state for member, _device in members}
+    if row.state == "ENDING":
+        return
+    if states <= {"FAILED"}:
+        _end(row, "no device could take the candidate")
+    elif now >= row.deadline:
+        _end(row, "the time is up")
+    elif row.verdict != "undecided" and plan.stop_when_decided:
+        _end(row, f"decided: {row.verdict}")
+
+
+def _end(row: Experiment, reason: str) -> None:
+    row.state, row.reason = "ENDING", reason
+
+
+def _step(
+    session: Session, row: Experiment, plan: Plan, member: Participant, device: Device,
+    artifacts: list[ModelVersion], now: float, addresses: Addresses, work: Work,
+) -> None:  # fmt: skip
+    if member.state == "NEW":
+        _patch(session, row, device, {"models": {row_slot(row): {}}}, now, addresses, work)
+        _to(member, "SLOT", now)
+    elif member.state == "SLOT":
+        shadow = session.get(Shadow, (device.id, SHADOW))
+        reported = shadow.reported if shadow else {}
+        if row_slot(row) in (reported.get("models") or {}):
+            _install(session, row, member, device, artifacts, now, addresses, work)
+        elif reported.get("errors") and shadow and shadow.updated_at > member.changed_at:
+            _fail(session, row, member, device, str(reported["errors"]), now, addresses, work)
+    elif member.state == "INSTALL":
+        job = session.get(Job, member.job_id)
+        if job is None or (job.state in ENDED and job.state != "SUCCEEDED"):
+            why = str(job.detail.get("message", job.state)) if job else "the job was deleted"
+            _fail(session, row, member, device, why, now, addresses, work)
+        elif job.state == "SUCCEEDED":
+            streams = streams_of(row, plan, device)
+            if not streams:
+                _fail(
+                    session, row, member, device, f"no stream runs the slot {row.slot}", now, addresses, work
+                )
+                return
+            candidate = {"model": row_slot(row), "mode": row.mode, "share": plan.share}
+            wanted = {"streams": {name: {"candidate": candidate} for name in streams}}
+            _patch(session, row, device, wanted, now, addresses, work)
+            member.counters = {"streams": streams}
+            _to(member, "RUNNING", now)
+    elif member.state == "RUNNING" and (device.last_seen or 0.0) > member.read_at:
+        _read(session, row, member, device, now)
+
+
+def _install(
+    session: Session, row: Experiment, member: Participant, device: Device, artifacts: list[ModelVersion],
+    now: float, addresses: Addresses, work: Work,
+) -> None:  # fmt: skip
+    artifact = choose(artifacts, device.target)
+    if artifact is None:
+        _fail(session, row, member, device, f"no artifact for {device.target}", now, addresses, work)
+        return
+    document = update_document(artifact, device, addresses, RolloutPlan.model_validate({}))
+    document["slot"] = row_slot(row)
+    left = max(row.deadline - now, 1.0)
+    job = create_job(session, device, document, purpose="experiment", timeout_s=left, now=now)
+    member.job_id = job.id
+    work.notify.add(device.id)
+    _to(member, "INSTALL", now)
+
+
+def row_slot(row: Experiment) -> str:
+    """The slot that the candidate runs in, on every device."""
+    return f"experiment-{row.id}"
+
+
+def streams_of(row: Experiment, plan: Plan, device: Device) -> list[str]:
+    """The streams that take part: those that the plan names, else all that run the slot."""
+    found = device.health.get("streams", [])
+    return [
+        one["name"] for one in found
+        if (one["name"] in plan.streams if plan.streams else one.get("model") in (row.slot, row.model))
+    ]  # fmt: skip
+
+
+def _to(member: Participant, state: str, now: float, detail: str = "") -> None:
+    member.state, member.changed_at, member.detail = state, now, detail
+
+
+def _fail(
+    session: Session, row: Experiment, member: Participant, device: Device, why: str, now: float,
+    addresses: Addresses, work: Work,
+) -> None:  # fmt: skip
+    take_back(session, row, member, device, now, addresses, work)
+    _to(member, "FAILED", now, why[:500])
+
+
+def take_back(
+    session: Session,
+    row: Experiment,
+    member: Participant,
+    device: Device,
+    now: float,
+    addresses: Addresses,
+    work: Work,
+) -> None:
+    """Take slot and candidate out of a device's configuration."""
+    if member.job_id and (job := session.get(Job, member.job_id)):
+        end_job(job, "CANCELED", now, "the experiment has ended")
+        work.notify.add(device.id)
+    gone: dict[str, Any] = {"models": {row_slot(row): None}}
+    if streams := member.counters.get("streams"):
+        gone["streams"] = {name: {"candidate": None} for name in streams}
+    _patch(session, row, device, gone, now, addresses, work)
+    _to(member, "DONE", now)
+
+
+def _patch(
+    session: Session,
+    row: Experiment,
+    device: Device,
+    patch: dict[str, Any],
+    now: float,
+    addresses: Addresses,
+    work: Work,
+) -> None:
+    topics = Topics(addresses.fleet, device.name)
+    # What is taken out of the desired state leaves no delta: it goes from what is reported as well, and the device
+    # is sent the whole document.
+    removed = ShadowState(desired=patch, reported=_removals(patch) or None)
+    topic = ParsedTopic(addresses.fleet, device.name, Kind.SHADOW_UPDATE, SHADOW)
+    work.replies += change_shadow(session, device, topic, ShadowUpdate(state=removed), now)
+    session.flush()
+    _row, document = load_shadow(session, device, SHADOW)
+    work.replies.append(Reply(topics.of(Kind.SHADOW_GET_ACCEPTED, SHADOW), encode(document)))
+
+
+def _removals(patch: dict[str, Any]) -> dict[str, Any]:
+    """The part of a merge patch that removes something."""
+    found: dict[str, Any] = {}
+    for key, value in patch.items():
+        if value is None:
+            found[key] = None
+        elif isinstance(value, dict) and (inner := _removals(value)):
+            found[key] = inner
+    return found
+
+
+def _read(session: Session, row: Experiment, member: Participant, device: Device, now: float) -> None:
+    member.read_at = device.last_seen or now
+    streams = list(member.counters.get("streams", []))
+    after = counters_of(device.health, row.slot, row_slot(row), streams)
+    frames, values = reading(member.counters, after)
+    if frames > 0 and values:
+        session.add(Reading(experiment_id=row.id, device_id=device.id, at=now, frames=frames, values=values))
+    if frames > 0 or "candidate" not in member.counters:
+        member.counters = after | {"streams": streams}
+
+
+def _judge(session: Session, row: Experiment, plan: Plan) -> None:
+    rows = session.execute(
+        select(Reading.values, Reading.frames)
+        .where(Reading.experiment_id == row.id)
+        .order_by(Reading.id)
+        .limit(READINGS)
+    ).tuples()
+    values: dict[str, list[float]] = defaultdict(list)
+    frames = 0
+    for found, number in rows:
+        frames += number
+        for name, value in found.items():
+            values[name].append(value)
+    row.verdict, confidence, findings = judge(row.mode, plan.criteria, values)
+    row.findings = {"confidence": confidence, "frames": frames, "criteria": findings}

@@ -1,0 +1,176 @@
+"""What operators do with experiments: start, look, stop."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from edgec.fleet.auth import audit
+from edgec.fleet.devices import scope_query
+from edgec.fleet.errors import Problem
+from edgec.fleet.experiments.verdict import Criteria
+from edgec.fleet.rollouts.artifacts import artifacts_of, choose
+from edgec.fleet.store.experiment_tables import Experiment, Participant
+from edgec.fleet.store.tables import Device
+from edgec.protocol.names import Name
+
+OPEN = ("RUNNING", "ENDING")
+MAX_DEVICES = 2000
+
+
+class Scope(BaseModel):
+    """Whom it is on."""
+
+    model_config = ConfigDict(extra="forbid")
+    kind: Literal["device", "group", "all"]
+    name: str = Field("", max_length=128)
+
+
+class Plan(BaseModel):
+    """How an experiment goes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    streams: list[Name] = Field(
+        default_factory=list, max_length=64, description="Empty: all that run the slot."
+    )
+    share: float = Field(0.2, gt=0, le=1, description="Share of the frames that the candidate sees.")
+    duration_s: float = Field(86400.0, ge=10, le=90 * 86400)
+    stop_when_decided: bool = True
+    criteria: Criteria = Field(default_factory=lambda: Criteria.model_validate({}))
+
+
+class NewExperiment(BaseModel):
+    """An experiment to start. ``slot`` is what the candidate is compared with; the model's own name if empty."""
+
+    model_config = ConfigDict(extra="forbid")
+    name: str = Field("", max_length=128)
+    mode: Literal["shadow", "ab"] = "shadow"
+    model: Name
+    version: str = Field(min_length=1, max_length=64)
+    slot: Name | None = None
+    scope: Scope
+    plan: Plan = Field(default_factory=lambda: Plan.model_validate({}))
+
+
+def create_experiment(session: Session, actor: str, body: NewExperiment) -> Experiment:
+    """Start an experiment on every device of the scope that an artifact fits.
+
+    Raises:
+        Problem: 404 for an unknown version, device or group; 409 when no device fits, too many do, or one is in
+        another experiment.
+    """
+    artifacts = artifacts_of(session, body.model, body.version)
+    devices = session.scalars(
+        scope_query(session, body.scope.kind, body.scope.name).limit(MAX_DEVICES + 1)
+    ).all()
+    fitting = [device for device in devices if choose(artifacts, device.target)]
+    if not fitting:
+        have = ", ".join(sorted({artifact.target for artifact in artifacts}))
+        raise Problem(409, "No device fits", f"{body.model}:{body.version} is there for {have}.")
+    if len(devices) > MAX_DEVICES:
+        raise Problem(
+            409, "Too many devices", f"An experiment has at most {MAX_DEVICES} devices: choose a group."
+        )
+    busy = session.scalar(
+        select(Experiment.id)
+        .join(Participant, Participant.experiment_id == Experiment.id)
+        .where(Experiment.state.in_(OPEN), Participant.device_id.in_([device.id for device in fitting]))
+        .limit(1)
+    )
+    if busy:
+        raise Problem(
+            409, "Devices are busy", f"Experiment {busy} has some of these devices: wait, or stop it."
+        )
+    now = time.time()
+    row = Experiment(
+        name=body.name or f"{body.model}:{body.version}", mode=body.mode, model=body.model, version=body.version,
+        slot=body.slot or body.model, scope_kind=body.scope.kind, scope=body.scope.name,
+        plan=body.plan.model_dump(mode="json"), state="RUNNING", created_by=actor, created_at=now,
+        deadline=now + body.plan.duration_s,
+    )  # fmt: skip
+    session.add(row)
+    session.flush()
+    session.add_all(Participant(experiment_id=row.id, device_id=device.id, state="NEW") for device in fitting)
+    audit(
+        session,
+        actor,
+        "experiment.create",
+        str(row.id),
+        model=body.model,
+        version=body.version,
+        mode=body.mode,
+    )
+    return row
+
+
+def get_experiment(session: Session, number: int) -> Experiment:
+    """The experiment.
+
+    Raises:
+        Problem: 404.
+    """
+    row = session.get(Experiment, number) if 0 < number < 2**53 else None
+    if row is None:
+        raise Problem(404, "Experiment not found", f"There is no experiment {number}.")
+    return row
+
+
+def stop_experiment(session: Session, actor: str, number: int) -> Experiment:
+    """End an experiment; its devices return to their own model alone.
+
+    Raises:
+        Problem: 404; 409 when it has ended.
+    """
+    row = get_experiment(session, number)
+    if row.state != "RUNNING":
+        raise Problem(409, "Already ended", f"Experiment {number} is {row.state}.")
+    row.state, row.reason = "ENDING", f"stopped by {actor}"
+    audit(session, actor, "experiment.stop", str(number))
+    return row
+
+
+def participant_counts(session: Session, numbers: list[int]) -> dict[int, dict[str, int]]:
+    """Per experiment, how many devices are in each state."""
+    rows = session.execute(
+        select(Participant.experiment_id, Participant.state, func.count())
+        .where(Participant.experiment_id.in_(numbers))
+        .group_by(Participant.experiment_id, Participant.state)
+    ).tuples()
+    found: dict[int, dict[str, int]] = {number: {} for number in numbers}
+    for number, state, devices in rows:
+        found[number][state] = devices
+    return found
+
+
+def view(row: Experiment, counts: dict[str, int]) -> dict[str, Any]:
+    """An experiment as the API shows it."""
+    fields = (
+        "id", "name", "mode", "model", "version", "slot", "plan", "state", "verdict", "reason", "created_by",
+        "created_at", "deadline", "finished_at",
+    )  # fmt: skip
+    found = {field: getattr(row, field) for field in fields}
+    nothing = {"confidence": 0.0, "frames": 0, "criteria": {}}
+    return (
+        found
+        | {"scope": {"kind": row.scope_kind, "name": row.scope}, "devices": counts}
+        | (row.findings or nothing)
+    )
+
+
+def participants(session: Session, number: int, after: int, limit: int) -> list[tuple[int, dict[str, Any]]]:
+    """Devices of an experiment in order of their keys, after ``after``."""
+    rows = session.execute(
+        select(Participant, Device.name)
+        .join(Device, Device.id == Participant.device_id)
+        .where(Participant.experiment_id == number, Participant.id > after)
+        .order_by(Participant.id)
+        .limit(limit)
+    ).tuples()
+    return [
+        (row.id, {"device": name, "state": row.state, "detail": row.detail, "changed_at": row.changed_at})
+        for row, name in rows
+    ]
