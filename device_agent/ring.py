@@ -11,13 +11,11 @@ The counters live in the ring and outlive both ends, and they add up at every mo
 
 from __future__ import annotations
 
-import contextlib
 import enum
 import fcntl
 import mmap
 import os
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,11 +71,27 @@ class Frame:
     wall_ns: int
 
 
+class _Lock:
+    """The record lock, for `with`; a class of its own, because a generator would cost more than the lock."""
+
+    __slots__ = ("_fd",)
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def __enter__(self) -> None:
+        fcntl.lockf(self._fd, fcntl.LOCK_EX, 8)
+
+    def __exit__(self, *_: object) -> None:
+        fcntl.lockf(self._fd, fcntl.LOCK_UN, 8)
+
+
 class Ring:
     """One ring, mapped into this process from its descriptor."""
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
+        self._lock = _Lock(fd)
         self._map = mmap.mmap(fd, 0)
         # A memoryview reads and writes single words several times faster than an array does.
         self._words = memoryview(self._map)[:_HEADER_BYTES].cast("Q")
@@ -102,14 +116,6 @@ class Ring:
         os.pwrite(fd, header.tobytes(), 0)
         return cls(fd)
 
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        fcntl.lockf(self.fd, fcntl.LOCK_EX, 8)
-        try:
-            yield
-        finally:
-            fcntl.lockf(self.fd, fcntl.LOCK_UN, 8)
-
     # The writer.
 
     def begin(self, *, newest: bool) -> int | None:
@@ -117,7 +123,7 @@ class Ring:
 
         Returns None when every slot is taken: the writer waits for the reader.
         """
-        with self._locked():
+        with self._lock:
             states = self._states()
             if _State.FREE in states:
                 slot = states.index(_State.FREE)
@@ -141,7 +147,7 @@ class Ring:
 
     def commit(self, slot: int, height: int, width: int, channels: int = 3, kind: Kind = Kind.PICTURE) -> int:
         """Hand a written slot to the reader; returns the frame's number."""
-        with self._locked():
+        with self._lock:
             number = self._words[_CAPTURED_AT]
             now = time.monotonic_ns()
             row = self._rows[slot]
@@ -155,12 +161,12 @@ class Ring:
 
     def abandon(self, slot: int) -> None:
         """Give a slot back that nothing was written to."""
-        with self._locked():
+        with self._lock:
             self._set(slot, _State.FREE)
 
     def recover_writer(self) -> None:
         """Free what a dead writer held."""
-        with self._locked():
+        with self._lock:
             for slot, state in enumerate(self._states()):
                 if state == _State.WRITING:
                     self._set(slot, _State.FREE)
@@ -169,7 +175,7 @@ class Ring:
 
     def take(self, *, newest: bool) -> Frame | None:
         """Take the newest waiting frame (older ones: dropped and counted) or the oldest, if any."""
-        with self._locked():
+        with self._lock:
             ready = sorted(self._ready(self._states()))
             if not ready:
                 return None
@@ -191,13 +197,13 @@ class Ring:
 
     def release(self, frame: Frame) -> None:
         """Say that a frame has been processed; its memory may be written again at once."""
-        with self._locked():
+        with self._lock:
             self._set(frame.slot, _State.FREE)
             self._words[_PROCESSED_AT] += 1
 
     def recover_reader(self) -> None:
         """Count what a dead reader held as dropped, and free it."""
-        with self._locked():
+        with self._lock:
             for slot, state in enumerate(self._states()):
                 if state == _State.READING:
                     self._words[_DROPPED_AT] += 1
