@@ -30,6 +30,7 @@ MAX_ARTIFACT_BYTES = 8 << 30
 _SPARE_BYTES = 16 << 20
 _CHUNK = 256 << 10
 _RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+_MAX_WRONG_SIZES = 5
 _GIVE_UP = frozenset({400, 401, 403, 404, 410, 451})
 
 
@@ -43,6 +44,10 @@ class _TryAgain(Exception):
     def __init__(self, message: str, wait_s: float = 0.0) -> None:
         super().__init__(message)
         self.wait_s = wait_s
+
+
+class _WrongSize(_TryAgain):
+    """A body of another length than the manifest promises: a proxy's mistake at first, the artifact's at last."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,7 @@ class Fetcher:
         self._store, self._base = store, f"{registry.rstrip('/')}/v2/{repository}"
         self._patience = patience or Patience()
         self._stop, self._on_progress = stop, on_progress
+        self._wrong_sizes = 0
         self._deadline = time.monotonic() + self._patience.total_s
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._client = httpx.Client(headers=headers, timeout=self._patience.timeout_s, follow_redirects=True)
@@ -86,7 +92,11 @@ class Fetcher:
             Canceled: told to stop.
         """
         with self._client:
-            manifest = self._store.manifest(digest) or self._fetch_manifest(digest)
+            try:
+                manifest = self._store.manifest(digest)
+            except ArtifactError as error:  # some other blob of this digest is here
+                raise TrustError(str(error)) from error
+            manifest = manifest or self._fetch_manifest(digest)
             missing = self._store.missing(manifest)
             total = sum(blob.size for blob in missing)
             if total > MAX_ARTIFACT_BYTES:
@@ -204,7 +214,14 @@ class Fetcher:
                 mode = "ab"
             else:
                 mode, have = "wb", 0
-            _check_length(response, blob.size - have)
+            try:
+                _check_length(response, blob.size - have)
+            except _WrongSize as error:
+                self._wrong_sizes += 1
+                if self._wrong_sizes >= _MAX_WRONG_SIZES:
+                    raise TrustError(f"{blob.title or 'blob'}: {error}, again and again") from error
+                raise
+            self._wrong_sizes = 0
             self._keep_etag(blob, response.headers.get("etag"))
             with self._partial(blob).open(mode) as file:
                 for chunk in response.iter_bytes(_CHUNK):
@@ -261,4 +278,4 @@ def _check_length(response: httpx.Response, left: int) -> None:
         raise _TryAgain("the registry encoded the body although asked not to")
     length = response.headers.get("content-length")
     if length is not None and (not length.isdigit() or int(length) != left):
-        raise _TryAgain(f"the registry announces {length} bytes where {left} are left")
+        raise _WrongSize(f"the registry announces {length} bytes where {left} are left")

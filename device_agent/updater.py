@@ -21,6 +21,7 @@ from edgec.device_agent.stats import distance
 from edgec.device_agent.store import ModelStore
 from edgec.device_agent.trust import Trust
 from edgec.protocol.jobs import JobState, UpdateDocument
+from edgec.runtime.errors import ArtifactError
 
 log = logging.getLogger("updater")
 
@@ -141,6 +142,11 @@ class Updater:
         except StateError as error:
             # The step before is on disk and the model it names runs; the next start tries again.
             log.error("the update waits: %s", error)
+        except Exception as error:
+            # A defect of ours must not leave the job open for ever; taking back needs nothing of what failed.
+            log.exception("an unexpected error in an update")
+            if (update := self._deployments.update) is not None:
+                self._take_back(update, f"unexpected: {type(error).__name__}: {error}", JobState.FAILED)
 
     def _step(self, update: Update) -> None:
         try:
@@ -155,7 +161,7 @@ class Updater:
                     self._watch(update)
                 case Step.ROLLING_BACK:
                     self._take_back(update, update.error, update.state)
-        except TrustError as error:
+        except (TrustError, ArtifactError) as error:
             self._take_back(update, str(error), JobState.REJECTED)
         except UpdateError as error:
             self._take_back(update, str(error), JobState.FAILED)

@@ -92,6 +92,16 @@ def test_only_missing_blobs_travel(tmp_path: Path, registry: Registry, digest: s
         assert {one for one, _, _ in registry.requests} == {f"sha256:{weights.name}"}
 
 
+def test_a_blob_of_another_length_than_promised_is_given_up(
+    tmp_path: Path, registry: Registry, digest: str
+) -> None:
+    store = ModelStore(tmp_path / "models")
+    registry.faults = ["wrong-length"] * 50
+    with pytest.raises(TrustError, match="announces"):
+        fetcher(store, registry).fetch(digest)
+    assert len(registry.requests) < 10
+
+
 def test_content_that_never_fits_its_digest_is_not_trusted(
     tmp_path: Path, registry: Registry, digest: str
 ) -> None:
