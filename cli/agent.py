@@ -41,22 +41,31 @@ def check(config: Config = Path("agent.toml"), json: Json = False) -> None:
 @app.command()
 def enroll(
     server: Annotated[str, typer.Option(help="The fleet server's address, http(s)://host:port.")],
-    token: Annotated[str, typer.Option(help="The enrolment token.", envvar="EDGEC_ENROLL_TOKEN")],
     state: State,
+    token: Annotated[str, typer.Option(help="The enrolment token.", envvar="EDGEC_ENROLL_TOKEN")] = "",
     device: Annotated[str | None, typer.Option(help="The name wished for.")] = None,
     label: Annotated[list[str] | None, typer.Option(help="KEY=VALUE, may be repeated.")] = None,
+    claim: Annotated[
+        Path | None,
+        typer.Option(help="Folder with a claim certificate (claim.pem, claim.key), instead of a token."),
+    ] = None,
+    ca: Annotated[
+        Path | None, typer.Option(help="The authority (PEM) that an https server's certificate is from.")
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Turn a token into this device's own credentials, kept in the state folder."""
+    """Turn a token or a claim certificate into this device's own credentials, kept in the state folder."""
     from edgec.cli.console import emit_json, out
     from edgec.device_agent.identity import enroll as enroll_device
     from edgec.targets.errors import UsageError
 
+    if bool(token) is (claim is not None):
+        raise UsageError("give either --token or --claim")
     pairs = [text.partition("=") for text in label or []]
     if any(not separator for _, separator, _ in pairs):
         raise UsageError("a label is written KEY=VALUE")
     labels = {key: value for key, _, value in pairs}
-    answer = enroll_device(server, token, state, device=device, labels=labels)
+    answer = enroll_device(server, token, state, device=device, labels=labels, ca=ca, claim=claim)
     if json:
         emit_json({"device": answer.device, "fleet": answer.fleet, "registry": answer.registry.url})
     else:

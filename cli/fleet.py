@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from edgec.cli import fleet_keys
+from edgec.cli import fleet_ca, fleet_keys
 from edgec.cli.console import emit_json, err, out
 from edgec.cli.push import Json, Server, Token
 
@@ -21,6 +21,7 @@ app.add_typer(access_app, name="access")
 app.add_typer(rollouts_app, name="rollouts")
 app.add_typer(groups_app, name="groups")
 app.add_typer(fleet_keys.app, name="keys")
+app.add_typer(fleet_ca.app, name="ca")
 
 
 @app.command()
@@ -37,6 +38,9 @@ def serve(
     ] = None,
     mqtt: Annotated[
         str | None, typer.Option(help="mqtt[s]://user:password@host:port of a broker of your own.")
+    ] = None,
+    tls: Annotated[
+        bool | None, typer.Option("--tls", help="HTTPS and MQTT over TLS, with the fleet's own certificates.")
     ] = None,
     public_url: Annotated[str | None, typer.Option(help="Address that devices reach this server at.")] = None,
     ready_file: Annotated[
@@ -55,7 +59,7 @@ def serve(
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     settings = load_settings(
         host=host, port=port, mqtt_port=mqtt_port, data=data, fleet=fleet, database=database, mqtt=mqtt,
-        public_url=public_url,
+        public_url=public_url, tls=tls,
     )  # fmt: skip
 
     def ready(info: dict[str, Any]) -> None:

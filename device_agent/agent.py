@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from edgec.device_agent import certificates
 from edgec.device_agent import identity as ident
 from edgec.device_agent import log as logs
 from edgec.device_agent.aftercare import Aftercare
@@ -76,6 +77,7 @@ class Agent:
         self._lock = _lock(self.state)
         table = tomllib.loads(path.read_text(encoding="utf-8"))
         self.identity = ident.load_identity(self.state)
+        certificates.trust(self.state)
         self.fleet, self.device = ident.names_of(self._file_config, self.identity)
         self.topics = Topics(self.fleet, self.device)
         self.boot = uuid.uuid4().hex[:12]
@@ -176,7 +178,8 @@ class Agent:
         for name in self.config.streams:
             self._add_stream(name)
         self.updater.resume()
-        broker = ident.broker_of(self.config, self.identity)
+        certificates.mend(self.state)
+        broker = ident.broker_of(self.config, self.identity, certificates.files_of(self.state))
         if broker is None:
             log.warning("no broker is configured and the device is not enrolled: events stay in the outbox")
         else:
@@ -190,6 +193,7 @@ class Agent:
         if self.identity is not None:
             access = self.identity.registry
             server = self.identity.api_url or access.url
+            certificates.Renewer(self.state, server, access.token).start()
             self.samples = SampleUplink(self.state / "samples", server, access.token)
             self.inference.on_sample = self.samples.notify
             self.samples.start()

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from edgec.device_agent import certificates
 from edgec.device_agent.config import AgentConfig
 from edgec.device_agent.errors import ConfigError, EnrollError
 from edgec.device_agent.statefile import StateFile
@@ -54,8 +55,11 @@ def enroll(
     device: str | None,
     labels: dict[str, str],
     timeout_s: float = 20.0,
+    ca: Path | None = None,
+    claim: Path | None = None,
 ) -> EnrollResponse:
-    """Ask the fleet server to take this device in, and keep the credentials.
+    """Ask the fleet server to take this device in, and keep the credentials. ``claim`` is a folder with a claim
+    certificate instead of a token, ``ca`` the authority that the server's certificate is from.
 
     Raises:
         EnrollError: the server cannot be reached, refused, or answered something else.
@@ -64,8 +68,12 @@ def enroll(
     if urlsplit(server).scheme not in ("http", "https"):
         raise EnrollError(f"{server} is no http or https address of a fleet server")
     request = EnrollRequest(
-        token=token, device=device, target=target_name(), agent_version=agent_version(), labels=labels
-    )
+        token=token, device=device, target=target_name(), agent_version=agent_version(), labels=labels,
+        csr=certificates.request_for(state, device),
+    )  # fmt: skip
+    if claim is not None:
+        request = certificates.with_claim(request, claim)
+    certificates.trust(state, ca or (claim / "ca.pem" if claim else None))
     url = server.rstrip("/") + ENROLL_PATH
     try:
         response = httpx.post(
@@ -81,6 +89,7 @@ def enroll(
         answer = decode(EnrollResponse, response.content)
     except ProtocolError as error:
         raise EnrollError(f"{server} did not answer as a fleet server: {error}") from error
+    certificates.keep(state, answer)
     identity_file(state).save(answer.model_dump(mode="json"))
     return answer
 
@@ -102,7 +111,9 @@ def names_of(config: AgentConfig, identity: EnrollResponse | None) -> tuple[str,
     return config.agent.fleet, check_name(name, "device name")
 
 
-def broker_of(config: AgentConfig, identity: EnrollResponse | None) -> Broker | None:
+def broker_of(
+    config: AgentConfig, identity: EnrollResponse | None, certificate: tuple[Path, Path] | None = None
+) -> Broker | None:
     """Return the broker to use: the configuration's before enrolment's; None when there is neither.
 
     Raises:
@@ -112,8 +123,9 @@ def broker_of(config: AgentConfig, identity: EnrollResponse | None) -> Broker | 
     if section is None and identity is not None:
         access = identity.mqtt
         return Broker(
-            access.host, access.port, access.username, access.password, access.tls, ca_pem=access.ca_pem
-        )
+            access.host, access.port, access.username, access.password, access.tls, ca_pem=access.ca_pem,
+            certificate=certificate,
+        )  # fmt: skip
     if section is None:
         return None
     password, username = section.password, section.username

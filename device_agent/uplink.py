@@ -49,6 +49,8 @@ class Broker:
     tls: bool = False
     ca: Path | None = None
     ca_pem: str | None = None
+    certificate: tuple[Path, Path] | None = None
+    """The device's own, with its key; read anew for each session, as it is renewed now and then."""
     keepalive_s: int = 30
     reconnect_max_s: float = 60.0
 
@@ -158,6 +160,8 @@ class Uplink:
             context = ssl.create_default_context(
                 cafile=str(broker.ca) if broker.ca else None, cadata=broker.ca_pem
             )
+            if broker.certificate is not None:
+                context.load_cert_chain(*broker.certificate)
             client.tls_set_context(context)
         return client
 

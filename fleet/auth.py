@@ -11,7 +11,7 @@ import secrets
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
@@ -19,6 +19,9 @@ from sqlalchemy.orm import Session
 from edgec.fleet.errors import Problem
 from edgec.fleet.store.database import Database
 from edgec.fleet.store.tables import AccessToken, Audit, Device, WebSession
+
+if TYPE_CHECKING:
+    from edgec.fleet.certificates.service import Certificates
 
 Role = Literal["viewer", "operator", "admin", "device"]
 RANK: dict[str, int] = {"device": 0, "viewer": 1, "operator": 2, "admin": 3}
@@ -74,8 +77,19 @@ def require(identity: Identity | None, role: Role) -> Identity:
 class Auth:
     """Looks tokens up; every look-up sees revocations at once."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, certificates: Certificates | None = None) -> None:
         self._database = database
+        self._certificates = certificates
+
+    def by_certificate(self, der: bytes) -> Identity | None:
+        """The device whose certificate a verified TLS connection was made with."""
+        from edgec.fleet.certificates.authority import peer
+
+        shown = peer(der)
+        if shown is None or self._certificates is None:
+            return None
+        device_id = self._certificates.good(*shown)
+        return Identity(f"device {shown[1]}", "device", (), device_id) if device_id is not None else None
 
     def by_token(self, token: str) -> Identity | None:
         """The operator or device that ``token`` belongs to."""

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from edgec.fleet.auth import audit, new_secret, secret_hash
 from edgec.fleet.broker.passwords import hash_password
+from edgec.fleet.certificates.service import revoke_device
 from edgec.fleet.errors import Problem, not_found
 from edgec.fleet.store.tables import Device, EnrollToken, Group
 from edgec.protocol.enrol import EnrollRequest
@@ -58,6 +59,18 @@ def enroll(session: Session, request: EnrollRequest) -> tuple[Device, str, str]:
         raise Problem(
             403, "Token refused", "The enrolment token is unknown, used up or expired. Ask for a new one."
         )
+    token.uses_left -= 1
+    return admit(session, request, by=f"token {token.id}", accept=token.auto_accept, labels=token.labels)
+
+
+def admit(
+    session: Session, request: EnrollRequest, *, by: str, accept: bool, labels: Mapping[str, str]
+) -> tuple[Device, str, str]:
+    """Make the row of a device whose right to enrol was checked; see :func:`enroll`.
+
+    Raises:
+        Problem: 409 when the name belongs to another device.
+    """
     name = request.device or f"device-{secrets.token_hex(4)}"
     if session.scalar(select(Device.id).filter_by(name=name)):
         raise Problem(
@@ -65,20 +78,19 @@ def enroll(session: Session, request: EnrollRequest) -> tuple[Device, str, str]:
             "Name taken",
             f"A device called {name!r} is enrolled. Delete it first, or choose another name.",
         )
-    token.uses_left -= 1
     password, http_token = new_secret("mqtt"), new_secret("device")
     device = Device(
         name=name,
-        admission="accepted" if token.auto_accept else "pending",
+        admission="accepted" if accept else "pending",
         target=request.target[:64],
         agent_version=request.agent_version[:64],
-        labels={**request.labels, **token.labels},
+        labels={**request.labels, **labels},
         password_hash=hash_password(password),
         token_hash=secret_hash(http_token),
     )
     session.add(device)
     session.flush()
-    audit(session, f"device {name}", "device.enroll", name, token=token.id, admission=device.admission)
+    audit(session, f"device {name}", "device.enroll", name, by=by, admission=device.admission)
     return device, password, http_token
 
 
@@ -102,6 +114,8 @@ def set_admission(session: Session, actor: str, name: str, admission: str) -> De
     """
     device = get_device(session, name)
     device.admission = admission
+    if admission == "revoked":
+        revoke_device(session, device.id)
     audit(session, actor, f"device.{admission}", name)
     return device
 

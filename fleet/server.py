@@ -7,23 +7,28 @@ import logging
 import os
 import signal
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import uvicorn
 from sqlalchemy import select
 
 from edgec.fleet.auth import Auth, ensure_admin, new_secret
 from edgec.fleet.broker.access import SERVER, Access
-from edgec.fleet.broker.embedded import EmbeddedBroker, taken
+from edgec.fleet.broker.embedded import EmbeddedBroker, Tls, taken
 from edgec.fleet.broker.mosquitto import MosquittoFiles
 from edgec.fleet.broker.passwords import check_password, hash_password
 from edgec.fleet.captures.service import Captures, Quota
+from edgec.fleet.certificates.authority import CERTIFICATE, Authority
+from edgec.fleet.certificates.service import FOLDER, Certificates
 from edgec.fleet.errors import FleetError, PortTaken
 from edgec.fleet.experiments.engine import Experiments
 from edgec.fleet.ingest import Ingest
@@ -49,6 +54,7 @@ class Services:
     settings: Settings
     database: Database
     auth: Auth
+    certificates: Certificates
     blobs: BlobFolder
     registry: Registry
     ingest: Ingest
@@ -89,12 +95,38 @@ class _LatePublisher:
             self.link.publish(topic, payload, retain=retain)
 
 
-def _access(settings: Settings, database: Database, server_hash: str) -> Access:
+def _access(settings: Settings, database: Database, server_hash: str, certificates: Certificates) -> Access:
     def password_hash(name: str) -> str | None:
         with database.reading() as session:
             return session.scalar(select(Device.password_hash).filter_by(name=name, admission="accepted"))
 
-    return Access(settings.fleet, server_hash, password_hash, check_password)
+    def certificate(serial: str, name: str) -> bool:
+        return certificates.good(serial, name) is not None
+
+    return Access(settings.fleet, server_hash, password_hash, check_password, certificate)
+
+
+def prepare_tls(settings: Settings, certificates: Certificates, hosts: list[str]) -> Tls | None:
+    """The files to serve TLS with: those of the settings, else of the fleet's own authority, made if there is
+    none.
+
+    Raises:
+        FleetError: only one of certificate and key is given.
+    """
+    client_ca = settings.data / FOLDER / CERTIFICATE
+    if settings.tls_certificate or settings.tls_key:
+        if not (settings.tls_certificate and settings.tls_key):
+            raise FleetError("--tls-certificate and --tls-key go together")
+        ca = client_ca if certificates.authority else None
+        return Tls(settings.tls_certificate, settings.tls_key, ca)
+    if not settings.tls:
+        return None
+    if certificates.authority is None:
+        Authority.create(settings.data / FOLDER, f"edgec fleet {settings.fleet}", 3650)
+        certificates.reload()
+    names = list(dict.fromkeys([*hosts, *(n.strip() for n in settings.tls_names.split(",") if n.strip())]))
+    certificate, key = certificates.for_server(names, timedelta(days=825))
+    return Tls(certificate, key, client_ca)
 
 
 def _thread(
@@ -111,21 +143,25 @@ def _thread(
     return thread
 
 
-def start_services(settings: Settings, url: str, stack: ExitStack) -> Services:
+def start_services(
+    settings: Settings,
+    url: str,
+    stack: ExitStack,
+    certificates: Certificates,
+    tls: Tls | None,
+) -> Services:
     """Start database, broker, link, ingest, engine and upkeep; ``stack`` stops them.
 
     Raises:
         FleetError: one of them cannot be had; the message says which and why.
     """
-    database = Database(settings.database_url)
-    stack.callback(database.close)
-    database.migrate()
+    database = certificates.database
     blobs = BlobFolder(settings.data)
     publisher = _LatePublisher()
     trust = Repository(settings.data / "tuf")
     engine = Engine(database, publisher, Addresses(settings.fleet, url, trust))
     ingest = Ingest(database, publisher, settings.fleet, engine.wake)
-    broker, address, mqtt = _broker(settings, database, ingest, stack)
+    broker, address, mqtt = _broker(settings, certificates, ingest, stack, tls)
     client_id = f"{address.username or SERVER}:{settings.fleet}"
     if settings.mqtt_shared:
         client_id += f":{socket.gethostname()}-{os.getpid()}"
@@ -137,36 +173,42 @@ def start_services(settings: Settings, url: str, stack: ExitStack) -> Services:
     captures.sweep(time.time())
     experiments = Experiments(database, publisher, Addresses(settings.fleet, url, trust))
     services = Services(
-        settings, database, Auth(database), blobs, Registry(database, blobs, settings.max_upload), ingest,
-        engine, link, upkeep, trust, captures, experiments, broker, url, mqtt, time.time(),
+        settings, database, Auth(database, certificates), certificates, blobs,
+        Registry(database, blobs, settings.max_upload), ingest, engine,
+        link, upkeep, trust, captures, experiments, broker, url, mqtt, time.time(),
     )  # fmt: skip
 
     def end_ingest() -> None:
         stopped.set()
         ingest.stop()
 
-    services.broker_files = _broker_files(settings, database, address, stack, services.threads)
+    services.broker_files = _broker_files(settings, certificates, address, stack, services.threads)
     services.threads["ingest"] = _thread(stack, "ingest", ingest.run, end_ingest, stopped)
     publisher.link = link
     stack.callback(link.stop)
     link.start(on_connect=lambda: _send_again(database, publisher, settings.fleet))
     services.threads["rollouts"] = _thread(stack, "rollouts", engine.run, engine.stop, settings.tick_s)
-    services.threads["experiments"] = _thread(stack, "experiments", experiments.run, experiments.stop)
+    services.threads["experiments"] = _thread(
+        stack, "experiments", experiments.run, experiments.stop, 2 * settings.tick_s
+    )
     services.threads["upkeep"] = _thread(stack, "upkeep", upkeep.run, upkeep.stop)
     return services
 
 
 def _broker_files(
     settings: Settings,
-    database: Database,
+    certificates: Certificates,
     address: BrokerAddress,
     stack: ExitStack,
     threads: dict[str, threading.Thread],
 ) -> MosquittoFiles | None:
     if settings.mqtt is None or settings.mqtt_files is None:
         return None
+    database = certificates.database
     login = (address.username, address.password)
-    files = MosquittoFiles(database, settings.mqtt_files, settings.fleet, login, settings.mqtt_reload)
+    files = MosquittoFiles(
+        database, settings.mqtt_files, settings.fleet, login, settings.mqtt_reload, certificates
+    )
     files.write()
     threads["broker files"] = _thread(stack, "broker-files", files.run, files.stop)
     return files
@@ -178,27 +220,38 @@ def _send_again(database: Database, publisher: _LatePublisher, fleet: str) -> No
 
 
 def _broker(
-    settings: Settings, database: Database, ingest: Ingest, stack: ExitStack
+    settings: Settings, certificates: Certificates, ingest: Ingest, stack: ExitStack, tls: Tls | None
 ) -> tuple[EmbeddedBroker | None, BrokerAddress, MqttAccess]:
     if settings.mqtt is not None:
         address = BrokerAddress.from_url(settings.mqtt)
         public = settings.mqtt_public or f"{address.host}:{address.port}"
         host, _, port = public.rpartition(":")
-        return None, address, MqttAccess(host=host, port=int(port), tls=address.tls)
+        secured = address.tls or settings.mqtt_public_tls
+        return (
+            None,
+            address,
+            MqttAccess(
+                host=host, port=int(port), tls=secured, ca_pem=certificates.ca_pem if secured else None
+            ),
+        )
     password = new_secret("server")
-    access = _access(settings, database, hash_password(password))
+    access = _access(settings, certificates.database, hash_password(password), certificates)
     listen = settings.mqtt_host or settings.host
-    broker = EmbeddedBroker(listen, settings.mqtt_port, access, ingest.offer)
+    broker = EmbeddedBroker(listen, settings.mqtt_port, access, ingest.offer, tls)
     broker.start()
     stack.callback(broker.stop)
     local = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(listen, listen)
+    ca = certificates.ca_pem if tls is not None else None
     if settings.mqtt_public:
         host, _, port = settings.mqtt_public.rpartition(":")
-        public_access = MqttAccess(host=host, port=int(port))
+        public_access = MqttAccess(host=host, port=int(port), tls=tls is not None, ca_pem=ca)
     else:
         seen = socket.getfqdn() if listen in ("0.0.0.0", "::") else listen
-        public_access = MqttAccess(host=seen, port=broker.port)
-    return broker, BrokerAddress(local, broker.port, SERVER, password), public_access
+        public_access = MqttAccess(host=seen, port=broker.port, tls=tls is not None, ca_pem=ca)
+    own = BrokerAddress(
+        local, broker.port, SERVER, password, tls is not None, pinned=tls.certificate if tls else None
+    )
+    return broker, own, public_access
 
 
 def _listen(settings: Settings) -> socket.socket:
@@ -277,8 +330,15 @@ def serve(
         listener = stack.enter_context(_listen(settings))
         port = listener.getsockname()[1]
         seen = socket.getfqdn() if settings.host in ("0.0.0.0", "::") else settings.host
-        url = settings.public_url or f"http://{f'[{seen}]' if ':' in seen else seen}:{port}"
-        services = start_services(settings, url.rstrip("/"), stack)
+        scheme = "https" if settings.tls or settings.tls_certificate else "http"
+        url = settings.public_url or f"{scheme}://{f'[{seen}]' if ':' in seen else seen}:{port}"
+        database = Database(settings.database_url)
+        stack.callback(database.close)
+        database.migrate()
+        certificates = Certificates(database, settings.data / FOLDER, settings.certificate_valid_s)
+        host = urlsplit(url).hostname or seen
+        tls = prepare_tls(settings, certificates, [host, seen, "localhost", "127.0.0.1", "::1"])
+        services = start_services(settings, url.rstrip("/"), stack, certificates, tls)
         admin_file, new_admin = ensure_admin(services.database, settings.data)
         app = create_app(services)
         info = {
@@ -302,6 +362,9 @@ def serve(
         config = uvicorn.Config(
             app, log_level="warning", access_log=False, timeout_graceful_shutdown=5, lifespan="on",
             forwarded_allow_ips="127.0.0.1", timeout_keep_alive=30, ws_max_size=1 << 20, http=SendfileProtocol,
+            ssl_certfile=tls.certificate if tls else None, ssl_keyfile=tls.key if tls else None,
+            ssl_ca_certs=str(tls.client_ca) if tls and tls.client_ca else None,
+            ssl_cert_reqs=ssl.CERT_OPTIONAL if tls and tls.client_ca else ssl.CERT_NONE,
         )  # fmt: skip
         server = _Server(config, ready)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)

@@ -42,8 +42,16 @@ class Settings(BaseModel):
         1883, ge=0, le=65535, description="Port of the embedded broker; 0 takes a free one."
     )
     mqtt_public: str | None = Field(None, description="host:port of the broker as devices see it.")
+    mqtt_public_tls: bool = Field(False, description="Devices reach a broker of your own over TLS.")
     mqtt_shared: str | None = Field(
         None, description="Shared-subscription group, when several processes ingest."
+    )
+    tls: bool = Field(False, description="Serve HTTPS and MQTT over TLS, with the fleet's own certificates.")
+    tls_certificate: Path | None = Field(None, description="Certificate chain (PEM) to serve with instead.")
+    tls_key: Path | None = Field(None, description="Its key (PEM).")
+    tls_names: str = Field("", description="Further host names of this server, separated by commas.")
+    certificate_valid_s: float = Field(
+        90 * 86400.0, gt=0, le=3660 * 86400, description="For how long a device's certificate is good."
     )
     mqtt_files: Path | None = Field(
         None, description="Folder with a Mosquitto broker's password and access files, kept up to date."

@@ -134,7 +134,7 @@ class Postgres:
 class Mosquitto:
     """A broker with the fleet's access rules; ``port`` is for devices, ``server_port`` for the fleet."""
 
-    def __init__(self, folder: Path, fleet: str, extra: str = "") -> None:
+    def __init__(self, folder: Path, fleet: str, *, tls: Path | None = None) -> None:
         self.folder = folder
         self.fleet = fleet
         self.port, self.server_port = free_port(), free_port()
@@ -143,9 +143,9 @@ class Mosquitto:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / PASSWORDS).write_text(f"{SERVER_USER}:{hash_password(self.password)}\n")
         (folder / ACCESS).write_text(access_list(fleet, SERVER_USER, []))
-        text = configuration(folder, port=self.port, host="127.0.0.1", server_port=self.server_port)
+        text = configuration(folder, port=self.port, host="127.0.0.1", server_port=self.server_port, tls=tls)
         user = "user root\n" if os.getuid() == 0 else ""
-        (folder / CONFIG).write_text(user + text + extra)
+        (folder / CONFIG).write_text(user + text)
 
     def start(self) -> Mosquitto:
         """Start; returns when connections are taken."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import time
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import Select, delete, or_, select
+from sqlalchemy.orm import Session
 
 from edgec.fleet.api.context import (
     Admin,
@@ -21,9 +24,10 @@ from edgec.fleet.api.context import (
     to_cursor,
 )
 from edgec.fleet.auth import COOKIE, SESSION_S, audit, create_access_token
-from edgec.fleet.devices import create_enroll_token, enroll
+from edgec.fleet.devices import admit, create_enroll_token, enroll
 from edgec.fleet.errors import Problem
-from edgec.fleet.store.tables import AccessToken, Audit, EnrollToken, WebSession
+from edgec.fleet.server import Services
+from edgec.fleet.store.tables import AccessToken, Audit, Device, EnrollToken, WebSession
 from edgec.protocol.enrol import EnrollRequest, EnrollResponse, RegistryAccess
 from edgec.protocol.names import Name
 
@@ -33,8 +37,14 @@ router = APIRouter(prefix="/api/v1", tags=["access"])
 @router.post("/enroll", status_code=201, response_model_exclude_none=True)
 def enroll_device(server: Server, request: EnrollRequest) -> EnrollResponse:
     """Turn an enrolment token into a device's own credentials. They are shown once, in this answer."""
+    pem = None
     with server.database.writing() as session:
-        device, password, token = enroll(session, request)
+        if request.claim is not None:
+            device, password, token = _by_claim(server, session, request)
+        else:
+            device, password, token = enroll(session, request)
+        if request.csr is not None and server.certificates.authority is not None:
+            pem = server.certificates.give(session, device, request.csr)
     server.devices_changed()
     mqtt = server.mqtt.model_copy(update={"username": device.name, "password": password})
     return EnrollResponse(
@@ -43,8 +53,19 @@ def enroll_device(server: Server, request: EnrollRequest) -> EnrollResponse:
         mqtt=mqtt,
         registry=RegistryAccess(url=server.url, token=token),
         api_url=server.url,
+        certificate=pem,
+        ca_pem=server.certificates.ca_pem,
         trusted_root=root.decode() if (root := server.trust.first_root()) else None,
     )
+
+
+def _by_claim(server: Services, session: Session, request: EnrollRequest) -> tuple[Device, str, str]:
+    try:
+        signature = base64.b64decode(request.claim_signature or "", validate=True)
+    except binascii.Error as error:
+        raise Problem(422, "Bad signature", "claim_signature is no base64.") from error
+    claim = server.certificates.use_claim(session, request.claim or "", signature, request.csr or "")
+    return admit(session, request, by=f"claim {claim.serial}", accept=claim.auto_accept, labels={})
 
 
 class NewEnrollToken(BaseModel):

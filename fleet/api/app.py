@@ -10,7 +10,7 @@ from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
-from edgec.fleet.api import access, devices, experiments, ops, rollouts, samples, trust
+from edgec.fleet.api import access, certificates, devices, experiments, ops, rollouts, samples, trust
 from edgec.fleet.api.context import identity, problem_response
 from edgec.fleet.api.etag import Conditional
 from edgec.fleet.errors import Problem
@@ -39,6 +39,7 @@ def create_app(services: Services) -> FastAPI:
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(OperationalError, _database_away)
     app.include_router(access.router)
+    app.include_router(certificates.router)
     app.include_router(devices.router)
     app.include_router(rollouts.router)
     app.include_router(experiments.router)

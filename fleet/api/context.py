@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from fastapi import Depends, Query, Request
 from starlette.responses import JSONResponse
 
+from edgec.fleet.api.sendfile import PEER
 from edgec.fleet.auth import COOKIE, Identity, require
 from edgec.fleet.errors import Problem
 from edgec.fleet.server import Services
@@ -30,7 +31,8 @@ def identity(request: Request) -> Identity | None:
         return auth.by_header(header)
     cookie = request.cookies.get(COOKIE)
     if cookie is None:
-        return None
+        shown = request.scope.get("extensions", {}).get(PEER)
+        return auth.by_certificate(shown["certificate"]) if shown else None
     site = request.headers.get("sec-fetch-site", "same-origin")
     if request.method not in ("GET", "HEAD") and site not in ("same-origin", "none"):
         return None

@@ -12,6 +12,8 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+PEER = "edgec.peer"
+"""The scope's extension that holds the certificate which a client was verified by (DER)."""
 PORTION = 1 << 20
 """Bytes that one call copies at most, so that others get their turn."""
 
@@ -21,7 +23,9 @@ class _Cycle(RequestResponseCycle):
 
     async def send(self, message: Any) -> None:  # noqa: ANN401 - an ASGI message
         """Send a part of the answer."""
-        if message["type"] == "http.response.start" and self.scope["path"].startswith("/v2/"):
+        if message["type"] == "http.response.start" and "http.response.pathsend" in self.scope.get(
+            "extensions", {}
+        ):
             # What is written before a file has to be out before the file: any backlog makes `drain` wait.
             self.transport.set_write_buffer_limits(high=0)
         if message["type"] != "http.response.pathsend":
@@ -76,8 +80,11 @@ class SendfileProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """A request begins."""
         super().on_message_begin()
-        if self.transport.get_extra_info("sslcontext") is None:
+        secured = self.transport.get_extra_info("ssl_object")
+        if secured is None:
             self.scope["extensions"] = {"http.response.pathsend": {}}
+        elif der := secured.getpeercert(binary_form=True):
+            self.scope["extensions"] = {PEER: {"certificate": der}}
 
     def on_headers_complete(self) -> None:
         """Its headers are there, and the object that will answer it was made."""

@@ -20,24 +20,35 @@ class Access:
     server_hash: str
     password_hash: Callable[[str], str | None]
     check: Callable[[str, str], bool]
+    certificate: Callable[[str, str], bool] = lambda _serial, _name: False
+    """Whether the certificate of this serial number lets this device in."""
 
     def may_connect(
-        self, username: str | None, password: str | None, client_id: str, will: str | None
+        self,
+        username: str | None,
+        password: str | None,
+        client_id: str,
+        will: str | None,
+        peer: tuple[str, str] | None = None,
     ) -> bool:
         """Whether these credentials are right, the client id is the device's own and its will stays in its
-        topics.
+        topics. ``peer`` is serial number and name of the certificate that the connection was made with.
 
         The client id matters because a second connection with the same one pushes the first out.
         """
-        if not username or not password:
-            return False
-        known = self.server_hash if username == SERVER else self.password_hash(username)
-        if known is None or not self.check(known, password):
+        if not username or not self._proven(username, password, peer):
             return False
         own = f"edgec-{self.fleet}-{username}"
         if client_id != own and not client_id.startswith(username + SEPARATOR):
             return False
         return will is None or self.may_publish(username, will)
+
+    def _proven(self, username: str, password: str | None, peer: tuple[str, str] | None) -> bool:
+        if peer is not None and username != SERVER:
+            # A certificate that does not count is not made up for by a password.
+            return peer[1] == username and self.certificate(*peer)
+        known = self.server_hash if username == SERVER else self.password_hash(username)
+        return known is not None and bool(password) and self.check(known, password or "")
 
     def may_publish(self, username: str | None, topic: str) -> bool:
         """A device publishes to what devices say, below its own name only."""

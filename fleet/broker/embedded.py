@@ -9,6 +9,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from amqtt.broker import Broker
@@ -19,6 +20,7 @@ from amqtt.plugins.base import BaseAuthPlugin, BaseTopicPlugin
 from amqtt.session import IncomingApplicationMessage, Session
 
 from edgec.fleet.broker.access import SERVER, Access
+from edgec.fleet.certificates.authority import peer
 from edgec.fleet.errors import PortTaken
 from edgec.fleet.ingest import Inbound
 
@@ -49,8 +51,13 @@ class DeviceAuth(BaseAuthPlugin):  # type: ignore[misc]
         """Check user, password, client id and last will."""
         will = session.will_topic if session.will_flag else None
         rules = _RULES[self.config.key]
+        der = session.ssl_object.getpeercert(binary_form=True) if session.ssl_object else None
+        shown = peer(der) if der else None
+        username = session.username or (shown[1] if shown else None)
+        if username and not session.username:
+            session.username = username  # The certificate says who it is.
         return await asyncio.to_thread(
-            rules.may_connect, session.username, session.password, session.client_id or "", will
+            rules.may_connect, username, session.password, session.client_id or "", will, shown
         )
 
 
@@ -234,10 +241,20 @@ class _Receipts:
                 committed.set_result(None)
 
 
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """PEM files of a TLS server; clients may show a certificate of ``client_ca``."""
+
+    certificate: Path
+    key: Path
+    client_ca: Path | None
+
+
 class EmbeddedBroker:
     """Starts and stops amqtt; ``port`` is the one it really listens on."""
 
-    def __init__(self, host: str, port: int, access: Access, sink: Sink) -> None:
+    def __init__(self, host: str, port: int, access: Access, sink: Sink, tls: Tls | None = None) -> None:
+        self._tls = tls
         self._host = host
         self._wanted = port
         self._key = secrets.token_hex(8)
@@ -267,15 +284,21 @@ class EmbeddedBroker:
         host = f"[{self._host}]" if ":" in self._host else self._host
         rules = {"key": self._key}
         config = BrokerConfig(
-            listeners={
-                "default": ListenerConfig(bind=f"{host}:{self.port}", max_connections=MAX_CONNECTIONS)
-            },
+            listeners={"default": self._listener(f"{host}:{self.port}")},
             plugins={f"{__name__}.{plugin.__name__}": rules for plugin in (DeviceAuth, DeviceTopics)},
             timeout_disconnect_delay=5,
         )
         broker = DurableBroker(config, self._access, self._sink)
         await broker.start()
         self._broker = broker
+
+    def _listener(self, bind: str) -> ListenerConfig:
+        if self._tls is None:
+            return ListenerConfig(bind=bind, max_connections=MAX_CONNECTIONS)
+        return ListenerConfig(
+            bind=bind, max_connections=MAX_CONNECTIONS, ssl=True, cafile=self._tls.client_ca,
+            certfile=self._tls.certificate, keyfile=self._tls.key,
+        )  # fmt: skip
 
     def sessions(self) -> int:
         """How many clients are connected."""

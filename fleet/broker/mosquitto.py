@@ -12,19 +12,20 @@ import os
 import shlex
 import subprocess
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 
 from edgec.fleet.broker.passwords import hash_password
+from edgec.fleet.certificates.service import Certificates
 from edgec.fleet.errors import FleetError
 from edgec.fleet.store.database import Database
 from edgec.fleet.store.tables import Device
 from edgec.protocol.topics import FROM_DEVICE, PREFIX, TO_DEVICE
 
 PASSWORDS, ACCESS, REVOKED, CONFIG = "passwords", "access", "revoked.pem", "mosquitto.conf"
+AUTHORITY = "ca.pem"
 RELOAD_S = 10.0
 WAIT_S = 10.0
 log = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ class MosquittoFiles:
         fleet: str,
         login: tuple[str, str],
         reload: str | None,
-        revoked: Callable[[], bytes | None] = lambda: None,
+        certificates: Certificates | None = None,
     ) -> None:
         self._database = database
         self._folder = folder
@@ -67,7 +68,7 @@ class MosquittoFiles:
         self._own = f"{self._user}:{hash_password(password)}"
         self._password = password
         self._reload = reload
-        self._revoked = revoked
+        self._certificates = certificates
         self._changes = threading.Condition()
         self._asked = 0
         self._done = 0
@@ -94,8 +95,9 @@ class MosquittoFiles:
             PASSWORDS: ("\n".join([self._kept_own(), *admitted]) + "\n").encode(),
             ACCESS: access_list(self._fleet, self._user, shut_out).encode(),
         }
-        if (revoked := self._revoked()) is not None:
-            content[REVOKED] = revoked
+        if self._certificates is not None and self._certificates.authority is not None:
+            content[REVOKED] = self._certificates.revoked_list() or b""
+            content[AUTHORITY] = self._certificates.authority.pem.encode()
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             changed = [_replace(self._folder / name, data) for name, data in content.items()]
@@ -182,14 +184,30 @@ def _replace(path: Path, data: bytes) -> bool:
 
 
 def configuration(
-    folder: Path, *, port: int, host: str = "0.0.0.0", server_port: int, server_host: str = "127.0.0.1"
+    folder: Path,
+    *,
+    port: int,
+    host: str = "0.0.0.0",
+    server_port: int,
+    server_host: str = "127.0.0.1",
+    tls: Path | None = None,
 ) -> str:
     """A ``mosquitto.conf`` for these files: one listener for devices, whose client id is their name whatever they
-    say, and one for the fleet's own processes."""
+    say, and one for the fleet's own processes. With ``tls`` (a folder with server.pem and server.key) devices show
+    certificates, and these name them."""
+    secured = ""
+    if tls is not None:
+        secured = f"""certfile {tls / "server.pem"}
+keyfile {tls / "server.key"}
+cafile {folder / AUTHORITY}
+crlfile {folder / REVOKED}
+require_certificate true
+use_identity_as_username true
+"""
     return f"""# Written by 'edgec fleet mosquitto'. Devices: {port}; the fleet's own processes: {server_port}.
 listener {port} {host}
 use_username_as_clientid true
-listener {server_port} {server_host}
+{secured}listener {server_port} {server_host}
 allow_anonymous false
 password_file {folder / PASSWORDS}
 acl_file {folder / ACCESS}
@@ -198,7 +216,7 @@ persistence_location {folder}/
 autosave_interval 60
 # The fleet acknowledges when its database has a message, in batches; until then it waits here, not dropped.
 max_inflight_messages 4000
-max_queued_messages 0
-message_size_limit 524288
+max_queued_messages 10000000
+max_packet_size 524288
 set_tcp_nodelay true
 """

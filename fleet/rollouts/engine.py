@@ -74,10 +74,14 @@ class Engine:
         """Tick until :meth:`stop`; a database that is away for a while costs only time."""
         while not self._stop.is_set():
             self._wake.clear()
+            began = time.monotonic()
             try:
                 self.tick()
             except OperationalError as error:
                 log.warning("rollouts wait for the database: %s", error.orig)
+            # Ten thousand devices report in a short time; each look costs all members. So half of the time, at
+            # most, goes into looking.
+            self._stop.wait(min(time.monotonic() - began, pace_s))
             self._wake.wait(pace_s)
 
     def wake(self) -> None:

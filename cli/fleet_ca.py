@@ -1,0 +1,110 @@
+"""``edgec fleet ca``: the fleet's certificate authority."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgec.cli.console import emit_json, out
+from edgec.cli.push import Json, Server, Token
+
+app = typer.Typer(no_args_is_help=True, help="Certificates for devices and servers: mutual TLS.")
+Data = Annotated[Path, typer.Option(help="Data folder of the fleet server, whose authority this is.")]
+DATA = Path("edgec-fleet")
+
+
+@app.command()
+def init(
+    data: Data = DATA,
+    name: Annotated[str, typer.Option(help="What the authority is called.")] = "edgec fleet",
+    days: Annotated[int, typer.Option(min=1, help="For how long it is good.")] = 3650,
+    certificate: Annotated[
+        Path | None, typer.Option(help="Bring an authority along: its certificate (PEM).")
+    ] = None,
+    key: Annotated[Path | None, typer.Option(help="Its key (PEM, not encrypted).")] = None,
+) -> None:
+    """Make the authority, or take one over, before the server starts."""
+    from edgec.fleet.certificates.authority import CERTIFICATE, Authority
+    from edgec.fleet.certificates.service import FOLDER
+    from edgec.targets.errors import UsageError
+
+    if (certificate is None) is not (key is None):
+        raise UsageError("--certificate and --key go together")
+    folder = data / FOLDER
+    if certificate is not None and key is not None:
+        Authority.bring(folder, certificate, key)
+    else:
+        Authority.create(folder, name, days)
+    out.print(
+        f"the authority is in {folder}; devices and browsers trust {folder / CERTIFICATE}", soft_wrap=True
+    )
+    out.print("devices that enrol from now on get certificates; start the server with --tls")
+
+
+@app.command()
+def server(
+    host: Annotated[list[str], typer.Argument(help="Names and addresses of the server.")],
+    out_folder: Annotated[Path, typer.Option("--out", help="Where to write server.pem and server.key.")],
+    data: Data = DATA,
+    days: Annotated[int, typer.Option(min=1, help="For how long it is good.")] = 825,
+) -> None:
+    """Make a certificate for a broker or proxy of your own."""
+    from edgec.fleet.certificates.authority import Authority, write_private
+    from edgec.fleet.certificates.service import FOLDER
+    from edgec.fleet.errors import FleetError
+
+    authority = Authority.load(data / FOLDER)
+    if authority is None:
+        raise FleetError(f"there is no authority in {data / FOLDER}: edgec fleet ca init --data {data}")
+    issued, key = authority.server(host, timedelta(days=days))
+    out_folder.mkdir(parents=True, exist_ok=True)
+    write_private(out_folder / "server.key", key.encode())
+    (out_folder / "server.pem").write_text(issued.pem + authority.pem)
+    (out_folder / "ca.pem").write_text(authority.pem)
+    out.print(f"wrote server.pem, server.key and ca.pem in {out_folder}")
+
+
+@app.command()
+def claim(
+    out_folder: Annotated[
+        Path, typer.Option("--out", help="Where to write claim.pem, claim.key and ca.pem.")
+    ],
+    uses: Annotated[int, typer.Option(min=1, help="How many devices it lets in.")] = 100,
+    days: Annotated[int, typer.Option(min=1, help="For how long.")] = 365,
+    accept: Annotated[bool, typer.Option("--accept", help="Without anybody looking.")] = False,
+    server: Server = None,
+    token: Token = None,
+) -> None:
+    """Make a claim certificate, to be put on many devices in the factory."""
+    from edgec.fleet.certificates.authority import write_private
+    from edgec.fleet.client import FleetClient, resolve
+
+    body = {"uses": uses, "valid_s": days * 86400, "auto_accept": accept}
+    with FleetClient(*resolve(server, token)) as client:
+        made = client.post("/certificates/claims", body)
+    out_folder.mkdir(parents=True, exist_ok=True)
+    write_private(out_folder / "claim.key", made["key"].encode())
+    (out_folder / "claim.pem").write_text(made["certificate"])
+    (out_folder / "ca.pem").write_text(made["ca_pem"])
+    out.print(f"claim {made['serial']} lets {uses} devices in: edgec agent enroll --claim {out_folder} …")
+
+
+@app.command("list")
+def list_all(device: str = "", server: Server = None, token: Token = None, as_json: Json = False) -> None:
+    """Certificates that were given out, as JSON."""
+    from edgec.fleet.client import FleetClient, resolve
+
+    with FleetClient(*resolve(server, token)) as client:
+        emit_json(client.get("/certificates", device=device)["items"])
+
+
+@app.command()
+def revoke(serial: str, server: Server = None, token: Token = None) -> None:
+    """Make one certificate useless at once. All of a device's: edgec devices revoke NAME."""
+    from edgec.fleet.client import FleetClient, part, resolve
+
+    with FleetClient(*resolve(server, token)) as client:
+        client.delete(f"/certificates/{part(serial)}")

@@ -1,0 +1,98 @@
+"""Certificates under ``/api/v1``: the authority's own, revocations, renewal, claims."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from fastapi import APIRouter, Response
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy import select
+
+from edgec.fleet.api.context import Admin, Asking, Operator, Server, page
+from edgec.fleet.auth import audit
+from edgec.fleet.certificates.service import keep, revoke_serial
+from edgec.fleet.certificates.tables import Certificate
+from edgec.fleet.errors import Problem
+from edgec.fleet.store.tables import Device
+
+router = APIRouter(prefix="/api/v1", tags=["certificates"])
+
+
+@router.get("/ca/certificate", response_class=Response)
+def ca_certificate(server: Server) -> Response:
+    """The authority's certificate (PEM): what devices and browsers have to trust."""
+    pem = server.certificates.need().pem
+    return Response(pem, media_type="application/x-pem-file")
+
+
+@router.get("/ca/revoked", response_class=Response)
+def ca_revoked(server: Server) -> Response:
+    """The revocation list (PEM), for brokers and proxies that check certificates themselves."""
+    server.certificates.need()
+    return Response(server.certificates.revoked_list(), media_type="application/x-pem-file")
+
+
+class Renewal(BaseModel):
+    """A request (PKCS #10, PEM) for the next certificate of the device that asks."""
+
+    model_config = ConfigDict(extra="forbid")
+    csr: str = Field(min_length=1, max_length=8192)
+
+
+@router.post("/certificates/renew")
+def renew(server: Server, who: Asking, body: Renewal) -> dict[str, Any]:
+    """The next certificate of a device that shows its present one, or its token. The present one stays good until
+    it expires."""
+    if who is None or who.device_id is None:
+        raise Problem(401, "Sign in", "A device renews with its certificate or its token.")
+    with server.database.writing() as session:
+        device = session.get_one(Device, who.device_id)
+        pem = server.certificates.give(session, device, body.csr)
+    return {"certificate": pem, "ca_pem": server.certificates.ca_pem}
+
+
+class NewClaim(BaseModel):
+    """A claim certificate to make: installed on many devices, each of which turns it into its own."""
+
+    model_config = ConfigDict(extra="forbid")
+    uses: int = Field(100, ge=1, le=1_000_000)
+    valid_s: float = Field(365 * 86400.0, gt=0, le=3660 * 86400)
+    auto_accept: bool = Field(False, description="Accept such devices at once, without anybody looking.")
+
+
+@router.post("/certificates/claims", status_code=201)
+def make_claim(server: Server, who: Operator, body: NewClaim) -> dict[str, Any]:
+    """Make a claim certificate; its key is in this answer only."""
+    issued, key = server.certificates.need().claim(timedelta(seconds=body.valid_s))
+    with server.database.writing() as session:
+        row = keep(session, issued, "claim", who.name, uses=body.uses)
+        row.auto_accept = body.auto_accept
+        audit(session, who.name, "claim.create", issued.serial, uses=body.uses)
+    return {
+        "serial": issued.serial,
+        "certificate": issued.pem,
+        "key": key,
+        "ca_pem": server.certificates.ca_pem,
+    }
+
+
+@router.get("/certificates")
+def list_certificates(server: Server, _who: Operator, device: str = "") -> dict[str, Any]:
+    """Certificates that were given out, of one device or the latest of all."""
+    query = select(Certificate).order_by(Certificate.not_before.desc()).limit(1000)
+    if device:
+        query = query.where(Certificate.name == device, Certificate.kind == "device")
+    fields = ("serial", "kind", "name", "not_before", "not_after", "uses_left", "revoked_at")
+    with server.database.reading() as session:
+        return page([{name: getattr(row, name) for name in fields} for row in session.scalars(query)], None)
+
+
+@router.delete("/certificates/{serial}", status_code=204)
+def revoke_certificate(server: Server, who: Admin, serial: str) -> None:
+    """Make one certificate useless at once."""
+    with server.database.writing() as session:
+        row = revoke_serial(session, who.name, serial)
+        name = row.name if row.kind == "device" else ""
+    if name:
+        server.revoke_connections(name)
