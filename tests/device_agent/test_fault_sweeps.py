@@ -200,7 +200,6 @@ def hostile(registry: Registry, digest: str) -> dict[str, str]:
         "config is no JSON": blob(None, b"\0" * 100),
         "config is nested 100,000 deep": blob(None, deep),
         "config of another form": blob(None, b'{"name": 7}'),
-        "weights claim 2^63 bytes": blob(1, (2**63 - 1).to_bytes(8, "little") + b"{}"),
         "a layer of 2^60 bytes": sized(2**60),
         "a layer of -1 bytes": sized(-1),
         "a digest that climbs": digested("sha256:../../../../etc/passwd"),
@@ -217,14 +216,25 @@ def hostile(registry: Registry, digest: str) -> dict[str, str]:
     return found
 
 
+SOME = {
+    "config is nested 100,000 deep",
+    "a digest that climbs",
+    "layers is a number",
+    "a manifest nested 100,000 deep",
+    "titles that climb",
+}
+
+
+@pytest.mark.parametrize("only", [SOME, pytest.param(None, marks=pytest.mark.long)], ids=["some", "all"])
 def test_hostile_artifacts_do_nothing(
-    tmp_path: Path, fleet: FleetEnd, registry: Registry, agent_of: Any
+    tmp_path: Path, fleet: FleetEnd, registry: Registry, agent_of: Any, only: set[str] | None
 ) -> None:
     make_artifact(tmp_path, "1")
     new, _ = make_artifact(tmp_path, "2")
     agent = agent_of(CONFIG)
     start(agent, fleet)
     artifacts = hostile(registry, registry.add(new))
+    artifacts = {what: digest for what, digest in artifacts.items() if only is None or what in only}
     outside = sorted(path.name for path in tmp_path.iterdir())
     for number, (what, digest) in enumerate(artifacts.items()):
         began = time.monotonic()
