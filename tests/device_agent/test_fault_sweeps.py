@@ -252,6 +252,7 @@ def test_hostile_artifacts_do_nothing(
     assert agent.stop() == 0
 
 
+@pytest.mark.long
 def test_an_agent_without_its_whole_state_begins_anew(tmp_path: Path, fleet: FleetEnd, agent_of: Any) -> None:
     make_artifact(tmp_path, "1")
     agent = agent_of(CONFIG)
