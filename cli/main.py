@@ -15,7 +15,8 @@ from edgec.targets.errors import EdgecError
 
 # Modules with `register(app)` add top-level commands; modules with `app` become a group of that name.
 TOP_LEVEL = (
-    "compile", "inspect", "run", "verify", "bench", "profile", "push", "deploy", "devices", "captures", "demo",
+    "compile", "inspect", "run", "verify", "bench", "profile", "push", "deploy", "devices", "captures",
+    "experiments", "demo",
 )  # fmt: skip
 GROUPS = ("targets", "models", "agent", "fleet", "debug")
 

@@ -5,13 +5,23 @@ from __future__ import annotations
 from fastapi import FastAPI
 from nicegui import ui
 
-from edgec.fleet.dashboard import access, device, devices, models, overview, rollouts, samples, signin
+from edgec.fleet.dashboard import (
+    access,
+    device,
+    devices,
+    experiments,
+    models,
+    overview,
+    rollouts,
+    samples,
+    signin,
+)
 from edgec.fleet.dashboard.theme import FAVICON
 from edgec.fleet.server import Services
 
 
 def mount(app: FastAPI, services: Services) -> None:
     """Add the pages. NiceGUI keeps pages per process, so there is one dashboard a process."""
-    for page in (signin, overview, devices, device, models, rollouts, samples, access):
+    for page in (signin, overview, devices, device, models, rollouts, experiments, samples, access):
         page.add(services)
     ui.run_with(app, title="edgec fleet", favicon=FAVICON, show_welcome_message=False, reconnect_timeout=10)

@@ -16,7 +16,7 @@ TONES = {
     "IN_PROGRESS": "accent", "TIMED_OUT": "warn", "REJECTED": "bad", "running": "good", "stalled": "bad",
     "starting": "accent", "restarting": "warn", "paused": "warn", "ended": "", "failed": "bad", "probation": "accent",
     "loading": "accent", "absent": "", "drift": "warn", "accepted": "good", "PREPARING": "accent", "DECIDED": "good",
-    "STOPPED": "", "new": "accent", "confirmed": "good", "corrected": "good", "discarded": "", "better": "good",
+    "ENDING": "warn", "ENDED": "", "new": "accent", "confirmed": "good", "corrected": "good", "discarded": "", "better": "good",
     "worse": "bad", "same": "good", "undecided": "",
 }  # fmt: skip
 LIVE = {"online", "RUNNING", "IN_PROGRESS", "ROLLING_BACK", "ACTIVE"}

@@ -24,6 +24,7 @@ NAV = (
     ("/devices", "Devices"),
     ("/models", "Models"),
     ("/rollouts", "Rollouts"),
+    ("/experiments", "Experiments"),
     ("/samples", "Samples"),
     ("/access", "Settings"),
 )
@@ -133,6 +134,7 @@ def _help() -> None:
             "g d": "devices",
             "g m": "models",
             "g r": "rollouts",
+            "g e": "experiments",
             "g s": "samples",
             "g a": "settings",
             "j k": "down and up a list, Enter opens",

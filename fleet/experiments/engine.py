@@ -20,7 +20,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from edgec.fleet.errors import Problem
-from edgec.fleet.experiments.readings import counters_of, reading
+from edgec.fleet.experiments.readings import comparable, counters_of, reading
 from edgec.fleet.experiments.service import OPEN, Plan
 from edgec.fleet.experiments.verdict import judge
 from edgec.fleet.inbox import Reply, change_shadow, load_shadow
@@ -275,10 +275,12 @@ def _read(session: Session, row: Experiment, member: Participant, device: Device
     member.read_at = device.last_seen or now
     streams = list(member.counters.get("streams", []))
     after = counters_of(device.health, row.slot, row_slot(row), streams)
+    if not comparable(member.counters, after):
+        member.counters = after | {"streams": streams}
+        return
     frames, values = reading(member.counters, after)
     if frames > 0 and values:
         session.add(Reading(experiment_id=row.id, device_id=device.id, at=now, frames=frames, values=values))
-    if frames > 0 or "candidate" not in member.counters:
         member.counters = after | {"streams": streams}
 
 

@@ -25,39 +25,53 @@ def counters_of(health: Mapping[str, Any], base: str, candidate: str, streams: l
     return found | {"boot_id": health.get("boot_id", "")}
 
 
+def comparable(before: Counters, after: Counters) -> bool:
+    """Whether ``after`` counts on from ``before``: the same start of the agent, the same artifacts, nothing reset."""
+    if before.get("boot_id") != after.get("boot_id") or after["frames"] < before.get("frames", 0):
+        return False
+    for name in ("base", "candidate"):
+        old, new = before.get(name), after.get(name)
+        if old is None or new is None or old["manifest_digest"] != new["manifest_digest"]:
+            return False
+        if any((new[key] or 0) < (old[key] or 0) for key in ("inferences", "errors")):
+            return False
+    return True
+
+
 def reading(before: Counters, after: Counters) -> tuple[int, dict[str, float]]:
-    """Frames that the candidate saw since ``before``, and its figures against the base's; nothing after a restart."""
-    if before.get("boot_id") != after.get("boot_id") or "candidate" not in after or "base" not in after:
-        return 0, {}
-    grown = {name: _grown(before.get(name), after[name]) for name in ("base", "candidate")}
+    """Frames that the candidate saw since ``before``, and its figures against the base's.
+
+    Both must be :func:`comparable`.
+    """
     values: dict[str, float] = {}
-    frames = after["frames"] - before.get("frames", 0)
+    frames: int = after["frames"] - before["frames"]
     if frames > 0:
-        values["disagreement"] = min(
-            max((after["disagreements"] - before["disagreements"]) / frames, 0.0), 1.0
-        )
-    if grown["base"] is None or grown["candidate"] is None:
-        return max(frames, 0), values
-    rates = {name: one[1] / one[0] for name, one in grown.items() if one is not None}
-    values["errors"] = rates["candidate"] - rates["base"]
-    base, candidate = after["base"], after["candidate"]
-    speeds = [(one.get("latency") or {}).get("p50_ms") for one in (base, candidate)]
-    if all(speeds):
-        values["latency"] = math.log(speeds[1] / speeds[0])
-    if None not in (base.get("score_mean"), candidate.get("score_mean")):
-        values["score"] = candidate["score_mean"] - base["score_mean"]
-    if None not in (base.get("results_per_frame"), candidate.get("results_per_frame")):
+        differing = (after["disagreements"] - before["disagreements"]) / frames
+        values["disagreement"] = min(max(differing, 0.0), 1.0)
+    base, candidate = _grown(before["base"], after["base"]), _grown(before["candidate"], after["candidate"])
+    if not (base[0] and candidate[0]):
+        return frames, values
+    values["errors"] = candidate[1] / candidate[0] - base[1] / base[0]
+    return max(frames, candidate[0]), values | _levels(after["base"], after["candidate"])
+
+
+def _levels(base: Mapping[str, Any], candidate: Mapping[str, Any]) -> dict[str, float]:
+    """Figures that health gives for its last window rather than as counters."""
+    values: dict[str, float] = {}
+    own, other = ((one.get("latency") or {}).get("p50_ms") for one in (base, candidate))
+    if own and other:
+        values["latency"] = math.log(other / own)
+    own, other = base.get("score_mean"), candidate.get("score_mean")
+    if own is not None and other is not None:
+        values["score"] = other - own
+    own, other = base.get("results_per_frame"), candidate.get("results_per_frame")
+    if own is not None and other is not None:
         # A little more on both sides keeps the logarithm finite where nothing was found.
-        values["results"] = math.log(
-            (candidate["results_per_frame"] + 0.05) / (base["results_per_frame"] + 0.05)
-        )
-    return max(frames, grown["candidate"][0]), values
+        values["results"] = math.log((other + 0.05) / (own + 0.05))
+    return values
 
 
-def _grown(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> tuple[int, int] | None:
-    """Attempts and failures since then; None where there were none, or another artifact runs now."""
-    if before is None or before.get("manifest_digest") != after.get("manifest_digest"):
-        return None
-    done = (after["inferences"] or 0) - (before["inferences"] or 0)
-    failed = (after["errors"] or 0) - (before["errors"] or 0)
-    return (done + failed, failed) if done >= 0 and failed >= 0 and done + failed > 0 else None
+def _grown(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[int, int]:
+    """Attempts and failures since then."""
+    done, failed = ((after[key] or 0) - (before[key] or 0) for key in ("inferences", "errors"))
+    return done + failed, failed

@@ -21,6 +21,10 @@ from edgec.fleet.rollouts.judge import likelihood_ratio
 Verdict = Literal["undecided", "as-good", "worse"]
 CEILING = 1e9
 """Evidence is shown up to this; more says nothing."""
+MIN_READINGS = 20
+"""With fewer the variance is not known well enough for the test's promise."""
+MOST = 0.9999
+"""No confidence above this is claimed: the test's assumptions hold only so well."""
 
 
 class Criteria(BaseModel):
@@ -103,17 +107,18 @@ def judge(
     elif verdicts and all(one == "as-good" for one in verdicts):
         verdict, evidence = "as-good", min(one.in_favour for one in found.values())
     confidence = 1 - needed * criteria.alpha / evidence if verdict != "undecided" else 0.0
-    return verdict, round(confidence, 6), {name: asdict(one) for name, one in found.items()}
+    return verdict, min(round(confidence, 4), MOST), {name: asdict(one) for name, one in found.items()}
 
 
 def _find(measure: Measure, values: Sequence[float], needed: float) -> Finding:
-    turned = [-value for value in values]
-    against = likelihood_ratio(values, (), measure.shift, measure.floor)
+    known = values if len(values) >= MIN_READINGS else ()
+    turned = [-value for value in known]
+    against = likelihood_ratio(known, (), measure.shift, measure.floor)
     # That the mean lies below the tolerated shift is that its negative lies above the negative shift.
     favour = likelihood_ratio(turned, (), -measure.shift, measure.floor)
     if measure.both_sides:
         against = max(against, likelihood_ratio(turned, (), measure.shift, measure.floor))
-        favour = min(favour, likelihood_ratio(values, (), -measure.shift, measure.floor))
+        favour = min(favour, likelihood_ratio(known, (), -measure.shift, measure.floor))
     mean = fmean(values) if values else None
     shown = None if mean is None else round(math.exp(mean) if measure.ratio else mean, 5)
     tolerated = round(math.exp(measure.shift) if measure.ratio else measure.shift, 5)

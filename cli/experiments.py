@@ -1,0 +1,143 @@
+"""``edgec experiments``: a candidate version beside what devices run, with a verdict."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any
+
+import typer
+
+from edgec.cli.console import emit_json, out
+from edgec.cli.deploy import seconds
+from edgec.cli.devices import ago
+from edgec.cli.fleet_keys import split
+from edgec.cli.push import Json, Server, Token
+from edgec.targets.errors import UsageError
+
+group = typer.Typer(
+    no_args_is_help=False, invoke_without_command=True, help="Compare a candidate on devices."
+)
+Number = Annotated[int, typer.Argument(help="The experiment.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command group; without a sub-command it lists."""
+    app.add_typer(group, name="experiments")
+
+
+@group.callback()
+def _default(
+    context: typer.Context, server: Server = None, token: Token = None, as_json: Json = False
+) -> None:
+    if context.invoked_subcommand is None:
+        list_experiments(server=server, token=token, as_json=as_json)
+
+
+@group.command("list")
+def list_experiments(server: Server = None, token: Token = None, as_json: Json = False) -> None:
+    """List experiments, newest first."""
+    from rich.table import Table
+
+    from edgec.fleet.client import FleetClient, resolve
+
+    with FleetClient(*resolve(server, token)) as client:
+        rows = client.get("/experiments", limit=100)["items"]
+    if as_json:
+        emit_json(rows)
+        return
+    if not rows:
+        out.print("no experiments; start one: edgec experiments start MODEL:VERSION --group GROUP")
+        return
+    table = Table("#", "candidate", "kind", "for", "frames", "verdict", "state", "started")
+    for row in rows:
+        table.add_row(
+            str(row["id"]), row["name"], row["mode"], row["scope"]["name"] or "all", str(row["frames"]), _verdict(row),
+            row["state"].lower(), ago(row["created_at"]),
+        )  # fmt: skip
+    out.print(table)
+
+
+@group.command("start")
+def start(
+    model: Annotated[str, typer.Argument(metavar="MODEL:VERSION", help="The candidate; it was pushed.")],
+    to: Annotated[str, typer.Option("--to", metavar="DEVICE", help="On one device.")] = "",
+    in_group: Annotated[str, typer.Option("--group", help="On a group of devices.")] = "",
+    everyone: Annotated[bool, typer.Option("--all", help="On every accepted device.")] = False,
+    mode: Annotated[str, typer.Option(help="shadow: it looks on; ab: it acts on its share.")] = "shadow",
+    share: Annotated[
+        float, typer.Option(min=0.1, max=100, help="Percent of the frames that it sees.")
+    ] = 20.0,
+    slot: Annotated[
+        str, typer.Option(help="The slot it is compared with; the model's name if not given.")
+    ] = "",
+    duration: Annotated[str, typer.Option(help="Time, at most.")] = "24h",
+    wait: Annotated[bool, typer.Option("--wait", help="Stay until it has ended.")] = False,
+    server: Server = None,
+    token: Token = None,
+    as_json: Json = False,
+) -> None:
+    """Put a candidate beside the model that devices run."""
+    from edgec.fleet.client import FleetClient, resolve
+
+    name, version = split(model)
+    chosen = [("device", to)] * bool(to) + [("group", in_group)] * bool(in_group) + [("all", "")] * everyone
+    if len(chosen) != 1:
+        raise UsageError("say whom it is for: exactly one of --to DEVICE, --group NAME and --all")
+    kind, whom = chosen[0]
+    body = {
+        "mode": mode, "model": name, "version": version, "slot": slot or None,
+        "scope": {"kind": kind, "name": whom}, "plan": {"share": share / 100, "duration_s": seconds(duration)},
+    }  # fmt: skip
+    with FleetClient(*resolve(server, token)) as client:
+        row = client.post("/experiments", body)
+        if not as_json:
+            out.print(f"experiment {row['id']} compares {model}: {client.server}/experiments/{row['id']}")
+        while wait and row["state"] != "ENDED":
+            time.sleep(1.0)
+            row = client.get(f"/experiments/{row['id']}")
+    if as_json:
+        emit_json(row)
+    elif wait:
+        _print(row)
+
+
+@group.command("show")
+def show(number: Number, server: Server = None, token: Token = None, as_json: Json = False) -> None:
+    """Show what an experiment has measured so far, and how sure its verdict is."""
+    from edgec.fleet.client import FleetClient, resolve
+
+    with FleetClient(*resolve(server, token)) as client:
+        row = client.get(f"/experiments/{number}")
+    if as_json:
+        emit_json(row)
+    else:
+        _print(row)
+
+
+@group.command("stop")
+def stop(number: Number, server: Server = None, token: Token = None) -> None:
+    """End an experiment; its devices run their own model alone again."""
+    from edgec.fleet.client import FleetClient, resolve
+
+    with FleetClient(*resolve(server, token)) as client:
+        row = client.post(f"/experiments/{number}/stop")
+    out.print(f"experiment {row['id']} is ending: {_verdict(row)}")
+
+
+def _verdict(row: dict[str, Any]) -> str:
+    sure = f" ({row['confidence']:.2%} sure)" if row["verdict"] != "undecided" else ""
+    return f"{row['verdict']}{sure}"
+
+
+def _print(row: dict[str, Any]) -> None:
+    from rich.table import Table
+
+    reason = f": {row['reason']}" if row["reason"] else ""
+    out.print(f"experiment {row['id']} of [bold]{row['name']}[/] is {row['state'].lower()}{reason}")
+    out.print(f"verdict {_verdict(row)} after {row['frames']} frames")
+    table = Table("criterion", "measured", "tolerated", "reports", "evidence", "verdict")
+    for name, one in row["criteria"].items():
+        measured = "-" if one["value"] is None else f"{one['value']:g}"
+        evidence = f"{max(one['against'], one['in_favour']):.3g} of {one['needed']:g}"
+        table.add_row(name, measured, f"{one['tolerated']:g}", str(one["readings"]), evidence, one["verdict"])
+    out.print(table)

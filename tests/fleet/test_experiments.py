@@ -1,0 +1,211 @@
+"""Experiments: what readings say, when a verdict is believed, and one from start to end on a device."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from datetime import UTC, datetime
+from itertools import pairwise
+from typing import Any
+
+import httpx
+from fleet_harness import FleetServer, SimDevice, wait_for
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgec.fleet.experiments.readings import comparable, counters_of, reading
+from edgec.fleet.experiments.verdict import Criteria, judge
+from edgec.protocol.messages import Health, ModelHealth, StageLatency, StreamHealth, encode
+from edgec.protocol.topics import parse
+
+CRITERIA = Criteria.model_validate({})
+
+
+def readings(rng: random.Random, number: int, **means: float) -> dict[str, list[float]]:
+    names = {"disagreement": 0.02, "latency": 0.0, "errors": 0.0, "score": 0.0} | means
+    spread = {"disagreement": 0.02, "latency": 0.05, "errors": 0.002, "score": 0.03}
+    return {name: [rng.gauss(mean, spread[name]) for _ in range(number)] for name, mean in names.items()}
+
+
+def test_a_candidate_like_the_own_model_is_as_good_and_others_are_worse() -> None:
+    rng = random.Random(1)
+    verdict, confidence, found = judge("shadow", CRITERIA, readings(rng, 200))
+    assert verdict == "as-good", found
+    assert 0.95 <= confidence < 1
+    for name, mean in {"disagreement": 0.4, "latency": 0.6, "errors": 0.1, "score": -0.3}.items():
+        verdict, confidence, found = judge("shadow", CRITERIA, readings(rng, 200, **{name: mean}))
+        assert verdict == "worse", (name, found)
+        assert found[name]["verdict"] == "worse"
+        assert confidence >= 0.95
+
+
+def test_too_few_readings_decide_nothing() -> None:
+    rng = random.Random(2)
+    for number in (0, 1, 19):
+        verdict, confidence, _found = judge("shadow", CRITERIA, readings(rng, number, disagreement=0.9))
+        assert (verdict, confidence) == ("undecided", 0.0)
+
+
+def test_looking_after_every_reading_is_seldom_wrong() -> None:
+    """At the edge of what is tolerated either verdict is wrong; 5 % may be, and 60 trials show it roughly."""
+    wrong = 0
+    for trial in range(60):
+        rng = random.Random(trial)
+        values = [rng.gauss(0.1, 0.05) for _ in range(300)]
+        only = Criteria.model_validate(
+            {"latency_ratio": None, "error_rate": None, "score_shift": None, "results_ratio": None}
+        )
+        wrong += any(
+            judge("shadow", only, {"disagreement": values[:n]})[0] != "undecided" for n in range(20, 301, 5)
+        )
+    assert wrong <= 7, wrong
+
+
+def health(
+    boot: str, frames: int, differing: int, inferences: int, errors: int, digest: str = "a"
+) -> dict[str, Any]:
+    slots = [
+        {
+            "slot": slot,
+            "inferences": inferences,
+            "errors": errors,
+            "manifest_digest": digest,
+            "latency": {"p50_ms": ms},
+        }
+        for slot, ms in (("own", 10.0), ("new", 12.0))
+    ]
+    stream = {"name": "gate", "comparison": {"frames": frames, "disagreements": differing}}
+    return {"boot_id": boot, "models": slots, "streams": [stream, {"name": "other"}]}
+
+
+COUNT = st.integers(0, 1000)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("ab"), COUNT, COUNT, COUNT, COUNT, st.sampled_from("xy")), max_size=8)
+)
+def test_no_sequence_of_reports_gives_an_impossible_reading(reports: list[tuple[Any, ...]]) -> None:
+    seen = [counters_of(health(*report), "own", "new", ["gate"]) for report in reports]
+    for before, after in pairwise(seen):
+        if comparable(before, after):
+            frames, values = reading(before, after)
+            assert frames >= 0
+            assert 0 <= values.get("disagreement", 0) <= 1
+            assert -1 <= values.get("errors", 0) <= 1
+
+
+class Comparing(SimDevice):
+    """A device that applies its shadow as the agent does and reports both models."""
+
+    desired: dict[str, Any] = {}  # noqa: RUF012 - replaced, never changed
+    differs = 0.0
+    frames = 0
+
+    def _on_message(self, client: Any, data: Any, message: Any) -> None:
+        super()._on_message(client, data, message)
+        topic = parse(message.topic)
+        if topic.kind == "shadow/name/+/get/accepted":
+            self.desired = json.loads(message.payload)["state"].get("desired") or {}
+            update = {"state": {"reported": self.desired}}
+            client.publish(self.topics.base + "/shadow/name/config/update", json.dumps(update), 1)
+
+    def report(self) -> None:
+        candidate = self.desired.get("streams", {}).get("cam", {}).get("candidate")
+        self.frames += 50 if candidate else 0
+        compared = {
+            "frames": self.frames,
+            "disagreements": round(self.frames * self.differs),
+            "agreement": None,
+        }
+        stream = StreamHealth(
+            name="cam", state="running", model="m", fps=10, comparison=compared if candidate else None
+        )
+        slots = ["m", *self.desired.get("models", {})]
+        models = [
+            ModelHealth(slot=slot, name="cand", version="1", state="running", inferences=100 + self.frames,
+                        latency=StageLatency(p50_ms=8, p99_ms=9), score_mean=0.7)
+            for slot in slots
+        ]  # fmt: skip
+        now = datetime.now(UTC)
+        message = Health(
+            boot_id=self.boot,
+            session_seq=self.seq,
+            time=now,
+            target=self.target,
+            streams=[stream],
+            models=models,
+        )
+        self.mqtt.publish(self.topics.health, encode(message), 1)
+
+
+def test_a_shadow_experiment_reaches_its_verdict_and_leaves_the_device_as_it_was(
+    server: FleetServer, push: Callable[..., str]
+) -> None:
+    push("cand", "2")
+    camera = Comparing(server.enroll("comparer"))
+    camera.start()
+    camera.differs = 0.5
+    try:
+        body = {
+            "model": "cand", "version": "2", "slot": "m", "scope": {"kind": "device", "name": "comparer"},
+            "plan": {"share": 0.5, "duration_s": 600, "criteria": {"score_shift": None}},
+        }  # fmt: skip
+        with server.client() as client:
+            camera.report()
+            number = client.post("/experiments", body)["id"]
+            again = httpx.post(
+                f"{server.url}/api/v1/experiments",
+                json=body,
+                headers={"Authorization": f"Bearer {server.token}"},
+            )
+            assert again.status_code == 409, "a device is in one experiment at a time"
+
+            def verdict() -> Any:
+                camera.report()
+                found = client.get(f"/experiments/{number}")
+                return found if found["state"] == "ENDED" else None
+
+            found = wait_for(verdict, 120, "a verdict")
+            assert found["verdict"] == "worse", found
+            assert found["criteria"]["disagreement"]["verdict"] == "worse"
+            assert found["criteria"]["errors"]["verdict"] != "worse"
+            assert found["devices"] == {"DONE": 1}
+            assert camera.jobs_done, "the candidate was fetched by a job"
+        wait_for(
+            lambda: camera.desired == {"models": {}, "streams": {"cam": {}}},
+            what="the shadow to be taken back",
+        )
+    finally:
+        camera.stop()
+
+
+def test_a_device_that_cannot_take_the_candidate_ends_the_experiment(
+    server: FleetServer, push: Callable[..., str]
+) -> None:
+    from edgec.protocol.messages import JobState
+
+    push("refused", "2")
+    camera = Comparing(server.enroll("refuser"))
+    camera.outcome = lambda _document: JobState.FAILED
+    camera.start()
+    try:
+        camera.report()
+        body = {
+            "model": "refused",
+            "version": "2",
+            "slot": "m",
+            "scope": {"kind": "device", "name": "refuser"},
+        }
+        with server.client() as client:
+            number = client.post("/experiments", body)["id"]
+            found = wait_for(
+                lambda: (row := client.get(f"/experiments/{number}"))["state"] == "ENDED" and row,
+                60,
+                "the end",
+            )
+            assert "no device could take" in found["reason"]
+            device = client.get(f"/experiments/{number}/devices")["items"][0]
+            assert (device["state"], device["detail"]) == ("FAILED", "simulated FAILED")
+    finally:
+        camera.stop()
