@@ -37,7 +37,6 @@ from edgec.protocol.topics import Kind, ParsedTopic, Topics
 
 SHADOW = "config"
 LEASE_S = 30.0
-PACE_S = 2.0
 READINGS = 20_000
 log = logging.getLogger(__name__)
 
@@ -61,7 +60,7 @@ class Experiments:
         self._stop = threading.Event()
         self._wake = threading.Event()
 
-    def run(self) -> None:
+    def run(self, pace_s: float) -> None:
         """Tick until :meth:`stop`; a database that is away for a while costs only time."""
         while not self._stop.is_set():
             self._wake.clear()
@@ -69,7 +68,7 @@ class Experiments:
                 self.tick(time.time())
             except OperationalError as error:
                 log.warning("experiments wait for the database: %s", error.orig)
-            self._wake.wait(PACE_S)
+            self._wake.wait(pace_s)
 
     def wake(self) -> None:
         """Tick now."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
 
 import httpx
+import pytest
 from fleet_harness import FleetServer, SimDevice, wait_for
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,6 +21,16 @@ from edgec.protocol.messages import Health, ModelHealth, StageLatency, StreamHea
 from edgec.protocol.topics import parse
 
 CRITERIA = Criteria.model_validate({})
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FleetServer]:
+    """A server that looks at experiments five times a second."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDGEC_FLEET_TICK_S", "0.1")
+        running = FleetServer(tmp_path_factory.mktemp("experiments") / "data").start()
+        yield running
+        assert running.stop() == 0, running.log.read_text()
 
 
 def readings(rng: random.Random, number: int, **means: float) -> dict[str, list[float]]:
