@@ -21,6 +21,8 @@ from edgec.device_agent.samples import Seeing, StreamSamples
 from edgec.device_agent.slots import MODEL_ERRORS, Loaded, timed
 from edgec.device_agent.stats import Window
 from edgec.device_agent.tracker import BoxTracker, Change, LabelTracker, Seen, Track
+from edgec.runtime.listening import Listener
+from edgec.runtime.results import Result
 
 Emit = Callable[[dict[str, Any], bool], None]
 """Takes an event's ``data`` and whether it must not be lost."""
@@ -57,7 +59,7 @@ class Pipeline:
         self._zones = ZoneMap(settings.zones)
         self._rules = RuleBook(settings.rules, f"{prefix}r-")
         self._updated: dict[str, float] = {}
-        self._sound = SoundWindow()
+        self._ear = Ear()
         self._last: tuple[Frame, Loaded | None, tuple[int, int]] | None = None
         self.gated = self.events = self.errors = 0
         self.message = ""
@@ -118,14 +120,14 @@ class Pipeline:
     def _infer(self, frame: Frame, loaded: Loaded | None) -> Findings | None:
         if loaded is None:
             return None
-        data: Any = frame.data
-        if frame.kind is Kind.SOUND:
-            data = self._sound.add(frame, loaded.card)
-            if data is None:
-                return None
         self._watch(loaded.digest)
         try:
-            results, milliseconds = timed(loaded, data)
+            begin = time.perf_counter_ns()
+            sound = frame.kind is Kind.SOUND
+            results = self._ear.hear(frame, loaded) if sound else loaded.model.predict(frame.data)
+            milliseconds = (time.perf_counter_ns() - begin) / 1e6
+            if results is None:  # no window of sound is full yet
+                return None
             found = findings_of(results, loaded.kind)
         except (*MODEL_ERRORS, BrokenOutput) as error:
             self.errors += 1
@@ -307,27 +309,26 @@ class Pipeline:
         }
 
 
-class SoundWindow:
-    """Gathers chunks into the overlapping windows that a sound model takes."""
+class Ear:
+    """Hands the chunks of a stream of sound to the model that runs; another model hears the last window again."""
 
     def __init__(self) -> None:
-        self._samples = np.zeros(0, np.float32)
-        self._since = 0
+        self._model: Loaded | None = None
+        self._listener: Listener | None = None
+        self._recent = np.zeros(0, np.float32)
 
-    def add(self, frame: Frame, card: Any) -> NDArray[np.float32] | None:  # noqa: ANN401 - a model card or None
-        """Add a chunk; returns a window, float32 [samples], when the next one is full."""
+    def hear(self, frame: Frame, loaded: Loaded) -> list[Result] | None:
+        """Take a chunk; results when it fills a window, else None."""
         chunk = np.asarray(np.mean(frame.data, axis=1), np.float32)
+        card = loaded.card
         if card is None or card.input.kind != "audio":
-            return chunk
-        section = card.input
-        window = round(section.window_s * section.sample_rate)
-        hop = round((section.hop_s or section.window_s / 4) * section.sample_rate)
-        self._samples = np.concatenate([self._samples, chunk])[-window:]
-        self._since += len(chunk)
-        if len(self._samples) < window or self._since < hop:
-            return None
-        self._since = 0
-        return self._samples
+            return loaded.model.predict(chunk)
+        if loaded is not self._model or self._listener is None:
+            self._model, self._listener = loaded, loaded.model.listen()
+            # One sample less than a window: the new model does not decide what the old one has.
+            self._listener.push(self._recent[-(card.input.window_samples - 1) :])
+        self._recent = np.concatenate([self._recent, chunk])[-card.input.window_samples :]
+        return self._listener.push(chunk)
 
 
 def crop(

@@ -16,6 +16,7 @@ from edgec.runtime.artifact import Artifact
 from edgec.runtime.card import ModelCard
 from edgec.runtime.config import ArtifactConfig, TensorSpec
 from edgec.runtime.errors import InputError
+from edgec.runtime.listening import Listener
 from edgec.runtime.native import Array, NativeFunction
 from edgec.runtime.prediction import Predictor
 from edgec.runtime.profiling import LayerTime, profile
@@ -108,6 +109,17 @@ class Model:
         Raises:
             InputError: ``source`` is of the wrong kind, there is no card, or the card does not fit the model.
         """
+        return self._predict_with()(source, sample_rate)
+
+    def listen(self) -> Listener:
+        """Begin a stream of sound; its ``push`` takes samples and gives the results of each whole window.
+
+        Raises:
+            InputError: there is no card, or its input is no sound.
+        """
+        return self._predict_with().listen()
+
+    def _predict_with(self) -> Predictor:
         predictor = self._predictor
         if predictor is None:
             if self.card is None:
@@ -116,7 +128,7 @@ class Model:
                     "or compile with --card model.toml"
                 )
             predictor = self._predictor = Predictor(self.config, self.card, self.call, self._around)
-        return predictor(source, sample_rate)
+        return predictor
 
     def _misfit(self, inputs: Any) -> InputError:  # noqa: ANN401 - whatever the caller passed
         """Say what is wrong with ``inputs``, and what was expected."""

@@ -12,6 +12,7 @@ from edgec.runtime.around import Around
 from edgec.runtime.config import ArtifactConfig, TensorSpec
 from edgec.runtime.decoders import decode
 from edgec.runtime.errors import InputError
+from edgec.runtime.listening import Listener
 from edgec.runtime.native import Array
 from edgec.runtime.picture import Picture
 from edgec.runtime.results import Result
@@ -76,6 +77,20 @@ class Predictor:
             return results
         arrays = self._tensors(source)
         return decode(self._outputs(arrays), self._card, given=arrays[0])
+
+    def listen(self) -> Listener:
+        """A stream of sound from its begin.
+
+        Raises:
+            InputError: the card's input is no sound.
+        """
+        if self._sound is None:
+            raise InputError(f"{self._config.name} takes no sound")
+
+        def decide(given: Array, seconds: tuple[float, float]) -> list[Result]:
+            return decode(self._outputs([given]), self._card, given=given, window=seconds)
+
+        return Listener(self._sound, decide)
 
     def _outputs(self, arrays: list[Array]) -> dict[str, Array]:
         return dict(zip(self._names, self._call(arrays), strict=True))

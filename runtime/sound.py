@@ -109,10 +109,10 @@ class Sound:
     def __init__(self, card: AudioInput, shape: tuple[int, ...], dtype: str) -> None:
         self.card = card
         self._shape, self._dtype = shape, np.dtype(dtype)
-        self._frame = round(card.frame_s * card.sample_rate)
-        self._step = max(1, round(card.step_s * card.sample_rate))
+        self.frame = round(card.frame_s * card.sample_rate)
+        self.step = max(1, round(card.step_s * card.sample_rate))
         self._filters = mel_filters(card)
-        position = np.arange(self._frame) / self._frame
+        position = np.arange(self.frame) / self.frame
         low = {"hann": 0.5, "hamming": 0.46, "none": 0.0}[card.window]
         self._window = ((1.0 - low) - low * np.cos(2 * np.pi * position)).astype(np.float32)
         rows = (
@@ -141,16 +141,19 @@ class Sound:
         if card.features == "waveform":
             values = window
         else:
-            if len(window) < self._frame:
-                raise InputError(f"a window of {len(window)} samples is shorter than a frame ({self._frame})")
-            frames = (
-                np.lib.stride_tricks.sliding_window_view(window, self._frame)[:: self._step] * self._window
-            )
+            if len(window) < self.frame:
+                raise InputError(f"a window of {len(window)} samples is shorter than a frame ({self.frame})")
+            frames = np.lib.stride_tricks.sliding_window_view(window, self.frame)[:: self.step] * self._window
             spectrum = np.abs(np.fft.rfft(frames, fft_size(card))).astype(np.float32)
             energy = spectrum * spectrum if card.power == 2 else spectrum
             values = np.log(energy @ self._filters + np.float32(card.log_offset))
             if card.features == "mfcc":
                 values = values @ self._dct
+        return self.scaled(values)
+
+    def scaled(self, values: Array) -> npt.NDArray[np.float32]:
+        """Values with the card's mean and scale applied."""
+        card = self.card
         return ((values - np.float32(card.mean)) * np.float32(card.scale)).astype(np.float32, copy=False)
 
     def tensor(self, window: Samples) -> Array:
@@ -159,7 +162,14 @@ class Sound:
         Raises:
             InputError: the features do not fill the model's input (the card and the model do not fit).
         """
-        values = self.features(window)
+        return self.fill(self.features(window))
+
+    def fill(self, values: Array) -> Array:
+        """One window's features as the model takes them.
+
+        Raises:
+            InputError: they do not fill the model's input (the card and the model do not fit).
+        """
         if values.ndim == 2 and self.card.axes == "FT":
             values = values.T
         out = empty_aligned(self._shape, self._dtype)

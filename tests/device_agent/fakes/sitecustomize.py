@@ -15,6 +15,8 @@ import numpy as np
 
 import edgec.runtime as rt
 from edgec.runtime import Box, Detection, Sound
+from edgec.runtime.listening import Listener
+from edgec.runtime.sound import Sound as SoundInput
 
 
 def _happens(behaviour, what, count):
@@ -34,6 +36,7 @@ def _misbehave(behaviour, count, prefix=""):
 class FakeModel:
     def __init__(self, artifact):
         self.config = artifact.config
+        self.card = artifact.card()
         self.inputs = self.config.inputs
         self.outputs = self.config.outputs
         self.behaviour = json.loads(artifact.code())
@@ -67,6 +70,10 @@ class FakeModel:
                 box = Box(*map(float, (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)))
                 found.append(Detection(box, ("red", "blue")[class_id], class_id, score))
         return found
+
+    def listen(self):
+        own = SoundInput(self.card.input, (1, self.card.input.window_samples), "float32")
+        return Listener(own, lambda tensor, _: self.predict(tensor.reshape(-1)))
 
     def close(self):
         pass

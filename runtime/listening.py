@@ -1,0 +1,63 @@
+"""Sound as it comes in: each hop computes the features of its new frames only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from edgec.runtime.native import Array
+from edgec.runtime.results import Result
+from edgec.runtime.sound import Samples, Sound
+
+Decide = Callable[[Array, tuple[float, float]], list[Result]]
+"""Takes a model's input and the seconds from which to which it reaches."""
+
+
+class Listener:
+    """Takes a stream in pieces of any length and gives the results of each window that has become whole.
+
+    The windows are those of ``predict`` on the whole sound, where the hop is a whole number of the features' steps;
+    otherwise the hop is the nearest such number, at least one. For plain waveforms any hop will do.
+    """
+
+    def __init__(self, sound: Sound, decide: Decide) -> None:
+        card = sound.card
+        self._sound, self._decide, self._rate = sound, decide, card.sample_rate
+        hop = max(1, round((card.hop_s or card.window_s) * card.sample_rate))
+        self._plain = card.features == "waveform"
+        self._step = 1 if self._plain else sound.step
+        self._frame = 1 if self._plain else sound.frame
+        self._hop = max(1, round(hop / self._step))
+        self._length = (card.window_samples - self._frame) // self._step + 1
+        self._rest = np.zeros(0, np.float32)
+        """Samples that no whole frame has been made of."""
+        self._rows: Array | None = None
+        """What the next window is made of: samples, or rows of features."""
+        self._begin = 0
+        """The first row's number since the begin."""
+
+    def push(self, samples: Samples) -> list[Result] | None:
+        """Take the next samples, float32 [n] at the card's rate.
+
+        Returns the results of the windows that they complete; None when they complete none.
+        """
+        self._take(samples)
+        results: list[Result] | None = None
+        while self._rows is not None and len(self._rows) >= max(self._length, self._hop):
+            results = [] if results is None else results
+            start = self._begin * self._step / self._rate
+            tensor = self._sound.fill(self._rows[: self._length])
+            results += self._decide(tensor, (start, start + self._sound.card.window_s))
+            self._rows = self._rows[self._hop :]
+            self._begin += self._hop
+        return results
+
+    def _take(self, samples: Samples) -> None:
+        rest = np.concatenate([self._rest, samples])
+        count = (len(rest) - self._frame) // self._step + 1 if len(rest) >= self._frame else 0
+        if count:
+            used = rest[: (count - 1) * self._step + self._frame]
+            new = self._sound.scaled(used) if self._plain else self._sound.features(used)
+            self._rows = new if self._rows is None else np.concatenate([self._rows, new])
+        self._rest = rest[count * self._step :]
