@@ -21,7 +21,8 @@ def draw(picture: NDArray[np.uint8], overlay: dict[str, Any], zones: Iterable[di
     scale = max(0.4, min(width, height) / 900)
     for zone in zones:
         corners = np.array([(x * width, y * height) for x, y in zone["polygon"]], np.int32)
-        cv2.polylines(picture, [corners], True, (200, 200, 80), 1, cv2.LINE_AA)
+        # A counting line is a zone of two corners.
+        cv2.polylines(picture, [corners], len(corners) > 2, (200, 200, 80), 1, cv2.LINE_AA)
         _text(picture, zone["name"], int(corners[0][0]) + 3, int(corners[0][1]) + 14, (200, 200, 80), scale)
     for track in overlay.get("tracks", ()):
         colour = _COLOURS[int(track["class_id"]) % len(_COLOURS)]

@@ -59,6 +59,7 @@ class ViewRunner:
     def add(self, name: str, settings: StreamSection) -> tuple[int, int]:
         """Make a stream's ring; returns its descriptors for the inference process."""
         zones: list[dict[str, object]] = [zone.model_dump(mode="json") for zone in settings.zones]
+        zones += [{"name": rule.name, "polygon": rule.line} for rule in settings.rules if rule.line]
         ring, ready = (
             Ring.create(3, _SLOT_BYTES, f"view-{name}"),
             os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC),
