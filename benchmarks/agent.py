@@ -22,11 +22,11 @@ from typing import Any
 
 import cv2
 import numpy as np
+import psutil
 
 import edgec.runtime as rt
 from edgec.device_agent.channel import Body
 from edgec.device_agent.config import AgentConfig
-from edgec.device_agent.health import Meter
 from edgec.device_agent.inference import Candidate, Inference
 from edgec.device_agent.loop import Loop
 from edgec.device_agent.outbox import Outbox
@@ -198,11 +198,11 @@ def soak(
 ) -> dict[str, Any]:
     """Run for long and write memory, rate and latency of every second; returns the slope of memory.
 
-    Memory is the proportional size of all three processes; what the outbox holds is acknowledged each second, as by
-    a broker. The slope is a line through all but the first fifth.
+    Memory is what the three processes have for themselves (their proportional size would move with every other
+    Python on the machine); what the outbox holds is acknowledged each second, as by a broker. The slope is a line
+    through all but the first fifth.
     """
     rows: list[tuple[float, ...]] = []
-    meter = Meter()
     with tempfile.TemporaryDirectory() as folder, output.open("w", encoding="utf-8") as file:
         rig = Rig(artifact, {"a": stream(video, "real", "newest", fps)}, threads, Path(folder))
         rig.loop.run_until(lambda: rig.processed > 20, 60)
@@ -211,11 +211,12 @@ def soak(
 
         def look() -> None:
             nonlocal last
-            meter.measure([os.getpid(), *rig.pids()])
+            pids = [os.getpid(), *rig.pids()]
+            memory = sum(psutil.Process(pid).memory_full_info().uss for pid in pids) / 1e6
             seen = sorted(rig.latencies_ms) or [float("nan")]
             rig.latencies_ms.clear()
             middle, late = seen[len(seen) // 2], seen[round((len(seen) - 1) * 0.99)]
-            row = (time.monotonic() - begin, meter.memory_bytes / 1e6, rig.processed - last, middle, late)
+            row = (time.monotonic() - begin, memory, rig.processed - last, middle, late)
             last = rig.processed
             rows.append(row)
             file.write(",".join(f"{value:.2f}" for value in row) + "\n")
