@@ -57,8 +57,15 @@ def compile_command(
         Arithmetic, typer.Option(help="Arithmetic of convolutions and matrix products.")
     ] = Arithmetic.fp32,
     budget: Annotated[
-        float, typer.Option(help="Largest error accepted, as a part of an output's largest value.")
-    ] = 1e-3,
+        float | None,
+        typer.Option(
+            "--error-budget",
+            "--budget",
+            help="Largest error accepted, as a part of an output's largest value. "
+            "[default: 0.001; 0.01 with --precision auto, 0.03 with bf16]",
+            show_default=False,
+        ),
+    ] = None,
     verify_with: Annotated[
         Path | None, typer.Option("--verify-with", help="An .npz file of inputs to verify with.")
     ] = None,
@@ -78,7 +85,7 @@ def compile_command(
     beside = model.parent / "model.toml"
     chosen = existing(card, "model card") if card else beside if beside.is_file() else None
     shapes, hardware = parse_shapes(inputs or []), choose_target(target)
-    from edgec.compiler.options import CompileOptions
+    from edgec.compiler.options import ERROR_BUDGET, CompileOptions
     from edgec.compiler.pipeline import compile_model
     from edgec.runtime import load_card
 
@@ -86,7 +93,7 @@ def compile_command(
         threads=threads,
         tune=tune.value,
         precision=precision.value,
-        error_budget=budget,
+        error_budget=ERROR_BUDGET[precision.value] if budget is None else budget,
         cache_dir=cache,
         input_shapes=shapes,
         verify=verify,

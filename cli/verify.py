@@ -29,8 +29,15 @@ def verify_command(
     model: Annotated[Path, typer.Argument(help="The model that it was compiled from.", show_default=False)],
     inputs: Annotated[Path | None, typer.Option(help="An .npz file of inputs. [default: made up]")] = None,
     budget: Annotated[
-        float, typer.Option(help="Largest error accepted, as a part of an output's largest value.")
-    ] = 1e-3,
+        float | None,
+        typer.Option(
+            "--error-budget",
+            "--budget",
+            help="Largest error accepted, as a part of an output's largest value. "
+            "[default: what compiling with the artifact's precision accepts]",
+            show_default=False,
+        ),
+    ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads. [default: all cores]")] = None,
     layers: Annotated[
         bool, typer.Option("--layers", help="Compare every value on the way, to find where they part.")
@@ -42,7 +49,7 @@ def verify_command(
     Exit status 1 when an output is off by more than the budget.
     """
     from edgec.compiler.frontends import load_source
-    from edgec.compiler.options import CompileOptions
+    from edgec.compiler.options import ERROR_BUDGET, CompileOptions
     from edgec.compiler.verify.inputs import make_inputs, read_inputs
     from edgec.compiler.verify.run import verify
     from edgec.runtime import Artifact
@@ -50,6 +57,7 @@ def verify_command(
 
     opened = Artifact.open(existing(artifact, "artifact"))
     config = opened.config
+    budget = ERROR_BUDGET[_precision(config)] if budget is None else budget
     shapes = {spec.name: spec.shape for spec in config.inputs}
     source = load_source(existing(model, "model file"), CompileOptions(input_shapes=shapes))
     values = read_inputs(inputs, source) if inputs else make_inputs(source)

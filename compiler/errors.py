@@ -8,6 +8,7 @@
         - ToolMissing: something that the compile needs is not installed here, or in another version
     - UsageError (2)
         - InputShapeError: an input's name or shape that does not fit the model, or is missing
+        - TargetLacksPrecision: arithmetic that the target's processor does not have
 """
 
 from __future__ import annotations
@@ -28,6 +29,10 @@ class ModelError(CompilerError):
 
 class InputShapeError(UsageError):
     """An input name or shape that does not fit the model, or one that has to be given."""
+
+
+class TargetLacksPrecision(UsageError):
+    """Arithmetic was asked for that the target's processor does not have."""
 
 
 class VerificationFailed(CompilerError):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import replace
+
 import tvm
 from tvm import relax
 from tvm.ir import GlobalVar
@@ -10,15 +13,17 @@ from tvm.script.ir_builder import tirx as T
 from tvm.tirx import PrimFunc
 
 from edgec.compiler.graph.fusion import Kernel, fuse, kernel_calls
-from edgec.compiler.graph.layout import plan_layouts
+from edgec.compiler.graph.layout import Halves, plan_layouts
+from edgec.compiler.graph.memory import plan_memory
+from edgec.compiler.graph.one_dimensional import widen
 from edgec.compiler.graph.simplify import simplify
 from edgec.compiler.graph.weights import lift_weights
 from edgec.compiler.kernels.generic import schedule_generic
 from edgec.compiler.kernels.pipeline import PIPELINE
-from edgec.compiler.kernels.templates import buffer_bytes, workload_of
+from edgec.compiler.kernels.templates import Workload, buffer_bytes, workload_of
 from edgec.compiler.link import link
-from edgec.compiler.lowered import KernelInfo, Lowered, TuningSummary
-from edgec.compiler.options import CompileOptions
+from edgec.compiler.lowered import KernelInfo, Lowered, Plan, TuningSummary
+from edgec.compiler.options import BF16_SHARE, CompileOptions
 from edgec.compiler.progress import Progress
 from edgec.compiler.tuning.tuner import Tuner, set_threads
 from edgec.targets.target import Target
@@ -28,7 +33,13 @@ NO_KERNEL = "edgec_no_kernel"
 __all__ = ["KernelInfo", "Lowered", "TuningSummary", "lower"]
 
 
-def lower(mod: tvm.IRModule, target: Target, options: CompileOptions, progress: Progress) -> Lowered:
+def lower(
+    mod: tvm.IRModule,
+    target: Target,
+    options: CompileOptions,
+    progress: Progress,
+    bf16_nodes: Collection[int] = (),
+) -> Lowered:
     """Compile the function ``main`` of `mod` for `target`.
 
     Args:
@@ -36,6 +47,8 @@ def lower(mod: tvm.IRModule, target: Target, options: CompileOptions, progress: 
         target: the hardware; its instruction set, registers and caches choose the kernels.
         options: threads, tuning effort, precision, cache folder.
         progress: told about stages and tuning.
+        bf16_nodes: with the precision ``auto``, the source nodes that multiply in bfloat16 (``bf16`` takes all that
+            can). On a target without the instruction they compute the same by float32 arithmetic.
 
     Returns:
         code, weights in call order, and the map from kernels to source nodes. Deterministic given the tuning cache.
@@ -44,23 +57,33 @@ def lower(mod: tvm.IRModule, target: Target, options: CompileOptions, progress: 
     threads = options.threads or target.cores
     progress.stage("graph")
     with tvm_target:
-        mod = _to_kernels(mod, target)
+        mod = _to_kernels(mod, target, _halves(options, bf16_nodes))
         mod, calls = fuse(mod)
+    if options.precision == "auto" and bf16_nodes:
+        options = replace(options, error_budget=options.error_budget * (1 - BF16_SHARE))
     tuner = Tuner(target, options, progress)
     mod, kernels = _make_kernels(mod, calls, target, threads, tuner, progress)
     mod, weights = lift_weights(mod)
     progress.stage("build")
     with tvm_target:
-        mod = _finalise(mod)
+        mod, plan = _finalise(mod)
     executable = relax.build(mod, tvm_target, relax_pipeline=None, tir_pipeline=PIPELINE)
     progress.stage("link")
-    return Lowered(link(executable), weights, kernels, tuning=tuner.summary())
+    return Lowered(link(executable), weights, kernels, tuning=tuner.summary(), plan=plan)
 
 
-def _to_kernels(mod: tvm.IRModule, target: Target) -> tvm.IRModule:
+def _halves(options: CompileOptions, nodes: Collection[int]) -> Halves:
+    """Whether a source node multiplies in bfloat16."""
+    chosen = frozenset(nodes)
+    if options.precision == "bf16":
+        return lambda _node: True
+    return lambda node: options.precision == "auto" and node in chosen
+
+
+def _to_kernels(mod: tvm.IRModule, target: Target, halves: Halves) -> tvm.IRModule:
     """From operators to calls of kernels, in blocked layouts."""
-    mod = simplify(mod)
-    mod = plan_layouts(mod, target)
+    mod = widen(simplify(mod))
+    mod = plan_layouts(mod, target, halves)
     passes = [
         relax.transform.DecomposeOpsForInference(),
         relax.backend.DispatchSampling(),
@@ -116,10 +139,15 @@ def _make_kernel(
         work = workload_of(func, first.anchor, first.ops, target, threads, budget)
     if work is not None:
         schedule = tuner.choose(work)
-        info = KernelInfo(symbol, work.kind, nodes, work.flops, work.bytes, str(schedule))
+        info = KernelInfo(symbol, work.kind, nodes, work.flops, work.bytes, schedule_text(work, schedule))
         return work.emit(schedule), info
     info = KernelInfo(symbol, first.ops[-1], nodes, 0, buffer_bytes(func), "generic")
     return schedule_generic(func, target, threads), info
+
+
+def schedule_text(work: Workload, schedule: object) -> str:
+    """The schedule in words, with the type of the factors where that is not float32."""
+    return f"{schedule} bf16" if '"operands":"bfloat16' in work.key else str(schedule)
 
 
 def _no_kernel() -> PrimFunc:
@@ -131,7 +159,7 @@ def _no_kernel() -> PrimFunc:
     return builder.get()
 
 
-def _finalise(mod: tvm.IRModule) -> tvm.IRModule:
+def _finalise(mod: tvm.IRModule) -> tuple[tvm.IRModule, Plan]:
     """Plan memory and lower to what the virtual machine runs."""
     if not any(isinstance(function, PrimFunc) for function in mod.functions.values()):
         # a library without any machine code (all views, or all of it foreign) would be written as C source
@@ -143,6 +171,9 @@ def _finalise(mod: tvm.IRModule) -> tvm.IRModule:
         relax.transform.RemovePurityChecking(),
         relax.transform.CallTIRRewrite(),
         relax.transform.StaticPlanBlockMemory(),
+    ]
+    mod, plan = plan_memory(tvm.transform.Sequential(passes)(mod))
+    passes = [
         relax.transform.LowerAllocTensor(),
         relax.transform.KillAfterLastUse(),
         relax.transform.LowerRuntimeBuiltin(),
@@ -150,4 +181,4 @@ def _finalise(mod: tvm.IRModule) -> tvm.IRModule:
         relax.transform.VMShapeLower(),
         relax.transform.AttachGlobalSymbol(),
     ]
-    return tvm.transform.Sequential(passes)(mod)
+    return tvm.transform.Sequential(passes)(mod), plan

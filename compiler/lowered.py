@@ -9,6 +9,24 @@ import numpy.typing as npt
 
 
 @dataclass(frozen=True)
+class Place:
+    """A tensor in the arena."""
+
+    offset: int  # bytes from the arena's start, a multiple of 64
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Where the activations lie, in the order in which `entry` takes them after inputs and weights."""
+
+    entry: str
+    bytes: int
+    tensors: tuple[Place, ...]
+
+
+@dataclass(frozen=True)
 class KernelInfo:
     """One compiled kernel (a symbol of the code library) and where it came from.
 
@@ -53,4 +71,9 @@ class Lowered:
     kernels: dict[str, KernelInfo]
     entry: str = "main"
     tuning: TuningSummary = field(default_factory=TuningSummary)
-    activation_bytes: int = 0  # the static memory plan's size in bytes
+    plan: Plan | None = None  # the entry that takes its activations as arguments, and where they lie
+
+    @property
+    def activation_bytes(self) -> int:
+        """The size of the static memory plan's arena."""
+        return self.plan.bytes if self.plan else 0

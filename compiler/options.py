@@ -9,6 +9,9 @@ from typing import Literal
 
 Tune = Literal["none", "fast", "full"]
 Precision = Literal["fp32", "bf16", "auto"]
+BF16_SHARE = 0.8  # of the budget with ``auto``; the rest is for Winograd's transforms and the order of sums
+# The error accepted where the user names none. With bf16, factors have 8 bits: a few parts in a thousand a layer.
+ERROR_BUDGET: Mapping[Precision, float] = {"fp32": 1e-3, "auto": 1e-2, "bf16": 3e-2}
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,9 @@ class CompileOptions:
             of the target (at most those of this machine when measuring here).
         tune: how many kernel candidates are timed per distinct layer: none (static model and the cache
             only), fast, or full.
-        precision: arithmetic of convolutions and matrix products.
+        precision: arithmetic of convolutions and products with constant weights. ``bf16`` rounds their operands to
+            bfloat16 and sums in fp32; ``auto`` does so for the layers that the error budget allows, by
+            measurement on sample inputs.
         error_budget: largest error accepted per output, relative to the largest absolute value of that
             output in the reference (dimensionless). Verification fails above it.
         cache_dir: folder of the tuning cache; None means the user's cache folder.

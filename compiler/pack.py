@@ -58,6 +58,7 @@ def make_config(
         outputs=tuple(_spec(port) for port in source.outputs),
         entry=lowered.entry,
         weights=tuple(lowered.weights),
+        plan=plan_of(lowered),
         threads=options.threads,
         pipeline=card,
         precision=options.precision,
@@ -79,6 +80,14 @@ def make_config(
 
 def _spec(port: Port) -> rt.TensorSpec:
     return rt.TensorSpec(name=port.name, safe_name=port.safe_name, shape=port.shape, dtype=port.dtype)
+
+
+def plan_of(lowered: Lowered) -> rt.MemoryPlan | None:
+    """The static memory plan as the config states it."""
+    if lowered.plan is None:
+        return None
+    tensors = (rt.PlannedTensor(offset=t.offset, shape=t.shape, dtype=t.dtype) for t in lowered.plan.tensors)
+    return rt.MemoryPlan(entry=lowered.plan.entry, bytes=lowered.plan.bytes, tensors=tuple(tensors))
 
 
 def _kernels(lowered: Lowered, nodes: tuple[SourceNode, ...]) -> dict[str, rt.KernelInfo]:

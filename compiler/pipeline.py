@@ -14,8 +14,9 @@ from typing import Any
 import edgec.runtime as rt
 from edgec.compiler import pack
 from edgec.compiler.around import build_around
-from edgec.compiler.errors import ToolMissing
+from edgec.compiler.errors import TargetLacksPrecision, ToolMissing
 from edgec.compiler.frontends import ImportedModel, load_source, to_relax
+from edgec.compiler.frontends.source import SourceModel
 from edgec.compiler.lowered import Lowered
 from edgec.compiler.options import CompileOptions
 from edgec.compiler.progress import Progress, Silent
@@ -25,6 +26,7 @@ from edgec.compiler.verify.inputs import Arrays, make_inputs, read_inputs
 from edgec.compiler.verify.run import Measure, Verification, place_to_run, verify
 from edgec.targets import Target, usable_cores
 
+BF16_FEATURE = "avx512_bf16"
 PINNED = {"apache-tvm": "0.27.0.post1", "apache-tvm-ffi": "0.1.14.post1"}
 MEASURE = Measure(runs=60, limit_s=2.5, profile=5)
 
@@ -111,10 +113,11 @@ def compile_model(
     """
     path, options, progress = Path(path), options or CompileOptions(), progress or Silent()
     check_versions()
+    check_precision(target, options)
     if options.verify:
         place_to_run(target.name, target)
     clock = _Clock()
-    imported, lowered = _build(path, target, options, progress, clock)
+    imported, lowered = _build(path, target, options, progress, clock, inputs)
     source = imported.source
     name = name or pack.artifact_name(path)
     config = pack.make_config(
@@ -156,8 +159,44 @@ def compile_model(
     return CompileResult(output, digest, config, evidence, dict(clock.seconds), lowered)
 
 
+def _bf16_nodes(
+    source: SourceModel, target: Target, options: CompileOptions, inputs: Path | None, progress: Progress
+) -> frozenset[int]:
+    """The nodes that ``--precision auto`` lets multiply in bfloat16."""
+    from edgec.compiler.precision import choose_layers
+
+    if options.precision != "auto":
+        return frozenset()
+    if BF16_FEATURE not in target.features:
+        progress.note(f"{target.name} has no products of bfloat16: all layers stay fp32")
+        return frozenset()
+    arrays = read_inputs(inputs, source) if inputs else make_inputs(source)
+    choice = choose_layers(source, arrays, options.error_budget)
+    of = len(choice.alone)
+    progress.note(f"{len(choice.nodes)} of {of} layers in bf16, with an error of {choice.error:.2g} measured")
+    return choice.nodes
+
+
+def check_precision(target: Target, options: CompileOptions) -> None:
+    """Check that the target multiplies in what was asked for.
+
+    Raises:
+        TargetLacksPrecision: it has no products of bfloat16.
+    """
+    if options.precision == "bf16" and BF16_FEATURE not in target.features:
+        raise TargetLacksPrecision(
+            f"{target.name} has no products of bfloat16 ({BF16_FEATURE}): compile for a target that has "
+            "(zen4, sapphirerapids), or with --precision auto or fp32"
+        )
+
+
 def _build(
-    path: Path, target: Target, options: CompileOptions, progress: Progress, clock: _Clock
+    path: Path,
+    target: Target,
+    options: CompileOptions,
+    progress: Progress,
+    clock: _Clock,
+    inputs: Path | None = None,
 ) -> tuple[ImportedModel, Lowered]:
     from edgec.compiler.lower import lower
 
@@ -170,7 +209,8 @@ def _build(
         for segment in imported.segments:
             progress.note(f"ONNX Runtime will run {', '.join(segment.nodes)}: no kernels for them")
     with clock("lower"):
-        lowered = lower(imported.mod, target, options, progress)
+        chosen = _bf16_nodes(source, target, options, inputs, progress)
+        lowered = lower(imported.mod, target, options, progress, chosen)
     return imported, lowered
 
 

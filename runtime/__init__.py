@@ -2,7 +2,15 @@
 
 from edgec.runtime.artifact import Artifact, pack_from_layout, unpack_to_layout, write_artifact
 from edgec.runtime.card import ModelCard, load_card
-from edgec.runtime.config import ArtifactConfig, KernelInfo, Provenance, Segment, TensorSpec
+from edgec.runtime.config import (
+    ArtifactConfig,
+    KernelInfo,
+    MemoryPlan,
+    PlannedTensor,
+    Provenance,
+    Segment,
+    TensorSpec,
+)
 from edgec.runtime.drawing import draw
 from edgec.runtime.errors import ArtifactError, CardError, IncompatibleDevice, InputError
 from edgec.runtime.loading import check_device, load
@@ -37,8 +45,10 @@ __all__ = [
     "KernelInfo",
     "Keypoints",
     "LayerTime",
+    "MemoryPlan",
     "Model",
     "ModelCard",
+    "PlannedTensor",
     "Point",
     "Provenance",
     "Raw",

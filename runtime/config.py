@@ -20,7 +20,7 @@ _NAME = r"^[a-z0-9][a-z0-9._-]*$"
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config = ConfigDict(extra="ignore", frozen=True, defer_build=True)
 
 
 class TensorSpec(_Part):
@@ -71,6 +71,26 @@ class Segment(_Part):
     nodes: tuple[str, ...] = ()
 
 
+class PlannedTensor(_Part):
+    """An activation's place in the arena: ``offset`` in bytes from its start, a multiple of 64."""
+
+    offset: int = Field(ge=0, multiple_of=64)
+    shape: tuple[int, ...]
+    dtype: str
+
+
+class MemoryPlan(_Part):
+    """The static memory plan: ``entry`` takes inputs, weights, then ``tensors``, parts of an arena of ``bytes``.
+
+    Tensors may share bytes; a run overwrites them all. A reader that does not know the plan calls the config's own
+    ``entry``, which computes the same and allocates as it goes.
+    """
+
+    entry: str
+    bytes: int = Field(ge=0)
+    tensors: tuple[PlannedTensor, ...] = ()
+
+
 class Provenance(_Part):
     """Where the artifact came from, without times or machines, so that the same compile gives the same
     bytes.
@@ -107,6 +127,7 @@ class ArtifactConfig(_Part):
     outputs: tuple[TensorSpec, ...]
     entry: str = "main"
     weights: tuple[str, ...] = ()
+    plan: MemoryPlan | None = None
     threads: int | None = None
     pipeline: ModelCard | None = None
     quantisation: dict[str, Any] | None = None

@@ -60,7 +60,7 @@ def load(
     config = artifact.config
     foreign = Foreign(artifact, wanted) if config.segments else None
     own = ordered(weights, config.weights)
-    engine = NativeFunction(module, config.entry, own, config.inputs, foreign)
+    engine = NativeFunction(module, config.entry, own, config.inputs, foreign, config.plan)
     card = artifact.card()
     around = None
     if config.around and card is not None:

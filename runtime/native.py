@@ -6,6 +6,7 @@ as many as there were calls at the same time, and takes a free one for each call
 
 from __future__ import annotations
 
+import math
 import struct
 import sys
 import weakref
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from edgec.runtime.config import ArtifactConfig, TensorSpec
+from edgec.runtime.config import ArtifactConfig, MemoryPlan, TensorSpec
 from edgec.runtime.errors import ArtifactError, IncompatibleDevice
 from edgec.runtime.library import Handle, code_in_memory, ffi, global_function
 from edgec.runtime.weights import ALIGNMENT, Weight
@@ -118,8 +119,10 @@ class NativeFunction:
         weights: Sequence[Weight],
         inputs: Sequence[TensorSpec],
         foreign: Foreign | None = None,
+        plan: MemoryPlan | None = None,
     ) -> None:
-        self.name = name
+        self.name = plan.entry if plan else name
+        self._plan = plan
         if foreign is not None:
             weakref.finalize(self, foreign.close)
         self._module = module
@@ -133,8 +136,23 @@ class NativeFunction:
     def _new_slot(self) -> _Slot:
         vm = self.new_vm()
         # Binding the weights once means that a call passes its inputs only.
-        vm["save_function"](self.name, "edgec.bound", True, *self._weights)
+        vm["save_function"](self.name, "edgec.bound", True, *self._weights, *self.arena())
         return _Slot(vm, vm["edgec.bound"], self._specs)
+
+    def arena(self) -> list[Any]:
+        """The activations of the memory plan as tensors of an arena of their own; none without a plan."""
+        if self._plan is None:
+            return []
+        memory = empty_aligned((self._plan.bytes,), np.uint8)
+        made = []
+        for place in self._plan.tensors:
+            dtype = "uint16" if place.dtype == "bfloat16" else place.dtype
+            end = place.offset + math.prod(place.shape) * np.dtype(dtype).itemsize
+            if end > self._plan.bytes:
+                raise ArtifactError("the artifact's memory plan reaches beyond its arena")
+            array = memory[place.offset : end].view(dtype).reshape(place.shape)
+            made.append(tensor_of(Weight(array, place.dtype)))
+        return made
 
     def new_vm(self) -> Handle:
         """A virtual machine of its own over the same code."""

@@ -55,7 +55,7 @@ def _runs_of(
     vm = function.new_vm()
     vm["set_instrument"](ffi().convert_func(recorder))
     call = vm[function.name]
-    arguments = [*function.wrap_all(arrays), *function.weights]
+    arguments = [*function.wrap_all(arrays), *function.weights, *function.arena()]
     runs = []
     for _ in range(repeats + 1):
         recorder.calls = []

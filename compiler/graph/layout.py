@@ -8,7 +8,9 @@ tensor is asked for (an operator without a blocked form, a result of the model),
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import tvm
@@ -28,8 +30,11 @@ from edgec.compiler.graph.rewrite import (
     leaves,
     shape_of,
 )
-from edgec.compiler.kernels import compute
+from edgec.compiler.graph.sources import node_of
+from edgec.compiler.kernels import bf16, compute
 from edgec.targets.target import Target
+
+Halves: TypeAlias = Callable[[int | None], bool]
 
 
 @dataclass
@@ -40,14 +45,21 @@ class Value:
     blocked: Expr | None
     channels: int = 0  # of the blocked form
     nhwc: Expr | None = None  # what `plain` was transposed from, if it was NHWC
+    flat: Expr | None = None  # of rank 3 and more: all rows one after the other, as products make them
+    half: Expr | None = None  # the blocked (of rank 2: the plain) form in bfloat16
 
 
 class LayoutPlanner(Walker):
     """The walk that gives each operator its layout; the rules by operator are in `layout_rules`."""
 
-    def __init__(self, mod: tvm.IRModule, target: Target, entry: str = "main") -> None:
+    def __init__(
+        self, mod: tvm.IRModule, target: Target, halves: Halves | None = None, entry: str = "main"
+    ) -> None:
         super().__init__(mod, entry)
         self.lanes = target.fp32_lanes
+        self.halves = halves or (lambda _node: False)
+        native = bf16.FEATURE in target.features and self.lanes == bf16.NATIVE_LANES
+        self.half_operands = bf16.NATIVE if native else bf16.EMULATED
         self.values: dict[relax.Var, Value] = {}
 
     def bind(self, var: relax.Var, value: Expr) -> None:
@@ -87,7 +99,9 @@ class LayoutPlanner(Walker):
     def plain(self, expr: Expr) -> Expr:
         """The NCHW form of `expr` (a variable or constant of the old function)."""
         value = self.state(expr)
-        if value.plain is None:
+        if value.plain is None and value.flat is not None:
+            value.plain = self.emit(relax.op.reshape(value.flat, shape_of(expr)))
+        elif value.plain is None:
             assert value.blocked is not None
             value.plain = self.unpack(value, nhwc=False)
         if isinstance(expr, relax.Var):
@@ -109,7 +123,7 @@ class LayoutPlanner(Walker):
         """The blocked form of a rank-4 `expr`."""
         value = self.state(expr)
         if value.blocked is None:
-            assert value.plain is not None
+            value.plain = self.plain(expr)
             source = value.nhwc if value.nhwc is not None else value.plain
             kernel = compute.pack(shape_of(source), self.lanes, dtype_of(source), value.nhwc is not None)
             value.blocked = self.call(kernel, "pack", source)
@@ -117,6 +131,31 @@ class LayoutPlanner(Walker):
             if isinstance(expr, relax.Var):
                 self.values[expr] = value
         return value.blocked
+
+    def operands(self) -> str:
+        """The element type in which the layer at hand multiplies."""
+        return self.half_operands if self.halves(node_of(self.name)) else bf16.PLAIN
+
+    def half(self, expr: Expr) -> Expr:
+        """The blocked form of a rank-4 `expr`, rounded to bfloat16."""
+        blocked = self.blocked(expr)
+        value = self.state(expr)
+        if value.half is None:
+            value.half = self.emit(relax.op.astype(blocked, "bfloat16"))
+        return value.half
+
+    def flat(self, expr: Expr) -> Expr:
+        """A tensor as ``[rows, columns]``, its last axis the columns."""
+        value = self.state(expr)
+        if value.flat is not None:
+            return value.flat
+        shape = shape_of(expr)
+        plain = self.plain(expr)
+        return plain if len(shape) == 2 else self.emit(relax.op.reshape(plain, (-1, shape[-1])))
+
+    def is_flat(self, expr: Expr) -> bool:
+        """Whether `expr` is at hand as rows."""
+        return self.state(expr).flat is not None
 
     def is_blocked(self, expr: Expr) -> bool:
         """Whether the blocked form of `expr` is there already."""
@@ -148,9 +187,9 @@ def block_channels(array: Array, lanes: int) -> Array:
     return np.ascontiguousarray(padded.reshape(n, blocks, lanes, h, w).transpose(0, 1, 3, 4, 2))
 
 
-def plan_layouts(mod: tvm.IRModule, target: Target) -> tvm.IRModule:
-    """Apply the pass (see the module's docstring)."""
-    return LayoutPlanner(mod, target).run()
+def plan_layouts(mod: tvm.IRModule, target: Target, halves: Halves | None = None) -> tvm.IRModule:
+    """Apply the pass (see the module's docstring); `halves` chooses the nodes that multiply in bfloat16."""
+    return LayoutPlanner(mod, target, halves).run()
 
 
 __all__ = ["LayoutPlanner", "Value", "array_of", "block_channels", "plan_layouts"]

@@ -14,7 +14,7 @@ from tvm import relax
 from tvm.ir import Call
 
 from edgec.compiler.graph.rewrite import Array, Expr, array_of, constant, dtype_of, op_name, shape_of
-from edgec.compiler.kernels import compute, rows
+from edgec.compiler.kernels import bf16, compute, rows
 from edgec.compiler.kernels.compute import ConvSpec, DenseSpec, MatmulSpec, PoolSpec, Window
 
 if TYPE_CHECKING:
@@ -44,6 +44,12 @@ def _value(blocked: Expr, channels: int) -> Value:
     from edgec.compiler.graph.layout import Value
 
     return Value(None, blocked, channels)
+
+
+def _rows(flat: Expr) -> Value:
+    from edgec.compiler.graph.layout import Value
+
+    return Value(None, None, flat=flat)
 
 
 def _pair(values: Sequence[object]) -> tuple[int, int]:
@@ -76,9 +82,15 @@ def _conv2d(plan: LayoutPlanner, call: Call) -> Value | None:
     if groups > 1:
         weight, groups = _merge_groups(weight, groups, channels, lanes)
     in_block = 0 if channels < lanes and not plan.is_blocked(call.args[0]) and groups == 1 else lanes
-    data = plan.blocked(call.args[0]) if in_block else plan.plain(call.args[0])
-    spec = ConvSpec(batch, channels, (height, width), out[1], window, lanes, in_block, groups)
+    operands = plan.operands() if in_block and weight.shape[1] % 2 == 0 else bf16.PLAIN
     packed = constant(_pack_conv(weight, lanes))
+    if operands != bf16.PLAIN:
+        data, packed = plan.half(call.args[0]), constant(_pairs(_pack_conv(weight, lanes)))
+    else:
+        data = plan.blocked(call.args[0]) if in_block else plan.plain(call.args[0])
+    spec = ConvSpec(
+        batch, channels, (height, width), out[1], window, lanes, in_block, groups, operands=operands
+    )
     return _value(plan.call(compute.conv2d(spec), "conv2d", data, packed), out[1])
 
 
@@ -89,6 +101,15 @@ def _pack_conv(weight: Array, lanes: int) -> Array:
     padded = np.zeros((blocks * lanes, ic, kh, kw), weight.dtype)
     padded[:oc] = weight
     return np.ascontiguousarray(padded.reshape(blocks, lanes, ic, kh, kw).transpose(0, 2, 3, 4, 1))
+
+
+def _pairs(packed: Array) -> Array:
+    """``[blocks, inner, …, lanes]`` to bfloat16 ``[blocks, inner / 2, …, lanes, 2]``."""
+    import ml_dtypes
+
+    blocks, inner = packed.shape[:2]
+    split = packed.reshape(blocks, inner // 2, 2, *packed.shape[2:])
+    return np.ascontiguousarray(np.moveaxis(split, 2, -1)).astype(ml_dtypes.bfloat16)
 
 
 def _pack_depthwise(weight: Array, lanes: int) -> Array:
@@ -174,6 +195,9 @@ UNARY = (
 
 @rule(*UNARY)
 def _unary(plan: LayoutPlanner, call: Call) -> Value | None:
+    if plan.is_flat(call.args[0]):
+        args = [plan.flat(call.args[0]), *call.args[1:]]
+        return _rows(plan.emit(Call(call.op, args, call.attrs, call.ty_args)))
     if not plan.is_blocked(call.args[0]):
         return None
     args = [plan.blocked(call.args[0]), *call.args[1:]]
@@ -197,6 +221,8 @@ def _prelu(plan: LayoutPlanner, call: Call) -> Value | None:
 
 @rule("add", "subtract", "multiply", "divide", "maximum", "minimum", "power")
 def _binary(plan: LayoutPlanner, call: Call) -> Value | None:
+    if any(plan.is_flat(arg) for arg in call.args):
+        return _binary_of_rows(plan, call)
     if not any(plan.is_blocked(arg) for arg in call.args):
         return None
     shape = shape_of(call)
@@ -220,6 +246,30 @@ def _binary(plan: LayoutPlanner, call: Call) -> Value | None:
         else:
             return None
     return _value(plan.emit(Call(call.op, args, call.attrs, call.ty_args)), shape[1])
+
+
+def _binary_of_rows(plan: LayoutPlanner, call: Call) -> Value | None:
+    """On rows, so that what follows a product can be its tail: the other operand is as large, a row, or a number."""
+    shape, args = shape_of(call), []
+    for arg in call.args:
+        own = shape_of(arg)
+        count = int(np.prod(own))
+        if own == shape:
+            args.append(plan.flat(arg))
+        elif count == 1 or (count == shape[-1] and own[-1] == count):
+            args.append(_reshaped(plan, arg, () if count == 1 else (1, count)))
+        else:
+            return None
+    return _rows(plan.emit(Call(call.op, args, call.attrs, call.ty_args)))
+
+
+def _reshaped(plan: LayoutPlanner, expr: Expr, shape: tuple[int, ...]) -> Expr:
+    array = array_of(expr)
+    return (
+        plan.emit(relax.op.reshape(plan.plain(expr), shape))
+        if array is None
+        else constant(array.reshape(shape))
+    )
 
 
 @rule("concat")
@@ -272,16 +322,20 @@ def _permute(plan: LayoutPlanner, call: Call) -> Value | None:
 
 @rule("reshape", "nn.batch_flatten", "squeeze")
 def _flatten(plan: LayoutPlanner, call: Call) -> Value | None:
-    """Away from ``[N, C, 1, 1]`` the blocked form is the plain one when its blocks are full."""
+    """Away from ``[N, C, 1, 1]`` the blocked form is the plain one when its blocks are full; rows stay rows."""
     from edgec.compiler.graph.layout import Value
 
+    shape, made = shape_of(call.args[0]), shape_of(call)
     if not plan.is_blocked(call.args[0]):
-        return None
+        keeps_rows = len(made) > 1 and len(shape) > 1 and shape[-1] == made[-1]
+        if not keeps_rows or not (plan.is_flat(call.args[0]) or (len(shape) == 2 and len(made) > 2)):
+            return None
+        rows = plan.flat(call.args[0])
+        return _rows(rows) if len(made) > 2 else Value(rows, None)
     value = plan.state(call.args[0])
-    shape = shape_of(call.args[0])
     if shape[2:] != (1, 1) or value.channels % plan.lanes:
         return None
-    return Value(plan.emit(relax.op.reshape(value.blocked, shape_of(call))), None)
+    return Value(plan.emit(relax.op.reshape(value.blocked, made)), None)
 
 
 @rule("matmul")
@@ -296,14 +350,22 @@ def _matmul(plan: LayoutPlanner, call: Call) -> Value | None:
     shape = shape_of(call)
     rows = int(np.prod(shape[:-1])) if len(shape) > 1 else 1
     inner, cols = weight.shape
-    data = plan.plain(call.args[0])
-    flat = data if shape_of(data) == (rows, inner) else plan.emit(relax.op.reshape(data, (rows, inner)))
+    if len(shape) > 1:
+        flat = plan.flat(call.args[0])
+    else:
+        flat = plan.emit(relax.op.reshape(plan.plain(call.args[0]), (rows, inner)))
     lanes = plan.lanes
     blocks = -(-cols // lanes)
     padded = np.zeros((inner, blocks * lanes), weight.dtype)
     padded[:, :cols] = weight
-    packed = constant(np.ascontiguousarray(padded.reshape(inner, blocks, lanes).transpose(1, 0, 2)))
-    out = plan.call(compute.dense(DenseSpec(rows, inner, cols, lanes)), "dense", flat, packed)
+    packed = np.ascontiguousarray(padded.reshape(inner, blocks, lanes).transpose(1, 0, 2))
+    operands = plan.operands() if inner % 2 == 0 else bf16.PLAIN
+    if operands != bf16.PLAIN:
+        packed, flat = _pairs(packed), plan.emit(relax.op.astype(flat, "bfloat16"))
+    spec = DenseSpec(rows, inner, cols, lanes, operands=operands)
+    out = plan.call(compute.dense(spec), "dense", flat, constant(packed))
+    if len(shape) > 2:
+        return _rows(out)
     return Value(out if shape_of(out) == shape else plan.emit(relax.op.reshape(out, shape)), None)
 
 

@@ -49,6 +49,7 @@ class ConvSpec:
     groups: int = 1
     depthwise: bool = False
     dtype: str = "float32"
+    operands: str = "float32"  # see `edgec.compiler.kernels.bf16`
 
     @property
     def flops(self) -> int:
@@ -79,6 +80,7 @@ class DenseSpec:
     cols: int
     lanes: int
     dtype: str = "float32"
+    operands: str = "float32"  # see `edgec.compiler.kernels.bf16`
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,10 @@ _SPECS: dict[str, type] = {"conv": ConvSpec, "pool": PoolSpec, "dense": DenseSpe
 def encode(spec: Spec) -> str:
     """The specification as text, for an annotation and for cache keys."""
     kind = next(name for name, cls in _SPECS.items() if isinstance(spec, cls))
-    return json.dumps({"op": kind, **asdict(spec)}, sort_keys=True, separators=(",", ":"))
+    fields = asdict(spec)
+    if fields.get("operands") == "float32":
+        del fields["operands"]  # the usual case has the keys that winners are known by
+    return json.dumps({"op": kind, **fields}, sort_keys=True, separators=(",", ":"))
 
 
 def decode(text: str) -> Spec:
@@ -138,8 +143,12 @@ def conv2d(spec: ConvSpec) -> PrimFunc:
         )  # fmt: skip
     else:
         data_shape = (spec.batch, spec.in_channels, height, width)
-    data = te.placeholder(data_shape, spec.dtype, "data")
-    weight = te.placeholder((blocks, per_group, *w.kernel, lanes), spec.dtype, "weight")
+    half = spec.operands != "float32"
+    data = te.placeholder(data_shape, "bfloat16" if half else spec.dtype, "data")
+    weight_shape: tuple[int, ...] = (blocks, per_group, *w.kernel, lanes)
+    if half:
+        weight_shape = (blocks, per_group // 2, *w.kernel, lanes, 2)
+    weight = te.placeholder(weight_shape, "bfloat16" if half else spec.dtype, "weight")
     ic = te.reduce_axis((0, per_group), "ic")
     ky = te.reduce_axis((0, w.kernel[0]), "ky")
     kx = te.reduce_axis((0, w.kernel[1]), "kx")
@@ -150,13 +159,19 @@ def conv2d(spec: ConvSpec) -> PrimFunc:
             value = data[n, channel // spec.in_block, y, x, channel % spec.in_block]
         else:
             value = data[n, channel, y, x]
+        value = value.astype("float32") if half else value
         return tirx.if_then_else(_inside(y, x, spec.in_size), value, tirx.const(0, spec.dtype))
+
+    def factor(b: tirx.Expr, v: tirx.Expr) -> tirx.Expr:
+        if half:
+            return weight[b, ic // 2, ky, kx, v, ic % 2].astype("float32")
+        return weight[b, ic, ky, kx, v]
 
     def body(n: tirx.Expr, b: tirx.Expr, y: tirx.Expr, x: tirx.Expr, v: tirx.Expr) -> tirx.Expr:
         iy = y * w.stride[0] + ky * w.dilation[0] - w.pad[0]
         ix = x * w.stride[1] + kx * w.dilation[1] - w.pad[1]
         channel = ic if spec.groups == 1 else (b // group_blocks) * per_group + ic
-        return te.sum(load(n, channel, iy, ix) * weight[b, ic, ky, kx, v], axis=[ic, ky, kx])
+        return te.sum(load(n, channel, iy, ix) * factor(b, v), axis=[ic, ky, kx])
 
     out = te.compute((spec.batch, blocks, *w.out, lanes), body, name="conv", attrs={ANCHOR: encode(spec)})
     return _prim_func([data, weight], out, spec)
@@ -224,12 +239,22 @@ def _mean(total: te.Tensor, spec: PoolSpec, index: tuple[tirx.Expr, ...]) -> tir
 
 def dense(spec: DenseSpec) -> PrimFunc:
     """Rows times a constant matrix (see `DenseSpec`)."""
-    data = te.placeholder((spec.rows, spec.inner), spec.dtype, "data")
-    weight = te.placeholder((-(-spec.cols // spec.lanes), spec.inner, spec.lanes), spec.dtype, "weight")
+    half, blocks = spec.operands != "float32", -(-spec.cols // spec.lanes)
+    dtype = "bfloat16" if half else spec.dtype
+    data = te.placeholder((spec.rows, spec.inner), dtype, "data")
+    shape = (blocks, spec.inner // 2, spec.lanes, 2) if half else (blocks, spec.inner, spec.lanes)
+    weight = te.placeholder(shape, dtype, "weight")
     k = te.reduce_axis((0, spec.inner), "k")
+
+    def product(m: tirx.Expr, n: tirx.Expr) -> tirx.Expr:
+        b, v = n // spec.lanes, n % spec.lanes
+        if half:
+            return data[m, k].astype("float32") * weight[b, k // 2, v, k % 2].astype("float32")
+        return data[m, k] * weight[b, k, v]
+
     out = te.compute(
         (spec.rows, spec.cols),
-        lambda m, n: te.sum(data[m, k] * weight[n // spec.lanes, k, n % spec.lanes], axis=k),
+        lambda m, n: te.sum(product(m, n), axis=k),
         name="dense",
         attrs={ANCHOR: encode(spec)},
     )

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from tvm import tirx
 from tvm.tirx import Buffer, PrimFunc, Stmt
 
+from edgec.compiler.kernels import bf16
 from edgec.compiler.kernels.compute import ConvSpec
 from edgec.compiler.kernels.emit import (
     Accumulators,
@@ -134,7 +135,9 @@ class _Direct:
         self.data, self.weight = tail.inputs
         self.geometry = _Geometry.of(spec, schedule)
         self.blocks = -(-spec.out_channels // spec.lanes)
-        self.per_group = spec.in_channels // spec.groups
+        self.half = spec.operands != bf16.PLAIN
+        self.step = 2 if self.half else 1  # channels that one step of the reduction takes
+        self.per_group = spec.in_channels // spec.groups // self.step
 
     def build(self) -> PrimFunc:
         count = self.blocks // self.schedule.out_blocks
@@ -154,7 +157,7 @@ class _Direct:
 
     def _chunked(self, n: Expr, b: Expr) -> Stmt:
         """All rows of some channel blocks, a part of the input channels at a time; partial sums rest in memory."""
-        count = -(-self.per_group // self.schedule.ic_chunk)
+        count = -(-self.per_group // self._chunk_steps)
         size = self.geometry.height * self.geometry.width * self.schedule.out_blocks * self.spec.lanes
         partial = tirx.decl_buffer((size,), self.spec.dtype, "partial", scope="global", data_alignment=64)
         stages: list[Stmt] = [tirx.AllocBuffer(partial)]
@@ -167,6 +170,10 @@ class _Direct:
 
             stages.append(loop(repeats, chunk, "chunk", start=start))
         return tirx.SeqStmt(stages)
+
+    @property
+    def _chunk_steps(self) -> int:
+        return self.schedule.ic_chunk // self.step
 
     def _chunk_row(self, n: Expr, b: Expr, y: Expr, chunk: _Chunk) -> Stmt:
         return seq([self._tile_loop(n, b, y, piece, chunk) for piece in self._pieces()])
@@ -208,7 +215,7 @@ class _Direct:
         if chunk is None:
             reduce = self._reduce(acc, place, const(0), self.per_group)
             return acc.allocate([*acc.fill(0.0), reduce, *self._finish(acc, place)])
-        channels = self.schedule.ic_chunk
+        channels = self._chunk_steps
         offset = (place.y * const(self.geometry.width) + place.x) * const(blocks * lanes)
 
         def spot(k: Expr) -> Expr:
@@ -222,7 +229,7 @@ class _Direct:
             after = [unrolled(acc.count, lambda k: chunk.partial.vstore([spot(k)], acc.get(k)))]
         else:
             channels = self.per_group - channels * (-(-self.per_group // channels) - 1)
-        reduce = self._reduce(acc, place, chunk.number * const(self.schedule.ic_chunk), channels)
+        reduce = self._reduce(acc, place, chunk.number * const(self._chunk_steps), channels)
         return acc.allocate([*before, reduce, *after])
 
     def _reduce(self, acc: Accumulators, place: _Place, first: Expr, channels: int) -> Stmt:
@@ -234,7 +241,7 @@ class _Direct:
             return loop(count, lambda ky: self._columns(acc, place, top, channel, ky), "ky", start=low)
 
         # Whole blocks and the rest apart: block and lane of a channel then need no division at run time.
-        block = self.spec.in_block or channels
+        block = self.spec.in_block // self.step or channels
         whole, rest = divmod(channels, block)
         parts: list[Stmt] = []
         if whole:
@@ -294,6 +301,9 @@ class _Direct:
             def block(j: Expr) -> Stmt:
                 k = i * const(blocks) + j
                 row = [place.b * const(blocks) + j, channel, ky, kx, 0]
+                if self.half:
+                    weight = bf16.pairs(self.weight, [*row, 0], lanes)
+                    return acc.set(k, bf16.dot(self.spec.operands, acc.get(k), value, weight, lanes))
                 return acc.set(k, acc.get(k) + value * vector_load(self.weight, row, lanes))
 
             return unrolled(blocks, block)
@@ -317,8 +327,11 @@ class _Direct:
             channel = group * const(self.per_group) + channel
         if not self.spec.in_block:
             return self.data[place.n, channel, iy, ix]
-        block = const(self.spec.in_block)
-        return self.data[place.n, tirx.indexdiv(channel, block), iy, ix, tirx.indexmod(channel, block)]
+        block = const(self.spec.in_block // self.step)
+        number, lane = tirx.indexdiv(channel, block), tirx.indexmod(channel, block)
+        if self.half:
+            return bf16.pair(self.data, [place.n, number, iy, ix, lane * const(2)])
+        return self.data[place.n, number, iy, ix, lane]
 
     def _finish(self, acc: Accumulators, place: _Place) -> list[Stmt]:
         """Hand the accumulators to the tail."""

@@ -10,11 +10,13 @@ from dataclasses import dataclass
 
 from tvm.tirx import PrimFunc, Stmt
 
+from edgec.compiler.kernels import bf16
 from edgec.compiler.kernels.compute import DenseSpec
 from edgec.compiler.kernels.conv2d import tiles
 from edgec.compiler.kernels.emit import (
     Accumulators,
     Expr,
+    Index,
     broadcast,
     const,
     loop,
@@ -51,6 +53,18 @@ class _Dense:
     def __init__(self, spec: DenseSpec, tail: Tail, schedule: Schedule, threads: int) -> None:
         self.spec, self.tail, self.schedule, self.threads = spec, tail, schedule, threads
         self.data, self.weight = tail.inputs
+        self.half = spec.operands != bf16.PLAIN
+
+    def _data(self, row: Expr, k: Expr) -> Expr:
+        """What step `k` of the inner dimension reads of a row: an element, or a pair of bfloat16."""
+        return bf16.pair(self.data, [row, k * const(2)]) if self.half else self.data[row, k]
+
+    def _sum(self, sums: Expr, value: Expr, place: list[Index]) -> Expr:
+        lanes = self.spec.lanes
+        if self.half:
+            weight = bf16.pairs(self.weight, [*place, 0], lanes)
+            return bf16.dot(self.spec.operands, sums, value, weight, lanes)
+        return sums + value * vector_load(self.weight, place, lanes)
 
     def build(self) -> PrimFunc:
         """Whole groups of column blocks, then what is left: code of its own, with scalar stores at its end."""
@@ -82,13 +96,11 @@ class _Dense:
 
         def step(k: Expr, part: int) -> Stmt:
             def row(i: Expr) -> Stmt:
-                value = broadcast(self.data[first + i, k], spec.lanes)
+                value = broadcast(self._data(first + i, k), spec.lanes)
 
                 def block(j: Expr) -> Stmt:
                     at = (const(part * rows) + i) * const(blocks) + j
-                    return acc.set(
-                        at, acc.get(at) + value * vector_load(self.weight, [b + j, k, 0], spec.lanes)
-                    )
+                    return acc.set(at, self._sum(acc.get(at), value, [b + j, k, 0]))
 
                 return unrolled(blocks, block)
 
@@ -97,7 +109,7 @@ class _Dense:
         def steps(k: Expr) -> Stmt:
             return seq([step(k * const(split) + const(part), part) for part in range(split)])
 
-        whole, rest = divmod(spec.inner, split)
+        whole, rest = divmod(spec.inner // (2 if self.half else 1), split)
         body = [*acc.fill(0.0), loop(whole, steps, "k")] if whole else acc.fill(0.0)
         body += [step(const(whole * split + k), k) for k in range(rest)]
         body += _join(acc, rows * blocks, split)

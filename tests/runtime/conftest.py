@@ -44,6 +44,7 @@ def compiled(
 
     from edgec.compiler.lower import lower
     from edgec.compiler.options import CompileOptions
+    from edgec.compiler.pack import plan_of
     from edgec.compiler.progress import Silent
 
     builder = relax.BlockBuilder()
@@ -64,6 +65,7 @@ def compiled(
         outputs=tuple(outputs),
         weights=tuple(lowered.weights),
         entry=lowered.entry,
+        plan=plan_of(lowered),
         kernels={
             name: rt.KernelInfo(
                 op=info.kind, calls=tuple(tuple(map(str, call)) for call in info.calls), flops=info.flops
