@@ -31,7 +31,9 @@ def serve(
     mqtt_port: Annotated[
         int | None, typer.Option(help="Port of the embedded broker; 0 takes a free one. [1883]")
     ] = None,
-    data: Annotated[Path, typer.Option(help="Folder for blobs, database and keys.")] = Path("edgec-fleet"),
+    data: Annotated[
+        Path | None, typer.Option(help="Folder for blobs, database and keys. [edgec-fleet]")
+    ] = None,
     fleet: Annotated[str | None, typer.Option(help="Name of the fleet in MQTT topics. [default]")] = None,
     database: Annotated[
         str | None, typer.Option(help="postgresql://… instead of SQLite in the data folder.")
@@ -52,11 +54,14 @@ def serve(
     broker."""
     import json
     import logging
+    import os
 
     from edgec.fleet.server import serve as run
     from edgec.fleet.settings import load_settings
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    if data is None and "EDGEC_FLEET_DATA" not in os.environ:
+        data = Path("edgec-fleet")
     settings = load_settings(
         host=host, port=port, mqtt_port=mqtt_port, data=data, fleet=fleet, database=database, mqtt=mqtt,
         public_url=public_url, tls=tls,
@@ -76,6 +81,35 @@ def serve(
         out.print(f"the admin token is kept in {info['admin_token_file']}; stop with Ctrl-C", soft_wrap=True)
 
     run(settings, ready, ready_file)
+
+
+@app.command()
+def mosquitto(
+    folder: Annotated[Path, typer.Argument(help="Where to write; EDGEC_FLEET_MQTT_FILES of the server.")],
+    mqtt: Annotated[
+        str,
+        typer.Option(help="mqtt://user:password@host:port as the server has it.", envvar="EDGEC_FLEET_MQTT"),
+    ],
+    fleet: Annotated[str, typer.Option(help="Name of the fleet.", envvar="EDGEC_FLEET_FLEET")] = "default",
+    port: Annotated[int, typer.Option(help="Port for devices.")] = 1883,
+    server_port: Annotated[int, typer.Option(help="Port for the fleet's own processes.")] = 1884,
+    server_host: Annotated[
+        str, typer.Option(help="Address of that port; no device should reach it.")
+    ] = "0.0.0.0",
+    tls: Annotated[
+        Path | None, typer.Option(help="Folder with server.pem and server.key: devices show certificates.")
+    ] = None,
+) -> None:
+    """Write a configuration for a Mosquitto broker that checks this fleet's devices."""
+    from edgec.fleet.broker.mosquitto import write_first
+    from edgec.fleet.link import BrokerAddress
+
+    address = BrokerAddress.from_url(mqtt)
+    path = write_first(
+        folder.resolve(), fleet, (address.username, address.password), port=port, server_port=server_port,
+        server_host=server_host, tls=tls.resolve() if tls else None,
+    )  # fmt: skip
+    out.print(f"wrote {path}; start the broker with: mosquitto -c {path}", soft_wrap=True)
 
 
 @app.command()

@@ -26,7 +26,7 @@ from edgec.fleet.inbox import Reply, apply_job_update, apply_shadow_get, apply_s
 from edgec.fleet.jobs import Publisher, notify
 from edgec.fleet.store.bulk import insert_new
 from edgec.fleet.store.database import Database
-from edgec.fleet.store.tables import Detection, Device, Sample
+from edgec.fleet.store.tables import Detection, Device, Job, Sample
 from edgec.protocol.codec import decode
 from edgec.protocol.errors import ProtocolError
 from edgec.protocol.events import DetectionEvent
@@ -62,6 +62,37 @@ class Inbound:
 
 
 @dataclass(slots=True)
+class Prepared:
+    """A message that was read, without the database: its topic and body, or what is wrong with it."""
+
+    message: Inbound
+    topic: ParsedTopic | None = None
+    body: Health | DetectionEvent | None = None
+    text: str = ""
+    """An event's data as it is stored."""
+    kind: str = "topic"
+    error: str = ""
+
+
+def prepare(message: Inbound) -> Prepared:
+    """Read a message. What the protocol does not allow says so in ``error``."""
+    read = Prepared(message)
+    try:
+        topic = read.topic = _parse(message.topic)
+        read.kind = topic.kind.name.lower()
+        if b"\\u0000" in message.payload:
+            raise ProtocolError("a NUL, which no text has")
+        if topic.kind is Kind.HEALTH:
+            read.body = decode(Health, message.payload)
+        elif topic.kind is Kind.EVENT:
+            event = read.body = decode(DetectionEvent, message.payload)
+            read.text = event.data.model_dump_json(exclude_none=True)
+    except (ValueError, RecursionError) as error:
+        read.error = str(error) or type(error).__name__
+    return read
+
+
+@dataclass(slots=True)
 class IngestCounters:
     """What happened since the start, for metrics."""
 
@@ -84,6 +115,7 @@ class Ingest:
         self._on_job = on_job
         self._queue: queue.Queue[Inbound | None] = queue.Queue(QUEUE)
         self.counters = IngestCounters()
+        self._ended = threading.Event()
 
     def offer(self, message: Inbound) -> bool:
         """Hand over a message if there is room; False if there is none at the moment."""
@@ -100,22 +132,47 @@ class Ingest:
 
     def stop(self) -> None:
         """End :meth:`run` once everything before this call is written."""
-        self._queue.put(None)
+        while not self._ended.is_set():
+            try:
+                self._queue.put(None, timeout=0.2)
+            except queue.Full:
+                continue
+            return
 
     def run(self, stopped: threading.Event) -> None:
-        """Write batches until :meth:`stop`; while the database is away, try again and take nothing new."""
+        """Write batches until :meth:`stop`; while the database is away, try again and take nothing new.
+
+        A second thread reads the next messages while the database is busy with these.
+        """
+        ready: queue.Queue[list[Prepared] | None] = queue.Queue(1)
+        threading.Thread(target=self._read, args=(ready,), name="ingest-read", daemon=True).start()
+        try:
+            while (batch := ready.get()) is not None:
+                while batch and not self._write(batch):
+                    if stopped.wait(1.0):
+                        return  # Not acknowledged: the broker sends these again.
+        finally:
+            self._ended.set()
+
+    def _read(self, ready: queue.Queue[list[Prepared] | None]) -> None:
         running = True
         while running:
             batch = [self._queue.get()]
             while len(batch) < BATCH and not self._queue.empty():
                 batch.append(self._queue.get_nowait())
             running = None not in batch
-            messages = [item for item in batch if item is not None]
-            while messages and not self._write(messages):
-                if stopped.wait(1.0):
-                    return  # Not acknowledged: the broker sends these again.
+            self._hand_over(ready, [prepare(item) for item in batch if item is not None])
+        self._hand_over(ready, None)
 
-    def _write(self, messages: list[Inbound]) -> bool:
+    def _hand_over(self, ready: queue.Queue[list[Prepared] | None], batch: list[Prepared] | None) -> None:
+        while not self._ended.is_set():
+            try:
+                ready.put(batch, timeout=0.5)
+            except queue.Full:
+                continue
+            return
+
+    def _write(self, messages: list[Prepared]) -> bool:
         """Write and acknowledge; False while the database is away. What it refuses is found by halves and left
         out, so that one message cannot hold up the others."""
         started = time.monotonic()
@@ -133,13 +190,13 @@ class Ingest:
             if len(messages) > 1:
                 half = len(messages) // 2
                 return self._write(messages[:half]) and self._write(messages[half:])
-            log.warning("a message on %s was left out: %s", messages[0].topic, error)
+            log.warning("a message on %s was left out: %s", messages[0].message.topic, error)
             self.counters.rejected["database"] += 1
             batch = Batch(self.counters)
         batch.count()
         self.counters.batches += 1
         self.counters.seconds += time.monotonic() - started
-        _acknowledge(messages)
+        _acknowledge([item.message for item in messages])
         for reply in batch.replies:
             self._publisher.publish(reply.topic, reply.payload)
         if batch.notify:
@@ -180,49 +237,54 @@ class Batch:
         self._detections: list[dict[str, Any]] = []
         self._samples: list[dict[str, Any]] = []
 
-    def apply(self, session: Session, messages: list[Inbound], fleet: str) -> None:
+    def apply(self, session: Session, messages: list[Prepared], fleet: str) -> None:
         """Apply ``messages`` in order. What the protocol does not allow is counted and left out."""
-        parsed: list[tuple[ParsedTopic, Inbound]] = []
-        for message in messages:
-            try:
-                topic = _parse(message.topic)
-                if topic.fleet == fleet:
-                    parsed.append((topic, message))
-            except ProtocolError as error:
-                self._reject("topic", error)
-        names = {topic.device for topic, _message in parsed}
-        rows = session.scalars(
-            select(Device)
-            .where(Device.name.in_(names), Device.admission == "accepted")
-            .options(defer(Device.health), defer(Device.labels))
-        )
-        devices = {device.name: device for device in rows}
-        for topic, message in parsed:
+        ours = [item for item in messages if item.topic is not None and item.topic.fleet == fleet]
+        devices = self._devices(session, {item.topic.device for item in ours if item.topic})
+        jobs = {item.topic.name for item in ours if item.topic and item.topic.kind is Kind.JOB_UPDATE}
+        # Held here, so that looking one up by its key does not ask the database again.
+        held = list(session.scalars(select(Job).where(Job.id.in_(jobs)))) if jobs else []
+        for item in messages:
+            if item.error:
+                self._reject(item.kind, item.error)
+                continue
+            topic = item.topic
+            if topic is None or topic.fleet != fleet:
+                continue
             device = devices.get(topic.device)
             if device is None:
                 self._rejected["unknown device"] += 1
                 continue
             try:
-                self._one(session, device, topic, message)
-                self._written[topic.kind.name.lower()] += 1
+                self._one(session, device, topic, item)
+                self._written[item.kind] += 1
             except ProtocolError as error:
-                self._reject(topic.kind.name.lower(), error)
+                self._reject(item.kind, str(error))
+        session.flush()
+        del held
         insert_new(session, Detection, self._detections)
         insert_new(session, Sample, self._samples)
+
+    @staticmethod
+    def _devices(session: Session, names: set[str]) -> dict[str, Device]:
+        rows = session.scalars(
+            select(Device)
+            .where(Device.name.in_(names), Device.admission == "accepted")
+            .options(defer(Device.health), defer(Device.labels))
+        )
+        return {device.name: device for device in rows}
 
     def count(self) -> None:
         """Add to the counters what was written and left out, once it is committed."""
         self._counters.messages.update(self._written)
         self._counters.rejected.update(self._rejected)
 
-    def _reject(self, kind: str, error: ProtocolError) -> None:
+    def _reject(self, kind: str, error: str) -> None:
         self._rejected[kind] += 1
         log.debug("message left out: %s", error)
 
-    def _one(self, session: Session, device: Device, topic: ParsedTopic, message: Inbound) -> None:
-        now = message.received_at
-        if b"\\u0000" in message.payload:
-            raise ProtocolError("a NUL, which no text has")
+    def _one(self, session: Session, device: Device, topic: ParsedTopic, item: Prepared) -> None:
+        message, now = item.message, item.message.received_at
         if topic.kind is Kind.STATUS:
             # An empty payload is a retained status being cleared.
             if message.payload and apply_status(device, message.payload, now):
@@ -231,10 +293,10 @@ class Batch:
         if now > (device.last_seen or 0.0) + SEEN_PACE_S:
             device.last_seen = now
         match topic.kind:
-            case Kind.HEALTH:
-                self._health(device, decode(Health, message.payload), now)
-            case Kind.EVENT:
-                self._event(device, topic.name, decode(DetectionEvent, message.payload), now)
+            case Kind.HEALTH if isinstance(item.body, Health):
+                self._health(device, item.body, now)
+            case Kind.EVENT if isinstance(item.body, DetectionEvent):
+                self._event(device, topic.name, item.body, item.text, now)
             case Kind.JOBS_GET:
                 self.notify.add(device.id)
             case Kind.JOB_UPDATE:
@@ -248,7 +310,7 @@ class Batch:
             case _:
                 raise ProtocolError(f"{message.topic} is for devices")
 
-    def _event(self, device: Device, stream: str, event: DetectionEvent, now: float) -> None:
+    def _event(self, device: Device, stream: str, event: DetectionEvent, text: str, now: float) -> None:
         data = event.data
         self._detections.append(
             {
@@ -262,7 +324,7 @@ class Batch:
                 "score": data.score,
                 "track_id": data.track_id[:64],
                 "version": data.model.version[:128],
-                "data": data.model_dump_json(exclude_none=True),
+                "data": text,
             }
         )
 

@@ -12,13 +12,13 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from edgec.fleet.api.context import Admin, Server
 from edgec.fleet.auth import audit
+from edgec.fleet.broker.embedded import LIMIT
 from edgec.fleet.devices import counts
 from edgec.fleet.server import Services
 from edgec.fleet.store.tables import Job, Rollout
 
 router = APIRouter(tags=["operations"])
-EMBEDDED_LIMIT = 2000
-"""Connections from which the dashboard advises a broker of one's own: a choice, not a measured limit."""
+EMBEDDED_LIMIT = LIMIT
 
 
 @router.get("/healthz")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import secrets
 import socket
 import threading
@@ -25,8 +26,12 @@ from edgec.fleet.errors import PortTaken
 from edgec.fleet.ingest import Inbound
 
 MAX_CONNECTIONS = 20_000
+LIMIT = 2000
+"""Connections from which the server, its metrics and its dashboard advise a broker of one's own."""
 FULL_PAUSE_S = 0.05
 REFUSED = 0x80
+NEAR = 0.8
+log = logging.getLogger(__name__)
 Sink = Callable[[Inbound], bool]
 """Takes a message if there is room."""
 
@@ -142,6 +147,16 @@ class DurableBroker(Broker):  # type: ignore[misc]
         self._receipts = _Receipts(self._loop)
         self._subscriptions = Filters()
         self._filters_of: dict[str, set[str]] = {}
+        self._warned = False
+
+    def _warn_near_limit(self) -> None:
+        if self._warned or len(self._sessions) < NEAR * LIMIT:
+            return
+        self._warned = True
+        log.warning(
+            "the embedded broker has %d of the %d devices that it is meant for: use one of your own (--mqtt)",
+            len(self._sessions), LIMIT,
+        )  # fmt: skip
 
     async def add_subscription(self, subscription: tuple[str, int], session: Session) -> int:
         """Subscribe; remembers what the client has, and gives it what is retained there."""
@@ -193,6 +208,7 @@ class DurableBroker(Broker):  # type: ignore[misc]
 
     async def _initialize_client_session(self, *arguments: Any) -> tuple[Any, Session]:  # noqa: ANN401
         handler, session = await super()._initialize_client_session(*arguments)
+        self._warn_near_limit()
         ordinary = handler._handle_qos1_message_flow
         order = asyncio.Lock()
 

@@ -220,3 +220,34 @@ max_queued_messages 10000000
 max_packet_size 524288
 set_tcp_nodelay true
 """
+
+
+def write_first(
+    folder: Path,
+    fleet: str,
+    login: tuple[str, str],
+    *,
+    port: int,
+    server_port: int,
+    server_host: str,
+    tls: Path | None,
+) -> Path:
+    """Write the configuration, and files that let the fleet's own processes in; what is there of these stays.
+
+    Raises:
+        FleetError: there is no user and password, or the folder cannot be written.
+    """
+    user, password = login
+    if not user or not password:
+        raise FleetError("the broker's address needs a user and a password: mqtt://user:password@host:port")
+    text = configuration(folder, port=port, server_port=server_port, server_host=server_host, tls=tls)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not (folder / PASSWORDS).exists():
+            _replace(folder / PASSWORDS, f"{user}:{hash_password(password)}\n".encode())
+        if not (folder / ACCESS).exists():
+            _replace(folder / ACCESS, access_list(fleet, user, []).encode())
+        _replace(folder / CONFIG, text.encode())
+    except OSError as error:
+        raise FleetError(f"cannot write {folder}: {error.strerror}") from error
+    return folder / CONFIG

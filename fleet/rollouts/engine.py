@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import or_, select, update
 from sqlalchemy.exc import OperationalError
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, defer
 
 from edgec.fleet.auth import audit
 from edgec.fleet.devices import scope_query
@@ -290,12 +290,13 @@ def _send(
     plan = Plan.model_validate(rollout.plan)
     cache: dict[tuple[str, str], list[ModelVersion]] = {}
     sent: set[int] = set()
+    devices = _devices(session, [member.device_id for member in members])
     for member in members:
         version = member.previous_version if back else rollout.version
         if (rollout.model, version) not in cache:
             rows = session.scalars(select(ModelVersion).filter_by(model=rollout.model, version=version))
             cache[rollout.model, version] = list(rows)
-        device = session.get_one(Device, member.device_id)
+        device = devices[member.device_id]
         artifact = choose(cache[rollout.model, version], device.target)
         member.changed_at = now
         if artifact is None:
@@ -318,6 +319,14 @@ def _send(
         member.attempts += 0 if back else 1
         sent.add(member.device_id)
     return sent
+
+
+def _devices(session: Session, ids: list[int]) -> dict[int, Device]:
+    found: dict[int, Device] = {}
+    for start in range(0, len(ids), 500):
+        query = select(Device).where(Device.id.in_(ids[start : start + 500])).options(defer(Device.health))
+        found |= {device.id: device for device in session.scalars(query)}
+    return found
 
 
 def update_document(

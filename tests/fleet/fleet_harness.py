@@ -109,10 +109,14 @@ class FleetServer:
         """Start again on the same ports."""
         self.start(port=self.info["port"], mqtt_port=self.info["mqtt_port"])
 
-    def stop(self) -> int:
+    def stop_process(self) -> int:
+        """Stop the server alone."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
-        code = self.process.wait(30)
+        return self.process.wait(30)
+
+    def stop(self) -> int:
+        code = self.stop_process()
         if self.broker is not None:
             self.broker.stop()
         return code

@@ -1,0 +1,61 @@
+"""The examples for several machines name settings that exist, and say what they should."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+from edgec.fleet.settings import PREFIX, Settings
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "deploy"
+
+
+def test_every_setting_of_the_examples_exists() -> None:
+    for path in FOLDER.glob("*.yaml"):
+        names = set(re.findall(rf"\b{PREFIX}([A-Z_]+)", path.read_text()))
+        assert names, path
+        assert names <= {name.upper() for name in Settings.model_fields}, path
+
+
+def test_the_compose_file_waits_for_what_is_healthy() -> None:
+    services = yaml.safe_load((FOLDER / "compose.yaml").read_text())["services"]
+    assert set(services) == {"database", "broker-files", "broker", "fleet"}
+    for name, condition in services["fleet"]["depends_on"].items():
+        assert condition == {"condition": "service_healthy"}
+        assert "healthcheck" in services[name]
+    assert "/readyz" in str(services["fleet"]["healthcheck"])
+
+
+def test_the_kubernetes_example_probes_and_scales_on_what_waits() -> None:
+    documents = {item["kind"]: item for item in yaml.safe_load_all((FOLDER / "kubernetes.yaml").read_text())}
+    pod = documents["Deployment"]["spec"]["template"]["spec"]["containers"][0]
+    assert pod["readinessProbe"]["httpGet"]["path"] == "/readyz"
+    assert pod["livenessProbe"]["httpGet"]["path"] == "/healthz"
+    [metric] = documents["HorizontalPodAutoscaler"]["spec"]["metrics"]
+    from edgec.fleet.api import ops
+
+    assert metric["pods"]["metric"]["name"].removeprefix("edgec_") in Path(ops.__file__).read_text()
+    labels = documents["Deployment"]["spec"]["template"]["metadata"]["labels"]
+    for kind in ("Service", "PodDisruptionBudget"):
+        selector = documents[kind]["spec"]["selector"]
+        assert (selector.get("matchLabels") or selector).items() <= labels.items()
+    claims = [volume["persistentVolumeClaim"]["claimName"] for volume in
+              documents["Deployment"]["spec"]["template"]["spec"]["volumes"]]  # fmt: skip
+    assert claims == [documents["PersistentVolumeClaim"]["metadata"]["name"]]
+
+
+def test_the_command_writes_a_configuration_for_mosquitto(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "edgec.cli.main", "fleet", "mosquitto", str(tmp_path)]
+    subprocess.run(
+        [*command, "--mqtt", "mqtt://edgec-fleet:secret@broker:1884"], check=True, capture_output=True
+    )
+    assert (tmp_path / "passwords").read_text().startswith("edgec-fleet:$7$101$")
+    assert "pattern write edgec/v1/default/%u/status" in (tmp_path / "access").read_text()
+    assert "use_username_as_clientid true" in (tmp_path / "mosquitto.conf").read_text()
+    bad = subprocess.run([*command, "--mqtt", "mqtt://broker:1884"], capture_output=True, text=True)
+    assert (bad.returncode, "needs a user and a password" in bad.stderr) == (1, True)
