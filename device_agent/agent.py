@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import signal
@@ -44,7 +43,7 @@ from edgec.device_agent.outbox import Outbox
 from edgec.device_agent.sample_jobs import take_samples
 from edgec.device_agent.sample_uplink import SampleUplink
 from edgec.device_agent.shadow import ShadowDesk
-from edgec.device_agent.statefile import StateFile, explain
+from edgec.device_agent.statefile import StateFile, claim_folder
 from edgec.device_agent.status_socket import StatusSocket
 from edgec.device_agent.store import ModelStore
 from edgec.device_agent.stream_runner import StreamRunner
@@ -74,7 +73,7 @@ class Agent:
     def __init__(self, path: Path, config: AgentConfig | None = None) -> None:
         self._file_config = config or load_config(path)
         self.state = self._file_config.agent.state
-        self._lock = _lock(self.state)
+        self._lock = claim_folder(self.state)
         table = tomllib.loads(path.read_text(encoding="utf-8"))
         self.identity = ident.load_identity(self.state)
         certificates.trust(self.state)
@@ -441,6 +440,8 @@ class Agent:
             self._degrade("outbox", problem)
         else:
             self.degraded.pop("outbox", None)
+        if errors := self.loop.errors + (self.uplink.errors if self.uplink else 0):
+            self._degrade("agent", f"{errors} unexpected errors, see the log")
         self._ticks += 1
         if self._ticks % _BUDGET_TICKS == 0:
             self._keep_budget()
@@ -569,25 +570,6 @@ class Agent:
             answer({"fleet": self.fleet, "device": self.device, "connected": connected, **body})
 
         self.inference.ask({"op": "report"}).add_done_callback(ready)
-
-
-def _lock(state: Path) -> int:
-    """Make the state folder and claim it.
-
-    Raises:
-        StateError: it cannot be made, or another agent has it.
-    """
-    try:
-        state.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor = os.open(state / "agent.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise StateError(f"cannot use the state folder {state}: {explain(error)}") from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise StateError(f"another agent runs with the state folder {state}; stop it first") from None
-    return descriptor
 
 
 def run(path: Path, log_style: str | None = None) -> None:

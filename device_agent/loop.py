@@ -121,5 +121,6 @@ class Loop:
         try:
             callback()
         except Exception:
+            # One callback's defect must not end the agent: it is counted, logged whole and told in health.
             self.errors += 1
             log.exception("an unexpected error in the supervisor (number %s)", self.errors)

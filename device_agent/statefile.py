@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -58,6 +59,25 @@ def explain(error: OSError) -> str:
         errno.EFBIG: "the file would be larger than the limit of this process",
     }
     return hints.get(error.errno or 0, error.strerror or str(error))
+
+
+def claim_folder(state: Path) -> int:
+    """Make the state folder and claim it.
+
+    Raises:
+        StateError: it cannot be made, or another agent has it.
+    """
+    try:
+        state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(state / "agent.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StateError(f"cannot use the state folder {state}: {explain(error)}") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise StateError(f"another agent runs with the state folder {state}; stop it first") from None
+    return descriptor
 
 
 @dataclass(frozen=True)

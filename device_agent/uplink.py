@@ -91,7 +91,7 @@ class Uplink:
         self.session_seq = int(session_file.load().data.get("session_seq", 0))
         self.connected = False
         self.sessions = 0
-        self.sent = 0
+        self.sent = self.errors = 0
         self._wake = os.eventfd(0, os.EFD_NONBLOCK)
         self._stopping = threading.Event()
         self._direct: list[tuple[str, bytes, bool]] = []
@@ -135,7 +135,9 @@ class Uplink:
             except (OSError, ValueError, SessionLost) as error:
                 log.warning("no broker at %s:%s: %s", self._broker.host, self._broker.port, error)
             except Exception:
-                log.exception("the broker session failed in an unexpected way")
+                # A defect, of ours or of the client library: counted and told in health, and the next session tries.
+                self.errors += 1
+                log.exception("the broker session failed in an unexpected way (number %s)", self.errors)
             if self.connected:
                 self.connected = False
                 self._on_session(False)
