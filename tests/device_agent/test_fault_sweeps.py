@@ -155,7 +155,8 @@ def running_version_after(fleet: FleetEnd, digests: dict[str, str]) -> str:
                 return str(body["models"][0]["version"])
         return ""
 
-    version = fleet.wait(found, "a running model")
+    # A capture process that is killed again and again is started after up to half a minute.
+    version = fleet.wait(found, "a running model", 60)
     assert version in digests
     return str(version)
 
