@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import time
 from typing import Annotated, Any, Literal
 
@@ -62,7 +61,7 @@ def enroll_device(server: Server, request: EnrollRequest) -> EnrollResponse:
 def _by_claim(server: Services, session: Session, request: EnrollRequest) -> tuple[Device, str, str]:
     try:
         signature = base64.b64decode(request.claim_signature or "", validate=True)
-    except binascii.Error as error:
+    except ValueError as error:  # binascii's, and what is no ASCII
         raise Problem(422, "Bad signature", "claim_signature is no base64.") from error
     claim = server.certificates.use_claim(session, request.claim or "", signature, request.csr or "")
     return admit(session, request, by=f"claim {claim.serial}", accept=claim.auto_accept, labels={})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from typing import Annotated, Any
 
 from fastapi import Depends, Query, Request
@@ -88,7 +87,7 @@ def from_cursor(cursor: str) -> str:
     """
     try:
         value = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
-    except (binascii.Error, UnicodeError) as error:
+    except ValueError as error:  # binascii's, and what is no ASCII
         raise Problem(400, "Bad cursor", "Take `next` of the page before, unchanged.") from error
     return value.replace("\x00", "")
 

@@ -10,6 +10,8 @@ from nicegui import ui
 COLOURS = ["#3b8fe8", "#2bb083", "#d19a22", "#e0604f", "#9a6fe0", "#36b3ba"]
 GREY = "#8a94a5"
 WINDOW_S = 3600.0
+GAP_S = 150.0
+"""Where nothing was reported for so long, the line is broken."""
 
 
 def line_chart(unit: str) -> ui.echart:
@@ -36,10 +38,15 @@ def line_chart(unit: str) -> ui.echart:
 
 def show_lines(chart: ui.echart, points: Iterable[tuple[str, float, float | None]]) -> None:
     """Replace what the chart shows by ``(stream, Unix seconds, value)``."""
-    lines: dict[str, list[list[float]]] = {}
+    lines: dict[str, list[list[float | None]]] = {}
+    last: dict[str, float] = {}
     for stream, at, value in points:
         if value is not None:
-            lines.setdefault(stream, []).append([round(at * 1000), round(value, 2)])
+            line = lines.setdefault(stream, [])
+            if at - last.get(stream, at) > GAP_S:
+                line.append([round(last[stream] * 1000) + 1, None])
+            line.append([round(at * 1000), round(value, 3)])
+            last[stream] = at
     series = [
         {"name": name, "type": "line", "showSymbol": len(values) < 3, "smooth": 0.2, "lineStyle": {"width": 2},
          "areaStyle": {"opacity": 0.08}, "data": values}
@@ -48,7 +55,7 @@ def show_lines(chart: ui.echart, points: Iterable[tuple[str, float, float | None
     if chart.options.get("series") == series:
         return
     now = time.time()
-    first = min((values[0][0] for values in lines.values()), default=now * 1000)
+    first = min((values[0][0] or 0.0 for values in lines.values()), default=now * 1000)
     chart.options["xAxis"]["min"] = max(first, round((now - WINDOW_S) * 1000))
     chart.options["series"] = series
     chart.options["legend"] = {"show": len(series) > 1, "textStyle": {"color": GREY}, "top": 0, "right": 0}

@@ -110,9 +110,8 @@ def add(services: Services) -> None:
                     html("<h2>Latency, median in ms</h2>")
                     latency = line_chart("ms")
             streams = html("", "e-card flush")
-            with ui.element("div").classes("e-row"):
-                jobs = html("", "e-card flush")
-                log = html("", "e-card flush")
+            jobs = html("", "e-card flush")
+            log = html("", "e-card flush")
             with ui.element("div").classes("e-row"):
                 facts = html("", "e-card")
                 shadows = html("", "e-card")
@@ -236,7 +235,9 @@ def _view(detections: list[dict[str, Any]], pictures: dict[str, tuple[int, float
     backdrop = ""
     if stream in pictures:
         number, at = pictures[stream]
-        backdrop = f'<image href="/api/v1/samples/{number}/image" width="{width}" height="{height}" preserveAspectRatio="none" opacity="0.8"/>'
+        # Boxes over a picture of another time would mislead: an old one is only a hint of the place.
+        fresh = 0.85 if abs(at - boxed[0]["at"]) < 30 else 0.3
+        backdrop = f'<image href="/api/v1/samples/{number}/image" width="{width}" height="{height}" preserveAspectRatio="none" opacity="{fresh}"/>'
         caption += f' · <a href="{link("/samples", number)}">picture of {passed_since(at)}</a>'
     else:
         caption += " · no picture yet: Command, Take a snapshot"
@@ -289,7 +290,7 @@ def _streams(health: dict[str, Any]) -> str:
     )
     models = [
         [
-            f"<b>{esc(m['slot'])}</b>", badge(m["state"]), f"{esc(m.get('name', ''))}:{esc(m.get('version', ''))}",
+            f"<b>{esc(m['slot'])}</b>", badge(m["state"]), f"{esc(m['name'])}:{esc(m.get('version', ''))}" if m.get("name") else "–",
             str(m.get("inferences", 0)), str(m.get("errors", 0)),
             f'<span class="e-mono e-soft">{esc((m.get("manifest_digest") or "")[7:19])}</span>',
         ]

@@ -31,9 +31,9 @@ REASONS = {"": "All reasons"} | {reason.value: reason.value.replace("-", " ") fo
 COLOURS = ("#5aa9f7", "#3fcf96", "#e7b549", "#ff7b6b", "#b58cf5", "#4fd0d6", "#f28fc0", "#a3d65c")
 
 
-def boxes(found: list[dict[str, Any]], width: int, height: int) -> str:
-    """Boxes with their labels, as an SVG to lie over the picture."""
-    unit = max(width, height) / 640
+def boxes(found: list[dict[str, Any]], width: int, height: int, scale: float = 1.0) -> str:
+    """Boxes with their labels, as an SVG to lie over the picture; small pictures need a larger ``scale``."""
+    unit = scale * max(width, height) / 640
     labels = sorted({str(one["label"]) for one in found})
     shapes = []
     for one in found:
@@ -49,7 +49,7 @@ def boxes(found: list[dict[str, Any]], width: int, height: int) -> str:
     return f'<svg viewBox="0 0 {width} {height}" preserveAspectRatio="none" aria-hidden="true">{"".join(shapes)}</svg>'
 
 
-def picture(sample: dict[str, Any]) -> str:
+def picture(sample: dict[str, Any], scale: float = 1.0) -> str:
     """A sample's picture with what is held to be in it."""
     if sample["state"] == "discarded":
         return f'<div class="e-pic" style="aspect-ratio:{sample["width"]}/{sample["height"]}"></div>'
@@ -58,7 +58,7 @@ def picture(sample: dict[str, Any]) -> str:
     return (
         f'<div class="e-pic"><img src="/api/v1/samples/{sample["id"]}/image" loading="lazy" alt="{esc(text)}" '
         f'width="{sample["width"]}" height="{sample["height"]}" style="height:auto">'
-        f"{boxes(found, sample['width'], sample['height'])}</div>"
+        f"{boxes(found, sample['width'], sample['height'], scale)}</div>"
     )
 
 
@@ -207,7 +207,7 @@ def _tiles(data: dict[str, Any], wanted: dict[str, Any]) -> str:
             )
         return parts.empty("Nothing matches", "No sample fits the filters; clear one of them.")
     tiles = "".join(
-        f'<a class="e-shot" href="{link("/samples", row["id"])}">{picture(row)}<span class="cap">'
+        f'<a class="e-shot" href="{link("/samples", row["id"])}">{picture(row, 2.2)}<span class="cap">'
         f'<span class="grow e-small"><b>{esc(row["device"])}</b> <span class="e-soft">{esc(row["stream"])} · {ago(row["at"])}</span></span>'
         f"{badge(row['state'], row['reason'].replace('-', ' ') if row['state'] == 'new' else '')}</span></a>"
         for row in data["rows"]
