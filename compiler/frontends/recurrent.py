@@ -7,7 +7,8 @@ blocks of ``width`` columns, so that a block's sums stay in registers while the 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -107,6 +108,17 @@ class RecurrentKernel:
                 self._walk()
         return builder.get()
 
+    @contextmanager
+    def _elements(self) -> Iterator[TirExpr]:
+        """A loop over a state's elements, as vector code where they fill vectors."""
+        lanes = next(lanes for lanes in (16, 8, 4, 2, 1) if self.hidden % lanes == 0)
+        if lanes == 1:
+            with T.serial(0, self.hidden) as k:
+                yield k
+        else:
+            with T.serial(0, self.hidden // lanes) as block, T.vectorized(0, lanes) as lane:
+                yield block * lanes + lane
+
     def _walk(self) -> None:
         b, h = self.buffers, self.hidden
         b["g"] = T.alloc_buffer((GATES[self.op_type] * h,), "float32")
@@ -160,7 +172,7 @@ class RecurrentKernel:
     def _lstm(self, time: TirExpr, row: TirExpr) -> None:
         b, (f, g, out) = self.buffers, self.activations
         self._products(time, row, 0, 4)
-        with T.serial(0, self.hidden) as k:
+        with self._elements() as k:
             old = b["c"][row, k]
             peep = [b["p"][i, k] if self.peepholes else None for i in range(3)]  # of i, o, f
 
@@ -181,19 +193,19 @@ class RecurrentKernel:
         if self.linear_before_reset:
             # gate 2 of `r` times the state alone; the inputs' part is added after the reset
             self._multiply_state(row)
-            with T.serial(0, h) as k:
+            with self._elements() as k:
                 reset = f(self._gate(1, k))
                 raw = b["gates"][time, row, 2 * h + k] + reset * (b["v"][k] + b["rb"][k])
                 _store(b["g"], raw, [2 * h + k])
         else:
-            with T.serial(0, h) as k:
+            with self._elements() as k:
                 _store(b["v"], f(self._gate(1, k)) * b["h"][row, k], [k])
             self._products(time, row, 2, 3, scaled=True)
-        with T.serial(0, h) as k:
+        with self._elements() as k:
             z = f(self._gate(0, k))
             new = (T.float32(1) - z) * g(self._gate(2, k)) + z * b["h"][row, k]
             _store(b["y"], new, [time, row, k])
-        with T.serial(0, h) as k:
+        with self._elements() as k:
             _store(b["h"], b["y"][time, row, k], [row, k])
 
     def _multiply_state(self, row: TirExpr) -> None:
@@ -211,7 +223,7 @@ class RecurrentKernel:
     def _rnn(self, time: TirExpr, row: TirExpr) -> None:
         b = self.buffers
         self._products(time, row, 0, 1)
-        with T.serial(0, self.hidden) as k:
+        with self._elements() as k:
             _store(b["h"], self.activations[0](self._gate(0, k)), [row, k])
             _store(b["y"], b["h"][row, k], [time, row, k])
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import tvm
 from tvm import relax
-from tvm.ir import GlobalVar
+from tvm.ir import GlobalVar, Tuple, TupleGetItem
 
 from edgec.compiler.graph.rewrite import Expr, dtype_of, leaves, map_leaves, op_name, shape_of
 from edgec.compiler.lowered import Place, Plan
@@ -41,6 +41,8 @@ class _Rewrite:
     buffers: list[int] = field(default_factory=list)  # of each parameter
     renamed: dict[relax.Var, Expr] = field(default_factory=dict)
     planned: set[relax.Var] = field(default_factory=set)  # variables of storage
+    tuples: dict[relax.Var, list[Expr]] = field(default_factory=dict)  # that hold a part of the arena
+    near: dict[relax.Var, set[int]] = field(default_factory=dict)  # buffers that a value may lie in
     where: dict[relax.Var, int] = field(default_factory=dict)  # the buffer in which a parameter lies
 
     def add(self, var: relax.Var, buffer: int) -> None:
@@ -55,6 +57,9 @@ class _Rewrite:
         """The arena's buffer in which `expr` (of the new function) lies."""
         return self.where.get(expr) if isinstance(expr, relax.Var) else None
 
+    def _is_split(self, expr: Expr) -> bool:
+        return isinstance(expr, relax.Var) and expr in self.tuples
+
     def binding(self, at: int, binding: relax.VarBinding) -> relax.VarBinding | None:
         """The binding in the new function; None when a parameter stands for it."""
         var, value = binding.var, binding.value
@@ -67,7 +72,13 @@ class _Rewrite:
             self.lives.append(_Life(_bytes(var), at, at))
             self.add(var, len(self.lives) - 1)
             return None
+        if isinstance(value, TupleGetItem) and self._is_split(value.tuple_value):
+            self.renamed[var] = self.tuples[value.tuple_value][value.index]
+            return None
         value = map_leaves(value, lambda leaf: self.use(leaf, at))
+        if isinstance(value, Tuple) and any(self.buffer_of(part) is not None for part in value.fields):
+            self.tuples[var] = list(value.fields)  # the results of a kernel that has several
+            return None
         if name == "reshape" or isinstance(value, relax.Var):
             source = value if isinstance(value, relax.Var) else value.args[0]
             buffer = self.buffer_of(source)
@@ -77,14 +88,22 @@ class _Rewrite:
                 else:
                     self.renamed[var] = source
                 return None
+        read = {b for leaf in leaves(value) if (b := self.buffer_of(leaf)) is not None}
+        if read:
+            self.near[var] = read  # a call may hand through what it was given
         return relax.VarBinding(var, value)
 
     def use(self, leaf: Expr, at: int) -> Expr:
         """What stands for a variable or constant that the binding `at` reads."""
+        if self._is_split(leaf):
+            for part in self.tuples[leaf]:
+                self.use(part, at)
+            return relax.Tuple(self.tuples[leaf])
         made = self.renamed.get(leaf, leaf) if isinstance(leaf, relax.Var) else leaf
         buffer = self.buffer_of(made)
-        if buffer is not None:
-            self.lives[buffer].last = at
+        near = self.near.get(made, set()) if isinstance(made, relax.Var) else set()
+        for number in near if buffer is None else {buffer}:
+            self.lives[number].last = at
         return made
 
 

@@ -22,10 +22,10 @@ def schedule_generic(func: PrimFunc, target: Target, threads: int) -> PrimFunc:
 
     Requires: `func` is in the form that ``te.create_prim_func`` or FuseTIR makes (sblocks, no schedule yet).
     Ensures: the same results, up to the order of floating point reductions. A kernel that its front end wrote
-    in its final form (``tirx.is_scheduled``) stays as it is.
+    in its final form (``tirx.is_scheduled``) keeps its loops.
     """
     if func.attrs is not None and "tirx.is_scheduled" in func.attrs:
-        return func
+        return with_vector_math(func)
     sch = Schedule(tvm.IRModule({"main": func}), debug_mask="none", error_render_level="none")
     try:
         leaf_blocks(sch)
