@@ -240,10 +240,15 @@ class Batch:
     def apply(self, session: Session, messages: list[Prepared], fleet: str) -> None:
         """Apply ``messages`` in order. What the protocol does not allow is counted and left out."""
         ours = [item for item in messages if item.topic is not None and item.topic.fleet == fleet]
-        devices = self._devices(session, {item.topic.device for item in ours if item.topic})
+        changed = {item.topic.device for item in ours if item.topic and item.topic.kind is not Kind.EVENT}
+        devices = self._devices(
+            session, {item.topic.device for item in ours if item.topic} - changed, lock=False
+        )
+        devices |= self._devices(session, changed, lock=True)
         jobs = {item.topic.name for item in ours if item.topic and item.topic.kind is Kind.JOB_UPDATE}
         # Held here, so that looking one up by its key does not ask the database again.
-        held = list(session.scalars(select(Job).where(Job.id.in_(jobs)))) if jobs else []
+        query = select(Job).where(Job.id.in_(jobs)).order_by(Job.id).with_for_update()
+        held = list(session.scalars(query)) if jobs else []
         for item in messages:
             if item.error:
                 self._reject(item.kind, item.error)
@@ -266,12 +271,18 @@ class Batch:
         insert_new(session, Sample, self._samples)
 
     @staticmethod
-    def _devices(session: Session, names: set[str]) -> dict[str, Device]:
-        rows = session.scalars(
+    def _devices(session: Session, names: set[str], *, lock: bool) -> dict[str, Device]:
+        """The accepted devices of these names; locked if another process, which has others of their messages, must
+        not change them meanwhile. In the order of their keys, so that two cannot wait for each other."""
+        if not names:
+            return {}
+        query = (
             select(Device)
             .where(Device.name.in_(names), Device.admission == "accepted")
             .options(defer(Device.health), defer(Device.labels))
+            .order_by(Device.id)
         )
+        rows = session.scalars(query.with_for_update() if lock else query)
         return {device.name: device for device in rows}
 
     def count(self) -> None:

@@ -81,7 +81,9 @@ def end_job(job: Job, state: str, now: float, message: str) -> None:
 
 def expire_jobs(session: Session, now: float) -> set[int]:
     """End every job whose time is up; the devices concerned."""
-    late = session.scalars(select(Job).where(Job.state.in_(PENDING), Job.expires_at < now)).all()
+    # Those that somebody else is writing have news: the next look will tell.
+    query = select(Job).where(Job.state.in_(PENDING), Job.expires_at < now).with_for_update(skip_locked=True)
+    late = session.scalars(query).all()
     for job in late:
         waited = "did not take the job up" if job.state == "QUEUED" else "did not finish"
         end_job(job, "TIMED_OUT", now, f"the device {waited} within {job.detail.get('timeout_s', 0):.0f} s")

@@ -164,7 +164,8 @@ def start_services(
     broker, address, mqtt = _broker(settings, certificates, ingest, stack, tls)
     client_id = f"{address.username or SERVER}:{settings.fleet}"
     if settings.mqtt_shared:
-        client_id += f":{socket.gethostname()}-{os.getpid()}"
+        # The same after a restart: what the broker kept for this process is for it alone.
+        client_id += f":{socket.gethostname()}-{settings.port or os.getpid()}"
     link = MqttLink(address, settings.fleet, client_id, ingest.offer, settings.mqtt_shared)
     stopped = threading.Event()
     upkeep = Upkeep(database, blobs, settings, trust)

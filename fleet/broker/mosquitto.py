@@ -214,6 +214,8 @@ acl_file {folder / ACCESS}
 persistence true
 persistence_location {folder}/
 autosave_interval 60
+# Of a process of the fleet that is gone for good.
+persistent_client_expiration 7d
 # The fleet acknowledges when its database has a message, in batches; until then it waits here, not dropped.
 max_inflight_messages 4000
 max_queued_messages 10000000

@@ -276,7 +276,7 @@ def _apply(
 
 
 def _cancel(session: Session, member: Member, now: float) -> set[int]:
-    job = session.get(Job, member.job_id) if member.job_id else None
+    job = session.get(Job, member.job_id, with_for_update=True) if member.job_id else None
     member.state, member.changed_at = MemberState.CANCELED.value, now
     if job is None:
         return set()

@@ -33,19 +33,19 @@ def test_the_compose_file_waits_for_what_is_healthy() -> None:
 
 def test_the_kubernetes_example_probes_and_scales_on_what_waits() -> None:
     documents = {item["kind"]: item for item in yaml.safe_load_all((FOLDER / "kubernetes.yaml").read_text())}
-    pod = documents["Deployment"]["spec"]["template"]["spec"]["containers"][0]
+    pod = documents["StatefulSet"]["spec"]["template"]["spec"]["containers"][0]
     assert pod["readinessProbe"]["httpGet"]["path"] == "/readyz"
     assert pod["livenessProbe"]["httpGet"]["path"] == "/healthz"
     [metric] = documents["HorizontalPodAutoscaler"]["spec"]["metrics"]
     from edgec.fleet.api import ops
 
     assert metric["pods"]["metric"]["name"].removeprefix("edgec_") in Path(ops.__file__).read_text()
-    labels = documents["Deployment"]["spec"]["template"]["metadata"]["labels"]
+    labels = documents["StatefulSet"]["spec"]["template"]["metadata"]["labels"]
     for kind in ("Service", "PodDisruptionBudget"):
         selector = documents[kind]["spec"]["selector"]
         assert (selector.get("matchLabels") or selector).items() <= labels.items()
     claims = [volume["persistentVolumeClaim"]["claimName"] for volume in
-              documents["Deployment"]["spec"]["template"]["spec"]["volumes"]]  # fmt: skip
+              documents["StatefulSet"]["spec"]["template"]["spec"]["volumes"]]  # fmt: skip
     assert claims == [documents["PersistentVolumeClaim"]["metadata"]["name"]]
 
 
