@@ -161,7 +161,7 @@ def _list(rows: list[dict[str, Any]]) -> str:
             [
                 f'<span class="e-soft">{row["id"]}</span>', f'<a class="main" href="{href}">{esc(row["name"])}</a>',
                 "A/B" if row["mode"] == "ab" else "shadow", esc(row["scope"]["name"] or "all devices"), _bar(row),
-                parts.count(row["frames"]), verdict_badge(row), badge(row["state"]), ago(row["created_at"]),
+                parts.count(row["frames"]), badge(TONES[row["verdict"]], row["verdict"].replace("-", " ")), badge(row["state"]), ago(row["created_at"]),
             ]
         )  # fmt: skip
     return parts.table(heads, cells, links)
@@ -213,9 +213,14 @@ def _findings(data: dict[str, Any]) -> str:
         meter = f'<div class="e-bar" title="evidence {ahead:g} of {one["needed"]:g}"><i class="{tone}" style="width:{share:.1f}%"></i></div>'
         rows.append(
             [words, value, form.format(one["tolerated"]), parts.count(one["readings"]), meter,
-             badge(TONES[one["verdict"]], one["verdict"].replace("-", " "))]
+             badge(TONES[one["verdict"]], _word(name, one["verdict"]))]
         )  # fmt: skip
     return parts.table(("Criterion", "#Measured", "#~Tolerated", "#~Reports", "~Evidence", "Verdict"), rows)
+
+
+def _word(criterion: str, verdict: str) -> str:
+    # Of two models that differ, either may be right.
+    return "differs" if (criterion, verdict) == ("disagreement", "worse") else verdict.replace("-", " ")
 
 
 def _plan(data: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from fleet_harness import FleetServer, SimDevice, wait_for
+from test_captures import jpeg, meta, send
 
 playwright = pytest.importorskip("playwright.sync_api", reason="the browser tests need playwright")
 CHROMIUM = os.environ.get("EDGEC_CHROMIUM", "/usr/bin/chromium")
@@ -121,10 +122,70 @@ def test_search_keys_and_a_phone(page: Any, server: FleetServer, device: Callabl
     page.keyboard.press("r")
     page.wait_for_url("**/rollouts")
     page.set_viewport_size({"width": 390, "height": 844})
-    for path in ("/", "/devices", "/devices/view-3", "/models", "/rollouts", "/access"):
+    for path in (
+        "/",
+        "/devices",
+        "/devices/view-3",
+        "/models",
+        "/rollouts",
+        "/experiments",
+        "/experiments/9",
+        "/samples",
+        "/access",
+    ):
         page.goto(server.url + path)
         page.locator("h1").wait_for()
         assert page.evaluate("document.documentElement.scrollWidth") <= 390, path
+
+
+def test_a_sample_is_corrected_with_mouse_and_keys(page: Any, server: FleetServer) -> None:
+    token = server.enroll("sampled")["registry"]["token"]
+    first, second = (
+        send(server, token, meta("sampled", id=f"s{n}", width=320, height=240), jpeg(320, 240, n)).json()[
+            "id"
+        ]
+        for n in (1, 2)
+    )
+    page.goto(f"{server.url}/samples")
+    page.locator("a.e-shot").nth(1).wait_for()
+    page.locator(f'a.e-shot[href="/samples/{second}"]').click()
+    page.locator("#e-items input").nth(1).wait_for()
+    page.get_by_label("Remove a/../b").click()
+    page.locator("#e-items input").first.fill("forklift")
+    area = page.locator("#e-editor svg").bounding_box()
+    page.mouse.move(area["x"] + 20, area["y"] + 20)
+    page.mouse.down()
+    page.mouse.move(area["x"] + area["width"] / 2, area["y"] + area["height"] / 2)
+    page.mouse.up()
+    page.locator("#e-items input").nth(1).fill("dock")
+    page.locator("h1").click()
+    page.keyboard.press("s")
+    page.wait_for_url(f"**/samples/{first}")
+    with server.client() as client:
+        saved = client.get(f"/samples/{second}")
+        assert (saved["state"], [one["label"] for one in saved["annotations"]]) == (
+            "corrected",
+            ["forklift", "dock"],
+        )
+        assert abs(saved["annotations"][1]["box"][2] - 160) < 2
+        page.locator("#e-items input").first.wait_for()
+        page.locator("h1").click()
+        page.keyboard.press("c")
+        page.wait_for_url("**/samples")
+        assert client.get(f"/samples/{first}")["state"] == "confirmed"
+    page.get_by_text("All is reviewed").wait_for()
+
+
+def test_groups_and_tokens_are_managed_on_the_settings_page(page: Any, server: FleetServer) -> None:
+    with server.client() as client:
+        client.put("/groups/short-lived", {"description": "<i>goes away</i>", "selector": {"target": "rpi5"}})
+        page.goto(f"{server.url}/access")
+        row = page.locator("tr", has_text="<i>goes away</i>")
+        row.get_by_text("short-lived").wait_for()
+        page.once("dialog", lambda dialog: dialog.accept())
+        row.get_by_role("button", name="Remove").click()
+        row.wait_for(state="detached")
+        assert "short-lived" not in [group["name"] for group in client.get("/groups")["items"]]
 
 
 def test_viewers_look_and_do_not_touch(browser: Any, server: FleetServer, push: Callable[..., str]) -> None:
