@@ -208,6 +208,7 @@ def test_many_cuts_in_a_row(device, bad: str, cuts: list[tuple[int, str]]) -> No
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1800)
 @settings(max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     bad=st.sampled_from(["", "trial", "frames"]),
