@@ -151,6 +151,8 @@ def _lines(results: Sequence[rt.Result]) -> list[str]:
             lines.append(f"{one.score:.4g}  {'anomalous' if one.anomalous else 'normal'}")
         elif isinstance(one, rt.Embedding):
             lines.append(f"a vector of {len(one.vector)} numbers")
+        elif isinstance(one, rt.Text):
+            lines.append(f"{one.score:6.1%}  {one.text}")
         else:
             lines += [f"{name}  {array.dtype}{list(array.shape)}" for name, array in one.outputs.items()]
     return lines

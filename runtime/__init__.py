@@ -28,6 +28,7 @@ from edgec.runtime.results import (
     Result,
     Segmentation,
     Sound,
+    Text,
 )
 
 __all__ = [
@@ -57,6 +58,7 @@ __all__ = [
     "Segmentation",
     "Sound",
     "TensorSpec",
+    "Text",
     "check_device",
     "draw",
     "load",

@@ -285,6 +285,23 @@ class Embedding(_Part):
     normalise: bool = True
 
 
+class Text(_Part):
+    """Greedy connectionist temporal classification: the likeliest character of each step, repeats and blanks out.
+
+    The labels are the characters of the classes other than ``blank``, in order. ``layout`` says how the output
+    lies: steps × classes (``TC``, a batch axis of 1 anywhere is fine) or classes × steps (``CT``).
+    ``space`` is what a class beyond the labels stands for, as recognisers have it behind their dictionary.
+    """
+
+    decoder: Literal["ctc"] = "ctc"
+    output: str | None = None
+    activation: Activation = "none"
+    layout: Literal["TC", "CT"] = "TC"
+    blank: int = Field(0, ge=0)
+    space: str = " "
+    threshold: Probability = 0.0
+
+
 class Raw(_Part):
     """The model's outputs as they are."""
 
@@ -305,6 +322,7 @@ Output = Annotated[
     | SoundEvents
     | Anomaly
     | Embedding
+    | Text
     | Raw,
     Field(discriminator="decoder"),
 ]

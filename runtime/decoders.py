@@ -25,6 +25,7 @@ from edgec.runtime.results import (
     Result,
     Segmentation,
     Sound,
+    Text,
 )
 
 Outputs = Mapping[str, Array]
@@ -173,6 +174,28 @@ def embedding(outputs: Outputs, spec: cards.Embedding) -> list[Embedding]:
     return [Embedding(vector)]
 
 
+def text(outputs: Outputs, spec: cards.Text, card: ModelCard) -> list[Text]:
+    """Greedy decoding of connectionist temporal classification (Graves et al., 2006).
+
+    Raises:
+        InputError: the output is no matrix of steps and classes.
+    """
+    output = single(outputs, spec.output)
+    steps = output
+    while steps.ndim > 2 and 1 in steps.shape:
+        steps = steps.squeeze(steps.shape.index(1))
+    if steps.ndim != 2:
+        raise InputError(f"decoder ctc needs steps × classes, not an output of shape {list(output.shape)}")
+    scores = steps.T if spec.layout == "CT" else steps
+    scores = activate(scores.astype(np.float32), spec.activation)
+    best = scores.argmax(axis=1)
+    kept = (best != spec.blank) & np.diff(best, prepend=-1).astype(bool)
+    classes = best[kept] - (best[kept] > spec.blank)
+    written = "".join(card.labels[c] if c < len(card.labels) else spec.space for c in classes.tolist())
+    score = float(scores.max(axis=1)[kept].mean()) if kept.any() else 0.0
+    return [Text(written, score)] if score >= spec.threshold else []
+
+
 def decode(
     outputs: Outputs,
     card: ModelCard,
@@ -202,6 +225,8 @@ def decode(
         return list(anomaly(outputs, spec, given, window))
     if isinstance(spec, cards.Embedding):
         return list(embedding(outputs, spec))
+    if isinstance(spec, cards.Text):
+        return list(text(outputs, spec, card))
     if isinstance(spec, cards.Keyword | cards.SoundEvents):
         seconds = window or (0.0, 0.0)
         if isinstance(spec, cards.Keyword):

@@ -159,6 +159,18 @@ class Embedding:
 
 
 @dataclass(frozen=True, slots=True)
+class Text:
+    """What is written or said, with the mean of its characters' scores (0 when there are none)."""
+
+    text: str
+    score: float
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON-serialisable values."""
+        return {"type": "text"} | asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
 class Raw:
     """The model's outputs by the source model's names, untouched."""
 
@@ -169,4 +181,4 @@ class Raw:
         return {"type": "raw", "outputs": {name: array.tolist() for name, array in self.outputs.items()}}
 
 
-Result = Detection | Classification | Keypoints | Segmentation | Sound | Anomaly | Embedding | Raw
+Result = Detection | Classification | Keypoints | Segmentation | Sound | Anomaly | Embedding | Text | Raw

@@ -19,6 +19,8 @@ from edgec.compiler.frontends.source import Reference
 from edgec.compiler.options import CompileOptions
 
 HEAD_BYTES = 4096
+MOST_MEMBERS = 100_000
+MOST_GROWTH, GROWTH_FREE_BYTES = 20, 64 << 20  # exporters store weights as they are, which hardly pack
 TORCH_LEGACY = (
     b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # the number with which torch.save began before 1.6
 )
@@ -129,9 +131,16 @@ def _by_content(head: bytes, path: Path) -> Format | None:
 def _by_members(path: Path) -> Format | None:
     try:
         with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()[:100_000]
+            members = archive.infolist()
     except (zipfile.BadZipFile, OSError) as error:
         raise ModelError(f"{path}: is a damaged archive; export or download it again") from error
+    unpacked, packed = sum(member.file_size for member in members), path.stat().st_size
+    if len(members) > MOST_MEMBERS or unpacked > MOST_GROWTH * packed + GROWTH_FREE_BYTES:
+        raise ModelError(
+            f"{path}: is an archive of {len(members)} files that would unpack from {packed:,} to {unpacked:,} bytes; "
+            "no exporter writes such a one, so it is not unpacked"
+        )
+    names = [member.filename for member in members]
     parts = {name.split("/", 1)[-1] for name in names} | set(names)
     if "archive_format" in parts or "serialized_exported_program.json" in parts:
         return TORCH_PROGRAM

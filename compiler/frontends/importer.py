@@ -21,6 +21,7 @@ from edgec.compiler.frontends.clean import opset_of, runs_in_onnxruntime
 from edgec.compiler.frontends.converters.registry import (
     CONVERTERS,
     MICROSOFT,
+    Decline,
     Node,
     Refusal,
     dtype_of,
@@ -47,6 +48,10 @@ TVM_MICROSOFT = frozenset(
 )
 # Names in TVM's table that belong to com.microsoft; the standard has other operators of the same name.
 NOT_STANDARD = TVM_MICROSOFT - {"Gelu"} | {"Attention", "AllClassNMS"}
+# Lists of tensors: TVM's converters for them have been seen to run for minutes.
+LISTS = frozenset(
+    {"ConcatFromSequence", "SequenceAt", "SequenceConstruct", "SequenceEmpty", "SequenceErase"}
+) | {"SequenceInsert", "SequenceLength", "SplitToSequence"}
 NO_CONVERTER = "there is no converter for this operator"
 LOST = "the shape of its input depends on the data, and only static shapes compile"
 # Operators that do little but move data: not worth a change of hands.
@@ -224,6 +229,8 @@ class Importer:
             )
             try:
                 result = CONVERTERS[key](data)
+            except Decline:
+                result = self._by_tvm(node, inputs, scope)
             except CONVERTER_ERRORS as error:
                 raise Refusal(first_line(error)) from error
         elif has_converter(node):
@@ -284,7 +291,7 @@ def has_converter(node: NodeProto) -> bool:
         return True
     if node.op_type not in tvm_onnx._get_convert_map():
         return False
-    standard = node.domain == "" and node.op_type not in NOT_STANDARD
+    standard = node.domain == "" and node.op_type not in NOT_STANDARD | LISTS
     return standard or (node.domain == MICROSOFT and node.op_type in TVM_MICROSOFT)
 
 

@@ -14,6 +14,7 @@ from edgec.compiler.errors import ModelError
 from edgec.compiler.frontends import clean, formats, functions, ml_outputs, shapes
 from edgec.compiler.frontends.onnx_file import read_model
 from edgec.compiler.frontends.source import Port, SourceModel, SourceNode
+from edgec.compiler.frontends.standard import Standard
 from edgec.compiler.options import CompileOptions
 
 
@@ -39,7 +40,7 @@ def load_source(path: Path | str, options: CompileOptions) -> SourceModel:
         return prepare(given, path, digest, options.input_shapes)
     loaded = formats.load(kind, path, options)
     source = prepare(loaded.model, path, loaded.digest, options.input_shapes)
-    return replace(source, original=loaded.original)
+    return replace(source, original=loaded.original or source.original)
 
 
 def prepare(
@@ -52,16 +53,18 @@ def prepare(
     labels = ml_outputs.to_tensors(given)
     clean.lift_format(given)
     shapes.strip_initializer_inputs(given)
+    shapes.take_optional_inputs(given)
     shapes.set_static_shapes(given, input_shapes)
     try:
         shapes.check_sizes(clean.infer_shapes(given))
     except (onnx.shape_inference.InferenceError, RuntimeError) as error:
         raise ModelError(f"{path}: {str(error).strip().splitlines()[0]}") from error
+    given = clean.lower_opset(given)
     simple = clean.simplify(given)
     why = clean.objection(given.SerializeToString()) if simple is given else None
     if why is not None and clean.knows_operators(given) and not clean.is_valid(given):
         raise ModelError(f"{path}: ONNX Runtime refuses this model, so nothing could vouch for it: {why}")
-    model = _expanded(clean.infer_shapes(simple))
+    model, doubted = _expanded(clean.infer_shapes(simple))
     return SourceModel(
         path=path,
         digest=digest,
@@ -72,20 +75,40 @@ def prepare(
         nodes=nodes,
         origins=clean.trace_origins(model, values, names),
         labels=labels,
+        original=Standard(given) if doubted or (why is not None and clean.is_valid(given)) else None,
     )
 
 
-def _expanded(model: ModelProto) -> ModelProto:
-    """The model without operators that only their definition by simpler ones makes compilable."""
+def _expanded(model: ModelProto) -> tuple[ModelProto, bool]:
+    """The model without operators that only their definition by simpler ones makes compilable.
+
+    Returns:
+        the model, and whether ONNX Runtime computes it otherwise than the standard, so that it is no reference.
+    """
     from edgec.compiler.frontends.importer import has_converter
 
     expanded = functions.expand(model, has_converter)
     if expanded is None:
-        return model
-    folded = clean.fold(expanded)
-    if folded is None or not clean.computes_alike(folded, model):
-        return model
-    return clean.infer_shapes(folded)
+        return model, False
+    lowered, known = clean.lower_opset(expanded), clean.runs_in_onnxruntime(model.SerializeToString())
+    folded = clean.fold(lowered)
+    if folded is None:
+        return (model if known else clean.infer_shapes(lowered)), False
+    doubted = known and not clean.computes_alike(folded, model)
+    if doubted and not _is_standard(folded, model):
+        return model, False
+    return clean.infer_shapes(folded), doubted
+
+
+def _is_standard(new: ModelProto, old: ModelProto) -> bool:
+    """Whether ONNX Runtime computes with ``new`` what the standard says of ``old``."""
+    inputs = clean.made_up_inputs(old)
+    try:
+        expected = list(Standard(old).run(inputs).values())
+    except ModelError:
+        return False
+    got = clean.outputs_of(new, inputs)
+    return got is not None and all(clean.is_close(a, b) for a, b in zip(expected, got, strict=True))
 
 
 def _typed_outputs(given: ModelProto, model: ModelProto) -> list[ValueInfoProto]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import onnx
-from onnx import ModelProto, TensorProto, ValueInfoProto
+from onnx import ModelProto, TensorProto, TypeProto, ValueInfoProto
 
 from edgec.compiler.errors import InputShapeError, ModelError
 
@@ -24,6 +24,15 @@ def strip_initializer_inputs(model: ModelProto) -> None:
         copies = [ValueInfoProto.FromString(value.SerializeToString()) for value in kept]
         del model.graph.input[:]
         model.graph.input.extend(copies)
+
+
+def take_optional_inputs(model: ModelProto) -> None:
+    """Make inputs that may be left out tensors (in place): those of an artifact are always given."""
+    for value in model.graph.input:
+        inner = value.type.optional_type.elem_type if value.type.HasField("optional_type") else None
+        if inner is not None and inner.HasField("tensor_type"):
+            tensor = TypeProto.FromString(inner.SerializeToString())
+            value.type.CopyFrom(tensor)
 
 
 def set_static_shapes(model: ModelProto, asked: Mapping[str, tuple[int, ...]]) -> None:

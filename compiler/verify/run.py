@@ -17,6 +17,7 @@ import numpy as np
 import edgec.runtime as rt
 from edgec.compiler.errors import CompilerError, ToolMissing, VerificationFailed
 from edgec.compiler.frontends.source import SourceModel
+from edgec.compiler.frontends.standard import Standard
 from edgec.compiler.verify.compare import QUANTISED_BUDGET, OutputError, compare
 from edgec.compiler.verify.emulator import ROOT_VARIABLE, Emulator, find_emulator
 from edgec.compiler.verify.inputs import Arrays
@@ -175,7 +176,8 @@ def run_child(
             "profile": 0 if emulator else measure.profile,
             "reference": None,
         }
-        if request["measure"] and measure.beside_reference:
+        by_onnxruntime = not isinstance(source.original, Standard)
+        if request["measure"] and measure.beside_reference and by_onnxruntime:
             request["reference"] = str(folder / "reference.onnx")
             (folder / "reference.onnx").write_bytes(source.reference.SerializeToString())
         (folder / "request.json").write_text(json.dumps(request), encoding="utf-8")

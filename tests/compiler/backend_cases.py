@@ -8,12 +8,15 @@ Everything else goes in as it comes, through the whole compiler and the runtime.
 from __future__ import annotations
 
 import fnmatch
+import functools
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
+import onnx.backend.test.loader as loader
 from onnx import ModelProto, TensorProto, numpy_helper
 
 import edgec.runtime as rt
@@ -23,6 +26,7 @@ from tests.compiler.onnx_models import build, save
 
 EXCLUSIONS = Path(__file__).with_name("backend_exclusions.toml")
 REDUCTIONS = ("Max", "Min", "Sum", "Mean", "Prod", "LogSumExp", "LogSum", "SumSquare", "L1", "L2")
+STORED = ("simple", "pytorch-converted", "pytorch-operator")
 FROZEN: dict[str, tuple[int, ...]] = {
     **{f"Reduce{kind}": (1,) for kind in REDUCTIONS},
     "AffineGrid": (1,),
@@ -40,7 +44,8 @@ FROZEN: dict[str, tuple[int, ...]] = {
     "MelWeightMatrix": (0, 1, 2, 3, 4),
     "NonMaxSuppression": (2, 3, 4),
     "OneHot": (1,),
-    "Pad": (1, 3),
+    "MaxUnpool": (2,),
+    "Pad": (1, 2, 3),
     "Range": (0, 1, 2),
     "Reshape": (1,),
     "Resize": (1, 2, 3),
@@ -57,6 +62,7 @@ FROZEN: dict[str, tuple[int, ...]] = {
 }
 FROZEN_NAMES = frozenset(
     {"axes", "axis", "shape", "repeats", "split", "k", "starts", "ends", "steps", "depth"}
+    | {"size", "start", "limit", "delta"}  # of windows, grids and ranges written out as functions
 )
 
 
@@ -83,10 +89,50 @@ class Outcome:
     detail: str = ""
 
 
+@dataclass(frozen=True)
+class StoredTest:
+    """A test whose model and data lie in files of the ``onnx`` package."""
+
+    name: str
+    kind: str
+    model: ModelProto
+    data_sets: list[tuple[list[Any], list[Any]]]
+    rtol: float
+    atol: float
+
+
+def all_tests() -> list[Any]:
+    """The node tests, and the simple models and those converted from PyTorch; the light ones are downloads."""
+    tests: list[Any] = list(loader.load_model_tests(kind="node"))
+    for kind in STORED:
+        for test in loader.load_model_tests(kind=kind):
+            if test.model is not None:
+                tests.append(test)
+                continue
+            folder = Path(test.model_dir)
+            data = folder / "test_data_set_0"
+            sets = [_tensors(data, "input"), _tensors(data, "output")]
+            model = onnx.load(folder / "model.onnx")
+            tests.append(StoredTest(test.name, kind, model, [(sets[0], sets[1])], test.rtol, test.atol))
+    return tests
+
+
+def _tensors(folder: Path, kind: str) -> list[Any]:
+    files = sorted(folder.glob(f"{kind}_*.pb"), key=lambda file: int(file.stem.split("_")[1]))
+    return [TensorProto.FromString(file.read_bytes()) for file in files]
+
+
 def exclusions() -> dict[str, str]:
     """Patterns of test names that cannot be cases here, with the reason."""
     content = tomllib.loads(EXCLUSIONS.read_text(encoding="utf-8"))
     return {pattern: entry["reason"] for entry in content["excluded"] for pattern in entry["tests"]}
+
+
+@functools.cache
+def excluded_types() -> dict[str, str]:
+    """Patterns of element types that no artifact takes or returns, with the reason."""
+    content = tomllib.loads(EXCLUSIONS.read_text(encoding="utf-8"))
+    return {pattern: entry["reason"] for entry in content["excluded_type"] for pattern in entry["types"]}
 
 
 def excluded(name: str, patterns: dict[str, str]) -> str | None:
@@ -105,14 +151,11 @@ def make_case(test: Any) -> Case | str:
         if not isinstance(array, np.ndarray | np.generic):
             return "sequences, maps and optional values are no tensors"
         array = np.asarray(array)
-        if (
-            array.dtype.kind not in "biuf"
-            or array.dtype.itemsize * 8 < 8
-            or array.dtype.name.startswith("float8")
-        ):
-            return f"elements of type {array.dtype} do not exist in compiled models"
+        why = excluded(array.dtype.name, excluded_types())
+        if why is not None:
+            return why
         if array.size == 0:
-            return "empty tensors"
+            return "empty tensors: what a model takes from a sensor, and what it gives, has elements"
         arrays.append(array)
     values = dict(zip([v.name for v in model.graph.input], arrays[: len(given)], strict=False))
     for name in _frozen(model):
@@ -126,6 +169,7 @@ def make_case(test: Any) -> Case | str:
     model.graph.input.extend(kept)
     main = [n.op_type for n in test.model.graph.node]
     operator = main[0] if len(main) == 1 else _operator_of(test.name, main)
+    operator = f"models: {test.kind}" if test.kind != "node" else operator
     return Case(test.name, operator, model, values, arrays[len(given) :], test.rtol, test.atol)
 
 
@@ -159,7 +203,7 @@ def run_case(case: Case, folder: Path) -> Outcome:
         with rt.load(artifact, threads=1) as model:
             got = model.run(case.inputs)
     except EdgecError as error:
-        return outcome("refused", str(error))
+        return outcome("refused", str(error).replace(f"{folder / 'model.onnx'}: ", ""))
     except (
         RuntimeError,
         ValueError,

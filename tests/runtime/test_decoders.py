@@ -4,6 +4,7 @@ pixels.
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -182,6 +183,27 @@ def test_anomalies_and_embeddings() -> None:
     assert found == rt.Anomaly(0.25, True)
     (vector,) = decoded({"o": np.array([[3.0, 4.0]])}, {"decoder": "embedding"})
     np.testing.assert_allclose(vector.vector, [0.6, 0.8])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    steps=st.lists(st.integers(0, 5), min_size=1, max_size=20),
+    blank=st.integers(0, 5),
+    layout=st.sampled_from(["TC", "CT"]),
+)
+def test_greedy_text_is_what_is_left_without_repeats_and_blanks(
+    steps: list[int], blank: int, layout: str
+) -> None:
+    scores = np.full((len(steps), 6), 0.02, np.float32)
+    scores[np.arange(len(steps)), steps] = 0.9
+    output = scores[None] if layout == "TC" else scores.T[None]
+    spec = {"decoder": "ctc", "blank": blank, "layout": layout}
+    card = rt.ModelCard.model_validate({"input": {"kind": "tensor"}, "output": spec, "labels": list("abcd")})
+    (found,) = decode({"o": output}, card, given=output)
+    letters = [c for c in range(6) if c != blank]
+    kept = [number for number, _ in itertools.groupby(steps) if number != blank]
+    assert found.text == "".join("abcd "[letters.index(number)] for number in kept)
+    assert found.score == (pytest.approx(0.9) if kept else 0.0)
 
 
 @settings(max_examples=60, deadline=None)

@@ -5,16 +5,20 @@ def load_all() -> None:
     """Fill the table of converters (importing their modules registers them)."""
     from edgec.compiler.frontends.converters import (  # noqa: F401
         basic,
+        bits,
         control,
         convolution,
         integer,
         legacy,
         misc,
         ml,
+        pooling,
         quantised,
         recurrent,
+        resize,
         signal,
         slicing,
+        svm,
         trees,
     )
 

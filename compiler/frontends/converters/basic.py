@@ -33,7 +33,12 @@ def _constant(node: Node) -> Expr:
     raise Refusal("constants that are sparse or texts are not compiled")
 
 
-@converts("Identity", "Dropout")
+@converts("OptionalHasElement")
+def _optional_has_element(node: Node) -> Expr:
+    return constant(node.has(0), "bool")
+
+
+@converts("Identity", "Dropout", "OptionalGetElement")
 def _identity(node: Node) -> Expr | list[Expr]:
     x = node.input(0)
     if node.op_type == "Dropout" and len(node.outputs) > 1 and node.outputs[1]:

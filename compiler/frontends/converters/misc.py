@@ -10,6 +10,7 @@ from tvm import relax
 
 from edgec.compiler.frontends.builder import Expr, constant
 from edgec.compiler.frontends.converters.registry import (
+    Decline,
     Node,
     Refusal,
     axis_of,
@@ -258,3 +259,15 @@ def _as_normalised(node: Node, position: int, shape: tuple[int, ...], default: f
         return constant(np.full(shape, default, "float32"))
     value = node.input(position)
     return value if shape_of(value) == shape else node.emit(relax.op.broadcast_to(value, shape))
+
+
+@converts("PRelu")
+def _prelu(node: Node) -> Expr:
+    """With as many slopes as channels, however many axes follow them."""
+    x, slope, shape, own = node.input(0), node.input(1), node.shape(0), node.shape(1)
+    if len(shape) > 2:
+        raise Decline
+    if len(own) == 1 and len(shape) == 2 and own[0] not in (1, shape[1]):
+        raise Refusal(f"{own[0]} slopes do not fit the shape {list(shape)}")
+    below = node.emit(relax.op.multiply(x, slope))
+    return relax.op.where(relax.op.greater_equal(x, scalar(0, x)), x, below)

@@ -6,6 +6,7 @@ TVM's own converters leave the weights to be multiplied out at every run.
 from __future__ import annotations
 
 import numpy as np
+from onnx import helper
 from tvm import relax
 
 from edgec.compiler.frontends.builder import Array, Expr, constant
@@ -15,6 +16,8 @@ from edgec.compiler.frontends.converters.registry import (
     axis_of,
     converts,
     is_constant,
+    reshaped,
+    shape_of,
     value_of,
 )
 
@@ -29,6 +32,8 @@ INTEGERS = (*RANGES, "int32")
 
 @converts("DequantizeLinear")
 def _dequantize(node: Node) -> Expr:
+    if not _is_known(node):
+        return _dequantize_by_inputs(node)
     scale, zero = _grid(node)
     x = node.input(0)
     rank = len(node.shape(0))
@@ -62,6 +67,8 @@ def _unblocked(value: Array, axis: int, block: int, length: int) -> Array:
 
 @converts("QuantizeLinear")
 def _quantize(node: Node) -> Expr:
+    if not _is_known(node):
+        return _quantize_by_inputs(node)
     scale, zero = _grid(node)
     rank, dtype = len(node.shape(0)), str(zero.dtype)
     if dtype not in RANGES:
@@ -75,6 +82,53 @@ def _quantize(node: Node) -> Expr:
     steps = node.emit(relax.op.round(node.emit(x / constant(_aligned(node, scale, rank)))))
     if zero.any():
         steps = node.emit(steps + constant(_aligned(node, zero, rank).astype(scale.dtype)))
+    return relax.op.astype(node.emit(relax.op.clip(steps, low, high)), dtype)
+
+
+def _is_known(node: Node) -> bool:
+    """Whether scale and zero point are constants and fit a slice or the whole, as weights have them."""
+    known = is_constant(node.input(1)) and (not node.has(2) or is_constant(node.input(2)))
+    blocks = bool(node.attrs.get("block_size", 0)) and not is_constant(node.input(0))
+    return known and not blocks
+
+
+def _stretched(node: Node, position: int) -> Expr:
+    """A scale or zero point that broadcasts to the first input: one value, one per slice, or one per block."""
+    value, shape = node.input(position), node.shape(0)
+    own = shape_of(value)
+    if int(np.prod(own)) == 1:
+        return node.emit(reshaped(value, []))
+    axis = axis_of(int(node.attrs.get("axis", 1)), len(shape))
+    if len(own) == 1:
+        return node.emit(reshaped(value, [own[0] if i == axis else 1 for i in range(len(shape))]))
+    block = int(node.attrs.get("block_size", 0)) or -(-shape[axis] // own[axis])
+    rows = np.minimum(np.arange(shape[axis]) // block, own[axis] - 1).astype("int64")
+    return node.emit(relax.op.take(value, constant(rows), axis=axis))
+
+
+def _dequantize_by_inputs(node: Node) -> Expr:
+    if node.dtype(0) not in INTEGERS:
+        raise Refusal(f"it makes real numbers of {node.dtype(0)}, which is not compiled")
+    scale, kind = _stretched(node, 1), node.dtype(1)
+    real = node.emit(relax.op.astype(node.input(0), kind))
+    if node.has(2):
+        real = node.emit(relax.op.subtract(real, relax.op.astype(_stretched(node, 2), kind)))
+    return relax.op.multiply(real, scale)
+
+
+def _quantize_by_inputs(node: Node) -> Expr:
+    named = int(node.attrs.get("output_dtype", 0))
+    dtype = node.dtype(2) if node.has(2) else "uint8"
+    if not node.has(2) and named:
+        dtype = str(helper.tensor_dtype_to_np_dtype(named))
+    if dtype not in RANGES:
+        raise Refusal(f"it makes {dtype} of real numbers, which is not compiled")
+    low, high = RANGES[dtype]
+    scale, kind = _stretched(node, 1), node.dtype(1)
+    x = node.input(0) if node.dtype(0) == kind else node.emit(relax.op.astype(node.input(0), kind))
+    steps = node.emit(relax.op.round(node.emit(relax.op.divide(x, scale))))
+    if node.has(2):
+        steps = node.emit(relax.op.add(steps, relax.op.astype(_stretched(node, 2), kind)))
     return relax.op.astype(node.emit(relax.op.clip(steps, low, high)), dtype)
 
 

@@ -23,6 +23,10 @@ class Refusal(Exception):
     """This node cannot be expressed; the message says why."""
 
 
+class Decline(Exception):
+    """Leave this node to TVM's own converter, which does as well or better."""
+
+
 @dataclass(frozen=True)
 class Node:
     """An ONNX node during import.

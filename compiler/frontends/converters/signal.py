@@ -44,7 +44,7 @@ def _dft(node: Node) -> Expr:
     length = int(wanted.reshape(-1)[0]) if wanted is not None else shape[axis]
     inverse, onesided = bool(node.attrs.get("inverse", 0)), bool(node.attrs.get("onesided", 0))
     if inverse and onesided:
-        raise Refusal("one-sided inverse transforms are not compiled")
+        return _inverse_onesided(node, axis, length if wanted is not None else 2 * (shape[axis] - 1))
     used = min(length, shape[axis])
     x = node.emit(sliced(node, x, {axis: slice(0, used)}))
     kept = length // 2 + 1 if onesided else length
@@ -62,6 +62,29 @@ def _dft(node: Node) -> Expr:
     others = [a for a in range(rank - 1) if a != axis]
     current = [*others, axis, rank - 1]
     return relax.op.permute_dims(joined, [current.index(a) for a in range(rank)])
+
+
+def _inverse_onesided(node: Node, axis: int, length: int) -> Expr:
+    """Real samples from the lower half of a spectrum; the upper half is its mirror image."""
+    shape, dtype = list(node.shape(0)), node.dtype(0)
+    used = min(length // 2 + 1, shape[axis])
+    x = node.emit(sliced(node, node.input(0), {axis: slice(0, used)}))
+    cosines, sines = fourier(used, length, length, inverse=True, dtype="float64")
+    twice = np.full((used, 1), 2.0)
+    twice[0] = 1.0
+    if length % 2 == 0 and used == length // 2 + 1:
+        twice[-1] = 1.0
+    rank = len(shape)
+    others = [a for a in range(rank - 1) if a != axis]
+    moved = node.emit(relax.op.permute_dims(x, [*others, rank - 1, axis]))
+    parts = _parts(node, moved)
+    real = node.emit(relax.op.matmul(parts[0], constant((cosines * twice).astype(dtype))))
+    if len(parts) == 2:
+        other = relax.op.matmul(parts[1], constant((sines * twice).astype(dtype)))
+        real = node.emit(relax.op.subtract(real, other))
+    wide = node.emit(reshaped(real, [*shape_of(real), 1]))
+    current = [*others, axis, rank - 1]
+    return relax.op.permute_dims(wide, [current.index(a) for a in range(rank)])
 
 
 def _parts(node: Node, moved: Expr) -> list[Expr]:

@@ -1,0 +1,143 @@
+"""Operators on whole numbers and their bits: shifts, remainders, and the same bits as another type."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import onnx
+from tvm import relax, te, tirx
+from tvm.script.ir_builder import IRBuilder
+from tvm.script.ir_builder import tirx as T
+from tvm.tirx import PrimFunc
+
+from edgec.compiler.frontends.builder import Expr, constant
+from edgec.compiler.frontends.converters.registry import (
+    Decline,
+    Node,
+    Refusal,
+    converts,
+    dtype_of,
+    reshaped,
+    scalar,
+    shape_of,
+)
+
+
+@converts("BitShift")
+def _bit_shift(node: Node) -> Expr:
+    """Shifts by the type's width or more leave no bit (or only the sign); those by less than none do too."""
+    x, y, kind = node.input(0), node.input(1), node.dtype(0)
+    width = np.dtype(kind).itemsize * 8
+    inside = relax.op.less(y, scalar(width, y))
+    if not kind.startswith("uint"):
+        inside = relax.op.logical_and(inside, relax.op.greater_equal(y, scalar(0, y)))
+    inside = node.emit(inside)
+    left = str(node.attrs.get("direction", "")).upper() == "LEFT"
+    by = node.emit(relax.op.where(inside, y, scalar(0 if left else width - 1, y)))
+    if left:
+        shifted = node.emit(relax.op.left_shift(x, by))
+        return relax.op.where(inside, shifted, scalar(0, x))
+    shifted = node.emit(relax.op.right_shift(x, by))
+    return relax.op.where(inside, shifted, scalar(0, x)) if kind.startswith("uint") else shifted
+
+
+@converts("BitCast")
+def _bit_cast(node: Node) -> Expr:
+    x, shape = node.input(0), node.shape(0)
+    to = str(onnx.helper.tensor_dtype_to_np_dtype(int(node.attrs["to"])))
+    if np.dtype(to).itemsize != np.dtype(dtype_of(x)).itemsize or "complex" in to:
+        raise Refusal(f"the bits of {dtype_of(x)} are not those of {to}")
+    if dtype_of(x) == "bool":  # in memory a whole byte, 0 or 1
+        return relax.op.astype(x, to) if to == "uint8" else _unsupported(to)
+    if to == "bool":
+        return _unsupported(to)
+    size = math.prod(shape)
+    symbol = node.builder.get_unique_name("bitcast")
+    function = node.builder.add_func(_reinterpreted(symbol, size, dtype_of(x), to), symbol)
+    flat = node.emit(reshaped(x, [size]))
+    return reshaped(node.emit(relax.call_tir(function, [flat], relax.TensorType((size,), to))), shape)
+
+
+def _unsupported(to: str) -> Expr:
+    raise Refusal(f"bits are not looked at as {to}")
+
+
+def _reinterpreted(symbol: str, size: int, kind: str, to: str) -> PrimFunc:
+    with IRBuilder() as builder, T.prim_func():
+        T.func_name(symbol)
+        T.func_attr({"tirx.is_scheduled": True, "tirx.noalias": True})
+        x = T.arg("x", T.buffer((size,), kind))
+        y = T.arg("y", T.buffer((size,), to))
+        with T.sblock("root"), T.sblock("bits"):
+            T.reads(x[0:size])
+            T.writes(y[0:size])
+            with T.serial(0, size) as i:
+                T.buffer_store(y, T.reinterpret(to, x[i]), [i])
+    return builder.get()
+
+
+@converts("Mod")
+def _mod(node: Node) -> Expr:
+    """The remainder with the sign of the dividend (``fmod``) or of the divisor, as numpy's."""
+    a, b, by_dividend = node.input(0), node.input(1), bool(node.attrs.get("fmod", 0))
+    kind = node.dtype(0)
+    if not kind.startswith("float"):
+        return node.builder.emit_te(_pairwise(tirx.truncmod if by_dividend else tirx.floormod), a, b)
+    # fp64 holds the quotients of fp32 numbers whole, where they are below 2^53
+    a, b = (x if kind == "float64" else node.emit(relax.op.astype(x, "float64")) for x in (a, b))
+    times = node.emit(relax.op.trunc(node.emit(relax.op.divide(a, b))))
+    rest = node.emit(relax.op.subtract(a, relax.op.multiply(times, b)))
+    rest = node.emit(relax.op.where(relax.op.logical_and(relax.op.isinf(b), relax.op.isfinite(a)), a, rest))
+    if not by_dividend:
+        zero = scalar(0, rest)
+        other = relax.op.not_equal(relax.op.less(b, zero), relax.op.less(rest, zero))
+        off = node.emit(relax.op.logical_and(relax.op.not_equal(rest, zero), other))
+        rest = node.emit(relax.op.where(off, relax.op.add(rest, b), rest))
+    return rest if kind == "float64" else relax.op.astype(rest, kind)
+
+
+def _pairwise(function: Callable[[Expr, Expr], Expr]) -> Callable[[Expr, Expr], Expr]:
+    """Element by element with broadcasting."""
+
+    def compute(a: Expr, b: Expr) -> Expr:
+        shape = np.broadcast_shapes(tuple(map(int, a.shape)), tuple(map(int, b.shape)))
+
+        def at(x: Expr, place: tuple[Expr, ...]) -> Expr:
+            own = place[len(place) - len(x.shape) :]
+            return x(
+                *[tirx.const(0, "int64") if int(n) == 1 else i for n, i in zip(x.shape, own, strict=True)]
+            )
+
+        return te.compute(shape, lambda *place: function(at(a, place), at(b, place)), name="remainder")
+
+    return compute
+
+
+@converts("EyeLike")
+def _eye_like(node: Node) -> Expr:
+    rows, columns = shape_of(node.input(0))
+    kind = node.attrs.get("dtype")
+    dtype = str(onnx.helper.tensor_dtype_to_np_dtype(int(kind))) if kind else node.dtype(0)
+    return constant(np.eye(rows, columns, k=int(node.attrs.get("k", 0)), dtype=dtype))
+
+
+@converts("ReduceMax", "ReduceMin")
+def _extreme(node: Node) -> Expr:
+    x, rank = node.input(0), len(node.shape(0))
+    axes = node.ints("axes", 1)
+    if not axes and node.attrs.get("noop_with_empty_axes", 0):
+        return x
+    reduce = relax.op.max if node.op_type == "ReduceMax" else relax.op.min
+    chosen = [a % rank for a in axes] if axes else list(range(rank))
+    wide = node.emit(relax.op.astype(x, "uint8")) if dtype_of(x) == "bool" else x
+    result = reduce(wide, axis=chosen, keepdims=bool(node.attrs.get("keepdims", 1))) if rank else wide
+    return relax.op.astype(node.emit(result), "bool") if dtype_of(x) == "bool" else result
+
+
+@converts("TopK")
+def _top_k(node: Node) -> Expr:
+    if node.dtype(0) == "uint64":
+        raise Refusal("unsigned 64-bit integers are not sorted")
+    raise Decline
