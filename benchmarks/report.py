@@ -13,9 +13,10 @@ TINY_MS = 0.1  # networks that ONNX Runtime finishes sooner are a list of their 
 
 
 def write_report(results: Results, folder: Path) -> list[Path]:
-    """Write ``benchmarks.md`` and ``benchmarks.svg`` into `folder`; returns the paths."""
+    """Write ``benchmarks.md`` and ``images/benchmarks.svg`` into `folder`; returns the paths."""
     folder.mkdir(parents=True, exist_ok=True)
-    page, plot = folder / "benchmarks.md", folder / "benchmarks.svg"
+    page, plot = folder / "benchmarks.md", folder / "images" / "benchmarks.svg"
+    plot.parent.mkdir(exist_ok=True)
     plot.write_text(_plot(results), encoding="utf-8")
     page.write_text(_page(results), encoding="utf-8")
     return [page, plot]
@@ -36,14 +37,14 @@ def _page(results: Results) -> str:
         "",
         "Written by `make bench`; nothing here is edited by hand.",
         "",
-        f"- Machine: {m['processor']}, {m['cores']} cores, {m['system']}; load average at the end {m['load']}",
+        f"- Machine: {m['processor']}, {m['cores']} cores, {m['system']}; load average at the start {m['load']}",
         f"- Target `{m['target']}`; measured fp32 peak {peak}",
-        f"- {versions}, Python {m['python']}; {m['date']}",
+        f"- {versions}, Python {m['python']}; {m['date']}; kernels chosen with `--tune {m['tune']}`",
         "- Batch 1, fp32, the same inputs and threads, sides in turns in one process; medians of each of three "
         "processes, the middle one shown, lowest and highest ratio in brackets. First result and memory are of a "
         "fresh process.",
         "",
-        "![ratios](benchmarks.svg)",
+        "![ratios](images/benchmarks.svg)",
     ]
     for group, title in (("zoo", "The zoo (random weights)"), ("real", "Trained models")):
         for threads in sorted({x.threads for x in results.measurements}):

@@ -20,7 +20,8 @@ from edgec.benchmarks.networks import Network
 from edgec.compiler.options import CompileOptions
 from edgec.targets.target import Target
 
-RUNS, LIMIT_S, REPEATS = 100, 6.0, 3
+RUNS, LIMIT_S, REPEATS = 100, 2.0, 3
+RESULTS = "benchmarks.json"  # measurements so far, in the folder of the page
 
 
 @dataclass(frozen=True)
@@ -62,27 +63,87 @@ def sides() -> list[str]:
     return [*found, "openvino"] if importlib.util.find_spec("openvino") else found
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What a run of the suite does.
+
+    Attributes:
+        target: what to compile for; this machine has to run it.
+        threads: how many threads to measure with, each in turn.
+        file: where measurements are kept as soon as they are made, so that a later run can add to them.
+        resume: keep what `file` holds and measure only what it lacks; otherwise networks are measured anew, and
+            those of `file` that are not among them are kept only when `partial`.
+        partial: the networks are a part of the suite.
+        seconds: no measurement begins later than this; None for all of them.
+    """
+
+    target: Target
+    threads: tuple[int, ...]
+    file: Path
+    resume: bool = False
+    partial: bool = False
+    seconds: float | None = None
+
+
 def run_suite(
-    chosen: Sequence[Network],
-    target: Target,
-    threads: Sequence[int],
-    options: CompileOptions,
-    note: Callable[[str], None],
+    chosen: Sequence[Network], plan: Plan, options: CompileOptions, note: Callable[[str], None]
 ) -> Results:
-    """Measure each network at each number of threads, every measurement in a process of its own."""
+    """Measure each network at each number of threads, every measurement in processes of its own.
+
+    Raises:
+        EdgecError: the file of an earlier run cannot be read.
+    """
     from edgec.benchmarks.machine import describe_machine
 
-    measurements = []
+    kept = _kept(plan, {n.name for n in chosen})
+    known = {(m.network, m.threads) for m in kept}
+    jobs = [(n, t) for n in chosen for t in plan.threads if (n.name, t) not in known]
+    counts = sorted({*plan.threads, *(m.threads for m in kept)})
+    machine = describe_machine(plan.target, counts)
+    machine |= {"date": datetime.date.today().isoformat(), "tune": options.tune}
+    results = Results(machine, kept)
+    begin = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="edgec-bench-") as folder:
-        for network in chosen:
-            for count in threads:
-                made = _measure(
-                    network, target, replace(options, threads=count, verify=False), Path(folder), note
-                )
-                measurements.append(made)
-                note(_line(made))
-    machine = describe_machine(target, threads) | {"date": datetime.date.today().isoformat()}
-    return Results(machine, measurements)
+        for done, (network, count) in enumerate(jobs):
+            spent = time.perf_counter() - begin
+            if plan.seconds is not None and spent > plan.seconds:
+                note(f"{len(jobs) - done} of {len(jobs)} measurements are left for a run with --resume")
+                break
+            chosen_options = replace(options, threads=count, verify=False)
+            made = _measure(network, plan.target, chosen_options, Path(folder), note)
+            results.measurements.append(made)
+            results.measurements.sort(key=lambda m: (m.threads, m.group != "zoo", m.network))
+            _keep(results, plan.file)
+            spent = time.perf_counter() - begin
+            left = spent / (done + 1) * (len(jobs) - done - 1)
+            note(f"[{done + 1}/{len(jobs)}, about {left / 60:.0f} min left] {_line(made)}")
+    return results
+
+
+def _kept(plan: Plan, names: set[str]) -> list[Measurement]:
+    """What an earlier run measured and this one leaves as it is."""
+    from edgec.targets.errors import EdgecError
+
+    if not (plan.resume or plan.partial) or not plan.file.exists():
+        return []
+    try:
+        content = json.loads(plan.file.read_text(encoding="utf-8"))
+        found = [Measurement(**entry) for entry in content["measurements"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        message = f"{plan.file} holds no results of this suite: remove it to begin anew ({error})"
+        raise EdgecError(message) from error
+    if content["machine"].get("target") != plan.target.name:
+        raise EdgecError(f"{plan.file} was measured for another target; name another folder with --output")
+    if plan.resume:
+        return found
+    return [m for m in found if m.network not in names or m.threads not in plan.threads]
+
+
+def _keep(results: Results, file: Path) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    new = file.with_name(f".{file.name}.new")
+    new.write_text(json.dumps(results.to_json(), indent=1) + "\n", encoding="utf-8")
+    new.replace(file)
 
 
 def _line(m: Measurement) -> str:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from rich.table import Table
 
 from edgec.cli.arguments import existing
 from edgec.cli.console import emit_json, out
+
+if TYPE_CHECKING:
+    from edgec.compiler.options import Tune
 
 
 def register(app: typer.Typer) -> None:
@@ -38,6 +42,17 @@ def bench_command(
     output: Annotated[Path, typer.Option(help="With --suite: the folder of the results page.")] = Path(
         "docs"
     ),
+    resume: Annotated[
+        bool, typer.Option(help="With --suite: keep what an earlier run measured, add what is missing.")
+    ] = False,
+    minutes: Annotated[
+        float | None,
+        typer.Option(min=0.1, help="With --suite: begin no measurement after this; go on with --resume."),
+    ] = None,
+    target: Annotated[
+        str, typer.Option(help="With --suite: compile for this target, which this machine has to run.")
+    ] = "host",
+    tune: Annotated[str, typer.Option(help="With --suite: none, fast or full.")] = "fast",
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Time an artifact on this machine: median, 90th percentile and minimum, in turns with ONNX Runtime.
@@ -46,7 +61,12 @@ def bench_command(
     the better moments of the machine.
     """
     if suite:
-        _run_suite(tuple(only or ()), threads, output, as_json=as_json)
+        if tune not in ("none", "fast", "full"):
+            raise typer.BadParameter("none, fast or full", param_hint="--tune")
+        request = _Suite(
+            tuple(only or ()), threads, output, resume, minutes, target, cast("Tune", tune), as_json
+        )
+        _run_suite(request)
         return
     if artifact is None:
         raise typer.BadParameter("name an .edge file, or give --suite", param_hint="ARTIFACT")
@@ -82,20 +102,42 @@ def bench_command(
         out.print(f"[bold]{speedup:.2f}×[/] the speed of ONNX Runtime (medians)")
 
 
-def _run_suite(only: tuple[str, ...], threads: int | None, output: Path, *, as_json: bool) -> None:
+@dataclass(frozen=True)
+class _Suite:
+    """The options of the suite."""
+
+    only: tuple[str, ...]
+    threads: int | None
+    output: Path
+    resume: bool
+    minutes: float | None
+    target: str
+    tune: Tune
+    as_json: bool
+
+
+def _run_suite(request: _Suite) -> None:
     from edgec.benchmarks.networks import networks
     from edgec.benchmarks.report import write_report
-    from edgec.benchmarks.suite import run_suite
+    from edgec.benchmarks.suite import RESULTS, Plan, run_suite
     from edgec.cli.console import err
     from edgec.compiler.options import CompileOptions
-    from edgec.targets import detect, usable_cores
+    from edgec.targets import load_target, usable_cores
 
-    counts = [threads] if threads else sorted({1, usable_cores()})
-    results = run_suite(networks(only=only), detect(), counts, CompileOptions(), err.print)
-    if as_json:
+    counts = (request.threads,) if request.threads else tuple(sorted({1, usable_cores()}))
+    chosen = networks(only=request.only)
+    if not chosen:
+        raise typer.BadParameter("no network has such a name", param_hint="--only")
+    plan = Plan(
+        load_target(request.target), counts, request.output / RESULTS, request.resume,
+        partial=bool(request.only) or request.threads is not None,
+        seconds=request.minutes * 60 if request.minutes else None,
+    )  # fmt: skip
+    results = run_suite(chosen, plan, CompileOptions(tune=request.tune), err.print)
+    if request.as_json:
         emit_json(results.to_json())
         return
-    for path in write_report(results, output):
+    for path in write_report(results, request.output):
         out.print(f"wrote [bold]{path}[/]")
 
 

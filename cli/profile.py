@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -33,12 +34,39 @@ def profile_command(
     with rt.load(existing(artifact, "artifact"), threads=threads) as model:
         values = sample_inputs(model.config.inputs, inputs)
         layers = [dataclasses.asdict(layer) for layer in model.profile(values, repeats=repeats)]
+        target = model.config.target
+    rate = _peak_gflops(target, threads)
+    if rate is not None:
+        for layer in layers:
+            layer["peak_share"] = layer["flops"] / (layer["ms"] * 1e6 * rate) if layer["ms"] else 0.0
     if as_json:
-        emit_json({"artifact": str(artifact), "threads": threads, "layers": layers})
+        emit_json({"artifact": str(artifact), "threads": threads, "fp32_peak_gflops": rate, "layers": layers})
         return
     total = sum(layer["ms"] for layer in layers)
     out.print(f"[bold]{artifact}[/]: {total:.3f} ms in {len(layers)} layers")
+    if rate is not None:
+        out.print(f"peak: share of {rate:.0f} GFLOP/s, the highest fp32 rate measured here just now")
     show_layers(layers, limit=limit)
+
+
+def _peak_gflops(target: str, threads: int | None) -> float | None:
+    """The machine's highest fp32 rate for code of `target`; None where no compiler is installed to measure it.
+
+    Winograd's products are counted as the multiplications that they stand for: they may exceed the peak.
+    """
+    if importlib.util.find_spec("tvm") is None:
+        return None
+    from edgec.benchmarks.peak import fp32_peak_gflops
+    from edgec.compiler.tuning.tuner import runs_here
+    from edgec.targets import UnknownTarget, load_target, usable_cores
+
+    try:
+        described = load_target(target)
+    except UnknownTarget:
+        return None  # a target of the user's own that is not known on this machine
+    if not runs_here(described):
+        return None
+    return round(fp32_peak_gflops(described, threads or usable_cores()), 1)
 
 
 def show_layers(layers: Sequence[Mapping[str, Any]], *, limit: int, indent: str = "") -> None:
@@ -49,8 +77,11 @@ def show_layers(layers: Sequence[Mapping[str, Any]], *, limit: int, indent: str 
         bar = "█" * max(1, round(20 * layer["ms"] / longest)) if longest else ""
         name = ", ".join(layer["nodes"]) or layer["kernel"]
         shown = name if len(name) <= 60 else name[:59] + "…"
+        peak = ""
+        if "peak_share" in layer:
+            peak = f"peak {layer['peak_share']:4.0%} " if layer["flops"] else " " * 10
         out.print(
-            f"{indent}{layer['ms']:9.3f} ms {layer['share']:4.0%} [cyan]{bar:<20}[/] ",
+            f"{indent}{layer['ms']:9.3f} ms {layer['share']:4.0%} {peak}[cyan]{bar:<20}[/] ",
             end="",
             soft_wrap=True,
         )

@@ -1,0 +1,62 @@
+"""A run of the suite adds to what an earlier one left, and never mixes what cannot be compared."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from edgec.benchmarks.report import write_report
+from edgec.benchmarks.suite import RESULTS, Measurement, Plan, run_suite
+from edgec.compiler.options import CompileOptions
+from edgec.targets import EdgecError, detect
+
+DONE = Measurement(
+    "net", "zoo", 1,
+    {"edgec": [1.0, 1.1, 1.0], "onnxruntime": [2.0, 2.2, 3.0]}, 1e-6,
+    {"edgec": 10.0, "onnxruntime": 20.0}, {"edgec": 10**7, "onnxruntime": 2 * 10**7},
+    {"edgec": 10**6, "onnxruntime": 10**6}, 3.0,
+)  # fmt: skip
+
+
+def _left_behind(folder: Path, target: str) -> Path:
+    file = folder / RESULTS
+    file.write_text(json.dumps({"machine": {"target": target}, "measurements": [asdict(DONE)]}))
+    return file
+
+
+def test_a_resumed_run_keeps_what_is_measured_and_writes_the_page(tmp_path: Path) -> None:
+    target = detect()
+    file = _left_behind(tmp_path, target.name)
+    results = run_suite([], Plan(target, (1,), file, resume=True), CompileOptions(), lambda _: None)
+    assert results.measurements == [DONE]
+    page, plot = write_report(results, tmp_path)
+    text = page.read_text()
+    assert "2.00 (2.00–3.00)" in text
+    assert "geometric mean" in text
+    assert results.machine["fp32_peak_gflops"]["1"] > 0
+    assert f"images/{plot.name}" in text
+    assert plot.read_text().startswith("<svg")
+
+
+@pytest.mark.parametrize("resume", [True, False])
+def test_a_run_for_another_target_does_not_mix_its_numbers(tmp_path: Path, resume: bool) -> None:
+    file = _left_behind(tmp_path, "another")
+    plan = Plan(detect(), (1,), file, resume=resume, partial=True)
+    with pytest.raises(EdgecError, match="another target"):
+        run_suite([], plan, CompileOptions(), lambda _: None)
+
+
+def test_results_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    file = tmp_path / RESULTS
+    file.write_text("{")
+    with pytest.raises(EdgecError, match=RESULTS):
+        run_suite([], Plan(detect(), (1,), file, resume=True), CompileOptions(), lambda _: None)
+
+
+def test_a_whole_run_begins_anew(tmp_path: Path) -> None:
+    target = detect()
+    file = _left_behind(tmp_path, target.name)
+    assert not run_suite([], Plan(target, (1,), file), CompileOptions(), lambda _: None).measurements
