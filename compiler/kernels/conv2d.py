@@ -30,7 +30,7 @@ from edgec.compiler.kernels.emit import (
 from edgec.compiler.kernels.tail import Tail
 from edgec.targets.target import Target
 
-VERSION = 1
+VERSION = 2
 UNROLL_TAPS = 3  # kernel columns up to which the taps are unrolled in the interior, too
 
 
@@ -233,27 +233,21 @@ class _Direct:
         return acc.allocate([*before, reduce, *after])
 
     def _reduce(self, acc: Accumulators, place: _Place, first: Expr, channels: int) -> Stmt:
-        """The loops over input channels and kernel rows around one unrolled step."""
+        """The loops over blocks of input channels and kernel rows around the taps."""
         top = place.y * const(self.spec.window.stride[0]) - const(self.spec.window.pad[0])
         low, count = self._row_bounds(top)
 
-        def channel_step(channel: Expr) -> Stmt:
-            return loop(count, lambda ky: self._columns(acc, place, top, channel, ky), "ky", start=low)
+        def rows(block: Expr, lanes: int) -> Stmt:
+            return loop(count, lambda ky: self._columns(acc, place, top, (block, lanes), ky), "ky", start=low)
 
         # Whole blocks and the rest apart: block and lane of a channel then need no division at run time.
         block = self.spec.in_block // self.step or channels
         whole, rest = divmod(channels, block)
         parts: list[Stmt] = []
         if whole:
-            parts.append(
-                loop(
-                    whole,
-                    lambda at: loop(block, lambda lane: channel_step(first + at * const(block) + lane), "ic"),
-                    "icb",
-                )
-            )
+            parts.append(loop(whole, lambda at: rows(first + at * const(block), block), "icb"))
         if rest:
-            parts.append(loop(rest, lambda lane: channel_step(first + const(whole * block) + lane), "ic"))
+            parts.append(rows(first + const(whole * block), rest))
         return seq(parts)
 
     def _row_bounds(self, top: Expr) -> tuple[Expr | int, Expr | int]:
@@ -271,15 +265,26 @@ class _Direct:
         end = tirx.min(rows, tirx.indexdiv(const(height - 1 + w.dilation[0]) - top, dilation))
         return low, tirx.max(end - low, const(0))
 
-    def _columns(self, acc: Accumulators, place: _Place, top: Expr, channel: Expr, ky: Expr) -> Stmt:
-        """All taps of one kernel row for one input channel."""
+    def _columns(
+        self, acc: Accumulators, place: _Place, top: Expr, channels: tuple[Expr, int], ky: Expr
+    ) -> Stmt:
+        """All taps of one kernel row for a block of input channels (first one, how many).
+
+        The channels are the innermost loop: were it the taps, LLVM would keep the inputs that neighbouring
+        taps share in registers, and spill the accumulators for them.
+        """
         w, piece = self.spec.window, place.piece
         whole = (0, piece.width)
+        first, count = channels
+
+        def taps(kx: Expr, valid: tuple[int, int]) -> Stmt:
+            return loop(
+                count, lambda lane: seq(self._tap(acc, place, top, first + lane, ky, kx, valid)), "ic"
+            )
+
         if w.kernel[1] > UNROLL_TAPS and all(v == whole for v in piece.valid):
-            return loop(w.kernel[1], lambda kx: seq(self._tap(acc, place, top, channel, ky, kx, whole)), "kx")
-        steps: list[Stmt] = []
-        for kx, valid in enumerate(piece.valid):
-            steps += self._tap(acc, place, top, channel, ky, const(kx), valid)
+            return loop(w.kernel[1], lambda kx: taps(kx, whole), "kx")
+        steps = [taps(const(kx), v) for kx, v in enumerate(piece.valid) if v[1] > v[0]]
         return seq(steps) if steps else tirx.Evaluate(const(0))
 
     def _tap(
@@ -379,9 +384,8 @@ def candidates(spec: ConvSpec, target: Target, threads: int, *, flattens: bool) 
     found: list[Schedule] = []
     for flat, rows, length in _shapes(spec, flattens):
         for out_blocks in _divisors(group_blocks, 8):
-            # Weights of the step, one broadcast input; with few registers the weights come from memory operands.
-            spare = 1 + out_blocks if target.vector_registers > 16 or out_blocks <= 2 else 2
-            budget = (target.vector_registers - spare) // out_blocks
+            # Besides the accumulators, the weights of a step and a broadcast input stay in registers.
+            budget = (target.vector_registers - 1 - out_blocks) // out_blocks
             if budget < 1:
                 continue
             widths = {
@@ -393,7 +397,7 @@ def candidates(spec: ConvSpec, target: Target, threads: int, *, flattens: bool) 
                 base = Schedule(width, out_blocks, rows, flat)
                 found.append(base)
                 found += _variants(spec, base, target)
-    return sorted(set(found), key=lambda s: (_cost(spec, s, target, threads), str(s)))
+    return sorted(set(found), key=lambda s: (cost(spec, s, target, threads), str(s)))
 
 
 def _variants(spec: ConvSpec, base: Schedule, target: Target) -> list[Schedule]:
@@ -428,27 +432,41 @@ def _shapes(spec: ConvSpec, flattens: bool) -> list[tuple[bool, int, int]]:
     return shapes
 
 
-def _cost(spec: ConvSpec, schedule: Schedule, target: Target, threads: int) -> float:
-    """Relative time: idle multipliers and loads of the tile, weights from far caches, unbalanced tasks."""
+# Bytes a cycle that one core gets from its second cache and from the last one; measured on Cascade Lake.
+_L2_BYTES, _L3_BYTES = 40.0, 10.0
+
+
+def _far(moved: float, held: float, target: Target) -> float:
+    """Cycles to fetch `moved` bytes of a working set of `held` bytes into the first cache."""
+    if held <= 0.7 * target.l1d_bytes:
+        return 0.0
+    return moved / (_L2_BYTES if held <= 0.7 * target.l2_bytes else _L3_BYTES)
+
+
+def cost(spec: ConvSpec, schedule: Schedule, target: Target, threads: int) -> float:
+    """Estimated cycles of a call: multiply-adds or loads of the tiles, bytes from far caches, unbalanced tasks."""
     geometry = _Geometry.of(spec, schedule)
-    out_blocks = schedule.out_blocks
+    blocks, vector, w = schedule.out_blocks, spec.lanes * 4, spec.window
     per_group = spec.in_channels // spec.groups
-    taps = spec.window.kernel[0] * spec.window.kernel[1]
-    weights = per_group * taps * out_blocks * spec.lanes * 4
-    held = (schedule.ic_chunk or per_group) * taps * out_blocks * spec.lanes * 4
+    taps = w.kernel[0] * w.kernel[1]
+    groups = -(-spec.out_channels // spec.lanes) // blocks
+    steps = per_group * taps
+    channels = schedule.ic_chunk or per_group
+    # What passes between two uses of the same weights, and of the same input.
+    weights = channels * taps * blocks * vector * (groups if schedule.rows_outer else 1)
+    row_bytes = per_group * w.kernel[0] * geometry.in_width * 4
+    image_bytes = per_group * geometry.in_height * geometry.in_width * 4
+    inputs = row_bytes if schedule.rows_outer else image_bytes
     row = 0.0
     for _, width in tiles(geometry.width, schedule.width):
-        # Two multiply-adds a cycle need eight or more independent chains; two loads a cycle feed them.
-        busy = max(width * out_blocks / 2, (width + out_blocks) / 2, 4.0)
-        far = out_blocks * (0.0 if held <= target.l1d_bytes else 0.6 if held <= target.l2_bytes else 1.5)
-        row += per_group * taps * (busy + far * 0.5) + width * out_blocks * 4
+        # Two multiply-adds a cycle need eight independent chains; two loads a cycle feed them, but not always.
+        busy = max(width * blocks / 2, 0.6 * (width + blocks), 4.0) + 0.3
+        far = _far(blocks * vector, weights, target)
+        row += steps * (max(busy, far) + 0.3 * min(busy, far))
+        row += _far(per_group * w.kernel[0] * (width * w.stride[1]) * 4, inputs, target)
+        row += 30 + width * blocks * 6
         if schedule.ic_chunk:
-            row += width * out_blocks * 2 * (-(-per_group // schedule.ic_chunk))
-    groups = -(-spec.out_channels // spec.lanes) // out_blocks
+            row += width * blocks * 3 * (-(-per_group // schedule.ic_chunk))
     tasks = spec.batch * groups * (1 if schedule.ic_chunk else geometry.height)
     per_task = row * (geometry.height if schedule.ic_chunk else 1)
-    # All weights come from memory once whatever the order; each further pass over them costs when they do not fit.
-    passes = 1 if schedule.ic_chunk else (geometry.height if weights > target.l2_bytes else 1)
-    return per_task * -(-tasks // threads) + passes * weights * groups / 16 / threads * (
-        weights > target.l2_bytes
-    )
+    return per_task * -(-tasks // threads)

@@ -122,11 +122,12 @@ def _candidates(
 def _convolution(
     spec: ConvSpec, tail: Tail, target: Target, threads: int, error_budget: float
 ) -> tuple[str, int, list[Any], Callable[[Any], PrimFunc]]:
-    """Direct and Winograd schedules, in turn, so that few trials meet both."""
+    """Direct and Winograd schedules, in turn, so that few trials meet both; the kind that should win first."""
     direct = conv2d.candidates(spec, target, threads, flattens=_flattens(tail))
     if spec.operands != bf16.PLAIN:
         return "conv2d", conv2d.VERSION, direct, lambda s: conv2d.emit(spec, tail, s, threads)
-    fast = [s for _, s in winograd_candidates.candidates(spec, target, threads, error_budget)]
+    ranked = winograd_candidates.candidates(spec, target, threads, error_budget)
+    fast = [s for _, s in ranked]
 
     def emit(schedule: Any) -> PrimFunc:  # noqa: ANN401
         if isinstance(schedule, winograd.Schedule):
@@ -134,8 +135,12 @@ def _convolution(
         return conv2d.emit(spec, tail, schedule, threads)
 
     found: list[Any] = []
+    kinds: list[list[Any]] = [fast, direct]
+    if ranked and ranked[0][0] > conv2d.cost(spec, direct[0], target, threads):
+        kinds = [direct, fast]
     for k in range(max(len(fast), len(direct))):
-        found += [*fast[2 * k : 2 * k + 2], *direct[k : k + 1]]
+        for kind in kinds:
+            found += kind[k : k + 1]
     version = 100 * winograd.VERSION + conv2d.VERSION if fast else conv2d.VERSION
     return "conv2d", version, found, emit
 

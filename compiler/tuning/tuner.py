@@ -18,10 +18,12 @@ from edgec.compiler.tuning.measure import Trial, agreeing, build, random_argumen
 from edgec.targets.loader import detect
 from edgec.targets.target import Target
 
-TRIALS = {"none": 0, "fast": 10, "full": 40}
+TRIALS = {"none": 0, "fast": 8, "full": 40}
 BUDGET_S = {"none": 0.0, "fast": 0.008, "full": 0.03}
 # What TVM raises for a kernel that it cannot build, and templates for a schedule that does not fit.
 _BUILD_ERRORS = (tvm.error.InternalError, ValueError, TypeError, RuntimeError, IndexError)
+ROUNDS = 4
+HOPELESS = 2.5  # slower than that by more than a neighbour on the machine explains
 CLOSE = 1.08  # candidates within 8 % of the best are timed again
 
 
@@ -91,12 +93,17 @@ class Tuner:
         return chosen
 
     def _race(self, trials: list[tuple[Any, Trial]], arguments: list[tvm.runtime.Tensor]) -> Any:  # noqa: ANN401
-        budget = BUDGET_S[self.options.tune]
-        for _, trial in trials:
-            time_once(trial, arguments, budget)
+        budget = BUDGET_S[self.options.tune] / ROUNDS
+        left = trials
+        for _ in range(ROUNDS):
+            # In turns: a machine that others use for a while then slows all candidates alike, not one of them.
+            for _, trial in left:
+                time_once(trial, arguments, budget)
+            best = min(trial.best for _, trial in left)
+            left = [pair for pair in left if pair[1].best <= best * HOPELESS]
         for _ in range(2):
-            best = min(trial.best for _, trial in trials)
-            close = [pair for pair in trials if pair[1].best <= best * CLOSE]
+            best = min(trial.best for _, trial in left)
+            close = [pair for pair in left if pair[1].best <= best * CLOSE]
             for _, trial in close if len(close) > 1 else []:
                 time_once(trial, arguments, budget)
         return min(trials, key=lambda pair: pair[1].best)[0]
