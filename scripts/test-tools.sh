@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Bring the Debian packages that some tests want: a browser, an emulator for 64-bit ARM, a second MQTT
-# broker, a second database, a second registry, a token for keys.
+# broker, a second database.
 # Needs root (or sudo without a password); without either it says what to install and the tests are skipped.
 set -euo pipefail
 
@@ -9,8 +9,6 @@ declare -A wanted=(
     [qemu-aarch64-static]=qemu-user-static
     [mosquitto]=mosquitto
     [pg_ctlcluster]=postgresql
-    [docker-registry]=docker-registry
-    [softhsm2-util]=softhsm2
 )
 missing=()
 for command in "${!wanted[@]}"; do
