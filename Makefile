@@ -46,7 +46,7 @@ fix: $(VENV)/.dev
 # when it is allowed to; where it is not, those tests are skipped and say so.
 test: check
 	@scripts/test-tools.sh
-	$(BIN)/pytest -n 2 --dist worksteal -m "not long" $(PYTEST)
+	$(BIN)/pytest -n 3 --dist worksteal -m "not long" $(PYTEST)
 
 test-long: $(VENV)/.dev
 	@scripts/test-tools.sh

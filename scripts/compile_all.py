@@ -29,8 +29,7 @@ SHAPES = {
 }
 # What stands behind errors that look large, looked into by hand.
 REMARKS = {
-    "yunet_n_320": "ONNX Runtime's Sigmoid is off by up to 1.2e-7, which is 1 % of scores near 1e-5; ours by 2e-7 of "
-    "their value",
+    "yunet_n_320": "ONNX Runtime's Sigmoid is off by up to 1.2e-7, which is 1 % of scores near 1e-5",
     "mobilenetv2_imagenet_int8_qdq": "one step (0.1531) of the grid on which the output is quantised",
 }
 SUFFIXES = frozenset(

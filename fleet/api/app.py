@@ -6,7 +6,7 @@ import logging
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DataError, OperationalError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
@@ -38,6 +38,7 @@ def create_app(services: Services) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(OperationalError, _database_away)
+    app.add_exception_handler(DataError, _no_text)
     app.include_router(access.router)
     app.include_router(certificates.router)
     app.include_router(devices.router)
@@ -104,3 +105,11 @@ async def _database_away(_request: Request, error: Exception) -> Response:
     answer = problem_response(Problem(503, "Database unavailable", "Try again in a moment."))
     answer.headers["Retry-After"] = "5"
     return answer
+
+
+async def _no_text(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, DataError)
+    log.info("a request with what the database cannot hold: %s", error.orig)
+    return problem_response(
+        Problem(422, "Invalid request", "Names and values may not hold such characters (NUL).")
+    )

@@ -172,7 +172,7 @@ def _step(
             _patch(session, row, device, wanted, now, addresses, work)
             member.counters = {"streams": streams}
             _to(member, "RUNNING", now)
-    elif member.state == "RUNNING" and (device.last_seen or 0.0) > member.read_at:
+    elif member.state == "RUNNING" and (device.health or {}).get("time") != member.counters.get("time"):
         _read(session, row, member, device, now)
 
 
@@ -271,7 +271,6 @@ def _removals(patch: dict[str, Any]) -> dict[str, Any]:
 
 
 def _read(session: Session, row: Experiment, member: Participant, device: Device, now: float) -> None:
-    member.read_at = device.last_seen or now
     streams = list(member.counters.get("streams", []))
     after = counters_of(device.health, row.slot, row_slot(row), streams)
     if not comparable(member.counters, after):

@@ -22,7 +22,7 @@ def counters_of(health: Mapping[str, Any], base: str, candidate: str, streams: l
     ]
     for key in ("frames", "disagreements"):
         found[key] = int(sum(one.get(key) or 0 for one in compared))
-    return found | {"boot_id": health.get("boot_id", "")}
+    return found | {"boot_id": health.get("boot_id", ""), "time": health.get("time", "")}
 
 
 def comparable(before: Counters, after: Counters) -> bool:

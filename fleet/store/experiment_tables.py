@@ -78,7 +78,6 @@ class Participant(Base):
     job_id: Mapped[str] = mapped_column(String(64), default="")
     detail: Mapped[str] = mapped_column(Text, default="")
     changed_at: Mapped[float] = mapped_column(default=time.time)
-    read_at: Mapped[float] = mapped_column(default=0.0)
     counters: Mapped[dict[str, Any]] = mapped_column(default=dict)
 
 

@@ -16,7 +16,8 @@ ON_BOTH = ("test_ingest", "test_rollouts", "test_server", "test_faults")
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "backend" in metafunc.fixturenames:
-        both = metafunc.module.__name__.rpartition(".")[2] in ON_BOTH
+        alike = metafunc.definition.get_closest_marker("embedded") is not None
+        both = metafunc.module.__name__.rpartition(".")[2] in ON_BOTH and not alike
         kinds = ["embedded", "external"] if both else ["embedded"]
         metafunc.parametrize("backend", kinds, indirect=True, scope="module")
 

@@ -27,6 +27,7 @@ def edgec(home: Path, *arguments: str, **environment: str) -> subprocess.Complet
     return subprocess.run(command, capture_output=True, text=True, env=env, timeout=120)
 
 
+@pytest.mark.embedded
 def test_starts_with_secrets_kept_and_stops_cleanly(tmp_path: Path) -> None:
     server = FleetServer(tmp_path / "data").start()
     assert stat.S_IMODE(Path(server.info["admin_token_file"]).stat().st_mode) == 0o600
@@ -44,6 +45,7 @@ def test_starts_with_secrets_kept_and_stops_cleanly(tmp_path: Path) -> None:
     assert server.stop() == 0
 
 
+@pytest.mark.embedded
 def test_a_taken_port_or_folder_is_said_in_one_line(tmp_path: Path, own_server: FleetServer) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -75,6 +77,7 @@ def test_a_taken_port_or_folder_is_said_in_one_line(tmp_path: Path, own_server: 
     assert "no MQTT broker answers at 127.0.0.1:1" in answer.stderr
 
 
+@pytest.mark.embedded
 def test_the_command_line_goes_all_the_way(own_server: FleetServer, tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()

@@ -78,7 +78,6 @@ def upgrade() -> None:
         sa.Column("job_id", sa.String(length=64), nullable=False),
         sa.Column("detail", sa.Text(), nullable=False),
         sa.Column("changed_at", sa.Float(), nullable=False),
-        sa.Column("read_at", sa.Float(), nullable=False),
         sa.Column("counters", sa.JSON(), nullable=False),
         sa.ForeignKeyConstraint(["device_id"], ["devices.id"], ondelete="CASCADE"),
         sa.ForeignKeyConstraint(["experiment_id"], ["experiments.id"], ondelete="CASCADE"),
