@@ -45,11 +45,11 @@ fix: $(VENV)/.dev
 # scripts/test-tools.sh brings the system packages that some tests want (a browser, an emulator, a broker)
 # when it is allowed to; where it is not, those tests are skipped and say so.
 test: check
-	@scripts/test-tools.sh
+	@scripts/test-tools.sh $(BIN)/python
 	$(BIN)/pytest -n 3 --dist worksteal -m "not long" $(PYTEST)
 
 test-long: $(VENV)/.dev
-	@scripts/test-tools.sh
+	@scripts/test-tools.sh $(BIN)/python
 	$(BIN)/pytest -m long $(PYTEST)
 
 bench: $(VENV)/.all

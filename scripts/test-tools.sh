@@ -2,7 +2,19 @@
 # Bring the Debian packages that some tests want: a browser, an emulator for 64-bit ARM, a second MQTT
 # broker, a second database.
 # Needs root (or sudo without a password); without either it says what to install and the tests are skipped.
+# With a Python that has edgec, it also builds the folder of 64-bit ARM libraries that the emulator runs in.
 set -euo pipefail
+cd "$(dirname "$0")/.."
+python="${1:-}"
+
+emulator_root() {
+    [ -n "$python" ] && command -v qemu-aarch64-static >/dev/null || return 0
+    local root="${EDGEC_EMULATOR_ROOT:-${XDG_CACHE_HOME:-$HOME/.cache}/edgec/emulator}/aarch64"
+    [ -d "$root/site-packages" ] && return 0
+    echo "building the root folder of the emulator …"
+    "$python" scripts/make_emulator_root.py >/dev/null ||
+        echo "the test under the emulator will be skipped: its root folder cannot be built" >&2
+}
 
 declare -A wanted=(
     [chromium]=chromium
@@ -14,7 +26,7 @@ missing=()
 for command in "${!wanted[@]}"; do
     PATH="$PATH:/usr/sbin" command -v "$command" >/dev/null || missing+=("${wanted[$command]}")
 done
-[ ${#missing[@]} -eq 0 ] && exit 0
+[ ${#missing[@]} -eq 0 ] && emulator_root && exit 0
 
 if ! command -v apt-get >/dev/null; then
     echo "some tests will be skipped: not installed here: ${missing[*]}" >&2
@@ -31,3 +43,4 @@ fi
 echo "installing for the tests: ${missing[*]} …"
 "${sudo[@]}" apt-get -qq update
 DEBIAN_FRONTEND=noninteractive "${sudo[@]}" apt-get -qq install --no-install-recommends "${missing[@]}" >/dev/null
+emulator_root

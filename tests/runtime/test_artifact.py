@@ -71,11 +71,9 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
 
 
 def test_any_tar_and_oci_tool_finds_its_way(tmp_path: Path) -> None:
-    import tarfile
-
     digest = write(tmp_path / "a.edge")
-    with tarfile.open(tmp_path / "a.edge") as tar:
-        tar.extractall(tmp_path / "layout", filter="data")
+    (tmp_path / "layout").mkdir()
+    subprocess.run(["tar", "-xf", tmp_path / "a.edge", "-C", tmp_path / "layout"], check=True)
     index = json.loads((tmp_path / "layout" / "index.json").read_bytes())
     assert json.loads((tmp_path / "layout" / "oci-layout").read_bytes()) == {"imageLayoutVersion": "1.0.0"}
     assert [entry["digest"] for entry in index["manifests"]] == [digest]
