@@ -206,9 +206,37 @@ class StreamSamples:
             kept("", f"faces could not be masked: {type(error).__name__}: {error}"[:300])
             return
         self._count += 1
+        meta = self._meta(seeing, reason, request, picture, masked)
+
+        def write() -> None:
+            good, jpeg = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, self._rules.quality])
+            try:
+                if not good:
+                    raise StateError("the picture cannot be encoded")
+                self._spool.store(meta, jpeg.tobytes())
+            except (StateError, OSError) as error:
+                self._spool.problem = str(error)
+                kept("", str(error))
+                return
+            self._spool.problem = ""
+            self._on_kept()
+            kept(meta.id, "")
+
+        if not self._writer.submit(write):
+            self._spool.refused += 1
+            kept("", "the writer of pictures is behind")
+
+    def _meta(
+        self,
+        seeing: Seeing,
+        reason: SampleReason,
+        request: Request | None,
+        picture: Picture,
+        masked: list[str],
+    ) -> SampleMeta:
         height, width = picture.shape[:2]
         loaded, other = seeing.loaded, seeing.other
-        meta = SampleMeta(
+        return SampleMeta(
             id=f"{self._name[:32]}-{self._mark}-{self._count}",
             device=self._device,
             stream=self._name,
@@ -228,24 +256,6 @@ class StreamSamples:
             width=width,
             height=height,
         )
-
-        def write() -> None:
-            good, jpeg = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, self._rules.quality])
-            try:
-                if not good:
-                    raise StateError("the picture cannot be encoded")
-                self._spool.store(meta, jpeg.tobytes())
-            except (StateError, OSError) as error:
-                self._spool.problem = str(error)
-                kept("", str(error))
-                return
-            self._spool.problem = ""
-            self._on_kept()
-            kept(meta.id, "")
-
-        if not self._writer.submit(write):
-            self._spool.refused += 1
-            kept("", "the writer of pictures is behind")
 
     def _mask(self, picture: Picture, slots: Callable[[str], Loaded | None]) -> list[str]:
         """Blur zones and faces in place; returns what was blurred.

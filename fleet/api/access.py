@@ -18,9 +18,9 @@ from edgec.fleet.api.context import (
     Operator,
     Server,
     Viewer,
+    next_cursor,
     number_cursor,
     page,
-    to_cursor,
 )
 from edgec.fleet.auth import COOKIE, SESSION_S, audit, create_access_token
 from edgec.fleet.devices import admit, create_enroll_token, enroll
@@ -199,7 +199,7 @@ def list_audit(
         rows = list(session.scalars(query))
     fields = ("at", "actor", "action", "subject", "detail")
     items = [{field: getattr(row, field) for field in fields} for row in rows[:limit]]
-    return page(items, to_cursor(rows[limit - 1].id) if len(rows) > limit else None)
+    return page(items, next_cursor(rows, limit, lambda row: row.id))
 
 
 class SignIn(BaseModel):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import base64
-from typing import Annotated, Any
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Query, Request
 from starlette.responses import JSONResponse
@@ -12,6 +13,8 @@ from edgec.fleet.api.sendfile import PEER
 from edgec.fleet.auth import COOKIE, Identity, require
 from edgec.fleet.errors import Problem
 from edgec.fleet.server import Services
+
+Row = TypeVar("Row")
 
 
 def services(request: Request) -> Services:
@@ -77,6 +80,11 @@ def problem_response(problem: Problem) -> JSONResponse:
 def to_cursor(value: str | int) -> str:
     """An opaque cursor for the last item of a page."""
     return base64.urlsafe_b64encode(str(value).encode()).decode().rstrip("=")
+
+
+def next_cursor(rows: Sequence[Row], limit: int, key: Callable[[Row], str | int]) -> str | None:
+    """The cursor of the page after ``rows``, of which one more than ``limit`` was asked for; None on the last page."""
+    return to_cursor(key(rows[limit - 1])) if len(rows) > limit else None
 
 
 def from_cursor(cursor: str) -> str:

@@ -16,9 +16,9 @@ from edgec.fleet.api.context import (
     Server,
     Viewer,
     from_cursor,
+    next_cursor,
     number_cursor,
     page,
-    to_cursor,
 )
 from edgec.fleet.auth import Identity, audit
 from edgec.fleet.devices import (
@@ -92,7 +92,7 @@ def list_devices(
                 query.where(Device.name > from_cursor(cursor)).order_by(Device.name).limit(limit + 1)
             )
         )
-    following = to_cursor(rows[limit - 1].name) if len(rows) > limit else None
+    following = next_cursor(rows, limit, lambda row: row.name)
     return page([summary(row) for row in rows[:limit]], following, total=total)
 
 
@@ -195,7 +195,7 @@ def list_detections(
          "score": r.score, "track_id": r.track_id, "version": r.version, "data": r.data}
         for r in rows[:limit]
     ]  # fmt: skip
-    return page(items, to_cursor(rows[limit - 1].id) if len(rows) > limit else None)
+    return page(items, next_cursor(rows, limit, lambda row: row.id))
 
 
 @router.get("/devices/{name}/samples")

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Path
 from sqlalchemy import select
 
-from edgec.fleet.api.context import Cursor, Limit, Operator, Server, Viewer, number_cursor, page, to_cursor
+from edgec.fleet.api.context import Cursor, Limit, Operator, Server, Viewer, next_cursor, number_cursor, page
 from edgec.fleet.api.rollouts import refuse_unsigned
 from edgec.fleet.experiments.service import (
     NewExperiment,
@@ -50,7 +50,7 @@ def list_experiments(
     with server.database.reading() as session:
         rows = list(session.scalars(query))
         counts = participant_counts(session, [row.id for row in rows[:limit]])
-    following = to_cursor(rows[limit - 1].id) if len(rows) > limit else None
+    following = next_cursor(rows, limit, lambda row: row.id)
     return page([view(row, counts[row.id]) for row in rows[:limit]], following)
 
 
@@ -70,7 +70,7 @@ def list_participants(
     with server.database.reading() as session:
         get_experiment(session, experiment_id)
         rows = participants(session, experiment_id, number_cursor(cursor) or 0, limit + 1)
-    following = to_cursor(rows[limit - 1][0]) if len(rows) > limit else None
+    following = next_cursor(rows, limit, lambda row: row[0])
     return page([row for _key, row in rows[:limit]], following)
 
 

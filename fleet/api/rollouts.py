@@ -8,7 +8,7 @@ from fastapi import APIRouter, Path, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import func, select
 
-from edgec.fleet.api.context import Cursor, Limit, Operator, Server, Viewer, number_cursor, page, to_cursor
+from edgec.fleet.api.context import Cursor, Limit, Operator, Server, Viewer, next_cursor, number_cursor, page
 from edgec.fleet.auth import audit
 from edgec.fleet.errors import Problem
 from edgec.fleet.registry.manifests import delete_manifest
@@ -161,7 +161,7 @@ def list_rollouts(
     with server.database.reading() as session:
         rows = list(session.scalars(query))
         counts = member_counts(session, [row.id for row in rows[:limit]])
-    following = to_cursor(rows[limit - 1].id) if len(rows) > limit else None
+    following = next_cursor(rows, limit, lambda row: row.id)
     return page([view(row, counts[row.id]) for row in rows[:limit]], following)
 
 
@@ -196,7 +196,7 @@ def list_members(
          "previous_version": m.previous_version, "changed_at": m.changed_at, "detail": m.detail}
         for m, name in rows[:limit]
     ]  # fmt: skip
-    return page(items, to_cursor(rows[limit - 1][0].id) if len(rows) > limit else None)
+    return page(items, next_cursor(rows, limit, lambda row: row[0].id))
 
 
 @router.post("/rollouts/{rollout_id}/{action}")

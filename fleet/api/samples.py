@@ -20,9 +20,9 @@ from edgec.fleet.api.context import (
     Operator,
     Server,
     Viewer,
+    next_cursor,
     number_cursor,
     page,
-    to_cursor,
 )
 from edgec.fleet.auth import Identity, audit, require
 from edgec.fleet.captures.export import Box, Format, Item, export_zip
@@ -125,7 +125,7 @@ def list_samples(
         if (before := number_cursor(cursor)) is not None:
             query = query.where(Capture.id < before)
         rows = session.execute(query.order_by(Capture.id.desc()).limit(limit + 1)).all()
-    following = to_cursor(rows[limit - 1][0].id) if len(rows) > limit else None
+    following = next_cursor(rows, limit, lambda row: row[0].id)
     return page([view(row, name) for row, name in rows[:limit]], following, total=total)
 
 

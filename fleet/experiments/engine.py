@@ -9,14 +9,11 @@ that holds its lease.
 from __future__ import annotations
 
 import logging
-import secrets
-import threading
 import time
 from collections import defaultdict
 from typing import Any
 
-from sqlalchemy import or_, select, update
-from sqlalchemy.exc import OperationalError
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from edgec.fleet.errors import Problem
@@ -25,6 +22,7 @@ from edgec.fleet.experiments.service import OPEN, Plan
 from edgec.fleet.experiments.verdict import judge
 from edgec.fleet.inbox import Reply, change_shadow, load_shadow
 from edgec.fleet.jobs import ENDED, Publisher, create_job, end_job, notify
+from edgec.fleet.leased import LeasedWorker
 from edgec.fleet.rollouts.artifacts import artifacts_of, choose
 from edgec.fleet.rollouts.engine import Addresses, update_document
 from edgec.fleet.rollouts.plan import Plan as RolloutPlan
@@ -36,7 +34,6 @@ from edgec.protocol.shadow import ShadowState, ShadowUpdate
 from edgec.protocol.topics import Kind, ParsedTopic, Topics
 
 SHADOW = "config"
-LEASE_S = 30.0
 READINGS = 20_000
 log = logging.getLogger(__name__)
 
@@ -49,58 +46,31 @@ class Work:
         self.notify: set[int] = set()
 
 
-class Experiments:
+class Experiments(LeasedWorker):
     """Advances every experiment that is open."""
 
+    name = "experiments"
+
     def __init__(self, database: Database, publisher: Publisher, addresses: Addresses) -> None:
+        super().__init__()
         self._database = database
         self._publisher = publisher
         self._addresses = addresses
-        self._owner = secrets.token_hex(8)
-        self._stop = threading.Event()
-        self._wake = threading.Event()
 
-    def run(self, pace_s: float) -> None:
-        """Tick until :meth:`stop`; a database that is away for a while costs only time."""
-        while not self._stop.is_set():
-            self._wake.clear()
-            try:
-                self.tick(time.time())
-            except OperationalError as error:
-                log.warning("experiments wait for the database: %s", error.orig)
-            self._wake.wait(pace_s)
-
-    def wake(self) -> None:
-        """Tick now."""
-        self._wake.set()
-
-    def stop(self) -> None:
-        """End :meth:`run` after the tick in progress."""
-        self._stop.set()
-        self._wake.set()
-
-    def tick(self, now: float) -> None:
+    def tick(self, now: float | None = None) -> None:
         """Advance everything once."""
+        moment = time.time() if now is None else now
         with self._database.reading() as session:
             ids = list(session.scalars(select(Experiment.id).where(Experiment.state.in_(OPEN))))
         for number in ids:
             work = Work()
             with self._database.writing() as session:
-                if self._leased(session, number, now):
+                if self.lease(session, Experiment, number, moment):
                     row = session.get_one(Experiment, number, populate_existing=True)
-                    advance(session, row, now, self._addresses, work)
+                    advance(session, row, moment, self._addresses, work)
             for reply in work.replies:
                 self._publisher.publish(reply.topic, reply.payload)
             notify(self._database, self._publisher, self._addresses.fleet, work.notify)
-
-    def _leased(self, session: Session, number: int, now: float) -> bool:
-        mine = or_(Experiment.lease_until < now, Experiment.lease_owner == self._owner)
-        found = session.execute(
-            update(Experiment)
-            .where(Experiment.id == number, mine)
-            .values(lease_owner=self._owner, lease_until=now + LEASE_S)
-        )
-        return bool(found.rowcount)  # type: ignore[attr-defined]
 
 
 def advance(session: Session, row: Experiment, now: float, addresses: Addresses, work: Work) -> None:

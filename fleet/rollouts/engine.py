@@ -8,19 +8,17 @@ lease.
 from __future__ import annotations
 
 import logging
-import secrets
-import threading
 import time
 from dataclasses import dataclass
 
-from sqlalchemy import or_, select, update
-from sqlalchemy.exc import OperationalError
+from sqlalchemy import select
 from sqlalchemy.orm import Session, defer
 
 from edgec.fleet.auth import audit
 from edgec.fleet.devices import scope_query
 from edgec.fleet.errors import Problem
 from edgec.fleet.jobs import Publisher, create_job, end_job, expire_jobs, notify
+from edgec.fleet.leased import LeasedWorker
 from edgec.fleet.rollouts.artifacts import artifacts_of, choose
 from edgec.fleet.rollouts.judge import judge
 from edgec.fleet.rollouts.plan import (
@@ -39,7 +37,6 @@ from edgec.fleet.store.tables import Device, Job, Member, ModelVersion, Rollout
 from edgec.fleet.trust.repository import Repository
 from edgec.fleet.trust.signing import target_path
 
-LEASE_S = 30.0
 log = logging.getLogger(__name__)
 
 _FROM_JOB = {
@@ -59,39 +56,20 @@ class Addresses:
     trust: Repository
 
 
-class Engine:
+class Engine(LeasedWorker):
     """Advances every rollout that has not ended."""
 
+    name = "rollouts"
+
     def __init__(self, database: Database, publisher: Publisher, addresses: Addresses) -> None:
+        super().__init__()
         self._database = database
         self._publisher = publisher
         self._addresses = addresses
-        self._owner = secrets.token_hex(8)
-        self._stop = threading.Event()
-        self._wake = threading.Event()
 
-    def run(self, pace_s: float) -> None:
-        """Tick until :meth:`stop`; a database that is away for a while costs only time."""
-        while not self._stop.is_set():
-            self._wake.clear()
-            began = time.monotonic()
-            try:
-                self.tick()
-            except OperationalError as error:
-                log.warning("rollouts wait for the database: %s", error.orig)
-            # Ten thousand devices report in a short time; each look costs all members. So half of the time, at
-            # most, goes into looking.
-            self._stop.wait(min(time.monotonic() - began, pace_s))
-            self._wake.wait(pace_s)
-
-    def wake(self) -> None:
-        """Tick now rather than at the next pace."""
-        self._wake.set()
-
-    def stop(self) -> None:
-        """End :meth:`run` after the tick in progress."""
-        self._stop.set()
-        self._wake.set()
+    def rest(self, began: float, pace_s: float) -> None:
+        """Ten thousand devices report in a short time; each look costs all members. So half of the time, at most."""
+        self._stop.wait(min(time.monotonic() - began, pace_s))
 
     def tick(self, now: float | None = None) -> None:
         """Advance everything once."""
@@ -115,15 +93,7 @@ class Engine:
     def advance(self, rollout_id: int, now: float) -> None:
         """Advance one rollout, if this process gets its lease; then tell the devices concerned."""
         with self._database.writing() as session:
-            leased = session.execute(
-                update(Rollout)
-                .where(
-                    Rollout.id == rollout_id,
-                    or_(Rollout.lease_until < now, Rollout.lease_owner == self._owner),
-                )
-                .values(lease_owner=self._owner, lease_until=now + LEASE_S)
-            )
-            if not leased.rowcount:  # type: ignore[attr-defined]
+            if not self.lease(session, Rollout, rollout_id, now):
                 return
             rollout = session.get_one(Rollout, rollout_id, populate_existing=True)
             touched = _advance(session, rollout, now, self._addresses)

@@ -1,0 +1,67 @@
+"""A thread that advances rows of one table, each of which only the process that holds its lease may touch."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import threading
+import time
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+from sqlalchemy import or_, update
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
+
+LEASE_S = 30.0
+log = logging.getLogger(__name__)
+
+
+class LeasedWorker(ABC):
+    """Ticks until it is stopped; what a tick does is the subclass's."""
+
+    name: ClassVar[str]
+    """What it advances, for the log."""
+
+    def __init__(self) -> None:
+        self._owner = secrets.token_hex(8)
+        self._stop = threading.Event()
+        self._wake = threading.Event()
+
+    @abstractmethod
+    def tick(self, now: float | None = None) -> None:
+        """Advance everything once."""
+
+    def rest(self, began: float, pace_s: float) -> None:  # noqa: B027 - no rest is a good answer
+        """Pause after a tick that began at ``began`` (monotonic), besides the pace; none unless overridden."""
+
+    def run(self, pace_s: float) -> None:
+        """Tick until :meth:`stop`; a database that is away for a while costs only time."""
+        while not self._stop.is_set():
+            self._wake.clear()
+            began = time.monotonic()
+            try:
+                self.tick()
+            except OperationalError as error:
+                log.warning("%s wait for the database: %s", self.name, error.orig)
+            self.rest(began, pace_s)
+            self._wake.wait(pace_s)
+
+    def wake(self) -> None:
+        """Tick now rather than at the next pace."""
+        self._wake.set()
+
+    def stop(self) -> None:
+        """End :meth:`run` after the tick in progress."""
+        self._stop.set()
+        self._wake.set()
+
+    def lease(self, session: Session, table: Any, number: int, now: float) -> bool:  # noqa: ANN401 - a mapped class
+        """Take or prolong the lease of a row; False while another process holds it."""
+        mine = or_(table.lease_until < now, table.lease_owner == self._owner)
+        found = session.execute(
+            update(table)
+            .where(table.id == number, mine)
+            .values(lease_owner=self._owner, lease_until=now + LEASE_S)
+        )
+        return bool(found.rowcount)  # type: ignore[attr-defined]
