@@ -11,6 +11,7 @@ import traceback
 import typer
 
 from edgec.cli.console import err
+from edgec.cli.interrupts import lasting_interrupts
 from edgec.targets.errors import EdgecError
 
 # Modules with `register(app)` add top-level commands; modules with `app` become a group of that name.
@@ -54,7 +55,8 @@ def main() -> None:
     debug = "--debug" in sys.argv or os.environ.get("EDGEC_DEBUG", "") not in ("", "0")
     sys.argv = [argument for argument in sys.argv if argument != "--debug"]  # anywhere on the line
     try:
-        app()
+        with lasting_interrupts():
+            app()
     except EdgecError as error:
         if debug:
             traceback.print_exc()

@@ -53,15 +53,9 @@ class Demo:
     processes: list[Process] = field(default_factory=list)
     seen: set[str] = field(default_factory=set)
     by_version: dict[str, int] = field(default_factory=dict)
-    interrupted: bool = False
 
     def check(self) -> None:
-        """See to it that server and agent still run, and that the user still wants them to.
-
-        An exception that a signal raises inside a finaliser or a callback is lost there; the mark is not.
-        """
-        if self.interrupted:
-            raise KeyboardInterrupt
+        """See to it that server and agent still run."""
         for process in self.processes:
             process.check()
 
@@ -79,7 +73,6 @@ def tell(wishes: Wishes) -> None:
         demo = Demo(wishes, folder, stack)
 
         def stop(_number: int, _frame: FrameType | None) -> None:
-            demo.interrupted = True
             raise KeyboardInterrupt
 
         for number in (signal.SIGINT, signal.SIGTERM):
