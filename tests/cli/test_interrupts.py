@@ -9,6 +9,8 @@ PROGRAM = """
 import signal, time
 from edgec.cli.interrupts import lasting_interrupts
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+
 class Finalised:
     def __del__(self):
         signal.raise_signal(signal.SIGINT)
