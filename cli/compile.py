@@ -38,7 +38,13 @@ def register(app: typer.Typer) -> None:
 
 
 def compile_command(
-    model: Annotated[Path, typer.Argument(help="The model: an .onnx file.", show_default=False)],
+    model: Annotated[
+        Path,
+        typer.Argument(
+            help="The model: .onnx, .tflite, a PyTorch program (.pt2), or trees of XGBoost, LightGBM or scikit-learn.",
+            show_default=False,
+        ),
+    ],
     target: Annotated[str, typer.Option("--target", "-t", help=TARGET_HELP)] = "host",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="The artifact's file. [default: NAME-TARGET.edge]")

@@ -22,7 +22,10 @@ def register(app: typer.Typer) -> None:
 
 
 def inspect_command(
-    file: Annotated[Path, typer.Argument(help="An .onnx model or an .edge artifact.", show_default=False)],
+    file: Annotated[
+        Path,
+        typer.Argument(help="A model of any format that compiles, or an .edge artifact.", show_default=False),
+    ],
     inputs: Annotated[list[str] | None, typer.Option("--input", "-i", help=SHAPE_HELP)] = None,
     target: Annotated[str, typer.Option("--target", "-t", help=TARGET_HELP)] = "host",
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,

@@ -14,7 +14,7 @@ from onnx import ModelProto, NodeProto
 
 from edgec.compiler.errors import InputShapeError, Unsupported, UnsupportedModel
 from edgec.compiler.frontends import load_source, to_relax
-from edgec.compiler.frontends.onnx_file import read_model
+from edgec.compiler.frontends.load import read_any
 from edgec.compiler.frontends.shapes import describe_shape, strip_initializer_inputs
 from edgec.compiler.options import CompileOptions
 
@@ -63,7 +63,8 @@ def inspect_model(path: Path, options: CompileOptions) -> ModelSummary:
     Raises:
         ModelError: the file is damaged, hostile or no model.
     """
-    model, digest = read_model(path)
+    loaded = read_any(path, options)
+    model, digest = loaded.model, loaded.digest
     strip_initializer_inputs(model)
     weights = [t for t in model.graph.initializer if t.data_type != onnx.TensorProto.STRING]
     facts: dict[str, Any] = {

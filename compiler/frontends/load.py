@@ -32,15 +32,23 @@ def load_source(path: Path | str, options: CompileOptions) -> SourceModel:
         InputShapeError: a shape that does not fit or has to be given.
     """
     path = Path(path)
+    loaded = read_any(path, options)
+    source = prepare(loaded.model, path, loaded.digest, options.input_shapes)
+    return replace(source, original=loaded.original or source.original)
+
+
+def read_any(path: Path, options: CompileOptions) -> formats.Loaded:
+    """Read a model of any format as ONNX, as it is: nothing is simplified and no shape is set.
+
+    Raises:
+        ModelError, ToolMissing: as of :func:`load_source`.
+    """
     if not path.exists():
         raise ModelError(f"{path}: no such file")
     kind = formats.detect(path)
     if kind is formats.ONNX:
-        given, digest = read_model(path)
-        return prepare(given, path, digest, options.input_shapes)
-    loaded = formats.load(kind, path, options)
-    source = prepare(loaded.model, path, loaded.digest, options.input_shapes)
-    return replace(source, original=loaded.original or source.original)
+        return formats.Loaded(*read_model(path))
+    return formats.load(kind, path, options)
 
 
 def prepare(

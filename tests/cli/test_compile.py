@@ -60,6 +60,12 @@ def test_inspect_a_model(folder: Path) -> None:
     assert "--input x:nx3xhxw" in free.stdout
 
 
+def test_inspect_a_model_that_is_not_onnx(folder: Path, shared_data: Path) -> None:
+    trees = edgec("inspect", shared_data / "xgboost" / "xg_agaricus.model", "--input", "input:1x127", cwd=folder)
+    assert trees.returncode == 0, trees.stderr
+    assert "TreeEnsemble" in trees.stdout
+
+
 def test_inspect_verify_bench_and_profile_an_artifact(folder: Path, artifact: Path) -> None:
     shown = json.loads(edgec("inspect", artifact, "--json", cwd=folder).stdout)
     assert shown["evidence"]["verified"]
