@@ -61,7 +61,9 @@ def test_inspect_a_model(folder: Path) -> None:
 
 
 def test_inspect_a_model_that_is_not_onnx(folder: Path, shared_data: Path) -> None:
-    trees = edgec("inspect", shared_data / "xgboost" / "xg_agaricus.model", "--input", "input:1x127", cwd=folder)
+    trees = edgec(
+        "inspect", shared_data / "xgboost" / "xg_agaricus.model", "--input", "input:1x127", cwd=folder
+    )
     assert trees.returncode == 0, trees.stderr
     assert "TreeEnsemble" in trees.stdout
 
