@@ -161,6 +161,6 @@ def change_shadow(
         state=update.state, version=after.version, timestamp=now, client_token=update.client_token
     )
     replies = [Reply(topics.of(Kind.SHADOW_UPDATE_ACCEPTED, topic.name), encode(accepted))]
-    if delta := delta_of(after):
+    if delta := delta_of(after, document):
         replies.append(Reply(topics.of(Kind.SHADOW_DELTA, topic.name), encode(delta)))
     return replies

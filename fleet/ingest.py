@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Protocol
 
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.orm import Session, defer
 
@@ -145,24 +145,33 @@ class Ingest:
         A second thread reads the next messages while the database is busy with these.
         """
         ready: queue.Queue[list[Prepared] | None] = queue.Queue(1)
-        threading.Thread(target=self._read, args=(ready,), name="ingest-read", daemon=True).start()
+        failures: list[BaseException] = []
+        reader = (ready, failures)
+        threading.Thread(target=self._read, args=reader, name="ingest-read", daemon=True).start()
         try:
-            while (batch := ready.get()) is not None:
+            while (batch := ready.get()) is not None or failures:
+                if batch is None:
+                    raise RuntimeError("messages cannot be read any more") from failures[0]
                 while batch and not self._write(batch):
                     if stopped.wait(1.0):
                         return  # Not acknowledged: the broker sends these again.
         finally:
             self._ended.set()
 
-    def _read(self, ready: queue.Queue[list[Prepared] | None]) -> None:
+    def _read(self, ready: queue.Queue[list[Prepared] | None], failures: list[BaseException]) -> None:
         running = True
-        while running:
-            batch = [self._queue.get()]
-            while len(batch) < BATCH and not self._queue.empty():
-                batch.append(self._queue.get_nowait())
-            running = None not in batch
-            self._hand_over(ready, [prepare(item) for item in batch if item is not None])
-        self._hand_over(ready, None)
+        try:
+            while running:
+                batch = [self._queue.get()]
+                while len(batch) < BATCH and not self._queue.empty():
+                    batch.append(self._queue.get_nowait())
+                running = None not in batch
+                self._hand_over(ready, [prepare(item) for item in batch if item is not None])
+        except BaseException as error:
+            failures.append(error)
+            raise
+        finally:
+            self._hand_over(ready, None)
 
     def _hand_over(self, ready: queue.Queue[list[Prepared] | None], batch: list[Prepared] | None) -> None:
         while not self._ended.is_set():
@@ -224,6 +233,14 @@ def _acknowledge(messages: list[Inbound]) -> None:
         receipts[key].acknowledge(confirmed)
 
 
+@dataclass(slots=True)
+class _Sender:
+    """What is needed of a device that sent detections and nothing else: its whole row would cost more than they do."""
+
+    id: int
+    last_seen: float | None
+
+
 class Batch:
     """The effects of some messages within one transaction."""
 
@@ -236,15 +253,14 @@ class Batch:
         self._rejected: Counter[str] = Counter()
         self._detections: list[dict[str, Any]] = []
         self._samples: list[dict[str, Any]] = []
+        self._seen: dict[int, float] = {}
 
     def apply(self, session: Session, messages: list[Prepared], fleet: str) -> None:
         """Apply ``messages`` in order. What the protocol does not allow is counted and left out."""
         ours = [item for item in messages if item.topic is not None and item.topic.fleet == fleet]
         changed = {item.topic.device for item in ours if item.topic and item.topic.kind is not Kind.EVENT}
-        devices = self._devices(
-            session, {item.topic.device for item in ours if item.topic} - changed, lock=False
-        )
-        devices |= self._devices(session, changed, lock=True)
+        devices: dict[str, Device | _Sender] = dict(self._devices(session, changed))
+        devices |= self._senders(session, {item.topic.device for item in ours if item.topic} - changed)
         jobs = {item.topic.name for item in ours if item.topic and item.topic.kind is Kind.JOB_UPDATE}
         # Held here, so that looking one up by its key does not ask the database again.
         query = select(Job).where(Job.id.in_(jobs)).order_by(Job.id).with_for_update()
@@ -267,13 +283,14 @@ class Batch:
                 self._reject(item.kind, str(error))
         session.flush()
         del held
+        self._heard(session)
         insert_new(session, Detection, self._detections)
         insert_new(session, Sample, self._samples)
 
     @staticmethod
-    def _devices(session: Session, names: set[str], *, lock: bool) -> dict[str, Device]:
-        """The accepted devices of these names; locked if another process, which has others of their messages, must
-        not change them meanwhile. In the order of their keys, so that two cannot wait for each other."""
+    def _devices(session: Session, names: set[str]) -> dict[str, Device]:
+        """The accepted devices of these names, locked: another process, which has others of their messages, must not
+        change them meanwhile. In the order of their keys, so that two cannot wait for each other."""
         if not names:
             return {}
         query = (
@@ -282,8 +299,26 @@ class Batch:
             .options(defer(Device.health), defer(Device.labels))
             .order_by(Device.id)
         )
-        rows = session.scalars(query.with_for_update() if lock else query)
-        return {device.name: device for device in rows}
+        return {device.name: device for device in session.scalars(query.with_for_update())}
+
+    @staticmethod
+    def _senders(session: Session, names: set[str]) -> dict[str, _Sender]:
+        """The accepted devices of these names, of which only detections came."""
+        if not names:
+            return {}
+        query = select(Device.id, Device.name, Device.last_seen)
+        rows = session.execute(query.where(Device.name.in_(names), Device.admission == "accepted"))
+        return {name: _Sender(number, last_seen) for number, name, last_seen in rows}
+
+    def _heard(self, session: Session) -> None:
+        """Note when the senders were last heard of; what another process is changing has just been heard of there."""
+        if self._seen:
+            free = select(Device.id).where(Device.id.in_(self._seen)).with_for_update(skip_locked=True)
+            seen = max(self._seen.values())
+            session.execute(
+                update(Device).where(Device.id.in_(free)).values(last_seen=seen),
+                execution_options={"synchronize_session": False},
+            )
 
     def count(self) -> None:
         """Add to the counters what was written and left out, once it is committed."""
@@ -294,8 +329,16 @@ class Batch:
         self._rejected[kind] += 1
         log.debug("message left out: %s", error)
 
-    def _one(self, session: Session, device: Device, topic: ParsedTopic, item: Prepared) -> None:
+    def _one(self, session: Session, device: Device | _Sender, topic: ParsedTopic, item: Prepared) -> None:
         message, now = item.message, item.message.received_at
+        if isinstance(item.body, DetectionEvent):
+            self._event(device.id, topic.name, item.body, item.text, now)
+            if now > (device.last_seen or 0.0) + SEEN_PACE_S:
+                device.last_seen = now
+                if isinstance(device, _Sender):
+                    self._seen[device.id] = now
+            return
+        assert isinstance(device, Device), "only detections come from a mere sender"
         if topic.kind is Kind.STATUS:
             # An empty payload is a retained status being cleared.
             if message.payload and apply_status(device, message.payload, now):
@@ -306,8 +349,6 @@ class Batch:
         match topic.kind:
             case Kind.HEALTH if isinstance(item.body, Health):
                 self._health(device, item.body, now)
-            case Kind.EVENT if isinstance(item.body, DetectionEvent):
-                self._event(device, topic.name, item.body, item.text, now)
             case Kind.JOBS_GET:
                 self.notify.add(device.id)
             case Kind.JOB_UPDATE:
@@ -321,11 +362,11 @@ class Batch:
             case _:
                 raise ProtocolError(f"{message.topic} is for devices")
 
-    def _event(self, device: Device, stream: str, event: DetectionEvent, text: str, now: float) -> None:
+    def _event(self, device_id: int, stream: str, event: DetectionEvent, text: str, now: float) -> None:
         data = event.data
         self._detections.append(
             {
-                "device_id": device.id,
+                "device_id": device_id,
                 "event_id": event.id,
                 "stream": stream,
                 "at": _plausible(event.time.timestamp(), now),

@@ -105,16 +105,12 @@ def notify(
         pending: dict[str, list[JobExecution]] = {}
         if wanted is not None:
             for chunk in _chunks(sorted(wanted)):
-                pending |= {
-                    name: [] for _id, name in session.execute(names.where(Device.id.in_(chunk))).tuples()
-                }
-                rows = session.execute(
-                    query.where(Job.device_id.in_(chunk)).order_by(Job.created_at)
-                ).tuples()
+                pending |= {name: [] for _id, name in session.execute(names.where(Device.id.in_(chunk)))}
+                rows = session.execute(query.where(Job.device_id.in_(chunk)).order_by(Job.created_at))
                 for job, name in rows:
                     pending[name].append(execution(job))
         else:
-            for job, name in session.execute(query.order_by(Job.created_at)).tuples():
+            for job, name in session.execute(query.order_by(Job.created_at)):
                 pending.setdefault(name, []).append(execution(job))
     for name, executions in pending.items():
         message = PendingJobs(executions=executions, timestamp=time.time())

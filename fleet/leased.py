@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
 from sqlalchemy import or_, update
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 LEASE_S = 30.0
@@ -42,8 +42,8 @@ class LeasedWorker(ABC):
             began = time.monotonic()
             try:
                 self.tick()
-            except OperationalError as error:
-                log.warning("%s wait for the database: %s", self.name, error.orig)
+            except DBAPIError as error:
+                log.warning("%s try again in %g s: %s", self.name, pace_s, error.orig)
             self.rest(began, pace_s)
             self._wake.wait(pace_s)
 

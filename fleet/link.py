@@ -93,7 +93,8 @@ class _Receipts:
 class MqttLink:
     """Receives what devices say, sends what they should hear; reconnects by itself.
 
-    ``sink`` takes a message if there is room; when there is none, nothing is read until there is.
+    ``sink`` takes a message if there is room; when there is none, nothing is read until there is. ``guarded`` runs the
+    thread's work under a name and sees to it if it dies.
     """
 
     def __init__(
@@ -103,6 +104,7 @@ class MqttLink:
         client_id: str,
         sink: Callable[[Inbound], bool],
         shared: str | None,
+        guarded: Callable[[str, Callable[[], None]], None] = lambda _name, run: run(),
     ) -> None:
         self._address, self._client_id, self._sink = address, client_id, sink
         prefix = f"$share/{shared}/" if shared else ""
@@ -120,7 +122,7 @@ class MqttLink:
         self._wake_in, self._wake_out = socket.socketpair()
         for end in (self._wake_in, self._wake_out):
             end.setblocking(False)
-        self._thread = threading.Thread(target=self._run, name="link", daemon=True)
+        self._thread = threading.Thread(target=guarded, args=("link", self._run), name="link", daemon=True)
 
     def start(self, on_connect: Callable[[], None], timeout_s: float = 15.0) -> None:
         """Connect and subscribe; ``on_connect`` is called then and after each reconnect.

@@ -29,6 +29,7 @@ from edgec.fleet.broker.passwords import check_password, hash_password
 from edgec.fleet.captures.service import Captures, Quota
 from edgec.fleet.certificates.authority import CERTIFICATE, Authority
 from edgec.fleet.certificates.service import FOLDER, Certificates
+from edgec.fleet.devices import set_admission
 from edgec.fleet.errors import FleetError, PortTaken
 from edgec.fleet.experiments.engine import Experiments
 from edgec.fleet.ingest import Ingest
@@ -45,6 +46,33 @@ from edgec.fleet.upkeep import Upkeep
 from edgec.protocol.enrol import MqttAccess
 
 log = logging.getLogger(__name__)
+
+
+class Workers:
+    """The threads that do the server's work. One that dies takes the process with it: a server that looks alive and
+    no longer ingests is worse than one that its supervisor starts again, and nothing that was confirmed is lost."""
+
+    def __init__(self) -> None:
+        self.failed: tuple[str, BaseException] | None = None
+
+    def guarded(self, name: str, target: Callable[..., None], *args: object) -> None:
+        """Run ``target``; what it raises ends the process."""
+        try:
+            target(*args)
+        except BaseException as error:
+            self.failed = self.failed or (name, error)
+            log.critical("the worker %r died; the server stops", name, exc_info=True)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def check(self) -> None:
+        """After the server's end.
+
+        Raises:
+            FleetError: a worker died.
+        """
+        if self.failed is not None:
+            name, error = self.failed
+            raise FleetError(f"the server stopped because its worker {name!r} died: {error}") from error
 
 
 @dataclass(slots=True)
@@ -70,12 +98,27 @@ class Services:
     started_at: float
     broker_files: MosquittoFiles | None = None
     threads: dict[str, threading.Thread] = field(default_factory=dict)
+    workers: Workers = field(default_factory=Workers)
 
     def revoke_connections(self, device: str) -> None:
         """Drop a device's MQTT connections, where the broker is ours or reads our files."""
         if self.broker is not None:
             self.broker.disconnect(device)
         self.devices_changed()
+
+    def admit(self, actor: str, name: str, admission: str) -> Device:
+        """Accept a device or shut it out (``accepted``, ``revoked``), and see to it that the broker knows.
+
+        Raises:
+            Problem: 404.
+        """
+        with self.database.writing() as session:
+            device = set_admission(session, actor, name, admission)
+        if admission == "revoked":
+            self.revoke_connections(name)
+        else:
+            self.devices_changed()
+        return device
 
     def devices_changed(self) -> None:
         """Let a broker of the operator's know who may connect; returns when it does."""
@@ -130,9 +173,10 @@ def prepare_tls(settings: Settings, certificates: Certificates, hosts: list[str]
 
 
 def _thread(
-    stack: ExitStack, name: str, target: Callable[..., None], stop: Callable[[], None], *args: object
-) -> threading.Thread:
-    thread = threading.Thread(target=target, args=args, name=name, daemon=True)
+    stack: ExitStack, workers: Workers, name: str, target: Callable[..., None], stop: Callable[[], None],
+    *args: object,
+) -> threading.Thread:  # fmt: skip
+    thread = threading.Thread(target=workers.guarded, args=(name, target, *args), name=name, daemon=True)
     thread.start()
 
     def end() -> None:
@@ -158,6 +202,7 @@ def start_services(
     database = certificates.database
     blobs = BlobFolder(settings.data)
     publisher = _LatePublisher()
+    workers = Workers()
     trust = Repository(settings.data / "tuf")
     engine = Engine(database, publisher, Addresses(settings.fleet, url, trust))
     ingest = Ingest(database, publisher, settings.fleet, engine.wake)
@@ -166,7 +211,7 @@ def start_services(
     if settings.mqtt_shared:
         # The same after a restart: what the broker kept for this process is for it alone.
         client_id += f":{socket.gethostname()}-{settings.port or os.getpid()}"
-    link = MqttLink(address, settings.fleet, client_id, ingest.offer, settings.mqtt_shared)
+    link = MqttLink(address, settings.fleet, client_id, ingest.offer, settings.mqtt_shared, workers.guarded)
     stopped = threading.Event()
     upkeep = Upkeep(database, blobs, settings, trust)
     quota = Quota(settings.captures_quota, settings.captures_device_quota)
@@ -176,23 +221,25 @@ def start_services(
     services = Services(
         settings, database, Auth(database, certificates), certificates, blobs,
         Registry(database, blobs, settings.max_upload), ingest, engine,
-        link, upkeep, trust, captures, experiments, broker, url, mqtt, time.time(),
+        link, upkeep, trust, captures, experiments, broker, url, mqtt, time.time(), workers=workers,
     )  # fmt: skip
 
     def end_ingest() -> None:
         stopped.set()
         ingest.stop()
 
-    services.broker_files = _broker_files(settings, certificates, address, stack, services.threads)
-    services.threads["ingest"] = _thread(stack, "ingest", ingest.run, end_ingest, stopped)
+    services.broker_files = _broker_files(settings, certificates, address, stack, services)
+    services.threads["ingest"] = _thread(stack, workers, "ingest", ingest.run, end_ingest, stopped)
     publisher.link = link
     stack.callback(link.stop)
     link.start(on_connect=lambda: _send_again(database, publisher, settings.fleet))
-    services.threads["rollouts"] = _thread(stack, "rollouts", engine.run, engine.stop, settings.tick_s)
-    services.threads["experiments"] = _thread(
-        stack, "experiments", experiments.run, experiments.stop, 2 * settings.tick_s
+    services.threads["rollouts"] = _thread(
+        stack, workers, "rollouts", engine.run, engine.stop, settings.tick_s
     )
-    services.threads["upkeep"] = _thread(stack, "upkeep", upkeep.run, upkeep.stop)
+    services.threads["experiments"] = _thread(
+        stack, workers, "experiments", experiments.run, experiments.stop, 2 * settings.tick_s
+    )
+    services.threads["upkeep"] = _thread(stack, workers, "upkeep", upkeep.run, upkeep.stop)
     return services
 
 
@@ -201,7 +248,7 @@ def _broker_files(
     certificates: Certificates,
     address: BrokerAddress,
     stack: ExitStack,
-    threads: dict[str, threading.Thread],
+    services: Services,
 ) -> MosquittoFiles | None:
     if settings.mqtt is None or settings.mqtt_files is None:
         return None
@@ -211,7 +258,7 @@ def _broker_files(
         database, settings.mqtt_files, settings.fleet, login, settings.mqtt_reload, certificates
     )
     files.write()
-    threads["broker files"] = _thread(stack, "broker-files", files.run, files.stop)
+    services.threads["broker files"] = _thread(stack, services.workers, "broker-files", files.run, files.stop)
     return files
 
 
@@ -370,6 +417,7 @@ def serve(
         server = _Server(config, ready)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         server.run(sockets=[listener])
+        services.workers.check()
 
 
 def _write_ready(path: Path, info: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 
 from sqlalchemy import delete, func, select
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError
 
 from edgec.fleet.registry.blobs import BlobFolder
 from edgec.fleet.settings import Settings
@@ -49,8 +49,10 @@ class Upkeep:
                 self._trust.refresh()
                 self.retain(time.time())
                 self.collect_garbage(time.time())
-            except OperationalError as error:
+            except DBAPIError as error:
                 log.warning("upkeep waits for the database: %s", error.orig)
+            except OSError as error:
+                log.warning("upkeep tries again in %g s: %s", PACE_S, error)
             if self._stop.wait(PACE_S):
                 return
 
@@ -76,7 +78,7 @@ class Upkeep:
                 )
                 .where(Sample.at < hour * 3600)
                 .group_by(Sample.device_id, Sample.stream, bucket, Sample.version)
-            ).tuples()
+            )
             names = (
                 "device_id",
                 "stream",

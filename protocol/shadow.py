@@ -49,7 +49,8 @@ class ShadowDocument(Message):
 
 
 class ShadowDelta(Message):
-    """On ``update/delta``: the parts of desired that reported lacks or has otherwise."""
+    """On ``update/delta``: the parts of desired that reported lacks or has otherwise; ``null`` for what an update took
+    out of desired."""
 
     state: JsonObject
     version: int = Field(ge=0)
@@ -99,9 +100,39 @@ def difference(desired: Mapping[str, JsonValue], reported: Mapping[str, JsonValu
     return delta
 
 
-def delta_of(document: ShadowDocument) -> ShadowDelta | None:
-    """Return what the device still has to do, or None."""
+def removals(before: Mapping[str, JsonValue], after: Mapping[str, JsonValue]) -> JsonObject:
+    """Return the merge patch that removes from ``before`` what ``after`` no longer has: ``null`` for each such key."""
+    gone: JsonObject = {}
+    for key, had in before.items():
+        if key not in after:
+            gone[key] = None
+        elif (
+            isinstance(had, dict) and isinstance(left := after[key], dict) and (inner := removals(had, left))
+        ):
+            gone[key] = inner
+    return gone
+
+
+def _beside(delta: JsonObject, gone: JsonObject) -> JsonObject:
+    together = dict(delta)
+    for key, value in gone.items():
+        present = together.get(key)
+        if isinstance(present, dict) and isinstance(value, dict):
+            together[key] = _beside(present, value)
+        elif key not in together:
+            together[key] = value
+    return together
+
+
+def delta_of(document: ShadowDocument, before: ShadowDocument | None = None) -> ShadowDelta | None:
+    """Return what the device still has to do, or None.
+
+    With ``before``, the document as it was, keys that left desired since are in the delta as ``null``: nothing else
+    would tell the device. One that was not there then reads the whole document when it comes back.
+    """
     state = difference(document.state.desired or {}, document.state.reported or {})
+    if before is not None:
+        state = _beside(state, removals(before.state.desired or {}, document.state.desired or {}))
     return ShadowDelta(state=state, version=document.version, timestamp=document.timestamp) if state else None
 
 

@@ -32,6 +32,9 @@ def ingest(place: Stage, rate: float, seconds: float, devices: int) -> dict[str,
         after = place.cpu()
         watch.halt()
         ordered = sorted(watch.latencies)
+        seconds_of: dict[int, list[float]] = {}
+        for at, latency in zip(watch.sent_at, watch.latencies, strict=True):
+            seconds_of.setdefault(int(at - min(watch.sent_at)), []).append(latency)
         return {
             "backend": place.backend, "devices": players.online, "offered_per_s": rate, "sent": sent,
             "rows": len(ordered), "seconds_to_last_row": round(took, 2),
@@ -40,6 +43,7 @@ def ingest(place: Stage, rate: float, seconds: float, devices: int) -> dict[str,
             "p99_s": round(_at(ordered, 0.99), 3) if ordered else None,
             "max_s": round(ordered[-1], 3) if ordered else None,
             "queue_at_end": backlog,
+            "p99_s_by_second": [round(_at(sorted(found), 0.99), 3) for _, found in sorted(seconds_of.items())],
             "cpu_s": {name: round(after[name] - before.get(name, 0), 2) for name in after},
         }  # fmt: skip
     finally:

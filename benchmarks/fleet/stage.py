@@ -234,6 +234,7 @@ class RowWatch(threading.Thread):
         super().__init__(daemon=True)
         self._database, self._pace = database, pace_s
         self.latencies: list[float] = []
+        self.sent_at: list[float] = []
         self.first = self.last = 0.0
         self._halt = threading.Event()
 
@@ -246,6 +247,9 @@ class RowWatch(threading.Thread):
         key = 0
         while not self._halt.is_set():
             with self._database.engine.connect() as connection:
+                if not self._database.is_sqlite:
+                    # Without statistics, which a table of a few seconds lacks, the whole of it would be read each time.
+                    connection.execute(text("SET LOCAL enable_seqscan = off"))
                 rows = connection.execute(
                     text("SELECT id, at FROM detections WHERE id > :key ORDER BY id"), {"key": key}
                 ).all()
@@ -255,6 +259,7 @@ class RowWatch(threading.Thread):
                 self.last = now
                 key = rows[-1][0]
                 self.latencies += [now - row[1] for row in rows]
+                self.sent_at += [row[1] for row in rows]
             self._halt.wait(self._pace)
 
     def halt(self) -> None:

@@ -27,8 +27,7 @@ from edgec.fleet.devices import (
     device_filter,
     get_device,
     get_group,
-    group_query,
-    set_admission,
+    group_counts,
 )
 from edgec.fleet.errors import Problem
 from edgec.fleet.inbox import change_shadow
@@ -106,7 +105,7 @@ def overview(server: Server, _who: Viewer) -> dict[str, Any]:
             .group_by(Device.model, Device.version)
             .order_by(func.count().desc())
             .limit(20)
-        ).tuples()
+        )
         versions = [{"model": model, "version": version, "devices": n} for model, version, n in spread]
         return {"fleet": server.settings.fleet, "devices": counts(session), "versions": versions}
 
@@ -142,19 +141,13 @@ def change_device(server: Server, who: Operator, name: str, change: DeviceChange
 @router.post("/devices/{name}/accept")
 def accept_device(server: Server, who: Operator, name: str) -> dict[str, Any]:
     """Let a pending or revoked device in."""
-    with server.database.writing() as session:
-        device = set_admission(session, who.name, name, "accepted")
-    server.devices_changed()
-    return summary(device)
+    return summary(server.admit(who.name, name, "accepted"))
 
 
 @router.post("/devices/{name}/revoke")
 def revoke_device(server: Server, who: Operator, name: str) -> dict[str, Any]:
     """Shut a device out: its credentials stop working and its connection is closed."""
-    with server.database.writing() as session:
-        device = set_admission(session, who.name, name, "revoked")
-    server.revoke_connections(name)
-    return summary(device)
+    return summary(server.admit(who.name, name, "revoked"))
 
 
 @router.delete("/devices/{name}", status_code=204)
@@ -323,11 +316,9 @@ class GroupBody(BaseModel):
 def list_groups(server: Server, _who: Viewer) -> dict[str, Any]:
     """Every group with how many devices it has now."""
     with server.database.reading() as session:
-        items = []
-        for group in session.scalars(select(Group).order_by(Group.name)):
-            number = session.scalar(select(func.count()).select_from(group_query(group).subquery()))
-            items.append(_group(group) | {"count": number})
-        return page(items, None)
+        groups = session.scalars(select(Group).order_by(Group.name)).all()
+        numbers = group_counts(session, groups)
+        return page([_group(group) | {"count": numbers[group.id]} for group in groups], None)
 
 
 def _group(group: Group) -> dict[str, Any]:

@@ -59,10 +59,8 @@ def render(server: Services) -> str:
     """The metrics as text."""
     with server.database.reading() as session:
         devices = counts(session)
-        rollouts = dict(
-            session.execute(select(Rollout.state, func.count()).group_by(Rollout.state)).tuples().all()
-        )
-        jobs = dict(session.execute(select(Job.state, func.count()).group_by(Job.state)).tuples().all())
+        rollouts = dict(session.execute(select(Rollout.state, func.count()).group_by(Rollout.state)).all())
+        jobs = dict(session.execute(select(Job.state, func.count()).group_by(Job.state)).all())
     ingest = server.ingest.counters
     states = {key: devices[key] for key in ("online", "stopped", "offline", "never")}
     lines: list[str] = []

@@ -33,9 +33,7 @@ def artifact_view(row: ModelVersion) -> dict[str, Any]:
 def list_models(server: Server, _who: Viewer) -> dict[str, Any]:
     """Models with the number of versions and of devices that run them."""
     with server.database.reading() as session:
-        running = dict(
-            session.execute(select(Device.model, func.count()).group_by(Device.model)).tuples().all()
-        )
+        running = dict(session.execute(select(Device.model, func.count()).group_by(Device.model)).all())
         rows = session.execute(
             select(
                 ModelVersion.model,
@@ -44,7 +42,7 @@ def list_models(server: Server, _who: Viewer) -> dict[str, Any]:
             )
             .group_by(ModelVersion.model)
             .order_by(ModelVersion.model)
-        ).tuples()
+        )
         items = [
             {"name": model, "versions": versions, "last_pushed_at": at, "devices": running.get(model, 0)}
             for model, versions, at in rows
@@ -190,7 +188,7 @@ def list_members(
         query = query.where(Member.rollout_id == rollout_id, Member.id > (number_cursor(cursor) or 0))
         if state:
             query = query.where(Member.state == state)
-        rows = session.execute(query.order_by(Member.id).limit(limit + 1)).tuples().all()
+        rows = session.execute(query.order_by(Member.id).limit(limit + 1)).all()
     items = [
         {"device": name, "stage": m.stage, "state": m.state, "attempts": m.attempts, "job": m.job_id,
          "previous_version": m.previous_version, "changed_at": m.changed_at, "detail": m.detail}

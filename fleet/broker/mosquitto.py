@@ -83,7 +83,7 @@ class MosquittoFiles:
         with self._database.reading() as session:
             rows = session.execute(
                 select(Device.name, Device.admission, Device.password_hash).order_by(Device.name)
-            ).tuples()
+            )
             admitted: list[str] = []
             shut_out: list[str] = []
             for name, admission, known in rows:

@@ -177,7 +177,7 @@ class Captures:
         with self._database.reading() as session:
             rows = session.execute(
                 select(Capture.state, func.count(), func.sum(Capture.size)).group_by(Capture.state)
-            ).tuples()
+            )
             states = {state: (number, size or 0) for state, number, size in rows}
         return {
             "bytes": sum(size for state, (_n, size) in states.items() if state != "discarded"),

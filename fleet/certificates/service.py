@@ -83,7 +83,7 @@ class Certificates:
                 select(Certificate.serial, Certificate.revoked_at)
                 .where(Certificate.revoked_at.is_not(None), Certificate.not_after > time.time())
                 .order_by(Certificate.serial)
-            ).tuples()
+            )
             revoked = [(serial, at or 0.0) for serial, at in rows]
         now = time.time()
         if self._listed is None or self._listed[0] != revoked or now > self._listed[1] + RENEW_LIST_S:

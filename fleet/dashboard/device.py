@@ -18,7 +18,6 @@ from edgec.fleet.dashboard import parts
 from edgec.fleet.dashboard.charts import line_chart, show_lines
 from edgec.fleet.dashboard.parts import ago, badge, esc, link, number, size
 from edgec.fleet.dashboard.shell import attempt, confirm, frame, html, live, to_sign_in, who
-from edgec.fleet.devices import set_admission
 from edgec.fleet.jobs import create_job, notify
 from edgec.fleet.server import Services
 from edgec.fleet.store.experiment_tables import Capture
@@ -139,10 +138,7 @@ def add(services: Services) -> None:
 
 def _actions(services: Services, identity: Identity, name: str, admission: str) -> None:
     def admit(value: str) -> None:
-        with services.database.writing() as session:
-            set_admission(session, identity.name, name, value)
-        if value == "revoked":
-            services.revoke_connections(name)
+        services.admit(identity.name, name, value)
 
     def command(operation: str) -> None:
         with services.database.writing() as session:

@@ -269,7 +269,7 @@ def _dialog(services: Services, identity: Identity) -> None:
             select(ModelVersion.model, ModelVersion.version)
             .distinct()
             .order_by(ModelVersion.model, ModelVersion.version.desc())
-        ).tuples()
+        )
         versions = [f"{model}:{version}" for model, version in found]
         groups = list(session.scalars(select(Group.name).order_by(Group.name).limit(500)))
     with ui.dialog() as dialog, ui.card().style("width:520px;max-width:94vw"):

@@ -45,10 +45,10 @@ def load_map(session: Session) -> dict[str, Any]:
     value = Device.labels[key].as_string() if key else Device.target
     number = session.scalar(select(func.count(Device.id))) or 0
     if number <= CELLS:
-        rows = session.execute(select(Device.name, value, _HEALTH).order_by(Device.name)).tuples()
+        rows = session.execute(select(Device.name, value, _HEALTH).order_by(Device.name))
         return {"key": key, "cells": [(name, group or "", health) for name, group, health in rows]}
     groups: dict[str, dict[str, int]] = {}
-    found = session.execute(select(value, _HEALTH, func.count()).group_by(value, _HEALTH)).tuples()
+    found = session.execute(select(value, _HEALTH, func.count()).group_by(value, _HEALTH))
     for group, health, devices in found:
         groups.setdefault(group or "", {})[health] = devices
     return {"key": key, "groups": groups}

@@ -23,9 +23,7 @@ from edgec.fleet.store.tables import Device, ModelVersion
 def load(services: Services) -> list[Any]:
     """Models with versions, targets and devices."""
     with services.database.reading() as session:
-        running = dict(
-            session.execute(select(Device.model, func.count()).group_by(Device.model)).tuples().all()
-        )
+        running = dict(session.execute(select(Device.model, func.count()).group_by(Device.model)).all())
         found: dict[str, dict[str, Any]] = {}
         for row in session.scalars(select(ModelVersion).order_by(ModelVersion.pushed_at.desc())):
             model = found.setdefault(
@@ -54,7 +52,7 @@ def load_model(services: Services, model: str) -> dict[str, Any]:
         )
         running = session.execute(
             select(Device.digest, func.count()).where(Device.model == model).group_by(Device.digest)
-        ).tuples()
+        )
         return {"artifacts": [artifact_view(row) for row in rows], "running": dict(running.all())}
 
 

@@ -34,7 +34,7 @@ def load(services: Services) -> dict[str, Any]:
             .group_by(Device.model, Device.version)
             .order_by(func.count().desc())
             .limit(12)
-        ).tuples()
+        )
         rollouts = list(session.scalars(select(Rollout).order_by(Rollout.id.desc()).limit(6)))
         members = member_counts(session, [rollout.id for rollout in rollouts])
         detections = session.execute(
@@ -42,7 +42,7 @@ def load(services: Services) -> dict[str, Any]:
             .join(Device, Device.id == Detection.device_id)
             .order_by(Detection.id.desc())
             .limit(9)
-        ).tuples()
+        )
         states = counts(session)
         return {
             "counts": states,

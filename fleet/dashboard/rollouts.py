@@ -74,7 +74,7 @@ def load_one(services: Services, rollout_id: int, wanted: dict[str, Any]) -> dic
         )
         rows = session.execute(
             query.order_by(urgency, Member.changed_at.desc(), Member.id).offset(page * PAGE).limit(PAGE)
-        ).tuples()
+        )
         members = [(name, m.stage, m.state, m.previous_version, m.changed_at, m.detail) for m, name in rows]
         return view(rollout, counts) | {
             "stages": stages,
@@ -105,7 +105,7 @@ def latency_of_groups(session: Session, rollout: Rollout) -> list[tuple[str, flo
             )
             .group_by(minute)
             .order_by(minute)
-        ).tuples()
+        )
         found += [(name, 60.0 * at, value) for at, value in rows if value is not None]
     return found
 

@@ -80,7 +80,7 @@ def advance(session: Session, row: Experiment, now: float, addresses: Addresses,
         select(Participant, Device)
         .join(Device, Device.id == Participant.device_id)
         .where(Participant.experiment_id == row.id)
-    ).tuples().all()  # fmt: skip
+    ).all()  # fmt: skip
     if row.state == "ENDING":
         for member, device in members:
             if member.state not in ("DONE", "FAILED"):
@@ -258,7 +258,7 @@ def _judge(session: Session, row: Experiment, plan: Plan) -> None:
         .where(Reading.experiment_id == row.id)
         .order_by(Reading.id)
         .limit(READINGS)
-    ).tuples()
+    )
     values: dict[str, list[float]] = defaultdict(list)
     frames = 0
     for found, number in rows:

@@ -139,7 +139,7 @@ def participant_counts(session: Session, numbers: list[int]) -> dict[int, dict[s
         select(Participant.experiment_id, Participant.state, func.count())
         .where(Participant.experiment_id.in_(numbers))
         .group_by(Participant.experiment_id, Participant.state)
-    ).tuples()
+    )
     found: dict[int, dict[str, int]] = {number: {} for number in numbers}
     for number, state, devices in rows:
         found[number][state] = devices
@@ -169,7 +169,7 @@ def participants(session: Session, number: int, after: int, limit: int) -> list[
         .where(Participant.experiment_id == number, Participant.id > after)
         .order_by(Participant.id)
         .limit(limit)
-    ).tuples()
+    )
     return [
         (row.id, {"device": name, "state": row.state, "detail": row.detail, "changed_at": row.changed_at})
         for row, name in rows

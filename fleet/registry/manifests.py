@@ -125,9 +125,7 @@ def _check_references(session: Session, repository: str, body: ManifestBody) -> 
             select(RepositoryBlob.digest, RepositoryBlob.size).where(
                 RepositoryBlob.repository == repository, RepositoryBlob.digest.in_(wanted)
             )
-        )
-        .tuples()
-        .all()
+        ).all()
     )
     for item in blobs:
         if item.digest not in known:

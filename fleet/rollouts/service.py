@@ -163,7 +163,7 @@ def member_counts(session: Session, rollout_ids: list[int]) -> dict[int, dict[st
         select(Member.rollout_id, Member.state, func.count())
         .where(Member.rollout_id.in_(rollout_ids))
         .group_by(Member.rollout_id, Member.state)
-    ).tuples()
+    )
     result: dict[int, dict[str, int]] = {rollout_id: {} for rollout_id in rollout_ids}
     for rollout_id, state, number in rows:
         result[rollout_id][state] = number
@@ -177,7 +177,7 @@ def stage_counts(session: Session, rollout_id: int) -> list[tuple[int, str, int]
             select(Member.stage, Member.state, func.count())
             .where(Member.rollout_id == rollout_id)
             .group_by(Member.stage, Member.state)
-        ).tuples()
+        )
     )
 
 

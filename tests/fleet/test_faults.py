@@ -290,6 +290,25 @@ def test_a_device_deleted_meanwhile_takes_nobody_along(intake: Any) -> None:
     _through(intake, [(topic.replace("liar", name), payload)])
 
 
+def test_a_device_that_only_detects_is_still_seen(intake: Any) -> None:
+    database, ingest, desk, _thread = intake
+    with database.writing() as session:
+        _row, secret = create_enroll_token(session, "test", uses=1)
+        name = enroll(session, EnrollRequest(token=secret, device=f"seen-{uuid.uuid4().hex[:6]}"))[0].name
+    start, then = len(desk.confirmed), time.time() - 100
+
+    def seen() -> float:
+        with database.reading() as session:
+            return float(session.scalar(select(Device.last_seen).where(Device.name == name)) or 0.0)
+
+    for number, at in enumerate((then, then + 60, then + 60.5)):
+        topic, payload = _good_event()
+        message = Inbound(topic.replace("liar", name), payload, number, desk, received_at=at)
+        assert ingest.offer(message)
+        wait_for(lambda count=number: len(desk.confirmed) > start + count, 20, "confirmation")
+        assert seen() == pytest.approx(min(at, then + 60)), "within five seconds, and never back"
+
+
 def test_a_full_queue_refuses_instead_of_losing(intake: Any) -> None:
     database, _ingest, desk, _thread = intake
     alone = Ingest(database, desk, "default", lambda: None)

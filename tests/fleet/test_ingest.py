@@ -250,6 +250,13 @@ def test_shadows_settle_on_what_is_desired(server: FleetServer, device: Make) ->
         )
         assert shadow["reported"] == {"fps": 5, "cam": {"on": True}}
         assert shadow["desired"] == {"fps": 5, "cam": {"on": True}}, "a device does not set its own desires"
+        told = len(delta)
+        patch = {"desired": {"fps": None, "cam": {"on": None, "zoom": 2}}}
+        client.send("PATCH", "/api/v1/devices/in-9/shadows/config", json=patch)
+        found = wait_for(lambda: [p for n, p in camera.received if n.endswith("update/delta")][told:])
+        assert json.loads(found[-1])["state"] == {"fps": None, "cam": {"on": None, "zoom": 2}}, (
+            "null takes a wish back, and the device hears of it"
+        )
 
 
 @pytest.mark.parametrize("round_", range(2))

@@ -45,6 +45,42 @@ def test_starts_with_secrets_kept_and_stops_cleanly(tmp_path: Path) -> None:
     assert server.stop() == 0
 
 
+DYING = """
+import sys
+from edgec.fleet.rollouts.engine import Engine
+def die(*_): raise LookupError("no such thing")
+Engine.tick = die
+sys.argv = ["edgec", *sys.argv[1:]]
+from edgec.cli.main import main
+main()
+"""
+
+
+@pytest.mark.embedded
+def test_a_worker_that_dies_takes_the_server_down_and_says_so(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", DYING, "fleet", "serve", "--data", str(tmp_path / "data"), "--port", "0"]
+    env = os.environ | {"HOME": str(tmp_path)}
+    ended = subprocess.run(
+        [*command, "--mqtt-port", "0"], capture_output=True, text=True, env=env, timeout=120
+    )
+    assert ended.returncode != 0
+    assert "LookupError: no such thing" in ended.stderr, "with a traceback, as this is our fault"
+    assert "'rollouts' died" in ended.stderr
+
+
+def test_a_group_may_name_very_many_devices(server: FleetServer) -> None:
+    server.enroll("named-7")
+    server.enroll("labelled-1", hall="north")
+    with server.client() as client:
+        many = {"devices": [f"named-{number}" for number in range(70_000)]}
+        client.put("/groups/many", many | {"selector": {"labels": {"hall": "north"}}})
+        client.put("/groups/none", {})
+        found = {item["name"]: item["count"] for item in client.get("/groups")["items"]}
+        assert (found["many"], found["none"]) == (2, 0)
+        listed = client.get("/devices", group="many")["items"]
+        assert [item["name"] for item in listed] == ["labelled-1", "named-7"]
+
+
 @pytest.mark.embedded
 def test_a_taken_port_or_folder_is_said_in_one_line(tmp_path: Path, own_server: FleetServer) -> None:
     with socket.socket() as taken:
