@@ -4,6 +4,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --progress-bar off --constraint constraints.txt
 
+# Tests load models into ONNX Runtime, which would report them to its makers (targets/telemetry.py).
+export ORT_DISABLE_TELEMETRY ?= 1
+
 .PHONY: help demo test test-long bench check fix lock clean
 
 help:

@@ -1,0 +1,5 @@
+"""What produces the tables of speed."""
+
+from edgec.targets.telemetry import silence_onnxruntime
+
+silence_onnxruntime()

@@ -7,5 +7,8 @@
 
 from edgec.models.catalogue import ZooEntry
 from edgec.models.registry import UnknownModel, build, find_model, list_models, sample_inputs
+from edgec.targets.telemetry import silence_onnxruntime
+
+silence_onnxruntime()
 
 __all__ = ["UnknownModel", "ZooEntry", "build", "find_model", "list_models", "sample_inputs"]

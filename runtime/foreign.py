@@ -19,6 +19,7 @@ from edgec.runtime.config import Segment
 from edgec.runtime.errors import ArtifactError, IncompatibleDevice
 from edgec.runtime.library import Handle, ffi
 from edgec.runtime.threads import Threading
+from edgec.targets.telemetry import silence_onnxruntime
 
 _PREFIX = "edgec.fallback."
 _lock = threading.Lock()
@@ -35,6 +36,7 @@ def session_of(artifact: Artifact, segment: Segment, threads: Threading) -> Any:
     layer = artifact.layer(oci.FALLBACK_TYPE, segment.layer)
     if layer is None:
         raise ArtifactError(f"{artifact.path}: the graph {segment.layer!r} of a part is missing")
+    silence_onnxruntime()
     try:
         import onnxruntime as ort
     except ModuleNotFoundError:
