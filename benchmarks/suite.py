@@ -38,6 +38,7 @@ class Measurement:
     size: dict[str, int] = field(default_factory=dict)
     compile_s: float = 0.0
     failure: str = ""
+    tune: str = ""  # how its kernels were chosen
 
     def ratio(self, side: str) -> tuple[float, float, float]:
         """How many times as fast as `side`: median over the repeats, lowest, highest."""
@@ -75,6 +76,9 @@ class Plan:
             those of `file` that are not among them are kept only when `partial`.
         partial: the networks are a part of the suite.
         seconds: no measurement begins later than this; None for all of them.
+        compiled: a folder that keeps the compiled networks: what it holds is measured as it is, what it lacks is
+            compiled into it. None compiles everything anew and keeps nothing.
+        measure: False compiles only, into `compiled`: the machine need not be quiet for that.
     """
 
     target: Target
@@ -83,6 +87,34 @@ class Plan:
     resume: bool = False
     partial: bool = False
     seconds: float | None = None
+    compiled: Path | None = None
+    measure: bool = True
+
+
+@dataclass(frozen=True)
+class _Compiled:
+    """A compiled network, and what its measurement needs beside the artifact."""
+
+    artifact: Path
+    reference: Path  # the model as the other sides get it
+    inputs: Path
+    seconds: float = 0.0
+    tune: str = ""
+    failure: str = ""
+
+    @staticmethod
+    def of(folder: Path, name: str, threads: int) -> _Compiled:
+        """What `folder` knows of a network; `tune` is empty when it does not know it."""
+        found = _Compiled(folder / f"{name}-{threads}.edge", folder / f"{name}.onnx", folder / f"{name}.npz")
+        try:
+            return replace(found, **json.loads(found.note.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            return found
+
+    @property
+    def note(self) -> Path:
+        """The file with what the artifact does not say."""
+        return self.artifact.with_suffix(".json")
 
 
 def run_suite(
@@ -103,20 +135,25 @@ def run_suite(
     machine |= {"date": datetime.date.today().isoformat(), "tune": options.tune}
     results = Results(machine, kept)
     begin = time.perf_counter()
-    with tempfile.TemporaryDirectory(prefix="edgec-bench-") as folder:
+    with tempfile.TemporaryDirectory(prefix="edgec-bench-") as temporary:
+        folder = plan.compiled or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
         for done, (network, count) in enumerate(jobs):
             spent = time.perf_counter() - begin
             if plan.seconds is not None and spent > plan.seconds:
                 note(f"{len(jobs) - done} of {len(jobs)} measurements are left for a run with --resume")
                 break
-            chosen_options = replace(options, threads=count, verify=False)
-            made = _measure(network, plan.target, chosen_options, Path(folder), note)
-            results.measurements.append(made)
-            results.measurements.sort(key=lambda m: (m.threads, m.group != "zoo", m.network))
-            _keep(results, plan.file)
+            made = _compile(network, plan.target, replace(options, threads=count, verify=False), folder)
+            line = f"{network.name}, {count} threads: compiled in {made.seconds:.1f} s {made.failure}"
+            if plan.measure:
+                measured = _measure(network, count, made)
+                results.measurements.append(measured)
+                results.measurements.sort(key=lambda m: (m.threads, m.group != "zoo", m.network))
+                _keep(results, plan.file)
+                line = _line(measured)
             spent = time.perf_counter() - begin
             left = spent / (done + 1) * (len(jobs) - done - 1)
-            note(f"[{done + 1}/{len(jobs)}, about {left / 60:.0f} min left] {_line(made)}")
+            note(f"[{done + 1}/{len(jobs)}, about {left / 60:.0f} min left] {line}")
     return results
 
 
@@ -153,30 +190,39 @@ def _line(m: Measurement) -> str:
     return f"{m.network}, {m.threads} threads: {times}"
 
 
-def _measure(
-    network: Network, target: Target, options: CompileOptions, folder: Path, note: Callable[[str], None]
-) -> Measurement:
+def _compile(network: Network, target: Target, options: CompileOptions, folder: Path) -> _Compiled:
+    """The network's artifact with its inputs and reference in `folder`, made unless they are there."""
     from edgec.compiler.frontends import load_source
     from edgec.compiler.pipeline import compile_model
     from edgec.targets.errors import EdgecError
 
-    threads = options.threads or 1
-    empty = Measurement(network.name, network.group, threads)
+    made = _Compiled.of(folder, network.name, options.threads or 1)
+    if made.tune:
+        return made
+    made = replace(made, tune=options.tune)
     try:
         model = network.model(folder)
         start = time.perf_counter()
-        made = compile_model(model, target, options, output=folder / f"{network.name}-{threads}.edge")
-        seconds = time.perf_counter() - start
+        compile_model(model, target, options, output=made.artifact)
+        made = replace(made, seconds=time.perf_counter() - start)
         source = load_source(model, options)
     except EdgecError as error:
-        return replace(empty, failure=str(error))
-    inputs = folder / "inputs.npz"
-    np.savez(inputs, **_inputs(network, source))
-    reference = folder / "reference.onnx"
-    reference.write_bytes(source.reference.SerializeToString())
+        made = replace(made, failure=str(error))
+    else:
+        np.savez(made.inputs, **_inputs(network, source))
+        made.reference.write_bytes(source.reference.SerializeToString())
+    known = {"seconds": made.seconds, "tune": made.tune, "failure": made.failure}
+    made.note.write_text(json.dumps(known), encoding="utf-8")
+    return made
+
+
+def _measure(network: Network, threads: int, made: _Compiled) -> Measurement:
+    empty = Measurement(network.name, network.group, threads, failure=made.failure, tune=made.tune)
+    if made.failure:
+        return empty
     job = {
-        "inputs": str(inputs), "artifact": str(made.artifact), "model": str(reference), "threads": threads,
-        "runs": RUNS, "limit_s": LIMIT_S, "sides": sides(),
+        "inputs": str(made.inputs), "artifact": str(made.artifact), "model": str(made.reference),
+        "threads": threads, "runs": RUNS, "limit_s": LIMIT_S, "sides": sides(),
     }  # fmt: skip
     latency: dict[str, list[float]] = {}
     worst = 0.0
@@ -188,12 +234,18 @@ def _measure(
         for side, times in done["latency"].items():
             latency.setdefault(side, []).append(times["median_ms"])
     first = {s: _worker({**job, "kind": "footprint", "side": s}) for s in sides()}
-    sizes = {"edgec": made.artifact.stat().st_size, "onnxruntime": reference.stat().st_size}
-    return Measurement(
-        network.name, network.group, threads, latency, worst,
-        {s: d["first_ms"] for s, d in first.items()}, {s: d["resident"] for s, d in first.items()},
-        sizes, seconds,
-    )  # fmt: skip
+    failed = next((d["failure"] for d in first.values() if "failure" in d), "")
+    if failed:
+        return replace(empty, failure=failed)
+    return replace(
+        empty,
+        latency_ms=latency,
+        error=worst,
+        first_ms={s: d["first_ms"] for s, d in first.items()},
+        resident={s: d["resident"] for s, d in first.items()},
+        size={"edgec": made.artifact.stat().st_size, "onnxruntime": made.reference.stat().st_size},
+        compile_s=made.seconds,
+    )
 
 
 def _inputs(network: Network, source: Any) -> dict[str, Any]:  # noqa: ANN401  (a SourceModel; importing it loads onnx)

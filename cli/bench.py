@@ -49,6 +49,13 @@ def bench_command(
         float | None,
         typer.Option(min=0.1, help="With --suite: begin no measurement after this; go on with --resume."),
     ] = None,
+    compiled: Annotated[
+        Path | None,
+        typer.Option(help="With --suite: keep compiled networks in this folder, and take those it holds."),
+    ] = None,
+    compile_only: Annotated[
+        bool, typer.Option("--compile-only", help="With --compiled: measure nothing yet.")
+    ] = False,
     target: Annotated[
         str, typer.Option(help="With --suite: compile for this target, which this machine has to run.")
     ] = "host",
@@ -63,9 +70,12 @@ def bench_command(
     if suite:
         if tune not in ("none", "fast", "full"):
             raise typer.BadParameter("none, fast or full", param_hint="--tune")
+        if compile_only and compiled is None:
+            raise typer.BadParameter("needs --compiled", param_hint="--compile-only")
         request = _Suite(
-            tuple(only or ()), threads, output, resume, minutes, target, cast("Tune", tune), as_json
-        )
+            tuple(only or ()), threads, output, resume, minutes, target, cast("Tune", tune), as_json,
+            compiled, compile_only,
+        )  # fmt: skip
         _run_suite(request)
         return
     if artifact is None:
@@ -114,6 +124,8 @@ class _Suite:
     target: str
     tune: Tune
     as_json: bool
+    compiled: Path | None
+    compile_only: bool
 
 
 def _run_suite(request: _Suite) -> None:
@@ -132,10 +144,13 @@ def _run_suite(request: _Suite) -> None:
         load_target(request.target), counts, request.output / RESULTS, request.resume,
         partial=bool(request.only) or request.threads is not None,
         seconds=request.minutes * 60 if request.minutes else None,
+        compiled=request.compiled, measure=not request.compile_only,
     )  # fmt: skip
     results = run_suite(chosen, plan, CompileOptions(tune=request.tune), err.print)
     if request.as_json:
         emit_json(results.to_json())
+        return
+    if request.compile_only:
         return
     for path in write_report(results, request.output):
         out.print(f"wrote [bold]{path}[/]")

@@ -22,6 +22,7 @@ from edgec.compiler.kernels.emit import (
     const,
     loop,
     parallel,
+    prefetch,
     seq,
     unrolled,
     vector_load,
@@ -31,6 +32,7 @@ from edgec.compiler.kernels.tail import Tail
 from edgec.targets.target import Target
 
 VERSION = 2
+CACHE_LINE = 64  # bytes
 UNROLL_TAPS = 3  # kernel columns up to which the taps are unrolled in the interior, too
 
 
@@ -75,6 +77,7 @@ class Schedule:
         flat: height and width are one axis (1×1 kernels without stride only).
         ic_chunk: input channels reduced before the tile moves on; 0 for all at once.
         rows_outer: tasks run over rows first, so that threads share weights rather than input.
+        ahead: each step asks for the input that the next tile will read.
     """
 
     width: int
@@ -83,12 +86,14 @@ class Schedule:
     flat: bool = False
     ic_chunk: int = 0
     rows_outer: bool = False
+    ahead: bool = False
 
     def __str__(self) -> str:
         parts = [f"direct {self.width}x{self.out_blocks}", f"rows{self.rows}"]
         parts += ["flat"] if self.flat else []
         parts += [f"ic{self.ic_chunk}"] if self.ic_chunk else []
         parts += ["rows-outer"] if self.rows_outer else []
+        parts += ["ahead"] if self.ahead else []
         return " ".join(parts)
 
 
@@ -282,10 +287,25 @@ class _Direct:
                 count, lambda lane: seq(self._tap(acc, place, top, first + lane, ky, kx, valid)), "ic"
             )
 
+        ahead = self._ahead(place, top, first, ky)
         if w.kernel[1] > UNROLL_TAPS and all(v == whole for v in piece.valid):
-            return loop(w.kernel[1], lambda kx: taps(kx, whole), "kx")
+            return seq([*ahead, loop(w.kernel[1], lambda kx: taps(kx, whole), "kx")])
         steps = [taps(const(kx), v) for kx, v in enumerate(piece.valid) if v[1] > v[0]]
-        return seq(steps) if steps else tirx.Evaluate(const(0))
+        return seq([*ahead, *steps]) if steps else tirx.Evaluate(const(0))
+
+    def _ahead(self, place: _Place, top: Expr, channel: Expr, ky: Expr) -> list[Stmt]:
+        """Ask for the cache lines of this block of channels and kernel row that the next tile will read.
+
+        A tile reads short pieces far apart, which the processor's own prefetchers do not see coming.
+        """
+        pixel = self.spec.lanes * self.spec.window.stride[1] * 4
+        if not self.schedule.ahead:
+            return []
+        width = place.piece.width
+        return [
+            prefetch(self._input(place, top, channel, ky, const(0), const(width + i)))
+            for i in range(0, width, max(1, CACHE_LINE // pixel))
+        ]
 
     def _tap(
         self,
@@ -394,10 +414,18 @@ def candidates(spec: ConvSpec, target: Target, threads: int, *, flattens: bool) 
                 if 0 < w <= budget
             }
             for width in sorted(widths):
-                base = Schedule(width, out_blocks, rows, flat)
+                base = Schedule(width, out_blocks, rows, flat, ahead=_asks_ahead(spec, target, out_blocks))
                 found.append(base)
                 found += _variants(spec, base, target)
     return sorted(set(found), key=lambda s: (cost(spec, s, target, threads), str(s)))
+
+
+def _asks_ahead(spec: ConvSpec, target: Target, out_blocks: int) -> bool:
+    """Whether tiles ask for the next one's input: measured to gain up to 8 % with 16 registers, and to cost up to 10 %
+    with 32 (wider tiles give the processor time enough) or with one block of channels (loads are what bounds those).
+    """
+    plain = spec.operands == bf16.PLAIN and spec.in_block == spec.lanes
+    return plain and target.vector_registers <= 16 and out_blocks > 1
 
 
 def _variants(spec: ConvSpec, base: Schedule, target: Target) -> list[Schedule]:

@@ -75,6 +75,13 @@ def vector_load(buffer: Buffer, indices: Sequence[Index], lanes: int) -> Expr:
     return buffer.vload([index(i) for i in indices], f"{buffer_dtype(buffer)}x{lanes}")
 
 
+def prefetch(element: Expr) -> Stmt:
+    """Ask for the cache line of `element` (a load from a buffer; it may lie outside: nothing is read)."""
+    read, keep, data = (tirx.IntImm("int32", value) for value in (0, 3, 1))
+    address = tirx.address_of(element)
+    return tirx.Evaluate(tirx.call_llvm_intrin("void", "llvm.prefetch", address, read, keep, data))
+
+
 def buffer_dtype(buffer: Buffer) -> str:
     """The element type of `buffer`."""
     return str(buffer.ty.dtype.dtype)

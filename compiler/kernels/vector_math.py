@@ -16,7 +16,7 @@ import tvm
 import tvm_ffi
 from tvm import tirx
 from tvm.ir import Call
-from tvm.tirx import PrimFunc, Var
+from tvm.tirx import BufferStore, PrimFunc, Var
 
 Expr: TypeAlias = tvm.ir.Expr
 
@@ -105,4 +105,34 @@ def with_vector_math(func: PrimFunc) -> PrimFunc:
             return call
         return form(call.args[0])
 
-    return func.with_body(tvm_ffi.structural_map(func.body, (Call, replace)))
+    body = tvm_ffi.structural_map(func.body, (Call, replace))
+    return func.with_body(tvm_ffi.structural_map(body, (BufferStore, _bind_first)))
+
+
+def _bind_first(store: BufferStore) -> BufferStore:
+    """`store` with the variables of its value bound before all else.
+
+    TVM's vectoriser may look at an operand twice (a rescaled rounding of a sigmoid of a rescaled rounding, say), and
+    then refuses a variable that it has bound already. Values under a condition stay where they are.
+    """
+    bound: list[tuple[Var, Expr]] = []
+    conditional: list[Call] = []
+
+    def note(call: Call) -> None:
+        if getattr(call.op, "name", "") == "tirx.if_then_else":
+            conditional.append(call)
+
+    def lift(value: Expr) -> Expr:
+        while isinstance(value, tirx.Let):
+            bound.append((value.var, lifted(value.value)))
+            value = value.body
+        return value
+
+    def lifted(value: Expr) -> Expr:
+        return tvm_ffi.structural_map(value, (tirx.Let, lift), order="pre")
+
+    tvm_ffi.structural_walk(store.value, (Call, note))
+    value = store.value if conditional else lifted(store.value)
+    for var, inner in reversed(bound):
+        value = tirx.Let(var, inner, value)
+    return BufferStore(store.buffer, value, store.indices) if bound else store
