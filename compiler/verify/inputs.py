@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from onnx import ModelProto
+from onnx import ModelProto, numpy_helper
 
 from edgec.compiler.errors import InputShapeError
 from edgec.compiler.frontends.source import Port, SourceModel
@@ -52,8 +52,12 @@ def checked_inputs(given: Mapping[str, npt.NDArray[np.generic]], source: SourceM
 def make_inputs(source: SourceModel, seed: int = 0) -> Arrays:
     """Make plausible inputs: smooth pictures with noise, tokens within the vocabulary, noise elsewhere."""
     rng = np.random.default_rng(seed)
-    limits = _index_limits(source.model)
-    return {port.name: _make(port, rng, limits.get(port.name)) for port in source.inputs}
+    limits, in_bytes = _index_limits(source.model), _pictures_in_bytes(source.model)
+    made = {port.name: _make(port, rng, limits.get(port.name)) for port in source.inputs}
+    for name in in_bytes & made.keys():
+        if np.issubdtype(made[name].dtype, np.floating) and _looks_like_picture(made[name].shape):
+            made[name] = (made[name] * 255).astype(made[name].dtype)
+    return made
 
 
 def _make(port: Port, rng: np.random.Generator, limit: int | None) -> npt.NDArray[np.generic]:
@@ -92,6 +96,29 @@ def _picture(shape: tuple[int, ...], rng: np.random.Generator) -> npt.NDArray[np
     noisy = picture + 0.03 * rng.standard_normal(picture.shape)
     picture = np.asarray(np.clip(noisy, 0, 1), dtype=np.float64)
     return picture.transpose(0, 2, 3, 1) if last else picture
+
+
+def _pictures_in_bytes(model: ModelProto) -> set[str]:
+    """Inputs from which the model takes a mean of more than 2 first: their values go to 255, not to 1.
+
+    In a range of their own a hundredth as wide, the difference of neighbouring pixels is lost in rounding: what
+    normalises it afterwards amplifies the error, on every side of a comparison.
+    """
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    found, inputs = set[str](), {value.name for value in model.graph.input}
+    for node in model.graph.node:
+        given = [name for name in node.input if name in inputs]
+        if node.op_type == "ImageScaler":
+            bias = [v for a in node.attribute if a.name == "bias" for v in a.floats]
+        elif node.op_type in ("Add", "Sub", "BatchNormalization"):
+            position = 3 if node.op_type == "BatchNormalization" else 1
+            tensor = constants.get(node.input[position]) if len(node.input) > position else None
+            bias = [] if tensor is None else numpy_helper.to_array(tensor).reshape(-1).tolist()
+        else:
+            bias = []
+        if bias and max(map(abs, bias)) > 2:
+            found.update(given)
+    return found
 
 
 def _index_limits(model: ModelProto) -> dict[str, int]:

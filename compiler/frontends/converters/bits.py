@@ -92,7 +92,7 @@ def _mod(node: Node) -> Expr:
     rest = node.emit(relax.op.where(relax.op.logical_and(relax.op.isinf(b), relax.op.isfinite(a)), a, rest))
     if not by_dividend:
         zero = scalar(0, rest)
-        other = relax.op.not_equal(relax.op.less(b, zero), relax.op.less(rest, zero))
+        other = relax.op.logical_xor(relax.op.less(b, zero), relax.op.less(rest, zero))
         off = node.emit(relax.op.logical_and(relax.op.not_equal(rest, zero), other))
         rest = node.emit(relax.op.where(off, relax.op.add(rest, b), rest))
     return rest if kind == "float64" else relax.op.astype(rest, kind)
