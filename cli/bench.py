@@ -86,11 +86,11 @@ def bench_command(
     from edgec.targets import usable_cores
 
     count = threads or usable_cores()
-    with rt.load(existing(artifact, "artifact"), threads=count) as compiled:
-        values = sample_inputs(compiled.config.inputs, inputs)
-        sides: dict[str, Any] = {"edgec": lambda: compiled.run(values)}
+    with rt.load(existing(artifact, "artifact"), threads=count) as loaded:
+        values = sample_inputs(loaded.config.inputs, inputs)
+        sides: dict[str, Any] = {"edgec": lambda: loaded.run(values)}
         if model is not None:
-            shapes = {spec.name: spec.shape for spec in compiled.config.inputs}
+            shapes = {spec.name: spec.shape for spec in loaded.config.inputs}
             reference = _reference(existing(model, "model file"), shapes, count)
             sides["onnxruntime"] = lambda: reference.run(values)
         measured = interleave(sides, runs=runs, limit_s=limit, warmup=warmup)
