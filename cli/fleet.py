@@ -38,6 +38,9 @@ def serve(
     database: Annotated[
         str | None, typer.Option(help="postgresql://… instead of SQLite in the data folder.")
     ] = None,
+    blobs: Annotated[
+        str | None, typer.Option(help="s3://bucket/prefix for artifacts instead of the data folder.")
+    ] = None,
     mqtt: Annotated[
         str | None, typer.Option(help="mqtt[s]://user:password@host:port of a broker of your own.")
     ] = None,
@@ -64,7 +67,7 @@ def serve(
         data = Path("edgec-fleet")
     settings = load_settings(
         host=host, port=port, mqtt_port=mqtt_port, data=data, fleet=fleet, database=database, mqtt=mqtt,
-        public_url=public_url, tls=tls,
+        public_url=public_url, tls=tls, blobs=blobs,
     )  # fmt: skip
 
     def ready(info: dict[str, Any]) -> None:

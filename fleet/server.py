@@ -35,8 +35,9 @@ from edgec.fleet.experiments.engine import Experiments
 from edgec.fleet.ingest import Ingest
 from edgec.fleet.jobs import notify
 from edgec.fleet.link import BrokerAddress, MqttLink
-from edgec.fleet.registry.blobs import BlobFolder
+from edgec.fleet.registry.blobs import BlobStore
 from edgec.fleet.registry.routes import Registry
+from edgec.fleet.registry.stores import open_stores
 from edgec.fleet.rollouts.engine import Addresses, Engine
 from edgec.fleet.settings import Settings
 from edgec.fleet.store.database import Database
@@ -83,7 +84,7 @@ class Services:
     database: Database
     auth: Auth
     certificates: Certificates
-    blobs: BlobFolder
+    blobs: BlobStore
     registry: Registry
     ingest: Ingest
     engine: Engine
@@ -200,7 +201,7 @@ def start_services(
         FleetError: one of them cannot be had; the message says which and why.
     """
     database = certificates.database
-    blobs = BlobFolder(settings.data)
+    blobs, pictures = open_stores(settings)
     publisher = _LatePublisher()
     workers = Workers()
     trust = Repository(settings.data / "tuf")
@@ -215,7 +216,7 @@ def start_services(
     stopped = threading.Event()
     upkeep = Upkeep(database, blobs, settings, trust)
     quota = Quota(settings.captures_quota, settings.captures_device_quota)
-    captures = Captures(database, BlobFolder(settings.data / "captures"), quota)
+    captures = Captures(database, pictures, quota)
     captures.sweep(time.time())
     experiments = Experiments(database, publisher, Addresses(settings.fleet, url, trust))
     services = Services(

@@ -32,6 +32,15 @@ class Settings(BaseModel):
         "default", pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$", description="Name of the fleet in MQTT topics."
     )
     database: str | None = Field(None, description="SQLAlchemy URL; SQLite in the data folder if not given.")
+    blobs: str | None = Field(
+        None, description="s3://bucket/prefix for artifacts and pictures; the data folder if not given."
+    )
+    s3_endpoint: str | None = Field(
+        None, description="Address of an S3-compatible store; Amazon's own if not given."
+    )
+    s3_redirect: bool = Field(
+        False, description="Send downloads to the store by signed links instead of passing them through."
+    )
     mqtt: str | None = Field(
         None, description="mqtt[s]://user:password@host:port of an external broker; embedded if not given."
     )
@@ -73,6 +82,15 @@ class Settings(BaseModel):
     secure_cookies: bool = Field(
         False, description="Send the session cookie over HTTPS only (behind a TLS proxy)."
     )
+
+    @field_validator("blobs")
+    @classmethod
+    def _blobs_url(cls, value: str | None) -> str | None:
+        if value is not None:
+            parts = urlsplit(value)
+            if parts.scheme != "s3" or not parts.netloc:
+                raise ValueError("must look like s3://bucket or s3://bucket/prefix")
+        return value
 
     @field_validator("mqtt")
     @classmethod

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from sqlalchemy import delete, func, select
 from sqlalchemy.exc import DBAPIError
 
-from edgec.fleet.registry.blobs import BlobFolder
+from edgec.fleet.registry.blobs import BlobStore
 from edgec.fleet.settings import Settings
 from edgec.fleet.store.bulk import insert_new
 from edgec.fleet.store.database import Database
@@ -35,7 +35,7 @@ class Collected:
 class Upkeep:
     """Keeps the database and the blob folder from growing without end."""
 
-    def __init__(self, database: Database, blobs: BlobFolder, settings: Settings, trust: Repository) -> None:
+    def __init__(self, database: Database, blobs: BlobStore, settings: Settings, trust: Repository) -> None:
         self._database = database
         self._blobs = blobs
         self._settings = settings

@@ -15,6 +15,7 @@ from edgec.fleet.api.context import identity, problem_response
 from edgec.fleet.api.etag import Conditional
 from edgec.fleet.errors import Problem
 from edgec.fleet.registry.answers import RegistryError
+from edgec.fleet.registry.blobs import StoreAway
 from edgec.fleet.server import Services
 
 log = logging.getLogger(__name__)
@@ -39,6 +40,7 @@ def create_app(services: Services) -> FastAPI:
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(OperationalError, _database_away)
     app.add_exception_handler(DataError, _no_text)
+    app.add_exception_handler(StoreAway, _store_away)
     app.include_router(access.router)
     app.include_router(certificates.router)
     app.include_router(devices.router)
@@ -103,6 +105,14 @@ async def _database_away(_request: Request, error: Exception) -> Response:
     assert isinstance(error, OperationalError)
     log.warning("the database does not answer: %s", error.orig)
     answer = problem_response(Problem(503, "Database unavailable", "Try again in a moment."))
+    answer.headers["Retry-After"] = "5"
+    return answer
+
+
+async def _store_away(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, StoreAway)
+    log.warning("blobs cannot be had: %s", error.strerror)
+    answer = problem_response(Problem(503, "Storage unavailable", "Try again in a moment."))
     answer.headers["Retry-After"] = "5"
     return answer
 

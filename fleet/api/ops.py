@@ -14,6 +14,7 @@ from edgec.fleet.api.context import Admin, Server
 from edgec.fleet.auth import audit
 from edgec.fleet.broker.embedded import LIMIT
 from edgec.fleet.devices import counts
+from edgec.fleet.registry.blobs import StoreAway
 from edgec.fleet.server import Services
 from edgec.fleet.store.tables import Job, Rollout
 
@@ -29,22 +30,28 @@ def alive() -> dict[str, str]:
 
 @router.get("/readyz")
 def ready(server: Server, response: Response) -> dict[str, Any]:
-    """Database, broker and our own threads are well too; 503 names what is not."""
+    """Database, broker, the store of blobs and our own threads are well too; 503 names what is not."""
     try:
         with server.database.reading() as session:
             session.execute(text("SELECT 1"))
         database = "ok"
     except SQLAlchemyError:
         database = "unreachable"
+    try:
+        server.blobs.check()
+        blobs = "ok"
+    except StoreAway:
+        blobs = "unreachable"
     broker = "ok" if server.link.connected else "unreachable"
     dead = sorted(name for name, thread in server.threads.items() if not thread.is_alive())
-    good = database == broker == "ok" and not dead
+    good = database == broker == blobs == "ok" and not dead
     if not good:
         response.status_code = 503
     return {
         "status": "ok" if good else "unavailable",
         "database": database,
         "broker": broker,
+        "blobs": blobs,
         "stopped": dead,
     }
 

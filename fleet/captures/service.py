@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from edgec.fleet.auth import audit
 from edgec.fleet.captures.jpeg import jpeg_size
 from edgec.fleet.errors import Problem
-from edgec.fleet.registry.blobs import BlobFolder
+from edgec.fleet.registry.blobs import BlobStore
 from edgec.fleet.store.database import Database
 from edgec.fleet.store.experiment_tables import Capture
 from edgec.fleet.store.tables import Device
@@ -64,7 +64,7 @@ class Quota:
 class Captures:
     """Keeps pictures in a blob folder of their own and the rest in the database."""
 
-    def __init__(self, database: Database, pictures: BlobFolder, quota: Quota) -> None:
+    def __init__(self, database: Database, pictures: BlobStore, quota: Quota) -> None:
         self._database = database
         self.pictures = pictures
         self.quota = quota

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -9,12 +10,15 @@ import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
+
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
 
 from edgec.fleet.errors import FleetError
 
 CHUNK = 1 << 20
-_UPLOAD = re.compile(r"[0-9a-f]{32}")
+UPLOAD_NAME = re.compile(r"[0-9a-f]{32}")
 _HEX = re.compile(r"[0-9a-f]{64}")
 
 
@@ -34,12 +38,62 @@ class UnknownUpload(FleetError):
     """There is no such upload: it ended, was cancelled, or never was."""
 
 
+class StoreAway(OSError):
+    """The place where blobs are kept does not answer, or refuses; ``strerror`` says what it said."""
+
+
 @dataclass(frozen=True, slots=True)
 class StoredBlob:
-    """A blob on disk: ``path`` and ``size`` in bytes."""
+    """A blob: ``size`` in bytes, and ``path`` where it is a file."""
 
-    path: Path
+    path: Path | None
     size: int
+
+
+class UploadStream(Protocol):
+    """An upload that is open for more."""
+
+    def write(self, chunk: bytes, /) -> int:
+        """Append."""
+
+    def close(self) -> None:
+        """Keep what was written."""
+
+
+class BlobStore(Protocol):
+    """Where blobs are kept: a folder, or a bucket; :class:`BlobFolder` says what each method means."""
+
+    def check(self) -> None: ...  # noqa: D102
+    def find(self, digest: str) -> StoredBlob | None: ...  # noqa: D102
+    def read(self, digest: str) -> bytes: ...  # noqa: D102
+    def respond(self, digest: str, size: int, request: Request, headers: dict[str, str]) -> Response: ...  # noqa: D102
+    def start_upload(self) -> str: ...  # noqa: D102
+    def upload_size(self, name: str) -> int: ...  # noqa: D102
+    def open_upload(self, name: str, offset: int | None) -> UploadStream: ...  # noqa: D102
+    def finish_upload(self, name: str, digest: str, known: str | None = None) -> StoredBlob: ...  # noqa: D102
+    def put(self, content: bytes) -> str: ...  # noqa: D102
+    def cancel_upload(self, name: str) -> None: ...  # noqa: D102
+    def delete(self, digest: str) -> None: ...  # noqa: D102
+    def digests(self) -> Iterator[tuple[str, float, int]]: ...  # noqa: D102
+    def stale_uploads(self, before: float) -> list[str]: ...  # noqa: D102
+
+
+def check_sha256(digest: str) -> str:
+    """The hexadecimal digits of ``sha256:<64 hex digits>``.
+
+    Raises:
+        DigestMismatch: it is not of that form.
+    """
+    algorithm, _, value = digest.partition(":")
+    if algorithm != "sha256" or not _HEX.fullmatch(value):
+        raise DigestMismatch(f"{digest!r} is not a sha256 digest")
+    return value
+
+
+class BlobResponse(FileResponse):
+    """Ranges of it, and what goes through TLS, in pieces that are worth a thread's while."""
+
+    chunk_size = 1 << 20
 
 
 class BlobFolder:
@@ -56,10 +110,17 @@ class BlobFolder:
             folder.mkdir(parents=True, exist_ok=True)
 
     def _path(self, digest: str) -> Path:
-        algorithm, _, value = digest.partition(":")
-        if algorithm != "sha256" or not _HEX.fullmatch(value):
-            raise DigestMismatch(f"{digest!r} is not a sha256 digest")
+        value = check_sha256(digest)
         return self._blobs / value[:2] / value
+
+    def check(self) -> None:
+        """Whether blobs can be had at the moment.
+
+        Raises:
+            StoreAway: no.
+        """
+        if not self._blobs.is_dir():
+            raise StoreAway(errno.ENOENT, f"the folder {self._blobs} is gone")
 
     def find(self, digest: str) -> StoredBlob | None:
         """The blob, or None.
@@ -81,6 +142,10 @@ class BlobFolder:
         """
         return self._path(digest).read_bytes()
 
+    def respond(self, digest: str, size: int, request: Request, headers: dict[str, str]) -> Response:
+        """The answer to a GET or HEAD of ``request``: all of a blob of ``size`` bytes, or the range asked for."""
+        return BlobResponse(self._path(digest), headers=headers, media_type="application/octet-stream")
+
     def start_upload(self) -> str:
         """Begin an upload and return its name."""
         name = secrets.token_hex(16)
@@ -89,7 +154,7 @@ class BlobFolder:
 
     def _upload(self, name: str) -> Path:
         path = self._uploads / name
-        if not _UPLOAD.fullmatch(name) or not path.is_file():
+        if not UPLOAD_NAME.fullmatch(name) or not path.is_file():
             raise UnknownUpload(f"there is no upload {name!r}")
         return path
 

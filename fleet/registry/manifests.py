@@ -12,7 +12,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from edgec.fleet.registry.answers import DIGEST, TAG, RegistryError, check_digest
-from edgec.fleet.registry.blobs import BlobFolder
+from edgec.fleet.registry.blobs import BlobStore
 from edgec.fleet.store.tables import Manifest, ManifestBlob, ModelVersion, RepositoryBlob, Tag
 
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -80,7 +80,7 @@ def parse_manifest(content: bytes, content_type: str) -> ManifestBody:
 
 
 def put_manifest(
-    session: Session, blobs: BlobFolder, repository: str, reference: str, content: bytes, content_type: str
+    session: Session, blobs: BlobStore, repository: str, reference: str, content: bytes, content_type: str
 ) -> Manifest:
     """Store a manifest under its digest, and under a tag when ``reference`` is one.
 
@@ -150,7 +150,7 @@ def _check_references(session: Session, repository: str, body: ManifestBody) -> 
 
 
 def _record_version(
-    session: Session, blobs: BlobFolder, repository: str, digest: str, body: ManifestBody
+    session: Session, blobs: BlobStore, repository: str, digest: str, body: ManifestBody
 ) -> None:
     if body.config is None:
         return
@@ -178,7 +178,7 @@ def _record_version(
     session.add(row)
 
 
-def _json_blob(blobs: BlobFolder, item: Descriptor) -> dict[str, Any]:
+def _json_blob(blobs: BlobStore, item: Descriptor) -> dict[str, Any]:
     if item.size > MAX_MANIFEST:
         raise RegistryError(400, "MANIFEST_INVALID", f"{item.mediaType} of {item.size} bytes is too long")
     try:

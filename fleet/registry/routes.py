@@ -12,10 +12,10 @@ import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from anyio import to_thread
+from anyio import CancelScope, to_thread
 from sqlalchemy import delete, select
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.responses import JSONResponse, Response
 
 from edgec.fleet.auth import Identity
 from edgec.fleet.registry.answers import (
@@ -25,7 +25,7 @@ from edgec.fleet.registry.answers import (
     check_repository,
     manifest_unknown,
 )
-from edgec.fleet.registry.blobs import BlobFolder, DigestMismatch, OffsetMismatch, UnknownUpload
+from edgec.fleet.registry.blobs import BlobStore, DigestMismatch, OffsetMismatch, StoreAway, UnknownUpload
 from edgec.fleet.registry.manifests import (
     MAX_MANIFEST,
     OCI_INDEX,
@@ -41,16 +41,10 @@ _PATH = re.compile(r"(?P<name>.+)/(?P<kind>manifests|blobs/uploads|blobs|tags|re
 _RANGE = re.compile(r"(\d+)-(\d+)")
 
 
-class BlobResponse(FileResponse):
-    """Ranges of it, and what goes through TLS, in pieces that are worth a thread's while."""
-
-    chunk_size = 1 << 20
-
-
 class Registry:
     """Answers requests below ``/v2/`` for one store."""
 
-    def __init__(self, database: Database, blobs: BlobFolder, max_upload: int) -> None:
+    def __init__(self, database: Database, blobs: BlobStore, max_upload: int) -> None:
         self._database = database
         self._blobs = blobs
         self._max_upload = max_upload
@@ -69,6 +63,9 @@ class Registry:
             return await handler(request, name, match["rest"])
         except RegistryError as error:
             return error.response()
+        except StoreAway as error:
+            away = f"blobs cannot be had at the moment: {error.strerror}"
+            return RegistryError(503, "UNAVAILABLE", away, headers={"Retry-After": "5"}).response()
 
     def _handler(self, kind: str, rest: str, method: str) -> Handler:
         table: dict[str, Handler]
@@ -132,14 +129,14 @@ class Registry:
             with self._database.reading() as session:
                 return session.get(RepositoryBlob, (name, digest)) is not None
 
-        blob = self._blobs.find(digest) if await to_thread.run_sync(load) else None
+        blob = await to_thread.run_sync(self._blobs.find, digest) if await to_thread.run_sync(load) else None
         if blob is None:
             raise blob_unknown(digest)
         etag = f'"{digest}"'
         if request.headers.get("if-none-match") == etag:
             return Response(status_code=304, headers={"ETag": etag})
         headers = {"Docker-Content-Digest": digest, "ETag": etag, "Accept-Ranges": "bytes"}
-        return BlobResponse(blob.path, headers=headers, media_type="application/octet-stream")
+        return await to_thread.run_sync(self._blobs.respond, digest, blob.size, request, headers)
 
     async def _tags(self, request: Request, name: str, rest: str) -> Response:
         if rest != "list":
@@ -207,7 +204,7 @@ class Registry:
             return True
 
     async def _progress(self, _request: Request, name: str, upload: str) -> Response:
-        size = self._size(upload)
+        size = await to_thread.run_sync(self._size, upload)
         return self._accepted(name, upload, size, status=204)
 
     async def _append(self, request: Request, name: str, upload: str) -> Response:
@@ -218,7 +215,7 @@ class Registry:
                 raise RegistryError(400, "BLOB_UPLOAD_INVALID", "Content-Range must look like 0-1023")
             offset = int(match[1])
         await self._receive(request, name, upload, offset)
-        return self._accepted(name, upload, self._size(upload))
+        return self._accepted(name, upload, await to_thread.run_sync(self._size, upload))
 
     async def _finish(self, request: Request, name: str, upload: str) -> Response:
         digest = check_digest(request.query_params.get("digest", ""))
@@ -250,14 +247,14 @@ class Registry:
 
         A client that goes away keeps what arrived: the file's length says where to go on.
         """
-        size = self._size(upload)
+        size = await to_thread.run_sync(self._size, upload)
         try:
-            stream = self._blobs.open_upload(upload, offset)
+            stream = await to_thread.run_sync(self._blobs.open_upload, upload, offset)
         except OffsetMismatch as error:
             headers = _upload_headers(name, upload, error.size)
             raise RegistryError(416, "BLOB_UPLOAD_INVALID", str(error), headers=headers) from error
         hasher = hashlib.sha256() if size == 0 else None
-        with stream:
+        try:
             try:
                 async for chunk in request.stream():
                     size += len(chunk)
@@ -268,17 +265,20 @@ class Registry:
                     await to_thread.run_sync(stream.write, chunk)
                     if hasher:
                         hasher.update(chunk)
-            except ClientDisconnect as gone:
-                raise RegistryError(400, "BLOB_UPLOAD_INVALID", "the client went away") from gone
-            except OSError as error:
-                raise RegistryError(
-                    507, "BLOB_UPLOAD_INVALID", f"cannot store the blob: {error.strerror}"
-                ) from error
+            finally:
+                with CancelScope(shield=True):
+                    await to_thread.run_sync(stream.close)
+        except ClientDisconnect as gone:
+            raise RegistryError(400, "BLOB_UPLOAD_INVALID", "the client went away") from gone
+        except OSError as error:
+            raise RegistryError(
+                507, "BLOB_UPLOAD_INVALID", f"cannot store the blob: {error.strerror}"
+            ) from error
         return f"sha256:{hasher.hexdigest()}" if hasher else None
 
     async def _cancel(self, _request: Request, _name: str, upload: str) -> Response:
-        self._size(upload)
-        self._blobs.cancel_upload(upload)
+        await to_thread.run_sync(self._size, upload)
+        await to_thread.run_sync(self._blobs.cancel_upload, upload)
         return Response(status_code=204)
 
     async def _put_manifest(self, request: Request, name: str, reference: str) -> Response:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from fleet_harness import Backend, FleetServer, SimDevice, make_artifact
+from fleet_harness import Backend, FleetServer, ObjectStore, SimDevice, make_artifact
 
 from edgec.benchmarks.fleet.backends import BackendMissing, Postgres, program
 
@@ -19,6 +19,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         alike = metafunc.definition.get_closest_marker("embedded") is not None
         both = metafunc.module.__name__.rpartition(".")[2] in ON_BOTH and not alike
         kinds = ["embedded", "external"] if both else ["embedded"]
+        kinds += ["objects"] if metafunc.module.__name__.rpartition(".")[2] == "test_registry" else []
         metafunc.parametrize("backend", kinds, indirect=True, scope="module")
 
 
@@ -33,11 +34,21 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
     running.stop()
 
 
+@pytest.fixture(scope="session")
+def objects(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
+    """A process that speaks S3, for this worker."""
+    running = ObjectStore(tmp_path_factory.mktemp("objects")).start()
+    yield running
+    running.stop()
+
+
 @pytest.fixture(scope="module")
 def backend(request: pytest.FixtureRequest) -> Backend:
     """What the servers of a test run on."""
     if request.param == "embedded":
         return Backend()
+    if request.param == "objects":
+        return Backend(objects=request.getfixturevalue("objects"))
     try:
         program("mosquitto", "mosquitto")
     except BackendMissing as error:

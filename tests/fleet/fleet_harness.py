@@ -20,7 +20,7 @@ import numpy as np
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
-from edgec.benchmarks.fleet.backends import Mosquitto, Postgres
+from edgec.benchmarks.fleet.backends import Mosquitto, Postgres, free_port, wait_port
 from edgec.fleet.client import FleetClient
 from edgec.protocol.messages import (
     DetectionData,
@@ -57,15 +57,63 @@ def wait_for(condition: Callable[[], Any], timeout_s: float = 30.0, what: str = 
         time.sleep(0.05)
 
 
-class Backend:
-    """What a server runs on: ``embedded`` is SQLite and our own broker, ``external`` PostgreSQL and Mosquitto."""
+class ObjectStore:
+    """A process that speaks S3, with a bucket."""
 
-    def __init__(self, postgres: Postgres | None = None) -> None:
-        self.postgres = postgres
+    BUCKET = "edge"
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.process: subprocess.Popen[bytes]
+
+    def start(self) -> ObjectStore:
+        log = self.folder / "moto.log"
+        command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port)]
+        with log.open("ab") as stream:
+            self.process = subprocess.Popen(command, stdout=stream, stderr=stream)
+        wait_port(self.port, self.process, log, 60)
+        self.client().create_bucket(Bucket=self.BUCKET)
+        return self
+
+    def client(self) -> Any:
+        import boto3
+
+        keys = {"aws_access_key_id": "k", "aws_secret_access_key": "s", "region_name": "us-east-1"}
+        return boto3.client("s3", endpoint_url=self.url, **keys)
+
+    def settings(self, prefix: str) -> dict[str, str]:
+        """The environment of a fleet server that keeps its blobs here."""
+        return {
+            "EDGEC_FLEET_BLOBS": f"s3://{self.BUCKET}/{prefix}",
+            "EDGEC_FLEET_S3_ENDPOINT": self.url,
+            "AWS_ACCESS_KEY_ID": "k",
+            "AWS_SECRET_ACCESS_KEY": "s",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
+
+    def keys(self, prefix: str) -> list[str]:
+        found = self.client().list_objects_v2(Bucket=self.BUCKET, Prefix=prefix)
+        return [item["Key"] for item in found.get("Contents", ())]
+
+    def stop(self) -> None:
+        self.process.kill()
+        self.process.wait(10)
+
+
+class Backend:
+    """What a server runs on: ``embedded`` is SQLite and our own broker, ``external`` PostgreSQL and Mosquitto; blobs in
+    a folder, or in an object store."""
+
+    def __init__(self, postgres: Postgres | None = None, objects: ObjectStore | None = None) -> None:
+        self.postgres, self.objects = postgres, objects
         self.external = postgres is not None
 
     def environment(self, folder: Path, name: str) -> tuple[dict[str, str], Mosquitto | None]:
         """Settings for one server, with a database and a broker of its own."""
+        if self.objects is not None:
+            return self.objects.settings(name), None
         if self.postgres is None:
             return {}, None
         broker = Mosquitto(folder / f"{name}-mosquitto", name).start()
