@@ -11,8 +11,9 @@ from edgec.compiler.kernels.winograd_transforms import tile_size
 from edgec.targets.target import Target
 
 # Cycles to transform one vector's tile of inputs, of weights, of products.
-_TRANSFORM = {2: (70, 60, 60), 4: (190, 180, 170)}
+_TRANSFORM = {2: (70, 50, 60), 4: (190, 130, 170)}
 _FAR_BYTES_A_CYCLE = 6.0  # from the last-level cache, one core
+_STREAM_BYTES_A_CYCLE = 10.0  # to or from the last-level cache, one after the other
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,16 @@ def cost(spec: ConvSpec, schedule: Schedule, target: Target, threads: int) -> fl
     again = blocks * inputs_size / _FAR_BYTES_A_CYCLE
     again *= inputs_size * blocks + held + matrices * count * s.group * vector > target.l2_bytes
     task = s.group * (weights + blocks * per_block) + again
+    products = matrices * count * s.group * vector
+    task += 2 * blocks * _overflow(products, target) / _STREAM_BYTES_A_CYCLE
+    if not s.ic_chunk:
+        task += 2 * _overflow(held, target) / _STREAM_BYTES_A_CYCLE
     task += s.group * matrices * count * 2 * (sizes.in_channels // s.ic_chunk if s.ic_chunk else 0)
     groups = sizes.out_blocks // s.group
-    return inputs * blocks / threads + -(-groups // threads) * task
+    inputs = inputs * blocks + _overflow(inputs_size * blocks, target) / _STREAM_BYTES_A_CYCLE
+    return inputs / threads + -(-groups // threads) * task
+
+
+def _overflow(size: float, target: Target) -> float:
+    """The bytes of `size` that find no room in the second cache beside what else passes through it."""
+    return max(0.0, size - 0.7 * target.l2_bytes)
