@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgec.cli.arguments import SHAPE_HELP, TARGET_HELP, choose_target, existing, parse_shapes
+from edgec.cli.arguments import BUCKETS_HELP, TARGET_HELP, choose_target, existing, parse_buckets
 from edgec.cli.console import emit_json, out
 from edgec.cli.progress import TerminalProgress
 
@@ -49,7 +49,7 @@ def compile_command(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="The artifact's file. [default: NAME-TARGET.edge]")
     ] = None,
-    inputs: Annotated[list[str] | None, typer.Option("--input", "-i", help=SHAPE_HELP)] = None,
+    inputs: Annotated[list[str] | None, typer.Option("--input", "-i", help=BUCKETS_HELP)] = None,
     card: Annotated[
         Path | None, typer.Option(help="The model card. [default: model.toml beside the model]")
     ] = None,
@@ -90,7 +90,7 @@ def compile_command(
     existing(model, "model file")
     beside = model.parent / "model.toml"
     chosen = existing(card, "model card") if card else beside if beside.is_file() else None
-    shapes, hardware = parse_shapes(inputs or []), choose_target(target)
+    sets, hardware = parse_buckets(inputs or []), choose_target(target)
     from edgec.compiler.options import ERROR_BUDGET, CompileOptions
     from edgec.compiler.pipeline import compile_model
     from edgec.runtime import load_card
@@ -101,7 +101,8 @@ def compile_command(
         precision=precision.value,
         error_budget=ERROR_BUDGET[precision.value] if budget is None else budget,
         cache_dir=cache,
-        input_shapes=shapes,
+        input_shapes=sets[0],
+        buckets=tuple(sets[1:]),
         verify=verify,
         fallback=fallback,
         bundle_runtime=bundle_runtime,
@@ -157,6 +158,8 @@ def show(result: CompileResult) -> None:
         )
     if evidence.get("speedup"):
         out.print(f"  [bold]{evidence['speedup']:.2f}×[/] the speed of ONNX Runtime")
+    for bucket in evidence.get("buckets", [])[1:]:
+        show_bucket(bucket)
     sizes = evidence["sizes"]
     out.print(
         f"  code {size(sizes['code_bytes'])}, weights {size(sizes['weights_bytes'])} "
@@ -169,3 +172,14 @@ def show(result: CompileResult) -> None:
     from edgec.cli.profile import show_layers
 
     show_layers(evidence.get("layers", []), limit=5, indent="  ")
+
+
+def show_bucket(bucket: dict[str, Any]) -> None:
+    """Print what was measured with a further set of input shapes."""
+    shapes = ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in bucket["inputs"].items())
+    worst = max(bucket.get("outputs", []), key=lambda o: o["max_rel"], default=None)
+    error = (
+        f"largest error {worst['max_abs']:.1e} ({worst['max_rel']:.0e} relative)" if worst else "not verified"
+    )
+    times = (f"{side} {t['median_ms']:.3f} ms" for side, t in bucket.get("latency", {}).items())
+    out.print("  also takes " + "; ".join([shapes, error, *times]), markup=False, soft_wrap=True)

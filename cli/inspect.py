@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from edgec.cli.arguments import SHAPE_HELP, TARGET_HELP, choose_target, existing, parse_shapes
+from edgec.cli.arguments import BUCKETS_HELP, TARGET_HELP, choose_target, existing, parse_buckets
 from edgec.cli.console import emit_json, out
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def inspect_command(
         Path,
         typer.Argument(help="A model of any format that compiles, or an .edge artifact.", show_default=False),
     ],
-    inputs: Annotated[list[str] | None, typer.Option("--input", "-i", help=SHAPE_HELP)] = None,
+    inputs: Annotated[list[str] | None, typer.Option("--input", "-i", help=BUCKETS_HELP)] = None,
     target: Annotated[str, typer.Option("--target", "-t", help=TARGET_HELP)] = "host",
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
@@ -46,9 +46,14 @@ def inspect_command(
     from edgec.compiler.inspect import inspect_model
     from edgec.compiler.options import CompileOptions
 
-    chosen = choose_target(target)
-    summary = inspect_model(file, CompileOptions(input_shapes=parse_shapes(inputs or [])))
-    emit_json(summary.to_json()) if as_json else show_model(summary, chosen.name)
+    chosen, sets = choose_target(target), parse_buckets(inputs or [])
+    first, *further = [inspect_model(file, CompileOptions(input_shapes=shapes)) for shapes in sets]
+    if as_json:
+        emit_json(first.to_json() | ({"buckets": [one.to_json() for one in further]} if further else {}))
+        return
+    show_model(first, chosen.name)
+    for shapes, one in zip(sets[1:], further, strict=True):
+        show_work(shapes, one)
 
 
 def is_artifact(file: Path) -> bool:
@@ -77,10 +82,11 @@ def show_artifact(artifact: Artifact) -> None:
     config = artifact.config
     out.print(f"[bold]{config.name} {config.version}[/] for {config.target} ({config.arch})")
     out.print(f"  digest     {artifact.manifest_digest}", soft_wrap=True)
-    for spec in config.inputs:
-        out.print(f"  input      {spec}", markup=False, soft_wrap=True)
-    for spec in config.outputs:
-        out.print(f"  output     {spec}", markup=False, soft_wrap=True)
+    for number, variant in enumerate(config.variants()):
+        for kind, values in (("input", variant.inputs), ("output", variant.outputs)):
+            for spec in values:
+                label = f"or {kind}" if number else kind
+                out.print(f"  {label:<10} {spec}", markup=False, soft_wrap=True)
     out.print(f"  needs      {', '.join(config.required_features) or 'no CPU features'}", soft_wrap=True)
     source = config.provenance
     out.print(f"  source     {source.source} sha256:{source.source_sha256[:16]}…", soft_wrap=True)
@@ -96,6 +102,18 @@ def show_artifact(artifact: Artifact) -> None:
     for layer in artifact.layers:
         table.add_row(layer.title, layer.media_type, size(layer.size), layer.digest[:19] + "…")
     out.print(table)
+
+
+def show_work(shapes: dict[str, tuple[int, ...]], summary: ModelSummary) -> None:
+    """Print what a further set of input shapes costs."""
+    from edgec.compiler.report.html import size
+
+    told = ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in shapes.items())
+    if summary.missing:
+        out.print(f"  [yellow]to compile[/]  {summary.missing}", soft_wrap=True)
+        return
+    work, memory = (summary.multiply_adds or 0) / 1e6, size(summary.activation_bytes or 0)
+    out.print(f"  with {told}: {work:,.1f} million multiply-adds, {memory} of activations", soft_wrap=True)
 
 
 def show_model(summary: ModelSummary, target: str) -> None:

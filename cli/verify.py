@@ -11,10 +11,12 @@ from rich.table import Table
 
 from edgec.cli.arguments import existing
 from edgec.cli.console import emit_json, out
+from edgec.targets.errors import UsageError
 
 if TYPE_CHECKING:
     from edgec.compiler.options import CompileOptions, Precision
     from edgec.compiler.verify.inputs import Arrays
+    from edgec.compiler.verify.run import Verification
     from edgec.runtime import ArtifactConfig
     from edgec.targets import Target
 
@@ -46,11 +48,12 @@ def verify_command(
 ) -> None:
     """Run an artifact and its source model on the same inputs and compare every output.
 
-    Exit status 1 when an output is off by more than the budget.
+    An artifact that takes several input shapes is checked with each, or with those that the given inputs have. Exit
+    status 1 when an output is off by more than the budget.
     """
     from edgec.compiler.frontends import load_source
     from edgec.compiler.options import ERROR_BUDGET, CompileOptions
-    from edgec.compiler.verify.inputs import make_inputs, read_inputs
+    from edgec.compiler.verify.inputs import fits, make_inputs, read_inputs
     from edgec.compiler.verify.run import verify
     from edgec.runtime import Artifact
     from edgec.targets import load_target, usable_cores
@@ -58,44 +61,55 @@ def verify_command(
     opened = Artifact.open(existing(artifact, "artifact"))
     config = opened.config
     budget = ERROR_BUDGET[_precision(config)] if budget is None else budget
-    shapes = {spec.name: spec.shape for spec in config.inputs}
-    source = load_source(existing(model, "model file"), CompileOptions(input_shapes=shapes))
-    values = read_inputs(inputs, source) if inputs else make_inputs(source)
-    if layers:
-        options = CompileOptions(
-            input_shapes=shapes,
-            threads=threads,
-            tune="none",
-            error_budget=budget,
-            precision=_precision(config),
-        )
-        _show_layers(model, load_target(config.target), options, values, as_json=as_json)
-        return
-    result = verify(
-        artifact,
-        source,
-        load_target(config.target),
-        values,
-        threads=threads or usable_cores(),
-        budget=budget,
-    )
-    known = source.digest.removeprefix("sha256:") == config.provenance.source_sha256
+    existing(model, "model file")
+    results, known = [], True
+    for variant in config.variants():
+        shapes = {spec.name: spec.shape for spec in variant.inputs}
+        source = load_source(model, CompileOptions(input_shapes=shapes))
+        if inputs and not fits(inputs, source) and config.buckets:
+            continue
+        values = read_inputs(inputs, source) if inputs else make_inputs(source)
+        if layers:
+            options = CompileOptions(
+                input_shapes=shapes,
+                threads=threads,
+                tune="none",
+                error_budget=budget,
+                precision=_precision(config),
+            )
+            _show_layers(model, load_target(config.target), options, values, as_json=as_json)
+            return
+        target, count = load_target(config.target), threads or usable_cores()
+        results.append(verify(artifact, source, target, values, threads=count, budget=budget))
+        known = source.digest.removeprefix("sha256:") == config.provenance.source_sha256
+    if not results:
+        raise UsageError(f"{inputs}: has other shapes than the artifact takes: {_shapes(config)}")
     if as_json:
-        emit_json(result.to_json() | {"same_source": known})
+        first, *further = [result.to_json() | {"same_source": known} for result in results]
+        emit_json(first | ({"buckets": further} if further else {}))
     else:
-        table = Table(title=f"{artifact.name} against {result.reference}, run on {result.where}")
-        for column in ("output", "shape", "largest error", "relative", "cosine", "mismatches", ""):
-            table.add_column(column, justify="left" if column in ("output", "") else "right")
-        for e in result.errors:
-            verdict = "[green]equal[/]" if e.ok else "[red]off[/]"
-            shape = "x".join(map(str, e.shape)) or "scalar"
-            numbers = (f"{e.max_abs:.2e}", f"{e.max_rel:.2e}", f"{e.cosine:.7f}", str(e.mismatches))
-            table.add_row(e.name, shape, *numbers, verdict)
-        out.print(table)
+        _show(artifact.name, results)
         if not known:
             out.print("[yellow]note:[/] the artifact was compiled from another file than this one")
-    if not result.ok:
+    if not all(result.ok for result in results):
         raise typer.Exit(1)
+
+
+def _shapes(config: ArtifactConfig) -> str:
+    return "; or ".join(", ".join(map(str, variant.inputs)) for variant in config.variants())
+
+
+def _show(name: str, results: list[Verification]) -> None:
+    first = results[0]
+    table = Table(title=f"{name} against {first.reference}, run on {first.where}")
+    for column in ("output", "shape", "largest error", "relative", "cosine", "mismatches", ""):
+        table.add_column(column, justify="left" if column in ("output", "") else "right")
+    for e in (error for result in results for error in result.errors):
+        verdict = "[green]equal[/]" if e.ok else "[red]off[/]"
+        shape = "x".join(map(str, e.shape)) or "scalar"
+        numbers = (f"{e.max_abs:.2e}", f"{e.max_rel:.2e}", f"{e.cosine:.7f}", str(e.mismatches))
+        table.add_row(e.name, shape, *numbers, verdict)
+    out.print(table)
 
 
 def _precision(config: ArtifactConfig) -> Precision:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -30,6 +30,8 @@ class CompileOptions:
             output in the reference (dimensionless). Verification fails above it.
         cache_dir: folder of the tuning cache; None means the user's cache folder.
         input_shapes: shape per source input name; wins over what the model declares.
+        buckets: further sets of input shapes that the same artifact takes, each as ``input_shapes``; the runtime
+            chooses by the shapes of what it is given.
         verify: compare with ONNX Runtime before writing the artifact.
         fallback: run sub-graphs that cannot be compiled through ONNX Runtime on the device.
         bundle_runtime: put libtvm_runtime and libtvm_ffi of the target into the artifact.
@@ -41,6 +43,13 @@ class CompileOptions:
     error_budget: float = 1e-3
     cache_dir: Path | None = None
     input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    buckets: tuple[Mapping[str, tuple[int, ...]], ...] = ()
     verify: bool = True
     fallback: bool = True
     bundle_runtime: bool = False
+
+    def by_bucket(self) -> list[CompileOptions]:
+        """The options of each set of input shapes alone, the first one first."""
+        return [
+            replace(self, input_shapes=shapes, buckets=()) for shapes in (self.input_shapes, *self.buckets)
+        ]

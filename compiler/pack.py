@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import edgec.runtime as rt
 from edgec.compiler.around import Around
@@ -18,6 +18,9 @@ from edgec.compiler.lowered import Lowered
 from edgec.compiler.options import CompileOptions
 from edgec.compiler.verify.emulator import default_root
 from edgec.targets import Target, machine_arch
+
+if TYPE_CHECKING:
+    from edgec.compiler.buckets import Further
 
 RUNTIME_LIBRARIES = {
     "libtvm_ffi.so": "tvm_ffi",
@@ -42,6 +45,7 @@ def make_config(
     version: str,
     card: rt.ModelCard | None,
     segments: Sequence[ForeignSegment] = (),
+    buckets: tuple[rt.Bucket, ...] = (),
 ) -> rt.ArtifactConfig:
     """The artifact's config blob: without times or machines, so that equal compiles are equal bytes."""
     return rt.ArtifactConfig(
@@ -54,32 +58,47 @@ def make_config(
         min_glibc=target.min_glibc,
         tvm_version=metadata.version("apache-tvm"),
         edgec_version=metadata.version("edgec"),
-        inputs=tuple(_spec(port) for port in source.inputs),
-        outputs=tuple(_spec(port) for port in source.outputs),
+        inputs=specs(source.inputs),
+        outputs=specs(source.outputs),
         entry=lowered.entry,
         weights=tuple(lowered.weights),
         plan=plan_of(lowered),
         threads=options.threads,
         pipeline=card,
         precision=options.precision,
-        kernels=_kernels(lowered, source.nodes) | _foreign_kernels(segments),
-        segments=tuple(
-            rt.Segment(
-                kind="onnxruntime",
-                function=segment.function,
-                inputs=segment.inputs,
-                outputs=segment.outputs,
-                layer=layer_name(number),
-                nodes=segment.nodes,
-            )
-            for number, segment in enumerate(segments)
-        ),
+        kernels=kernels(lowered, source.nodes, segments),
+        segments=segments_of(segments),
+        buckets=buckets,
         provenance=_provenance(source, options),
     )
 
 
-def _spec(port: Port) -> rt.TensorSpec:
-    return rt.TensorSpec(name=port.name, safe_name=port.safe_name, shape=port.shape, dtype=port.dtype)
+def specs(ports: Sequence[Port]) -> tuple[rt.TensorSpec, ...]:
+    """Inputs or outputs as the config states them."""
+    return tuple(
+        rt.TensorSpec(name=port.name, safe_name=port.safe_name, shape=port.shape, dtype=port.dtype)
+        for port in ports
+    )
+
+
+def segments_of(segments: Sequence[ForeignSegment], bucket: int = 0) -> tuple[rt.Segment, ...]:
+    """What ONNX Runtime runs as the config states it."""
+    return tuple(
+        rt.Segment(
+            kind="onnxruntime",
+            function=segment.function,
+            inputs=segment.inputs,
+            outputs=segment.outputs,
+            layer=layer_name(number, bucket),
+            nodes=segment.nodes,
+        )
+        for number, segment in enumerate(segments)
+    )
+
+
+def graphs(segments: Sequence[ForeignSegment], bucket: int = 0) -> dict[str, bytes]:
+    """The graphs that ONNX Runtime runs by the titles of their layers."""
+    return {layer_name(number, bucket): segment.model for number, segment in enumerate(segments)}
 
 
 def plan_of(lowered: Lowered) -> rt.MemoryPlan | None:
@@ -90,8 +109,11 @@ def plan_of(lowered: Lowered) -> rt.MemoryPlan | None:
     return rt.MemoryPlan(entry=lowered.plan.entry, bytes=lowered.plan.bytes, tensors=tuple(tensors))
 
 
-def _kernels(lowered: Lowered, nodes: tuple[SourceNode, ...]) -> dict[str, rt.KernelInfo]:
-    return {
+def kernels(
+    lowered: Lowered, nodes: tuple[SourceNode, ...], segments: Sequence[ForeignSegment]
+) -> dict[str, rt.KernelInfo]:
+    """What each kernel computes, as the config states it; a segment counts as one."""
+    own = {
         symbol: rt.KernelInfo(
             calls=tuple(tuple(nodes[i].label for i in call if i < len(nodes)) for call in kernel.calls),
             op=kernel.kind,
@@ -101,15 +123,12 @@ def _kernels(lowered: Lowered, nodes: tuple[SourceNode, ...]) -> dict[str, rt.Ke
         )
         for symbol, kernel in sorted(lowered.kernels.items())
     }
+    return own | {s.function: rt.KernelInfo(op="onnxruntime", calls=(s.nodes,)) for s in segments}
 
 
-def _foreign_kernels(segments: Sequence[ForeignSegment]) -> dict[str, rt.KernelInfo]:
-    return {s.function: rt.KernelInfo(op="onnxruntime", calls=(s.nodes,)) for s in segments}
-
-
-def layer_name(number: int) -> str:
+def layer_name(number: int, bucket: int = 0) -> str:
     """The title of the layer with the graph of a segment."""
-    return f"fallback-{number}.onnx"
+    return f"fallback-{bucket}-{number}.onnx" if bucket else f"fallback-{number}.onnx"
 
 
 def _provenance(source: SourceModel, options: CompileOptions) -> rt.Provenance:
@@ -130,10 +149,15 @@ def described(options: CompileOptions) -> dict[str, Any]:
         "threads": options.threads,
         "tune": options.tune,
         "precision": options.precision,
-        "input_shapes": {name: list(shape) for name, shape in sorted(options.input_shapes.items())},
+        "input_shapes": _listed(options.input_shapes),
+        **({"buckets": [_listed(shapes) for shapes in options.buckets]} if options.buckets else {}),
         "fallback": options.fallback,
         "verify": options.verify,
     }
+
+
+def _listed(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, list[int]]:
+    return {name: list(shape) for name, shape in sorted(shapes.items())}
 
 
 def runtime_libraries(arch: str) -> dict[str, bytes]:
@@ -166,12 +190,14 @@ def runtime_libraries(arch: str) -> dict[str, bytes]:
     return found
 
 
-def sizes(source: SourceModel, lowered: Lowered) -> dict[str, int]:
-    """Bytes of the source model, the code, the weights and the planned activations."""
+def sizes(source: SourceModel, lowered: Lowered, further: Further | None = None) -> dict[str, int]:
+    """Bytes of the source model, the code, the weights and the planned activations (of the first shapes)."""
+    codes = [lowered.code, *(further.libraries.values() if further else ())]
+    arrays = [*lowered.weights.values(), *(further.weights.values() if further else ())]
     return {
         "source_bytes": source.path.stat().st_size,
-        "code_bytes": len(lowered.code),
-        "weights_bytes": sum(int(array.nbytes) for array in lowered.weights.values()),
+        "code_bytes": sum(map(len, codes)),
+        "weights_bytes": sum(int(array.nbytes) for array in arrays),
         "activation_bytes": lowered.activation_bytes,
     }
 
@@ -187,17 +213,19 @@ def write(
     labels: Sequence[str] | None = None,
     bundle_runtime: bool = False,
     around: Around | None = None,
+    further: Further | None = None,
 ) -> str:
     """Write the artifact (whole or not at all) and return its manifest's digest."""
     return rt.write_artifact(
         path,
         config=config,
         code=lowered.code,
-        weights=lowered.weights,
+        weights={**lowered.weights, **(further.weights if further else {})},
         evidence=evidence,
         report_html=report,
         labels=labels or None,
-        fallback={layer_name(number): segment.model for number, segment in enumerate(segments)},
+        fallback=graphs(segments) | dict(further.graphs if further else {}),
+        buckets=further.libraries if further else None,
         bundled=runtime_libraries(config.arch) if bundle_runtime else None,
         around=around.code if around else None,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -14,15 +14,16 @@ from typing import Any
 import edgec.runtime as rt
 from edgec.compiler import pack
 from edgec.compiler.around import build_around
+from edgec.compiler.buckets import Built, Further, join
 from edgec.compiler.errors import TargetLacksPrecision, ToolMissing
-from edgec.compiler.frontends import ImportedModel, load_source, to_relax
+from edgec.compiler.frontends import load_source, to_relax
 from edgec.compiler.frontends.source import SourceModel
 from edgec.compiler.lowered import Lowered
 from edgec.compiler.options import CompileOptions
 from edgec.compiler.progress import Progress, Silent
-from edgec.compiler.report.evidence import make_evidence
+from edgec.compiler.report.evidence import bucket_evidence, make_evidence
 from edgec.compiler.report.html import render
-from edgec.compiler.verify.inputs import Arrays, make_inputs, read_inputs
+from edgec.compiler.verify.inputs import make_inputs, read_inputs
 from edgec.compiler.verify.run import Measure, Verification, place_to_run, verify
 from edgec.targets import Target, usable_cores
 
@@ -117,33 +118,38 @@ def compile_model(
     if options.verify:
         place_to_run(target.name, target)
     clock = _Clock()
-    imported, lowered = _build(path, target, options, progress, clock, inputs)
-    source = imported.source
+    built = [
+        _build(path, target, alone, progress, clock, inputs if number == 0 else None)
+        for number, alone in enumerate(options.by_bucket())
+    ]
+    imported, lowered = built[0].imported, built[0].lowered
+    further, source = join(built), imported.source
     name = name or pack.artifact_name(path)
     config = pack.make_config(
-        source, lowered, target, options, name=name, version=version, card=card, segments=imported.segments
-    )
+        source, lowered, target, options, name=name, version=version, card=card, segments=imported.segments,
+        buckets=further.buckets,
+    )  # fmt: skip
     output = Path(output) if output else Path(f"{name}-{target.name}.edge")
-    verification, described = None, ""
+    proofs: list[Verification] = []
     if options.verify:
         progress.stage("verify")
         with clock("verify"):
-            arrays = read_inputs(inputs, source) if inputs else make_inputs(source)
-            described = f"the inputs of {inputs.name}" if inputs else "generated inputs (seed 0)"
-            verification = _verified(config, lowered, imported, target, arrays, options)
+            proofs = _verified(config, built, further, target, inputs, options)
     progress.stage("pack")
     around = build_around(card, config.inputs, config.outputs, target)
     if around is not None:
         config = config.model_copy(update={"around": around.functions})
     evidence = make_evidence(
-        verification,
+        proofs[0] if proofs else None,
         lowered=lowered,
         segments=imported.segments,
-        sizes=pack.sizes(source, lowered),
+        sizes=pack.sizes(source, lowered, further),
         stages_s=clock.seconds,
-        inputs=described,
+        inputs=f"the inputs of {inputs.name}" if inputs else "generated inputs (seed 0)",
         target=target.name,
     )
+    if further.buckets:
+        evidence["buckets"] = bucket_evidence(config, proofs)
     report = render(f"{config.name} {config.version}", target.name, evidence)
     digest = pack.write(
         output,
@@ -155,6 +161,7 @@ def compile_model(
         labels=None if card else source.labels,
         bundle_runtime=options.bundle_runtime,
         around=around,
+        further=further,
     )
     return CompileResult(output, digest, config, evidence, dict(clock.seconds), lowered)
 
@@ -197,7 +204,7 @@ def _build(
     progress: Progress,
     clock: _Clock,
     inputs: Path | None = None,
-) -> tuple[ImportedModel, Lowered]:
+) -> Built:
     from edgec.compiler.lower import lower
 
     progress.stage("load")
@@ -211,31 +218,38 @@ def _build(
     with clock("lower"):
         chosen = _bf16_nodes(source, target, options, inputs, progress)
         lowered = lower(imported.mod, target, options, progress, chosen)
-    return imported, lowered
+    return Built(imported, lowered)
 
 
 def _verified(
     config: rt.ArtifactConfig,
-    lowered: Lowered,
-    imported: ImportedModel,
+    built: Sequence[Built],
+    further: Further,
     target: Target,
-    inputs: Arrays,
+    inputs: Path | None,
     options: CompileOptions,
-) -> Verification:
+) -> list[Verification]:
+    """The proofs of all sets of input shapes, each run by the one artifact; ``inputs`` are for the first."""
+    first, proofs = built[0], []
     with tempfile.TemporaryDirectory(prefix="edgec-compile-") as folder:
         unproven = Path(folder) / "unproven.edge"
-        pack.write(unproven, config, lowered, segments=imported.segments)
-        result = verify(
-            unproven,
-            imported.source,
-            target,
-            inputs,
-            threads=threads_here(options),
-            budget=options.error_budget,
-            measure=MEASURE,
-        )
-    result.require()
-    return result
+        pack.write(unproven, config, first.lowered, segments=first.imported.segments, further=further)
+        for number, one in enumerate(built):
+            source = one.imported.source
+            given = inputs if number == 0 else None
+            proofs.append(
+                verify(
+                    unproven,
+                    source,
+                    target,
+                    read_inputs(given, source) if given else make_inputs(source),
+                    threads=threads_here(options),
+                    budget=options.error_budget,
+                    measure=MEASURE,
+                )
+            )
+            proofs[-1].require()
+    return proofs
 
 
 def threads_here(options: CompileOptions) -> int:

@@ -4,6 +4,7 @@ from edgec.runtime.artifact import Artifact, pack_from_layout, unpack_to_layout,
 from edgec.runtime.card import ModelCard, load_card
 from edgec.runtime.config import (
     ArtifactConfig,
+    Bucket,
     KernelInfo,
     MemoryPlan,
     PlannedTensor,
@@ -37,6 +38,7 @@ __all__ = [
     "ArtifactConfig",
     "ArtifactError",
     "Box",
+    "Bucket",
     "CardError",
     "Classification",
     "Detection",

@@ -28,6 +28,7 @@ from edgec.runtime.oci import Descriptor, Manifest
 from edgec.runtime.weights import Weight, WeightsBlob, read_weights
 
 Layer = Descriptor
+MODEL_LIBRARY = "model.so"
 
 
 def _map(path: Path) -> memoryview:
@@ -130,7 +131,7 @@ class Artifact:
         layer = self.layer(media_type)
         return None if layer is None else self.read(layer).decode()
 
-    def code(self, title: str = "model.so") -> bytes:
+    def code(self, title: str = MODEL_LIBRARY) -> bytes:
         """A compiled library, checked: the model's, or another of its title."""
         layer = self.layer(oci.CODE_TYPE, title)
         if layer is None:
@@ -319,6 +320,7 @@ def write_artifact(
     bundled: Mapping[str, bytes] | None = None,
     fallback: Mapping[str, bytes] | None = None,
     around: bytes | None = None,
+    buckets: Mapping[str, bytes] | None = None,
 ) -> str:
     """Write an artifact and return its manifest's digest. The same arguments give the same bytes.
 
@@ -334,12 +336,14 @@ def write_artifact(
         bundled: runtime libraries for the target by file name (``libtvm_runtime.so``).
         fallback: ONNX graphs by the ``layer`` name of the segments that need them.
         around: the compiled library of pre- and post-processing, whose functions the config names.
+        buckets: the libraries of further input shapes by the ``layer`` name of the buckets that need them.
     """
     path = Path(path)
     if config.pipeline is not None:
         labels = config.pipeline.labels if labels is None else labels
         config = config.model_copy(update={"pipeline": config.pipeline.model_copy(update={"labels": ()})})
-    layers = [_Blob(oci.CODE_TYPE, "model.so", code)]
+    layers = [_Blob(oci.CODE_TYPE, MODEL_LIBRARY, code)]
+    layers += [_Blob(oci.CODE_TYPE, name, content) for name, content in sorted((buckets or {}).items())]
     if around is not None:
         layers.append(_Blob(oci.CODE_TYPE, "around.so", around))
     if weights:

@@ -91,6 +91,23 @@ class MemoryPlan(_Part):
     tensors: tuple[PlannedTensor, ...] = ()
 
 
+class Bucket(_Part):
+    """A further set of input shapes of the same model: a library of its own, weights shared by name.
+
+    ``layer`` is the title of the code layer with its library; all else is as in :class:`ArtifactConfig`, whose own
+    fields describe the first set.
+    """
+
+    layer: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    entry: str = "main"
+    weights: tuple[str, ...] = ()
+    plan: MemoryPlan | None = None
+    kernels: dict[str, KernelInfo] = Field(default_factory=dict)
+    segments: tuple[Segment, ...] = ()
+
+
 class Provenance(_Part):
     """Where the artifact came from, without times or machines, so that the same compile gives the same
     bytes.
@@ -109,7 +126,8 @@ class ArtifactConfig(_Part):
 
     ``pipeline`` is the model card without its labels, which are a layer of their own. ``segments`` are the
     parts that need ``onnxruntime`` on the device. ``around`` names
-    the functions of the library that does pre- and post-processing (:mod:`edgec.runtime.around`).
+    the functions of the library that does pre- and post-processing (:mod:`edgec.runtime.around`). ``buckets`` are
+    further shapes that the artifact takes; a reader that does not know them runs the first.
     """
 
     format_version: int = FORMAT_VERSION
@@ -135,7 +153,15 @@ class ArtifactConfig(_Part):
     kernels: dict[str, KernelInfo] = Field(default_factory=dict)
     segments: tuple[Segment, ...] = ()
     around: tuple[str, ...] = ()
+    buckets: tuple[Bucket, ...] = ()
     provenance: Provenance = Provenance()
+
+    def variants(self) -> tuple[ArtifactConfig, ...]:
+        """The config as it would be for each set of input shapes alone, the first one first."""
+        alone = self.model_copy(update={"buckets": ()})
+        fields = ("inputs", "outputs", "entry", "weights", "plan", "kernels", "segments")
+        further = [alone.model_copy(update={f: getattr(b, f) for f in fields}) for b in self.buckets]
+        return alone, *further
 
 
 def config_schema() -> dict[str, Any]:

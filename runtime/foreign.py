@@ -8,7 +8,7 @@ here, and only for an artifact that has such parts.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -52,11 +52,11 @@ def session_of(artifact: Artifact, segment: Segment, threads: Threading) -> Any:
 
 
 class Foreign:
-    """The foreign parts of one loaded artifact, known to compiled code by name until :meth:`close`."""
+    """The foreign parts of one loaded library, known to compiled code by name until :meth:`close`."""
 
-    def __init__(self, artifact: Artifact, threads: Threading) -> None:
+    def __init__(self, artifact: Artifact, segments: Sequence[Segment], threads: Threading) -> None:
         self._names: list[str] = []
-        for segment in artifact.config.segments:
+        for segment in segments:
             if not segment.function.startswith(_PREFIX):
                 raise ArtifactError(f"{artifact.path}: a part has a function of another name than parts have")
             call = _caller(session_of(artifact, segment, threads), segment)

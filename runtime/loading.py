@@ -12,12 +12,12 @@ from pathlib import Path
 
 from edgec.runtime import oci
 from edgec.runtime.around import AROUND_LIBRARY, Around
-from edgec.runtime.artifact import Artifact
+from edgec.runtime.artifact import MODEL_LIBRARY, Artifact
 from edgec.runtime.config import RUNTIME_ABI, ArtifactConfig
 from edgec.runtime.errors import ArtifactError, IncompatibleDevice
 from edgec.runtime.foreign import Foreign
 from edgec.runtime.library import check_ffi, ensure_runtime
-from edgec.runtime.model import Model
+from edgec.runtime.model import Model, Variant
 from edgec.runtime.native import NativeFunction, check_code, little_endian, load_code
 from edgec.runtime.threads import Threading
 from edgec.runtime.weights import Weight
@@ -49,24 +49,41 @@ def load(
     check_device(artifact.config)
     wanted = Threading.of(threads or artifact.config.threads, affinity)
     artifact.verify_digests(skip=(oci.CODE_TYPE,))
-    code = artifact.code()
-    check_code(code, artifact.config)
-    around_code = artifact.code(AROUND_LIBRARY) if artifact.config.around else b""
-    if around_code:
-        check_code(around_code, artifact.config)
+    libraries = [_checked_code(artifact, title) for title in libraries_of(artifact.config)]
+    around_code = _checked_code(artifact, AROUND_LIBRARY) if artifact.config.around else b""
     weights = artifact.weights()
     ensure_runtime(lambda name: _bundled(artifact, name))
-    module = load_code(code)
-    config = artifact.config
-    foreign = Foreign(artifact, wanted) if config.segments else None
-    own = ordered(weights, config.weights)
-    engine = NativeFunction(module, config.entry, own, config.inputs, foreign, config.plan)
-    card = artifact.card()
+    variants = [
+        _variant(artifact, config, code, weights, wanted)
+        for config, code in zip(artifact.config.variants(), libraries, strict=True)
+    ]
+    config, card = artifact.config, artifact.card()
     around = None
     if config.around and card is not None:
         outputs = [spec.name for spec in config.outputs]
         around = Around(around_code, config.around, card, outputs)
-    return Model(artifact, engine, wanted, around)
+    return Model(artifact, variants, wanted, around)
+
+
+def libraries_of(config: ArtifactConfig) -> list[str]:
+    """The titles of the code layers of the model, that of the first set of input shapes first."""
+    return [MODEL_LIBRARY, *(bucket.layer for bucket in config.buckets)]
+
+
+def _checked_code(artifact: Artifact, title: str) -> bytes:
+    code = artifact.code(title)
+    check_code(code, artifact.config)
+    return code
+
+
+def _variant(
+    artifact: Artifact, config: ArtifactConfig, code: bytes, weights: dict[str, Weight], wanted: Threading
+) -> Variant:
+    """The model for one set of input shapes, its code loaded and bound to its weights."""
+    foreign = Foreign(artifact, config.segments, wanted) if config.segments else None
+    own = ordered(weights, config.weights)
+    engine = NativeFunction(load_code(code), config.entry, own, config.inputs, foreign, config.plan)
+    return Variant(config, engine)
 
 
 def ordered(weights: dict[str, Weight], names: Sequence[str]) -> list[Weight]:

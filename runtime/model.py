@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import atexit
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -26,15 +26,57 @@ from edgec.runtime.threads import Threading
 _alive: weakref.WeakSet[Model] = weakref.WeakSet()
 
 
+class Variant:
+    """A model for one set of input shapes: its config as if it were alone, and its compiled function."""
+
+    __slots__ = ("config", "engine", "expected", "names")
+
+    def __init__(self, config: ArtifactConfig, engine: NativeFunction) -> None:
+        self.config = config
+        self.engine: NativeFunction | None = engine
+        self.expected = [(spec.name, spec.shape, np.dtype(spec.dtype)) for spec in config.inputs]
+        self.names = [spec.name for spec in config.outputs]
+
+    def take(self, inputs: Mapping[str, Array]) -> list[Array] | None:
+        """The arrays in the order of a call, or None when they are not what this one takes."""
+        arrays = []
+        try:
+            for name, shape, dtype in self.expected:
+                array = inputs[name]
+                if array.shape != shape or array.dtype != dtype:
+                    return None
+                arrays.append(array)
+        except (KeyError, AttributeError, TypeError):
+            return None
+        return arrays if len(inputs) == len(arrays) else None
+
+    def call(self, arrays: list[Array], threading: Threading) -> list[Array]:
+        """Run on arrays that fit.
+
+        Raises:
+            InputError: the model is closed.
+        """
+        engine = self.engine
+        if engine is None:
+            raise InputError(f"the model {self.config.name} has been closed")
+        thread_pool.use(threading)
+        return engine(arrays)
+
+
 class Model:
     """A model that is ready to run; made by :func:`edgec.runtime.load`.
 
     Safe to use from several threads at once: each call has a virtual machine of its own. What ``run`` returns
-    belongs to the caller and stays valid after :meth:`close`.
+    belongs to the caller and stays valid after :meth:`close`. ``inputs`` and ``outputs`` are those of the first set
+    of input shapes; ``config.buckets`` has the others, and a run takes that whose shapes its inputs have.
     """
 
     def __init__(
-        self, artifact: Artifact, engine: NativeFunction, threading: Threading, around: Around | None = None
+        self,
+        artifact: Artifact,
+        variants: Sequence[Variant],
+        threading: Threading,
+        around: Around | None = None,
     ) -> None:
         self.artifact = artifact
         self.config: ArtifactConfig = artifact.config
@@ -43,11 +85,10 @@ class Model:
         self.manifest_digest = artifact.manifest_digest
         self.card: ModelCard | None = artifact.card()
         self._threading = threading
-        self._engine: NativeFunction | None = engine
+        self._variants = tuple(variants)
+        self._first = self._variants[0]
         self._around = around
         self._predictor: Predictor | None = None
-        self._expected = [(spec.name, spec.shape, np.dtype(spec.dtype)) for spec in self.inputs]
-        self._names = [spec.name for spec in self.outputs]
         _alive.add(self)
 
     @property
@@ -68,18 +109,19 @@ class Model:
         Raises:
             InputError: a name, shape or dtype does not fit, or the model is closed.
         """
-        arrays = []
-        try:
-            for name, shape, dtype in self._expected:
-                array = inputs[name]
-                if array.shape != shape or array.dtype != dtype:
-                    raise self._misfit(inputs)
-                arrays.append(array)
-        except (KeyError, AttributeError, TypeError):
-            raise self._misfit(inputs) from None
-        if len(inputs) != len(arrays):
-            raise self._misfit(inputs)
-        return dict(zip(self._names, self.call(arrays), strict=True))
+        variant = self._first
+        arrays = variant.take(inputs)
+        if arrays is None:
+            variant, arrays = self._fitting(inputs)
+        return dict(zip(variant.names, variant.call(arrays, self._threading), strict=True))
+
+    def _fitting(self, inputs: Mapping[str, Array]) -> tuple[Variant, list[Array]]:
+        """The variant that takes these inputs, and they in its order."""
+        for variant in self._variants:
+            arrays = variant.take(inputs)
+            if arrays is not None:
+                return variant, arrays
+        raise self._misfit(inputs)
 
     def call(self, arrays: list[Array]) -> list[Array]:
         """Run on arrays that are known to fit, in the order of ``inputs``; outputs in the order of
@@ -88,11 +130,7 @@ class Model:
         Raises:
             InputError: the model is closed.
         """
-        engine = self._engine
-        if engine is None:
-            raise InputError(f"the model {self.config.name} has been closed")
-        thread_pool.use(self._threading)
-        return engine(arrays)
+        return self._first.call(arrays, self._threading)
 
     def predict(self, source: Any, *, sample_rate: int | None = None) -> list[Result]:  # noqa: ANN401
         """The whole path that the model card declares: typed results of a frame or of sound.
@@ -135,18 +173,23 @@ class Model:
         expected = ", ".join(str(spec) for spec in self.inputs)
         if not isinstance(inputs, Mapping):
             return InputError(f"inputs must be a dict of arrays ({expected}), not {type(inputs).__name__}")
-        names = [name for name, _, _ in self._expected]
+        names = [spec.name for spec in self.inputs]
         if unknown := [name for name in inputs if name not in names]:
             return InputError(f"{self.config.name} has no input {unknown[0]!r}; it takes {expected}")
         if missing := [name for name in names if name not in inputs]:
             return InputError(f"input {missing[0]!r} of {self.config.name} is missing; it takes {expected}")
-        for spec in self.inputs:
+        for number, spec in enumerate(self.inputs):
             array = inputs[spec.name]
             if not isinstance(array, np.ndarray):
                 return InputError(f"input {spec} must be a numpy array, not {type(array).__name__}")
-            if array.shape != spec.shape or array.dtype != np.dtype(spec.dtype):
-                return InputError(f"input {spec} was given as {array.dtype}{list(array.shape)}")
-        return InputError(f"the inputs of {self.config.name} do not fit; it takes {expected}")
+            shapes = [variant.config.inputs[number].shape for variant in self._variants]
+            if array.shape not in shapes or array.dtype != np.dtype(spec.dtype):
+                further = "".join(f" or {list(shape)}" for shape in dict.fromkeys(shapes[1:]))
+                return InputError(f"input {spec}{further} was given as {array.dtype}{list(array.shape)}")
+        sets = "; or ".join(
+            ", ".join(str(spec) for spec in variant.config.inputs) for variant in self._variants
+        )
+        return InputError(f"the inputs of {self.config.name} do not fit; it takes {sets}")
 
     def profile(self, inputs: Mapping[str, Array], repeats: int = 20) -> list[LayerTime]:
         """Time per compiled kernel, in the order of a run, with the source nodes that each computes.
@@ -159,17 +202,18 @@ class Model:
             InputError: as :meth:`run`.
         """
         self.run(inputs)
-        if self._engine is None:
+        variant, arrays = self._fitting(inputs)
+        if variant.engine is None:
             raise InputError(f"the model {self.config.name} has been closed")
-        arrays = [inputs[spec.name] for spec in self.inputs]
-        return profile(self._engine, self.config, arrays, repeats)
+        return profile(variant.engine, variant.config, arrays, repeats)
 
     def close(self) -> None:
         """Let the code and the weights go. Outputs that the caller still has stay valid."""
-        engine, self._engine, self._predictor = self._engine, None, None
-        self._around = None
-        if engine is not None:
-            engine.close()
+        self._predictor = self._around = None
+        for variant in self._variants:
+            engine, variant.engine = variant.engine, None
+            if engine is not None:
+                engine.close()
 
     def __enter__(self) -> Model:
         return self

@@ -8,6 +8,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import edgec.runtime as rt
 from edgec.compiler.frontends.fallback import ForeignSegment
 from edgec.compiler.lowered import Lowered
 from edgec.compiler.verify.run import Verification
@@ -89,3 +90,14 @@ def make_evidence(
         "layers": list(verification.layers),
         GOLDEN_KEY: verification.golden,
     }
+
+
+def bucket_evidence(config: rt.ArtifactConfig, proofs: Sequence[Verification]) -> list[dict[str, Any]]:
+    """What was measured with each set of input shapes, the first one first; errors are missing without a proof."""
+    found: list[dict[str, Any]] = []
+    for number, variant in enumerate(config.variants()):
+        shapes = {spec.name: list(spec.shape) for spec in variant.inputs}
+        proof = proofs[number] if proofs else None
+        told = {"outputs": proof.to_json()["errors"], "latency": dict(proof.latency)} if proof else {}
+        found.append({"inputs": shapes} | told)
+    return found

@@ -23,12 +23,25 @@ def read_inputs(path: Path, source: SourceModel) -> Arrays:
     Raises:
         InputShapeError: unreadable, a missing or unknown name, another shape or element type.
     """
+    return checked_inputs(_arrays(path), source)
+
+
+def _arrays(path: Path) -> Arrays:
     try:
         with np.load(path, allow_pickle=False) as file:
-            given = {name: np.asarray(file[name]) for name in file.files}
+            return {name: np.asarray(file[name]) for name in file.files}
     except (OSError, ValueError, EOFError) as error:
         raise InputShapeError(f"{path}: cannot be read as an .npz file of arrays: {error}") from error
-    return checked_inputs(given, source)
+
+
+def fits(path: Path, source: SourceModel) -> bool:
+    """Whether the arrays of an ``.npz`` file have the shapes of the model's inputs.
+
+    Raises:
+        InputShapeError: it cannot be read.
+    """
+    given, ports = _arrays(path), {port.name: port.shape for port in source.inputs}
+    return {name: array.shape for name, array in given.items()} == ports
 
 
 def checked_inputs(given: Mapping[str, npt.NDArray[np.generic]], source: SourceModel) -> Arrays:

@@ -67,7 +67,7 @@ def test_nothing_is_left_in_the_temporary_folder(tiny: Path, tmp_path: Path) -> 
         "keep = model.run({'x': x})",
         "model.close(); ",
         "keep = model.run({'x': x}); model.close()",
-        "import builtins; builtins.keep = [model, model.run({'x': x}), model._engine]",
+        "import builtins; builtins.keep = [model, model.run({'x': x}), model._first.engine]",
         "keep = model.run({'x': x}); cycle = [keep, model]; cycle.append(cycle)",
         "import threading; threading.Thread(target=lambda: model.run({'x': x})).start()",
         "import sys; sys.exit(3)",
@@ -177,8 +177,8 @@ def test_weights_are_used_where_the_file_is_mapped(mlp: Any, tmp_path: Path) -> 
             for line in Path("/proc/self/maps").read_text().splitlines()
             if line.endswith(str(path))
         ]
-        assert model._engine is not None
-        for tensor in model._engine.weights:
+        assert model._first.engine is not None
+        for tensor in model._first.engine.weights:
             assert any(low <= tensor.data_ptr() < high for low, high in mapped)
         assert private_bytes(path) == 0
 

@@ -1,0 +1,93 @@
+"""Several sets of input shapes in one artifact: a library for each, and every weight stored once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+import edgec.runtime as rt
+from edgec.compiler import pack
+from edgec.compiler.errors import InputShapeError
+from edgec.compiler.frontends import ImportedModel
+from edgec.compiler.lowered import Lowered
+
+Weights = Mapping[str, npt.NDArray[np.generic]]
+
+
+@dataclass(frozen=True)
+class Built:
+    """A model compiled for one set of input shapes."""
+
+    imported: ImportedModel
+    lowered: Lowered
+
+
+@dataclass(frozen=True)
+class Further:
+    """What all sets of shapes but the first add to an artifact.
+
+    Attributes:
+        buckets: their descriptions, for the config.
+        weights: by name, those that the first set's code does not read.
+        libraries: code by the title of its layer.
+        graphs: ONNX graphs for ONNX Runtime by the title of their layer.
+    """
+
+    buckets: tuple[rt.Bucket, ...] = ()
+    weights: Weights = field(default_factory=dict)
+    libraries: Mapping[str, bytes] = field(default_factory=dict)
+    graphs: Mapping[str, bytes] = field(default_factory=dict)
+
+
+def join(built: Sequence[Built]) -> Further:
+    """Join the compiles of one model: what the first stores already is not stored again.
+
+    A layer whose kernel wants another layout of its weights for another size keeps both.
+
+    Raises:
+        InputShapeError: two sets of input shapes are the same.
+    """
+    first = built[0]
+    shapes = [tuple(port.shape for port in one.imported.source.inputs) for one in built]
+    if len(set(shapes)) < len(shapes):
+        raise InputShapeError("the same input shapes are given twice; each set needs shapes of its own")
+    stored = {_content(array): name for name, array in first.lowered.weights.items()}
+    weights: dict[str, npt.NDArray[np.generic]] = {}
+    buckets: list[rt.Bucket] = []
+    libraries: dict[str, bytes] = {}
+    graphs: dict[str, bytes] = {}
+    for number, one in enumerate(built[1:], start=1):
+        names = []
+        for name, array in one.lowered.weights.items():
+            content = _content(array)
+            if content not in stored:
+                stored[content] = f"{name}.{number}"
+                weights[stored[content]] = array
+            names.append(stored[content])
+        layer = f"model-{number}.so"
+        buckets.append(_bucket(one, layer, tuple(names), number))
+        libraries[layer] = one.lowered.code
+        graphs |= pack.graphs(one.imported.segments, number)
+    return Further(tuple(buckets), weights, libraries, graphs)
+
+
+def _bucket(one: Built, layer: str, weights: tuple[str, ...], number: int) -> rt.Bucket:
+    source, lowered = one.imported.source, one.lowered
+    return rt.Bucket(
+        layer=layer,
+        inputs=pack.specs(source.inputs),
+        outputs=pack.specs(source.outputs),
+        entry=lowered.entry,
+        weights=weights,
+        plan=pack.plan_of(lowered),
+        kernels=pack.kernels(lowered, source.nodes, one.imported.segments),
+        segments=pack.segments_of(one.imported.segments, number),
+    )
+
+
+def _content(array: npt.NDArray[np.generic]) -> tuple[str, tuple[int, ...], bytes]:
+    return array.dtype.name, array.shape, hashlib.sha256(np.ascontiguousarray(array).tobytes()).digest()
