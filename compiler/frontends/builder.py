@@ -59,9 +59,18 @@ def _is_prim(expr: Expr) -> bool:
     return bool(tvm.ir.is_prim_expr(expr))
 
 
+# Types of 8 bits and fewer that no kernel computes with: float32 numbers stand for them, on the same grid.
+NARROW = frozenset(
+    {"float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz", "float4_e2m1fn"}
+    | {"int4", "uint4", "int2", "uint2"}
+)
+
+
 def constant(value: Array | Sequence[Any] | float | int, dtype: str | None = None) -> Expr:
     """A Relax constant from anything that numpy takes; 64-bit types stay what they are."""
     array = np.asarray(value, dtype=dtype)
+    if array.dtype.name in NARROW:
+        array = array.astype("float32")
     if not array.flags.c_contiguous:
         array = np.ascontiguousarray(array)
     # through a tensor: relax.const would narrow int64 and float64 arrays

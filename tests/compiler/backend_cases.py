@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx.backend.test.loader as loader
-from onnx import ModelProto, TensorProto, numpy_helper
+from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 import edgec.runtime as rt
 from edgec.compiler.options import CompileOptions
@@ -30,6 +30,7 @@ STORED = ("simple", "pytorch-converted", "pytorch-operator")
 FROZEN: dict[str, tuple[int, ...]] = {
     **{f"Reduce{kind}": (1,) for kind in REDUCTIONS},
     "AffineGrid": (1,),
+    "CastLike": (1,),
     "BlackmanWindow": (0,),
     "CenterCropPad": (1,),
     "Col2Im": (1, 2),
@@ -154,23 +155,59 @@ def make_case(test: Any) -> Case | str:
         why = excluded(array.dtype.name, excluded_types())
         if why is not None:
             return why
-        if array.size == 0:
-            return "empty tensors: what a model takes from a sensor, and what it gives, has elements"
         arrays.append(array)
     values = dict(zip([v.name for v in model.graph.input], arrays[: len(given)], strict=False))
     for name in _frozen(model):
         if name in values:
             model.graph.initializer.append(numpy_helper.from_array(values.pop(name), name))
-    left = [v for v in model.graph.input if v.name in values]
-    if not left:
-        return "nothing is left to compute when the parameters are constant"
-    kept = [type(v).FromString(v.SerializeToString()) for v in left]
+    if any(array.size == 0 for array in (*values.values(), *arrays[len(given) :])):
+        return "empty tensors: what a model takes from a sensor, and what it gives, has elements"
+    kept = [type(v).FromString(v.SerializeToString()) for v in model.graph.input if v.name in values]
     del model.graph.input[:]
     model.graph.input.extend(kept)
+    _cast_borders(model)
+    values = {name: _plain(array) for name, array in values.items()}
     main = [n.op_type for n in test.model.graph.node]
     operator = main[0] if len(main) == 1 else _operator_of(test.name, main)
     operator = f"models: {test.kind}" if test.kind != "node" else operator
-    return Case(test.name, operator, model, values, arrays[len(given) :], test.rtol, test.atol)
+    results = [_plain(array) for array in arrays[len(given) :]]
+    return Case(test.name, operator, model, values, results, test.rtol, test.atol)
+
+
+def _plain(array: np.ndarray) -> np.ndarray:
+    """The array, in float32 where numpy itself has no such type."""
+    return array if array.dtype.isbuiltin == 1 else array.astype("float32")
+
+
+def _cast_borders(model: ModelProto) -> None:
+    """Take and give float32 (in place) where numpy has no type: what a sensor gives and a program takes.
+
+    A cast stands between such an input and its node, and between a node and such an output.
+    """
+    graph, renamed = model.graph, {}
+    for value in (*graph.input, *graph.output):
+        kind = value.type.tensor_type.elem_type
+        if kind and helper.tensor_dtype_to_np_dtype(kind).isbuiltin != 1:
+            renamed[value.name] = kind
+            value.type.tensor_type.elem_type = TensorProto.FLOAT
+    inside = {name: f"{name}.narrow" for name in renamed}
+    for node in graph.node:
+        for names in (node.input, node.output):
+            for position, name in enumerate(names):
+                names[position] = inside.get(name, name)
+    first = [
+        helper.make_node("Cast", [v.name], [inside[v.name]], to=renamed[v.name])
+        for v in graph.input
+        if v.name in renamed
+    ]
+    nodes = [*first, *(onnx.NodeProto.FromString(node.SerializeToString()) for node in graph.node)]
+    nodes += [
+        helper.make_node("Cast", [inside[v.name]], [v.name], to=TensorProto.FLOAT)
+        for v in graph.output
+        if v.name in renamed
+    ]
+    del graph.node[:]
+    graph.node.extend(nodes)
 
 
 def _operator_of(name: str, nodes: list[str]) -> str:

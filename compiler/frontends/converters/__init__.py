@@ -12,6 +12,7 @@ def load_all() -> None:
         legacy,
         misc,
         ml,
+        narrow,
         pooling,
         quantised,
         recurrent,

@@ -266,8 +266,10 @@ def _prelu(node: Node) -> Expr:
     """With as many slopes as channels, however many axes follow them."""
     x, slope, shape, own = node.input(0), node.input(1), node.shape(0), node.shape(1)
     if len(shape) > 2:
-        raise Decline
-    if len(own) == 1 and len(shape) == 2 and own[0] not in (1, shape[1]):
+        if len(own) > 1 or own in ((1,), shape[-1:]) or own != shape[1:2]:
+            raise Decline
+        slope = node.emit(relax.op.reshape(slope, (*own, *[1] * (len(shape) - 2))))
+    elif len(own) == 1 and len(shape) == 2 and own[0] not in (1, shape[1]):
         raise Refusal(f"{own[0]} slopes do not fit the shape {list(shape)}")
     below = node.emit(relax.op.multiply(x, slope))
     return relax.op.where(relax.op.greater_equal(x, scalar(0, x)), x, below)

@@ -10,6 +10,7 @@ from onnx import helper
 from tvm import relax
 
 from edgec.compiler.frontends.builder import Array, Expr, constant
+from edgec.compiler.frontends.converters import narrow
 from edgec.compiler.frontends.converters.registry import (
     Node,
     Refusal,
@@ -32,7 +33,7 @@ INTEGERS = (*RANGES, "int32")
 
 @converts("DequantizeLinear")
 def _dequantize(node: Node) -> Expr:
-    if not _is_known(node):
+    if not _is_known(node) or _is_narrow(node):
         return _dequantize_by_inputs(node)
     scale, zero = _grid(node)
     x = node.input(0)
@@ -67,6 +68,8 @@ def _unblocked(value: Array, axis: int, block: int, length: int) -> Array:
 
 @converts("QuantizeLinear")
 def _quantize(node: Node) -> Expr:
+    if narrow.result_type(node) in narrow.NARROW:
+        return _quantize_narrow(node)
     if not _is_known(node):
         return _quantize_by_inputs(node)
     scale, zero = _grid(node)
@@ -83,6 +86,11 @@ def _quantize(node: Node) -> Expr:
     if zero.any():
         steps = node.emit(steps + constant(_aligned(node, zero, rank).astype(scale.dtype)))
     return relax.op.astype(node.emit(relax.op.clip(steps, low, high)), dtype)
+
+
+def _is_narrow(node: Node) -> bool:
+    """Whether it takes numbers of 8 bits or fewer that float32 stands for here (see the module ``narrow``)."""
+    return node.dtype(0) == "float32" and not is_constant(node.input(0))
 
 
 def _is_known(node: Node) -> bool:
@@ -107,13 +115,24 @@ def _stretched(node: Node, position: int) -> Expr:
 
 
 def _dequantize_by_inputs(node: Node) -> Expr:
-    if node.dtype(0) not in INTEGERS:
+    if node.dtype(0) not in INTEGERS and not _is_narrow(node):
         raise Refusal(f"it makes real numbers of {node.dtype(0)}, which is not compiled")
     scale, kind = _stretched(node, 1), node.dtype(1)
     real = node.emit(relax.op.astype(node.input(0), kind))
     if node.has(2):
         real = node.emit(relax.op.subtract(real, relax.op.astype(_stretched(node, 2), kind)))
     return relax.op.multiply(real, scale)
+
+
+def _quantize_narrow(node: Node) -> Expr:
+    kind = node.dtype(1)
+    steps = node.emit(relax.op.divide(node.emit(relax.op.astype(node.input(0), kind)), _stretched(node, 1)))
+    target = narrow.result_type(node)
+    if target in narrow.INTEGERS:
+        steps = node.emit(relax.op.round(steps))
+    if node.has(2):
+        steps = node.emit(relax.op.add(steps, relax.op.astype(_stretched(node, 2), kind)))
+    return narrow.quantised(node, steps, target)
 
 
 def _quantize_by_inputs(node: Node) -> Expr:

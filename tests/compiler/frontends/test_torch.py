@@ -1,0 +1,75 @@
+"""PyTorch's programs and TorchScript, beside PyTorch itself; and archives that would burst."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+
+from edgec.compiler.errors import InputShapeError, ModelError
+from edgec.compiler.frontends import load_source, to_relax
+from edgec.compiler.options import CompileOptions
+
+torch = pytest.importorskip("torch", reason="optional: needs PyTorch")
+pytest.importorskip("onnxscript", reason="optional: needs onnxscript")
+
+
+class Net(torch.nn.Module):  # type: ignore[misc]
+    """A little of everything that image models are made of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = torch.nn.Conv2d(3, 8, 3, padding=1)
+        self.norm = torch.nn.BatchNorm2d(8)
+        self.head = torch.nn.Linear(8, 5)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        x = torch.nn.functional.silu(self.norm(self.conv(image)))
+        return self.head(x.mean((2, 3))).softmax(-1)
+
+
+def same_as_torch(path: Path, options: CompileOptions) -> None:
+    source = load_source(path, options)
+    (port,) = source.inputs
+    x = np.random.default_rng(1).standard_normal(port.shape).astype("float32")
+    assert source.original is not None
+    assert source.original.description.startswith("PyTorch")
+    (expected,) = source.original.run({port.name: x}).values()
+    session = ort.InferenceSession(source.model.SerializeToString())
+    np.testing.assert_allclose(session.run(None, {port.name: x})[0], expected, atol=1e-5)
+    assert not to_relax(source).segments
+
+
+def test_an_exported_program(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    program = torch.export.export(Net().eval(), (torch.zeros(1, 3, 16, 16),))
+    torch.export.save(program, tmp_path / "net.pt2")
+    same_as_torch(tmp_path / "net.pt2", CompileOptions())
+
+
+def test_torchscript_asks_for_what_it_does_not_say(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    torch.jit.script(Net().eval()).save(str(tmp_path / "net.pt"))
+    with pytest.raises(InputShapeError, match="--input image:SIZES"):
+        load_source(tmp_path / "net.pt", CompileOptions())
+    same_as_torch(tmp_path / "net.pt", CompileOptions(input_shapes={"image": (1, 3, 16, 16)}))
+
+
+def test_a_damaged_program_is_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "net.pt2", "w") as archive:
+        archive.writestr("net/archive_format", "pt2")
+    with pytest.raises(ModelError, match="cannot be loaded as an exported program"):
+        load_source(tmp_path / "net.pt2", CompileOptions())
+
+
+def test_an_archive_that_would_burst_is_not_unpacked(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.pt2"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("net/archive_format", "pt2")
+        archive.writestr("net/data/weights", bytes(100 << 20))
+    assert path.stat().st_size < 1 << 20
+    with pytest.raises(ModelError, match="would unpack from"):
+        load_source(path, CompileOptions())
