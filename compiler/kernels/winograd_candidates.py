@@ -43,26 +43,15 @@ LAYER_SHARE = 0.1
 def candidates(
     spec: ConvSpec, target: Target, threads: int, error_budget: float = 1e-3
 ) -> list[tuple[float, Schedule]]:
-    """Schedules with their estimated cycles, best of each kind first; none where Winograd does not pay."""
+    """Schedules with their estimated cycles, best first; none where Winograd does not pay."""
     if not applies(spec) or spec.in_channels < 8 or spec.out_channels < 8:
         return []
     if spec.window.out[0] * spec.window.out[1] * spec.batch < 36:
         return []  # fewer than some ten tiles: transforming the weights costs more than it saves
     tiles = [m for m in (4, 2) if ERROR[m] <= LAYER_SHARE * error_budget]
     found = {s for m in tiles for s in _enumerate(spec, m, target, threads)}
-    ranked = sorted(
-        ((cost(spec, s, target, threads), s) for s in found), key=lambda pair: (pair[0], str(pair[1]))
-    )
-    # The model knows kinds of schedules better than their siblings: the best of each kind comes first.
-    kinds: set[tuple[int, bool, bool, int]] = set()
-    first: list[tuple[float, Schedule]] = []
-    others: list[tuple[float, Schedule]] = []
-    for pair in ranked:
-        s = pair[1]
-        kind = (s.m, s.by_channels, s.ic_chunk > 0, s.out_blocks)
-        (others if kind in kinds else first).append(pair)
-        kinds.add(kind)
-    return first + others
+    estimated = [(cost(spec, s, target, threads), s) for s in found]
+    return sorted(estimated, key=lambda pair: (pair[0], str(pair[1])))
 
 
 def _enumerate(spec: ConvSpec, m: int, target: Target, threads: int) -> Iterator[Schedule]:
@@ -138,8 +127,8 @@ def cost(spec: ConvSpec, schedule: Schedule, target: Target, threads: int) -> fl
         task += 2 * _overflow(held, target) / _STREAM_BYTES_A_CYCLE
     task += s.group * matrices * count * 2 * (sizes.in_channels // s.ic_chunk if s.ic_chunk else 0)
     groups = sizes.out_blocks // s.group
-    inputs = inputs * blocks + _overflow(inputs_size * blocks, target) / _STREAM_BYTES_A_CYCLE
-    return inputs / threads + -(-groups // threads) * task
+    shared = inputs * blocks + _overflow(inputs_size * blocks, target) / _STREAM_BYTES_A_CYCLE
+    return shared / threads + -(-groups // threads) * task
 
 
 def _overflow(size: float, target: Target) -> float:
