@@ -87,7 +87,7 @@ def tensor_of(weight: Weight) -> Handle:
 class _Slot:
     """One virtual machine with the function bound to its weights, and buffers for its small inputs."""
 
-    __slots__ = ("buffers", "call", "small", "tensors", "vm")
+    __slots__ = ("buffers", "call", "copies", "small", "tensors", "vm")
 
     def __init__(
         self,
@@ -104,6 +104,9 @@ class _Slot:
             buffer = empty_aligned(spec.shape, spec.dtype) if 0 < size <= _SMALL else None
             self.buffers.append(buffer)
             self.tensors.append(None if buffer is None else ffi().from_dlpack(buffer))
+        self.copies: dict[
+            int, tuple[Array, Any]
+        ] = {}  # of large inputs that came where kernels cannot read them
         self.small = all(buffer is not None for buffer in self.buffers)
 
 
@@ -181,7 +184,7 @@ class NativeFunction:
             arguments = arguments.copy()
             for position, place in enumerate(slot.buffers):
                 if place is None:
-                    arguments[position] = self._wrap(arrays[position])
+                    arguments[position] = self._given(slot, position, arrays[position])
                 else:
                     place[...] = arrays[position]
         result = slot.call(*arguments)
@@ -194,15 +197,23 @@ class NativeFunction:
         self._free.append(slot)
         return outputs
 
+    def _given(self, slot: _Slot, position: int, array: Array) -> Handle:
+        """A large input as TVM sees it: as it is if it lies right, else copied to where the slot keeps it."""
+        if _lies_right(array):
+            return self._from_dlpack(array)
+        kept = slot.copies.get(position)
+        if kept is None:
+            buffer = empty_aligned(array.shape, array.dtype)
+            kept = slot.copies[position] = (buffer, self._from_dlpack(buffer))
+        kept[0][...] = array
+        return kept[1]
+
     def _wrap(self, array: Array) -> Handle:
         """The array as TVM sees it: as it is if it lies right, else a copy that does."""
-        if array.size:
-            try:
-                return self._from_dlpack(array, require_alignment=ALIGNMENT, require_contiguous=True)
-            except (RuntimeError, BufferError):  # not aligned, not contiguous, or read-only
-                copy = empty_aligned(array.shape, array.dtype)
-                copy[...] = array
-                return self._from_dlpack(copy)
+        if array.size and not _lies_right(array):
+            copy = empty_aligned(array.shape, array.dtype)
+            copy[...] = array
+            array = copy
         return self._from_dlpack(array)
 
     def wrap_all(self, arrays: Sequence[Array]) -> list[Any]:
@@ -235,6 +246,16 @@ class NativeFunction:
         Code and weights go with the function itself: calls under way in other threads still need them.
         """
         self._free.clear()
+
+
+def _lies_right(array: Array) -> bool:
+    """Whether compiled code can read the array where it is.
+
+    Asked for beforehand: a refusal by the runtime walks the whole stack, which takes a third of a
+    second the first time.
+    """
+    flags = array.flags
+    return bool(flags.c_contiguous and flags.writeable and array.ctypes.data % ALIGNMENT == 0)
 
 
 def _range(array: Array) -> tuple[int, int]:
