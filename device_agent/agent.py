@@ -43,7 +43,7 @@ from edgec.device_agent.outbox import Outbox
 from edgec.device_agent.sample_jobs import take_samples
 from edgec.device_agent.sample_uplink import SampleUplink
 from edgec.device_agent.shadow import ShadowDesk
-from edgec.device_agent.statefile import StateFile, claim_folder
+from edgec.device_agent.statefile import StateFile, claim_folder, explain
 from edgec.device_agent.status_socket import StatusSocket
 from edgec.device_agent.store import ModelStore
 from edgec.device_agent.stream_runner import StreamRunner
@@ -126,6 +126,7 @@ class Agent:
         self._stopping = False
         self.degraded: dict[str, str] = {}
         self._metrics: MetricsServer | None = None
+        self._status: StatusSocket | None = None
         self._latest = self.health("interval")
 
     def _wire_updates(self) -> None:
@@ -198,7 +199,12 @@ class Agent:
             self.samples.start()
         if self.config.metrics.port is not None:
             self._start_metrics(self.config.metrics.port)
-        self._status = StatusSocket(self.loop, self.state, self._status_report)
+        try:
+            self._status = StatusSocket(self.loop, self.state, self._status_report)
+        except OSError as error:
+            self._degrade(
+                "status", f"`edgec agent status` gets no answer until the next start: {explain(error)}"
+            )
         self.loop.call_later(_TICK_S, self._tick)
         self.loop.call_later(self.config.agent.health_interval_s, self._health_due)
         self.notifier.ready()
@@ -228,7 +234,8 @@ class Agent:
         self.outbox.close()
         if self._metrics is not None:
             self._metrics.close()
-        self._status.close()
+        if self._status is not None:
+            self._status.close()
         os.close(self._lock)
         log.info("stopped")
 

@@ -74,6 +74,8 @@ class Inference:
         self._pending: dict[str, Future[Body]] = {}
         self._tokens = 0
         self._settling: dict[str, list[Callable[[], None]]] = {}
+        self._attempts: dict[str, object] = {}
+        """The load under way that a slot waits for; what an older one brings is let go."""
         self._deaths: deque[float] = deque(maxlen=_BURST)
         self._timer: Timer | None = None
         self._closing = False
@@ -109,6 +111,7 @@ class Inference:
     def remove_slot(self, slot: str) -> None:
         """Empty a slot."""
         self.slots.pop(slot, None)
+        self._attempts.pop(slot, None)
         self._send({"op": "empty", "slot": slot})
 
     def add_stream(self, runner: StreamRunner) -> None:
@@ -131,10 +134,11 @@ class Inference:
         candidates = self._models_of(slot)
         self._send({"op": "hold" if candidates else "empty", "slot": slot})
         self._set_slot(slot, "loading" if candidates else "absent", "" if candidates else "no model yet")
+        attempt = self._attempts[slot] = object()
         if candidates:
-            self._load_next(slot, candidates)
+            self._load_next(slot, candidates, attempt)
 
-    def _load_next(self, slot: str, candidates: list[Candidate]) -> None:
+    def _load_next(self, slot: str, candidates: list[Candidate], attempt: object) -> None:
         first, *others = candidates
         future = self.load(slot, first)
 
@@ -142,13 +146,17 @@ class Inference:
             if done.exception() is not None:
                 return  # the process died; the next one starts over
             error = done.result()["error"]
+            if self._attempts.get(slot) is not attempt:
+                log.info("slot %s has to run another model by now: this one is let go", slot)
+                self._send({"op": "discard", "slot": slot, "token": done.result()["token"]})
+                return
             if not error:
                 self.swap(slot, done.result()["token"])
                 self.ask({"op": "release", "slot": slot, "waiting": False})
                 return
             log.error("slot %s: %s cannot be loaded: %s", slot, first.digest or first.path, error)
             if others:
-                self._load_next(slot, others)
+                self._load_next(slot, others, attempt)
             else:
                 self._send({"op": "empty", "slot": slot})
                 self._set_slot(slot, "failed", error)

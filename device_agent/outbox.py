@@ -243,6 +243,17 @@ class Outbox:
         except (sqlite3.OperationalError, OSError) as error:
             self._problem = f"the outbox cannot be written ({error}): new messages wait in memory"
             log.error(self._problem)
+            self._last = self._numbers_on_disk()
+
+    def _numbers_on_disk(self) -> dict[str, int]:
+        """The last number of each stream, where the disk can at least be read: numbers must not begin again."""
+        for how in ("mode=ro", "immutable=1"):  # the second where there is no log beside the database
+            try:
+                with contextlib.closing(sqlite3.connect(f"file:{self._path}?{how}", uri=True)) as database:
+                    return dict(database.execute("SELECT stream, last FROM sequences").fetchall())
+            except sqlite3.Error as error:
+                log.info("the outbox cannot be read with %s: %s", how, error)
+        return {}
 
     def _connect(self) -> sqlite3.Connection:
         database = sqlite3.connect(self._path, check_same_thread=False, isolation_level=None, timeout=5)

@@ -186,6 +186,12 @@ class Slots:
                 loaded.model.close()
             slot.waiting.clear()
 
+    def discard(self, name: str, token: str) -> None:
+        """Let go of one loaded model that is not wanted any more."""
+        slot = self._slots.get(name)
+        if slot is not None and (loaded := slot.waiting.pop(token, None)) is not None:
+            loaded.model.close()
+
     def remove(self, name: str) -> None:
         """Empty a slot."""
         self.release(name)

@@ -69,7 +69,7 @@ def claim_folder(state: Path) -> int:
     """
     try:
         state.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor = os.open(state / "agent.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = _open_lock(state / "agent.lock")
     except OSError as error:
         raise StateError(f"cannot use the state folder {state}: {explain(error)}") from error
     try:
@@ -78,6 +78,16 @@ def claim_folder(state: Path) -> int:
         os.close(descriptor)
         raise StateError(f"another agent runs with the state folder {state}; stop it first") from None
     return descriptor
+
+
+def _open_lock(path: Path) -> int:
+    """Open the file that is locked; one that lies on a file system that became read-only will do."""
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
 
 @dataclass(frozen=True)

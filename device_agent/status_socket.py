@@ -23,7 +23,8 @@ class StatusSocket:
     ) -> None:
         self._loop, self._report = loop, report
         self._path = state / _NAME
-        self._path.unlink(missing_ok=True)
+        if self._path.exists():
+            self._path.unlink()
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         _with_short_name(state, self._socket.bind)
         self._path.chmod(0o600)

@@ -115,8 +115,7 @@ class Worker:
                 if stream.watched and frame.kind is Kind.PICTURE:
                     show(stream, np.asarray(frame.data, np.uint8))
             finally:
-                stream.ring.release(frame)
-                if not stream.newest:
+                if stream.ring.release(frame) and not stream.newest:
                     os.eventfd_write(stream.space, 1)
             self._pulse[1] += np.uint64(1)
             # The next turn begins after this stream.
@@ -154,6 +153,8 @@ class Worker:
             case "release":
                 self._slots.release(body["slot"], waiting=body.get("waiting", True))
                 self._answer(body, "")
+            case "discard":
+                self._slots.discard(body["slot"], body["token"])
             case "empty":
                 self._slots.remove(body["slot"])
             case "report":

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -364,6 +364,30 @@ class AgentProcess:
             for pid in children:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
+
+
+def note(fault: str, seconds: float, lost: int | None) -> None:
+    """Append a case of the fault table to the file that ``EDGEC_FAULT_LOG`` names; None where there are no events."""
+    if path := os.environ.get("EDGEC_FAULT_LOG"):
+        with Path(path).open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"fault": fault, "seconds": round(seconds, 3), "lost": lost}) + "\n")
+
+
+def lost_events(fleet: FleetEnd) -> int:
+    """Gaps in the sequence numbers of each stream's events."""
+    seen: dict[str, set[int]] = {}
+    for topic, body, _ in list(fleet.messages):
+        if topic.kind is Kind.EVENT:
+            seen.setdefault(topic.name, set()).add(int(body["sequence"]))
+    return sum(max(numbers) - min(numbers) + 1 - len(numbers) for numbers in seen.values())
+
+
+@contextlib.contextmanager
+def recovering(fault: str, fleet: FleetEnd | None = None) -> Iterator[None]:
+    """Note the time that the block takes: from the fault to the proof that all is well again."""
+    began = time.monotonic()
+    yield
+    note(fault, time.monotonic() - began, lost_events(fleet) if fleet is not None else None)
 
 
 def die_with_parent() -> None:

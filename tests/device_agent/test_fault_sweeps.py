@@ -1,6 +1,6 @@
 """Faults in numbers: every state file damaged in every way, kills at random moments, artifacts made to do harm.
 
-The long ones append a line of JSON a case to the file that ``EDGEC_FAULT_LOG`` names: fault, seconds to recover, lost.
+Each case appends a line to the file that ``EDGEC_FAULT_LOG`` names (`harness.note`); docs/faults.md is made of them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import AgentProcess, FleetEnd, Registry, make_artifact, wait_for
+from harness import AgentProcess, FleetEnd, Registry, lost_events, make_artifact, note, wait_for
 from test_updates import CONFIG, running_version, start
 
 from edgec.protocol.jobs import JobState
@@ -44,18 +44,6 @@ STATE_FILES = (
     "blob",
     "blobs",
 )
-
-
-def note(fault: str, seconds: float, lost: int) -> None:
-    if path := os.environ.get("EDGEC_FAULT_LOG"):
-        with Path(path).open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"fault": fault, "seconds": round(seconds, 2), "lost": lost}) + "\n")
-
-
-def lost_events(fleet: FleetEnd) -> int:
-    """Gaps in the sequence numbers of a stream's events."""
-    seen = {int(body["sequence"]) for body in fleet.of(Kind.EVENT)}
-    return max(seen) - min(seen) + 1 - len(seen) if seen else 0
 
 
 def damage(agent: AgentProcess, which: str, how: Callable[[bytes], bytes], whole: dict[Path, bytes]) -> None:
@@ -88,6 +76,7 @@ def test_every_state_file_damaged_in_every_way(
     whole: dict[Path, bytes] = {}
     for name, how in DAMAGES.items():
         assert agent.stop() == 0
+        fleet.wait(lambda: fleet.of(Kind.STATUS)[-1]["state"] == "stopped", "the goodbye")
         damage(agent, which, how, whole)
         fleet.messages.clear()
         began = time.monotonic()
@@ -134,31 +123,12 @@ def test_kills_at_random_moments_of_updates(
                 except ProcessLookupError:
                     continue  # the trial was over
         state, details = fleet.job_end(f"up-{number}")
-        running = running_version_after(fleet, digests)
+        running = running_version(fleet)
         note(f"kill -9 of {part} during an update", time.monotonic() - began, lost_events(fleet))
         assert details["running_digest"] == digests[running], (number, state, details)
         assert (running == wanted) == (state is JobState.SUCCEEDED), (number, state, details)
     fleet.wait(lambda: lost_events(fleet) == 0, "all events, without a gap")
     assert agent.stop() == 0
-
-
-def running_version_after(fleet: FleetEnd, digests: dict[str, str]) -> str:
-    mark = len(fleet.messages)
-
-    def found() -> str:
-        for topic, body, _ in fleet.messages[mark:]:
-            if (
-                topic.kind is Kind.HEALTH
-                and body["models"][0]["state"] == "running"
-                and body["streams"][0]["fps"] > 1
-            ):
-                return str(body["models"][0]["version"])
-        return ""
-
-    # A capture process that is killed again and again is started after up to half a minute.
-    version = fleet.wait(found, "a running model", 60)
-    assert version in digests
-    return str(version)
 
 
 def rewrite(registry: Registry, digest: str, change: Callable[[dict[str, Any]], None]) -> str:

@@ -18,7 +18,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from harness import AgentProcess, FleetEnd, Registry, free_port, make_artifact, wait_for
+from harness import AgentProcess, FleetEnd, Registry, free_port, make_artifact, recovering, wait_for
 
 from edgec.protocol.topics import Kind
 
@@ -181,10 +181,14 @@ model = "detector"
 policy = "every"
 """)
     agent.start()
-    fleet.health(
-        lambda h: any(s["name"] == "hangs" and s["restarts"] >= 2 and s["captured"] > 5 for s in h["streams"]),
-        "two restarts of the camera that hangs", 60,
-    )  # fmt: skip
+    for times in (1, 2):
+        with recovering("camera that hangs in read", fleet):
+            fleet.health(
+                lambda h, n=times: any(s["name"] == "hangs" and s["restarts"] >= n for s in h["streams"]),
+                "a restart of the camera that hangs", 60,
+            )  # fmt: skip
+            before = len(connections)
+            wait_for(lambda n=before: len(connections) > n, "the next connection", 60)
     health = fleet.of(Kind.HEALTH)[-1]
     works = next(s for s in health["streams"] if s["name"] == "works")
     assert (works["restarts"], works["dropped"]) == (0, 0)
@@ -206,8 +210,20 @@ policy = "every"
 """)
     agent.start(EDGEC_TEST_CLOCK_YEARS=years, EDGEC_TEST_CLOCK_AFTER_S="2")
     fleet.health(lambda h: h["clock_trusted"] is False, "the clock to be doubted", 40)
-    fleet.messages.clear()
-    health = fleet.health(lambda h: h["streams"][0]["fps"] > 10, "frames after the jump")
+    mark = len(fleet.messages)
+    with recovering(f"clock jumps: {years} years", fleet):
+        fleet.wait(lambda: any(t.kind is Kind.EVENT for t, _, _ in fleet.messages[mark:]), "an event")
+        health = fleet.wait(
+            lambda: next(
+                (
+                    body
+                    for topic, body, _ in fleet.messages[mark:]
+                    if topic.kind is Kind.HEALTH and body["streams"][0]["fps"] > 1
+                ),
+                None,
+            ),
+            "frames after the jump",
+        )
     assert health["streams"][0]["dropped"] == 0
     assert health["streams"][0]["restarts"] == 0
     assert health["outbox"]["dropped"] == 0
@@ -287,7 +303,7 @@ def test_sounds_become_events(tmp_path: Path, fleet: FleetEnd, agent_of) -> None
     """A file of silence, a tone and silence again: one sound, from its begin to its end."""
     rate = 8000
     tone = 0.5 * np.sin(2 * np.pi * 440 * np.arange(2 * rate) / rate)
-    samples = np.concatenate([np.zeros(rate), tone, np.zeros(2 * rate)])
+    samples = np.concatenate([np.zeros(2 * rate), tone, np.zeros(3 * rate)])
     with wave.open(str(tmp_path / "sound.wav"), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
@@ -305,10 +321,10 @@ slots = 8
 [streams.hall.gate]
 kind = "level"
 level_dbfs = -40
-hold_s = 1.0
+hold_s = 2.5
 [streams.hall.tracker]
 confirm = 2
-lost_s = 0.5
+lost_s = 1.5
 """)
     agent.start()
     fleet.wait(
@@ -317,10 +333,10 @@ lost_s = 0.5
     events = [e for e in fleet.of(Kind.EVENT) if e["data"]["phase"] != "update"]
     assert [e["type"] for e in events] == ["edgec.sound.new", "edgec.sound.end"]
     assert events[1]["data"]["label"] == "loud"
-    assert 1.5 < events[1]["data"]["duration_s"] < 2.6
+    assert events[1]["data"]["duration_s"] > 1  # by the wall: a busy machine may stretch it
     health = fleet.health(lambda h: h["streams"][0]["state"] == "ended", "the end of the file")
     stream = health["streams"][0]
-    assert stream["captured"] == stream["processed"] == 63
+    assert stream["captured"] == stream["processed"] == 88
     assert stream["gated"] > 10
     assert agent.stop() == 0
 
@@ -362,18 +378,67 @@ update_interval_s = 0.05
             file.write(b"x" * 4096)
             file.flush()
     fleet.health(lambda h: any("outbox" in one for one in h["degraded"]), "the full disk in health", 60)
-    fleet.messages.clear()
-    fleet.wait(lambda: len(fleet.of(Kind.EVENT)) > 50, "events although the disk is full")
+    seen = len(fleet.of(Kind.EVENT))
+    fleet.wait(lambda: len(fleet.of(Kind.EVENT)) > seen + 50, "events although the disk is full", 60)
     fleet.job("up-1", registry.update(registry.add(new), "2"))
     state, details = fleet.job_end("up-1")
     assert state.value == "FAILED"
     assert "disk is full" in details["message"]
-    filler.unlink()
-    fleet.messages.clear()
-    health = fleet.health(lambda h: not h["degraded"] and h["outbox"]["depth"] < 20, "the recovery", 60)
+    mark = len(fleet.messages)
+    with recovering("disk full, and freed", fleet):
+        filler.unlink()
+        health = fleet.wait(
+            lambda: next(
+                (
+                    body
+                    for topic, body, _ in fleet.messages[mark:]
+                    if topic.kind is Kind.HEALTH and not body["degraded"] and body["outbox"]["depth"] < 50
+                ),
+                None,
+            ),
+            "the recovery",
+            60,
+        )
     assert health["streams"][0]["dropped"] == 0
     assert health["outbox"]["dropped"] == 0
     assert agent.stop() == 0
     # Delivery is at least once: an event may come again after a break, but none for the first time out of order.
     numbers = list(dict.fromkeys(int(e["sequence"]) for e in fleet.of(Kind.EVENT)))
-    assert numbers == sorted(numbers)
+    assert numbers == list(range(1, len(numbers) + 1))
+
+
+def test_a_disk_that_can_only_be_read(tmp_path: Path, small_disk: Path, fleet: FleetEnd, agent_of) -> None:
+    """After a restart as well: the kernel makes a worn card read-only, and the watchdog starts the device again."""
+    make_artifact(small_disk, "1")
+    config = """
+[models.detector]
+artifact = "detector-1.edge"
+[streams.door]
+source = "test:160x120@30"
+model = "detector"
+policy = "every"
+update_interval_s = 0.05
+"""
+    agent: AgentProcess = agent_of(config, folder=small_disk)
+    agent._log = tmp_path / "agent.log"
+    agent.start()
+    fleet.wait(lambda: len(fleet.of(Kind.EVENT)) > 20, "events")
+    assert agent.stop() == 0
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    with recovering("disk that can only be read", fleet):
+        agent.start()
+        seen = len(fleet.of(Kind.EVENT))
+        fleet.wait(lambda: len(fleet.of(Kind.EVENT)) > seen + 20, "events although nothing can be written")
+    fleet.health(lambda h: any("outbox" in one for one in h["degraded"]), "the outbox in health")
+    mark = len(fleet.messages)
+    subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
+    fleet.wait(
+        lambda: any(
+            topic.kind is Kind.HEALTH and not any("outbox" in one for one in body["degraded"])
+            for topic, body, _ in fleet.messages[mark:]
+        ),
+        "the recovery",
+    )
+    assert agent.stop() == 0
+    numbers = list(dict.fromkeys(int(e["sequence"]) for e in fleet.of(Kind.EVENT)))
+    assert numbers == list(range(1, len(numbers) + 1))

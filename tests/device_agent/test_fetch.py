@@ -6,7 +6,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from harness import Registry, make_artifact
+from harness import Registry, make_artifact, recovering
 
 from edgec.device_agent.errors import FetchError, TrustError
 from edgec.device_agent.fetch import Canceled, Fetcher, Patience
@@ -43,7 +43,8 @@ def test_every_fault_ends_in_the_right_bytes(
     store = ModelStore(tmp_path / "models")
     registry.faults = ["", *faults]  # the config blob is small: let the faults meet the others
     work = fetcher(store, registry)
-    work.fetch(digest)
+    with recovering(f"registry: {'+'.join(faults)}"):
+        work.fetch(digest)
     assert store.whole(digest)
     assert not list(store.partials.iterdir())
     assert work.retries

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from fault_proxy import FaultProxy
-from harness import Broker, FleetEnd, wait_for
+from harness import Broker, FleetEnd, note, recovering, wait_for
 
 from edgec.device_agent.outbox import CONTROL, Outbox
 from edgec.device_agent.statefile import StateFile
@@ -59,9 +59,11 @@ def test_entries_survive_a_kill_and_keep_order_and_sequence(tmp_path: Path) -> N
     path = tmp_path / "outbox.db"
     done = subprocess.run([sys.executable, "-c", code, str(path), str(Path(__file__).parent)], check=False)
     assert done.returncode == -signal.SIGKILL
+    began = time.monotonic()
     box = Outbox(path, 2**20, 1e6)
     entries = box.peek(1000, set())
     assert len(entries) >= 50
+    note("kill -9 while the outbox writes", time.monotonic() - began, max(0, 50 - len(entries)))
     assert [b'"sequence":"%d"' % n in e.payload for n, e in enumerate(entries, 1)] == [True] * len(entries)
     put(box, 3)  # a repeat
     assert box.flush()
@@ -174,7 +176,8 @@ def test_a_full_disk_keeps_new_entries_in_memory_until_it_has_room(tmp_path: Pat
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    box = Outbox(path, 2**22, 1e6)
+    with recovering("disk full, outbox alone"):
+        box = Outbox(path, 2**22, 1e6)
     # What was sent while the disk was full is gone; the numbers of the stream went on.
     (last,) = box.peek(9, set())
     assert b'"sequence":"801"' in last.payload
@@ -183,10 +186,11 @@ def test_a_full_disk_keeps_new_entries_in_memory_until_it_has_room(tmp_path: Pat
 
 def test_a_folder_that_cannot_be_written_leaves_the_memory(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    box = Outbox(tmp_path / "file" / "outbox.db", 2**20, 1e6)
-    put(box, 1)
-    assert not box.flush()
-    assert len(box.peek(10, set())) == 1
+    with recovering("folder that cannot be written"):
+        box = Outbox(tmp_path / "file" / "outbox.db", 2**20, 1e6)
+        put(box, 1)
+        assert not box.flush()
+        assert len(box.peek(10, set())) == 1
     assert "memory" in box.state().problem
     box.close()
 
@@ -231,8 +235,9 @@ def test_an_hour_without_a_broker_loses_nothing(tmp_path: Path, broker: Broker) 
     fleet = FleetEnd(broker.port)
     uplink = uplink_to(broker.port, box, tmp_path)
     box._on_change = uplink.notify
-    uplink.start()
-    fleet.wait(lambda: len(fleet.of(Kind.EVENT)) >= 3600, "all events", 60)
+    with recovering("broker away for 3,600 events and a restart", fleet):
+        uplink.start()
+        fleet.wait(lambda: len(fleet.of(Kind.EVENT)) >= 3600, "all events", 60)
     for stream in ("door", "yard"):
         events = [b for t, b, _ in fleet.messages if t.kind is Kind.EVENT and t.name == stream]
         mine = [int(event["sequence"]) for event in events]
@@ -262,7 +267,8 @@ def test_a_network_that_misbehaves_loses_nothing(
         put(box, n)
     assert box.flush(30)
     proxy.calm_after(bytes_=150_000)
-    fleet.wait(lambda: len({e["id"] for e in fleet.of(Kind.EVENT)}) == 400, "all events", 60)
+    with recovering(f"network: {fault}", fleet):
+        fleet.wait(lambda: len({e["id"] for e in fleet.of(Kind.EVENT)}) == 400, "all events", 60)
     assert proxy.faults
     first_seen = list(dict.fromkeys(int(e["sequence"]) for e in fleet.of(Kind.EVENT)))
     assert first_seen == sorted(first_seen)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import os
 import signal
+import time
 import wave
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from harness import note
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -277,31 +279,42 @@ def test_a_budget_slows_the_least_important_first_and_lets_it_recover() -> None:
     assert streams["yard"].throttled is None
 
 
+def own_memory() -> int:
+    """Anonymous memory of this process in bytes."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("RssAnon:")[2].split()[0]) * 1024
+
+
 def turn(loop: Loop, done: Callable[[], bool]) -> bool:
     """Turn the loop until something holds that is no event of it."""
     return any(loop.run_until(done, 0.05) for _ in range(1200))
 
 
-@pytest.mark.parametrize("times", [4, pytest.param(150, marks=pytest.mark.long)])
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("times", [4, pytest.param(500, marks=pytest.mark.long)])
 def test_a_camera_that_comes_and_goes_leaks_nothing(times: int) -> None:
     loop = Loop()
     settings = StreamSection.model_validate({"source": {"kind": "test", "pace": "fast"}, "policy": "newest"})
     runner = StreamRunner("cam", settings, loop, lambda _: None)
-    before = 0
+    before = own = 0
     for number in range(times):
+        began = time.monotonic()
         if runner.pid is None:
             runner.start()
         seen = runner.ring.counters().captured
         assert turn(loop, lambda n=seen: runner.ring.counters().captured > n)
         if number == 1:
-            before = descriptors()
+            before, own = descriptors(), own_memory()
         assert runner.pid is not None
         os.kill(runner.pid, signal.SIGKILL)
         runner._attempt = 0
         assert turn(loop, lambda n=number: runner.restarts > n)
         assert turn(loop, lambda: runner.pid is not None)
+        note("camera that goes and comes back", time.monotonic() - began, None)
     counters = runner.ring.counters()
     assert counters.captured == counters.processed + counters.dropped + counters.in_flight
     assert runner.restarts == times
     assert descriptors() <= before
+    print(f"{times} times: {descriptors() - before} descriptors and {own_memory() - own} bytes more")
+    assert own_memory() - own < 4 << 20
     runner.close()

@@ -13,7 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from harness import AgentProcess, FleetEnd, make_artifact, wait_for
+from harness import AgentProcess, FleetEnd, make_artifact, recovering, wait_for
 
 from edgec.device_agent.errors import StateError
 from edgec.device_agent.identity import identity_file
@@ -196,8 +196,9 @@ def test_damaged_samples_are_thrown_away_and_the_others_sent(tmp_path: Path, ser
     (folder / "s-4.json").unlink()
     server.faults = [429, 500, 422, 0]  # the first that is whole is refused for good after two attempts
     uplink = SampleUplink(folder, server.url, "secret", first_wait_s=0.02)
-    uplink.start()
-    wait_for(lambda: not list(folder.glob("*")), "an empty spool")
+    with recovering("five damaged samples, four bad answers"):
+        uplink.start()
+        wait_for(lambda: not list(folder.glob("*")), "an empty spool")
     uplink.stop()
     assert sorted(server.samples) == ["s-6", "s-7"]
     assert uplink.sent == 2

@@ -10,12 +10,13 @@ import itertools
 import shutil
 import tempfile
 import threading
+import time
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import Registry, make_artifact
+from harness import Registry, make_artifact, note
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -194,8 +195,15 @@ def test_a_cut_at_every_write(device, bad: str) -> None:
             machine.cut_at = (number, moment)
             assert not machine.run(job), (number, moment)
             machine.cut_at = None
+            began = time.monotonic()
             assert machine.run(job), (number, moment)
             check(machine, bad, old, new)
+            what = {
+                "": "good model",
+                "trial": "model that fails its trial",
+                "frames": "model that fails on frames",
+            }[bad]
+            note(f"power cut at a write of an update: {moment}, {what}", time.monotonic() - began, None)
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -225,6 +233,7 @@ def many_cuts(device, bad: str, cuts: list[tuple[int, str]]) -> None:
         machine.writes, machine.cut_at = 0, cut
         machine.run(job)
     machine.writes, machine.cut_at = 0, None
+    began = time.monotonic()
     assert machine.run(job)
     machine.boot()
     result = machine.results["job"]
@@ -235,3 +244,4 @@ def many_cuts(device, bad: str, cuts: list[tuple[int, str]]) -> None:
     assert (result.state is JobState.SUCCEEDED) == (running.digest == new)
     if bad or (result.state is JobState.FAILED):
         assert running.digest == old
+    note(f"power cuts in a row: {len(cuts)}", time.monotonic() - began, None)

@@ -20,7 +20,9 @@ from edgec.runtime.sound import Sound as SoundInput
 
 
 def _happens(behaviour, what, count):
-    return what in behaviour and count >= behaviour[what]
+    """From a frame on, or as soon as a file is there."""
+    when = behaviour.get(what)
+    return Path(when).exists() if isinstance(when, str) else when is not None and count >= when
 
 
 def _misbehave(behaviour, count, prefix=""):

@@ -1,0 +1,36 @@
+"""Sum up what tests noted of faults: ``python -m edgec.benchmarks.fault_table faults.jsonl``.
+
+The tests of the device agent append a line a case to the file that ``EDGEC_FAULT_LOG`` names: the fault, the seconds
+until all was well again, and the events that were lost. Cases of one fault differ in what follows a colon.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+from pathlib import Path
+
+
+def table(lines: list[str]) -> list[str]:
+    """Return rows of Markdown: fault, cases, events lost, seconds (median, most)."""
+    cases: dict[str, list[tuple[float, int | None]]] = {}
+    for line in lines:
+        case = json.loads(line)
+        cases.setdefault(case["fault"].partition(":")[0], []).append((case["seconds"], case["lost"]))
+    rows = ["| fault | cases | events lost | seconds: median, most |", "|---|---|---|---|"]
+    for fault, seen in cases.items():
+        seconds = [one[0] for one in seen]
+        lost = [one[1] for one in seen if one[1] is not None]
+        times = f"{statistics.median(seconds):.2g}, {max(seconds):.2g}"
+        rows.append(f"| {fault} | {len(seen)} | {sum(lost) if lost else '–'} | {times} |")
+    return rows
+
+
+def main() -> None:
+    """Print the rows."""
+    print("\n".join(table(Path(sys.argv[1]).read_text(encoding="utf-8").splitlines())))
+
+
+if __name__ == "__main__":
+    main()
