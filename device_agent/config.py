@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import tomllib
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -17,10 +16,10 @@ from pydantic import (
     model_validator,
 )
 
+from edgec.device_agent.config_errors import describe, suggest
 from edgec.device_agent.errors import ConfigError
 from edgec.device_agent.rules_config import Gate, Rule, Tracker, Zone
 from edgec.device_agent.source_config import Source
-from edgec.device_agent.toml_lines import key_lines, line_of
 from edgec.protocol.names import Name
 
 
@@ -252,22 +251,25 @@ class AgentConfig(Section):
     @model_validator(mode="after")
     def _names_exist(self) -> AgentConfig:
         if self.capture.faces is not None and self.capture.faces not in self.models:
-            hint = _suggest(self.capture.faces, list(self.models))
-            raise ValueError(f"capture.faces: no [models.{self.capture.faces}] in this file{hint}")
+            raise ValueError(f"capture.faces: {_no_model(self.capture.faces, self.models)}")
         for name, stream in self.streams.items():
-            wanted = [stream.model]
-            wanted += [other.model for other in (stream.cascade, stream.candidate) if other]
-            for model in wanted:
+            wanted = {"model": stream.model}
+            wanted |= {"cascade.model": stream.cascade.model} if stream.cascade else {}
+            wanted |= {"candidate.model": stream.candidate.model} if stream.candidate else {}
+            for key, model in wanted.items():
                 if model is not None and model not in self.models:
-                    hint = _suggest(model, list(self.models))
-                    raise ValueError(f"streams.{name}.model: no [models.{model}] in this file{hint}")
-            zones = {zone.name for zone in stream.zones}
-            for rule in stream.rules:
+                    raise ValueError(f"streams.{name}.{key}: {_no_model(model, self.models)}")
+            zones = [zone.name for zone in stream.zones]
+            for place, rule in enumerate(stream.rules):
                 if rule.zone is not None and rule.zone not in zones:
-                    raise ValueError(
-                        f"streams.{name}.rules: rule {rule.name} names the unknown zone {rule.zone}"
-                    )
+                    hint = suggest(rule.zone, zones) or f"; add it under [[streams.{name}.zones]]"
+                    raise ValueError(f"streams.{name}.rules.{place}.zone: there is no zone {rule.zone}{hint}")
         return self
+
+
+def _no_model(name: str, models: dict[str, ModelSection]) -> str:
+    hint = suggest(name, list(models)) or f"; add [models.{name}]"
+    return f"there is no [models.{name}] in this file{hint}"
 
 
 def load_config(path: Path) -> AgentConfig:
@@ -298,7 +300,7 @@ def check_config(table: dict[str, Any], path: Path, text: str = "") -> AgentConf
     try:
         config = AgentConfig.model_validate(table, context={"base": path.parent.resolve()})
     except ValidationError as error:
-        raise ConfigError(_describe(error, path, text)) from error
+        raise ConfigError(describe(error, AgentConfig, path, text)) from error
     return _absolute(config, path.parent.resolve())
 
 
@@ -319,51 +321,3 @@ def _absolute(config: AgentConfig, base: Path) -> AgentConfig:
         files = {"password_file": anchor(config.broker.password_file), "ca": anchor(config.broker.ca)}
         changes["broker"] = config.broker.model_copy(update=files)
     return config.model_copy(update=changes)
-
-
-def _describe(error: ValidationError, path: Path, text: str) -> str:
-    first = error.errors(include_url=False, include_input=False)[0]
-    # The alternatives of a union appear in the location; they are no keys of the file.
-    location = [part for part in first["loc"] if not (isinstance(part, str) and ("[" in part or "(" in part))]
-    key = ".".join(str(part) for part in location)
-    message = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "extra_forbidden":
-        message = "unknown key" + _suggest(str(location[-1]), _fields_at(location[:-1]))
-    if not key and message.startswith(("streams.", "capture.")):
-        key, _, message = message.partition(": ")
-        location = list(key.split("."))
-    line = line_of(location, key_lines(text)) if text else None
-    where = f"{path}:{line}" if line else str(path)
-    more = error.error_count() - 1
-    return f"{where}: {key}: {message}" + (f" (and {more} more)" if more else "")
-
-
-def _suggest(word: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(word, known, n=1)
-    if near:
-        return f"; did you mean {near[0]}?"
-    return f"; known: {', '.join(sorted(known))}" if known else ""
-
-
-def _fields_at(location: list[str | int]) -> list[str]:
-    """Return the keys allowed in the table at ``location``."""
-    current: Any = AgentConfig
-    for part in location:
-        model = _model_in(current)
-        if model is not None and part in model.model_fields:
-            current = model.model_fields[str(part)].annotation
-        else:  # a name in a table of tables, or an index of a list
-            arguments = get_args(current)
-            current = arguments[-1] if arguments else None
-    model = _model_in(current)
-    return list(model.model_fields) if model else []
-
-
-def _model_in(annotation: Any) -> type[BaseModel] | None:  # noqa: ANN401 - any annotation
-    """Return the table that an annotation stands for, itself or as an alternative to None."""
-    if get_origin(annotation) in (dict, list):
-        return None
-    for one in (annotation, *get_args(annotation)):
-        if isinstance(one, type) and issubclass(one, BaseModel):
-            return one
-    return None

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import socket
 import ssl
+import threading
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -193,15 +195,31 @@ def _sources(config: AgentConfig, running: bool) -> Iterator[Finding]:
         if running and stream.source.kind in ("camera", "microphone"):
             yield Finding(what, "good", f"{shown}: in use by the agent")
             continue
-        with ThreadPoolExecutor(1) as pool:
-            future = pool.submit(_one_frame, config, name)
-            try:
-                yield Finding(what, "good", f"{shown}: {future.result(_SOURCE_S)}")
-            except TimeoutError:
-                yield Finding(what, "bad", f"{shown}: no frame within {_SOURCE_S:.0f} s", "reset the camera")
-                pool.shutdown(wait=False)
-            except EdgecError as error:
-                yield Finding(what, "bad", str(error), "check the cable, the address or the path")
+        try:
+            yield Finding(what, "good", f"{shown}: {_within(partial(_one_frame, config, name))}")
+        except TimeoutError:
+            yield Finding(what, "bad", f"{shown}: no frame within {_SOURCE_S:.0f} s", "reset the camera")
+        except EdgecError as error:
+            yield Finding(what, "bad", str(error), "check the cable, the address or the path")
+
+
+def _within(look: Callable[[], str]) -> str:
+    """Call in a thread that is left behind when it hangs: a camera's read may, for ever.
+
+    Raises:
+        TimeoutError: no answer in time.
+        EdgecError: what ``look`` raised.
+    """
+    future: Future[str] = Future()
+
+    def work() -> None:
+        try:
+            future.set_result(look())
+        except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets it
+            future.set_exception(error)
+
+    threading.Thread(target=work, daemon=True).start()
+    return future.result(_SOURCE_S)
 
 
 def _one_frame(config: AgentConfig, name: str) -> str:

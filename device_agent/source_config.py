@@ -70,6 +70,11 @@ def parse_source(value: str, base: Path) -> dict[str, Any]:
     if value == "microphone" or value.startswith("microphone:"):
         return {"kind": "microphone", "device": value.partition(":")[2] or None}
     path = base / Path(value).expanduser()
+    scheme, colon, _ = value.partition(":")
+    if colon and scheme.isalpha() and not path.exists():
+        raise ValueError(
+            f"{value!r} is no source: write camera:0, rtsp://…, http://…, test:640x480@25, microphone:NAME or a path"
+        )
     if path.suffix.lower() in SOUND_SUFFIXES:
         return {"kind": "sound", "path": path}
     return {"kind": "folder" if path.is_dir() else "file", "path": path}

@@ -46,7 +46,8 @@ def line_of(path: Sequence[str | int], lines: dict[Path, int]) -> int | None:
     for length in range(len(path), 0, -1):
         if (number := lines.get(tuple(path[:length]))) is not None:
             return number
-    return None
+    # A table that only tables below it name, such as `streams` in `[streams.door]`.
+    return min((line for key, line in lines.items() if key[:1] == tuple(path[:1])), default=None)
 
 
 def _parts(dotted: str) -> Path:

@@ -36,6 +36,8 @@ logger = logging.getLogger("view")
 
 _QUALITY = 80
 _IDLE_S = 10.0
+_STALE_S = 3.0
+"""Without a frame for so long, the picture says so."""
 _MAX_WATCHERS = 16
 _PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>edgec {device}</title>
 <style>body{{margin:0;background:#101418;color:#dfe6ee;font:15px/1.5 system-ui,sans-serif}}
@@ -145,8 +147,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         url = urlsplit(self.path)
         token = parse_qs(url.query).get("token", [""])[0]
         bearer = self.headers.get("Authorization", "").removeprefix("Bearer ").strip()
-        if self.view.token and not any(hmac.compare_digest(self.view.token, one) for one in (token, bearer)):
-            self._answer(HTTPStatus.UNAUTHORIZED, b"a token is needed\n", "text/plain")
+        wanted = self.view.token.encode()
+        if wanted and not any(hmac.compare_digest(wanted, one.encode()) for one in (token, bearer)):
+            text = b"a token is needed: add ?token=... to the address (view.token in the agent's configuration)\n"
+            self._answer(HTTPStatus.UNAUTHORIZED, text, "text/plain")
         elif url.path == "/":
             self._answer(HTTPStatus.OK, self.view.page(token).encode(), "text/html; charset=utf-8")
         elif url.path.startswith("/stream/"):
@@ -173,7 +177,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             if forever:
                 self._stream(watched, name)
             else:
-                jpeg, _ = self._next(watched, watched.number)
+                jpeg, _ = self._next(watched, watched.number, _IDLE_S)
                 status = HTTPStatus.OK if jpeg else HTTPStatus.SERVICE_UNAVAILABLE
                 self._answer(status, jpeg, "image/jpeg" if jpeg else "text/plain")
         except (ConnectionError, TimeoutError):
@@ -187,15 +191,18 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("Cache-Control", "no-store")
         self.end_headers()
         self.close_connection = True
-        number = 0
+        number, came = 0, time.monotonic()
         while self.view.streams.get(name) is watched:
-            jpeg, number = self._next(watched, number)
+            jpeg, number = self._next(watched, number, _STALE_S)
             if jpeg:
-                head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
-                self.wfile.write(head.encode() + jpeg + b"\r\n")
+                came = time.monotonic()
+            else:
+                jpeg = notice(watched.jpeg, f"{name}: no frame for {time.monotonic() - came:.0f} s")
+            head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
+            self.wfile.write(head.encode() + jpeg + b"\r\n")
 
-    def _next(self, watched: _Watched, seen: int) -> tuple[bytes, int]:
-        deadline = time.monotonic() + _IDLE_S
+    def _next(self, watched: _Watched, seen: int, patience_s: float) -> tuple[bytes, int]:
+        deadline = time.monotonic() + patience_s
         with watched.changed:
             while watched.number == seen and (left := deadline - time.monotonic()) > 0:
                 watched.changed.wait(left)
@@ -203,6 +210,14 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:
         """Requests are no news; addresses may hold the token."""
+
+
+def notice(jpeg: bytes, text: str) -> bytes:
+    """The last picture, dimmed, or a dark one where there was none, with a line over it; as JPEG."""
+    last = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR) if jpeg else None
+    picture = np.full((240, 426, 3), 40, np.uint8) if last is None else np.asarray(last // 3, np.uint8)
+    draw(picture, {"text": text})
+    return cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1].tobytes()
 
 
 class _Server(http.server.ThreadingHTTPServer):
