@@ -1,7 +1,7 @@
 """The compiled way around a model: the artifact's second library, ``around.so``.
 
-It computes what :mod:`edgec.runtime.picture` and :mod:`edgec.runtime.boxes` compute with numpy, several times
-faster; an artifact without it, or without one of its functions, takes their way.
+It computes what :mod:`edgec.runtime.picture`, :mod:`edgec.runtime.sound` and :mod:`edgec.runtime.boxes` compute with
+numpy, faster; an artifact without it, or without one of its functions, takes their way.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from edgec.runtime.library import Handle
 from edgec.runtime.native import Array, empty_aligned, load_code
 from edgec.runtime.picture import Frame, Placement
 from edgec.runtime.results import Detection
+from edgec.runtime.sound import BLOCK, Samples, TableShapes, tables
 
 AROUND_LIBRARY = "around.so"
-PREPARE, DETECT = "edgec_prepare", "edgec_detect"
+PREPARE, DETECT, FEATURES = "edgec_prepare", "edgec_detect", "edgec_features"
 
 
 def detect_outputs(spec: cards.BoxOutput, names: Sequence[str]) -> list[str]:
@@ -42,12 +43,14 @@ class Around:
         try:
             self._prepare: Handle = module[PREPARE] if PREPARE in functions else None
             self._detect: Handle = module[DETECT] if DETECT in functions else None
+            self._features: Handle = module[FEATURES] if FEATURES in functions else None
         except AttributeError as error:
             raise ArtifactError(
                 f"{AROUND_LIBRARY} lacks a function that the config names ({error})"
             ) from error
         self._of_thread = threading.local()
         self._cells: list[Array] = []
+        self._tables = tables(card.input) if isinstance(card.input, cards.AudioInput) else []
         spec = card.output
         if isinstance(spec, cards.Yolox) and not spec.decoded and isinstance(card.input, cards.ImageInput):
             cells, strides = grid(card.input.width, card.input.height, spec.strides)
@@ -64,6 +67,33 @@ class Around:
     def detects(self) -> bool:
         """Whether the model's outputs become boxes here."""
         return self._detect is not None
+
+    @property
+    def hears(self) -> bool:
+        """Whether samples become features here."""
+        return self._features is not None
+
+    def features(self, samples: Samples, count: int) -> Array:
+        """Features of the frames that ``samples`` hold, float32 ``[count, width]``."""
+        card = self._card.input
+        if not isinstance(card, cards.AudioInput):
+            raise ArtifactError(
+                f"{AROUND_LIBRARY} makes features of sound, but the card's input is {card.kind}"
+            )
+        shapes = TableShapes.of(card)
+        held = getattr(self._of_thread, "sound", None)
+        if held is None:
+            held = empty_aligned((shapes.samples,), np.float32), empty_aligned((1,), np.int32)
+            held = self._of_thread.sound = (*held, empty_aligned((BLOCK, shapes.width), np.float32))
+        block, number, rows = held
+        out = np.empty((count, shapes.width), np.float32)
+        for first in range(0, count, BLOCK):
+            number[0] = min(BLOCK, count - first)
+            part = samples[first * shapes.step :][: shapes.samples]
+            block[: len(part)], block[len(part) :] = part, 0.0
+            self._features(block, number, *self._tables, rows)
+            out[first : first + BLOCK] = rows[: number[0]]
+        return out
 
     def prepare(self, picture: Frame, out: Array) -> None:
         """Fill the model's input ``out`` from a picture ``[height, width, channels]`` of its size."""

@@ -40,7 +40,8 @@ class Predictor:
             self._picture = Picture(card.input, spec.dtype, prepare)
             self._check_size(card.input, spec)
         else:
-            self._sound = Sound(card.input, spec.shape, spec.dtype)
+            compute = around.features if around is not None and around.hears else None
+            self._sound = Sound(card.input, spec.shape, spec.dtype, compute)
 
     def _input_spec(self, name: str | None) -> TensorSpec:
         if name is None and len(self._config.inputs) == 1:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,11 @@ from edgec.runtime.errors import InputError
 from edgec.runtime.native import Array, empty_aligned
 
 Samples = npt.NDArray[np.float32]
+Compute = Callable[[Samples, int], Array]
+"""Takes samples and how many frames they hold; gives the features of each, ``[frames, width]``."""
+
+BLOCK = 16
+"""Frames that the compiled front end takes in one call."""
 
 
 def samples_of(sound: Any, rate: int | None, card: AudioInput) -> Samples:  # noqa: ANN401 - checked here
@@ -103,23 +109,86 @@ def fft_size(card: AudioInput) -> int:
     return card.fft_size or 1 << (frame - 1).bit_length()
 
 
-class Sound:
-    """Turns windows of samples into a model's input of a given shape and dtype."""
+def frame_window(card: AudioInput) -> npt.NDArray[np.float32]:
+    """What a frame is multiplied with."""
+    frame = round(card.frame_s * card.sample_rate)
+    low = {"hann": 0.5, "hamming": 0.46, "none": 0.0}[card.window]
+    return np.asarray((1.0 - low) - low * np.cos(2 * np.pi * np.arange(frame) / frame), np.float32)
 
-    def __init__(self, card: AudioInput, shape: tuple[int, ...], dtype: str) -> None:
+
+def cosine_transform(card: AudioInput) -> npt.NDArray[np.float32]:
+    """From logarithms to MFCC, ``[mels, coefficients]`` (DCT-II, orthonormal)."""
+    rows = np.arange(card.coefficients)[None, :] * (np.arange(card.mels)[:, None] + 0.5) * np.pi / card.mels
+    dct = np.asarray(np.cos(rows) * np.sqrt(2.0 / card.mels), np.float32)
+    dct[:, 0] /= np.float32(np.sqrt(2.0))
+    return dct
+
+
+@dataclass(frozen=True)
+class TableShapes:
+    """Sizes of what the compiled front end reads: whole vectors, so that it needs no remainders."""
+
+    half: int
+    """Half a frame, rounded up."""
+    step: int
+    samples: int
+    """Of a whole block of frames."""
+    bins: int
+    mels: int
+    width: int
+    """Features of one frame."""
+
+    @staticmethod
+    def of(card: AudioInput) -> TableShapes:
+        """The sizes for a card."""
+        half = (round(card.frame_s * card.sample_rate) + 1) // 2
+        step = max(1, round(card.step_s * card.sample_rate))
+        bins = -(-(fft_size(card) // 2 + 1) // 32) * 32
+        width = card.mels if card.features == "log-mel" else card.coefficients
+        return TableShapes(half, step, (BLOCK - 1) * step + 2 * half, bins, -(-card.mels // 16) * 16, width)
+
+
+def tables(card: AudioInput) -> list[Array]:
+    """What the compiled front end is given beside the samples, in its order."""
+    shapes, size = TableShapes.of(card), fft_size(card)
+    used = size // 2 + 1
+    window = empty_aligned((2 * shapes.half,), np.float32)
+    window[:] = 0.0
+    values = frame_window(card)
+    window[: len(values)] = values
+    angles = 2 * np.pi / size * (np.arange(shapes.half)[:, None] + 0.5) * np.arange(used)
+    made = [window]
+    for function in (np.cos, np.sin):
+        table = empty_aligned((shapes.half, shapes.bins), np.float32)
+        table[:] = 0.0
+        table[:, :used] = function(angles)
+        made.append(table)
+    filters = empty_aligned((shapes.bins, shapes.mels), np.float32)
+    filters[:] = 0.0
+    filters[:used, : card.mels] = mel_filters(card)
+    made.append(filters)
+    if card.features == "mfcc":
+        dct = empty_aligned((card.mels, card.coefficients), np.float32)
+        dct[:] = cosine_transform(card)
+        made.append(dct)
+    return made
+
+
+class Sound:
+    """Turns windows of samples into a model's input of a given shape and dtype.
+
+    ``compute`` is the artifact's compiled front end; without it numpy does its work.
+    """
+
+    def __init__(
+        self, card: AudioInput, shape: tuple[int, ...], dtype: str, compute: Compute | None = None
+    ) -> None:
         self.card = card
         self._shape, self._dtype = shape, np.dtype(dtype)
         self.frame = round(card.frame_s * card.sample_rate)
         self.step = max(1, round(card.step_s * card.sample_rate))
-        self._filters = mel_filters(card)
-        position = np.arange(self.frame) / self.frame
-        low = {"hann": 0.5, "hamming": 0.46, "none": 0.0}[card.window]
-        self._window = ((1.0 - low) - low * np.cos(2 * np.pi * position)).astype(np.float32)
-        rows = (
-            np.arange(card.coefficients)[None, :] * (np.arange(card.mels)[:, None] + 0.5) * np.pi / card.mels
-        )
-        self._dct = (np.cos(rows) * np.sqrt(2.0 / card.mels)).astype(np.float32)
-        self._dct[:, 0] /= np.sqrt(2.0).astype(np.float32)
+        self._compute = compute
+        self._filters, self._window, self._dct = mel_filters(card), frame_window(card), cosine_transform(card)
 
     def windows(self, samples: Samples) -> Iterator[tuple[float, float, Array]]:
         """Start and end in seconds and the model's input of each window; the last one is filled with silence.
@@ -143,6 +212,8 @@ class Sound:
         else:
             if len(window) < self.frame:
                 raise InputError(f"a window of {len(window)} samples is shorter than a frame ({self.frame})")
+            if self._compute is not None:
+                return self._compute(window, (len(window) - self.frame) // self.step + 1)
             frames = np.lib.stride_tricks.sliding_window_view(window, self.frame)[:: self.step] * self._window
             spectrum = np.abs(np.fft.rfft(frames, fft_size(card))).astype(np.float32)
             energy = spectrum * spectrum if card.power == 2 else spectrum

@@ -2,7 +2,7 @@
 
 It is apart from the model's code so that ``run`` keeps to the source model's own inputs and outputs, which the
 artifact is verified by. Frames are brought to the model's size by OpenCV before; the rest of the way in, and for
-detectors the way out down to suppressed boxes, is compiled here.
+detectors the way out down to suppressed boxes, is compiled here; of sound, the features of each new frame.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ from tvm.tirx import PrimFunc
 import edgec.runtime as rt
 from edgec.compiler.around.boxes import SUPPORTED, DetectKernel
 from edgec.compiler.around.pixels import prepare_kernel
+from edgec.compiler.around.sound import FeatureKernel
 from edgec.compiler.link import link
-from edgec.runtime.around import DETECT, PREPARE, detect_outputs
-from edgec.runtime.card import BoxOutput, ImageInput
+from edgec.runtime.around import DETECT, FEATURES, PREPARE, detect_outputs
+from edgec.runtime.card import AudioInput, BoxOutput, ImageInput
+from edgec.runtime.sound import fft_size
 from edgec.targets import Target
 
 
@@ -37,19 +39,32 @@ def build_around(
     target: Target,
 ) -> Around | None:
     """Compile what the card declares around a model; None where there is nothing to compile."""
+    functions: dict[str, PrimFunc] = {}
+    if card is not None and isinstance(card.input, AudioInput):
+        if card.input.features != "waveform" and _frame_fits(card.input):
+            functions[FEATURES] = FeatureKernel(card.input).build()
+        return _compiled(functions, target)
     if card is None or not isinstance(card.input, ImageInput):
         return None
-    functions: dict[str, PrimFunc] = {}
     if len(inputs) == 1 and inputs[0].dtype == "float32" and inputs[0].shape == _input_shape(card.input):
         functions[PREPARE] = prepare_kernel(card.input, inputs[0].dtype)
     if isinstance(card.output, SUPPORTED):
         shapes = _shapes(card.output, outputs)
         if shapes is not None:
             functions[DETECT] = DetectKernel(card.output, card.input, shapes).build()
+    return _compiled(functions, target)
+
+
+def _compiled(functions: dict[str, PrimFunc], target: Target) -> Around | None:
     if not functions:
         return None
     built = tvm.compile(tvm.IRModule(functions), target=tvm.target.Target(dict(target.tvm)))
     return Around(link(built), tuple(functions))
+
+
+def _frame_fits(card: AudioInput) -> bool:
+    """Whether a frame is no longer than its transform, which would cut it."""
+    return round(card.frame_s * card.sample_rate) <= fft_size(card)
 
 
 def _input_shape(card: ImageInput) -> tuple[int, ...]:

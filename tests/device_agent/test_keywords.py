@@ -14,6 +14,8 @@ from harness import FleetEnd, wait_for
 
 from edgec.models import build
 from edgec.protocol.topics import Kind
+from edgec.runtime.around import FEATURES
+from edgec.runtime.artifact import Artifact
 from edgec.runtime.files import read_sound
 
 DIGITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
@@ -69,6 +71,7 @@ def test_spoken_digits_become_events(
         "words.edge",
     ]
     subprocess.run([sys.executable, "-m", "edgec.cli.main", *command], cwd=tmp_path, check=True)
+    assert Artifact.open(tmp_path / "words.edge").config.around == (FEATURES,)
     said = write_speech(shared_data / "audio" / "fsdd", tmp_path / "speech.wav", 20)
     agent = agent_of(CONFIG)
     agent.start(PYTHONPATH=os.environ.get("PYTHONPATH", ""))
