@@ -1,28 +1,30 @@
-"""What the agent costs beside a plain loop: latency from capture to the outbox, frame rate, shared models, memory.
+"""What the agent costs beside a plain loop: latency from capture to the outbox, frame rate, shared models.
 
     python -m edgec.benchmarks.agent --artifact detector.edge [--onnx detector.onnx] [--video film.mp4]
 
-Everything is measured in one run on one machine: the model alone in a loop, an OpenCV and ONNX Runtime loop (when
-``--onnx`` is given), the agent with one stream, and the agent with four streams that share the model. ``--soak
-SECONDS`` adds a long run that writes memory and rate as CSV.
+Everything is measured in one run on one machine, in turn: the model alone in a loop, the model in a loop that reads
+the film, the agent with one stream and with four that share the model, and an OpenCV and ONNX Runtime loop (when
+``--onnx`` is given). The film should show what the model finds, so that there are events to time.
+`edgec.benchmarks.agent_soak` is the long run that watches memory.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
+import signal
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-import psutil
 
 import edgec.runtime as rt
 from edgec.device_agent.channel import Body
@@ -34,19 +36,24 @@ from edgec.device_agent.stream_runner import StreamRunner
 from edgec.protocol.events import DetectionData
 
 
-def bare_model(artifact: Path, frames: list[Any], seconds: float, threads: int) -> dict[str, float]:
-    """The model alone: ``predict`` on frames that are in memory."""
-    model = rt.load(artifact, threads=threads)
-    for frame in frames[:5]:
-        model.predict(frame)
-    times: list[float] = []
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end:
-        begin = time.perf_counter()
-        model.predict(frames[len(times) % len(frames)])
-        times.append((time.perf_counter() - begin) * 1000)
-    model.close()
-    return {"fps": 1000 * len(times) / sum(times), "p50_ms": statistics.median(times)}
+def rate(model: rt.Model, frames: Iterator[Any], seconds: float) -> float:
+    """Frames a second of ``predict`` alone in a loop."""
+    count, begin = 0, time.perf_counter()
+    while time.perf_counter() - begin < seconds:
+        model.predict(next(frames))
+        count += 1
+    return count / (time.perf_counter() - begin)
+
+
+def film(video: Path) -> Iterator[Any]:
+    """The frames of a film, for ever."""
+    capture = cv2.VideoCapture(str(video))
+    while True:
+        good, frame = capture.read()
+        if good:
+            yield frame
+        else:
+            capture.set(cv2.CAP_PROP_POS_FRAMES, 0)
 
 
 def plain_loop(onnx: Path, video: Path, seconds: float, threads: int) -> dict[str, float]:
@@ -59,13 +66,9 @@ def plain_loop(onnx: Path, video: Path, seconds: float, threads: int) -> dict[st
     session = onnxruntime.InferenceSession(str(onnx), options, providers=["CPUExecutionProvider"])
     given = session.get_inputs()[0]
     height, width = given.shape[2:]
-    capture = cv2.VideoCapture(str(video))
-    count, begin = 0, time.perf_counter()
+    frames, count, begin = film(video), 0, time.perf_counter()
     while time.perf_counter() - begin < seconds:
-        good, frame = capture.read()
-        if not good:
-            capture.set(cv2.CAP_PROP_POS_FRAMES, 0)
-            continue
+        frame = next(frames)
         small = cv2.resize(frame, (width, height)).astype(np.float32)
         session.run(None, {given.name: ((small - 127.0) / 128.0).transpose(2, 0, 1)[None]})
         count += 1
@@ -116,22 +119,21 @@ class Rig:
         """Frames that all streams have taken through."""
         return sum(runner.ring.counters().processed for runner in self.runners.values())
 
-    def run(self, seconds: float, each_second: Callable[[], None] = lambda: None) -> None:
+    def run(self, seconds: float) -> None:
         """Let it work."""
-        end = time.monotonic() + seconds
-        while (left := end - time.monotonic()) > 0:
-            self.loop.run_until(lambda: False, min(1.0, left))
-            each_second()
+        self.loop.run_until(lambda: False, seconds)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Stop the other processes for a while, or let them go on."""
+        for pid in (self.inference.pid, *(runner.pid for runner in self.runners.values())):
+            if pid is not None:
+                os.kill(pid, number)
 
     def report(self) -> Body:
         """The inference process's counters."""
         future = self.inference.ask({"op": "report"})
         self.loop.run_until(future.done, 10)
         return future.result(0)
-
-    def pids(self) -> list[int]:
-        """Capture and inference processes."""
-        return [pid for pid in (self.inference.pid, *(r.pid for r in self.runners.values())) if pid]
 
     def close(self) -> None:
         """End everything."""
@@ -165,76 +167,65 @@ def shrink(video: Path, output: Path) -> list[Any]:
     return frames
 
 
-def measure(
-    artifact: Path, streams: dict[str, dict[str, Any]], threads: int, seconds: float
-) -> dict[str, Any]:
-    """Run the agent's parts for some seconds after a warm-up."""
+def warm(artifact: Path, streams: dict[str, dict[str, Any]], threads: int, folder: str) -> Rig:
+    """The agent's parts, at work for two seconds."""
+    rig = Rig(artifact, streams, threads, Path(folder))
+    while rig.processed <= 20:  # frames are no events of the loop
+        rig.run(0.1)
+    rig.run(2.0)
+    return rig
+
+
+def rates(options: argparse.Namespace, small: Path, frames: list[Any], streams: int) -> dict[str, Any]:
+    """Frames a second of the agent and of two loops, in turn: what disturbs the machine disturbs all of them.
+
+    While the loops run, the agent's processes are stopped. ``share`` is the agent's rate over the first loop's, the
+    median of all rounds; ``share_reading`` over the loop's that reads the same film.
+    """
+    # `every` lets the capture processes read no more than the model takes: no core decodes what is dropped.
+    tables = {name: stream(small, "fast", "every", event_a_frame=False) for name in "abcdefgh"[:streams]}
+    memory, reading = itertools.cycle(frames), film(small)
+    rows: list[tuple[float, float, float]] = []
+    with tempfile.TemporaryDirectory() as folder, rt.load(options.artifact, threads=options.threads) as model:
+        rate(model, memory, 0.5)
+        rig = warm(options.artifact, tables, options.threads, folder)
+        for _ in range(options.rounds):
+            rig.signal(signal.SIGSTOP)
+            bare, read = rate(model, memory, options.seconds), rate(model, reading, options.seconds)
+            rig.signal(signal.SIGCONT)
+            rig.run(0.2)
+            before, begin = rig.processed, time.monotonic()
+            rig.run(options.seconds)
+            rows.append((bare, read, (rig.processed - before) / (time.monotonic() - begin)))
+        rig.close()
+    names = ("bare_fps", "reading_fps", "agent_fps")
+    each = {name: [round(row[place]) for row in rows] for place, name in enumerate(names)}
+    return each | {
+        "share": round(statistics.median(row[2] / row[0] for row in rows), 3),
+        "share_reading": round(statistics.median(row[2] / row[1] for row in rows), 3),
+    }
+
+
+def overhead(options: argparse.Namespace, small: Path) -> dict[str, Any]:
+    """What the way from capture to the outbox takes beside the model, at ten frames a second and an event a frame."""
     with tempfile.TemporaryDirectory() as folder:
-        rig = Rig(artifact, streams, threads, Path(folder))
-        rig.loop.run_until(lambda: rig.processed > 20, 60)
-        rig.run(2.0)
+        table = {"a": stream(small, "real", "every", 10.0)}
+        rig = warm(options.artifact, table, options.threads, folder)
         rig.latencies_ms.clear()
-        before, begin = rig.processed, time.monotonic()
-        rig.run(seconds)
-        fps = (rig.processed - before) / (time.monotonic() - begin)
+        rig.run(options.rounds * options.seconds)
         report = rig.report()
         inference_ms = report["slots"]["m"]["latency"]["p50_ms"]
-        latencies = sorted(rig.latencies_ms)
-        stages = next(iter(report["streams"].values()))["latency"]
+        beside = sorted(value - inference_ms for value in rig.latencies_ms)
         rig.close()
-    result: dict[str, Any] = {"fps": round(fps, 1), "inference_p50_ms": inference_ms, "stages": stages}
-    if latencies:
-        overhead = [value - inference_ms for value in latencies]
-        result |= {
-            "events": len(latencies),
-            "overhead_p50_ms": round(statistics.median(overhead), 2),
-            "overhead_p99_ms": round(overhead[round((len(overhead) - 1) * 0.99)], 2),
-        }
-    return result
-
-
-def soak(
-    artifact: Path, video: Path, threads: int, seconds: float, fps: float, output: Path
-) -> dict[str, Any]:
-    """Run for long and write memory, rate and latency of every second; returns the slope of memory.
-
-    Memory is what the three processes have for themselves (their proportional size would move with every other
-    Python on the machine); what the outbox holds is acknowledged each second, as by a broker. The slope is a line
-    through all but the first fifth.
-    """
-    rows: list[tuple[float, ...]] = []
-    with tempfile.TemporaryDirectory() as folder, output.open("w", encoding="utf-8") as file:
-        rig = Rig(artifact, {"a": stream(video, "real", "newest", fps)}, threads, Path(folder))
-        rig.loop.run_until(lambda: rig.processed > 20, 60)
-        begin, last = time.monotonic(), rig.processed
-        file.write("seconds,memory_mb,fps,p50_ms,p99_ms\n")
-
-        def look() -> None:
-            nonlocal last
-            pids = [os.getpid(), *rig.pids()]
-            memory = sum(psutil.Process(pid).memory_full_info().uss for pid in pids) / 1e6
-            seen = sorted(rig.latencies_ms) or [float("nan")]
-            rig.latencies_ms.clear()
-            middle, late = seen[len(seen) // 2], seen[round((len(seen) - 1) * 0.99)]
-            row = (time.monotonic() - begin, memory, rig.processed - last, middle, late)
-            last = rig.processed
-            rows.append(row)
-            file.write(",".join(f"{value:.2f}" for value in row) + "\n")
-            file.flush()
-            for entry in rig.outbox.peek(1000, set()):
-                rig.outbox.acknowledge(entry.key)
-
-        rig.run(seconds, look)
-        rig.close()
-    steady = np.array(rows[len(rows) // 5 :])
-    slope = float(np.polyfit(steady[:, 0], steady[:, 1], 1)[0]) * 3600
-    return {
-        "seconds": seconds,
-        "memory_mb": {"first": round(float(steady[0, 1]), 1), "last": round(rows[-1][1], 1)},
-        "slope_mb_per_hour": round(slope, 2),
-        "fps": round(float(np.mean(steady[:, 2])), 2),
-        "p50_ms": round(float(np.nanmedian(steady[:, 3])), 2),
+    result = {
+        "events": len(beside),
+        "inference_p50_ms": inference_ms,
+        "stages": report["streams"]["a"]["latency"],
     }
+    if beside:
+        result["p50_ms"] = round(statistics.median(beside), 2)
+        result["p99_ms"] = round(beside[round((len(beside) - 1) * 0.99)], 2)
+    return result
 
 
 def main() -> None:
@@ -244,24 +235,9 @@ def main() -> None:
     parser.add_argument("--onnx", type=Path)
     parser.add_argument("--video", type=Path, required=True)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--seconds", type=float, default=8.0)
-    parser.add_argument("--soak", type=float, default=0.0)
-    parser.add_argument("--soak-fps", type=float, default=12.0)
-    parser.add_argument("--soak-csv", type=Path, default=Path("soak.csv"))
+    parser.add_argument("--seconds", type=float, default=1.0, help="of each measurement in a round")
+    parser.add_argument("--rounds", type=int, default=12)
     options = parser.parse_args()
-    if options.soak:
-        json.dump(
-            soak(
-                options.artifact,
-                options.video,
-                options.threads,
-                options.soak,
-                options.soak_fps,
-                options.soak_csv,
-            ),
-            sys.stdout,
-        )
-        return
     with tempfile.TemporaryDirectory() as folder:
         small = Path(folder) / "small.avi"
         frames = shrink(options.video, small)
@@ -269,23 +245,13 @@ def main() -> None:
 
 
 def compare(options: argparse.Namespace, small: Path, frames: list[Any]) -> dict[str, Any]:
-    """Measure every side, the model alone once before and once after the others."""
-    artifact, threads, seconds = options.artifact, options.threads, options.seconds
-    results: dict[str, Any] = {"threads": threads, "load": os.getloadavg()[0]}
-    results["bare model"] = bare_model(artifact, frames, seconds, threads)
+    """Measure every side."""
+    results: dict[str, Any] = {"threads": options.threads, "load": os.getloadavg()[0]}
     if options.onnx:
-        results["plain loop"] = plain_loop(options.onnx, small, seconds, threads)
-    # `every` lets the capture processes read no more than the model takes: no core decodes what is dropped.
-    one = {"a": stream(small, "fast", "every", event_a_frame=False)}
-    results["agent, one stream"] = measure(artifact, one, threads, seconds)
-    four = {name: stream(small, "fast", "every", event_a_frame=False) for name in "abcd"}
-    results["agent, four streams"] = measure(artifact, four, threads, seconds)
-    slow = {"a": stream(small, "real", "every", 10.0)}
-    results["agent, 10 frames a second"] = measure(artifact, slow, threads, seconds)
-    results["bare model, again"] = bare_model(artifact, frames, seconds, threads)
-    bare = (results["bare model"]["fps"] + results["bare model, again"]["fps"]) / 2
-    for name in ("one stream", "four streams"):
-        results[f"{name} of the bare model's rate"] = round(results[f"agent, {name}"]["fps"] / bare, 3)
+        results["plain loop"] = plain_loop(options.onnx, small, 2 * options.seconds, options.threads)
+    results["one stream"] = rates(options, small, frames, 1)
+    results["four streams"] = rates(options, small, frames, 4)
+    results["overhead"] = overhead(options, small)
     return results
 
 
