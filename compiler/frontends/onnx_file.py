@@ -20,7 +20,7 @@ from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
 from edgec.compiler.errors import ModelError
 
 MAX_NODES = 1_000_000  # after inlining functions; the largest real models have some 10,000
-MAX_SUBGRAPH_DEPTH = 32
+MAX_SUBGRAPH_DEPTH = 16  # real models have 3; the parser itself stops at some 30
 
 _BITS = {
     TensorProto.FLOAT: 32,

@@ -222,7 +222,7 @@ def test_old_files_predict_what_was_stored_with_them(shared_data: Path) -> None:
     np.testing.assert_allclose(by_onnx_runtime(to_onnx(boosted), x), stored, atol=1e-6)
 
 
-@settings(max_examples=150, deadline=2000, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_damaged_files_are_refused(shared_data: Path, data: st.DataObject) -> None:
     name = data.draw(st.sampled_from(["xg_agaricus.model", "mushroom.model", "lgbm_breast_cancer.txt"]))
