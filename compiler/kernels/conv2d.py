@@ -417,7 +417,16 @@ def candidates(spec: ConvSpec, target: Target, threads: int, *, flattens: bool) 
                 base = Schedule(width, out_blocks, rows, flat, ahead=_asks_ahead(spec, target, out_blocks))
                 found.append(base)
                 found += _variants(spec, base, target)
-    return sorted(set(found), key=lambda s: (cost(spec, s, target, threads), str(s)))
+    ranked = sorted(set(found), key=lambda s: (cost(spec, s, target, threads), str(s)))
+    # Siblings that cut the same tile's loop in other pieces are as fast, nearly: the best of each tile comes first.
+    tiles_seen: set[tuple[int, int, int]] = set()
+    first: list[Schedule] = []
+    others: list[Schedule] = []
+    for s in ranked:
+        tile = (s.width, s.out_blocks, s.ic_chunk)
+        (others if tile in tiles_seen else first).append(s)
+        tiles_seen.add(tile)
+    return first + others
 
 
 def _asks_ahead(spec: ConvSpec, target: Target, out_blocks: int) -> bool:

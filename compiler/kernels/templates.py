@@ -18,6 +18,8 @@ from edgec.targets.target import Target
 # Waking the thread pool costs some microseconds: a kernel of fewer operations, or elements moved, runs on one thread.
 PARALLEL_FLOPS = 200_000
 PARALLEL_ELEMENTS = 16_384
+FAMILY = "any"  # stands for the tail in the name of a family of workloads
+FAR_APART = 1.6  # a kind of schedule whose best is estimated to be slower by more is timed once only
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,8 @@ class Workload:
 
     Attributes:
         key: names template, version, specification, tail and threads; equal keys may share a winner.
+        family: the same without the tail, which decides little: where no winner of the key is known, one of the
+            family does.
         kind: the operator, for reports.
         flops: operations of one call; bytes: read and written by one call.
         candidates: best guess first.
@@ -33,6 +37,7 @@ class Workload:
     """
 
     key: str
+    family: str
     kind: str
     flops: int
     bytes: int
@@ -77,7 +82,8 @@ def workload_of(
     kind, version, candidates, emit = made
     extra = [str(tuple(int(d) for d in p.ty.shape)) for p in tail.params[len(tail.inputs) :]]
     key = f"{kind}.v{version}|{anchor}|{'+'.join(ops)}|{','.join(extra)}|threads{threads}"
-    return Workload(key, kind, flops, size, threads, tuple(candidates), emit)
+    family = f"{kind}.v{version}|{anchor}|{FAMILY}|threads{threads}"
+    return Workload(key, family, kind, flops, size, threads, tuple(candidates), emit)
 
 
 def _flops(spec: Spec) -> int:
@@ -134,15 +140,21 @@ def _convolution(
             return winograd.emit(spec, tail, schedule, threads)
         return conv2d.emit(spec, tail, schedule, threads)
 
-    found: list[Any] = []
-    kinds: list[list[Any]] = [fast, direct]
-    if ranked and ranked[0][0] > conv2d.cost(spec, direct[0], target, threads):
-        kinds = [direct, fast]
-    for k in range(max(len(fast), len(direct))):
-        for kind in kinds:
-            found += kind[k : k + 1]
+    found = direct
+    if ranked:
+        best_direct = conv2d.cost(spec, direct[0], target, threads)
+        found = _in_turn((ranked[0][0], fast), (best_direct, direct))
     version = 100 * winograd.VERSION + conv2d.VERSION if fast else conv2d.VERSION
     return "conv2d", version, found, emit
+
+
+def _in_turn(first: tuple[float, list[Any]], second: tuple[float, list[Any]]) -> list[Any]:
+    """Two kinds of schedules with the estimates of their best: in turns, but one only of a kind that is far behind."""
+    (better, good), (worse, other) = sorted((first, second), key=lambda pair: pair[0])
+    if worse > FAR_APART * better:
+        return [*good[:2], *other[:1], *good[2:], *other[1:]]
+    longer = max(len(good), len(other))
+    return [schedule for k in range(longer) for kind in (good, other) for schedule in kind[k : k + 1]]
 
 
 def _flattens(tail: Tail) -> bool:

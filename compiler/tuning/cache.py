@@ -12,10 +12,10 @@ import os
 import tempfile
 from dataclasses import dataclass
 from functools import cache as memoise
-from importlib import resources
 from pathlib import Path
 
 FORMAT = 1
+SHIPPED = Path(__file__).parent / "shipped"  # winners that come with the package
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,9 @@ def default_folder() -> Path:
 class TuningCache:
     """The winners of one target: the user's own, then those that ship with the package."""
 
-    def __init__(self, folder: Path | None, target_key: str) -> None:
+    def __init__(self, folder: Path | None, target_key: str, shipped_key: str = "") -> None:
         self.folder = (folder or default_folder()) / _safe(target_key)
-        self.target_key = target_key
+        self.shipped_key = shipped_key
 
     def get(self, key: str, effort: str) -> Winner | None:
         """The winner for a workload found with at least `effort` (``fast`` or ``full``), if any."""
@@ -50,7 +50,7 @@ class TuningCache:
         fits = isinstance(entry, dict) and entry.get("format") == FORMAT and entry.get("key") == key
         if fits and (effort != "full" or entry.get("effort") == "full"):
             return Winner(str(entry["schedule"]), float(entry["us"]))
-        shipped = _shipped().get(self.target_key, {}).get(key)
+        shipped = _shipped().get(self.shipped_key, {}).get(key)
         return Winner(str(shipped[0]), float(shipped[1])) if shipped and effort != "full" else None
 
     def put(self, key: str, winner: Winner, effort: str) -> None:
@@ -82,11 +82,7 @@ def _safe(text: str) -> str:
 
 @memoise
 def _shipped() -> dict[str, dict[str, tuple[str, float]]]:
-    folder = resources.files("edgec.compiler.tuning") / "shipped"
     found: dict[str, dict[str, tuple[str, float]]] = {}
-    if not folder.is_dir():
-        return found
-    for entry in sorted(folder.iterdir(), key=lambda e: e.name):
-        if entry.name.endswith(".json"):
-            found.update(json.loads(entry.read_text(encoding="utf-8")))
+    for file in sorted(SHIPPED.glob("*.json")):
+        found.update(json.loads(file.read_text(encoding="utf-8")))
     return found

@@ -18,7 +18,7 @@ from edgec.compiler.tuning.measure import Trial, agreeing, build, random_argumen
 from edgec.targets.loader import detect
 from edgec.targets.target import Target
 
-TRIALS = {"none": 0, "fast": 8, "full": 40}
+TRIALS = {"none": 0, "fast": 5, "full": 40}
 BUDGET_S = {"none": 0.0, "fast": 0.008, "full": 0.03}
 # What TVM raises for a kernel that it cannot build, and templates for a schedule that does not fit.
 _BUILD_ERRORS = (tvm.error.InternalError, ValueError, TypeError, RuntimeError, IndexError)
@@ -42,7 +42,7 @@ class Tuner:
     def __init__(self, target: Target, options: CompileOptions, progress: Progress) -> None:
         self.target, self.options, self.progress = target, options, progress
         self.tvm_target = tvm.target.Target(dict(target.tvm))
-        self.cache = TuningCache(options.cache_dir, cache_key(target))
+        self.cache = TuningCache(options.cache_dir, cache_key(target), shipped_key(target))
         self.measures = options.tune != "none" and runs_here(target)
         self.counts = _Counts()
 
@@ -51,15 +51,22 @@ class Tuner:
         self.counts.workloads += len(work.candidates) > 1
         if len(work.candidates) == 1:
             return work.candidates[0]
-        known = self.cache.get(work.key, self.options.tune)
-        if known is not None:
-            chosen = next((c for c in work.candidates if str(c) == known.schedule), None)
-            if chosen is not None:
-                self.counts.hits += 1
-                return chosen
+        chosen = self._known(work)
+        if chosen is not None:
+            self.counts.hits += 1
+            return chosen
         if not self.measures:
             return work.candidates[0]
         return self._measure(work)
+
+    def _known(self, work: Workload) -> Any:  # noqa: ANN401
+        """The winner of the workload, else of its family; None when there is none, or none that fits."""
+        for key in (work.key, work.family):
+            known = self.cache.get(key, self.options.tune)
+            chosen = next((c for c in work.candidates if known and str(c) == known.schedule), None)
+            if chosen is not None:
+                return chosen
+        return None
 
     def _measure(self, work: Workload) -> Any:  # noqa: ANN401
         started = time.perf_counter()
@@ -89,7 +96,10 @@ class Tuner:
         self.counts.timed += len(trials)
         self.counts.seconds += time.perf_counter() - started
         best = next(trial for candidate, trial in trials if candidate is chosen)
-        self.cache.put(work.key, Winner(str(chosen), best.best * 1e6), self.options.tune)
+        winner = Winner(str(chosen), best.best * 1e6)
+        self.cache.put(work.key, winner, self.options.tune)
+        if self.cache.get(work.family, self.options.tune) is None:
+            self.cache.put(work.family, winner, self.options.tune)
         return chosen
 
     def _race(self, trials: list[tuple[Any, Trial]], arguments: list[tvm.runtime.Tensor]) -> Any:  # noqa: ANN401
@@ -121,6 +131,11 @@ def cache_key(target: Target) -> str:
     return f"{target.arch}-{cpu}-v{target.vector_bits}x{target.vector_registers}-{features}"
 
 
+def shipped_key(target: Target) -> str:
+    """Names the targets that share shipped winners: those whose registers are alike."""
+    return f"{target.arch}-v{target.vector_bits}x{target.vector_registers}"
+
+
 def runs_here(target: Target) -> bool:
     """Whether this machine can run (and so time) code for `target`."""
     here = detect()
@@ -139,4 +154,4 @@ def set_threads(threads: int) -> None:
     os.sched_setaffinity(0, usable)
 
 
-__all__ = ["Tuner", "cache_key", "runs_here", "set_threads"]
+__all__ = ["Tuner", "cache_key", "runs_here", "set_threads", "shipped_key"]

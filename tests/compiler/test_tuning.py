@@ -1,0 +1,74 @@
+"""Winners: what a cache, a family of workloads and the package's own file give to the next compile."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from edgec.compiler.kernels.templates import FAMILY, Workload
+from edgec.compiler.options import CompileOptions
+from edgec.compiler.progress import Silent
+from edgec.compiler.tuning import cache as tuning_cache
+from edgec.compiler.tuning import ship
+from edgec.compiler.tuning.cache import TuningCache, Winner
+from edgec.compiler.tuning.tuner import Tuner, cache_key, shipped_key
+from edgec.targets import load_target
+
+TARGET = load_target("x86-64-v3")
+
+
+def _work(tail: str) -> Workload:
+    family = f"{ship.CURRENT[0]}spec|{FAMILY}|threads1"
+    return Workload(
+        family.replace(FAMILY, tail), family, "conv2d", 1, 1, 1, ("guess", "winner"), lambda _: None
+    )
+
+
+def _tuner(folder: Path) -> Tuner:
+    return Tuner(TARGET, CompileOptions(tune="none", cache_dir=folder), Silent())
+
+
+@pytest.fixture
+def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "shipped"
+    monkeypatch.setattr(ship, "SHIPPED", folder)
+    monkeypatch.setattr(tuning_cache, "SHIPPED", folder)
+    tuning_cache._shipped.cache_clear()
+    yield folder
+    tuning_cache._shipped.cache_clear()
+
+
+def test_a_winner_serves_its_workload_before_its_family(tmp_path: Path, shipped: Path) -> None:
+    cache = TuningCache(tmp_path, cache_key(TARGET))
+    work = _work("relu")
+    assert _tuner(tmp_path).choose(work) == "guess"
+    cache.put(work.family, Winner("winner", 1.0), "fast")
+    assert _tuner(tmp_path).choose(work) == "winner"
+    cache.put(work.key, Winner("guess", 1.0), "fast")
+    assert _tuner(tmp_path).choose(work) == "guess"
+    assert _tuner(tmp_path).choose(_work("add")) == "winner"
+
+
+def test_a_schedule_that_is_no_candidate_any_more_is_passed_over(tmp_path: Path, shipped: Path) -> None:
+    work = _work("relu")
+    TuningCache(tmp_path, cache_key(TARGET)).put(work.key, Winner("of another version", 1.0), "fast")
+    assert _tuner(tmp_path).choose(work) == "guess"
+
+
+def test_shipped_winners_serve_every_target_with_such_registers(
+    tmp_path: Path, shipped: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    filled = TuningCache(tmp_path / "filled", cache_key(TARGET))
+    work = _work("relu")
+    filled.put(work.family, Winner("winner", 2.0), "fast")
+    filled.put(work.family.replace(ship.CURRENT[0], "conv2d.v0|"), Winner("winner", 2.0), "fast")
+    filled.put(work.key, Winner("guess", 2.0), "fast")
+    ship.main([TARGET.name, str(tmp_path / "filled")])
+    file = shipped / f"{shipped_key(TARGET)}.json"
+    assert json.loads(file.read_text()) == {shipped_key(TARGET): {work.family: ["winner", 2.0]}}
+    assert "1 winners" in capsys.readouterr().out
+    assert _tuner(tmp_path / "empty").choose(work) == "winner"
+    full = CompileOptions(tune="full", cache_dir=tmp_path / "empty")
+    assert Tuner(TARGET, full, Silent())._known(work) is None
