@@ -273,3 +273,15 @@ def _prelu(node: Node) -> Expr:
         raise Refusal(f"{own[0]} slopes do not fit the shape {list(shape)}")
     below = node.emit(relax.op.multiply(x, slope))
     return relax.op.where(relax.op.greater_equal(x, scalar(0, x)), x, below)
+
+
+@converts("SpaceToDepth")
+def _space_to_depth(node: Node) -> Expr:
+    """With the columns and rows of a block behind the channel (``CRD``); TVM knows the other order only."""
+    if str(node.attrs.get("mode", "DCR")) != "CRD":
+        raise Decline
+    (batch, channels, height, width), size = node.shape(0), int(node.attrs["blocksize"])
+    rows, columns = height // size, width // size
+    blocks = node.emit(relax.op.reshape(node.input(0), (batch, channels, rows, size, columns, size)))
+    behind = node.emit(relax.op.permute_dims(blocks, [0, 1, 3, 5, 2, 4]))
+    return relax.op.reshape(behind, (batch, channels * size * size, rows, columns))
