@@ -20,7 +20,7 @@ from edgec.benchmarks.networks import Network
 from edgec.compiler.options import CompileOptions
 from edgec.targets.target import Target
 
-RUNS, LIMIT_S, REPEATS = 100, 2.0, 3
+RUNS, LIMIT_S, REPEATS = 100, 1.2, 3
 RESULTS = "benchmarks.json"  # measurements so far, in the folder of the page
 
 
