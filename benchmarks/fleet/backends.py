@@ -42,7 +42,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_port(port: int, process: subprocess.Popen[bytes], log: Path, timeout_s: float = 20.0) -> None:
+def wait_port(port: int, process: subprocess.Popen[bytes], log: Path, timeout_s: float = 60.0) -> None:
     """Wait until ``port`` accepts connections.
 
     Raises:
@@ -101,7 +101,7 @@ class Postgres:
             self._process = subprocess.Popen(
                 _as("postgres") + command, stdout=stream, stderr=stream, cwd="/", start_new_session=True
             )
-        end = time.monotonic() + 30
+        end = time.monotonic() + 90
         ask = [program("pg_isready", "postgresql-client"), "-h", str(self._folder), "-U", "edgec", "-q"]
         while subprocess.run(ask, check=False).returncode != 0:
             if self._process.poll() is not None or time.monotonic() > end:
@@ -129,7 +129,7 @@ class Postgres:
         if self._process is None or self._process.poll() is not None:
             return
         os.kill(self._server_pid(), signal.SIGQUIT if immediately else signal.SIGINT)
-        self._process.wait(30)
+        self._process.wait(60)
 
 
 class Mosquitto:
@@ -187,4 +187,4 @@ class Mosquitto:
         if self._process is None or self._process.poll() is not None:
             return
         self._process.send_signal(signal.SIGKILL if immediately else signal.SIGTERM)
-        self._process.wait(30)
+        self._process.wait(60)
