@@ -89,8 +89,12 @@ def status(state: State, json: Json = False) -> None:
 @app.command()
 def doctor(config: Config = Path("agent.toml"), json: Json = False) -> None:
     """Look at everything the agent needs and say how to mend what is not well."""
+    import os
     from dataclasses import asdict
 
+    # OpenCV's own warnings would stand between the findings, which say the same.
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     from edgec.cli.agent_view import print_finding
     from edgec.cli.console import emit_json
     from edgec.device_agent.doctor import examine

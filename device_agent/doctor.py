@@ -33,6 +33,12 @@ from edgec.targets.errors import EdgecError
 _LOW_DISK_BYTES = 200 << 20
 _SKEW_S = 120.0
 _SOURCE_S = 10.0
+_MENDS = {
+    "camera": "plug it in; `ls -l /dev/video*` shows what there is and who may read it",
+    "url": "try the address with ffplay or in a browser from this device",
+    "microphone": "`arecord -l` shows what there is",
+}
+"""What to do about a source that cannot be opened, by its kind."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +60,10 @@ def examine(path: Path) -> Iterator[Finding]:
         return
     yield Finding("configuration", "good", f"{len(config.streams)} streams, {len(config.models)} models")
     running = _is_running(config.agent.state)
-    yield Finding("agent", "good" if running else "warning", "runs" if running else "does not run")
+    if running:
+        yield Finding("agent", "good", "runs")
+    else:
+        yield Finding("agent", "warning", "does not run", f"edgec agent run --config {path}")
     yield from _state(config)
     identity = ident.load_identity(config.agent.state)
     yield from _enrolment(config, identity)
@@ -76,6 +85,7 @@ def _state(config: AgentConfig) -> Iterator[Finding]:
     state = config.agent.state
     probe = state / ".doctor"
     try:
+        state.mkdir(parents=True, exist_ok=True, mode=0o700)
         begin = time.perf_counter()
         write_durably(probe, b"x")
         took_ms = (time.perf_counter() - begin) * 1000
@@ -161,7 +171,10 @@ def _broker(config: AgentConfig, identity: EnrollResponse | None) -> Iterator[Fi
                 context = ssl.create_default_context(cafile=broker.ca, cadata=broker.ca_pem)
                 context.wrap_socket(sock, server_hostname=broker.host).close()
     except OSError as error:
-        yield Finding("broker", "bad", f"{where}: {error}", "is it running, and may this device reach it?")
+        mend = "is it running, and may this device reach it?"
+        if isinstance(error, socket.gaierror):
+            mend = "is the name right, and does this device have a name server?"
+        yield Finding("broker", "bad", f"{where}: {error.strerror or error}", mend)
         return
     yield Finding("broker", "good", f"{where} can be reached")
 
@@ -186,7 +199,8 @@ def _models(config: AgentConfig) -> Iterator[Finding]:
                 Artifact.open(section.artifact).verify_digests()
                 yield Finding(f"model {slot}", "good", f"{section.artifact.name}, unaltered")
             except (EdgecError, OSError) as error:
-                yield Finding(f"model {slot}", "bad", str(error), "copy the artifact to the device again")
+                mend = f"copy the artifact there, or correct models.{slot}.artifact"
+                yield Finding(f"model {slot}", "bad", str(error), mend)
 
 
 def _sources(config: AgentConfig, running: bool) -> Iterator[Finding]:
@@ -200,7 +214,8 @@ def _sources(config: AgentConfig, running: bool) -> Iterator[Finding]:
         except TimeoutError:
             yield Finding(what, "bad", f"{shown}: no frame within {_SOURCE_S:.0f} s", "reset the camera")
         except EdgecError as error:
-            yield Finding(what, "bad", str(error), "check the cable, the address or the path")
+            mend = _MENDS.get(stream.source.kind, f"correct streams.{name}.source")
+            yield Finding(what, "bad", str(error), mend)
 
 
 def _within(look: Callable[[], str]) -> str:
