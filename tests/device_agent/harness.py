@@ -105,7 +105,7 @@ class FleetEnd:
         self.client.reconnect_delay_set(0.2, 0.5)
         self.client.connect("127.0.0.1", port)
         self.client.loop_start()
-        assert subscribed.wait(10)
+        assert subscribed.wait(60)
 
     def _take(self, message: mqtt.MQTTMessage) -> None:
         if message.payload:
@@ -115,7 +115,7 @@ class FleetEnd:
     def of(self, kind: Kind) -> list[dict[str, Any]]:
         return [body for topic, body, _ in list(self.messages) if topic.kind is kind]
 
-    def wait(self, found: Callable[[], Any], what: str, timeout_s: float = 30.0) -> Any:
+    def wait(self, found: Callable[[], Any], what: str, timeout_s: float = 90.0) -> Any:
         """Wait until ``found()`` is true of what has arrived."""
         deadline = time.monotonic() + timeout_s
         while True:
@@ -148,7 +148,7 @@ class FleetEnd:
             if topic.kind is Kind.JOB_UPDATE and topic.name == job_id
         ]
 
-    def job_end(self, job_id: str, timeout_s: float = 60.0) -> tuple[JobState, dict[str, Any]]:
+    def job_end(self, job_id: str, timeout_s: float = 90.0) -> tuple[JobState, dict[str, Any]]:
         def ended() -> Any:
             ends = [one for one in self.job_states(job_id) if one[0].terminal]
             return ends[-1] if ends else None
@@ -156,7 +156,7 @@ class FleetEnd:
         return self.wait(ended, f"the end of job {job_id}", timeout_s)
 
     def health(
-        self, check: Callable[[dict[str, Any]], Any], what: str, timeout_s: float = 30.0
+        self, check: Callable[[dict[str, Any]], Any], what: str, timeout_s: float = 90.0
     ) -> dict[str, Any]:
         def found() -> Any:
             return next((body for body in reversed(self.of(Kind.HEALTH)) if check(body)), None)
@@ -335,7 +335,7 @@ class AgentProcess:
         self.process.wait()
         wait_for(lambda: not any(alive(pid) for pid in children), "the children to die with the supervisor")
 
-    def stop(self, timeout_s: float = 15.0) -> int:
+    def stop(self, timeout_s: float = 60.0) -> int:
         if self.process is None or self.process.poll() is not None:
             return self.process.returncode if self.process else 0
         self.process.send_signal(signal.SIGTERM)
@@ -402,7 +402,7 @@ def alive(pid: int) -> bool:
         return False
 
 
-def wait_for(done: Callable[[], Any], what: str, timeout_s: float = 20.0) -> Any:
+def wait_for(done: Callable[[], Any], what: str, timeout_s: float = 90.0) -> Any:
     deadline = time.monotonic() + timeout_s
     pause = threading.Event()
     while time.monotonic() < deadline:

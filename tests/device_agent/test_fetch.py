@@ -12,7 +12,7 @@ from edgec.device_agent.errors import FetchError, TrustError
 from edgec.device_agent.fetch import Canceled, Fetcher, Patience
 from edgec.device_agent.store import ModelStore
 
-PATIENCE = Patience(total_s=8, first_wait_s=0.01, max_wait_s=0.05, timeout_s=1)
+PATIENCE = Patience(total_s=60, first_wait_s=0.01, max_wait_s=0.05, timeout_s=1)
 SIZE = 600_000
 
 

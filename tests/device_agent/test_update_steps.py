@@ -89,7 +89,7 @@ class Machine:
 
     def _fetcher(self, document: Any, stop: threading.Event, progress: Any) -> Fetcher:
         return Fetcher(
-            self.store, document.registry, document.repository, None, stop, Patience(5, 0.01, 0.05), progress
+            self.store, document.registry, document.repository, None, stop, Patience(60, 0.01, 0.05), progress
         )
 
     # What the updater asks for.
