@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import onnxruntime as ort
-from onnx import ModelProto
+from onnx import AttributeProto, GraphProto, ModelProto
 from onnxruntime.capi.onnxruntime_pybind11_state import (
     Fail,
     InvalidArgument,
@@ -43,6 +43,18 @@ OLDEST_OPSET = 13  # below it, axes and sizes are attributes, and operators have
 LIFTED_OPSET = 18
 NEWEST_OPSET = 26  # the newest operators that ONNX Runtime has
 OLDEST_IR, NEWEST_IR = 8, 13  # file formats that ONNX Runtime reads, with initialisers apart from inputs
+ATTRIBUTE_LISTS = {
+    "floats": AttributeProto.FLOATS,
+    "ints": AttributeProto.INTS,
+    "strings": AttributeProto.STRINGS,
+}
+ATTRIBUTE_VALUES = {
+    "f": AttributeProto.FLOAT,
+    "i": AttributeProto.INT,
+    "s": AttributeProto.STRING,
+    "t": AttributeProto.TENSOR,
+    "g": AttributeProto.GRAPH,
+}
 MOST_MEMORY = 12 << 30  # bytes that folding may take beside what the process has
 
 
@@ -63,10 +75,21 @@ def lift_format(model: ModelProto) -> None:
     for node in model.graph.node:
         if node.domain == "ai.onnx":
             node.domain = ""
+    _type_attributes(model.graph)
     known = {entry.domain for entry in model.opset_import}
     for domain in sorted({node.domain for node in model.graph.node} - known):
         model.opset_import.add(domain=domain, version=1)
     model.ir_version = min(max(model.ir_version, OLDEST_IR), NEWEST_IR)
+
+
+def _type_attributes(graph: GraphProto) -> None:
+    """Give attributes their types (in place): files of the first format leave them to be seen from the value."""
+    for attribute in (a for node in graph.node for a in node.attribute):
+        if attribute.type != AttributeProto.UNDEFINED:
+            continue
+        lists = [kind for field, kind in ATTRIBUTE_LISTS.items() if len(getattr(attribute, field))]
+        values = [kind for field, kind in ATTRIBUTE_VALUES.items() if attribute.HasField(field)]
+        attribute.type = (lists + values + [AttributeProto.UNDEFINED])[0]
 
 
 def lift_opset(model: ModelProto) -> ModelProto:

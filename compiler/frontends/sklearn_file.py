@@ -14,9 +14,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from onnx import ModelProto, helper
 
 from edgec.compiler.errors import ModelError
-from edgec.compiler.frontends import formats
+from edgec.compiler.frontends import formats, sklearn_trees
+from edgec.compiler.frontends.trees.forest import ForestError
 from edgec.compiler.options import CompileOptions
 
 Arrays = Mapping[str, npt.NDArray[np.generic]]
@@ -39,6 +41,7 @@ ALLOWED = frozenset(
         ("collections", "OrderedDict"),
         ("collections", "defaultdict"),
         ("copyreg", "_reconstructor"),
+        ("functools", "partial"),  # of what else is allowed here
         ("_codecs", "encode"),
         ("joblib.numpy_pickle", "NumpyArrayWrapper"),
         ("numpy", "dtype"),
@@ -91,11 +94,18 @@ def load(path: Path, options: CompileOptions) -> formats.Loaded:
     from skl2onnx.common.data_types import FloatTensorType
 
     try:
+        if sklearn_trees.is_boosted_by_histogram(estimator):
+            model = sklearn_trees.convert_boosted(estimator)
+            return formats.Loaded(model, digest, _Estimator(estimator, [v.name for v in model.graph.output]))
         model = skl2onnx.convert_sklearn(
             estimator,
             initial_types=[(INPUT, FloatTensorType([None, int(features)]))],
             target_opset=OPSETS,
         )
+        sklearn_trees.restore_missing(model, estimator)
+        _turn_scores(model, estimator)
+    except ForestError as error:
+        raise ModelError(f"{path}: this {type(estimator).__name__} cannot be compiled: {error}") from error
     except (RuntimeError, ValueError, TypeError, NameError, AttributeError, KeyError, IndexError) as error:
         # skl2onnx names what it has no converter for in an error of any of these classes
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -108,6 +118,17 @@ def load(path: Path, options: CompileOptions) -> formats.Loaded:
     return formats.Loaded(model, digest, _Estimator(estimator, outputs) if known else None)
 
 
+def _turn_scores(model: ModelProto, estimator: Any) -> None:  # noqa: ANN401 - untyped, as scikit-learn
+    """Give support vectors' scores of two classes the sign of scikit-learn's (in place): skl2onnx turns them."""
+    machines = [node for node in model.graph.node if node.op_type == "SVMClassifier"]
+    two = len(getattr(estimator, "classes_", ())) == 2 and not hasattr(estimator, "predict_proba")
+    if len(machines) == 1 and two:
+        scores = machines[0].output[1]
+        machines[0].output[1] = f"{scores}_turned"
+        at = list(model.graph.node).index(machines[0]) + 1
+        model.graph.node.insert(at, helper.make_node("Neg", [f"{scores}_turned"], [scores], name="turn"))
+
+
 def allowed(module: str, name: str) -> bool:
     """Whether a pickle may name this class or function, as far as its name tells."""
     if (module, name) in ALLOWED:
@@ -115,6 +136,8 @@ def allowed(module: str, name: str) -> bool:
     parts = module.split(".")
     if parts[:2] == ["numpy", "dtypes"]:
         return name.endswith("DType")
+    if (module, name) == ("sklearn.utils.validation", "check_array"):
+        return True
     ours = parts[0] == "sklearn" and len(parts) > 1 and parts[1] in SKLEARN_MODULES and "." not in name
     return ours and (name.lstrip("_")[:1].isupper() or name == "newObj" or name.startswith("__pyx_unpickle_"))
 
