@@ -54,7 +54,11 @@ def spawn(name: str, module: str, fds: tuple[int, ...] = (), *arguments: str) ->
     ours, theirs = Channel.pair()
     passed = (theirs.fileno(), *fds)
     command = [sys.executable, "-m", module, str(theirs.fileno()), str(os.getpid()), *arguments]
-    process = subprocess.Popen(command, pass_fds=passed, stdin=subprocess.DEVNULL, close_fds=True)
+    # OpenCV's warnings would stand between the lines of the log, at each attempt to open a camera that is away.
+    environment = {"OPENCV_LOG_LEVEL": "ERROR", **os.environ}
+    process = subprocess.Popen(
+        command, pass_fds=passed, stdin=subprocess.DEVNULL, close_fds=True, env=environment
+    )
     theirs.close()
     return Child(name, process, ours, os.pidfd_open(process.pid))
 

@@ -290,6 +290,17 @@ def turn(loop: Loop, done: Callable[[], bool]) -> bool:
     return any(loop.run_until(done, 0.05) for _ in range(1200))
 
 
+def test_a_camera_that_is_not_there_leaves_our_own_words_only(capfd: pytest.CaptureFixture[str]) -> None:
+    loop = Loop()
+    runner = StreamRunner("cam", StreamSection.model_validate({"source": "camera:97"}), loop, lambda _: None)
+    runner.start()
+    assert turn(loop, lambda: runner.state == "failed")
+    assert "/dev/video97" in runner.message
+    runner.close()
+    said = capfd.readouterr().err
+    assert "VIDEOIO" not in said, said
+
+
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("times", [4, pytest.param(500, marks=pytest.mark.long)])
 def test_a_camera_that_comes_and_goes_leaks_nothing(times: int) -> None:
