@@ -23,18 +23,29 @@ def init(
     root_threshold: Annotated[int, typer.Option(min=1, max=20, help="How many of them must sign.")] = 1,
     targets_keys: Annotated[int, typer.Option(min=1, max=20)] = 1,
     targets_threshold: Annotated[int, typer.Option(min=1, max=20)] = 1,
+    root_uri: Annotated[
+        list[str] | None, typer.Option(help="A root key on a token: pkcs11:token=LABEL;id=%02. Repeatable.")
+    ] = None,
+    targets_uri: Annotated[
+        list[str] | None, typer.Option(help="A targets key on a token. Repeatable.")
+    ] = None,
     days: Annotated[int, typer.Option(min=1, help="For how long root is valid.")] = 365,
     server: Server = None,
     token: Token = None,
 ) -> None:
-    """Make keys and set trust up: from then on, only signed versions are rolled out and accepted."""
+    """Make keys and set trust up: from then on, only signed versions are rolled out and accepted.
+
+    Keys on a PKCS#11 token stay there; ?module-path=/…/module.so in the URI, or PYKCS11LIB, names its driver, and
+    EDGEC_TOKEN_PIN its PIN, which is asked for otherwise.
+    """
     from edgec.fleet.client import FleetClient, resolve
     from edgec.fleet.trust import commands
 
     with FleetClient(*resolve(server, token)) as client:
         commands.init(
             client, keys, root_keys=root_keys, root_threshold=root_threshold, targets_keys=targets_keys,
-            targets_threshold=targets_threshold, valid=timedelta(days=days),
+            targets_threshold=targets_threshold, valid=timedelta(days=days), root_uris=root_uri or (),
+            targets_uris=targets_uri or (),
         )  # fmt: skip
     out.print(f"trust is set up; the keys are in {keys}: keep copies of root keys where no network reaches")
     out.print("devices that enrol from now on check signatures")
@@ -78,6 +89,9 @@ def revoke(
 def rotate(
     role: Annotated[str, typer.Argument(help="root or targets.")],
     add: Annotated[bool, typer.Option("--add", help="Keep the present keys beside the new one.")] = False,
+    uri: Annotated[
+        str | None, typer.Option(help="The new key is this one on a token: pkcs11:token=LABEL;id=%02.")
+    ] = None,
     keys: Keys = KEYS,
     server: Server = None,
     token: Token = None,
@@ -88,7 +102,7 @@ def rotate(
 
     check_role(role)
     with FleetClient(*resolve(server, token)) as client:
-        keyid = commands.rotate(client, keys, role, keep=add)
+        keyid = commands.rotate(client, keys, role, keep=add, uri=uri)
     out.print(f"{role} is signed by {keyid} from now on")
 
 

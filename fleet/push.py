@@ -119,7 +119,8 @@ def _push_blob(
                 raise
             offset = _standing(client, location)
         progress(title, offset, len(content))
-    client.send("PUT", location, params={"digest": digest})
+    # Other registries keep an upload's state in the query of its address, which stays as it is.
+    client.send("PUT", f"{location}{'&' if '?' in location else '?'}digest={digest}")
     return True
 
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Bring the Debian packages that some tests want: a browser, an emulator for 64-bit ARM, a second MQTT
-# broker, a second database.
+# broker, a second database, a second registry, a security token in software.
 # Needs root (or sudo without a password); without either it says what to install and the tests are skipped.
 # With a Python that has edgec, it also builds the folder of 64-bit ARM libraries that the emulator runs in.
 set -euo pipefail
@@ -18,6 +18,8 @@ declare -A wanted=(
     [qemu-aarch64-static]=qemu-user-static
     [mosquitto]=mosquitto
     [pg_ctlcluster]=postgresql
+    [docker-registry]=docker-registry
+    [softhsm2-util]=softhsm2
 )
 missing=()
 for command in "${!wanted[@]}"; do

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from securesystemslib.signer import Key, SSlibKey
+from securesystemslib.signer import Key, Signer, SSlibKey
 from tuf.api.metadata import Metadata, Root, Targets
 
 from edgec.fleet.client import FleetClient, part
 from edgec.fleet.errors import FleetError
-from edgec.fleet.trust.keys import load_role, new_key, next_key_path
+from edgec.fleet.trust.keys import add_key, load_any, load_role, role_paths
 from edgec.fleet.trust.signing import (
     Signed,
     first_root,
@@ -32,32 +33,45 @@ def online_key(client: FleetClient) -> Key:
 
 def init(
     client: FleetClient, folder: Path, *, root_keys: int, root_threshold: int, targets_keys: int,
-    targets_threshold: int, valid: timedelta,
+    targets_threshold: int, valid: timedelta, root_uris: Sequence[str] = (), targets_uris: Sequence[str] = (),
 ) -> Metadata[Root]:  # fmt: skip
-    """Make keys in ``folder`` and set the server's trust up.
+    """Make keys in ``folder`` and set the server's trust up. Keys on tokens (``root_uris``, ``targets_uris``) come
+    first, and files are made for as many as are lacking.
 
     Raises:
-        FleetError: trust is set up already, keys are there already, or a threshold is too large.
+        FleetError: trust is set up already, keys are there already, a threshold is too large, or a token cannot be
+            used.
     """
     if client.get("/trust")["active"]:
         raise FleetError(
             "this server's trust is set up already; use 'edgec fleet keys rotate' to change keys"
         )
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    root_keys, targets_keys = max(root_keys, len(root_uris)), max(targets_keys, len(targets_uris))
     if root_threshold > root_keys or targets_threshold > targets_keys:
         raise FleetError("a threshold cannot be larger than the number of its keys")
-    roots = [new_key(folder / f"root-{number + 1}.pem") for number in range(root_keys)]
-    targets = [new_key(folder / f"targets-{number + 1}.pem") for number in range(targets_keys)]
-    root = first_root(
-        roots,
-        targets,
-        online_key(client),
-        threshold=root_threshold,
-        targets_threshold=targets_threshold,
-        valid=valid,
-    )
-    _publish(client, root, first_targets(targets))
+    if there := [*role_paths(folder, "root"), *role_paths(folder, "targets")]:
+        raise FleetError(f"{there[0]} exists already: a signing key is never overwritten")
+    try:
+        roots = _keys(folder, "root", root_keys, root_uris)
+        targets = _keys(folder, "targets", targets_keys, targets_uris)
+        root = first_root(
+            roots, targets, online_key(client), threshold=root_threshold, targets_threshold=targets_threshold,
+            valid=valid,
+        )  # fmt: skip
+        first = first_targets(targets)
+    except FleetError:
+        # Nobody has heard of these keys yet; they would stand in the way of another attempt, with the right PIN.
+        for path in (*role_paths(folder, "root"), *role_paths(folder, "targets")):
+            path.unlink()
+        raise
+    _publish(client, root, first)
     return root
+
+
+def _keys(folder: Path, role: str, number: int, uris: Sequence[str]) -> list[Signer]:
+    wanted: list[str | None] = [*uris, *([None] * (number - len(uris)))]
+    return [add_key(folder, role, uri) for uri in wanted]
 
 
 def current_root(client: FleetClient) -> Metadata[Root]:
@@ -125,8 +139,11 @@ def unsign_version(client: FleetClient, folder: Path, model: str, version: str) 
     return paths
 
 
-def rotate(client: FleetClient, folder: Path, role: str, *, keep: bool = False) -> str:
-    """A new key for root or targets in place of all present ones (``keep``: beside them); its id.
+def rotate(
+    client: FleetClient, folder: Path, role: str, *, keep: bool = False, uri: str | None = None
+) -> str:
+    """A new key for root or targets in place of all present ones (``keep``: beside them); its id. With ``uri`` it is
+    the one on a token.
 
     Root is signed by the old keys and the new one, so that devices that know the old root follow.
 
@@ -136,7 +153,7 @@ def rotate(client: FleetClient, folder: Path, role: str, *, keep: bool = False) 
     root = current_root(client)
     old_roots = load_role(folder, "root")
     before = load_role(folder, role)
-    fresh = new_key(next_key_path(folder, role))
+    fresh = add_key(folder, role, uri)
     following = next_root(root)
     following.signed.add_key(fresh.public_key, role)
     if not keep:
@@ -159,10 +176,8 @@ def rotate(client: FleetClient, folder: Path, role: str, *, keep: bool = False) 
 
 def _retire(folder: Path, role: str, keep: str) -> None:
     """Set keys aside that root no longer names."""
-    from edgec.fleet.trust.keys import load_key
-
-    for path in sorted(folder.glob(f"{role}-*.pem")):
-        if load_key(path).public_key.keyid != keep:
+    for path in role_paths(folder, role):
+        if load_any(path).public_key.keyid != keep:
             path.replace(path.with_suffix(".retired"))
 
 

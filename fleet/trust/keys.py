@@ -15,9 +15,10 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     load_pem_private_key,
 )
-from securesystemslib.signer import CryptoSigner
+from securesystemslib.signer import CryptoSigner, Signer
 
 from edgec.fleet.errors import FleetError
+from edgec.fleet.trust.token import SUFFIX, import_key, load_token
 
 PASSWORD_ENV = "EDGEC_KEY_PASSWORD"
 
@@ -64,23 +65,43 @@ def load_key(path: Path) -> CryptoSigner:
     return CryptoSigner(key)
 
 
-def load_role(folder: Path, role: str) -> list[CryptoSigner]:
-    """Every key of a role in a folder: ``root-1.pem``, ``root-2.pem``, …
+def load_any(path: Path) -> Signer:
+    """The key of a file, or the one on a token that the file names.
+
+    Raises:
+        FleetError: neither.
+    """
+    return load_token(path) if path.suffix == SUFFIX else load_key(path)
+
+
+def role_paths(folder: Path, role: str) -> list[Path]:
+    """The files of a role's keys, in files or on tokens."""
+    return sorted([*folder.glob(f"{role}-*.pem"), *folder.glob(f"{role}-*{SUFFIX}")])
+
+
+def load_role(folder: Path, role: str) -> list[Signer]:
+    """Every key of a role in a folder: ``root-1.pem``, ``root-2.token``, …
 
     Raises:
         FleetError: there is none.
     """
-    paths = sorted(folder.glob(f"{role}-*.pem"))
+    paths = role_paths(folder, role)
     if not paths:
         raise FleetError(
-            f"{folder} has no {role} key ({role}-*.pem); bring the medium that it is on, or give --keys"
+            f"{folder} has no {role} key ({role}-*.pem, {role}-*{SUFFIX}); bring the medium that it is on, "
+            "or give --keys"
         )
-    return [load_key(path) for path in paths]
+    return [load_any(path) for path in paths]
 
 
-def next_key_path(folder: Path, role: str) -> Path:
-    """A free file name for a further key of a role."""
+def add_key(folder: Path, role: str, uri: str | None = None) -> Signer:
+    """A further key of a role: a new one in a file, or the one that ``uri`` names on a token.
+
+    Raises:
+        FleetError: the token cannot be used.
+    """
     number = 1
-    while (folder / f"{role}-{number}.pem").exists():
+    while any((folder / f"{role}-{number}{suffix}").exists() for suffix in (".pem", SUFFIX, ".retired")):
         number += 1
-    return folder / f"{role}-{number}.pem"
+    path = folder / f"{role}-{number}"
+    return import_key(uri, path.with_suffix(SUFFIX)) if uri else new_key(path.with_suffix(".pem"))

@@ -7,8 +7,13 @@ from pathlib import Path
 
 import pytest
 from fleet_harness import Backend, FleetServer, ObjectStore, SimDevice, make_artifact
+from httpx._config import DEFAULT_TIMEOUT_CONFIG
 
 from edgec.benchmarks.fleet.backends import BackendMissing, Postgres, program
+
+# A loaded machine may take longer to answer than httpx's five seconds, and that is no failure.
+for part in ("connect", "read", "write", "pool"):
+    setattr(DEFAULT_TIMEOUT_CONFIG, part, 60.0)
 
 ON_BOTH = ("test_ingest", "test_rollouts", "test_server", "test_faults")
 """These run on SQLite with the embedded broker, and again on PostgreSQL with Mosquitto."""

@@ -46,7 +46,8 @@ from edgec.runtime.config import ArtifactConfig, TensorSpec
 
 
 def wait_for(condition: Callable[[], Any], timeout_s: float = 30.0, what: str = "") -> Any:
-    """Poll until ``condition`` is true; its value."""
+    """Poll until ``condition`` is true; its value. Never less than a minute: a loaded machine is no failure."""
+    timeout_s = max(timeout_s, 60.0)
     end = time.monotonic() + timeout_s
     while True:
         value = condition()
@@ -161,7 +162,7 @@ class FleetServer:
         """Stop the server alone."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(30)
+        return self.process.wait(60)
 
     def stop(self) -> int:
         code = self.stop_process()
@@ -171,7 +172,7 @@ class FleetServer:
 
     def kill(self) -> None:
         self.process.kill()
-        self.process.wait(30)
+        self.process.wait(60)
 
     @property
     def url(self) -> str:
@@ -231,7 +232,7 @@ class SimDevice:
         self.mqtt.will_set(self.topics.status, self._status(Presence.OFFLINE), 1, True)
         self.mqtt.connect(self.access["mqtt"]["host"], self.access["mqtt"]["port"], 30)
         self.mqtt.loop_start()
-        assert self.connected.wait(15), self.refused
+        assert self.connected.wait(60), self.refused
         return self
 
     def stop(self) -> None:

@@ -287,8 +287,8 @@ def test_mosquitto_checks_certificates_and_revocations(
             spy.on_message = lambda _c, _u, message: heard.append(message.topic)
             spy.subscribe([("#", 1), ("edgec/#", 1)])
             talker, _ = mqtt_with(access, good, ca, port=broker.port)
-            talker.publish("edgec/v1/tls/m-bad/status", b"{}", 1).wait_for_publish(10)
-            talker.publish("edgec/v1/tls/m-good/status", b"{}", 1, True).wait_for_publish(10)
+            talker.publish("edgec/v1/tls/m-bad/status", b"{}", 1).wait_for_publish(60)
+            talker.publish("edgec/v1/tls/m-good/status", b"{}", 1, True).wait_for_publish(60)
             close(talker)
             assert heard == []
             admin.post("/devices/m-bad/revoke")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -20,6 +21,21 @@ def test_every_setting_of_the_examples_exists() -> None:
         names = set(re.findall(rf"\b{PREFIX}([A-Z_]+)", path.read_text()))
         assert names, path
         assert names <= {name.upper() for name in Settings.model_fields}, path
+
+
+def test_every_command_of_the_examples_exists() -> None:
+    found = re.findall(
+        r'command: \["edgec", ([^\]]*)\]', "".join(p.read_text() for p in FOLDER.glob("*.yaml"))
+    )
+    commands = {tuple(re.findall(r'"([^"]+)"', text)) for text in found}
+    assert {command[:2] for command in commands} == {("fleet", "serve"), ("fleet", "mosquitto")}
+    for command in commands:
+        shown = subprocess.run(
+            [sys.executable, "-m", "edgec.cli.main", *command[:2], "--help"],
+            check=True, capture_output=True, text=True, env=os.environ | {"COLUMNS": "200", "NO_COLOR": "1"},
+        ).stdout  # fmt: skip
+        for flag in command:
+            assert not flag.startswith("--") or re.search(rf"{flag}\b", shown), (flag, command)
 
 
 def test_the_compose_file_waits_for_what_is_healthy() -> None:

@@ -139,8 +139,8 @@ def test_wrong_clocks_do_not_move_what_is_seen(server: FleetServer, device: Make
     for year in (1970, 2099):
         health = json.loads(_health(camera))
         health["time"] = f"{year}-06-01T00:00:00Z"
-        camera.mqtt.publish(camera.topics.health, json.dumps(health).encode(), 1).wait_for_publish(10)
-    camera.send_event("last").wait_for_publish(10)
+        camera.mqtt.publish(camera.topics.health, json.dumps(health).encode(), 1).wait_for_publish(60)
+    camera.send_event("last").wait_for_publish(60)
     wait_for(lambda: rows(server, "clock-1"))
     with server.client() as client:
         items = client.get("/devices/clock-1/samples", since=1.0)["items"]
@@ -206,7 +206,7 @@ def intake(backend: Backend, tmp_path_factory: pytest.TempPathFactory) -> Any:
     thread.start()
     yield database, ingest, desk, thread
     ingest.stop()
-    thread.join(20)
+    thread.join(60)
     assert not thread.is_alive()
     database.close()
 

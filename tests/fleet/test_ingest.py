@@ -53,7 +53,7 @@ def connect(access: dict[str, Any], **changes: Any) -> tuple[mqtt.Client, str]:
 def test_presence_health_and_events_arrive(server: FleetServer, device: Make) -> None:
     camera = device("in-1")
     for label in ("person", "dog", "person"):
-        camera.send_event(label).wait_for_publish(10)
+        camera.send_event(label).wait_for_publish(60)
     found = detections(server, "in-1", 3)
     assert [item["label"] for item in found] == ["person", "dog", "person"], "acknowledged means committed"
     assert len(detections(server, "in-1", label="dog")) == 1
@@ -80,8 +80,8 @@ def test_a_lost_connection_shows_as_offline_and_an_old_will_does_not(
         camera.mqtt.reconnect()
         camera.mqtt.loop_start()
         wait_for(lambda: client.get("/devices/in-2")["state"] == "online")
-        camera.mqtt.publish(camera.topics.status, late, 1).wait_for_publish(10)
-        camera.send_event().wait_for_publish(10)
+        camera.mqtt.publish(camera.topics.status, late, 1).wait_for_publish(60)
+        camera.send_event().wait_for_publish(60)
         wait_for(lambda: detections(server, "in-2"))
         assert client.get("/devices/in-2")["state"] == "online"
 
@@ -90,8 +90,8 @@ def test_repeats_count_once(server: FleetServer, device: Make) -> None:
     camera = device("in-3")
     topic, payload = camera.event(event_id="the-same")
     for _ in range(5):
-        camera.mqtt.publish(topic, payload, 1).wait_for_publish(10)
-    camera.send_event("last").wait_for_publish(10)
+        camera.mqtt.publish(topic, payload, 1).wait_for_publish(60)
+    camera.send_event("last").wait_for_publish(60)
     assert len(detections(server, "in-3", 2)) == 2
 
 
@@ -120,7 +120,7 @@ def test_a_will_for_another_is_not_heard(server: FleetServer, device: Make) -> N
     client, _refused = connect(liar, will=victim.topics.status, will_payload=victim._status("offline"))  # type: ignore[arg-type]
     client.loop_stop()
     client._sock_close()
-    victim.send_event("after").wait_for_publish(10)
+    victim.send_event("after").wait_for_publish(60)
     detections(server, "in-4e", 1)
     with server.client() as client_:
         assert client_.get("/devices/in-4e")["state"] == "online"
@@ -134,7 +134,7 @@ def test_a_client_id_of_another_pushes_nobody_out(server: FleetServer, device: M
     client, refused = connect(liar, client_id=f"edgec-{liar['fleet']}-in-4c")
     client.loop_stop()
     assert bool(refused) is not server.external
-    victim.send_event("still here").wait_for_publish(10)
+    victim.send_event("still here").wait_for_publish(60)
     assert not lost.is_set()
     assert detections(server, "in-4c", 1)
 
@@ -142,8 +142,8 @@ def test_a_client_id_of_another_pushes_nobody_out(server: FleetServer, device: M
 def test_a_device_cannot_speak_or_listen_for_another(server: FleetServer, device: Make) -> None:
     liar, victim = device("in-5a"), device("in-5b")
     topic, payload = victim.event("planted")
-    liar.mqtt.publish(topic, payload, 1).wait_for_publish(10)
-    liar.mqtt.publish(victim.topics.jobs_notify, b'{"executions":[],"timestamp":666}', 1).wait_for_publish(10)
+    liar.mqtt.publish(topic, payload, 1).wait_for_publish(60)
+    liar.mqtt.publish(victim.topics.jobs_notify, b'{"executions":[],"timestamp":666}', 1).wait_for_publish(60)
     for name in (
         "#",
         f"edgec/v1/{liar.topics.fleet}/+/jobs/notify",
@@ -157,8 +157,8 @@ def test_a_device_cannot_speak_or_listen_for_another(server: FleetServer, device
         wait_for(lambda answers=answers: answers, 10, name)
         # Mosquitto takes any subscription and delivers what is the subscriber's own; see below.
         assert answers[0].is_failure or server.external, name
-    liar.send_event("mine").wait_for_publish(10)
-    victim.send_event("own").wait_for_publish(10)
+    liar.send_event("mine").wait_for_publish(60)
+    victim.send_event("own").wait_for_publish(60)
     assert [item["label"] for item in detections(server, "in-5b", 1)] == ["own"]
     with server.client() as client:
         client.post("/devices/in-5b/jobs", {"document": {"operation": "report-health"}})
@@ -181,15 +181,15 @@ def test_nonsense_is_left_out_and_the_rest_goes_on(server: FleetServer, device: 
         huge,
         b'{"id":' + b"[" * 5000,
     ):
-        camera.mqtt.publish(camera.topics.events("cam"), payload, 1).wait_for_publish(15)
-    camera.mqtt.publish(camera.topics.health, b'{"fps":NaN}', 1).wait_for_publish(10)
+        camera.mqtt.publish(camera.topics.events("cam"), payload, 1).wait_for_publish(60)
+    camera.mqtt.publish(camera.topics.health, b'{"fps":NaN}', 1).wait_for_publish(60)
     camera.mqtt.publish(
         camera.topics.job_update("no-such-job"), b'{"state":"SUCCEEDED"}', 1
-    ).wait_for_publish(10)
+    ).wait_for_publish(60)
     future, late = json.loads(camera.event("future")[1]), json.loads(camera.event("late")[1])
     future["time"], late["time"] = "2099-01-01T00:00:00Z", "2026-01-01T00:00:00Z"
     for item in (future, late):
-        camera.mqtt.publish(camera.topics.events("cam"), json.dumps(item).encode(), 1).wait_for_publish(10)
+        camera.mqtt.publish(camera.topics.events("cam"), json.dumps(item).encode(), 1).wait_for_publish(60)
     found = {item["label"]: item["at"] for item in detections(server, "in-6", 2)}
     assert set(found) == {"future", "late"}
     assert abs(found["future"] - time.time()) < 120, "a clock that is ahead does not put rows in the future"
@@ -209,7 +209,7 @@ def test_a_revoked_device_is_out_at_once(server: FleetServer, device: Make) -> N
     assert httpx.get(f"{server.url}/v2/", headers={"Authorization": f"Bearer {token}"}).status_code == 200
     with server.client() as client:
         client.post("/devices/in-7/revoke")
-    assert lost.wait(15)
+    assert lost.wait(60)
     assert httpx.get(f"{server.url}/v2/", headers={"Authorization": f"Bearer {token}"}).status_code == 401
     again, refused = connect(camera.access)
     again.loop_stop()
@@ -243,7 +243,7 @@ def test_shadows_settle_on_what_is_desired(server: FleetServer, device: Make) ->
         assert json.loads(delta[-1])["state"] == {"fps": 5, "cam": {"on": True}}
         report = {"state": {"reported": {"fps": 5, "cam": {"on": True}}, "desired": {"fps": 99}}}
         topic = f"{camera.topics.base}/shadow/name/config/update"
-        camera.mqtt.publish(topic, json.dumps(report).encode(), 1).wait_for_publish(10)
+        camera.mqtt.publish(topic, json.dumps(report).encode(), 1).wait_for_publish(60)
         # A broker apart from the server confirms a message before the server has read it.
         shadow = wait_for(
             lambda: (found := client.get("/devices/in-9/shadows")["items"][0])["reported"] and found

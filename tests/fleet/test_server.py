@@ -35,7 +35,7 @@ def test_starts_with_secrets_kept_and_stops_cleanly(tmp_path: Path) -> None:
     assert json.loads(ready.read_text())["mqtt_port"] > 0
     assert httpx.get(f"{server.url}/readyz").json()["status"] == "ok"
     server.process.send_signal(signal.SIGINT)
-    assert server.process.wait(30) == 0
+    assert server.process.wait(60) == 0
     assert not ready.exists(), "a stale ready file would point into nowhere"
     assert not list((tmp_path / "data" / "uploads").iterdir())
     token = server.token
@@ -256,7 +256,7 @@ def test_a_rollout_goes_on_after_kill_9(own_server: FleetServer, tmp_path: Path)
             "plan": {"stages": stages},
         }
         number = client.post("/rollouts", body)["id"]
-        assert first.wait(20)
+        assert first.wait(60)
         own_server.kill()
     own_server.restart()
     with own_server.client() as client:

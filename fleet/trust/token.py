@@ -1,0 +1,135 @@
+"""Signing keys on a PKCS#11 token (a smart card, a YubiKey, an HSM): named here, never seen here.
+
+In the folder of keys such a key is a small file that says which token and which object, and what its public half is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from getpass import getpass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+from securesystemslib.exceptions import UnsupportedLibraryError
+from securesystemslib.signer import HSMSigner, Signature, Signer, SSlibKey
+
+from edgec.fleet.errors import FleetError
+
+MODULE_ENV = "PYKCS11LIB"
+PIN_ENV = "EDGEC_TOKEN_PIN"
+SUFFIX = ".token"
+
+
+@dataclass(frozen=True, slots=True)
+class TokenUri:
+    """A key as RFC 7512 names it: ``pkcs11:token=LABEL;id=%02?module-path=/usr/lib/…/module.so``."""
+
+    token: str
+    key_id: int
+    module: str | None
+
+    @staticmethod
+    def parse(text: str) -> TokenUri:
+        """Read a URI.
+
+        Raises:
+            FleetError: it names no token or no key.
+        """
+        scheme, _, rest = text.partition(":")
+        path, _, query = rest.partition("?")
+        parts = {key: unquote_to_bytes(value) for key, value in _pairs(path, ";").items()}
+        token, key_id = parts.get("token", b""), parts.get("id", b"")
+        if scheme != "pkcs11" or not token or not key_id or len(key_id) > 8:
+            raise FleetError(f"{text!r} names no key on a token: write 'pkcs11:token=LABEL;id=%02'")
+        module = unquote_to_bytes(_pairs(query, "&").get("module-path", "")).decode()
+        return TokenUri(token.decode(), int.from_bytes(key_id, "big"), module or None)
+
+
+def _pairs(text: str, separator: str) -> dict[str, str]:
+    found: Mapping[str, str] = dict(item.partition("=")[::2] for item in text.split(separator) if item)
+    return dict(found)
+
+
+def _ask_pin(_what: str) -> str:
+    return os.environ.get(PIN_ENV) or getpass("PIN of the token: ")
+
+
+class TokenSigner(Signer):
+    """Signs on the token. What is wrong with token, key or PIN is a :class:`FleetError`."""
+
+    def __init__(self, uri: TokenUri, public: SSlibKey) -> None:
+        self._uri, self._public = uri, public
+
+    @property
+    def public_key(self) -> SSlibKey:
+        """The public half."""
+        return self._public
+
+    @classmethod
+    def from_priv_key_uri(cls, priv_key_uri: str, public_key: Any, secrets_handler: Any = None) -> Signer:  # noqa: ANN401
+        """The signer of a URI, as securesystemslib wants it."""
+        return cls(TokenUri.parse(priv_key_uri), public_key)
+
+    def sign(self, payload: bytes) -> Signature:
+        """Sign with the token's key."""
+        with _Module(self._uri):
+            signer = HSMSigner(self._uri.key_id, self._public, _ask_pin, self._uri.token)
+            return signer.sign(payload)
+
+
+class _Module:
+    """Names the token's driver while it is used; what goes wrong there, in words."""
+
+    def __init__(self, uri: TokenUri) -> None:
+        self._uri = uri
+
+    def __enter__(self) -> None:
+        if self._uri.module:
+            os.environ[MODULE_ENV] = self._uri.module
+        if not os.environ.get(MODULE_ENV):
+            raise FleetError(
+                f"which driver has the token? Add '?module-path=/…/module.so' to the URI, or set {MODULE_ENV}"
+            )
+
+    def __exit__(self, _kind: Any, error: BaseException | None, _trace: Any) -> None:  # noqa: ANN401
+        if isinstance(error, UnsupportedLibraryError):
+            raise FleetError("keys on a token need the extra: pip install 'edgec[pkcs11]'") from error
+        if isinstance(error, ValueError) or type(error).__module__.startswith("pkcs11"):
+            said = str(error) or type(error).__name__
+            raise FleetError(f"the token {self._uri.token!r}: {said}") from error
+
+
+def import_key(text: str, path: Path) -> TokenSigner:
+    """Note the key that ``text`` names in ``path``, with its public half read from the token.
+
+    Raises:
+        FleetError: the URI, the driver, the token or the PIN is wrong; or the file exists.
+    """
+    uri = TokenUri.parse(text)
+    with _Module(uri):
+        _hsm, public = HSMSigner.import_(uri.key_id, uri.token, _ask_pin)
+    content = {"uri": text, "keyid": public.keyid, "public": public.to_dict()}
+    try:
+        with path.open("x", encoding="utf-8") as stream:
+            stream.write(json.dumps(content, indent=1) + "\n")
+    except FileExistsError as error:
+        raise FleetError(f"{path} exists already: a signing key is never overwritten") from error
+    return TokenSigner(uri, public)
+
+
+def load_token(path: Path) -> TokenSigner:
+    """The key that a file of :func:`import_key` names; the token is asked when something is signed.
+
+    Raises:
+        FleetError: it is no such file.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        public = SSlibKey.from_dict(content["keyid"], dict(content["public"]))
+        return TokenSigner(TokenUri.parse(content["uri"]), public)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise FleetError(f"{path} names no key on a token ({error})") from error
