@@ -54,6 +54,12 @@ def _bit_cast(node: Node) -> Expr:
     if to == "bool":
         return _unsupported(to)
     size = math.prod(shape)
+    if size == 1:  # TVM's script takes a buffer of one element for a scalar
+        one = node.emit(reshaped(x, [1]))
+        bits = node.builder.emit_te(
+            lambda a: te.compute((1,), lambda i: tirx.reinterpret(to, a(i)), name="bits"), one
+        )
+        return reshaped(bits, shape)
     symbol = node.builder.get_unique_name("bitcast")
     function = node.builder.add_func(_reinterpreted(symbol, size, dtype_of(x), to), symbol)
     flat = node.emit(reshaped(x, [size]))

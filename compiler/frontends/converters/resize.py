@@ -128,7 +128,7 @@ def _is_plain(node: Node, changed: list[Axis]) -> bool:
     spatial = len(shape) == 4 and all(step.axis >= 2 for step in changed)
     grows = all(step.out >= step.size for step in changed) or method != "cubic"
     simple = method in ("linear", "nearest") and not node.attrs.get("antialias", 0)
-    real = node.dtype(0) == "float32"
+    real = node.dtype(0) == "float32" and len(node.attrs.get("axes") or shape) == len(shape)
     return spatial and whole and grows and simple and real and _mode(node) in PLAIN_COORDINATES
 
 
