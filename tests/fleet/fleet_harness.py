@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ import numpy as np
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
-from edgec.benchmarks.fleet.backends import Mosquitto, Postgres, free_port, wait_port
+from edgec.benchmarks.fleet.backends import Mosquitto, Postgres
 from edgec.fleet.client import FleetClient
 from edgec.protocol.messages import (
     DetectionData,
@@ -58,6 +59,17 @@ def wait_for(condition: Callable[[], Any], timeout_s: float = 30.0, what: str = 
         time.sleep(0.05)
 
 
+def said_port(process: subprocess.Popen[bytes], log: Path) -> int:
+    """The port that a program says in its log that it has taken."""
+
+    def said() -> int:
+        assert process.poll() is None, log.read_text()
+        found = re.search(r"(?:Running|listening) on (?:http://)?127\.0\.0\.1:(\d+)", log.read_text())
+        return int(found[1]) if found else 0
+
+    return int(wait_for(said, 60, "a port"))
+
+
 class ObjectStore:
     """A process that speaks S3, with a bucket."""
 
@@ -65,16 +77,15 @@ class ObjectStore:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = ""
         self.process: subprocess.Popen[bytes]
 
     def start(self) -> ObjectStore:
         log = self.folder / "moto.log"
-        command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port)]
-        with log.open("ab") as stream:
+        command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"]
+        with log.open("wb") as stream:
             self.process = subprocess.Popen(command, stdout=stream, stderr=stream)
-        wait_port(self.port, self.process, log, 60)
+        self.url = f"http://127.0.0.1:{said_port(self.process, log)}"
         self.client().create_bucket(Bucket=self.BUCKET)
         return self
 

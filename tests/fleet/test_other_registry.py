@@ -10,11 +10,11 @@ from pathlib import Path
 
 import httpx
 import pytest
-from fleet_harness import make_artifact
+from fleet_harness import make_artifact, said_port
 from securesystemslib.signer import CryptoSigner
 from test_tuf_attacks import Network
 
-from edgec.benchmarks.fleet.backends import BackendMissing, free_port, program, wait_port
+from edgec.benchmarks.fleet.backends import BackendMissing, program
 from edgec.device_agent.errors import FetchError, TrustError
 from edgec.device_agent.fetch import Fetcher, Patience
 from edgec.device_agent.store import ModelStore
@@ -36,18 +36,17 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Pa
     except BackendMissing as error:
         pytest.skip(str(error))
     folder = tmp_path_factory.mktemp("distribution")
-    port, log = free_port(), folder / "log"
+    log = folder / "log"
     config = folder / "config.yml"
     config.write_text(
-        "version: 0.1\nlog: {level: warn}\n"
+        "version: 0.1\nlog: {level: info}\n"
         f"storage: {{filesystem: {{rootdirectory: {folder / 'store'}}}, delete: {{enabled: true}}}}\n"
-        f"http: {{addr: '127.0.0.1:{port}'}}\n"
+        "http: {addr: '127.0.0.1:0'}\n"
     )
     with log.open("wb") as stream:
         process = subprocess.Popen([command, "serve", str(config)], stdout=stream, stderr=stream)
     try:
-        wait_port(port, process, log)
-        yield f"http://127.0.0.1:{port}", folder / "store"
+        yield f"http://127.0.0.1:{said_port(process, log)}", folder / "store"
     finally:
         process.kill()
         process.wait(10)
