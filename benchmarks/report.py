@@ -49,6 +49,7 @@ def _page(results: Results) -> str:
         "process after it, and size on disk stand as edgec / ONNX Runtime, each in a fresh process.",
         f"- Networks that ONNX Runtime finishes in under {TINY_MS} ms (tiny ones) are counted apart: there the call "
         "from Python decides.",
+        *_left(m.get("left", [])),
         "",
         "## In short",
         "",
@@ -67,6 +68,11 @@ def _page(results: Results) -> str:
                     *_table(chosen),
                 ]
     return "\n".join(lines) + "\n"
+
+
+def _left(names: Sequence[str]) -> list[str]:
+    listed = ", ".join(names)
+    return [f"- Not measured yet (threads in brackets; `--resume` goes on): {listed}"] if names else []
 
 
 def _efforts(results: Results) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from edgec.benchmarks.networks import Network
 from edgec.benchmarks.report import write_report
 from edgec.benchmarks.suite import RESULTS, Measurement, Plan, run_suite
 from edgec.compiler.options import CompileOptions
@@ -23,7 +24,11 @@ DONE = Measurement(
 
 def _left_behind(folder: Path, target: str) -> Path:
     file = folder / RESULTS
-    file.write_text(json.dumps({"machine": {"target": target}, "measurements": [asdict(DONE)]}))
+    file.write_text(
+        json.dumps(
+            {"machine": {"target": target, "fp32_peak_gflops": {"1": 1e6}}, "measurements": [asdict(DONE)]}
+        )
+    )
     return file
 
 
@@ -36,7 +41,7 @@ def test_a_resumed_run_keeps_what_is_measured_and_writes_the_page(tmp_path: Path
     text = page.read_text()
     assert "2.00 (2.00–3.00)" in text
     assert "geometric mean" in text
-    assert results.machine["fp32_peak_gflops"]["1"] > 0
+    assert results.machine["fp32_peak_gflops"]["1"] == 1e6, "the highest rate of all runs is the peak"
     assert f"images/{plot.name}" in text
     assert plot.read_text().startswith("<svg")
 
@@ -54,6 +59,16 @@ def test_results_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     file.write_text("{")
     with pytest.raises(EdgecError, match=RESULTS):
         run_suite([], Plan(detect(), (1,), file, resume=True), CompileOptions(), lambda _: None)
+
+
+def test_the_page_names_what_is_not_measured_yet(tmp_path: Path) -> None:
+    target = detect()
+    file = _left_behind(tmp_path, target.name)
+    plan = Plan(target, (1,), file, resume=True, seconds=-1.0)
+    chosen = [Network("net", "zoo"), Network("another", "zoo")]
+    results = run_suite(chosen, plan, CompileOptions(), lambda _: None)
+    page, _ = write_report(results, tmp_path)
+    assert "Not measured yet (threads in brackets; `--resume` goes on): another (1)\n" in page.read_text()
 
 
 def test_a_whole_run_begins_anew(tmp_path: Path) -> None:
