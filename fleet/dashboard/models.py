@@ -159,7 +159,7 @@ def _artifacts(data: dict[str, Any]) -> str:
     heads = (
         "Version",
         "Target",
-        "#Size",
+        "#~Size",
         "#~Largest error",
         "#~Median",
         "#~ONNX Runtime",
