@@ -105,10 +105,9 @@ def boxes(decoder: str, size: int, shape: tuple[int, ...]) -> dict[str, tuple[fl
     return measure({"compiled": lambda: around.detect(outputs, place), "numpy and OpenCV": plain})
 
 
-def main() -> None:
-    """Print the table."""
-    ensure_runtime(lambda name: None)
-    rows = {
+def steps() -> dict[str, dict[str, tuple[float, float]]]:
+    """Each step with the times of its sides, measured now."""
+    return {
         "pixels 224×224 to NCHW": pixels(224, 224, "NCHW"),
         "pixels 416×416 to NCHW": pixels(416, 416, "NCHW"),
         "pixels 640×640 to NCHW": pixels(640, 640, "NCHW"),
@@ -117,6 +116,12 @@ def main() -> None:
         "boxes of YOLOv5 640, 80 classes": boxes("yolov5", 640, (1, 25200, 85)),
         "boxes of YOLOv8 640, 80 classes": boxes("yolov8", 640, (1, 84, 8400)),
     }
+
+
+def main() -> None:
+    """Print the table."""
+    ensure_runtime(lambda name: None)
+    rows = steps()
     table = Table("step", *next(iter(rows.values())), "times faster")
     for name, sides in rows.items():
         medians = [median for median, _ in sides.values()]
