@@ -70,7 +70,8 @@ def prepare(
     given = clean.lower_opset(given)
     simple = clean.simplify(given)
     why = clean.objection(given.SerializeToString()) if simple is given else None
-    if why is not None and clean.knows_operators(given) and not clean.is_valid(given):
+    foreign = not clean.is_valid(given) or clean.broadcasts_by_attribute(given)
+    if why is not None and clean.knows_operators(given) and foreign:
         raise ModelError(f"{path}: ONNX Runtime refuses this model, so nothing could vouch for it: {why}")
     model, doubted = _expanded(clean.infer_shapes(simple))
     return SourceModel(

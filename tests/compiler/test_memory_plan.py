@@ -51,7 +51,7 @@ def branching() -> Any:
 
 def _calls(model: rt.Model, x: np.ndarray) -> list[str]:
     """Names of everything that the virtual machine calls in one run."""
-    engine = model._engine
+    engine = model._first.engine
     assert engine is not None
     names: list[str] = []
 
