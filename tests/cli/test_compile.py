@@ -68,6 +68,13 @@ def test_inspect_a_model_that_is_not_onnx(folder: Path, shared_data: Path) -> No
     assert "TreeEnsemble" in trees.stdout
 
 
+def test_a_library_that_warns_on_stdout_leaves_json_alone(folder: Path, shared_data: Path) -> None:
+    pytest.importorskip("lightgbm", reason="optional: pip install 'edgec[trees]'")
+    trees = shared_data / "xgboost" / "lgbm_breast_cancer.txt"
+    done = edgec("compile", trees, "--tune", "none", "-o", "trees.edge", "--json", cwd=folder)
+    assert json.loads(done.stdout)["evidence"]["verified"]
+
+
 def test_inspect_verify_bench_and_profile_an_artifact(folder: Path, artifact: Path) -> None:
     shown = json.loads(edgec("inspect", artifact, "--json", cwd=folder).stdout)
     assert shown["evidence"]["verified"]

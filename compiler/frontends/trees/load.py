@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -47,6 +48,7 @@ def _lightgbm(path: Path) -> Reference | None:
         import lightgbm
     except ImportError:
         return None
+    lightgbm.register_logger(logging.getLogger("lightgbm"))  # by itself it warns on stdout
     return _Library("LightGBM", lightgbm.Booster(model_file=str(path)).predict, "lightgbm")
 
 
