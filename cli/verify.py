@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +15,7 @@ from edgec.cli.console import emit_json, out
 from edgec.targets.errors import UsageError
 
 if TYPE_CHECKING:
+    from edgec.compiler.frontends.source import SourceModel
     from edgec.compiler.options import CompileOptions, Precision
     from edgec.compiler.verify.inputs import Arrays
     from edgec.compiler.verify.run import Verification
@@ -51,9 +53,7 @@ def verify_command(
     An artifact that takes several input shapes is checked with each, or with those that the given inputs have. Exit
     status 1 when an output is off by more than the budget.
     """
-    from edgec.compiler.frontends import load_source
     from edgec.compiler.options import ERROR_BUDGET, CompileOptions
-    from edgec.compiler.verify.inputs import fits, make_inputs, read_inputs
     from edgec.compiler.verify.run import verify
     from edgec.runtime import Artifact
     from edgec.targets import load_target, usable_cores
@@ -62,28 +62,25 @@ def verify_command(
     config = opened.config
     budget = ERROR_BUDGET[_precision(config)] if budget is None else budget
     existing(model, "model file")
-    results, known = [], True
-    for variant in config.variants():
-        shapes = {spec.name: spec.shape for spec in variant.inputs}
-        source = load_source(model, CompileOptions(input_shapes=shapes))
-        if inputs and not fits(inputs, source) and config.buckets:
-            continue
-        values = read_inputs(inputs, source) if inputs else make_inputs(source)
-        if layers:
-            options = CompileOptions(
-                input_shapes=shapes,
-                threads=threads,
-                tune="none",
-                error_budget=budget,
-                precision=_precision(config),
-            )
-            _show_layers(model, load_target(config.target), options, values, as_json=as_json)
-            return
-        target, count = load_target(config.target), threads or usable_cores()
-        results.append(verify(artifact, source, target, values, threads=count, budget=budget))
-        known = source.digest.removeprefix("sha256:") == config.provenance.source_sha256
-    if not results:
+    target, cases = load_target(config.target), list(_cases(model, inputs, config))
+    if not cases:
         raise UsageError(f"{inputs}: has other shapes than the artifact takes: {_shapes(config)}")
+    if layers:
+        source, values = cases[0]
+        options = CompileOptions(
+            input_shapes={port.name: port.shape for port in source.inputs},
+            threads=threads,
+            tune="none",
+            error_budget=budget,
+            precision=_precision(config),
+        )
+        _show_layers(model, target, options, values, as_json=as_json)
+        return
+    count = threads or usable_cores()
+    results = [
+        verify(artifact, source, target, values, threads=count, budget=budget) for source, values in cases
+    ]
+    known = cases[0][0].digest.removeprefix("sha256:") == config.provenance.source_sha256
     if as_json:
         first, *further = [result.to_json() | {"same_source": known} for result in results]
         emit_json(first | ({"buckets": further} if further else {}))
@@ -93,6 +90,21 @@ def verify_command(
             out.print("[yellow]note:[/] the artifact was compiled from another file than this one")
     if not all(result.ok for result in results):
         raise typer.Exit(1)
+
+
+def _cases(model: Path, inputs: Path | None, config: ArtifactConfig) -> Iterator[tuple[SourceModel, Arrays]]:
+    """The model for each set of shapes with inputs: the file's for those that it fits, else made up ones."""
+    from edgec.compiler.frontends import load_source
+    from edgec.compiler.options import CompileOptions
+    from edgec.compiler.verify.inputs import fits, make_inputs, read_inputs
+
+    for variant in config.variants():
+        shapes = {spec.name: spec.shape for spec in variant.inputs}
+        source = load_source(model, CompileOptions(input_shapes=shapes))
+        if inputs is None:
+            yield source, make_inputs(source)
+        elif not config.buckets or fits(inputs, source):
+            yield source, read_inputs(inputs, source)
 
 
 def _shapes(config: ArtifactConfig) -> str:

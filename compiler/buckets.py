@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -15,8 +15,6 @@ from edgec.compiler.errors import InputShapeError
 from edgec.compiler.frontends import ImportedModel
 from edgec.compiler.lowered import Lowered
 
-Weights = Mapping[str, npt.NDArray[np.generic]]
-
 
 @dataclass(frozen=True)
 class Built:
@@ -26,24 +24,7 @@ class Built:
     lowered: Lowered
 
 
-@dataclass(frozen=True)
-class Further:
-    """What all sets of shapes but the first add to an artifact.
-
-    Attributes:
-        buckets: their descriptions, for the config.
-        weights: by name, those that the first set's code does not read.
-        libraries: code by the title of its layer.
-        graphs: ONNX graphs for ONNX Runtime by the title of their layer.
-    """
-
-    buckets: tuple[rt.Bucket, ...] = ()
-    weights: Weights = field(default_factory=dict)
-    libraries: Mapping[str, bytes] = field(default_factory=dict)
-    graphs: Mapping[str, bytes] = field(default_factory=dict)
-
-
-def join(built: Sequence[Built]) -> Further:
+def join(built: Sequence[Built]) -> pack.Further:
     """Join the compiles of one model: what the first stores already is not stored again.
 
     A layer whose kernel wants another layout of its weights for another size keeps both.
@@ -72,7 +53,7 @@ def join(built: Sequence[Built]) -> Further:
         buckets.append(_bucket(one, layer, tuple(names), number))
         libraries[layer] = one.lowered.code
         graphs |= pack.graphs(one.imported.segments, number)
-    return Further(tuple(buckets), weights, libraries, graphs)
+    return pack.Further(tuple(buckets), weights, libraries, graphs)
 
 
 def _bucket(one: Built, layer: str, weights: tuple[str, ...], number: int) -> rt.Bucket:

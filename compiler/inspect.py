@@ -13,8 +13,8 @@ import onnx
 from onnx import ModelProto, NodeProto
 
 from edgec.compiler.errors import InputShapeError, Unsupported, UnsupportedModel
-from edgec.compiler.frontends import load_source, to_relax
-from edgec.compiler.frontends.load import read_any
+from edgec.compiler.frontends import to_relax
+from edgec.compiler.frontends.load import prepare, read_any
 from edgec.compiler.frontends.shapes import describe_shape, strip_initializer_inputs
 from edgec.compiler.options import CompileOptions
 
@@ -83,7 +83,7 @@ def inspect_model(path: Path, options: CompileOptions) -> ModelSummary:
         ),
     }
     try:
-        source = load_source(path, options)
+        source = prepare(model, path, digest, options.input_shapes)
     except InputShapeError as error:
         return ModelSummary(**facts, missing=str(error))
     unsupported: tuple[Unsupported, ...] = ()

@@ -5,9 +5,13 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 import edgec.runtime as rt
 from edgec.compiler.around import Around
@@ -18,9 +22,6 @@ from edgec.compiler.lowered import Lowered
 from edgec.compiler.options import CompileOptions
 from edgec.compiler.verify.emulator import default_root
 from edgec.targets import Target, machine_arch
-
-if TYPE_CHECKING:
-    from edgec.compiler.buckets import Further
 
 RUNTIME_LIBRARIES = {
     "libtvm_ffi.so": "tvm_ffi",
@@ -33,6 +34,26 @@ def artifact_name(path: Path) -> str:
     """A name for a model's artifact, from its file name: letters, digits, ``.``, ``_``, ``-``."""
     name = re.sub(r"[^a-z0-9._-]+", "-", path.stem.lower()).strip("._-")
     return name or "model"
+
+
+@dataclass(frozen=True)
+class Further:
+    """What all sets of input shapes but the first add to an artifact.
+
+    Attributes:
+        buckets: their descriptions, for the config.
+        weights: by name, those that the first set's code does not read.
+        libraries: code by the title of its layer.
+        graphs: ONNX graphs for ONNX Runtime by the title of their layer.
+    """
+
+    buckets: tuple[rt.Bucket, ...] = ()
+    weights: Mapping[str, npt.NDArray[np.generic]] = field(default_factory=dict)
+    libraries: Mapping[str, bytes] = field(default_factory=dict)
+    graphs: Mapping[str, bytes] = field(default_factory=dict)
+
+
+NOTHING_FURTHER = Further()
 
 
 def make_config(
@@ -190,10 +211,10 @@ def runtime_libraries(arch: str) -> dict[str, bytes]:
     return found
 
 
-def sizes(source: SourceModel, lowered: Lowered, further: Further | None = None) -> dict[str, int]:
+def sizes(source: SourceModel, lowered: Lowered, further: Further = NOTHING_FURTHER) -> dict[str, int]:
     """Bytes of the source model, the code, the weights and the planned activations (of the first shapes)."""
-    codes = [lowered.code, *(further.libraries.values() if further else ())]
-    arrays = [*lowered.weights.values(), *(further.weights.values() if further else ())]
+    codes = [lowered.code, *further.libraries.values()]
+    arrays = [*lowered.weights.values(), *further.weights.values()]
     return {
         "source_bytes": source.path.stat().st_size,
         "code_bytes": sum(map(len, codes)),
@@ -213,19 +234,19 @@ def write(
     labels: Sequence[str] | None = None,
     bundle_runtime: bool = False,
     around: Around | None = None,
-    further: Further | None = None,
+    further: Further = NOTHING_FURTHER,
 ) -> str:
     """Write the artifact (whole or not at all) and return its manifest's digest."""
     return rt.write_artifact(
         path,
         config=config,
         code=lowered.code,
-        weights={**lowered.weights, **(further.weights if further else {})},
+        weights={**lowered.weights, **further.weights},
         evidence=evidence,
         report_html=report,
         labels=labels or None,
-        fallback=graphs(segments) | dict(further.graphs if further else {}),
-        buckets=further.libraries if further else None,
+        fallback={**graphs(segments), **further.graphs},
+        buckets=further.libraries,
         bundled=runtime_libraries(config.arch) if bundle_runtime else None,
         around=around.code if around else None,
     )

@@ -14,7 +14,7 @@ from typing import Any
 import edgec.runtime as rt
 from edgec.compiler import pack
 from edgec.compiler.around import build_around
-from edgec.compiler.buckets import Built, Further, join
+from edgec.compiler.buckets import Built, join
 from edgec.compiler.errors import TargetLacksPrecision, ToolMissing
 from edgec.compiler.frontends import load_source, to_relax
 from edgec.compiler.frontends.source import SourceModel
@@ -126,9 +126,16 @@ def compile_model(
     further, source = join(built), imported.source
     name = name or pack.artifact_name(path)
     config = pack.make_config(
-        source, lowered, target, options, name=name, version=version, card=card, segments=imported.segments,
+        source,
+        lowered,
+        target,
+        options,
+        name=name,
+        version=version,
+        card=card,
+        segments=imported.segments,
         buckets=further.buckets,
-    )  # fmt: skip
+    )
     output = Path(output) if output else Path(f"{name}-{target.name}.edge")
     proofs: list[Verification] = []
     if options.verify:
@@ -224,7 +231,7 @@ def _build(
 def _verified(
     config: rt.ArtifactConfig,
     built: Sequence[Built],
-    further: Further,
+    further: pack.Further,
     target: Target,
     inputs: Path | None,
     options: CompileOptions,

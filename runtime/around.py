@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from edgec.runtime import card as cards
+from edgec.runtime.artifact import AROUND_LIBRARY
 from edgec.runtime.boxes import finish, grid, named
 from edgec.runtime.card import ModelCard
 from edgec.runtime.errors import ArtifactError
@@ -21,7 +22,6 @@ from edgec.runtime.picture import Frame, Placement
 from edgec.runtime.results import Detection
 from edgec.runtime.sound import BLOCK, Samples, TableShapes, tables
 
-AROUND_LIBRARY = "around.so"
 PREPARE, DETECT, FEATURES = "edgec_prepare", "edgec_detect", "edgec_features"
 
 
@@ -83,8 +83,11 @@ class Around:
         shapes = TableShapes.of(card)
         held = getattr(self._of_thread, "sound", None)
         if held is None:
-            held = empty_aligned((shapes.samples,), np.float32), empty_aligned((1,), np.int32)
-            held = self._of_thread.sound = (*held, empty_aligned((BLOCK, shapes.width), np.float32))
+            held = self._of_thread.sound = (
+                empty_aligned((shapes.samples,), np.float32),
+                empty_aligned((1,), np.int32),
+                empty_aligned((BLOCK, shapes.width), np.float32),
+            )
         block, number, rows = held
         out = np.empty((count, shapes.width), np.float32)
         for first in range(0, count, BLOCK):

@@ -28,7 +28,7 @@ from edgec.runtime.oci import Descriptor, Manifest
 from edgec.runtime.weights import Weight, WeightsBlob, read_weights
 
 Layer = Descriptor
-MODEL_LIBRARY = "model.so"
+MODEL_LIBRARY, AROUND_LIBRARY = "model.so", "around.so"
 
 
 def _map(path: Path) -> memoryview:
@@ -345,7 +345,7 @@ def write_artifact(
     layers = [_Blob(oci.CODE_TYPE, MODEL_LIBRARY, code)]
     layers += [_Blob(oci.CODE_TYPE, name, content) for name, content in sorted((buckets or {}).items())]
     if around is not None:
-        layers.append(_Blob(oci.CODE_TYPE, "around.so", around))
+        layers.append(_Blob(oci.CODE_TYPE, AROUND_LIBRARY, around))
     if weights:
         layers.append(_Blob(oci.WEIGHTS_TYPE, "weights.safetensors", WeightsBlob(weights)))
     names = list(labels or ())

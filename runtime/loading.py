@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edgec.runtime import oci
-from edgec.runtime.around import AROUND_LIBRARY, Around
-from edgec.runtime.artifact import MODEL_LIBRARY, Artifact
+from edgec.runtime.around import Around
+from edgec.runtime.artifact import AROUND_LIBRARY, MODEL_LIBRARY, Artifact
 from edgec.runtime.config import RUNTIME_ABI, ArtifactConfig
 from edgec.runtime.errors import ArtifactError, IncompatibleDevice
 from edgec.runtime.foreign import Foreign

@@ -104,9 +104,8 @@ class _Slot:
             buffer = empty_aligned(spec.shape, spec.dtype) if 0 < size <= _SMALL else None
             self.buffers.append(buffer)
             self.tensors.append(None if buffer is None else ffi().from_dlpack(buffer))
-        self.copies: dict[
-            int, tuple[Array, Any]
-        ] = {}  # of large inputs that came where kernels cannot read them
+        # large inputs that came where kernels cannot read them, by position
+        self.copies: dict[int, tuple[Array, Any]] = {}
         self.small = all(buffer is not None for buffer in self.buffers)
 
 
@@ -201,12 +200,12 @@ class NativeFunction:
         """A large input as TVM sees it: as it is if it lies right, else copied to where the slot keeps it."""
         if _lies_right(array):
             return self._from_dlpack(array)
-        kept = slot.copies.get(position)
-        if kept is None:
+        if position not in slot.copies:
             buffer = empty_aligned(array.shape, array.dtype)
-            kept = slot.copies[position] = (buffer, self._from_dlpack(buffer))
-        kept[0][...] = array
-        return kept[1]
+            slot.copies[position] = buffer, self._from_dlpack(buffer)
+        buffer, tensor = slot.copies[position]
+        buffer[...] = array
+        return tensor
 
     def _wrap(self, array: Array) -> Handle:
         """The array as TVM sees it: as it is if it lies right, else a copy that does."""

@@ -152,26 +152,24 @@ def tables(card: AudioInput) -> list[Array]:
     """What the compiled front end is given beside the samples, in its order."""
     shapes, size = TableShapes.of(card), fft_size(card)
     used = size // 2 + 1
-    window = empty_aligned((2 * shapes.half,), np.float32)
-    window[:] = 0.0
-    values = frame_window(card)
-    window[: len(values)] = values
     angles = 2 * np.pi / size * (np.arange(shapes.half)[:, None] + 0.5) * np.arange(used)
-    made = [window]
-    for function in (np.cos, np.sin):
-        table = empty_aligned((shapes.half, shapes.bins), np.float32)
-        table[:] = 0.0
-        table[:, :used] = function(angles)
-        made.append(table)
-    filters = empty_aligned((shapes.bins, shapes.mels), np.float32)
-    filters[:] = 0.0
-    filters[:used, : card.mels] = mel_filters(card)
-    made.append(filters)
+    made = [
+        _padded(frame_window(card), (2 * shapes.half,)),
+        _padded(np.cos(angles), (shapes.half, shapes.bins)),
+        _padded(np.sin(angles), (shapes.half, shapes.bins)),
+        _padded(mel_filters(card), (shapes.bins, shapes.mels)),
+    ]
     if card.features == "mfcc":
-        dct = empty_aligned((card.mels, card.coefficients), np.float32)
-        dct[:] = cosine_transform(card)
-        made.append(dct)
+        made.append(_padded(cosine_transform(card), (card.mels, card.coefficients)))
     return made
+
+
+def _padded(table: npt.NDArray[np.floating], shape: tuple[int, ...]) -> Array:
+    """The table in float32 where compiled code can read it, with zeros up to `shape`."""
+    padded = empty_aligned(shape, np.float32)
+    padded[:] = 0.0
+    padded[tuple(map(slice, table.shape))] = table
+    return padded
 
 
 class Sound:

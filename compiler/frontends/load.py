@@ -70,8 +70,9 @@ def prepare(
     given = clean.lower_opset(given)
     simple = clean.simplify(given)
     why = clean.objection(given.SerializeToString()) if simple is given else None
-    foreign = not clean.is_valid(given) or clean.broadcasts_by_attribute(given)
-    if why is not None and clean.knows_operators(given) and foreign:
+    foreign = why is not None and not clean.is_valid(given)
+    outdated = why is not None and clean.broadcasts_by_attribute(given)
+    if (foreign or outdated) and clean.knows_operators(given):
         raise ModelError(f"{path}: ONNX Runtime refuses this model, so nothing could vouch for it: {why}")
     model, doubted = _expanded(clean.infer_shapes(simple))
     return SourceModel(
@@ -84,7 +85,7 @@ def prepare(
         nodes=nodes,
         origins=clean.trace_origins(model, values, names),
         labels=labels,
-        original=Standard(given) if doubted or (why is not None and clean.is_valid(given)) else None,
+        original=Standard(given) if doubted or (why is not None and not foreign) else None,
     )
 
 

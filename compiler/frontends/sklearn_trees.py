@@ -77,23 +77,15 @@ def _add_tree(
     categories: dict[int, npt.NDArray[np.generic]],
 ) -> None:
     nodes = tree.nodes
-    leaf, chosen = (
-        nodes["is_leaf"].astype(bool),
-        nodes["is_categorical"].astype(bool) & ~nodes["is_leaf"].astype(bool),
-    )
-    left_missing = nodes["missing_go_to_left"].astype(bool)
-    true, false, missing = (
-        nodes["left"].astype(np.int64),
-        nodes["right"].astype(np.int64),
-        left_missing.copy(),
-    )
+    leaf = nodes["is_leaf"].astype(bool)
+    chosen = nodes["is_categorical"].astype(bool) & ~leaf
+    true, false = nodes["left"].astype(np.int64), nodes["right"].astype(np.int64)
+    missing = nodes["missing_go_to_left"].astype(bool)
     members: dict[int, tuple[int, ...]] = {}
     for node in np.flatnonzero(chosen):
         values = categories[int(nodes["feature_idx"][node])]
         left = _members(tree.raw_left_cat_bitsets[nodes["bitset_idx"][node]], len(values))
-        if left_missing[
-            node
-        ]:  # what is not known goes left like what is missing: ask for the right side instead
+        if missing[node]:  # what is not known goes left like what is missing: ask for the right side instead
             true[node], false[node], missing[node] = false[node], true[node], False
             left = ~left
         members[int(node)] = _numbers(values, left)

@@ -18,6 +18,7 @@ from edgec.targets.target import Target
 # Waking the thread pool costs some microseconds: a kernel of fewer operations, or elements moved, runs on one thread.
 PARALLEL_FLOPS = 200_000
 PARALLEL_ELEMENTS = 16_384
+WITH_WINOGRAD = 100 * winograd.VERSION + conv2d.VERSION  # the version of a choice between both kinds
 FAMILY = "any"  # stands for the tail in the name of a family of workloads
 FAR_APART = 1.6  # a kind of schedule whose best is estimated to be slower by more is timed once only
 
@@ -144,7 +145,7 @@ def _convolution(
     if ranked:
         best_direct = conv2d.cost(spec, direct[0], target, threads)
         found = _in_turn((ranked[0][0], fast), (best_direct, direct))
-    version = 100 * winograd.VERSION + conv2d.VERSION if fast else conv2d.VERSION
+    version = WITH_WINOGRAD if fast else conv2d.VERSION
     return "conv2d", version, found, emit
 
 

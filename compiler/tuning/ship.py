@@ -13,15 +13,15 @@ import json
 import sys
 from pathlib import Path
 
-from edgec.compiler.kernels import conv2d, dense, matmul, sliding, winograd
-from edgec.compiler.kernels.templates import FAMILY
+from edgec.compiler.kernels import conv2d, dense, matmul, sliding
+from edgec.compiler.kernels.templates import FAMILY, WITH_WINOGRAD
 from edgec.compiler.tuning.cache import FORMAT, SHIPPED, TuningCache
 from edgec.compiler.tuning.tuner import cache_key, shipped_key
 from edgec.targets import load_target
 
 CURRENT = (
     f"conv2d.v{conv2d.VERSION}|",
-    f"conv2d.v{100 * winograd.VERSION + conv2d.VERSION}|",
+    f"conv2d.v{WITH_WINOGRAD}|",
     f"depthwise.v{sliding.VERSION}|",
     f"pool.v{sliding.VERSION}|",
     f"dense.v{dense.VERSION}|",
