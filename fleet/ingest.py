@@ -103,6 +103,10 @@ class IngestCounters:
     last_error: str = ""
 
 
+_Ready = queue.Queue[list[Prepared] | BaseException | None]
+"""What the reading thread hands to the writing one: messages, what ended it, or None at the end."""
+
+
 class Ingest:
     """Takes messages off a bounded queue and writes them, many in one transaction."""
 
@@ -144,21 +148,19 @@ class Ingest:
 
         A second thread reads the next messages while the database is busy with these.
         """
-        ready: queue.Queue[list[Prepared] | None] = queue.Queue(1)
-        failures: list[BaseException] = []
-        reader = (ready, failures)
-        threading.Thread(target=self._read, args=reader, name="ingest-read", daemon=True).start()
+        ready: _Ready = queue.Queue(1)
+        threading.Thread(target=self._read, args=(ready,), name="ingest-read", daemon=True).start()
         try:
-            while (batch := ready.get()) is not None or failures:
-                if batch is None:
-                    raise RuntimeError("messages cannot be read any more") from failures[0]
+            while (batch := ready.get()) is not None:
+                if isinstance(batch, BaseException):
+                    raise RuntimeError("messages cannot be read any more") from batch
                 while batch and not self._write(batch):
                     if stopped.wait(1.0):
                         return  # Not acknowledged: the broker sends these again.
         finally:
             self._ended.set()
 
-    def _read(self, ready: queue.Queue[list[Prepared] | None], failures: list[BaseException]) -> None:
+    def _read(self, ready: _Ready) -> None:
         running = True
         try:
             while running:
@@ -168,12 +170,11 @@ class Ingest:
                 running = None not in batch
                 self._hand_over(ready, [prepare(item) for item in batch if item is not None])
         except BaseException as error:
-            failures.append(error)
+            self._hand_over(ready, error)
             raise
-        finally:
-            self._hand_over(ready, None)
+        self._hand_over(ready, None)
 
-    def _hand_over(self, ready: queue.Queue[list[Prepared] | None], batch: list[Prepared] | None) -> None:
+    def _hand_over(self, ready: _Ready, batch: list[Prepared] | BaseException | None) -> None:
         while not self._ended.is_set():
             try:
                 ready.put(batch, timeout=0.5)

@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import uvicorn
@@ -45,6 +45,9 @@ from edgec.fleet.store.tables import Device
 from edgec.fleet.trust.repository import Repository
 from edgec.fleet.upkeep import Upkeep
 from edgec.protocol.enrol import MqttAccess
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 log = logging.getLogger(__name__)
 
@@ -367,7 +370,6 @@ def serve(
         is away.
     """
     from edgec.fleet.api.app import create_app
-    from edgec.fleet.api.sendfile import SendfileProtocol
 
     try:
         settings.data.mkdir(parents=True, exist_ok=True)
@@ -408,17 +410,22 @@ def serve(
                 stack.callback(ready_file.unlink, missing_ok=True)
             on_ready(info)
 
-        config = uvicorn.Config(
-            app, log_level="warning", access_log=False, timeout_graceful_shutdown=5, lifespan="on",
-            forwarded_allow_ips="127.0.0.1", timeout_keep_alive=30, ws_max_size=1 << 20, http=SendfileProtocol,
-            ssl_certfile=tls.certificate if tls else None, ssl_keyfile=tls.key if tls else None,
-            ssl_ca_certs=str(tls.client_ca) if tls and tls.client_ca else None,
-            ssl_cert_reqs=ssl.CERT_OPTIONAL if tls and tls.client_ca else ssl.CERT_NONE,
-        )  # fmt: skip
-        server = _Server(config, ready)
+        server = _Server(_web(app, tls), ready)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         server.run(sockets=[listener])
         services.workers.check()
+
+
+def _web(app: FastAPI, tls: Tls | None) -> uvicorn.Config:
+    from edgec.fleet.api.sendfile import SendfileProtocol
+
+    return uvicorn.Config(
+        app, log_level="warning", access_log=False, timeout_graceful_shutdown=5, lifespan="on",
+        forwarded_allow_ips="127.0.0.1", timeout_keep_alive=30, ws_max_size=1 << 20, http=SendfileProtocol,
+        ssl_certfile=tls.certificate if tls else None, ssl_keyfile=tls.key if tls else None,
+        ssl_ca_certs=str(tls.client_ca) if tls and tls.client_ca else None,
+        ssl_cert_reqs=ssl.CERT_OPTIONAL if tls and tls.client_ca else ssl.CERT_NONE,
+    )  # fmt: skip
 
 
 def _write_ready(path: Path, info: dict[str, Any]) -> None:

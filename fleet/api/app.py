@@ -104,15 +104,17 @@ async def _http(_request: Request, error: Exception) -> Response:
 async def _database_away(_request: Request, error: Exception) -> Response:
     assert isinstance(error, OperationalError)
     log.warning("the database does not answer: %s", error.orig)
-    answer = problem_response(Problem(503, "Database unavailable", "Try again in a moment."))
-    answer.headers["Retry-After"] = "5"
-    return answer
+    return _away("Database unavailable")
 
 
 async def _store_away(_request: Request, error: Exception) -> Response:
     assert isinstance(error, StoreAway)
     log.warning("blobs cannot be had: %s", error.strerror)
-    answer = problem_response(Problem(503, "Storage unavailable", "Try again in a moment."))
+    return _away("Storage unavailable")
+
+
+def _away(title: str) -> Response:
+    answer = problem_response(Problem(503, title, "Try again in a moment."))
     answer.headers["Retry-After"] = "5"
     return answer
 

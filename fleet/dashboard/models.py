@@ -104,34 +104,30 @@ def add(services: Services) -> None:
             if not found:
                 html(parts.empty("No such artifact", f"{title} is not in the registry."), "e-card")
                 return None
-            artifact = found[0]
-            facts = {
-                "Digest": f'<span class="e-mono">{esc(artifact["digest"])}</span>',
-                "Repository": f'<span class="e-mono">{esc(artifact["repository"])}</span>',
-                "Size": size(artifact["size"]),
-                "Pushed": ago(artifact["pushed_at"]),
-            }
-            html(parts.pairs(facts), "e-card")
-            if artifact["report"]:
-                address = link("/api/v1/models", model, version, target) + "/report"
-                frame_html = (
-                    f'<iframe class="e-frame" sandbox src="{esc(address)}" title="Evidence report"></iframe>'
-                )
-                html("<h2>Evidence report</h2>" + frame_html, "e-card")
-            elif artifact["evidence"]:
-                text = esc(json.dumps(artifact["evidence"], indent=2))
-                html(
-                    f'<h2>Evidence</h2><pre class="e-mono" style="white-space:pre-wrap">{text}</pre>',
-                    "e-card",
-                )
-            else:
-                html(
-                    parts.empty(
-                        "No evidence", "This artifact was packed without a check against its source."
-                    ),
-                    "e-card",
-                )
+            _facts(found[0])
+            html(_evidence(found[0], link("/api/v1/models", model, version, target) + "/report"), "e-card")
         return None
+
+
+def _facts(artifact: dict[str, Any]) -> None:
+    facts = {
+        "Digest": f'<span class="e-mono">{esc(artifact["digest"])}</span>',
+        "Repository": f'<span class="e-mono">{esc(artifact["repository"])}</span>',
+        "Size": size(artifact["size"]),
+        "Pushed": ago(artifact["pushed_at"]),
+    }
+    html(parts.pairs(facts), "e-card")
+
+
+def _evidence(artifact: dict[str, Any], report: str) -> str:
+    """The report at the address ``report``, or the figures alone."""
+    if artifact["report"]:
+        frame_html = f'<iframe class="e-frame" sandbox src="{esc(report)}" title="Evidence report"></iframe>'
+        return "<h2>Evidence report</h2>" + frame_html
+    if artifact["evidence"]:
+        text = esc(json.dumps(artifact["evidence"], indent=2))
+        return f'<h2>Evidence</h2><pre class="e-mono" style="white-space:pre-wrap">{text}</pre>'
+    return parts.empty("No evidence", "This artifact was packed without a check against its source.")
 
 
 def _deploy(services: Services, identity: Identity, model: str, data: dict[str, Any]) -> None:

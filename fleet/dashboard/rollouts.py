@@ -369,6 +369,13 @@ def _verdicts(data: dict[str, Any]) -> str:
     return parts.table(heads, rows)
 
 
+def _planned(staging: str, soak_s: float) -> list[dict[str, Any]]:
+    return [
+        {"percent": float(item.rstrip("!")), "approval": item.endswith("!"), "soak_s": soak_s}
+        for item in staging.split(",")
+    ]
+
+
 def deploy_dialog(services: Services, identity: Identity, model: str, versions: list[str]) -> None:
     """A button that starts a rollout of a model."""
     with services.database.reading() as session:
@@ -383,34 +390,19 @@ def deploy_dialog(services: Services, identity: Identity, model: str, versions: 
         | {f"group:{g}": f"Group {g}" for g in groups}
         | {f"device:{d}": d for d in devices}
     )
+    staging = "5,25,100" if len(devices) > 10 else "100"
     with ui.dialog() as dialog, ui.card().style("width:520px;max-width:94vw"):
         ui.label(f"Roll out {model}").classes("text-lg font-semibold")
-        version = (
-            ui.select(versions, value=versions[0], label="Version").props("outlined dense").classes("w-full")
-        )
-        scope = (
-            ui.select(scopes, value="all:", label="For", with_input=True)
-            .props("outlined dense")
-            .classes("w-full")
-        )
-        stages = ui.select(STAGINGS, value="5,25,100" if len(devices) > 10 else "100", label="Stages")
-        stages.props("outlined dense").classes("w-full")
-        soak = (
-            ui.number("Watch each stage for (minutes)", value=0, min=0)
-            .props("outlined dense")
-            .classes("w-full")
-        )
+        version = ui.select(versions, value=versions[0], label="Version")
+        scope = ui.select(scopes, value="all:", label="For", with_input=True)
+        stages = ui.select(STAGINGS, value=staging, label="Stages")
+        soak = ui.number("Watch each stage for (minutes)", value=0, min=0)
+        for field in (version, scope, stages, soak):
+            field.props("outlined dense").classes("w-full")
 
         async def start() -> None:
             kind, _, name = str(scope.value).partition(":")
-            parsed = [
-                {
-                    "percent": float(item.rstrip("!")),
-                    "approval": item.endswith("!"),
-                    "soak_s": 60 * float(soak.value or 0),
-                }
-                for item in str(stages.value).split(",")
-            ]
+            parsed = _planned(str(stages.value), 60 * float(soak.value or 0))
 
             def create() -> int:
                 refuse_unsigned(services, model, str(version.value))

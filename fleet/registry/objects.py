@@ -41,21 +41,20 @@ _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 _ABSENT = {"404", "NoSuchKey", "NotFound", "NoSuchUpload"}
 
 
+class _Absent(StoreAway):
+    """The store answers, and has no such thing."""
+
+
 @contextmanager
 def _store() -> Iterator[None]:
-    """What the store or the network has against it, as :class:`StoreAway`."""
+    """What the store or the network has against it, as :class:`StoreAway`; :class:`_Absent` for what is not there."""
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:
         yield
     except (BotoCoreError, ClientError) as error:
-        raise StoreAway(errno.EIO, f"the S3 store: {error}") from error
-
-
-def _absent(error: StoreAway) -> bool:
-    """Whether the store answered that there is no such thing."""
-    answer = getattr(error.__cause__, "response", {})
-    return str(answer.get("Error", {}).get("Code", "")) in _ABSENT
+        code = str(error.response.get("Error", {}).get("Code", "")) if isinstance(error, ClientError) else ""
+        raise (_Absent if code in _ABSENT else StoreAway)(errno.EIO, f"the S3 store: {error}") from error
 
 
 @dataclass(slots=True)
@@ -139,20 +138,16 @@ class BlobBucket:
         try:
             with _store():
                 return int(self._client.head_object(Bucket=self._bucket, Key=key)["ContentLength"])
-        except StoreAway as error:
-            if _absent(error):
-                return None
-            raise
+        except _Absent:
+            return None
 
     def _get(self, key: str) -> tuple[bytes, dict[str, str]] | None:
         try:
             with _store():
                 found = self._client.get_object(Bucket=self._bucket, Key=key)
                 return bytes(found["Body"].read()), dict(found["Metadata"])
-        except StoreAway as error:
-            if _absent(error):
-                return None
-            raise
+        except _Absent:
+            return None
 
     def read(self, digest: str) -> bytes:
         """All bytes of a small blob.
@@ -221,9 +216,7 @@ class BlobBucket:
                 )
                 for page in pages:
                     parts += page.get("Parts", ())
-        except StoreAway as error:
-            if not _absent(error):
-                raise
+        except _Absent as error:
             # A crash came between putting it together and naming it by its digest.
             size = self._size_of(self._upload_key(name, "data"))
             if size is None:

@@ -67,10 +67,6 @@ class Engine(LeasedWorker):
         self._publisher = publisher
         self._addresses = addresses
 
-    def rest(self, began: float, pace_s: float) -> None:
-        """Ten thousand devices report in a short time; each look costs all members. So half of the time, at most."""
-        self._stop.wait(min(time.monotonic() - began, pace_s))
-
     def tick(self, now: float | None = None) -> None:
         """Advance everything once."""
         moment = time.time() if now is None else now

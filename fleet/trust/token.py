@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from getpass import getpass
 from pathlib import Path
@@ -50,8 +51,7 @@ class TokenUri:
 
 
 def _pairs(text: str, separator: str) -> dict[str, str]:
-    found: Mapping[str, str] = dict(item.partition("=")[::2] for item in text.split(separator) if item)
-    return dict(found)
+    return {key: value for key, _, value in (item.partition("=") for item in text.split(separator) if item)}
 
 
 def _ask_pin(_what: str) -> str:
@@ -76,31 +76,29 @@ class TokenSigner(Signer):
 
     def sign(self, payload: bytes) -> Signature:
         """Sign with the token's key."""
-        with _Module(self._uri):
+        with _driver(self._uri):
             signer = HSMSigner(self._uri.key_id, self._public, _ask_pin, self._uri.token)
             return signer.sign(payload)
 
 
-class _Module:
+@contextmanager
+def _driver(uri: TokenUri) -> Iterator[None]:
     """Names the token's driver while it is used; what goes wrong there, in words."""
-
-    def __init__(self, uri: TokenUri) -> None:
-        self._uri = uri
-
-    def __enter__(self) -> None:
-        if self._uri.module:
-            os.environ[MODULE_ENV] = self._uri.module
-        if not os.environ.get(MODULE_ENV):
-            raise FleetError(
-                f"which driver has the token? Add '?module-path=/…/module.so' to the URI, or set {MODULE_ENV}"
-            )
-
-    def __exit__(self, _kind: Any, error: BaseException | None, _trace: Any) -> None:  # noqa: ANN401
-        if isinstance(error, UnsupportedLibraryError):
-            raise FleetError("keys on a token need the extra: pip install 'edgec[pkcs11]'") from error
-        if isinstance(error, ValueError) or type(error).__module__.startswith("pkcs11"):
-            said = str(error) or type(error).__name__
-            raise FleetError(f"the token {self._uri.token!r}: {said}") from error
+    if uri.module:
+        os.environ[MODULE_ENV] = uri.module
+    if not os.environ.get(MODULE_ENV):
+        raise FleetError(
+            f"which driver has the token? Add '?module-path=/…/module.so' to the URI, or set {MODULE_ENV}"
+        )
+    try:
+        yield
+    except UnsupportedLibraryError as error:
+        raise FleetError("keys on a token need the extra: pip install 'edgec[pkcs11]'") from error
+    except Exception as error:
+        # The driver's package, whose errors these are, is an extra: it may not be there to be named.
+        if not isinstance(error, ValueError) and not type(error).__module__.startswith("pkcs11"):
+            raise
+        raise FleetError(f"the token {uri.token!r}: {str(error) or type(error).__name__}") from error
 
 
 def import_key(text: str, path: Path) -> TokenSigner:
@@ -110,7 +108,7 @@ def import_key(text: str, path: Path) -> TokenSigner:
         FleetError: the URI, the driver, the token or the PIN is wrong; or the file exists.
     """
     uri = TokenUri.parse(text)
-    with _Module(uri):
+    with _driver(uri):
         _hsm, public = HSMSigner.import_(uri.key_id, uri.token, _ask_pin)
     content = {"uri": text, "keyid": public.keyid, "public": public.to_dict()}
     try:

@@ -156,10 +156,13 @@ class FleetEnd:
         return self.wait(ended, f"the end of job {job_id}", timeout_s)
 
     def health(
-        self, check: Callable[[dict[str, Any]], Any], what: str, timeout_s: float = 90.0
+        self, check: Callable[[dict[str, Any]], Any], what: str, timeout_s: float = 90.0, since: int = 0
     ) -> dict[str, Any]:
+        """Wait for a health message of which ``check`` holds, among those after the first ``since`` messages."""
+
         def found() -> Any:
-            return next((body for body in reversed(self.of(Kind.HEALTH)) if check(body)), None)
+            said = (b for t, b, _ in reversed(self.messages[since:]) if t.kind is Kind.HEALTH)
+            return next((body for body in said if check(body)), None)
 
         return self.wait(found, what, timeout_s)
 

@@ -22,6 +22,15 @@ from harness import AgentProcess, FleetEnd, Registry, free_port, make_artifact, 
 
 from edgec.protocol.topics import Kind
 
+DOOR = """
+[models.detector]
+artifact = "detector-1.edge"
+[streams.door]
+source = "test:160x120@30"
+model = "detector"
+policy = "every"
+"""
+
 
 def cli(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "edgec.cli.main", "agent", *arguments]
@@ -32,14 +41,7 @@ def test_streams_change_through_the_shadow_without_touching_the_others(
     tmp_path: Path, fleet: FleetEnd, agent_of
 ) -> None:
     make_artifact(tmp_path, "1")
-    agent: AgentProcess = agent_of("""
-[models.detector]
-artifact = "detector-1.edge"
-[streams.door]
-source = "test:160x120@30"
-model = "detector"
-policy = "every"
-""")
+    agent: AgentProcess = agent_of(DOOR)
     agent.start()
     fleet.health(lambda h: h["streams"][0]["processed"] > 10, "frames")
 
@@ -119,18 +121,8 @@ zone = "left"
     assert np.abs(np.diff(picture[60].astype(int), axis=0)).max() > 80
     fleet.wait(lambda: [e for e in fleet.of(Kind.EVENT) if e["data"].get("rule") == "red-left"], "the rule")
     wait_for(lambda: list((agent.state / "media").glob("*.avi")), "a clip")
-    base = f"http://127.0.0.1:{port}"
     wait_for(lambda: "live view on" in agent.log_text(), "the view")
-    with pytest.raises(urllib.error.HTTPError, match="401"):
-        urllib.request.urlopen(f"{base}/stream/door.jpg", timeout=10)
-    page = urllib.request.urlopen(f"{base}/?token=a-secret-token", timeout=10).read().decode()
-    assert "door" in page
-    jpeg = urllib.request.urlopen(f"{base}/stream/door.jpg?token=a-secret-token", timeout=20).read()
-    live = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
-    assert live.shape == (240, 320, 3)
-    stream = urllib.request.urlopen(f"{base}/stream/door.mjpg?token=a-secret-token", timeout=20)
-    assert stream.read(20000).count(b"--frame") >= 1
-    stream.close()
+    look_at_view(f"http://127.0.0.1:{port}")
     fleet.messages.clear()
     health = fleet.health(
         lambda h: (h["streams"][0].get("comparison") or {}).get("frames", 0) > 5, "the comparison"
@@ -142,6 +134,19 @@ zone = "left"
     assert status["connected"]
     assert "a-secret-token" not in agent.log_text()
     assert agent.stop() == 0
+
+
+def look_at_view(base: str) -> None:
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        urllib.request.urlopen(f"{base}/stream/door.jpg", timeout=10)
+    page = urllib.request.urlopen(f"{base}/?token=a-secret-token", timeout=10).read().decode()
+    assert "door" in page
+    jpeg = urllib.request.urlopen(f"{base}/stream/door.jpg?token=a-secret-token", timeout=20).read()
+    live = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
+    assert live.shape == (240, 320, 3)
+    stream = urllib.request.urlopen(f"{base}/stream/door.mjpg?token=a-secret-token", timeout=20)
+    assert stream.read(20000).count(b"--frame") >= 1
+    stream.close()
 
 
 def test_a_camera_that_hangs_is_killed_and_comes_back(tmp_path: Path, fleet: FleetEnd, agent_of) -> None:
@@ -200,30 +205,13 @@ policy = "every"
 @pytest.mark.parametrize("years", ["-40", pytest.param("90", marks=pytest.mark.long)])
 def test_a_clock_that_jumps_by_years(tmp_path: Path, fleet: FleetEnd, agent_of, years: str) -> None:
     make_artifact(tmp_path, "1")
-    agent: AgentProcess = agent_of("""
-[models.detector]
-artifact = "detector-1.edge"
-[streams.door]
-source = "test:160x120@30"
-model = "detector"
-policy = "every"
-""")
+    agent: AgentProcess = agent_of(DOOR)
     agent.start(EDGEC_TEST_CLOCK_YEARS=years, EDGEC_TEST_CLOCK_AFTER_S="2")
     fleet.health(lambda h: h["clock_trusted"] is False, "the clock to be doubted", 40)
     mark = len(fleet.messages)
     with recovering(f"clock jumps: {years} years", fleet):
         fleet.wait(lambda: any(t.kind is Kind.EVENT for t, _, _ in fleet.messages[mark:]), "an event")
-        health = fleet.wait(
-            lambda: next(
-                (
-                    body
-                    for topic, body, _ in fleet.messages[mark:]
-                    if topic.kind is Kind.HEALTH and body["streams"][0]["fps"] > 1
-                ),
-                None,
-            ),
-            "frames after the jump",
-        )
+        health = fleet.health(lambda h: h["streams"][0]["fps"] > 1, "frames after the jump", since=mark)
     assert health["streams"][0]["dropped"] == 0
     assert health["streams"][0]["restarts"] == 0
     assert health["outbox"]["dropped"] == 0
@@ -357,18 +345,7 @@ def test_a_disk_that_fills_up_and_is_freed(
 ) -> None:
     make_artifact(small_disk, "1")
     new, _ = make_artifact(tmp_path, "2", size=100_000)
-    agent: AgentProcess = agent_of(
-        """
-[models.detector]
-artifact = "detector-1.edge"
-[streams.door]
-source = "test:160x120@30"
-model = "detector"
-policy = "every"
-update_interval_s = 0.05
-""",
-        folder=small_disk,
-    )
+    agent: AgentProcess = agent_of(DOOR + "update_interval_s = 0.05\n", folder=small_disk)
     agent._log = tmp_path / "agent.log"
     agent.start()
     fleet.health(lambda h: h["streams"][0]["processed"] > 10, "frames")
@@ -387,17 +364,8 @@ update_interval_s = 0.05
     mark = len(fleet.messages)
     with recovering("disk full, and freed", fleet):
         filler.unlink()
-        health = fleet.wait(
-            lambda: next(
-                (
-                    body
-                    for topic, body, _ in fleet.messages[mark:]
-                    if topic.kind is Kind.HEALTH and not body["degraded"] and body["outbox"]["depth"] < 50
-                ),
-                None,
-            ),
-            "the recovery",
-            60,
+        health = fleet.health(
+            lambda h: not h["degraded"] and h["outbox"]["depth"] < 50, "the recovery", 60, since=mark
         )
     assert health["streams"][0]["dropped"] == 0
     assert health["outbox"]["dropped"] == 0
@@ -410,16 +378,7 @@ update_interval_s = 0.05
 def test_a_disk_that_can_only_be_read(tmp_path: Path, small_disk: Path, fleet: FleetEnd, agent_of) -> None:
     """After a restart as well: the kernel makes a worn card read-only, and the watchdog starts the device again."""
     make_artifact(small_disk, "1")
-    config = """
-[models.detector]
-artifact = "detector-1.edge"
-[streams.door]
-source = "test:160x120@30"
-model = "detector"
-policy = "every"
-update_interval_s = 0.05
-"""
-    agent: AgentProcess = agent_of(config, folder=small_disk)
+    agent: AgentProcess = agent_of(DOOR + "update_interval_s = 0.05\n", folder=small_disk)
     agent._log = tmp_path / "agent.log"
     agent.start()
     fleet.wait(lambda: len(fleet.of(Kind.EVENT)) > 20, "events")
@@ -432,13 +391,7 @@ update_interval_s = 0.05
     fleet.health(lambda h: any("outbox" in one for one in h["degraded"]), "the outbox in health")
     mark = len(fleet.messages)
     subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
-    fleet.wait(
-        lambda: any(
-            topic.kind is Kind.HEALTH and not any("outbox" in one for one in body["degraded"])
-            for topic, body, _ in fleet.messages[mark:]
-        ),
-        "the recovery",
-    )
+    fleet.health(lambda h: not any("outbox" in one for one in h["degraded"]), "the recovery", since=mark)
     assert agent.stop() == 0
     numbers = list(dict.fromkeys(int(e["sequence"]) for e in fleet.of(Kind.EVENT)))
     assert numbers == list(range(1, len(numbers) + 1))

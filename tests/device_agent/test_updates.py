@@ -35,18 +35,12 @@ def start(agent: AgentProcess, fleet: FleetEnd) -> None:
 
 def running_version(fleet: FleetEnd) -> str:
     """The version that health names from now on, once frames go through it."""
-    mark = len(fleet.messages)
-
-    def found() -> str:
-        for topic, body, _ in fleet.messages[mark:]:
-            if topic.kind is Kind.HEALTH:
-                model, stream = body["models"][0], body["streams"][0]
-                if model["state"] == "running" and stream["fps"] > 1:
-                    return str(model["version"])
-        return ""
-
     # A capture process that is killed again and again is started after up to half a minute.
-    return str(fleet.wait(found, "a running model", 60))
+    health = fleet.health(
+        lambda h: h["models"][0]["state"] == "running" and h["streams"][0]["fps"] > 1,
+        "a running model", 60, since=len(fleet.messages),
+    )  # fmt: skip
+    return str(health["models"][0]["version"])
 
 
 def test_a_swap_drops_nothing_and_fetches_only_what_is_missing(
