@@ -2,7 +2,8 @@
 
 ``desired`` holds ``streams`` and ``models`` as the configuration file writes them; a key that is absent there
 stays as the file has it, and ``enabled = false`` stops a stream that the file names. ``reported`` repeats
-what was applied, so that the delta goes away, and has ``errors`` for what was refused.
+what was applied, so that the delta goes away, and has ``errors`` for what was refused; a key that left ``desired``
+leaves it, too.
 """
 
 from __future__ import annotations
@@ -18,7 +19,15 @@ from edgec.device_agent.outbox import CONTROL, Outbox
 from edgec.device_agent.statefile import StateFile
 from edgec.protocol.codec import decode, encode
 from edgec.protocol.errors import ProtocolError
-from edgec.protocol.shadow import ShadowDelta, ShadowDocument, ShadowState, ShadowUpdate, merge
+from edgec.protocol.shadow import (
+    ShadowDelta,
+    ShadowDocument,
+    ShadowState,
+    ShadowUpdate,
+    beside,
+    merge,
+    removals,
+)
 from edgec.protocol.topics import Kind, ParsedTopic, Topics
 
 log = logging.getLogger("shadow")
@@ -47,6 +56,8 @@ class ShadowDesk:
         self._desired: dict[str, Any] = loaded.data.get("desired", {})
         self._version = int(loaded.data.get("version", 0))
         self._errors: dict[str, str] = {}
+        self._reported: dict[str, Any] = dict(self._desired)
+        """What the fleet has of us: as it said last, or as we told it since."""
 
     def effective(self) -> AgentConfig:
         """Return the configuration to start with; a desired state that no longer fits is left out."""
@@ -68,6 +79,7 @@ class ShadowDesk:
         try:
             if topic.kind is Kind.SHADOW_GET_ACCEPTED:
                 document = decode(ShadowDocument, payload)
+                self._reported = dict(document.state.reported or {})
                 self._want(dict(document.state.desired or {}), document.version)
             elif topic.kind is Kind.SHADOW_DELTA:
                 delta = decode(ShadowDelta, payload)
@@ -103,12 +115,12 @@ class ShadowDesk:
         return check_config(table, self._path)
 
     def report(self) -> None:
-        """Say what was applied."""
-        reported: dict[str, Any] = {**self._desired, "errors": self._errors or None}
-        update = ShadowUpdate(state=ShadowState(reported=reported))
+        """Say what was applied: all of it, and ``null`` for what the fleet still has of an earlier state."""
+        reported: dict[str, Any] = self._desired | ({"errors": self._errors} if self._errors else {})
+        patch = beside(reported, removals(self._reported, reported))
+        self._reported = reported
+        payload = encode(ShadowUpdate(state=ShadowState(reported=patch)))
         topic = self._topics.of(Kind.SHADOW_UPDATE, NAME)
-        # None in the patch removes old errors, so it must be sent.
-        payload = update.model_dump_json(exclude={"version"}).encode() if not self._errors else encode(update)
         self._outbox.put(
             topic, payload, f"shadow-{self._version}-{hash(payload) & 0xFFFFFFFF:x}", lane=CONTROL
         )

@@ -113,12 +113,13 @@ def removals(before: Mapping[str, JsonValue], after: Mapping[str, JsonValue]) ->
     return gone
 
 
-def _beside(delta: JsonObject, gone: JsonObject) -> JsonObject:
-    together = dict(delta)
+def beside(patch: JsonObject, gone: JsonObject) -> JsonObject:
+    """Return one merge patch of two: what :func:`removals` takes away joins ``patch``, which wins where both speak."""
+    together = dict(patch)
     for key, value in gone.items():
         present = together.get(key)
         if isinstance(present, dict) and isinstance(value, dict):
-            together[key] = _beside(present, value)
+            together[key] = beside(present, value)
         elif key not in together:
             together[key] = value
     return together
@@ -132,7 +133,7 @@ def delta_of(document: ShadowDocument, before: ShadowDocument | None = None) -> 
     """
     state = difference(document.state.desired or {}, document.state.reported or {})
     if before is not None:
-        state = _beside(state, removals(before.state.desired or {}, document.state.desired or {}))
+        state = beside(state, removals(before.state.desired or {}, document.state.desired or {}))
     return ShadowDelta(state=state, version=document.version, timestamp=document.timestamp) if state else None
 
 

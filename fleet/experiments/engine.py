@@ -20,7 +20,7 @@ from edgec.fleet.errors import Problem
 from edgec.fleet.experiments.readings import comparable, counters_of, reading
 from edgec.fleet.experiments.service import OPEN, Plan
 from edgec.fleet.experiments.verdict import judge
-from edgec.fleet.inbox import Reply, change_shadow, load_shadow
+from edgec.fleet.inbox import Reply, change_shadow
 from edgec.fleet.jobs import ENDED, Publisher, create_job, end_job, notify
 from edgec.fleet.leased import LeasedWorker
 from edgec.fleet.rollouts.artifacts import artifacts_of, choose
@@ -29,9 +29,8 @@ from edgec.fleet.rollouts.plan import Plan as RolloutPlan
 from edgec.fleet.store.database import Database
 from edgec.fleet.store.experiment_tables import Experiment, Participant, Reading
 from edgec.fleet.store.tables import Device, Job, ModelVersion, Shadow
-from edgec.protocol.codec import encode
 from edgec.protocol.shadow import ShadowState, ShadowUpdate
-from edgec.protocol.topics import Kind, ParsedTopic, Topics
+from edgec.protocol.topics import Kind, ParsedTopic
 
 SHADOW = "config"
 READINGS = 20_000
@@ -218,26 +217,9 @@ def _patch(
     addresses: Addresses,
     work: Work,
 ) -> None:
-    topics = Topics(addresses.fleet, device.name)
-    # What is taken out of the desired state leaves no delta: it goes from what is reported as well, and the device
-    # is sent the whole document.
-    removed = ShadowState(desired=patch, reported=_removals(patch) or None)
     topic = ParsedTopic(addresses.fleet, device.name, Kind.SHADOW_UPDATE, SHADOW)
-    work.replies += change_shadow(session, device, topic, ShadowUpdate(state=removed), now)
-    session.flush()
-    _row, document = load_shadow(session, device, SHADOW)
-    work.replies.append(Reply(topics.of(Kind.SHADOW_GET_ACCEPTED, SHADOW), encode(document)))
-
-
-def _removals(patch: dict[str, Any]) -> dict[str, Any]:
-    """The part of a merge patch that removes something."""
-    found: dict[str, Any] = {}
-    for key, value in patch.items():
-        if value is None:
-            found[key] = None
-        elif isinstance(value, dict) and (inner := _removals(value)):
-            found[key] = inner
-    return found
+    update = ShadowUpdate(state=ShadowState(desired=patch))
+    work.replies += change_shadow(session, device, topic, update, now)
 
 
 def _read(session: Session, row: Experiment, member: Participant, device: Device, now: float) -> None:

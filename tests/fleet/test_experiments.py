@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from edgec.fleet.experiments.readings import comparable, counters_of, reading
 from edgec.fleet.experiments.verdict import Criteria, judge
 from edgec.protocol.messages import Health, ModelHealth, StageLatency, StreamHealth, encode
+from edgec.protocol.shadow import beside, merge, removals
 from edgec.protocol.topics import parse
 
 CRITERIA = Criteria.model_validate({})
@@ -116,9 +117,9 @@ class Comparing(SimDevice):
     def _on_message(self, client: Any, data: Any, message: Any) -> None:
         super()._on_message(client, data, message)
         topic = parse(message.topic)
-        if topic.kind == "shadow/name/+/get/accepted":
-            self.desired = json.loads(message.payload)["state"].get("desired") or {}
-            update = {"state": {"reported": self.desired}}
+        if topic.kind == "shadow/name/+/update/delta":
+            before, self.desired = self.desired, merge(self.desired, json.loads(message.payload)["state"])
+            update = {"state": {"reported": beside(self.desired, removals(before, self.desired))}}
             client.publish(self.topics.base + "/shadow/name/config/update", json.dumps(update), 1)
 
     def report(self) -> None:
