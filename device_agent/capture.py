@@ -20,7 +20,7 @@ from edgec.device_agent import child, log
 from edgec.device_agent.channel import Body, Channel, ChannelClosed
 from edgec.device_agent.errors import SourceError
 from edgec.device_agent.ring import Kind, Ring
-from edgec.device_agent.source_config import SourceSection
+from edgec.device_agent.source_settings import SourceSettings
 from edgec.device_agent.sources import FrameSource, Picture, Sound, open_source
 
 logger = logging.getLogger("capture")
@@ -36,7 +36,7 @@ class Capture:
         self._ring = Ring(ring_fd)
         self._newest = settings["policy"] == "newest"
         self._max_fps: float | None = settings.get("max_fps")
-        self._section = SourceSection.model_validate(settings["source"])
+        self._section = SourceSettings.from_json(settings["source"])
         self._timeout_s = float(settings["timeout_s"])
         self._shape: tuple[int, ...] | None = None
         self._stopping = False

@@ -55,7 +55,8 @@ def spawn(name: str, module: str, fds: tuple[int, ...] = (), *arguments: str) ->
     passed = (theirs.fileno(), *fds)
     command = [sys.executable, "-m", module, str(theirs.fileno()), str(os.getpid()), *arguments]
     # OpenCV's warnings would stand between the lines of the log, at each attempt to open a camera that is away.
-    environment = {"OPENCV_LOG_LEVEL": "ERROR", **os.environ}
+    # numpy's library of products starts a thread for each core with the import; the products here are small.
+    environment = {"OPENCV_LOG_LEVEL": "ERROR", "OPENBLAS_NUM_THREADS": "1", **os.environ}
     process = subprocess.Popen(
         command, pass_fds=passed, stdin=subprocess.DEVNULL, close_fds=True, env=environment
     )

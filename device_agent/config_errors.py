@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ValidationError
 
@@ -33,6 +34,7 @@ _PLAIN = {
     "tuple_type": "must be a list, written in [ ]",
     "dict_type": "must be a table",
     "model_type": "must be a table",
+    "dataclass_type": "must be a table",
     "too_short": "needs {min_length} entries or more, not {actual_length}",
     "too_long": "takes {max_length} entries at most, not {actual_length}",
 }
@@ -46,7 +48,7 @@ def describe(error: ValidationError, root: type[BaseModel], path: Path, text: st
     location = [part for part in first["loc"] if not (isinstance(part, str) and ("[" in part or "(" in part))]
     message = _PLAIN.get(first["type"], first["msg"].removeprefix("Value error, "))
     message = message.format_map(first.get("ctx") or {}) if first["type"] in _PLAIN else message
-    if first["type"] == "extra_forbidden":
+    if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         message = "unknown key" + suggest(str(location[-1]), _fields_at(root, location[:-1]))
     if not location and message.startswith(("streams.", "capture.")):
         key, _, message = message.partition(": ")
@@ -78,21 +80,23 @@ def _fields_at(root: type[BaseModel], location: list[str | int]) -> list[str]:
     """Return the keys allowed in the table at ``location``."""
     current: Any = root
     for part in location:
-        model = _model_in(current)
-        if model is not None and part in model.model_fields:
-            current = model.model_fields[str(part)].annotation
+        table = _table_in(current)
+        if part in table:
+            current = table[str(part)]
         else:  # a name in a table of tables, or an index of a list
             arguments = get_args(current)
             current = arguments[-1] if arguments else None
-    model = _model_in(current)
-    return list(model.model_fields) if model else []
+    return list(_table_in(current))
 
 
-def _model_in(annotation: Any) -> type[BaseModel] | None:  # noqa: ANN401 - any annotation
-    """Return the table that an annotation stands for, itself or as an alternative to None."""
+def _table_in(annotation: Any) -> dict[str, Any]:  # noqa: ANN401 - any annotation
+    """Return the keys, with what each holds, of the table that an annotation stands for, itself or beside None."""
     if get_origin(annotation) in (dict, list):
-        return None
+        return {}
     for one in (annotation, *get_args(annotation)):
         if isinstance(one, type) and issubclass(one, BaseModel):
-            return one
-    return None
+            return {name: field.annotation for name, field in one.model_fields.items()}
+        if isinstance(one, type) and is_dataclass(one):
+            hints = get_type_hints(one)
+            return {field.name: hints[field.name] for field in fields(one)}
+    return {}

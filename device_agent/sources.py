@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgec.device_agent.errors import SourceError
-from edgec.device_agent.source_config import SourceSection
+from edgec.device_agent.source_settings import SourceSettings
 
 Picture = NDArray[np.uint8]
 Sound = NDArray[np.float32]
@@ -41,7 +41,7 @@ class FrameSource(Protocol):
         """Let the device or file go."""
 
 
-def open_source(section: SourceSection, timeout_s: float) -> FrameSource:
+def open_source(section: SourceSettings, timeout_s: float) -> FrameSource:
     """Open a source.
 
     Raises:
@@ -63,7 +63,7 @@ def open_source(section: SourceSection, timeout_s: float) -> FrameSource:
 class Video:
     """A camera, a network stream or a video file, through OpenCV."""
 
-    def __init__(self, section: SourceSection, timeout_s: float) -> None:
+    def __init__(self, section: SourceSettings, timeout_s: float) -> None:
         self._section = section
         self._timeout_ms = int(timeout_s * 1000)
         self._size = (section.width, section.height) if section.width and section.height else None
@@ -141,7 +141,7 @@ class Video:
 class Folder:
     """The pictures of a folder by name; a file that cannot be read is passed over with a warning."""
 
-    def __init__(self, section: SourceSection) -> None:
+    def __init__(self, section: SourceSettings) -> None:
         folder = section.path or Path()
         if not folder.is_dir():
             raise SourceError(f"no folder of pictures {folder}")
@@ -185,7 +185,7 @@ class TestPattern:
 
     __test__ = False  # the name is no test for pytest
 
-    def __init__(self, section: SourceSection) -> None:
+    def __init__(self, section: SourceSettings) -> None:
         self._width, self._height = section.width or 640, section.height or 480
         self.fps = (section.fps or 25.0) if section.pace == "real" else 0.0
         ramp = np.linspace(40, 120, self._width, dtype=np.uint8)
@@ -218,7 +218,7 @@ class TestPattern:
 class SoundFile:
     """A sound file in chunks, mono float32 in -1…1, resampled to the wanted rate."""
 
-    def __init__(self, section: SourceSection) -> None:
+    def __init__(self, section: SourceSettings) -> None:
         samples, rate = read_sound(section.path or Path())
         self._samples = resample(samples, rate, section.rate)
         self._chunk = max(1, round(section.rate * section.chunk_ms / 1000))
@@ -251,7 +251,7 @@ class Microphone:
 
     fps = 0.0
 
-    def __init__(self, section: SourceSection) -> None:
+    def __init__(self, section: SourceSettings) -> None:
         try:
             import sounddevice
         except (ImportError, OSError) as error:
@@ -336,7 +336,7 @@ def resample(samples: Sound, rate: int, wanted: int) -> Sound:
     return np.asarray(np.fft.irfft(cut, count), np.float32) * np.float32(count / len(samples))
 
 
-def describe(section: SourceSection) -> str:
+def describe(section: SourceSettings) -> str:
     """Return the source in words, without its secrets."""
     from edgec.device_agent.log import redact
 

@@ -84,10 +84,9 @@ class StreamRunner:
         self._child = process
         self._loop.add_reader(process.channel.fileno(), lambda: self._heard(process))
         self._loop.add_reader(process.pidfd, lambda: self._died(process))
-        source = self.settings.source.model_dump(mode="json", exclude_none=True)
         body = {
             "name": self.name,
-            "source": source,
+            "source": self.settings.source.to_json(),
             "policy": self.settings.policy,
             "max_fps": self.throttled or self.limit_fps,
             "timeout_s": self.settings.open_timeout_s,

@@ -28,7 +28,7 @@ from edgec.device_agent.loop import Loop
 from edgec.device_agent.ring import Frame, Kind, Ring
 from edgec.device_agent.rules import RuleBook, crossing, inside
 from edgec.device_agent.rules_config import Gate, Rule, Tracker
-from edgec.device_agent.source_config import SourceSection
+from edgec.device_agent.source_settings import SourceSettings
 from edgec.device_agent.sources import open_source, resample
 from edgec.device_agent.stream_runner import StreamRunner
 from edgec.device_agent.tracker import BoxTracker, Seen, Track
@@ -216,7 +216,7 @@ def test_sound_files_keep_their_pitch(tmp_path: Path) -> None:
         file.setsampwidth(2)
         file.setframerate(rate)
         file.writeframes((sine * 20000).astype("<i2").tobytes())
-    source = open_source(SourceSection(kind="sound", path=path, loop=False, pace="fast"), 5)
+    source = open_source(SourceSettings(kind="sound", path=path, loop=False, pace="fast"), 5)
     chunks = []
     while (chunk := source.read(None)) is not None:
         chunks.append(chunk)
@@ -231,11 +231,11 @@ def test_sources_that_are_not_there_are_named(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.mp4").write_text("no video")
     for section, word in (
-        (SourceSection(kind="file", path=tmp_path / "none.mp4"), "none.mp4"),
-        (SourceSection(kind="file", path=tmp_path / "text.mp4"), "text.mp4"),
-        (SourceSection(kind="folder", path=tmp_path / "empty"), "holds no pictures"),
-        (SourceSection(kind="sound", path=tmp_path / "none.wav"), "none.wav"),
-        (SourceSection(kind="camera", index=97), "/dev/video97"),
+        (SourceSettings(kind="file", path=tmp_path / "none.mp4"), "none.mp4"),
+        (SourceSettings(kind="file", path=tmp_path / "text.mp4"), "text.mp4"),
+        (SourceSettings(kind="folder", path=tmp_path / "empty"), "holds no pictures"),
+        (SourceSettings(kind="sound", path=tmp_path / "none.wav"), "none.wav"),
+        (SourceSettings(kind="camera", index=97), "/dev/video97"),
     ):
         with pytest.raises(SourceError, match=word):
             open_source(section, 2)
