@@ -5,8 +5,9 @@ process ends. One process writes, one reads, and the supervisor looks on. A slot
 says; states change under a POSIX record lock on the memfd, which the kernel releases when its holder dies
 (1.4 µs for a lock and unlock on an x86 server).
 
-The counters live in the ring and outlive both ends, and they add up at every moment:
-``captured = processed + dropped + in_flight``.
+The counters live in the ring and outlive both ends, and they add up at every moment, also when a process was killed
+between two words: ``captured = processed + dropped + in_flight``. What was captured, is in no slot and was not said to
+be processed has been dropped; nobody counts that.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _MAGIC = 0x6564_6765_6372_6731
 _HEADER_BYTES = 4096
 _MAX_SLOTS = 24
 # Words of the header.
-_MAGIC_AT, _SLOTS_AT, _SIZE_AT, _CAPTURED_AT, _PROCESSED_AT, _DROPPED_AT, _LAST_AT, _STRIDE_AT = range(8)
+_MAGIC_AT, _SLOTS_AT, _SIZE_AT, _CAPTURED_AT, _PROCESSED_AT, _LAST_AT, _STRIDE_AT = range(7)
 # Words of a slot.
 _TABLE_AT, _TABLE_WORDS = 32, 16
 _STATE, _NUMBER, _HEIGHT, _WIDTH, _CHANNELS, _MONOTONIC, _WALL, _KIND = range(8)
@@ -129,7 +130,6 @@ class Ring:
                 slot = states.index(_State.FREE)
             elif newest and _State.READY in states:
                 slot = min(self._ready(states))[1]
-                self._words[_DROPPED_AT] += 1
             else:
                 return None
             self._set(slot, _State.WRITING)
@@ -154,8 +154,9 @@ class Ring:
             words = (number, height, width, channels, now, max(0, time.time_ns()), kind)
             for place, word in enumerate(words, row + _NUMBER):
                 self._words[place] = word
-            self._words[row + _STATE] = _State.READY
+            # In this order: a frame is never in flight before it counts as captured.
             self._words[_CAPTURED_AT] = number + 1
+            self._words[row + _STATE] = _State.READY
             self._words[_LAST_AT] = now
             return number
 
@@ -180,10 +181,9 @@ class Ring:
             if not ready:
                 return None
             slot = ready[-1 if newest else 0][1]
-            if newest and len(ready) > 1:
+            if newest:
                 for _, older in ready[:-1]:
                     self._set(older, _State.FREE)
-                self._words[_DROPPED_AT] += len(ready) - 1
             self._set(slot, _State.READING)
             row = self._words[self._rows[slot] : self._rows[slot] + _TABLE_WORDS].tolist()
         kind = Kind(row[_KIND])
@@ -208,11 +208,10 @@ class Ring:
             return self._states().count(_State.FREE) >= self.slots // 2
 
     def recover_reader(self) -> None:
-        """Count what a dead reader held as dropped, and free it."""
+        """Free what a dead reader held: it counts as dropped."""
         with self._lock:
             for slot, state in enumerate(self._states()):
                 if state == _State.READING:
-                    self._words[_DROPPED_AT] += 1
                     self._set(slot, _State.FREE)
 
     def _states(self) -> list[int]:
@@ -248,9 +247,8 @@ class Ring:
             if locked:
                 fcntl.lockf(self.fd, fcntl.LOCK_UN, 8)
         in_flight = sum(state in (_State.READY, _State.READING) for state in states)
-        return Counters(
-            words[_CAPTURED_AT], words[_PROCESSED_AT], words[_DROPPED_AT], in_flight, words[_LAST_AT]
-        )
+        captured, processed = words[_CAPTURED_AT], words[_PROCESSED_AT]
+        return Counters(captured, processed, captured - processed - in_flight, in_flight, words[_LAST_AT])
 
     def close(self) -> None:
         """Close the descriptor; the mapping goes when the last view of it goes."""
