@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import cv2
+import msgspec
 import numpy as np
 from rich.console import Console
 from rich.table import Table
@@ -42,7 +43,7 @@ def measure(sides: Sides, runs: int = RUNS) -> dict[str, tuple[float, float]]:
 
 
 def _card(source: dict[str, Any], output: dict[str, Any]) -> rt.ModelCard:
-    return rt.ModelCard.model_validate({"input": {"kind": "image"} | source, "output": output})
+    return msgspec.convert({"input": {"kind": "image"} | source, "output": output}, rt.ModelCard)
 
 
 def _spec(name: str, *shape: int) -> rt.TensorSpec:

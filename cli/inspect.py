@@ -66,9 +66,11 @@ def is_artifact(file: Path) -> bool:
 
 def artifact_json(artifact: Artifact) -> dict[str, Any]:
     """An artifact's content for scripts."""
+    import msgspec
+
     return {
         "digest": artifact.manifest_digest,
-        "config": artifact.config.model_dump(mode="json"),
+        "config": msgspec.to_builtins(artifact.config),
         "layers": [layer.to_json() for layer in artifact.layers],
         "labels": list(artifact.labels()),
         "evidence": artifact.evidence(),

@@ -11,6 +11,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 import edgec.runtime as rt
 from edgec.compiler import pack
 from edgec.compiler.around import build_around
@@ -145,7 +147,7 @@ def compile_model(
     progress.stage("pack")
     around = build_around(card, config.inputs, config.outputs, target)
     if around is not None:
-        config = config.model_copy(update={"around": around.functions})
+        config = msgspec.structs.replace(config, around=around.functions)
     evidence = make_evidence(
         proofs[0] if proofs else None,
         lowered=lowered,

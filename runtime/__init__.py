@@ -1,36 +1,75 @@
-"""Load and run artifacts on a device: numpy, apache-tvm-ffi and libtvm_runtime.so, and no compiler."""
+"""Load and run artifacts on a device: numpy, msgspec, apache-tvm-ffi and libtvm_runtime.so, and no compiler.
 
-from edgec.runtime.artifact import Artifact, pack_from_layout, unpack_to_layout, write_artifact
-from edgec.runtime.card import ModelCard, load_card
-from edgec.runtime.config import (
-    ArtifactConfig,
-    Bucket,
-    KernelInfo,
-    MemoryPlan,
-    PlannedTensor,
-    Provenance,
-    Segment,
-    TensorSpec,
-)
-from edgec.runtime.drawing import draw
-from edgec.runtime.errors import ArtifactError, CardError, IncompatibleDevice, InputError
-from edgec.runtime.loading import check_device, load
-from edgec.runtime.model import Model
-from edgec.runtime.profiling import LayerTime
-from edgec.runtime.results import (
-    Anomaly,
-    Box,
-    Classification,
-    Detection,
-    Embedding,
-    Keypoints,
-    Point,
-    Raw,
-    Result,
-    Segmentation,
-    Sound,
-    Text,
-)
+A name is imported when it is first asked for: a process that only loads and runs a model pays for nothing else.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from edgec.runtime.artifact import Artifact, pack_from_layout, unpack_to_layout, write_artifact
+    from edgec.runtime.card import ModelCard, load_card
+    from edgec.runtime.config import (
+        ArtifactConfig,
+        Bucket,
+        KernelInfo,
+        MemoryPlan,
+        PlannedTensor,
+        Provenance,
+        Segment,
+        TensorSpec,
+    )
+    from edgec.runtime.drawing import draw
+    from edgec.runtime.errors import ArtifactError, CardError, IncompatibleDevice, InputError
+    from edgec.runtime.loading import check_device, load
+    from edgec.runtime.model import Model
+    from edgec.runtime.profiling import LayerTime
+    from edgec.runtime.results import (
+        Anomaly,
+        Box,
+        Classification,
+        Detection,
+        Embedding,
+        Keypoints,
+        Point,
+        Raw,
+        Result,
+        Segmentation,
+        Sound,
+        Text,
+    )
+
+_MODULES = {
+    "artifact": ("Artifact", "pack_from_layout", "unpack_to_layout", "write_artifact"),
+    "card": ("ModelCard", "load_card"),
+    "config": (
+        "ArtifactConfig", "Bucket", "KernelInfo", "MemoryPlan", "PlannedTensor", "Provenance", "Segment", "TensorSpec",
+    ),
+    "drawing": ("draw",),
+    "errors": ("ArtifactError", "CardError", "IncompatibleDevice", "InputError"),
+    "loading": ("check_device", "load"),
+    "model": ("Model",),
+    "profiling": ("LayerTime",),
+    "results": (
+        "Anomaly", "Box", "Classification", "Detection", "Embedding", "Keypoints", "Point", "Raw", "Result",
+        "Segmentation", "Sound", "Text",
+    ),
+}  # fmt: skip
+_HOMES = {name: f"{__name__}.{module}" for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - PEP 562
+    """Import what is asked for."""
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(home), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})
+
 
 __all__ = [
     "Anomaly",

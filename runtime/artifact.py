@@ -17,14 +17,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import msgspec
 import numpy.typing as npt
-from pydantic import ValidationError
 
 from edgec.runtime import oci
 from edgec.runtime.card import ModelCard
 from edgec.runtime.config import FORMAT_VERSION, ArtifactConfig
 from edgec.runtime.errors import ArtifactError
 from edgec.runtime.oci import Descriptor, Manifest
+from edgec.runtime.schema import fault_of
 from edgec.runtime.weights import Weight, WeightsBlob, read_weights
 
 Layer = Descriptor
@@ -104,10 +105,19 @@ class Artifact:
         Raises:
             ArtifactError: one is missing, cut short or altered; the message names it.
         """
+        with self.verifying(skip=skip):
+            pass
+
+    @contextmanager
+    def verifying(self, *, skip: Iterable[str] = ()) -> Iterator[None]:
+        """As :meth:`verify_digests`, in threads of its own while the block runs; the error comes at the block's end."""
         skipped = frozenset(skip)
         blobs = [blob for blob in self.manifest.all_blobs() if blob.media_type not in skipped]
+        blobs.sort(key=lambda blob: -blob.size)
         with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
-            for blob, digest in zip(blobs, pool.map(self._hash, blobs), strict=True):
+            digests = pool.map(self._hash, blobs)
+            yield
+            for blob, digest in zip(blobs, digests, strict=True):
                 if digest != blob.digest:
                     raise ArtifactError(
                         f"{self.path}: {blob.title or 'the config'} was altered (its digest differs)"
@@ -153,7 +163,7 @@ class Artifact:
     def card(self) -> ModelCard | None:
         """The model card with its labels, or None for a model without one."""
         pipeline = self.config.pipeline
-        return None if pipeline is None else pipeline.model_copy(update={"labels": self.labels()})
+        return None if pipeline is None else msgspec.structs.replace(pipeline, labels=self.labels())
 
     def evidence(self) -> dict[str, Any] | None:
         """What the compiler measured: errors against the reference, latency, sizes. None if it did not."""
@@ -256,12 +266,10 @@ def _read_config(content: bytes) -> ArtifactConfig:
             + ("update edgec on this machine" if version > FORMAT_VERSION else "compile the model again")
         )
     try:
-        return ArtifactConfig.model_validate(document)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise ArtifactError(
-            f"its config is not valid: {'.'.join(map(str, first['loc']))}: {first['msg']}"
-        ) from error
+        return msgspec.convert(document, ArtifactConfig)
+    except msgspec.ValidationError as error:
+        fault = fault_of(error, document, ArtifactConfig)
+        raise ArtifactError(f"its config is not valid: {'.'.join(fault.keys)}: {fault.message}") from error
 
 
 # ---------------------------------------------------------------- writing
@@ -341,7 +349,7 @@ def write_artifact(
     path = Path(path)
     if config.pipeline is not None:
         labels = config.pipeline.labels if labels is None else labels
-        config = config.model_copy(update={"pipeline": config.pipeline.model_copy(update={"labels": ()})})
+        config = msgspec.structs.replace(config, pipeline=msgspec.structs.replace(config.pipeline, labels=()))
     layers = [_Blob(oci.CODE_TYPE, MODEL_LIBRARY, code)]
     layers += [_Blob(oci.CODE_TYPE, name, content) for name, content in sorted((buckets or {}).items())]
     if around is not None:
@@ -361,7 +369,7 @@ def write_artifact(
         layers.append(_Blob(oci.REPORT_HTML_TYPE, "report.html", report_html.encode()))
     if report_markdown is not None:
         layers.append(_Blob(oci.REPORT_MARKDOWN_TYPE, "report.md", report_markdown.encode()))
-    config_blob = _Blob(oci.CONFIG_TYPE, "", oci.canonical_json(config.model_dump(mode="json")))
+    config_blob = _Blob(oci.CONFIG_TYPE, "", oci.canonical_json(msgspec.to_builtins(config)))
     manifest = Manifest(
         config_blob.descriptor, tuple(blob.descriptor for blob in layers), _annotations(config)
     )

@@ -8,25 +8,36 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+import msgspec
+from msgspec import Meta
 
 from edgec.runtime.errors import CardError
+from edgec.runtime.schema import StrictPart, fault_of
 
 Activation = Literal["none", "softmax", "sigmoid"]
-Probability = Annotated[float, Field(ge=0, le=1)]
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+Probability = Annotated[float, Meta(ge=0, le=1)]
+Count = Annotated[int, Meta(gt=0)]
+Positive = Annotated[float, Meta(gt=0)]
+Side = Annotated[int, Meta(gt=0, le=16384)]
+Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
+Version = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$")]
 
 
 # ---------------------------------------------------------------- inputs
 
 
-class ImageInput(_Part):
+class _Input(StrictPart, kw_only=True, tag_field="kind"):
+    @property
+    def kind(self) -> str:
+        """What a card calls it."""
+        return str(self.__struct_config__.tag)
+
+
+class ImageInput(_Input, kw_only=True, tag="image"):
     """A picture: how a frame becomes the model's input.
 
     ``letterbox`` keeps the aspect ratio and fills the rest with ``pad``; ``crop`` keeps it and cuts the
@@ -34,10 +45,9 @@ class ImageInput(_Part):
     picture lies.
     """
 
-    kind: Literal["image"] = "image"
     name: str | None = None
-    width: int = Field(gt=0, le=16384)
-    height: int = Field(gt=0, le=16384)
+    width: Side
+    height: Side
     colour: Literal["rgb", "bgr", "gray"] = "rgb"
     resize: Literal["stretch", "letterbox", "crop"] = "stretch"
     interpolation: Literal["linear", "nearest", "area", "cubic"] = "linear"
@@ -52,18 +62,16 @@ class ImageInput(_Part):
         """1 for gray, else 3."""
         return 1 if self.colour == "gray" else 3
 
-    @model_validator(mode="after")
-    def _per_channel(self) -> ImageInput:
+    def __post_init__(self) -> None:
         for key in ("mean", "scale"):
             value = getattr(self, key)
             if isinstance(value, tuple) and len(value) != self.channels:
                 raise ValueError(
                     f"{key} needs one number or {self.channels}, one a channel, not {len(value)}"
                 )
-        return self
 
 
-class AudioInput(_Part):
+class AudioInput(_Input, kw_only=True, tag="audio"):
     """Sound: mono samples at ``sample_rate``, in windows of ``window_s`` every ``hop_s`` seconds.
 
     ``features`` says what the model sees: the ``waveform`` itself, ``log-mel`` (frames × mels) or ``mfcc``
@@ -71,23 +79,22 @@ class AudioInput(_Part):
     features in the model's input: ``TF`` (time, frequency) or ``FT``; other axes have length 1.
     """
 
-    kind: Literal["audio"] = "audio"
     name: str | None = None
-    sample_rate: int = Field(16000, gt=0)
-    window_s: float = Field(1.0, gt=0, le=600)
-    hop_s: float | None = Field(None, gt=0)
+    sample_rate: Count = 16000
+    window_s: Annotated[float, Meta(gt=0, le=600)] = 1.0
+    hop_s: Positive | None = None
     features: Literal["waveform", "log-mel", "mfcc"] = "waveform"
-    frame_s: float = Field(0.025, gt=0)
-    step_s: float = Field(0.010, gt=0)
-    fft_size: int | None = Field(None, gt=0)
-    mels: int = Field(40, gt=0)
-    coefficients: int = Field(10, gt=0)
-    min_hz: float = Field(20.0, ge=0)
-    max_hz: float | None = Field(None, gt=0)
+    frame_s: Positive = 0.025
+    step_s: Positive = 0.010
+    fft_size: Count | None = None
+    mels: Count = 40
+    coefficients: Count = 10
+    min_hz: Annotated[float, Meta(ge=0)] = 20.0
+    max_hz: Positive | None = None
     mel_scale: Literal["htk", "slaney"] = "htk"
     power: Literal[1, 2] = 2
     window: Literal["hann", "hamming", "none"] = "hann"
-    log_offset: float = Field(1e-6, gt=0)
+    log_offset: Positive = 1e-6
     axes: Literal["TF", "FT"] = "TF"
     mean: float = 0.0
     scale: float = 1.0
@@ -98,75 +105,77 @@ class AudioInput(_Part):
         return round(self.window_s * self.sample_rate)
 
 
-class TensorInput(_Part):
+class TensorInput(_Input, kw_only=True, tag="tensor"):
     """Plain tensors: ``predict`` takes the same dict of arrays as ``run``."""
 
-    kind: Literal["tensor"] = "tensor"
     name: str | None = None
 
 
-Input = Annotated[ImageInput | AudioInput | TensorInput, Field(discriminator="kind")]
+Input = ImageInput | AudioInput | TensorInput
 
 # ---------------------------------------------------------------- outputs
 
 
-class Classification(_Part):
+class _Output(StrictPart, kw_only=True, tag_field="decoder"):
+    @property
+    def decoder(self) -> str:
+        """What a card calls it."""
+        return str(self.__struct_config__.tag)
+
+
+class Classification(_Output, kw_only=True, tag="classification"):
     """One score a class: the ``top_k`` best at or above ``threshold``."""
 
-    decoder: Literal["classification"] = "classification"
     output: str | None = None
     activation: Activation = "softmax"
-    top_k: int = Field(5, gt=0)
+    top_k: Count = 5
     threshold: Probability = 0.0
 
 
-class BoxOutput(_Part):
+class BoxOutput(_Output, kw_only=True):
     """What all detectors share: thresholds of scores and of overlap (non-maximum suppression)."""
 
     score_threshold: Probability = 0.3
     nms_threshold: Probability = 0.45
     class_wise: bool = True
-    max_detections: int = Field(100, gt=0)
+    max_detections: Count = 100
 
 
-class Yolox(BoxOutput):
+class Yolox(BoxOutput, kw_only=True, tag="yolox"):
     """YOLOX: ``[1, anchors, 5 + classes]``, boxes relative to their grid cells (unless the graph decodes
     them).
     """
 
-    decoder: Literal["yolox"] = "yolox"
     output: str | None = None
     strides: tuple[int, ...] = (8, 16, 32)
     decoded: bool = False
 
 
-class Yolov5(BoxOutput):
+class Yolov5(BoxOutput, kw_only=True, tag="yolov5"):
     """YOLOv5 and v7: ``[1, anchors, 5 + classes]`` decoded to input pixels (or 0 to 1: ``normalised``)."""
 
-    decoder: Literal["yolov5"] = "yolov5"
     output: str | None = None
     normalised: bool = False
 
 
-class Yolov8(BoxOutput):
+class Yolov8(BoxOutput, kw_only=True, tag="yolov8"):
     """YOLOv8 to v11: ``[1, 4 + classes, anchors]`` without objectness, centre and size in input pixels."""
 
-    decoder: Literal["yolov8"] = "yolov8"
     output: str | None = None
     normalised: bool = False
 
 
-class AnchorLayer(_Part):
+class AnchorLayer(StrictPart, kw_only=True):
     """One SSD feature map of ``rows`` × ``columns`` cells; box sizes are shares of the picture (width,
     height).
     """
 
-    rows: int = Field(gt=0)
-    columns: int = Field(gt=0)
-    sizes: tuple[tuple[float, float], ...] = Field(min_length=1)
+    rows: Count
+    columns: Count
+    sizes: Annotated[tuple[tuple[float, float], ...], Meta(min_length=1)]
 
 
-class Ssd(BoxOutput):
+class Ssd(BoxOutput, kw_only=True, tag="ssd"):
     """SSD: class scores ``[1, anchors, classes]`` and box codes ``[1, anchors, 4]`` relative to the anchors.
 
     Codes are (dx, dy, dw, dh), or (dy, dx, dh, dw) with ``order = "yx"``. Class ``background`` is left
@@ -175,7 +184,6 @@ class Ssd(BoxOutput):
     anchors.
     """
 
-    decoder: Literal["ssd"] = "ssd"
     scores: str
     boxes: str
     activation: Activation = "softmax"
@@ -185,42 +193,37 @@ class Ssd(BoxOutput):
     variances: tuple[float, float, float, float] = (0.1, 0.1, 0.2, 0.2)
     anchors: tuple[AnchorLayer, ...] = ()
 
-    @model_validator(mode="after")
-    def _anchors(self) -> Ssd:
+    def __post_init__(self) -> None:
         if self.coding == "centre" and not self.anchors:
             raise ValueError(
                 'anchors are needed to decode boxes (or coding = "corner" if the graph decodes them)'
             )
-        return self
 
 
-class Ultraface(BoxOutput):
+class Ultraface(BoxOutput, kw_only=True, tag="ultraface"):
     """UltraFace: ``scores [1, n, 2]`` (background, face) and ``boxes [1, n, 4]`` as corners from 0 to 1."""
 
-    decoder: Literal["ultraface"] = "ultraface"
     scores: str = "scores"
     boxes: str = "boxes"
     score_threshold: Probability = 0.7
     nms_threshold: Probability = 0.3
 
 
-class Yunet(BoxOutput):
+class Yunet(BoxOutput, kw_only=True, tag="yunet"):
     """YuNet: per stride ``cls_S``, ``obj_S``, ``bbox_S`` and ``kps_S``; the faces carry five landmarks."""
 
-    decoder: Literal["yunet"] = "yunet"
     strides: tuple[int, ...] = (8, 16, 32)
     score_threshold: Probability = 0.6
     nms_threshold: Probability = 0.3
 
 
-class Heatmap(_Part):
+class Heatmap(_Output, kw_only=True, tag="heatmap"):
     """One heat map a key point; its hottest cell is the point, refined by ``offsets`` (dy, dx in input
     pixels).
 
     ``names`` are the points' names; ``skeleton`` the pairs of indices to draw a line between.
     """
 
-    decoder: Literal["heatmap"] = "heatmap"
     output: str | None = None
     offsets: str | None = None
     layout: Literal["NCHW", "NHWC"] = "NCHW"
@@ -230,12 +233,11 @@ class Heatmap(_Part):
     skeleton: tuple[tuple[int, int], ...] = ()
 
 
-class Segmentation(_Part):
+class Segmentation(_Output, kw_only=True, tag="segmentation"):
     """A class a pixel: the largest of the channels, or with one channel, whether it is at least
     ``threshold``.
     """
 
-    decoder: Literal["segmentation"] = "segmentation"
     output: str | None = None
     layout: Literal["NCHW", "NHWC"] = "NCHW"
     activation: Activation = "none"
@@ -244,48 +246,44 @@ class Segmentation(_Part):
     palette: tuple[tuple[int, int, int], ...] = ()
 
 
-class Keyword(_Part):
+class Keyword(_Output, kw_only=True, tag="keyword"):
     """A spoken word in a window of sound; classes named in ``ignore`` (silence, unknown) are never
     reported.
     """
 
-    decoder: Literal["keyword"] = "keyword"
     output: str | None = None
     activation: Activation = "softmax"
     threshold: Probability = 0.6
     ignore: tuple[str, ...] = ()
 
 
-class SoundEvents(_Part):
+class SoundEvents(_Output, kw_only=True, tag="sound-events"):
     """Any number of sounds in a window: each class at or above ``threshold``, at most ``top_k``."""
 
-    decoder: Literal["sound-events"] = "sound-events"
     output: str | None = None
     activation: Activation = "sigmoid"
     threshold: Probability = 0.3
-    top_k: int = Field(5, gt=0)
+    top_k: Count = 5
 
 
-class Anomaly(_Part):
+class Anomaly(_Output, kw_only=True, tag="anomaly"):
     """How unlike the normal: the output's own ``value``, or the mean squared error of a
     ``reconstruction``.
     """
 
-    decoder: Literal["anomaly"] = "anomaly"
     output: str | None = None
     score: Literal["value", "reconstruction"] = "value"
     threshold: float = 0.5
 
 
-class Embedding(_Part):
+class Embedding(_Output, kw_only=True, tag="embedding"):
     """A vector that stands for the input; ``normalise`` makes its length 1."""
 
-    decoder: Literal["embedding"] = "embedding"
     output: str | None = None
     normalise: bool = True
 
 
-class Text(_Part):
+class Text(_Output, kw_only=True, tag="ctc"):
     """Greedy connectionist temporal classification: the likeliest character of each step, repeats and blanks out.
 
     The labels are the characters of the classes other than ``blank``, in order. ``layout`` says how the output
@@ -293,22 +291,19 @@ class Text(_Part):
     ``space`` is what a class beyond the labels stands for, as recognisers have it behind their dictionary.
     """
 
-    decoder: Literal["ctc"] = "ctc"
     output: str | None = None
     activation: Activation = "none"
     layout: Literal["TC", "CT"] = "TC"
-    blank: int = Field(0, ge=0)
+    blank: Annotated[int, Meta(ge=0)] = 0
     space: str = " "
     threshold: Probability = 0.0
 
 
-class Raw(_Part):
+class Raw(_Output, kw_only=True, tag="raw"):
     """The model's outputs as they are."""
 
-    decoder: Literal["raw"] = "raw"
 
-
-Output = Annotated[
+Output = (
     Classification
     | Yolox
     | Yolov5
@@ -323,19 +318,18 @@ Output = Annotated[
     | Anomaly
     | Embedding
     | Text
-    | Raw,
-    Field(discriminator="decoder"),
-]
+    | Raw
+)
 
 
-class ModelCard(_Part):
+class ModelCard(StrictPart, kw_only=True):
     """What a model is, what it takes and what it gives. ``labels`` are class names by index.
 
     In a card's file ``labels`` may also be the path of a text file beside it, one label a line.
     """
 
-    name: str | None = Field(None, pattern=r"^[a-z0-9][a-z0-9._-]*$")
-    version: str | None = Field(None, pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$")
+    name: Name | None = None
+    version: Version | None = None
     description: str = ""
     licence: str = ""
     input: Input
@@ -363,16 +357,11 @@ def load_card(path: str | Path) -> ModelCard:
     if isinstance(content.get("labels"), str):
         content["labels"] = _read_labels(path, content["labels"])
     try:
-        return ModelCard.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        keys = [str(part) for part in first["loc"]]
-        # A tagged union puts the tag into the location, which is no key of the file.
-        keys = keys[:1] + keys[2:] if len(keys) > 1 and keys[0] in ("input", "output") else keys
-        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        value = f", not {first['input']!r}" if isinstance(first["input"], str | int | float) else ""
-        where = f"{path}:{_line_of(text, keys)}: {'.'.join(keys)}"
-        raise CardError(f"{where}: {first['msg'].removeprefix('Value error, ')}{value}{more}") from error
+        return msgspec.convert(content, ModelCard)
+    except msgspec.ValidationError as error:
+        fault = fault_of(error, content, ModelCard)
+        where = f"{path}:{_line_of(text, fault.keys)}: {'.'.join(fault.keys)}"
+        raise CardError(f"{where}: {fault.message}") from error
 
 
 def _read_labels(card: Path, name: str) -> list[str]:
@@ -385,7 +374,7 @@ def _read_labels(card: Path, name: str) -> list[str]:
         raise CardError(f"{card}: labels: cannot read {name}: {error}") from error
 
 
-def _line_of(text: str, keys: list[str]) -> int:
+def _line_of(text: str, keys: Sequence[str]) -> int:
     """The line (from 1) where the deepest of ``keys`` that can be found stands, for a message."""
     lines, start = text.splitlines(), 0
     for key in keys:
@@ -396,8 +385,3 @@ def _line_of(text: str, keys: list[str]) -> int:
                 start = number
                 break
     return start + 1
-
-
-def card_schema() -> dict[str, Any]:
-    """The JSON schema of a card, for editors that complete TOML."""
-    return ModelCard.model_json_schema()

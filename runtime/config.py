@@ -6,24 +6,20 @@ fields that it does not know; a change that an old reader would get wrong takes 
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+import msgspec
+from msgspec import Meta
 
-from edgec.runtime.card import ModelCard
+from edgec.runtime.card import ModelCard, Name, Version
+from edgec.runtime.schema import Part
 
 FORMAT_VERSION = 1
 # Names the calling convention of compiled code: TVM's virtual machine and the object ABI of tvm-ffi.
 RUNTIME_ABI = "tvm-0.27+ffi-0.1"
 
-_NAME = r"^[a-z0-9][a-z0-9._-]*$"
 
-
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="ignore", frozen=True, defer_build=True)
-
-
-class TensorSpec(_Part):
+class TensorSpec(Part, kw_only=True):
     """One input or output: ``name`` as in the source model, ``safe_name`` as the compiled function knows
     it.
     """
@@ -37,7 +33,7 @@ class TensorSpec(_Part):
         return f"{self.name!r} {self.dtype}[{', '.join(map(str, self.shape))}]"
 
 
-class KernelInfo(_Part):
+class KernelInfo(Part, kw_only=True):
     """What one compiled kernel does: its kind, its work a call, and the source nodes that it computes.
 
     A kernel may be called from several places: ``calls`` has the names of the source nodes of each of its
@@ -56,7 +52,7 @@ class KernelInfo(_Part):
         return tuple(dict.fromkeys(node for call in self.calls for node in call))
 
 
-class Segment(_Part):
+class Segment(Part, kw_only=True):
     """A part of a model that the compiler could not compile and ONNX Runtime runs.
 
     The compiled code calls it by the name in ``function``; ``layer`` is the title of the layer that holds its
@@ -71,15 +67,15 @@ class Segment(_Part):
     nodes: tuple[str, ...] = ()
 
 
-class PlannedTensor(_Part):
+class PlannedTensor(Part, kw_only=True):
     """An activation's place in the arena: ``offset`` in bytes from its start, a multiple of 64."""
 
-    offset: int = Field(ge=0, multiple_of=64)
+    offset: Annotated[int, Meta(ge=0, multiple_of=64)]
     shape: tuple[int, ...]
     dtype: str
 
 
-class MemoryPlan(_Part):
+class MemoryPlan(Part, kw_only=True):
     """The static memory plan: ``entry`` takes inputs, weights, then ``tensors``, parts of an arena of ``bytes``.
 
     Tensors may share bytes; a run overwrites them all. A reader that does not know the plan calls the config's own
@@ -87,11 +83,11 @@ class MemoryPlan(_Part):
     """
 
     entry: str
-    bytes: int = Field(ge=0)
+    bytes: Annotated[int, Meta(ge=0)]
     tensors: tuple[PlannedTensor, ...] = ()
 
 
-class Bucket(_Part):
+class Bucket(Part, kw_only=True):
     """A further set of input shapes of the same model: a library of its own, weights shared by name.
 
     ``layer`` is the title of the code layer with its library; all else is as in :class:`ArtifactConfig`, whose own
@@ -104,11 +100,11 @@ class Bucket(_Part):
     entry: str = "main"
     weights: tuple[str, ...] = ()
     plan: MemoryPlan | None = None
-    kernels: dict[str, KernelInfo] = Field(default_factory=dict)
+    kernels: dict[str, KernelInfo] = msgspec.field(default_factory=dict)
     segments: tuple[Segment, ...] = ()
 
 
-class Provenance(_Part):
+class Provenance(Part, kw_only=True):
     """Where the artifact came from, without times or machines, so that the same compile gives the same
     bytes.
     """
@@ -117,11 +113,11 @@ class Provenance(_Part):
     source_sha256: str = ""
     source_bytes: int = 0
     producer: str = ""
-    opset: dict[str, int] = Field(default_factory=dict)
-    options: dict[str, Any] = Field(default_factory=dict)
+    opset: dict[str, int] = msgspec.field(default_factory=dict)
+    options: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
-class ArtifactConfig(_Part):
+class ArtifactConfig(Part, kw_only=True):
     """The config blob. ``weights`` are tensor names in the order in which they follow the inputs in a call.
 
     ``pipeline`` is the model card without its labels, which are a layer of their own. ``segments`` are the
@@ -132,8 +128,8 @@ class ArtifactConfig(_Part):
 
     format_version: int = FORMAT_VERSION
     runtime_abi: str = RUNTIME_ABI
-    name: str = Field(pattern=_NAME)
-    version: str = Field("1", pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$")
+    name: Name
+    version: Version = "1"
     target: str
     arch: str
     device_kind: str = "cpu"
@@ -150,7 +146,7 @@ class ArtifactConfig(_Part):
     pipeline: ModelCard | None = None
     quantisation: dict[str, Any] | None = None
     precision: str = "fp32"
-    kernels: dict[str, KernelInfo] = Field(default_factory=dict)
+    kernels: dict[str, KernelInfo] = msgspec.field(default_factory=dict)
     segments: tuple[Segment, ...] = ()
     around: tuple[str, ...] = ()
     buckets: tuple[Bucket, ...] = ()
@@ -158,12 +154,7 @@ class ArtifactConfig(_Part):
 
     def variants(self) -> tuple[ArtifactConfig, ...]:
         """The config as it would be for each set of input shapes alone, the first one first."""
-        alone = self.model_copy(update={"buckets": ()})
+        alone = msgspec.structs.replace(self, buckets=())
         fields = ("inputs", "outputs", "entry", "weights", "plan", "kernels", "segments")
-        further = [alone.model_copy(update={f: getattr(b, f) for f in fields}) for b in self.buckets]
+        further = [msgspec.structs.replace(alone, **{f: getattr(b, f) for f in fields}) for b in self.buckets]
         return alone, *further
-
-
-def config_schema() -> dict[str, Any]:
-    """The JSON schema of the config blob."""
-    return ArtifactConfig.model_json_schema()

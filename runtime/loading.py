@@ -11,12 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edgec.runtime import oci
-from edgec.runtime.around import Around
 from edgec.runtime.artifact import AROUND_LIBRARY, MODEL_LIBRARY, Artifact
 from edgec.runtime.config import RUNTIME_ABI, ArtifactConfig
 from edgec.runtime.errors import ArtifactError, IncompatibleDevice
-from edgec.runtime.foreign import Foreign
-from edgec.runtime.library import check_ffi, ensure_runtime
+from edgec.runtime.library import check_ffi, ensure_runtime, ffi
 from edgec.runtime.model import Model, Variant
 from edgec.runtime.native import NativeFunction, check_code, little_endian, load_code
 from edgec.runtime.threads import Threading
@@ -48,20 +46,16 @@ def load(
     artifact = Artifact.open(path, digest=digest)
     check_device(artifact.config)
     wanted = Threading.of(threads or artifact.config.threads, affinity)
-    artifact.verify_digests(skip=(oci.CODE_TYPE,))
+    with artifact.verifying(skip=(oci.CODE_TYPE,)):  # other threads hash while this one imports
+        ffi()
     libraries = [_checked_code(artifact, title) for title in libraries_of(artifact.config)]
-    around_code = _checked_code(artifact, AROUND_LIBRARY) if artifact.config.around else b""
+    around = _checked_code(artifact, AROUND_LIBRARY) if artifact.config.around else b""
     weights = artifact.weights()
     ensure_runtime(lambda name: _bundled(artifact, name))
     variants = [
         _variant(artifact, config, code, weights, wanted)
         for config, code in zip(artifact.config.variants(), libraries, strict=True)
     ]
-    config, card = artifact.config, artifact.card()
-    around = None
-    if config.around and card is not None:
-        outputs = [spec.name for spec in config.outputs]
-        around = Around(around_code, config.around, card, outputs)
     return Model(artifact, variants, wanted, around)
 
 
@@ -80,7 +74,11 @@ def _variant(
     artifact: Artifact, config: ArtifactConfig, code: bytes, weights: dict[str, Weight], wanted: Threading
 ) -> Variant:
     """The model for one set of input shapes, its code loaded and bound to its weights."""
-    foreign = Foreign(artifact, config.segments, wanted) if config.segments else None
+    foreign = None
+    if config.segments:
+        from edgec.runtime.foreign import Foreign
+
+        foreign = Foreign(artifact, config.segments, wanted)
     own = ordered(weights, config.weights)
     engine = NativeFunction(load_code(code), config.entry, own, config.inputs, foreign, config.plan)
     return Variant(config, engine)

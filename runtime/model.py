@@ -6,22 +6,23 @@ import atexit
 import weakref
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgec.runtime import threads as thread_pool
-from edgec.runtime.around import Around
 from edgec.runtime.artifact import Artifact
 from edgec.runtime.card import ModelCard
 from edgec.runtime.config import ArtifactConfig, TensorSpec
 from edgec.runtime.errors import InputError
-from edgec.runtime.listening import Listener
 from edgec.runtime.native import Array, NativeFunction
-from edgec.runtime.prediction import Predictor
-from edgec.runtime.profiling import LayerTime, profile
-from edgec.runtime.results import Result
 from edgec.runtime.threads import Threading
+
+if TYPE_CHECKING:  # what a process that only runs arrays does not need
+    from edgec.runtime.listening import Listener
+    from edgec.runtime.prediction import Predictor
+    from edgec.runtime.profiling import LayerTime
+    from edgec.runtime.results import Result
 
 _alive: weakref.WeakSet[Model] = weakref.WeakSet()
 
@@ -76,7 +77,7 @@ class Model:
         artifact: Artifact,
         variants: Sequence[Variant],
         threading: Threading,
-        around: Around | None = None,
+        around: bytes = b"",
     ) -> None:
         self.artifact = artifact
         self.config: ArtifactConfig = artifact.config
@@ -165,6 +166,8 @@ class Model:
                     f"{self.config.name} was compiled without a model card: use run() on arrays, "
                     "or compile with --card model.toml"
                 )
+            from edgec.runtime.prediction import Predictor
+
             predictor = self._predictor = Predictor(self.config, self.card, self.call, self._around)
         return predictor
 
@@ -201,6 +204,8 @@ class Model:
         Raises:
             InputError: as :meth:`run`.
         """
+        from edgec.runtime.profiling import profile
+
         self.run(inputs)
         variant, arrays = self._fitting(inputs)
         if variant.engine is None:
@@ -209,7 +214,7 @@ class Model:
 
     def close(self) -> None:
         """Let the code and the weights go. Outputs that the caller still has stay valid."""
-        self._predictor = self._around = None
+        self._predictor = None
         for variant in self._variants:
             engine, variant.engine = variant.engine, None
             if engine is not None:

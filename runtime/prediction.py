@@ -22,25 +22,26 @@ Call = Callable[[list[Array]], list[Array]]
 
 
 class Predictor:
-    """Ties a model's inputs and outputs to what its card declares."""
+    """Ties a model's inputs and outputs to what its card declares.
 
-    def __init__(
-        self, config: ArtifactConfig, card: cards.ModelCard, call: Call, around: Around | None
-    ) -> None:
+    ``around`` is the checked code of the library that does pre- and post-processing, if the config names functions.
+    """
+
+    def __init__(self, config: ArtifactConfig, card: cards.ModelCard, call: Call, around: bytes) -> None:
         self._card, self._config, self._call = card, config, call
         self._names = [spec.name for spec in config.outputs]
-        self._around = around
+        self._around = Around(around, config.around, card, self._names) if config.around else None
         self._picture: Picture | None = None
         self._sound: Sound | None = None
         if isinstance(card.input, cards.TensorInput):
             return
         spec = self._input_spec(card.input.name)
         if isinstance(card.input, cards.ImageInput):
-            prepare = around.prepare if around is not None and around.prepares else None
+            prepare = self._around.prepare if self._around is not None and self._around.prepares else None
             self._picture = Picture(card.input, spec.dtype, prepare)
             self._check_size(card.input, spec)
         else:
-            compute = around.features if around is not None and around.hears else None
+            compute = self._around.features if self._around is not None and self._around.hears else None
             self._sound = Sound(card.input, spec.shape, spec.dtype, compute)
 
     def _input_spec(self, name: str | None) -> TensorSpec:

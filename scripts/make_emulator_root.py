@@ -26,6 +26,7 @@ LIBRARIES = ("libc6", "libstdc++6", "libgcc-s1", "zlib1g", "libexpat1", "libssl3
 PYTHON = ("python3.11-minimal", "libpython3.11-minimal", "libpython3.11-stdlib", "libbz2-1.0", "libuuid1")
 ARCH, DEBIAN_ARCH = "aarch64", "arm64"
 PLATFORMS = tuple(f"manylinux{tag}_aarch64" for tag in ("_2_28", "_2_27", "_2_17", "2014"))
+PINS = "edgec-pins.txt"  # which wheels the folder holds
 
 
 def run(*command: str, cwd: Path | None = None) -> None:
@@ -56,15 +57,18 @@ def debian_packages(folder: Path) -> None:
             run("dpkg", "-x", str(deb), str(folder))
 
 
+def pins() -> list[str]:
+    """The packages that the runtime needs, in the versions that are installed here."""
+    return [f"{name}=={metadata.version(name)}" for name in ("apache-tvm-ffi", "msgspec", "numpy")]
+
+
 def wheels(folder: Path) -> None:
     """Download the wheels that the runtime needs for the architecture and unpack them into ``folder``."""
-    pinned = [f"apache-tvm-ffi=={metadata.version('apache-tvm-ffi')}", f"numpy=={metadata.version('numpy')}"]
-    pinned += [f"pydantic=={metadata.version('pydantic')}"]
     with tempfile.TemporaryDirectory(prefix="edgec-wheels-") as scratch:
         tags = [f"--platform={platform}" for platform in PLATFORMS]
         common = [sys.executable, "-m", "pip", "download", "--quiet", "--only-binary=:all:", *tags]
         common += ["--python-version=3.11", "--implementation=cp", "--dest", scratch]
-        run(*common, *pinned)
+        run(*common, *pins())
         run(*common, "--no-deps", f"apache-tvm=={metadata.version('apache-tvm')}")
         for wheel in sorted(Path(scratch).glob("*.whl")):
             with zipfile.ZipFile(wheel) as content:
@@ -73,26 +77,33 @@ def wheels(folder: Path) -> None:
                     wanted = re.compile(r"libtvm_runtime(_extra)?\.so$|dist-info/METADATA$")
                     names = [name for name in names if wanted.search(name)]
                 content.extractall(folder, names)
+    (folder / PINS).write_text("\n".join(pins()))
 
 
 def main() -> None:
-    """Build the folder unless it is there."""
+    """Build the folder unless it is there, with the packages in these versions."""
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
     named = os.environ.get("EDGEC_EMULATOR_ROOT")
     default = (Path(named) if named else cache / "edgec" / "emulator") / ARCH
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--folder", type=Path, default=default, help=f"default: {default}")
     folder: Path = parser.parse_args().folder
-    if (folder / "site-packages").is_dir():
+    held = folder / "site-packages" / PINS
+    if held.is_file() and held.read_text() == "\n".join(pins()):
         print(f"{folder} is there already")
         return
     folder.parent.mkdir(parents=True, exist_ok=True)
     building = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        debian_packages(building)
+        if folder.is_dir():
+            shutil.copytree(folder, building, symlinks=True, dirs_exist_ok=True)
+            shutil.rmtree(building / "site-packages")
+        else:
+            debian_packages(building)
         (building / "site-packages").mkdir()
         wheels(building / "site-packages")
         building.chmod(0o755)
+        shutil.rmtree(folder, ignore_errors=True)
         building.rename(folder)
     finally:
         shutil.rmtree(building, ignore_errors=True)

@@ -7,11 +7,13 @@ import platform
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgec.targets.errors import UnknownTarget
 from edgec.targets.hwcap import arm64_features
-from edgec.targets.target import Target
+
+if TYPE_CHECKING:
+    from edgec.targets.target import Target
 
 _ARCHITECTURES = {"amd64": "x86_64", "x64": "x86_64", "arm64": "aarch64"}
 # Linux names ARM's instructions by register file; users and compilers know them by the extension's name.

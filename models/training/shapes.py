@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
+import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -249,9 +250,9 @@ def measure(
     """Accuracy of the exported model in ONNX Runtime on frames with held-back backgrounds."""
     graph = Graph("shapes", {k: v.astype(np.float32) for k, v in weights.items()})
     card = load_card(CARD)
-    box_output = card.output.model_copy(update={"score_threshold": 0.02})
+    box_output = msgspec.structs.replace(card.output, score_threshold=0.02)
     model = Reference(
-        graph.finish(detector(graph)).SerializeToString(), card.model_copy(update={"output": box_output})
+        graph.finish(detector(graph)).SerializeToString(), msgspec.structs.replace(card, output=box_output)
     )
     rng = np.random.default_rng(seed)
     found, truths = [], []

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import paho.mqtt.client as mqtt
 import pytest
@@ -43,7 +44,7 @@ def make_artifact(
 ) -> tuple[Path, str]:
     """Write an artifact whose model behaves as told; returns its file and digest."""
     spec = TensorSpec(name="x", safe_name="x", shape=(1, 4), dtype="float32")
-    config = ArtifactConfig.model_validate(
+    config = msgspec.convert(
         {
             "name": "detector",
             "version": version,
@@ -51,7 +52,8 @@ def make_artifact(
             "arch": os.uname().machine,
             "pipeline": card,
         }
-        | {"inputs": (spec,), "outputs": (spec,)}
+        | {"inputs": (spec,), "outputs": (spec,)},
+        ArtifactConfig,
     )
     path = folder / f"detector-{version}.edge"
     golden = describe({"x": np.full(spec.shape, behaviour.pop("golden", 1.0), spec.dtype)})

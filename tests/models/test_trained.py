@@ -8,6 +8,7 @@ import wave
 from functools import cache
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import onnx
 import pytest
@@ -54,7 +55,7 @@ def detector_accuracy(name: str, dim: bool) -> Accuracy:
         path = build(name, folder)
         card = load_card(path.with_name("model.toml"))
         content = tomllib.loads(path.with_name("model.toml").read_text())
-        low = card.model_copy(update={"output": card.output.model_copy(update={"score_threshold": 0.02})})
+        low = msgspec.structs.replace(card, output=msgspec.structs.replace(card.output, score_threshold=0.02))
         model = Reference(path, low)
     rng = np.random.default_rng(77)
     found, truths = [], []

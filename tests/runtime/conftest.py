@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -25,7 +26,7 @@ class Built:
     weights: dict[str, Any]
 
     def write(self, path: Path, **changes: Any) -> Path:
-        config = self.config.model_copy(update=changes)
+        config = msgspec.structs.replace(self.config, **changes)
         rt.write_artifact(path, config=config, code=self.code, weights=self.weights)
         return path
 

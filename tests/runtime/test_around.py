@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -37,12 +38,13 @@ def built(card: rt.ModelCard, inputs: list[rt.TensorSpec], outputs: list[rt.Tens
 
 
 def card(source: dict[str, Any], output: dict[str, Any]) -> rt.ModelCard:
-    return rt.ModelCard.model_validate(
+    return msgspec.convert(
         {
             "input": {"kind": "image", "width": SIZE, "height": SIZE} | source,
             "output": output,
             "labels": ["a", "b"],
-        }
+        },
+        rt.ModelCard,
     )
 
 
@@ -85,8 +87,9 @@ SOUNDS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("frames", [1, 15, 16, 49])
 def test_features_of_sound_are_the_same(name: str, frames: int) -> None:
     """Block by block, whatever was in the buffers before; log-mel values lie about 10 apart."""
-    declared = rt.ModelCard.model_validate(
-        {"input": {"kind": "audio"} | SOUNDS[name], "output": {"decoder": "raw"}}
+    declared = msgspec.convert(
+        {"input": {"kind": "audio"} | SOUNDS[name], "output": {"decoder": "raw"}},
+        rt.ModelCard,
     )
     assert isinstance(declared.input, rt.card.AudioInput)
     around = built(declared, [], [])
@@ -174,11 +177,12 @@ def test_an_artifact_carries_it_and_predicts_the_same(mlp: Any, tmp_path: Path) 
     pytest.importorskip("tvm")
     from edgec.compiler.around import build_around
 
-    declared = rt.ModelCard.model_validate(
+    declared = msgspec.convert(
         {
             "input": {"kind": "image", "width": 8, "height": 4, "colour": "gray", "scale": 0.01},
             "output": {"decoder": "embedding"},
-        }
+        },
+        rt.ModelCard,
     )
     inputs = [spec("x", 1, 1, 4, 8)]
     around = build_around(declared, inputs, [], detect())
@@ -187,14 +191,14 @@ def test_an_artifact_carries_it_and_predicts_the_same(mlp: Any, tmp_path: Path) 
     # The same compile twice gives the same bytes.
     again = build_around(declared, inputs, [], detect())
     assert again == around
-    config = mlp.config.model_copy(update={"pipeline": declared, "around": around.functions})
+    config = msgspec.structs.replace(mlp.config, pipeline=declared, around=around.functions)
     rt.write_artifact(
         tmp_path / "a.edge", config=config, code=mlp.code, weights=mlp.weights, around=around.code
     )
     with rt.load(tmp_path / "a.edge") as model:
-        assert model._around is not None
-        assert model._around.prepares
-        assert not model._around.detects
+        loaded = Around(model._around, model.config.around, declared, [])
+        assert loaded.prepares
+        assert not loaded.detects
     rt.write_artifact(tmp_path / "b.edge", config=config, code=mlp.code, weights=mlp.weights)
     with pytest.raises(rt.ArtifactError, match=r"holds no around\.so"):
         rt.load(tmp_path / "b.edge")

@@ -44,26 +44,35 @@ def test_a_card_says_what_it_says(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("width = 320", "width = 0", r"model\.toml:6: input\.width: .* greater than 0, not 0"),
-        ("width = 320", "wide = 320", r"model\.toml:4: input\.width: Field required"),
+        ("width = 320", "width = 0", r"model\.toml:6: input\.width: .* >= 1, not 0"),
+        ("width = 320", "wide = 320", r"model\.toml:6: input\.wide: unknown key"),
+        ("width = 320", "", r"model\.toml:4: input\.width: required"),
         ("mean = [1, 2, 3]", "mean = [1, 2]", r"model\.toml:4: input: mean needs one number or 3"),
         (
             "score_threshold = 0.5",
             "score_treshold = 0.5",
-            r"model\.toml:12: output\.score_treshold: Extra inputs",
+            r"model\.toml:12: output\.score_treshold: unknown key",
         ),
         (
             "score_threshold = 0.5",
             "score_threshold = 2",
             r"model\.toml:12: output\.score_threshold: .* not 2",
         ),
-        ('decoder = "yolox"', 'decoder = "yolo"', r"model\.toml:10: output: .*'yolox'"),
+        (
+            'decoder = "yolox"',
+            'decoder = "yolo"',
+            r"model\.toml:11: output\.decoder: .*'yolox'.*, not 'yolo'",
+        ),
         (
             'decoder = "yolox"',
             'decoder = "ssd"\nscores = "s"\nboxes = "b"',
             r"model\.toml:10: output: anchors are needed",
         ),
-        ('kind = "image"', 'kind = "smell"', r"model\.toml:4: input: "),
+        (
+            'kind = "image"',
+            'kind = "smell"',
+            r"model\.toml:5: input\.kind: expected '[a-z]+' or .*, not 'smell'",
+        ),
         ('name = "cats"', 'name = "Cats!"', r"model\.toml:1: name: "),
         ('"labels.txt"', '"../labels.txt"', "lies outside the card's folder"),
         ('"labels.txt"', '"none.txt"', "cannot read none.txt"),

@@ -7,6 +7,7 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -25,7 +26,7 @@ PLACE = Placement(200, 100, 0.32, 0.64, 0.0, 0.0)  # a frame of 200 × 100 stret
 
 def card(output: dict[str, Any], **changes: Any) -> rt.ModelCard:
     source = {"kind": "image", "width": 64, "height": 64} | changes.pop("input", {})
-    return rt.ModelCard.model_validate({"input": source, "output": output} | changes)
+    return msgspec.convert({"input": source, "output": output} | changes, rt.ModelCard)
 
 
 def decoded(
@@ -116,7 +117,7 @@ def test_ssd_decodes_what_its_own_encoding_gives() -> None:
     scores = np.zeros((1, 24, 3), np.float32)
     scores[..., 0] = 9
     scores[0, 20] = [0, 1, 7]
-    spec = {"decoder": "ssd", "scores": "s", "boxes": "b", "anchors": [a.model_dump() for a in layers]}
+    spec = {"decoder": "ssd", "scores": "s", "boxes": "b", "anchors": msgspec.to_builtins(layers)}
     ((label, score, box),) = boxes_of(decoded({"s": scores, "b": codes}, spec, labels=["a", "b"]))
     assert (label, score) == ("b", 0.997)
     assert box == pytest.approx([0.25 * 200, 0.4 * 100, 0.55 * 200, 0.6 * 100], abs=1e-3)
@@ -178,7 +179,7 @@ def test_a_mask_covers_the_frame_through_a_letterbox() -> None:
 def test_anomalies_and_embeddings() -> None:
     given = np.arange(4, dtype=np.float32).reshape(1, 4)
     spec = {"decoder": "anomaly", "score": "reconstruction", "threshold": 0.25}
-    tensors = rt.ModelCard.model_validate({"input": {"kind": "tensor"}, "output": spec})
+    tensors = msgspec.convert({"input": {"kind": "tensor"}, "output": spec}, rt.ModelCard)
     (found,) = decode({"o": given + 0.5}, tensors, given=given)
     assert found == rt.Anomaly(0.25, True)
     (vector,) = decoded({"o": np.array([[3.0, 4.0]])}, {"decoder": "embedding"})
@@ -198,7 +199,9 @@ def test_greedy_text_is_what_is_left_without_repeats_and_blanks(
     scores[np.arange(len(steps)), steps] = 0.9
     output = scores[None] if layout == "TC" else scores.T[None]
     spec = {"decoder": "ctc", "blank": blank, "layout": layout}
-    card = rt.ModelCard.model_validate({"input": {"kind": "tensor"}, "output": spec, "labels": list("abcd")})
+    card = msgspec.convert(
+        {"input": {"kind": "tensor"}, "output": spec, "labels": list("abcd")}, rt.ModelCard
+    )
     (found,) = decode({"o": output}, card, given=output)
     letters = [c for c in range(6) if c != blank]
     kept = [number for number, _ in itertools.groupby(steps) if number != blank]
