@@ -23,7 +23,7 @@ CONFIG = """
 [models.words]
 artifact = "words.edge"
 [streams.kitchen]
-source = { kind = "sound", path = "speech.wav", rate = 16000, loop = false, pace = "fast" }
+source = { kind = "sound", path = "speech.wav", rate = 16000, loop = false, pace = "real" }
 model = "words"
 policy = "every"
 slots = 8
