@@ -59,9 +59,9 @@ def _is_prim(expr: Expr) -> bool:
     return bool(tvm.ir.is_prim_expr(expr))
 
 
-# Types of 8 bits and fewer that no kernel computes with: float32 numbers stand for them, on the same grid.
+# Types that no kernel computes with: float32 numbers stand for them, on the same grid.
 NARROW = frozenset(
-    {"float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz", "float4_e2m1fn"}
+    {"bfloat16", "float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz", "float4_e2m1fn"}
     | {"int4", "uint4", "int2", "uint2"}
 )
 

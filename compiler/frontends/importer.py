@@ -197,7 +197,10 @@ class Importer:
             # compiled code owns the results' memory, and ONNX Runtime writes into it
             call = relax.op.call_dps_packed(segment.function, relax.Tuple(arguments), kinds)
         else:
-            loose = [loose_type(self.types.get(name)) for name in segment.outputs]
+            loose = [
+                kind or loose_type(self.types.get(name))
+                for name, kind in zip(segment.outputs, kinds, strict=True)
+            ]
             call = relax.op.call_pure_packed(
                 segment.function, *arguments, ty_args=loose[0] if len(loose) == 1 else relax.TupleType(loose)
             )

@@ -11,7 +11,7 @@ import onnx
 from onnx import ModelProto, ValueInfoProto
 
 from edgec.compiler.errors import ModelError
-from edgec.compiler.frontends import clean, formats, functions, ml_outputs, shapes
+from edgec.compiler.frontends import bfloat16, clean, folding, formats, functions, ml_outputs, shapes
 from edgec.compiler.frontends.onnx_file import read_model
 from edgec.compiler.frontends.source import Port, SourceModel, SourceNode
 from edgec.compiler.frontends.standard import Standard
@@ -67,14 +67,14 @@ def prepare(
         shapes.check_sizes(clean.infer_shapes(given))
     except (onnx.shape_inference.InferenceError, RuntimeError) as error:
         raise ModelError(f"{path}: {str(error).strip().splitlines()[0]}") from error
-    given = clean.lower_opset(given)
+    given = clean.lower_opset(_in_float32(given))
     simple = clean.simplify(given)
     why = clean.objection(given.SerializeToString()) if simple is given else None
     foreign = why is not None and not clean.is_valid(given)
     outdated = why is not None and clean.broadcasts_by_attribute(given)
     if (foreign or outdated) and clean.knows_operators(given):
         raise ModelError(f"{path}: ONNX Runtime refuses this model, so nothing could vouch for it: {why}")
-    model, doubted = _expanded(clean.infer_shapes(simple))
+    model, doubted = _expanded(folding.fold_shapes(simple) if simple is given else clean.infer_shapes(simple))
     return SourceModel(
         path=path,
         digest=digest,
@@ -87,6 +87,13 @@ def prepare(
         labels=labels,
         original=Standard(given) if doubted or (why is not None and not foreign) else None,
     )
+
+
+def _in_float32(given: ModelProto) -> ModelProto:
+    """The model with casts around what ONNX Runtime does not compute in bfloat16, if that is why it refuses it."""
+    wide = bfloat16.computed_in_float32(clean.infer_shapes(given))
+    refused = wide is not None and clean.objection(given.SerializeToString()) is not None
+    return wide if wide is not None and refused else given
 
 
 def _expanded(model: ModelProto) -> tuple[ModelProto, bool]:
@@ -103,7 +110,7 @@ def _expanded(model: ModelProto) -> tuple[ModelProto, bool]:
     lowered, known = clean.lower_opset(expanded), clean.runs_in_onnxruntime(model.SerializeToString())
     folded = clean.fold(lowered)
     if folded is None:
-        return (model if known else clean.infer_shapes(lowered)), False
+        return (model if known else folding.fold_shapes(lowered)), False
     doubted = known and not clean.computes_alike(folded, model)
     if doubted and not _is_standard(folded, model):
         return model, False

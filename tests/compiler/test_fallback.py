@@ -66,3 +66,19 @@ def test_refused_without_fallback_each_node_by_name(tmp_path: Path) -> None:
         build(path, tmp_path, CompileOptions(fallback=False, tune="none"))
     assert [node.node for node in caught.value.nodes] == ["det"]
     assert not list(tmp_path.glob("*.edge"))
+
+
+def test_a_part_with_sizes_that_are_known_and_sizes_that_are_not(tmp_path: Path) -> None:
+    """What is known of one result is not lost to its neighbour."""
+    nodes = [
+        helper.make_node("Det", ["x"], ["d"], name="det"),
+        helper.make_node("NonZero", ["x"], ["places"], name="places"),
+        helper.make_node("Relu", ["d"], ["r"], name="relu"),
+        helper.make_node("Gemm", ["r", "w"], ["y"], name="product"),
+    ]
+    weights = {"w": RNG.standard_normal((3, 5)).astype("float32")}
+    model = model_of(nodes, {"x": [2, 3, 4, 4]}, ["y", "places"], weights)
+    model.graph.output[1].type.tensor_type.elem_type = TensorProto.INT64
+    imported, _ = build(save(model, tmp_path), tmp_path)
+    assert [segment.nodes for segment in imported.segments] == [("det", "places")]
+    assert_same(model, {"x": RNG.standard_normal((2, 3, 4, 4)).astype("float32")}, tmp_path)

@@ -17,6 +17,9 @@ from tests.compiler import backend_cases as cases
 ROOT = Path(__file__).resolve().parent.parent.parent
 # One family of operators a line: the module of the onnx package, the operator, the test, what comes of it.
 SAMPLE = (
+    ("attention", "Attention", "test_attention_4d_attn_mask_causal_bf16", "native"),
+    ("attention", "Attention", "test_attention_local_window_gqa_rank4_mask", "native"),
+    ("roialign", "RoiAlign", "test_roialign_mode_max", "native"),
     ("bitshift", "BitShift", "test_bitshift_right_int8_negative_shift", "native"),
     ("bitcast", "BitCast", "test_bitcast_float32_to_int32", "native"),
     ("mod", "Mod", "test_mod_float_edge_cases_fmod_0_float32", "native"),

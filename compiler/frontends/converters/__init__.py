@@ -16,6 +16,7 @@ def load_all() -> None:
         pooling,
         quantised,
         recurrent,
+        regions,
         resize,
         signal,
         slicing,

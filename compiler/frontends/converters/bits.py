@@ -135,11 +135,38 @@ def _extreme(node: Node) -> Expr:
     axes = node.ints("axes", 1)
     if not axes and node.attrs.get("noop_with_empty_axes", 0):
         return x
-    reduce = relax.op.max if node.op_type == "ReduceMax" else relax.op.min
     chosen = [a % rank for a in axes] if axes else list(range(rank))
     wide = node.emit(relax.op.astype(x, "uint8")) if dtype_of(x) == "bool" else x
-    result = reduce(wide, axis=chosen, keepdims=bool(node.attrs.get("keepdims", 1))) if rank else wide
+    keeps, largest = bool(node.attrs.get("keepdims", 1)), node.op_type == "ReduceMax"
+    if "float" in dtype_of(x) and rank:
+        return node.builder.emit_te(_extreme_of_reals(chosen, keeps=keeps, largest=largest), wide)
+    reduce = relax.op.max if largest else relax.op.min
+    result = reduce(wide, axis=chosen, keepdims=keeps) if rank else wide
     return relax.op.astype(node.emit(result), "bool") if dtype_of(x) == "bool" else result
+
+
+def extreme_reducer(*, largest: bool) -> Expr:
+    """An extreme that may be infinite: TVM's own begins with the largest number, where nothing but masks is left."""
+    extreme, start = (tirx.max, -math.inf) if largest else (tirx.min, math.inf)
+    return te.comm_reducer(lambda a, b: extreme(a, b), lambda dtype: tirx.const(start, dtype), name="extreme")
+
+
+def _extreme_of_reals(axes: list[int], *, keeps: bool, largest: bool) -> Callable[[Expr], Expr]:
+    reducer = extreme_reducer(largest=largest)
+
+    def compute(x: Expr) -> Expr:
+        sizes = [int(size) for size in x.shape]
+        along = {a: te.reduce_axis((0, sizes[a]), name=f"k{a}") for a in axes}
+        kept = [a for a in range(len(sizes)) if keeps or a not in along]
+        shape = [1 if a in along else sizes[a] for a in kept]
+
+        def element(*place: Expr) -> Expr:
+            at = dict(zip(kept, place, strict=True)) | along
+            return reducer(x(*[at[a] for a in range(len(sizes))]), axis=list(along.values()))
+
+        return te.compute(shape, element, name="extreme")
+
+    return compute
 
 
 @converts("TopK")

@@ -1,4 +1,4 @@
-"""Numbers of 8 bits and fewer that no CPU computes with: float32 values on the grid of the narrow type.
+"""Numbers of 8 bits and fewer, and bfloat16, that no CPU computes with: float32 values on the narrow type's grid.
 
 Sources: the ONNX standard, "Float stored in 8 bits" and the operators Cast-25 and QuantizeLinear-25.
 """
@@ -43,7 +43,7 @@ INTEGERS = {
     TensorProto.INT2: (2, True),
     TensorProto.UINT2: (2, False),
 }
-NARROW = frozenset({*FLOATS, *INTEGERS})
+NARROW = frozenset({*FLOATS, *INTEGERS, TensorProto.BFLOAT16})
 
 Element = Callable[[Expr], Expr]
 
@@ -74,6 +74,8 @@ def result_type(node: Node) -> int:
 
 def cast(node: Node, x: Expr, kind: int, *, saturate: bool) -> Expr:
     """``x`` cast to a narrow type: floats to the nearest number, integers cut off and wrapped."""
+    if kind == TensorProto.BFLOAT16:
+        return _mapped(node, x, _half)
     form = FLOATS.get(kind)
     element = _wrapped(*INTEGERS[kind]) if form is None else _nearest(form, saturate=saturate)
     return _mapped(node, x, element)
@@ -128,6 +130,13 @@ def _nearest(form: Float, *, saturate: bool) -> Element:
         return y
 
     return element
+
+
+def _half(x: Expr) -> Expr:
+    """The nearest bfloat16, ties to even: the upper half of a float32, plus one where the lower half says so."""
+    bits = tirx.reinterpret("int32", x)
+    rounded = (bits + _i(0x7FFF) + ((bits >> _i(16)) & _i(1))) & _i(-0x10000)
+    return tirx.Select(tirx.isnan(x), x, tirx.reinterpret("float32", rounded))
 
 
 def _wrapped(bits: int, signed: bool) -> Element:

@@ -158,10 +158,3 @@ def _batch_normalization(node: Node) -> list[Expr]:
         return relax.op.add(kept, relax.op.multiply(new, scalar(1 - momentum, new)))
 
     return [y, moved(node.input(3), mean), moved(node.input(4), variance)]
-
-
-@converts("RoiAlign")
-def _roi_align(node: Node) -> list[Expr]:
-    if str(node.attrs.get("mode", "avg")) == "max":
-        raise Refusal("the largest sample of a region is not compiled, only the mean")
-    raise Decline

@@ -1,0 +1,68 @@
+"""bfloat16 as what it is on a CPU: a way to store numbers that are computed with in float32.
+
+ONNX Runtime has casts of bfloat16 and little else, so that it neither folds nor runs a model in it. With a cast before
+and after each node it does, and the numbers are the same: rounded after each node, and within one not more often.
+"""
+
+from __future__ import annotations
+
+from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+# Nodes that are the border between the types themselves.
+BORDERS = frozenset({"Cast", "Constant"})
+# Attributes that name an element type.
+TYPES = frozenset({"dtype", "output_dtype", "softmax_precision", "stash_type"})
+
+
+def computed_in_float32(model: ModelProto) -> ModelProto | None:
+    """The model with casts around each node that computes with bfloat16; None where there is no such node.
+
+    Args:
+        model: with inferred types; nodes with sub-graphs stay as they are.
+    """
+    copy = ModelProto()
+    copy.CopyFrom(model)
+    graph = copy.graph
+    typed = (*graph.input, *graph.value_info, *graph.output)
+    halves = {v.name for v in typed if v.type.tensor_type.elem_type == TensorProto.BFLOAT16}
+    halves |= {tensor.name for tensor in graph.initializer if tensor.data_type == TensorProto.BFLOAT16}
+    nodes: list[NodeProto] = []
+    wide: dict[str, str] = {}
+    suffix = "wide"
+    while any(name.endswith(suffix) for node in graph.node for name in node.output):
+        suffix += "r"
+    for node in graph.node:
+        given = [name for name in node.input if name in halves]
+        made = [name for name in node.output if name in halves]
+        inner = any(a.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS) for a in node.attribute)
+        if not (given or made) or node.op_type in BORDERS or inner:
+            nodes.append(NodeProto.FromString(node.SerializeToString()))
+            continue
+        for name in dict.fromkeys(given):
+            if name not in wide:
+                wide[name] = f"{name}.{suffix}"
+                nodes.append(helper.make_node("Cast", [name], [wide[name]], to=TensorProto.FLOAT))
+        results = {name: f"{name}.exact_{suffix}" for name in made}
+        nodes.append(_widened(node, {name: wide[name] for name in given} | results))
+        nodes += [
+            helper.make_node("Cast", [exact], [n], to=TensorProto.BFLOAT16) for n, exact in results.items()
+        ]
+    if len(nodes) == len(graph.node):
+        return None
+    del graph.node[:]
+    graph.node.extend(nodes)
+    return copy
+
+
+def _widened(node: NodeProto, names: dict[str, str]) -> NodeProto:
+    """The node with other names for its values, and float32 in its attributes."""
+    made = NodeProto.FromString(node.SerializeToString())
+    for values in (made.input, made.output):
+        values[:] = [names.get(name, name) for name in values]
+    for attribute in made.attribute:
+        if attribute.name in TYPES and attribute.i == TensorProto.BFLOAT16:
+            attribute.i = TensorProto.FLOAT
+        if attribute.type == AttributeProto.TENSOR and attribute.t.data_type == TensorProto.BFLOAT16:
+            values = numpy_helper.to_array(attribute.t).astype("float32")
+            attribute.t.CopyFrom(numpy_helper.from_array(values))
+    return made
