@@ -10,6 +10,21 @@ from pathlib import Path
 LEFT_OUT = frozenset({"shapes-v1", "shapes-v2", "yolov8n-640"})
 
 
+# Sizes for real models whose files leave them free, by a part of the file's name.
+SHAPES: dict[str, dict[str, tuple[int, ...]]] = {
+    "silero_vad_16k": {"input": (1, 512)},
+    "ppocrv3_en_det": {"x": (1, 3, 320, 320)},
+    "bodypix": {"input": (1, 240, 320, 3)},
+    "lstm_bidi_bytes": {"input": (1, 32)},
+    "silero_vad.jit": {"x": (1, 512)},
+}
+
+
+def shapes_of(file: str) -> dict[str, tuple[int, ...]]:
+    """The input shapes to give when compiling the model in ``file``; none where its own are fixed."""
+    return next((shapes for part, shapes in SHAPES.items() if part in file), {})
+
+
 @dataclass(frozen=True)
 class Network:
     """A model to measure: from the zoo (built when asked for) or a file."""
@@ -25,6 +40,11 @@ class Network:
         from edgec.models import build
 
         return build(self.name, folder / self.name)
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Input shapes that the file leaves free."""
+        return {} if self.path is None else shapes_of(self.path.name)
 
 
 def networks(data: Path | None = None, only: tuple[str, ...] = ()) -> list[Network]:

@@ -210,6 +210,7 @@ def _compile(network: Network, target: Target, options: CompileOptions, folder: 
     if made.tune:
         return made
     made = replace(made, tune=options.tune)
+    options = replace(options, input_shapes=network.shapes)
     try:
         model = network.model(folder)
         start = time.perf_counter()

@@ -19,14 +19,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-# Sizes for inputs that the files leave free.
-SHAPES = {
-    "silero_vad_16k": ["input:1x512"],
-    "ppocrv3_en_det": ["x:1x3x320x320"],
-    "bodypix": ["input:1x240x320x3"],
-    "lstm_bidi_bytes": ["input:1x32"],
-    "silero_vad.jit": ["x:1x512"],
-}
+from edgec.benchmarks.networks import shapes_of
+
 # What stands behind errors that look large, looked into by hand.
 REMARKS = {
     "yunet_n_320": "ONNX Runtime's Sigmoid is off by up to 1.2e-7, which is 1 % of scores near 1e-5",
@@ -49,11 +43,10 @@ def models_under(folder: Path) -> list[Path]:
 
 def compile_one(model: Path, target: str, extra: list[str], folder: Path) -> dict[str, Any]:
     """Compile one model; what came of it as a flat record."""
-    shapes = next((s for part, s in SHAPES.items() if part in model.name), [])
     command = [sys.executable, "-m", "edgec.cli.main", "compile", str(model), "--target", target, "--json"]
     command += ["-o", str(folder / f"{model.stem}.edge"), *extra]
-    for shape in shapes:
-        command += ["--input", shape]
+    for name, shape in shapes_of(model.name).items():
+        command += ["--input", f"{name}:{'x'.join(map(str, shape))}"]
     begin = time.perf_counter()
     wide = os.environ | {"COLUMNS": "1000"}  # messages in one line
     try:
