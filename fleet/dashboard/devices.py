@@ -134,7 +134,7 @@ def _table(data: dict[str, Any]) -> str:
     for row in data["rows"]:
         state = row["state"] if row["admission"] == "accepted" else row["admission"]
         running = (
-            f'{esc(row["model"])}<span class="e-soft">:{esc(row["version"])}</span>'
+            f'{esc(row["model"])}<wbr><span class="e-soft">:{esc(row["version"])}</span>'
             if row["version"]
             else number(None)
         )

@@ -245,7 +245,7 @@ def _list(rows: list[dict[str, Any]]) -> str:
             "Send a version to a device or a group.",
             "edgec deploy MODEL:VERSION --to DEVICE",
         )
-    heads = ("#", "Version", "~For", "Progress", "State", "~Stage", "~Started", "~By")
+    heads = ("#~", "Version", "~For", "Progress", "State", "~Stage", "~Started", "~By")
     cells, links = [], []
     for row in rows:
         href = link("/rollouts", row["id"])

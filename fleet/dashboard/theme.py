@@ -129,7 +129,8 @@ a.e-shot:hover { border-color:var(--accent); } .e-shot .cap { padding:8px 10px; 
   .e-nav, .e-who { display:none; } .e-burger { display:inline-flex !important; }
   .e-row, .e-row.wide-left { grid-auto-flow:row; grid-template-columns:minmax(0,1fr); } .e-main { padding:14px 12px 50px; gap:12px; }
   .e-tiles { grid-template-columns:repeat(2,1fr); gap:8px; } .e-tile { padding:10px 12px; } .e-tile b { font-size:21px; }
-  .e-table th.wide, .e-table td.wide { display:none; } .e-table td, .e-table th { padding-left:12px; padding-right:12px; }
+  .e-table th.wide, .e-table td.wide { display:none; } .e-table td, .e-table th { padding-left:9px; padding-right:9px; }
+  .e-table { font-size:13px; } .e-table .e-bar { min-width:48px; } .e-table .e-chip { white-space:nowrap; }
   .e-tile:last-child:nth-child(odd) { grid-column:span 2; } .e-table td a.main { white-space:nowrap; }
   .e-list .e-aside { display:none; } .e-shots { grid-template-columns:repeat(2,1fr); }
   .e-stage { grid-template-columns:1fr; gap:4px; } .e-filters > * { flex:1 1 140px; }
