@@ -184,13 +184,6 @@ def objection(content: bytes) -> str | None:
     return None
 
 
-def broadcasts_by_attribute(model: ModelProto) -> bool:
-    """Whether a node broadcasts as in operator sets before 7, which neither ONNX Runtime nor our front end knows."""
-    return opset_of(model) < 7 and any(
-        a.name == "broadcast" and a.i for n in model.graph.node for a in n.attribute
-    )
-
-
 def is_valid(model: ModelProto) -> bool:
     """Whether a model is right by the standard, whoever can run it."""
     stamped = ModelProto()

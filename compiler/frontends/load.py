@@ -11,7 +11,7 @@ import onnx
 from onnx import ModelProto, ValueInfoProto
 
 from edgec.compiler.errors import ModelError
-from edgec.compiler.frontends import bfloat16, clean, folding, formats, functions, ml_outputs, shapes
+from edgec.compiler.frontends import ancient, bfloat16, clean, folding, formats, functions, ml_outputs, shapes
 from edgec.compiler.frontends.onnx_file import read_model
 from edgec.compiler.frontends.source import Port, SourceModel, SourceNode
 from edgec.compiler.frontends.standard import Standard
@@ -67,11 +67,13 @@ def prepare(
         shapes.check_sizes(clean.infer_shapes(given))
     except (onnx.shape_inference.InferenceError, RuntimeError) as error:
         raise ModelError(f"{path}: {str(error).strip().splitlines()[0]}") from error
+    if ancient.broadcasts_by_attribute(given):
+        given = ancient.lifted(given)
     given = clean.lower_opset(_in_float32(given))
     simple = clean.simplify(given)
     why = clean.objection(given.SerializeToString()) if simple is given else None
     foreign = why is not None and not clean.is_valid(given)
-    outdated = why is not None and clean.broadcasts_by_attribute(given)
+    outdated = why is not None and ancient.broadcasts_by_attribute(given)
     if (foreign or outdated) and clean.knows_operators(given):
         raise ModelError(f"{path}: ONNX Runtime refuses this model, so nothing could vouch for it: {why}")
     model, doubted = _expanded(folding.fold_shapes(simple) if simple is given else clean.infer_shapes(simple))
