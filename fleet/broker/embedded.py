@@ -26,7 +26,7 @@ from edgec.fleet.errors import PortTaken
 from edgec.fleet.ingest import Inbound
 
 MAX_CONNECTIONS = 20_000
-LIMIT = 2000
+LIMIT = 1000
 """Connections from which the server, its metrics and its dashboard advise a broker of one's own."""
 FULL_PAUSE_S = 0.05
 REFUSED = 0x80
