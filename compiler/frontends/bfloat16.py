@@ -14,6 +14,30 @@ BORDERS = frozenset({"Cast", "Constant"})
 TYPES = frozenset({"dtype", "output_dtype", "softmax_precision", "stash_type"})
 
 
+def take_float32(model: ModelProto) -> None:
+    """Let inputs and outputs of types that numpy lacks (bfloat16, 8 bits and fewer) be float32 (in place).
+
+    A cast stands between such an input and what reads it, and between an output and what makes it.
+    """
+    graph = model.graph
+    kinds: dict[str, int] = {}
+    for value in (*graph.input, *graph.output):
+        kind = value.type.tensor_type.elem_type
+        if kind and helper.tensor_dtype_to_np_dtype(kind).isbuiltin != 1:
+            kinds[value.name] = kind
+            value.type.tensor_type.elem_type = TensorProto.FLOAT
+    if not kinds:
+        return
+    inside = {name: f"{name}.stored" for name in kinds}
+    taken = [v.name for v in graph.input if v.name in kinds]
+    given = [v.name for v in graph.output if v.name in kinds and v.name not in taken]
+    nodes = [helper.make_node("Cast", [name], [inside[name]], to=kinds[name]) for name in taken]
+    nodes += [_renamed(node, inside) for node in graph.node]
+    nodes += [helper.make_node("Cast", [inside[name]], [name], to=TensorProto.FLOAT) for name in given]
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
 def computed_in_float32(model: ModelProto) -> ModelProto | None:
     """The model with casts around each node that computes with bfloat16; None where there is no such node.
 
@@ -56,13 +80,18 @@ def computed_in_float32(model: ModelProto) -> ModelProto | None:
 
 def _widened(node: NodeProto, names: dict[str, str]) -> NodeProto:
     """The node with other names for its values, and float32 in its attributes."""
-    made = NodeProto.FromString(node.SerializeToString())
-    for values in (made.input, made.output):
-        values[:] = [names.get(name, name) for name in values]
+    made = _renamed(node, names)
     for attribute in made.attribute:
         if attribute.name in TYPES and attribute.i == TensorProto.BFLOAT16:
             attribute.i = TensorProto.FLOAT
         if attribute.type == AttributeProto.TENSOR and attribute.t.data_type == TensorProto.BFLOAT16:
             values = numpy_helper.to_array(attribute.t).astype("float32")
             attribute.t.CopyFrom(numpy_helper.from_array(values))
+    return made
+
+
+def _renamed(node: NodeProto, names: dict[str, str]) -> NodeProto:
+    made = NodeProto.FromString(node.SerializeToString())
+    for values in (made.input, made.output):
+        values[:] = [names.get(name, name) for name in values]
     return made

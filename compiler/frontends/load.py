@@ -62,6 +62,7 @@ def prepare(
     clean.lift_format(given)
     shapes.strip_initializer_inputs(given)
     shapes.take_optional_inputs(given)
+    bfloat16.take_float32(given)
     shapes.set_static_shapes(given, input_shapes)
     try:
         shapes.check_sizes(clean.infer_shapes(given))

@@ -76,3 +76,16 @@ def test_what_only_onnx_runtime_has(tmp_path: Path) -> None:
     foreign, got = compiled(model, tmp_path, x)
     assert "some" in foreign
     np.testing.assert_array_equal(got, rounded(x)[[0, 2, 3]])
+
+
+def test_inputs_and_outputs_are_float32(tmp_path: Path) -> None:
+    """numpy has no bfloat16: what a model takes and gives in it is rounded inside."""
+    w = RNG.standard_normal((64, 8)).astype(HALF)
+    node = helper.make_node("MatMul", ["x", "w"], ["y"], name="product")
+    inputs = {"x": (TensorProto.BFLOAT16, [4, 64])}
+    model = model_of([node], inputs, ["y"], {"w": w}, output_type=TensorProto.BFLOAT16)
+    x = RNG.standard_normal((4, 64)).astype("float32")
+    foreign, got = compiled(model, tmp_path, x)
+    assert not foreign
+    assert got.dtype == "float32"
+    np.testing.assert_allclose(got, rounded(rounded(x) @ w.astype("float32")), rtol=2**-7)
