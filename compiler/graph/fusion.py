@@ -23,6 +23,7 @@ from edgec.compiler.kernels.compute import ANCHOR
 ELEMENTWISE, BROADCAST, INJECTIVE, REDUCE = 0, 1, 2, 3
 MAX_GROUP = 48  # operators in one kernel; a longer chain is cut
 MAX_INPUTS = 24
+REORDERING = ("pack", "unpack", "transpose")
 
 
 @dataclass
@@ -161,6 +162,9 @@ def _may_join(ops: list[_Op], seed: _Op, op: _Op, members: list[int], inside: in
     if op.pattern == REDUCE:
         return all(math.prod(ops[i].shape) >= math.prod(op.shape) for i in own)
     if op.pattern > INJECTIVE:
+        return False
+    # A resize reads its neighbours' channels as vectors in its own order, and one by one in another.
+    if op.name in REORDERING and any(ops[i].name == "resize2d" for i in own):
         return False
     # A value that is computed once must not be computed many times over by its reader.
     return all(math.prod(op.shape) <= 2 * math.prod(ops[i].shape) for i in own)

@@ -219,10 +219,16 @@ def _prelu(plan: LayoutPlanner, call: Call) -> Value | None:
     return _value(plan.emit(relax.op.add(plan.emit(relax.op.maximum(data, zero)), negative)), channels)
 
 
-@rule("add", "subtract", "multiply", "divide", "maximum", "minimum", "power")
-def _binary(plan: LayoutPlanner, call: Call) -> Value | None:
+BROADCASTING = (
+    "add", "subtract", "multiply", "divide", "maximum", "minimum", "power", "where", "equal", "not_equal", "greater",
+    "greater_equal", "less", "less_equal",
+)  # fmt: skip
+
+
+@rule(*BROADCASTING)
+def _broadcasting(plan: LayoutPlanner, call: Call) -> Value | None:
     if any(plan.is_flat(arg) for arg in call.args):
-        return _binary_of_rows(plan, call)
+        return _broadcasting_rows(plan, call)
     if not any(plan.is_blocked(arg) for arg in call.args):
         return None
     shape = shape_of(call)
@@ -248,8 +254,8 @@ def _binary(plan: LayoutPlanner, call: Call) -> Value | None:
     return _value(plan.emit(Call(call.op, args, call.attrs, call.ty_args)), shape[1])
 
 
-def _binary_of_rows(plan: LayoutPlanner, call: Call) -> Value | None:
-    """On rows, so that what follows a product can be its tail: the other operand is as large, a row, or a number."""
+def _broadcasting_rows(plan: LayoutPlanner, call: Call) -> Value | None:
+    """On rows, so that what follows a product can be its tail: other operands are as large, a row, or a number."""
     shape, args = shape_of(call), []
     for arg in call.args:
         own = shape_of(arg)

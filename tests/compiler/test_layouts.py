@@ -1,0 +1,71 @@
+"""What stands between convolutions stays in their layout, and costs what it should."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+import edgec.runtime as rt
+from edgec.compiler.options import CompileOptions
+from edgec.compiler.pipeline import compile_model
+from edgec.targets import detect
+
+UNTUNED = CompileOptions(threads=1, tune="none")
+
+
+class Chain:
+    """A model of nodes one after the other, on ``[1, channels, height, width]``."""
+
+    def __init__(self, *shape: int) -> None:
+        self.shape, self.rng = shape, np.random.default_rng(0)
+        self.nodes: list[onnx.NodeProto] = []
+        self.weights: list[TensorProto] = []
+
+    def add(self, kind: str, *arrays: np.ndarray, **attributes: object) -> None:
+        names = [f"w{len(self.weights) + i}" for i in range(len(arrays))]
+        self.weights += [numpy_helper.from_array(a, n) for a, n in zip(arrays, names, strict=True)]
+        given = self.nodes[-1].output[0] if self.nodes else "x"
+        number = len(self.nodes)
+        self.nodes.append(
+            helper.make_node(kind, [given, *names], [f"v{number}"], f"{kind}{number}", **attributes)
+        )
+
+    def random(self, *shape: int) -> np.ndarray:
+        return (self.rng.standard_normal(shape) / np.sqrt(np.prod(shape[1:]))).astype(np.float32)
+
+    def kernels(self, folder: Path, opset: int = 17) -> list[str]:
+        """The operators of the compiled kernels, the model having been found to match ONNX Runtime."""
+        given = helper.make_tensor_value_info("x", TensorProto.FLOAT, self.shape)
+        made = helper.make_tensor_value_info(self.nodes[-1].output[0], TensorProto.FLOAT, None)
+        graph = helper.make_graph(self.nodes, "chain", [given], [made], self.weights)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+        onnx.save(model, folder / "m.onnx")
+        compile_model(folder / "m.onnx", detect(), UNTUNED, output=folder / "m.edge")
+        config = rt.Artifact.open(folder / "m.edge").config
+        return sorted(kernel.op for kernel in config.kernels.values() for _ in kernel.calls)
+
+
+def test_slopes_a_channel_are_the_tail_of_their_convolution(tmp_path: Path) -> None:
+    net = Chain(1, 16, 12, 10)
+    for _ in range(3):
+        net.add("Conv", net.random(32, 16 if not net.nodes else 32, 3, 3), pads=[1] * 4)
+        net.add("PRelu", net.random(32, 1, 1))
+    ops = net.kernels(tmp_path)
+    assert ops.count("conv2d") == 3
+    assert len(ops) <= 5, ops  # beside them the first value's way into blocks and the last one's out of them
+
+
+@pytest.mark.parametrize("size", [33, 48])
+def test_a_factor_that_float32_rounds_still_resizes_in_vectors(tmp_path: Path, size: int) -> None:
+    net = Chain(1, 16, size, size)
+    net.add("Conv", net.random(21, 16, 1, 1))
+    factor = np.float32(257 / size)
+    net.add("Upsample", np.array([1, 1, factor, factor], np.float32), mode="linear")
+    net.add("Transpose", perm=[0, 2, 3, 1])
+    ops = net.kernels(tmp_path, opset=9)
+    assert "resize2d" in ops, (
+        ops
+    )  # a kernel of its own: gathered channel by channel it would take thrice as long
+    assert not {"matmul", "dense"} & set(ops), ops
