@@ -104,11 +104,16 @@ def open_up(source: SourceModel) -> SourceModel:
             # an empty shape may be a scalar's, or that of a value of unknown rank
             shape = told.shape if told.shape and all(isinstance(n, int) for n in told.shape) else None
             value.CopyFrom(helper.make_tensor_value_info(value.name, ELEMENTS[told.type], shape))
-    kept = [value for value in model.graph.output if is_tensor(value)]
+    # of a type that numpy lacks, the cast beside it is compared
+    kept = [value for value in model.graph.output if is_tensor(value) and _has_numpy(value)]
     copies = [ValueInfoProto.FromString(value.SerializeToString()) for value in kept]
     del model.graph.output[:]
     model.graph.output.extend(copies)
     return replace(source, model=model, reference=model, outputs=ports_of(model.graph.output), original=None)
+
+
+def _has_numpy(value: ValueInfoProto) -> bool:
+    return bool(helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type).isbuiltin == 1)
 
 
 def session_of(model: ModelProto) -> Any:  # noqa: ANN401 - ONNX Runtime has no static types

@@ -9,6 +9,9 @@ import numpy as np
 from onnx import TensorProto, helper
 
 import edgec.runtime as rt
+from edgec.compiler.options import CompileOptions
+from edgec.compiler.verify.layers import compare_layers
+from edgec.targets import detect
 from tests.compiler.onnx_models import build, model_of, save
 
 RNG = np.random.default_rng(11)
@@ -88,4 +91,8 @@ def test_inputs_and_outputs_are_float32(tmp_path: Path) -> None:
     foreign, got = compiled(model, tmp_path, x)
     assert not foreign
     assert got.dtype == "float32"
+    layers = compare_layers(
+        tmp_path / "model.onnx", detect(), CompileOptions(tune="none", threads=1), {"x": x}
+    )
+    assert "y" in [layer.error.name for layer in layers if layer.error.ok]
     np.testing.assert_allclose(got, rounded(rounded(x) @ w.astype("float32")), rtol=2**-7)
