@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Meta
 
 from edgec.runtime.errors import CardError
-from edgec.runtime.schema import StrictPart, fault_of
+from edgec.runtime.schema import StrictPart, fault_of, prepare
 
 Activation = Literal["none", "softmax", "sigmoid"]
 Probability = Annotated[float, Meta(ge=0, le=1)]
@@ -339,6 +339,9 @@ class ModelCard(StrictPart, kw_only=True):
     def label(self, class_id: int) -> str:
         """The name of a class, or its number where the card has no name for it."""
         return self.labels[class_id] if 0 <= class_id < len(self.labels) else str(class_id)
+
+
+prepare(ModelCard)
 
 
 def load_card(path: str | Path) -> ModelCard:

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from edgec.runtime.card import ModelCard, Name, Version
-from edgec.runtime.schema import Part
+from edgec.runtime.schema import Part, prepare
 
 FORMAT_VERSION = 1
 # Names the calling convention of compiled code: TVM's virtual machine and the object ABI of tvm-ffi.
@@ -158,3 +158,6 @@ class ArtifactConfig(Part, kw_only=True):
         fields = ("inputs", "outputs", "entry", "weights", "plan", "kernels", "segments")
         further = [msgspec.structs.replace(alone, **{f: getattr(b, f) for f in fields}) for b in self.buckets]
         return alone, *further
+
+
+prepare(ArtifactConfig)

@@ -35,7 +35,7 @@ _SYSTEM_FOLDERS = ("/usr/local/lib", "/usr/lib", "/usr/lib/edgec", "/opt/edgec/l
 # A function, tensor or module of tvm_ffi: objects of C++, without stubs.
 Handle = Any
 
-_lock = threading.Lock()
+_lock, _importing = threading.Lock(), threading.Lock()
 _loaded: list[ctypes.CDLL] = []
 
 
@@ -46,13 +46,14 @@ def ffi() -> Handle:
     By itself it imports PyTorch where that is installed (5 s and 400 MB, for the sake of Windows), and may
     even compile an extension for it.
     """
-    if "tvm_ffi" not in sys.modules and "torch" not in sys.modules:
-        sys.modules["torch"] = None  # type: ignore[assignment]  # importing it is an ImportError from here on
-        try:
-            return importlib.import_module("tvm_ffi")
-        finally:
-            del sys.modules["torch"]
-    return importlib.import_module("tvm_ffi")
+    with _importing:
+        if "tvm_ffi" not in sys.modules and "torch" not in sys.modules:
+            sys.modules["torch"] = None  # type: ignore[assignment]  # importing it is an ImportError from here on
+            try:
+                return importlib.import_module("tvm_ffi")
+            finally:
+                del sys.modules["torch"]
+        return importlib.import_module("tvm_ffi")
 
 
 @contextmanager

@@ -57,6 +57,25 @@ def test_a_device_without_the_compiler_loads_and_runs(
     np.testing.assert_allclose(np.load(tmp_path / "y.npy"), reference(x), rtol=1e-5, atol=1e-6)
 
 
+def test_a_process_may_begin_with_several_threads_that_load(tiny: Path) -> None:
+    """As an agent with several models does. What is worked out once has to be whole before another thread sees it."""
+    script = """
+    import sys, threading
+    import edgec.runtime as rt
+    sys.setswitchinterval(1e-6)
+    together = threading.Barrier(4)
+    def load():
+        together.wait()
+        rt.load(sys.argv[1], threads=1).close()
+    threads = [threading.Thread(target=load) for _ in range(4)]
+    for thread in threads: thread.start()
+    for thread in threads: thread.join()
+    """
+    for _ in range(3):  # a race: one try may miss it
+        done = python(script, tiny)
+        assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_nothing_is_left_in_the_temporary_folder(tiny: Path, tmp_path: Path) -> None:
     script = "import sys, edgec.runtime as rt; model = rt.load(sys.argv[1])"
     assert python(script, tiny, TMPDIR=str(tmp_path)).returncode == 0
