@@ -41,7 +41,8 @@ def compile_command(
     model: Annotated[
         Path,
         typer.Argument(
-            help="The model: .onnx, .tflite, a PyTorch program (.pt2), or trees of XGBoost, LightGBM or scikit-learn.",
+            help="The model: .onnx, .tflite, Keras (.keras, .h5), a TensorFlow SavedModel folder, PyTorch (.pt2, "
+            "TorchScript), or trees of XGBoost, LightGBM or scikit-learn.",
             show_default=False,
         ),
     ],

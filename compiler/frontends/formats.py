@@ -7,6 +7,7 @@ kind comes along, and only then.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,19 +69,8 @@ STATE_DICT = Format(
     advice="it holds weights without the code of the model. Load it into the model and export that: "
     "torch.export.save(torch.export.export(model.eval(), (example,)), 'model.pt2')",
 )
-KERAS = Format(
-    "Keras",
-    advice="there is no front end for it. In the Python that trained it: keras.models.load_model(FILE)"
-    ".export('model.onnx', format='onnx'), or tf.lite.TFLiteConverter.from_keras_model(model).convert() "
-    "for a .tflite file, and compile that",
-)
-SAVED_MODEL = Format(
-    "TensorFlow SavedModel",
-    advice="there is no front end for it. Convert it with tf.lite.TFLiteConverter.from_saved_model(FOLDER)"
-    ".convert() to a .tflite file, or with python -m tf2onnx.convert --saved-model FOLDER --output "
-    "model.onnx, "
-    "and compile that",
-)
+KERAS = Format("Keras", "tensorflow_file")
+SAVED_MODEL = Format("TensorFlow SavedModel", "tensorflow_file")
 SAFETENSORS = Format(
     "safetensors",
     advice="it holds weights without the graph of the model. Export the model itself to ONNX or .pt2",
@@ -199,6 +189,18 @@ def require(module: str, extra: str, path: Path) -> ModuleType:
             f"{path}: reading it needs {error.name or module}, which is not installed: "
             f"pip install 'edgec[{extra}]'"
         ) from error
+
+
+def require_unloaded(module: str, extra: str, path: Path, other_way: str = "") -> None:
+    """Check that a package is installed which is used in another process, and not to be loaded into this one.
+
+    Raises:
+        ToolMissing: it is not; the message ends with `other_way`.
+    """
+    if importlib.util.find_spec(module) is None:
+        raise ToolMissing(
+            f"{path}: reading it needs {module}, which is not installed: pip install 'edgec[{extra}]'{other_way}"
+        )
 
 
 def read_file(path: Path) -> tuple[bytes, str]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -80,12 +80,14 @@ class Operator:
 
 @dataclass(frozen=True)
 class Graph:
-    """The main graph of a file."""
+    """The main graph of a file; its inputs and outputs also by the names of its first signature, if it has one."""
 
     tensors: tuple[Tensor, ...]
     operators: tuple[Operator, ...]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
+    signature_inputs: Mapping[str, int] = field(default_factory=dict)
+    signature_outputs: Mapping[str, int] = field(default_factory=dict)
 
 
 def read(content: bytes, path: Path) -> Graph:
@@ -135,7 +137,17 @@ def _graph(model: Any, schema: Any, path: Path) -> Graph:  # noqa: ANN401 - obje
         tuple(operators),
         _indices(graph.inputs, len(tensors)),
         _indices(graph.outputs, len(tensors)),
+        *_signature(model.signatureDefs, len(tensors)),
     )
+
+
+def _signature(stored: Any, count: int) -> tuple[dict[str, int], dict[str, int]]:  # noqa: ANN401
+    first = stored[0] if stored else None
+    inputs, outputs = (
+        {_text(entry.name): _indices([entry.tensorIndex], count)[0] for entry in entries or []}
+        for entries in ((first.inputs, first.outputs) if first else ((), ()))
+    )
+    return inputs, outputs
 
 
 def _indices(values: Sequence[int] | None, count: int) -> tuple[int, ...]:

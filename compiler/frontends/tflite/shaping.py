@@ -147,6 +147,13 @@ def _strided_slice(g: Writer, op: Operator) -> None:
     _moved(g, op, y)
 
 
+@converts("REVERSE_V2")
+def _reverse(g: Writer, op: Operator) -> None:
+    axes = np.array([axis % g.rank(op.inputs[0]) for axis in g.ints(op.inputs[1])], np.int64)
+    last, before_first, back = (np.full(len(axes), to, np.int64) for to in (-1, np.iinfo(np.int64).min, -1))
+    _moved(g, op, g.op("Slice", g.get(op.inputs[0]), last, before_first, axes, back))
+
+
 @converts("GATHER")
 def _gather(g: Writer, op: Operator) -> None:
     if getattr(op.options, "batchDims", 0):
