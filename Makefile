@@ -2,6 +2,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Further extras to test with, separated by commas: EXTRAS=torch,tensorflow, as CI does.
+EXTRAS ?=
+DEV := $(VENV)/.dev$(EXTRAS:%=-%)
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --progress-bar off --constraint constraints.txt
 
 # Tests load models into ONNX Runtime, which would report them to its makers (targets/telemetry.py).
@@ -27,21 +30,21 @@ $(VENV)/.all: $(BIN)/python pyproject.toml setup.py constraints.txt
 	@$(PIP) --editable '.[all]'
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.all
-	@echo "installing the test tools into $(VENV) …"
-	@$(PIP) --editable '.[dev]'
+$(DEV): $(VENV)/.all
+	@echo "installing the test tools$(EXTRAS:%= and %) into $(VENV) …"
+	@$(PIP) --editable '.[dev$(EXTRAS:%=,%)]'
 	@touch $@
 
 demo: $(VENV)/.all
 	@$(BIN)/edgec demo $(DEMO)
 
-check: $(VENV)/.dev
+check: $(DEV)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 
-fix: $(VENV)/.dev
+fix: $(DEV)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
@@ -51,7 +54,7 @@ test: check
 	@scripts/test-tools.sh $(BIN)/python
 	$(BIN)/pytest -n 3 --dist worksteal -m "not long" $(PYTEST)
 
-test-long: $(VENV)/.dev
+test-long: $(DEV)
 	@scripts/test-tools.sh $(BIN)/python
 	$(BIN)/pytest -m long $(PYTEST)
 
@@ -59,7 +62,7 @@ bench: $(VENV)/.all
 	$(BIN)/edgec bench --suite $(BENCH)
 
 # Rewrite constraints.txt from the versions in the present environment, after trying newer ones in it.
-lock: $(VENV)/.dev
+lock: $(DEV)
 	@scripts/lock.sh $(BIN)/python
 
 clean:

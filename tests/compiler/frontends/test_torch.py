@@ -13,8 +13,8 @@ from edgec.compiler.errors import InputShapeError, ModelError
 from edgec.compiler.frontends import load_source, to_relax
 from edgec.compiler.options import CompileOptions
 
-torch = pytest.importorskip("torch", reason="optional: needs PyTorch")
-pytest.importorskip("onnxscript", reason="optional: needs onnxscript")
+torch = pytest.importorskip("torch", reason="optional: pip install 'edgec[torch]'")
+pytest.importorskip("onnxscript", reason="optional: pip install 'edgec[torch]'")
 
 
 class Net(torch.nn.Module):  # type: ignore[misc]
