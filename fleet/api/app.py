@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse, Response
 from edgec.fleet.api import access, certificates, devices, experiments, ops, rollouts, samples, trust
 from edgec.fleet.api.context import identity, problem_response
 from edgec.fleet.api.etag import Conditional
+from edgec.fleet.api.reference import STYLE, reference
 from edgec.fleet.errors import Problem
 from edgec.fleet.registry.answers import RegistryError
 from edgec.fleet.registry.blobs import StoreAway
@@ -30,7 +31,7 @@ def create_app(services: Services) -> FastAPI:
         title="edgec fleet",
         version="1",
         description=DESCRIPTION,
-        docs_url="/api/docs",
+        docs_url=None,
         redoc_url=None,
         openapi_url="/api/v1/openapi.json",
     )
@@ -50,7 +51,12 @@ def create_app(services: Services) -> FastAPI:
     app.include_router(ops.router)
     app.include_router(trust.router)
     _add_registry(app, services)
+    from edgec.fleet.dashboard.missing import plain_page
     from edgec.fleet.dashboard.mount import mount
+
+    @app.get("/api/docs", include_in_schema=False)
+    def docs() -> Response:
+        return plain_page("The API", reference(app.openapi()), style=STYLE)
 
     mount(app, services)
     app.add_middleware(Conditional)

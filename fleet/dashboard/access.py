@@ -16,7 +16,7 @@ from edgec.fleet.auth import Identity, audit, create_access_token
 from edgec.fleet.dashboard import parts
 from edgec.fleet.dashboard.groups import group_dialog, groups_table
 from edgec.fleet.dashboard.parts import ago, esc, link
-from edgec.fleet.dashboard.shell import Pager, frame, html, live, to_sign_in, who
+from edgec.fleet.dashboard.shell import Pager, dialog_card, frame, html, live, to_sign_in, who
 from edgec.fleet.devices import create_enroll_token, group_counts
 from edgec.fleet.errors import Problem
 from edgec.fleet.server import Services
@@ -28,8 +28,7 @@ VALID = {3600: "1 hour", 86400: "1 day", 7 * 86400: "1 week"}
 
 def enroll_dialog(services: Services, identity: Identity) -> None:
     """A button that makes an enrolment token and shows how to use it."""
-    with ui.dialog() as dialog, ui.card().style("width:560px;max-width:94vw"):
-        ui.label("Add devices").classes("text-lg font-semibold")
+    with dialog_card("Add devices", 560) as dialog:
         form = ui.column().classes("w-full")
         with form:
             html('<p class="e-soft">A token lets a new device in. It is shown once.</p>')
@@ -55,18 +54,27 @@ def enroll_dialog(services: Services, identity: Identity) -> None:
                     return secret if row.id else ""
 
             secret = await run.io_bound(create)
-            form.set_visibility(False)
-            go.set_visibility(False)
+            turn(False)
             command = f"edgec agent enroll --server {services.url} --token {secret}"
             result.set_content(
                 '<p class="e-soft">On the device, run this once:</p>'
                 f'<code class="e-code" style="display:block" data-token="{esc(secret)}">{esc(command)}</code>'
             )
 
+        def turn(asking: bool) -> None:
+            form.set_visibility(asking)
+            go.set_visibility(asking)
+
+        def begin() -> None:
+            # What was shown once is not shown again, and another token can be made.
+            result.set_content("")
+            turn(True)
+            dialog.open()
+
         with ui.row().classes("w-full justify-end"):
-            ui.button("Close", on_click=dialog.close).props("flat color=grey-7")
+            ui.button("Close", on_click=dialog.close).props("flat color=quiet")
             go = ui.button("Make token", on_click=make).props("unelevated")
-    ui.button("Add devices", icon="add", on_click=dialog.open).props("unelevated")
+    ui.button("Add devices", icon="add", on_click=begin).props("unelevated")
 
 
 def load(services: Services, identity: Identity, wanted: dict[str, Any]) -> dict[str, Any]:
@@ -157,8 +165,7 @@ def _show(services: Services, identity: Identity) -> None:
 
 
 def _token_dialog(services: Services, identity: Identity) -> None:
-    with ui.dialog() as dialog, ui.card().style("width:480px;max-width:94vw"):
-        ui.label("New access token").classes("text-lg font-semibold")
+    with dialog_card("New access token", 480) as dialog:
         name = ui.input("Name, such as ann or ci").props("outlined dense").classes("w-full")
         roles = {
             "viewer": "viewer: looks",
@@ -168,14 +175,21 @@ def _token_dialog(services: Services, identity: Identity) -> None:
         role = ui.select(roles, value="viewer", label="Role").props("outlined dense").classes("w-full")
         result = html()
 
+        def row_name() -> str:
+            return str(name.value or "").strip()
+
+        def begin() -> None:
+            result.set_content("")
+            dialog.open()
+
         async def make() -> None:
             def create() -> str:
                 with services.database.writing() as session:
-                    row, secret = create_access_token(session, str(name.value).strip(), str(role.value))
+                    row, secret = create_access_token(session, row_name(), str(role.value))
                     audit(session, identity.name, "access-token.create", row.name, role=row.role)
                     return secret
 
-            if not str(name.value or "").strip():
+            if not row_name():
                 ui.notify("Give it a name.", type="warning")
                 return
             try:
@@ -183,20 +197,20 @@ def _token_dialog(services: Services, identity: Identity) -> None:
             except Problem as problem:
                 ui.notify(problem.detail, type="negative")
                 return
-            result.set_content(
-                f'<p class="e-soft">Shown only now:</p><code class="e-code">{esc(secret)}</code>'
-            )
+            text = f"The token of {row_name()}, shown only now:"
+            result.set_content(f'<p class="e-soft">{esc(text)}</p><code class="e-code">{esc(secret)}</code>')
+            name.set_value("")
 
         with ui.row().classes("w-full justify-end"):
-            ui.button("Close", on_click=dialog.close).props("flat color=grey-7")
+            ui.button("Close", on_click=dialog.close).props("flat color=quiet")
             ui.button("Make token", on_click=make).props("unelevated")
-    ui.button("Access token", icon="key", on_click=dialog.open).props("outline")
+    ui.button("New access token", icon="key", on_click=begin).props("outline")
 
 
 def _enroll(rows: list[Any]) -> str:
     if not rows:
         return parts.empty("No enrolment tokens", "Make one to let a device in.", "edgec fleet token create")
-    heads = ("#", "~Note", "#Uses left", "Expires", "~By", "~Admission", "")
+    heads = ("#~No.", "Note", "#Uses left", "Expires", "~By", "~Admission", "")
     cells = [
         [
             f'<span class="e-soft">{i}</span>',
@@ -245,9 +259,10 @@ def _tokens(rows: list[Any], identity: Identity) -> str:
 def _audit(rows: list[Any]) -> str:
     if not rows:
         return parts.empty("Nothing matches", "No line of the audit log has this text.")
-    heads = ("When", "Who", "What", "~Whom", "~Detail")
+    heads = ("When (UTC)", "Who", "What", "~Whom", "~Detail")
     cells = [
-        [ago(at), esc(actor), f'<span class="e-mono">{esc(action)}</span>', esc(subject),
+        [parts.moment(at), esc(actor),
+         f'<span class="e-mono">{esc(action)}</span><span class="e-narrow e-soft">{esc(subject)}</span>', esc(subject),
          f'<span class="e-mono e-soft">{esc(detail if detail != "{}" else "")}</span>']
         for at, actor, action, subject, detail in rows
     ]  # fmt: skip

@@ -103,10 +103,10 @@ def add(services: Services) -> None:
                 detections = html("", "e-card flush")
             with ui.element("div").classes("e-row"):
                 with ui.element("div").classes("e-card"):
-                    html("<h2>Frames per second</h2>")
+                    html("<h2>Frame rate</h2>")
                     fps = line_chart("fps")
                 with ui.element("div").classes("e-card"):
-                    html("<h2>Latency, median in ms</h2>")
+                    html("<h2>Median latency</h2>")
                     latency = line_chart("ms")
             streams = html("", "e-card flush")
             jobs = html("", "e-card flush")
@@ -159,7 +159,9 @@ def _actions(services: Services, identity: Identity, name: str, admission: str) 
     with ui.button("Command", icon="bolt").props("outline"), ui.menu():
         for operation, text in {"report-health": "Report health now", "snapshot": "Take a snapshot",
                                 "restart": "Restart the agent"}.items():  # fmt: skip
-            ui.menu_item(text, lambda op=operation: attempt(lambda: command(op), f"{op} is queued"))
+            ui.menu_item(text, lambda op=operation: attempt(lambda: command(op), f"{op} is queued")).props(
+                "role=menuitem"
+            )
     text = "Its credentials stop working and its connection is closed. It can be accepted again."
     ui.button("Revoke", on_click=confirm(f"Shut {name} out?", text, "Revoke", revoke)).props(
         "flat color=negative"
@@ -186,7 +188,7 @@ def _tiles(device: dict[str, Any]) -> str:
                     "–" if device["latency_ms"] is None else f"{device['latency_ms']:.1f}",
                     "ms median latency",
                 ),
-                parts.tile(f"{dropped:,}".replace(",", " "), "frames dropped"),
+                parts.tile(dropped, "frames dropped"),
                 parts.tile(health.get("outbox", {}).get("depth", 0), "messages waiting to be sent"),
             ]
         )
@@ -269,7 +271,7 @@ def _streams(health: dict[str, Any]) -> str:
         rows.append(
             [
                 f"<b>{esc(stream['name'])}</b>", badge(stream["state"]), esc(stream.get("model", "")), number(stream.get("fps")),
-                number(total.get("p50_ms")), number(total.get("p99_ms")), str(stream.get("dropped", 0)),
+                number(total.get("p50_ms")), number(total.get("p99_ms")), parts.count(stream.get("dropped", 0)),
                 str(stream.get("restarts", 0)), f'<span class="e-soft">{esc(stream.get("message", ""))}</span>',
             ]
         )  # fmt: skip
@@ -287,7 +289,7 @@ def _streams(health: dict[str, Any]) -> str:
     models = [
         [
             f"<b>{esc(m['slot'])}</b>", badge(m["state"]), f"{esc(m['name'])}:{esc(m.get('version', ''))}" if m.get("name") else "–",
-            str(m.get("inferences", 0)), str(m.get("errors", 0)),
+            parts.count(m.get("inferences", 0)), parts.count(m.get("errors", 0)),
             f'<span class="e-mono e-soft">{esc((m.get("manifest_digest") or "")[7:19])}</span>',
         ]
         for m in health.get("models", [])
@@ -318,8 +320,8 @@ def _jobs(jobs: list[dict[str, Any]]) -> str:
         )
         at = job["queued_at"]
         rows.append(
-            [badge(job["state"]), f"{esc(job['purpose'])} <b>{esc(what)}</b>", origin, esc(details.get("step", "")),
-             f'<span class="e-soft">{esc(details.get("message", ""))}</span>', f'<span class="e-soft">{esc(at[:19].replace("T", " "))}</span>']
+            [badge(job["state"]), f"{esc(job['purpose'])} <b>{esc(what)}</b>", origin, esc(details.get("step", "").lower().replace("_", " ")),
+             f'<span class="e-soft">{esc(details.get("message", ""))}</span>', f'<span class="e-soft e-time">{esc(at[:19].replace("T", " "))}</span>']
         )  # fmt: skip
     return parts.table(("State", "What", "~From", "~Step", "Message", "~Queued (UTC)"), rows)
 

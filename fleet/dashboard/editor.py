@@ -16,7 +16,7 @@ EDITOR = """
 (() => {
   const sample = window.edgecSample;
   const colours = ['#5aa9f7','#3fcf96','#e7b549','#ff7b6b','#b58cf5','#4fd0d6','#f28fc0','#a3d65c'];
-  const unit = Math.max(sample.width, sample.height) / 640;
+  const unit = Math.max(sample.width, sample.height * 4 / 3) / 640;
   let items = sample.items.map(one => ({...one})), drawn = null, svg = null, dirty = false;
   const make = (tag, attributes) => { const e = document.createElementNS('http://www.w3.org/2000/svg', tag);
     for (const key in attributes) e.setAttribute(key, attributes[key]); return e; };
@@ -70,6 +70,7 @@ EDITOR = """
     const image = new Image(); image.src = '/api/v1/samples/' + sample.id + '/image'; image.alt = 'The sample'; image.draggable = false;
     image.width = sample.width; image.height = sample.height;
     svg = make('svg', {viewBox: `0 0 ${sample.width} ${sample.height}`, preserveAspectRatio: 'none'});
+    place.style.cssText = `max-width:calc(78vh * ${sample.width / sample.height});margin:auto`;
     place.append(image, svg);
     let from = null;
     svg.onpointerdown = e => { from = point(e); svg.setPointerCapture(e.pointerId); };

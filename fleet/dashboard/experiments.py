@@ -16,7 +16,7 @@ from edgec.fleet.auth import Identity
 from edgec.fleet.dashboard import parts
 from edgec.fleet.dashboard.charts import line_chart, show_lines
 from edgec.fleet.dashboard.parts import ago, badge, esc, link
-from edgec.fleet.dashboard.shell import attempt, confirm, frame, html, live, to_sign_in, who
+from edgec.fleet.dashboard.shell import attempt, confirm, dialog_card, frame, html, live, to_sign_in, who
 from edgec.fleet.errors import Problem
 from edgec.fleet.experiments.service import (
     NewExperiment,
@@ -49,7 +49,7 @@ BAR = {
 
 def verdict_badge(data: dict[str, Any]) -> str:
     """The verdict as a coloured word, with its confidence."""
-    sure = f", {data['confidence']:.2%} sure" if data["verdict"] != "undecided" else ""
+    sure = f", {parts.percent(data['confidence'], 2)} sure" if data["verdict"] != "undecided" else ""
     return badge(TONES[data["verdict"]], data["verdict"].replace("-", " ") + sure)
 
 
@@ -70,11 +70,13 @@ def load_one(services: Services, number: int) -> dict[str, Any] | None:
         readings = session.scalars(
             select(Reading).where(Reading.experiment_id == number).order_by(Reading.id.desc()).limit(600)
         )
-        main = "disagreement" if row.mode == "shadow" else "score"
+        main, scale = ("disagreement", 100.0) if row.mode == "shadow" else ("score", 1.0)
         shown = view(row, participant_counts(session, [number])[number])
         return shown | {
             "main": main,
-            "lines": [(main, one.at, one.values.get(main)) for one in readings][::-1],
+            "lines": [(main, one.at, scale * one.values[main]) for one in readings if main in one.values][
+                ::-1
+            ],
             "members": [member for _key, member in participants(session, number, 0, 100)],
             "tick": int(time.time() / 5),
         }
@@ -130,7 +132,7 @@ def _one(
     with ui.element("div").classes("e-row wide-left"):
         with ui.element("div").classes("e-card"):
             html(f"<h2>{WORDS[first['main']][0]}, each report</h2>")
-            chart = line_chart("")
+            chart = line_chart("%" if first["main"] == "disagreement" else "")
         plan = html("", "e-card")
     members = html("", "e-card flush")
 
@@ -141,7 +143,7 @@ def _one(
             button.set_visibility(data["state"] == "RUNNING")
         head.set_content(_head(data))
         findings.set_content("<h2>What it shows</h2>" + _findings(data))
-        show_lines(chart, data["lines"])
+        show_lines(chart, data["lines"], named=False)
         plan.set_content("<h2>Plan</h2>" + _plan(data))
         members.set_content("<h2>Devices</h2>" + _members(data))
 
@@ -152,7 +154,7 @@ def _list(rows: list[dict[str, Any]]) -> str:
     if not rows:
         text = "Let a new version look on, or act on a share of the frames, before it is rolled out."
         return parts.empty("No experiments yet", text, "edgec experiments start MODEL:VERSION --group GROUP")
-    heads = ("#", "Candidate", "~Kind", "For", "~Devices", "#~Frames", "Verdict", "~State", "~Started")
+    heads = ("#~No.", "Candidate", "~Kind", "~For", "~Devices", "#~Frames", "Verdict", "~State", "~Started")
     cells, links = [], []
     for row in rows:
         href = link("/experiments", row["id"])
@@ -192,7 +194,7 @@ def _head(data: dict[str, Any]) -> str:
                     devices.get("FAILED", 0), "could not", tone="bad" if devices.get("FAILED") else ""
                 ),
                 parts.tile(data["frames"], "frames of the candidate"),
-                parts.tile(f"{data['plan']['share']:.0%}", "of the frames are its"),
+                parts.tile(parts.percent(data["plan"]["share"]), "of the frames are its"),
             ]
         )
     )
@@ -206,16 +208,20 @@ def _findings(data: dict[str, Any]) -> str:
     rows = []
     for name, one in data["criteria"].items():
         words, form = WORDS[name]
-        value = parts.number(None) if one["value"] is None else form.format(one["value"])
+        value = parts.number(None) if one["value"] is None else _figure(form, one["value"])
         ahead = max(one["against"], one["in_favour"])
         share = 100 * min(ahead / one["needed"], 1.0)
         tone = "bad" if one["against"] > one["in_favour"] else "good"
         meter = f'<div class="e-bar" title="evidence {ahead:g} of {one["needed"]:g}"><i class="{tone}" style="width:{share:.1f}%"></i></div>'
         rows.append(
-            [words, value, form.format(one["tolerated"]), parts.count(one["readings"]), meter,
+            [words, value, _figure(form, one["tolerated"]), parts.count(one["readings"]), meter,
              badge(TONES[one["verdict"]], _word(name, one["verdict"]))]
         )  # fmt: skip
     return parts.table(("Criterion", "#Measured", "#~Tolerated", "#~Reports", "~Evidence", "Verdict"), rows)
+
+
+def _figure(form: str, value: float) -> str:
+    return form.format(value).replace("%", " %")
 
 
 def _word(criterion: str, verdict: str) -> str:
@@ -228,8 +234,8 @@ def _plan(data: dict[str, Any]) -> str:
         "Candidate": f'<a class="main" href="{link("/models", data["model"])}">{esc(data["model"])}:{esc(data["version"])}</a>',
         "Beside": f"slot {esc(data['slot'])}",
         "Kind": esc(MODES[data["mode"]]),
-        "For": esc(f"{data['scope']['kind']} {data['scope']['name']}".strip()),
-        "Wrong verdicts": f"at most {data['plan']['criteria']['alpha']:.0%}",
+        "For": esc(parts.scope_name(data["scope"])),
+        "Wrong verdicts": f"at most {parts.percent(data['plan']['criteria']['alpha'])}",
         "Ends": "when decided" if data["plan"]["stop_when_decided"] else "when its time is up",
         "Started by": esc(data["created_by"]),
     }
@@ -272,8 +278,7 @@ def _dialog(services: Services, identity: Identity) -> None:
         )
         versions = [f"{model}:{version}" for model, version in found]
         groups = list(session.scalars(select(Group.name).order_by(Group.name).limit(500)))
-    with ui.dialog() as dialog, ui.card().style("width:520px;max-width:94vw"):
-        ui.label("Compare a candidate").classes("text-lg font-semibold")
+    with dialog_card("New experiment") as dialog:
         candidate = ui.select(versions, label="Candidate").props("outlined dense").classes("w-full")
         mode = ui.select(MODES, value="shadow", label="Kind").props("outlined dense").classes("w-full")
         scopes = {"all:": "All devices"} | {f"group:{name}": f"Group {name}" for name in groups}
@@ -313,6 +318,6 @@ def _dialog(services: Services, identity: Identity) -> None:
             ui.navigate.to(link("/experiments", number))
 
         with ui.row().classes("w-full justify-end"):
-            ui.button("Cancel", on_click=dialog.close).props("flat color=grey-7")
+            ui.button("Cancel", on_click=dialog.close).props("flat color=quiet")
             ui.button("Start", icon="science", on_click=start).props("unelevated")
     ui.button("New experiment", icon="science", on_click=dialog.open).props("unelevated")

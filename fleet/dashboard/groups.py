@@ -12,7 +12,7 @@ from edgec.fleet.api.devices import GroupBody, save_group
 from edgec.fleet.auth import Identity
 from edgec.fleet.dashboard import parts
 from edgec.fleet.dashboard.parts import esc, link
-from edgec.fleet.dashboard.shell import html
+from edgec.fleet.dashboard.shell import dialog_card, html
 from edgec.fleet.errors import Problem
 from edgec.fleet.server import Services
 from edgec.protocol.names import Name
@@ -47,17 +47,24 @@ def groups_table(rows: list[Any]) -> str:
     return parts.table(("Group", "~Description", "~Devices that", "#Devices", ""), cells)
 
 
+def _said(error: ValidationError) -> str:
+    first = error.errors()[0]
+    if first["type"].startswith("string_"):
+        return f"{first['input']!r} is no name: letters, digits, '.', '_' and '-', at most 64."
+    return str(first["msg"]).removeprefix("Value error, ")
+
+
 def group_dialog(services: Services, identity: Identity) -> None:
     """A button that makes a group, or replaces the one of that name."""
-    with ui.dialog() as dialog, ui.card().style("width:520px;max-width:94vw"):
-        ui.label("Group of devices").classes("text-lg font-semibold")
+    with dialog_card("New group") as dialog:
         name = ui.input("Name").props("outlined dense").classes("w-full")
         about = ui.input("Description").props("outlined dense").classes("w-full")
         labels = ui.input("Labels, such as line=a, site=lyon").props("outlined dense").classes("w-full")
         target = ui.input("Target, such as rpi5").props("outlined dense").classes("w-full")
-        named = ui.input("Devices by name, with commas between").props("outlined dense").classes("w-full")
+        named = ui.input("Devices, such as cam-1, cam-2").props("outlined dense").classes("w-full")
         html(
-            '<p class="e-small e-soft">Devices that match all labels and the target, now and later, and those named.</p>'
+            '<p class="e-small e-soft">Devices that match all labels and the target, now and later, and those named. '
+            "A group of the same name is replaced.</p>"
         )
 
         async def make() -> None:
@@ -74,10 +81,7 @@ def group_dialog(services: Services, identity: Identity) -> None:
                 checked = _NAME.validate_python((name.value or "").strip())
                 await run.io_bound(save_group, services, identity, checked, body)
             except ValidationError as error:
-                ui.notify(
-                    f"Names have letters, digits, '.', '_' and '-': {error.errors()[0]['msg']}",
-                    type="warning",
-                )
+                ui.notify(_said(error), type="warning")
                 return
             except Problem as problem:
                 ui.notify(problem.detail, type="negative")
@@ -86,6 +90,6 @@ def group_dialog(services: Services, identity: Identity) -> None:
             ui.notify(f"The group {checked} is there.", type="positive")
 
         with ui.row().classes("w-full justify-end"):
-            ui.button("Cancel", on_click=dialog.close).props("flat color=grey-7")
+            ui.button("Cancel", on_click=dialog.close).props("flat color=quiet")
             ui.button("Save", on_click=make).props("unelevated")
-    ui.button("Group", icon="folder", on_click=dialog.open).props("outline")
+    ui.button("New group", icon="folder", on_click=dialog.open).props("outline")

@@ -157,11 +157,11 @@ def _artifacts(data: dict[str, Any]) -> str:
         "Target",
         "#~Size",
         "#~Largest error",
-        "#~Median",
+        "#~Latency",
         "#~ONNX Runtime",
         "#Devices",
         "~Pushed",
-        "",
+        "Check",
     )
     cells, links = [], []
     for artifact in data["artifacts"]:

@@ -10,6 +10,7 @@ from edgec.fleet.dashboard import (
     device,
     devices,
     experiments,
+    missing,
     models,
     overview,
     rollouts,
@@ -24,4 +25,12 @@ def mount(app: FastAPI, services: Services) -> None:
     """Add the pages. NiceGUI keeps pages per process, so there is one dashboard a process."""
     for page in (signin, overview, devices, device, models, rollouts, experiments, samples, access):
         page.add(services)
-    ui.run_with(app, title="edgec fleet", favicon=FAVICON, show_welcome_message=False, reconnect_timeout=10)
+    missing.add()
+    ui.run_with(
+        app,
+        title="edgec fleet",
+        favicon=FAVICON,
+        show_welcome_message=False,
+        reconnect_timeout=10,
+        language="en-US",
+    )

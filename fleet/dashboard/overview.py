@@ -77,6 +77,16 @@ def _alerts(services: Services, session: Session, states: dict[str, int], now: f
     for item in failed:
         alerts.append(("bad", f"Rollout of {item.model}:{item.version} {item.state.lower().replace('_', ' ')}: {item.reason}",
                        link("/rollouts", item.id), item.finished_at))  # fmt: skip
+    held = session.scalars(
+        select(Rollout)
+        .where(Rollout.state.in_(("AWAITING_APPROVAL", "PAUSED")))
+        .order_by(Rollout.id.desc())
+        .limit(3)
+    )
+    for item in held:
+        what = "is paused" if item.state == "PAUSED" else "waits for approval"
+        text = f"Rollout of {item.model}:{item.version} {what}"
+        alerts.append(("warn", text, link("/rollouts", item.id), item.stage_since))
     return alerts + _device_alerts(session, states)
 
 
@@ -172,7 +182,9 @@ def _alert_list(data: dict[str, Any]) -> str:
             "edgec fleet token create",
         )
     if not data["alerts"]:
-        return parts.empty("All is well", "No device is offline, no rollout has failed in the last day.")
+        return parts.empty(
+            "All is well", "No device is offline, no rollout waits for you or has failed in the last day."
+        )
     rows = "".join(
         f'<a class="go" href="{esc(href or "/")}">{badge("failed" if tone == "bad" else "drift", "alert" if tone == "bad" else "note")}'
         f'<span class="grow" title="{esc(text)}">{esc(text)}</span>'
@@ -189,7 +201,7 @@ def _spread(spread: list[tuple[str, str, int]]) -> str:
     rows = "".join(
         f'<a href="{link("/models", model)}" style="display:block;margin-bottom:12px"><div style="display:flex;gap:8px">'
         f'<span class="grow" style="flex:1">{esc(model)}<span class="e-soft">:{esc(version)}</span></span>'
-        f'<span class="e-soft">{count(n)} · {n / total:.0%}</span></div>'
+        f'<span class="e-soft">{count(n)} · {parts.percent(n / total)}</span></div>'
         f'<div class="e-bar"><i class="accent" style="width:{100 * n / total:.1f}%"></i></div></a>'
         for model, version, n in spread
     )

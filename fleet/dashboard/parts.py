@@ -53,6 +53,22 @@ def ago(at: float | None) -> str:
     return f'<span title="{exact}">{passed(time.time() - at)}</span>'
 
 
+def moment(at: float) -> str:
+    """A time in UTC, to the second, with how long ago it was as a tooltip. The heading should name UTC."""
+    exact = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(at))
+    return f'<time class="e-time" datetime="{exact.replace(" ", "T")}Z" title="{passed(time.time() - at)}">{exact}</time>'
+
+
+def percent(share: float, digits: int = 0) -> str:
+    """A share as percent."""
+    return f"{100 * share:.{digits}f} %"
+
+
+def scope_name(scope: Mapping[str, str]) -> str:
+    """What a rollout or an experiment is for, such as ``group dock``."""
+    return f"{scope['kind']} {scope['name']}" if scope["name"] else "all devices"
+
+
 def passed(seconds: float) -> str:
     """A stretch of time in two words, ending with 'ago'."""
     if seconds < 2:
@@ -100,12 +116,15 @@ def tiles(items: Iterable[str]) -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], links: Sequence[str] = ()) -> str:
-    """A table. A heading may begin with ``#`` (numbers, right) or ``~`` (left out on a phone)."""
+    """A table. A heading may begin with ``#`` (numbers, right), then ``~`` (left out on a phone)."""
+    names = [name.removeprefix("#").removeprefix("~") for name in head]
     classes = [
         ("num " if name.startswith("#") else "") + ("wide" if "~" in name[:2] else "") for name in head
     ]
+    # A heading without text would be read out as one: it is a cell.
     top = "".join(
-        f'<th class="{c}">{esc(name.lstrip("#~"))}</th>' for name, c in zip(head, classes, strict=True)
+        f'<th scope="col" class="{c}">{esc(name)}</th>' if name else f'<td class="{c}"></td>'
+        for name, c in zip(names, classes, strict=True)
     )
     body = []
     for index, row in enumerate(rows):
@@ -134,8 +153,11 @@ def bar(counts: Mapping[str, int], words: str = "") -> str:
         if state in BAR
     )
     names = HEALTH if words else {}
-    label = ", ".join(
-        f"{n} {names.get(state, state.lower().replace('_', ' '))}" for state, n in counts.items()
+    label = (
+        ", ".join(
+            f"{count(n)} {names.get(state, state.lower().replace('_', ' '))}" for state, n in counts.items()
+        )
+        or "no devices"
     )
     return f'<div class="e-bar" role="img" aria-label="{esc(label)}" title="{esc(label)}">{parts}</div>'
 

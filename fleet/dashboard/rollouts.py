@@ -17,7 +17,17 @@ from edgec.fleet.auth import Identity
 from edgec.fleet.dashboard import parts
 from edgec.fleet.dashboard.charts import line_chart, show_lines
 from edgec.fleet.dashboard.parts import ago, badge, esc, link
-from edgec.fleet.dashboard.shell import Pager, attempt, confirm, frame, html, live, to_sign_in, who
+from edgec.fleet.dashboard.shell import (
+    Pager,
+    attempt,
+    confirm,
+    dialog_card,
+    frame,
+    html,
+    live,
+    to_sign_in,
+    who,
+)
 from edgec.fleet.errors import Problem
 from edgec.fleet.rollouts.judge import MIN_SAMPLES, UPDATED, WAITING
 from edgec.fleet.rollouts.plan import Plan
@@ -144,7 +154,7 @@ def _show_one(services: Services, rollout_id: int, wanted: dict[str, Any], butto
     stages = html("", "e-card")
     with ui.element("div").classes("e-row wide-left"):
         with ui.element("div").classes("e-card"):
-            html("<h2>Latency in ms, updated devices beside the others</h2>")
+            html("<h2>Mean latency, updated devices beside the others</h2>")
             chart = line_chart("ms")
             verdicts = html("", "e-small")
         plan = html("", "e-card")
@@ -245,7 +255,7 @@ def _list(rows: list[dict[str, Any]]) -> str:
             "Send a version to a device or a group.",
             "edgec deploy MODEL:VERSION --to DEVICE",
         )
-    heads = ("#~", "Version", "~For", "Progress", "State", "~Stage", "~Started", "~By")
+    heads = ("#~No.", "Version", "~For", "Progress", "State", "~Stage", "~Started", "~By")
     cells, links = [], []
     for row in rows:
         href = link("/rollouts", row["id"])
@@ -296,6 +306,7 @@ def _stages(data: dict[str, Any]) -> str:
         soak = f", then {stage['soak_s'] / 60:g} min watch" if stage["soak_s"] else ""
         total = sum(counts.values())
         done = total - sum(counts.get(s, 0) for s in ("WAITING", "ACTIVE", "REVERTING"))
+        reached = f"{parts.count(done)} of {parts.count(total)} done" if total else "no devices"
         later = " later" if index > data["stage"] and not data["ended"] else ""
         held = (
             badge("AWAITING_APPROVAL")
@@ -304,7 +315,7 @@ def _stages(data: dict[str, Any]) -> str:
         )
         rows.append(
             f'<div class="e-stage{later}"><div><b>Stage {index + 1}</b> <span class="e-soft">{esc(name)}{esc(soak)}</span></div>'
-            f'{parts.bar(counts)}<div class="e-soft">{done} of {total} done {held}</div></div>'
+            f'{parts.bar(counts)}<div class="e-soft">{reached} {held}</div></div>'
         )
     return f'<div class="e-stages">{"".join(rows)}</div>'
 
@@ -322,9 +333,8 @@ def _members(data: dict[str, Any]) -> str:
 
 def _plan(data: dict[str, Any]) -> str:
     plan = data["plan"]
-    scope = data["scope"]
     facts = {
-        "For": esc(f"{scope['kind']} {scope['name']}".strip()),
+        "For": esc(parts.scope_name(data["scope"])),
         "Stops at": f"{plan['max_failed_percent']:g} % failed",
         "Then": "devices go back" if plan["on_failure"] == "rollback" else "stays as it is",
         "A stage needs": f"{plan['min_success_percent']:g} % success",
@@ -365,7 +375,7 @@ def _verdicts(data: dict[str, Any]) -> str:
              f"{parts.count(v['samples'][0])} / {parts.count(v['samples'][1])}", meter,
              _judged(v)]
         )  # fmt: skip
-    heads = ("Change of", "#Updated", "#Others", "#~Reports", "~Evidence against it", "")
+    heads = ("Change of", "#Updated", "#Others", "#~Reports", "~Evidence against it", "Verdict")
     return parts.table(heads, rows)
 
 
@@ -380,29 +390,21 @@ def deploy_dialog(services: Services, identity: Identity, model: str, versions: 
     """A button that starts a rollout of a model."""
     with services.database.reading() as session:
         groups = list(session.scalars(select(Group.name).order_by(Group.name).limit(500)))
-        devices = list(
-            session.scalars(
-                select(Device.name).filter_by(admission="accepted").order_by(Device.name).limit(2000)
-            )
-        )
-    scopes = (
-        {"all:": "All devices"}
-        | {f"group:{g}": f"Group {g}" for g in groups}
-        | {f"device:{d}": d for d in devices}
-    )
-    staging = "5,25,100" if len(devices) > 10 else "100"
-    with ui.dialog() as dialog, ui.card().style("width:520px;max-width:94vw"):
-        ui.label(f"Roll out {model}").classes("text-lg font-semibold")
+        devices = session.scalar(select(func.count()).where(Device.admission == "accepted")) or 0
+    scopes = {"all:": "All devices"} | {f"group:{g}": f"Group {g}" for g in groups}
+    with dialog_card(f"Roll out {model}") as dialog:
         version = ui.select(versions, value=versions[0], label="Version")
         scope = ui.select(scopes, value="all:", label="For", with_input=True)
-        stages = ui.select(STAGINGS, value=staging, label="Stages")
+        device = ui.input("or one device, by name")
+        stages = ui.select(STAGINGS, value="5,25,100" if devices > 10 else "100", label="Stages")
         soak = ui.number("Watch each stage for (minutes)", value=0, min=0)
-        for field in (version, scope, stages, soak):
+        for field in (version, scope, device, stages, soak):
             field.props("outlined dense").classes("w-full")
 
         async def start() -> None:
-            kind, _, name = str(scope.value).partition(":")
-            parsed = _planned(str(stages.value), 60 * float(soak.value or 0))
+            one = str(device.value or "").strip()
+            kind, _, name = f"device:{one}".partition(":") if one else str(scope.value).partition(":")
+            parsed = _planned("100" if one else str(stages.value), 60 * float(soak.value or 0))
 
             def create() -> int:
                 refuse_unsigned(services, model, str(version.value))
@@ -423,6 +425,6 @@ def deploy_dialog(services: Services, identity: Identity, model: str, versions: 
             ui.navigate.to(link("/rollouts", rollout_id))
 
         with ui.row().classes("w-full justify-end"):
-            ui.button("Cancel", on_click=dialog.close).props("flat color=grey-7")
+            ui.button("Cancel", on_click=dialog.close).props("flat color=quiet")
             ui.button("Start", icon="rocket_launch", on_click=start).props("unelevated")
     ui.button("Roll out", icon="rocket_launch", on_click=dialog.open).props("unelevated")

@@ -33,7 +33,7 @@ COLOURS = ("#5aa9f7", "#3fcf96", "#e7b549", "#ff7b6b", "#b58cf5", "#4fd0d6", "#f
 
 def boxes(found: list[dict[str, Any]], width: int, height: int, scale: float = 1.0) -> str:
     """Boxes with their labels, as an SVG to lie over the picture; small pictures need a larger ``scale``."""
-    unit = scale * max(width, height) / 640
+    unit = scale * max(width, height * 4 / 3) / 640
     labels = sorted({str(one["label"]) for one in found})
     shapes = []
     for one in found:
@@ -46,17 +46,17 @@ def boxes(found: list[dict[str, Any]], width: int, height: int, scale: float = 1
             f'y="{max(top - 5 * unit, 15 * unit):.1f}" fill="{colour}" font-size="{16 * unit:.1f}" font-weight="600" '
             f'paint-order="stroke" stroke="#000b" stroke-width="{3 * unit:.1f}">{esc(one["label"] + score)}</text>'
         )
-    return f'<svg viewBox="0 0 {width} {height}" preserveAspectRatio="none" aria-hidden="true">{"".join(shapes)}</svg>'
+    return f'<svg viewBox="0 0 {width} {height}" preserveAspectRatio="xMidYMid meet" aria-hidden="true">{"".join(shapes)}</svg>'
 
 
 def picture(sample: dict[str, Any], scale: float = 1.0) -> str:
     """A sample's picture with what is held to be in it."""
     if sample["state"] == "discarded":
-        return f'<div class="e-pic" style="aspect-ratio:{sample["width"]}/{sample["height"]}"></div>'
+        return '<div class="e-pic e-gone" style="aspect-ratio:4/3">Discarded: the picture was removed for good.</div>'
     found = sample["annotations"] if sample["state"] == "corrected" else sample["predictions"]
     text = ", ".join(str(one["label"]) for one in found) or "nothing found"
     return (
-        f'<div class="e-pic"><img src="/api/v1/samples/{sample["id"]}/image" loading="lazy" alt="{esc(text)}" '
+        f'<div class="e-pic" style="max-width:calc(78vh * {sample["width"] / sample["height"]:.3f});margin:auto"><img src="/api/v1/samples/{sample["id"]}/image" loading="lazy" alt="{esc(text)}" '
         f'width="{sample["width"]}" height="{sample["height"]}" style="height:auto">'
         f"{boxes(found, sample['width'], sample['height'], scale)}</div>"
     )
@@ -161,15 +161,16 @@ def _list(services: Services, identity: Identity, wanted: dict[str, Any], action
             'outlined dense clearable debounce=250 aria-label="Device"'
         )
         name.classes("e-search").on_value_change(lambda e: changed("device", e.value))
-    tiles = html("", "e-card")
-    pager = Pager(PAGE, turn)
+    with ui.element("div").classes("e-card flush"):
+        tiles = html("", "e-pad")
+        pager = Pager(PAGE, turn)
     if identity.may("operator"):
         with actions:
             all_here = ui.button("Confirm this page", icon="done_all", on_click=confirm_page).props("outline")
             with ui.button("Export", icon="download").props("unelevated"), ui.menu():
                 for form, text in zip(FORMATS, ("COCO", "YOLO", "A folder per class"), strict=True):
                     address = f"/api/v1/samples/export?format={form}"
-                    ui.menu_item(text, lambda address=address: ui.navigate.to(address))
+                    ui.menu_item(text, lambda address=address: ui.navigate.to(address)).props("role=menuitem")
 
     def show(data: dict[str, Any]) -> None:
         shown.update(data)
@@ -231,7 +232,7 @@ def _one(identity: Identity, found: dict[str, Any], actions: ui.element) -> None
     with actions:
         html(
             '<button class="e-mini bad" id="e-discard" title="key d">Discard</button> '
-            '<button class="e-mini" id="e-confirm" title="key c">Confirm</button> '
+            '<button class="e-mini main" id="e-confirm" title="key c">Confirm</button> '
             '<button class="e-mini" id="e-save" title="key s">Save correction</button>'
         )
     data = {key: found[key] for key in ("id", "width", "height", "state", "labels", "next")}

@@ -14,11 +14,10 @@ from starlette.responses import RedirectResponse, Response
 
 from edgec.fleet.auth import COOKIE, Identity
 from edgec.fleet.dashboard.parts import count, empty, esc
-from edgec.fleet.dashboard.theme import CSS, LOGO
+from edgec.fleet.dashboard.theme import CSS, LOGO, THEME
 from edgec.fleet.errors import Problem
 from edgec.fleet.server import Services
 
-THEME = "edgec_theme"
 NAV = (
     ("/", "Overview"),
     ("/devices", "Devices"),
@@ -76,7 +75,8 @@ def who(services: Services, request: Request) -> Identity | None:
 
 def to_sign_in(request: Request) -> Response:
     """Off to the sign-in page, and back here afterwards."""
-    return RedirectResponse(f"/login?next={quote(request.url.path)}")
+    query = f"?{request.url.query}" if request.url.query else ""
+    return RedirectResponse(f"/login?next={quote(request.url.path + query)}")
 
 
 def theme(request: Request) -> ui.dark_mode:
@@ -96,18 +96,19 @@ def frame(request: Request, identity: Identity, title: str, subtitle: str = "") 
     ui.add_body_html(KEYS)
     path = request.url.path
     items = [item for item in NAV if item[0] != "/access" or identity.may("operator")]
-    on = next((href for href, _n in reversed(items) if href != "/" and path.startswith(href)), "/")
+    on = next((href for href, _n in reversed(items) if href != "/" and path.startswith(href)), "")
+    on = "/" if path == "/" else on
     links = "".join(
         f'<a href="{href}"{" class=on aria-current=page" if href == on else ""}>{name}</a>'
         for href, name in items
     )
     with ui.header().classes("e-head"):
         with (
-            ui.button(icon="menu").props("flat dense color=grey-7 aria-label=Menu").classes("e-burger"),
+            ui.button(icon="menu").props("flat dense color=quiet aria-label=Menu").classes("e-burger"),
             ui.menu(),
         ):
             for href, name in items:
-                ui.menu_item(name, lambda href=href: ui.navigate.to(href))
+                ui.menu_item(name, lambda href=href: ui.navigate.to(href)).props("role=menuitem")
         ui.html(f'<a href="/" class="e-brand">{LOGO}<span>edgec fleet</span></a>', sanitize=False)
         ui.html(f'<nav class="e-nav" aria-label="Pages">{links}</nav>', sanitize=False)
         ui.html('<div class="e-spacer"></div>', sanitize=False).classes("e-spacer")
@@ -115,9 +116,9 @@ def frame(request: Request, identity: Identity, title: str, subtitle: str = "") 
         _help()
         _theme_button(mode)
         ui.button(icon="logout", on_click=_sign_out).props(
-            "flat dense round color=grey-7 aria-label='Sign out'"
+            "flat dense round color=quiet aria-label='Sign out'"
         ).tooltip("Sign out")
-    with ui.element("main").classes("e-main"):
+    with ui.element("div").classes("e-main"):
         with ui.element("div").classes("e-top"):
             sub = f'<div class="e-sub">{subtitle}</div>' if subtitle else ""
             ui.html(f'<h1 class="e-title">{esc(title)}</h1>{sub}', sanitize=False)
@@ -126,8 +127,7 @@ def frame(request: Request, identity: Identity, title: str, subtitle: str = "") 
 
 
 def _help() -> None:
-    with ui.dialog() as dialog, ui.card():
-        ui.label("Keyboard").classes("text-lg font-semibold")
+    with dialog_card("Keyboard", 360) as dialog:
         keys = {
             "/": "search devices",
             "g o": "overview",
@@ -144,7 +144,7 @@ def _help() -> None:
         rows = "".join(f'<dt class="e-mono">{k}</dt><dd>{v}</dd>' for k, v in keys.items())
         ui.html(f'<dl class="e-kv">{rows}</dl>', sanitize=False)
     ui.button(icon="keyboard", on_click=dialog.open).props(
-        "flat dense round color=grey-7 aria-label=Keys"
+        "flat dense round color=quiet aria-label=Keys"
     ).classes("e-help max-[760px]:hidden")
 
 
@@ -158,7 +158,7 @@ def _theme_button(mode: ui.dark_mode) -> None:
         )
 
     ui.button(icon="contrast", on_click=toggle).props(
-        "flat dense round color=grey-7 aria-label='Dark or light'"
+        "flat dense round color=quiet aria-label='Dark or light'"
     ).tooltip("Dark or light")
 
 
@@ -202,22 +202,28 @@ class Pager:
 
     def __init__(self, size: int, turn: Callable[[int], Awaitable[Any]]) -> None:
         self._size = size
-        with ui.element("div").classes("e-pager"):
+        with ui.element("div").classes("e-pager") as self._bar:
             self._place = ui.label()
             self._back = ui.button(icon="chevron_left", on_click=lambda: turn(-1)).props(
-                "flat dense round color=grey-7 aria-label='Page before'"
+                "flat dense round color=quiet aria-label='Page before'"
             )
             self._forth = ui.button(icon="chevron_right", on_click=lambda: turn(1)).props(
-                "flat dense round color=grey-7 aria-label='Next page'"
+                "flat dense round color=quiet aria-label='Next page'"
             )
 
     def show(self, page: int, total: int) -> None:
         """Say that ``page``, counted from 0, of ``total`` items is shown."""
         first = page * self._size + 1 if total else 0
         last = min(first + self._size - 1, total)
-        self._place.set_text(f"{count(first)}–{count(last)} of {count(total)}")
+        several = total > self._size
+        self._place.set_text(
+            f"{count(first)}–{count(last)} of {count(total)}" if several else f"{count(total)} in all"
+        )
         self._back.set_enabled(page > 0)
         self._forth.set_enabled((page + 1) * self._size < total)
+        self._back.set_visibility(several)
+        self._forth.set_visibility(several)
+        self._bar.set_visibility(total > 0)
 
 
 def html(content: str = "", classes: str = "") -> ui.html:
@@ -236,13 +242,21 @@ async def attempt(action: Callable[[], Any], done: str) -> bool:
     return True
 
 
+@contextmanager
+def dialog_card(title: str, width: int = 520) -> Iterator[ui.dialog]:
+    """A dialog with a title, which screen readers read out, around its content. Escape closes it."""
+    with ui.dialog() as dialog, ui.card().style(f"width:{width}px;max-width:94vw"):
+        dialog.props["aria-label"] = title
+        ui.label(title).classes("text-lg font-semibold")
+        yield dialog
+
+
 def confirm(title: str, text: str, button: str, action: Callable[[], Awaitable[Any]]) -> Callable[[], Any]:
     """A dialog before something that cannot be taken back; returns what opens it."""
-    with ui.dialog() as dialog, ui.card().classes("max-w-md"):
-        ui.label(title).classes("text-lg font-semibold")
+    with dialog_card(title, 448) as dialog:
         ui.label(text).classes("e-soft")
         with ui.row().classes("w-full justify-end"):
-            ui.button("Cancel", on_click=dialog.close).props("flat color=grey-7")
+            ui.button("Cancel", on_click=dialog.close).props("flat color=quiet")
 
             async def go() -> None:
                 dialog.close()

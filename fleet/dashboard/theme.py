@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+THEME = "edgec_theme"
+"""The cookie that keeps a browser's choice."""
+
 CSS = """
-:root { --bg:#f5f6f8; --card:#fff; --line:#e3e6eb; --ink:#151a22; --soft:#5d6778; --faint:#8a94a5;
-  --accent:#0b6bcb; --accent-soft:#e3effb; --good:#12805c; --good-soft:#e0f4ec; --bad:#c4321f; --bad-soft:#fce8e5;
-  --warn:#9a6700; --warn-soft:#fdf1d6; --idle:#6b7484; --idle-soft:#eceff3; --shadow:0 1px 2px rgba(16,24,40,.06); }
-body.body--dark { --bg:#0e1116; --card:#161b22; --line:#272e38; --ink:#e8ecf2; --soft:#a3adbc; --faint:#758091;
+:root { --bg:#f5f6f8; --card:#fff; --line:#e3e6eb; --ink:#151a22; --soft:#566070; --faint:#667082;
+  --accent:#0b6bcb; --accent-soft:#e3effb; --good:#0f7553; --good-soft:#e0f4ec; --bad:#c4321f; --bad-soft:#fce8e5;
+  --warn:#8a5c00; --warn-soft:#fdf1d6; --idle:#5c6575; --idle-soft:#eceff3; --shadow:0 1px 2px rgba(16,24,40,.06); }
+body.body--dark { --bg:#0e1116; --card:#161b22; --line:#272e38; --ink:#e8ecf2; --soft:#a3adbc; --faint:#8a95a6;
   --accent:#5aa9f7; --accent-soft:#13293f; --good:#3fcf96; --good-soft:#10291f; --bad:#ff7b6b; --bad-soft:#351815;
-  --warn:#e7b549; --warn-soft:#2f2611; --idle:#8b95a5; --idle-soft:#20262f; --shadow:none; }
+  --warn:#e7b549; --warn-soft:#2f2611; --idle:#96a0b0; --idle-soft:#20262f; --shadow:none; }
 body, body.body--dark { background:var(--bg); color:var(--ink);
   font-family:system-ui,-apple-system,"Segoe UI",Roboto,"Noto Sans",sans-serif; font-size:14px; line-height:1.5; }
 .nicegui-content { padding:0 !important; gap:0 !important; width:100%; }
@@ -75,17 +78,18 @@ table.e-table { width:100%; border-collapse:collapse; font-variant-numeric:tabul
 .e-empty b { display:block; color:var(--ink); font-size:15px; margin-bottom:4px; }
 .e-empty code, .e-code { display:inline-block; margin-top:10px; background:var(--idle-soft); border-radius:7px;
   padding:6px 10px; font-family:ui-monospace,Menlo,Consolas,monospace; font-size:12.5px; color:var(--ink);
-  overflow-wrap:anywhere; text-align:left; }
+  overflow-wrap:anywhere; text-align:left; user-select:all; }
 .e-bar { display:flex; height:8px; border-radius:99px; overflow:hidden; background:var(--idle-soft); min-width:90px; }
 .e-bar i { display:block; height:100%; transition:width .4s; }
 .e-bar .good { background:var(--good); } .e-bar .bad { background:var(--bad); } .e-bar .accent { background:var(--accent); }
 .e-bar .warn { background:var(--warn); } .e-bar .idle { background:var(--faint); opacity:.5; }
 .e-stages { display:flex; flex-direction:column; gap:12px; }
-.e-stage { display:grid; grid-template-columns:minmax(210px,max-content) 1fr 150px; gap:14px; align-items:center; }
-.e-stage.later { opacity:.55; }
+.e-stage { display:grid; grid-template-columns:minmax(210px,max-content) 1fr minmax(150px,max-content); gap:14px; align-items:center; }
+.e-stage.later .e-bar { opacity:.6; } .e-stage.later b { font-weight:400; }
 .e-list { display:flex; flex-direction:column; }
 .e-list > * { padding:9px 16px; border-bottom:1px solid var(--line); display:flex; gap:12px; align-items:center; }
 .e-list > *:last-child { border-bottom:0; }
+.e-list > *:focus-visible, .e-log:focus-visible { outline-offset:-2px; }
 .e-list .grow { flex:1; min-width:0; overflow:hidden; text-overflow:ellipsis; white-space:nowrap; }
 .e-kv { display:grid; grid-template-columns:max-content 1fr; gap:5px 16px; }
 .e-kv dt { color:var(--soft); } .e-kv dd { margin:0; min-width:0; overflow-wrap:anywhere; }
@@ -95,6 +99,9 @@ table.e-table { width:100%; border-collapse:collapse; font-variant-numeric:tabul
 .q-btn { text-transform:none !important; font-weight:550 !important; border-radius:8px !important; letter-spacing:0 !important; }
 .q-field--outlined .q-field__control { border-radius:8px !important; background:var(--card); }
 .q-card { background:var(--card) !important; color:var(--ink); border-radius:14px !important; }
+.q-menu { background:var(--card) !important; color:var(--ink); border:1px solid var(--line); }
+.text-quiet { color:var(--soft); }
+body.body--dark .text-primary { --q-primary:var(--accent); } body.body--dark .text-negative { --q-negative:var(--bad); }
 .e-filters { display:flex; gap:10px; flex-wrap:wrap; align-items:center; }
 .e-pager { display:flex; gap:10px; align-items:center; justify-content:flex-end; padding:8px 12px; color:var(--soft);
   border-top:1px solid var(--line); }
@@ -115,7 +122,8 @@ table.e-table { width:100%; border-collapse:collapse; font-variant-numeric:tabul
 .e-legend i { display:inline-block; width:9px; height:9px; border-radius:3px; margin-right:6px; background:var(--faint); }
 .e-legend .good { background:var(--good); } .e-legend .bad { background:var(--bad); } .e-legend .warn { background:var(--warn); }
 .e-stale { opacity:.55; }
-.e-shots { display:grid; grid-template-columns:repeat(auto-fill,minmax(220px,1fr)); gap:12px; }
+.e-shots { display:grid; grid-template-columns:repeat(auto-fill,minmax(250px,1fr)); gap:12px; }
+.e-shot .e-pic { aspect-ratio:4/3; } .e-shot .e-pic img { height:100% !important; object-fit:contain; }
 .e-shot { border:1px solid var(--line); border-radius:10px; overflow:hidden; background:var(--card); display:block; }
 a.e-shot:hover { border-color:var(--accent); } .e-shot .cap { padding:8px 10px; display:flex; gap:8px; align-items:center; }
 .e-shot .cap .grow { flex:1; min-width:0; overflow:hidden; text-overflow:ellipsis; white-space:nowrap; }
@@ -123,16 +131,25 @@ a.e-shot:hover { border-color:var(--accent); } .e-shot .cap { padding:8px 10px; 
 .e-pic svg { position:absolute; inset:0; width:100%; height:100%; }
 .e-mini { border:1px solid var(--line); border-radius:7px; padding:2px 9px; font-size:12px; font-weight:550; color:var(--soft);
   background:transparent; cursor:pointer; white-space:nowrap; } .e-mini:hover { border-color:var(--accent); color:var(--ink); }
+.e-actions .e-mini { padding:7px 14px; font-size:14px; border-radius:8px; }
+.e-mini.main { background:var(--accent-soft); color:var(--accent); border-color:var(--accent); }
 .e-mini.bad:hover { border-color:var(--bad); color:var(--bad); }
 .e-log { max-height:300px; overflow:auto; }
+.e-narrow { display:none; } .e-time { white-space:nowrap; } .e-pad { padding:16px; }
+.e-gone { color:#a3adbc; line-height:1.5; display:flex; align-items:center;
+  justify-content:center; text-align:center; padding:12px; }
 @media (max-width: 760px) {
   .e-nav, .e-who { display:none; } .e-burger { display:inline-flex !important; }
   .e-row, .e-row.wide-left { grid-auto-flow:row; grid-template-columns:minmax(0,1fr); } .e-main { padding:14px 12px 50px; gap:12px; }
   .e-tiles { grid-template-columns:repeat(2,1fr); gap:8px; } .e-tile { padding:10px 12px; } .e-tile b { font-size:21px; }
-  .e-table th.wide, .e-table td.wide { display:none; } .e-table td, .e-table th { padding-left:9px; padding-right:9px; }
+  .e-table th.wide, .e-table td.wide { display:none; } .e-table td, .e-table th { padding-left:7px; padding-right:7px; }
+  .e-table td:first-child, .e-table th:first-child { padding-left:12px; } .e-table .e-badge { padding:1px 7px; gap:5px; }
   .e-table { font-size:13px; } .e-table .e-bar { min-width:48px; } .e-table .e-chip { white-space:nowrap; }
-  .e-tile:last-child:nth-child(odd) { grid-column:span 2; } .e-table td a.main { white-space:nowrap; }
-  .e-list .e-aside { display:none; } .e-shots { grid-template-columns:repeat(2,1fr); }
+  .e-tile:last-child:nth-child(odd) { grid-column:span 2; } .e-table td a.main { display:inline-block; width:max-content;
+  max-width:44vw; overflow-wrap:anywhere; } .e-narrow { display:block; } .e-time { white-space:normal; }
+  .e-list .e-aside { display:none; } .e-list .grow { white-space:normal; overflow-wrap:anywhere; }
+  .e-shots { grid-template-columns:repeat(2,1fr); } .e-shot .cap { flex-wrap:wrap; } .e-shot .cap .grow { flex-basis:100%; white-space:normal; }
+  .e-mini { padding:5px 11px; }
   .e-stage { grid-template-columns:1fr; gap:4px; } .e-filters > * { flex:1 1 140px; }
 }
 """

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from fleet_harness import FleetServer, SimDevice, wait_for
 from test_captures import jpeg, meta, send
@@ -58,6 +59,11 @@ def test_signing_in_is_needed_and_a_wrong_token_is_refused(browser: Any, server:
     page.get_by_label("Access token").first.fill("edgec_wrong")
     page.get_by_role("button", name="Sign in").click()
     page.get_by_text("unknown, expired or revoked").wait_for()
+    page.goto(f"{server.url}/devices?state=offline&search=a%20b")
+    page.get_by_label("Access token").first.fill(server.token)
+    page.get_by_role("button", name="Sign in").click()
+    page.wait_for_url(f"{server.url}/devices?state=offline&search=a%20b")
+    context.clear_cookies()
     page.goto(f"{server.url}/login?next=//evil.example/")
     page.get_by_label("Access token").first.fill(server.token)
     page.get_by_role("button", name="Sign in").click()
@@ -92,9 +98,10 @@ def test_a_rollout_is_started_and_watched(
     camera = device("view-2")
     page.goto(f"{server.url}/models/seen")
     page.get_by_role("button", name="Roll out").click()
-    box = page.get_by_role("combobox", name="For")
-    box.fill("view-2")
-    page.get_by_role("option", name="view-2").click()
+    page.get_by_label("or one device, by name").fill("nobody")
+    page.get_by_role("button", name="Start").click()
+    page.get_by_text("nobody").first.wait_for()
+    page.get_by_label("or one device, by name").fill("view-2")
     page.get_by_role("button", name="Start").click()
     page.wait_for_url("**/rollouts/*")
     page.get_by_text("succeeded").first.wait_for()
@@ -204,3 +211,95 @@ def test_viewers_look_and_do_not_touch(browser: Any, server: FleetServer, push: 
     page.goto(f"{server.url}/access")
     page.get_by_text("Not for viewers").wait_for()
     context.close()
+
+
+def test_a_rollout_is_reached_and_left_by_keys_alone(
+    page: Any, server: FleetServer, device: Callable[..., SimDevice], push: Callable[..., str]
+) -> None:
+    push("keyed")
+    device("view-5")
+    page.goto(f"{server.url}/devices")
+    page.locator("tr", has_text="view-5").wait_for()
+    page.keyboard.press("/")
+    page.keyboard.type("view-5")
+    page.locator("tbody tr").nth(1).wait_for(state="detached")
+    page.keyboard.press("Tab")
+    page.locator(".e-search input:focus").wait_for(state="detached")
+    page.evaluate("document.activeElement.blur()")
+    page.keyboard.press("j")
+    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid", "focus is seen"
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/devices/view-5")
+    page.goto(f"{server.url}/models/keyed")
+    button = page.get_by_role("button", name="Roll out")
+    button.focus()
+    page.keyboard.press("Enter")
+    dialog = page.get_by_role("dialog", name="Roll out keyed")
+    dialog.wait_for()
+    page.wait_for_function("document.activeElement.closest('.q-dialog')")
+    for _field in range(12):
+        page.keyboard.press("Tab")
+        # Between the last field and the first it is the browser's turn.
+        place = (
+            "document.activeElement === document.body || document.activeElement.closest('.q-dialog') !== null"
+        )
+        assert page.evaluate(place), "keys stay in the dialog"
+    page.keyboard.press("Escape")
+    dialog.wait_for(state="hidden")
+    page.locator("button:focus", has_text="Roll out").wait_for()
+
+
+def test_a_token_is_shown_once_and_the_next_can_be_made(page: Any, server: FleetServer) -> None:
+    page.goto(f"{server.url}/devices")
+    shown = []
+    for _time in range(2):
+        page.get_by_role("button", name="Add devices").click()
+        page.get_by_role("button", name="Make token").click()
+        secret = page.locator("[data-token]")
+        secret.wait_for()
+        shown.append(secret.get_attribute("data-token"))
+        page.get_by_role("button", name="Close").click()
+        page.get_by_role("dialog").wait_for(state="hidden")
+    assert len(set(shown)) == 2
+    page.goto(f"{server.url}/access")
+    page.get_by_role("button", name="New group").click()
+    page.get_by_label("Name", exact=True).fill("no name/at all")
+    page.get_by_role("button", name="Save").click()
+    page.get_by_text("'no name/at all' is no name: letters, digits").wait_for()
+
+
+def test_wrong_addresses_have_a_page_and_programs_get_json(page: Any, server: FleetServer) -> None:
+    for path in ("/nonsense", "/rollouts/abc", "/samples/1/2"):
+        answer = page.goto(server.url + path)
+        assert answer.status == 404, path
+        page.get_by_text("There is no such page").wait_for()
+        page.get_by_role("link", name="To the overview").wait_for()
+    for path in ("/nonsense", "/api/v1/nonsense"):
+        answer = httpx.get(server.url + path, headers={"Accept": "application/json"})
+        assert (answer.status_code, answer.headers["content-type"]) == (404, "application/problem+json")
+
+
+def test_the_reference_of_the_api_needs_no_other_server(page: Any, server: FleetServer) -> None:
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(f"{server.url}/api/docs")
+    page.get_by_text("/api/v1/rollouts/{rollout_id}", exact=True).first.wait_for()
+    assert [url for url in asked if not url.startswith((server.url, "data:"))] == []
+    page.set_viewport_size({"width": 390, "height": 844})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_a_rollout_that_waits_for_somebody_needs_attention(
+    page: Any, server: FleetServer, push: Callable[..., str]
+) -> None:
+    push("held")
+    server.enroll("view-6")
+    with server.client() as client:
+        scope = {"kind": "device", "name": "view-6"}
+        number = client.post("/rollouts", {"model": "held", "version": "1", "scope": scope})["id"]
+        client.post(f"/rollouts/{number}/pause")
+        page.goto(server.url)
+        page.get_by_role("link", name="Rollout of held:1 is paused").click()
+        page.wait_for_url(f"**/rollouts/{number}")
+        page.get_by_text("device view-6").wait_for()
+        client.post(f"/rollouts/{number}/abort")
