@@ -83,33 +83,34 @@ def _conv2d(plan: LayoutPlanner, call: Call) -> Value | None:
         weight, groups = _merge_groups(weight, groups, channels, lanes)
     in_block = 0 if channels < lanes and not plan.is_blocked(call.args[0]) and groups == 1 else lanes
     operands = plan.operands() if in_block and weight.shape[1] % 2 == 0 else bf16.PLAIN
-    packed = constant(_pack_conv(weight, lanes))
-    if operands != bf16.PLAIN:
-        data, packed = plan.half(call.args[0]), constant(_pairs(_pack_conv(weight, lanes)))
-    else:
-        data = plan.blocked(call.args[0]) if in_block else plan.plain(call.args[0])
     spec = ConvSpec(
         batch, channels, (height, width), out[1], window, lanes, in_block, groups, operands=operands
     )
-    return _value(plan.call(compute.conv2d(spec), "conv2d", data, packed), out[1])
+    packed = _pack_conv(weight, lanes, spec.chunk)
+    if operands != bf16.PLAIN:
+        data, packed = plan.half(call.args[0]), _pairs(packed, 4)
+    else:
+        data = plan.blocked(call.args[0]) if in_block else plan.plain(call.args[0])
+    return _value(plan.call(compute.conv2d(spec), "conv2d", data, constant(packed)), out[1])
 
 
-def _pack_conv(weight: Array, lanes: int) -> Array:
-    """OIHW to ``[out_blocks, in, kernel_height, kernel_width, lanes]``."""
+def _pack_conv(weight: Array, lanes: int, chunk: int) -> Array:
+    """OIHW to ``[out_blocks, in_chunks, kernel_height, kernel_width, chunk, lanes]``."""
     oc, ic, kh, kw = weight.shape
     blocks = -(-oc // lanes)
     padded = np.zeros((blocks * lanes, ic, kh, kw), weight.dtype)
     padded[:oc] = weight
-    return np.ascontiguousarray(padded.reshape(blocks, lanes, ic, kh, kw).transpose(0, 2, 3, 4, 1))
+    split = padded.reshape(blocks, lanes, ic // chunk, chunk, kh, kw)
+    return np.ascontiguousarray(split.transpose(0, 2, 4, 5, 3, 1))
 
 
-def _pairs(packed: Array) -> Array:
-    """``[blocks, inner, …, lanes]`` to bfloat16 ``[blocks, inner / 2, …, lanes, 2]``."""
+def _pairs(packed: Array, axis: int) -> Array:
+    """``[…, inner, …, lanes]`` with the inner dimension at `axis` to bfloat16 ``[…, inner / 2, …, lanes, 2]``."""
     import ml_dtypes
 
-    blocks, inner = packed.shape[:2]
-    split = packed.reshape(blocks, inner // 2, 2, *packed.shape[2:])
-    return np.ascontiguousarray(np.moveaxis(split, 2, -1)).astype(ml_dtypes.bfloat16)
+    shape = packed.shape
+    split = packed.reshape(*shape[:axis], shape[axis] // 2, 2, *shape[axis + 1 :])
+    return np.ascontiguousarray(np.moveaxis(split, axis + 1, -1)).astype(ml_dtypes.bfloat16)
 
 
 def _pack_depthwise(weight: Array, lanes: int) -> Array:
@@ -367,7 +368,7 @@ def _matmul(plan: LayoutPlanner, call: Call) -> Value | None:
     packed = np.ascontiguousarray(padded.reshape(inner, blocks, lanes).transpose(1, 0, 2))
     operands = plan.operands() if inner % 2 == 0 else bf16.PLAIN
     if operands != bf16.PLAIN:
-        packed, flat = _pairs(packed), plan.emit(relax.op.astype(flat, "bfloat16"))
+        packed, flat = _pairs(packed, 1), plan.emit(relax.op.astype(flat, "bfloat16"))
     spec = DenseSpec(rows, inner, cols, lanes, operands=operands)
     out = plan.call(compute.dense(spec), "dense", flat, constant(packed))
     if len(shape) > 2:

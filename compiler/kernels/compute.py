@@ -1,8 +1,9 @@
 """What the operators on blocked tensors compute, as TE definitions that the templates then implement fast.
 
 A blocked activation is ``[batch, channel_blocks, height, width, lanes]``; lanes beyond the last channel hold
-values that nothing reads into a result. Weights of a convolution are ``[out_blocks, in_channels, kernel_height,
-kernel_width, lanes]`` with the input channels of one group; depthwise weights
+values that nothing reads into a result. Weights of a convolution are ``[out_blocks, in_chunks, kernel_height,
+kernel_width, chunk, lanes]`` with the input channels of one group in chunks (see `ConvSpec.chunk`): in the order in
+which kernels read them, so that the processor fetches them ahead. Depthwise weights are
 ``[channel_blocks, kernel_height, kernel_width, lanes]``. Every function returns a PrimFunc whose anchor block carries
 its specification as JSON under the annotation ``edgec``; a PrimFunc without a template is scheduled generically and
 still computes the same.
@@ -56,6 +57,12 @@ class ConvSpec:
         """Floating point operations, a multiply-add counted as two."""
         out = self.window.out[0] * self.window.out[1] * self.batch * self.out_channels
         return 2 * out * self.window.kernel[0] * self.window.kernel[1] * (self.in_channels // self.groups)
+
+    @property
+    def chunk(self) -> int:
+        """Input channels that lie together for a tap in the weights: `lanes`, or all of a group that is no multiple."""
+        per_group = self.in_channels // self.groups
+        return per_group if per_group % self.lanes else self.lanes
 
 
 @dataclass(frozen=True)
@@ -145,9 +152,10 @@ def conv2d(spec: ConvSpec) -> PrimFunc:
         data_shape = (spec.batch, spec.in_channels, height, width)
     half = spec.operands != "float32"
     data = te.placeholder(data_shape, "bfloat16" if half else spec.dtype, "data")
-    weight_shape: tuple[int, ...] = (blocks, per_group, *w.kernel, lanes)
+    chunk = spec.chunk
+    weight_shape: tuple[int, ...] = (blocks, per_group // chunk, *w.kernel, chunk, lanes)
     if half:
-        weight_shape = (blocks, per_group // 2, *w.kernel, lanes, 2)
+        weight_shape = (blocks, per_group // chunk, *w.kernel, chunk // 2, lanes, 2)
     weight = te.placeholder(weight_shape, "bfloat16" if half else spec.dtype, "weight")
     ic = te.reduce_axis((0, per_group), "ic")
     ky = te.reduce_axis((0, w.kernel[0]), "ky")
@@ -164,8 +172,8 @@ def conv2d(spec: ConvSpec) -> PrimFunc:
 
     def factor(b: tirx.Expr, v: tirx.Expr) -> tirx.Expr:
         if half:
-            return weight[b, ic // 2, ky, kx, v, ic % 2].astype("float32")
-        return weight[b, ic, ky, kx, v]
+            return weight[b, ic // chunk, ky, kx, ic % chunk // 2, v, ic % 2].astype("float32")
+        return weight[b, ic // chunk, ky, kx, ic % chunk, v]
 
     def body(n: tirx.Expr, b: tirx.Expr, y: tirx.Expr, x: tirx.Expr, v: tirx.Expr) -> tirx.Expr:
         iy = y * w.stride[0] + ky * w.dilation[0] - w.pad[0]

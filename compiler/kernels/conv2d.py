@@ -1,17 +1,19 @@
 """Direct convolution on blocked tensors, dense and grouped.
 
-One task computes `out_blocks` × `lanes` output channels of a row (or of part of a flattened image): tiles of `width`
-output columns, an accumulator register for each column and channel block, the reduction loops around the unrolled
-tile. Padding costs nothing in the interior: rows that fall outside are left out of the reduction loop, and the tiles
-that touch the left or right border are separate code without the taps that fall outside.
+One task computes `out_blocks` × `lanes` output channels of a row (of several rows of a narrow image, of part of a
+flattened one): tiles of `width` output columns, an accumulator register for each column and channel block, the
+reduction loops around the unrolled tile. Padding costs nothing in the interior: rows that fall outside are left out of
+the reduction loop, and the tiles that touch the left or right border are separate code without the taps that fall
+outside.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 from tvm import tirx
-from tvm.tirx import Buffer, PrimFunc, Stmt
+from tvm.tirx import Buffer, IfThenElse, PrimFunc, Stmt
 
 from edgec.compiler.kernels import bf16
 from edgec.compiler.kernels.compute import ConvSpec
@@ -29,9 +31,8 @@ from edgec.compiler.kernels.emit import (
     vectorised,
 )
 from edgec.compiler.kernels.tail import Tail
-from edgec.targets.target import Target
 
-VERSION = 2
+VERSION = 3
 CACHE_LINE = 64  # bytes
 UNROLL_TAPS = 3  # kernel columns up to which the taps are unrolled in the interior, too
 
@@ -47,14 +48,31 @@ class _Piece:
 
 
 @dataclass(frozen=True)
+class _Band:
+    """A run of tiles of `rows` rows that share code: first tile and row, count, per kernel row the valid rows."""
+
+    first: int
+    start: int
+    rows: int
+    count: int
+    valid: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
 class _Place:
-    """Where a tile is: image, group of channel blocks, row, first column."""
+    """Where a tile is: image, group of channel blocks, first row, first column; `band` where it has several rows."""
 
     n: Expr
     b: Expr
     y: Expr
     x: Expr
     piece: _Piece
+    band: _Band | None = None
+
+    @property
+    def rows(self) -> int:
+        """How many rows the tile has."""
+        return self.band.rows if self.band else 1
 
 
 @dataclass(frozen=True)
@@ -72,6 +90,7 @@ class Schedule:
 
     Attributes:
         width: columns of the register tile.
+        tall: rows of the register tile; above 1 it is as wide as the image.
         out_blocks: channel blocks of the register tile.
         rows: pieces into which the output is cut for tasks (image rows, unless the image is flattened).
         flat: height and width are one axis (1×1 kernels without stride only).
@@ -87,10 +106,12 @@ class Schedule:
     ic_chunk: int = 0
     rows_outer: bool = False
     ahead: bool = False
+    tall: int = 1
 
     def __str__(self) -> str:
         parts = [f"direct {self.width}x{self.out_blocks}", f"rows{self.rows}"]
         parts += ["flat"] if self.flat else []
+        parts += [f"tall{self.tall}"] if self.tall > 1 else []
         parts += [f"ic{self.ic_chunk}"] if self.ic_chunk else []
         parts += ["rows-outer"] if self.rows_outer else []
         parts += ["ahead"] if self.ahead else []
@@ -110,7 +131,7 @@ def tiles(total: int, width: int) -> list[tuple[int, int]]:
 
 
 @dataclass(frozen=True)
-class _Geometry:
+class Geometry:
     """The convolution as the loops see it: possibly flattened."""
 
     spec: ConvSpec
@@ -120,13 +141,13 @@ class _Geometry:
     in_width: int
 
     @staticmethod
-    def of(spec: ConvSpec, schedule: Schedule) -> _Geometry:
+    def of(spec: ConvSpec, schedule: Schedule) -> Geometry:
         """The loop bounds for a schedule."""
         out, size = spec.window.out, spec.in_size
         if not schedule.flat:
-            return _Geometry(spec, out[0], out[1], size[0], size[1])
+            return Geometry(spec, out[0], out[1], size[0], size[1])
         total = out[0] * out[1]
-        return _Geometry(spec, schedule.rows, total // schedule.rows, 1, total)
+        return Geometry(spec, schedule.rows, total // schedule.rows, 1, total)
 
 
 def emit(spec: ConvSpec, tail: Tail, schedule: Schedule, threads: int) -> PrimFunc:
@@ -138,7 +159,7 @@ class _Direct:
     def __init__(self, spec: ConvSpec, tail: Tail, schedule: Schedule, threads: int) -> None:
         self.spec, self.tail, self.schedule, self.threads = spec, tail, schedule, threads
         self.data, self.weight = tail.inputs
-        self.geometry = _Geometry.of(spec, schedule)
+        self.geometry = Geometry.of(spec, schedule)
         self.blocks = -(-spec.out_channels // spec.lanes)
         self.half = spec.operands != bf16.PLAIN
         self.step = 2 if self.half else 1  # channels that one step of the reduction takes
@@ -146,32 +167,61 @@ class _Direct:
 
     def build(self) -> PrimFunc:
         count = self.blocks // self.schedule.out_blocks
-        batch = self.spec.batch
+        batch, rows = self.spec.batch, -(-self.geometry.height // self.schedule.tall)
         if self.schedule.ic_chunk:
             body = parallel([batch, count], self._chunked, self.threads)
         elif self.schedule.rows_outer:
-            body = parallel(
-                [batch, self.geometry.height, count], lambda n, y, b: self._row(n, b, y), self.threads
-            )
+            body = parallel([batch, rows, count], lambda n, y, b: self._row(n, b, y), self.threads)
         else:
-            body = parallel([batch, count, self.geometry.height], self._row, self.threads)
+            body = parallel([batch, count, rows], self._row, self.threads)
         return self.tail.build(body)
 
-    def _row(self, n: Expr, b: Expr, y: Expr) -> Stmt:
-        return seq([self._tile_loop(n, b, y, piece) for piece in self._pieces()])
+    def _row(self, n: Expr, b: Expr, y: Expr, chunk: _Chunk | None = None) -> Stmt:
+        """A row of tiles: number `y` from the top."""
+        if self.schedule.tall == 1:
+            return seq([self._tile_loop(n, b, y, piece, chunk) for piece in self._pieces()])
+        (piece,) = self._pieces()
+        made: Stmt | None = None
+        for band in reversed(self._bands()):
+            row = const(band.start) + (y - const(band.first)) * const(band.rows)
+            tile = self._tile(_Place(n, b, row, const(0), piece, band), chunk)
+            made = tile if made is None else IfThenElse(y < const(band.first + band.count), tile, made)
+        assert made is not None
+        return made
+
+    def _bands(self) -> list[_Band]:
+        """Runs of tiles of several rows."""
+        found: list[_Band] = []
+        for number, (start, rows) in enumerate(tiles(self.geometry.height, self.schedule.tall)):
+            valid = tuple(self._valid_rows(start, rows, ky) for ky in range(self.spec.window.kernel[0]))
+            last = found[-1] if found else None
+            if last and (last.rows, last.valid) == (rows, valid):
+                found[-1] = replace(last, count=last.count + 1)
+            else:
+                found.append(_Band(number, start, rows, 1, valid))
+        return found
+
+    def _valid_rows(self, start: int, rows: int, ky: int) -> tuple[int, int]:
+        """The rows of a tile for which kernel row `ky` reads inside the image."""
+        w = self.spec.window
+        inside = [
+            r
+            for r in range(rows)
+            if 0 <= (start + r) * w.stride[0] + ky * w.dilation[0] - w.pad[0] < self.geometry.in_height
+        ]
+        return (inside[0], inside[-1] + 1) if inside else (0, 0)
 
     def _chunked(self, n: Expr, b: Expr) -> Stmt:
         """All rows of some channel blocks, a part of the input channels at a time; partial sums rest in memory."""
         count = -(-self.per_group // self._chunk_steps)
         size = self.geometry.height * self.geometry.width * self.schedule.out_blocks * self.spec.lanes
-        partial = tirx.decl_buffer((size,), self.spec.dtype, "partial", scope="global", data_alignment=64)
-        stages: list[Stmt] = [tirx.AllocBuffer(partial)]
+        sums = tirx.decl_buffer((size,), self.spec.dtype, "sums", scope="global", data_alignment=64)
+        stages: list[Stmt] = [tirx.AllocBuffer(sums)]
         for kind, start, repeats in _stages(count):
 
             def chunk(c: Expr, kind: str = kind) -> Stmt:
-                return loop(
-                    self.geometry.height, lambda y: self._chunk_row(n, b, y, _Chunk(c, kind, partial)), "y"
-                )
+                rows = -(-self.geometry.height // self.schedule.tall)
+                return loop(rows, lambda y: self._row(n, b, y, _Chunk(c, kind, sums)), "y")
 
             stages.append(loop(repeats, chunk, "chunk", start=start))
         return tirx.SeqStmt(stages)
@@ -179,9 +229,6 @@ class _Direct:
     @property
     def _chunk_steps(self) -> int:
         return self.schedule.ic_chunk // self.step
-
-    def _chunk_row(self, n: Expr, b: Expr, y: Expr, chunk: _Chunk) -> Stmt:
-        return seq([self._tile_loop(n, b, y, piece, chunk) for piece in self._pieces()])
 
     def _pieces(self) -> list[_Piece]:
         """Runs of tiles that share code."""
@@ -216,7 +263,7 @@ class _Direct:
     def _tile(self, place: _Place, chunk: _Chunk | None) -> Stmt:
         """Clear or fetch the accumulators, reduce, hand them to the tail or put them back."""
         blocks, lanes = self.schedule.out_blocks, self.spec.lanes
-        acc = Accumulators(place.piece.width * blocks, lanes, self.spec.dtype)
+        acc = Accumulators(place.rows * place.piece.width * blocks, lanes, self.spec.dtype)
         if chunk is None:
             reduce = self._reduce(acc, place, const(0), self.per_group)
             return acc.allocate([*acc.fill(0.0), reduce, *self._finish(acc, place)])
@@ -240,10 +287,9 @@ class _Direct:
     def _reduce(self, acc: Accumulators, place: _Place, first: Expr, channels: int) -> Stmt:
         """The loops over blocks of input channels and kernel rows around the taps."""
         top = place.y * const(self.spec.window.stride[0]) - const(self.spec.window.pad[0])
-        low, count = self._row_bounds(top)
 
         def rows(block: Expr, lanes: int) -> Stmt:
-            return loop(count, lambda ky: self._columns(acc, place, top, (block, lanes), ky), "ky", start=low)
+            return seq(self._kernel_rows(acc, place, top, (block, lanes)))
 
         # Whole blocks and the rest apart: block and lane of a channel then need no division at run time.
         block = self.spec.in_block // self.step or channels
@@ -254,6 +300,21 @@ class _Direct:
         if rest:
             parts.append(rows(first + const(whole * block), rest))
         return seq(parts)
+
+    def _kernel_rows(
+        self, acc: Accumulators, place: _Place, top: Expr, channels: tuple[Expr, int]
+    ) -> list[Stmt]:
+        """The kernel rows that reach the tile, for a block of input channels."""
+        if place.band is None:
+            low, count = self._row_bounds(top)
+            return [
+                loop(count, lambda ky: self._columns(acc, place, top, channels, ky, (0, 1)), "ky", start=low)
+            ]
+        valid, whole = place.band.valid, (0, place.rows)
+        if all(rows == whole for rows in valid):
+            return [loop(len(valid), lambda ky: self._columns(acc, place, top, channels, ky, whole), "ky")]
+        reached = [(ky, rows) for ky, rows in enumerate(valid) if rows[1] > rows[0]]
+        return [self._columns(acc, place, top, channels, const(ky), rows) for ky, rows in reached]
 
     def _row_bounds(self, top: Expr) -> tuple[Expr | int, Expr | int]:
         """First kernel row inside the image, and how many."""
@@ -271,9 +332,15 @@ class _Direct:
         return low, tirx.max(end - low, const(0))
 
     def _columns(
-        self, acc: Accumulators, place: _Place, top: Expr, channels: tuple[Expr, int], ky: Expr
+        self,
+        acc: Accumulators,
+        place: _Place,
+        top: Expr,
+        channels: tuple[Expr, int],
+        ky: Expr,
+        rows: tuple[int, int],
     ) -> Stmt:
-        """All taps of one kernel row for a block of input channels (first one, how many).
+        """All taps of one kernel row for a block of input channels (first one, how many) and some rows of the tile.
 
         The channels are the innermost loop: were it the taps, LLVM would keep the inputs that neighbouring
         taps share in registers, and spill the accumulators for them.
@@ -283,9 +350,14 @@ class _Direct:
         first, count = channels
 
         def taps(kx: Expr, valid: tuple[int, int]) -> Stmt:
-            return loop(
-                count, lambda lane: seq(self._tap(acc, place, top, first + lane, ky, kx, valid)), "ic"
-            )
+            def step(lane: Expr) -> Stmt:
+                def tap(r: int) -> Stmt:
+                    row = top + const(r * w.stride[0])
+                    return self._tap(acc, place, (row, r), first + lane, ky, kx, valid)
+
+                return seq([tap(r) for r in range(*rows)])
+
+            return loop(count, step, "ic")
 
         ahead = self._ahead(place, top, first, ky)
         if w.kernel[1] > UNROLL_TAPS and all(v == whole for v in piece.valid):
@@ -311,30 +383,32 @@ class _Direct:
         self,
         acc: Accumulators,
         place: _Place,
-        top: Expr,
+        row: tuple[Expr, int],
         channel: Expr,
         ky: Expr,
         kx: Expr,
         valid: tuple[int, int],
-    ) -> list[Stmt]:
-        """One multiply-add for each accumulator that the tap reaches."""
+    ) -> Stmt:
+        """One multiply-add for each accumulator of a row (its first input row, its number) that the tap reaches."""
         blocks, lanes = self.schedule.out_blocks, self.spec.lanes
+        chunk = const(self.spec.chunk // self.step)
 
         def column(i: Expr) -> Stmt:
-            value = broadcast(self._input(place, top, channel, ky, kx, i), lanes)
+            value = broadcast(self._input(place, row[0], channel, ky, kx, i), lanes)
 
             def block(j: Expr) -> Stmt:
-                k = i * const(blocks) + j
-                row = [place.b * const(blocks) + j, channel, ky, kx, 0]
+                k = (i + const(row[1] * place.piece.width)) * const(blocks) + j
+                number, member = tirx.indexdiv(channel, chunk), tirx.indexmod(channel, chunk)
+                at = [place.b * const(blocks) + j, number, ky, kx, member, 0]
                 if self.half:
-                    weight = bf16.pairs(self.weight, [*row, 0], lanes)
+                    weight = bf16.pairs(self.weight, [*at, 0], lanes)
                     return acc.set(k, bf16.dot(self.spec.operands, acc.get(k), value, weight, lanes))
-                return acc.set(k, acc.get(k) + value * vector_load(self.weight, row, lanes))
+                return acc.set(k, acc.get(k) + value * vector_load(self.weight, at, lanes))
 
             return unrolled(blocks, block)
 
         first, end = valid
-        return [unrolled(end - first, column, first)] if end > first else []
+        return unrolled(end - first, column, first)
 
     def _input(self, place: _Place, top: Expr, channel: Expr, ky: Expr, kx: Expr, column: Expr) -> Expr:
         """The input element under a tap of output column `column` of the tile."""
@@ -362,18 +436,19 @@ class _Direct:
         """Hand the accumulators to the tail."""
         blocks = self.schedule.out_blocks
 
-        def column(i: Expr) -> Stmt:
-            y, x = place.y, place.x + i
+        def column(i: Expr, row: int) -> Stmt:
+            y, x = place.y + const(row), place.x + i
             if self.schedule.flat:
                 y, x = const(0), place.y * const(self.geometry.width) + x
 
             def block(j: Expr) -> Stmt:
                 at = [place.n, place.b * const(blocks) + j, y, x]
-                return _store(self.tail, acc, i * const(blocks) + j, at)
+                k = (i + const(row * place.piece.width)) * const(blocks) + j
+                return _store(self.tail, acc, k, at)
 
             return unrolled(blocks, block)
 
-        return [unrolled(place.piece.width, column)]
+        return [unrolled(place.piece.width, partial(column, row=row)) for row in range(place.rows)]
 
 
 def _store(tail: Tail, acc: Accumulators, k: Expr, at: list[Expr]) -> Stmt:
@@ -385,125 +460,3 @@ def _stages(count: int) -> list[tuple[str, int, int]]:
     if count == 2:
         return [("first", 0, 1), ("last", 1, 1)]
     return [("first", 0, 1), ("middle", 1, count - 2), ("last", count - 1, 1)]
-
-
-def _divisors(value: int, at_most: int) -> list[int]:
-    return [d for d in range(1, at_most + 1) if value % d == 0]
-
-
-def candidates(spec: ConvSpec, target: Target, threads: int, *, flattens: bool) -> list[Schedule]:
-    """The schedules worth timing, best guess first.
-
-    Args:
-        spec: the convolution.
-        target: its registers and caches bound the tiles.
-        threads: that will run it.
-        flattens: whether the tail lets height and width be seen as one axis.
-    """
-    group_blocks = -(-spec.out_channels // spec.lanes) // spec.groups
-    found: list[Schedule] = []
-    for flat, rows, length in _shapes(spec, flattens):
-        for out_blocks in _divisors(group_blocks, 8):
-            # Besides the accumulators, the weights of a step and a broadcast input stay in registers.
-            budget = (target.vector_registers - 1 - out_blocks) // out_blocks
-            if budget < 1:
-                continue
-            widths = {
-                max(size for _, size in tiles(length, w))
-                for w in (budget, budget - 1, budget - 2, 8, 6, 4)
-                if 0 < w <= budget
-            }
-            for width in sorted(widths):
-                base = Schedule(width, out_blocks, rows, flat, ahead=_asks_ahead(spec, target, out_blocks))
-                found.append(base)
-                found += _variants(spec, base, target)
-    ranked = sorted(set(found), key=lambda s: (cost(spec, s, target, threads), str(s)))
-    # Siblings that cut the same tile's loop in other pieces are as fast, nearly: the best of each tile comes first.
-    tiles_seen: set[tuple[int, int, int]] = set()
-    first: list[Schedule] = []
-    others: list[Schedule] = []
-    for s in ranked:
-        tile = (s.width, s.out_blocks, s.ic_chunk)
-        (others if tile in tiles_seen else first).append(s)
-        tiles_seen.add(tile)
-    return first + others
-
-
-def _asks_ahead(spec: ConvSpec, target: Target, out_blocks: int) -> bool:
-    """Whether tiles ask for the next one's input: measured to gain up to 8 % with 16 registers, and to cost up to 10 %
-    with 32 (wider tiles give the processor time enough) or with one block of channels (loads are what bounds those).
-    """
-    plain = spec.operands == bf16.PLAIN and spec.in_block == spec.lanes
-    return plain and target.vector_registers <= 16 and out_blocks > 1
-
-
-def _variants(spec: ConvSpec, base: Schedule, target: Target) -> list[Schedule]:
-    """The same tile with another order of the loops around it."""
-    made = []
-    per_group = spec.in_channels // spec.groups
-    taps = spec.window.kernel[0] * spec.window.kernel[1]
-    if not base.flat and base.rows > 1:
-        made.append(replace(base, rows_outer=True))
-    weights = per_group * taps * base.out_blocks * spec.lanes * 4
-    if weights > target.l1d_bytes and per_group > spec.lanes:
-        # A chunk of the weights that stays in the first cache, or half of the second one, while all rows pass.
-        for cache in (target.l1d_bytes // 2, target.l2_bytes // 2):
-            channels = cache // (taps * base.out_blocks * spec.lanes * 4) // spec.lanes * spec.lanes
-            if spec.lanes <= channels < per_group:
-                made.append(replace(base, ic_chunk=channels))
-    return made
-
-
-def _shapes(spec: ConvSpec, flattens: bool) -> list[tuple[bool, int, int]]:
-    """Ways to see the output: (flattened, pieces, length of a piece)."""
-    w = spec.window
-    shapes = [(False, w.out[0], w.out[1])]
-    plain = w.kernel == (1, 1) and w.stride == (1, 1) and w.pad == (0, 0) and spec.in_block > 0
-    if plain and flattens and w.out == spec.in_size:
-        total = w.out[0] * w.out[1]
-        shapes += [
-            (True, rows, total // rows)
-            for rows in (1, 2, 4, 7, 8, 14, 16, 28)
-            if rows < w.out[0] and total % rows == 0
-        ]
-    return shapes
-
-
-# Bytes a cycle that one core gets from its second cache and from the last one; measured on Cascade Lake.
-_L2_BYTES, _L3_BYTES = 40.0, 10.0
-
-
-def _far(moved: float, held: float, target: Target) -> float:
-    """Cycles to fetch `moved` bytes of a working set of `held` bytes into the first cache."""
-    if held <= 0.7 * target.l1d_bytes:
-        return 0.0
-    return moved / (_L2_BYTES if held <= 0.7 * target.l2_bytes else _L3_BYTES)
-
-
-def cost(spec: ConvSpec, schedule: Schedule, target: Target, threads: int) -> float:
-    """Estimated cycles of a call: multiply-adds or loads of the tiles, bytes from far caches, unbalanced tasks."""
-    geometry = _Geometry.of(spec, schedule)
-    blocks, vector, w = schedule.out_blocks, spec.lanes * 4, spec.window
-    per_group = spec.in_channels // spec.groups
-    taps = w.kernel[0] * w.kernel[1]
-    groups = -(-spec.out_channels // spec.lanes) // blocks
-    steps = per_group * taps
-    channels = schedule.ic_chunk or per_group
-    # What passes between two uses of the same weights, and of the same input.
-    weights = channels * taps * blocks * vector * (groups if schedule.rows_outer else 1)
-    row_bytes = per_group * w.kernel[0] * geometry.in_width * 4
-    image_bytes = per_group * geometry.in_height * geometry.in_width * 4
-    inputs = row_bytes if schedule.rows_outer else image_bytes
-    row = 0.0
-    for _, width in tiles(geometry.width, schedule.width):
-        # Two multiply-adds a cycle need eight independent chains; two loads a cycle feed them, but not always.
-        busy = max(width * blocks / 2, 0.6 * (width + blocks), 4.0) + 0.3
-        far = _far(blocks * vector, weights, target)
-        row += steps * (max(busy, far) + 0.3 * min(busy, far))
-        row += _far(per_group * w.kernel[0] * (width * w.stride[1]) * 4, inputs, target)
-        row += 30 + width * blocks * 6
-        if schedule.ic_chunk:
-            row += width * blocks * 3 * (-(-per_group // schedule.ic_chunk))
-    tasks = spec.batch * groups * (1 if schedule.ic_chunk else geometry.height)
-    per_task = row * (geometry.height if schedule.ic_chunk else 1)
-    return per_task * -(-tasks // threads)

@@ -10,7 +10,16 @@ from typing import Any
 import tvm
 from tvm.tirx import PrimFunc
 
-from edgec.compiler.kernels import bf16, conv2d, dense, matmul, sliding, winograd, winograd_candidates
+from edgec.compiler.kernels import (
+    bf16,
+    conv2d,
+    conv2d_candidates,
+    dense,
+    matmul,
+    sliding,
+    winograd,
+    winograd_candidates,
+)
 from edgec.compiler.kernels.compute import ConvSpec, DenseSpec, MatmulSpec, PoolSpec, Spec, decode
 from edgec.compiler.kernels.tail import Tail, split_tail
 from edgec.targets.target import Target
@@ -130,7 +139,7 @@ def _convolution(
     spec: ConvSpec, tail: Tail, target: Target, threads: int, error_budget: float
 ) -> tuple[str, int, list[Any], Callable[[Any], PrimFunc]]:
     """Direct and Winograd schedules, in turn, so that few trials meet both; the kind that should win first."""
-    direct = conv2d.candidates(spec, target, threads, flattens=_flattens(tail))
+    direct = conv2d_candidates.candidates(spec, target, threads, flattens=_flattens(tail))
     if spec.operands != bf16.PLAIN:
         return "conv2d", conv2d.VERSION, direct, lambda s: conv2d.emit(spec, tail, s, threads)
     ranked = winograd_candidates.candidates(spec, target, threads, error_budget)
@@ -143,7 +152,7 @@ def _convolution(
 
     found = direct
     if ranked:
-        best_direct = conv2d.cost(spec, direct[0], target, threads)
+        best_direct = conv2d_candidates.cost(spec, direct[0], target, threads)
         found = _in_turn((ranked[0][0], fast), (best_direct, direct))
     version = WITH_WINOGRAD if fast else conv2d.VERSION
     return "conv2d", version, found, emit

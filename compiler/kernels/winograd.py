@@ -43,7 +43,7 @@ from edgec.compiler.kernels.winograd_transforms import (
     weight_transform,
 )
 
-VERSION = 1
+VERSION = 2
 
 # Largest error relative to the largest result, by m; up to 512 input channels of rectified normal data. The
 # root mean square error is 0.7 and 2.0 times that of a direct sum in fp32.
@@ -259,10 +259,12 @@ class _Winograd:
 
         def channel(lane: Expr) -> Stmt:
             code = _Vectors(self.lanes, self.spec.dtype)
+            chunk = const(self.spec.chunk)
             ic, to = channel_block * const(self.lanes) + lane, to_block * const(self.lanes) + lane
 
             def load(i: int, j: int) -> Expr:
-                return code.name(vector_load(self.weight, [out_block, ic, i, j, 0], self.lanes))
+                row = [out_block, tirx.indexdiv(ic, chunk), i, j, tirx.indexmod(ic, chunk), 0]
+                return code.name(vector_load(self.weight, row, self.lanes))
 
             columns = [weight_transform(self.m, [load(i, j) for i in range(3)], code) for j in range(3)]
             for i in range(self.t):

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.lib.stride_tricks import sliding_window_view
 
+from edgec.compiler.graph.layout_rules import _pack_conv
 from edgec.compiler.kernels import compute, winograd, winograd_transforms
 from edgec.compiler.kernels.compute import ConvSpec, Window
 from edgec.compiler.kernels.tail import split_tail
@@ -50,9 +51,9 @@ def run(spec, schedule, target, data, weight, threads=2):
     func = winograd.emit(spec, split_tail(compute.conv2d(spec)), schedule, threads)
     module = build(func, tvm.target.Target(dict(target.tvm)))
     # Nothing may read the lanes beyond the last channel into a result: they hold NaN.
-    packed = block(weight.transpose(1, 0, 2, 3), spec.lanes, 0).transpose(1, 0, 2, 3, 4)
+    packed = _pack_conv(weight, spec.lanes, spec.chunk)
     shape = (spec.batch, -(-spec.out_channels // spec.lanes), *spec.window.out, spec.lanes)
-    made = [block(data, spec.lanes, np.nan), np.ascontiguousarray(packed), np.full(shape, np.nan, np.float32)]
+    made = [block(data, spec.lanes, np.nan), packed, np.full(shape, np.nan, np.float32)]
     tensors = [tvm.runtime.tensor(array) for array in made]
     module["kernel"](*tensors)
     out = tensors[-1].numpy().transpose(0, 1, 4, 2, 3)
