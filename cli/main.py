@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import importlib.util
 import os
+import platform
 import sys
 import traceback
+from contextlib import suppress
 
 import typer
 
-from edgec.cli.console import err
+from edgec.cli.console import err, out
 from edgec.cli.interrupts import lasting_interrupts
 from edgec.targets.errors import EdgecError
 
@@ -41,8 +44,24 @@ def _add_commands() -> None:
             app.add_typer(importlib.import_module(f"edgec.cli.{name}").app, name=name)
 
 
+def _print_version(wanted: bool) -> None:
+    """edgec's version, then those of the packages that decide what it compiles and runs."""
+    if not wanted:
+        return
+    out.print(
+        f"edgec {importlib.metadata.version('edgec')}, Python {platform.python_version()}", highlight=False
+    )
+    for name in ("apache-tvm", "apache-tvm-ffi", "onnx", "onnxruntime", "numpy"):
+        with suppress(importlib.metadata.PackageNotFoundError):
+            out.print(f"{name} {importlib.metadata.version(name)}", highlight=False)
+    raise typer.Exit
+
+
 @app.callback()
 def _options(
+    version: bool = typer.Option(
+        False, "--version", callback=_print_version, is_eager=True, help="Show versions and end."
+    ),
     debug: bool = typer.Option(
         False, "--debug", help="Show Python tracebacks; may stand anywhere. Or set EDGEC_DEBUG."
     ),

@@ -159,3 +159,9 @@ def test_a_failing_model_is_reduced_to_the_node_that_fails(folder: Path) -> None
     fine = edgec("debug", "reduce", "small.onnx", "--input", "x:1x3x12x12", "-o", "no.onnx", cwd=folder)
     assert fine.returncode == 1
     assert "nothing to reduce" in fine.stderr
+
+
+def test_the_version_names_what_decides_a_compile(tmp_path: Path) -> None:
+    done = edgec("--version", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert {line.split()[0] for line in done.stdout.splitlines()} >= {"edgec", "apache-tvm", "onnxruntime"}
