@@ -4,7 +4,9 @@
 
 Each model is compiled by ``edgec compile`` in a process of its own: one that crashes costs only itself. Outcomes go
 to a file, one a line, and a model that is in it is not compiled again: after a break, start it again. What this
-script does not know goes to ``edgec compile``.
+script does not know goes to ``edgec compile``. To bring single rows of the document up to date and keep the rest:
+
+    python scripts/compile_all.py ../shared/data --again ad01.h5 --again silero --document docs/models.md --tune none
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -77,6 +80,27 @@ def compile_one(model: Path, target: str, extra: list[str], folder: Path) -> dic
     }
 
 
+def rows_of(document: Path) -> dict[str, dict[str, Any]]:
+    """The records that the table of a document was made of, by model, as far as the table tells."""
+    records = {}
+    for line in document.read_text(encoding="utf-8").splitlines():
+        cells = [cell.strip() for cell in line.strip("| ").split(" | ")] if line.startswith("| ") else []
+        if len(cells) < 6 or cells[1] not in OUTCOMES:
+            continue
+        name, result, reference, *numbers = cells[:6]
+        note = cells[6] if len(cells) > 6 else ""
+        nodes = re.fullmatch(r"(\d+) nodes by ONNX Runtime", note)
+        values = dict(zip(("max_abs", "max_rel", "seconds"), numbers, strict=True))
+        records[name] = {key: float(value) for key, value in values.items() if value} | {
+            "model": name,
+            "result": result,
+            "reference": reference,
+            "fallback": [""] * int(nodes[1]) if nodes else [],
+            "why": "" if nodes else note,
+        }
+    return records
+
+
 def row(record: dict[str, Any]) -> str:
     """A record as a row of a Markdown table."""
 
@@ -123,21 +147,26 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--target", default="host")
     parser.add_argument("--only", default="", help="part of the paths to take")
-    parser.add_argument("--results", type=Path, required=True)
+    parser.add_argument("--again", action="append", default=[], help="part of the paths to compile again")
+    parser.add_argument("--results", type=Path, help="file of the outcomes, one a line")
     parser.add_argument("--document", type=Path)
     parser.add_argument("--until", type=float, default=1e9, help="start no model after so many seconds")
     asked, extra = parser.parse_known_args()
     models = {str(path.relative_to(asked.folder)): path for path in models_under(asked.folder)}
-    text = asked.results.read_text(encoding="utf-8") if asked.results.is_file() else ""
-    records = {record["model"]: record for record in map(json.loads, text.splitlines())}
+    records = rows_of(asked.document) if asked.again and asked.document and asked.document.is_file() else {}
+    text = asked.results.read_text(encoding="utf-8") if asked.results and asked.results.is_file() else ""
+    records |= {record["model"]: record for record in map(json.loads, text.splitlines())}
+    for name in [name for name in records if any(part in name for part in asked.again)]:
+        del records[name]
     begin = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="edgec-all-") as folder:
         for name, path in models.items():
             if asked.only not in name or name in records or time.monotonic() - begin > asked.until:
                 continue
             records[name] = {"model": name} | compile_one(path, asked.target, extra, Path(folder))
-            with asked.results.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(records[name]) + "\n")
+            if asked.results:
+                with asked.results.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(records[name]) + "\n")
             print(row(records[name]), flush=True)
     left = [name for name in models if asked.only in name and name not in records]
     print(f"{len(records)} done, {len(left)} left", file=sys.stderr)

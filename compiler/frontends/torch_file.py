@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import pickle
 import tempfile
@@ -64,6 +65,7 @@ def _from_script(torch: ModuleType, path: Path, options: CompileOptions) -> tupl
     except (RuntimeError, ValueError) as error:
         raise ModelError(f"{path}: cannot be loaded as TorchScript: {_first(error)}") from error
     arguments = module.forward.schema.arguments[1:]  # the first is the module
+    _check_arguments(module, arguments, path)
     names = [a.name for a in arguments if not a.has_default_value() or a.name in options.input_shapes]
     missing = [name for name in names if name not in options.input_shapes]
     if missing:
@@ -73,9 +75,47 @@ def _from_script(torch: ModuleType, path: Path, options: CompileOptions) -> tupl
         )
     example = tuple(torch.zeros(options.input_shapes[name]) for name in names)
     stream = io.BytesIO()
+    _check_state(torch, module, example, path)
     with _quiet(), _readable(torch, path), torch.no_grad():
         torch.onnx.export(module, example, stream, dynamo=False, opset_version=OPSET - 1, input_names=names)
     return onnx.load_model_from_string(stream.getvalue()), module
+
+
+def _check_arguments(module: Any, arguments: list[Any], path: Path) -> None:  # noqa: ANN401 - a ScriptModule
+    """Refuse a module that takes numbers or texts: ONNX has tensors only."""
+    others = [
+        f"{a.name} ({a.type})" for a in arguments if not a.has_default_value() and str(a.type) != "Tensor"
+    ]
+    if others:
+        kept = _assigned(module)
+        state = f", and keeps {', '.join(kept)} between calls" if kept else ""
+        raise ModelError(
+            f"{path}: its forward takes {', '.join(others)}, which is no tensor{state}. Script a module whose forward "
+            "takes and returns tensors only (often a part of this one, see named_children()), and compile that"
+        )
+
+
+def _check_state(torch: ModuleType, module: Any, example: tuple[Any, ...], path: Path) -> None:  # noqa: ANN401
+    """Refuse a module that remembers its last call: an exported graph begins anew each time."""
+    kept = _assigned(module)
+    if not kept:
+        return
+    trial = copy.deepcopy(module)
+    generator = torch.Generator().manual_seed(0)
+    given = [torch.rand(value.shape, generator=generator) for value in example]
+    with torch.no_grad(), _readable(torch, path):
+        first, second = (_flat(trial(*given)) for _ in range(2))
+    if not all(torch.equal(a, b) for a, b in zip(first, second, strict=True)):
+        raise ModelError(
+            f"{path}: answers otherwise when it is called again with the same, as it keeps {', '.join(kept)} between "
+            "calls. Script a module whose forward takes and returns this state, and compile that"
+        )
+
+
+def _assigned(module: Any) -> list[str]:  # noqa: ANN401 - a ScriptModule
+    """The attributes that the module's forward assigns to."""
+    graph = module.inlined_graph  # its nodes live as long as it does
+    return sorted({node.s("name") for node in graph.findAllNodes("prim::SetAttr", True)})
 
 
 @contextlib.contextmanager
@@ -115,16 +155,17 @@ class _Torch:
         """The outputs by their names in the exported model."""
         given = [self._torch.from_numpy(np.ascontiguousarray(inputs[name])) for name in self._inputs]
         with self._torch.no_grad():
-            results = self._flat(self._run(*given))
+            results = _flat(self._run(*given))
         return {name: x.numpy() for name, x in zip(self._outputs, results, strict=True)}
 
     def spread(self, inputs: Arrays) -> dict[str, float]:
         """None is known."""
         return {}
 
-    def _flat(self, value: Any) -> list[Any]:  # noqa: ANN401 - whatever the model returns
-        if isinstance(value, Mapping):
-            return [x for item in value.values() for x in self._flat(item)]
-        if isinstance(value, list | tuple):
-            return [x for item in value for x in self._flat(item)]
-        return [value]
+
+def _flat(value: Any) -> list[Any]:  # noqa: ANN401 - whatever the model returns
+    if isinstance(value, Mapping):
+        return [x for item in value.values() for x in _flat(item)]
+    if isinstance(value, list | tuple):
+        return [x for item in value for x in _flat(item)]
+    return [value]

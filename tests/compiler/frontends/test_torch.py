@@ -31,6 +31,26 @@ class Net(torch.nn.Module):  # type: ignore[misc]
         return self.head(x.mean((2, 3))).softmax(-1)
 
 
+class Counter(torch.nn.Module):  # type: ignore[misc]
+    """Remembers what it was called with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("total", torch.zeros(3))
+
+    def forward(self, x: torch.Tensor, factor: int = 2) -> torch.Tensor:
+        self.total = self.total + x
+        return self.total * factor
+
+
+class Scaled(Counter):
+    """Takes a number, too."""
+
+    def forward(self, x: torch.Tensor, factor: int) -> torch.Tensor:
+        self.total = self.total + x
+        return self.total * factor
+
+
 def same_as_torch(path: Path, options: CompileOptions) -> None:
     source = load_source(path, options)
     (port,) = source.inputs
@@ -56,6 +76,21 @@ def test_torchscript_asks_for_what_it_does_not_say(tmp_path: Path) -> None:
     with pytest.raises(InputShapeError, match="--input image:SIZES"):
         load_source(tmp_path / "net.pt", CompileOptions())
     same_as_torch(tmp_path / "net.pt", CompileOptions(input_shapes={"image": (1, 3, 16, 16)}))
+
+
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        (Counter, "answers otherwise when it is called again.* keeps total between calls"),
+        (Scaled, r"takes factor \(int\), which is no tensor, and keeps total between calls"),
+    ],
+)
+def test_torchscript_that_keeps_state_is_refused(
+    module: type[torch.nn.Module], message: str, tmp_path: Path
+) -> None:
+    torch.jit.script(module().eval()).save(str(tmp_path / "net.pt"))
+    with pytest.raises(ModelError, match=message):
+        load_source(tmp_path / "net.pt", CompileOptions(input_shapes={"x": (3,)}))
 
 
 def test_a_damaged_program_is_refused(tmp_path: Path) -> None:
