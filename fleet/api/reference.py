@@ -11,7 +11,8 @@ STYLE = """
 .r-route p { margin:4px 0 0; color:var(--soft); }
 .r-route table { margin-top:8px; border-collapse:collapse; width:100%; table-layout:fixed; }
 .r-route td { padding:2px 16px 2px 0; vertical-align:top; overflow-wrap:anywhere; }
-.r-route td:last-child { color:var(--soft); width:60%; }
+.r-route td:last-child { color:var(--soft); width:55%; }
+.r-route td:nth-child(2) { width:18%; }
 .r-verb { display:inline-block; min-width:64px; font-weight:650; color:var(--accent); }
 .r-link { color:var(--accent); text-decoration:underline; }
 h2 { text-transform:capitalize; }

@@ -132,7 +132,7 @@ def add(services: Services) -> None:
                 facts.set_content("<h2>Device</h2>" + _facts(data["device"]))
                 shadows.set_content("<h2>Shadows</h2>" + _shadows(data["shadows"]))
 
-            live(lambda: load(services, name), show, 1.0)
+            live(lambda: load(services, name), show, 1.0, first=first)
         return None
 
 
@@ -332,11 +332,11 @@ def _lines(data: dict[str, Any]) -> str:
     said += [f"{one['name']}: {one['message']}" for one in health.get("streams", []) if one.get("message")]
     said += [f"{one['slot']}: {one['message']}" for one in health.get("models", []) if one.get("message")]
     now = "".join(
-        f'<div>{badge("drift", "now")}<span class="grow" title="{esc(text)}">{esc(text)}</span></div>'
+        f'<div>{badge("drift", "now")}<span class="grow wrap" title="{esc(text)}">{esc(text)}</span></div>'
         for text in said
     )
     rows = "".join(
-        f'<div><span class="e-mono">{esc(action)}</span><span class="grow e-soft" title="{esc(detail)}">{esc(actor)} {esc(detail)}</span>'
+        f'<div><span class="e-mono">{esc(action)}</span><span class="grow wrap e-soft" title="{esc(detail)}">{esc(actor)} {esc(detail)}</span>'
         f'<span class="e-faint e-small">{ago(at)}</span></div>'
         for at, actor, action, detail in data["log"]
     )

@@ -147,7 +147,7 @@ def _one(
         plan.set_content("<h2>Plan</h2>" + _plan(data))
         members.set_content("<h2>Devices</h2>" + _members(data))
 
-    live(lambda: load_one(services, number), show, 2.0)
+    live(lambda: load_one(services, number), show, 2.0, first=first)
 
 
 def _list(rows: list[dict[str, Any]]) -> str:

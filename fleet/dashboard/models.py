@@ -86,7 +86,12 @@ def add(services: Services) -> None:
                 with actions:
                     _deploy(services, identity, model, data)
             body = html("", "e-card flush")
-            live(lambda: load_model(services, model), lambda found: body.set_content(_artifacts(found)), 3.0)
+            live(
+                lambda: load_model(services, model),
+                lambda found: body.set_content(_artifacts(found)),
+                3.0,
+                first=data,
+            )
         return None
 
     @ui.page("/models/{model}/{version}/{target}")

@@ -87,7 +87,7 @@ def _alerts(services: Services, session: Session, states: dict[str, int], now: f
         what = "is paused" if item.state == "PAUSED" else "waits for approval"
         text = f"Rollout of {item.model}:{item.version} {what}"
         alerts.append(("warn", text, link("/rollouts", item.id), item.stage_since))
-    return alerts + _device_alerts(session, states)
+    return sorted(alerts + _device_alerts(session, states), key=lambda alert: alert[0] != "bad")
 
 
 def _device_alerts(session: Session, states: dict[str, int]) -> list[Alert]:
@@ -187,7 +187,7 @@ def _alert_list(data: dict[str, Any]) -> str:
         )
     rows = "".join(
         f'<a class="go" href="{esc(href or "/")}">{badge("failed" if tone == "bad" else "drift", "alert" if tone == "bad" else "note")}'
-        f'<span class="grow" title="{esc(text)}">{esc(text)}</span>'
+        f'<span class="grow wrap" title="{esc(text)}">{esc(text)}</span>'
         f'<span class="e-faint e-small">{ago(at) if at else ""}</span></a>'
         for tone, text, href, at in data["alerts"]
     )

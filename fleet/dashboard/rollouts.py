@@ -145,11 +145,14 @@ def add(services: Services) -> None:
             if first is None:
                 html(parts.empty("No such rollout", "It may have been on another server."), "e-card")
                 return None
-            _show_one(services, rollout_id, wanted, _Buttons(services, identity, rollout_id, actions))
+            buttons = _Buttons(services, identity, rollout_id, actions)
+            _show_one(services, rollout_id, wanted, buttons, first)
         return None
 
 
-def _show_one(services: Services, rollout_id: int, wanted: dict[str, Any], buttons: _Buttons) -> None:
+def _show_one(
+    services: Services, rollout_id: int, wanted: dict[str, Any], buttons: _Buttons, first: dict[str, Any]
+) -> None:
     head = html()
     stages = html("", "e-card")
     with ui.element("div").classes("e-row wide-left"):
@@ -189,7 +192,7 @@ def _show_one(services: Services, rollout_id: int, wanted: dict[str, Any], butto
         await refresh()
 
     picked.on_value_change(lambda e: pick(e.value))
-    refresh = live(lambda: load_one(services, rollout_id, dict(wanted)), show, 1.0)
+    refresh = live(lambda: load_one(services, rollout_id, dict(wanted)), show, 1.0, first=first)
 
 
 class _Buttons:

@@ -167,13 +167,21 @@ async def _sign_out() -> None:
 
 
 def live(
-    load: Callable[[], Any], show: Callable[[Any], object], pace_s: float = 1.5
+    load: Callable[[], Any],
+    show: Callable[[Any], object],
+    pace_s: float = 1.5,
+    *,
+    first: Any = None,  # noqa: ANN401
 ) -> Callable[[], Awaitable[None]]:
     """Call ``load`` in a thread and ``show`` with its result, now and at a pace; only changes are shown.
 
+    ``first`` is shown with the page itself, when it has been loaded already.
+
     When the database is away the page says so and goes on as soon as it is back.
     """
-    last: list[Any] = [None]
+    last: list[Any] = [first]
+    if first is not None:
+        show(first)
     warning = ui.html("", sanitize=False)
 
     async def refresh() -> None:
@@ -210,6 +218,7 @@ class Pager:
             self._forth = ui.button(icon="chevron_right", on_click=lambda: turn(1)).props(
                 "flat dense round color=quiet aria-label='Next page'"
             )
+        self._bar.set_visibility(False)
 
     def show(self, page: int, total: int) -> None:
         """Say that ``page``, counted from 0, of ``total`` items is shown."""

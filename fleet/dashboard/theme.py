@@ -67,7 +67,7 @@ table.e-table { width:100%; border-collapse:collapse; font-variant-numeric:tabul
 .e-table th { text-align:left; font-weight:550; color:var(--faint); font-size:12px; padding:10px 16px 8px;
   border-bottom:1px solid var(--line); white-space:nowrap; }
 .e-table td { padding:10px 16px; border-bottom:1px solid var(--line); vertical-align:middle; }
-.e-table tr:last-child td { border-bottom:0; }
+.e-table tbody tr:last-child td { border-bottom:0; }
 .e-table tr.go:hover td { background:var(--idle-soft); }
 .e-table tr.go { cursor:pointer; }
 .e-table .num { text-align:right; white-space:nowrap; }
@@ -126,7 +126,7 @@ body.body--dark .text-primary { --q-primary:var(--accent); } body.body--dark .te
 .e-shot .e-pic { aspect-ratio:4/3; } .e-shot .e-pic img { height:100% !important; object-fit:contain; }
 .e-shot { border:1px solid var(--line); border-radius:10px; overflow:hidden; background:var(--card); display:block; }
 a.e-shot:hover { border-color:var(--accent); } .e-shot .cap { padding:8px 10px; display:flex; gap:8px; align-items:center; }
-.e-shot .cap .grow { flex:1; min-width:0; overflow:hidden; text-overflow:ellipsis; white-space:nowrap; }
+.e-shot .cap .grow { flex:1; min-width:0; overflow-wrap:anywhere; }
 .e-pic { position:relative; background:#0b0e13; line-height:0; } .e-pic img { width:100%; display:block; }
 .e-pic svg { position:absolute; inset:0; width:100%; height:100%; }
 .e-mini { border:1px solid var(--line); border-radius:7px; padding:2px 9px; font-size:12px; font-weight:550; color:var(--soft);
@@ -147,8 +147,10 @@ a.e-shot:hover { border-color:var(--accent); } .e-shot .cap { padding:8px 10px; 
   .e-table { font-size:13px; } .e-table .e-bar { min-width:48px; } .e-table .e-chip { white-space:nowrap; }
   .e-tile:last-child:nth-child(odd) { grid-column:span 2; } .e-table td a.main { display:inline-block; width:max-content;
   max-width:44vw; overflow-wrap:anywhere; } .e-narrow { display:block; } .e-time { white-space:normal; }
-  .e-list .e-aside { display:none; } .e-list .grow { white-space:normal; overflow-wrap:anywhere; }
-  .e-shots { grid-template-columns:repeat(2,1fr); } .e-shot .cap { flex-wrap:wrap; } .e-shot .cap .grow { flex-basis:100%; white-space:normal; }
+  .e-table td b { overflow-wrap:anywhere; }
+  .e-list .e-aside { display:none; } .e-list .grow.wrap { white-space:normal; overflow-wrap:anywhere; }
+  .e-list > * { gap:8px; padding-left:12px; padding-right:12px; }
+  .e-shots { grid-template-columns:repeat(2,1fr); } .e-shot .cap { flex-wrap:wrap; } .e-shot .cap .grow { flex-basis:100%; }
   .e-mini { padding:5px 11px; }
   .e-stage { grid-template-columns:1fr; gap:4px; } .e-filters > * { flex:1 1 140px; }
 }

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -303,3 +305,17 @@ def test_a_rollout_that_waits_for_somebody_needs_attention(
         page.wait_for_url(f"**/rollouts/{number}")
         page.get_by_text("device view-6").wait_for()
         client.post(f"/rollouts/{number}/abort")
+
+
+def test_a_page_says_that_the_database_is_away_and_works_when_it_is_back(server: FleetServer) -> None:
+    with (
+        httpx.Client(base_url=server.url, headers={"Accept": "text/html"}) as client,
+        contextlib.closing(sqlite3.connect(server.data / "fleet.db", timeout=60)) as database,
+    ):
+        assert client.post("/api/v1/session", json={"token": server.token}).status_code == 204
+        database.execute("ALTER TABLE rollouts RENAME TO away")
+        answer = client.get("/rollouts/1")
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+        assert "The database does not answer" in answer.text
+        database.execute("ALTER TABLE away RENAME TO rollouts")
+        assert client.get("/rollouts/1").status_code == 200
