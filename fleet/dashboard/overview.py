@@ -122,7 +122,7 @@ def add(services: Services) -> None:
             return to_sign_in(request)
         with frame(request, identity, "Overview", f"fleet {esc(services.settings.fleet)}"):
             top = html()
-            with ui.element("div").classes("e-row wide-left"):
+            with ui.element("div").classes("e-row wide-left") as state:
                 health = html("", "e-card")
                 spread = html("", "e-card")
             alerts = html("", "e-card flush")
@@ -133,7 +133,7 @@ def add(services: Services) -> None:
             def show(data: dict[str, Any]) -> None:
                 top.set_content(_tiles(data))
                 health.set_content(show_map(data["map"]))
-                health.set_visibility(bool(data["counts"]["total"]))
+                state.set_visibility(bool(data["counts"]["total"]))
                 alerts.set_content("<h2>Needs attention</h2>" + _alert_list(data))
                 spread.set_content("<h2>Versions that run</h2>" + _spread(data["spread"]))
                 rollouts.set_content("<h2>Rollouts</h2>" + _rollouts(data))

@@ -199,8 +199,8 @@ def _usage(usage: dict[str, Any]) -> str:
 
 def _tiles(data: dict[str, Any], wanted: dict[str, Any]) -> str:
     if not sum(data["usage"]["samples"].values()):
-        text = "A device sends pictures when its configuration has a capture section, or when a capture job asks it to."
-        return parts.empty("No samples yet", text, "edgec devices --help")
+        text = "A device sends pictures when its configuration says which, or when a job asks it to:"
+        return parts.empty("No samples yet", text, "streams.door.capture.low_confidence = [0.3, 0.5]")
     if not data["rows"]:
         if wanted["state"] == "new" and not (wanted["device"] or wanted["reason"] or wanted["model"]):
             return parts.empty(

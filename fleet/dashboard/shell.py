@@ -84,7 +84,7 @@ def theme(request: Request) -> ui.dark_mode:
     chosen = {"dark": True, "light": False}.get(request.cookies.get(THEME, ""))
     mode = ui.dark_mode(chosen)
     ui.add_css(CSS)
-    ui.colors(primary="#0b6bcb", positive="#12805c", negative="#c4321f", warning="#9a6700")
+    ui.colors(primary="#0b6bcb", positive="#12805c", negative="#c4321f", warning="#e7b549")
     return mode
 
 

@@ -101,7 +101,8 @@ table.e-table { width:100%; border-collapse:collapse; font-variant-numeric:tabul
 .q-card { background:var(--card) !important; color:var(--ink); border-radius:14px !important; }
 .q-menu { background:var(--card) !important; color:var(--ink); border:1px solid var(--line); }
 .text-quiet { color:var(--soft); }
-body.body--dark .text-primary { --q-primary:var(--accent); } body.body--dark .text-negative { --q-negative:var(--bad); }
+body.body--dark :is(.text-primary, .q-field__control, .q-item--active) { --q-primary:var(--accent); }
+body.body--dark .text-negative { --q-negative:var(--bad); }
 .e-filters { display:flex; gap:10px; flex-wrap:wrap; align-items:center; }
 .e-pager { display:flex; gap:10px; align-items:center; justify-content:flex-end; padding:8px 12px; color:var(--soft);
   border-top:1px solid var(--line); }
