@@ -233,8 +233,8 @@ def _view(detections: list[dict[str, Any]], pictures: dict[str, tuple[int, float
     backdrop = ""
     if stream in pictures:
         number, at = pictures[stream]
-        # Boxes over a picture of another time would mislead: an old one is only a hint of the place.
-        fresh = 0.85 if abs(at - boxed[0]["at"]) < 30 else 0.3
+        # Boxes over a picture of another moment would mislead: an old one is only a hint of the place.
+        fresh = 0.85 if abs(at - boxed[0]["at"]) < 1 else 0.3
         backdrop = f'<image href="/api/v1/samples/{number}/image" width="{width}" height="{height}" preserveAspectRatio="none" opacity="{fresh}"/>'
         caption += f' · <a href="{link("/samples", number)}">picture of {passed_since(at)}</a>'
     else:
