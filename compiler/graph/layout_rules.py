@@ -88,7 +88,7 @@ def _conv2d(plan: LayoutPlanner, call: Call) -> Value | None:
     )
     packed = _pack_conv(weight, lanes, spec.chunk)
     if operands != bf16.PLAIN:
-        data, packed = plan.half(call.args[0]), _pairs(packed, 4)
+        data, packed = plan.half(call.args[0]), _pairs(packed)
     else:
         data = plan.blocked(call.args[0]) if in_block else plan.plain(call.args[0])
     return _value(plan.call(compute.conv2d(spec), "conv2d", data, constant(packed)), out[1])
@@ -104,13 +104,13 @@ def _pack_conv(weight: Array, lanes: int, chunk: int) -> Array:
     return np.ascontiguousarray(split.transpose(0, 2, 4, 5, 3, 1))
 
 
-def _pairs(packed: Array, axis: int) -> Array:
-    """``[…, inner, …, lanes]`` with the inner dimension at `axis` to bfloat16 ``[…, inner / 2, …, lanes, 2]``."""
+def _pairs(packed: Array) -> Array:
+    """``[…, inner, lanes]`` to bfloat16 ``[…, inner / 2, lanes, 2]``."""
     import ml_dtypes
 
-    shape = packed.shape
-    split = packed.reshape(*shape[:axis], shape[axis] // 2, 2, *shape[axis + 1 :])
-    return np.ascontiguousarray(np.moveaxis(split, axis + 1, -1)).astype(ml_dtypes.bfloat16)
+    *outer, inner, lanes = packed.shape
+    split = packed.reshape(*outer, inner // 2, 2, lanes)
+    return np.ascontiguousarray(split.swapaxes(-2, -1)).astype(ml_dtypes.bfloat16)
 
 
 def _pack_depthwise(weight: Array, lanes: int) -> Array:
@@ -368,7 +368,7 @@ def _matmul(plan: LayoutPlanner, call: Call) -> Value | None:
     packed = np.ascontiguousarray(padded.reshape(inner, blocks, lanes).transpose(1, 0, 2))
     operands = plan.operands() if inner % 2 == 0 else bf16.PLAIN
     if operands != bf16.PLAIN:
-        packed, flat = _pairs(packed, 1), plan.emit(relax.op.astype(flat, "bfloat16"))
+        packed, flat = _pairs(packed), plan.emit(relax.op.astype(flat, "bfloat16"))
     spec = DenseSpec(rows, inner, cols, lanes, operands=operands)
     out = plan.call(compute.dense(spec), "dense", flat, constant(packed))
     if len(shape) > 2:

@@ -31,6 +31,15 @@ class Window:
     pad: tuple[int, int] = (0, 0)  # before: top, left
     out: tuple[int, int] = (1, 1)  # output height, width
 
+    def reach(self, axis: int, tap: int, run: tuple[int, int], size: int) -> tuple[int, int]:
+        """Of a run of outputs along `axis` (first, how many) those, as (first, end) in the run, for which kernel
+        element `tap` reads inside an input of `size`.
+        """
+        first, count = run
+        offset = tap * self.dilation[axis] - self.pad[axis]
+        inside = [i for i in range(count) if 0 <= (first + i) * self.stride[axis] + offset < size]
+        return (inside[0], inside[-1] + 1) if inside else (0, 0)
+
 
 @dataclass(frozen=True)
 class ConvSpec:

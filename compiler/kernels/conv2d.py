@@ -191,25 +191,16 @@ class _Direct:
 
     def _bands(self) -> list[_Band]:
         """Runs of tiles of several rows."""
+        w, height = self.spec.window, self.geometry.in_height
         found: list[_Band] = []
         for number, (start, rows) in enumerate(tiles(self.geometry.height, self.schedule.tall)):
-            valid = tuple(self._valid_rows(start, rows, ky) for ky in range(self.spec.window.kernel[0]))
+            valid = tuple(w.reach(0, ky, (start, rows), height) for ky in range(w.kernel[0]))
             last = found[-1] if found else None
             if last and (last.rows, last.valid) == (rows, valid):
                 found[-1] = replace(last, count=last.count + 1)
             else:
                 found.append(_Band(number, start, rows, 1, valid))
         return found
-
-    def _valid_rows(self, start: int, rows: int, ky: int) -> tuple[int, int]:
-        """The rows of a tile for which kernel row `ky` reads inside the image."""
-        w = self.spec.window
-        inside = [
-            r
-            for r in range(rows)
-            if 0 <= (start + r) * w.stride[0] + ky * w.dilation[0] - w.pad[0] < self.geometry.in_height
-        ]
-        return (inside[0], inside[-1] + 1) if inside else (0, 0)
 
     def _chunked(self, n: Expr, b: Expr) -> Stmt:
         """All rows of some channel blocks, a part of the input channels at a time; partial sums rest in memory."""
@@ -246,13 +237,7 @@ class _Direct:
         """The columns of a tile for which tap `kx` reads inside the image."""
         if self.schedule.flat:
             return (0, width)
-        w = self.spec.window
-        inside = [
-            i
-            for i in range(width)
-            if 0 <= (start + i) * w.stride[1] + kx * w.dilation[1] - w.pad[1] < self.geometry.in_width
-        ]
-        return (inside[0], inside[-1] + 1) if inside else (0, 0)
+        return self.spec.window.reach(1, kx, (start, width), self.geometry.in_width)
 
     def _tile_loop(self, n: Expr, b: Expr, y: Expr, piece: _Piece, chunk: _Chunk | None = None) -> Stmt:
         def tile(t: Expr) -> Stmt:

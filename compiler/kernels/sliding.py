@@ -69,21 +69,13 @@ class _Sliding:
     def _row(self, n: Expr, b: Expr, y: Expr) -> Stmt:
         parts: list[tuple[int, int, int, tuple[tuple[int, int], ...]]] = []
         for start, width in tiles(self.window.out[1], self.schedule.width):
-            valid = tuple(self._valid(start, width, kx) for kx in range(self.window.kernel[1]))
+            taps, size = range(self.window.kernel[1]), self.spec.in_size[1]
+            valid = tuple(self.window.reach(1, kx, (start, width), size) for kx in taps)
             if parts and parts[-1][1] == width and parts[-1][3] == valid:
                 parts[-1] = (parts[-1][0], width, parts[-1][2] + 1, valid)
             else:
                 parts.append((start, width, 1, valid))
         return seq([self._tiles(n, b, y, *part) for part in parts])
-
-    def _valid(self, start: int, width: int, kx: int) -> tuple[int, int]:
-        w = self.window
-        inside = [
-            i
-            for i in range(width)
-            if 0 <= (start + i) * w.stride[1] + kx * w.dilation[1] - w.pad[1] < self.spec.in_size[1]
-        ]
-        return (inside[0], inside[-1] + 1) if inside else (0, 0)
 
     def _tiles(
         self,
