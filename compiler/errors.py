@@ -19,6 +19,12 @@ from dataclasses import dataclass
 from edgec.targets.errors import EdgecError, UsageError
 
 
+def opening(error: BaseException) -> str:
+    """The first line of what another library's error says, or its class where it says nothing."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:300] if lines else type(error).__name__
+
+
 class CompilerError(EdgecError):
     """A compile that cannot succeed as asked."""
 

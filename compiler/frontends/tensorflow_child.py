@@ -20,6 +20,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from edgec.compiler.errors import opening
+
 SHAPE, MODEL = "shape", "model"
 MOST_STEPS = 256  # of a recurrent layer; each becomes some 15 nodes (LSTM)
 HDF5 = b"\x89HDF\r\n\x1a\n"
@@ -313,13 +315,13 @@ def convert(source: Source, shapes: list[tuple[int, ...]], target: Path) -> None
     try:
         traced = tf.function(call, input_signature=specs).get_concrete_function()
     except Exception as error:  # of whichever class, the process ends with it
-        told = f"the model does not take these shapes: {_first(error)}"
+        told = f"the model does not take these shapes: {opening(error)}"
         raise _refusal_within(error) or Refused(SHAPE, told) from error
     try:
         content = tf.lite.TFLiteConverter.from_concrete_functions([traced], holder).convert()
     except Exception as error:
         raise Refused(
-            MODEL, _lacking(str(error)) or f"TFLiteConverter cannot convert it: {_first(error)}"
+            MODEL, _lacking(str(error)) or f"TFLiteConverter cannot convert it: {opening(error)}"
         ) from error
     target.write_bytes(content)
 
@@ -347,11 +349,6 @@ def _lacking(text: str) -> str:
         f"TensorFlow Lite lacks operators of this model: {', '.join(sorted(names))}. Build it without them, or convert "
         "it to ONNX (tf2onnx), where what cannot be compiled runs through ONNX Runtime"
     )
-
-
-def _first(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:300] if lines else type(error).__name__
 
 
 def run(source: Source, inputs: Path, outputs: Path) -> None:

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import onnx
 from onnx import ModelProto
 
-from edgec.compiler.errors import InputShapeError, ModelError
+from edgec.compiler.errors import InputShapeError, ModelError, opening
 from edgec.compiler.frontends import formats
 from edgec.compiler.options import CompileOptions
 
@@ -51,9 +51,9 @@ def _from_program(torch: ModuleType, path: Path) -> tuple[ModelProto, Any]:
     try:
         program = torch.export.load(path)
     except (RuntimeError, ValueError, KeyError, AttributeError, OSError, zipfile.BadZipFile) as error:
-        raise ModelError(f"{path}: cannot be loaded as an exported program: {_first(error)}") from error
+        raise ModelError(f"{path}: cannot be loaded as an exported program: {opening(error)}") from error
     except pickle.UnpicklingError as error:
-        raise ModelError(f"{path}: holds objects that are not loaded for safety: {_first(error)}") from error
+        raise ModelError(f"{path}: holds objects that are not loaded for safety: {opening(error)}") from error
     with _quiet(), _readable(torch, path):
         exported = torch.onnx.export(program, dynamo=True, opset_version=OPSET, verbose=False)
         return exported.model_proto, program.module()
@@ -63,7 +63,7 @@ def _from_script(torch: ModuleType, path: Path, options: CompileOptions) -> tupl
     try:
         module = torch.jit.load(str(path), map_location="cpu").eval()
     except (RuntimeError, ValueError) as error:
-        raise ModelError(f"{path}: cannot be loaded as TorchScript: {_first(error)}") from error
+        raise ModelError(f"{path}: cannot be loaded as TorchScript: {opening(error)}") from error
     arguments = module.forward.schema.arguments[1:]  # the first is the module
     _check_arguments(module, arguments, path)
     names = [a.name for a in arguments if not a.has_default_value() or a.name in options.input_shapes]
@@ -134,14 +134,9 @@ def _readable(torch: ModuleType, path: Path) -> Iterator[None]:
         yield
     except errors as error:
         raise ModelError(
-            f"{path}: torch.onnx cannot export this model: {_first(error)}. Export it to ONNX in the Python that "
+            f"{path}: torch.onnx cannot export this model: {opening(error)}. Export it to ONNX in the Python that "
             "defines it, or change the part that it names"
         ) from error
-
-
-def _first(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:300] if lines else type(error).__name__
 
 
 class _Torch:
