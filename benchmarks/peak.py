@@ -1,21 +1,28 @@
-"""The machine's highest fp32 rate, measured by a kernel of our own."""
+"""What this machine can do at best, measured by kernels of our own: fp32 arithmetic, and reading memory."""
 
 from __future__ import annotations
+
+import time
 
 import numpy as np
 import tvm
 from tvm import tirx
 from tvm.tirx import PrimFunc, Stmt
 
+from edgec.benchmarks.roofline import Bandwidth
 from edgec.compiler.kernels.emit import Accumulators, Expr, const, loop, parallel, seq, unrolled, vector_load
 from edgec.compiler.tuning.measure import build
 from edgec.compiler.tuning.tuner import set_threads
 from edgec.targets.target import Target
 
-STEPS = 20_000
+STEPS = 20_000  # a shot of the arithmetic probe: 0.1 ms on one core at 150 GFLOP/s
+SHOTS = 2  # of which the faster one counts: an interrupt takes a tenth of a shot
+CHAINS = 8  # sums at the same time while reading
+SHOT_BYTES = 16 << 20  # what a shot of the reading probe reads at least
+LARGEST_BYTES = 512 << 20  # the largest array that is read
 
 
-def _kernel(target: Target, threads: int) -> PrimFunc:
+def _multiply_adds(target: Target, threads: int) -> PrimFunc:
     """Chains of multiply-adds on registers only; as many as hide the latency of two units."""
     lanes = target.fp32_lanes
     count = min(24, target.vector_registers - 4)
@@ -35,16 +42,105 @@ def _kernel(target: Target, threads: int) -> PrimFunc:
     return func.with_attrs({"tirx.noalias": True, "s_tir": True})
 
 
+class PeakProbe:
+    """Measures the highest fp32 rate at the moment, in a fifth of a millisecond.
+
+    Works on registers alone: what the caches hold stays there. Requires that this machine runs code for `target`,
+    and that TVM's pool has `threads` threads when it is called.
+    """
+
+    def __init__(self, target: Target, threads: int) -> None:
+        func = _multiply_adds(target, threads)
+        lanes, count = target.fp32_lanes, int(func.params[1].ty.shape[1])
+        self._kernel = build(func, tvm.target.Target(dict(target.tvm)))["kernel"]
+        self._source = tvm.runtime.tensor(np.full((2, lanes), 0.5, np.float32))
+        self._out = tvm.runtime.tensor(np.zeros((threads, count, lanes), np.float32))
+        self._operations = 2.0 * STEPS * count * lanes * threads
+
+    def __call__(self) -> float:
+        """Billions of fp32 operations a second (a multiply-add counts as two)."""
+        return self._operations / min(self._shot() for _ in range(SHOTS)) / 1e9
+
+    def _shot(self) -> float:
+        begin = time.perf_counter()
+        self._kernel(self._source, self._out)
+        return time.perf_counter() - begin
+
+
 def fp32_peak_gflops(target: Target, threads: int) -> float:
-    """Billions of fp32 operations a second with `threads` threads (a multiply-add counts as two).
+    """The highest of 30 measurements with `threads` threads, in billions of fp32 operations a second.
 
     Requires that this machine runs code for `target`.
     """
     set_threads(threads)
-    func = _kernel(target, threads)
-    module = build(func, tvm.target.Target(dict(target.tvm)))
-    lanes, count = target.fp32_lanes, int(func.params[1].ty.shape[1])
-    source = tvm.runtime.tensor(np.full((2, lanes), 0.5, np.float32))
-    out = tvm.runtime.tensor(np.zeros((threads, count, lanes), np.float32))
-    timed = module.time_evaluator("kernel", tvm.cpu(), number=3, repeat=20)(source, out)
-    return 2.0 * STEPS * count * lanes * threads / float(min(timed.results)) / 1e9
+    probe = PeakProbe(target, threads)
+    return max(probe() for _ in range(30))
+
+
+def _sums(target: Target, threads: int, rows: int, passes: int) -> PrimFunc:
+    """Each thread sums its rows of `CHAINS` vectors, `passes` times over."""
+    lanes = target.fp32_lanes
+    source = tirx.decl_buffer((threads, rows, CHAINS, lanes), "float32", "source")
+    out = tirx.decl_buffer((threads, CHAINS, lanes), "float32", "out")
+
+    def task(t: Expr) -> Stmt:
+        acc = Accumulators(CHAINS, lanes)
+
+        def row(i: Expr) -> Stmt:
+            return unrolled(
+                CHAINS, lambda k: acc.set(k, acc.get(k) + vector_load(source, [t, i, k, 0], lanes))
+            )
+
+        body = loop(passes, lambda _: loop(rows, row, "row"), "pass")
+        store = unrolled(CHAINS, lambda k: out.vstore([t, k, const(0)], acc.get(k)))
+        return acc.allocate([*acc.fill(0.0), seq([body]), store])
+
+    func = PrimFunc([source, out], parallel([threads], task, threads))
+    return func.with_attrs({"tirx.noalias": True, "s_tir": True})
+
+
+class _Reading:
+    """Reads an array of about `size` bytes, spread over the threads, again and again."""
+
+    def __init__(self, target: Target, threads: int, size: int) -> None:
+        lanes = target.fp32_lanes
+        rows = max(1, size // (threads * CHAINS * lanes * 4))
+        shape = (threads, rows, CHAINS, lanes)
+        array_bytes = 4 * int(np.prod(shape))
+        passes = -(-SHOT_BYTES // array_bytes)
+        func = _sums(target, threads, rows, passes)
+        self._kernel = build(func, tvm.target.Target(dict(target.tvm)))["kernel"]
+        self._source = tvm.runtime.tensor(np.zeros(shape, np.float32))
+        self._out = tvm.runtime.tensor(np.zeros((threads, CHAINS, lanes), np.float32))
+        self._bytes = passes * array_bytes
+
+    def __call__(self) -> float:
+        """Billions of bytes a second."""
+        begin = time.perf_counter()
+        self._kernel(self._source, self._out)
+        return self._bytes / (time.perf_counter() - begin) / 1e9
+
+
+class BandwidthProbe:
+    """Measures how fast this machine reads from its second cache, its third, and memory: some ten milliseconds.
+
+    It sweeps the caches. `target` says what code to make, `here` what caches this machine has; each thread is taken
+    to have a second cache of its own. Otherwise as :class:`PeakProbe`.
+    """
+
+    def __init__(self, target: Target, here: Target, threads: int) -> None:
+        self._l2, self._l3 = here.l2_bytes * threads, here.l3_bytes
+        memory = min(max(2 * self._l3, 8 * self._l2, 64 << 20), LARGEST_BYTES)
+        self._near = _Reading(target, threads, self._l2 // 2)
+        self._middle = (
+            _Reading(target, threads, max(self._l3 // 4, 2 * self._l2)) if self._l3 > 2 * self._l2 else None
+        )
+        self._far = _Reading(target, threads, memory)
+
+    def __call__(self) -> Bandwidth:
+        """The rates at this moment."""
+        memory, l3 = self._far(), None
+        if self._middle is not None:
+            self._middle()  # brings its array into the cache
+            l3 = self._middle()
+        return Bandwidth(self._l2, self._l3, self._near(), l3, memory)

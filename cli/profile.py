@@ -1,4 +1,6 @@
-"""``edgec profile``: where an artifact spends its time, by node of the source model."""
+"""``edgec profile``: where an artifact spends its time, by node of the source model, and how near that is to what the
+machine can do.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +8,16 @@ import dataclasses
 import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from edgec.cli.arguments import existing
 from edgec.cli.console import emit_json, out
+
+if TYPE_CHECKING:
+    from edgec.benchmarks.roofline import Machine, Profile
+    from edgec.runtime import ArtifactConfig
 
 
 def register(app: typer.Typer) -> None:
@@ -23,50 +29,142 @@ def profile_command(
     artifact: Annotated[Path, typer.Argument(help="An .edge file.", show_default=False)],
     inputs: Annotated[Path | None, typer.Option(help="An .npz file of inputs. [default: made up]")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads. [default: all cores]")] = None,
-    repeats: Annotated[int, typer.Option(min=1, help="Runs to average over.")] = 20,
+    repeats: Annotated[int, typer.Option(min=1, help="Runs to take the median of.")] = 20,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Begin no more runs after this time.")] = 20.0,
     limit: Annotated[int, typer.Option(min=1, help="How many layers to show.")] = 30,
     as_json: Annotated[bool, typer.Option("--json", help="Print all layers as JSON.")] = False,
 ) -> None:
-    """Time every layer of an artifact on this machine and show which nodes of the model take how long."""
+    """Time every layer of an artifact on this machine and show which nodes of the model take how long.
+
+    Where the compiler is installed, the machine's highest fp32 rate is measured right before and after each layer in
+    each run, and a layer's rate is divided by it. Runs count in which nobody else slowed this machine down; while there
+    are too few, more follow, for --seconds at most. Winograd convolutions count the multiplications they stand for,
+    so they may exceed the peak. "bound by" names what would take longer at the machine's best: the arithmetic, or
+    bringing the layer's bytes from memory or a cache, and what part of the layer's time that is.
+    """
     import edgec.runtime as rt
+    from edgec.benchmarks.roofline import by_kind, profile_layers
+    from edgec.cli.progress import TerminalProgress
     from edgec.cli.samples import sample_inputs
 
     with rt.load(existing(artifact, "artifact"), threads=threads) as model:
         values = sample_inputs(model.config.inputs, inputs)
-        layers = [dataclasses.asdict(layer) for layer in model.profile(values, repeats=repeats)]
-        target = model.config.target
-    rate = _peak_gflops(target, threads)
-    if rate is not None:
-        for layer in layers:
-            layer["peak_share"] = layer["flops"] / (layer["ms"] * 1e6 * rate) if layer["ms"] else 0.0
+        machine, used = _machine(model.config, model.threads)
+        with TerminalProgress(quiet=as_json) as progress:
+            profile = profile_layers(model, values, machine, runs=repeats, limit_s=seconds, progress=progress)
     if as_json:
-        emit_json({"artifact": str(artifact), "threads": threads, "fp32_peak_gflops": rate, "layers": layers})
+        emit_json(
+            {
+                "artifact": str(artifact), "threads": used, "runs": profile.runs,
+                "fp32_peak_gflops": profile.peak and profile.peak.high,
+                "peak": profile.peak and dataclasses.asdict(profile.peak) | {"steady": profile.peak.steady},
+                "bandwidth": profile.bandwidth and dataclasses.asdict(profile.bandwidth),
+                "left_out": profile.left_out,
+                "kinds": [dataclasses.asdict(kind) for kind in by_kind(profile)],
+                "layers": profile.to_json(),
+            }
+        )  # fmt: skip
         return
-    total = sum(layer["ms"] for layer in layers)
-    out.print(f"[bold]{artifact}[/]: {total:.3f} ms in {len(layers)} layers")
-    if rate is not None:
-        out.print(f"peak: share of {rate:.0f} GFLOP/s, the highest fp32 rate measured here just now")
-    show_layers(layers, limit=limit)
+    _show(artifact, profile, used, limit)
 
 
-def _peak_gflops(target: str, threads: int | None) -> float | None:
-    """The machine's highest fp32 rate for code of `target`; None where no compiler is installed to measure it.
-
-    Winograd's products are counted as the multiplications that they stand for: they may exceed the peak.
+def _machine(config: ArtifactConfig, threads: int) -> tuple[Machine | None, int]:
+    """How to measure this machine as this artifact's kernels use it (None where no compiler is installed to make the
+    measuring kernels, or they could not run), and with how many threads.
     """
+    if config.threads == 1:
+        threads = 1  # such kernels have no parallel loops
     if importlib.util.find_spec("tvm") is None:
-        return None
-    from edgec.benchmarks.peak import fp32_peak_gflops
+        return None, threads
+    from edgec.benchmarks.peak import BandwidthProbe, PeakProbe
+    from edgec.benchmarks.roofline import Machine
     from edgec.compiler.tuning.tuner import runs_here
-    from edgec.targets import UnknownTarget, load_target, usable_cores
+    from edgec.targets import UnknownTarget, detect, load_target
 
     try:
-        described = load_target(target)
+        target = load_target(config.target)
     except UnknownTarget:
-        return None  # a target of the user's own that is not known on this machine
-    if not runs_here(described):
-        return None
-    return round(fp32_peak_gflops(described, threads or usable_cores()), 1)
+        return None, threads  # a target of the user's own that is not known on this machine
+    if not runs_here(target):
+        return None, threads
+    if config.threads is None and target.cores == 1:
+        threads = 1
+    return Machine(PeakProbe(target, threads), BandwidthProbe(target, detect(), threads)), threads
+
+
+def _show(artifact: Path, profile: Profile, threads: int, limit: int) -> None:
+    from edgec.benchmarks.roofline import by_kind
+
+    total = sum(timed.ms for timed in profile.times)
+    counted = f"{threads} thread{'s' if threads > 1 else ''}, {profile.runs} runs"
+    out.print(
+        f"[bold]{artifact}[/]: {total:.3f} ms in {len(profile.layers)} layers ({counted})", soft_wrap=True
+    )
+    show_machine(profile)
+    layers = profile.to_json()
+    if not profile.shares:
+        show_layers(layers, limit=limit)
+        return
+    out.print("       ms   run  GFLOP/s  peak  bound by")
+    ordered = sorted(layers, key=lambda layer: -float(layer["ms"]))
+    for layer in ordered[:limit]:
+        out.print(_line(layer), end="", soft_wrap=True)
+        out.print(_name(layer, 48), end="", markup=False, soft_wrap=True)
+        out.print(f" [dim]{layer['op']} {layer['schedule']}[/]", soft_wrap=True)
+    _show_rest(ordered[limit:])
+    out.print("by kind, of the run's time and of the peak:")
+    for kind in by_kind(profile):
+        peak = "" if kind.peak_share is None else f"{kind.peak_share:4.0%}"
+        out.print(
+            f"{kind.ms:9.3f} {kind.share:5.0%}          {peak:>4}  {kind.name} ({kind.layers})", markup=False
+        )
+
+
+def show_machine(profile: Profile) -> None:
+    """Print what the machine could do while the layers ran, and whether it was the same all the time."""
+    peak, bandwidth = profile.peak, profile.bandwidth
+    if peak is None or bandwidth is None:
+        return
+    l3 = "" if bandwidth.l3 is None else f"{bandwidth.l3:.0f} from L3, "
+    out.print(
+        f"this machine: {peak.high:.0f} GFLOP/s (fp32) at its peak, reads {bandwidth.l2:.0f} GB/s from L2, "
+        f"{l3}{bandwidth.memory:.0f} from memory",
+        soft_wrap=True,
+    )
+    if peak.steady:
+        return
+    out.print(
+        f"[yellow]unsteady:[/] the peak moved between {peak.low:.0f} and {peak.high:.0f} GFLOP/s while this ran; "
+        f"{1 - profile.left_out:.0%} of the layers' runs count, in which it was near the highest",
+        soft_wrap=True,
+    )
+    if profile.disturbed:
+        out.print(
+            f"[yellow]~[/] marks {profile.disturbed} layers that had too few such moments: their shares are medians of "
+            "ratios in the same moment, and their times are a busy machine's",
+            soft_wrap=True,
+        )
+
+
+def _line(layer: Mapping[str, Any]) -> str:
+    """The figures of one layer as a line of the table."""
+    rate = f"{layer['gflops']:8.1f}" if layer["flops"] else " " * 8
+    peak = "    " if layer["peak_share"] is None else f"{layer['peak_share']:4.0%}"
+    mark = " " if layer["undisturbed"] else "~"
+    bound = layer["bound"]
+    if bound != "compute":
+        bound += f" {layer['memory_share']:.0%}"
+    return f"{layer['ms']:9.3f} {layer['share']:5.0%} {rate} {mark}{peak}  {bound:<11} "
+
+
+def _name(layer: Mapping[str, Any], width: int) -> str:
+    name = ", ".join(layer["nodes"]) or layer["kernel"]
+    return name if len(name) <= width else name[: width - 1] + "…"
+
+
+def _show_rest(rest: Sequence[Mapping[str, Any]], indent: str = "") -> None:
+    if rest:
+        out.print(f"{indent}{sum(float(r['ms']) for r in rest):9.3f} ms in {len(rest)} more layers")
 
 
 def show_layers(layers: Sequence[Mapping[str, Any]], *, limit: int, indent: str = "") -> None:
@@ -75,17 +173,8 @@ def show_layers(layers: Sequence[Mapping[str, Any]], *, limit: int, indent: str 
     longest = float(ordered[0]["ms"]) if ordered else 0.0
     for layer in ordered[:limit]:
         bar = "█" * max(1, round(20 * layer["ms"] / longest)) if longest else ""
-        name = ", ".join(layer["nodes"]) or layer["kernel"]
-        shown = name if len(name) <= 60 else name[:59] + "…"
-        peak = ""
-        if "peak_share" in layer:
-            peak = f"peak {layer['peak_share']:4.0%} " if layer["flops"] else " " * 10
         out.print(
-            f"{indent}{layer['ms']:9.3f} ms {layer['share']:4.0%} {peak}[cyan]{bar:<20}[/] ",
-            end="",
-            soft_wrap=True,
+            f"{indent}{layer['ms']:9.3f} ms {layer['share']:4.0%} [cyan]{bar:<20}[/] ", end="", soft_wrap=True
         )
-        out.print(shown, markup=False, soft_wrap=True)
-    rest = ordered[limit:]
-    if rest:
-        out.print(f"{indent}{sum(float(r['ms']) for r in rest):9.3f} ms in {len(rest)} more layers")
+        out.print(_name(layer, 60), markup=False, soft_wrap=True)
+    _show_rest(ordered[limit:], indent)

@@ -29,6 +29,8 @@ STAGES = {
     "link": "linking",
     "verify": "comparing with ONNX Runtime",
     "pack": "writing the artifact",
+    "profile": "timing layers",
+    "undisturbed": "waiting for moments without neighbours",
 }
 
 

@@ -21,7 +21,7 @@ from edgec.runtime.threads import Threading
 if TYPE_CHECKING:  # what a process that only runs arrays does not need
     from edgec.runtime.listening import Listener
     from edgec.runtime.prediction import Predictor
-    from edgec.runtime.profiling import LayerTime
+    from edgec.runtime.profiling import LayerRuns, LayerTime, Probe
     from edgec.runtime.results import Result
 
 _alive: weakref.WeakSet[Model] = weakref.WeakSet()
@@ -204,13 +204,31 @@ class Model:
         Raises:
             InputError: as :meth:`run`.
         """
-        from edgec.runtime.profiling import profile
+        from edgec.runtime.profiling import summarise
+
+        return summarise(self.profile_runs(inputs, repeats))
+
+    def profile_runs(
+        self, inputs: Mapping[str, Array], repeats: int = 20, probe: Probe | None = None
+    ) -> list[LayerRuns]:
+        """As :meth:`profile`, with every run's times and what a probe said beside them.
+
+        Args:
+            inputs: as for :meth:`run`.
+            repeats: runs to time, after one to warm up.
+            probe: asked right before each kernel and after the last one, on the calling thread; it should leave the
+                caches as they are.
+
+        Raises:
+            InputError: as :meth:`run`.
+        """
+        from edgec.runtime.profiling import profile_runs
 
         self.run(inputs)
         variant, arrays = self._fitting(inputs)
         if variant.engine is None:
             raise InputError(f"the model {self.config.name} has been closed")
-        return profile(variant.engine, variant.config, arrays, repeats)
+        return profile_runs(variant.engine, variant.config, arrays, repeats, probe)
 
     def close(self) -> None:
         """Let the code and the weights go. Outputs that the caller still has stay valid."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
@@ -13,6 +13,9 @@ from edgec.runtime.library import ffi
 from edgec.runtime.native import Array, NativeFunction
 
 _RUNTIME_PREFIX = "vm.builtin."
+
+# Gives a figure about the machine at this moment, such as its highest rate.
+Probe = Callable[[], float]
 
 
 @dataclass(frozen=True)
@@ -32,53 +35,145 @@ class LayerTime:
     flops: int = 0
 
 
-class _Recorder:
-    """Collects the kernels of one run, in order, with their times in seconds."""
+@dataclass(frozen=True)
+class LayerRuns:
+    """One kernel, run by run.
 
-    def __init__(self) -> None:
-        self.calls: list[tuple[str, float]] = []
+    ``bytes`` is the size of all arrays that a call is given (inputs, weights as they lie, outputs: what it has to
+    read or write at least once), ``weight_bytes`` the weights' part of it. ``flops`` are those of the source model's
+    operators, a multiply-add counted as two. ``seconds`` has a time for each run, and ``probes`` what the probe said
+    right before and right after the kernel in that run; it is empty without one.
+    """
+
+    kernel: str
+    nodes: tuple[str, ...]
+    op: str
+    flops: int
+    schedule: str
+    bytes: int
+    weight_bytes: int
+    seconds: tuple[float, ...]
+    probes: tuple[tuple[float, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class _Run:
+    """The kernels of one run in order, with their seconds; one probe more than kernels, or none."""
+
+    seconds: list[float]
+    probes: list[float]
+
+
+class _Recorder:
+    """Collects the kernels of one run, in order, with their times; a probe is asked before each and at the end.
+
+    While ``arguments`` is a list, the names and arguments' sizes of all kernels are noted in it.
+    """
+
+    def __init__(self, probe: Probe | None, weights: Collection[int]) -> None:
+        self._probe, self._weights = probe, weights
+        self.arguments: list[tuple[str, int, int]] | None = []
+        self.run = _Run([], [])
         self._begin = 0.0
 
-    def __call__(self, _function: Any, name: str, before: bool, _result: Any, *_args: Any) -> None:  # noqa: ANN401
+    def __call__(self, _function: Any, name: str, before: bool, _result: Any, *args: Any) -> None:  # noqa: ANN401
         now = time.perf_counter()
-        if not before:
-            if not name.startswith(_RUNTIME_PREFIX):
-                self.calls.append((name, now - self._begin))
+        if name.startswith(_RUNTIME_PREFIX):
             return
+        if not before:
+            self.run.seconds.append(now - self._begin)
+            return
+        if self.arguments is not None:
+            self.arguments.append((name, *_sizes(args, self._weights)))
+        self._ask()
         self._begin = time.perf_counter()
 
+    def _ask(self) -> None:
+        if self._probe is not None:
+            self.run.probes.append(self._probe())
 
-def _runs_of(
-    function: NativeFunction, arrays: Sequence[Array], repeats: int
-) -> list[list[tuple[str, float]]]:
-    recorder = _Recorder()
-    vm = function.new_vm()
+    def finish(self) -> _Run:
+        """The run that has ended; a new one begins."""
+        self._ask()
+        done, self.run = self.run, _Run([], [])
+        return done
+
+
+def _sizes(arguments: Sequence[Any], weights: Collection[int]) -> tuple[int, int]:
+    """Bytes of all tensors among ``arguments``, and of those whose addresses are among ``weights``.
+
+    A tensor that is given twice (a kernel that adds to its own output) is counted twice: it is read and written.
+    """
+    everything = of_weights = 0
+    for argument in arguments:
+        if isinstance(argument, ffi().Tensor):
+            size = argument.numel() * -(-argument.dtype.bits * argument.dtype.lanes // 8)
+            everything += size
+            of_weights += size * (argument.data_ptr() in weights)
+    return everything, of_weights
+
+
+def profile_runs(
+    engine: NativeFunction,
+    config: ArtifactConfig,
+    arrays: Sequence[Array],
+    repeats: int,
+    probe: Probe | None = None,
+) -> list[LayerRuns]:
+    """Times of all kernels of a model in ``repeats`` runs, after one to warm up, and the probe's figures beside them.
+
+    Parts that ONNX Runtime runs appear as one kernel each. The probe should leave the caches as they are.
+    """
+    recorder = _Recorder(probe, {tensor.data_ptr() for tensor in engine.weights})
+    vm = engine.new_vm()
     vm["set_instrument"](ffi().convert_func(recorder))
-    call = vm[function.name]
-    arguments = [*function.wrap_all(arrays), *function.weights, *function.arena()]
+    call = vm[engine.name]
+    arguments = [*engine.wrap_all(arrays), *engine.weights, *engine.arena()]
+    call(*arguments)
+    called, recorder.arguments = recorder.arguments or [], None
+    recorder.finish()
     runs = []
-    for _ in range(repeats + 1):
-        recorder.calls = []
+    for _ in range(repeats):
         call(*arguments)
-        runs.append(recorder.calls)
+        runs.append(recorder.finish())
     del call, vm
-    return runs[1:]
+    return _by_layer(called, runs, config)
 
 
-def profile(
-    engine: NativeFunction, config: ArtifactConfig, arrays: Sequence[Array], repeats: int
-) -> list[LayerTime]:
-    """Times of all kernels of a model; parts that ONNX Runtime runs appear as one kernel each."""
-    runs = _runs_of(engine, arrays, repeats)
-    rows = [(name, median(run[number][1] for run in runs)) for number, (name, _) in enumerate(runs[0])]
-    total = sum(seconds for _, seconds in rows) or 1.0
+def _by_layer(
+    called: Sequence[tuple[str, int, int]], runs: Sequence[_Run], config: ArtifactConfig
+) -> list[LayerRuns]:
     seen: dict[str, int] = {}
     layers = []
-    for kernel, seconds in rows:
+    for place, (kernel, size, weight_size) in enumerate(called):
         info = config.kernels.get(kernel)
         number = seen.get(kernel, 0)
         seen[kernel] = number + 1
         nodes = () if info is None else info.calls[number] if number < len(info.calls) else info.nodes
-        op, flops = ("", 0) if info is None else (info.op, info.flops)
-        layers.append(LayerTime(kernel, nodes, seconds * 1e3, seconds / total, op, flops))
+        op, flops, schedule = ("", 0, "") if info is None else (info.op, info.flops, info.schedule)
+        seconds = tuple(run.seconds[place] for run in runs)
+        probes = tuple((run.probes[place], run.probes[place + 1]) for run in runs if run.probes)
+        layers.append(LayerRuns(kernel, nodes, op, flops, schedule, size, weight_size, seconds, probes))
     return layers
+
+
+def join(groups: Sequence[Sequence[LayerRuns]]) -> list[LayerRuns]:
+    """Several groups of runs of one model as if they were one."""
+    return [
+        replace(
+            parts[0],
+            seconds=tuple(second for part in parts for second in part.seconds),
+            probes=tuple(pair for part in parts for pair in part.probes),
+        )
+        for parts in zip(*groups, strict=True)
+    ]
+
+
+def summarise(layers: Sequence[LayerRuns]) -> list[LayerTime]:
+    """The median time of each layer, and its share of all."""
+    medians = [median(layer.seconds) for layer in layers]
+    total = sum(medians) or 1.0
+    return [
+        LayerTime(layer.kernel, layer.nodes, seconds * 1e3, seconds / total, layer.op, layer.flops)
+        for layer, seconds in zip(layers, medians, strict=True)
+    ]

@@ -87,8 +87,25 @@ def test_inspect_verify_bench_and_profile_an_artifact(folder: Path, artifact: Pa
     assert measured["threads"] == 1
     assert set(measured["latency"]) == {"edgec", "onnxruntime"}
     assert measured["latency"]["edgec"]["runs"] >= 20
-    profile = json.loads(edgec("profile", artifact, "--json", cwd=folder).stdout)
-    assert any("first" in layer["nodes"] for layer in profile["layers"])
+
+
+def test_profile_puts_each_layer_beside_what_the_machine_can_do(folder: Path, artifact: Path) -> None:
+    options = ("--repeats", "6", "--seconds", "0.5")
+    profile = json.loads(edgec("profile", artifact, *options, "--json", cwd=folder).stdout)
+    first = next(layer for layer in profile["layers"] if "first" in layer["nodes"])
+    assert first["op"] == "conv2d"
+    assert first["schedule"]
+    assert 0 < first["peak_share_quartiles"][0] <= first["peak_share"] <= first["peak_share_quartiles"][1]
+    assert first["bytes"] > first["weight_bytes"] >= 8 * 3 * 9 * 4
+    assert first["bound"] in ("compute", "L2", "L3", "memory")
+    assert first["runs"] == profile["runs"] >= 5
+    assert profile["peak"]["high"] >= profile["peak"]["low"] > 0
+    assert all(profile["bandwidth"][place] > 0 for place in ("l2", "memory"))
+    assert sum(kind["share"] for kind in profile["kinds"]) == pytest.approx(1)
+    shown = edgec("profile", artifact, *options, cwd=folder)
+    assert shown.returncode == 0, shown.stderr
+    assert "GFLOP/s (fp32) at its peak" in shown.stdout
+    assert "by kind" in shown.stdout
 
 
 def test_verify_fails_on_another_model(folder: Path, artifact: Path) -> None:

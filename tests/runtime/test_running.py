@@ -172,6 +172,27 @@ def test_a_profile_names_the_source_nodes_of_every_kernel(model: rt.Model) -> No
         model.profile({"y": rows(0)})
 
 
+def test_a_probe_is_asked_right_before_and_after_every_kernel(model: rt.Model) -> None:
+    asked = iter(range(1000))
+    layers = model.profile_runs({"x": rows(0)}, repeats=3, probe=lambda: float(next(asked)))
+    assert [len(layer.seconds) for layer in layers] == [3] * len(layers)
+    for run in range(3):
+        pairs = [layer.probes[run] for layer in layers]
+        assert [after for _, after in pairs[:-1]] == [before for before, _ in pairs[1:]]
+        assert all(after == before + 1 for before, after in pairs)
+    assert layers[0].probes[0][0] == len(layers) + 1, "the first run warms up"
+    assert not model.profile_runs({"x": rows(0)}, repeats=1)[0].probes
+
+
+def test_a_profile_counts_what_each_kernel_reads_and_writes(model: rt.Model) -> None:
+    layers = model.profile_runs({"x": rows(0)}, repeats=1)
+    weights = sum(weight.array.nbytes for weight in model.artifact.weights().values())
+    assert sum(layer.weight_bytes for layer in layers) == weights
+    assert all(layer.bytes - layer.weight_bytes >= 2 * 4 * 32 for layer in layers), (
+        "a row goes in, a row comes out"
+    )
+
+
 def test_predict_without_a_card_says_so(model: rt.Model) -> None:
     with pytest.raises(rt.InputError, match="compiled without a model card"):
         model.predict(rows(0))

@@ -1,0 +1,335 @@
+"""How near each layer comes to what the machine can do, on a machine that others share.
+
+A neighbour on the other half of a core takes seconds of its speed at a time: on a Cascade Lake, the highest fp32 rate
+then falls by a tenth to a third, and a convolution's, which also wants the caches, by a third to a half. So the highest
+rate is measured right before and right after each layer in each run, and the layer's rate is divided by those two,
+never by a rate from another moment. What counts are the runs in which both were near the highest of all: nobody
+disturbed. They are chosen by the machine's rate and not by the layer's, which would flatter the layer. Where there are
+too few of them, those count in which the two agree; a share then says less about the kernel.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgec.runtime.model import Model
+from edgec.runtime.profiling import LayerRuns, LayerTime, Probe, join, summarise
+
+if TYPE_CHECKING:  # a device has no compiler
+    from edgec.compiler.progress import Progress
+
+GROUP_RUNS = 5  # runs between two measurements of the bandwidth; these sweep the caches
+GROUP_S = 2.0  # and about how long they may take
+UNDISTURBED = 0.95  # the peak before and after a layer is at least this part of the highest
+STEADY = 0.1  # the peak before and after a layer differs by less than this part of the larger
+ENOUGH = 5  # runs that must be left for the others to be left out
+MOVED = 1.1  # the machine is unsteady when the highest peak is this many times the lowest
+
+
+@dataclass(frozen=True)
+class Bandwidth:
+    """Read rates in billions of bytes a second, of data that fit into the second cache, into the third (None
+    without one) and into neither; and these caches' sizes in bytes, for all threads together.
+    """
+
+    l2_bytes: int
+    l3_bytes: int
+    l2: float
+    l3: float | None
+    memory: float
+
+    def mean(self, other: Bandwidth) -> Bandwidth:
+        """The rates between two measurements."""
+        l3 = None if self.l3 is None or other.l3 is None else (self.l3 + other.l3) / 2
+        l2, memory = (self.l2 + other.l2) / 2, (self.memory + other.memory) / 2
+        return Bandwidth(self.l2_bytes, self.l3_bytes, l2, l3, memory)
+
+    def of(self, reach: int) -> tuple[str, float]:
+        """Where data come from if `reach` bytes were touched since they were last, and the rate from there."""
+        if reach <= self.l2_bytes:
+            return "L2", self.l2
+        if self.l3 is not None and reach <= self.l3_bytes // 2:  # other cores and machines use it, too
+            return "L3", self.l3
+        return "memory", self.memory
+
+
+@dataclass(frozen=True)
+class LayerShare:
+    """One layer beside what the machine gave in the same moments; medians over the runs that count.
+
+    ``peak_share`` is the part of the highest fp32 rate (None for a layer without arithmetic of its own), with the
+    quartiles over the runs. ``memory_share`` is the part of its time that reading and writing its arrays once takes
+    at the measured bandwidth. ``bound`` is which of the two is larger: ``compute``, or where most of its bytes come
+    from (``L2``, ``L3``, ``memory``). ``gflops`` and ``gbytes`` are rates a second. Of ``runs``, ``left_out`` did not
+    count; ``undisturbed`` says whether those that did had the machine at its highest rate.
+    """
+
+    gflops: float
+    gbytes: float
+    peak_share: float | None
+    peak_share_quartiles: tuple[float, float] | None
+    memory_share: float
+    bound: str
+    runs: int
+    left_out: int
+    undisturbed: bool
+
+
+@dataclass(frozen=True)
+class PeakSpread:
+    """All measurements of the peak in GFLOP/s: the middle, the 5th and the 98th percentile."""
+
+    median: float
+    low: float
+    high: float
+
+    @property
+    def steady(self) -> bool:
+        """Whether the machine gave about the same all the time."""
+        return self.high <= MOVED * self.low
+
+
+def peak_spread(layers: Sequence[LayerRuns]) -> PeakSpread:
+    """How the peak moved while `layers` ran; they have been probed."""
+    rates = [rate for layer in layers for pair in layer.probes for rate in pair]
+    low, middle, high = np.percentile(rates, (5, 50, 98))
+    return PeakSpread(float(middle), float(low), float(high))
+
+
+def best(bandwidths: Sequence[Bandwidth]) -> Bandwidth:
+    """The highest rate of each kind."""
+    l3 = [each.l3 for each in bandwidths if each.l3 is not None]
+    return replace(
+        bandwidths[0],
+        l2=max(each.l2 for each in bandwidths),
+        l3=max(l3, default=None),
+        memory=max(each.memory for each in bandwidths),
+    )
+
+
+def undisturbed_runs(layer: LayerRuns, highest: float) -> list[int]:
+    """The runs in which the machine was near its highest rate before and after the layer."""
+    return [k for k, pair in enumerate(layer.probes) if min(pair) >= UNDISTURBED * highest]
+
+
+def counting_runs(layer: LayerRuns, highest: float) -> list[int]:
+    """The runs that a layer is judged by: undisturbed ones; without `ENOUGH` of them those in which the machine was
+    about the same before and after; without enough of these, all.
+    """
+    steady = [k for k, pair in enumerate(layer.probes) if max(pair) - min(pair) <= STEADY * max(pair)]
+    for chosen in (undisturbed_runs(layer, highest), steady):
+        if len(chosen) >= min(ENOUGH, len(layer.probes)):
+            return chosen
+    return list(range(len(layer.probes)))
+
+
+def footprint(layers: Sequence[LayerRuns]) -> int:
+    """Bytes that a run touches: all weights, and the largest layer's other arrays."""
+    others = max((layer.bytes - layer.weight_bytes for layer in layers), default=0)
+    return sum(layer.weight_bytes for layer in layers) + others
+
+
+def layer_share(layer: LayerRuns, bandwidths: Sequence[Bandwidth], reach: int, highest: float) -> LayerShare:
+    """Put a layer's times in relation to what was measured beside them.
+
+    Args:
+        layer: probed with the highest fp32 rate in GFLOP/s.
+        bandwidths: those around each run, as many as there are runs.
+        reach: bytes that a whole run touches: weights were last read so many bytes ago, while a layer's other
+            arrays come from the layer before.
+        highest: the machine's highest fp32 rate of all the time, in GFLOP/s.
+    """
+    chosen = counting_runs(layer, highest)
+    peaks, memory = [], []
+    for k in chosen:
+        took, (before, after) = layer.seconds[k] or 1e-9, layer.probes[k]
+        peaks.append(layer.flops / took / 1e9 / ((before + after) / 2))
+        memory.append(_memory_seconds(layer, bandwidths[k], reach) / took)
+    seconds = median(layer.seconds[k] for k in chosen) or 1e-9
+    peak_share, memory_share = median(peaks), median(memory)
+    quartiles = np.percentile(peaks, (25, 75))
+    bound = "compute" if peak_share >= memory_share else _source(layer, bandwidths[chosen[0]], reach)
+    return LayerShare(
+        gflops=layer.flops / seconds / 1e9,
+        gbytes=layer.bytes / seconds / 1e9,
+        peak_share=peak_share if layer.flops else None,
+        peak_share_quartiles=(float(quartiles[0]), float(quartiles[1])) if layer.flops else None,
+        memory_share=memory_share,
+        bound=bound,
+        runs=len(layer.seconds),
+        left_out=len(layer.seconds) - len(chosen),
+        undisturbed=set(chosen) <= set(undisturbed_runs(layer, highest)),
+    )
+
+
+def _memory_seconds(layer: LayerRuns, bandwidth: Bandwidth, reach: int) -> float:
+    others = layer.bytes - layer.weight_bytes
+    return (layer.weight_bytes / bandwidth.of(reach)[1] + others / bandwidth.of(layer.bytes)[1]) / 1e9
+
+
+def _source(layer: LayerRuns, bandwidth: Bandwidth, reach: int) -> str:
+    """Where the bytes come from that take most of a layer's time."""
+    others = layer.bytes - layer.weight_bytes
+    weights_from, weights_rate = bandwidth.of(reach)
+    others_from, others_rate = bandwidth.of(layer.bytes)
+    return weights_from if layer.weight_bytes / weights_rate > others / others_rate else others_from
+
+
+@dataclass(frozen=True)
+class Machine:
+    """How to measure this machine: its highest fp32 rate in GFLOP/s, without touching the caches, and its bandwidth."""
+
+    peak: Probe
+    bandwidth: Callable[[], Bandwidth]
+
+
+@dataclass(frozen=True)
+class Profile:
+    """All layers of a model, in the order of a run; ``shares`` is empty where the machine was not measured."""
+
+    layers: tuple[LayerRuns, ...]
+    times: tuple[LayerTime, ...]
+    shares: tuple[LayerShare, ...] = ()
+    peak: PeakSpread | None = None
+    bandwidth: Bandwidth | None = None
+
+    @property
+    def runs(self) -> int:
+        """How many runs were timed."""
+        return len(self.layers[0].seconds) if self.layers else 0
+
+    @property
+    def left_out(self) -> float:
+        """The part of all layers' runs that did not count (0 to 1)."""
+        return sum(share.left_out for share in self.shares) / max(1, self.runs * len(self.layers))
+
+    @property
+    def disturbed(self) -> int:
+        """How many layers had too few runs with the machine at its highest rate."""
+        return sum(not share.undisturbed for share in self.shares)
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """A layer each, with JSON-serialisable values."""
+        rows = []
+        for number, (layer, timed) in enumerate(zip(self.layers, self.times, strict=True)):
+            row = asdict(timed) | {
+                "schedule": layer.schedule, "bytes": layer.bytes, "weight_bytes": layer.weight_bytes,
+            }  # fmt: skip
+            rows.append(row | (asdict(self.shares[number]) if self.shares else {}))
+        return rows
+
+
+def profile_layers(
+    model: Model,
+    inputs: Mapping[str, Any],
+    machine: Machine | None,
+    *,
+    runs: int,
+    limit_s: float,
+    progress: Progress,
+) -> Profile:
+    """Time a model's layers, with the machine measured beside them.
+
+    Args:
+        model: what to run.
+        inputs: as its ``run`` takes them.
+        machine: how to measure the machine; None only takes times.
+        runs: how many runs to time; more follow while there are too few undisturbed ones.
+        limit_s: seconds after which no further group of runs begins.
+        progress: told how far it is.
+    """
+    begin = time.perf_counter()
+    model.run(inputs)
+    warm = time.perf_counter()
+    model.run(inputs)
+    group = max(1, min(GROUP_RUNS, int(GROUP_S / (time.perf_counter() - warm))))
+    series = _Series([], [])
+    last = None if machine is None else machine.bandwidth()
+    progress.stage("profile", runs)
+    done, waiting = 0, False
+    while not done or time.perf_counter() - begin < limit_s:
+        if done >= runs:
+            if machine is None or series.enough():
+                break
+            if not waiting:
+                progress.stage("undisturbed")
+                waiting = True
+        count = group if waiting else min(group, runs - done)
+        timed = model.profile_runs(inputs, count, None if machine is None else machine.peak)
+        series.groups.append(timed)
+        if machine is not None and last is not None:
+            now = machine.bandwidth()
+            series.bandwidths.extend([last.mean(now)] * count)
+            last = now
+        done += count
+        progress.advance(count)
+    return series.judge()
+
+
+@dataclass(frozen=True)
+class _Series:
+    """Groups of runs, and the bandwidth around each run; none where the machine is not measured."""
+
+    groups: list[list[LayerRuns]]
+    bandwidths: list[Bandwidth]
+
+    def enough(self) -> bool:
+        """Whether every layer has runs enough in which the machine was at its highest rate."""
+        layers = join(self.groups)
+        if not layers:
+            return True
+        highest = peak_spread(layers).high
+        wanted = min(ENOUGH, len(layers[0].seconds))
+        return all(len(undisturbed_runs(layer, highest)) >= wanted for layer in layers)
+
+    def judge(self) -> Profile:
+        """Times and, where the machine was measured, shares; both of the runs that count."""
+        layers = tuple(join(self.groups))
+        if not self.bandwidths or not layers:
+            return Profile(layers, tuple(summarise(layers)))
+        reach, peak = footprint(layers), peak_spread(layers)
+        shares = tuple(layer_share(layer, self.bandwidths, reach, peak.high) for layer in layers)
+        counted = [
+            replace(layer, seconds=tuple(layer.seconds[k] for k in counting_runs(layer, peak.high)))
+            for layer in layers
+        ]
+        return Profile(layers, tuple(summarise(counted)), shares, peak, best(self.bandwidths))
+
+
+@dataclass(frozen=True)
+class Kind:
+    """All layers of one kind together: milliseconds a run, the part of the run's time, and (None without
+    arithmetic) the part of the peak, layers weighted by their time.
+    """
+
+    name: str
+    layers: int
+    ms: float
+    share: float
+    peak_share: float | None
+
+
+def by_kind(profile: Profile) -> list[Kind]:
+    """Layers by operator and way to compute it (the schedule's first word), the slowest kind first."""
+    members: dict[str, list[int]] = {}
+    for number, layer in enumerate(profile.layers):
+        words = [layer.op or layer.kernel, *layer.schedule.split(" ")[:1]]
+        members.setdefault(" ".join(dict.fromkeys(word for word in words if word)), []).append(number)
+    kinds = []
+    for name, numbers in members.items():
+        ms = sum(profile.times[k].ms for k in numbers)
+        known = [
+            (profile.times[k].ms, share)
+            for k in numbers
+            if profile.shares and (share := profile.shares[k].peak_share) is not None
+        ]
+        weight = sum(weighed for weighed, _ in known)
+        peak = sum(weighed * share for weighed, share in known) / weight if weight else None
+        kinds.append(Kind(name, len(numbers), ms, sum(profile.times[k].share for k in numbers), peak))
+    return sorted(kinds, key=lambda kind: -kind.ms)
