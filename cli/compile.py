@@ -83,7 +83,14 @@ def compile_command(
     bundle_runtime: Annotated[
         bool, typer.Option("--bundle-runtime", help="Put the runtime's libraries into the artifact.")
     ] = False,
-    cache: Annotated[Path | None, typer.Option(help="Folder of the tuning cache.")] = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the cache: chosen schedules and machine code of kernels. [default: $EDGEC_CACHE or "
+            "~/.cache/edgec]",
+            show_default=False,
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Compile a model into an artifact for a piece of hardware, and prove that it computes the same."""

@@ -31,8 +31,8 @@ def _run_linker(output: str, objects: Sequence[str]) -> None:
         raise LinkError(f"linking the compiled model failed: {done.stderr.strip()[:500]}")
 
 
-def link(executable: Any) -> bytes:  # noqa: ANN401  (a VMExecutable or a runtime Module)
-    """The shared library of a built module: same input, same bytes.
+def link(executable: Any, objects: Sequence[bytes] = ()) -> bytes:  # noqa: ANN401  (a VMExecutable or a Module)
+    """The shared library of a built module and of further object files: same input, same bytes.
 
     Raises:
         LinkError: the linker refused the objects.
@@ -48,5 +48,10 @@ def link(executable: Any) -> bytes:  # noqa: ANN401  (a VMExecutable or a runtim
         workspace.mkdir()
         if not isinstance(module, tvm.runtime.Module):
             raise TypeError(f"cannot link a {type(module).__name__}")
-        module.export_library(str(path), fcompile=compile_objects, workspace_dir=str(workspace))
+        further = [workspace / f"kernel{number}.o" for number in range(len(objects))]
+        for file, content in zip(further, objects, strict=True):
+            file.write_bytes(content)
+        module.export_library(
+            str(path), fcompile=compile_objects, workspace_dir=str(workspace), addons=list(map(str, further))
+        )
         return path.read_bytes()

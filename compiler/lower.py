@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import tvm
 from tvm import relax
-from tvm.ir import GlobalVar
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 from tvm.tirx import PrimFunc
@@ -19,16 +18,16 @@ from edgec.compiler.graph.one_dimensional import widen
 from edgec.compiler.graph.simplify import simplify
 from edgec.compiler.graph.weights import lift_weights
 from edgec.compiler.kernels.generic import schedule_generic
-from edgec.compiler.kernels.pipeline import PIPELINE
+from edgec.compiler.kernels.pipeline import FRAME, NO_KERNEL
 from edgec.compiler.kernels.templates import Workload, buffer_bytes, workload_of
 from edgec.compiler.link import link
 from edgec.compiler.lowered import KernelInfo, Lowered, Plan, TuningSummary
+from edgec.compiler.object_cache import ObjectCache
+from edgec.compiler.objects import kernel_objects
 from edgec.compiler.options import BF16_SHARE, CompileOptions
 from edgec.compiler.progress import Progress
 from edgec.compiler.tuning.tuner import Tuner, set_threads
 from edgec.targets.target import Target
-
-NO_KERNEL = "edgec_no_kernel"
 
 __all__ = ["KernelInfo", "Lowered", "TuningSummary", "lower"]
 
@@ -67,9 +66,12 @@ def lower(
     progress.stage("build")
     with tvm_target:
         mod, plan = _finalise(mod)
-    executable = relax.build(mod, tvm_target, relax_pipeline=None, tir_pipeline=PIPELINE)
+    functions = [f for f in mod.functions.values() if isinstance(f, PrimFunc)]
+    objects = kernel_objects(functions, target, ObjectCache(options.cache_dir))
+    mod[NO_KERNEL] = _no_kernel()  # a library without machine code of its own would be written as C source
+    executable = relax.build(mod, tvm_target, relax_pipeline=None, tir_pipeline=FRAME)
     progress.stage("link")
-    return Lowered(link(executable), weights, kernels, tuning=tuner.summary(), plan=plan)
+    return Lowered(link(executable, objects), weights, kernels, tuning=tuner.summary(), plan=plan)
 
 
 def _halves(options: CompileOptions, nodes: Collection[int]) -> Halves:
@@ -161,11 +163,6 @@ def _no_kernel() -> PrimFunc:
 
 def _finalise(mod: tvm.IRModule) -> tuple[tvm.IRModule, Plan]:
     """Plan memory and lower to what the virtual machine runs."""
-    if not any(isinstance(function, PrimFunc) for function in mod.functions.values()):
-        # a library without any machine code (all views, or all of it foreign) would be written as C source
-        mod = tvm.IRModule(
-            {**dict(mod.functions.items()), GlobalVar(NO_KERNEL): _no_kernel()}, attrs=mod.attrs
-        )
     passes = [
         relax.transform.ToNonDataflow(),
         relax.transform.RemovePurityChecking(),

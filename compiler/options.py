@@ -28,7 +28,7 @@ class CompileOptions:
             measurement on sample inputs.
         error_budget: largest error accepted per output, relative to the largest absolute value of that
             output in the reference (dimensionless). Verification fails above it.
-        cache_dir: folder of the tuning cache; None means the user's cache folder.
+        cache_dir: folder of chosen schedules and of machine code; None means the user's cache folder.
         input_shapes: shape per source input name; wins over what the model declares.
         buckets: further sets of input shapes that the same artifact takes, each as ``input_shapes``; the runtime
             chooses by the shapes of what it is given.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -57,5 +58,9 @@ class SkipsInCi:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if "EDGEC_CACHE" not in os.environ:  # else the processes of one run share what the first of them set
+        folder = TemporaryDirectory(prefix="edgec-tests-cache-")
+        os.environ["EDGEC_CACHE"] = folder.name
+        config.add_cleanup(folder.cleanup)
     if os.environ.get("CI"):
         config.pluginmanager.register(SkipsInCi())

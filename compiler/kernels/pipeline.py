@@ -36,7 +36,6 @@ def lowering() -> tvm.transform.Pass:
         s_tir.transform.RewriteUnsafeSelect(),
         tirx.transform.FP8ComputeLegalize(),
         tirx.transform.VerifyMemory(),
-        tirx.transform.AnnotateEntryFunc(),
         tirx.transform.SplitHostDevice(),
         tirx.transform.MakePackedAPI(),
         tirx.transform.FP8StorageLegalize(),
@@ -53,5 +52,21 @@ def _factory() -> tuple[
     return lowering(), compilation_pipeline.finalize_host_passes, compilation_pipeline.finalize_device_passes
 
 
-PIPELINE = "edgec"
+def only(symbol: str) -> tvm.transform.Pass:
+    """A pass that leaves one function of a module."""
+
+    def leave(mod: tvm.IRModule, _ctx: tvm.transform.PassContext) -> tvm.IRModule:
+        return tvm.IRModule({symbol: mod[symbol]}, attrs=mod.attrs)
+
+    return tvm.transform.module_pass(leave, opt_level=0, name="edgec.Only")
+
+
+def _frame() -> tuple[tvm.transform.Pass, Callable[[], tvm.transform.Pass], Callable[[], tvm.transform.Pass]]:
+    passes, *rest = _factory()
+    return tvm.transform.Sequential([only(NO_KERNEL), passes]), *rest
+
+
+PIPELINE, FRAME = "edgec", "edgec-frame"
+NO_KERNEL = "edgec_no_kernel"  # beside the kernels of a module, for a library of which they are not part
 compilation_pipeline.register_tir_pipeline(PIPELINE, _factory)
+compilation_pipeline.register_tir_pipeline(FRAME, _frame)

@@ -1,0 +1,92 @@
+"""Object files of kernels on disk, by what they were made from.
+
+What lies here becomes part of artifacts, so a folder that somebody else owns or may write to is not used. Files are
+written to a name of their own and renamed: processes can share the folder. Each begins with a digest of what follows; a
+file that is damaged counts as absent and is written anew. When there are too many, those unused for longest go.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+from edgec.compiler.tuning.cache import default_folder
+
+LIMIT = 512 << 20  # bytes; the kernels of a network take about one megabyte
+KEPT = 0.75  # of the limit, when it was reached
+_DIGEST = 32  # bytes
+
+
+def key_of(*parts: str) -> str:
+    """A name for what was made from these texts: equal for equal texts only."""
+    digest = hashlib.sha256()
+    for part in parts:
+        content = part.encode()
+        digest.update(len(content).to_bytes(8, "little"))
+        digest.update(content)
+    return digest.hexdigest()
+
+
+class ObjectCache:
+    """The object files in one folder: ``objects`` in the given one, else beside the tuning cache of the user."""
+
+    def __init__(self, folder: Path | None, limit: int = LIMIT) -> None:
+        self.folder = folder / "objects" if folder else default_folder().parent / "objects"
+        self.limit = limit
+        self._usable = _is_ours(self.folder)
+
+    def get(self, key: str) -> bytes | None:
+        """What was put by this key; None when there is nothing, or nothing that is whole."""
+        path = self.folder / f"{key}.o"
+        try:
+            content = path.read_bytes() if self._usable else b""
+            digest, made = content[:_DIGEST], content[_DIGEST:]
+            if not made or hashlib.sha256(made).digest() != digest:
+                return None
+            os.utime(path)  # in use: the others go first
+        except OSError:
+            return None
+        return made
+
+    def put(self, key: str, content: bytes) -> None:
+        """Keep an object file. A folder that cannot be written is left alone: the cache only saves time."""
+        with suppress(OSError):
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._usable = _is_ours(self.folder)
+            if not self._usable:
+                return
+            handle, name = tempfile.mkstemp(dir=self.folder, prefix=".new-")
+            with os.fdopen(handle, "wb") as file:
+                file.write(hashlib.sha256(content).digest() + content)
+            Path(name).replace(self.folder / f"{key}.o")
+
+    def prune(self) -> None:
+        """When there is more than the limit, remove what was unused for longest, half-written files included."""
+        if not self._usable:
+            return
+        files = []
+        with suppress(OSError):
+            for entry in os.scandir(self.folder):
+                with suppress(FileNotFoundError):  # another process removed it
+                    files.append((entry.stat().st_mtime_ns, entry.stat().st_size, entry.path))
+        held = sum(size for _, size, _ in files)
+        if held <= self.limit:
+            return
+        for _, size, path in sorted(files):
+            with suppress(OSError):
+                Path(path).unlink()
+            held -= size
+            if held <= self.limit * KEPT:
+                return
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether nobody else can put files there."""
+    try:
+        status = folder.stat()
+    except OSError:
+        return False
+    return status.st_uid == os.geteuid() and not status.st_mode & 0o022
