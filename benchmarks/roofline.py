@@ -1,11 +1,12 @@
 """How near each layer comes to what the machine can do, on a machine that others share.
 
-A neighbour on the other half of a core takes seconds of its speed at a time: on a Cascade Lake, the highest fp32 rate
-then falls by a tenth to a third, and a convolution's, which also wants the caches, by a third to a half. So the highest
-rate is measured right before and right after each layer in each run, and the layer's rate is divided by those two,
-never by a rate from another moment. What counts are the runs in which both were near the highest of all: nobody
-disturbed. They are chosen by the machine's rate and not by the layer's, which would flatter the layer. Where there are
-too few of them, those count in which the two agree; a share then says less about the kernel.
+A neighbour on the other half of a core takes seconds of its speed at a time: on a Cascade Lake, the inner loop of a
+convolution falls from 150 to 70 to 110 GFLOP/s, while arithmetic on registers alone, which defines the peak, stays
+between 100 and 150. So a loop like a convolution's is timed right before and right after each layer in each run: it
+says what part of the peak was to be had in that moment. What counts are the runs in which both were near the fastest of
+all: nobody disturbed. They are chosen by the machine's speed and not by the layer's, which would flatter the layer.
+Where there are too few of them, those count in which the two agree, and the layer's rate is divided by what was to be
+had.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ GROUP_S = 2.0  # and about how long they may take
 UNDISTURBED = 0.95  # the peak before and after a layer is at least this part of the highest
 STEADY = 0.1  # the peak before and after a layer differs by less than this part of the larger
 ENOUGH = 5  # runs that must be left for the others to be left out
+HIGHEST = 98  # the percentile that is taken for the highest
+PEAKS = 10  # measurements of the highest fp32 rate between two groups of runs
 MOVED = 1.1  # the machine is unsteady when the highest peak is this many times the lowest
 
 
@@ -95,10 +98,22 @@ class PeakSpread:
         return self.high <= MOVED * self.low
 
 
+def in_gflops(layers: Sequence[LayerRuns], peak: float) -> list[LayerRuns]:
+    """`layers` with probes of any unit turned into the fp32 rate that was to be had: the highest is `peak`."""
+    speeds = [speed for layer in layers for pair in layer.probes for speed in pair]
+    if not speeds:
+        return list(layers)
+    factor = peak / float(np.percentile(speeds, HIGHEST))
+    return [
+        replace(layer, probes=tuple((before * factor, after * factor) for before, after in layer.probes))
+        for layer in layers
+    ]
+
+
 def peak_spread(layers: Sequence[LayerRuns]) -> PeakSpread:
     """How the peak moved while `layers` ran; they have been probed."""
     rates = [rate for layer in layers for pair in layer.probes for rate in pair]
-    low, middle, high = np.percentile(rates, (5, 50, 98))
+    low, middle, high = np.percentile(rates, (5, 50, HIGHEST))
     return PeakSpread(float(middle), float(low), float(high))
 
 
@@ -183,8 +198,11 @@ def _source(layer: LayerRuns, bandwidth: Bandwidth, reach: int) -> str:
 
 @dataclass(frozen=True)
 class Machine:
-    """How to measure this machine: its highest fp32 rate in GFLOP/s, without touching the caches, and its bandwidth."""
+    """How to measure this machine: how fast it is at the moment, in any unit and without touching the caches; its
+    highest fp32 rate in GFLOP/s; and its bandwidth.
+    """
 
+    speed: Probe
     peak: Probe
     bandwidth: Callable[[], Bandwidth]
 
@@ -249,8 +267,8 @@ def profile_layers(
     warm = time.perf_counter()
     model.run(inputs)
     group = max(1, min(GROUP_RUNS, int(GROUP_S / (time.perf_counter() - warm))))
-    series = _Series([], [])
-    last = None if machine is None else machine.bandwidth()
+    series = _Series([], [], [])
+    last = None if machine is None else series.look(machine)
     progress.stage("profile", runs)
     done, waiting = 0, False
     while not done or time.perf_counter() - begin < limit_s:
@@ -261,10 +279,10 @@ def profile_layers(
                 progress.stage("undisturbed")
                 waiting = True
         count = group if waiting else min(group, runs - done)
-        timed = model.profile_runs(inputs, count, None if machine is None else machine.peak)
+        timed = model.profile_runs(inputs, count, None if machine is None else machine.speed)
         series.groups.append(timed)
         if machine is not None and last is not None:
-            now = machine.bandwidth()
+            now = series.look(machine)
             series.bandwidths.extend([last.mean(now)] * count)
             last = now
         done += count
@@ -274,14 +292,26 @@ def profile_layers(
 
 @dataclass(frozen=True)
 class _Series:
-    """Groups of runs, and the bandwidth around each run; none where the machine is not measured."""
+    """Groups of runs; the highest rates measured between them, and the bandwidth around each run (none of both where
+    the machine is not measured).
+    """
 
     groups: list[list[LayerRuns]]
+    peaks: list[float]
     bandwidths: list[Bandwidth]
+
+    def look(self, machine: Machine) -> Bandwidth:
+        """Measure the machine between two groups."""
+        self.peaks.extend(machine.peak() for _ in range(PEAKS))
+        return machine.bandwidth()
+
+    def layers(self) -> list[LayerRuns]:
+        """All runs, with the probes in GFLOP/s of the peak that was to be had."""
+        return in_gflops(join(self.groups), max(self.peaks, default=0.0))
 
     def enough(self) -> bool:
         """Whether every layer has runs enough in which the machine was at its highest rate."""
-        layers = join(self.groups)
+        layers = self.layers()
         if not layers:
             return True
         highest = peak_spread(layers).high
@@ -290,7 +320,7 @@ class _Series:
 
     def judge(self) -> Profile:
         """Times and, where the machine was measured, shares; both of the runs that count."""
-        layers = tuple(join(self.groups))
+        layers = tuple(self.layers())
         if not self.bandwidths or not layers:
             return Profile(layers, tuple(summarise(layers)))
         reach, peak = footprint(layers), peak_spread(layers)

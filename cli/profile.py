@@ -36,11 +36,11 @@ def profile_command(
 ) -> None:
     """Time every layer of an artifact on this machine and show which nodes of the model take how long.
 
-    Where the compiler is installed, the machine's highest fp32 rate is measured right before and after each layer in
-    each run, and a layer's rate is divided by it. Runs count in which nobody else slowed this machine down; while there
-    are too few, more follow, for --seconds at most. Winograd convolutions count the multiplications they stand for,
-    so they may exceed the peak. "bound by" names what would take longer at the machine's best: the arithmetic, or
-    bringing the layer's bytes from memory or a cache, and what part of the layer's time that is.
+    Where the compiler is installed, the machine's speed is measured right before and after each layer in each run, and
+    those runs count in which nobody else slowed it down; while there are too few, more follow, for --seconds at most.
+    "peak" is a layer's part of the highest fp32 rate. Winograd convolutions count the multiplications they stand for,
+    and may exceed it. "bound by" names what would take longer at the machine's best: the arithmetic, or bringing the
+    layer's bytes from memory or a cache, and what part of the layer's time that is.
     """
     import edgec.runtime as rt
     from edgec.benchmarks.roofline import by_kind, profile_layers
@@ -76,7 +76,7 @@ def _machine(config: ArtifactConfig, threads: int) -> tuple[Machine | None, int]
         threads = 1  # such kernels have no parallel loops
     if importlib.util.find_spec("tvm") is None:
         return None, threads
-    from edgec.benchmarks.peak import BandwidthProbe, PeakProbe
+    from edgec.benchmarks.peak import BandwidthProbe, PeakProbe, SpeedProbe
     from edgec.benchmarks.roofline import Machine
     from edgec.compiler.tuning.tuner import runs_here
     from edgec.targets import UnknownTarget, detect, load_target
@@ -89,7 +89,8 @@ def _machine(config: ArtifactConfig, threads: int) -> tuple[Machine | None, int]
         return None, threads
     if config.threads is None and target.cores == 1:
         threads = 1
-    return Machine(PeakProbe(target, threads), BandwidthProbe(target, detect(), threads)), threads
+    speed, peak = SpeedProbe(target, threads), PeakProbe(target, threads)
+    return Machine(speed, peak, BandwidthProbe(target, detect(), threads)), threads
 
 
 def _show(artifact: Path, profile: Profile, threads: int, limit: int) -> None:

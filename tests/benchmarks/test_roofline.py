@@ -20,6 +20,7 @@ from edgec.benchmarks.roofline import (
     by_kind,
     counting_runs,
     footprint,
+    in_gflops,
     layer_share,
     peak_spread,
 )
@@ -136,3 +137,11 @@ def test_how_the_peak_moved() -> None:
     assert (spread.low, spread.high, spread.steady) == (100, 150, False)
     assert spread.median == median(np.ravel(one.probes))
     assert peak_spread([layer([1.0] * 3, [(150.0, 149.0)] * 3)]).steady
+
+
+def test_any_unit_of_speed_becomes_the_peak_that_was_to_be_had() -> None:
+    one = layer([1 / 800] * 30, [(7000.0, 7000.0)] * 10 + [(3500.0, 3500.0)] * 20)
+    (scaled,) = in_gflops([one], PEAK)
+    assert scaled.probes[0] == pytest.approx((PEAK, PEAK))
+    assert scaled.probes[-1] == pytest.approx((PEAK / 2, PEAK / 2))
+    assert in_gflops([layer([1.0], [])], 0.0) == [layer([1.0], [])], "nothing was measured"

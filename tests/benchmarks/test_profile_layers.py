@@ -1,0 +1,99 @@
+"""Timing a real model's layers beside a machine whose measurements are made up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx import helper
+
+import edgec.runtime as rt
+from edgec.benchmarks.roofline import ENOUGH, Bandwidth, Machine, profile_layers
+from edgec.compiler.options import CompileOptions
+from edgec.compiler.pipeline import compile_model
+from edgec.compiler.progress import Silent
+from edgec.targets import detect
+from tests.compiler.onnx_models import model_of, save
+
+HERE = Bandwidth(1 << 20, 32 << 20, l2=80.0, l3=20.0, memory=10.0)
+
+
+class Stages(Silent):
+    """Notes what it is told."""
+
+    def __init__(self) -> None:
+        self.stages: list[tuple[str, int | None]] = []
+        self.steps = 0
+
+    def stage(self, name: str, total: int | None = None) -> None:
+        self.stages.append((name, total))
+
+    def advance(self, n: int = 1) -> None:
+        self.steps += n
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rt.Model]:
+    folder = tmp_path_factory.mktemp("layers")
+    nodes = [helper.make_node("Conv", ["x", "w"], ["c"]), helper.make_node("Softmax", ["c"], ["y"], axis=1)]
+    weights = {"w": np.ones((16, 8, 1, 1), "float32")}
+    source: Path = save(model_of(nodes, {"x": [1, 8, 6, 6]}, ["y"], weights), folder, "two.onnx")
+    options = CompileOptions(threads=1, tune="none", verify=False)
+    made = compile_model(source, detect(), options, output=folder / "two.edge", progress=Silent())
+    with rt.load(made.artifact, threads=1) as loaded:
+        yield loaded
+
+
+def machine(speeds: Callable[[], float]) -> Machine:
+    return Machine(speed=speeds, peak=lambda: 150.0, bandwidth=lambda: HERE)
+
+
+def inputs() -> dict[str, Any]:
+    return {"x": np.ones((1, 8, 6, 6), "float32")}
+
+
+def test_a_quiet_machine_is_measured_once_for_each_run(model: rt.Model) -> None:
+    told = Stages()
+    profile = profile_layers(model, inputs(), machine(lambda: 7.0), runs=12, limit_s=60, progress=told)
+    assert (told.stages, told.steps, profile.runs) == ([("profile", 12)], 12, 12)
+    assert profile.peak is not None
+    assert (profile.peak.high, profile.peak.steady, profile.left_out, profile.disturbed) == (
+        pytest.approx(150), True, 0, 0,
+    )  # fmt: skip
+    conv = next(row for row in profile.to_json() if row["op"] == "conv2d")
+    assert conv["flops"] == 2 * 16 * 8 * 36
+    assert conv["weight_bytes"] >= 16 * 8 * 4
+    assert conv["peak_share_quartiles"][0] <= conv["peak_share"] <= conv["peak_share_quartiles"][1]
+
+
+def test_runs_go_on_until_there_are_enough_undisturbed_ones(model: rt.Model) -> None:
+    told = Stages()
+    layers = len(model.profile(inputs(), 1))
+    busy, free = [50.0] * (layers + 1) * 9, [100.0] * (layers + 1)
+    speeds = cycle(busy + free)  # a neighbour in nine of ten runs
+    profile = profile_layers(
+        model, inputs(), machine(lambda: next(speeds)), runs=10, limit_s=60, progress=told
+    )
+    assert told.stages == [("profile", 10), ("undisturbed", None)]
+    assert profile.disturbed == 0
+    assert all(share.runs - share.left_out >= ENOUGH for share in profile.shares)
+    assert all(share.left_out > share.runs / 2 for share in profile.shares)
+    assert profile.peak is not None
+    assert not profile.peak.steady
+
+
+def test_a_limit_ends_it_and_without_a_machine_there_are_times_only(model: rt.Model) -> None:
+    speeds = cycle([10.0, 20.0, 40.0, 80.0])  # never the same twice
+    profile = profile_layers(
+        model, inputs(), machine(lambda: next(speeds)), runs=5, limit_s=0.2, progress=Stages()
+    )
+    assert profile.runs >= 1
+    assert profile.disturbed
+    assert all(share.left_out == 0 for share in profile.shares if not share.undisturbed)
+    plain = profile_layers(model, inputs(), None, runs=3, limit_s=60, progress=Stages())
+    assert (plain.runs, plain.shares, plain.peak) == (3, (), None)
+    assert "peak_share" not in plain.to_json()[0]
