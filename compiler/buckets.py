@@ -36,6 +36,8 @@ def join(built: Sequence[Built]) -> pack.Further:
     shapes = [tuple(port.shape for port in one.imported.source.inputs) for one in built]
     if len(set(shapes)) < len(shapes):
         raise InputShapeError("the same input shapes are given twice; each set needs shapes of its own")
+    if len(built) == 1:
+        return pack.NOTHING_FURTHER
     stored = {_content(array): name for name, array in first.lowered.weights.items()}
     weights: dict[str, npt.NDArray[np.generic]] = {}
     buckets: list[rt.Bucket] = []

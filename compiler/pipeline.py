@@ -31,7 +31,7 @@ from edgec.targets import Target, usable_cores
 
 BF16_FEATURE = "avx512_bf16"
 PINNED = {"apache-tvm": "0.27.0.post1", "apache-tvm-ffi": "0.1.14.post1"}
-MEASURE = Measure(runs=60, limit_s=2.5, profile=5)
+MEASURE = Measure(runs=60, limit_s=1.5, profile=5)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import onnxruntime as ort
-from onnx import AttributeProto, GraphProto, ModelProto
+from onnx import AttributeProto, GraphProto, ModelProto, TensorProto
 from onnxruntime.capi.onnxruntime_pybind11_state import (
     Fail,
     InvalidArgument,
@@ -55,6 +55,7 @@ ATTRIBUTE_VALUES = {
     "t": AttributeProto.TENSOR,
     "g": AttributeProto.GRAPH,
 }
+LARGE_CONSTANT = 1 << 16  # bytes
 MOST_MEMORY = 12 << 30  # bytes that folding may take beside what the process has
 
 
@@ -272,9 +273,19 @@ def infer_shapes(model: ModelProto) -> ModelProto:
     """The model with the shapes of all its values that follow from the inputs.
 
     Without propagation of data: that computes with whatever sizes a hostile model names, however large.
-    Constants are folded by then anyway.
+    Constants are folded by then anyway. Nor do large constants travel to the library and back: shapes follow from
+    those with a number for each axis at most.
     """
-    return onnx.shape_inference.infer_shapes(model, check_type=False, strict_mode=False, data_prop=False)
+    light = ModelProto()
+    light.CopyFrom(model)
+    large = [i for i, tensor in enumerate(light.graph.initializer) if tensor.ByteSize() > LARGE_CONSTANT]
+    for i in large:
+        tensor = light.graph.initializer[i]
+        tensor.CopyFrom(TensorProto(name=tensor.name, dims=tensor.dims, data_type=tensor.data_type))
+    inferred = onnx.shape_inference.infer_shapes(light, check_type=False, strict_mode=False, data_prop=False)
+    for i in large:
+        inferred.graph.initializer[i].CopyFrom(model.graph.initializer[i])
+    return inferred
 
 
 def trace_origins(model: ModelProto, sources: Mapping[str, int], names: Mapping[str, int]) -> dict[str, int]:

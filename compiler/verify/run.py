@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from edgec.compiler.verify.reference import Reference, is_quantised
 from edgec.targets import Target, machine_arch, machine_features
 
 CHILD_LIMIT_S = 900
+GO = "measure\n"  # what the process waits for before it measures
 
 
 @dataclass(frozen=True)
@@ -124,13 +127,14 @@ def verify(
         ModelError: ONNX Runtime cannot run the source model.
     """
     emulator = place_to_run(target.name, target)
-    reference = source.original or Reference(source, threads)
-    expected = reference.run(inputs)
     quantised = is_quantised(source.reference)
-    spread = source.original.spread(inputs) if source.original and quantised else {}
     if quantised:
         budget = max(budget, QUANTISED_BUDGET)
-    got, result = run_child(artifact, source, inputs, threads, measure or Measure(), emulator)
+    with started(artifact, source, inputs, threads, measure or Measure(), emulator) as finish:
+        reference = source.original or Reference(source, threads)
+        expected = reference.run(inputs)
+        spread = source.original.spread(inputs) if source.original and quantised else {}
+        got, result = finish()
     errors = tuple(
         compare(
             p.name, expected[p.name], got[p.name], budget, spread=spread.get(p.name, 0.0), stored=quantised
@@ -158,50 +162,93 @@ def run_child(
     emulator: Emulator | None,
 ) -> tuple[Arrays, dict[str, Any]]:
     """The outputs of an artifact run in a process of its own, and what that process measured."""
-    names = [port.name for port in source.inputs]
+    with started(artifact, source, inputs, threads, measure, emulator) as finish:
+        return finish()
+
+
+@contextmanager
+def started(
+    artifact: Path,
+    source: SourceModel,
+    inputs: Arrays,
+    threads: int,
+    measure: Measure,
+    emulator: Emulator | None,
+) -> Iterator[Callable[[], tuple[Arrays, dict[str, Any]]]]:
+    """An artifact at work in a process of its own: it computes at once, and measures when the rest is asked for.
+
+    Yields:
+        what waits for its end and returns as :func:`run_child` does. A process that is not waited for is ended.
+    """
     with tempfile.TemporaryDirectory(prefix="edgec-verify-") as scratch:
         folder = Path(scratch)
-        np.savez(folder / "inputs.npz", **{f"i{k}": inputs[name] for k, name in enumerate(names)})  # type: ignore[arg-type]
-        request: dict[str, Any] = {
-            "artifact": str(artifact),
-            "threads": threads,
-            "inputs": str(folder / "inputs.npz"),
-            "input_names": names,
-            "outputs": str(folder / "outputs.npz"),
-            "output_names": [port.name for port in source.outputs],
-            "result": str(folder / "result.json"),
-            "measure": measure.runs > 0 and emulator is None,
-            "runs": measure.runs,
-            "limit_s": measure.limit_s,
-            "profile": 0 if emulator else measure.profile,
-            "reference": None,
-        }
-        by_onnxruntime = not isinstance(source.original, Standard)
-        if request["measure"] and measure.beside_reference and by_onnxruntime:
-            request["reference"] = str(folder / "reference.onnx")
-            (folder / "reference.onnx").write_bytes(source.reference.SerializeToString())
-        (folder / "request.json").write_text(json.dumps(request), encoding="utf-8")
+        request = _request(folder, artifact, source, inputs, threads, measure, emulator)
         # the emulator's Python knows edgec under this name, however it is installed here
         (folder / "edgec").symlink_to(Path(rt.__file__).parent.parent, target_is_directory=True)
-        _run(["-m", "edgec.compiler.verify.child", str(folder / "request.json")], emulator, folder)
-        with np.load(folder / "outputs.npz") as file:
-            outputs = {port.name: file[f"o{k}"] for k, port in enumerate(source.outputs)}
-        return outputs, json.loads((folder / "result.json").read_text(encoding="utf-8"))
+        arguments = ["-m", "edgec.compiler.verify.child", str(request)]
+        command, environment = [sys.executable, *arguments], dict(os.environ)
+        if emulator:
+            command, environment = emulator.command(arguments, [folder])
+        pipe = subprocess.PIPE
+        with subprocess.Popen(
+            command, env=environment, stdin=pipe, stdout=pipe, stderr=pipe, text=True
+        ) as process:
+
+            def finish() -> tuple[Arrays, dict[str, Any]]:
+                _wait(process)
+                with np.load(folder / "outputs.npz") as file:
+                    outputs = {port.name: file[f"o{k}"] for k, port in enumerate(source.outputs)}
+                return outputs, json.loads((folder / "result.json").read_text(encoding="utf-8"))
+
+            try:
+                yield finish
+            finally:
+                process.kill()  # does nothing to one that has ended
 
 
-def _run(arguments: list[str], emulator: Emulator | None, packages: Path) -> None:
-    command, environment = [sys.executable, *arguments], dict(os.environ)
-    if emulator:
-        command, environment = emulator.command(arguments, [packages])
+def _request(
+    folder: Path,
+    artifact: Path,
+    source: SourceModel,
+    inputs: Arrays,
+    threads: int,
+    measure: Measure,
+    emulator: Emulator | None,
+) -> Path:
+    """Write what :mod:`edgec.compiler.verify.child` is to do."""
+    names = [port.name for port in source.inputs]
+    np.savez(folder / "inputs.npz", **{f"i{k}": inputs[name] for k, name in enumerate(names)})  # type: ignore[arg-type]
+    request: dict[str, Any] = {
+        "artifact": str(artifact),
+        "threads": threads,
+        "inputs": str(folder / "inputs.npz"),
+        "input_names": names,
+        "outputs": str(folder / "outputs.npz"),
+        "output_names": [port.name for port in source.outputs],
+        "result": str(folder / "result.json"),
+        "measure": measure.runs > 0 and emulator is None,
+        "runs": measure.runs,
+        "limit_s": measure.limit_s,
+        "profile": 0 if emulator else measure.profile,
+        "reference": None,
+    }
+    by_onnxruntime = not isinstance(source.original, Standard)
+    if request["measure"] and measure.beside_reference and by_onnxruntime:
+        request["reference"] = str(folder / "reference.onnx")
+        (folder / "reference.onnx").write_bytes(source.reference.SerializeToString())
+    path = folder / "request.json"
+    path.write_text(json.dumps(request), encoding="utf-8")
+    return path
+
+
+def _wait(process: subprocess.Popen[str]) -> None:
     try:
-        done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=CHILD_LIMIT_S, check=False
-        )
+        _, told = process.communicate(GO, timeout=CHILD_LIMIT_S)
     except subprocess.TimeoutExpired as error:
         raise VerificationFailed(f"the compiled model did not finish within {CHILD_LIMIT_S} s") from error
-    if done.returncode < 0:
-        name = signal.Signals(-done.returncode).name
+    if process.returncode < 0:
+        name = signal.Signals(-process.returncode).name
         raise VerificationFailed(f"the compiled model crashed when it was run ({name})")
-    if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if line.strip()]
+    if process.returncode:
+        lines = [line for line in told.splitlines() if line.strip()]
         raise CompilerError(f"running the artifact failed: {lines[-1] if lines else 'no message'}")

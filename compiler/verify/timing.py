@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 BLOCK_S = 0.06  # one side's turn; long enough that the other's spinning worker threads have gone to sleep
+LEAST = 2  # counted runs of a turn: of a slow model every second one would go to settling
 SETTLE_S = 0.01  # the beginning of a turn is not counted, for the same reason
 
 
@@ -74,6 +75,6 @@ def _turn(call: Callable[[], object], wanted: int) -> list[float]:
         call()
         end = time.perf_counter()
         counted.append(end - start)
-        if end - begin > BLOCK_S:
+        if end - begin > BLOCK_S and len(counted) >= LEAST:
             break
     return counted

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,12 @@ import pytest
 from onnx import ModelProto, helper
 
 import edgec.runtime as rt
-from edgec.compiler.errors import InputShapeError, ToolMissing, VerificationFailed
+from edgec.compiler.errors import InputShapeError, ModelError, ToolMissing, VerificationFailed
 from edgec.compiler.options import CompileOptions
 from edgec.compiler.pipeline import compile_model
 from edgec.compiler.verify.compare import compare
 from edgec.compiler.verify.emulator import find_emulator
+from edgec.compiler.verify.reference import Reference
 from edgec.targets import detect, load_target
 from tests.compiler.onnx_models import model_of, save
 
@@ -102,6 +104,23 @@ def test_inputs_to_verify_with_must_fit(model_file: Path, tmp_path: Path) -> Non
     inputs.write_bytes(b"no archive")
     with pytest.raises(InputShapeError, match="cannot be read"):
         compile_model(model_file, detect(), QUICK, output=tmp_path / "a.edge", inputs=inputs)
+    assert not (tmp_path / "a.edge").exists()
+
+
+def test_no_process_is_left_when_the_reference_fails(
+    model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise ModelError("ONNX Runtime fails on these inputs")
+
+    def children() -> set[str]:
+        return set(Path("/proc/self/task", str(os.getpid()), "children").read_text(encoding="ascii").split())
+
+    before = children()
+    monkeypatch.setattr(Reference, "run", fail)
+    with pytest.raises(ModelError, match="fails on these inputs"):
+        compile_model(model_file, detect(), QUICK, output=tmp_path / "a.edge")
+    assert children() <= before
     assert not (tmp_path / "a.edge").exists()
 
 
