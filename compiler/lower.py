@@ -11,6 +11,7 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 from tvm.tirx import PrimFunc
 
+from edgec.compiler.graph.attention import fuse_attention
 from edgec.compiler.graph.fusion import Kernel, fuse, kernel_calls
 from edgec.compiler.graph.layout import Halves, plan_layouts
 from edgec.compiler.graph.memory import plan_memory
@@ -84,7 +85,7 @@ def _halves(options: CompileOptions, nodes: Collection[int]) -> Halves:
 
 def _to_kernels(mod: tvm.IRModule, target: Target, halves: Halves) -> tvm.IRModule:
     """From operators to calls of kernels, in blocked layouts."""
-    mod = widen(simplify(mod))
+    mod = fuse_attention(widen(simplify(mod)), target)
     mod = plan_layouts(mod, target, halves)
     passes = [
         relax.transform.DecomposeOpsForInference(),

@@ -17,8 +17,9 @@ from tvm.ir import Call, GlobalVar
 from tvm.tirx import PrimFunc
 
 from edgec.compiler.graph.rewrite import leaves, op_name, shape_of
-from edgec.compiler.graph.sources import node_of
-from edgec.compiler.kernels.compute import ANCHOR
+from edgec.compiler.graph.sources import node_of, nodes_of
+from edgec.compiler.kernels.attention_spec import AttentionSpec
+from edgec.compiler.kernels.compute import ANCHOR, decode
 
 ELEMENTWISE, BROADCAST, INJECTIVE, REDUCE = 0, 1, 2, 3
 MAX_GROUP = 48  # operators in one kernel; a longer chain is cut
@@ -50,6 +51,7 @@ class _Op:
     escapes: bool = False  # read by the function's result
     ancestors: int = 0  # bit set of the bindings it depends on
     view: bool = False
+    whole: bool = False  # an anchor of several steps, which takes no tail
     kernel: bool = False  # a call of a kernel; one with several results has no `func`: it is never merged
 
     @property
@@ -96,6 +98,7 @@ def _read(mod: tvm.IRModule, function: relax.Function) -> list[_Op]:
                 attrs = dict(func.attrs.items()) if func.attrs else {}
                 op.pattern = int(attrs.get("op_pattern", 8))
                 op.anchor = str(attrs[ANCHOR]) if ANCHOR in attrs else None
+                op.whole = op.anchor is not None and isinstance(decode(op.anchor), AttentionSpec)
                 op.view = bool(relax.analysis.has_reshape_pattern(func))
             for leaf in leaves(call):
                 if isinstance(leaf, relax.Var) and leaf in where:
@@ -128,7 +131,7 @@ def _group(ops: list[_Op]) -> list[list[int]]:
 
 def _grow(ops: list[_Op], seed: _Op, taken: set[int]) -> list[int]:
     members, closed = [seed.index], [seed.index]
-    if seed.func is None or seed.view or (seed.anchor is None and seed.pattern > INJECTIVE):
+    if seed.func is None or seed.view or seed.whole or (seed.anchor is None and seed.pattern > INJECTIVE):
         return closed
     inside = 1 << seed.index
     frontier = sorted(seed.users)
@@ -232,7 +235,7 @@ def _unique(base: str, used: set[str]) -> str:
 
 
 def _kernel(members: list[_Op]) -> Kernel:
-    nodes = {node for op in members if (node := node_of(str(op.binding.var.name))) is not None}
+    nodes = {node for op in members for node in nodes_of(str(op.binding.var.name))}
     anchor = next((op.anchor for op in members if op.anchor), None)
     return Kernel(anchor, tuple(sorted(nodes)), tuple(op.name for op in members))
 

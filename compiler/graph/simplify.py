@@ -1,9 +1,10 @@
 """Bring the importer's output into the form that the later passes look for.
 
 Requires: static shapes.
-Ensures: no batch norm; arithmetic on constants alone is done; clip is a relax ``maximum``/``minimum`` pair; scalar
-operands are rank-0 constants; a convolution or product with constant weights that is followed by a multiplication or
-addition per output channel has the factor in its weights and one bias behind it.
+Ensures: no batch norm; arithmetic on constants alone is done; float32 tensors are multiplied, not divided, by numbers;
+clip is a relax ``maximum``/``minimum`` pair; scalar operands are rank-0 constants; a convolution
+or product with constant weights that is followed by a multiplication or addition per output channel has the factor in
+its weights and one bias behind it.
 """
 
 from __future__ import annotations
@@ -140,7 +141,18 @@ class _Canonical(Walker):
                 and value.ndim > 0
             ):
                 args[i] = constant(value.reshape(()))
+        if op_name(call) == "divide" and (inverse := _inverse(args[1])) is not None:
+            return relax.op.multiply(args[0], inverse)
         return Call(call.op, args, call.attrs, call.ty_args)
+
+
+def _inverse(expr: Expr) -> Expr | None:
+    """One over a float32 number; None for any other divisor, and where the inverse has no float32 of full accuracy."""
+    value = array_of(expr)
+    if value is None or value.size != 1 or value.dtype != np.float32:
+        return None
+    least, most = 2.0**-120, 2.0**120
+    return constant(np.float32(1.0) / value) if least < abs(float(value.reshape(()))) < most else None
 
 
 def _per_channel(array: Array, rank: int, axis: int, channels: int) -> Array | None:

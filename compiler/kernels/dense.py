@@ -152,23 +152,30 @@ def candidates(spec: DenseSpec, target: Target, threads: int) -> list[Schedule]:
     for wide in (1, 2, 3, 4, 6, 8):
         if wide > blocks:
             continue
-        for rows in sorted({max(size for _, size in tiles(spec.rows, r)) for r in (1, 2, 4, 6, 8, 12, 14)}):
+        for rows in sorted(
+            {max(size for _, size in tiles(spec.rows, r)) for r in (1, 2, 4, 6, 8, 9, 12, 14)}
+        ):
             if rows * wide + wide > registers:
                 continue
             split = 1 if rows * wide >= 8 else min(4, max(1, 8 // (rows * wide)), spec.inner)
             if rows * wide * split > registers:
                 split = 1
-            chains = rows * wide * split
-            passes = len(tiles(spec.rows, rows))
-            cycles = (
-                passes * max(rows * wide / 2, (rows + wide) / 2, 4.0 * rows * wide / chains) / (rows * wide)
-            )
             groups = -(-blocks // wide)
-            found.append(
-                (
-                    cycles * spec.rows / passes * (-(-groups // threads) * threads / groups),
-                    Schedule(rows, wide, split),
-                )
-            )
+            share = -(-groups // threads) * threads / groups
+            found.append((_cost(spec, rows, wide, split, target) * share / wide, Schedule(rows, wide, split)))
     found.sort(key=lambda pair: (pair[0], str(pair[1])))
     return [schedule for _, schedule in found]
+
+
+def _cost(spec: DenseSpec, rows: int, wide: int, split: int, target: Target) -> float:
+    """Cycles for one step of the inner dimension over all rows and one group of columns.
+
+    Multiply-adds, loads and latency; and what comes from the second cache: weights, where a group of columns does not
+    stay in the first one, and rows, where a tile of them does not: those all come at the same step.
+    """
+    chains = rows * wide * split
+    step = max(rows * wide / 2, 0.65 * (rows + wide), 4.0 * rows * wide / chains)
+    step += 0.1 * (rows + wide)
+    step += wide * (1.0 if spec.inner * wide * spec.lanes * 4 > 0.75 * target.l1d_bytes else 0.3)
+    step += 0.2 * rows if rows * spec.inner * 4 > 1.25 * target.l1d_bytes else 0.0
+    return step * len(tiles(spec.rows, rows))

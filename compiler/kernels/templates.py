@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import tvm
 from tvm.tirx import PrimFunc
 
 from edgec.compiler.kernels import (
+    attention,
     bf16,
     conv2d,
     conv2d_candidates,
@@ -20,6 +21,7 @@ from edgec.compiler.kernels import (
     winograd,
     winograd_candidates,
 )
+from edgec.compiler.kernels.attention_spec import AttentionSpec
 from edgec.compiler.kernels.compute import ConvSpec, DenseSpec, MatmulSpec, PoolSpec, Spec, decode
 from edgec.compiler.kernels.tail import Tail, split_tail
 from edgec.targets.target import Target
@@ -79,25 +81,30 @@ def workload_of(
     schedules that trade accuracy for speed have to stay far below it.
     """
     spec = decode(anchor)
-    tail = split_tail(func)
-    if tail is None or not tail.output.same_as(tail.params[-1]):
-        return None
     flops = _flops(spec)
     size = buffer_bytes(func)
     if flops < PARALLEL_FLOPS and size // 4 < PARALLEL_ELEMENTS:
         threads = 1
-    made = _candidates(spec, tail, target, threads, error_budget)
+    extra: list[str] = []
+    made: _Made | None
+    if isinstance(spec, AttentionSpec):
+        made = _attention(spec, func, target, threads)
+    else:
+        tail = split_tail(func)
+        if tail is None or not tail.output.same_as(tail.params[-1]):
+            return None
+        made = _candidates(spec, tail, target, threads, error_budget)
+        extra = [str(tuple(int(d) for d in p.ty.shape)) for p in tail.params[len(tail.inputs) :]]
     if made is None:
         return None
     kind, version, candidates, emit = made
-    extra = [str(tuple(int(d) for d in p.ty.shape)) for p in tail.params[len(tail.inputs) :]]
     key = f"{kind}.v{version}|{anchor}|{'+'.join(ops)}|{','.join(extra)}|threads{threads}"
     family = f"{kind}.v{version}|{anchor}|{FAMILY}|threads{threads}"
     return Workload(key, family, kind, flops, size, threads, tuple(candidates), emit)
 
 
 def _flops(spec: Spec) -> int:
-    if isinstance(spec, ConvSpec):
+    if isinstance(spec, ConvSpec | AttentionSpec):
         return spec.flops
     if isinstance(spec, DenseSpec):
         return 2 * spec.rows * spec.inner * spec.cols
@@ -107,9 +114,22 @@ def _flops(spec: Spec) -> int:
     return spec.batch * spec.blocks * spec.lanes * math.prod(w.out) * math.prod(w.kernel)
 
 
+_Made: TypeAlias = tuple[str, int, list[Any], Callable[[Any], PrimFunc]]
+
+
+def _attention(spec: AttentionSpec, func: PrimFunc, target: Target, threads: int) -> _Made:
+    params = list(func.params)
+    found = attention.candidates(spec, target, threads)
+    return "attention", attention.VERSION, found, lambda s: attention.emit(spec, params, s, threads)
+
+
 def _candidates(
-    spec: Spec, tail: Tail, target: Target, threads: int, error_budget: float
-) -> tuple[str, int, list[Any], Callable[[Any], PrimFunc]] | None:
+    spec: ConvSpec | PoolSpec | DenseSpec | MatmulSpec,
+    tail: Tail,
+    target: Target,
+    threads: int,
+    error_budget: float,
+) -> _Made | None:
     if isinstance(spec, ConvSpec) and not spec.depthwise:
         return _convolution(spec, tail, target, threads, error_budget)
     if isinstance(spec, ConvSpec | PoolSpec):
@@ -135,9 +155,7 @@ def _candidates(
     )
 
 
-def _convolution(
-    spec: ConvSpec, tail: Tail, target: Target, threads: int, error_budget: float
-) -> tuple[str, int, list[Any], Callable[[Any], PrimFunc]]:
+def _convolution(spec: ConvSpec, tail: Tail, target: Target, threads: int, error_budget: float) -> _Made:
     """Direct and Winograd schedules, in turn, so that few trials meet both; the kind that should win first."""
     direct = conv2d_candidates.candidates(spec, target, threads, flattens=_flattens(tail))
     if spec.operands != bf16.PLAIN:

@@ -1,0 +1,84 @@
+"""What an attention kernel computes: ``softmax(scale · queries · keysᵀ + mask) · values``, and where it all lies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+T = TypeVar("T")
+FIXED = -1  # an axis of a source that stays at its offset
+
+
+@dataclass(frozen=True)
+class View:
+    """An operand as it lies in memory: which element of the tensor `shape` is the operand's at a logical position.
+
+    Transpositions, slices and broadcasts before an attention thus cost nothing. Axis ``i`` of the tensor is at
+    ``offsets[i]`` plus the position along the logical axis ``axes[i]``; where that is `FIXED`, at the offset alone.
+    """
+
+    shape: tuple[int, ...]
+    axes: tuple[int, ...]
+    offsets: tuple[int, ...]
+
+    @staticmethod
+    def of(shape: Sequence[int]) -> View:
+        """The tensor itself."""
+        return View(tuple(shape), tuple(range(len(shape))), (0,) * len(shape))
+
+    def at(self, position: Sequence[T]) -> list[T | int]:
+        """The tensor's indices of the element at a logical `position`."""
+        found: list[T | int] = []
+        for axis, offset in zip(self.axes, self.offsets, strict=True):
+            if axis == FIXED:
+                found.append(offset)
+            else:
+                found.append(position[axis] + offset if offset else position[axis])  # type: ignore[operator]
+        return found
+
+    def runs_along(self, axis: int) -> bool:
+        """Whether neighbours along the logical `axis` are neighbours in memory."""
+        return self.axes[-1] == axis
+
+
+@dataclass(frozen=True)
+class AttentionSpec:
+    """An attention over float32 tensors.
+
+    Logical shapes: queries ``[*batch, rows, inner]``, keys ``[*batch, keys, inner]``, values ``[*batch, keys, cols]``,
+    mask (added to the scaled products) ``[*batch, rows, keys]``, result ``[*batch, rows, cols]``. Values run along
+    their columns in memory.
+
+    Attributes:
+        order: the axes of the result's tensor in terms of the logical ones: a transposition behind it.
+        lanes: elements of a vector.
+    """
+
+    batch: tuple[int, ...]
+    rows: int
+    keys: int
+    inner: int
+    cols: int
+    scale: float
+    query: View
+    key: View
+    value: View
+    mask: View | None
+    order: tuple[int, ...]
+    lanes: int
+    dtype: str = "float32"
+
+    @property
+    def out_shape(self) -> tuple[int, ...]:
+        """The shape of the result's tensor."""
+        logical = (*self.batch, self.rows, self.cols)
+        return tuple(logical[axis] for axis in self.order)
+
+    @property
+    def flops(self) -> int:
+        """Floating point operations of both products, a multiply-add counted as two."""
+        total = 2 * self.rows * self.keys * (self.inner + self.cols)
+        for extent in self.batch:
+            total *= extent
+        return total
