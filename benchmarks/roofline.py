@@ -86,7 +86,9 @@ class LayerShare:
 
 @dataclass(frozen=True)
 class PeakSpread:
-    """All measurements of the peak in GFLOP/s: the middle, the 5th and the 98th percentile."""
+    """The highest fp32 rate in GFLOP/s (``high``), and what of it was to be had while the layers ran: the middle, and
+    the 5th percentile.
+    """
 
     median: float
     low: float
@@ -98,23 +100,29 @@ class PeakSpread:
         return self.high <= MOVED * self.low
 
 
-def in_gflops(layers: Sequence[LayerRuns], peak: float) -> list[LayerRuns]:
-    """`layers` with probes of any unit turned into the fp32 rate that was to be had: the highest is `peak`."""
+def in_gflops_factor(layers: Sequence[LayerRuns], peak: float, reach: float) -> float:
+    """What turns the loop's rate into the fp32 rate that was to be had: the fastest loop had all of `peak`, but a loop
+    that is slower than `reach` of it was disturbed.
+    """
     speeds = [speed for layer in layers for pair in layer.probes for speed in pair]
-    if not speeds:
-        return list(layers)
-    factor = peak / float(np.percentile(speeds, HIGHEST))
+    fastest = float(np.percentile(speeds, HIGHEST)) if speeds else 0.0
+    return peak / (max(fastest, reach * peak) or 1.0)
+
+
+def in_gflops(layers: Sequence[LayerRuns], peak: float, reach: float = 0.0) -> list[LayerRuns]:
+    """`layers` with the loop's rates turned into the fp32 rates that were to be had."""
+    factor = in_gflops_factor(layers, peak, reach)
     return [
         replace(layer, probes=tuple((before * factor, after * factor) for before, after in layer.probes))
         for layer in layers
     ]
 
 
-def peak_spread(layers: Sequence[LayerRuns]) -> PeakSpread:
-    """How the peak moved while `layers` ran; they have been probed."""
+def peak_spread(layers: Sequence[LayerRuns], peak: float) -> PeakSpread:
+    """How much of `peak` was to be had while `layers` ran; they have been probed."""
     rates = [rate for layer in layers for pair in layer.probes for rate in pair]
-    low, middle, high = np.percentile(rates, (5, 50, HIGHEST))
-    return PeakSpread(float(middle), float(low), float(high))
+    low, middle = np.percentile(rates, (5, 50))
+    return PeakSpread(float(middle), float(low), peak)
 
 
 def best(bandwidths: Sequence[Bandwidth]) -> Bandwidth:
@@ -198,13 +206,15 @@ def _source(layer: LayerRuns, bandwidth: Bandwidth, reach: int) -> str:
 
 @dataclass(frozen=True)
 class Machine:
-    """How to measure this machine: how fast it is at the moment, in any unit and without touching the caches; its
-    highest fp32 rate in GFLOP/s; and its bandwidth.
+    """How to measure this machine: how fast a convolution's inner loop is at the moment, leaving the caches alone, and
+    the highest fp32 rate, both in GFLOP/s; and its bandwidth. ``reach`` is the part of the peak that the loop is known
+    to reach undisturbed (0: not known; the fastest that is seen must be taken for undisturbed).
     """
 
     speed: Probe
     peak: Probe
     bandwidth: Callable[[], Bandwidth]
+    reach: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -267,7 +277,7 @@ def profile_layers(
     warm = time.perf_counter()
     model.run(inputs)
     group = max(1, min(GROUP_RUNS, int(GROUP_S / (time.perf_counter() - warm))))
-    series = _Series([], [], [])
+    series = _Series([], [], [], 0.0 if machine is None else machine.reach)
     last = None if machine is None else series.look(machine)
     progress.stage("profile", runs)
     done, waiting = 0, False
@@ -278,6 +288,7 @@ def profile_layers(
             if not waiting:
                 progress.stage("undisturbed")
                 waiting = True
+            series.wait(machine, begin + limit_s)
         count = group if waiting else min(group, runs - done)
         timed = model.profile_runs(inputs, count, None if machine is None else machine.speed)
         series.groups.append(timed)
@@ -299,37 +310,42 @@ class _Series:
     groups: list[list[LayerRuns]]
     peaks: list[float]
     bandwidths: list[Bandwidth]
+    reach: float
 
     def look(self, machine: Machine) -> Bandwidth:
         """Measure the machine between two groups."""
         self.peaks.extend(machine.peak() for _ in range(PEAKS))
         return machine.bandwidth()
 
+    def wait(self, machine: Machine, until: float) -> None:
+        """Return when the machine is undisturbed, or at a time of the clock ``perf_counter``."""
+        factor = in_gflops_factor(join(self.groups), max(self.peaks), self.reach)
+        while time.perf_counter() < until and machine.speed() * factor < UNDISTURBED * max(self.peaks):
+            pass
+
     def layers(self) -> list[LayerRuns]:
         """All runs, with the probes in GFLOP/s of the peak that was to be had."""
-        return in_gflops(join(self.groups), max(self.peaks, default=0.0))
+        return in_gflops(join(self.groups), max(self.peaks, default=0.0), self.reach)
 
     def enough(self) -> bool:
         """Whether every layer has runs enough in which the machine was at its highest rate."""
         layers = self.layers()
-        if not layers:
-            return True
-        highest = peak_spread(layers).high
-        wanted = min(ENOUGH, len(layers[0].seconds))
-        return all(len(undisturbed_runs(layer, highest)) >= wanted for layer in layers)
+        wanted = min(ENOUGH, len(layers[0].seconds)) if layers else 0
+        return all(len(undisturbed_runs(layer, max(self.peaks))) >= wanted for layer in layers)
 
     def judge(self) -> Profile:
         """Times and, where the machine was measured, shares; both of the runs that count."""
         layers = tuple(self.layers())
         if not self.bandwidths or not layers:
             return Profile(layers, tuple(summarise(layers)))
-        reach, peak = footprint(layers), peak_spread(layers)
-        shares = tuple(layer_share(layer, self.bandwidths, reach, peak.high) for layer in layers)
+        reach, peak = footprint(layers), max(self.peaks)
+        shares = tuple(layer_share(layer, self.bandwidths, reach, peak) for layer in layers)
         counted = [
-            replace(layer, seconds=tuple(layer.seconds[k] for k in counting_runs(layer, peak.high)))
+            replace(layer, seconds=tuple(layer.seconds[k] for k in counting_runs(layer, peak)))
             for layer in layers
         ]
-        return Profile(layers, tuple(summarise(counted)), shares, peak, best(self.bandwidths))
+        spread = peak_spread(layers, peak)
+        return Profile(layers, tuple(summarise(counted)), shares, spread, best(self.bandwidths))
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import typer
 
 from edgec.cli.arguments import existing
 from edgec.cli.console import emit_json, out
+from edgec.targets import UsageError
 
 if TYPE_CHECKING:
     from edgec.benchmarks.roofline import Machine, Profile
@@ -32,6 +33,10 @@ def profile_command(
     repeats: Annotated[int, typer.Option(min=1, help="Runs to take the median of.")] = 20,
     seconds: Annotated[float, typer.Option(min=0.1, help="Begin no more runs after this time.")] = 20.0,
     limit: Annotated[int, typer.Option(min=1, help="How many layers to show.")] = 30,
+    plot: Annotated[
+        Path | None,
+        typer.Option(help="Draw where the time goes, and what the machine allows, into this .svg file."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print all layers as JSON.")] = False,
 ) -> None:
     """Time every layer of an artifact on this machine and show which nodes of the model take how long.
@@ -47,11 +52,21 @@ def profile_command(
     from edgec.cli.progress import TerminalProgress
     from edgec.cli.samples import sample_inputs
 
+    if plot is not None and (plot.suffix != ".svg" or not plot.parent.is_dir()):
+        raise UsageError(f"--plot {plot}: name an .svg file in a folder that exists")
     with rt.load(existing(artifact, "artifact"), threads=threads) as model:
         values = sample_inputs(model.config.inputs, inputs)
         machine, used = _machine(model.config, model.threads)
+        if plot is not None and machine is None:
+            raise UsageError(
+                "--plot needs the compiler, and an artifact whose target this machine can stand for"
+            )
         with TerminalProgress(quiet=as_json) as progress:
             profile = profile_layers(model, values, machine, runs=repeats, limit_s=seconds, progress=progress)
+    if plot is not None:
+        from edgec.benchmarks.roofline_plot import write_plot
+
+        write_plot(profile, artifact.name, used, plot)
     if as_json:
         emit_json(
             {
@@ -66,6 +81,8 @@ def profile_command(
         )  # fmt: skip
         return
     _show(artifact, profile, used, limit)
+    if plot is not None:
+        out.print(f"wrote [bold]{plot}[/]", soft_wrap=True)
 
 
 def _machine(config: ArtifactConfig, threads: int) -> tuple[Machine | None, int]:
@@ -76,7 +93,7 @@ def _machine(config: ArtifactConfig, threads: int) -> tuple[Machine | None, int]
         threads = 1  # such kernels have no parallel loops
     if importlib.util.find_spec("tvm") is None:
         return None, threads
-    from edgec.benchmarks.peak import BandwidthProbe, PeakProbe, SpeedProbe
+    from edgec.benchmarks.peak import LOOP_REACHES, BandwidthProbe, PeakProbe, SpeedProbe
     from edgec.benchmarks.roofline import Machine
     from edgec.compiler.tuning.tuner import runs_here
     from edgec.targets import UnknownTarget, detect, load_target
@@ -90,7 +107,8 @@ def _machine(config: ArtifactConfig, threads: int) -> tuple[Machine | None, int]
     if config.threads is None and target.cores == 1:
         threads = 1
     speed, peak = SpeedProbe(target, threads), PeakProbe(target, threads)
-    return Machine(speed, peak, BandwidthProbe(target, detect(), threads)), threads
+    reach = LOOP_REACHES if target.arch == "x86_64" else 0.0
+    return Machine(speed, peak, BandwidthProbe(target, detect(), threads), reach), threads
 
 
 def _show(artifact: Path, profile: Profile, threads: int, limit: int) -> None:
@@ -111,7 +129,8 @@ def _show(artifact: Path, profile: Profile, threads: int, limit: int) -> None:
     for layer in ordered[:limit]:
         out.print(_line(layer), end="", soft_wrap=True)
         out.print(_name(layer, 48), end="", markup=False, soft_wrap=True)
-        out.print(f" [dim]{layer['op']} {layer['schedule']}[/]", soft_wrap=True)
+        how = " ".join(dict.fromkeys([layer["op"], *layer["schedule"].split(" ")]))
+        out.print(f" [dim]{how}[/]", soft_wrap=True)
     _show_rest(ordered[limit:])
     out.print("by kind, of the run's time and of the peak:")
     for kind in by_kind(profile):
@@ -135,7 +154,7 @@ def show_machine(profile: Profile) -> None:
     if peak.steady:
         return
     out.print(
-        f"[yellow]unsteady:[/] the peak moved between {peak.low:.0f} and {peak.high:.0f} GFLOP/s while this ran; "
+        f"[yellow]unsteady:[/] of the peak, {peak.low:.0f} to {peak.high:.0f} GFLOP/s were to be had while this ran; "
         f"{1 - profile.left_out:.0%} of the layers' runs count, in which it was near the highest",
         soft_wrap=True,
     )

@@ -49,7 +49,7 @@ def test_a_share_is_that_of_moments_without_neighbours() -> None:
     free, busy = (1 / 800, (PEAK, PEAK)), (3 / 800, (120.0, 120.0))
     for runs in ([free] * 20, [busy] * 14 + [free] * 6, [free, busy, busy] * 7):
         one = layer([seconds for seconds, _ in runs], [pair for _, pair in runs])
-        found = layer_share(one, [HERE] * len(runs), one.bytes, peak_spread([one]).high)
+        found = layer_share(one, [HERE] * len(runs), one.bytes, PEAK)
         assert found.peak_share == pytest.approx(0.8)
         assert found.gflops == pytest.approx(120)
         assert found.undisturbed
@@ -133,15 +133,19 @@ def test_kinds_weigh_their_layers_by_time() -> None:
 
 def test_how_the_peak_moved() -> None:
     one = layer([1.0] * 40, [(100.0, 100.0)] * 20 + [(150.0, 150.0)] * 20)
-    spread = peak_spread([one])
+    spread = peak_spread([one], 150)
     assert (spread.low, spread.high, spread.steady) == (100, 150, False)
     assert spread.median == median(np.ravel(one.probes))
-    assert peak_spread([layer([1.0] * 3, [(150.0, 149.0)] * 3)]).steady
+    assert peak_spread([layer([1.0] * 3, [(150.0, 149.0)] * 3)], 150).steady
 
 
-def test_any_unit_of_speed_becomes_the_peak_that_was_to_be_had() -> None:
-    one = layer([1 / 800] * 30, [(7000.0, 7000.0)] * 10 + [(3500.0, 3500.0)] * 20)
+def test_the_fastest_loop_had_the_whole_peak_unless_it_is_known_to_be_slow() -> None:
+    one = layer([1 / 800] * 30, [(140.0, 140.0)] * 10 + [(70.0, 70.0)] * 20)
     (scaled,) = in_gflops([one], PEAK)
     assert scaled.probes[0] == pytest.approx((PEAK, PEAK))
     assert scaled.probes[-1] == pytest.approx((PEAK / 2, PEAK / 2))
+    slow = layer([1 / 400] * 30, [(75.0, 75.0)] * 30)
+    (scaled,) = in_gflops([slow], PEAK, reach=1.0)
+    assert not layer_share(scaled, [HERE] * 30, 1, PEAK).undisturbed
+    assert share_of(scaled) == pytest.approx(0.8)
     assert in_gflops([layer([1.0], [])], 0.0) == [layer([1.0], [])], "nothing was measured"

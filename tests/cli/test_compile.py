@@ -102,8 +102,10 @@ def test_profile_puts_each_layer_beside_what_the_machine_can_do(folder: Path, ar
     assert profile["peak"]["high"] >= profile["peak"]["low"] > 0
     assert all(profile["bandwidth"][place] > 0 for place in ("l2", "memory"))
     assert sum(kind["share"] for kind in profile["kinds"]) == pytest.approx(1)
-    shown = edgec("profile", artifact, *options, cwd=folder)
+    shown = edgec("profile", artifact, *options, "--plot", "small.svg", cwd=folder)
     assert shown.returncode == 0, shown.stderr
+    assert (folder / "small.svg").read_text().startswith("<svg")
+    (folder / "small.svg").unlink()
     assert "GFLOP/s (fp32) at its peak" in shown.stdout
     assert "by kind" in shown.stdout
 
@@ -125,6 +127,7 @@ def test_verify_fails_on_another_model(folder: Path, artifact: Path) -> None:
         (("compile", "small.onnx", "--input", "x:axb"), "not of the form"),
         (("compile", "small.onnx", "--target", "toaster"), "toaster"),
         (("inspect", "cut.edge"), "cut.edge"),
+        (("profile", "small.onnx", "--plot", "layers.png"), "name an .svg file"),
     ],
 )
 def test_mistakes_get_one_line_and_leave_nothing(
