@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     )
     from edgec.runtime.drawing import draw
     from edgec.runtime.errors import ArtifactError, CardError, IncompatibleDevice, InputError
-    from edgec.runtime.loading import check_device, load
+    from edgec.runtime.loading import check_device
     from edgec.runtime.model import Model
     from edgec.runtime.profiling import LayerTime
     from edgec.runtime.results import (
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         Sound,
         Text,
     )
+    from edgec.runtime.start import load
 
 _MODULES = {
     "artifact": ("Artifact", "pack_from_layout", "unpack_to_layout", "write_artifact"),
@@ -47,13 +48,14 @@ _MODULES = {
     ),
     "drawing": ("draw",),
     "errors": ("ArtifactError", "CardError", "IncompatibleDevice", "InputError"),
-    "loading": ("check_device", "load"),
+    "loading": ("check_device",),
     "model": ("Model",),
     "profiling": ("LayerTime",),
     "results": (
         "Anomaly", "Box", "Classification", "Detection", "Embedding", "Keypoints", "Point", "Raw", "Result",
         "Segmentation", "Sound", "Text",
     ),
+    "start": ("load",),
 }  # fmt: skip
 _HOMES = {name: f"{__name__}.{module}" for module, names in _MODULES.items() for name in names}
 

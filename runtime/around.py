@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +17,6 @@ from edgec.runtime.artifact import AROUND_LIBRARY
 from edgec.runtime.boxes import finish, grid, named
 from edgec.runtime.card import ModelCard
 from edgec.runtime.errors import ArtifactError
-from edgec.runtime.library import Handle
 from edgec.runtime.native import Array, empty_aligned, load_code
 from edgec.runtime.picture import Frame, Placement
 from edgec.runtime.results import Detection
@@ -41,9 +41,9 @@ class Around:
         self._card, self._names = card, list(outputs)
         module = load_code(code)
         try:
-            self._prepare: Handle = module[PREPARE] if PREPARE in functions else None
-            self._detect: Handle = module[DETECT] if DETECT in functions else None
-            self._features: Handle = module[FEATURES] if FEATURES in functions else None
+            self._prepare: Any = module[PREPARE] if PREPARE in functions else None
+            self._detect: Any = module[DETECT] if DETECT in functions else None
+            self._features: Any = module[FEATURES] if FEATURES in functions else None
         except AttributeError as error:
             raise ArtifactError(
                 f"{AROUND_LIBRARY} lacks a function that the config names ({error})"

@@ -2,6 +2,9 @@
 
 Reading checks as it goes: opening an artifact checks the manifest and the config,
 :meth:`Artifact.verify_digests` checks all the rest. Nothing here loads or runs code.
+
+Hashing takes the longest of all that loading does, so it begins before the modules are imported that read a config:
+those are imported where they are needed.
 """
 
 from __future__ import annotations
@@ -10,23 +13,22 @@ import hashlib
 import json
 import mmap
 import os
-import tempfile
+import threading
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
-
-import msgspec
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from edgec.runtime import oci
-from edgec.runtime.card import ModelCard
-from edgec.runtime.config import FORMAT_VERSION, ArtifactConfig
 from edgec.runtime.errors import ArtifactError
 from edgec.runtime.oci import Descriptor, Manifest
-from edgec.runtime.schema import fault_of
-from edgec.runtime.weights import Weight, WeightsBlob, read_weights
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from edgec.runtime.card import ModelCard
+    from edgec.runtime.config import ArtifactConfig
+    from edgec.runtime.weights import Weight, WeightsBlob
 
 Layer = Descriptor
 MODEL_LIBRARY, AROUND_LIBRARY = "model.so", "around.so"
@@ -45,6 +47,30 @@ def _map(path: Path) -> memoryview:
         raise ArtifactError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
+class _Hashing:
+    """Digests of blobs, computed by threads of their own from now on."""
+
+    def __init__(self, blobs: Mapping[str, memoryview]) -> None:
+        self._left = sorted(blobs.items(), key=lambda blob: len(blob[1]))
+        self._found: dict[str, str] = {}
+        count = min(4, os.cpu_count() or 1, len(blobs))
+        self._threads = [threading.Thread(target=self._work, name="edgec-hash") for _ in range(count)]
+        for thread in self._threads:
+            thread.start()
+
+    def _work(self) -> None:
+        with suppress(IndexError):  # none is left
+            while True:
+                name, content = self._left.pop()
+                self._found[name] = oci.digest_of(content)
+
+    def finish(self) -> dict[str, str]:
+        """The blobs' digests, by the digests that they should have."""
+        for thread in self._threads:
+            thread.join()
+        return self._found
+
+
 class Artifact:
     """An artifact that has been opened: its config is checked, its layers are mapped and not read yet.
 
@@ -52,26 +78,33 @@ class Artifact:
     ``manifest_digest`` (``sha256:…``) is the artifact's identity, ``manifest_bytes`` what that digest is of.
     """
 
-    def __init__(self, path: Path, manifest_bytes: bytes, blobs: Mapping[str, memoryview]) -> None:
+    def __init__(
+        self, path: Path, manifest_bytes: bytes, blobs: Mapping[str, memoryview], ahead: bool
+    ) -> None:
         self.path = path
         self.manifest_bytes = manifest_bytes
         self.manifest_digest = oci.digest_of(manifest_bytes)
         self.manifest: Manifest = oci.parse_manifest(manifest_bytes)
         self.layers: tuple[Layer, ...] = self.manifest.layers
         self._blobs = blobs
+        blobs_ahead = self.manifest.all_blobs() if ahead else ()
+        self._hashing = self._hash(blob.digest for blob in blobs_ahead if blob.media_type != oci.CODE_TYPE)
         self.config: ArtifactConfig = _read_config(self.read(self.manifest.config))
 
     @staticmethod
-    def open(path: str | Path, *, digest: str | None = None) -> Artifact:
+    def open(path: str | Path, *, digest: str | None = None, ahead: bool = False) -> Artifact:
         """Open an ``.edge`` file, or the artifact ``digest`` of an OCI layout folder (where there are
         several).
+
+        With ``ahead`` other threads begin at once to hash all but its code, which :meth:`verify_digests` then waits
+        for.
 
         Raises:
             ArtifactError: no artifact, cut short, altered, or of a format version unknown here.
         """
         path = Path(path)
         try:
-            opened = _open_folder(path, digest) if path.is_dir() else _open_tar(path)
+            opened = _open_folder(path, digest, ahead) if path.is_dir() else _open_tar(path, ahead)
         except ArtifactError as error:
             message = str(error)
             raise ArtifactError(message if str(path) in message else f"{path}: {message}") from error
@@ -105,30 +138,25 @@ class Artifact:
         Raises:
             ArtifactError: one is missing, cut short or altered; the message names it.
         """
-        with self.verifying(skip=skip):
-            pass
-
-    @contextmanager
-    def verifying(self, *, skip: Iterable[str] = ()) -> Iterator[None]:
-        """As :meth:`verify_digests`, in threads of its own while the block runs; the error comes at the block's end."""
         skipped = frozenset(skip)
         blobs = [blob for blob in self.manifest.all_blobs() if blob.media_type not in skipped]
-        blobs.sort(key=lambda blob: -blob.size)
-        with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
-            digests = pool.map(self._hash, blobs)
-            yield
-            for blob, digest in zip(blobs, digests, strict=True):
-                if digest != blob.digest:
-                    raise ArtifactError(
-                        f"{self.path}: {blob.title or 'the config'} was altered (its digest differs)"
-                    )
+        # what was hashed ahead serves once: a later check is of what the file has then
+        ahead, self._hashing = self._hashing, self._hash(())
+        found = ahead.finish()
+        found |= self._hash(blob.digest for blob in blobs if blob.digest not in found).finish()
+        for blob in blobs:
+            name = blob.title or "the config"
+            if (size := len(self.blob(blob.digest))) != blob.size:
+                raise ArtifactError(f"{self.path}: {name} has {size} bytes, not {blob.size}")
+            if found[blob.digest] != blob.digest:
+                raise ArtifactError(f"{self.path}: {name} was altered (its digest differs)")
 
-    def _hash(self, descriptor: Descriptor) -> str:
-        content = self.blob(descriptor.digest)
-        if len(content) != descriptor.size:
-            name = descriptor.title or "the config"
-            raise ArtifactError(f"{self.path}: {name} has {len(content)} bytes, not {descriptor.size}")
-        return f"sha256:{hashlib.sha256(content).hexdigest()}"
+    def _hash(self, digests: Iterable[str]) -> _Hashing:
+        found = {}
+        for digest in digests:
+            with suppress(ArtifactError):  # it is missing, which is said when it is asked for
+                found[digest] = self.blob(digest)
+        return _Hashing(found)
 
     def layer(self, media_type: str, title: str | None = None) -> Layer | None:
         """The first layer of this media type (and title), or None."""
@@ -152,6 +180,8 @@ class Artifact:
         """All weights by name: views into the mapped file. Their digest is checked by
         :meth:`verify_digests`.
         """
+        from edgec.runtime.weights import read_weights
+
         layer = self.layer(oci.WEIGHTS_TYPE)
         return {} if layer is None else read_weights(self.blob(layer.digest))
 
@@ -163,7 +193,11 @@ class Artifact:
     def card(self) -> ModelCard | None:
         """The model card with its labels, or None for a model without one."""
         pipeline = self.config.pipeline
-        return None if pipeline is None else msgspec.structs.replace(pipeline, labels=self.labels())
+        if pipeline is None:
+            return None
+        import msgspec
+
+        return msgspec.structs.replace(pipeline, labels=self.labels())
 
     def evidence(self) -> dict[str, Any] | None:
         """What the compiler measured: errors against the reference, latency, sizes. None if it did not."""
@@ -179,7 +213,7 @@ class Artifact:
         return {layer.title: layer for layer in self.layers if layer.media_type == oci.RUNTIME_TYPE}
 
 
-def _open_tar(path: Path) -> Artifact:
+def _open_tar(path: Path, ahead: bool = False) -> Artifact:
     content = _map(path)
     files = {name: content[start : start + size] for name, (start, size) in oci.tar_index(content).items()}
     if bytes(files.pop(oci.LAYOUT_FILE, b"")) != oci.LAYOUT_CONTENT:
@@ -190,7 +224,7 @@ def _open_tar(path: Path) -> Artifact:
         raise ArtifactError("it holds files that no artifact has")
     blobs = {f"sha256:{name.removeprefix(prefix)}": blob for name, blob in files.items()}
     manifest_bytes = _manifest_of_index(index, None, blobs)
-    artifact = Artifact(path, manifest_bytes, blobs)
+    artifact = Artifact(path, manifest_bytes, blobs, ahead)
     if index != oci.index_bytes(artifact.manifest, manifest_bytes):
         raise ArtifactError("its index was altered")
     expected = [artifact.manifest_digest, *(blob.digest for blob in artifact.manifest.all_blobs())]
@@ -221,15 +255,15 @@ class _FolderBlobs(Mapping[str, memoryview]):
         return len(self._mapped)
 
 
-def _open_folder(folder: Path, digest: str | None) -> Artifact:
+def _open_folder(folder: Path, digest: str | None, ahead: bool = False) -> Artifact:
     blobs = _FolderBlobs(folder)
     if digest is not None:
-        return Artifact(folder, _checked_manifest(digest, blobs), blobs)
+        return Artifact(folder, _checked_manifest(digest, blobs), blobs, ahead)
     try:
         index = (folder / oci.INDEX_FILE).read_bytes()
     except OSError as error:
         raise ArtifactError(f"{folder}: this folder is no OCI image layout (no index.json)") from error
-    return Artifact(folder, _manifest_of_index(index, folder, blobs), blobs)
+    return Artifact(folder, _manifest_of_index(index, folder, blobs), blobs, ahead)
 
 
 def _manifest_of_index(index: bytes, folder: Path | None, blobs: Mapping[str, memoryview]) -> bytes:
@@ -255,6 +289,11 @@ def _checked_manifest(digest: str, blobs: Mapping[str, memoryview]) -> bytes:
 
 
 def _read_config(content: bytes) -> ArtifactConfig:
+    import msgspec
+
+    from edgec.runtime.config import FORMAT_VERSION, ArtifactConfig
+    from edgec.runtime.schema import fault_of
+
     try:
         document = json.loads(content)
         version = document["format_version"]
@@ -280,6 +319,8 @@ def _replacing(path: Path) -> Iterator[BinaryIO]:
     """A file beside ``path`` that takes its place, whole and on disk, when all went well, and vanishes
     otherwise.
     """
+    import tempfile
+
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
@@ -346,6 +387,10 @@ def write_artifact(
         around: the compiled library of pre- and post-processing, whose functions the config names.
         buckets: the libraries of further input shapes by the ``layer`` name of the buckets that need them.
     """
+    import msgspec
+
+    from edgec.runtime.weights import WeightsBlob
+
     path = Path(path)
     if config.pipeline is not None:
         labels = config.pipeline.labels if labels is None else labels

@@ -7,7 +7,6 @@ OpenCV gives them (BGR, ``[height, width, 3]``, uint8); what the model sees is `
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -351,6 +350,8 @@ def load_card(path: str | Path) -> ModelCard:
         CardError: unreadable, not TOML, an unknown key or a bad value; the message names the line and the
         key.
     """
+    import tomllib
+
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8")

@@ -17,7 +17,7 @@ from edgec.runtime import oci
 from edgec.runtime.artifact import Artifact
 from edgec.runtime.config import Segment
 from edgec.runtime.errors import ArtifactError, IncompatibleDevice
-from edgec.runtime.library import Handle, ffi
+from edgec.runtime.library import ffi
 from edgec.runtime.threads import Threading
 from edgec.targets.telemetry import silence_onnxruntime
 
@@ -80,7 +80,7 @@ class Foreign:
 def _caller(session: Any, segment: Segment) -> Callable[..., Any]:  # noqa: ANN401 - an InferenceSession
     inputs, outputs = segment.inputs, segment.outputs
 
-    def call(*tensors: Handle) -> Any:  # noqa: ANN401 - tensors, or nothing
+    def call(*tensors: Any) -> Any:  # noqa: ANN401 - tensors, or nothing
         arrays = [np.from_dlpack(tensor) for tensor in tensors]
         if len(arrays) == len(inputs):  # shapes depend on the data: the results are ONNX Runtime's
             results = session.run(list(outputs), dict(zip(inputs, arrays, strict=True)))

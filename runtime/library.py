@@ -1,8 +1,9 @@
-"""Find and load ``libtvm_runtime.so``: the 3 MB that compiled models need, without the compiler beside it.
+"""Find and load ``libtvm_ffi.so`` and ``libtvm_runtime.so``: what compiled models need, without the compiler beside it.
 
-Looked for in this order: what the process has loaded already, the file that ``EDGEC_TVM_RUNTIME`` names,
-the folder of an installed ``apache-tvm`` (which is not imported), the library that the artifact bundles,
-the system's paths. The wheel comes before the bundled one so that a program may still import tvm later:
+The first comes with the package ``apache-tvm-ffi``. The second is looked for in this order: what the process has
+loaded already, the file that ``EDGEC_TVM_RUNTIME`` names, the folder of an installed ``apache-tvm``, the library that
+the artifact bundles, the system's paths. Neither package is imported. The wheel comes before the bundled library so
+that a program may still import tvm later:
 two copies of the runtime in one process would register their functions twice.
 """
 
@@ -10,7 +11,6 @@ from __future__ import annotations
 
 import ctypes
 import importlib
-import importlib.metadata
 import os
 import sys
 import threading
@@ -19,29 +19,29 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.machinery import PathFinder
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any
 
+from edgec.runtime.abi import Function, Interface
 from edgec.runtime.config import RUNTIME_ABI
 from edgec.runtime.errors import IncompatibleDevice
 
-RUNTIME_LIBRARY = "libtvm_runtime.so"
+FFI_LIBRARY, RUNTIME_LIBRARY = "libtvm_ffi.so", "libtvm_runtime.so"
 # Sorting and top-k of TVM live here; present beside the runtime in the wheel.
 EXTRA_LIBRARY = "libtvm_runtime_extra.so"
 _TVM_SERIES = "0.27."
 _FFI_SERIES = "0.1.14"
 _SYSTEM_FOLDERS = ("/usr/local/lib", "/usr/lib", "/usr/lib/edgec", "/opt/edgec/lib")
 
-# A function, tensor or module of tvm_ffi: objects of C++, without stubs.
-Handle = Any
+# The package tvm_ffi: a module of C++, without stubs.
+Package = Any
 
 _lock, _importing = threading.Lock(), threading.Lock()
 _loaded: list[ctypes.CDLL] = []
 
 
 @cache
-def ffi() -> Handle:
-    """The module ``tvm_ffi``, imported without PyTorch.
+def ffi() -> Package:
+    """The module ``tvm_ffi``, imported without PyTorch: for what calls back into Python.
 
     By itself it imports PyTorch where that is installed (5 s and 400 MB, for the sake of Windows), and may
     even compile an extension for it.
@@ -56,6 +56,63 @@ def ffi() -> Handle:
         return importlib.import_module("tvm_ffi")
 
 
+@cache
+def interface() -> Interface:
+    """The functions of ``libtvm_ffi.so``, loaded as the package ``tvm_ffi`` loads it, which is not imported.
+
+    Raises:
+        IncompatibleDevice: the package is not installed, or its library cannot be loaded.
+    """
+    check_ffi()
+    folder = _folder_of("tvm_ffi")
+    path = None if folder is None else folder / "lib" / FFI_LIBRARY
+    if path is None or not path.is_file():
+        return Interface(ffi().LIB)  # installed in a way of its own, which it knows itself
+    try:
+        return Interface(ctypes.CDLL(str(path), ctypes.RTLD_GLOBAL))
+    except OSError as error:
+        raise IncompatibleDevice(f"{FFI_LIBRARY} cannot be loaded on this machine: {error}") from error
+
+
+def _folder_of(package: str) -> Path | None:
+    """Where a package lies. Looks at folders only: right too where importing it is forbidden."""
+    spec = PathFinder.find_spec(package)
+    return next((Path(folder) for folder in (spec.submodule_search_locations or ())), None) if spec else None
+
+
+@cache
+def _version_of(distribution: str, package: str) -> str | None:
+    """The version of an installed distribution, which contains this package; None where it is not installed.
+
+    The name of the folder beside the package tells it; reading the metadata itself takes importing a parser of mail.
+    """
+    if folder := _folder_of(package):
+        found = list(folder.parent.glob(f"{distribution.replace('-', '_')}-*.dist-info"))
+        if len(found) == 1:
+            return found[0].name.removesuffix(".dist-info").rpartition("-")[2]
+    from importlib import metadata
+
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _temporary_folder() -> Path:
+    """A new folder that nobody else may look into, where :mod:`tempfile` (which takes long to import) would make it."""
+    candidates = [os.environ.get(name) for name in ("TMPDIR", "TEMP", "TMP")]
+    reason: OSError | None = None
+    for candidate in [*candidates, "/tmp", "/var/tmp", "/dev/shm"]:
+        folder = Path(candidate or "/tmp") / f"edgec-{os.urandom(8).hex()}"
+        try:
+            folder.mkdir(mode=0o700)
+        except OSError as error:
+            reason = error
+        else:
+            return folder
+    raise IncompatibleDevice(f"no folder for temporary files can be written to ({reason}): set TMPDIR to one")
+
+
 @contextmanager
 def code_in_memory(content: bytes, name: str) -> Iterator[Path]:
     """A path at which the dynamic linker finds ``content``, which is never a file on disk.
@@ -68,7 +125,7 @@ def code_in_memory(content: bytes, name: str) -> Iterator[Path]:
     try:
         with os.fdopen(os.dup(descriptor), "wb") as file:
             file.write(content)
-        folder = Path(mkdtemp(prefix="edgec-"))
+        folder = _temporary_folder()
         link = folder / name
         try:
             link.symlink_to(f"/proc/{os.getpid()}/fd/{descriptor}")
@@ -87,12 +144,9 @@ def check_ffi() -> None:
     Raises:
         IncompatibleDevice: not installed, or another version.
     """
-    try:
-        version = importlib.metadata.version("apache-tvm-ffi")
-    except importlib.metadata.PackageNotFoundError:
-        raise IncompatibleDevice(
-            "apache-tvm-ffi is not installed: pip install apache-tvm-ffi==0.1.14.post1"
-        ) from None
+    version = _version_of("apache-tvm-ffi", "tvm_ffi")
+    if version is None:
+        raise IncompatibleDevice("apache-tvm-ffi is not installed: pip install apache-tvm-ffi==0.1.14.post1")
     if not version.startswith(_FFI_SERIES):
         raise IncompatibleDevice(
             f"apache-tvm-ffi {version} is installed here; the runtime ABI {RUNTIME_ABI} needs {_FFI_SERIES}: "
@@ -101,13 +155,12 @@ def check_ffi() -> None:
 
 
 def _in_wheel() -> Path | None:
-    spec = PathFinder.find_spec("tvm")  # looks at folders only: right too where importing tvm is forbidden
-    for folder in (spec.submodule_search_locations or ()) if spec else ():
-        path = Path(folder) / "lib" / RUNTIME_LIBRARY
-        if path.is_file():
-            version = importlib.metadata.version("apache-tvm")
-            return path if version.startswith(_TVM_SERIES) else None
-    return None
+    folder = _folder_of("tvm")
+    path = None if folder is None else folder / "lib" / RUNTIME_LIBRARY
+    if path is None or not path.is_file():
+        return None
+    version = _version_of("apache-tvm", "tvm")
+    return path if version is not None and version.startswith(_TVM_SERIES) else None
 
 
 def _find() -> Path | None:
@@ -126,6 +179,30 @@ def _in_system() -> Path | None:
     )
 
 
+def load_installed() -> bool:
+    """Load the TVM runtime that is installed on this machine, unless the process has one; whether there is one.
+
+    Raises:
+        IncompatibleDevice: what the environment names is not there, or what there is cannot be loaded.
+    """
+    with _lock:
+        return _load_installed()
+
+
+def _load_installed() -> bool:
+    if _loaded:
+        return True
+    # Workers wait this many rounds for the next kernel before they sleep. TVM's own 300,000 keep a core busy
+    # for a tenth of a second after every inference; kernels of one model follow each other within microseconds.
+    os.environ.setdefault("TVM_THREAD_POOL_SPIN_COUNT", "5000")
+    if interface().find("vm.builtin.alloc_storage") is not None:
+        return True
+    path = _find()
+    if path is not None:
+        _load(path)
+    return path is not None
+
+
 def ensure_runtime(bundled: Callable[[str], bytes | None]) -> None:
     """Load the TVM runtime into this process, once.
 
@@ -136,19 +213,7 @@ def ensure_runtime(bundled: Callable[[str], bytes | None]) -> None:
         IncompatibleDevice: there is none, or it cannot be loaded; the message says where it was looked for.
     """
     with _lock:
-        if _loaded:
-            return
-        check_ffi()
-        # Workers wait this many rounds for the next kernel before they sleep. TVM's own 300,000
-        # keep a core busy
-        # for a tenth of a second after every inference; kernels of one model follow each other
-        # within microseconds.
-        os.environ.setdefault("TVM_THREAD_POOL_SPIN_COUNT", "5000")
-        if ffi().get_global_func("vm.builtin.alloc_storage", allow_missing=True) is not None:
-            return
-        path = _find()
-        if path is not None:
-            _load(path)
+        if _load_installed():
             return
         content = bundled(RUNTIME_LIBRARY)
         if content is not None:
@@ -177,6 +242,6 @@ def _load(path: Path) -> None:
             raise IncompatibleDevice(f"{path.name} cannot be loaded on this machine: {error}") from error
 
 
-def global_function(name: str) -> Handle:
+def global_function(name: str) -> Function:
     """A function that the TVM runtime registers by this name."""
-    return ffi().get_global_func(name)
+    return interface().function(name)

@@ -8,13 +8,12 @@ hashed, and loaded from memory.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from edgec.runtime import oci
 from edgec.runtime.artifact import AROUND_LIBRARY, MODEL_LIBRARY, Artifact
 from edgec.runtime.config import RUNTIME_ABI, ArtifactConfig
 from edgec.runtime.errors import ArtifactError, IncompatibleDevice
-from edgec.runtime.library import check_ffi, ensure_runtime, ffi
+from edgec.runtime.library import check_ffi, ensure_runtime, load_installed
 from edgec.runtime.model import Model, Variant
 from edgec.runtime.native import NativeFunction, check_code, little_endian, load_code
 from edgec.runtime.threads import Threading
@@ -22,35 +21,15 @@ from edgec.runtime.weights import Weight
 from edgec.targets.detection import machine_arch, machine_features, machine_glibc
 
 
-def load(
-    path: str | Path,
-    *,
-    digest: str | None = None,
-    threads: int | None = None,
-    affinity: Sequence[int] | None = None,
-) -> Model:
-    """Load a compiled model for running on this machine.
-
-    Args:
-        path: an ``.edge`` file, or an OCI image layout folder.
-        digest: the manifest digest (``sha256:…``) that it must have; chooses one in a folder with several.
-        threads: how many to run on; None takes all cores that this process may use. See
-            :mod:`edgec.runtime.threads`.
-        affinity: numbers of the cores to pin the threads to; None lets them float.
-
-    Raises:
-        ArtifactError: not an artifact, cut short, altered, or of another format version.
-        IncompatibleDevice: this machine lacks something that the artifact needs.
-        InputError: a thread count or a core that does not exist.
-    """
-    artifact = Artifact.open(path, digest=digest)
+def load_artifact(artifact: Artifact, threads: int | None, affinity: Sequence[int] | None) -> Model:
+    """The model of an opened artifact, as :func:`edgec.runtime.load` says."""
     check_device(artifact.config)
     wanted = Threading.of(threads or artifact.config.threads, affinity)
-    with artifact.verifying(skip=(oci.CODE_TYPE,)):  # other threads hash while this one imports
-        ffi()
+    weights = artifact.weights()
+    load_installed()
     libraries = [_checked_code(artifact, title) for title in libraries_of(artifact.config)]
     around = _checked_code(artifact, AROUND_LIBRARY) if artifact.config.around else b""
-    weights = artifact.weights()
+    artifact.verify_digests(skip=(oci.CODE_TYPE,))
     ensure_runtime(lambda name: _bundled(artifact, name))
     variants = [
         _variant(artifact, config, code, weights, wanted)

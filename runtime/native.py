@@ -10,24 +10,27 @@ import math
 import struct
 import sys
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
+from edgec.runtime.abi import DATA, NONE, TENSOR, Call, Function, Module, Tensor, memory_of, word_at
+from edgec.runtime.abi import Array as Array  # other modules take it from here
 from edgec.runtime.config import ArtifactConfig, MemoryPlan, TensorSpec
 from edgec.runtime.errors import ArtifactError, IncompatibleDevice
-from edgec.runtime.library import Handle, code_in_memory, ffi, global_function
+from edgec.runtime.library import code_in_memory, interface
 from edgec.runtime.weights import ALIGNMENT, Weight
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
     from edgec.runtime.foreign import Foreign
 
-Array = npt.NDArray[Any]
+_Known = list[tuple[tuple[int, ...], np.dtype[Any]]]
 
 _CPU, _POOLED = 1, 2
-_from_dlpack = np.from_dlpack
+_VIEWS = 32
 # Up to this size (bytes) an input is copied into the call's own buffer: cheaper than wrapping the
 # caller's array.
 _SMALL = 16384
@@ -59,7 +62,7 @@ def check_code(code: bytes, config: ArtifactConfig) -> None:
         raise ArtifactError(f"the artifact says it is for {config.arch}, but its code is for {found}")
 
 
-def load_code(code: bytes) -> Handle:
+def load_code(code: bytes) -> Module:
     """Load a compiled library. From here on its code can run.
 
     Raises:
@@ -67,7 +70,7 @@ def load_code(code: bytes) -> Handle:
     """
     with code_in_memory(code, "model.so") as path:
         try:
-            return ffi().load_module(str(path))
+            return interface().load_module(path)
         except (RuntimeError, OSError) as error:
             reason = str(error).strip().splitlines()[-1] if str(error).strip() else "no reason given"
             raise IncompatibleDevice(
@@ -75,38 +78,49 @@ def load_code(code: bytes) -> Handle:
             ) from error
 
 
-def tensor_of(weight: Weight) -> Handle:
+def tensor_of(weight: Weight) -> Tensor:
     """The weight as TVM sees it: the same memory, not a copy."""
-    tensor = ffi().from_dlpack(weight.array)
-    if weight.dtype == "bfloat16":
-        shape = ffi().Shape(weight.array.shape)
-        return global_function("runtime.TVMTensorCreateView")(tensor, shape, ffi().dtype("bfloat16"), 0)
-    return tensor
+    return interface().tensor(weight.array, bfloat16=weight.dtype == "bfloat16")
 
 
 class _Slot:
     """One virtual machine with the function bound to its weights, and buffers for its small inputs."""
 
-    __slots__ = ("buffers", "call", "copies", "small", "tensors", "vm")
+    __slots__ = ("buffers", "call", "copies", "known", "small", "tensors", "views", "vm")
 
-    def __init__(
-        self,
-        vm: Handle,
-        call: Callable[..., Any],
-        specs: Sequence[TensorSpec],
-    ) -> None:
+    def __init__(self, vm: Module, function: Function, specs: Sequence[TensorSpec]) -> None:
         self.vm = vm
-        self.call = call
+        self.call = Call(function, len(specs))
         self.buffers: list[Any] = []
-        self.tensors: list[Any] = []
-        for spec in specs:
+        self.tensors: list[Tensor | None] = []
+        for number, spec in enumerate(specs):
             size = int(np.prod(spec.shape, dtype=np.int64)) * np.dtype(spec.dtype).itemsize
             buffer = empty_aligned(spec.shape, spec.dtype) if 0 < size <= _SMALL else None
             self.buffers.append(buffer)
-            self.tensors.append(None if buffer is None else ffi().from_dlpack(buffer))
+            self.tensors.append(None if buffer is None else self.call.put(number, buffer))
         # large inputs that came where kernels cannot read them, by position
-        self.copies: dict[int, tuple[Array, Any]] = {}
+        self.copies: dict[int, tuple[Array, Tensor]] = {}
         self.small = all(buffer is not None for buffer in self.buffers)
+        # shapes and dtypes of the results, once they are known to be small and always the same
+        self.known: _Known = []
+        # memory that each of them has lain in, by its address: one call's serves the next one's results
+        self.views: list[dict[int, Array]] = []
+
+    def know(self, results: _Known) -> None:
+        """Copy results from here on: they are always of these shapes and dtypes, and small."""
+        self.known, self.views = results, [{} for _ in results]
+
+    def copied(self, number: int, handle: int) -> Array:
+        """A copy of a small result, which costs less than to hand over its memory."""
+        views = self.views[number]
+        address = word_at(handle + DATA).value
+        view = views.get(address)
+        if view is None:
+            if len(views) >= _VIEWS:
+                views.clear()
+            shape, dtype = self.known[number]
+            view = views[address] = memory_of(handle).view(dtype).reshape(shape)
+        return view.copy()
 
 
 class NativeFunction:
@@ -116,7 +130,7 @@ class NativeFunction:
 
     def __init__(
         self,
-        module: Handle,
+        module: Module,
         name: str,
         weights: Sequence[Weight],
         inputs: Sequence[TensorSpec],
@@ -129,10 +143,13 @@ class NativeFunction:
             weakref.finalize(self, foreign.close)
         self._module = module
         self._weights = [tensor_of(weight) for weight in weights]
+        self._arrays = [weight.array for weight in weights]
         self._specs = tuple(inputs)
-        self._from_dlpack = ffi().from_dlpack
-        self._tensor_type = ffi().Tensor
+        self._library = interface()
         self._aliases: bool | None = None
+        # shapes and dtypes of the results, once they are known to be small and always the same
+        self._small: _Known | None = None
+        self._same = plan is not None and foreign is None
         self._free: list[_Slot] = [self._new_slot()]
 
     def _new_slot(self) -> _Slot:
@@ -141,7 +158,7 @@ class NativeFunction:
         vm["save_function"](self.name, "edgec.bound", True, *self._weights, *self.arena())
         return _Slot(vm, vm["edgec.bound"], self._specs)
 
-    def arena(self) -> list[Any]:
+    def arena(self) -> list[Tensor]:
         """The activations of the memory plan as tensors of an arena of their own; none without a plan."""
         if self._plan is None:
             return []
@@ -156,14 +173,14 @@ class NativeFunction:
             made.append(tensor_of(Weight(array, place.dtype)))
         return made
 
-    def new_vm(self) -> Handle:
+    def new_vm(self) -> Module:
         """A virtual machine of its own over the same code."""
-        vm = self._module["vm_load_executable"]()
+        vm: Module = self._module["vm_load_executable"]()
         vm["vm_initialization"](_CPU, 0, _POOLED)
         return vm
 
     @property
-    def weights(self) -> list[Any]:
+    def weights(self) -> list[Tensor]:
         """The weights as tensors, in call order."""
         return self._weights
 
@@ -175,60 +192,79 @@ class NativeFunction:
             slot = self._free.pop()
         except IndexError:
             slot = self._new_slot()
-        arguments = slot.tensors
-        if slot.small:  # the common case of tiny models, where every microsecond shows
-            for buffer, array in zip(slot.buffers, arrays, strict=True):
-                buffer[...] = array
+        if not slot.known:
+            outputs = self._run(slot, arrays)
+            self._free.append(slot)
+            return outputs
+        # The common case of tiny models, where every microsecond shows: what goes in and out is copied.
+        for buffer, array in zip(slot.buffers, arrays, strict=True):
+            buffer[...] = array
+        call = slot.call
+        result = call.result
+        result.kind = NONE
+        if call.invoke(*call.passed):
+            raise self._library.error()
+        handle = result.value
+        if result.kind == TENSOR:
+            outputs = [slot.copied(0, handle)]
         else:
-            arguments = arguments.copy()
-            for position, place in enumerate(slot.buffers):
-                if place is None:
-                    arguments[position] = self._given(slot, position, arrays[position])
-                else:
-                    place[...] = arrays[position]
-        result = slot.call(*arguments)
-        if isinstance(result, self._tensor_type):
-            outputs = [_from_dlpack(result)]
-        else:
-            outputs = [_from_dlpack(item) for item in result]
-        if self._aliases is not False:
-            outputs = self._unshared(outputs, arguments)
+            outputs = [slot.copied(number, item) for number, item in enumerate(self._library.items(handle))]
+        self._library.release(handle)
         self._free.append(slot)
         return outputs
 
-    def _given(self, slot: _Slot, position: int, array: Array) -> Handle:
+    def _run(self, slot: _Slot, arrays: Sequence[Array]) -> list[Array]:
+        arguments = slot.tensors.copy()
+        for position, place in enumerate(slot.buffers):
+            if place is None:
+                arguments[position] = slot.call.put(position, self._given(slot, position, arrays[position]))
+            else:
+                place[...] = arrays[position]
+        slot.call()
+        result = slot.call.result
+        try:
+            handles = [result.value] if result.kind == TENSOR else self._library.items(result.value)
+            outputs = [self._library.array(item) for item in handles]
+            if self._aliases is not False:
+                outputs = self._unshared(outputs, arguments)
+        finally:
+            self._library.release(result.value)
+        if self._small is not None and slot.small:
+            slot.know(self._small)
+        return outputs
+
+    def _given(self, slot: _Slot, position: int, array: Array) -> Tensor:
         """A large input as TVM sees it: as it is if it lies right, else copied to where the slot keeps it."""
         if _lies_right(array):
-            return self._from_dlpack(array)
+            return self._library.tensor(array)
         if position not in slot.copies:
             buffer = empty_aligned(array.shape, array.dtype)
-            slot.copies[position] = buffer, self._from_dlpack(buffer)
+            slot.copies[position] = buffer, self._library.tensor(buffer)
         buffer, tensor = slot.copies[position]
         buffer[...] = array
         return tensor
 
-    def _wrap(self, array: Array) -> Handle:
+    def _wrap(self, array: Array) -> Tensor:
         """The array as TVM sees it: as it is if it lies right, else a copy that does."""
         if array.size and not _lies_right(array):
             copy = empty_aligned(array.shape, array.dtype)
             copy[...] = array
             array = copy
-        return self._from_dlpack(array)
+        return self._library.tensor(array)
 
-    def wrap_all(self, arrays: Sequence[Array]) -> list[Any]:
+    def wrap_all(self, arrays: Sequence[Array]) -> list[Tensor]:
         """The arrays as TVM sees them."""
         return [self._wrap(array) for array in arrays]
 
-    def _unshared(self, outputs: list[Array], arguments: list[Any]) -> list[Array]:
+    def _unshared(self, outputs: list[Array], arguments: list[Tensor | None]) -> list[Array]:
         """Copy the outputs that lie in an input, in a weight or in each other (a graph that hands one
         through).
 
         Whether a function does so does not change from call to call, so the first call finds out.
         """
-        ranges = [_range(np.from_dlpack(tensor)) for tensor in arguments if tensor is not None]
-        for tensor in self._weights:
-            if str(tensor.dtype) != "bfloat16":
-                ranges.append(_range(np.from_dlpack(tensor)))
+        tensors = [tensor for tensor in arguments if tensor is not None]
+        ranges = [(tensor.data_ptr(), tensor.data_ptr() + tensor.nbytes) for tensor in tensors]
+        ranges += map(_range, self._arrays)
         found, unshared = False, []
         for output in outputs:
             begin, end = _range(output)
@@ -237,6 +273,8 @@ class NativeFunction:
             unshared.append(output.copy() if shared else output)
             ranges.append((begin, end))
         self._aliases = found
+        if self._same and all(0 < output.nbytes <= _SMALL for output in unshared):
+            self._small = [(output.shape, output.dtype) for output in unshared]
         return unshared
 
     def close(self) -> None:
@@ -258,7 +296,7 @@ def _lies_right(array: Array) -> bool:
 
 
 def _range(array: Array) -> tuple[int, int]:
-    start = array.ctypes.data
+    start: int = array.__array_interface__["data"][0]
     return start, start + array.nbytes
 
 

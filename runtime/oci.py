@@ -11,8 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from edgec.runtime.errors import ArtifactError
 
@@ -43,8 +42,7 @@ END_OF_TAR = bytes(2 * BLOCK)
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
-@dataclass(frozen=True)
-class Descriptor:
+class Descriptor(NamedTuple):
     """A blob by its digest, with its size in bytes, its media type and, for a layer, the name of its file."""
 
     media_type: str
@@ -71,8 +69,7 @@ class Descriptor:
         return Descriptor(str(content["mediaType"]), digest, size, str(title))
 
 
-@dataclass(frozen=True)
-class Manifest:
+class Manifest(NamedTuple):
     """An artifact's manifest: its config, its layers and its annotations."""
 
     config: Descriptor

@@ -15,8 +15,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from edgec.runtime.errors import InputError
 from edgec.runtime.library import global_function
@@ -37,8 +36,7 @@ def _usable_cores() -> tuple[int, ...]:
     return _thread.cores or tuple(sorted(os.sched_getaffinity(0)))
 
 
-@dataclass(frozen=True)
-class Threading:
+class Threading(NamedTuple):
     """What a model wants of the pool: the number of threads, and the cores to run on (all, when not
     pinned).
     """

@@ -10,13 +10,16 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from edgec.runtime.errors import ArtifactError
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    Array = npt.NDArray[Any]
 
 ALIGNMENT = 64
 _PAD = "__pad."
@@ -39,11 +42,8 @@ _NAMES = {
 }
 _DTYPES = {name: dtype for dtype, name in _NAMES.items()}
 
-Array = npt.NDArray[Any]
 
-
-@dataclass(frozen=True)
-class Weight:
+class Weight(NamedTuple):
     """One tensor of a weights blob, a view into it. ``array`` holds bfloat16 as uint16, which numpy has a
     type for.
     """

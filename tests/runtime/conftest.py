@@ -127,6 +127,19 @@ def two_outputs() -> Built:
 
 
 @pytest.fixture(scope="session")
+def small_pair() -> Built:
+    """``x + 1`` and ``relu(x)``, for ``x`` of 32 numbers: inputs and outputs so small that they are copied."""
+    pytest.importorskip("tvm")
+    from tvm import relax
+
+    def emit(builder: Any, inputs: Any) -> Any:
+        more = builder.emit(relax.op.add(inputs[0], relax.const(np.float32(1))))
+        return relax.Tuple([more, builder.emit(relax.op.nn.relu(inputs[0]))])
+
+    return compiled(emit, [spec("x", (1, SIZE))], [spec("more", (1, SIZE)), spec("positive", (1, SIZE))])
+
+
+@pytest.fixture(scope="session")
 def tiny(mlp: Built, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The MLP as an artifact."""
     return mlp.write(tmp_path_factory.mktemp("tiny") / "tiny.edge")
