@@ -242,7 +242,10 @@ def _verified(
     first, proofs = built[0], []
     with tempfile.TemporaryDirectory(prefix="edgec-compile-") as folder:
         unproven = Path(folder) / "unproven.edge"
-        pack.write(unproven, config, first.lowered, segments=first.imported.segments, further=further)
+
+        def write() -> None:
+            pack.write(unproven, config, first.lowered, segments=first.imported.segments, further=further)
+
         for number, one in enumerate(built):
             source = one.imported.source
             given = inputs if number == 0 else None
@@ -255,6 +258,7 @@ def _verified(
                     threads=threads_here(options),
                     budget=options.error_budget,
                     measure=MEASURE,
+                    write=write if number == 0 else None,
                 )
             )
             proofs[-1].require()

@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +25,19 @@ def main(request_path: str) -> None:
     request: dict[str, Any] = json.loads(Path(request_path).read_text(encoding="utf-8"))
     with np.load(request["inputs"]) as file:
         inputs = {name: file[f"i{k}"] for k, name in enumerate(request["input_names"])}
+    reference = _reference(request)
+    _wait()  # until now the artifact was written
     with rt.load(request["artifact"], threads=request["threads"]) as model:
         outputs = model.run(inputs)
         arrays = {f"o{k}": np.array(outputs[name]) for k, name in enumerate(request["output_names"])}
         np.savez(request["outputs"], **arrays)  # type: ignore[arg-type]
         result: dict[str, Any] = {"golden": _golden(model)}
-        sides = _sides(model, inputs, request)
-        # until now the caller computed the reference; what is measured is measured alone
-        if not sys.stdin.readline():
-            sys.exit("nobody waits for the measurements")
+        sides = {"edgec": lambda: model.run(inputs)}
+        if reference is not None:
+            sides["onnxruntime"] = lambda: reference.run(None, inputs)
+        _wait()  # until now the caller computed the reference; what is measured is measured alone
         if request["measure"]:
-            measured = interleave(sides, runs=request["runs"], limit_s=request["limit_s"])
+            measured = interleave(sides, runs=request["runs"], limit_s=request["limit_s"], warmup=1)
             result["latency"] = {name: latency.to_json() for name, latency in measured.items()}
         if request["profile"]:
             layers = model.profile(inputs, repeats=request["profile"])
@@ -56,18 +57,21 @@ def _golden(model: Any) -> dict[str, Any] | None:  # noqa: ANN401
         return None
 
 
-def _sides(model: Any, inputs: dict[str, Any], request: dict[str, Any]) -> dict[str, Callable[[], object]]:  # noqa: ANN401
-    """What is timed: the model, and beside it what it is compared with."""
-    sides: dict[str, Callable[[], object]] = {"edgec": lambda: model.run(inputs)}
-    if request["reference"]:
-        import onnxruntime as ort
+def _wait() -> None:
+    if not sys.stdin.readline():
+        sys.exit("nobody waits for what this process would find out")
 
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = request["threads"]
-        options.log_severity_level = 4
-        session = ort.InferenceSession(request["reference"], options, providers=["CPUExecutionProvider"])
-        sides["onnxruntime"] = lambda: session.run(None, inputs)
-    return sides
+
+def _reference(request: dict[str, Any]) -> Any:  # noqa: ANN401
+    """The session that the model is timed beside, if it is."""
+    if not request["reference"]:
+        return None
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = request["threads"]
+    options.log_severity_level = 4
+    return ort.InferenceSession(request["reference"], options, providers=["CPUExecutionProvider"])
 
 
 if __name__ == "__main__":

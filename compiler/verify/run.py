@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,10 @@ from edgec.compiler.verify.reference import Reference, is_quantised
 from edgec.targets import Target, machine_arch, machine_features
 
 CHILD_LIMIT_S = 900
-GO = "measure\n"  # what the process waits for before it measures
+BEGIN, MEASURE = (
+    "begin\n",
+    "measure\n",
+)  # what the process waits for before it loads the artifact, and measures
 
 
 @dataclass(frozen=True)
@@ -118,8 +121,12 @@ def verify(
     threads: int,
     budget: float,
     measure: Measure | None = None,
+    write: Callable[[], object] | None = None,
 ) -> Verification:
     """Run ``artifact`` on ``inputs`` in a clean process; compare it with its own framework or ONNX Runtime.
+
+    Args:
+        write: writes the artifact, if it is not there yet: the process starts meanwhile.
 
     Raises:
         ToolMissing: its target can run neither on this machine nor in an emulator here.
@@ -130,11 +137,14 @@ def verify(
     quantised = is_quantised(source.reference)
     if quantised:
         budget = max(budget, QUANTISED_BUDGET)
-    with started(artifact, source, inputs, threads, measure or Measure(), emulator) as finish:
+    with started(artifact, source, inputs, threads, measure or Measure(), emulator) as child:
+        if write is not None:
+            write()
+        child.begin()
         reference = source.original or Reference(source, threads)
         expected = reference.run(inputs)
         spread = source.original.spread(inputs) if source.original and quantised else {}
-        got, result = finish()
+        got, result = child.finish()
     errors = tuple(
         compare(
             p.name, expected[p.name], got[p.name], budget, spread=spread.get(p.name, 0.0), stored=quantised
@@ -153,6 +163,40 @@ def verify(
     )
 
 
+@dataclass(frozen=True)
+class _Child:
+    """A process that runs an artifact in three steps, so that its caller can work meanwhile."""
+
+    process: subprocess.Popen[str]
+    folder: Path
+    outputs: list[str]
+
+    def begin(self) -> None:
+        """The artifact is there: let the process load and run it."""
+        if self.process.stdin is not None:
+            with suppress(BrokenPipeError):  # it has ended: finish() says why
+                self.process.stdin.write(BEGIN)
+                self.process.stdin.flush()
+
+    def finish(self) -> tuple[Arrays, dict[str, Any]]:
+        """Nothing else runs: let the process measure, and wait for what :func:`run_child` returns."""
+        try:
+            _, told = self.process.communicate(MEASURE, timeout=CHILD_LIMIT_S)
+        except subprocess.TimeoutExpired as error:
+            raise VerificationFailed(f"the compiled model did not finish within {CHILD_LIMIT_S} s") from error
+        code = self.process.returncode
+        if code < 0:
+            raise VerificationFailed(
+                f"the compiled model crashed when it was run ({signal.Signals(-code).name})"
+            )
+        if code:
+            lines = [line for line in told.splitlines() if line.strip()]
+            raise CompilerError(f"running the artifact failed: {lines[-1] if lines else 'no message'}")
+        with np.load(self.folder / "outputs.npz") as file:
+            outputs = {name: file[f"o{k}"] for k, name in enumerate(self.outputs)}
+        return outputs, json.loads((self.folder / "result.json").read_text(encoding="utf-8"))
+
+
 def run_child(
     artifact: Path,
     source: SourceModel,
@@ -162,8 +206,9 @@ def run_child(
     emulator: Emulator | None,
 ) -> tuple[Arrays, dict[str, Any]]:
     """The outputs of an artifact run in a process of its own, and what that process measured."""
-    with started(artifact, source, inputs, threads, measure, emulator) as finish:
-        return finish()
+    with started(artifact, source, inputs, threads, measure, emulator) as child:
+        child.begin()
+        return child.finish()
 
 
 @contextmanager
@@ -174,11 +219,10 @@ def started(
     threads: int,
     measure: Measure,
     emulator: Emulator | None,
-) -> Iterator[Callable[[], tuple[Arrays, dict[str, Any]]]]:
-    """An artifact at work in a process of its own: it computes at once, and measures when the rest is asked for.
+) -> Iterator[_Child]:
+    """A process of its own for an artifact, which need not be there before :meth:`_Child.begin`.
 
-    Yields:
-        what waits for its end and returns as :func:`run_child` does. A process that is not waited for is ended.
+    One that is not waited for is ended.
     """
     with tempfile.TemporaryDirectory(prefix="edgec-verify-") as scratch:
         folder = Path(scratch)
@@ -193,15 +237,8 @@ def started(
         with subprocess.Popen(
             command, env=environment, stdin=pipe, stdout=pipe, stderr=pipe, text=True
         ) as process:
-
-            def finish() -> tuple[Arrays, dict[str, Any]]:
-                _wait(process)
-                with np.load(folder / "outputs.npz") as file:
-                    outputs = {port.name: file[f"o{k}"] for k, port in enumerate(source.outputs)}
-                return outputs, json.loads((folder / "result.json").read_text(encoding="utf-8"))
-
             try:
-                yield finish
+                yield _Child(process, folder, [port.name for port in source.outputs])
             finally:
                 process.kill()  # does nothing to one that has ended
 
@@ -239,16 +276,3 @@ def _request(
     path = folder / "request.json"
     path.write_text(json.dumps(request), encoding="utf-8")
     return path
-
-
-def _wait(process: subprocess.Popen[str]) -> None:
-    try:
-        _, told = process.communicate(GO, timeout=CHILD_LIMIT_S)
-    except subprocess.TimeoutExpired as error:
-        raise VerificationFailed(f"the compiled model did not finish within {CHILD_LIMIT_S} s") from error
-    if process.returncode < 0:
-        name = signal.Signals(-process.returncode).name
-        raise VerificationFailed(f"the compiled model crashed when it was run ({name})")
-    if process.returncode:
-        lines = [line for line in told.splitlines() if line.strip()]
-        raise CompilerError(f"running the artifact failed: {lines[-1] if lines else 'no message'}")
