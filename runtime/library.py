@@ -87,9 +87,11 @@ def _version_of(distribution: str, package: str) -> str | None:
     The name of the folder beside the package tells it; reading the metadata itself takes importing a parser of mail.
     """
     if folder := _folder_of(package):
-        found = list(folder.parent.glob(f"{distribution.replace('-', '_')}-*.dist-info"))
+        begin, end = f"{distribution.replace('-', '_')}-", ".dist-info"
+        names = os.listdir(folder.parent)  # noqa: PTH208 - paths of a thousand neighbours take a millisecond to make
+        found = [name for name in names if name.startswith(begin) and name.endswith(end)]
         if len(found) == 1:
-            return found[0].name.removesuffix(".dist-info").rpartition("-")[2]
+            return found[0].removeprefix(begin).removesuffix(end)
     from importlib import metadata
 
     try:
