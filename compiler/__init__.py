@@ -1,7 +1,7 @@
 """From a trained model to an artifact."""
 
-from edgec.compiler.without_torch import keep_torch_out
 from edgec.targets.telemetry import silence_onnxruntime
+from edgec.targets.without_torch import keep_torch_out
 
 silence_onnxruntime()
 keep_torch_out()

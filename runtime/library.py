@@ -12,7 +12,6 @@ from __future__ import annotations
 import ctypes
 import importlib
 import os
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -35,7 +34,7 @@ _SYSTEM_FOLDERS = ("/usr/local/lib", "/usr/lib", "/usr/lib/edgec", "/opt/edgec/l
 # The package tvm_ffi: a module of C++, without stubs.
 Package = Any
 
-_lock, _importing = threading.Lock(), threading.Lock()
+_lock = threading.Lock()
 _loaded: list[ctypes.CDLL] = []
 
 
@@ -46,14 +45,10 @@ def ffi() -> Package:
     By itself it imports PyTorch where that is installed (5 s and 400 MB, for the sake of Windows), and may
     even compile an extension for it.
     """
-    with _importing:
-        if "tvm_ffi" not in sys.modules and "torch" not in sys.modules:
-            sys.modules["torch"] = None  # type: ignore[assignment]  # importing it is an ImportError from here on
-            try:
-                return importlib.import_module("tvm_ffi")
-            finally:
-                del sys.modules["torch"]
-        return importlib.import_module("tvm_ffi")
+    from edgec.targets.without_torch import keep_torch_out  # which imports what no loading needs
+
+    keep_torch_out()
+    return importlib.import_module("tvm_ffi")
 
 
 @cache

@@ -1,4 +1,4 @@
-"""PyTorch costs a compile nothing where it is installed but not asked for, and is there when it is asked for."""
+"""PyTorch costs nothing where it is installed but not asked for, and is there when it is asked for."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from onnx import helper
 
 from tests.compiler.onnx_models import model_of, save
@@ -24,7 +25,7 @@ def run(code: str, packages: Path, *arguments: str) -> list[str]:
     return done.stdout.split("\n")[:-1]
 
 
-def test_a_compile_of_onnx_leaves_pytorch_alone(tmp_path: Path) -> None:
+def test_a_compile_of_onnx_and_a_profile_leave_pytorch_alone(tmp_path: Path) -> None:
     (tmp_path / "torch.py").write_text(TELLS, encoding="utf-8")
     model = save(
         model_of([helper.make_node("Relu", ["x"], ["y"])], {"x": [1, 4]}, ["y"], {}), tmp_path, "m.onnx"
@@ -43,11 +44,34 @@ import torch
 """
     said = run(code, tmp_path, str(model), str(tmp_path / "m.edge"))
     assert said == ["True SourceFileLoader", "False", "torch came in"]
+    code = """
+import sys
+from edgec.cli.main import main
+try:
+    main()
+finally:
+    print("torch" in sys.modules, "tvm" in sys.modules)
+"""
+    limits = ["--repeats", "1", "--seconds", "0.1"]
+    said = run(code, tmp_path, "profile", str(tmp_path / "m.edge"), *limits)
+    assert "torch came in" not in said
+    assert any("GFLOP/s" in line for line in said), "the machine was measured"
+    assert said[-1] == "False True"
 
 
-def test_only_the_thread_that_imports_tvm_is_kept_from_pytorch(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("package", "imports"),
+    [
+        ("tvm", "import edgec.compiler, tvm"),
+        ("tvm", "import edgec.benchmarks, tvm"),
+        ("tvm_ffi", "from edgec.runtime.library import ffi\nffi()"),
+    ],
+)
+def test_only_the_thread_that_imports_tvm_is_kept_from_pytorch(
+    package: str, imports: str, tmp_path: Path
+) -> None:
     (tmp_path / "torch.py").write_text(TELLS, encoding="utf-8")
-    (tmp_path / "tvm.py").write_text(
+    (tmp_path / f"{package}.py").write_text(
         """
 import threading
 try:
@@ -63,5 +87,7 @@ import torch
 """,
         encoding="utf-8",
     )
-    said = run("import edgec.compiler, tvm", tmp_path)
+    # beside a finder as some were before Python 3.4
+    old = "import sys\nclass Old:\n    def find_module(self, name, path=None): ...\nsys.meta_path.insert(0, Old())\n"
+    said = run(old + imports, tmp_path)
     assert said == ["not in this thread", "torch came in"]

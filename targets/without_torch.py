@@ -1,8 +1,9 @@
 """TVM without PyTorch: by itself TVM imports PyTorch where that is installed, for conversions that no compile uses.
 
-That takes several seconds and hundreds of megabytes. The package of the compiler calls :func:`keep_torch_out` before
-anything of it imports TVM. Whoever imported TVM or PyTorch before keeps them as they are; PyTorch can be imported at
-any time, also by another thread while this one imports TVM.
+That takes several seconds and hundreds of megabytes. Whatever part imports TVM calls :func:`keep_torch_out` before:
+the packages of the compiler and of the benchmarks, and the runtime where it needs the package ``tvm_ffi``. Whoever
+imported TVM or PyTorch before keeps them as they are; PyTorch can be imported at any time, also by another thread while
+this one imports TVM.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 
 GUARDED = frozenset({"tvm", "tvm_ffi"})
+
+_adding = threading.Lock()  # two finders would ask each other forever
 
 
 class _Inside(threading.local):
@@ -37,7 +40,9 @@ class _Finder(MetaPathFinder):
         if fullname not in GUARDED:
             return None
         for finder in sys.meta_path:
-            spec = None if finder is self else finder.find_spec(fullname, path, target)
+            # Python has other ways with a finder that lacks the method
+            find = None if finder is self else getattr(finder, "find_spec", None)
+            spec: ModuleSpec | None = None if find is None else find(fullname, path, target)
             if spec is not None:
                 if spec.loader is not None:
                     spec.loader = _Loader(spec.loader, self.inside)
@@ -67,5 +72,6 @@ class _Loader(Loader):
 
 def keep_torch_out() -> None:
     """Let the first import of TVM in this process pass PyTorch by, once and for all threads."""
-    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _Finder())
+    with _adding:
+        if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+            sys.meta_path.insert(0, _Finder())
