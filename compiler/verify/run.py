@@ -27,10 +27,8 @@ from edgec.compiler.verify.reference import Reference, is_quantised
 from edgec.targets import Target, machine_arch, machine_features
 
 CHILD_LIMIT_S = 900
-BEGIN, MEASURE = (
-    "begin\n",
-    "measure\n",
-)  # what the process waits for before it loads the artifact, and measures
+BEGIN = b"begin\n"  # what the process waits for before it loads the artifact
+MEASURE = b"measure\n"  # and before it measures
 
 
 @dataclass(frozen=True)
@@ -167,7 +165,7 @@ def verify(
 class _Child:
     """A process that runs an artifact in three steps, so that its caller can work meanwhile."""
 
-    process: subprocess.Popen[str]
+    process: subprocess.Popen[bytes]
     folder: Path
     outputs: list[str]
 
@@ -176,7 +174,6 @@ class _Child:
         if self.process.stdin is not None:
             with suppress(BrokenPipeError):  # it has ended: finish() says why
                 self.process.stdin.write(BEGIN)
-                self.process.stdin.flush()
 
     def finish(self) -> tuple[Arrays, dict[str, Any]]:
         """Nothing else runs: let the process measure, and wait for what :func:`run_child` returns."""
@@ -190,7 +187,7 @@ class _Child:
                 f"the compiled model crashed when it was run ({signal.Signals(-code).name})"
             )
         if code:
-            lines = [line for line in told.splitlines() if line.strip()]
+            lines = [line for line in told.decode(errors="replace").splitlines() if line.strip()]
             raise CompilerError(f"running the artifact failed: {lines[-1] if lines else 'no message'}")
         with np.load(self.folder / "outputs.npz") as file:
             outputs = {name: file[f"o{k}"] for k, name in enumerate(self.outputs)}
@@ -234,8 +231,9 @@ def started(
         if emulator:
             command, environment = emulator.command(arguments, [folder])
         pipe = subprocess.PIPE
+        # without a buffer: what a process that has ended did not take would be an error each time it is flushed
         with subprocess.Popen(
-            command, env=environment, stdin=pipe, stdout=pipe, stderr=pipe, text=True
+            command, bufsize=0, env=environment, stdin=pipe, stdout=pipe, stderr=pipe
         ) as process:
             try:
                 yield _Child(process, folder, [port.name for port in source.outputs])
