@@ -68,7 +68,7 @@ def lower(
     with tvm_target:
         mod, plan = _finalise(mod)
     functions = [f for f in mod.functions.values() if isinstance(f, PrimFunc)]
-    objects = kernel_objects(functions, target, ObjectCache(options.cache_dir))
+    objects = kernel_objects(functions, target, ObjectCache(options.cache_dir), progress)
     mod[NO_KERNEL] = _no_kernel()  # a library without machine code of its own would be written as C source
     executable = relax.build(mod, tvm_target, relax_pipeline=None, tir_pipeline=FRAME)
     progress.stage("link")

@@ -2,7 +2,8 @@
 
 What lies here becomes part of artifacts, so a folder that somebody else owns or may write to is not used. Files are
 written to a name of their own and renamed: processes can share the folder. Each begins with a digest of what follows; a
-file that is damaged counts as absent and is written anew. When there are too many, those unused for longest go.
+file that is damaged counts as absent and is written anew. When there are too many, those unused for longest go. On
+a read-only mount, the folder is read.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,6 +19,8 @@ from edgec.compiler.tuning.cache import default_folder
 
 LIMIT = 512 << 20  # bytes; the kernels of a network take about one megabyte
 KEPT = 0.75  # of the limit, when it was reached
+LEFT_S = 3600  # a file under its first name that is as old as this: its process was killed
+_NEW = ".new-"
 _DIGEST = 32  # bytes
 
 
@@ -38,6 +42,11 @@ class ObjectCache:
         self.limit = limit
         self._usable = _is_ours(self.folder)
 
+    @property
+    def refused(self) -> bool:
+        """Whether there is a folder that is not used."""
+        return not self._usable and self.folder.is_dir()
+
     def get(self, key: str) -> bytes | None:
         """What was put by this key; None when there is nothing, or nothing that is whole."""
         path = self.folder / f"{key}.o"
@@ -46,9 +55,10 @@ class ObjectCache:
             digest, made = content[:_DIGEST], content[_DIGEST:]
             if not made or hashlib.sha256(made).digest() != digest:
                 return None
-            os.utime(path)  # in use: the others go first
         except OSError:
             return None
+        with suppress(OSError):
+            os.utime(path)  # in use: the others go first
         return made
 
     def put(self, key: str, content: bytes) -> None:
@@ -58,20 +68,27 @@ class ObjectCache:
             self._usable = _is_ours(self.folder)
             if not self._usable:
                 return
-            handle, name = tempfile.mkstemp(dir=self.folder, prefix=".new-")
+            handle, name = tempfile.mkstemp(dir=self.folder, prefix=_NEW)
             with os.fdopen(handle, "wb") as file:
                 file.write(hashlib.sha256(content).digest() + content)
             Path(name).replace(self.folder / f"{key}.o")
 
     def prune(self) -> None:
-        """When there is more than the limit, remove what was unused for longest, half-written files included."""
+        """Remove half-written files of processes that were killed, and, when there is more than the limit, what was
+        unused for longest.
+        """
         if not self._usable:
             return
         files = []
+        oldest = time.time() - LEFT_S
         with suppress(OSError):
             for entry in os.scandir(self.folder):
                 with suppress(FileNotFoundError):  # another process removed it
-                    files.append((entry.stat().st_mtime_ns, entry.stat().st_size, entry.path))
+                    status = entry.stat()
+                    if entry.name.startswith(_NEW) and status.st_mtime < oldest:
+                        Path(entry.path).unlink()
+                    else:
+                        files.append((status.st_mtime_ns, status.st_size, entry.path))
         held = sum(size for _, size, _ in files)
         if held <= self.limit:
             return

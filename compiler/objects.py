@@ -18,21 +18,30 @@ from tvm.tirx import PrimFunc
 
 from edgec.compiler.kernels import codegen, pipeline
 from edgec.compiler.object_cache import ObjectCache, key_of
+from edgec.compiler.progress import Progress
 from edgec.targets.detection import usable_cores
 from edgec.targets.target import Target
 
 
-def kernel_objects(functions: Iterable[PrimFunc], target: Target, cache: ObjectCache) -> list[bytes]:
+def kernel_objects(
+    functions: Iterable[PrimFunc], target: Target, cache: ObjectCache, progress: Progress
+) -> list[bytes]:
     """The object file of each kernel, in the order of their symbols.
 
     Args:
         functions: kernels with their global symbols, scheduled.
         target: the hardware.
         cache: is asked first, and told what had to be built.
+        progress: hears of a cache that is not used.
 
     Raises:
         whatever TVM raises for a kernel that cannot be built (its exceptions have no common base).
     """
+    if cache.refused:
+        progress.note(
+            f"{cache.folder} is another user's, or others may write to it: all kernels are built anew. To keep them, "
+            "make it yours alone (chmod go-w), or name another folder with --cache"
+        )
     named = sorted((str(function.attrs["global_symbol"]), function) for function in functions)
     made_by = _made_by(target)
     keys = {symbol: key_of(*made_by, tvm.ir.save_json(function)) for symbol, function in named}
@@ -62,4 +71,5 @@ def _made_by(target: Target) -> tuple[str, ...]:
     """What decides, beside the kernel itself, what its object file holds."""
     steps = (inspect.getsource(module) for module in (codegen, pipeline))
     options = (f"{name}={value}" for name, value in sorted(target.tvm.items()))
-    return (metadata.version("apache-tvm"), metadata.version("apache-tvm-ffi"), *steps, *options)
+    llvm = f"LLVM {tvm.target.codegen.llvm_version_major()}"  # not the same in every build of a TVM
+    return (metadata.version("apache-tvm"), metadata.version("apache-tvm-ffi"), llvm, *steps, *options)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
+import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +19,7 @@ from edgec.compiler.frontends import load_source, to_relax
 from edgec.compiler.lower import lower
 from edgec.compiler.object_cache import ObjectCache, key_of
 from edgec.compiler.options import CompileOptions
-from edgec.compiler.progress import Silent
+from edgec.compiler.progress import Progress, Silent
 from edgec.targets import load_target
 from tests.compiler.onnx_models import model_of, save
 
@@ -53,9 +56,21 @@ def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save(several_kernels(), tmp_path_factory.mktemp("model"), "several.onnx")
 
 
-def code_of(model: Path, cache: Path, target: str = "x86-64-v2") -> bytes:
+class Said(Silent):
+    """Keeps the notes."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def code_of(model: Path, cache: Path, target: str = "x86-64-v2", progress: Progress | None = None) -> bytes:
     options = CompileOptions(tune="none", threads=1, cache_dir=cache)
-    return lower(to_relax(load_source(model, options)).mod, load_target(target), options, Silent()).code
+    return lower(
+        to_relax(load_source(model, options)).mod, load_target(target), options, progress or Silent()
+    ).code
 
 
 def test_what_is_kept_is_not_built_again(
@@ -106,6 +121,42 @@ def test_a_folder_that_others_may_write_to_is_not_used(tmp_path: Path) -> None:
     assert cache.get("a") is None
     cache.put("b", b"more")
     assert [path.name for path in cache.folder.iterdir()] == ["a.o"]
+
+
+def test_a_compile_says_that_its_cache_is_not_used(model_file: Path, tmp_path: Path) -> None:
+    said = Said()
+    first = code_of(model_file, tmp_path, progress=said)
+    assert not said.notes, "the folder is made"
+    (tmp_path / "objects").chmod(0o775)
+    assert code_of(model_file, tmp_path, progress=said) == first
+    assert [str(tmp_path / "objects") in note for note in said.notes] == [True]
+
+
+def test_a_folder_on_a_read_only_mount_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = ObjectCache(tmp_path)
+    cache.put("a", b"mine")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(os, "utime", refuse)
+    monkeypatch.setattr(tempfile, "mkstemp", refuse)
+    assert cache.get("a") == b"mine"
+    cache.put("b", b"more")
+    assert cache.get("b") is None
+
+
+def test_what_a_killed_process_left_goes(tmp_path: Path) -> None:
+    cache = ObjectCache(tmp_path)
+    cache.put("a", b"mine")
+    left, written = cache.folder / ".new-left", cache.folder / ".new-written"
+    left.write_bytes(b"x")
+    written.write_bytes(b"x")
+    hours_ago = time.time() - 2 * 3600
+    for path in (left, cache.folder / "a.o"):
+        os.utime(path, (hours_ago, hours_ago))
+    cache.prune()
+    assert sorted(path.name for path in cache.folder.iterdir()) == [".new-written", "a.o"]
 
 
 def test_what_is_unused_for_longest_goes_first(tmp_path: Path) -> None:
