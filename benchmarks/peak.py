@@ -27,10 +27,8 @@ from edgec.targets.target import Target
 
 STEPS = 20_000  # a shot of the arithmetic probe: 0.1 ms on one core at 150 GFLOP/s
 SHOTS = 2  # of which the faster one counts: an interrupt takes a tenth of a shot
-DEPTH, COLUMNS = (
-    128,
-    2,
-)  # products in a row, and vectors in a tile's row, of the inner loop that SpeedProbe runs
+DEPTH = 128  # products in a row of the inner loop that SpeedProbe runs
+COLUMNS = 2  # vectors in a row of its tile
 LOOP_REACHES = 0.93  # of the peak, by that loop on a processor with two loads a cycle; 0.99 on a Cascade Lake
 CHAINS = 8  # sums at the same time while reading
 SHOT_BYTES = 16 << 20  # what a shot of the reading probe reads at least

@@ -1,10 +1,10 @@
 """How near each layer comes to what the machine can do, on a machine that others share.
 
 A neighbour on the other half of a core takes seconds of its speed at a time: on a Cascade Lake, the inner loop of a
-convolution falls from 150 to 70 to 110 GFLOP/s, while arithmetic on registers alone, which defines the peak, stays
-between 100 and 150. So a loop like a convolution's is timed right before and right after each layer in each run: it
-says what part of the peak was to be had in that moment. What counts are the runs in which both were near the fastest of
-all: nobody disturbed. They are chosen by the machine's speed and not by the layer's, which would flatter the layer.
+convolution falls from 150 to between 70 and 110 GFLOP/s, while arithmetic on registers alone, which defines the peak,
+stays between 100 and 150. So a loop like a convolution's is timed right before and right after each layer in each run:
+it says what part of the peak was to be had in that moment. What counts are the runs in which both were near the fastest
+of all: nobody disturbed. They are chosen by the machine's speed and not by the layer's, which would flatter the layer.
 Where there are too few of them, those count in which the two agree, and the layer's rate is divided by what was to be
 had.
 """
@@ -33,6 +33,7 @@ ENOUGH = 5  # runs that must be left for the others to be left out
 HIGHEST = 98  # the percentile that is taken for the highest
 PEAKS = 10  # measurements of the highest fp32 rate between two groups of runs
 MOVED = 1.1  # the machine is unsteady when the highest peak is this many times the lowest
+WATCHED_S = 10.0  # a loop that is slow and steady for so long is not disturbed but a smaller core's
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,19 @@ def in_gflops(layers: Sequence[LayerRuns], peak: float, reach: float = 0.0) -> l
         replace(layer, probes=tuple((before * factor, after * factor) for before, after in layer.probes))
         for layer in layers
     ]
+
+
+def seen_reach(rates: Sequence[float], peak: float, reach: float, watched_s: float) -> float:
+    """The part of `peak` that an undisturbed loop reaches, as :class:`Machine` has it.
+
+    It is taken to be `reach`, unless the loop's `rates` were all below it and steady while the machine was watched for
+    `watched_s` seconds: there are processors that load one vector a cycle. Neighbours come and go.
+    """
+    if watched_s < WATCHED_S or not rates:
+        return reach
+    low, fastest = float(np.percentile(rates, 5)), max(rates)
+    slower = fastest < UNDISTURBED * reach * peak
+    return 0.0 if slower and fastest <= MOVED * low else reach
 
 
 def peak_spread(layers: Sequence[LayerRuns], peak: float) -> PeakSpread:
@@ -208,7 +222,7 @@ def _source(layer: LayerRuns, bandwidth: Bandwidth, reach: int) -> str:
 class Machine:
     """How to measure this machine: how fast a convolution's inner loop is at the moment, leaving the caches alone, and
     the highest fp32 rate, both in GFLOP/s; and its bandwidth. ``reach`` is the part of the peak that the loop is known
-    to reach undisturbed (0: not known; the fastest that is seen must be taken for undisturbed).
+    to reach undisturbed (0: not known; the fastest that is seen must be taken for undisturbed), see :func:`seen_reach`.
     """
 
     speed: Probe
@@ -277,7 +291,7 @@ def profile_layers(
     warm = time.perf_counter()
     model.run(inputs)
     group = max(1, min(GROUP_RUNS, int(GROUP_S / (time.perf_counter() - warm))))
-    series = _Series([], [], [], 0.0 if machine is None else machine.reach)
+    series = _Series([], [], [], [], 0.0 if machine is None else machine.reach)
     last = None if machine is None else series.look(machine)
     progress.stage("profile", runs)
     done, waiting = 0, False
@@ -288,7 +302,8 @@ def profile_layers(
             if not waiting:
                 progress.stage("undisturbed")
                 waiting = True
-            series.wait(machine, begin + limit_s)
+            if not series.wait(machine, begin + limit_s):
+                break
         count = group if waiting else min(group, runs - done)
         timed = model.profile_runs(inputs, count, None if machine is None else machine.speed)
         series.groups.append(timed)
@@ -298,17 +313,18 @@ def profile_layers(
             last = now
         done += count
         progress.advance(count)
-    return series.judge()
+    return series.judge(time.perf_counter() - begin)
 
 
 @dataclass(frozen=True)
 class _Series:
-    """Groups of runs; the highest rates measured between them, and the bandwidth around each run (none of both where
-    the machine is not measured).
+    """Groups of runs; the highest rates measured between them, the loop's while waiting, and the bandwidth around each
+    run (none of these where the machine is not measured).
     """
 
     groups: list[list[LayerRuns]]
     peaks: list[float]
+    waited: list[float]
     bandwidths: list[Bandwidth]
     reach: float
 
@@ -317,15 +333,20 @@ class _Series:
         self.peaks.extend(machine.peak() for _ in range(PEAKS))
         return machine.bandwidth()
 
-    def wait(self, machine: Machine, until: float) -> None:
-        """Return when the machine is undisturbed, or at a time of the clock ``perf_counter``."""
+    def wait(self, machine: Machine, until: float) -> bool:
+        """Return when the machine is undisturbed, or at a time of the clock ``perf_counter``: whether it is before."""
         factor = in_gflops_factor(join(self.groups), max(self.peaks), self.reach)
-        while time.perf_counter() < until and machine.speed() * factor < UNDISTURBED * max(self.peaks):
-            pass
+        while time.perf_counter() < until:
+            self.waited.append(machine.speed())
+            if self.waited[-1] * factor >= UNDISTURBED * max(self.peaks):
+                return True
+        return False
 
-    def layers(self) -> list[LayerRuns]:
+    def layers(self, watched_s: float = 0.0) -> list[LayerRuns]:
         """All runs, with the probes in GFLOP/s of the peak that was to be had."""
-        return in_gflops(join(self.groups), max(self.peaks, default=0.0), self.reach)
+        layers, peak = join(self.groups), max(self.peaks, default=0.0)
+        rates = [rate for layer in layers for pair in layer.probes for rate in pair] + self.waited
+        return in_gflops(layers, peak, seen_reach(rates, peak, self.reach, watched_s))
 
     def enough(self) -> bool:
         """Whether every layer has runs enough in which the machine was at its highest rate."""
@@ -333,9 +354,11 @@ class _Series:
         wanted = min(ENOUGH, len(layers[0].seconds)) if layers else 0
         return all(len(undisturbed_runs(layer, max(self.peaks))) >= wanted for layer in layers)
 
-    def judge(self) -> Profile:
-        """Times and, where the machine was measured, shares; both of the runs that count."""
-        layers = tuple(self.layers())
+    def judge(self, watched_s: float) -> Profile:
+        """Times and, where the machine was measured, shares; both of the runs that count. The measuring took
+        `watched_s` seconds.
+        """
+        layers = tuple(self.layers(watched_s))
         if not self.bandwidths or not layers:
             return Profile(layers, tuple(summarise(layers)))
         reach, peak = footprint(layers), max(self.peaks)

@@ -30,7 +30,7 @@ def profile_command(
     artifact: Annotated[Path, typer.Argument(help="An .edge file.", show_default=False)],
     inputs: Annotated[Path | None, typer.Option(help="An .npz file of inputs. [default: made up]")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads. [default: all cores]")] = None,
-    repeats: Annotated[int, typer.Option(min=1, help="Runs to take the median of.")] = 20,
+    repeats: Annotated[int, typer.Option(min=1, help="Runs to take the median of, at least.")] = 20,
     seconds: Annotated[float, typer.Option(min=0.1, help="Begin no more runs after this time.")] = 20.0,
     limit: Annotated[int, typer.Option(min=1, help="How many layers to show.")] = 30,
     plot: Annotated[
@@ -151,17 +151,16 @@ def show_machine(profile: Profile) -> None:
         f"{l3}{bandwidth.memory:.0f} from memory",
         soft_wrap=True,
     )
-    if peak.steady:
-        return
-    out.print(
-        f"[yellow]unsteady:[/] of the peak, {peak.low:.0f} to {peak.high:.0f} GFLOP/s were to be had while this ran; "
-        f"{1 - profile.left_out:.0%} of the layers' runs count, in which it was near the highest",
-        soft_wrap=True,
-    )
+    if not peak.steady:
+        out.print(
+            f"[yellow]unsteady:[/] of the peak, {peak.low:.0f} to {peak.high:.0f} GFLOP/s were to be had while this "
+            f"ran; {1 - profile.left_out:.0%} of the layers' runs count, in which it was near the highest",
+            soft_wrap=True,
+        )
     if profile.disturbed:
         out.print(
-            f"[yellow]~[/] marks {profile.disturbed} layers that had too few such moments: their shares are medians of "
-            "ratios in the same moment, and their times are a busy machine's",
+            f"[yellow]~[/] marks layers ({profile.disturbed}) with too few runs while the machine was near its highest "
+            "rate: their shares are medians of ratios in the same moment, and their times are a busy machine's",
             soft_wrap=True,
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ import pytest
 from onnx import helper
 
 import edgec.runtime as rt
-from edgec.benchmarks.roofline import ENOUGH, Bandwidth, Machine, profile_layers
+from edgec.benchmarks import roofline
+from edgec.benchmarks.roofline import ENOUGH, Bandwidth, Machine, PeakSpread, profile_layers
 from edgec.benchmarks.roofline_plot import write_plot
+from edgec.cli.profile import show_machine
 from edgec.compiler.options import CompileOptions
 from edgec.compiler.pipeline import compile_model
 from edgec.compiler.progress import Silent
@@ -101,6 +104,41 @@ def test_a_limit_ends_it_and_without_a_machine_there_are_times_only(model: rt.Mo
     plain = profile_layers(model, inputs(), None, runs=3, limit_s=60, progress=Stages())
     assert (plain.runs, plain.shares, plain.peak) == (3, (), None)
     assert "peak_share" not in plain.to_json()[0]
+
+
+def test_no_more_runs_begin_after_a_wait_in_vain(model: rt.Model) -> None:
+    told = Stages()
+
+    def speed() -> float:
+        return 50.0 if ("undisturbed", None) in told.stages else next(speeds)
+
+    speeds = cycle([50.0, 100.0])  # each run begins well, and is disturbed
+    profile = profile_layers(model, inputs(), machine(speed), runs=5, limit_s=0.5, progress=told)
+    assert profile.runs <= 5
+    assert profile.disturbed
+
+
+@pytest.mark.parametrize("rates", [(80.0, 79.0), (80.0, 110.0)])
+def test_a_smaller_core_is_told_from_a_busy_machine(
+    model: rt.Model, rates: tuple[float, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(roofline, "WATCHED_S", 0.2)
+    speeds = cycle(rates)
+    known = replace(machine(lambda: next(speeds)), reach=0.93)
+    profile = profile_layers(model, inputs(), known, runs=5, limit_s=0.3, progress=Stages())
+    assert bool(profile.disturbed) == (rates[1] > rates[0])
+
+
+def test_marks_are_explained_on_a_machine_that_is_nearly_steady(
+    model: rt.Model, capsys: pytest.CaptureFixture[str]
+) -> None:
+    profile = profile_layers(model, inputs(), machine(lambda: 7.0), runs=3, limit_s=60, progress=Stages())
+    known = replace(profile, peak=PeakSpread(140.0, 138.0, 150.0))
+    marked = replace(known, shares=tuple(replace(share, undisturbed=False) for share in known.shares))
+    show_machine(marked)
+    said = capsys.readouterr().out
+    assert "unsteady" not in said
+    assert f"~ marks layers ({len(profile.layers)})" in said
 
 
 def test_a_picture_names_the_layers(model: rt.Model, tmp_path: Path) -> None:

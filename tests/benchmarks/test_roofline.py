@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from edgec.benchmarks.roofline import (
     ENOUGH,
+    WATCHED_S,
     Bandwidth,
     Profile,
     by_kind,
@@ -23,6 +24,7 @@ from edgec.benchmarks.roofline import (
     in_gflops,
     layer_share,
     peak_spread,
+    seen_reach,
 )
 from edgec.runtime.profiling import LayerRuns, join, summarise
 
@@ -149,3 +151,15 @@ def test_the_fastest_loop_had_the_whole_peak_unless_it_is_known_to_be_slow() -> 
     assert not layer_share(scaled, [HERE] * 30, 1, PEAK).undisturbed
     assert share_of(scaled) == pytest.approx(0.8)
     assert in_gflops([layer([1.0], [])], 0.0) == [layer([1.0], [])], "nothing was measured"
+
+
+def test_a_loop_that_is_slow_and_steady_for_long_is_a_smaller_core() -> None:
+    small, busy, free = [80.0, 79.0] * 50, [80.0, 110.0] * 50, [80.0] * 90 + [149.0] * 10
+    for rates, watched_s, reach in (
+        (small, WATCHED_S, 0.0),
+        (small, WATCHED_S / 2, 0.93),  # a neighbour may stay for seconds
+        (busy, 2 * WATCHED_S, 0.93),
+        (free, 2 * WATCHED_S, 0.93),
+        ([], WATCHED_S, 0.93),
+    ):
+        assert seen_reach(rates, PEAK, 0.93, watched_s) == reach
