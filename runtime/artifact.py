@@ -48,15 +48,22 @@ def _map(path: Path) -> memoryview:
 
 
 class _Hashing:
-    """Digests of blobs, computed by threads of their own from now on."""
+    """Digests of blobs, computed by threads of their own from now on, as many as can be had.
+
+    The threads end with the process: a load that was refused does not keep it until all is hashed.
+    """
 
     def __init__(self, blobs: Mapping[str, memoryview]) -> None:
+        self._blobs = blobs
         self._left = sorted(blobs.items(), key=lambda blob: len(blob[1]))
         self._found: dict[str, str] = {}
         count = min(4, os.cpu_count() or 1, len(blobs))
-        self._threads = [threading.Thread(target=self._work, name="edgec-hash") for _ in range(count)]
-        for thread in self._threads:
-            thread.start()
+        self._threads: list[threading.Thread] = []
+        with suppress(RuntimeError):  # no thread can be started: whoever waits hashes
+            for _ in range(count):
+                thread = threading.Thread(target=self._work, name="edgec-hash", daemon=True)
+                thread.start()
+                self._threads.append(thread)
 
     def _work(self) -> None:
         with suppress(IndexError):  # none is left
@@ -66,9 +73,13 @@ class _Hashing:
 
     def finish(self) -> dict[str, str]:
         """The blobs' digests, by the digests that they should have."""
+        self._work()
         for thread in self._threads:
             thread.join()
-        return self._found
+        # what a thread began and could not end is hashed here, so that its error comes to who asks
+        return {
+            name: self._found.get(name) or oci.digest_of(content) for name, content in self._blobs.items()
+        }
 
 
 class Artifact:
@@ -178,12 +189,18 @@ class Artifact:
 
     def weights(self) -> dict[str, Weight]:
         """All weights by name: views into the mapped file. Their digest is checked by
-        :meth:`verify_digests`.
+        :meth:`verify_digests`, which is called before.
+
+        Raises:
+            ArtifactError: they are not well-formed.
         """
         from edgec.runtime.weights import read_weights
 
         layer = self.layer(oci.WEIGHTS_TYPE)
-        return {} if layer is None else read_weights(self.blob(layer.digest))
+        try:
+            return {} if layer is None else read_weights(self.blob(layer.digest))
+        except ArtifactError as error:
+            raise ArtifactError(f"{self.path}: {error}") from error
 
     def labels(self) -> tuple[str, ...]:
         """Class names by index; empty where the artifact has none."""

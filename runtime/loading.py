@@ -25,11 +25,11 @@ def load_artifact(artifact: Artifact, threads: int | None, affinity: Sequence[in
     """The model of an opened artifact, as :func:`edgec.runtime.load` says."""
     check_device(artifact.config)
     wanted = Threading.of(threads or artifact.config.threads, affinity)
-    weights = artifact.weights()
     load_installed()
     libraries = [_checked_code(artifact, title) for title in libraries_of(artifact.config)]
     around = _checked_code(artifact, AROUND_LIBRARY) if artifact.config.around else b""
     artifact.verify_digests(skip=(oci.CODE_TYPE,))
+    weights = artifact.weights()
     ensure_runtime(lambda name: _bundled(artifact, name))
     variants = [
         _variant(artifact, config, code, weights, wanted)

@@ -109,7 +109,7 @@ def read_weights(blob: memoryview) -> dict[str, Weight]:
     """
     try:
         return _read(blob)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise ArtifactError(f"the artifact's weights are not well-formed ({error})") from error
 
 

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import edgec.runtime as rt
-from edgec.runtime import library, loading
+from edgec.runtime import library, loading, oci
 
 BLOCKED = """
 import importlib.abc, sys
@@ -174,6 +175,79 @@ def test_an_altered_artifact_never_runs_code(
         patch.setattr(loading, "ensure_runtime", lambda bundled: pytest.fail("a library was loaded"))
         with pytest.raises(rt.ArtifactError):
             rt.load(path)
+
+
+@pytest.mark.parametrize("change", [(b",", b"e"), (b'"', b"x"), (b":", b";"), (b"1", b"9")])
+def test_a_damaged_header_of_weights_is_said_to_be_damage(
+    mlp: Any, tmp_path: Path, change: tuple[bytes, bytes]
+) -> None:
+    """With an ``e`` for a comma the shape ``[1,1024]`` is ``[1e1024]``: more than Python's numbers reach."""
+    weights = mlp.weights | {"more": np.zeros((1, 1024), "uint8")}
+    path = tmp_path / "damaged.edge"
+    rt.write_artifact(path, config=mlp.config, code=mlp.code, weights=weights)
+    content = path.read_bytes()
+    where = content.index(b"[1,1024]")
+    damaged = content[where:].replace(*change, 1)
+    path.write_bytes(content[:where] + damaged)
+    with pytest.raises(
+        rt.ArtifactError, match=re.escape(f"{path}: weights.safetensors was altered (its digest differs)")
+    ):
+        rt.load(path)
+    with pytest.raises(
+        rt.ArtifactError, match=re.escape(f"{path}: the artifact's weights are not well-formed")
+    ):
+        rt.Artifact.open(path).weights()
+
+
+def test_a_refused_artifact_does_not_keep_the_process(mlp: Any, tmp_path: Path) -> None:
+    """Hashing its weights takes for ever here; whoever was told so may end."""
+    path = mlp.write(tmp_path / "a.edge", arch="riscv64")
+    script = """
+    import sys, threading, edgec.runtime as rt
+    from edgec.runtime import oci
+    def digest_of(content):
+        if threading.current_thread().name == "edgec-hash":
+            threading.Event().wait()
+        return genuine(content)
+    genuine, oci.digest_of = oci.digest_of, digest_of
+    try:
+        rt.load(sys.argv[1])
+    except rt.IncompatibleDevice as error:
+        print(error)
+    """
+    done = python(script, path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "(riscv64); this machine is" in done.stdout
+
+
+@pytest.mark.parametrize("fault", ["cannot start", "dies"])
+def test_a_process_that_gets_no_thread_to_hash_with_loads_all_the_same(
+    tiny: Path, tmp_path: Path, reference: Callable[[Any], Any], monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    def digest_of(content: Any) -> str:
+        if threading.current_thread().name == "edgec-hash":
+            raise MemoryError
+        return genuine(content)
+
+    genuine = oci.digest_of
+    x = np.ones((1, 32), "float32")
+    altered = bytearray(tiny.read_bytes())
+    altered[altered.index(b"data_offsets")] ^= 1
+    (tmp_path / "altered.edge").write_bytes(altered)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading, "excepthook", lambda _: None)
+        if fault == "dies":
+            patch.setattr(oci, "digest_of", digest_of)
+        else:
+            patch.setattr(threading.Thread, "start", refuse)
+        model = rt.load(tiny, threads=1)
+        with pytest.raises(rt.ArtifactError, match="was altered"):
+            rt.load(tmp_path / "altered.edge")
+    with model:
+        np.testing.assert_allclose(model.run({"x": x})["y.0"], reference(x), rtol=1e-5, atol=1e-6)
 
 
 def test_a_layout_folder_loads_by_digest(tiny: Path, tmp_path: Path, reference: Callable[[Any], Any]) -> None:
