@@ -39,12 +39,23 @@ else:
 
 # What a value is: TVMFFITypeIndex.
 NONE, _INT, _BOOL, _FLOAT, _RAW_STR, _SMALL_STR = 0, 1, 2, 3, 8, 11
-_OBJECT, _STR, _FUNCTION, TENSOR, _MODULE = 64, 65, 68, 70, 73
+OBJECT, _STR, _FUNCTION, TENSOR, ARRAY, _MODULE = 64, 65, 68, 70, 71, 73
 _BFLOAT16 = 4  # the code of DLPack's type; numpy hands over its bits as uint16
-_LEGACY, _LEGACY_USED, _VERSIONED = b"dltensor", b"used_dltensor", b"dltensor_versioned"
+_CAPSULE, _USED = b"dltensor_versioned", b"used_dltensor_versioned"
 _ERRORS: dict[str, type[Exception]] = {
-    kind.__name__: kind for kind in (AttributeError, IndexError, KeyError, TypeError, ValueError)
+    kind.__name__: kind
+    for kind in (
+        AssertionError,
+        AttributeError,
+        IndexError,
+        KeyError,
+        MemoryError,
+        TypeError,
+        ValueError,
+    )
 }
+# What the library of apache-tvm-ffi 0.1.14.post1 says that it is.
+_VERSION = (0, 1, 15)
 
 
 class Value(ctypes.Structure):
@@ -54,7 +65,7 @@ class Value(ctypes.Structure):
 
 
 class _Header(ctypes.Structure):  # TVMFFIObject, with which each object begins
-    _fields_ = (("references", c_uint64), ("kind", c_int32), ("padding", c_uint32), ("deleter", c_void_p))
+    _fields_ = (("references", c_uint64), ("kind", c_int32), ("padding", c_uint32), ("deleter", c_uint64))
 
 
 class _Bytes(ctypes.Structure):  # TVMFFIByteArray
@@ -90,25 +101,28 @@ class _Managed(ctypes.Structure):  # DLManagedTensorVersioned
         ("minor", c_uint32),
         ("manager", c_void_p),
         ("deleter", ctypes.CFUNCTYPE(None, c_void_p)),
+        ("flags", c_uint64),
+        ("tensor", _DLTensor),
     )
 
 
 _HEADER = ctypes.sizeof(_Header)
-# Where a tensor says at which address its memory begins: this far behind its handle, in a word.
-DATA, word_at = _HEADER, c_uint64.from_address
+# A tensor's description in words: this far behind its handle, and the places in it of the address at which its memory
+# begins and of how many bytes behind that its elements do.
+DESCRIBED = _HEADER
+words_at = (c_uint64 * (ctypes.sizeof(_DLTensor) // 8)).from_address
+DATA, OFFSET = _DLTensor.data.offset // 8, _DLTensor.byte_offset.offset // 8
 
 
 def _python(name: str, result: Any, *arguments: Any) -> Callable[..., Any]:  # noqa: ANN401 - ctypes' types
-    function: Callable[..., Any] = getattr(ctypes.pythonapi, name)
-    function.restype, function.argtypes = result, arguments  # type: ignore[attr-defined]
-    return function
+    # not an attribute of ctypes.pythonapi: every library of the process shares those, and may change their types
+    return ctypes.PYFUNCTYPE(result, *arguments)((name, ctypes.pythonapi))
 
 
 _new_capsule = _python("PyCapsule_New", ctypes.py_object, c_void_p, c_char_p, c_void_p)
 _pointer_of = _python("PyCapsule_GetPointer", c_void_p, ctypes.py_object, c_char_p)
 _is_capsule = _python("PyCapsule_IsValid", c_int, ctypes.py_object, c_char_p)
 _rename = _python("PyCapsule_SetName", c_int, ctypes.py_object, c_char_p)
-_set_destructor = _python("PyCapsule_SetDestructor", c_int, ctypes.py_object, c_void_p)
 
 
 def memory_of(handle: int) -> Array:
@@ -120,7 +134,7 @@ def memory_of(handle: int) -> Array:
 
 def _size(tensor: _DLTensor) -> int:
     count = math.prod(tensor.shape[number] for number in range(tensor.ndim))
-    return int(count * tensor.bits * tensor.lanes // 8)
+    return int(count * ((tensor.bits * tensor.lanes + 7) // 8))
 
 
 class Object:
@@ -256,9 +270,20 @@ class Call:
 
 
 class Interface:
-    """The functions of a loaded ``libtvm_ffi.so``."""
+    """The functions of a loaded ``libtvm_ffi.so``.
+
+    Raises:
+        RuntimeError: it is of another version than the one whose layouts are written down here.
+        AttributeError: it lacks a function.
+    """
 
     def __init__(self, library: ctypes.CDLL) -> None:
+        version = (c_uint32 * 3)()
+        library["TVMFFIGetVersion"](version)
+        if tuple(version) != _VERSION:
+            found, wanted = (".".join(map(str, numbers)) for numbers in (version, _VERSION))
+            raise RuntimeError(f"it is of version {found}, not {wanted}: install apache-tvm-ffi again")
+
         def declare(name: str, *arguments: Any) -> Callable[..., int]:  # noqa: ANN401 - ctypes' types
             function = getattr(library, name)
             function.restype, function.argtypes = c_int, arguments
@@ -266,11 +291,10 @@ class Interface:
 
         self.release = declare("TVMFFIObjectDecRef", c_void_p)
         self.invoke = library["TVMFFIFunctionCall"]
-        self._retain = declare("TVMFFIObjectIncRef", c_void_p)
         self._get_global = declare("TVMFFIFunctionGetGlobal", c_void_p, c_void_p)
         self._raised = declare("TVMFFIErrorMoveFromRaised", c_void_p)
         library.TVMFFIErrorMoveFromRaised.restype = None
-        self._import = declare("TVMFFITensorFromDLPack", c_void_p, c_int32, c_int32, c_void_p)
+        self._import = declare("TVMFFITensorFromDLPackVersioned", c_void_p, c_int32, c_int32, c_void_p)
         self._export = declare("TVMFFITensorToDLPackVersioned", c_void_p, c_void_p)
 
     def find(self, name: str) -> Function | None:
@@ -308,17 +332,17 @@ class Interface:
         """The array as compiled code sees it: the same memory, kept alive as long as the tensor is.
 
         Args:
-            array: writable; of bfloat16 its bits, as uint16.
+            array: of bfloat16 its bits, as uint16. It may be read-only, if what it is passed to only reads it.
             bfloat16: call its elements so.
         """
-        capsule, handle = array.__dlpack__(), c_void_p()
-        managed = _pointer_of(capsule, _LEGACY)
+        # the version with which numpy hands over read-only memory too
+        capsule, handle = array.__dlpack__(max_version=(1, 0)), c_void_p()
+        managed = _pointer_of(capsule, _CAPSULE)
         if bfloat16:
-            _DLTensor.from_address(managed).code = _BFLOAT16
+            _Managed.from_address(managed).tensor.code = _BFLOAT16
         if self._import(managed, 0, 0, ctypes.byref(handle)):
             raise self.error()
-        _set_destructor(capsule, None)
-        _rename(capsule, _LEGACY_USED)
+        _rename(capsule, _USED)  # as who takes a capsule over does: its destructor leaves it alone then
         assert handle.value is not None
         return Tensor(self, handle.value)
 
@@ -331,11 +355,11 @@ class Interface:
         managed = c_void_p()
         if self._export(handle, ctypes.byref(managed)):
             raise self.error()
-        capsule = _new_capsule(managed, _VERSIONED, None)
+        capsule = _new_capsule(managed, _CAPSULE, None)
         try:
             return np.from_dlpack(_Export(capsule))
         finally:
-            if _is_capsule(capsule, _VERSIONED):  # it was not taken over
+            if _is_capsule(capsule, _CAPSULE):  # it was not taken over
                 _Managed.from_address(managed.value or 0).deleter(managed.value)
 
     def items(self, handle: int) -> list[int]:
@@ -362,7 +386,7 @@ class Interface:
                 return ctypes.string_at(text.data or 0, text.size).decode()
             finally:
                 self.release(value)
-        if kind < _OBJECT:
+        if kind < OBJECT:
             raise TypeError(f"compiled code gave a value of kind {kind}")
         return {_FUNCTION: Function, TENSOR: Tensor, _MODULE: Module}.get(kind, Object)(self, value)
 

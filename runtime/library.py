@@ -28,7 +28,10 @@ FFI_LIBRARY, RUNTIME_LIBRARY = "libtvm_ffi.so", "libtvm_runtime.so"
 # Sorting and top-k of TVM live here; present beside the runtime in the wheel.
 EXTRA_LIBRARY = "libtvm_runtime_extra.so"
 _TVM_SERIES = "0.27."
-_FFI_SERIES = "0.1.14"
+# One version and no other. Its layouts are written down in edgec.runtime.abi; and it gives objects an allocator of its
+# own when its package is imported, which a release to come will use to tie them to Python's objects: those that were
+# made before the import would then not have what it expects of them.
+_FFI_VERSION = "0.1.14.post1"
 _SYSTEM_FOLDERS = ("/usr/local/lib", "/usr/lib", "/usr/lib/edgec", "/opt/edgec/lib")
 
 # The package tvm_ffi: a module of C++, without stubs.
@@ -36,6 +39,7 @@ Package = Any
 
 _lock = threading.Lock()
 _loaded: list[ctypes.CDLL] = []
+_versions: dict[str, str] = {}
 
 
 @cache
@@ -56,16 +60,16 @@ def interface() -> Interface:
     """The functions of ``libtvm_ffi.so``, loaded as the package ``tvm_ffi`` loads it, which is not imported.
 
     Raises:
-        IncompatibleDevice: the package is not installed, or its library cannot be loaded.
+        IncompatibleDevice: the package is not installed, or its library cannot be loaded, or is of another version.
     """
     check_ffi()
     folder = _folder_of("tvm_ffi")
     path = None if folder is None else folder / "lib" / FFI_LIBRARY
-    if path is None or not path.is_file():
-        return Interface(ffi().LIB)  # installed in a way of its own, which it knows itself
     try:
+        if path is None or not path.is_file():
+            path = Path(ffi().LIB._name)  # installed in a way of its own, which it knows itself
         return Interface(ctypes.CDLL(str(path), ctypes.RTLD_GLOBAL))
-    except OSError as error:
+    except (OSError, ImportError, RuntimeError, AttributeError) as error:
         raise IncompatibleDevice(f"{FFI_LIBRARY} cannot be loaded on this machine: {error}") from error
 
 
@@ -75,15 +79,24 @@ def _folder_of(package: str) -> Path | None:
     return next((Path(folder) for folder in (spec.submodule_search_locations or ())), None) if spec else None
 
 
-@cache
 def _version_of(distribution: str, package: str) -> str | None:
-    """The version of an installed distribution, which contains this package; None where it is not installed.
+    """The version of an installed distribution, which contains this package; None where it is not installed (yet)."""
+    if distribution not in _versions:
+        version = _look_up(distribution, package)
+        if version is None:
+            return None
+        _versions[distribution] = version
+    return _versions[distribution]
 
-    The name of the folder beside the package tells it; reading the metadata itself takes importing a parser of mail.
-    """
+
+def _look_up(distribution: str, package: str) -> str | None:
+    """The name of the folder beside the package tells it; reading the metadata takes importing a parser of mail."""
     if folder := _folder_of(package):
         begin, end = f"{distribution.replace('-', '_')}-", ".dist-info"
-        names = os.listdir(folder.parent)  # noqa: PTH208 - paths of a thousand neighbours take a millisecond to make
+        try:
+            names = os.listdir(folder.parent)  # noqa: PTH208 - making paths of a thousand neighbours takes a millisecond
+        except OSError:  # it lies in an archive, or where nobody may look around: the metadata know
+            names = []
         found = [name for name in names if name.startswith(begin) and name.endswith(end)]
         if len(found) == 1:
             return found[0].removeprefix(begin).removesuffix(end)
@@ -143,11 +156,14 @@ def check_ffi() -> None:
     """
     version = _version_of("apache-tvm-ffi", "tvm_ffi")
     if version is None:
-        raise IncompatibleDevice("apache-tvm-ffi is not installed: pip install apache-tvm-ffi==0.1.14.post1")
-    if not version.startswith(_FFI_SERIES):
         raise IncompatibleDevice(
-            f"apache-tvm-ffi {version} is installed here; the runtime ABI {RUNTIME_ABI} needs {_FFI_SERIES}: "
-            "pip install apache-tvm-ffi==0.1.14.post1"
+            f"apache-tvm-ffi is not installed: pip install apache-tvm-ffi=={_FFI_VERSION}"
+        )
+    if version != _FFI_VERSION:
+        _versions.clear()  # it may be put right, in a notebook even without a new process
+        raise IncompatibleDevice(
+            f"apache-tvm-ffi {version} is installed here; the runtime ABI {RUNTIME_ABI} needs {_FFI_VERSION}: "
+            f"pip install apache-tvm-ffi=={_FFI_VERSION}"
         )
 
 

@@ -15,7 +15,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgec.runtime.abi import DATA, NONE, TENSOR, Call, Function, Module, Tensor, memory_of, word_at
+from edgec.runtime.abi import (
+    ARRAY,
+    DATA,
+    DESCRIBED,
+    NONE,
+    OBJECT,
+    OFFSET,
+    TENSOR,
+    Call,
+    Function,
+    Module,
+    Tensor,
+    memory_of,
+    words_at,
+)
 from edgec.runtime.abi import Array as Array  # other modules take it from here
 from edgec.runtime.config import ArtifactConfig, MemoryPlan, TensorSpec
 from edgec.runtime.errors import ArtifactError, IncompatibleDevice
@@ -113,7 +127,8 @@ class _Slot:
     def copied(self, number: int, handle: int) -> Array:
         """A copy of a small result, which costs less than to hand over its memory."""
         views = self.views[number]
-        address = word_at(handle + DATA).value
+        words = words_at(handle + DESCRIBED)
+        address = words[DATA] + words[OFFSET]
         view = views.get(address)
         if view is None:
             if len(views) >= _VIEWS:
@@ -205,11 +220,14 @@ class NativeFunction:
         if call.invoke(*call.passed):
             raise self._library.error()
         handle = result.value
-        if result.kind == TENSOR:
-            outputs = [slot.copied(0, handle)]
-        else:
-            outputs = [slot.copied(number, item) for number, item in enumerate(self._library.items(handle))]
-        self._library.release(handle)
+        try:
+            if result.kind == TENSOR:
+                outputs = [slot.copied(0, handle)]
+            else:
+                items = self._library.items(handle)
+                outputs = [slot.copied(number, item) for number, item in enumerate(items)]
+        finally:
+            self._library.release(handle)
         self._free.append(slot)
         return outputs
 
@@ -222,6 +240,10 @@ class NativeFunction:
                 place[...] = arrays[position]
         slot.call()
         result = slot.call.result
+        if result.kind not in (TENSOR, ARRAY):
+            if result.kind >= OBJECT:
+                self._library.release(result.value)
+            raise ArtifactError(f"the compiled function {self.name} gives no tensors")
         try:
             handles = [result.value] if result.kind == TENSOR else self._library.items(result.value)
             outputs = [self._library.array(item) for item in handles]

@@ -199,6 +199,13 @@ def test_an_artifact_carries_it_and_predicts_the_same(mlp: Any, tmp_path: Path) 
         loaded = Around(model._around, model.config.around, declared, [])
         assert loaded.prepares
         assert not loaded.detects
+        assert isinstance(declared.input, rt.card.ImageInput)
+        # A frame that may not be written to, of the model's own size, which nothing resizes or copies.
+        frame = np.random.default_rng(0).integers(0, 256, (4, 8), dtype=np.uint8)
+        picture = Picture(declared.input, "float32", loaded.prepare)
+        expected, _ = picture(frame)
+        found, _ = picture(np.frombuffer(frame.tobytes(), np.uint8).reshape(frame.shape))
+        np.testing.assert_array_equal(found, expected)
     rt.write_artifact(tmp_path / "b.edge", config=config, code=mlp.code, weights=mlp.weights)
     with pytest.raises(rt.ArtifactError, match=r"holds no around\.so"):
         rt.load(tmp_path / "b.edge")

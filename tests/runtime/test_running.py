@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 import edgec.runtime as rt
+from edgec.runtime.library import interface
 from edgec.runtime.native import empty_aligned
 from edgec.runtime.threads import Threading
 
@@ -33,6 +35,43 @@ def test_it_computes_what_the_model_computes(model: rt.Model, reference: Referen
         np.testing.assert_allclose(
             model.run({"x": rows(seed)})["y.0"], reference(rows(seed)), rtol=1e-5, atol=1e-6
         )
+
+
+def test_inputs_that_may_not_be_written_to_are_read(
+    two_outputs: Any, tmp_path: Path, model: rt.Model, reference: Reference
+) -> None:
+    """As from ``np.frombuffer`` or a file that is mapped for reading."""
+    x = rows(3)
+    np.testing.assert_array_equal(model.run({"x": frozen(x)})["y.0"], model.run({"x": x})["y.0"])
+    assert model.profile({"x": frozen(x)}, 1)
+    a = np.random.default_rng(4).standard_normal((1, 512, 1024)).astype("float32")
+    b = np.array(0.5, "float32")
+    with rt.load(two_outputs.write(tmp_path / "a.edge"), threads=1) as large:
+        for given in (frozen(a), np.frombuffer(a.tobytes(), "float32").reshape(a.shape)):
+            found = large.run({"a": given, "b": frozen(b)})
+            np.testing.assert_array_equal(found["sum"], a + b)
+            np.testing.assert_array_equal(found["same"], a)
+            assert found["same"].flags.writeable
+
+
+def frozen(array: Any) -> Any:
+    copy = empty_aligned(array.shape, array.dtype)
+    copy[...] = array
+    copy.flags.writeable = False
+    return copy
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (2, 3), ()])
+def test_memory_that_is_read_only_becomes_a_tensor_and_goes_when_it_goes(shape: tuple[int, ...]) -> None:
+    for dtype, bfloat16 in (("float32", False), ("uint16", True)):
+        array = np.ones(shape, dtype)
+        array.flags.writeable = False
+        before = sys.getrefcount(array)
+        tensors = [interface().tensor(array, bfloat16=bfloat16) for _ in range(100)]
+        assert {tensor.nbytes for tensor in tensors} == {array.nbytes}
+        assert sys.getrefcount(array) == before + 100
+        del tensors
+        assert sys.getrefcount(array) == before
 
 
 def test_outputs_have_the_source_models_names_and_are_the_callers_own(

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import zipfile
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 
 import edgec.runtime as rt
 from edgec.runtime import library
+from edgec.runtime.abi import Call, Interface
 from edgec.runtime.native import load_code
 
 # PyTorch, where it is installed, would be imported by tvm_ffi: seconds that these tests are not about.
@@ -131,6 +133,8 @@ def test_versions_are_those_of_the_metadata() -> None:
     [
         (None, "apache-tvm-ffi is not installed: pip install apache-tvm-ffi=="),
         ("9.9.9", "apache-tvm-ffi 9.9.9 is installed here; the runtime ABI"),
+        ("0.1.14", "apache-tvm-ffi 0.1.14 is installed here; .* needs 0.1.14.post1: pip install"),
+        ("0.1.14.post10", "apache-tvm-ffi 0.1.14.post10 is installed here"),
     ],
 )
 def test_another_tvm_ffi_is_refused(
@@ -139,6 +143,63 @@ def test_another_tvm_ffi_is_refused(
     monkeypatch.setattr(library, "_version_of", lambda *_: version)
     with pytest.raises(rt.IncompatibleDevice, match=message):
         rt.load(tiny)
+
+
+def test_a_library_of_another_version_than_its_package_says_is_refused() -> None:
+    class Other:
+        """A library that says of itself that it is version 0.1.14."""
+
+        def __getitem__(self, name: str) -> Any:
+            assert name == "TVMFFIGetVersion"
+            return lambda numbers: numbers.__setitem__(slice(0, 3), (0, 1, 14))
+
+    with pytest.raises(
+        RuntimeError, match=r"it is of version 0\.1\.14, not 0\.1\.15: install apache-tvm-ffi again"
+    ):
+        Interface(Other())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("before", [None, "9.9.9"])
+def test_a_package_that_is_installed_meanwhile_is_found(
+    monkeypatch: pytest.MonkeyPatch, before: str | None
+) -> None:
+    """As from a notebook, whose process has asked for it before."""
+    version = library._version_of("apache-tvm-ffi", "tvm_ffi")
+    monkeypatch.setattr(library, "_versions", {})
+    with monkeypatch.context() as patch:
+        patch.setattr(library, "_look_up", lambda *_: before)
+        with pytest.raises(rt.IncompatibleDevice, match="pip install"):
+            library.check_ffi()
+    library.check_ffi()
+    assert library._version_of("apache-tvm-ffi", "tvm_ffi") == version
+
+
+def test_a_package_in_an_archive_has_the_version_of_its_metadata(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = tmp_path / "packages.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("in_archive/__init__.py", "")
+        file.writestr("in_archive-1.2.dist-info/METADATA", "Name: in-archive\nVersion: 1.2\n")
+    monkeypatch.syspath_prepend(str(archive))
+    assert library._version_of("in-archive", "in_archive") == "1.2"
+
+
+def test_the_types_that_others_give_to_shared_functions_do_not_matter(tiny: Path) -> None:
+    """The functions of Python and of tvm-ffi that ctypes keeps once for all libraries of a process."""
+    script = """
+    import ctypes, tvm_ffi
+    for name in ("PyCapsule_New", "PyCapsule_GetPointer", "PyCapsule_IsValid", "PyCapsule_SetName"):
+        getattr(ctypes.pythonapi, name).argtypes = (ctypes.c_char_p,)
+    model = load()
+    for name in ("PyCapsule_New", "PyCapsule_GetPointer", "PyCapsule_IsValid", "PyCapsule_SetName"):
+        function = getattr(ctypes.pythonapi, name)
+        function.argtypes, function.restype = (ctypes.c_double,), ctypes.c_char
+    tvm_ffi.LIB.TVMFFIFunctionCall.argtypes = (ctypes.c_char_p,)
+    check(model)
+    print("fine")
+    """
+    assert python(script, tiny) == "fine"
 
 
 def test_results_that_are_copied_are_the_callers_own(small_pair: Any, tmp_path: Path) -> None:
@@ -176,3 +237,17 @@ def test_a_failing_function_says_why(mlp: Any) -> None:
         library.global_function("ffi.Array")(object())
     with pytest.raises(Exception, match=r"nowhere\.so"):
         library.interface().load_module(Path("/nowhere.so"))
+
+
+@pytest.mark.parametrize("name", ["vm.builtin.shape_of", "vm.builtin.null_value", "runtime.NumThreads"])
+def test_a_compiled_function_that_gives_no_tensors_is_refused(mlp: Any, tmp_path: Path, name: str) -> None:
+    """A shape, nothing, a number: none is mistaken for the address of a tensor."""
+    x = np.ones((1, 32), "float32")
+    with rt.load(mlp.write(tmp_path / "a.edge"), threads=1) as model:
+        assert model._first.engine is not None
+        (slot,) = model._first.engine._free
+        slot.call = Call(library.global_function(name), 1 if name.endswith("shape_of") else 0)
+        if name.endswith("shape_of"):
+            slot.tensors = [slot.call.put(0, x)]
+        with pytest.raises(rt.ArtifactError, match="the compiled function main_planned gives no tensors"):
+            model.run({"x": x})
