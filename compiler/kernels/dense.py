@@ -12,7 +12,6 @@ from tvm.tirx import PrimFunc, Stmt
 
 from edgec.compiler.kernels import bf16
 from edgec.compiler.kernels.compute import DenseSpec
-from edgec.compiler.kernels.conv2d import tiles
 from edgec.compiler.kernels.emit import (
     Accumulators,
     Expr,
@@ -21,7 +20,9 @@ from edgec.compiler.kernels.emit import (
     const,
     loop,
     parallel,
+    runs,
     seq,
+    tiles,
     unrolled,
     vector_load,
     vectorised,
@@ -79,13 +80,8 @@ class _Dense:
         return self.tail.build(seq(parts))
 
     def _columns(self, first_block: Expr, blocks: int) -> Stmt:
-        runs: list[tuple[int, int, int]] = []
-        for start, size in tiles(self.spec.rows, self.schedule.rows):
-            if runs and runs[-1][1] == size:
-                runs[-1] = (runs[-1][0], size, runs[-1][2] + 1)
-            else:
-                runs.append((start, size, 1))
-        return seq([self._run(first_block, blocks, *run) for run in runs])
+        parts = runs(tiles(self.spec.rows, self.schedule.rows))
+        return seq([self._run(first_block, blocks, *part) for part in parts])
 
     def _run(self, b: Expr, blocks: int, start: int, rows: int, count: int) -> Stmt:
         return loop(count, lambda t: self._tile(b, const(start) + t * const(rows), rows, blocks), "row")
@@ -175,7 +171,7 @@ def _cost(spec: DenseSpec, rows: int, wide: int, split: int, target: Target) -> 
     """
     chains = rows * wide * split
     step = max(rows * wide / 2, 0.65 * (rows + wide), 4.0 * rows * wide / chains)
-    step += 0.1 * (rows + wide)
+    step += 0.8 + 0.1 * (rows + wide)
     step += wide * (1.0 if spec.inner * wide * spec.lanes * 4 > 0.75 * target.l1d_bytes else 0.3)
     step += 0.2 * rows if rows * spec.inner * 4 > 1.25 * target.l1d_bytes else 0.0
     return step * len(tiles(spec.rows, rows))

@@ -99,6 +99,36 @@ def unrolled(extent: int, body: Callable[[Expr], Stmt], start: int = 0) -> Stmt:
     return loop(extent, body, "u", ForKind.UNROLLED, start)
 
 
+def stepped(extent: int, body: Callable[[Expr], Stmt], steps: int, name: str = "i") -> Stmt:
+    """A loop that takes `steps` steps a pass where they divide its extent, and one otherwise."""
+    if extent % steps or extent == steps:
+        return loop(extent, body, name)
+    return loop(extent // steps, lambda at: unrolled(steps, lambda u: body(at * const(steps) + u)), name)
+
+
+def tiles(total: int, width: int) -> list[tuple[int, int]]:
+    """Cut `total` columns into the fewest pieces of at most `width`, as equal as can be: (start, width) each."""
+    count = -(-total // width)
+    small, larger = divmod(total, count)
+    pieces, start = [], 0
+    for i in range(count):
+        size = small + (1 if i < larger else 0)
+        pieces.append((start, size))
+        start += size
+    return pieces
+
+
+def runs(pieces: Sequence[tuple[int, int]]) -> list[tuple[int, int, int]]:
+    """Neighbouring pieces of one size together: (start of the first, size, how many) each."""
+    found: list[tuple[int, int, int]] = []
+    for start, size in pieces:
+        if found and found[-1][1] == size:
+            found[-1] = (found[-1][0], size, found[-1][2] + 1)
+        else:
+            found.append((start, size, 1))
+    return found
+
+
 class Accumulators:
     """A tile of vector registers."""
 

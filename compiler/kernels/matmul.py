@@ -15,7 +15,6 @@ from typing import Any
 from tvm.tirx import PrimFunc, Stmt
 
 from edgec.compiler.kernels.compute import MatmulSpec
-from edgec.compiler.kernels.conv2d import tiles
 from edgec.compiler.kernels.emit import (
     Accumulators,
     Expr,
@@ -23,7 +22,9 @@ from edgec.compiler.kernels.emit import (
     const,
     loop,
     parallel,
+    runs,
     seq,
+    tiles,
     unrolled,
     vector_load,
     vectorised,
@@ -61,13 +62,7 @@ class _Matmul:
         self.left, self.right = tail.inputs
 
     def build(self) -> PrimFunc:
-        runs: list[tuple[int, int, int]] = []  # first row, rows of a tile, tiles
-        for start, size in tiles(self.spec.rows, self.schedule.rows):
-            if runs and runs[-1][1] == size:
-                runs[-1] = (runs[-1][0], size, runs[-1][2] + 1)
-            else:
-                runs.append((start, size, 1))
-        parts = [self._rows(*run) for run in runs]
+        parts = [self._rows(*part) for part in runs(tiles(self.spec.rows, self.schedule.rows))]
         return self.tail.build(seq(parts))
 
     def _rows(self, start: int, size: int, count: int) -> Stmt:

@@ -12,7 +12,6 @@ from tvm import tirx
 from tvm.tirx import PrimFunc, Stmt
 
 from edgec.compiler.kernels.compute import ConvSpec, PoolSpec, Window
-from edgec.compiler.kernels.conv2d import tiles
 from edgec.compiler.kernels.emit import (
     Accumulators,
     Expr,
@@ -20,6 +19,7 @@ from edgec.compiler.kernels.emit import (
     loop,
     parallel,
     seq,
+    tiles,
     unrolled,
     vector_load,
     vectorised,

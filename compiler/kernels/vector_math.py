@@ -54,6 +54,12 @@ def _horner(x: Expr, coefficients: Sequence[float]) -> Expr:
     return total
 
 
+def _within(x: Expr, low: float, high: float) -> Expr:
+    """`x` between two bounds; what is not a number stays so."""
+    below = _let("x", x, lambda x: tirx.Select(_f(high) < x, _f(high), x))
+    return _let("x", below, lambda x: tirx.Select(x < _f(low), _f(low), x))
+
+
 def exp(x: Expr) -> Expr:
     """``e**x``; 0 below -87.7, saturated above 88.37."""
 
@@ -68,7 +74,7 @@ def exp(x: Expr) -> Expr:
         )
         return _let("r", r, lambda r: (_horner(r, _EXP) * r * r + r + _f(1.0)) * power)
 
-    return _let("x", tirx.max(tirx.min(x, _f(88.3762626647949)), _f(-88.0)), reduced)
+    return _let("x", _within(x, -88.0, 88.3762626647949), reduced)
 
 
 def sigmoid(x: Expr) -> Expr:
@@ -82,16 +88,16 @@ def tanh(x: Expr) -> Expr:
     def ratio(x: Expr) -> Expr:
         return _let("x2", x * x, lambda x2: x * _horner(x2, _TANH_TOP) / _horner(x2, _TANH_BOTTOM))
 
-    return _let("x", tirx.max(tirx.min(x, _f(7.90531110763549805)), _f(-7.90531110763549805)), ratio)
+    return _let("x", _within(x, -7.90531110763549805, 7.90531110763549805), ratio)
 
 
 def erf(x: Expr) -> Expr:
     """The error function."""
 
-    def within(x: Expr) -> Expr:
+    def polynomial(x: Expr) -> Expr:
         return _let("u", x * x * _f(2.0 / _ERF_END**2) - _f(1.0), lambda u: _horner(u, _ERF) * x)
 
-    return _let("x", tirx.max(tirx.min(x, _f(_ERF_END)), _f(-_ERF_END)), within)
+    return _let("x", _within(x, -_ERF_END, _ERF_END), polynomial)
 
 
 _FORMS: dict[str, Callable[[Expr], Expr]] = {

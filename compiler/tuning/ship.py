@@ -13,7 +13,7 @@ import json
 import sys
 from pathlib import Path
 
-from edgec.compiler.kernels import conv2d, dense, matmul, sliding
+from edgec.compiler.kernels import attention, conv2d, dense, matmul, sliding
 from edgec.compiler.kernels.templates import FAMILY, WITH_WINOGRAD
 from edgec.compiler.tuning.cache import FORMAT, SHIPPED, TuningCache
 from edgec.compiler.tuning.tuner import cache_key, shipped_key
@@ -26,6 +26,7 @@ CURRENT = (
     f"pool.v{sliding.VERSION}|",
     f"dense.v{dense.VERSION}|",
     f"matmul.v{matmul.VERSION}|",
+    f"attention.v{attention.VERSION}|",
 )
 
 

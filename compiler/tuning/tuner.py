@@ -14,7 +14,16 @@ from edgec.compiler.lowered import TuningSummary
 from edgec.compiler.options import CompileOptions
 from edgec.compiler.progress import Progress
 from edgec.compiler.tuning.cache import TuningCache, Winner
-from edgec.compiler.tuning.measure import Trial, agreeing, build, random_arguments, time_once, try_out
+from edgec.compiler.tuning.measure import (
+    Arguments,
+    Trial,
+    agreeing,
+    build,
+    far_arguments,
+    random_arguments,
+    time_once,
+    try_out,
+)
 from edgec.targets.loader import detect
 from edgec.targets.target import Target
 
@@ -92,7 +101,7 @@ class Tuner:
         trials = [pair for pair, fine in zip(trials, good, strict=True) if fine]
         if not trials or arguments is None:
             raise RuntimeError(f"no candidate of {work.key} builds")
-        chosen = self._race(trials, arguments)
+        chosen = self._race(trials, far_arguments(arguments))
         self.counts.timed += len(trials)
         self.counts.seconds += time.perf_counter() - started
         best = next(trial for candidate, trial in trials if candidate is chosen)
@@ -102,7 +111,7 @@ class Tuner:
             self.cache.put(work.family, winner, self.options.tune)
         return chosen
 
-    def _race(self, trials: list[tuple[Any, Trial]], arguments: list[tvm.runtime.Tensor]) -> Any:  # noqa: ANN401
+    def _race(self, trials: list[tuple[Any, Trial]], arguments: list[Arguments]) -> Any:  # noqa: ANN401
         budget = BUDGET_S[self.options.tune] / ROUNDS
         left = trials
         for _ in range(ROUNDS):

@@ -130,6 +130,20 @@ def test_two_masks_and_a_bias_for_each_head(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "heads", [HEADS, TOKENS]
+)  # with as many as tokens, a wrong order of the axes would fit
+def test_one_attention_reads_the_transposed_result_of_another(tmp_path: Path, heads: int) -> None:
+    net = Net()
+    x = net.op("Reshape", net.linear("x", heads * 8), net.const(np.array([1, TOKENS, heads, 8])))
+    x = net.op("Transpose", x, perm=[0, 2, 1, 3])
+    for _ in range(2):
+        weights = net.op("Softmax", net.op("MatMul", x, net.op("Transpose", x, perm=[0, 1, 3, 2])), axis=-1)
+        once = net.op("Transpose", net.op("MatMul", weights, x), perm=[0, 2, 1, 3])
+        x = net.op("Transpose", once, perm=[0, 2, 1, 3])
+    assert ops(net.compiled(tmp_path, [x])).count("attention") == 2
+
+
+@pytest.mark.parametrize(
     "why", ["weights are an output", "scores are an output", "another axis", "mask is scaled"]
 )
 def test_what_is_not_one_attention_stays_apart_and_matches(tmp_path: Path, why: str) -> None:

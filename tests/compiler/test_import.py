@@ -161,3 +161,11 @@ def test_tiles(tmp_path: Path, repeats: tuple[int, ...]) -> None:
     node = helper.make_node("Tile", ["x", "n"], ["y"])
     model = model_of([node], {"x": [2, 3, 4, 5]}, ["y"], {"n": np.array(repeats, "int64")})
     assert_same(model, {"x": normal(2, 3, 4, 5)}, tmp_path)
+
+
+def test_a_quotient_that_is_cut_stays_a_quotient(tmp_path: Path) -> None:
+    """41 times one over 41 is less than 1 in float32."""
+    nodes = [helper.make_node("Div", ["x", "d"], ["q"]), helper.make_node("Floor", ["q"], ["y"])]
+    model = model_of(nodes, {"x": [200]}, ["y"], {"d": np.array(41, "float32")})
+    got, wanted = both(model, {"x": 41 * np.arange(200, dtype="float32")}, tmp_path)
+    np.testing.assert_array_equal(got[0], wanted[0])

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tvm
 
 from edgec.compiler.kernels.templates import FAMILY, Workload
 from edgec.compiler.options import CompileOptions
@@ -13,6 +15,7 @@ from edgec.compiler.progress import Silent
 from edgec.compiler.tuning import cache as tuning_cache
 from edgec.compiler.tuning import ship
 from edgec.compiler.tuning.cache import TuningCache, Winner
+from edgec.compiler.tuning.measure import FAR_BYTES, far_arguments
 from edgec.compiler.tuning.tuner import Tuner, cache_key, shipped_key
 from edgec.targets import load_target
 
@@ -72,3 +75,17 @@ def test_shipped_winners_serve_every_target_with_such_registers(
     assert _tuner(tmp_path / "empty").choose(work) == "winner"
     full = CompileOptions(tune="full", cache_dir=tmp_path / "empty")
     assert Tuner(TARGET, full, Silent())._known(work) is None
+
+
+def test_layers_of_many_weights_are_timed_on_copies_of_them() -> None:
+    tensor = tvm.runtime.tensor
+    data, out = tensor(np.zeros(1 << 20, np.float32)), tensor(np.zeros(1 << 20, np.float32))
+    small = [data, tensor(np.zeros(64, np.float32)), out]
+    assert far_arguments(small) == [small]
+    weights = np.arange(1 << 19, dtype=np.float32)
+    sets = far_arguments([data, tensor(weights), out])
+    addresses = {np.from_dlpack(arguments[1]).ctypes.data for arguments in sets}
+    assert len(addresses) == len(sets)
+    assert len(sets) * weights.nbytes >= FAR_BYTES
+    assert all(arguments[0] is data and arguments[-1] is out for arguments in sets)
+    assert all(np.array_equal(arguments[1].numpy(), weights) for arguments in sets)
