@@ -22,6 +22,7 @@ from edgec.compiler.kernels.emit import (
     parallel,
     runs,
     seq,
+    stepped,
     tiles,
     unrolled,
     vector_load,
@@ -31,6 +32,7 @@ from edgec.compiler.kernels.tail import Tail
 from edgec.targets.target import Target
 
 VERSION = 1
+MANY_SUMS = 27  # vectors of sums from which several steps a pass cost more than they gain (up to a tenth)
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,8 @@ class _Dense:
             return seq([step(k * const(split) + const(part), part) for part in range(split)])
 
         whole, rest = divmod(spec.inner // (2 if self.half else 1), split)
-        body = [*acc.fill(0.0), loop(whole, steps, "k")] if whole else acc.fill(0.0)
+        together = 4 if split == 1 and rows * blocks < MANY_SUMS else 1
+        body = [*acc.fill(0.0), stepped(whole, steps, together, "k")] if whole else acc.fill(0.0)
         body += [step(const(whole * split + k), k) for k in range(rest)]
         body += _join(acc, rows * blocks, split)
         return acc.allocate([*body, *[self._store(acc, b, first, rows, blocks, j) for j in range(blocks)]])
@@ -172,6 +175,7 @@ def _cost(spec: DenseSpec, rows: int, wide: int, split: int, target: Target) -> 
     chains = rows * wide * split
     step = max(rows * wide / 2, 0.65 * (rows + wide), 4.0 * rows * wide / chains)
     step += 0.8 + 0.1 * (rows + wide)
+    step *= 1.04 if rows * wide >= MANY_SUMS else 1.0
     step += wide * (1.0 if spec.inner * wide * spec.lanes * 4 > 0.75 * target.l1d_bytes else 0.3)
     step += 0.2 * rows if rows * spec.inner * 4 > 1.25 * target.l1d_bytes else 0.0
     return step * len(tiles(spec.rows, rows))
