@@ -40,6 +40,7 @@ class Measurement:
     compile_s: float = 0.0
     failure: str = ""
     tune: str = ""  # how its kernels were chosen
+    quantised: bool = False  # the model comes with int8 products, which the other sides compute as such
 
     def ratio(self, side: str) -> tuple[float, float, float]:
         """How many times as fast as `side`: median over the repeats, lowest, highest."""
@@ -102,6 +103,7 @@ class _Compiled:
     seconds: float = 0.0
     tune: str = ""
     failure: str = ""
+    quantised: bool = False
 
     @staticmethod
     def of(folder: Path, name: str, threads: int) -> _Compiled:
@@ -222,13 +224,26 @@ def _compile(network: Network, target: Target, options: CompileOptions, folder: 
     else:
         np.savez(made.inputs, **_inputs(network, source))
         made.reference.write_bytes(source.reference.SerializeToString())
-    known = {"seconds": made.seconds, "tune": made.tune, "failure": made.failure}
+        made = replace(made, quantised=_is_quantised(source.reference))
+    known = {
+        "seconds": made.seconds,
+        "tune": made.tune,
+        "failure": made.failure,
+        "quantised": made.quantised,
+    }
     made.note.write_text(json.dumps(known), encoding="utf-8")
     return made
 
 
+def _is_quantised(model: Any) -> bool:  # noqa: ANN401  (a ModelProto; importing it loads onnx)
+    """Whether a model rounds activations to integers."""
+    return any(node.op_type in ("QuantizeLinear", "DynamicQuantizeLinear") for node in model.graph.node)
+
+
 def _measure(network: Network, threads: int, made: _Compiled, bytecode: Path) -> Measurement:
-    empty = Measurement(network.name, network.group, threads, failure=made.failure, tune=made.tune)
+    empty = Measurement(
+        network.name, network.group, threads, failure=made.failure, tune=made.tune, quantised=made.quantised
+    )
     if made.failure:
         return empty
     job = {

@@ -35,7 +35,10 @@ STAGES = {
 
 
 class TerminalProgress:
-    """Shows stages on standard error while it is open; silent when that is no terminal or ``quiet``."""
+    """Shows stages on standard error while it is open, unless that is no terminal, and notes when it ends.
+
+    With ``quiet`` it shows neither.
+    """
 
     def __init__(self, *, quiet: bool = False) -> None:
         self._bars = Progress(
@@ -48,8 +51,9 @@ class TerminalProgress:
             console=err,
             disable=quiet or not err.is_terminal,
         )
+        self._quiet = quiet
         self._task: TaskID | None = None
-        self.notes: list[str] = []
+        self._notes: list[str] = []
 
     def __enter__(self) -> TerminalProgress:
         self._bars.start()
@@ -61,6 +65,8 @@ class TerminalProgress:
         if kind is None:
             self._finish()
         self._bars.stop()
+        for text in () if self._quiet else dict.fromkeys(self._notes):
+            err.print(f"note: {text}", markup=False, highlight=False, soft_wrap=True)
 
     def _finish(self) -> None:
         if self._task is not None:
@@ -78,5 +84,5 @@ class TerminalProgress:
             self._bars.advance(self._task, n)
 
     def note(self, text: str) -> None:
-        """Keep a line for the summary."""
-        self.notes.append(text)
+        """Keep a line to show when the stages are over."""
+        self._notes.append(text)

@@ -222,8 +222,6 @@ def _build(
     progress.stage("import")
     with clock("import"):
         imported = to_relax(source, fallback_allowed=options.fallback)
-        for segment in imported.segments:
-            progress.note(f"ONNX Runtime will run {', '.join(segment.nodes)}: no kernels for them")
     with clock("lower"):
         chosen = _bf16_nodes(source, target, options, inputs, progress)
         lowered = lower(imported.mod, target, options, progress, chosen)

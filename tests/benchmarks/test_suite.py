@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -75,3 +75,13 @@ def test_a_whole_run_begins_anew(tmp_path: Path) -> None:
     target = detect()
     file = _left_behind(tmp_path, target.name)
     assert not run_suite([], Plan(target, (1,), file), CompileOptions(), lambda _: None).measurements
+
+
+def test_models_with_integer_products_count_apart(tmp_path: Path) -> None:
+    slow = {"edgec": [4.0, 4.0, 4.0], "onnxruntime": [1.0, 1.0, 1.0]}
+    whole = replace(DONE, network="whole", latency_ms=slow, quantised=True)
+    results = run_suite([], Plan(detect(), (1,), tmp_path / RESULTS), CompileOptions(), lambda _: None)
+    results.measurements.extend([DONE, whole])
+    text = write_report(results, tmp_path)[0].read_text()
+    assert "| 1 | ONNX Runtime | 1 fp32 | **2.00×** | none |" in text
+    assert "| 1 | ONNX Runtime | 1 int8 | **0.25×** | whole 0.25 |" in text

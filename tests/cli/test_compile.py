@@ -185,3 +185,11 @@ def test_the_version_names_what_decides_a_compile(tmp_path: Path) -> None:
     done = edgec("--version", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert {line.split()[0] for line in done.stdout.splitlines()} >= {"edgec", "apache-tvm", "onnxruntime"}
+
+
+def test_what_was_decided_on_the_way_is_said(folder: Path) -> None:
+    wishes = ("--target", "x86-64-v3", "--precision", "auto", "--tune", "none", "--no-verify")
+    done = edgec("compile", "small.onnx", "--input", "x:1x3x12x12", *wishes, "-o", "auto.edge", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "note: x86-64-v3 has no products of bfloat16" in done.stderr
+    (folder / "auto.edge").unlink()
