@@ -27,7 +27,7 @@ from edgec.targets.target import Target
 
 STEPS = 20_000  # a shot of the arithmetic probe: 0.1 ms on one core at 150 GFLOP/s
 SHOTS = 2  # of which the faster one counts: an interrupt takes a tenth of a shot
-PEAK_SECONDS = 1.0  # of shots for a peak: whoever else has a core gives it back within some tens of milliseconds
+PEAK_SECONDS = 1.0  # of shots for a peak: a neighbour gives a core back within some tens of milliseconds
 DEPTH = 128  # products in a row of the inner loop that SpeedProbe runs
 COLUMNS = 2  # vectors in a row of its tile
 LOOP_REACHES = 0.93  # of the peak, by that loop on a processor with two loads a cycle; 0.99 on a Cascade Lake
