@@ -36,10 +36,14 @@ SHOT_BYTES = 16 << 20  # what a shot of the reading probe reads at least
 LARGEST_BYTES = 512 << 20  # the largest array that is read
 
 
+def _chains(target: Target) -> int:
+    """Multiply-adds at the same time: as many as hide the latency of two units."""
+    return min(24, target.vector_registers - 4)
+
+
 def _multiply_adds(target: Target, threads: int) -> PrimFunc:
-    """Chains of multiply-adds on registers only; as many as hide the latency of two units."""
-    lanes = target.fp32_lanes
-    count = min(24, target.vector_registers - 4)
+    """Chains of multiply-adds on registers only."""
+    lanes, count = target.fp32_lanes, _chains(target)
     source = tirx.decl_buffer((2, lanes), "float32", "source")
     out = tirx.decl_buffer((threads, count, lanes), "float32", "out")
 
@@ -59,7 +63,7 @@ def _multiply_adds(target: Target, threads: int) -> PrimFunc:
 def _tile_products(target: Target) -> int:
     """Vectors that a call of the inner loop multiplies on each thread: about as many as a shot of the peak."""
     tile = (target.vector_registers - 4) // COLUMNS * COLUMNS * DEPTH
-    return tile * max(1, STEPS * min(24, target.vector_registers - 4) // tile)
+    return tile * max(1, STEPS * _chains(target) // tile)
 
 
 def _products(target: Target, threads: int) -> PrimFunc:
@@ -104,23 +108,29 @@ class _Kernel:
         return time.perf_counter() - begin
 
 
-class PeakProbe:
-    """Measures the highest fp32 rate at the moment, with arithmetic on registers alone, in a fifth of a millisecond.
+class _RateProbe:
+    """Measures the rate of a kernel of so many operations at the moment."""
 
-    Requires that this machine runs code for `target`, and that TVM's pool has `threads` threads when it is called.
-    """
-
-    def __init__(self, target: Target, threads: int) -> None:
-        self._kernel = _Kernel(_multiply_adds(target, threads), target)
-        count = min(24, target.vector_registers - 4)
-        self._operations = 2.0 * STEPS * count * target.fp32_lanes * threads
+    def __init__(self, func: PrimFunc, target: Target, operations: float) -> None:
+        self._kernel, self._operations = _Kernel(func, target), operations
 
     def __call__(self) -> float:
         """Billions of fp32 operations a second (a multiply-add counts as two)."""
         return self._operations / min(self._kernel.seconds() for _ in range(SHOTS)) / 1e9
 
 
-class SpeedProbe:
+class PeakProbe(_RateProbe):
+    """Measures the highest fp32 rate at the moment, with arithmetic on registers alone, in a fifth of a millisecond.
+
+    Requires that this machine runs code for `target`, and that TVM's pool has `threads` threads when it is called.
+    """
+
+    def __init__(self, target: Target, threads: int) -> None:
+        operations = 2.0 * STEPS * _chains(target) * target.fp32_lanes * threads
+        super().__init__(_multiply_adds(target, threads), target, operations)
+
+
+class SpeedProbe(_RateProbe):
     """Measures how fast the inner loop of a convolution runs at the moment, in a fifth of a millisecond.
 
     A neighbour on the same core slows it down as it slows down layers; arithmetic on registers feels him less. It reads
@@ -128,12 +138,8 @@ class SpeedProbe:
     """
 
     def __init__(self, target: Target, threads: int) -> None:
-        self._kernel = _Kernel(_products(target, threads), target)
-        self._operations = 2.0 * target.fp32_lanes * threads * _tile_products(target)
-
-    def __call__(self) -> float:
-        """Billions of fp32 operations a second (a multiply-add counts as two)."""
-        return self._operations / min(self._kernel.seconds() for _ in range(SHOTS)) / 1e9
+        operations = 2.0 * target.fp32_lanes * threads * _tile_products(target)
+        super().__init__(_products(target, threads), target, operations)
 
 
 def fp32_peak_gflops(target: Target, threads: int) -> float:

@@ -206,6 +206,7 @@ def _compile(network: Network, target: Target, options: CompileOptions, folder: 
     """The network's artifact with its inputs and reference in `folder`, made unless they are there."""
     from edgec.compiler.frontends import load_source
     from edgec.compiler.pipeline import compile_model
+    from edgec.compiler.verify.reference import is_quantised
     from edgec.targets.errors import EdgecError
 
     made = _Compiled.of(folder, network.name, options.threads or 1)
@@ -224,7 +225,7 @@ def _compile(network: Network, target: Target, options: CompileOptions, folder: 
     else:
         np.savez(made.inputs, **_inputs(network, source))
         made.reference.write_bytes(source.reference.SerializeToString())
-        made = replace(made, quantised=_is_quantised(source.reference))
+        made = replace(made, quantised=is_quantised(source.reference))
     known = {
         "seconds": made.seconds,
         "tune": made.tune,
@@ -233,11 +234,6 @@ def _compile(network: Network, target: Target, options: CompileOptions, folder: 
     }
     made.note.write_text(json.dumps(known), encoding="utf-8")
     return made
-
-
-def _is_quantised(model: Any) -> bool:  # noqa: ANN401  (a ModelProto; importing it loads onnx)
-    """Whether a model rounds activations to integers."""
-    return any(node.op_type in ("QuantizeLinear", "DynamicQuantizeLinear") for node in model.graph.node)
 
 
 def _measure(network: Network, threads: int, made: _Compiled, bytecode: Path) -> Measurement:

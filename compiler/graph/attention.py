@@ -171,7 +171,7 @@ class _Fuse(Walker):
         user, order = self._transpose_behind(var, rank)
         names = [*(str(v.name) for v in reversed(found.inside)), self.name]
         self.name = merged_name(names if user is None else [*names, str(user.name)])
-        mask = self._mask(found, (*batch, rows, keys))
+        mask = self._mask(found.masks, rank)
         spec = AttentionSpec(
             tuple(batch), rows, keys, inner, cols, found.scale * first * second,
             query.view, key.view, value.view, mask.view if mask else None, order, self.lanes,
@@ -196,18 +196,18 @@ class _Fuse(Walker):
                 return users[0], tuple(int(axis) for axis in value.attrs.axes)
         return None, tuple(range(rank))
 
-    def _mask(self, found: _Found, shape: tuple[int, ...]) -> Operand | None:
+    def _mask(self, masks: Sequence[Expr], rank: int) -> Operand | None:
         """What is added to the scaled products, as a view; a mask that differs from query to query lies transposed,
         so that the queries of a key are neighbours.
         """
-        if not found.masks:
+        if not masks:
             return None
-        key = tuple(found.masks)
+        key = tuple(masks)
         total = self.masks.get(key)
         if total is None:
-            total = self.masks[key] = self._laid(found.masks, len(shape))
+            total = self.masks[key] = self._laid(masks, rank)
         here = shape_of(total)
-        logical = [*range(len(shape) - 2), len(shape) - 1, len(shape) - 2]
+        logical = [*range(rank - 2), rank - 1, rank - 2]
         axes = tuple(FIXED if extent == 1 else axis for axis, extent in zip(logical, here, strict=True))
         return Operand(total, View(here, axes, (0,) * len(here)))
 

@@ -32,6 +32,7 @@ from edgec.compiler.kernels.emit import (
     vector_load,
     vectorised,
 )
+from edgec.compiler.kernels.matmul import column_parts, most_rows, step_cycles
 from edgec.compiler.kernels.vector_math import with_vector_math
 from edgec.targets.target import Target
 
@@ -128,7 +129,7 @@ class _Attention:
                 *(
                     self._mix(task, batch, first, piece, columns)
                     for piece in runs(tiles(rows, self.schedule.rows))
-                    for columns in self._column_parts()
+                    for columns in column_parts(spec.cols, _value_lanes(spec), self.schedule.blocks)
                 ),
             ]
         )
@@ -230,36 +231,21 @@ class _Attention:
 
         return seq([task.each(power), task.each(add)])
 
-    def _column_parts(self) -> Iterator[tuple[int, int, int, int, list[int]]]:
-        """Tiles of columns: lanes, first column, stride, count, and the vectors' offsets in the tile.
-
-        The last vector of a row that does not fill its lanes ends at the last column.
-        """
-        cols, lanes = self.spec.cols, _value_lanes(self.spec)
-        width = lanes * self.schedule.blocks
-        whole, left = divmod(cols, width)
-        if whole:
-            yield lanes, 0, width, whole, [j * lanes for j in range(self.schedule.blocks)]
-        if left:
-            full, rest = divmod(left, lanes)
-            offsets = [j * lanes for j in range(full)] + ([left - lanes] if rest else [])
-            yield lanes, whole * width, width, 1, offsets
-
     def _mix(
         self,
         task: _Task,
         batch: list[Expr],
         first: Expr,
         piece: tuple[int, int, int],
-        columns: tuple[int, int, int, int, list[int]],
+        columns: tuple[int, int, int, list[int]],
     ) -> Stmt:
         """The second product for a run of tiles of queries and of columns."""
         begin, size, count = piece
-        lanes, start, stride, across, offsets = columns
+        start, stride, across, offsets = columns
 
         def tile(c: Expr, r: Expr) -> Stmt:
             row, column = const(begin) + r * const(size), const(start) + c * const(stride)
-            return self._mix_tile(task, batch, first, row, size, column, lanes, offsets)
+            return self._mix_tile(task, batch, first, row, size, column, offsets)
 
         return loop(across, lambda c: loop(count, lambda r: tile(c, r), "rows"), "columns")
 
@@ -271,10 +257,9 @@ class _Attention:
         row: Expr,
         size: int,
         column: Expr,
-        lanes: int,
         offsets: list[int],
     ) -> Stmt:
-        spec, blocks = self.spec, len(offsets)
+        spec, blocks, lanes = self.spec, len(offsets), _value_lanes(self.spec)
         acc = Accumulators(size * blocks, lanes, spec.dtype)
 
         def step(key: Expr) -> Stmt:
@@ -310,8 +295,7 @@ def _value_lanes(spec: AttentionSpec) -> int:
 def _tiles(registers: int, most_blocks: int, most_lines: int) -> Iterator[tuple[int, int]]:
     """Register tiles as (lines, vectors a line)."""
     for blocks in range(1, most_blocks + 1):
-        spare = blocks + 1 if registers > 16 or blocks <= 2 else 2
-        most = (registers - spare) // blocks
+        most = most_rows(registers, blocks)
         for lines in sorted({min(n, most_lines) for n in (most, most - 1, 8, 6) if 0 < n <= most}):
             yield lines, blocks
 
@@ -338,18 +322,13 @@ def _cost(spec: AttentionSpec, schedule: Schedule, target: Target, threads: int)
         rows = min(spec.rows, vectors * spec.lanes)
         far = spec.keys * vectors * spec.lanes * 4 > target.l1d_bytes * 0.75
         for _, keys in tiles(spec.keys, schedule.keys):
-            total += _steps(keys, vectors, spec.inner) + 2 * keys * vectors
+            total += spec.inner * step_cycles(keys, vectors) + 2 * keys * vectors
         total += spec.keys * vectors * (14 if far else 12)
         for _, lines in tiles(rows, schedule.rows):
             whole, rest = divmod(blocks, schedule.blocks)
             for across, count in ((schedule.blocks, whole), (rest, 1 if rest else 0)):
-                total += count * (_steps(lines, across, spec.keys) + 2 * lines * across)
-                total += (
-                    count * spec.keys * (across + (lines / 16 if far else 0))
-                )  # values come from further away
+                fetched = across + (lines / 16 if far else 0)  # values, and scores, from further away
+                step = step_cycles(lines, across) + fetched
+                total += count * (spec.keys * step + 2 * lines * across)
     tasks = math.prod(spec.batch) * len(pieces)
     return total * math.prod(spec.batch) * -(-tasks // threads) / tasks
-
-
-def _steps(lines: int, vectors: int, count: int) -> float:
-    return count * max(lines * vectors / 2, (lines + 1.5 * vectors) / 2, 4.0)

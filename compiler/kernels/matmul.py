@@ -56,6 +56,32 @@ def emit(spec: MatmulSpec, tail: Tail, schedule: Schedule, threads: int) -> Prim
     return _Matmul(spec, tail, schedule, threads).build()
 
 
+def column_parts(cols: int, lanes: int, blocks: int) -> Iterator[tuple[int, int, int, list[int]]]:
+    """Tiles of `blocks` vectors of columns: first column, stride, count, and the vectors' offsets in the tile.
+
+    The last vector of a row that does not fill its lanes ends at the last column.
+    """
+    width = lanes * blocks
+    whole, left = divmod(cols, width)
+    if whole:
+        yield 0, width, whole, [j * lanes for j in range(blocks)]
+    if left:
+        full, rest = divmod(left, lanes)
+        offsets = [j * lanes for j in range(full)]
+        yield whole * width, width, 1, offsets + ([left - lanes] if rest else [])
+
+
+def most_rows(registers: int, blocks: int) -> int:
+    """The rows of a tile of `blocks` vectors that stays in registers, beside the operands of a step."""
+    spare = blocks + 1 if registers > 16 or blocks <= 2 else 2
+    return (registers - spare) // blocks
+
+
+def step_cycles(rows: int, blocks: int) -> float:
+    """Cycles of a step of the inner dimension in a tile, from multiply-adds, loads and latency."""
+    return max(rows * blocks / 2, (rows + 1.5 * blocks) / 2, 4.0)
+
+
 class _Matmul:
     def __init__(self, spec: MatmulSpec, tail: Tail, schedule: Schedule, threads: int) -> None:
         self.spec, self.tail, self.schedule, self.threads = spec, tail, schedule, threads
@@ -68,22 +94,10 @@ class _Matmul:
     def _rows(self, start: int, size: int, count: int) -> Stmt:
         def task(*at: Expr) -> Stmt:
             first = const(start) + at[-1] * const(size)
-            return seq([self._columns(list(at[:-1]), first, size, *part) for part in self._column_parts()])
+            parts = column_parts(self.spec.cols, self.spec.lanes, self.schedule.blocks)
+            return seq([self._columns(list(at[:-1]), first, size, *part) for part in parts])
 
         return parallel([*self.spec.batch, count], task, self.threads)
-
-    def _column_parts(self) -> Iterator[tuple[int, int, int, list[int]]]:
-        """Tiles of columns: first column, stride, count, and the vectors' offsets in the tile."""
-        lanes, blocks = self.spec.lanes, self.schedule.blocks
-        width = lanes * blocks
-        whole = self.spec.cols // width
-        if whole:
-            yield 0, width, whole, [j * lanes for j in range(blocks)]
-        left = self.spec.cols - whole * width
-        if left:
-            full, rest = divmod(left, lanes)
-            offsets = [j * lanes for j in range(full)]
-            yield whole * width, width, 1, offsets + ([left - lanes] if rest else [])
 
     def _columns(
         self, batch: list[Expr], row: Expr, size: int, start: int, stride: int, count: int, offsets: list[int]
@@ -130,8 +144,7 @@ def candidates(spec: MatmulSpec, target: Target, threads: int) -> list[Any]:
     for blocks in (1, 2, 3, 4, 5, 6):
         if blocks > vectors:
             continue
-        spare = blocks + 1 if target.vector_registers > 16 or blocks <= 2 else 2
-        most = (target.vector_registers - spare) // blocks
+        most = most_rows(target.vector_registers, blocks)
         for rows in sorted(
             {max(size for _, size in tiles(spec.rows, r)) for r in (most, most - 1, 8, 6, 4) if 0 < r <= most}
         ):
@@ -141,11 +154,11 @@ def candidates(spec: MatmulSpec, target: Target, threads: int) -> list[Any]:
 
 
 def _cost(spec: MatmulSpec, schedule: Schedule, threads: int) -> float:
-    """Cycles for one step of the inner dimension over all tiles, from multiply-adds, loads and latency."""
+    """Cycles for one step of the inner dimension over all tiles."""
     vectors = -(-spec.cols // spec.lanes)
     whole, rest = divmod(vectors, schedule.blocks)
     total = 0.0
     for _, rows in tiles(spec.rows, schedule.rows):
         for blocks, count in ((schedule.blocks, whole), (rest, 1 if rest else 0)):
-            total += count * max(rows * blocks / 2, (rows + 1.5 * blocks) / 2, 4.0)
+            total += count * step_cycles(rows, blocks)
     return total

@@ -18,9 +18,7 @@ from tvm.tirx import PrimFunc
 
 from edgec.compiler.kernels.pipeline import PIPELINE
 
-FAR_BYTES = (
-    48 << 20
-)  # copies of weights amount to this: more than the last-level cache keeps for one of its users
+FAR_BYTES = 48 << 20  # copies of weights amount to this: more than a last-level cache keeps for one user
 FEW_BYTES = 1 << 17  # weights below this take no time to fetch beside the work on them
 TOLERANCE = 1e-3  # between candidates, relative to the largest value: orders of summation differ
 
@@ -44,11 +42,12 @@ Arguments: TypeAlias = list[tvm.runtime.Tensor]
 
 def far_arguments(first: Arguments) -> list[Arguments]:
     """Arguments for calls in turn: `first`, and more with copies of all but the first operand and the output."""
-    size = sum(argument.numpy().nbytes for argument in first[1:-1])
+    contents = [argument.numpy() for argument in first[1:-1]]
+    size = sum(content.nbytes for content in contents)
     if size < FEW_BYTES:
         return [first]
     copies = max(2, -(-FAR_BYTES // size))
-    middles = [[tvm.runtime.tensor(a.numpy()) for a in first[1:-1]] for _ in range(copies - 1)]
+    middles = ([tvm.runtime.tensor(content) for content in contents] for _ in range(copies - 1))
     return [first, *([first[0], *middle, first[-1]] for middle in middles)]
 
 
