@@ -18,13 +18,13 @@ from rich.console import Console
 from rich.table import Table
 
 import edgec.runtime as rt
-from edgec.compiler.around import build_around
-from edgec.runtime.around import Around
+from edgec.compiler.processing import build_around
 from edgec.runtime.boxes import BOX_DECODERS
 from edgec.runtime.card import BoxOutput, ImageInput
-from edgec.runtime.library import ensure_runtime
-from edgec.runtime.native import empty_aligned
+from edgec.runtime.compiled_functions import empty_aligned
 from edgec.runtime.picture import Picture, Placement
+from edgec.runtime.processing import Around
+from edgec.runtime.shared_libraries import ensure_runtime
 from edgec.targets import detect
 
 RUNS = 40

@@ -10,7 +10,7 @@ from tvm import tirx
 from tvm.tirx import PrimFunc, Stmt
 
 from edgec.benchmarks.roofline import Bandwidth
-from edgec.compiler.kernels.emit import (
+from edgec.compiler.backends.cpu.templates.emit import (
     Accumulators,
     Expr,
     broadcast,
@@ -21,7 +21,7 @@ from edgec.compiler.kernels.emit import (
     unrolled,
     vector_load,
 )
-from edgec.compiler.tuning.measure import build
+from edgec.compiler.backends.cpu.timing import build
 from edgec.compiler.tuning.tuner import set_threads
 from edgec.targets.target import Target
 

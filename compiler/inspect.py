@@ -15,7 +15,7 @@ from onnx import ModelProto, NodeProto
 from edgec.compiler.errors import InputShapeError, Unsupported, UnsupportedModel
 from edgec.compiler.frontends import to_relax
 from edgec.compiler.frontends.load import prepare, read_any
-from edgec.compiler.frontends.shapes import describe_shape, strip_initializer_inputs
+from edgec.compiler.frontends.onnx.shapes import describe_shape, strip_initializer_inputs
 from edgec.compiler.options import CompileOptions
 
 

@@ -11,20 +11,20 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 from tvm.tirx import PrimFunc
 
+from edgec.compiler.backends.cpu.layouts.planner import Halves, plan_layouts
+from edgec.compiler.backends.cpu.link import link
+from edgec.compiler.backends.cpu.object_cache import ObjectCache
+from edgec.compiler.backends.cpu.objects import kernel_objects
+from edgec.compiler.backends.cpu.templates.generic import schedule_generic
+from edgec.compiler.backends.cpu.templates.workloads import Workload, buffer_bytes, workload_of
+from edgec.compiler.backends.cpu.tir_pipeline import FRAME, NO_KERNEL
 from edgec.compiler.graph.attention import fuse_attention
 from edgec.compiler.graph.fusion import Kernel, fuse, kernel_calls
-from edgec.compiler.graph.layout import Halves, plan_layouts
 from edgec.compiler.graph.memory import plan_memory
 from edgec.compiler.graph.one_dimensional import widen
 from edgec.compiler.graph.simplify import simplify
 from edgec.compiler.graph.weights import lift_weights
-from edgec.compiler.kernels.generic import schedule_generic
-from edgec.compiler.kernels.pipeline import FRAME, NO_KERNEL
-from edgec.compiler.kernels.templates import Workload, buffer_bytes, workload_of
-from edgec.compiler.link import link
 from edgec.compiler.lowered import KernelInfo, Lowered, Plan, TuningSummary
-from edgec.compiler.object_cache import ObjectCache
-from edgec.compiler.objects import kernel_objects
 from edgec.compiler.options import BF16_SHARE, CompileOptions
 from edgec.compiler.progress import Progress
 from edgec.compiler.tuning.tuner import Tuner, set_threads

@@ -14,13 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 import edgec.runtime as rt
-from edgec.compiler.around import Around
+from edgec.compiler.backends.cpu.emulator import default_root
 from edgec.compiler.errors import ToolMissing
-from edgec.compiler.frontends.fallback import ForeignSegment
+from edgec.compiler.frontends.relax.fallback import ForeignSegment
 from edgec.compiler.frontends.source import Port, SourceModel, SourceNode
 from edgec.compiler.lowered import Lowered
 from edgec.compiler.options import CompileOptions
-from edgec.compiler.verify.emulator import default_root
+from edgec.compiler.processing import Around
 from edgec.targets import Target, machine_arch
 
 RUNTIME_LIBRARIES = {

@@ -15,13 +15,13 @@ import msgspec
 
 import edgec.runtime as rt
 from edgec.compiler import pack
-from edgec.compiler.around import build_around
 from edgec.compiler.buckets import Built, join
 from edgec.compiler.errors import TargetLacksPrecision, ToolMissing
 from edgec.compiler.frontends import load_source, to_relax
 from edgec.compiler.frontends.source import SourceModel
 from edgec.compiler.lowered import Lowered
 from edgec.compiler.options import CompileOptions
+from edgec.compiler.processing import build_around
 from edgec.compiler.progress import Progress, Silent
 from edgec.compiler.report.evidence import bucket_evidence, make_evidence
 from edgec.compiler.report.html import render

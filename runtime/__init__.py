@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from edgec.runtime.artifact import Artifact, pack_from_layout, unpack_to_layout, write_artifact
+    from edgec.runtime.artifact_loader import check_device
     from edgec.runtime.card import ModelCard, load_card
     from edgec.runtime.config import (
         ArtifactConfig,
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
         TensorSpec,
     )
     from edgec.runtime.drawing import draw
+    from edgec.runtime.early_load import load
     from edgec.runtime.errors import ArtifactError, CardError, IncompatibleDevice, InputError
-    from edgec.runtime.loading import check_device
     from edgec.runtime.model import Model
     from edgec.runtime.profiling import LayerTime
     from edgec.runtime.results import (
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
         Sound,
         Text,
     )
-    from edgec.runtime.start import load
 
 _MODULES = {
     "artifact": ("Artifact", "pack_from_layout", "unpack_to_layout", "write_artifact"),
@@ -48,14 +48,14 @@ _MODULES = {
     ),
     "drawing": ("draw",),
     "errors": ("ArtifactError", "CardError", "IncompatibleDevice", "InputError"),
-    "loading": ("check_device",),
+    "artifact_loader": ("check_device",),
     "model": ("Model",),
     "profiling": ("LayerTime",),
     "results": (
         "Anomaly", "Box", "Classification", "Detection", "Embedding", "Keypoints", "Point", "Raw", "Result",
         "Segmentation", "Sound", "Text",
     ),
-    "start": ("load",),
+    "early_load": ("load",),
 }  # fmt: skip
 _HOMES = {name: f"{__name__}.{module}" for module, names in _MODULES.items() for name in names}
 

@@ -14,8 +14,8 @@ import numpy as np
 from edgec.runtime import card as cards
 from edgec.runtime.activations import activate
 from edgec.runtime.card import ModelCard
+from edgec.runtime.compiled_functions import Array
 from edgec.runtime.errors import InputError
-from edgec.runtime.native import Array
 from edgec.runtime.picture import Placement
 from edgec.runtime.results import Box, Detection, Point
 

@@ -122,7 +122,7 @@ class ArtifactConfig(Part, kw_only=True):
 
     ``pipeline`` is the model card without its labels, which are a layer of their own. ``segments`` are the
     parts that need ``onnxruntime`` on the device. ``around`` names
-    the functions of the library that does pre- and post-processing (:mod:`edgec.runtime.around`). ``buckets`` are
+    the functions of the library that does pre- and post-processing (:mod:`edgec.runtime.processing`). ``buckets`` are
     further shapes that the artifact takes; a reader that does not know them runs the first.
     """
 

@@ -12,8 +12,8 @@ from edgec.runtime import card as cards
 from edgec.runtime.activations import activate
 from edgec.runtime.boxes import BOX_DECODERS, named, single
 from edgec.runtime.card import ModelCard
+from edgec.runtime.compiled_functions import Array
 from edgec.runtime.errors import InputError
-from edgec.runtime.native import Array
 from edgec.runtime.picture import Placement
 from edgec.runtime.results import (
     Anomaly,

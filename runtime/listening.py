@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from edgec.runtime.native import Array
+from edgec.runtime.compiled_functions import Array
 from edgec.runtime.results import Result
 from edgec.runtime.sound import Samples, Sound
 

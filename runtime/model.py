@@ -13,9 +13,9 @@ import numpy as np
 from edgec.runtime import threads as thread_pool
 from edgec.runtime.artifact import Artifact
 from edgec.runtime.card import ModelCard
+from edgec.runtime.compiled_functions import Array, NativeFunction
 from edgec.runtime.config import ArtifactConfig, TensorSpec
 from edgec.runtime.errors import InputError
-from edgec.runtime.native import Array, NativeFunction
 from edgec.runtime.threads import Threading
 
 if TYPE_CHECKING:  # what a process that only runs arrays does not need

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 
 from edgec.runtime import card as cards
-from edgec.runtime.around import Around
+from edgec.runtime.compiled_functions import Array
 from edgec.runtime.config import ArtifactConfig, TensorSpec
 from edgec.runtime.decoders import decode
 from edgec.runtime.errors import InputError
 from edgec.runtime.listening import Listener
-from edgec.runtime.native import Array
 from edgec.runtime.picture import Picture
+from edgec.runtime.processing import Around
 from edgec.runtime.results import Result
 from edgec.runtime.sound import Sound, samples_of
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
+from edgec.runtime.compiled_functions import Array, NativeFunction
 from edgec.runtime.config import ArtifactConfig
-from edgec.runtime.library import ffi
-from edgec.runtime.native import Array, NativeFunction
+from edgec.runtime.shared_libraries import ffi
 
 _RUNTIME_PREFIX = "vm.builtin."
 

@@ -19,7 +19,7 @@ model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir
 DIRECTLY = "onnxruntime.InferenceSession(model, providers=['CPUExecutionProvider'])"
 ON_A_DEVICE = """
 from types import SimpleNamespace
-from edgec.runtime.foreign import session_of
+from edgec.runtime.fallback import session_of
 stored = SimpleNamespace(path="x", layer=lambda *_: "graph", read=lambda _: open("graph", "rb").read())
 session_of(stored, SimpleNamespace(layer="graph"), SimpleNamespace(threads=1))
 """
@@ -36,7 +36,7 @@ def left(folder: Path, program: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "package", ["edgec.compiler.frontends.clean", "edgec.models.reference", "edgec.benchmarks.worker"]
+    "package", ["edgec.compiler.frontends.onnx.simplify", "edgec.models.reference", "edgec.benchmarks.worker"]
 )
 def test_who_uses_onnxruntime_silences_it(tmp_path: Path, package: str) -> None:
     assert left(tmp_path, f"import {package}\n{SESSION}{DIRECTLY}") == set()

@@ -61,16 +61,16 @@ ONNX = Format("ONNX")
 TFLITE = Format("TensorFlow Lite", "tflite.load")
 XGBOOST = Format("XGBoost", "trees.load")
 LIGHTGBM = Format("LightGBM", "trees.load")
-PICKLE = Format("scikit-learn", "sklearn_file")
-TORCH_PROGRAM = Format("PyTorch program (.pt2)", "torch_file")
-TORCH_SCRIPT = Format("TorchScript", "torch_file")
+PICKLE = Format("scikit-learn", "sklearn.load")
+TORCH_PROGRAM = Format("PyTorch program (.pt2)", "torch.load")
+TORCH_SCRIPT = Format("TorchScript", "torch.load")
 STATE_DICT = Format(
     "PyTorch weights",
     advice="it holds weights without the code of the model. Load it into the model and export that: "
     "torch.export.save(torch.export.export(model.eval(), (example,)), 'model.pt2')",
 )
-KERAS = Format("Keras", "tensorflow_file")
-SAVED_MODEL = Format("TensorFlow SavedModel", "tensorflow_file")
+KERAS = Format("Keras", "tensorflow.load")
+SAVED_MODEL = Format("TensorFlow SavedModel", "tensorflow.load")
 SAFETENSORS = Format(
     "safetensors",
     advice="it holds weights without the graph of the model. Export the model itself to ONNX or .pt2",

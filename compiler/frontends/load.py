@@ -11,10 +11,19 @@ import onnx
 from onnx import ModelProto, ValueInfoProto
 
 from edgec.compiler.errors import ModelError
-from edgec.compiler.frontends import ancient, bfloat16, clean, folding, formats, functions, ml_outputs, shapes
-from edgec.compiler.frontends.onnx_file import read_model
+from edgec.compiler.frontends import formats
+from edgec.compiler.frontends.onnx import (
+    bfloat16,
+    folding,
+    functions,
+    legacy_broadcast,
+    ml_outputs,
+    shapes,
+    simplify,
+)
+from edgec.compiler.frontends.onnx.read import read_model
+from edgec.compiler.frontends.onnx.reference_evaluator import Standard
 from edgec.compiler.frontends.source import Port, SourceModel, SourceNode
-from edgec.compiler.frontends.standard import Standard
 from edgec.compiler.options import CompileOptions
 
 
@@ -59,25 +68,27 @@ def prepare(
     values = {name: i for i, n in enumerate(given.graph.node) for name in n.output if name}
     names = {n.name: i for i, n in enumerate(given.graph.node) if n.name}
     labels = ml_outputs.to_tensors(given)
-    clean.lift_format(given)
+    simplify.lift_format(given)
     shapes.strip_initializer_inputs(given)
     shapes.take_optional_inputs(given)
     bfloat16.take_float32(given)
     shapes.set_static_shapes(given, input_shapes)
     try:
-        shapes.check_sizes(clean.infer_shapes(given))
+        shapes.check_sizes(simplify.infer_shapes(given))
     except (onnx.shape_inference.InferenceError, RuntimeError) as error:
         raise ModelError(f"{path}: {str(error).strip().splitlines()[0]}") from error
-    if ancient.broadcasts_by_attribute(given):
-        given = ancient.lifted(given)
-    given = clean.lower_opset(_in_float32(given))
-    simple = clean.simplify(given)
-    why = clean.objection(given.SerializeToString()) if simple is given else None
-    foreign = why is not None and not clean.is_valid(given)
-    outdated = why is not None and ancient.broadcasts_by_attribute(given)
-    if (foreign or outdated) and clean.knows_operators(given):
+    if legacy_broadcast.broadcasts_by_attribute(given):
+        given = legacy_broadcast.lifted(given)
+    given = simplify.lower_opset(_in_float32(given))
+    simple = simplify.simplify(given)
+    why = simplify.objection(given.SerializeToString()) if simple is given else None
+    foreign = why is not None and not simplify.is_valid(given)
+    outdated = why is not None and legacy_broadcast.broadcasts_by_attribute(given)
+    if (foreign or outdated) and simplify.knows_operators(given):
         raise ModelError(f"{path}: ONNX Runtime refuses this model, so nothing could vouch for it: {why}")
-    model, doubted = _expanded(folding.fold_shapes(simple) if simple is given else clean.infer_shapes(simple))
+    model, doubted = _expanded(
+        folding.fold_shapes(simple) if simple is given else simplify.infer_shapes(simple)
+    )
     return SourceModel(
         path=path,
         digest=digest,
@@ -86,7 +97,7 @@ def prepare(
         inputs=ports_of(given.graph.input),
         outputs=ports_of(_typed_outputs(given, model)),
         nodes=nodes,
-        origins=clean.trace_origins(model, values, names),
+        origins=simplify.trace_origins(model, values, names),
         labels=labels,
         original=Standard(given) if doubted or (why is not None and not foreign) else None,
     )
@@ -94,8 +105,8 @@ def prepare(
 
 def _in_float32(given: ModelProto) -> ModelProto:
     """The model with casts around what ONNX Runtime does not compute in bfloat16, if that is why it refuses it."""
-    wide = bfloat16.computed_in_float32(clean.infer_shapes(given))
-    refused = wide is not None and clean.objection(given.SerializeToString()) is not None
+    wide = bfloat16.computed_in_float32(simplify.infer_shapes(given))
+    refused = wide is not None and simplify.objection(given.SerializeToString()) is not None
     return wide if wide is not None and refused else given
 
 
@@ -105,30 +116,30 @@ def _expanded(model: ModelProto) -> tuple[ModelProto, bool]:
     Returns:
         the model, and whether ONNX Runtime computes it otherwise than the standard, so that it is no reference.
     """
-    from edgec.compiler.frontends.importer import has_converter
+    from edgec.compiler.frontends.relax.importer import has_converter
 
     expanded = functions.expand(model, has_converter)
     if expanded is None:
         return model, False
-    lowered, known = clean.lower_opset(expanded), clean.runs_in_onnxruntime(model.SerializeToString())
-    folded = clean.fold(lowered)
+    lowered, known = simplify.lower_opset(expanded), simplify.runs_in_onnxruntime(model.SerializeToString())
+    folded = simplify.fold(lowered)
     if folded is None:
         return (model if known else folding.fold_shapes(lowered)), False
-    doubted = known and not clean.computes_alike(folded, model)
+    doubted = known and not simplify.computes_alike(folded, model)
     if doubted and not _is_standard(folded, model):
         return model, False
-    return clean.infer_shapes(folded), doubted
+    return simplify.infer_shapes(folded), doubted
 
 
 def _is_standard(new: ModelProto, old: ModelProto) -> bool:
     """Whether ONNX Runtime computes with ``new`` what the standard says of ``old``."""
-    inputs = clean.made_up_inputs(old)
+    inputs = simplify.made_up_inputs(old)
     try:
         expected = list(Standard(old).run(inputs).values())
     except ModelError:
         return False
-    got = clean.outputs_of(new, inputs)
-    return got is not None and all(clean.is_close(a, b) for a, b in zip(expected, got, strict=True))
+    got = simplify.outputs_of(new, inputs)
+    return got is not None and all(simplify.is_close(a, b) for a, b in zip(expected, got, strict=True))
 
 
 def _typed_outputs(given: ModelProto, model: ModelProto) -> list[ValueInfoProto]:

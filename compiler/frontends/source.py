@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import onnx
     import tvm
 
-    from edgec.compiler.frontends.fallback import ForeignSegment
+    from edgec.compiler.frontends.relax.fallback import ForeignSegment
 
 
 class Reference(Protocol):

@@ -2,8 +2,8 @@
 
 Requires: `simplify` ran.
 Ensures: where ``softmax(scale · q · kᵀ + mask) · v`` is read as a whole and by nobody else in parts, one call of
-`edgec.compiler.kernels.compute.attention` stands; what lies before q, k and v (transposes, slices, splits, lost or new
-axes of extent 1) and a transpose behind it are part of how that kernel addresses memory.
+`edgec.compiler.backends.cpu.compute.attention` stands; what lies before q, k and v (transposes, slices, splits, lost
+or new axes of extent 1) and a transpose behind it are part of how that kernel addresses memory.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ import tvm
 from tvm import relax
 from tvm.ir import Call
 
+from edgec.compiler.backends.cpu import compute
+from edgec.compiler.graph.attention_spec import FIXED, AttentionSpec, View
 from edgec.compiler.graph.rewrite import (
     Expr,
     Walker,
@@ -29,8 +31,6 @@ from edgec.compiler.graph.rewrite import (
 )
 from edgec.compiler.graph.sources import merged_name
 from edgec.compiler.graph.views import Operand, Views, scalar_product
-from edgec.compiler.kernels import compute
-from edgec.compiler.kernels.attention_spec import FIXED, AttentionSpec, View
 from edgec.targets.target import Target
 
 LEAST_COLS = 4  # narrower values fill no vector

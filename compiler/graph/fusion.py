@@ -16,10 +16,10 @@ from tvm import relax
 from tvm.ir import Call, GlobalVar
 from tvm.tirx import PrimFunc
 
+from edgec.compiler.backends.cpu.compute import ANCHOR, decode
+from edgec.compiler.graph.attention_spec import AttentionSpec
 from edgec.compiler.graph.rewrite import leaves, op_name, shape_of
 from edgec.compiler.graph.sources import node_of, nodes_of
-from edgec.compiler.kernels.attention_spec import AttentionSpec
-from edgec.compiler.kernels.compute import ANCHOR, decode
 
 ELEMENTWISE, BROADCAST, INJECTIVE, REDUCE = 0, 1, 2, 3
 MAX_GROUP = 48  # operators in one kernel; a longer chain is cut

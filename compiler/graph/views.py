@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from tvm import relax
 from tvm.ir import Call, TupleGetItem
 
+from edgec.compiler.graph.attention_spec import FIXED, View
 from edgec.compiler.graph.rewrite import Expr, array_of, is_tensor, op_name, shape_of
-from edgec.compiler.kernels.attention_spec import FIXED, View
 
 
 @dataclass

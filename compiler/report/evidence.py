@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import edgec.runtime as rt
-from edgec.compiler.frontends.fallback import ForeignSegment
+from edgec.compiler.frontends.relax.fallback import ForeignSegment
 from edgec.compiler.lowered import Lowered
 from edgec.compiler.verify.run import Verification
 from edgec.runtime.golden import GOLDEN_KEY

@@ -13,8 +13,8 @@ import json
 import sys
 from pathlib import Path
 
-from edgec.compiler.kernels import attention, conv2d, dense, matmul, sliding
-from edgec.compiler.kernels.templates import FAMILY, WITH_WINOGRAD
+from edgec.compiler.backends.cpu.templates import attention, conv2d, dense, matmul, sliding
+from edgec.compiler.backends.cpu.templates.workloads import FAMILY, WITH_WINOGRAD
 from edgec.compiler.tuning.cache import FORMAT, SHIPPED, TuningCache
 from edgec.compiler.tuning.tuner import cache_key, shipped_key
 from edgec.targets import load_target

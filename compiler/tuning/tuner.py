@@ -9,12 +9,8 @@ from typing import Any
 
 import tvm
 
-from edgec.compiler.kernels.templates import Workload
-from edgec.compiler.lowered import TuningSummary
-from edgec.compiler.options import CompileOptions
-from edgec.compiler.progress import Progress
-from edgec.compiler.tuning.cache import TuningCache, Winner
-from edgec.compiler.tuning.measure import (
+from edgec.compiler.backends.cpu.templates.workloads import Workload
+from edgec.compiler.backends.cpu.timing import (
     Arguments,
     Trial,
     agreeing,
@@ -24,6 +20,10 @@ from edgec.compiler.tuning.measure import (
     time_once,
     try_out,
 )
+from edgec.compiler.lowered import TuningSummary
+from edgec.compiler.options import CompileOptions
+from edgec.compiler.progress import Progress
+from edgec.compiler.tuning.cache import TuningCache, Winner
 from edgec.targets.loader import detect
 from edgec.targets.target import Target
 

@@ -13,8 +13,8 @@ from onnx import ModelProto
 
 from edgec.compiler.errors import CompilerError
 from edgec.compiler.frontends import load_source
-from edgec.compiler.frontends.fallback import cut
-from edgec.compiler.frontends.importer import CONVERTER_ERRORS, first_line
+from edgec.compiler.frontends.relax.fallback import cut
+from edgec.compiler.frontends.relax.importer import CONVERTER_ERRORS, first_line
 from edgec.compiler.options import CompileOptions
 from edgec.compiler.progress import Progress, Silent
 from edgec.compiler.verify.inputs import Arrays

@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 
 import edgec.runtime as rt
+from edgec.compiler.backends.cpu.emulator import ROOT_VARIABLE, Emulator, find_emulator
 from edgec.compiler.errors import CompilerError, ToolMissing, VerificationFailed
+from edgec.compiler.frontends.onnx.reference_evaluator import Standard
 from edgec.compiler.frontends.source import SourceModel
-from edgec.compiler.frontends.standard import Standard
 from edgec.compiler.verify.compare import QUANTISED_BUDGET, OutputError, compare
-from edgec.compiler.verify.emulator import ROOT_VARIABLE, Emulator, find_emulator
 from edgec.compiler.verify.inputs import Arrays
 from edgec.compiler.verify.reference import Reference, is_quantised
 from edgec.targets import Target, machine_arch, machine_features

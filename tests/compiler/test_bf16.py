@@ -10,7 +10,6 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 from onnx import ModelProto, helper
-from onnx_models import build, model_of, save
 
 import edgec.runtime as rt
 from edgec.compiler import pack
@@ -22,6 +21,7 @@ from edgec.compiler.pipeline import compile_model
 from edgec.compiler.precision import choose_layers
 from edgec.compiler.progress import Silent
 from edgec.targets import load_target, machine_features
+from tests.compiler.onnx_models import build, model_of, save
 
 BF16 = CompileOptions(precision="bf16", tune="none", threads=1)
 # EVEX.512.F3.0F38.W0 52 /r

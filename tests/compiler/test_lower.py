@@ -206,7 +206,7 @@ class Notes(Silent):
 
 def test_a_broken_candidate_is_dropped(tmp_path, monkeypatch):
     """One candidate fails to build, one computes wrongly: both are named, and neither is chosen."""
-    from edgec.compiler.kernels import conv2d
+    from edgec.compiler.backends.cpu.templates import conv2d
 
     emit, calls = conv2d.emit, []
 

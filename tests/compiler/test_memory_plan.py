@@ -10,11 +10,11 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx import helper
-from onnx_models import build, model_of, save
 
 import edgec.runtime as rt
 from edgec.compiler.graph.memory import _Life, _pack
-from edgec.runtime.library import ffi
+from edgec.runtime.shared_libraries import ffi
+from tests.compiler.onnx_models import build, model_of, save
 
 
 @given(

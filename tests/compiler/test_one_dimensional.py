@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from onnx import helper
-from onnx_models import both, build, model_of, save
+
+from tests.compiler.onnx_models import both, build, model_of, save
 
 CASES = [  # channels in, out, length, kernel, stride, dilation, pads, groups
     (1, 6, 64, 16, 8, 1, (0, 0), 1),

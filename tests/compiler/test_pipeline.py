@@ -10,11 +10,11 @@ import pytest
 from onnx import ModelProto, helper
 
 import edgec.runtime as rt
+from edgec.compiler.backends.cpu.emulator import find_emulator
 from edgec.compiler.errors import InputShapeError, ModelError, ToolMissing, VerificationFailed
 from edgec.compiler.options import CompileOptions
 from edgec.compiler.pipeline import compile_model
 from edgec.compiler.verify.compare import compare
-from edgec.compiler.verify.emulator import find_emulator
 from edgec.compiler.verify.reference import Reference
 from edgec.targets import detect, load_target
 from tests.compiler.onnx_models import model_of, save

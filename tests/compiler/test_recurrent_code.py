@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from onnx import helper
-from onnx_models import both, build, model_of, save
 
 import edgec.runtime as rt
+from tests.compiler.onnx_models import both, build, model_of, save
 
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 from onnx import helper
-from onnx_models import both, build, model_of, save
 
 import edgec.runtime as rt
+from tests.compiler.onnx_models import both, build, model_of, save
 
 
 def feed_forward() -> object:

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import tvm
 
-from edgec.compiler.kernels.templates import FAMILY, Workload
+from edgec.compiler.backends.cpu.templates.workloads import FAMILY, Workload
+from edgec.compiler.backends.cpu.timing import FAR_BYTES, far_arguments
 from edgec.compiler.options import CompileOptions
 from edgec.compiler.progress import Silent
 from edgec.compiler.tuning import cache as tuning_cache
 from edgec.compiler.tuning import ship
 from edgec.compiler.tuning.cache import TuningCache, Winner
-from edgec.compiler.tuning.measure import FAR_BYTES, far_arguments
 from edgec.compiler.tuning.tuner import Tuner, cache_key, shipped_key
 from edgec.targets import load_target
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 os.environ["PATH"] += ":/usr/sbin"
-sys.path.insert(0, str(Path(__file__).parent))
 
-import harness
+from tests.device_agent import harness
 
 
 @pytest.fixture

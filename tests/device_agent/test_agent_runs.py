@@ -5,9 +5,16 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from harness import AgentProcess, Broker, FleetEnd, alive, make_artifact, recovering, wait_for
-
 from edgec.protocol.topics import Kind
+from tests.device_agent.harness import (
+    AgentProcess,
+    Broker,
+    FleetEnd,
+    alive,
+    make_artifact,
+    recovering,
+    wait_for,
+)
 
 CONFIG = """
 [models.detector]

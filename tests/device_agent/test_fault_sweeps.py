@@ -17,12 +17,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import AgentProcess, FleetEnd, Registry, lost_events, make_artifact, note, wait_for
-from test_updates import CONFIG, running_version, start
 
 from edgec.protocol.jobs import JobState
 from edgec.protocol.topics import Kind
 from edgec.runtime import oci
+from tests.device_agent.harness import (
+    AgentProcess,
+    FleetEnd,
+    Registry,
+    lost_events,
+    make_artifact,
+    note,
+    wait_for,
+)
+from tests.device_agent.test_updates import CONFIG, running_version, start
 
 DAMAGES: dict[str, Callable[[bytes], bytes]] = {
     "empty": lambda _: b"",

@@ -18,9 +18,17 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from harness import AgentProcess, FleetEnd, Registry, free_port, make_artifact, recovering, wait_for
 
 from edgec.protocol.topics import Kind
+from tests.device_agent.harness import (
+    AgentProcess,
+    FleetEnd,
+    Registry,
+    free_port,
+    make_artifact,
+    recovering,
+    wait_for,
+)
 
 DOOR = """
 [models.detector]

@@ -6,11 +6,11 @@ import threading
 from pathlib import Path
 
 import pytest
-from harness import Registry, make_artifact, recovering
 
 from edgec.device_agent.errors import FetchError, TrustError
 from edgec.device_agent.fetch import Canceled, Fetcher, Patience
 from edgec.device_agent.store import ModelStore
+from tests.device_agent.harness import Registry, make_artifact, recovering
 
 PATIENCE = Patience(total_s=60, first_wait_s=0.01, max_wait_s=0.05, timeout_s=1)
 SIZE = 600_000

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import paho.mqtt.client as mqtt
-from harness import Broker, FleetEnd, make_artifact, wait_for
 from paho.mqtt.enums import CallbackAPIVersion
+
+from tests.device_agent.harness import Broker, FleetEnd, make_artifact, wait_for
 
 CONFIG = """
 [homeassistant]

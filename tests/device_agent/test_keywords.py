@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from harness import FleetEnd, wait_for
 
 from edgec.models import build
 from edgec.protocol.topics import Kind
-from edgec.runtime.around import FEATURES
 from edgec.runtime.artifact import Artifact
 from edgec.runtime.files import read_sound
+from edgec.runtime.processing import FEATURES
+from tests.device_agent.harness import FleetEnd, wait_for
 
 DIGITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 CONFIG = """

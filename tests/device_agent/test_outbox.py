@@ -10,8 +10,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from fault_proxy import FaultProxy
-from harness import Broker, FleetEnd, note, recovering, wait_for
 
 from edgec.device_agent.outbox import CONTROL, Outbox
 from edgec.device_agent.statefile import StateFile
@@ -19,6 +17,8 @@ from edgec.device_agent.uplink import Broker as BrokerAddress
 from edgec.device_agent.uplink import Identity, Uplink
 from edgec.protocol.events import DetectionData, FrameRef, Phase
 from edgec.protocol.topics import Kind, Topics
+from tests.device_agent.fault_proxy import FaultProxy
+from tests.device_agent.harness import Broker, FleetEnd, note, recovering, wait_for
 
 TOPICS = Topics("test", "dev-1")
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -49,7 +49,7 @@ def test_entries_survive_a_kill_and_keep_order_and_sequence(tmp_path: Path) -> N
         "import os, signal, sys\n"
         "sys.path.insert(0, sys.argv[2])\n"
         "from pathlib import Path\n"
-        "from test_outbox import Outbox, put\n"
+        "from tests.device_agent.test_outbox import Outbox, put\n"
         "box = Outbox(Path(sys.argv[1]), 2**20, 1e6)\n"
         "for n in range(50): put(box, n)\n"
         "assert box.flush()\n"
@@ -57,7 +57,7 @@ def test_entries_survive_a_kill_and_keep_order_and_sequence(tmp_path: Path) -> N
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     path = tmp_path / "outbox.db"
-    done = subprocess.run([sys.executable, "-c", code, str(path), str(Path(__file__).parent)], check=False)
+    done = subprocess.run([sys.executable, "-c", code, str(path), str(Path(__file__).parents[2])], check=False)
     assert done.returncode == -signal.SIGKILL
     began = time.monotonic()
     box = Outbox(path, 2**20, 1e6)
@@ -149,7 +149,7 @@ def test_a_full_disk_keeps_new_entries_in_memory_until_it_has_room(tmp_path: Pat
         "import resource, signal, sys, threading\n"
         "sys.path.insert(0, sys.argv[2])\n"
         "from pathlib import Path\n"
-        "from test_outbox import Outbox, put\n"
+        "from tests.device_agent.test_outbox import Outbox, put\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)\n"
         "box = Outbox(Path(sys.argv[1]), 2**22, 1e6)\n"
@@ -170,7 +170,7 @@ def test_a_full_disk_keeps_new_entries_in_memory_until_it_has_room(tmp_path: Pat
     )
     path = tmp_path / "outbox.db"
     done = subprocess.run(
-        [sys.executable, "-c", code, str(path), str(Path(__file__).parent)],
+        [sys.executable, "-c", code, str(path), str(Path(__file__).parents[2])],
         capture_output=True,
         text=True,
         check=False,

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from harness import note
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -35,6 +34,7 @@ from edgec.device_agent.sources import open_source, resample
 from edgec.device_agent.stream_runner import StreamRunner
 from edgec.device_agent.tracker import BoxTracker, Seen, Track
 from edgec.runtime import Box, Detection
+from tests.device_agent.harness import note
 
 
 @settings(max_examples=150, deadline=None)

@@ -13,7 +13,6 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from harness import AgentProcess, FleetEnd, make_artifact, recovering, wait_for
 
 from edgec.device_agent.errors import StateError
 from edgec.device_agent.identity import identity_file
@@ -23,6 +22,7 @@ from edgec.protocol.codec import decode
 from edgec.protocol.jobs import JobState
 from edgec.protocol.samples import SampleMeta, SampleReason
 from edgec.protocol.topics import Kind
+from tests.device_agent.harness import AgentProcess, FleetEnd, make_artifact, recovering, wait_for
 
 
 class Server:

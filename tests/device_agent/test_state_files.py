@@ -8,13 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from harness import recovering
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgec.device_agent.deployments import Deployments, SlotState, Update, Version
 from edgec.device_agent.errors import StateError
 from edgec.device_agent.statefile import StateFile, write_durably
+from tests.device_agent.harness import recovering
 
 DIGEST = "sha256:" + "a" * 64
 

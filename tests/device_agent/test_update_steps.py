@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import Registry, make_artifact, note
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -28,6 +27,7 @@ from edgec.device_agent.store import ModelStore
 from edgec.device_agent.trust import DigestTrust
 from edgec.device_agent.updater import Updater
 from edgec.protocol.jobs import JobState
+from tests.device_agent.harness import Registry, make_artifact, note
 
 SETTINGS = UpdateSection(probation_s=0.0, trial_timeout_s=5)
 

@@ -7,10 +7,18 @@ import signal
 from pathlib import Path
 
 import pytest
-from harness import AgentProcess, Broker, FleetEnd, Registry, make_artifact, recovering, wait_for
 
 from edgec.protocol.jobs import JobState
 from edgec.protocol.topics import Kind
+from tests.device_agent.harness import (
+    AgentProcess,
+    Broker,
+    FleetEnd,
+    Registry,
+    make_artifact,
+    recovering,
+    wait_for,
+)
 
 CONFIG = """
 [updates]

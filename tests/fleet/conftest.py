@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from fleet_harness import Backend, FleetServer, ObjectStore, SimDevice, make_artifact
 from httpx._config import DEFAULT_TIMEOUT_CONFIG
 
 from edgec.benchmarks.fleet.backends import BackendMissing, Postgres, program
+from tests.fleet.fleet_harness import Backend, FleetServer, ObjectStore, SimDevice, make_artifact
 
 # A loaded machine may take longer to answer than httpx's five seconds, and that is no failure.
 for part in ("connect", "read", "write", "pool"):

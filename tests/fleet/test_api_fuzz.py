@@ -11,11 +11,12 @@ import httpx
 import pytest
 import requests
 import schemathesis
-from fleet_harness import FleetServer, SimDevice
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.errors import Unsatisfiable
-from test_captures import jpeg, meta, send
+
+from tests.fleet.fleet_harness import FleetServer, SimDevice
+from tests.fleet.test_captures import jpeg, meta, send
 
 FULL = 507
 """A quota that is used up: an answer, not a failure."""
@@ -34,9 +35,8 @@ LEFT_OUT = {
 @pytest.fixture(scope="module")
 def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FleetServer]:
     """A server that has one of everything."""
-    from fleet_harness import make_artifact
-
     from edgec.fleet.push import push_artifact
+    from tests.fleet.fleet_harness import make_artifact
 
     running = FleetServer(tmp_path_factory.mktemp("fuzz") / "data").start()
     access = running.enroll("fuzzed")

@@ -15,13 +15,13 @@ import cv2
 import httpx
 import numpy as np
 import pytest
-from fleet_harness import FleetServer
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edgec.fleet.captures.export import FORMATS, Item, export_zip, folder_names
 from edgec.fleet.captures.jpeg import jpeg_size
 from edgec.protocol.samples import MAX_SAMPLE_BYTES, Prediction, SampleMeta, SampleReason
+from tests.fleet.fleet_harness import FleetServer
 
 
 def jpeg(width: int = 64, height: int = 48, seed: int = 0) -> bytes:

@@ -16,7 +16,6 @@ import httpx
 import paho.mqtt.client as mqtt
 import pytest
 from cryptography import x509
-from fleet_harness import Backend, FleetServer, wait_for
 from paho.mqtt.enums import CallbackAPIVersion
 
 from edgec.benchmarks.fleet.backends import Mosquitto
@@ -26,6 +25,7 @@ from edgec.device_agent.identity import enroll
 from edgec.fleet.certificates.authority import Authority
 from edgec.fleet.errors import FleetError
 from edgec.protocol.enrol import EnrollResponse
+from tests.fleet.fleet_harness import Backend, FleetServer, wait_for
 
 SHORT_S = 6.0
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import httpx
 import pytest
-from fleet_harness import FleetServer, SimDevice, wait_for
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,6 +19,7 @@ from edgec.fleet.experiments.verdict import Criteria, judge
 from edgec.protocol.messages import Health, ModelHealth, StageLatency, StreamHealth, encode
 from edgec.protocol.shadow import beside, merge, removals
 from edgec.protocol.topics import parse
+from tests.fleet.fleet_harness import FleetServer, SimDevice, wait_for
 
 CRITERIA = Criteria.model_validate({})
 

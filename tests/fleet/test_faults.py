@@ -17,7 +17,6 @@ from typing import Any
 
 import httpx
 import pytest
-from fleet_harness import Backend, FleetServer, SimDevice, make_artifact, wait_for
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import func, select
@@ -27,6 +26,7 @@ from edgec.fleet.ingest import Inbound, Ingest
 from edgec.fleet.store.database import Database
 from edgec.fleet.store.tables import Detection, Device, Sample
 from edgec.protocol.enrol import EnrollRequest
+from tests.fleet.fleet_harness import Backend, FleetServer, SimDevice, make_artifact, wait_for
 
 Make = Callable[..., SimDevice]
 

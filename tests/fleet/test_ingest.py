@@ -12,10 +12,10 @@ from typing import Any
 import httpx
 import paho.mqtt.client as mqtt
 import pytest
-from fleet_harness import FleetServer, SimDevice, wait_for
 from paho.mqtt.enums import CallbackAPIVersion
 
 from edgec.protocol.topics import Topics
+from tests.fleet.fleet_harness import FleetServer, SimDevice, wait_for
 
 Make = Callable[..., SimDevice]
 

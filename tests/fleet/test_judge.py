@@ -9,9 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from fleet_harness import FleetServer, SimDevice, wait_for
 
 from edgec.fleet.rollouts.judge import Metric, find, likelihood_ratio
+from tests.fleet.fleet_harness import FleetServer, SimDevice, wait_for
 
 LATENCY = Metric("latency", math.log(1.2), 0.05, False, True)
 ALPHA = 0.05

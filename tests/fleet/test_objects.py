@@ -11,11 +11,11 @@ from typing import Any
 
 import httpx
 import pytest
-from fleet_harness import Backend, FleetServer, ObjectStore
 
 from edgec.fleet.errors import FleetError
 from edgec.fleet.registry.blobs import DigestMismatch, OffsetMismatch, UnknownUpload
 from edgec.fleet.registry.objects import PART, BlobBucket
+from tests.fleet.fleet_harness import Backend, FleetServer, ObjectStore
 
 BIG = PART + (PART >> 1)
 NAME = "objects/one"

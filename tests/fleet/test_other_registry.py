@@ -10,9 +10,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from fleet_harness import make_artifact, said_port
 from securesystemslib.signer import CryptoSigner
-from test_tuf_attacks import Network
 
 from edgec.benchmarks.fleet.backends import BackendMissing, program
 from edgec.device_agent.errors import FetchError, TrustError
@@ -24,6 +22,8 @@ from edgec.fleet.push import push_artifact
 from edgec.fleet.trust.repository import Repository
 from edgec.fleet.trust.signing import Signed, first_root, first_targets, next_targets
 from edgec.protocol.jobs import UpdateDocument
+from tests.fleet.fleet_harness import make_artifact, said_port
+from tests.fleet.test_tuf_attacks import Network
 
 PATIENCE = Patience(total_s=60, first_wait_s=0.05, max_wait_s=1, timeout_s=20)
 

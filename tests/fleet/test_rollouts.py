@@ -6,11 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from fleet_harness import FleetServer, SimDevice, wait_for
 
 from edgec.fleet.client import FleetClient
 from edgec.fleet.errors import RefusedByServer
 from edgec.protocol.messages import JobState
+from tests.fleet.fleet_harness import FleetServer, SimDevice, wait_for
 
 Make = Callable[..., SimDevice]
 Push = Callable[..., str]

@@ -15,9 +15,9 @@ from typing import Any
 
 import httpx
 import pytest
-from fleet_harness import Backend, FleetServer, SimDevice, make_artifact, wait_for
 
 from edgec.fleet.store.database import Database
+from tests.fleet.fleet_harness import Backend, FleetServer, SimDevice, make_artifact, wait_for
 
 
 def edgec(home: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

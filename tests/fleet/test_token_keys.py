@@ -10,11 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fleet_harness import FleetServer, make_artifact
 
 from edgec.benchmarks.fleet.backends import BackendMissing, program
 from edgec.fleet.errors import FleetError
 from edgec.fleet.trust.token import TokenUri
+from tests.fleet.fleet_harness import FleetServer, make_artifact
 
 PIN = "314159"
 MAKE = """

@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import edgec.runtime as rt
-from edgec.runtime import library, loading, oci
+from edgec.runtime import artifact_loader, oci, shared_libraries
 
 BLOCKED = """
 import importlib.abc, sys
@@ -132,13 +132,13 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 def test_a_machine_that_lacks_something_is_told_what(
     mlp: Any, changes: dict[str, Any], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loading, "load_code", lambda code: pytest.fail("code was loaded"))
+    monkeypatch.setattr(artifact_loader, "load_code", lambda code: pytest.fail("code was loaded"))
     with pytest.raises(rt.IncompatibleDevice, match=message):
         rt.load(mlp.write(tmp_path / "a.edge", **changes))
 
 
 def test_a_system_without_glibc_is_refused(mlp: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loading, "machine_glibc", lambda: None)
+    monkeypatch.setattr(artifact_loader, "machine_glibc", lambda: None)
     with pytest.raises(rt.IncompatibleDevice, match="this system has another C library"):
         rt.check_device(mlp.config)
 
@@ -171,8 +171,8 @@ def test_an_altered_artifact_never_runs_code(
     path = tmp_path / "altered.edge"
     path.write_bytes(content[:where] + bytes([flipped]) + content[where + 1 :])
     with monkeypatch.context() as patch:
-        patch.setattr(loading, "load_code", lambda code: pytest.fail("code was loaded"))
-        patch.setattr(loading, "ensure_runtime", lambda bundled: pytest.fail("a library was loaded"))
+        patch.setattr(artifact_loader, "load_code", lambda code: pytest.fail("code was loaded"))
+        patch.setattr(artifact_loader, "ensure_runtime", lambda bundled: pytest.fail("a library was loaded"))
         with pytest.raises(rt.ArtifactError):
             rt.load(path)
 
@@ -291,7 +291,7 @@ def private_bytes(path: Path) -> int:
 
 def test_the_runtime_library_is_found_where_it_is_named(tiny: Path, tmp_path: Path) -> None:
     script = "import sys, edgec.runtime as rt; rt.load(sys.argv[1])"
-    found = library._in_wheel()
+    found = shared_libraries._in_wheel()
     if found is None:
         pytest.skip("no apache-tvm wheel to take the library from")
     named = tmp_path / "libtvm_runtime.so"
@@ -309,7 +309,7 @@ def test_the_runtime_library_is_found_where_it_is_named(tiny: Path, tmp_path: Pa
 def test_a_bundled_runtime_library_serves_a_machine_that_has_none(
     mlp: Any, tmp_path: Path, tiny: Path
 ) -> None:
-    found = library._in_wheel()
+    found = shared_libraries._in_wheel()
     if found is None:
         pytest.skip("no apache-tvm wheel to take the library from")
     bundled = {"libtvm_runtime.so": found.read_bytes()}
@@ -317,9 +317,9 @@ def test_a_bundled_runtime_library_serves_a_machine_that_has_none(
     rt.write_artifact(path, config=mlp.config, code=mlp.code, weights=mlp.weights, bundled=bundled)
     script = """
     import sys, numpy as np, edgec.runtime as rt
-    from edgec.runtime import library
-    library._in_wheel = lambda: None
-    library._SYSTEM_FOLDERS = ()
+    from edgec.runtime import shared_libraries
+    shared_libraries._in_wheel = lambda: None
+    shared_libraries._SYSTEM_FOLDERS = ()
     print(rt.load(sys.argv[1]).run({"x": np.ones((1, 32), "float32")})["y.0"].shape)
     """
     done = python(script, path, TMPDIR=str(tmp_path))

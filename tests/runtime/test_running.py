@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 import edgec.runtime as rt
-from edgec.runtime.library import interface
-from edgec.runtime.native import empty_aligned
+from edgec.runtime.compiled_functions import empty_aligned
+from edgec.runtime.shared_libraries import interface
 from edgec.runtime.threads import Threading
 
 Reference = Callable[[Any], Any]

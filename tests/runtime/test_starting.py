@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 
 import edgec.runtime as rt
-from edgec.runtime import library
-from edgec.runtime.abi import Call, Interface
-from edgec.runtime.native import load_code
+from edgec.runtime import shared_libraries
+from edgec.runtime.compiled_functions import load_code
+from edgec.runtime.ffi_abi import Call, Interface
 
 # PyTorch, where it is installed, would be imported by tvm_ffi: seconds that these tests are not about.
 PROBE = """
@@ -124,8 +124,8 @@ def test_a_temporary_folder_that_is_not_there_is_passed_over(tiny: Path, tmp_pat
 
 def test_versions_are_those_of_the_metadata() -> None:
     for name, package in (("apache-tvm-ffi", "tvm_ffi"), ("numpy", "numpy"), ("msgspec", "msgspec")):
-        assert library._version_of(name, package) == metadata.version(name)
-    assert library._version_of("no-such-distribution", "no_such_package") is None
+        assert shared_libraries._version_of(name, package) == metadata.version(name)
+    assert shared_libraries._version_of("no-such-distribution", "no_such_package") is None
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_versions_are_those_of_the_metadata() -> None:
 def test_another_tvm_ffi_is_refused(
     tiny: Path, monkeypatch: pytest.MonkeyPatch, version: str | None, message: str
 ) -> None:
-    monkeypatch.setattr(library, "_version_of", lambda *_: version)
+    monkeypatch.setattr(shared_libraries, "_version_of", lambda *_: version)
     with pytest.raises(rt.IncompatibleDevice, match=message):
         rt.load(tiny)
 
@@ -164,14 +164,14 @@ def test_a_package_that_is_installed_meanwhile_is_found(
     monkeypatch: pytest.MonkeyPatch, before: str | None
 ) -> None:
     """As from a notebook, whose process has asked for it before."""
-    version = library._version_of("apache-tvm-ffi", "tvm_ffi")
-    monkeypatch.setattr(library, "_versions", {})
+    version = shared_libraries._version_of("apache-tvm-ffi", "tvm_ffi")
+    monkeypatch.setattr(shared_libraries, "_versions", {})
     with monkeypatch.context() as patch:
-        patch.setattr(library, "_look_up", lambda *_: before)
+        patch.setattr(shared_libraries, "_look_up", lambda *_: before)
         with pytest.raises(rt.IncompatibleDevice, match="pip install"):
-            library.check_ffi()
-    library.check_ffi()
-    assert library._version_of("apache-tvm-ffi", "tvm_ffi") == version
+            shared_libraries.check_ffi()
+    shared_libraries.check_ffi()
+    assert shared_libraries._version_of("apache-tvm-ffi", "tvm_ffi") == version
 
 
 def test_a_package_in_an_archive_has_the_version_of_its_metadata(
@@ -182,7 +182,7 @@ def test_a_package_in_an_archive_has_the_version_of_its_metadata(
         file.writestr("in_archive/__init__.py", "")
         file.writestr("in_archive-1.2.dist-info/METADATA", "Name: in-archive\nVersion: 1.2\n")
     monkeypatch.syspath_prepend(str(archive))
-    assert library._version_of("in-archive", "in_archive") == "1.2"
+    assert shared_libraries._version_of("in-archive", "in_archive") == "1.2"
 
 
 def test_the_types_that_others_give_to_shared_functions_do_not_matter(tiny: Path) -> None:
@@ -228,15 +228,15 @@ def test_results_that_are_copied_are_the_callers_own(small_pair: Any, tmp_path: 
 
 
 def test_a_failing_function_says_why(mlp: Any) -> None:
-    library.load_installed()
+    shared_libraries.load_installed()
     with pytest.raises(ValueError, match="Cannot find global function no such function"):
-        library.global_function("no such function")
+        shared_libraries.global_function("no such function")
     with pytest.raises(AttributeError, match="no function 'nothing'"):
         load_code(mlp.code)["nothing"]
     with pytest.raises(TypeError, match="compiled code takes no object"):
-        library.global_function("ffi.Array")(object())
+        shared_libraries.global_function("ffi.Array")(object())
     with pytest.raises(Exception, match=r"nowhere\.so"):
-        library.interface().load_module(Path("/nowhere.so"))
+        shared_libraries.interface().load_module(Path("/nowhere.so"))
 
 
 @pytest.mark.parametrize("name", ["vm.builtin.shape_of", "vm.builtin.null_value", "runtime.NumThreads"])
@@ -246,7 +246,7 @@ def test_a_compiled_function_that_gives_no_tensors_is_refused(mlp: Any, tmp_path
     with rt.load(mlp.write(tmp_path / "a.edge"), threads=1) as model:
         assert model._first.engine is not None
         (slot,) = model._first.engine._free
-        slot.call = Call(library.global_function(name), 1 if name.endswith("shape_of") else 0)
+        slot.call = Call(shared_libraries.global_function(name), 1 if name.endswith("shape_of") else 0)
         if name.endswith("shape_of"):
             slot.tensors = [slot.call.put(0, x)]
         with pytest.raises(rt.ArtifactError, match="the compiled function main_planned gives no tensors"):

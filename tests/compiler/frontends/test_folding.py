@@ -9,7 +9,7 @@ from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
 import edgec.runtime as rt
-from edgec.compiler.frontends.folding import MOST_ELEMENTS, fold_shapes
+from edgec.compiler.frontends.onnx.folding import MOST_ELEMENTS, fold_shapes
 from tests.compiler.onnx_models import build, model_of, save
 
 RNG = np.random.default_rng(12)

@@ -13,7 +13,9 @@ import onnxruntime as ort
 import pytest
 
 from edgec.compiler.errors import InputShapeError, ModelError, ToolMissing
-from edgec.compiler.frontends import load_source, tensorflow_child, tensorflow_file, to_relax
+from edgec.compiler.frontends import load_source, to_relax
+from edgec.compiler.frontends.tensorflow import child
+from edgec.compiler.frontends.tensorflow import load as tensorflow_load
 from edgec.compiler.inspect import inspect_model
 from edgec.compiler.options import CompileOptions
 
@@ -169,21 +171,19 @@ def test_free_sizes_are_asked_for_by_name(models: Path) -> None:
 
 def test_shapes_fit_the_model() -> None:
     wanted = [
-        tensorflow_child.Wanted("a", (None, None, 3), "float32"),
-        tensorflow_child.Wanted("b", None, "float32"),
+        child.Wanted("a", (None, None, 3), "float32"),
+        child.Wanted("b", None, "float32"),
     ]
 
     def shapes(**asked: tuple[int, ...]) -> list[tuple[int, ...]]:
-        return tensorflow_child.static_shapes(wanted, asked)
+        return child.static_shapes(wanted, asked)
 
     assert shapes(a=(2, 5, 3), b=()) == [(2, 5, 3), ()]
-    with pytest.raises(
-        tensorflow_child.Refused, match=r"no input 'c'; its inputs are a \(1x\?x3\), b \(\?\)"
-    ):
+    with pytest.raises(child.Refused, match=r"no input 'c'; its inputs are a \(1x\?x3\), b \(\?\)"):
         shapes(c=(1,))
-    with pytest.raises(tensorflow_child.Refused, match=r"1x\?x3 in the model; 1x4 does not fit"):
+    with pytest.raises(child.Refused, match=r"1x\?x3 in the model; 1x4 does not fit"):
         shapes(a=(1, 4), b=())
-    with pytest.raises(tensorflow_child.Refused, match=r"--input a:1x\?x3 --input b:\?"):
+    with pytest.raises(child.Refused, match=r"--input a:1x\?x3 --input b:\?"):
         shapes()
 
 
@@ -214,7 +214,7 @@ def test_a_crash_and_too_long_a_time_are_told(
         with pytest.raises(ModelError, match=message):
             load_source(tmp_path / "net.h5", CompileOptions())
     python.write_text("#!/bin/sh\nexec cat /dev/zero >/dev/null\n")
-    monkeypatch.setattr(tensorflow_file, "LIMIT_S", 0.2)
+    monkeypatch.setattr(tensorflow_load, "LIMIT_S", 0.2)
     with pytest.raises(ModelError, match=r"not done with it after 0\.2 s"):
         load_source(tmp_path / "net.h5", CompileOptions())
     assert not list(scratch.iterdir())

@@ -1,0 +1,197 @@
+"""Choose blocked layouts over the whole graph and keep them from end to end.
+
+Requires: `simplify` ran; NCHW operators as the importers emit them.
+Ensures: convolutions, poolings and products with constant weights call the kernels of
+`edgec.compiler.backends.cpu.compute` with re-laid weights; what lies between them works on blocked tensors; a change
+of layout stands only where a plain tensor is asked for (an operator without a blocked form, a result of the model),
+once per tensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import tvm
+from tvm import relax
+from tvm.ir import Call
+from tvm.tirx import PrimFunc
+
+from edgec.compiler.backends.cpu import compute
+from edgec.compiler.backends.cpu.layouts import rules
+from edgec.compiler.backends.cpu.templates import bf16
+from edgec.compiler.graph.rewrite import (
+    Array,
+    Expr,
+    Walker,
+    array_of,
+    constant,
+    dtype_of,
+    is_tensor,
+    leaves,
+    shape_of,
+)
+from edgec.compiler.graph.sources import node_of
+from edgec.targets.target import Target
+
+Halves: TypeAlias = Callable[[int | None], bool]
+
+
+@dataclass
+class Value:
+    """A tensor of the old graph in its plain and its blocked form; either is made when first asked for."""
+
+    plain: Expr | None
+    blocked: Expr | None
+    channels: int = 0  # of the blocked form
+    nhwc: Expr | None = None  # what `plain` was transposed from, if it was NHWC
+    flat: Expr | None = None  # of rank 3 and more: all rows one after the other, as products make them
+    half: Expr | None = None  # the blocked (of rank 2: the plain) form in bfloat16
+
+
+class LayoutPlanner(Walker):
+    """The walk that gives each operator its layout; the rules by operator are in `layout_rules`."""
+
+    def __init__(
+        self, mod: tvm.IRModule, target: Target, halves: Halves | None = None, entry: str = "main"
+    ) -> None:
+        super().__init__(mod, entry)
+        self.lanes = target.fp32_lanes
+        self.halves = halves or (lambda _node: False)
+        native = bf16.FEATURE in target.features and self.lanes == bf16.NATIVE_LANES
+        self.half_operands = bf16.NATIVE if native else bf16.EMULATED
+        self.values: dict[relax.Var, Value] = {}
+
+    def bind(self, var: relax.Var, value: Expr) -> None:
+        """Give the old variable `var` its new value."""
+        if isinstance(value, Call):
+            rule = rules.RULES.get(rules.key(value))
+            made = rule(self, value) if rule is not None and is_tensor(value) else None
+            if made is not None:
+                self.values[var] = made
+                return
+        plain = self.resolve_plain(value)
+        self.renamed[var] = plain if isinstance(plain, relax.Var) else self.emit(plain)
+
+    def resolve(self, value: Expr) -> Expr:
+        """`value` as it is."""
+        return value  # the rules look at the old expression and resolve what they need
+
+    def finish(self, result: Expr) -> Expr:
+        """The result in its final form."""
+        return self.resolve_plain(result)
+
+    def resolve_plain(self, value: Expr) -> Expr:
+        """`value` in the new function, every tensor it reads in its plain form."""
+        for leaf in leaves(value):
+            if isinstance(leaf, relax.Var) and leaf in self.values:
+                self.plain(leaf)
+        return super().resolve(value)
+
+    # What the rules use.
+
+    def state(self, expr: Expr) -> Value:
+        """The forms in which a variable of the old function is at hand."""
+        if isinstance(expr, relax.Var) and expr in self.values:
+            return self.values[expr]
+        return Value(super().resolve(expr), None)
+
+    def plain(self, expr: Expr) -> Expr:
+        """The NCHW form of `expr` (a variable or constant of the old function)."""
+        value = self.state(expr)
+        if value.plain is None and value.flat is not None:
+            value.plain = self.emit(relax.op.reshape(value.flat, shape_of(expr)))
+        elif value.plain is None:
+            assert value.blocked is not None
+            value.plain = self.unpack(value, nhwc=False)
+        if isinstance(expr, relax.Var):
+            self.renamed[expr] = value.plain
+        return value.plain
+
+    def unpack(self, value: Value, *, nhwc: bool) -> Expr:
+        """The plain form of a blocked value."""
+        assert value.blocked is not None
+        shape = shape_of(value.blocked)
+        if shape[2:4] == (1, 1) and value.channels % self.lanes == 0:
+            dims = (shape[0], 1, 1, value.channels) if nhwc else (shape[0], value.channels, 1, 1)
+            return self.emit(relax.op.reshape(value.blocked, dims))
+        return self.call(
+            compute.unpack(shape, value.channels, dtype_of(value.blocked), nhwc), "unpack", value.blocked
+        )
+
+    def blocked(self, expr: Expr) -> Expr:
+        """The blocked form of a rank-4 `expr`."""
+        value = self.state(expr)
+        if value.blocked is None:
+            value.plain = self.plain(expr)
+            source = value.nhwc if value.nhwc is not None else value.plain
+            kernel = compute.pack(shape_of(source), self.lanes, dtype_of(source), value.nhwc is not None)
+            value.blocked = self.call(kernel, "pack", source)
+            value.channels = shape_of(value.plain)[1]
+            if isinstance(expr, relax.Var):
+                self.values[expr] = value
+        return value.blocked
+
+    def operands(self) -> str:
+        """The element type in which the layer at hand multiplies."""
+        return self.half_operands if self.halves(node_of(self.name)) else bf16.PLAIN
+
+    def half(self, expr: Expr) -> Expr:
+        """The blocked form of a rank-4 `expr`, rounded to bfloat16."""
+        blocked = self.blocked(expr)
+        value = self.state(expr)
+        if value.half is None:
+            value.half = self.emit(relax.op.astype(blocked, "bfloat16"))
+        return value.half
+
+    def flat(self, expr: Expr) -> Expr:
+        """A tensor as ``[rows, columns]``, its last axis the columns."""
+        value = self.state(expr)
+        if value.flat is not None:
+            return value.flat
+        shape = shape_of(expr)
+        plain = self.plain(expr)
+        return plain if len(shape) == 2 else self.emit(relax.op.reshape(plain, (-1, shape[-1])))
+
+    def is_flat(self, expr: Expr) -> bool:
+        """Whether `expr` is at hand as rows."""
+        return self.state(expr).flat is not None
+
+    def is_blocked(self, expr: Expr) -> bool:
+        """Whether the blocked form of `expr` is there already."""
+        return self.state(expr).blocked is not None
+
+    def call(self, kernel: PrimFunc, name: str, *args: Expr) -> Expr:
+        """Bind a call of `kernel`; equal kernels are added to the module once."""
+        out = kernel.params[-1].ty
+        gv = self.builder.add_func(kernel, name)
+        ty = relax.TensorType([int(d) for d in out.shape], str(out.dtype.dtype))
+        return self.emit(relax.call_tir(gv, list(args), out_ty=ty))
+
+    def block_constant(self, array: Array, rank4: bool = True) -> Expr:
+        """A constant that broadcasts against NCHW, re-laid so that it broadcasts against the blocked form."""
+        if array.size == 1:
+            return constant(array.reshape(()))
+        full = array.reshape((1,) * (4 - array.ndim) + array.shape)
+        if full.shape[1] == 1:
+            return constant(full.reshape(full.shape[0], 1, *full.shape[2:], 1))
+        return constant(block_channels(full, self.lanes))
+
+
+def block_channels(array: Array, lanes: int) -> Array:
+    """NCHW to ``[N, blocks, H, W, lanes]``, missing channels as zero."""
+    n, c, h, w = array.shape
+    blocks = -(-c // lanes)
+    padded = np.zeros((n, blocks * lanes, h, w), array.dtype)
+    padded[:, :c] = array
+    return np.ascontiguousarray(padded.reshape(n, blocks, lanes, h, w).transpose(0, 1, 3, 4, 2))
+
+
+def plan_layouts(mod: tvm.IRModule, target: Target, halves: Halves | None = None) -> tvm.IRModule:
+    """Apply the pass (see the module's docstring); `halves` chooses the nodes that multiply in bfloat16."""
+    return LayoutPlanner(mod, target, halves).run()
+
+
+__all__ = ["LayoutPlanner", "Value", "array_of", "block_channels", "plan_layouts"]

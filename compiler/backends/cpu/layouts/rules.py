@@ -1,0 +1,416 @@
+"""How each operator takes part in a blocked layout: one rule an operator.
+
+A rule gets the planner and the call (arguments are those of the old function) and returns the value in its new form,
+or None when the operator has to see plain tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from tvm import relax
+from tvm.ir import Call
+
+from edgec.compiler.backends.cpu import compute
+from edgec.compiler.backends.cpu.compute import ConvSpec, DenseSpec, MatmulSpec, PoolSpec, Window
+from edgec.compiler.backends.cpu.templates import bf16, rows
+from edgec.compiler.graph.rewrite import Array, Expr, array_of, constant, dtype_of, op_name, shape_of
+
+if TYPE_CHECKING:
+    from edgec.compiler.backends.cpu.layouts.planner import LayoutPlanner, Value
+
+Rule = Callable[["LayoutPlanner", Call], "Value | None"]
+RULES: dict[str, Rule] = {}
+
+
+def key(call: Call) -> str:
+    """The name under which a rule for `call` is registered."""
+    return op_name(call)
+
+
+def rule(*names: str) -> Callable[[Rule], Rule]:
+    """Register a rule for operators."""
+
+    def register(function: Rule) -> Rule:
+        for name in names:
+            RULES[name] = function
+        return function
+
+    return register
+
+
+def _value(blocked: Expr, channels: int) -> Value:
+    from edgec.compiler.backends.cpu.layouts.planner import Value
+
+    return Value(None, blocked, channels)
+
+
+def _rows(flat: Expr) -> Value:
+    from edgec.compiler.backends.cpu.layouts.planner import Value
+
+    return Value(None, None, flat=flat)
+
+
+def _pair(values: Sequence[object]) -> tuple[int, int]:
+    first, second = (int(str(v)) for v in values)
+    return first, second
+
+
+@rule("nn.conv2d")
+def _conv2d(plan: LayoutPlanner, call: Call) -> Value | None:
+    attrs, weight = call.attrs, array_of(call.args[1])
+    if weight is None or attrs.data_layout != "NCHW" or dtype_of(call) != "float32":
+        return None
+    batch, channels, height, width = shape_of(call.args[0])
+    out = shape_of(call)
+    groups = int(attrs.groups)
+    pads = [int(p) for p in attrs.padding]
+    window = Window(
+        kernel=(weight.shape[2], weight.shape[3]),
+        stride=_pair(attrs.strides),
+        dilation=_pair(attrs.dilation),
+        pad=(pads[0], pads[1]),
+        out=(out[2], out[3]),
+    )
+    lanes = plan.lanes
+    if groups > 1 and groups == channels and weight.shape[0] == channels:
+        spec = ConvSpec(batch, channels, (height, width), channels, window, lanes, lanes, groups, True)
+        data = plan.blocked(call.args[0])
+        packed = constant(_pack_depthwise(weight, lanes))
+        return _value(plan.call(compute.depthwise(spec), "depthwise", data, packed), channels)
+    if groups > 1:
+        weight, groups = _merge_groups(weight, groups, channels, lanes)
+    in_block = 0 if channels < lanes and not plan.is_blocked(call.args[0]) and groups == 1 else lanes
+    operands = plan.operands() if in_block and weight.shape[1] % 2 == 0 else bf16.PLAIN
+    spec = ConvSpec(
+        batch, channels, (height, width), out[1], window, lanes, in_block, groups, operands=operands
+    )
+    packed = _pack_conv(weight, lanes, spec.chunk)
+    if operands != bf16.PLAIN:
+        data, packed = plan.half(call.args[0]), _pairs(packed)
+    else:
+        data = plan.blocked(call.args[0]) if in_block else plan.plain(call.args[0])
+    return _value(plan.call(compute.conv2d(spec), "conv2d", data, constant(packed)), out[1])
+
+
+def _pack_conv(weight: Array, lanes: int, chunk: int) -> Array:
+    """OIHW to ``[out_blocks, in_chunks, kernel_height, kernel_width, chunk, lanes]``."""
+    oc, ic, kh, kw = weight.shape
+    blocks = -(-oc // lanes)
+    padded = np.zeros((blocks * lanes, ic, kh, kw), weight.dtype)
+    padded[:oc] = weight
+    split = padded.reshape(blocks, lanes, ic // chunk, chunk, kh, kw)
+    return np.ascontiguousarray(split.transpose(0, 2, 4, 5, 3, 1))
+
+
+def _pairs(packed: Array) -> Array:
+    """``[…, inner, lanes]`` to bfloat16 ``[…, inner / 2, lanes, 2]``."""
+    import ml_dtypes
+
+    *outer, inner, lanes = packed.shape
+    split = packed.reshape(*outer, inner // 2, 2, lanes)
+    return np.ascontiguousarray(split.swapaxes(-2, -1)).astype(ml_dtypes.bfloat16)
+
+
+def _pack_depthwise(weight: Array, lanes: int) -> Array:
+    """``[channels, 1, kh, kw]`` to ``[blocks, kh, kw, lanes]``."""
+    channels, _, kh, kw = weight.shape
+    blocks = -(-channels // lanes)
+    padded = np.zeros((blocks * lanes, kh, kw), weight.dtype)
+    padded[:channels] = weight[:, 0]
+    return np.ascontiguousarray(padded.reshape(blocks, lanes, kh, kw).transpose(0, 2, 3, 1))
+
+
+def _merge_groups(weight: Array, groups: int, channels: int, lanes: int) -> tuple[Array, int]:
+    """Groups that do not fill whole blocks are joined, with zeros between them, until they do."""
+    oc, icg, kh, kw = weight.shape
+    ocg = oc // groups
+    joined = 1
+    while joined < groups and ((ocg * joined) % lanes or (icg * joined) % lanes or groups % joined):
+        joined += 1
+    count = groups // joined
+    merged = np.zeros((oc, icg * joined, kh, kw), weight.dtype)
+    for g in range(groups):
+        at = (g % joined) * icg
+        merged[g * ocg : (g + 1) * ocg, at : at + icg] = weight[g * ocg : (g + 1) * ocg]
+    return merged, count
+
+
+@rule("nn.max_pool2d", "nn.avg_pool2d")
+def _pool2d(plan: LayoutPlanner, call: Call) -> Value | None:
+    attrs = call.attrs
+    if attrs.layout != "NCHW" or dtype_of(call) != "float32":
+        return None
+    average = op_name(call) == "nn.avg_pool2d"
+    if average and any(int(d) != 1 for d in attrs.dilation):
+        return None
+    batch, channels, height, width = shape_of(call.args[0])
+    pads = [int(p) for p in attrs.padding]
+    out = shape_of(call)
+    window = Window(
+        kernel=_pair(attrs.pool_size),
+        stride=_pair(attrs.strides),
+        dilation=_pair(attrs.dilation),
+        pad=(pads[0], pads[1]),
+        out=(out[2], out[3]),
+    )
+    kind = "max"
+    if average:
+        padded = any(pads) or attrs.ceil_mode
+        kind = "avg_valid" if padded and not attrs.count_include_pad else "avg"
+    data = plan.blocked(call.args[0])
+    spec = PoolSpec(kind, batch, shape_of(data)[1], (height, width), window, plan.lanes)
+    return _value(plan.call(compute.pool(spec), "pool", data), channels)
+
+
+@rule("mean", "nn.adaptive_avg_pool2d", "max", "sum")
+def _global_pool(plan: LayoutPlanner, call: Call) -> Value | None:
+    name = op_name(call)
+    source = call.args[0]
+    if not plan.is_blocked(source) or dtype_of(call) != "float32":
+        return None
+    batch, channels, height, width = shape_of(source)
+    if name == "nn.adaptive_avg_pool2d":
+        if shape_of(call)[2:] != (1, 1):
+            return None
+    elif call.attrs.axis is None or sorted(int(a) % 4 for a in call.attrs.axis) != [2, 3]:
+        return None
+    data = plan.blocked(source)
+    window = Window(kernel=(height, width), out=(1, 1))
+    kind = {"max": "max", "sum": "sum"}.get(name, "avg")
+    spec = PoolSpec(kind, batch, shape_of(data)[1], (height, width), window, plan.lanes)
+    made = _value(plan.call(compute.pool(spec), "global_pool", data), channels)
+    if name != "nn.adaptive_avg_pool2d" and not call.attrs.keepdims:
+        made.plain = plan.emit(relax.op.reshape(plan.unpack(made, nhwc=False), (batch, channels)))
+        made.blocked = None
+    return made
+
+
+UNARY = (
+    "nn.relu", "nn.relu6", "nn.leakyrelu", "nn.gelu", "nn.gelu_tanh", "nn.silu", "nn.selu", "nn.softplus", "sigmoid",
+    "tanh", "exp", "abs", "negative", "erf", "clip", "sqrt", "rsqrt", "square", "floor", "ceil", "round", "log", "sin",
+    "cos",
+)  # fmt: skip
+
+
+@rule(*UNARY)
+def _unary(plan: LayoutPlanner, call: Call) -> Value | None:
+    if plan.is_flat(call.args[0]):
+        args = [plan.flat(call.args[0]), *call.args[1:]]
+        return _rows(plan.emit(Call(call.op, args, call.attrs, call.ty_args)))
+    if not plan.is_blocked(call.args[0]):
+        return None
+    args = [plan.blocked(call.args[0]), *call.args[1:]]
+    channels = plan.state(call.args[0]).channels
+    return _value(plan.emit(Call(call.op, args, call.attrs, call.ty_args)), channels)
+
+
+@rule("nn.prelu")
+def _prelu(plan: LayoutPlanner, call: Call) -> Value | None:
+    slope = array_of(call.args[1])
+    if not plan.is_blocked(call.args[0]) or slope is None or int(call.attrs.axis) != 1:
+        return None
+    data = plan.blocked(call.args[0])
+    channels = plan.state(call.args[0]).channels
+    flat = np.broadcast_to(slope.reshape(-1), (channels,)) if slope.size == 1 else slope
+    scale = plan.block_constant(flat.reshape(1, channels, 1, 1))
+    zero = constant(np.zeros((), np.float32))
+    negative = plan.emit(relax.op.multiply(plan.emit(relax.op.minimum(data, zero)), scale))
+    return _value(plan.emit(relax.op.add(plan.emit(relax.op.maximum(data, zero)), negative)), channels)
+
+
+BROADCASTING = (
+    "add", "subtract", "multiply", "divide", "maximum", "minimum", "power", "where", "equal", "not_equal", "greater",
+    "greater_equal", "less", "less_equal",
+)  # fmt: skip
+
+
+@rule(*BROADCASTING)
+def _broadcasting(plan: LayoutPlanner, call: Call) -> Value | None:
+    if any(plan.is_flat(arg) for arg in call.args):
+        return _broadcasting_rows(plan, call)
+    if not any(plan.is_blocked(arg) for arg in call.args):
+        return None
+    shape = shape_of(call)
+    if len(shape) != 4:
+        return None
+    args = []
+    for arg in call.args:
+        array = array_of(arg)
+        if array is not None:
+            if array.ndim > 4:
+                return None
+            args.append(plan.block_constant(array))
+            continue
+        own = shape_of(arg)
+        if len(own) == 4 and own[1] == shape[1]:
+            args.append(plan.blocked(arg))
+        elif len(own) == 4 and own[1] == 1:
+            args.append(plan.emit(relax.op.reshape(plan.plain(arg), (own[0], 1, own[2], own[3], 1))))
+        elif int(np.prod(own)) == 1:
+            args.append(plan.emit(relax.op.reshape(plan.plain(arg), ())))
+        else:
+            return None
+    return _value(plan.emit(Call(call.op, args, call.attrs, call.ty_args)), shape[1])
+
+
+def _broadcasting_rows(plan: LayoutPlanner, call: Call) -> Value | None:
+    """On rows, so that what follows a product can be its tail: other operands are as large, a row, or a number."""
+    shape, args = shape_of(call), []
+    for arg in call.args:
+        own = shape_of(arg)
+        count = int(np.prod(own))
+        if own == shape:
+            args.append(plan.flat(arg))
+        elif count == 1 or (count == shape[-1] and own[-1] == count):
+            args.append(_reshaped(plan, arg, () if count == 1 else (1, count)))
+        else:
+            return None
+    return _rows(plan.emit(Call(call.op, args, call.attrs, call.ty_args)))
+
+
+def _reshaped(plan: LayoutPlanner, expr: Expr, shape: tuple[int, ...]) -> Expr:
+    array = array_of(expr)
+    return (
+        plan.emit(relax.op.reshape(plan.plain(expr), shape))
+        if array is None
+        else constant(array.reshape(shape))
+    )
+
+
+@rule("concat")
+def _concat(plan: LayoutPlanner, call: Call) -> Value | None:
+    fields = list(call.args[0].fields) if hasattr(call.args[0], "fields") else []
+    shape = shape_of(call)
+    if len(shape) != 4 or int(call.attrs.axis) % 4 != 1 or not any(plan.is_blocked(f) for f in fields):
+        return None
+    counts = tuple(shape_of(f)[1] for f in fields)
+    args = [plan.blocked(f) for f in fields]
+    blocked = (shape[0], -(-shape[1] // plan.lanes), shape[2], shape[3], plan.lanes)
+    return _value(plan.call(compute.concat(counts, blocked, dtype_of(call)), "concat", *args), shape[1])
+
+
+@rule("image.resize2d")
+def _resize2d(plan: LayoutPlanner, call: Call) -> Value | None:
+    if not plan.is_blocked(call.args[0]) or call.attrs.layout != "NCHW":
+        return None
+    attrs = call.attrs
+    made = relax.op.image.resize2d(
+        plan.blocked(call.args[0]),
+        call.args[1],
+        roi=list(attrs.roi),
+        layout=f"NCHW{plan.lanes}c",
+        method=attrs.method,
+        coordinate_transformation_mode=attrs.coordinate_transformation_mode,
+        rounding_method=attrs.rounding_method,
+        cubic_alpha=attrs.cubic_alpha,
+        cubic_exclude=attrs.cubic_exclude,
+        extrapolation_value=attrs.extrapolation_value,
+    )
+    return _value(plan.emit(made), shape_of(call)[1])
+
+
+@rule("permute_dims")
+def _permute(plan: LayoutPlanner, call: Call) -> Value | None:
+    from edgec.compiler.backends.cpu.layouts.planner import Value
+
+    axes = call.attrs.axes
+    order = None if axes is None else tuple(int(a) for a in axes)
+    if order == (0, 3, 1, 2) and not plan.is_blocked(call.args[0]):
+        source = plan.plain(call.args[0])
+        return Value(plan.emit(relax.op.permute_dims(source, list(order))), None, nhwc=source)
+    if order == (0, 2, 3, 1) and plan.is_blocked(call.args[0]):
+        value = plan.state(call.args[0])
+        if value.plain is None:
+            return Value(plan.unpack(value, nhwc=True), None)
+    return None
+
+
+@rule("reshape", "nn.batch_flatten", "squeeze")
+def _flatten(plan: LayoutPlanner, call: Call) -> Value | None:
+    """Away from ``[N, C, 1, 1]`` the blocked form is the plain one when its blocks are full; rows stay rows."""
+    from edgec.compiler.backends.cpu.layouts.planner import Value
+
+    shape, made = shape_of(call.args[0]), shape_of(call)
+    if not plan.is_blocked(call.args[0]):
+        keeps_rows = len(made) > 1 and len(shape) > 1 and shape[-1] == made[-1]
+        if not keeps_rows or not (plan.is_flat(call.args[0]) or (len(shape) == 2 and len(made) > 2)):
+            return None
+        rows = plan.flat(call.args[0])
+        return _rows(rows) if len(made) > 2 else Value(rows, None)
+    value = plan.state(call.args[0])
+    if shape[2:] != (1, 1) or value.channels % plan.lanes:
+        return None
+    return Value(plan.emit(relax.op.reshape(value.blocked, made)), None)
+
+
+@rule("matmul")
+def _matmul(plan: LayoutPlanner, call: Call) -> Value | None:
+    from edgec.compiler.backends.cpu.layouts.planner import Value
+
+    weight = array_of(call.args[1])
+    if dtype_of(call) != "float32":
+        return None
+    if weight is None or weight.ndim != 2:
+        return _batched_matmul(plan, call)
+    shape = shape_of(call)
+    rows = int(np.prod(shape[:-1])) if len(shape) > 1 else 1
+    inner, cols = weight.shape
+    if len(shape) > 1:
+        flat = plan.flat(call.args[0])
+    else:
+        flat = plan.emit(relax.op.reshape(plan.plain(call.args[0]), (rows, inner)))
+    lanes = plan.lanes
+    blocks = -(-cols // lanes)
+    padded = np.zeros((inner, blocks * lanes), weight.dtype)
+    padded[:, :cols] = weight
+    packed = np.ascontiguousarray(padded.reshape(inner, blocks, lanes).transpose(1, 0, 2))
+    operands = plan.operands() if inner % 2 == 0 else bf16.PLAIN
+    if operands != bf16.PLAIN:
+        packed, flat = _pairs(packed), plan.emit(relax.op.astype(flat, "bfloat16"))
+    spec = DenseSpec(rows, inner, cols, lanes, operands=operands)
+    out = plan.call(compute.dense(spec), "dense", flat, constant(packed))
+    if len(shape) > 2:
+        return _rows(out)
+    return Value(out if shape_of(out) == shape else plan.emit(relax.op.reshape(out, shape)), None)
+
+
+def _batched_matmul(plan: LayoutPlanner, call: Call) -> Value | None:
+    """A product of two activations (or stacked constants) of the same leading dimensions."""
+    from edgec.compiler.backends.cpu.layouts.planner import Value
+
+    left, right = (shape_of(arg) for arg in call.args)
+    if len(left) < 3 or left[:-2] != right[:-2] or dtype_of(call.args[0]) != "float32":
+        return None
+    spec = MatmulSpec(left[:-2], left[-2], left[-1], right[-1], plan.lanes)
+    args = [plan.plain(arg) for arg in call.args]
+    return Value(plan.call(compute.matmul(spec), "matmul", *args), None)
+
+
+@rule("nn.softmax")
+def _softmax(plan: LayoutPlanner, call: Call) -> Value | None:
+    from edgec.compiler.backends.cpu.layouts.planner import Value
+
+    shape = shape_of(call)
+    if dtype_of(call) != "float32" or len(shape) < 2:
+        return None
+    axis = int(call.attrs.axis) % len(shape)
+    last = axis == len(shape) - 1
+    kernel = rows.softmax(shape, plan.lanes) if last else rows.softmax_across(shape, axis, plan.lanes)
+    return Value(plan.call(kernel, "softmax", plan.plain(call.args[0])), None)
+
+
+@rule("nn.layer_norm")
+def _layer_norm(plan: LayoutPlanner, call: Call) -> Value | None:
+    from edgec.compiler.backends.cpu.layouts.planner import Value
+
+    shape, attrs = shape_of(call), call.attrs
+    axes = [int(axis) % len(shape) for axis in attrs.axes]
+    if dtype_of(call) != "float32" or axes != [len(shape) - 1] or len(shape) < 2:
+        return None
+    if not (attrs.center and attrs.scale) or any(shape_of(arg) != shape[-1:] for arg in call.args[1:]):
+        return None
+    kernel = rows.layer_norm(shape, float(attrs.epsilon), plan.lanes)
+    return Value(plan.call(kernel, "layer_norm", *(plan.plain(arg) for arg in call.args)), None)

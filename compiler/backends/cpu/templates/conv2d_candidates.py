@@ -1,0 +1,163 @@
+"""Which direct convolutions are worth timing, and the static model that orders them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from itertools import product
+
+from edgec.compiler.backends.cpu.compute import ConvSpec
+from edgec.compiler.backends.cpu.templates import bf16
+from edgec.compiler.backends.cpu.templates.conv2d import Geometry, Schedule
+from edgec.compiler.backends.cpu.templates.emit import tiles
+from edgec.targets.target import Target
+
+
+def _divisors(value: int, at_most: int) -> list[int]:
+    return [d for d in range(1, at_most + 1) if value % d == 0]
+
+
+def candidates(spec: ConvSpec, target: Target, threads: int, *, flattens: bool) -> list[Schedule]:
+    """The schedules worth timing, best guess first.
+
+    Args:
+        spec: the convolution.
+        target: its registers and caches bound the tiles.
+        threads: that will run it.
+        flattens: whether the tail lets height and width be seen as one axis.
+    """
+    group_blocks = -(-spec.out_channels // spec.lanes) // spec.groups
+    found: list[Schedule] = []
+    for flat, rows, length in _shapes(spec, flattens):
+        for out_blocks in _divisors(group_blocks, 8):
+            # Besides the accumulators, the weights of a step and a broadcast input stay in registers.
+            budget = (target.vector_registers - 1 - out_blocks) // out_blocks
+            if budget < 1:
+                continue
+            widths = {
+                max(size for _, size in tiles(length, w))
+                for w in (budget, budget - 1, budget - 2, 8, 6, 4)
+                if 0 < w <= budget
+            }
+            for width in sorted(widths):
+                base = Schedule(width, out_blocks, rows, flat, ahead=_asks_ahead(spec, target, out_blocks))
+                found.append(base)
+                found += _variants(spec, base, target)
+            for tall in _talls(budget, length, rows) if not flat else ():
+                base = Schedule(length, out_blocks, rows, tall=tall)
+                found += [base, *_variants(spec, base, target)]
+    ranked = sorted(set(found), key=lambda s: (cost(spec, s, target, threads), str(s)))
+    # Siblings that cut the same tile's loop in other pieces are as fast, nearly: the best of each tile comes first.
+    tiles_seen: set[tuple[int, int, int]] = set()
+    first: list[Schedule] = []
+    others: list[Schedule] = []
+    for s in ranked:
+        tile = (s.width * s.tall, s.out_blocks, s.ic_chunk)
+        (others if tile in tiles_seen else first).append(s)
+        tiles_seen.add(tile)
+    return first + others
+
+
+def _talls(budget: int, width: int, height: int) -> list[int]:
+    """Rows of the register tile beside one: of images that are so narrow that a row leaves half the registers idle.
+
+    Then weights are read for fewer tiles, from caches that bound such layers: their weights are many.
+    """
+    most = budget // width
+    if most < 2 or height < 2:
+        return []
+    return sorted({max(rows for _, rows in tiles(height, tall)) for tall in (most, most - 1, 2) if tall > 1})
+
+
+def _asks_ahead(spec: ConvSpec, target: Target, out_blocks: int) -> bool:
+    """Whether tiles ask for the next one's input: measured to gain up to 8 % with 16 registers, and to cost up to 10 %
+    with 32 (wider tiles give the processor time enough) or with one block of channels (loads are what bounds those).
+    """
+    plain = spec.operands == bf16.PLAIN and spec.in_block == spec.lanes
+    return plain and target.vector_registers <= 16 and out_blocks > 1
+
+
+def _variants(spec: ConvSpec, base: Schedule, target: Target) -> list[Schedule]:
+    """The same tile with another order of the loops around it."""
+    made = []
+    per_group = spec.in_channels // spec.groups
+    taps = spec.window.kernel[0] * spec.window.kernel[1]
+    if not base.flat and base.rows > 1:
+        made.append(replace(base, rows_outer=True))
+    weights = per_group * taps * base.out_blocks * spec.lanes * 4
+    if weights > target.l1d_bytes and per_group > spec.lanes:
+        # A chunk of the weights that stays in the first cache, or half of the second one, while all rows pass.
+        for cache in (target.l1d_bytes // 2, target.l2_bytes // 2):
+            channels = cache // (taps * base.out_blocks * spec.lanes * 4) // spec.lanes * spec.lanes
+            if spec.lanes <= channels < per_group:
+                made.append(replace(base, ic_chunk=channels))
+    return made
+
+
+def _shapes(spec: ConvSpec, flattens: bool) -> list[tuple[bool, int, int]]:
+    """Ways to see the output: (flattened, pieces, length of a piece)."""
+    w = spec.window
+    shapes = [(False, w.out[0], w.out[1])]
+    plain = w.kernel == (1, 1) and w.stride == (1, 1) and w.pad == (0, 0) and spec.in_block > 0
+    if plain and flattens and w.out == spec.in_size:
+        total = w.out[0] * w.out[1]
+        shapes += [
+            (True, rows, total // rows)
+            for rows in (1, 2, 4, 7, 8, 14, 16, 28)
+            if rows < w.out[0] and total % rows == 0
+        ]
+    return shapes
+
+
+# Bytes a cycle that one core gets from its second cache and from the last one; measured on Cascade Lake.
+_L2_BYTES, _L3_BYTES = 40.0, 10.0
+
+
+def _far(moved: float, held: float, target: Target) -> float:
+    """Cycles to fetch `moved` bytes of a working set of `held` bytes into the first cache."""
+    if held <= 0.7 * target.l1d_bytes:
+        return 0.0
+    return moved / (_L2_BYTES if held <= 0.7 * target.l2_bytes else _L3_BYTES)
+
+
+def _drag(spec: ConvSpec, columns: int, blocks: int) -> float:
+    """What tiles cost beyond what can be counted; measured on Cascade Lake.
+
+    Wide tiles of an image that is not blocked read short pieces far apart; those of many channel blocks read more
+    weights than the first cache gives in time.
+    """
+    plain = 1.0 if spec.in_block else 1 + 0.04 * max(0, columns - 6)
+    return plain * (1.2 if blocks >= 8 else 1.0)
+
+
+def cost(spec: ConvSpec, schedule: Schedule, target: Target, threads: int) -> float:
+    """Estimated cycles of a call: multiply-adds or loads of the tiles, bytes from far caches, unbalanced tasks."""
+    geometry = Geometry.of(spec, schedule)
+    blocks, vector, w = schedule.out_blocks, spec.lanes * 4, spec.window
+    per_group = spec.in_channels // spec.groups
+    taps = w.kernel[0] * w.kernel[1]
+    groups = -(-spec.out_channels // spec.lanes) // blocks
+    steps = per_group * taps
+    channels = schedule.ic_chunk or per_group
+    # What passes between two uses of the same weights, and of the same input.
+    weights = channels * taps * blocks * vector * (groups if schedule.rows_outer else 1)
+    row_bytes = per_group * w.kernel[0] * geometry.in_width * 4
+    image_bytes = per_group * geometry.in_height * geometry.in_width * 4
+    inputs = row_bytes if schedule.rows_outer else image_bytes
+    image = 0.0
+    heights = Counter(rows for _, rows in tiles(geometry.height, schedule.tall))
+    widths = Counter(width for _, width in tiles(geometry.width, schedule.width))
+    for (rows, down), (width, across) in product(heights.items(), widths.items()):
+        # Two multiply-adds a cycle need eight independent chains; two loads a cycle feed them, but not always.
+        columns = rows * width
+        busy = max(columns * blocks / 2, 0.6 * (columns + blocks), 4.0) + 0.3
+        busy *= _drag(spec, columns, blocks)
+        far = _far(blocks * vector, weights, target)
+        tile = steps * (max(busy, far) + 0.3 * min(busy, far))
+        tile += _far(per_group * w.kernel[0] * (columns * w.stride[1]) * 4, inputs, target)
+        tile += 30 + columns * blocks * 6
+        if schedule.ic_chunk:
+            tile += columns * blocks * 3 * (-(-per_group // schedule.ic_chunk))
+        image += tile * down * across
+    parts = 1 if schedule.ic_chunk else heights.total()
+    return image / parts * -(-spec.batch * groups * parts // threads)

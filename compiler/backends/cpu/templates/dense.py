@@ -1,0 +1,181 @@
+"""Matrix product with constant weights, packed as ``[col_blocks, inner, lanes]``.
+
+A tile of `rows` × `blocks` vectors stays in registers while the inner dimension passes; with one row the weights are
+read once, in order, and memory sets the pace.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tvm.tirx import PrimFunc, Stmt
+
+from edgec.compiler.backends.cpu.compute import DenseSpec
+from edgec.compiler.backends.cpu.templates import bf16
+from edgec.compiler.backends.cpu.templates.emit import (
+    Accumulators,
+    Expr,
+    Index,
+    broadcast,
+    const,
+    loop,
+    parallel,
+    runs,
+    seq,
+    stepped,
+    tiles,
+    unrolled,
+    vector_load,
+    vectorised,
+)
+from edgec.compiler.backends.cpu.templates.epilogue import Tail
+from edgec.targets.target import Target
+
+VERSION = 1
+MANY_SUMS = 27  # vectors of sums from which several steps a pass cost more than they gain (up to a tenth)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A candidate: rows and column blocks of the register tile, and into how many partial sums the product splits."""
+
+    rows: int
+    blocks: int
+    split: int = 1
+
+    def __str__(self) -> str:
+        return f"dense {self.rows}x{self.blocks}" + (f" split{self.split}" if self.split > 1 else "")
+
+
+def emit(spec: DenseSpec, tail: Tail, schedule: Schedule, threads: int) -> PrimFunc:
+    """The kernel for `schedule`."""
+    return _Dense(spec, tail, schedule, threads).build()
+
+
+class _Dense:
+    def __init__(self, spec: DenseSpec, tail: Tail, schedule: Schedule, threads: int) -> None:
+        self.spec, self.tail, self.schedule, self.threads = spec, tail, schedule, threads
+        self.data, self.weight = tail.inputs
+        self.half = spec.operands != bf16.PLAIN
+
+    def _data(self, row: Expr, k: Expr) -> Expr:
+        """What step `k` of the inner dimension reads of a row: an element, or a pair of bfloat16."""
+        return bf16.pair(self.data, [row, k * const(2)]) if self.half else self.data[row, k]
+
+    def _sum(self, sums: Expr, value: Expr, place: list[Index]) -> Expr:
+        lanes = self.spec.lanes
+        if self.half:
+            weight = bf16.pairs(self.weight, [*place, 0], lanes)
+            return bf16.dot(self.spec.operands, sums, value, weight, lanes)
+        return sums + value * vector_load(self.weight, place, lanes)
+
+    def build(self) -> PrimFunc:
+        """Whole groups of column blocks, then what is left: code of its own, with scalar stores at its end."""
+        spec, blocks = self.spec, self.schedule.blocks
+        whole = spec.cols // (spec.lanes * blocks)
+        rest = -(-spec.cols // spec.lanes) - whole * blocks
+        parts: list[Stmt] = []
+        if whole:
+            parts.append(parallel([whole], lambda g: self._columns(g * const(blocks), blocks), self.threads))
+        if rest:
+            parts.append(self._columns(const(whole * blocks), rest))
+        return self.tail.build(seq(parts))
+
+    def _columns(self, first_block: Expr, blocks: int) -> Stmt:
+        parts = runs(tiles(self.spec.rows, self.schedule.rows))
+        return seq([self._run(first_block, blocks, *part) for part in parts])
+
+    def _run(self, b: Expr, blocks: int, start: int, rows: int, count: int) -> Stmt:
+        return loop(count, lambda t: self._tile(b, const(start) + t * const(rows), rows, blocks), "row")
+
+    def _tile(self, b: Expr, first: Expr, rows: int, blocks: int) -> Stmt:
+        spec, split = self.spec, self.schedule.split
+        acc = Accumulators(rows * blocks * split, spec.lanes, spec.dtype)
+
+        def step(k: Expr, part: int) -> Stmt:
+            def row(i: Expr) -> Stmt:
+                value = broadcast(self._data(first + i, k), spec.lanes)
+
+                def block(j: Expr) -> Stmt:
+                    at = (const(part * rows) + i) * const(blocks) + j
+                    return acc.set(at, self._sum(acc.get(at), value, [b + j, k, 0]))
+
+                return unrolled(blocks, block)
+
+            return unrolled(rows, row)
+
+        def steps(k: Expr) -> Stmt:
+            return seq([step(k * const(split) + const(part), part) for part in range(split)])
+
+        whole, rest = divmod(spec.inner // (2 if self.half else 1), split)
+        together = 4 if split == 1 and rows * blocks < MANY_SUMS else 1
+        body = [*acc.fill(0.0), stepped(whole, steps, together, "k")] if whole else acc.fill(0.0)
+        body += [step(const(whole * split + k), k) for k in range(rest)]
+        body += _join(acc, rows * blocks, split)
+        return acc.allocate([*body, *[self._store(acc, b, first, rows, blocks, j) for j in range(blocks)]])
+
+    def _store(self, acc: Accumulators, b: Expr, first: Expr, rows: int, blocks: int, j: int) -> Stmt:
+        def row(i: Expr) -> Stmt:
+            at = i * const(blocks) + const(j)
+            return _store(self.spec, self.tail, acc, b + const(j), j == blocks - 1, at, first + i)
+
+        return unrolled(rows, row)
+
+
+def _join(acc: Accumulators, count: int, split: int) -> list[Stmt]:
+    return [
+        acc.set(at, acc.get(at) + acc.get(part * count + at))
+        for part in range(1, split)
+        for at in range(count)
+    ]
+
+
+def _store(
+    spec: DenseSpec, tail: Tail, acc: Accumulators, block: Expr, last: bool, at: Expr, row: Expr
+) -> Stmt:
+    """Store a vector; past the last column nothing is written."""
+    lanes = spec.lanes
+    base = block * const(lanes)
+    rest = spec.cols % lanes
+    known = getattr(block, "value", None)
+    if last and rest and known is not None and int(known) == spec.cols // lanes:
+        return loop(rest, lambda lane: tail.store([row, base + lane], acc.element(at, lane)), "lane")
+    return vectorised(lanes, lambda lane: tail.store([row, base + lane], acc.element(at, lane)))
+
+
+def candidates(spec: DenseSpec, target: Target, threads: int) -> list[Schedule]:
+    """The schedules worth timing, best guess first."""
+    registers = target.vector_registers - 2
+    blocks = -(-spec.cols // spec.lanes)
+    found: list[tuple[float, Schedule]] = []
+    for wide in (1, 2, 3, 4, 6, 8):
+        if wide > blocks:
+            continue
+        for rows in sorted(
+            {max(size for _, size in tiles(spec.rows, r)) for r in (1, 2, 4, 6, 8, 9, 12, 14)}
+        ):
+            if rows * wide + wide > registers:
+                continue
+            split = 1 if rows * wide >= 8 else min(4, max(1, 8 // (rows * wide)), spec.inner)
+            if rows * wide * split > registers:
+                split = 1
+            groups = -(-blocks // wide)
+            share = -(-groups // threads) * threads / groups
+            found.append((_cost(spec, rows, wide, split, target) * share / wide, Schedule(rows, wide, split)))
+    found.sort(key=lambda pair: (pair[0], str(pair[1])))
+    return [schedule for _, schedule in found]
+
+
+def _cost(spec: DenseSpec, rows: int, wide: int, split: int, target: Target) -> float:
+    """Cycles for one step of the inner dimension over all rows and one group of columns.
+
+    Multiply-adds, loads and latency; and what comes from the second cache: weights, where a group of columns does not
+    stay in the first one, and rows, where a tile of them does not: those all come at the same step.
+    """
+    chains = rows * wide * split
+    step = max(rows * wide / 2, 0.65 * (rows + wide), 4.0 * rows * wide / chains)
+    step += 0.8 + 0.1 * (rows + wide)
+    step *= 1.04 if rows * wide >= MANY_SUMS else 1.0
+    step += wide * (1.0 if spec.inner * wide * spec.lanes * 4 > 0.75 * target.l1d_bytes else 0.3)
+    step += 0.2 * rows if rows * spec.inner * 4 > 1.25 * target.l1d_bytes else 0.0
+    return step * len(tiles(spec.rows, rows))

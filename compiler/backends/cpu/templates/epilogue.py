@@ -1,0 +1,123 @@
+"""What a fused kernel does with its anchor's result, taken out of the merged function as an expression.
+
+A template computes the anchor in registers and has `Tail.store` write what the rest of the kernel makes of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import tvm
+import tvm_ffi
+from tvm import tirx
+from tvm.ir import TensorLoad
+from tvm.s_tir import SBlock
+from tvm.s_tir.schedule import Schedule
+from tvm.tirx import Buffer, BufferStore, PrimFunc, Stmt, Var
+
+from edgec.compiler.backends.cpu.compute import ANCHOR
+from edgec.compiler.backends.cpu.templates.emit import Expr, Index, index
+from edgec.compiler.backends.cpu.templates.generic import inline_elementwise, leaf_blocks
+from edgec.compiler.backends.cpu.templates.vector_math import with_vector_math
+
+
+@dataclass(frozen=True)
+class Tail:
+    """The parts of a fused kernel that a template needs.
+
+    Attributes:
+        params: of the function, in order; the last one is the output.
+        inputs: the anchor's operands, data first.
+        output: what the kernel writes.
+        value: the output's element, reading the anchor's result through `anchor`.
+        axes: the variables of an element's position, as `value` uses them.
+        anchor: the buffer that stands for the anchor's result.
+    """
+
+    params: tuple[Buffer, ...]
+    inputs: tuple[Buffer, ...]
+    output: Buffer
+    value: Expr
+    axes: tuple[Var, ...]
+    anchor: Buffer
+    func: PrimFunc
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether the anchor's result is stored as it is."""
+        return isinstance(self.value, TensorLoad)
+
+    def store(self, position: Sequence[Index], result: Expr) -> Stmt:
+        """Write the element at `position`, `result` being the anchor's value there."""
+        place = {var: index(at) for var, at in zip(self.axes, position, strict=True)}
+
+        def load(expr: TensorLoad) -> Expr:
+            return result if expr.source.same_as(self.anchor) else expr
+
+        def variable(var: Var) -> Expr:
+            return place.get(var, var)
+
+        value = tvm_ffi.structural_map(self.value, [(TensorLoad, load), (tvm.ir.Var, variable)])
+        return BufferStore(self.output, value, [index(at) for at in position])
+
+    def build(self, body: Stmt) -> PrimFunc:
+        """The finished kernel."""
+        func = with_vector_math(PrimFunc(list(self.params), body))
+        return func.with_attrs({"tirx.noalias": True, "s_tir": True})
+
+
+def split_tail(func: PrimFunc) -> Tail | None:
+    """Take a fused kernel apart; None when its tail is not a map over the anchor's elements in place."""
+    sch = Schedule(tvm.IRModule({"main": func}), debug_mask="none", error_render_level="none")
+    inline_elementwise(sch)
+    blocks = [sch.get(block) for block in leaf_blocks(sch)]
+    at = next((i for i, block in enumerate(blocks) if ANCHOR in dict(block.annotations)), None)
+    if at != 0 or len(blocks) > 2:
+        return None
+    anchor = blocks[0]
+    params = tuple(func.params)
+    result = anchor.body.buffer
+    inputs = _operands(anchor, result)
+    if len(blocks) == 1:
+        axes = tuple(iv.var for iv in anchor.iter_vars if iv.iter_type == 0)
+        return Tail(params, inputs, result, tirx.BufferLoad(result, list(axes)), axes, result, func)
+    last = blocks[1]
+    axes = tuple(iv.var for iv in last.iter_vars)
+    store = last.body
+    if not isinstance(store, BufferStore) or not _in_place(store, axes, result):
+        return None
+    return Tail(params, inputs, store.buffer, store.value, axes, result, func)
+
+
+def _operands(anchor: SBlock, result: Buffer) -> tuple[Buffer, ...]:
+    found: list[Buffer] = []
+
+    def note(load: TensorLoad) -> TensorLoad:
+        if not load.source.same_as(result) and not any(load.source.same_as(b) for b in found):
+            found.append(load.source)
+        return load
+
+    tvm_ffi.structural_map(anchor.body.value, (TensorLoad, note))
+    return tuple(found)
+
+
+def _in_place(store: BufferStore, axes: tuple[Var, ...], result: Buffer) -> bool:
+    """Whether the store writes, and reads the anchor's result, at the block's own position."""
+    unit = [int(dim) == 1 for dim in result.ty.shape]
+    same = True
+
+    def at_position(indices: Sequence[Expr]) -> bool:
+        return all(
+            i.same_as(a) or (one and isinstance(i, tirx.IntImm))
+            for i, a, one in zip(indices, axes, unit, strict=True)
+        )
+
+    def check(load: TensorLoad) -> TensorLoad:
+        nonlocal same
+        if load.source.same_as(result):
+            same = same and len(load.indices) == len(axes) and at_position(load.indices)
+        return load
+
+    tvm_ffi.structural_map(store.value, (TensorLoad, check))
+    return same and len(store.indices) == len(axes) and at_position(store.indices)

@@ -1,0 +1,121 @@
+"""A sound schedule for any kernel that no template claims: inline, spread over cores, vectorise."""
+
+from __future__ import annotations
+
+import math
+
+import tvm
+from tvm import s_tir
+from tvm.s_tir import SBlock
+from tvm.s_tir.schedule import LoopRV, SBlockRV, Schedule
+from tvm.tirx import PrimFunc
+
+from edgec.compiler.backends.cpu.templates.vector_math import with_vector_math
+from edgec.targets.target import Target
+
+# One wake-up of the thread pool costs a few microseconds; below this many inner iterations it gains nothing.
+PARALLEL_FROM = 16384
+
+
+def schedule_generic(func: PrimFunc, target: Target, threads: int) -> PrimFunc:
+    """Schedule `func` for `target`: element-wise producers inlined, outer loops parallel, inner ones vector code.
+
+    Requires: `func` is in the form that ``te.create_prim_func`` or FuseTIR makes (sblocks, no schedule yet).
+    Ensures: the same results, up to the order of floating point reductions. A kernel that its front end wrote
+    in its final form (``tirx.is_scheduled``) keeps its loops.
+    """
+    if func.attrs is not None and "tirx.is_scheduled" in func.attrs:
+        return with_vector_math(func)
+    sch = Schedule(tvm.IRModule({"main": func}), debug_mask="none", error_render_level="none")
+    try:
+        leaf_blocks(sch)
+    except s_tir.schedule.ScheduleError:
+        return with_vector_math(
+            func
+        )  # written as loops without blocks (a sort, a scatter): it stays as it is
+    inline_elementwise(sch)
+    for block in leaf_blocks(sch):
+        _schedule_block(sch, block, target.fp32_lanes, threads)
+    return with_vector_math(sch.mod["main"])
+
+
+def leaf_blocks(sch: Schedule) -> list[SBlockRV]:
+    """The blocks of the function, outermost level, in order."""
+    return list(sch.get_child_blocks(sch.get_sblock("root")))
+
+
+def inline_elementwise(sch: Schedule) -> None:
+    """Inline every block that only maps elements and is not an output."""
+    for block in leaf_blocks(sch)[:-1]:
+        if not _is_map(sch.get(block)):
+            continue
+        try:
+            sch.compute_inline(block)
+        except s_tir.schedule.ScheduleError:
+            # An output, or read by a block that cannot take it in (an opaque access): it stays a block.
+            continue
+
+
+def _is_map(block: SBlock) -> bool:
+    return all(var.iter_type == 0 for var in block.iter_vars)
+
+
+def _extent(sch: Schedule, loop: s_tir.schedule.LoopRV) -> int:
+    return int(sch.get(loop).extent)
+
+
+def _schedule_block(sch: Schedule, block: SBlockRV, lanes: int, threads: int) -> None:
+    info = sch.get(block)
+    loops = sch.get_loops(block)
+    if not loops or len(loops) != len(info.iter_vars):
+        return
+    kinds = [int(var.iter_type) for var in info.iter_vars]
+    if any(kind not in (0, 2) for kind in kinds):
+        return  # scans and opaque blocks keep their order
+    spatial = [loop for loop, kind in zip(loops, kinds, strict=True) if kind == 0]
+    reduce = [loop for loop, kind in zip(loops, kinds, strict=True) if kind == 2]
+    work = math.prod(_extent(sch, loop) for loop in loops)
+    if reduce:
+        _schedule_reduction(sch, block, spatial, reduce, lanes, threads if work >= PARALLEL_FROM else 1)
+    else:
+        _schedule_map(sch, spatial, lanes, threads if work >= PARALLEL_FROM else 1)
+
+
+def _schedule_map(sch: Schedule, loops: list[LoopRV], lanes: int, threads: int) -> None:
+    last = _extent(sch, loops[-1])
+    if last % lanes == 0 and last > lanes:
+        outer, inner = sch.split(loops[-1], [None, lanes])
+        sch.vectorize(inner)
+        loops = [*loops[:-1], outer]
+    elif last == lanes:
+        sch.vectorize(loops[-1])
+        loops = loops[:-1]
+    elif len(loops) > 1:
+        loops = loops[:-1]  # left to LLVM's own vectoriser
+    _parallel(sch, loops, threads)
+
+
+def _schedule_reduction(
+    sch: Schedule, block: SBlockRV, spatial: list[LoopRV], reduce: list[LoopRV], lanes: int, threads: int
+) -> None:
+    """Spatial loops outside; the innermost spatial loop becomes vectors when it fills them."""
+    # Loop kinds first: once the initialisation is split off, the update no longer counts as a reduction.
+    vectors = bool(spatial) and _extent(sch, spatial[-1]) % lanes == 0
+    head = list(spatial)
+    if vectors:
+        outer, inner = sch.split(spatial[-1], [None, lanes])
+        head = [*spatial[:-1], outer]
+        sch.reorder(*head, *reduce, inner)
+        sch.vectorize(inner)
+    elif spatial:
+        sch.reorder(*spatial, *reduce)
+    if head:
+        _parallel(sch, head, threads)
+    init = sch.decompose_reduction(block, reduce[0])
+    if vectors:
+        sch.vectorize(sch.get_loops(init)[-1])
+
+
+def _parallel(sch: Schedule, loops: list[LoopRV], threads: int) -> None:
+    if threads > 1:
+        sch.parallel(sch.fuse(*loops) if len(loops) > 1 else loops[0])

@@ -1,0 +1,174 @@
+"""Depthwise convolution and pooling: a window that slides over each channel by itself.
+
+A task is one row of one channel block. The lanes are channels, so that every tap is a vector load; tiles of `width`
+output columns stay in registers while the rows of the window pass. Borders are handled as in the direct convolution.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tvm import tirx
+from tvm.tirx import PrimFunc, Stmt
+
+from edgec.compiler.backends.cpu.compute import ConvSpec, PoolSpec, Window
+from edgec.compiler.backends.cpu.templates.emit import (
+    Accumulators,
+    Expr,
+    const,
+    loop,
+    parallel,
+    seq,
+    tiles,
+    unrolled,
+    vector_load,
+    vectorised,
+)
+from edgec.compiler.backends.cpu.templates.epilogue import Tail
+from edgec.targets.target import Target
+
+VERSION = 1
+UNROLL_TAPS = 8
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A candidate: output columns and rows of a tile, and how many rows make a task."""
+
+    width: int
+    task_rows: int = 1
+
+    def __str__(self) -> str:
+        return f"sliding {self.width} rows{self.task_rows}"
+
+
+def emit(spec: ConvSpec | PoolSpec, tail: Tail, schedule: Schedule, threads: int) -> PrimFunc:
+    """The kernel for `schedule`."""
+    return _Sliding(spec, tail, schedule, threads).build()
+
+
+class _Sliding:
+    def __init__(self, spec: ConvSpec | PoolSpec, tail: Tail, schedule: Schedule, threads: int) -> None:
+        self.spec, self.tail, self.schedule, self.threads = spec, tail, schedule, threads
+        self.window: Window = spec.window
+        self.depthwise = isinstance(spec, ConvSpec)
+        self.maximum = isinstance(spec, PoolSpec) and spec.kind == "max"
+
+    def build(self) -> PrimFunc:
+        spec, rows = self.spec, self.window.out[0]
+        blocks = spec.blocks if isinstance(spec, PoolSpec) else -(-spec.in_channels // spec.lanes)
+        per_task = self.schedule.task_rows
+        if rows % per_task:
+            raise ValueError(f"{rows} rows do not divide into tasks of {per_task}")
+
+        def task(n: Expr, b: Expr, group: Expr) -> Stmt:
+            return loop(per_task, lambda y: self._row(n, b, group * const(per_task) + y), "y")
+
+        return self.tail.build(parallel([spec.batch, blocks, rows // per_task], task, self.threads))
+
+    def _row(self, n: Expr, b: Expr, y: Expr) -> Stmt:
+        parts: list[tuple[int, int, int, tuple[tuple[int, int], ...]]] = []
+        for start, width in tiles(self.window.out[1], self.schedule.width):
+            taps, size = range(self.window.kernel[1]), self.spec.in_size[1]
+            valid = tuple(self.window.reach(1, kx, (start, width), size) for kx in taps)
+            if parts and parts[-1][1] == width and parts[-1][3] == valid:
+                parts[-1] = (parts[-1][0], width, parts[-1][2] + 1, valid)
+            else:
+                parts.append((start, width, 1, valid))
+        return seq([self._tiles(n, b, y, *part) for part in parts])
+
+    def _tiles(
+        self,
+        n: Expr,
+        b: Expr,
+        y: Expr,
+        start: int,
+        width: int,
+        count: int,
+        valid: tuple[tuple[int, int], ...],
+    ) -> Stmt:
+        return loop(
+            count, lambda t: self._tile(n, b, y, const(start) + t * const(width), width, valid), "tile"
+        )
+
+    def _tile(
+        self, n: Expr, b: Expr, y: Expr, x: Expr, width: int, valid: tuple[tuple[int, int], ...]
+    ) -> Stmt:
+        spec, w = self.spec, self.window
+        acc = Accumulators(width, spec.lanes, spec.dtype)
+        top = y * const(w.stride[0]) - const(w.pad[0])
+        low, count = row_bounds(w, spec.in_size[0], top)
+
+        def taps(ky: Expr) -> Stmt:
+            row = top + ky * const(w.dilation[0])
+            if w.kernel[1] > UNROLL_TAPS and all(v == (0, width) for v in valid):
+                return loop(
+                    w.kernel[1], lambda kx: seq(self._tap(acc, n, b, row, x, ky, kx, (0, width))), "kx"
+                )
+            steps: list[Stmt] = []
+            for kx, columns in enumerate(valid):
+                steps += self._tap(acc, n, b, row, x, ky, const(kx), columns)
+            return seq(steps) if steps else tirx.Evaluate(const(0))
+
+        empty = float(tirx.min_value(spec.dtype).value) if self.maximum else 0.0
+
+        def store(i: Expr) -> Stmt:
+            return vectorised(
+                spec.lanes, lambda lane: self.tail.store([n, b, y, x + i, lane], acc.element(i, lane))
+            )
+
+        finish = [unrolled(width, store)]
+        return acc.allocate([*acc.fill(empty), loop(count, taps, "ky", start=low), *finish])
+
+    def _tap(
+        self,
+        acc: Accumulators,
+        n: Expr,
+        b: Expr,
+        row: Expr,
+        x: Expr,
+        ky: Expr,
+        kx: Expr,
+        columns: tuple[int, int],
+    ) -> list[Stmt]:
+        w, lanes = self.window, self.spec.lanes
+
+        def column(i: Expr) -> Stmt:
+            ix = (x + i) * const(w.stride[1]) + kx * const(w.dilation[1]) - const(w.pad[1])
+            value = vector_load(self.tail.inputs[0], [n, b, row, ix, 0], lanes)
+            if self.depthwise:
+                value = acc.get(i) + value * vector_load(self.tail.inputs[1], [b, ky, kx, 0], lanes)
+            elif self.maximum:
+                value = tirx.max(acc.get(i), value)
+            else:
+                value = acc.get(i) + value
+            return acc.set(i, value)
+
+        first, end = columns
+        return [unrolled(end - first, column, first)] if end > first else []
+
+
+def row_bounds(w: Window, height: int, top: Expr) -> tuple[Expr | int, Expr | int]:
+    """First row of the window that lies inside an image of `height` rows, and how many do."""
+    highest = (w.out[0] - 1) * w.stride[0] - w.pad[0] + (w.kernel[0] - 1) * w.dilation[0]
+    if w.pad[0] <= 0 and highest < height:
+        return 0, w.kernel[0]
+    dilation, rows = const(w.dilation[0]), const(w.kernel[0])
+    low: Expr = const(0)
+    if w.pad[0] > 0:
+        low = tirx.min(tirx.max(tirx.indexdiv(const(w.dilation[0] - 1) - top, dilation), const(0)), rows)
+    end = tirx.min(rows, tirx.indexdiv(const(height - 1 + w.dilation[0]) - top, dilation))
+    return low, tirx.max(end - low, const(0))
+
+
+def candidates(spec: ConvSpec | PoolSpec, target: Target, threads: int) -> list[Schedule]:
+    """The schedules worth timing, best guess first."""
+    registers = target.vector_registers
+    budget = (registers - 4) // 2 if isinstance(spec, ConvSpec) else registers - 2
+    rows, columns = spec.window.out
+    widths = {max(size for _, size in tiles(columns, w)) for w in (budget, budget - 2, 8, 4) if w > 0}
+    per_task = [d for d in (1, 2, 4, 7, 8, 14, 28, 56, 112, rows) if d <= rows and rows % d == 0]
+    blocks = spec.blocks if isinstance(spec, PoolSpec) else -(-spec.in_channels // spec.lanes)
+    chosen = [d for d in per_task if spec.batch * blocks * rows // d >= 2 * threads] or [1]
+    tasks = sorted({chosen[-1], chosen[len(chosen) // 2], 1}, reverse=True)
+    return [Schedule(width, t) for t in tasks for width in sorted(widths, reverse=True)]

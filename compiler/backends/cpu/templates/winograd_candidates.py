@@ -1,0 +1,143 @@
+"""Which Winograd schedules are worth timing, and the static model that orders them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from edgec.compiler.backends.cpu.compute import ConvSpec
+from edgec.compiler.backends.cpu.templates.winograd import ERROR, Schedule, applies
+from edgec.compiler.backends.cpu.templates.winograd_transforms import tile_size
+from edgec.targets.target import Target
+
+# Cycles to transform one vector's tile of inputs, of weights, of products.
+_TRANSFORM = {2: (70, 50, 60), 4: (190, 130, 170)}
+# By how much the whole takes longer than the sum of its parts as they are counted here; measured on Cascade Lake.
+_SLOWER = {2: 1.4, 4: 1.25}
+_FAR_BYTES_A_CYCLE = 6.0  # from the last-level cache, one core
+_STREAM_BYTES_A_CYCLE = 10.0  # to or from the last-level cache, one after the other
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    """A convolution in vectors and tiles."""
+
+    in_channels: int
+    in_blocks: int
+    out_blocks: int
+    rows: int
+    columns: int
+    batch: int
+    lanes: int
+
+    @staticmethod
+    def of(spec: ConvSpec, m: int) -> _Sizes:
+        """The sizes for tiles of `m`×`m`."""
+        blocks = [-(-channels // spec.lanes) for channels in (spec.in_channels, spec.out_channels)]
+        rows, columns = (-(-size // m) for size in spec.window.out)
+        return _Sizes(spec.in_channels, blocks[0], blocks[1], rows, columns, spec.batch, spec.lanes)
+
+
+# A layer may spend this share of the model's error budget: errors of layers add up.
+LAYER_SHARE = 0.1
+
+
+def candidates(
+    spec: ConvSpec, target: Target, threads: int, error_budget: float = 1e-3
+) -> list[tuple[float, Schedule]]:
+    """Schedules with their estimated cycles, best first; none where Winograd does not pay."""
+    if not applies(spec) or spec.in_channels < 8 or spec.out_channels < 8:
+        return []
+    if spec.window.out[0] * spec.window.out[1] * spec.batch < 36:
+        return []  # fewer than some ten tiles: transforming the weights costs more than it saves
+    tiles = [m for m in (4, 2) if ERROR[m] <= LAYER_SHARE * error_budget]
+    found = {s for m in tiles for s in _enumerate(spec, m, target, threads)}
+    estimated = [(cost(spec, s, target, threads), s) for s in found]
+    return sorted(estimated, key=lambda pair: (pair[0], str(pair[1])))
+
+
+def _enumerate(spec: ConvSpec, m: int, target: Target, threads: int) -> Iterator[Schedule]:
+    sizes = _Sizes.of(spec, m)
+    for rows in (d for d in range(1, sizes.rows + 1) if sizes.rows % d == 0):
+        count = rows * sizes.columns
+        scratch = tile_size(m) ** 2 * count * sizes.in_blocks * sizes.lanes * 4
+        for blocks, tiles in _register_tiles(sizes.out_blocks, count, target.vector_registers):
+            for group in (blocks, blocks * 2):
+                if sizes.out_blocks % group:
+                    continue
+                if scratch <= target.l2_bytes:
+                    yield Schedule(m, tiles, blocks, group, rows, False)
+                if sizes.batch * (sizes.rows // rows) * scratch > max(
+                    4 * target.l2_bytes, target.l3_bytes // 2
+                ):
+                    continue
+                yield Schedule(m, tiles, blocks, group, rows, True)
+                if rows == sizes.rows and sizes.batch == 1 and group == blocks:
+                    for chunk in (2 * sizes.lanes, 4 * sizes.lanes):
+                        if chunk < spec.in_channels:
+                            yield Schedule(m, tiles, blocks, group, rows, True, chunk)
+
+
+def _register_tiles(out_blocks: int, count: int, registers: int) -> Iterator[tuple[int, int]]:
+    """(channel blocks, tiles) of a register tile: room is left for the weights and one broadcast value."""
+    for blocks in (1, 2, 3, 4):
+        if out_blocks % blocks:
+            continue
+        spare = 1 if blocks == 1 else blocks + 1
+        most = min((registers - spare) // blocks, count)
+        for pieces in {-(-count // most), -(-count // most) + 1}:
+            tiles = -(-count // pieces)
+            if tiles * blocks >= 4:
+                yield blocks, tiles
+
+
+def cost(spec: ConvSpec, schedule: Schedule, target: Target, threads: int) -> float:
+    """Estimated cycles of a call."""
+    return _SLOWER[schedule.m] * _parts(spec, schedule, target, threads)
+
+
+def _parts(spec: ConvSpec, schedule: Schedule, target: Target, threads: int) -> float:
+    """The cycles that all parts of a call take, one after the other."""
+    sizes, s = _Sizes.of(spec, schedule.m), schedule
+    matrices, vector = tile_size(s.m) ** 2, sizes.lanes * 4
+    count = s.rows * sizes.columns
+    blocks = sizes.batch * (sizes.rows // s.rows)
+    load, weigh, store = _TRANSFORM[s.m]
+
+    # Two multiply-adds a cycle need eight independent chains; two loads a cycle feed them, but not always.
+    # Weights that do not stay in the first cache come from the second one for every tile.
+    far_weights = 0.5 if sizes.in_channels * s.out_blocks * vector * 2 > target.l1d_bytes else 0.1
+
+    def tile(size: int) -> float:
+        return max(size * s.out_blocks / 2, 0.6 * (size + s.out_blocks), 4.0) + far_weights * s.out_blocks
+
+    whole, rest = divmod(count, s.tiles)
+    sums = (whole * tile(s.tiles) + (tile(rest) if rest else 0)) * sizes.in_channels * matrices / s.out_blocks
+    sums += matrices * count * 2  # the sums to and from memory
+    per_block = count * store + sums
+    inputs = count * sizes.in_blocks * load
+    weights_size = matrices * sizes.in_channels * vector
+    inputs_size = matrices * count * sizes.in_blocks * vector
+    weights = sizes.in_channels * weigh
+    if not s.by_channels:
+        far = sizes.out_blocks * weights_size / _FAR_BYTES_A_CYCLE
+        far *= sizes.out_blocks * weights_size + inputs_size > target.l2_bytes
+        task = sizes.out_blocks * per_block + inputs + far
+        return weights * sizes.out_blocks / threads + -(-blocks // threads) * task
+    held = weights_size * s.group * (s.ic_chunk or sizes.in_channels) / sizes.in_channels
+    again = blocks * inputs_size / _FAR_BYTES_A_CYCLE
+    again *= inputs_size * blocks + held + matrices * count * s.group * vector > target.l2_bytes
+    task = s.group * (weights + blocks * per_block) + again
+    products = matrices * count * s.group * vector
+    task += 2 * blocks * _overflow(products, target) / _STREAM_BYTES_A_CYCLE
+    if not s.ic_chunk:
+        task += 2 * _overflow(held, target) / _STREAM_BYTES_A_CYCLE
+    task += s.group * matrices * count * 2 * (sizes.in_channels // s.ic_chunk if s.ic_chunk else 0)
+    groups = sizes.out_blocks // s.group
+    shared = inputs * blocks + _overflow(inputs_size * blocks, target) / _STREAM_BYTES_A_CYCLE
+    return shared / threads + -(-groups // threads) * task
+
+
+def _overflow(size: float, target: Target) -> float:
+    """The bytes of `size` that find no room in the second cache beside what else passes through it."""
+    return max(0.0, size - 0.7 * target.l2_bytes)

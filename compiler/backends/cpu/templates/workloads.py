@@ -1,0 +1,200 @@
+"""Which template makes which kernel: from a fused function to a workload with its candidates."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import tvm
+from tvm.tirx import PrimFunc
+
+from edgec.compiler.backends.cpu.compute import ConvSpec, DenseSpec, MatmulSpec, PoolSpec, Spec, decode
+from edgec.compiler.backends.cpu.templates import (
+    attention,
+    bf16,
+    conv2d,
+    conv2d_candidates,
+    dense,
+    matmul,
+    sliding,
+    winograd,
+    winograd_candidates,
+)
+from edgec.compiler.backends.cpu.templates.epilogue import Tail, split_tail
+from edgec.compiler.graph.attention_spec import AttentionSpec
+from edgec.targets.target import Target
+
+# Waking the thread pool costs some microseconds: a kernel of fewer operations, or elements moved, runs on one thread.
+PARALLEL_FLOPS = 200_000
+PARALLEL_ELEMENTS = 16_384
+WITH_WINOGRAD = 100 * winograd.VERSION + conv2d.VERSION  # the version of a choice between both kinds
+FAMILY = "any"  # stands for the tail in the name of a family of workloads
+FAR_APART = 1.6  # a kind of schedule whose best is estimated to be slower by more is timed once only
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A kernel to be made: what it computes and the schedules that can make it.
+
+    Attributes:
+        key: names template, version, specification, tail and threads; equal keys may share a winner.
+        family: the same without the tail, which decides little: where no winner of the key is known, one of the
+            family does.
+        kind: the operator, for reports.
+        flops: operations of one call; bytes: read and written by one call.
+        candidates: best guess first.
+        emit: makes the kernel of a candidate.
+    """
+
+    key: str
+    family: str
+    kind: str
+    flops: int
+    bytes: int
+    threads: int
+    candidates: tuple[Any, ...]
+    emit: Callable[[Any], PrimFunc]
+
+
+def buffer_bytes(func: PrimFunc) -> int:
+    """Bytes of all parameters of a kernel."""
+    total = 0
+    for param in func.params:
+        bits = int(tvm.DataType(str(param.ty.dtype.dtype)).bits)
+        total += math.prod(int(d) for d in param.ty.shape) * max(1, bits // 8)
+    return total
+
+
+def workload_of(
+    func: PrimFunc,
+    anchor: str,
+    ops: tuple[str, ...],
+    target: Target,
+    threads: int,
+    error_budget: float = 1e-3,
+) -> Workload | None:
+    """The workload of a fused function; None when no template can make it.
+
+    `error_budget` is the largest error that the model's outputs may have, relative to their largest value:
+    schedules that trade accuracy for speed have to stay far below it.
+    """
+    spec = decode(anchor)
+    flops = _flops(spec)
+    size = buffer_bytes(func)
+    if flops < PARALLEL_FLOPS and size // 4 < PARALLEL_ELEMENTS:
+        threads = 1
+    extra: list[str] = []
+    made: _Made | None
+    if isinstance(spec, AttentionSpec):
+        made = _attention(spec, func, target, threads)
+    else:
+        tail = split_tail(func)
+        if tail is None or not tail.output.same_as(tail.params[-1]):
+            return None
+        made = _candidates(spec, tail, target, threads, error_budget)
+        extra = [str(tuple(int(d) for d in p.ty.shape)) for p in tail.params[len(tail.inputs) :]]
+    if made is None:
+        return None
+    kind, version, candidates, emit = made
+    key = f"{kind}.v{version}|{anchor}|{'+'.join(ops)}|{','.join(extra)}|threads{threads}"
+    family = f"{kind}.v{version}|{anchor}|{FAMILY}|threads{threads}"
+    return Workload(key, family, kind, flops, size, threads, tuple(candidates), emit)
+
+
+def _flops(spec: Spec) -> int:
+    if isinstance(spec, ConvSpec | AttentionSpec):
+        return spec.flops
+    if isinstance(spec, DenseSpec):
+        return 2 * spec.rows * spec.inner * spec.cols
+    if isinstance(spec, MatmulSpec):
+        return 2 * math.prod(spec.batch) * spec.rows * spec.inner * spec.cols
+    w = spec.window
+    return spec.batch * spec.blocks * spec.lanes * math.prod(w.out) * math.prod(w.kernel)
+
+
+_Made: TypeAlias = tuple[str, int, list[Any], Callable[[Any], PrimFunc]]
+
+
+def _attention(spec: AttentionSpec, func: PrimFunc, target: Target, threads: int) -> _Made:
+    params = list(func.params)
+    found = attention.candidates(spec, target, threads)
+    return "attention", attention.VERSION, found, lambda s: attention.emit(spec, params, s, threads)
+
+
+def _candidates(
+    spec: ConvSpec | PoolSpec | DenseSpec | MatmulSpec,
+    tail: Tail,
+    target: Target,
+    threads: int,
+    error_budget: float,
+) -> _Made | None:
+    if isinstance(spec, ConvSpec) and not spec.depthwise:
+        return _convolution(spec, tail, target, threads, error_budget)
+    if isinstance(spec, ConvSpec | PoolSpec):
+        kind = "depthwise" if isinstance(spec, ConvSpec) else "pool"
+        return (
+            kind,
+            sliding.VERSION,
+            sliding.candidates(spec, target, threads),
+            lambda s: sliding.emit(spec, tail, s, threads),
+        )
+    if isinstance(spec, MatmulSpec):
+        found = matmul.candidates(spec, target, threads)
+        return (
+            ("matmul", matmul.VERSION, found, lambda s: matmul.emit(spec, tail, s, threads))
+            if found
+            else None
+        )
+    return (
+        "dense",
+        dense.VERSION,
+        dense.candidates(spec, target, threads),
+        lambda s: dense.emit(spec, tail, s, threads),
+    )
+
+
+def _convolution(spec: ConvSpec, tail: Tail, target: Target, threads: int, error_budget: float) -> _Made:
+    """Direct and Winograd schedules, in turn, so that few trials meet both; the kind that should win first."""
+    direct = conv2d_candidates.candidates(spec, target, threads, flattens=_flattens(tail))
+    if spec.operands != bf16.PLAIN:
+        return "conv2d", conv2d.VERSION, direct, lambda s: conv2d.emit(spec, tail, s, threads)
+    ranked = winograd_candidates.candidates(spec, target, threads, error_budget)
+    fast = [s for _, s in ranked]
+
+    def emit(schedule: Any) -> PrimFunc:  # noqa: ANN401
+        if isinstance(schedule, winograd.Schedule):
+            return winograd.emit(spec, tail, schedule, threads)
+        return conv2d.emit(spec, tail, schedule, threads)
+
+    found = direct
+    if ranked:
+        best_direct = conv2d_candidates.cost(spec, direct[0], target, threads)
+        found = _in_turn((ranked[0][0], fast), (best_direct, direct))
+    version = WITH_WINOGRAD if fast else conv2d.VERSION
+    return "conv2d", version, found, emit
+
+
+def _in_turn(first: tuple[float, list[Any]], second: tuple[float, list[Any]]) -> list[Any]:
+    """Two kinds of schedules with the estimates of their best: in turns, but one only of a kind that is far behind."""
+    (better, good), (worse, other) = sorted((first, second), key=lambda pair: pair[0])
+    if worse > FAR_APART * better:
+        return [*good[:2], *other[:1], *good[2:], *other[1:]]
+    longer = max(len(good), len(other))
+    return [schedule for k in range(longer) for kind in (good, other) for schedule in kind[k : k + 1]]
+
+
+def _flattens(tail: Tail) -> bool:
+    """Whether the tail reads its other operands either at every pixel or at none.
+
+    Then a pixel's number can stand for its column: the address is the same.
+    """
+    out = [int(d) for d in tail.output.ty.shape]
+    for param in tail.params:
+        if any(param.same_as(operand) for operand in tail.inputs):
+            continue
+        shape = [int(d) for d in param.ty.shape]
+        if len(shape) == 5 and shape[2:4] != out[2:4] and shape[2:4] != [1, 1]:
+            return False
+    return len(out) == 5

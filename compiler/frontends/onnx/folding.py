@@ -1,0 +1,124 @@
+"""Fold the arithmetic of shapes by the standard's own evaluator, where ONNX Runtime cannot.
+
+ONNX Runtime folds nothing in a model of which it lacks a single operator (in bfloat16, say), and then sizes that
+follow from the inputs' would look as if they depended on the data.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto, helper, numpy_helper
+
+from edgec.compiler.errors import ModelError
+from edgec.compiler.frontends.onnx.read import free_names
+from edgec.compiler.frontends.onnx.reference_evaluator import Standard
+from edgec.compiler.frontends.onnx.simplify import infer_shapes
+from edgec.compiler.frontends.relax.builder import Array
+
+MOST_ELEMENTS = 1 << 16  # of a folded value; masks of attention are the largest that shapes turn into
+# Operators whose result has no more elements than their inputs multiplied.
+BOUNDED = frozenset(
+    {"Abs", "Add", "And", "Cast", "CastLike", "Ceil", "Concat", "CumSum", "Div", "Equal", "Floor", "Gather"}
+    | {
+        "Greater",
+        "GreaterOrEqual",
+        "Identity",
+        "Less",
+        "LessOrEqual",
+        "Max",
+        "Min",
+        "Mod",
+        "Mul",
+        "Neg",
+        "Not",
+    }
+    | {"Or", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceSum", "Reshape", "Slice", "Split", "Sqrt"}
+    | {"Squeeze", "Sub", "Transpose", "Trilu", "Unsqueeze", "Where", "Xor"}
+)
+# Operators whose result may be of any size: that has to be known from its inferred shape.
+GROWING = frozenset({"ConstantOfShape", "Expand", "Pad", "Range", "Tile"})
+
+
+def fold_shapes(model: ModelProto) -> ModelProto:
+    """The model with inferred shapes, and in place of all that follows from constants and shapes its values."""
+    while True:
+        model = infer_shapes(model)
+        if not _Round(model).run():
+            return model
+
+
+class _Round:
+    """Folds what the shapes that are known now allow; what that makes known is for the next round."""
+
+    def __init__(self, model: ModelProto) -> None:
+        self.graph: GraphProto = model.graph
+        self.opsets = list(model.opset_import)
+        self.types = {v.name: v for v in (*self.graph.value_info, *self.graph.input, *self.graph.output)}
+        small = [t for t in self.graph.initializer if math.prod(t.dims) <= MOST_ELEMENTS]
+        self.known: dict[str, Array] = {t.name: numpy_helper.to_array(t) for t in small}
+
+    def run(self) -> bool:
+        """Replace nodes by their values (in place); whether there were any."""
+        made: dict[str, Array] = {}
+        left: list[NodeProto] = []
+        for node in self.graph.node:
+            values = self._values(node)
+            if values is None:
+                left.append(NodeProto.FromString(node.SerializeToString()))
+            else:
+                self.known |= values
+                made |= values
+        read = {name for node in left for name in free_names(node)} | {v.name for v in self.graph.output}
+        for name in sorted(made.keys() & read):
+            self.graph.initializer.append(numpy_helper.from_array(made[name], name))
+        progress = len(left) < len(self.graph.node)
+        del self.graph.node[:]
+        self.graph.node.extend(left)
+        return progress
+
+    def _values(self, node: NodeProto) -> dict[str, Array] | None:
+        """A node's outputs where they follow from what is known, else None."""
+        if node.domain not in ("", "ai.onnx"):
+            return None
+        if node.op_type == "Constant":
+            return self._evaluated(node)
+        if node.op_type in ("Shape", "Size"):
+            sizes = _static_sizes(self.types.get(node.input[0]))
+            return None if sizes is None else self._evaluated(node, _hollow(sizes))
+        given = [name for name in node.input if name]
+        if not given or any(name not in self.known for name in given) or not self._is_small(node, given):
+            return None
+        return self._evaluated(node)
+
+    def _is_small(self, node: NodeProto, given: list[str]) -> bool:
+        if node.op_type in BOUNDED:
+            return math.prod(max(1, self.known[name].size) for name in given) <= MOST_ELEMENTS
+        sizes = _static_sizes(self.types.get(node.output[0])) if node.op_type in GROWING else None
+        return sizes is not None and math.prod(sizes) <= MOST_ELEMENTS
+
+    def _evaluated(self, node: NodeProto, first: Array | None = None) -> dict[str, Array] | None:
+        given = {name: self.known[name] for name in node.input if name in self.known}
+        if first is not None:
+            given[node.input[0]] = first
+        results = [ValueInfoProto(name=name) for name in node.output if name]
+        inputs = [ValueInfoProto(name=name) for name in given]
+        alone = helper.make_graph([node], "folded", inputs, results)
+        try:
+            return Standard(helper.make_model(alone, opset_imports=self.opsets)).run(given)
+        except ModelError:
+            return None  # the evaluator takes fewer types than the standard: the node stays
+
+
+def _hollow(sizes: list[int]) -> Array:
+    """An array of a shape that takes no memory: its elements are one and the same."""
+    return np.broadcast_to(np.zeros((), np.int8), sizes)
+
+
+def _static_sizes(value: ValueInfoProto | None) -> list[int] | None:
+    tensor = value.type.tensor_type if value is not None else None
+    if tensor is None or not tensor.HasField("shape"):
+        return None
+    dims = tensor.shape.dim
+    return [d.dim_value for d in dims] if all(d.HasField("dim_value") for d in dims) else None

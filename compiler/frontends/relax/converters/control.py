@@ -1,0 +1,106 @@
+"""If, Loop and Scan: both branches and a choice, and bodies written out once per iteration."""
+
+from __future__ import annotations
+
+import numpy as np
+from tvm import relax
+
+from edgec.compiler.frontends.relax.builder import Expr, constant
+from edgec.compiler.frontends.relax.converters.registry import (
+    Node,
+    Refusal,
+    converts,
+    dtype_of,
+    is_constant,
+    reshaped,
+    shape_of,
+    value_of,
+)
+from edgec.compiler.frontends.relax.converters.slicing import sliced
+
+MOST_ITERATIONS = 64  # a body that is written out more often makes code that nobody wants to ship
+
+
+@converts("If")
+def _if(node: Node) -> list[Expr]:
+    condition = node.input(0)
+    branches = [node.attrs["then_branch"], node.attrs["else_branch"]]
+    if is_constant(condition):
+        taken = branches[0] if bool(value_of(condition).reshape(-1)[0]) else branches[1]
+        return list(node.scope.graph(taken, []))
+    yes, no = (node.scope.graph(branch, []) for branch in branches)
+    choice = node.emit(reshaped(condition, []))
+    chosen = []
+    for a, b in zip(yes, no, strict=True):
+        if shape_of(a) != shape_of(b) or dtype_of(a) != dtype_of(b):
+            raise Refusal("its branches give tensors of different shapes")
+        chosen.append(node.emit(relax.op.where(choice, a, b)))
+    return chosen
+
+
+@converts("Loop")
+def _loop(node: Node) -> list[Expr]:
+    body = node.attrs["body"]
+    if not node.has(0) or not is_constant(node.input(0)):
+        raise Refusal("its number of iterations depends on the data")
+    if node.has(1) and not (is_constant(node.input(1)) and bool(value_of(node.input(1)).all())):
+        raise Refusal("whether it runs at all depends on the data")
+    count = int(value_of(node.input(0)).reshape(-1)[0])
+    if not 0 < count <= MOST_ITERATIONS:
+        raise Refusal(f"it runs {count} times; loops of 1 to {MOST_ITERATIONS} iterations are written out")
+    state = [node.input(i) for i in range(2, len(node.inputs))]
+    stacked: list[list[Expr]] = [[] for _ in range(len(node.outputs) - len(state))]
+    goes_on = constant(True, "bool")
+    for iteration in range(count):
+        results = node.scope.graph(body, [constant(iteration, "int64"), goes_on, *state])
+        if not results[0].same_as(goes_on) and not (is_constant(results[0]) and value_of(results[0]).all()):
+            raise Refusal("when it ends depends on the data")
+        state = results[1 : 1 + len(state)]
+        for rows, value in zip(stacked, results[1 + len(state) :], strict=True):
+            rows.append(value)
+    return [*state, *(node.emit(_stack(rows, 0)) for rows in stacked)]
+
+
+@converts("Scan")
+def _scan(node: Node) -> list[Expr]:
+    if node.opset < 9:
+        raise Refusal("Scan of opset 8 is not compiled")
+    body, scanned = node.attrs["body"], int(node.attrs["num_scan_inputs"])
+    states = len(node.inputs) - scanned
+    state = [node.input(i) for i in range(states)]
+    axes = [int(a) for a in node.attrs.get("scan_input_axes") or [0] * scanned]
+    backwards = [bool(d) for d in node.attrs.get("scan_input_directions") or [0] * scanned]
+    count = node.shape(states)[axes[0]]
+    if not 0 < count <= MOST_ITERATIONS:
+        raise Refusal(f"it runs {count} times; scans of 1 to {MOST_ITERATIONS} steps are written out")
+    rows: list[list[Expr]] = [[] for _ in range(len(node.outputs) - states)]
+    for step in range(count):
+        taken = [
+            _pick(node, node.input(states + i), axes[i], count - 1 - step if backwards[i] else step)
+            for i in range(scanned)
+        ]
+        results = node.scope.graph(body, [*state, *taken])
+        state = results[:states]
+        for collected, value in zip(rows, results[states:], strict=True):
+            collected.append(value)
+    out_axes = [int(a) for a in node.attrs.get("scan_output_axes") or [0] * len(rows)]
+    flipped = [bool(d) for d in node.attrs.get("scan_output_directions") or [0] * len(rows)]
+    stacked = [
+        node.emit(_stack(collected[::-1] if flip else collected, axis))
+        for collected, axis, flip in zip(rows, out_axes, flipped, strict=True)
+    ]
+    return [*state, *stacked]
+
+
+def _stack(rows: list[Expr], axis: int) -> Expr:
+    shape = list(shape_of(rows[0]))
+    axis = axis % (len(shape) + 1)
+    wide = [reshaped(row, [*shape[:axis], 1, *shape[axis:]]) for row in rows]
+    return wide[0] if len(wide) == 1 else relax.op.concat(wide, axis)
+
+
+def _pick(node: Node, x: Expr, axis: int, at: int) -> Expr:
+    shape = list(shape_of(x))
+    axis = axis % len(shape)
+    part = node.emit(sliced(node, x, {axis: slice(at, at + 1)}))
+    return node.emit(reshaped(part, [int(s) for s in np.delete(shape, axis)]))

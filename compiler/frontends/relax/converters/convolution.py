@@ -1,0 +1,181 @@
+"""Convolutions, plain and transposed."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from tvm import relax
+
+from edgec.compiler.frontends.relax.builder import Array, Expr, constant
+from edgec.compiler.frontends.relax.converters.registry import (
+    Node,
+    Refusal,
+    converts,
+    is_constant,
+    reshaped,
+    shape_of,
+    value_of,
+)
+from edgec.compiler.frontends.relax.converters.slicing import sliced
+
+CONV = {3: relax.op.nn.conv1d, 4: relax.op.nn.conv2d, 5: relax.op.nn.conv3d}
+TRANSPOSED = {
+    3: relax.op.nn.conv1d_transpose,
+    4: relax.op.nn.conv2d_transpose,
+    5: relax.op.nn.conv3d_transpose,
+}
+LAYOUT = {3: ("NCW", "OIW", "IOW"), 4: ("NCHW", "OIHW", "IOHW"), 5: ("NCDHW", "OIDHW", "IODHW")}
+
+
+def convolution(node: Node, x: Expr, w: Expr) -> Expr:
+    """A convolution with a node's ONNX attributes.
+
+    Raises:
+        Refusal: of other than one to three spatial dimensions.
+    """
+    shape, kernel = shape_of(x), list(shape_of(w)[2:])
+    if len(shape) not in CONV:
+        raise Refusal(f"convolutions of {len(shape) - 2} spatial dimensions are not compiled")
+    spatial = len(kernel)
+    strides = [int(s) for s in node.attrs.get("strides") or [1] * spatial]
+    dilations = [int(d) for d in node.attrs.get("dilations") or [1] * spatial]
+    pads = spatial_pads(node, shape[2:], kernel, strides, dilations)
+    data_layout, kernel_layout, _ = LAYOUT[len(shape)]
+    return node.emit(
+        CONV[len(shape)](
+            x,
+            w,
+            strides=strides,
+            padding=pads,
+            dilation=dilations,
+            groups=int(node.attrs.get("group", 1)),
+            data_layout=data_layout,
+            kernel_layout=kernel_layout,
+        )
+    )
+
+
+def spatial_pads(
+    node: Node, sizes: Sequence[int], kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int]
+) -> list[int]:
+    """A node's padding, all begins before all ends, with ``auto_pad`` worked out."""
+    auto = str(node.attrs.get("auto_pad", "NOTSET"))
+    if auto == "NOTSET":
+        return [int(p) for p in node.attrs.get("pads") or [0] * (2 * len(kernel))]
+    if auto == "VALID":
+        return [0] * (2 * len(kernel))
+    begins, ends = [], []
+    for size, k, s, d in zip(sizes, kernel, strides, dilations, strict=True):
+        total = max((-(-size // s) - 1) * s + (k - 1) * d + 1 - size, 0)
+        small, large = total // 2, total - total // 2
+        begins.append(small if auto == "SAME_UPPER" else large)
+        ends.append(large if auto == "SAME_UPPER" else small)
+    return begins + ends
+
+
+@converts("Conv")
+def _conv(node: Node) -> Expr:
+    return _biased(node, convolution(node, node.input(0), node.input(1)), 2)
+
+
+def _biased(node: Node, y: Expr, position: int) -> Expr:
+    if not node.has(position):
+        return y
+    shape = [1, node.shape(position)[0]] + [1] * (len(shape_of(y)) - 2)
+    return relax.op.add(y, node.emit(reshaped(node.input(position), shape)))
+
+
+@converts("ConvTranspose")
+def _conv_transpose(node: Node) -> Expr:
+    shape, kernel = node.shape(0), node.shape(1)[2:]
+    if len(shape) not in CONV:
+        raise Refusal(f"convolutions of {len(shape) - 2} spatial dimensions are not compiled")
+    spatial = len(kernel)
+    strides = [int(s) for s in node.attrs.get("strides") or [1] * spatial]
+    dilations = [int(d) for d in node.attrs.get("dilations") or [1] * spatial]
+    reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
+    full = [s * (n - 1) + r for s, n, r in zip(strides, shape[2:], reach, strict=True)]
+    begins, sizes = _transposed_extent(node, shape[2:], strides, full)
+    weight = node.input(1)
+    if is_constant(weight) and dilations == [1] * spatial and int(node.attrs.get("group", 1)) == 1:
+        y = _by_phases(node, value_of(weight), strides)
+    else:
+        data_layout, _, kernel_layout = LAYOUT[len(shape)]
+        y = node.emit(
+            TRANSPOSED[len(shape)](
+                node.input(0),
+                weight,
+                strides=strides,
+                padding=[0] * (2 * spatial),
+                dilation=dilations,
+                groups=int(node.attrs.get("group", 1)),
+                data_layout=data_layout,
+                kernel_layout=kernel_layout,
+            )
+        )
+    have = shape_of(y)[2:]
+    beyond = [max(b + size - n, 0) for b, size, n in zip(begins, sizes, have, strict=True)]
+    if any(beyond):  # places that no input reaches
+        widths = [0, 0, 0, 0, *itertools.chain.from_iterable((0, extra) for extra in beyond)]
+        y = node.emit(relax.op.nn.pad(y, widths))
+    picks = {axis + 2: slice(b, b + size) for axis, (b, size) in enumerate(zip(begins, sizes, strict=True))}
+    return _biased(node, node.emit(sliced(node, y, picks)), 2)
+
+
+def _transposed_extent(
+    node: Node, sizes: Sequence[int], strides: Sequence[int], full: Sequence[int]
+) -> tuple[list[int], list[int]]:
+    """Where the output begins within the unpadded one, and its size, per axis."""
+    spatial = len(sizes)
+    extra = [int(p) for p in node.attrs.get("output_padding") or [0] * spatial]
+    auto = str(node.attrs.get("auto_pad", "NOTSET"))
+    wanted = [int(s) for s in node.attrs.get("output_shape") or []][-spatial:]
+    if not wanted and auto.startswith("SAME"):
+        wanted = [min(n * s, f + e) for n, s, f, e in zip(sizes, strides, full, extra, strict=True)]
+    if not wanted:
+        given = node.attrs.get("pads") if auto == "NOTSET" else None
+        pads = [int(p) for p in given or [0] * (2 * spatial)]
+        begins, ends = pads[:spatial], pads[spatial:]
+        return begins, [f + e - b - n for f, e, b, n in zip(full, extra, begins, ends, strict=True)]
+    totals = [max(f + e - w, 0) for f, e, w in zip(full, extra, wanted, strict=True)]
+    upper = auto == "SAME_UPPER"
+    return [t // 2 if upper else t - t // 2 for t in totals], wanted
+
+
+def _by_phases(node: Node, weight: Array, strides: list[int]) -> Expr:
+    """A transposed convolution as a plain one: each of its phases is an output channel of its own.
+
+    Output ``y`` belongs to phase ``y mod stride`` and sees every stride-th tap of the kernel only.
+    """
+    channels, outputs, *kernel = weight.shape
+    taps = [-(-k // s) for k, s in zip(kernel, strides, strict=True)]
+    phases = list(itertools.product(*[range(s) for s in strides]))
+    plain = np.zeros((len(phases), outputs, channels, *taps), weight.dtype)
+    for p, phase in enumerate(phases):
+        for tap in itertools.product(*[range(t) for t in taps]):
+            at = [r + s * t for r, s, t in zip(phase, strides, tap, strict=True)]
+            if all(a < k for a, k in zip(at, kernel, strict=True)):
+                mirrored = tuple(n - 1 - t for n, t in zip(taps, tap, strict=True))
+                into: tuple[Any, ...] = (p, ..., *mirrored)
+                plain[into] = weight[tuple[Any, ...]((..., *at))].T
+    plain = plain.reshape(len(phases) * outputs, channels, *taps)
+    x = node.input(0)
+    data_layout, kernel_layout, _ = LAYOUT[len(shape_of(x))]
+    y = node.emit(
+        CONV[len(shape_of(x))](
+            x,
+            constant(plain),
+            padding=[t - 1 for t in taps] * 2,
+            data_layout=data_layout,
+            kernel_layout=kernel_layout,
+        )
+    )
+    batch, _, *sizes = shape_of(y)
+    n = len(strides)
+    y = node.emit(reshaped(y, [batch, *strides, outputs, *sizes]))
+    order = [0, n + 1, *itertools.chain.from_iterable((n + 2 + i, 1 + i) for i in range(n))]
+    y = node.emit(relax.op.permute_dims(y, order))
+    return node.emit(reshaped(y, [batch, outputs, *(z * s for z, s in zip(sizes, strides, strict=True))]))

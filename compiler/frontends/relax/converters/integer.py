@@ -1,0 +1,189 @@
+"""Integer arithmetic of quantised models: ConvInteger, QLinear operators, and what computes in fp32 between.
+
+Products of 8-bit integers are computed exactly: in fp32 where a sum stays below 2^24 (each product is below
+2^16, so up to 256 of them may be added without rounding), else in int32.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from tvm import relax
+
+from edgec.compiler.frontends.relax.builder import Expr, constant
+from edgec.compiler.frontends.relax.converters.convolution import convolution
+from edgec.compiler.frontends.relax.converters.registry import (
+    MICROSOFT,
+    Node,
+    Refusal,
+    axis_of,
+    converts,
+    dtype_of,
+    is_constant,
+    reshaped,
+    shape_of,
+    value_of,
+)
+
+
+def _as(node: Node, value: Expr, dtype: str) -> Expr:
+    if is_constant(value):
+        return constant(value_of(value).astype(dtype))
+    return value if dtype_of(value) == dtype else node.emit(relax.op.astype(value, dtype))
+
+
+def _channelwise(value: Expr, axis: int, rank: int) -> Expr:
+    """A vector shaped so that it goes along one axis; a scalar stays one."""
+    size = int(np.prod(shape_of(value)))
+    if size == 1:
+        return reshaped(value, [])
+    shape = [1] * rank
+    shape[axis] = size
+    return reshaped(value, shape)
+
+
+def centred(node: Node, position: int, zero: int, dtype: str, axis: int = 0) -> Expr:
+    """An integer input minus its zero point (given at input ``zero``, per tensor or along ``axis``)."""
+    x = node.input(position)
+    if not node.has(zero):
+        return _as(node, x, dtype)
+    z = node.input(zero)
+    if is_constant(z) and not value_of(z).any():
+        return _as(node, x, dtype)
+    rank = len(shape_of(x))
+    if is_constant(x) and is_constant(z):
+        points = value_of(z).astype("int32")
+        if points.size > 1:
+            points = points.reshape([-1 if a == axis else 1 for a in range(rank)])
+        return constant((value_of(x).astype("int32") - points).astype(dtype))
+    offset = node.emit(_channelwise(_as(node, z, dtype), axis, rank))
+    return node.emit(relax.op.subtract(_as(node, x, dtype), offset))
+
+
+def exact_type(products: int) -> str:
+    """The type in which so many products of 8-bit integers add up without rounding, fp32 if possible."""
+    return "float32" if products * 255 * 255 < 2**24 else "int32"
+
+
+@converts("ConvInteger")
+def _conv_integer(node: Node) -> Expr:
+    dtype = exact_type(int(np.prod(node.shape(1)[1:])))
+    x, w = centred(node, 0, 2, dtype), centred(node, 1, 3, dtype)
+    return _as(node, convolution(node, x, w), "int32")
+
+
+@converts("MatMulInteger")
+def _matmul_integer(node: Node) -> Expr:
+    dtype = exact_type(node.shape(0)[-1])
+    a = centred(node, 0, 2, dtype, axis=max(len(node.shape(0)) - 2, 0))
+    b = centred(node, 1, 3, dtype, axis=len(node.shape(1)) - 1)
+    return _as(node, node.emit(relax.op.matmul(a, b)), "int32")
+
+
+def dequantised(node: Node, x: int, scale: int, zero: int, axis: int = 1) -> Expr:
+    """The real values that three inputs (integers, scale, zero point) stand for, in fp32."""
+    rank = len(node.shape(x))
+    real = centred(node, x, zero, "float32", axis)
+    factor = node.input(scale)
+    if is_constant(real) and is_constant(factor):
+        sizes = value_of(factor)
+        if sizes.size > 1:
+            sizes = sizes.reshape([-1 if a == axis else 1 for a in range(rank)])
+        return constant((value_of(real) * sizes.reshape(sizes.shape or ())).astype("float32"))
+    return node.emit(relax.op.multiply(real, node.emit(_channelwise(factor, axis, rank))))
+
+
+def quantised(node: Node, x: Expr, scale: Expr, zero: Expr | None, dtype: str, axis: int = 1) -> Expr:
+    """Real values as integers: rounded half to even, and kept within the type's range."""
+    rank, limits = len(shape_of(x)), np.iinfo(np.dtype(dtype))
+    scaled = relax.op.round(relax.op.divide(x, node.emit(_channelwise(scale, axis, rank))))
+    if zero is not None and not (is_constant(zero) and not value_of(zero).any()):
+        offset = node.emit(_channelwise(_as(node, zero, "float32"), axis, rank))
+        scaled = relax.op.add(scaled, offset)
+    within = relax.op.minimum(
+        relax.op.maximum(scaled, constant(float(limits.min), "float32")),
+        constant(float(limits.max), "float32"),
+    )
+    return node.emit(relax.op.astype(within, dtype))
+
+
+@converts("QLinearConv")
+def _qlinear_conv(node: Node) -> Expr:
+    x_shape, w_shape = node.shape(0), node.shape(3)
+    dtype = exact_type(int(np.prod(w_shape[1:])))
+    sums = convolution(node, centred(node, 0, 2, dtype), centred(node, 3, 5, dtype, axis=0))
+    if node.has(8):
+        bias = _channelwise(_as(node, node.input(8), dtype), 1, len(x_shape))
+        sums = node.emit(relax.op.add(sums, node.emit(bias)))
+    scale = node.emit(relax.op.multiply(_flat(node, 1), _flat(node, 4)))
+    real = relax.op.multiply(_as(node, sums, "float32"), node.emit(_channelwise(scale, 1, len(x_shape))))
+    return quantised(node, node.emit(real), node.input(6), node.input(7), node.dtype(7))
+
+
+def _flat(node: Node, position: int) -> Expr:
+    return node.emit(reshaped(node.input(position), [int(np.prod(node.shape(position)))]))
+
+
+@converts("QLinearMatMul")
+@converts("QLinearMatMul", domain=MICROSOFT)
+def _qlinear_matmul(node: Node) -> Expr:
+    dtype = exact_type(node.shape(0)[-1])
+    a = centred(node, 0, 2, dtype, axis=max(len(node.shape(0)) - 2, 0))
+    b = centred(node, 3, 5, dtype, axis=len(node.shape(3)) - 1)
+    sums = node.emit(relax.op.matmul(a, b))
+    rank = len(shape_of(sums))
+    rows = node.emit(_channelwise(node.input(1), max(rank - 2, 0), rank))
+    columns = node.emit(_channelwise(node.input(4), rank - 1, rank))
+    real = relax.op.multiply(relax.op.multiply(_as(node, sums, "float32"), rows), columns)
+    axis = max(rank - 2, 0)
+    return quantised(node, node.emit(real), node.input(6), node.input(7), node.dtype(7), axis)
+
+
+@converts("QLinearAdd", "QLinearMul", domain=MICROSOFT)
+def _qlinear_binary(node: Node) -> Expr:
+    a, b = dequantised(node, 0, 1, 2), dequantised(node, 3, 4, 5)
+    real = node.emit((relax.op.add if node.op_type == "QLinearAdd" else relax.op.multiply)(a, b))
+    zero = node.input(7) if node.has(7) else None
+    return quantised(node, real, node.input(6), zero, node.dtype(0))
+
+
+@converts("QLinearSigmoid", "QLinearLeakyRelu", domain=MICROSOFT)
+def _qlinear_unary(node: Node) -> Expr:
+    x = dequantised(node, 0, 1, 2)
+    if node.op_type == "QLinearSigmoid":
+        real = relax.op.sigmoid(x)
+    else:
+        real = relax.op.nn.leakyrelu(x, float(node.attrs.get("alpha", 0.01)))
+    zero = node.input(4) if node.has(4) else None
+    return quantised(node, node.emit(real), node.input(3), zero, node.dtype(0))
+
+
+@converts("QLinearGlobalAveragePool", domain=MICROSOFT)
+def _qlinear_global_average(node: Node) -> Expr:
+    if node.attrs.get("channels_last", 0):
+        raise Refusal("channels_last is not compiled")
+    x = dequantised(node, 0, 1, 2)
+    axes = list(range(2, len(node.shape(0))))
+    real = node.emit(relax.op.mean(x, axis=axes, keepdims=True))
+    return quantised(node, real, node.input(3), node.input(4), node.dtype(0))
+
+
+@converts("QLinearConcat", domain=MICROSOFT)
+def _qlinear_concat(node: Node) -> Expr:
+    parts = [dequantised(node, i, i + 1, i + 2) for i in range(2, len(node.inputs), 3)]
+    axis = axis_of(int(node.attrs.get("axis", 1)), len(shape_of(parts[0])))
+    joined = node.emit(relax.op.concat(parts, axis))
+    return quantised(node, joined, node.input(0), node.input(1), node.dtype(1))
+
+
+@converts("DynamicQuantizeLinear")
+def _dynamic_quantize(node: Node) -> list[Expr]:
+    x, zero = node.input(0), constant(0.0, "float32")
+    high = relax.op.maximum(node.emit(relax.op.max(x)), zero)
+    low = node.emit(relax.op.minimum(node.emit(relax.op.min(x)), zero))
+    scale = node.emit(relax.op.divide(relax.op.subtract(high, low), constant(255.0, "float32")))
+    safe = relax.op.where(relax.op.equal(scale, zero), constant(1.0, "float32"), scale)
+    safe = node.emit(safe)
+    raw = relax.op.round(relax.op.divide(relax.op.negative(low), safe))
+    raw = relax.op.minimum(relax.op.maximum(raw, zero), constant(255.0, "float32"))
+    point = node.emit(relax.op.astype(raw, "uint8"))
+    return [quantised(node, x, safe, point, "uint8"), scale, point]

@@ -1,0 +1,160 @@
+"""Pooling with places, writing into caches, and batch norms that look at the batch."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+from tvm import relax
+
+from edgec.compiler.frontends.relax.builder import Expr, constant
+from edgec.compiler.frontends.relax.converters.convolution import spatial_pads
+from edgec.compiler.frontends.relax.converters.registry import (
+    Decline,
+    Node,
+    Refusal,
+    axis_of,
+    converts,
+    dtype_of,
+    reshaped,
+    scalar,
+)
+from edgec.compiler.frontends.relax.converters.slicing import sliced
+
+
+@converts("MaxPool")
+def _max_pool(node: Node) -> list[Expr]:
+    """With its second output: each maximum's place in the whole flattened input.
+
+    The place within a window is a constant per tap plus a constant per window, so one arg-max gives it.
+    """
+    if len(node.outputs) < 2 or not node.outputs[1]:
+        raise Decline
+    x, shape, kernel = node.input(0), node.shape(0), [int(k) for k in node.attrs["kernel_shape"]]
+    n, spatial = len(kernel), list(node.shape(0)[2:])
+    strides = [int(s) for s in node.attrs.get("strides") or [1] * n]
+    dilations = [int(d) for d in node.attrs.get("dilations") or [1] * n]
+    pads = spatial_pads(node, spatial, kernel, strides, dilations)
+    up = math.ceil if node.attrs.get("ceil_mode", 0) else math.floor
+    reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
+    out = [up((size + pads[i] + pads[i + n] - reach[i]) / strides[i]) + 1 for i, size in enumerate(spatial)]
+    widths = [0] * 4
+    for i in range(n):
+        last = (out[i] - 1) * strides[i] + reach[i]
+        widths += [pads[i], max(last - spatial[i] - pads[i], 0)]
+    lowest = float(np.finfo(dtype_of(x)).min) if dtype_of(x).startswith("float") else None
+    if any(widths) and lowest is None:
+        raise Refusal("pads around integers are not compiled")
+    padded = node.emit(relax.op.nn.pad(x, widths, pad_value=lowest)) if any(widths) else x
+    parts = []
+    for tap in itertools.product(*[range(k) for k in kernel]):
+        picks = {}
+        for i in range(n):
+            first = tap[i] * dilations[i]
+            picks[i + 2] = slice(first, first + (out[i] - 1) * strides[i] + 1, strides[i])
+        parts.append(node.emit(reshaped(node.emit(sliced(node, padded, picks)), [*shape[:2], *out, 1])))
+    stacked = node.emit(relax.op.concat(parts, n + 2))
+    best = node.emit(relax.op.argmax(stacked, axis=n + 2))
+    steps = _strides_of(spatial, column_major=bool(node.attrs.get("storage_order", 0)))
+    grid = np.indices(out).reshape(n, -1)
+    base = sum((grid[i] * strides[i] - pads[i]) * steps[i] for i in range(n))
+    offsets = [
+        sum(t * d * s for t, d, s in zip(tap, dilations, steps, strict=True))
+        for tap in itertools.product(*[range(k) for k in kernel])
+    ]
+    planes = np.arange(shape[0] * shape[1]).reshape(*shape[:2], *[1] * n) * math.prod(spatial)
+    start = (planes + np.asarray(base).reshape(1, 1, *out)).astype("int64")
+    moved = node.emit(relax.op.take(constant(np.asarray(offsets, "int64")), best))
+    return [relax.op.max(stacked, axis=n + 2), relax.op.add(moved, constant(start))]
+
+
+def _strides_of(sizes: list[int], *, column_major: bool) -> list[int]:
+    order = list(range(len(sizes))) if column_major else list(range(len(sizes) - 1, -1, -1))
+    steps, product = [0] * len(sizes), 1
+    for axis in order:
+        steps[axis] = product
+        product *= sizes[axis]
+    return steps
+
+
+@converts("TensorScatter")
+def _tensor_scatter(node: Node) -> Expr:
+    """New keys and values put into a cache from a place on that each batch has for itself."""
+    past, update = node.input(0), node.input(1)
+    shape, new = node.shape(0), node.shape(1)
+    axis = axis_of(int(node.attrs.get("axis", -2)), len(shape))
+    length, count = shape[axis], new[axis]
+    along = [1] * len(shape)
+    along[axis] = length
+    place = constant(np.arange(length, dtype="int64").reshape(along))
+    if node.has(2):
+        begin = node.emit(reshaped(node.input(2), [shape[0]] + [1] * (len(shape) - 1)))
+        place = node.emit(relax.op.subtract(place, begin))
+        if str(node.attrs.get("mode", "linear")) == "circular":
+            size = constant(length, "int64")
+            place = node.emit(
+                relax.op.where(relax.op.less(place, constant(0, "int64")), relax.op.add(place, size), place)
+            )
+    hit = node.emit(
+        relax.op.logical_and(
+            relax.op.greater_equal(place, constant(0, "int64")),
+            relax.op.less(place, constant(count, "int64")),
+        )
+    )
+    within = relax.op.minimum(relax.op.maximum(place, constant(0, "int64")), constant(count - 1, "int64"))
+    rows = node.emit(relax.op.broadcast_to(node.emit(within), shape))
+    return relax.op.where(hit, node.emit(relax.op.gather_elements(update, rows, axis=axis)), past)
+
+
+@converts("MaxUnpool")
+def _max_unpool(node: Node) -> Expr:
+    """Values put back to the places they came from, zeros elsewhere.
+
+    Places count within the output that the kernel alone would give; a larger output has zeros behind it.
+    """
+    shape, kernel = list(node.shape(0)), [int(k) for k in node.attrs["kernel_shape"]]
+    n = len(kernel)
+    strides = [int(s) for s in node.attrs.get("strides") or [1] * n]
+    pads = [int(p) for p in node.attrs.get("pads") or [0] * (2 * n)]
+    own = [(shape[i + 2] - 1) * strides[i] + kernel[i] - pads[i] - pads[i + n] for i in range(n)]
+    given = node.array(2)
+    out = [int(s) for s in given.reshape(-1)][2:] if given is not None else own
+    flat = node.emit(reshaped(node.input(0), [math.prod(shape)]))
+    places = node.emit(reshaped(node.input(1), [math.prod(shape)]))
+    whole = [*shape[:2], *own]
+    zeros = relax.op.zeros((math.prod(whole),), dtype_of(flat))
+    filled = node.emit(relax.op.scatter_elements(node.emit(zeros), places, flat, axis=0))
+    y = node.emit(reshaped(filled, whole))
+    if out == own:
+        return y
+    if any(a < b for a, b in zip(out, own, strict=True)):
+        raise Refusal(f"the output {out} is smaller than {own}")
+    widths = [0] * 4
+    for a, b in zip(own, out, strict=True):
+        widths += [0, b - a]
+    return relax.op.nn.pad(y, widths)
+
+
+@converts("BatchNormalization")
+def _batch_normalization(node: Node) -> list[Expr]:
+    """In training mode: by the batch's own mean and variance, with the running ones moved on."""
+    if not node.attrs.get("training_mode", 0):
+        raise Decline
+    x, shape = node.input(0), node.shape(0)
+    axes = [a for a in range(len(shape)) if a != 1]
+    along = [1, shape[1]] + [1] * (len(shape) - 2)
+    mean = node.emit(relax.op.mean(x, axis=axes))
+    centred = node.emit(relax.op.subtract(x, reshaped(mean, along)))
+    variance = node.emit(relax.op.mean(relax.op.multiply(centred, centred), axis=axes))
+    epsilon = scalar(float(node.attrs.get("epsilon", 1e-5)), x)
+    spread = node.emit(relax.op.sqrt(relax.op.add(reshaped(variance, along), epsilon)))
+    gain, shift = reshaped(node.input(1), along), reshaped(node.input(2), along)
+    y = relax.op.add(relax.op.multiply(relax.op.divide(centred, spread), gain), shift)
+    momentum = float(node.attrs.get("momentum", 0.9))
+
+    def moved(old: Expr, new: Expr) -> Expr:
+        kept = relax.op.multiply(old, scalar(momentum, old))
+        return relax.op.add(kept, relax.op.multiply(new, scalar(1 - momentum, new)))
+
+    return [y, moved(node.input(3), mean), moved(node.input(4), variance)]

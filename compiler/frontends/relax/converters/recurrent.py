@@ -1,0 +1,187 @@
+"""LSTM, GRU and RNN: a matrix product for the inputs of all steps, then a kernel that walks them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from tvm import relax
+
+from edgec.compiler.frontends.relax.builder import Expr, constant
+from edgec.compiler.frontends.relax.converters.registry import (
+    Node,
+    Refusal,
+    converts,
+    is_constant,
+    reshaped,
+    shape_of,
+    value_of,
+)
+from edgec.compiler.frontends.relax.converters.slicing import sliced
+from edgec.compiler.kernels.recurrent import GATES, RecurrentKernel, activation, block_width, blocked
+
+DEFAULTS = {"LSTM": ["Sigmoid", "Tanh", "Tanh"], "GRU": ["Sigmoid", "Tanh"], "RNN": ["Tanh"]}
+# positions of inputs; an LSTM has its cell state and peepholes behind the others
+X, W, R, B, LENGTHS, H0, C0, P = range(8)
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    steps: int
+    batch: int
+    inputs: int
+    hidden: int
+    directions: int
+
+
+@converts("LSTM", "GRU", "RNN")
+def _recurrent(node: Node) -> list[Expr]:
+    batch_first = bool(node.attrs.get("layout", 0))
+    x = node.input(X)
+    if batch_first:
+        x = node.emit(relax.op.permute_dims(x, [1, 0, 2]))
+    steps, batch, inputs = shape_of(x)
+    directions, _, hidden = node.shape(R)
+    sizes = _Sizes(steps, batch, inputs, hidden, directions)
+    if steps == 0 or node.dtype(X) != "float32":
+        raise Refusal("only fp32 sequences of at least one step are compiled")
+    names = {"forward": [False], "reverse": [True], "bidirectional": [False, True]}
+    ways = names.get(str(node.attrs.get("direction", "forward")).lower(), [])
+    if len(ways) != directions:
+        raise Refusal("its direction does not fit its weights")
+    parts = [_direction(node, x, d, way, sizes, batch_first) for d, way in enumerate(ways)]
+    return [_join(node, [part[i] for part in parts], i, batch_first) for i in range(len(parts[0]))]
+
+
+def _join(node: Node, parts: list[Expr], position: int, batch_first: bool) -> Expr:
+    """Directions beside each other: Y as [steps, directions, batch, hidden], states without the steps."""
+    shape = shape_of(parts[0])
+    axis = 1 if position == 0 else 0
+    whole = [reshaped(part, [*shape[:axis], 1, *shape[axis:]]) for part in parts]
+    joined = whole[0] if len(whole) == 1 else relax.op.concat(whole, axis)
+    if batch_first:
+        joined = relax.op.permute_dims(joined, [2, 0, 1, 3] if position == 0 else [1, 0, 2])
+    return joined
+
+
+def _direction(node: Node, x: Expr, d: int, reverse: bool, sizes: _Sizes, batch_first: bool) -> list[Expr]:
+    op, n = node.op_type, GATES[node.op_type]
+    kernel = _kernel(node, d, reverse, sizes)
+    weight = _row(node, node.input(W), d)
+    recurrence = _row(node, node.input(R), d)
+    gates = relax.op.matmul(reshaped(x, [sizes.steps * sizes.batch, sizes.inputs]), _transposed(node, weight))
+    reset_bias = constant(np.zeros(sizes.hidden, "float32"))
+    if node.has(B):
+        bias, reset_bias = _biases(node, d, sizes, split_reset=kernel.linear_before_reset)
+        gates = relax.op.add(gates, bias)
+    gates = node.emit(reshaped(gates, [sizes.steps, sizes.batch, n * sizes.hidden]))
+    state = [_state(node, H0, d, sizes, batch_first)]
+    if op == "LSTM":
+        state.append(_state(node, C0, d, sizes, batch_first))
+    arguments = [gates, _blocked(node, recurrence, sizes.hidden), *state]
+    if kernel.peepholes:
+        arguments.append(node.emit(reshaped(_row(node, node.input(P), d), [3, sizes.hidden])))
+    if kernel.linear_before_reset:
+        arguments.append(reset_bias)
+    if kernel.lengths:
+        arguments.append(node.emit(relax.op.astype(node.input(LENGTHS), "int32")))
+    symbol = node.builder.get_unique_name(f"{op.lower()}_{'reverse' if reverse else 'forward'}")
+    function = node.builder.add_func(kernel.build(symbol), symbol)
+    out = (sizes.batch, sizes.hidden)
+    types = [relax.TensorType((sizes.steps, *out), "float32")]
+    types += [relax.TensorType(out, "float32")] * (2 if op == "LSTM" else 1)
+    called = node.emit(relax.call_tir(function, [_bound(node, a) for a in arguments], types))
+    return [node.emit(relax.TupleGetItem(called, i)) for i in range(len(types))]
+
+
+def _bound(node: Node, value: Expr) -> Expr:
+    return value if isinstance(value, relax.Var) or is_constant(value) else node.emit(value)
+
+
+def _kernel(node: Node, d: int, reverse: bool, sizes: _Sizes) -> RecurrentKernel:
+    op, attrs = node.op_type, node.attrs
+    per_way = len(DEFAULTS[op])
+    names = attrs.get("activations") or DEFAULTS[op] * sizes.directions
+    alphas, betas = list(attrs.get("activation_alpha") or []), list(attrs.get("activation_beta") or [])
+    chosen = []
+    for name in names[d * per_way : (d + 1) * per_way]:
+        takes_alpha = name.lower() in (
+            "affine", "leakyrelu", "thresholdedrelu", "scaledtanh", "hardsigmoid", "elu"
+        )  # fmt: skip
+        takes_beta = name.lower() in ("affine", "scaledtanh", "hardsigmoid")
+        alpha = alphas.pop(0) if alphas and takes_alpha else None
+        beta = betas.pop(0) if betas and takes_beta else None
+        function = activation(name, alpha, beta)
+        if function is None:
+            raise Refusal(f"its activation {name!r} is unknown")
+        chosen.append(function)
+    return RecurrentKernel(
+        op_type=op,
+        steps=sizes.steps,
+        batch=sizes.batch,
+        hidden=sizes.hidden,
+        activations=chosen,
+        reverse=reverse,
+        clip=attrs.get("clip"),
+        input_forget=bool(attrs.get("input_forget", 0)),
+        linear_before_reset=op == "GRU" and bool(attrs.get("linear_before_reset", 0)),
+        peepholes=op == "LSTM" and node.has(P),
+        lengths=node.has(LENGTHS) and not _all_full(node, sizes.steps),
+    )
+
+
+def _all_full(node: Node, steps: int) -> bool:
+    lengths = node.input(LENGTHS)
+    return is_constant(lengths) and bool((value_of(lengths) == steps).all())
+
+
+def _row(node: Node, value: Expr, d: int) -> Expr:
+    """One direction's part of a weight."""
+    if is_constant(value):
+        return constant(value_of(value)[d])
+    part = node.emit(sliced(node, value, {0: slice(d, d + 1, 1)}))
+    return node.emit(reshaped(part, shape_of(value)[1:]))
+
+
+def _transposed(node: Node, value: Expr) -> Expr:
+    if is_constant(value):
+        return constant(np.ascontiguousarray(value_of(value).T))
+    return node.emit(relax.op.permute_dims(value, [1, 0]))
+
+
+def _blocked(node: Node, value: Expr, hidden: int) -> Expr:
+    if is_constant(value):
+        return constant(blocked(value_of(value), hidden))
+    width = block_width(hidden)
+    rows = node.emit(reshaped(value, [shape_of(value)[0] // width, width, hidden]))
+    return node.emit(relax.op.permute_dims(rows, [0, 2, 1]))
+
+
+def _biases(node: Node, d: int, sizes: _Sizes, *, split_reset: bool) -> tuple[Expr, Expr]:
+    """Both biases added up, and the one that a reset gate of a GRU takes part in."""
+    n, h = GATES[node.op_type], sizes.hidden
+    row = _row(node, node.input(B), d)
+    if is_constant(row):
+        both = value_of(row).reshape(2, n * h).copy()
+        reset = both[1, 2 * h :].copy() if split_reset else np.zeros(h, "float32")
+        if split_reset:
+            both[1, 2 * h :] = 0
+        return constant(both.sum(axis=0, dtype="float32")), constant(reset)
+    if split_reset:
+        reset = node.emit(sliced(node, row, {0: slice(5 * h, 6 * h, 1)}))
+        mask = np.ones(2 * n * h, "float32")
+        mask[5 * h :] = 0
+        row = node.emit(relax.op.multiply(row, constant(mask)))
+    both = node.emit(reshaped(row, [2, n * h]))
+    total = node.emit(relax.op.sum(both, axis=[0]))
+    return total, reset if split_reset else constant(np.zeros(h, "float32"))
+
+
+def _state(node: Node, position: int, d: int, sizes: _Sizes, batch_first: bool) -> Expr:
+    shape = (sizes.batch, sizes.hidden)
+    if not node.has(position):
+        return constant(np.zeros(shape, "float32"))
+    value = node.input(position)
+    if batch_first:
+        value = node.emit(relax.op.permute_dims(value, [1, 0, 2]))
+    return _row(node, value, d)

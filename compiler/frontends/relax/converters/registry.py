@@ -1,0 +1,163 @@
+"""What a converter is, and the table of converters by operator.
+
+A converter turns one ONNX node into Relax expressions. Those written here come first; TVM's own serve the
+rest. A converter that cannot express a node raises :class:`Refusal` with the reason in the user's words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import tvm
+from tvm import relax
+
+from edgec.compiler.frontends.relax.builder import Array, Expr, SourceBuilder, constant
+
+MICROSOFT = "com.microsoft"
+ML = "ai.onnx.ml"
+
+
+class Refusal(Exception):
+    """This node cannot be expressed; the message says why."""
+
+
+class Decline(Exception):
+    """Leave this node to TVM's own converter, which does as well or better."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """An ONNX node during import.
+
+    Attributes:
+        builder: emits Relax bindings.
+        inputs: Relax expressions; None where an optional input is left out.
+        attrs: attributes by name: ints, floats, ``str``, lists, ``TensorProto`` or ``GraphProto``.
+        outputs: names of the outputs; empty where one is not wanted.
+        opset: version of the operator set of the node's domain.
+        scope: makes sub-graphs' values (see :mod:`edgec.compiler.frontends.relax.converters.control`).
+    """
+
+    op_type: str
+    domain: str
+    opset: int
+    builder: SourceBuilder
+    inputs: Sequence[Expr | None]
+    attrs: Mapping[str, Any]
+    outputs: Sequence[str]
+    scope: Any = field(repr=False, default=None)
+
+    def has(self, position: int) -> bool:
+        """Whether the input at this position is given."""
+        return position < len(self.inputs) and self.inputs[position] is not None
+
+    def input(self, position: int) -> Expr:
+        """The input at this position.
+
+        Raises:
+            Refusal: it is left out.
+        """
+        if not self.has(position):
+            raise Refusal(f"its input {position} is missing")
+        return self.inputs[position]
+
+    def array(self, position: int) -> Array | None:
+        """The value of a constant input, or None when it is left out.
+
+        Raises:
+            Refusal: the input is only known when the model runs.
+        """
+        if not self.has(position):
+            return None
+        expr = self.inputs[position]
+        if not is_constant(expr):
+            raise Refusal(
+                f"its input {position} has to be constant, but it is computed from the model's inputs"
+            )
+        return value_of(expr)
+
+    def ints(self, name: str, position: int) -> list[int] | None:
+        """Integers that older operator sets give as an attribute and newer ones as an input."""
+        if name in self.attrs:
+            return [int(x) for x in self.attrs[name]]
+        value = self.array(position)
+        return None if value is None else [int(x) for x in value.reshape(-1)]
+
+    def shape(self, position: int) -> tuple[int, ...]:
+        """The static shape of an input."""
+        return shape_of(self.input(position))
+
+    def dtype(self, position: int) -> str:
+        """The element type of an input, as numpy names it."""
+        return dtype_of(self.input(position))
+
+    def emit(self, expr: Expr) -> Expr:
+        """Bind an expression to a variable of this node, so that its shape and type are known."""
+        return self.builder.emit(expr)
+
+
+Converter: TypeAlias = Callable[[Node], "Expr | Sequence[Expr]"]
+CONVERTERS: dict[tuple[str, str], Converter] = {}
+
+
+def converts(*op_types: str, domain: str = "") -> Callable[[Converter], Converter]:
+    """Register a converter for operators of one domain."""
+
+    def register(function: Converter) -> Converter:
+        for op_type in op_types:
+            CONVERTERS[domain, op_type] = function
+        return function
+
+    return register
+
+
+def is_constant(expr: Expr) -> bool:
+    """Whether the expression is a tensor that is known now."""
+    return isinstance(expr, tvm.ir.GenericConst)
+
+
+def value_of(expr: Expr) -> Array:
+    """The value of a constant expression."""
+    value: Array = expr.value.numpy()
+    return value
+
+
+def shape_of(expr: Expr) -> tuple[int, ...]:
+    """The static shape of an expression whose type is known.
+
+    Raises:
+        Refusal: the shape depends on the model's data.
+    """
+    shape = getattr(expr.ty, "shape", None)
+    if shape is None or not all(isinstance(size, int | tvm.tirx.IntImm) for size in shape):
+        raise Refusal("the shape of its input depends on the data, and only static shapes are compiled")
+    return tuple(int(size) for size in shape)
+
+
+def dtype_of(expr: Expr) -> str:
+    """The element type of an expression whose type is known, as numpy names it."""
+    dtype = expr.ty.dtype
+    return str(getattr(dtype, "dtype", dtype))
+
+
+def scalar(value: float | bool, like: Expr) -> Expr:
+    """A constant of rank 0 with the element type of ``like``."""
+    return constant(value, dtype_of(like))
+
+
+def axis_of(axis: int, rank: int) -> int:
+    """An axis counted from the front.
+
+    Raises:
+        Refusal: out of range.
+    """
+    if not -rank <= axis < max(rank, 1):
+        raise Refusal(f"its axis {axis} is out of range for rank {rank}")
+    return axis % rank if rank else 0
+
+
+def reshaped(expr: Expr, shape: Sequence[int]) -> Expr:
+    """The expression in another static shape of the same number of elements."""
+    return relax.op.reshape(expr, tuple(int(size) for size in shape))

@@ -1,0 +1,247 @@
+"""Kernels of recurrent layers: one function walks all time steps, its state in the cache.
+
+The products of the inputs with their weights do not depend on the state: they are one matrix product before
+the walk. What is left for each step is the product of the state with the recurrence weights, which lie in
+blocks of ``width`` columns, so that a block's sums stay in registers while the state is read once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import numpy as np
+from tvm.script.ir_builder import IRBuilder
+from tvm.script.ir_builder import tirx as T
+from tvm.tirx import PrimFunc
+
+from edgec.compiler.frontends.relax.builder import Array
+
+TirExpr: TypeAlias = Any
+Activation: TypeAlias = Callable[[TirExpr], TirExpr]
+WIDEST = 64  # columns of a block: four registers of 512 bits, or eight of 256
+GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
+
+
+def activation(name: str, alpha: float | None, beta: float | None) -> Activation | None:
+    """An activation of ONNX's recurrent operators on a TIR expression; None for an unknown name."""
+
+    def f32(value: float | None, default: float) -> TirExpr:
+        return T.float32(default if value is None else value)
+
+    one, zero = T.float32(1), T.float32(0)
+    table: dict[str, Activation] = {
+        "sigmoid": lambda x: one / (one + T.exp(zero - x)),
+        "tanh": T.tanh,
+        "relu": lambda x: T.max(x, zero),
+        "affine": lambda x: f32(alpha, 1.0) * x + f32(beta, 0.0),
+        "leakyrelu": lambda x: T.Select(x >= zero, x, f32(alpha, 0.01) * x),
+        "thresholdedrelu": lambda x: T.Select(x > f32(alpha, 1.0), x, zero),
+        "scaledtanh": lambda x: f32(alpha, 1.0) * T.tanh(f32(beta, 1.0) * x),
+        "hardsigmoid": lambda x: T.max(zero, T.min(one, f32(alpha, 0.2) * x + f32(beta, 0.5))),
+        "elu": lambda x: T.Select(x >= zero, x, f32(alpha, 1.0) * (T.exp(x) - one)),
+        "softsign": lambda x: x / (one + T.fabs(x)),
+        "softplus": lambda x: T.log(one + T.exp(x)),
+    }
+    return table.get(name.lower())
+
+
+@dataclass
+class RecurrentKernel:
+    """Writes the TIR of one direction of a recurrent layer.
+
+    The function takes ``gates [steps, batch, n·hidden]`` (the inputs' products and biases), the recurrence
+    weights as :func:`blocked` lays them, ``h0 [batch, hidden]``, then (LSTM) ``c0`` and (with ``peepholes``)
+    ``p [3, hidden]``, (GRU, ``linear_before_reset``) ``rb [hidden]``, (``lengths``) ``len [batch]``
+    int32; and writes ``y [steps, batch, hidden]``, ``h [batch, hidden]`` and (LSTM) ``c [batch, hidden]``.
+
+    Formulas: ONNX operators LSTM-22, GRU-22 and RNN-22.
+    """
+
+    op_type: str
+    steps: int
+    batch: int
+    hidden: int
+    activations: list[Activation]
+    reverse: bool = False
+    clip: float | None = None
+    input_forget: bool = False
+    linear_before_reset: bool = False
+    peepholes: bool = False
+    lengths: bool = False
+    buffers: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def width(self) -> int:
+        """Columns of a block of recurrence weights."""
+        return block_width(self.hidden)
+
+    def build(self, symbol: str) -> PrimFunc:
+        """The function, under the name `symbol`."""
+        n, b, h, w = GATES[self.op_type], self.batch, self.hidden, self.width
+        state = (b, h)
+        arguments: dict[str, tuple[tuple[int, ...], str]]
+        arguments = {"gates": ((self.steps, b, n * h), "float32"), "r": ((n * h // w, h, w), "float32")}
+        arguments["h0"] = (state, "float32")
+        if self.op_type == "LSTM":
+            arguments["c0"] = (state, "float32")
+        if self.peepholes:
+            arguments["p"] = ((3, h), "float32")
+        if self.linear_before_reset:
+            arguments["rb"] = ((h,), "float32")
+        if self.lengths:
+            arguments["len"] = ((b,), "int32")
+        results: dict[str, tuple[tuple[int, ...], str]]
+        results = {"y": ((self.steps, b, h), "float32"), "h": (state, "float32")}
+        if self.op_type == "LSTM":
+            results["c"] = (state, "float32")
+        with IRBuilder() as builder, T.prim_func():
+            T.func_name(symbol)
+            T.func_attr({"tirx.is_scheduled": True, "tirx.noalias": True})
+            for name, (shape, dtype) in (arguments | results).items():
+                self.buffers[name] = T.arg(name, T.buffer(shape, dtype))
+            with T.sblock("root"), T.sblock("recurrence"):
+                T.reads(*[_whole(self.buffers[name]) for name in arguments])
+                T.writes(*[_whole(self.buffers[name]) for name in results])
+                self._walk()
+        return builder.get()
+
+    @contextmanager
+    def _elements(self) -> Iterator[TirExpr]:
+        """A loop over a state's elements, as vector code where they fill vectors."""
+        lanes = next(lanes for lanes in (16, 8, 4, 2, 1) if self.hidden % lanes == 0)
+        if lanes == 1:
+            with T.serial(0, self.hidden) as k:
+                yield k
+        else:
+            with T.serial(0, self.hidden // lanes) as block, T.vectorized(0, lanes) as lane:
+                yield block * lanes + lane
+
+    def _walk(self) -> None:
+        b, h = self.buffers, self.hidden
+        b["g"] = T.alloc_buffer((GATES[self.op_type] * h,), "float32")
+        b["v"] = T.alloc_buffer((h,), "float32")
+        with T.serial(0, self.batch) as row:
+            with T.serial(0, h) as k:
+                _store(b["h"], b["h0"][row, k], [row, k])
+                if self.op_type == "LSTM":
+                    _store(b["c"], b["c0"][row, k], [row, k])
+            with T.serial(0, self.steps) as step:
+                if self.lengths:
+                    self._step_within(step, row)
+                else:
+                    self._step(self.steps - 1 - step if self.reverse else step, row)
+
+    def _step_within(self, step: TirExpr, row: TirExpr) -> None:
+        """A step of a row that may be shorter than the others: past its end, outputs are 0."""
+        b = self.buffers
+        count = b["len"][row]
+        with T.If(step < count):
+            with T.Then():
+                self._step(count - 1 - step if self.reverse else step, row)
+            with T.Else(), T.serial(0, self.hidden) as k:
+                _store(b["y"], T.float32(0), [step, row, k])
+
+    def _step(self, time: TirExpr, row: TirExpr) -> None:
+        {"LSTM": self._lstm, "GRU": self._gru, "RNN": self._rnn}[self.op_type](time, row)
+
+    def _products(self, time: TirExpr, row: TirExpr, first: int, last: int, *, scaled: bool = False) -> None:
+        """Put the pre-activations of the gates from ``first`` up to ``last`` into ``g``."""
+        b, h, w = self.buffers, self.hidden, self.width
+        with T.serial(first * h // w, last * h // w) as block:
+            acc = T.alloc_buffer((w,), "float32", scope="local")
+            with T.vectorized(0, w) as lane:
+                _store(acc, b["gates"][time, row, block * w + lane], [lane])
+            with T.serial(0, h) as k:
+                value = b["v"][k] if scaled else b["h"][row, k]
+                with T.vectorized(0, w) as lane:
+                    _store(acc, acc[lane] + value * b["r"][block, k, lane], [lane])
+            with T.vectorized(0, w) as lane:
+                _store(b["g"], acc[lane], [block * w + lane])
+
+    def _gate(self, gate: int, k: TirExpr) -> TirExpr:
+        return self._clipped(self.buffers["g"][gate * self.hidden + k])
+
+    def _clipped(self, value: TirExpr) -> TirExpr:
+        if self.clip is None:
+            return value
+        return T.max(T.float32(-self.clip), T.min(T.float32(self.clip), value))
+
+    def _lstm(self, time: TirExpr, row: TirExpr) -> None:
+        b, (f, g, out) = self.buffers, self.activations
+        self._products(time, row, 0, 4)
+        with self._elements() as k:
+            old = b["c"][row, k]
+            peep = [b["p"][i, k] if self.peepholes else None for i in range(3)]  # of i, o, f
+
+            def gate(number: int, weight: TirExpr | None, cell: TirExpr, k: TirExpr = k) -> TirExpr:
+                raw = b["g"][number * self.hidden + k]
+                return self._clipped(raw if weight is None else raw + weight * cell)
+
+            i = f(gate(0, peep[0], old))
+            forget = T.float32(1) - i if self.input_forget else f(gate(2, peep[2], old))
+            _store(b["c"], forget * old + i * g(gate(3, None, old)), [row, k])
+            new = b["c"][row, k]
+            _store(b["h"], f(gate(1, peep[1], new)) * out(new), [row, k])
+            _store(b["y"], b["h"][row, k], [time, row, k])
+
+    def _gru(self, time: TirExpr, row: TirExpr) -> None:
+        b, h, (f, g) = self.buffers, self.hidden, self.activations
+        self._products(time, row, 0, 2)
+        if self.linear_before_reset:
+            # gate 2 of `r` times the state alone; the inputs' part is added after the reset
+            self._multiply_state(row)
+            with self._elements() as k:
+                reset = f(self._gate(1, k))
+                raw = b["gates"][time, row, 2 * h + k] + reset * (b["v"][k] + b["rb"][k])
+                _store(b["g"], raw, [2 * h + k])
+        else:
+            with self._elements() as k:
+                _store(b["v"], f(self._gate(1, k)) * b["h"][row, k], [k])
+            self._products(time, row, 2, 3, scaled=True)
+        with self._elements() as k:
+            z = f(self._gate(0, k))
+            new = (T.float32(1) - z) * g(self._gate(2, k)) + z * b["h"][row, k]
+            _store(b["y"], new, [time, row, k])
+        with self._elements() as k:
+            _store(b["h"], b["y"][time, row, k], [row, k])
+
+    def _multiply_state(self, row: TirExpr) -> None:
+        """Put the state times the third gate's weights into ``v``."""
+        b, h, w = self.buffers, self.hidden, self.width
+        with T.serial(0, h // w) as block:
+            acc = T.alloc_buffer((w,), "float32", scope="local")
+            with T.vectorized(0, w) as lane:
+                _store(acc, T.float32(0), [lane])
+            with T.serial(0, h) as k, T.vectorized(0, w) as lane:
+                _store(acc, acc[lane] + b["h"][row, k] * b["r"][2 * h // w + block, k, lane], [lane])
+            with T.vectorized(0, w) as lane:
+                _store(b["v"], acc[lane], [block * w + lane])
+
+    def _rnn(self, time: TirExpr, row: TirExpr) -> None:
+        b = self.buffers
+        self._products(time, row, 0, 1)
+        with self._elements() as k:
+            _store(b["h"], self.activations[0](self._gate(0, k)), [row, k])
+            _store(b["y"], b["h"][row, k], [time, row, k])
+
+
+def block_width(hidden: int) -> int:
+    """The widest block of columns that divides a gate."""
+    return next(width for width in range(min(WIDEST, hidden), 0, -1) if hidden % width == 0)
+
+
+def blocked(r: Array, hidden: int) -> Array:
+    """Recurrence weights ``[n·hidden, hidden]`` as blocks ``[n·hidden / width, hidden, width]``."""
+    width = block_width(hidden)
+    return np.ascontiguousarray(r.reshape(-1, width, hidden).transpose(0, 2, 1))
+
+
+def _whole(buffer: TirExpr) -> TirExpr:
+    return buffer[tuple(slice(0, size) for size in buffer.shape)]
+
+
+def _store(buffer: TirExpr, value: TirExpr, indices: list[TirExpr]) -> None:
+    T.buffer_store(buffer, value, indices)

@@ -1,0 +1,83 @@
+"""A library of its own for what happens before and after the model, beside the model's code in the artifact.
+
+It is apart from the model's code so that ``run`` keeps to the source model's own inputs and outputs, which the
+artifact is verified by. Frames are brought to the model's size by OpenCV before; the rest of the way in, and for
+detectors the way out down to suppressed boxes, is compiled here; of sound, the features of each new frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import tvm
+from tvm.tirx import PrimFunc
+
+import edgec.runtime as rt
+from edgec.compiler.backends.cpu.link import link
+from edgec.compiler.processing.boxes import SUPPORTED, DetectKernel
+from edgec.compiler.processing.pixels import prepare_kernel
+from edgec.compiler.processing.sound import FeatureKernel
+from edgec.runtime.card import AudioInput, BoxOutput, ImageInput
+from edgec.runtime.processing import DETECT, FEATURES, PREPARE, detect_outputs
+from edgec.runtime.sound import fft_size
+from edgec.targets import Target
+
+
+@dataclass(frozen=True)
+class Around:
+    """The linked library, and the names of its functions."""
+
+    code: bytes
+    functions: tuple[str, ...]
+
+
+def build_around(
+    card: rt.ModelCard | None,
+    inputs: Sequence[rt.TensorSpec],
+    outputs: Sequence[rt.TensorSpec],
+    target: Target,
+) -> Around | None:
+    """Compile what the card declares around a model; None where there is nothing to compile."""
+    functions: dict[str, PrimFunc] = {}
+    if card is not None and isinstance(card.input, AudioInput):
+        if card.input.features != "waveform" and _frame_fits(card.input):
+            functions[FEATURES] = FeatureKernel(card.input).build()
+        return _compiled(functions, target)
+    if card is None or not isinstance(card.input, ImageInput):
+        return None
+    if len(inputs) == 1 and inputs[0].dtype == "float32" and inputs[0].shape == _input_shape(card.input):
+        functions[PREPARE] = prepare_kernel(card.input, inputs[0].dtype)
+    if isinstance(card.output, SUPPORTED):
+        shapes = _shapes(card.output, outputs)
+        if shapes is not None:
+            functions[DETECT] = DetectKernel(card.output, card.input, shapes).build()
+    return _compiled(functions, target)
+
+
+def _compiled(functions: dict[str, PrimFunc], target: Target) -> Around | None:
+    if not functions:
+        return None
+    built = tvm.compile(tvm.IRModule(functions), target=tvm.target.Target(dict(target.tvm)))
+    return Around(link(built), tuple(functions))
+
+
+def _frame_fits(card: AudioInput) -> bool:
+    """Whether a frame is no longer than its transform, which would cut it."""
+    return round(card.frame_s * card.sample_rate) <= fft_size(card)
+
+
+def _input_shape(card: ImageInput) -> tuple[int, ...]:
+    sizes = (card.height, card.width)
+    return (1, card.channels, *sizes) if card.layout == "NCHW" else (1, *sizes, card.channels)
+
+
+def _shapes(spec: BoxOutput, outputs: Sequence[rt.TensorSpec]) -> list[tuple[int, ...]] | None:
+    """The shapes of the outputs that the decoder reads, or None if they are not what it is written for."""
+    by_name = {output.name: output for output in outputs}
+    names = detect_outputs(spec, list(by_name))
+    found = [by_name[name] for name in names if name in by_name]
+    if len(found) < len(names):
+        return None
+    fitting = all(one.dtype == "float32" and len(one.shape) == 3 and one.shape[0] == 1 for one in found)
+    return [one.shape for one in found] if fitting else None

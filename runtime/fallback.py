@@ -1,0 +1,97 @@
+"""Sub-graphs that only ONNX Runtime can run, called from within compiled code.
+
+The compiled function calls them by name as external functions. Where it knows the results' shapes, it owns
+their memory and ONNX Runtime writes straight into it; inputs are never copied. ``onnxruntime`` is imported
+here, and only for an artifact that has such parts.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from edgec.runtime import oci
+from edgec.runtime.artifact import Artifact
+from edgec.runtime.config import Segment
+from edgec.runtime.errors import ArtifactError, IncompatibleDevice
+from edgec.runtime.shared_libraries import ffi
+from edgec.runtime.threads import Threading
+from edgec.targets.telemetry import silence_onnxruntime
+
+_PREFIX = "edgec.fallback."
+_lock = threading.Lock()
+_users: dict[str, int] = {}
+
+
+def session_of(artifact: Artifact, segment: Segment, threads: Threading) -> Any:  # noqa: ANN401 - no import of its type
+    """A session of ONNX Runtime on a segment's graph.
+
+    Raises:
+        ArtifactError: the graph is missing.
+        IncompatibleDevice: ONNX Runtime is not installed, or too old for the graph.
+    """
+    layer = artifact.layer(oci.FALLBACK_TYPE, segment.layer)
+    if layer is None:
+        raise ArtifactError(f"{artifact.path}: the graph {segment.layer!r} of a part is missing")
+    silence_onnxruntime()
+    try:
+        import onnxruntime as ort
+    except ModuleNotFoundError:
+        nodes = ", ".join(segment.nodes[:3]) + (", …" if len(segment.nodes) > 3 else "")
+        raise IncompatibleDevice(
+            f"{artifact.config.name} runs {len(segment.nodes)} nodes ({nodes}) through ONNX Runtime, "
+            "which is not installed here: pip install onnxruntime"
+        ) from None
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads.threads
+    options.log_severity_level = 3
+    return ort.InferenceSession(artifact.read(layer), options, providers=["CPUExecutionProvider"])
+
+
+class Foreign:
+    """The foreign parts of one loaded library, known to compiled code by name until :meth:`close`."""
+
+    def __init__(self, artifact: Artifact, segments: Sequence[Segment], threads: Threading) -> None:
+        self._names: list[str] = []
+        for segment in segments:
+            if not segment.function.startswith(_PREFIX):
+                raise ArtifactError(f"{artifact.path}: a part has a function of another name than parts have")
+            call = _caller(session_of(artifact, segment, threads), segment)
+            with _lock:
+                # of equal graphs under one name it does not matter which is called
+                _users[segment.function] = _users.get(segment.function, 0) + 1
+                ffi().register_global_func(segment.function, call, override=True)
+            self._names.append(segment.function)
+
+    def close(self) -> None:
+        """Let the sessions go, once no other loaded artifact uses them."""
+        names, self._names = self._names, []
+        with _lock:
+            for name in names:
+                _users[name] -= 1
+                if _users[name] == 0:
+                    del _users[name]
+                    ffi().registry.remove_global_func(name)
+
+
+def _caller(session: Any, segment: Segment) -> Callable[..., Any]:  # noqa: ANN401 - an InferenceSession
+    inputs, outputs = segment.inputs, segment.outputs
+
+    def call(*tensors: Any) -> Any:  # noqa: ANN401 - tensors, or nothing
+        arrays = [np.from_dlpack(tensor) for tensor in tensors]
+        if len(arrays) == len(inputs):  # shapes depend on the data: the results are ONNX Runtime's
+            results = session.run(list(outputs), dict(zip(inputs, arrays, strict=True)))
+            wrapped = [ffi().from_dlpack(np.ascontiguousarray(result)) for result in results]
+            return wrapped[0] if len(wrapped) == 1 else wrapped
+        binding = session.io_binding()
+        for name, array in zip(inputs, arrays, strict=False):
+            binding.bind_input(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
+        for name, array in zip(outputs, arrays[len(inputs) :], strict=True):
+            binding.bind_output(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
+        session.run_with_iobinding(binding)
+        return None
+
+    return call

@@ -1,0 +1,136 @@
+"""The compiled way around a model: the artifact's second library, ``around.so``.
+
+It computes what :mod:`edgec.runtime.picture`, :mod:`edgec.runtime.sound` and :mod:`edgec.runtime.boxes` compute with
+numpy, faster; an artifact without it, or without one of its functions, takes their way.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from edgec.runtime import card as cards
+from edgec.runtime.artifact import AROUND_LIBRARY
+from edgec.runtime.boxes import finish, grid, named
+from edgec.runtime.card import ModelCard
+from edgec.runtime.compiled_functions import Array, empty_aligned, load_code
+from edgec.runtime.errors import ArtifactError
+from edgec.runtime.picture import Frame, Placement
+from edgec.runtime.results import Detection
+from edgec.runtime.sound import BLOCK, Samples, TableShapes, tables
+
+PREPARE, DETECT, FEATURES = "edgec_prepare", "edgec_detect", "edgec_features"
+
+
+def detect_outputs(spec: cards.BoxOutput, names: Sequence[str]) -> list[str]:
+    """The model's outputs that a compiled decoder reads, in its order; the first where the card names none."""
+    if isinstance(spec, cards.Ultraface):
+        return [spec.scores, spec.boxes]
+    return [getattr(spec, "output", None) or names[0]]
+
+
+class Around:
+    """The functions of a loaded ``around.so``; safe to call from several threads."""
+
+    def __init__(
+        self, code: bytes, functions: Sequence[str], card: ModelCard, outputs: Sequence[str]
+    ) -> None:
+        self._card, self._names = card, list(outputs)
+        module = load_code(code)
+        try:
+            self._prepare: Any = module[PREPARE] if PREPARE in functions else None
+            self._detect: Any = module[DETECT] if DETECT in functions else None
+            self._features: Any = module[FEATURES] if FEATURES in functions else None
+        except AttributeError as error:
+            raise ArtifactError(
+                f"{AROUND_LIBRARY} lacks a function that the config names ({error})"
+            ) from error
+        self._of_thread = threading.local()
+        self._cells: list[Array] = []
+        self._tables = tables(card.input) if isinstance(card.input, cards.AudioInput) else []
+        spec = card.output
+        if isinstance(spec, cards.Yolox) and not spec.decoded and isinstance(card.input, cards.ImageInput):
+            cells, strides = grid(card.input.width, card.input.height, spec.strides)
+            held = empty_aligned((len(cells), 3), np.float32)
+            held[:, :2], held[:, 2:] = cells, strides
+            self._cells = [held]
+
+    @property
+    def prepares(self) -> bool:
+        """Whether pixels become the model's input here."""
+        return self._prepare is not None
+
+    @property
+    def detects(self) -> bool:
+        """Whether the model's outputs become boxes here."""
+        return self._detect is not None
+
+    @property
+    def hears(self) -> bool:
+        """Whether samples become features here."""
+        return self._features is not None
+
+    def features(self, samples: Samples, count: int) -> Array:
+        """Features of the frames that ``samples`` hold, float32 ``[count, width]``."""
+        card = self._card.input
+        if not isinstance(card, cards.AudioInput):
+            raise ArtifactError(
+                f"{AROUND_LIBRARY} makes features of sound, but the card's input is {card.kind}"
+            )
+        shapes = TableShapes.of(card)
+        held = getattr(self._of_thread, "sound", None)
+        if held is None:
+            held = self._of_thread.sound = (
+                empty_aligned((shapes.samples,), np.float32),
+                empty_aligned((1,), np.int32),
+                empty_aligned((BLOCK, shapes.width), np.float32),
+            )
+        block, number, rows = held
+        out = np.empty((count, shapes.width), np.float32)
+        for first in range(0, count, BLOCK):
+            number[0] = min(BLOCK, count - first)
+            part = samples[first * shapes.step :][: shapes.samples]
+            block[: len(part)], block[len(part) :] = part, 0.0
+            self._features(block, number, *self._tables, rows)
+            out[first : first + BLOCK] = rows[: number[0]]
+        return out
+
+    def prepare(self, picture: Frame, out: Array) -> None:
+        """Fill the model's input ``out`` from a picture ``[height, width, channels]`` of its size."""
+        self._prepare(np.ascontiguousarray(picture), out)
+
+    def detect(self, outputs: Mapping[str, Array], place: Placement) -> list[Detection]:
+        """Detections in the frame, from the model's outputs."""
+        spec = self._card.output
+        if not isinstance(spec, cards.BoxOutput):
+            raise ArtifactError(f"{AROUND_LIBRARY} decodes boxes, but the card's decoder is {spec.decoder}")
+        given = [_aligned(named(outputs, name)) for name in detect_outputs(spec, self._names)]
+        results = getattr(self._of_thread, "results", None)
+        if results is None:
+            limit = min(spec.max_detections, self._anchors(spec, given[0]))
+            results = [
+                empty_aligned((limit, 4), np.float32),
+                empty_aligned((limit,), np.float32),
+                empty_aligned((limit,), np.int32),
+                empty_aligned((1,), np.int32),
+            ]
+            self._of_thread.results = results
+        boxes, scores, classes, count = results
+        self._detect(*given, *self._cells, *results)
+        kept = int(count[0])
+        return finish(boxes[:kept], scores[:kept], classes[:kept], self._card, place)
+
+    @staticmethod
+    def _anchors(spec: cards.BoxOutput, output: Array) -> int:
+        return int(output.shape[2] if isinstance(spec, cards.Yolov8) else output.shape[1])
+
+
+def _aligned(array: Array) -> Array:
+    if array.ctypes.data % 64 == 0 and array.flags.c_contiguous:
+        return array
+    copy = empty_aligned(array.shape, array.dtype)
+    copy[...] = array
+    return copy

@@ -1,0 +1,260 @@
+"""Find and load ``libtvm_ffi.so`` and ``libtvm_runtime.so``: what compiled models need, without the compiler beside it.
+
+The first comes with the package ``apache-tvm-ffi``. The second is looked for in this order: what the process has
+loaded already, the file that ``EDGEC_TVM_RUNTIME`` names, the folder of an installed ``apache-tvm``, the library that
+the artifact bundles, the system's paths. Neither package is imported. The wheel comes before the bundled library so
+that a program may still import tvm later:
+two copies of the runtime in one process would register their functions twice.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from importlib.machinery import PathFinder
+from pathlib import Path
+from typing import Any
+
+from edgec.runtime.config import RUNTIME_ABI
+from edgec.runtime.errors import IncompatibleDevice
+from edgec.runtime.ffi_abi import Function, Interface
+
+FFI_LIBRARY, RUNTIME_LIBRARY = "libtvm_ffi.so", "libtvm_runtime.so"
+# Sorting and top-k of TVM live here; present beside the runtime in the wheel.
+EXTRA_LIBRARY = "libtvm_runtime_extra.so"
+_TVM_SERIES = "0.27."
+# One version and no other. Its layouts are written down in edgec.runtime.ffi_abi; and it gives objects an allocator of
+# its own when its package is imported, which a release to come will use to tie them to Python's objects: those that
+# were made before the import would then not have what it expects of them.
+_FFI_VERSION = "0.1.14.post1"
+_SYSTEM_FOLDERS = ("/usr/local/lib", "/usr/lib", "/usr/lib/edgec", "/opt/edgec/lib")
+
+# The package tvm_ffi: a module of C++, without stubs.
+Package = Any
+
+_lock = threading.Lock()
+_loaded: list[ctypes.CDLL] = []
+_versions: dict[str, str] = {}
+
+
+@cache
+def ffi() -> Package:
+    """The module ``tvm_ffi``, imported without PyTorch: for what calls back into Python.
+
+    By itself it imports PyTorch where that is installed (5 s and 400 MB, for the sake of Windows), and may
+    even compile an extension for it.
+    """
+    from edgec.targets.without_torch import keep_torch_out  # which imports what no loading needs
+
+    keep_torch_out()
+    return importlib.import_module("tvm_ffi")
+
+
+@cache
+def interface() -> Interface:
+    """The functions of ``libtvm_ffi.so``, loaded as the package ``tvm_ffi`` loads it, which is not imported.
+
+    Raises:
+        IncompatibleDevice: the package is not installed, or its library cannot be loaded, or is of another version.
+    """
+    check_ffi()
+    folder = _folder_of("tvm_ffi")
+    path = None if folder is None else folder / "lib" / FFI_LIBRARY
+    try:
+        if path is None or not path.is_file():
+            path = Path(ffi().LIB._name)  # installed in a way of its own, which it knows itself
+        return Interface(ctypes.CDLL(str(path), ctypes.RTLD_GLOBAL))
+    except (OSError, ImportError, RuntimeError, AttributeError) as error:
+        raise IncompatibleDevice(f"{FFI_LIBRARY} cannot be loaded on this machine: {error}") from error
+
+
+def _folder_of(package: str) -> Path | None:
+    """Where a package lies. Looks at folders only: right too where importing it is forbidden."""
+    spec = PathFinder.find_spec(package)
+    return next((Path(folder) for folder in (spec.submodule_search_locations or ())), None) if spec else None
+
+
+def _version_of(distribution: str, package: str) -> str | None:
+    """The version of an installed distribution, which contains this package; None where it is not installed (yet)."""
+    if distribution not in _versions:
+        version = _look_up(distribution, package)
+        if version is None:
+            return None
+        _versions[distribution] = version
+    return _versions[distribution]
+
+
+def _look_up(distribution: str, package: str) -> str | None:
+    """The name of the folder beside the package tells it; reading the metadata takes importing a parser of mail."""
+    if folder := _folder_of(package):
+        begin, end = f"{distribution.replace('-', '_')}-", ".dist-info"
+        try:
+            names = os.listdir(folder.parent)  # noqa: PTH208 - making paths of a thousand neighbours takes a millisecond
+        except OSError:  # it lies in an archive, or where nobody may look around: the metadata know
+            names = []
+        found = [name for name in names if name.startswith(begin) and name.endswith(end)]
+        if len(found) == 1:
+            return found[0].removeprefix(begin).removesuffix(end)
+    from importlib import metadata
+
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _temporary_folder() -> Path:
+    """A new folder that nobody else may look into, where :mod:`tempfile` (which takes long to import) would make it."""
+    candidates = [os.environ.get(name) for name in ("TMPDIR", "TEMP", "TMP")]
+    reason: OSError | None = None
+    for candidate in [*candidates, "/tmp", "/var/tmp", "/dev/shm"]:
+        folder = Path(candidate or "/tmp") / f"edgec-{os.urandom(8).hex()}"
+        try:
+            folder.mkdir(mode=0o700)
+        except OSError as error:
+            reason = error
+        else:
+            return folder
+    raise IncompatibleDevice(f"no folder for temporary files can be written to ({reason}): set TMPDIR to one")
+
+
+@contextmanager
+def code_in_memory(content: bytes, name: str) -> Iterator[Path]:
+    """A path at which the dynamic linker finds ``content``, which is never a file on disk.
+
+    The bytes lie in an anonymous memory file and the path is a link to it, of a name never used before
+    (the linker takes two libraries of one path for the same). Both may go as soon as the library is
+    loaded.
+    """
+    descriptor = os.memfd_create(f"edgec:{name}", os.MFD_CLOEXEC)
+    try:
+        with os.fdopen(os.dup(descriptor), "wb") as file:
+            file.write(content)
+        folder = _temporary_folder()
+        link = folder / name
+        try:
+            link.symlink_to(f"/proc/{os.getpid()}/fd/{descriptor}")
+            yield link
+        finally:
+            with suppress(FileNotFoundError):
+                link.unlink()
+            folder.rmdir()
+    finally:
+        os.close(descriptor)
+
+
+def check_ffi() -> None:
+    """Refuse a tvm-ffi whose object ABI is not the one that compiled code was made for.
+
+    Raises:
+        IncompatibleDevice: not installed, or another version.
+    """
+    version = _version_of("apache-tvm-ffi", "tvm_ffi")
+    if version is None:
+        raise IncompatibleDevice(
+            f"apache-tvm-ffi is not installed: pip install apache-tvm-ffi=={_FFI_VERSION}"
+        )
+    if version != _FFI_VERSION:
+        _versions.clear()  # it may be put right, in a notebook even without a new process
+        raise IncompatibleDevice(
+            f"apache-tvm-ffi {version} is installed here; the runtime ABI {RUNTIME_ABI} needs {_FFI_VERSION}: "
+            f"pip install apache-tvm-ffi=={_FFI_VERSION}"
+        )
+
+
+def _in_wheel() -> Path | None:
+    folder = _folder_of("tvm")
+    path = None if folder is None else folder / "lib" / RUNTIME_LIBRARY
+    if path is None or not path.is_file():
+        return None
+    version = _version_of("apache-tvm", "tvm")
+    return path if version is not None and version.startswith(_TVM_SERIES) else None
+
+
+def _find() -> Path | None:
+    if named := os.environ.get("EDGEC_TVM_RUNTIME"):
+        path = Path(named)
+        path = path / RUNTIME_LIBRARY if path.is_dir() else path
+        if not path.is_file():
+            raise IncompatibleDevice(f"EDGEC_TVM_RUNTIME names {named}, where there is no {RUNTIME_LIBRARY}")
+        return path.resolve()
+    return _in_wheel()
+
+
+def _in_system() -> Path | None:
+    return next(
+        (path for folder in _SYSTEM_FOLDERS if (path := Path(folder) / RUNTIME_LIBRARY).is_file()), None
+    )
+
+
+def load_installed() -> bool:
+    """Load the TVM runtime that is installed on this machine, unless the process has one; whether there is one.
+
+    Raises:
+        IncompatibleDevice: what the environment names is not there, or what there is cannot be loaded.
+    """
+    with _lock:
+        return _load_installed()
+
+
+def _load_installed() -> bool:
+    if _loaded:
+        return True
+    # Workers wait this many rounds for the next kernel before they sleep. TVM's own 300,000 keep a core busy
+    # for a tenth of a second after every inference; kernels of one model follow each other within microseconds.
+    os.environ.setdefault("TVM_THREAD_POOL_SPIN_COUNT", "5000")
+    if interface().find("vm.builtin.alloc_storage") is not None:
+        return True
+    path = _find()
+    if path is not None:
+        _load(path)
+    return path is not None
+
+
+def ensure_runtime(bundled: Callable[[str], bytes | None]) -> None:
+    """Load the TVM runtime into this process, once.
+
+    Args:
+        bundled: gives the bytes of a library that the artifact bundles, or None; called only if it is needed.
+
+    Raises:
+        IncompatibleDevice: there is none, or it cannot be loaded; the message says where it was looked for.
+    """
+    with _lock:
+        if _load_installed():
+            return
+        content = bundled(RUNTIME_LIBRARY)
+        if content is not None:
+            with code_in_memory(content, RUNTIME_LIBRARY) as link:
+                _load(link)
+            if (extra := bundled(EXTRA_LIBRARY)) is not None:
+                with code_in_memory(extra, EXTRA_LIBRARY) as link:
+                    _load(link)
+            return
+        path = _in_system()
+        if path is None:
+            raise IncompatibleDevice(
+                f"{RUNTIME_LIBRARY} was not found on this machine: set EDGEC_TVM_RUNTIME to it, install "
+                "apache-tvm==0.27.0.post1, or compile with --bundle-runtime"
+            )
+        _load(path)
+
+
+def _load(path: Path) -> None:
+    for file in (path, path.parent / EXTRA_LIBRARY):
+        if file != path and (not file.is_file() or path.is_symlink()):
+            continue
+        try:
+            _loaded.append(ctypes.CDLL(str(file), ctypes.RTLD_GLOBAL))
+        except OSError as error:
+            raise IncompatibleDevice(f"{path.name} cannot be loaded on this machine: {error}") from error
+
+
+def global_function(name: str) -> Function:
+    """A function that the TVM runtime registers by this name."""
+    return interface().function(name)

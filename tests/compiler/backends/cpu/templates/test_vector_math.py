@@ -1,0 +1,37 @@
+"""Functions that kernels compute by polynomials, against double precision over all of their range."""
+
+import math
+
+import numpy as np
+import pytest
+import tvm
+from tvm import te, tirx
+
+from edgec.compiler.backends.cpu.templates.vector_math import with_vector_math
+
+FUNCTIONS = {
+    "erf": (tirx.erf, math.erf, 2.5e-7, 5e-7),
+    "exp": (tirx.exp, math.exp, None, 3e-7),
+    "tanh": (tirx.tanh, math.tanh, 4e-7, 4e-7),
+    "sigmoid": (tirx.sigmoid, lambda x: 1 / (1 + math.exp(-x)), 3e-7, 4e-7),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_accuracy_over_the_range(name: str) -> None:
+    function, exact, absolute, relative = FUNCTIONS[name]
+    near = np.geomspace(1e-6, 0.5, 20_001)
+    x = np.concatenate([np.linspace(-20, 20, 100_001), near, -near, [np.nan]]).astype(np.float32)
+    data = te.placeholder(x.shape, "float32", "data")
+    out = te.compute(x.shape, lambda i: function(data[i]), name="out")
+    kernel = with_vector_math(te.create_prim_func([data, out])).with_attr("global_symbol", "main")
+    result = tvm.runtime.tensor(np.zeros_like(x))
+    tvm.compile(kernel, target="llvm")["main"](tvm.runtime.tensor(x), result)
+    assert np.isnan(result.numpy()[-1])
+    x, got = x[:-1], result.numpy()[:-1]
+    wanted = np.array([exact(float(value)) for value in x])
+    error = np.abs(got.astype(np.float64) - wanted)
+    if absolute is not None:
+        assert error.max() <= absolute
+    small = np.abs(x) < 0.5
+    assert np.max(error[small] / np.abs(wanted[small] + (wanted[small] == 0))) <= relative
