@@ -1,4 +1,4 @@
-"""Fixtures that every package's tests share, and the rule for skips."""
+"""Fixtures that every package's tests share, the seeds of generated examples, and the rule for skips."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
+from hypothesis import settings
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 NOT_OURS_TO_MEET = "hardware:"
@@ -14,6 +15,10 @@ NOT_OURS_TO_MEET = "hardware:"
 
 One that begins with ``optional:`` names an extra of which `make test` can do without; CI installs them all (EXTRAS).
 """
+
+
+settings.register_profile("fixed", derandomize=True, deadline=None, print_blob=True)
+settings.register_profile("free", deadline=None, print_blob=True)
 
 
 @pytest.fixture(scope="session")
@@ -62,5 +67,9 @@ def pytest_configure(config: pytest.Config) -> None:
         folder = TemporaryDirectory(prefix="edgec-tests-cache-")
         os.environ["EDGEC_CACHE"] = folder.name
         config.add_cleanup(folder.cleanup)
+    # A change must not fail on an example that another one's run happened to skip. Only `make test-long` explores
+    # with fresh seeds; what it finds becomes an example of its own in the default run.
+    if not config.getoption("--hypothesis-profile"):
+        settings.load_profile("free" if config.option.markexpr == "long" else "fixed")
     if os.environ.get("CI"):
         config.pluginmanager.register(SkipsInCi())
