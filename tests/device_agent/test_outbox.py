@@ -57,7 +57,9 @@ def test_entries_survive_a_kill_and_keep_order_and_sequence(tmp_path: Path) -> N
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     path = tmp_path / "outbox.db"
-    done = subprocess.run([sys.executable, "-c", code, str(path), str(Path(__file__).parents[2])], check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path), str(Path(__file__).parents[2])], check=False
+    )
     assert done.returncode == -signal.SIGKILL
     began = time.monotonic()
     box = Outbox(path, 2**20, 1e6)
