@@ -13,7 +13,7 @@ import tvm
 from tvm import relax
 from tvm.ir import Call
 
-from edgec.compiler.backends.cpu.layouts.rules import UNARY
+from edgec.compiler.graph.operators import UNARY
 from edgec.compiler.graph.rewrite import (
     Expr,
     Walker,

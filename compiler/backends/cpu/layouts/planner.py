@@ -10,10 +10,8 @@ once per tensor.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TypeAlias
 
-import numpy as np
 import tvm
 from tvm import relax
 from tvm.ir import Call
@@ -21,12 +19,13 @@ from tvm.tirx import PrimFunc
 
 from edgec.compiler.backends.cpu import compute
 from edgec.compiler.backends.cpu.layouts import rules
+from edgec.compiler.backends.cpu.layouts.packing import block_channels
+from edgec.compiler.backends.cpu.layouts.value import Value
 from edgec.compiler.backends.cpu.templates import bf16
 from edgec.compiler.graph.rewrite import (
     Array,
     Expr,
     Walker,
-    array_of,
     constant,
     dtype_of,
     is_tensor,
@@ -39,20 +38,8 @@ from edgec.targets.target import Target
 Halves: TypeAlias = Callable[[int | None], bool]
 
 
-@dataclass
-class Value:
-    """A tensor of the old graph in its plain and its blocked form; either is made when first asked for."""
-
-    plain: Expr | None
-    blocked: Expr | None
-    channels: int = 0  # of the blocked form
-    nhwc: Expr | None = None  # what `plain` was transposed from, if it was NHWC
-    flat: Expr | None = None  # of rank 3 and more: all rows one after the other, as products make them
-    half: Expr | None = None  # the blocked (of rank 2: the plain) form in bfloat16
-
-
 class LayoutPlanner(Walker):
-    """The walk that gives each operator its layout; the rules by operator are in `layout_rules`."""
+    """The walk that gives each operator its layout; the rules by operator are in `rules`."""
 
     def __init__(
         self, mod: tvm.IRModule, target: Target, halves: Halves | None = None, entry: str = "main"
@@ -170,7 +157,7 @@ class LayoutPlanner(Walker):
         ty = relax.TensorType([int(d) for d in out.shape], str(out.dtype.dtype))
         return self.emit(relax.call_tir(gv, list(args), out_ty=ty))
 
-    def block_constant(self, array: Array, rank4: bool = True) -> Expr:
+    def block_constant(self, array: Array) -> Expr:
         """A constant that broadcasts against NCHW, re-laid so that it broadcasts against the blocked form."""
         if array.size == 1:
             return constant(array.reshape(()))
@@ -180,18 +167,6 @@ class LayoutPlanner(Walker):
         return constant(block_channels(full, self.lanes))
 
 
-def block_channels(array: Array, lanes: int) -> Array:
-    """NCHW to ``[N, blocks, H, W, lanes]``, missing channels as zero."""
-    n, c, h, w = array.shape
-    blocks = -(-c // lanes)
-    padded = np.zeros((n, blocks * lanes, h, w), array.dtype)
-    padded[:, :c] = array
-    return np.ascontiguousarray(padded.reshape(n, blocks, lanes, h, w).transpose(0, 1, 3, 4, 2))
-
-
 def plan_layouts(mod: tvm.IRModule, target: Target, halves: Halves | None = None) -> tvm.IRModule:
     """Apply the pass (see the module's docstring); `halves` chooses the nodes that multiply in bfloat16."""
     return LayoutPlanner(mod, target, halves).run()
-
-
-__all__ = ["LayoutPlanner", "Value", "array_of", "block_channels", "plan_layouts"]

@@ -7,7 +7,6 @@ or None when the operator has to see plain tensors.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from tvm import relax
@@ -15,13 +14,19 @@ from tvm.ir import Call
 
 from edgec.compiler.backends.cpu import compute
 from edgec.compiler.backends.cpu.compute import ConvSpec, DenseSpec, MatmulSpec, PoolSpec, Window
+from edgec.compiler.backends.cpu.layouts.packing import (
+    merge_groups,
+    pack_conv,
+    pack_dense,
+    pack_depthwise,
+    pack_pairs,
+)
+from edgec.compiler.backends.cpu.layouts.value import Plan, Value
 from edgec.compiler.backends.cpu.templates import bf16, rows
-from edgec.compiler.graph.rewrite import Array, Expr, array_of, constant, dtype_of, op_name, shape_of
+from edgec.compiler.graph.operators import UNARY
+from edgec.compiler.graph.rewrite import Expr, array_of, constant, dtype_of, op_name, shape_of
 
-if TYPE_CHECKING:
-    from edgec.compiler.backends.cpu.layouts.planner import LayoutPlanner, Value
-
-Rule = Callable[["LayoutPlanner", Call], "Value | None"]
+Rule = Callable[[Plan, Call], Value | None]
 RULES: dict[str, Rule] = {}
 
 
@@ -42,14 +47,10 @@ def rule(*names: str) -> Callable[[Rule], Rule]:
 
 
 def _value(blocked: Expr, channels: int) -> Value:
-    from edgec.compiler.backends.cpu.layouts.planner import Value
-
     return Value(None, blocked, channels)
 
 
 def _rows(flat: Expr) -> Value:
-    from edgec.compiler.backends.cpu.layouts.planner import Value
-
     return Value(None, None, flat=flat)
 
 
@@ -59,7 +60,7 @@ def _pair(values: Sequence[object]) -> tuple[int, int]:
 
 
 @rule("nn.conv2d")
-def _conv2d(plan: LayoutPlanner, call: Call) -> Value | None:
+def _conv2d(plan: Plan, call: Call) -> Value | None:
     attrs, weight = call.attrs, array_of(call.args[1])
     if weight is None or attrs.data_layout != "NCHW" or dtype_of(call) != "float32":
         return None
@@ -78,68 +79,25 @@ def _conv2d(plan: LayoutPlanner, call: Call) -> Value | None:
     if groups > 1 and groups == channels and weight.shape[0] == channels:
         spec = ConvSpec(batch, channels, (height, width), channels, window, lanes, lanes, groups, True)
         data = plan.blocked(call.args[0])
-        packed = constant(_pack_depthwise(weight, lanes))
+        packed = constant(pack_depthwise(weight, lanes))
         return _value(plan.call(compute.depthwise(spec), "depthwise", data, packed), channels)
     if groups > 1:
-        weight, groups = _merge_groups(weight, groups, channels, lanes)
+        weight, groups = merge_groups(weight, groups, channels, lanes)
     in_block = 0 if channels < lanes and not plan.is_blocked(call.args[0]) and groups == 1 else lanes
     operands = plan.operands() if in_block and weight.shape[1] % 2 == 0 else bf16.PLAIN
     spec = ConvSpec(
         batch, channels, (height, width), out[1], window, lanes, in_block, groups, operands=operands
     )
-    packed = _pack_conv(weight, lanes, spec.chunk)
+    packed = pack_conv(weight, lanes, spec.chunk)
     if operands != bf16.PLAIN:
-        data, packed = plan.half(call.args[0]), _pairs(packed)
+        data, packed = plan.half(call.args[0]), pack_pairs(packed)
     else:
         data = plan.blocked(call.args[0]) if in_block else plan.plain(call.args[0])
     return _value(plan.call(compute.conv2d(spec), "conv2d", data, constant(packed)), out[1])
 
 
-def _pack_conv(weight: Array, lanes: int, chunk: int) -> Array:
-    """OIHW to ``[out_blocks, in_chunks, kernel_height, kernel_width, chunk, lanes]``."""
-    oc, ic, kh, kw = weight.shape
-    blocks = -(-oc // lanes)
-    padded = np.zeros((blocks * lanes, ic, kh, kw), weight.dtype)
-    padded[:oc] = weight
-    split = padded.reshape(blocks, lanes, ic // chunk, chunk, kh, kw)
-    return np.ascontiguousarray(split.transpose(0, 2, 4, 5, 3, 1))
-
-
-def _pairs(packed: Array) -> Array:
-    """``[…, inner, lanes]`` to bfloat16 ``[…, inner / 2, lanes, 2]``."""
-    import ml_dtypes
-
-    *outer, inner, lanes = packed.shape
-    split = packed.reshape(*outer, inner // 2, 2, lanes)
-    return np.ascontiguousarray(split.swapaxes(-2, -1)).astype(ml_dtypes.bfloat16)
-
-
-def _pack_depthwise(weight: Array, lanes: int) -> Array:
-    """``[channels, 1, kh, kw]`` to ``[blocks, kh, kw, lanes]``."""
-    channels, _, kh, kw = weight.shape
-    blocks = -(-channels // lanes)
-    padded = np.zeros((blocks * lanes, kh, kw), weight.dtype)
-    padded[:channels] = weight[:, 0]
-    return np.ascontiguousarray(padded.reshape(blocks, lanes, kh, kw).transpose(0, 2, 3, 1))
-
-
-def _merge_groups(weight: Array, groups: int, channels: int, lanes: int) -> tuple[Array, int]:
-    """Groups that do not fill whole blocks are joined, with zeros between them, until they do."""
-    oc, icg, kh, kw = weight.shape
-    ocg = oc // groups
-    joined = 1
-    while joined < groups and ((ocg * joined) % lanes or (icg * joined) % lanes or groups % joined):
-        joined += 1
-    count = groups // joined
-    merged = np.zeros((oc, icg * joined, kh, kw), weight.dtype)
-    for g in range(groups):
-        at = (g % joined) * icg
-        merged[g * ocg : (g + 1) * ocg, at : at + icg] = weight[g * ocg : (g + 1) * ocg]
-    return merged, count
-
-
 @rule("nn.max_pool2d", "nn.avg_pool2d")
-def _pool2d(plan: LayoutPlanner, call: Call) -> Value | None:
+def _pool2d(plan: Plan, call: Call) -> Value | None:
     attrs = call.attrs
     if attrs.layout != "NCHW" or dtype_of(call) != "float32":
         return None
@@ -166,7 +124,7 @@ def _pool2d(plan: LayoutPlanner, call: Call) -> Value | None:
 
 
 @rule("mean", "nn.adaptive_avg_pool2d", "max", "sum")
-def _global_pool(plan: LayoutPlanner, call: Call) -> Value | None:
+def _global_pool(plan: Plan, call: Call) -> Value | None:
     name = op_name(call)
     source = call.args[0]
     if not plan.is_blocked(source) or dtype_of(call) != "float32":
@@ -188,15 +146,8 @@ def _global_pool(plan: LayoutPlanner, call: Call) -> Value | None:
     return made
 
 
-UNARY = (
-    "nn.relu", "nn.relu6", "nn.leakyrelu", "nn.gelu", "nn.gelu_tanh", "nn.silu", "nn.selu", "nn.softplus", "sigmoid",
-    "tanh", "exp", "abs", "negative", "erf", "clip", "sqrt", "rsqrt", "square", "floor", "ceil", "round", "log", "sin",
-    "cos",
-)  # fmt: skip
-
-
 @rule(*UNARY)
-def _unary(plan: LayoutPlanner, call: Call) -> Value | None:
+def _unary(plan: Plan, call: Call) -> Value | None:
     if plan.is_flat(call.args[0]):
         args = [plan.flat(call.args[0]), *call.args[1:]]
         return _rows(plan.emit(Call(call.op, args, call.attrs, call.ty_args)))
@@ -208,7 +159,7 @@ def _unary(plan: LayoutPlanner, call: Call) -> Value | None:
 
 
 @rule("nn.prelu")
-def _prelu(plan: LayoutPlanner, call: Call) -> Value | None:
+def _prelu(plan: Plan, call: Call) -> Value | None:
     slope = array_of(call.args[1])
     if not plan.is_blocked(call.args[0]) or slope is None or int(call.attrs.axis) != 1:
         return None
@@ -228,7 +179,7 @@ BROADCASTING = (
 
 
 @rule(*BROADCASTING)
-def _broadcasting(plan: LayoutPlanner, call: Call) -> Value | None:
+def _broadcasting(plan: Plan, call: Call) -> Value | None:
     if any(plan.is_flat(arg) for arg in call.args):
         return _broadcasting_rows(plan, call)
     if not any(plan.is_blocked(arg) for arg in call.args):
@@ -256,7 +207,7 @@ def _broadcasting(plan: LayoutPlanner, call: Call) -> Value | None:
     return _value(plan.emit(Call(call.op, args, call.attrs, call.ty_args)), shape[1])
 
 
-def _broadcasting_rows(plan: LayoutPlanner, call: Call) -> Value | None:
+def _broadcasting_rows(plan: Plan, call: Call) -> Value | None:
     """On rows, so that what follows a product can be its tail: other operands are as large, a row, or a number."""
     shape, args = shape_of(call), []
     for arg in call.args:
@@ -271,7 +222,7 @@ def _broadcasting_rows(plan: LayoutPlanner, call: Call) -> Value | None:
     return _rows(plan.emit(Call(call.op, args, call.attrs, call.ty_args)))
 
 
-def _reshaped(plan: LayoutPlanner, expr: Expr, shape: tuple[int, ...]) -> Expr:
+def _reshaped(plan: Plan, expr: Expr, shape: tuple[int, ...]) -> Expr:
     array = array_of(expr)
     return (
         plan.emit(relax.op.reshape(plan.plain(expr), shape))
@@ -281,7 +232,7 @@ def _reshaped(plan: LayoutPlanner, expr: Expr, shape: tuple[int, ...]) -> Expr:
 
 
 @rule("concat")
-def _concat(plan: LayoutPlanner, call: Call) -> Value | None:
+def _concat(plan: Plan, call: Call) -> Value | None:
     fields = list(call.args[0].fields) if hasattr(call.args[0], "fields") else []
     shape = shape_of(call)
     if len(shape) != 4 or int(call.attrs.axis) % 4 != 1 or not any(plan.is_blocked(f) for f in fields):
@@ -293,7 +244,7 @@ def _concat(plan: LayoutPlanner, call: Call) -> Value | None:
 
 
 @rule("image.resize2d")
-def _resize2d(plan: LayoutPlanner, call: Call) -> Value | None:
+def _resize2d(plan: Plan, call: Call) -> Value | None:
     if not plan.is_blocked(call.args[0]) or call.attrs.layout != "NCHW":
         return None
     attrs = call.attrs
@@ -313,9 +264,7 @@ def _resize2d(plan: LayoutPlanner, call: Call) -> Value | None:
 
 
 @rule("permute_dims")
-def _permute(plan: LayoutPlanner, call: Call) -> Value | None:
-    from edgec.compiler.backends.cpu.layouts.planner import Value
-
+def _permute(plan: Plan, call: Call) -> Value | None:
     axes = call.attrs.axes
     order = None if axes is None else tuple(int(a) for a in axes)
     if order == (0, 3, 1, 2) and not plan.is_blocked(call.args[0]):
@@ -329,10 +278,8 @@ def _permute(plan: LayoutPlanner, call: Call) -> Value | None:
 
 
 @rule("reshape", "nn.batch_flatten", "squeeze")
-def _flatten(plan: LayoutPlanner, call: Call) -> Value | None:
+def _flatten(plan: Plan, call: Call) -> Value | None:
     """Away from ``[N, C, 1, 1]`` the blocked form is the plain one when its blocks are full; rows stay rows."""
-    from edgec.compiler.backends.cpu.layouts.planner import Value
-
     shape, made = shape_of(call.args[0]), shape_of(call)
     if not plan.is_blocked(call.args[0]):
         keeps_rows = len(made) > 1 and len(shape) > 1 and shape[-1] == made[-1]
@@ -347,9 +294,7 @@ def _flatten(plan: LayoutPlanner, call: Call) -> Value | None:
 
 
 @rule("matmul")
-def _matmul(plan: LayoutPlanner, call: Call) -> Value | None:
-    from edgec.compiler.backends.cpu.layouts.planner import Value
-
+def _matmul(plan: Plan, call: Call) -> Value | None:
     weight = array_of(call.args[1])
     if dtype_of(call) != "float32":
         return None
@@ -363,13 +308,10 @@ def _matmul(plan: LayoutPlanner, call: Call) -> Value | None:
     else:
         flat = plan.emit(relax.op.reshape(plan.plain(call.args[0]), (rows, inner)))
     lanes = plan.lanes
-    blocks = -(-cols // lanes)
-    padded = np.zeros((inner, blocks * lanes), weight.dtype)
-    padded[:, :cols] = weight
-    packed = np.ascontiguousarray(padded.reshape(inner, blocks, lanes).transpose(1, 0, 2))
+    packed = pack_dense(weight, lanes)
     operands = plan.operands() if inner % 2 == 0 else bf16.PLAIN
     if operands != bf16.PLAIN:
-        packed, flat = _pairs(packed), plan.emit(relax.op.astype(flat, "bfloat16"))
+        packed, flat = pack_pairs(packed), plan.emit(relax.op.astype(flat, "bfloat16"))
     spec = DenseSpec(rows, inner, cols, lanes, operands=operands)
     out = plan.call(compute.dense(spec), "dense", flat, constant(packed))
     if len(shape) > 2:
@@ -377,10 +319,8 @@ def _matmul(plan: LayoutPlanner, call: Call) -> Value | None:
     return Value(out if shape_of(out) == shape else plan.emit(relax.op.reshape(out, shape)), None)
 
 
-def _batched_matmul(plan: LayoutPlanner, call: Call) -> Value | None:
+def _batched_matmul(plan: Plan, call: Call) -> Value | None:
     """A product of two activations (or stacked constants) of the same leading dimensions."""
-    from edgec.compiler.backends.cpu.layouts.planner import Value
-
     left, right = (shape_of(arg) for arg in call.args)
     if len(left) < 3 or left[:-2] != right[:-2] or dtype_of(call.args[0]) != "float32":
         return None
@@ -390,9 +330,7 @@ def _batched_matmul(plan: LayoutPlanner, call: Call) -> Value | None:
 
 
 @rule("nn.softmax")
-def _softmax(plan: LayoutPlanner, call: Call) -> Value | None:
-    from edgec.compiler.backends.cpu.layouts.planner import Value
-
+def _softmax(plan: Plan, call: Call) -> Value | None:
     shape = shape_of(call)
     if dtype_of(call) != "float32" or len(shape) < 2:
         return None
@@ -403,9 +341,7 @@ def _softmax(plan: LayoutPlanner, call: Call) -> Value | None:
 
 
 @rule("nn.layer_norm")
-def _layer_norm(plan: LayoutPlanner, call: Call) -> Value | None:
-    from edgec.compiler.backends.cpu.layouts.planner import Value
-
+def _layer_norm(plan: Plan, call: Call) -> Value | None:
     shape, attrs = shape_of(call), call.attrs
     axes = [int(axis) % len(shape) for axis in attrs.axes]
     if dtype_of(call) != "float32" or axes != [len(shape) - 1] or len(shape) < 2:

@@ -9,8 +9,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from edgec.compiler.backends.cpu import compute
 from edgec.compiler.backends.cpu.compute import ConvSpec, DenseSpec, PoolSpec, Window
-from edgec.compiler.backends.cpu.layouts.planner import block_channels
-from edgec.compiler.backends.cpu.layouts.rules import _pack_conv, _pack_depthwise
+from edgec.compiler.backends.cpu.layouts.packing import block_channels, pack_conv, pack_depthwise
 from edgec.compiler.backends.cpu.templates import conv2d, conv2d_candidates, dense, sliding
 from edgec.compiler.backends.cpu.templates.epilogue import split_tail
 from edgec.compiler.backends.cpu.timing import build
@@ -116,7 +115,7 @@ def convolve(target, data, size, *, tall=False):
     weight = rng.standard_normal((oc, ic // groups, *window.kernel)).astype(np.float32)
     kernel = conv2d.emit(spec, split_tail(compute.conv2d(spec)), schedule, 2)
     operand = image if plain else block_channels(image, lanes)
-    made = run(kernel, target, operand, _pack_conv(weight, lanes, spec.chunk))
+    made = run(kernel, target, operand, pack_conv(weight, lanes, spec.chunk))
     seen = windows_of(image, window, 0.0).reshape(batch, groups, ic // groups, *window.out, *window.kernel)
     shaped = weight.reshape(groups, oc // groups, ic // groups, *window.kernel)
     wanted = np.einsum("ngcyxij,gocij->ngoyx", seen, shaped, optimize=True).reshape(batch, oc, *window.out)
@@ -135,7 +134,7 @@ def test_depthwise_convolution(target, data):
     image = rng.standard_normal((1, channels, *size)).astype(np.float32)
     weight = rng.standard_normal((channels, 1, *window.kernel)).astype(np.float32)
     kernel = sliding.emit(spec, split_tail(compute.depthwise(spec)), schedule, 2)
-    made = run(kernel, target, block_channels(image, lanes), _pack_depthwise(weight, lanes))
+    made = run(kernel, target, block_channels(image, lanes), pack_depthwise(weight, lanes))
     wanted = np.einsum("ncyxij,cij->ncyx", windows_of(image, window, 0.0), weight[:, 0])
     close(unblock(made, channels), wanted)
 

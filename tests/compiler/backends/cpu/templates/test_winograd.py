@@ -9,7 +9,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from edgec.compiler.backends.cpu import compute
 from edgec.compiler.backends.cpu.compute import ConvSpec, Window
-from edgec.compiler.backends.cpu.layouts.rules import _pack_conv
+from edgec.compiler.backends.cpu.layouts.packing import pack_conv
 from edgec.compiler.backends.cpu.templates import winograd, winograd_transforms
 from edgec.compiler.backends.cpu.templates.epilogue import split_tail
 from edgec.compiler.backends.cpu.templates.winograd_candidates import candidates
@@ -52,7 +52,7 @@ def run(spec, schedule, target, data, weight, threads=2):
     func = winograd.emit(spec, split_tail(compute.conv2d(spec)), schedule, threads)
     module = build(func, tvm.target.Target(dict(target.tvm)))
     # Nothing may read the lanes beyond the last channel into a result: they hold NaN.
-    packed = _pack_conv(weight, spec.lanes, spec.chunk)
+    packed = pack_conv(weight, spec.lanes, spec.chunk)
     shape = (spec.batch, -(-spec.out_channels // spec.lanes), *spec.window.out, spec.lanes)
     made = [block(data, spec.lanes, np.nan), packed, np.full(shape, np.nan, np.float32)]
     tensors = [tvm.runtime.tensor(array) for array in made]

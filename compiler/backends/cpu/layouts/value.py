@@ -1,0 +1,75 @@
+"""The forms that a tensor has while layouts are planned, and what a rule may ask of the planner."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from tvm.tirx import PrimFunc
+
+from edgec.compiler.graph.rewrite import Array, Expr
+
+
+@dataclass
+class Value:
+    """A tensor of the old graph in its plain and its blocked form; either is made when first asked for.
+
+    Attributes:
+        plain: as the old graph has it.
+        blocked: ``[batch, channel_blocks, height, width, lanes]``.
+        channels: of the blocked form.
+        nhwc: the tensor that `plain` was transposed from, if that was NHWC.
+        flat: of rank 3 and more: all rows one after the other, as products compute them.
+        half: the blocked (of rank 2: the plain) form in bfloat16.
+    """
+
+    plain: Expr | None
+    blocked: Expr | None
+    channels: int = 0
+    nhwc: Expr | None = None
+    flat: Expr | None = None
+    half: Expr | None = None
+
+
+class Plan(Protocol):
+    """The planner as the rules see it. Expressions passed in are those of the old function."""
+
+    @property
+    def lanes(self) -> int:
+        """Elements of a block of channels: the float32 lanes of a vector register."""
+
+    def state(self, expr: Expr) -> Value:
+        """The forms in which a variable of the old function is available."""
+
+    def plain(self, expr: Expr) -> Expr:
+        """The plain form of `expr`."""
+
+    def blocked(self, expr: Expr) -> Expr:
+        """The blocked form of a rank-4 `expr`."""
+
+    def half(self, expr: Expr) -> Expr:
+        """The blocked form of a rank-4 `expr`, rounded to bfloat16."""
+
+    def flat(self, expr: Expr) -> Expr:
+        """A tensor as ``[rows, columns]``, its last axis the columns."""
+
+    def is_flat(self, expr: Expr) -> bool:
+        """Whether `expr` is available as rows."""
+
+    def is_blocked(self, expr: Expr) -> bool:
+        """Whether `expr` is available in its blocked form."""
+
+    def unpack(self, value: Value, *, nhwc: bool) -> Expr:
+        """The plain form of a blocked value."""
+
+    def operands(self) -> str:
+        """The element type in which the current layer multiplies."""
+
+    def call(self, kernel: PrimFunc, name: str, *args: Expr) -> Expr:
+        """Bind a call of `kernel`."""
+
+    def emit(self, expr: Expr) -> Expr:
+        """Bind `expr` to a new variable."""
+
+    def block_constant(self, array: Array) -> Expr:
+        """A constant that broadcasts against NCHW, re-laid so that it broadcasts against the blocked form."""
