@@ -45,7 +45,7 @@ def list_samples(
     """List samples, and how much of the quota is used."""
     from rich.table import Table
 
-    from edgec.fleet.client import FleetClient, resolve
+    from edgec.fleet.client.connection import FleetClient, resolve
 
     with FleetClient(*resolve(server, token)) as client:
         answer = client.get("/samples", state=state, device=device, reason=reason, limit=limit)
@@ -76,7 +76,7 @@ def _found(row: dict[str, Any]) -> str:
 
 
 def _review(ids: list[int], body: dict[str, Any], server: str | None, token: str | None) -> None:
-    from edgec.fleet.client import FleetClient, resolve
+    from edgec.fleet.client.connection import FleetClient, resolve
 
     with FleetClient(*resolve(server, token)) as client:
         number = client.post("/samples/review", {"ids": ids, "review": body})["reviewed"]
@@ -144,7 +144,7 @@ def export(
     token: Token = None,
 ) -> None:
     """Write confirmed and corrected samples as a zip for training."""
-    from edgec.fleet.client import FleetClient, resolve
+    from edgec.fleet.client.connection import FleetClient, resolve
 
     wanted: dict[str, Any] = {
         "format": form, "device": device, "model": model, "val_percent": val_percent,

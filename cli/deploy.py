@@ -54,8 +54,8 @@ def deploy(
     as_json: Json = False,
 ) -> None:
     """Roll a version out to a device, a group or all. The artifact for each is chosen by its target."""
-    from edgec.fleet.client import FleetClient, resolve
-    from edgec.fleet.wait import RolloutFailed
+    from edgec.fleet.client.connection import FleetClient, resolve
+    from edgec.fleet.client.follow import RolloutFailed
 
     name, version = split(model)
     plan: dict[str, Any] = {
@@ -138,7 +138,7 @@ def parse_stages(text: str) -> list[dict[str, Any]]:
 def _watch(client: Any, rollout_id: int) -> dict[str, Any]:  # noqa: ANN401 - FleetClient, imported late
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from edgec.fleet.wait import follow
+    from edgec.fleet.client.follow import follow
 
     columns = (
         TextColumn("{task.description}"),

@@ -40,7 +40,7 @@ def list_devices(
     """List devices."""
     from rich.table import Table
 
-    from edgec.fleet.client import FleetClient, resolve
+    from edgec.fleet.client.connection import FleetClient, resolve
 
     with FleetClient(*resolve(server, token)) as client:
         rows = list(client.pages("/devices", limit=1000, search=search, state=state, group=in_group))
@@ -72,7 +72,7 @@ def show_device(
     """Show a device: its health, streams, models and jobs."""
     from rich.table import Table
 
-    from edgec.fleet.client import FleetClient, part, resolve
+    from edgec.fleet.client.connection import FleetClient, part, resolve
 
     with FleetClient(*resolve(server, token)) as client:
         device = client.get(f"/devices/{part(name)}")
@@ -103,7 +103,7 @@ def show_device(
 
 
 def _admission(name: str, action: str, server: str | None, token: str | None) -> None:
-    from edgec.fleet.client import FleetClient, part, resolve
+    from edgec.fleet.client.connection import FleetClient, part, resolve
 
     with FleetClient(*resolve(server, token)) as client:
         device = client.post(f"/devices/{part(name)}/{action}")

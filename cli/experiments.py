@@ -38,7 +38,7 @@ def list_experiments(server: Server = None, token: Token = None, as_json: Json =
     """List experiments, newest first."""
     from rich.table import Table
 
-    from edgec.fleet.client import FleetClient, resolve
+    from edgec.fleet.client.connection import FleetClient, resolve
 
     with FleetClient(*resolve(server, token)) as client:
         rows = client.get("/experiments", limit=100)["items"]
@@ -77,7 +77,7 @@ def start(
     as_json: Json = False,
 ) -> None:
     """Put a candidate beside the model that devices run."""
-    from edgec.fleet.client import FleetClient, resolve
+    from edgec.fleet.client.connection import FleetClient, resolve
 
     name, version = split(model)
     chosen = [("device", to)] * bool(to) + [("group", in_group)] * bool(in_group) + [("all", "")] * everyone
@@ -104,7 +104,7 @@ def start(
 @group.command("show")
 def show(number: Number, server: Server = None, token: Token = None, as_json: Json = False) -> None:
     """Show what an experiment has measured so far, and how sure its verdict is."""
-    from edgec.fleet.client import FleetClient, resolve
+    from edgec.fleet.client.connection import FleetClient, resolve
 
     with FleetClient(*resolve(server, token)) as client:
         row = client.get(f"/experiments/{number}")
@@ -117,7 +117,7 @@ def show(number: Number, server: Server = None, token: Token = None, as_json: Js
 @group.command("stop")
 def stop(number: Number, server: Server = None, token: Token = None) -> None:
     """End an experiment; its devices run their own model alone again."""
-    from edgec.fleet.client import FleetClient, resolve
+    from edgec.fleet.client.connection import FleetClient, resolve
 
     with FleetClient(*resolve(server, token)) as client:
         row = client.post(f"/experiments/{number}/stop")

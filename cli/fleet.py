@@ -105,7 +105,7 @@ def mosquitto(
 ) -> None:
     """Write a configuration for a Mosquitto broker that checks this fleet's devices."""
     from edgec.fleet.broker.mosquitto import write_first
-    from edgec.fleet.link import BrokerAddress
+    from edgec.fleet.broker.mqtt_client import BrokerAddress
 
     address = BrokerAddress.from_url(mqtt)
     path = write_first(
@@ -121,7 +121,7 @@ def login(
     token: Annotated[str | None, typer.Option(help="Access token; asked for if not given.")] = None,
 ) -> None:
     """Keep a server's address and token for later commands."""
-    from edgec.fleet.client import FleetClient, resolve, save_login
+    from edgec.fleet.client.connection import FleetClient, resolve, save_login
 
     secret = token or typer.prompt("access token", hide_input=True)
     address, _token = resolve(server, secret)
@@ -132,7 +132,7 @@ def login(
 
 
 def _client(server: str | None, token: str | None) -> Any:  # noqa: ANN401 - FleetClient, imported late
-    from edgec.fleet.client import FleetClient, resolve
+    from edgec.fleet.client.connection import FleetClient, resolve
 
     return FleetClient(*resolve(server, token))
 
@@ -227,7 +227,7 @@ def access_list(server: Server = None, token: Token = None) -> None:
 @access_app.command("revoke")
 def access_revoke(name: str, server: Server = None, token: Token = None) -> None:
     """Make an access token useless at once."""
-    from edgec.fleet.client import part
+    from edgec.fleet.client.connection import part
 
     with _client(server, token) as client:
         client.delete(f"/access-tokens/{part(name)}")
@@ -336,7 +336,7 @@ def groups_put(
     token: Token = None,
 ) -> None:
     """Make or replace a group: named devices, and those that match labels and target."""
-    from edgec.fleet.client import part
+    from edgec.fleet.client.connection import part
 
     selector: dict[str, Any] = {"labels": pairs(label)} if label else {}
     if target:

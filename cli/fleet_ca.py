@@ -80,7 +80,7 @@ def claim(
 ) -> None:
     """Make a claim certificate, to be put on many devices in the factory."""
     from edgec.fleet.certificates.authority import write_private
-    from edgec.fleet.client import FleetClient, resolve
+    from edgec.fleet.client.connection import FleetClient, resolve
 
     body = {"uses": uses, "valid_s": days * 86400, "auto_accept": accept}
     with FleetClient(*resolve(server, token)) as client:
@@ -95,7 +95,7 @@ def claim(
 @app.command("list")
 def list_all(device: str = "", server: Server = None, token: Token = None, as_json: Json = False) -> None:
     """Certificates that were given out, as JSON."""
-    from edgec.fleet.client import FleetClient, resolve
+    from edgec.fleet.client.connection import FleetClient, resolve
 
     with FleetClient(*resolve(server, token)) as client:
         emit_json(client.get("/certificates", device=device)["items"])
@@ -104,7 +104,7 @@ def list_all(device: str = "", server: Server = None, token: Token = None, as_js
 @app.command()
 def revoke(serial: str, server: Server = None, token: Token = None) -> None:
     """Make one certificate useless at once. All of a device's: edgec devices revoke NAME."""
-    from edgec.fleet.client import FleetClient, part, resolve
+    from edgec.fleet.client.connection import FleetClient, part, resolve
 
     with FleetClient(*resolve(server, token)) as client:
         client.delete(f"/certificates/{part(serial)}")

@@ -38,11 +38,11 @@ def init(
     Keys on a PKCS#11 token stay there; ?module-path=/…/module.so in the URI, or PYKCS11LIB, names its driver, and
     EDGEC_TOKEN_PIN its PIN, which is asked for otherwise.
     """
-    from edgec.fleet.client import FleetClient, resolve
-    from edgec.fleet.trust import commands
+    from edgec.fleet.client import signing
+    from edgec.fleet.client.connection import FleetClient, resolve
 
     with FleetClient(*resolve(server, token)) as client:
-        commands.init(
+        signing.init(
             client, keys, root_keys=root_keys, root_threshold=root_threshold, targets_keys=targets_keys,
             targets_threshold=targets_threshold, valid=timedelta(days=days), root_uris=root_uri or (),
             targets_uris=targets_uri or (),
@@ -59,12 +59,12 @@ def sign(
     token: Token = None,
 ) -> None:
     """Vouch for every artifact of a version."""
-    from edgec.fleet.client import FleetClient, resolve
-    from edgec.fleet.trust import commands
+    from edgec.fleet.client import signing
+    from edgec.fleet.client.connection import FleetClient, resolve
 
     name, version = split(model)
     with FleetClient(*resolve(server, token)) as client:
-        for item in commands.sign_version(client, keys, name, version):
+        for item in signing.sign_version(client, keys, name, version):
             out.print(f"signed {item.path} {item.digest}", soft_wrap=True)
 
 
@@ -76,12 +76,12 @@ def revoke(
     token: Token = None,
 ) -> None:
     """Vouch for a version no longer: devices refuse it from their next check on."""
-    from edgec.fleet.client import FleetClient, resolve
-    from edgec.fleet.trust import commands
+    from edgec.fleet.client import signing
+    from edgec.fleet.client.connection import FleetClient, resolve
 
     name, version = split(model)
     with FleetClient(*resolve(server, token)) as client:
-        for path in commands.unsign_version(client, keys, name, version):
+        for path in signing.unsign_version(client, keys, name, version):
             out.print(f"{path} is no longer signed")
 
 
@@ -97,12 +97,12 @@ def rotate(
     token: Token = None,
 ) -> None:
     """Replace a role's keys by a new one; the old ones are revoked."""
-    from edgec.fleet.client import FleetClient, resolve
-    from edgec.fleet.trust import commands
+    from edgec.fleet.client import signing
+    from edgec.fleet.client.connection import FleetClient, resolve
 
     check_role(role)
     with FleetClient(*resolve(server, token)) as client:
-        keyid = commands.rotate(client, keys, role, keep=add, uri=uri)
+        keyid = signing.rotate(client, keys, role, keep=add, uri=uri)
     out.print(f"{role} is signed by {keyid} from now on")
 
 
@@ -115,27 +115,27 @@ def extend(
     token: Token = None,
 ) -> None:
     """Sign a role anew before it expires."""
-    from edgec.fleet.client import FleetClient, resolve
-    from edgec.fleet.trust import commands
+    from edgec.fleet.client import signing
+    from edgec.fleet.client.connection import FleetClient, resolve
 
     check_role(role)
     with FleetClient(*resolve(server, token)) as client:
-        commands.extend(client, keys, role, timedelta(days=days))
+        signing.extend(client, keys, role, timedelta(days=days))
     out.print(f"{role} is valid for {days} days from now")
 
 
 @app.command()
 def show(server: Server = None, token: Token = None, as_json: Json = False) -> None:
     """Show who may sign what, until when, and which versions are signed."""
-    from edgec.fleet.client import FleetClient, resolve
-    from edgec.fleet.trust import commands
+    from edgec.fleet.client import signing
+    from edgec.fleet.client.connection import FleetClient, resolve
 
     with FleetClient(*resolve(server, token)) as client:
         state = client.get("/trust")
         if not state["active"]:
             out.print("trust is not set up: edgec fleet keys init")
             return
-        root, targets = commands.current_root(client), commands.current_targets(client)
+        root, targets = signing.current_root(client), signing.current_targets(client)
     roles = dict(sorted(root.signed.roles.items()))
     if as_json:
         expiry = {"root": root.signed.expires, "targets": targets.signed.expires}

@@ -43,8 +43,8 @@ def push(
 
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-    from edgec.fleet.client import FleetClient, resolve
-    from edgec.fleet.push import push_artifact
+    from edgec.fleet.client.connection import FleetClient, resolve
+    from edgec.fleet.client.push import push_artifact
 
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with (

@@ -21,29 +21,29 @@ from urllib.parse import urlsplit
 import uvicorn
 from sqlalchemy import select
 
-from edgec.fleet.auth import Auth, ensure_admin, new_secret
+from edgec.fleet.access.auth import Auth, ensure_admin, new_secret
+from edgec.fleet.api.registry import Registry
 from edgec.fleet.broker.access import SERVER, Access
 from edgec.fleet.broker.embedded import EmbeddedBroker, Tls, taken
 from edgec.fleet.broker.mosquitto import MosquittoFiles
+from edgec.fleet.broker.mqtt_client import BrokerAddress, MqttLink
 from edgec.fleet.broker.passwords import check_password, hash_password
 from edgec.fleet.captures.service import Captures, Quota
 from edgec.fleet.certificates.authority import CERTIFICATE, Authority
 from edgec.fleet.certificates.service import FOLDER, Certificates
-from edgec.fleet.devices import set_admission
+from edgec.fleet.devices.service import set_admission
 from edgec.fleet.errors import FleetError, PortTaken
 from edgec.fleet.experiments.engine import Experiments
-from edgec.fleet.ingest import Ingest
-from edgec.fleet.jobs import notify
-from edgec.fleet.link import BrokerAddress, MqttLink
+from edgec.fleet.ingest.worker import Ingest
+from edgec.fleet.jobs.service import notify
+from edgec.fleet.maintenance import Upkeep
 from edgec.fleet.registry.blobs import BlobStore
-from edgec.fleet.registry.routes import Registry
 from edgec.fleet.registry.stores import open_stores
 from edgec.fleet.rollouts.engine import Addresses, Engine
 from edgec.fleet.settings import Settings
 from edgec.fleet.store.database import Database
 from edgec.fleet.store.tables import Device
 from edgec.fleet.trust.repository import Repository
-from edgec.fleet.upkeep import Upkeep
 from edgec.protocol.enrol import MqttAccess
 
 if TYPE_CHECKING:

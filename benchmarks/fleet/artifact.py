@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from edgec.benchmarks.fleet.stage import Stage
-from edgec.fleet.client import FleetClient
-from edgec.fleet.push import push_artifact
+from edgec.fleet.client.connection import FleetClient
+from edgec.fleet.client.push import push_artifact
 from edgec.runtime.artifact import write_artifact
 from edgec.runtime.config import ArtifactConfig, TensorSpec
 

@@ -72,8 +72,8 @@ class Stage:
 
 def enroll(database: Database, number: int, prefix: str = "sim") -> list[tuple[str, str]]:
     """Enrol devices as the API does, in one transaction; names and passwords."""
-    from edgec.fleet.devices import create_enroll_token
-    from edgec.fleet.devices import enroll as enroll_one
+    from edgec.fleet.devices.service import create_enroll_token
+    from edgec.fleet.devices.service import enroll as enroll_one
     from edgec.protocol.enrol import EnrollRequest
 
     made = []

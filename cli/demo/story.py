@@ -17,9 +17,9 @@ from edgec.cli.console import emit_json, err, out
 from edgec.cli.demo.processes import DemoFailed, Process, edgec, start
 from edgec.cli.progress import TerminalProgress
 from edgec.compiler.pipeline import CompileResult
-from edgec.fleet.client import FleetClient
-from edgec.fleet.push import push_artifact
-from edgec.fleet.wait import follow
+from edgec.fleet.client.connection import FleetClient
+from edgec.fleet.client.follow import follow
+from edgec.fleet.client.push import push_artifact
 from edgec.targets.errors import EdgecError, UsageError
 
 DEVICE = "demo-camera"

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import Select, delete, or_, select
 from sqlalchemy.orm import Session
 
+from edgec.fleet.access.auth import COOKIE, SESSION_S, audit, create_access_token
 from edgec.fleet.api.context import (
     Admin,
     Cursor,
@@ -22,8 +23,7 @@ from edgec.fleet.api.context import (
     number_cursor,
     page,
 )
-from edgec.fleet.auth import COOKIE, SESSION_S, audit, create_access_token
-from edgec.fleet.devices import admit, create_enroll_token, enroll
+from edgec.fleet.devices.service import admit, create_enroll_token, enroll
 from edgec.fleet.errors import Problem
 from edgec.fleet.server import Services
 from edgec.fleet.store.tables import AccessToken, Audit, Device, EnrollToken, WebSession

@@ -10,13 +10,13 @@ from sqlalchemy.exc import DataError, OperationalError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
-from edgec.fleet.api import access, certificates, devices, experiments, ops, rollouts, samples, trust
+from edgec.fleet.api import access, captures, certificates, devices, experiments, ops, rollouts, trust
 from edgec.fleet.api.context import identity, problem_response
 from edgec.fleet.api.etag import Conditional
-from edgec.fleet.api.reference import STYLE, reference
+from edgec.fleet.dashboard.reference import STYLE, reference
 from edgec.fleet.errors import Problem
-from edgec.fleet.registry.answers import RegistryError
 from edgec.fleet.registry.blobs import StoreAway
+from edgec.fleet.registry.errors import RegistryError
 from edgec.fleet.server import Services
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ def create_app(services: Services) -> FastAPI:
     app.include_router(devices.router)
     app.include_router(rollouts.router)
     app.include_router(experiments.router)
-    app.include_router(samples.router)
+    app.include_router(captures.router)
     app.include_router(ops.router)
     app.include_router(trust.router)
     _add_registry(app, services)

@@ -9,11 +9,11 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import select
 
+from edgec.fleet.access.auth import audit
 from edgec.fleet.api.context import Admin, Asking, Operator, Server, page
-from edgec.fleet.auth import audit
 from edgec.fleet.certificates.service import keep, revoke_serial
-from edgec.fleet.certificates.tables import Certificate
 from edgec.fleet.errors import Problem
+from edgec.fleet.store.certificate_tables import Certificate
 from edgec.fleet.store.tables import Device
 
 router = APIRouter(prefix="/api/v1", tags=["certificates"])

@@ -9,8 +9,8 @@ from typing import Annotated, Any, TypeVar
 from fastapi import Depends, Query, Request
 from starlette.responses import JSONResponse
 
+from edgec.fleet.access.auth import COOKIE, Identity, require
 from edgec.fleet.api.sendfile import PEER
-from edgec.fleet.auth import COOKIE, Identity, require
 from edgec.fleet.errors import Problem
 from edgec.fleet.server import Services
 

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from sqlalchemy import Select, delete, func, select
 
+from edgec.fleet.access.auth import Identity, audit
 from edgec.fleet.api.context import (
     Cursor,
     Limit,
@@ -20,8 +21,7 @@ from edgec.fleet.api.context import (
     number_cursor,
     page,
 )
-from edgec.fleet.auth import Identity, audit
-from edgec.fleet.devices import (
+from edgec.fleet.devices.service import (
     check_selector,
     counts,
     device_filter,
@@ -30,8 +30,8 @@ from edgec.fleet.devices import (
     group_counts,
 )
 from edgec.fleet.errors import Problem
-from edgec.fleet.inbox import change_shadow
-from edgec.fleet.jobs import create_job, end_job, execution, notify
+from edgec.fleet.ingest.inbox import change_shadow
+from edgec.fleet.jobs.service import create_job, end_job, execution, notify
 from edgec.fleet.server import Services
 from edgec.fleet.store.tables import Detection, Device, Group, Job, RollUp, Sample, Shadow
 from edgec.protocol.jobs import CommandDocument

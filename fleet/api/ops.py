@@ -10,10 +10,10 @@ from fastapi import APIRouter, Response
 from sqlalchemy import func, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
+from edgec.fleet.access.auth import audit
 from edgec.fleet.api.context import Admin, Server
-from edgec.fleet.auth import audit
 from edgec.fleet.broker.embedded import LIMIT
-from edgec.fleet.devices import counts
+from edgec.fleet.devices.service import counts
 from edgec.fleet.registry.blobs import StoreAway
 from edgec.fleet.server import Services
 from edgec.fleet.store.tables import Job, Rollout

@@ -8,8 +8,8 @@ from fastapi import APIRouter, Path, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import func, select
 
+from edgec.fleet.access.auth import audit
 from edgec.fleet.api.context import Cursor, Limit, Operator, Server, Viewer, next_cursor, number_cursor, page
-from edgec.fleet.auth import audit
 from edgec.fleet.errors import Problem
 from edgec.fleet.registry.manifests import delete_manifest
 from edgec.fleet.rollouts.plan import Plan

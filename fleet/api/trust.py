@@ -7,8 +7,8 @@ from typing import Any
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from edgec.fleet.access.auth import audit
 from edgec.fleet.api.context import Admin, Server, Viewer
-from edgec.fleet.auth import audit
 from edgec.fleet.errors import Problem
 from edgec.fleet.trust.repository import MAX_BYTES
 

@@ -23,7 +23,7 @@ from amqtt.session import IncomingApplicationMessage, Session
 from edgec.fleet.broker.access import SERVER, Access
 from edgec.fleet.certificates.authority import peer
 from edgec.fleet.errors import PortTaken
-from edgec.fleet.ingest import Inbound
+from edgec.fleet.ingest.worker import Inbound
 
 MAX_CONNECTIONS = 20_000
 LIMIT = 1000

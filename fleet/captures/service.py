@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
-from edgec.fleet.auth import audit
+from edgec.fleet.access.auth import audit
 from edgec.fleet.captures.jpeg import jpeg_size
 from edgec.fleet.errors import Problem
 from edgec.fleet.registry.blobs import BlobStore

@@ -11,13 +11,13 @@ from sqlalchemy import func, select
 from starlette.requests import Request
 from starlette.responses import Response
 
+from edgec.fleet.access.auth import Identity, audit, create_access_token
 from edgec.fleet.api.access import audit_query
-from edgec.fleet.auth import Identity, audit, create_access_token
 from edgec.fleet.dashboard import parts
 from edgec.fleet.dashboard.groups import group_dialog, groups_table
 from edgec.fleet.dashboard.parts import ago, esc, link
 from edgec.fleet.dashboard.shell import Pager, dialog_card, frame, html, live, to_sign_in, who
-from edgec.fleet.devices import create_enroll_token, group_counts
+from edgec.fleet.devices.service import create_enroll_token, group_counts
 from edgec.fleet.errors import Problem
 from edgec.fleet.server import Services
 from edgec.fleet.store.tables import AccessToken, Audit, EnrollToken, Group

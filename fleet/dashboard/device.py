@@ -12,13 +12,13 @@ from sqlalchemy.orm import Session
 from starlette.requests import Request
 from starlette.responses import Response
 
+from edgec.fleet.access.auth import Identity, audit
 from edgec.fleet.api.devices import job_view, summary
-from edgec.fleet.auth import Identity, audit
 from edgec.fleet.dashboard import parts
 from edgec.fleet.dashboard.charts import line_chart, show_lines
 from edgec.fleet.dashboard.parts import ago, badge, esc, link, number, size
 from edgec.fleet.dashboard.shell import attempt, confirm, frame, html, live, to_sign_in, who
-from edgec.fleet.jobs import create_job, notify
+from edgec.fleet.jobs.service import create_job, notify
 from edgec.fleet.server import Services
 from edgec.fleet.store.experiment_tables import Capture
 from edgec.fleet.store.tables import Audit, Detection, Device, Job, Sample, Shadow

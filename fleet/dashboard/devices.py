@@ -14,7 +14,7 @@ from edgec.fleet.dashboard import parts
 from edgec.fleet.dashboard.access import enroll_dialog
 from edgec.fleet.dashboard.parts import ago, badge, chips, esc, link, number
 from edgec.fleet.dashboard.shell import Pager, frame, html, live, to_sign_in, who
-from edgec.fleet.devices import device_filter
+from edgec.fleet.devices.service import device_filter
 from edgec.fleet.server import Services
 from edgec.fleet.store.tables import Device, Group
 

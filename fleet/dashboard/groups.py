@@ -8,8 +8,8 @@ from urllib.parse import urlencode
 from nicegui import run, ui
 from pydantic import TypeAdapter, ValidationError
 
+from edgec.fleet.access.auth import Identity
 from edgec.fleet.api.devices import GroupBody, save_group
-from edgec.fleet.auth import Identity
 from edgec.fleet.dashboard import parts
 from edgec.fleet.dashboard.parts import esc, link
 from edgec.fleet.dashboard.shell import dialog_card, html

@@ -10,8 +10,8 @@ from sqlalchemy import func, select
 from starlette.requests import Request
 from starlette.responses import Response
 
+from edgec.fleet.access.auth import Identity
 from edgec.fleet.api.rollouts import artifact_view
-from edgec.fleet.auth import Identity
 from edgec.fleet.dashboard import parts
 from edgec.fleet.dashboard.parts import ago, esc, link, size
 from edgec.fleet.dashboard.rollouts import deploy_dialog

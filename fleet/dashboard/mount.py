@@ -7,6 +7,7 @@ from nicegui import ui
 
 from edgec.fleet.dashboard import (
     access,
+    captures,
     device,
     devices,
     experiments,
@@ -14,7 +15,6 @@ from edgec.fleet.dashboard import (
     models,
     overview,
     rollouts,
-    samples,
     signin,
 )
 from edgec.fleet.dashboard.theme import FAVICON
@@ -23,7 +23,7 @@ from edgec.fleet.server import Services
 
 def mount(app: FastAPI, services: Services) -> None:
     """Add the pages. NiceGUI keeps pages per process, so there is one dashboard a process."""
-    for page in (signin, overview, devices, device, models, rollouts, experiments, samples, access):
+    for page in (signin, overview, devices, device, models, rollouts, experiments, captures, access):
         page.add(services)
     missing.add()
     ui.run_with(

@@ -12,8 +12,8 @@ from sqlalchemy.orm import Session
 from starlette.requests import Request
 from starlette.responses import Response
 
+from edgec.fleet.access.auth import Identity
 from edgec.fleet.api.rollouts import refuse_unsigned
-from edgec.fleet.auth import Identity
 from edgec.fleet.dashboard import parts
 from edgec.fleet.dashboard.charts import line_chart, show_lines
 from edgec.fleet.dashboard.parts import ago, badge, esc, link

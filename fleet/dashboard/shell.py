@@ -12,7 +12,7 @@ from sqlalchemy.exc import OperationalError
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from edgec.fleet.auth import COOKIE, Identity
+from edgec.fleet.access.auth import COOKIE, Identity
 from edgec.fleet.dashboard.parts import count, empty, esc
 from edgec.fleet.dashboard.theme import CSS, LOGO, THEME
 from edgec.fleet.errors import Problem

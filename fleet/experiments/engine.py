@@ -20,14 +20,14 @@ from edgec.fleet.errors import Problem
 from edgec.fleet.experiments.readings import comparable, counters_of, reading
 from edgec.fleet.experiments.service import OPEN, Plan
 from edgec.fleet.experiments.verdict import judge
-from edgec.fleet.inbox import Reply, change_shadow
-from edgec.fleet.jobs import ENDED, Publisher, create_job, end_job, notify
-from edgec.fleet.leased import LeasedWorker
+from edgec.fleet.ingest.inbox import Reply, change_shadow
+from edgec.fleet.jobs.service import ENDED, Publisher, create_job, end_job, notify
 from edgec.fleet.rollouts.artifacts import artifacts_of, choose
 from edgec.fleet.rollouts.engine import Addresses, update_document
 from edgec.fleet.rollouts.plan import Plan as RolloutPlan
 from edgec.fleet.store.database import Database
 from edgec.fleet.store.experiment_tables import Experiment, Participant, Reading
+from edgec.fleet.store.leased import LeasedWorker
 from edgec.fleet.store.tables import Device, Job, ModelVersion, Shadow
 from edgec.protocol.shadow import ShadowState, ShadowUpdate
 from edgec.protocol.topics import Kind, ParsedTopic

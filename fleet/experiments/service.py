@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from edgec.fleet.auth import audit
-from edgec.fleet.devices import scope_query
+from edgec.fleet.access.auth import audit
+from edgec.fleet.devices.service import scope_query
 from edgec.fleet.errors import Problem
 from edgec.fleet.experiments.verdict import Criteria
 from edgec.fleet.rollouts.artifacts import artifacts_of, choose

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from alembic import context
 
-import edgec.fleet.certificates.tables
+import edgec.fleet.store.certificate_tables
 import edgec.fleet.store.experiment_tables  # noqa: F401 - adds its tables to the metadata
 from edgec.fleet.store.tables import Base
 

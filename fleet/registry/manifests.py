@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from edgec.fleet.registry.answers import DIGEST, TAG, RegistryError, check_digest
 from edgec.fleet.registry.blobs import BlobStore
+from edgec.fleet.registry.errors import DIGEST, TAG, RegistryError, check_digest
 from edgec.fleet.store.tables import Manifest, ManifestBlob, ModelVersion, RepositoryBlob, Tag
 
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"

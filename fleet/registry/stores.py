@@ -14,7 +14,7 @@ def open_stores(settings: Settings) -> tuple[BlobStore, BlobStore]:
     """
     if settings.blobs is None:
         return BlobFolder(settings.data), BlobFolder(settings.data / "captures")
-    from edgec.fleet.registry.objects import BlobBucket
+    from edgec.fleet.registry.s3 import BlobBucket
 
     bucket = BlobBucket.open(settings.blobs, settings.s3_endpoint, redirect=settings.s3_redirect)
     return bucket, bucket.within("captures/")

@@ -14,11 +14,10 @@ from dataclasses import dataclass
 from sqlalchemy import select
 from sqlalchemy.orm import Session, defer
 
-from edgec.fleet.auth import audit
-from edgec.fleet.devices import scope_query
+from edgec.fleet.access.auth import audit
+from edgec.fleet.devices.service import scope_query
 from edgec.fleet.errors import Problem
-from edgec.fleet.jobs import Publisher, create_job, end_job, expire_jobs, notify
-from edgec.fleet.leased import LeasedWorker
+from edgec.fleet.jobs.service import Publisher, create_job, end_job, expire_jobs, notify
 from edgec.fleet.rollouts.artifacts import artifacts_of, choose
 from edgec.fleet.rollouts.judge import judge
 from edgec.fleet.rollouts.plan import (
@@ -33,6 +32,7 @@ from edgec.fleet.rollouts.plan import (
 )
 from edgec.fleet.rollouts.service import ENDED, add_members, get_rollout
 from edgec.fleet.store.database import Database
+from edgec.fleet.store.leased import LeasedWorker
 from edgec.fleet.store.tables import Device, Job, Member, ModelVersion, Rollout
 from edgec.fleet.trust.repository import Repository
 from edgec.fleet.trust.signing import target_path

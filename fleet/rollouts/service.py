@@ -9,8 +9,8 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from edgec.fleet.auth import audit
-from edgec.fleet.devices import scope_query
+from edgec.fleet.access.auth import audit
+from edgec.fleet.devices.service import scope_query
 from edgec.fleet.errors import Problem, not_found
 from edgec.fleet.rollouts.artifacts import artifacts_of, choose
 from edgec.fleet.rollouts.plan import MemberState, Plan, RolloutState, assign

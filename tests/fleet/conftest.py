@@ -94,7 +94,7 @@ def device(server: FleetServer) -> Iterator[Callable[..., SimDevice]]:
 @pytest.fixture
 def push(server: FleetServer, tmp_path: Path) -> Callable[..., str]:
     """Pushes a made-up artifact and gives its digest."""
-    from edgec.fleet.push import push_artifact
+    from edgec.fleet.client.push import push_artifact
 
     def put(name: str, version: str = "1", target: str = "x86-64-v3") -> str:
         path = tmp_path / f"{name}-{version}-{target}.edge"

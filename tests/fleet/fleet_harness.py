@@ -22,7 +22,7 @@ import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
 from edgec.benchmarks.fleet.backends import Mosquitto, Postgres
-from edgec.fleet.client import FleetClient
+from edgec.fleet.client.connection import FleetClient
 from edgec.protocol.messages import (
     DetectionData,
     DetectionEvent,

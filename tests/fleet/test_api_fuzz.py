@@ -35,7 +35,7 @@ LEFT_OUT = {
 @pytest.fixture(scope="module")
 def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FleetServer]:
     """A server that has one of everything."""
-    from edgec.fleet.push import push_artifact
+    from edgec.fleet.client.push import push_artifact
     from tests.fleet.fleet_harness import make_artifact
 
     running = FleetServer(tmp_path_factory.mktemp("fuzz") / "data").start()

@@ -21,8 +21,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import func, select
 
-from edgec.fleet.devices import create_enroll_token, enroll
-from edgec.fleet.ingest import Inbound, Ingest
+from edgec.fleet.devices.service import create_enroll_token, enroll
+from edgec.fleet.ingest.worker import Inbound, Ingest
 from edgec.fleet.store.database import Database
 from edgec.fleet.store.tables import Detection, Device, Sample
 from edgec.protocol.enrol import EnrollRequest
@@ -96,7 +96,7 @@ def test_the_broker_goes_away_and_comes_back(own_server: FleetServer) -> None:
 
 
 def test_two_processes_do_one_rollout_once(own_server: FleetServer, backend: Backend, tmp_path: Path) -> None:
-    from edgec.fleet.push import push_artifact
+    from edgec.fleet.client.push import push_artifact
 
     if not own_server.external:
         return  # SQLite belongs to one process: test_a_taken_port_or_folder_is_said_in_one_line.

@@ -17,8 +17,8 @@ from edgec.device_agent.errors import FetchError, TrustError
 from edgec.device_agent.fetch import Fetcher, Patience
 from edgec.device_agent.store import ModelStore
 from edgec.device_agent.tuf_trust import TufTrust
-from edgec.fleet.client import FleetClient
-from edgec.fleet.push import push_artifact
+from edgec.fleet.client.connection import FleetClient
+from edgec.fleet.client.push import push_artifact
 from edgec.fleet.trust.repository import Repository
 from edgec.fleet.trust.signing import Signed, first_root, first_targets, next_targets
 from edgec.protocol.jobs import UpdateDocument

@@ -11,9 +11,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from edgec.fleet.client import FleetClient
+from edgec.fleet.client.connection import FleetClient
+from edgec.fleet.client.push import push_artifact
 from edgec.fleet.errors import RefusedByServer
-from edgec.fleet.push import push_artifact
 from edgec.fleet.registry.manifests import OCI_INDEX, OCI_MANIFEST
 from edgec.runtime.artifact import Artifact, pack_from_layout
 from tests.fleet.fleet_harness import FleetServer, make_artifact

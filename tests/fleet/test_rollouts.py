@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from edgec.fleet.client import FleetClient
+from edgec.fleet.client.connection import FleetClient
 from edgec.fleet.errors import RefusedByServer
 from edgec.protocol.messages import JobState
 from tests.fleet.fleet_harness import FleetServer, SimDevice, wait_for

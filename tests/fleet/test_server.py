@@ -237,7 +237,7 @@ def test_an_upload_survives_kill_9_and_goes_on(own_server: FleetServer) -> None:
 
 
 def test_a_rollout_goes_on_after_kill_9(own_server: FleetServer, tmp_path: Path) -> None:
-    from edgec.fleet.push import push_artifact
+    from edgec.fleet.client.push import push_artifact
 
     path = tmp_path / "a.edge"
     make_artifact(path, "risen")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import httpx
 
-from edgec.fleet.client import FleetClient
+from edgec.fleet.client.connection import FleetClient
 from edgec.fleet.errors import FleetError, RefusedByServer, ServerUnreachable
 from edgec.protocol.names import check_name
 from edgec.runtime.artifact import Artifact

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
-from edgec.fleet.auth import audit, new_secret, secret_hash
+from edgec.fleet.access.auth import audit, new_secret, secret_hash
 from edgec.fleet.broker.passwords import hash_password
 from edgec.fleet.certificates.service import revoke_device
 from edgec.fleet.errors import Problem, not_found

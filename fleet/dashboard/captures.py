@@ -11,7 +11,7 @@ from sqlalchemy import func, select
 from starlette.requests import Request
 from starlette.responses import Response
 
-from edgec.fleet.auth import Identity
+from edgec.fleet.access.auth import Identity
 from edgec.fleet.captures.export import FORMATS
 from edgec.fleet.captures.service import Review, capture_query, truth, view
 from edgec.fleet.dashboard import parts

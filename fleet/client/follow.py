@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from edgec.fleet.client import FleetClient
+from edgec.fleet.client.connection import FleetClient
 from edgec.fleet.errors import FleetError
 
 PACE_S = 0.5

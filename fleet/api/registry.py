@@ -17,15 +17,15 @@ from sqlalchemy import delete, select
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
-from edgec.fleet.auth import Identity
-from edgec.fleet.registry.answers import (
+from edgec.fleet.access.auth import Identity
+from edgec.fleet.registry.blobs import BlobStore, DigestMismatch, OffsetMismatch, StoreAway, UnknownUpload
+from edgec.fleet.registry.errors import (
     RegistryError,
     blob_unknown,
     check_digest,
     check_repository,
     manifest_unknown,
 )
-from edgec.fleet.registry.blobs import BlobStore, DigestMismatch, OffsetMismatch, StoreAway, UnknownUpload
 from edgec.fleet.registry.manifests import (
     MAX_MANIFEST,
     OCI_INDEX,

@@ -22,8 +22,14 @@ from sqlalchemy import select, update
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.orm import Session, defer
 
-from edgec.fleet.inbox import Reply, apply_job_update, apply_shadow_get, apply_shadow_update, apply_status
-from edgec.fleet.jobs import Publisher, notify
+from edgec.fleet.ingest.inbox import (
+    Reply,
+    apply_job_update,
+    apply_shadow_get,
+    apply_shadow_update,
+    apply_status,
+)
+from edgec.fleet.jobs.service import Publisher, notify
 from edgec.fleet.store.bulk import insert_new
 from edgec.fleet.store.database import Database
 from edgec.fleet.store.tables import Detection, Device, Job, Sample

@@ -35,7 +35,7 @@ from edgec.fleet.broker.packets import (
     subscribe_packet,
 )
 from edgec.fleet.errors import FleetError
-from edgec.fleet.ingest import Inbound
+from edgec.fleet.ingest.worker import Inbound
 from edgec.protocol.topics import fleet_subscriptions
 
 KEEPALIVE_S = 30

@@ -13,6 +13,7 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.responses import JSONResponse, StreamingResponse
 
+from edgec.fleet.access.auth import Identity, audit, require
 from edgec.fleet.api.context import (
     Asking,
     Cursor,
@@ -24,7 +25,6 @@ from edgec.fleet.api.context import (
     number_cursor,
     page,
 )
-from edgec.fleet.auth import Identity, audit, require
 from edgec.fleet.captures.export import Box, Format, Item, export_zip
 from edgec.fleet.captures.service import Review, State, capture_query, get_capture, truth, view
 from edgec.fleet.errors import Problem

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from sqlalchemy.orm import Session
 
-from edgec.fleet.jobs import ENDED, execution
+from edgec.fleet.jobs.service import ENDED, execution
 from edgec.fleet.store.tables import Device, Job, Shadow
 from edgec.protocol.codec import decode, encode
 from edgec.protocol.errors import InvalidTransition, ProtocolError, VersionConflict

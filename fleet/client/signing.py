@@ -11,7 +11,7 @@ from typing import Any
 from securesystemslib.signer import Key, Signer, SSlibKey
 from tuf.api.metadata import Metadata, Root, Targets
 
-from edgec.fleet.client import FleetClient, part
+from edgec.fleet.client.connection import FleetClient, part
 from edgec.fleet.errors import FleetError
 from edgec.fleet.trust.keys import add_key, load_any, load_role, role_paths
 from edgec.fleet.trust.signing import (
