@@ -27,10 +27,10 @@ from edgec.device_agent.errors import StateError, UpdateError
 from edgec.device_agent.fetch import Fetcher, Patience
 from edgec.device_agent.health import (
     Meter,
+    captures_health,
     clock_is_plausible,
     free_bytes,
     model_health,
-    samples_health,
     stream_health,
 )
 from edgec.device_agent.homeassistant import Discovery
@@ -549,7 +549,7 @@ class Agent:
                 dropped=outbox.dropped,
                 pressure=round(outbox.pressure, 4),
             ),
-            samples=samples_health(self.samples.state() if self.samples else None, self._sample_counters),
+            captures=captures_health(self.samples.state() if self.samples else None, self._sample_counters),
             cpu_percent=self.meter.cpu_percent,
             memory_bytes=self.meter.memory_bytes,
             temperature_c=self.meter.temperature_c,

@@ -11,7 +11,14 @@ from typing import Any
 import psutil
 
 from edgec.device_agent.sample_uplink import SampleState
-from edgec.protocol.status import Health, ModelHealth, OutboxHealth, SamplesHealth, StageLatency, StreamHealth
+from edgec.protocol.status import (
+    CapturesHealth,
+    Health,
+    ModelHealth,
+    OutboxHealth,
+    StageLatency,
+    StreamHealth,
+)
 
 _EARLIEST = datetime(2024, 1, 1, tzinfo=UTC).timestamp()
 _LATEST = datetime(2100, 1, 1, tzinfo=UTC).timestamp()
@@ -101,11 +108,11 @@ def model_health(slot: str, state: str, message: str, restarts: int, counters: d
     )
 
 
-def samples_health(state: SampleState | None, counters: dict[str, Any]) -> SamplesHealth | None:
+def captures_health(state: SampleState | None, counters: dict[str, Any]) -> CapturesHealth | None:
     """Join what the spool and its sender say; None where the device has no fleet server."""
     if state is None:
         return None
-    return SamplesHealth(
+    return CapturesHealth(
         waiting=state.waiting,
         bytes=state.bytes,
         kept=counters.get("kept", 0),

@@ -16,7 +16,7 @@ import httpx
 from pydantic import ValidationError
 
 from edgec.device_agent.statefile import explain
-from edgec.protocol.samples import MAX_SAMPLE_BYTES, SAMPLES_PATH, SampleMeta
+from edgec.protocol.captures import CAPTURES_PATH, MAX_CAPTURE_BYTES, CaptureMeta
 
 log = logging.getLogger("samples")
 
@@ -142,14 +142,14 @@ class SampleUplink:
         """
         picture = path.with_suffix(".jpg")
         try:
-            meta = SampleMeta.model_validate_json(path.read_bytes())
+            meta = CaptureMeta.model_validate_json(path.read_bytes())
             image = picture.read_bytes()
         except (FileNotFoundError, ValidationError) as error:
             self._forget(path, f"it is damaged ({type(error).__name__})")
             return
         except OSError as error:
             raise NotNow(f"{path.name} cannot be read: {explain(error)}") from error
-        if not image.startswith(b"\xff\xd8") or len(image) > MAX_SAMPLE_BYTES:
+        if not image.startswith(b"\xff\xd8") or len(image) > MAX_CAPTURE_BYTES:
             self._forget(path, "its picture is damaged")
             return
         files = {
@@ -157,7 +157,7 @@ class SampleUplink:
             "image": ("image.jpg", image, "image/jpeg"),
         }
         try:
-            answer = self._client.post(SAMPLES_PATH, files=files)
+            answer = self._client.post(CAPTURES_PATH, files=files)
         except httpx.HTTPError as error:
             raise NotNow(f"the fleet server cannot be reached ({type(error).__name__})") from error
         status = answer.status_code

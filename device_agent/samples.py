@@ -27,8 +27,8 @@ from edgec.device_agent.ring import Frame
 from edgec.device_agent.slots import MODEL_ERRORS, Loaded, timed
 from edgec.device_agent.statefile import StateFile, write_durably
 from edgec.device_agent.tracker import Seen
-from edgec.protocol.samples import MAX_PREDICTIONS, MAX_SAMPLE_BYTES, Prediction, SampleMeta, SampleReason
-from edgec.protocol.samples import SecondOpinion as Second
+from edgec.protocol.captures import MAX_CAPTURE_BYTES, MAX_PREDICTIONS, CaptureMeta, CaptureReason, Prediction
+from edgec.protocol.captures import SecondOpinion as Second
 
 _DAY_S = 86400.0
 _FACE_MARGIN = 0.25
@@ -68,7 +68,7 @@ class Spool:
         """What was taken from the quota was not kept after all."""
         self._level = min(float(self._per_day), self._level + 1.0)
 
-    def store(self, meta: SampleMeta, jpeg: bytes) -> None:
+    def store(self, meta: CaptureMeta, jpeg: bytes) -> None:
         """Write a sample.
 
         Raises:
@@ -76,7 +76,7 @@ class Spool:
         """
         body = meta.encode()
         waiting = sum(path.stat().st_size for path in self.folder.glob("*.*")) if self.folder.is_dir() else 0
-        if waiting + len(jpeg) + len(body) > self._max_bytes or len(jpeg) > MAX_SAMPLE_BYTES:
+        if waiting + len(jpeg) + len(body) > self._max_bytes or len(jpeg) > MAX_CAPTURE_BYTES:
             self.refused += 1
             raise StateError(f"{waiting} bytes of samples wait already: the bound is {self._max_bytes}")
         write_durably(self.folder / f"{meta.id}.jpg", jpeg, 0o600)
@@ -156,7 +156,7 @@ class StreamSamples:
             request.left -= 1
             if request.left == 0:
                 self._requests.remove(request)
-            self._take(seeing, SampleReason.REQUEST, slots, request)
+            self._take(seeing, CaptureReason.REQUEST, slots, request)
             return
         if now < self._next_s:
             return
@@ -166,22 +166,22 @@ class StreamSamples:
             if self._spool.allow():
                 self._take(seeing, reason, slots, None)
 
-    def _reason(self, seeing: Seeing) -> SampleReason | None:
+    def _reason(self, seeing: Seeing) -> CaptureReason | None:
         rules = self._rules
         if rules.disagreement and seeing.disagreed:
-            return SampleReason.DISAGREEMENT
+            return CaptureReason.DISAGREEMENT
         if rules.low_confidence is not None:
             low, high = rules.low_confidence
             if any(low <= one.score <= high for one in seeing.found):
-                return SampleReason.LOW_CONFIDENCE
+                return CaptureReason.LOW_CONFIDENCE
         if rules.random_share and self._random.random() < rules.random_share:
-            return SampleReason.RANDOM
+            return CaptureReason.RANDOM
         return None
 
     def _take(
         self,
         seeing: Seeing,
-        reason: SampleReason,
+        reason: CaptureReason,
         slots: Callable[[str], Loaded | None],
         request: Request | None,
     ) -> None:
@@ -229,14 +229,14 @@ class StreamSamples:
     def _meta(
         self,
         seeing: Seeing,
-        reason: SampleReason,
+        reason: CaptureReason,
         request: Request | None,
         picture: Picture,
         masked: list[str],
-    ) -> SampleMeta:
+    ) -> CaptureMeta:
         height, width = picture.shape[:2]
         loaded, other = seeing.loaded, seeing.other
-        return SampleMeta(
+        return CaptureMeta(
             id=f"{self._name[:32]}-{self._mark}-{self._count}",
             device=self._device,
             stream=self._name,

@@ -24,9 +24,9 @@ from edgec.protocol.shadow import (
     ShadowDocument,
     ShadowState,
     ShadowUpdate,
-    beside,
     merge,
     removals,
+    with_removals,
 )
 from edgec.protocol.topics import Kind, ParsedTopic, Topics
 
@@ -117,7 +117,7 @@ class ShadowDesk:
     def report(self) -> None:
         """Say what was applied: all of it, and ``null`` for what the fleet still has of an earlier state."""
         reported: dict[str, Any] = self._desired | ({"errors": self._errors} if self._errors else {})
-        patch = beside(reported, removals(self._reported, reported))
+        patch = with_removals(reported, removals(self._reported, reported))
         self._reported = reported
         payload = encode(ShadowUpdate(state=ShadowState(reported=patch)))
         topic = self._topics.of(Kind.SHADOW_UPDATE, NAME)

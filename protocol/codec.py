@@ -1,4 +1,4 @@
-"""Messages to bytes and back: JSON, one schema version a message, unknown fields ignored."""
+"""Encoding and decoding of messages: JSON with a schema version; unknown fields are ignored."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from edgec.protocol.errors import ProtocolError
 
 MAX_PAYLOAD_BYTES = 128 * 1024
-"""Longest payload either side accepts: pictures, clips and models travel by HTTP, not here."""
+"""Largest MQTT payload that either side accepts; pictures, clips and models travel over HTTP instead."""
 
 
 class Message(BaseModel):
-    """The base of everything that is sent: immutable, tolerant of fields from later versions.
+    """Base class of all messages: immutable, and tolerant of fields added by later versions.
 
-    ``schema_version`` counts compatible additions. A change that old readers cannot ignore gets a new
-    topic prefix (``edgec/v2``) instead.
+    Attributes:
+        schema_version: Incremented by compatible additions. A change that old readers cannot ignore gets a new
+            topic prefix (`edgec/v2`) instead.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
@@ -32,7 +33,7 @@ def encode(message: BaseModel) -> bytes:
     """Return the message as compact JSON.
 
     Raises:
-        ProtocolError: the payload is longer than ``MAX_PAYLOAD_BYTES``.
+        ProtocolError: The payload exceeds `MAX_PAYLOAD_BYTES`.
     """
     payload = message.model_dump_json(exclude_none=True).encode()
     if len(payload) > MAX_PAYLOAD_BYTES:
@@ -43,10 +44,11 @@ def encode(message: BaseModel) -> bytes:
 
 
 def decode(kind: type[M], payload: bytes | bytearray | memoryview | str) -> M:
-    """Return the message of ``kind`` that ``payload`` holds.
+    """Parse `payload` as a message of the class `kind`.
 
     Raises:
-        ProtocolError: too long, not JSON, or not that message; the text names the first wrong field.
+        ProtocolError: The payload is too long, is not JSON or does not match the schema; the text names the first
+            invalid field.
     """
     data = payload if isinstance(payload, str) else bytes(payload)
     if len(data) > MAX_PAYLOAD_BYTES:

@@ -1,4 +1,4 @@
-"""Enrolment: ``POST /api/v1/enroll`` turns a one-time token into a device's own credentials."""
+"""Enrolment: `POST /api/v1/enroll` exchanges a one-time token for a device's own credentials."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ ENROLL_PATH = "/api/v1/enroll"
 
 
 class EnrollRequest(Message):
-    """What a device sends once."""
+    """The request that a device sends once."""
 
     token: str = Field(default="", max_length=512)
-    """A one-time token; empty when a claim certificate stands for it."""
+    """A one-time token; empty when the device enrols with a claim certificate instead."""
     device: Name | None = None
-    """A wish; the server may give another name, and gives one when there is none."""
+    """The requested name; the server may assign another, and assigns one when this is absent."""
     target: str = ""
     agent_version: str = ""
     labels: dict[str, str] = Field(default_factory=dict)
     csr: str | None = Field(default=None, max_length=8192)
-    """PKCS #10 request (PEM) for the device's own certificate; its key stays on the device."""
+    """PKCS #10 request (PEM) for the device's own certificate; the private key never leaves the device."""
     claim: str | None = Field(default=None, max_length=8192)
     """A claim certificate (PEM)."""
     claim_signature: str | None = Field(default=None, max_length=1024)
-    """ECDSA with SHA-256 of ``csr`` by the claim's key, base64: whoever only saw the certificate cannot enrol."""
+    """ECDSA-SHA-256 signature of `csr` with the claim's key, base64: a copied certificate alone cannot enrol."""
 
 
 class MqttAccess(Message):
@@ -40,14 +40,14 @@ class MqttAccess(Message):
 
 
 class RegistryAccess(Message):
-    """How to reach the registry, and the captures and trust metadata beside it."""
+    """How to reach the registry and, on the same server, captures and trust metadata."""
 
     url: str
     token: str | None = None
 
 
 class EnrollResponse(Message):
-    """What it gets; kept with mode 0600 in the agent's state folder."""
+    """The response; stored with mode 0600 in the agent's state folder."""
 
     device: Name
     fleet: Name
@@ -55,8 +55,8 @@ class EnrollResponse(Message):
     registry: RegistryAccess
     api_url: str | None = None
     certificate: str | None = None
-    """The device's certificate (PEM), where it asked for one and the fleet has an authority."""
+    """The device's certificate (PEM), if it requested one and the fleet has a certificate authority."""
     ca_pem: str | None = None
-    """The authority's own: what the fleet's servers show is signed by it."""
+    """The authority's own certificate (PEM), which signs those of the fleet's servers."""
     trusted_root: str | None = None
-    """The first TUF root metadata, as text, where the fleet signs its models."""
+    """The initial TUF root metadata as text, if the fleet signs its models."""

@@ -1,15 +1,15 @@
-"""What can be wrong with a message, a topic or a change of state."""
+"""Errors of messages, topics and state transitions."""
 
 from __future__ import annotations
 
 
 class ProtocolError(ValueError):
-    """A topic, a payload or a state that the protocol does not allow; the message names it."""
+    """A topic, payload or state that the protocol does not allow; the message names it."""
 
 
 class VersionConflict(ProtocolError):
-    """The sender wrote on top of a version that is no longer the current one."""
+    """The update was based on a version that is no longer current."""
 
 
 class InvalidTransition(ProtocolError):
-    """A job cannot go from its present state to the one asked for."""
+    """A job cannot go from its current state to the requested one."""

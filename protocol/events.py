@@ -13,7 +13,7 @@ _TOLERANT = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
 
 
 class Phase(StrEnum):
-    """Where in its life the thing that is reported stands."""
+    """The stage of a track's life that an event reports."""
 
     NEW = "new"
     UPDATE = "update"
@@ -21,7 +21,7 @@ class Phase(StrEnum):
 
 
 class ModelRef(BaseModel):
-    """The model that said so."""
+    """The model that produced the result."""
 
     model_config = _TOLERANT
     name: str = ""
@@ -30,18 +30,18 @@ class ModelRef(BaseModel):
 
 
 class FrameRef(BaseModel):
-    """The frame, or the stretch of sound, that it was said of."""
+    """The frame or audio window that the result refers to."""
 
     model_config = _TOLERANT
     number: int = Field(ge=0)
-    """Counts what the source captured since the agent started it."""
+    """Number of frames captured since the agent started the source."""
     width: int = Field(default=0, ge=0)
     height: int = Field(default=0, ge=0)
     captured_at: AwareDatetime
 
 
 class DetectionData(BaseModel):
-    """One tracked thing, or one crossing of a rule; boxes are pixels of the source's frame."""
+    """One tracked object, or one rule that fired; boxes are in pixels of the source's frame."""
 
     model_config = _TOLERANT
     phase: Phase
@@ -49,7 +49,7 @@ class DetectionData(BaseModel):
         "detection"
     )
     track_id: str
-    """Stable from ``new`` to ``end``; unique within a device."""
+    """Stable from `new` to `end`; unique on the device."""
     label: str
     class_id: int = -1
     score: float = Field(ge=0, le=1)
@@ -59,28 +59,30 @@ class DetectionData(BaseModel):
     zones: list[str] = Field(default_factory=list)
     rule: str = ""
     value: float | None = None
-    """What the rule measured: seconds of dwell, a count, dBFS."""
+    """The rule's measurement: dwell time in seconds, a count, or a level in dBFS."""
     started_at: AwareDatetime
     duration_s: float = Field(default=0.0, ge=0)
     frame: FrameRef
     model: ModelRef = Field(default_factory=ModelRef)
     attributes: dict[str, float | str | bool] = Field(default_factory=dict)
     snapshot: str = ""
-    """Name of a picture kept on the device, or its URL on the fleet server once uploaded."""
+    """File name of a picture on the device, or its URL on the fleet server once uploaded."""
 
 
 class DetectionEvent(BaseModel):
-    """Published on ``events/<stream>``; ``id`` is unique for ever, so a repeat is recognised.
+    """A CloudEvent, published on `events/<stream>`.
 
-    ``sequence`` grows by one with each event of a stream (CloudEvents' sequence extension, as an integer in
-    a string): a gap is a loss.
+    Attributes:
+        id: Never reused, so that receivers can discard duplicates.
+        sequence: Incremented with each event of a stream (CloudEvents' sequence extension, an integer as a string):
+            a gap means that events were lost.
     """
 
     model_config = _TOLERANT
     specversion: Literal["1.0"] = "1.0"
     id: str = Field(min_length=1, max_length=128)
     source: str
-    """``/edgec/<fleet>/<device>/<stream>``."""
+    """`/edgec/<fleet>/<device>/<stream>`."""
     type: str = Field(pattern=r"^edgec\.[a-z]+\.(new|update|end)$")
     time: AwareDatetime
     subject: str = ""
@@ -91,14 +93,14 @@ class DetectionEvent(BaseModel):
 
     @property
     def stream(self) -> Name:
-        """The stream's name, the last part of ``source``."""
+        """Name of the stream, the last part of `source`."""
         return self.source.rpartition("/")[2]
 
     @staticmethod
     def of(
         data: DetectionData, *, source: str, event_id: str, sequence: int, time: AwareDatetime
     ) -> DetectionEvent:
-        """Wrap ``data``: the type and subject follow from it."""
+        """Wrap `data` in an event; its type and subject are derived from `data`."""
         return DetectionEvent(
             id=event_id,
             source=source,

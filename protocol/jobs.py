@@ -1,4 +1,4 @@
-"""Jobs, after AWS IoT's: what a device is asked to do once, and how that ends. A job always ends."""
+"""Jobs, modelled on AWS IoT Jobs: one-off work for a device. Every job reaches a terminal state."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from edgec.protocol.names import Digest, Name
 
 
 class JobState(StrEnum):
-    """The life of one job on one device."""
+    """State of one job on one device."""
 
     QUEUED = "QUEUED"
     IN_PROGRESS = "IN_PROGRESS"
     SUCCEEDED = "SUCCEEDED"
-    FAILED = "FAILED"  # tried; the device runs what it ran before, and the details say so
-    TIMED_OUT = "TIMED_OUT"  # the fleet gave up waiting
-    REJECTED = "REJECTED"  # not for this device: wrong target, unknown operation, malformed
-    CANCELED = "CANCELED"  # the operator took it back
+    FAILED = "FAILED"  # attempted; the device still runs the previous model, which `details` names
+    TIMED_OUT = "TIMED_OUT"  # the fleet stopped waiting
+    REJECTED = "REJECTED"  # the device refused it: wrong target, unknown operation or malformed document
+    CANCELED = "CANCELED"  # cancelled by an operator
 
     @property
     def terminal(self) -> bool:
-        """Whether nothing follows."""
+        """Whether the state is final."""
         return not JOB_TRANSITIONS[self]
 
 
@@ -40,7 +40,7 @@ JOB_TRANSITIONS: dict[JobState, frozenset[JobState]] = {
 
 
 class UpdateDocument(Message):
-    """Run this model in this slot."""
+    """Install a model version in a slot."""
 
     operation: Literal["update"] = "update"
     model: Name
@@ -49,18 +49,18 @@ class UpdateDocument(Message):
     registry: str = Field(pattern=r"^https?://")
     repository: str = Field(pattern=r"^[a-z0-9]+([._/-][A-Za-z0-9]+)*$|^models/[A-Za-z0-9][A-Za-z0-9._-]*$")
     slot: Name | None = None
-    """The model's name in the agent's configuration; the model's own name when absent."""
+    """The slot's name in the agent's configuration; defaults to the model's name."""
     target: str = ""
-    """A device of another target rejects the job; empty means: the artifact's own check decides."""
+    """A device of another target rejects the job. If empty, only the artifact's own compatibility check applies."""
     probation_s: float | None = Field(default=None, ge=0, le=86400)
-    """How long the new model is watched before the job ends; the agent's setting when absent."""
+    """How long the new model is on probation before the job ends; defaults to the agent's setting."""
     max_error_rate: float | None = Field(default=None, ge=0, le=1)
     trust: dict[str, JsonValue] = Field(default_factory=dict)
-    """What the device's trust check needs beside the digest (metadata URL, target path)."""
+    """What the device's trust check needs in addition to the digest (metadata URL, target path)."""
 
 
 class CommandDocument(Message):
-    """Do something small; each command may arrive twice and does its work once."""
+    """A short operation; commands are idempotent, because each may be delivered twice."""
 
     operation: Literal["restart-stream", "snapshot", "capture", "report-health", "rollback", "restart"]
     stream: Name | None = None
@@ -73,25 +73,25 @@ _DOCUMENT: TypeAdapter[UpdateDocument | CommandDocument] = TypeAdapter(JobDocume
 
 
 class JobExecution(Message):
-    """One job on one device."""
+    """One job on one device, as the fleet stores it."""
 
     job_id: Name
     state: JobState = JobState.QUEUED
     version: int = Field(default=1, ge=1)
-    """Counts the updates of this execution; a device sends the one it knows with its update."""
+    """Incremented by each update; a device sends the last version it saw with its own update."""
     document: dict[str, JsonValue]
     queued_at: AwareDatetime | None = None
     started_at: AwareDatetime | None = None
     updated_at: AwareDatetime | None = None
     timeout_s: float | None = Field(default=None, gt=0)
-    """Seconds from ``started_at`` after which the fleet ends it as TIMED_OUT."""
+    """Seconds after `started_at` until the fleet ends the job as TIMED_OUT."""
     details: dict[str, JsonValue] = Field(default_factory=dict)
 
     def parsed(self) -> UpdateDocument | CommandDocument:
-        """Return the typed document.
+        """Return the document as its typed message.
 
         Raises:
-            ProtocolError: an unknown operation or a malformed document; the device rejects the job.
+            ProtocolError: The operation is unknown or the document is malformed; the device rejects the job.
         """
         try:
             return _DOCUMENT.validate_python(self.document)
@@ -102,24 +102,25 @@ class JobExecution(Message):
 
 
 class PendingJobs(Message):
-    """Retained on ``jobs/notify``: all executions that have not ended, oldest first."""
+    """Retained on `jobs/notify`: all executions in a non-terminal state, oldest first."""
 
     executions: list[JobExecution] = Field(default_factory=list)
     timestamp: float = 0.0
 
 
 class JobsGet(Message):
-    """On ``jobs/get``: publish ``jobs/notify`` again, please."""
+    """Published on `jobs/get` to request that `jobs/notify` be published again."""
 
     client_token: str = ""
 
 
 class JobUpdate(Message):
-    """On ``jobs/<job>/update``.
+    """A device's progress report, published on `jobs/<job>/update`.
 
-    ``details`` of an update job: ``step`` (where it stands: see the agent's states), ``message``, and at the
-    end ``running_version`` and ``running_digest``: what the device runs now, whatever the outcome was;
-    ``rolled_back`` tells a failure that left the device as it was from one before anything was touched.
+    Attributes:
+        details: For an update job: `step` (one of the agent's update states), `message`, and on completion
+            `running_version` and `running_digest`, which name the model that now runs, whatever the outcome.
+            `rolled_back` distinguishes a failure that was undone from one before anything had changed.
     """
 
     state: JobState
@@ -130,7 +131,7 @@ class JobUpdate(Message):
 
 
 class JobUpdateAccepted(Message):
-    """On ``jobs/<job>/update/accepted``."""
+    """The fleet's confirmation, published on `jobs/<job>/update/accepted`."""
 
     job_id: Name
     state: JobState
@@ -139,7 +140,7 @@ class JobUpdateAccepted(Message):
 
 
 class JobUpdateRejected(Message):
-    """On ``jobs/<job>/update/rejected``: the execution as it is, so that the device can give way."""
+    """The fleet's refusal, published on `jobs/<job>/update/rejected`: the current state, which the device adopts."""
 
     job_id: Name
     code: Literal["VersionMismatch", "InvalidStateTransition", "ResourceNotFound", "InvalidJson"]
@@ -150,11 +151,11 @@ class JobUpdateRejected(Message):
 
 
 def apply_update(execution: JobExecution, update: JobUpdate, now: AwareDatetime) -> JobExecution:
-    """Return the execution after a device's update; repeating a final update changes nothing.
+    """Return `execution` after a device's update; repeating a final update has no effect.
 
     Raises:
-        InvalidTransition: the job has ended otherwise, or would go back.
-        VersionConflict: the device has missed an update of the same execution.
+        InvalidTransition: The job is already in another terminal state, or would return to an earlier one.
+        VersionConflict: The device has missed an update of this execution.
     """
     if execution.state.terminal and update.state is execution.state:
         return execution

@@ -1,6 +1,6 @@
-"""Named shadows, after AWS IoT's: desired and reported state, versions, deltas.
+"""Named shadows, modelled on AWS IoT: desired and reported state, versions and deltas.
 
-The rules are pure functions of documents, so that the fleet and a simulator of it share them.
+The rules are pure functions of documents, so that the fleet and its simulator share them.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from edgec.protocol.codec import Message
 from edgec.protocol.errors import ProtocolError, VersionConflict
 
 MAX_DEPTH = 8
-"""Nesting that a state may have: deeper ones are refused, as AWS does."""
+"""Deepest nesting that a state may have; AWS IoT has the same limit."""
 
 JsonObject = dict[str, JsonValue]
 
 
 class ShadowState(Message):
-    """What is wanted, and what is so."""
+    """Desired and reported state."""
 
     desired: JsonObject | None = None
     reported: JsonObject | None = None
 
 
 class ShadowUpdate(Message):
-    """Sent to ``update``: a JSON merge patch (RFC 7396) of the state; ``null`` removes a key.
+    """A JSON merge patch (RFC 7396) of the state, published on `update`; `null` removes a key.
 
-    With ``version``, the update is refused unless that is the document's current version.
+    If `version` is set, the update is rejected unless it equals the document's current version.
     """
 
     state: ShadowState
@@ -39,18 +39,20 @@ class ShadowUpdate(Message):
 
 
 class ShadowDocument(Message):
-    """The whole shadow, as ``get/accepted`` carries it."""
+    """The complete shadow, published on `get/accepted`."""
 
     state: ShadowState = Field(default_factory=ShadowState)
     version: int = Field(default=0, ge=0)
     timestamp: float = 0.0
-    """Unix seconds of the last change."""
+    """Time of the last change, in Unix seconds."""
     client_token: str = ""
 
 
 class ShadowDelta(Message):
-    """On ``update/delta``: the parts of desired that reported lacks or has otherwise; ``null`` for what an update took
-    out of desired."""
+    """The parts of `desired` that `reported` lacks or contradicts, published on `update/delta`.
+
+    Keys that the update removed from `desired` are `null`.
+    """
 
     state: JsonObject
     version: int = Field(ge=0)
@@ -58,7 +60,7 @@ class ShadowDelta(Message):
 
 
 class ShadowAccepted(Message):
-    """On ``update/accepted``: what was merged."""
+    """The applied patch, published on `update/accepted`."""
 
     state: ShadowState
     version: int = Field(ge=0)
@@ -67,7 +69,7 @@ class ShadowAccepted(Message):
 
 
 class ShadowRejected(Message):
-    """On ``update/rejected`` and ``get/rejected``: an HTTP-like code and a sentence."""
+    """A refusal, published on `update/rejected` and `get/rejected`: an HTTP-like code and a message."""
 
     code: int
     message: str
@@ -75,7 +77,7 @@ class ShadowRejected(Message):
 
 
 def merge(base: JsonValue, patch: JsonValue) -> JsonValue:
-    """Return ``base`` with the merge patch applied (RFC 7396); neither argument is changed."""
+    """Return `base` with the merge patch applied (RFC 7396); neither argument is modified."""
     if not isinstance(patch, dict):
         return patch
     merged: JsonObject = dict(base) if isinstance(base, dict) else {}
@@ -88,7 +90,7 @@ def merge(base: JsonValue, patch: JsonValue) -> JsonValue:
 
 
 def difference(desired: Mapping[str, JsonValue], reported: Mapping[str, JsonValue]) -> JsonObject:
-    """Return the parts of ``desired`` that ``reported`` lacks or has otherwise, key by key."""
+    """Return the parts of `desired` that `reported` lacks or contradicts, key by key."""
     delta: JsonObject = {}
     for key, want in desired.items():
         have = reported.get(key)
@@ -101,7 +103,7 @@ def difference(desired: Mapping[str, JsonValue], reported: Mapping[str, JsonValu
 
 
 def removals(before: Mapping[str, JsonValue], after: Mapping[str, JsonValue]) -> JsonObject:
-    """Return the merge patch that removes from ``before`` what ``after`` no longer has: ``null`` for each such key."""
+    """Return the merge patch that removes from `before` the keys that `after` lacks: `null` for each of them."""
     gone: JsonObject = {}
     for key, had in before.items():
         if key not in after:
@@ -113,36 +115,39 @@ def removals(before: Mapping[str, JsonValue], after: Mapping[str, JsonValue]) ->
     return gone
 
 
-def beside(patch: JsonObject, gone: JsonObject) -> JsonObject:
-    """Return one merge patch of two: what :func:`removals` takes away joins ``patch``, which wins where both speak."""
+def with_removals(patch: JsonObject, gone: JsonObject) -> JsonObject:
+    """Return `patch` extended by the removals in `gone`; on conflict `patch` wins."""
     together = dict(patch)
     for key, value in gone.items():
         present = together.get(key)
         if isinstance(present, dict) and isinstance(value, dict):
-            together[key] = beside(present, value)
+            together[key] = with_removals(present, value)
         elif key not in together:
             together[key] = value
     return together
 
 
 def delta_of(document: ShadowDocument, before: ShadowDocument | None = None) -> ShadowDelta | None:
-    """Return what the device still has to do, or None.
+    """Return the changes that the device still has to apply, or None if there are none.
 
-    With ``before``, the document as it was, keys that left desired since are in the delta as ``null``: nothing else
-    would tell the device. One that was not there then reads the whole document when it comes back.
+    Args:
+        document: The current shadow.
+        before: The shadow before the last update. Keys removed from `desired` since then appear in the delta as
+            `null`, as nothing else would tell the device. A device that was offline at the time reads the complete
+            document when it reconnects.
     """
     state = difference(document.state.desired or {}, document.state.reported or {})
     if before is not None:
-        state = beside(state, removals(before.state.desired or {}, document.state.desired or {}))
+        state = with_removals(state, removals(before.state.desired or {}, document.state.desired or {}))
     return ShadowDelta(state=state, version=document.version, timestamp=document.timestamp) if state else None
 
 
 def apply_update(document: ShadowDocument, update: ShadowUpdate, now: float | None = None) -> ShadowDocument:
-    """Return the document after ``update``.
+    """Return `document` after `update`.
 
     Raises:
-        VersionConflict: the update was made for another version.
-        ProtocolError: the state is nested too deeply.
+        VersionConflict: The update was based on another version.
+        ProtocolError: The state is nested too deeply.
     """
     if update.version is not None and update.version != document.version:
         raise VersionConflict(

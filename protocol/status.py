@@ -1,29 +1,31 @@
-"""Presence and health: what a device says of itself."""
+"""Presence and health, as reported by a device."""
 
 from __future__ import annotations
 
 from enum import StrEnum
 from typing import Literal
 
-from pydantic import AwareDatetime, Field
+from pydantic import AliasChoices, AwareDatetime, Field
 
 from edgec.protocol.codec import Message
 from edgec.protocol.names import Digest, Name
 
 
 class Presence(StrEnum):
-    """Whether a device is there."""
+    """Whether a device is connected."""
 
     ONLINE = "online"
-    STOPPED = "stopped"  # said goodbye
+    STOPPED = "stopped"  # disconnected on purpose
     OFFLINE = "offline"  # the broker's last will
 
 
 class Status(Message):
-    """Retained on ``status``; the last will is one with ``offline``.
+    """Retained on `status`; the last will is a `Status` with `offline`.
 
-    ``boot_id`` is new with each start of the agent, ``session_seq`` counts its connections for ever (it is
-    kept on disk), so a will that arrives late is told from the present session: see ``supersedes``.
+    Attributes:
+        boot_id: Changes with each start of the agent.
+        session_seq: Counts the agent's connections and persists across restarts. With it `supersedes` tells a last
+            will that arrives late from the current session.
     """
 
     state: Presence
@@ -33,53 +35,53 @@ class Status(Message):
     target: str = ""
     labels: dict[str, str] = Field(default_factory=dict)
     time: AwareDatetime | None = None
-    """When it was said; absent in a last will, which the broker says at a time that nobody knows."""
+    """When the status was sent; absent from a last will, as the device cannot know when the broker publishes it."""
     reason: str = ""
 
     def supersedes(self, other: Status | None) -> bool:
-        """Return whether this message is news, given the last one that was believed."""
+        """Return whether this message replaces `other`, the last one accepted."""
         if other is None or self.session_seq != other.session_seq:
             return other is None or self.session_seq > other.session_seq
-        # Within a session, `online` comes first and either end of it is final.
+        # Within a session `online` comes first, and `stopped` or `offline` is final.
         return self.state != Presence.ONLINE and other.state == Presence.ONLINE
 
 
 class StageLatency(Message):
-    """Milliseconds that a stage took, over the last window."""
+    """Latency of a stage over the last window, in milliseconds."""
 
     p50_ms: float = Field(ge=0)
     p99_ms: float = Field(ge=0)
 
 
 class StreamHealth(Message):
-    """One stream; ``captured = processed + dropped + in_flight`` over its life."""
+    """Health of one stream; over its life `captured = processed + dropped + in_flight`."""
 
     name: Name
     state: Literal["starting", "running", "stalled", "restarting", "paused", "ended", "failed"]
     model: str = ""
     fps: float = Field(default=0.0, ge=0)
-    """Frames processed a second, over the last seconds."""
+    """Frames processed per second, averaged over the last seconds."""
     captured_fps: float | None = Field(default=None, ge=0)
-    """Frames that the source delivered a second; agents before this field left it out."""
+    """Frames per second delivered by the source; older agents omit it."""
     captured: int = Field(default=0, ge=0)
     processed: int = Field(default=0, ge=0)
     dropped: int = Field(default=0, ge=0)
     in_flight: int = Field(default=0, ge=0)
     gated: int = Field(default=0, ge=0)
-    """Frames of ``processed`` that a motion or level gate kept from the model."""
+    """Frames among `processed` that a motion or level gate withheld from the model."""
     events: int = Field(default=0, ge=0)
     errors: int = Field(default=0, ge=0)
     restarts: int = Field(default=0, ge=0)
     latency: dict[str, StageLatency] = Field(default_factory=dict)
-    """By stage: ``queue``, ``inference``, ``post``, ``total``."""
+    """Latency by stage: `queue`, `inference`, `post`, `total`."""
     throttled_to_fps: float | None = None
     comparison: dict[str, float | None] | None = None
-    """Of a second model beside the stream's own: ``frames``, ``disagreements`` and mean ``agreement``."""
+    """Comparison with a candidate model on the same stream: `frames`, `disagreements` and mean `agreement`."""
     message: str = ""
 
 
 class ModelHealth(Message):
-    """One model slot and what runs in it."""
+    """Health of one model slot."""
 
     slot: Name
     name: str = ""
@@ -96,32 +98,32 @@ class ModelHealth(Message):
 
 
 class OutboxHealth(Message):
-    """What waits to be sent."""
+    """Messages waiting to be sent."""
 
     depth: int = Field(default=0, ge=0)
     bytes: int = Field(default=0, ge=0)
     oldest_age_s: float = Field(default=0.0, ge=0)
     dropped: int = Field(default=0, ge=0)
-    """Non-critical messages thrown out because a bound was reached."""
+    """Non-critical messages dropped because a limit was reached."""
     pressure: float = Field(default=0.0, ge=0)
-    """0 (empty) to 1 (the bound is reached)."""
+    """0 (empty) to 1 (at the limit)."""
 
 
-class SamplesHealth(Message):
-    """Frames for retraining."""
+class CapturesHealth(Message):
+    """Captures for retraining."""
 
     waiting: int = Field(default=0, ge=0)
     bytes: int = Field(default=0, ge=0)
     kept: int = Field(default=0, ge=0)
-    """Written to the device's disk since the inference process began."""
+    """Written to the device's disk since the inference process started."""
     sent: int = Field(default=0, ge=0)
     refused: int = Field(default=0, ge=0)
-    """Not kept or not sent: the quota, a bound, no face model, the fleet server's refusal."""
+    """Not stored or not sent: over the quota or a limit, no face model loaded, or rejected by the fleet server."""
     message: str = ""
 
 
 class Health(Message):
-    """Published on ``health`` on change, on reconnect and at a set pace."""
+    """Published on `health`: on change, on reconnect and at a fixed interval."""
 
     boot_id: str
     session_seq: int = Field(ge=0)
@@ -133,9 +135,12 @@ class Health(Message):
     streams: list[StreamHealth] = Field(default_factory=list)
     models: list[ModelHealth] = Field(default_factory=list)
     outbox: OutboxHealth = Field(default_factory=OutboxHealth)
-    samples: SamplesHealth | None = None
+    captures: CapturesHealth | None = Field(
+        default=None, validation_alias=AliasChoices("captures", "samples")
+    )
+    """Sent as `captures`; `samples`, the name that older agents send, is still read."""
     cpu_percent: float | None = None
-    """Of one core, of all of the agent's processes: 150 is one and a half cores."""
+    """CPU use of all the agent's processes together, in percent of one core: 150 is one and a half cores."""
     memory_bytes: int | None = None
     temperature_c: float | None = None
     disk_free_bytes: int | None = None
@@ -143,4 +148,4 @@ class Health(Message):
     job_id: str = ""
     job_step: str = ""
     degraded: list[str] = Field(default_factory=list)
-    """What the device does less of at the moment, and why, one sentence each."""
+    """What the device has currently reduced and why, one sentence each."""

@@ -1,20 +1,20 @@
-"""Topic names: built in one place, parsed in one place, both sides use both.
+"""Topic names: one module builds and parses them for both sides.
 
-Everything lies under ``edgec/v1/<fleet>/<device>/``:
+All topics are under `edgec/v1/<fleet>/<device>/`:
 
 | topic | direction | QoS, retained |
 |---|---|---|
-| ``status`` | device → fleet (and last will) | 1, yes |
-| ``health`` | device → fleet | 1, no |
-| ``events/<stream>`` | device → fleet | 1, no |
-| ``shadow/name/<name>/get`` | device → fleet | 1, no |
-| ``shadow/name/<name>/get/accepted``, ``…/rejected`` | fleet → device | 1, no |
-| ``shadow/name/<name>/update`` | device → fleet (reported), operators through the API (desired) | 1, no |
-| ``shadow/name/<name>/update/accepted``, ``…/rejected``, ``…/delta`` | fleet → device | 1, no |
-| ``jobs/notify`` | fleet → device: the pending executions, whole | 1, yes |
-| ``jobs/get`` | device → fleet: please publish ``jobs/notify`` again | 1, no |
-| ``jobs/<job>/update`` | device → fleet | 1, no |
-| ``jobs/<job>/update/accepted``, ``…/rejected`` | fleet → device | 1, no |
+| `status` | device → fleet (and last will) | 1, yes |
+| `health` | device → fleet | 1, no |
+| `events/<stream>` | device → fleet | 1, no |
+| `shadow/name/<name>/get` | device → fleet | 1, no |
+| `shadow/name/<name>/get/accepted`, `…/rejected` | fleet → device | 1, no |
+| `shadow/name/<name>/update` | device → fleet (reported), operators through the API (desired) | 1, no |
+| `shadow/name/<name>/update/accepted`, `…/rejected`, `…/delta` | fleet → device | 1, no |
+| `jobs/notify` | fleet → device: the complete list of pending executions | 1, yes |
+| `jobs/get` | device → fleet: request for `jobs/notify` | 1, no |
+| `jobs/<job>/update` | device → fleet | 1, no |
+| `jobs/<job>/update/accepted`, `…/rejected` | fleet → device | 1, no |
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PREFIX = "edgec/v1"
 
 
 class Kind(StrEnum):
-    """What a topic carries; the value is the topic below the device with ``+`` for its one name."""
+    """What a topic carries; the value is the topic below the device, with `+` in place of a name."""
 
     STATUS = "status"
     HEALTH = "health"
@@ -51,19 +51,19 @@ class Kind(StrEnum):
 FROM_DEVICE = (
     Kind.STATUS, Kind.HEALTH, Kind.EVENT, Kind.SHADOW_GET, Kind.SHADOW_UPDATE, Kind.JOBS_GET, Kind.JOB_UPDATE,
 )  # fmt: skip
-"""What a device publishes; the fleet subscribes to these, and a broker's access list allows no more."""
+"""Topics that a device publishes. The fleet subscribes to them, and the broker's access list allows no others."""
 
 TO_DEVICE = (
     Kind.SHADOW_GET_ACCEPTED, Kind.SHADOW_GET_REJECTED, Kind.SHADOW_UPDATE_ACCEPTED,
     Kind.SHADOW_UPDATE_REJECTED, Kind.SHADOW_DELTA, Kind.JOBS_NOTIFY, Kind.JOB_UPDATE_ACCEPTED,
     Kind.JOB_UPDATE_REJECTED,
 )  # fmt: skip
-"""What a device subscribes to."""
+"""Topics that a device subscribes to."""
 
 
 @dataclass(frozen=True, slots=True)
 class ParsedTopic:
-    """A topic taken apart; ``name`` is the stream, shadow or job, empty where the kind has none."""
+    """A parsed topic; `name` is the stream, shadow or job, and empty for kinds without one."""
 
     fleet: str
     device: str
@@ -72,10 +72,10 @@ class ParsedTopic:
 
 
 class Topics:
-    """Builds the topics of one device.
+    """Builder for the topics of one device.
 
     Raises:
-        ProtocolError: the fleet's or device's name is not legal.
+        ProtocolError: The name of the fleet or device is not valid.
     """
 
     def __init__(self, fleet: str, device: str) -> None:
@@ -84,10 +84,10 @@ class Topics:
         self.base = f"{PREFIX}/{fleet}/{device}"
 
     def of(self, kind: Kind, name: str = "") -> str:
-        """Return the topic of ``kind``, with ``name`` where the kind has one.
+        """Return the topic of `kind`, with `name` for kinds that have one.
 
         Raises:
-            ProtocolError: a name is missing, not legal, or given where there is none.
+            ProtocolError: The name is missing, not valid, or given for a kind without one.
         """
         if ("+" in kind) != bool(name):
             raise ProtocolError(f"the topic {kind.value} takes {'a' if '+' in kind else 'no'} name")
@@ -95,39 +95,39 @@ class Topics:
 
     @property
     def status(self) -> str:
-        """Where the device says that it is there; its last will as well."""
+        """Topic of the device's presence and its last will."""
         return self.of(Kind.STATUS)
 
     @property
     def health(self) -> str:
-        """Where the device says how it is."""
+        """Topic of the device's health."""
         return self.of(Kind.HEALTH)
 
     @property
     def jobs_notify(self) -> str:
-        """Where the fleet lists the device's pending jobs."""
+        """Topic where the fleet lists the device's pending jobs."""
         return self.of(Kind.JOBS_NOTIFY)
 
     @property
     def jobs_get(self) -> str:
-        """Where the device asks for that list."""
+        """Topic where the device requests that list."""
         return self.of(Kind.JOBS_GET)
 
     def events(self, stream: str) -> str:
-        """Where the events of ``stream`` go."""
+        """Return the topic of the events of `stream`."""
         return self.of(Kind.EVENT, stream)
 
     def job_update(self, job_id: str) -> str:
-        """Where the device reports on a job."""
+        """Return the topic where the device reports progress on a job."""
         return self.of(Kind.JOB_UPDATE, job_id)
 
     def subscriptions(self) -> list[str]:
-        """Return the filters a device subscribes to."""
+        """Return the topic filters that a device subscribes to."""
         return [f"{self.base}/{kind.value}" for kind in TO_DEVICE]
 
 
 def fleet_subscriptions(fleet: str = "+") -> list[str]:
-    """Return the filters a fleet server subscribes to, for one fleet or for all."""
+    """Return the topic filters that a fleet server subscribes to, for one fleet or for all."""
     if fleet != "+":
         check_name(fleet, "fleet name")
     return [f"{PREFIX}/{fleet}/+/{kind.value}" for kind in FROM_DEVICE]
@@ -137,10 +137,10 @@ _BY_SHAPE = {tuple(kind.value.split("/")): kind for kind in Kind}
 
 
 def parse(topic: str) -> ParsedTopic:
-    """Take a topic apart.
+    """Parse a topic.
 
     Raises:
-        ProtocolError: it is not one of ours, or a name in it is not legal.
+        ProtocolError: It is not a topic of this protocol, or contains a name that is not valid.
     """
     levels = topic.split("/")
     if len(levels) < 5 or "/".join(levels[:2]) != PREFIX:
@@ -150,7 +150,7 @@ def parse(topic: str) -> ParsedTopic:
         check_name(levels[3], "device name"),
         levels[4:],
     )
-    # A filter is no topic: its `+` would pass for a kind that takes a name.
+    # A filter is not a topic, but its `+` would match the placeholder of a kind with a name.
     if "+" not in rest and (kind := _BY_SHAPE.get(tuple(rest))):
         return ParsedTopic(fleet, device, kind)
     position = 2 if rest[0] == "shadow" else 1

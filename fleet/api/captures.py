@@ -31,7 +31,7 @@ from edgec.fleet.errors import Problem
 from edgec.fleet.server import Services
 from edgec.fleet.store.experiment_tables import Capture
 from edgec.fleet.store.tables import Device
-from edgec.protocol.samples import MAX_SAMPLE_BYTES, SampleMeta
+from edgec.protocol.captures import MAX_CAPTURE_BYTES, CaptureMeta
 
 router = APIRouter(prefix="/api/v1", tags=["samples"])
 SampleId = Annotated[int, Path(ge=1, lt=2**53)]
@@ -47,7 +47,7 @@ _BODY = {
                     "type": "object",
                     "required": ["meta", "image"],
                     "properties": {
-                        "meta": {"type": "string", "description": "A SampleMeta as JSON."},
+                        "meta": {"type": "string", "description": "A CaptureMeta as JSON."},
                         "image": {"type": "string", "format": "binary", "description": "The JPEG."},
                     },
                 }
@@ -61,8 +61,8 @@ async def _bounded(request: Request) -> AsyncGenerator[bytes, None]:
     size = 0
     async for part in request.stream():
         size += len(part)
-        if size > MAX_SAMPLE_BYTES + MAX_META:
-            raise Problem(413, "Too large", f"A picture has at most {MAX_SAMPLE_BYTES} bytes.")
+        if size > MAX_CAPTURE_BYTES + MAX_META:
+            raise Problem(413, "Too large", f"A picture has at most {MAX_CAPTURE_BYTES} bytes.")
         yield part
 
 
@@ -83,8 +83,8 @@ async def _parts(request: Request) -> tuple[bytes, bytes]:
             raise Problem(422, "Part missing", f"There is no part called {name!r}.")
         found.append(await part.read() if isinstance(part, UploadFile) else part.encode())
     await form.close()
-    if len(found[1]) > MAX_SAMPLE_BYTES:
-        raise Problem(413, "Too large", f"A picture has at most {MAX_SAMPLE_BYTES} bytes.")
+    if len(found[1]) > MAX_CAPTURE_BYTES:
+        raise Problem(413, "Too large", f"A picture has at most {MAX_CAPTURE_BYTES} bytes.")
     return found[0], found[1]
 
 
@@ -96,7 +96,7 @@ async def send_sample(server: Server, asking: Asking, request: Request) -> Respo
         raise Problem(403, "For devices", "Samples are sent with a device's own token.")
     raw, image = await _parts(request)
     try:
-        meta = SampleMeta.model_validate_json(raw)
+        meta = CaptureMeta.model_validate_json(raw)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"]))
@@ -105,7 +105,7 @@ async def send_sample(server: Server, asking: Asking, request: Request) -> Respo
     return JSONResponse({"id": number, "new": new}, 201 if new else 200)
 
 
-def _take(server: Services, who: Identity, meta: SampleMeta, image: bytes) -> tuple[int, bool]:
+def _take(server: Services, who: Identity, meta: CaptureMeta, image: bytes) -> tuple[int, bool]:
     assert who.device_id is not None
     if who.name != f"device {meta.device}":
         raise Problem(403, "Another device", f"This token does not belong to {meta.device}.")

@@ -18,7 +18,7 @@ from edgec.fleet.registry.blobs import BlobStore
 from edgec.fleet.store.database import Database
 from edgec.fleet.store.experiment_tables import Capture
 from edgec.fleet.store.tables import Device
-from edgec.protocol.samples import MAX_PREDICTIONS, SampleMeta
+from edgec.protocol.captures import MAX_PREDICTIONS, CaptureMeta
 
 State = Literal["new", "confirmed", "corrected", "discarded"]
 STATES: tuple[State, ...] = ("new", "confirmed", "corrected", "discarded")
@@ -69,7 +69,7 @@ class Captures:
         self.pictures = pictures
         self.quota = quota
 
-    def take(self, device_id: int, meta: SampleMeta, image: bytes) -> tuple[int, bool]:
+    def take(self, device_id: int, meta: CaptureMeta, image: bytes) -> tuple[int, bool]:
         """Store a sample; its number, and whether it is new. A repeat of an ``id`` changes nothing.
 
         Raises:
@@ -187,7 +187,7 @@ class Captures:
         }
 
 
-def _row(device_id: int, meta: SampleMeta, digest: str, size: int) -> Capture:
+def _row(device_id: int, meta: CaptureMeta, digest: str, size: int) -> Capture:
     rest = meta.model_dump(mode="json", by_alias=True, exclude_none=True)
     for key in ("id", "device", "stream", "model", "version", "reason", "predictions", "width", "height"):
         rest.pop(key, None)

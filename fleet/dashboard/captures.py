@@ -21,13 +21,13 @@ from edgec.fleet.dashboard.shell import Pager, attempt, frame, html, live, to_si
 from edgec.fleet.server import Services
 from edgec.fleet.store.experiment_tables import Capture
 from edgec.fleet.store.tables import Device
-from edgec.protocol.samples import SampleReason
+from edgec.protocol.captures import CaptureReason
 
 PAGE = 24
 STATES = {
     "new": "To review", "confirmed": "Confirmed", "corrected": "Corrected", "discarded": "Discarded", "": "All samples",
 }  # fmt: skip
-REASONS = {"": "All reasons"} | {reason.value: reason.value.replace("-", " ") for reason in SampleReason}
+REASONS = {"": "All reasons"} | {reason.value: reason.value.replace("-", " ") for reason in CaptureReason}
 COLOURS = ("#5aa9f7", "#3fcf96", "#e7b549", "#ff7b6b", "#b58cf5", "#4fd0d6", "#f28fc0", "#a3d65c")
 
 

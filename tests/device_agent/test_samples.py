@@ -18,9 +18,9 @@ from edgec.device_agent.errors import StateError
 from edgec.device_agent.identity import identity_file
 from edgec.device_agent.sample_uplink import SampleUplink
 from edgec.device_agent.samples import Spool
+from edgec.protocol.captures import CaptureMeta, CaptureReason
 from edgec.protocol.codec import decode
 from edgec.protocol.jobs import JobState
-from edgec.protocol.samples import SampleMeta, SampleReason
 from edgec.protocol.topics import Kind
 from tests.device_agent.harness import AgentProcess, FleetEnd, make_artifact, recovering, wait_for
 
@@ -30,7 +30,7 @@ class Server:
 
     def __init__(self) -> None:
         self.faults: list[int] = []
-        self.samples: dict[str, tuple[SampleMeta, np.ndarray]] = {}
+        self.samples: dict[str, tuple[CaptureMeta, np.ndarray]] = {}
         self.requests: list[tuple[str, str]] = []
         server = self
 
@@ -63,7 +63,7 @@ class Server:
             part.get_param("name", header="content-disposition"): part.get_payload(decode=True)
             for part in message.get_payload()
         }
-        meta = decode(SampleMeta, parts["meta"])
+        meta = decode(CaptureMeta, parts["meta"])
         picture = cv2.imdecode(np.frombuffer(parts["image"], np.uint8), cv2.IMREAD_COLOR)
         known = meta.id in self.samples
         self.samples[meta.id] = meta, picture
@@ -130,7 +130,7 @@ def test_frames_are_chosen_masked_and_sent_within_the_quota(
     assert state is JobState.SUCCEEDED, details
     wait_for(lambda: set(details["samples"]) <= set(server.samples), "what the job asked for")
     reasons = [meta.reason for meta, _ in server.samples.values()]
-    assert reasons.count(SampleReason.REQUEST) == 2
+    assert reasons.count(CaptureReason.REQUEST) == 2
     assert len(reasons) == 5, (
         "the quota holds for what rules choose, and a lost answer makes no second sample"
     )
@@ -146,9 +146,9 @@ def test_frames_are_chosen_masked_and_sent_within_the_quota(
         part = picture[max(0, top - 4) : bottom + 4, max(0, left - 4) : right + 4].astype(int)
         # The square was blurred as a "face": its edge is no longer where the box is.
         assert len(np.unique(part[..., 2] // 24)) > 2 or part[..., 2].max() < 200
-    health = fleet.health(lambda body: body["samples"]["sent"] >= 5, "what was sent")
-    assert health["samples"]["waiting"] == 0
-    assert health["samples"]["refused"] > 0
+    health = fleet.health(lambda body: body["captures"]["sent"] >= 5, "what was sent")
+    assert health["captures"]["waiting"] == 0
+    assert health["captures"]["refused"] > 0
     fleet.job("far", {"operation": "snapshot", "stream": "nowhere"})
     state, details = fleet.job_end("far")
     assert state is JobState.FAILED
@@ -172,8 +172,8 @@ def test_without_its_face_model_no_frame_leaves(
     assert not server.samples
 
 
-def sample(number: int, reason: SampleReason = SampleReason.RANDOM) -> SampleMeta:
-    return SampleMeta.model_validate(
+def sample(number: int, reason: CaptureReason = CaptureReason.RANDOM) -> CaptureMeta:
+    return CaptureMeta.model_validate(
         {
             "id": f"s-{number}", "device": "d", "stream": "s", "time": "2026-01-01T00:00:00Z",
             "reason": reason, "width": 8, "height": 8,

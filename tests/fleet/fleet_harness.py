@@ -23,24 +23,10 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from edgec.benchmarks.fleet.backends import Mosquitto, Postgres
 from edgec.fleet.client.connection import FleetClient
-from edgec.protocol.messages import (
-    DetectionData,
-    DetectionEvent,
-    FrameRef,
-    Health,
-    JobState,
-    JobUpdate,
-    ModelHealth,
-    ModelRef,
-    PendingJobs,
-    Phase,
-    Presence,
-    StageLatency,
-    Status,
-    StreamHealth,
-    decode,
-    encode,
-)
+from edgec.protocol.codec import decode, encode
+from edgec.protocol.events import DetectionData, DetectionEvent, FrameRef, ModelRef, Phase
+from edgec.protocol.jobs import JobState, JobUpdate, PendingJobs
+from edgec.protocol.status import Health, ModelHealth, Presence, StageLatency, Status, StreamHealth
 from edgec.protocol.topics import Topics, parse
 from edgec.runtime.artifact import write_artifact
 from edgec.runtime.config import ArtifactConfig, TensorSpec

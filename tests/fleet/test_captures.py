@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from edgec.fleet.captures.export import FORMATS, Item, export_zip, folder_names
 from edgec.fleet.captures.jpeg import jpeg_size
-from edgec.protocol.samples import MAX_SAMPLE_BYTES, Prediction, SampleMeta, SampleReason
+from edgec.protocol.captures import MAX_CAPTURE_BYTES, CaptureMeta, CaptureReason, Prediction
 from tests.fleet.fleet_harness import FleetServer
 
 
@@ -29,17 +29,17 @@ def jpeg(width: int = 64, height: int = 48, seed: int = 0) -> bytes:
     return bytes(cv2.imencode(".jpg", pixels)[1].tobytes())
 
 
-def meta(device: str, **changes: Any) -> SampleMeta:
+def meta(device: str, **changes: Any) -> CaptureMeta:
     found = [
         Prediction(label="person", class_id=0, score=0.42, box=(4, 6, 20, 40)),
         Prediction(label="a/../b", class_id=1, score=0.4, box=(30, 6, 60, 30)),
     ]
     fields = {"id": uuid.uuid4().hex, "device": device, "stream": "gate", "model": "detector", "version": "3"}
-    fields |= {"time": datetime.now(UTC), "reason": SampleReason.LOW_CONFIDENCE, "predictions": found}
-    return SampleMeta.model_validate(fields | {"width": 64, "height": 48} | changes)
+    fields |= {"time": datetime.now(UTC), "reason": CaptureReason.LOW_CONFIDENCE, "predictions": found}
+    return CaptureMeta.model_validate(fields | {"width": 64, "height": 48} | changes)
 
 
-def send(server: FleetServer, token: str, what: SampleMeta, image: bytes) -> httpx.Response:
+def send(server: FleetServer, token: str, what: CaptureMeta, image: bytes) -> httpx.Response:
     files = {"meta": (None, what.encode(), "application/json"), "image": ("a.jpg", image, "image/jpeg")}
     return httpx.post(
         f"{server.url}/api/v1/samples", files=files, headers={"Authorization": f"Bearer {token}"}
@@ -72,7 +72,7 @@ def test_a_sample_arrives_once_and_belongs_to_its_device(server: FleetServer) ->
         (b"<svg onload=alert(1)>", {}, 422),
         (jpeg()[:20], {}, 422),
         (jpeg(32, 32), {}, 422),
-        (jpeg() + b"\0" * MAX_SAMPLE_BYTES, {}, 413),
+        (jpeg() + b"\0" * MAX_CAPTURE_BYTES, {}, 413),
     ],
 )
 def test_what_is_no_such_picture_is_refused(

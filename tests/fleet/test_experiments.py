@@ -16,8 +16,10 @@ from hypothesis import strategies as st
 
 from edgec.fleet.experiments.readings import comparable, counters_of, reading
 from edgec.fleet.experiments.verdict import Criteria, judge
-from edgec.protocol.messages import Health, ModelHealth, StageLatency, StreamHealth, encode
+from edgec.protocol.codec import encode
+from edgec.protocol.jobs import JobState
 from edgec.protocol.shadow import beside, merge, removals
+from edgec.protocol.status import Health, ModelHealth, StageLatency, StreamHealth
 from edgec.protocol.topics import parse
 from tests.fleet.fleet_harness import FleetServer, SimDevice, wait_for
 
@@ -195,7 +197,6 @@ def test_a_shadow_experiment_reaches_its_verdict_and_leaves_the_device_as_it_was
 def test_a_device_that_cannot_take_the_candidate_ends_the_experiment(
     server: FleetServer, push: Callable[..., str]
 ) -> None:
-    from edgec.protocol.messages import JobState
 
     push("refused", "2")
     camera = Comparing(server.enroll("refuser"))

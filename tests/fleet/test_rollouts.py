@@ -9,7 +9,7 @@ import pytest
 
 from edgec.fleet.client.connection import FleetClient
 from edgec.fleet.errors import RefusedByServer
-from edgec.protocol.messages import JobState
+from edgec.protocol.jobs import JobState
 from tests.fleet.fleet_harness import FleetServer, SimDevice, wait_for
 
 Make = Callable[..., SimDevice]
