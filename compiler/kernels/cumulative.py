@@ -1,4 +1,4 @@
-"""The kernel of running sums and products."""
+"""Cumulative sums and products along an axis."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from tvm.script.ir_builder import tirx as T
 from tvm.tirx import PrimFunc
 
 
-def running(
+def cumulative(
     symbol: str,
     shape: tuple[int, int, int],
     dtype: str,
@@ -33,7 +33,7 @@ def running(
         T.func_attr({"tirx.is_scheduled": True, "tirx.noalias": True})
         x = T.arg("x", T.buffer(shape, dtype))
         y = T.arg("y", T.buffer(shape, dtype))
-        with T.sblock("root"), T.sblock("running"):
+        with T.sblock("root"), T.sblock("cumulative"):
             T.reads(x[0:outer, 0:length, 0:inner])
             T.writes(y[0:outer, 0:length, 0:inner])
             with T.serial(0, outer) as i, T.serial(0, inner) as k:

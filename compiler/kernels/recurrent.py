@@ -17,10 +17,9 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 from tvm.tirx import PrimFunc
 
-from edgec.compiler.frontends.relax.builder import Array
+from edgec.compiler.kernels.tir import Array, Tir
 
-TirExpr: TypeAlias = Any
-Activation: TypeAlias = Callable[[TirExpr], TirExpr]
+Activation: TypeAlias = Callable[[Tir], Tir]
 WIDEST = 64  # columns of a block: four registers of 512 bits, or eight of 256
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 
@@ -28,7 +27,7 @@ GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 def activation(name: str, alpha: float | None, beta: float | None) -> Activation | None:
     """An activation of ONNX's recurrent operators on a TIR expression; None for an unknown name."""
 
-    def f32(value: float | None, default: float) -> TirExpr:
+    def f32(value: float | None, default: float) -> Tir:
         return T.float32(default if value is None else value)
 
     one, zero = T.float32(1), T.float32(0)
@@ -109,7 +108,7 @@ class RecurrentKernel:
         return builder.get()
 
     @contextmanager
-    def _elements(self) -> Iterator[TirExpr]:
+    def _elements(self) -> Iterator[Tir]:
         """A loop over a state's elements, as vector code where they fill vectors."""
         lanes = next(lanes for lanes in (16, 8, 4, 2, 1) if self.hidden % lanes == 0)
         if lanes == 1:
@@ -134,7 +133,7 @@ class RecurrentKernel:
                 else:
                     self._step(self.steps - 1 - step if self.reverse else step, row)
 
-    def _step_within(self, step: TirExpr, row: TirExpr) -> None:
+    def _step_within(self, step: Tir, row: Tir) -> None:
         """A step of a row that may be shorter than the others: past its end, outputs are 0."""
         b = self.buffers
         count = b["len"][row]
@@ -144,10 +143,10 @@ class RecurrentKernel:
             with T.Else(), T.serial(0, self.hidden) as k:
                 _store(b["y"], T.float32(0), [step, row, k])
 
-    def _step(self, time: TirExpr, row: TirExpr) -> None:
+    def _step(self, time: Tir, row: Tir) -> None:
         {"LSTM": self._lstm, "GRU": self._gru, "RNN": self._rnn}[self.op_type](time, row)
 
-    def _products(self, time: TirExpr, row: TirExpr, first: int, last: int, *, scaled: bool = False) -> None:
+    def _products(self, time: Tir, row: Tir, first: int, last: int, *, scaled: bool = False) -> None:
         """Put the pre-activations of the gates from ``first`` up to ``last`` into ``g``."""
         b, h, w = self.buffers, self.hidden, self.width
         with T.serial(first * h // w, last * h // w) as block:
@@ -161,22 +160,22 @@ class RecurrentKernel:
             with T.vectorized(0, w) as lane:
                 _store(b["g"], acc[lane], [block * w + lane])
 
-    def _gate(self, gate: int, k: TirExpr) -> TirExpr:
+    def _gate(self, gate: int, k: Tir) -> Tir:
         return self._clipped(self.buffers["g"][gate * self.hidden + k])
 
-    def _clipped(self, value: TirExpr) -> TirExpr:
+    def _clipped(self, value: Tir) -> Tir:
         if self.clip is None:
             return value
         return T.max(T.float32(-self.clip), T.min(T.float32(self.clip), value))
 
-    def _lstm(self, time: TirExpr, row: TirExpr) -> None:
+    def _lstm(self, time: Tir, row: Tir) -> None:
         b, (f, g, out) = self.buffers, self.activations
         self._products(time, row, 0, 4)
         with self._elements() as k:
             old = b["c"][row, k]
             peep = [b["p"][i, k] if self.peepholes else None for i in range(3)]  # of i, o, f
 
-            def gate(number: int, weight: TirExpr | None, cell: TirExpr, k: TirExpr = k) -> TirExpr:
+            def gate(number: int, weight: Tir | None, cell: Tir, k: Tir = k) -> Tir:
                 raw = b["g"][number * self.hidden + k]
                 return self._clipped(raw if weight is None else raw + weight * cell)
 
@@ -187,7 +186,7 @@ class RecurrentKernel:
             _store(b["h"], f(gate(1, peep[1], new)) * out(new), [row, k])
             _store(b["y"], b["h"][row, k], [time, row, k])
 
-    def _gru(self, time: TirExpr, row: TirExpr) -> None:
+    def _gru(self, time: Tir, row: Tir) -> None:
         b, h, (f, g) = self.buffers, self.hidden, self.activations
         self._products(time, row, 0, 2)
         if self.linear_before_reset:
@@ -208,7 +207,7 @@ class RecurrentKernel:
         with self._elements() as k:
             _store(b["h"], b["y"][time, row, k], [row, k])
 
-    def _multiply_state(self, row: TirExpr) -> None:
+    def _multiply_state(self, row: Tir) -> None:
         """Put the state times the third gate's weights into ``v``."""
         b, h, w = self.buffers, self.hidden, self.width
         with T.serial(0, h // w) as block:
@@ -220,7 +219,7 @@ class RecurrentKernel:
             with T.vectorized(0, w) as lane:
                 _store(b["v"], acc[lane], [block * w + lane])
 
-    def _rnn(self, time: TirExpr, row: TirExpr) -> None:
+    def _rnn(self, time: Tir, row: Tir) -> None:
         b = self.buffers
         self._products(time, row, 0, 1)
         with self._elements() as k:
@@ -239,9 +238,9 @@ def blocked(r: Array, hidden: int) -> Array:
     return np.ascontiguousarray(r.reshape(-1, width, hidden).transpose(0, 2, 1))
 
 
-def _whole(buffer: TirExpr) -> TirExpr:
+def _whole(buffer: Tir) -> Tir:
     return buffer[tuple(slice(0, size) for size in buffer.shape)]
 
 
-def _store(buffer: TirExpr, value: TirExpr, indices: list[TirExpr]) -> None:
+def _store(buffer: Tir, value: Tir, indices: list[Tir]) -> None:
     T.buffer_store(buffer, value, indices)

@@ -19,7 +19,7 @@ from onnx import ModelProto, helper
 from edgec.compiler.errors import ModelError
 from edgec.compiler.frontends import formats
 from edgec.compiler.frontends.sklearn import trees
-from edgec.compiler.frontends.trees.forest import ForestError
+from edgec.compiler.kernels.forests.forest import ForestError
 from edgec.compiler.options import CompileOptions
 
 Arrays = Mapping[str, npt.NDArray[np.generic]]

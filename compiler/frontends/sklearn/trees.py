@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from edgec.compiler.frontends.trees.forest import Builder, ForestError, Mode, below
 from edgec.compiler.frontends.trees.model import OUTPUT, TreeModel, to_onnx
+from edgec.compiler.kernels.forests.forest import Builder, ForestError, Mode, below
 
 LINKS = {"IdentityLink": "identity", "LogLink": "exp", "LogitLink": "sigmoid", "MultinomialLogit": "softmax"}
 FORESTS = ("TreeEnsembleRegressor", "TreeEnsembleClassifier")

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import numpy.typing as npt
 
-from edgec.compiler.frontends.trees.forest import Aggregate, Builder, ForestError, Mode, below
 from edgec.compiler.frontends.trees.model import TreeModel
+from edgec.compiler.kernels.forests.forest import Aggregate, Builder, ForestError, Mode, below
 
 IDENTITY = (
     "regression", "regression_l1", "huber", "fair", "quantile", "mape", "lambdarank", "rank_xendcg",

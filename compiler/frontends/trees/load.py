@@ -14,10 +14,10 @@ import numpy.typing as npt
 from edgec.compiler.errors import ModelError
 from edgec.compiler.frontends import formats
 from edgec.compiler.frontends.source import Reference
-from edgec.compiler.frontends.trees.forest import ForestError
 from edgec.compiler.frontends.trees.lightgbm_file import read_lightgbm
 from edgec.compiler.frontends.trees.model import INPUT, OUTPUT, TreeModel, to_onnx
 from edgec.compiler.frontends.trees.xgboost_file import read_xgboost
+from edgec.compiler.kernels.forests.forest import ForestError
 from edgec.compiler.options import CompileOptions
 
 Arrays = Mapping[str, npt.NDArray[np.generic]]

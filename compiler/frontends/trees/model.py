@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from edgec.compiler.frontends.trees.forest import Floats, Forest
-from edgec.compiler.frontends.trees.onnx_forest import ML_OPSET_KEYED, ML_OPSET_LISTED, to_node
+from edgec.compiler.frontends.onnx.tree_ensemble import ML_OPSET_KEYED, ML_OPSET_LISTED, to_node
+from edgec.compiler.kernels.forests.forest import Floats, Forest
 
 INPUT, OUTPUT = "input", "prediction"
 OPSET = 18

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from edgec.compiler.frontends.trees.forest import ForestError
+from edgec.compiler.kernels.forests.forest import ForestError
 
 MAX_NAME = 256
 MAX_TREES = 1_000_000

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from edgec.compiler.frontends.trees.forest import Builder, Forest, ForestError, Mode
 from edgec.compiler.frontends.trees.model import TreeModel
 from edgec.compiler.frontends.trees.xgboost_binary import read_binary
+from edgec.compiler.kernels.forests.forest import Builder, Forest, ForestError, Mode
 
 # objective → (transform of the margin, link from a base score to a margin)
 OBJECTIVES = {

@@ -17,13 +17,13 @@ from onnx import ModelProto
 import edgec.runtime as rt
 from edgec.compiler.errors import ModelError
 from edgec.compiler.frontends import load_source
-from edgec.compiler.frontends.trees.forest import Aggregate, Builder, Forest, ForestError, Mode, above, below
 from edgec.compiler.frontends.trees.lightgbm_file import read_lightgbm
 from edgec.compiler.frontends.trees.model import to_onnx
 from edgec.compiler.frontends.trees.ubjson import UbjsonError, decode
 from edgec.compiler.frontends.trees.xgboost_file import read_xgboost
-from edgec.compiler.kernels.forest import ForestKernel
-from edgec.compiler.kernels.forest_table import lay_out
+from edgec.compiler.kernels.forests.forest import Aggregate, Builder, Forest, ForestError, Mode, above, below
+from edgec.compiler.kernels.forests.kernel import ForestKernel
+from edgec.compiler.kernels.forests.table import lay_out
 from edgec.compiler.options import CompileOptions
 from tests.compiler.onnx_models import build
 

@@ -1,4 +1,4 @@
-"""Convolutions, plain and transposed."""
+"""Convolutions, plain, transposed and fused with an activation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import numpy as np
 from tvm import relax
 
 from edgec.compiler.frontends.relax.builder import Array, Expr, constant
+from edgec.compiler.frontends.relax.converters.activations import activated
 from edgec.compiler.frontends.relax.converters.registry import (
+    MICROSOFT,
     Node,
     Refusal,
     converts,
@@ -179,3 +181,15 @@ def _by_phases(node: Node, weight: Array, strides: list[int]) -> Expr:
     order = [0, n + 1, *itertools.chain.from_iterable((n + 2 + i, 1 + i) for i in range(n))]
     y = node.emit(relax.op.permute_dims(y, order))
     return node.emit(reshaped(y, [batch, outputs, *(z * s for z, s in zip(sizes, strides, strict=True))]))
+
+
+@converts("FusedConv", domain=MICROSOFT)
+def _fused_conv(node: Node) -> Expr:
+    y = convolution(node, node.input(0), node.input(1))
+    if node.has(2):
+        shape = [1, -1] + [1] * (len(shape_of(y)) - 2)
+        shape[1] = node.shape(2)[0]
+        y = node.emit(relax.op.add(y, node.emit(reshaped(node.input(2), shape))))
+    if node.has(3):
+        y = node.emit(relax.op.add(y, node.input(3)))
+    return activated(node, y, str(node.attrs.get("activation", "")), node.attrs.get("activation_params"))

@@ -1,4 +1,4 @@
-"""Pooling with places, writing into caches, and batch norms that look at the batch."""
+"""MaxPool with the positions of its maxima, and the way back from them."""
 
 from __future__ import annotations
 
@@ -14,11 +14,9 @@ from edgec.compiler.frontends.relax.converters.registry import (
     Decline,
     Node,
     Refusal,
-    axis_of,
     converts,
     dtype_of,
     reshaped,
-    scalar,
 )
 from edgec.compiler.frontends.relax.converters.slicing import sliced
 
@@ -78,35 +76,6 @@ def _strides_of(sizes: list[int], *, column_major: bool) -> list[int]:
     return steps
 
 
-@converts("TensorScatter")
-def _tensor_scatter(node: Node) -> Expr:
-    """New keys and values put into a cache from a place on that each batch has for itself."""
-    past, update = node.input(0), node.input(1)
-    shape, new = node.shape(0), node.shape(1)
-    axis = axis_of(int(node.attrs.get("axis", -2)), len(shape))
-    length, count = shape[axis], new[axis]
-    along = [1] * len(shape)
-    along[axis] = length
-    place = constant(np.arange(length, dtype="int64").reshape(along))
-    if node.has(2):
-        begin = node.emit(reshaped(node.input(2), [shape[0]] + [1] * (len(shape) - 1)))
-        place = node.emit(relax.op.subtract(place, begin))
-        if str(node.attrs.get("mode", "linear")) == "circular":
-            size = constant(length, "int64")
-            place = node.emit(
-                relax.op.where(relax.op.less(place, constant(0, "int64")), relax.op.add(place, size), place)
-            )
-    hit = node.emit(
-        relax.op.logical_and(
-            relax.op.greater_equal(place, constant(0, "int64")),
-            relax.op.less(place, constant(count, "int64")),
-        )
-    )
-    within = relax.op.minimum(relax.op.maximum(place, constant(0, "int64")), constant(count - 1, "int64"))
-    rows = node.emit(relax.op.broadcast_to(node.emit(within), shape))
-    return relax.op.where(hit, node.emit(relax.op.gather_elements(update, rows, axis=axis)), past)
-
-
 @converts("MaxUnpool")
 def _max_unpool(node: Node) -> Expr:
     """Values put back to the places they came from, zeros elsewhere.
@@ -134,27 +103,3 @@ def _max_unpool(node: Node) -> Expr:
     for a, b in zip(own, out, strict=True):
         widths += [0, b - a]
     return relax.op.nn.pad(y, widths)
-
-
-@converts("BatchNormalization")
-def _batch_normalization(node: Node) -> list[Expr]:
-    """In training mode: by the batch's own mean and variance, with the running ones moved on."""
-    if not node.attrs.get("training_mode", 0):
-        raise Decline
-    x, shape = node.input(0), node.shape(0)
-    axes = [a for a in range(len(shape)) if a != 1]
-    along = [1, shape[1]] + [1] * (len(shape) - 2)
-    mean = node.emit(relax.op.mean(x, axis=axes))
-    centred = node.emit(relax.op.subtract(x, reshaped(mean, along)))
-    variance = node.emit(relax.op.mean(relax.op.multiply(centred, centred), axis=axes))
-    epsilon = scalar(float(node.attrs.get("epsilon", 1e-5)), x)
-    spread = node.emit(relax.op.sqrt(relax.op.add(reshaped(variance, along), epsilon)))
-    gain, shift = reshaped(node.input(1), along), reshaped(node.input(2), along)
-    y = relax.op.add(relax.op.multiply(relax.op.divide(centred, spread), gain), shift)
-    momentum = float(node.attrs.get("momentum", 0.9))
-
-    def moved(old: Expr, new: Expr) -> Expr:
-        kept = relax.op.multiply(old, scalar(momentum, old))
-        return relax.op.add(kept, relax.op.multiply(new, scalar(1 - momentum, new)))
-
-    return [y, moved(node.input(3), mean), moved(node.input(4), variance)]

@@ -37,7 +37,7 @@ class Node:
         attrs: attributes by name: ints, floats, ``str``, lists, ``TensorProto`` or ``GraphProto``.
         outputs: names of the outputs; empty where one is not wanted.
         opset: version of the operator set of the node's domain.
-        scope: makes sub-graphs' values (see :mod:`edgec.compiler.frontends.relax.converters.control`).
+        scope: makes sub-graphs' values (see :mod:`edgec.compiler.frontends.relax.converters.control_flow`).
     """
 
     op_type: str

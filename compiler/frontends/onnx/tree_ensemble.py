@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from edgec.compiler.frontends.trees.forest import Aggregate, Floats, Forest, ForestError, Ints, Mode
+from edgec.compiler.kernels.forests.forest import Aggregate, Floats, Forest, ForestError, Ints, Mode
 
 Attributes = Mapping[str, Any]
 KEYED_MODES = {

@@ -1,13 +1,18 @@
-"""Converters where TVM's own are missing, wrong, or slower than need be once everything is static."""
+"""Constants, and operators whose results follow from static shapes: known when the model is imported."""
 
 from __future__ import annotations
 
 import numpy as np
+import onnx
 from onnx import numpy_helper
-from tvm import relax
 
 from edgec.compiler.frontends.relax.builder import Expr, constant
-from edgec.compiler.frontends.relax.converters.registry import Node, Refusal, converts
+from edgec.compiler.frontends.relax.converters.registry import (
+    Node,
+    Refusal,
+    converts,
+    shape_of,
+)
 
 
 @converts("Shape")
@@ -38,9 +43,9 @@ def _optional_has_element(node: Node) -> Expr:
     return constant(node.has(0), "bool")
 
 
-@converts("Identity", "Dropout", "OptionalGetElement")
-def _identity(node: Node) -> Expr | list[Expr]:
-    x = node.input(0)
-    if node.op_type == "Dropout" and len(node.outputs) > 1 and node.outputs[1]:
-        return [x, relax.op.full(node.shape(0), constant(True, "bool"), "bool")]
-    return x
+@converts("EyeLike")
+def _eye_like(node: Node) -> Expr:
+    rows, columns = shape_of(node.input(0))
+    kind = node.attrs.get("dtype")
+    dtype = str(onnx.helper.tensor_dtype_to_np_dtype(int(kind))) if kind else node.dtype(0)
+    return constant(np.eye(rows, columns, k=int(node.attrs.get("k", 0)), dtype=dtype))

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from edgec.compiler.frontends.trees.forest import Aggregate, Floats, Forest, ForestError, Ints, Mode
+from edgec.compiler.kernels.forests.forest import Aggregate, Floats, Forest, ForestError, Ints, Mode
 
 LANES = 8  # walks that run side by side; measured on Zen 5: 8 is as fast as 12 or 16, 4 is 1.5 times slower
 MAX_MEMBER_TABLE = 64 << 20  # bytes; categories times distinct sets of one feature

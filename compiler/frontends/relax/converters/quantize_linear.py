@@ -10,7 +10,7 @@ from onnx import helper
 from tvm import relax
 
 from edgec.compiler.frontends.relax.builder import Array, Expr, constant
-from edgec.compiler.frontends.relax.converters import narrow
+from edgec.compiler.frontends.relax.converters import casts
 from edgec.compiler.frontends.relax.converters.registry import (
     Node,
     Refusal,
@@ -68,7 +68,7 @@ def _unblocked(value: Array, axis: int, block: int, length: int) -> Array:
 
 @converts("QuantizeLinear")
 def _quantize(node: Node) -> Expr:
-    if narrow.result_type(node) in narrow.NARROW:
+    if casts.result_type(node) in casts.NARROW:
         return _quantize_narrow(node)
     if not _is_known(node):
         return _quantize_by_inputs(node)
@@ -89,7 +89,7 @@ def _quantize(node: Node) -> Expr:
 
 
 def _is_narrow(node: Node) -> bool:
-    """Whether it takes numbers of 8 bits or fewer that float32 stands for here (see the module ``narrow``)."""
+    """Whether it takes numbers of 8 bits or fewer that float32 stands for here (see `casts`)."""
     return node.dtype(0) == "float32" and not is_constant(node.input(0))
 
 
@@ -127,12 +127,12 @@ def _dequantize_by_inputs(node: Node) -> Expr:
 def _quantize_narrow(node: Node) -> Expr:
     kind = node.dtype(1)
     steps = node.emit(relax.op.divide(node.emit(relax.op.astype(node.input(0), kind)), _stretched(node, 1)))
-    target = narrow.result_type(node)
-    if target in narrow.INTEGERS:
+    target = casts.result_type(node)
+    if target in casts.INTEGERS:
         steps = node.emit(relax.op.round(steps))
     if node.has(2):
         steps = node.emit(relax.op.add(steps, relax.op.astype(_stretched(node, 2), kind)))
-    return narrow.quantised(node, steps, target)
+    return casts.quantised(node, steps, target)
 
 
 def _quantize_by_inputs(node: Node) -> Expr:

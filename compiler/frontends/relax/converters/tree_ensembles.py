@@ -8,8 +8,9 @@ import numpy as np
 from onnx import numpy_helper
 from tvm import relax
 
+from edgec.compiler.frontends.onnx.tree_ensemble import from_keyed, from_listed
 from edgec.compiler.frontends.relax.builder import Array, Expr, constant
-from edgec.compiler.frontends.relax.converters.ml import (
+from edgec.compiler.frontends.relax.converters.class_scores import (
     TRANSFORMS,
     binary_scores,
     class_labels,
@@ -17,10 +18,9 @@ from edgec.compiler.frontends.relax.converters.ml import (
     post_transform,
 )
 from edgec.compiler.frontends.relax.converters.registry import ML, Node, Refusal, converts
-from edgec.compiler.frontends.trees.forest import Aggregate, Forest, ForestError
-from edgec.compiler.frontends.trees.onnx_forest import from_keyed, from_listed
-from edgec.compiler.kernels.forest import ForestKernel
-from edgec.compiler.kernels.forest_table import lay_out
+from edgec.compiler.kernels.forests.forest import Aggregate, Forest, ForestError
+from edgec.compiler.kernels.forests.kernel import ForestKernel
+from edgec.compiler.kernels.forests.table import lay_out
 
 
 @converts("TreeEnsemble", domain=ML)

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
-
 import numpy as np
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 from tvm.tirx import PrimFunc
 
-from edgec.compiler.frontends.relax.builder import Array
-from edgec.compiler.frontends.trees.forest import Aggregate
-from edgec.compiler.kernels.forest_table import Table
-
-Tir: TypeAlias = Any  # TVM's expressions and buffers are made at import time and have no static types
+from edgec.compiler.kernels.forests.forest import Aggregate
+from edgec.compiler.kernels.forests.table import Table
+from edgec.compiler.kernels.tir import Array, Tir
 
 BLOCK_ROWS = 16  # rows that pass one group of trees before the next: their nodes are then in the cache
 # Starting the thread pool costs some microseconds; a step of a walk takes about 0.5 ns.

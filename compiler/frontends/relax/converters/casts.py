@@ -1,0 +1,81 @@
+"""Casts to types that no CPU computes with: float32 values rounded to the narrow type's grid.
+
+Sources: the ONNX standard, "Float stored in 8 bits" and the operators Cast-25 and QuantizeLinear-25.
+"""
+
+from __future__ import annotations
+
+from onnx import TensorProto, helper
+from tvm import relax
+
+from edgec.compiler.frontends.relax.builder import Expr
+from edgec.compiler.frontends.relax.converters.registry import Decline, Node, Refusal, converts
+from edgec.compiler.kernels.narrow_types import (
+    Element,
+    NarrowFloat,
+    nearest_bfloat16,
+    nearest_float,
+    rounded,
+    wrapped_integer,
+)
+
+FLOATS = {
+    TensorProto.FLOAT8E4M3FN: NarrowFloat(3, -6, 448.0),
+    TensorProto.FLOAT8E4M3FNUZ: NarrowFloat(3, -7, 240.0, signed_zero=False),
+    TensorProto.FLOAT8E5M2: NarrowFloat(2, -14, 57344.0, infinite=True),
+    TensorProto.FLOAT8E5M2FNUZ: NarrowFloat(2, -15, 57344.0, signed_zero=False),
+    TensorProto.FLOAT4E2M1: NarrowFloat(1, 0, 6.0, nan=False),
+}
+INTEGERS = {
+    TensorProto.INT4: (4, True),
+    TensorProto.UINT4: (4, False),
+    TensorProto.INT2: (2, True),
+    TensorProto.UINT2: (2, False),
+}
+NARROW = frozenset({*FLOATS, *INTEGERS, TensorProto.BFLOAT16})
+
+
+@converts("Cast")
+def _cast(node: Node) -> Expr:
+    kind = int(node.attrs["to"])
+    if kind not in NARROW:
+        raise Decline
+    return cast(node, node.input(0), kind, saturate=bool(node.attrs.get("saturate", 1)))
+
+
+@converts("CastLike")
+def _cast_like(node: Node) -> Expr:
+    kind = result_type(node)
+    if kind in NARROW:
+        return cast(node, node.input(0), kind, saturate=bool(node.attrs.get("saturate", 1)))
+    if not kind:
+        raise Refusal("the type that it casts to is unknown")
+    return relax.op.astype(node.input(0), str(helper.tensor_dtype_to_np_dtype(kind)))
+
+
+def result_type(node: Node) -> int:
+    """The number of the element type of a node's first output; 0 where the model does not tell."""
+    value = node.scope.importer.types.get(node.outputs[0])
+    return int(value.type.tensor_type.elem_type) if value is not None else 0
+
+
+def cast(node: Node, x: Expr, kind: int, *, saturate: bool) -> Expr:
+    """``x`` cast to a narrow type: floats to the nearest number, integers cut off and wrapped."""
+    if kind == TensorProto.BFLOAT16:
+        return _mapped(node, x, nearest_bfloat16)
+    form = FLOATS.get(kind)
+    element = wrapped_integer(*INTEGERS[kind]) if form is None else nearest_float(form, saturate=saturate)
+    return _mapped(node, x, element)
+
+
+def quantised(node: Node, steps: Expr, kind: int) -> Expr:
+    """Steps (whole ones, for an integer type) put on the grid of a narrow type, saturated."""
+    if kind in FLOATS:
+        return cast(node, steps, kind, saturate=True)
+    bits, signed = INTEGERS[kind]
+    low, high = (-(1 << bits - 1), (1 << bits - 1) - 1) if signed else (0, (1 << bits) - 1)
+    return node.emit(relax.op.clip(steps, low, high))
+
+
+def _mapped(node: Node, x: Expr, element: Element) -> Expr:
+    return node.builder.emit_te(rounded, node.emit(relax.op.astype(x, "float32")), element)

@@ -1,0 +1,98 @@
+"""From the scores of a classical classifier to its label and probabilities.
+
+What the standard leaves open is done as ONNX Runtime does it, which the exporters of scikit-learn and others
+are tested with.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from tvm import relax
+
+from edgec.compiler.frontends.relax.builder import Array, Expr, constant
+from edgec.compiler.frontends.relax.converters.registry import Node, Refusal, reshaped
+
+TRANSFORMS = ("NONE", "SOFTMAX", "LOGISTIC", "SOFTMAX_ZERO", "PROBIT")
+ZERO = 1e-7  # below it, SOFTMAX_ZERO takes a score for an absent one
+
+
+def class_labels(node: Node) -> Array:
+    """The labels of a classifier's classes.
+
+    Raises:
+        Refusal: they are texts (a front end turns those into numbers first).
+    """
+    ints = node.attrs.get("classlabels_int64s") or node.attrs.get("classlabels_ints")
+    if node.attrs.get("classlabels_strings"):
+        raise Refusal("its labels are texts, and compiled models have outputs of numbers only")
+    if not ints:
+        raise Refusal("it has no class labels")
+    return np.array(ints, np.int64)
+
+
+def pick_label(node: Node, choice: Expr, labels: Array) -> Expr:
+    """The label ``[rows]`` of the chosen class: a class number ``[rows]`` or a yes ``[rows, 1]``."""
+    index = node.emit(relax.op.astype(choice, "int64"))
+    rows = int(index.ty.shape[0])
+    index = reshaped(index, (rows,)) if len(index.ty.shape) == 2 else index
+    if np.array_equal(labels, np.arange(len(labels))):
+        return index
+    return relax.op.take(constant(labels), index, axis=0, mode="clip")
+
+
+def post_transform(node: Node, scores: Expr, transform: str) -> Expr:
+    """Scores ``[rows, classes]`` as the model wants to have them.
+
+    Raises:
+        Refusal: an unknown transform.
+    """
+    if transform == "NONE":
+        return scores
+    if transform == "LOGISTIC":
+        return relax.op.sigmoid(scores)
+    if transform == "SOFTMAX":
+        return relax.op.nn.softmax(scores, axis=1)
+    if transform == "SOFTMAX_ZERO":
+        scores = node.emit(scores)
+        absent = relax.op.less_equal(relax.op.abs(scores), constant(ZERO, "float32"))
+        shifted = node.emit(scores - relax.op.max(scores, axis=[1], keepdims=True))
+        powers = node.emit(relax.op.where(absent, constant(0, "float32"), relax.op.exp(shifted)))
+        return powers / relax.op.sum(powers, axis=[1], keepdims=True)
+    if transform == "PROBIT":
+        return probit(node, scores)
+    raise Refusal(f"it has the unknown transform {transform!r}")
+
+
+def probit(node: Node, x: Expr) -> Expr:
+    """The quantile of the normal distribution, by Winitzki's approximation (as ONNX Runtime has it)."""
+    a = 0.147
+    y = node.emit(x * f32(2) - f32(1))
+    log = node.emit(relax.op.log((f32(1) - y) * (f32(1) + y)))
+    v = node.emit(f32(2 / (math.pi * a)) + log * f32(0.5))
+    size = relax.op.sqrt(relax.op.sqrt(v * v - log * f32(1 / a)) - v)
+    sign = relax.op.where(relax.op.less(y, f32(0)), f32(-1), f32(1))
+    return sign * size * f32(math.sqrt(2))
+
+
+def binary_scores(node: Node, score: Expr, transform: str, *, shares: bool) -> Expr:
+    """Both classes' scores ``[rows, 2]`` from the one of class 1 ``[rows, 1]``.
+
+    Args:
+        shares: the score is a share of 1 (weights are never negative), so the other class has the rest.
+    """
+    if transform == "PROBIT":
+        raise Refusal("PROBIT with a single score for two classes has one output in ONNX Runtime, not two")
+    if shares:
+        pair = [f32(1) - score, score]
+    elif transform == "LOGISTIC":
+        pair = [relax.op.sigmoid(f32(0) - score), relax.op.sigmoid(score)]
+    else:
+        pair = [f32(0) - score, score]
+    return relax.op.concat([node.emit(part) for part in pair], axis=1)
+
+
+def f32(value: float) -> Expr:
+    """A float32 constant of rank 0."""
+    return constant(value, "float32")

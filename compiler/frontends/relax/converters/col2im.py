@@ -1,0 +1,68 @@
+"""Col2Im: columns of blocks, added up where they overlap."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+from tvm import relax
+
+from edgec.compiler.frontends.relax.builder import Expr
+from edgec.compiler.frontends.relax.converters.registry import (
+    Node,
+    Refusal,
+    converts,
+    reshaped,
+    shape_of,
+)
+from edgec.compiler.frontends.relax.converters.slicing import sliced
+
+
+@converts("Col2Im")
+def _col2im(node: Node) -> Expr:
+    image, block = node.array(1), node.array(2)
+    if image is None or block is None:
+        raise Refusal("its image or block shape is missing")
+    sizes, kernel = [int(s) for s in image], [int(k) for k in block]
+    n = len(sizes)
+    dilations = [int(d) for d in node.attrs.get("dilations") or [1] * n]
+    strides = [int(s) for s in node.attrs.get("strides") or [1] * n]
+    pads = [int(p) for p in node.attrs.get("pads") or [0] * (2 * n)]
+    batch, rows, _ = node.shape(0)
+    taps = math.prod(kernel)
+    channels = rows // taps
+    spread = [
+        (size + pads[i] + pads[i + n] - dilations[i] * (kernel[i] - 1) - 1) // strides[i] + 1
+        for i, size in enumerate(sizes)
+    ]
+    columns = node.emit(reshaped(node.input(0), [batch, channels, taps, *spread]))
+    full = [size + pads[i] + pads[i + n] for i, size in enumerate(sizes)]
+    total: Expr | None = None
+    for number, tap in enumerate(itertools.product(*[range(k) for k in kernel])):
+        part = node.emit(sliced(node, columns, {2: slice(number, number + 1)}))
+        part = node.emit(reshaped(part, [batch, channels, *spread]))
+        placed = _placed(node, part, [t * d for t, d in zip(tap, dilations, strict=True)], strides, full)
+        total = placed if total is None else node.emit(relax.op.add(total, placed))
+    picks = {i + 2: slice(pads[i], pads[i] + size) for i, size in enumerate(sizes)}
+    return sliced(node, total, picks)
+
+
+def _placed(node: Node, part: Expr, first: list[int], strides: list[int], full: list[int]) -> Expr:
+    """A tensor ``[batch, channels, *spread]`` put into zeros of the sizes ``full``, ``strides`` apart."""
+    for axis, (begin, stride, size) in enumerate(zip(first, strides, full, strict=True), start=2):
+        shape = list(shape_of(part))
+        if stride > 1:
+            wide = [*shape[: axis + 1], 1, *shape[axis + 1 :]]
+            widths = [0] * (2 * len(wide))
+            widths[2 * (axis + 1) + 1] = stride - 1
+            part = node.emit(relax.op.nn.pad(node.emit(reshaped(part, wide)), widths))
+            shape[axis] *= stride
+            part = node.emit(reshaped(part, shape))
+            keep = shape[axis] - (stride - 1)
+            part = node.emit(sliced(node, part, {axis: slice(0, keep)}))
+            shape[axis] = keep
+        widths = [0] * (2 * len(shape))
+        widths[2 * axis], widths[2 * axis + 1] = begin, size - begin - shape[axis]
+        if any(widths):
+            part = node.emit(relax.op.nn.pad(part, widths))
+    return part

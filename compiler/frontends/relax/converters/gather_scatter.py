@@ -1,0 +1,108 @@
+"""Elements picked by index, and written to indices."""
+
+from __future__ import annotations
+
+import numpy as np
+from tvm import relax
+
+from edgec.compiler.frontends.relax.builder import Expr, constant
+from edgec.compiler.frontends.relax.converters.registry import (
+    Node,
+    Refusal,
+    axis_of,
+    converts,
+    dtype_of,
+    is_constant,
+    reshaped,
+    shape_of,
+    value_of,
+)
+from edgec.compiler.frontends.relax.converters.slicing import sliced
+
+
+@converts("Gather")
+def _gather(node: Node) -> Expr:
+    shape = node.shape(0)
+    axis = axis_of(int(node.attrs.get("axis", 0)), len(shape))
+    indices = node.input(1)
+    if is_constant(indices):
+        rows = value_of(indices).astype("int64")
+        if rows.size and (rows.min() < -shape[axis] or rows.max() >= shape[axis]):
+            raise Refusal(f"an index is out of range for axis {axis} of size {shape[axis]}")
+        rows = np.where(rows < 0, rows + shape[axis], rows)
+        if rows.size == 1:
+            out = [*shape[:axis], *rows.shape, *shape[axis + 1 :]]
+            row = int(rows.reshape(-1)[0])
+            part = node.emit(sliced(node, node.input(0), {axis: slice(row, row + 1, 1)}))
+            return reshaped(part, out)
+        indices = constant(rows)
+    elif dtype_of(indices).startswith("int"):
+        size = constant(shape[axis], dtype_of(indices))
+        zero = constant(0, dtype_of(indices))
+        indices = node.emit(
+            relax.op.where(relax.op.less(indices, zero), relax.op.add(indices, size), indices)
+        )
+    return relax.op.take(node.input(0), indices, axis=axis)
+
+
+@converts("ReverseSequence")
+def _reverse_sequence(node: Node) -> Expr:
+    batch, time = int(node.attrs.get("batch_axis", 1)), int(node.attrs.get("time_axis", 0))
+    return relax.op.reverse_sequence(node.input(0), node.input(1), seq_axis=time, batch_axis=batch)
+
+
+@converts("TensorScatter")
+def _tensor_scatter(node: Node) -> Expr:
+    """New keys and values put into a cache from a place on that each batch has for itself."""
+    past, update = node.input(0), node.input(1)
+    shape, new = node.shape(0), node.shape(1)
+    axis = axis_of(int(node.attrs.get("axis", -2)), len(shape))
+    length, count = shape[axis], new[axis]
+    along = [1] * len(shape)
+    along[axis] = length
+    place = constant(np.arange(length, dtype="int64").reshape(along))
+    if node.has(2):
+        begin = node.emit(reshaped(node.input(2), [shape[0]] + [1] * (len(shape) - 1)))
+        place = node.emit(relax.op.subtract(place, begin))
+        if str(node.attrs.get("mode", "linear")) == "circular":
+            size = constant(length, "int64")
+            place = node.emit(
+                relax.op.where(relax.op.less(place, constant(0, "int64")), relax.op.add(place, size), place)
+            )
+    hit = node.emit(
+        relax.op.logical_and(
+            relax.op.greater_equal(place, constant(0, "int64")),
+            relax.op.less(place, constant(count, "int64")),
+        )
+    )
+    within = relax.op.minimum(relax.op.maximum(place, constant(0, "int64")), constant(count - 1, "int64"))
+    rows = node.emit(relax.op.broadcast_to(node.emit(within), shape))
+    return relax.op.where(hit, node.emit(relax.op.gather_elements(update, rows, axis=axis)), past)
+
+
+@converts("OneHot")
+def _one_hot(node: Node) -> Expr:
+    depth_value, values = node.array(1), node.input(2)
+    if depth_value is None:
+        raise Refusal("its depth is missing")
+    depth = int(depth_value.reshape(-1)[0])
+    indices = node.input(0)
+    rank = len(shape_of(indices)) + 1
+    axis = axis_of(int(node.attrs.get("axis", -1)), rank)
+    shape = list(shape_of(indices))
+    shape.insert(axis, 1)
+    spread = [1] * rank
+    spread[axis] = depth
+    wide = node.emit(relax.op.astype(indices, "int64"))
+    size = constant(depth, "int64")
+    wide = relax.op.where(relax.op.less(wide, constant(0, "int64")), relax.op.add(wide, size), wide)
+    classes = constant(np.arange(depth, dtype="int64").reshape(spread))
+    hit = node.emit(relax.op.equal(reshaped(node.emit(wide), shape), classes))
+    off, on = (_element(node, values, i) for i in (0, 1))
+    return relax.op.where(hit, on, off)
+
+
+def _element(node: Node, vector: Expr, position: int) -> Expr:
+    if is_constant(vector):
+        return constant(value_of(vector).reshape(-1)[position])
+    return node.emit(reshaped(node.emit(sliced(node, vector, {0: slice(position, position + 1)})), []))

@@ -1,0 +1,76 @@
+"""Matrix products with an epilogue, and determinants."""
+
+from __future__ import annotations
+
+from tvm import relax
+
+from edgec.compiler.frontends.relax.builder import Expr, constant
+from edgec.compiler.frontends.relax.converters.activations import activated
+from edgec.compiler.frontends.relax.converters.registry import (
+    MICROSOFT,
+    Node,
+    Refusal,
+    converts,
+    reshaped,
+    scalar,
+    shape_of,
+)
+from edgec.compiler.frontends.relax.converters.slicing import sliced
+
+
+@converts("FusedGemm", domain=MICROSOFT)
+def _fused_gemm(node: Node) -> Expr:
+    a, b = node.input(0), node.input(1)
+    a = node.emit(relax.op.permute_dims(a, [1, 0])) if node.attrs.get("transA", 0) else a
+    b = node.emit(relax.op.permute_dims(b, [1, 0])) if node.attrs.get("transB", 0) else b
+    y = relax.op.multiply(relax.op.matmul(a, b), constant(float(node.attrs.get("alpha", 1.0)), "float32"))
+    if node.has(2):
+        beta = constant(float(node.attrs.get("beta", 1.0)), "float32")
+        y = relax.op.add(y, relax.op.multiply(node.input(2), beta))
+    alpha = node.attrs.get("activation_alpha")
+    return activated(node, node.emit(y), str(node.attrs.get("activation", "")), alpha and [alpha])
+
+
+@converts("FusedMatMul", domain=MICROSOFT)
+def _fused_matmul(node: Node) -> Expr:
+    a, b = node.input(0), node.input(1)
+    if node.attrs.get("transBatchA", 0) or node.attrs.get("transBatchB", 0):
+        raise Refusal("moved batch axes are not compiled")
+    a = node.emit(_swapped(a)) if node.attrs.get("transA", 0) else a
+    b = node.emit(_swapped(b)) if node.attrs.get("transB", 0) else b
+    return relax.op.multiply(relax.op.matmul(a, b), scalar(float(node.attrs.get("alpha", 1.0)), a))
+
+
+def _swapped(x: Expr) -> Expr:
+    axes = list(range(len(shape_of(x))))
+    axes[-2:] = axes[:-3:-1]
+    return relax.op.permute_dims(x, axes)
+
+
+@converts("Det")
+def _det(node: Node) -> Expr:
+    shape = node.shape(0)
+    size = shape[-1]
+    if size not in (1, 2, 3):
+        raise Refusal(f"determinants of {size}×{size} matrices are not compiled")
+
+    def entry(row: int, column: int) -> Expr:
+        rank = len(shape)
+        picks = {rank - 2: slice(row, row + 1), rank - 1: slice(column, column + 1)}
+        part = node.emit(sliced(node, node.input(0), picks))
+        return node.emit(reshaped(part, shape[:-2]))
+
+    def minor(rows: list[int], columns: list[int]) -> Expr:
+        if len(rows) == 1:
+            return entry(rows[0], columns[0])
+        total: Expr | None = None
+        for position, column in enumerate(columns):
+            rest = minor(rows[1:], [c for c in columns if c != column])
+            term = node.emit(relax.op.multiply(entry(rows[0], column), rest))
+            if total is None:
+                total = term
+            else:
+                total = node.emit((relax.op.subtract if position % 2 else relax.op.add)(total, term))
+        return total
+
+    return minor(list(range(size)), list(range(size)))

@@ -1,0 +1,29 @@
+"""The largest and smallest elements along axes."""
+
+from __future__ import annotations
+
+from tvm import relax
+
+from edgec.compiler.frontends.relax.builder import Expr
+from edgec.compiler.frontends.relax.converters.registry import (
+    Node,
+    converts,
+    dtype_of,
+)
+from edgec.compiler.kernels.extremes import extremes
+
+
+@converts("ReduceMax", "ReduceMin")
+def _extreme(node: Node) -> Expr:
+    x, rank = node.input(0), len(node.shape(0))
+    axes = node.ints("axes", 1)
+    if not axes and node.attrs.get("noop_with_empty_axes", 0):
+        return x
+    chosen = [a % rank for a in axes] if axes else list(range(rank))
+    wide = node.emit(relax.op.astype(x, "uint8")) if dtype_of(x) == "bool" else x
+    keeps, largest = bool(node.attrs.get("keepdims", 1)), node.op_type == "ReduceMax"
+    if "float" in dtype_of(x) and rank:
+        return node.builder.emit_te(extremes, wide, chosen, keepdims=keeps, largest=largest)
+    reduce = relax.op.max if largest else relax.op.min
+    result = reduce(wide, axis=chosen, keepdims=keeps) if rank else wide
+    return relax.op.astype(node.emit(result), "bool") if dtype_of(x) == "bool" else result

@@ -1,0 +1,30 @@
+"""The largest or smallest elements, sorted."""
+
+from __future__ import annotations
+
+import numpy as np
+from tvm import relax
+
+from edgec.compiler.frontends.relax.builder import Expr, constant
+from edgec.compiler.frontends.relax.converters.registry import (
+    Decline,
+    Node,
+    Refusal,
+    converts,
+)
+
+
+@converts("TopK")
+def _top_k(node: Node) -> Expr | list[Expr]:
+    """Unsigned 64-bit integers are sorted as signed ones of the same order: 2^63 less."""
+    if node.dtype(0) != "uint64":
+        raise Decline
+    count = node.array(1)
+    if count is None:
+        raise Refusal("it names no number of elements")
+    least = constant(np.array(-(1 << 63), "int64"))
+    signed = node.emit(relax.op.bitwise_xor(node.emit(relax.op.astype(node.input(0), "int64")), least))
+    axis, largest = int(node.attrs.get("axis", -1)), bool(node.attrs.get("largest", 1))
+    found = node.emit(relax.op.topk(signed, int(count.reshape(-1)[0]), axis, "both", largest, "int64"))
+    values = node.emit(relax.op.bitwise_xor(relax.TupleGetItem(found, 0), least))
+    return [relax.op.astype(values, "uint64"), relax.TupleGetItem(found, 1)]

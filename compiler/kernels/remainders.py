@@ -1,0 +1,26 @@
+"""Remainders of integers, with broadcasting."""
+
+from __future__ import annotations
+
+import numpy as np
+from tvm import te, tirx
+
+from edgec.compiler.kernels.tir import Tir
+
+
+def remainder(a: Tir, b: Tir, *, sign_of_dividend: bool) -> Tir:
+    """``a`` modulo ``b``, element by element with numpy's broadcasting.
+
+    Args:
+        a: the dividends, integers.
+        b: the divisors, of the same type.
+        sign_of_dividend: as C's ``%``; otherwise the remainder has the sign of the divisor, as in Python.
+    """
+    function = tirx.truncmod if sign_of_dividend else tirx.floormod
+    shape = np.broadcast_shapes(tuple(map(int, a.shape)), tuple(map(int, b.shape)))
+
+    def at(x: Tir, place: tuple[Tir, ...]) -> Tir:
+        own = place[len(place) - len(x.shape) :]
+        return x(*[tirx.const(0, "int64") if int(n) == 1 else i for n, i in zip(x.shape, own, strict=True)])
+
+    return te.compute(shape, lambda *place: function(at(a, place), at(b, place)), name="remainder")
