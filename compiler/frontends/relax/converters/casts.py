@@ -78,4 +78,5 @@ def quantised(node: Node, steps: Expr, kind: int) -> Expr:
 
 
 def _mapped(node: Node, x: Expr, element: Element) -> Expr:
-    return node.builder.emit_te(rounded, node.emit(relax.op.astype(x, "float32")), element)
+    x = node.emit(relax.op.astype(x, "float32"))
+    return node.builder.emit_te(lambda source: rounded(source, element), x, primfunc_name_hint="narrowed")
