@@ -19,12 +19,12 @@ from rich.table import Table
 
 import edgec.runtime as rt
 from edgec.compiler.processing import build_around
-from edgec.runtime.boxes import BOX_DECODERS
 from edgec.runtime.card import BoxOutput, ImageInput
-from edgec.runtime.compiled_functions import empty_aligned
-from edgec.runtime.picture import Picture, Placement
-from edgec.runtime.processing import Around
-from edgec.runtime.shared_libraries import ensure_runtime
+from edgec.runtime.execution.compiled_functions import empty_aligned
+from edgec.runtime.execution.shared_libraries import ensure_runtime
+from edgec.runtime.processing.boxes import BOX_DECODERS
+from edgec.runtime.processing.compiled import Around
+from edgec.runtime.processing.image import Picture, Placement
 from edgec.targets import detect
 
 RUNS = 40

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgec.runtime.execution.profiling import LayerRuns, LayerTime, Probe, join, summarise
 from edgec.runtime.model import Model
-from edgec.runtime.profiling import LayerRuns, LayerTime, Probe, join, summarise
 
 if TYPE_CHECKING:  # a device has no compiler
     from edgec.compiler.progress import Progress

@@ -27,7 +27,7 @@ from edgec.benchmarks import around, machine
 from edgec.compiler.options import CompileOptions
 from edgec.compiler.pipeline import compile_model
 from edgec.compiler.verify.timing import interleave
-from edgec.runtime.shared_libraries import ensure_runtime
+from edgec.runtime.execution.shared_libraries import ensure_runtime
 from edgec.targets import detect
 
 FEATURES, ROWS, LIMIT_S = 20, 4000, 3.0

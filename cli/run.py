@@ -36,22 +36,22 @@ def run_command(
 ) -> None:
     """Run a picture, a sound or an .npz file of inputs through an artifact, and print or draw the result."""
     import edgec.runtime as rt
-    from edgec.runtime import files
+    from edgec.runtime.processing import input_files
 
-    kind = _kind_of(source, files)
+    kind = _kind_of(source, input_files)
     if output is not None and output.suffix.lower() != ".npz" and kind != "picture":
         raise UsageError(f"--output {output}: only results on a picture can be drawn; name an .npz file")
     with rt.load(existing(artifact, "artifact"), threads=threads) as model:
         if kind == "arrays":
-            _run_arrays(model, files.read_arrays(source), output, as_json)
+            _run_arrays(model, input_files.read_arrays(source), output, as_json)
             return
         if kind == "picture":
-            frame = files.read_picture(source)
+            frame = input_files.read_picture(source)
             results, milliseconds = _timed(model, frame, None)
             if output is not None:
                 _draw(output, frame, results)
         else:
-            samples, rate = files.read_sound(source)
+            samples, rate = input_files.read_sound(source)
             results, milliseconds = _timed(model, samples, rate)
         if as_json:
             found = [result.to_json() for result in results]
@@ -64,7 +64,7 @@ def run_command(
             out.print(f"drawn into {output}", markup=False, soft_wrap=True)
 
 
-def _kind_of(source: Path, files: Any) -> str:  # noqa: ANN401 - the module edgec.runtime.files
+def _kind_of(source: Path, files: Any) -> str:  # noqa: ANN401 - the module `input_files`
     ending = source.suffix.lower()
     if ending in files.PICTURES:
         return "picture"

@@ -27,7 +27,7 @@ from edgec.device_agent.statefile import write_durably
 from edgec.device_agent.status_socket import ask
 from edgec.device_agent.store import ModelStore
 from edgec.protocol.enrol import EnrollResponse
-from edgec.runtime.artifact import Artifact
+from edgec.runtime.artifact.reader import Artifact
 from edgec.targets.errors import EdgecError
 
 _LOW_DISK_BYTES = 200 << 20

@@ -19,9 +19,9 @@ import httpx
 from edgec.device_agent.errors import FetchError, TrustError
 from edgec.device_agent.statefile import explain
 from edgec.device_agent.store import ModelStore, hash_file
-from edgec.runtime import oci
+from edgec.runtime.artifact import oci
+from edgec.runtime.artifact.oci import Descriptor, Manifest
 from edgec.runtime.errors import ArtifactError
-from edgec.runtime.oci import Descriptor, Manifest
 
 log = logging.getLogger("fetch")
 

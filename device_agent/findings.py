@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edgec.device_agent.tracker import Seen
-from edgec.runtime.results import Anomaly, Classification, Segmentation
+from edgec.runtime.processing.results import Anomaly, Classification, Segmentation
 
 
 class BrokenOutput(ValueError):

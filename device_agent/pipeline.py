@@ -21,8 +21,8 @@ from edgec.device_agent.samples import Seeing, StreamSamples
 from edgec.device_agent.slots import MODEL_ERRORS, Loaded, timed
 from edgec.device_agent.stats import Window
 from edgec.device_agent.tracker import BoxTracker, Change, LabelTracker, Seen, Track
-from edgec.runtime.listening import Listener
-from edgec.runtime.results import Result
+from edgec.runtime.processing.results import Result
+from edgec.runtime.processing.sound_stream import Listener
 
 Emit = Callable[[dict[str, Any], bool], None]
 """Takes an event's ``data`` and whether it must not be lost."""

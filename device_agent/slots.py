@@ -15,8 +15,8 @@ import numpy as np
 import edgec.runtime as rt
 from edgec.device_agent.findings import BrokenOutput
 from edgec.device_agent.stats import ModelStats
+from edgec.runtime.artifact.golden import golden_inputs
 from edgec.runtime.errors import EdgecError
-from edgec.runtime.golden import golden_inputs
 
 MODEL_ERRORS = (
     EdgecError,

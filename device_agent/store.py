@@ -10,10 +10,10 @@ from pathlib import Path
 
 from edgec.device_agent.errors import StateError
 from edgec.device_agent.statefile import explain, fsync_folder, write_durably
-from edgec.runtime import oci
-from edgec.runtime.artifact import unpack_to_layout
+from edgec.runtime.artifact import oci
+from edgec.runtime.artifact.layout_folder import unpack_to_layout
+from edgec.runtime.artifact.oci import Descriptor, Manifest
 from edgec.runtime.errors import ArtifactError
-from edgec.runtime.oci import Descriptor, Manifest
 
 _CHUNK = 1 << 20
 

@@ -17,8 +17,8 @@ import edgec.runtime as rt
 from edgec.device_agent import child, log
 from edgec.device_agent.channel import ChannelClosed
 from edgec.device_agent.slots import MODEL_ERRORS, load_model
+from edgec.runtime.artifact.golden import GOLDEN_KEY, Arrays, differences, golden_inputs
 from edgec.runtime.errors import IncompatibleDevice
-from edgec.runtime.golden import GOLDEN_KEY, Arrays, differences, golden_inputs
 
 _RUNS = 5
 

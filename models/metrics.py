@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edgec.runtime.results import Detection, Result
+from edgec.runtime.processing.results import Detection, Result
 
 Floats = NDArray[np.float32]
 Detections = Floats

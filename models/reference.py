@@ -14,10 +14,10 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from edgec.runtime.card import AudioInput, ImageInput, ModelCard
-from edgec.runtime.decoders import decode
-from edgec.runtime.picture import Picture
-from edgec.runtime.results import Result
-from edgec.runtime.sound import Sound, samples_of
+from edgec.runtime.processing.audio import Sound, samples_of
+from edgec.runtime.processing.decoders import decode
+from edgec.runtime.processing.image import Picture
+from edgec.runtime.processing.results import Result
 from edgec.targets.errors import EdgecError
 
 

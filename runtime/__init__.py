@@ -1,16 +1,13 @@
 """Load and run artifacts on a device: numpy, msgspec, apache-tvm-ffi and libtvm_runtime.so, and no compiler.
 
-A name is imported when it is first asked for: a process that only loads and runs a model pays for nothing else.
+A name is imported on first access, so a process that only loads and runs a model pays for nothing else.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edgec.runtime.artifact import Artifact, pack_from_layout, unpack_to_layout, write_artifact
-    from edgec.runtime.artifact_loader import check_device
-    from edgec.runtime.card import ModelCard, load_card
-    from edgec.runtime.config import (
+    from edgec.runtime.artifact.config import (
         ArtifactConfig,
         Bucket,
         KernelInfo,
@@ -20,12 +17,18 @@ if TYPE_CHECKING:
         Segment,
         TensorSpec,
     )
-    from edgec.runtime.drawing import draw
-    from edgec.runtime.early_load import load
+    from edgec.runtime.artifact.layout_folder import pack_from_layout, unpack_to_layout
+    from edgec.runtime.artifact.reader import Artifact
+    from edgec.runtime.artifact.writer import write_artifact
+    from edgec.runtime.card import ModelCard
+    from edgec.runtime.card.file import load_card
+    from edgec.runtime.compatibility import check_device
     from edgec.runtime.errors import ArtifactError, CardError, IncompatibleDevice, InputError
+    from edgec.runtime.execution.profiling import LayerTime
     from edgec.runtime.model import Model
-    from edgec.runtime.profiling import LayerTime
-    from edgec.runtime.results import (
+    from edgec.runtime.overlapped_load import load
+    from edgec.runtime.processing.drawing import draw
+    from edgec.runtime.processing.results import (
         Anomaly,
         Box,
         Classification,
@@ -41,27 +44,30 @@ if TYPE_CHECKING:
     )
 
 _MODULES = {
-    "artifact": ("Artifact", "pack_from_layout", "unpack_to_layout", "write_artifact"),
-    "card": ("ModelCard", "load_card"),
-    "config": (
+    "artifact.layout_folder": ("pack_from_layout", "unpack_to_layout"),
+    "artifact.reader": ("Artifact",),
+    "artifact.writer": ("write_artifact",),
+    "card": ("ModelCard",),
+    "card.file": ("load_card",),
+    "compatibility": ("check_device",),
+    "artifact.config": (
         "ArtifactConfig", "Bucket", "KernelInfo", "MemoryPlan", "PlannedTensor", "Provenance", "Segment", "TensorSpec",
     ),
-    "drawing": ("draw",),
+    "processing.drawing": ("draw",),
     "errors": ("ArtifactError", "CardError", "IncompatibleDevice", "InputError"),
-    "artifact_loader": ("check_device",),
     "model": ("Model",),
-    "profiling": ("LayerTime",),
-    "results": (
+    "execution.profiling": ("LayerTime",),
+    "processing.results": (
         "Anomaly", "Box", "Classification", "Detection", "Embedding", "Keypoints", "Point", "Raw", "Result",
         "Segmentation", "Sound", "Text",
     ),
-    "early_load": ("load",),
+    "overlapped_load": ("load",),
 }  # fmt: skip
 _HOMES = {name: f"{__name__}.{module}" for module, names in _MODULES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - PEP 562
-    """Import what is asked for."""
+    """Import the module that defines `name`."""
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edgec.runtime import oci
-from edgec.runtime.artifact import AROUND_LIBRARY, MODEL_LIBRARY, Artifact
-from edgec.runtime.compiled_functions import NativeFunction, check_code, little_endian, load_code
-from edgec.runtime.config import RUNTIME_ABI, ArtifactConfig
-from edgec.runtime.errors import ArtifactError, IncompatibleDevice
+from edgec.runtime.artifact import oci
+from edgec.runtime.artifact.config import ArtifactConfig
+from edgec.runtime.artifact.reader import AROUND_LIBRARY, MODEL_LIBRARY, Artifact
+from edgec.runtime.artifact.weights import Weight
+from edgec.runtime.compatibility import check_device
+from edgec.runtime.errors import ArtifactError
+from edgec.runtime.execution.compiled_functions import NativeFunction, check_code, load_code
+from edgec.runtime.execution.shared_libraries import ensure_runtime, load_installed
+from edgec.runtime.execution.threads import Threading
 from edgec.runtime.model import Model, Variant
-from edgec.runtime.shared_libraries import check_ffi, ensure_runtime, load_installed
-from edgec.runtime.threads import Threading
-from edgec.runtime.weights import Weight
-from edgec.targets.detection import machine_arch, machine_features, machine_glibc
 
 
 def load_artifact(artifact: Artifact, threads: int | None, affinity: Sequence[int] | None) -> Model:
@@ -55,7 +55,7 @@ def _variant(
     """The model for one set of input shapes, its code loaded and bound to its weights."""
     foreign = None
     if config.segments:
-        from edgec.runtime.fallback import Foreign
+        from edgec.runtime.execution.fallback import Foreign
 
         foreign = Foreign(artifact, config.segments, wanted)
     own = ordered(weights, config.weights)
@@ -73,50 +73,6 @@ def ordered(weights: dict[str, Weight], names: Sequence[str]) -> list[Weight]:
     if missing:
         raise ArtifactError(f"the artifact's weights lack {missing[0]!r}")
     return [weights[name] for name in names]
-
-
-def check_device(config: ArtifactConfig) -> None:
-    """Check that this machine can run the artifact, from its config alone: for a device before it downloads.
-
-    Raises:
-        IncompatibleDevice: it cannot; the message says what the artifact needs and what there is here.
-    """
-    what = f"{config.name} {config.version} was compiled for {config.target}"
-    arch = machine_arch()
-    if config.arch != arch:
-        raise IncompatibleDevice(f"{what} ({config.arch}); this machine is {arch}")
-    if config.device_kind != "cpu":
-        raise IncompatibleDevice(f"{what}, a {config.device_kind} device; this runtime drives CPUs only")
-    if not little_endian():
-        raise IncompatibleDevice(f"{what}; its weights are little-endian and this machine is not")
-    if config.runtime_abi != RUNTIME_ABI:
-        raise IncompatibleDevice(
-            f"{what} with runtime ABI {config.runtime_abi}; this edgec has {RUNTIME_ABI}: "
-            "compile the model again, or install the edgec that it was compiled with"
-        )
-    missing = sorted(set(config.required_features) - machine_features())
-    if missing:
-        raise IncompatibleDevice(
-            f"{what}, which has {', '.join(missing)}; this machine's processor has not: "
-            "compile for the target that `edgec targets detect` names here"
-        )
-    _check_glibc(config, what)
-    check_ffi()
-
-
-def _check_glibc(config: ArtifactConfig, what: str) -> None:
-    if config.min_glibc is None:
-        return
-    found = machine_glibc()
-    if found is None:
-        raise IncompatibleDevice(
-            f"{what}, which needs glibc {config.min_glibc}; this system has another C library"
-        )
-    major, minor = (int(part) for part in config.min_glibc.split(".")[:2])
-    if found < (major, minor):
-        raise IncompatibleDevice(
-            f"{what}, which needs glibc {config.min_glibc}; this system has glibc {found[0]}.{found[1]}"
-        )
 
 
 def _bundled(artifact: Artifact, name: str) -> bytes | None:

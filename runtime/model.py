@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgec.runtime import threads as thread_pool
-from edgec.runtime.artifact import Artifact
+from edgec.runtime.artifact.config import ArtifactConfig, TensorSpec
+from edgec.runtime.artifact.reader import Artifact
 from edgec.runtime.card import ModelCard
-from edgec.runtime.compiled_functions import Array, NativeFunction
-from edgec.runtime.config import ArtifactConfig, TensorSpec
 from edgec.runtime.errors import InputError
-from edgec.runtime.threads import Threading
+from edgec.runtime.execution import threads as thread_pool
+from edgec.runtime.execution.compiled_functions import Array, NativeFunction
+from edgec.runtime.execution.threads import Threading
 
 if TYPE_CHECKING:  # what a process that only runs arrays does not need
-    from edgec.runtime.listening import Listener
-    from edgec.runtime.prediction import Predictor
-    from edgec.runtime.profiling import LayerRuns, LayerTime, Probe
-    from edgec.runtime.results import Result
+    from edgec.runtime.execution.profiling import LayerRuns, LayerTime, Probe
+    from edgec.runtime.processing.predictor import Predictor
+    from edgec.runtime.processing.results import Result
+    from edgec.runtime.processing.sound_stream import Listener
 
 _alive: weakref.WeakSet[Model] = weakref.WeakSet()
 
@@ -166,7 +166,7 @@ class Model:
                     f"{self.config.name} was compiled without a model card: use run() on arrays, "
                     "or compile with --card model.toml"
                 )
-            from edgec.runtime.prediction import Predictor
+            from edgec.runtime.processing.predictor import Predictor
 
             predictor = self._predictor = Predictor(self.config, self.card, self.call, self._around)
         return predictor
@@ -204,7 +204,7 @@ class Model:
         Raises:
             InputError: as :meth:`run`.
         """
-        from edgec.runtime.profiling import summarise
+        from edgec.runtime.execution.profiling import summarise
 
         return summarise(self.profile_runs(inputs, repeats))
 
@@ -222,7 +222,7 @@ class Model:
         Raises:
             InputError: as :meth:`run`.
         """
-        from edgec.runtime.profiling import profile_runs
+        from edgec.runtime.execution.profiling import profile_runs
 
         self.run(inputs)
         variant, arrays = self._fitting(inputs)

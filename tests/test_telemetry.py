@@ -19,7 +19,7 @@ model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir
 DIRECTLY = "onnxruntime.InferenceSession(model, providers=['CPUExecutionProvider'])"
 ON_A_DEVICE = """
 from types import SimpleNamespace
-from edgec.runtime.fallback import session_of
+from edgec.runtime.execution.fallback import session_of
 stored = SimpleNamespace(path="x", layer=lambda *_: "graph", read=lambda _: open("graph", "rb").read())
 session_of(stored, SimpleNamespace(layer="graph"), SimpleNamespace(threads=1))
 """

@@ -9,8 +9,8 @@ import numpy as np
 from edgec.benchmarks.fleet.stage import Stage
 from edgec.fleet.client.connection import FleetClient
 from edgec.fleet.client.push import push_artifact
-from edgec.runtime.artifact import write_artifact
-from edgec.runtime.config import ArtifactConfig, TensorSpec
+from edgec.runtime.artifact.config import ArtifactConfig, TensorSpec
+from edgec.runtime.artifact.writer import write_artifact
 
 
 def push(place: Stage, name: str, version: str) -> str:

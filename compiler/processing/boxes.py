@@ -1,6 +1,7 @@
 """From a detector's outputs to boxes: scores of all anchors, decoding of the good ones, suppression class by class.
 
-The kernel computes what :mod:`edgec.runtime.boxes` computes, in input pixels; the way back to the frame stays there.
+The kernel computes what `edgec.runtime.processing.boxes` computes, in input pixels; mapping back to the frame stays
+there.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from tvm.script.ir_builder import tirx as T
 from tvm.tirx import PrimFunc
 
 from edgec.runtime import card as cards
-from edgec.runtime.processing import DETECT
+from edgec.runtime.processing.compiled import DETECT
 
 Tir: TypeAlias = Any  # TVM's expressions and buffers are made at import time and have no static types
 

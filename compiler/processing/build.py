@@ -19,8 +19,8 @@ from edgec.compiler.processing.boxes import SUPPORTED, DetectKernel
 from edgec.compiler.processing.pixels import prepare_kernel
 from edgec.compiler.processing.sound import FeatureKernel
 from edgec.runtime.card import AudioInput, BoxOutput, ImageInput
-from edgec.runtime.processing import DETECT, FEATURES, PREPARE, detect_outputs
-from edgec.runtime.sound import fft_size
+from edgec.runtime.processing.audio import fft_size
+from edgec.runtime.processing.compiled import DETECT, FEATURES, PREPARE, detect_outputs
 from edgec.targets import Target
 
 

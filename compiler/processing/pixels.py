@@ -10,7 +10,7 @@ from tvm.script.ir_builder import tirx as T
 from tvm.tirx import PrimFunc
 
 from edgec.runtime.card import ImageInput
-from edgec.runtime.processing import PREPARE
+from edgec.runtime.processing.compiled import PREPARE
 
 Tir: TypeAlias = Any  # TVM's expressions and buffers are made at import time and have no static types
 

@@ -14,8 +14,8 @@ from tvm.script.ir_builder import tirx as T
 from tvm.tirx import PrimFunc
 
 from edgec.runtime.card import AudioInput
-from edgec.runtime.processing import FEATURES
-from edgec.runtime.sound import BLOCK, TableShapes
+from edgec.runtime.processing.audio import BLOCK, TableShapes
+from edgec.runtime.processing.compiled import FEATURES
 
 Tir: TypeAlias = Any  # TVM's expressions and buffers are made at import time and have no static types
 
@@ -28,7 +28,7 @@ class FeatureKernel:
     """Writes ``edgec_features(samples, count, window, cosines, sines, filters[, dct], rows)``.
 
     ``samples`` holds ``count[0]`` frames (at most ``BLOCK``), a step apart; ``rows [BLOCK, width]`` gets a row for
-    each. The tables are those of :class:`edgec.runtime.sound.Tables`.
+    each. The tables are those of :class:`edgec.runtime.processing.audio.Tables`.
     """
 
     def __init__(self, card: AudioInput) -> None:

@@ -12,7 +12,7 @@ import edgec.runtime as rt
 from edgec.compiler.frontends.relax.fallback import ForeignSegment
 from edgec.compiler.lowered import Lowered
 from edgec.compiler.verify.run import Verification
-from edgec.runtime.golden import GOLDEN_KEY
+from edgec.runtime.artifact.golden import GOLDEN_KEY
 from edgec.targets import machine_arch, usable_cores
 
 SCHEMA_VERSION = 1

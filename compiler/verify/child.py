@@ -48,7 +48,7 @@ def main(request_path: str) -> None:
 
 def _golden(model: Any) -> dict[str, Any] | None:  # noqa: ANN401
     """What the model makes of the golden input; None when it refuses that one."""
-    from edgec.runtime import golden
+    from edgec.runtime.artifact import golden
     from edgec.runtime.errors import EdgecError
 
     try:

@@ -41,7 +41,7 @@ class Verification:
         where: ``this machine``, or the emulator.
         latency: by side (``edgec``, ``onnxruntime``), see :class:`edgec.compiler.verify.timing.Latency`.
         layers: time per kernel, as the runtime's profile gives it.
-        golden: outputs for the input that devices check with, see :mod:`edgec.runtime.golden`.
+        golden: outputs for the input that devices check with, see :mod:`edgec.runtime.artifact.golden`.
     """
 
     errors: tuple[OutputError, ...]

@@ -13,8 +13,8 @@ import httpx
 from edgec.fleet.client.connection import FleetClient
 from edgec.fleet.errors import FleetError, RefusedByServer, ServerUnreachable
 from edgec.protocol.names import check_name
-from edgec.runtime.artifact import Artifact
-from edgec.runtime.oci import MANIFEST_TYPE, canonical_json, digest_of, parse_manifest
+from edgec.runtime.artifact.oci import MANIFEST_TYPE, canonical_json, digest_of, parse_manifest
+from edgec.runtime.artifact.reader import Artifact
 
 CHUNK = 4 << 20
 ATTEMPTS = 5

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from edgec.models.zoo.sound import BLOCKS, FIRST, FRAMES
 from edgec.runtime.card import AudioInput, ModelCard
-from edgec.runtime.sound import Sound
+from edgec.runtime.processing.audio import Sound
 
 Floats = NDArray[np.float32]
 

@@ -23,7 +23,8 @@ from edgec.models.reference import Reference
 from edgec.models.training.audio import Network, log_mel, train, weights_of
 from edgec.models.worlds.sounds import RATE, Pool, Rng, active_power
 from edgec.models.zoo.sound import DIGITS, KEYWORDS, keywords
-from edgec.runtime.card import ModelCard, load_card
+from edgec.runtime.card import ModelCard
+from edgec.runtime.card.file import load_card
 
 Floats = NDArray[np.float32]
 CARD = Path(__file__).resolve().parent.parent / "trained" / "keywords-digits.toml"

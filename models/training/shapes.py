@@ -28,7 +28,7 @@ from edgec.models.reference import Reference
 from edgec.models.worlds import shapes as world
 from edgec.models.worlds.backgrounds import HELD_BACK, LOOKALIKES, TRAINING
 from edgec.models.zoo.shapes import HEIGHT, STRIDES, WIDTH, detector
-from edgec.runtime.card import load_card
+from edgec.runtime.card.file import load_card
 
 CARD = Path(__file__).resolve().parent.parent / "trained" / "shapes-v2.toml"
 SLOTS = 8  # most shapes in one picture

@@ -19,7 +19,8 @@ from edgec.models.reference import Reference
 from edgec.models.training.audio import Network, log_mel, train, weights_of
 from edgec.models.worlds.sounds import EVENTS, Pool, Rng, Source, fresh, mix
 from edgec.models.zoo.sound import events
-from edgec.runtime.card import ModelCard, load_card
+from edgec.runtime.card import ModelCard
+from edgec.runtime.card.file import load_card
 
 Floats = NDArray[np.float32]
 CARD = Path(__file__).resolve().parent.parent / "trained" / "sound-events.toml"

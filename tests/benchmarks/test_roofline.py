@@ -26,7 +26,7 @@ from edgec.benchmarks.roofline import (
     peak_spread,
     seen_reach,
 )
-from edgec.runtime.profiling import LayerRuns, join, summarise
+from edgec.runtime.execution.profiling import LayerRuns, join, summarise
 
 HERE = Bandwidth(1 << 20, 32 << 20, l2=80.0, l3=20.0, memory=10.0)
 PEAK = 150.0

@@ -13,7 +13,7 @@ from onnx import helper
 
 import edgec.runtime as rt
 from edgec.compiler.graph.memory import _Life, _pack
-from edgec.runtime.shared_libraries import ffi
+from edgec.runtime.execution.shared_libraries import ffi
 from tests.compiler.onnx_models import build, model_of, save
 
 

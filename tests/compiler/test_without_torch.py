@@ -64,7 +64,7 @@ finally:
     [
         ("tvm", "import edgec.compiler, tvm"),
         ("tvm", "import edgec.benchmarks, tvm"),
-        ("tvm_ffi", "from edgec.runtime.shared_libraries import ffi\nffi()"),
+        ("tvm_ffi", "from edgec.runtime.execution.shared_libraries import ffi\nffi()"),
     ],
 )
 def test_only_the_thread_that_imports_tvm_is_kept_from_pytorch(

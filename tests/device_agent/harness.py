@@ -29,10 +29,11 @@ from paho.mqtt.enums import CallbackAPIVersion
 from edgec.protocol.codec import encode
 from edgec.protocol.jobs import JobExecution, JobState, PendingJobs
 from edgec.protocol.topics import Kind, Topics, parse
-from edgec.runtime import oci
-from edgec.runtime.artifact import unpack_to_layout, write_artifact
-from edgec.runtime.config import ArtifactConfig, TensorSpec
-from edgec.runtime.golden import GOLDEN_KEY, describe
+from edgec.runtime.artifact import oci
+from edgec.runtime.artifact.config import ArtifactConfig, TensorSpec
+from edgec.runtime.artifact.golden import GOLDEN_KEY, describe
+from edgec.runtime.artifact.layout_folder import unpack_to_layout
+from edgec.runtime.artifact.writer import write_artifact
 
 FAKES = Path(__file__).parent / "fakes"
 TARGET = ""

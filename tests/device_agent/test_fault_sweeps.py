@@ -20,7 +20,7 @@ import pytest
 
 from edgec.protocol.jobs import JobState
 from edgec.protocol.topics import Kind
-from edgec.runtime import oci
+from edgec.runtime.artifact import oci
 from tests.device_agent.harness import (
     AgentProcess,
     FleetEnd,

@@ -13,9 +13,9 @@ import pytest
 
 from edgec.models import build
 from edgec.protocol.topics import Kind
-from edgec.runtime.artifact import Artifact
-from edgec.runtime.files import read_sound
-from edgec.runtime.processing import FEATURES
+from edgec.runtime.artifact.reader import Artifact
+from edgec.runtime.processing.compiled import FEATURES
+from edgec.runtime.processing.input_files import read_sound
 from tests.device_agent.harness import FleetEnd, wait_for
 
 DIGITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]

@@ -28,8 +28,8 @@ from edgec.protocol.events import DetectionData, DetectionEvent, FrameRef, Model
 from edgec.protocol.jobs import JobState, JobUpdate, PendingJobs
 from edgec.protocol.status import Health, ModelHealth, Presence, StageLatency, Status, StreamHealth
 from edgec.protocol.topics import Topics, parse
-from edgec.runtime.artifact import write_artifact
-from edgec.runtime.config import ArtifactConfig, TensorSpec
+from edgec.runtime.artifact.config import ArtifactConfig, TensorSpec
+from edgec.runtime.artifact.writer import write_artifact
 
 
 def wait_for(condition: Callable[[], Any], timeout_s: float = 30.0, what: str = "") -> Any:

@@ -15,7 +15,8 @@ from edgec.fleet.client.connection import FleetClient
 from edgec.fleet.client.push import push_artifact
 from edgec.fleet.errors import RefusedByServer
 from edgec.fleet.registry.manifests import OCI_INDEX, OCI_MANIFEST
-from edgec.runtime.artifact import Artifact, pack_from_layout
+from edgec.runtime.artifact.layout_folder import pack_from_layout
+from edgec.runtime.artifact.reader import Artifact
 from tests.fleet.fleet_harness import FleetServer, make_artifact
 
 NAME = "conformance/one"

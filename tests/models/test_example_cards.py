@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from edgec.models.reference import Reference
-from edgec.runtime.card import load_card
-from edgec.runtime.results import Classification, Detection, Keypoints, Segmentation, Sound
+from edgec.runtime.card.file import load_card
+from edgec.runtime.processing.results import Classification, Detection, Keypoints, Segmentation, Sound
 
 CARDS = Path(__file__).resolve().parents[2] / "examples" / "cards"
 

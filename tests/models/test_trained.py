@@ -20,8 +20,8 @@ from edgec.models.registry import TRAINED_FOLDER, describe
 from edgec.models.worlds import shapes, sounds
 from edgec.models.worlds.backgrounds import HELD_BACK
 from edgec.models.zoo import sound as sound_zoo
-from edgec.runtime.card import load_card
-from edgec.runtime.results import Box, Detection, Sound
+from edgec.runtime.card.file import load_card
+from edgec.runtime.processing.results import Box, Detection, Sound
 
 TRAINED = [entry.name for entry in list_models() if entry.trained]
 

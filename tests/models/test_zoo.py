@@ -14,7 +14,7 @@ import pytest
 
 from edgec.models import build, find_model, list_models, random_weights, sample_inputs
 from edgec.models.registry import UnknownModel, describe
-from edgec.runtime.card import load_card
+from edgec.runtime.card.file import load_card
 
 RANDOM = [entry.name for entry in list_models() if not entry.trained]
 

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import edgec.runtime as rt
-from edgec.runtime import oci
-from edgec.runtime.artifact import Artifact
+from edgec.runtime.artifact import oci
+from edgec.runtime.artifact.reader import Artifact
 
 CARD = msgspec.convert(
     {
@@ -221,7 +221,7 @@ def test_a_failed_write_leaves_nothing_behind(tmp_path: Path) -> None:
     before = (tmp_path / "a.edge").read_bytes()
     script = (
         "import resource, sys, numpy as np, edgec.runtime as rt\n"
-        "from edgec.runtime.artifact import Artifact\n"
+        "from edgec.runtime.artifact.reader import Artifact\n"
         "config = Artifact.open(sys.argv[1]).config\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
         "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"

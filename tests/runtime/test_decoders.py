@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import edgec.runtime as rt
-from edgec.runtime.activations import activate
-from edgec.runtime.boxes import ssd_anchors, suppress
 from edgec.runtime.card import AnchorLayer
-from edgec.runtime.decoders import decode
-from edgec.runtime.picture import Picture, Placement, place
+from edgec.runtime.processing.activations import activate
+from edgec.runtime.processing.boxes import ssd_anchors, suppress
+from edgec.runtime.processing.decoders import decode
+from edgec.runtime.processing.image import Picture, Placement, place
 
 PLACE = Placement(200, 100, 0.32, 0.64, 0.0, 0.0)  # a frame of 200 × 100 stretched to 64 × 64
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgec.runtime.config import TensorSpec
-from edgec.runtime.golden import describe, differences, golden_inputs
+from edgec.runtime.artifact.config import TensorSpec
+from edgec.runtime.artifact.golden import describe, differences, golden_inputs
 
 
 def outputs(scale: float = 3.0, size: int = 1000) -> dict[str, np.ndarray]:

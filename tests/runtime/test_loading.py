@@ -20,7 +20,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import edgec.runtime as rt
-from edgec.runtime import artifact_loader, oci, shared_libraries
+from edgec.runtime import artifact_loader
+from edgec.runtime.artifact import oci
+from edgec.runtime.execution import shared_libraries
 
 BLOCKED = """
 import importlib.abc, sys

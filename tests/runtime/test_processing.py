@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import edgec.runtime as rt
-from edgec.runtime.boxes import BOX_DECODERS
-from edgec.runtime.picture import Picture, Placement
-from edgec.runtime.processing import Around
-from edgec.runtime.sound import Sound
+from edgec.runtime.processing.audio import Sound
+from edgec.runtime.processing.boxes import BOX_DECODERS
+from edgec.runtime.processing.compiled import Around
+from edgec.runtime.processing.image import Picture, Placement
 from edgec.targets import detect
 
 SIZE = 64
@@ -29,7 +29,7 @@ def spec(name: str, *shape: int) -> rt.TensorSpec:
 def built(card: rt.ModelCard, inputs: list[rt.TensorSpec], outputs: list[rt.TensorSpec]) -> Around:
     pytest.importorskip("tvm")
     from edgec.compiler.processing import build_around
-    from edgec.runtime.shared_libraries import ensure_runtime
+    from edgec.runtime.execution.shared_libraries import ensure_runtime
 
     around = build_around(card, inputs, outputs, detect())
     assert around is not None

@@ -18,7 +18,7 @@ import pytest
 
 import edgec.runtime as rt
 from edgec.models.reference import Reference
-from edgec.runtime.files import read_picture
+from edgec.runtime.processing.input_files import read_picture
 from edgec.targets import detect
 
 CARDS = Path(__file__).resolve().parents[2] / "examples" / "cards"

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 import edgec.runtime as rt
-from edgec.runtime.compiled_functions import empty_aligned
-from edgec.runtime.shared_libraries import interface
-from edgec.runtime.threads import Threading
+from edgec.runtime.execution.compiled_functions import empty_aligned
+from edgec.runtime.execution.shared_libraries import interface
+from edgec.runtime.execution.threads import Threading
 
 Reference = Callable[[Any], Any]
 

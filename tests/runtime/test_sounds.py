@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 import edgec.runtime as rt
 from edgec.runtime.card import AudioInput
-from edgec.runtime.files import read_sound
-from edgec.runtime.listening import Listener
-from edgec.runtime.sound import Sound, mel_filters, resample, samples_of
+from edgec.runtime.processing.audio import Sound, mel_filters, resample, samples_of
+from edgec.runtime.processing.input_files import read_sound
+from edgec.runtime.processing.sound_stream import Listener
 
 MEL = AudioInput(
     features="log-mel", frame_s=0.032, step_s=0.02, mels=40, min_hz=60.0, max_hz=3800.0, mean=-6.0, scale=0.25

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 
 import edgec.runtime as rt
-from edgec.runtime import shared_libraries
-from edgec.runtime.compiled_functions import load_code
-from edgec.runtime.ffi_abi import Call, Interface
+from edgec.runtime.execution import shared_libraries
+from edgec.runtime.execution.compiled_functions import load_code
+from edgec.runtime.execution.ffi_abi import Call, Interface
 
 # PyTorch, where it is installed, would be imported by tvm_ffi: seconds that these tests are not about.
 PROBE = """

@@ -15,8 +15,8 @@ import numpy as np
 
 import edgec.runtime as rt
 from edgec.runtime import Box, Detection, Sound
-from edgec.runtime.listening import Listener
-from edgec.runtime.sound import Sound as SoundInput
+from edgec.runtime.processing.audio import Sound as SoundInput
+from edgec.runtime.processing.sound_stream import Listener
 
 
 def _happens(behaviour, what, count):

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from edgec.runtime.compiled_functions import Array
-from edgec.runtime.results import Result
-from edgec.runtime.sound import Samples, Sound
+from edgec.runtime.execution.compiled_functions import Array
+from edgec.runtime.processing.audio import Samples, Sound
+from edgec.runtime.processing.results import Result
 
 Decide = Callable[[Array, tuple[float, float]], list[Result]]
 """Takes a model's input and the seconds from which to which it reaches."""

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from edgec.runtime.errors import InputError
-from edgec.runtime.shared_libraries import global_function
+from edgec.runtime.execution.shared_libraries import global_function
 
 _FLOATING, _PINNED = -3, -2  # TVM's kSpecifyThreadShareAllCore and kSpecifyOneCorePerThread
 

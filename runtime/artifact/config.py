@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from edgec.runtime.card import ModelCard, Name, Version
+from edgec.runtime.card import ModelCard
+from edgec.runtime.card.values import Name, Version
 from edgec.runtime.schema import Part, prepare
 
 FORMAT_VERSION = 1
@@ -120,10 +121,10 @@ class Provenance(Part, kw_only=True):
 class ArtifactConfig(Part, kw_only=True):
     """The config blob. ``weights`` are tensor names in the order in which they follow the inputs in a call.
 
-    ``pipeline`` is the model card without its labels, which are a layer of their own. ``segments`` are the
-    parts that need ``onnxruntime`` on the device. ``around`` names
-    the functions of the library that does pre- and post-processing (:mod:`edgec.runtime.processing`). ``buckets`` are
-    further shapes that the artifact takes; a reader that does not know them runs the first.
+    `pipeline` is the model card without its labels, which are a layer of their own. `segments` are the parts that need
+    `onnxruntime` on the device. `around` names the functions of the library of pre- and postprocessing (see
+    `edgec.runtime.processing.compiled`). `buckets` are further input shapes of the model; a reader that does not know
+    them runs the first.
     """
 
     format_version: int = FORMAT_VERSION

@@ -9,13 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from edgec.runtime import card as cards
-from edgec.runtime.activations import activate
-from edgec.runtime.boxes import BOX_DECODERS, named, single
 from edgec.runtime.card import ModelCard
-from edgec.runtime.compiled_functions import Array
 from edgec.runtime.errors import InputError
-from edgec.runtime.picture import Placement
-from edgec.runtime.results import (
+from edgec.runtime.execution.compiled_functions import Array
+from edgec.runtime.processing.activations import activate
+from edgec.runtime.processing.boxes import BOX_DECODERS, named, single
+from edgec.runtime.processing.image import Placement
+from edgec.runtime.processing.results import (
     Anomaly,
     Classification,
     Embedding,

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
-from edgec.runtime.compiled_functions import Array, NativeFunction
-from edgec.runtime.config import ArtifactConfig
-from edgec.runtime.shared_libraries import ffi
+from edgec.runtime.artifact.config import ArtifactConfig
+from edgec.runtime.execution.compiled_functions import Array, NativeFunction
+from edgec.runtime.execution.shared_libraries import ffi
 
 _RUNTIME_PREFIX = "vm.builtin."
 

@@ -1,7 +1,10 @@
-"""The compiled way around a model: the artifact's second library, ``around.so``.
+"""Compiled pre- and postprocessing: the artifact's second library.
 
-It computes what :mod:`edgec.runtime.picture`, :mod:`edgec.runtime.sound` and :mod:`edgec.runtime.boxes` compute with
-numpy, faster; an artifact without it, or without one of its functions, takes their way.
+It computes what `image`, `audio` and `boxes` beside this module compute with numpy, faster. An artifact without the
+library, or without one of its functions, falls back to numpy.
+
+The artifact format calls the library `around.so` and the config's list of its functions `around`; both names are part
+of the format and stay.
 """
 
 from __future__ import annotations
@@ -13,14 +16,14 @@ from typing import Any
 import numpy as np
 
 from edgec.runtime import card as cards
-from edgec.runtime.artifact import AROUND_LIBRARY
-from edgec.runtime.boxes import finish, grid, named
+from edgec.runtime.artifact.reader import AROUND_LIBRARY
 from edgec.runtime.card import ModelCard
-from edgec.runtime.compiled_functions import Array, empty_aligned, load_code
 from edgec.runtime.errors import ArtifactError
-from edgec.runtime.picture import Frame, Placement
-from edgec.runtime.results import Detection
-from edgec.runtime.sound import BLOCK, Samples, TableShapes, tables
+from edgec.runtime.execution.compiled_functions import Array, empty_aligned, load_code
+from edgec.runtime.processing.audio import BLOCK, Samples, TableShapes, tables
+from edgec.runtime.processing.boxes import finish, grid, named
+from edgec.runtime.processing.image import Frame, Placement
+from edgec.runtime.processing.results import Detection
 
 PREPARE, DETECT, FEATURES = "edgec_prepare", "edgec_detect", "edgec_features"
 

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edgec.runtime.card import AudioInput
-from edgec.runtime.compiled_functions import Array, empty_aligned
 from edgec.runtime.errors import InputError
+from edgec.runtime.execution.compiled_functions import Array, empty_aligned
 
 Samples = npt.NDArray[np.float32]
 Compute = Callable[[Samples, int], Array]

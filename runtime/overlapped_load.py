@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgec.runtime.artifact import Artifact
+from edgec.runtime.artifact.reader import Artifact
 
 if TYPE_CHECKING:
     from edgec.runtime.model import Model
@@ -25,7 +25,7 @@ def load(
         path: an ``.edge`` file, or an OCI image layout folder.
         digest: the manifest digest (``sha256:…``) that it must have; chooses one in a folder with several.
         threads: how many to run on; None takes all cores that this process may use. See
-            :mod:`edgec.runtime.threads`.
+            :mod:`edgec.runtime.execution.threads`.
         affinity: numbers of the cores to pin the threads to; None lets them float.
 
     Raises:

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import math
 import struct
-import sys
 import weakref
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgec.runtime.config import ArtifactConfig, MemoryPlan, TensorSpec
+from edgec.runtime.artifact.config import ArtifactConfig, MemoryPlan, TensorSpec
+from edgec.runtime.artifact.weights import ALIGNMENT, Weight
 from edgec.runtime.errors import ArtifactError, IncompatibleDevice
-from edgec.runtime.ffi_abi import (
+from edgec.runtime.execution.ffi_abi import (
     ARRAY,
     DATA,
     DESCRIBED,
@@ -32,14 +32,13 @@ from edgec.runtime.ffi_abi import (
     memory_of,
     words_at,
 )
-from edgec.runtime.ffi_abi import Array as Array  # other modules take it from here
-from edgec.runtime.shared_libraries import code_in_memory, interface
-from edgec.runtime.weights import ALIGNMENT, Weight
+from edgec.runtime.execution.ffi_abi import Array as Array  # other modules take it from here
+from edgec.runtime.execution.shared_libraries import code_in_memory, interface
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from edgec.runtime.fallback import Foreign
+    from edgec.runtime.execution.fallback import Foreign
 
 _Known = list[tuple[tuple[int, ...], np.dtype[Any]]]
 
@@ -320,8 +319,3 @@ def _lies_right(array: Array) -> bool:
 def _range(array: Array) -> tuple[int, int]:
     start: int = array.__array_interface__["data"][0]
     return start, start + array.nbytes
-
-
-def little_endian() -> bool:
-    """Whether this machine has the byte order of the artifact's weights."""
-    return sys.byteorder == "little"

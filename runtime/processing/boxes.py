@@ -12,12 +12,12 @@ from functools import lru_cache
 import numpy as np
 
 from edgec.runtime import card as cards
-from edgec.runtime.activations import activate
 from edgec.runtime.card import ModelCard
-from edgec.runtime.compiled_functions import Array
 from edgec.runtime.errors import InputError
-from edgec.runtime.picture import Placement
-from edgec.runtime.results import Box, Detection, Point
+from edgec.runtime.execution.compiled_functions import Array
+from edgec.runtime.processing.activations import activate
+from edgec.runtime.processing.image import Placement
+from edgec.runtime.processing.results import Box, Detection, Point
 
 Outputs = Mapping[str, Array]
 # Boxes considered before suppression, best first: crowded frames stay bounded (OpenCV and Ultralytics cut

@@ -20,17 +20,17 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
-from edgec.runtime.config import RUNTIME_ABI
+from edgec.runtime.artifact.config import RUNTIME_ABI
 from edgec.runtime.errors import IncompatibleDevice
-from edgec.runtime.ffi_abi import Function, Interface
+from edgec.runtime.execution.ffi_abi import Function, Interface
 
 FFI_LIBRARY, RUNTIME_LIBRARY = "libtvm_ffi.so", "libtvm_runtime.so"
 # Sorting and top-k of TVM live here; present beside the runtime in the wheel.
 EXTRA_LIBRARY = "libtvm_runtime_extra.so"
 _TVM_SERIES = "0.27."
-# One version and no other. Its layouts are written down in edgec.runtime.ffi_abi; and it gives objects an allocator of
-# its own when its package is imported, which a release to come will use to tie them to Python's objects: those that
-# were made before the import would then not have what it expects of them.
+# Exactly one version. `ffi_abi` spells out its struct layouts. And importing its package installs an allocator of its
+# own, which a later release will use to tie its objects to Python's: objects made before the import would then lack
+# what that release expects of them.
 _FFI_VERSION = "0.1.14.post1"
 _SYSTEM_FOLDERS = ("/usr/local/lib", "/usr/lib", "/usr/lib/edgec", "/opt/edgec/lib")
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgec.runtime.config import TensorSpec
+from edgec.runtime.artifact.config import TensorSpec
 
 GOLDEN_KEY = "golden"
 _SAMPLES = 64

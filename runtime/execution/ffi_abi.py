@@ -5,7 +5,7 @@ imports, and several megabytes. Nothing of it is imported or changed here, so a 
 before, after or at the same time: both then speak to the same ``libtvm_ffi.so``.
 
 The layouts are those of ``tvm/ffi/c_api.h`` and ``dlpack.h`` of the one version that
-:func:`edgec.runtime.shared_libraries.check_ffi` lets through.
+:func:`edgec.runtime.execution.shared_libraries.check_ffi` lets through.
 """
 
 from __future__ import annotations

@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 
 from edgec.runtime import card as cards
-from edgec.runtime.compiled_functions import Array
-from edgec.runtime.config import ArtifactConfig, TensorSpec
-from edgec.runtime.decoders import decode
+from edgec.runtime.artifact.config import ArtifactConfig, TensorSpec
 from edgec.runtime.errors import InputError
-from edgec.runtime.listening import Listener
-from edgec.runtime.picture import Picture
-from edgec.runtime.processing import Around
-from edgec.runtime.results import Result
-from edgec.runtime.sound import Sound, samples_of
+from edgec.runtime.execution.compiled_functions import Array
+from edgec.runtime.processing.audio import Sound, samples_of
+from edgec.runtime.processing.compiled import Around
+from edgec.runtime.processing.decoders import decode
+from edgec.runtime.processing.image import Picture
+from edgec.runtime.processing.results import Result
+from edgec.runtime.processing.sound_stream import Listener
 
 Call = Callable[[list[Array]], list[Array]]
 

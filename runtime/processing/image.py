@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edgec.runtime.card import ImageInput
-from edgec.runtime.compiled_functions import Array, empty_aligned
 from edgec.runtime.errors import InputError
+from edgec.runtime.execution.compiled_functions import Array, empty_aligned
 
 Frame = npt.NDArray[np.uint8]
 

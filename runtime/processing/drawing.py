@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgec.runtime.decoders import default_palette
-from edgec.runtime.results import (
+from edgec.runtime.processing.decoders import default_palette
+from edgec.runtime.processing.results import (
     Anomaly,
     Classification,
     Detection,

@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from edgec.runtime import oci
-from edgec.runtime.artifact import Artifact
-from edgec.runtime.config import Segment
+from edgec.runtime.artifact import oci
+from edgec.runtime.artifact.config import Segment
+from edgec.runtime.artifact.reader import Artifact
 from edgec.runtime.errors import ArtifactError, IncompatibleDevice
-from edgec.runtime.shared_libraries import ffi
-from edgec.runtime.threads import Threading
+from edgec.runtime.execution.shared_libraries import ffi
+from edgec.runtime.execution.threads import Threading
 from edgec.targets.telemetry import silence_onnxruntime
 
 _PREFIX = "edgec.fallback."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgec.runtime.compiled_functions import Array
+from edgec.runtime.execution.compiled_functions import Array
 
 
 def activate(values: Array, kind: str, axis: int = -1) -> Array:

@@ -1,0 +1,54 @@
+"""Whether a machine can run an artifact, by the artifact's config alone."""
+
+from __future__ import annotations
+
+import sys
+
+from edgec.runtime.artifact.config import RUNTIME_ABI, ArtifactConfig
+from edgec.runtime.errors import IncompatibleDevice
+from edgec.runtime.execution.shared_libraries import check_ffi
+from edgec.targets.detection import machine_arch, machine_features, machine_glibc
+
+
+def check_device(config: ArtifactConfig) -> None:
+    """Check that this machine can run the artifact, from its config alone: for a device before it downloads.
+
+    Raises:
+        IncompatibleDevice: it cannot; the message says what the artifact needs and what there is here.
+    """
+    what = f"{config.name} {config.version} was compiled for {config.target}"
+    arch = machine_arch()
+    if config.arch != arch:
+        raise IncompatibleDevice(f"{what} ({config.arch}); this machine is {arch}")
+    if config.device_kind != "cpu":
+        raise IncompatibleDevice(f"{what}, a {config.device_kind} device; this runtime drives CPUs only")
+    if sys.byteorder != "little":
+        raise IncompatibleDevice(f"{what}; its weights are little-endian and this machine is not")
+    if config.runtime_abi != RUNTIME_ABI:
+        raise IncompatibleDevice(
+            f"{what} with runtime ABI {config.runtime_abi}; this edgec has {RUNTIME_ABI}: "
+            "compile the model again, or install the edgec that it was compiled with"
+        )
+    missing = sorted(set(config.required_features) - machine_features())
+    if missing:
+        raise IncompatibleDevice(
+            f"{what}, which has {', '.join(missing)}; this machine's processor has not: "
+            "compile for the target that `edgec targets detect` names here"
+        )
+    _check_glibc(config, what)
+    check_ffi()
+
+
+def _check_glibc(config: ArtifactConfig, what: str) -> None:
+    if config.min_glibc is None:
+        return
+    found = machine_glibc()
+    if found is None:
+        raise IncompatibleDevice(
+            f"{what}, which needs glibc {config.min_glibc}; this system has another C library"
+        )
+    major, minor = (int(part) for part in config.min_glibc.split(".")[:2])
+    if found < (major, minor):
+        raise IncompatibleDevice(
+            f"{what}, which needs glibc {config.min_glibc}; this system has glibc {found[0]}.{found[1]}"
+        )
