@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import edgec.runtime as rt
-from edgec.runtime import artifact_loader
+from edgec.runtime import artifact_loader, compatibility
 from edgec.runtime.artifact import oci
 from edgec.runtime.execution import shared_libraries
 
@@ -140,7 +140,7 @@ def test_a_machine_that_lacks_something_is_told_what(
 
 
 def test_a_system_without_glibc_is_refused(mlp: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(artifact_loader, "machine_glibc", lambda: None)
+    monkeypatch.setattr(compatibility, "machine_glibc", lambda: None)
     with pytest.raises(rt.IncompatibleDevice, match="this system has another C library"):
         rt.check_device(mlp.config)
 
@@ -206,7 +206,7 @@ def test_a_refused_artifact_does_not_keep_the_process(mlp: Any, tmp_path: Path) 
     path = mlp.write(tmp_path / "a.edge", arch="riscv64")
     script = """
     import sys, threading, edgec.runtime as rt
-    from edgec.runtime import oci
+    from edgec.runtime.artifact import oci
     def digest_of(content):
         if threading.current_thread().name == "edgec-hash":
             threading.Event().wait()
@@ -319,7 +319,7 @@ def test_a_bundled_runtime_library_serves_a_machine_that_has_none(
     rt.write_artifact(path, config=mlp.config, code=mlp.code, weights=mlp.weights, bundled=bundled)
     script = """
     import sys, numpy as np, edgec.runtime as rt
-    from edgec.runtime import shared_libraries
+    from edgec.runtime.execution import shared_libraries
     shared_libraries._in_wheel = lambda: None
     shared_libraries._SYSTEM_FOLDERS = ()
     print(rt.load(sys.argv[1]).run({"x": np.ones((1, 32), "float32")})["y.0"].shape)
