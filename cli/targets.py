@@ -9,6 +9,7 @@ from rich.table import Table
 
 from edgec.cli.console import emit_json, out
 from edgec.targets import Target
+from edgec.targets.core import Core
 
 app = typer.Typer(
     help="List and describe the hardware that models can be compiled for.", no_args_is_help=True
@@ -61,6 +62,28 @@ def detect_command(as_json: Json = False) -> None:
     _show(detect(), as_json)
 
 
+def _core(core: Core) -> str:
+    dots = [f"{name} ({rate.per_cycle:g} a cycle)" for name, rate in sorted(core.dots.items())]
+    facts = (
+        f"{core.microarchitecture}: {core.issue_width} instructions a cycle, of vectors {core.fma_per_cycle:g} "
+        f"multiply-adds (latency {core.fma_latency:g}) and {core.loads_per_cycle:g} loads"
+    )
+    return facts + (f"; {', '.join(dots)}" if dots else "")
+
+
+def _bandwidth(target: Target) -> str:
+    core = target.core
+    levels = {
+        "L2": core.l2_bytes_per_cycle,
+        "L3": core.l3_bytes_per_cycle,
+        "memory": core.memory_bytes_per_cycle,
+    }
+    if not target.l3_bytes:
+        del levels["L3"]
+    values = " / ".join(f"{value:g}" for value in levels.values())
+    return f"{values} bytes a cycle from {' / '.join(levels)}"
+
+
 def _show(target: Target, as_json: bool) -> None:
     if as_json:
         emit_json(target.to_json())
@@ -72,6 +95,8 @@ def _show(target: Target, as_json: bool) -> None:
         "architecture": target.arch,
         "vectors": f"{target.vector_bits} bit, {target.vector_registers} registers",
         "features": " ".join(sorted(target.features)),
+        "core": _core(target.core),
+        "bandwidth": _bandwidth(target),
         "cores": str(target.cores),
         "L1d / L2 / L3": caches,
         "memory": _size(target.memory_bytes),

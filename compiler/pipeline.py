@@ -28,8 +28,8 @@ from edgec.compiler.report.html import render
 from edgec.compiler.verify.inputs import make_inputs, read_inputs
 from edgec.compiler.verify.run import Measure, Verification, place_to_run, verify
 from edgec.targets import Target, usable_cores
+from edgec.targets.features import AVX512_BF16
 
-BF16_FEATURE = "avx512_bf16"
 PINNED = {"apache-tvm": "0.27.0.post1", "apache-tvm-ffi": "0.1.14.post1"}
 MEASURE = Measure(runs=60, limit_s=1.5, profile=5)
 
@@ -183,7 +183,7 @@ def _bf16_nodes(
 
     if options.precision != "auto":
         return frozenset()
-    if BF16_FEATURE not in target.features:
+    if AVX512_BF16 not in target.features:
         progress.note(f"{target.name} has no products of bfloat16: all layers stay fp32")
         return frozenset()
     arrays = read_inputs(inputs, source) if inputs else make_inputs(source)
@@ -199,9 +199,9 @@ def check_precision(target: Target, options: CompileOptions) -> None:
     Raises:
         TargetLacksPrecision: it has no products of bfloat16.
     """
-    if options.precision == "bf16" and BF16_FEATURE not in target.features:
+    if options.precision == "bf16" and AVX512_BF16 not in target.features:
         raise TargetLacksPrecision(
-            f"{target.name} has no products of bfloat16 ({BF16_FEATURE}): compile for a target that has "
+            f"{target.name} has no products of bfloat16 ({AVX512_BF16}): compile for a target that has "
             "(zen4, sapphirerapids), or with --precision auto or fp32"
         )
 

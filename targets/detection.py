@@ -10,28 +10,37 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgec.targets.errors import UnknownTarget
+from edgec.targets.features import with_synonyms
 from edgec.targets.hwcap import arm64_features
 
 if TYPE_CHECKING:
     from edgec.targets.target import Target
 
 _ARCHITECTURES = {"amd64": "x86_64", "x64": "x86_64", "arm64": "aarch64"}
-# Linux names ARM's instructions by register file; users and compilers know them by the extension's name.
-_ARM_SYNONYMS = {"asimddp": "dotprod"}
+# The "CPU part" of Arm's cores in `/proc/cpuinfo` (their technical reference manuals, MIDR_EL1).
+_ARM_PARTS = {
+    "0xd03": "cortex-a53",
+    "0xd05": "cortex-a55",
+    "0xd08": "cortex-a72",
+    "0xd0b": "cortex-a76",
+    "0xd41": "cortex-a78",
+    "0xd42": "cortex-a78",  # A78AE
+}
+_ARM = "0x41"  # the implementer
 _SUFFIXES = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
 def machine_arch() -> str:
-    """The processor's architecture as target files spell it: ``x86_64``, ``aarch64``, …"""
+    """The processor's architecture as target files spell it: `x86_64`, `aarch64`, …"""
     machine = platform.machine().lower()
     return _ARCHITECTURES.get(machine, machine)
 
 
 @cache
 def machine_features() -> frozenset[str]:
-    """The instruction-set features that every core of this machine has (names as in ``/proc/cpuinfo``)."""
+    """The instruction-set features that every core of this machine has (names as in `/proc/cpuinfo`)."""
     if machine_arch() == "aarch64":
-        return _with_synonyms(arm64_features())
+        return with_synonyms(arm64_features())
     try:
         return parse_cpuinfo(Path("/proc/cpuinfo").read_text(encoding="utf-8"))
     except OSError:
@@ -39,18 +48,35 @@ def machine_features() -> frozenset[str]:
 
 
 def parse_cpuinfo(text: str) -> frozenset[str]:
-    """The features that all processors listed in a ``/proc/cpuinfo`` have in common."""
+    """The features that all processors listed in a `/proc/cpuinfo` have in common."""
     common: frozenset[str] | None = None
     for line in text.splitlines():
         key, _, value = line.partition(":")
         if key.strip().lower() in ("flags", "features"):
             flags = frozenset(value.split())
             common = flags if common is None else common & flags
-    return _with_synonyms(common or frozenset())
+    return with_synonyms(common or frozenset())
 
 
-def _with_synonyms(found: frozenset[str]) -> frozenset[str]:
-    return found | {synonym for name, synonym in _ARM_SYNONYMS.items() if name in found}
+def machine_cores() -> frozenset[str]:
+    """The microarchitectures of this machine's cores, as far as they are known here (64-bit ARM only)."""
+    try:
+        return parse_cores(Path("/proc/cpuinfo").read_text(encoding="utf-8"))
+    except OSError:
+        return frozenset()
+
+
+def parse_cores(text: str) -> frozenset[str]:
+    """The Arm cores listed in a `/proc/cpuinfo`; a core of another maker counts as unknown."""
+    found: set[str] = set()
+    implementer = ""
+    for line in text.splitlines():
+        key, _, value = (part.strip() for part in line.partition(":"))
+        if key == "CPU implementer":
+            implementer = value
+        elif key == "CPU part" and implementer == _ARM and value in _ARM_PARTS:
+            found.add(_ARM_PARTS[value])
+    return frozenset(found)
 
 
 def machine_glibc() -> tuple[int, int] | None:
@@ -68,7 +94,7 @@ def usable_cores() -> int:
 
 
 def _cache_sizes() -> dict[str, Any]:
-    """Data cache sizes of the first core by level (``l1d_bytes`` …), as far as the system tells."""
+    """Data cache sizes of the first core by level (`l1d_bytes` …), as far as the system tells."""
     sizes: dict[str, Any] = {}
     for index in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
         try:
@@ -81,7 +107,7 @@ def _cache_sizes() -> dict[str, Any]:
 
 
 def detect_from(targets: list[Target]) -> Target:
-    """The target among ``targets`` nearest to this machine, with the machine's own counts filled in.
+    """The most capable of `targets` that this machine fulfils, with the machine's own counts filled in.
 
     Raises:
         UnknownTarget: none of them is for this architecture, or each asks for a feature that is missing.
@@ -93,6 +119,12 @@ def detect_from(targets: list[Target]) -> Target:
         raise UnknownTarget(
             f"no known target fits this machine ({arch}); write one and pass its path to --target"
         )
-    best = max(fitting, key=lambda target: (target.vector_bits, len(target.features), target.name))
+    cores = machine_cores()
+
+    def rank(target: Target) -> tuple[int, bool, int, str]:
+        own_core = target.core.microarchitecture in cores
+        return target.vector_bits, own_core, len(target.features), target.name
+
+    best = max(fitting, key=rank)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return replace(best, cores=usable_cores(), memory_bytes=memory, **_cache_sizes())

@@ -79,6 +79,6 @@ def detect() -> Target:
     """This machine: the most capable known target that it fulfils, with its own cores, caches and memory.
 
     Raises:
-        UnknownTarget: no target fits (an architecture that none describes).
+        UnknownTarget: no target fits (an architecture that none of them describes).
     """
     return detect_from(list_targets())

@@ -1,24 +1,32 @@
-"""What a piece of hardware is to the compiler and to the loader: one TOML file, one :class:`Target`."""
+"""What a piece of hardware is to the compiler and to the loader: one TOML file, one `Target`."""
 
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from edgec.targets.core import Core, make_core
 from edgec.targets.errors import BadTargetFile
+from edgec.targets.features import misspelt
 
 
 @dataclass(frozen=True)
 class Target:
     """A description of hardware that code is compiled for.
 
-    ``vector_bits`` is the width of one vector register (fp32 lanes are ``vector_bits // 32``),
-    ``vector_registers`` their number. ``features`` are names as in ``/proc/cpuinfo`` (and ``dotprod`` for
-    ARM's ``asimddp``): kernels may use their instructions, and the loader refuses a machine that lacks one.
-    Sizes are in bytes; an ``l3_bytes`` of 0 says that there is none. ``emulator`` is the ``-cpu`` of qemu's
-    user mode that can run the code, if any.
+    Attributes:
+        tvm: the target as TVM takes it.
+        vector_bits: the width of one vector register.
+        vector_registers: how many there are.
+        features: names of `edgec.targets.features`. Kernels may use their instructions, and the loader refuses a
+            machine that lacks one.
+        l1d_bytes, l2_bytes, l3_bytes: cache sizes; an `l3_bytes` of 0 says that there is none.
+        min_glibc: the oldest C library that the code runs with.
+        aliases: other names that lead here.
+        emulator: the `-cpu` of qemu's user mode that can run the code, if any.
+        core: what one core does in a cycle.
     """
 
     name: str
@@ -37,6 +45,7 @@ class Target:
     aliases: tuple[str, ...] = ()
     emulator: str | None = None
     device_kind: str = "cpu"
+    core: Core = field(default_factory=Core)
 
     @property
     def fp32_lanes(self) -> int:
@@ -62,6 +71,7 @@ class Target:
             "min_glibc": self.min_glibc,
             "emulator": self.emulator,
             "tvm": self.tvm,
+            "core": self.core.to_json(),
         }
 
 
@@ -80,7 +90,7 @@ _REQUIRED: dict[str, type] = {
     "memory_bytes": int,
     "min_glibc": str,
 }
-_OPTIONAL: dict[str, type] = {"aliases": list, "emulator": str, "device_kind": str}
+_OPTIONAL: dict[str, type] = {"aliases": list, "emulator": str, "device_kind": str, "core": dict}
 _OF_A_FILE: dict[str, type] = {"extends": str, "extra_features": list}
 
 
@@ -106,7 +116,9 @@ def read_target_file(path: Path) -> dict[str, Any]:
 
 
 def make_target(content: dict[str, Any], path: Path, base: Target | None) -> Target:
-    """Build the target of a file's ``content``; keys that it leaves out come from ``base`` (its ``extends``).
+    """Build the target of a file's `content`; keys that it leaves out come from `base` (its `extends`).
+
+    Facts of the `[core]` table are inherited one by one.
 
     Raises:
         BadTargetFile: a key is missing, or a value is out of range.
@@ -121,13 +133,22 @@ def make_target(content: dict[str, Any], path: Path, base: Target | None) -> Tar
         merged = inherited | merged
     for key in _REQUIRED:
         if key not in merged:
-            raise BadTargetFile(f"{path}: the key {key} is missing (and no `extends` gives it)")
+            raise BadTargetFile(f"{path}: the key {key} is missing (and no `extends` provides it)")
     for key in ("vector_bits", "vector_registers", "cores", "l1d_bytes", "l2_bytes", "memory_bytes"):
         if merged[key] <= 0:
             raise BadTargetFile(f"{path}: {key} must be positive, not {merged[key]}")
     if "kind" not in merged["tvm"]:
         raise BadTargetFile(f'{path}: [tvm] needs a kind, such as kind = "llvm"')
+    try:
+        merged["core"] = make_core(content.get("core", {}), base.core if base else None)
+    except ValueError as error:
+        raise BadTargetFile(f"{path}: {error}") from error
     merged["features"] = frozenset(merged["features"]) | frozenset(extra)
+    for name in sorted(merged["features"]):
+        if meant := misspelt(name):
+            raise BadTargetFile(
+                f"{path}: the feature {name!r} is called {meant!r}; {name} is LLVM's name for it"
+            )
     merged["aliases"] = tuple(merged.get("aliases", ()))
     merged["emulator"] = merged.get("emulator") or None
     return Target(**merged)

@@ -1,9 +1,9 @@
 """Write the winners that this machine found into a file that ships with the package.
 
-``python -m edgec.compiler.tuning.ship TARGET CACHE`` takes the winners of families of workloads (any tail) from the
-tuning cache CACHE and adds them to ``shipped/<registers>.json`` beside this file. Compiles with ``--tune fast --cache
-CACHE`` of any networks for TARGET, on a machine with nothing else to do, fill that cache. Entries of other versions of
-a template have other keys: nothing reads them, and they are left out.
+`python -m edgec.compiler.tuning.ship TARGET CACHE` takes the winners of families of workloads (any epilogue) from the
+tuning cache CACHE and adds them to `shipped/<microarchitecture and registers>.json` beside this file. To fill that
+cache, compile any networks with `--tune fast --cache CACHE` for TARGET on a machine that is otherwise idle. Entries of
+other versions of a template have other keys that nothing reads: they are left out.
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ from edgec.compiler.lowered import TuningSummary
 from edgec.compiler.options import CompileOptions
 from edgec.compiler.progress import Progress
 from edgec.compiler.tuning.cache import TuningCache, Winner
+from edgec.targets import features
 from edgec.targets.loader import detect
 from edgec.targets.target import Target
 
@@ -33,6 +34,8 @@ BUDGET_S = {"none": 0.0, "fast": 0.008, "full": 0.03}
 _BUILD_ERRORS = (tvm.error.InternalError, ValueError, TypeError, RuntimeError, IndexError)
 ROUNDS = 4
 HOPELESS = 2.5  # slower than that by more than a neighbour on the machine explains
+# Features that decide which schedule is fast.
+_DECIDING = {features.AVX2, features.AVX512F, features.AVX512_VNNI, features.AVX512_BF16, features.DOTPROD}
 CLOSE = 1.08  # candidates within 8 % of the best are timed again
 
 
@@ -135,14 +138,15 @@ class Tuner:
 
 def cache_key(target: Target) -> str:
     """Names everything about a target that decides which schedule is fast."""
-    features = "-".join(sorted(target.features & {"avx2", "avx512f", "avx512vnni", "avx512_bf16", "dotprod"}))
+    present = "-".join(sorted(target.features & _DECIDING))
     cpu = target.tvm.get("mcpu", "generic")
-    return f"{target.arch}-{cpu}-v{target.vector_bits}x{target.vector_registers}-{features}"
+    return f"{target.arch}-{cpu}-v{target.vector_bits}x{target.vector_registers}-{present}"
 
 
 def shipped_key(target: Target) -> str:
-    """Names the targets that share shipped winners: those whose registers are alike."""
-    return f"{target.arch}-v{target.vector_bits}x{target.vector_registers}"
+    """Names the targets that share shipped winners: those of one microarchitecture whose registers are alike."""
+    core = target.core.microarchitecture
+    return f"{target.arch}-{core}-v{target.vector_bits}x{target.vector_registers}"
 
 
 def runs_here(target: Target) -> bool:

@@ -60,7 +60,7 @@ def test_a_schedule_that_is_no_candidate_any_more_is_passed_over(tmp_path: Path,
     assert _tuner(tmp_path).choose(work) == "guess"
 
 
-def test_shipped_winners_serve_every_target_with_such_registers(
+def test_shipped_winners_serve_workloads_of_their_family(
     tmp_path: Path, shipped: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     filled = TuningCache(tmp_path / "filled", cache_key(TARGET))
@@ -75,6 +75,19 @@ def test_shipped_winners_serve_every_target_with_such_registers(
     assert _tuner(tmp_path / "empty").choose(work) == "winner"
     full = CompileOptions(tune="full", cache_dir=tmp_path / "empty")
     assert Tuner(TARGET, full, Silent())._known(work) is None
+
+
+def test_winners_serve_the_core_on_which_they_were_measured_only() -> None:
+    keys = {name: shipped_key(load_target(name)) for name in ("cortex-a53", "cortex-a55", "rpi4", "rpi5")}
+    assert len(set(keys.values())) == len(keys)
+    shipped = tuning_cache._shipped()
+    for name in ("x86-64-v3", "x86-64-v4", "x86-avx512-vnni", "x86-avx512-bf16"):
+        assert shipped[shipped_key(load_target(name))]
+
+
+def test_targets_that_differ_in_an_instruction_of_kernels_share_no_cache() -> None:
+    names = ("x86-64-v4", "x86-avx512-vnni", "x86-avx512-bf16")
+    assert len({cache_key(load_target(name)) for name in names}) == len(names)
 
 
 def test_layers_of_many_weights_are_timed_on_copies_of_them() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -21,8 +22,12 @@ from edgec.targets import (
     machine_arch,
     machine_features,
 )
-from edgec.targets.detection import detect_from, parse_cpuinfo
+from edgec.targets.core import Core, make_core
+from edgec.targets.detection import detect_from, parse_cores, parse_cpuinfo
 from edgec.targets.hwcap import decode_hwcap
+from edgec.targets.target import read_target_file
+
+SHIPPED = Path(__file__).resolve().parents[2] / "targets"
 
 OWN = """
 name = "greenhouse"
@@ -96,6 +101,16 @@ def test_a_file_of_the_users_own_extends_a_shipped_one(own_folder: Path) -> None
         (('kind = "llvm"', ""), "needs a kind"),
         (('name = "greenhouse"', ""), "the key name is missing"),
         (('name = "greenhouse"', "name = "), "cannot be read as a target description"),
+        (('["sve"]', '["neon"]'), "the feature 'neon' is called 'asimd'"),
+        (("[tvm]", "[core]\nfma_units = 2\n[tvm]"), "unknown key 'core.fma_units'"),
+        (("[tvm]", "[core]\nfma_per_cycle = 0\n[tvm]"), "core.fma_per_cycle must be positive, not 0"),
+        (("[tvm]", "[core]\nl2_bytes_per_cycle = nan\n[tvm]"), "core.l2_bytes_per_cycle must be positive"),
+        (("[tvm]", "[core]\nissue_width = 2.5\n[tvm]"), "core.issue_width must be of type int, not 2.5"),
+        (("[tvm]", "[core]\nmicroarchitecture = 76\n[tvm]"), "core.microarchitecture must be of type str"),
+        (
+            ("[tvm]", "[core.dots]\nsdot = 2\n[tvm]"),
+            "core.dots.sdot must have the keys latency and per_cycle",
+        ),
     ],
 )
 def test_a_bad_file_is_refused_with_its_path_and_key(
@@ -106,6 +121,72 @@ def test_a_bad_file_is_refused_with_its_path_and_key(
     with pytest.raises(BadTargetFile, match=message) as caught:
         load_target(str(path))
     assert str(path) in str(caught.value)
+
+
+def test_a_file_inherits_the_facts_of_its_core_one_by_one(own_folder: Path) -> None:
+    path = own_folder / "box.toml"
+    path.write_text(
+        OWN.replace(
+            "[tvm]",
+            "[core]\nl3_bytes_per_cycle = 4\n[core.dots]\nfdot = { per_cycle = 1, latency = 2 }\n[tvm]",
+        )
+    )
+    core, base = load_target("greenhouse").core, load_target("rpi5").core
+    assert core.l3_bytes_per_cycle == 4.0
+    assert core.fma_latency == base.fma_latency
+    assert core.microarchitecture == "cortex-a76"
+    assert set(core.dots) == {"sdot", "fdot"}
+
+
+def test_a_file_that_extends_nothing_needs_no_core(own_folder: Path) -> None:
+    whole = {
+        key: value for key, value in load_target("aarch64").to_json().items() if key not in ("core", "tvm")
+    }
+    lines = [
+        f"{key} = {json.dumps(value)}" for key, value in (whole | {"name": "old", "aliases": []}).items()
+    ]
+    (own_folder / "old.toml").write_text("\n".join([*lines, "[tvm]", 'kind = "llvm"']))
+    assert load_target("old").core == Core()
+
+
+@pytest.mark.parametrize("target", list_targets(), ids=lambda target: target.name)
+def test_a_shipped_core_is_described_whole_and_with_its_source(target: Target) -> None:
+    assert target.core.source
+    assert target.core.microarchitecture != "generic"
+    files = {read_target_file(path)["name"]: path for path in SHIPPED.glob("*.toml")}
+    core = read_target_file(files[target.name]).get("core", {})
+    if (
+        "microarchitecture" in core
+    ):  # another core than that of the target which it extends: no fact is shared
+        assert set(core) >= {fact.name for fact in fields(Core)} - {"dots"}
+
+
+def test_small_and_large_arm_cores_are_targets_of_their_own() -> None:
+    small, large = load_target("cortex-a55"), load_target("cortex-a76")
+    assert large.name == "rpi5"
+    assert small.features == large.features
+    assert small.core.microarchitecture != large.core.microarchitecture
+    assert small.core.fma_per_cycle < large.core.fma_per_cycle
+
+
+@pytest.mark.parametrize(
+    ("part", "name"),
+    [("0xd05", "cortex-a55"), ("0xd0b", "rpi5"), ("0xd42", "jetson-orin"), ("0xd4f", "rpi5")],
+    ids=["A55", "A76", "A78AE", "unknown"],
+)
+def test_an_arm_machine_is_told_by_its_core(part: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = f"processor\t: 0\nCPU implementer\t: 0x41\nCPU part\t: {part}\n"
+    for attribute, value in {
+        "machine_arch": "aarch64",
+        "machine_features": load_target("rpi5").features,
+        "machine_cores": parse_cores(text),
+    }.items():
+        monkeypatch.setattr(f"edgec.targets.detection.{attribute}", lambda value=value: value)
+    assert detect_from(list_targets()).name == name
+
+
+def test_a_core_of_another_maker_is_not_taken_for_arms() -> None:
+    assert parse_cores("CPU implementer : 0x51\nCPU part : 0xd05\n") == frozenset()
 
 
 def test_this_machine_fulfils_the_target_that_it_is_said_to_be() -> None:
@@ -141,6 +222,8 @@ def test_the_command_prints_targets_as_json() -> None:
     command = [sys.executable, "-m", "edgec.cli.main", "targets"]
     done = subprocess.run([*command, "list", "--json"], capture_output=True, text=True, check=True)
     assert {entry["name"] for entry in json.loads(done.stdout)} == {t.name for t in list_targets()}
+    done = subprocess.run([*command, "show", "rpi5"], capture_output=True, text=True, check=True)
+    assert "cortex-a76: 4 instructions a cycle" in " ".join(done.stdout.split())
     done = subprocess.run([*command, "show", "nope"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "unknown target 'nope'" in done.stderr
@@ -149,6 +232,9 @@ def test_the_command_prints_targets_as_json() -> None:
 
 def test_a_target_round_trips_through_json() -> None:
     content = load_target("rpi4").to_json()
-    assert Target(
-        **content | {"features": frozenset(content["features"]), "aliases": tuple(content["aliases"])}
-    ) == (load_target("rpi4"))
+    restored = {
+        "features": frozenset(content["features"]),
+        "aliases": tuple(content["aliases"]),
+        "core": make_core(content["core"]),
+    }
+    assert Target(**content | restored) == load_target("rpi4")

@@ -15,10 +15,11 @@ from tvm.tirx import Buffer
 
 from edgec.compiler.backends.cpu.codegen import BF16_DOT
 from edgec.compiler.backends.cpu.templates.emit import Expr, Index, index
+from edgec.targets.features import AVX512_BF16
 
 PLAIN, NATIVE, EMULATED = "float32", "bfloat16", "bfloat16-emulated"
 NATIVE_LANES = 16
-FEATURE = "avx512_bf16"
+FEATURE = AVX512_BF16
 
 
 def pair(buffer: Buffer, indices: Sequence[Index]) -> Expr:

@@ -1,0 +1,86 @@
+"""The instruction-set features that edgec knows by name: each is declared here, once.
+
+A feature goes by the name that Linux prints in `/proc/cpuinfo`; target files, artifacts and the agent's reports use it.
+LLVM has a spelling of its own, which belongs into the `mattr` of a target's `[tvm]` table only. Code that asks whether
+a target has a feature takes the constant from here, so that a misspelt one does not import.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Feature:
+    """An instruction-set extension.
+
+    Attributes:
+        name: as in `/proc/cpuinfo`.
+        llvm: the attribute by which LLVM knows it, without its `+`.
+        aka: another name under which Linux lists it.
+    """
+
+    name: str
+    llvm: str
+    aka: str | None = None
+
+
+# What kernels ask for, or what decides which of them is fast.
+AVX2 = "avx2"
+AVX512F = "avx512f"
+AVX512_VNNI = "avx512_vnni"
+AVX512_BF16 = "avx512_bf16"
+DOTPROD = "dotprod"
+
+_DECLARED = (
+    # x86-64-v2
+    Feature("cx16", "cx16"),
+    Feature("lahf_lm", "sahf"),
+    Feature("pni", "sse3"),
+    Feature("popcnt", "popcnt"),
+    Feature("sse4_1", "sse4.1"),
+    Feature("sse4_2", "sse4.2"),
+    Feature("ssse3", "ssse3"),
+    # x86-64-v3
+    Feature("abm", "lzcnt"),
+    Feature("avx", "avx"),
+    Feature(AVX2, "avx2"),
+    Feature("bmi1", "bmi"),
+    Feature("bmi2", "bmi2"),
+    Feature("f16c", "f16c"),
+    Feature("fma", "fma"),
+    Feature("movbe", "movbe"),
+    Feature("xsave", "xsave"),
+    # x86-64-v4 and later
+    Feature(AVX512F, "avx512f"),
+    Feature("avx512bw", "avx512bw"),
+    Feature("avx512cd", "avx512cd"),
+    Feature("avx512dq", "avx512dq"),
+    Feature("avx512vl", "avx512vl"),
+    Feature(AVX512_VNNI, "avx512vnni"),
+    Feature(AVX512_BF16, "avx512bf16"),
+    # 64-bit ARM
+    Feature("asimd", "neon"),
+    Feature("asimdhp", "fullfp16"),
+    Feature("asimdrdm", "rdm"),
+    Feature("atomics", "lse"),
+    Feature("crc32", "crc"),
+    # Linux names ARM's instructions by register file; users and compilers know this one by the extension's name.
+    Feature(DOTPROD, "dotprod", aka="asimddp"),
+    Feature("fp", "fp-armv8"),
+    Feature("fphp", "fullfp16"),
+    Feature("lrcpc", "rcpc"),
+)
+
+FEATURES = {feature.name: feature for feature in _DECLARED}
+_LLVM_ONLY = {feature.llvm: feature.name for feature in _DECLARED if feature.llvm not in FEATURES}
+
+
+def with_synonyms(found: frozenset[str]) -> frozenset[str]:
+    """`found`, as Linux lists them, with the names that features have here."""
+    return found | {feature.name for feature in _DECLARED if feature.aka in found}
+
+
+def misspelt(name: str) -> str | None:
+    """The name of the feature that `name` is LLVM's spelling of; None for any other name."""
+    return _LLVM_ONLY.get(name)
