@@ -9,8 +9,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from edgec.targets.errors import EdgecError
 
 
@@ -36,20 +34,3 @@ class RefusedByServer(FleetError):
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
         self.status = status
-
-
-class Problem(Exception):
-    """An error answer of the API (RFC 9457): HTTP ``status``, short ``title`` and a ``detail`` that says
-    the way out."""
-
-    def __init__(self, status: int, title: str, detail: str = "", **extra: Any) -> None:  # noqa: ANN401 - JSON
-        super().__init__(f"{status} {title}: {detail}")
-        self.status = status
-        self.title = title
-        self.detail = detail
-        self.extra = extra
-
-
-def not_found(kind: str, name: object) -> Problem:
-    """A 404 that names the thing."""
-    return Problem(404, f"{kind} not found", f"There is no {kind} called {str(name)!r} here.")

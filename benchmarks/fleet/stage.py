@@ -72,13 +72,13 @@ class Stage:
 
 def enroll(database: Database, number: int, prefix: str = "sim") -> list[tuple[str, str]]:
     """Enrol devices as the API does, in one transaction; names and passwords."""
-    from edgec.fleet.devices.service import create_enroll_token
-    from edgec.fleet.devices.service import enroll as enroll_one
+    from edgec.fleet.devices.enrolment import NewEnrollToken, issue_enroll_token
+    from edgec.fleet.devices.enrolment import enroll as enroll_one
     from edgec.protocol.enrol import EnrollRequest
 
     made = []
     with database.writing() as session:
-        _row, secret = create_enroll_token(session, "benchmark", uses=number)
+        _row, secret = issue_enroll_token(session, "benchmark", NewEnrollToken(uses=number))
         for index in range(number):
             request = EnrollRequest(
                 token=secret,

@@ -1,4 +1,4 @@
-"""The one application: API, registry and dashboard."""
+"""The application that serves the API and the registry."""
 
 from __future__ import annotations
 
@@ -10,19 +10,41 @@ from sqlalchemy.exc import DataError, OperationalError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
-from edgec.fleet.api import access, captures, certificates, devices, experiments, ops, rollouts, trust
-from edgec.fleet.api.context import identity, problem_response
+from edgec.fleet.api import (
+    access,
+    audit,
+    captures,
+    certificates,
+    devices,
+    enrolment,
+    experiments,
+    groups,
+    jobs,
+    metrics,
+    models,
+    ops,
+    rollouts,
+    session,
+    shadows,
+    telemetry,
+    trust,
+)
+from edgec.fleet.api.context import identity
 from edgec.fleet.api.etag import Conditional
-from edgec.fleet.dashboard.reference import STYLE, reference
-from edgec.fleet.errors import Problem
+from edgec.fleet.api.registry import Registry
+from edgec.fleet.problems import Problem, problem_response
 from edgec.fleet.registry.blobs import StoreAway
 from edgec.fleet.registry.errors import RegistryError
-from edgec.fleet.server import Services
+from edgec.fleet.services import Services
 
 log = logging.getLogger(__name__)
 DESCRIPTION = (
     "Devices, models and rollouts of one fleet. Errors are problem+json (RFC 9457); times are Unix seconds."
 )
+AREAS = (
+    enrolment, access, audit, session, certificates, devices, groups, jobs, shadows, telemetry, models, rollouts,
+    experiments, captures, ops, metrics, trust,
+)  # fmt: skip
 
 
 def create_app(services: Services) -> FastAPI:
@@ -42,29 +64,17 @@ def create_app(services: Services) -> FastAPI:
     app.add_exception_handler(OperationalError, _database_away)
     app.add_exception_handler(DataError, _no_text)
     app.add_exception_handler(StoreAway, _store_away)
-    app.include_router(access.router)
-    app.include_router(certificates.router)
-    app.include_router(devices.router)
-    app.include_router(rollouts.router)
-    app.include_router(experiments.router)
-    app.include_router(captures.router)
-    app.include_router(ops.router)
-    app.include_router(trust.router)
+    for area in AREAS:
+        app.include_router(area.router)
     _add_registry(app, services)
-    from edgec.fleet.dashboard.missing import plain_page
-    from edgec.fleet.dashboard.mount import mount
-
-    @app.get("/api/docs", include_in_schema=False)
-    def docs() -> Response:
-        return plain_page("The API", reference(app.openapi()), style=STYLE)
-
-    mount(app, services)
     app.add_middleware(Conditional)
     return app
 
 
 def _add_registry(app: FastAPI, services: Services) -> None:
     methods = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
+
+    registry = Registry(services.database, services.blobs, services.settings.max_upload)
 
     async def entry(request: Request) -> Response:
         who = identity(request)
@@ -79,7 +89,7 @@ def _add_registry(app: FastAPI, services: Services) -> None:
             return JSONResponse({}, headers=headers)
         # The trailing slash of `blobs/uploads/` tells it from a blob called `uploads`.
         kept = path + "/" if request.url.path.endswith("/") else path
-        answer = await services.registry.handle(request, kept, who)
+        answer = await registry.handle(request, kept, who)
         answer.headers.update(headers)
         return answer
 

@@ -13,7 +13,7 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.responses import JSONResponse, StreamingResponse
 
-from edgec.fleet.access.auth import Identity, audit, require
+from edgec.fleet.access.identity import Identity, require_role
 from edgec.fleet.api.context import (
     Asking,
     Cursor,
@@ -25,10 +25,11 @@ from edgec.fleet.api.context import (
     number_cursor,
     page,
 )
+from edgec.fleet.audit.log import audit
 from edgec.fleet.captures.export import Box, Format, Item, export_zip
 from edgec.fleet.captures.service import Review, State, capture_query, get_capture, truth, view
-from edgec.fleet.errors import Problem
-from edgec.fleet.server import Services
+from edgec.fleet.problems import Problem
+from edgec.fleet.services import Services
 from edgec.fleet.store.experiment_tables import Capture
 from edgec.fleet.store.tables import Device
 from edgec.protocol.captures import MAX_CAPTURE_BYTES, CaptureMeta
@@ -91,7 +92,7 @@ async def _parts(request: Request) -> tuple[bytes, bytes]:
 @router.post("/samples", status_code=201, openapi_extra=_BODY)
 async def send_sample(server: Server, asking: Asking, request: Request) -> Response:
     """Take in a device's sample; 200 for one that is here already. Only the device itself may send it."""
-    who = require(asking, "device")
+    who = require_role(asking, "device")
     if who.device_id is None:
         raise Problem(403, "For devices", "Samples are sent with a device's own token.")
     raw, image = await _parts(request)

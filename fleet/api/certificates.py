@@ -9,10 +9,10 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import select
 
-from edgec.fleet.access.auth import audit
 from edgec.fleet.api.context import Admin, Asking, Operator, Server, page
+from edgec.fleet.audit.log import audit
 from edgec.fleet.certificates.service import keep, revoke_serial
-from edgec.fleet.errors import Problem
+from edgec.fleet.problems import Problem
 from edgec.fleet.store.certificate_tables import Certificate
 from edgec.fleet.store.tables import Device
 

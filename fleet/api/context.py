@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Query, Request
-from starlette.responses import JSONResponse
 
-from edgec.fleet.access.auth import COOKIE, Identity, require
+from edgec.fleet.access.auth import COOKIE
+from edgec.fleet.access.identity import Identity, require_role
 from edgec.fleet.api.sendfile import PEER
-from edgec.fleet.errors import Problem
-from edgec.fleet.server import Services
+from edgec.fleet.problems import Problem
+from edgec.fleet.services import Services
 
 Row = TypeVar("Row")
 
@@ -46,17 +46,17 @@ Asking = Annotated[Identity | None, Depends(identity)]
 
 def viewer(asking: Asking) -> Identity:
     """Someone who may look."""
-    return require(asking, "viewer")
+    return require_role(asking, "viewer")
 
 
 def operator(asking: Asking) -> Identity:
     """Someone who may roll out and change devices."""
-    return require(asking, "operator")
+    return require_role(asking, "operator")
 
 
 def admin(asking: Asking) -> Identity:
     """Someone who may hand out access."""
-    return require(asking, "admin")
+    return require_role(asking, "admin")
 
 
 Server = Annotated[Services, Depends(services)]
@@ -66,15 +66,6 @@ Admin = Annotated[Identity, Depends(admin)]
 Limit = Annotated[int, Query(ge=1, le=1000, description="How many items at most.")]
 Cursor = Annotated[str, Query(max_length=512, description="`next` of the page before.")]
 PathName = Annotated[str, "a name in a path"]
-
-
-def problem_response(problem: Problem) -> JSONResponse:
-    """RFC 9457's JSON."""
-    body: dict[str, Any] = {"type": "about:blank", "title": problem.title, "status": problem.status}
-    if problem.detail:
-        body["detail"] = problem.detail
-    headers = {"WWW-Authenticate": "Bearer"} if problem.status == 401 else None
-    return JSONResponse(body | problem.extra, problem.status, headers, media_type="application/problem+json")
 
 
 def to_cursor(value: str | int) -> str:

@@ -8,14 +8,11 @@ from fastapi import APIRouter, Path
 from sqlalchemy import select
 
 from edgec.fleet.api.context import Cursor, Limit, Operator, Server, Viewer, next_cursor, number_cursor, page
-from edgec.fleet.api.rollouts import refuse_unsigned
 from edgec.fleet.experiments.service import (
     NewExperiment,
-    create_experiment,
     get_experiment,
     participant_counts,
     participants,
-    stop_experiment,
     view,
 )
 from edgec.fleet.store.experiment_tables import Experiment
@@ -27,13 +24,9 @@ ExperimentId = Annotated[int, Path(ge=1, lt=2**53)]
 @router.post("/experiments", status_code=201)
 def start_experiment(server: Server, who: Operator, body: NewExperiment) -> dict[str, Any]:
     """Put a candidate version beside the one that runs: ``shadow`` looks on, ``ab`` acts on a share of the frames."""
-    refuse_unsigned(server, body.model, body.version)
-    with server.database.writing() as session:
-        row = create_experiment(session, who.name, body)
-        session.flush()
-        shown = view(row, participant_counts(session, [row.id])[row.id])
-    server.experiments.wake()
-    return shown
+    row = server.start_experiment(who.name, body)
+    with server.database.reading() as session:
+        return view(row, participant_counts(session, [row.id])[row.id])
 
 
 @router.get("/experiments")
@@ -77,8 +70,6 @@ def list_participants(
 @router.post("/experiments/{experiment_id}/stop")
 def stop(server: Server, who: Operator, experiment_id: ExperimentId) -> dict[str, Any]:
     """End an experiment now; its devices run their own model alone again."""
-    with server.database.writing() as session:
-        row = stop_experiment(session, who.name, experiment_id)
-        shown = view(row, participant_counts(session, [row.id])[row.id])
-    server.experiments.wake()
-    return shown
+    row = server.stop_experiment(who.name, experiment_id)
+    with server.database.reading() as session:
+        return view(row, participant_counts(session, [row.id])[row.id])

@@ -17,7 +17,7 @@ from sqlalchemy import delete, select
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
-from edgec.fleet.access.auth import Identity
+from edgec.fleet.access.identity import Identity
 from edgec.fleet.registry.blobs import BlobStore, DigestMismatch, OffsetMismatch, StoreAway, UnknownUpload
 from edgec.fleet.registry.errors import (
     RegistryError,

@@ -7,9 +7,9 @@ from typing import Any
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from edgec.fleet.access.auth import audit
 from edgec.fleet.api.context import Admin, Server, Viewer
-from edgec.fleet.errors import Problem
+from edgec.fleet.audit.log import audit
+from edgec.fleet.problems import Problem
 from edgec.fleet.trust.repository import MAX_BYTES
 
 router = APIRouter(tags=["trust"])

@@ -21,9 +21,9 @@ from amqtt.plugins.base import BaseAuthPlugin, BaseTopicPlugin
 from amqtt.session import IncomingApplicationMessage, Session
 
 from edgec.fleet.broker.access import SERVER, Access
+from edgec.fleet.broker.messages import Inbound
 from edgec.fleet.certificates.authority import peer
 from edgec.fleet.errors import PortTaken
-from edgec.fleet.ingest.worker import Inbound
 
 MAX_CONNECTIONS = 20_000
 LIMIT = 1000

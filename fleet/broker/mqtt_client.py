@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from edgec.fleet.broker.messages import Inbound
 from edgec.fleet.broker.packets import (
     CONNACK,
     DISCONNECT,
@@ -35,7 +36,6 @@ from edgec.fleet.broker.packets import (
     subscribe_packet,
 )
 from edgec.fleet.errors import FleetError
-from edgec.fleet.ingest.worker import Inbound
 from edgec.protocol.topics import fleet_subscriptions
 
 KEEPALIVE_S = 30

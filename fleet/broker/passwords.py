@@ -9,7 +9,7 @@ import hashlib
 import hmac
 import os
 
-from edgec.fleet.access.auth import secret_hash
+from edgec.fleet.access.secrets import secret_hash
 
 ITERATIONS = 101
 """Mosquitto's own number. The passwords are random and of 256 bits: more would only slow connections down."""

@@ -11,9 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
-from edgec.fleet.access.auth import audit
+from edgec.fleet.audit.log import audit
 from edgec.fleet.captures.jpeg import jpeg_size
-from edgec.fleet.errors import Problem
+from edgec.fleet.problems import Problem
 from edgec.fleet.registry.blobs import BlobStore
 from edgec.fleet.store.database import Database
 from edgec.fleet.store.experiment_tables import Capture

@@ -18,7 +18,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from edgec.fleet.errors import FleetError, Problem
+from edgec.fleet.errors import FleetError
+from edgec.fleet.problems import Problem
 from edgec.protocol.errors import ProtocolError
 from edgec.protocol.names import check_name
 

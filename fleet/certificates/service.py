@@ -9,9 +9,9 @@ from pathlib import Path
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from edgec.fleet.access.auth import audit
+from edgec.fleet.audit.log import audit
 from edgec.fleet.certificates.authority import Authority, Issued, write_private
-from edgec.fleet.errors import Problem
+from edgec.fleet.problems import Problem
 from edgec.fleet.store.certificate_tables import Certificate
 from edgec.fleet.store.database import Database
 from edgec.fleet.store.tables import Device

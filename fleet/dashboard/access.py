@@ -7,19 +7,22 @@ import time
 from typing import Any
 
 from nicegui import run, ui
+from pydantic import ValidationError
 from sqlalchemy import func, select
 from starlette.requests import Request
 from starlette.responses import Response
 
-from edgec.fleet.access.auth import Identity, audit, create_access_token
-from edgec.fleet.api.access import audit_query
+from edgec.fleet.access.identity import Identity
+from edgec.fleet.access.tokens import NewAccessToken, issue_access_token
+from edgec.fleet.audit.log import audit_query
 from edgec.fleet.dashboard import parts
 from edgec.fleet.dashboard.groups import group_dialog, groups_table
 from edgec.fleet.dashboard.parts import ago, esc, link
 from edgec.fleet.dashboard.shell import Pager, dialog_card, frame, html, live, to_sign_in, who
-from edgec.fleet.devices.service import create_enroll_token, group_counts
-from edgec.fleet.errors import Problem
-from edgec.fleet.server import Services
+from edgec.fleet.devices.enrolment import NewEnrollToken, issue_enroll_token
+from edgec.fleet.groups.service import group_counts
+from edgec.fleet.problems import Problem
+from edgec.fleet.services import Services
 from edgec.fleet.store.tables import AccessToken, Audit, EnrollToken, Group
 
 PAGE = 25
@@ -47,11 +50,12 @@ def enroll_dialog(services: Services, identity: Identity) -> None:
         async def make() -> None:
             def create() -> str:
                 with services.database.writing() as session:
-                    row, secret = create_enroll_token(
-                        session, identity.name, uses=int(uses.value or 1), valid_s=float(valid.value or 3600),
+                    wanted = NewEnrollToken(
+                        uses=int(uses.value or 1),
+                        valid_s=float(valid.value or 3600),
                         auto_accept=not hold.value,
-                    )  # fmt: skip
-                    return secret if row.id else ""
+                    )
+                    return issue_enroll_token(session, identity.name, wanted)[1]
 
             secret = await run.io_bound(create)
             turn(False)
@@ -185,17 +189,17 @@ def _token_dialog(services: Services, identity: Identity) -> None:
         async def make() -> None:
             def create() -> str:
                 with services.database.writing() as session:
-                    row, secret = create_access_token(session, row_name(), str(role.value))
-                    audit(session, identity.name, "access-token.create", row.name, role=row.role)
-                    return secret
+                    wanted = NewAccessToken.model_validate({"name": row_name(), "role": role.value})
+                    return issue_access_token(session, identity.name, wanted)[1]
 
             if not row_name():
                 ui.notify("Give it a name.", type="warning")
                 return
             try:
                 secret = await run.io_bound(create)
-            except Problem as problem:
-                ui.notify(problem.detail, type="negative")
+            except (Problem, ValidationError) as error:
+                text = error.detail if isinstance(error, Problem) else error.errors()[0]["msg"]
+                ui.notify(text, type="negative")
                 return
             text = f"The token of {row_name()}, shown only now:"
             result.set_content(f'<p class="e-soft">{esc(text)}</p><code class="e-code">{esc(secret)}</code>')

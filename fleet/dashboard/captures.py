@@ -11,14 +11,14 @@ from sqlalchemy import func, select
 from starlette.requests import Request
 from starlette.responses import Response
 
-from edgec.fleet.access.auth import Identity
+from edgec.fleet.access.identity import Identity
 from edgec.fleet.captures.export import FORMATS
 from edgec.fleet.captures.service import Review, capture_query, truth, view
 from edgec.fleet.dashboard import parts
 from edgec.fleet.dashboard.editor import EDITOR
 from edgec.fleet.dashboard.parts import ago, badge, esc, link
 from edgec.fleet.dashboard.shell import Pager, attempt, frame, html, live, to_sign_in, who
-from edgec.fleet.server import Services
+from edgec.fleet.services import Services
 from edgec.fleet.store.experiment_tables import Capture
 from edgec.fleet.store.tables import Device
 from edgec.protocol.captures import CaptureReason

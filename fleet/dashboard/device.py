@@ -12,14 +12,14 @@ from sqlalchemy.orm import Session
 from starlette.requests import Request
 from starlette.responses import Response
 
-from edgec.fleet.access.auth import Identity, audit
-from edgec.fleet.api.devices import job_view, summary
+from edgec.fleet.access.identity import Identity
 from edgec.fleet.dashboard import parts
 from edgec.fleet.dashboard.charts import line_chart, show_lines
 from edgec.fleet.dashboard.parts import ago, badge, esc, link, number, size
 from edgec.fleet.dashboard.shell import attempt, confirm, frame, html, live, to_sign_in, who
-from edgec.fleet.jobs.service import create_job, notify
-from edgec.fleet.server import Services
+from edgec.fleet.devices.queries import summary
+from edgec.fleet.jobs.service import job_view
+from edgec.fleet.services import Services
 from edgec.fleet.store.experiment_tables import Capture
 from edgec.fleet.store.tables import Audit, Detection, Device, Job, Sample, Shadow
 
@@ -141,11 +141,7 @@ def _actions(services: Services, identity: Identity, name: str, admission: str) 
         services.admit(identity.name, name, value)
 
     def command(operation: str) -> None:
-        with services.database.writing() as session:
-            device = session.scalars(select(Device).filter_by(name=name)).one()
-            create_job(session, device, {"operation": operation}, purpose="command", timeout_s=300)
-            audit(session, identity.name, "device.command", name, operation=operation)
-        notify(services.database, services.link, services.settings.fleet, {device.id})
+        services.send_command(identity.name, name, {"operation": operation}, 300.0)
 
     async def accept() -> None:
         await attempt(lambda: admit("accepted"), f"{name} is accepted")

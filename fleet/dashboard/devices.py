@@ -9,13 +9,13 @@ from sqlalchemy import func, select
 from starlette.requests import Request
 from starlette.responses import Response
 
-from edgec.fleet.api.devices import label_filter, summary
 from edgec.fleet.dashboard import parts
 from edgec.fleet.dashboard.access import enroll_dialog
 from edgec.fleet.dashboard.parts import ago, badge, chips, esc, link, number
 from edgec.fleet.dashboard.shell import Pager, frame, html, live, to_sign_in, who
-from edgec.fleet.devices.service import device_filter
-from edgec.fleet.server import Services
+from edgec.fleet.devices.queries import device_filter, summary
+from edgec.fleet.groups.service import group_query
+from edgec.fleet.services import Services
 from edgec.fleet.store.tables import Device, Group
 
 PAGE = 50
@@ -31,8 +31,11 @@ def load(services: Services, wanted: dict[str, Any]) -> dict[str, Any]:
         group = session.scalar(select(Group).filter_by(name=wanted["group"])) if wanted["group"] else None
         idle = wanted["state"] == "idle"
         state = "online" if idle else wanted["state"]
-        query = device_filter(wanted["search"], state, wanted["target"], wanted["version"], group)
-        query = label_filter(query.where(Device.fps == 0) if idle else query, wanted["label"])
+        query = device_filter(
+            group_query(group) if group else select(Device), search=wanted["search"], state=state,
+            target=wanted["target"], version=wanted["version"], label=wanted["label"],
+        )  # fmt: skip
+        query = query.where(Device.fps == 0) if idle else query
         total = session.scalar(select(func.count()).select_from(query.subquery())) or 0
         page = max(min(wanted["page"], (total - 1) // PAGE), 0)
         rows = session.scalars(query.order_by(Device.name).offset(page * PAGE).limit(PAGE))

@@ -11,22 +11,19 @@ from sqlalchemy import select
 from starlette.requests import Request
 from starlette.responses import Response
 
-from edgec.fleet.access.auth import Identity
-from edgec.fleet.api.rollouts import refuse_unsigned
+from edgec.fleet.access.identity import Identity
 from edgec.fleet.dashboard import parts
 from edgec.fleet.dashboard.charts import line_chart, show_lines
 from edgec.fleet.dashboard.parts import ago, badge, esc, link
 from edgec.fleet.dashboard.shell import attempt, confirm, dialog_card, frame, html, live, to_sign_in, who
-from edgec.fleet.errors import Problem
 from edgec.fleet.experiments.service import (
     NewExperiment,
-    create_experiment,
     participant_counts,
     participants,
-    stop_experiment,
     view,
 )
-from edgec.fleet.server import Services
+from edgec.fleet.problems import Problem
+from edgec.fleet.services import Services
 from edgec.fleet.store.experiment_tables import Experiment, Reading
 from edgec.fleet.store.tables import Group, ModelVersion
 
@@ -117,9 +114,7 @@ def _one(
     services: Services, identity: Identity, number: int, first: dict[str, Any], actions: ui.element
 ) -> None:
     def end() -> None:
-        with services.database.writing() as session:
-            stop_experiment(session, identity.name, number)
-        services.experiments.wake()
+        services.stop_experiment(identity.name, number)
 
     button = None
     if identity.may("operator"):
@@ -304,9 +299,7 @@ def _dialog(services: Services, identity: Identity) -> None:
                     {"mode": mode.value, "model": model, "version": version, "scope": {"kind": kind, "name": name},
                      "plan": {"share": float(share.value or 20) / 100, "duration_s": 3600 * float(hours.value or 24)}}
                 )  # fmt: skip
-                refuse_unsigned(services, model, version)
-                with services.database.writing() as session:
-                    return create_experiment(session, identity.name, body).id
+                return services.start_experiment(identity.name, body).id
 
             try:
                 number = await run.io_bound(create)
@@ -314,7 +307,6 @@ def _dialog(services: Services, identity: Identity) -> None:
                 text = error.detail if isinstance(error, Problem) else "Choose a candidate first."
                 ui.notify(text, type="negative", multi_line=True)
                 return
-            services.experiments.wake()
             ui.navigate.to(link("/experiments", number))
 
         with ui.row().classes("w-full justify-end"):

@@ -8,13 +8,13 @@ from urllib.parse import urlencode
 from nicegui import run, ui
 from pydantic import TypeAdapter, ValidationError
 
-from edgec.fleet.access.auth import Identity
-from edgec.fleet.api.devices import GroupBody, save_group
+from edgec.fleet.access.identity import Identity
 from edgec.fleet.dashboard import parts
 from edgec.fleet.dashboard.parts import esc, link
 from edgec.fleet.dashboard.shell import dialog_card, html
-from edgec.fleet.errors import Problem
-from edgec.fleet.server import Services
+from edgec.fleet.groups.service import GroupBody, save_group
+from edgec.fleet.problems import Problem
+from edgec.fleet.services import Services
 from edgec.protocol.names import Name
 
 _NAME: TypeAdapter[str] = TypeAdapter(Name)
@@ -76,10 +76,15 @@ def group_dialog(services: Services, identity: Identity) -> None:
             selector: dict[str, Any] = {"labels": wanted} if wanted else {}
             selector |= {"target": target.value.strip()} if (target.value or "").strip() else {}
             devices = [item.strip() for item in str(named.value or "").split(",") if item.strip()]
+
+            def save(name: str, body: GroupBody) -> None:
+                with services.database.writing() as session:
+                    save_group(session, identity.name, name, body)
+
             try:
                 body = GroupBody(description=about.value or "", devices=devices, selector=selector)
                 checked = _NAME.validate_python((name.value or "").strip())
-                await run.io_bound(save_group, services, identity, checked, body)
+                await run.io_bound(save, checked, body)
             except ValidationError as error:
                 ui.notify(_said(error), type="warning")
                 return

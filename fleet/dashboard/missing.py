@@ -11,10 +11,9 @@ from sqlalchemy.exc import OperationalError
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
-from edgec.fleet.api.context import problem_response
 from edgec.fleet.dashboard.parts import empty, esc
 from edgec.fleet.dashboard.theme import CSS, FAVICON, LOGO, THEME
-from edgec.fleet.errors import Problem
+from edgec.fleet.problems import Problem, problem_response
 
 log = logging.getLogger(__name__)
 

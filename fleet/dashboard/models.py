@@ -10,13 +10,13 @@ from sqlalchemy import func, select
 from starlette.requests import Request
 from starlette.responses import Response
 
-from edgec.fleet.access.auth import Identity
-from edgec.fleet.api.rollouts import artifact_view
+from edgec.fleet.access.identity import Identity
 from edgec.fleet.dashboard import parts
 from edgec.fleet.dashboard.parts import ago, esc, link, size
 from edgec.fleet.dashboard.rollouts import deploy_dialog
 from edgec.fleet.dashboard.shell import frame, html, live, to_sign_in, who
-from edgec.fleet.server import Services
+from edgec.fleet.rollouts.artifacts import artifact_view
+from edgec.fleet.services import Services
 from edgec.fleet.store.tables import Device, ModelVersion
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 from nicegui import ui
+from starlette.responses import Response
 
 from edgec.fleet.dashboard import (
     access,
@@ -17,8 +18,9 @@ from edgec.fleet.dashboard import (
     rollouts,
     signin,
 )
+from edgec.fleet.dashboard.reference import STYLE, reference
 from edgec.fleet.dashboard.theme import FAVICON
-from edgec.fleet.server import Services
+from edgec.fleet.services import Services
 
 
 def mount(app: FastAPI, services: Services) -> None:
@@ -26,6 +28,11 @@ def mount(app: FastAPI, services: Services) -> None:
     for page in (signin, overview, devices, device, models, rollouts, experiments, captures, access):
         page.add(services)
     missing.add()
+
+    @app.get("/api/docs", include_in_schema=False)
+    def docs() -> Response:
+        return missing.plain_page("The API", reference(app.openapi()), style=STYLE)
+
     ui.run_with(
         app,
         title="edgec fleet",

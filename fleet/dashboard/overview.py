@@ -11,14 +11,14 @@ from sqlalchemy.orm import Session
 from starlette.requests import Request
 from starlette.responses import Response
 
-from edgec.fleet.api.ops import EMBEDDED_LIMIT
+from edgec.fleet.broker.embedded import LIMIT as EMBEDDED_LIMIT
 from edgec.fleet.dashboard import parts
 from edgec.fleet.dashboard.health_map import load_map, show_map
 from edgec.fleet.dashboard.parts import ago, badge, count, esc, link
 from edgec.fleet.dashboard.shell import frame, html, live, to_sign_in, who
-from edgec.fleet.devices.service import counts
+from edgec.fleet.devices.queries import counts
 from edgec.fleet.rollouts.service import ENDED, member_counts, view
-from edgec.fleet.server import Services
+from edgec.fleet.services import Services
 from edgec.fleet.store.tables import Detection, Device, ModelVersion, Rollout
 
 HOUR = 3600.0

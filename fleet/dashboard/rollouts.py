@@ -12,8 +12,7 @@ from sqlalchemy.orm import Session
 from starlette.requests import Request
 from starlette.responses import Response
 
-from edgec.fleet.access.auth import Identity
-from edgec.fleet.api.rollouts import refuse_unsigned
+from edgec.fleet.access.identity import Identity
 from edgec.fleet.dashboard import parts
 from edgec.fleet.dashboard.charts import line_chart, show_lines
 from edgec.fleet.dashboard.parts import ago, badge, esc, link
@@ -28,11 +27,10 @@ from edgec.fleet.dashboard.shell import (
     to_sign_in,
     who,
 )
-from edgec.fleet.errors import Problem
+from edgec.fleet.problems import Problem
 from edgec.fleet.rollouts.judge import MIN_SAMPLES, UPDATED, WAITING
-from edgec.fleet.rollouts.plan import Plan
-from edgec.fleet.rollouts.service import act, create_rollout, member_counts, stage_counts, view
-from edgec.fleet.server import Services
+from edgec.fleet.rollouts.service import NewRollout, member_counts, stage_counts, view
+from edgec.fleet.services import Services
 from edgec.fleet.store.tables import Device, Group, Member, Rollout, Sample
 
 PAGE = 25
@@ -205,13 +203,10 @@ class _Buttons:
             return
 
         def change(action: str) -> None:
-            with services.database.writing() as session:
-                act(session, identity.name, rollout_id, action)
-            services.engine.wake()
+            services.change_rollout(identity.name, rollout_id, action)
 
         def stop(take_back: bool) -> None:
-            services.engine.abort(rollout_id, identity.name, take_back=take_back)
-            services.engine.wake()
+            services.abort_rollout(identity.name, rollout_id, take_back=take_back)
 
         async def back() -> None:
             await attempt(lambda: stop(True), "stopped; updated devices go back")
@@ -410,13 +405,15 @@ def deploy_dialog(services: Services, identity: Identity, model: str, versions: 
             parsed = _planned("100" if one else str(stages.value), 60 * float(soak.value or 0))
 
             def create() -> int:
-                refuse_unsigned(services, model, str(version.value))
-                with services.database.writing() as session:
-                    rollout = create_rollout(
-                        session, identity.name, model=model, version=str(version.value), scope_kind=kind, scope=name,
-                        plan=Plan.model_validate({"stages": parsed}),
-                    )  # fmt: skip
-                    return rollout.id
+                body = NewRollout.model_validate(
+                    {
+                        "model": model,
+                        "version": str(version.value),
+                        "scope": {"kind": kind, "name": name},
+                        "plan": {"stages": parsed},
+                    }
+                )
+                return services.start_rollout(identity.name, body).id
 
             try:
                 rollout_id = await run.io_bound(create)
@@ -424,7 +421,6 @@ def deploy_dialog(services: Services, identity: Identity, model: str, versions: 
                 text = error.detail if isinstance(error, Problem) else error.errors()[0]["msg"]
                 ui.notify(text, type="negative", multi_line=True)
                 return
-            services.engine.wake()
             ui.navigate.to(link("/rollouts", rollout_id))
 
         with ui.row().classes("w-full justify-end"):

@@ -12,11 +12,12 @@ from sqlalchemy.exc import OperationalError
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from edgec.fleet.access.auth import COOKIE, Identity
+from edgec.fleet.access.auth import COOKIE
+from edgec.fleet.access.identity import Identity
 from edgec.fleet.dashboard.parts import count, empty, esc
 from edgec.fleet.dashboard.theme import CSS, LOGO, THEME
-from edgec.fleet.errors import Problem
-from edgec.fleet.server import Services
+from edgec.fleet.problems import Problem
+from edgec.fleet.services import Services
 
 NAV = (
     ("/", "Overview"),

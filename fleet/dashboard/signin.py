@@ -10,7 +10,7 @@ from starlette.responses import RedirectResponse, Response
 
 from edgec.fleet.dashboard.shell import html, theme, who
 from edgec.fleet.dashboard.theme import LOGO
-from edgec.fleet.server import Services
+from edgec.fleet.services import Services
 
 
 def add(services: Services) -> None:

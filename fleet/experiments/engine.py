@@ -16,12 +16,13 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from edgec.fleet.errors import Problem
+from edgec.fleet.broker.messages import Publisher, Reply
+from edgec.fleet.devices.shadows import change_shadow
 from edgec.fleet.experiments.readings import comparable, counters_of, reading
 from edgec.fleet.experiments.service import OPEN, Plan
 from edgec.fleet.experiments.verdict import judge
-from edgec.fleet.ingest.inbox import Reply, change_shadow
-from edgec.fleet.jobs.service import ENDED, Publisher, create_job, end_job, notify
+from edgec.fleet.jobs.service import ENDED, create_job, end_job, notify
+from edgec.fleet.problems import Problem
 from edgec.fleet.rollouts.artifacts import artifacts_of, choose
 from edgec.fleet.rollouts.engine import Addresses, update_document
 from edgec.fleet.rollouts.plan import Plan as RolloutPlan

@@ -9,10 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from edgec.fleet.access.auth import audit
-from edgec.fleet.devices.service import scope_query
-from edgec.fleet.errors import Problem
+from edgec.fleet.audit.log import audit
 from edgec.fleet.experiments.verdict import Criteria
+from edgec.fleet.groups.service import Scope, scope_query
+from edgec.fleet.problems import Problem
 from edgec.fleet.rollouts.artifacts import artifacts_of, choose
 from edgec.fleet.store.experiment_tables import Experiment, Participant
 from edgec.fleet.store.tables import Device
@@ -20,14 +20,6 @@ from edgec.protocol.names import Name
 
 OPEN = ("RUNNING", "ENDING")
 MAX_DEVICES = 2000
-
-
-class Scope(BaseModel):
-    """Whom it is on."""
-
-    model_config = ConfigDict(extra="forbid")
-    kind: Literal["device", "group", "all"]
-    name: str = Field("", max_length=128)
 
 
 class Plan(BaseModel):

@@ -6,11 +6,15 @@ import secrets
 import time
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from edgec.fleet.audit.log import audit
+from edgec.fleet.broker.messages import Publisher
+from edgec.fleet.devices.service import get_device
+from edgec.fleet.problems import Problem
 from edgec.fleet.store.database import Database
 from edgec.fleet.store.tables import Device, Job
 from edgec.protocol.codec import encode
@@ -19,14 +23,6 @@ from edgec.protocol.topics import Topics
 
 ENDED = frozenset(state.value for state in JobState if state.terminal)
 PENDING = ("QUEUED", "IN_PROGRESS")
-
-
-class Publisher(Protocol):
-    """Sends to devices; never blocks, and may drop when there is no connection (retained state is sent
-    again)."""
-
-    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
-        """Send with QoS 1."""
 
 
 def create_job(
@@ -67,6 +63,43 @@ def execution(job: Job) -> JobExecution:
 
 def _time(at: float) -> datetime:
     return datetime.fromtimestamp(at, UTC)
+
+
+def queue_command(session: Session, actor: str, name: str, document: dict[str, Any], timeout_s: float) -> Job:
+    """Queue an operator's command for a device.
+
+    Args:
+        session: a writing session.
+        actor: who sends it, for the audit log.
+        name: the device.
+        document: a `CommandDocument` of the protocol as JSON.
+        timeout_s: the job ends by itself after this many seconds.
+
+    Raises:
+        Problem: 404; 409 when the device is not accepted: it would never hear of the job.
+    """
+    device = get_device(session, name)
+    if device.admission != "accepted":
+        raise Problem(409, "Not accepted", f"The device {name} is {device.admission}.")
+    job = create_job(session, device, document, purpose="command", timeout_s=timeout_s)
+    audit(session, actor, "device.command", name, operation=document["operation"])
+    session.flush()
+    return job
+
+
+def cancel_job(session: Session, actor: str, name: str, job_id: str) -> Job:
+    """Take back a job of a device; one that has ended keeps its end.
+
+    Raises:
+        Problem: 404 for an unknown device or job.
+    """
+    device = get_device(session, name)
+    job = session.scalar(select(Job).filter_by(id=job_id, device_id=device.id))
+    if job is None:
+        raise Problem(404, "Job not found", f"The device {name} has no job {job_id!r}.")
+    end_job(job, "CANCELED", time.time(), f"canceled by {actor}")
+    audit(session, actor, "job.cancel", job_id)
+    return job
 
 
 def end_job(job: Job, state: str, now: float, message: str) -> None:
@@ -121,3 +154,9 @@ def notify(
 def _chunks(values: list[int], size: int = 500) -> Iterable[list[int]]:
     for start in range(0, len(values), size):
         yield values[start : start + size]
+
+
+def job_view(job: Job) -> dict[str, Any]:
+    """A job as the API shows it."""
+    view: dict[str, Any] = execution(job).model_dump(mode="json")
+    return view | {"purpose": job.purpose, "rollout": job.rollout_id, "finished_at": job.finished_at}

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from edgec.fleet.errors import Problem
+from edgec.fleet.problems import Problem
 from edgec.fleet.store.tables import ModelVersion
+from edgec.fleet.trust.repository import Repository
+from edgec.fleet.trust.signing import target_path
 from edgec.targets import Target, list_targets
 
 
@@ -24,6 +27,22 @@ def artifacts_of(session: Session, model: str, version: str) -> list[ModelVersio
             404, "No such version", f"Nothing was pushed as {model}:{version}. Use 'edgec push' first."
         )
     return found
+
+
+def require_signed(session: Session, trust: Repository, model: str, version: str) -> None:
+    """Refuse an unsigned version once trust is set up: devices would refuse it, too, only later.
+
+    Raises:
+        Problem: 409 naming the artifact that lacks a signature.
+    """
+    if not trust.active:
+        return
+    signed = trust.digests()
+    for row in session.scalars(select(ModelVersion).filter_by(model=model, version=version)):
+        if signed.get(target_path(model, version, row.target)) != row.digest:
+            raise Problem(
+                409, "Not signed", f"Sign {row.target} first: edgec fleet keys sign {model}:{version}"
+            )
 
 
 @cache
@@ -49,3 +68,9 @@ def choose(artifacts: list[ModelVersion], target: str) -> ModelVersion | None:
         and set(artifact.config.get("required_features", [])) <= device.features
     ]
     return max(fitting, key=lambda item: len(item.config.get("required_features", [])), default=None)
+
+
+def artifact_view(row: ModelVersion) -> dict[str, Any]:
+    """An artifact as the API shows it."""
+    fields = ("model", "version", "target", "repository", "digest", "size", "pushed_at", "evidence")
+    return {field: getattr(row, field) for field in fields} | {"report": bool(row.report_digest)}

@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from sqlalchemy import select
 from sqlalchemy.orm import Session, defer
 
-from edgec.fleet.access.auth import audit
-from edgec.fleet.devices.service import scope_query
-from edgec.fleet.errors import Problem
-from edgec.fleet.jobs.service import Publisher, create_job, end_job, expire_jobs, notify
+from edgec.fleet.audit.log import audit
+from edgec.fleet.broker.messages import Publisher
+from edgec.fleet.groups.service import scope_query
+from edgec.fleet.jobs.service import create_job, end_job, expire_jobs, notify
+from edgec.fleet.problems import Problem
 from edgec.fleet.rollouts.artifacts import artifacts_of, choose
 from edgec.fleet.rollouts.judge import judge
 from edgec.fleet.rollouts.plan import (

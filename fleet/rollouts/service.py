@@ -6,28 +6,40 @@ import hashlib
 import time
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from edgec.fleet.access.auth import audit
-from edgec.fleet.devices.service import scope_query
-from edgec.fleet.errors import Problem, not_found
+from edgec.fleet.audit.log import audit
+from edgec.fleet.groups.service import Scope, scope_query
+from edgec.fleet.problems import Problem, not_found
 from edgec.fleet.rollouts.artifacts import artifacts_of, choose
 from edgec.fleet.rollouts.plan import MemberState, Plan, RolloutState, assign
 from edgec.fleet.store.tables import Device, Member, ModelVersion, Rollout
+from edgec.protocol.names import Name
 
 ENDED = [state.value for state in RolloutState if state.ended]
 
 
-def create_rollout(
-    session: Session, actor: str, *, model: str, version: str, scope_kind: str, scope: str, plan: Plan
-) -> Rollout:
+class NewRollout(BaseModel):
+    """A rollout to start."""
+
+    model_config = ConfigDict(extra="forbid")
+    model: Name
+    version: str = Field(min_length=1, max_length=64)
+    scope: Scope
+    plan: Plan = Field(default_factory=lambda: Plan.model_validate({}))
+
+
+def create_rollout(session: Session, actor: str, wanted: NewRollout) -> Rollout:
     """Start a rollout.
 
     Raises:
         Problem: 404 for an unknown version, device or group; 409 when no device fits or one is busy with
         another.
     """
+    model, version, plan = wanted.model, wanted.version, wanted.plan
+    scope_kind, scope = wanted.scope.kind, wanted.scope.name
     artifacts = artifacts_of(session, model, version)
     devices = list(session.scalars(scope_query(session, scope_kind, scope)))
     if not devices:

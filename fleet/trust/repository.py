@@ -19,7 +19,8 @@ from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, Targets, Timestamp
 from tuf.api.serialization import DeserializationError
 
-from edgec.fleet.errors import FleetError, Problem
+from edgec.fleet.errors import FleetError
+from edgec.fleet.problems import Problem
 from edgec.fleet.trust.keys import load_key, new_key
 
 TIMESTAMP_VALID = timedelta(days=1)

@@ -21,8 +21,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import func, select
 
-from edgec.fleet.devices.service import create_enroll_token, enroll
-from edgec.fleet.ingest.worker import Inbound, Ingest
+from edgec.fleet.broker.messages import Inbound
+from edgec.fleet.devices.enrolment import NewEnrollToken, enroll, issue_enroll_token
+from edgec.fleet.ingest.worker import Ingest
 from edgec.fleet.store.database import Database
 from edgec.fleet.store.tables import Detection, Device, Sample
 from edgec.protocol.enrol import EnrollRequest
@@ -198,7 +199,7 @@ def intake(backend: Backend, tmp_path_factory: pytest.TempPathFactory) -> Any:
     database = Database(url)
     database.migrate()
     with database.writing() as session:
-        _row, secret = create_enroll_token(session, "test", uses=1)
+        _row, secret = issue_enroll_token(session, "test", NewEnrollToken(uses=1))
         enroll(session, EnrollRequest(token=secret, device="liar", target="x86-64-v3"))
     desk, stopped = _Desk(), threading.Event()
     ingest = Ingest(database, desk, "default", lambda: None)
@@ -281,7 +282,7 @@ def test_nonsense_harms_nobody(intake: Any, messages: list[tuple[str, bytes]]) -
 def test_a_device_deleted_meanwhile_takes_nobody_along(intake: Any) -> None:
     database, _ingest, _desk, _thread = intake
     with database.writing() as session:
-        _row, secret = create_enroll_token(session, "test", uses=1)
+        _row, secret = issue_enroll_token(session, "test", NewEnrollToken(uses=1))
         gone, _p, _t = enroll(session, EnrollRequest(token=secret, device=f"gone-{uuid.uuid4().hex[:6]}"))
         name = gone.name
     with database.writing() as session:
@@ -293,7 +294,7 @@ def test_a_device_deleted_meanwhile_takes_nobody_along(intake: Any) -> None:
 def test_a_device_that_only_detects_is_still_seen(intake: Any) -> None:
     database, ingest, desk, _thread = intake
     with database.writing() as session:
-        _row, secret = create_enroll_token(session, "test", uses=1)
+        _row, secret = issue_enroll_token(session, "test", NewEnrollToken(uses=1))
         name = enroll(session, EnrollRequest(token=secret, device=f"seen-{uuid.uuid4().hex[:6]}"))[0].name
     start, then = len(desk.confirmed), time.time() - 100
 

@@ -15,7 +15,7 @@ from tuf.ngclient.fetcher import FetcherInterface
 
 from edgec.device_agent.errors import TrustError
 from edgec.device_agent.tuf_trust import TufTrust
-from edgec.fleet.errors import Problem
+from edgec.fleet.problems import Problem
 from edgec.fleet.trust import repository as repo_module
 from edgec.fleet.trust.repository import Repository
 from edgec.fleet.trust.signing import Signed, first_root, first_targets, next_root, next_targets, sign

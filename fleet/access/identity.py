@@ -1,0 +1,51 @@
+"""Identities and their roles."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from edgec.fleet.problems import Problem
+
+if TYPE_CHECKING:
+    pass
+
+
+Role = Literal["viewer", "operator", "admin", "device"]
+
+
+RANK: dict[str, int] = {"device": 0, "viewer": 1, "operator": 2, "admin": 3}
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Someone who showed a valid token. ``models`` empty means every model; ``device_id`` is set for
+    devices."""
+
+    name: str
+    role: Role
+    models: tuple[str, ...] = ()
+    device_id: int | None = None
+
+    def may(self, role: Role) -> bool:
+        """Whether this one has at least ``role``."""
+        return RANK[self.role] >= RANK[role]
+
+    def may_use_repository(self, repository: str, *, write: bool) -> bool:
+        """Whether the registry lets this one read, or write, ``repository``."""
+        if write and not self.may("operator"):
+            return False
+        return not self.models or repository.removeprefix("models/") in self.models
+
+
+def require_role(identity: Identity | None, role: Role) -> Identity:
+    """The identity, if it has ``role``.
+
+    Raises:
+        Problem: 401 without an identity, 403 with too weak a one.
+    """
+    if identity is None:
+        raise Problem(401, "Sign in", "Send a valid access token as 'Authorization: Bearer …'.")
+    if not identity.may(role):
+        raise Problem(403, "Not allowed", f"This needs the role {role}; {identity.name} is {identity.role}.")
+    return identity

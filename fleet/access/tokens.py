@@ -1,0 +1,94 @@
+"""Access tokens of operators and machines."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
+
+from edgec.fleet.access.secrets import new_secret, secret_hash
+from edgec.fleet.audit.log import audit
+from edgec.fleet.problems import Problem
+from edgec.fleet.store.database import Database
+from edgec.fleet.store.tables import AccessToken, WebSession
+from edgec.protocol.names import Name
+
+ADMIN_FILE = "admin-token"
+
+
+class NewAccessToken(BaseModel):
+    """An access token to issue."""
+
+    model_config = ConfigDict(extra="forbid")
+    name: Name
+    role: Literal["viewer", "operator", "admin"] = "viewer"
+    models: list[Name] = Field(default_factory=list, description="Repositories it may use; empty for all.")
+    valid_s: float | None = Field(default=None, gt=0, le=3660 * 86400)
+
+
+def issue_access_token(session: Session, actor: str, wanted: NewAccessToken) -> tuple[AccessToken, str]:
+    """Add an operator's token; the second value is the secret, shown once.
+
+    Raises:
+        Problem: 409 when the name is taken.
+    """
+    if session.scalar(select(AccessToken.id).filter_by(name=wanted.name)):
+        raise Problem(409, "Name taken", f"There is already an access token called {wanted.name!r}.")
+    row, secret = _add(session, wanted)
+    audit(session, actor, "access-token.create", row.name, role=row.role)
+    return row, secret
+
+
+def _add(session: Session, wanted: NewAccessToken) -> tuple[AccessToken, str]:
+    secret = new_secret("edgec")
+    expires = time.time() + wanted.valid_s if wanted.valid_s else None
+    row = AccessToken(
+        name=wanted.name,
+        role=wanted.role,
+        hash=secret_hash(secret),
+        models=list(wanted.models),
+        expires_at=expires,
+    )
+    session.add(row)
+    session.flush()
+    return row, secret
+
+
+def revoke_access_token(session: Session, actor: str, name: str) -> None:
+    """Revoke a token, and sign out every browser that signed in with it.
+
+    Raises:
+        Problem: 404; 409 for the token of the actor.
+    """
+    if name == actor:
+        raise Problem(409, "Your own token", "Use another administrator's token to revoke this one.")
+    row = session.scalar(select(AccessToken).filter_by(name=name))
+    if row is None:
+        raise Problem(404, "Token not found", f"There is no access token called {name!r}.")
+    row.revoked_at = row.revoked_at or time.time()
+    session.execute(delete(WebSession).filter_by(token_id=row.id))
+    audit(session, actor, "access-token.revoke", name)
+
+
+def ensure_admin(database: Database, data: Path) -> tuple[Path, bool]:
+    """Make sure there is an administrator: the file with the token, and whether it was made just now."""
+    path = data / ADMIN_FILE
+    with database.writing() as session:
+        row = session.scalar(select(AccessToken).filter_by(name="admin"))
+        if row is not None:
+            return path, False
+        _row, secret = _add(session, NewAccessToken(name="admin", role="admin"))
+        partial = path.with_suffix(".partial")
+        partial.unlink(missing_ok=True)
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as stream:
+            stream.write(secret + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+        partial.replace(path)
+        return path, True

@@ -1,0 +1,49 @@
+"""Groups of devices under `/api/v1/groups`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter
+from sqlalchemy import select
+
+from edgec.fleet.api.context import (
+    Operator,
+    Server,
+    Viewer,
+    page,
+)
+from edgec.fleet.groups.service import (
+    GroupBody,
+    group_counts,
+    group_view,
+    remove_group,
+    save_group,
+)
+from edgec.fleet.store.tables import Group
+from edgec.protocol.names import Name
+
+router = APIRouter(prefix="/api/v1", tags=["groups"])
+
+
+@router.get("/groups")
+def list_groups(server: Server, _who: Viewer) -> dict[str, Any]:
+    """Every group with how many devices it has now."""
+    with server.database.reading() as session:
+        groups = session.scalars(select(Group).order_by(Group.name)).all()
+        numbers = group_counts(session, groups)
+        return page([group_view(group) | {"count": numbers[group.id]} for group in groups], None)
+
+
+@router.put("/groups/{name}")
+def put_group(server: Server, who: Operator, name: Name, body: GroupBody) -> dict[str, Any]:
+    """Make a group, or replace it."""
+    with server.database.writing() as session:
+        return group_view(save_group(session, who.name, name, body))
+
+
+@router.delete("/groups/{name}", status_code=204)
+def delete_group(server: Server, who: Operator, name: str) -> None:
+    """Remove a group; its devices stay."""
+    with server.database.writing() as session:
+        remove_group(session, who.name, name)

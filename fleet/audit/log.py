@@ -1,0 +1,28 @@
+"""The audit log: who did what, when."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Select, or_, select
+from sqlalchemy.orm import Session
+
+from edgec.fleet.store.tables import Audit
+
+if TYPE_CHECKING:
+    pass
+
+
+def audit(session: Session, actor: str, action: str, subject: str = "", **detail: Any) -> None:  # noqa: ANN401 - JSON
+    """Write a line of the audit log, within the transaction of what it records."""
+    session.add(Audit(actor=actor, action=action, subject=subject[:255], detail=detail))
+
+
+def audit_query(search: str) -> Select[Audit]:
+    """Lines of the audit log whose actor, action or subject has ``search`` in it."""
+    query = select(Audit)
+    if search:
+        pattern = "%" + search.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
+        columns = (Audit.actor, Audit.action, Audit.subject)
+        query = query.where(or_(*(column.ilike(pattern, escape="\\") for column in columns)))
+    return query

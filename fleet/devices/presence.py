@@ -1,0 +1,31 @@
+"""Presence of devices, from the status messages they publish."""
+
+from __future__ import annotations
+
+from edgec.fleet.store.tables import Device
+from edgec.protocol.codec import decode
+from edgec.protocol.status import Presence, Status
+
+
+def apply_status(device: Device, payload: bytes, now: float) -> bool:
+    """Believe a status unless it belongs to a session that is over; True if the device is there anew.
+
+    Raises:
+        ProtocolError: the payload is no status.
+    """
+    status = decode(Status, payload)
+    known = None
+    if device.state != "never":
+        known = Status(state=Presence(device.state), boot_id=device.boot_id, session_seq=device.session_seq)
+    if not status.supersedes(known):
+        return False
+    device.state = status.state.value
+    device.boot_id, device.session_seq = status.boot_id, min(status.session_seq, 2**62)
+    if status.state is Presence.ONLINE:
+        device.agent_version = (status.agent_version or device.agent_version)[:64]
+        device.target = (status.target or device.target)[:64]
+    if (
+        status.state is not Presence.OFFLINE
+    ):  # A last will says when the broker noticed, not when it was seen.
+        device.last_seen = max(device.last_seen or 0.0, now)
+    return status.state is Presence.ONLINE

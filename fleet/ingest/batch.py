@@ -1,0 +1,271 @@
+"""Messages of one batch: decoded outside the database, applied within one transaction."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session, defer
+
+from edgec.fleet.broker.messages import Inbound, Reply
+from edgec.fleet.devices.presence import apply_status
+from edgec.fleet.devices.shadows import apply_shadow_get, apply_shadow_update
+from edgec.fleet.jobs.updates import apply_job_update
+from edgec.fleet.store.bulk import insert_new
+from edgec.fleet.store.tables import Detection, Device, Job, Sample
+from edgec.protocol.codec import decode
+from edgec.protocol.errors import ProtocolError
+from edgec.protocol.events import DetectionEvent
+from edgec.protocol.status import Health
+from edgec.protocol.topics import Kind, ParsedTopic, parse
+
+MAX_AHEAD_S = 300.0
+SEEN_PACE_S = 5.0
+"""How exactly it is kept when a device was last heard of: not every message is worth an update."""
+MAX_COUNT = 2**63 - 1
+_parse = lru_cache(65_536)(parse)
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Prepared:
+    """A message that was read, without the database: its topic and body, or what is wrong with it."""
+
+    message: Inbound
+    topic: ParsedTopic | None = None
+    body: Health | DetectionEvent | None = None
+    text: str = ""
+    """An event's data as it is stored."""
+    kind: str = "topic"
+    error: str = ""
+
+
+def prepare(message: Inbound) -> Prepared:
+    """Read a message. What the protocol does not allow says so in ``error``."""
+    read = Prepared(message)
+    try:
+        topic = read.topic = _parse(message.topic)
+        read.kind = topic.kind.name.lower()
+        if b"\\u0000" in message.payload:
+            raise ProtocolError("a NUL, which no text has")
+        if topic.kind is Kind.HEALTH:
+            read.body = decode(Health, message.payload)
+        elif topic.kind is Kind.EVENT:
+            event = read.body = decode(DetectionEvent, message.payload)
+            read.text = event.data.model_dump_json(exclude_none=True)
+    except (ValueError, RecursionError) as error:
+        read.error = str(error) or type(error).__name__
+    return read
+
+
+@dataclass(slots=True)
+class IngestCounters:
+    """What happened since the start, for metrics."""
+
+    messages: Counter[str] = field(default_factory=Counter)
+    rejected: Counter[str] = field(default_factory=Counter)
+    batches: int = 0
+    seconds: float = 0.0
+    last_error: str = ""
+
+
+@dataclass(slots=True)
+class _Sender:
+    """What is needed of a device that sent detections and nothing else: its whole row would cost more than they do."""
+
+    id: int
+    last_seen: float | None
+
+
+class Batch:
+    """The effects of some messages within one transaction."""
+
+    def __init__(self, counters: IngestCounters) -> None:
+        self._counters = counters
+        self.replies: list[Reply] = []
+        self.notify: set[int] = set()
+        self.jobs_changed = False
+        self._written: Counter[str] = Counter()
+        self._rejected: Counter[str] = Counter()
+        self._detections: list[dict[str, Any]] = []
+        self._samples: list[dict[str, Any]] = []
+        self._seen: dict[int, float] = {}
+
+    def apply(self, session: Session, messages: list[Prepared], fleet: str) -> None:
+        """Apply ``messages`` in order. What the protocol does not allow is counted and left out."""
+        ours = [item for item in messages if item.topic is not None and item.topic.fleet == fleet]
+        changed = {item.topic.device for item in ours if item.topic and item.topic.kind is not Kind.EVENT}
+        devices: dict[str, Device | _Sender] = dict(self._devices(session, changed))
+        devices |= self._senders(session, {item.topic.device for item in ours if item.topic} - changed)
+        jobs = {item.topic.name for item in ours if item.topic and item.topic.kind is Kind.JOB_UPDATE}
+        # Held here, so that looking one up by its key does not ask the database again.
+        query = select(Job).where(Job.id.in_(jobs)).order_by(Job.id).with_for_update()
+        held = list(session.scalars(query)) if jobs else []
+        for item in messages:
+            if item.error:
+                self._reject(item.kind, item.error)
+                continue
+            topic = item.topic
+            if topic is None or topic.fleet != fleet:
+                continue
+            device = devices.get(topic.device)
+            if device is None:
+                self._rejected["unknown device"] += 1
+                continue
+            try:
+                self._one(session, device, topic, item)
+                self._written[item.kind] += 1
+            except ProtocolError as error:
+                self._reject(item.kind, str(error))
+        session.flush()
+        del held
+        self._heard(session)
+        insert_new(session, Detection, self._detections)
+        insert_new(session, Sample, self._samples)
+
+    @staticmethod
+    def _devices(session: Session, names: set[str]) -> dict[str, Device]:
+        """The accepted devices of these names, locked: another process, which has others of their messages, must not
+        change them meanwhile. In the order of their keys, so that two cannot wait for each other."""
+        if not names:
+            return {}
+        query = (
+            select(Device)
+            .where(Device.name.in_(names), Device.admission == "accepted")
+            .options(defer(Device.health), defer(Device.labels))
+            .order_by(Device.id)
+        )
+        return {device.name: device for device in session.scalars(query.with_for_update())}
+
+    @staticmethod
+    def _senders(session: Session, names: set[str]) -> dict[str, _Sender]:
+        """The accepted devices of these names, of which only detections came."""
+        if not names:
+            return {}
+        query = select(Device.id, Device.name, Device.last_seen)
+        rows = session.execute(query.where(Device.name.in_(names), Device.admission == "accepted"))
+        return {name: _Sender(number, last_seen) for number, name, last_seen in rows}
+
+    def _heard(self, session: Session) -> None:
+        """Note when the senders were last heard of; what another process is changing has just been heard of there."""
+        if self._seen:
+            free = select(Device.id).where(Device.id.in_(self._seen)).with_for_update(skip_locked=True)
+            seen = max(self._seen.values())
+            session.execute(
+                update(Device).where(Device.id.in_(free)).values(last_seen=seen),
+                execution_options={"synchronize_session": False},
+            )
+
+    def count(self) -> None:
+        """Add to the counters what was written and left out, once it is committed."""
+        self._counters.messages.update(self._written)
+        self._counters.rejected.update(self._rejected)
+
+    def _reject(self, kind: str, error: str) -> None:
+        self._rejected[kind] += 1
+        log.debug("message left out: %s", error)
+
+    def _one(self, session: Session, device: Device | _Sender, topic: ParsedTopic, item: Prepared) -> None:
+        message, now = item.message, item.message.received_at
+        if isinstance(item.body, DetectionEvent):
+            self._event(device.id, topic.name, item.body, item.text, now)
+            if now > (device.last_seen or 0.0) + SEEN_PACE_S:
+                device.last_seen = now
+                if isinstance(device, _Sender):
+                    self._seen[device.id] = now
+            return
+        assert isinstance(device, Device), "only detections come from a mere sender"
+        if topic.kind is Kind.STATUS:
+            # An empty payload is a retained status being cleared.
+            if message.payload and apply_status(device, message.payload, now):
+                self.notify.add(device.id)
+            return
+        if now > (device.last_seen or 0.0) + SEEN_PACE_S:
+            device.last_seen = now
+        match topic.kind:
+            case Kind.HEALTH if isinstance(item.body, Health):
+                self._health(device, item.body, now)
+            case Kind.JOBS_GET:
+                self.notify.add(device.id)
+            case Kind.JOB_UPDATE:
+                self.replies.append(apply_job_update(session, device, topic, message.payload, now))
+                self.notify.add(device.id)
+                self.jobs_changed = True
+            case Kind.SHADOW_GET:
+                self.replies.append(apply_shadow_get(session, device, topic))
+            case Kind.SHADOW_UPDATE:
+                self.replies += apply_shadow_update(session, device, topic, message.payload, now)
+            case _:
+                raise ProtocolError(f"{message.topic} is for devices")
+
+    def _event(self, device_id: int, stream: str, event: DetectionEvent, text: str, now: float) -> None:
+        data = event.data
+        self._detections.append(
+            {
+                "device_id": device_id,
+                "event_id": event.id,
+                "stream": stream,
+                "at": _plausible(event.time.timestamp(), now),
+                "received_at": now,
+                "kind": data.phase.value,
+                "label": data.label[:128],
+                "score": data.score,
+                "track_id": data.track_id[:64],
+                "version": data.model.version[:128],
+                "data": text,
+            }
+        )
+
+    def _health(self, device: Device, health: Health, now: float) -> None:
+        at = _plausible(health.time.timestamp(), now)
+        slots = [slot for slot in health.models if slot.state in ("running", "probation")]
+        main = next(
+            (slot for slot in slots if slot.name == device.desired_model), slots[0] if slots else None
+        )
+        if main is not None:
+            device.model, device.version = main.name[:128], main.version[:128]
+            device.digest = main.manifest_digest or ""
+        latencies = [stage.p50_ms for s in health.streams if (stage := s.latency.get("total"))]
+        device.fps = sum(s.fps for s in health.streams) if health.streams else None
+        device.latency_ms = max(latencies, default=None)
+        device.agent_version = (health.agent_version or device.agent_version)[:64]
+        device.health = health.model_dump(mode="json", exclude_none=True)
+        version = device.version
+        self._samples.append(
+            _sample(
+                device.id, "", at, version,
+                fps=device.fps, latency_ms=device.latency_ms, dropped=sum(s.dropped for s in health.streams),
+                cpu_percent=health.cpu_percent, memory_bytes=health.memory_bytes,
+                temperature_c=health.temperature_c,
+                errors=sum(m.errors for m in slots), processed=sum(m.inferences for m in slots),
+                events=sum(s.events for s in health.streams), score_mean=main.score_mean if main else None,
+            )
+        )  # fmt: skip
+        for stream in health.streams:
+            total = stream.latency.get("total")
+            self._samples.append(
+                _sample(
+                    device.id, stream.name, at, version,
+                    fps=stream.fps, latency_ms=total.p50_ms if total else None, dropped=stream.dropped,
+                    errors=stream.errors, processed=stream.processed, events=stream.events,
+                )
+            )  # fmt: skip
+
+
+def _sample(device_id: int, stream: str, at: float, version: str, **numbers: float | None) -> dict[str, Any]:
+    columns = (
+        "fps", "latency_ms", "dropped", "processed", "errors", "events", "score_mean",
+        "cpu_percent", "memory_bytes", "temperature_c",
+    )  # fmt: skip
+    row = {"device_id": device_id, "stream": stream, "at": at, "version": version}
+    return row | {name: None if (n := numbers.get(name)) is None else min(n, MAX_COUNT) for name in columns}
+
+
+def _plausible(at: float, now: float) -> float:
+    """The device's time, unless its clock is ahead: then that of arrival. A late message keeps its own
+    time."""
+    return now if at > now + MAX_AHEAD_S or at < 1.5e9 else at

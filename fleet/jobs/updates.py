@@ -1,0 +1,67 @@
+"""Progress of jobs, as devices report it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from sqlalchemy.orm import Session
+
+from edgec.fleet.broker.messages import Reply
+from edgec.fleet.jobs.service import ENDED, execution
+from edgec.fleet.store.tables import Device, Job
+from edgec.protocol.codec import decode, encode
+from edgec.protocol.errors import InvalidTransition, VersionConflict
+from edgec.protocol.jobs import JobState, JobUpdate, JobUpdateAccepted, JobUpdateRejected, apply_update
+from edgec.protocol.topics import Kind, ParsedTopic, Topics
+
+
+def apply_job_update(
+    session: Session, device: Device, topic: ParsedTopic, payload: bytes, now: float
+) -> Reply:
+    """Take a device's word on its job; the answer says yes, or how the job really stands.
+
+    Raises:
+        ProtocolError: the payload is no job update.
+    """
+    topics = Topics(topic.fleet, topic.device)
+    refused = topics.of(Kind.JOB_UPDATE_REJECTED, topic.name)
+    update = decode(JobUpdate, payload)
+    job = session.get(Job, topic.name)
+    if job is None or job.device_id != device.id:
+        answer = JobUpdateRejected(
+            job_id=topic.name, code="ResourceNotFound", message="no such job for this device",
+            client_token=update.client_token,
+        )  # fmt: skip
+        return Reply(refused, encode(answer))
+    before = execution(job)
+    try:
+        after = apply_update(before, update, datetime.fromtimestamp(now, UTC))
+    except (InvalidTransition, VersionConflict) as error:
+        stale = isinstance(error, VersionConflict)
+        answer = JobUpdateRejected(
+            job_id=job.id, code="VersionMismatch" if stale else "InvalidStateTransition", message=str(error),
+            state=before.state, version=before.version,
+            client_token=update.client_token,
+        )  # fmt: skip
+        return Reply(refused, encode(answer))
+    _store(device, job, after.state, after.version, now)
+    job.detail = {**after.details, "timeout_s": job.detail.get("timeout_s", 0)}
+    accepted = JobUpdateAccepted(
+        job_id=job.id, state=after.state, version=after.version, client_token=update.client_token
+    )
+    return Reply(topics.of(Kind.JOB_UPDATE_ACCEPTED, topic.name), encode(accepted))
+
+
+def _store(device: Device, job: Job, state: JobState, version: int, now: float) -> None:
+    if job.state in ENDED:
+        return
+    if state is JobState.IN_PROGRESS and job.started_at is None:
+        job.started_at = now
+        job.expires_at = now + float(job.detail.get("timeout_s") or 0)
+    if state.terminal:
+        job.finished_at = now
+        if state is JobState.SUCCEEDED and job.document.get("operation") == "update":
+            # Health says so too, but only at its own pace.
+            device.model, device.version = job.document["model"], job.document["version"]
+            device.digest = job.document["manifest_digest"]
+    job.state, job.update_seq = state.value, version

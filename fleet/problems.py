@@ -1,0 +1,33 @@
+"""Error answers of the HTTP API, as RFC 9457 defines them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.responses import JSONResponse
+
+
+class Problem(Exception):
+    """An error answer of the API (RFC 9457): HTTP ``status``, short ``title`` and a ``detail`` that says
+    the way out."""
+
+    def __init__(self, status: int, title: str, detail: str = "", **extra: Any) -> None:  # noqa: ANN401 - JSON
+        super().__init__(f"{status} {title}: {detail}")
+        self.status = status
+        self.title = title
+        self.detail = detail
+        self.extra = extra
+
+
+def not_found(kind: str, name: object) -> Problem:
+    """A 404 that names the thing."""
+    return Problem(404, f"{kind} not found", f"There is no {kind} called {str(name)!r} here.")
+
+
+def problem_response(problem: Problem) -> JSONResponse:
+    """RFC 9457's JSON."""
+    body: dict[str, Any] = {"type": "about:blank", "title": problem.title, "status": problem.status}
+    if problem.detail:
+        body["detail"] = problem.detail
+    headers = {"WWW-Authenticate": "Bearer"} if problem.status == 401 else None
+    return JSONResponse(body | problem.extra, problem.status, headers, media_type="application/problem+json")

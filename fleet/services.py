@@ -1,0 +1,164 @@
+"""The running parts of a server that the API and the dashboard call."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from typing import Any
+
+from edgec.fleet.access.auth import Auth
+from edgec.fleet.broker.embedded import EmbeddedBroker
+from edgec.fleet.broker.mosquitto import MosquittoFiles
+from edgec.fleet.broker.mqtt_client import MqttLink
+from edgec.fleet.captures.service import Captures
+from edgec.fleet.certificates.service import Certificates
+from edgec.fleet.devices.service import set_admission
+from edgec.fleet.experiments.engine import Experiments
+from edgec.fleet.experiments.service import NewExperiment, create_experiment, stop_experiment
+from edgec.fleet.ingest.worker import Ingest
+from edgec.fleet.jobs.service import cancel_job, notify, queue_command
+from edgec.fleet.maintenance import Upkeep
+from edgec.fleet.registry.blobs import BlobStore
+from edgec.fleet.rollouts.artifacts import require_signed
+from edgec.fleet.rollouts.engine import Engine
+from edgec.fleet.rollouts.service import NewRollout, act, create_rollout
+from edgec.fleet.settings import Settings
+from edgec.fleet.store.database import Database
+from edgec.fleet.store.experiment_tables import Experiment
+from edgec.fleet.store.tables import Device, Job, Rollout
+from edgec.fleet.trust.repository import Repository
+from edgec.fleet.workers import Workers
+from edgec.protocol.enrol import MqttAccess
+
+
+@dataclass(slots=True)
+class Services:
+    """What the API and the dashboard work with."""
+
+    settings: Settings
+    database: Database
+    auth: Auth
+    certificates: Certificates
+    blobs: BlobStore
+    ingest: Ingest
+    engine: Engine
+    link: MqttLink
+    upkeep: Upkeep
+    trust: Repository
+    captures: Captures
+    experiments: Experiments
+    broker: EmbeddedBroker | None
+    url: str
+    mqtt: MqttAccess
+    started_at: float
+    broker_files: MosquittoFiles | None = None
+    threads: dict[str, threading.Thread] = field(default_factory=dict)
+    workers: Workers = field(default_factory=Workers)
+
+    def revoke_connections(self, device: str) -> None:
+        """Drop a device's MQTT connections, where the broker is ours or reads our files."""
+        if self.broker is not None:
+            self.broker.disconnect(device)
+        self.devices_changed()
+
+    def admit(self, actor: str, name: str, admission: str) -> Device:
+        """Accept a device or shut it out (``accepted``, ``revoked``), and see to it that the broker knows.
+
+        Raises:
+            Problem: 404.
+        """
+        with self.database.writing() as session:
+            device = set_admission(session, actor, name, admission)
+        if admission == "revoked":
+            self.revoke_connections(name)
+        else:
+            self.devices_changed()
+        return device
+
+    def devices_changed(self) -> None:
+        """Let a broker of the operator's know who may connect; returns when it does."""
+        if self.broker_files is not None:
+            self.broker_files.changed()
+
+    def send_command(self, actor: str, device: str, document: dict[str, Any], timeout_s: float) -> Job:
+        """Queue a command for a device and tell it.
+
+        Raises:
+            Problem: 404; 409 when the device is not accepted.
+        """
+        with self.database.writing() as session:
+            job = queue_command(session, actor, device, document, timeout_s)
+        self._notify(job)
+        return job
+
+    def cancel_job(self, actor: str, device: str, job_id: str) -> Job:
+        """Take back a job of a device and tell it.
+
+        Raises:
+            Problem: 404 for an unknown device or job.
+        """
+        with self.database.writing() as session:
+            job = cancel_job(session, actor, device, job_id)
+        self._notify(job)
+        return job
+
+    def _notify(self, job: Job) -> None:
+        notify(self.database, self.link, self.settings.fleet, {job.device_id})
+
+    def start_rollout(self, actor: str, wanted: NewRollout) -> Rollout:
+        """Start a rollout.
+
+        Raises:
+            Problem: 404 for an unknown version, device or group; 409 when it is not signed, no device fits or one is
+                busy with another.
+        """
+        with self.database.writing() as session:
+            require_signed(session, self.trust, wanted.model, wanted.version)
+            rollout = create_rollout(session, actor, wanted)
+        self.engine.wake()
+        return rollout
+
+    def change_rollout(self, actor: str, rollout_id: int, action: str) -> Rollout:
+        """Pause, resume or approve a rollout.
+
+        Raises:
+            Problem: 404; 409 when the rollout is not in a state for that.
+        """
+        with self.database.writing() as session:
+            rollout = act(session, actor, rollout_id, action)
+        self.engine.wake()
+        return rollout
+
+    def abort_rollout(self, actor: str, rollout_id: int, *, take_back: bool) -> Rollout:
+        """Stop a rollout now; with `take_back` updated devices return to what they ran.
+
+        Raises:
+            Problem: 404; 409 when it has ended.
+        """
+        rollout = self.engine.abort(rollout_id, actor, take_back=take_back)
+        self.engine.wake()
+        return rollout
+
+    def start_experiment(self, actor: str, wanted: NewExperiment) -> Experiment:
+        """Start an experiment.
+
+        Raises:
+            Problem: 404 for an unknown version, device or group; 409 when it is not signed, no device fits, too many
+                do, or one is in another experiment.
+        """
+        with self.database.writing() as session:
+            require_signed(session, self.trust, wanted.model, wanted.version)
+            row = create_experiment(session, actor, wanted)
+        self.experiments.wake()
+        return row
+
+    def stop_experiment(self, actor: str, number: int) -> Experiment:
+        """End an experiment; its devices return to their own model alone.
+
+        Raises:
+            Problem: 404; 409 when it has ended.
+        """
+        with self.database.writing() as session:
+            row = stop_experiment(session, actor, number)
+        self.experiments.wake()
+        return row
