@@ -27,12 +27,12 @@ import cv2
 import numpy as np
 
 import edgec.runtime as rt
-from edgec.device_agent.channel import Body
-from edgec.device_agent.config import AgentConfig
-from edgec.device_agent.inference import Candidate, Inference
-from edgec.device_agent.loop import Loop
-from edgec.device_agent.outbox import Outbox
-from edgec.device_agent.stream_runner import StreamRunner
+from edgec.device_agent.capture.runner import StreamRunner
+from edgec.device_agent.cloud.outbox import Outbox
+from edgec.device_agent.config.settings import AgentConfig
+from edgec.device_agent.inference.runner import Candidate, Inference
+from edgec.device_agent.process.channel import Body
+from edgec.device_agent.process.loop import Loop
 from edgec.protocol.events import DetectionData
 
 

@@ -29,7 +29,7 @@ def run(
 def check(config: Config = Path("agent.toml"), json: Json = False) -> None:
     """Check a configuration file and print what it says in full."""
     from edgec.cli.console import emit_json, out
-    from edgec.device_agent.config import load_config
+    from edgec.device_agent.config.settings import load_config
 
     loaded = load_config(config)
     if json:
@@ -56,7 +56,7 @@ def enroll(
 ) -> None:
     """Turn a token or a claim certificate into this device's own credentials, kept in the state folder."""
     from edgec.cli.console import emit_json, out
-    from edgec.device_agent.identity import enroll as enroll_device
+    from edgec.device_agent.cloud.identity import enroll as enroll_device
     from edgec.targets.errors import UsageError
 
     if bool(token) is (claim is not None):
@@ -77,7 +77,7 @@ def status(state: State, json: Json = False) -> None:
     """Ask the running agent how it is."""
     from edgec.cli.agent_view import print_status
     from edgec.cli.console import emit_json
-    from edgec.device_agent.status_socket import ask
+    from edgec.device_agent.health.status_socket import ask
 
     answer = ask(state)
     if json:
@@ -97,7 +97,7 @@ def doctor(config: Config = Path("agent.toml"), json: Json = False) -> None:
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     from edgec.cli.agent_view import print_finding
     from edgec.cli.console import emit_json
-    from edgec.device_agent.doctor import examine
+    from edgec.device_agent.health.doctor import examine
 
     findings = []
     for finding in examine(config):
@@ -120,5 +120,5 @@ def init(path: Annotated[Path, typer.Argument(help="The file to write.")] = Path
 
     if path.exists():
         raise UsageError(f"{path} exists; remove it or name another file")
-    path.write_text(files("edgec.device_agent").joinpath("example.toml").read_text(encoding="utf-8"))
+    path.write_text(files("edgec.device_agent.config").joinpath("example.toml").read_text(encoding="utf-8"))
     out.print(f"wrote {path}; try it with: edgec agent check --config {path}")

@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from edgec.cli.console import out
-from edgec.device_agent.doctor import Finding
+from edgec.device_agent.health.doctor import Finding
 
 _MARKS = {"good": "[green]✓[/]", "warning": "[yellow]![/]", "bad": "[bold red]✗[/]"}
 

@@ -15,17 +15,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from edgec.device_agent import certificates
-from edgec.device_agent import identity as ident
-from edgec.device_agent import log as logs
-from edgec.device_agent.aftercare import Aftercare
-from edgec.device_agent.budgets import BudgetKeeper
-from edgec.device_agent.channel import Body
-from edgec.device_agent.config import AgentConfig, load_config
-from edgec.device_agent.deployments import Deployments, SlotState, Version
+from edgec.device_agent.capture.runner import StreamRunner
+from edgec.device_agent.cloud import certificates
+from edgec.device_agent.cloud import identity as ident
+from edgec.device_agent.cloud.capture_jobs import take_samples
+from edgec.device_agent.cloud.capture_uplink import SampleUplink
+from edgec.device_agent.cloud.homeassistant import Discovery
+from edgec.device_agent.cloud.jobs import JobDesk
+from edgec.device_agent.cloud.mqtt_client import Identity, Uplink
+from edgec.device_agent.cloud.outbox import Outbox
+from edgec.device_agent.cloud.shadow import ShadowDesk
+from edgec.device_agent.config.settings import AgentConfig, load_config
 from edgec.device_agent.errors import StateError, UpdateError
-from edgec.device_agent.fetch import Fetcher, Patience
-from edgec.device_agent.health import (
+from edgec.device_agent.health.budgets import BudgetKeeper
+from edgec.device_agent.health.metrics import MetricsServer
+from edgec.device_agent.health.report import (
     Meter,
     captures_health,
     clock_is_plausible,
@@ -33,25 +37,21 @@ from edgec.device_agent.health import (
     model_health,
     stream_health,
 )
-from edgec.device_agent.homeassistant import Discovery
-from edgec.device_agent.inference import Candidate, Inference
-from edgec.device_agent.jobs import JobDesk
-from edgec.device_agent.loop import Loop
-from edgec.device_agent.metrics import MetricsServer
-from edgec.device_agent.notify import Notifier
-from edgec.device_agent.outbox import Outbox
-from edgec.device_agent.sample_jobs import take_samples
-from edgec.device_agent.sample_uplink import SampleUplink
-from edgec.device_agent.shadow import ShadowDesk
-from edgec.device_agent.statefile import StateFile, claim_folder, explain
-from edgec.device_agent.status_socket import StatusSocket
-from edgec.device_agent.store import ModelStore
-from edgec.device_agent.stream_runner import StreamRunner
-from edgec.device_agent.tuf_trust import trust_of
-from edgec.device_agent.update_host import UpdateHost
-from edgec.device_agent.updater import Updater
-from edgec.device_agent.uplink import Identity, Uplink
-from edgec.device_agent.view_runner import ViewRunner
+from edgec.device_agent.health.status_socket import StatusSocket
+from edgec.device_agent.inference.runner import Candidate, Inference
+from edgec.device_agent.process import log as logs
+from edgec.device_agent.process.channel import Body
+from edgec.device_agent.process.loop import Loop
+from edgec.device_agent.process.statefile import StateFile, claim_folder, explain
+from edgec.device_agent.process.systemd import Notifier
+from edgec.device_agent.updates.deployments import Deployments, SlotState, Version
+from edgec.device_agent.updates.fetch import Fetcher, Patience
+from edgec.device_agent.updates.host import UpdateHost
+from edgec.device_agent.updates.store import ModelStore
+from edgec.device_agent.updates.tuf_trust import trust_of
+from edgec.device_agent.updates.updater import Updater
+from edgec.device_agent.updates.watchdog import Aftercare
+from edgec.device_agent.view.runner import ViewRunner
 from edgec.protocol.codec import encode
 from edgec.protocol.events import DetectionData
 from edgec.protocol.jobs import CommandDocument, UpdateDocument

@@ -30,7 +30,7 @@ from tests.device_agent.harness import (
     note,
     wait_for,
 )
-from tests.device_agent.test_updates import CONFIG, running_version, start
+from tests.device_agent.updates.test_updates import CONFIG, running_version, start
 
 DAMAGES: dict[str, Callable[[bytes], bytes]] = {
     "empty": lambda _: b"",
@@ -117,14 +117,16 @@ def test_kills_at_random_moments_of_updates(
         wanted = "3" if running == "2" else "2"
         fleet.job(f"up-{number}", registry.update(digests[wanted], wanted, probation_s=0.3))
         if part == "trial":
-            wait_for(lambda: agent.children("device_agent.trial"), "the trial")
+            wait_for(lambda: agent.children("device_agent.updates.trial"), "the trial")
         time.sleep(chance.uniform(0, 1.0 if part == "trial" else 2.5))
         began = time.monotonic()
         if part == "supervisor":
             agent.kill()
             agent.start()
         else:
-            module = {"inference": "worker", "trial": "trial", "capture": "capture"}[part]
+            module = {"inference": "inference.worker", "trial": "updates.trial", "capture": "capture.worker"}[
+                part
+            ]
             for pid in agent.children(f"device_agent.{module}"):
                 try:
                     os.kill(pid, signal.SIGKILL)

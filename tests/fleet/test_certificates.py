@@ -19,9 +19,9 @@ from cryptography import x509
 from paho.mqtt.enums import CallbackAPIVersion
 
 from edgec.benchmarks.fleet.backends import Mosquitto
-from edgec.device_agent import certificates
+from edgec.device_agent.cloud import certificates
+from edgec.device_agent.cloud.identity import enroll
 from edgec.device_agent.errors import EnrollError
-from edgec.device_agent.identity import enroll
 from edgec.fleet.certificates.authority import Authority
 from edgec.fleet.errors import FleetError
 from edgec.protocol.enrol import EnrollResponse

@@ -14,9 +14,9 @@ from securesystemslib.signer import CryptoSigner
 
 from edgec.benchmarks.fleet.backends import BackendMissing, program
 from edgec.device_agent.errors import FetchError, TrustError
-from edgec.device_agent.fetch import Fetcher, Patience
-from edgec.device_agent.store import ModelStore
-from edgec.device_agent.tuf_trust import TufTrust
+from edgec.device_agent.updates.fetch import Fetcher, Patience
+from edgec.device_agent.updates.store import ModelStore
+from edgec.device_agent.updates.tuf_trust import TufTrust
 from edgec.fleet.client.connection import FleetClient
 from edgec.fleet.client.push import push_artifact
 from edgec.fleet.trust.repository import Repository

@@ -14,7 +14,7 @@ from tuf.api.metadata import Metadata, MetaFile
 from tuf.ngclient.fetcher import FetcherInterface
 
 from edgec.device_agent.errors import TrustError
-from edgec.device_agent.tuf_trust import TufTrust
+from edgec.device_agent.updates.tuf_trust import TufTrust
 from edgec.fleet.problems import Problem
 from edgec.fleet.trust import repository as repo_module
 from edgec.fleet.trust.repository import Repository

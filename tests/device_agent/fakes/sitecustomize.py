@@ -90,7 +90,7 @@ def load(path, *, digest=None, threads=None, affinity=None):
 rt.load = load
 
 if "EDGEC_TEST_KILL_AT_WRITE" in os.environ:
-    from edgec.device_agent import statefile
+    from edgec.device_agent.process import statefile
 
     _name, _number, _moment = os.environ["EDGEC_TEST_KILL_AT_WRITE"].split(":")
     _real, _seen = statefile.write_durably, [0]

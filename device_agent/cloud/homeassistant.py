@@ -1,0 +1,124 @@
+"""Home Assistant finds the device by itself: retained discovery messages, after its MQTT discovery documentation.
+
+Topics are ``<prefix>/<component>/<node>/<object>/config``; an empty retained message takes an entity away. The states
+come from the topics that the agent publishes anyway (status, health and events), read by templates.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from edgec.device_agent.config.settings import AgentConfig
+from edgec.device_agent.process.statefile import StateFile
+from edgec.protocol.topics import Topics
+
+_LEAST_OFF_S = 5.0
+
+
+class Discovery:
+    """Knows what is published and what has to be; ``messages`` gives the difference that a session must send."""
+
+    def __init__(self, topics: Topics, version: str, state: Path) -> None:
+        self._topics, self._version = topics, version
+        self._file = StateFile(state / "homeassistant.json")
+        known = self._file.load().data.get("topics", [])
+        self._published: set[str] = {one for one in known if isinstance(one, str)}
+
+    def messages(self, config: AgentConfig) -> list[tuple[str, bytes]]:
+        """Return topics and payloads, to be published retained: all entities, and an empty one for each that went.
+
+        What once was published is never forgotten: a message that a lost session swallowed is sent by the next.
+
+        Raises:
+            StateError: what is about to be published cannot be noted, so it could not be taken away later.
+        """
+        section = config.homeassistant
+        wanted = entities(config, self._topics, self._version, section.prefix) if section.enabled else {}
+        gone = self._published - wanted.keys()
+        if wanted.keys() - self._published:
+            self._file.save({"topics": sorted(self._published | wanted.keys())})
+            self._published |= wanted.keys()
+        return [(topic, b"") for topic in sorted(gone)] + [
+            (topic, json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode())
+            for topic, body in wanted.items()
+        ]
+
+
+def entities(config: AgentConfig, topics: Topics, version: str, prefix: str) -> dict[str, dict[str, Any]]:
+    """Return every entity's discovery message by topic."""
+    node = f"edgec-{topics.fleet}-{topics.device}".replace(".", "_")
+    common = {
+        "device": {
+            "identifiers": [node], "name": topics.device, "manufacturer": "edgec", "model": "edgec agent",
+            "sw_version": version,
+        },
+        "origin": {"name": "edgec", "sw_version": version},
+        "availability_topic": topics.status,
+        "availability_template": "{{ 'online' if value_json.state == 'online' else 'offline' }}",
+    }  # fmt: skip
+    found: dict[str, dict[str, Any]] = {}
+
+    def add(component: str, key: str, name: str, **body: Any) -> None:  # noqa: ANN401 - JSON
+        key = key.replace(".", "_")
+        found[f"{prefix}/{component}/{node}/{key}/config"] = {
+            "name": name, "unique_id": f"{node}-{key}", **common, **body
+        }  # fmt: skip
+
+    for stream, settings in config.streams.items():
+        if not settings.enabled:
+            continue
+        add(
+            "sensor", f"{stream}-fps", f"{stream} rate", state_topic=topics.health, unit_of_measurement="fps",
+            value_template=_one_of("streams", "name", stream, "fps"), state_class="measurement",
+            entity_category="diagnostic",
+        )  # fmt: skip
+        if settings.model is None:
+            continue
+        add(
+            "binary_sensor", f"{stream}-seen", f"{stream} sees something", state_topic=topics.events(stream),
+            value_template="ON", off_delay=round(max(_LEAST_OFF_S, 3 * settings.update_interval_s)),
+            device_class="sound" if settings.source.is_sound else "occupancy",
+        )  # fmt: skip
+        add(
+            "event", f"{stream}-event", f"{stream} event", state_topic=topics.events(stream),
+            event_types=["new", "update", "end"], value_template=_EVENT,
+        )  # fmt: skip
+    for slot in config.models:
+        add(
+            "sensor", f"model-{slot}", f"Model {slot}", state_topic=topics.health,
+            value_template=_one_of("models", "slot", slot, "version"), entity_category="diagnostic",
+        )  # fmt: skip
+    for key, (name, field, extra) in _DEVICE.items():
+        template = f"{{{{ value_json.{field} }}}}"
+        add(
+            "sensor", key, name, state_topic=topics.health, value_template=template,
+            entity_category="diagnostic", **extra,
+        )  # fmt: skip
+    return found
+
+
+def _one_of(table: str, key: str, value: str, field: str) -> str:
+    """A template for a field of the one entry of a list whose key has a value (names need no quoting: see Name)."""
+    picked = f"value_json.{table} | selectattr('{key}', 'eq', '{value}') | map(attribute='{field}') | first"
+    return f"{{{{ {picked} | default('') }}}}"
+
+
+_EVENT = (
+    "{{ {'event_type': value_json.data.phase, 'label': value_json.data.label, 'score': value_json.data.score, "
+    "'track': value_json.data.track_id, 'rule': value_json.data.rule} | tojson }}"
+)
+_DEVICE: Mapping[str, tuple[str, str, dict[str, str]]] = {
+    "cpu": ("Agent CPU", "cpu_percent", {"unit_of_measurement": "%", "state_class": "measurement"}),
+    "memory": (
+        "Agent memory", "memory_bytes",
+        {"unit_of_measurement": "B", "device_class": "data_size", "state_class": "measurement"},
+    ),
+    "temperature": (
+        "Temperature", "temperature_c | default('')",
+        {"unit_of_measurement": "°C", "device_class": "temperature", "state_class": "measurement"},
+    ),
+    "waiting": ("Messages that wait", "outbox.depth", {"state_class": "measurement"}),
+}  # fmt: skip

@@ -1,0 +1,142 @@
+"""Who the device is: enrolment with a token, once, and what came of it, kept with mode 0600."""
+
+from __future__ import annotations
+
+import socket
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+
+from edgec.device_agent.cloud import certificates
+from edgec.device_agent.cloud.mqtt_client import Broker
+from edgec.device_agent.config.settings import AgentConfig
+from edgec.device_agent.errors import ConfigError, EnrollError
+from edgec.device_agent.process.statefile import StateFile
+from edgec.protocol.codec import decode, encode
+from edgec.protocol.enrol import ENROLL_PATH, EnrollRequest, EnrollResponse
+from edgec.protocol.errors import ProtocolError
+from edgec.protocol.names import check_name
+from edgec.targets import detect
+
+_FILE = "identity.json"
+
+
+def agent_version() -> str:
+    """Return the version of the installed package."""
+    try:
+        return version("edgec")
+    except PackageNotFoundError:
+        return "0"
+
+
+def target_name() -> str:
+    """Return the name of this machine's target."""
+    return detect().name
+
+
+def identity_file(state: Path) -> StateFile:
+    """The file that enrolment writes."""
+    return StateFile(state / _FILE, mode=0o600)
+
+
+def load_identity(state: Path) -> EnrollResponse | None:
+    """Return what enrolment gave; None when there was none."""
+    data = identity_file(state).load().data
+    return EnrollResponse.model_validate(data) if data else None
+
+
+def enroll(
+    server: str,
+    token: str,
+    state: Path,
+    *,
+    device: str | None,
+    labels: dict[str, str],
+    timeout_s: float = 20.0,
+    ca: Path | None = None,
+    claim: Path | None = None,
+) -> EnrollResponse:
+    """Ask the fleet server to take this device in, and keep the credentials. ``claim`` is a folder with a claim
+    certificate instead of a token, ``ca`` the authority that the server's certificate is from.
+
+    Raises:
+        EnrollError: the server cannot be reached, refused, or answered something else.
+        StateError: the credentials cannot be written.
+    """
+    if urlsplit(server).scheme not in ("http", "https"):
+        raise EnrollError(f"{server} is no http or https address of a fleet server")
+    request = EnrollRequest(
+        token=token, device=device, target=target_name(), agent_version=agent_version(), labels=labels,
+        csr=certificates.request_for(state, device),
+    )  # fmt: skip
+    if claim is not None:
+        request = certificates.with_claim(request, claim)
+    certificates.trust(state, ca or (claim / "ca.pem" if claim else None))
+    url = server.rstrip("/") + ENROLL_PATH
+    try:
+        response = httpx.post(
+            url, content=encode(request), headers={"Content-Type": "application/json"}, timeout=timeout_s
+        )
+    except httpx.HTTPError as error:
+        raise EnrollError(
+            f"{server} cannot be reached: {error}; is `edgec fleet serve` running there?"
+        ) from error
+    if response.status_code != 200 and response.status_code != 201:
+        raise EnrollError(f"{server} refused ({response.status_code}): {_reason(response)}")
+    try:
+        answer = decode(EnrollResponse, response.content)
+    except ProtocolError as error:
+        raise EnrollError(f"{server} did not answer as a fleet server: {error}") from error
+    certificates.keep(state, answer)
+    identity_file(state).save(answer.model_dump(mode="json"))
+    return answer
+
+
+def _reason(response: httpx.Response) -> str:
+    try:
+        body = response.json()
+    except ValueError:
+        return response.text[:200] or response.reason_phrase
+    detail = body.get("detail", body) if isinstance(body, dict) else body
+    return str(detail)[:200]
+
+
+def names_of(config: AgentConfig, identity: EnrollResponse | None) -> tuple[str, str]:
+    """Return fleet and device: enrolment's word before the configuration's before the host's name."""
+    if identity is not None:
+        return identity.fleet, identity.device
+    name = config.agent.device or socket.gethostname().partition(".")[0]
+    return config.agent.fleet, check_name(name, "device name")
+
+
+def broker_of(
+    config: AgentConfig, identity: EnrollResponse | None, certificate: tuple[Path, Path] | None = None
+) -> Broker | None:
+    """Return the broker to use: the configuration's before enrolment's; None when there is neither.
+
+    Raises:
+        ConfigError: the password file cannot be read.
+    """
+    section = config.broker
+    if section is None and identity is not None:
+        access = identity.mqtt
+        return Broker(
+            access.host, access.port, access.username, access.password, access.tls, ca_pem=access.ca_pem,
+            certificate=certificate,
+        )  # fmt: skip
+    if section is None:
+        return None
+    password, username = section.password, section.username
+    if section.password_file is not None:
+        try:
+            password = section.password_file.read_text(encoding="utf-8").strip()
+        except OSError as error:
+            raise ConfigError(f"broker.password_file: {section.password_file}: {error.strerror}") from error
+    if username is None and identity is not None:
+        username, password = identity.mqtt.username, identity.mqtt.password
+    return Broker(
+        section.host, section.port, username, password, section.tls, section.ca,
+        keepalive_s=section.keepalive_s, reconnect_max_s=section.reconnect_max_s,
+    )  # fmt: skip

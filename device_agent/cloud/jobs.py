@@ -1,0 +1,205 @@
+"""What the fleet asks for: jobs are taken one at a time, each ends once, a repeated one is answered again."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from concurrent.futures import Future
+from datetime import UTC, datetime
+from typing import Any
+
+from edgec.device_agent.cloud.outbox import CONTROL, Outbox
+from edgec.device_agent.errors import StateError, UpdateError
+from edgec.device_agent.updates.deployments import Deployments, Finished, Update
+from edgec.device_agent.updates.updater import Updater
+from edgec.protocol.codec import decode, encode
+from edgec.protocol.errors import ProtocolError
+from edgec.protocol.jobs import (
+    CommandDocument,
+    JobExecution,
+    JobsGet,
+    JobState,
+    JobUpdate,
+    JobUpdateRejected,
+    PendingJobs,
+    UpdateDocument,
+)
+from edgec.protocol.topics import Kind, ParsedTopic, Topics
+
+log = logging.getLogger("jobs")
+
+Details = dict[str, Any]
+Command = Callable[[str, CommandDocument], "Details | Future[Details]"]
+"""Carries a job's command out; returns details, now or later. Raises UpdateError, now or later, when it cannot."""
+
+
+class JobDesk:
+    """Takes the list of pending jobs and works it off."""
+
+    def __init__(
+        self,
+        topics: Topics,
+        deployments: Deployments,
+        outbox: Outbox,
+        target: str,
+        slot_of: Callable[[UpdateDocument], str | None],
+        command: Command,
+    ) -> None:
+        self._topics, self._deployments, self._outbox = topics, deployments, outbox
+        self._target, self._slot_of, self._command = target, slot_of, command
+        self._pending: list[JobExecution] = []
+        self._told = 0
+        self._obeying: set[str] = set()
+        """Commands whose end comes later."""
+        self.updater: Updater | None = None
+        self.step = ""
+
+    @property
+    def current(self) -> str:
+        """The job under way."""
+        update = self._deployments.update
+        return update.job_id if update else ""
+
+    def ask(self) -> tuple[str, bytes]:
+        """The message that asks the fleet for the list."""
+        return self._topics.jobs_get, encode(JobsGet())
+
+    def take(self, topic: ParsedTopic, payload: bytes) -> None:
+        """Take a message below ``jobs/``; what is malformed is logged and dropped."""
+        try:
+            if topic.kind is Kind.JOBS_NOTIFY:
+                self._pending = decode(PendingJobs, payload).executions
+                self._cancel_withdrawn()
+                self.next()
+            elif topic.kind is Kind.JOB_UPDATE_REJECTED:
+                self._rejected(decode(JobUpdateRejected, payload))
+        except ProtocolError as error:
+            log.warning("a message on jobs/ makes no sense: %s", error)
+
+    def next(self) -> None:
+        """Begin the oldest job that can be begun."""
+        for execution in self._pending:
+            if execution.state.terminal or execution.job_id in (self.current, *self._obeying):
+                continue
+            if done := self._deployments.finished(execution.job_id):
+                self._answer_again(execution, done)
+                continue
+            if self._begin(execution):
+                return
+
+    def progress(self, update: Update, details: dict[str, Any]) -> None:
+        """Report a step; the outbox keeps it."""
+        self._told += 1
+        self.step = update.step.value
+        body = {"step": update.step.value, "slot": update.slot, **details}
+        mark = f"{update.job_id}-{update.step.value}-{update.interruptions}-{self._told}"
+        self._say(update.job_id, JobState.IN_PROGRESS, body, mark)
+
+    def finished(self, done: Finished) -> None:
+        """Report a job's end; it counts as reported when it is in the outbox on disk."""
+        self.step = ""
+        self._say(done.job_id, done.state, done.details, f"{done.job_id}-{done.state.value}")
+        if self._outbox.flush():
+            self._deployments.mark_reported(done.job_id)
+
+    def report_again(self) -> None:
+        """After a start: hand over results that may not have been."""
+        for done in self._deployments.unreported():
+            self.finished(done)
+
+    def _begin(self, execution: JobExecution) -> bool:
+        """Begin a job; True when it keeps the device busy."""
+        try:
+            document = execution.parsed()
+        except ProtocolError as error:
+            self._end(execution, JobState.REJECTED, str(error))
+            return False
+        if isinstance(document, CommandDocument):
+            self._obey(execution, document)
+            return False
+        if self._deployments.update is not None:
+            return True
+        slot = self._slot_of(document)
+        if slot is None:
+            self._end(execution, JobState.REJECTED, f"this device has no slot for the model {document.model}")
+        elif document.target and self._target and document.target != self._target:
+            self._end(
+                execution,
+                JobState.REJECTED,
+                f"the update is for {document.target}, this device is {self._target}",
+            )
+        elif (current := self._deployments.slot(slot).current) and current.digest == document.manifest_digest:
+            details = {"running_version": current.version, "running_digest": current.digest, "slot": slot}
+            self._end(execution, JobState.SUCCEEDED, "it runs already", details)
+        else:
+            return self._start_update(execution, document, slot)
+        return False
+
+    def _start_update(self, execution: JobExecution, document: UpdateDocument, slot: str) -> bool:
+        assert self.updater is not None
+        update = Update(execution.job_id, slot, document.model_dump(mode="json"))
+        try:
+            self.updater.start(update)
+        except StateError as error:
+            # Without a durable note the device must not begin; the fleet sees why.
+            self._say(execution.job_id, JobState.FAILED, {"message": str(error), "rolled_back": False}, "")
+            return False
+        log.info("job %s: %s %s for slot %s", execution.job_id, document.model, document.version, slot)
+        return True
+
+    def _obey(self, execution: JobExecution, document: CommandDocument) -> None:
+        try:
+            result = self._command(execution.job_id, document)
+        except UpdateError as error:
+            self._end(execution, JobState.FAILED, str(error))
+            return
+        if not isinstance(result, Future):
+            self._end(execution, JobState.SUCCEEDED, "done", result)
+            return
+        self._obeying.add(execution.job_id)
+        self._say(execution.job_id, JobState.IN_PROGRESS, {}, f"{execution.job_id}-begun")
+
+        def ended(done: Future[Details]) -> None:
+            self._obeying.discard(execution.job_id)
+            error = done.exception()
+            if error is None:
+                self._end(execution, JobState.SUCCEEDED, "done", done.result())
+            else:
+                self._end(execution, JobState.FAILED, str(error))
+
+        result.add_done_callback(ended)
+
+    def _end(
+        self, execution: JobExecution, state: JobState, message: str, details: dict[str, Any] | None = None
+    ) -> None:
+        done = Finished(execution.job_id, state, {"message": message, **(details or {})})
+        try:
+            self._deployments.finish(done)
+        except StateError as error:
+            log.error("%s; the job's end is reported from memory", error)
+            self._say(done.job_id, done.state, done.details, "")
+            return
+        self.finished(done)
+
+    def _answer_again(self, execution: JobExecution, done: Finished) -> None:
+        """The fleet lists a job that has ended here: its result was lost, or is on its way."""
+        mark = f"{done.job_id}-{done.state.value}-v{execution.version}"
+        self._say(done.job_id, done.state, done.details, mark)
+
+    def _cancel_withdrawn(self) -> None:
+        if self.current and self.current not in {execution.job_id for execution in self._pending}:
+            log.info("job %s was taken back by the fleet", self.current)
+            assert self.updater is not None
+            self.updater.cancel(self.current)
+
+    def _rejected(self, answer: JobUpdateRejected) -> None:
+        if answer.job_id == self.current and answer.state is not None and answer.state.terminal:
+            log.info("job %s has ended as %s at the fleet", answer.job_id, answer.state.value)
+            assert self.updater is not None
+            self.updater.cancel(answer.job_id)
+
+    def _say(self, job_id: str, state: JobState, details: dict[str, Any], mark: str) -> None:
+        now = datetime.now(UTC)
+        payload = encode(JobUpdate(state=state, details=details, time=now))
+        message_id = f"job-{mark or f'{job_id}-{state.value}-{now.timestamp()}'}"
+        self._outbox.put(self._topics.job_update(job_id), payload, message_id, lane=CONTROL)

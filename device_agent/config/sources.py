@@ -1,0 +1,57 @@
+"""Where frames come from: what a ``source`` in the configuration may say."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, ValidationInfo
+
+from edgec.device_agent.config.source_settings import SourceSettings
+
+SOUND_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".mp3"})
+_TEST = re.compile(r"^test(?::(\d+)x(\d+)(?:@(\d+(?:\.\d+)?))?)?$")
+
+
+def parse_source(value: str, base: Path) -> dict[str, Any]:
+    """Return the table that a source's short form stands for.
+
+    ``camera:0`` or ``/dev/video0``, ``rtsp://…`` or ``http://…``, ``test`` or ``test:640x480@25``, ``microphone`` or
+    ``microphone:NAME``, else the path of a video file, a sound file or a folder of pictures.
+    """
+    if re.match(r"^(rtsps?|rtmps?|https?|udp|tcp)://", value):
+        return {"kind": "url", "url": value}
+    if match := re.match(r"^(?:camera:|/dev/video)(\d+)$", value):
+        return {"kind": "camera", "index": int(match[1])}
+    if match := _TEST.match(value):
+        table: dict[str, Any] = {"kind": "test"}
+        for key, text in zip(("width", "height", "fps"), match.groups(), strict=True):
+            if text is not None:
+                table[key] = float(text) if key == "fps" else int(text)
+        return table
+    if value == "microphone" or value.startswith("microphone:"):
+        return {"kind": "microphone", "device": value.partition(":")[2] or None}
+    path = base / Path(value).expanduser()
+    scheme, colon, _ = value.partition(":")
+    if colon and scheme.isalpha() and not path.exists():
+        raise ValueError(
+            f"{value!r} is no source: write camera:0, rtsp://…, http://…, test:640x480@25, microphone:NAME or a path"
+        )
+    if path.suffix.lower() in SOUND_SUFFIXES:
+        return {"kind": "sound", "path": path}
+    return {"kind": "folder" if path.is_dir() else "file", "path": path}
+
+
+def _prepare(value: object, info: ValidationInfo) -> object:
+    base = Path((info.context or {}).get("base", "."))
+    if isinstance(value, str):
+        return parse_source(value, base)
+    if isinstance(value, dict) and isinstance(value.get("path"), str):
+        value = {**value, "path": Path(os.path.normpath(base / Path(value["path"]).expanduser()))}
+    return value
+
+
+Source = Annotated[SourceSettings, BeforeValidator(_prepare)]
+"""A source in either form; relative paths start at the configuration file's folder."""

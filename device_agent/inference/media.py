@@ -1,0 +1,207 @@
+"""Snapshots and short clips around events: files in a bounded ring on disk, oldest out first.
+
+Written by a thread of the inference process, so that an encoder or a slow card never holds up a frame; when
+the thread is behind, pictures are left out and counted, never frames.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from edgec.device_agent.config.settings import StreamSection
+from edgec.device_agent.inference.masks import blur
+from edgec.device_agent.process.statefile import explain
+
+log = logging.getLogger("media")
+
+_QUALITY = 85
+_CLIP_FPS = 5.0
+_CLIP_WIDTH = 640
+_WAITING = 16
+
+Picture = NDArray[np.uint8]
+
+
+class MediaRing:
+    """A folder whose files together stay below a size."""
+
+    def __init__(self, folder: Path, max_bytes: int) -> None:
+        self.folder, self._max_bytes = folder, max_bytes
+        self.left_out = 0
+        self.problem = ""
+        self._jobs: queue.Queue[Callable[[], None]] = queue.Queue(_WAITING)
+        self._thread: threading.Thread | None = None
+        self._sizes: deque[tuple[str, int]] = deque()
+        self._total = 0
+
+    def save(self, name: str, picture: Picture) -> bool:
+        """Keep a picture under a name, soon; False when the writer is behind. The picture is not copied."""
+
+        def work() -> None:
+            good, jpeg = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
+            if good:
+                self._write(name, jpeg.tobytes())
+
+        return self.submit(work)
+
+    def save_clip(self, name: str, jpegs: list[bytes]) -> bool:
+        """Keep pictures as a clip (Motion JPEG in AVI), soon."""
+        return self.submit(lambda: self._write_clip(name, jpegs))
+
+    def encode_later(self, picture: Picture, into: deque[bytes]) -> bool:
+        """Shrink and encode a picture for a clip that may come."""
+
+        def work() -> None:
+            scale = min(1.0, _CLIP_WIDTH / picture.shape[1])
+            small = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+            good, jpeg = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 75])
+            if good:
+                into.append(jpeg.tobytes())
+
+        return self.submit(work)
+
+    def submit(self, job: Callable[[], None]) -> bool:
+        """Let the writer's thread do something soon; False when it is behind. ``OSError`` is reported."""
+        if self._thread is None:
+            self._begin()
+        try:
+            self._jobs.put_nowait(job)
+        except queue.Full:
+            self.left_out += 1
+            return False
+        return True
+
+    def _begin(self) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            files = sorted(self.folder.iterdir(), key=lambda path: path.stat().st_mtime)
+            self._sizes.extend((path.name, path.stat().st_size) for path in files)
+        except OSError as error:
+            self.problem = f"{self.folder}: {explain(error)}"
+        self._total = sum(size for _, size in self._sizes)
+        self._thread = threading.Thread(target=self._work, name="media", daemon=True)
+        self._thread.start()
+
+    def _work(self) -> None:
+        while True:
+            job = self._jobs.get()
+            try:
+                job()
+                self.problem = ""
+            except OSError as error:
+                if not self.problem:
+                    log.error("pictures cannot be kept: %s", explain(error))
+                self.problem = explain(error)
+
+    def _write(self, name: str, data: bytes) -> None:
+        self._make_room(len(data))
+        path = self.folder / name
+        temporary = path.with_name(f".{name}.tmp")
+        try:
+            temporary.write_bytes(data)
+            temporary.replace(path)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
+        self._sizes.append((name, len(data)))
+        self._total += len(data)
+
+    def _write_clip(self, name: str, jpegs: list[bytes]) -> None:
+        decoded = (cv2.imdecode(np.frombuffer(one, np.uint8), cv2.IMREAD_COLOR) for one in jpegs)
+        pictures = [picture for picture in decoded if picture is not None]
+        if not pictures:
+            return
+        height, width = pictures[0].shape[:2]
+        temporary = self.folder / f".{name}"
+        writer = cv2.VideoWriter(str(temporary), cv2.VideoWriter.fourcc(*"MJPG"), _CLIP_FPS, (width, height))
+        for picture in pictures:
+            writer.write(picture)
+        writer.release()
+        size = temporary.stat().st_size
+        self._make_room(size)
+        temporary.replace(self.folder / name)
+        self._sizes.append((name, size))
+        self._total += size
+
+    def _make_room(self, size: int) -> None:
+        while self._sizes and self._total + size > self._max_bytes:
+            name, old = self._sizes.popleft()
+            (self.folder / name).unlink(missing_ok=True)
+            self._total -= old
+
+
+@dataclass
+class ClipRecorder:
+    """Keeps the last seconds of a stream as small pictures, and makes a clip of them around an event."""
+
+    ring: MediaRing
+    before_s: float
+    after_s: float
+    _recent: deque[bytes] = field(default_factory=deque)
+    _next_s: float = 0.0
+    _name: str = ""
+    _until_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._recent = deque(maxlen=max(2, round((self.before_s + self.after_s) * _CLIP_FPS)))
+
+    def frame(self, picture: Callable[[], Picture], now_s: float) -> None:
+        """Take a frame, at most five a second; ends the clip that is due."""
+        if now_s >= self._next_s:
+            self._next_s = now_s + 1 / _CLIP_FPS
+            self.ring.encode_later(picture(), self._recent)
+        if self._name and now_s >= self._until_s:
+            self.ring.save_clip(self._name, list(self._recent))
+            self._name = ""
+
+    def event(self, name: str, now_s: float) -> str:
+        """Begin a clip, or prolong the one under way; returns its name."""
+        if not self._name:
+            self._name = name
+            self._until_s = now_s + self.after_s
+        return self._name
+
+
+class StreamMedia:
+    """What one stream keeps of its frames: masked before anything of them leaves the pipeline."""
+
+    def __init__(self, name: str, settings: StreamSection, ring: MediaRing, limits: dict[str, Any]) -> None:
+        self._name, self._settings, self._ring = name, settings, ring
+        self._clips = (
+            ClipRecorder(ring, limits["clip_before_s"], limits["clip_after_s"]) if settings.clips else None
+        )
+        self._masked: tuple[int, Picture] | None = None
+
+    def frame(self, number: int, data: Picture, now_s: float) -> None:
+        """Take every frame that was processed."""
+        if self._clips is not None:
+            self._clips.frame(lambda: self._copy(number, data), now_s)
+
+    def event(self, number: int, data: Picture, wall_ns: int, now_s: float) -> tuple[str, str]:
+        """Take a frame with an event; returns the names of its snapshot and clip, or empty ones."""
+        snapshot = clip = ""
+        stem = f"{self._name}-{wall_ns // 1_000_000}"
+        if self._settings.snapshots and self._ring.save(f"{stem}.jpg", self._copy(number, data)):
+            snapshot = f"{stem}.jpg"
+        if self._clips is not None:
+            clip = self._clips.event(f"{stem}.avi", now_s)
+        return snapshot, clip
+
+    def _copy(self, number: int, data: Picture) -> Picture:
+        """The frame's own copy, masked; made once however many ask for it."""
+        if self._masked is None or self._masked[0] != number:
+            picture = np.array(data, np.uint8)
+            blur(picture, self._settings.masks)
+            self._masked = (number, picture)
+        return self._masked[1]

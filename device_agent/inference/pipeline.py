@@ -1,0 +1,353 @@
+"""One stream's way from a frame to events: gate, model, tracker, zones and rules."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgec.device_agent.config.settings import StreamSection
+from edgec.device_agent.inference.captures import Seeing, StreamSamples
+from edgec.device_agent.inference.comparison import Comparison
+from edgec.device_agent.inference.findings import BrokenOutput, Findings, findings_of
+from edgec.device_agent.inference.gate import GateKeeper
+from edgec.device_agent.inference.media import StreamMedia
+from edgec.device_agent.inference.rules import Firing, RuleBook, ZoneMap
+from edgec.device_agent.inference.slots import MODEL_ERRORS, Loaded, timed
+from edgec.device_agent.inference.stats import Window
+from edgec.device_agent.inference.tracker import BoxTracker, Change, LabelTracker, Seen, Track
+from edgec.device_agent.process.ring import Frame, Kind
+from edgec.runtime.processing.results import Result
+from edgec.runtime.processing.sound_stream import Listener
+
+Emit = Callable[[dict[str, Any], bool], None]
+"""Takes an event's ``data`` and whether it must not be lost."""
+
+
+class Pipeline:
+    """Turns the frames of one stream into events.
+
+    ``prefix`` makes track ids unique on the device; ``watch(digest)`` is told before a model is called which,
+    and after it, an empty string.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        settings: StreamSection,
+        prefix: str,
+        emit: Emit,
+        watch: Callable[[str], None],
+        media: StreamMedia | None = None,
+        samples: StreamSamples | None = None,
+    ) -> None:
+        self.name, self.settings = name, settings
+        self._emit, self._watch, self._media, self.samples = emit, watch, media, samples
+        self._second: tuple[Loaded, Findings, bool] | None = None
+        """What the candidate said of the present frame, and whether that differs."""
+        self._seen: list[Seen] = []
+        """What the stream's model said of the present frame, before labels and threshold are applied."""
+        candidate = settings.candidate
+        self._comparison = Comparison(candidate.share) if candidate else None
+        self._gate = GateKeeper(settings.gate) if settings.gate else None
+        self._boxes = BoxTracker(settings.tracker, f"{prefix}t")
+        self._labels = LabelTracker(settings.tracker, f"{prefix}l")
+        self._zones = ZoneMap(settings.zones)
+        self._rules = RuleBook(settings.rules, f"{prefix}r-")
+        self._updated: dict[str, float] = {}
+        self._ear = Ear()
+        self._last: tuple[Frame, Loaded | None, tuple[int, int]] | None = None
+        self.gated = self.events = self.errors = 0
+        self.message = ""
+        self.stages = {stage: Window() for stage in ("queue", "inference", "post", "total")}
+        self.tracks: list[Track] = []
+        self.kind = "detection"
+
+    def process(self, frame: Frame, loaded: Loaded | None, slots: Callable[[str], Loaded | None]) -> None:
+        """Take one frame through; the caller releases it afterwards."""
+        begin = time.monotonic_ns()
+        self.stages["queue"].add((begin - frame.monotonic_ns) / 1e6)
+        now_s = frame.monotonic_ns / 1e9
+        if self._gate and not self._gate.passes(frame, now_s):
+            self.gated += 1
+            return
+        self._second = None
+        found, loaded = self._choose(frame, loaded, slots)
+        if found is None or loaded is None:
+            return
+        after = time.monotonic_ns()
+        self.stages["inference"].add((after - begin) / 1e6)
+        self.kind = found.kind
+        height, width = (frame.data.shape[0], frame.data.shape[1]) if frame.kind is Kind.PICTURE else (0, 0)
+        self._last = (frame, loaded, (width, height))
+        if self.samples is not None and frame.kind is Kind.PICTURE:
+            self._sample(frame, loaded, slots)
+        self._track(found, frame, loaded, (width, height), now_s, slots)
+        done = time.monotonic_ns()
+        self.stages["post"].add((done - after) / 1e6)
+        self.stages["total"].add((done - frame.monotonic_ns) / 1e6)
+
+    def _sample(self, frame: Frame, loaded: Loaded, slots: Callable[[str], Loaded | None]) -> None:
+        assert self.samples is not None
+        seeing = Seeing(frame, loaded, self._seen)
+        if self._second is not None:
+            seeing.other, found, seeing.disagreed = self._second
+            seeing.other_found = [*found.boxes, *found.labels]
+        self.samples.look(seeing, slots)
+
+    def _choose(
+        self, frame: Frame, loaded: Loaded | None, slots: Callable[[str], Loaded | None]
+    ) -> tuple[Findings | None, Loaded | None]:
+        """Run the stream's model; where a second one is compared with it, that one too or instead."""
+        candidate, comparison = self.settings.candidate, self._comparison
+        if candidate is None or comparison is None or frame.kind is not Kind.PICTURE or not comparison.due():
+            return self._infer(frame, loaded), loaded
+        other = slots(candidate.model)
+        if other is None:
+            return self._infer(frame, loaded), loaded
+        if candidate.mode == "ab":
+            return self._infer(frame, other), other
+        second = self._infer(frame, other)
+        found = self._infer(frame, loaded)
+        if found is not None and second is not None:
+            self._second = other, second, comparison.add(found, second) < 1.0
+        return found, loaded
+
+    def _infer(self, frame: Frame, loaded: Loaded | None) -> Findings | None:
+        if loaded is None:
+            return None
+        self._watch(loaded.digest)
+        try:
+            begin = time.perf_counter_ns()
+            sound = frame.kind is Kind.SOUND
+            results = self._ear.hear(frame, loaded) if sound else loaded.model.predict(frame.data)
+            milliseconds = (time.perf_counter_ns() - begin) / 1e6
+            if results is None:  # no window of sound is full yet
+                return None
+            found = findings_of(results, loaded.kind)
+        except (*MODEL_ERRORS, BrokenOutput) as error:
+            self.errors += 1
+            self.message = f"{type(error).__name__}: {error}"[:300]
+            loaded.stats.fail(self.message)
+            return None
+        finally:
+            self._watch("")
+        loaded.stats.add(milliseconds, found.scores)
+        self.message = ""
+        self._seen = [*found.boxes, *found.labels]
+        return self._wanted(found)
+
+    def _wanted(self, found: Findings) -> Findings:
+        labels, threshold = self.settings.labels, self.settings.threshold
+        if labels is None and threshold is None:
+            return found
+        least = threshold or 0.0
+        for part in (found.boxes, found.labels):
+            part[:] = [one for one in part if one.score >= least and (labels is None or one.label in labels)]
+        return found
+
+    def _track(
+        self,
+        found: Findings,
+        frame: Frame,
+        loaded: Loaded,
+        size: tuple[int, int],
+        now_s: float,
+        slots: Callable[[str], Loaded | None],
+    ) -> None:
+        change, named = Change(), Change()
+        if found.boxes or self._boxes.tracks:
+            change = self._boxes.update(found.boxes, now_s, frame.wall_ns)
+        if found.labels or self._labels.tracks:
+            named = self._labels.update(found.labels, now_s, frame.wall_ns)
+        self.tracks = self._boxes.confirmed(now_s) + self._labels.confirmed(now_s)
+        if self.settings.cascade and frame.kind is Kind.PICTURE:
+            self._look_closer(frame, slots(self.settings.cascade.model), now_s)
+        zones = {track.id: self._zones.of(track, *size) for track in self.tracks}
+        if self._media is not None and frame.kind is Kind.PICTURE:
+            self._media.frame(frame.number, np.asarray(frame.data, np.uint8), now_s)
+        for track in (*change.new, *named.new):
+            self._updated[track.id] = now_s
+            self._say(track, "new", zones.get(track.id, []), frame, loaded, size)
+        for track in self.tracks:
+            if now_s - self._updated.get(track.id, now_s) >= self.settings.update_interval_s:
+                self._updated[track.id] = now_s
+                self._say(track, "update", zones.get(track.id, []), frame, loaded, size)
+        for track in (*change.ended, *named.ended):
+            self._updated.pop(track.id, None)
+            self._say(track, "end", [], frame, loaded, size)
+        if self.settings.rules:
+            extent = (float(size[0] or 1), float(size[1] or 1))
+            for firing in self._rules.update(self.tracks, zones, now_s, extent):
+                self._fire(firing, frame, loaded, size, now_s)
+
+    def _look_closer(self, frame: Frame, second: Loaded | None, now_s: float) -> None:
+        """Cut each wanted track out and let the second model name it, at most once a second each."""
+        cascade = self.settings.cascade
+        if cascade is None or second is None:
+            return
+        for track in self.tracks:
+            if track.box is None or (cascade.labels is not None and track.label not in cascade.labels):
+                continue
+            looked = track.attributes.get(f"{cascade.model}.at", float("-inf"))
+            if now_s - float(looked) < 1.0:
+                continue
+            cut = crop(np.asarray(frame.data, np.uint8), track.box, cascade.margin)
+            if min(cut.shape[:2]) < cascade.min_size:
+                continue
+            self._watch(second.digest)
+            try:
+                results, milliseconds = timed(second, cut)
+                found = findings_of(results, second.kind)
+            except (*MODEL_ERRORS, BrokenOutput) as error:
+                second.stats.fail(f"{type(error).__name__}: {error}")
+                continue
+            finally:
+                self._watch("")
+            second.stats.add(milliseconds, found.scores)
+            track.attributes[f"{cascade.model}.at"] = now_s
+            best = max((*found.boxes, *found.labels), key=lambda one: one.score, default=None)
+            if best is not None:
+                track.attributes[cascade.model] = best.label
+                track.attributes[f"{cascade.model}.score"] = round(best.score, 4)
+
+    def _say(
+        self, track: Track, phase: str, zones: list[str], frame: Frame, loaded: Loaded, size: tuple[int, int]
+    ) -> None:
+        self.events += 1
+        data: dict[str, Any] = {
+            "phase": phase,
+            "kind": self.kind,
+            "track_id": track.id,
+            "label": track.label,
+            "class_id": track.class_id,
+            "score": round(track.score, 4),
+            "best_score": round(track.best_score, 4),
+            "box": [round(value, 2) for value in track.box] if track.box else None,
+            "zones": zones,
+            "started_at": timestamp(track.started_wall_ns),
+            "duration_s": round(track.last_s - track.started_s, 3),
+            "frame": _frame(frame, size),
+            "model": loaded.reference(),
+            "attributes": {key: value for key, value in track.attributes.items() if not key.endswith(".at")},
+        }
+        if phase == "new" and self._media is not None and frame.kind is Kind.PICTURE:
+            picture = np.asarray(frame.data, np.uint8)
+            snapshot, clip = self._media.event(frame.number, picture, frame.wall_ns, frame.monotonic_ns / 1e9)
+            data["snapshot"] = snapshot
+            if clip:
+                data["attributes"] |= {"clip": clip}
+        self._emit(data, phase != "update")
+
+    def _fire(
+        self, firing: Firing, frame: Frame, loaded: Loaded, size: tuple[int, int], now_s: float
+    ) -> None:
+        self.events += 1
+        began_ns = frame.wall_ns - round((now_s - firing.started_s) * 1e9)
+        data = {
+            "phase": firing.phase,
+            "kind": "rule",
+            "rule": firing.rule,
+            "track_id": firing.key,
+            "label": firing.label,
+            "class_id": firing.track.class_id if firing.track else -1,
+            "score": round(firing.score, 4),
+            "box": [round(v, 2) for v in firing.track.box] if firing.track and firing.track.box else None,
+            "zones": [firing.zone] if firing.zone else [],
+            "value": round(firing.value, 3),
+            "started_at": timestamp(began_ns),
+            "duration_s": round(max(0.0, now_s - firing.started_s), 3),
+            "frame": _frame(frame, size),
+            "model": loaded.reference(),
+            "attributes": firing.attributes | ({"track": firing.track.id} if firing.track else {}),
+        }
+        self._emit(data, firing.phase != "update")
+
+    def finish(self) -> None:
+        """End every track and rule that is still open; the stream is over."""
+        if self._last is None:
+            return
+        frame, loaded, size = self._last
+        if loaded is None:
+            return
+        for track in (*self._boxes.finish(), *self._labels.finish()):
+            self._say(track, "end", [], frame, loaded, size)
+        now_s = frame.monotonic_ns / 1e9
+        for firing in self._rules.finish(now_s):
+            self._fire(firing, frame, loaded, size, now_s)
+        self.tracks = []
+
+    def overlay(self) -> dict[str, Any]:
+        """Return what to draw on the frame that was processed last."""
+        total = self.stages["total"].summary()
+        tracks = [
+            {
+                "id": track.id.rpartition("-")[2],
+                "label": track.label,
+                "class_id": track.class_id,
+                "score": track.score,
+                "box": track.box,
+            }
+            for track in self.tracks
+        ]
+        return {"tracks": tracks, "text": f"{self.name}  {total['p50_ms']:.1f} ms" if total else self.name}
+
+    def report(self) -> dict[str, Any]:
+        """Return the counters and latencies as JSON."""
+        latency = {stage: window.summary() for stage, window in self.stages.items()}
+        return {
+            "gated": self.gated,
+            "events": self.events,
+            "errors": self.errors,
+            "message": self.message,
+            "comparison": self._comparison.report() if self._comparison else None,
+            "latency": {stage: value for stage, value in latency.items() if value},
+        }
+
+
+class Ear:
+    """Hands the chunks of a stream of sound to the model that runs; another model hears the last window again."""
+
+    def __init__(self) -> None:
+        self._model: Loaded | None = None
+        self._listener: Listener | None = None
+        self._recent = np.zeros(0, np.float32)
+
+    def hear(self, frame: Frame, loaded: Loaded) -> list[Result] | None:
+        """Take a chunk; results when it fills a window, else None."""
+        chunk = np.asarray(np.mean(frame.data, axis=1), np.float32)
+        card = loaded.card
+        if card is None or card.input.kind != "audio":
+            return loaded.model.predict(chunk)
+        if loaded is not self._model or self._listener is None:
+            self._model, self._listener = loaded, loaded.model.listen()
+            # One sample less than a window: the new model does not decide what the old one has.
+            self._listener.push(self._recent[-(card.input.window_samples - 1) :])
+        self._recent = np.concatenate([self._recent, chunk])[-card.input.window_samples :]
+        return self._listener.push(chunk)
+
+
+def crop(
+    picture: NDArray[np.uint8], box: tuple[float, float, float, float], margin: float
+) -> NDArray[np.uint8]:
+    """Cut a box out of a picture, enlarged by a share of its size and kept inside."""
+    height, width = picture.shape[:2]
+    across, down = (box[2] - box[0]) * margin, (box[3] - box[1]) * margin
+    left, right = max(0, int(box[0] - across)), min(width, int(box[2] + across) + 1)
+    top, bottom = max(0, int(box[1] - down)), min(height, int(box[3] + down) + 1)
+    return np.ascontiguousarray(picture[top:bottom, left:right])
+
+
+def timestamp(wall_ns: int) -> str:
+    """Return Unix nanoseconds as RFC 3339 in UTC."""
+    return datetime.fromtimestamp(wall_ns / 1e9, UTC).isoformat(timespec="microseconds")
+
+
+def _frame(frame: Frame, size: tuple[int, int]) -> dict[str, Any]:
+    return {
+        "number": frame.number, "width": size[0], "height": size[1], "captured_at": timestamp(frame.wall_ns)
+    }  # fmt: skip

@@ -1,0 +1,283 @@
+"""Zones and rules: what tracks do, turned into events of their own."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from edgec.device_agent.config.rules import Point, Rule, Zone
+from edgec.device_agent.inference.tracker import Track
+
+
+@dataclass(slots=True)
+class Firing:
+    """A rule that begins, changes or ends to hold."""
+
+    rule: str
+    phase: Literal["new", "update", "end"]
+    key: str
+    """The same from ``new`` to ``end``."""
+    label: str
+    score: float
+    value: float
+    started_s: float
+    zone: str = ""
+    track: Track | None = None
+    attributes: dict[str, float | str | bool] = field(default_factory=dict)
+
+
+def inside(point: Point, polygon: Sequence[Point]) -> bool:
+    """Return whether a point lies in a polygon (even-odd rule)."""
+    across, down = point
+    odd = False
+    previous = polygon[-1]
+    for corner in polygon:
+        if (corner[1] > down) != (previous[1] > down):
+            edge = (previous[0] - corner[0]) * (down - corner[1]) / (previous[1] - corner[1]) + corner[0]
+            odd ^= across < edge
+        previous = corner
+    return odd
+
+
+class ZoneMap:
+    """The zones of a stream, asked by tracks."""
+
+    def __init__(self, zones: Sequence[Zone]) -> None:
+        self._zones = zones
+
+    def of(self, track: Track, width: int, height: int) -> list[str]:
+        """Names of the zones that the track stands in."""
+        if track.box is None or not width or not height:
+            return []
+        foot = (track.foot[0] / width, track.foot[1] / height)
+        return [zone.name for zone in self._zones if inside(foot, zone.polygon)]
+
+
+class RuleBook:
+    """Evaluates every rule of a stream after each frame."""
+
+    def __init__(self, rules: Sequence[Rule], prefix: str) -> None:
+        self._books = [_BOOKS[rule.kind](rule, f"{prefix}{rule.name}-") for rule in rules]
+
+    def update(
+        self, tracks: Sequence[Track], zones: dict[str, list[str]], now_s: float, size: Point
+    ) -> list[Firing]:
+        """Take the live tracks, the zones they stand in (by track id) and the picture's size."""
+        return [firing for book in self._books for firing in book.update(tracks, zones, now_s, size)]
+
+    def finish(self, now_s: float) -> list[Firing]:
+        """End what still holds."""
+        return [
+            firing for book in self._books for firing in book.update([], {}, now_s, (1.0, 1.0), over=True)
+        ]
+
+
+class _Book(ABC):
+    """One rule; remembers what holds by key."""
+
+    def __init__(self, rule: Rule, prefix: str) -> None:
+        self.rule = rule
+        self._prefix = prefix
+        self._count = 0
+        self._open: dict[str, Firing] = {}
+
+    @abstractmethod
+    def update(
+        self,
+        tracks: Sequence[Track],
+        zones: dict[str, list[str]],
+        now_s: float,
+        size: Point,
+        *,
+        over: bool = False,
+    ) -> list[Firing]:
+        """Return what begins, changes and ends with this frame; ``over``: the stream has ended."""
+
+    def _wanted(self, tracks: Sequence[Track], zones: dict[str, list[str]]) -> list[Track]:
+        rule = self.rule
+        return [
+            track for track in tracks
+            if (rule.labels is None or track.label in rule.labels)
+            and (rule.zone is None or rule.zone in zones.get(track.id, ()))
+        ]  # fmt: skip
+
+    def _begin(
+        self, about: str, label: str, score: float, value: float, now_s: float, track: Track | None
+    ) -> Firing:
+        self._count += 1
+        firing = Firing(
+            self.rule.name, "new", f"{self._prefix}{self._count}", label, score, value, now_s,
+            self.rule.zone or "", track,
+        )  # fmt: skip
+        self._open[about] = firing
+        return firing
+
+    def _change(self, about: str, value: float) -> Firing:
+        first = self._open[about]
+        first.value = value
+        return Firing(
+            first.rule,
+            "update",
+            first.key,
+            first.label,
+            first.score,
+            value,
+            first.started_s,
+            first.zone,
+            first.track,
+        )
+
+    def _end(self, about: str, value: float) -> Firing:
+        first = self._open.pop(about)
+        return Firing(
+            first.rule,
+            "end",
+            first.key,
+            first.label,
+            first.score,
+            value,
+            first.started_s,
+            first.zone,
+            first.track,
+        )
+
+
+class _Count(_Book):
+    """At least so many wanted tracks at once; ``presence`` is this with one."""
+
+    def update(
+        self,
+        tracks: Sequence[Track],
+        zones: dict[str, list[str]],
+        now_s: float,
+        size: Point,
+        *,
+        over: bool = False,
+    ) -> list[Firing]:
+        wanted = self._wanted(tracks, zones)
+        number = len(wanted)
+        least = 1 if self.rule.kind == "presence" else self.rule.at_least
+        holds = number >= least and not over
+        if "" in self._open:
+            if not holds:
+                return [self._end("", number)]
+            return [self._change("", number)] if number != self._open[""].value else []
+        if not holds:
+            return []
+        best = max(wanted, key=lambda track: track.score)
+        return [self._begin("", best.label, best.score, number, now_s, best)]
+
+
+class _Dwell(_Book):
+    """A track that stays in the zone; one firing a track."""
+
+    def __init__(self, rule: Rule, prefix: str) -> None:
+        super().__init__(rule, prefix)
+        self._since: dict[str, float] = {}
+
+    def update(
+        self,
+        tracks: Sequence[Track],
+        zones: dict[str, list[str]],
+        now_s: float,
+        size: Point,
+        *,
+        over: bool = False,
+    ) -> list[Firing]:
+        wanted = {} if over else {track.id: track for track in self._wanted(tracks, zones)}
+        firings = []
+        for gone in [key for key in self._since if key not in wanted]:
+            since = self._since.pop(gone)
+            if gone in self._open:
+                firings.append(self._end(gone, now_s - since))
+        for key, track in wanted.items():
+            stayed = now_s - self._since.setdefault(key, now_s)
+            if key not in self._open and stayed >= self.rule.seconds:
+                firings.append(self._begin(key, track.label, track.score, stayed, now_s, track))
+        return firings
+
+
+class _Line(_Book):
+    """Tracks that cross a line; each crossing is one ``new``, its value the count so far that way."""
+
+    def __init__(self, rule: Rule, prefix: str) -> None:
+        super().__init__(rule, prefix)
+        self._feet: dict[str, Point] = {}
+        self._crossed = {"in": 0, "out": 0}
+
+    def update(
+        self,
+        tracks: Sequence[Track],
+        zones: dict[str, list[str]],
+        now_s: float,
+        size: Point,
+        *,
+        over: bool = False,
+    ) -> list[Firing]:
+        feet, firings = {}, []
+        for track in self._wanted(tracks, zones):
+            foot = (track.foot[0] / size[0], track.foot[1] / size[1])
+            feet[track.id] = foot
+            before = self._feet.get(track.id)
+            if before and self.rule.line and (way := crossing(before, foot, self.rule.line)):
+                self._crossed[way] += 1
+                firing = self._begin(track.id, track.label, track.score, self._crossed[way], now_s, track)
+                firing.attributes = {"direction": way, "in": self._crossed["in"], "out": self._crossed["out"]}
+                self._open.clear()
+                firings.append(firing)
+        self._feet = feet
+        return firings
+
+
+class _Score(_Book):
+    """A score that was reached in n of the last m frames."""
+
+    def __init__(self, rule: Rule, prefix: str) -> None:
+        super().__init__(rule, prefix)
+        self._window: deque[bool] = deque(maxlen=rule.m)
+
+    def update(
+        self,
+        tracks: Sequence[Track],
+        zones: dict[str, list[str]],
+        now_s: float,
+        size: Point,
+        *,
+        over: bool = False,
+    ) -> list[Firing]:
+        wanted = self._wanted(tracks, zones)
+        best = max(wanted, key=lambda track: track.score, default=None)
+        self._window.append(best is not None and best.score >= self.rule.score)
+        hits = sum(self._window)
+        if "" in self._open:
+            return [self._end("", hits)] if over or hits == 0 else []
+        if over or hits < self.rule.n or best is None:
+            return []
+        return [self._begin("", best.label, best.score, hits, now_s, best)]
+
+
+def crossing(before: Point, after: Point, line: tuple[Point, Point]) -> Literal["in", "out"] | None:
+    """Return how a step crosses a line: ``in`` to the left of its direction, ``out`` to the right, or not."""
+    start, stop = line
+
+    def side(point: Point) -> float:
+        return (stop[0] - start[0]) * (point[1] - start[1]) - (stop[1] - start[1]) * (point[0] - start[0])
+
+    def beside(point: Point) -> float:
+        return (after[0] - before[0]) * (point[1] - before[1]) - (after[1] - before[1]) * (
+            point[0] - before[0]
+        )
+
+    first, second = side(before), side(after)
+    if (first > 0) == (second > 0) or (beside(start) > 0) == (beside(stop) > 0):
+        return None
+    # Pictures count rows downwards, so the left of a direction has the negative side.
+    return "in" if second <= 0 else "out"
+
+
+_BOOKS: dict[str, type[_Book]] = {
+    "presence": _Count, "count": _Count, "dwell": _Dwell, "line": _Line, "score": _Score,
+}  # fmt: skip

@@ -1,0 +1,217 @@
+"""The models of the inference process: loading beside the running one, swapping between two frames."""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import edgec.runtime as rt
+from edgec.device_agent.inference.findings import BrokenOutput
+from edgec.device_agent.inference.stats import ModelStats
+from edgec.runtime.artifact.golden import golden_inputs
+from edgec.runtime.errors import EdgecError
+
+MODEL_ERRORS = (
+    EdgecError,
+    RuntimeError,
+    ValueError,
+    TypeError,
+    ArithmeticError,
+    LookupError,
+    OSError,
+    MemoryError,
+)
+"""What foreign compiled code and its loader raise; anything else is a defect of ours and ends the process."""
+_WARM_UP_RUNS = 3
+
+
+@dataclass
+class Loaded:
+    """A model in memory."""
+
+    model: rt.Model
+    name: str
+    version: str
+    digest: str
+    kind: str
+    """What its events are: detection, classification, …"""
+    card: Any
+    stats: ModelStats = field(default_factory=ModelStats)
+
+    def reference(self) -> dict[str, str]:
+        """Return the ``model`` part of an event."""
+        return {"name": self.name, "version": self.version, "manifest_digest": self.digest}
+
+
+_KINDS = {
+    "classification": "classification", "keyword": "sound", "sound-events": "sound", "heatmap": "keypoints",
+    "segmentation": "segment", "anomaly": "anomaly",
+}  # fmt: skip
+
+
+def load_model(path: str, digest: str | None, threads: int | None) -> Loaded:
+    """Load, check and warm up a model.
+
+    Raises:
+        EdgecError: damaged, of other hardware, or its code failed on a blank input.
+    """
+    artifact = rt.Artifact.open(path, digest=digest)
+    card = artifact.card()
+    model = rt.load(Path(path), digest=digest, threads=threads)
+    _refuse_nan(model)
+    config = artifact.config
+    decoder = card.output.decoder if card else "raw"
+    loaded = Loaded(
+        model, config.name, config.version, artifact.manifest_digest, _KINDS.get(decoder, "detection"), card
+    )
+    for _ in range(_WARM_UP_RUNS):
+        model.run(golden_inputs(model.inputs))
+    return loaded
+
+
+def _refuse_nan(model: rt.Model) -> None:
+    """Let every call fail whose output holds NaN: decoders would take it for "nothing found"."""
+    real = model.call
+
+    def call(arrays: list[Any]) -> list[Any]:
+        outputs = real(arrays)
+        for spec, output in zip(model.outputs, outputs, strict=True):
+            # The minimum of an array with a NaN is NaN, and costs one pass.
+            if output.size and output.dtype.kind == "f" and np.isnan(output.min()):
+                raise BrokenOutput(f"output {spec.name} holds NaN")
+        return outputs
+
+    model.call = call  # type: ignore[method-assign]
+
+
+@dataclass
+class Slot:
+    """One place that a model runs in."""
+
+    active: Loaded | None = None
+    previous: Loaded | None = None
+    """Kept while the active one is on probation, so that going back takes one frame."""
+    waiting: dict[str, Loaded] = field(default_factory=dict)
+    """Loaded beside, by token."""
+    held: bool = False
+    """Frames wait for the first model, which is being loaded."""
+
+
+class Slots:
+    """Every slot; models are loaded by a thread of its own while frames go on."""
+
+    def __init__(self) -> None:
+        self._slots: dict[str, Slot] = {}
+        self._done: queue.SimpleQueue[tuple[str, str, Loaded | str]] = queue.SimpleQueue()
+        self.wake = os.eventfd(0, os.EFD_NONBLOCK)
+        """Readable when a load has ended."""
+
+    def active(self, name: str | None) -> Loaded | None:
+        """The model that runs in a slot now."""
+        slot = self._slots.get(name) if name else None
+        return slot.active if slot else None
+
+    def hold(self, name: str) -> None:
+        """Let the slot's frames wait while its first model is loaded."""
+        slot = self._slots.setdefault(name, Slot())
+        slot.held = slot.active is None
+
+    def held(self, name: str | None) -> bool:
+        """Whether frames for this slot wait."""
+        slot = self._slots.get(name) if name else None
+        return slot is not None and slot.held
+
+    def load(self, name: str, token: str, path: str, digest: str | None, threads: int | None) -> None:
+        """Begin to load a model beside the running one; ``finished`` tells when and how it ended."""
+
+        def work() -> None:
+            try:
+                result: Loaded | str = load_model(path, digest, threads)
+            except MODEL_ERRORS as error:
+                result = f"{type(error).__name__}: {error}"
+            self._done.put((name, token, result))
+            os.eventfd_write(self.wake, 1)
+
+        self._slots.setdefault(name, Slot())
+        threading.Thread(target=work, name=f"load-{name}", daemon=True).start()
+
+    def finished(self) -> list[tuple[str, str]]:
+        """Return (token, error or empty) of the loads that ended since the last call."""
+        ended = []
+        while not self._done.empty():
+            name, token, result = self._done.get()
+            if isinstance(result, Loaded):
+                self._slots.setdefault(name, Slot()).waiting[token] = result
+            ended.append((token, "" if isinstance(result, Loaded) else result))
+        return ended
+
+    def swap(self, name: str, token: str) -> bool:
+        """Make a loaded model the active one, from the next frame on; the old one stays beside it."""
+        slot = self._slots.get(name)
+        if slot is None or token not in slot.waiting:
+            return False
+        if slot.previous is not None:
+            slot.previous.model.close()
+        slot.previous, slot.active = slot.active, slot.waiting.pop(token)
+        slot.held = False
+        return True
+
+    def revert(self, name: str) -> bool:
+        """Put the old model back, from the next frame on."""
+        slot = self._slots.get(name)
+        if slot is None or slot.previous is None:
+            return False
+        if slot.active is not None:
+            slot.active.model.close()
+        slot.active, slot.previous = slot.previous, None
+        return True
+
+    def release(self, name: str, *, waiting: bool = True) -> None:
+        """Let go of the old model, and of loaded ones that were not wanted."""
+        slot = self._slots.get(name)
+        if slot is None:
+            return
+        if slot.previous is not None:
+            slot.previous.model.close()
+            slot.previous = None
+        if waiting:
+            for loaded in slot.waiting.values():
+                loaded.model.close()
+            slot.waiting.clear()
+
+    def discard(self, name: str, token: str) -> None:
+        """Let go of one loaded model that is not wanted any more."""
+        slot = self._slots.get(name)
+        if slot is not None and (loaded := slot.waiting.pop(token, None)) is not None:
+            loaded.model.close()
+
+    def remove(self, name: str) -> None:
+        """Empty a slot."""
+        self.release(name)
+        slot = self._slots.pop(name, None)
+        if slot and slot.active:
+            slot.active.model.close()
+
+    def report(self) -> dict[str, Any]:
+        """Return each slot's model and counters; the old model's too while there is one."""
+        return {
+            name: {
+                **(slot.active.reference() | slot.active.stats.report() if slot.active else {}),
+                "previous": slot.previous.stats.report() if slot.previous else None,
+            }
+            for name, slot in self._slots.items()
+        }
+
+
+def timed(loaded: Loaded, frame: Any) -> tuple[Any, float]:  # noqa: ANN401 - the model's own types
+    """Return ``predict``'s result and the milliseconds it took."""
+    begin = time.perf_counter_ns()
+    results = loaded.model.predict(frame)
+    return results, (time.perf_counter_ns() - begin) / 1e6

@@ -1,0 +1,245 @@
+"""What runs in each slot, the update under way and the jobs that ended: one file, one atomic write a step.
+
+The steps of an update, each written and fsynced before anything relies on it:
+
+``accepted`` → ``downloaded`` → ``tried`` → ``probation`` → (committed) or ``rolling-back`` → (failed)
+
+Commit is the write that makes the candidate a slot's current model and the update disappear; so is failing.
+There is no moment at which the file does not say which model to start.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import asdict, dataclass, field, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from edgec.device_agent.process.statefile import StateFile
+from edgec.protocol.jobs import JobState, UpdateDocument
+
+_REMEMBERED_JOBS = 64
+MAX_INTERRUPTIONS = 2
+"""An update that was cut off more often in one step is given up: it may be what cuts the power."""
+
+
+class Step(StrEnum):
+    """How far an update has come for certain."""
+
+    ACCEPTED = "accepted"
+    DOWNLOADED = "downloaded"
+    TRIED = "tried"
+    PROBATION = "probation"
+    ROLLING_BACK = "rolling-back"
+
+
+@dataclass(frozen=True)
+class Version:
+    """A model in the store."""
+
+    digest: str
+    name: str = ""
+    version: str = ""
+
+
+@dataclass(frozen=True)
+class Update:
+    """The update under way."""
+
+    job_id: str
+    slot: str
+    document: dict[str, Any]
+    step: Step = Step.ACCEPTED
+    interruptions: int = 0
+    error: str = ""
+    state: JobState = JobState.FAILED
+    """How the job ends if it does not succeed."""
+
+    @property
+    def parsed(self) -> UpdateDocument:
+        """The job's document."""
+        return UpdateDocument.model_validate(self.document)
+
+    @property
+    def candidate(self) -> Version:
+        """The model that it brings."""
+        document = self.parsed
+        return Version(document.manifest_digest, document.model, document.version)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A job that ended here; ``reported`` once the outbox has its result."""
+
+    job_id: str
+    state: JobState
+    details: dict[str, Any]
+    reported: bool = False
+
+
+@dataclass(frozen=True)
+class SlotState:
+    """A slot's model and the one before it."""
+
+    current: Version | None = None
+    previous: Version | None = None
+    factory: str = ""
+    """Digest of the configured artifact that was taken in; another one in the configuration replaces it."""
+
+
+@dataclass
+class _Content:
+    slots: dict[str, SlotState] = field(default_factory=dict)
+    update: Update | None = None
+    finished: list[Finished] = field(default_factory=list)
+
+
+class Deployments:
+    """The file and its transitions; each method that changes something returns when it is on disk."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = StateFile(path)
+        self._lock = threading.RLock()
+        loaded = self._file.load()
+        self.problem = loaded.problem
+        """What was damaged, if anything."""
+        try:
+            self._content = _parse(loaded.data)
+        except (KeyError, TypeError, ValueError) as error:
+            self._content = _Content()
+            self.problem = f"{path.name} has content of an unknown form ({error})"
+
+    @property
+    def update(self) -> Update | None:
+        """The update under way."""
+        with self._lock:
+            return self._content.update
+
+    def slot(self, name: str) -> SlotState:
+        """What is known of a slot."""
+        with self._lock:
+            return self._content.slots.get(name, SlotState())
+
+    def slots(self) -> list[str]:
+        """Every slot that something is known of."""
+        with self._lock:
+            return list(self._content.slots)
+
+    def to_run(self, slot: str) -> Version | None:
+        """The model that the slot has to run now: the candidate only while it is on probation."""
+        with self._lock:
+            update = self._content.update
+            if update and update.slot == slot and update.step is Step.PROBATION:
+                return update.candidate
+            return self.slot(slot).current
+
+    def referenced(self) -> set[str]:
+        """Digests that must stay in the store."""
+        with self._lock:
+            kept = {
+                version.digest
+                for state in self._content.slots.values()
+                for version in (state.current, state.previous)
+                if version
+            }
+            if self._content.update:
+                kept.add(self._content.update.candidate.digest)
+            return kept
+
+    def finished(self, job_id: str) -> Finished | None:
+        """How a job ended here, if it did."""
+        with self._lock:
+            return next((one for one in self._content.finished if one.job_id == job_id), None)
+
+    def unreported(self) -> list[Finished]:
+        """Jobs whose result may not have been handed over."""
+        with self._lock:
+            return [one for one in self._content.finished if not one.reported]
+
+    def accept(self, update: Update) -> None:
+        """Begin an update."""
+        with self._lock:
+            if self._content.update is not None:
+                raise ValueError(f"job {self._content.update.job_id} is under way")
+            self._write(update=update)
+
+    def advance(self, step: Step, **changes: Any) -> Update:  # noqa: ANN401 - fields of Update
+        """Note that a step has been reached."""
+        with self._lock:
+            assert self._content.update is not None
+            update = replace(self._content.update, step=step, **({"interruptions": 0} | changes))
+            self._write(update=update)
+            return update
+
+    def interrupted(self) -> Update | None:
+        """Count a start of the agent in the middle of an update; returns the update."""
+        with self._lock:
+            update = self._content.update
+            if update is None:
+                return None
+            update = replace(update, interruptions=update.interruptions + 1)
+            self._write(update=update)
+            return update
+
+    def commit(self, details: dict[str, Any]) -> Finished:
+        """The candidate becomes the slot's model; the job has succeeded."""
+        with self._lock:
+            update = self._content.update
+            assert update is not None
+            before = self.slot(update.slot)
+            previous = before.current if before.current != update.candidate else before.previous
+            slots = self._content.slots | {update.slot: SlotState(update.candidate, previous, before.factory)}
+            done = Finished(update.job_id, JobState.SUCCEEDED, details)
+            self._write(slots=slots, update=None, finished=self._with(done))
+            return done
+
+    def fail(self, state: JobState, details: dict[str, Any]) -> Finished:
+        """The update is over and the slot as it was."""
+        with self._lock:
+            update = self._content.update
+            assert update is not None
+            done = Finished(update.job_id, state, details)
+            self._write(update=None, finished=self._with(done))
+            return done
+
+    def finish(self, done: Finished) -> None:
+        """Note the end of a job that is no update."""
+        with self._lock:
+            self._write(finished=self._with(done))
+
+    def mark_reported(self, job_id: str) -> None:
+        """The outbox has the job's result."""
+        with self._lock:
+            changed = [
+                replace(one, reported=True) if one.job_id == job_id else one for one in self._content.finished
+            ]
+            self._write(finished=changed)
+
+    def set_slot(self, slot: str, state: SlotState) -> None:
+        """Say what runs in a slot outside of updates: the first model, or a fall back."""
+        with self._lock:
+            self._write(slots=self._content.slots | {slot: state})
+
+    def _with(self, done: Finished) -> list[Finished]:
+        others = [one for one in self._content.finished if one.job_id != done.job_id]
+        return [*others, done][-_REMEMBERED_JOBS:]
+
+    def _write(self, **changes: Any) -> None:  # noqa: ANN401 - fields of _Content
+        content = replace(self._content, **changes)
+        self._file.save(asdict(content))
+        self._content = content
+
+
+def _parse(data: dict[str, Any]) -> _Content:
+    def version(value: dict[str, Any] | None) -> Version | None:
+        return Version(**value) if value else None
+
+    slots = {
+        name: SlotState(version(value["current"]), version(value["previous"]), value.get("factory", ""))
+        for name, value in data.get("slots", {}).items()
+    }
+    raw = data.get("update")
+    update = Update(**(raw | {"step": Step(raw["step"]), "state": JobState(raw["state"])})) if raw else None
+    finished = [Finished(**(one | {"state": JobState(one["state"])})) for one in data.get("finished", [])]
+    return _Content(slots, update, finished)

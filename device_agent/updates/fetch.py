@@ -1,0 +1,281 @@
+"""Fetching an artifact from an OCI registry: only what is missing, resumed where it broke, believed only when
+its hash is right. A registry may answer anything; no answer may cost more than the bytes that were promised.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+import re
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from edgec.device_agent.errors import FetchError, TrustError
+from edgec.device_agent.process.statefile import explain
+from edgec.device_agent.updates.store import ModelStore, hash_file
+from edgec.runtime.artifact import oci
+from edgec.runtime.artifact.oci import Descriptor, Manifest
+from edgec.runtime.errors import ArtifactError
+
+log = logging.getLogger("fetch")
+
+MAX_MANIFEST_BYTES = 1 << 20
+MAX_ARTIFACT_BYTES = 8 << 30
+_SPARE_BYTES = 16 << 20
+_CHUNK = 256 << 10
+_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+_MAX_WRONG_SIZES = 5
+_GIVE_UP = frozenset({400, 401, 403, 404, 410, 451})
+
+
+class Canceled(Exception):
+    """The job was taken back, or the agent stops."""
+
+
+class _TryAgain(Exception):
+    """A fault that another attempt may not meet."""
+
+    def __init__(self, message: str, wait_s: float = 0.0) -> None:
+        super().__init__(message)
+        self.wait_s = wait_s
+
+
+class _WrongSize(_TryAgain):
+    """A body of another length than the manifest promises: a proxy's mistake at first, the artifact's at last."""
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long to go on trying."""
+
+    total_s: float = 3600.0
+    first_wait_s: float = 0.5
+    max_wait_s: float = 60.0
+    timeout_s: float = 20.0
+
+
+class Fetcher:
+    """Downloads into a model store."""
+
+    def __init__(
+        self,
+        store: ModelStore,
+        registry: str,
+        repository: str,
+        token: str | None,
+        stop: threading.Event,
+        patience: Patience | None = None,
+        on_progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> None:
+        self._store, self._base = store, f"{registry.rstrip('/')}/v2/{repository}"
+        self._patience = patience or Patience()
+        self._stop, self._on_progress = stop, on_progress
+        self._wrong_sizes = 0
+        self._deadline = time.monotonic() + self._patience.total_s
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._client = httpx.Client(headers=headers, timeout=self._patience.timeout_s, follow_redirects=True)
+        self.transferred = 0
+        self.retries = 0
+
+    def fetch(self, digest: str) -> Manifest:
+        """Bring the artifact ``digest`` here whole.
+
+        Raises:
+            FetchError: the registry did not give it, in all the time there was.
+            TrustError: it gave something else.
+            Canceled: told to stop.
+        """
+        with self._client:
+            try:
+                manifest = self._store.manifest(digest)
+            except ArtifactError as error:  # some other blob of this digest is here
+                raise TrustError(str(error)) from error
+            manifest = manifest or self._fetch_manifest(digest)
+            missing = self._store.missing(manifest)
+            total = sum(blob.size for blob in missing)
+            if total > MAX_ARTIFACT_BYTES:
+                raise TrustError(f"the artifact claims {total} bytes, more than {MAX_ARTIFACT_BYTES}")
+            here = sum(
+                self._partial(blob).stat().st_size for blob in missing if self._partial(blob).is_file()
+            )
+            if total - here + _SPARE_BYTES > self._store.free_bytes():
+                raise FetchError(
+                    f"the disk is full: the model needs {(total - here) / 1e6:.1f} MB, "
+                    f"{self._store.free_bytes() / 1e6:.1f} MB are free"
+                )
+            done = 0
+            for blob in missing:
+                self._fetch_blob(blob, done, total)
+                done += blob.size
+            return manifest
+
+    def _partial(self, blob: Descriptor) -> Path:
+        return self._store.partials / blob.digest.removeprefix("sha256:")
+
+    def _again(self, action: Callable[[], bool], what: str) -> None:
+        """Repeat ``action`` until it says that it is done, with full jitter between attempts."""
+        attempt = 0
+        while True:
+            if self._stop.is_set():
+                raise Canceled
+            try:
+                if action():
+                    return
+                attempt = 0  # it moved on
+                continue
+            except (httpx.HTTPError, httpx.StreamError, OSError, _TryAgain) as error:
+                if isinstance(error, OSError) and error.errno is not None:
+                    raise FetchError(f"cannot store {what}: {explain(error)}") from error
+                attempt += 1
+                self.retries += 1
+                wait = random.uniform(
+                    0, min(self._patience.max_wait_s, self._patience.first_wait_s * 2**attempt)
+                )
+                wait = max(wait, getattr(error, "wait_s", 0.0))
+                reason = str(error) or type(error).__name__
+                if time.monotonic() + wait > self._deadline:
+                    raise FetchError(f"{what} could not be fetched: {reason}") from error
+                log.warning("%s: %s; next attempt in %.1f s", what, reason, wait)
+                self._stop.wait(wait)
+
+    def _fetch_manifest(self, digest: str) -> Manifest:
+        content = bytearray()
+
+        def action() -> bool:
+            content.clear()
+            headers = {"Accept": oci.MANIFEST_TYPE}
+            with self._client.stream("GET", f"{self._base}/manifests/{digest}", headers=headers) as response:
+                _check_status(response, (200,))
+                for chunk in response.iter_bytes(_CHUNK):
+                    content.extend(chunk)
+                    if len(content) > MAX_MANIFEST_BYTES:
+                        raise TrustError(f"the manifest is longer than {MAX_MANIFEST_BYTES} bytes")
+            if oci.digest_of(bytes(content)) != digest:
+                raise _TryAgain("the manifest has another digest")
+            return True
+
+        self._again(action, f"manifest {digest[:19]}…")
+        try:
+            manifest = oci.parse_manifest(bytes(content))
+        except ArtifactError as error:
+            raise TrustError(str(error)) from error
+        self._store.add_manifest(digest, bytes(content))
+        return manifest
+
+    def _fetch_blob(self, blob: Descriptor, done: int, total: int) -> None:
+        what = f"{blob.title or 'blob'} {blob.digest[:19]}…"
+        mismatches = 0
+
+        def action() -> bool:
+            nonlocal mismatches
+            partial = self._partial(blob)
+            have = partial.stat().st_size if partial.is_file() else 0
+            if have > blob.size:
+                self._start_over(blob)
+                have = 0
+            if have < blob.size:
+                self._transfer(blob, have, lambda now: self._on_progress(done + now, total))
+                return False
+            if not blob.size:
+                partial.touch()
+            if hash_file(partial) != blob.digest:
+                self._start_over(blob)
+                mismatches += 1
+                if mismatches >= 3:
+                    raise TrustError(f"{what}: the registry's content has another digest, three times")
+                raise _TryAgain("the content has another digest")
+            self._store.add_blob(blob, partial)
+            self._etag_file(blob).unlink(missing_ok=True)
+            return True
+
+        self._again(action, what)
+
+    def _transfer(self, blob: Descriptor, have: int, progress: Callable[[int], None]) -> None:
+        """Append what the registry sends from ``have`` on; short bodies leave a longer partial file."""
+        headers = {"Accept-Encoding": "identity"}
+        etag = self._etag(blob)
+        if have:
+            headers["Range"] = f"bytes={have}-"
+            if etag:
+                headers["If-Match"] = etag
+        with self._client.stream("GET", f"{self._base}/blobs/{blob.digest}", headers=headers) as response:
+            if have and response.status_code in (412, 416):
+                self._start_over(blob)
+                raise _TryAgain(f"the registry cannot go on from byte {have}: from the start again")
+            _check_status(response, (200, 206) if have else (200,))
+            if response.status_code == 206:
+                _check_range(response, have, blob.size)
+                mode = "ab"
+            else:
+                mode, have = "wb", 0
+            try:
+                _check_length(response, blob.size - have)
+            except _WrongSize as error:
+                self._wrong_sizes += 1
+                if self._wrong_sizes >= _MAX_WRONG_SIZES:
+                    raise TrustError(f"{blob.title or 'blob'}: {error}, again and again") from error
+                raise
+            self._wrong_sizes = 0
+            self._keep_etag(blob, response.headers.get("etag"))
+            with self._partial(blob).open(mode) as file:
+                for chunk in response.iter_bytes(_CHUNK):
+                    if self._stop.is_set():
+                        raise Canceled
+                    if have + len(chunk) > blob.size:
+                        raise _TryAgain(f"the registry sends more than the {blob.size} bytes promised")
+                    file.write(chunk)
+                    have += len(chunk)
+                    self.transferred += len(chunk)
+                    progress(have)
+        if have < blob.size:
+            raise _TryAgain(f"the body ended after {have} of {blob.size} bytes")
+
+    def _start_over(self, blob: Descriptor) -> None:
+        self._partial(blob).unlink(missing_ok=True)
+        self._etag_file(blob).unlink(missing_ok=True)
+
+    def _etag_file(self, blob: Descriptor) -> Path:
+        return self._partial(blob).with_suffix(".etag")
+
+    def _etag(self, blob: Descriptor) -> str | None:
+        try:
+            value = json.loads(self._etag_file(blob).read_bytes())
+        except (OSError, ValueError):
+            return None
+        return value if isinstance(value, str) else None
+
+    def _keep_etag(self, blob: Descriptor, etag: str | None) -> None:
+        # Only a strong tag says that the bytes are the same.
+        if etag and not etag.startswith("W/"):
+            self._etag_file(blob).write_text(json.dumps(etag))
+
+
+def _check_status(response: httpx.Response, wanted: tuple[int, ...]) -> None:
+    status = response.status_code
+    if status in wanted:
+        return
+    if status in _GIVE_UP:
+        raise FetchError(f"the registry answered {status} for {response.request.url.path}")
+    after = response.headers.get("retry-after", "")
+    raise _TryAgain(f"the registry answered {status}", min(300.0, float(after)) if after.isdigit() else 0.0)
+
+
+def _check_range(response: httpx.Response, have: int, size: int) -> None:
+    text = response.headers.get("content-range", "")
+    match = _RANGE.fullmatch(text)
+    if not match or int(match[1]) != have or int(match[2]) != size - 1 or match[3] not in ("*", str(size)):
+        raise _TryAgain(f"asked for bytes {have}-{size - 1}/{size}, the registry sent {text!r}")
+
+
+def _check_length(response: httpx.Response, left: int) -> None:
+    if response.headers.get("content-encoding", "identity") != "identity":
+        raise _TryAgain("the registry encoded the body although asked not to")
+    length = response.headers.get("content-length")
+    if length is not None and (not length.isdigit() or int(length) != left):
+        raise _WrongSize(f"the registry announces {length} bytes where {left} are left")

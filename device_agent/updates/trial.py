@@ -1,0 +1,101 @@
+"""A new model's first run, in a process of its own: if it crashes or hangs, nothing else does.
+
+Started as ``python -m edgec.device_agent.updates.trial``. Loads the model as the inference process will, runs it on
+the golden input, and checks that the outputs are finite, that they repeat, and that they are the ones that the
+compiler saw, where the artifact's evidence has them.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+import numpy as np
+
+import edgec.runtime as rt
+from edgec.device_agent.inference.slots import MODEL_ERRORS, load_model
+from edgec.device_agent.process import child, log
+from edgec.device_agent.process.channel import ChannelClosed
+from edgec.runtime.artifact.golden import GOLDEN_KEY, Arrays, differences, golden_inputs
+from edgec.runtime.errors import IncompatibleDevice
+
+_RUNS = 5
+
+
+class TrialFailed(RuntimeError):
+    """The model runs, but not as it should."""
+
+
+def try_model(path: str, digest: str, threads: int | None) -> dict[str, Any]:
+    """Return what the model is and how fast it ran.
+
+    Raises:
+        EdgecError: it cannot be loaded here.
+        TrialFailed: its outputs are not finite or do not repeat.
+    """
+    begin = time.perf_counter()
+    loaded = load_model(path, digest, threads)
+    load_s = time.perf_counter() - begin
+    inputs = golden_inputs(loaded.model.inputs)
+    first = loaded.model.run(inputs)
+    for name, value in first.items():
+        if np.issubdtype(value.dtype, np.floating) and not np.isfinite(value).all():
+            raise TrialFailed(f"output {name} holds values that are not finite")
+    times = []
+    for _ in range(_RUNS):
+        begin = time.perf_counter()
+        again = loaded.model.run(inputs)
+        times.append((time.perf_counter() - begin) * 1000)
+        for name, value in first.items():
+            if not np.allclose(value, again[name], rtol=1e-3, atol=1e-5):
+                raise TrialFailed(f"output {name} differs from run to run on the same input")
+    return {
+        "golden": _compare(path, digest, first),
+        "name": loaded.name,
+        "version": loaded.version,
+        "load_s": round(load_s, 3),
+        "latency_ms": round(float(np.median(times)), 3),
+    }
+
+
+def _compare(path: str, digest: str, outputs: Arrays) -> str:
+    """Compare with what the compiler saw; returns what was compared, for the log.
+
+    Raises:
+        TrialFailed: the outputs are others, or the evidence makes no sense.
+    """
+    evidence = rt.Artifact.open(path, digest=digest).evidence() or {}
+    golden = evidence.get(GOLDEN_KEY)
+    if golden is None:
+        return "no outputs to compare with"
+    try:
+        off = differences(golden, outputs)
+    except (KeyError, TypeError, ValueError) as error:
+        raise TrialFailed(
+            f"the artifact's evidence is malformed ({type(error).__name__}: {error})"
+        ) from error
+    if off:
+        raise TrialFailed(f"it computes something else here than where it was compiled: {off[0]}")
+    return f"{len(golden['outputs'])} outputs are as they were at the compiler's"
+
+
+def main() -> None:
+    """Entry of the process."""
+    log.set_up()
+    channel = child.enter(sys.argv[1:])
+    try:
+        body, _ = channel.receive()
+        try:
+            result = try_model(body["path"], body["digest"], body["threads"])
+            channel.send({"op": "tried", "error": "", **result})
+        except IncompatibleDevice as error:
+            channel.send({"op": "tried", "error": str(error), "incompatible": True})
+        except MODEL_ERRORS as error:
+            channel.send({"op": "tried", "error": f"{type(error).__name__}: {error}"[:1000]})
+    except ChannelClosed:
+        sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

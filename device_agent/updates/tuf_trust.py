@@ -1,0 +1,149 @@
+"""Trust by The Update Framework (TUF 1.0): an update runs here only if the fleet's offline keys vouch for
+its digest.
+
+The client is python-tuf's; what it lacks is added here. It does not fsync and believes the clock, so a
+floor is kept beside its metadata, written durably: the highest version of each role ever believed, with the
+keys that root named for it, and the latest time. A disk that went back, or a clock, cannot make old
+metadata good again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+from tuf.api.exceptions import DownloadError, DownloadHTTPError, RepositoryError
+from tuf.api.metadata import Metadata, Root, Snapshot, Targets, Timestamp
+from tuf.ngclient import Updater, UpdaterConfig
+from tuf.ngclient.fetcher import FetcherInterface
+
+from edgec.device_agent.errors import TrustError
+from edgec.device_agent.process.statefile import StateFile
+from edgec.device_agent.updates.trust import DigestTrust, Trust
+from edgec.protocol.enrol import EnrollResponse
+from edgec.protocol.jobs import UpdateDocument
+
+METADATA = "/tuf/metadata"
+ROLES = ("root", "timestamp", "snapshot", "targets")
+TIMEOUT_S = 20.0
+CHUNK = 64 * 1024
+
+
+class HttpFetcher(FetcherInterface):
+    """Fetches by HTTP(S), with a limit on silence; python-tuf limits the length."""
+
+    def __init__(self, timeout_s: float = TIMEOUT_S) -> None:
+        self._client = httpx.Client(timeout=timeout_s)
+
+    def _fetch(self, url: str) -> Iterator[bytes]:
+        with self._client.stream("GET", url) as answer:
+            if answer.status_code != 200:
+                raise DownloadHTTPError(f"{url} answered {answer.status_code}", answer.status_code)
+            yield from answer.iter_bytes(CHUNK)
+
+
+class TufTrust:
+    """Checks update documents against signed metadata.
+
+    Args:
+        folder: where metadata and the floor are kept between starts.
+        metadata_url: the repository's metadata, such as ``https://fleet/tuf/metadata``.
+        root: the first root metadata, from enrolment; it alone is believed without a signature.
+        target: this device's target; empty accepts what the artifact's own check accepts.
+        fetcher: how to fetch; HTTP if not given.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        metadata_url: str,
+        root: bytes,
+        target: str = "",
+        fetcher: FetcherInterface | None = None,
+    ) -> None:
+        self._folder = folder / "metadata"
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._floor = StateFile(folder / "floor.json")
+        self._url = metadata_url.rstrip("/") + "/"
+        self._root = root
+        self._target = target
+        self._fetcher = fetcher or HttpFetcher()
+
+    def check(self, document: UpdateDocument) -> None:
+        """Check that the fleet vouches for this digest on this device.
+
+        Raises:
+            TrustError: it does not, or what says so is expired, rolled back or forged.
+        """
+        if document.target and self._target and document.target != self._target:
+            raise TrustError(f"the update is for {document.target}, this device is {self._target}")
+        path = document.trust.get("path")
+        if not isinstance(path, str):
+            raise TrustError(
+                f"{document.model}:{document.version} is not signed: the job names no signed target"
+            )
+        try:
+            updater = self._refresh()
+            info = updater.get_targetinfo(path)
+        except (RepositoryError, DownloadError, OSError) as error:
+            raise TrustError(f"the fleet's signatures cannot be trusted: {error}") from error
+        if info is None:
+            raise TrustError(f"nobody signed {path}")
+        if f"sha256:{info.hashes.get('sha256')}" != document.manifest_digest:
+            raise TrustError(f"{path} was signed with another digest than {document.manifest_digest}")
+        custom = info.custom or {}
+        if (custom.get("model"), custom.get("version")) != (document.model, document.version):
+            raise TrustError(f"{path} was signed as {custom.get('model')}:{custom.get('version')}")
+
+    def _refresh(self) -> Updater:
+        floor: dict[str, Any] = self._floor.load().data or {}
+        updater = Updater(
+            str(self._folder), self._url, fetcher=self._fetcher, bootstrap=self._root,
+            config=UpdaterConfig(app_user_agent="edgec-agent"),
+        )  # fmt: skip
+        updater.refresh()
+        self._hold_floor(floor)
+        return updater
+
+    def _hold_floor(self, floor: dict[str, Any]) -> None:
+        """Refuse anything below the floor, then raise it.
+
+        Raises:
+            TrustError: a role went back, or is past its expiry by the latest time that we know of.
+        """
+        root = self._load(Root)
+        seen: dict[str, Any] = floor.get("roles", {})
+        latest = max(
+            datetime.now(UTC), datetime.fromisoformat(floor.get("time", "1970-01-01T00:00:00+00:00"))
+        )
+        roles: dict[str, Any] = {}
+        loaded = (root, self._load(Timestamp), self._load(Snapshot), self._load(Targets))
+        for role, metadata in zip(ROLES, loaded, strict=True):
+            keys = sorted(root.signed.roles[role].keyids)
+            known = seen.get(role, {})
+            # After a fast-forward attack root names other keys for the role, and its versions count anew.
+            if known.get("keys") == keys and metadata.signed.version < known.get("version", 0):
+                raise TrustError(
+                    f"the fleet's {role} metadata went back from version {known['version']}"
+                    f" to {metadata.signed.version}"
+                )
+            if metadata.signed.is_expired(latest):
+                raise TrustError(
+                    f"the fleet's {role} metadata expired at {metadata.signed.expires:%Y-%m-%d %H:%M} UTC"
+                )
+            roles[role] = {"version": metadata.signed.version, "keys": keys}
+        self._floor.save({"roles": roles, "time": latest.isoformat()})
+
+    def _load(self, kind: type[Root] | type[Timestamp] | type[Snapshot] | type[Targets]) -> Metadata[Any]:
+        return Metadata.from_file(str(self._folder / f"{kind.type}.json"))
+
+
+def trust_of(identity: EnrollResponse | None, state: Path, target: str) -> Trust:
+    """Signatures where the fleet had them when this device enrolled, else the digests of its jobs."""
+    if identity is None or identity.trusted_root is None:
+        return DigestTrust(target)
+    server = (identity.api_url or identity.registry.url).rstrip("/")
+    return TufTrust(state / "trust", server + METADATA, identity.trusted_root.encode(), target)

@@ -1,0 +1,324 @@
+"""Takes an update from the job to its end, one durable step after another.
+
+Runs in a thread of the supervisor and asks the rest of the agent for what it needs through ``Host``. Killed
+at any moment, the next start calls ``resume``, which goes on from the last step on disk or takes it back.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, TimeoutError
+from typing import Any, Protocol
+
+from edgec.device_agent.config.settings import UpdateSection
+from edgec.device_agent.errors import StateError, TrustError, UpdateError
+from edgec.device_agent.inference.stats import distance
+from edgec.device_agent.updates.deployments import MAX_INTERRUPTIONS, Deployments, Finished, Step, Update
+from edgec.device_agent.updates.fetch import Canceled, Fetcher
+from edgec.device_agent.updates.store import ModelStore
+from edgec.device_agent.updates.trust import Trust
+from edgec.protocol.jobs import JobState, UpdateDocument
+from edgec.runtime.errors import ArtifactError
+
+log = logging.getLogger("updater")
+
+_ASK_S = 15.0
+_MIN_SCORES = 200
+_MIN_INFERENCES = 20
+_WATCH_S = 0.5
+
+
+class Host(Protocol):
+    """What the updater needs of the agent; the futures fail when the process they ask dies."""
+
+    def trial(self, slot: str, digest: str, timeout_s: float) -> Future[dict[str, Any]]:
+        """Run a model in a process of its own."""
+
+    def load_beside(self, slot: str, digest: str) -> Future[str]:
+        """Load a model in the inference process beside the running one; gives its token."""
+
+    def swap(self, slot: str, token: str) -> Future[None]:
+        """Make the loaded model the active one."""
+
+    def revert(self, slot: str) -> Future[None]:
+        """Make the slot run what ``Deployments.to_run`` says, at once if the old model is still loaded."""
+
+    def release(self, slot: str) -> Future[None]:
+        """Let go of the old model."""
+
+    def settled(self, slot: str) -> Future[None]:
+        """Done when the slot's model is loaded, or cannot be, after a start of the inference process."""
+
+    def report(self) -> Future[dict[str, Any]]:
+        """The inference process's counters by slot, with the ``generation`` of the process."""
+
+    def progress(self, update: Update, details: dict[str, Any]) -> None:
+        """Tell the fleet that the job is in progress and where."""
+
+    def finished(self, done: Finished) -> None:
+        """Tell the fleet how the job ended; returns when the outbox has it."""
+
+
+class Updater:
+    """One update at a time."""
+
+    def __init__(
+        self,
+        deployments: Deployments,
+        store: ModelStore,
+        trust: Trust,
+        settings: UpdateSection,
+        host: Host,
+        fetcher: Callable[[UpdateDocument, threading.Event, Callable[[int, int], None]], Fetcher],
+    ) -> None:
+        self._deployments, self._store, self._trust = deployments, store, trust
+        self._settings, self._host, self._fetcher = settings, host, fetcher
+        self._stop = threading.Event()
+        self._canceled = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._token: str | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether an update is under way."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def start(self, update: Update) -> None:
+        """Accept a job's update and begin.
+
+        Raises:
+            StateError: it cannot be written down, so it must not begin.
+        """
+        self._deployments.accept(update)
+        self._begin()
+
+    def resume(self) -> None:
+        """Go on with the update that a crash or power cut interrupted, if there is one."""
+        update = self._deployments.interrupted()
+        if update is None:
+            return
+        log.info("an update of %s was interrupted in step %s", update.slot, update.step.value)
+        if update.interruptions > MAX_INTERRUPTIONS and update.step not in (Step.ACCEPTED, Step.ROLLING_BACK):
+            self._deployments.advance(
+                Step.ROLLING_BACK,
+                error=f"interrupted {update.interruptions} times in step {update.step.value}",
+                interruptions=update.interruptions,
+            )
+        self._begin()
+
+    def cancel(self, job_id: str) -> None:
+        """The fleet took the job back: stop, and undo what is not committed."""
+        update = self._deployments.update
+        if update is not None and update.job_id == job_id:
+            self._canceled.set()
+            self._stop.set()
+
+    def stop(self) -> None:
+        """The agent ends: leave the update at its step, to be resumed."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(_ASK_S)
+
+    def _begin(self) -> None:
+        self._stop.clear()
+        self._canceled.clear()
+        self._token = None
+        self._thread = threading.Thread(target=self._run, name="updater", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        update = self._deployments.update
+        assert update is not None
+        try:
+            while (update := self._deployments.update) is not None:
+                self._step(update)
+        except Canceled:
+            update = self._deployments.update
+            if update is not None and self._canceled.is_set():
+                self._take_back(update, "canceled", JobState.CANCELED)
+        except StateError as error:
+            # The step before is on disk and the model it names runs; the next start tries again.
+            log.error("the update waits: %s", error)
+        except Exception as error:
+            # A defect of ours must not leave the job open for ever; taking back needs nothing of what failed.
+            log.exception("an unexpected error in an update")
+            if (update := self._deployments.update) is not None:
+                self._take_back(update, f"unexpected: {type(error).__name__}: {error}", JobState.FAILED)
+
+    def _step(self, update: Update) -> None:
+        try:
+            match update.step:
+                case Step.ACCEPTED:
+                    self._download(update)
+                case Step.DOWNLOADED:
+                    self._try(update)
+                case Step.TRIED:
+                    self._swap(update)
+                case Step.PROBATION:
+                    self._watch(update)
+                case Step.ROLLING_BACK:
+                    self._take_back(update, update.error, update.state)
+        except (TrustError, ArtifactError) as error:
+            self._take_back(update, str(error), JobState.REJECTED)
+        except UpdateError as error:
+            self._take_back(update, str(error), JobState.FAILED)
+
+    def _download(self, update: Update) -> None:
+        document = update.parsed
+        self._trust.check(document)
+        self._host.progress(update, {})
+        told = 0.0
+
+        def tell(done: int, total: int) -> None:
+            nonlocal told
+            if time.monotonic() - told > 2.0:
+                told = time.monotonic()
+                self._host.progress(update, {"downloaded_bytes": done, "total_bytes": total})
+
+        fetcher = self._fetcher(document, self._stop, tell)
+        fetcher.fetch(document.manifest_digest)
+        log.info("the model is here: %s bytes transferred", fetcher.transferred)
+        self._deployments.advance(Step.DOWNLOADED)
+
+    def _try(self, update: Update) -> None:
+        self._host.progress(update, {})
+        digest = update.candidate.digest
+        if not self._store.whole(digest):
+            self._deployments.advance(Step.ACCEPTED)  # damaged since: fetch what is missing
+            return
+        result = self._ask(
+            self._host.trial(update.slot, digest, self._settings.trial_timeout_s),
+            "the trial run",
+            self._settings.trial_timeout_s + _ASK_S,
+        )
+        if result.get("error"):
+            kind = TrustError if result.get("incompatible") else UpdateError
+            raise kind(f"the model failed its trial run: {result['error']}")
+        self._deployments.advance(Step.TRIED)
+
+    def _swap(self, update: Update) -> None:
+        self._host.progress(update, {})
+        timeout_s = self._settings.trial_timeout_s
+        token = self._ask(self._host.load_beside(update.slot, update.candidate.digest), "loading", timeout_s)
+        if self._stop.is_set():
+            raise Canceled
+        # On disk before it happens: a crash between here and the swap starts the candidate, on probation.
+        self._deployments.advance(Step.PROBATION)
+        try:
+            self._ask(self._host.swap(update.slot, token), "the swap")
+        except UpdateError as error:
+            self._take_back(update, str(error), JobState.FAILED)
+            return
+        log.info(
+            "slot %s now runs %s %s, on probation",
+            update.slot,
+            update.candidate.name,
+            update.candidate.version,
+        )
+
+    def _watch(self, update: Update) -> None:
+        """Compare the new model with the old one until the probation is over."""
+        document = update.parsed
+        seconds = self._settings.probation_s if document.probation_s is None else document.probation_s
+        self._host.progress(update, {"probation_s": seconds})
+        self._ask(self._host.settled(update.slot), "loading", self._settings.trial_timeout_s)
+        until = time.monotonic() + seconds
+        generation: int | None = None
+        while True:
+            report = self._ask(self._host.report(), "the report")
+            if generation is not None and report["generation"] != generation:
+                raise UpdateError("the inference process died while the new model was on probation")
+            generation = report["generation"]
+            if complaint := self._complaint(update, document, report["slots"].get(update.slot) or {}):
+                raise UpdateError(complaint)
+            left = until - time.monotonic()
+            if left <= 0:
+                break
+            if self._stop.wait(min(left, _WATCH_S)):
+                raise Canceled
+        comparison = _comparison(report["slots"].get(update.slot) or {})
+        done = self._deployments.commit(self._details(update, "", comparison))
+        log.info("slot %s keeps %s %s", update.slot, update.candidate.name, update.candidate.version)
+        self._ask_gently(self._host.release(update.slot))
+        self._host.finished(done)
+        self._store.collect(self._deployments.referenced())
+
+    def _complaint(self, update: Update, document: UpdateDocument, now: dict[str, Any]) -> str:
+        """Return why the new model is worse, or nothing."""
+        if now.get("manifest_digest") != update.candidate.digest:
+            return f"the new model does not run: {now.get('last_error') or 'it could not be loaded'}"
+        limit = self._settings.max_error_rate if document.max_error_rate is None else document.max_error_rate
+        inferences, errors = now["inferences"], now["errors"]
+        # One error among the first few frames is already a rate; three in a row end it early.
+        if errors and errors > limit * max(inferences, _MIN_INFERENCES):
+            return f"{errors} of {inferences} frames failed: {now['last_error']}"
+        before = now.get("previous") or {}
+        if inferences >= _MIN_INFERENCES and before.get("latency") and now.get("latency"):
+            ratio = now["latency"]["p50_ms"] / max(before["latency"]["p50_ms"], 0.5)
+            if ratio > self._settings.max_latency_ratio:
+                return f"the new model is {ratio:.1f} times slower ({now['latency']['p50_ms']:.1f} ms)"
+        shift = self._settings.max_score_shift
+        if shift is not None and before and min(sum(before["scores"]), sum(now["scores"])) >= _MIN_SCORES:
+            moved = distance(before["scores"], now["scores"])
+            if moved > shift:
+                return f"the scores moved by {moved:.2f} (Kolmogorov-Smirnov), more than {shift}"
+        return ""
+
+    def _take_back(self, update: Update, reason: str, state: JobState) -> None:
+        """Return to the old model and end the job; what is on disk says so before it happens."""
+        current = self._deployments.update
+        assert current is not None
+        swapped = current.step in (Step.PROBATION, Step.ROLLING_BACK)
+        if current.step is not Step.ROLLING_BACK:
+            current = self._deployments.advance(Step.ROLLING_BACK, error=reason, state=state)
+        log.warning("the update of %s is taken back: %s", update.slot, reason)
+        self._ask_gently(self._host.revert(update.slot) if swapped else self._host.release(update.slot))
+        details = self._details(update, reason, {}) | {"rolled_back": swapped}
+        done = self._deployments.fail(state, details)
+        self._host.finished(done)
+
+    def _details(self, update: Update, reason: str, more: dict[str, Any]) -> dict[str, Any]:
+        failed = bool(reason)
+        running = self._deployments.slot(update.slot).current if failed else update.candidate
+        return {
+            "step": update.step.value,
+            "message": reason or "the new model runs",
+            "slot": update.slot,
+            "running_version": running.version if running else "",
+            "running_digest": running.digest if running else "",
+        } | more
+
+    def _ask(self, future: Future[Any], what: str, timeout_s: float = _ASK_S) -> Any:  # noqa: ANN401
+        try:
+            return future.result(timeout_s)
+        except TimeoutError as error:
+            raise UpdateError(f"{what} took longer than {timeout_s:.0f} s") from error
+        except ConnectionError as error:
+            if self._stop.is_set():
+                raise Canceled from error
+            raise UpdateError(f"{what} failed: {error}") from error
+
+    def _ask_gently(self, future: Future[Any]) -> None:
+        """Wait for something whose failure changes nothing: a dead process has no old model to put back."""
+        try:
+            future.result(_ASK_S)
+        except (TimeoutError, ConnectionError) as error:
+            log.info("the inference process did not answer (%s); it starts with the right model", error)
+
+
+def _comparison(now: dict[str, Any]) -> dict[str, Any]:
+    """Return the figures of both models, for the job's result."""
+    before = now.get("previous") or {}
+    result: dict[str, Any] = {"frames": now.get("inferences", 0), "errors": now.get("errors", 0)}
+    for name, source in (("new", now), ("old", before)):
+        if source.get("latency"):
+            result[f"{name}_p50_ms"] = source["latency"]["p50_ms"]
+        if source.get("score_mean") is not None:
+            result[f"{name}_score_mean"] = source["score_mean"]
+            result[f"{name}_results_per_frame"] = source["results_per_frame"]
+    if before and sum(before["scores"]) and sum(now["scores"]):
+        result["score_shift"] = round(distance(before["scores"], now["scores"]), 4)
+    return result

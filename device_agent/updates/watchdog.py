@@ -1,0 +1,84 @@
+"""After the probation: a model that keeps ending the inference process, or fails on every frame, is taken back."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from edgec.device_agent.errors import StateError
+from edgec.device_agent.inference.pulse import fingerprint
+from edgec.device_agent.updates.deployments import Deployments, SlotState, Version
+
+log = logging.getLogger("aftercare")
+
+_DEATHS, _DEATHS_S = 3, 600.0
+_FAILURES, _LOOKS = 20, 3
+
+
+class Aftercare:
+    """Watches committed models; each method returns the slots that went back, with a sentence for health."""
+
+    def __init__(self, deployments: Deployments) -> None:
+        self._deployments = deployments
+        self._deaths: dict[int, deque[float]] = {}
+        self._before: dict[str, tuple[str, int, int]] = {}
+        self._failing: dict[str, int] = {}
+
+    def died(self, mark: int) -> list[tuple[str, str]]:
+        """The inference process ended in a call, or while loading, of the model of this fingerprint."""
+        now = time.monotonic()
+        deaths = self._deaths.setdefault(mark, deque(maxlen=_DEATHS))
+        deaths.append(now)
+        if len(deaths) < _DEATHS or now - deaths[0] > _DEATHS_S:
+            return []
+        deaths.clear()
+        why = f"ended the inference process {_DEATHS} times within {_DEATHS_S / 60:.0f} minutes"
+        return self._back(lambda version: fingerprint(version.digest) == mark, why)
+
+    def look(self, slots: dict[str, Any]) -> list[tuple[str, str]]:
+        """Take the counters of every slot, at the pace of health."""
+        gone: list[tuple[str, str]] = []
+        for slot, now in slots.items():
+            digest, inferences, errors = (
+                now.get("manifest_digest", ""), now.get("inferences", 0), now.get("errors", 0)
+            )  # fmt: skip
+            before = self._before.get(slot)
+            if before is None or before[0] != digest or inferences < before[1]:
+                self._before[slot], self._failing[slot] = (digest, inferences, errors), 0
+                continue
+            done, failed = inferences - before[1], errors - before[2]
+            if done < _FAILURES:
+                continue
+            self._before[slot] = digest, inferences, errors
+            self._failing[slot] = self._failing.get(slot, 0) + 1 if failed == done else 0
+            if self._failing[slot] >= _LOOKS:
+                self._failing[slot] = 0
+                why = f"failed on every frame ({now.get('last_error', '')})"
+                gone += self._back(lambda version: version.digest == digest, why)  # noqa: B023
+        return gone
+
+    def _back(self, is_meant: Callable[[Version], bool], why: str) -> list[tuple[str, str]]:
+        gone = []
+        update = self._deployments.update
+        for slot in self._deployments.slots():
+            state = self._deployments.slot(slot)
+            current, previous = state.current, state.previous
+            if current is None or not is_meant(current) or (update is not None and update.slot == slot):
+                continue  # an update under way judges for itself
+            if previous is None or previous.digest == current.digest:
+                log.error("slot %s: %s %s, and there is no model from before", slot, _name(current), why)
+                continue
+            try:
+                self._deployments.set_slot(slot, SlotState(previous, None, state.factory))
+            except StateError as error:
+                log.error("slot %s: %s %s; it cannot be taken back yet: %s", slot, _name(current), why, error)
+                continue
+            gone.append((slot, f"{_name(current)} {why}: {_name(previous)} runs again"))
+        return gone
+
+
+def _name(version: Version) -> str:
+    return f"{version.name or version.digest[:19]} {version.version}".rstrip()
