@@ -1,4 +1,4 @@
-"""The compiler's errors, all of them a user can mend.
+"""The compiler's errors: all but `InternalError` are for the user to mend.
 
 - EdgecError
     - CompilerError (1)
@@ -6,6 +6,7 @@
         - UnsupportedModel: operators that cannot be compiled
         - VerificationFailed: the compiled model does not compute what the source model computed
         - ToolMissing: something that the compile needs is not installed here, or in another version
+        - InternalError: a defect of edgec
     - UsageError (2)
         - InputShapeError: an input's name or shape that does not fit the model, or is missing
         - TargetLacksPrecision: arithmetic that the target's processor does not have
@@ -47,6 +48,10 @@ class VerificationFailed(CompilerError):
 
 class ToolMissing(CompilerError):
     """A program or package that this needs is absent, or present in a version that does not work."""
+
+
+class InternalError(CompilerError):
+    """A defect of edgec rather than of the model; the original exception is its `__cause__`."""
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,7 @@ import numpy.typing as npt
 import edgec.runtime as rt
 from edgec.compiler.backends.cpu.emulator import default_root
 from edgec.compiler.errors import ToolMissing
-from edgec.compiler.frontends.relax.fallback import ForeignSegment
-from edgec.compiler.frontends.source import Port, SourceModel, SourceNode
+from edgec.compiler.frontends.source import FallbackSegment, Port, SourceModel, SourceNode
 from edgec.compiler.lowered import Lowered
 from edgec.compiler.options import CompileOptions
 from edgec.compiler.processing import Around
@@ -65,7 +64,7 @@ def make_config(
     name: str,
     version: str,
     card: rt.ModelCard | None,
-    segments: Sequence[ForeignSegment] = (),
+    segments: Sequence[FallbackSegment] = (),
     buckets: tuple[rt.Bucket, ...] = (),
 ) -> rt.ArtifactConfig:
     """The artifact's config blob: without times or machines, so that equal compiles are equal bytes."""
@@ -102,7 +101,7 @@ def specs(ports: Sequence[Port]) -> tuple[rt.TensorSpec, ...]:
     )
 
 
-def segments_of(segments: Sequence[ForeignSegment], bucket: int = 0) -> tuple[rt.Segment, ...]:
+def segments_of(segments: Sequence[FallbackSegment], bucket: int = 0) -> tuple[rt.Segment, ...]:
     """What ONNX Runtime runs as the config states it."""
     return tuple(
         rt.Segment(
@@ -117,7 +116,7 @@ def segments_of(segments: Sequence[ForeignSegment], bucket: int = 0) -> tuple[rt
     )
 
 
-def graphs(segments: Sequence[ForeignSegment], bucket: int = 0) -> dict[str, bytes]:
+def graphs(segments: Sequence[FallbackSegment], bucket: int = 0) -> dict[str, bytes]:
     """The graphs that ONNX Runtime runs by the titles of their layers."""
     return {layer_name(number, bucket): segment.model for number, segment in enumerate(segments)}
 
@@ -131,7 +130,7 @@ def plan_of(lowered: Lowered) -> rt.MemoryPlan | None:
 
 
 def kernels(
-    lowered: Lowered, nodes: tuple[SourceNode, ...], segments: Sequence[ForeignSegment]
+    lowered: Lowered, nodes: tuple[SourceNode, ...], segments: Sequence[FallbackSegment]
 ) -> dict[str, rt.KernelInfo]:
     """What each kernel computes, as the config states it; a segment counts as one."""
     own = {
@@ -230,7 +229,7 @@ def write(
     *,
     evidence: Mapping[str, Any] | None = None,
     report: str | None = None,
-    segments: Sequence[ForeignSegment] = (),
+    segments: Sequence[FallbackSegment] = (),
     labels: Sequence[str] | None = None,
     bundle_runtime: bool = False,
     around: Around | None = None,

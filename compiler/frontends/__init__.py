@@ -7,7 +7,7 @@ __all__ = ["ImportedModel", "Port", "SourceModel", "SourceNode", "load_source", 
 
 if TYPE_CHECKING:
     from edgec.compiler.frontends.load import load_source
-    from edgec.compiler.frontends.relax.importer import to_relax
+    from edgec.compiler.frontends.relax.to_relax import to_relax
 
 
 def __getattr__(name: str) -> object:
@@ -17,7 +17,7 @@ def __getattr__(name: str) -> object:
 
         return load_source
     if name == "to_relax":
-        from edgec.compiler.frontends.relax.importer import to_relax
+        from edgec.compiler.frontends.relax.to_relax import to_relax
 
         return to_relax
     raise AttributeError(name)

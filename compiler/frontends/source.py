@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     import onnx
     import tvm
 
-    from edgec.compiler.frontends.relax.fallback import ForeignSegment
-
 
 class Reference(Protocol):
     """Runs a source model as the framework does that it comes from."""
@@ -95,6 +93,24 @@ class SourceModel:
 
 
 @dataclass(frozen=True)
+class FallbackSegment:
+    """A sub-graph for ONNX Runtime.
+
+    Attributes:
+        function: the name under which the compiled code calls it.
+        model: the sub-graph as an ONNX file.
+        inputs, outputs: names of values, in the order of the call.
+        nodes: labels of the source's nodes in it.
+    """
+
+    function: str
+    model: bytes
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    nodes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class ImportedModel:
     """A Relax module with one function ``main``: inputs by safe name, constants embedded.
 
@@ -105,4 +121,4 @@ class ImportedModel:
 
     mod: tvm.IRModule
     source: SourceModel
-    segments: tuple[ForeignSegment, ...] = ()
+    segments: tuple[FallbackSegment, ...] = ()

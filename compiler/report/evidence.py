@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import edgec.runtime as rt
-from edgec.compiler.frontends.relax.fallback import ForeignSegment
+from edgec.compiler.frontends.source import FallbackSegment
 from edgec.compiler.lowered import Lowered
 from edgec.compiler.verify.run import Verification
 from edgec.runtime.artifact.golden import GOLDEN_KEY
@@ -50,7 +50,7 @@ def make_evidence(
     verification: Verification | None,
     *,
     lowered: Lowered,
-    segments: Sequence[ForeignSegment],
+    segments: Sequence[FallbackSegment],
     sizes: Mapping[str, int],
     stages_s: Mapping[str, float],
     inputs: str,

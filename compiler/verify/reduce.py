@@ -8,13 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import tvm
 from onnx import ModelProto
 
 from edgec.compiler.errors import CompilerError
 from edgec.compiler.frontends import load_source
 from edgec.compiler.frontends.relax.fallback import cut
-from edgec.compiler.frontends.relax.importer import CONVERTER_ERRORS, first_line
+from edgec.compiler.frontends.relax.tvm_converters import TVM_ERRORS, telling_line
 from edgec.compiler.options import CompileOptions
 from edgec.compiler.progress import Progress, Silent
 from edgec.compiler.verify.inputs import Arrays
@@ -22,7 +21,7 @@ from edgec.compiler.verify.layers import open_up, session_of
 from edgec.compiler.verify.run import Measure, verify
 from edgec.targets import EdgecError, Target
 
-DEFECTS = (*CONVERTER_ERRORS, tvm.error.InternalError)
+DEFECTS = TVM_ERRORS
 
 
 @dataclass(frozen=True)
@@ -144,5 +143,5 @@ def _failure(content: bytes, inputs: Arrays, target: Target, options: CompileOpt
         except EdgecError as error:
             return Failure(type(error).__name__, str(error))
         except DEFECTS as error:
-            return Failure(type(error).__name__, first_line(error))
+            return Failure(type(error).__name__, telling_line(error))
     return None

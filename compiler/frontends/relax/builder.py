@@ -33,6 +33,31 @@ class SourceBuilder(relax.BlockBuilder):  # type: ignore[misc]
         """Infer the expression's type; nested calls are bound to variables of this node."""
         return super().normalize(self._flatten(expr))
 
+    def outputs(self, result: Expr | Sequence[Expr], names: Sequence[str]) -> list[Expr]:
+        """The outputs of a node as variables or tensor constants.
+
+        Args:
+            result: what the node's converter returned.
+            names: of the outputs; one without a name is not bound.
+        """
+        if isinstance(result, list | tuple):
+            items = list(result)
+        elif isinstance(result, relax.Tuple):
+            items = list(result.fields)
+        else:
+            bound = self._settled(result)
+            fields = bound.ty.fields if isinstance(bound.ty, relax.TupleType) else None
+            items = [bound] if fields is None else [relax.TupleGetItem(bound, i) for i in range(len(fields))]
+        named = [i < len(names) and bool(names[i]) for i in range(len(items))]
+        return [self._settled(item) if wanted else item for item, wanted in zip(items, named, strict=True)]
+
+    def _settled(self, value: Expr) -> Expr:
+        if isinstance(value, relax.ShapeExpr):
+            return constant([int(size) for size in value.values], "int64")
+        if isinstance(value, relax.Var | tvm.ir.GenericConst):
+            return value
+        return self.emit(value)
+
     def _flatten(self, expr: Expr) -> Expr:
         if isinstance(expr, list | tuple):
             return relax.Tuple([self._leaf(item) for item in expr])

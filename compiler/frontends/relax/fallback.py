@@ -8,35 +8,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
 
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 
 from edgec.compiler.frontends.onnx.read import free_names
+from edgec.compiler.frontends.source import FallbackSegment
 
 FUNCTION_PREFIX = "edgec.fallback."
 
 
 class UntypedValue(ValueError):
     """A value that would enter a segment has no known type."""
-
-
-@dataclass(frozen=True)
-class ForeignSegment:
-    """A sub-graph for ONNX Runtime.
-
-    Attributes:
-        function: the name under which the compiled code calls it.
-        model: the sub-graph as an ONNX file.
-        inputs, outputs: names of values, in the order of the call.
-        nodes: labels of the source's nodes in it.
-    """
-
-    function: str
-    model: bytes
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    nodes: tuple[str, ...]
 
 
 def plan(graph: GraphProto, foreign: Collection[int]) -> list[list[int]]:
@@ -94,7 +76,7 @@ def cut(
     members: list[int],
     types: Mapping[str, ValueInfoProto],
     labels: Mapping[int, str],
-) -> ForeignSegment:
+) -> FallbackSegment:
     """Make a segment of some nodes of a model.
 
     Args:
@@ -128,7 +110,7 @@ def cut(
     content = whole.SerializeToString(deterministic=True)
     name = FUNCTION_PREFIX + hashlib.sha256(content).hexdigest()[:24]
     told = tuple(dict.fromkeys(labels[i] for i in members))
-    return ForeignSegment(name, content, tuple(inputs), tuple(results), told)
+    return FallbackSegment(name, content, tuple(inputs), tuple(results), told)
 
 
 def _ordered_names(node: NodeProto) -> list[str]:

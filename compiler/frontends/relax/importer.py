@@ -2,64 +2,31 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
 import numpy as np
-import onnx
-import tvm
-from onnx import AttributeProto, GraphProto, NodeProto, ValueInfoProto, helper, numpy_helper
+from onnx import GraphProto, NodeProto, helper, numpy_helper
 from tvm import relax
-from tvm.relax.frontend.onnx import onnx_frontend as tvm_onnx
 
-from edgec.compiler.errors import Unsupported, UnsupportedModel
+from edgec.compiler.errors import InternalError, Unsupported, UnsupportedModel
 from edgec.compiler.frontends.onnx.read import free_names
-from edgec.compiler.frontends.onnx.simplify import opset_of, runs_in_onnxruntime
-from edgec.compiler.frontends.relax import converters, fallback
+from edgec.compiler.frontends.onnx.simplify import opset_of
+from edgec.compiler.frontends.relax import converters, fallback, tvm_converters
 from edgec.compiler.frontends.relax.builder import Expr, SourceBuilder, constant
 from edgec.compiler.frontends.relax.converters.registry import (
     CONVERTERS,
-    MICROSOFT,
-    Decline,
+    CannotConvert,
+    LeaveToTvm,
     Node,
-    Refusal,
     dtype_of,
     shape_of,
 )
-from edgec.compiler.frontends.source import ImportedModel, SourceModel
+from edgec.compiler.frontends.relax.values import attribute_value, loose_type, shape_or_none, static_type
+from edgec.compiler.frontends.source import FallbackSegment, ImportedModel, SourceModel
 
-# What TVM's converters raise when a node is not to their liking.
-CONVERTER_ERRORS = (
-    NotImplementedError,
-    ValueError,
-    TypeError,
-    KeyError,
-    IndexError,
-    AttributeError,
-    AssertionError,
-    RuntimeError,
-    tvm.error.OpNotImplemented,
-)
-# Operators that TVM's table has under the same name in com.microsoft, with the same meaning.
-TVM_MICROSOFT = frozenset(
-    {"Gelu", "FastGelu", "BiasGelu", "SkipLayerNormalization", "EmbedLayerNormalization", "MatMulInteger16"}
-)
-# Names in TVM's table that belong to com.microsoft; the standard has other operators of the same name.
-NOT_STANDARD = TVM_MICROSOFT - {"Gelu"} | {"Attention", "AllClassNMS"}
-# Lists of tensors: TVM's converters for them have been seen to run for minutes.
-LISTS = frozenset(
-    {"ConcatFromSequence", "SequenceAt", "SequenceConstruct", "SequenceEmpty", "SequenceErase"}
-) | {"SequenceInsert", "SequenceLength", "SplitToSequence"}
 NO_CONVERTER = "there is no converter for this operator"
 LOST = "the shape of its input depends on the data, and only static shapes compile"
-# Operators that do little but move data: not worth a change of hands.
-MOVERS = frozenset(
-    {"Cast", "Concat", "Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Squeeze"}
-    | {"Split", "Transpose", "Unsqueeze", "Shape", "Not", "Equal", "Where", "Add", "Sub", "Mul"}
-)
-NO_WAY = "ONNX Runtime does not know them either: export the model with standard operators."
 REMEDY = (
     "Leave fallback on (the default) to run them through ONNX Runtime on the device, "
     "or export the model without them."
@@ -91,10 +58,9 @@ class Importer:
         self.builder = SourceBuilder()
         self.opsets = {entry.domain: entry.version for entry in source.model.opset_import}
         self.opsets[""] = opset_of(source.model)
-        self.tvm_table: Mapping[str, Any] = tvm_onnx._get_convert_map()
         graph = source.model.graph
         self.types = {v.name: v for v in (*graph.value_info, *graph.output, *graph.input)}
-        self.segments: list[fallback.ForeignSegment] = []
+        self.segments: list[FallbackSegment] = []
 
     def run(self, foreign: Collection[int] = ()) -> ImportedModel:
         """Build the module.
@@ -159,11 +125,11 @@ class Importer:
                 continue
             try:
                 if not has_converter(node):
-                    raise Refusal(NO_CONVERTER)
+                    raise CannotConvert(NO_CONVERTER)
                 if any(name not in scope.values for name in free_names(node)):
-                    raise Refusal(LOST)
+                    raise CannotConvert(LOST)
                 self.convert(node, scope)
-            except Refusal as refusal:
+            except CannotConvert as refusal:
                 refused.append((step[0], self._unsupported(index, node, str(refusal))))
                 if pretend:
                     self._pretend(node, scope)
@@ -220,176 +186,43 @@ class Importer:
         """Convert one node and bind its outputs in ``scope``.
 
         Raises:
-            Refusal: it cannot be expressed.
+            CannotConvert: it cannot be expressed.
+            InternalError: its converter fails in any other way.
         """
         inputs = [scope.values[name] if name else None for name in node.input]
-        attrs = {a.name: attribute_value(a) for a in node.attribute}
         opset = self.opsets.get(node.domain, 1)
-        key = (node.domain, node.op_type)
-        if key in CONVERTERS:
-            data = Node(
-                node.op_type, node.domain, opset, self.builder, inputs, attrs, list(node.output), scope
-            )
-            try:
-                result = CONVERTERS[key](data)
-            except Decline:
-                result = self._by_tvm(node, inputs, scope)
-            except CONVERTER_ERRORS as error:
-                raise Refusal(first_line(error)) from error
-        elif has_converter(node):
-            result = self._by_tvm(node, inputs, scope)
-        else:
-            raise Refusal(NO_CONVERTER)
-        self._bind(node, result, scope)
-
-    def _by_tvm(self, node: NodeProto, inputs: list[Expr | None], scope: Scope) -> Expr:
-        attrs = {a.name: tvm_attribute(a) for a in node.attribute}
-        attrs["tvm_custom"] = {"name": node.name, "num_outputs": len(node.output)}
-        padded = tvm_onnx.onnx_input()
-        padded.extend(inputs)
+        converter = CONVERTERS.get((node.domain, node.op_type))
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                opset = self.opsets.get("" if node.domain == "" else node.domain, 1)
-                convert = self.tvm_table[node.op_type].get_converter(opset)
-                result = convert(self.builder, padded, attrs, [scope.values, {}])
-                return self.builder.normalize(result) if isinstance(result, tvm.ir.Expr) else result
-        except CONVERTER_ERRORS as error:
-            raise Refusal(first_line(error)) from error
+            if converter is None:
+                raise LeaveToTvm
+            attrs = {a.name: attribute_value(a) for a in node.attribute}
+            names = list(node.output)
+            data = Node(node.op_type, node.domain, opset, self.builder, inputs, attrs, names, scope)
+            results = self.builder.outputs(converter(data), names)
+        except LeaveToTvm:
+            if not tvm_converters.knows(node):
+                raise CannotConvert(NO_CONVERTER) from None
+            results = tvm_converters.convert(self.builder, node, opset, inputs, scope.values)
+        except (CannotConvert, InternalError):
+            raise
+        except Exception as error:  # whatever it is, it is ours, and must not pass for "cannot convert"
+            name = self._label(self._origin(node))
+            raise InternalError(
+                f"internal error in the converter of {node.op_type} at {name!r} ({type(error).__name__}: "
+                f"{tvm_converters.telling_line(error)}); please report it, with the model if you can"
+            ) from error
+        self._bind(node, results, scope)
 
-    def _bind(self, node: NodeProto, result: Expr | Sequence[Expr], scope: Scope) -> None:
-        try:
-            if isinstance(result, list | tuple):
-                items = list(result)
-            elif isinstance(result, relax.Tuple):
-                items = list(result.fields)
-            else:
-                bound = self._settle(result)
-                if isinstance(bound.ty, relax.TupleType):
-                    items = [relax.TupleGetItem(bound, i) for i in range(len(bound.ty.fields))]
-                else:
-                    items = [bound]
-            for name, item in zip(node.output, items, strict=False):
-                if name:
-                    scope.values[name] = self._settle(item)
-                    shape_of(scope.values[name])
-        except CONVERTER_ERRORS as error:
-            raise Refusal(first_line(error)) from error
-        if len([name for name in node.output if name]) > len(items):
-            raise Refusal(f"its output {node.output[len(items)]!r} is not computed")
-
-    def _settle(self, value: Expr) -> Expr:
-        """The value as a variable or a tensor constant."""
-        if isinstance(value, relax.ShapeExpr):
-            return constant([int(size) for size in value.values], "int64")
-        if isinstance(value, relax.Var | tvm.ir.GenericConst):
-            return value
-        return self.builder.emit(value)
+    def _bind(self, node: NodeProto, results: list[Expr], scope: Scope) -> None:
+        for name, result in zip(node.output, results, strict=False):
+            if name:
+                shape_of(result)
+                scope.values[name] = result
+        if len([name for name in node.output if name]) > len(results):
+            raise CannotConvert(f"its output {node.output[len(results)]!r} is not computed")
 
 
 def has_converter(node: NodeProto) -> bool:
     """Whether there is a converter for a node's operator, ours or TVM's."""
     converters.load_all()
-    if (node.domain, node.op_type) in CONVERTERS:
-        return True
-    if node.op_type not in tvm_onnx._get_convert_map():
-        return False
-    standard = node.domain == "" and node.op_type not in NOT_STANDARD | LISTS
-    return standard or (node.domain == MICROSOFT and node.op_type in TVM_MICROSOFT)
-
-
-def attribute_value(attribute: AttributeProto) -> Any:  # noqa: ANN401 - as many types as attributes have
-    """An attribute as Python values: text as ``str``, lists as lists, tensors and graphs as they are."""
-    value = onnx.helper.get_attribute_value(attribute)
-    if attribute.type == AttributeProto.STRING:
-        return value.decode("utf-8", "replace")
-    if attribute.type == AttributeProto.STRINGS:
-        return [item.decode("utf-8", "replace") for item in value]
-    if attribute.type in (AttributeProto.INTS, AttributeProto.FLOATS):
-        return list(value)
-    return value
-
-
-def tvm_attribute(attribute: AttributeProto) -> Any:  # noqa: ANN401 - see above
-    """An attribute as TVM's converters want it: text as bytes, lists as tuples."""
-    value = onnx.helper.get_attribute_value(attribute)
-    kinds = (AttributeProto.INTS, AttributeProto.FLOATS, AttributeProto.STRINGS)
-    return tuple(value) if attribute.type in kinds else value
-
-
-def first_line(error: BaseException) -> str:
-    """The telling line of an error's message."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    telling = [line for line in lines if not line.startswith(("File ", "[bt]", "Stack trace"))]
-    return (telling or lines or [type(error).__name__])[-1 if len(telling) > 3 else 0][:200]
-
-
-def static_type(value: ValueInfoProto | None) -> Expr | None:
-    """The Relax type of a value that is declared as a tensor of static shape, else None."""
-    if not fallback.is_tensor(value) or value is None:
-        return None
-    tensor = value.type.tensor_type
-    if not tensor.HasField("shape") or not all(d.HasField("dim_value") for d in tensor.shape.dim):
-        return None
-    return relax.TensorType([d.dim_value for d in tensor.shape.dim], _dtype_name(tensor.elem_type))
-
-
-def loose_type(value: ValueInfoProto | None) -> Expr:
-    """The Relax type of a tensor whose shape is known only when the model runs."""
-    if not fallback.is_tensor(value) or value is None:
-        raise Refusal("a value that is no tensor would leave the part that ONNX Runtime runs")
-    return relax.TensorType(dtype=_dtype_name(value.type.tensor_type.elem_type), ndim=-1)
-
-
-def _dtype_name(elem_type: int) -> str:
-    return str(helper.tensor_dtype_to_np_dtype(elem_type))
-
-
-def shape_or_none(value: Expr) -> tuple[int, ...] | None:
-    """The static shape of a value, or None."""
-    try:
-        return shape_of(value)
-    except Refusal:
-        return None
-
-
-def to_relax(source: SourceModel, *, fallback_allowed: bool = False) -> ImportedModel:
-    """Import a cleaned model.
-
-    Args:
-        source: from :func:`edgec.compiler.frontends.load_source`.
-        fallback_allowed: leave what cannot be compiled to ONNX Runtime, called from the compiled code.
-
-    Returns:
-        a module whose function ``main`` takes the model's inputs in order under their safe names, with the
-        constants embedded; bindings are named after the source's nodes.
-
-    Raises:
-        UnsupportedModel: nodes that cannot be compiled (nor, with fallback, be cut out for ONNX Runtime).
-    """
-    converters.load_all()
-    refused = Importer(source).try_out()
-    if not refused:
-        return Importer(source).run()
-    if not fallback_allowed:
-        raise UnsupportedModel(causes(refused))
-    graph = source.model.graph
-    foreign = fallback.widen(graph, [position for position, _ in refused], MOVERS)
-    try:
-        imported = Importer(source).run(foreign)
-    except (Refusal, fallback.UntypedValue) as refusal:
-        nodes = [replace(node, reason=str(refusal)) for node in causes(refused)]
-        raise UnsupportedModel(nodes) from refusal
-    for segment in imported.segments:
-        if not runs_in_onnxruntime(segment.model):
-            raise UnsupportedModel([replace(node, remedy=NO_WAY) for node in causes(refused)])
-    return imported
-
-
-def causes(refused: list[tuple[int, Unsupported]]) -> list[Unsupported]:
-    """The nodes that were refused for themselves; all of them, where each waits for another."""
-    own = [node for _, node in refused if node.reason != LOST]
-    return own or [node for _, node in refused]
-
-
-__all__ = ["Importer", "Scope", "to_relax"]
+    return (node.domain, node.op_type) in CONVERTERS or tvm_converters.knows(node)

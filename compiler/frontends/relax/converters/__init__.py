@@ -1,4 +1,4 @@
-from edgec.compiler.frontends.relax.converters.registry import CONVERTERS, Node, Refusal, converts
+from edgec.compiler.frontends.relax.converters.registry import CONVERTERS, CannotConvert, Node, converts
 
 
 def load_all() -> None:
@@ -36,4 +36,4 @@ def load_all() -> None:
     )
 
 
-__all__ = ["CONVERTERS", "Node", "Refusal", "converts", "load_all"]
+__all__ = ["CONVERTERS", "CannotConvert", "Node", "converts", "load_all"]

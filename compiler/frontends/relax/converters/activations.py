@@ -7,9 +7,9 @@ from tvm import relax
 from edgec.compiler.frontends.relax.builder import Expr
 from edgec.compiler.frontends.relax.converters.registry import (
     MICROSOFT,
-    Decline,
+    CannotConvert,
+    LeaveToTvm,
     Node,
-    Refusal,
     converts,
     scalar,
 )
@@ -35,10 +35,10 @@ def _prelu(node: Node) -> Expr:
     x, slope, shape, own = node.input(0), node.input(1), node.shape(0), node.shape(1)
     if len(shape) > 2:
         if len(own) > 1 or own in ((1,), shape[-1:]) or own != shape[1:2]:
-            raise Decline
+            raise LeaveToTvm
         slope = node.emit(relax.op.reshape(slope, (*own, *[1] * (len(shape) - 2))))
     elif len(own) == 1 and len(shape) == 2 and own[0] not in (1, shape[1]):
-        raise Refusal(f"{own[0]} slopes do not fit the shape {list(shape)}")
+        raise CannotConvert(f"{own[0]} slopes do not fit the shape {list(shape)}")
     below = node.emit(relax.op.multiply(x, slope))
     return relax.op.where(relax.op.greater_equal(x, scalar(0, x)), x, below)
 
@@ -92,4 +92,4 @@ def activated(node: Node, y: Expr, name: str, params: list[float] | None) -> Exp
         alpha, beta = (float(p) for p in (params or [0.2, 0.5]))
         line = relax.op.add(relax.op.multiply(y, scalar(alpha, y)), scalar(beta, y))
         return relax.op.clip(line, 0.0, 1.0)
-    raise Refusal(f"its activation {name!r} is unknown")
+    raise CannotConvert(f"its activation {name!r} is unknown")

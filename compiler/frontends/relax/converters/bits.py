@@ -10,8 +10,8 @@ from tvm import relax
 
 from edgec.compiler.frontends.relax.builder import Expr
 from edgec.compiler.frontends.relax.converters.registry import (
+    CannotConvert,
     Node,
-    Refusal,
     converts,
     dtype_of,
     reshaped,
@@ -43,7 +43,7 @@ def _bit_cast(node: Node) -> Expr:
     x, shape = node.input(0), node.shape(0)
     to = str(onnx.helper.tensor_dtype_to_np_dtype(int(node.attrs["to"])))
     if np.dtype(to).itemsize != np.dtype(dtype_of(x)).itemsize or "complex" in to:
-        raise Refusal(f"the bits of {dtype_of(x)} are not those of {to}")
+        raise CannotConvert(f"the bits of {dtype_of(x)} are not those of {to}")
     if dtype_of(x) == "bool":  # in memory a whole byte, 0 or 1
         return relax.op.astype(x, to) if to == "uint8" else _unsupported(to)
     if to == "bool":
@@ -59,4 +59,4 @@ def _bit_cast(node: Node) -> Expr:
 
 
 def _unsupported(to: str) -> Expr:
-    raise Refusal(f"bits are not looked at as {to}")
+    raise CannotConvert(f"bits are not looked at as {to}")

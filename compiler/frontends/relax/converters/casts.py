@@ -9,7 +9,7 @@ from onnx import TensorProto, helper
 from tvm import relax
 
 from edgec.compiler.frontends.relax.builder import Expr
-from edgec.compiler.frontends.relax.converters.registry import Decline, Node, Refusal, converts
+from edgec.compiler.frontends.relax.converters.registry import CannotConvert, LeaveToTvm, Node, converts
 from edgec.compiler.kernels.narrow_types import (
     Element,
     NarrowFloat,
@@ -39,7 +39,7 @@ NARROW = frozenset({*FLOATS, *INTEGERS, TensorProto.BFLOAT16})
 def _cast(node: Node) -> Expr:
     kind = int(node.attrs["to"])
     if kind not in NARROW:
-        raise Decline
+        raise LeaveToTvm
     return cast(node, node.input(0), kind, saturate=bool(node.attrs.get("saturate", 1)))
 
 
@@ -49,7 +49,7 @@ def _cast_like(node: Node) -> Expr:
     if kind in NARROW:
         return cast(node, node.input(0), kind, saturate=bool(node.attrs.get("saturate", 1)))
     if not kind:
-        raise Refusal("the type that it casts to is unknown")
+        raise CannotConvert("the type that it casts to is unknown")
     return relax.op.astype(node.input(0), str(helper.tensor_dtype_to_np_dtype(kind)))
 
 

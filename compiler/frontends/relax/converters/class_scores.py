@@ -12,7 +12,7 @@ import numpy as np
 from tvm import relax
 
 from edgec.compiler.frontends.relax.builder import Array, Expr, constant
-from edgec.compiler.frontends.relax.converters.registry import Node, Refusal, reshaped
+from edgec.compiler.frontends.relax.converters.registry import CannotConvert, Node, reshaped
 
 TRANSFORMS = ("NONE", "SOFTMAX", "LOGISTIC", "SOFTMAX_ZERO", "PROBIT")
 ZERO = 1e-7  # below it, SOFTMAX_ZERO takes a score for an absent one
@@ -22,13 +22,13 @@ def class_labels(node: Node) -> Array:
     """The labels of a classifier's classes.
 
     Raises:
-        Refusal: they are texts (a front end turns those into numbers first).
+        CannotConvert: they are texts (a front end turns those into numbers first).
     """
     ints = node.attrs.get("classlabels_int64s") or node.attrs.get("classlabels_ints")
     if node.attrs.get("classlabels_strings"):
-        raise Refusal("its labels are texts, and compiled models have outputs of numbers only")
+        raise CannotConvert("its labels are texts, and compiled models have outputs of numbers only")
     if not ints:
-        raise Refusal("it has no class labels")
+        raise CannotConvert("it has no class labels")
     return np.array(ints, np.int64)
 
 
@@ -46,7 +46,7 @@ def post_transform(node: Node, scores: Expr, transform: str) -> Expr:
     """Scores ``[rows, classes]`` as the model wants to have them.
 
     Raises:
-        Refusal: an unknown transform.
+        CannotConvert: an unknown transform.
     """
     if transform == "NONE":
         return scores
@@ -62,7 +62,7 @@ def post_transform(node: Node, scores: Expr, transform: str) -> Expr:
         return powers / relax.op.sum(powers, axis=[1], keepdims=True)
     if transform == "PROBIT":
         return probit(node, scores)
-    raise Refusal(f"it has the unknown transform {transform!r}")
+    raise CannotConvert(f"it has the unknown transform {transform!r}")
 
 
 def probit(node: Node, x: Expr) -> Expr:
@@ -83,7 +83,9 @@ def binary_scores(node: Node, score: Expr, transform: str, *, shares: bool) -> E
         shares: the score is a share of 1 (weights are never negative), so the other class has the rest.
     """
     if transform == "PROBIT":
-        raise Refusal("PROBIT with a single score for two classes has one output in ONNX Runtime, not two")
+        raise CannotConvert(
+            "PROBIT with a single score for two classes has one output in ONNX Runtime, not two"
+        )
     if shares:
         pair = [f32(1) - score, score]
     elif transform == "LOGISTIC":

@@ -9,8 +9,8 @@ from tvm import relax
 
 from edgec.compiler.frontends.relax.builder import Expr
 from edgec.compiler.frontends.relax.converters.registry import (
+    CannotConvert,
     Node,
-    Refusal,
     converts,
     reshaped,
     shape_of,
@@ -22,7 +22,7 @@ from edgec.compiler.frontends.relax.converters.slicing import sliced
 def _col2im(node: Node) -> Expr:
     image, block = node.array(1), node.array(2)
     if image is None or block is None:
-        raise Refusal("its image or block shape is missing")
+        raise CannotConvert("its image or block shape is missing")
     sizes, kernel = [int(s) for s in image], [int(k) for k in block]
     n = len(sizes)
     dilations = [int(d) for d in node.attrs.get("dilations") or [1] * n]

@@ -8,8 +8,8 @@ from onnx import numpy_helper
 
 from edgec.compiler.frontends.relax.builder import Expr, constant
 from edgec.compiler.frontends.relax.converters.registry import (
+    CannotConvert,
     Node,
-    Refusal,
     converts,
     shape_of,
 )
@@ -35,7 +35,7 @@ def _constant(node: Node) -> Expr:
         for given in (name, f"{name}s"):
             if given in attrs:
                 return constant(attrs[given], dtype)
-    raise Refusal("constants that are sparse or texts are not compiled")
+    raise CannotConvert("constants that are sparse or texts are not compiled")
 
 
 @converts("OptionalHasElement")

@@ -7,8 +7,8 @@ from tvm import relax
 
 from edgec.compiler.frontends.relax.builder import Expr, constant
 from edgec.compiler.frontends.relax.converters.registry import (
+    CannotConvert,
     Node,
-    Refusal,
     converts,
     dtype_of,
     is_constant,
@@ -33,7 +33,7 @@ def _if(node: Node) -> list[Expr]:
     chosen = []
     for a, b in zip(yes, no, strict=True):
         if shape_of(a) != shape_of(b) or dtype_of(a) != dtype_of(b):
-            raise Refusal("its branches give tensors of different shapes")
+            raise CannotConvert("its branches give tensors of different shapes")
         chosen.append(node.emit(relax.op.where(choice, a, b)))
     return chosen
 
@@ -42,19 +42,21 @@ def _if(node: Node) -> list[Expr]:
 def _loop(node: Node) -> list[Expr]:
     body = node.attrs["body"]
     if not node.has(0) or not is_constant(node.input(0)):
-        raise Refusal("its number of iterations depends on the data")
+        raise CannotConvert("its number of iterations depends on the data")
     if node.has(1) and not (is_constant(node.input(1)) and bool(value_of(node.input(1)).all())):
-        raise Refusal("whether it runs at all depends on the data")
+        raise CannotConvert("whether it runs at all depends on the data")
     count = int(value_of(node.input(0)).reshape(-1)[0])
     if not 0 < count <= MOST_ITERATIONS:
-        raise Refusal(f"it runs {count} times; loops of 1 to {MOST_ITERATIONS} iterations are written out")
+        raise CannotConvert(
+            f"it runs {count} times; loops of 1 to {MOST_ITERATIONS} iterations are written out"
+        )
     state = [node.input(i) for i in range(2, len(node.inputs))]
     stacked: list[list[Expr]] = [[] for _ in range(len(node.outputs) - len(state))]
     goes_on = constant(True, "bool")
     for iteration in range(count):
         results = node.scope.graph(body, [constant(iteration, "int64"), goes_on, *state])
         if not results[0].same_as(goes_on) and not (is_constant(results[0]) and value_of(results[0]).all()):
-            raise Refusal("when it ends depends on the data")
+            raise CannotConvert("when it ends depends on the data")
         state = results[1 : 1 + len(state)]
         for rows, value in zip(stacked, results[1 + len(state) :], strict=True):
             rows.append(value)
@@ -64,7 +66,7 @@ def _loop(node: Node) -> list[Expr]:
 @converts("Scan")
 def _scan(node: Node) -> list[Expr]:
     if node.opset < 9:
-        raise Refusal("Scan of opset 8 is not compiled")
+        raise CannotConvert("Scan of opset 8 is not compiled")
     body, scanned = node.attrs["body"], int(node.attrs["num_scan_inputs"])
     states = len(node.inputs) - scanned
     state = [node.input(i) for i in range(states)]
@@ -72,7 +74,7 @@ def _scan(node: Node) -> list[Expr]:
     backwards = [bool(d) for d in node.attrs.get("scan_input_directions") or [0] * scanned]
     count = node.shape(states)[axes[0]]
     if not 0 < count <= MOST_ITERATIONS:
-        raise Refusal(f"it runs {count} times; scans of 1 to {MOST_ITERATIONS} steps are written out")
+        raise CannotConvert(f"it runs {count} times; scans of 1 to {MOST_ITERATIONS} steps are written out")
     rows: list[list[Expr]] = [[] for _ in range(len(node.outputs) - states)]
     for step in range(count):
         taken = [

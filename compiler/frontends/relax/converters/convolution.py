@@ -13,8 +13,8 @@ from edgec.compiler.frontends.relax.builder import Array, Expr, constant
 from edgec.compiler.frontends.relax.converters.activations import activated
 from edgec.compiler.frontends.relax.converters.registry import (
     MICROSOFT,
+    CannotConvert,
     Node,
-    Refusal,
     converts,
     is_constant,
     reshaped,
@@ -36,11 +36,11 @@ def convolution(node: Node, x: Expr, w: Expr) -> Expr:
     """A convolution with a node's ONNX attributes.
 
     Raises:
-        Refusal: of other than one to three spatial dimensions.
+        CannotConvert: of other than one to three spatial dimensions.
     """
     shape, kernel = shape_of(x), list(shape_of(w)[2:])
     if len(shape) not in CONV:
-        raise Refusal(f"convolutions of {len(shape) - 2} spatial dimensions are not compiled")
+        raise CannotConvert(f"convolutions of {len(shape) - 2} spatial dimensions are not compiled")
     spatial = len(kernel)
     strides = [int(s) for s in node.attrs.get("strides") or [1] * spatial]
     dilations = [int(d) for d in node.attrs.get("dilations") or [1] * spatial]
@@ -94,7 +94,7 @@ def _biased(node: Node, y: Expr, position: int) -> Expr:
 def _conv_transpose(node: Node) -> Expr:
     shape, kernel = node.shape(0), node.shape(1)[2:]
     if len(shape) not in CONV:
-        raise Refusal(f"convolutions of {len(shape) - 2} spatial dimensions are not compiled")
+        raise CannotConvert(f"convolutions of {len(shape) - 2} spatial dimensions are not compiled")
     spatial = len(kernel)
     strides = [int(s) for s in node.attrs.get("strides") or [1] * spatial]
     dilations = [int(d) for d in node.attrs.get("dilations") or [1] * spatial]

@@ -10,7 +10,7 @@ from tvm import relax
 
 from edgec.compiler.frontends.relax.builder import Array, Expr, constant
 from edgec.compiler.frontends.relax.converters.class_scores import f32
-from edgec.compiler.frontends.relax.converters.registry import ML, Node, Refusal, converts, reshaped
+from edgec.compiler.frontends.relax.converters.registry import ML, CannotConvert, Node, converts, reshaped
 
 
 def float_input(node: Node, position: int = 0) -> Expr:
@@ -38,7 +38,7 @@ def _normalizer(node: Node) -> Expr:
     elif norm == "L2":
         size = relax.op.sqrt(relax.op.sum(x * x, axis=axis, keepdims=True))
     else:
-        raise Refusal(f"it has the unknown norm {norm!r}")
+        raise CannotConvert(f"it has the unknown norm {norm!r}")
     size = node.emit(size)
     return x / relax.op.where(relax.op.equal(size, f32(0)), f32(1), size)
 
@@ -49,7 +49,7 @@ def _imputer(node: Node) -> Expr:
     kind = "floats" if dtype == "float32" else "int64s"
     values = node.attrs.get(f"imputed_value_{kind}")
     if not values:
-        raise Refusal(f"it has no values to put into {dtype} features")
+        raise CannotConvert(f"it has no values to put into {dtype} features")
     replaced = node.attrs.get(f"replaced_value_{kind[:-1]}", 0)
     if isinstance(replaced, float) and math.isnan(replaced):
         missing = relax.op.isnan(x)
@@ -69,9 +69,9 @@ def _binarizer(node: Node) -> Expr:
 def _one_hot_encoder(node: Node) -> Expr:
     categories = node.attrs.get("cats_int64s")
     if not categories:
-        raise Refusal("its categories are texts, and compiled models have inputs of numbers only")
+        raise CannotConvert("its categories are texts, and compiled models have inputs of numbers only")
     if not node.attrs.get("zeros", 1):
-        raise Refusal(
+        raise CannotConvert(
             "it fails on unknown categories (zeros=0), which compiled code cannot; export it with zeros=1"
         )
     shape = node.shape(0)
@@ -111,7 +111,9 @@ def _mapping(node: Node) -> tuple[Array, Array, float]:
         if given and keys is not None and len(given) == len(keys):
             default = node.attrs.get(f"default_{name[:-1]}", -1 if dtype is np.int64 else -0.0)
             return keys, np.array(given, dtype), default
-    raise Refusal("it maps from or to texts, and compiled models have inputs and outputs of numbers only")
+    raise CannotConvert(
+        "it maps from or to texts, and compiled models have inputs and outputs of numbers only"
+    )
 
 
 @converts("ArrayFeatureExtractor", domain=ML)

@@ -7,8 +7,8 @@ from tvm import relax
 
 from edgec.compiler.frontends.relax.builder import Expr, constant
 from edgec.compiler.frontends.relax.converters.registry import (
+    CannotConvert,
     Node,
-    Refusal,
     axis_of,
     converts,
     dtype_of,
@@ -28,7 +28,7 @@ def _gather(node: Node) -> Expr:
     if is_constant(indices):
         rows = value_of(indices).astype("int64")
         if rows.size and (rows.min() < -shape[axis] or rows.max() >= shape[axis]):
-            raise Refusal(f"an index is out of range for axis {axis} of size {shape[axis]}")
+            raise CannotConvert(f"an index is out of range for axis {axis} of size {shape[axis]}")
         rows = np.where(rows < 0, rows + shape[axis], rows)
         if rows.size == 1:
             out = [*shape[:axis], *rows.shape, *shape[axis + 1 :]]
@@ -84,7 +84,7 @@ def _tensor_scatter(node: Node) -> Expr:
 def _one_hot(node: Node) -> Expr:
     depth_value, values = node.array(1), node.input(2)
     if depth_value is None:
-        raise Refusal("its depth is missing")
+        raise CannotConvert("its depth is missing")
     depth = int(depth_value.reshape(-1)[0])
     indices = node.input(0)
     rank = len(shape_of(indices)) + 1

@@ -13,8 +13,8 @@ from edgec.compiler.frontends.relax.builder import Expr, constant
 from edgec.compiler.frontends.relax.converters.convolution import convolution
 from edgec.compiler.frontends.relax.converters.registry import (
     MICROSOFT,
+    CannotConvert,
     Node,
-    Refusal,
     axis_of,
     converts,
     dtype_of,
@@ -160,7 +160,7 @@ def _qlinear_unary(node: Node) -> Expr:
 @converts("QLinearGlobalAveragePool", domain=MICROSOFT)
 def _qlinear_global_average(node: Node) -> Expr:
     if node.attrs.get("channels_last", 0):
-        raise Refusal("channels_last is not compiled")
+        raise CannotConvert("channels_last is not compiled")
     x = dequantised(node, 0, 1, 2)
     axes = list(range(2, len(node.shape(0))))
     real = node.emit(relax.op.mean(x, axis=axes, keepdims=True))

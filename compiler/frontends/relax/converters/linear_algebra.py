@@ -8,8 +8,8 @@ from edgec.compiler.frontends.relax.builder import Expr, constant
 from edgec.compiler.frontends.relax.converters.activations import activated
 from edgec.compiler.frontends.relax.converters.registry import (
     MICROSOFT,
+    CannotConvert,
     Node,
-    Refusal,
     converts,
     reshaped,
     scalar,
@@ -35,7 +35,7 @@ def _fused_gemm(node: Node) -> Expr:
 def _fused_matmul(node: Node) -> Expr:
     a, b = node.input(0), node.input(1)
     if node.attrs.get("transBatchA", 0) or node.attrs.get("transBatchB", 0):
-        raise Refusal("moved batch axes are not compiled")
+        raise CannotConvert("moved batch axes are not compiled")
     a = node.emit(_swapped(a)) if node.attrs.get("transA", 0) else a
     b = node.emit(_swapped(b)) if node.attrs.get("transB", 0) else b
     return relax.op.multiply(relax.op.matmul(a, b), scalar(float(node.attrs.get("alpha", 1.0)), a))
@@ -52,7 +52,7 @@ def _det(node: Node) -> Expr:
     shape = node.shape(0)
     size = shape[-1]
     if size not in (1, 2, 3):
-        raise Refusal(f"determinants of {size}×{size} matrices are not compiled")
+        raise CannotConvert(f"determinants of {size}×{size} matrices are not compiled")
 
     def entry(row: int, column: int) -> Expr:
         rank = len(shape)

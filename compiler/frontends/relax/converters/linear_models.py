@@ -14,7 +14,7 @@ from edgec.compiler.frontends.relax.converters.class_scores import (
     post_transform,
 )
 from edgec.compiler.frontends.relax.converters.features import float_input
-from edgec.compiler.frontends.relax.converters.registry import ML, Node, Refusal, converts, reshaped
+from edgec.compiler.frontends.relax.converters.registry import ML, CannotConvert, Node, converts, reshaped
 
 
 def _rows(node: Node) -> Expr:
@@ -24,7 +24,7 @@ def _rows(node: Node) -> Expr:
     if len(shape) == 1:
         return node.emit(reshaped(x, (1, shape[0])))
     if len(shape) != 2:
-        raise Refusal(f"its input has rank {len(shape)}, and rows of features are needed")
+        raise CannotConvert(f"its input has rank {len(shape)}, and rows of features are needed")
     return x
 
 
@@ -32,7 +32,9 @@ def _linear(node: Node, x: Expr, outputs: int) -> Expr:
     weights = np.array(node.attrs["coefficients"], np.float32)
     features = int(x.ty.shape[1])
     if weights.size != outputs * features:
-        raise Refusal(f"it has {weights.size} coefficients for {outputs} outputs of {features} features")
+        raise CannotConvert(
+            f"it has {weights.size} coefficients for {outputs} outputs of {features} features"
+        )
     matrix = np.ascontiguousarray(weights.reshape(outputs, features).T)
     scores = relax.op.matmul(x, constant(matrix))
     intercepts = np.array(node.attrs.get("intercepts") or [0.0], np.float32)

@@ -7,7 +7,7 @@ from tvm import relax
 
 from edgec.compiler.frontends.relax.builder import Expr, constant
 from edgec.compiler.frontends.relax.converters.registry import (
-    Decline,
+    LeaveToTvm,
     Node,
     axis_of,
     converts,
@@ -89,7 +89,7 @@ def _as_normalised(node: Node, position: int, shape: tuple[int, ...], default: f
 def _batch_normalization(node: Node) -> list[Expr]:
     """In training mode: by the batch's own mean and variance, with the running ones moved on."""
     if not node.attrs.get("training_mode", 0):
-        raise Decline
+        raise LeaveToTvm
     x, shape = node.input(0), node.shape(0)
     axes = [a for a in range(len(shape)) if a != 1]
     along = [1, shape[1]] + [1] * (len(shape) - 2)

@@ -11,9 +11,9 @@ from tvm import relax
 from edgec.compiler.frontends.relax.builder import Expr, constant
 from edgec.compiler.frontends.relax.converters.convolution import spatial_pads
 from edgec.compiler.frontends.relax.converters.registry import (
-    Decline,
+    CannotConvert,
+    LeaveToTvm,
     Node,
-    Refusal,
     converts,
     dtype_of,
     reshaped,
@@ -28,7 +28,7 @@ def _max_pool(node: Node) -> list[Expr]:
     The place within a window is a constant per tap plus a constant per window, so one arg-max gives it.
     """
     if len(node.outputs) < 2 or not node.outputs[1]:
-        raise Decline
+        raise LeaveToTvm
     x, shape, kernel = node.input(0), node.shape(0), [int(k) for k in node.attrs["kernel_shape"]]
     n, spatial = len(kernel), list(node.shape(0)[2:])
     strides = [int(s) for s in node.attrs.get("strides") or [1] * n]
@@ -43,7 +43,7 @@ def _max_pool(node: Node) -> list[Expr]:
         widths += [pads[i], max(last - spatial[i] - pads[i], 0)]
     lowest = float(np.finfo(dtype_of(x)).min) if dtype_of(x).startswith("float") else None
     if any(widths) and lowest is None:
-        raise Refusal("pads around integers are not compiled")
+        raise CannotConvert("pads around integers are not compiled")
     padded = node.emit(relax.op.nn.pad(x, widths, pad_value=lowest)) if any(widths) else x
     parts = []
     for tap in itertools.product(*[range(k) for k in kernel]):
@@ -98,7 +98,7 @@ def _max_unpool(node: Node) -> Expr:
     if out == own:
         return y
     if any(a < b for a, b in zip(out, own, strict=True)):
-        raise Refusal(f"the output {out} is smaller than {own}")
+        raise CannotConvert(f"the output {out} is smaller than {own}")
     widths = [0] * 4
     for a, b in zip(own, out, strict=True):
         widths += [0, b - a]

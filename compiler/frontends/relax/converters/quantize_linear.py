@@ -12,8 +12,8 @@ from tvm import relax
 from edgec.compiler.frontends.relax.builder import Array, Expr, constant
 from edgec.compiler.frontends.relax.converters import casts
 from edgec.compiler.frontends.relax.converters.registry import (
+    CannotConvert,
     Node,
-    Refusal,
     axis_of,
     converts,
     is_constant,
@@ -41,9 +41,9 @@ def _dequantize(node: Node) -> Expr:
     if is_constant(x):
         return constant(_dequantized(node, value_of(x), scale, zero))
     if node.dtype(0) not in INTEGERS:
-        raise Refusal(f"it makes real numbers of {node.dtype(0)}, which is not compiled")
+        raise CannotConvert(f"it makes real numbers of {node.dtype(0)}, which is not compiled")
     if node.attrs.get("block_size", 0):
-        raise Refusal("it has a scale for each block of values that are computed")
+        raise CannotConvert("it has a scale for each block of values that are computed")
     scale, zero = _aligned(node, scale, rank), _aligned(node, zero, rank)
     real = relax.op.astype(x, str(scale.dtype))
     if zero.any():
@@ -75,9 +75,9 @@ def _quantize(node: Node) -> Expr:
     scale, zero = _grid(node)
     rank, dtype = len(node.shape(0)), str(zero.dtype)
     if dtype not in RANGES:
-        raise Refusal(f"it makes {dtype} of real numbers, which is not compiled")
+        raise CannotConvert(f"it makes {dtype} of real numbers, which is not compiled")
     if node.attrs.get("block_size", 0):
-        raise Refusal("it has a scale for each block of values")
+        raise CannotConvert("it has a scale for each block of values")
     low, high = RANGES[dtype]
     x = node.input(0)
     if node.dtype(0) != str(scale.dtype):
@@ -116,7 +116,7 @@ def _stretched(node: Node, position: int) -> Expr:
 
 def _dequantize_by_inputs(node: Node) -> Expr:
     if node.dtype(0) not in INTEGERS and not _is_narrow(node):
-        raise Refusal(f"it makes real numbers of {node.dtype(0)}, which is not compiled")
+        raise CannotConvert(f"it makes real numbers of {node.dtype(0)}, which is not compiled")
     scale, kind = _stretched(node, 1), node.dtype(1)
     real = node.emit(relax.op.astype(node.input(0), kind))
     if node.has(2):
@@ -141,7 +141,7 @@ def _quantize_by_inputs(node: Node) -> Expr:
     if not node.has(2) and named:
         dtype = str(helper.tensor_dtype_to_np_dtype(named))
     if dtype not in RANGES:
-        raise Refusal(f"it makes {dtype} of real numbers, which is not compiled")
+        raise CannotConvert(f"it makes {dtype} of real numbers, which is not compiled")
     low, high = RANGES[dtype]
     scale, kind = _stretched(node, 1), node.dtype(1)
     x = node.input(0) if node.dtype(0) == kind else node.emit(relax.op.astype(node.input(0), kind))
@@ -155,14 +155,14 @@ def _grid(node: Node) -> tuple[Array, Array]:
     """Scale and zero point, whose type is that of the stored integers."""
     scale = node.array(1)
     if scale is None:
-        raise Refusal("it has no scale")
+        raise CannotConvert("it has no scale")
     zero = node.array(2)
     if zero is not None:
         return scale, zero
     if node.op_type == "DequantizeLinear":
         return scale, np.zeros(scale.shape, node.dtype(0))
     if node.attrs.get("output_dtype"):
-        raise Refusal("it names its type by number; export it with a zero point")
+        raise CannotConvert("it names its type by number; export it with a zero point")
     return scale, np.zeros(scale.shape, np.uint8)
 
 

@@ -9,8 +9,8 @@ from tvm import relax
 
 from edgec.compiler.frontends.relax.builder import Expr, constant
 from edgec.compiler.frontends.relax.converters.registry import (
+    CannotConvert,
     Node,
-    Refusal,
     converts,
     is_constant,
     reshaped,
@@ -44,11 +44,11 @@ def _recurrent(node: Node) -> list[Expr]:
     directions, _, hidden = node.shape(R)
     sizes = _Sizes(steps, batch, inputs, hidden, directions)
     if steps == 0 or node.dtype(X) != "float32":
-        raise Refusal("only fp32 sequences of at least one step are compiled")
+        raise CannotConvert("only fp32 sequences of at least one step are compiled")
     names = {"forward": [False], "reverse": [True], "bidirectional": [False, True]}
     ways = names.get(str(node.attrs.get("direction", "forward")).lower(), [])
     if len(ways) != directions:
-        raise Refusal("its direction does not fit its weights")
+        raise CannotConvert("its direction does not fit its weights")
     parts = [_direction(node, x, d, way, sizes, batch_first) for d, way in enumerate(ways)]
     return [_join(node, [part[i] for part in parts], i, batch_first) for i in range(len(parts[0]))]
 
@@ -113,7 +113,7 @@ def _kernel(node: Node, d: int, reverse: bool, sizes: _Sizes) -> RecurrentKernel
         beta = betas.pop(0) if betas and takes_beta else None
         function = activation(name, alpha, beta)
         if function is None:
-            raise Refusal(f"its activation {name!r} is unknown")
+            raise CannotConvert(f"its activation {name!r} is unknown")
         chosen.append(function)
     return RecurrentKernel(
         op_type=op,

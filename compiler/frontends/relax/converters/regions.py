@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from edgec.compiler.frontends.relax.builder import Expr
 from edgec.compiler.frontends.relax.converters.registry import (
-    Decline,
+    CannotConvert,
+    LeaveToTvm,
     Node,
-    Refusal,
     converts,
     dtype_of,
 )
@@ -17,12 +17,12 @@ from edgec.compiler.kernels.region_samples import RegionGrid
 def _roi_align(node: Node) -> Expr:
     """Formulas: RoiAlign-16 of the standard's evaluator, whose largest sample is that of weighted neighbours."""
     if str(node.attrs.get("mode", "avg")) != "max":
-        raise Decline
+        raise LeaveToTvm
     samples = int(node.attrs.get("sampling_ratio", 0))
     if samples <= 0:
-        raise Refusal("how many samples it takes of a region depends on the region's size")
+        raise CannotConvert("how many samples it takes of a region depends on the region's size")
     if dtype_of(node.input(0)) != "float32":
-        raise Refusal(f"regions of {dtype_of(node.input(0))} are not compiled")
+        raise CannotConvert(f"regions of {dtype_of(node.input(0))} are not compiled")
     mode = str(node.attrs.get("coordinate_transformation_mode", "half_pixel" if node.opset >= 16 else ""))
     grid = RegionGrid(
         (int(node.attrs.get("output_height", 1)), int(node.attrs.get("output_width", 1))),
@@ -35,4 +35,4 @@ def _roi_align(node: Node) -> Expr:
 
 @converts("NonMaxSuppression")
 def _non_max_suppression(node: Node) -> Expr:
-    raise Refusal("how many boxes it keeps depends on the data")
+    raise CannotConvert("how many boxes it keeps depends on the data")

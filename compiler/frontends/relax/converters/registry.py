@@ -1,7 +1,7 @@
 """What a converter is, and the table of converters by operator.
 
 A converter turns one ONNX node into Relax expressions. Those written here come first; TVM's own serve the
-rest. A converter that cannot express a node raises :class:`Refusal` with the reason in the user's words.
+rest. A converter that cannot express a node raises :class:`CannotConvert` with the reason in the user's words.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ MICROSOFT = "com.microsoft"
 ML = "ai.onnx.ml"
 
 
-class Refusal(Exception):
+class CannotConvert(Exception):
     """This node cannot be expressed; the message says why."""
 
 
-class Decline(Exception):
+class LeaveToTvm(Exception):
     """Leave this node to TVM's own converter, which does as well or better."""
 
 
@@ -57,23 +57,23 @@ class Node:
         """The input at this position.
 
         Raises:
-            Refusal: it is left out.
+            CannotConvert: it is left out.
         """
         if not self.has(position):
-            raise Refusal(f"its input {position} is missing")
+            raise CannotConvert(f"its input {position} is missing")
         return self.inputs[position]
 
     def array(self, position: int) -> Array | None:
         """The value of a constant input, or None when it is left out.
 
         Raises:
-            Refusal: the input is only known when the model runs.
+            CannotConvert: the input is only known when the model runs.
         """
         if not self.has(position):
             return None
         expr = self.inputs[position]
         if not is_constant(expr):
-            raise Refusal(
+            raise CannotConvert(
                 f"its input {position} has to be constant, but it is computed from the model's inputs"
             )
         return value_of(expr)
@@ -128,11 +128,11 @@ def shape_of(expr: Expr) -> tuple[int, ...]:
     """The static shape of an expression whose type is known.
 
     Raises:
-        Refusal: the shape depends on the model's data.
+        CannotConvert: the shape depends on the model's data.
     """
     shape = getattr(expr.ty, "shape", None)
     if shape is None or not all(isinstance(size, int | tvm.tirx.IntImm) for size in shape):
-        raise Refusal("the shape of its input depends on the data, and only static shapes are compiled")
+        raise CannotConvert("the shape of its input depends on the data, and only static shapes are compiled")
     return tuple(int(size) for size in shape)
 
 
@@ -151,10 +151,10 @@ def axis_of(axis: int, rank: int) -> int:
     """An axis counted from the front.
 
     Raises:
-        Refusal: out of range.
+        CannotConvert: out of range.
     """
     if not -rank <= axis < max(rank, 1):
-        raise Refusal(f"its axis {axis} is out of range for rank {rank}")
+        raise CannotConvert(f"its axis {axis} is out of range for rank {rank}")
     return axis % rank if rank else 0
 
 

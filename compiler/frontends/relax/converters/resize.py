@@ -14,9 +14,9 @@ from tvm import relax
 
 from edgec.compiler.frontends.relax.builder import Array, Expr, constant
 from edgec.compiler.frontends.relax.converters.registry import (
-    Decline,
+    CannotConvert,
+    LeaveToTvm,
     Node,
-    Refusal,
     axis_of,
     converts,
     dtype_of,
@@ -52,7 +52,7 @@ def _resize(node: Node) -> Expr:
     axes = _axes(node)
     changed = [a for a in axes if a.out != a.size or a.scale != 1.0 or _mode(node) == "tf_crop_and_resize"]
     if _is_plain(node, changed):
-        raise Decline
+        raise LeaveToTvm
     kind = dtype_of(x)
     method = str(node.attrs.get("mode", "nearest"))
     if method != "nearest" and not kind.startswith("float"):
@@ -103,9 +103,9 @@ def _axes(node: Node) -> list[Axis]:
         products = (np.float32(shape[a]) * np.float32(s) for a, s in zip(picked, scales, strict=True))
         wanted = [math.floor(product) for product in products]
     else:
-        raise Refusal("neither its scales nor its sizes are given")
+        raise CannotConvert("neither its scales nor its sizes are given")
     if min(wanted) < 1:
-        raise Refusal(f"it makes an axis of size {min(wanted)}")
+        raise CannotConvert(f"it makes an axis of size {min(wanted)}")
     return _with_regions(node, picked, wanted, scales)
 
 
@@ -115,7 +115,7 @@ def _with_regions(node: Node, picked: list[int], wanted: list[int], scales: list
     if _mode(node) == "tf_crop_and_resize":
         given = node.array(1)
         if given is None or given.size != 2 * n:
-            raise Refusal("its region is missing")
+            raise CannotConvert("its region is missing")
         region = [float(r) for r in given.reshape(-1)]
     return sorted(
         (Axis(a, shape[a], wanted[i], scales[i], region[i], region[n + i]) for i, a in enumerate(picked)),
@@ -155,7 +155,7 @@ def coordinates(step: Axis, mode: str) -> Array:
     if mode == "half_pixel_symmetric":
         offset = step.size / 2 * (1 - step.out / step.exact)
         return offset + (i + 0.5) / step.scale - 0.5
-    raise Refusal(f"its coordinates {mode!r} are unknown")
+    raise CannotConvert(f"its coordinates {mode!r} are unknown")
 
 
 def nearest(places: Array, size: int, mode: str) -> Array:
@@ -167,7 +167,7 @@ def nearest(places: Array, size: int, mode: str) -> Array:
     elif mode in ("floor", "ceil"):
         rounded = np.floor(places) if mode == "floor" else np.ceil(places)
     else:
-        raise Refusal(f"its rounding {mode!r} is unknown")
+        raise CannotConvert(f"its rounding {mode!r} is unknown")
     return np.clip(rounded, 0, size - 1).astype("int64")
 
 
@@ -182,7 +182,7 @@ def weights(node: Node, places: Array, step: Axis, method: str) -> Array:
     elif method == "cubic":
         share = cubic(distance, float(node.attrs.get("cubic_coeff_a", -0.75)))
     else:
-        raise Refusal(f"its mode {method!r} is unknown")
+        raise CannotConvert(f"its mode {method!r} is unknown")
     if node.attrs.get("exclude_outside", 0):
         share = np.where((taps < 0) | (taps > step.size - 1), 0.0, share)
     share = share / share.sum(axis=1, keepdims=True)

@@ -7,9 +7,9 @@ from tvm import relax
 
 from edgec.compiler.frontends.relax.builder import Expr, constant
 from edgec.compiler.frontends.relax.converters.registry import (
-    Decline,
+    CannotConvert,
+    LeaveToTvm,
     Node,
-    Refusal,
     axis_of,
     converts,
     reshaped,
@@ -21,7 +21,7 @@ def _reshape(node: Node) -> Expr:
     shape = node.shape(0)
     wanted = node.ints("shape", 1)
     if wanted is None:
-        raise Refusal("its shape is missing")
+        raise CannotConvert("its shape is missing")
     if not node.attrs.get("allowzero", 0):
         wanted = [shape[i] if size == 0 and i < len(shape) else size for i, size in enumerate(wanted)]
     total = int(np.prod(shape))
@@ -29,7 +29,7 @@ def _reshape(node: Node) -> Expr:
         rest = int(np.prod([size for size in wanted if size != -1]))
         wanted[wanted.index(-1)] = total // rest if rest else 0
     if int(np.prod(wanted)) != total or -1 in wanted:
-        raise Refusal(f"the shape {list(shape)} cannot become {wanted}")
+        raise CannotConvert(f"the shape {list(shape)} cannot become {wanted}")
     return node.input(0) if tuple(wanted) == shape else reshaped(node.input(0), wanted)
 
 
@@ -54,7 +54,7 @@ def _squeeze(node: Node) -> Expr:
 def _unsqueeze(node: Node) -> Expr:
     shape, axes = list(node.shape(0)), node.ints("axes", 1)
     if axes is None:
-        raise Refusal("its axes are missing")
+        raise CannotConvert("its axes are missing")
     rank = len(shape) + len(axes)
     for axis in sorted(axis_of(a, rank) for a in axes):
         shape.insert(axis, 1)
@@ -65,7 +65,7 @@ def _unsqueeze(node: Node) -> Expr:
 def _expand(node: Node) -> Expr:
     shape, wanted = node.shape(0), node.ints("shape", 1)
     if wanted is None:
-        raise Refusal("its shape is missing")
+        raise CannotConvert("its shape is missing")
     full = np.broadcast_shapes(shape, tuple(wanted))
     return node.input(0) if full == shape else relax.op.broadcast_to(node.input(0), full)
 
@@ -74,7 +74,7 @@ def _expand(node: Node) -> Expr:
 def _tile(node: Node) -> Expr:
     repeats = node.ints("repeats", 1)
     if repeats is None:
-        raise Refusal("its repeats are missing")
+        raise CannotConvert("its repeats are missing")
     out = [size * times for size, times in zip(node.shape(0), repeats, strict=True)]
     if 0 in out:
         return constant(np.zeros(out, node.dtype(0)))
@@ -104,7 +104,7 @@ def _transpose(node: Node) -> Expr:
 def _space_to_depth(node: Node) -> Expr:
     """With the columns and rows of a block behind the channel (``CRD``); TVM knows the other order only."""
     if str(node.attrs.get("mode", "DCR")) != "CRD":
-        raise Decline
+        raise LeaveToTvm
     (batch, channels, height, width), size = node.shape(0), int(node.attrs["blocksize"])
     rows, columns = height // size, width // size
     blocks = node.emit(relax.op.reshape(node.input(0), (batch, channels, rows, size, columns, size)))

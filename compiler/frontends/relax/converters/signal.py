@@ -7,8 +7,8 @@ from tvm import relax
 
 from edgec.compiler.frontends.relax.builder import Array, Expr, constant
 from edgec.compiler.frontends.relax.converters.registry import (
+    CannotConvert,
     Node,
-    Refusal,
     axis_of,
     converts,
     is_constant,
@@ -24,7 +24,7 @@ LARGEST = 4096  # points; a matrix of that size has 2 × 64 MB
 def fourier(points: int, length: int, kept: int, *, inverse: bool, dtype: str) -> tuple[Array, Array]:
     """Cosines and sines ``[points, kept]`` that take ``points`` samples to the first ``kept`` frequencies."""
     if length > LARGEST:
-        raise Refusal(f"transforms of more than {LARGEST} points are not compiled")
+        raise CannotConvert(f"transforms of more than {LARGEST} points are not compiled")
     angle = 2 * np.pi * np.outer(np.arange(points), np.arange(kept)) / length
     sign, scale = (1, 1 / length) if inverse else (-1, 1)
     return (np.cos(angle) * scale).astype(dtype), (sign * np.sin(angle) * scale).astype(dtype)
@@ -107,9 +107,9 @@ def _stft(node: Node) -> Expr:
     signal, shape, dtype = node.input(0), node.shape(0), node.dtype(0)
     step_value, length_value = node.array(1), node.array(3)
     if step_value is None:
-        raise Refusal("its frame step is missing")
+        raise CannotConvert("its frame step is missing")
     if len(shape) == 3 and shape[2] == 2:
-        raise Refusal("transforms of complex signals are not compiled")
+        raise CannotConvert("transforms of complex signals are not compiled")
     step = int(step_value.reshape(-1)[0])
     window = node.input(2) if node.has(2) else None
     length = int(length_value.reshape(-1)[0]) if length_value is not None else shape_of(window)[0]

@@ -7,8 +7,8 @@ from tvm import relax
 
 from edgec.compiler.frontends.relax.builder import Expr, constant
 from edgec.compiler.frontends.relax.converters.registry import (
+    CannotConvert,
     Node,
-    Refusal,
     axis_of,
     converts,
     dtype_of,
@@ -21,15 +21,15 @@ def _slice(node: Node) -> Expr:
     shape = node.shape(0)
     starts, ends = node.ints("starts", 1), node.ints("ends", 2)
     if starts is None or ends is None:
-        raise Refusal("its starts or ends are missing")
+        raise CannotConvert("its starts or ends are missing")
     axes = node.ints("axes", 3) or list(range(len(starts)))
     steps = node.ints("steps", 4) or [1] * len(starts)
     if not shape:
-        raise Refusal("a scalar has no slices")
+        raise CannotConvert("a scalar has no slices")
     picks = {}
     for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
         if step == 0:
-            raise Refusal("a step is 0")
+            raise CannotConvert("a step is 0")
         picks[axis_of(axis, len(shape))] = slice(start, end, step)
     return sliced(node, node.input(0), picks)
 
@@ -77,7 +77,7 @@ def _split(node: Node) -> Expr | list[Expr]:
         step = -(-shape[axis] // count)
         sizes = [min(step, shape[axis] - step * i) for i in range(count)]
     if sum(sizes) != shape[axis] or len(sizes) < len(node.outputs):
-        raise Refusal(f"its parts {sizes} do not add up to the size {shape[axis]} of axis {axis}")
+        raise CannotConvert(f"its parts {sizes} do not add up to the size {shape[axis]} of axis {axis}")
     ends = np.cumsum(sizes)
     return [
         node.emit(sliced(node, node.input(0), {axis: slice(int(end) - size, int(end), 1)}))
@@ -91,7 +91,7 @@ def _split(node: Node) -> Expr | list[Expr]:
 def _center_crop_pad(node: Node) -> Expr:
     x, shape, given = node.input(0), node.shape(0), node.array(1)
     if given is None:
-        raise Refusal("its shape is missing")
+        raise CannotConvert("its shape is missing")
     axes = [axis_of(int(a), len(shape)) for a in node.attrs.get("axes") or range(len(shape))]
     picks, widths = {}, [0] * (2 * len(shape))
     for axis, size in zip(axes, (int(s) for s in given.reshape(-1)), strict=True):

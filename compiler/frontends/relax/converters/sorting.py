@@ -7,9 +7,9 @@ from tvm import relax
 
 from edgec.compiler.frontends.relax.builder import Expr, constant
 from edgec.compiler.frontends.relax.converters.registry import (
-    Decline,
+    CannotConvert,
+    LeaveToTvm,
     Node,
-    Refusal,
     converts,
 )
 
@@ -18,10 +18,10 @@ from edgec.compiler.frontends.relax.converters.registry import (
 def _top_k(node: Node) -> Expr | list[Expr]:
     """Unsigned 64-bit integers are sorted as signed ones of the same order: 2^63 less."""
     if node.dtype(0) != "uint64":
-        raise Decline
+        raise LeaveToTvm
     count = node.array(1)
     if count is None:
-        raise Refusal("it names no number of elements")
+        raise CannotConvert("it names no number of elements")
     least = constant(np.array(-(1 << 63), "int64"))
     signed = node.emit(relax.op.bitwise_xor(node.emit(relax.op.astype(node.input(0), "int64")), least))
     axis, largest = int(node.attrs.get("axis", -1)), bool(node.attrs.get("largest", 1))

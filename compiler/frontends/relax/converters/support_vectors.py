@@ -6,7 +6,14 @@ import numpy as np
 from tvm import relax
 
 from edgec.compiler.frontends.relax.builder import Array, Expr, constant
-from edgec.compiler.frontends.relax.converters.registry import ML, Node, Refusal, converts, dtype_of, shape_of
+from edgec.compiler.frontends.relax.converters.registry import (
+    ML,
+    CannotConvert,
+    Node,
+    converts,
+    dtype_of,
+    shape_of,
+)
 
 
 @converts("SVMRegressor", domain=ML)
@@ -14,9 +21,9 @@ def _svm_regressor(node: Node) -> Expr:
     """Formulas: ai.onnx.ml operator SVMRegressor-1, as ONNX Runtime reads it."""
     x, shape = node.input(0), node.shape(0)
     if len(shape) != 2:
-        raise Refusal("its input is no matrix")
+        raise CannotConvert("its input is no matrix")
     if str(node.attrs.get("post_transform", "NONE")) != "NONE":
-        raise Refusal("a transform of its result is not compiled")
+        raise CannotConvert("a transform of its result is not compiled")
     x = x if dtype_of(x) == "float32" else node.emit(relax.op.astype(x, "float32"))
     weights = np.asarray(node.attrs["coefficients"], "float32").reshape(-1, 1)
     count = int(node.attrs.get("n_supports", 0))
@@ -55,4 +62,4 @@ def kernel(node: Node, x: Expr, vectors: Array) -> Expr:
         return node.emit(relax.op.power(node.emit(line), constant(degree, "float32")))
     if kind == "SIGMOID":
         return node.emit(relax.op.tanh(node.emit(line)))
-    raise Refusal(f"its kernel {kind!r} is unknown")
+    raise CannotConvert(f"its kernel {kind!r} is unknown")

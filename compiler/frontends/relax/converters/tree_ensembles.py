@@ -17,7 +17,7 @@ from edgec.compiler.frontends.relax.converters.class_scores import (
     pick_label,
     post_transform,
 )
-from edgec.compiler.frontends.relax.converters.registry import ML, Node, Refusal, converts
+from edgec.compiler.frontends.relax.converters.registry import ML, CannotConvert, Node, converts
 from edgec.compiler.kernels.forests.forest import Aggregate, Forest, ForestError
 from edgec.compiler.kernels.forests.kernel import ForestKernel
 from edgec.compiler.kernels.forests.table import lay_out
@@ -61,13 +61,13 @@ def _tree_ensemble_classifier(node: Node) -> list[Expr]:
 
 def _parsed(parse: Any, node: Node, *args: Any) -> Forest:  # noqa: ANN401 - one of the two parsers
     if len(node.shape(0)) != 2:
-        raise Refusal(f"its input has rank {len(node.shape(0))}, and rows of features are needed")
+        raise CannotConvert(f"its input has rank {len(node.shape(0))}, and rows of features are needed")
     if node.dtype(0) == "float64":
-        raise Refusal("it compares fp64 features, and forests are compiled for fp32 ones")
+        raise CannotConvert("it compares fp64 features, and forests are compiled for fp32 ones")
     try:
         forest: Forest = parse(node.attrs, node.shape(0)[1], *args)
     except ForestError as error:
-        raise Refusal(str(error)) from error
+        raise CannotConvert(str(error)) from error
     return forest
 
 
@@ -84,11 +84,11 @@ def forest_scores(node: Node, forest: Forest) -> Expr:
     if forest.aggregate in (Aggregate.MIN, Aggregate.MAX):
         reached = np.unique(forest.leaf_target)
         if len(reached) < forest.n_targets:
-            raise Refusal("a target that no leaf adds to has no minimum or maximum")
+            raise CannotConvert("a target that no leaf adds to has no minimum or maximum")
     try:
         table = lay_out(forest)
     except ForestError as error:
-        raise Refusal(str(error)) from error
+        raise CannotConvert(str(error)) from error
     kernel = ForestKernel(table, rows)
     x = relax.op.astype(node.input(0), "float32") if node.dtype(0) != "float32" else node.input(0)
     arguments = [constant(np.ascontiguousarray(array)) for array in kernel.arguments().values()]

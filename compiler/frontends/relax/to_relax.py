@@ -1,0 +1,60 @@
+"""From a cleaned ONNX model to a Relax module; what cannot be compiled is cut out for ONNX Runtime."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from edgec.compiler.errors import Unsupported, UnsupportedModel
+from edgec.compiler.frontends.onnx.simplify import runs_in_onnxruntime
+from edgec.compiler.frontends.relax import converters, fallback
+from edgec.compiler.frontends.relax.converters.registry import (
+    CannotConvert,
+)
+from edgec.compiler.frontends.relax.importer import LOST, Importer
+from edgec.compiler.frontends.source import ImportedModel, SourceModel
+
+# Operators that do little but move data: not worth a change of hands.
+MOVERS = frozenset(
+    {"Cast", "Concat", "Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Squeeze"}
+    | {"Split", "Transpose", "Unsqueeze", "Shape", "Not", "Equal", "Where", "Add", "Sub", "Mul"}
+)
+NO_WAY = "ONNX Runtime does not know them either: export the model with standard operators."
+
+
+def to_relax(source: SourceModel, *, fallback_allowed: bool = False) -> ImportedModel:
+    """Import a cleaned model.
+
+    Args:
+        source: from :func:`edgec.compiler.frontends.load_source`.
+        fallback_allowed: leave what cannot be compiled to ONNX Runtime, called from the compiled code.
+
+    Returns:
+        a module whose function ``main`` takes the model's inputs in order under their safe names, with the
+        constants embedded; bindings are named after the source's nodes.
+
+    Raises:
+        UnsupportedModel: nodes that cannot be compiled (nor, with fallback, be cut out for ONNX Runtime).
+    """
+    converters.load_all()
+    refused = Importer(source).try_out()
+    if not refused:
+        return Importer(source).run()
+    if not fallback_allowed:
+        raise UnsupportedModel(causes(refused))
+    graph = source.model.graph
+    foreign = fallback.widen(graph, [position for position, _ in refused], MOVERS)
+    try:
+        imported = Importer(source).run(foreign)
+    except (CannotConvert, fallback.UntypedValue) as refusal:
+        nodes = [replace(node, reason=str(refusal)) for node in causes(refused)]
+        raise UnsupportedModel(nodes) from refusal
+    for segment in imported.segments:
+        if not runs_in_onnxruntime(segment.model):
+            raise UnsupportedModel([replace(node, remedy=NO_WAY) for node in causes(refused)])
+    return imported
+
+
+def causes(refused: list[tuple[int, Unsupported]]) -> list[Unsupported]:
+    """The nodes that were refused for themselves; all of them, where each waits for another."""
+    own = [node for _, node in refused if node.reason != LOST]
+    return own or [node for _, node in refused]
