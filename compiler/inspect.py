@@ -14,7 +14,7 @@ from onnx import ModelProto, NodeProto
 
 from edgec.compiler.errors import InputShapeError, Unsupported, UnsupportedModel
 from edgec.compiler.frontends import to_relax
-from edgec.compiler.frontends.load import prepare, read_any
+from edgec.compiler.frontends.load import prepared, read_any
 from edgec.compiler.frontends.onnx.shapes import describe_shape, strip_initializer_inputs
 from edgec.compiler.options import CompileOptions
 
@@ -64,12 +64,12 @@ def inspect_model(path: Path, options: CompileOptions) -> ModelSummary:
         ModelError: the file is damaged, hostile or no model.
     """
     loaded = read_any(path, options)
-    model, digest = loaded.model, loaded.digest
+    model = loaded.model
     strip_initializer_inputs(model)
     weights = [t for t in model.graph.initializer if t.data_type != onnx.TensorProto.STRING]
     facts: dict[str, Any] = {
         "path": str(path),
-        "digest": digest,
+        "digest": loaded.digest,
         "producer": f"{model.producer_name} {model.producer_version}".strip(),
         "ir_version": model.ir_version,
         "opsets": {e.domain or "ai.onnx": e.version for e in model.opset_import} or {"ai.onnx": 1},
@@ -83,7 +83,7 @@ def inspect_model(path: Path, options: CompileOptions) -> ModelSummary:
         ),
     }
     try:
-        source = prepare(model, path, digest, options.input_shapes)
+        source = prepared(loaded, path, options.input_shapes)
     except InputShapeError as error:
         return ModelSummary(**facts, missing=str(error))
     unsupported: tuple[Unsupported, ...] = ()

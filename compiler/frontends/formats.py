@@ -1,25 +1,15 @@
-"""Which kind of model a file holds, told by its content, and the front end for it.
-
-A front end is a module with a function ``load(path, options) -> Loaded``. It is imported when a file of its
-kind comes along, and only then.
-"""
+"""The formats of model files, told apart by content, and the front end of each."""
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 
-from onnx import ModelProto
-
-from edgec.compiler.errors import ModelError, ToolMissing
-from edgec.compiler.frontends.source import Reference
-from edgec.compiler.options import CompileOptions
+from edgec.compiler.errors import ModelError
 
 HEAD_BYTES = 4096
+MAX_OBJECTIVE = 256  # bytes of an objective's name in XGBoost's binary format
 MOST_MEMBERS = 100_000
 MOST_GROWTH, GROWTH_FREE_BYTES = 20, 64 << 20  # exporters store weights as they are, which hardly pack
 TORCH_LEGACY = (
@@ -33,7 +23,7 @@ class Format:
 
     Attributes:
         name: in messages, such as ``TensorFlow Lite``.
-        module: of the front end, in this package; empty where there is none.
+        module: the module of the front end within this package; empty where there is none.
         advice: what to do instead, where there is no front end.
     """
 
@@ -42,22 +32,7 @@ class Format:
     advice: str = ""
 
 
-@dataclass(frozen=True)
-class Loaded:
-    """What a front end makes of a file.
-
-    Attributes:
-        model: ONNX, computing the same as the source.
-        digest: ``sha256:…`` of the file.
-        original: the source's own framework, where it is installed.
-    """
-
-    model: ModelProto
-    digest: str
-    original: Reference | None = None
-
-
-ONNX = Format("ONNX")
+ONNX = Format("ONNX", "onnx.read")
 TFLITE = Format("TensorFlow Lite", "tflite.load")
 XGBOOST = Format("XGBoost", "trees.load")
 LIGHTGBM = Format("LightGBM", "trees.load")
@@ -97,8 +72,6 @@ def detect(path: Path) -> Format:
 
 
 def _by_content(head: bytes, path: Path) -> Format | None:
-    from edgec.compiler.frontends.trees.xgboost_binary import looks_like_binary
-
     if head[4:8] == b"TFL3":
         return TFLITE
     if head[:4] == b"PK\x03\x04":
@@ -115,7 +88,16 @@ def _by_content(head: bytes, path: Path) -> Format | None:
         return XGBOOST
     if head[8:9] == b"{" and path.suffix == ".safetensors":
         return SAFETENSORS
-    return XGBOOST if looks_like_binary(head) else None
+    return XGBOOST if _is_xgboost_binary(head) else None
+
+
+def _is_xgboost_binary(head: bytes) -> bool:
+    """Whether a file begins as XGBoost's old binary models do: a header, then the name of an objective."""
+    start = 140 if head[:4] == b"binf" else 136
+    length = int.from_bytes(head[start : start + 8], "little")
+    name = head[start + 8 : start + 8 + length]
+    known = name.isascii() and all(c.isalnum() or c in ":_" for c in name.decode("ascii", "replace"))
+    return 0 < length <= MAX_OBJECTIVE and len(name) == length and known
 
 
 def _by_members(path: Path) -> Format | None:
@@ -160,59 +142,3 @@ def _by_suffix(path: Path) -> Format | None:
         ".safetensors": SAFETENSORS,
     }
     return SAVED_MODEL if path.name == "saved_model.pb" else suffixes.get(path.suffix.lower())
-
-
-def load(kind: Format, path: Path, options: CompileOptions) -> Loaded:
-    """Read a file with the front end of its format.
-
-    Raises:
-        ModelError: damaged, or of a format without a front end; says what to do instead.
-        ToolMissing: the front end needs a package that is not installed; names the extra.
-    """
-    if not kind.module:
-        raise ModelError(f"{path}: is a {kind.name} file: {kind.advice}")
-    front_end = importlib.import_module(f"edgec.compiler.frontends.{kind.module}")
-    loaded: Loaded = front_end.load(path, options)
-    return loaded
-
-
-def require(module: str, extra: str, path: Path) -> ModuleType:
-    """Import a package that a front end cannot do without.
-
-    Raises:
-        ToolMissing: it is not installed.
-    """
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        raise ToolMissing(
-            f"{path}: reading it needs {error.name or module}, which is not installed: "
-            f"pip install 'edgec[{extra}]'"
-        ) from error
-
-
-def require_unloaded(module: str, extra: str, path: Path, other_way: str = "") -> None:
-    """Check that a package is installed which is used in another process, and not to be loaded into this one.
-
-    Raises:
-        ToolMissing: it is not; the message ends with `other_way`.
-    """
-    if importlib.util.find_spec(module) is None:
-        raise ToolMissing(
-            f"{path}: reading it needs {module}, which is not installed: pip install 'edgec[{extra}]'{other_way}"
-        )
-
-
-def read_file(path: Path) -> tuple[bytes, str]:
-    """A file's content and its digest ``sha256:…``.
-
-    Raises:
-        ModelError: unreadable.
-    """
-    import hashlib
-
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
-    return content, f"sha256:{hashlib.sha256(content).hexdigest()}"

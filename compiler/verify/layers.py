@@ -12,7 +12,7 @@ from onnx import ModelProto, TensorProto, ValueInfoProto, helper
 
 from edgec.compiler import pack
 from edgec.compiler.frontends import load_source, to_relax
-from edgec.compiler.frontends.load import ports_of
+from edgec.compiler.frontends.onnx.prepare import ports_of
 from edgec.compiler.frontends.relax.fallback import is_tensor
 from edgec.compiler.frontends.source import SourceModel
 from edgec.compiler.options import CompileOptions

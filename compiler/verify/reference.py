@@ -6,7 +6,7 @@ import onnxruntime as ort
 from onnx import ModelProto
 
 from edgec.compiler.errors import ModelError
-from edgec.compiler.frontends.onnx.simplify import ORT_ERRORS
+from edgec.compiler.frontends.onnx.ort_session import ORT_ERRORS
 from edgec.compiler.frontends.source import SourceModel
 from edgec.compiler.verify.inputs import Arrays
 

@@ -12,9 +12,9 @@ import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto, helper, numpy_helper
 
 from edgec.compiler.errors import ModelError
-from edgec.compiler.frontends.onnx.read import free_names
+from edgec.compiler.frontends.onnx.graphs import free_names
 from edgec.compiler.frontends.onnx.reference_evaluator import Standard
-from edgec.compiler.frontends.onnx.simplify import infer_shapes
+from edgec.compiler.frontends.onnx.shape_inference import infer_shapes
 from edgec.compiler.frontends.relax.builder import Array
 
 MOST_ELEMENTS = 1 << 16  # of a folded value; masks of attention are the largest that shapes turn into

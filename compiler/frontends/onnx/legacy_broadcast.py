@@ -8,7 +8,8 @@ from __future__ import annotations
 import onnx
 from onnx import ModelProto, NodeProto, helper
 
-from edgec.compiler.frontends.onnx.simplify import LIFTED_OPSET, infer_shapes, opset_of
+from edgec.compiler.frontends.onnx.opsets import LIFTED_OPSET, opset_of
+from edgec.compiler.frontends.onnx.shape_inference import infer_shapes
 
 NUMPY_BROADCASTS_SINCE = 7
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import onnx
 from onnx import ModelProto, TensorProto, TypeProto, ValueInfoProto
 
 from edgec.compiler.errors import InputShapeError, ModelError
-
-MAX_TENSOR_BYTES = 8 << 30  # no value of a model for the edge is larger; hostile ones are
+from edgec.compiler.frontends.onnx.shape_inference import MAX_TENSOR_BYTES, tensor_bytes
 
 
 def strip_initializer_inputs(model: ModelProto) -> None:
@@ -131,7 +129,7 @@ def _shape_of(value: ValueInfoProto, symbols: dict[str, int]) -> tuple[int, ...]
 
 def _set(value: ValueInfoProto, shape: tuple[int, ...]) -> None:
     tensor = value.type.tensor_type
-    size = _bytes(tensor.elem_type, shape)
+    size = tensor_bytes(tensor.elem_type, shape)
     if size > MAX_TENSOR_BYTES:
         raise InputShapeError(
             f"the input {value.name!r} of shape {_text(shape)} would take {size / 2**30:.0f} GiB; "
@@ -143,34 +141,5 @@ def _set(value: ValueInfoProto, shape: tuple[int, ...]) -> None:
         tensor.shape.dim.add().dim_value = length
 
 
-def _bytes(elem_type: int, shape: tuple[int, ...]) -> int:
-    size = int(onnx.helper.tensor_dtype_to_np_dtype(elem_type).itemsize)
-    for length in shape:
-        size *= length
-    return size
-
-
 def _text(shape: tuple[int, ...]) -> str:
     return "x".join(str(size) for size in shape) or "(a scalar)"
-
-
-def check_sizes(model: ModelProto) -> None:
-    """Refuse a model in which some value's inferred shape is negative or larger than any real one.
-
-    This runs before anything computes with the model: a few bytes of ONNX can ask for terabytes.
-
-    Raises:
-        ModelError: such a value, or shapes that contradict each other.
-    """
-    for value in model.graph.value_info:
-        tensor = value.type.tensor_type
-        if not tensor.HasField("shape") or tensor.elem_type in (TensorProto.UNDEFINED, TensorProto.STRING):
-            continue
-        dims = [d.dim_value for d in tensor.shape.dim if d.HasField("dim_value")]
-        if any(d < 0 for d in dims):
-            raise ModelError(f"the value {value.name!r} has a negative size: {dims}")
-        if len(dims) == len(tensor.shape.dim) and _bytes(tensor.elem_type, tuple(dims)) > MAX_TENSOR_BYTES:
-            raise ModelError(
-                f"the value {value.name!r} of shape {dims} is larger than {MAX_TENSOR_BYTES >> 30} GiB; "
-                "the model is damaged or hostile"
-            )

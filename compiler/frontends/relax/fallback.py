@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping
 
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 
-from edgec.compiler.frontends.onnx.read import free_names
+from edgec.compiler.frontends.onnx.graphs import free_names
 from edgec.compiler.frontends.source import FallbackSegment
 
 FUNCTION_PREFIX = "edgec.fallback."

@@ -10,8 +10,8 @@ from onnx import GraphProto, NodeProto, helper, numpy_helper
 from tvm import relax
 
 from edgec.compiler.errors import InternalError, Unsupported, UnsupportedModel
-from edgec.compiler.frontends.onnx.read import free_names
-from edgec.compiler.frontends.onnx.simplify import opset_of
+from edgec.compiler.frontends.onnx.graphs import free_names
+from edgec.compiler.frontends.onnx.opsets import opset_of
 from edgec.compiler.frontends.relax import converters, fallback, tvm_converters
 from edgec.compiler.frontends.relax.builder import Expr, SourceBuilder, constant
 from edgec.compiler.frontends.relax.converters.registry import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from edgec.compiler.errors import Unsupported, UnsupportedModel
-from edgec.compiler.frontends.onnx.simplify import runs_in_onnxruntime
+from edgec.compiler.frontends.onnx.ort_session import runs_in_onnxruntime
 from edgec.compiler.frontends.relax import converters, fallback
 from edgec.compiler.frontends.relax.converters.registry import (
     CannotConvert,

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from onnx import ModelProto, helper
 
 from edgec.compiler.errors import ModelError
-from edgec.compiler.frontends import formats
+from edgec.compiler.frontends.interface import Loaded, read_file, require
 from edgec.compiler.frontends.sklearn import trees
 from edgec.compiler.kernels.forests.forest import ForestError
 from edgec.compiler.options import CompileOptions
@@ -78,16 +78,16 @@ SKLEARN_MODULES = (
 )  # fmt: skip
 
 
-def load(path: Path, options: CompileOptions) -> formats.Loaded:
+def load(path: Path, options: CompileOptions) -> Loaded:
     """Read a fitted estimator or pipeline and convert it.
 
     Raises:
         ModelError: damaged, not an estimator, or with classes of other packages in it.
         ToolMissing: scikit-learn or skl2onnx is not installed.
     """
-    formats.require("sklearn", EXTRA, path)
-    skl2onnx = formats.require("skl2onnx", EXTRA, path)
-    content, digest = formats.read_file(path)
+    require("sklearn", EXTRA, path)
+    skl2onnx = require("skl2onnx", EXTRA, path)
+    content, digest = read_file(path)
     estimator = _unpickle(content, path)
     features = getattr(estimator, "n_features_in_", None)
     if features is None:
@@ -97,7 +97,7 @@ def load(path: Path, options: CompileOptions) -> formats.Loaded:
     try:
         if trees.is_boosted_by_histogram(estimator):
             model = trees.convert_boosted(estimator)
-            return formats.Loaded(model, digest, _Estimator(estimator, [v.name for v in model.graph.output]))
+            return Loaded(model, digest, _Estimator(estimator, [v.name for v in model.graph.output]))
         model = skl2onnx.convert_sklearn(
             estimator,
             initial_types=[(INPUT, FloatTensorType([None, int(features)]))],
@@ -116,7 +116,7 @@ def load(path: Path, options: CompileOptions) -> formats.Loaded:
     outputs = [value.name for value in model.graph.output]
     # the scores of outlier detectors and clusterings are defined by skl2onnx, not by a method of theirs
     known = hasattr(estimator, "classes_") or len(outputs) == 1
-    return formats.Loaded(model, digest, _Estimator(estimator, outputs) if known else None)
+    return Loaded(model, digest, _Estimator(estimator, outputs) if known else None)
 
 
 def _turn_scores(model: ModelProto, estimator: Any) -> None:  # noqa: ANN401 - untyped, as scikit-learn

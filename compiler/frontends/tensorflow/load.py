@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgec.compiler.errors import InputShapeError, ModelError
-from edgec.compiler.frontends import formats
+from edgec.compiler.frontends.interface import Loaded, read_file, require_unloaded
 from edgec.compiler.frontends.tflite import flat
 from edgec.compiler.frontends.tflite.load import to_onnx
 from edgec.compiler.options import CompileOptions
@@ -42,7 +42,7 @@ QUIET = {
 Arrays = Mapping[str, npt.NDArray[np.generic]]
 
 
-def load(path: Path, options: CompileOptions) -> formats.Loaded:
+def load(path: Path, options: CompileOptions) -> Loaded:
     """Read a Keras model or a SavedModel's signature as ONNX; inputs and outputs have the names given there.
 
     Raises:
@@ -53,8 +53,8 @@ def load(path: Path, options: CompileOptions) -> formats.Loaded:
     """
     model = path.parent if path.name == "saved_model.pb" else path
     from_what = "from_saved_model(FOLDER)" if model.is_dir() else "from_keras_model(model)"
-    formats.require_unloaded("tensorflow", EXTRA, path, OTHER_WAY.format(from_what))
-    digest = _folder_digest(model) if model.is_dir() else formats.read_file(model)[1]
+    require_unloaded("tensorflow", EXTRA, path, OTHER_WAY.format(from_what))
+    digest = _folder_digest(model) if model.is_dir() else read_file(model)[1]
     with tempfile.TemporaryDirectory(prefix="edgec-tensorflow-") as scratch:
         target = Path(scratch) / "model.tflite"
         shapes = {name: list(shape) for name, shape in options.input_shapes.items()}
@@ -64,7 +64,7 @@ def load(path: Path, options: CompileOptions) -> formats.Loaded:
     onnx_model = to_onnx(graph, path)
     inputs = [value.name for value in onnx_model.graph.input]
     outputs = [value.name for value in onnx_model.graph.output]
-    return formats.Loaded(onnx_model, digest, _TensorFlow(model, answer, inputs, outputs))
+    return Loaded(onnx_model, digest, _TensorFlow(model, answer, inputs, outputs))
 
 
 def _ask(model: Path, scratch: Path, request: Mapping[str, Any]) -> dict[str, Any]:

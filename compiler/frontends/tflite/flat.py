@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgec.compiler.errors import ModelError
-from edgec.compiler.frontends import formats
+from edgec.compiler.frontends.interface import require
 
 EXTRA = "tflite"
 CUSTOM = 32
@@ -97,7 +97,7 @@ def read(content: bytes, path: Path) -> Graph:
         ModelError: damaged, or with tensors that do not fit their data.
         ToolMissing: ai-edge-litert is not installed.
     """
-    schema = formats.require("ai_edge_litert.schema_py_generated", EXTRA, path)
+    schema = require("ai_edge_litert.schema_py_generated", EXTRA, path)
     if content[4:8] != b"TFL3":
         raise ModelError(f"{path}: is no TensorFlow Lite model, or one from before its format was fixed")
     try:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from onnx import ModelProto, ValueInfoProto, helper
 
 from edgec.compiler.errors import ModelError, ToolMissing, Unsupported, UnsupportedModel
-from edgec.compiler.frontends import formats
+from edgec.compiler.frontends.interface import Loaded, read_file
 from edgec.compiler.frontends.tflite import detection, elementwise, layers, shaping
 from edgec.compiler.frontends.tflite.flat import Graph, Tensor, read
 from edgec.compiler.frontends.tflite.graph import Refused, Writer, is_quantised
@@ -30,7 +30,7 @@ TABLES = (detection, elementwise, layers, shaping)  # importing them fills the t
 Arrays = Mapping[str, npt.NDArray[np.generic]]
 
 
-def load(path: Path, options: CompileOptions) -> formats.Loaded:
+def load(path: Path, options: CompileOptions) -> Loaded:
     """Read a TensorFlow Lite file as ONNX in QDQ form.
 
     Quantised tensors become real numbers rounded to their grid (QuantizeLinear, DequantizeLinear) after every
@@ -41,10 +41,10 @@ def load(path: Path, options: CompileOptions) -> formats.Loaded:
         UnsupportedModel: with every operator that cannot be expressed.
         ToolMissing: ai-edge-litert is not installed.
     """
-    content, digest = formats.read_file(path)
+    content, digest = read_file(path)
     graph = read(content, path)
     model = to_onnx(graph, path)
-    return formats.Loaded(model, digest, _litert(path, content, graph, model))
+    return Loaded(model, digest, _litert(path, content, graph, model))
 
 
 def to_onnx(graph: Graph, path: Path) -> ModelProto:

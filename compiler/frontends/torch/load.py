@@ -21,6 +21,7 @@ from onnx import ModelProto
 
 from edgec.compiler.errors import InputShapeError, ModelError, opening
 from edgec.compiler.frontends import formats
+from edgec.compiler.frontends.interface import Loaded, read_file, require
 from edgec.compiler.options import CompileOptions
 
 EXTRA = "torch"
@@ -28,7 +29,7 @@ OPSET = 18
 Arrays = Mapping[str, npt.NDArray[np.generic]]
 
 
-def load(path: Path, options: CompileOptions) -> formats.Loaded:
+def load(path: Path, options: CompileOptions) -> Loaded:
     """Read a program saved with ``torch.export.save``, or with ``torch.jit.save``.
 
     TorchScript does not say what it takes: its inputs are named by its ``forward`` and need ``input_shapes``.
@@ -38,13 +39,13 @@ def load(path: Path, options: CompileOptions) -> formats.Loaded:
         InputShapeError: TorchScript without the shapes of its inputs.
         ToolMissing: PyTorch or onnxscript is not installed.
     """
-    torch = formats.require("torch", EXTRA, path)
-    formats.require("onnxscript", EXTRA, path)
-    _, digest = formats.read_file(path)
+    torch = require("torch", EXTRA, path)
+    require("onnxscript", EXTRA, path)
+    _, digest = read_file(path)
     script = formats.detect(path) is formats.TORCH_SCRIPT
     model, run = _from_script(torch, path, options) if script else _from_program(torch, path)
     names = [value.name for value in model.graph.output]
-    return formats.Loaded(model, digest, _Torch(torch, run, [v.name for v in model.graph.input], names))
+    return Loaded(model, digest, _Torch(torch, run, [v.name for v in model.graph.input], names))
 
 
 def _from_program(torch: ModuleType, path: Path) -> tuple[ModelProto, Any]:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from edgec.compiler.errors import ModelError
 from edgec.compiler.frontends import formats
+from edgec.compiler.frontends.interface import Loaded, read_file
 from edgec.compiler.frontends.source import Reference
 from edgec.compiler.frontends.trees.lightgbm_file import read_lightgbm
 from edgec.compiler.frontends.trees.model import INPUT, OUTPUT, TreeModel, to_onnx
@@ -23,7 +24,7 @@ from edgec.compiler.options import CompileOptions
 Arrays = Mapping[str, npt.NDArray[np.generic]]
 
 
-def load(path: Path, options: CompileOptions) -> formats.Loaded:
+def load(path: Path, options: CompileOptions) -> Loaded:
     """Read a file of XGBoost (JSON, UBJSON, old binary) or LightGBM (text).
 
     Neither library is needed for that. The one that trained the model becomes the reference where it is
@@ -32,7 +33,7 @@ def load(path: Path, options: CompileOptions) -> formats.Loaded:
     Raises:
         ModelError: damaged, or a kind of model that has no trees.
     """
-    content, digest = formats.read_file(path)
+    content, digest = read_file(path)
     kind = formats.detect(path)
     try:
         model = read_lightgbm(content) if kind is formats.LIGHTGBM else read_xgboost(content)
@@ -40,7 +41,7 @@ def load(path: Path, options: CompileOptions) -> formats.Loaded:
     except ForestError as error:
         raise ModelError(f"{path}: cannot be compiled as a {kind.name} model: {error}") from error
     original = _lightgbm(path) if kind is formats.LIGHTGBM else _xgboost(path, model)
-    return formats.Loaded(onnx, digest, original)
+    return Loaded(onnx, digest, original)
 
 
 def _lightgbm(path: Path) -> Reference | None:

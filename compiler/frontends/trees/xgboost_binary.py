@@ -47,17 +47,6 @@ class _Reader:
         return text.decode("ascii")
 
 
-def looks_like_binary(head: bytes) -> bool:
-    """Whether a file begins as XGBoost's binary models do: a header, then an objective's name."""
-    start = 4 if head[:4] == b"binf" else 0
-    try:
-        reader = _Reader(head[start + 136 :])
-        name = reader.name()
-    except ForestError:
-        return False
-    return bool(name) and all(c.isalnum() or c in ":_" for c in name)
-
-
 def read_binary(content: bytes) -> Mapping[str, Any]:
     """The model as a document of the JSON format's form.
 

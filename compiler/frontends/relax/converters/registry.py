@@ -131,7 +131,8 @@ def shape_of(expr: Expr) -> tuple[int, ...]:
         CannotConvert: the shape depends on the model's data.
     """
     shape = getattr(expr.ty, "shape", None)
-    if shape is None or not all(isinstance(size, int | tvm.tirx.IntImm) for size in shape):
+    known = isinstance(shape, relax.ShapeExpr)  # and not a variable that stands for a shape
+    if not known or not all(isinstance(size, int | tvm.tirx.IntImm) for size in shape):
         raise CannotConvert("the shape of its input depends on the data, and only static shapes are compiled")
     return tuple(int(size) for size in shape)
 

@@ -1,0 +1,128 @@
+"""Checks of a file that may be damaged or hostile, before any other library sees the model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+from onnx import ModelProto, NodeProto, TensorProto
+
+from edgec.compiler.errors import ModelError
+from edgec.compiler.frontends.onnx.graphs import MAX_SUBGRAPH_DEPTH, all_graphs
+
+MAX_NODES = 1_000_000  # after inlining functions; the largest real models have some 10,000
+_BITS = {
+    TensorProto.FLOAT: 32,
+    TensorProto.UINT8: 8,
+    TensorProto.INT8: 8,
+    TensorProto.UINT16: 16,
+    TensorProto.INT16: 16,
+    TensorProto.INT32: 32,
+    TensorProto.INT64: 64,
+    TensorProto.BOOL: 8,
+    TensorProto.FLOAT16: 16,
+    TensorProto.DOUBLE: 64,
+    TensorProto.UINT32: 32,
+    TensorProto.UINT64: 64,
+    TensorProto.COMPLEX64: 64,
+    TensorProto.COMPLEX128: 128,
+    TensorProto.BFLOAT16: 16,
+}
+
+
+def check_names(model: ModelProto, path: Path) -> None:
+    """Check that all names are text: protobuf hands those that are not over as bytes.
+
+    Raises:
+        ModelError: one is not.
+    """
+    graphs = list(all_graphs(model.graph, path))
+    nodes = [node for graph in graphs for node in graph.node]
+    nodes += [node for function in model.functions for node in function.node]
+    names: list[object] = [entry.domain for entry in model.opset_import]
+    for node in nodes:
+        names += [node.op_type, node.name, node.domain, *node.input, *node.output]
+        names += [attribute.name for attribute in node.attribute]
+    for graph in graphs:
+        names += [value.name for value in (*graph.input, *graph.output, *graph.value_info)]
+        names += [tensor.name for tensor in graph.initializer]
+        for value in (*graph.input, *graph.output, *graph.value_info):
+            names += [dim.dim_param for dim in value.type.tensor_type.shape.dim]
+    if any(isinstance(name, bytes) for name in names):
+        raise ModelError(f"{path}: a name in it is no text; the file is damaged")
+
+
+def check_tensor(tensor: TensorProto, path: Path) -> None:
+    """Check that a stored tensor has the amount of data that its shape and type call for.
+
+    Raises:
+        ModelError: a negative dimension, an unknown type, or another amount of data.
+    """
+    name = tensor.name or "(constant)"
+    if any(dim < 0 for dim in tensor.dims):
+        raise ModelError(f"{path}: tensor {name!r} has a negative dimension: {list(tensor.dims)}")
+    if tensor.data_type == TensorProto.UNDEFINED or tensor.data_type not in TensorProto.DataType.values():
+        raise ModelError(f"{path}: tensor {name!r} has the unknown element type {tensor.data_type}")
+    elements = math.prod(tensor.dims)
+    if tensor.data_type == TensorProto.STRING:
+        have, want = len(tensor.string_data), elements
+    elif tensor.HasField("raw_data") and tensor.data_type in _BITS:
+        have, want = len(tensor.raw_data) * 8, elements * _BITS[tensor.data_type]
+    elif tensor.data_type in _BITS and not tensor.HasField("raw_data"):
+        have = (
+            len(tensor.float_data)
+            + len(tensor.int32_data)
+            + len(tensor.int64_data)
+            + len(tensor.double_data)
+            + len(tensor.uint64_data)
+        )
+        parts = 2 if tensor.data_type in (TensorProto.COMPLEX64, TensorProto.COMPLEX128) else 1
+        want = elements * parts
+    else:
+        # types of less than 8 bits are packed: the number of bytes bounds the number of elements
+        have = want = 0
+        if elements > 8 * max(len(tensor.raw_data), len(tensor.int32_data) * 8):
+            have = -1
+    if have != want:
+        raise ModelError(
+            f"{path}: tensor {name!r} of shape {list(tensor.dims)} does not hold the data for it; "
+            "the file is damaged"
+        )
+
+
+def check_functions(model: ModelProto, path: Path) -> None:
+    """Check that the model's functions neither call themselves nor grow without bound when inlined.
+
+    Raises:
+        ModelError: a recursive function, or one that unfolds to more than ``MAX_NODES`` nodes.
+    """
+    functions = {(f.domain, f.name): f for f in model.functions}
+    sizes: dict[tuple[str, str], int] = {}
+    open_calls: list[tuple[str, str]] = []
+
+    def size_of(key: tuple[str, str]) -> int:
+        if key in open_calls:
+            raise ModelError(f"{path}: the function {key[1]!r} calls itself")
+        if len(open_calls) > 200:
+            raise ModelError(f"{path}: functions call each other more than 200 deep")
+        if key not in sizes:
+            open_calls.append(key)
+            sizes[key] = count(functions[key].node)
+            open_calls.pop()
+        return sizes[key]
+
+    def count(nodes: Iterator[NodeProto] | list[NodeProto], depth: int = 0) -> int:
+        if depth > MAX_SUBGRAPH_DEPTH:
+            raise ModelError(f"{path}: sub-graphs are nested more than {MAX_SUBGRAPH_DEPTH} deep")
+        total = 0
+        for node in nodes:
+            key = (node.domain, node.op_type)
+            total += size_of(key) if key in functions else 1
+            for attribute in node.attribute:
+                for inner in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
+                    total += count(inner.node, depth + 1)
+        return total
+
+    if count(model.graph.node) > MAX_NODES:
+        raise ModelError(f"{path}: more than {MAX_NODES} nodes once its functions are inlined")

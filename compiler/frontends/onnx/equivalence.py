@@ -1,0 +1,57 @@
+"""Whether two models compute the same, tried out on made-up inputs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import ModelProto
+
+from edgec.compiler.errors import ModelError
+from edgec.compiler.frontends.onnx.ort_session import outputs_of
+from edgec.compiler.frontends.onnx.reference_evaluator import Standard
+
+
+def computes_alike(new: ModelProto, old: ModelProto) -> bool:
+    """Whether both give the same outputs for made-up inputs; True when neither runs on them."""
+    inputs = made_up_inputs(old)
+    expected, got = outputs_of(old, inputs), outputs_of(new, inputs)
+    if expected is None or got is None:
+        return expected is None and got is None
+    return all(is_close(a, b) for a, b in zip(expected, got, strict=True))
+
+
+def follows_standard(new: ModelProto, old: ModelProto) -> bool:
+    """Whether ONNX Runtime computes with ``new`` what the standard says of ``old``."""
+    inputs = made_up_inputs(old)
+    try:
+        expected = list(Standard(old).run(inputs).values())
+    except ModelError:
+        return False
+    got = outputs_of(new, inputs)
+    return got is not None and all(is_close(a, b) for a, b in zip(expected, got, strict=True))
+
+
+def made_up_inputs(model: ModelProto) -> dict[str, npt.NDArray[Any]]:
+    """Noise for inputs of real numbers, ones for others."""
+    rng = np.random.default_rng(0)
+    inputs = {}
+    for value in model.graph.input:
+        shape = tuple(d.dim_value for d in value.type.tensor_type.shape.dim)
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
+        inputs[value.name] = rng.random(shape).astype(dtype) if dtype.kind == "f" else np.ones(shape, dtype)
+    return inputs
+
+
+def is_close(a: Any, b: Any) -> bool:  # noqa: ANN401 - arrays, or whatever else ONNX Runtime returns
+    """Whether two outputs are the same but for rounding."""
+    if not isinstance(a, np.ndarray) or not isinstance(b, np.ndarray):
+        return type(a) is type(b)
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    if a.dtype.kind != "f":
+        return bool(np.array_equal(a, b))
+    scale = float(np.abs(a[np.isfinite(a)]).max(initial=0.0))
+    return bool(np.allclose(a, b, rtol=0, atol=1e-2 * scale + 1e-6, equal_nan=True))

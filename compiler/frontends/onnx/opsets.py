@@ -1,0 +1,103 @@
+"""Bring the file format and the operator sets to versions that the later stages understand."""
+
+from __future__ import annotations
+
+import onnx
+from onnx import AttributeProto, GraphProto, ModelProto
+
+from edgec.compiler.frontends.onnx.ort_session import runs_in_onnxruntime
+from edgec.compiler.frontends.onnx.validity import is_valid
+
+OLDEST_OPSET = 13  # below it, axes and sizes are attributes, and operators have other meanings
+LIFTED_OPSET = 18
+NEWEST_OPSET = 26  # the newest operators that ONNX Runtime has
+OLDEST_IR, NEWEST_IR = 8, 13  # file formats that ONNX Runtime reads, with initialisers apart from inputs
+ATTRIBUTE_LISTS = {
+    "floats": AttributeProto.FLOATS,
+    "ints": AttributeProto.INTS,
+    "strings": AttributeProto.STRINGS,
+}
+ATTRIBUTE_VALUES = {
+    "f": AttributeProto.FLOAT,
+    "i": AttributeProto.INT,
+    "s": AttributeProto.STRING,
+    "t": AttributeProto.TENSOR,
+    "g": AttributeProto.GRAPH,
+}
+
+
+def opset_of(model: ModelProto) -> int:
+    """The version of the default operator set; 1 for files from before there were versions."""
+    versions = [entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")]
+    return versions[0] if versions else 1
+
+
+def lift_format(model: ModelProto) -> None:
+    """Bring the file format (not the operators) up to date, in place."""
+    if not any(entry.domain in ("", "ai.onnx") for entry in model.opset_import):
+        entry = model.opset_import.add()
+        entry.domain, entry.version = "", 1 if model.ir_version < 3 else LIFTED_OPSET
+    for entry in model.opset_import:
+        if entry.domain == "ai.onnx":
+            entry.domain = ""
+    for node in model.graph.node:
+        if node.domain == "ai.onnx":
+            node.domain = ""
+    _type_attributes(model.graph)
+    known = {entry.domain for entry in model.opset_import}
+    for domain in sorted({node.domain for node in model.graph.node} - known):
+        model.opset_import.add(domain=domain, version=1)
+    model.ir_version = min(max(model.ir_version, OLDEST_IR), NEWEST_IR)
+
+
+def _type_attributes(graph: GraphProto) -> None:
+    """Give attributes their types (in place): files of the first format leave them to be seen from the value."""
+    for attribute in (a for node in graph.node for a in node.attribute):
+        if attribute.type != AttributeProto.UNDEFINED:
+            continue
+        lists = [kind for field, kind in ATTRIBUTE_LISTS.items() if len(getattr(attribute, field))]
+        values = [kind for field, kind in ATTRIBUTE_VALUES.items() if attribute.HasField(field)]
+        attribute.type = (lists + values + [AttributeProto.UNDEFINED])[0]
+
+
+def lift_opset(model: ModelProto) -> ModelProto:
+    """The model in a recent opset, or as it is where the converter has no way for one of its operators."""
+    if opset_of(model) >= OLDEST_OPSET:
+        return model
+    from onnx import version_converter
+
+    try:
+        lifted = version_converter.convert_version(model, LIFTED_OPSET)
+    except (version_converter.ConvertError, RuntimeError, ValueError, onnx.checker.ValidationError):
+        return model
+    _name_old_resizing(lifted)
+    return lifted if _has_outputs_of(lifted, model) else model
+
+
+def _name_old_resizing(lifted: ModelProto) -> None:
+    """Say of each Resize what it did before there were attributes to say it (the converter forgets that)."""
+    for node in lifted.graph.node:
+        given = {attribute.name for attribute in node.attribute}
+        if node.op_type == "Resize" and "coordinate_transformation_mode" not in given:
+            node.attribute.append(onnx.helper.make_attribute("coordinate_transformation_mode", "asymmetric"))
+            node.attribute.append(onnx.helper.make_attribute("nearest_mode", "floor"))
+
+
+def _has_outputs_of(new: ModelProto, old: ModelProto) -> bool:
+    return [v.name for v in new.graph.output] == [v.name for v in old.graph.output]
+
+
+def lower_opset(model: ModelProto) -> ModelProto:
+    """A model of an operator set that ONNX Runtime does not know yet, in the newest that it does know.
+
+    New sets mostly let operators take more types: a model that does not use those means the same in the older
+    one. The model itself is returned where ONNX Runtime would not take that.
+    """
+    if opset_of(model) <= NEWEST_OPSET:
+        return model
+    lowered = ModelProto()
+    lowered.CopyFrom(model)
+    for entry in lowered.opset_import:
+        if entry.domain in ("", "ai.onnx"):
+            entry.version = NEWEST_OPSET
+    return lowered if is_valid(lowered) and runs_in_onnxruntime(lowered.SerializeToString()) else model

@@ -1,0 +1,94 @@
+"""ONNX Runtime as a tool: whether it accepts a model, what it folds, and what it computes."""
+
+from __future__ import annotations
+
+import re
+import resource
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnxruntime as ort
+from onnx import ModelProto
+from onnxruntime.capi.onnxruntime_pybind11_state import (
+    Fail,
+    InvalidArgument,
+    InvalidGraph,
+    NoModel,
+    NotImplemented,
+    RuntimeException,
+)
+
+ORT_ERRORS = (
+    Fail,
+    InvalidArgument,
+    InvalidGraph,
+    NoModel,
+    NotImplemented,
+    RuntimeException,
+    UnicodeDecodeError,  # its messages quote a model's names, which a damaged file may have made of any bytes
+)
+MOST_MEMORY = 12 << 30  # bytes that folding may take beside what the process has
+
+
+def fold(model: ModelProto) -> ModelProto | None:
+    """The model after ONNX Runtime's basic optimisations, or None when ONNX Runtime cannot take it."""
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 1
+    # operators that the standard defines by others stay whole: one converter beats a dozen nodes
+    options.add_session_config_entry("session.disable_aot_function_inlining", "1")
+    with tempfile.TemporaryDirectory(prefix="edgec-fold-") as folder:
+        file = Path(folder) / "folded.onnx"
+        options.optimized_model_filepath = str(file)
+        try:
+            with bounded_memory(MOST_MEMORY):
+                ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        except (*ORT_ERRORS, MemoryError):
+            return None
+        return onnx.load(file)
+
+
+@contextmanager
+def bounded_memory(extra: int) -> Iterator[None]:
+    """Let this process take at most ``extra`` bytes more: folding runs whatever constants a model names."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    used = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
+    limit = used + extra if soft == resource.RLIM_INFINITY else min(soft, used + extra)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+def runs_in_onnxruntime(content: bytes) -> bool:
+    """Whether ONNX Runtime takes a serialised model."""
+    return objection(content) is None
+
+
+def objection(content: bytes) -> str | None:
+    """Why ONNX Runtime does not take a serialised model; None when it does."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    try:
+        ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except ORT_ERRORS as error:
+        told = re.sub(r"/onnxruntime\S*/\S+:\d+ .*?\) ", "", str(error).strip())  # where in its sources
+        return told.splitlines()[0][:200] if told else "it gives no reason"
+    return None
+
+
+def outputs_of(model: ModelProto, inputs: dict[str, Any]) -> list[Any] | None:
+    """What ONNX Runtime computes; None where it cannot."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    try:
+        session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        return list(session.run(None, inputs))
+    except ORT_ERRORS:
+        return None

@@ -1,0 +1,146 @@
+"""The stages between a checked ONNX model and one ready for import, in the order in which they run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import onnx
+from onnx import ModelProto, NodeProto, ValueInfoProto
+
+from edgec.compiler.errors import ModelError, opening
+from edgec.compiler.frontends.onnx import bfloat16, functions, legacy_broadcast, ml_outputs, opsets, shapes
+from edgec.compiler.frontends.onnx.equivalence import computes_alike, follows_standard
+from edgec.compiler.frontends.onnx.folding import fold_shapes
+from edgec.compiler.frontends.onnx.origins import trace_origins
+from edgec.compiler.frontends.onnx.ort_session import fold, objection, runs_in_onnxruntime
+from edgec.compiler.frontends.onnx.reference_evaluator import Standard
+from edgec.compiler.frontends.onnx.shape_inference import check_sizes, infer_shapes
+from edgec.compiler.frontends.onnx.simplify import simplify
+from edgec.compiler.frontends.onnx.validity import is_valid, knows_operators
+from edgec.compiler.frontends.source import Port, SourceModel, SourceNode
+
+HasConverter = Callable[[NodeProto], bool]
+
+
+def prepare(
+    given: ModelProto,
+    path: Path,
+    digest: str,
+    input_shapes: Mapping[str, tuple[int, ...]],
+    has_converter: HasConverter,
+) -> SourceModel:
+    """Make a checked model ready for import.
+
+    Args:
+        given: the model as read; it is changed.
+        path: its file, for messages.
+        digest: of the file.
+        input_shapes: static shapes by the names of inputs.
+        has_converter: whether a node can be imported as it is.
+
+    Raises:
+        ModelError: shapes contradict each other, or ONNX Runtime rejects the model.
+        InputShapeError: a shape does not fit, or is needed and missing.
+    """
+    nodes = tuple(SourceNode(i, n.name, n.op_type, n.domain) for i, n in enumerate(given.graph.node))
+    values = {name: i for i, n in enumerate(given.graph.node) for name in n.output if name}
+    names = {n.name: i for i, n in enumerate(given.graph.node) if n.name}
+    labels = _bring_up_to_date(given)
+    shapes.set_static_shapes(given, input_shapes)
+    try:
+        check_sizes(infer_shapes(given))
+    except (onnx.shape_inference.InferenceError, RuntimeError) as error:
+        raise ModelError(f"{path}: {opening(error)}") from error
+    if legacy_broadcast.broadcasts_by_attribute(given):
+        given = legacy_broadcast.lifted(given)
+    given = opsets.lower_opset(_in_float32(given))
+    simple = simplify(given)
+    why = objection(given.SerializeToString()) if simple is given else None
+    if why is not None:
+        _require_valid(given, path, why)
+    typed = fold_shapes(simple) if simple is given else infer_shapes(simple)
+    model, doubted = _expanded(typed, has_converter)
+    return SourceModel(
+        path=path,
+        digest=digest,
+        reference=given,
+        model=model,
+        inputs=ports_of(given.graph.input),
+        outputs=ports_of(_typed_outputs(given, model)),
+        nodes=nodes,
+        origins=trace_origins(model, values, names),
+        labels=labels,
+        original=Standard(given) if doubted or (why is not None and is_valid(given)) else None,
+    )
+
+
+def _bring_up_to_date(given: ModelProto) -> tuple[str, ...]:
+    """Rewrite (in place) what old or classical models do otherwise; returns the texts of the model's labels."""
+    labels = ml_outputs.to_tensors(given)
+    opsets.lift_format(given)
+    shapes.strip_initializer_inputs(given)
+    shapes.take_optional_inputs(given)
+    bfloat16.take_float32(given)
+    return labels
+
+
+def _require_valid(given: ModelProto, path: Path, why: str) -> None:
+    """Reject a model that ONNX Runtime rejects, unless the standard's evaluator can be the reference instead.
+
+    A model with operators that neither knows is passed on: the importer names each of them.
+    """
+    trusted = is_valid(given) and not legacy_broadcast.broadcasts_by_attribute(given)
+    if not trusted and knows_operators(given):
+        raise ModelError(
+            f"{path}: ONNX Runtime rejects this model, so there is no reference to verify against: {why}"
+        )
+
+
+def _in_float32(given: ModelProto) -> ModelProto:
+    """The model with bfloat16 computed in float32, if ONNX Runtime rejects it as it is."""
+    wide = bfloat16.computed_in_float32(infer_shapes(given))
+    refused = wide is not None and objection(given.SerializeToString()) is not None
+    return wide if wide is not None and refused else given
+
+
+def _expanded(model: ModelProto, has_converter: HasConverter) -> tuple[ModelProto, bool]:
+    """The model with operators that have no converter replaced by their definitions in the standard.
+
+    Returns:
+        the model, and whether ONNX Runtime deviates from the standard on it, so that it is no reference.
+    """
+    expanded = functions.expand(model, has_converter)
+    if expanded is None:
+        return model, False
+    lowered, known = opsets.lower_opset(expanded), runs_in_onnxruntime(model.SerializeToString())
+    folded = fold(lowered)
+    if folded is None:
+        return (model if known else fold_shapes(lowered)), False
+    doubted = known and not computes_alike(folded, model)
+    if doubted and not follows_standard(folded, model):
+        return model, False
+    return infer_shapes(folded), doubted
+
+
+def _typed_outputs(given: ModelProto, model: ModelProto) -> list[ValueInfoProto]:
+    typed = {value.name: value for value in model.graph.output}
+    return [typed.get(value.name, value) for value in given.graph.output]
+
+
+def ports_of(values: Sequence[ValueInfoProto]) -> tuple[Port, ...]:
+    """Ports of a graph's inputs or outputs, with safe names that are unique among them."""
+    ports, taken = [], set[str]()
+    for value in values:
+        safe = re.sub(r"\W", "_", value.name, flags=re.ASCII) or "value"
+        safe = safe if not safe[0].isdigit() else f"v{safe}"
+        unique, n = safe, 1
+        while unique in taken:
+            unique, n = f"{safe}_{n}", n + 1
+        taken.add(unique)
+        kind = value.type.tensor_type
+        dims = tuple(d.dim_value if d.HasField("dim_value") else -1 for d in kind.shape.dim)
+        dtype = str(onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)) if kind.elem_type else ""
+        ports.append(Port(value.name, unique, dims, dtype))
+    return tuple(ports)
