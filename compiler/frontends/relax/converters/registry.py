@@ -130,11 +130,11 @@ def shape_of(expr: Expr) -> tuple[int, ...]:
     Raises:
         CannotConvert: the shape depends on the model's data.
     """
-    shape = getattr(expr.ty, "shape", None)
-    known = isinstance(shape, relax.ShapeExpr)  # and not a variable that stands for a shape
-    if not known or not all(isinstance(size, int | tvm.tirx.IntImm) for size in shape):
+    shape = getattr(expr.ty, "shape", None)  # a variable, where even the rank is unknown
+    sizes: list[Expr] = list(shape) if isinstance(shape, relax.ShapeExpr) else [None]
+    if not all(isinstance(size, int | tvm.tirx.IntImm) for size in sizes):
         raise CannotConvert("the shape of its input depends on the data, and only static shapes are compiled")
-    return tuple(int(size) for size in shape)
+    return tuple(int(size) for size in sizes)
 
 
 def dtype_of(expr: Expr) -> str:
