@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -143,3 +143,10 @@ def small_pair() -> Built:
 def tiny(mlp: Built, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The MLP as an artifact."""
     return mlp.write(tmp_path_factory.mktemp("tiny") / "tiny.edge")
+
+
+@pytest.fixture(scope="module")
+def model(tiny: Path) -> Iterator[rt.Model]:
+    """The MLP, loaded to run on one thread."""
+    with rt.load(tiny, threads=1) as loaded:
+        yield loaded

@@ -9,7 +9,7 @@ import pytest
 from edgec.runtime import CardError, load_card
 from edgec.runtime.card import ImageInput, Ssd, Yolox
 
-CARDS = Path(__file__).resolve().parents[2] / "examples" / "cards"
+CARDS = Path(__file__).resolve().parents[3] / "examples" / "cards"
 
 GOOD = """name = "cats"
 labels = "labels.txt"

@@ -1,30 +1,17 @@
-"""Sound: windows, log-mel features as the training code makes them, sample rates, files."""
+"""From samples to features: the definitions, written out in numpy."""
 
 from __future__ import annotations
 
-import wave
-from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 import edgec.runtime as rt
 from edgec.runtime.card import AudioInput
 from edgec.runtime.processing.audio import Sound, mel_filters, resample, samples_of
-from edgec.runtime.processing.input_files import read_sound
-from edgec.runtime.processing.sound_stream import Listener
-
-MEL = AudioInput(
-    features="log-mel", frame_s=0.032, step_s=0.02, mels=40, min_hz=60.0, max_hz=3800.0, mean=-6.0, scale=0.25
-)
-
-
-def tone(hertz: float, rate: int, seconds: float = 1.0) -> Any:
-    return np.sin(2 * np.pi * hertz * np.arange(int(rate * seconds)) / rate).astype(np.float32)
+from tests.runtime.processing.sounds import MEL, tone
 
 
 def test_log_mel_is_what_its_definition_says() -> None:
@@ -110,54 +97,3 @@ def test_integers_and_channels_become_mono_floats() -> None:
 def test_a_card_that_does_not_fit_the_model_says_both_shapes() -> None:
     with pytest.raises(rt.InputError, match=r"shape \[49, 40\], but the model takes \[1, 98, 40\]"):
         Sound(MEL, (1, 98, 40), "float32").tensor(np.zeros(16000, np.float32))
-
-
-@pytest.mark.parametrize("width", [1, 2, 4])
-def test_wave_files_of_every_width_are_read(tmp_path: Path, width: int) -> None:
-    path = tmp_path / "a.wav"
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(2)
-        file.setsampwidth(width)
-        file.setframerate(8000)
-        scaled = np.round(
-            np.stack([tone(100, 8000), -tone(100, 8000)], axis=1) * 0.99 * (2.0 ** (8 * width - 1))
-        )
-        kind = {1: np.uint8, 2: np.int16, 4: np.int32}[width]
-        file.writeframes((scaled + (128 if width == 1 else 0)).astype(kind).tobytes())
-    samples, rate = read_sound(path)
-    assert (samples.shape, rate) == ((8000, 2), 8000)
-    np.testing.assert_allclose(samples_of(samples[:, 0].copy(), None, MEL), tone(100, 8000), atol=0.02)
-
-
-def test_a_file_that_is_no_sound_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "a.wav").write_bytes(b"RIFF but not really")
-    with pytest.raises(rt.InputError, match=r"a\.wav"):
-        read_sound(tmp_path / "a.wav")
-    with pytest.raises(rt.InputError, match="No such file"):
-        read_sound(tmp_path / "b.wav")
-
-
-@settings(max_examples=25, deadline=None)
-@given(
-    st.sampled_from(["waveform", "log-mel", "mfcc"]),
-    st.sampled_from([0.1, 0.24, 0.5, 1.3]),
-    st.lists(st.integers(1, 9000), min_size=1, max_size=6),
-)
-def test_a_stream_in_pieces_hears_what_the_whole_sound_gives(
-    features: str, hop_s: float, pieces: list[int]
-) -> None:
-    card = msgspec.structs.replace(MEL, features=features, hop_s=hop_s, window_s=0.6)
-    shape = {"waveform": (9600,), "log-mel": (29, 40), "mfcc": (29, 10)}[features]
-    samples = np.random.default_rng(0).normal(0, 0.1, sum(pieces)).astype(np.float32)
-    own = Sound(card, (1, *shape), "float32")
-    heard: list[tuple[float, Any]] = []
-    listener = Listener(own, lambda tensor, seconds: [heard.append((seconds[0], tensor))])  # type: ignore[list-item, func-returns-value]
-    for piece in np.split(samples, np.cumsum(pieces)[:-1]):
-        before = len(heard)
-        assert (listener.push(piece) is None) == (len(heard) == before)
-    # A window's last frame may end before the window; a last window waits for the whole hop.
-    whole = [one for one in own.windows(samples) if round(one[1] * 16000) <= len(samples)]
-    assert abs(len(whole) - len(heard)) <= 2
-    for (start, tensor), (expected_start, _, expected) in zip(heard, whole, strict=False):
-        assert start == pytest.approx(expected_start)
-        np.testing.assert_allclose(tensor, expected, rtol=1e-4, atol=1e-5)

@@ -1,0 +1,34 @@
+"""The same arguments give the same bytes; a failed write leaves nothing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.runtime.artifact.artifacts import write
+
+
+def test_the_same_arguments_give_the_same_bytes(tmp_path: Path) -> None:
+    assert write(tmp_path / "a.edge") == write(tmp_path / "b.edge")
+    assert (tmp_path / "a.edge").read_bytes() == (tmp_path / "b.edge").read_bytes()
+    assert write(tmp_path / "c.edge", version="2") != write(tmp_path / "a.edge")
+
+
+def test_a_failed_write_leaves_nothing_behind(tmp_path: Path) -> None:
+    write(tmp_path / "a.edge")
+    before = (tmp_path / "a.edge").read_bytes()
+    script = (
+        "import resource, sys, numpy as np, edgec.runtime as rt\n"
+        "from edgec.runtime.artifact.reader import Artifact\n"
+        "config = Artifact.open(sys.argv[1]).config\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
+        "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "rt.write_artifact(sys.argv[1], config=config, code=b'x', weights={'w': np.zeros(100_000)})\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "a.edge")], capture_output=True, text=True, check=False
+    )
+    assert "File too large" in done.stderr
+    assert (tmp_path / "a.edge").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["a.edge"]

@@ -1,0 +1,37 @@
+"""What a device lacks is told from the artifact's config, before any code is loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import edgec.runtime as rt
+from edgec.runtime import artifact_loader, compatibility
+
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"arch": "riscv64", "target": "board"}, r"compiled for board \(riscv64\); this machine is"),
+    (
+        {"required_features": ("avx2", "telepathy", "warp")},
+        r"has telepathy, warp; this machine's processor has not",
+    ),
+    ({"runtime_abi": "tvm-9.9+ffi-0.1"}, r"runtime ABI tvm-9\.9\+ffi-0\.1; this edgec has tvm-0\.27"),
+    ({"min_glibc": "99.1"}, r"needs glibc 99\.1; this system has"),
+    ({"device_kind": "cuda"}, r"a cuda device; this runtime drives CPUs only"),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), WRONG)
+def test_a_machine_that_lacks_something_is_told_what(
+    mlp: Any, changes: dict[str, Any], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(artifact_loader, "load_code", lambda code: pytest.fail("code was loaded"))
+    with pytest.raises(rt.IncompatibleDevice, match=message):
+        rt.load(mlp.write(tmp_path / "a.edge", **changes))
+
+
+def test_a_system_without_glibc_is_refused(mlp: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compatibility, "machine_glibc", lambda: None)
+    with pytest.raises(rt.IncompatibleDevice, match="this system has another C library"):
+        rt.check_device(mlp.config)
