@@ -3,7 +3,7 @@
     python -m edgec.benchmarks.agent --artifact detector.edge [--onnx detector.onnx] [--video film.mp4]
 
 Everything is measured in one run on one machine, in turn: the model alone in a loop, the model in a loop that reads
-the film, an OpenCV and ONNX Runtime loop that does the same (with ``--onnx``, an UltraFace), and the agent with one
+the film, an OpenCV and ONNX Runtime loop that does the same (with `--onnx`, an UltraFace), and the agent with one
 stream and with four that share the model. The film should show what the model finds, so that there are events to time.
 `edgec.benchmarks.agent_soak` is the long run that watches memory.
 """
@@ -43,7 +43,7 @@ class Predictor(Protocol):
 
 
 def rate(model: Predictor, frames: Iterator[Any], seconds: float) -> float:
-    """Frames a second of ``predict`` alone in a loop."""
+    """Frames a second of `predict` alone in a loop."""
     count, begin = 0, time.perf_counter()
     while time.perf_counter() - begin < seconds:
         model.predict(next(frames))
@@ -200,8 +200,8 @@ def warm(artifact: Path, streams: dict[str, dict[str, Any]], threads: int, folde
 def rates(options: argparse.Namespace, small: Path, frames: list[Any], streams: int) -> dict[str, Any]:
     """Frames a second of the agent and of loops, in turn: what disturbs the machine disturbs all of them.
 
-    ``bare`` is the model in a loop over frames in memory, ``reading`` in one that reads the film, ``plain`` ONNX
-    Runtime in that loop. While they run, the agent's processes are stopped. ``of_…`` is the agent's rate over a
+    `bare` is the model in a loop over frames in memory, `reading` in one that reads the film, `plain` ONNX
+    Runtime in that loop. While they run, the agent's processes are stopped. `of_…` is the agent's rate over a
     loop's, the median of all rounds.
     """
     # `every` lets the capture processes read no more than the model takes: no core decodes what is dropped.

@@ -1,4 +1,4 @@
-"""The way around a model, compiled, beside the same steps with numpy and OpenCV: ``python -m edgec.benchmarks.around``.
+"""The way around a model, compiled, beside the same steps with numpy and OpenCV: `python -m edgec.benchmarks.around`.
 
 All sides of a row run in turns in one process; each figure is the median and the fastest of its runs, in milliseconds.
 What is compared is checked to be equal first.
@@ -18,13 +18,13 @@ from rich.console import Console
 from rich.table import Table
 
 import edgec.runtime as rt
-from edgec.compiler.processing import build_around
+from edgec.compiler.processing import build_processing
 from edgec.runtime.card import BoxOutput, ImageInput
 from edgec.runtime.execution.compiled_functions import empty_aligned
 from edgec.runtime.execution.shared_libraries import ensure_runtime
 from edgec.runtime.processing.boxes import BOX_DECODERS
-from edgec.runtime.processing.compiled import Around
-from edgec.runtime.processing.image import Picture, Placement
+from edgec.runtime.processing.compiled import CompiledProcessing
+from edgec.runtime.processing.image import ImagePreprocessor, Placement
 from edgec.targets import detect
 
 RUNS = 40
@@ -50,11 +50,13 @@ def _spec(name: str, *shape: int) -> rt.TensorSpec:
     return rt.TensorSpec(name=name, safe_name=name, shape=shape, dtype="float32")
 
 
-def _load(card: rt.ModelCard, inputs: list[rt.TensorSpec], outputs: list[rt.TensorSpec]) -> Around:
-    around = build_around(card, inputs, outputs, detect())
+def _load(
+    card: rt.ModelCard, inputs: list[rt.TensorSpec], outputs: list[rt.TensorSpec]
+) -> CompiledProcessing:
+    around = build_processing(card, inputs, outputs, detect())
     if around is None:
         raise ValueError("there is nothing to compile around this card")
-    return Around(around.code, around.functions, card, [one.name for one in outputs])
+    return CompiledProcessing(around.code, around.functions, card, [one.name for one in outputs])
 
 
 def pixels(width: int, height: int, layout: str) -> dict[str, tuple[float, float]]:
@@ -68,7 +70,7 @@ def pixels(width: int, height: int, layout: str) -> dict[str, tuple[float, float
     shape = (1, 3, height, width) if layout == "NCHW" else (1, height, width, 3)
     around = _load(card, [_spec("x", *shape)], [])
     frame = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    compiled = Picture(card.input, "float32", around.prepare)
+    compiled = ImagePreprocessor(card.input, "float32", around.prepare)
 
     def plain() -> Any:  # noqa: ANN401 - an array
         values = (cv2.cvtColor(frame, cv2.COLOR_BGR2RGB).astype(np.float32) - mean) * scale

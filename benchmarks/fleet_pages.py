@@ -1,6 +1,6 @@
 """How long the dashboard's pages and the API behind them take, with many made-up devices.
 
-``python -m edgec.benchmarks.fleet_pages [DEVICES]`` starts a server of its own in a temporary folder. A page's time is
+`python -m edgec.benchmarks.fleet_pages [DEVICES]` starts a server of its own in a temporary folder. A page's time is
 measured in Chromium, from the start of the navigation until its content has been filled in over the web socket; the
 API's is that of a request on an open connection. Each is done ten times; median and worst are printed as a table.
 """
@@ -39,7 +39,7 @@ PAGES = {
 
 @contextmanager
 def server(folder: Path, devices: int) -> Iterator[tuple[str, str]]:
-    """A running server with ``devices`` devices: its address and an administrator's token."""
+    """A running server with `devices` devices: its address and an administrator's token."""
     data, ready = folder / "data", folder / "ready.json"
     seed_folder(data, devices)
     command = [sys.executable, "-m", "edgec.cli.main", "fleet", "serve", "--data", str(data), "--port", "0"]

@@ -27,7 +27,7 @@ LABELS = ("person", "forklift", "pallet", "car", "helmet")
 
 
 def seed(database: Database, devices: int, *, seed: int = 7) -> None:
-    """Add ``devices`` devices with an hour of samples for the first 300, models, groups and rollouts."""
+    """Add `devices` devices with an hour of samples for the first 300, models, groups and rollouts."""
     rng = random.Random(seed)
     now = time.time()
     rows = [_device(rng, number, now) for number in range(devices)]
@@ -209,7 +209,7 @@ def _rollouts(session: Any, rng: random.Random, rows: list[dict[str, Any]], now:
 
 
 def seed_folder(folder: Path, devices: int) -> None:
-    """Make the data folder of a server that has ``devices`` devices when it is started."""
+    """Make the data folder of a server that has `devices` devices when it is started."""
     folder.mkdir(parents=True, exist_ok=True)
     database = Database(f"sqlite:///{folder / 'fleet.db'}")
     database.migrate()

@@ -21,7 +21,7 @@ SHAPES: dict[str, dict[str, tuple[int, ...]]] = {
 
 
 def shapes_of(file: str) -> dict[str, tuple[int, ...]]:
-    """The input shapes to give when compiling the model in ``file``; none where its own are fixed."""
+    """The input shapes to give when compiling the model in `file`; none where its own are fixed."""
     return next((shapes for part, shapes in SHAPES.items() if part in file), {})
 
 
@@ -51,7 +51,7 @@ def networks(data: Path | None = None, only: tuple[str, ...] = ()) -> list[Netwo
     """All networks, or those whose name contains one of `only`.
 
     Args:
-        data: folder with ``onnx/<task>/*.onnx``; the environment's ``EDGEC_DATA`` when None.
+        data: folder with `onnx/<task>/*.onnx`; the environment's `EDGEC_DATA` when None.
     """
     from edgec.models import list_models
 

@@ -134,7 +134,7 @@ class SpeedProbe(_RateProbe):
     """Measures how fast the inner loop of a convolution runs at the moment, in a fifth of a millisecond.
 
     A neighbour on the same core slows it down as it slows down layers; arithmetic on registers feels him less. It reads
-    a few kilobytes, and leaves the second cache as it is. Requires the same as :class:`PeakProbe`.
+    a few kilobytes, and leaves the second cache as it is. Requires the same as `PeakProbe`.
     """
 
     def __init__(self, target: Target, threads: int) -> None:
@@ -198,7 +198,7 @@ class BandwidthProbe:
     """Measures how fast this machine reads from its second cache, its third, and memory: some ten milliseconds.
 
     It sweeps the caches. `target` says what code to make, `here` what caches this machine has; each thread is taken
-    to have a second cache of its own. Otherwise as :class:`PeakProbe`.
+    to have a second cache of its own. Otherwise as `PeakProbe`.
     """
 
     def __init__(self, target: Target, here: Target, threads: int) -> None:

@@ -16,7 +16,7 @@ TINY_MS = 0.1  # networks that ONNX Runtime finishes sooner are a list of their 
 
 
 def write_report(results: Results, folder: Path) -> list[Path]:
-    """Write ``benchmarks.md`` and ``images/benchmarks.svg`` into `folder`; returns the paths."""
+    """Write `benchmarks.md` and `images/benchmarks.svg` into `folder`; returns the paths."""
     folder.mkdir(parents=True, exist_ok=True)
     page, plot = folder / "benchmarks.md", folder / "images" / "benchmarks.svg"
     plot.parent.mkdir(exist_ok=True)

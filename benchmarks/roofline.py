@@ -67,11 +67,11 @@ class Bandwidth:
 class LayerShare:
     """One layer beside what the machine gave in the same moments; medians over the runs that count.
 
-    ``peak_share`` is the part of the highest fp32 rate (None for a layer without arithmetic of its own), with the
-    quartiles over the runs. ``memory_share`` is the part of its time that reading and writing its arrays once takes
-    at the measured bandwidth. ``bound`` is which of the two is larger: ``compute``, or where most of its bytes come
-    from (``L2``, ``L3``, ``memory``). ``gflops`` and ``gbytes`` are rates a second. Of ``runs``, ``left_out`` did not
-    count; ``undisturbed`` says whether those that did had the machine at its highest rate.
+    `peak_share` is the part of the highest fp32 rate (None for a layer without arithmetic of its own), with the
+    quartiles over the runs. `memory_share` is the part of its time that reading and writing its arrays once takes
+    at the measured bandwidth. `bound` is which of the two is larger: `compute`, or where most of its bytes come
+    from (`L2`, `L3`, `memory`). `gflops` and `gbytes` are rates a second. Of `runs`, `left_out` did not
+    count; `undisturbed` says whether those that did had the machine at its highest rate.
     """
 
     gflops: float
@@ -87,7 +87,7 @@ class LayerShare:
 
 @dataclass(frozen=True)
 class PeakSpread:
-    """The highest fp32 rate in GFLOP/s (``high``), and what of it was to be had while the layers ran: the middle, and
+    """The highest fp32 rate in GFLOP/s (`high`), and what of it was to be had while the layers ran: the middle, and
     the 5th percentile.
     """
 
@@ -120,7 +120,7 @@ def in_gflops(layers: Sequence[LayerRuns], peak: float, reach: float = 0.0) -> l
 
 
 def seen_reach(rates: Sequence[float], peak: float, reach: float, watched_s: float) -> float:
-    """The part of `peak` that an undisturbed loop reaches, as :class:`Machine` has it.
+    """The part of `peak` that an undisturbed loop reaches, as `Machine` has it.
 
     It is taken to be `reach`, unless the loop's `rates` were all below it and steady while the machine was watched for
     `watched_s` seconds: there are processors that load one vector a cycle. Neighbours come and go.
@@ -221,8 +221,8 @@ def _source(layer: LayerRuns, bandwidth: Bandwidth, reach: int) -> str:
 @dataclass(frozen=True)
 class Machine:
     """How to measure this machine: how fast a convolution's inner loop is at the moment, leaving the caches alone, and
-    the highest fp32 rate, both in GFLOP/s; and its bandwidth. ``reach`` is the part of the peak that the loop is known
-    to reach undisturbed (0: not known; the fastest that is seen must be taken for undisturbed), see :func:`seen_reach`.
+    the highest fp32 rate, both in GFLOP/s; and its bandwidth. `reach` is the part of the peak that the loop is known
+    to reach undisturbed (0: not known; the fastest that is seen must be taken for undisturbed), see `seen_reach`.
     """
 
     speed: Probe
@@ -233,7 +233,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class Profile:
-    """All layers of a model, in the order of a run; ``shares`` is empty where the machine was not measured."""
+    """All layers of a model, in the order of a run; `shares` is empty where the machine was not measured."""
 
     layers: tuple[LayerRuns, ...]
     times: tuple[LayerTime, ...]
@@ -280,7 +280,7 @@ def profile_layers(
 
     Args:
         model: what to run.
-        inputs: as its ``run`` takes them.
+        inputs: as its `run` takes them.
         machine: how to measure the machine; None only takes times.
         runs: how many runs to time; more follow while there are too few undisturbed ones.
         limit_s: seconds after which no further group of runs begins.
@@ -334,7 +334,7 @@ class _Series:
         return machine.bandwidth()
 
     def wait(self, machine: Machine, until: float) -> bool:
-        """Return when the machine is undisturbed, or at a time of the clock ``perf_counter``: whether it is before."""
+        """Return when the machine is undisturbed, or at a time of the clock `perf_counter`: whether it is before."""
         factor = in_gflops_factor(join(self.groups), max(self.peaks), self.reach)
         while time.perf_counter() < until:
             self.waited.append(machine.speed())

@@ -40,7 +40,7 @@ Predict = Callable[[Array], Array]
 class Ensemble:
     """A way to train an ensemble, and its library's own way to predict.
 
-    ``train`` saves a model into a folder and returns its file; ``predictor`` reads the file again.
+    `train` saves a model into a folder and returns its file; `predictor` reads the file again.
     """
 
     title: str

@@ -1,7 +1,7 @@
-"""Measurements of one network, each in a process of its own: ``python -m edgec.benchmarks.worker JOB``.
+"""Measurements of one network, each in a process of its own: `python -m edgec.benchmarks.worker JOB`.
 
-A job is a JSON object; the answer is one JSON line on standard output. ``latency`` times all sides in turns,
-``footprint`` loads one side alone: time to the first result, and resident memory.
+A job is a JSON object; the answer is one JSON line on standard output. `latency` times all sides in turns,
+`footprint` loads one side alone: time to the first result, and resident memory.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def footprint(job: dict[str, Any]) -> dict[str, Any]:
     call = _SIDES[job["side"]](job, feeds)
     call()
     elapsed = time.perf_counter() - start
-    # ``call`` holds the model: what is resident is what a process holds that runs it
+    # `call` holds the model: what is resident is what a process holds that runs it
     return {"first_ms": elapsed * 1e3, "resident": _resident(), "resident_before": before}
 
 

@@ -19,7 +19,7 @@ from edgec.compiler.errors import ToolMissing
 from edgec.compiler.frontends.source import FallbackSegment, Port, SourceModel, SourceNode
 from edgec.compiler.lowered import Lowered
 from edgec.compiler.options import CompileOptions
-from edgec.compiler.processing import Around
+from edgec.compiler.processing import ProcessingLibrary
 from edgec.targets import Target, machine_arch
 
 RUNTIME_LIBRARIES = {
@@ -232,7 +232,7 @@ def write(
     segments: Sequence[FallbackSegment] = (),
     labels: Sequence[str] | None = None,
     bundle_runtime: bool = False,
-    around: Around | None = None,
+    processing: ProcessingLibrary | None = None,
     further: Further = NOTHING_FURTHER,
 ) -> str:
     """Write the artifact (whole or not at all) and return its manifest's digest."""
@@ -247,7 +247,7 @@ def write(
         fallback={**graphs(segments), **further.graphs},
         buckets=further.libraries,
         bundled=runtime_libraries(config.arch) if bundle_runtime else None,
-        around=around.code if around else None,
+        around=processing.code if processing else None,
     )
 
 

@@ -21,7 +21,7 @@ from edgec.compiler.frontends import load_source, to_relax
 from edgec.compiler.frontends.source import SourceModel
 from edgec.compiler.lowered import Lowered
 from edgec.compiler.options import CompileOptions
-from edgec.compiler.processing import build_around
+from edgec.compiler.processing import build_processing
 from edgec.compiler.progress import Progress, Silent
 from edgec.compiler.report.evidence import bucket_evidence, make_evidence
 from edgec.compiler.report.html import render
@@ -145,9 +145,9 @@ def compile_model(
         with clock("verify"):
             proofs = _verified(config, built, further, target, inputs, options)
     progress.stage("pack")
-    around = build_around(card, config.inputs, config.outputs, target)
-    if around is not None:
-        config = msgspec.structs.replace(config, around=around.functions)
+    processing = build_processing(card, config.inputs, config.outputs, target)
+    if processing is not None:
+        config = msgspec.structs.replace(config, around=processing.functions)
     evidence = make_evidence(
         proofs[0] if proofs else None,
         lowered=lowered,
@@ -169,7 +169,7 @@ def compile_model(
         segments=imported.segments,
         labels=None if card else source.labels,
         bundle_runtime=options.bundle_runtime,
-        around=around,
+        processing=processing,
         further=further,
     )
     return CompileResult(output, digest, config, evidence, dict(clock.seconds), lowered)

@@ -1,4 +1,4 @@
-"""Model cards of the zoo's architectures, written beside the model that ``build`` makes.
+"""Model cards of the zoo's architectures, written beside the model that `build` makes.
 
 The trained models have card files of their own, with what was measured; these here only say how a frame
 becomes an input and what the outputs mean.

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 class ZooEntry:
     """One model of the zoo.
 
-    ``params`` are counted as papers count them (without running statistics), ``macs`` are the multiply-adds
-    of one inference in convolutions, dense layers and matrix products. ``source`` is ``module:function``
-    under ``edgec.models.zoo``.
+    `params` are counted as papers count them (without running statistics), `macs` are the multiply-adds
+    of one inference in convolutions, dense layers and matrix products. `source` is `module:function`
+    under `edgec.models.zoo`.
     """
 
     name: str

@@ -1,7 +1,7 @@
 """Moving pictures of the shapes world, for the demo and as a test pattern.
 
-``python -m edgec.models.demo_video clip.avi --seconds 30`` writes a file that OpenCV (so, the agent) reads;
-:class:`DemoScene` gives the same frames one by one, without end, each with the truth about it.
+`python -m edgec.models.demo_video clip.avi --seconds 30` writes a file that OpenCV (so, the agent) reads;
+`DemoScene` gives the same frames one by one, without end, each with the truth about it.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ CODECS = {".avi": "MJPG", ".mp4": "mp4v", ".mkv": "MJPG"}
 class DemoScene:
     """Shapes that cross the picture on lanes, over changing backgrounds, from bright to dim and back.
 
-    A frame depends on ``seed`` and its index alone: two scenes of one seed show the same, and frames can be
-    asked for in any order. Light falls to about a quarter once in ``dim_period_s``.
+    A frame depends on `seed` and its index alone: two scenes of one seed show the same, and frames can be
+    asked for in any order. Light falls to about a quarter once in `dim_period_s`.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class DemoScene:
         return float(0.25 + 0.75 * np.clip(1.6 * phase, 0, 1))
 
     def frame(self, index: int) -> tuple[shapes.Frame, shapes.Truth]:
-        """Frame ``index`` ``[height, width, 3]`` BGR uint8 and the truth ``[objects, 5]`` about it."""
+        """Frame `index` `[height, width, 3]` BGR uint8 and the truth `[objects, 5]` about it."""
         time_s = index / self.fps
         picture = self._background(int(time_s / SCENE_S)).copy()
         actors = [a for lane in range(LANES) if (a := self._actor(lane, time_s, picture)) is not None]
@@ -101,7 +101,7 @@ class DemoScene:
 def write_clip(
     path: Path | str, seconds: float, *, seed: int = 0, width: int = 320, height: int = 240, fps: float = 25.0
 ) -> Path:
-    """Write a clip to ``path`` (``.avi``, ``.mp4`` or ``.mkv``); it appears only when it is whole.
+    """Write a clip to `path` (`.avi`, `.mp4` or `.mkv`); it appears only when it is whole.
 
     Raises:
         UsageError: another ending, or no length.

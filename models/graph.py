@@ -1,8 +1,8 @@
 """A small typed builder of ONNX graphs: shapes known at every value, weights seeded by name.
 
 Graphs look like what PyTorch's exporter writes in training-preserving mode: convolution, batch norm and
-activation apart, weights named by module path (``layer1.0.conv1.weight``), nodes by scope
-(``/layer1.0/conv1/Conv``). The builder counts parameters and multiply-adds while it writes.
+activation apart, weights named by module path (`layer1.0.conv1.weight`), nodes by scope
+(`/layer1.0/conv1/Conv`). The builder counts parameters and multiply-adds while it writes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ OPSET = 17
 IR_VERSION = 8
 Pair = int | tuple[int, int]
 Padding = int | tuple[int, int, int, int]
-"""One number for all sides, or ``(top, left, bottom, right)`` as ONNX orders them."""
+"""One number for all sides, or `(top, left, bottom, right)` as ONNX orders them."""
 
 
 @dataclass(frozen=True)
@@ -54,10 +54,10 @@ class Cost:
 
 @dataclass
 class Graph:
-    """An ONNX graph under construction; ``finish`` makes the model.
+    """An ONNX graph under construction; `finish` makes the model.
 
-    ``weights``, when given, replaces random numbers by trained ones, looked up by tensor name; a missing name
-    is a :class:`KeyError`, a shape that does not fit a :class:`ValueError`.
+    `weights`, when given, replaces random numbers by trained ones, looked up by tensor name; a missing name
+    is a `KeyError`, a shape that does not fit a `ValueError`.
     """
 
     name: str
@@ -73,7 +73,7 @@ class Graph:
     # -- names, inputs, weights ---------------------------------------------------------------------------
     @contextmanager
     def scope(self, name: str) -> Iterator[None]:
-        """Prefix the names of everything built inside with ``name``."""
+        """Prefix the names of everything built inside with `name`."""
         self._scopes.append(name)
         try:
             yield
@@ -84,7 +84,7 @@ class Graph:
         return ".".join([*self._scopes, *parts])
 
     def input(self, name: str, shape: tuple[int, ...], dtype: int = TensorProto.FLOAT) -> Value:
-        """Add a graph input; ``dtype`` is an ONNX element type."""
+        """Add a graph input; `dtype` is an ONNX element type."""
         self.inputs.append(helper.make_tensor_value_info(name, dtype, shape))
         moments = Moments.standard(shape[1]) if len(shape) > 2 and dtype == TensorProto.FLOAT else None
         return Value(name, shape, moments)
@@ -102,7 +102,7 @@ class Graph:
     def parameter(
         self, name: str, make: Callable[[str], NDArray[np.float32]], counted: bool = True
     ) -> tuple[str, NDArray[np.float32]]:
-        """Add a weight: the trained one of that name, or ``make(key)``. Returns its name and values."""
+        """Add a weight: the trained one of that name, or `make(key)`. Returns its name and values."""
         path = self._path(name)
         array = make(f"{self.name}/{path}") if self.weights is None else self.weights[path]
         if path in self._initializers:
@@ -113,7 +113,7 @@ class Graph:
         return path, array
 
     def weight(self, name: str, shape: tuple[int, ...], std: float) -> tuple[str, NDArray[np.float32]]:
-        """Add a zero-mean weight of standard deviation ``std``, or the trained one, which must fit."""
+        """Add a zero-mean weight of standard deviation `std`, or the trained one, which must fit."""
         path, array = self.parameter(name, lambda key: random_weights.symmetric(key, shape, std))
         if array.shape != shape:
             raise ValueError(f"{path} has shape {array.shape}, the architecture wants {shape}")
@@ -131,7 +131,7 @@ class Graph:
         name: str | None = None,
         **attributes: Any,  # noqa: ANN401 - ONNX attributes are of many types
     ) -> list[Value]:
-        """Add one operator; its outputs get ``shapes`` and no moments."""
+        """Add one operator; its outputs get `shapes` and no moments."""
         path = "/" + "/".join([*self._scopes, *([name] if name else []), op])
         number = self._node_names.get(path, 0)
         self._node_names[path] = number + 1
@@ -167,9 +167,9 @@ class Graph:
         bias: bool | float = False,
         gain: float = 2.0,
     ) -> Value:
-        """Two-dimensional convolution of ``[N, C, H, W]``; weights of variance ``gain / fan_in``.
+        """Two-dimensional convolution of `[N, C, H, W]`; weights of variance `gain / fan_in`.
 
-        ``bias`` is whether there is one, or the mean of its values.
+        `bias` is whether there is one, or the mean of its values.
         """
         kh, kw = _pair(kernel)
         sh, sw = _pair(stride)
@@ -193,7 +193,7 @@ class Graph:
         )  # fmt: skip
 
     def conv_transpose(self, x: Value, out_channels: int, kernel: int, stride: int, name: str) -> Value:
-        """Transposed convolution with bias and no padding (up-convolution: ``kernel == stride``)."""
+        """Transposed convolution with bias and no padding (up-convolution: `kernel == stride`)."""
         n, channels, h, w = x.shape
         with self.scope(name):
             shape = (channels, out_channels, kernel, kernel)
@@ -214,7 +214,7 @@ class Graph:
         )[0]
 
     def batch_norm(self, x: Value, name: str, *, gain: float = 1.0) -> Value:
-        """Batch norm with the statistics that its input is expected to have; ``gain`` scales the output."""
+        """Batch norm with the statistics that its input is expected to have; `gain` scales the output."""
         size, expected = x.channels, _moments(x)
         with self.scope(name):
             scale, gamma = self.parameter(
@@ -240,7 +240,7 @@ class Graph:
         )  # fmt: skip
 
     def dense(self, x: Value, out_features: int, name: str, gain: float = 1.0) -> Value:
-        """Fully connected layer on ``[N, features]``, exported as Gemm."""
+        """Fully connected layer on `[N, features]`, exported as Gemm."""
         rows, features = x.shape
         with self.scope(name):
             weight, values = self.weight("weight", (out_features, features), math.sqrt(gain / features))
@@ -289,24 +289,24 @@ class Graph:
         return self._one(op, [x.name, *inputs], x.shape, moments, None, **at)
 
     def relu(self, x: Value) -> Value:
-        """``max(x, 0)``."""
+        """`max(x, 0)`."""
         return self._map(x, "Relu", (), lambda v: np.maximum(v, 0))
 
     def clip(self, x: Value, low: float, high: float) -> Value:
-        """``min(max(x, low), high)``; ReLU6 is exported so."""
+        """`min(max(x, low), high)`; ReLU6 is exported so."""
         bounds = [self.constant(f"const.{v:g}", np.array(v, np.float32)) for v in (low, high)]
         return self._map(x, "Clip", bounds, lambda v: np.clip(v, low, high))
 
     def relu6(self, x: Value) -> Value:
-        """``min(max(x, 0), 6)``."""
+        """`min(max(x, 0), 6)`."""
         return self.clip(x, 0.0, 6.0)
 
     def hard_sigmoid(self, x: Value) -> Value:
-        """``clip(x / 6 + 1/2, 0, 1)`` (MobileNetV3)."""
+        """`clip(x / 6 + 1/2, 0, 1)` (MobileNetV3)."""
         return self._map(x, "HardSigmoid", (), lambda v: np.clip(v / 6 + 0.5, 0, 1), alpha=1 / 6, beta=0.5)
 
     def hard_swish(self, x: Value) -> Value:
-        """``x * hard_sigmoid(x)`` (MobileNetV3), the ONNX operator HardSwish."""
+        """`x * hard_sigmoid(x)` (MobileNetV3), the ONNX operator HardSwish."""
         return self._map(x, "HardSwish", (), lambda v: v * np.clip(v / 6 + 0.5, 0, 1))
 
     def sigmoid(self, x: Value) -> Value:
@@ -318,7 +318,7 @@ class Graph:
         return self._map(x, "Tanh", (), np.tanh)
 
     def silu(self, x: Value) -> Value:
-        """``x * sigmoid(x)``, exported as Sigmoid and Mul."""
+        """`x * sigmoid(x)`, exported as Sigmoid and Mul."""
         product = self.mul(x, self.sigmoid(x))
         moments = x.moments.through(lambda v: v * _logistic(v)) if x.moments is not None else None
         return replace(product, moments=moments)
@@ -353,7 +353,7 @@ class Graph:
         return self._one("Exp", [x.name], x.shape)
 
     def scale(self, x: Value, factor: float, shift: float = 0.0) -> Value:
-        """``x * factor + shift`` with scalar constants (the Add only where ``shift`` is not zero)."""
+        """`x * factor + shift` with scalar constants (the Add only where `shift` is not zero)."""
         moments = x.moments.affine(np.array(factor), np.array(shift)) if x.moments else None
         by = self.constant(f"const.{factor:.9g}", np.array(factor, np.float32))
         y = self._one("Mul", [x.name, by], x.shape, moments)
@@ -363,12 +363,12 @@ class Graph:
         return y
 
     def softmax(self, x: Value, axis: int = -1) -> Value:
-        """Softmax along ``axis``."""
+        """Softmax along `axis`."""
         return self._one("Softmax", [x.name], x.shape, axis=axis)
 
     # -- pooling, resizing --------------------------------------------------------------------------------
     def max_pool(self, x: Value, kernel: int, stride: int, padding: int = 0, *, ceil: bool = False) -> Value:
-        """Maximum over windows of ``kernel`` × ``kernel``."""
+        """Maximum over windows of `kernel` × `kernel`."""
         size = _pooled(x.shape, kernel, stride, padding, ceil)
         return self._one(
             "MaxPool", [x.name], (*x.shape[:2], *size), _moments(x).of_maximum(), ceil_mode=int(ceil),
@@ -388,7 +388,7 @@ class Graph:
         )  # fmt: skip
 
     def global_pool(self, x: Value) -> Value:
-        """Average over height and width: ``[N, C, 1, 1]``."""
+        """Average over height and width: `[N, C, 1, 1]`."""
         spread = 1 / max(1.0, math.sqrt(x.shape[2] * x.shape[3]))
         return self._one("GlobalAveragePool", [x.name], (*x.shape[:2], 1, 1), _moments(x).shrunk(spread))
 
@@ -403,7 +403,7 @@ class Graph:
 
     # -- shapes -------------------------------------------------------------------------------------------
     def concat(self, values: Sequence[Value], axis: int = 1) -> Value:
-        """Join along ``axis``."""
+        """Join along `axis`."""
         shape = list(values[0].shape)
         axis %= len(shape)
         shape[axis] = sum(v.shape[axis] for v in values)
@@ -412,7 +412,7 @@ class Graph:
         return self._one("Concat", [v.name for v in values], tuple(shape), moments, axis=axis)
 
     def split(self, x: Value, sizes: Sequence[int], axis: int = 1) -> list[Value]:
-        """Cut into pieces of ``sizes`` along ``axis``."""
+        """Cut into pieces of `sizes` along `axis`."""
         shapes = [(*x.shape[:axis], size, *x.shape[axis + 1 :]) for size in sizes]
         pieces = self.node("Split", [x.name, self.ints(*sizes)], shapes, axis=axis)
         if axis != 1 or x.moments is None:
@@ -434,7 +434,7 @@ class Graph:
         return self._one("Transpose", [x.name], tuple(x.shape[i] for i in order), perm=list(order))
 
     def flatten(self, x: Value) -> Value:
-        """``[N, C, 1, 1]`` or any other shape to ``[N, features]``."""
+        """`[N, C, 1, 1]` or any other shape to `[N, features]`."""
         rest = math.prod(x.shape[1:])
         moments = x.moments
         if moments is not None and rest != x.channels:
@@ -443,7 +443,7 @@ class Graph:
         return self._one("Flatten", [x.name], (x.shape[0], rest), moments, axis=1)
 
     def channel_shuffle(self, x: Value, groups: int) -> Value:
-        """Interleave ``groups`` groups of channels (ShuffleNet): Reshape, Transpose, Reshape."""
+        """Interleave `groups` groups of channels (ShuffleNet): Reshape, Transpose, Reshape."""
         n, c, h, w = x.shape
         split = self.reshape(x, (n, groups, c // groups, h, w))
         swapped = self.transpose(split, 0, 2, 1, 3, 4)
@@ -457,7 +457,7 @@ class Graph:
         return self._one("MatMul", [a.name, b.name], shape)
 
     def gather_rows(self, table: str, indices: str, shape: tuple[int, ...]) -> Value:
-        """Rows of the initializer ``table`` at int64 ``indices`` (an embedding); the result has ``shape``."""
+        """Rows of the initializer `table` at int64 `indices` (an embedding); the result has `shape`."""
         return self._one("Gather", [table, indices], shape, axis=0)
 
     def squeeze(self, x: Value, axis: int) -> Value:
@@ -465,13 +465,13 @@ class Graph:
         return self._one("Squeeze", [x.name, self.ints(axis)], (*x.shape[:axis], *x.shape[axis + 1 :]))
 
     def slice(self, x: Value, axis: int, start: int, stop: int) -> Value:
-        """``x[start:stop]`` along ``axis``."""
+        """`x[start:stop]` along `axis`."""
         shape = (*x.shape[:axis], stop - start, *x.shape[axis + 1 :])
         inputs = [x.name, self.ints(start), self.ints(stop), self.ints(axis)]
         return self._one("Slice", inputs, shape)
 
     def finish(self, outputs: Mapping[str, Value], description: str = "") -> onnx.ModelProto:
-        """Make the model; ``outputs`` names the graph's outputs (float32), which replace the inner names."""
+        """Make the model; `outputs` names the graph's outputs (float32), which replace the inner names."""
         renamed = {value.name: name for name, value in outputs.items()}
         for node in self._nodes:
             for names in (node.input, node.output):
@@ -488,7 +488,7 @@ class Graph:
 
 
 def save(model: onnx.ModelProto, path: Path) -> None:
-    """Write ``model`` to ``path``: first to a temporary name beside it, then renamed."""
+    """Write `model` to `path`: first to a temporary name beside it, then renamed."""
     part = path.with_name(path.name + ".part")
     part.write_bytes(model.SerializeToString(deterministic=True))
     part.replace(path)

@@ -16,11 +16,11 @@ from edgec.runtime.processing.results import Detection, Result
 
 Floats = NDArray[np.float32]
 Detections = Floats
-"""``[detections, 6]``: class, x0, y0, x1, y1, score."""
+"""`[detections, 6]`: class, x0, y0, x1, y1, score."""
 
 
 def overlaps(a: Floats, b: Floats) -> Floats:
-    """Intersection over union of boxes ``[n, 4]`` and ``[m, 4]`` (corners): ``[n, m]``."""
+    """Intersection over union of boxes `[n, 4]` and `[m, 4]` (corners): `[n, m]`."""
     low = np.maximum(a[:, None, :2], b[None, :, :2])
     high = np.minimum(a[:, None, 2:], b[None, :, 2:])
     both = np.prod(np.maximum(high - low, 0), axis=2)
@@ -41,7 +41,7 @@ def rows(results: Sequence[Result]) -> Detections:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Mean average precision at an overlap of 0.5, and precision and recall at ``threshold``."""
+    """Mean average precision at an overlap of 0.5, and precision and recall at `threshold`."""
 
     map50: float
     precision: float
@@ -53,7 +53,7 @@ class Accuracy:
 def accuracy(
     found: Sequence[Detections], truths: Sequence[Floats], classes: int, threshold: float
 ) -> Accuracy:
-    """Measure detections (at a low score threshold) of pictures against their truths ``[n, 5]``."""
+    """Measure detections (at a low score threshold) of pictures against their truths `[n, 5]`."""
     by_class, right_above, above, wanted = [], 0, 0, 0
     for kind in range(classes):
         scores, right = _matched(found, truths, kind)

@@ -24,7 +24,7 @@ _FLOOR = 1e-6
 
 @dataclass(frozen=True)
 class Moments:
-    """Mean and variance of each channel, both ``[channels]`` float64."""
+    """Mean and variance of each channel, both `[channels]` float64."""
 
     mean: Array
     var: Array
@@ -40,7 +40,7 @@ class Moments:
         return self.mean**2 + self.var
 
     def through(self, function: Callable[[Array], Array]) -> Moments:
-        """Moments after an element-wise ``function``, by Gauss-Hermite quadrature."""
+        """Moments after an element-wise `function`, by Gauss-Hermite quadrature."""
         samples = function(self.mean[:, None] + np.sqrt(self.var)[:, None] * _NODES)
         mean = samples @ _NODE_WEIGHTS
         var = np.maximum((samples**2) @ _NODE_WEIGHTS - mean**2, _FLOOR)
@@ -56,7 +56,7 @@ class Moments:
         return Moments(mean, np.maximum(self.power * other.power - mean**2, _FLOOR))
 
     def affine(self, scale: Array, shift: Array) -> Moments:
-        """Moments of ``scale * x + shift``."""
+        """Moments of `scale * x + shift`."""
         return Moments(self.mean * scale + shift, np.maximum(self.var * scale**2, _FLOOR))
 
     def pick(self, channels: NDArray[np.int64]) -> Moments:
@@ -64,7 +64,7 @@ class Moments:
         return Moments(self.mean[channels], self.var[channels])
 
     def shrunk(self, factor: float) -> Moments:
-        """Moments after averaging: the same means, ``factor`` of the variance."""
+        """Moments after averaging: the same means, `factor` of the variance."""
         return Moments(self.mean, np.maximum(self.var * factor, _FLOOR))
 
     def of_maximum(self) -> Moments:
@@ -73,7 +73,7 @@ class Moments:
 
 
 def coarse(values: Array) -> NDArray[np.float32]:
-    """``values`` to 12 significant bits: sums that differ in their last bits then agree everywhere."""
+    """`values` to 12 significant bits: sums that differ in their last bits then agree everywhere."""
     fraction, exponent = np.frexp(values)
     return np.ldexp(np.round(fraction * 4096) / 4096, exponent).astype(np.float32)
 
@@ -86,7 +86,7 @@ def joined(parts: list[Moments]) -> Moments:
 def through_weights(x: Moments, weight: NDArray[np.float32], groups: int) -> Moments:
     """Moments after a convolution or dense layer.
 
-    ``weight`` is ``[out_channels, in_channels / groups, ...]``; trailing axes are taps of the kernel. The
+    `weight` is `[out_channels, in_channels / groups, ...]`; trailing axes are taps of the kernel. The
     variance is taken as if taps were independent, which is right on average over random filters whatever the
     correlation of neighbours.
     """

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 
 def uniform(key: str, shape: tuple[int, ...], low: float, high: float) -> NDArray[np.float32]:
-    """Uniform float32 values in ``[low, high)``; ``key`` alone decides them.
+    """Uniform float32 values in `[low, high)`; `key` alone decides them.
 
     The values lie on a grid of 2**-24 of the interval, in the order in which PCG64 seeded from SHA-256 of
-    ``key`` yields 32-bit halves.
+    `key` yields 32-bit halves.
     """
     count = math.prod(shape)
     seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:16], "little")
@@ -28,6 +28,6 @@ def uniform(key: str, shape: tuple[int, ...], low: float, high: float) -> NDArra
 
 
 def symmetric(key: str, shape: tuple[int, ...], std: float) -> NDArray[np.float32]:
-    """Zero-mean uniform float32 values with standard deviation ``std``."""
+    """Zero-mean uniform float32 values with standard deviation `std`."""
     bound = std * math.sqrt(3.0)
     return uniform(key, shape, -bound, bound)

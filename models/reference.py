@@ -1,4 +1,4 @@
-"""A model in ONNX Runtime behind its card: what the compiled artifact's ``predict`` ought to give.
+"""A model in ONNX Runtime behind its card: what the compiled artifact's `predict` ought to give.
 
 Accuracies stated for the trained models are measured through this, so through the runtime's own path from
 frame or sound to typed results.
@@ -14,15 +14,15 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from edgec.runtime.card import AudioInput, ImageInput, ModelCard
-from edgec.runtime.processing.audio import Sound, samples_of
+from edgec.runtime.processing.audio import AudioPreprocessor, samples_of
 from edgec.runtime.processing.decoders import decode
-from edgec.runtime.processing.image import Picture
+from edgec.runtime.processing.image import ImagePreprocessor
 from edgec.runtime.processing.results import Result
 from edgec.targets.errors import EdgecError
 
 
 class Reference:
-    """``model`` (a path, or the bytes of an ONNX file) with ``card``, on ``threads`` threads."""
+    """`model` (a path, or the bytes of an ONNX file) with `card`, on `threads` threads."""
 
     def __init__(self, model: Path | bytes, card: ModelCard, threads: int = 1) -> None:
         options = onnxruntime.SessionOptions()
@@ -33,11 +33,13 @@ class Reference:
         self.card = card
         self._names = [output.name for output in self._session.get_outputs()]
         self._input = self._session.get_inputs()[0]
-        self._picture = Picture(card.input, "float32") if isinstance(card.input, ImageInput) else None
-        self._sound: Sound | None = None
+        self._picture = (
+            ImagePreprocessor(card.input, "float32") if isinstance(card.input, ImageInput) else None
+        )
+        self._sound: AudioPreprocessor | None = None
         if isinstance(card.input, AudioInput):
             shape = tuple(size if isinstance(size, int) else 1 for size in self._input.shape)
-            self._sound = Sound(card.input, shape, "float32")
+            self._sound = AudioPreprocessor(card.input, shape, "float32")
 
     def outputs(self, given: NDArray[Any]) -> dict[str, NDArray[Any]]:
         """The model's outputs by name for its only input."""
@@ -45,7 +47,7 @@ class Reference:
         return dict(zip(self._names, (np.asarray(value) for value in values), strict=True))
 
     def predict(self, source: NDArray[Any], rate: int | None = None) -> list[Result]:
-        """Typed results of a frame (BGR, uint8) or of samples at ``rate``.
+        """Typed results of a frame (BGR, uint8) or of samples at `rate`.
 
         Raises:
             EdgecError: the card is for plain tensors.

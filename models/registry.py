@@ -32,7 +32,7 @@ def list_models() -> list[ZooEntry]:
 
 
 def find_model(name: str) -> ZooEntry:
-    """The entry called ``name``.
+    """The entry called `name`.
 
     Raises:
         UnknownModel: there is none; the message names close ones.
@@ -46,7 +46,7 @@ def find_model(name: str) -> ZooEntry:
 
 
 def describe(name: str) -> tuple[Graph, dict[str, Value]]:
-    """The finished description of ``name``: its graph (with its cost) and the outputs by name.
+    """The finished description of `name`: its graph (with its cost) and the outputs by name.
 
     Raises:
         UnknownModel: the zoo has no such model.
@@ -63,10 +63,10 @@ def describe(name: str) -> tuple[Graph, dict[str, Value]]:
 
 
 def build(name: str, folder: Path | str) -> Path:
-    """Write ``model.onnx`` (and the card and labels, where the model has them) of ``name`` into ``folder``.
+    """Write `model.onnx` (and the card and labels, where the model has them) of `name` into `folder`.
 
     The same name gives the same bytes everywhere: random weights are seeded by tensor name. Returns the path
-    of the ONNX file. Needs the package ``onnx`` (the ``compiler`` extra).
+    of the ONNX file. Needs the package `onnx` (the `compiler` extra).
 
     Raises:
         UnknownModel: the zoo has no such model.
@@ -87,7 +87,7 @@ def build(name: str, folder: Path | str) -> Path:
 
 
 def card_of(name: str) -> str | None:
-    """The model card of ``name`` as TOML, or None if it takes plain tensors.
+    """The model card of `name` as TOML, or None if it takes plain tensors.
 
     Raises:
         UnknownModel: the zoo has no such model.
@@ -105,7 +105,7 @@ def _trained_weights(name: str) -> dict[str, NDArray[np.float32]]:
 
 
 def sample_inputs(name: str, seed: int = 0) -> dict[str, NDArray[Any]]:
-    """Inputs that ``name`` accepts, by input name: normalised pictures or features, or tokens with padding.
+    """Inputs that `name` accepts, by input name: normalised pictures or features, or tokens with padding.
 
     Raises:
         UnknownModel: the zoo has no such model.

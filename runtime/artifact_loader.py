@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from edgec.runtime.artifact import oci
 from edgec.runtime.artifact.config import ArtifactConfig
-from edgec.runtime.artifact.reader import AROUND_LIBRARY, MODEL_LIBRARY, Artifact
+from edgec.runtime.artifact.reader import MODEL_LIBRARY, PROCESSING_LIBRARY, Artifact
 from edgec.runtime.artifact.weights import Weight
 from edgec.runtime.compatibility import check_device
 from edgec.runtime.errors import ArtifactError
@@ -22,12 +22,12 @@ from edgec.runtime.model import Model, Variant
 
 
 def load_artifact(artifact: Artifact, threads: int | None, affinity: Sequence[int] | None) -> Model:
-    """The model of an opened artifact, as :func:`edgec.runtime.load` says."""
+    """The model of an opened artifact, as `edgec.runtime.load` says."""
     check_device(artifact.config)
     wanted = Threading.of(threads or artifact.config.threads, affinity)
     load_installed()
     libraries = [_checked_code(artifact, title) for title in libraries_of(artifact.config)]
-    around = _checked_code(artifact, AROUND_LIBRARY) if artifact.config.around else b""
+    processing = _checked_code(artifact, PROCESSING_LIBRARY) if artifact.config.around else b""
     artifact.verify_digests(skip=(oci.CODE_TYPE,))
     weights = artifact.weights()
     ensure_runtime(lambda name: _bundled(artifact, name))
@@ -35,7 +35,7 @@ def load_artifact(artifact: Artifact, threads: int | None, affinity: Sequence[in
         _variant(artifact, config, code, weights, wanted)
         for config, code in zip(artifact.config.variants(), libraries, strict=True)
     ]
-    return Model(artifact, variants, wanted, around)
+    return Model(artifact, variants, wanted, processing)
 
 
 def libraries_of(config: ArtifactConfig) -> list[str]:
@@ -55,9 +55,9 @@ def _variant(
     """The model for one set of input shapes, its code loaded and bound to its weights."""
     foreign = None
     if config.segments:
-        from edgec.runtime.execution.fallback import Foreign
+        from edgec.runtime.execution.fallback import FallbackSegments
 
-        foreign = Foreign(artifact, config.segments, wanted)
+        foreign = FallbackSegments(artifact, config.segments, wanted)
     own = ordered(weights, config.weights)
     engine = NativeFunction(load_code(code), config.entry, own, config.inputs, foreign, config.plan)
     return Variant(config, engine)

@@ -1,4 +1,4 @@
-"""A loaded model: ``run`` on arrays, ``predict`` on frames and sounds, ``profile`` by layer."""
+"""A loaded model: `run` on arrays, `predict` on frames and sounds, `profile` by layer."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # what a process that only runs arrays does not need
     from edgec.runtime.execution.profiling import LayerRuns, LayerTime, Probe
     from edgec.runtime.processing.predictor import Predictor
     from edgec.runtime.processing.results import Result
-    from edgec.runtime.processing.sound_stream import Listener
+    from edgec.runtime.processing.sound_stream import SoundStream
 
 _alive: weakref.WeakSet[Model] = weakref.WeakSet()
 
@@ -65,11 +65,11 @@ class Variant:
 
 
 class Model:
-    """A model that is ready to run; made by :func:`edgec.runtime.load`.
+    """A model that is ready to run; made by `edgec.runtime.load`.
 
-    Safe to use from several threads at once: each call has a virtual machine of its own. What ``run`` returns
-    belongs to the caller and stays valid after :meth:`close`. ``inputs`` and ``outputs`` are those of the first set
-    of input shapes; ``config.buckets`` has the others, and a run takes that whose shapes its inputs have.
+    Safe to use from several threads at once: each call has a virtual machine of its own. What `run` returns
+    belongs to the caller and stays valid after `close`. `inputs` and `outputs` are those of the first set
+    of input shapes; `config.buckets` has the others, and a run takes that whose shapes its inputs have.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Model:
         artifact: Artifact,
         variants: Sequence[Variant],
         threading: Threading,
-        around: bytes = b"",
+        processing: bytes = b"",
     ) -> None:
         self.artifact = artifact
         self.config: ArtifactConfig = artifact.config
@@ -88,7 +88,7 @@ class Model:
         self._threading = threading
         self._variants = tuple(variants)
         self._first = self._variants[0]
-        self._around = around
+        self._processing = processing
         self._predictor: Predictor | None = None
         _alive.add(self)
 
@@ -102,7 +102,7 @@ class Model:
 
         Args:
             inputs: an array for every input, by the source model's names, of the shapes and dtypes in
-            ``inputs``.
+            `inputs`.
 
         Returns:
             the outputs by the source model's names: new arrays, the caller's own.
@@ -125,8 +125,8 @@ class Model:
         raise self._misfit(inputs)
 
     def call(self, arrays: list[Array]) -> list[Array]:
-        """Run on arrays that are known to fit, in the order of ``inputs``; outputs in the order of
-        ``outputs``.
+        """Run on arrays that are known to fit, in the order of `inputs`; outputs in the order of
+        `outputs`.
 
         Raises:
             InputError: the model is closed.
@@ -137,21 +137,21 @@ class Model:
         """The whole path that the model card declares: typed results of a frame or of sound.
 
         Args:
-            source: for a picture ``[height, width, 3]`` uint8 in BGR, as OpenCV gives it, or gray
-                ``[height, width]``; for sound ``[n]`` or ``[n, channels]`` samples (float in -1 to 1, or
-                integers); for plain tensors the dict that :meth:`run` takes.
-            sample_rate: samples a second of ``source``; None says that it is the card's.
+            source: for a picture `[height, width, 3]` uint8 in BGR, as OpenCV gives it, or gray
+                `[height, width]`; for sound `[n]` or `[n, channels]` samples (float in -1 to 1, or
+                integers); for plain tensors the dict that `run` takes.
+            sample_rate: samples a second of `source`; None says that it is the card's.
 
         Returns:
             results in pixels of the frame, best score first; for sound the results of all windows in order.
 
         Raises:
-            InputError: ``source`` is of the wrong kind, there is no card, or the card does not fit the model.
+            InputError: `source` is of the wrong kind, there is no card, or the card does not fit the model.
         """
         return self._predict_with()(source, sample_rate)
 
-    def listen(self) -> Listener:
-        """Begin a stream of sound; its ``push`` takes samples and gives the results of each whole window.
+    def listen(self) -> SoundStream:
+        """Begin a stream of sound; its `push` takes samples and gives the results of each whole window.
 
         Raises:
             InputError: there is no card, or its input is no sound.
@@ -168,11 +168,11 @@ class Model:
                 )
             from edgec.runtime.processing.predictor import Predictor
 
-            predictor = self._predictor = Predictor(self.config, self.card, self.call, self._around)
+            predictor = self._predictor = Predictor(self.config, self.card, self.call, self._processing)
         return predictor
 
     def _misfit(self, inputs: Any) -> InputError:  # noqa: ANN401 - whatever the caller passed
-        """Say what is wrong with ``inputs``, and what was expected."""
+        """Say what is wrong with `inputs`, and what was expected."""
         expected = ", ".join(str(spec) for spec in self.inputs)
         if not isinstance(inputs, Mapping):
             return InputError(f"inputs must be a dict of arrays ({expected}), not {type(inputs).__name__}")
@@ -198,11 +198,11 @@ class Model:
         """Time per compiled kernel, in the order of a run, with the source nodes that each computes.
 
         Args:
-            inputs: as for :meth:`run`.
+            inputs: as for `run`.
             repeats: runs to take the median of, after one to warm up.
 
         Raises:
-            InputError: as :meth:`run`.
+            InputError: as `run`.
         """
         from edgec.runtime.execution.profiling import summarise
 
@@ -211,16 +211,16 @@ class Model:
     def profile_runs(
         self, inputs: Mapping[str, Array], repeats: int = 20, probe: Probe | None = None
     ) -> list[LayerRuns]:
-        """As :meth:`profile`, with every run's times and what a probe said beside them.
+        """As `profile`, with every run's times and what a probe said beside them.
 
         Args:
-            inputs: as for :meth:`run`.
+            inputs: as for `run`.
             repeats: runs to time, after one to warm up.
             probe: asked right before each kernel and after the last one, on the calling thread; it should leave the
                 caches as they are.
 
         Raises:
-            InputError: as :meth:`run`.
+            InputError: as `run`.
         """
         from edgec.runtime.execution.profiling import profile_runs
 

@@ -22,10 +22,10 @@ def load(
     """Load a compiled model for running on this machine.
 
     Args:
-        path: an ``.edge`` file, or an OCI image layout folder.
-        digest: the manifest digest (``sha256:…``) that it must have; chooses one in a folder with several.
+        path: an `.edge` file, or an OCI image layout folder.
+        digest: the manifest digest (`sha256:…`) that it must have; chooses one in a folder with several.
         threads: how many to run on; None takes all cores that this process may use. See
-            :mod:`edgec.runtime.execution.threads`.
+            `edgec.runtime.execution.threads`.
         affinity: numbers of the cores to pin the threads to; None lets them float.
 
     Raises:

@@ -17,7 +17,7 @@ import msgspec
 class Part(msgspec.Struct, frozen=True, kw_only=True):
     """A part of a document: immutable, compared by value. Keys that it does not have are ignored.
 
-    Subclasses say ``kw_only=True`` themselves: msgspec does not inherit it.
+    Subclasses say `kw_only=True` themselves: msgspec does not inherit it.
     """
 
 
@@ -26,7 +26,7 @@ class StrictPart(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 def prepare(kind: type[Part]) -> None:
-    """Let msgspec work out now what ``kind`` and all its parts consist of: to be called where they are declared.
+    """Let msgspec work out now what `kind` and all its parts consist of: to be called where they are declared.
 
     Left to the first document, two threads that read one at the same time end the process with a segmentation fault
     (msgspec 0.22): the second sees what the first has not finished. Imports are one at a time.
@@ -42,7 +42,7 @@ class Fault(NamedTuple):
 
 
 def fault_of(error: msgspec.ValidationError, document: object, kind: type) -> Fault:
-    """What ``error`` says of ``document``, which is no ``kind``: in terms of keys, with what would be right."""
+    """What `error` says of `document`, which is no `kind`: in terms of keys, with what would be right."""
     said, _, place = str(error).partition(" - at `$")
     keys = tuple(re.findall(r"\w[\w-]*", place))
     if unknown := re.fullmatch(r"Object contains unknown field `(.*)`", said):
@@ -69,7 +69,7 @@ def _at(document: object, keys: Sequence[str]) -> object:
 
 
 def _choices(kind: msgspec.inspect.Type, keys: Sequence[str]) -> list[Any]:
-    """The values that may stand at ``keys`` of a ``kind``, if they are few: of a literal, or tags of structs."""
+    """The values that may stand at `keys` of a `kind`, if they are few: of a literal, or tags of structs."""
     kinds: Iterable[msgspec.inspect.Type] = [kind]
     for key in keys:
         tags = [k.tag for k in _structs(kinds) if k.tag_field == key]

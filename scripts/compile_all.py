@@ -2,9 +2,9 @@
 
     python scripts/compile_all.py ../shared/data --results models.jsonl --document docs/models.md --tune none
 
-Each model is compiled by ``edgec compile`` in a process of its own: one that crashes costs only itself. Outcomes go
+Each model is compiled by `edgec compile` in a process of its own: one that crashes costs only itself. Outcomes go
 to a file, one a line, and a model that is in it is not compiled again: after a break, start it again. What this
-script does not know goes to ``edgec compile``. To bring single rows of the document up to date and keep the rest:
+script does not know goes to `edgec compile`. To bring single rows of the document up to date and keep the rest:
 
     python scripts/compile_all.py ../shared/data --again ad01.h5 --again silero --document docs/models.md --tune none
 """

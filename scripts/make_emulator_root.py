@@ -37,7 +37,7 @@ def run(*command: str, cwd: Path | None = None) -> None:
 
 
 def debian_packages(folder: Path) -> None:
-    """Download and unpack the Debian packages into ``folder``."""
+    """Download and unpack the Debian packages into `folder`."""
     with tempfile.TemporaryDirectory(prefix="edgec-apt-") as scratch:
         place = Path(scratch)
         for name in ("state/lists/partial", "cache/archives/partial", "debs"):
@@ -63,7 +63,7 @@ def pins() -> list[str]:
 
 
 def wheels(folder: Path) -> None:
-    """Download the wheels that the runtime needs for the architecture and unpack them into ``folder``."""
+    """Download the wheels that the runtime needs for the architecture and unpack them into `folder`."""
     with tempfile.TemporaryDirectory(prefix="edgec-wheels-") as scratch:
         tags = [f"--platform={platform}" for platform in PLATFORMS]
         common = [sys.executable, "-m", "pip", "download", "--quiet", "--only-binary=:all:", *tags]

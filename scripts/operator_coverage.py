@@ -1,4 +1,4 @@
-"""Run the node tests of the ``onnx`` package through the compiler and write docs/operators.md.
+"""Run the node tests of the `onnx` package through the compiler and write docs/operators.md.
 
     python scripts/operator_coverage.py --results coverage.jsonl          # some 20 minutes on 2 cores
     python scripts/operator_coverage.py --results coverage.jsonl --again wrong,refused,resize
@@ -31,7 +31,7 @@ ORDER = ("native", "fallback", "wrong", "refused", "excluded")
 
 
 def forget(results: Path, again: str) -> None:
-    """Take outcomes out of ``results``, so that their tests run again: by result or by a part of the operator."""
+    """Take outcomes out of `results`, so that their tests run again: by result or by a part of the operator."""
     words = [word.lower() for word in again.split(",") if word]
     kept = []
     for line in _lines(results):
@@ -43,7 +43,7 @@ def forget(results: Path, again: str) -> None:
 
 
 def run_all(results: Path, only: str, until: float) -> int:
-    """Run what is not in ``results`` yet, in a child: a crash costs only its test; returns how many are left."""
+    """Run what is not in `results` yet, in a child: a crash costs only its test; returns how many are left."""
     begin = time.monotonic()
     done = {json.loads(line)["name"] for line in _lines(results)}
     patterns = cases.exclusions()

@@ -1,4 +1,4 @@
-"""``python -m edgec.benchmarks.fleet MEASUREMENT``: one measurement, as a JSON line, appended to a file if given."""
+"""`python -m edgec.benchmarks.fleet MEASUREMENT`: one measurement, as a JSON line, appended to a file if given."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def free_port() -> int:
 
 
 def wait_port(port: int, process: subprocess.Popen[bytes], log: Path, timeout_s: float = 60.0) -> None:
-    """Wait until ``port`` accepts connections.
+    """Wait until `port` accepts connections.
 
     Raises:
         RuntimeError: the process ended, or time is up.
@@ -65,7 +65,7 @@ def _as(user: str) -> list[str]:
 
 
 class Postgres:
-    """A database server that listens on a socket in its folder only; ``durable`` as in earnest, else fast."""
+    """A database server that listens on a socket in its folder only; `durable` as in earnest, else fast."""
 
     def __init__(self, folder: Path, *, durable: bool) -> None:
         self._folder = folder
@@ -125,7 +125,7 @@ class Postgres:
         return int((self._data / "postmaster.pid").read_text().split()[0])
 
     def stop(self, *, immediately: bool = False) -> None:
-        """Stop; ``immediately`` as a crash would."""
+        """Stop; `immediately` as a crash would."""
         if self._process is None or self._process.poll() is not None:
             return
         os.kill(self._server_pid(), signal.SIGQUIT if immediately else signal.SIGINT)
@@ -133,7 +133,7 @@ class Postgres:
 
 
 class Mosquitto:
-    """A broker with the fleet's access rules; ``port`` is for devices, ``server_port`` for the fleet."""
+    """A broker with the fleet's access rules; `port` is for devices, `server_port` for the fleet."""
 
     def __init__(self, folder: Path, fleet: str, *, tls: Path | None = None) -> None:
         self.folder = folder
@@ -163,7 +163,7 @@ class Mosquitto:
 
     @property
     def url(self) -> str:
-        """For ``--mqtt``."""
+        """For `--mqtt`."""
         return f"mqtt://{SERVER_USER}:{self.password}@127.0.0.1:{self.server_port}"
 
     def settings(self) -> dict[str, str]:
@@ -183,7 +183,7 @@ class Mosquitto:
         return self._process.pid
 
     def stop(self, *, immediately: bool = False) -> None:
-        """Stop; ``immediately`` with SIGKILL."""
+        """Stop; `immediately` with SIGKILL."""
         if self._process is None or self._process.poll() is not None:
             return
         self._process.send_signal(signal.SIGKILL if immediately else signal.SIGTERM)

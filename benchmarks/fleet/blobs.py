@@ -17,7 +17,7 @@ REPEATS = 5
 
 
 def _fetch(url: str, token: str, streams: int) -> float:
-    """Bytes a second over ``streams`` downloads at once, by curl."""
+    """Bytes a second over `streams` downloads at once, by curl."""
     command = [
         program("curl", "curl"),
         "-s",
@@ -55,7 +55,7 @@ def _nginx(folder: Path, root: Path, sendfile: str) -> tuple[subprocess.Popen[by
 
 
 def blobs(folder: Path, megabytes: int) -> dict[str, Any]:
-    """One file of ``megabytes`` from both, alternately, with one and with four downloads at once."""
+    """One file of `megabytes` from both, alternately, with one and with four downloads at once."""
     content = os.urandom(1 << 20) * megabytes
     digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
     with stage("embedded", folder, 1) as place:

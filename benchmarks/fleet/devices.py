@@ -1,7 +1,7 @@
 """Many simulated devices in one process: the real protocol, simulated inference.
 
-Run as ``python -m edgec.benchmarks.fleet.devices FILE``: FILE names broker, fleet and credentials. Commands come as
-JSON lines on standard input (``events``, ``health``, ``report``, ``stop``), reports leave the same way.
+Run as `python -m edgec.benchmarks.fleet.devices FILE`: FILE names broker, fleet and credentials. Commands come as
+JSON lines on standard input (`events`, `health`, `report`, `stop`), reports leave the same way.
 """
 
 from __future__ import annotations
@@ -189,7 +189,7 @@ class SimFleet:
         return [device.refused for device in self.devices if device.refused]
 
     async def events(self, rate: float, seconds: float) -> None:
-        """Publish detections at ``rate`` a second, over all devices in turn."""
+        """Publish detections at `rate` a second, over all devices in turn."""
         began = time.monotonic()
         sent = 0
         while (passed := time.monotonic() - began) < seconds:
@@ -201,7 +201,7 @@ class SimFleet:
             await asyncio.sleep(0.01)
 
     async def health(self, every_s: float, seconds: float) -> None:
-        """Each device says how it is every ``every_s``, evenly spread."""
+        """Each device says how it is every `every_s`, evenly spread."""
         began = time.monotonic()
         sent, rate = 0, len(self.devices) / every_s
         while (passed := time.monotonic() - began) < seconds:

@@ -13,7 +13,7 @@ def _at(values: list[float], share: float) -> float:
 
 
 def ingest(place: Stage, rate: float, seconds: float, devices: int) -> dict[str, Any]:
-    """Publish detections at ``rate`` a second and follow each to its row."""
+    """Publish detections at `rate` a second and follow each to its row."""
     players = Players(place, devices)
     watch = RowWatch(place.database)
     try:
@@ -51,7 +51,7 @@ def ingest(place: Stage, rate: float, seconds: float, devices: int) -> dict[str,
 
 
 def scale(place: Stage, devices: int, seconds: float, every_s: float = 30.0) -> dict[str, Any]:
-    """Devices connected and reporting every ``every_s``; how long the overview takes meanwhile."""
+    """Devices connected and reporting every `every_s`; how long the overview takes meanwhile."""
     began = time.monotonic()
     players = Players(place, devices)
     connected = time.monotonic() - began

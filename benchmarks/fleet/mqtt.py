@@ -21,8 +21,8 @@ from edgec.fleet.broker.packets import (
 
 
 class Connection(asyncio.Protocol):
-    """One device's connection. ``on_ready(code)`` after CONNACK, ``on_message(topic, payload)``,
-    ``on_ack(mid)``, ``on_lost()``."""
+    """One device's connection. `on_ready(code)` after CONNACK, `on_message(topic, payload)`,
+    `on_ack(mid)`, `on_lost()`."""
 
     def __init__(
         self,

@@ -1,6 +1,6 @@
-"""How the fleet's figures grow with the number of devices: ``python -m edgec.benchmarks.fleet.plot FILE… PICTURE.png``.
+"""How the fleet's figures grow with the number of devices: `python -m edgec.benchmarks.fleet.plot FILE… PICTURE.png`.
 
-The files hold what ``scale`` and ``rollout`` appended with ``--output``; of several runs with one number of devices the
+The files hold what `scale` and `rollout` appended with `--output`; of several runs with one number of devices the
 last counts.
 """
 

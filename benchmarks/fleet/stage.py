@@ -29,7 +29,7 @@ PLAYERS = 5000
 
 @dataclass
 class Stage:
-    """A running fleet. ``backend`` is ``embedded`` or ``external``."""
+    """A running fleet. `backend` is `embedded` or `external`."""
 
     backend: str
     folder: Path
@@ -102,7 +102,7 @@ def _database(backend: str, folder: Path, stack: ExitStack) -> tuple[str, dict[s
 
 @contextlib.contextmanager
 def stage(backend: str, folder: Path, devices: int, servers: int = 1) -> Iterator[Stage]:
-    """Start everything, with ``devices`` enrolled; stop it at the end of the block."""
+    """Start everything, with `devices` enrolled; stop it at the end of the block."""
     with ExitStack() as stack:
         url, processes = _database(backend, folder, stack)
         database = Database(url)
@@ -199,7 +199,7 @@ class Players:
         return sum(int(item["connected"]) for item in self.connected)
 
     def tell(self, **command: Any) -> None:  # noqa: ANN401 - JSON
-        """Send a command to each; ``rate`` is divided among them."""
+        """Send a command to each; `rate` is divided among them."""
         for part in self._parts:
             assert part.stdin is not None
             own = command | ({"rate": command["rate"] / len(self._parts)} if "rate" in command else {})
@@ -228,7 +228,7 @@ class Players:
 
 class RowWatch(threading.Thread):
     """Looks for new rows of detections, by their key, and notes how long each took from publish to being seen
-    here; ``pace_s`` is how exactly."""
+    here; `pace_s` is how exactly."""
 
     def __init__(self, database: Database, pace_s: float = 0.02) -> None:
         super().__init__(daemon=True)
@@ -239,7 +239,7 @@ class RowWatch(threading.Thread):
         self._halt = threading.Event()
 
     def run(self) -> None:
-        """Poll until :meth:`halt`."""
+        """Poll until `halt`."""
         from sqlalchemy import text
 
         # Keys are handed out before the commit: with several writers a lower one may appear later, so all rows

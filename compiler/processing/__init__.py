@@ -1,5 +1,5 @@
 """The path around the model, compiled: pixels to the model's input, and the model's outputs to boxes."""
 
-from edgec.compiler.processing.build import Around, build_around
+from edgec.compiler.processing.build import ProcessingLibrary, build_processing
 
-__all__ = ["Around", "build_around"]
+__all__ = ["ProcessingLibrary", "build_processing"]

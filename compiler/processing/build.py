@@ -25,19 +25,19 @@ from edgec.targets import Target
 
 
 @dataclass(frozen=True)
-class Around:
+class ProcessingLibrary:
     """The linked library, and the names of its functions."""
 
     code: bytes
     functions: tuple[str, ...]
 
 
-def build_around(
+def build_processing(
     card: rt.ModelCard | None,
     inputs: Sequence[rt.TensorSpec],
     outputs: Sequence[rt.TensorSpec],
     target: Target,
-) -> Around | None:
+) -> ProcessingLibrary | None:
     """Compile what the card declares around a model; None where there is nothing to compile."""
     functions: dict[str, PrimFunc] = {}
     if card is not None and isinstance(card.input, AudioInput):
@@ -55,11 +55,11 @@ def build_around(
     return _compiled(functions, target)
 
 
-def _compiled(functions: dict[str, PrimFunc], target: Target) -> Around | None:
+def _compiled(functions: dict[str, PrimFunc], target: Target) -> ProcessingLibrary | None:
     if not functions:
         return None
     built = tvm.compile(tvm.IRModule(functions), target=tvm.target.Target(dict(target.tvm)))
-    return Around(link(built), tuple(functions))
+    return ProcessingLibrary(link(built), tuple(functions))
 
 
 def _frame_fits(card: AudioInput) -> bool:

@@ -22,7 +22,7 @@ from edgec.device_agent.inference.stats import Window
 from edgec.device_agent.inference.tracker import BoxTracker, Change, LabelTracker, Seen, Track
 from edgec.device_agent.process.ring import Frame, Kind
 from edgec.runtime.processing.results import Result
-from edgec.runtime.processing.sound_stream import Listener
+from edgec.runtime.processing.sound_stream import SoundStream
 
 Emit = Callable[[dict[str, Any], bool], None]
 """Takes an event's ``data`` and whether it must not be lost."""
@@ -314,7 +314,7 @@ class Ear:
 
     def __init__(self) -> None:
         self._model: Loaded | None = None
-        self._listener: Listener | None = None
+        self._listener: SoundStream | None = None
         self._recent = np.zeros(0, np.float32)
 
     def hear(self, frame: Frame, loaded: Loaded) -> list[Result] | None:

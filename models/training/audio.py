@@ -13,16 +13,16 @@ from torch.nn import functional
 
 from edgec.models.zoo.sound import BLOCKS, FIRST, FRAMES
 from edgec.runtime.card import AudioInput, ModelCard
-from edgec.runtime.processing.audio import Sound
+from edgec.runtime.processing.audio import AudioPreprocessor
 
 Floats = NDArray[np.float32]
 
 
 def log_mel(windows: Floats, card: ModelCard) -> Floats:
-    """Features ``[n, 49, mels]`` of windows ``[n, samples]``, by the runtime's own front end."""
+    """Features `[n, 49, mels]` of windows `[n, samples]`, by the runtime's own front end."""
     if not isinstance(card.input, AudioInput):
         raise TypeError(f"the card {card.name} is not for sound")
-    front = Sound(card.input, (1, 1, FRAMES, card.input.mels), "float32")
+    front = AudioPreprocessor(card.input, (1, 1, FRAMES, card.input.mels), "float32")
     return np.stack([front.features(window) for window in windows])
 
 
@@ -41,7 +41,7 @@ class _Block(nn.Module):  # type: ignore[misc]
 
 
 class Network(nn.Module):  # type: ignore[misc]
-    """The network of ``zoo/sound.py``; the names are those of the ONNX graph's weights."""
+    """The network of `zoo/sound.py`; the names are those of the ONNX graph's weights."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class Network(nn.Module):  # type: ignore[misc]
         self.fc = nn.Linear(widths[-1], classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[N, 1, frames, mels]`` to logits ``[N, classes]``."""
+        """`[N, 1, frames, mels]` to logits `[N, classes]`."""
         x = functional.relu(self.stem["bn"](self.stem["conv"](x)))
         x = self.blocks(x).mean((2, 3))
         return self.fc(functional.dropout(x, 0.2, self.training))
@@ -73,7 +73,7 @@ def train(
     network: Network, features: Floats, targets: Tensor, loss: Callable[[Tensor, Tensor], Tensor],
     *, epochs: int, seed: int, batch: int = 64,
 ) -> None:  # fmt: skip
-    """Train in place on features ``[n, frames, mels]``; the learning rate rises and falls once."""
+    """Train in place on features `[n, frames, mels]`; the learning rate rises and falls once."""
     rng = np.random.default_rng(seed)
     steps = len(features) // batch
     optimiser = torch.optim.AdamW(network.parameters(), lr=4e-3, weight_decay=0.02)

@@ -1,9 +1,9 @@
-"""Train the keyword spotter: ``python -m edgec.models.training.keywords RECORDINGS FOLDER``.
+"""Train the keyword spotter: `python -m edgec.models.training.keywords RECORDINGS FOLDER`.
 
-RECORDINGS is a folder of the Free Spoken Digit Dataset (``<digit>_<speaker>_<n>.wav``, 8 kHz). One speaker is
+RECORDINGS is a folder of the Free Spoken Digit Dataset (`<digit>_<speaker>_<n>.wav`, 8 kHz). One speaker is
 kept from training, and what is stated about the model is measured on that speaker's recordings. Silence comes
 from generated noise; unknown speech from digits turned round or cut and joined, from generated speech, and
-from music. Takes three minutes on one core, and the extra ``train`` (PyTorch).
+from music. Takes three minutes on one core, and the extra `train` (PyTorch).
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def _varied(x: Floats, rng: Rng) -> Floats:
 
 
 def _placed(x: Floats, background: Floats, snr_db: float, rng: Rng) -> Floats:
-    """``x`` (cut to a second) anywhere in a second of background, the whole at any level."""
+    """`x` (cut to a second) anywhere in a second of background, the whole at any level."""
     x = x[:RATE]
     window = np.zeros(RATE, np.float32)
     begin = int(rng.integers(0, RATE - len(x) + 1))
@@ -96,7 +96,7 @@ def examples(
     snr_db: tuple[float, float],
     vary: bool,
 ) -> tuple[Floats, NDArray[np.int64]]:
-    """Windows ``[n, 16000]`` and their classes: each digit ``copies`` times, fewer of the others."""
+    """Windows `[n, 16000]` and their classes: each digit `copies` times, fewer of the others."""
     windows, classes = [], []
 
     def add(x: Floats, kind: int) -> None:
@@ -121,7 +121,7 @@ def examples(
 
 
 def scores_of(weights: dict[str, NDArray[np.float16]], windows: Floats, card: ModelCard) -> Floats:
-    """Probabilities ``[n, 12]`` from the exported model in ONNX Runtime."""
+    """Probabilities `[n, 12]` from the exported model in ONNX Runtime."""
     graph = Graph("keywords-digits", {k: v.astype(np.float32) for k, v in weights.items()})
     model = Reference(graph.finish(keywords(graph)).SerializeToString(), card)
     logits = np.stack([model.scores(window) for window in windows])

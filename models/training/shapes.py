@@ -1,8 +1,8 @@
-"""Train the shapes detector on generated pictures: ``python -m edgec.models.training.shapes FOLDER``.
+"""Train the shapes detector on generated pictures: `python -m edgec.models.training.shapes FOLDER`.
 
 Version 1 sees scenes by day. Version 2 goes on from there with dim light, noise, blur, motion and tiled floors.
 Both are then measured on pictures of other seeds, on backgrounds that training never saw. Takes about ten
-minutes on one core, and the extra ``train`` (PyTorch).
+minutes on one core, and the extra `train` (PyTorch).
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class ConvBn(nn.Module):  # type: ignore[misc]
         self.bn = nn.BatchNorm2d(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[N, C, H, W]`` to ``[N, outputs, H / stride, W / stride]``."""
+        """`[N, C, H, W]` to `[N, outputs, H / stride, W / stride]`."""
         return functional.relu(self.bn(self.conv(x)))
 
 
@@ -83,7 +83,7 @@ def _head(width: int) -> nn.Sequential:
 
 
 class Detector(nn.Module):  # type: ignore[misc]
-    """The network of ``zoo/shapes.py``; gives distances ``[N, 4, A]`` in strides and logits ``[N, 5, A]``."""
+    """The network of `zoo/shapes.py`; gives distances `[N, 4, A]` in strides and logits `[N, 5, A]`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -96,7 +96,7 @@ class Detector(nn.Module):  # type: ignore[misc]
         self.head0, self.head1 = _head(40), _head(64)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """``x`` is ``[N, 3, 192, 256]``, RGB from 0 to 1."""
+        """`x` is `[N, 3, 192, 256]`, RGB from 0 to 1."""
         p3 = self.down3(self.stem(x))
         p3 = p3 + self.block3(p3)
         p4 = self.down4(p3)
@@ -110,7 +110,7 @@ class Detector(nn.Module):  # type: ignore[misc]
 
 
 def points() -> tuple[Tensor, Tensor]:
-    """Centres of the cells in pixels ``[A, 2]`` and their strides ``[A]``."""
+    """Centres of the cells in pixels `[A, 2]` and their strides `[A]`."""
     centres, strides = [], []
     for stride in STRIDES:
         y, x = torch.meshgrid(
@@ -122,15 +122,15 @@ def points() -> tuple[Tensor, Tensor]:
 
 
 def boxes_of(distances: Tensor, centres: Tensor, strides: Tensor) -> Tensor:
-    """Corners in pixels ``[N, A, 4]`` from distances ``[N, 4, A]``."""
+    """Corners in pixels `[N, A, 4]` from distances `[N, 4, A]`."""
     d = distances.transpose(1, 2) * strides[None, :, None]
     return torch.cat([centres - d[..., :2], centres + d[..., 2:]], 2)
 
 
 def assign(truth: Tensor, centres: Tensor, strides: Tensor) -> tuple[Tensor, Tensor]:
-    """Which truth each cell answers for: index ``[N, A]`` and whether any ``[N, A]``.
+    """Which truth each cell answers for: index `[N, A]` and whether any `[N, A]`.
 
-    ``truth`` is ``[N, SLOTS, 5]``, class -1 for an empty slot. A cell answers for a shape whose centre lies
+    `truth` is `[N, SLOTS, 5]`, class -1 for an empty slot. A cell answers for a shape whose centre lies
     within 1.5 strides and whose longer side suits its scale; among several, for the smallest.
     """
     low, high = truth[:, :, None, 1:3], truth[:, :, None, 3:5]
@@ -146,7 +146,7 @@ def assign(truth: Tensor, centres: Tensor, strides: Tensor) -> tuple[Tensor, Ten
 
 
 def _pairwise_iou(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Overlap and generalised overlap (Rezatofighi et al., 2019) of boxes ``[n, 4]``, pair by pair."""
+    """Overlap and generalised overlap (Rezatofighi et al., 2019) of boxes `[n, 4]`, pair by pair."""
     both = (torch.minimum(a[:, 2:], b[:, 2:]) - torch.maximum(a[:, :2], b[:, :2])).clamp(min=0).prod(1)
     union = (a[:, 2:] - a[:, :2]).prod(1) + (b[:, 2:] - b[:, :2]).prod(1) - both
     hull = (torch.maximum(a[:, 2:], b[:, 2:]) - torch.minimum(a[:, :2], b[:, :2])).prod(1)
@@ -171,7 +171,7 @@ def loss_of(distances: Tensor, logits: Tensor, truth: Tensor, centres: Tensor, s
 def pictures(
     conditions: world.Conditions, families: tuple[str, ...], count: int, seed: int
 ) -> tuple[NDArray[np.uint8], list[world.Truth]]:
-    """Generated pictures for the model, ``[count, 192, 256, 3]`` RGB, and their truths in its pixels."""
+    """Generated pictures for the model, `[count, 192, 256, 3]` RGB, and their truths in its pixels."""
     rng = np.random.default_rng(seed)
     frames = np.empty((count, HEIGHT, WIDTH, 3), np.uint8)
     truths = []
@@ -207,7 +207,7 @@ def batches(
 
 
 def train(model: Detector, stage: Stage) -> None:
-    """Run a stage on ``model`` in place; the weights end as a moving average of the last steps."""
+    """Run a stage on `model` in place; the weights end as a moving average of the last steps."""
     steps, peak, seed = stage.steps, stage.peak, stage.seed
     began = time.monotonic()
     frames, truths = pictures(stage.conditions, stage.backgrounds, stage.pictures, seed)
@@ -264,7 +264,7 @@ def measure(
 
 
 def load(model: Detector, path: Path) -> None:
-    """Put the weights of a file that this script wrote into ``model``."""
+    """Put the weights of a file that this script wrote into `model`."""
     with np.load(path) as file:
         state = {key: torch.from_numpy(file[key].astype(np.float32)) for key in file.files}
     model.load_state_dict(state, strict=False)

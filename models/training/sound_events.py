@@ -1,7 +1,7 @@
-"""Train the sound-event model on generated sounds: ``python -m edgec.models.training.sound_events FOLDER``.
+"""Train the sound-event model on generated sounds: `python -m edgec.models.training.sound_events FOLDER`.
 
 Measured on sounds of other seeds over backgrounds that training never heard (a machine, rain), at stated
-signal to noise ratios. Takes four minutes on one core, and the extra ``train`` (PyTorch).
+signal to noise ratios. Takes four minutes on one core, and the extra `train` (PyTorch).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ THRESHOLD = 0.5
 def examples(
     rng: Rng, count: int, source: Source, *, snr_db: tuple[float, float], held_back: bool
 ) -> tuple[Floats, Floats]:
-    """Windows ``[n, 16000]`` and which events they hold ``[n, 4]``: none, one or two."""
+    """Windows `[n, 16000]` and which events they hold `[n, 4]`: none, one or two."""
     windows, present = [], []
     for _ in range(count):
         number = int(rng.choice([0, 1, 2], p=[0.3, 0.5, 0.2]))
@@ -46,7 +46,7 @@ def examples(
 
 
 def scores_of(weights: dict[str, NDArray[np.float16]], windows: Floats, card: ModelCard) -> Floats:
-    """Probabilities ``[n, 4]`` from the exported model in ONNX Runtime."""
+    """Probabilities `[n, 4]` from the exported model in ONNX Runtime."""
     graph = Graph("sound-events", {k: v.astype(np.float32) for k, v in weights.items()})
     model = Reference(graph.finish(events(graph)).SerializeToString(), card)
     logits = np.stack([model.scores(window) for window in windows])

@@ -9,19 +9,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 Picture = NDArray[np.float32]
-"""``[height, width, 3]``, BGR, 0 to 255."""
+"""`[height, width, 3]`, BGR, 0 to 255."""
 Rng = np.random.Generator
 
 
 def _colour(rng: Rng, low: float = 20, high: float = 225) -> Picture:
-    """A random colour, usually not a vivid one: ``[3]``."""
+    """A random colour, usually not a vivid one: `[3]`."""
     gray = rng.uniform(low, high)
     tint = rng.uniform(-1, 1, 3) * rng.choice([10.0, 30.0, 70.0])
     return np.asarray(np.clip(gray + tint, 5, 250), np.float32)
 
 
 def _mix(weight: Picture, a: Picture, b: Picture) -> Picture:
-    """From colour ``a`` to ``b`` by ``weight`` ``[height, width]`` in 0 to 1."""
+    """From colour `a` to `b` by `weight` `[height, width]` in 0 to 1."""
     result: Picture = a + weight[..., None] * (b - a)
     return result
 

@@ -14,7 +14,7 @@ from edgec.models.worlds.backgrounds import TRAINING, Picture, Rng, background
 CLASSES = ("circle", "square", "triangle", "star", "cross")
 Frame = NDArray[np.uint8]
 Truth = NDArray[np.float32]
-"""``[objects, 5]``: class, then x0, y0, x1, y1 in pixels."""
+"""`[objects, 5]`: class, then x0, y0, x1, y1 in pixels."""
 
 _SHIFT = 4  # fractional bits of OpenCV's polygon corners
 MIN_VISIBLE = 0.4  # of a shape's area; what is hidden more is not counted
@@ -24,9 +24,9 @@ MIN_VISIBLE = 0.4  # of a shape's area; what is hidden more is not counted
 class Conditions:
     """Ranges from which a picture's circumstances are drawn.
 
-    ``light`` scales the scene, ``noise`` is the sensor's standard deviation in gray levels, ``blur`` a radius
-    and ``motion`` a smear, both in pixels of a picture 320 wide; ``size`` is a shape's height as a share of
-    the picture's, ``contrast`` the least distance between its colour and the background's, in gray levels.
+    `light` scales the scene, `noise` is the sensor's standard deviation in gray levels, `blur` a radius
+    and `motion` a smear, both in pixels of a picture 320 wide; `size` is a shape's height as a share of
+    the picture's, `contrast` the least distance between its colour and the background's, in gray levels.
     """
 
     light: tuple[float, float]
@@ -43,7 +43,7 @@ ALL = Conditions(light=(0.18, 1.15), noise=(0.0, 14.0), blur=(0.0, 1.6), motion=
 
 @dataclass(frozen=True)
 class Actor:
-    """One shape in one frame: centre, radius and smear (``motion``) in pixels, ``angle`` in radians."""
+    """One shape in one frame: centre, radius and smear (`motion`) in pixels, `angle` in radians."""
 
     kind: int
     centre: tuple[float, float]
@@ -73,7 +73,7 @@ OUTLINES = (_ring(36), _ring(4, turn=np.pi / 4), _ring(3), _ring(10, 0.45), _cro
 
 
 def corners(actor: Actor) -> Picture:
-    """The outline of a shape in pixels: ``[corners, 2]``."""
+    """The outline of a shape in pixels: `[corners, 2]`."""
     c, s = np.cos(actor.angle), np.sin(actor.angle)
     turn = np.array([(c, s), (-s, c)], np.float32)
     result: Picture = OUTLINES[actor.kind] @ turn * np.float32(actor.radius) + np.array(
@@ -102,7 +102,7 @@ def _smear(mask: NDArray[np.uint8], motion: tuple[float, float]) -> NDArray[np.u
 
 
 def paint(picture: Picture, actors: Sequence[Actor]) -> Truth:
-    """Draw ``actors`` onto ``picture`` in place, later ones in front; the truth holds what can be seen."""
+    """Draw `actors` onto `picture` in place, later ones in front; the truth holds what can be seen."""
     height, width = picture.shape[:2]
     owner = np.zeros((height, width), np.uint8)
     areas = np.zeros(len(actors))
@@ -170,7 +170,7 @@ def camera(picture: Picture, rng: Rng, light: float, noise: float, blur: float) 
 
 
 def random_actor(rng: Rng, picture: Picture, conditions: Conditions) -> Actor:
-    """A shape anywhere on ``picture`` (some of them partly outside), unlike the background in colour."""
+    """A shape anywhere on `picture` (some of them partly outside), unlike the background in colour."""
     height, width = picture.shape[:2]
     scale = width / 320
     low, high = np.log(conditions.size)
@@ -191,7 +191,7 @@ def random_actor(rng: Rng, picture: Picture, conditions: Conditions) -> Actor:
 
 
 def unlike(rng: Rng, around: Picture, contrast: float) -> tuple[float, float, float]:
-    """A random colour at least ``contrast`` gray levels (root mean square) away from ``around``."""
+    """A random colour at least `contrast` gray levels (root mean square) away from `around`."""
     best, distance = np.zeros(3), -1.0
     for _ in range(8):
         colour = rng.uniform(10, 245, 3)
@@ -213,9 +213,9 @@ def random_picture(
     width: int = 320,
     height: int = 240,
 ) -> tuple[Frame, Truth]:
-    """A frame ``[height, width, 3]`` BGR with 0 to 7 shapes, and the truth about it.
+    """A frame `[height, width, 3]` BGR with 0 to 7 shapes, and the truth about it.
 
-    ``families`` are those of the backgrounds to choose from.
+    `families` are those of the backgrounds to choose from.
     """
     picture = background(rng, str(rng.choice(list(families))), height, width)
     actors = [random_actor(rng, picture, conditions) for _ in range(int(rng.integers(0, 8)))]

@@ -28,12 +28,12 @@ def _scaled(x: Signal) -> Samples:
 
 
 def _unit(x: Signal) -> Samples:
-    """``x`` at a root mean square of one."""
+    """`x` at a root mean square of one."""
     return np.asarray(x / max(1e-9, float(np.sqrt(np.mean(x**2)))), np.float32)
 
 
 def shaped_noise(rng: Rng, count: int, gain: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> Samples:
-    """Noise whose spectrum is ``gain(frequency in Hz)``, root mean square one."""
+    """Noise whose spectrum is `gain(frequency in Hz)`, root mean square one."""
     size = 1 << (count - 1).bit_length()
     frequencies = np.fft.rfftfreq(size, 1 / RATE)
     real, imaginary = rng.normal(size=(2, len(frequencies)))
@@ -262,12 +262,12 @@ Source = Callable[[str, Rng, int], Samples]
 
 
 def fresh(name: str, rng: Rng, count: int) -> Samples:
-    """A new sound of that name, ``count`` samples."""
+    """A new sound of that name, `count` samples."""
     return _MAKERS[name](rng, count)
 
 
 class Pool:
-    """Sounds made in advance, for training: ``size`` of each name, two seconds long, cut where asked for."""
+    """Sounds made in advance, for training: `size` of each name, two seconds long, cut where asked for."""
 
     def __init__(self, rng: Rng, size: int) -> None:
         self._sounds = {name: [make(rng, 2 * RATE) for _ in range(size)] for name, make in _MAKERS.items()}
@@ -281,7 +281,7 @@ class Pool:
 
 @dataclass(frozen=True)
 class Clip:
-    """A second of sound and which events are in it, ``[len(EVENTS)]`` of 0 or 1."""
+    """A second of sound and which events are in it, `[len(EVENTS)]` of 0 or 1."""
 
     samples: Samples
     present: NDArray[np.float32]
@@ -298,9 +298,9 @@ def mix(
     rng: Rng, events: tuple[str, ...], snr_db: float, *, held_back: bool = False, other: bool = False,
     source: Source = fresh, count: int = RATE,
 ) -> Clip:  # fmt: skip
-    """Events over a background at ``snr_db`` (level of the active half of an event to the background's).
+    """Events over a background at `snr_db` (level of the active half of an event to the background's).
 
-    An event begins anywhere in the first 0.6 s. ``other`` adds a sound that is no event, at its own level.
+    An event begins anywhere in the first 0.6 s. `other` adds a sound that is no event, at its own level.
     The whole has a peak of -36 to -6 dBFS.
     """
     backgrounds = HELD_BACK_BACKGROUNDS if held_back else TRAINING_BACKGROUNDS

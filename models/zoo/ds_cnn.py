@@ -11,7 +11,7 @@ KEYWORDS = 12
 def ds_cnn(g: Graph) -> dict[str, Value]:
     """DS-CNN: 23,756 trainable parameters (24,908 with statistics), 2.7 M multiply-adds (MLPerf Tiny).
 
-    ``input`` is 49 frames of 10 MFCC, ``[1, 1, 49, 10]``; ``output`` ``[1, 12]``, softmax.
+    `input` is 49 frames of 10 MFCC, `[1, 1, 49, 10]`; `output` `[1, 12]`, softmax.
     """
     x = g.input("input", (1, 1, 49, 10))
     x = g.conv(x, WIDTH, (10, 4), "conv", stride=2, padding=(4, 1, 5, 1), bias=True)

@@ -21,7 +21,7 @@ def conv_bn(
     activation: Activation | None = None,
     gain: float = 1.0,
 ) -> Value:
-    """Convolution (odd kernel, padded by half of it), batch norm and activation: ``name.0``, ``name.1``."""
+    """Convolution (odd kernel, padded by half of it), batch norm and activation: `name.0`, `name.1`."""
     with g.scope(name):
         x = g.conv(x, out, kernel, "0", stride=stride, padding=(kernel - 1) // 2, groups=groups)
         x = g.batch_norm(x, "1", gain=gain)
@@ -29,7 +29,7 @@ def conv_bn(
 
 
 def classifier(g: Graph, x: Value, name: str = "classifier.1") -> dict[str, Value]:
-    """Global average and a dense layer to 1000 logits ``output``."""
+    """Global average and a dense layer to 1000 logits `output`."""
     return {"output": g.dense(g.flatten(g.global_pool(x)), 1000, name)}
 
 

@@ -20,7 +20,7 @@ class Block(NamedTuple):
 
 
 def large_blocks(tail_divider: int = 1) -> list[Block]:
-    """Table 1 of the paper; detectors halve the widths of the last stage (``tail_divider`` 2)."""
+    """Table 1 of the paper; detectors halve the widths of the last stage (`tail_divider` 2)."""
     tail, wide = 160 // tail_divider, 960 // tail_divider
     return [
         Block(3, 16, 16, False, False, 1),

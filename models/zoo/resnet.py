@@ -28,7 +28,7 @@ def _bottleneck(g: Graph, x: Value, width: int, stride: int) -> Value:
 
 
 def resnet(g: Graph, depths: tuple[int, int, int, int], bottleneck: bool) -> dict[str, Value]:
-    """Build a ResNet on ``input`` [1, 3, 224, 224]; the result is ``output`` [1, 1000], logits."""
+    """Build a ResNet on `input` [1, 3, 224, 224]; the result is `output` [1, 1000], logits."""
     block = _bottleneck if bottleneck else _basic
     x = g.input("input", (1, 3, 224, 224))
     x = g.relu(g.batch_norm(g.conv(x, 64, 7, "conv1", stride=2, padding=3), "bn1"))

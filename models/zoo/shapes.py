@@ -1,4 +1,4 @@
-"""The shapes detector: a small anchor-free detector that edgec trains itself (``training/shapes.py``)."""
+"""The shapes detector: a small anchor-free detector that edgec trains itself (`training/shapes.py`)."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def _head(g: Graph, x: Value, name: str) -> Value:
 
 
 def detector(g: Graph) -> dict[str, Value]:
-    """Two scales (strides 8 and 16) on ``images`` [1, 3, 192, 256], RGB from 0 to 1.
+    """Two scales (strides 8 and 16) on `images` [1, 3, 192, 256], RGB from 0 to 1.
 
-    ``output0`` is ``[1, 9, 960]``: centre x, centre y, width, height in pixels, then a score for each of the
+    `output0` is `[1, 9, 960]`: centre x, centre y, width, height in pixels, then a score for each of the
     five shapes, as YOLOv8 has it. Distances from a cell to the box's sides are exponentials.
     """
     x = g.input("images", (1, 3, HEIGHT, WIDTH))

@@ -16,7 +16,7 @@ EVENT_MELS = 64
 
 
 def _network(g: Graph, mels: int, classes: int) -> dict[str, Value]:
-    """``input`` [1, 1, 49, mels] to ``output`` [1, classes], logits."""
+    """`input` [1, 1, 49, mels] to `output` [1, classes], logits."""
     x = g.input("input", (1, 1, FRAMES, mels))
     with g.scope("stem"):
         x = g.relu(g.batch_norm(g.conv(x, FIRST, 5, "conv", stride=2, padding=2), "bn"))

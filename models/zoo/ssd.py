@@ -1,4 +1,4 @@
-"""SSDLite on MobileNetV3-Large at 320×320, as torchvision has it (``ssdlite320_mobilenet_v3_large``).
+"""SSDLite on MobileNetV3-Large at 320×320, as torchvision has it (`ssdlite320_mobilenet_v3_large`).
 
 SSD: Liu et al., ECCV 2016. SSDLite: Sandler et al., CVPR 2018.
 """
@@ -37,7 +37,7 @@ def _features(g: Graph, x: Value) -> list[Value]:
 
 
 def _head(g: Graph, maps: list[Value], columns: int, bias: float) -> Value:
-    """Predictions of every anchor, ``[1, 3234, columns]``: by map (largest first), row, column, anchor."""
+    """Predictions of every anchor, `[1, 3234, columns]`: by map (largest first), row, column, anchor."""
     parts = []
     for i, x in enumerate(maps):
         with g.scope(str(i)):
@@ -52,7 +52,7 @@ def _head(g: Graph, maps: list[Value], columns: int, bias: float) -> Value:
 def ssdlite_mobilenetv3(g: Graph) -> dict[str, Value]:
     """SSDLite320: 3,440,060 parameters, 0.583 G multiply-adds (torchvision).
 
-    ``input`` [1, 3, 320, 320]; ``scores`` [1, 3234, 91], softmax with the background first; ``boxes``
+    `input` [1, 3, 320, 320]; `scores` [1, 3234, 91], softmax with the background first; `boxes`
     [1, 3234, 4], offsets (dx, dy, dw, dh) from the anchors, which the card's decoder knows.
     """
     g.eps = 1e-3

@@ -11,13 +11,13 @@ from edgec.models.graph import Graph, Value
 
 
 def _heads(g: Graph, x: Value, heads: int) -> Value:
-    """``[1, T, D]`` to ``[1, heads, T, D / heads]``."""
+    """`[1, T, D]` to `[1, heads, T, D / heads]`."""
     _, tokens, width = x.shape
     return g.transpose(g.reshape(x, (1, tokens, heads, width // heads)), 0, 2, 1, 3)
 
 
 def _attend(g: Graph, q: Value, k: Value, v: Value, mask: Value | None = None) -> Value:
-    """Softmax attention of ``[1, heads, T, d]``; the result is ``[1, T, heads * d]``."""
+    """Softmax attention of `[1, heads, T, d]`; the result is `[1, T, heads * d]`."""
     _, heads, tokens, width = q.shape
     scores = g.matmul(g.scale(q, 1 / math.sqrt(width)), g.transpose(k, 0, 1, 3, 2))
     if mask is not None:
@@ -81,8 +81,8 @@ def _bert_embeddings(g: Graph, tokens: Value, kinds: Value, width: int) -> Value
 def bert_mini(g: Graph) -> dict[str, Value]:
     """BERT-Mini, L=4 H=256 (Turc et al., arXiv:1908.08962): 11,170,560 parameters, at 128 tokens.
 
-    Inputs ``input_ids``, ``attention_mask`` and ``token_type_ids``, int64 ``[1, 128]``; outputs
-    ``last_hidden_state`` ``[1, 128, 256]`` and ``pooler_output`` ``[1, 256]``.
+    Inputs `input_ids`, `attention_mask` and `token_type_ids`, int64 `[1, 128]`; outputs
+    `last_hidden_state` `[1, 128, 256]` and `pooler_output` `[1, 256]`.
     """
     length, width, heads = 128, 256, 4
     tokens, attention, kinds = (

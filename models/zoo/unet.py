@@ -17,8 +17,8 @@ def _block(g: Graph, x: Value, out: int, name: str) -> Value:
 def unet(g: Graph) -> dict[str, Value]:
     """U-Net on 256×256 colour pictures, one class: 7,763,041 parameters.
 
-    The figure is that of ``mateuszbuda/brain-segmentation-pytorch`` (width 32, batch norm, padded
-    convolutions). ``output`` is a probability ``[1, 1, 256, 256]``.
+    The figure is that of `mateuszbuda/brain-segmentation-pytorch` (width 32, batch norm, padded
+    convolutions). `output` is a probability `[1, 1, 256, 256]`.
     """
     x = g.input("input", (1, 3, 256, 256))
     skips = []

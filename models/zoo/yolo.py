@@ -20,7 +20,7 @@ def _conv(g: Graph, x: Value, out: int, kernel: int, name: str, stride: int = 1)
 
 
 def _c2f(g: Graph, x: Value, out: int, repeats: int, shortcut: bool, name: str) -> Value:
-    """Cross-stage block: half of the channels go through ``repeats`` bottlenecks, every step is kept."""
+    """Cross-stage block: half of the channels go through `repeats` bottlenecks, every step is kept."""
     with g.scope(name):
         half = out // 2
         steps = g.split(_conv(g, x, out, 1, "cv1"), [half, half])
@@ -65,7 +65,7 @@ def _branch(g: Graph, x: Value, width: int, out: int, bias: float, name: str) ->
 
 
 def _boxes(g: Graph, raw: Value, maps: list[Value]) -> Value:
-    """From distributions of distances ``[1, 64, A]`` to centre and size in pixels, ``[1, 4, A]``."""
+    """From distributions of distances `[1, 64, A]` to centre and size in pixels, `[1, 4, A]`."""
     count = raw.shape[2]
     bins = g.transpose(g.reshape(raw, (1, 4, BINS, count)), 0, 2, 1, 3)
     with g.scope("dfl"):
@@ -81,7 +81,7 @@ def _boxes(g: Graph, raw: Value, maps: list[Value]) -> Value:
 
 
 def boxes_from_distances(g: Graph, distances: Value, maps: list[Value], strides: tuple[int, ...]) -> Value:
-    """From distances to left, top, right, bottom in strides to centre and size in pixels, ``[1, 4, A]``."""
+    """From distances to left, top, right, bottom in strides to centre and size in pixels, `[1, 4, A]`."""
     near, far = g.split(distances, [2, 2])
     centres, steps = anchor_points(maps, strides)
     count = centres.shape[2]
@@ -92,7 +92,7 @@ def boxes_from_distances(g: Graph, distances: Value, maps: list[Value], strides:
 
 
 def anchor_points(maps: list[Value], strides: tuple[int, ...]) -> tuple[Floats, Floats]:
-    """Centres of all cells in units of their stride ``[1, 2, A]`` (x, y), and the strides ``[1, 1, A]``."""
+    """Centres of all cells in units of their stride `[1, 2, A]` (x, y), and the strides `[1, 1, A]`."""
     centres, steps = [], []
     for x, stride in zip(maps, strides, strict=True):
         rows, columns = np.mgrid[0 : x.shape[2], 0 : x.shape[3]].astype(np.float32) + np.float32(0.5)
@@ -114,11 +114,11 @@ def _yolov8n(g: Graph, size: int) -> dict[str, Value]:
 def at_640(g: Graph) -> dict[str, Value]:
     """At 640×640: 3,157,200 parameters (16 of them fixed bins), 8.7 GFLOPs = 4.37 G MACs (Ultralytics).
 
-    ``output0`` is ``[1, 84, 8400]``: centre x, centre y, width, height in pixels, then 80 class scores.
+    `output0` is `[1, 84, 8400]`: centre x, centre y, width, height in pixels, then 80 class scores.
     """
     return _yolov8n(g, 640)
 
 
 def at_320(g: Graph) -> dict[str, Value]:
-    """At 320×320, a quarter of the multiply-adds; ``output0`` is ``[1, 84, 2100]``."""
+    """At 320×320, a quarter of the multiply-adds; `output0` is `[1, 84, 2100]`."""
     return _yolov8n(g, 320)

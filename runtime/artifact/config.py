@@ -1,7 +1,7 @@
 """The artifact's config blob: what a loader, a fleet and a report need to know before code is touched.
 
 It is the OCI config of the artifact's manifest: JSON with a schema and a format version. A reader ignores
-fields that it does not know; a change that an old reader would get wrong takes a new ``FORMAT_VERSION``.
+fields that it does not know; a change that an old reader would get wrong takes a new `FORMAT_VERSION`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ RUNTIME_ABI = "tvm-0.27+ffi-0.1"
 
 
 class TensorSpec(Part, kw_only=True):
-    """One input or output: ``name`` as in the source model, ``safe_name`` as the compiled function knows
+    """One input or output: `name` as in the source model, `safe_name` as the compiled function knows
     it.
     """
 
@@ -37,7 +37,7 @@ class TensorSpec(Part, kw_only=True):
 class KernelInfo(Part, kw_only=True):
     """What one compiled kernel does: its kind, its work a call, and the source nodes that it computes.
 
-    A kernel may be called from several places: ``calls`` has the names of the source nodes of each of its
+    A kernel may be called from several places: `calls` has the names of the source nodes of each of its
     calls, in the order in which one run of the model makes them.
     """
 
@@ -56,8 +56,8 @@ class KernelInfo(Part, kw_only=True):
 class Segment(Part, kw_only=True):
     """A part of a model that the compiler could not compile and ONNX Runtime runs.
 
-    The compiled code calls it by the name in ``function``; ``layer`` is the title of the layer that holds its
-    graph, ``inputs`` and ``outputs`` are that graph's, ``nodes`` the source model's nodes in it.
+    The compiled code calls it by the name in `function`; `layer` is the title of the layer that holds its
+    graph, `inputs` and `outputs` are that graph's, `nodes` the source model's nodes in it.
     """
 
     kind: Literal["onnxruntime"] = "onnxruntime"
@@ -69,7 +69,7 @@ class Segment(Part, kw_only=True):
 
 
 class PlannedTensor(Part, kw_only=True):
-    """An activation's place in the arena: ``offset`` in bytes from its start, a multiple of 64."""
+    """An activation's place in the arena: `offset` in bytes from its start, a multiple of 64."""
 
     offset: Annotated[int, Meta(ge=0, multiple_of=64)]
     shape: tuple[int, ...]
@@ -77,10 +77,10 @@ class PlannedTensor(Part, kw_only=True):
 
 
 class MemoryPlan(Part, kw_only=True):
-    """The static memory plan: ``entry`` takes inputs, weights, then ``tensors``, parts of an arena of ``bytes``.
+    """The static memory plan: `entry` takes inputs, weights, then `tensors`, parts of an arena of `bytes`.
 
     Tensors may share bytes; a run overwrites them all. A reader that does not know the plan calls the config's own
-    ``entry``, which computes the same and allocates as it goes.
+    `entry`, which computes the same and allocates as it goes.
     """
 
     entry: str
@@ -91,7 +91,7 @@ class MemoryPlan(Part, kw_only=True):
 class Bucket(Part, kw_only=True):
     """A further set of input shapes of the same model: a library of its own, weights shared by name.
 
-    ``layer`` is the title of the code layer with its library; all else is as in :class:`ArtifactConfig`, whose own
+    `layer` is the title of the code layer with its library; all else is as in `ArtifactConfig`, whose own
     fields describe the first set.
     """
 
@@ -119,7 +119,7 @@ class Provenance(Part, kw_only=True):
 
 
 class ArtifactConfig(Part, kw_only=True):
-    """The config blob. ``weights`` are tensor names in the order in which they follow the inputs in a call.
+    """The config blob. `weights` are tensor names in the order in which they follow the inputs in a call.
 
     `pipeline` is the model card without its labels, which are a layer of their own. `segments` are the parts that need
     `onnxruntime` on the device. `around` names the functions of the library of pre- and postprocessing (see

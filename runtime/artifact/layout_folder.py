@@ -13,7 +13,7 @@ from edgec.runtime.errors import ArtifactError
 
 
 def unpack_to_layout(path: str | Path, folder: str | Path) -> str:
-    """Add the artifact of an ``.edge`` file to an OCI layout folder (made if need be); return its digest.
+    """Add the artifact of an `.edge` file to an OCI layout folder (made if need be); return its digest.
 
     Blobs that the folder has already are left as they are. The index names the artifact last, when all
     its blobs are on disk.
@@ -38,7 +38,7 @@ def unpack_to_layout(path: str | Path, folder: str | Path) -> str:
 
 
 def add_to_index(folder: str | Path, manifest_bytes: bytes) -> None:
-    """Name an artifact, whose blobs are in the layout folder already, in the folder's ``index.json``."""
+    """Name an artifact, whose blobs are in the layout folder already, in the folder's `index.json`."""
     index_file = Path(folder) / oci.INDEX_FILE
     entry = oci.index_entry(oci.parse_manifest(manifest_bytes), manifest_bytes)
     entries: list[Any] = []
@@ -55,7 +55,7 @@ def add_to_index(folder: str | Path, manifest_bytes: bytes) -> None:
 
 
 def pack_from_layout(folder: str | Path, digest: str, path: str | Path) -> None:
-    """Write the artifact ``digest`` of an OCI layout folder as an ``.edge`` file: the same bytes as it
+    """Write the artifact `digest` of an OCI layout folder as an `.edge` file: the same bytes as it
     once had.
 
     Raises:

@@ -1,4 +1,4 @@
-"""OCI image layouts: descriptors, manifests, and the one canonical tar of a layout that an ``.edge`` file is.
+"""OCI image layouts: descriptors, manifests, and the one canonical tar of a layout that an `.edge` file is.
 
 A tar written here is canonical: the same blobs give the same bytes, headers have no times or owners, nothing
 follows the end mark. Readers hold files to that byte for byte, so that an altered header is seen like an
@@ -95,12 +95,12 @@ class Manifest(NamedTuple):
 
 
 def digest_of(content: bytes | memoryview) -> str:
-    """``sha256:`` and the hexadecimal SHA-256 of ``content``."""
+    """`sha256:` and the hexadecimal SHA-256 of `content`."""
     return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
 def is_digest(text: str) -> bool:
-    """Whether ``text`` is a digest of the one kind that artifacts use."""
+    """Whether `text` is a digest of the one kind that artifacts use."""
     return bool(_DIGEST.fullmatch(text))
 
 
@@ -129,7 +129,7 @@ def parse_manifest(content: bytes | memoryview) -> Manifest:
 
 
 def index_bytes(manifest: Manifest, manifest_content: bytes) -> bytes:
-    """The ``index.json`` of a layout that holds this one artifact."""
+    """The `index.json` of a layout that holds this one artifact."""
     return canonical_json(
         {
             "schemaVersion": 2,
@@ -140,7 +140,7 @@ def index_bytes(manifest: Manifest, manifest_content: bytes) -> bytes:
 
 
 def index_entry(manifest: Manifest, manifest_content: bytes) -> dict[str, Any]:
-    """An artifact's line in an ``index.json``."""
+    """An artifact's line in an `index.json`."""
     return {
         "mediaType": MANIFEST_TYPE,
         "artifactType": ARTIFACT_TYPE,

@@ -1,7 +1,7 @@
-"""The artifact: an OCI image layout in one canonical, uncompressed tar (``name-version-target.edge``).
+"""The artifact: an OCI image layout in one canonical, uncompressed tar (`name-version-target.edge`).
 
 Reading checks as it goes: opening an artifact checks the manifest and the config,
-:meth:`Artifact.verify_digests` checks all the rest. Nothing here loads or runs code.
+`Artifact.verify_digests` checks all the rest. Nothing here loads or runs code.
 
 Hashing takes the longest of all that loading does, so it begins before the modules are imported that read a config:
 those are imported where they are needed.
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     from edgec.runtime.card import ModelCard
 
 Layer = Descriptor
-MODEL_LIBRARY, AROUND_LIBRARY = "model.so", "around.so"
+MODEL_LIBRARY, PROCESSING_LIBRARY = "model.so", "around.so"
 
 
 class Artifact:
     """An artifact that has been opened: its config is checked, its layers are mapped and not read yet.
 
-    ``config`` is the config blob, ``layers`` are the descriptors of all layers in the manifest's order,
-    ``manifest_digest`` (``sha256:…``) is the artifact's identity, ``manifest_bytes`` what that digest is of.
+    `config` is the config blob, `layers` are the descriptors of all layers in the manifest's order,
+    `manifest_digest` (`sha256:…`) is the artifact's identity, `manifest_bytes` what that digest is of.
     """
 
     def __init__(
@@ -51,10 +51,10 @@ class Artifact:
 
     @staticmethod
     def open(path: str | Path, *, digest: str | None = None, ahead: bool = False) -> Artifact:
-        """Open an ``.edge`` file, or the artifact ``digest`` of an OCI layout folder (where there are
+        """Open an `.edge` file, or the artifact `digest` of an OCI layout folder (where there are
         several).
 
-        With ``ahead`` other threads begin at once to hash all but its code, which :meth:`verify_digests` then waits
+        With `ahead` other threads begin at once to hash all but its code, which `verify_digests` then waits
         for.
 
         Raises:
@@ -71,7 +71,7 @@ class Artifact:
         return opened
 
     def blob(self, digest: str) -> memoryview:
-        """A blob's bytes as they are on disk, mapped, and not checked (see :meth:`read`)."""
+        """A blob's bytes as they are on disk, mapped, and not checked (see `read`)."""
         try:
             return self._blobs[digest]
         except KeyError:
@@ -91,7 +91,7 @@ class Artifact:
         return content
 
     def verify_digests(self, *, skip: Iterable[str] = ()) -> None:
-        """Check the size and the SHA-256 of every blob, except those of the media types in ``skip``.
+        """Check the size and the SHA-256 of every blob, except those of the media types in `skip`.
 
         Raises:
             ArtifactError: one is missing, cut short or altered; the message names it.
@@ -136,7 +136,7 @@ class Artifact:
 
     def weights(self) -> dict[str, Weight]:
         """All weights by name: views into the mapped file. Their digest is checked by
-        :meth:`verify_digests`, which is called before.
+        `verify_digests`, which is called before.
 
         Raises:
             ArtifactError: they are not well-formed.

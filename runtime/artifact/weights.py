@@ -1,6 +1,6 @@
 """The weights blob: a safetensors file in which every tensor starts on a 64-byte boundary.
 
-safetensors allows no holes between tensors, so the gaps are tensors of their own, named ``__pad.N``,
+safetensors allows no holes between tensors, so the gaps are tensors of their own, named `__pad.N`,
 which readers here leave out. Layout: https://github.com/huggingface/safetensors (8 bytes of header
 length, JSON, data).
 """
@@ -44,7 +44,7 @@ _DTYPES = {name: dtype for dtype, name in _NAMES.items()}
 
 
 class Weight(NamedTuple):
-    """One tensor of a weights blob, a view into it. ``array`` holds bfloat16 as uint16, which numpy has a
+    """One tensor of a weights blob, a view into it. `array` holds bfloat16 as uint16, which numpy has a
     type for.
     """
 
@@ -102,7 +102,7 @@ class WeightsBlob:
 
 
 def read_weights(blob: memoryview) -> dict[str, Weight]:
-    """The tensors of a weights blob as views into ``blob``, without a copy.
+    """The tensors of a weights blob as views into `blob`, without a copy.
 
     Raises:
         ArtifactError: the blob is not well-formed, or a tensor does not lie on its boundary.

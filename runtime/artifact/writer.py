@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from edgec.runtime.artifact import oci
 from edgec.runtime.artifact.oci import Descriptor, Manifest
-from edgec.runtime.artifact.reader import AROUND_LIBRARY, MODEL_LIBRARY
+from edgec.runtime.artifact.reader import MODEL_LIBRARY, PROCESSING_LIBRARY
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file beside ``path`` that takes its place, whole and on disk, when all went well, and vanishes
+    """A file beside `path` that takes its place, whole and on disk, when all went well, and vanishes
     otherwise.
     """
     import tempfile
@@ -80,7 +80,7 @@ def write_artifact(
     """Write an artifact and return its manifest's digest. The same arguments give the same bytes.
 
     Args:
-        path: the ``.edge`` file; it appears whole or not at all.
+        path: the `.edge` file; it appears whole or not at all.
         config: the config blob; the labels of its card move to a layer of their own.
         code: the compiled library, of the target's architecture.
         weights: arrays by name; they come to lie at 64-byte boundaries of the file, to be mapped from it.
@@ -88,10 +88,10 @@ def write_artifact(
         evidence: what was measured (JSON-serialisable).
         report_html: the report for a browser.
         report_markdown: the report for a terminal.
-        bundled: runtime libraries for the target by file name (``libtvm_runtime.so``).
-        fallback: ONNX graphs by the ``layer`` name of the segments that need them.
+        bundled: runtime libraries for the target by file name (`libtvm_runtime.so`).
+        fallback: ONNX graphs by the `layer` name of the segments that need them.
         around: the compiled library of pre- and post-processing, whose functions the config names.
-        buckets: the libraries of further input shapes by the ``layer`` name of the buckets that need them.
+        buckets: the libraries of further input shapes by the `layer` name of the buckets that need them.
     """
     import msgspec
 
@@ -104,7 +104,7 @@ def write_artifact(
     layers = [_Blob(oci.CODE_TYPE, MODEL_LIBRARY, code)]
     layers += [_Blob(oci.CODE_TYPE, name, content) for name, content in sorted((buckets or {}).items())]
     if around is not None:
-        layers.append(_Blob(oci.CODE_TYPE, AROUND_LIBRARY, around))
+        layers.append(_Blob(oci.CODE_TYPE, PROCESSING_LIBRARY, around))
     if weights:
         layers.append(_Blob(oci.WEIGHTS_TYPE, "weights.safetensors", WeightsBlob(weights)))
     names = list(labels or ())

@@ -48,7 +48,7 @@ def _read_labels(card: Path, name: str) -> list[str]:
 
 
 def _line_of(text: str, keys: Sequence[str]) -> int:
-    """The line (from 1) where the deepest of ``keys`` that can be found stands, for a message."""
+    """The line (from 1) where the deepest of `keys` that can be found stands, for a message."""
     lines, start = text.splitlines(), 0
     for key in keys:
         for number in range(start, len(lines)):

@@ -20,8 +20,8 @@ class _Input(StrictPart, kw_only=True, tag_field="kind"):
 class ImageInput(_Input, kw_only=True, tag="image"):
     """A picture: how a frame becomes the model's input.
 
-    ``letterbox`` keeps the aspect ratio and fills the rest with ``pad``; ``crop`` keeps it and cuts the
-    longer side about the centre; ``stretch`` does not keep it. ``anchor`` says where a letterboxed
+    `letterbox` keeps the aspect ratio and fills the rest with `pad`; `crop` keeps it and cuts the
+    longer side about the centre; `stretch` does not keep it. `anchor` says where a letterboxed
     picture lies.
     """
 
@@ -52,11 +52,11 @@ class ImageInput(_Input, kw_only=True, tag="image"):
 
 
 class AudioInput(_Input, kw_only=True, tag="audio"):
-    """Sound: mono samples at ``sample_rate``, in windows of ``window_s`` every ``hop_s`` seconds.
+    """Sound: mono samples at `sample_rate`, in windows of `window_s` every `hop_s` seconds.
 
-    ``features`` says what the model sees: the ``waveform`` itself, ``log-mel`` (frames × mels) or ``mfcc``
-    (frames × coefficients) of frames of ``frame_s`` every ``step_s``. ``axes`` is the order of the
-    features in the model's input: ``TF`` (time, frequency) or ``FT``; other axes have length 1.
+    `features` says what the model sees: the `waveform` itself, `log-mel` (frames × mels) or `mfcc`
+    (frames × coefficients) of frames of `frame_s` every `step_s`. `axes` is the order of the
+    features in the model's input: `TF` (time, frequency) or `FT`; other axes have length 1.
     """
 
     name: str | None = None
@@ -86,7 +86,7 @@ class AudioInput(_Input, kw_only=True, tag="audio"):
 
 
 class TensorInput(_Input, kw_only=True, tag="tensor"):
-    """Plain tensors: ``predict`` takes the same dict of arrays as ``run``."""
+    """Plain tensors: `predict` takes the same dict of arrays as `run`."""
 
     name: str | None = None
 

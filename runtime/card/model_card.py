@@ -9,9 +9,9 @@ from edgec.runtime.schema import StrictPart, prepare
 
 
 class ModelCard(StrictPart, kw_only=True):
-    """What a model is, what it takes and what it gives. ``labels`` are class names by index.
+    """What a model is, what it takes and what it gives. `labels` are class names by index.
 
-    In a card's file ``labels`` may also be the path of a text file beside it, one label a line.
+    In a card's file `labels` may also be the path of a text file beside it, one label a line.
     """
 
     name: Name | None = None

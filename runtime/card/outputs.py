@@ -18,7 +18,7 @@ class _Output(StrictPart, kw_only=True, tag_field="decoder"):
 
 
 class Classification(_Output, kw_only=True, tag="classification"):
-    """One score a class: the ``top_k`` best at or above ``threshold``."""
+    """One score a class: the `top_k` best at or above `threshold`."""
 
     output: str | None = None
     activation: Activation = "softmax"
@@ -36,7 +36,7 @@ class BoxOutput(_Output, kw_only=True):
 
 
 class Yolox(BoxOutput, kw_only=True, tag="yolox"):
-    """YOLOX: ``[1, anchors, 5 + classes]``, boxes relative to their grid cells (unless the graph decodes
+    """YOLOX: `[1, anchors, 5 + classes]`, boxes relative to their grid cells (unless the graph decodes
     them).
     """
 
@@ -46,21 +46,21 @@ class Yolox(BoxOutput, kw_only=True, tag="yolox"):
 
 
 class Yolov5(BoxOutput, kw_only=True, tag="yolov5"):
-    """YOLOv5 and v7: ``[1, anchors, 5 + classes]`` decoded to input pixels (or 0 to 1: ``normalised``)."""
+    """YOLOv5 and v7: `[1, anchors, 5 + classes]` decoded to input pixels (or 0 to 1: `normalised`)."""
 
     output: str | None = None
     normalised: bool = False
 
 
 class Yolov8(BoxOutput, kw_only=True, tag="yolov8"):
-    """YOLOv8 to v11: ``[1, 4 + classes, anchors]`` without objectness, centre and size in input pixels."""
+    """YOLOv8 to v11: `[1, 4 + classes, anchors]` without objectness, centre and size in input pixels."""
 
     output: str | None = None
     normalised: bool = False
 
 
 class AnchorLayer(StrictPart, kw_only=True):
-    """One SSD feature map of ``rows`` × ``columns`` cells; box sizes are shares of the picture (width,
+    """One SSD feature map of `rows` × `columns` cells; box sizes are shares of the picture (width,
     height).
     """
 
@@ -70,11 +70,11 @@ class AnchorLayer(StrictPart, kw_only=True):
 
 
 class Ssd(BoxOutput, kw_only=True, tag="ssd"):
-    """SSD: class scores ``[1, anchors, classes]`` and box codes ``[1, anchors, 4]`` relative to the anchors.
+    """SSD: class scores `[1, anchors, classes]` and box codes `[1, anchors, 4]` relative to the anchors.
 
-    Codes are (dx, dy, dw, dh), or (dy, dx, dh, dw) with ``order = "yx"``. Class ``background`` is left
+    Codes are (dx, dy, dw, dh), or (dy, dx, dh, dw) with `order = "yx"`. Class `background` is left
     out and the classes after it move down by one, so that labels start with the first real class; None
-    when there is none. With ``coding = "corner"`` the boxes are x0, y0, x1, y1 from 0 to 1 and need no
+    when there is none. With `coding = "corner"` the boxes are x0, y0, x1, y1 from 0 to 1 and need no
     anchors.
     """
 
@@ -95,7 +95,7 @@ class Ssd(BoxOutput, kw_only=True, tag="ssd"):
 
 
 class Ultraface(BoxOutput, kw_only=True, tag="ultraface"):
-    """UltraFace: ``scores [1, n, 2]`` (background, face) and ``boxes [1, n, 4]`` as corners from 0 to 1."""
+    """UltraFace: `scores [1, n, 2]` (background, face) and `boxes [1, n, 4]` as corners from 0 to 1."""
 
     scores: str = "scores"
     boxes: str = "boxes"
@@ -104,7 +104,7 @@ class Ultraface(BoxOutput, kw_only=True, tag="ultraface"):
 
 
 class Yunet(BoxOutput, kw_only=True, tag="yunet"):
-    """YuNet: per stride ``cls_S``, ``obj_S``, ``bbox_S`` and ``kps_S``; the faces carry five landmarks."""
+    """YuNet: per stride `cls_S`, `obj_S`, `bbox_S` and `kps_S`; the faces carry five landmarks."""
 
     strides: tuple[int, ...] = (8, 16, 32)
     score_threshold: Probability = 0.6
@@ -112,10 +112,10 @@ class Yunet(BoxOutput, kw_only=True, tag="yunet"):
 
 
 class Heatmap(_Output, kw_only=True, tag="heatmap"):
-    """One heat map a key point; its hottest cell is the point, refined by ``offsets`` (dy, dx in input
+    """One heat map a key point; its hottest cell is the point, refined by `offsets` (dy, dx in input
     pixels).
 
-    ``names`` are the points' names; ``skeleton`` the pairs of indices to draw a line between.
+    `names` are the points' names; `skeleton` the pairs of indices to draw a line between.
     """
 
     output: str | None = None
@@ -129,7 +129,7 @@ class Heatmap(_Output, kw_only=True, tag="heatmap"):
 
 class Segmentation(_Output, kw_only=True, tag="segmentation"):
     """A class a pixel: the largest of the channels, or with one channel, whether it is at least
-    ``threshold``.
+    `threshold`.
     """
 
     output: str | None = None
@@ -141,7 +141,7 @@ class Segmentation(_Output, kw_only=True, tag="segmentation"):
 
 
 class Keyword(_Output, kw_only=True, tag="keyword"):
-    """A spoken word in a window of sound; classes named in ``ignore`` (silence, unknown) are never
+    """A spoken word in a window of sound; classes named in `ignore` (silence, unknown) are never
     reported.
     """
 
@@ -152,7 +152,7 @@ class Keyword(_Output, kw_only=True, tag="keyword"):
 
 
 class SoundEvents(_Output, kw_only=True, tag="sound-events"):
-    """Any number of sounds in a window: each class at or above ``threshold``, at most ``top_k``."""
+    """Any number of sounds in a window: each class at or above `threshold`, at most `top_k`."""
 
     output: str | None = None
     activation: Activation = "sigmoid"
@@ -161,8 +161,8 @@ class SoundEvents(_Output, kw_only=True, tag="sound-events"):
 
 
 class Anomaly(_Output, kw_only=True, tag="anomaly"):
-    """How unlike the normal: the output's own ``value``, or the mean squared error of a
-    ``reconstruction``.
+    """How unlike the normal: the output's own `value`, or the mean squared error of a
+    `reconstruction`.
     """
 
     output: str | None = None
@@ -171,7 +171,7 @@ class Anomaly(_Output, kw_only=True, tag="anomaly"):
 
 
 class Embedding(_Output, kw_only=True, tag="embedding"):
-    """A vector that stands for the input; ``normalise`` makes its length 1."""
+    """A vector that stands for the input; `normalise` makes its length 1."""
 
     output: str | None = None
     normalise: bool = True
@@ -180,9 +180,9 @@ class Embedding(_Output, kw_only=True, tag="embedding"):
 class Text(_Output, kw_only=True, tag="ctc"):
     """Greedy connectionist temporal classification: the likeliest character of each step, repeats and blanks out.
 
-    The labels are the characters of the classes other than ``blank``, in order. ``layout`` says how the output
-    lies: steps × classes (``TC``, a batch axis of 1 anywhere is fine) or classes × steps (``CT``).
-    ``space`` is what a class beyond the labels stands for, as recognisers have it behind their dictionary.
+    The labels are the characters of the classes other than `blank`, in order. `layout` says how the output
+    lies: steps × classes (`TC`, a batch axis of 1 anywhere is fine) or classes × steps (`CT`).
+    `space` is what a class beyond the labels stands for, as recognisers have it behind their dictionary.
     """
 
     output: str | None = None

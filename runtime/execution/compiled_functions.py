@@ -38,7 +38,7 @@ from edgec.runtime.execution.shared_libraries import code_in_memory, interface
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from edgec.runtime.execution.fallback import Foreign
+    from edgec.runtime.execution.fallback import FallbackSegments
 
 _Known = list[tuple[tuple[int, ...], np.dtype[Any]]]
 
@@ -148,13 +148,13 @@ class NativeFunction:
         name: str,
         weights: Sequence[Weight],
         inputs: Sequence[TensorSpec],
-        foreign: Foreign | None = None,
+        fallback: FallbackSegments | None = None,
         plan: MemoryPlan | None = None,
     ) -> None:
         self.name = plan.entry if plan else name
         self._plan = plan
-        if foreign is not None:
-            weakref.finalize(self, foreign.close)
+        if fallback is not None:
+            weakref.finalize(self, fallback.close)
         self._module = module
         self._weights = [tensor_of(weight) for weight in weights]
         self._arrays = [weight.array for weight in weights]
@@ -163,7 +163,7 @@ class NativeFunction:
         self._aliases: bool | None = None
         # shapes and dtypes of the results, once they are known to be small and always the same
         self._small: _Known | None = None
-        self._same = plan is not None and foreign is None
+        self._same = plan is not None and fallback is None
         self._free: list[_Slot] = [self._new_slot()]
 
     def _new_slot(self) -> _Slot:

@@ -1,7 +1,7 @@
 """Sub-graphs that only ONNX Runtime can run, called from within compiled code.
 
 The compiled function calls them by name as external functions. Where it knows the results' shapes, it owns
-their memory and ONNX Runtime writes straight into it; inputs are never copied. ``onnxruntime`` is imported
+their memory and ONNX Runtime writes straight into it; inputs are never copied. `onnxruntime` is imported
 here, and only for an artifact that has such parts.
 """
 
@@ -51,8 +51,8 @@ def session_of(artifact: Artifact, segment: Segment, threads: Threading) -> Any:
     return ort.InferenceSession(artifact.read(layer), options, providers=["CPUExecutionProvider"])
 
 
-class Foreign:
-    """The foreign parts of one loaded library, known to compiled code by name until :meth:`close`."""
+class FallbackSegments:
+    """The foreign parts of one loaded library, known to compiled code by name until `close`."""
 
     def __init__(self, artifact: Artifact, segments: Sequence[Segment], threads: Threading) -> None:
         self._names: list[str] = []

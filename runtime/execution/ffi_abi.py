@@ -1,11 +1,11 @@
 """tvm-ffi by its C interface: the few calls that loading and running a model need, through ctypes.
 
-The Python package ``tvm_ffi`` offers all of them, but importing it takes a device longer than all else that it
+The Python package `tvm_ffi` offers all of them, but importing it takes a device longer than all else that it
 imports, and several megabytes. Nothing of it is imported or changed here, so a program may import it (or tvm)
-before, after or at the same time: both then speak to the same ``libtvm_ffi.so``.
+before, after or at the same time: both then speak to the same `libtvm_ffi.so`.
 
-The layouts are those of ``tvm/ffi/c_api.h`` and ``dlpack.h`` of the one version that
-:func:`edgec.runtime.execution.shared_libraries.check_ffi` lets through.
+The layouts are those of `tvm/ffi/c_api.h` and `dlpack.h` of the one version that
+`edgec.runtime.execution.shared_libraries.check_ffi` lets through.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ _rename = _python("PyCapsule_SetName", c_int, ctypes.py_object, c_char_p)
 
 
 def memory_of(handle: int) -> Array:
-    """The bytes of a tensor's elements, uint8 ``[n]``, which go with it."""
+    """The bytes of a tensor's elements, uint8 `[n]`, which go with it."""
     tensor = _DLTensor.from_address(handle + _HEADER)
     start = (tensor.data or 0) + tensor.byte_offset
     return np.frombuffer((c_uint8 * _size(tensor)).from_address(start), np.uint8)  # type: ignore[call-overload, no-any-return]
@@ -216,7 +216,7 @@ class Module(Object):
 class Call:
     """A function and places for its arguments, to be called again and again, by one thread at a time.
 
-    ``result`` is what the last call gave: whoever calls takes it over.
+    `result` is what the last call gave: whoever calls takes it over.
     """
 
     __slots__ = ("_arguments", "_function", "invoke", "library", "passed", "result")
@@ -262,7 +262,7 @@ class Call:
         """Call the function.
 
         Raises:
-            RuntimeError: as :meth:`Function.__call__`.
+            RuntimeError: as `Function.__call__`.
         """
         self.result.kind = NONE
         if self.invoke(*self.passed):
@@ -270,7 +270,7 @@ class Call:
 
 
 class Interface:
-    """The functions of a loaded ``libtvm_ffi.so``.
+    """The functions of a loaded `libtvm_ffi.so`.
 
     Raises:
         RuntimeError: it is of another version than the one whose layouts are written down here.

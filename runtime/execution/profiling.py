@@ -20,10 +20,10 @@ Probe = Callable[[], float]
 
 @dataclass(frozen=True)
 class LayerTime:
-    """One kernel of a run: ``ms`` is the median over the repeats, ``share`` its part of all kernels' time
+    """One kernel of a run: `ms` is the median over the repeats, `share` its part of all kernels' time
     (0 to 1).
 
-    ``nodes`` are the source model's nodes that it computes. The hook costs a few microseconds a kernel,
+    `nodes` are the source model's nodes that it computes. The hook costs a few microseconds a kernel,
     most of it outside the time measured.
     """
 
@@ -39,9 +39,9 @@ class LayerTime:
 class LayerRuns:
     """One kernel, run by run.
 
-    ``bytes`` is the size of all arrays that a call is given (inputs, weights as they lie, outputs: what it has to
-    read or write at least once), ``weight_bytes`` the weights' part of it. ``flops`` are those of the source model's
-    operators, a multiply-add counted as two. ``seconds`` has a time for each run, and ``probes`` what the probe said
+    `bytes` is the size of all arrays that a call is given (inputs, weights as they lie, outputs: what it has to
+    read or write at least once), `weight_bytes` the weights' part of it. `flops` are those of the source model's
+    operators, a multiply-add counted as two. `seconds` has a time for each run, and `probes` what the probe said
     right before and right after the kernel in that run; it is empty without one.
     """
 
@@ -67,7 +67,7 @@ class _Run:
 class _Recorder:
     """Collects the kernels of one run, in order, with their times; a probe is asked before each and at the end.
 
-    While ``arguments`` is a list, the names and arguments' sizes of all kernels are noted in it.
+    While `arguments` is a list, the names and arguments' sizes of all kernels are noted in it.
     """
 
     def __init__(self, probe: Probe | None, weights: Collection[int]) -> None:
@@ -100,7 +100,7 @@ class _Recorder:
 
 
 def _sizes(arguments: Sequence[Any], weights: Collection[int]) -> tuple[int, int]:
-    """Bytes of all tensors among ``arguments``, and of those whose addresses are among ``weights``.
+    """Bytes of all tensors among `arguments`, and of those whose addresses are among `weights`.
 
     A tensor that is given twice (a kernel that adds to its own output) is counted twice: it is read and written.
     """
@@ -120,7 +120,7 @@ def profile_runs(
     repeats: int,
     probe: Probe | None = None,
 ) -> list[LayerRuns]:
-    """Times of all kernels of a model in ``repeats`` runs, after one to warm up, and the probe's figures beside them.
+    """Times of all kernels of a model in `repeats` runs, after one to warm up, and the probe's figures beside them.
 
     Parts that ONNX Runtime runs appear as one kernel each. The probe should leave the caches as they are.
     """

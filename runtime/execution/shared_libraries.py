@@ -1,7 +1,7 @@
-"""Find and load ``libtvm_ffi.so`` and ``libtvm_runtime.so``: what compiled models need, without the compiler beside it.
+"""Find and load `libtvm_ffi.so` and `libtvm_runtime.so`: what compiled models need, without the compiler beside it.
 
-The first comes with the package ``apache-tvm-ffi``. The second is looked for in this order: what the process has
-loaded already, the file that ``EDGEC_TVM_RUNTIME`` names, the folder of an installed ``apache-tvm``, the library that
+The first comes with the package `apache-tvm-ffi`. The second is looked for in this order: what the process has
+loaded already, the file that `EDGEC_TVM_RUNTIME` names, the folder of an installed `apache-tvm`, the library that
 the artifact bundles, the system's paths. Neither package is imported. The wheel comes before the bundled library so
 that a program may still import tvm later:
 two copies of the runtime in one process would register their functions twice.
@@ -44,7 +44,7 @@ _versions: dict[str, str] = {}
 
 @cache
 def ffi() -> Package:
-    """The module ``tvm_ffi``, imported without PyTorch: for what calls back into Python.
+    """The module `tvm_ffi`, imported without PyTorch: for what calls back into Python.
 
     By itself it imports PyTorch where that is installed (5 s and 400 MB, for the sake of Windows), and may
     even compile an extension for it.
@@ -57,7 +57,7 @@ def ffi() -> Package:
 
 @cache
 def interface() -> Interface:
-    """The functions of ``libtvm_ffi.so``, loaded as the package ``tvm_ffi`` loads it, which is not imported.
+    """The functions of `libtvm_ffi.so`, loaded as the package `tvm_ffi` loads it, which is not imported.
 
     Raises:
         IncompatibleDevice: the package is not installed, or its library cannot be loaded, or is of another version.
@@ -109,7 +109,7 @@ def _look_up(distribution: str, package: str) -> str | None:
 
 
 def _temporary_folder() -> Path:
-    """A new folder that nobody else may look into, where :mod:`tempfile` (which takes long to import) would make it."""
+    """A new folder that nobody else may look into, where `tempfile` (which takes long to import) would make it."""
     candidates = [os.environ.get(name) for name in ("TMPDIR", "TEMP", "TMP")]
     reason: OSError | None = None
     for candidate in [*candidates, "/tmp", "/var/tmp", "/dev/shm"]:
@@ -125,7 +125,7 @@ def _temporary_folder() -> Path:
 
 @contextmanager
 def code_in_memory(content: bytes, name: str) -> Iterator[Path]:
-    """A path at which the dynamic linker finds ``content``, which is never a file on disk.
+    """A path at which the dynamic linker finds `content`, which is never a file on disk.
 
     The bytes lie in an anonymous memory file and the path is a link to it, of a name never used before
     (the linker takes two libraries of one path for the same). Both may go as soon as the library is

@@ -5,7 +5,7 @@ to the pair of model and calling thread: before a call the pool of the calling t
 model wants, if the last model that ran there wanted something else. Workers are created once per calling
 thread, one for each core that it may use; a model uses as many of them as it asks for.
 
-Without ``affinity`` threads float over all cores that the process may use (TVM's default pins them to
+Without `affinity` threads float over all cores that the process may use (TVM's default pins them to
 cores 0, 1, …, which makes two processes fight for the same ones). With it, worker *i* is pinned to the
 *i*-th core named, and the calling thread, which does a worker's share, stays on those cores.
 """
@@ -49,7 +49,7 @@ class Threading(NamedTuple):
     def of(threads: int | None, affinity: Sequence[int] | None) -> Threading:
         """Check what the caller asked for against the cores that this thread may use.
 
-        ``threads`` is cut to that number of cores: more workers than cores only wait for each other.
+        `threads` is cut to that number of cores: more workers than cores only wait for each other.
 
         Raises:
             InputError: no thread at all, or a core that the process may not use.
@@ -66,7 +66,7 @@ class Threading(NamedTuple):
 
 
 def use(wanted: Threading) -> None:
-    """Make the calling thread's pool what ``wanted`` says; costs nothing when it is already."""
+    """Make the calling thread's pool what `wanted` says; costs nothing when it is already."""
     if _thread.current is not wanted:
         _apply(wanted)
 

@@ -8,7 +8,7 @@ from edgec.runtime.execution.compiled_functions import Array
 
 
 def activate(values: Array, kind: str, axis: int = -1) -> Array:
-    """Apply ``none``, ``softmax`` (along ``axis``) or ``sigmoid``; neither overflows for large inputs."""
+    """Apply `none`, `softmax` (along `axis`) or `sigmoid`; neither overflows for large inputs."""
     if kind == "none":
         return values
     if kind == "sigmoid":

@@ -15,7 +15,7 @@ from edgec.runtime.execution.compiled_functions import Array, empty_aligned
 
 Samples = npt.NDArray[np.float32]
 Compute = Callable[[Samples, int], Array]
-"""Takes samples and how many frames they hold; gives the features of each, ``[frames, width]``."""
+"""Takes samples and how many frames they hold; gives the features of each, `[frames, width]`."""
 
 BLOCK = 16
 """Frames that the compiled front end takes in one call."""
@@ -25,7 +25,7 @@ def samples_of(sound: Any, rate: int | None, card: AudioInput) -> Samples:  # no
     """Mono samples in -1 to 1 at the card's rate.
 
     Args:
-        sound: ``[n]`` or ``[n, channels]``; floats, or integers of 16 or 32 bits.
+        sound: `[n]` or `[n, channels]`; floats, or integers of 16 or 32 bits.
         rate: samples a second; None says that it is the card's.
         card: the input's description.
 
@@ -87,7 +87,7 @@ def _hz(mel: Array, scale: str) -> Array:
 
 
 def mel_filters(card: AudioInput) -> npt.NDArray[np.float32]:
-    """Triangles, equally wide on the mel scale: ``[fft_size / 2 + 1, mels]``.
+    """Triangles, equally wide on the mel scale: `[fft_size / 2 + 1, mels]`.
 
     Their peak is one on HTK's scale; on Slaney's their area is.
     """
@@ -117,7 +117,7 @@ def frame_window(card: AudioInput) -> npt.NDArray[np.float32]:
 
 
 def cosine_transform(card: AudioInput) -> npt.NDArray[np.float32]:
-    """From logarithms to MFCC, ``[mels, coefficients]`` (DCT-II, orthonormal)."""
+    """From logarithms to MFCC, `[mels, coefficients]` (DCT-II, orthonormal)."""
     rows = np.arange(card.coefficients)[None, :] * (np.arange(card.mels)[:, None] + 0.5) * np.pi / card.mels
     dct = np.asarray(np.cos(rows) * np.sqrt(2.0 / card.mels), np.float32)
     dct[:, 0] /= np.float32(np.sqrt(2.0))
@@ -172,10 +172,10 @@ def _padded(table: npt.NDArray[np.floating], shape: tuple[int, ...]) -> Array:
     return padded
 
 
-class Sound:
+class AudioPreprocessor:
     """Turns windows of samples into a model's input of a given shape and dtype.
 
-    ``compute`` is the artifact's compiled front end; without it numpy does its work.
+    `compute` is the artifact's compiled front end; without it numpy does its work.
     """
 
     def __init__(
@@ -203,7 +203,7 @@ class Sound:
             yield start / rate, (start + length) / rate, self.tensor(window)
 
     def features(self, window: Samples) -> npt.NDArray[np.float32]:
-        """The features of one window: samples, or ``[frames, mels]``, or ``[frames, coefficients]``."""
+        """The features of one window: samples, or `[frames, mels]`, or `[frames, coefficients]`."""
         card = self.card
         if card.features == "waveform":
             values = window

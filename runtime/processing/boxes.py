@@ -29,9 +29,9 @@ def suppress(boxes: Array, scores: Array, classes: Array | None, threshold: floa
     """Greedy non-maximum suppression.
 
     Args:
-        boxes: corners ``[n, 4]``.
-        scores: ``[n]``.
-        classes: ``[n]``; boxes of different classes do not suppress each other. None treats all alike.
+        boxes: corners `[n, 4]`.
+        scores: `[n]`.
+        classes: `[n]`; boxes of different classes do not suppress each other. None treats all alike.
         threshold: intersection over union above which the lower score goes.
         limit: how many to keep at most.
 
@@ -82,7 +82,7 @@ def named(outputs: Outputs, name: str) -> Array:
 
 
 def _corners(centres: Array) -> Array:
-    """Centre and size ``[n, 4]`` as corners."""
+    """Centre and size `[n, 4]` as corners."""
     half = centres[:, 2:4] / 2
     return np.concatenate([centres[:, :2] - half, centres[:, :2] + half], axis=1)
 
@@ -95,7 +95,7 @@ def finish(
     place: Placement,
     points: Array | None = None,
 ) -> list[Detection]:
-    """Bring boxes that were kept (corners ``[n, 4]`` in input pixels), and their landmarks, to the frame."""
+    """Bring boxes that were kept (corners `[n, 4]` in input pixels), and their landmarks, to the frame."""
     in_frame = place.boxes_to_frame(boxes).tolist()
     marks = None if points is None else place.to_frame(points).tolist()
     found = []
@@ -126,8 +126,8 @@ def _suppressed(
 
 @lru_cache(maxsize=32)
 def grid(width: int, height: int, strides: tuple[int, ...]) -> tuple[Array, Array]:
-    """The cells of a one-stage detector, stride by stride and row by row: cell corners ``[n, 2]`` (x, y)
-    in cells, and the stride of each ``[n, 1]``.
+    """The cells of a one-stage detector, stride by stride and row by row: cell corners `[n, 2]` (x, y)
+    in cells, and the stride of each `[n, 1]`.
     """
     cells, sizes = [], []
     for stride in strides:
@@ -145,7 +145,7 @@ def _input_size(card: ModelCard) -> tuple[int, int]:
 
 
 def _best_of(scores: Array, threshold: float) -> tuple[Array, Array, Array]:
-    """Of ``[anchors, classes]``: the anchors whose best class reaches the threshold, that class, and its
+    """Of `[anchors, classes]`: the anchors whose best class reaches the threshold, that class, and its
     score.
     """
     classes = scores.argmax(axis=1)
@@ -155,7 +155,7 @@ def _best_of(scores: Array, threshold: float) -> tuple[Array, Array, Array]:
 
 
 def _best_of_rows(rows: Array, threshold: float) -> tuple[Array, Array, Array]:
-    """The same of ``[anchors, 5 + classes]``, where scores are objectness times class."""
+    """The same of `[anchors, 5 + classes]`, where scores are objectness times class."""
     sure = np.flatnonzero(rows[:, 4] >= threshold)  # a product of probabilities is never above its factor
     kept, classes, best = _best_of(rows[sure, 4:5] * rows[sure, 5:], threshold)
     return sure[kept], classes, best
@@ -187,7 +187,7 @@ def yolov5(outputs: Outputs, spec: cards.Yolov5, card: ModelCard, place: Placeme
 
 
 def yolov8(outputs: Outputs, spec: cards.Yolov8, card: ModelCard, place: Placement) -> list[Detection]:
-    """YOLOv8 to v11: ``[4 + classes, anchors]``, no objectness."""
+    """YOLOv8 to v11: `[4 + classes, anchors]`, no objectness."""
     columns = single(outputs, spec.output)[0]
     best = columns[4:].max(axis=0)
     kept = np.flatnonzero(best >= spec.score_threshold)
@@ -199,7 +199,7 @@ def yolov8(outputs: Outputs, spec: cards.Yolov8, card: ModelCard, place: Placeme
 
 @lru_cache(maxsize=16)
 def ssd_anchors(layers: tuple[cards.AnchorLayer, ...]) -> Array:
-    """All anchors of an SSD ``[n, 4]``: centre and size (x, y, w, h) as shares of the picture.
+    """All anchors of an SSD `[n, 4]`: centre and size (x, y, w, h) as shares of the picture.
 
     Layer by layer, row by row, column by column, then the layer's sizes: the order of TensorFlow's and
     torchvision's models.

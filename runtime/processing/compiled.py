@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from edgec.runtime import card as cards
-from edgec.runtime.artifact.reader import AROUND_LIBRARY
+from edgec.runtime.artifact.reader import PROCESSING_LIBRARY
 from edgec.runtime.card import ModelCard
 from edgec.runtime.errors import ArtifactError
 from edgec.runtime.execution.compiled_functions import Array, empty_aligned, load_code
@@ -35,8 +35,8 @@ def detect_outputs(spec: cards.BoxOutput, names: Sequence[str]) -> list[str]:
     return [getattr(spec, "output", None) or names[0]]
 
 
-class Around:
-    """The functions of a loaded ``around.so``; safe to call from several threads."""
+class CompiledProcessing:
+    """The functions of a loaded `around.so`; safe to call from several threads."""
 
     def __init__(
         self, code: bytes, functions: Sequence[str], card: ModelCard, outputs: Sequence[str]
@@ -49,7 +49,7 @@ class Around:
             self._features: Any = module[FEATURES] if FEATURES in functions else None
         except AttributeError as error:
             raise ArtifactError(
-                f"{AROUND_LIBRARY} lacks a function that the config names ({error})"
+                f"{PROCESSING_LIBRARY} lacks a function that the config names ({error})"
             ) from error
         self._of_thread = threading.local()
         self._cells: list[Array] = []
@@ -77,11 +77,11 @@ class Around:
         return self._features is not None
 
     def features(self, samples: Samples, count: int) -> Array:
-        """Features of the frames that ``samples`` hold, float32 ``[count, width]``."""
+        """Features of the frames that `samples` hold, float32 `[count, width]`."""
         card = self._card.input
         if not isinstance(card, cards.AudioInput):
             raise ArtifactError(
-                f"{AROUND_LIBRARY} makes features of sound, but the card's input is {card.kind}"
+                f"{PROCESSING_LIBRARY} makes features of sound, but the card's input is {card.kind}"
             )
         shapes = TableShapes.of(card)
         held = getattr(self._of_thread, "sound", None)
@@ -102,14 +102,16 @@ class Around:
         return out
 
     def prepare(self, picture: Frame, out: Array) -> None:
-        """Fill the model's input ``out`` from a picture ``[height, width, channels]`` of its size."""
+        """Fill the model's input `out` from a picture `[height, width, channels]` of its size."""
         self._prepare(np.ascontiguousarray(picture), out)
 
     def detect(self, outputs: Mapping[str, Array], place: Placement) -> list[Detection]:
         """Detections in the frame, from the model's outputs."""
         spec = self._card.output
         if not isinstance(spec, cards.BoxOutput):
-            raise ArtifactError(f"{AROUND_LIBRARY} decodes boxes, but the card's decoder is {spec.decoder}")
+            raise ArtifactError(
+                f"{PROCESSING_LIBRARY} decodes boxes, but the card's decoder is {spec.decoder}"
+            )
         given = [_aligned(named(outputs, name)) for name in detect_outputs(spec, self._names)]
         results = getattr(self._of_thread, "results", None)
         if results is None:

@@ -55,8 +55,8 @@ def classification(outputs: Outputs, spec: cards.Classification, card: ModelCard
 def heatmap(outputs: Outputs, spec: cards.Heatmap, card: ModelCard, place: Placement) -> list[Keypoints]:
     """The hottest cell of each map, moved by its offset if the model has offsets, else to the cell's middle.
 
-    With offsets cells lie at multiples of the output stride, ``(input - 1) / (cells - 1)``, as in PoseNet
-    (Papandreou et al., 2018), whose offsets are ``[dy of all points, dx of all points]``.
+    With offsets cells lie at multiples of the output stride, `(input - 1) / (cells - 1)`, as in PoseNet
+    (Papandreou et al., 2018), whose offsets are `[dy of all points, dx of all points]`.
     """
     if not isinstance(card.input, cards.ImageInput):
         raise InputError("decoder heatmap needs an image as input")
@@ -154,7 +154,7 @@ def anomaly(
     outputs: Outputs, spec: cards.Anomaly, given: Array, window: tuple[float, float] | None
 ) -> list[Anomaly]:
     """The output's value (the mean of several), or the mean squared error of a reconstruction of
-    ``given``.
+    `given`.
     """
     output = single(outputs, spec.output)
     if spec.score == "value":
@@ -204,7 +204,7 @@ def decode(
     place: Placement | None = None,
     window: tuple[float, float] | None = None,
 ) -> list[Result]:
-    """Typed results of a model's outputs, as the card's ``[output]`` says.
+    """Typed results of a model's outputs, as the card's `[output]` says.
 
     Args:
         outputs: by the source model's names.

@@ -91,11 +91,11 @@ def draw(frame: Frame, results: Iterable[Result]) -> Frame:
     """A copy of the frame with the results on it: boxes, points, masks, and captions for the rest.
 
     Args:
-        frame: ``[height, width, 3]`` BGR or ``[height, width]`` gray, uint8.
-        results: what ``predict`` gave for it.
+        frame: `[height, width, 3]` BGR or `[height, width]` gray, uint8.
+        results: what `predict` gave for it.
 
     Returns:
-        ``[height, width, 3]`` BGR, uint8.
+        `[height, width, 3]` BGR, uint8.
     """
     canvas = _Canvas(frame)
     for one in results:

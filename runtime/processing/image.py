@@ -18,7 +18,7 @@ Frame = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where the frame lies in the model's input: ``input = frame * scale + offset`` along each axis
+    """Where the frame lies in the model's input: `input = frame * scale + offset` along each axis
     (pixels).
     """
 
@@ -30,14 +30,14 @@ class Placement:
     offset_y: float
 
     def to_frame(self, xy: Array) -> Array:
-        """Points of the input ``[..., 2]`` (x, y) in pixels of the frame."""
+        """Points of the input `[..., 2]` (x, y) in pixels of the frame."""
         scale = np.array([self.scale_x, self.scale_y])
         offset = np.array([self.offset_x, self.offset_y])
         points: Array = (xy - offset) / scale
         return points
 
     def boxes_to_frame(self, boxes: Array) -> Array:
-        """Boxes of the input ``[n, 4]`` (corners) in pixels of the frame, cut at its edges."""
+        """Boxes of the input `[n, 4]` (corners) in pixels of the frame, cut at its edges."""
         limits = np.array([self.frame_width, self.frame_height], np.float64)
         points = self.to_frame(boxes.reshape(-1, 2, 2).astype(np.float64))
         return np.clip(points, 0.0, limits).reshape(-1, 4)
@@ -71,7 +71,7 @@ def place(frame: Frame, card: ImageInput) -> tuple[Frame, Placement]:
     """Bring a frame to the input's size, in the frame's own colours.
 
     Returns:
-        uint8 ``[height, width, 3]`` or ``[height, width]``, and where the frame lies in it.
+        uint8 `[height, width, 3]` or `[height, width]`, and where the frame lies in it.
     """
     import cv2
 
@@ -124,10 +124,10 @@ def _recolour(picture: Frame, card: ImageInput) -> Frame:
     return np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), np.uint8) if card.colour == "rgb" else picture
 
 
-class Picture:
+class ImagePreprocessor:
     """Turns frames into a model's input: resize, colour, mean and scale, layout.
 
-    With ``prepare``, which fills an input from a picture of its size, the compiled library does all but the
+    With `prepare`, which fills an input from a picture of its size, the compiled library does all but the
     resizing.
     """
 

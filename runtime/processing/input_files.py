@@ -17,7 +17,7 @@ SOUNDS = frozenset({".wav", ".ogg", ".flac", ".mp3"})
 
 
 def read_picture(path: Path) -> npt.NDArray[np.uint8]:
-    """A picture as ``[height, width, 3]`` BGR, uint8.
+    """A picture as `[height, width, 3]` BGR, uint8.
 
     Raises:
         InputError: there is no such file, or it is no picture.
@@ -32,8 +32,8 @@ def read_picture(path: Path) -> npt.NDArray[np.uint8]:
 
 
 def read_sound(path: Path) -> tuple[npt.NDArray[Any], int]:
-    """Samples ``[n]`` or ``[n, channels]`` and samples a second. PCM ``.wav`` needs nothing; others
-    ``soundfile``.
+    """Samples `[n]` or `[n, channels]` and samples a second. PCM `.wav` needs nothing; others
+    `soundfile`.
 
     Raises:
         InputError: there is no such file, it is no sound, or a package is missing.
@@ -71,10 +71,10 @@ def _read_wave(path: Path) -> tuple[npt.NDArray[Any], int]:
 
 
 def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
-    """The arrays of an ``.npz`` file by name.
+    """The arrays of an `.npz` file by name.
 
     Raises:
-        InputError: there is no such file, or it is no ``.npz`` of plain arrays.
+        InputError: there is no such file, or it is no `.npz` of plain arrays.
     """
     _bytes_of(path)
     try:

@@ -1,4 +1,4 @@
-"""The whole path of ``predict``: frame or sound in, typed results out."""
+"""The whole path of `predict`: frame or sound in, typed results out."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from edgec.runtime import card as cards
 from edgec.runtime.artifact.config import ArtifactConfig, TensorSpec
 from edgec.runtime.errors import InputError
 from edgec.runtime.execution.compiled_functions import Array
-from edgec.runtime.processing.audio import Sound, samples_of
-from edgec.runtime.processing.compiled import Around
+from edgec.runtime.processing.audio import AudioPreprocessor, samples_of
+from edgec.runtime.processing.compiled import CompiledProcessing
 from edgec.runtime.processing.decoders import decode
-from edgec.runtime.processing.image import Picture
+from edgec.runtime.processing.image import ImagePreprocessor
 from edgec.runtime.processing.results import Result
-from edgec.runtime.processing.sound_stream import Listener
+from edgec.runtime.processing.sound_stream import SoundStream
 
 Call = Callable[[list[Array]], list[Array]]
 
@@ -24,25 +24,33 @@ Call = Callable[[list[Array]], list[Array]]
 class Predictor:
     """Ties a model's inputs and outputs to what its card declares.
 
-    ``around`` is the checked code of the library that does pre- and post-processing, if the config names functions.
+    `around` is the checked code of the library that does pre- and post-processing, if the config names functions.
     """
 
-    def __init__(self, config: ArtifactConfig, card: cards.ModelCard, call: Call, around: bytes) -> None:
+    def __init__(self, config: ArtifactConfig, card: cards.ModelCard, call: Call, processing: bytes) -> None:
         self._card, self._config, self._call = card, config, call
         self._names = [spec.name for spec in config.outputs]
-        self._around = Around(around, config.around, card, self._names) if config.around else None
-        self._picture: Picture | None = None
-        self._sound: Sound | None = None
+        self._processing = (
+            CompiledProcessing(processing, config.around, card, self._names) if config.around else None
+        )
+        self._picture: ImagePreprocessor | None = None
+        self._sound: AudioPreprocessor | None = None
         if isinstance(card.input, cards.TensorInput):
             return
         spec = self._input_spec(card.input.name)
         if isinstance(card.input, cards.ImageInput):
-            prepare = self._around.prepare if self._around is not None and self._around.prepares else None
-            self._picture = Picture(card.input, spec.dtype, prepare)
+            prepare = (
+                self._processing.prepare
+                if self._processing is not None and self._processing.prepares
+                else None
+            )
+            self._picture = ImagePreprocessor(card.input, spec.dtype, prepare)
             self._check_size(card.input, spec)
         else:
-            compute = self._around.features if self._around is not None and self._around.hears else None
-            self._sound = Sound(card.input, spec.shape, spec.dtype, compute)
+            compute = (
+                self._processing.features if self._processing is not None and self._processing.hears else None
+            )
+            self._sound = AudioPreprocessor(card.input, spec.shape, spec.dtype, compute)
 
     def _input_spec(self, name: str | None) -> TensorSpec:
         if name is None and len(self._config.inputs) == 1:
@@ -68,8 +76,8 @@ class Predictor:
         if self._picture is not None:
             given, place = self._picture(source)
             outputs = self._outputs([given])
-            if self._around is not None and self._around.detects:
-                return list(self._around.detect(outputs, place))
+            if self._processing is not None and self._processing.detects:
+                return list(self._processing.detect(outputs, place))
             return decode(outputs, self._card, given=given, place=place)
         if self._sound is not None:
             samples = samples_of(source, sample_rate, self._sound.card)
@@ -80,7 +88,7 @@ class Predictor:
         arrays = self._tensors(source)
         return decode(self._outputs(arrays), self._card, given=arrays[0])
 
-    def listen(self) -> Listener:
+    def listen(self) -> SoundStream:
         """A stream of sound from its begin.
 
         Raises:
@@ -92,7 +100,7 @@ class Predictor:
         def decide(given: Array, seconds: tuple[float, float]) -> list[Result]:
             return decode(self._outputs([given]), self._card, given=given, window=seconds)
 
-        return Listener(self._sound, decide)
+        return SoundStream(self._sound, decide)
 
     def _outputs(self, arrays: list[Array]) -> dict[str, Array]:
         return dict(zip(self._names, self._call(arrays), strict=True))

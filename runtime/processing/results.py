@@ -1,7 +1,7 @@
-"""What ``predict`` returns: typed results, each with ``to_json()``.
+"""What `predict` returns: typed results, each with `to_json()`.
 
 Boxes and points are in pixels of the frame that was passed in, whatever size the model sees. Scores are
-from 0 to 1, except an anomaly's. ``class_id`` counts from 0; ``label`` is its name from the card, or its
+from 0 to 1, except an anomaly's. `class_id` counts from 0; `label` is its name from the card, or its
 number.
 """
 
@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """Corners in pixels of the source frame; ``right`` and ``bottom`` lie just outside the box."""
+    """Corners in pixels of the source frame; `right` and `bottom` lie just outside the box."""
 
     left: float
     top: float
@@ -36,7 +36,7 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A key point in pixels of the source frame; ``score`` says how sure the model is of it (0 to 1)."""
+    """A key point in pixels of the source frame; `score` says how sure the model is of it (0 to 1)."""
 
     x: float
     y: float
@@ -46,7 +46,7 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Detection:
-    """Something with a place; ``points`` are its landmarks, if the model gives any."""
+    """Something with a place; `points` are its landmarks, if the model gives any."""
 
     box: Box
     label: str
@@ -78,7 +78,7 @@ class Classification:
 
 @dataclass(frozen=True, slots=True)
 class Keypoints:
-    """The points of one body (hand, face, …); ``score`` is the mean over the points found."""
+    """The points of one body (hand, face, …); `score` is the mean over the points found."""
 
     points: tuple[Point, ...]
     score: float
@@ -93,9 +93,9 @@ class Keypoints:
 
 @dataclass(frozen=True, slots=True)
 class Segmentation:
-    """A class for every pixel: ``mask`` is ``[height, width]`` uint8 of the source frame's size.
+    """A class for every pixel: `mask` is `[height, width]` uint8 of the source frame's size.
 
-    ``shares`` are the parts (0 to 1) of the frame that the classes present cover, largest first.
+    `shares` are the parts (0 to 1) of the frame that the classes present cover, largest first.
     """
 
     mask: npt.NDArray[np.uint8]
@@ -105,7 +105,7 @@ class Segmentation:
     background: int | None = None
 
     def coloured(self) -> npt.NDArray[np.uint8]:
-        """The mask as a picture: ``[height, width, 3]`` uint8, BGR."""
+        """The mask as a picture: `[height, width, 3]` uint8, BGR."""
         return self.palette[self.mask]
 
     def to_json(self) -> dict[str, Any]:
@@ -120,7 +120,7 @@ class Segmentation:
 
 @dataclass(frozen=True, slots=True)
 class Sound:
-    """A word or a sound in the window from ``start_s`` to ``end_s`` (seconds from the first sample)."""
+    """A word or a sound in the window from `start_s` to `end_s` (seconds from the first sample)."""
 
     label: str
     class_id: int
@@ -135,7 +135,7 @@ class Sound:
 
 @dataclass(frozen=True, slots=True)
 class Anomaly:
-    """How unlike the normal the input is; ``anomalous`` when the card's threshold is reached."""
+    """How unlike the normal the input is; `anomalous` when the card's threshold is reached."""
 
     score: float
     anomalous: bool

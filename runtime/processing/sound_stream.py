@@ -7,21 +7,21 @@ from collections.abc import Callable
 import numpy as np
 
 from edgec.runtime.execution.compiled_functions import Array
-from edgec.runtime.processing.audio import Samples, Sound
+from edgec.runtime.processing.audio import AudioPreprocessor, Samples
 from edgec.runtime.processing.results import Result
 
 Decide = Callable[[Array, tuple[float, float]], list[Result]]
 """Takes a model's input and the seconds from which to which it reaches."""
 
 
-class Listener:
+class SoundStream:
     """Takes a stream in pieces of any length and gives the results of each window that has become whole.
 
-    The windows are those of ``predict`` on the whole sound, where the hop is a whole number of the features' steps;
+    The windows are those of `predict` on the whole sound, where the hop is a whole number of the features' steps;
     otherwise the hop is the nearest such number, at least one. For plain waveforms any hop will do.
     """
 
-    def __init__(self, sound: Sound, decide: Decide) -> None:
+    def __init__(self, sound: AudioPreprocessor, decide: Decide) -> None:
         card = sound.card
         self._sound, self._decide, self._rate = sound, decide, card.sample_rate
         hop = max(1, round((card.hop_s or card.window_s) * card.sample_rate))

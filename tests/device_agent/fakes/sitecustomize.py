@@ -15,8 +15,8 @@ import numpy as np
 
 import edgec.runtime as rt
 from edgec.runtime import Box, Detection, Sound
-from edgec.runtime.processing.audio import Sound as SoundInput
-from edgec.runtime.processing.sound_stream import Listener
+from edgec.runtime.processing.audio import AudioPreprocessor
+from edgec.runtime.processing.sound_stream import SoundStream
 
 
 def _happens(behaviour, what, count):
@@ -74,8 +74,8 @@ class FakeModel:
         return found
 
     def listen(self):
-        own = SoundInput(self.card.input, (1, self.card.input.window_samples), "float32")
-        return Listener(own, lambda tensor, _: self.predict(tensor.reshape(-1)))
+        own = AudioPreprocessor(self.card.input, (1, self.card.input.window_samples), "float32")
+        return SoundStream(own, lambda tensor, _: self.predict(tensor.reshape(-1)))
 
     def close(self):
         pass

@@ -1,4 +1,4 @@
-"""The C interface of tvm-ffi: versions, errors, tensors over foreign memory."""
+"""The C interface of tvm-ffi: versions, errors, tensors over memory of others."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import pytest
 
 import edgec.runtime as rt
 from edgec.runtime.card import AudioInput
-from edgec.runtime.processing.audio import Sound, mel_filters, resample, samples_of
+from edgec.runtime.processing.audio import AudioPreprocessor, mel_filters, resample, samples_of
 from tests.runtime.processing.sounds import MEL, tone
 
 
@@ -28,14 +28,14 @@ def test_log_mel_is_what_its_definition_says() -> None:
                 np.minimum((hertz - low) / (middle - low), (high - hertz) / (high - middle)), 0, None
             )
             expected[frame, band] = (np.log(power @ triangle + 1e-6) + 6) * 0.25
-    own = Sound(MEL, (1, 1, 49, 40), "float32").tensor(window.astype(np.float32))
+    own = AudioPreprocessor(MEL, (1, 1, 49, 40), "float32").tensor(window.astype(np.float32))
     np.testing.assert_allclose(own[0, 0], expected, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("scale", ["htk", "slaney"])
 def test_a_tone_falls_into_the_band_that_holds_it(scale: Any) -> None:
     card = msgspec.structs.replace(MEL, mel_scale=scale)
-    energy = Sound(card, (1, 49, 40), "float32").features(tone(1000, 16000)).mean(axis=0)
+    energy = AudioPreprocessor(card, (1, 49, 40), "float32").features(tone(1000, 16000)).mean(axis=0)
     band = mel_filters(card)[:, int(energy.argmax())] * np.arange(257)[:, None].T * 16000 / 512
     peak = np.flatnonzero(mel_filters(card)[:, int(energy.argmax())]) * 16000 / 512
     assert peak.min() <= 1000 <= peak.max()
@@ -43,13 +43,13 @@ def test_a_tone_falls_into_the_band_that_holds_it(scale: Any) -> None:
 
 
 def test_mfcc_is_the_orthonormal_cosine_transform_of_log_mel() -> None:
-    mel = Sound(MEL, (1, 49, 40), "float32")
-    cepstra = Sound(
+    mel = AudioPreprocessor(MEL, (1, 49, 40), "float32")
+    cepstra = AudioPreprocessor(
         msgspec.structs.replace(MEL, features="mfcc", coefficients=40, mean=0.0, scale=1.0),
         (1, 49, 40),
         "float32",
     )
-    plain = Sound(msgspec.structs.replace(MEL, mean=0.0, scale=1.0), (1, 49, 40), "float32")
+    plain = AudioPreprocessor(msgspec.structs.replace(MEL, mean=0.0, scale=1.0), (1, 49, 40), "float32")
     window = tone(440, 16000)
     # An orthonormal transform keeps lengths.
     np.testing.assert_allclose(
@@ -72,7 +72,7 @@ def test_another_rate_keeps_a_tone_and_drops_what_cannot_be_told(rate: int, want
 
 def test_windows_step_through_the_sound() -> None:
     card = AudioInput(sample_rate=100, window_s=1.0, hop_s=0.5)
-    own = Sound(card, (1, 100), "float32")
+    own = AudioPreprocessor(card, (1, 100), "float32")
     spans = [(start, end) for start, end, _ in own.windows(np.zeros(250, np.float32))]
     assert spans == [(0.0, 1.0), (0.5, 1.5), (1.0, 2.0), (1.5, 2.5)]
     assert len(list(own.windows(np.zeros(30, np.float32)))) == 1
@@ -96,4 +96,4 @@ def test_integers_and_channels_become_mono_floats() -> None:
 
 def test_a_card_that_does_not_fit_the_model_says_both_shapes() -> None:
     with pytest.raises(rt.InputError, match=r"shape \[49, 40\], but the model takes \[1, 98, 40\]"):
-        Sound(MEL, (1, 98, 40), "float32").tensor(np.zeros(16000, np.float32))
+        AudioPreprocessor(MEL, (1, 98, 40), "float32").tensor(np.zeros(16000, np.float32))

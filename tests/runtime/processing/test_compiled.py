@@ -1,4 +1,4 @@
-"""The way around a model computes what numpy computes: pixels to the bit, features, boxes in the same order."""
+"""Compiled pre- and postprocessing equals numpy: pixels to the bit, features, boxes in the same order."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import edgec.runtime as rt
-from edgec.runtime.processing.audio import Sound
+from edgec.runtime.processing.audio import AudioPreprocessor
 from edgec.runtime.processing.boxes import BOX_DECODERS
-from edgec.runtime.processing.compiled import Around
-from edgec.runtime.processing.image import Picture, Placement
+from edgec.runtime.processing.compiled import CompiledProcessing
+from edgec.runtime.processing.image import ImagePreprocessor, Placement
 from edgec.targets import detect
 
 SIZE = 64
@@ -26,15 +26,17 @@ def spec(name: str, *shape: int) -> rt.TensorSpec:
     return rt.TensorSpec(name=name, safe_name=name, shape=shape, dtype="float32")
 
 
-def built(card: rt.ModelCard, inputs: list[rt.TensorSpec], outputs: list[rt.TensorSpec]) -> Around:
+def built(
+    card: rt.ModelCard, inputs: list[rt.TensorSpec], outputs: list[rt.TensorSpec]
+) -> CompiledProcessing:
     pytest.importorskip("tvm")
-    from edgec.compiler.processing import build_around
+    from edgec.compiler.processing import build_processing
     from edgec.runtime.execution.shared_libraries import ensure_runtime
 
-    around = build_around(card, inputs, outputs, detect())
-    assert around is not None
+    library = build_processing(card, inputs, outputs, detect())
+    assert library is not None
     ensure_runtime(lambda name: None)
-    return Around(around.code, around.functions, card, [one.name for one in outputs])
+    return CompiledProcessing(library.code, library.functions, card, [one.name for one in outputs])
 
 
 def card(source: dict[str, Any], output: dict[str, Any]) -> rt.ModelCard:
@@ -64,9 +66,12 @@ def test_pixels_are_the_same_to_the_bit(colour: str, layout: str, resize: str) -
     } | values
     declared = card(source, {"decoder": "raw"})
     shape = (1, channels, 24, 40) if layout == "NCHW" else (1, 24, 40, channels)
-    around = built(declared, [spec("x", *shape)], [])
+    library = built(declared, [spec("x", *shape)], [])
     assert isinstance(declared.input, rt.card.ImageInput)
-    plain, fast = Picture(declared.input, "float32"), Picture(declared.input, "float32", around.prepare)
+    plain, fast = (
+        ImagePreprocessor(declared.input, "float32"),
+        ImagePreprocessor(declared.input, "float32", library.prepare),
+    )
     random = np.random.default_rng(0)
     for size in ((24, 40, 3), (33, 21, 3), (24, 40), (7, 90)):
         frame = random.integers(0, 256, size, dtype=np.uint8)
@@ -92,9 +97,9 @@ def test_features_of_sound_are_the_same(name: str, frames: int) -> None:
         rt.ModelCard,
     )
     assert isinstance(declared.input, rt.card.AudioInput)
-    around = built(declared, [], [])
-    plain = Sound(declared.input, (1,), "float32")
-    fast = Sound(declared.input, (1,), "float32", around.features)
+    library = built(declared, [], [])
+    plain = AudioPreprocessor(declared.input, (1,), "float32")
+    fast = AudioPreprocessor(declared.input, (1,), "float32", library.features)
     random = np.random.default_rng(0)
     for loudness in (0.5, 1e-4):
         samples = np.float32(loudness) * random.standard_normal(plain.frame + (frames - 1) * plain.step + 3)
@@ -132,7 +137,7 @@ def outputs_of(decoder: dict[str, Any], classes: int, random: np.random.Generato
 
 
 @pytest.fixture(scope="module")
-def decoders() -> dict[tuple[str, int], tuple[rt.ModelCard, Around]]:
+def decoders() -> dict[tuple[str, int], tuple[rt.ModelCard, CompiledProcessing]]:
     return {}
 
 
@@ -150,10 +155,10 @@ def test_boxes_are_the_same_in_the_same_order(name: str, classes: int, seed: int
             declared,
             built(declared, [], [spec(key, *value.shape) for key, value in outputs.items()]),
         )
-    declared, around = decoders[name, classes]
+    declared, library = decoders[name, classes]
     place = Placement(200, 100, 0.32, 0.64, 0.0, 0.0)
     expected = BOX_DECODERS[DECODERS[name]["decoder"]](outputs, declared.output, declared, place)
-    found = around.detect(outputs, place)
+    found = library.detect(outputs, place)
     assert [(one.class_id, one.score, one.label) for one in found] == [
         (one.class_id, one.score, one.label) for one in expected
     ]
@@ -166,16 +171,16 @@ def test_boxes_are_the_same_in_the_same_order(name: str, classes: int, seed: int
 
 def test_nothing_above_the_threshold_gives_nothing() -> None:
     declared = card({}, {"decoder": "yolov5"})
-    around = built(declared, [], [spec("o", 1, ANCHORS, 7)])
+    library = built(declared, [], [spec("o", 1, ANCHORS, 7)])
     empty = {"o": np.zeros((1, ANCHORS, 7), np.float32)}
-    assert around.detect(empty, Placement(64, 64, 1, 1, 0, 0)) == []
+    assert library.detect(empty, Placement(64, 64, 1, 1, 0, 0)) == []
     broken = {"o": np.full((1, ANCHORS, 7), np.nan, np.float32)}
-    assert around.detect(broken, Placement(64, 64, 1, 1, 0, 0)) == []
+    assert library.detect(broken, Placement(64, 64, 1, 1, 0, 0)) == []
 
 
 def test_an_artifact_carries_it_and_predicts_the_same(mlp: Any, tmp_path: Path) -> None:
     pytest.importorskip("tvm")
-    from edgec.compiler.processing import build_around
+    from edgec.compiler.processing import build_processing
 
     declared = msgspec.convert(
         {
@@ -185,24 +190,24 @@ def test_an_artifact_carries_it_and_predicts_the_same(mlp: Any, tmp_path: Path) 
         rt.ModelCard,
     )
     inputs = [spec("x", 1, 1, 4, 8)]
-    around = build_around(declared, inputs, [], detect())
-    assert around is not None
-    assert around.functions == ("edgec_prepare",)
+    library = build_processing(declared, inputs, [], detect())
+    assert library is not None
+    assert library.functions == ("edgec_prepare",)
     # The same compile twice gives the same bytes.
-    again = build_around(declared, inputs, [], detect())
-    assert again == around
-    config = msgspec.structs.replace(mlp.config, pipeline=declared, around=around.functions)
+    again = build_processing(declared, inputs, [], detect())
+    assert again == library
+    config = msgspec.structs.replace(mlp.config, pipeline=declared, around=library.functions)
     rt.write_artifact(
-        tmp_path / "a.edge", config=config, code=mlp.code, weights=mlp.weights, around=around.code
+        tmp_path / "a.edge", config=config, code=mlp.code, weights=mlp.weights, around=library.code
     )
     with rt.load(tmp_path / "a.edge") as model:
-        loaded = Around(model._around, model.config.around, declared, [])
+        loaded = CompiledProcessing(model._processing, model.config.around, declared, [])
         assert loaded.prepares
         assert not loaded.detects
         assert isinstance(declared.input, rt.card.ImageInput)
         # A frame that may not be written to, of the model's own size, which nothing resizes or copies.
         frame = np.random.default_rng(0).integers(0, 256, (4, 8), dtype=np.uint8)
-        picture = Picture(declared.input, "float32", loaded.prepare)
+        picture = ImagePreprocessor(declared.input, "float32", loaded.prepare)
         expected, _ = picture(frame)
         found, _ = picture(np.frombuffer(frame.tobytes(), np.uint8).reshape(frame.shape))
         np.testing.assert_array_equal(found, expected)

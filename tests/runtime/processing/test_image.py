@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import edgec.runtime as rt
-from edgec.runtime.processing.image import Picture, place
+from edgec.runtime.processing.image import ImagePreprocessor, place
 from tests.runtime.processing.cards import card
 
 
@@ -59,7 +59,7 @@ def test_pixels_reach_the_model_as_the_card_says(colour: str, layout: str, gray_
         "gray": frame if gray_frame else cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY),
     }
     expected = (np.atleast_3d(seen[colour]).astype(np.float32) - np.float32(mean)) * np.float32(scale)
-    tensor, _ = Picture(spec, "float32")(frame)
+    tensor, _ = ImagePreprocessor(spec, "float32")(frame)
     np.testing.assert_array_equal(tensor[0], expected.transpose(2, 0, 1) if layout == "NCHW" else expected)
     assert tensor.ctypes.data % 64 == 0
 
@@ -72,4 +72,4 @@ def test_what_is_no_frame_is_refused(frame: Any) -> None:
     spec = card({"decoder": "raw"}).input
     assert isinstance(spec, rt.card.ImageInput)
     with pytest.raises(rt.InputError, match="frame"):
-        Picture(spec, "float32")(frame)
+        ImagePreprocessor(spec, "float32")(frame)

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgec.runtime.processing.audio import Sound
-from edgec.runtime.processing.sound_stream import Listener
+from edgec.runtime.processing.audio import AudioPreprocessor
+from edgec.runtime.processing.sound_stream import SoundStream
 from tests.runtime.processing.sounds import MEL
 
 
@@ -27,9 +27,9 @@ def test_a_stream_in_pieces_hears_what_the_whole_sound_gives(
     card = msgspec.structs.replace(MEL, features=features, hop_s=hop_s, window_s=0.6)
     shape = {"waveform": (9600,), "log-mel": (29, 40), "mfcc": (29, 10)}[features]
     samples = np.random.default_rng(0).normal(0, 0.1, sum(pieces)).astype(np.float32)
-    own = Sound(card, (1, *shape), "float32")
+    own = AudioPreprocessor(card, (1, *shape), "float32")
     heard: list[tuple[float, Any]] = []
-    listener = Listener(own, lambda tensor, seconds: [heard.append((seconds[0], tensor))])  # type: ignore[list-item, func-returns-value]
+    listener = SoundStream(own, lambda tensor, seconds: [heard.append((seconds[0], tensor))])  # type: ignore[list-item, func-returns-value]
     for piece in np.split(samples, np.cumsum(pieces)[:-1]):
         before = len(heard)
         assert (listener.push(piece) is None) == (len(heard) == before)
