@@ -16,7 +16,7 @@ PACKAGES = ("edgec", "apache-tvm", "onnxruntime", "openvino", "numpy")
 
 def describe_machine(target: Target, threads: Sequence[int]) -> dict[str, Any]:
     """Processor, load, kernel, versions, and the measured fp32 peak in GFLOP/s by number of threads."""
-    from edgec.benchmarks.peak import fp32_peak_gflops
+    from edgec.benchmarks.roofline.peak import fp32_peak_gflops
 
     versions = {}
     for name in PACKAGES:

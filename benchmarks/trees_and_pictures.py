@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 import edgec.runtime as rt
-from edgec.benchmarks import around, machine
+from edgec.benchmarks import machine, processing
 from edgec.compiler.options import CompileOptions
 from edgec.compiler.pipeline import compile_model
 from edgec.compiler.verify.timing import interleave
@@ -175,7 +175,7 @@ def tree_rows(folder: Path) -> list[str]:
 def picture_rows() -> list[str]:
     """A row of the table for each step before and after a model."""
     rows = []
-    for name, sides in around.steps().items():
+    for name, sides in processing.steps().items():
         medians = [median for median, _ in sides.values()]
         cells = (f"{median:.3f} ({fastest:.3f})" for median, fastest in sides.values())
         rows.append(f"| {name} | {' | '.join(cells)} | {medians[1] / medians[0]:.1f} |")

@@ -129,9 +129,9 @@ class _Suite:
 
 
 def _run_suite(request: _Suite) -> None:
-    from edgec.benchmarks.networks import networks
-    from edgec.benchmarks.report import write_report
-    from edgec.benchmarks.suite import RESULTS, Plan, run_suite
+    from edgec.benchmarks.networks.catalogue import networks
+    from edgec.benchmarks.networks.report import write_report
+    from edgec.benchmarks.networks.suite import RESULTS, Plan, run_suite
     from edgec.cli.console import err
     from edgec.compiler.options import CompileOptions
     from edgec.targets import load_target, usable_cores

@@ -17,7 +17,7 @@ from edgec.cli.console import emit_json, out
 from edgec.targets import UsageError
 
 if TYPE_CHECKING:
-    from edgec.benchmarks.roofline import Machine, Profile
+    from edgec.benchmarks.roofline.profile import Machine, Profile
     from edgec.runtime import ArtifactConfig
 
 
@@ -48,7 +48,7 @@ def profile_command(
     layer's bytes from memory or a cache, and what part of the layer's time that is.
     """
     import edgec.runtime as rt
-    from edgec.benchmarks.roofline import by_kind, profile_layers
+    from edgec.benchmarks.roofline.profile import by_kind, profile_layers
     from edgec.cli.progress import TerminalProgress
     from edgec.cli.samples import sample_inputs
 
@@ -64,7 +64,7 @@ def profile_command(
         with TerminalProgress(quiet=as_json) as progress:
             profile = profile_layers(model, values, machine, runs=repeats, limit_s=seconds, progress=progress)
     if plot is not None:
-        from edgec.benchmarks.roofline_plot import write_plot
+        from edgec.benchmarks.roofline.plot import write_plot
 
         write_plot(profile, artifact.name, used, plot)
     if as_json:
@@ -93,8 +93,8 @@ def _machine(config: ArtifactConfig, threads: int) -> tuple[Machine | None, int]
         threads = 1  # such kernels have no parallel loops
     if importlib.util.find_spec("tvm") is None:
         return None, threads
-    from edgec.benchmarks.peak import LOOP_REACHES, BandwidthProbe, PeakProbe, SpeedProbe
-    from edgec.benchmarks.roofline import Machine
+    from edgec.benchmarks.roofline.peak import LOOP_REACHES, BandwidthProbe, PeakProbe, SpeedProbe
+    from edgec.benchmarks.roofline.profile import Machine
     from edgec.compiler.tuning.tuner import runs_here
     from edgec.targets import UnknownTarget, detect, load_target
 
@@ -112,7 +112,7 @@ def _machine(config: ArtifactConfig, threads: int) -> tuple[Machine | None, int]
 
 
 def _show(artifact: Path, profile: Profile, threads: int, limit: int) -> None:
-    from edgec.benchmarks.roofline import by_kind
+    from edgec.benchmarks.roofline.profile import by_kind
 
     total = sum(timed.ms for timed in profile.times)
     counted = f"{threads} thread{'s' if threads > 1 else ''}, {profile.runs} runs"

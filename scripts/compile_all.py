@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from edgec.benchmarks.networks import shapes_of
+from edgec.benchmarks.networks.catalogue import shapes_of
 
 # What stands behind errors that look large, looked into by hand.
 REMARKS = {

@@ -36,7 +36,8 @@ def left(folder: Path, program: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "package", ["edgec.compiler.frontends.onnx.simplify", "edgec.models.reference", "edgec.benchmarks.worker"]
+    "package",
+    ["edgec.compiler.frontends.onnx.simplify", "edgec.models.reference", "edgec.benchmarks.networks.worker"],
 )
 def test_who_uses_onnxruntime_silences_it(tmp_path: Path, package: str) -> None:
     assert left(tmp_path, f"import {package}\n{SESSION}{DIRECTLY}") == set()

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from edgec.benchmarks.networks import Network
-from edgec.benchmarks.report import write_report
-from edgec.benchmarks.suite import RESULTS, Measurement, Plan, run_suite
+from edgec.benchmarks.networks.catalogue import Network
+from edgec.benchmarks.networks.report import write_report
+from edgec.benchmarks.networks.suite import RESULTS, Measurement, Plan, run_suite
 from edgec.compiler.options import CompileOptions
 from edgec.targets import EdgecError, detect
 

@@ -1,4 +1,4 @@
-"""Sum up what tests noted of faults: `python -m edgec.benchmarks.fault_table faults.jsonl`.
+"""Sum up what tests noted of faults: `python -m edgec.benchmarks.agent.fault_table faults.jsonl`.
 
 The tests of the device agent append a line a case to the file that `EDGEC_FAULT_LOG` names: the fault, the seconds
 until all was well again, and the events that were lost. Cases of one fault differ in what follows a colon.

@@ -5,7 +5,7 @@
 Everything is measured in one run on one machine, in turn: the model alone in a loop, the model in a loop that reads
 the film, an OpenCV and ONNX Runtime loop that does the same (with `--onnx`, an UltraFace), and the agent with one
 stream and with four that share the model. The film should show what the model finds, so that there are events to time.
-`edgec.benchmarks.agent_soak` is the long run that watches memory.
+`edgec.benchmarks.agent.soak` is the long run that watches memory.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The way around a model, compiled, beside the same steps with numpy and OpenCV: `python -m edgec.benchmarks.around`.
+"""Compiled pre- and postprocessing against numpy and OpenCV: `python -m edgec.benchmarks.processing`.
 
 All sides of a row run in turns in one process; each figure is the median and the fastest of its runs, in milliseconds.
 What is compared is checked to be equal first.
@@ -53,10 +53,10 @@ def _spec(name: str, *shape: int) -> rt.TensorSpec:
 def _load(
     card: rt.ModelCard, inputs: list[rt.TensorSpec], outputs: list[rt.TensorSpec]
 ) -> CompiledProcessing:
-    around = build_processing(card, inputs, outputs, detect())
-    if around is None:
-        raise ValueError("there is nothing to compile around this card")
-    return CompiledProcessing(around.code, around.functions, card, [one.name for one in outputs])
+    library = build_processing(card, inputs, outputs, detect())
+    if library is None:
+        raise ValueError("this card declares nothing to compile")
+    return CompiledProcessing(library.code, library.functions, card, [one.name for one in outputs])
 
 
 def pixels(width: int, height: int, layout: str) -> dict[str, tuple[float, float]]:
@@ -68,9 +68,9 @@ def pixels(width: int, height: int, layout: str) -> dict[str, tuple[float, float
     if not isinstance(card.input, ImageInput):
         raise TypeError("the card's input is a picture")
     shape = (1, 3, height, width) if layout == "NCHW" else (1, height, width, 3)
-    around = _load(card, [_spec("x", *shape)], [])
+    library = _load(card, [_spec("x", *shape)], [])
     frame = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    compiled = ImagePreprocessor(card.input, "float32", around.prepare)
+    compiled = ImagePreprocessor(card.input, "float32", library.prepare)
 
     def plain() -> Any:  # noqa: ANN401 - an array
         values = (cv2.cvtColor(frame, cv2.COLOR_BGR2RGB).astype(np.float32) - mean) * scale
@@ -84,7 +84,7 @@ def boxes(decoder: str, size: int, shape: tuple[int, ...]) -> dict[str, tuple[fl
     """A detector's outputs, 2 % of the anchors promising, into suppressed boxes in the frame."""
     random = np.random.default_rng(0)
     card = _card({"width": size, "height": size}, {"decoder": decoder})
-    around = _load(card, [], [_spec("o", *shape)])
+    library = _load(card, [], [_spec("o", *shape)])
     output = empty_aligned(shape, np.float32)
     rows = output[0].T if decoder == "yolov8" else output[0]
     first = 4 if decoder == "yolov8" else 5
@@ -103,9 +103,9 @@ def boxes(decoder: str, size: int, shape: tuple[int, ...]) -> dict[str, tuple[fl
     def plain() -> list[rt.Detection]:
         return BOX_DECODERS[decoder](outputs, spec, card, place)
 
-    if [one.class_id for one in around.detect(outputs, place)] != [one.class_id for one in plain()]:
+    if [one.class_id for one in library.detect(outputs, place)] != [one.class_id for one in plain()]:
         raise ValueError(f"{decoder}: the compiled decoder finds other boxes than numpy's")
-    return measure({"compiled": lambda: around.detect(outputs, place), "numpy and OpenCV": plain})
+    return measure({"compiled": lambda: library.detect(outputs, place), "numpy and OpenCV": plain})
 
 
 def steps() -> dict[str, dict[str, tuple[float, float]]]:

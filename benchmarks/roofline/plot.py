@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from edgec.benchmarks.roofline import Profile
+from edgec.benchmarks.roofline.profile import Profile
 
 WIDTH, LEFT = 1100, 64
 SKYLINE = (70, 270)  # top and height of the upper panel

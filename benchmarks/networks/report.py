@@ -8,7 +8,7 @@ from html import escape
 from itertools import product
 from pathlib import Path
 
-from edgec.benchmarks.suite import Measurement, Results
+from edgec.benchmarks.networks.suite import Measurement, Results
 
 NAMES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
 FP32, INT8, TINY = "fp32", "int8", "tiny"

@@ -1,4 +1,4 @@
-"""Draw a soak's figures: `python -m edgec.benchmarks.soak_plot soak.csv soak.png`."""
+"""Draw a soak's figures: `python -m edgec.benchmarks.agent.soak_plot soak.csv soak.png`."""
 
 from __future__ import annotations
 

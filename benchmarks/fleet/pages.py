@@ -1,6 +1,6 @@
 """How long the dashboard's pages and the API behind them take, with many made-up devices.
 
-`python -m edgec.benchmarks.fleet_pages [DEVICES]` starts a server of its own in a temporary folder. A page's time is
+`python -m edgec.benchmarks.fleet.pages [DEVICES]` starts a server of its own in a temporary folder. A page's time is
 measured in Chromium, from the start of the navigation until its content has been filled in over the web socket; the
 API's is that of a request on an open connection. Each is done ten times; median and worst are printed as a table.
 """
@@ -21,7 +21,7 @@ from typing import Any
 
 import httpx
 
-from edgec.benchmarks.fleet_seed import seed_folder
+from edgec.benchmarks.fleet.seed import seed_folder
 
 REPEATS = 10
 CHROMIUM = os.environ.get("EDGEC_CHROMIUM", "/usr/bin/chromium")

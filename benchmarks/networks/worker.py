@@ -1,4 +1,4 @@
-"""Measurements of one network, each in a process of its own: `python -m edgec.benchmarks.worker JOB`.
+"""Measurements of one network, each in a process of its own: `python -m edgec.benchmarks.networks.worker JOB`.
 
 A job is a JSON object; the answer is one JSON line on standard output. `latency` times all sides in turns,
 `footprint` loads one side alone: time to the first result, and resident memory.

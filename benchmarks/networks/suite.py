@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from edgec.benchmarks.networks import Network
+from edgec.benchmarks.networks.catalogue import Network
 from edgec.compiler.options import CompileOptions
 from edgec.targets.target import Target
 
@@ -296,7 +296,7 @@ def _footprint(job: dict[str, Any], bytecode: Path) -> dict[str, Any]:
 
 
 def _worker(job: dict[str, Any], bytecode: Path) -> dict[str, Any]:
-    command = [sys.executable, "-m", "edgec.benchmarks.worker", json.dumps(job)]
+    command = [sys.executable, "-m", "edgec.benchmarks.networks.worker", json.dumps(job)]
     # Installed packages have their bytecode beside them; an editable one of ours may not, so all sides' is kept here.
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     environment["PYTHONPYCACHEPREFIX"] = str(bytecode.resolve())

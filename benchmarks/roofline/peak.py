@@ -9,7 +9,7 @@ import tvm
 from tvm import tirx
 from tvm.tirx import PrimFunc, Stmt
 
-from edgec.benchmarks.roofline import Bandwidth
+from edgec.benchmarks.roofline.bandwidth import Bandwidth
 from edgec.compiler.backends.cpu.templates.emit import (
     Accumulators,
     Expr,

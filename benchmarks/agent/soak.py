@@ -1,9 +1,9 @@
 """The whole agent left alone for long: its memory, frame rate and latency, with a broker and somebody who listens.
 
-    python -m edgec.benchmarks.agent_soak --artifact detector.edge --video film.mp4 --seconds 1800 --csv soak.csv
+    python -m edgec.benchmarks.agent.soak --artifact detector.edge --video film.mp4 --seconds 1800 --csv soak.csv
 
 Starts mosquitto and `edgec agent run` in a folder of its own, listens to what the agent says, and writes a row every
-ten seconds. `edgec.benchmarks.soak_plot` draws them. Frames are few (`--fps`), so that it runs beside other work.
+ten seconds. `edgec.benchmarks.agent.soak_plot` draws them. Frames are few (`--fps`), so that it runs beside other work.
 
 Memory is what the agent's processes hold for themselves and cannot be read from a file again: anonymous pages, in
 memory or swapped out. The size that is usually shown (RSS, PSS) moves by tens of megabytes with every other program

@@ -13,12 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgec.benchmarks.roofline import (
+from edgec.benchmarks.roofline.bandwidth import Bandwidth
+from edgec.benchmarks.roofline.profile import Profile, by_kind
+from edgec.benchmarks.roofline.shares import (
     ENOUGH,
     WATCHED_S,
-    Bandwidth,
-    Profile,
-    by_kind,
     counting_runs,
     footprint,
     in_gflops,

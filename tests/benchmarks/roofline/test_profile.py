@@ -14,9 +14,11 @@ import pytest
 from onnx import helper
 
 import edgec.runtime as rt
-from edgec.benchmarks import roofline
-from edgec.benchmarks.roofline import ENOUGH, Bandwidth, Machine, PeakSpread, profile_layers
-from edgec.benchmarks.roofline_plot import write_plot
+from edgec.benchmarks.roofline import shares
+from edgec.benchmarks.roofline.bandwidth import Bandwidth
+from edgec.benchmarks.roofline.plot import write_plot
+from edgec.benchmarks.roofline.profile import Machine, profile_layers
+from edgec.benchmarks.roofline.shares import ENOUGH, PeakSpread
 from edgec.cli.profile import show_machine
 from edgec.compiler.options import CompileOptions
 from edgec.compiler.pipeline import compile_model
@@ -122,7 +124,7 @@ def test_no_more_runs_begin_after_a_wait_in_vain(model: rt.Model) -> None:
 def test_a_smaller_core_is_told_from_a_busy_machine(
     model: rt.Model, rates: tuple[float, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(roofline, "WATCHED_S", 0.2)
+    monkeypatch.setattr(shares, "WATCHED_S", 0.2)
     speeds = cycle(rates)
     known = replace(machine(lambda: next(speeds)), reach=0.93)
     profile = profile_layers(model, inputs(), known, runs=5, limit_s=0.3, progress=Stages())
