@@ -1,13 +1,11 @@
 """Compiled pre- and postprocessing against numpy and OpenCV: `python -m edgec.benchmarks.processing`.
 
-All sides of a row run in turns in one process; each figure is the median and the fastest of its runs, in milliseconds.
-What is compared is checked to be equal first.
+The sides of a row take turns in one process; each figure is the median and the fastest of its runs, in milliseconds.
+Results are checked to be equal before anything is timed.
 """
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,7 +16,9 @@ from rich.console import Console
 from rich.table import Table
 
 import edgec.runtime as rt
+from edgec.benchmarks.blocks import time_in_blocks
 from edgec.compiler.processing import build_processing
+from edgec.compiler.verify.timing import Latency
 from edgec.runtime.card import BoxOutput, ImageInput
 from edgec.runtime.execution.compiled_functions import empty_aligned
 from edgec.runtime.execution.shared_libraries import ensure_runtime
@@ -27,19 +27,13 @@ from edgec.runtime.processing.compiled import CompiledProcessing
 from edgec.runtime.processing.image import ImagePreprocessor, Placement
 from edgec.targets import detect
 
-RUNS = 40
-Sides = Mapping[str, Callable[[], Any]]
+RUNS, LIMIT_S = 40, 2.0
+Times = dict[str, Latency]
 
 
-def measure(sides: Sides, runs: int = RUNS) -> dict[str, tuple[float, float]]:
-    """Median and fastest of each side in milliseconds, one run of each in turns."""
-    times: dict[str, list[float]] = {name: [] for name in sides}
-    for _ in range(runs):
-        for name, side in sides.items():
-            begin = time.perf_counter()
-            side()
-            times[name].append((time.perf_counter() - begin) * 1e3)
-    return {name: (statistics.median(found), min(found)) for name, found in times.items()}
+def measure(sides: Mapping[str, Callable[[], Any]]) -> Times:
+    """Times of each side."""
+    return time_in_blocks(sides, runs=RUNS, limit_s=LIMIT_S)
 
 
 def _card(source: dict[str, Any], output: dict[str, Any]) -> rt.ModelCard:
@@ -59,7 +53,7 @@ def _load(
     return CompiledProcessing(library.code, library.functions, card, [one.name for one in outputs])
 
 
-def pixels(width: int, height: int, layout: str) -> dict[str, tuple[float, float]]:
+def pixels(width: int, height: int, layout: str) -> Times:
     """A BGR frame of the model's size into an RGB input with mean and scale."""
     mean = np.array([123.675, 116.28, 103.53], np.float32)
     scale = np.array([0.0171, 0.0175, 0.0174], np.float32)
@@ -80,7 +74,7 @@ def pixels(width: int, height: int, layout: str) -> dict[str, tuple[float, float
     return measure({"compiled": lambda: compiled(frame), "numpy and OpenCV": plain})
 
 
-def boxes(decoder: str, size: int, shape: tuple[int, ...]) -> dict[str, tuple[float, float]]:
+def boxes(decoder: str, size: int, shape: tuple[int, ...]) -> Times:
     """A detector's outputs, 2 % of the anchors promising, into suppressed boxes in the frame."""
     random = np.random.default_rng(0)
     card = _card({"width": size, "height": size}, {"decoder": decoder})
@@ -108,7 +102,7 @@ def boxes(decoder: str, size: int, shape: tuple[int, ...]) -> dict[str, tuple[fl
     return measure({"compiled": lambda: library.detect(outputs, place), "numpy and OpenCV": plain})
 
 
-def steps() -> dict[str, dict[str, tuple[float, float]]]:
+def steps() -> dict[str, Times]:
     """Each step with the times of its sides, measured now."""
     return {
         "pixels 224×224 to NCHW": pixels(224, 224, "NCHW"),
@@ -127,9 +121,9 @@ def main() -> None:
     rows = steps()
     table = Table("step", *next(iter(rows.values())), "times faster")
     for name, sides in rows.items():
-        medians = [median for median, _ in sides.values()]
-        cells = [f"{median:.3f} ({fastest:.3f}) ms" for median, fastest in sides.values()]
-        table.add_row(name, *cells, f"{medians[1] / medians[0]:.1f}")
+        ours, theirs = sides.values()
+        cells = [f"{side.median_ms:.3f} ({side.min_ms:.3f}) ms" for side in (ours, theirs)]
+        table.add_row(name, *cells, f"{theirs.median_ms / ours.median_ms:.1f}")
     Console().print(table)
 
 

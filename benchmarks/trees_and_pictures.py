@@ -1,10 +1,10 @@
-"""Tree ensembles beside their libraries, and the way around a model beside numpy and OpenCV, as one page.
+"""Tree ensembles against their libraries, and pre- and postprocessing against numpy and OpenCV, as one page.
 
     python -m edgec.benchmarks.trees_and_pictures FOLDER --prepare      # trains and compiles, takes a minute or two
     python -m edgec.benchmarks.trees_and_pictures FOLDER --document docs/trees-and-pictures.md
 
-All runs on one thread. The sides of a row take turns in one process and are compared first: a row whose sides differ
-is an error.
+Everything runs on one thread. The sides of a row take turns in one process. Their results are compared first: a row
+whose sides differ is an error.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ import numpy.typing as npt
 
 import edgec.runtime as rt
 from edgec.benchmarks import machine, processing
+from edgec.benchmarks.blocks import time_in_blocks
 from edgec.compiler.options import CompileOptions
 from edgec.compiler.pipeline import compile_model
-from edgec.compiler.verify.timing import interleave
 from edgec.runtime.execution.shared_libraries import ensure_runtime
 from edgec.targets import detect
 
@@ -164,7 +164,7 @@ def tree_rows(folder: Path) -> list[str]:
                 got, expected = next(iter(model.run(inputs).values())), predict(given)
                 np.testing.assert_allclose(got.reshape(-1), expected.reshape(-1), rtol=1e-4, atol=1e-4)
                 sides = {"edgec": lambda: model.run(inputs), "library": lambda: predict(given)}  # noqa: B023
-                times = interleave(sides, runs=2000, limit_s=LIMIT_S)
+                times = time_in_blocks(sides, runs=2000, limit_s=LIMIT_S)
             ours, theirs = times["edgec"], times["library"]
             cells = (f"{1e3 * t.median_ms:,.1f} ({1e3 * t.min_ms:,.1f})" for t in (ours, theirs))
             ratio = theirs.median_ms / ours.median_ms
@@ -176,9 +176,9 @@ def picture_rows() -> list[str]:
     """A row of the table for each step before and after a model."""
     rows = []
     for name, sides in processing.steps().items():
-        medians = [median for median, _ in sides.values()]
-        cells = (f"{median:.3f} ({fastest:.3f})" for median, fastest in sides.values())
-        rows.append(f"| {name} | {' | '.join(cells)} | {medians[1] / medians[0]:.1f} |")
+        ours, theirs = sides.values()
+        cells = (f"{side.median_ms:.3f} ({side.min_ms:.3f})" for side in (ours, theirs))
+        rows.append(f"| {name} | {' | '.join(cells)} | {theirs.median_ms / ours.median_ms:.1f} |")
     return rows
 
 
@@ -197,8 +197,8 @@ def page(folder: Path) -> str:
         f"- Machine: {facts['processor']}, {facts['cores']} cores, {facts['system']}, load {load[0]:.2f} at the start; "
         f"target `{facts['target']}`; {datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         f"- {', '.join(f'{name} {version}' for name, version in versions.items())}, Python {facts['python']}",
-        "- One thread each. The sides of a row take turns in one process after their results have been compared; "
-        "medians, the fastest run in brackets. All trees are compiled, none runs through ONNX Runtime.",
+        "- One thread each. The sides of a row take turns of 0.3 s in one process after their results have been "
+        "compared; medians, the fastest run in brackets. All trees are compiled, none runs through ONNX Runtime.",
         "",
         "## Tree ensembles: microseconds a call",
         "",

@@ -44,9 +44,9 @@ def _page(results: Results) -> str:
         f"- Target `{m['target']}`; measured fp32 peak {peak}",
         f"- {versions}, Python {m['python']}; {m['date']}",
         f"- Kernels chosen with {_efforts(results)}",
-        "- Batch 1, fp32, the same inputs and threads, sides in turns in one process; medians of each of three "
-        "processes, the middle one shown, lowest and highest ratio in brackets: above 1 edgec is faster. `error` is "
-        "the largest difference from ONNX Runtime, relative to the largest value of the output.",
+        "- Batch 1, fp32, the same inputs and threads, sides in turns of 0.3 s in one process; medians of each of "
+        "three processes, the middle one shown, lowest and highest ratio in brackets: above 1 edgec is faster. `error` "
+        "is the largest difference from ONNX Runtime, relative to the largest value of the output.",
         "- First result (from the file to the first answer, imports of the runtime included), resident memory of the "
         "process after it, and size on disk stand as edgec / ONNX Runtime, each in a fresh process.",
         f"- Networks that ONNX Runtime finishes in under {TINY_MS} ms (tiny ones) are counted apart: there the call "

@@ -1,6 +1,6 @@
 """Measurements of one network, each in a process of its own: `python -m edgec.benchmarks.networks.worker JOB`.
 
-A job is a JSON object; the answer is one JSON line on standard output. `latency` times all sides in turns,
+A job is a JSON object; the answer is one JSON line on standard output. `latency` times all sides in blocks,
 `footprint` loads one side alone: time to the first result, and resident memory.
 """
 
@@ -28,12 +28,12 @@ def main() -> None:
 
 def latency(job: dict[str, Any]) -> dict[str, Any]:
     """Latency of every side in milliseconds, and the largest error against ONNX Runtime."""
-    from edgec.compiler.verify.timing import interleave
+    from edgec.benchmarks.blocks import time_in_blocks
 
     feeds = _feeds(Path(job["inputs"]))
     sides = {name: _SIDES[name](job, feeds) for name in job["sides"]}
     reference = sides["onnxruntime"]()
-    measured = interleave(sides, runs=job["runs"], limit_s=job["limit_s"], warmup=3)
+    measured = time_in_blocks(sides, runs=job["runs"], limit_s=job["limit_s"], warmup=3)
     errors = [
         float(
             np.max(np.abs(np.asarray(made, np.float64) - wanted), initial=0)
