@@ -11,7 +11,7 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 from tvm.tirx import PrimFunc
 
-from edgec.compiler.backends.cpu.layouts.planner import Halves, plan_layouts
+from edgec.compiler.backends.cpu.layouts.planner import OperandsOf, plan_layouts
 from edgec.compiler.backends.cpu.link import link
 from edgec.compiler.backends.cpu.object_cache import ObjectCache
 from edgec.compiler.backends.cpu.objects import kernel_objects
@@ -25,6 +25,7 @@ from edgec.compiler.graph.one_dimensional import widen
 from edgec.compiler.graph.simplify import simplify
 from edgec.compiler.graph.weights import lift_weights
 from edgec.compiler.lowered import KernelInfo, Lowered, Plan, TuningSummary
+from edgec.compiler.operands.operands import BFLOAT16, FLOAT32
 from edgec.compiler.options import BF16_SHARE, CompileOptions
 from edgec.compiler.progress import Progress
 from edgec.compiler.tuning.tuner import Tuner, set_threads
@@ -57,7 +58,7 @@ def lower(
     threads = options.threads or target.cores
     progress.stage("graph")
     with tvm_target:
-        mod = _to_kernels(mod, target, _halves(options, bf16_nodes))
+        mod = _to_kernels(mod, target, _operands_of(options, bf16_nodes))
         mod, calls = fuse(mod)
     if options.precision == "auto" and bf16_nodes:
         options = replace(options, error_budget=options.error_budget * (1 - BF16_SHARE))
@@ -75,18 +76,18 @@ def lower(
     return Lowered(link(executable, objects), weights, kernels, tuning=tuner.summary(), plan=plan)
 
 
-def _halves(options: CompileOptions, nodes: Collection[int]) -> Halves:
-    """Whether a source node multiplies in bfloat16."""
+def _operands_of(options: CompileOptions, nodes: Collection[int]) -> OperandsOf:
+    """What a source node multiplies."""
     chosen = frozenset(nodes)
     if options.precision == "bf16":
-        return lambda _node: True
-    return lambda node: options.precision == "auto" and node in chosen
+        return lambda _node: BFLOAT16
+    return lambda node: BFLOAT16 if options.precision == "auto" and node in chosen else FLOAT32
 
 
-def _to_kernels(mod: tvm.IRModule, target: Target, halves: Halves) -> tvm.IRModule:
+def _to_kernels(mod: tvm.IRModule, target: Target, operands_of: OperandsOf) -> tvm.IRModule:
     """From operators to calls of kernels, in blocked layouts."""
     mod = fuse_attention(widen(simplify(mod)), target)
-    mod = plan_layouts(mod, target, halves)
+    mod = plan_layouts(mod, target, operands_of)
     passes = [
         relax.transform.DecomposeOpsForInference(),
         relax.backend.DispatchSampling(),
@@ -150,7 +151,7 @@ def _make_kernel(
 
 def schedule_text(work: Workload, schedule: object) -> str:
     """The schedule in words, with the type of the factors where that is not float32."""
-    return f"{schedule} bf16" if '"operands":"bfloat16' in work.key else str(schedule)
+    return f"{schedule} {work.operands.label}".rstrip()
 
 
 def _no_kernel() -> PrimFunc:

@@ -1,8 +1,8 @@
-"""Steps of the lowering pipeline: register tiles stay on the stack, and products of bfloat16 become one instruction.
+"""Steps of the lowering pipeline: register tiles stay on the stack, and dot products become one instruction.
 
-TVM turns every allocation of a kernel into a call of its workspace allocator, ``local`` ones too, and
+TVM turns every allocation of a kernel into a call of its workspace allocator, `local` ones too, and
 StorageRewrite drops the annotation that would prevent it. For a register tile that means a call, and a store
-of every accumulator to memory that nothing reads, in the middle of the loop nest. Here ``local`` buffers become
+of every accumulator to memory that nothing reads, in the middle of the loop nest. Here `local` buffers become
 stack slots, which LLVM promotes to registers; large scratch (any other scope) still comes from the workspace.
 """
 
@@ -14,9 +14,11 @@ from tvm import tirx
 from tvm.ir import StringImm
 from tvm.tirx import AllocBuffer, PrimFunc
 
+from edgec.compiler.backends.cpu.dot_instructions import INSTRUCTIONS
+
 
 def keep_local_on_stack(func: PrimFunc) -> PrimFunc:
-    """`func` with a mark on each ``local`` allocation that LowerTVMBuiltin leaves alone.
+    """`func` with a mark on each `local` allocation that LowerTVMBuiltin leaves alone.
 
     Requires: StorageRewrite ran.
     """
@@ -39,40 +41,28 @@ def keep_local_on_stack_pass() -> tvm.transform.Pass:
     return _keep_local_on_stack
 
 
-BF16_DOT = "edgec_bf16_dot"  # what templates call: 16 sums, 16 pairs of bfloat16 as int32, and again
-# TVM's own types of bfloat16 do not reach LLVM (its passes make integers of them), so the call is a function of LLVM's.
-_BF16_DOT_CODE = """
-declare <16 x float> @llvm.x86.avx512bf16.dpbf16ps.512(<16 x float>, <32 x bfloat>, <32 x bfloat>)
-define <16 x float> @edgec_bf16_dot(<16 x float> %s, <16 x i32> %a, <16 x i32> %b) alwaysinline nounwind readnone {
-  %x = bitcast <16 x i32> %a to <32 x bfloat>
-  %y = bitcast <16 x i32> %b to <32 x bfloat>
-  %r = call <16 x float> @llvm.x86.avx512bf16.dpbf16ps.512(<16 x float> %s, <32 x bfloat> %x, <32 x bfloat> %y)
-  ret <16 x float> %r
-}
-"""
-
-
-def native_bf16_dot(func: PrimFunc) -> PrimFunc:
-    """`func` with the code of `BF16_DOT` (the instruction ``vdpbf16ps``) at hand, if it calls it."""
-    found = False
+def native_dots(func: PrimFunc) -> PrimFunc:
+    """`func` with the code of the dot instructions that it calls."""
+    called: set[str] = set()
 
     def look(text: StringImm) -> StringImm:
-        nonlocal found
-        found = found or text.value == BF16_DOT
+        called.add(str(text.value))
         return text
 
     tvm_ffi.structural_map(func.body, (StringImm, look))
-    if not found:
-        return func
-    imported = StringImm(_BF16_DOT_CODE)
-    return func.with_body(tirx.AttrStmt(tirx.IntImm("int32", 0), "pragma_import_llvm", imported, func.body))
+    body = func.body
+    for instruction in INSTRUCTIONS.values():
+        if instruction.function in called:
+            code = StringImm(instruction.code)
+            body = tirx.AttrStmt(tirx.IntImm("int32", 0), "pragma_import_llvm", code, body)
+    return func if body is func.body else func.with_body(body)
 
 
-@tirx.transform.prim_func_pass(opt_level=0, name="edgec.NativeBf16Dot")  # type: ignore[untyped-decorator]
-def _native_bf16_dot(func: PrimFunc, _mod: tvm.IRModule, _ctx: tvm.transform.PassContext) -> PrimFunc:
-    return native_bf16_dot(func)
+@tirx.transform.prim_func_pass(opt_level=0, name="edgec.NativeDots")  # type: ignore[untyped-decorator]
+def _native_dots(func: PrimFunc, _mod: tvm.IRModule, _ctx: tvm.transform.PassContext) -> PrimFunc:
+    return native_dots(func)
 
 
-def native_bf16_dot_pass() -> tvm.transform.Pass:
-    """`native_bf16_dot` for every kernel of a module."""
-    return _native_bf16_dot
+def native_dots_pass() -> tvm.transform.Pass:
+    """`native_dots` for every kernel of a module."""
+    return _native_dots

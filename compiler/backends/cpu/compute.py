@@ -19,6 +19,7 @@ from tvm import te, tirx
 from tvm.tirx import PrimFunc
 
 from edgec.compiler.graph.attention_spec import AttentionSpec, View
+from edgec.compiler.operands.operands import FLOAT32, OPERANDS, Operands
 
 ANCHOR = "edgec"
 
@@ -60,8 +61,8 @@ class ConvSpec:
     in_block: int
     groups: int = 1
     depthwise: bool = False
-    dtype: str = "float32"
-    operands: str = "float32"  # see `edgec.compiler.backends.cpu.templates.bf16`
+    dtype: str = "float32"  # of the sums and of the result
+    operands: Operands = FLOAT32
 
     @property
     def flops(self) -> int:
@@ -97,8 +98,8 @@ class DenseSpec:
     inner: int
     cols: int
     lanes: int
-    dtype: str = "float32"
-    operands: str = "float32"  # see `edgec.compiler.backends.cpu.templates.bf16`
+    dtype: str = "float32"  # of the sums and of the result
+    operands: Operands = FLOAT32
 
 
 @dataclass(frozen=True)
@@ -124,8 +125,10 @@ def encode(spec: Spec) -> str:
     """The specification as text, for an annotation and for cache keys."""
     kind = next(name for name, cls in _SPECS.items() if isinstance(spec, cls))
     fields = asdict(spec)
-    if fields.get("operands") == "float32":
-        del fields["operands"]  # the usual case has the keys that winners are known by
+    if isinstance(spec, ConvSpec | DenseSpec):
+        fields["operands"] = spec.operands.name
+        if spec.operands == FLOAT32:
+            del fields["operands"]  # the usual case has the keys that winners are known by
     return json.dumps({"op": kind, **fields}, sort_keys=True, separators=(",", ":"))
 
 
@@ -133,6 +136,8 @@ def decode(text: str) -> Spec:
     """The specification that `encode` wrote."""
     fields = json.loads(text)
     kind = fields.pop("op")
+    if "operands" in fields:
+        fields["operands"] = OPERANDS[fields["operands"]]
     for key, value in fields.items():
         if isinstance(value, list):
             fields[key] = tuple(value)
@@ -146,6 +151,11 @@ def _prim_func(inputs: list[te.Tensor], output: te.Tensor, spec: Spec | None = N
     made: PrimFunc = te.create_prim_func([*inputs, output], index_dtype_override="int64")
     made = made.without_attr("global_symbol")
     return made if spec is None else made.with_attr(ANCHOR, encode(spec))
+
+
+def _widened(element: tirx.Expr, spec: ConvSpec | DenseSpec) -> tirx.Expr:
+    """`element` in the type of the sums."""
+    return element if str(element.dtype) == spec.dtype else element.astype(spec.dtype)
 
 
 def _inside(y: tirx.Expr, x: tirx.Expr, size: tuple[int, int]) -> tirx.Expr:
@@ -164,13 +174,10 @@ def conv2d(spec: ConvSpec) -> PrimFunc:
         )  # fmt: skip
     else:
         data_shape = (spec.batch, spec.in_channels, height, width)
-    half = spec.operands != "float32"
-    data = te.placeholder(data_shape, "bfloat16" if half else spec.dtype, "data")
-    chunk = spec.chunk
-    weight_shape: tuple[int, ...] = (blocks, per_group // chunk, *w.kernel, chunk, lanes)
-    if half:
-        weight_shape = (blocks, per_group // chunk, *w.kernel, chunk // 2, lanes, 2)
-    weight = te.placeholder(weight_shape, "bfloat16" if half else spec.dtype, "weight")
+    operands, chunk = spec.operands, spec.chunk
+    data = te.placeholder(data_shape, operands.data, "data")
+    weight_shape = (blocks, per_group // chunk, *w.kernel, *operands.packed_shape(chunk, lanes))
+    weight = te.placeholder(weight_shape, operands.weight, "weight")
     ic = te.reduce_axis((0, per_group), "ic")
     ky = te.reduce_axis((0, w.kernel[0]), "ky")
     kx = te.reduce_axis((0, w.kernel[1]), "kx")
@@ -181,13 +188,12 @@ def conv2d(spec: ConvSpec) -> PrimFunc:
             value = data[n, channel // spec.in_block, y, x, channel % spec.in_block]
         else:
             value = data[n, channel, y, x]
-        value = value.astype("float32") if half else value
-        return tirx.if_then_else(_inside(y, x, spec.in_size), value, tirx.const(0, spec.dtype))
+        inside = _inside(y, x, spec.in_size)
+        return tirx.if_then_else(inside, _widened(value, spec), tirx.const(0, spec.dtype))
 
     def factor(b: tirx.Expr, v: tirx.Expr) -> tirx.Expr:
-        if half:
-            return weight[b, ic // chunk, ky, kx, ic % chunk // 2, v, ic % 2].astype("float32")
-        return weight[b, ic // chunk, ky, kx, ic % chunk, v]
+        place = operands.packed_place(ic % chunk, v)
+        return _widened(weight[b, ic // chunk, ky, kx, *place], spec)
 
     def body(n: tirx.Expr, b: tirx.Expr, y: tirx.Expr, x: tirx.Expr, v: tirx.Expr) -> tirx.Expr:
         iy = y * w.stride[0] + ky * w.dilation[0] - w.pad[0]
@@ -261,18 +267,16 @@ def _mean(total: te.Tensor, spec: PoolSpec, index: tuple[tirx.Expr, ...]) -> tir
 
 def dense(spec: DenseSpec) -> PrimFunc:
     """Rows times a constant matrix (see `DenseSpec`)."""
-    half, blocks = spec.operands != "float32", -(-spec.cols // spec.lanes)
-    dtype = "bfloat16" if half else spec.dtype
-    data = te.placeholder((spec.rows, spec.inner), dtype, "data")
-    shape = (blocks, spec.inner // 2, spec.lanes, 2) if half else (blocks, spec.inner, spec.lanes)
-    weight = te.placeholder(shape, dtype, "weight")
+    operands, blocks = spec.operands, -(-spec.cols // spec.lanes)
+    data = te.placeholder((spec.rows, spec.inner), operands.data, "data")
+    shape = (blocks, *operands.packed_shape(spec.inner, spec.lanes))
+    weight = te.placeholder(shape, operands.weight, "weight")
     k = te.reduce_axis((0, spec.inner), "k")
 
     def product(m: tirx.Expr, n: tirx.Expr) -> tirx.Expr:
         b, v = n // spec.lanes, n % spec.lanes
-        if half:
-            return data[m, k].astype("float32") * weight[b, k // 2, v, k % 2].astype("float32")
-        return data[m, k] * weight[b, k, v]
+        factor = weight[b, *operands.packed_place(k, v)]
+        return _widened(data[m, k], spec) * _widened(factor, spec)
 
     out = te.compute(
         (spec.rows, spec.cols),

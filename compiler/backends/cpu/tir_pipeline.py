@@ -12,7 +12,7 @@ import tvm
 from tvm import s_tir, tirx
 from tvm.tirx import compilation_pipeline
 
-from edgec.compiler.backends.cpu.codegen import keep_local_on_stack_pass, native_bf16_dot_pass
+from edgec.compiler.backends.cpu.codegen import keep_local_on_stack_pass, native_dots_pass
 
 
 def lowering() -> tvm.transform.Pass:
@@ -41,7 +41,7 @@ def lowering() -> tvm.transform.Pass:
         tirx.transform.FP8StorageLegalize(),
         tirx.transform.BF16StorageLegalize(),
         keep_local_on_stack_pass(),
-        native_bf16_dot_pass(),
+        native_dots_pass(),
     ]
     return tvm.transform.Sequential(passes)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ml_dtypes
 import numpy as np
 
 from edgec.compiler.graph.rewrite import Array
@@ -16,13 +15,6 @@ def pack_conv(weight: Array, lanes: int, chunk: int) -> Array:
     padded[:oc] = weight
     split = padded.reshape(blocks, lanes, ic // chunk, chunk, kh, kw)
     return np.ascontiguousarray(split.transpose(0, 2, 4, 5, 3, 1))
-
-
-def pack_pairs(packed: Array) -> Array:
-    """``[…, inner, lanes]`` to bfloat16 ``[…, inner / 2, lanes, 2]``."""
-    *outer, inner, lanes = packed.shape
-    split = packed.reshape(*outer, inner // 2, 2, lanes)
-    return np.ascontiguousarray(split.swapaxes(-2, -1)).astype(ml_dtypes.bfloat16)
 
 
 def pack_depthwise(weight: Array, lanes: int) -> Array:

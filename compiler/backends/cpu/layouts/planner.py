@@ -18,10 +18,10 @@ from tvm.ir import Call
 from tvm.tirx import PrimFunc
 
 from edgec.compiler.backends.cpu import compute
+from edgec.compiler.backends.cpu.dot_instructions import operands_for
 from edgec.compiler.backends.cpu.layouts import rules
 from edgec.compiler.backends.cpu.layouts.packing import block_channels
 from edgec.compiler.backends.cpu.layouts.value import Value
-from edgec.compiler.backends.cpu.templates import bf16
 from edgec.compiler.graph.rewrite import (
     Array,
     Expr,
@@ -33,22 +33,22 @@ from edgec.compiler.graph.rewrite import (
     shape_of,
 )
 from edgec.compiler.graph.sources import node_of
+from edgec.compiler.operands.operands import FLOAT32, Operands
 from edgec.targets.target import Target
 
-Halves: TypeAlias = Callable[[int | None], bool]
+OperandsOf: TypeAlias = Callable[[int | None], Operands]  # of the layer that a source node is
 
 
 class LayoutPlanner(Walker):
     """The walk that gives each operator its layout; the rules by operator are in `rules`."""
 
     def __init__(
-        self, mod: tvm.IRModule, target: Target, halves: Halves | None = None, entry: str = "main"
+        self, mod: tvm.IRModule, target: Target, operands_of: OperandsOf | None = None, entry: str = "main"
     ) -> None:
         super().__init__(mod, entry)
         self.lanes = target.fp32_lanes
-        self.halves = halves or (lambda _node: False)
-        native = bf16.FEATURE in target.features and self.lanes == bf16.NATIVE_LANES
-        self.half_operands = bf16.NATIVE if native else bf16.EMULATED
+        self.target = target
+        self.operands_of = operands_of or (lambda _node: FLOAT32)
         self.values: dict[relax.Var, Value] = {}
 
     def bind(self, var: relax.Var, value: Expr) -> None:
@@ -121,17 +121,20 @@ class LayoutPlanner(Walker):
                 self.values[expr] = value
         return value.blocked
 
-    def operands(self) -> str:
-        """The element type in which the layer at hand multiplies."""
-        return self.half_operands if self.halves(node_of(self.name)) else bf16.PLAIN
+    def operands(self, inner: int) -> Operands:
+        """What the current layer multiplies, along a reduced axis of `inner` elements: no step may be left over."""
+        chosen = operands_for(self.operands_of(node_of(self.name)), self.target)
+        return chosen if chosen.divides(inner) else FLOAT32
 
-    def half(self, expr: Expr) -> Expr:
-        """The blocked form of a rank-4 `expr`, rounded to bfloat16."""
+    def operand(self, expr: Expr, operands: Operands) -> Expr:
+        """The blocked form of a rank-4 `expr`, in the element type of `operands`' activations."""
         blocked = self.blocked(expr)
+        if dtype_of(blocked) == operands.data:
+            return blocked
         value = self.state(expr)
-        if value.half is None:
-            value.half = self.emit(relax.op.astype(blocked, "bfloat16"))
-        return value.half
+        if operands.data not in value.narrow:
+            value.narrow[operands.data] = self.emit(relax.op.astype(blocked, operands.data))
+        return value.narrow[operands.data]
 
     def flat(self, expr: Expr) -> Expr:
         """A tensor as ``[rows, columns]``, its last axis the columns."""
@@ -167,6 +170,6 @@ class LayoutPlanner(Walker):
         return constant(block_channels(full, self.lanes))
 
 
-def plan_layouts(mod: tvm.IRModule, target: Target, halves: Halves | None = None) -> tvm.IRModule:
-    """Apply the pass (see the module's docstring); `halves` chooses the nodes that multiply in bfloat16."""
-    return LayoutPlanner(mod, target, halves).run()
+def plan_layouts(mod: tvm.IRModule, target: Target, operands_of: OperandsOf | None = None) -> tvm.IRModule:
+    """Apply the pass (see the module's docstring); `operands_of` chooses what each source node multiplies."""
+    return LayoutPlanner(mod, target, operands_of).run()

@@ -19,12 +19,12 @@ from edgec.compiler.backends.cpu.layouts.packing import (
     pack_conv,
     pack_dense,
     pack_depthwise,
-    pack_pairs,
 )
 from edgec.compiler.backends.cpu.layouts.value import Plan, Value
-from edgec.compiler.backends.cpu.templates import bf16, rows
+from edgec.compiler.backends.cpu.templates import rows
 from edgec.compiler.graph.operators import UNARY
 from edgec.compiler.graph.rewrite import Expr, array_of, constant, dtype_of, op_name, shape_of
+from edgec.compiler.operands.operands import FLOAT32
 
 Rule = Callable[[Plan, Call], Value | None]
 RULES: dict[str, Rule] = {}
@@ -84,15 +84,21 @@ def _conv2d(plan: Plan, call: Call) -> Value | None:
     if groups > 1:
         weight, groups = merge_groups(weight, groups, channels, lanes)
     in_block = 0 if channels < lanes and not plan.is_blocked(call.args[0]) and groups == 1 else lanes
-    operands = plan.operands() if in_block and weight.shape[1] % 2 == 0 else bf16.PLAIN
+    operands = plan.operands(weight.shape[1]) if in_block else FLOAT32
     spec = ConvSpec(
-        batch, channels, (height, width), out[1], window, lanes, in_block, groups, operands=operands
+        batch,
+        channels,
+        (height, width),
+        out[1],
+        window,
+        lanes,
+        in_block,
+        groups,
+        dtype=operands.accumulator,
+        operands=operands,
     )
-    packed = pack_conv(weight, lanes, spec.chunk)
-    if operands != bf16.PLAIN:
-        data, packed = plan.half(call.args[0]), pack_pairs(packed)
-    else:
-        data = plan.blocked(call.args[0]) if in_block else plan.plain(call.args[0])
+    packed = operands.pack(pack_conv(weight, lanes, spec.chunk))
+    data = plan.operand(call.args[0], operands) if in_block else plan.plain(call.args[0])
     return _value(plan.call(compute.conv2d(spec), "conv2d", data, constant(packed)), out[1])
 
 
@@ -308,11 +314,11 @@ def _matmul(plan: Plan, call: Call) -> Value | None:
     else:
         flat = plan.emit(relax.op.reshape(plan.plain(call.args[0]), (rows, inner)))
     lanes = plan.lanes
-    packed = pack_dense(weight, lanes)
-    operands = plan.operands() if inner % 2 == 0 else bf16.PLAIN
-    if operands != bf16.PLAIN:
-        packed, flat = pack_pairs(packed), plan.emit(relax.op.astype(flat, "bfloat16"))
-    spec = DenseSpec(rows, inner, cols, lanes, operands=operands)
+    operands = plan.operands(inner)
+    packed = operands.pack(pack_dense(weight, lanes))
+    if operands.data != dtype_of(flat):
+        flat = plan.emit(relax.op.astype(flat, operands.data))
+    spec = DenseSpec(rows, inner, cols, lanes, operands.accumulator, operands)
     out = plan.call(compute.dense(spec), "dense", flat, constant(packed))
     if len(shape) > 2:
         return _rows(out)

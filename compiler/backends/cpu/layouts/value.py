@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from tvm.tirx import PrimFunc
 
 from edgec.compiler.graph.rewrite import Array, Expr
+from edgec.compiler.operands.operands import Operands
 
 
 @dataclass
@@ -20,7 +21,7 @@ class Value:
         channels: of the blocked form.
         nhwc: the tensor that `plain` was transposed from, if that was NHWC.
         flat: of rank 3 and more: all rows one after the other, as products compute them.
-        half: the blocked (of rank 2: the plain) form in bfloat16.
+        narrow: the blocked form in other element types, as operands of products; by type.
     """
 
     plain: Expr | None
@@ -28,7 +29,7 @@ class Value:
     channels: int = 0
     nhwc: Expr | None = None
     flat: Expr | None = None
-    half: Expr | None = None
+    narrow: dict[str, Expr] = field(default_factory=dict)
 
 
 class Plan(Protocol):
@@ -47,8 +48,8 @@ class Plan(Protocol):
     def blocked(self, expr: Expr) -> Expr:
         """The blocked form of a rank-4 `expr`."""
 
-    def half(self, expr: Expr) -> Expr:
-        """The blocked form of a rank-4 `expr`, rounded to bfloat16."""
+    def operand(self, expr: Expr, operands: Operands) -> Expr:
+        """The blocked form of a rank-4 `expr`, in the element type of `operands`' activations."""
 
     def flat(self, expr: Expr) -> Expr:
         """A tensor as ``[rows, columns]``, its last axis the columns."""
@@ -62,8 +63,8 @@ class Plan(Protocol):
     def unpack(self, value: Value, *, nhwc: bool) -> Expr:
         """The plain form of a blocked value."""
 
-    def operands(self) -> str:
-        """The element type in which the current layer multiplies."""
+    def operands(self, inner: int) -> Operands:
+        """What the current layer multiplies, along a reduced axis of `inner` elements."""
 
     def call(self, kernel: PrimFunc, name: str, *args: Expr) -> Expr:
         """Bind a call of `kernel`."""

@@ -16,7 +16,7 @@ from tvm import tirx
 from tvm.tirx import Buffer, IfThenElse, PrimFunc, Stmt
 
 from edgec.compiler.backends.cpu.compute import ConvSpec
-from edgec.compiler.backends.cpu.templates import bf16
+from edgec.compiler.backends.cpu.templates import dot
 from edgec.compiler.backends.cpu.templates.emit import (
     Accumulators,
     Expr,
@@ -151,8 +151,8 @@ class _Direct:
         self.data, self.weight = tail.inputs
         self.geometry = Geometry.of(spec, schedule)
         self.blocks = -(-spec.out_channels // spec.lanes)
-        self.half = spec.operands != bf16.PLAIN
-        self.step = 2 if self.half else 1  # channels that one step of the reduction takes
+        self.operands = spec.operands
+        self.step = self.operands.step  # channels that one step of the reduction takes
         self.per_group = spec.in_channels // spec.groups // self.step
 
     def build(self) -> PrimFunc:
@@ -350,7 +350,7 @@ class _Direct:
 
         A tile reads short pieces far apart, which the processor's own prefetchers do not see coming.
         """
-        pixel = self.spec.lanes * self.spec.window.stride[1] * 4
+        pixel = self.spec.lanes * self.spec.window.stride[1] * self.operands.data_bytes
         if not self.schedule.ahead:
             return []
         width = place.piece.width
@@ -380,10 +380,8 @@ class _Direct:
                 k = (i + const(row[1] * place.piece.width)) * const(blocks) + j
                 number, member = tirx.indexdiv(channel, chunk), tirx.indexmod(channel, chunk)
                 at = [place.b * const(blocks) + j, number, ky, kx, member, 0]
-                if self.half:
-                    weight = bf16.pairs(self.weight, [*at, 0], lanes)
-                    return acc.set(k, bf16.dot(self.spec.operands, acc.get(k), value, weight, lanes))
-                return acc.set(k, acc.get(k) + value * vector_load(self.weight, at, lanes))
+                weight = dot.weights(self.operands, self.weight, at, lanes)
+                return acc.set(k, dot.multiply_add(self.operands, acc.get(k), value, weight, lanes))
 
             return unrolled(blocks, block)
 
@@ -391,7 +389,7 @@ class _Direct:
         return unrolled(end - first, column, first)
 
     def _input(self, place: _Place, top: Expr, channel: Expr, ky: Expr, kx: Expr, column: Expr) -> Expr:
-        """The input element under a tap of output column `column` of the tile."""
+        """What a step reads of the input under a tap of output column `column` of the tile."""
         w = self.spec.window
         x = place.x + column
         if self.schedule.flat:
@@ -408,9 +406,7 @@ class _Direct:
             return self.data[place.n, channel, iy, ix]
         block = const(self.spec.in_block // self.step)
         number, lane = tirx.indexdiv(channel, block), tirx.indexmod(channel, block)
-        if self.half:
-            return bf16.pair(self.data, [place.n, number, iy, ix, lane * const(2)])
-        return self.data[place.n, number, iy, ix, lane]
+        return dot.data(self.operands, self.data, [place.n, number, iy, ix], lane)
 
     def _finish(self, acc: Accumulators, place: _Place) -> list[Stmt]:
         """Hand the accumulators to the tail."""

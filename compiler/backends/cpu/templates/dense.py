@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from tvm.tirx import PrimFunc, Stmt
 
 from edgec.compiler.backends.cpu.compute import DenseSpec
-from edgec.compiler.backends.cpu.templates import bf16
+from edgec.compiler.backends.cpu.templates import dot
 from edgec.compiler.backends.cpu.templates.emit import (
     Accumulators,
     Expr,
-    Index,
     broadcast,
     const,
     loop,
@@ -25,7 +24,6 @@ from edgec.compiler.backends.cpu.templates.emit import (
     stepped,
     tiles,
     unrolled,
-    vector_load,
     vectorised,
 )
 from edgec.compiler.backends.cpu.templates.epilogue import Tail
@@ -56,18 +54,7 @@ class _Dense:
     def __init__(self, spec: DenseSpec, tail: Tail, schedule: Schedule, threads: int) -> None:
         self.spec, self.tail, self.schedule, self.threads = spec, tail, schedule, threads
         self.data, self.weight = tail.inputs
-        self.half = spec.operands != bf16.PLAIN
-
-    def _data(self, row: Expr, k: Expr) -> Expr:
-        """What step `k` of the inner dimension reads of a row: an element, or a pair of bfloat16."""
-        return bf16.pair(self.data, [row, k * const(2)]) if self.half else self.data[row, k]
-
-    def _sum(self, sums: Expr, value: Expr, place: list[Index]) -> Expr:
-        lanes = self.spec.lanes
-        if self.half:
-            weight = bf16.pairs(self.weight, [*place, 0], lanes)
-            return bf16.dot(self.spec.operands, sums, value, weight, lanes)
-        return sums + value * vector_load(self.weight, place, lanes)
+        self.operands = spec.operands
 
     def build(self) -> PrimFunc:
         """Whole groups of column blocks, then what is left: code of its own, with scalar stores at its end."""
@@ -89,16 +76,17 @@ class _Dense:
         return loop(count, lambda t: self._tile(b, const(start) + t * const(rows), rows, blocks), "row")
 
     def _tile(self, b: Expr, first: Expr, rows: int, blocks: int) -> Stmt:
-        spec, split = self.spec, self.schedule.split
+        spec, operands, split = self.spec, self.operands, self.schedule.split
         acc = Accumulators(rows * blocks * split, spec.lanes, spec.dtype)
 
         def step(k: Expr, part: int) -> Stmt:
             def row(i: Expr) -> Stmt:
-                value = broadcast(self._data(first + i, k), spec.lanes)
+                value = broadcast(dot.data(operands, self.data, [first + i], k), spec.lanes)
 
                 def block(j: Expr) -> Stmt:
                     at = (const(part * rows) + i) * const(blocks) + j
-                    return acc.set(at, self._sum(acc.get(at), value, [b + j, k, 0]))
+                    weight = dot.weights(operands, self.weight, [b + j, k, 0], spec.lanes)
+                    return acc.set(at, dot.multiply_add(operands, acc.get(at), value, weight, spec.lanes))
 
                 return unrolled(blocks, block)
 
@@ -107,7 +95,7 @@ class _Dense:
         def steps(k: Expr) -> Stmt:
             return seq([step(k * const(split) + const(part), part) for part in range(split)])
 
-        whole, rest = divmod(spec.inner // (2 if self.half else 1), split)
+        whole, rest = divmod(spec.inner // operands.step, split)
         together = 4 if split == 1 and rows * blocks < MANY_SUMS else 1
         body = [*acc.fill(0.0), stepped(whole, steps, together, "k")] if whole else acc.fill(0.0)
         body += [step(const(whole * split + k), k) for k in range(rest)]

@@ -42,6 +42,7 @@ from edgec.compiler.backends.cpu.templates.winograd_transforms import (
     tile_size,
     weight_transform,
 )
+from edgec.compiler.operands.operands import FLOAT32
 
 VERSION = 2
 
@@ -88,7 +89,7 @@ def applies(spec: ConvSpec) -> bool:
         and w.dilation == (1, 1)
         and spec.groups == 1
         and spec.in_block == spec.lanes
-        and spec.dtype == "float32"
+        and spec.operands == FLOAT32
     )
 
 

@@ -13,7 +13,6 @@ from tvm.tirx import PrimFunc
 from edgec.compiler.backends.cpu.compute import ConvSpec, DenseSpec, MatmulSpec, PoolSpec, Spec, decode
 from edgec.compiler.backends.cpu.templates import (
     attention,
-    bf16,
     conv2d,
     conv2d_candidates,
     dense,
@@ -24,6 +23,7 @@ from edgec.compiler.backends.cpu.templates import (
 )
 from edgec.compiler.backends.cpu.templates.epilogue import Tail, split_tail
 from edgec.compiler.graph.attention_spec import AttentionSpec
+from edgec.compiler.operands.operands import FLOAT32, Operands
 from edgec.targets.target import Target
 
 # Waking the thread pool costs some microseconds: a kernel of fewer operations, or elements moved, runs on one thread.
@@ -46,6 +46,7 @@ class Workload:
         flops: operations of one call; bytes: read and written by one call.
         candidates: best guess first.
         emit: makes the kernel of a candidate.
+        operands: the data types of the product, for reports.
     """
 
     key: str
@@ -56,6 +57,7 @@ class Workload:
     threads: int
     candidates: tuple[Any, ...]
     emit: Callable[[Any], PrimFunc]
+    operands: Operands = FLOAT32
 
 
 def buffer_bytes(func: PrimFunc) -> int:
@@ -100,7 +102,8 @@ def workload_of(
     kind, version, candidates, emit = made
     key = f"{kind}.v{version}|{anchor}|{'+'.join(ops)}|{','.join(extra)}|threads{threads}"
     family = f"{kind}.v{version}|{anchor}|{FAMILY}|threads{threads}"
-    return Workload(key, family, kind, flops, size, threads, tuple(candidates), emit)
+    operands = spec.operands if isinstance(spec, ConvSpec | DenseSpec) else FLOAT32
+    return Workload(key, family, kind, flops, size, threads, tuple(candidates), emit, operands)
 
 
 def _flops(spec: Spec) -> int:
@@ -158,8 +161,6 @@ def _candidates(
 def _convolution(spec: ConvSpec, tail: Tail, target: Target, threads: int, error_budget: float) -> _Made:
     """Direct and Winograd schedules, in turn, so that few trials meet both; the kind that should win first."""
     direct = conv2d_candidates.candidates(spec, target, threads, flattens=_flattens(tail))
-    if spec.operands != bf16.PLAIN:
-        return "conv2d", conv2d.VERSION, direct, lambda s: conv2d.emit(spec, tail, s, threads)
     ranked = winograd_candidates.candidates(spec, target, threads, error_budget)
     fast = [s for _, s in ranked]
 

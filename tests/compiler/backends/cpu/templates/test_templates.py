@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import tvm
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from numpy.lib.stride_tricks import sliding_window_view
@@ -12,9 +11,9 @@ from edgec.compiler.backends.cpu.compute import ConvSpec, DenseSpec, PoolSpec, W
 from edgec.compiler.backends.cpu.layouts.packing import block_channels, pack_conv, pack_depthwise
 from edgec.compiler.backends.cpu.templates import conv2d, conv2d_candidates, dense, sliding
 from edgec.compiler.backends.cpu.templates.epilogue import split_tail
-from edgec.compiler.backends.cpu.timing import build
 from edgec.compiler.tuning.tuner import runs_here
 from edgec.targets.loader import load_target
+from tests.compiler.backends.cpu.kernels import run
 
 TARGETS = ["x86-64-v2", "x86-64-v3", "x86-64-v4"]
 FEW = settings(max_examples=14, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -24,17 +23,8 @@ FEW = settings(max_examples=14, deadline=None, suppress_health_check=[HealthChec
 def target(request):
     target = load_target(request.param)
     if not runs_here(target):
-        pytest.skip(f"this machine cannot run {target.name}")
+        pytest.skip(f"hardware: this machine cannot run {target.name}")
     return target
-
-
-def run(func, target, *arrays):
-    """What a kernel computes."""
-    module = build(func, tvm.target.Target(dict(target.tvm)))
-    shape = [int(d) for d in func.params[-1].ty.shape]
-    output = tvm.runtime.tensor(np.full(shape, np.nan, np.float32))
-    module["kernel"](*[tvm.runtime.tensor(a) for a in arrays], output)
-    return output.numpy()
 
 
 def windows_of(data, window, fill):

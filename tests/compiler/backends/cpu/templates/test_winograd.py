@@ -69,7 +69,7 @@ def relative_error(got, expected):
 def target(request):
     made = load_target(request.param)
     if not runs_here(made):
-        pytest.skip(f"this machine has no {request.param}")
+        pytest.skip(f"hardware: this machine cannot run {request.param}")
     return made
 
 

@@ -1,0 +1,126 @@
+"""The operands of a product with constant weights, for any back end.
+
+A dot instruction takes a step: for every lane it adds to one sum the products of `step` neighbours along the reduced
+axis. A step of more than one element fills a 32-bit word. Activations hold neighbouring channels side by side already;
+weights are packed so that the words of all lanes lie side by side. A further data type is a further instance here and,
+in a back end, its instruction.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import numpy.typing as npt
+
+_WORD_BITS = 32
+
+
+@dataclass(frozen=True)
+class Operands:
+    """The data types of a product.
+
+    Attributes:
+        name: in specifications, and so in the keys of tuned kernels.
+        label: in reports; empty for the usual case.
+        data: element type of the activations.
+        weight: element type of the constant weights.
+        accumulator: type of the sums.
+        step: elements of the reduced axis that one instruction takes.
+        instruction: the dot instruction; None where ordinary arithmetic on widened elements computes the same.
+    """
+
+    name: str
+    label: str
+    data: str
+    weight: str
+    accumulator: str
+    step: int = 1
+    instruction: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check that a step fills a word.
+
+        Raises:
+            ValueError: it does not.
+        """
+        for dtype in (self.data, self.weight):
+            if self.step > 1 and self.step * _bits(dtype) != _WORD_BITS:
+                raise ValueError(f"{self.step} elements of {dtype} do not fill {_WORD_BITS} bits")
+
+    @property
+    def data_bytes(self) -> int:
+        """Bytes of an activation."""
+        return _bits(self.data) // 8
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of a weight."""
+        return _bits(self.weight) // 8
+
+    @property
+    def accumulator_bytes(self) -> int:
+        """Bytes of a sum."""
+        return _bits(self.accumulator) // 8
+
+    @property
+    def emulated(self) -> Operands:
+        """The same products by ordinary arithmetic, on machines without the instruction."""
+        if self.instruction is None:
+            return self
+        return replace(self, name=f"{self.name}-emulated", instruction=None)
+
+    def divides(self, inner: int) -> bool:
+        """Whether a reduced axis of `inner` elements is a whole number of steps."""
+        return inner % self.step == 0
+
+    def packed_shape(self, inner: int, lanes: int) -> tuple[int, ...]:
+        """The last axes of packed weights: `[inner, lanes]`, or `[inner / step, lanes, step]`."""
+        return (inner, lanes) if self.step == 1 else (inner // self.step, lanes, self.step)
+
+    def packed_place(self, k: Any, lane: Any) -> tuple[Any, ...]:  # noqa: ANN401 - integers or index expressions
+        """The last indices of element `k` of a lane in packed weights."""
+        return (k, lane) if self.step == 1 else (k // self.step, lane, k % self.step)
+
+    def pack(self, weights: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """`[…, inner, lanes]` to `[…, *packed_shape(inner, lanes)]`, in the weights' type."""
+        *outer, inner, lanes = weights.shape
+        if self.step > 1:
+            steps = weights.reshape(*outer, inner // self.step, self.step, lanes)
+            weights = np.ascontiguousarray(steps.swapaxes(-2, -1))
+        return weights.astype(numpy_dtype(self.weight), copy=False)
+
+    def unpack(self, packed: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """The inverse of `pack`, in the weights' type."""
+        if self.step == 1:
+            return packed
+        *outer, steps, lanes, step = packed.shape
+        return np.ascontiguousarray(packed.swapaxes(-2, -1)).reshape(*outer, steps * step, lanes)
+
+
+def numpy_dtype(name: str) -> np.dtype[Any]:
+    """The type of an array's elements by the compiler's name for it."""
+    return np.dtype(getattr(ml_dtypes, name, name))
+
+
+def _bits(dtype: str) -> int:
+    found = re.search(r"\d+$", dtype)
+    if found is None:
+        raise ValueError(f"{dtype!r} does not end with its number of bits")
+    return int(found.group())
+
+
+FLOAT32 = Operands("float32", "", "float32", "float32", "float32")
+BFLOAT16 = Operands("bfloat16", "bf16", "bfloat16", "bfloat16", "float32", 2, "vdpbf16ps")
+FLOAT16 = Operands("float16", "fp16", "float16", "float16", "float32")
+INT8 = Operands("int8", "int8", "int8", "int8", "int32", 4, "sdot")
+UINT8_INT8 = Operands("uint8-int8", "int8", "uint8", "int8", "int32", 4, "vpdpbusd")
+
+OPERANDS = {
+    operands.name: operands
+    for native in (FLOAT32, BFLOAT16, FLOAT16, INT8, UINT8_INT8)
+    for operands in (native, native.emulated)
+}
