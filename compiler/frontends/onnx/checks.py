@@ -6,11 +6,16 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
-from onnx import ModelProto, NodeProto, TensorProto
+from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, TypeProto
 
 from edgec.compiler.errors import ModelError
-from edgec.compiler.frontends.onnx.graphs import MAX_SUBGRAPH_DEPTH, all_graphs
+from edgec.compiler.frontends.onnx.graphs import MAX_SUBGRAPH_DEPTH, graphs_of, nodes_of
 
+ELEMENT_TYPES = frozenset(TensorProto.DataType.values()) - {TensorProto.UNDEFINED}
+# Attributes of the standard's operators that hold the number of an element type.
+TYPE_ATTRIBUTES = frozenset(
+    {"to", "dtype", "output_dtype", "output_datatype", "softmax_precision", "stash_type"}
+)
 MAX_NODES = 1_000_000  # after inlining functions; the largest real models have some 10,000
 _BITS = {
     TensorProto.FLOAT: 32,
@@ -32,25 +37,70 @@ _BITS = {
 
 
 def check_names(model: ModelProto, path: Path) -> None:
-    """Check that all names are text: protobuf hands those that are not over as bytes.
+    """Check that all names are text: protobuf returns those that are not as bytes.
 
     Raises:
         ModelError: one is not.
     """
-    graphs = list(all_graphs(model.graph, path))
-    nodes = [node for graph in graphs for node in graph.node]
-    nodes += [node for function in model.functions for node in function.node]
     names: list[object] = [entry.domain for entry in model.opset_import]
-    for node in nodes:
+    for node in nodes_of(model, path):
         names += [node.op_type, node.name, node.domain, *node.input, *node.output]
         names += [attribute.name for attribute in node.attribute]
-    for graph in graphs:
-        names += [value.name for value in (*graph.input, *graph.output, *graph.value_info)]
+    for graph in graphs_of(model, path):
         names += [tensor.name for tensor in graph.initializer]
         for value in (*graph.input, *graph.output, *graph.value_info):
-            names += [dim.dim_param for dim in value.type.tensor_type.shape.dim]
+            names += [value.name, *(dim.dim_param for dim in value.type.tensor_type.shape.dim)]
     if any(isinstance(name, bytes) for name in names):
-        raise ModelError(f"{path}: a name in it is no text; the file is damaged")
+        raise ModelError(f"{path}: a name in it is not text; the file is damaged")
+
+
+def check_types(model: ModelProto, path: Path) -> None:
+    """Check that every element type in the model is one that the standard knows, and every attribute has a type.
+
+    Stored tensors are checked by `check_tensor`.
+
+    Raises:
+        ModelError: an unknown number of an element type, or an attribute without a value.
+    """
+    for graph in graphs_of(model, path):
+        for value in (*graph.input, *graph.output, *graph.value_info):
+            _check_value_type(value.type, f"{path}: the value {value.name!r}")
+    for function in model.functions:
+        for value in function.value_info:
+            _check_value_type(value.type, f"{path}: the value {value.name!r}")
+    for node in nodes_of(model, path):
+        for attribute in node.attribute:
+            owner = f"{path}: the attribute {attribute.name!r} of {node.op_type} {node.name!r}"
+            _check_attribute(attribute, node, owner)
+
+
+def _check_value_type(kind: TypeProto, owner: str) -> None:
+    """Check a value's type; nested ones (sequences, optionals, maps) inside out."""
+    which = kind.WhichOneof("value")
+    if which in ("tensor_type", "sparse_tensor_type"):
+        _check_element_type(getattr(kind, which).elem_type, owner, known=False)
+    elif which in ("sequence_type", "optional_type"):
+        _check_value_type(getattr(kind, which).elem_type, owner)
+    elif which == "map_type":
+        _check_element_type(kind.map_type.key_type, owner, known=False)
+        _check_value_type(kind.map_type.value_type, owner)
+
+
+def _check_attribute(attribute: AttributeProto, node: NodeProto, owner: str) -> None:
+    for kind in (*attribute.type_protos, *([attribute.tp] if attribute.HasField("tp") else [])):
+        _check_value_type(kind, owner)
+    if attribute.ref_attr_name:  # of a function, whose call has the value
+        return
+    if attribute.type == AttributeProto.UNDEFINED:
+        raise ModelError(f"{owner} has no type that is known, and no value; the file is damaged")
+    if attribute.name in TYPE_ATTRIBUTES and node.domain in ("", "ai.onnx"):
+        _check_element_type(attribute.i, owner, known=attribute.name == "to")
+
+
+def _check_element_type(number: int, owner: str, *, known: bool) -> None:
+    """Check the number of an element type; 0 (not told) passes unless it has to be `known`."""
+    if number not in ELEMENT_TYPES and (known or number != TensorProto.UNDEFINED):
+        raise ModelError(f"{owner} has the unknown element type {number}; the file is damaged, or too new")
 
 
 def check_tensor(tensor: TensorProto, path: Path) -> None:
@@ -61,9 +111,8 @@ def check_tensor(tensor: TensorProto, path: Path) -> None:
     """
     name = tensor.name or "(constant)"
     if any(dim < 0 for dim in tensor.dims):
-        raise ModelError(f"{path}: tensor {name!r} has a negative dimension: {list(tensor.dims)}")
-    if tensor.data_type == TensorProto.UNDEFINED or tensor.data_type not in TensorProto.DataType.values():
-        raise ModelError(f"{path}: tensor {name!r} has the unknown element type {tensor.data_type}")
+        raise ModelError(f"{path}: the tensor {name!r} has a negative dimension: {list(tensor.dims)}")
+    _check_element_type(tensor.data_type, f"{path}: the tensor {name!r}", known=True)
     elements = math.prod(tensor.dims)
     if tensor.data_type == TensorProto.STRING:
         have, want = len(tensor.string_data), elements
@@ -86,7 +135,7 @@ def check_tensor(tensor: TensorProto, path: Path) -> None:
             have = -1
     if have != want:
         raise ModelError(
-            f"{path}: tensor {name!r} of shape {list(tensor.dims)} does not hold the data for it; "
+            f"{path}: the tensor {name!r} of shape {list(tensor.dims)} does not hold the data for it; "
             "the file is damaged"
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from onnx import AttributeProto, GraphProto, NodeProto, TensorProto
+from onnx import GraphProto, ModelProto, NodeProto, SparseTensorProto, TensorProto
 
 from edgec.compiler.errors import ModelError
 
@@ -22,22 +22,49 @@ def all_graphs(graph: GraphProto, path: Path, depth: int = 0) -> Iterator[GraphP
         raise ModelError(f"{path}: sub-graphs are nested more than {MAX_SUBGRAPH_DEPTH} deep")
     yield graph
     for node in graph.node:
+        yield from _inner_graphs(node, path, depth)
+
+
+def _inner_graphs(node: NodeProto, path: Path, depth: int) -> Iterator[GraphProto]:
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            yield from all_graphs(attribute.g, path, depth + 1)
+        for inner in attribute.graphs:
+            yield from all_graphs(inner, path, depth + 1)
+
+
+def graphs_of(model: ModelProto, path: Path) -> Iterator[GraphProto]:
+    """The main graph, and all graphs inside its nodes and the nodes of the model's functions."""
+    yield from all_graphs(model.graph, path)
+    for function in model.functions:
+        for node in function.node:
+            yield from _inner_graphs(node, path, 0)
+
+
+def nodes_of(model: ModelProto, path: Path) -> Iterator[NodeProto]:
+    """Every node of the model: of its graphs and its functions."""
+    for graph in graphs_of(model, path):
+        yield from graph.node
+    for function in model.functions:
+        yield from function.node
+
+
+def tensors_of(model: ModelProto, path: Path) -> Iterator[TensorProto]:
+    """Every tensor stored in the model: initialisers and attributes."""
+    sparse: list[SparseTensorProto] = []
+    for graph in graphs_of(model, path):
+        yield from graph.initializer
+        sparse += graph.sparse_initializer
+    for node in nodes_of(model, path):
         for attribute in node.attribute:
-            if attribute.type == AttributeProto.GRAPH:
-                yield from all_graphs(attribute.g, path, depth + 1)
-            for inner in attribute.graphs:
-                yield from all_graphs(inner, path, depth + 1)
-
-
-def all_tensors(graph: GraphProto, path: Path) -> Iterator[TensorProto]:
-    """Every tensor stored in the graph, its attributes and its sub-graphs."""
-    for inner in all_graphs(graph, path):
-        yield from inner.initializer
-        for node in inner.node:
-            for attribute in node.attribute:
-                if attribute.type == AttributeProto.TENSOR:
-                    yield attribute.t
-                yield from attribute.tensors
+            if attribute.HasField("t"):
+                yield attribute.t
+            yield from attribute.tensors
+            sparse += [attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else []
+            sparse += attribute.sparse_tensors
+    for tensor in sparse:
+        yield tensor.values
+        yield tensor.indices
 
 
 def free_names(node: NodeProto) -> set[str]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import onnx
-from onnx import AttributeProto, GraphProto, ModelProto
+from onnx import AttributeProto, ModelProto, NodeProto
 
 from edgec.compiler.frontends.onnx.ort_session import runs_in_onnxruntime
 from edgec.compiler.frontends.onnx.validity import is_valid
@@ -16,6 +18,8 @@ ATTRIBUTE_LISTS = {
     "floats": AttributeProto.FLOATS,
     "ints": AttributeProto.INTS,
     "strings": AttributeProto.STRINGS,
+    "tensors": AttributeProto.TENSORS,
+    "graphs": AttributeProto.GRAPHS,
 }
 ATTRIBUTE_VALUES = {
     "f": AttributeProto.FLOAT,
@@ -43,17 +47,17 @@ def lift_format(model: ModelProto) -> None:
     for node in model.graph.node:
         if node.domain == "ai.onnx":
             node.domain = ""
-    _type_attributes(model.graph)
+    type_attributes(model.graph.node)
     known = {entry.domain for entry in model.opset_import}
     for domain in sorted({node.domain for node in model.graph.node} - known):
         model.opset_import.add(domain=domain, version=1)
     model.ir_version = min(max(model.ir_version, OLDEST_IR), NEWEST_IR)
 
 
-def _type_attributes(graph: GraphProto) -> None:
-    """Give attributes their types (in place): files of the first format leave them to be seen from the value."""
-    for attribute in (a for node in graph.node for a in node.attribute):
-        if attribute.type != AttributeProto.UNDEFINED:
+def type_attributes(nodes: Iterable[NodeProto]) -> None:
+    """Set the types of attributes (in place) that files of the first format leave to be seen from the value."""
+    for attribute in (a for node in nodes for a in node.attribute):
+        if attribute.type != AttributeProto.UNDEFINED or attribute.ref_attr_name:
             continue
         lists = [kind for field, kind in ATTRIBUTE_LISTS.items() if len(getattr(attribute, field))]
         values = [kind for field, kind in ATTRIBUTE_VALUES.items() if attribute.HasField(field)]

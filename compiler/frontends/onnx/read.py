@@ -16,9 +16,10 @@ from onnx import ModelProto, TensorProto
 
 from edgec.compiler.errors import ModelError, opening
 from edgec.compiler.frontends.interface import Loaded
-from edgec.compiler.frontends.onnx.checks import check_functions, check_names, check_tensor
-from edgec.compiler.frontends.onnx.graphs import all_tensors
+from edgec.compiler.frontends.onnx.checks import check_functions, check_names, check_tensor, check_types
+from edgec.compiler.frontends.onnx.graphs import nodes_of, tensors_of
 from edgec.compiler.frontends.onnx.node_order import with_sorted_nodes
+from edgec.compiler.frontends.onnx.opsets import type_attributes
 from edgec.compiler.options import CompileOptions
 
 
@@ -50,9 +51,11 @@ def read_model(path: Path) -> tuple[ModelProto, str]:
         ) from error
     if not model.HasField("graph") or not model.graph.output:
         raise ModelError(f"{path}: holds no graph with outputs, so it is not an ONNX model or is cut short")
+    type_attributes(nodes_of(model, path))
     check_names(model, path)
+    check_types(model, path)
     check_functions(model, path)
-    for tensor in all_tensors(model.graph, path):
+    for tensor in tensors_of(model, path):
         if tensor.data_location == TensorProto.EXTERNAL:
             digest.update(_load_external(tensor, path))
         check_tensor(tensor, path)
