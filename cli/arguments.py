@@ -1,10 +1,13 @@
-"""Arguments that several commands share, and how their text is read."""
+"""Options and arguments that several commands share, and the parsers of their texts."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from edgec.targets import Target, UsageError, detect, load_target
 
@@ -14,6 +17,26 @@ BUCKETS_HELP = (
     "an input, the artifact takes all of these shapes, with one set of weights, and the runtime chooses."
 )
 TARGET_HELP = "The hardware: a name of `edgec targets list`, or a target file. Default: this machine."
+
+Server = Annotated[
+    str | None,
+    typer.Option(
+        "--server",
+        help="The fleet server. [default: $EDGEC_SERVER, or the server of `edgec fleet login`]",
+        show_default=False,
+    ),
+]
+Token = Annotated[
+    str | None,
+    typer.Option(
+        "--token",
+        help="An access token. [default: $EDGEC_TOKEN, or the token of `edgec fleet login`]",
+        show_default=False,
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def parse_shapes(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
@@ -81,3 +104,59 @@ def existing(path: Path, what: str) -> Path:
     if not path.exists():
         raise UsageError(f"{path}: no such {what}")
     return path
+
+
+def parse_duration(text: str) -> float:
+    """Return a duration such as `90`, `90s`, `15m`, `2h` or `1d` in seconds.
+
+    Raises:
+        UsageError: The text is not a duration.
+    """
+    number, unit = (text[:-1], _SECONDS[text[-1]]) if text and text[-1] in _SECONDS else (text, 1)
+    try:
+        value = float(number) * unit
+    except ValueError as error:
+        raise UsageError(f"{text!r} is not a duration: write 90s, 15m, 2h or 1d") from error
+    if not 0 <= value < float("inf"):
+        raise UsageError(f"{text!r} is not a duration: write 90s, 15m, 2h or 1d")
+    return value
+
+
+def parse_model_version(text: str) -> tuple[str, str]:
+    """Return the name and the version of `MODEL:VERSION`.
+
+    Raises:
+        UsageError: The name or the version is missing.
+    """
+    name, separator, version = text.partition(":")
+    if not separator or not name or not version:
+        raise UsageError(f"{text!r} does not name a version: write MODEL:VERSION, such as detector:2")
+    return name, version
+
+
+def parse_labels(items: Sequence[str]) -> dict[str, str]:
+    """Return `NAME=VALUE` items as a dict.
+
+    Raises:
+        UsageError: An item is not of this form.
+    """
+    labels = {}
+    for item in items:
+        name, separator, value = item.partition("=")
+        if not separator or not name:
+            raise UsageError(f"{item!r} is not a label: write NAME=VALUE")
+        labels[name] = value
+    return labels
+
+
+def parse_scope(device: str | None, group: str | None, everyone: bool) -> dict[str, str]:
+    """Return the scope that `--to`, `--group` and `--all` select, as the fleet API expects it.
+
+    Raises:
+        UsageError: Not exactly one of them is given.
+    """
+    chosen = [("device", device)] * bool(device) + [("group", group)] * bool(group) + [("all", "")] * everyone
+    if len(chosen) != 1:
+        raise UsageError("choose the devices: give exactly one of --to DEVICE, --group NAME and --all")
+    kind, name = chosen[0]
+    return {"kind": kind, "name": name or ""}

@@ -16,12 +16,7 @@ if TYPE_CHECKING:
     from edgec.compiler.options import Tune
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to the application."""
-    app.command("bench")(bench_command)
-
-
-def bench_command(
+def command(
     artifact: Annotated[
         Path | None, typer.Argument(help="An .edge file (not with --suite).", show_default=False)
     ] = None,
@@ -81,13 +76,13 @@ def bench_command(
     if artifact is None:
         raise typer.BadParameter("name an .edge file, or give --suite", param_hint="ARTIFACT")
     import edgec.runtime as rt
-    from edgec.cli.samples import sample_inputs
+    from edgec.benchmarks.inputs import artifact_inputs
     from edgec.compiler.verify.timing import interleave
     from edgec.targets import usable_cores
 
     count = threads or usable_cores()
     with rt.load(existing(artifact, "artifact"), threads=count) as loaded:
-        values = sample_inputs(loaded.config.inputs, inputs)
+        values = artifact_inputs(loaded.config.inputs, inputs)
         sides: dict[str, Any] = {"edgec": lambda: loaded.run(values)}
         if model is not None:
             shapes = {spec.name: spec.shape for spec in loaded.config.inputs}

@@ -1,4 +1,4 @@
-"""``edgec samples``: pictures that devices sent for retraining, reviewed and exported."""
+"""`edgec captures`: frames that devices sent for retraining, their review and their export."""
 
 from __future__ import annotations
 
@@ -7,42 +7,47 @@ from typing import Annotated, Any
 
 import typer
 
-from edgec.cli.console import emit_json, out
-from edgec.cli.devices import ago
-from edgec.cli.push import Json, Server, Token
+from edgec.cli.arguments import Json, Server, Token
+from edgec.cli.console import ago, emit_json, out
 from edgec.targets.errors import UsageError
 
-group = typer.Typer(
-    no_args_is_help=False, invoke_without_command=True, help="Review and export captured samples."
+app = typer.Typer(
+    no_args_is_help=False,
+    invoke_without_command=True,
+    help="Review and export the frames that devices captured for retraining.",
 )
-Ids = Annotated[list[int], typer.Argument(help="Numbers of samples.")]
-Device = Annotated[str, typer.Option(help="Of this device.")]
+Ids = Annotated[list[int], typer.Argument(help="Numbers of the captures.")]
+Device = Annotated[str, typer.Option(help="Only captures of this device.")]
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command group; without a sub-command it lists."""
-    app.add_typer(group, name="samples")
-
-
-@group.callback()
+@app.callback()
 def _default(
     context: typer.Context, server: Server = None, token: Token = None, as_json: Json = False
 ) -> None:
     if context.invoked_subcommand is None:
-        list_samples(server=server, token=token, as_json=as_json)
+        list_captures(server=server, token=token, as_json=as_json)
 
 
-@group.command("list")
-def list_samples(
-    state: Annotated[str, typer.Option(help="new, confirmed, corrected or discarded.")] = "",
+@app.command("list")
+def list_captures(
+    state: Annotated[
+        str, typer.Option(help="Only captures in this state: new, confirmed, corrected or discarded.")
+    ] = "",
     device: Device = "",
-    reason: Annotated[str, typer.Option(help="low-confidence, disagreement, random or request.")] = "",
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many at most, newest first.")] = 50,
+    reason: Annotated[
+        str,
+        typer.Option(
+            help="Only captures taken for this reason: low-confidence, disagreement, random or request."
+        ),
+    ] = "",
+    limit: Annotated[
+        int, typer.Option(min=1, max=1000, help="Number of captures to list, newest first.")
+    ] = 50,
     server: Server = None,
     token: Token = None,
     as_json: Json = False,
 ) -> None:
-    """List samples, and how much of the quota is used."""
+    """List captures and the storage used."""
     from rich.table import Table
 
     from edgec.fleet.client.connection import FleetClient, resolve
@@ -53,7 +58,7 @@ def list_samples(
     if as_json:
         emit_json({"items": answer["items"], "total": answer["total"], "usage": usage})
         return
-    table = Table("sample", "device", "stream", "taken", "why", "state", "found")
+    table = Table("capture", "device", "stream", "taken", "reason", "state", "found")
     for row in answer["items"]:
         table.add_row(
             str(row["id"]),
@@ -83,40 +88,41 @@ def _review(ids: list[int], body: dict[str, Any], server: str | None, token: str
     out.print(f"{number} {body['state']}")
 
 
-@group.command("confirm")
+@app.command("confirm")
 def confirm(ids: Ids, server: Server = None, token: Token = None) -> None:
-    """Say that the model was right."""
+    """Confirm that the model's predictions are correct."""
     _review(ids, {"state": "confirmed"}, server, token)
 
 
-@group.command("discard")
+@app.command("discard")
 def discard(ids: Ids, server: Server = None, token: Token = None) -> None:
-    """Remove the pictures, for good."""
+    """Delete the images permanently."""
     _review(ids, {"state": "discarded"}, server, token)
 
 
-@group.command("correct")
+@app.command("correct")
 def correct(
-    sample: Annotated[int, typer.Argument(help="Number of the sample.")],
+    capture: Annotated[int, typer.Argument(help="Number of the capture.")],
     annotations: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[LABEL[=LEFT,TOP,RIGHT,BOTTOM]]…", help="What is in it; nothing means nothing is."
+            metavar="[LABEL[=LEFT,TOP,RIGHT,BOTTOM]]…",
+            help="What the image shows; without any, it shows none of the model's classes.",
         ),
     ] = None,
     server: Server = None,
     token: Token = None,
 ) -> None:
-    """Say what is in the picture instead."""
+    """Replace the model's predictions by what the image really shows."""
     body = {"state": "corrected", "annotations": [annotation(text) for text in annotations or []]}
-    _review([sample], body, server, token)
+    _review([capture], body, server, token)
 
 
 def annotation(text: str) -> dict[str, Any]:
-    """An annotation from ``label`` or ``label=left,top,right,bottom``.
+    """Return the annotation that `label` or `label=left,top,right,bottom` describes.
 
     Raises:
-        UsageError: the box is not four numbers.
+        UsageError: The box is not four numbers.
     """
     label, _, box = text.partition("=")
     if not box:
@@ -130,20 +136,22 @@ def annotation(text: str) -> dict[str, Any]:
     return {"label": label, "box": numbers}
 
 
-@group.command("export")
+@app.command("export")
 def export(
-    output: Annotated[Path, typer.Argument(help="The zip to write.")],
+    output: Annotated[Path, typer.Argument(help="The zip file to write.")],
     form: Annotated[str, typer.Option("--format", help="coco, yolo or folders (one per class).")] = "coco",
     device: Device = "",
-    model: Annotated[str, typer.Option(help="Of this model.")] = "",
+    model: Annotated[str, typer.Option(help="Only captures of this model.")] = "",
     unreviewed: Annotated[
-        bool, typer.Option("--unreviewed", help="New ones too, as the model saw them.")
+        bool, typer.Option("--unreviewed", help="Include new captures, with the model's own predictions.")
     ] = False,
-    val_percent: Annotated[int, typer.Option(min=0, max=90, help="Share to validate with.")] = 20,
+    val_percent: Annotated[
+        int, typer.Option(min=0, max=90, help="Percentage of captures in the validation set.")
+    ] = 20,
     server: Server = None,
     token: Token = None,
 ) -> None:
-    """Write confirmed and corrected samples as a zip for training."""
+    """Export confirmed and corrected captures as a zip file for training."""
     from edgec.fleet.client.connection import FleetClient, resolve
 
     wanted: dict[str, Any] = {

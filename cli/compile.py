@@ -32,12 +32,7 @@ class Arithmetic(StrEnum):
     auto = "auto"
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to the application."""
-    app.command("compile")(compile_command)
-
-
-def compile_command(
+def command(
     model: Annotated[
         Path,
         typer.Argument(

@@ -7,18 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
+from edgec.cli.arguments import Json, Server, Token, parse_duration, parse_model_version, parse_scope
 from edgec.cli.console import emit_json, err, out
-from edgec.cli.fleet_keys import split
-from edgec.cli.push import Json, Server, Token
 from edgec.targets.errors import UsageError
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("deploy")(deploy)
-
-
-def deploy(
+def command(
     model: Annotated[str, typer.Argument(metavar="MODEL:VERSION", help="What was pushed.")],
     to: Annotated[str | None, typer.Option("--to", metavar="DEVICE", help="One device.")] = None,
     group: Annotated[str | None, typer.Option("--group", help="A group of devices.")] = None,
@@ -57,20 +51,20 @@ def deploy(
     from edgec.fleet.client.connection import FleetClient, resolve
     from edgec.fleet.client.follow import RolloutFailed
 
-    name, version = split(model)
+    name, version = parse_model_version(model)
     plan: dict[str, Any] = {
         "stages": parse_stages(stages),
         "max_failed_percent": max_failed,
         "on_failure": on_failure,
         "rate_per_minute": rate,
         "retries": retries,
-        "job_timeout_s": seconds(job_timeout),
-        "deadline_s": seconds(deadline),
+        "job_timeout_s": parse_duration(job_timeout),
+        "deadline_s": parse_duration(deadline),
     }
     criteria = {"latency_ratio": max_latency, "error_rate": max_errors, "event_rate_ratio": max_event_change}
     if any(value is not None for value in criteria.values()):
         plan["criteria"] = criteria
-    body = {"model": name, "version": version, "scope": _scope(to, group, everyone), "plan": plan}
+    body = {"model": name, "version": version, "scope": parse_scope(to, group, everyone), "plan": plan}
     with FleetClient(*resolve(server, token)) as client:
         rollout = client.post("/rollouts", body)
         if wait:
@@ -92,28 +86,6 @@ def deploy(
         )
 
 
-def _scope(to: str | None, group: str | None, everyone: bool) -> dict[str, str]:
-    chosen = [("device", to)] * bool(to) + [("group", group)] * bool(group) + [("all", "")] * everyone
-    if len(chosen) != 1:
-        raise UsageError("say whom it is for: exactly one of --to DEVICE, --group NAME and --all")
-    kind, name = chosen[0]
-    return {"kind": kind, "name": name or ""}
-
-
-def seconds(text: str) -> float:
-    """A time such as ``90``, ``90s``, ``15m``, ``2h`` or ``1d`` in seconds.
-
-    Raises:
-        UsageError: it is none of these.
-    """
-    units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-    number, unit = (text[:-1], units[text[-1]]) if text and text[-1] in units else (text, 1)
-    try:
-        return float(number) * unit
-    except ValueError as error:
-        raise UsageError(f"{text!r} is no time: write 90s, 15m, 2h or 1d") from error
-
-
 def parse_stages(text: str) -> list[dict[str, Any]]:
     """Stages from ``5:10m,25,100``; ``!`` after a share asks for approval before it.
 
@@ -128,7 +100,11 @@ def parse_stages(text: str) -> list[dict[str, Any]]:
         except ValueError as error:
             raise UsageError(f"{item!r} is no stage: write a share in percent, such as 5 or 5:10m") from error
         stages.append(
-            {"percent": percent, "soak_s": seconds(soak) if soak else 0.0, "approval": share.endswith("!")}
+            {
+                "percent": percent,
+                "soak_s": parse_duration(soak) if soak else 0.0,
+                "approval": share.endswith("!"),
+            }
         )
     if stages[-1]["percent"] != 100:
         raise UsageError("the last stage must be 100: a rollout reaches every device of its scope")

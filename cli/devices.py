@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from typing import Annotated, Any
 
 import typer
 
-from edgec.cli.console import emit_json, out
-from edgec.cli.push import Json, Server, Token
+from edgec.cli.arguments import Json, Server, Token
+from edgec.cli.console import ago, emit_json, out
 
-group = typer.Typer(no_args_is_help=False, invoke_without_command=True, help="List, show and admit devices.")
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command group; without a sub-command it lists."""
-    app.add_typer(group, name="devices")
+app = typer.Typer(no_args_is_help=False, invoke_without_command=True, help="List, show and admit devices.")
 
 
-@group.callback()
+@app.callback()
 def _default(
     context: typer.Context, server: Server = None, token: Token = None, as_json: Json = False
 ) -> None:
@@ -26,7 +20,7 @@ def _default(
         list_devices(server=server, token=token, as_json=as_json)
 
 
-@group.command("list")
+@app.command("list")
 def list_devices(
     search: Annotated[str, typer.Option(help="Part of a name or target.")] = "",
     state: Annotated[
@@ -62,7 +56,7 @@ def list_devices(
     out.print(table)
 
 
-@group.command("show")
+@app.command("show")
 def show_device(
     name: Annotated[str, typer.Argument(help="The device.")],
     server: Server = None,
@@ -110,27 +104,16 @@ def _admission(name: str, action: str, server: str | None, token: str | None) ->
     out.print(f"{device['name']} is {device['admission']}")
 
 
-@group.command("accept")
+@app.command("accept")
 def accept(name: str, server: Server = None, token: Token = None) -> None:
     """Let a pending device in."""
     _admission(name, "accept", server, token)
 
 
-@group.command("revoke")
+@app.command("revoke")
 def revoke(name: str, server: Server = None, token: Token = None) -> None:
     """Shut a device out: its credentials stop working at once."""
     _admission(name, "revoke", server, token)
-
-
-def ago(at: float | None) -> str:
-    """How long ago, in a few characters."""
-    if at is None:
-        return "never"
-    passed = max(time.time() - at, 0)
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if passed >= size:
-            return f"{passed / size:.0f} {unit} ago"
-    return f"{passed:.0f} s ago"
 
 
 def _state(row: dict[str, Any]) -> str:

@@ -7,25 +7,14 @@ from typing import Annotated, Any
 
 import typer
 
-from edgec.cli.console import emit_json, out
-from edgec.cli.deploy import seconds
-from edgec.cli.devices import ago
-from edgec.cli.fleet_keys import split
-from edgec.cli.push import Json, Server, Token
-from edgec.targets.errors import UsageError
+from edgec.cli.arguments import Json, Server, Token, parse_duration, parse_model_version, parse_scope
+from edgec.cli.console import ago, emit_json, out
 
-group = typer.Typer(
-    no_args_is_help=False, invoke_without_command=True, help="Compare a candidate on devices."
-)
+app = typer.Typer(no_args_is_help=False, invoke_without_command=True, help="Compare a candidate on devices.")
 Number = Annotated[int, typer.Argument(help="The experiment.")]
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command group; without a sub-command it lists."""
-    app.add_typer(group, name="experiments")
-
-
-@group.callback()
+@app.callback()
 def _default(
     context: typer.Context, server: Server = None, token: Token = None, as_json: Json = False
 ) -> None:
@@ -33,7 +22,7 @@ def _default(
         list_experiments(server=server, token=token, as_json=as_json)
 
 
-@group.command("list")
+@app.command("list")
 def list_experiments(server: Server = None, token: Token = None, as_json: Json = False) -> None:
     """List experiments, newest first."""
     from rich.table import Table
@@ -57,7 +46,7 @@ def list_experiments(server: Server = None, token: Token = None, as_json: Json =
     out.print(table)
 
 
-@group.command("start")
+@app.command("start")
 def start(
     model: Annotated[str, typer.Argument(metavar="MODEL:VERSION", help="The candidate; it was pushed.")],
     to: Annotated[str, typer.Option("--to", metavar="DEVICE", help="On one device.")] = "",
@@ -79,14 +68,11 @@ def start(
     """Put a candidate beside the model that devices run."""
     from edgec.fleet.client.connection import FleetClient, resolve
 
-    name, version = split(model)
-    chosen = [("device", to)] * bool(to) + [("group", in_group)] * bool(in_group) + [("all", "")] * everyone
-    if len(chosen) != 1:
-        raise UsageError("say whom it is for: exactly one of --to DEVICE, --group NAME and --all")
-    kind, whom = chosen[0]
+    name, version = parse_model_version(model)
     body = {
         "mode": mode, "model": name, "version": version, "slot": slot or None,
-        "scope": {"kind": kind, "name": whom}, "plan": {"share": share / 100, "duration_s": seconds(duration)},
+        "scope": parse_scope(to, in_group, everyone),
+        "plan": {"share": share / 100, "duration_s": parse_duration(duration)},
     }  # fmt: skip
     with FleetClient(*resolve(server, token)) as client:
         row = client.post("/experiments", body)
@@ -101,7 +87,7 @@ def start(
         _print(row)
 
 
-@group.command("show")
+@app.command("show")
 def show(number: Number, server: Server = None, token: Token = None, as_json: Json = False) -> None:
     """Show what an experiment has measured so far, and how sure its verdict is."""
     from edgec.fleet.client.connection import FleetClient, resolve
@@ -114,7 +100,7 @@ def show(number: Number, server: Server = None, token: Token = None, as_json: Js
         _print(row)
 
 
-@group.command("stop")
+@app.command("stop")
 def stop(number: Number, server: Server = None, token: Token = None) -> None:
     """End an experiment; its devices run their own model alone again."""
     from edgec.fleet.client.connection import FleetClient, resolve

@@ -16,12 +16,7 @@ if TYPE_CHECKING:
     from edgec.runtime import Artifact
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to the application."""
-    app.command("inspect")(inspect_command)
-
-
-def inspect_command(
+def command(
     file: Annotated[
         Path,
         typer.Argument(help="A model of any format that compiles, or an .edge artifact.", show_default=False),

@@ -1,10 +1,9 @@
-"""The ``edgec`` command: registers the command groups and turns errors into messages and exit codes."""
+"""The `edgec` command: registers the commands, and turns errors into messages and exit codes."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.metadata
-import importlib.util
 import os
 import platform
 import sys
@@ -12,21 +11,25 @@ import traceback
 from contextlib import suppress
 
 import typer
+from rich.markup import escape
 
 from edgec.cli.console import err, out
+from edgec.cli.extras import extra_of, install_line, missing_extras
 from edgec.cli.interrupts import lasting_interrupts
 from edgec.targets.errors import EdgecError
 
-# Modules with `register(app)` add top-level commands; modules with `app` become a group of that name.
-TOP_LEVEL = (
-    "compile", "inspect", "run", "verify", "bench", "profile", "push", "deploy", "devices", "captures",
-    "experiments", "demo",
+# Each is a module of this package with a function `command`, or with an application `app` of subcommands. They import
+# the compiler, the fleet and so on only when they run, so that the help appears at once.
+COMMANDS = (
+    "compile", "inspect", "run", "verify", "bench", "profile", "push", "deploy", "demo",
+    "devices", "captures", "experiments", "targets", "models", "agent", "fleet", "debug",
 )  # fmt: skip
-GROUPS = ("targets", "models", "agent", "fleet", "debug")
+# Old name → present one; to be removed with the version after next.
+RENAMED = {"samples": "captures"}
 
 app = typer.Typer(
     name="edgec",
-    help="Compile trained models for edge devices, prove the result, ship it and keep it running.",
+    help="Compile trained models for edge devices, verify the result, ship it and keep it running.",
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
@@ -36,16 +39,52 @@ app = typer.Typer(
 
 
 def _add_commands() -> None:
-    for name in TOP_LEVEL:
-        if importlib.util.find_spec(f"edgec.cli.{name}"):
-            importlib.import_module(f"edgec.cli.{name}").register(app)
-    for name in GROUPS:
-        if importlib.util.find_spec(f"edgec.cli.{name}"):
-            app.add_typer(importlib.import_module(f"edgec.cli.{name}").app, name=name)
+    for name in COMMANDS:
+        _add(name, name)
+    for old, name in RENAMED.items():
+        _add(old, name, hidden=True)
+
+
+def _add(name: str, module: str, *, hidden: bool = False) -> None:
+    try:
+        found = importlib.import_module(f"edgec.cli.{module}")
+    except ModuleNotFoundError as error:
+        _add_unavailable(name, error, hidden=hidden)
+        return
+    missing = missing_extras(module)
+    panel = escape(f"Commands that need: {install_line(*missing)}") if missing else None
+    if hasattr(found, "app"):
+        app.add_typer(found.app, name=name, rich_help_panel=panel, hidden=hidden)
+    else:
+        app.command(name, rich_help_panel=panel, hidden=hidden)(found.command)
+
+
+def _add_unavailable(name: str, error: ModuleNotFoundError, *, hidden: bool) -> None:
+    """Register a command that reports `error` however it is called."""
+
+    @app.command(
+        name,
+        help=f"Not available: {_missing(error)}.",
+        hidden=hidden,
+        add_help_option=False,
+        context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    )
+    def unavailable() -> None:
+        raise error
+
+
+def _missing(error: ModuleNotFoundError) -> str:
+    extra = extra_of(error.name)
+    advice = (
+        install_line(extra)
+        if extra
+        else "the installation is incomplete: pip install --force-reinstall edgec"
+    )
+    return f"the module {error.name} is not installed: {advice}"
 
 
 def _print_version(wanted: bool) -> None:
-    """edgec's version, then those of the packages that decide what it compiles and runs."""
+    """Print the version of edgec and those of the packages that determine what it compiles and runs."""
     if not wanted:
         return
     out.print(
@@ -60,17 +99,17 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def _options(
     version: bool = typer.Option(
-        False, "--version", callback=_print_version, is_eager=True, help="Show versions and end."
+        False, "--version", callback=_print_version, is_eager=True, help="Show versions and exit."
     ),
     debug: bool = typer.Option(
-        False, "--debug", help="Show Python tracebacks; may stand anywhere. Or set EDGEC_DEBUG."
+        False, "--debug", help="Show Python tracebacks. Valid anywhere on the line; same as EDGEC_DEBUG=1."
     ),
 ) -> None:
     pass
 
 
 def main() -> None:
-    """Run the command line; the process's exit status tells what happened."""
+    """Run the command line and exit with the command's status."""
     _add_commands()
     debug = "--debug" in sys.argv or os.environ.get("EDGEC_DEBUG", "") not in ("", "0")
     sys.argv = [argument for argument in sys.argv if argument != "--debug"]  # anywhere on the line
@@ -80,19 +119,22 @@ def main() -> None:
     except EdgecError as error:
         if debug:
             traceback.print_exc()
-        err.print(f"[bold red]error:[/] {error}", soft_wrap=True)
+        _print_error(str(error))
         sys.exit(error.exit_code)
     except ModuleNotFoundError as error:
-        extra = {"tvm": "compiler", "onnx": "compiler", "onnxruntime": "compiler", "sqlalchemy": "fleet"}
-        extra |= {"nicegui": "fleet", "fastapi": "fleet", "amqtt": "fleet", "sounddevice": "audio"}
-        name = (error.name or "").partition(".")[0]
-        if debug or name not in extra:
+        # Of our own modules or an unknown package it is a defect, which a traceback describes better.
+        if debug or (extra_of(error.name) is None and not (error.name or "").startswith("edgec.")):
             raise
-        err.print(f"[bold red]error:[/] this needs the package {name}: pip install 'edgec\\[{extra[name]}]'")
+        _print_error(_missing(error))
         sys.exit(1)
     except KeyboardInterrupt:
         err.print("interrupted")
         sys.exit(130)
+
+
+def _print_error(text: str) -> None:
+    err.print("[bold red]error:[/] ", end="")
+    err.print(text, markup=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ machine can do.
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,16 +16,10 @@ from edgec.cli.console import emit_json, out
 from edgec.targets import UsageError
 
 if TYPE_CHECKING:
-    from edgec.benchmarks.roofline.profile import Machine, Profile
-    from edgec.runtime import ArtifactConfig
+    from edgec.benchmarks.roofline.profile import Profile
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to the application."""
-    app.command("profile")(profile_command)
-
-
-def profile_command(
+def command(
     artifact: Annotated[Path, typer.Argument(help="An .edge file.", show_default=False)],
     inputs: Annotated[Path | None, typer.Option(help="An .npz file of inputs. [default: made up]")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads. [default: all cores]")] = None,
@@ -48,15 +41,16 @@ def profile_command(
     layer's bytes from memory or a cache, and what part of the layer's time that is.
     """
     import edgec.runtime as rt
+    from edgec.benchmarks.inputs import artifact_inputs
+    from edgec.benchmarks.roofline.probed import probed_machine
     from edgec.benchmarks.roofline.profile import by_kind, profile_layers
     from edgec.cli.progress import TerminalProgress
-    from edgec.cli.samples import sample_inputs
 
     if plot is not None and (plot.suffix != ".svg" or not plot.parent.is_dir()):
         raise UsageError(f"--plot {plot}: name an .svg file in a folder that exists")
     with rt.load(existing(artifact, "artifact"), threads=threads) as model:
-        values = sample_inputs(model.config.inputs, inputs)
-        machine, used = _machine(model.config, model.threads)
+        values = artifact_inputs(model.config.inputs, inputs)
+        machine, used = probed_machine(model.config, model.threads)
         if plot is not None and machine is None:
             raise UsageError(
                 "--plot needs the compiler, and an artifact whose target this machine can stand for"
@@ -83,32 +77,6 @@ def profile_command(
     _show(artifact, profile, used, limit)
     if plot is not None:
         out.print(f"wrote [bold]{plot}[/]", soft_wrap=True)
-
-
-def _machine(config: ArtifactConfig, threads: int) -> tuple[Machine | None, int]:
-    """How to measure this machine as this artifact's kernels use it (None where no compiler is installed to make the
-    measuring kernels, or they could not run), and with how many threads.
-    """
-    if config.threads == 1:
-        threads = 1  # such kernels have no parallel loops
-    if importlib.util.find_spec("tvm") is None:
-        return None, threads
-    from edgec.benchmarks.roofline.peak import LOOP_REACHES, BandwidthProbe, PeakProbe, SpeedProbe
-    from edgec.benchmarks.roofline.profile import Machine
-    from edgec.compiler.tuning.tuner import runs_here
-    from edgec.targets import UnknownTarget, detect, load_target
-
-    try:
-        target = load_target(config.target)
-    except UnknownTarget:
-        return None, threads  # a target of the user's own that is not known on this machine
-    if not runs_here(target):
-        return None, threads
-    if config.threads is None and target.cores == 1:
-        threads = 1
-    speed, peak = SpeedProbe(target, threads), PeakProbe(target, threads)
-    reach = LOOP_REACHES if target.arch == "x86_64" else 0.0
-    return Machine(speed, peak, BandwidthProbe(target, detect(), threads), reach), threads
 
 
 def _show(artifact: Path, profile: Profile, threads: int, limit: int) -> None:

@@ -7,28 +7,11 @@ from typing import Annotated
 
 import typer
 
+from edgec.cli.arguments import Json, Server, Token
 from edgec.cli.console import emit_json, err, out
 
-Server = Annotated[
-    str | None,
-    typer.Option(
-        "--server",
-        help="Fleet server; else $EDGEC_SERVER, else that of 'edgec fleet login'.",
-        show_default=False,
-    ),
-]
-Token = Annotated[
-    str | None, typer.Option("--token", help="Access token; else $EDGEC_TOKEN, else that of the login.")
-]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("push")(push)
-
-
-def push(
+def command(
     artifact: Annotated[Path, typer.Argument(help="The .edge file.", exists=True, dir_okay=False)],
     name: Annotated[
         str | None, typer.Option(help="Model name in the registry, if not the artifact's own.")

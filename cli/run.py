@@ -17,12 +17,7 @@ if TYPE_CHECKING:
     import edgec.runtime as rt
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to the application."""
-    app.command("run")(run_command)
-
-
-def run_command(
+def command(
     artifact: Annotated[Path, typer.Argument(help="An .edge file.", show_default=False)],
     source: Annotated[
         Path, typer.Argument(help="A picture, a sound, or an .npz file of inputs.", show_default=False)

@@ -23,12 +23,7 @@ if TYPE_CHECKING:
     from edgec.targets import Target
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to the application."""
-    app.command("verify")(verify_command)
-
-
-def verify_command(
+def command(
     artifact: Annotated[Path, typer.Argument(help="An .edge file.", show_default=False)],
     model: Annotated[Path, typer.Argument(help="The model that it was compiled from.", show_default=False)],
     inputs: Annotated[Path | None, typer.Option(help="An .npz file of inputs. [default: made up]")] = None,

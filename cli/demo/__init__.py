@@ -8,12 +8,7 @@ from typing import Annotated
 import typer
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("demo")(demo)
-
-
-def demo(
+def command(
     camera: Annotated[
         str | None,
         typer.Option(help="A camera's number, a stream's address or a video file. [default: a made video]"),

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,15 +11,8 @@ from onnx import helper
 
 from edgec.cli.arguments import parse_shapes
 from edgec.targets import UsageError
+from tests.cli.conftest import Edgec
 from tests.compiler.onnx_models import model_of, save
-
-
-def edgec(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "edgec.cli.main", *map(str, arguments)]
-    environment = os.environ | {"COLUMNS": "200", "NO_COLOR": "1"}
-    return subprocess.run(
-        command, cwd=cwd, capture_output=True, text=True, check=False, timeout=280, env=environment
-    )
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def artifact(folder: Path) -> Path:
+def artifact(edgec: Edgec, folder: Path) -> Path:
     done = edgec(
         "compile", "small.onnx", "--input", "x:1x3x12x12", "--tune", "none", "-o", "small.edge", cwd=folder
     )
@@ -49,7 +39,7 @@ def artifact(folder: Path) -> Path:
     return folder / "small.edge"
 
 
-def test_inspect_a_model(folder: Path) -> None:
+def test_inspect_a_model(edgec: Edgec, folder: Path) -> None:
     facts = json.loads(edgec("inspect", "small.onnx", "--input", "x:1x3x12x12", "--json", cwd=folder).stdout)
     assert facts["operators"] == {"Conv": 1, "Relu": 1}
     assert facts["parameters"] == 8 * 27
@@ -60,7 +50,7 @@ def test_inspect_a_model(folder: Path) -> None:
     assert "--input x:nx3xhxw" in free.stdout
 
 
-def test_inspect_a_model_that_is_not_onnx(folder: Path, shared_data: Path) -> None:
+def test_inspect_a_model_that_is_not_onnx(edgec: Edgec, folder: Path, shared_data: Path) -> None:
     trees = edgec(
         "inspect", shared_data / "xgboost" / "xg_agaricus.model", "--input", "input:1x127", cwd=folder
     )
@@ -68,14 +58,16 @@ def test_inspect_a_model_that_is_not_onnx(folder: Path, shared_data: Path) -> No
     assert "TreeEnsemble" in trees.stdout
 
 
-def test_a_library_that_warns_on_stdout_leaves_json_alone(folder: Path, shared_data: Path) -> None:
+def test_a_library_that_warns_on_stdout_leaves_json_alone(
+    edgec: Edgec, folder: Path, shared_data: Path
+) -> None:
     pytest.importorskip("lightgbm", reason="optional: pip install 'edgec[trees]'")
     trees = shared_data / "xgboost" / "lgbm_breast_cancer.txt"
     done = edgec("compile", trees, "--tune", "none", "-o", "trees.edge", "--json", cwd=folder)
     assert json.loads(done.stdout)["evidence"]["verified"]
 
 
-def test_inspect_verify_bench_and_profile_an_artifact(folder: Path, artifact: Path) -> None:
+def test_inspect_verify_bench_and_profile_an_artifact(edgec: Edgec, folder: Path, artifact: Path) -> None:
     shown = json.loads(edgec("inspect", artifact, "--json", cwd=folder).stdout)
     assert shown["evidence"]["verified"]
     assert shown["config"]["inputs"][0]["shape"] == [1, 3, 12, 12]
@@ -89,7 +81,9 @@ def test_inspect_verify_bench_and_profile_an_artifact(folder: Path, artifact: Pa
     assert measured["latency"]["edgec"]["runs"] >= 20
 
 
-def test_profile_puts_each_layer_beside_what_the_machine_can_do(folder: Path, artifact: Path) -> None:
+def test_profile_puts_each_layer_beside_what_the_machine_can_do(
+    edgec: Edgec, folder: Path, artifact: Path
+) -> None:
     options = ("--repeats", "6", "--seconds", "0.5")
     profile = json.loads(edgec("profile", artifact, *options, "--json", cwd=folder).stdout)
     first = next(layer for layer in profile["layers"] if "first" in layer["nodes"])
@@ -110,7 +104,7 @@ def test_profile_puts_each_layer_beside_what_the_machine_can_do(folder: Path, ar
     assert "by kind" in shown.stdout
 
 
-def test_verify_fails_on_another_model(folder: Path, artifact: Path) -> None:
+def test_verify_fails_on_another_model(edgec: Edgec, folder: Path, artifact: Path) -> None:
     nodes = [helper.make_node("Conv", ["x", "w"], ["c"]), helper.make_node("Relu", ["c"], ["y"])]
     other = model_of(nodes, {"x": [1, 3, 12, 12]}, ["y"], {"w": np.ones((8, 3, 3, 3), "float32")})
     save(other, folder, "other.onnx")
@@ -131,7 +125,7 @@ def test_verify_fails_on_another_model(folder: Path, artifact: Path) -> None:
     ],
 )
 def test_mistakes_get_one_line_and_leave_nothing(
-    folder: Path, arguments: tuple[str, ...], message: str
+    edgec: Edgec, folder: Path, arguments: tuple[str, ...], message: str
 ) -> None:
     (folder / "cut.edge").write_bytes(b"oci-layout" + bytes(100))
     before = {path.name for path in folder.iterdir()}
@@ -153,7 +147,7 @@ def test_shapes_on_the_command_line() -> None:
         parse_shapes(["a:1", "a:2"])
 
 
-def test_verify_by_layers_names_every_value(folder: Path, artifact: Path) -> None:
+def test_verify_by_layers_names_every_value(edgec: Edgec, folder: Path, artifact: Path) -> None:
     done = edgec("verify", artifact, "small.onnx", "--layers", "--json", cwd=folder)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
@@ -162,7 +156,7 @@ def test_verify_by_layers_names_every_value(folder: Path, artifact: Path) -> Non
     assert [layer["node"] for layer in found["layers"]] == ["first", "second"]
 
 
-def test_a_failing_model_is_reduced_to_the_node_that_fails(folder: Path) -> None:
+def test_a_failing_model_is_reduced_to_the_node_that_fails(edgec: Edgec, folder: Path) -> None:
     nodes = [
         helper.make_node("Relu", ["x"], ["a"], name="before"),
         helper.make_node("Det", ["a"], ["b"], name="culprit"),
@@ -181,13 +175,7 @@ def test_a_failing_model_is_reduced_to_the_node_that_fails(folder: Path) -> None
     assert "nothing to reduce" in fine.stderr
 
 
-def test_the_version_names_what_decides_a_compile(tmp_path: Path) -> None:
-    done = edgec("--version", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert {line.split()[0] for line in done.stdout.splitlines()} >= {"edgec", "apache-tvm", "onnxruntime"}
-
-
-def test_what_was_decided_on_the_way_is_said(folder: Path) -> None:
+def test_what_was_decided_on_the_way_is_said(edgec: Edgec, folder: Path) -> None:
     wishes = ("--target", "x86-64-v3", "--precision", "auto", "--tune", "none", "--no-verify")
     done = edgec("compile", "small.onnx", "--input", "x:1x3x12x12", *wishes, "-o", "auto.edge", cwd=folder)
     assert done.returncode == 0, done.stderr

@@ -118,7 +118,7 @@ def test_review_and_export_through_the_command_line(
 ) -> None:
     from typer.testing import CliRunner
 
-    from edgec.cli.captures import group
+    from edgec.cli.captures import app
 
     monkeypatch.setenv("EDGEC_SERVER", server.url)
     monkeypatch.setenv("EDGEC_TOKEN", server.token)
@@ -126,7 +126,7 @@ def test_review_and_export_through_the_command_line(
     ids = [str(send(server, token, meta("reviewed"), jpeg(seed=n)).json()["id"]) for n in range(4)]
 
     def run(*arguments: str) -> str:
-        result = CliRunner().invoke(group, list(arguments), catch_exceptions=False)
+        result = CliRunner().invoke(app, list(arguments), catch_exceptions=False)
         assert result.exit_code == 0, result.output
         return result.output
 

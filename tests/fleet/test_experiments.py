@@ -18,7 +18,7 @@ from edgec.fleet.experiments.readings import comparable, counters_of, reading
 from edgec.fleet.experiments.verdict import Criteria, judge
 from edgec.protocol.codec import encode
 from edgec.protocol.jobs import JobState
-from edgec.protocol.shadow import beside, merge, removals
+from edgec.protocol.shadow import merge, removals, with_removals
 from edgec.protocol.status import Health, ModelHealth, StageLatency, StreamHealth
 from edgec.protocol.topics import parse
 from tests.fleet.fleet_harness import FleetServer, SimDevice, wait_for
@@ -121,7 +121,7 @@ class Comparing(SimDevice):
         topic = parse(message.topic)
         if topic.kind == "shadow/name/+/update/delta":
             before, self.desired = self.desired, merge(self.desired, json.loads(message.payload)["state"])
-            update = {"state": {"reported": beside(self.desired, removals(before, self.desired))}}
+            update = {"state": {"reported": with_removals(self.desired, removals(before, self.desired))}}
             client.publish(self.topics.base + "/shadow/name/config/update", json.dumps(update), 1)
 
     def report(self) -> None:

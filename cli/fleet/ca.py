@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
+from edgec.cli.arguments import Json, Server, Token
 from edgec.cli.console import emit_json, out
-from edgec.cli.push import Json, Server, Token
 
 app = typer.Typer(no_args_is_help=True, help="Certificates for devices and servers: mutual TLS.")
 Data = Annotated[Path, typer.Option(help="Data folder of the fleet server, whose authority this is.")]

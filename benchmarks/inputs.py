@@ -1,4 +1,4 @@
-"""Inputs for an artifact without its source model: from a file, or made up."""
+"""Inputs for an artifact whose source model is not at hand: read from a file, or random."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 Arrays = dict[str, npt.NDArray[Any]]
 
 
-def sample_inputs(specs: Sequence[TensorSpec], file: Path | None) -> Arrays:
-    """The arrays of an ``.npz`` file, or random ones: floats around 0, small integers.
+def artifact_inputs(specs: Sequence[TensorSpec], file: Path | None) -> Arrays:
+    """Return the arrays of an `.npz` file or, without one, random arrays: normal floats, integers 0 and 1.
 
     Raises:
-        UsageError: the file cannot be read.
+        UsageError: The file cannot be read.
     """
     if file is not None:
         try:
@@ -30,11 +30,11 @@ def sample_inputs(specs: Sequence[TensorSpec], file: Path | None) -> Arrays:
         except (OSError, ValueError, EOFError) as error:
             raise UsageError(f"{file}: cannot be read as an .npz file of arrays: {error}") from error
     rng = np.random.default_rng(0)
-    made: Arrays = {}
+    arrays: Arrays = {}
     for spec in specs:
         dtype = np.dtype(spec.dtype)
         if dtype.kind == "f":
-            made[spec.name] = rng.standard_normal(spec.shape).astype(dtype)
+            arrays[spec.name] = rng.standard_normal(spec.shape).astype(dtype)
         else:
-            made[spec.name] = rng.integers(0, 2, spec.shape).astype(dtype)
-    return made
+            arrays[spec.name] = rng.integers(0, 2, spec.shape).astype(dtype)
+    return arrays

@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
+from edgec.cli.arguments import Json, Server, Token, parse_model_version
 from edgec.cli.console import emit_json, out
-from edgec.cli.push import Json, Server, Token
+from edgec.targets.errors import UsageError
 
 app = typer.Typer(no_args_is_help=True, help="Sign versions with keys that the server never sees (TUF).")
 Keys = Annotated[Path, typer.Option("--keys", help="Folder of the private keys; keep it off the server.")]
@@ -62,7 +63,7 @@ def sign(
     from edgec.fleet.client import signing
     from edgec.fleet.client.connection import FleetClient, resolve
 
-    name, version = split(model)
+    name, version = parse_model_version(model)
     with FleetClient(*resolve(server, token)) as client:
         for item in signing.sign_version(client, keys, name, version):
             out.print(f"signed {item.path} {item.digest}", soft_wrap=True)
@@ -79,7 +80,7 @@ def revoke(
     from edgec.fleet.client import signing
     from edgec.fleet.client.connection import FleetClient, resolve
 
-    name, version = split(model)
+    name, version = parse_model_version(model)
     with FleetClient(*resolve(server, token)) as client:
         for path in signing.unsign_version(client, keys, name, version):
             out.print(f"{path} is no longer signed")
@@ -149,27 +150,11 @@ def show(server: Server = None, token: Token = None, as_json: Json = False) -> N
         out.print(f"{path} {digest}", soft_wrap=True)
 
 
-def split(model: str) -> tuple[str, str]:
-    """Name and version of ``MODEL:VERSION``.
-
-    Raises:
-        UsageError: there is no version.
-    """
-    from edgec.targets.errors import UsageError
-
-    name, separator, version = model.partition(":")
-    if not separator or not name or not version:
-        raise UsageError(f"{model!r} names no version: write MODEL:VERSION, such as detector:2")
-    return name, version
-
-
 def check_role(role: str) -> None:
     """Refuse a role that operators do not sign.
 
     Raises:
         UsageError: it is neither root nor targets.
     """
-    from edgec.targets.errors import UsageError
-
     if role not in ("root", "targets"):
         raise UsageError(f"{role!r} is neither root nor targets; the server signs the others itself")
