@@ -14,7 +14,7 @@ from edgec.fleet.registry.blobs import BlobStore
 from edgec.fleet.settings import Settings
 from edgec.fleet.store.bulk import insert_new
 from edgec.fleet.store.database import Database
-from edgec.fleet.store.tables import Detection, ManifestBlob, RepositoryBlob, RollUp, Sample, WebSession
+from edgec.fleet.store.tables import Detection, ManifestBlob, RepositoryBlob, RollUp, Telemetry, WebSession
 from edgec.fleet.trust.repository import Repository
 
 PACE_S = 300.0
@@ -61,30 +61,30 @@ class Upkeep:
         self._stop.set()
 
     def retain(self, now: float) -> None:
-        """Roll up full hours of samples that are past their keeping, then drop them; drop old detections."""
-        hour = int((now - self._settings.samples_kept_s) // 3600)
+        """Roll up full hours of telemetry past its retention, then delete it; drop old detections."""
+        hour = int((now - self._settings.telemetry_kept_s) // 3600)
         with self._database.writing() as session:
-            bucket = func.floor(Sample.at / 3600)
+            bucket = func.floor(Telemetry.at / 3600)
             rows = session.execute(
                 select(
-                    Sample.device_id,
-                    Sample.stream,
+                    Telemetry.device_id,
+                    Telemetry.stream,
                     bucket.label("hour"),
-                    Sample.version,
+                    Telemetry.version,
                     func.count(),
-                    func.avg(Sample.fps),
-                    func.avg(Sample.latency_ms),
-                    func.max(Sample.latency_ms),
+                    func.avg(Telemetry.fps),
+                    func.avg(Telemetry.latency_ms),
+                    func.max(Telemetry.latency_ms),
                 )
-                .where(Sample.at < hour * 3600)
-                .group_by(Sample.device_id, Sample.stream, bucket, Sample.version)
+                .where(Telemetry.at < hour * 3600)
+                .group_by(Telemetry.device_id, Telemetry.stream, bucket, Telemetry.version)
             )
             names = (
                 "device_id",
                 "stream",
                 "hour",
                 "version",
-                "samples",
+                "reports",
                 "fps_mean",
                 "latency_ms_mean",
                 "latency_ms_max",
@@ -92,7 +92,7 @@ class Upkeep:
             insert_new(
                 session, RollUp, [dict(zip(names, row, strict=True)) | {"hour": int(row[2])} for row in rows]
             )
-            session.execute(delete(Sample).where(Sample.at < hour * 3600))
+            session.execute(delete(Telemetry).where(Telemetry.at < hour * 3600))
             session.execute(delete(WebSession).where(WebSession.expires_at < now))
         while not self._stop.is_set():
             with self._database.writing() as session:

@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from edgec.fleet.errors import FleetError
 
 PREFIX = "EDGEC_FLEET_"
+RENAMED = {"telemetry_kept_s": "samples_kept_s"}
+"""Settings whose variable of version 0.1 still counts, by their present name."""
 
 
 class Settings(BaseModel):
@@ -73,8 +75,8 @@ class Settings(BaseModel):
     )
     max_upload: int = Field(8 << 30, gt=0, description="Largest blob that a push may send.")
     events_kept_s: float = Field(30 * 86400.0, gt=0, description="How long detections are kept.")
-    samples_kept_s: float = Field(
-        7 * 86400.0, gt=0, description="How long raw health samples are kept before roll-ups remain."
+    telemetry_kept_s: float = Field(
+        7 * 86400.0, gt=0, description="How long telemetry is kept before hourly roll-ups replace it."
     )
     captures_quota: int = Field(10 << 30, gt=0, description="Bytes of pictures for retraining that are kept.")
     captures_device_quota: int = Field(1 << 30, gt=0, description="The same, of one device.")
@@ -115,8 +117,9 @@ def load_settings(**flags: object) -> Settings:
     """
     values: dict[str, object] = {}
     for name in Settings.model_fields:
-        if (value := os.environ.get(PREFIX + name.upper())) is not None:
-            values[name] = value
+        for variable in (RENAMED.get(name, ""), name):
+            if variable and (value := os.environ.get(PREFIX + variable.upper())) is not None:
+                values[name] = value
     values |= {name: value for name, value in flags.items() if value is not None}
     try:
         return Settings.model_validate(values)

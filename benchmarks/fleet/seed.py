@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy import insert
 
 from edgec.fleet.store.database import Database
-from edgec.fleet.store.tables import Detection, Device, Group, Job, Member, ModelVersion, Rollout, Sample
+from edgec.fleet.store.tables import Detection, Device, Group, Job, Member, ModelVersion, Rollout, Telemetry
 
 SITES = (
     "lyon", "porto", "turin", "gdansk", "malmo", "bilbao", "ghent", "leipzig", "brno", "graz", "lille", "cork",
@@ -27,7 +27,7 @@ LABELS = ("person", "forklift", "pallet", "car", "helmet")
 
 
 def seed(database: Database, devices: int, *, seed: int = 7) -> None:
-    """Add `devices` devices with an hour of samples for the first 300, models, groups and rollouts."""
+    """Add `devices` devices with an hour of telemetry for the first 300, models, groups and rollouts."""
     rng = random.Random(seed)
     now = time.time()
     rows = [_device(rng, number, now) for number in range(devices)]
@@ -39,7 +39,7 @@ def seed(database: Database, devices: int, *, seed: int = 7) -> None:
             for line in LINES
         )
         session.flush()
-        session.execute(insert(Sample), _samples(rng, rows, now))
+        session.execute(insert(Telemetry), _telemetry(rng, rows, now))
         session.execute(insert(Detection), _detections(rng, rows, now))
         _rollouts(session, rng, rows, now)
 
@@ -127,7 +127,7 @@ def _versions(now: float) -> list[ModelVersion]:
     return found
 
 
-def _samples(rng: random.Random, rows: list[dict[str, Any]], now: float) -> list[dict[str, Any]]:
+def _telemetry(rng: random.Random, rows: list[dict[str, Any]], now: float) -> list[dict[str, Any]]:
     return [
         {
             "device_id": row["id"], "stream": stream, "at": now - 3600 + 30 * step, "version": row["version"],
@@ -149,7 +149,7 @@ def _detections(rng: random.Random, rows: list[dict[str, Any]], now: float) -> l
         found.append(
             {
                 "device_id": row["id"], "event_id": f"seed-{number}", "stream": rng.choice(("gate", "ramp")),
-                "at": now - 2 * (2000 - number), "received_at": now, "kind": rng.choice(("new", "update", "end")),
+                "at": now - 2 * (2000 - number), "received_at": now, "phase": rng.choice(("new", "update", "end")),
                 "label": label, "score": score, "track_id": f"t{number}", "version": row["version"],
                 "data": {"box": box, "frame": {"number": number, "width": 640, "height": 480}, "label": label},
             }

@@ -15,6 +15,7 @@ from edgec.fleet.api import (
     audit,
     captures,
     certificates,
+    deprecated,
     devices,
     enrolment,
     experiments,
@@ -43,7 +44,7 @@ DESCRIPTION = (
 )
 AREAS = (
     enrolment, access, audit, session, certificates, devices, groups, jobs, shadows, telemetry, models, rollouts,
-    experiments, captures, ops, metrics, trust,
+    experiments, captures, ops, metrics, trust, deprecated,
 )  # fmt: skip
 
 

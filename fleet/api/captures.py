@@ -1,4 +1,4 @@
-"""Samples for retraining under ``/api/v1/samples``: sent by devices, reviewed and exported by people."""
+"""Captures for retraining under `/api/v1/captures`: sent by devices, reviewed and exported by people."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ from edgec.fleet.store.experiment_tables import Capture
 from edgec.fleet.store.tables import Device
 from edgec.protocol.captures import MAX_CAPTURE_BYTES, CaptureMeta
 
-router = APIRouter(prefix="/api/v1", tags=["samples"])
-SampleId = Annotated[int, Path(ge=1, lt=2**53)]
+router = APIRouter(prefix="/api/v1", tags=["captures"])
+CaptureId = Annotated[int, Path(ge=1, lt=2**53)]
 Text = Annotated[str, Query(max_length=128)]
 MAX_META = 1 << 20
 BATCH = 1000
-_BODY = {
+UPLOAD_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {
@@ -89,12 +89,12 @@ async def _parts(request: Request) -> tuple[bytes, bytes]:
     return found[0], found[1]
 
 
-@router.post("/samples", status_code=201, openapi_extra=_BODY)
-async def send_sample(server: Server, asking: Asking, request: Request) -> Response:
-    """Take in a device's sample; 200 for one that is here already. Only the device itself may send it."""
+@router.post("/captures", status_code=201, openapi_extra=UPLOAD_BODY)
+async def send_capture(server: Server, asking: Asking, request: Request) -> Response:
+    """Accept a capture from a device; 200 for one that is stored already. Only the device itself may send it."""
     who = require_role(asking, "device")
     if who.device_id is None:
-        raise Problem(403, "For devices", "Samples are sent with a device's own token.")
+        raise Problem(403, "For devices", "Captures are sent with a device's own token.")
     raw, image = await _parts(request)
     try:
         meta = CaptureMeta.model_validate_json(raw)
@@ -113,12 +113,12 @@ def _take(server: Services, who: Identity, meta: CaptureMeta, image: bytes) -> t
     return server.captures.take(who.device_id, meta, image)
 
 
-@router.get("/samples")
-def list_samples(
+@router.get("/captures")
+def list_captures(
     server: Server, _who: Viewer, limit: Limit = 100, cursor: Cursor = "", device: Text = "", stream: Text = "",
     model: Text = "", version: Text = "", reason: Text = "", state: State | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Samples, newest first."""
+    """Captures, newest first."""
     wanted = {"device": device, "stream": stream, "model": model, "version": version, "reason": reason}
     query = capture_query(**wanted, state=state or "")
     with server.database.reading() as session:
@@ -130,29 +130,29 @@ def list_samples(
     return page([view(row, name) for row, name in rows[:limit]], following, total=total)
 
 
-@router.get("/samples/usage")
+@router.get("/captures/usage")
 def usage(server: Server, _who: Viewer) -> dict[str, Any]:
-    """How much of the quota is used, and how many samples are in each state."""
+    """How much of the quota is used, and how many captures are in each state."""
     return server.captures.usage()
 
 
-@router.get("/samples/export", response_class=StreamingResponse)
+@router.get("/captures/export", response_class=StreamingResponse)
 def export(
     server: Server, who: Operator, format: Format = "coco", device: Text = "", model: Text = "", version: Text = "",
     unreviewed: bool = False, val_percent: Annotated[int, Query(ge=0, le=90)] = 20,
 ) -> StreamingResponse:  # fmt: skip
-    """Confirmed and corrected samples as a zip; with ``unreviewed`` new ones too, as the model saw them."""
+    """Confirmed and corrected captures as a zip; with ``unreviewed`` new ones too, as the model saw them."""
     states = ["confirmed", "corrected"] + ["new"] * unreviewed
     query = capture_query(device=device, model=model, version=version).where(Capture.state.in_(states))
     with server.database.writing() as session:
         rows = session.execute(query.order_by(Capture.id)).all()
         if not rows:
             raise Problem(
-                404, "Nothing to export", "No sample that fits has been confirmed or corrected yet."
+                404, "Nothing to export", "No capture that fits has been confirmed or corrected yet."
             )
-        audit(session, who.name, "sample.export", format, number=len(rows))
+        audit(session, who.name, "capture.export", format, number=len(rows))
     items = [_item(server, row) for row, _device in rows]
-    headers = {"Content-Disposition": f'attachment; filename="samples-{format}.zip"'}
+    headers = {"Content-Disposition": f'attachment; filename="captures-{format}.zip"'}
     return StreamingResponse(
         export_zip(items, format, val_percent), headers=headers, media_type="application/zip"
     )
@@ -163,42 +163,42 @@ def _item(server: Services, row: Capture) -> Item:
     return Item(row.id, row.width, row.height, found, lambda: server.captures.pictures.read(row.digest))
 
 
-@router.get("/samples/{sample_id}")
-def show_sample(server: Server, _who: Viewer, sample_id: SampleId) -> dict[str, Any]:
-    """A sample."""
+@router.get("/captures/{capture_id}")
+def show_capture(server: Server, _who: Viewer, capture_id: CaptureId) -> dict[str, Any]:
+    """A capture."""
     with server.database.reading() as session:
-        row = get_capture(session, sample_id)
+        row = get_capture(session, capture_id)
         return view(row, session.get_one(Device, row.device_id).name)
 
 
-@router.get("/samples/{sample_id}/image", response_class=Response)
-def image(server: Server, _who: Viewer, sample_id: SampleId) -> Response:
+@router.get("/captures/{capture_id}/image", response_class=Response)
+def image(server: Server, _who: Viewer, capture_id: CaptureId) -> Response:
     """Its picture, a JPEG."""
     with server.database.reading() as session:
-        row = get_capture(session, sample_id)
+        row = get_capture(session, capture_id)
     if row.state == "discarded":
-        raise Problem(410, "Discarded", f"The picture of sample {sample_id} was discarded.")
+        raise Problem(410, "Discarded", f"The picture of capture {capture_id} was discarded.")
     headers = {"X-Content-Type-Options": "nosniff", "Cache-Control": "private, max-age=86400, immutable"}
     return Response(server.captures.pictures.read(row.digest), headers=headers, media_type="image/jpeg")
 
 
-@router.patch("/samples/{sample_id}")
-def review(server: Server, who: Operator, sample_id: SampleId, body: Review) -> dict[str, Any]:
-    """Confirm, correct or discard a sample, or make it new again. A discarded picture is gone."""
-    row = server.captures.review(who.name, [sample_id], body)[0]
+@router.patch("/captures/{capture_id}")
+def review(server: Server, who: Operator, capture_id: CaptureId, body: Review) -> dict[str, Any]:
+    """Confirm, correct or discard a capture, or make it new again. A discarded picture is gone."""
+    row = server.captures.review(who.name, [capture_id], body)[0]
     with server.database.reading() as session:
         return view(row, session.get_one(Device, row.device_id).name)
 
 
 class ManyReviews(BaseModel):
-    """The same word on many samples."""
+    """The same verdict on many captures."""
 
     model_config = ConfigDict(extra="forbid")
     ids: list[Annotated[int, Field(ge=1, lt=2**53)]] = Field(min_length=1, max_length=BATCH)
     review: Review
 
 
-@router.post("/samples/review")
+@router.post("/captures/review")
 def review_many(server: Server, who: Operator, body: ManyReviews) -> dict[str, Any]:
-    """Confirm or discard many samples at once; all or none."""
+    """Confirm or discard many captures at once; all or none."""
     return {"reviewed": len(server.captures.review(who.name, body.ids, body.review))}

@@ -25,7 +25,7 @@ from edgec.fleet.groups.service import (
     get_group,
     group_query,
 )
-from edgec.fleet.store.tables import Detection, Device, RollUp, Sample, Shadow
+from edgec.fleet.store.tables import Detection, Device, RollUp, Shadow, Telemetry
 
 router = APIRouter(prefix="/api/v1", tags=["devices"])
 Text = Annotated[str, Query(max_length=128)]
@@ -113,7 +113,7 @@ def delete_device(server: Server, who: Operator, name: str) -> None:
     with server.database.writing() as session:
         device = get_device(session, name)
         server.captures.forget(session, device.id)
-        for table in (Detection, Sample, RollUp, Shadow):
+        for table in (Detection, Telemetry, RollUp, Shadow):
             session.execute(delete(table).where(table.device_id == device.id))
         session.delete(device)
         audit(session, who.name, "device.delete", name)

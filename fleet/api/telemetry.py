@@ -19,7 +19,7 @@ from edgec.fleet.api.context import (
 )
 from edgec.fleet.api.devices import Text
 from edgec.fleet.devices.service import get_device
-from edgec.fleet.store.tables import Detection, Sample
+from edgec.fleet.store.tables import Detection, Telemetry
 
 router = APIRouter(prefix="/api/v1", tags=["telemetry"])
 
@@ -45,25 +45,25 @@ def list_detections(
             query = query.where(Detection.id < before)
         rows = list(session.scalars(query.order_by(Detection.id.desc()).limit(limit + 1)))
     items = [
-        {"id": r.event_id, "stream": r.stream, "at": r.at, "phase": r.kind, "label": r.label,
+        {"id": r.event_id, "stream": r.stream, "at": r.at, "phase": r.phase, "label": r.label,
          "score": r.score, "track_id": r.track_id, "version": r.version, "data": r.data}
         for r in rows[:limit]
     ]  # fmt: skip
     return page(items, next_cursor(rows, limit, lambda row: row.id))
 
 
-@router.get("/devices/{name}/samples")
-def list_samples(
+@router.get("/devices/{name}/telemetry")
+def list_telemetry(
     server: Server, _who: Viewer, name: str, stream: Text = "", since: float | None = None, limit: Limit = 500
 ) -> dict[str, Any]:
     """Health numbers of a device over time, oldest first; ``stream`` empty is the device as a whole."""
     with server.database.reading() as session:
         device = get_device(session, name)
         begin = time.time() - 3600 if since is None else since
-        query = select(Sample).where(
-            Sample.device_id == device.id, Sample.stream == stream, Sample.at >= begin
+        query = select(Telemetry).where(
+            Telemetry.device_id == device.id, Telemetry.stream == stream, Telemetry.at >= begin
         )
-        rows = list(session.scalars(query.order_by(Sample.at.desc()).limit(limit)))[::-1]
+        rows = list(session.scalars(query.order_by(Telemetry.at.desc()).limit(limit)))[::-1]
     fields = (
         "at",
         "version",

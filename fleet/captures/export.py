@@ -1,4 +1,4 @@
-"""Reviewed samples as a zip for training: COCO, YOLO, or a folder per class.
+"""Reviewed captures as a zip for training: COCO, YOLO, or a folder per class.
 
 The zip is made while it is sent, so that its size is bounded by nothing here. Every name in it is made from numbers
 and cleaned labels: a label cannot leave the folder it is unpacked into.
@@ -23,7 +23,7 @@ _DATE = (1980, 1, 1, 0, 0, 0)
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A sample to export: its number, size in pixels, labels with boxes, and where its JPEG comes from."""
+    """A capture to export: its number, size in pixels, labels with boxes, and where its JPEG comes from."""
 
     number: int
     width: int
@@ -37,7 +37,7 @@ class Item:
         return f"{self.number:08d}.jpg"
 
     def held_out(self, percent: int) -> bool:
-        """Whether the sample is one to validate with: by its number, so that it stays one as samples are added."""
+        """Whether the capture belongs to the validation set. Its number decides, so that it stays as others come."""
         return int.from_bytes(hashlib.sha256(str(self.number).encode()).digest()[:4], "big") % 100 < percent
 
 

@@ -1,4 +1,4 @@
-"""Samples for retraining: taken in from devices within a quota, reviewed by people."""
+"""Captures for retraining: accepted from devices within a quota, reviewed by people."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Annotation(BaseModel):
 
 
 class Review(BaseModel):
-    """A person's word on a sample. ``corrected`` comes with the right annotations."""
+    """A person's verdict on a capture. `corrected` comes with the right annotations."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     state: State
@@ -70,7 +70,7 @@ class Captures:
         self.quota = quota
 
     def take(self, device_id: int, meta: CaptureMeta, image: bytes) -> tuple[int, bool]:
-        """Store a sample; its number, and whether it is new. A repeat of an ``id`` changes nothing.
+        """Store a capture; its number, and whether it is new. A repeat of an ``id`` changes nothing.
 
         Raises:
             Problem: 422 for a picture that is none or of another size; 507 when the quota is used up.
@@ -83,14 +83,14 @@ class Captures:
             text = f"The image is {width}×{height}, the meta part says {meta.width}×{meta.height}."
             raise Problem(422, "Wrong size", text)
         with self._database.reading() as session:
-            known = session.scalar(select(Capture.id).filter_by(device_id=device_id, sample_id=meta.id))
+            known = session.scalar(select(Capture.id).filter_by(device_id=device_id, capture_id=meta.id))
             if known is not None:
                 return known, False
             self._check_quota(session, device_id, len(image))
         digest = self.pictures.put(image)
         with self._database.writing() as session:
-            # Two deliveries of one sample may come at once.
-            known = session.scalar(select(Capture.id).filter_by(device_id=device_id, sample_id=meta.id))
+            # Two deliveries of one capture may come at once.
+            known = session.scalar(select(Capture.id).filter_by(device_id=device_id, capture_id=meta.id))
             if known is not None:
                 return known, False
             row = _row(device_id, meta, digest, len(image))
@@ -105,24 +105,24 @@ class Captures:
             raise Problem(
                 507,
                 "Quota used up",
-                f"{total} of {self.quota.total} bytes of samples are kept: discard some.",
+                f"{total} of {self.quota.total} bytes of captures are kept: discard some.",
             )
         own = session.scalar(used.where(Capture.device_id == device_id)) or 0
         if own + more > self.quota.device:
-            text = f"{own} of {self.quota.device} bytes of this device's samples are kept: discard some."
+            text = f"{own} of {self.quota.device} bytes of this device's captures are kept: discard some."
             raise Problem(507, "Quota used up", text)
 
     def review(self, actor: str, ids: Sequence[int], review: Review) -> list[Capture]:
-        """Take a person's word on some samples. A discarded one loses its picture, for good.
+        """Apply a person's verdict to some captures. A discarded one loses its picture, for good.
 
         Raises:
-            Problem: 404 for an unknown sample; 409 for one whose picture is gone; 422 for a box outside the picture.
+            Problem: 404 for an unknown capture; 409 for one whose picture is gone; 422 for a box outside the picture.
         """
         with self._database.writing() as session:
             rows = [get_capture(session, one) for one in ids]
             for row in rows:
                 self._apply(session, actor, row, review)
-            audit(session, actor, f"sample.{review.state}", ", ".join(map(str, ids[:20])), number=len(rows))
+            audit(session, actor, f"capture.{review.state}", ", ".join(map(str, ids[:20])), number=len(rows))
             gone = {row.digest for row in rows} if review.state == "discarded" else set()
             needed = set(
                 session.scalars(
@@ -135,7 +135,7 @@ class Captures:
 
     def _apply(self, session: Session, actor: str, row: Capture, review: Review) -> None:
         if row.state == "discarded" and review.state != "discarded":
-            raise Problem(409, "Discarded", f"The picture of sample {row.id} is gone.")
+            raise Problem(409, "Discarded", f"The picture of capture {row.id} is gone.")
         for one in review.annotations or []:
             if one.box and (one.box[2] > row.width or one.box[3] > row.height):
                 text = f"A box of {one.label!r} reaches beyond {row.width}×{row.height}."
@@ -173,7 +173,7 @@ class Captures:
         return len(old)
 
     def usage(self) -> dict[str, Any]:
-        """Bytes used and allowed, and how many samples are in each state."""
+        """Bytes used and allowed, and how many captures are in each state."""
         with self._database.reading() as session:
             rows = session.execute(
                 select(Capture.state, func.count(), func.sum(Capture.size)).group_by(Capture.state)
@@ -183,7 +183,7 @@ class Captures:
             "bytes": sum(size for state, (_n, size) in states.items() if state != "discarded"),
             "quota": self.quota.total,
             "device_quota": self.quota.device,
-            "samples": {state: states.get(state, (0, 0))[0] for state in STATES},
+            "captures": {state: states.get(state, (0, 0))[0] for state in STATES},
         }
 
 
@@ -193,7 +193,7 @@ def _row(device_id: int, meta: CaptureMeta, digest: str, size: int) -> Capture:
         rest.pop(key, None)
     at, now = meta.time.timestamp(), time.time()
     return Capture(
-        device_id=device_id, sample_id=meta.id, stream=meta.stream, model=meta.model[:128],
+        device_id=device_id, capture_id=meta.id, stream=meta.stream, model=meta.model[:128],
         version=meta.version[:128], at=min(at, now) if at > 0 else now, received_at=now, reason=meta.reason.value,
         digest=digest, size=size, width=meta.width, height=meta.height,
         predictions=[one.model_dump(mode="json", exclude_none=True) for one in meta.predictions], meta=rest,
@@ -201,19 +201,19 @@ def _row(device_id: int, meta: CaptureMeta, digest: str, size: int) -> Capture:
 
 
 def get_capture(session: Session, number: int) -> Capture:
-    """The sample.
+    """The capture.
 
     Raises:
         Problem: 404.
     """
     row = session.get(Capture, number) if 0 < number < 2**53 else None
     if row is None:
-        raise Problem(404, "Sample not found", f"There is no sample {number}.")
+        raise Problem(404, "Capture not found", f"There is no capture {number}.")
     return row
 
 
 def capture_query(**wanted: str) -> Select[Capture, str]:
-    """Samples with their device's name, filtered by ``device, stream, model, version, state, reason``."""
+    """Captures with their device's name, filtered by ``device, stream, model, version, state, reason``."""
     query = select(Capture, Device.name).join(Device, Device.id == Capture.device_id)
     for key, value in wanted.items():
         if value:
@@ -227,7 +227,7 @@ def truth(row: Capture) -> list[dict[str, Any]]:
 
 
 def view(row: Capture, device: str) -> dict[str, Any]:
-    """A sample as the API shows it."""
+    """A capture as the API represents it."""
     fields = (
         "id", "stream", "model", "version", "at", "received_at", "reason", "size", "width", "height", "state",
         "predictions", "annotations", "reviewed_by", "reviewed_at", "meta",

@@ -1,4 +1,4 @@
-"""Captured samples: the list, and one with its boxes to confirm, correct or discard."""
+"""Captures: the list, and one with its boxes to confirm, correct or discard."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 from nicegui import ui
 from sqlalchemy import func, select
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 
 from edgec.fleet.access.identity import Identity
 from edgec.fleet.captures.export import FORMATS
@@ -25,7 +25,7 @@ from edgec.protocol.captures import CaptureReason
 
 PAGE = 24
 STATES = {
-    "new": "To review", "confirmed": "Confirmed", "corrected": "Corrected", "discarded": "Discarded", "": "All samples",
+    "new": "To review", "confirmed": "Confirmed", "corrected": "Corrected", "discarded": "Discarded", "": "All captures",
 }  # fmt: skip
 REASONS = {"": "All reasons"} | {reason.value: reason.value.replace("-", " ") for reason in CaptureReason}
 COLOURS = ("#5aa9f7", "#3fcf96", "#e7b549", "#ff7b6b", "#b58cf5", "#4fd0d6", "#f28fc0", "#a3d65c")
@@ -49,21 +49,21 @@ def boxes(found: list[dict[str, Any]], width: int, height: int, scale: float = 1
     return f'<svg viewBox="0 0 {width} {height}" preserveAspectRatio="xMidYMid meet" aria-hidden="true">{"".join(shapes)}</svg>'
 
 
-def picture(sample: dict[str, Any], scale: float = 1.0) -> str:
-    """A sample's picture with what is held to be in it."""
-    if sample["state"] == "discarded":
+def picture(capture: dict[str, Any], scale: float = 1.0) -> str:
+    """The picture of a capture, with the boxes of what is in it."""
+    if capture["state"] == "discarded":
         return '<div class="e-pic e-gone" style="aspect-ratio:4/3">Discarded: the picture was removed for good.</div>'
-    found = sample["annotations"] if sample["state"] == "corrected" else sample["predictions"]
+    found = capture["annotations"] if capture["state"] == "corrected" else capture["predictions"]
     text = ", ".join(str(one["label"]) for one in found) or "nothing found"
     return (
-        f'<div class="e-pic" style="max-width:calc(78vh * {sample["width"] / sample["height"]:.3f});margin:auto"><img src="/api/v1/samples/{sample["id"]}/image" loading="lazy" alt="{esc(text)}" '
-        f'width="{sample["width"]}" height="{sample["height"]}" style="height:auto">'
-        f"{boxes(found, sample['width'], sample['height'], scale)}</div>"
+        f'<div class="e-pic" style="max-width:calc(78vh * {capture["width"] / capture["height"]:.3f});margin:auto"><img src="/api/v1/captures/{capture["id"]}/image" loading="lazy" alt="{esc(text)}" '
+        f'width="{capture["width"]}" height="{capture["height"]}" style="height:auto">'
+        f"{boxes(found, capture['width'], capture['height'], scale)}</div>"
     )
 
 
 def load(services: Services, wanted: dict[str, Any]) -> dict[str, Any]:
-    """A page of samples and what the filters offer."""
+    """A page of captures and what the filters offer."""
     query = capture_query(
         state=wanted["state"], device=wanted["device"], reason=wanted["reason"], model=wanted["model"]
     )
@@ -83,7 +83,7 @@ def load(services: Services, wanted: dict[str, Any]) -> dict[str, Any]:
 
 
 def load_one(services: Services, number: int) -> dict[str, Any] | None:
-    """A sample with the number of the next one to review; None without such a sample."""
+    """A capture with the number of the next one to review; None if there is no such capture."""
     with services.database.reading() as session:
         row = session.get(Capture, number) if 0 < number < 2**53 else None
         if row is None:
@@ -99,33 +99,46 @@ def load_one(services: Services, number: int) -> dict[str, Any] | None:
 
 
 def add(services: Services) -> None:
-    """Add ``/samples`` and ``/samples/{id}``."""
+    """Add `/captures` and `/captures/{id}`."""
+    _redirect_old_pages()
 
-    @ui.page("/samples")
-    def samples(request: Request, state: str = "new", device: str = "") -> Response | None:
+    @ui.page("/captures")
+    def captures(request: Request, state: str = "new", device: str = "") -> Response | None:
         identity = who(services, request)
         if identity is None:
             return to_sign_in(request)
         wanted: dict[str, Any] = {
             "state": state if state in STATES else "new", "device": device, "reason": "", "model": "", "page": 0,
         }  # fmt: skip
-        with frame(request, identity, "Samples", "pictures that devices sent for retraining") as actions:
+        with frame(request, identity, "Captures", "pictures that devices sent for retraining") as actions:
             _list(services, identity, wanted, actions)
         return None
 
-    @ui.page("/samples/{number}")
-    def sample(request: Request, number: int) -> Response | None:
+    @ui.page("/captures/{number}")
+    def capture_page(request: Request, number: int) -> Response | None:
         identity = who(services, request)
         if identity is None:
             return to_sign_in(request)
         found = load_one(services, number)
-        title = f"Sample {number}"
-        with frame(request, identity, title, '<a href="/samples">Samples</a>') as actions:
+        title = f"Capture {number}"
+        with frame(request, identity, title, '<a href="/captures">Captures</a>') as actions:
             if found is None:
-                html(parts.empty("No such sample", "Its device may have been deleted."), "e-card")
+                html(parts.empty("No such capture", "Its device may have been deleted."), "e-card")
                 return None
             _one(identity, found, actions)
         return None
+
+
+def _redirect_old_pages() -> None:
+    """Bookmarks of version 0.1 lead to `/samples`."""
+
+    @ui.page("/samples")
+    def old_list(request: Request) -> Response:
+        return RedirectResponse(f"/captures?{request.url.query}" if request.url.query else "/captures")
+
+    @ui.page("/samples/{number}")
+    def old_capture(number: int) -> Response:
+        return RedirectResponse(f"/captures/{number}")
 
 
 def _list(services: Services, identity: Identity, wanted: dict[str, Any], actions: ui.element) -> None:
@@ -169,7 +182,7 @@ def _list(services: Services, identity: Identity, wanted: dict[str, Any], action
             all_here = ui.button("Confirm this page", icon="done_all", on_click=confirm_page).props("outline")
             with ui.button("Export", icon="download").props("unelevated"), ui.menu():
                 for form, text in zip(FORMATS, ("COCO", "YOLO", "A folder per class"), strict=True):
-                    address = f"/api/v1/samples/export?format={form}"
+                    address = f"/api/v1/captures/export?format={form}"
                     ui.menu_item(text, lambda address=address: ui.navigate.to(address)).props("role=menuitem")
 
     def show(data: dict[str, Any]) -> None:
@@ -189,7 +202,9 @@ def _list(services: Services, identity: Identity, wanted: dict[str, Any], action
 def _usage(usage: dict[str, Any]) -> str:
     used, quota = usage["bytes"], usage["quota"]
     share = min(used / quota, 1.0)
-    numbers = " · ".join(f"{parts.count(n)} {STATES[state].lower()}" for state, n in usage["samples"].items())
+    numbers = " · ".join(
+        f"{parts.count(n)} {STATES[state].lower()}" for state, n in usage["captures"].items()
+    )
     return (
         f'<div class="e-top" style="margin-bottom:14px"><span class="e-soft">{numbers}</span>'
         f'<span style="min-width:230px"><span class="e-small e-soft">{parts.size(used)} of {parts.size(quota)}</span>'
@@ -198,17 +213,17 @@ def _usage(usage: dict[str, Any]) -> str:
 
 
 def _tiles(data: dict[str, Any], wanted: dict[str, Any]) -> str:
-    if not sum(data["usage"]["samples"].values()):
+    if not sum(data["usage"]["captures"].values()):
         text = "A device sends pictures when its configuration says which, or when a job asks it to:"
-        return parts.empty("No samples yet", text, "streams.door.capture.low_confidence = [0.3, 0.5]")
+        return parts.empty("No captures yet", text, "streams.door.capture.low_confidence = [0.3, 0.5]")
     if not data["rows"]:
         if wanted["state"] == "new" and not (wanted["device"] or wanted["reason"] or wanted["model"]):
             return parts.empty(
                 "All is reviewed", "Export what was confirmed, or look at it with the first filter."
             )
-        return parts.empty("Nothing matches", "No sample fits the filters; clear one of them.")
+        return parts.empty("Nothing matches", "No capture fits the filters; clear one of them.")
     tiles = "".join(
-        f'<a class="e-shot" href="{link("/samples", row["id"])}">{picture(row, 2.2)}<span class="cap">'
+        f'<a class="e-shot" href="{link("/captures", row["id"])}">{picture(row, 2.2)}<span class="cap">'
         f'<span class="grow e-small"><b>{esc(row["device"])}</b> <span class="e-soft">{esc(row["stream"])} · {ago(row["at"])}</span></span>'
         f"{badge(row['state'], row['reason'].replace('-', ' ') if row['state'] == 'new' else '')}</span></a>"
         for row in data["rows"]
@@ -226,7 +241,7 @@ def _one(identity: Identity, found: dict[str, Any], actions: ui.element) -> None
                 if may
                 else f"<h2>What is in it</h2>{_said(found)}"
             )
-            html("<h2 style='margin-top:18px'>Sample</h2>" + _facts(found))
+            html("<h2 style='margin-top:18px'>Capture</h2>" + _facts(found))
     if not may:
         return
     with actions:
@@ -239,7 +254,7 @@ def _one(identity: Identity, found: dict[str, Any], actions: ui.element) -> None
     data["items"] = [{"label": one["label"], "box": one.get("box")} for one in found["truth"]]
     # Within a script element, only `<` could end it.
     text = json.dumps(data).replace("<", "\\u003c")
-    ui.add_body_html(f"<script>window.edgecSample = {text};</script>{EDITOR}")
+    ui.add_body_html(f"<script>window.edgecCapture = {text};</script>{EDITOR}")
 
 
 def _said(found: dict[str, Any]) -> str:
@@ -272,5 +287,5 @@ def _facts(found: dict[str, Any]) -> str:
         facts["Candidate"] = f"{esc(other.get('version', ''))}: {esc(said or 'nothing')}"
     if found["meta"].get("masked"):
         facts["Blurred"] = esc(", ".join(found["meta"]["masked"]))
-    more = f'<a class="e-soft" href="/samples?{urlencode({"device": found["device"], "state": ""})}">All of this device</a>'
+    more = f'<a class="e-soft" href="/captures?{urlencode({"device": found["device"], "state": ""})}">All of this device</a>'
     return parts.pairs(facts) + f'<div style="margin-top:10px">{more}</div>'

@@ -21,7 +21,7 @@ from edgec.fleet.devices.queries import summary
 from edgec.fleet.jobs.service import job_view
 from edgec.fleet.services import Services
 from edgec.fleet.store.experiment_tables import Capture
-from edgec.fleet.store.tables import Audit, Detection, Device, Job, Sample, Shadow
+from edgec.fleet.store.tables import Audit, Detection, Device, Job, Shadow, Telemetry
 
 WINDOW_S = 3600.0
 COLOURS = ("#5aa9f7", "#3fcf96", "#e7b549", "#ff7b6b", "#b58cf5", "#4fd0d6", "#f28fc0", "#a3d65c")
@@ -34,10 +34,10 @@ def load(services: Services, name: str) -> dict[str, Any] | None:
         device = session.scalar(select(Device).filter_by(name=name))
         if device is None:
             return None
-        samples = session.scalars(
-            select(Sample)
-            .where(Sample.device_id == device.id, Sample.stream != "", Sample.at > now - WINDOW_S)
-            .order_by(Sample.at.desc())
+        telemetry = session.scalars(
+            select(Telemetry)
+            .where(Telemetry.device_id == device.id, Telemetry.stream != "", Telemetry.at > now - WINDOW_S)
+            .order_by(Telemetry.at.desc())
             .limit(1200)
         )
         detections = session.scalars(
@@ -49,9 +49,9 @@ def load(services: Services, name: str) -> dict[str, Any] | None:
         shadows = session.scalars(select(Shadow).filter_by(device_id=device.id).order_by(Shadow.name))
         return {
             "device": summary(device) | {"health": device.health, "digest": device.digest},
-            "samples": [(s.stream, s.at, s.fps, s.latency_ms, s.version) for s in samples][::-1],
+            "telemetry": [(s.stream, s.at, s.fps, s.latency_ms, s.version) for s in telemetry][::-1],
             "detections": [
-                {"at": d.at, "stream": d.stream, "kind": d.kind, "label": d.label, "score": d.score,
+                {"at": d.at, "stream": d.stream, "phase": d.phase, "label": d.label, "score": d.score,
                  "track": d.track_id, "data": d.data}
                 for d in detections
             ],
@@ -64,7 +64,7 @@ def load(services: Services, name: str) -> dict[str, Any] | None:
 
 
 def _pictures(session: Session, device_id: int) -> dict[str, tuple[int, float]]:
-    """The newest picture of each stream: its sample's number and when it was taken."""
+    """The newest picture of each stream: the number of its capture and when it was taken."""
     newest = (
         select(func.max(Capture.id)).where(Capture.device_id == device_id, Capture.state != "discarded")
     ).group_by(Capture.stream)
@@ -125,8 +125,8 @@ def add(services: Services) -> None:
                 )
                 log.set_content("<h2>Log</h2>" + _lines(data))
                 detections.set_content("<h2>Live detections</h2>" + _detections(data["detections"][:9]))
-                show_lines(fps, [(s, at, value) for s, at, value, _l, _v in data["samples"]])
-                show_lines(latency, [(s, at, value) for s, at, _f, value, _v in data["samples"]])
+                show_lines(fps, [(s, at, value) for s, at, value, _l, _v in data["telemetry"]])
+                show_lines(latency, [(s, at, value) for s, at, _f, value, _v in data["telemetry"]])
                 streams.set_content("<h2>Streams and models</h2>" + _streams(data["device"]["health"]))
                 jobs.set_content("<h2>Jobs</h2>" + _jobs(data["jobs"]))
                 facts.set_content("<h2>Device</h2>" + _facts(data["device"]))
@@ -197,7 +197,7 @@ def _view(detections: list[dict[str, Any]], pictures: dict[str, tuple[int, float
         if pictures:
             stream, (number, at) = max(pictures.items(), key=lambda item: item[1][1])
             return (
-                f'<a href="{link("/samples", number)}"><img class="e-view" src="/api/v1/samples/{number}/image" alt="Snapshot of {esc(stream)}">'
+                f'<a href="{link("/captures", number)}"><img class="e-view" src="/api/v1/captures/{number}/image" alt="Snapshot of {esc(stream)}">'
                 f'</a><div class="e-small e-faint" style="margin-top:6px">{esc(stream)} · {passed_since(at)}</div>'
             )
         return parts.empty("Nothing to draw yet", "Boxes appear here when a detector reports them.")
@@ -209,7 +209,7 @@ def _view(detections: list[dict[str, Any]], pictures: dict[str, tuple[int, float
     for item in boxed:
         if item["stream"] == stream:
             latest.setdefault(item["track"], item)
-    shown = [item for item in latest.values() if item["kind"] != "end" and boxed[0]["at"] - item["at"] < 10][
+    shown = [item for item in latest.values() if item["phase"] != "end" and boxed[0]["at"] - item["at"] < 10][
         :12
     ]
     unit = max(width, height) / 640
@@ -231,8 +231,8 @@ def _view(detections: list[dict[str, Any]], pictures: dict[str, tuple[int, float
         number, at = pictures[stream]
         # Boxes over a picture of another moment would mislead: an old one is only a hint of the place.
         fresh = 0.85 if abs(at - boxed[0]["at"]) < 1 else 0.3
-        backdrop = f'<image href="/api/v1/samples/{number}/image" width="{width}" height="{height}" preserveAspectRatio="none" opacity="{fresh}"/>'
-        caption += f' · <a href="{link("/samples", number)}">picture of {passed_since(at)}</a>'
+        backdrop = f'<image href="/api/v1/captures/{number}/image" width="{width}" height="{height}" preserveAspectRatio="none" opacity="{fresh}"/>'
+        caption += f' · <a href="{link("/captures", number)}">picture of {passed_since(at)}</a>'
     else:
         caption += " · no picture yet: Command, Take a snapshot"
     return (
@@ -251,7 +251,7 @@ def _detections(items: list[dict[str, Any]]) -> str:
         return parts.empty("No detections yet", "They appear here as the device reports them.")
     rows = "".join(
         f'<div><b>{esc(item["label"])}</b><span class="e-soft">{number(item["score"], "", 2)}</span>'
-        f'<span class="e-chip">{esc(item["kind"])}</span><span class="grow e-soft">{esc(item["stream"])} · {esc(item["track"])}</span>'
+        f'<span class="e-chip">{esc(item["phase"])}</span><span class="grow e-soft">{esc(item["stream"])} · {esc(item["track"])}</span>'
         f'<span class="e-faint e-small">{ago(item["at"])}</span></div>'
         for item in items
     )

@@ -50,7 +50,7 @@ def load(services: Services) -> dict[str, Any]:
             "spread": [(model, version, n) for model, version, n in spread],
             "rollouts": [view(rollout, members[rollout.id]) for rollout in rollouts],
             "active": session.scalar(select(func.count()).where(Rollout.state.not_in(ENDED))) or 0,
-            "detections": [(d.at, name, d.stream, d.label, d.score, d.kind) for d, name in detections],
+            "detections": [(d.at, name, d.stream, d.label, d.score, d.phase) for d, name in detections],
             "alerts": _alerts(services, session, states, now),
             "pushed": session.scalar(select(func.count(ModelVersion.id))) or 0,
             "tick": int(now / 5),
@@ -227,6 +227,6 @@ def _detections(items: list[tuple[float, str, str, str, float | None, str]]) -> 
     rows = "".join(
         f'<a href="{link("/devices", device)}"><b>{esc(label)}</b><span class="e-soft">{parts.number(score, "", 2)}</span>'
         f'<span class="grow e-soft">{esc(device)} / {esc(stream)}</span><span class="e-faint e-small">{ago(at)}</span></a>'
-        for at, device, stream, label, score, _kind in items
+        for at, device, stream, label, score, _phase in items
     )
     return f'<div class="e-list">{rows}</div>'

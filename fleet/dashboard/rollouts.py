@@ -31,7 +31,7 @@ from edgec.fleet.problems import Problem
 from edgec.fleet.rollouts.judge import MIN_SAMPLES, UPDATED, WAITING
 from edgec.fleet.rollouts.service import NewRollout, member_counts, stage_counts, view
 from edgec.fleet.services import Services
-from edgec.fleet.store.tables import Device, Group, Member, Rollout, Sample
+from edgec.fleet.store.tables import Device, Group, Member, Rollout, Telemetry
 
 PAGE = 25
 WINDOW_S = 3600.0
@@ -105,11 +105,13 @@ def latency_of_groups(session: Session, rollout: Rollout) -> list[tuple[str, flo
             .order_by(Member.rank)
             .limit(100)
         )
-        minute = func.floor(Sample.at / 60)
+        minute = func.floor(Telemetry.at / 60)
         rows = session.execute(
-            select(minute, func.avg(Sample.latency_ms))
+            select(minute, func.avg(Telemetry.latency_ms))
             .where(
-                Sample.device_id.in_(list(session.scalars(chosen))), Sample.stream == "", Sample.at > begin
+                Telemetry.device_id.in_(list(session.scalars(chosen))),
+                Telemetry.stream == "",
+                Telemetry.at > begin,
             )
             .group_by(minute)
             .order_by(minute)

@@ -25,7 +25,7 @@ NAV = (
     ("/models", "Models"),
     ("/rollouts", "Rollouts"),
     ("/experiments", "Experiments"),
-    ("/samples", "Samples"),
+    ("/captures", "Captures"),
     ("/access", "Settings"),
 )
 KEYS = """
@@ -57,7 +57,7 @@ document.addEventListener('keydown', e => {
     const at = rows.indexOf(document.activeElement); rows[Math.max(0, Math.min(rows.length - 1, at + step))]?.focus(); }
   const turn = {ArrowRight: 'Next page', ArrowLeft: 'Page before'}[e.key];
   if (turn) document.querySelector(`button[aria-label="${turn}"]:not([disabled])`)?.click();
-  if (edgecG) { edgecG = false; const to = {o:'/', d:'/devices', m:'/models', r:'/rollouts', s:'/samples', e:'/experiments', a:'/access'}[e.key];
+  if (edgecG) { edgecG = false; const to = {o:'/', d:'/devices', m:'/models', r:'/rollouts', c:'/captures', e:'/experiments', a:'/access'}[e.key];
     if (to) location.href = to; }
   else if (e.key === 'g') { edgecG = true; setTimeout(() => edgecG = false, 1200); }
   else if (e.key === '?') document.querySelector('.e-help')?.click();
@@ -136,7 +136,7 @@ def _help() -> None:
             "g m": "models",
             "g r": "rollouts",
             "g e": "experiments",
-            "g s": "samples",
+            "g c": "captures",
             "g a": "settings",
             "j k": "down and up a list, Enter opens",
             "← →": "page before, next page",

@@ -16,7 +16,7 @@ from edgec.fleet.devices.presence import apply_status
 from edgec.fleet.devices.shadows import apply_shadow_get, apply_shadow_update
 from edgec.fleet.jobs.updates import apply_job_update
 from edgec.fleet.store.bulk import insert_new
-from edgec.fleet.store.tables import Detection, Device, Job, Sample
+from edgec.fleet.store.tables import Detection, Device, Job, Telemetry
 from edgec.protocol.codec import decode
 from edgec.protocol.errors import ProtocolError
 from edgec.protocol.events import DetectionEvent
@@ -92,7 +92,7 @@ class Batch:
         self._written: Counter[str] = Counter()
         self._rejected: Counter[str] = Counter()
         self._detections: list[dict[str, Any]] = []
-        self._samples: list[dict[str, Any]] = []
+        self._telemetry: list[dict[str, Any]] = []
         self._seen: dict[int, float] = {}
 
     def apply(self, session: Session, messages: list[Prepared], fleet: str) -> None:
@@ -125,7 +125,7 @@ class Batch:
         del held
         self._heard(session)
         insert_new(session, Detection, self._detections)
-        insert_new(session, Sample, self._samples)
+        insert_new(session, Telemetry, self._telemetry)
 
     @staticmethod
     def _devices(session: Session, names: set[str]) -> dict[str, Device]:
@@ -211,7 +211,7 @@ class Batch:
                 "stream": stream,
                 "at": _plausible(event.time.timestamp(), now),
                 "received_at": now,
-                "kind": data.phase.value,
+                "phase": data.phase.value,
                 "label": data.label[:128],
                 "score": data.score,
                 "track_id": data.track_id[:64],
@@ -235,8 +235,8 @@ class Batch:
         device.agent_version = (health.agent_version or device.agent_version)[:64]
         device.health = health.model_dump(mode="json", exclude_none=True)
         version = device.version
-        self._samples.append(
-            _sample(
+        self._telemetry.append(
+            _telemetry_row(
                 device.id, "", at, version,
                 fps=device.fps, latency_ms=device.latency_ms, dropped=sum(s.dropped for s in health.streams),
                 cpu_percent=health.cpu_percent, memory_bytes=health.memory_bytes,
@@ -247,8 +247,8 @@ class Batch:
         )  # fmt: skip
         for stream in health.streams:
             total = stream.latency.get("total")
-            self._samples.append(
-                _sample(
+            self._telemetry.append(
+                _telemetry_row(
                     device.id, stream.name, at, version,
                     fps=stream.fps, latency_ms=total.p50_ms if total else None, dropped=stream.dropped,
                     errors=stream.errors, processed=stream.processed, events=stream.events,
@@ -256,7 +256,9 @@ class Batch:
             )  # fmt: skip
 
 
-def _sample(device_id: int, stream: str, at: float, version: str, **numbers: float | None) -> dict[str, Any]:
+def _telemetry_row(
+    device_id: int, stream: str, at: float, version: str, **numbers: float | None
+) -> dict[str, Any]:
     columns = (
         "fps", "latency_ms", "dropped", "processed", "errors", "events", "score_mean",
         "cpu_percent", "memory_bytes", "temperature_c",

@@ -1,11 +1,11 @@
 """Judges the model, not only its installation: what updated devices report beside the others.
 
-Each health sample of a device since the rollout began is compared with the same device's hour before it, so that a
+Each telemetry report of a device since the rollout began is compared with the same device's hour before it, so that a
 camera that was always slow does not speak against the new version; and updated devices with those that wait, so that
-a busy day does not either. The test is sequential: it may be looked at after every sample, and still stops a good
+a busy day does not either. The test is sequential: it may be looked at after every report, and still stops a good
 version at most with probability ``alpha`` over the whole rollout (a mixture sequential probability ratio test, Robbins
 1970, Johari et al. 2017, with normal mixing and the variance estimated, shared between the metrics by Bonferroni). It
-takes samples as independent; a device's samples are summed over its reporting interval to come near that.
+assumes independent samples; a device's reports are summed over its reporting interval to come near that.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from edgec.fleet.rollouts.plan import MemberState, ModelCriteria
-from edgec.fleet.store.tables import Member, Rollout, Sample
+from edgec.fleet.store.tables import Member, Rollout, Telemetry
 
 BASELINE_S = 3600.0
 MIN_SAMPLES = 8
@@ -164,18 +164,18 @@ def _shifts(
     rows: dict[int, list[_Health]] = defaultdict(list)
     devices = list(since)
     for start in range(0, len(devices), 500):
-        # Columns, not objects of the mapper: a large fleet has a hundred thousand samples an hour.
-        query = select(Sample.device_id, *(getattr(Sample, name) for name in _Health._fields)).where(
-            Sample.device_id.in_(devices[start : start + 500]),
-            Sample.stream == "",
-            Sample.at > created_at - BASELINE_S,
-            Sample.at <= now,
+        # Columns, not objects of the mapper: a large fleet has a hundred thousand reports an hour.
+        query = select(Telemetry.device_id, *(getattr(Telemetry, name) for name in _Health._fields)).where(
+            Telemetry.device_id.in_(devices[start : start + 500]),
+            Telemetry.stream == "",
+            Telemetry.at > created_at - BASELINE_S,
+            Telemetry.at <= now,
         )
-        for device, *fields in session.execute(query.order_by(Sample.at)):
+        for device, *fields in session.execute(query.order_by(Telemetry.at)):
             rows[device].append(_Health(*fields))
     result: dict[tuple[str, int], list[float]] = {}
-    for device, samples in rows.items():
-        values = _values(samples)
+    for device, reports in rows.items():
+        values = _values(reports)
         for name in names:
             before = [value for at, value in values[name] if at <= created_at]
             after = [value for at, value in values[name] if at > since[device]]
@@ -186,7 +186,7 @@ def _shifts(
 
 
 class _Health(NamedTuple):
-    """What of a sample is judged."""
+    """The figures of a telemetry report that are judged."""
 
     at: float
     latency_ms: float | None
@@ -196,15 +196,15 @@ class _Health(NamedTuple):
     events: int | None
 
 
-def _values(samples: Sequence[_Health]) -> dict[str, list[tuple[float, float]]]:
+def _values(reports: Sequence[_Health]) -> dict[str, list[tuple[float, float]]]:
     """Time and value of each metric; counters become rates between neighbours, and a restart of one is left out."""
     values: dict[str, list[tuple[float, float]]] = defaultdict(list)
-    for sample in samples:
-        if sample.latency_ms is not None and sample.latency_ms > 0:
-            values["latency"].append((sample.at, math.log(sample.latency_ms)))
-        if sample.score_mean is not None:
-            values["mean score"].append((sample.at, sample.score_mean))
-    for before, after in pairwise(samples):
+    for report in reports:
+        if report.latency_ms is not None and report.latency_ms > 0:
+            values["latency"].append((report.at, math.log(report.latency_ms)))
+        if report.score_mean is not None:
+            values["mean score"].append((report.at, report.score_mean))
+    for before, after in pairwise(reports):
         done = _grown(before.processed, after.processed)
         failed, events = _grown(before.errors, after.errors), _grown(before.events, after.events)
         if done and failed is not None:

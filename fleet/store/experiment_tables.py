@@ -1,4 +1,4 @@
-"""Tables of captured samples and of experiments."""
+"""Tables of captures and of experiments."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ class Capture(Base):
 
     __tablename__ = "captures"
     __table_args__ = (
-        UniqueConstraint("device_id", "sample_id"),
+        UniqueConstraint("device_id", "capture_id"),
         Index("ix_captures_state", "state", "id"),
         Index("ix_captures_stream", "device_id", "stream", "at"),
     )
     id: Mapped[int] = mapped_column(Key, primary_key=True)
     device_id: Mapped[int] = mapped_column(ForeignKey("devices.id", ondelete="CASCADE"))
-    sample_id: Mapped[str] = mapped_column(String(64))
+    capture_id: Mapped[str] = mapped_column(String(64))
     stream: Mapped[str] = mapped_column(String(64))
     model: Mapped[str] = mapped_column(String(128), default="")
     version: Mapped[str] = mapped_column(String(128), default="")

@@ -275,7 +275,7 @@ class Detection(Base):
     stream: Mapped[str] = mapped_column(String(64))
     at: Mapped[float] = mapped_column(index=True)
     received_at: Mapped[float] = mapped_column(default=time.time)
-    kind: Mapped[str] = mapped_column(String(32))
+    phase: Mapped[str] = mapped_column(String(32))  # new|update|end
     label: Mapped[str] = mapped_column(String(128), default="")
     score: Mapped[float | None] = mapped_column()
     track_id: Mapped[str] = mapped_column(String(64), default="")
@@ -283,11 +283,10 @@ class Detection(Base):
     data: Mapped[dict[str, Any]] = mapped_column(default=dict)
 
 
-class Sample(Base):
-    """A health message's numbers for one stream of a device; ``stream`` is empty for the device as a
-    whole."""
+class Telemetry(Base):
+    """The figures of one health message for one stream of a device; `stream` is empty for the device as a whole."""
 
-    __tablename__ = "samples"
+    __tablename__ = "telemetry"
     __table_args__ = (UniqueConstraint("device_id", "stream", "at"),)
     id: Mapped[int] = mapped_column(Key, primary_key=True)
     device_id: Mapped[int] = mapped_column(ForeignKey("devices.id", ondelete="CASCADE"))
@@ -307,14 +306,14 @@ class Sample(Base):
 
 
 class RollUp(Base):
-    """Samples of one stream within one hour, once the raw ones are gone."""
+    """Telemetry of one stream summed up over one hour, once the rows themselves are gone; `reports` counts them."""
 
     __tablename__ = "roll_ups"
     device_id: Mapped[int] = mapped_column(ForeignKey("devices.id", ondelete="CASCADE"), primary_key=True)
     stream: Mapped[str] = mapped_column(String(64), primary_key=True)
     hour: Mapped[int] = mapped_column(BigInteger, primary_key=True)
     version: Mapped[str] = mapped_column(String(128), primary_key=True)
-    samples: Mapped[int] = mapped_column()
+    reports: Mapped[int] = mapped_column()
     fps_mean: Mapped[float | None] = mapped_column()
     latency_ms_mean: Mapped[float | None] = mapped_column()
     latency_ms_max: Mapped[float | None] = mapped_column()

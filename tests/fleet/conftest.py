@@ -15,7 +15,7 @@ from tests.fleet.fleet_harness import Backend, FleetServer, ObjectStore, SimDevi
 for part in ("connect", "read", "write", "pool"):
     setattr(DEFAULT_TIMEOUT_CONFIG, part, 60.0)
 
-ON_BOTH = ("test_ingest", "test_rollouts", "test_server", "test_faults")
+ON_BOTH = ("test_ingest", "test_migrations", "test_rollouts", "test_server", "test_faults")
 """These run on SQLite with the embedded broker, and again on PostgreSQL with Mosquitto."""
 
 

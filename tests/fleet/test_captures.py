@@ -42,7 +42,7 @@ def meta(device: str, **changes: Any) -> CaptureMeta:
 def send(server: FleetServer, token: str, what: CaptureMeta, image: bytes) -> httpx.Response:
     files = {"meta": (None, what.encode(), "application/json"), "image": ("a.jpg", image, "image/jpeg")}
     return httpx.post(
-        f"{server.url}/api/v1/samples", files=files, headers={"Authorization": f"Bearer {token}"}
+        f"{server.url}/api/v1/captures", files=files, headers={"Authorization": f"Bearer {token}"}
     )
 
 
@@ -59,9 +59,9 @@ def test_a_sample_arrives_once_and_belongs_to_its_device(server: FleetServer) ->
     )
     assert send(server, "wrong", meta("sampler-1"), jpeg()).status_code == 401
     with server.client() as client:
-        rows = list(client.pages("/samples", device="sampler-1", limit=1))
+        rows = list(client.pages("/captures", device="sampler-1", limit=1))
         assert [row["predictions"][0]["label"] for row in rows] == ["person"]
-        picture = client.send("GET", f"/api/v1/samples/{rows[0]['id']}/image")
+        picture = client.send("GET", f"/api/v1/captures/{rows[0]['id']}/image")
         assert picture.content == jpeg()
         assert picture.headers["content-type"] == "image/jpeg"
 
@@ -95,9 +95,9 @@ def test_a_full_quota_asks_the_device_to_wait_and_discarding_makes_room(
         number = send(own, token, meta("full"), jpeg()).json()["id"]
         assert send(own, token, meta("full"), jpeg(seed=1)).status_code == 507
         with own.client() as client:
-            client.send("PATCH", f"/api/v1/samples/{number}", json={"state": "discarded"})
-            assert client.get("/samples/usage")["bytes"] == 0
-        assert httpx.get(f"{own.url}/api/v1/samples/{number}/image", headers=_auth(own)).status_code == 410
+            client.send("PATCH", f"/api/v1/captures/{number}", json={"state": "discarded"})
+            assert client.get("/captures/usage")["bytes"] == 0
+        assert httpx.get(f"{own.url}/api/v1/captures/{number}/image", headers=_auth(own)).status_code == 410
         assert not list((tmp_path / "data" / "captures" / "blobs").rglob("sha256/*/*")), "the picture is gone"
         assert send(own, token, meta("full"), jpeg(seed=1)).status_code == 201
         with own.client() as client:
@@ -134,7 +134,7 @@ def test_review_and_export_through_the_command_line(
     run("correct", ids[2], "cat=1,2,30,40", "outdoors")
     run("discard", ids[3])
     outside = {"state": "corrected", "annotations": [{"label": "cat", "box": [0, 0, 65, 4]}]}
-    answer = httpx.patch(f"{server.url}/api/v1/samples/{ids[0]}", json=outside, headers=_auth(server))
+    answer = httpx.patch(f"{server.url}/api/v1/captures/{ids[0]}", json=outside, headers=_auth(server))
     assert "reaches beyond 64×48" in answer.json()["detail"]
     assert "reviewed" in run("list", "--device", "reviewed")
     run("export", str(tmp_path / "set.zip"), "--device", "reviewed", "--val-percent", "0")

@@ -153,7 +153,7 @@ def test_search_keys_and_a_phone(page: Any, server: FleetServer, device: Callabl
         "/rollouts",
         "/experiments",
         "/experiments/9",
-        "/samples",
+        "/captures",
         "/access",
     ):
         page.goto(server.url + path)
@@ -169,9 +169,9 @@ def test_a_sample_is_corrected_with_mouse_and_keys(page: Any, server: FleetServe
         ]
         for n in (1, 2)
     )
-    page.goto(f"{server.url}/samples")
+    page.goto(f"{server.url}/captures")
     page.locator("a.e-shot").nth(1).wait_for()
-    page.locator(f'a.e-shot[href="/samples/{second}"]').click()
+    page.locator(f'a.e-shot[href="/captures/{second}"]').click()
     page.locator("#e-items input").nth(1).wait_for()
     page.get_by_label("Remove a/../b").click()
     page.locator("#e-items input").first.fill("forklift")
@@ -183,9 +183,9 @@ def test_a_sample_is_corrected_with_mouse_and_keys(page: Any, server: FleetServe
     page.locator("#e-items input").nth(1).fill("dock")
     page.locator("h1").click()
     page.keyboard.press("s")
-    page.wait_for_url(f"**/samples/{first}")
+    page.wait_for_url(f"**/captures/{first}")
     with server.client() as client:
-        saved = client.get(f"/samples/{second}")
+        saved = client.get(f"/captures/{second}")
         assert (saved["state"], [one["label"] for one in saved["annotations"]]) == (
             "corrected",
             ["forklift", "dock"],
@@ -194,8 +194,8 @@ def test_a_sample_is_corrected_with_mouse_and_keys(page: Any, server: FleetServe
         page.locator("#e-items input").first.wait_for()
         page.locator("h1").click()
         page.keyboard.press("c")
-        page.wait_for_url("**/samples")
-        assert client.get(f"/samples/{first}")["state"] == "confirmed"
+        page.wait_for_url("**/captures")
+        assert client.get(f"/captures/{first}")["state"] == "confirmed"
     page.get_by_text("All is reviewed").wait_for()
 
 
@@ -285,7 +285,7 @@ def test_a_token_is_shown_once_and_the_next_can_be_made(page: Any, server: Fleet
 
 
 def test_wrong_addresses_have_a_page_and_programs_get_json(page: Any, server: FleetServer) -> None:
-    for path in ("/nonsense", "/rollouts/abc", "/samples/1/2"):
+    for path in ("/nonsense", "/rollouts/abc", "/captures/1/2"):
         answer = page.goto(server.url + path)
         assert answer.status == 404, path
         page.get_by_text("There is no such page").wait_for()

@@ -60,7 +60,7 @@ def test_presence_health_and_events_arrive(server: FleetServer, device: Make) ->
     with server.client() as client:
         shown = wait_for(lambda: (d := client.get("/devices/in-1"))["health"] and d)
         assert (shown["state"], shown["health"]["streams"][0]["name"]) == ("online", "cam")
-        assert client.get("/devices/in-1/samples", stream="cam")["items"][0]["latency_ms"] == 8.0
+        assert client.get("/devices/in-1/telemetry", stream="cam")["items"][0]["latency_ms"] == 8.0
     camera.stop()
     with server.client() as client:
         wait_for(lambda: client.get("/devices/in-1")["state"] == "stopped")
