@@ -53,8 +53,8 @@ def list_captures(
     from edgec.fleet.client.connection import FleetClient, resolve
 
     with FleetClient(*resolve(server, token)) as client:
-        answer = client.get("/samples", state=state, device=device, reason=reason, limit=limit)
-        usage = client.get("/samples/usage")
+        answer = client.get("/captures", state=state, device=device, reason=reason, limit=limit)
+        usage = client.get("/captures/usage")
     if as_json:
         emit_json({"items": answer["items"], "total": answer["total"], "usage": usage})
         return
@@ -71,7 +71,7 @@ def list_captures(
         )
     if answer["items"]:
         out.print(table)
-    numbers = ", ".join(f"{number} {name}" for name, number in usage["samples"].items())
+    numbers = ", ".join(f"{number} {name}" for name, number in usage["captures"].items())
     out.print(f"{numbers}; {usage['bytes'] / 1e6:.1f} of {usage['quota'] / 1e6:.0f} MB used")
 
 
@@ -84,7 +84,7 @@ def _review(ids: list[int], body: dict[str, Any], server: str | None, token: str
     from edgec.fleet.client.connection import FleetClient, resolve
 
     with FleetClient(*resolve(server, token)) as client:
-        number = client.post("/samples/review", {"ids": ids, "review": body})["reviewed"]
+        number = client.post("/captures/review", {"ids": ids, "review": body})["reviewed"]
     out.print(f"{number} {body['state']}")
 
 
@@ -159,5 +159,5 @@ def export(
         "unreviewed": str(unreviewed).lower(),
     }  # fmt: skip
     with FleetClient(*resolve(server, token)) as client:
-        size = client.download("/samples/export", output, **wanted)
+        size = client.download("/captures/export", output, **wanted)
     out.print(f"wrote {output}, {size / 1e6:.1f} MB")

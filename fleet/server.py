@@ -19,7 +19,7 @@ import uvicorn
 from edgec.fleet.access.tokens import ensure_admin
 from edgec.fleet.api.app import create_app
 from edgec.fleet.api.sendfile import SendfileProtocol
-from edgec.fleet.broker.embedded import Tls, taken
+from edgec.fleet.broker.embedded import Tls, port_taken
 from edgec.fleet.certificates.service import FOLDER, Certificates
 from edgec.fleet.dashboard.mount import mount
 from edgec.fleet.errors import FleetError, PortTaken
@@ -42,7 +42,7 @@ def _listen(settings: Settings) -> socket.socket:
         listener.listen(2048)
     except OSError as error:
         listener.close()
-        raise PortTaken(taken(settings.host, settings.port, "--port", error)) from error
+        raise PortTaken(port_taken(settings.host, settings.port, "--port", error)) from error
     return listener
 
 

@@ -9,18 +9,18 @@ from typing import Any
 from edgec.fleet.access.auth import Auth
 from edgec.fleet.broker.embedded import EmbeddedBroker
 from edgec.fleet.broker.mosquitto import MosquittoFiles
-from edgec.fleet.broker.mqtt_client import MqttLink
+from edgec.fleet.broker.mqtt_client import MqttClient
 from edgec.fleet.captures.service import Captures
 from edgec.fleet.certificates.service import Certificates
 from edgec.fleet.devices.service import set_admission
-from edgec.fleet.experiments.engine import Experiments
+from edgec.fleet.experiments.engine import ExperimentEngine
 from edgec.fleet.experiments.service import NewExperiment, create_experiment, stop_experiment
 from edgec.fleet.ingest.worker import Ingest
 from edgec.fleet.jobs.service import cancel_job, notify, queue_command
-from edgec.fleet.maintenance import Upkeep
+from edgec.fleet.maintenance import Maintenance
 from edgec.fleet.registry.blobs import BlobStore
 from edgec.fleet.rollouts.artifacts import require_signed
-from edgec.fleet.rollouts.engine import Engine
+from edgec.fleet.rollouts.engine import RolloutEngine
 from edgec.fleet.rollouts.service import NewRollout, act, create_rollout
 from edgec.fleet.settings import Settings
 from edgec.fleet.store.database import Database
@@ -41,12 +41,12 @@ class Services:
     certificates: Certificates
     blobs: BlobStore
     ingest: Ingest
-    engine: Engine
-    link: MqttLink
-    upkeep: Upkeep
+    rollouts: RolloutEngine
+    mqtt_client: MqttClient
+    maintenance: Maintenance
     trust: Repository
     captures: Captures
-    experiments: Experiments
+    experiments: ExperimentEngine
     broker: EmbeddedBroker | None
     url: str
     mqtt: MqttAccess
@@ -103,7 +103,7 @@ class Services:
         return job
 
     def _notify(self, job: Job) -> None:
-        notify(self.database, self.link, self.settings.fleet, {job.device_id})
+        notify(self.database, self.mqtt_client, self.settings.fleet, {job.device_id})
 
     def start_rollout(self, actor: str, wanted: NewRollout) -> Rollout:
         """Start a rollout.
@@ -115,7 +115,7 @@ class Services:
         with self.database.writing() as session:
             require_signed(session, self.trust, wanted.model, wanted.version)
             rollout = create_rollout(session, actor, wanted)
-        self.engine.wake()
+        self.rollouts.wake()
         return rollout
 
     def change_rollout(self, actor: str, rollout_id: int, action: str) -> Rollout:
@@ -126,7 +126,7 @@ class Services:
         """
         with self.database.writing() as session:
             rollout = act(session, actor, rollout_id, action)
-        self.engine.wake()
+        self.rollouts.wake()
         return rollout
 
     def abort_rollout(self, actor: str, rollout_id: int, *, take_back: bool) -> Rollout:
@@ -135,8 +135,8 @@ class Services:
         Raises:
             Problem: 404; 409 when it has ended.
         """
-        rollout = self.engine.abort(rollout_id, actor, take_back=take_back)
-        self.engine.wake()
+        rollout = self.rollouts.abort(rollout_id, actor, take_back=take_back)
+        self.rollouts.wake()
         return rollout
 
     def start_experiment(self, actor: str, wanted: NewExperiment) -> Experiment:

@@ -17,18 +17,18 @@ from edgec.fleet.access.secrets import new_secret
 from edgec.fleet.broker.access import SERVER, Access
 from edgec.fleet.broker.embedded import EmbeddedBroker, Tls
 from edgec.fleet.broker.mosquitto import MosquittoFiles
-from edgec.fleet.broker.mqtt_client import BrokerAddress, MqttLink
+from edgec.fleet.broker.mqtt_client import BrokerAddress, MqttClient
 from edgec.fleet.broker.passwords import check_password, hash_password
 from edgec.fleet.captures.service import Captures, Quota
 from edgec.fleet.certificates.authority import CERTIFICATE, Authority
 from edgec.fleet.certificates.service import FOLDER, Certificates
 from edgec.fleet.errors import FleetError
-from edgec.fleet.experiments.engine import Experiments
+from edgec.fleet.experiments.engine import ExperimentEngine
 from edgec.fleet.ingest.worker import Ingest
 from edgec.fleet.jobs.service import notify
-from edgec.fleet.maintenance import Upkeep
+from edgec.fleet.maintenance import Maintenance
 from edgec.fleet.registry.stores import open_stores
-from edgec.fleet.rollouts.engine import Addresses, Engine
+from edgec.fleet.rollouts.engine import Addresses, RolloutEngine
 from edgec.fleet.services import Services
 from edgec.fleet.settings import Settings
 from edgec.fleet.store.database import Database
@@ -39,15 +39,15 @@ from edgec.protocol.enrol import MqttAccess
 
 
 class _LatePublisher:
-    """Stands for the link in parts that are built before it."""
+    """Stands in for the MQTT client in parts that are built before it."""
 
     def __init__(self) -> None:
-        self.link: MqttLink | None = None
+        self.client: MqttClient | None = None
 
     def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
-        """Send through the link, once there is one."""
-        if self.link is not None:
-            self.link.publish(topic, payload, retain=retain)
+        """Send through the client, once there is one."""
+        if self.client is not None:
+            self.client.publish(topic, payload, retain=retain)
 
 
 def _access(settings: Settings, database: Database, server_hash: str, certificates: Certificates) -> Access:
@@ -56,7 +56,7 @@ def _access(settings: Settings, database: Database, server_hash: str, certificat
             return session.scalar(select(Device.password_hash).filter_by(name=name, admission="accepted"))
 
     def certificate(serial: str, name: str) -> bool:
-        return certificates.good(serial, name) is not None
+        return certificates.find_device(serial, name) is not None
 
     return Access(settings.fleet, server_hash, password_hash, check_password, certificate)
 
@@ -106,7 +106,7 @@ def start_services(
     certificates: Certificates,
     tls: Tls | None,
 ) -> Services:
-    """Start database, broker, link, ingest, engine and upkeep; ``stack`` stops them.
+    """Start broker, ingest, MQTT client, engines and maintenance; `stack` stops them.
 
     Raises:
         FleetError: one of them cannot be had; the message says which and why.
@@ -116,24 +116,26 @@ def start_services(
     publisher = _LatePublisher()
     workers = Workers()
     trust = Repository(settings.data / "tuf")
-    engine = Engine(database, publisher, Addresses(settings.fleet, url, trust))
+    engine = RolloutEngine(database, publisher, Addresses(settings.fleet, url, trust))
     ingest = Ingest(database, publisher, settings.fleet, engine.wake)
     broker, address, mqtt = _broker(settings, certificates, ingest, stack, tls)
     client_id = f"{address.username or SERVER}:{settings.fleet}"
     if settings.mqtt_shared:
         # The same after a restart: what the broker kept for this process is for it alone.
         client_id += f":{socket.gethostname()}-{settings.port or os.getpid()}"
-    link = MqttLink(address, settings.fleet, client_id, ingest.offer, settings.mqtt_shared, workers.guarded)
+    client = MqttClient(
+        address, settings.fleet, client_id, ingest.offer, settings.mqtt_shared, workers.guarded
+    )
     stopped = threading.Event()
-    upkeep = Upkeep(database, blobs, settings, trust)
+    maintenance = Maintenance(database, blobs, settings, trust)
     quota = Quota(settings.captures_quota, settings.captures_device_quota)
     captures = Captures(database, pictures, quota)
     captures.sweep(time.time())
-    experiments = Experiments(database, publisher, Addresses(settings.fleet, url, trust))
+    experiments = ExperimentEngine(database, publisher, Addresses(settings.fleet, url, trust))
     services = Services(
         settings, database, Auth(database, certificates), certificates, blobs,
         ingest, engine,
-        link, upkeep, trust, captures, experiments, broker, url, mqtt, time.time(), workers=workers,
+        client, maintenance, trust, captures, experiments, broker, url, mqtt, time.time(), workers=workers,
     )  # fmt: skip
 
     def end_ingest() -> None:
@@ -142,16 +144,18 @@ def start_services(
 
     services.broker_files = _broker_files(settings, certificates, address, stack, services)
     services.threads["ingest"] = _thread(stack, workers, "ingest", ingest.run, end_ingest, stopped)
-    publisher.link = link
-    stack.callback(link.stop)
-    link.start(on_connect=lambda: _send_again(database, publisher, settings.fleet))
+    publisher.client = client
+    stack.callback(client.stop)
+    client.start(on_connect=lambda: _send_again(database, publisher, settings.fleet))
     services.threads["rollouts"] = _thread(
         stack, workers, "rollouts", engine.run, engine.stop, settings.tick_s
     )
     services.threads["experiments"] = _thread(
         stack, workers, "experiments", experiments.run, experiments.stop, 2 * settings.tick_s
     )
-    services.threads["upkeep"] = _thread(stack, workers, "upkeep", upkeep.run, upkeep.stop)
+    services.threads["maintenance"] = _thread(
+        stack, workers, "maintenance", maintenance.run, maintenance.stop
+    )
     return services
 
 

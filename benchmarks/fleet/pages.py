@@ -28,12 +28,12 @@ CHROMIUM = os.environ.get("EDGEC_CHROMIUM", "/usr/bin/chromium")
 API = (
     "/overview", "/devices?limit=50", "/devices?limit=50&search=lyon", "/devices?limit=50&label=site=lyon",
     "/devices?limit=50&group=dock", "/devices/cam-lyon-0000", "/models", "/rollouts", "/rollouts/3",
-    "/rollouts/3/devices?limit=50", "/experiments", "/samples", "/groups", "/audit",
+    "/rollouts/3/devices?limit=50", "/experiments", "/captures", "/groups", "/audit",
 )  # fmt: skip
 PAGES = {
     "/": ".e-map a", "/devices": "tr.go", "/devices?search=lyon": "tr.go", "/devices?label=site%3Dlyon": "tr.go",
     "/devices/cam-lyon-0000": ".e-list", "/models": "tr.go", "/models/detector": "tr.go", "/rollouts": "tr.go",
-    "/rollouts/3": "tr", "/experiments": ".e-empty", "/samples": ".e-empty", "/access": "tr",
+    "/rollouts/3": "tr", "/experiments": ".e-empty", "/captures": ".e-empty", "/access": "tr",
 }  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from sqlalchemy import delete, select
 from edgec.fleet.access.identity import Identity, Role
 from edgec.fleet.access.secrets import new_secret, secret_hash
 from edgec.fleet.audit.log import audit
-from edgec.fleet.certificates.authority import peer
+from edgec.fleet.certificates.authority import peer_identity
 from edgec.fleet.certificates.service import Certificates
 from edgec.fleet.store.database import Database
 from edgec.fleet.store.tables import AccessToken, Device, WebSession
@@ -29,10 +29,10 @@ class Auth:
 
     def by_certificate(self, der: bytes) -> Identity | None:
         """The device whose certificate a verified TLS connection was made with."""
-        shown = peer(der)
+        shown = peer_identity(der)
         if shown is None or self._certificates is None:
             return None
-        device_id = self._certificates.good(*shown)
+        device_id = self._certificates.find_device(*shown)
         return Identity(f"device {shown[1]}", "device", (), device_id) if device_id is not None else None
 
     def by_token(self, token: str) -> Identity | None:
@@ -93,3 +93,9 @@ def _identity(row: AccessToken) -> Identity | None:
         return None
     role: Role = row.role if row.role in ("viewer", "operator", "admin") else "viewer"  # type: ignore[assignment]
     return Identity(row.name, role, tuple(row.models))
+
+
+def expire_sessions(database: Database, now: float) -> None:
+    """Delete the browser sessions that have ended by the Unix time `now`."""
+    with database.writing() as session:
+        session.execute(delete(WebSession).where(WebSession.expires_at < now))

@@ -11,7 +11,7 @@ from sqlalchemy import select
 
 from edgec.fleet.api.context import Admin, Asking, Operator, Server, page
 from edgec.fleet.audit.log import audit
-from edgec.fleet.certificates.service import keep, revoke_serial
+from edgec.fleet.certificates.service import record, revoke_serial
 from edgec.fleet.problems import Problem
 from edgec.fleet.store.certificate_tables import Certificate
 from edgec.fleet.store.tables import Device
@@ -22,14 +22,14 @@ router = APIRouter(prefix="/api/v1", tags=["certificates"])
 @router.get("/ca/certificate", response_class=Response)
 def ca_certificate(server: Server) -> Response:
     """The authority's certificate (PEM): what devices and browsers have to trust."""
-    pem = server.certificates.need().pem
+    pem = server.certificates.require().pem
     return Response(pem, media_type="application/x-pem-file")
 
 
 @router.get("/ca/revoked", response_class=Response)
 def ca_revoked(server: Server) -> Response:
     """The revocation list (PEM), for brokers and proxies that check certificates themselves."""
-    server.certificates.need()
+    server.certificates.require()
     return Response(server.certificates.revoked_list(), media_type="application/x-pem-file")
 
 
@@ -48,7 +48,7 @@ def renew(server: Server, who: Asking, body: Renewal) -> dict[str, Any]:
         raise Problem(401, "Sign in", "A device renews with its certificate or its token.")
     with server.database.writing() as session:
         device = session.get_one(Device, who.device_id)
-        pem = server.certificates.give(session, device, body.csr)
+        pem = server.certificates.issue(session, device, body.csr)
     return {"certificate": pem, "ca_pem": server.certificates.ca_pem}
 
 
@@ -64,9 +64,9 @@ class NewClaim(BaseModel):
 @router.post("/certificates/claims", status_code=201)
 def make_claim(server: Server, who: Operator, body: NewClaim) -> dict[str, Any]:
     """Make a claim certificate; its key is in this answer only."""
-    issued, key = server.certificates.need().claim(timedelta(seconds=body.valid_s))
+    issued, key = server.certificates.require().claim(timedelta(seconds=body.valid_s))
     with server.database.writing() as session:
-        row = keep(session, issued, "claim", who.name, uses=body.uses)
+        row = record(session, issued, "claim", who.name, uses=body.uses)
         row.auto_accept = body.auto_accept
         audit(session, who.name, "claim.create", issued.serial, uses=body.uses)
     return {

@@ -65,7 +65,6 @@ Operator = Annotated[Identity, Depends(operator)]
 Admin = Annotated[Identity, Depends(admin)]
 Limit = Annotated[int, Query(ge=1, le=1000, description="How many items at most.")]
 Cursor = Annotated[str, Query(max_length=512, description="`next` of the page before.")]
-PathName = Annotated[str, "a name in a path"]
 
 
 def to_cursor(value: str | int) -> str:

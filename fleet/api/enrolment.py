@@ -40,7 +40,7 @@ def enroll_device(server: Server, request: EnrollRequest) -> EnrollResponse:
         else:
             device, password, token = enroll(session, request)
         if request.csr is not None and server.certificates.authority is not None:
-            pem = server.certificates.give(session, device, request.csr)
+            pem = server.certificates.issue(session, device, request.csr)
     server.devices_changed()
     mqtt = server.mqtt.model_copy(update={"username": device.name, "password": password})
     return EnrollResponse(

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from fastapi import APIRouter, Response
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 from sqlalchemy import func, select
 
 from edgec.fleet.api.context import Server
-from edgec.fleet.api.ops import EMBEDDED_LIMIT
+from edgec.fleet.broker.embedded import LIMIT
 from edgec.fleet.devices.queries import counts
 from edgec.fleet.services import Services
 from edgec.fleet.store.tables import Job, Rollout
@@ -19,38 +22,74 @@ router = APIRouter(tags=["operations"])
 
 @router.get("/metrics", response_class=Response)
 def metrics(server: Server) -> Response:
-    """Numbers for Prometheus, text format 0.0.4. No names of devices: anyone on the network may read this."""
-    return Response(render(server), media_type="text/plain; version=0.0.4")
+    """Metrics in Prometheus' text format 0.0.4. They name no device: anyone on the network may read them."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(FleetCollector(server))
+    return Response(generate_latest(registry), media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
 
-def render(server: Services) -> str:
-    """The metrics as text."""
-    with server.database.reading() as session:
-        devices = counts(session)
-        rollouts = dict(session.execute(select(Rollout.state, func.count()).group_by(Rollout.state)).all())
-        jobs = dict(session.execute(select(Job.state, func.count()).group_by(Job.state)).all())
-    ingest = server.ingest.counters
-    states = {key: devices[key] for key in ("online", "stopped", "offline", "never")}
-    lines: list[str] = []
+def gauge(name: str, text: str, value: float) -> Metric:
+    """A gauge without labels."""
+    return GaugeMetricFamily(f"edgec_{name}", text, value=value)
 
-    def add(name: str, kind: str, help_text: str, values: Mapping[str, float], label: str = "") -> None:
-        lines.append(f"# HELP edgec_{name} {help_text}\n# TYPE edgec_{name} {kind}")
-        for key, value in values.items():
-            lines.append(f'edgec_{name}{{{label}="{key}"}} {value}' if label else f"edgec_{name} {value}")
 
-    add("devices", "gauge", "Devices by presence.", states, "state")
-    add("devices_pending", "gauge", "Devices that wait to be accepted.", {"": devices["pending"]})
-    add("devices_drift", "gauge", "Devices that run another version than desired.", {"": devices["drift"]})
-    add("rollouts", "gauge", "Rollouts by state.", rollouts, "state")
-    add("jobs", "gauge", "Jobs by state.", jobs, "state")
-    add("ingest_messages_total", "counter", "Messages written, by kind.", dict(ingest.messages), "kind")
-    add("ingest_rejected_total", "counter", "Messages left out, by reason.", dict(ingest.rejected), "reason")
-    add("ingest_batches_total", "counter", "Transactions of the ingest.", {"": ingest.batches})
-    add("ingest_seconds_total", "counter", "Time spent in them.", {"": round(ingest.seconds, 6)})
-    add("ingest_queue", "gauge", "Messages that wait to be written.", {"": server.ingest.depth})
-    add("broker_connected", "gauge", "Whether the broker is connected.", {"": int(server.link.connected)})
-    if server.broker is not None:
-        add("broker_sessions", "gauge", "Connections to the embedded broker.", {"": server.broker.sessions()})
-        add("broker_sessions_limit", "gauge", "Connections it is meant for.", {"": EMBEDDED_LIMIT})
-    add("uptime_seconds", "gauge", "Time since the start.", {"": round(time.time() - server.started_at, 3)})
-    return "\n".join(lines) + "\n"
+def labelled(family: type[Metric], name: str, text: str, label: str, values: Mapping[str, float]) -> Metric:
+    """A family with one label and a value for each of its values."""
+    found = family(f"edgec_{name}", text, labels=[label])  # type: ignore[call-arg]
+    for key, value in values.items():
+        found.add_metric([key], value)  # type: ignore[attr-defined]
+    return found
+
+
+class FleetCollector(Collector):
+    """Reads the figures at each scrape: the database has them for all processes, the rest is of this one."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    def collect(self) -> Iterable[Metric]:
+        """Yield every metric."""
+        yield from self._fleet()
+        yield from self._process()
+
+    def _fleet(self) -> Iterator[Metric]:
+        with self._services.database.reading() as session:
+            devices = counts(session)
+            rollouts = dict(
+                session.execute(select(Rollout.state, func.count()).group_by(Rollout.state)).all()
+            )
+            jobs = dict(session.execute(select(Job.state, func.count()).group_by(Job.state)).all())
+        states = {key: devices[key] for key in ("online", "stopped", "offline", "never")}
+        yield labelled(GaugeMetricFamily, "devices", "Devices by presence.", "state", states)
+        yield gauge("devices_pending", "Devices that wait to be accepted.", devices["pending"])
+        yield gauge("devices_drift", "Devices that run another version than desired.", devices["drift"])
+        yield labelled(GaugeMetricFamily, "rollouts", "Rollouts by state.", "state", rollouts)
+        yield labelled(GaugeMetricFamily, "jobs", "Jobs by state.", "state", jobs)
+
+    def _process(self) -> Iterator[Metric]:
+        services = self._services
+        ingest = services.ingest.counters
+        yield labelled(
+            CounterMetricFamily,
+            "ingest_messages",
+            "Messages written, by kind.",
+            "kind",
+            dict(ingest.messages),
+        )
+        yield labelled(
+            CounterMetricFamily,
+            "ingest_rejected",
+            "Messages left out, by reason.",
+            "reason",
+            dict(ingest.rejected),
+        )
+        yield CounterMetricFamily("edgec_ingest_batches", "Transactions of the ingest.", ingest.batches)
+        yield CounterMetricFamily("edgec_ingest_seconds", "Time spent in them.", round(ingest.seconds, 6))
+        yield gauge("ingest_queue", "Messages that wait to be written.", services.ingest.depth)
+        yield gauge(
+            "broker_connected", "Whether the broker is connected.", int(services.mqtt_client.connected)
+        )
+        if services.broker is not None:
+            yield gauge("broker_sessions", "Connections to the embedded broker.", services.broker.sessions())
+            yield gauge("broker_sessions_limit", "Connections it is meant for.", LIMIT)
+        yield gauge("uptime_seconds", "Time since the start.", round(time.time() - services.started_at, 3))

@@ -11,11 +11,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from edgec.fleet.api.context import Admin, Server
 from edgec.fleet.audit.log import audit
-from edgec.fleet.broker.embedded import LIMIT
 from edgec.fleet.registry.blobs import StoreAway
 
 router = APIRouter(tags=["operations"])
-EMBEDDED_LIMIT = LIMIT
 
 
 @router.get("/healthz")
@@ -38,7 +36,7 @@ def ready(server: Server, response: Response) -> dict[str, Any]:
         blobs = "ok"
     except StoreAway:
         blobs = "unreachable"
-    broker = "ok" if server.link.connected else "unreachable"
+    broker = "ok" if server.mqtt_client.connected else "unreachable"
     dead = sorted(name for name, thread in server.threads.items() if not thread.is_alive())
     good = database == broker == blobs == "ok" and not dead
     if not good:
@@ -55,7 +53,7 @@ def ready(server: Server, response: Response) -> dict[str, Any]:
 @router.post("/api/v1/registry/gc")
 def collect_garbage(server: Server, who: Admin, grace_s: float = 86400.0) -> dict[str, Any]:
     """Remove blobs that no manifest needs and that are older than ``grace_s`` seconds."""
-    found = server.upkeep.collect_garbage(time.time(), max(grace_s, 0.0))
+    found = server.maintenance.collect_garbage(time.time(), max(grace_s, 0.0))
     with server.database.writing() as session:
         audit(session, who.name, "registry.gc", blobs=found.blobs, bytes=found.bytes)
     return {"blobs": found.blobs, "bytes": found.bytes, "uploads": found.uploads}

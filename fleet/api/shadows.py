@@ -59,5 +59,5 @@ def patch_shadow(server: Server, who: Operator, name: str, shadow: Name, patch: 
         row = session.get_one(Shadow, (device.id, shadow))
         view = {"name": shadow, "version": row.version, "desired": row.desired, "reported": row.reported}
     for reply in replies:
-        server.link.publish(reply.topic, reply.payload)
+        server.mqtt_client.publish(reply.topic, reply.payload)
     return view

@@ -22,7 +22,7 @@ from amqtt.session import IncomingApplicationMessage, Session
 
 from edgec.fleet.broker.access import SERVER, Access
 from edgec.fleet.broker.messages import Inbound
-from edgec.fleet.certificates.authority import peer
+from edgec.fleet.certificates.authority import peer_identity
 from edgec.fleet.errors import PortTaken
 
 MAX_CONNECTIONS = 20_000
@@ -57,7 +57,7 @@ class DeviceAuth(BaseAuthPlugin):  # type: ignore[misc]
         will = session.will_topic if session.will_flag else None
         rules = _RULES[self.config.key]
         der = session.ssl_object.getpeercert(binary_form=True) if session.ssl_object else None
-        shown = peer(der) if der else None
+        shown = peer_identity(der) if der else None
         username = session.username or (shown[1] if shown else None)
         if username and not session.username:
             session.username = username  # The certificate says who it is.
@@ -356,11 +356,11 @@ def _probe(host: str, port: int) -> int:
         try:
             probe.bind((host, port))
         except OSError as error:
-            raise PortTaken(taken(host, port, "--mqtt-port", error)) from error
+            raise PortTaken(port_taken(host, port, "--mqtt-port", error)) from error
         return int(probe.getsockname()[1])
 
 
-def taken(host: str, port: int, flag: str, error: OSError) -> str:
+def port_taken(host: str, port: int, flag: str, error: OSError) -> str:
     """The sentence for a port that cannot be had."""
     if error.errno == errno.EADDRINUSE:
         return (

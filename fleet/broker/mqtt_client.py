@@ -82,15 +82,15 @@ class _Lost(ConnectionError):
 class _Receipts:
     """Acknowledges messages of one connection; those of an earlier one come again, so they are not for the next."""
 
-    def __init__(self, link: MqttLink) -> None:
-        self._link = link
+    def __init__(self, client: MqttClient) -> None:
+        self._client = client
 
     def acknowledge(self, numbers: list[int]) -> None:
         """Confirm to the broker, in the order given."""
-        self._link._write(puback_packet(numbers), of=self)
+        self._client._write(puback_packet(numbers), of=self)
 
 
-class MqttLink:
+class MqttClient:
     """Receives what devices say, sends what they should hear; reconnects by itself.
 
     ``sink`` takes a message if there is room; when there is none, nothing is read until there is. ``guarded`` runs the
@@ -122,7 +122,9 @@ class MqttLink:
         self._wake_in, self._wake_out = socket.socketpair()
         for end in (self._wake_in, self._wake_out):
             end.setblocking(False)
-        self._thread = threading.Thread(target=guarded, args=("link", self._run), name="link", daemon=True)
+        self._thread = threading.Thread(
+            target=guarded, args=("mqtt client", self._run), name="mqtt-client", daemon=True
+        )
 
     def start(self, on_connect: Callable[[], None], timeout_s: float = 15.0) -> None:
         """Connect and subscribe; ``on_connect`` is called then and after each reconnect.

@@ -218,7 +218,7 @@ class Authority:
         return serial_of(certificate)
 
 
-def peer(der: bytes) -> tuple[str, str] | None:
+def peer_identity(der: bytes) -> tuple[str, str] | None:
     """Serial number and device name of a certificate that a TLS library has verified; None if it is no
     device's."""
     certificate = x509.load_der_x509_certificate(der)

@@ -40,7 +40,7 @@ class Certificates:
         """The authority's certificate."""
         return self.authority.pem if self.authority else None
 
-    def need(self) -> Authority:
+    def require(self) -> Authority:
         """The authority.
 
         Raises:
@@ -50,14 +50,14 @@ class Certificates:
             raise Problem(409, "No authority", "This fleet has no certificates: run 'edgec fleet ca init'.")
         return self.authority
 
-    def give(self, session: Session, device: Device, request: str) -> str:
+    def issue(self, session: Session, device: Device, request: str) -> str:
         """A certificate for ``device`` (PEM).
 
         Raises:
             Problem: 409 without an authority; 422 for a request that is none.
         """
-        issued = self.need().device(request, device.name, self._valid)
-        keep(session, issued, "device", device.name, device.id)
+        issued = self.require().device(request, device.name, self._valid)
+        record(session, issued, "device", device.name, device.id)
         audit(session, f"device {device.name}", "certificate.issue", issued.serial)
         return issued.pem
 
@@ -67,7 +67,7 @@ class Certificates:
         Raises:
             Problem: 403 when it is not ours, spent, expired or revoked; 409 without an authority.
         """
-        serial = self.need().check_claim(claim, signature, request)
+        serial = self.require().check_claim(claim, signature, request)
         row = session.get(Certificate, serial, with_for_update=True)
         if row is None or row.kind != "claim" or row.revoked_at is not None or row.uses_left < 1:
             raise Problem(403, "Claim refused", "The claim certificate is revoked or used up.")
@@ -91,7 +91,7 @@ class Certificates:
             self._listed = (revoked, now, made)
         return self._listed[2]
 
-    def good(self, serial: str, name: str) -> int | None:
+    def find_device(self, serial: str, name: str) -> int | None:
         """The id of the accepted device whose certificate this is, unless it is revoked."""
         with self.database.reading() as session:
             return session.scalar(
@@ -113,14 +113,14 @@ class Certificates:
         Raises:
             Problem: 409 without an authority.
         """
-        issued, key = self.need().server(hosts, valid)
+        issued, key = self.require().server(hosts, valid)
         certificate_file, key_file = self._folder / "server.pem", self._folder / "server.key"
         write_private(key_file, key.encode())
-        write_private(certificate_file, (issued.pem + self.need().pem).encode())
+        write_private(certificate_file, (issued.pem + self.require().pem).encode())
         return certificate_file, key_file
 
 
-def keep(
+def record(
     session: Session, issued: Issued, kind: str, name: str, device_id: int | None = None, uses: int = 0
 ) -> Certificate:
     """Note a certificate that was given out."""

@@ -18,7 +18,7 @@ from edgec.fleet.audit.log import audit_query
 from edgec.fleet.dashboard import parts
 from edgec.fleet.dashboard.groups import group_dialog, groups_table
 from edgec.fleet.dashboard.parts import ago, esc, link
-from edgec.fleet.dashboard.shell import Pager, dialog_card, frame, html, live, to_sign_in, who
+from edgec.fleet.dashboard.shell import Pager, dialog_card, frame, html, live, signed_in, to_sign_in
 from edgec.fleet.devices.enrolment import NewEnrollToken, issue_enroll_token
 from edgec.fleet.groups.service import group_counts
 from edgec.fleet.problems import Problem
@@ -117,7 +117,7 @@ def add(services: Services) -> None:
 
     @ui.page("/access")
     def access(request: Request) -> Response | None:
-        identity = who(services, request)
+        identity = signed_in(services, request)
         if identity is None:
             return to_sign_in(request)
         with frame(request, identity, "Settings", "who and what may come in, and what they did") as actions:

@@ -17,7 +17,7 @@ from edgec.fleet.captures.service import Review, capture_query, truth, view
 from edgec.fleet.dashboard import parts
 from edgec.fleet.dashboard.editor import EDITOR
 from edgec.fleet.dashboard.parts import ago, badge, esc, link
-from edgec.fleet.dashboard.shell import Pager, attempt, frame, html, live, to_sign_in, who
+from edgec.fleet.dashboard.shell import Pager, attempt, frame, html, live, signed_in, to_sign_in
 from edgec.fleet.services import Services
 from edgec.fleet.store.experiment_tables import Capture
 from edgec.fleet.store.tables import Device
@@ -104,7 +104,7 @@ def add(services: Services) -> None:
 
     @ui.page("/captures")
     def captures(request: Request, state: str = "new", device: str = "") -> Response | None:
-        identity = who(services, request)
+        identity = signed_in(services, request)
         if identity is None:
             return to_sign_in(request)
         wanted: dict[str, Any] = {
@@ -116,7 +116,7 @@ def add(services: Services) -> None:
 
     @ui.page("/captures/{number}")
     def capture_page(request: Request, number: int) -> Response | None:
-        identity = who(services, request)
+        identity = signed_in(services, request)
         if identity is None:
             return to_sign_in(request)
         found = load_one(services, number)

@@ -16,7 +16,7 @@ from edgec.fleet.access.identity import Identity
 from edgec.fleet.dashboard import parts
 from edgec.fleet.dashboard.charts import line_chart, show_lines
 from edgec.fleet.dashboard.parts import ago, badge, esc, link, number, size
-from edgec.fleet.dashboard.shell import attempt, confirm, frame, html, live, to_sign_in, who
+from edgec.fleet.dashboard.shell import attempt, confirm, frame, html, live, signed_in, to_sign_in
 from edgec.fleet.devices.queries import summary
 from edgec.fleet.jobs.service import job_view
 from edgec.fleet.services import Services
@@ -83,7 +83,7 @@ def add(services: Services) -> None:
 
     @ui.page("/devices/{name}")
     def device_page(request: Request, name: str) -> Response | None:
-        identity = who(services, request)
+        identity = signed_in(services, request)
         if identity is None:
             return to_sign_in(request)
         first = load(services, name)

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from edgec.fleet.dashboard import parts
 from edgec.fleet.dashboard.access import enroll_dialog
 from edgec.fleet.dashboard.parts import ago, badge, chips, esc, link, number
-from edgec.fleet.dashboard.shell import Pager, frame, html, live, to_sign_in, who
+from edgec.fleet.dashboard.shell import Pager, frame, html, live, signed_in, to_sign_in
 from edgec.fleet.devices.queries import device_filter, summary
 from edgec.fleet.groups.service import group_query
 from edgec.fleet.services import Services
@@ -62,7 +62,7 @@ def add(services: Services) -> None:
         request: Request, state: str = "", search: str = "", version: str = "", group: str = "", target: str = "",
         label: str = "",
     ) -> Response | None:  # fmt: skip
-        identity = who(services, request)
+        identity = signed_in(services, request)
         if identity is None:
             return to_sign_in(request)
         wanted: dict[str, Any] = {

@@ -15,7 +15,16 @@ from edgec.fleet.access.identity import Identity
 from edgec.fleet.dashboard import parts
 from edgec.fleet.dashboard.charts import line_chart, show_lines
 from edgec.fleet.dashboard.parts import ago, badge, esc, link
-from edgec.fleet.dashboard.shell import attempt, confirm, dialog_card, frame, html, live, to_sign_in, who
+from edgec.fleet.dashboard.shell import (
+    attempt,
+    confirm,
+    dialog_card,
+    frame,
+    html,
+    live,
+    signed_in,
+    to_sign_in,
+)
 from edgec.fleet.experiments.service import (
     NewExperiment,
     participant_counts,
@@ -84,7 +93,7 @@ def add(services: Services) -> None:
 
     @ui.page("/experiments")
     def experiments(request: Request) -> Response | None:
-        identity = who(services, request)
+        identity = signed_in(services, request)
         if identity is None:
             return to_sign_in(request)
         with frame(request, identity, "Experiments", "a candidate beside what devices run") as actions:
@@ -97,7 +106,7 @@ def add(services: Services) -> None:
 
     @ui.page("/experiments/{number}")
     def experiment(request: Request, number: int) -> Response | None:
-        identity = who(services, request)
+        identity = signed_in(services, request)
         if identity is None:
             return to_sign_in(request)
         first = load_one(services, number)

@@ -14,7 +14,7 @@ from edgec.fleet.access.identity import Identity
 from edgec.fleet.dashboard import parts
 from edgec.fleet.dashboard.parts import ago, esc, link, size
 from edgec.fleet.dashboard.rollouts import deploy_dialog
-from edgec.fleet.dashboard.shell import frame, html, live, to_sign_in, who
+from edgec.fleet.dashboard.shell import frame, html, live, signed_in, to_sign_in
 from edgec.fleet.rollouts.artifacts import artifact_view
 from edgec.fleet.services import Services
 from edgec.fleet.store.tables import Device, ModelVersion
@@ -61,7 +61,7 @@ def add(services: Services) -> None:
 
     @ui.page("/models")
     def models(request: Request) -> Response | None:
-        identity = who(services, request)
+        identity = signed_in(services, request)
         if identity is None:
             return to_sign_in(request)
         with frame(request, identity, "Models"):
@@ -71,7 +71,7 @@ def add(services: Services) -> None:
 
     @ui.page("/models/{model}")
     def model_page(request: Request, model: str) -> Response | None:
-        identity = who(services, request)
+        identity = signed_in(services, request)
         if identity is None:
             return to_sign_in(request)
         with frame(request, identity, model, '<a href="/models">Models</a>') as actions:
@@ -96,7 +96,7 @@ def add(services: Services) -> None:
 
     @ui.page("/models/{model}/{version}/{target}")
     def evidence(request: Request, model: str, version: str, target: str) -> Response | None:
-        identity = who(services, request)
+        identity = signed_in(services, request)
         if identity is None:
             return to_sign_in(request)
         title = f"{model}:{version} for {target}"

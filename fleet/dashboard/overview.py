@@ -15,7 +15,7 @@ from edgec.fleet.broker.embedded import LIMIT as EMBEDDED_LIMIT
 from edgec.fleet.dashboard import parts
 from edgec.fleet.dashboard.health_map import load_map, show_map
 from edgec.fleet.dashboard.parts import ago, badge, count, esc, link
-from edgec.fleet.dashboard.shell import frame, html, live, to_sign_in, who
+from edgec.fleet.dashboard.shell import frame, html, live, signed_in, to_sign_in
 from edgec.fleet.devices.queries import counts
 from edgec.fleet.rollouts.service import ENDED, member_counts, view
 from edgec.fleet.services import Services
@@ -63,7 +63,7 @@ Alert = tuple[str, str, str, float | None]
 
 def _alerts(services: Services, session: Session, states: dict[str, int], now: float) -> list[Alert]:
     alerts: list[Alert] = []
-    if not services.link.connected:
+    if not services.mqtt_client.connected:
         alerts.append(("bad", "The broker is not connected: nothing arrives from devices.", "", None))
     if services.broker is not None and services.broker.sessions() > 0.8 * EMBEDDED_LIMIT:
         text = f"The embedded broker has {services.broker.sessions()} of {EMBEDDED_LIMIT} connections: use one of your own."
@@ -117,7 +117,7 @@ def add(services: Services) -> None:
 
     @ui.page("/")
     def overview(request: Request) -> Response | None:
-        identity = who(services, request)
+        identity = signed_in(services, request)
         if identity is None:
             return to_sign_in(request)
         with frame(request, identity, "Overview", f"fleet {esc(services.settings.fleet)}"):

@@ -24,8 +24,8 @@ from edgec.fleet.dashboard.shell import (
     frame,
     html,
     live,
+    signed_in,
     to_sign_in,
-    who,
 )
 from edgec.fleet.problems import Problem
 from edgec.fleet.rollouts.judge import MIN_SAMPLES, UPDATED, WAITING
@@ -125,7 +125,7 @@ def add(services: Services) -> None:
 
     @ui.page("/rollouts")
     def rollouts(request: Request) -> Response | None:
-        identity = who(services, request)
+        identity = signed_in(services, request)
         if identity is None:
             return to_sign_in(request)
         with frame(request, identity, "Rollouts"):
@@ -135,7 +135,7 @@ def add(services: Services) -> None:
 
     @ui.page("/rollouts/{rollout_id}")
     def rollout_page(request: Request, rollout_id: int) -> Response | None:
-        identity = who(services, request)
+        identity = signed_in(services, request)
         if identity is None:
             return to_sign_in(request)
         wanted: dict[str, Any] = {"state": "", "page": 0}

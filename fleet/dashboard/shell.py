@@ -68,7 +68,7 @@ if (location.hash === '#search') addEventListener('load', () => setTimeout(() =>
 """
 
 
-def who(services: Services, request: Request) -> Identity | None:
+def signed_in(services: Services, request: Request) -> Identity | None:
     """Who is signed in with this browser."""
     cookie = request.cookies.get(COOKIE)
     return services.auth.by_cookie(cookie) if cookie else None

@@ -8,7 +8,7 @@ from nicegui import ui
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from edgec.fleet.dashboard.shell import html, theme, who
+from edgec.fleet.dashboard.shell import html, signed_in, theme
 from edgec.fleet.dashboard.theme import LOGO
 from edgec.fleet.services import Services
 
@@ -20,7 +20,7 @@ def add(services: Services) -> None:
     def sign_in(request: Request, next: str = "/") -> Response | None:
         # Only a path of ours: `//elsewhere` and `https:` would lead away.
         target = next if next.startswith("/") and not next.startswith(("//", "/\\")) else "/"
-        if who(services, request):
+        if signed_in(services, request):
             return RedirectResponse(target)
         theme(request)
         with (

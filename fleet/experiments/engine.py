@@ -46,7 +46,7 @@ class Work:
         self.notify: set[int] = set()
 
 
-class Experiments(LeasedWorker):
+class ExperimentEngine(LeasedWorker):
     """Advances every experiment that is open."""
 
     name = "experiments"

@@ -17,16 +17,15 @@ from edgec.fleet.devices.shadows import apply_shadow_get, apply_shadow_update
 from edgec.fleet.jobs.updates import apply_job_update
 from edgec.fleet.store.bulk import insert_new
 from edgec.fleet.store.tables import Detection, Device, Job, Telemetry
+from edgec.fleet.telemetry.rows import detection_row, telemetry_rows, update_device
 from edgec.protocol.codec import decode
 from edgec.protocol.errors import ProtocolError
 from edgec.protocol.events import DetectionEvent
 from edgec.protocol.status import Health
 from edgec.protocol.topics import Kind, ParsedTopic, parse
 
-MAX_AHEAD_S = 300.0
 SEEN_PACE_S = 5.0
 """How exactly it is kept when a device was last heard of: not every message is worth an update."""
-MAX_COUNT = 2**63 - 1
 _parse = lru_cache(65_536)(parse)
 log = logging.getLogger(__name__)
 
@@ -172,7 +171,7 @@ class Batch:
     def _one(self, session: Session, device: Device | _Sender, topic: ParsedTopic, item: Prepared) -> None:
         message, now = item.message, item.message.received_at
         if isinstance(item.body, DetectionEvent):
-            self._event(device.id, topic.name, item.body, item.text, now)
+            self._detections.append(detection_row(device.id, topic.name, item.body, item.text, now))
             if now > (device.last_seen or 0.0) + SEEN_PACE_S:
                 device.last_seen = now
                 if isinstance(device, _Sender):
@@ -188,7 +187,8 @@ class Batch:
             device.last_seen = now
         match topic.kind:
             case Kind.HEALTH if isinstance(item.body, Health):
-                self._health(device, item.body, now)
+                main = update_device(device, item.body)
+                self._telemetry += telemetry_rows(device, item.body, main, now)
             case Kind.JOBS_GET:
                 self.notify.add(device.id)
             case Kind.JOB_UPDATE:
@@ -201,73 +201,3 @@ class Batch:
                 self.replies += apply_shadow_update(session, device, topic, message.payload, now)
             case _:
                 raise ProtocolError(f"{message.topic} is for devices")
-
-    def _event(self, device_id: int, stream: str, event: DetectionEvent, text: str, now: float) -> None:
-        data = event.data
-        self._detections.append(
-            {
-                "device_id": device_id,
-                "event_id": event.id,
-                "stream": stream,
-                "at": _plausible(event.time.timestamp(), now),
-                "received_at": now,
-                "phase": data.phase.value,
-                "label": data.label[:128],
-                "score": data.score,
-                "track_id": data.track_id[:64],
-                "version": data.model.version[:128],
-                "data": text,
-            }
-        )
-
-    def _health(self, device: Device, health: Health, now: float) -> None:
-        at = _plausible(health.time.timestamp(), now)
-        slots = [slot for slot in health.models if slot.state in ("running", "probation")]
-        main = next(
-            (slot for slot in slots if slot.name == device.desired_model), slots[0] if slots else None
-        )
-        if main is not None:
-            device.model, device.version = main.name[:128], main.version[:128]
-            device.digest = main.manifest_digest or ""
-        latencies = [stage.p50_ms for s in health.streams if (stage := s.latency.get("total"))]
-        device.fps = sum(s.fps for s in health.streams) if health.streams else None
-        device.latency_ms = max(latencies, default=None)
-        device.agent_version = (health.agent_version or device.agent_version)[:64]
-        device.health = health.model_dump(mode="json", exclude_none=True)
-        version = device.version
-        self._telemetry.append(
-            _telemetry_row(
-                device.id, "", at, version,
-                fps=device.fps, latency_ms=device.latency_ms, dropped=sum(s.dropped for s in health.streams),
-                cpu_percent=health.cpu_percent, memory_bytes=health.memory_bytes,
-                temperature_c=health.temperature_c,
-                errors=sum(m.errors for m in slots), processed=sum(m.inferences for m in slots),
-                events=sum(s.events for s in health.streams), score_mean=main.score_mean if main else None,
-            )
-        )  # fmt: skip
-        for stream in health.streams:
-            total = stream.latency.get("total")
-            self._telemetry.append(
-                _telemetry_row(
-                    device.id, stream.name, at, version,
-                    fps=stream.fps, latency_ms=total.p50_ms if total else None, dropped=stream.dropped,
-                    errors=stream.errors, processed=stream.processed, events=stream.events,
-                )
-            )  # fmt: skip
-
-
-def _telemetry_row(
-    device_id: int, stream: str, at: float, version: str, **numbers: float | None
-) -> dict[str, Any]:
-    columns = (
-        "fps", "latency_ms", "dropped", "processed", "errors", "events", "score_mean",
-        "cpu_percent", "memory_bytes", "temperature_c",
-    )  # fmt: skip
-    row = {"device_id": device_id, "stream": stream, "at": at, "version": version}
-    return row | {name: None if (n := numbers.get(name)) is None else min(n, MAX_COUNT) for name in columns}
-
-
-def _plausible(at: float, now: float) -> float:
-    """The device's time, unless its clock is ahead: then that of arrival. A late message keeps its own
-    time."""
-    return now if at > now + MAX_AHEAD_S or at < 1.5e9 else at

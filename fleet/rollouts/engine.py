@@ -57,7 +57,7 @@ class Addresses:
     trust: Repository
 
 
-class Engine(LeasedWorker):
+class RolloutEngine(LeasedWorker):
     """Advances every rollout that has not ended."""
 
     name = "rollouts"

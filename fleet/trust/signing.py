@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from securesystemslib.signer import Key, Signer
 from tuf.api.exceptions import UnsignedMetadataError
-from tuf.api.metadata import Metadata, Role, Root, TargetFile, Targets
+from tuf.api.metadata import Metadata, Root, TargetFile, Targets
 
 from edgec.fleet.errors import FleetError
 
@@ -117,8 +117,3 @@ def sign(metadata: Metadata[M], signers: Iterable[Signer]) -> Metadata[M]:
         except UnsignedMetadataError as error:
             raise FleetError(f"cannot sign: {error}") from error
     return metadata
-
-
-def role_of(root: Metadata[Root], name: str) -> Role:
-    """Keys and threshold of a top-level role."""
-    return root.signed.roles[name]
