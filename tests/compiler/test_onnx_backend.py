@@ -1,13 +1,19 @@
-"""The standard's own node tests through the compiler: a sample here, all of them as part of the long tests."""
+"""The standard's own node tests through the compiler.
+
+Each operator's first, middle and last test run here (some 460), and a few hard ones by name; all of them are part of
+the long tests. Values are compared with the tolerances that the tests state (see `cases.run_case`).
+"""
 
 from __future__ import annotations
 
 import importlib
 import json
+import pkgutil
 import subprocess
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 from onnx.backend.test.case import node
@@ -54,6 +60,46 @@ def test_a_node_test_of_the_standard(
     assert isinstance(case, cases.Case), case
     outcome = cases.run_case(case, tmp_path)
     assert (outcome.result, outcome.detail) == (result, "")
+
+
+PARTS = 12  # of the modules, so that several processes share the work
+FALLBACK = frozenset({"Compress", "DeformConv", "NonMaxSuppression", "NonZero", "Unique"})
+PARTLY_FALLBACK = frozenset({"Loop", "Scan", "TreeEnsemble"})  # depending on their attributes
+
+
+def picked(module: str, patterns: dict[str, str]) -> list[Any]:
+    """The first, middle and last test of each operator that a module of the `onnx` package has tests for."""
+    before = {test.name for test in node._NodeTestCases}
+    importlib.import_module(f"onnx.backend.test.case.node.{module}")
+    by_operator: dict[str, list[Any]] = defaultdict(list)
+    for test in sorted(node._NodeTestCases, key=lambda test: str(test.name)):
+        if test.name in before or "expanded" in test.name or cases.excluded(test.name, patterns):
+            continue
+        by_operator[test.model.graph.node[0].op_type].append(test)
+    return [
+        tests[place]
+        for tests in by_operator.values()
+        for place in sorted({0, len(tests) // 2, len(tests) - 1})
+    ]
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of numpy, where a case is about infinities
+@pytest.mark.parametrize("part", range(PARTS))
+def test_a_part_of_the_standard_node_tests(part: int, tmp_path: Path) -> None:
+    names = sorted(module.name for module in pkgutil.iter_modules(node.__path__))
+    patterns, ran, failed = cases.exclusions(), 0, []
+    for test in (test for name in names[part::PARTS] for test in picked(name, patterns)):
+        case = cases.make_case(test)
+        if isinstance(case, str):  # no case for this compiler, for the reason that it names
+            continue
+        outcome = cases.run_case(case, tmp_path)
+        wanted = {"fallback"} if case.operator in FALLBACK else {"native"}
+        wanted |= {"native", "fallback"} if case.operator in PARTLY_FALLBACK else set()
+        ran += 1
+        if outcome.result not in wanted:
+            failed.append(outcome)
+    assert not failed
+    assert ran >= 20
 
 
 @pytest.mark.long
