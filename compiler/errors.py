@@ -4,6 +4,8 @@
     - CompilerError (1)
         - ModelError: the model's file is damaged, hostile or not a model at all
         - UnsupportedModel: operators that cannot be compiled
+        - KernelUnsupported: the target's hardware cannot compute a part of the model
+        - NoBackend: no back end compiles for the target's kind of device
         - VerificationFailed: the compiled model does not compute what the source model computed
         - ToolMissing: something that the compile needs is not installed here, or in another version
         - InternalError: a defect of edgec
@@ -32,6 +34,14 @@ class CompilerError(EdgecError):
 
 class ModelError(CompilerError):
     """The model's file is damaged, hostile, or no model."""
+
+
+class KernelUnsupported(CompilerError):
+    """The target's back end cannot make a kernel of the model."""
+
+
+class NoBackend(CompilerError):
+    """No back end is registered for the target's kind of device."""
 
 
 class InputShapeError(UsageError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,19 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 import edgec.runtime as rt
-from edgec.compiler.backends.cpu.emulator import default_root
-from edgec.compiler.errors import ToolMissing
 from edgec.compiler.frontends.source import FallbackSegment, Port, SourceModel, SourceNode
 from edgec.compiler.lowered import Lowered
 from edgec.compiler.options import CompileOptions
 from edgec.compiler.processing import ProcessingLibrary
-from edgec.targets import Target, machine_arch
-
-RUNTIME_LIBRARIES = {
-    "libtvm_ffi.so": "tvm_ffi",
-    "libtvm_runtime.so": "tvm",
-    "libtvm_runtime_extra.so": "tvm",
-}
+from edgec.targets import Target
 
 
 def artifact_name(path: Path) -> str:
@@ -180,36 +171,6 @@ def _listed(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, list[int]]:
     return {name: list(shape) for name, shape in sorted(shapes.items())}
 
 
-def runtime_libraries(arch: str) -> dict[str, bytes]:
-    """The runtime's shared libraries for an architecture, by file name.
-
-    Those of this machine come from the installed packages, others from the emulator's root file system.
-
-    Raises:
-        ToolMissing: none for this architecture are here.
-    """
-    if arch == machine_arch():
-        import importlib.util
-
-        folders = []
-        for package in sorted(set(RUNTIME_LIBRARIES.values())):
-            spec = importlib.util.find_spec(package)
-            folders += [Path(place) for place in (spec.submodule_search_locations or [])] if spec else []
-    else:
-        root = default_root(arch) / "site-packages"
-        folders = [root / package for package in sorted(set(RUNTIME_LIBRARIES.values()))]
-    found: dict[str, bytes] = {}
-    for library in RUNTIME_LIBRARIES:
-        files = [file for folder in folders for file in sorted(folder.rglob(library))]
-        if not files:
-            raise ToolMissing(
-                f"{library} for {arch} is not here, so it cannot be put into the artifact; "
-                "scripts/make_emulator_root.py fetches it, or leave --bundle-runtime out"
-            )
-        found[library] = files[0].read_bytes()
-    return found
-
-
 def sizes(source: SourceModel, lowered: Lowered, further: Further = NOTHING_FURTHER) -> dict[str, int]:
     """Bytes of the source model, the code, the weights and the planned activations (of the first shapes)."""
     codes = [lowered.code, *further.libraries.values()]
@@ -231,7 +192,7 @@ def write(
     report: str | None = None,
     segments: Sequence[FallbackSegment] = (),
     labels: Sequence[str] | None = None,
-    bundle_runtime: bool = False,
+    bundled: Mapping[str, bytes] | None = None,
     processing: ProcessingLibrary | None = None,
     further: Further = NOTHING_FURTHER,
 ) -> str:
@@ -246,15 +207,6 @@ def write(
         labels=labels or None,
         fallback={**graphs(segments), **further.graphs},
         buckets=further.libraries,
-        bundled=runtime_libraries(config.arch) if bundle_runtime else None,
+        bundled=bundled,
         around=processing.code if processing else None,
     )
-
-
-def content_digest(lowered: Lowered) -> str:
-    """A digest of code and weights, to tell whether two compiles made the same."""
-    digest = hashlib.sha256(lowered.code)
-    for name, array in lowered.weights.items():
-        digest.update(name.encode())
-        digest.update(array.tobytes())
-    return f"sha256:{digest.hexdigest()}"

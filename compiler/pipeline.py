@@ -15,6 +15,8 @@ import msgspec
 
 import edgec.runtime as rt
 from edgec.compiler import pack
+from edgec.compiler.backends.interface import Backend
+from edgec.compiler.backends.registry import backend_of
 from edgec.compiler.buckets import Built, join
 from edgec.compiler.errors import TargetLacksPrecision, ToolMissing
 from edgec.compiler.frontends import load_source, to_relax
@@ -26,9 +28,8 @@ from edgec.compiler.progress import Progress, Silent
 from edgec.compiler.report.evidence import bucket_evidence, make_evidence
 from edgec.compiler.report.html import render
 from edgec.compiler.verify.inputs import make_inputs, read_inputs
-from edgec.compiler.verify.run import Measure, Verification, place_to_run, verify
+from edgec.compiler.verify.run import Measure, Verification, verify
 from edgec.targets import Target, usable_cores
-from edgec.targets.features import AVX512_BF16
 
 PINNED = {"apache-tvm": "0.27.0.post1", "apache-tvm-ffi": "0.1.14.post1"}
 MEASURE = Measure(runs=60, limit_s=1.5, profile=5)
@@ -116,9 +117,10 @@ def compile_model(
     """
     path, options, progress = Path(path), options or CompileOptions(), progress or Silent()
     check_versions()
-    check_precision(target, options)
+    backend = backend_of(target)
+    backend.check_precision(options.precision)
     if options.verify:
-        place_to_run(target.name, target)
+        backend.runner()  # refuses now what could not be verified later
     clock = _Clock()
     built = [
         _build(path, target, alone, progress, clock, inputs if number == 0 else None)
@@ -168,7 +170,7 @@ def compile_model(
         report=report,
         segments=imported.segments,
         labels=None if card else source.labels,
-        bundle_runtime=options.bundle_runtime,
+        bundled=backend.runtime_libraries() if options.bundle_runtime else None,
         processing=processing,
         further=further,
     )
@@ -176,34 +178,23 @@ def compile_model(
 
 
 def _bf16_nodes(
-    source: SourceModel, target: Target, options: CompileOptions, inputs: Path | None, progress: Progress
+    source: SourceModel, backend: Backend, options: CompileOptions, inputs: Path | None, progress: Progress
 ) -> frozenset[int]:
     """The nodes that ``--precision auto`` lets multiply in bfloat16."""
     from edgec.compiler.precision import choose_layers
 
     if options.precision != "auto":
         return frozenset()
-    if AVX512_BF16 not in target.features:
-        progress.note(f"{target.name} has no products of bfloat16: all layers stay fp32")
+    try:
+        backend.check_precision("bf16")
+    except TargetLacksPrecision:
+        progress.note(f"{backend.target.name} has no products of bfloat16: all layers stay fp32")
         return frozenset()
     arrays = read_inputs(inputs, source) if inputs else make_inputs(source)
     choice = choose_layers(source, arrays, options.error_budget)
     of = len(choice.alone)
     progress.note(f"{len(choice.nodes)} of {of} layers in bf16, with an error of {choice.error:.2g} measured")
     return choice.nodes
-
-
-def check_precision(target: Target, options: CompileOptions) -> None:
-    """Check that the target multiplies in what was asked for.
-
-    Raises:
-        TargetLacksPrecision: it has no products of bfloat16.
-    """
-    if options.precision == "bf16" and AVX512_BF16 not in target.features:
-        raise TargetLacksPrecision(
-            f"{target.name} has no products of bfloat16 ({AVX512_BF16}): compile for a target that has "
-            "(zen4, sapphirerapids), or with --precision auto or fp32"
-        )
 
 
 def _build(
@@ -223,7 +214,7 @@ def _build(
     with clock("import"):
         imported = to_relax(source, fallback_allowed=options.fallback)
     with clock("lower"):
-        chosen = _bf16_nodes(source, target, options, inputs, progress)
+        chosen = _bf16_nodes(source, backend_of(target), options, inputs, progress)
         lowered = lower(imported.mod, target, options, progress, chosen)
     return Built(imported, lowered)
 

@@ -22,7 +22,7 @@ from edgec.compiler.backends.cpu.templates.emit import (
     vector_load,
 )
 from edgec.compiler.backends.cpu.timing import build
-from edgec.compiler.tuning.tuner import set_threads
+from edgec.compiler.thread_pool import set_threads
 from edgec.targets.target import Target
 
 STEPS = 20_000  # a shot of the arithmetic probe: 0.1 ms on one core at 150 GFLOP/s

@@ -20,13 +20,13 @@ def probed_machine(config: ArtifactConfig, threads: int) -> tuple[Machine | None
     if importlib.util.find_spec("tvm") is None:
         return None, threads
     from edgec.benchmarks.roofline.peak import LOOP_REACHES, BandwidthProbe, PeakProbe, SpeedProbe
-    from edgec.compiler.tuning.tuner import runs_here
+    from edgec.compiler.backends.registry import backend_of
 
     try:
         target = load_target(config.target)
     except UnknownTarget:
         return None, threads
-    if not runs_here(target):
+    if not backend_of(target).can_time:
         return None, threads
     if config.threads is None and target.cores == 1:
         threads = 1

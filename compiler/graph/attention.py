@@ -2,7 +2,7 @@
 
 Requires: `simplify` ran.
 Ensures: where ``softmax(scale · q · kᵀ + mask) · v`` is read as a whole and by nobody else in parts, one call of
-`edgec.compiler.backends.cpu.compute.attention` stands; what lies before q, k and v (transposes, slices, splits, lost
+`edgec.compiler.graph.attention_compute.attention` stands; what lies before q, k and v (transposes, slices, splits, lost
 or new axes of extent 1) and a transpose behind it are part of how that kernel addresses memory.
 """
 
@@ -16,7 +16,7 @@ import tvm
 from tvm import relax
 from tvm.ir import Call
 
-from edgec.compiler.backends.cpu import compute
+from edgec.compiler.graph.attention_compute import attention
 from edgec.compiler.graph.attention_spec import FIXED, AttentionSpec, View
 from edgec.compiler.graph.rewrite import (
     Expr,
@@ -31,14 +31,13 @@ from edgec.compiler.graph.rewrite import (
 )
 from edgec.compiler.graph.sources import merged_name
 from edgec.compiler.graph.views import Operand, Views, scalar_product
-from edgec.targets.target import Target
 
 LEAST_COLS = 4  # narrower values fill no vector
 
 
-def fuse_attention(mod: tvm.IRModule, target: Target) -> tvm.IRModule:
-    """Apply the pass (see the module's docstring)."""
-    return _Fuse(mod, target).run()
+def fuse_attention(mod: tvm.IRModule, lanes: int) -> tvm.IRModule:
+    """Apply the pass (see the module's docstring); kernels take `lanes` queries at a time."""
+    return _Fuse(mod, lanes).run()
 
 
 @dataclass
@@ -54,9 +53,9 @@ class _Found:
 
 
 class _Fuse(Walker):
-    def __init__(self, mod: tvm.IRModule, target: Target, entry: str = "main") -> None:
+    def __init__(self, mod: tvm.IRModule, lanes: int, entry: str = "main") -> None:
         super().__init__(mod, entry)
-        self.lanes = target.fp32_lanes
+        self.lanes = lanes
         self.values: dict[relax.Var, Expr] = {}
         self.users: dict[relax.Var, list[relax.Var]] = {}
         self.transposed: dict[relax.Var, Expr] = {}  # transposes that an attention did on the way
@@ -184,7 +183,7 @@ class _Fuse(Walker):
         return True
 
     def _call(self, spec: AttentionSpec, args: list[Expr]) -> Expr:
-        gv = self.builder.add_func(compute.attention(spec), "attention")
+        gv = self.builder.add_func(attention(spec), "attention")
         return self.emit(relax.call_tir(gv, args, out_ty=relax.TensorType(list(spec.out_shape), spec.dtype)))
 
     def _transpose_behind(self, var: relax.Var, rank: int) -> tuple[relax.Var | None, tuple[int, ...]]:

@@ -16,9 +16,8 @@ from tvm import relax
 from tvm.ir import Call, GlobalVar
 from tvm.tirx import PrimFunc
 
-from edgec.compiler.backends.cpu.compute import ANCHOR, decode
-from edgec.compiler.graph.attention_spec import AttentionSpec
-from edgec.compiler.graph.rewrite import leaves, op_name, shape_of
+from edgec.compiler.graph.anchors import ANCHOR, WHOLE
+from edgec.compiler.graph.rewrite import leaves, map_leaves, op_name, shape_of
 from edgec.compiler.graph.sources import node_of, nodes_of
 
 ELEMENTWISE, BROADCAST, INJECTIVE, REDUCE = 0, 1, 2, 3
@@ -53,11 +52,6 @@ class _Op:
     view: bool = False
     whole: bool = False  # an anchor of several steps, which takes no tail
     kernel: bool = False  # a call of a kernel; one with several results has no `func`: it is never merged
-
-    @property
-    def is_kernel(self) -> bool:
-        """Whether the binding calls a kernel (several outputs, or none that this pass can fuse, included)."""
-        return op_name(self.binding.value) == "call_tir"
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -98,7 +92,7 @@ def _read(mod: tvm.IRModule, function: relax.Function) -> list[_Op]:
                 attrs = dict(func.attrs.items()) if func.attrs else {}
                 op.pattern = int(attrs.get("op_pattern", 8))
                 op.anchor = str(attrs[ANCHOR]) if ANCHOR in attrs else None
-                op.whole = op.anchor is not None and isinstance(decode(op.anchor), AttentionSpec)
+                op.whole = WHOLE in attrs
                 op.view = bool(relax.analysis.has_reshape_pattern(func))
             for leaf in leaves(call):
                 if isinstance(leaf, relax.Var) and leaf in where:
@@ -215,8 +209,6 @@ def _outline(
 
 
 def _substitute(expr: tvm.ir.Expr, renamed: dict[relax.Var, tvm.ir.Expr]) -> tvm.ir.Expr:
-    from edgec.compiler.graph.rewrite import map_leaves
-
     return map_leaves(expr, lambda leaf: renamed.get(leaf, leaf) if isinstance(leaf, relax.Var) else leaf)
 
 
@@ -254,8 +246,6 @@ def _primitive(members: list[_Op]) -> tuple[relax.Function, list[relax.Var]]:
         if leaf not in params:
             params[leaf] = relax.Var(f"p{len(params)}", leaf.ty)
         return params[leaf]
-
-    from edgec.compiler.graph.rewrite import map_leaves
 
     for op in members:
         old = op.binding.var

@@ -10,11 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import tvm
 from tvm.tirx import PrimFunc
 
 import edgec.runtime as rt
-from edgec.compiler.backends.cpu.link import link
+from edgec.compiler.backends.registry import backend_of
 from edgec.compiler.processing.boxes import SUPPORTED, DetectKernel
 from edgec.compiler.processing.pixels import prepare_kernel
 from edgec.compiler.processing.sound import FeatureKernel
@@ -56,10 +55,8 @@ def build_processing(
 
 
 def _compiled(functions: dict[str, PrimFunc], target: Target) -> ProcessingLibrary | None:
-    if not functions:
-        return None
-    built = tvm.compile(tvm.IRModule(functions), target=tvm.target.Target(dict(target.tvm)))
-    return ProcessingLibrary(link(built), tuple(functions))
+    code = backend_of(target).build_functions(functions) if functions else None
+    return None if code is None else ProcessingLibrary(code, tuple(functions))
 
 
 def _frame_fits(card: AudioInput) -> bool:

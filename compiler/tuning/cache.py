@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from functools import cache as memoise
 from pathlib import Path
 
+from edgec.compiler.cache_folder import default_folder
+
 FORMAT = 1
 SHIPPED = Path(__file__).parent / "shipped"  # winners that come with the package
 
@@ -26,19 +28,11 @@ class Winner:
     microseconds: float
 
 
-def default_folder() -> Path:
-    """``$EDGEC_CACHE``, else ``edgec/tuning`` in the user's cache folder."""
-    if "EDGEC_CACHE" in os.environ:
-        return Path(os.environ["EDGEC_CACHE"]) / "tuning"
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "edgec" / "tuning"
-
-
 class TuningCache:
     """The winners of one target: the user's own, then those that ship with the package."""
 
     def __init__(self, folder: Path | None, target_key: str, shipped_key: str = "") -> None:
-        self.folder = (folder or default_folder()) / _safe(target_key)
+        self.folder = (folder or default_folder() / "tuning") / _safe(target_key)
         self.shipped_key = shipped_key
 
     def get(self, key: str, effort: str) -> Winner | None:

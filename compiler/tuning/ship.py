@@ -13,21 +13,10 @@ import json
 import sys
 from pathlib import Path
 
-from edgec.compiler.backends.cpu.templates import attention, conv2d, dense, matmul, sliding
-from edgec.compiler.backends.cpu.templates.workloads import FAMILY, WITH_WINOGRAD
+from edgec.compiler.backends.interface import FAMILY
+from edgec.compiler.backends.registry import backend_of
 from edgec.compiler.tuning.cache import FORMAT, SHIPPED, TuningCache
-from edgec.compiler.tuning.tuner import cache_key, shipped_key
 from edgec.targets import load_target
-
-CURRENT = (
-    f"conv2d.v{conv2d.VERSION}|",
-    f"conv2d.v{WITH_WINOGRAD}|",
-    f"depthwise.v{sliding.VERSION}|",
-    f"pool.v{sliding.VERSION}|",
-    f"dense.v{dense.VERSION}|",
-    f"matmul.v{matmul.VERSION}|",
-    f"attention.v{attention.VERSION}|",
-)
 
 
 def collect(cache: TuningCache) -> dict[str, tuple[str, float]]:
@@ -48,12 +37,12 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("target")
     parser.add_argument("cache", type=Path)
     chosen = parser.parse_args(arguments)
-    target = load_target(chosen.target)
-    name = shipped_key(target)
+    backend = backend_of(load_target(chosen.target))
+    name = backend.shipped_key
     output = SHIPPED / f"{name}.json"
     known = json.loads(output.read_text(encoding="utf-8"))[name] if output.exists() else {}
-    known |= collect(TuningCache(chosen.cache, cache_key(target)))
-    winners = {key: winner for key, winner in known.items() if key.startswith(CURRENT)}
+    known |= collect(TuningCache(chosen.cache, backend.winners_key))
+    winners = {key: winner for key, winner in known.items() if key.startswith(backend.current_workloads)}
     output.parent.mkdir(parents=True, exist_ok=True)
     new = output.with_name(f".{output.name}.new")
     new.write_text(json.dumps({name: winners}, indent=0, sort_keys=True) + "\n", encoding="utf-8")

@@ -11,6 +11,7 @@ import onnxruntime as ort
 from onnx import ModelProto, TensorProto, ValueInfoProto, helper
 
 from edgec.compiler import pack
+from edgec.compiler.backends.registry import backend_of
 from edgec.compiler.frontends import load_source, to_relax
 from edgec.compiler.frontends.onnx.prepare import ports_of
 from edgec.compiler.frontends.relax.fallback import is_tensor
@@ -19,7 +20,7 @@ from edgec.compiler.options import CompileOptions
 from edgec.compiler.progress import Progress, Silent
 from edgec.compiler.verify.compare import OutputError, compare
 from edgec.compiler.verify.inputs import Arrays
-from edgec.compiler.verify.run import Measure, place_to_run, run_child
+from edgec.compiler.verify.run import Measure, run_child
 from edgec.targets import Target
 
 ELEMENTS = {
@@ -77,8 +78,8 @@ def compare_layers(
     with tempfile.TemporaryDirectory(prefix="edgec-layers-") as folder:
         artifact = Path(folder) / "layers.edge"
         pack.write(artifact, config, lowered, segments=imported.segments)
-        emulator = place_to_run(target.name, target)
-        got, _ = run_child(artifact, opened, inputs, options.threads or 1, Measure(), emulator)
+        runner = backend_of(target).runner()
+        got, _ = run_child(artifact, opened, inputs, options.threads or 1, Measure(), runner)
     makers = {name: node.op_type for node in opened.model.graph.node for name in node.output}
     return [
         LayerError(

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -17,14 +15,15 @@ from typing import Any
 import numpy as np
 
 import edgec.runtime as rt
-from edgec.compiler.backends.cpu.emulator import ROOT_VARIABLE, Emulator, find_emulator
-from edgec.compiler.errors import CompilerError, ToolMissing, VerificationFailed
+from edgec.compiler.backends.interface import Runner
+from edgec.compiler.backends.registry import backend_of
+from edgec.compiler.errors import CompilerError, VerificationFailed
 from edgec.compiler.frontends.onnx.reference_evaluator import Standard
 from edgec.compiler.frontends.source import SourceModel
 from edgec.compiler.verify.compare import QUANTISED_BUDGET, OutputError, compare
 from edgec.compiler.verify.inputs import Arrays
 from edgec.compiler.verify.reference import Reference, is_quantised
-from edgec.targets import Target, machine_arch, machine_features
+from edgec.targets import Target
 
 CHILD_LIMIT_S = 900
 BEGIN = b"begin\n"  # what the process waits for before it loads the artifact
@@ -87,29 +86,6 @@ class Measure:
     beside_reference: bool = True
 
 
-def place_to_run(target_name: str, target: Target) -> Emulator | None:
-    """Where code for a target can run: None for this machine, or an emulator.
-
-    Raises:
-        ToolMissing: nowhere here.
-    """
-    if target.arch == machine_arch():
-        lacking = sorted(target.features - machine_features())
-        if not lacking:
-            return None
-        raise ToolMissing(
-            f"code for {target_name} cannot run here: this CPU lacks {', '.join(lacking)}. Compile on such a "
-            "machine, or pass --no-verify and run `edgec verify` there"
-        )
-    emulator = find_emulator(target)
-    if emulator is None:
-        raise ToolMissing(
-            f"code for {target_name} cannot be verified here: that needs qemu-user-static and an emulator "
-            f"root (scripts/make_emulator_root.py, {ROOT_VARIABLE}). --no-verify compiles without proof"
-        )
-    return emulator
-
-
 def verify(
     artifact: Path,
     source: SourceModel,
@@ -131,11 +107,11 @@ def verify(
         VerificationFailed: the artifact's process crashed or refused.
         ModelError: ONNX Runtime cannot run the source model.
     """
-    emulator = place_to_run(target.name, target)
+    runner = backend_of(target).runner()
     quantised = is_quantised(source.reference)
     if quantised:
         budget = max(budget, QUANTISED_BUDGET)
-    with started(artifact, source, inputs, threads, measure or Measure(), emulator) as child:
+    with started(artifact, source, inputs, threads, measure or Measure(), runner) as child:
         if write is not None:
             write()
         child.begin()
@@ -152,7 +128,7 @@ def verify(
     return Verification(
         errors=errors,
         budget=budget,
-        where=emulator.description if emulator else "this machine",
+        where=runner.description,
         reference=reference.description,
         threads=threads,
         latency=result.get("latency", {}),
@@ -200,10 +176,10 @@ def run_child(
     inputs: Arrays,
     threads: int,
     measure: Measure,
-    emulator: Emulator | None,
+    runner: Runner,
 ) -> tuple[Arrays, dict[str, Any]]:
     """The outputs of an artifact run in a process of its own, and what that process measured."""
-    with started(artifact, source, inputs, threads, measure, emulator) as child:
+    with started(artifact, source, inputs, threads, measure, runner) as child:
         child.begin()
         return child.finish()
 
@@ -215,7 +191,7 @@ def started(
     inputs: Arrays,
     threads: int,
     measure: Measure,
-    emulator: Emulator | None,
+    runner: Runner,
 ) -> Iterator[_Child]:
     """A process of its own for an artifact, which need not be there before :meth:`_Child.begin`.
 
@@ -223,13 +199,11 @@ def started(
     """
     with tempfile.TemporaryDirectory(prefix="edgec-verify-") as scratch:
         folder = Path(scratch)
-        request = _request(folder, artifact, source, inputs, threads, measure, emulator)
+        request = _request(folder, artifact, source, inputs, threads, measure, runner)
         # the emulator's Python knows edgec under this name, however it is installed here
         (folder / "edgec").symlink_to(Path(rt.__file__).parent.parent, target_is_directory=True)
         arguments = ["-m", "edgec.compiler.verify.child", str(request)]
-        command, environment = [sys.executable, *arguments], dict(os.environ)
-        if emulator:
-            command, environment = emulator.command(arguments, [folder])
+        command, environment = runner.command(arguments, folder)
         pipe = subprocess.PIPE
         # without a buffer: what a process that has ended did not take would be an error each time it is flushed
         with subprocess.Popen(
@@ -248,7 +222,7 @@ def _request(
     inputs: Arrays,
     threads: int,
     measure: Measure,
-    emulator: Emulator | None,
+    runner: Runner,
 ) -> Path:
     """Write what :mod:`edgec.compiler.verify.child` is to do."""
     names = [port.name for port in source.inputs]
@@ -261,10 +235,10 @@ def _request(
         "outputs": str(folder / "outputs.npz"),
         "output_names": [port.name for port in source.outputs],
         "result": str(folder / "result.json"),
-        "measure": measure.runs > 0 and emulator is None,
+        "measure": measure.runs > 0 and runner.is_hardware,
         "runs": measure.runs,
         "limit_s": measure.limit_s,
-        "profile": 0 if emulator else measure.profile,
+        "profile": measure.profile if runner.is_hardware else 0,
         "reference": None,
     }
     by_onnxruntime = not isinstance(source.original, Standard)

@@ -9,28 +9,30 @@ import numpy as np
 import pytest
 import tvm
 
-from edgec.compiler.backends.cpu.templates.workloads import FAMILY, Workload
 from edgec.compiler.backends.cpu.timing import FAR_BYTES, far_arguments
+from edgec.compiler.backends.interface import FAMILY, Workload
+from edgec.compiler.backends.registry import backend_of
 from edgec.compiler.options import CompileOptions
 from edgec.compiler.progress import Silent
 from edgec.compiler.tuning import cache as tuning_cache
 from edgec.compiler.tuning import ship
 from edgec.compiler.tuning.cache import TuningCache, Winner
-from edgec.compiler.tuning.tuner import Tuner, cache_key, shipped_key
+from edgec.compiler.tuning.tuner import Tuner
 from edgec.targets import load_target
 
 TARGET = load_target("x86-64-v3")
+BACKEND = backend_of(TARGET)
 
 
 def _work(tail: str) -> Workload:
-    family = f"{ship.CURRENT[0]}spec|{FAMILY}|threads1"
+    family = f"{BACKEND.current_workloads[0]}spec|{FAMILY}|threads1"
     return Workload(
         family.replace(FAMILY, tail), family, "conv2d", 1, 1, 1, ("guess", "winner"), lambda _: None
     )
 
 
 def _tuner(folder: Path) -> Tuner:
-    return Tuner(TARGET, CompileOptions(tune="none", cache_dir=folder), Silent())
+    return Tuner(BACKEND, CompileOptions(tune="none", cache_dir=folder), Silent())
 
 
 @pytest.fixture
@@ -44,7 +46,7 @@ def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_winner_serves_its_workload_before_its_family(tmp_path: Path, shipped: Path) -> None:
-    cache = TuningCache(tmp_path, cache_key(TARGET))
+    cache = TuningCache(tmp_path, BACKEND.winners_key)
     work = _work("relu")
     assert _tuner(tmp_path).choose(work) == "guess"
     cache.put(work.family, Winner("winner", 1.0), "fast")
@@ -56,38 +58,41 @@ def test_a_winner_serves_its_workload_before_its_family(tmp_path: Path, shipped:
 
 def test_a_schedule_that_is_no_candidate_any_more_is_passed_over(tmp_path: Path, shipped: Path) -> None:
     work = _work("relu")
-    TuningCache(tmp_path, cache_key(TARGET)).put(work.key, Winner("of another version", 1.0), "fast")
+    TuningCache(tmp_path, BACKEND.winners_key).put(work.key, Winner("of another version", 1.0), "fast")
     assert _tuner(tmp_path).choose(work) == "guess"
 
 
 def test_shipped_winners_serve_workloads_of_their_family(
     tmp_path: Path, shipped: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    filled = TuningCache(tmp_path / "filled", cache_key(TARGET))
+    filled = TuningCache(tmp_path / "filled", BACKEND.winners_key)
     work = _work("relu")
     filled.put(work.family, Winner("winner", 2.0), "fast")
-    filled.put(work.family.replace(ship.CURRENT[0], "conv2d.v0|"), Winner("winner", 2.0), "fast")
+    filled.put(work.family.replace(BACKEND.current_workloads[0], "conv2d.v0|"), Winner("winner", 2.0), "fast")
     filled.put(work.key, Winner("guess", 2.0), "fast")
     ship.main([TARGET.name, str(tmp_path / "filled")])
-    file = shipped / f"{shipped_key(TARGET)}.json"
-    assert json.loads(file.read_text()) == {shipped_key(TARGET): {work.family: ["winner", 2.0]}}
+    file = shipped / f"{BACKEND.shipped_key}.json"
+    assert json.loads(file.read_text()) == {BACKEND.shipped_key: {work.family: ["winner", 2.0]}}
     assert "1 winners" in capsys.readouterr().out
     assert _tuner(tmp_path / "empty").choose(work) == "winner"
     full = CompileOptions(tune="full", cache_dir=tmp_path / "empty")
-    assert Tuner(TARGET, full, Silent())._known(work) is None
+    assert Tuner(BACKEND, full, Silent())._known(work) is None
 
 
 def test_winners_serve_the_core_on_which_they_were_measured_only() -> None:
-    keys = {name: shipped_key(load_target(name)) for name in ("cortex-a53", "cortex-a55", "rpi4", "rpi5")}
+    keys = {
+        name: backend_of(load_target(name)).shipped_key
+        for name in ("cortex-a53", "cortex-a55", "rpi4", "rpi5")
+    }
     assert len(set(keys.values())) == len(keys)
     shipped = tuning_cache._shipped()
     for name in ("x86-64-v3", "x86-64-v4", "x86-avx512-vnni", "x86-avx512-bf16"):
-        assert shipped[shipped_key(load_target(name))]
+        assert shipped[backend_of(load_target(name)).shipped_key]
 
 
 def test_targets_that_differ_in_an_instruction_of_kernels_share_no_cache() -> None:
     names = ("x86-64-v4", "x86-avx512-vnni", "x86-avx512-bf16")
-    assert len({cache_key(load_target(name)) for name in names}) == len(names)
+    assert len({backend_of(load_target(name)).winners_key for name in names}) == len(names)
 
 
 def test_layers_of_many_weights_are_timed_on_copies_of_them() -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from onnx import ModelProto, helper
 
+from edgec.compiler.backends.this_machine import ThisMachine
 from edgec.compiler.errors import CompilerError
 from edgec.compiler.frontends import load_source
 from edgec.compiler.options import CompileOptions
@@ -21,7 +22,7 @@ def test_one_that_ended_before_there_was_an_artifact_says_why(tmp_path: Path) ->
     file = save(model_of(nodes, {"x": [1, 4]}, ["y"], {}), tmp_path, "m.onnx")
     source = replace(load_source(file, CompileOptions()), reference=ModelProto())  # ONNX Runtime refuses that
     inputs = {"x": np.ones((1, 4), "float32")}
-    with started(tmp_path / "never.edge", source, inputs, 1, Measure(runs=1), None) as child:
+    with started(tmp_path / "never.edge", source, inputs, 1, Measure(runs=1), ThisMachine()) as child:
         child.process.wait(timeout=120)
         child.begin()
         with pytest.raises(CompilerError, match=r"running the artifact failed: .*reference\.onnx"):

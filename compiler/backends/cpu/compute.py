@@ -11,17 +11,16 @@ still computes the same.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 from tvm import te, tirx
 from tvm.tirx import PrimFunc
 
+from edgec.compiler.graph import anchors
+from edgec.compiler.graph.anchors import ANCHOR
 from edgec.compiler.graph.attention_spec import AttentionSpec, View
 from edgec.compiler.operands.operands import FLOAT32, OPERANDS, Operands
-
-ANCHOR = "edgec"
 
 
 @dataclass(frozen=True)
@@ -129,20 +128,17 @@ def encode(spec: Spec) -> str:
         fields["operands"] = spec.operands.name
         if spec.operands == FLOAT32:
             del fields["operands"]  # the usual case has the keys that winners are known by
-    return json.dumps({"op": kind, **fields}, sort_keys=True, separators=(",", ":"))
+    return anchors.encode(kind, fields)
 
 
 def decode(text: str) -> Spec:
     """The specification that `encode` wrote."""
-    fields = json.loads(text)
-    kind = fields.pop("op")
+    kind, fields = anchors.decode(text)
     if "operands" in fields:
         fields["operands"] = OPERANDS[fields["operands"]]
-    for key, value in fields.items():
-        if isinstance(value, list):
-            fields[key] = tuple(value)
-        elif isinstance(value, dict):
-            fields[key] = _PARTS[key](**{k: tuple(v) for k, v in value.items()})
+    for name, value in fields.items():
+        if isinstance(value, dict):
+            fields[name] = _PARTS[name](**value)
     made: Spec = _SPECS[kind](**fields)
     return made
 
@@ -299,43 +295,6 @@ def matmul(spec: MatmulSpec) -> PrimFunc:
 
     out = te.compute((*spec.batch, spec.rows, spec.cols), body, name="matmul", attrs={ANCHOR: encode(spec)})
     return _prim_func([left, right], out, spec)
-
-
-def attention(spec: AttentionSpec) -> PrimFunc:
-    """Attention (see `AttentionSpec`); parameters queries, keys, values, the mask if there is one, result."""
-    query, key, value = (
-        te.placeholder(view.shape, spec.dtype, name)
-        for name, view in (("query", spec.query), ("key", spec.key), ("value", spec.value))
-    )
-    mask = te.placeholder(spec.mask.shape, spec.dtype, "mask") if spec.mask else None
-    k, top_key, sum_key, out_key = (
-        te.reduce_axis((0, extent), name)
-        for extent, name in ((spec.inner, "k"), (spec.keys, "t"), (spec.keys, "s"), (spec.keys, "o"))
-    )
-
-    def product(*at: tirx.Expr) -> tirx.Expr:
-        *batch, row, column = at
-        left, right = query(*spec.query.at([*batch, row, k])), key(*spec.key.at([*batch, column, k]))
-        return te.sum(left * right, axis=k)
-
-    def score(*at: tirx.Expr) -> tirx.Expr:
-        scaled = products(*at) * tirx.const(spec.scale, spec.dtype)
-        return scaled if mask is None or spec.mask is None else scaled + mask(*spec.mask.at(at))
-
-    def result(*place: tirx.Expr) -> tirx.Expr:
-        *batch, row, column = (place[spec.order.index(axis)] for axis in range(len(place)))
-        share = powers[*batch, row, out_key] / total[*batch, row]
-        return te.sum(share * value(*spec.value.at([*batch, out_key, column])), axis=out_key)
-
-    square, lines = (*spec.batch, spec.rows, spec.keys), (*spec.batch, spec.rows)
-    products = te.compute(square, product, name="products")
-    scores = te.compute(square, score, name="scores")
-    top = te.compute(lines, lambda *at: te.max(scores[*at, top_key], axis=top_key), name="top")
-    powers = te.compute(square, lambda *at: te.exp(scores(*at) - top(*at[:-1])), name="powers")
-    total = te.compute(lines, lambda *at: te.sum(powers[*at, sum_key], axis=sum_key), name="total")
-    out = te.compute(spec.out_shape, result, name="attention")
-    inputs = [query, key, value] if mask is None else [query, key, value, mask]
-    return _prim_func(inputs, out, spec)
 
 
 def pack(shape: tuple[int, ...], lanes: int, dtype: str, nhwc: bool = False) -> PrimFunc:

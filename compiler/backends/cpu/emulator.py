@@ -32,11 +32,16 @@ class Emulator:
         """Such as ``qemu-aarch64-static -cpu cortex-a72``."""
         return f"{self.qemu.name} -cpu {self.cpu}"
 
-    def command(self, arguments: list[str], python_path: list[Path]) -> tuple[list[str], dict[str, str]]:
+    @property
+    def is_hardware(self) -> bool:
+        """False: times in an emulator say nothing about the target."""
+        return False
+
+    def command(self, arguments: list[str], python_path: Path) -> tuple[list[str], dict[str, str]]:
         """The command line and environment that run Python with these arguments in the emulator."""
         python = next(iter(sorted((self.root / "usr/bin").glob("python3.*[0-9]"))))
         libraries = [self.root / "usr/lib" / _LIBRARIES[self.arch], self.root / "lib" / _LIBRARIES[self.arch]]
-        paths = [self.root / "site-packages", *python_path]
+        paths = [self.root / "site-packages", python_path]
         environment = {
             "PATH": os.environ.get("PATH", ""),
             "HOME": os.environ.get("HOME", "/"),

@@ -15,7 +15,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from edgec.compiler.tuning.cache import default_folder
+from edgec.compiler.cache_folder import default_folder
 
 LIMIT = 512 << 20  # bytes; the kernels of a network take about one megabyte
 KEPT = 0.75  # of the limit, when it was reached
@@ -38,7 +38,7 @@ class ObjectCache:
     """The object files in one folder: ``objects`` in the given one, else beside the tuning cache of the user."""
 
     def __init__(self, folder: Path | None, limit: int = LIMIT) -> None:
-        self.folder = folder / "objects" if folder else default_folder().parent / "objects"
+        self.folder = folder / "objects" if folder else default_folder() / "objects"
         self.limit = limit
         self._usable = _is_ours(self.folder)
 

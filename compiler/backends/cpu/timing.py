@@ -9,32 +9,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TypeAlias
+from functools import cached_property
+from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import tvm
 from tvm.tirx import PrimFunc
 
 from edgec.compiler.backends.cpu.tir_pipeline import PIPELINE
+from edgec.compiler.backends.interface import CandidateFailed
+from edgec.targets.target import Target
 
 FAR_BYTES = 48 << 20  # copies of weights amount to this: more than a last-level cache keeps for one user
 FEW_BYTES = 1 << 17  # weights below this take no time to fetch beside the work on them
-TOLERANCE = 1e-3  # between candidates, relative to the largest value: orders of summation differ
-
-
-@dataclass
-class Trial:
-    """A built candidate: how to run it, what it computed, its times so far in seconds a call."""
-
-    run: tvm.runtime.Module
-    output: np.ndarray
-    seconds: list[float]
-
-    @property
-    def best(self) -> float:
-        """The shortest time seen: noise only ever adds."""
-        return min(self.seconds)
+# What TVM raises for a kernel that it cannot build: its exceptions have no common base.
+_BUILD_ERRORS = (tvm.error.InternalError, ValueError, TypeError, RuntimeError, IndexError)
 
 
 Arguments: TypeAlias = list[tvm.runtime.Tensor]
@@ -76,25 +66,69 @@ def build(func: PrimFunc, target: tvm.target.Target) -> tvm.runtime.Module:
     return tvm.tirx.build(tvm.IRModule({"kernel": named}), target=target, pipeline=PIPELINE)
 
 
-def try_out(module: tvm.runtime.Module, arguments: Sequence[tvm.runtime.Tensor]) -> Trial:
-    """Run a candidate once and keep what it computed."""
-    output = arguments[-1]
-    output.copyfrom(np.zeros(output.shape, str(output.dtype)))
-    module["kernel"](*arguments)
-    return Trial(module, output.numpy().copy(), [])
+class CpuTrial:
+    """A built candidate: how to run it, what it computed, its times so far in seconds a call."""
+
+    def __init__(self, module: tvm.runtime.Module, common: CommonArguments) -> None:
+        self._module, self._common = module, common
+        self.seconds: list[float] = []
+        output = common.first[-1]
+        output.copyfrom(np.zeros(output.shape, str(output.dtype)))
+        module["kernel"](*common.first)
+        self.output: npt.NDArray[Any] = output.numpy().copy()
+
+    @property
+    def best_s(self) -> float:
+        """The shortest time seen: noise only ever adds."""
+        return min(self.seconds)
+
+    def time(self, budget_s: float) -> None:
+        """Add measurements of about `budget_s` in all, and of three calls at least."""
+        sets = self._common.sets
+        if len(sets) > 1:
+            self.seconds += _time_in_turn(self._module["kernel"], sets, budget_s)
+            return
+        device, arguments = tvm.cpu(), sets[0]
+        first = self._module.time_evaluator("kernel", device, number=1, repeat=2)(*arguments)
+        single = max(min(first.results), 1e-7)
+        number = max(1, min(200, int(budget_s / 3 / single)))
+        timed = self._module.time_evaluator("kernel", device, number=number, repeat=3)(*arguments)
+        self.seconds += [float(t) for t in timed.results]
 
 
-def time_once(trial: Trial, sets: Sequence[Arguments], budget_s: float) -> None:
-    """Add measurements of about `budget_s` in all, and of three calls at least, to `trial`; `sets` serve in turn."""
-    if len(sets) > 1:
-        trial.seconds += _time_in_turn(trial.run["kernel"], sets, budget_s)
-        return
-    device, (arguments,) = tvm.cpu(), sets
-    first = trial.run.time_evaluator("kernel", device, number=1, repeat=2)(*arguments)
-    single = max(min(first.results), 1e-7)
-    number = max(1, min(200, int(budget_s / 3 / single)))
-    timed = trial.run.time_evaluator("kernel", device, number=number, repeat=3)(*arguments)
-    trial.seconds += [float(t) for t in timed.results]
+class CommonArguments:
+    """The arguments of all candidates of a workload; `sets` are used in turn while timing."""
+
+    def __init__(self, first: Arguments) -> None:
+        self.first = first
+
+    @cached_property
+    def sets(self) -> list[Arguments]:
+        """`first`, and what else `far_arguments` returns for it."""
+        return far_arguments(self.first)
+
+
+class CpuTrials:
+    """The candidates of one workload, run on this machine."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = tvm.target.Target(dict(target.tvm))
+        self._common: CommonArguments | None = None
+
+    def add(self, kernel: PrimFunc) -> CpuTrial:
+        """Build a candidate and run it once.
+
+        Raises:
+            CandidateFailed: TVM or LLVM refuses the kernel.
+        """
+        try:
+            module = build(kernel, self._target)
+        except _BUILD_ERRORS as error:
+            last = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+            raise CandidateFailed(last[:200]) from error
+        if self._common is None:
+            self._common = CommonArguments(random_arguments(kernel))
+        return CpuTrial(module, self._common)
 
 
 def _time_in_turn(kernel: tvm.runtime.Module, sets: Sequence[Arguments], budget_s: float) -> list[float]:
@@ -111,23 +145,3 @@ def _time_in_turn(kernel: tvm.runtime.Module, sets: Sequence[Arguments], budget_
             kernel(*arguments)
         results.append((time.perf_counter() - begin) / each)
     return results
-
-
-def agreeing(outputs: Sequence[np.ndarray]) -> list[bool]:
-    """Which candidates computed what most of them computed."""
-    if not outputs:
-        return []
-    first = [_close(outputs[0], b) for b in outputs]
-    if all(first):
-        return first
-    close = [[_close(a, b) for b in outputs] for a in outputs]
-    votes = [sum(row) for row in close]
-    return close[int(np.argmax(votes))]
-
-
-def _close(a: np.ndarray, b: np.ndarray) -> bool:
-    # A result rounded to fewer bits may fall on either side.
-    tolerance = 2.0**-7 if str(a.dtype) == "bfloat16" else TOLERANCE
-    a, b = (x.astype(np.float32) if str(x.dtype) == "bfloat16" else x for x in (a, b))
-    scale = float(np.max(np.abs(a), initial=1e-6))
-    return bool(np.all(np.isfinite(b)) and np.max(np.abs(a - b), initial=0.0) <= tolerance * scale)

@@ -9,9 +9,6 @@ once per tensor.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeAlias
-
 import tvm
 from tvm import relax
 from tvm.ir import Call
@@ -22,6 +19,7 @@ from edgec.compiler.backends.cpu.dot_instructions import operands_for
 from edgec.compiler.backends.cpu.layouts import rules
 from edgec.compiler.backends.cpu.layouts.packing import block_channels
 from edgec.compiler.backends.cpu.layouts.value import Value
+from edgec.compiler.backends.interface import OperandsOf
 from edgec.compiler.graph.rewrite import (
     Array,
     Expr,
@@ -35,8 +33,6 @@ from edgec.compiler.graph.rewrite import (
 from edgec.compiler.graph.sources import node_of
 from edgec.compiler.operands.operands import FLOAT32, Operands
 from edgec.targets.target import Target
-
-OperandsOf: TypeAlias = Callable[[int | None], Operands]  # of the layer that a source node is
 
 
 class LayoutPlanner(Walker):

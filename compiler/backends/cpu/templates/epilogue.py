@@ -16,10 +16,10 @@ from tvm.s_tir import SBlock
 from tvm.s_tir.schedule import Schedule
 from tvm.tirx import Buffer, BufferStore, PrimFunc, Stmt, Var
 
-from edgec.compiler.backends.cpu.compute import ANCHOR
 from edgec.compiler.backends.cpu.templates.emit import Expr, Index, index
 from edgec.compiler.backends.cpu.templates.generic import inline_elementwise, leaf_blocks
 from edgec.compiler.backends.cpu.templates.vector_math import with_vector_math
+from edgec.compiler.graph.anchors import ANCHOR
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-import tvm
 from tvm.tirx import PrimFunc
 
 from edgec.compiler.backends.cpu.compute import ConvSpec, DenseSpec, MatmulSpec, PoolSpec, Spec, decode
@@ -22,51 +20,17 @@ from edgec.compiler.backends.cpu.templates import (
     winograd_candidates,
 )
 from edgec.compiler.backends.cpu.templates.epilogue import Tail, split_tail
+from edgec.compiler.backends.interface import FAMILY, Workload
 from edgec.compiler.graph.attention_spec import AttentionSpec
-from edgec.compiler.operands.operands import FLOAT32, Operands
+from edgec.compiler.graph.buffers import buffer_bytes
+from edgec.compiler.operands.operands import FLOAT32
 from edgec.targets.target import Target
 
 # Waking the thread pool costs some microseconds: a kernel of fewer operations, or elements moved, runs on one thread.
 PARALLEL_FLOPS = 200_000
 PARALLEL_ELEMENTS = 16_384
 WITH_WINOGRAD = 100 * winograd.VERSION + conv2d.VERSION  # the version of a choice between both kinds
-FAMILY = "any"  # stands for the tail in the name of a family of workloads
 FAR_APART = 1.6  # a kind of schedule whose best is estimated to be slower by more is timed once only
-
-
-@dataclass(frozen=True)
-class Workload:
-    """A kernel to be made: what it computes and the schedules that can make it.
-
-    Attributes:
-        key: names template, version, specification, tail and threads; equal keys may share a winner.
-        family: the same without the tail, which decides little: where no winner of the key is known, one of the
-            family does.
-        kind: the operator, for reports.
-        flops: operations of one call; bytes: read and written by one call.
-        candidates: best guess first.
-        emit: makes the kernel of a candidate.
-        operands: the data types of the product, for reports.
-    """
-
-    key: str
-    family: str
-    kind: str
-    flops: int
-    bytes: int
-    threads: int
-    candidates: tuple[Any, ...]
-    emit: Callable[[Any], PrimFunc]
-    operands: Operands = FLOAT32
-
-
-def buffer_bytes(func: PrimFunc) -> int:
-    """Bytes of all parameters of a kernel."""
-    total = 0
-    for param in func.params:
-        bits = int(tvm.DataType(str(param.ty.dtype.dtype)).bits)
-        total += math.prod(int(d) for d in param.ty.shape) * max(1, bits // 8)
-    return total
 
 
 def workload_of(

@@ -15,11 +15,11 @@ from edgec.compiler.backends.cpu import compute
 from edgec.compiler.backends.cpu.compute import ConvSpec, DenseSpec, Window
 from edgec.compiler.backends.cpu.dot_instructions import INSTRUCTIONS, operands_for
 from edgec.compiler.backends.cpu.layouts.packing import block_channels, pack_conv, pack_dense
+from edgec.compiler.backends.cpu.runner import runs_here
 from edgec.compiler.backends.cpu.templates import conv2d, conv2d_candidates, dense
 from edgec.compiler.backends.cpu.templates.epilogue import split_tail
 from edgec.compiler.backends.cpu.tir_pipeline import PIPELINE
 from edgec.compiler.operands.operands import BFLOAT16, INT8, OPERANDS, UINT8_INT8, Operands, numpy_dtype
-from edgec.compiler.tuning.tuner import runs_here
 from edgec.targets import Target, detect, list_targets, load_target
 from tests.compiler.backends.cpu.kernels import run
 

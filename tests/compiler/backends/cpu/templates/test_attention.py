@@ -8,12 +8,12 @@ import tvm
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgec.compiler.backends.cpu import compute
 from edgec.compiler.backends.cpu.compute import decode, encode
+from edgec.compiler.backends.cpu.runner import runs_here
 from edgec.compiler.backends.cpu.templates import attention
 from edgec.compiler.backends.cpu.timing import build
+from edgec.compiler.graph import attention_compute
 from edgec.compiler.graph.attention_spec import FIXED, AttentionSpec, View
-from edgec.compiler.tuning.tuner import runs_here
 from edgec.targets.loader import load_target
 
 Array = np.ndarray
@@ -76,7 +76,9 @@ def test_any_candidate_attends(name, sizes, rows, keys, inner, cols, kinds, mask
     views = [view for _, view in laid]
     spec = AttentionSpec(sizes, rows, keys, inner, cols, 1 / math.sqrt(inner), *views, view, order, lanes)
     found = attention.candidates(spec, target, threads)
-    func = attention.emit(spec, list(compute.attention(spec).params), found[pick % len(found)], threads)
+    func = attention.emit(
+        spec, list(attention_compute.attention(spec).params), found[pick % len(found)], threads
+    )
     out = tvm.runtime.tensor(np.full(spec.out_shape, np.nan, np.float32))
     given_ = [made for made, _ in laid] + ([] if mask is None else [mask])
     build(func, tvm.target.Target(dict(target.tvm)))["kernel"](*(tvm.runtime.tensor(a) for a in given_), out)
@@ -91,7 +93,7 @@ def test_the_definition_without_a_template_computes_the_same():
     spec = AttentionSpec((2,), 6, 7, 5, 4, 0.5, *views, mask, (1, 0, 2), 4)
     arrays = [rng.standard_normal(view.shape).astype(np.float32) for view in (*views, mask)]
     out = tvm.runtime.tensor(np.zeros(spec.out_shape, np.float32))
-    kernel = tvm.compile(compute.attention(spec).with_attr("global_symbol", "main"), target="llvm")
+    kernel = tvm.compile(attention_compute.attention(spec).with_attr("global_symbol", "main"), target="llvm")
     kernel["main"](*(tvm.runtime.tensor(a) for a in arrays), out)
     wanted = expected(spec, *arrays[:3], arrays[3].swapaxes(-1, -2)).transpose(1, 0, 2)
     np.testing.assert_allclose(out.numpy(), wanted, atol=1e-5)
@@ -116,7 +118,7 @@ def test_a_query_that_may_look_at_nothing_gives_nan_and_leaves_the_others_alone(
     closed[:, :, 3] = -np.inf
     out = tvm.runtime.tensor(np.zeros((1, 8, 8), np.float32))
     first = attention.candidates(spec, target, 1)[0]
-    func = attention.emit(spec, list(compute.attention(spec).params), first, 1)
+    func = attention.emit(spec, list(attention_compute.attention(spec).params), first, 1)
     module = build(func, tvm.target.Target(dict(target.tvm)))
     module["kernel"](*(tvm.runtime.tensor(a) for a in (*arrays, closed)), out)
     assert np.isnan(out.numpy()[0, 3]).all()

@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 
 from edgec.compiler.backends.cpu import compute
 from edgec.compiler.backends.cpu.compute import MatmulSpec
+from edgec.compiler.backends.cpu.runner import runs_here
 from edgec.compiler.backends.cpu.templates import matmul
 from edgec.compiler.backends.cpu.templates.epilogue import split_tail
 from edgec.compiler.backends.cpu.timing import build
-from edgec.compiler.tuning.tuner import runs_here
 from edgec.targets.loader import load_target
 
 

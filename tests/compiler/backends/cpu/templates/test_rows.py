@@ -5,9 +5,9 @@ import tvm
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgec.compiler.backends.cpu.runner import runs_here
 from edgec.compiler.backends.cpu.templates import rows
 from edgec.compiler.backends.cpu.timing import build
-from edgec.compiler.tuning.tuner import runs_here
 from edgec.targets.loader import load_target
 
 TARGETS = st.sampled_from(["x86-64-v3", "x86-64-v4"])

@@ -9,9 +9,9 @@ from numpy.lib.stride_tricks import sliding_window_view
 from edgec.compiler.backends.cpu import compute
 from edgec.compiler.backends.cpu.compute import ConvSpec, DenseSpec, PoolSpec, Window
 from edgec.compiler.backends.cpu.layouts.packing import block_channels, pack_conv, pack_depthwise
+from edgec.compiler.backends.cpu.runner import runs_here
 from edgec.compiler.backends.cpu.templates import conv2d, conv2d_candidates, dense, sliding
 from edgec.compiler.backends.cpu.templates.epilogue import split_tail
-from edgec.compiler.tuning.tuner import runs_here
 from edgec.targets.loader import load_target
 from tests.compiler.backends.cpu.kernels import run
 

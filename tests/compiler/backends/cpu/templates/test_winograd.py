@@ -10,11 +10,11 @@ from numpy.lib.stride_tricks import sliding_window_view
 from edgec.compiler.backends.cpu import compute
 from edgec.compiler.backends.cpu.compute import ConvSpec, Window
 from edgec.compiler.backends.cpu.layouts.packing import pack_conv
+from edgec.compiler.backends.cpu.runner import runs_here
 from edgec.compiler.backends.cpu.templates import winograd, winograd_transforms
 from edgec.compiler.backends.cpu.templates.epilogue import split_tail
 from edgec.compiler.backends.cpu.templates.winograd_candidates import candidates
 from edgec.compiler.backends.cpu.timing import build
-from edgec.compiler.tuning.tuner import runs_here
 from edgec.targets.loader import load_target
 
 TARGETS = ["x86-64-v3", "x86-64-v4"]

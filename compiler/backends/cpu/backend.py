@@ -1,0 +1,91 @@
+"""The back end for CPUs: blocked layouts, TIR templates chosen by timing, LLVM, and LLD."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import tvm
+from tvm.tirx import PrimFunc
+
+from edgec.compiler.backends.cpu import library, winners
+from edgec.compiler.backends.cpu.layouts.planner import plan_layouts
+from edgec.compiler.backends.cpu.runner import runner_of, runs_here
+from edgec.compiler.backends.cpu.runtime_libraries import runtime_libraries
+from edgec.compiler.backends.cpu.templates.generic import schedule_generic
+from edgec.compiler.backends.cpu.templates.workloads import workload_of
+from edgec.compiler.backends.cpu.timing import CpuTrials
+from edgec.compiler.backends.interface import Backend, Library, OperandsOf, Runner, Workload
+from edgec.compiler.errors import TargetLacksPrecision
+from edgec.compiler.graph.attention import fuse_attention
+from edgec.compiler.graph.one_dimensional import widen
+from edgec.compiler.options import Precision
+from edgec.compiler.progress import Progress
+from edgec.targets.features import AVX512_BF16
+
+
+class CpuBackend(Backend):
+    """Compiles for x86-64 and 64-bit ARM."""
+
+    def check_precision(self, precision: Precision) -> None:
+        """Check that the target multiplies in `precision`."""
+        if precision == "bf16" and AVX512_BF16 not in self.target.features:
+            raise TargetLacksPrecision(
+                f"{self.target.name} has no products of bfloat16 ({AVX512_BF16}): compile for a target that has "
+                "(zen4, sapphirerapids), or with --precision auto or fp32"
+            )
+
+    def choose_layouts(self, mod: tvm.IRModule, operands_of: OperandsOf) -> tvm.IRModule:
+        """Blocked layouts from end to end; attention and products with constant weights become kernels of ours."""
+        mod = fuse_attention(widen(mod), self.target.fp32_lanes)
+        return plan_layouts(mod, self.target, operands_of)
+
+    def workload_of(
+        self, func: PrimFunc, anchor: str, operators: tuple[str, ...], threads: int, error_budget: float
+    ) -> Workload | None:
+        """The workload of a fused kernel; None when no template makes it."""
+        return workload_of(func, anchor, operators, self.target, threads, error_budget)
+
+    def schedule(self, func: PrimFunc, threads: int) -> PrimFunc:
+        """Inlined, spread over cores and vectorised."""
+        return schedule_generic(func, self.target, threads)
+
+    @property
+    def winners_key(self) -> str:
+        """Architecture, processor, registers and the instructions that kernels choose by."""
+        return winners.cache_key(self.target)
+
+    @property
+    def shipped_key(self) -> str:
+        """Architecture and registers."""
+        return winners.shipped_key(self.target)
+
+    @property
+    def current_workloads(self) -> tuple[str, ...]:
+        """Names and versions of the templates."""
+        return winners.CURRENT
+
+    @property
+    def can_time(self) -> bool:
+        """Whether this machine runs code for the target."""
+        return runs_here(self.target)
+
+    def trials(self) -> CpuTrials:
+        """Begin to time the candidates of a workload in this process."""
+        return CpuTrials(self.target)
+
+    def build(self, mod: tvm.IRModule, cache_dir: Path | None, progress: Progress) -> Library:
+        """A shared library for the runtime's virtual machine."""
+        return library.build_library(mod, self.target, cache_dir, progress)
+
+    def build_functions(self, functions: Mapping[str, PrimFunc]) -> bytes:
+        """A shared library of plain functions."""
+        return library.build_functions(functions, self.target)
+
+    def runner(self) -> Runner:
+        """This machine, or an emulator of the target's architecture."""
+        return runner_of(self.target)
+
+    def runtime_libraries(self) -> dict[str, bytes]:
+        """TVM's runtime for the target's architecture."""
+        return runtime_libraries(self.target.arch)

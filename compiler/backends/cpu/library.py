@@ -1,0 +1,49 @@
+"""The shared library of a model: its kernels, each an object file, and the program of the virtual machine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import tvm
+from tvm import relax
+from tvm.script.ir_builder import IRBuilder
+from tvm.script.ir_builder import tirx as T
+from tvm.tirx import PrimFunc
+
+from edgec.compiler.backends.cpu.link import link
+from edgec.compiler.backends.cpu.object_cache import ObjectCache
+from edgec.compiler.backends.cpu.objects import kernel_objects
+from edgec.compiler.backends.cpu.tir_pipeline import FRAME, NO_KERNEL
+from edgec.compiler.backends.interface import Library
+from edgec.compiler.backends.vm import finalise
+from edgec.compiler.progress import Progress
+from edgec.targets.target import Target
+
+
+def build_library(mod: tvm.IRModule, target: Target, cache_dir: Path | None, progress: Progress) -> Library:
+    """The library of a module of scheduled kernels and `main`."""
+    tvm_target = tvm.target.Target(dict(target.tvm))
+    with tvm_target:
+        mod, plan = finalise(mod)
+    functions = [f for f in mod.functions.values() if isinstance(f, PrimFunc)]
+    objects = kernel_objects(functions, target, ObjectCache(cache_dir), progress)
+    mod[NO_KERNEL] = _no_kernel()  # a library without machine code of its own would be written as C source
+    executable = relax.build(mod, tvm_target, relax_pipeline=None, tir_pipeline=FRAME)
+    progress.stage("link")
+    return Library(link(executable, objects), plan)
+
+
+def build_functions(functions: Mapping[str, PrimFunc], target: Target) -> bytes:
+    """The library of plain functions, called without the virtual machine."""
+    built = tvm.compile(tvm.IRModule(dict(functions)), target=tvm.target.Target(dict(target.tvm)))
+    return link(built)
+
+
+def _no_kernel() -> PrimFunc:
+    with IRBuilder() as builder, T.prim_func():
+        T.func_name(NO_KERNEL)
+        T.func_attr({"global_symbol": NO_KERNEL, "tirx.is_scheduled": True, "tirx.noalias": True})
+        buffer = T.arg("nothing", T.buffer((1,), "float32"))
+        T.buffer_store(buffer, T.float32(0), [0])
+    return builder.get()

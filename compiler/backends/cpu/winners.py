@@ -1,0 +1,36 @@
+"""Which targets and which versions of the templates share the winners of a tuning."""
+
+from __future__ import annotations
+
+from edgec.compiler.backends.cpu.templates import attention, conv2d, dense, matmul, sliding
+from edgec.compiler.backends.cpu.templates.workloads import WITH_WINOGRAD
+from edgec.targets import features
+from edgec.targets.target import Target
+
+# What the keys begin with of workloads that today's templates make.
+CURRENT = (
+    f"conv2d.v{conv2d.VERSION}|",
+    f"conv2d.v{WITH_WINOGRAD}|",
+    f"depthwise.v{sliding.VERSION}|",
+    f"pool.v{sliding.VERSION}|",
+    f"dense.v{dense.VERSION}|",
+    f"matmul.v{matmul.VERSION}|",
+    f"attention.v{attention.VERSION}|",
+)
+
+
+# Features that decide which schedule is fast.
+_DECIDING = {features.AVX2, features.AVX512F, features.AVX512_VNNI, features.AVX512_BF16, features.DOTPROD}
+
+
+def cache_key(target: Target) -> str:
+    """Names everything about a target that decides which schedule is fast."""
+    present = "-".join(sorted(target.features & _DECIDING))
+    cpu = target.tvm.get("mcpu", "generic")
+    return f"{target.arch}-{cpu}-v{target.vector_bits}x{target.vector_registers}-{present}"
+
+
+def shipped_key(target: Target) -> str:
+    """Names the targets that share shipped winners: those of one microarchitecture whose registers are alike."""
+    core = target.core.microarchitecture
+    return f"{target.arch}-{core}-v{target.vector_bits}x{target.vector_registers}"

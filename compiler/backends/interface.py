@@ -1,0 +1,236 @@
+"""All that the compiler knows of a kind of hardware.
+
+`pipeline`, `lower`, `tuning`, `verify`, `processing` and `pack` see hardware through a `Backend`, which
+`edgec.compiler.backends.registry.backend_of` makes for a target. Its counterpart on the device is
+`edgec.runtime.device.Device`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias
+
+import numpy.typing as npt
+import tvm
+from tvm.tirx import PrimFunc
+
+from edgec.compiler.errors import TargetLacksPrecision
+from edgec.compiler.lowered import Plan
+from edgec.compiler.operands.operands import FLOAT32, Operands
+from edgec.compiler.options import Precision
+from edgec.compiler.progress import Progress
+from edgec.targets.target import Target
+
+FAMILY = "any"  # stands for the epilogue in the name of a family of workloads
+# What the operator of a source node (None: of no node) multiplies where the hardware can.
+OperandsOf: TypeAlias = Callable[[int | None], Operands]
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A kernel to be made: what it computes and the schedules that can make it.
+
+    Attributes:
+        key: names template, version, specification, epilogue and threads; equal keys may share a winner.
+        family: the same without the epilogue, which decides little: where no winner of the key is known, one of the
+            family does.
+        kind: the operator, for reports.
+        flops: operations of one call.
+        bytes: bytes read and written by one call.
+        threads: threads that the kernel runs on.
+        candidates: schedules, best guess first.
+        emit: makes the kernel of a candidate; raises `CandidateFailed` for one that does not fit.
+        operands: the data types of the product, for reports.
+    """
+
+    key: str
+    family: str
+    kind: str
+    flops: int
+    bytes: int
+    threads: int
+    candidates: tuple[Any, ...]
+    emit: Callable[[Any], PrimFunc]
+    operands: Operands = FLOAT32
+
+
+class CandidateFailed(Exception):
+    """A schedule that does not fit its workload, or a kernel that the code generator refuses."""
+
+
+class Trial(Protocol):
+    """A candidate that was built and run once, and can be timed."""
+
+    @property
+    def output(self) -> npt.NDArray[Any]:
+        """What the candidate computed."""
+
+    @property
+    def best_s(self) -> float:
+        """The shortest time measured so far, in seconds a call."""
+
+    def time(self, budget_s: float) -> None:
+        """Measure for about `budget_s` seconds."""
+
+
+class Trials(Protocol):
+    """The candidates of one workload, all of them run on the same arguments."""
+
+    def add(self, kernel: PrimFunc) -> Trial:
+        """Build a candidate and run it once.
+
+        Raises:
+            CandidateFailed: the code generator refuses the kernel.
+        """
+
+
+class Runner(Protocol):
+    """A place where artifacts run."""
+
+    @property
+    def description(self) -> str:
+        """Such as `this machine`, or `qemu-aarch64-static -cpu cortex-a72`."""
+
+    @property
+    def is_hardware(self) -> bool:
+        """Whether times measured there are the target's."""
+
+    def command(self, arguments: list[str], python_path: Path) -> tuple[list[str], dict[str, str]]:
+        """The command line and environment that run Python with these arguments.
+
+        Args:
+            arguments: of the interpreter.
+            python_path: a folder with the package `edgec`, for an interpreter where it is not installed.
+        """
+
+
+@dataclass(frozen=True)
+class Library:
+    """A model's code for the device.
+
+    Attributes:
+        code: the content of the artifact's code layer, which the runtime's `Device` of the same kind loads.
+        plan: where the activations lie, for an entry that takes them as arguments.
+    """
+
+    code: bytes
+    plan: Plan | None = None
+
+
+class Backend(ABC):
+    """The compiler for one kind of hardware, set up for a target."""
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+
+    # What it can do.
+
+    def check_precision(self, precision: Precision) -> None:
+        """Check that the target multiplies in `precision`; `auto` stands for what there is.
+
+        Raises:
+            TargetLacksPrecision: it does not; the message names what is missing.
+        """
+        if precision == "bf16":
+            raise TargetLacksPrecision(
+                f"{self.target.name} has no products of bfloat16: compile with --precision fp32"
+            )
+
+    # From the graph to kernels.
+
+    @abstractmethod
+    def choose_layouts(self, mod: tvm.IRModule, operands_of: OperandsOf) -> tvm.IRModule:
+        """Rewrite the operators of `main` to the layouts, data types and kernels that the hardware likes.
+
+        Requires: `simplify` ran; NCHW operators as the importers emit them.
+        Ensures: what is left of Relax operators has a legalisation of TVM's.
+        """
+
+    def workload_of(
+        self, func: PrimFunc, anchor: str, operators: tuple[str, ...], threads: int, error_budget: float
+    ) -> Workload | None:
+        """The workload of a fused kernel; None when no template makes it.
+
+        Args:
+            func: the kernel, not scheduled.
+            anchor: the specification under its attribute `ANCHOR`.
+            operators: names of the operators in it.
+            threads: threads that the model runs on.
+            error_budget: the largest error that the model's outputs may have, relative to their largest value:
+                schedules that trade accuracy for speed have to stay far below it.
+        """
+        return None
+
+    @abstractmethod
+    def schedule(self, func: PrimFunc, threads: int) -> PrimFunc:
+        """A sound schedule for a kernel that no template claims.
+
+        Raises:
+            KernelUnsupported: the hardware cannot compute it.
+        """
+
+    # Which of the candidates is fastest.
+
+    @property
+    def winners_key(self) -> str:
+        """Names everything about the target that decides which schedule is fast."""
+        return self.target.name
+
+    @property
+    def shipped_key(self) -> str:
+        """Names the targets that share the winners shipped with the package."""
+        return self.winners_key
+
+    @property
+    def current_workloads(self) -> tuple[str, ...]:
+        """What the keys of workloads begin with that the templates of this version make."""
+        return ()
+
+    @property
+    def can_time(self) -> bool:
+        """Whether candidates can be timed on this machine."""
+        return False
+
+    def trials(self) -> Trials:
+        """Begin to time the candidates of a workload. Requires `can_time`."""
+        raise NotImplementedError(f"{type(self).__name__} times no candidates")
+
+    # Code for the device.
+
+    @abstractmethod
+    def build(self, mod: tvm.IRModule, cache_dir: Path | None, progress: Progress) -> Library:
+        """Machine code of a module of scheduled kernels and of `main`, which takes inputs and weights and calls them.
+
+        Args:
+            mod: kernels with their global symbols; weights are parameters of `main` behind its inputs.
+            cache_dir: folder for what can be reused by later compiles; None means the user's.
+            progress: told about stages.
+
+        Raises:
+            KernelUnsupported: the module calls something that the hardware cannot run.
+        """
+
+    def build_functions(self, functions: Mapping[str, PrimFunc]) -> bytes | None:
+        """A library of plain functions for the device's CPU (pre- and postprocessing); None if it cannot have one."""
+        return None
+
+    # Where results run.
+
+    @abstractmethod
+    def runner(self) -> Runner:
+        """Where code for the target can run: this machine or an emulator.
+
+        Raises:
+            ToolMissing: nowhere here.
+        """
+
+    def runtime_libraries(self) -> dict[str, bytes]:
+        """The shared libraries that a device needs to run artifacts, by file name.
+
+        Raises:
+            ToolMissing: they are not on this machine.
+        """
+        return {}
