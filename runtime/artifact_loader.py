@@ -1,8 +1,7 @@
-"""Load an artifact: first every check, then its code.
+"""Load an artifact: first all checks, then its code.
 
-Before a byte of code is mapped, digests, format version, runtime ABI, architecture, instruction-set
-features and C library have been checked. What was checked is what is loaded: the code is read once,
-hashed, and loaded from memory.
+Digests, format version, runtime ABI, architecture, instruction-set features and C library are checked before any code
+is mapped. The loaded bytes are the checked ones: the code is read once, hashed, and loaded from memory.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from edgec.runtime.model import Model, Variant
 
 
 def load_artifact(artifact: Artifact, threads: int | None, affinity: Sequence[int] | None) -> Model:
-    """The model of an opened artifact, as `edgec.runtime.load` says."""
+    """Check and load an open artifact; arguments and errors are those of `edgec.runtime.load`."""
     check_device(artifact.config)
     wanted = Threading.of(threads or artifact.config.threads, affinity)
     load_installed()
@@ -39,7 +38,7 @@ def load_artifact(artifact: Artifact, threads: int | None, affinity: Sequence[in
 
 
 def libraries_of(config: ArtifactConfig) -> list[str]:
-    """The titles of the code layers of the model, that of the first set of input shapes first."""
+    """Titles of the model's code layers, that of the first set of input shapes first."""
     return [MODEL_LIBRARY, *(bucket.layer for bucket in config.buckets)]
 
 
@@ -52,22 +51,22 @@ def _checked_code(artifact: Artifact, title: str) -> bytes:
 def _variant(
     artifact: Artifact, config: ArtifactConfig, code: bytes, weights: dict[str, Weight], wanted: Threading
 ) -> Variant:
-    """The model for one set of input shapes, its code loaded and bound to its weights."""
-    foreign = None
+    """Load the code for one set of input shapes and bind it to its weights."""
+    fallback = None
     if config.segments:
         from edgec.runtime.execution.fallback import FallbackSegments
 
-        foreign = FallbackSegments(artifact, config.segments, wanted)
+        fallback = FallbackSegments(artifact, config.segments, wanted)
     own = ordered(weights, config.weights)
-    engine = NativeFunction(load_code(code), config.entry, own, config.inputs, foreign, config.plan)
+    engine = NativeFunction(load_code(code), config.entry, own, config.inputs, fallback, config.plan)
     return Variant(config, engine)
 
 
 def ordered(weights: dict[str, Weight], names: Sequence[str]) -> list[Weight]:
-    """The weights of these names, in this order.
+    """Select weights by name, in the order of `names`.
 
     Raises:
-        ArtifactError: one is not there.
+        ArtifactError: one is missing.
     """
     missing = [name for name in names if name not in weights]
     if missing:

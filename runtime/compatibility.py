@@ -1,4 +1,4 @@
-"""Whether a machine can run an artifact, by the artifact's config alone."""
+"""Whether this machine can run an artifact, judged by the artifact's config alone."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from edgec.targets.detection import machine_arch, machine_features, machine_glib
 
 
 def check_device(config: ArtifactConfig) -> None:
-    """Check that this machine can run the artifact, from its config alone: for a device before it downloads.
+    """Check that this machine can run an artifact; the config suffices, so a device asks before it downloads.
 
     Raises:
-        IncompatibleDevice: it cannot; the message says what the artifact needs and what there is here.
+        IncompatibleDevice: it cannot; the message says what the artifact needs and what this machine has.
     """
     what = f"{config.name} {config.version} was compiled for {config.target}"
     arch = machine_arch()

@@ -1,9 +1,11 @@
-"""The runtime's errors, split by whose fault they are.
+"""The runtime's errors, split by whose fault they are (exit codes of the CLI in brackets).
 
 - EdgecError
-    - ArtifactError (3): the file is not an artifact, is cut short, was altered, or is of a format unknown
-    here - IncompatibleDevice (4): the artifact is whole, but this machine cannot run it - InputError (5):
-    the caller's arrays, frames or samples do not fit the model - CardError (2): a model card is not valid
+    - ArtifactError (3): the file is not an artifact, is truncated, altered, or of an unknown format
+    - IncompatibleDevice (4): the artifact is intact, but this machine cannot run it
+    - InputError (5): the caller's arrays, frames or samples do not fit the model
+    - UsageError (2)
+        - CardError: a model card is not valid
 """
 
 from __future__ import annotations
@@ -12,21 +14,19 @@ from edgec.targets.errors import EdgecError, UsageError
 
 
 class ArtifactError(EdgecError):
-    """The artifact is damaged, altered, cut short, or no artifact at all. Nothing of it was executed."""
+    """The artifact is damaged, altered or truncated, or not an artifact. None of its code was executed."""
 
     exit_code = 3
 
 
 class IncompatibleDevice(EdgecError):
-    """The artifact needs something that this machine lacks; the message says what is missing on which
-    side.
-    """
+    """The artifact needs something that this machine lacks; the message says what is missing, and where."""
 
     exit_code = 4
 
 
 class InputError(EdgecError):
-    """Names, shapes or dtypes of what was passed in do not fit; the message says what was expected."""
+    """Names, shapes or dtypes of the inputs do not fit; the message says what was expected."""
 
     exit_code = 5
 

@@ -18,7 +18,7 @@ from edgec.runtime.execution import threads as thread_pool
 from edgec.runtime.execution.compiled_functions import Array, NativeFunction
 from edgec.runtime.execution.threads import Threading
 
-if TYPE_CHECKING:  # what a process that only runs arrays does not need
+if TYPE_CHECKING:  # not needed by a process that only runs arrays
     from edgec.runtime.execution.profiling import LayerRuns, LayerTime, Probe
     from edgec.runtime.processing.predictor import Predictor
     from edgec.runtime.processing.results import Result
@@ -28,7 +28,7 @@ _alive: weakref.WeakSet[Model] = weakref.WeakSet()
 
 
 class Variant:
-    """A model for one set of input shapes: its config as if it were alone, and its compiled function."""
+    """A model for one set of input shapes: a config without buckets, and its compiled function."""
 
     __slots__ = ("config", "engine", "expected", "names")
 
@@ -38,8 +38,8 @@ class Variant:
         self.expected = [(spec.name, spec.shape, np.dtype(spec.dtype)) for spec in config.inputs]
         self.names = [spec.name for spec in config.outputs]
 
-    def take(self, inputs: Mapping[str, Array]) -> list[Array] | None:
-        """The arrays in the order of a call, or None when they are not what this one takes."""
+    def match(self, inputs: Mapping[str, Array]) -> list[Array] | None:
+        """Order arrays for a call; None when their names, shapes or dtypes do not fit this variant."""
         arrays = []
         try:
             for name, shape, dtype in self.expected:
@@ -65,11 +65,11 @@ class Variant:
 
 
 class Model:
-    """A model that is ready to run; made by `edgec.runtime.load`.
+    """A model that is ready to run, as returned by `edgec.runtime.load`.
 
-    Safe to use from several threads at once: each call has a virtual machine of its own. What `run` returns
-    belongs to the caller and stays valid after `close`. `inputs` and `outputs` are those of the first set
-    of input shapes; `config.buckets` has the others, and a run takes that whose shapes its inputs have.
+    Safe to use from several threads at once: each call has its own virtual machine. Outputs belong to the caller and
+    stay valid after `close`. `inputs` and `outputs` describe the first set of input shapes; `config.buckets` has the
+    others, and a run selects the set that fits its inputs.
     """
 
     def __init__(
@@ -94,39 +94,37 @@ class Model:
 
     @property
     def threads(self) -> int:
-        """The number of threads that a call runs on."""
+        """Number of threads that a call runs on."""
         return self._threading.threads
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Run once on arrays.
 
         Args:
-            inputs: an array for every input, by the source model's names, of the shapes and dtypes in
-            `inputs`.
+            inputs: an array for every input, by the source model's names, with the shapes and dtypes in `inputs`.
 
         Returns:
-            the outputs by the source model's names: new arrays, the caller's own.
+            the outputs by the source model's names: new arrays, owned by the caller.
 
         Raises:
             InputError: a name, shape or dtype does not fit, or the model is closed.
         """
         variant = self._first
-        arrays = variant.take(inputs)
+        arrays = variant.match(inputs)
         if arrays is None:
             variant, arrays = self._fitting(inputs)
         return dict(zip(variant.names, variant.call(arrays, self._threading), strict=True))
 
     def _fitting(self, inputs: Mapping[str, Array]) -> tuple[Variant, list[Array]]:
-        """The variant that takes these inputs, and they in its order."""
+        """Find the variant that fits these inputs, and order them for it."""
         for variant in self._variants:
-            arrays = variant.take(inputs)
+            arrays = variant.match(inputs)
             if arrays is not None:
                 return variant, arrays
         raise self._misfit(inputs)
 
     def call(self, arrays: list[Array]) -> list[Array]:
-        """Run on arrays that are known to fit, in the order of `inputs`; outputs in the order of
-        `outputs`.
+        """Run on arrays that are known to fit, in the order of `inputs`; outputs are in the order of `outputs`.
 
         Raises:
             InputError: the model is closed.
@@ -134,31 +132,31 @@ class Model:
         return self._first.call(arrays, self._threading)
 
     def predict(self, source: Any, *, sample_rate: int | None = None) -> list[Result]:  # noqa: ANN401
-        """The whole path that the model card declares: typed results of a frame or of sound.
+        """Preprocess, run and decode as the model card declares: typed results of a frame or of sound.
 
         Args:
-            source: for a picture `[height, width, 3]` uint8 in BGR, as OpenCV gives it, or gray
+            source: for a picture `[height, width, 3]` uint8 in BGR, as OpenCV returns it, or gray
                 `[height, width]`; for sound `[n]` or `[n, channels]` samples (float in -1 to 1, or
                 integers); for plain tensors the dict that `run` takes.
-            sample_rate: samples a second of `source`; None says that it is the card's.
+            sample_rate: samples per second of `source`; None for the card's.
 
         Returns:
             results in pixels of the frame, best score first; for sound the results of all windows in order.
 
         Raises:
-            InputError: `source` is of the wrong kind, there is no card, or the card does not fit the model.
+            InputError: `source` is of the wrong kind, the model has no card, or the card does not fit the model.
         """
-        return self._predict_with()(source, sample_rate)
+        return self._get_predictor()(source, sample_rate)
 
     def listen(self) -> SoundStream:
-        """Begin a stream of sound; its `push` takes samples and gives the results of each whole window.
+        """Open a stream of sound; its `push` takes samples and returns the results of each complete window.
 
         Raises:
-            InputError: there is no card, or its input is no sound.
+            InputError: the model has no card, or its input is not sound.
         """
-        return self._predict_with().listen()
+        return self._get_predictor().listen()
 
-    def _predict_with(self) -> Predictor:
+    def _get_predictor(self) -> Predictor:
         predictor = self._predictor
         if predictor is None:
             if self.card is None:
@@ -172,7 +170,7 @@ class Model:
         return predictor
 
     def _misfit(self, inputs: Any) -> InputError:  # noqa: ANN401 - whatever the caller passed
-        """Say what is wrong with `inputs`, and what was expected."""
+        """The error that says what is wrong with `inputs`, and what was expected."""
         expected = ", ".join(str(spec) for spec in self.inputs)
         if not isinstance(inputs, Mapping):
             return InputError(f"inputs must be a dict of arrays ({expected}), not {type(inputs).__name__}")
@@ -195,11 +193,11 @@ class Model:
         return InputError(f"the inputs of {self.config.name} do not fit; it takes {sets}")
 
     def profile(self, inputs: Mapping[str, Array], repeats: int = 20) -> list[LayerTime]:
-        """Time per compiled kernel, in the order of a run, with the source nodes that each computes.
+        """Time each compiled kernel, in the order of a run, with the source nodes that it computes.
 
         Args:
             inputs: as for `run`.
-            repeats: runs to take the median of, after one to warm up.
+            repeats: runs to take the median of, after a warm-up run.
 
         Raises:
             InputError: as `run`.
@@ -211,13 +209,13 @@ class Model:
     def profile_runs(
         self, inputs: Mapping[str, Array], repeats: int = 20, probe: Probe | None = None
     ) -> list[LayerRuns]:
-        """As `profile`, with every run's times and what a probe said beside them.
+        """As `profile`, with every run's times and the figures of a probe.
 
         Args:
             inputs: as for `run`.
-            repeats: runs to time, after one to warm up.
-            probe: asked right before each kernel and after the last one, on the calling thread; it should leave the
-                caches as they are.
+            repeats: runs to time, after a warm-up run.
+            probe: called right before each kernel and after the last one, on the calling thread; it should not
+                disturb the caches.
 
         Raises:
             InputError: as `run`.
@@ -231,7 +229,7 @@ class Model:
         return profile_runs(variant.engine, variant.config, arrays, repeats, probe)
 
     def close(self) -> None:
-        """Let the code and the weights go. Outputs that the caller still has stay valid."""
+        """Release code and weights. Outputs that the caller still holds stay valid."""
         self._predictor = None
         for variant in self._variants:
             engine, variant.engine = variant.engine, None
@@ -249,6 +247,6 @@ class Model:
 
 @atexit.register
 def _close_all() -> None:
-    # Virtual machines must be gone before the interpreter tears down the libraries under them.
+    # Virtual machines must go before the interpreter tears down the libraries under them.
     for model in list(_alive):
         model.close()

@@ -1,4 +1,4 @@
-"""Where loading starts: what takes long begins before the modules are imported that do the rest."""
+"""`load`, the entry point: hashing starts in the background, then the modules that do the rest are imported."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ def load(
     threads: int | None = None,
     affinity: Sequence[int] | None = None,
 ) -> Model:
-    """Load a compiled model for running on this machine.
+    """Load a compiled model to run on this machine.
 
     Args:
         path: an `.edge` file, or an OCI image layout folder.
-        digest: the manifest digest (`sha256:…`) that it must have; chooses one in a folder with several.
-        threads: how many to run on; None takes all cores that this process may use. See
+        digest: manifest digest (`sha256:…`) that the artifact must have; selects one of a folder that holds several.
+        threads: number of threads; None takes all cores that this process may use. See
             `edgec.runtime.execution.threads`.
-        affinity: numbers of the cores to pin the threads to; None lets them float.
+        affinity: cores to pin the threads to; None lets them float.
 
     Raises:
-        ArtifactError: not an artifact, cut short, altered, or of another format version.
+        ArtifactError: not an artifact, truncated, altered, or of another format version.
         IncompatibleDevice: this machine lacks something that the artifact needs.
-        InputError: a thread count or a core that does not exist.
+        InputError: the thread count is not positive, or a core does not exist.
     """
     artifact = Artifact.open(path, digest=digest, ahead=True)
     from edgec.runtime.artifact_loader import load_artifact

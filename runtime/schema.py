@@ -1,7 +1,7 @@
-"""The declared parts that cards and configs are made of, and what to say where a document does not fit them.
+"""Base classes of the structs that cards and configs consist of, and messages for documents that do not fit them.
 
-They are msgspec's structs: importing and checking them takes a hundredth of what it would with a library that builds
-its validators in Python, and a device pays that at each start of each process.
+They are msgspec structs: importing and validating takes a hundredth of the time of a library that builds its
+validators in Python, and a device pays that time at each start of each process.
 """
 
 from __future__ import annotations
@@ -15,34 +15,34 @@ import msgspec
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(msgspec.field,))
 class Part(msgspec.Struct, frozen=True, kw_only=True):
-    """A part of a document: immutable, compared by value. Keys that it does not have are ignored.
+    """A part of a document: immutable, compared by value; unknown keys are ignored.
 
-    Subclasses say `kw_only=True` themselves: msgspec does not inherit it.
+    Subclasses repeat `kw_only=True`: msgspec does not inherit it.
     """
 
 
 class StrictPart(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A part that people write: a key that it does not have is a mistake."""
+    """A part that people write: an unknown key is an error."""
 
 
 def prepare(kind: type[Part]) -> None:
-    """Let msgspec work out now what `kind` and all its parts consist of: to be called where they are declared.
+    """Make msgspec resolve `kind` and all its parts now; call it where they are declared.
 
-    Left to the first document, two threads that read one at the same time end the process with a segmentation fault
-    (msgspec 0.22): the second sees what the first has not finished. Imports are one at a time.
+    msgspec 0.22 resolves types lazily and not thread-safely: two threads that parse the first document at the same time
+    crash with a segmentation fault. Imports are serialised.
     """
     msgspec.json.Decoder(kind)
 
 
 class Fault(NamedTuple):
-    """Where a document is wrong (keys, and positions in lists, from its top) and how."""
+    """An error in a document: its path (keys and list indices from the root), and a message."""
 
     keys: tuple[str, ...]
     message: str
 
 
 def fault_of(error: msgspec.ValidationError, document: object, kind: type) -> Fault:
-    """What `error` says of `document`, which is no `kind`: in terms of keys, with what would be right."""
+    """Translate a validation error into a path and a message that names the valid values."""
     said, _, place = str(error).partition(" - at `$")
     keys = tuple(re.findall(r"\w[\w-]*", place))
     if unknown := re.fullmatch(r"Object contains unknown field `(.*)`", said):
@@ -69,7 +69,7 @@ def _at(document: object, keys: Sequence[str]) -> object:
 
 
 def _choices(kind: msgspec.inspect.Type, keys: Sequence[str]) -> list[Any]:
-    """The values that may stand at `keys` of a `kind`, if they are few: of a literal, or tags of structs."""
+    """The valid values at `keys` of a `kind` where they can be listed: of a literal, or tags of structs."""
     kinds: Iterable[msgspec.inspect.Type] = [kind]
     for key in keys:
         tags = [k.tag for k in _structs(kinds) if k.tag_field == key]

@@ -14,8 +14,10 @@ from edgec.runtime.errors import ArtifactError
 
 
 def map_file(path: Path) -> memoryview:
-    """The file's bytes, mapped copy-on-write: shared with every other process that maps it, and never
-    written.
+    """Map a file copy-on-write: its pages are shared with every other process that maps it, and never written.
+
+    Raises:
+        ArtifactError: it cannot be read, or is empty.
     """
     try:
         with path.open("rb") as file:
@@ -27,9 +29,9 @@ def map_file(path: Path) -> memoryview:
 
 
 class BackgroundHashing:
-    """Digests of blobs, computed by threads of their own from now on, as many as can be had.
+    """Digests of blobs, computed by background threads as soon as this is created.
 
-    The threads end with the process: a load that was refused does not keep it until all is hashed.
+    The threads are daemons: after a refused load the process can end before everything is hashed.
     """
 
     def __init__(self, blobs: Mapping[str, memoryview]) -> None:
@@ -38,31 +40,31 @@ class BackgroundHashing:
         self._found: dict[str, str] = {}
         count = min(4, os.cpu_count() or 1, len(blobs))
         self._threads: list[threading.Thread] = []
-        with suppress(RuntimeError):  # no thread can be started: whoever waits hashes
+        with suppress(RuntimeError):  # no thread can be started: `finish` hashes itself
             for _ in range(count):
                 thread = threading.Thread(target=self._work, name="edgec-hash", daemon=True)
                 thread.start()
                 self._threads.append(thread)
 
     def _work(self) -> None:
-        with suppress(IndexError):  # none is left
+        with suppress(IndexError):  # no blob is left
             while True:
                 name, content = self._left.pop()
                 self._found[name] = oci.digest_of(content)
 
     def finish(self) -> dict[str, str]:
-        """The blobs' digests, by the digests that they should have."""
+        """Wait for the digests; returns them by the digests that the blobs should have."""
         self._work()
         for thread in self._threads:
             thread.join()
-        # what a thread began and could not end is hashed here, so that its error comes to who asks
+        # a blob whose thread failed is hashed again here, so that the caller gets the error
         return {
             name: self._found.get(name) or oci.digest_of(content) for name, content in self._blobs.items()
         }
 
 
 class FolderBlobs(Mapping[str, memoryview]):
-    """The blobs of a layout folder, each mapped when it is asked for."""
+    """The blobs of a layout folder, each mapped on first access."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

@@ -1,7 +1,7 @@
-"""The artifact's config blob: what a loader, a fleet and a report need to know before code is touched.
+"""The artifact's config blob: all that a loader, a fleet and a report need to know before any code is loaded.
 
-It is the OCI config of the artifact's manifest: JSON with a schema and a format version. A reader ignores
-fields that it does not know; a change that an old reader would get wrong takes a new `FORMAT_VERSION`.
+It is the OCI config of the artifact's manifest: JSON with a schema and a format version. A reader ignores unknown
+fields; a change that an old reader would misread requires a new `FORMAT_VERSION`.
 """
 
 from __future__ import annotations
@@ -21,8 +21,13 @@ RUNTIME_ABI = "tvm-0.27+ffi-0.1"
 
 
 class TensorSpec(Part, kw_only=True):
-    """One input or output: `name` as in the source model, `safe_name` as the compiled function knows
-    it.
+    """One input or output.
+
+    Attributes:
+        name: its name in the source model.
+        safe_name: its name in the compiled function.
+        shape: its static shape.
+        dtype: numpy's name of its element type.
     """
 
     name: str
@@ -35,10 +40,15 @@ class TensorSpec(Part, kw_only=True):
 
 
 class KernelInfo(Part, kw_only=True):
-    """What one compiled kernel does: its kind, its work a call, and the source nodes that it computes.
+    """What one compiled kernel computes.
 
-    A kernel may be called from several places: `calls` has the names of the source nodes of each of its
-    calls, in the order in which one run of the model makes them.
+    Attributes:
+        op: kind of operator.
+        calls: names of the source nodes that each of its calls computes, in the order of one run: a kernel may be
+            called from several places.
+        flops: operations of one call.
+        bytes: bytes that one call reads and writes at least.
+        schedule: the schedule it was built with.
     """
 
     op: str = ""
@@ -49,15 +59,20 @@ class KernelInfo(Part, kw_only=True):
 
     @property
     def nodes(self) -> tuple[str, ...]:
-        """All source nodes that this kernel computes, each once."""
+        """All source nodes that this kernel computes, without duplicates."""
         return tuple(dict.fromkeys(node for call in self.calls for node in call))
 
 
 class Segment(Part, kw_only=True):
-    """A part of a model that the compiler could not compile and ONNX Runtime runs.
+    """A sub-graph that was not compiled and runs on ONNX Runtime.
 
-    The compiled code calls it by the name in `function`; `layer` is the title of the layer that holds its
-    graph, `inputs` and `outputs` are that graph's, `nodes` the source model's nodes in it.
+    Attributes:
+        kind: the runtime that runs it.
+        inputs: names of the sub-graph's inputs.
+        outputs: names of the sub-graph's outputs.
+        function: the name by which compiled code calls it.
+        layer: title of the layer that holds the sub-graph.
+        nodes: the source model's nodes in it.
     """
 
     kind: Literal["onnxruntime"] = "onnxruntime"
@@ -77,10 +92,10 @@ class PlannedTensor(Part, kw_only=True):
 
 
 class MemoryPlan(Part, kw_only=True):
-    """The static memory plan: `entry` takes inputs, weights, then `tensors`, parts of an arena of `bytes`.
+    """The static memory plan: `entry` takes inputs, weights, then `tensors`, which are parts of an arena of `bytes`.
 
-    Tensors may share bytes; a run overwrites them all. A reader that does not know the plan calls the config's own
-    `entry`, which computes the same and allocates as it goes.
+    Tensors may share bytes; a run overwrites them all. A reader that ignores the plan calls the config's own `entry`,
+    which computes the same and allocates as it goes.
     """
 
     entry: str
@@ -89,10 +104,10 @@ class MemoryPlan(Part, kw_only=True):
 
 
 class Bucket(Part, kw_only=True):
-    """A further set of input shapes of the same model: a library of its own, weights shared by name.
+    """A further set of input shapes of the same model, with its own library and weights shared by name.
 
-    `layer` is the title of the code layer with its library; all else is as in `ArtifactConfig`, whose own
-    fields describe the first set.
+    `layer` is the title of the code layer with its library; the other fields are those of `ArtifactConfig`, which
+    itself describes the first set.
     """
 
     layer: str
@@ -106,9 +121,7 @@ class Bucket(Part, kw_only=True):
 
 
 class Provenance(Part, kw_only=True):
-    """Where the artifact came from, without times or machines, so that the same compile gives the same
-    bytes.
-    """
+    """Where the artifact came from; without times or machines, so that equal compiles give equal bytes."""
 
     source: str = ""
     source_sha256: str = ""
@@ -119,7 +132,7 @@ class Provenance(Part, kw_only=True):
 
 
 class ArtifactConfig(Part, kw_only=True):
-    """The config blob. `weights` are tensor names in the order in which they follow the inputs in a call.
+    """The config blob. `weights` are tensor names in the order in which a call passes them, after the inputs.
 
     `pipeline` is the model card without its labels, which are a layer of their own. `segments` are the parts that need
     `onnxruntime` on the device. `around` names the functions of the library of pre- and postprocessing (see
@@ -154,7 +167,7 @@ class ArtifactConfig(Part, kw_only=True):
     provenance: Provenance = Provenance()
 
     def variants(self) -> tuple[ArtifactConfig, ...]:
-        """The config as it would be for each set of input shapes alone, the first one first."""
+        """One config without buckets for each set of input shapes, the first set first."""
         alone = msgspec.structs.replace(self, buckets=())
         fields = ("inputs", "outputs", "entry", "weights", "plan", "kernels", "segments")
         further = [msgspec.structs.replace(alone, **{f: getattr(b, f) for f in fields}) for b in self.buckets]

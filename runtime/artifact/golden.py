@@ -1,7 +1,7 @@
-"""One input that every model has, and what a model made of it: a device checks by it that it computes the same.
+"""Golden outputs: a fixed input for any model, and a digest of the outputs, by which a device checks its own results.
 
-The compiler writes the outputs, as the compiled model gave them when it was verified, into the artifact's evidence
-(`GOLDEN_KEY`); the agent compares before it lets an update run.
+The compiler records the outputs of the compiled model, computed during verification, in the artifact's evidence
+(`GOLDEN_KEY`); the agent compares before it activates an update.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from edgec.runtime.artifact.config import TensorSpec
 GOLDEN_KEY = "golden"
 _SAMPLES = 64
 _TOLERANCE = 0.01
-"""Of the output's largest value: other threads and vector widths add up in another order."""
+"""Relative to the output's largest value: thread counts and vector widths change the order of summation."""
 _STRAYS = 0.05
-"""Share of values that may differ more: a rounding that tips a comparison or a quantised step."""
+"""Share of values that may differ more: a rounding error can tip a comparison or a quantised step."""
 Arrays = Mapping[str, npt.NDArray[Any]]
 
 
 def golden_inputs(specs: Iterable[TensorSpec]) -> dict[str, npt.NDArray[Any]]:
-    """Return inputs of the right names, shapes and types: a ramp from 0 to 1 (bytes: to 255; integers: zeros)."""
+    """Create inputs that fit `specs`: a ramp from 0 to 1 (uint8: to 255; other integers: zeros)."""
     inputs = {}
     for spec in specs:
         count = int(np.prod(spec.shape))
@@ -37,9 +37,9 @@ def golden_inputs(specs: Iterable[TensorSpec]) -> dict[str, npt.NDArray[Any]]:
 
 
 def describe(outputs: Arrays) -> dict[str, Any] | None:
-    """Return outputs as JSON: their shapes and up to 64 values of each, evenly spread.
+    """Summarise outputs as JSON: their shapes and up to 64 evenly spaced values of each.
 
-    None when a value is not finite: such outputs say nothing.
+    Returns None when a value is not finite, because such outputs prove nothing.
     """
     described = []
     for name, array in outputs.items():
@@ -58,10 +58,10 @@ def describe(outputs: Arrays) -> dict[str, Any] | None:
 
 
 def differences(golden: Mapping[str, Any], outputs: Arrays) -> list[str]:
-    """Compare outputs with what `describe` returned; a sentence for each output that is another.
+    """Compare outputs with a summary by `describe`; returns a sentence for each output that differs.
 
     Raises:
-        KeyError, TypeError, ValueError: the description has another form.
+        KeyError, TypeError, ValueError: the summary is malformed.
     """
     found = []
     for expected in golden["outputs"]:
@@ -73,9 +73,9 @@ def differences(golden: Mapping[str, Any], outputs: Arrays) -> list[str]:
         values = np.asarray(expected["values"], np.float64)
         got = numbers[_places(numbers.size)]
         if got.shape != values.shape:
-            raise ValueError(f"{len(values)} values are given for output {name}, not {len(got)}")
+            raise ValueError(f"the summary of output {name} has {len(values)} values, not {len(got)}")
         limit = _TOLERANCE * max(float(expected["largest"]), 1e-6)
-        # A value that is not a number is beyond every limit.
+        # NaN exceeds every limit.
         off = ~(np.abs(got - values) <= limit)
         if off.mean() > _STRAYS if off.size else False:
             worst = float(np.nanmax(np.abs(got - values), initial=0.0))

@@ -1,4 +1,4 @@
-"""OCI layout folders: artifacts go in from `.edge` files and come out as the same bytes."""
+"""Unpack `.edge` files into OCI layout folders, and pack them again into the same bytes."""
 
 from __future__ import annotations
 
@@ -13,13 +13,12 @@ from edgec.runtime.errors import ArtifactError
 
 
 def unpack_to_layout(path: str | Path, folder: str | Path) -> str:
-    """Add the artifact of an `.edge` file to an OCI layout folder (made if need be); return its digest.
+    """Add the artifact of an `.edge` file to an OCI layout folder, which is created if missing; return its digest.
 
-    Blobs that the folder has already are left as they are. The index names the artifact last, when all
-    its blobs are on disk.
+    Blobs that the folder already has are not written again. The index is written last, when all blobs are on disk.
 
     Raises:
-        ArtifactError: the file is damaged; the folder's index then stays as it was.
+        ArtifactError: the file is damaged; the folder's index is unchanged then.
     """
     artifact, folder = Artifact.open(path), Path(folder)
     artifact.verify_digests()
@@ -38,7 +37,7 @@ def unpack_to_layout(path: str | Path, folder: str | Path) -> str:
 
 
 def add_to_index(folder: str | Path, manifest_bytes: bytes) -> None:
-    """Name an artifact, whose blobs are in the layout folder already, in the folder's `index.json`."""
+    """Add an artifact whose blobs are already in the layout folder to its `index.json`."""
     index_file = Path(folder) / oci.INDEX_FILE
     entry = oci.index_entry(oci.parse_manifest(manifest_bytes), manifest_bytes)
     entries: list[Any] = []
@@ -55,11 +54,10 @@ def add_to_index(folder: str | Path, manifest_bytes: bytes) -> None:
 
 
 def pack_from_layout(folder: str | Path, digest: str, path: str | Path) -> None:
-    """Write the artifact `digest` of an OCI layout folder as an `.edge` file: the same bytes as it
-    once had.
+    """Pack the artifact `digest` of an OCI layout folder into an `.edge` file, byte for byte the original one.
 
     Raises:
-        ArtifactError: the folder lacks a blob, or one is damaged; no file is written then.
+        ArtifactError: a blob is missing or damaged; no file is written then.
     """
     artifact = Artifact.open(folder, digest=digest)
     artifact.verify_digests()

@@ -1,9 +1,8 @@
-"""OCI image layouts: descriptors, manifests, and the one canonical tar of a layout that an `.edge` file is.
+"""OCI image layouts: descriptors, manifests, and the canonical tar of a layout that an `.edge` file is.
 
-A tar written here is canonical: the same blobs give the same bytes, headers have no times or owners, nothing
-follows the end mark. Readers hold files to that byte for byte, so that an altered header is seen like an
-altered blob. (A layout of another tool's making is read from a folder.) Specification:
-opencontainers/image-spec 1.1.
+The tar is canonical: equal blobs give equal bytes, headers have no times or owners, and nothing follows the end mark.
+Readers enforce this byte for byte, so an altered header is detected like an altered blob. (A layout written by another
+tool is read from a folder.) Specification: opencontainers/image-spec 1.1.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 class Descriptor(NamedTuple):
-    """A blob by its digest, with its size in bytes, its media type and, for a layer, the name of its file."""
+    """A blob's media type, digest, size in bytes and, for a layer, file name."""
 
     media_type: str
     digest: str
@@ -51,7 +50,7 @@ class Descriptor(NamedTuple):
     title: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """The descriptor as the specification writes it."""
+        """The descriptor as the specification's JSON."""
         content: dict[str, Any] = {"mediaType": self.media_type, "digest": self.digest, "size": self.size}
         if self.title:
             content["annotations"] = {TITLE: self.title}
@@ -59,12 +58,16 @@ class Descriptor(NamedTuple):
 
     @staticmethod
     def parse(content: Any) -> Descriptor:  # noqa: ANN401 - any JSON
-        """Read one; raises KeyError, TypeError or ValueError where it is none."""
+        """Parse a descriptor.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is malformed.
+        """
         digest, size = content["digest"], content["size"]
         if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
-            raise ValueError(f"{digest!r} is no sha256 digest")
+            raise ValueError(f"{digest!r} is not a sha256 digest")
         if not isinstance(size, int) or size < 0:
-            raise ValueError(f"{size!r} is no size")
+            raise ValueError(f"{size!r} is not a size")
         title = (content.get("annotations") or {}).get(TITLE, "")
         return Descriptor(str(content["mediaType"]), digest, size, str(title))
 
@@ -100,7 +103,7 @@ def digest_of(content: bytes | memoryview) -> str:
 
 
 def is_digest(text: str) -> bool:
-    """Whether `text` is a digest of the one kind that artifacts use."""
+    """Whether `text` is a SHA-256 digest as artifacts use it."""
     return bool(_DIGEST.fullmatch(text))
 
 
@@ -110,10 +113,10 @@ def canonical_json(value: Any) -> bytes:  # noqa: ANN401 - any JSON-serialisable
 
 
 def parse_manifest(content: bytes | memoryview) -> Manifest:
-    """Read a manifest of an edgec artifact.
+    """Parse the manifest of an edgec artifact.
 
     Raises:
-        ArtifactError: it is no manifest, or one of something else.
+        ArtifactError: it is malformed, or the manifest of something else.
     """
     try:
         document = json.loads(bytes(content))
@@ -125,7 +128,7 @@ def parse_manifest(content: bytes | memoryview) -> Manifest:
             dict(document.get("annotations") or {}),
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ArtifactError(f"this is no manifest of an edgec artifact ({error})") from error
+        raise ArtifactError(f"this is not the manifest of an edgec artifact ({error})") from error
 
 
 def index_bytes(manifest: Manifest, manifest_content: bytes) -> bytes:
@@ -140,7 +143,7 @@ def index_bytes(manifest: Manifest, manifest_content: bytes) -> bytes:
 
 
 def index_entry(manifest: Manifest, manifest_content: bytes) -> dict[str, Any]:
-    """An artifact's line in an `index.json`."""
+    """An artifact's entry in an `index.json`."""
     return {
         "mediaType": MANIFEST_TYPE,
         "artifactType": ARTIFACT_TYPE,
@@ -151,15 +154,15 @@ def index_entry(manifest: Manifest, manifest_content: bytes) -> dict[str, Any]:
 
 
 def blob_path(digest: str) -> str:
-    """Where a layout keeps the blob."""
+    """A blob's path in a layout."""
     return f"blobs/sha256/{digest.removeprefix('sha256:')}"
 
 
 def tar_header(name: str, size: int) -> bytes:
-    """The one ustar header that a file of this name and size has in a canonical tar.
+    """The ustar header of a file in a canonical tar.
 
     Raises:
-        ValueError: 8 GiB or more, for which ustar has no digits.
+        ValueError: the size is 8 GiB or more, which ustar cannot express.
     """
     if size >= 8 << 30:
         raise ValueError(f"{name}: {size} bytes are too many for one file of an artifact (8 GiB)")
@@ -180,7 +183,7 @@ def tar_header(name: str, size: int) -> bytes:
 
 
 def tar_padding(size: int) -> bytes:
-    """The zeros that fill a file's last block."""
+    """The zeros that pad a file's last block."""
     return bytes(-size % BLOCK)
 
 
@@ -188,7 +191,7 @@ def tar_index(content: memoryview) -> dict[str, tuple[int, int]]:
     """The offset and size of each file of a canonical tar.
 
     Raises:
-        ArtifactError: cut short, or a single byte outside the files differs from the canonical form.
+        ArtifactError: it is truncated, or a byte outside the files differs from the canonical form.
     """
     found: dict[str, tuple[int, int]] = {}
     position = 0

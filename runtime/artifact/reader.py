@@ -1,10 +1,10 @@
-"""The artifact: an OCI image layout in one canonical, uncompressed tar (`name-version-target.edge`).
+"""Read an artifact: an OCI image layout in one canonical, uncompressed tar (`name-version-target.edge`).
 
-Reading checks as it goes: opening an artifact checks the manifest and the config,
-`Artifact.verify_digests` checks all the rest. Nothing here loads or runs code.
+Opening an artifact checks the manifest and the config; `Artifact.verify_digests` checks all other blobs. Nothing here
+loads or runs code.
 
-Hashing takes the longest of all that loading does, so it begins before the modules are imported that read a config:
-those are imported where they are needed.
+Hashing is the longest part of loading, so it starts before the modules that parse a config are imported: those imports
+are inside the functions that need them.
 """
 
 from __future__ import annotations
@@ -26,14 +26,20 @@ if TYPE_CHECKING:
     from edgec.runtime.card import ModelCard
 
 Layer = Descriptor
+# Titles of code layers. The format calls the library of pre- and postprocessing `around.so`.
 MODEL_LIBRARY, PROCESSING_LIBRARY = "model.so", "around.so"
 
 
 class Artifact:
-    """An artifact that has been opened: its config is checked, its layers are mapped and not read yet.
+    """An open artifact: its config is checked, its layers are mapped and not read yet.
 
-    `config` is the config blob, `layers` are the descriptors of all layers in the manifest's order,
-    `manifest_digest` (`sha256:…`) is the artifact's identity, `manifest_bytes` what that digest is of.
+    Attributes:
+        path: the file or folder.
+        config: the parsed config blob.
+        layers: descriptors of all layers in the manifest's order.
+        manifest: the parsed manifest.
+        manifest_digest: the artifact's identity (`sha256:…`).
+        manifest_bytes: the content that this digest is of.
     """
 
     def __init__(
@@ -51,14 +57,15 @@ class Artifact:
 
     @staticmethod
     def open(path: str | Path, *, digest: str | None = None, ahead: bool = False) -> Artifact:
-        """Open an `.edge` file, or the artifact `digest` of an OCI layout folder (where there are
-        several).
+        """Open an `.edge` file or an OCI layout folder.
 
-        With `ahead` other threads begin at once to hash all but its code, which `verify_digests` then waits
-        for.
+        Args:
+            path: the file or folder.
+            digest: manifest digest that the artifact must have; selects one of a folder that holds several.
+            ahead: start threads that hash everything but code at once; `verify_digests` then waits for them.
 
         Raises:
-            ArtifactError: no artifact, cut short, altered, or of a format version unknown here.
+            ArtifactError: not an artifact, truncated, altered, or of an unknown format version.
         """
         path = Path(path)
         try:
@@ -71,17 +78,17 @@ class Artifact:
         return opened
 
     def blob(self, digest: str) -> memoryview:
-        """A blob's bytes as they are on disk, mapped, and not checked (see `read`)."""
+        """A blob's bytes as mapped from disk, unchecked (see `read`)."""
         try:
             return self._blobs[digest]
         except KeyError:
             raise ArtifactError(f"{self.path}: blob {digest} is missing") from None
 
     def read(self, descriptor: Descriptor) -> bytes:
-        """A blob's bytes, copied into memory first and then checked: what is returned is what was checked.
+        """A blob's bytes, copied into memory and then checked, so that the returned bytes are the checked ones.
 
         Raises:
-            ArtifactError: missing, of another size, or of another digest.
+            ArtifactError: the blob is missing, or its size or digest differs.
         """
         content = bytes(self.blob(descriptor.digest))
         if len(content) != descriptor.size or oci.digest_of(content) != descriptor.digest:
@@ -94,11 +101,11 @@ class Artifact:
         """Check the size and the SHA-256 of every blob, except those of the media types in `skip`.
 
         Raises:
-            ArtifactError: one is missing, cut short or altered; the message names it.
+            ArtifactError: a blob is missing, truncated or altered; the message names it.
         """
         skipped = frozenset(skip)
         blobs = [blob for blob in self.manifest.all_blobs() if blob.media_type not in skipped]
-        # what was hashed ahead serves once: a later check is of what the file has then
+        # hashes made ahead serve only once: a later call checks what the file holds then
         ahead, self._hashing = self._hashing, self._hash(())
         found = ahead.finish()
         found |= self._hash(blob.digest for blob in blobs if blob.digest not in found).finish()
@@ -112,12 +119,12 @@ class Artifact:
     def _hash(self, digests: Iterable[str]) -> BackgroundHashing:
         found = {}
         for digest in digests:
-            with suppress(ArtifactError):  # it is missing, which is said when it is asked for
+            with suppress(ArtifactError):  # a missing blob is reported when it is requested
                 found[digest] = self.blob(digest)
         return BackgroundHashing(found)
 
     def layer(self, media_type: str, title: str | None = None) -> Layer | None:
-        """The first layer of this media type (and title), or None."""
+        """Find the first layer of a media type (and title); None where there is none."""
         for layer in self.layers:
             if layer.media_type == media_type and title in (None, layer.title):
                 return layer
@@ -128,18 +135,17 @@ class Artifact:
         return None if layer is None else self.read(layer).decode()
 
     def code(self, title: str = MODEL_LIBRARY) -> bytes:
-        """A compiled library, checked: the model's, or another of its title."""
+        """Bytes of a compiled library, checked."""
         layer = self.layer(oci.CODE_TYPE, title)
         if layer is None:
             raise ArtifactError(f"{self.path}: it holds no {title}")
         return self.read(layer)
 
     def weights(self) -> dict[str, Weight]:
-        """All weights by name: views into the mapped file. Their digest is checked by
-        `verify_digests`, which is called before.
+        """All weights by name, as views into the mapped file; call `verify_digests` first.
 
         Raises:
-            ArtifactError: they are not well-formed.
+            ArtifactError: the blob is malformed.
         """
         from edgec.runtime.artifact.weights import read_weights
 
@@ -164,16 +170,16 @@ class Artifact:
         return msgspec.structs.replace(pipeline, labels=self.labels())
 
     def evidence(self) -> dict[str, Any] | None:
-        """What the compiler measured: errors against the reference, latency, sizes. None if it did not."""
+        """The compiler's measurements: errors against the reference, latency, sizes; None without any."""
         text = self._text(oci.EVIDENCE_TYPE)
         return None if text is None else dict(json.loads(text))
 
     def report(self, *, html: bool = True) -> str | None:
-        """The readable report, as HTML or as Markdown."""
+        """The report as HTML or as Markdown; None without one."""
         return self._text(oci.REPORT_HTML_TYPE if html else oci.REPORT_MARKDOWN_TYPE)
 
     def bundled(self) -> dict[str, Layer]:
-        """The runtime libraries that travel with the artifact, by file name."""
+        """The runtime libraries bundled with the artifact, by file name."""
         return {layer.title: layer for layer in self.layers if layer.media_type == oci.RUNTIME_TYPE}
 
 
@@ -185,7 +191,7 @@ def _open_tar(path: Path, ahead: bool = False) -> Artifact:
     index = bytes(files.pop(oci.INDEX_FILE, b""))
     prefix = oci.blob_path("sha256:")
     if any(not name.startswith(prefix) for name in files):
-        raise ArtifactError("it holds files that no artifact has")
+        raise ArtifactError("it holds unexpected files")
     blobs = {f"sha256:{name.removeprefix(prefix)}": blob for name, blob in files.items()}
     manifest_bytes = _manifest_of_index(index, None, blobs)
     artifact = Artifact(path, manifest_bytes, blobs, ahead)
@@ -204,7 +210,7 @@ def _open_folder(folder: Path, digest: str | None, ahead: bool = False) -> Artif
     try:
         index = (folder / oci.INDEX_FILE).read_bytes()
     except OSError as error:
-        raise ArtifactError(f"{folder}: this folder is no OCI image layout (no index.json)") from error
+        raise ArtifactError(f"{folder}: this folder is not an OCI image layout (no index.json)") from error
     return Artifact(folder, _manifest_of_index(index, folder, blobs), blobs, ahead)
 
 
@@ -213,7 +219,7 @@ def _manifest_of_index(index: bytes, folder: Path | None, blobs: Mapping[str, me
         entries = json.loads(index)["manifests"]
         digests = [Descriptor.parse(entry).digest for entry in entries]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ArtifactError(f"its index is not well-formed ({error})") from error
+        raise ArtifactError(f"its index is malformed ({error})") from error
     if len(digests) != 1:
         held = f"it holds {len(digests)} artifacts" if digests else "it holds no artifact"
         raise ArtifactError(f"{held}; name one by its digest" if folder and digests else held)
@@ -240,7 +246,7 @@ def _read_config(content: bytes) -> ArtifactConfig:
         document = json.loads(content)
         version = document["format_version"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ArtifactError(f"its config is not well-formed ({error})") from error
+        raise ArtifactError(f"its config is malformed ({error})") from error
     if version != FORMAT_VERSION:
         raise ArtifactError(
             f"it has format version {version}, this edgec reads version {FORMAT_VERSION}; "

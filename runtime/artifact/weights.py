@@ -1,8 +1,7 @@
 """The weights blob: a safetensors file in which every tensor starts on a 64-byte boundary.
 
-safetensors allows no holes between tensors, so the gaps are tensors of their own, named `__pad.N`,
-which readers here leave out. Layout: https://github.com/huggingface/safetensors (8 bytes of header
-length, JSON, data).
+safetensors allows no gaps between tensors, so the padding consists of tensors named `__pad.N`, which this reader skips.
+Layout: https://github.com/huggingface/safetensors (8 bytes of header length, JSON, data).
 """
 
 from __future__ import annotations
@@ -44,8 +43,11 @@ _DTYPES = {name: dtype for dtype, name in _NAMES.items()}
 
 
 class Weight(NamedTuple):
-    """One tensor of a weights blob, a view into it. `array` holds bfloat16 as uint16, which numpy has a
-    type for.
+    """One tensor of a weights blob.
+
+    Attributes:
+        array: a view into the blob; bfloat16, which numpy lacks, is viewed as uint16.
+        dtype: name of the element type.
     """
 
     array: Array
@@ -57,7 +59,7 @@ def _aligned(size: int) -> int:
 
 
 class WeightsBlob:
-    """The bytes of a weights blob, piece by piece, so that no second copy of all weights is ever made."""
+    """A weights blob to write, produced in pieces so that the weights are never copied as a whole."""
 
     def __init__(self, tensors: Mapping[str, Array]) -> None:
         entries: dict[str, Any] = {}
@@ -70,7 +72,7 @@ class WeightsBlob:
             kind = array.dtype.name
             if kind not in _NAMES:
                 raise ValueError(f"{name!r}: weights of type {kind} cannot be stored")
-            # Scalars and empty tensors too get a place of their own.
+            # Scalars and empty tensors get entries too.
             entries[name] = {
                 "dtype": _NAMES[kind],
                 "shape": list(tensor.shape),
@@ -102,15 +104,15 @@ class WeightsBlob:
 
 
 def read_weights(blob: memoryview) -> dict[str, Weight]:
-    """The tensors of a weights blob as views into `blob`, without a copy.
+    """Parse a weights blob; the tensors are views into `blob`.
 
     Raises:
-        ArtifactError: the blob is not well-formed, or a tensor does not lie on its boundary.
+        ArtifactError: the blob is malformed, or a tensor is not aligned.
     """
     try:
         return _read(blob)
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        raise ArtifactError(f"the artifact's weights are not well-formed ({error})") from error
+        raise ArtifactError(f"the artifact's weights are malformed ({error})") from error
 
 
 def _read(blob: memoryview) -> dict[str, Weight]:
@@ -130,7 +132,7 @@ def _read(blob: memoryview) -> dict[str, Weight]:
         storage = np.dtype("uint16" if dtype == "bfloat16" else dtype)
         shape = tuple(int(size) for size in entry["shape"])
         if any(size < 0 for size in shape) or math.prod(shape) * storage.itemsize != end - begin:
-            raise ValueError(f"{name} has another size than its shape says")
+            raise ValueError(f"the size of {name} does not match its shape")
         if (8 + length + begin) % ALIGNMENT:
             raise ValueError(f"{name} does not start on a {ALIGNMENT}-byte boundary")
         found[name] = Weight(np.frombuffer(data[begin:end], storage).reshape(shape), dtype)

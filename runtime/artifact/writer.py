@@ -1,4 +1,4 @@
-"""Write artifacts: the same arguments give the same bytes, and a file appears whole or not at all."""
+"""Write artifacts, reproducibly and atomically."""
 
 from __future__ import annotations
 
@@ -22,9 +22,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file beside `path` that takes its place, whole and on disk, when all went well, and vanishes
-    otherwise.
-    """
+    """Write a file atomically: a temporary file beside `path` replaces it once all is on disk, or is removed."""
     import tempfile
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -44,7 +42,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 class _Blob:
-    """A blob that is about to be written: bytes, or weights in pieces."""
+    """A blob to write: bytes, or weights in pieces."""
 
     def __init__(self, media_type: str, title: str, content: bytes | WeightsBlob) -> None:
         self._content = content
@@ -76,21 +74,21 @@ def write_artifact(
     around: bytes | None = None,
     buckets: Mapping[str, bytes] | None = None,
 ) -> str:
-    """Write an artifact and return its manifest's digest. The same arguments give the same bytes.
+    """Write an artifact and return its manifest's digest; equal arguments give equal bytes.
 
     Args:
-        path: the `.edge` file; it appears whole or not at all.
-        config: the config blob; the labels of its card move to a layer of their own.
-        code: the compiled library, of the target's architecture.
-        weights: arrays by name; they come to lie at 64-byte boundaries of the file, to be mapped from it.
+        path: the `.edge` file, written atomically.
+        config: the config blob; its card's labels move to a layer of their own.
+        code: the compiled library, for the target's architecture.
+        weights: arrays by name, aligned in the file to 64 bytes so that they can be mapped.
         labels: class names by index; None takes the card's.
-        evidence: what was measured (JSON-serialisable).
+        evidence: the compiler's measurements (JSON-serialisable).
         report_html: the report for a browser.
         report_markdown: the report for a terminal.
         bundled: runtime libraries for the target by file name (`libtvm_runtime.so`).
         fallback: ONNX graphs by the `layer` name of the segments that need them.
-        around: the compiled library of pre- and post-processing, whose functions the config names.
-        buckets: the libraries of further input shapes by the `layer` name of the buckets that need them.
+        around: the compiled library of pre- and postprocessing, whose functions the config lists as `around`.
+        buckets: libraries of further input shapes by the `layer` name of their buckets.
     """
     import msgspec
 

@@ -1,7 +1,7 @@
 """The model card (`model.toml`): the path from a camera's frame or a microphone's samples to typed results.
 
-All of it is declared, so that no user code runs on a device. Pixels are 0 to 255 and frames come as
-OpenCV gives them (BGR, `[height, width, 3]`, uint8); what the model sees is `(pixel - mean) * scale`.
+The card is declarative, so no user code runs on a device. Pixels are 0 to 255 and frames are as OpenCV returns them
+(BGR, `[height, width, 3]`, uint8); the model's input is `(pixel - mean) * scale`.
 """
 
 from edgec.runtime.card.inputs import AudioInput, ImageInput, Input, TensorInput

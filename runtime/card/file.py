@@ -1,4 +1,4 @@
-"""Read a card from its file, with errors that name the line and the key."""
+"""Load a card from its file; errors name the line and the key."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ from edgec.runtime.schema import fault_of
 
 
 def load_card(path: str | Path) -> ModelCard:
-    """Read and check a card's file.
+    """Load and validate a card.
 
     Raises:
-        CardError: unreadable, not TOML, an unknown key or a bad value; the message names the line and the
-        key.
+        CardError: unreadable, not TOML, an unknown key or an invalid value; the message names the line and the key.
     """
     path = Path(path)
     try:
@@ -48,7 +47,7 @@ def _read_labels(card: Path, name: str) -> list[str]:
 
 
 def _line_of(text: str, keys: Sequence[str]) -> int:
-    """The line (from 1) where the deepest of `keys` that can be found stands, for a message."""
+    """The line number (from 1) of the deepest of `keys` that can be found."""
     lines, start = text.splitlines(), 0
     for key in keys:
         for number in range(start, len(lines)):

@@ -13,16 +13,15 @@ from edgec.runtime.schema import StrictPart
 class _Input(StrictPart, kw_only=True, tag_field="kind"):
     @property
     def kind(self) -> str:
-        """What a card calls it."""
+        """The kind's name in a card."""
         return str(self.__struct_config__.tag)
 
 
 class ImageInput(_Input, kw_only=True, tag="image"):
-    """A picture: how a frame becomes the model's input.
+    """An image: how a frame becomes the model's input.
 
-    `letterbox` keeps the aspect ratio and fills the rest with `pad`; `crop` keeps it and cuts the
-    longer side about the centre; `stretch` does not keep it. `anchor` says where a letterboxed
-    picture lies.
+    `letterbox` keeps the aspect ratio and fills the rest with `pad`; `crop` keeps it and crops the longer side at the
+    centre; `stretch` does not keep it. `anchor` is the position of a letterboxed picture.
     """
 
     name: str | None = None
@@ -39,7 +38,7 @@ class ImageInput(_Input, kw_only=True, tag="image"):
 
     @property
     def channels(self) -> int:
-        """1 for gray, else 3."""
+        """1 for gray, 3 otherwise."""
         return 1 if self.colour == "gray" else 3
 
     def __post_init__(self) -> None:
@@ -54,9 +53,9 @@ class ImageInput(_Input, kw_only=True, tag="image"):
 class AudioInput(_Input, kw_only=True, tag="audio"):
     """Sound: mono samples at `sample_rate`, in windows of `window_s` every `hop_s` seconds.
 
-    `features` says what the model sees: the `waveform` itself, `log-mel` (frames × mels) or `mfcc`
-    (frames × coefficients) of frames of `frame_s` every `step_s`. `axes` is the order of the
-    features in the model's input: `TF` (time, frequency) or `FT`; other axes have length 1.
+    `features` is the model's input: the `waveform` itself, `log-mel` (frames × mels) or `mfcc` (frames × coefficients)
+    of frames of `frame_s` every `step_s`. `axes` is their order in the model's input: `TF` (time, frequency) or `FT`;
+    other axes have length 1.
     """
 
     name: str | None = None

@@ -1,4 +1,4 @@
-"""The card itself: one input, one output decoder, and what describes the model."""
+"""The card itself: an input, an output decoder, and a description of the model."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from edgec.runtime.schema import StrictPart, prepare
 
 
 class ModelCard(StrictPart, kw_only=True):
-    """What a model is, what it takes and what it gives. `labels` are class names by index.
+    """A model's description, input and output. `labels` are class names by index.
 
-    In a card's file `labels` may also be the path of a text file beside it, one label a line.
+    In a card's file `labels` may also be the path of a text file beside it, with one label per line.
     """
 
     name: Name | None = None
@@ -23,7 +23,7 @@ class ModelCard(StrictPart, kw_only=True):
     labels: tuple[str, ...] = ()
 
     def label(self, class_id: int) -> str:
-        """The name of a class, or its number where the card has no name for it."""
+        """A class's label, or its index where the card has none."""
         return self.labels[class_id] if 0 <= class_id < len(self.labels) else str(class_id)
 
 

@@ -13,12 +13,12 @@ from edgec.runtime.schema import StrictPart
 class _Output(StrictPart, kw_only=True, tag_field="decoder"):
     @property
     def decoder(self) -> str:
-        """What a card calls it."""
+        """The decoder's name in a card."""
         return str(self.__struct_config__.tag)
 
 
 class Classification(_Output, kw_only=True, tag="classification"):
-    """One score a class: the `top_k` best at or above `threshold`."""
+    """One score per class: the `top_k` best at or above `threshold`."""
 
     output: str | None = None
     activation: Activation = "softmax"
@@ -27,7 +27,7 @@ class Classification(_Output, kw_only=True, tag="classification"):
 
 
 class BoxOutput(_Output, kw_only=True):
-    """What all detectors share: thresholds of scores and of overlap (non-maximum suppression)."""
+    """Common settings of detectors: thresholds of scores and of overlap (non-maximum suppression)."""
 
     score_threshold: Probability = 0.3
     nms_threshold: Probability = 0.45
@@ -36,9 +36,7 @@ class BoxOutput(_Output, kw_only=True):
 
 
 class Yolox(BoxOutput, kw_only=True, tag="yolox"):
-    """YOLOX: `[1, anchors, 5 + classes]`, boxes relative to their grid cells (unless the graph decodes
-    them).
-    """
+    """YOLOX: `[1, anchors, 5 + classes]`, boxes relative to their grid cells (unless `decoded` by the graph)."""
 
     output: str | None = None
     strides: tuple[int, ...] = (8, 16, 32)
@@ -60,9 +58,7 @@ class Yolov8(BoxOutput, kw_only=True, tag="yolov8"):
 
 
 class AnchorLayer(StrictPart, kw_only=True):
-    """One SSD feature map of `rows` × `columns` cells; box sizes are shares of the picture (width,
-    height).
-    """
+    """One SSD feature map of `rows` × `columns` cells; box sizes (width, height) are fractions of the picture."""
 
     rows: Count
     columns: Count
@@ -72,10 +68,9 @@ class AnchorLayer(StrictPart, kw_only=True):
 class Ssd(BoxOutput, kw_only=True, tag="ssd"):
     """SSD: class scores `[1, anchors, classes]` and box codes `[1, anchors, 4]` relative to the anchors.
 
-    Codes are (dx, dy, dw, dh), or (dy, dx, dh, dw) with `order = "yx"`. Class `background` is left
-    out and the classes after it move down by one, so that labels start with the first real class; None
-    when there is none. With `coding = "corner"` the boxes are x0, y0, x1, y1 from 0 to 1 and need no
-    anchors.
+    Codes are (dx, dy, dw, dh), or (dy, dx, dh, dw) with `order = "yx"`. Class `background` is dropped and the classes
+    after it move down by one, so that labels start with the first real class; None where the model has no such class.
+    With `coding = "corner"` the boxes are x0, y0, x1, y1 from 0 to 1 and need no anchors.
     """
 
     scores: str
@@ -112,10 +107,9 @@ class Yunet(BoxOutput, kw_only=True, tag="yunet"):
 
 
 class Heatmap(_Output, kw_only=True, tag="heatmap"):
-    """One heat map a key point; its hottest cell is the point, refined by `offsets` (dy, dx in input
-    pixels).
+    """One heat map per keypoint: the point is its highest cell, refined by `offsets` (dy, dx in input pixels).
 
-    `names` are the points' names; `skeleton` the pairs of indices to draw a line between.
+    `names` are the points' names, `skeleton` the pairs of indices to draw lines between.
     """
 
     output: str | None = None
@@ -128,9 +122,7 @@ class Heatmap(_Output, kw_only=True, tag="heatmap"):
 
 
 class Segmentation(_Output, kw_only=True, tag="segmentation"):
-    """A class a pixel: the largest of the channels, or with one channel, whether it is at least
-    `threshold`.
-    """
+    """A class per pixel: the largest channel, or with a single channel, whether it reaches `threshold`."""
 
     output: str | None = None
     layout: Literal["NCHW", "NHWC"] = "NCHW"
@@ -141,9 +133,7 @@ class Segmentation(_Output, kw_only=True, tag="segmentation"):
 
 
 class Keyword(_Output, kw_only=True, tag="keyword"):
-    """A spoken word in a window of sound; classes named in `ignore` (silence, unknown) are never
-    reported.
-    """
+    """A spoken word in a window of sound; classes named in `ignore` (silence, unknown) are never reported."""
 
     output: str | None = None
     activation: Activation = "softmax"
@@ -161,9 +151,7 @@ class SoundEvents(_Output, kw_only=True, tag="sound-events"):
 
 
 class Anomaly(_Output, kw_only=True, tag="anomaly"):
-    """How unlike the normal: the output's own `value`, or the mean squared error of a
-    `reconstruction`.
-    """
+    """An anomaly score: the output's own `value`, or the mean squared error of a `reconstruction`."""
 
     output: str | None = None
     score: Literal["value", "reconstruction"] = "value"
@@ -171,18 +159,18 @@ class Anomaly(_Output, kw_only=True, tag="anomaly"):
 
 
 class Embedding(_Output, kw_only=True, tag="embedding"):
-    """A vector that stands for the input; `normalise` makes its length 1."""
+    """A vector that represents the input; `normalise` scales it to length 1."""
 
     output: str | None = None
     normalise: bool = True
 
 
 class Text(_Output, kw_only=True, tag="ctc"):
-    """Greedy connectionist temporal classification: the likeliest character of each step, repeats and blanks out.
+    """Greedy connectionist temporal classification: the likeliest class of each step, without repeats and blanks.
 
-    The labels are the characters of the classes other than `blank`, in order. `layout` says how the output
-    lies: steps × classes (`TC`, a batch axis of 1 anywhere is fine) or classes × steps (`CT`).
-    `space` is what a class beyond the labels stands for, as recognisers have it behind their dictionary.
+    The labels are the characters of the classes other than `blank`, in order. `layout` is the order of the output's
+    axes: steps × classes (`TC`; a batch axis of 1 may be anywhere) or classes × steps (`CT`). A class beyond the labels
+    decodes to `space`, which recognisers append to their dictionary.
     """
 
     output: str | None = None
@@ -194,7 +182,7 @@ class Text(_Output, kw_only=True, tag="ctc"):
 
 
 class Raw(_Output, kw_only=True, tag="raw"):
-    """The model's outputs as they are."""
+    """The model's outputs, unprocessed."""
 
 
 Output = (

@@ -17,7 +17,8 @@ import numpy as np
 from edgec.runtime.artifact.config import ArtifactConfig, MemoryPlan, TensorSpec
 from edgec.runtime.artifact.weights import ALIGNMENT, Weight
 from edgec.runtime.errors import ArtifactError, IncompatibleDevice
-from edgec.runtime.execution.ffi_abi import (
+from edgec.runtime.execution.ffi_abi import Call, Function, Module, Tensor
+from edgec.runtime.execution.ffi_layout import (
     ARRAY,
     DATA,
     DESCRIBED,
@@ -25,14 +26,10 @@ from edgec.runtime.execution.ffi_abi import (
     OBJECT,
     OFFSET,
     TENSOR,
-    Call,
-    Function,
-    Module,
-    Tensor,
     memory_of,
     words_at,
 )
-from edgec.runtime.execution.ffi_abi import Array as Array  # other modules take it from here
+from edgec.runtime.execution.ffi_layout import Array as Array  # other modules take it from here
 from edgec.runtime.execution.shared_libraries import code_in_memory, interface
 
 if TYPE_CHECKING:

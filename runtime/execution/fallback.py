@@ -1,8 +1,8 @@
-"""Sub-graphs that only ONNX Runtime can run, called from within compiled code.
+"""Segments that run on ONNX Runtime, called from compiled code.
 
-The compiled function calls them by name as external functions. Where it knows the results' shapes, it owns
-their memory and ONNX Runtime writes straight into it; inputs are never copied. `onnxruntime` is imported
-here, and only for an artifact that has such parts.
+The compiled function calls them by name as external functions. Where it knows the shapes of the results, it owns their
+memory and ONNX Runtime writes straight into it; inputs are never copied. `onnxruntime` is imported here, and only for
+an artifact that has such segments.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _users: dict[str, int] = {}
 
 
 def session_of(artifact: Artifact, segment: Segment, threads: Threading) -> Any:  # noqa: ANN401 - no import of its type
-    """A session of ONNX Runtime on a segment's graph.
+    """Create an ONNX Runtime session for a segment's graph.
 
     Raises:
         ArtifactError: the graph is missing.
@@ -35,7 +35,7 @@ def session_of(artifact: Artifact, segment: Segment, threads: Threading) -> Any:
     """
     layer = artifact.layer(oci.FALLBACK_TYPE, segment.layer)
     if layer is None:
-        raise ArtifactError(f"{artifact.path}: the graph {segment.layer!r} of a part is missing")
+        raise ArtifactError(f"{artifact.path}: the graph {segment.layer!r} of a segment is missing")
     silence_onnxruntime()
     try:
         import onnxruntime as ort
@@ -52,22 +52,22 @@ def session_of(artifact: Artifact, segment: Segment, threads: Threading) -> Any:
 
 
 class FallbackSegments:
-    """The foreign parts of one loaded library, known to compiled code by name until `close`."""
+    """The fallback segments of one loaded library, registered by name for compiled code until `close`."""
 
     def __init__(self, artifact: Artifact, segments: Sequence[Segment], threads: Threading) -> None:
         self._names: list[str] = []
         for segment in segments:
             if not segment.function.startswith(_PREFIX):
-                raise ArtifactError(f"{artifact.path}: a part has a function of another name than parts have")
+                raise ArtifactError(f"{artifact.path}: the function of a segment is not named {_PREFIX}…")
             call = _caller(session_of(artifact, segment, threads), segment)
             with _lock:
-                # of equal graphs under one name it does not matter which is called
+                # equal graphs share a name, and it does not matter which of them is called
                 _users[segment.function] = _users.get(segment.function, 0) + 1
                 ffi().register_global_func(segment.function, call, override=True)
             self._names.append(segment.function)
 
     def close(self) -> None:
-        """Let the sessions go, once no other loaded artifact uses them."""
+        """Release the sessions that no other loaded artifact uses."""
         names, self._names = self._names, []
         with _lock:
             for name in names:
@@ -82,7 +82,7 @@ def _caller(session: Any, segment: Segment) -> Callable[..., Any]:  # noqa: ANN4
 
     def call(*tensors: Any) -> Any:  # noqa: ANN401 - tensors, or nothing
         arrays = [np.from_dlpack(tensor) for tensor in tensors]
-        if len(arrays) == len(inputs):  # shapes depend on the data: the results are ONNX Runtime's
+        if len(arrays) == len(inputs):  # shapes depend on the data: ONNX Runtime allocates the results
             results = session.run(list(outputs), dict(zip(inputs, arrays, strict=True)))
             wrapped = [ffi().from_dlpack(np.ascontiguousarray(result)) for result in results]
             return wrapped[0] if len(wrapped) == 1 else wrapped

@@ -14,17 +14,23 @@ from edgec.runtime.execution.shared_libraries import ffi
 
 _RUNTIME_PREFIX = "vm.builtin."
 
-# Gives a figure about the machine at this moment, such as its highest rate.
+# Returns a figure about the machine at this moment, such as its highest rate.
 Probe = Callable[[], float]
 
 
 @dataclass(frozen=True)
 class LayerTime:
-    """One kernel of a run: `ms` is the median over the repeats, `share` its part of all kernels' time
-    (0 to 1).
+    """Time of one kernel of a run.
 
-    `nodes` are the source model's nodes that it computes. The hook costs a few microseconds a kernel,
-    most of it outside the time measured.
+    The hook costs a few microseconds a kernel, most of it outside the measured time.
+
+    Attributes:
+        kernel: name of the compiled function.
+        nodes: the source model's nodes that it computes.
+        ms: median over the repeats.
+        share: its part of all kernels' time (0 to 1).
+        op: kind of operator.
+        flops: operations of one call.
     """
 
     kernel: str
@@ -39,10 +45,17 @@ class LayerTime:
 class LayerRuns:
     """One kernel, run by run.
 
-    `bytes` is the size of all arrays that a call is given (inputs, weights as they lie, outputs: what it has to
-    read or write at least once), `weight_bytes` the weights' part of it. `flops` are those of the source model's
-    operators, a multiply-add counted as two. `seconds` has a time for each run, and `probes` what the probe said
-    right before and right after the kernel in that run; it is empty without one.
+    Attributes:
+        kernel: name of the compiled function.
+        nodes: the source model's nodes that it computes.
+        op: kind of operator.
+        flops: operations of the source model's operators, a multiply-add counted as two.
+        schedule: the schedule it was built with.
+        bytes: size of all arrays passed to a call (inputs, weights as stored, outputs): what it has to read or write
+            at least once.
+        weight_bytes: the weights' part of `bytes`.
+        seconds: time of each run.
+        probes: the probe's figures right before and right after the kernel in each run; empty without a probe.
     """
 
     kernel: str
@@ -65,9 +78,9 @@ class _Run:
 
 
 class _Recorder:
-    """Collects the kernels of one run, in order, with their times; a probe is asked before each and at the end.
+    """Collects the kernels of one run, in order, with their times; probes before each kernel and at the end.
 
-    While `arguments` is a list, the names and arguments' sizes of all kernels are noted in it.
+    While `arguments` is a list, the names and argument sizes of all kernels are recorded in it.
     """
 
     def __init__(self, probe: Probe | None, weights: Collection[int]) -> None:
@@ -93,7 +106,7 @@ class _Recorder:
             self.run.probes.append(self._probe())
 
     def finish(self) -> _Run:
-        """The run that has ended; a new one begins."""
+        """End the run, return it and begin a new one."""
         self._ask()
         done, self.run = self.run, _Run([], [])
         return done
@@ -102,7 +115,7 @@ class _Recorder:
 def _sizes(arguments: Sequence[Any], weights: Collection[int]) -> tuple[int, int]:
     """Bytes of all tensors among `arguments`, and of those whose addresses are among `weights`.
 
-    A tensor that is given twice (a kernel that adds to its own output) is counted twice: it is read and written.
+    A tensor passed twice (to a kernel that adds to its own output) counts twice: it is read and written.
     """
     everything = of_weights = 0
     for argument in arguments:
@@ -120,9 +133,9 @@ def profile_runs(
     repeats: int,
     probe: Probe | None = None,
 ) -> list[LayerRuns]:
-    """Times of all kernels of a model in `repeats` runs, after one to warm up, and the probe's figures beside them.
+    """Times of all kernels of a model in `repeats` runs, after a warm-up run, with the probe's figures.
 
-    Parts that ONNX Runtime runs appear as one kernel each. The probe should leave the caches as they are.
+    Each segment that ONNX Runtime runs appears as one kernel. The probe should not disturb the caches.
     """
     recorder = _Recorder(probe, {tensor.data_ptr() for tensor in engine.weights})
     vm = engine.new_vm()
@@ -158,7 +171,7 @@ def _by_layer(
 
 
 def join(groups: Sequence[Sequence[LayerRuns]]) -> list[LayerRuns]:
-    """Several groups of runs of one model as if they were one."""
+    """Concatenate groups of runs of one model."""
     return [
         replace(
             parts[0],
@@ -170,7 +183,7 @@ def join(groups: Sequence[Sequence[LayerRuns]]) -> list[LayerRuns]:
 
 
 def summarise(layers: Sequence[LayerRuns]) -> list[LayerTime]:
-    """The median time of each layer, and its share of all."""
+    """Median time of each layer, and its share of the total."""
     medians = [median(layer.seconds) for layer in layers]
     total = sum(medians) or 1.0
     return [

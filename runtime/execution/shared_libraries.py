@@ -1,10 +1,10 @@
-"""Find and load `libtvm_ffi.so` and `libtvm_runtime.so`: what compiled models need, without the compiler beside it.
+"""Find and load `libtvm_ffi.so` and `libtvm_runtime.so`, all that a compiled model needs of TVM.
 
-The first comes with the package `apache-tvm-ffi`. The second is looked for in this order: what the process has
-loaded already, the file that `EDGEC_TVM_RUNTIME` names, the folder of an installed `apache-tvm`, the library that
-the artifact bundles, the system's paths. Neither package is imported. The wheel comes before the bundled library so
-that a program may still import tvm later:
-two copies of the runtime in one process would register their functions twice.
+The first comes with the package `apache-tvm-ffi`. The second is searched for in this order: the one that the process
+has loaded already, the file named by `EDGEC_TVM_RUNTIME`, the folder of an installed `apache-tvm`, the library bundled
+with the artifact, the system's paths. Neither package is imported. The wheel takes precedence over the bundled library
+so that a program can still import tvm later: two copies of the runtime in one process would register their functions
+twice.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ _versions: dict[str, str] = {}
 
 @cache
 def ffi() -> Package:
-    """The module `tvm_ffi`, imported without PyTorch: for what calls back into Python.
+    """Import the package `tvm_ffi` without PyTorch; only callbacks into Python need it.
 
-    By itself it imports PyTorch where that is installed (5 s and 400 MB, for the sake of Windows), and may
-    even compile an extension for it.
+    On its own it imports PyTorch where that is installed (5 s and 400 MB, for the sake of Windows), and may even
+    compile an extension for it.
     """
     from edgec.targets.without_torch import keep_torch_out  # which imports what no loading needs
 
@@ -57,30 +57,30 @@ def ffi() -> Package:
 
 @cache
 def interface() -> Interface:
-    """The functions of `libtvm_ffi.so`, loaded as the package `tvm_ffi` loads it, which is not imported.
+    """Load `libtvm_ffi.so` the way the package `tvm_ffi` does, without importing the package.
 
     Raises:
-        IncompatibleDevice: the package is not installed, or its library cannot be loaded, or is of another version.
+        IncompatibleDevice: the package is not installed, its library cannot be loaded, or it has another version.
     """
     check_ffi()
     folder = _folder_of("tvm_ffi")
     path = None if folder is None else folder / "lib" / FFI_LIBRARY
     try:
         if path is None or not path.is_file():
-            path = Path(ffi().LIB._name)  # installed in a way of its own, which it knows itself
+            path = Path(ffi().LIB._name)  # an unusual installation, which the package itself can locate
         return Interface(ctypes.CDLL(str(path), ctypes.RTLD_GLOBAL))
     except (OSError, ImportError, RuntimeError, AttributeError) as error:
         raise IncompatibleDevice(f"{FFI_LIBRARY} cannot be loaded on this machine: {error}") from error
 
 
 def _folder_of(package: str) -> Path | None:
-    """Where a package lies. Looks at folders only: right too where importing it is forbidden."""
+    """Locate a package without importing it, so that this works where its import is blocked."""
     spec = PathFinder.find_spec(package)
     return next((Path(folder) for folder in (spec.submodule_search_locations or ())), None) if spec else None
 
 
 def _version_of(distribution: str, package: str) -> str | None:
-    """The version of an installed distribution, which contains this package; None where it is not installed (yet)."""
+    """The version of an installed distribution that contains `package`; None where it is not installed (yet)."""
     if distribution not in _versions:
         version = _look_up(distribution, package)
         if version is None:
@@ -90,12 +90,12 @@ def _version_of(distribution: str, package: str) -> str | None:
 
 
 def _look_up(distribution: str, package: str) -> str | None:
-    """The name of the folder beside the package tells it; reading the metadata takes importing a parser of mail."""
+    """Read a version from the name of its `.dist-info` folder: `importlib.metadata` would import an email parser."""
     if folder := _folder_of(package):
         begin, end = f"{distribution.replace('-', '_')}-", ".dist-info"
         try:
-            names = os.listdir(folder.parent)  # noqa: PTH208 - making paths of a thousand neighbours takes a millisecond
-        except OSError:  # it lies in an archive, or where nobody may look around: the metadata know
+            names = os.listdir(folder.parent)  # noqa: PTH208 - a thousand Path objects take a millisecond
+        except OSError:  # in an archive, or in a folder that cannot be listed: fall back to the metadata
             names = []
         found = [name for name in names if name.startswith(begin) and name.endswith(end)]
         if len(found) == 1:
@@ -109,7 +109,7 @@ def _look_up(distribution: str, package: str) -> str | None:
 
 
 def _temporary_folder() -> Path:
-    """A new folder that nobody else may look into, where `tempfile` (which takes long to import) would make it."""
+    """Create a private folder where `tempfile` would, whose import takes long."""
     candidates = [os.environ.get(name) for name in ("TMPDIR", "TEMP", "TMP")]
     reason: OSError | None = None
     for candidate in [*candidates, "/tmp", "/var/tmp", "/dev/shm"]:
@@ -120,16 +120,17 @@ def _temporary_folder() -> Path:
             reason = error
         else:
             return folder
-    raise IncompatibleDevice(f"no folder for temporary files can be written to ({reason}): set TMPDIR to one")
+    raise IncompatibleDevice(
+        f"no folder for temporary files is writable ({reason}): set TMPDIR to one that is"
+    )
 
 
 @contextmanager
 def code_in_memory(content: bytes, name: str) -> Iterator[Path]:
-    """A path at which the dynamic linker finds `content`, which is never a file on disk.
+    """Provide a path from which the dynamic linker loads `content`, without writing it to disk.
 
-    The bytes lie in an anonymous memory file and the path is a link to it, of a name never used before
-    (the linker takes two libraries of one path for the same). Both may go as soon as the library is
-    loaded.
+    The bytes are in an anonymous memory file and the path is a symlink to it. The symlink's name is unique, because
+    the linker takes two libraries at one path for the same. Both can be removed as soon as the library is loaded.
     """
     descriptor = os.memfd_create(f"edgec:{name}", os.MFD_CLOEXEC)
     try:
@@ -149,7 +150,7 @@ def code_in_memory(content: bytes, name: str) -> Iterator[Path]:
 
 
 def check_ffi() -> None:
-    """Refuse a tvm-ffi whose object ABI is not the one that compiled code was made for.
+    """Refuse a tvm-ffi whose object ABI differs from the one that compiled code was built for.
 
     Raises:
         IncompatibleDevice: not installed, or another version.
@@ -160,7 +161,7 @@ def check_ffi() -> None:
             f"apache-tvm-ffi is not installed: pip install apache-tvm-ffi=={_FFI_VERSION}"
         )
     if version != _FFI_VERSION:
-        _versions.clear()  # it may be put right, in a notebook even without a new process
+        _versions.clear()  # the user may install another one, in a notebook even without a new process
         raise IncompatibleDevice(
             f"apache-tvm-ffi {version} is installed here; the runtime ABI {RUNTIME_ABI} needs {_FFI_VERSION}: "
             f"pip install apache-tvm-ffi=={_FFI_VERSION}"
@@ -193,10 +194,10 @@ def _in_system() -> Path | None:
 
 
 def load_installed() -> bool:
-    """Load the TVM runtime that is installed on this machine, unless the process has one; whether there is one.
+    """Load the TVM runtime that is installed on this machine, unless the process has one; returns whether it has now.
 
     Raises:
-        IncompatibleDevice: what the environment names is not there, or what there is cannot be loaded.
+        IncompatibleDevice: the file named by the environment does not exist, or the library cannot be loaded.
     """
     with _lock:
         return _load_installed()
@@ -205,8 +206,8 @@ def load_installed() -> bool:
 def _load_installed() -> bool:
     if _loaded:
         return True
-    # Workers wait this many rounds for the next kernel before they sleep. TVM's own 300,000 keep a core busy
-    # for a tenth of a second after every inference; kernels of one model follow each other within microseconds.
+    # Rounds that workers spin for the next kernel before they sleep. TVM's default of 300,000 keeps a core busy for a
+    # tenth of a second after every inference; the kernels of a model follow each other within microseconds.
     os.environ.setdefault("TVM_THREAD_POOL_SPIN_COUNT", "5000")
     if interface().find("vm.builtin.alloc_storage") is not None:
         return True
@@ -220,10 +221,10 @@ def ensure_runtime(bundled: Callable[[str], bytes | None]) -> None:
     """Load the TVM runtime into this process, once.
 
     Args:
-        bundled: gives the bytes of a library that the artifact bundles, or None; called only if it is needed.
+        bundled: returns the bytes of a library bundled with the artifact, or None; called only when needed.
 
     Raises:
-        IncompatibleDevice: there is none, or it cannot be loaded; the message says where it was looked for.
+        IncompatibleDevice: it was not found, or cannot be loaded; the message says how to provide it.
     """
     with _lock:
         if _load_installed():
@@ -256,5 +257,5 @@ def _load(path: Path) -> None:
 
 
 def global_function(name: str) -> Function:
-    """A function that the TVM runtime registers by this name."""
+    """Look up a function that the TVM runtime registers."""
     return interface().function(name)

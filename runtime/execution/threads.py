@@ -1,13 +1,12 @@
 """How many threads a model runs on, and on which cores.
 
-TVM has one pool of workers for each thread that calls it, not one for each model. So the setting belongs
-to the pair of model and calling thread: before a call the pool of the calling thread is set to what the
-model wants, if the last model that ran there wanted something else. Workers are created once per calling
-thread, one for each core that it may use; a model uses as many of them as it asks for.
+TVM has a pool of workers per calling thread, not per model. So the setting belongs to the pair of model and calling
+thread: before a call, the calling thread's pool is reconfigured if the last model that ran there had other settings.
+Workers are created once per calling thread, one for each core that it may use; a model uses as many as it requests.
 
-Without `affinity` threads float over all cores that the process may use (TVM's default pins them to
-cores 0, 1, …, which makes two processes fight for the same ones). With it, worker *i* is pinned to the
-*i*-th core named, and the calling thread, which does a worker's share, stays on those cores.
+Without `affinity`, threads float over all cores that the process may use (TVM's default pins them to cores 0, 1, …,
+so that two processes compete for the same ones). With it, worker *i* is pinned to the *i*-th core named, and the
+calling thread, which does a worker's share, stays on those cores.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ _FLOATING, _PINNED = -3, -2  # TVM's kSpecifyThreadShareAllCore and kSpecifyOneC
 
 class _OfThread(threading.local):
     current: Threading | None = None
-    cores: tuple[int, ...] | None = None  # where it may run, before any pinning; set when its pool is made
+    cores: tuple[int, ...] | None = None  # its affinity before any pinning; set when its pool is created
 
 
 _thread = _OfThread()
@@ -37,9 +36,7 @@ def _usable_cores() -> tuple[int, ...]:
 
 
 class Threading(NamedTuple):
-    """What a model wants of the pool: the number of threads, and the cores to run on (all, when not
-    pinned).
-    """
+    """A model's settings for the pool: the number of threads, and the cores (all usable ones when not pinned)."""
 
     threads: int
     cores: tuple[int, ...]
@@ -47,12 +44,12 @@ class Threading(NamedTuple):
 
     @staticmethod
     def of(threads: int | None, affinity: Sequence[int] | None) -> Threading:
-        """Check what the caller asked for against the cores that this thread may use.
+        """Check the requested settings against the cores that this thread may use.
 
-        `threads` is cut to that number of cores: more workers than cores only wait for each other.
+        `threads` is capped at that number of cores: surplus workers would only wait for each other.
 
         Raises:
-            InputError: no thread at all, or a core that the process may not use.
+            InputError: fewer than one thread, or a core that the process may not use.
         """
         usable = _usable_cores()
         if threads is not None and threads < 1:
@@ -66,7 +63,7 @@ class Threading(NamedTuple):
 
 
 def use(wanted: Threading) -> None:
-    """Make the calling thread's pool what `wanted` says; costs nothing when it is already."""
+    """Configure the calling thread's pool as `wanted`; free when it already is."""
     if _thread.current is not wanted:
         _apply(wanted)
 
@@ -79,7 +76,7 @@ def _apply(wanted: Threading) -> None:
     if _configure is None:
         _configure = global_function("runtime.config_threadpool")
     if _thread.cores is None:
-        # The pool's size is fixed by the first call, by the number of cores named in it.
+        # The first call fixes the pool's size: the number of cores named in it.
         _thread.cores = _usable_cores()
         every = [str(core) for core in _thread.cores]
         _configure(_FLOATING, len(every), every)
@@ -87,7 +84,7 @@ def _apply(wanted: Threading) -> None:
     if wanted.pinned:
         _configure(_PINNED, wanted.threads, cores[: wanted.threads])
     elif wanted.threads == 1:
-        # One core named makes TVM call kernels directly, without the pool; the thread itself stays free.
+        # With a single core TVM calls kernels directly, without the pool; the thread itself is not pinned.
         _configure(_FLOATING, 1, cores[:1])
         os.sched_setaffinity(0, _thread.cores)
     else:

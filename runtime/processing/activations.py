@@ -1,4 +1,4 @@
-"""What turns a model's last numbers into probabilities, where the graph does not do it itself."""
+"""Activations of a model's outputs, where the graph does not contain them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from edgec.runtime.execution.compiled_functions import Array
 
 
 def activate(values: Array, kind: str, axis: int = -1) -> Array:
-    """Apply `none`, `softmax` (along `axis`) or `sigmoid`; neither overflows for large inputs."""
+    """Apply `none`, `softmax` (along `axis`) or `sigmoid`; none of them overflows for large inputs."""
     if kind == "none":
         return values
     if kind == "sigmoid":

@@ -1,4 +1,4 @@
-"""From samples to the model's input: windows, and log-mel or MFCC features of them."""
+"""Audio preprocessing: from samples to the model's input, by windows and their log-mel or MFCC features."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from edgec.runtime.execution.compiled_functions import Array, empty_aligned
 
 Samples = npt.NDArray[np.float32]
 Compute = Callable[[Samples, int], Array]
-"""Takes samples and how many frames they hold; gives the features of each, `[frames, width]`."""
+"""Takes samples and the number of frames in them; returns the features of each, `[frames, width]`."""
 
 BLOCK = 16
-"""Frames that the compiled front end takes in one call."""
+"""Frames per call of the compiled feature extraction."""
 
 
 def samples_of(sound: Any, rate: int | None, card: AudioInput) -> Samples:  # noqa: ANN401 - checked here
-    """Mono samples in -1 to 1 at the card's rate.
+    """Convert sound to mono samples in -1 to 1 at the card's rate.
 
     Args:
         sound: `[n]` or `[n, channels]`; floats, or integers of 16 or 32 bits.
-        rate: samples a second; None says that it is the card's.
+        rate: samples per second; None for the card's.
         card: the input's description.
 
     Raises:
@@ -47,9 +47,9 @@ def samples_of(sound: Any, rate: int | None, card: AudioInput) -> Samples:  # no
 
 
 def resample(samples: Samples, rate: int, wanted: int) -> Samples:
-    """Bring samples to another rate by a windowed-sinc filter (Smith, "Digital Audio Resampling", 1984).
+    """Resample with a windowed-sinc filter (Smith, "Digital Audio Resampling", 1984).
 
-    Frequencies above half the lower rate are taken out, so that they do not fold back.
+    Frequencies above half the lower rate are filtered out, so that they do not alias.
     """
     if rate <= 0:
         raise InputError(f"the sample rate must be positive, not {rate}")
@@ -87,9 +87,9 @@ def _hz(mel: Array, scale: str) -> Array:
 
 
 def mel_filters(card: AudioInput) -> npt.NDArray[np.float32]:
-    """Triangles, equally wide on the mel scale: `[fft_size / 2 + 1, mels]`.
+    """Triangular filters, equally wide on the mel scale: `[fft_size / 2 + 1, mels]`.
 
-    Their peak is one on HTK's scale; on Slaney's their area is.
+    On HTK's scale their peak is 1, on Slaney's their area.
     """
     size, high = fft_size(card), card.max_hz or card.sample_rate / 2
     limits = _mel(np.array([card.min_hz, high]), card.mel_scale)
@@ -104,20 +104,20 @@ def mel_filters(card: AudioInput) -> npt.NDArray[np.float32]:
 
 
 def fft_size(card: AudioInput) -> int:
-    """The card's, or the next power of two that holds a frame."""
+    """The card's FFT size, or the next power of two that holds a frame."""
     frame = round(card.frame_s * card.sample_rate)
     return card.fft_size or 1 << (frame - 1).bit_length()
 
 
 def frame_window(card: AudioInput) -> npt.NDArray[np.float32]:
-    """What a frame is multiplied with."""
+    """The window function that frames are multiplied by."""
     frame = round(card.frame_s * card.sample_rate)
     low = {"hann": 0.5, "hamming": 0.46, "none": 0.0}[card.window]
     return np.asarray((1.0 - low) - low * np.cos(2 * np.pi * np.arange(frame) / frame), np.float32)
 
 
 def cosine_transform(card: AudioInput) -> npt.NDArray[np.float32]:
-    """From logarithms to MFCC, `[mels, coefficients]` (DCT-II, orthonormal)."""
+    """The matrix from log-mel energies to MFCC, `[mels, coefficients]` (DCT-II, orthonormal)."""
     rows = np.arange(card.coefficients)[None, :] * (np.arange(card.mels)[:, None] + 0.5) * np.pi / card.mels
     dct = np.asarray(np.cos(rows) * np.sqrt(2.0 / card.mels), np.float32)
     dct[:, 0] /= np.float32(np.sqrt(2.0))
@@ -126,21 +126,21 @@ def cosine_transform(card: AudioInput) -> npt.NDArray[np.float32]:
 
 @dataclass(frozen=True)
 class TableShapes:
-    """Sizes of what the compiled front end reads: whole vectors, so that it needs no remainders."""
+    """Sizes of the tables of the compiled feature extraction, padded to whole vectors so that no remainders arise."""
 
     half: int
     """Half a frame, rounded up."""
     step: int
     samples: int
-    """Of a whole block of frames."""
+    """Samples in a block of frames."""
     bins: int
     mels: int
     width: int
-    """Features of one frame."""
+    """Features per frame."""
 
     @staticmethod
     def of(card: AudioInput) -> TableShapes:
-        """The sizes for a card."""
+        """Compute the sizes for a card."""
         half = (round(card.frame_s * card.sample_rate) + 1) // 2
         step = max(1, round(card.step_s * card.sample_rate))
         bins = -(-(fft_size(card) // 2 + 1) // 32) * 32
@@ -149,7 +149,7 @@ class TableShapes:
 
 
 def tables(card: AudioInput) -> list[Array]:
-    """What the compiled front end is given beside the samples, in its order."""
+    """Constant arguments of the compiled feature extraction, in its order."""
     shapes, size = TableShapes.of(card), fft_size(card)
     used = size // 2 + 1
     angles = 2 * np.pi / size * (np.arange(shapes.half)[:, None] + 0.5) * np.arange(used)
@@ -165,7 +165,7 @@ def tables(card: AudioInput) -> list[Array]:
 
 
 def _padded(table: npt.NDArray[np.floating], shape: tuple[int, ...]) -> Array:
-    """The table in float32 where compiled code can read it, with zeros up to `shape`."""
+    """Copy a table to aligned float32 memory, padded with zeros to `shape`."""
     padded = empty_aligned(shape, np.float32)
     padded[:] = 0.0
     padded[tuple(map(slice, table.shape))] = table
@@ -175,7 +175,7 @@ def _padded(table: npt.NDArray[np.floating], shape: tuple[int, ...]) -> Array:
 class AudioPreprocessor:
     """Turns windows of samples into a model's input of a given shape and dtype.
 
-    `compute` is the artifact's compiled front end; without it numpy does its work.
+    `compute` is the artifact's compiled feature extraction; without it numpy computes the features.
     """
 
     def __init__(
@@ -189,9 +189,9 @@ class AudioPreprocessor:
         self._filters, self._window, self._dct = mel_filters(card), frame_window(card), cosine_transform(card)
 
     def windows(self, samples: Samples) -> Iterator[tuple[float, float, Array]]:
-        """Start and end in seconds and the model's input of each window; the last one is filled with silence.
+        """Start and end in seconds and the model's input of each window; the last one is padded with silence.
 
-        A rest shorter than half a hop after the last whole window is left out.
+        A remainder shorter than half a hop after the last complete window is dropped.
         """
         length, rate = self.card.window_samples, self.card.sample_rate
         hop = max(1, round((self.card.hop_s or self.card.window_s) * rate))
@@ -221,23 +221,23 @@ class AudioPreprocessor:
         return self.scaled(values)
 
     def scaled(self, values: Array) -> npt.NDArray[np.float32]:
-        """Values with the card's mean and scale applied."""
+        """Apply the card's mean and scale."""
         card = self.card
         return ((values - np.float32(card.mean)) * np.float32(card.scale)).astype(np.float32, copy=False)
 
     def tensor(self, window: Samples) -> Array:
-        """One window as the model takes it.
+        """Turn one window of samples into the model's input.
 
         Raises:
-            InputError: the features do not fill the model's input (the card and the model do not fit).
+            InputError: the number of features does not fit the model's input.
         """
         return self.fill(self.features(window))
 
     def fill(self, values: Array) -> Array:
-        """One window's features as the model takes them.
+        """Lay out one window's features as the model's input.
 
         Raises:
-            InputError: they do not fill the model's input (the card and the model do not fit).
+            InputError: their number does not fit the model's input.
         """
         if values.ndim == 2 and self.card.axes == "FT":
             values = values.T
@@ -245,7 +245,7 @@ class AudioPreprocessor:
         if values.size != out.size:
             raise InputError(
                 f"the card's {self.card.features} features have shape {list(values.shape)}, "
-                f"but the model takes {list(self._shape)}"
+                f"but the model expects {list(self._shape)}"
             )
         out[...] = values.reshape(self._shape)
         return out

@@ -1,7 +1,7 @@
 """Decoders of detectors: from a model's outputs to boxes in the source frame.
 
-All of them go the same way: scores of all anchors, those at or above the threshold, their boxes only,
-non-maximum suppression class by class, and the way back to the frame's pixels.
+All of them take the same steps: score all anchors, keep those at or above the threshold, decode only their boxes,
+suppress non-maxima class by class, and map the result back to the frame's pixels.
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ from edgec.runtime.processing.image import Placement
 from edgec.runtime.processing.results import Box, Detection, Point
 
 Outputs = Mapping[str, Array]
-# Boxes considered before suppression, best first: crowded frames stay bounded (OpenCV and Ultralytics cut
-# likewise).
+# Boxes considered for suppression, best first: bounds the work on crowded frames, as OpenCV and Ultralytics do.
 _CANDIDATES = 4000
 
 
@@ -31,9 +30,9 @@ def suppress(boxes: Array, scores: Array, classes: Array | None, threshold: floa
     Args:
         boxes: corners `[n, 4]`.
         scores: `[n]`.
-        classes: `[n]`; boxes of different classes do not suppress each other. None treats all alike.
-        threshold: intersection over union above which the lower score goes.
-        limit: how many to keep at most.
+        classes: `[n]`; boxes of different classes do not suppress each other. None treats all boxes as one class.
+        threshold: intersection over union above which the box with the lower score is dropped.
+        limit: maximum number of boxes to keep.
 
     Returns:
         indices of the boxes kept, best first; equal scores in their original order.
@@ -41,7 +40,7 @@ def suppress(boxes: Array, scores: Array, classes: Array | None, threshold: floa
     order = np.argsort(-scores, kind="stable")[:_CANDIDATES]
     corners = boxes[order].astype(np.float64)
     if classes is not None and len(corners):
-        # Classes lie side by side, further apart than any box reaches.
+        # Offset the classes so far that boxes of different classes cannot overlap.
         span = float(np.abs(corners).max()) * 2 + 1
         corners = corners + classes[order, None] * span
     sizes = np.maximum(corners[:, 2:] - corners[:, :2], 0.0)
@@ -61,7 +60,7 @@ def suppress(boxes: Array, scores: Array, classes: Array | None, threshold: floa
 
 
 def single(outputs: Outputs, name: str | None) -> Array:
-    """The output of this name, or the only one there is (the first of several)."""
+    """The output of this name, or the first one where the card names none."""
     if name is None:
         return next(iter(outputs.values()))
     return named(outputs, name)
@@ -71,7 +70,7 @@ def named(outputs: Outputs, name: str) -> Array:
     """The output of this name.
 
     Raises:
-        InputError: the card names an output that the model has not.
+        InputError: the model has no such output.
     """
     try:
         return outputs[name]
@@ -95,13 +94,13 @@ def finish(
     place: Placement,
     points: Array | None = None,
 ) -> list[Detection]:
-    """Bring boxes that were kept (corners `[n, 4]` in input pixels), and their landmarks, to the frame."""
+    """Map kept boxes (corners `[n, 4]` in input pixels) and their landmarks to the frame."""
     in_frame = place.boxes_to_frame(boxes).tolist()
     marks = None if points is None else place.to_frame(points).tolist()
     found = []
     for row, (class_id, score) in enumerate(zip(classes.tolist(), scores.tolist(), strict=True)):
         left, top, right, bottom = in_frame[row]
-        if right <= left or bottom <= top:  # wholly in the letterbox's border
+        if right <= left or bottom <= top:  # entirely in the letterbox's border
             continue
         landmarks = () if marks is None else tuple(Point(x, y, score) for x, y in marks[row])
         box = Box(left, top, right, bottom)

@@ -29,14 +29,14 @@ PREPARE, DETECT, FEATURES = "edgec_prepare", "edgec_detect", "edgec_features"
 
 
 def detect_outputs(spec: cards.BoxOutput, names: Sequence[str]) -> list[str]:
-    """The model's outputs that a compiled decoder reads, in its order; the first where the card names none."""
+    """Names of the outputs that a compiled decoder reads, in its order; the first output where the card names none."""
     if isinstance(spec, cards.Ultraface):
         return [spec.scores, spec.boxes]
     return [getattr(spec, "output", None) or names[0]]
 
 
 class CompiledProcessing:
-    """The functions of a loaded `around.so`; safe to call from several threads."""
+    """The functions of the loaded library; safe to call from several threads."""
 
     def __init__(
         self, code: bytes, functions: Sequence[str], card: ModelCard, outputs: Sequence[str]
@@ -63,25 +63,25 @@ class CompiledProcessing:
 
     @property
     def prepares(self) -> bool:
-        """Whether pixels become the model's input here."""
+        """Whether the library prepares pixels."""
         return self._prepare is not None
 
     @property
     def detects(self) -> bool:
-        """Whether the model's outputs become boxes here."""
+        """Whether the library decodes boxes."""
         return self._detect is not None
 
     @property
-    def hears(self) -> bool:
-        """Whether samples become features here."""
+    def extracts_features(self) -> bool:
+        """Whether the library extracts features of sound."""
         return self._features is not None
 
     def features(self, samples: Samples, count: int) -> Array:
-        """Features of the frames that `samples` hold, float32 `[count, width]`."""
+        """Extract the features of the `count` frames in `samples`, float32 `[count, width]`."""
         card = self._card.input
         if not isinstance(card, cards.AudioInput):
             raise ArtifactError(
-                f"{PROCESSING_LIBRARY} makes features of sound, but the card's input is {card.kind}"
+                f"{PROCESSING_LIBRARY} extracts features of sound, but the card's input is {card.kind}"
             )
         shapes = TableShapes.of(card)
         held = getattr(self._of_thread, "sound", None)
@@ -102,11 +102,11 @@ class CompiledProcessing:
         return out
 
     def prepare(self, picture: Frame, out: Array) -> None:
-        """Fill the model's input `out` from a picture `[height, width, channels]` of its size."""
+        """Fill the model's input `out` from a picture `[height, width, channels]` of the input's size."""
         self._prepare(np.ascontiguousarray(picture), out)
 
     def detect(self, outputs: Mapping[str, Array], place: Placement) -> list[Detection]:
-        """Detections in the frame, from the model's outputs."""
+        """Decode the model's outputs to detections in the frame."""
         spec = self._card.output
         if not isinstance(spec, cards.BoxOutput):
             raise ArtifactError(

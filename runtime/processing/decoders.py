@@ -1,4 +1,4 @@
-"""Decoders of everything that is no detector: classes, key points, masks, sounds, anomalies, vectors."""
+"""Decoders other than detectors': classes, keypoints, masks, sounds, anomalies, vectors, text."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Outputs = Mapping[str, Array]
 
 
 def default_palette() -> npt.NDArray[np.uint8]:
-    """256 colours (BGR) that neighbours in number can be told apart by; class 0 is black."""
+    """256 colours (BGR) in which consecutive classes are easy to tell apart; class 0 is black."""
     colours = np.zeros((256, 3), np.uint8)
     for number in range(1, 256):
         hue = (number * 0.618033988749895) % 1.0  # the golden ratio spreads hues evenly for any count
@@ -53,9 +53,9 @@ def classification(outputs: Outputs, spec: cards.Classification, card: ModelCard
 
 
 def heatmap(outputs: Outputs, spec: cards.Heatmap, card: ModelCard, place: Placement) -> list[Keypoints]:
-    """The hottest cell of each map, moved by its offset if the model has offsets, else to the cell's middle.
+    """The highest cell of each map, moved by its offset where the model has offsets, else to the cell's centre.
 
-    With offsets cells lie at multiples of the output stride, `(input - 1) / (cells - 1)`, as in PoseNet
+    With offsets, cells are at multiples of the output stride, `(input - 1) / (cells - 1)`, as in PoseNet
     (Papandreou et al., 2018), whose offsets are `[dy of all points, dx of all points]`.
     """
     if not isinstance(card.input, cards.ImageInput):
@@ -95,14 +95,14 @@ def segmentation(
         raise InputError("decoder segmentation needs an image as input")
     maps = single(outputs, spec.output)[0]
     maps = maps.transpose(2, 0, 1) if spec.layout == "NHWC" and maps.ndim == 3 else maps
-    if maps.ndim == 2:  # class numbers already
+    if maps.ndim == 2:  # the graph returns class indices
         small = maps.astype(np.uint8)
     elif maps.shape[0] == 1:
         small = (activate(maps[0], spec.activation) >= spec.threshold).astype(np.uint8)
     else:
         small = maps.argmax(axis=0).astype(np.uint8)
     rows, columns = small.shape
-    # Each pixel of the frame takes the class of the cell that its middle falls into.
+    # Each pixel of the frame takes the class of the cell that contains its centre.
     width, height = place.frame_width, place.frame_height
     at_x = ((np.arange(width) + 0.5) * place.scale_x + place.offset_x) * columns / card.input.width
     at_y = ((np.arange(height) + 0.5) * place.scale_y + place.offset_y) * rows / card.input.height
@@ -112,7 +112,7 @@ def segmentation(
     counts = np.bincount(mask.reshape(-1), minlength=256)
     present = sorted(np.flatnonzero(counts).tolist(), key=lambda number: -counts[number])
     palette = default_palette()
-    if spec.palette:  # the card's colours are RGB, as everyone writes them
+    if spec.palette:  # colours are RGB in a card
         palette[: len(spec.palette)] = np.array(spec.palette, np.uint8)[:, ::-1]
     return [
         Segmentation(
@@ -128,7 +128,7 @@ def segmentation(
 def keyword(
     outputs: Outputs, spec: cards.Keyword, card: ModelCard, window: tuple[float, float]
 ) -> list[Sound]:
-    """The word said in the window, if one of those that count was."""
+    """The word spoken in the window; none below the threshold or among the ignored ones."""
     scores = activate(single(outputs, spec.output).reshape(-1).astype(np.float32), spec.activation)
     best = int(scores.argmax())
     label = card.label(best)
@@ -153,9 +153,7 @@ def sound_events(
 def anomaly(
     outputs: Outputs, spec: cards.Anomaly, given: Array, window: tuple[float, float] | None
 ) -> list[Anomaly]:
-    """The output's value (the mean of several), or the mean squared error of a reconstruction of
-    `given`.
-    """
+    """The output's value (their mean where there are several), or the mean squared error of reconstructing `given`."""
     output = single(outputs, spec.output)
     if spec.score == "value":
         score = float(output.astype(np.float64).mean())
@@ -167,7 +165,7 @@ def anomaly(
 
 
 def embedding(outputs: Outputs, spec: cards.Embedding) -> list[Embedding]:
-    """The vector, of length 1 if the card asks for it."""
+    """The output as a vector, scaled to length 1 if the card says so."""
     vector = single(outputs, spec.output).reshape(-1).astype(np.float32)
     if spec.normalise:
         vector = vector / max(float(np.linalg.norm(vector)), 1e-12)
@@ -178,7 +176,7 @@ def text(outputs: Outputs, spec: cards.Text, card: ModelCard) -> list[Text]:
     """Greedy decoding of connectionist temporal classification (Graves et al., 2006).
 
     Raises:
-        InputError: the output is no matrix of steps and classes.
+        InputError: the output is not a matrix of steps and classes.
     """
     output = single(outputs, spec.output)
     steps = output
@@ -204,13 +202,13 @@ def decode(
     place: Placement | None = None,
     window: tuple[float, float] | None = None,
 ) -> list[Result]:
-    """Typed results of a model's outputs, as the card's `[output]` says.
+    """Decode a model's outputs to typed results, as the card's `[output]` declares.
 
     Args:
         outputs: by the source model's names.
         card: the model card.
-        given: the model's input, which a reconstruction is compared with.
-        place: where the frame lies in the input, for pictures.
+        given: the model's input, with which a reconstruction is compared.
+        place: the frame's placement in the input, for images.
         window: start and end in seconds, for sound.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Draw results onto a frame, for people to look at."""
+"""Draw results onto a frame."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _colour(class_id: int) -> tuple[int, int, int]:
 
 
 class _Canvas:
-    """A copy of the frame to draw on, with line widths and letters that suit its size."""
+    """A copy of the frame to draw on, with line widths and font sizes that suit its size."""
 
     def __init__(self, frame: Frame) -> None:
         import cv2
@@ -42,7 +42,7 @@ class _Canvas:
         self.line = 0
 
     def text(self, words: str, x: float, y: float, colour: tuple[int, int, int]) -> None:
-        """Words on a coloured ground, their lower left corner at (x, y), kept inside the picture."""
+        """Write text on a coloured background, its lower left corner at (x, y), kept inside the picture."""
         font = self.cv2.FONT_HERSHEY_SIMPLEX
         (width, height), below = self.cv2.getTextSize(words, font, self.scale, self.unit)
         left = int(min(max(x, 0), max(0, self.picture.shape[1] - width)))
@@ -56,7 +56,7 @@ class _Canvas:
         )
 
     def caption(self, words: str, colour: tuple[int, int, int]) -> None:
-        """A line of words in the upper left corner, below the last one."""
+        """Write a line of text in the upper left corner, below the previous one."""
         self.line += 1
         self.text(words, 4 * self.unit, 22 * self.unit * self.line, colour)
 
@@ -88,11 +88,11 @@ class _Canvas:
 
 
 def draw(frame: Frame, results: Iterable[Result]) -> Frame:
-    """A copy of the frame with the results on it: boxes, points, masks, and captions for the rest.
+    """Draw results onto a copy of the frame: boxes, points, masks, and captions for the rest.
 
     Args:
         frame: `[height, width, 3]` BGR or `[height, width]` gray, uint8.
-        results: what `predict` gave for it.
+        results: what `predict` returned for it.
 
     Returns:
         `[height, width, 3]` BGR, uint8.

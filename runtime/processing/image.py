@@ -1,4 +1,4 @@
-"""From a camera's frame to the model's input, and the way back for coordinates."""
+"""Image preprocessing: from a camera's frame to the model's input, and coordinates back to the frame."""
 
 from __future__ import annotations
 
@@ -18,9 +18,7 @@ Frame = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where the frame lies in the model's input: `input = frame * scale + offset` along each axis
-    (pixels).
-    """
+    """Where a frame is in the model's input: `input = frame * scale + offset` along each axis (pixels)."""
 
     frame_width: int
     frame_height: int
@@ -30,14 +28,14 @@ class Placement:
     offset_y: float
 
     def to_frame(self, xy: Array) -> Array:
-        """Points of the input `[..., 2]` (x, y) in pixels of the frame."""
+        """Map points of the input `[..., 2]` (x, y) to pixels of the frame."""
         scale = np.array([self.scale_x, self.scale_y])
         offset = np.array([self.offset_x, self.offset_y])
         points: Array = (xy - offset) / scale
         return points
 
     def boxes_to_frame(self, boxes: Array) -> Array:
-        """Boxes of the input `[n, 4]` (corners) in pixels of the frame, cut at its edges."""
+        """Map boxes of the input `[n, 4]` (corners) to pixels of the frame, clipped to its edges."""
         limits = np.array([self.frame_width, self.frame_height], np.float64)
         points = self.to_frame(boxes.reshape(-1, 2, 2).astype(np.float64))
         return np.clip(points, 0.0, limits).reshape(-1, 4)
@@ -52,7 +50,7 @@ def _interpolation(name: str) -> int:
 
 def _check(frame: Any) -> Frame:  # noqa: ANN401 - whatever the caller passed
     if not isinstance(frame, np.ndarray):
-        raise InputError(f"a frame must be a numpy array as OpenCV gives it, not {type(frame).__name__}")
+        raise InputError(f"a frame must be a numpy array as OpenCV returns it, not {type(frame).__name__}")
     if (
         frame.dtype != np.uint8
         or frame.ndim not in (2, 3)
@@ -68,10 +66,10 @@ def _check(frame: Any) -> Frame:  # noqa: ANN401 - whatever the caller passed
 
 
 def place(frame: Frame, card: ImageInput) -> tuple[Frame, Placement]:
-    """Bring a frame to the input's size, in the frame's own colours.
+    """Resize a frame to the input's size, keeping its colours.
 
     Returns:
-        uint8 `[height, width, 3]` or `[height, width]`, and where the frame lies in it.
+        uint8 `[height, width, 3]` or `[height, width]`, and the frame's placement in it.
     """
     import cv2
 
@@ -107,7 +105,7 @@ def place(frame: Frame, card: ImageInput) -> tuple[Frame, Placement]:
 
 
 def _channels(picture: Frame, card: ImageInput) -> Frame:
-    """Gray if the model wants gray, else BGR."""
+    """Convert to gray for a gray model, else to BGR."""
     import cv2
 
     gray = picture.ndim == 2 or picture.shape[2] == 1
@@ -117,7 +115,7 @@ def _channels(picture: Frame, card: ImageInput) -> Frame:
 
 
 def _recolour(picture: Frame, card: ImageInput) -> Frame:
-    """The model's own colours."""
+    """Convert to the model's colours."""
     import cv2
 
     picture = _channels(picture, card)
@@ -127,8 +125,7 @@ def _recolour(picture: Frame, card: ImageInput) -> Frame:
 class ImagePreprocessor:
     """Turns frames into a model's input: resize, colour, mean and scale, layout.
 
-    With `prepare`, which fills an input from a picture of its size, the compiled library does all but the
-    resizing.
+    With `prepare`, which fills an input from a picture of its size, the compiled library does all but the resizing.
     """
 
     def __init__(
@@ -141,13 +138,16 @@ class ImagePreprocessor:
         mean = np.broadcast_to(np.asarray(card.mean, np.float32), (channels,))
         scale = np.broadcast_to(np.asarray(card.scale, np.float32), (channels,))
         values = np.arange(256, dtype=np.float32)
-        # 256 values a channel: a table gives the same numbers as the arithmetic, for every pixel at once.
+        # With 256 values per channel a table lookup replaces the arithmetic, with identical results.
         self._table = np.ascontiguousarray((values[:, None] - mean) * scale).astype(self._dtype)
         sizes = (card.height, card.width)
         self._shape = (1, channels, *sizes) if card.layout == "NCHW" else (1, *sizes, channels)
 
     def __call__(self, frame: Any) -> tuple[Array, Placement]:  # noqa: ANN401 - checked here
-        """The model's input for a frame (BGR or gray, uint8), and where the frame lies in it.
+        """Preprocess a frame (BGR or gray, uint8).
+
+        Returns:
+            the model's input, and the frame's placement in it.
 
         Raises:
             InputError: not a frame.

@@ -1,4 +1,4 @@
-"""Read what people have lying around: pictures, sounds, arrays."""
+"""Read inputs from files: pictures, sounds, arrays."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ SOUNDS = frozenset({".wav", ".ogg", ".flac", ".mp3"})
 
 
 def read_picture(path: Path) -> npt.NDArray[np.uint8]:
-    """A picture as `[height, width, 3]` BGR, uint8.
+    """Read a picture as `[height, width, 3]` BGR, uint8.
 
     Raises:
-        InputError: there is no such file, or it is no picture.
+        InputError: the file does not exist, or is not a picture.
     """
     import cv2
 
@@ -32,18 +32,17 @@ def read_picture(path: Path) -> npt.NDArray[np.uint8]:
 
 
 def read_sound(path: Path) -> tuple[npt.NDArray[Any], int]:
-    """Samples `[n]` or `[n, channels]` and samples a second. PCM `.wav` needs nothing; others
-    `soundfile`.
+    """Read samples `[n]` or `[n, channels]` and the sample rate; anything but PCM `.wav` needs `soundfile`.
 
     Raises:
-        InputError: there is no such file, it is no sound, or a package is missing.
+        InputError: the file does not exist or is not a sound, or `soundfile` is missing.
     """
     _bytes_of(path)
     if path.suffix.lower() == ".wav":
         try:
             return _read_wave(path)
         except (wave.Error, EOFError):
-            pass  # not plain PCM: soundfile may know it
+            pass  # not plain PCM: soundfile may read it
     try:
         import soundfile
     except ModuleNotFoundError:
@@ -71,10 +70,10 @@ def _read_wave(path: Path) -> tuple[npt.NDArray[Any], int]:
 
 
 def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
-    """The arrays of an `.npz` file by name.
+    """Read the arrays of an `.npz` file by name.
 
     Raises:
-        InputError: there is no such file, or it is no `.npz` of plain arrays.
+        InputError: the file does not exist, or is not an `.npz` of plain arrays.
     """
     _bytes_of(path)
     try:

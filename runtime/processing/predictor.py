@@ -1,4 +1,4 @@
-"""The whole path of `predict`: frame or sound in, typed results out."""
+"""`predict` as a pipeline: preprocess a frame or sound, run the model, decode typed results."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ Call = Callable[[list[Array]], list[Array]]
 
 
 class Predictor:
-    """Ties a model's inputs and outputs to what its card declares.
+    """Connects a model's inputs and outputs with the pre- and postprocessing that its card declares.
 
-    `around` is the checked code of the library that does pre- and post-processing, if the config names functions.
+    `processing` is the checked code of the compiled library, used if the config lists functions of it.
     """
 
     def __init__(self, config: ArtifactConfig, card: cards.ModelCard, call: Call, processing: bytes) -> None:
@@ -48,7 +48,9 @@ class Predictor:
             self._check_size(card.input, spec)
         else:
             compute = (
-                self._processing.features if self._processing is not None and self._processing.hears else None
+                self._processing.features
+                if self._processing is not None and self._processing.extracts_features
+                else None
             )
             self._sound = AudioPreprocessor(card.input, spec.shape, spec.dtype, compute)
 
@@ -60,7 +62,7 @@ class Predictor:
                 return spec
         held = ", ".join(str(spec) for spec in self._config.inputs)
         wanted = "one input" if name is None else f"one input named {name!r}"
-        raise InputError(f"the model card wants {wanted}, but {self._config.name} has {held}")
+        raise InputError(f"the model card expects {wanted}, but {self._config.name} has {held}")
 
     def _check_size(self, card: cards.ImageInput, spec: TensorSpec) -> None:
         sizes = {"NCHW": (1, card.channels, card.height, card.width)}
@@ -72,7 +74,7 @@ class Predictor:
             )
 
     def __call__(self, source: Any, sample_rate: int | None) -> list[Result]:  # noqa: ANN401 - checked per kind
-        """Typed results of a frame, of sound, or of a dict of arrays, whichever the card's input is."""
+        """Typed results of a frame, of sound, or of a dict of arrays, depending on the card's input."""
         if self._picture is not None:
             given, place = self._picture(source)
             outputs = self._outputs([given])
@@ -89,10 +91,10 @@ class Predictor:
         return decode(self._outputs(arrays), self._card, given=arrays[0])
 
     def listen(self) -> SoundStream:
-        """A stream of sound from its begin.
+        """Open a stream of sound.
 
         Raises:
-            InputError: the card's input is no sound.
+            InputError: the card's input is not sound.
         """
         if self._sound is None:
             raise InputError(f"{self._config.name} takes no sound")

@@ -1,8 +1,7 @@
-"""What `predict` returns: typed results, each with `to_json()`.
+"""Typed results of `predict`, each with `to_json()`.
 
-Boxes and points are in pixels of the frame that was passed in, whatever size the model sees. Scores are
-from 0 to 1, except an anomaly's. `class_id` counts from 0; `label` is its name from the card, or its
-number.
+Boxes and points are in pixels of the source frame, whatever the size of the model's input. Scores are from 0 to 1,
+except an anomaly's. `class_id` counts from 0; `label` is the card's name for it, or the number.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import numpy.typing as npt
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """Corners in pixels of the source frame; `right` and `bottom` lie just outside the box."""
+    """Corners in pixels of the source frame; `right` and `bottom` are exclusive."""
 
     left: float
     top: float
@@ -36,7 +35,7 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A key point in pixels of the source frame; `score` says how sure the model is of it (0 to 1)."""
+    """A keypoint in pixels of the source frame; `score` is the model's confidence (0 to 1)."""
 
     x: float
     y: float
@@ -46,7 +45,7 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Detection:
-    """Something with a place; `points` are its landmarks, if the model gives any."""
+    """An object with a bounding box; `points` are its landmarks, if the model predicts any."""
 
     box: Box
     label: str
@@ -65,7 +64,7 @@ class Detection:
 
 @dataclass(frozen=True, slots=True)
 class Classification:
-    """One class that the whole input belongs to; results come with the best score first."""
+    """A class of the whole input; results are ordered by score, best first."""
 
     label: str
     class_id: int
@@ -78,7 +77,7 @@ class Classification:
 
 @dataclass(frozen=True, slots=True)
 class Keypoints:
-    """The points of one body (hand, face, …); `score` is the mean over the points found."""
+    """The keypoints of one body (hand, face, …); `score` is the mean over the points at or above the threshold."""
 
     points: tuple[Point, ...]
     score: float
@@ -95,7 +94,7 @@ class Keypoints:
 class Segmentation:
     """A class for every pixel: `mask` is `[height, width]` uint8 of the source frame's size.
 
-    `shares` are the parts (0 to 1) of the frame that the classes present cover, largest first.
+    `shares` are the fractions (0 to 1) of the frame that each class present covers, largest first.
     """
 
     mask: npt.NDArray[np.uint8]
@@ -105,7 +104,7 @@ class Segmentation:
     background: int | None = None
 
     def coloured(self) -> npt.NDArray[np.uint8]:
-        """The mask as a picture: `[height, width, 3]` uint8, BGR."""
+        """The mask as an image: `[height, width, 3]` uint8, BGR."""
         return self.palette[self.mask]
 
     def to_json(self) -> dict[str, Any]:
@@ -135,7 +134,7 @@ class Sound:
 
 @dataclass(frozen=True, slots=True)
 class Anomaly:
-    """How unlike the normal the input is; `anomalous` when the card's threshold is reached."""
+    """An anomaly score; `anomalous` when it reaches the card's threshold."""
 
     score: float
     anomalous: bool
@@ -149,7 +148,7 @@ class Anomaly:
 
 @dataclass(frozen=True, slots=True)
 class Embedding:
-    """A vector (float32) that stands for the input."""
+    """A vector (float32) that represents the input."""
 
     vector: npt.NDArray[np.float32]
 
@@ -160,7 +159,7 @@ class Embedding:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """What is written or said, with the mean of its characters' scores (0 when there are none)."""
+    """Recognised text, with the mean of its characters' scores (0 for an empty text)."""
 
     text: str
     score: float
@@ -172,7 +171,7 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Raw:
-    """The model's outputs by the source model's names, untouched."""
+    """The model's outputs by the source model's names, unprocessed."""
 
     outputs: dict[str, npt.NDArray[Any]]
 

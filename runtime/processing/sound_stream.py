@@ -1,4 +1,4 @@
-"""Sound as it comes in: each hop computes the features of its new frames only."""
+"""Streams of sound: each hop computes the features of its new frames only."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from edgec.runtime.processing.audio import AudioPreprocessor, Samples
 from edgec.runtime.processing.results import Result
 
 Decide = Callable[[Array, tuple[float, float]], list[Result]]
-"""Takes a model's input and the seconds from which to which it reaches."""
+"""Takes a model's input and the start and end in seconds of its window."""
 
 
 class SoundStream:
-    """Takes a stream in pieces of any length and gives the results of each window that has become whole.
+    """Takes samples in chunks of any length and returns the results of each completed window.
 
-    The windows are those of `predict` on the whole sound, where the hop is a whole number of the features' steps;
-    otherwise the hop is the nearest such number, at least one. For plain waveforms any hop will do.
+    The windows are those of `predict` on the whole sound if the hop is a multiple of the features' step; otherwise the
+    hop is rounded to one, at least one step. For plain waveforms any hop is exact.
     """
 
     def __init__(self, sound: AudioPreprocessor, decide: Decide) -> None:
@@ -31,16 +31,17 @@ class SoundStream:
         self._hop = max(1, round(hop / self._step))
         self._length = (card.window_samples - self._frame) // self._step + 1
         self._rest = np.zeros(0, np.float32)
-        """Samples that no whole frame has been made of."""
+        """Samples that do not fill a frame yet."""
         self._rows: Array | None = None
-        """What the next window is made of: samples, or rows of features."""
+        """Content of the next windows: samples, or rows of features."""
         self._begin = 0
-        """The first row's number since the begin."""
+        """Index of the first row since the stream began."""
 
     def push(self, samples: Samples) -> list[Result] | None:
-        """Take the next samples, float32 [n] at the card's rate.
+        """Take the next samples, float32 `[n]` at the card's rate.
 
-        Returns the results of the windows that they complete; None when they complete none.
+        Returns:
+            the results of the windows that they complete; None when they complete none.
         """
         self._take(samples)
         results: list[Result] | None = None

@@ -96,7 +96,7 @@ def test_other_files_are_refused_with_their_path(noise: bytes, tmp_path: Path) -
 def test_a_missing_file_and_a_folder_without_index_are_refused(tmp_path: Path) -> None:
     with pytest.raises(rt.ArtifactError, match="No such file"):
         Artifact.open(tmp_path / "nothing.edge")
-    with pytest.raises(rt.ArtifactError, match="no OCI image layout"):
+    with pytest.raises(rt.ArtifactError, match="not an OCI image layout"):
         Artifact.open(tmp_path)
 
 

@@ -95,5 +95,5 @@ def test_integers_and_channels_become_mono_floats() -> None:
 
 
 def test_a_card_that_does_not_fit_the_model_says_both_shapes() -> None:
-    with pytest.raises(rt.InputError, match=r"shape \[49, 40\], but the model takes \[1, 98, 40\]"):
+    with pytest.raises(rt.InputError, match=r"shape \[49, 40\], but the model expects \[1, 98, 40\]"):
         AudioPreprocessor(MEL, (1, 98, 40), "float32").tensor(np.zeros(16000, np.float32))
