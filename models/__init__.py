@@ -1,4 +1,4 @@
-"""The zoo: standard architectures, the small models that edgec trained itself, and their cards.
+"""The model zoo: standard architectures, small models trained for edgec, and their cards.
 
 >>> from edgec.models import build, list_models
 >>> [entry.name for entry in list_models() if entry.task == "classification"][:2]

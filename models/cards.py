@@ -1,7 +1,7 @@
-"""Model cards of the zoo's architectures, written beside the model that `build` makes.
+"""Model cards of the zoo's architectures, which `build` writes beside the model.
 
-The trained models have card files of their own, with what was measured; these here only say how a frame
-becomes an input and what the outputs mean.
+The trained models have card files of their own, with measured accuracies; these cards only declare preprocessing and
+the meaning of the outputs.
 """
 
 from __future__ import annotations

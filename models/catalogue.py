@@ -1,4 +1,4 @@
-"""The zoo's table of contents."""
+"""The list of the zoo's models."""
 
 from __future__ import annotations
 
@@ -9,9 +9,14 @@ from dataclasses import dataclass
 class ZooEntry:
     """One model of the zoo.
 
-    `params` are counted as papers count them (without running statistics), `macs` are the multiply-adds
-    of one inference in convolutions, dense layers and matrix products. `source` is `module:function`
-    under `edgec.models.zoo`.
+    Attributes:
+        name: its name in the zoo.
+        task: kind of output.
+        params: parameters as papers count them (without running statistics).
+        macs: multiply-adds of one inference in convolutions, dense layers and matrix products.
+        description: one line for lists.
+        trained: whether its weights are trained; random otherwise.
+        source: `module:function` in `edgec.models.zoo`.
     """
 
     name: str

@@ -1,7 +1,7 @@
-"""Moving pictures of the shapes world, for the demo and as a test pattern.
+"""Synthetic video of moving shapes, for the demo and as a test pattern.
 
-`python -m edgec.models.demo_video clip.avi --seconds 30` writes a file that OpenCV (so, the agent) reads;
-`DemoScene` gives the same frames one by one, without end, each with the truth about it.
+`python -m edgec.models.demo_video clip.avi --seconds 30` writes a file that OpenCV, and so the agent, reads;
+`DemoScene` generates the same frames endlessly, each with its ground truth.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from edgec.models.worlds import shapes
-from edgec.models.worlds.backgrounds import HELD_BACK, LOOKALIKES, TRAINING, Picture, background
+from edgec.models.synthetic import shapes
+from edgec.models.synthetic.backgrounds import HELD_BACK, LOOKALIKES, TRAINING, Picture, background
 from edgec.targets.errors import EdgecError, UsageError
 
 SCENE_S = 12.0
@@ -23,10 +23,10 @@ CODECS = {".avi": "MJPG", ".mp4": "mp4v", ".mkv": "MJPG"}
 
 
 class DemoScene:
-    """Shapes that cross the picture on lanes, over changing backgrounds, from bright to dim and back.
+    """Shapes that cross the picture on lanes, over changing backgrounds, in light that dims and recovers.
 
-    A frame depends on `seed` and its index alone: two scenes of one seed show the same, and frames can be
-    asked for in any order. Light falls to about a quarter once in `dim_period_s`.
+    A frame depends only on `seed` and its index: equal seeds give equal scenes, and frames can be generated in any
+    order. The light falls to about a quarter once per `dim_period_s`.
     """
 
     def __init__(
@@ -42,12 +42,12 @@ class DemoScene:
         self._scene: tuple[int, Picture] = (-1, np.empty((0, 0, 3), np.float32))
 
     def light(self, time_s: float) -> float:
-        """How bright the scene is at a time: 1 by day, 0.25 at the darkest."""
+        """Brightness of the scene at a time: 1 by day, 0.25 at the darkest."""
         phase = 0.5 + 0.5 * np.cos(2 * np.pi * time_s / self._dim_period_s)
         return float(0.25 + 0.75 * np.clip(1.6 * phase, 0, 1))
 
     def frame(self, index: int) -> tuple[shapes.Frame, shapes.Truth]:
-        """Frame `index` `[height, width, 3]` BGR uint8 and the truth `[objects, 5]` about it."""
+        """Generate frame `index` `[height, width, 3]` BGR uint8 and its ground truth `[objects, 5]`."""
         time_s = index / self.fps
         picture = self._background(int(time_s / SCENE_S)).copy()
         actors = [a for lane in range(LANES) if (a := self._actor(lane, time_s, picture)) is not None]
@@ -58,7 +58,7 @@ class DemoScene:
         return shapes.camera(picture, rng, light, noise, 0.4 * self.width / 320), truth
 
     def frames(self, start: int = 0) -> Iterator[tuple[shapes.Frame, shapes.Truth]]:
-        """Frames and truths without end."""
+        """Generate frames and ground truths endlessly."""
         index = start
         while True:
             yield self.frame(index)
@@ -90,7 +90,7 @@ class DemoScene:
         base = (lane + 0.5) / LANES * self.height * 0.9 + 0.05 * self.height
         y = base + swing * np.sin(phase_s * float(rng.uniform(0.8, 2.0)))
         speed = (self.width + 2 * radius) / duration_s / self.fps
-        colour = shapes.unlike(rng, picture.mean((0, 1)), 70.0)
+        colour = shapes.contrasting(rng, picture.mean((0, 1)), 70.0)
         return shapes.Actor(
             int(rng.integers(len(shapes.CLASSES))), (float(x), float(y)), radius,
             float(rng.uniform(0, 6) + phase_s * rng.uniform(-1.2, 1.2)), colour, (speed * 0.5, 0.0),
@@ -101,11 +101,11 @@ class DemoScene:
 def write_clip(
     path: Path | str, seconds: float, *, seed: int = 0, width: int = 320, height: int = 240, fps: float = 25.0
 ) -> Path:
-    """Write a clip to `path` (`.avi`, `.mp4` or `.mkv`); it appears only when it is whole.
+    """Write a clip to `path` (`.avi`, `.mp4` or `.mkv`) atomically.
 
     Raises:
-        UsageError: another ending, or no length.
-        EdgecError: OpenCV cannot write here.
+        UsageError: the suffix is another one, or the clip would have no frame.
+        EdgecError: OpenCV cannot write to the path.
     """
     path = Path(path)
     if path.suffix not in CODECS:
@@ -132,7 +132,7 @@ def write_clip(
 
 def main() -> None:
     """Write a clip from the command line."""
-    parser = argparse.ArgumentParser(description="Write a clip of the shapes world.")
+    parser = argparse.ArgumentParser(description="Write a clip of moving shapes.")
     parser.add_argument("path", type=Path, help="a file that ends in .avi, .mp4 or .mkv")
     parser.add_argument("--seconds", type=float, default=30.0)
     parser.add_argument("--seed", type=int, default=0)

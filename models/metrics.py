@@ -1,7 +1,7 @@
-"""How good a detector is: matching by overlap, average precision, precision and recall.
+"""Accuracy of detectors: matching by overlap, average precision, precision and recall.
 
-Average precision is the area under the precision envelope over all recalls (the PASCAL VOC definition since
-2010), a detection being right when it overlaps a truth of its class that no better one has taken.
+Average precision is the area under the precision envelope over all recalls (the PASCAL VOC definition since 2010). A
+detection is correct when it overlaps a ground-truth box of its class that no better detection has matched.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def overlaps(a: Floats, b: Floats) -> Floats:
 
 
 def rows(results: Sequence[Result]) -> Detections:
-    """Typed detections as rows; other results are left out."""
+    """Convert typed detections to rows; other results are skipped."""
     found = [
         (r.class_id, r.box.left, r.box.top, r.box.right, r.box.bottom, r.score)
         for r in results
@@ -53,7 +53,7 @@ class Accuracy:
 def accuracy(
     found: Sequence[Detections], truths: Sequence[Floats], classes: int, threshold: float
 ) -> Accuracy:
-    """Measure detections (at a low score threshold) of pictures against their truths `[n, 5]`."""
+    """Measure detections per picture (at a low score threshold) against ground truth `[n, 5]`."""
     by_class, right_above, above, wanted = [], 0, 0, 0
     for kind in range(classes):
         scores, right = _matched(found, truths, kind)

@@ -1,7 +1,7 @@
-"""A model in ONNX Runtime behind its card: what the compiled artifact's `predict` ought to give.
+"""A model in ONNX Runtime with its card: the reference for the compiled artifact's `predict`.
 
-Accuracies stated for the trained models are measured through this, so through the runtime's own path from
-frame or sound to typed results.
+The accuracies stated for the trained models are measured with it, and so with the runtime's own path from frame or
+sound to typed results.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Reference:
             given, place = self._picture(source)
             return decode(self.outputs(given), self.card, given=given, place=place)
         if self._sound is None:
-            raise EdgecError(f"the card {self.card.name or ''} takes tensors, which have no frame or sound")
+            raise EdgecError(f"the card {self.card.name or ''} declares plain tensors, not frames or sound")
         results: list[Result] = []
         for start, end, given in self._sound.windows(samples_of(source, rate, self._sound.card)):
             results += decode(self.outputs(given), self.card, given=given, window=(start, end))

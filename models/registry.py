@@ -1,4 +1,4 @@
-"""What the zoo holds, and how a model is written to a folder."""
+"""Find models of the zoo, and write them to folders."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TRAINED_FOLDER = Path(__file__).resolve().parent / "trained"
 
 
 class UnknownModel(UsageError):
-    """The zoo has no model of that name."""
+    """The zoo has no model of this name."""
 
 
 def list_models() -> list[ZooEntry]:
@@ -32,10 +32,10 @@ def list_models() -> list[ZooEntry]:
 
 
 def find_model(name: str) -> ZooEntry:
-    """The entry called `name`.
+    """Find a model by name.
 
     Raises:
-        UnknownModel: there is none; the message names close ones.
+        UnknownModel: the zoo has no such model; the message suggests similar names.
     """
     for entry in ENTRIES:
         if entry.name == name:
@@ -46,7 +46,7 @@ def find_model(name: str) -> ZooEntry:
 
 
 def describe(name: str) -> tuple[Graph, dict[str, Value]]:
-    """The finished description of `name`: its graph (with its cost) and the outputs by name.
+    """Build the graph of `name` (which has its cost) and return it with its outputs by name.
 
     Raises:
         UnknownModel: the zoo has no such model.
@@ -63,10 +63,10 @@ def describe(name: str) -> tuple[Graph, dict[str, Value]]:
 
 
 def build(name: str, folder: Path | str) -> Path:
-    """Write `model.onnx` (and the card and labels, where the model has them) of `name` into `folder`.
+    """Write `model.onnx` (and the card, if there is one) of `name` into `folder`; return the path of the ONNX file.
 
-    The same name gives the same bytes everywhere: random weights are seeded by tensor name. Returns the path
-    of the ONNX file. Needs the package `onnx` (the `compiler` extra).
+    Equal names give equal bytes everywhere: random weights are seeded by tensor name. Requires the package `onnx` (the
+    `compiler` extra).
 
     Raises:
         UnknownModel: the zoo has no such model.
@@ -87,7 +87,7 @@ def build(name: str, folder: Path | str) -> Path:
 
 
 def card_of(name: str) -> str | None:
-    """The model card of `name` as TOML, or None if it takes plain tensors.
+    """The model card of `name` as TOML; None for a model on plain tensors.
 
     Raises:
         UnknownModel: the zoo has no such model.
@@ -99,7 +99,7 @@ def card_of(name: str) -> str | None:
 
 
 def _trained_weights(name: str) -> dict[str, NDArray[np.float32]]:
-    """Weights by tensor name; they are shipped in half precision."""
+    """Weights by tensor name; the files store them in half precision."""
     with np.load(TRAINED_FOLDER / f"{name}.npz") as file:
         return {key: file[key].astype(np.float32) for key in file.files}
 

@@ -1,1 +1,1 @@
-"""The scripts that trained the zoo's weights; only they need PyTorch (the `train` extra)."""
+"""Scripts that trained the zoo's weights; they alone need PyTorch (the `train` extra)."""

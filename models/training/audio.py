@@ -1,4 +1,4 @@
-"""What the two audio trainings share: the network in PyTorch, its training loop, its weights."""
+"""Shared by both audio trainings: the network in PyTorch, its training loop, its weights."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Floats = NDArray[np.float32]
 
 
 def log_mel(windows: Floats, card: ModelCard) -> Floats:
-    """Features `[n, 49, mels]` of windows `[n, samples]`, by the runtime's own front end."""
+    """Features `[n, 49, mels]` of windows `[n, samples]`, extracted by the runtime."""
     if not isinstance(card.input, AudioInput):
         raise TypeError(f"the card {card.name} is not for sound")
     front = AudioPreprocessor(card.input, (1, 1, FRAMES, card.input.mels), "float32")

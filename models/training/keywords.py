@@ -20,8 +20,8 @@ from torch import nn
 
 from edgec.models.graph import Graph
 from edgec.models.reference import Reference
+from edgec.models.synthetic.sounds import RATE, Pool, Rng, active_power
 from edgec.models.training.audio import Network, log_mel, train, weights_of
-from edgec.models.worlds.sounds import RATE, Pool, Rng, active_power
 from edgec.models.zoo.sound import DIGITS, KEYWORDS, keywords
 from edgec.runtime.card import ModelCard
 from edgec.runtime.card.file import load_card

@@ -25,8 +25,8 @@ from torch.nn import functional
 from edgec.models.graph import Graph
 from edgec.models.metrics import Accuracy, accuracy, rows
 from edgec.models.reference import Reference
-from edgec.models.worlds import shapes as world
-from edgec.models.worlds.backgrounds import HELD_BACK, LOOKALIKES, TRAINING
+from edgec.models.synthetic import shapes as data
+from edgec.models.synthetic.backgrounds import HELD_BACK, LOOKALIKES, TRAINING
 from edgec.models.zoo.shapes import HEIGHT, STRIDES, WIDTH, detector
 from edgec.runtime.card.file import load_card
 
@@ -39,7 +39,7 @@ THRESHOLD = 0.5
 class Stage:
     """A stretch of training: what is shown, how long, at which peak learning rate."""
 
-    conditions: world.Conditions
+    conditions: data.Conditions
     backgrounds: tuple[str, ...]
     pictures: int
     steps: int
@@ -48,10 +48,10 @@ class Stage:
 
 
 PLAN = {
-    "v1": (Stage(world.DAY, tuple(TRAINING), 2200, 700, 4e-3, 1),),
+    "v1": (Stage(data.DAY, tuple(TRAINING), 2200, 700, 4e-3, 1),),
     "v2": (
-        Stage(world.ALL, tuple(TRAINING), 3000, 600, 3e-3, 2),
-        Stage(world.ALL, (*TRAINING, *LOOKALIKES), 3600, 500, 3e-3, 2),
+        Stage(data.ALL, tuple(TRAINING), 3000, 600, 3e-3, 2),
+        Stage(data.ALL, (*TRAINING, *LOOKALIKES), 3600, 500, 3e-3, 2),
     ),
 }
 BATCH = 16
@@ -75,7 +75,7 @@ def _residual(width: int) -> nn.Sequential:
 
 
 def _head(width: int) -> nn.Sequential:
-    last = nn.Conv2d(width, 4 + len(world.CLASSES), 1)
+    last = nn.Conv2d(width, 4 + len(data.CLASSES), 1)
     nn.init.constant_(last.bias[:4], 0.7)
     nn.init.constant_(last.bias[4:], -4.5)
     nn.init.normal_(last.weight, std=0.01)
@@ -169,8 +169,8 @@ def loss_of(distances: Tensor, logits: Tensor, truth: Tensor, centres: Tensor, s
 
 
 def pictures(
-    conditions: world.Conditions, families: tuple[str, ...], count: int, seed: int
-) -> tuple[NDArray[np.uint8], list[world.Truth]]:
+    conditions: data.Conditions, families: tuple[str, ...], count: int, seed: int
+) -> tuple[NDArray[np.uint8], list[data.Truth]]:
     """Generated pictures for the model, `[count, 192, 256, 3]` RGB, and their truths in its pixels."""
     rng = np.random.default_rng(seed)
     frames = np.empty((count, HEIGHT, WIDTH, 3), np.uint8)
@@ -178,7 +178,7 @@ def pictures(
     for i in range(count):
         scale = float(rng.choice([1.0, 1.0, 1.5]))
         size = (round(320 * scale), round(240 * scale))
-        frame, truth = world.random_picture(rng, conditions, families, width=size[0], height=size[1])
+        frame, truth = data.random_picture(rng, conditions, families, width=size[0], height=size[1])
         frames[i] = cv2.cvtColor(cv2.resize(frame, (WIDTH, HEIGHT)), cv2.COLOR_BGR2RGB)
         truth[:, 1:] *= np.array([WIDTH / size[0], HEIGHT / size[1]] * 2, np.float32)
         truths.append(truth)
@@ -186,7 +186,7 @@ def pictures(
 
 
 def batches(
-    frames: NDArray[np.uint8], truths: list[world.Truth], seed: int
+    frames: NDArray[np.uint8], truths: list[data.Truth], seed: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Endless batches, mirrored both ways at random and with the colour channels in any order."""
     rng = np.random.default_rng(seed)
@@ -245,7 +245,7 @@ def weights_of(model: Detector) -> dict[str, NDArray[np.float16]]:
 
 
 def measure(
-    weights: dict[str, NDArray[np.float16]], conditions: world.Conditions, seed: int, count: int
+    weights: dict[str, NDArray[np.float16]], conditions: data.Conditions, seed: int, count: int
 ) -> Accuracy:
     """Accuracy of the exported model in ONNX Runtime on frames with held-back backgrounds."""
     graph = Graph("shapes", {k: v.astype(np.float32) for k, v in weights.items()})
@@ -257,10 +257,10 @@ def measure(
     rng = np.random.default_rng(seed)
     found, truths = [], []
     for _ in range(count):
-        frame, truth = world.random_picture(rng, conditions, HELD_BACK)
+        frame, truth = data.random_picture(rng, conditions, HELD_BACK)
         found.append(rows(model.predict(frame)))
         truths.append(truth)
-    return accuracy(found, truths, len(world.CLASSES), THRESHOLD)
+    return accuracy(found, truths, len(data.CLASSES), THRESHOLD)
 
 
 def load(model: Detector, path: Path) -> None:
@@ -291,7 +291,7 @@ def main() -> None:
             train(model, stage)
         weights = weights_of(model)
         np.savez_compressed(arguments.folder / f"shapes-{version}.npz", allow_pickle=False, **weights)
-        for name, conditions in (("day", world.DAY), ("all", world.ALL)):
+        for name, conditions in (("day", data.DAY), ("all", data.ALL)):
             result = measure(weights, conditions, 1_000_003, arguments.pictures)
             report[f"{version} {name}"] = dataclasses.asdict(result)
     print(json.dumps(report, indent=1))

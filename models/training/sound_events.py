@@ -16,8 +16,8 @@ from torch import nn
 
 from edgec.models.graph import Graph
 from edgec.models.reference import Reference
+from edgec.models.synthetic.sounds import EVENTS, Pool, Rng, Source, fresh, mix
 from edgec.models.training.audio import Network, log_mel, train, weights_of
-from edgec.models.worlds.sounds import EVENTS, Pool, Rng, Source, fresh, mix
 from edgec.models.zoo.sound import events
 from edgec.runtime.card import ModelCard
 from edgec.runtime.card.file import load_card

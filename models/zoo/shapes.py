@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edgec.models.graph import Graph, Value
-from edgec.models.worlds.shapes import CLASSES
+from edgec.models.synthetic.shapes import CLASSES
 from edgec.models.zoo.yolo import boxes_from_distances
 
 WIDTH, HEIGHT = 256, 192

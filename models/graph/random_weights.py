@@ -1,7 +1,7 @@
-"""Random weights that are the same bytes on every machine and under every version of numpy.
+"""Random weights with identical bytes on every machine and under every version of numpy.
 
-NumPy keeps the raw stream of a bit generator stable, but not the distributions drawn from it, so the
-conversion to floating point is done here, with exact operations only.
+NumPy guarantees a stable raw stream of a bit generator, but not stable distributions, so the conversion to floating
+point is done here, with exact operations only.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 
 def uniform(key: str, shape: tuple[int, ...], low: float, high: float) -> NDArray[np.float32]:
-    """Uniform float32 values in `[low, high)`; `key` alone decides them.
+    """Uniform float32 values in `[low, high)`, determined by `key` alone.
 
-    The values lie on a grid of 2**-24 of the interval, in the order in which PCG64 seeded from SHA-256 of
+    The values are on a grid of 2**-24 of the interval, in the order in which PCG64 seeded from SHA-256 of
     `key` yields 32-bit halves.
     """
     count = math.prod(shape)

@@ -1,4 +1,4 @@
-"""Textures to put objects on. Some families are kept from training, to measure on what was never seen."""
+"""Background textures. Some families are excluded from training, to evaluate on unseen ones."""
 
 from __future__ import annotations
 
@@ -127,14 +127,14 @@ TRAINING: dict[str, Family] = {
     "gradient": _gradient, "clouds": _clouds, "stripes": _stripes, "grain": _grain, "blobs": _blobs,
 }  # fmt: skip
 LOOKALIKES: dict[str, Family] = {"tiles": _tiles}
-"""Full of what resembles the shapes; the detector's second version learns to leave it alone."""
+"""Backgrounds that resemble the shapes; the detector's second version is trained to ignore them."""
 HELD_BACK: dict[str, Family] = {
     "rings": _rings, "patches": _patches, "scratches": _scratches,
 }  # fmt: skip
 
 
 def background(rng: Rng, family: str, height: int, width: int) -> Picture:
-    """A picture of the named family; some get lines and letters, which are nothing to find."""
+    """Generate a background of the named family; some get lines and letters as distractors."""
     make = (TRAINING | LOOKALIKES | HELD_BACK)[family]
     picture = np.ascontiguousarray(np.clip(make(rng, height, width), 0, 255).astype(np.uint8))
     for _ in range(int(rng.integers(0, 4))):

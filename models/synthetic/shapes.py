@@ -1,4 +1,4 @@
-"""A world of coloured shapes on textured backgrounds, in changing light: single pictures and whole scenes."""
+"""Synthetic pictures of coloured shapes on textured backgrounds, in changing light."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edgec.models.worlds.backgrounds import TRAINING, Picture, Rng, background
+from edgec.models.synthetic.backgrounds import TRAINING, Picture, Rng, background
 
 CLASSES = ("circle", "square", "triangle", "star", "cross")
 Frame = NDArray[np.uint8]
@@ -17,12 +17,12 @@ Truth = NDArray[np.float32]
 """`[objects, 5]`: class, then x0, y0, x1, y1 in pixels."""
 
 _SHIFT = 4  # fractional bits of OpenCV's polygon corners
-MIN_VISIBLE = 0.4  # of a shape's area; what is hidden more is not counted
+MIN_VISIBLE = 0.4  # share of a shape's area; less visible ones are not in the ground truth
 
 
 @dataclass(frozen=True)
 class Conditions:
-    """Ranges from which a picture's circumstances are drawn.
+    """Ranges from which the conditions of a picture are drawn.
 
     `light` scales the scene, `noise` is the sensor's standard deviation in gray levels, `blur` a radius
     and `motion` a smear, both in pixels of a picture 320 wide; `size` is a shape's height as a share of
@@ -102,7 +102,7 @@ def _smear(mask: NDArray[np.uint8], motion: tuple[float, float]) -> NDArray[np.u
 
 
 def paint(picture: Picture, actors: Sequence[Actor]) -> Truth:
-    """Draw `actors` onto `picture` in place, later ones in front; the truth holds what can be seen."""
+    """Draw `actors` onto `picture` in place, later ones in front; return the ground truth of the visible ones."""
     height, width = picture.shape[:2]
     owner = np.zeros((height, width), np.uint8)
     areas = np.zeros(len(actors))
@@ -157,7 +157,7 @@ def _visible(owner: NDArray[np.uint8], areas: NDArray[np.float64], actors: Seque
 
 
 def camera(picture: Picture, rng: Rng, light: float, noise: float, blur: float) -> Frame:
-    """What a sensor makes of a picture: light, a vignette-free lens blur, shot and read noise, clipping."""
+    """Simulate a sensor: light, a vignette-free lens blur, shot and read noise, clipping."""
     if blur > 0.3:
         picture = np.asarray(cv2.GaussianBlur(picture, (0, 0), blur), np.float32)
     picture = picture * np.float32(light)
@@ -170,7 +170,7 @@ def camera(picture: Picture, rng: Rng, light: float, noise: float, blur: float) 
 
 
 def random_actor(rng: Rng, picture: Picture, conditions: Conditions) -> Actor:
-    """A shape anywhere on `picture` (some of them partly outside), unlike the background in colour."""
+    """Draw a random shape on `picture` (possibly partly outside), in a colour that contrasts with the background."""
     height, width = picture.shape[:2]
     scale = width / 320
     low, high = np.log(conditions.size)
@@ -183,14 +183,14 @@ def random_actor(rng: Rng, picture: Picture, conditions: Conditions) -> Actor:
     direction, speed = rng.uniform(0, 2 * np.pi), rng.uniform(*conditions.motion) * scale
     return Actor(
         int(rng.integers(len(CLASSES))), centre, radius, float(rng.uniform(0, 2 * np.pi)),
-        unlike(rng, around, conditions.contrast),
+        contrasting(rng, around, conditions.contrast),
         (float(np.cos(direction) * speed), float(np.sin(direction) * speed)),
         float(rng.choice([0.0, rng.uniform(-0.4, 0.4)])), float(rng.choice([0.0, rng.uniform(0, 0.6)])),
         float(rng.choice([0.0, 0.0, rng.uniform(0.05, 0.2)])),
     )  # fmt: skip
 
 
-def unlike(rng: Rng, around: Picture, contrast: float) -> tuple[float, float, float]:
+def contrasting(rng: Rng, around: Picture, contrast: float) -> tuple[float, float, float]:
     """A random colour at least `contrast` gray levels (root mean square) away from `around`."""
     best, distance = np.zeros(3), -1.0
     for _ in range(8):
@@ -213,9 +213,9 @@ def random_picture(
     width: int = 320,
     height: int = 240,
 ) -> tuple[Frame, Truth]:
-    """A frame `[height, width, 3]` BGR with 0 to 7 shapes, and the truth about it.
+    """Generate a frame `[height, width, 3]` BGR with 0 to 7 shapes, and its ground truth.
 
-    `families` are those of the backgrounds to choose from.
+    `families` are the backgrounds to choose from.
     """
     picture = background(rng, str(rng.choice(list(families))), height, width)
     actors = [random_actor(rng, picture, conditions) for _ in range(int(rng.integers(0, 8)))]

@@ -1,9 +1,9 @@
 """Expected mean and variance of activations, channel by channel, through a network of random weights.
 
-A batch norm subtracts a mean and divides by a variance that training measured. Networks with random weights
-have no training, and made-up statistics let the activations of a 50-layer network vanish or overflow. So the
-builder carries along what each channel is expected to hold, assuming normal distributions and independent
-channels, and writes that into the batch norms: scales then stay near one at any depth.
+A batch norm normalises by statistics measured in training. Networks with random weights have no training, and arbitrary
+statistics make the activations of a 50-layer network vanish or overflow. So the builder propagates each channel's
+expected mean and variance, assuming normal distributions and independent channels, and writes them into the batch
+norms: scales then stay near one at any depth.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Moments:
 
 
 def coarse(values: Array) -> NDArray[np.float32]:
-    """`values` to 12 significant bits: sums that differ in their last bits then agree everywhere."""
+    """Round `values` to 12 significant bits, so that sums whose last bits differ between machines become equal."""
     fraction, exponent = np.frexp(values)
     return np.ldexp(np.round(fraction * 4096) / 4096, exponent).astype(np.float32)
 
@@ -87,8 +87,8 @@ def through_weights(x: Moments, weight: NDArray[np.float32], groups: int) -> Mom
     """Moments after a convolution or dense layer.
 
     `weight` is `[out_channels, in_channels / groups, ...]`; trailing axes are taps of the kernel. The
-    variance is taken as if taps were independent, which is right on average over random filters whatever the
-    correlation of neighbours.
+    variance assumes independent taps, which is right on average over random filters, whatever the correlation of
+    neighbours.
     """
     out_channels, per_group = weight.shape[:2]
     flat = weight.reshape(groups, out_channels // groups, per_group, -1).astype(np.float64)

@@ -1,7 +1,7 @@
-"""A world of generated sounds: four kinds of events, sounds that only resemble them, and backgrounds.
+"""Synthetic sounds: four kinds of events, sounds that resemble them, and backgrounds.
 
-All is made from formulas and random numbers: mono float32 at 16 kHz, events with a peak of one.
-Two of the backgrounds are kept from training, to measure on.
+All are generated from formulas and random numbers: mono float32 at 16 kHz, events with a peak of one. Two of the
+backgrounds are excluded from training, to evaluate on.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ def _syllable(rng: Rng, length: int, pitch: float, size: float) -> NDArray[np.fl
     return x * np.sin(np.pi * share) ** 0.6 * rng.uniform(0.4, 1)
 
 
-# -- sounds that are no event -----------------------------------------------------------------------------
+# -- sounds that are not events -----------------------------------------------------------------------------
 def chirps(rng: Rng, count: int) -> Samples:
     """Bird-like chirps: short glides, irregular, unlike a siren's period."""
     x = np.zeros(count)
@@ -258,16 +258,16 @@ _MAKERS: dict[str, Callable[[Rng, int], Samples]] = {
     for f in (alarm, glass, knock, speech, chirps, music, clicks, coloured, hum, wind, machine, rain)
 }
 Source = Callable[[str, Rng, int], Samples]
-"""Gives a sound by name: a fresh one, or one of a pool."""
+"""Returns a sound by name: a fresh one, or one of a pool."""
 
 
 def fresh(name: str, rng: Rng, count: int) -> Samples:
-    """A new sound of that name, `count` samples."""
+    """Generate a new sound of that name, `count` samples."""
     return _MAKERS[name](rng, count)
 
 
 class Pool:
-    """Sounds made in advance, for training: `size` of each name, two seconds long, cut where asked for."""
+    """Sounds made in advance, for training: `size` of each name, two seconds long, cut to length on request."""
 
     def __init__(self, rng: Rng, size: int) -> None:
         self._sounds = {name: [make(rng, 2 * RATE) for _ in range(size)] for name, make in _MAKERS.items()}
@@ -281,7 +281,7 @@ class Pool:
 
 @dataclass(frozen=True)
 class Clip:
-    """A second of sound and which events are in it, `[len(EVENTS)]` of 0 or 1."""
+    """Generate a second of sound and the events in it, `[len(EVENTS)]` of 0 or 1."""
 
     samples: Samples
     present: NDArray[np.float32]

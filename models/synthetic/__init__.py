@@ -1,0 +1,1 @@
+"""Synthetic data for the trained models: pictures and sounds to train, evaluate and demonstrate with."""

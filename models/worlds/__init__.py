@@ -1,1 +1,0 @@
-"""Generated worlds that the trained models see and hear: for training, measuring and demonstrating."""
