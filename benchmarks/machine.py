@@ -1,4 +1,4 @@
-"""Machine and versions that a results page states."""
+"""Machine and versions for a results page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the benchmark runs: the zoo, and the real models of a data folder where one is given."""
+"""Networks to benchmark: the zoo, and the real models of a data folder if there is one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-# Trained here for tests and the demo rather than to compare speed; or too slow for a suite of minutes.
+# Trained for tests and the demo rather than to compare speed, or too slow for a suite of minutes.
 LEFT_OUT = frozenset({"shapes-v1", "shapes-v2", "yolov8n-640"})
 
 
@@ -27,7 +27,7 @@ def shapes_of(file: str) -> dict[str, tuple[int, ...]]:
 
 @dataclass(frozen=True)
 class Network:
-    """A model to measure: from the zoo (built when asked for) or a file."""
+    """A model to measure: from the zoo (built on demand) or a file."""
 
     name: str
     group: str  # "zoo" or "real"

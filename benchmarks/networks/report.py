@@ -8,7 +8,7 @@ from html import escape
 from itertools import product
 from pathlib import Path
 
-from edgec.benchmarks.networks.suite import Measurement, Results
+from edgec.benchmarks.networks.results import Measurement, Results
 
 NAMES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
 FP32, INT8, TINY = "fp32", "int8", "tiny"
@@ -89,15 +89,15 @@ def _efforts(results: Results) -> str:
 
 
 def _summary(results: Results) -> list[str]:
-    """Geometric means over each kind of networks but the tiny ones, and which are slower, by threads and by side."""
+    """Geometric means over each kind of network except tiny ones, and the slower networks, by threads and side."""
     lines = [
         "| threads | beside | networks | geometric mean | slower than it |",
         "|---:|---|---:|---:|---|",
     ]
-    good = [x for x in results.measurements if not x.failure]
-    for threads, kind in product(sorted({x.threads for x in good}), (FP32, INT8)):
+    measured = [x for x in results.measurements if not x.failure]
+    for threads, kind in product(sorted({x.threads for x in measured}), (FP32, INT8)):
         for side, name in NAMES.items():
-            part = [x for x in good if x.threads == threads and side in x.latency_ms and _kind(x) == kind]
+            part = [x for x in measured if x.threads == threads and side in x.latency_ms and _kind(x) == kind]
             if part:
                 slower = sorted((x.ratio(side)[0], x.network) for x in part if x.ratio(side)[0] < 1)
                 listed = ", ".join(f"{network} {ratio:.2f}" for ratio, network in slower) or "none"
@@ -107,15 +107,15 @@ def _summary(results: Results) -> list[str]:
 
 
 def _table(chosen: Sequence[Measurement]) -> list[str]:
-    good = [x for x in chosen if not x.failure]
-    sides = [s for s in NAMES if all(s in x.latency_ms for x in good)]
+    measured = [x for x in chosen if not x.failure]
+    sides = [s for s in NAMES if all(s in x.latency_ms for x in measured)]
     head = ["network", "edgec ms", *(f"{NAMES[s]} ms" for s in sides), *(f"× {NAMES[s]}" for s in sides)]
     head += ["error", "first result ms", "memory MB", "size MB", "compile s"]
     lines = ["| " + " | ".join(head) + " |", "|" + "|".join(["---"] + ["---:"] * (len(head) - 1)) + "|"]
     for x in chosen:
         lines.append(_row(x, sides, len(head)))
     for label, kind in (("geometric mean", FP32), ("int8 products", INT8), ("tiny ones", TINY)):
-        part = [x for x in good if _kind(x) == kind]
+        part = [x for x in measured if _kind(x) == kind]
         if part:
             means = [f"**{geometric_mean(x.ratio(s)[0] for x in part):.2f}**" for s in sides]
             cells = [f"**{label}** ({len(part)})", "", *[""] * len(sides), *means]
@@ -124,7 +124,7 @@ def _table(chosen: Sequence[Measurement]) -> list[str]:
 
 
 def _kind(x: Measurement) -> str:
-    """The list in which a measurement counts."""
+    """The kind of network under which a measurement counts."""
     if _middle(x.latency_ms["onnxruntime"]) < TINY_MS:
         return TINY
     return INT8 if x.quantised else FP32
@@ -151,17 +151,17 @@ def _row(x: Measurement, sides: Sequence[str], columns: int) -> str:
 
 def _plot(results: Results) -> str:
     """Bars: how many times as fast as ONNX Runtime, a whisker from the lowest to the highest repeat."""
-    good = [x for x in results.measurements if not x.failure]
+    measured = [x for x in results.measurements if not x.failure]
     width, bar, left = 900, 16, 300
-    top = max([2.0, *[x.ratio("onnxruntime")[2] for x in good]])
+    top = max([2.0, *[x.ratio("onnxruntime")[2] for x in measured]])
     scale = (width - left - 60) / top
-    height = 40 + bar * len(good)
+    height = 40 + bar * len(measured)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" font-family="sans-serif" '
         f'font-size="11"><rect width="100%" height="100%" fill="white"/>',
         '<text x="10" y="18" font-size="13">Speed in multiples of ONNX Runtime (line: 1×)</text>',
     ]
-    for i, x in enumerate(good):
+    for i, x in enumerate(measured):
         middle, low, high = x.ratio("onnxruntime")
         y = 30 + bar * i
         colour = "#2a7f62" if middle >= 1 else "#b5473c"

@@ -1,4 +1,4 @@
-"""Run the zoo, and real models where there are any, against ONNX Runtime and OpenVINO; write the results page."""
+"""Measure the zoo, and real models where available, against ONNX Runtime and OpenVINO."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from edgec.benchmarks.networks.catalogue import Network
+from edgec.benchmarks.networks.compiled import Compiled, compile_network
+from edgec.benchmarks.networks.results import Measurement, Results
 from edgec.compiler.options import CompileOptions
 from edgec.targets.target import Target
 
@@ -25,62 +25,27 @@ RUNS, LIMIT_S, REPEATS = 100, 1.2, 3
 RESULTS = "benchmarks.json"  # measurements so far, in the folder of the page
 
 
-@dataclass(frozen=True)
-class Measurement:
-    """One network at one number of threads; latencies are medians in milliseconds, one per repeat."""
-
-    network: str
-    group: str
-    threads: int
-    latency_ms: dict[str, list[float]] = field(default_factory=dict)
-    error: float = 0.0
-    first_ms: dict[str, float] = field(default_factory=dict)
-    resident: dict[str, int] = field(default_factory=dict)
-    size: dict[str, int] = field(default_factory=dict)
-    compile_s: float = 0.0
-    failure: str = ""
-    tune: str = ""  # how its kernels were chosen
-    quantised: bool = False  # the model comes with int8 products, which the other sides compute as such
-
-    def ratio(self, side: str) -> tuple[float, float, float]:
-        """How many times as fast as `side`: median over the repeats, lowest, highest."""
-        ratios = sorted(b / a for a, b in zip(self.latency_ms["edgec"], self.latency_ms[side], strict=True))
-        return ratios[len(ratios) // 2], ratios[0], ratios[-1]
-
-
-@dataclass(frozen=True)
-class Results:
-    """A run of the suite."""
-
-    machine: dict[str, Any]
-    measurements: list[Measurement]
-
-    def to_json(self) -> dict[str, Any]:
-        """Everything, as JSON-serialisable values."""
-        return {"machine": self.machine, "measurements": [asdict(m) for m in self.measurements]}
-
-
 def sides() -> list[str]:
-    """What is measured: OpenVINO only where it is installed."""
+    """The runtimes to measure: OpenVINO only where it is installed."""
     found = ["edgec", "onnxruntime"]
     return [*found, "openvino"] if importlib.util.find_spec("openvino") else found
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run of the suite does.
+    """Settings of a run of the suite.
 
     Attributes:
-        target: what to compile for; this machine has to run it.
-        threads: how many threads to measure with, each in turn.
-        file: where measurements are kept as soon as they are made, so that a later run can add to them.
-        resume: keep what `file` holds and measure only what it lacks; otherwise networks are measured anew, and
-            those of `file` that are not among them are kept only when `partial`.
-        partial: the networks are a part of the suite.
-        seconds: no measurement begins later than this; None for all of them.
-        compiled: a folder that keeps the compiled networks: what it holds is measured as it is, what it lacks is
-            compiled into it. None compiles everything anew and keeps nothing.
-        measure: False compiles only, into `compiled`: the machine need not be quiet for that.
+        target: the target to compile for; this machine has to run it.
+        threads: numbers of threads to measure with.
+        file: the file to which each measurement is saved at once, so that a later run can add to them.
+        resume: retain the measurements in `file` and measure only missing ones; otherwise networks are measured anew,
+            and measurements of other networks in `file` are retained only when `partial`.
+        partial: the chosen networks are a part of the suite.
+        seconds: no measurement begins later than this; None for no limit.
+        compiled: folder of compiled networks: those in it are measured as they are, others are compiled into it. None
+            compiles everything anew into a temporary folder.
+        measure: False only compiles, into `compiled`, for which the machine need not be quiet.
     """
 
     target: Target
@@ -93,35 +58,8 @@ class Plan:
     measure: bool = True
 
 
-@dataclass(frozen=True)
-class _Compiled:
-    """A compiled network, and what its measurement needs beside the artifact."""
-
-    artifact: Path
-    reference: Path  # the model as the other sides get it
-    inputs: Path
-    seconds: float = 0.0
-    tune: str = ""
-    failure: str = ""
-    quantised: bool = False
-
-    @staticmethod
-    def of(folder: Path, name: str, threads: int) -> _Compiled:
-        """What `folder` knows of a network; `tune` is empty when it does not know it."""
-        found = _Compiled(folder / f"{name}-{threads}.edge", folder / f"{name}.onnx", folder / f"{name}.npz")
-        try:
-            return replace(found, **json.loads(found.note.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):
-            return found
-
-    @property
-    def note(self) -> Path:
-        """The file with what the artifact does not say."""
-        return self.artifact.with_suffix(".json")
-
-
 def run_suite(
-    chosen: Sequence[Network], plan: Plan, options: CompileOptions, note: Callable[[str], None]
+    chosen: Sequence[Network], plan: Plan, options: CompileOptions, report: Callable[[str], None]
 ) -> Results:
     """Measure each network at each number of threads, every measurement in processes of its own.
 
@@ -130,7 +68,7 @@ def run_suite(
     """
     from edgec.benchmarks.machine import describe_machine
 
-    kept = _kept(plan, {n.name for n in chosen})
+    kept = _earlier(plan, {n.name for n in chosen})
     known = {(m.network, m.threads) for m in kept}
     jobs = [(n, t) for n in chosen for t in plan.threads if (n.name, t) not in known]
     counts = sorted({*plan.threads, *(m.threads for m in kept)})
@@ -149,28 +87,30 @@ def run_suite(
         for done, (network, count) in enumerate(jobs):
             spent = time.perf_counter() - begin
             if plan.seconds is not None and spent > plan.seconds:
-                note(f"{len(jobs) - done} of {len(jobs)} measurements are left for a run with --resume")
+                report(f"{len(jobs) - done} of {len(jobs)} measurements remain for a run with --resume")
                 break
-            made = _compile(network, plan.target, replace(options, threads=count, verify=False), folder)
+            made = compile_network(
+                network, plan.target, replace(options, threads=count, verify=False), folder
+            )
             line = f"{network.name}, {count} threads: compiled in {made.seconds:.1f} s {made.failure}"
             if plan.measure:
                 measured = _measure(network, count, made, folder / "bytecode")
                 results.measurements.append(measured)
                 results.measurements.sort(key=lambda m: (m.threads, m.group != "zoo", m.network))
-                _keep(results, plan.file)
+                results.save(plan.file)
                 line = _line(measured)
             spent = time.perf_counter() - begin
             left = spent / (done + 1) * (len(jobs) - done - 1)
-            note(f"[{done + 1}/{len(jobs)}, about {left / 60:.0f} min left] {line}")
+            report(f"[{done + 1}/{len(jobs)}, about {left / 60:.0f} min left] {line}")
     measured_now = {(m.network, m.threads) for m in results.measurements}
     machine["left"] = [f"{n.name} ({t})" for n, t in jobs if (n.name, t) not in measured_now]
     if plan.measure and results.measurements:
-        _keep(results, plan.file)
+        results.save(plan.file)
     return results
 
 
-def _kept(plan: Plan, names: set[str]) -> list[Measurement]:
-    """What an earlier run measured and this one leaves as it is."""
+def _earlier(plan: Plan, names: set[str]) -> list[Measurement]:
+    """Measurements of an earlier run that this one retains."""
     from edgec.targets.errors import EdgecError
 
     if not (plan.resume or plan.partial) or not plan.file.exists():
@@ -179,20 +119,13 @@ def _kept(plan: Plan, names: set[str]) -> list[Measurement]:
         content = json.loads(plan.file.read_text(encoding="utf-8"))
         found = [Measurement(**entry) for entry in content["measurements"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        message = f"{plan.file} holds no results of this suite: remove it to begin anew ({error})"
+        message = f"{plan.file} is not a results file of this suite: remove it to start afresh ({error})"
         raise EdgecError(message) from error
     if content["machine"].get("target") != plan.target.name:
         raise EdgecError(f"{plan.file} was measured for another target; name another folder with --output")
     if plan.resume:
         return found
     return [m for m in found if m.network not in names or m.threads not in plan.threads]
-
-
-def _keep(results: Results, file: Path) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    new = file.with_name(f".{file.name}.new")
-    new.write_text(json.dumps(results.to_json(), indent=1) + "\n", encoding="utf-8")
-    new.replace(file)
 
 
 def _line(m: Measurement) -> str:
@@ -202,41 +135,7 @@ def _line(m: Measurement) -> str:
     return f"{m.network}, {m.threads} threads: {times}"
 
 
-def _compile(network: Network, target: Target, options: CompileOptions, folder: Path) -> _Compiled:
-    """The network's artifact with its inputs and reference in `folder`, made unless they are there."""
-    from edgec.compiler.frontends import load_source
-    from edgec.compiler.pipeline import compile_model
-    from edgec.compiler.verify.reference import is_quantised
-    from edgec.targets.errors import EdgecError
-
-    made = _Compiled.of(folder, network.name, options.threads or 1)
-    if made.tune:
-        return made
-    made = replace(made, tune=options.tune)
-    options = replace(options, input_shapes=network.shapes)
-    try:
-        model = network.model(folder)
-        start = time.perf_counter()
-        compile_model(model, target, options, output=made.artifact)
-        made = replace(made, seconds=time.perf_counter() - start)
-        source = load_source(model, options)
-    except EdgecError as error:
-        made = replace(made, failure=str(error))
-    else:
-        np.savez(made.inputs, **_inputs(network, source))
-        made.reference.write_bytes(source.reference.SerializeToString())
-        made = replace(made, quantised=is_quantised(source.reference))
-    known = {
-        "seconds": made.seconds,
-        "tune": made.tune,
-        "failure": made.failure,
-        "quantised": made.quantised,
-    }
-    made.note.write_text(json.dumps(known), encoding="utf-8")
-    return made
-
-
-def _measure(network: Network, threads: int, made: _Compiled, bytecode: Path) -> Measurement:
+def _measure(network: Network, threads: int, made: Compiled, bytecode: Path) -> Measurement:
     empty = Measurement(
         network.name, network.group, threads, failure=made.failure, tune=made.tune, quantised=made.quantised
     )
@@ -270,23 +169,8 @@ def _measure(network: Network, threads: int, made: _Compiled, bytecode: Path) ->
     )
 
 
-def _inputs(network: Network, source: Any) -> dict[str, Any]:  # noqa: ANN401  (a SourceModel; importing it loads onnx)
-    """The zoo's own sample inputs; for other models normal numbers, and ones where integers are wanted."""
-    from edgec.models import sample_inputs
-
-    if network.path is None:
-        return dict(sample_inputs(network.name))
-    rng = np.random.default_rng(0)
-    return {
-        port.name: rng.standard_normal(port.shape).astype(port.dtype)
-        if port.dtype.startswith("float")
-        else np.ones(port.shape, port.dtype)
-        for port in source.inputs
-    }
-
-
 def _footprint(job: dict[str, Any], bytecode: Path) -> dict[str, Any]:
-    """One side alone; the very first run of a side, which compiles its bytecode, is thrown away."""
+    """Measure one side alone; the first run of a side, which compiles its bytecode, is discarded."""
     mark = bytecode / f"{job['side']}.made"
     if not mark.exists():
         _worker(job, bytecode)
@@ -297,7 +181,7 @@ def _footprint(job: dict[str, Any], bytecode: Path) -> dict[str, Any]:
 
 def _worker(job: dict[str, Any], bytecode: Path) -> dict[str, Any]:
     command = [sys.executable, "-m", "edgec.benchmarks.networks.worker", json.dumps(job)]
-    # Installed packages have their bytecode beside them; an editable one of ours may not, so all sides' is kept here.
+    # Installed packages come with bytecode, an editable edgec may not: give all sides the same bytecode cache.
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     environment["PYTHONPYCACHEPREFIX"] = str(bytecode.resolve())
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600, env=environment)

@@ -19,7 +19,7 @@ Arrays = dict[str, Any]
 
 
 def main() -> None:
-    """Do the job that the command line names."""
+    """Run the job in the command line."""
     job = json.loads(sys.argv[1])
     done = latency(job) if job["kind"] == "latency" else footprint(job)
     sys.stdout.write("\n" + json.dumps(done) + "\n")
@@ -53,7 +53,7 @@ def footprint(job: dict[str, Any]) -> dict[str, Any]:
     call = _SIDES[job["side"]](job, feeds)
     call()
     elapsed = time.perf_counter() - start
-    # `call` holds the model: what is resident is what a process holds that runs it
+    # `call` still holds the model, so this is the resident memory of a process that runs it
     return {"first_ms": elapsed * 1e3, "resident": _resident(), "resident_before": before}
 
 
@@ -66,7 +66,7 @@ def _resident() -> int:
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) * 1024
-    raise RuntimeError("this system does not tell a process its resident memory")
+    raise RuntimeError("this system does not report resident memory")
 
 
 def _edgec(job: dict[str, Any], feeds: Arrays) -> Callable[[], list[Any]]:

@@ -10,7 +10,8 @@ import pytest
 
 from edgec.benchmarks.networks.catalogue import Network
 from edgec.benchmarks.networks.report import write_report
-from edgec.benchmarks.networks.suite import RESULTS, Measurement, Plan, run_suite
+from edgec.benchmarks.networks.results import Measurement
+from edgec.benchmarks.networks.suite import RESULTS, Plan, run_suite
 from edgec.compiler.options import CompileOptions
 from edgec.targets import EdgecError, detect
 
