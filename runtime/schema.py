@@ -72,6 +72,8 @@ def _choices(kind: msgspec.inspect.Type, keys: Sequence[str]) -> list[Any]:
     """The valid values at `keys` of a `kind` where they can be listed: of a literal, or tags of structs."""
     kinds: Iterable[msgspec.inspect.Type] = [kind]
     for key in keys:
+        if key.isdigit():  # an item of a list, whose type `_alternatives` has looked into
+            continue
         tags = [k.tag for k in _structs(kinds) if k.tag_field == key]
         if tags:
             return tags
@@ -85,7 +87,16 @@ def _choices(kind: msgspec.inspect.Type, keys: Sequence[str]) -> list[Any]:
 
 
 def _alternatives(kinds: Iterable[msgspec.inspect.Type]) -> list[msgspec.inspect.Type]:
-    return [one for k in kinds for one in (k.types if isinstance(k, msgspec.inspect.UnionType) else (k,))]
+    """The members of unions and the items of lists among `kinds`, and the other kinds themselves."""
+    found: list[msgspec.inspect.Type] = []
+    for kind in kinds:
+        if isinstance(kind, msgspec.inspect.UnionType):
+            found += _alternatives(kind.types)
+        elif isinstance(kind, msgspec.inspect.ListType | msgspec.inspect.VarTupleType):
+            found += _alternatives([kind.item_type])
+        else:
+            found.append(kind)
+    return found
 
 
 def _structs(kinds: Iterable[msgspec.inspect.Type]) -> list[msgspec.inspect.StructType]:

@@ -136,7 +136,7 @@ def test_pose_has_a_nose(shared_data: Path) -> None:
     ],
 )
 def test_sounds(shared_data: Path, name: str, label: str) -> None:
-    soundfile = pytest.importorskip("soundfile")
+    soundfile = pytest.importorskip("soundfile", reason="pip install 'edgec[audio]'")
     samples, rate = soundfile.read(shared_data / "audio" / "events" / f"{name}.ogg", dtype="float32")
     heard = reference(shared_data, "yamnet256_esc10").predict(samples, rate)
     assert all(isinstance(s, Sound) for s in heard)

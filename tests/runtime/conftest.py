@@ -80,7 +80,7 @@ def compiled(
 @pytest.fixture(scope="session")
 def mlp() -> Built:
     """Four layers of ``relu(x @ w)``; the output is called ``y.0``."""
-    pytest.importorskip("tvm")
+    pytest.importorskip("tvm", reason="the compiler is missing: pip install 'edgec[compiler]'")
     from tvm import relax
 
     random = np.random.default_rng(0)
@@ -115,7 +115,7 @@ def reference(mlp: Built) -> Callable[[Any], Any]:
 @pytest.fixture(scope="session")
 def two_outputs() -> Built:
     """``a + b`` and ``a`` handed through, for ``a`` of 2 MB and ``b`` a scalar of float32."""
-    pytest.importorskip("tvm")
+    pytest.importorskip("tvm", reason="the compiler is missing: pip install 'edgec[compiler]'")
     from tvm import relax
 
     def emit(builder: Any, inputs: Any) -> Any:
@@ -129,7 +129,7 @@ def two_outputs() -> Built:
 @pytest.fixture(scope="session")
 def small_pair() -> Built:
     """``x + 1`` and ``relu(x)``, for ``x`` of 32 numbers: inputs and outputs so small that they are copied."""
-    pytest.importorskip("tvm")
+    pytest.importorskip("tvm", reason="the compiler is missing: pip install 'edgec[compiler]'")
     from tvm import relax
 
     def emit(builder: Any, inputs: Any) -> Any:

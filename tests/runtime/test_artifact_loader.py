@@ -65,9 +65,7 @@ def test_a_damaged_header_of_weights_is_said_to_be_damage(
         rt.ArtifactError, match=re.escape(f"{path}: weights.safetensors was altered (its digest differs)")
     ):
         rt.load(path)
-    with pytest.raises(
-        rt.ArtifactError, match=re.escape(f"{path}: the artifact's weights are malformed")
-    ):
+    with pytest.raises(rt.ArtifactError, match=re.escape(f"{path}: the artifact's weights are malformed")):
         rt.Artifact.open(path).weights()
 
 

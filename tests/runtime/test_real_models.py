@@ -28,7 +28,7 @@ long = pytest.mark.long
 @pytest.fixture(scope="module")
 def artifact_of(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Compiles a model of the shared data with its card, once."""
-    pytest.importorskip("tvm")
+    pytest.importorskip("tvm", reason="the compiler is missing: pip install 'edgec[compiler]'")
     folder = tmp_path_factory.mktemp("real")
 
     def make(name: str) -> Path:

@@ -18,7 +18,7 @@ from tests.runtime.artifact.artifacts import config, write
 
 
 def test_weights_are_plain_safetensors(tmp_path: Path) -> None:
-    safetensors = pytest.importorskip("safetensors.numpy")
+    safetensors = pytest.importorskip("safetensors.numpy", reason="pip install safetensors")
     write(tmp_path / "a.edge")
     artifact = Artifact.open(tmp_path / "a.edge")
     layer = artifact.layer(oci.WEIGHTS_TYPE)

@@ -28,7 +28,7 @@ def test_the_package_tvm_ffi_works_beside_a_model(tiny: Path, order: str) -> Non
 
 
 def test_a_model_loads_where_tvm_was_imported_before(tiny: Path) -> None:
-    pytest.importorskip("tvm")
+    pytest.importorskip("tvm", reason="the compiler is missing: pip install 'edgec[compiler]'")
     script = """
     import tvm
     model = load()
@@ -127,7 +127,7 @@ def test_the_runtime_library_is_found_where_it_is_named(tiny: Path, tmp_path: Pa
     script = "import sys, edgec.runtime as rt; rt.load(sys.argv[1])"
     found = shared_libraries._in_wheel()
     if found is None:
-        pytest.skip("no apache-tvm wheel to take the library from")
+        pytest.skip("no apache-tvm wheel to take the library from: pip install 'edgec[compiler]'")
     named = tmp_path / "libtvm_runtime.so"
     named.write_bytes(found.read_bytes())
     probe = script + "; print('HERE' if sys.argv[2] in open('/proc/self/maps').read() else 'ELSEWHERE')"
@@ -145,7 +145,7 @@ def test_a_bundled_runtime_library_serves_a_machine_that_has_none(
 ) -> None:
     found = shared_libraries._in_wheel()
     if found is None:
-        pytest.skip("no apache-tvm wheel to take the library from")
+        pytest.skip("no apache-tvm wheel to take the library from: pip install 'edgec[compiler]'")
     bundled = {"libtvm_runtime.so": found.read_bytes()}
     path = tmp_path / "a.edge"
     rt.write_artifact(path, config=mlp.config, code=mlp.code, weights=mlp.weights, bundled=bundled)

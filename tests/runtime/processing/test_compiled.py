@@ -29,7 +29,7 @@ def spec(name: str, *shape: int) -> rt.TensorSpec:
 def built(
     card: rt.ModelCard, inputs: list[rt.TensorSpec], outputs: list[rt.TensorSpec]
 ) -> CompiledProcessing:
-    pytest.importorskip("tvm")
+    pytest.importorskip("tvm", reason="the compiler is missing: pip install 'edgec[compiler]'")
     from edgec.compiler.processing import build_processing
     from edgec.runtime.execution.shared_libraries import ensure_runtime
 
@@ -179,7 +179,7 @@ def test_nothing_above_the_threshold_gives_nothing() -> None:
 
 
 def test_an_artifact_carries_it_and_predicts_the_same(mlp: Any, tmp_path: Path) -> None:
-    pytest.importorskip("tvm")
+    pytest.importorskip("tvm", reason="the compiler is missing: pip install 'edgec[compiler]'")
     from edgec.compiler.processing import build_processing
 
     declared = msgspec.convert(
