@@ -79,7 +79,7 @@ def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
     try:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
-    except (OSError, ValueError, BadZipFile, AttributeError) as error:
+    except (OSError, ValueError, EOFError, BadZipFile, AttributeError) as error:
         raise InputError(f"{path}: not an .npz file of arrays ({error})") from error
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import wave
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
 import edgec.runtime as rt
 from edgec.runtime.processing.audio import samples_of
-from edgec.runtime.processing.input_files import read_sound
+from edgec.runtime.processing.input_files import read_arrays, read_picture, read_sound
 from tests.runtime.processing.sounds import MEL, tone
 
 
@@ -37,3 +40,37 @@ def test_a_file_that_is_no_sound_is_refused(tmp_path: Path) -> None:
         read_sound(tmp_path / "a.wav")
     with pytest.raises(rt.InputError, match="No such file"):
         read_sound(tmp_path / "b.wav")
+
+
+def test_pictures_are_bgr_whatever_their_format(tmp_path: Path) -> None:
+    picture = np.zeros((6, 4, 3), np.uint8)
+    picture[..., 0] = 200
+    assert cv2.imwrite(str(tmp_path / "blue.png"), picture)
+    assert np.array_equal(read_picture(tmp_path / "blue.png"), picture)
+    assert cv2.imwrite(str(tmp_path / "gray.png"), picture[..., 0])
+    assert np.array_equal(read_picture(tmp_path / "gray.png"), np.full((6, 4, 3), 200))
+
+
+def test_arrays_are_read_by_name(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", x=np.arange(3), y=np.float32(2))
+    arrays = read_arrays(tmp_path / "a.npz")
+    assert {name: array.tolist() for name, array in arrays.items()} == {"x": [0, 1, 2], "y": 2.0}
+
+
+@pytest.mark.parametrize("read", [read_picture, read_arrays])
+@pytest.mark.parametrize("content", [b"", b"\x89PNG\r\n\x1a\n", b"PK\x03\x04", b"\x93NUMPY"])
+def test_a_file_of_something_else_is_refused(
+    read: Callable[[Path], Any], content: bytes, tmp_path: Path
+) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    with pytest.raises(rt.InputError, match="file: not a"):
+        read(path)
+    with pytest.raises(rt.InputError, match="nowhere: cannot be read: No such file"):
+        read(tmp_path / "nowhere")
+
+
+def test_pickled_objects_are_never_loaded(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", x=np.array([print], dtype=object))
+    with pytest.raises(rt.InputError, match="allow_pickle=False"):
+        read_arrays(tmp_path / "a.npz")
