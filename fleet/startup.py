@@ -28,7 +28,8 @@ from edgec.fleet.ingest.worker import Ingest
 from edgec.fleet.jobs.service import notify
 from edgec.fleet.maintenance import Maintenance
 from edgec.fleet.registry.stores import open_stores
-from edgec.fleet.rollouts.engine import Addresses, RolloutEngine
+from edgec.fleet.rollouts.dispatch import Addresses
+from edgec.fleet.rollouts.engine import RolloutEngine
 from edgec.fleet.services import Services
 from edgec.fleet.settings import Settings
 from edgec.fleet.store.database import Database

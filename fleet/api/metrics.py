@@ -12,7 +12,7 @@ from prometheus_client.registry import Collector
 from sqlalchemy import func, select
 
 from edgec.fleet.api.context import Server
-from edgec.fleet.broker.embedded import LIMIT
+from edgec.fleet.broker.durable import LIMIT
 from edgec.fleet.devices.queries import counts
 from edgec.fleet.services import Services
 from edgec.fleet.store.tables import Job, Rollout

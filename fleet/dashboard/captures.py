@@ -1,4 +1,4 @@
-"""Captures: the list, and one with its boxes to confirm, correct or discard."""
+"""The list of captures, and the page to confirm, correct or discard one."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from edgec.fleet.captures.service import Review, capture_query, truth, view
 from edgec.fleet.dashboard import parts
 from edgec.fleet.dashboard.editor import EDITOR
 from edgec.fleet.dashboard.parts import ago, badge, esc, link
+from edgec.fleet.dashboard.picture import picture
 from edgec.fleet.dashboard.shell import Pager, attempt, frame, html, live, signed_in, to_sign_in
 from edgec.fleet.services import Services
 from edgec.fleet.store.experiment_tables import Capture
@@ -28,38 +29,6 @@ STATES = {
     "new": "To review", "confirmed": "Confirmed", "corrected": "Corrected", "discarded": "Discarded", "": "All captures",
 }  # fmt: skip
 REASONS = {"": "All reasons"} | {reason.value: reason.value.replace("-", " ") for reason in CaptureReason}
-COLOURS = ("#5aa9f7", "#3fcf96", "#e7b549", "#ff7b6b", "#b58cf5", "#4fd0d6", "#f28fc0", "#a3d65c")
-
-
-def boxes(found: list[dict[str, Any]], width: int, height: int, scale: float = 1.0) -> str:
-    """Boxes with their labels, as an SVG to lie over the picture; small pictures need a larger ``scale``."""
-    unit = scale * max(width, height * 4 / 3) / 640
-    labels = sorted({str(one["label"]) for one in found})
-    shapes = []
-    for one in found:
-        colour = COLOURS[labels.index(one["label"]) % len(COLOURS)]
-        left, top, right, bottom = one.get("box") or (0, 0, width, height)
-        score = f" {one['score']:.2f}" if "score" in one else ""
-        shapes.append(
-            f'<rect x="{left:.1f}" y="{top:.1f}" width="{max(right - left, 1):.1f}" height="{max(bottom - top, 1):.1f}" fill="none" '
-            f'stroke="{colour}" stroke-width="{2.5 * unit:.1f}" rx="{2 * unit:.1f}"/><text x="{left + 3 * unit:.1f}" '
-            f'y="{max(top - 5 * unit, 15 * unit):.1f}" fill="{colour}" font-size="{16 * unit:.1f}" font-weight="600" '
-            f'paint-order="stroke" stroke="#000b" stroke-width="{3 * unit:.1f}">{esc(one["label"] + score)}</text>'
-        )
-    return f'<svg viewBox="0 0 {width} {height}" preserveAspectRatio="xMidYMid meet" aria-hidden="true">{"".join(shapes)}</svg>'
-
-
-def picture(capture: dict[str, Any], scale: float = 1.0) -> str:
-    """The picture of a capture, with the boxes of what is in it."""
-    if capture["state"] == "discarded":
-        return '<div class="e-pic e-gone" style="aspect-ratio:4/3">Discarded: the picture was removed for good.</div>'
-    found = capture["annotations"] if capture["state"] == "corrected" else capture["predictions"]
-    text = ", ".join(str(one["label"]) for one in found) or "nothing found"
-    return (
-        f'<div class="e-pic" style="max-width:calc(78vh * {capture["width"] / capture["height"]:.3f});margin:auto"><img src="/api/v1/captures/{capture["id"]}/image" loading="lazy" alt="{esc(text)}" '
-        f'width="{capture["width"]}" height="{capture["height"]}" style="height:auto">'
-        f"{boxes(found, capture['width'], capture['height'], scale)}</div>"
-    )
 
 
 def load(services: Services, wanted: dict[str, Any]) -> dict[str, Any]:

@@ -12,8 +12,8 @@ from starlette.responses import Response
 
 from edgec.fleet.access.identity import Identity
 from edgec.fleet.dashboard import parts
+from edgec.fleet.dashboard.deploy import deploy_dialog
 from edgec.fleet.dashboard.parts import ago, esc, link, size
-from edgec.fleet.dashboard.rollouts import deploy_dialog
 from edgec.fleet.dashboard.shell import frame, html, live, signed_in, to_sign_in
 from edgec.fleet.rollouts.artifacts import artifact_view
 from edgec.fleet.services import Services

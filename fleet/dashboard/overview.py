@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from starlette.requests import Request
 from starlette.responses import Response
 
-from edgec.fleet.broker.embedded import LIMIT as EMBEDDED_LIMIT
+from edgec.fleet.broker.durable import LIMIT as EMBEDDED_LIMIT
 from edgec.fleet.dashboard import parts
 from edgec.fleet.dashboard.health_map import load_map, show_map
 from edgec.fleet.dashboard.parts import ago, badge, count, esc, link

@@ -24,7 +24,7 @@ from edgec.fleet.experiments.verdict import judge
 from edgec.fleet.jobs.service import ENDED, create_job, end_job, notify
 from edgec.fleet.problems import Problem
 from edgec.fleet.rollouts.artifacts import artifacts_of, choose
-from edgec.fleet.rollouts.engine import Addresses, update_document
+from edgec.fleet.rollouts.dispatch import Addresses, update_document
 from edgec.fleet.rollouts.plan import Plan as RolloutPlan
 from edgec.fleet.store.database import Database
 from edgec.fleet.store.experiment_tables import Experiment, Participant, Reading

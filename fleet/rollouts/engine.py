@@ -9,34 +9,24 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
 
 from sqlalchemy import select
-from sqlalchemy.orm import Session, defer
+from sqlalchemy.orm import Session
 
 from edgec.fleet.audit.log import audit
 from edgec.fleet.broker.messages import Publisher
 from edgec.fleet.groups.service import scope_query
-from edgec.fleet.jobs.service import create_job, end_job, expire_jobs, notify
+from edgec.fleet.jobs.service import expire_jobs, notify
 from edgec.fleet.problems import Problem
-from edgec.fleet.rollouts.artifacts import artifacts_of, choose
+from edgec.fleet.rollouts.artifacts import artifacts_of
+from edgec.fleet.rollouts.decision import Decision, MemberView, Situation, decide, rollback
+from edgec.fleet.rollouts.dispatch import Addresses, cancel_member, send_updates
 from edgec.fleet.rollouts.judge import judge
-from edgec.fleet.rollouts.plan import (
-    Decision,
-    MemberState,
-    MemberView,
-    Plan,
-    RolloutState,
-    Situation,
-    decide,
-    rollback,
-)
+from edgec.fleet.rollouts.plan import MemberState, Plan, RolloutState
 from edgec.fleet.rollouts.service import ENDED, add_members, get_rollout
 from edgec.fleet.store.database import Database
 from edgec.fleet.store.leased import LeasedWorker
-from edgec.fleet.store.tables import Device, Job, Member, ModelVersion, Rollout
-from edgec.fleet.trust.repository import Repository
-from edgec.fleet.trust.signing import target_path
+from edgec.fleet.store.tables import Device, Job, Member, Rollout
 
 log = logging.getLogger(__name__)
 
@@ -46,15 +36,6 @@ _FROM_JOB = {
     "REJECTED": MemberState.FAILED,
     "CANCELED": MemberState.CANCELED,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Addresses:
-    """What an update job tells a device: fleet, registry address, and where signatures are."""
-
-    fleet: str
-    registry: str
-    trust: Repository
 
 
 class RolloutEngine(LeasedWorker):
@@ -221,11 +202,15 @@ def _apply(
 ) -> set[int]:
     touched: set[int] = set()
     for member_id in decision.cancel:
-        touched |= _cancel(session, members[member_id], now)
+        touched |= cancel_member(session, members[member_id], now)
     if decision.start:
-        touched |= _send(session, rollout, [members[i] for i in decision.start], now, addresses, back=False)
+        touched |= send_updates(
+            session, rollout, [members[i] for i in decision.start], now, addresses, back=False
+        )
     if decision.revert:
-        touched |= _send(session, rollout, [members[i] for i in decision.revert], now, addresses, back=True)
+        touched |= send_updates(
+            session, rollout, [members[i] for i in decision.revert], now, addresses, back=True
+        )
     if decision.stage != rollout.stage:
         rollout.stage, rollout.stage_since = decision.stage, now
     elif decision.start:
@@ -240,78 +225,3 @@ def _apply(
         rollout.reason = f"{rollout.reason}; {decision.reason}" if joined else decision.reason
     session.flush()
     return touched
-
-
-def _cancel(session: Session, member: Member, now: float) -> set[int]:
-    job = session.get(Job, member.job_id, with_for_update=True) if member.job_id else None
-    member.state, member.changed_at = MemberState.CANCELED.value, now
-    if job is None:
-        return set()
-    end_job(job, "CANCELED", now, "the rollout was stopped")
-    return {member.device_id}
-
-
-def _send(
-    session: Session, rollout: Rollout, members: list[Member], now: float, addresses: Addresses, *, back: bool
-) -> set[int]:
-    plan = Plan.model_validate(rollout.plan)
-    cache: dict[tuple[str, str], list[ModelVersion]] = {}
-    sent: set[int] = set()
-    devices = _devices(session, [member.device_id for member in members])
-    for member in members:
-        version = member.previous_version if back else rollout.version
-        if (rollout.model, version) not in cache:
-            rows = session.scalars(select(ModelVersion).filter_by(model=rollout.model, version=version))
-            cache[rollout.model, version] = list(rows)
-        device = devices[member.device_id]
-        artifact = choose(cache[rollout.model, version], device.target)
-        member.changed_at = now
-        if artifact is None:
-            member.state = (MemberState.REVERT_FAILED if back else MemberState.FAILED).value
-            member.detail = f"{rollout.model}:{version} for {device.target} is not in the registry"
-            continue
-        document = update_document(artifact, device, addresses, plan)
-        job = create_job(
-            session,
-            device,
-            document,
-            purpose="rollback" if back else "update",
-            timeout_s=plan.job_timeout_s,
-            rollout_id=rollout.id,
-            now=now,
-        )
-        device.desired_model, device.desired_version = rollout.model, version
-        member.job_id = job.id
-        member.state = (MemberState.REVERTING if back else MemberState.ACTIVE).value
-        member.attempts += 0 if back else 1
-        sent.add(member.device_id)
-    return sent
-
-
-def _devices(session: Session, ids: list[int]) -> dict[int, Device]:
-    found: dict[int, Device] = {}
-    for start in range(0, len(ids), 500):
-        query = select(Device).where(Device.id.in_(ids[start : start + 500])).options(defer(Device.health))
-        found |= {device.id: device for device in session.scalars(query)}
-    return found
-
-
-def update_document(
-    artifact: ModelVersion, device: Device, addresses: Addresses, plan: Plan
-) -> dict[str, object]:
-    """The job document of the protocol that asks a device to run ``artifact``."""
-    document: dict[str, object] = {
-        "operation": "update",
-        "model": artifact.model,
-        "version": artifact.version,
-        "manifest_digest": artifact.digest,
-        "registry": addresses.registry,
-        "repository": artifact.repository,
-        "target": device.target if artifact.target == device.target else "",
-    }
-    if addresses.trust.active:
-        path = target_path(artifact.model, artifact.version, artifact.target)
-        document["trust"] = {"metadata_url": f"{addresses.registry}/tuf/metadata", "path": path}
-    if plan.probation_s is not None:
-        document["probation_s"] = plan.probation_s
-    return document

@@ -14,7 +14,8 @@ from edgec.fleet.audit.log import audit
 from edgec.fleet.groups.service import Scope, scope_query
 from edgec.fleet.problems import Problem, not_found
 from edgec.fleet.rollouts.artifacts import artifacts_of, choose
-from edgec.fleet.rollouts.plan import MemberState, Plan, RolloutState, assign
+from edgec.fleet.rollouts.decision import assign
+from edgec.fleet.rollouts.plan import MemberState, Plan, RolloutState
 from edgec.fleet.store.tables import Device, Member, ModelVersion, Rollout
 from edgec.protocol.names import Name
 

@@ -21,7 +21,7 @@ from tests.fleet.test_captures import jpeg, meta, send
 FULL = 507
 """A quota that is used up: an answer, not a failure."""
 KNOWN = {
-    "name": "fuzzed", "model": "fuzz", "version": "1", "target": "x86-64-v3", "rollout_id": 1, "sample_id": 1,
+    "name": "fuzzed", "model": "fuzz", "version": "1", "target": "x86-64-v3", "rollout_id": 1, "capture_id": 1,
     "experiment_id": 1, "shadow": "config", "action": "pause", "token_id": 1, "job_id": "update-1",
 }  # fmt: skip
 PARTS = 8

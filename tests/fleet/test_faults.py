@@ -25,7 +25,7 @@ from edgec.fleet.broker.messages import Inbound
 from edgec.fleet.devices.enrolment import NewEnrollToken, enroll, issue_enroll_token
 from edgec.fleet.ingest.worker import Ingest
 from edgec.fleet.store.database import Database
-from edgec.fleet.store.tables import Detection, Device, Sample
+from edgec.fleet.store.tables import Detection, Device, Telemetry
 from edgec.protocol.enrol import EnrollRequest
 from tests.fleet.fleet_harness import Backend, FleetServer, SimDevice, make_artifact, wait_for
 
@@ -235,7 +235,7 @@ def _through(intake: Any, messages: list[tuple[str, bytes]]) -> None:
     with database.reading() as session:
         after = session.scalar(select(func.count()).select_from(Detection).where(Detection.label == "person"))
         assert after == before + 1
-        for value in session.scalars(select(Sample.dropped).where(Sample.dropped.is_not(None))):
+        for value in session.scalars(select(Telemetry.dropped).where(Telemetry.dropped.is_not(None))):
             assert 0 <= value < 2**63
 
 

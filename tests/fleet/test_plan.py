@@ -8,16 +8,8 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgec.fleet.rollouts.plan import (
-    MemberState,
-    MemberView,
-    Plan,
-    RolloutState,
-    Situation,
-    assign,
-    decide,
-    stage_sizes,
-)
+from edgec.fleet.rollouts.decision import MemberView, Situation, assign, decide, stage_sizes
+from edgec.fleet.rollouts.plan import MemberState, Plan, RolloutState
 
 GOOD = (MemberState.SUCCEEDED,) * 3
 LUCK = (*GOOD, MemberState.FAILED, MemberState.UNREACHED, MemberState.ACTIVE)

@@ -1,0 +1,159 @@
+"""amqtt, changed to acknowledge a message once it is committed and to route it without a search."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from amqtt.broker import Broker
+from amqtt.contexts import BrokerConfig
+from amqtt.mqtt.puback import PubackPacket
+from amqtt.session import IncomingApplicationMessage, Session
+
+from edgec.fleet.broker.access import SERVER, Access
+from edgec.fleet.broker.filters import Filters, fixed_part
+from edgec.fleet.broker.messages import Inbound
+
+LIMIT = 1000
+"""Connections from which the server, its metrics and its dashboard advise a broker of one's own."""
+
+
+FULL_PAUSE_S = 0.05
+
+
+REFUSED = 0x80
+
+
+NEAR = 0.8
+log = logging.getLogger(__name__)
+
+
+Sink = Callable[[Inbound], bool]
+"""Takes a message if there is room."""
+
+
+class DurableBroker(Broker):  # type: ignore[misc]
+    """Acknowledges what a device says once it is committed, not when it was merely read.
+
+    amqtt confirms a QoS 1 message on arrival; a crash before the database had it would lose what the
+    device, believing the confirmation, has already dropped from its outbox. So these messages go straight
+    to the ingest, and their PUBACK is sent after the commit. Other traffic takes amqtt's own way.
+    """
+
+    def __init__(self, config: BrokerConfig, rules: Access, sink: Sink) -> None:
+        super().__init__(config)
+        self._rules = rules
+        self._sink = sink
+        self._receipts = _Receipts(self._loop)
+        self._subscriptions = Filters()
+        self._filters_of: dict[str, set[str]] = {}
+        self._warned = False
+
+    def _warn_near_limit(self) -> None:
+        if self._warned or len(self._sessions) < NEAR * LIMIT:
+            return
+        self._warned = True
+        log.warning(
+            "the embedded broker has %d of the %d devices that it is meant for: use one of your own (--mqtt)",
+            len(self._sessions), LIMIT,
+        )  # fmt: skip
+
+    async def add_subscription(self, subscription: tuple[str, int], session: Session) -> int:
+        """Subscribe; remembers what the client has, and gives it what is retained there."""
+        code: int = await super().add_subscription(subscription, session)
+        if code != REFUSED:
+            self._filters_of.setdefault(session.client_id or "", set()).add(subscription[0])
+        return code
+
+    async def _del_all_subscriptions(self, session: Session) -> None:
+        for name in self._filters_of.pop(session.client_id or "", set()):
+            self._del_subscription(name, session)
+            if not self._subscriptions.get(name, [None]):
+                del self._subscriptions[name]
+
+    async def _publish_retained_messages_for_subscription(
+        self, subscription: tuple[str, int], session: Session
+    ) -> None:
+        # amqtt sends what is retained for a filter even if it has just refused the subscription.
+        name = subscription[0]
+        if not self._rules.may_receive(session.username, name):
+            return
+        if fixed_part(name) is None:
+            retained = self._retained_messages.get(name)
+            handler = self._get_handler(session)
+            if retained is not None and handler is not None:
+                qos = min(subscription[1], retained.qos or subscription[1])
+                await handler.mqtt_publish(retained.topic, retained.data, qos, retain=True)
+            return
+        if session.username == SERVER:  # Nothing that a device hears of by a wildcard is ever retained.
+            await super()._publish_retained_messages_for_subscription(subscription, session)
+
+    async def _run_broadcast(self, running_tasks: Any) -> None:  # noqa: ANN401 - a deque of tasks
+        broadcast = await self._broadcast_queue.get()
+        topic = broadcast["topic"]
+        for name in self._subscriptions.candidates(topic):
+            if not self._matches(topic, name):
+                continue
+            for session, granted in list(self._subscriptions.get(name, ())):
+                qos = broadcast.get("qos", granted)
+                if not self._rules.may_receive(session.username, topic):
+                    continue
+                if session.transitions.state != "connected":
+                    if not session.clean_session and qos > 0:
+                        await self._retain_broadcast_message(broadcast, qos, session)
+                    continue
+                if handler := self._get_handler(session):
+                    work = handler.mqtt_publish(topic, broadcast["data"], qos, retain=False)
+                    running_tasks.append(asyncio.ensure_future(work))
+
+    async def _initialize_client_session(self, *arguments: Any) -> tuple[Any, Session]:  # noqa: ANN401
+        handler, session = await super()._initialize_client_session(*arguments)
+        self._warn_near_limit()
+        ordinary = handler._handle_qos1_message_flow
+        order = asyncio.Lock()
+
+        async def flow(message: Any) -> None:  # noqa: ANN401
+            topic = message.topic or ""
+            ours = isinstance(message, IncomingApplicationMessage) and not message.retain
+            if not ours or session.username == SERVER or not self._rules.may_publish(session.username, topic):
+                await ordinary(message)
+                return
+            committed = self._loop.create_future()
+            inbound = Inbound(topic, bytes(message.data), self._receipts.number(committed), self._receipts)
+            async with order:
+                while not self._sink(inbound):
+                    await asyncio.sleep(FULL_PAUSE_S)
+            await committed
+            message.puback_packet = PubackPacket.build(message.packet_id)
+            await handler._send_packet(message.puback_packet)
+
+        handler._handle_qos1_message_flow = flow
+        return handler, session
+
+
+class _Receipts:
+    """The messages that wait for their commit; confirmed from the ingest's thread, many at once."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._waiting: dict[int, asyncio.Future[None]] = {}
+        self._last = 0
+
+    def number(self, committed: asyncio.Future[None]) -> int:
+        """A number for a message; within the loop."""
+        self._last += 1
+        self._waiting[self._last] = committed
+        return self._last
+
+    def acknowledge(self, numbers: list[int]) -> None:
+        """From any thread: these are committed."""
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._settle, numbers)
+
+    def _settle(self, numbers: list[int]) -> None:
+        for number in numbers:
+            committed = self._waiting.pop(number, None)
+            if committed is not None and not committed.done():
+                committed.set_result(None)
