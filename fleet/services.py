@@ -24,8 +24,7 @@ from edgec.fleet.rollouts.engine import RolloutEngine
 from edgec.fleet.rollouts.service import NewRollout, act, create_rollout
 from edgec.fleet.settings import Settings
 from edgec.fleet.store.database import Database
-from edgec.fleet.store.experiment_tables import Experiment
-from edgec.fleet.store.tables import Device, Job, Rollout
+from edgec.fleet.store.tables import Device, Experiment, Job, Rollout
 from edgec.fleet.trust.repository import Repository
 from edgec.fleet.workers import Workers
 from edgec.protocol.enrol import MqttAccess

@@ -30,8 +30,7 @@ from edgec.fleet.captures.export import Box, Format, Item, export_zip
 from edgec.fleet.captures.service import Review, State, capture_query, get_capture, truth, view
 from edgec.fleet.problems import Problem
 from edgec.fleet.services import Services
-from edgec.fleet.store.experiment_tables import Capture
-from edgec.fleet.store.tables import Device
+from edgec.fleet.store.tables import Capture, Device
 from edgec.protocol.captures import MAX_CAPTURE_BYTES, CaptureMeta
 
 router = APIRouter(prefix="/api/v1", tags=["captures"])

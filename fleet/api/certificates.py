@@ -13,8 +13,7 @@ from edgec.fleet.api.context import Admin, Asking, Operator, Server, page
 from edgec.fleet.audit.log import audit
 from edgec.fleet.certificates.service import record, revoke_serial
 from edgec.fleet.problems import Problem
-from edgec.fleet.store.certificate_tables import Certificate
-from edgec.fleet.store.tables import Device
+from edgec.fleet.store.tables import Certificate, Device
 
 router = APIRouter(prefix="/api/v1", tags=["certificates"])
 

@@ -15,7 +15,7 @@ from edgec.fleet.experiments.service import (
     participants,
     view,
 )
-from edgec.fleet.store.experiment_tables import Experiment
+from edgec.fleet.store.tables import Experiment
 
 router = APIRouter(prefix="/api/v1", tags=["experiments"])
 ExperimentId = Annotated[int, Path(ge=1, lt=2**53)]

@@ -16,8 +16,7 @@ from edgec.fleet.captures.jpeg import jpeg_size
 from edgec.fleet.problems import Problem
 from edgec.fleet.registry.blobs import BlobStore
 from edgec.fleet.store.database import Database
-from edgec.fleet.store.experiment_tables import Capture
-from edgec.fleet.store.tables import Device
+from edgec.fleet.store.tables import Capture, Device
 from edgec.protocol.captures import MAX_PREDICTIONS, CaptureMeta
 
 State = Literal["new", "confirmed", "corrected", "discarded"]

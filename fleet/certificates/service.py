@@ -12,9 +12,8 @@ from sqlalchemy.orm import Session
 from edgec.fleet.audit.log import audit
 from edgec.fleet.certificates.authority import Authority, Issued, write_private
 from edgec.fleet.problems import Problem
-from edgec.fleet.store.certificate_tables import Certificate
 from edgec.fleet.store.database import Database
-from edgec.fleet.store.tables import Device
+from edgec.fleet.store.tables import Certificate, Device
 
 FOLDER = "ca"
 LIST_VALID = timedelta(days=7)

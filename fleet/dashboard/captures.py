@@ -20,8 +20,7 @@ from edgec.fleet.dashboard.parts import ago, badge, esc, link
 from edgec.fleet.dashboard.picture import picture
 from edgec.fleet.dashboard.shell import Pager, attempt, frame, html, live, signed_in, to_sign_in
 from edgec.fleet.services import Services
-from edgec.fleet.store.experiment_tables import Capture
-from edgec.fleet.store.tables import Device
+from edgec.fleet.store.tables import Capture, Device
 from edgec.protocol.captures import CaptureReason
 
 PAGE = 24

@@ -29,8 +29,7 @@ from edgec.fleet.dashboard.shell import attempt, confirm, frame, html, live, sig
 from edgec.fleet.devices.queries import summary
 from edgec.fleet.jobs.service import job_view
 from edgec.fleet.services import Services
-from edgec.fleet.store.experiment_tables import Capture
-from edgec.fleet.store.tables import Audit, Detection, Device, Job, Shadow, Telemetry
+from edgec.fleet.store.tables import Audit, Capture, Detection, Device, Job, Shadow, Telemetry
 
 WINDOW_S = 3600.0
 

@@ -24,7 +24,7 @@ from edgec.fleet.experiments.service import (
     view,
 )
 from edgec.fleet.services import Services
-from edgec.fleet.store.experiment_tables import Experiment, Reading
+from edgec.fleet.store.tables import Experiment, Reading
 
 MODES = {
     "shadow": "Shadow: the candidate looks on",

@@ -29,8 +29,7 @@ from edgec.fleet.experiments.service import (
 )
 from edgec.fleet.problems import Problem
 from edgec.fleet.services import Services
-from edgec.fleet.store.experiment_tables import Experiment
-from edgec.fleet.store.tables import Group, ModelVersion
+from edgec.fleet.store.tables import Experiment, Group, ModelVersion
 
 
 def load_list(services: Services) -> list[dict[str, Any]]:

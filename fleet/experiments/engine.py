@@ -27,9 +27,8 @@ from edgec.fleet.rollouts.artifacts import artifacts_of, choose
 from edgec.fleet.rollouts.dispatch import Addresses, update_document
 from edgec.fleet.rollouts.plan import Plan as RolloutPlan
 from edgec.fleet.store.database import Database
-from edgec.fleet.store.experiment_tables import Experiment, Participant, Reading
 from edgec.fleet.store.leased import LeasedWorker
-from edgec.fleet.store.tables import Device, Job, ModelVersion, Shadow
+from edgec.fleet.store.tables import Device, Experiment, Job, ModelVersion, Participant, Reading, Shadow
 from edgec.protocol.shadow import ShadowState, ShadowUpdate
 from edgec.protocol.topics import Kind, ParsedTopic
 

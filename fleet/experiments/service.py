@@ -14,8 +14,7 @@ from edgec.fleet.experiments.verdict import Criteria
 from edgec.fleet.groups.service import Scope, scope_query
 from edgec.fleet.problems import Problem
 from edgec.fleet.rollouts.artifacts import artifacts_of, choose
-from edgec.fleet.store.experiment_tables import Experiment, Participant
-from edgec.fleet.store.tables import Device
+from edgec.fleet.store.tables import Device, Experiment, Participant
 from edgec.protocol.names import Name
 
 OPEN = ("RUNNING", "ENDING")

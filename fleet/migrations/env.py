@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from alembic import context
 
-import edgec.fleet.store.certificate_tables
-import edgec.fleet.store.experiment_tables  # noqa: F401 - adds its tables to the metadata
 from edgec.fleet.store.tables import Base
 
 connection = context.config.attributes["connection"]

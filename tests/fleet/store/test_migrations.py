@@ -9,8 +9,7 @@ from sqlalchemy import inspect, text
 
 from edgec.fleet.store.bulk import insert_new
 from edgec.fleet.store.database import Database
-from edgec.fleet.store.experiment_tables import Capture
-from edgec.fleet.store.tables import Detection, Device, RollUp, Telemetry
+from edgec.fleet.store.tables import Capture, Detection, Device, RollUp, Telemetry
 from tests.fleet.fleet_harness import Backend
 
 OLD_ROWS = (

@@ -1,11 +1,14 @@
-"""The certificates that were given out: what a revocation is looked up in."""
+"""Certificates that were issued: what a revocation is looked up in."""
 
 from __future__ import annotations
 
-from sqlalchemy import ForeignKey, String
+from sqlalchemy import (
+    ForeignKey,
+    String,
+)
 from sqlalchemy.orm import Mapped, mapped_column
 
-from edgec.fleet.store.tables import Base
+from edgec.fleet.store.tables.base import Base
 
 
 class Certificate(Base):

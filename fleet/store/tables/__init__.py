@@ -1,0 +1,38 @@
+"""The database's tables. Importing one registers all: their foreign keys name each other."""
+
+from edgec.fleet.store.tables.access import AccessToken, Audit, WebSession
+from edgec.fleet.store.tables.base import Base
+from edgec.fleet.store.tables.captures import Capture
+from edgec.fleet.store.tables.certificates import Certificate
+from edgec.fleet.store.tables.devices import Device, EnrollToken, Group, Shadow
+from edgec.fleet.store.tables.experiments import Experiment, Participant, Reading
+from edgec.fleet.store.tables.registry import Manifest, ManifestBlob, ModelVersion, RepositoryBlob, Tag
+from edgec.fleet.store.tables.rollouts import Job, Member, Rollout
+from edgec.fleet.store.tables.telemetry import Detection, RollUp, Telemetry
+
+__all__ = [
+    "AccessToken",
+    "Audit",
+    "Base",
+    "Capture",
+    "Certificate",
+    "Detection",
+    "Device",
+    "EnrollToken",
+    "Experiment",
+    "Group",
+    "Job",
+    "Manifest",
+    "ManifestBlob",
+    "Member",
+    "ModelVersion",
+    "Participant",
+    "Reading",
+    "RepositoryBlob",
+    "RollUp",
+    "Rollout",
+    "Shadow",
+    "Tag",
+    "Telemetry",
+    "WebSession",
+]

@@ -1,0 +1,78 @@
+"""Rollouts, their members and the jobs of devices."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from sqlalchemy import (
+    ForeignKey,
+    Index,
+    String,
+    Text,
+    UniqueConstraint,
+)
+from sqlalchemy.orm import Mapped, mapped_column
+
+from edgec.fleet.store.tables.base import Base, Key
+
+
+class Rollout(Base):
+    """One version on its way to devices. ``plan`` is a :class:`edgec.fleet.rollouts.plan.Plan`."""
+
+    __tablename__ = "rollouts"
+    id: Mapped[int] = mapped_column(Key, primary_key=True)
+    model: Mapped[str] = mapped_column(String(128), index=True)
+    version: Mapped[str] = mapped_column(String(128))
+    scope_kind: Mapped[str] = mapped_column(String(32))  # device|group|all
+    scope: Mapped[str] = mapped_column(String(128))
+    plan: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    state: Mapped[str] = mapped_column(String(32), index=True)
+    stage: Mapped[int] = mapped_column(default=0)
+    stage_since: Mapped[float] = mapped_column(default=0.0)
+    reason: Mapped[str] = mapped_column(Text, default="")
+    verdicts: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    created_by: Mapped[str] = mapped_column(String(128), default="")
+    created_at: Mapped[float] = mapped_column(default=time.time)
+    deadline: Mapped[float] = mapped_column()
+    finished_at: Mapped[float | None] = mapped_column()
+    lease_owner: Mapped[str] = mapped_column(String(64), default="")
+    lease_until: Mapped[float] = mapped_column(default=0.0)
+
+
+class Member(Base):
+    """A device in a rollout: the stage it belongs to and how it fared."""
+
+    __tablename__ = "members"
+    __table_args__ = (UniqueConstraint("rollout_id", "device_id"),)
+    id: Mapped[int] = mapped_column(Key, primary_key=True)
+    rollout_id: Mapped[int] = mapped_column(ForeignKey("rollouts.id", ondelete="CASCADE"), index=True)
+    device_id: Mapped[int] = mapped_column(ForeignKey("devices.id", ondelete="CASCADE"), index=True)
+    rank: Mapped[int] = mapped_column(default=0)
+    stage: Mapped[int] = mapped_column(default=0)
+    state: Mapped[str] = mapped_column(String(32), default="WAITING", index=True)
+    attempts: Mapped[int] = mapped_column(default=0)
+    job_id: Mapped[str] = mapped_column(String(64), default="")
+    previous_model: Mapped[str] = mapped_column(String(128), default="")
+    previous_version: Mapped[str] = mapped_column(String(128), default="")
+    changed_at: Mapped[float] = mapped_column(default=time.time)
+    detail: Mapped[str] = mapped_column(Text, default="")
+
+
+class Job(Base):
+    """One thing that one device was asked to do, and its execution."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (Index("ix_jobs_device_state", "device_id", "state"),)
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    device_id: Mapped[int] = mapped_column(ForeignKey("devices.id", ondelete="CASCADE"))
+    rollout_id: Mapped[int | None] = mapped_column(ForeignKey("rollouts.id", ondelete="SET NULL"), index=True)
+    purpose: Mapped[str] = mapped_column(String(32), default="update")  # update|rollback|command
+    document: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    state: Mapped[str] = mapped_column(String(32), default="QUEUED", index=True)
+    detail: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    update_seq: Mapped[int] = mapped_column(default=0)
+    created_at: Mapped[float] = mapped_column(default=time.time)
+    started_at: Mapped[float | None] = mapped_column()
+    finished_at: Mapped[float | None] = mapped_column()
+    expires_at: Mapped[float] = mapped_column(index=True)
