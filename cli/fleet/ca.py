@@ -52,16 +52,17 @@ def server(
     days: Annotated[int, typer.Option(min=1, help="For how long it is good.")] = 825,
 ) -> None:
     """Make a certificate for a broker or proxy of your own."""
-    from edgec.fleet.certificates.authority import Authority, write_private
+    from edgec.fleet.certificates.authority import Authority
     from edgec.fleet.certificates.service import FOLDER
     from edgec.fleet.errors import FleetError
+    from edgec.fleet.store.files import replace_file
 
     authority = Authority.load(data / FOLDER)
     if authority is None:
         raise FleetError(f"there is no authority in {data / FOLDER}: edgec fleet ca init --data {data}")
     issued, key = authority.server(host, timedelta(days=days))
     out_folder.mkdir(parents=True, exist_ok=True)
-    write_private(out_folder / "server.key", key.encode())
+    replace_file(out_folder / "server.key", key.encode())
     (out_folder / "server.pem").write_text(issued.pem + authority.pem)
     (out_folder / "ca.pem").write_text(authority.pem)
     out.print(f"wrote server.pem, server.key and ca.pem in {out_folder}")
@@ -79,14 +80,14 @@ def claim(
     token: Token = None,
 ) -> None:
     """Make a claim certificate, to be put on many devices in the factory."""
-    from edgec.fleet.certificates.authority import write_private
     from edgec.fleet.client.connection import FleetClient, resolve
+    from edgec.fleet.store.files import replace_file
 
     body = {"uses": uses, "valid_s": days * 86400, "auto_accept": accept}
     with FleetClient(*resolve(server, token)) as client:
         made = client.post("/certificates/claims", body)
     out_folder.mkdir(parents=True, exist_ok=True)
-    write_private(out_folder / "claim.key", made["key"].encode())
+    replace_file(out_folder / "claim.key", made["key"].encode())
     (out_folder / "claim.pem").write_text(made["certificate"])
     (out_folder / "ca.pem").write_text(made["ca_pem"])
     out.print(f"claim {made['serial']} lets {uses} devices in: edgec agent enroll --claim {out_folder} …")

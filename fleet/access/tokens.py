@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 from typing import Literal
@@ -15,6 +14,7 @@ from edgec.fleet.access.secrets import new_secret, secret_hash
 from edgec.fleet.audit.log import audit
 from edgec.fleet.problems import Problem
 from edgec.fleet.store.database import Database
+from edgec.fleet.store.files import replace_file
 from edgec.fleet.store.tables import AccessToken, WebSession
 from edgec.protocol.names import Name
 
@@ -83,12 +83,5 @@ def ensure_admin(database: Database, data: Path) -> tuple[Path, bool]:
         if row is not None:
             return path, False
         _row, secret = _add(session, NewAccessToken(name="admin", role="admin"))
-        partial = path.with_suffix(".partial")
-        partial.unlink(missing_ok=True)
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as stream:
-            stream.write(secret + "\n")
-            stream.flush()
-            os.fsync(stream.fileno())
-        partial.replace(path)
+        replace_file(path, f"{secret}\n".encode())
         return path, True

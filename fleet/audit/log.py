@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Select, or_, select
+from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
+from edgec.fleet.store.search import contains
 from edgec.fleet.store.tables import Audit
 
 if TYPE_CHECKING:
@@ -22,7 +23,5 @@ def audit_query(search: str) -> Select[Audit]:
     """Lines of the audit log whose actor, action or subject has ``search`` in it."""
     query = select(Audit)
     if search:
-        pattern = "%" + search.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
-        columns = (Audit.actor, Audit.action, Audit.subject)
-        query = query.where(or_(*(column.ilike(pattern, escape="\\") for column in columns)))
+        query = query.where(contains(search, Audit.actor, Audit.action, Audit.subject))
     return query

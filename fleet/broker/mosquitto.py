@@ -8,7 +8,6 @@ list is one pattern a topic, whatever the number of devices.
 from __future__ import annotations
 
 import logging
-import os
 import shlex
 import subprocess
 import threading
@@ -21,6 +20,7 @@ from edgec.fleet.broker.passwords import hash_password
 from edgec.fleet.certificates.service import Certificates
 from edgec.fleet.errors import FleetError
 from edgec.fleet.store.database import Database
+from edgec.fleet.store.files import replace_file
 from edgec.fleet.store.tables import Device
 from edgec.protocol.topics import FROM_DEVICE, PREFIX, TO_DEVICE
 
@@ -169,17 +169,8 @@ def _replace(path: Path, data: bytes) -> bool:
             return False
     except FileNotFoundError:
         pass
-    partial = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}.partial")
-    partial.unlink(missing_ok=True)
-    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640), "wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
-    if path.exists():  # The broker may run as another user: keep who may read.
-        old = path.stat()
-        if (old.st_uid, old.st_gid) != (os.getuid(), os.getgid()) and os.getuid() == 0:
-            os.chown(partial, old.st_uid, old.st_gid)
-    partial.replace(path)
+    # The broker may run as another user, who has to go on reading it.
+    replace_file(path, data, mode=0o640, keep_owner=True)
     return True
 
 

@@ -7,7 +7,6 @@ with their host names. Which are revoked is in the database; the revocation list
 from __future__ import annotations
 
 import ipaddress
-import os
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,6 +19,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from edgec.fleet.errors import FleetError
 from edgec.fleet.problems import Problem
+from edgec.fleet.store.files import replace_file
 from edgec.protocol.errors import ProtocolError
 from edgec.protocol.names import check_name
 
@@ -116,7 +116,7 @@ class Authority:
 
     def _save(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        write_private(folder / KEY, key_pem(self._key))
+        replace_file(folder / KEY, key_pem(self._key))
         (folder / CERTIFICATE).write_text(self.pem)
 
     def device(self, request: str, name: str, valid: timedelta) -> Issued:
@@ -236,17 +236,6 @@ def key_pem(key: _PrivateKey) -> bytes:
     return key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-
-
-def write_private(path: Path, data: bytes) -> None:
-    """Write a file that only its owner reads; renamed into place."""
-    partial = path.with_name(path.name + ".partial")
-    partial.unlink(missing_ok=True)
-    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
-    partial.replace(path)
 
 
 def _public_key(request: str) -> ec.EllipticCurvePublicKey | rsa.RSAPublicKey:

@@ -10,9 +10,10 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from edgec.fleet.audit.log import audit
-from edgec.fleet.certificates.authority import Authority, Issued, write_private
+from edgec.fleet.certificates.authority import Authority, Issued
 from edgec.fleet.problems import Problem
 from edgec.fleet.store.database import Database
+from edgec.fleet.store.files import replace_file
 from edgec.fleet.store.tables import Certificate, Device
 
 FOLDER = "ca"
@@ -114,8 +115,8 @@ class Certificates:
         """
         issued, key = self.require().server(hosts, valid)
         certificate_file, key_file = self._folder / "server.pem", self._folder / "server.key"
-        write_private(key_file, key.encode())
-        write_private(certificate_file, (issued.pem + self.require().pem).encode())
+        replace_file(key_file, key.encode())
+        replace_file(certificate_file, (issued.pem + self.require().pem).encode())
         return certificate_file, key_file
 
 

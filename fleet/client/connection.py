@@ -13,6 +13,7 @@ from urllib.parse import quote
 import httpx
 
 from edgec.fleet.errors import FleetError, RefusedByServer, ServerUnreachable
+from edgec.fleet.store.files import replace_file
 
 SERVER_ENV = "EDGEC_SERVER"
 TOKEN_ENV = "EDGEC_TOKEN"
@@ -29,11 +30,7 @@ def save_login(server: str, token: str) -> Path:
     """Keep server and token for later commands, readable by this user only."""
     path = config_file()
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.unlink(missing_ok=True)
-    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
-        stream.write(f"server = {json.dumps(server)}\ntoken = {json.dumps(token)}\n")
-    partial.replace(path)
+    replace_file(path, f"server = {json.dumps(server)}\ntoken = {json.dumps(token)}\n".encode())
     return path
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Select, func, or_, select
+from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
+from edgec.fleet.store.search import contains
 from edgec.fleet.store.tables import Device
 
 
@@ -24,10 +25,7 @@ def device_filter(
         label: `key=value`; empty for all.
     """
     if search:
-        pattern = "%" + search.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
-        query = query.where(
-            or_(Device.name.ilike(pattern, escape="\\"), Device.target.ilike(pattern, escape="\\"))
-        )
+        query = query.where(contains(search, Device.name, Device.target))
     if state in ("pending", "revoked"):
         query = query.where(Device.admission == state)
     elif state == "drift":

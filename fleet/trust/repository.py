@@ -6,7 +6,6 @@ the last timestamp lives, and can vouch for nothing new.
 
 from __future__ import annotations
 
-import os
 import re
 import threading
 from datetime import UTC, datetime, timedelta
@@ -21,6 +20,7 @@ from tuf.api.serialization import DeserializationError
 
 from edgec.fleet.errors import FleetError
 from edgec.fleet.problems import Problem
+from edgec.fleet.store.files import replace_file
 from edgec.fleet.trust.keys import load_key, new_key
 
 TIMESTAMP_VALID = timedelta(days=1)
@@ -176,13 +176,7 @@ class Repository:
         self._write("timestamp.json", timestamp.to_bytes())
 
     def _write(self, name: str, content: bytes) -> None:
-        path = self._metadata / name
-        partial = path.with_suffix(".partial")
-        with partial.open("wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        partial.replace(path)
+        replace_file(self._metadata / name, content, mode=0o644)
 
 
 S = TypeVar("S", Root, Targets, Timestamp)
