@@ -27,7 +27,7 @@ class ServerUnreachable(FleetError):
 
 
 class RefusedByServer(FleetError):
-    """The server understood and said no; ``status`` is the HTTP status."""
+    """The server understood and said no; `status` is the HTTP status."""
 
     exit_code = 4
 

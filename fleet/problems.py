@@ -8,7 +8,7 @@ from starlette.responses import JSONResponse
 
 
 class Problem(Exception):
-    """An error answer of the API (RFC 9457): HTTP ``status``, short ``title`` and a ``detail`` that says
+    """An error answer of the API (RFC 9457): HTTP `status`, short `title` and a `detail` that says
     the way out."""
 
     def __init__(self, status: int, title: str, detail: str = "", **extra: Any) -> None:  # noqa: ANN401 - JSON

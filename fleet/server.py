@@ -89,7 +89,7 @@ class _Server(uvicorn.Server):
 def serve(
     settings: Settings, on_ready: Callable[[dict[str, Any]], None], ready_file: Path | None = None
 ) -> None:
-    """Run until SIGINT or SIGTERM. ``on_ready`` gets the addresses; so does ``ready_file``, written when
+    """Run until SIGINT or SIGTERM. `on_ready` gets the addresses; so does `ready_file`, written when
     all answers.
 
     Raises:

@@ -61,7 +61,7 @@ class Services:
         self.devices_changed()
 
     def admit(self, actor: str, name: str, admission: str) -> Device:
-        """Accept a device or shut it out (``accepted``, ``revoked``), and see to it that the broker knows.
+        """Accept a device or shut it out (`accepted`, `revoked`), and see to it that the broker knows.
 
         Raises:
             Problem: 404.

@@ -1,4 +1,4 @@
-"""What a fleet server is started with: flags of ``edgec fleet serve``, else ``EDGEC_FLEET_…`` variables,
+"""What a fleet server is started with: flags of `edgec fleet serve`, else `EDGEC_FLEET_…` variables,
 else defaults."""
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class Settings(BaseModel):
 
 
 def load_settings(**flags: object) -> Settings:
-    """Settings from ``flags`` (those that are not None), then the environment, then defaults.
+    """Settings from `flags` (those that are not None), then the environment, then defaults.
 
     Raises:
         FleetError: a value makes no sense; the message names the setting.

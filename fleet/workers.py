@@ -20,7 +20,7 @@ class Workers:
         self.failed: tuple[str, BaseException] | None = None
 
     def guarded(self, name: str, target: Callable[..., None], *args: object) -> None:
-        """Run ``target``; what it raises ends the process."""
+        """Run `target`; what it raises ends the process."""
         try:
             target(*args)
         except BaseException as error:

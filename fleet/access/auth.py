@@ -1,5 +1,4 @@
-"""Who asks: tokens, roles, browser sessions and the audit log. Secrets are random and long, so a plain hash
-keeps them."""
+"""Authentication: by access token, device token, certificate or browser session."""
 
 from __future__ import annotations
 
@@ -21,7 +20,7 @@ COOKIE = "edgec_session"
 
 
 class Auth:
-    """Looks tokens up; every look-up sees revocations at once."""
+    """Resolves credentials to identities. Each look-up reads the database, so a revocation takes effect at once."""
 
     def __init__(self, database: Database, certificates: Certificates | None = None) -> None:
         self._database = database
@@ -36,7 +35,7 @@ class Auth:
         return Identity(f"device {shown[1]}", "device", (), device_id) if device_id is not None else None
 
     def by_token(self, token: str) -> Identity | None:
-        """The operator or device that ``token`` belongs to."""
+        """The operator or device that `token` belongs to."""
         digest = secret_hash(token)
         with self._database.reading() as session:
             row = session.scalar(select(AccessToken).filter_by(hash=digest))
@@ -46,20 +45,20 @@ class Auth:
             return Identity(f"device {device.name}", "device", (), device.id) if device else None
 
     def by_header(self, header: str) -> Identity | None:
-        """From an ``Authorization`` header: Bearer, or Basic with the token as the password."""
+        """The identity of an `Authorization` header: Bearer, or Basic with the token as the password."""
         scheme, _, value = header.partition(" ")
         if scheme.lower() == "bearer":
             return self.by_token(value.strip())
         if scheme.lower() == "basic":
             try:
                 _user, _, password = base64.b64decode(value, validate=True).decode().partition(":")
-            except ValueError:  # binascii's, of the text, and what is no ASCII
+            except ValueError:  # from binascii, or not ASCII
                 return None
             return self.by_token(password)
         return None
 
     def by_cookie(self, cookie: str) -> Identity | None:
-        """The operator whose browser holds ``cookie``."""
+        """The operator whose browser holds `cookie`."""
         with self._database.reading() as session:
             row = session.scalar(
                 select(AccessToken)
@@ -69,7 +68,7 @@ class Auth:
             return _identity(row) if row else None
 
     def sign_in(self, token: str) -> str | None:
-        """A cookie for a browser that showed an operator's token; None if the token is not valid."""
+        """Issue a session cookie for an operator's token; None if the token is not valid."""
         with self._database.writing() as session:
             row = session.scalar(select(AccessToken).filter_by(hash=secret_hash(token.strip())))
             if row is None or _identity(row) is None:
@@ -83,7 +82,7 @@ class Auth:
             return cookie
 
     def sign_out(self, cookie: str) -> None:
-        """Forget a browser."""
+        """End a browser session."""
         with self._database.writing() as session:
             session.execute(delete(WebSession).filter_by(hash=secret_hash(cookie)))
 

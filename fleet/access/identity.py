@@ -19,8 +19,8 @@ RANK: dict[str, int] = {"device": 0, "viewer": 1, "operator": 2, "admin": 3}
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Someone who showed a valid token. ``models`` empty means every model; ``device_id`` is set for
-    devices."""
+    """An authenticated operator, machine or device. Empty `models` means every model; `device_id` is set for
+    devices only."""
 
     name: str
     role: Role
@@ -28,21 +28,21 @@ class Identity:
     device_id: int | None = None
 
     def may(self, role: Role) -> bool:
-        """Whether this one has at least ``role``."""
+        """Whether the identity has at least `role`."""
         return RANK[self.role] >= RANK[role]
 
     def may_use_repository(self, repository: str, *, write: bool) -> bool:
-        """Whether the registry lets this one read, or write, ``repository``."""
+        """Whether the registry grants read, or write, access to `repository`."""
         if write and not self.may("operator"):
             return False
         return not self.models or repository.removeprefix("models/") in self.models
 
 
 def require_role(identity: Identity | None, role: Role) -> Identity:
-    """The identity, if it has ``role``.
+    """The identity, if it has `role`.
 
     Raises:
-        Problem: 401 without an identity, 403 with too weak a one.
+        Problem: 401 without an identity, 403 when its role is too weak.
     """
     if identity is None:
         raise Problem(401, "Sign in", "Send a valid access token as 'Authorization: Bearer …'.")

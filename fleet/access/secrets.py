@@ -1,4 +1,4 @@
-"""Secrets of operators, devices and browsers. They are random and long, so a plain hash of them is enough to store."""
+"""Secrets of operators, devices and browsers. They are random and long, so storing a plain hash is enough."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
 
 def new_secret(prefix: str) -> str:
-    """A secret of 256 bits; the prefix tells people and secret scanners what it is."""
+    """A 256-bit secret; the prefix tells people and secret scanners what it is for."""
     return f"{prefix}_{secrets.token_urlsafe(32)}"
 
 
 def secret_hash(secret: str) -> str:
-    """What is stored of a secret."""
+    """The hash that is stored in place of a secret."""
     return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()

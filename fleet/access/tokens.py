@@ -76,7 +76,7 @@ def revoke_access_token(session: Session, actor: str, name: str) -> None:
 
 
 def ensure_admin(database: Database, data: Path) -> tuple[Path, bool]:
-    """Make sure there is an administrator: the file with the token, and whether it was made just now."""
+    """Ensure that there is an administrator; returns the file with its token, and whether it was created just now."""
     path = data / ADMIN_FILE
     with database.writing() as session:
         row = session.scalar(select(AccessToken).filter_by(name="admin"))

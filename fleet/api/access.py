@@ -1,4 +1,4 @@
-"""Enrolment, tokens, sign-in and the audit log under ``/api/v1``."""
+"""Enrolment, tokens, sign-in and the audit log under `/api/v1`."""
 
 from __future__ import annotations
 

@@ -140,7 +140,7 @@ def export(
     server: Server, who: Operator, format: Format = "coco", device: Text = "", model: Text = "", version: Text = "",
     unreviewed: bool = False, val_percent: Annotated[int, Query(ge=0, le=90)] = 20,
 ) -> StreamingResponse:  # fmt: skip
-    """Confirmed and corrected captures as a zip; with ``unreviewed`` new ones too, as the model saw them."""
+    """Confirmed and corrected captures as a zip; with `unreviewed` new ones too, as the model saw them."""
     states = ["confirmed", "corrected"] + ["new"] * unreviewed
     query = capture_query(device=device, model=model, version=version).where(Capture.state.in_(states))
     with server.database.writing() as session:

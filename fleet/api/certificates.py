@@ -1,4 +1,4 @@
-"""Certificates under ``/api/v1``: the authority's own, revocations, renewal, claims."""
+"""Certificates under `/api/v1`: the authority's own, revocations, renewal, claims."""
 
 from __future__ import annotations
 

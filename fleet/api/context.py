@@ -24,7 +24,7 @@ def services(request: Request) -> Services:
 
 
 def identity(request: Request) -> Identity | None:
-    """Who asks: by ``Authorization`` header, else by the browser's cookie.
+    """Who asks: by `Authorization` header, else by the browser's cookie.
 
     A cookie counts for changes only when the page that asks is ours.
     """
@@ -73,7 +73,7 @@ def to_cursor(value: str | int) -> str:
 
 
 def next_cursor(rows: Sequence[Row], limit: int, key: Callable[[Row], str | int]) -> str | None:
-    """The cursor of the page after ``rows``, of which one more than ``limit`` was asked for; None on the last page."""
+    """The cursor of the page after `rows`, of which one more than `limit` was asked for; None on the last page."""
     return to_cursor(key(rows[limit - 1])) if len(rows) > limit else None
 
 

@@ -1,4 +1,4 @@
-"""Devices and groups under ``/api/v1``."""
+"""Devices and groups under `/api/v1`."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def list_devices(
     server: Server, _who: Viewer, limit: Limit = 100, cursor: Cursor = "", search: Text = "",
     state: Text = "", target: Text = "", version: Text = "", group: Text = "", label: Text = "",
 ) -> dict[str, Any]:  # fmt: skip
-    """Devices by name, filtered; ``label`` is ``key=value``."""
+    """Devices by name, filtered; `label` is `key=value`."""
     with server.database.reading() as session:
         members = group_query(get_group(session, group)) if group else select(Device)
         query = device_filter(

@@ -11,7 +11,7 @@ MAX_BODY = 4 << 20
 
 
 class Conditional:
-    """Adds an ETag to answers of GET below ``/api/v1/`` and honours If-None-Match."""
+    """Adds an ETag to answers of GET below `/api/v1/` and honours If-None-Match."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

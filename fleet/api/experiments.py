@@ -1,4 +1,4 @@
-"""Experiments under ``/api/v1/experiments``."""
+"""Experiments under `/api/v1/experiments`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ExperimentId = Annotated[int, Path(ge=1, lt=2**53)]
 
 @router.post("/experiments", status_code=201)
 def start_experiment(server: Server, who: Operator, body: NewExperiment) -> dict[str, Any]:
-    """Put a candidate version beside the one that runs: ``shadow`` looks on, ``ab`` acts on a share of the frames."""
+    """Put a candidate version beside the one that runs: `shadow` looks on, `ab` acts on a share of the frames."""
     row = server.start_experiment(who.name, body)
     with server.database.reading() as session:
         return view(row, participant_counts(session, [row.id])[row.id])

@@ -52,7 +52,7 @@ def ready(server: Server, response: Response) -> dict[str, Any]:
 
 @router.post("/api/v1/registry/gc")
 def collect_garbage(server: Server, who: Admin, grace_s: float = 86400.0) -> dict[str, Any]:
-    """Remove blobs that no manifest needs and that are older than ``grace_s`` seconds."""
+    """Remove blobs that no manifest needs and that are older than `grace_s` seconds."""
     found = server.maintenance.collect_garbage(time.time(), max(grace_s, 0.0))
     with server.database.writing() as session:
         audit(session, who.name, "registry.gc", blobs=found.blobs, bytes=found.bytes)

@@ -1,6 +1,6 @@
-"""The OCI distribution API under ``/v2/``: pull, push, list, delete, referrers.
+"""The OCI distribution API under `/v2/`: pull, push, list, delete, referrers.
 
-One route takes every path below ``/v2/`` because repository names contain slashes; the end of the path says
+One route takes every path below `/v2/` because repository names contain slashes; the end of the path says
 what is wanted.
 """
 
@@ -42,7 +42,7 @@ _RANGE = re.compile(r"(\d+)-(\d+)")
 
 
 class Registry:
-    """Answers requests below ``/v2/`` for one store."""
+    """Answers requests below `/v2/` for one store."""
 
     def __init__(self, database: Database, blobs: BlobStore, max_upload: int) -> None:
         self._database = database

@@ -1,4 +1,4 @@
-"""Models, versions and rollouts under ``/api/v1``."""
+"""Models, versions and rollouts under `/api/v1`."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def change_rollout(
     server: Server, who: Operator, rollout_id: RolloutId,
     action: Literal["pause", "resume", "approve", "abort"], take_back: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
-    """Pause, resume, approve the next stage, or abort; with ``take_back`` an abort returns devices to what
+    """Pause, resume, approve the next stage, or abort; with `take_back` an abort returns devices to what
     they ran."""
     if action == "abort":
         rollout = server.abort_rollout(who.name, rollout_id, take_back=take_back)

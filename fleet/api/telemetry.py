@@ -56,7 +56,7 @@ def list_detections(
 def list_telemetry(
     server: Server, _who: Viewer, name: str, stream: Text = "", since: float | None = None, limit: Limit = 500
 ) -> dict[str, Any]:
-    """Health numbers of a device over time, oldest first; ``stream`` empty is the device as a whole."""
+    """Health numbers of a device over time, oldest first; `stream` empty is the device as a whole."""
     with server.database.reading() as session:
         device = get_device(session, name)
         begin = time.time() - 3600 if since is None else since

@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 
 def audit(session: Session, actor: str, action: str, subject: str = "", **detail: Any) -> None:  # noqa: ANN401 - JSON
-    """Write a line of the audit log, within the transaction of what it records."""
+    """Add an entry to the audit log, in the same transaction as the change it records."""
     session.add(Audit(actor=actor, action=action, subject=subject[:255], detail=detail))
 
 
 def audit_query(search: str) -> Select[Audit]:
-    """Lines of the audit log whose actor, action or subject has ``search`` in it."""
+    """Entries of the audit log whose actor, action or subject contains `search`."""
     query = select(Audit)
     if search:
         query = query.where(contains(search, Audit.actor, Audit.action, Audit.subject))

@@ -1,4 +1,4 @@
-"""Who may connect to the embedded broker, and which topics are theirs."""
+"""Access rules of the embedded broker: who may connect, and which topics are theirs."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ SERVER = "edgec:fleet"
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """The rules of one fleet. ``password_hash`` looks up an accepted device's, or None; ``check`` compares a hash
-    with a password."""
+    """The rules of one fleet. `password_hash` returns that of an accepted device, else None; `check` compares a
+    hash with a password."""
 
     fleet: str
     server_hash: str
     password_hash: Callable[[str], str | None]
     check: Callable[[str, str], bool]
     certificate: Callable[[str, str], bool] = lambda _serial, _name: False
-    """Whether the certificate of this serial number lets this device in."""
+    """Whether the certificate with this serial number is valid for this device."""
 
     def may_connect(
         self,
@@ -31,10 +31,10 @@ class Access:
         will: str | None,
         peer: tuple[str, str] | None = None,
     ) -> bool:
-        """Whether these credentials are right, the client id is the device's own and its will stays in its
-        topics. ``peer`` is serial number and name of the certificate that the connection was made with.
+        """Whether the credentials are valid, the client id is the device's own and its will stays within its topics.
+        `peer` is the serial number and name of the connection's client certificate.
 
-        The client id matters because a second connection with the same one pushes the first out.
+        The client id matters because a second connection with the same id evicts the first.
         """
         if not username or not self._proven(username, password, peer):
             return False
@@ -45,19 +45,20 @@ class Access:
 
     def _proven(self, username: str, password: str | None, peer: tuple[str, str] | None) -> bool:
         if peer is not None and username != SERVER:
-            # A certificate that does not count is not made up for by a password.
+            # A password does not make up for an invalid certificate.
             return peer[1] == username and self.certificate(*peer)
         known = self.server_hash if username == SERVER else self.password_hash(username)
         return known is not None and bool(password) and self.check(known, password or "")
 
     def may_publish(self, username: str | None, topic: str) -> bool:
-        """A device publishes to what devices say, below its own name only."""
+        """Whether a client may publish to `topic`: a device only to the topics of devices, below its own name."""
         if username == SERVER:
             return True
         return any(_covers(f"{self._base(username)}/{kind.value}", topic) for kind in FROM_DEVICE)
 
     def may_receive(self, username: str | None, topic_filter: str) -> bool:
-        """A device hears what is for it: no wildcard reaches further."""
+        """Whether a client may subscribe to `topic_filter`: a device only to what is addressed to it, without
+        wider wildcards."""
         if username == SERVER:
             return True
         return any(_covers(f"{self._base(username)}/{kind.value}", topic_filter) for kind in TO_DEVICE)

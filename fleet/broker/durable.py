@@ -17,7 +17,7 @@ from edgec.fleet.broker.filters import Filters, fixed_part
 from edgec.fleet.broker.messages import Inbound
 
 LIMIT = 1000
-"""Connections from which the server, its metrics and its dashboard advise a broker of one's own."""
+"""Number of connections from which log, metrics and dashboard recommend a separate broker."""
 
 
 FULL_PAUSE_S = 0.05
@@ -31,15 +31,15 @@ log = logging.getLogger(__name__)
 
 
 Sink = Callable[[Inbound], bool]
-"""Takes a message if there is room."""
+"""Accepts a message if there is room; returns whether it did."""
 
 
 class DurableBroker(Broker):  # type: ignore[misc]
-    """Acknowledges what a device says once it is committed, not when it was merely read.
+    """Acknowledges a device's message once it is committed, not as soon as it is read.
 
-    amqtt confirms a QoS 1 message on arrival; a crash before the database had it would lose what the
-    device, believing the confirmation, has already dropped from its outbox. So these messages go straight
-    to the ingest, and their PUBACK is sent after the commit. Other traffic takes amqtt's own way.
+    amqtt acknowledges a QoS 1 message on arrival. A crash before the commit would then lose a message that the
+    device, trusting the acknowledgement, has already deleted from its outbox. So these messages go straight to the
+    ingest, and their PUBACK follows the commit. Other traffic takes amqtt's usual path.
     """
 
     def __init__(self, config: BrokerConfig, rules: Access, sink: Sink) -> None:
@@ -61,7 +61,7 @@ class DurableBroker(Broker):  # type: ignore[misc]
         )  # fmt: skip
 
     async def add_subscription(self, subscription: tuple[str, int], session: Session) -> int:
-        """Subscribe; remembers what the client has, and gives it what is retained there."""
+        """Subscribe a client, and remember the filter for when it leaves."""
         code: int = await super().add_subscription(subscription, session)
         if code != REFUSED:
             self._filters_of.setdefault(session.client_id or "", set()).add(subscription[0])
@@ -76,7 +76,7 @@ class DurableBroker(Broker):  # type: ignore[misc]
     async def _publish_retained_messages_for_subscription(
         self, subscription: tuple[str, int], session: Session
     ) -> None:
-        # amqtt sends what is retained for a filter even if it has just refused the subscription.
+        # amqtt sends retained messages of a filter even if it has just refused the subscription.
         name = subscription[0]
         if not self._rules.may_receive(session.username, name):
             return
@@ -87,7 +87,7 @@ class DurableBroker(Broker):  # type: ignore[misc]
                 qos = min(subscription[1], retained.qos or subscription[1])
                 await handler.mqtt_publish(retained.topic, retained.data, qos, retain=True)
             return
-        if session.username == SERVER:  # Nothing that a device hears of by a wildcard is ever retained.
+        if session.username == SERVER:  # No message that reaches devices through a wildcard is ever retained.
             await super()._publish_retained_messages_for_subscription(subscription, session)
 
     async def _run_broadcast(self, running_tasks: Any) -> None:  # noqa: ANN401 - a deque of tasks
@@ -134,7 +134,7 @@ class DurableBroker(Broker):  # type: ignore[misc]
 
 
 class _Receipts:
-    """The messages that wait for their commit; confirmed from the ingest's thread, many at once."""
+    """Messages that wait for their commit; the ingest's thread acknowledges many at once."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -142,13 +142,13 @@ class _Receipts:
         self._last = 0
 
     def number(self, committed: asyncio.Future[None]) -> int:
-        """A number for a message; within the loop."""
+        """Assign a number to a message; called within the event loop."""
         self._last += 1
         self._waiting[self._last] = committed
         return self._last
 
     def acknowledge(self, numbers: list[int]) -> None:
-        """From any thread: these are committed."""
+        """Acknowledge committed messages; may be called from any thread."""
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._settle, numbers)
 

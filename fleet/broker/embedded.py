@@ -1,4 +1,4 @@
-"""The broker in this process, for fleets that one machine can carry: amqtt in a thread of its own."""
+"""The embedded broker, for fleets that one machine can carry: amqtt in a thread of its own."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MAX_CONNECTIONS = 20_000
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """PEM files of a TLS server; clients may show a certificate of ``client_ca``."""
+    """PEM files of a TLS server; clients may present a certificate issued by `client_ca`."""
 
     certificate: Path
     key: Path
@@ -32,7 +32,7 @@ class Tls:
 
 
 class EmbeddedBroker:
-    """Starts and stops amqtt; ``port`` is the one it really listens on."""
+    """Starts and stops amqtt; `port` is the port it actually listens on."""
 
     def __init__(self, host: str, port: int, access: Access, sink: Sink, tls: Tls | None = None) -> None:
         self._tls = tls
@@ -51,7 +51,7 @@ class EmbeddedBroker:
         """Listen.
 
         Raises:
-            PortTaken: another program has the port, or it may not be used.
+            PortTaken: the port is in use or may not be used.
         """
         self.port = _probe(self._host, self._wanted)
         self._thread.start()
@@ -116,7 +116,7 @@ class EmbeddedBroker:
 
 
 def _probe(host: str, port: int) -> int:
-    """The port to listen on, found free a moment ago."""
+    """The port to listen on, checked to be free a moment ago."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -128,7 +128,7 @@ def _probe(host: str, port: int) -> int:
 
 
 def port_taken(host: str, port: int, flag: str, error: OSError) -> str:
-    """The sentence for a port that cannot be had."""
+    """The message for a port that cannot be used."""
     if error.errno == errno.EADDRINUSE:
         return (
             f"port {port} on {host} is taken by another program: choose another with {flag} (0: any free one)"

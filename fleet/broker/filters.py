@@ -8,11 +8,11 @@ from amqtt.session import Session
 
 
 class Filters(dict[str, list[tuple[Session, int]]]):
-    """Subscriptions by filter, found by topic without going through all of them.
+    """Subscriptions by filter, with a look-up by topic that does not visit all of them.
 
-    Iterating gives nothing. amqtt iterates in two places: when a device connects it would offer it every message
-    that is retained for anybody's subscription, and when one leaves it would search all for its own, which
-    :meth:`DurableBroker._del_all_subscriptions` knows better.
+    Iteration is empty on purpose. amqtt iterates in two places: when a device connects, to offer it the retained
+    messages of everyone's subscriptions; and when one leaves, to search all filters for its own, which
+    `DurableBroker._del_all_subscriptions` does without a search.
     """
 
     def __init__(self) -> None:
@@ -35,12 +35,12 @@ class Filters(dict[str, list[tuple[Session, int]]]):
                 del self._wild[fixed]
 
     def clear(self) -> None:
-        """Forget all."""
+        """Remove all subscriptions."""
         super().clear()
         self._wild.clear()
 
     def candidates(self, topic: str) -> list[str]:
-        """Filters that may match ``topic``."""
+        """Filters that may match `topic`."""
         found = [topic] if topic in self and fixed_part(topic) is None else []
         levels = topic.split("/")
         for count in range(len(levels) + 1):

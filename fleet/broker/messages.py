@@ -8,15 +8,15 @@ from typing import Protocol
 
 
 class Receipts(Protocol):
-    """Confirms messages to where they came from, many at once."""
+    """Acknowledges messages to their origin, many at once."""
 
     def acknowledge(self, numbers: list[int]) -> None:
-        """Confirm the messages of these numbers, in this order."""
+        """Acknowledge the messages with these numbers, in this order."""
 
 
 @dataclass(slots=True)
 class Inbound:
-    """A message as it came; ``receipts`` confirms it by its ``number``."""
+    """A message as received; `receipts` acknowledges it by its `number`."""
 
     topic: str
     payload: bytes
@@ -27,15 +27,15 @@ class Inbound:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """Something to publish once the transaction is committed."""
+    """A message to publish once the transaction is committed."""
 
     topic: str
     payload: bytes
 
 
 class Publisher(Protocol):
-    """Sends to devices; never blocks, and may drop when there is no connection (retained state is sent
-    again)."""
+    """Publishes to devices. Never blocks; may drop a message while there is no connection, as retained state is
+    sent again."""
 
     def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
         """Send with QoS 1."""

@@ -1,8 +1,8 @@
 """Files that let Mosquitto check the fleet's devices itself: passwords, access list, revoked certificates.
 
-They are rewritten when devices come and go, and a command of the operator's choice (``EDGEC_FLEET_MQTT_RELOAD``)
-makes the broker read them again: Mosquitto does on SIGHUP, and drops whoever may no longer be there. The access
-list is one pattern a topic, whatever the number of devices.
+They are rewritten when devices come and go, and a command that the operator configures (`EDGEC_FLEET_MQTT_RELOAD`)
+makes the broker reload them: Mosquitto does so on SIGHUP, and disconnects clients that are no longer allowed. The
+access list has one pattern per topic, whatever the number of devices.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ log = logging.getLogger(__name__)
 
 
 def access_list(fleet: str, server: str, revoked: list[str]) -> str:
-    """Mosquitto's ``acl_file``: the fleet's processes may all, a device only what is below its own name.
+    """Mosquitto's `acl_file`: full access for the fleet's processes, for a device only what is below its own name.
 
-    ``revoked`` devices are named: one whose certificate is refused only at its next connection is silenced
-    at once.
+    `revoked` devices are listed by name: their certificates are refused only at the next connection, the access list
+    silences them at once.
     """
     base = f"{PREFIX}/{fleet}/%u"
     lines = [f"user {server}", f"topic readwrite {PREFIX}/{fleet}/#", ""]
@@ -49,7 +49,7 @@ def access_list(fleet: str, server: str, revoked: list[str]) -> str:
 class MosquittoFiles:
     """Keeps the files of one broker in step with the database.
 
-    Several processes may share the folder: each writes the whole truth, in files that are renamed into place.
+    Several processes may share the folder: each writes the complete state, in files that are renamed into place.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class MosquittoFiles:
         self._stopping = False
 
     def write(self) -> bool:
-        """Write what differs and have the broker read it; whether anything did.
+        """Write the files that differ and reload the broker; returns whether any did.
 
         Raises:
             FleetError: the folder cannot be written or the command fails.
@@ -110,7 +110,8 @@ class MosquittoFiles:
         return any(changed)
 
     def _kept_own(self) -> str:
-        """Our own line: the one that is there if it is of the same user, so that files stay alike."""
+        """The password line of the fleet's processes. An existing line for the same user and password is kept, so
+        that the file does not change for a new salt."""
         from edgec.fleet.broker.passwords import check_password
 
         try:
@@ -128,8 +129,8 @@ class MosquittoFiles:
             raise FleetError(f"EDGEC_FLEET_MQTT_RELOAD: {command!r} failed: {error}") from error
 
     def changed(self) -> None:
-        """Devices came or went: returns once the broker knows, or after a while. Calls that come together share
-        one rewriting."""
+        """Report that devices came or went; returns once the broker knows, or after a timeout. Concurrent calls
+        share one rewrite."""
         with self._changes:
             self._asked += 1
             mine = self._asked
@@ -137,7 +138,7 @@ class MosquittoFiles:
             self._changes.wait_for(lambda: self._done >= mine or self._stopping, WAIT_S)
 
     def run(self) -> None:
-        """Write after each change until :meth:`stop`."""
+        """Write after each change until `stop`."""
         while True:
             with self._changes:
                 self._changes.wait_for(lambda: self._asked > self._done or self._stopping)
@@ -157,7 +158,7 @@ class MosquittoFiles:
                 self._changes.notify_all()
 
     def stop(self) -> None:
-        """End :meth:`run`."""
+        """End `run`."""
         with self._changes:
             self._stopping = True
             self._changes.notify_all()
@@ -183,9 +184,9 @@ def configuration(
     server_host: str = "127.0.0.1",
     tls: Path | None = None,
 ) -> str:
-    """A ``mosquitto.conf`` for these files: one listener for devices, whose client id is their name whatever they
-    say, and one for the fleet's own processes. With ``tls`` (a folder with server.pem and server.key) devices show
-    certificates, and these name them."""
+    """A `mosquitto.conf` for these files: one listener for devices, whose client id is forced to be their name,
+    and one for the fleet's own processes. With `tls` (a folder with server.pem and server.key) devices
+    authenticate with certificates, which also name them."""
     secured = ""
     if tls is not None:
         secured = f"""certfile {tls / "server.pem"}
@@ -225,7 +226,7 @@ def write_first(
     server_host: str,
     tls: Path | None,
 ) -> Path:
-    """Write the configuration, and files that let the fleet's own processes in; what is there of these stays.
+    """Write the configuration, and files that admit the fleet's own processes; existing files of the latter are kept.
 
     Raises:
         FleetError: there is no user and password, or the folder cannot be written.

@@ -1,7 +1,7 @@
-"""The server's own connection to the broker: a persistent session, acknowledging when the database has a message.
+"""The server's MQTT client: a persistent session that acknowledges a message once it is committed.
 
-A client of our own: one thread that reads and writes in large pieces, and acknowledges a batch with one write. With
-a general client, the interpreter spends more time on reading a message than on storing it.
+It is hand-written: one thread reads and writes in large pieces, and acknowledges a batch with one write. With a
+general-purpose client, Python spends more time on reading a message than on storing it.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class BrokerAddress:
-    """Where the broker is and who we are there; ``ca`` and ``certificate`` (with its key) are PEM files."""
+    """Address of the broker and the credentials for it; `ca` and `certificate` (with its key) are PEM files."""
 
     host: str
     port: int
@@ -59,11 +59,11 @@ class BrokerAddress:
     ca: Path | None = None
     certificate: tuple[Path, Path] | None = None
     pinned: Path | None = None
-    """The very certificate that the broker, which is our own, shows; whatever it is called."""
+    """The exact certificate that the embedded broker presents; its host name is not checked."""
 
     @staticmethod
     def from_url(url: str) -> BrokerAddress:
-        """Read ``mqtt[s]://user:password@host:port``."""
+        """Read `mqtt[s]://user:password@host:port`."""
         parts = urlsplit(url)
         tls = parts.scheme == "mqtts"
         return BrokerAddress(
@@ -80,21 +80,22 @@ class _Lost(ConnectionError):
 
 
 class _Receipts:
-    """Acknowledges messages of one connection; those of an earlier one come again, so they are not for the next."""
+    """Acknowledges messages of one connection. Unacknowledged ones are redelivered on the next, which must not
+    see these acknowledgements."""
 
     def __init__(self, client: MqttClient) -> None:
         self._client = client
 
     def acknowledge(self, numbers: list[int]) -> None:
-        """Confirm to the broker, in the order given."""
+        """Acknowledge to the broker, in the order given."""
         self._client._write(puback_packet(numbers), of=self)
 
 
 class MqttClient:
-    """Receives what devices say, sends what they should hear; reconnects by itself.
+    """Receives messages from devices and publishes to them; reconnects by itself.
 
-    ``sink`` takes a message if there is room; when there is none, nothing is read until there is. ``guarded`` runs the
-    thread's work under a name and sees to it if it dies.
+    `sink` accepts a message if there is room; while there is none, nothing is read. `guarded` runs the thread's
+    target under a name and handles its death.
     """
 
     def __init__(
@@ -127,7 +128,7 @@ class MqttClient:
         )
 
     def start(self, on_connect: Callable[[], None], timeout_s: float = 15.0) -> None:
-        """Connect and subscribe; ``on_connect`` is called then and after each reconnect.
+        """Connect and subscribe; `on_connect` is called then and after each reconnect.
 
         Raises:
             FleetError: no broker, or it refuses us.
@@ -155,7 +156,7 @@ class MqttClient:
         return self._thread.is_alive()
 
     def stop(self) -> None:
-        """Say goodbye; what is not acknowledged stays with the broker."""
+        """Disconnect; unacknowledged messages stay with the broker."""
         self._stopping.set()
         self._wake()
         if self._thread.ident is not None:
@@ -165,7 +166,7 @@ class MqttClient:
         """Send with QoS 1; during an outage it waits in memory until the connection is back."""
         with self._lock:
             if retain and not self._subscribed.is_set():
-                # Only the latest of a retained topic is worth sending.
+                # Of a retained topic only the latest message matters.
                 self._waiting = [item for item in self._waiting if item[0] != topic]
             self._waiting.append((topic, payload, retain))
         self._wake()
@@ -176,7 +177,7 @@ class MqttClient:
         try:
             self._wake_in.send(b"\0")
         except (BlockingIOError, OSError):
-            return  # It is awake already, or ended.
+            return  # The thread is awake already, or has ended.
 
     def _write(self, data: bytes, *, of: _Receipts) -> None:
         with self._lock:
@@ -297,7 +298,7 @@ class MqttClient:
             taken = 0
             for topic, payload, retain in self._waiting:
                 if len(self._unconfirmed) >= 30_000:
-                    break  # Packet identifiers are 16 bits; the rest waits for confirmations.
+                    break  # Packet identifiers have 16 bits; the rest waits for acknowledgements.
                 mid = self._next_mid()
                 self._unconfirmed[mid] = (topic, payload, retain)
                 self._out += publish_packet(topic, payload, mid, retain=retain)
@@ -311,7 +312,7 @@ class MqttClient:
                 return self._mid
 
     def _flush(self, sock: socket.socket) -> bool:
-        """Write what the socket takes; True if nothing is left."""
+        """Write as much as the socket accepts; returns whether nothing is left."""
         with self._lock:
             while self._out:
                 try:
@@ -330,7 +331,7 @@ class MqttClient:
 
 
 def _receive(sock: socket.socket) -> bytes | None:
-    """What is there; empty at the end of the stream, None if nothing came after all."""
+    """The bytes available; empty at the end of the stream, None if there are none after all."""
     try:
         return sock.recv(READ)
     except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):

@@ -1,5 +1,5 @@
-"""MQTT 3.1.1 packets, by hand: for the server's own connection and for simulated devices, which count
-microseconds.
+"""MQTT 3.1.1 packets, encoded and decoded by hand: for the server's client and for simulated devices, where
+microseconds count.
 
 Source: MQTT Version 3.1.1, OASIS Standard, sections 2 and 3.
 """
@@ -23,7 +23,7 @@ REFUSALS = {
 
 
 class MalformedPacket(ValueError):
-    """The other side does not speak MQTT, or sends more at once than we take."""
+    """The peer does not speak MQTT, or sends a packet larger than we accept."""
 
 
 def _length(size: int) -> bytes:
@@ -81,7 +81,7 @@ def puback_packet(mids: list[int]) -> bytes:
 
 @dataclass(slots=True)
 class Incoming:
-    """A PUBLISH as it came; ``mid`` is 0 for QoS 0."""
+    """A PUBLISH as received; `mid` is 0 for QoS 0."""
 
     topic: str
     payload: bytes
@@ -90,10 +90,10 @@ class Incoming:
 
 
 def read_publish(head: int, body: bytes) -> Incoming:
-    """Take a PUBLISH apart.
+    """Decode a PUBLISH.
 
     Raises:
-        MalformedPacket: it is none.
+        MalformedPacket: it is not a PUBLISH.
     """
     if len(body) < 2:
         raise MalformedPacket("a PUBLISH without a topic")
@@ -110,16 +110,16 @@ def read_publish(head: int, body: bytes) -> Incoming:
 
 
 class PacketStream:
-    """Cuts a byte stream into packets."""
+    """Splits a byte stream into packets."""
 
     def __init__(self) -> None:
         self._rest = b""
 
     def feed(self, data: bytes) -> Iterator[tuple[int, bytes]]:
-        """Give the packets that are whole: first byte, and body.
+        """Add bytes; yields each complete packet as its first byte and body.
 
         Raises:
-            MalformedPacket: a length that MQTT does not have, or longer than ``MAX_PACKET``.
+            MalformedPacket: an invalid length, or one above `MAX_PACKET`.
         """
         if self._rest:
             data = self._rest + data

@@ -1,4 +1,4 @@
-"""Hashes of devices' broker passwords, in the form that Mosquitto's password file has, so that either broker can
+"""Hashes of the devices' broker passwords, in the format of Mosquitto's password file, so that either broker can
 check them."""
 
 from __future__ import annotations
@@ -12,19 +12,18 @@ import os
 from edgec.fleet.access.secrets import secret_hash
 
 ITERATIONS = 101
-"""Mosquitto's own number. The passwords are random and of 256 bits: more would only slow connections down."""
+"""Mosquitto's default. The passwords are random with 256 bits: more iterations would only slow connections down."""
 
 
 def hash_password(password: str) -> str:
-    """``$7$<iterations>$<salt>$<PBKDF2-SHA512>``, as ``mosquitto_passwd`` writes it."""
+    """`$7$<iterations>$<salt>$<PBKDF2-SHA512>`, as `mosquitto_passwd` writes it."""
     salt = os.urandom(12)
     key = hashlib.pbkdf2_hmac("sha512", password.encode(), salt, ITERATIONS)
     return f"$7${ITERATIONS}${base64.b64encode(salt).decode()}${base64.b64encode(key).decode()}"
 
 
 def check_password(known: str, password: str) -> bool:
-    """Whether ``password`` is the one that ``known`` is the hash of; hashes of earlier versions (plain SHA-256)
-    count too."""
+    """Whether `known` is the hash of `password`; hashes of earlier versions (plain SHA-256) are accepted, too."""
     if not known.startswith("$7$"):
         return bool(known) and hmac.compare_digest(known, secret_hash(password))
     try:

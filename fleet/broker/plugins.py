@@ -13,18 +13,18 @@ from edgec.fleet.broker.access import Access
 from edgec.fleet.certificates.authority import peer_identity
 
 RULES: dict[str, Access] = {}
-"""By key: amqtt builds its plugins itself, from their names and plain settings."""
+"""Rules of each running broker by key: amqtt instantiates its plugins itself, from their names and plain settings."""
 
 
 @dataclass
 class RuleKey:
-    """Settings of both plugins: under which key the rules of their broker are."""
+    """Settings of both plugins: the key of their broker's rules."""
 
     key: str = ""
 
 
 class DeviceAuth(BaseAuthPlugin):  # type: ignore[misc]
-    """Lets devices in with their own password."""
+    """Authenticates devices by password or certificate."""
 
     Config = RuleKey
 
@@ -36,14 +36,14 @@ class DeviceAuth(BaseAuthPlugin):  # type: ignore[misc]
         shown = peer_identity(der) if der else None
         username = session.username or (shown[1] if shown else None)
         if username and not session.username:
-            session.username = username  # The certificate says who it is.
+            session.username = username  # The certificate names the device.
         return await asyncio.to_thread(
             rules.may_connect, username, session.password, session.client_id or "", will, shown
         )
 
 
 class DeviceTopics(BaseTopicPlugin):  # type: ignore[misc]
-    """Keeps each device to its own topics."""
+    """Restricts each device to its own topics."""
 
     Config = RuleKey
 

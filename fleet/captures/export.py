@@ -1,7 +1,7 @@
 """Reviewed captures as a zip for training: COCO, YOLO, or a folder per class.
 
-The zip is made while it is sent, so that its size is bounded by nothing here. Every name in it is made from numbers
-and cleaned labels: a label cannot leave the folder it is unpacked into.
+The zip is generated while it is sent, so its size is not limited by memory. Every name in it is built from numbers
+and sanitised labels: a label cannot escape the folder it is unpacked into.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _DATE = (1980, 1, 1, 0, 0, 0)
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A capture to export: its number, size in pixels, labels with boxes, and where its JPEG comes from."""
+    """A capture to export: its number, size in pixels, labels with boxes, and a function that reads its JPEG."""
 
     number: int
     width: int
@@ -42,7 +42,7 @@ class Item:
 
 
 class _Pipe:
-    """A file that keeps what is written until it is fetched."""
+    """A write-only file that buffers until its content is taken."""
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []
@@ -52,16 +52,16 @@ class _Pipe:
         return len(data)
 
     def flush(self) -> None:
-        """Nothing waits."""
+        """Do nothing: there is no buffer below."""
 
     def fetch(self) -> bytes:
-        """What was written since the last time."""
+        """Take the bytes written since the last call."""
         parts, self._parts = self._parts, []
         return b"".join(parts)
 
 
 def folder_names(labels: Iterable[str]) -> dict[str, str]:
-    """A folder name for each label, safe in any file system and different from all others."""
+    """A folder name for each label, safe on any file system and unique."""
     names: dict[str, str] = {}
     taken = {WITHOUT}
     for label in sorted(set(labels)):

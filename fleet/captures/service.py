@@ -25,7 +25,8 @@ GIB = 1 << 30
 
 
 class Annotation(BaseModel):
-    """What is in a picture, as a person says; the box is left, top, right, bottom in pixels, None the whole picture."""
+    """A person's label for a picture or a part of it. The box is left, top, right, bottom in pixels; None for the
+    whole picture."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     label: str = Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")
@@ -54,14 +55,14 @@ class Review(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """How many bytes of pictures are kept in all, and of one device."""
+    """How many bytes of pictures may be stored in total, and per device."""
 
     total: int = 10 * GIB
     device: int = GIB
 
 
 class Captures:
-    """Keeps pictures in a blob folder of their own and the rest in the database."""
+    """Stores pictures in a blob store of their own and the rest in the database."""
 
     def __init__(self, database: Database, pictures: BlobStore, quota: Quota) -> None:
         self._database = database
@@ -69,10 +70,10 @@ class Captures:
         self.quota = quota
 
     def take(self, device_id: int, meta: CaptureMeta, image: bytes) -> tuple[int, bool]:
-        """Store a capture; its number, and whether it is new. A repeat of an ``id`` changes nothing.
+        """Store a capture; returns its number, and whether it is new. A repeated `id` changes nothing.
 
         Raises:
-            Problem: 422 for a picture that is none or of another size; 507 when the quota is used up.
+            Problem: 422 for a picture that is not a JPEG of the stated size; 507 when the quota is used up.
         """
         try:
             width, height = jpeg_size(image)
@@ -145,7 +146,7 @@ class Captures:
         session.flush()
 
     def forget(self, session: Session, device_id: int) -> None:
-        """Remove all that a device sent."""
+        """Delete all captures of a device."""
         rows = session.scalars(select(Capture).filter_by(device_id=device_id)).all()
         digests = {row.digest for row in rows}
         for row in rows:
@@ -157,7 +158,7 @@ class Captures:
             self.pictures.delete(digest)
 
     def sweep(self, now: float, grace_s: float = 86400.0) -> int:
-        """Remove pictures without a row, left by a crash between the two; how many."""
+        """Delete pictures without a row, left by a crash between the two writes; returns how many."""
         with self._database.reading() as session:
             known = set(session.scalars(select(Capture.digest).where(Capture.state != "discarded")))
         old = [
@@ -212,7 +213,7 @@ def get_capture(session: Session, number: int) -> Capture:
 
 
 def capture_query(**wanted: str) -> Select[Capture, str]:
-    """Captures with their device's name, filtered by ``device, stream, model, version, state, reason``."""
+    """Captures with their device's name, filtered by `device, stream, model, version, state, reason`."""
     query = select(Capture, Device.name).join(Device, Device.id == Capture.device_id)
     for key, value in wanted.items():
         if value:
@@ -221,7 +222,7 @@ def capture_query(**wanted: str) -> Select[Capture, str]:
 
 
 def truth(row: Capture) -> list[dict[str, Any]]:
-    """What is held to be in the picture: the correction, else what the model said."""
+    """The labels to train with: the correction, else the model's predictions."""
     return list(row.annotations if row.state == "corrected" else row.predictions)
 
 

@@ -1,7 +1,7 @@
-"""The fleet's certificate authority: an ECDSA P-256 key of our own, or one brought along.
+"""The fleet's certificate authority: a generated ECDSA P-256 key, or an imported one.
 
 Certificates follow RFC 5280: devices get clientAuth only, with their name as the common name; servers get serverAuth
-with their host names. Which are revoked is in the database; the revocation list is made from it.
+with their host names. Revocations are recorded in the database; the revocation list is generated from it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from edgec.protocol.names import check_name
 
 KEY, CERTIFICATE = "ca.key", "ca.pem"
 EARLY = timedelta(minutes=5)
-"""Certificates are valid from a little before they are made: devices' clocks are not exact."""
+"""Certificates are valid from a little before they are issued: devices' clocks are not exact."""
 CLAIM = "edgec claim"
 MAX_REQUEST = 8192
 _PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
@@ -33,7 +33,7 @@ _PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 @dataclass(frozen=True, slots=True)
 class Issued:
-    """A certificate as PEM, and what the database keeps of it. Times are Unix seconds."""
+    """A certificate as PEM, and what the database records of it. Times are Unix seconds."""
 
     pem: str
     serial: str
@@ -42,7 +42,7 @@ class Issued:
 
 
 def serial_of(certificate: x509.Certificate) -> str:
-    """The serial number as the database has it."""
+    """The serial number as the database stores it."""
     return f"{certificate.serial_number:x}"
 
 
@@ -55,7 +55,7 @@ class Authority:
 
     @property
     def pem(self) -> str:
-        """The CA's certificate, for those who have to trust it."""
+        """The CA's certificate as PEM, for clients that have to trust it."""
         return self._certificate.public_bytes(serialization.Encoding.PEM).decode()
 
     @property
@@ -65,7 +65,7 @@ class Authority:
 
     @staticmethod
     def load(folder: Path) -> Authority | None:
-        """The authority in ``folder``, or None if none was made.
+        """Load the authority in `folder`; None if there is none.
 
         Raises:
             FleetError: its files cannot be read or do not belong together.
@@ -76,7 +76,7 @@ class Authority:
 
     @staticmethod
     def create(folder: Path, name: str, days: int) -> Authority:
-        """Make a key and a self-signed certificate in ``folder``.
+        """Create a key and a self-signed certificate in `folder`.
 
         Raises:
             FleetError: there is one already.
@@ -104,10 +104,10 @@ class Authority:
 
     @staticmethod
     def bring(folder: Path, certificate: Path, key: Path) -> Authority:
-        """Take over a CA (or an intermediate one) from PEM files.
+        """Import a CA (or an intermediate one) from PEM files.
 
         Raises:
-            FleetError: there is one already, or the files are no CA's.
+            FleetError: there is one already, or the files are not those of a CA.
         """
         _refuse_present(folder)
         authority = _read(certificate, key)
@@ -120,22 +120,22 @@ class Authority:
         (folder / CERTIFICATE).write_text(self.pem)
 
     def device(self, request: str, name: str, valid: timedelta) -> Issued:
-        """A device's certificate for the key of its request (PEM); the request's own subject does not matter.
+        """Issue a device's certificate for the key of its request (PEM); the subject of the request is ignored.
 
         Raises:
-            Problem: 422 for a request that is none.
+            Problem: 422 for an invalid request.
         """
         return self._issue(_public_key(request), name, valid, [ExtendedKeyUsageOID.CLIENT_AUTH])
 
     def claim(self, valid: timedelta) -> tuple[Issued, str]:
-        """A claim certificate and its key (PEM): installed on many devices, good for enrolment only."""
+        """Issue a claim certificate with its key (PEM): installed on many devices, valid for enrolment only."""
         key = ec.generate_private_key(ec.SECP256R1())
-        # Not for clientAuth: with a claim nobody connects to anything.
+        # Not clientAuth: a claim opens no connection.
         issued = self._issue(key.public_key(), CLAIM, valid, [ExtendedKeyUsageOID.CODE_SIGNING])
         return issued, key_pem(key).decode()
 
     def server(self, hosts: list[str], valid: timedelta) -> tuple[Issued, str]:
-        """A server's certificate for host names and addresses, and its key (PEM)."""
+        """Issue a server's certificate for host names and addresses, with its key (PEM)."""
         key = ec.generate_private_key(ec.SECP256R1())
         names: list[x509.GeneralName] = []
         for host in hosts:
@@ -178,7 +178,7 @@ class Authority:
         return Issued(pem, serial_of(made), (now - EARLY).timestamp(), until.timestamp())
 
     def revocation_list(self, revoked: list[tuple[str, float]], valid: timedelta) -> bytes:
-        """A CRL (PEM) of serial numbers and when they were revoked."""
+        """A CRL (PEM) of serial numbers and the times of their revocation."""
         now = datetime.now(UTC)
         builder = (
             x509.CertificateRevocationListBuilder()
@@ -194,8 +194,8 @@ class Authority:
         return builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
     def check_claim(self, claim: str, signature: bytes, request: str) -> str:
-        """That ``claim`` is a claim certificate of ours, is valid now, and that whoever has its key signed
-        ``request``; its serial number.
+        """Check that `claim` is a currently valid claim certificate of this authority, and that its key signed
+        `request`; returns its serial number.
 
         Raises:
             Problem: 403.
@@ -219,7 +219,7 @@ class Authority:
 
 
 def peer_identity(der: bytes) -> tuple[str, str] | None:
-    """Serial number and device name of a certificate that a TLS library has verified; None if it is no
+    """Serial number and device name of a certificate that a TLS library has verified; None if it is not a
     device's."""
     certificate = x509.load_der_x509_certificate(der)
     names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)

@@ -1,4 +1,4 @@
-"""Giving certificates out, renewing and revoking them."""
+"""Issue, renew and revoke certificates."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ RENEW_LIST_S = 86400.0
 
 
 class Certificates:
-    """The authority, if the fleet has one, and what it gave out."""
+    """The authority, if the fleet has one, and the certificates it issued."""
 
     def __init__(self, database: Database, folder: Path, valid_s: float) -> None:
         self.database = database
@@ -32,12 +32,12 @@ class Certificates:
         self._listed: tuple[list[tuple[str, float]], float, bytes] | None = None
 
     def reload(self) -> None:
-        """Look again whether there is an authority."""
+        """Load the authority again, after it was created."""
         self.authority = Authority.load(self._folder)
 
     @property
     def ca_pem(self) -> str | None:
-        """The authority's certificate."""
+        """The authority's certificate as PEM; None without an authority."""
         return self.authority.pem if self.authority else None
 
     def require(self) -> Authority:
@@ -51,10 +51,10 @@ class Certificates:
         return self.authority
 
     def issue(self, session: Session, device: Device, request: str) -> str:
-        """A certificate for ``device`` (PEM).
+        """Issue a certificate for `device`; returns it as PEM.
 
         Raises:
-            Problem: 409 without an authority; 422 for a request that is none.
+            Problem: 409 without an authority; 422 for an invalid request.
         """
         issued = self.require().device(request, device.name, self._valid)
         record(session, issued, "device", device.name, device.id)
@@ -65,7 +65,7 @@ class Certificates:
         """Count one use of a claim certificate.
 
         Raises:
-            Problem: 403 when it is not ours, spent, expired or revoked; 409 without an authority.
+            Problem: 403 when it is not this fleet's, used up, expired or revoked; 409 without an authority.
         """
         serial = self.require().check_claim(claim, signature, request)
         row = session.get(Certificate, serial, with_for_update=True)
@@ -92,7 +92,7 @@ class Certificates:
         return self._listed[2]
 
     def find_device(self, serial: str, name: str) -> int | None:
-        """The id of the accepted device whose certificate this is, unless it is revoked."""
+        """The id of the accepted device that this certificate belongs to; None if it is revoked or expired."""
         with self.database.reading() as session:
             return session.scalar(
                 select(Device.id)
@@ -108,7 +108,7 @@ class Certificates:
             )
 
     def for_server(self, hosts: list[str], valid: timedelta) -> tuple[Path, Path]:
-        """A certificate for this server and its key, as files in the authority's folder.
+        """Issue a certificate for this server; returns the files of certificate and key, in the authority's folder.
 
         Raises:
             Problem: 409 without an authority.
@@ -123,7 +123,7 @@ class Certificates:
 def record(
     session: Session, issued: Issued, kind: str, name: str, device_id: int | None = None, uses: int = 0
 ) -> Certificate:
-    """Note a certificate that was given out."""
+    """Record a certificate that was issued."""
     row = Certificate(
         serial=issued.serial, kind=kind, device_id=device_id, name=name, not_before=issued.not_before,
         not_after=issued.not_after, uses_left=uses,
@@ -133,7 +133,7 @@ def record(
 
 
 def revoke_device(session: Session, device_id: int) -> None:
-    """Every certificate of a device counts no longer."""
+    """Revoke every certificate of a device."""
     session.execute(
         update(Certificate)
         .where(Certificate.device_id == device_id, Certificate.revoked_at.is_(None))
@@ -142,7 +142,7 @@ def revoke_device(session: Session, device_id: int) -> None:
 
 
 def revoke_serial(session: Session, actor: str, serial: str) -> Certificate:
-    """One certificate counts no longer.
+    """Revoke one certificate.
 
     Raises:
         Problem: 404.

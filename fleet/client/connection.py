@@ -92,28 +92,28 @@ class FleetClient:
         return answer
 
     def get(self, path: str, **params: Any) -> Any:  # noqa: ANN401 - JSON
-        """GET below ``/api/v1``."""
+        """GET below `/api/v1`."""
         wanted = {key: value for key, value in params.items() if value not in (None, "")}
         return self.send("GET", f"/api/v1{path}", params=wanted).json()
 
     def post(self, path: str, body: Any = None, **params: Any) -> Any:  # noqa: ANN401 - JSON
-        """POST below ``/api/v1``."""
+        """POST below `/api/v1`."""
         answer = self.send("POST", f"/api/v1{path}", json=body, params=params)
         return answer.json() if answer.content else None
 
     def put(self, path: str, body: Any) -> Any:  # noqa: ANN401 - JSON
-        """PUT below ``/api/v1``."""
+        """PUT below `/api/v1`."""
         return self.send("PUT", f"/api/v1{path}", json=body).json()
 
     def delete(self, path: str) -> None:
-        """DELETE below ``/api/v1``."""
+        """DELETE below `/api/v1`."""
         self.send("DELETE", f"/api/v1{path}")
 
     def download(self, path: str, output: Path, **params: Any) -> int:  # noqa: ANN401 - JSON
-        """GET below ``/api/v1`` into a file, which appears when it is whole; its size in bytes.
+        """GET below `/api/v1` into a file, which appears when it is whole; its size in bytes.
 
         Raises:
-            FleetError: the file cannot be written, or as :meth:`send`.
+            FleetError: the file cannot be written, or as `send`.
         """
         wanted = {key: value for key, value in params.items() if value not in (None, "")}
         partial = output.with_name(output.name + ".partial")

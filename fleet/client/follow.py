@@ -22,7 +22,7 @@ def follow(client: FleetClient, rollout_id: int, timeout_s: float | None = None)
     """Yield the rollout each time it was looked at; the last one has ended.
 
     Raises:
-        FleetError: it did not end within ``timeout_s``.
+        FleetError: it did not end within `timeout_s`.
     """
     end = None if timeout_s is None else time.monotonic() + timeout_s
     while True:

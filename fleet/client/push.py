@@ -22,7 +22,7 @@ ATTEMPTS = 5
 
 @dataclass(frozen=True, slots=True)
 class Pushed:
-    """A pushed artifact. ``sent_bytes`` is what the registry did not have yet."""
+    """A pushed artifact. `sent_bytes` is what the registry did not have yet."""
 
     model: str
     version: str
@@ -40,10 +40,10 @@ def push_artifact(
     version: str | None,
     progress: Callable[[str, int, int], None],
 ) -> Pushed:
-    """Push ``path`` as ``models/<name>:<version>-<target>``; ``progress`` gets a title, bytes done and
+    """Push `path` as `models/<name>:<version>-<target>`; `progress` gets a title, bytes done and
     bytes in all.
 
-    Another ``name`` or ``version`` than the artifact's own is written into its config, which gives it a new
+    Another `name` or `version` than the artifact's own is written into its config, which gives it a new
     digest.
 
     Raises:

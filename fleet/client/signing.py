@@ -1,4 +1,4 @@
-"""What ``edgec fleet keys`` does: sign here, with keys of this machine, and hand the result to the server."""
+"""What `edgec fleet keys` does: sign here, with keys of this machine, and hand the result to the server."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def init(
     client: FleetClient, folder: Path, *, root_keys: int, root_threshold: int, targets_keys: int,
     targets_threshold: int, valid: timedelta, root_uris: Sequence[str] = (), targets_uris: Sequence[str] = (),
 ) -> Metadata[Root]:  # fmt: skip
-    """Make keys in ``folder`` and set the server's trust up. Keys on tokens (``root_uris``, ``targets_uris``) come
+    """Make keys in `folder` and set the server's trust up. Keys on tokens (`root_uris`, `targets_uris`) come
     first, and files are made for as many as are lacking.
 
     Raises:
@@ -142,13 +142,13 @@ def unsign_version(client: FleetClient, folder: Path, model: str, version: str) 
 def rotate(
     client: FleetClient, folder: Path, role: str, *, keep: bool = False, uri: str | None = None
 ) -> str:
-    """A new key for root or targets in place of all present ones (``keep``: beside them); its id. With ``uri`` it is
+    """A new key for root or targets in place of all present ones (`keep`: beside them); its id. With `uri` it is
     the one on a token.
 
     Root is signed by the old keys and the new one, so that devices that know the old root follow.
 
     Raises:
-        FleetError: the old keys are not in ``folder``.
+        FleetError: the old keys are not in `folder`.
     """
     root = current_root(client)
     old_roots = load_role(folder, "root")
@@ -185,7 +185,7 @@ def extend(client: FleetClient, folder: Path, role: str, valid: timedelta) -> No
     """Sign root or targets anew with a later expiry.
 
     Raises:
-        FleetError: its keys are not in ``folder``.
+        FleetError: its keys are not in `folder`.
     """
     if role == "root":
         following = next_root(current_root(client), valid=valid)

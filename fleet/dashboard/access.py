@@ -113,7 +113,7 @@ def load(services: Services, identity: Identity, wanted: dict[str, Any]) -> dict
 
 
 def add(services: Services) -> None:
-    """Add ``/access``."""
+    """Add `/access`."""
 
     @ui.page("/access")
     def access(request: Request) -> Response | None:

@@ -15,7 +15,7 @@ GAP_S = 150.0
 
 
 def line_chart(unit: str) -> ui.echart:
-    """An empty chart; ``unit`` is written at its vertical axis, times are in UTC."""
+    """An empty chart; `unit` is written at its vertical axis, times are in UTC."""
     line = {"lineStyle": {"color": "#8a94a533"}}
     chart = ui.echart(
         {
@@ -55,7 +55,7 @@ def line_chart(unit: str) -> ui.echart:
 def show_lines(
     chart: ui.echart, points: Iterable[tuple[str, float, float | None]], *, named: bool = True
 ) -> None:
-    """Replace what the chart shows by ``(stream, Unix seconds, value)``; ``named`` says which line is which."""
+    """Replace what the chart shows by `(stream, Unix seconds, value)`; `named` says which line is which."""
     lines: dict[str, list[list[float | None]]] = {}
     last: dict[str, float] = {}
     for stream, at, value in points:

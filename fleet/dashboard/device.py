@@ -86,7 +86,7 @@ def _log(session: Session, name: str) -> list[tuple[float, str, str, str]]:
 
 
 def add(services: Services) -> None:
-    """Add ``/devices/{name}``."""
+    """Add `/devices/{name}`."""
 
     @ui.page("/devices/{name}")
     def device_page(request: Request, name: str) -> Response | None:

@@ -55,7 +55,7 @@ def load(services: Services, wanted: dict[str, Any]) -> dict[str, Any]:
 
 
 def add(services: Services) -> None:
-    """Add ``/devices``."""
+    """Add `/devices`."""
 
     @ui.page("/devices")
     def devices(

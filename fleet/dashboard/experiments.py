@@ -41,7 +41,7 @@ def load_list(services: Services) -> list[dict[str, Any]]:
 
 
 def add(services: Services) -> None:
-    """Add ``/experiments`` and ``/experiments/{id}``."""
+    """Add `/experiments` and `/experiments/{id}`."""
 
     @ui.page("/experiments")
     def experiments(request: Request) -> Response | None:

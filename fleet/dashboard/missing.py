@@ -55,7 +55,7 @@ def _card(body: str) -> str:
 
 
 def plain_page(title: str, body: str, status: int = 200, style: str = "") -> HTMLResponse:
-    """A page that needs no connection to the server: ``body`` is HTML, ``style`` further rules."""
+    """A page that needs no connection to the server: `body` is HTML, `style` further rules."""
     dark = json.dumps(f"{THEME}=dark"), json.dumps(f"{THEME}=light")
     script = (
         f"if (document.cookie.includes({dark[0]}) || (!document.cookie.includes({dark[1]}) &&"

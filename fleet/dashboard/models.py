@@ -57,7 +57,7 @@ def load_model(services: Services, model: str) -> dict[str, Any]:
 
 
 def add(services: Services) -> None:
-    """Add ``/models``, ``/models/{model}`` and the evidence pages."""
+    """Add `/models`, `/models/{model}` and the evidence pages."""
 
     @ui.page("/models")
     def models(request: Request) -> Response | None:
@@ -125,7 +125,7 @@ def _facts(artifact: dict[str, Any]) -> None:
 
 
 def _evidence(artifact: dict[str, Any], report: str) -> str:
-    """The report at the address ``report``, or the figures alone."""
+    """The report at the address `report`, or the figures alone."""
     if artifact["report"]:
         frame_html = f'<iframe class="e-frame" sandbox src="{esc(report)}" title="Evidence report"></iframe>'
         return "<h2>Evidence report</h2>" + frame_html

@@ -113,7 +113,7 @@ def _device_alerts(session: Session, states: dict[str, int]) -> list[Alert]:
 
 
 def add(services: Services) -> None:
-    """Add ``/``."""
+    """Add `/`."""
 
     @ui.page("/")
     def overview(request: Request) -> Response | None:

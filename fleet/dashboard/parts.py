@@ -1,4 +1,4 @@
-"""Pieces of pages as HTML. Everything that came from a device or a person goes through :func:`esc`."""
+"""Pieces of pages as HTML. Everything that came from a device or a person goes through `esc`."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def percent(share: float, digits: int = 0) -> str:
 
 
 def scope_name(scope: Mapping[str, str]) -> str:
-    """What a rollout or an experiment is for, such as ``group dock``."""
+    """What a rollout or an experiment is for, such as `group dock`."""
     return f"{scope['kind']} {scope['name']}" if scope["name"] else "all devices"
 
 
@@ -116,7 +116,7 @@ def tiles(items: Iterable[str]) -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], links: Sequence[str] = ()) -> str:
-    """A table. A heading may begin with ``#`` (numbers, right), then ``~`` (left out on a phone)."""
+    """A table. A heading may begin with `#` (numbers, right), then `~` (left out on a phone)."""
     names = [name.removeprefix("#").removeprefix("~") for name in head]
     classes = [
         ("num " if name.startswith("#") else "") + ("wide" if "~" in name[:2] else "") for name in head
@@ -144,7 +144,7 @@ HEALTH = {"SUCCEEDED": "well", "UNREACHED": "to look at", "FAILED": "offline", "
 
 
 def bar(counts: Mapping[str, int], words: str = "") -> str:
-    """A bar of member states, or with ``words="health"`` of states of health."""
+    """A bar of member states, or with `words="health"` of states of health."""
     total = sum(counts.values()) or 1
     order = sorted(counts, key=lambda state: list(BAR).index(state) if state in BAR else 99)
     parts = "".join(
@@ -163,7 +163,7 @@ def bar(counts: Mapping[str, int], words: str = "") -> str:
 
 
 def button(text: str, method: str, path: str, *, ask: str = "", tone: str = "", body: object = None) -> str:
-    """A small button that calls the API and then lets the page refresh; ``ask`` is a question before it."""
+    """A small button that calls the API and then lets the page refresh; `ask` is a question before it."""
     data = f' data-body="{esc(json.dumps(body))}"' if body is not None else ""
     question = f' data-ask="{esc(ask)}"' if ask else ""
     return (

@@ -10,7 +10,7 @@ COLOURS = ("#5aa9f7", "#3fcf96", "#e7b549", "#ff7b6b", "#b58cf5", "#4fd0d6", "#f
 
 
 def boxes(found: list[dict[str, Any]], width: int, height: int, scale: float = 1.0) -> str:
-    """Boxes with their labels, as an SVG to lie over the picture; small pictures need a larger ``scale``."""
+    """Boxes with their labels, as an SVG to lie over the picture; small pictures need a larger `scale`."""
     unit = scale * max(width, height * 4 / 3) / 640
     labels = sorted({str(one["label"]) for one in found})
     shapes = []

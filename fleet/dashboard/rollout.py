@@ -192,7 +192,7 @@ class Buttons:
             button.set_visibility(False)
 
     def show(self, state: str) -> None:
-        """Show the buttons that fit ``state``."""
+        """Show the buttons that fit `state`."""
         fitting = {
             "RUNNING": {"pause", "back", "halt"}, "PAUSED": {"resume", "back", "halt"},
             "AWAITING_APPROVAL": {"approve", "back", "halt"}, "ROLLING_BACK": {"halt"},

@@ -33,7 +33,7 @@ def load_list(services: Services) -> list[dict[str, Any]]:
 
 
 def add(services: Services) -> None:
-    """Add ``/rollouts`` and ``/rollouts/{id}``."""
+    """Add `/rollouts` and `/rollouts/{id}`."""
 
     @ui.page("/rollouts")
     def rollouts(request: Request) -> Response | None:

@@ -174,9 +174,9 @@ def live(
     *,
     first: Any = None,  # noqa: ANN401
 ) -> Callable[[], Awaitable[None]]:
-    """Call ``load`` in a thread and ``show`` with its result, now and at a pace; only changes are shown.
+    """Call `load` in a thread and `show` with its result, now and at a pace; only changes are shown.
 
-    ``first`` is shown with the page itself, when it has been loaded already.
+    `first` is shown with the page itself, when it has been loaded already.
 
     When the database is away the page says so and goes on as soon as it is back.
     """
@@ -222,7 +222,7 @@ class Pager:
         self._bar.set_visibility(False)
 
     def show(self, page: int, total: int) -> None:
-        """Say that ``page``, counted from 0, of ``total`` items is shown."""
+        """Say that `page`, counted from 0, of `total` items is shown."""
         first = page * self._size + 1 if total else 0
         last = min(first + self._size - 1, total)
         several = total > self._size

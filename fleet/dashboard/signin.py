@@ -14,7 +14,7 @@ from edgec.fleet.services import Services
 
 
 def add(services: Services) -> None:
-    """Add ``/login``."""
+    """Add `/login`."""
 
     @ui.page("/login", title="Sign in · edgec fleet")
     def sign_in(request: Request, next: str = "/") -> Response | None:

@@ -85,7 +85,7 @@ def enroll(session: Session, request: EnrollRequest) -> tuple[Device, str, str]:
 def admit(
     session: Session, request: EnrollRequest, *, by: str, accept: bool, labels: Mapping[str, str]
 ) -> tuple[Device, str, str]:
-    """Make the row of a device whose right to enrol was checked; see :func:`enroll`.
+    """Make the row of a device whose right to enrol was checked; see `enroll`.
 
     Raises:
         Problem: 409 when the name belongs to another device.

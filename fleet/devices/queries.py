@@ -41,7 +41,7 @@ def device_filter(
 
 
 def counts(session: Session) -> dict[str, int]:
-    """How many devices are in each state, plus ``total``, ``pending`` and ``drift``."""
+    """How many devices are in each state, plus `total`, `pending` and `drift`."""
     by_state = dict(session.execute(select(Device.state, func.count()).group_by(Device.state)).all())
     pending = session.scalar(select(func.count()).where(Device.admission == "pending")) or 0
     drift = session.scalar(

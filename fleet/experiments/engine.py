@@ -1,8 +1,8 @@
 """Carries experiments out with messages that devices know: a slot and a candidate by shadow, the artifact by a job.
 
-A device goes ``NEW`` → ``SLOT`` (the shadow asks for a second slot) → ``INSTALL`` (an update job fills it) →
-``RUNNING`` (the shadow names it as the streams' candidate, health reports are read) → ``DONE`` (the shadow takes both
-back), or ``FAILED``. Several processes may run an engine on one database: an experiment is worked on by the process
+A device goes `NEW` → `SLOT` (the shadow asks for a second slot) → `INSTALL` (an update job fills it) →
+`RUNNING` (the shadow names it as the streams' candidate, health reports are read) → `DONE` (the shadow takes both
+back), or `FAILED`. Several processes may run an engine on one database: an experiment is worked on by the process
 that holds its lease.
 """
 

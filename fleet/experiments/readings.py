@@ -10,7 +10,7 @@ Counters = dict[str, Any]
 
 
 def counters_of(health: Mapping[str, Any], base: str, candidate: str, streams: list[str]) -> Counters:
-    """The counters of both slots, and of the comparison on ``streams``, as a health message has them."""
+    """The counters of both slots, and of the comparison on `streams`, as a health message has them."""
     slots = {one.get("slot"): one for one in health.get("models", [])}
     keys = ("inferences", "errors", "score_mean", "results_per_frame", "latency", "manifest_digest")
     found: Counters = {
@@ -26,7 +26,7 @@ def counters_of(health: Mapping[str, Any], base: str, candidate: str, streams: l
 
 
 def comparable(before: Counters, after: Counters) -> bool:
-    """Whether ``after`` counts on from ``before``: the same start of the agent, the same artifacts, nothing reset."""
+    """Whether `after` counts on from `before`: the same start of the agent, the same artifacts, nothing reset."""
     if before.get("boot_id") != after.get("boot_id") or after["frames"] < before.get("frames", 0):
         return False
     for name in ("base", "candidate"):
@@ -39,9 +39,9 @@ def comparable(before: Counters, after: Counters) -> bool:
 
 
 def reading(before: Counters, after: Counters) -> tuple[int, dict[str, float]]:
-    """Frames that the candidate saw since ``before``, and its figures against the base's.
+    """Frames that the candidate saw since `before`, and its figures against the base's.
 
-    Both must be :func:`comparable`.
+    Both must be `comparable`.
     """
     values: dict[str, float] = {}
     frames: int = after["frames"] - before["frames"]

@@ -35,7 +35,7 @@ class Plan(BaseModel):
 
 
 class NewExperiment(BaseModel):
-    """An experiment to start. ``slot`` is what the candidate is compared with; the model's own name if empty."""
+    """An experiment to start. `slot` is what the candidate is compared with; the model's own name if empty."""
 
     model_config = ConfigDict(extra="forbid")
     name: str = Field("", max_length=128)
@@ -153,7 +153,7 @@ def view(row: Experiment, counts: dict[str, int]) -> dict[str, Any]:
 
 
 def participants(session: Session, number: int, after: int, limit: int) -> list[tuple[int, dict[str, Any]]]:
-    """Devices of an experiment in order of their keys, after ``after``."""
+    """Devices of an experiment in order of their keys, after `after`."""
     rows = session.execute(
         select(Participant, Device.name)
         .join(Device, Device.id == Participant.device_id)

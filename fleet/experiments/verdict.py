@@ -1,8 +1,8 @@
 """What an experiment shows so far, and how sure that is.
 
-Two claims are tested for each criterion, with the sequential test of :mod:`edgec.fleet.rollouts.judge`: that the
+Two claims are tested for each criterion, with the sequential test of `edgec.fleet.rollouts.judge`: that the
 candidate is worse than tolerated, and that it is not. Both may be looked at after every report; the chance that a
-wrong one is ever believed is at most ``alpha``, shared between criteria and claims by Bonferroni. The test takes
+wrong one is ever believed is at most `alpha`, shared between criteria and claims by Bonferroni. The test takes
 reports as independent, so the pace of reports should be slow against what they measure.
 """
 
@@ -65,7 +65,7 @@ class Measure:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one criterion shows. ``value`` and ``tolerated`` are for people: ratios as factors."""
+    """What one criterion shows. `value` and `tolerated` are for people: ratios as factors."""
 
     value: float | None
     tolerated: float
@@ -77,7 +77,7 @@ class Finding:
 
 
 def measures_of(mode: str, criteria: Criteria) -> list[Measure]:
-    """The criteria that apply to ``mode``, shadow or ab."""
+    """The criteria that apply to `mode`, shadow or ab."""
     found: list[Measure] = []
     if criteria.disagreement is not None and mode == "shadow":
         found.append(Measure("disagreement", criteria.disagreement, 0.02))

@@ -44,7 +44,7 @@ class Prepared:
 
 
 def prepare(message: Inbound) -> Prepared:
-    """Read a message. What the protocol does not allow says so in ``error``."""
+    """Read a message. What the protocol does not allow says so in `error`."""
     read = Prepared(message)
     try:
         topic = read.topic = _parse(message.topic)
@@ -95,7 +95,7 @@ class Batch:
         self._seen: dict[int, float] = {}
 
     def apply(self, session: Session, messages: list[Prepared], fleet: str) -> None:
-        """Apply ``messages`` in order. What the protocol does not allow is counted and left out."""
+        """Apply `messages` in order. What the protocol does not allow is counted and left out."""
         ours = [item for item in messages if item.topic is not None and item.topic.fleet == fleet]
         changed = {item.topic.device for item in ours if item.topic and item.topic.kind is not Kind.EVENT}
         devices: dict[str, Device | _Sender] = dict(self._devices(session, changed))

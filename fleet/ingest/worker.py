@@ -58,7 +58,7 @@ class Ingest:
         return self._queue.qsize()
 
     def stop(self) -> None:
-        """End :meth:`run` once everything before this call is written."""
+        """End `run` once everything before this call is written."""
         while not self._ended.is_set():
             try:
                 self._queue.put(None, timeout=0.2)
@@ -67,7 +67,7 @@ class Ingest:
             return
 
     def run(self, stopped: threading.Event) -> None:
-        """Write batches until :meth:`stop`; while the database is away, try again and take nothing new.
+        """Write batches until `stop`; while the database is away, try again and take nothing new.
 
         A second thread reads the next messages while the database is busy with these.
         """

@@ -29,7 +29,7 @@ def create_job(
     session: Session, device: Device, document: dict[str, Any], *, purpose: str, timeout_s: float,
     rollout_id: int | None = None, now: float | None = None,
 ) -> Job:  # fmt: skip
-    """Queue a job. It ends by itself ``timeout_s`` after the device took it up, or after it was queued."""
+    """Queue a job. It ends by itself `timeout_s` after the device took it up, or after it was queued."""
     created = time.time() if now is None else now
     job = Job(
         id=f"{purpose}-{secrets.token_hex(8)}",

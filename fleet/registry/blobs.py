@@ -27,7 +27,7 @@ class DigestMismatch(FleetError):
 
 
 class OffsetMismatch(FleetError):
-    """A chunk does not begin where the upload ended; ``size`` is where it stands."""
+    """A chunk does not begin where the upload ended; `size` is where it stands."""
 
     def __init__(self, size: int) -> None:
         super().__init__(f"the upload stands at {size} bytes")
@@ -39,12 +39,12 @@ class UnknownUpload(FleetError):
 
 
 class StoreAway(OSError):
-    """The place where blobs are kept does not answer, or refuses; ``strerror`` says what it said."""
+    """The place where blobs are kept does not answer, or refuses; `strerror` says what it said."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredBlob:
-    """A blob: ``size`` in bytes, and ``path`` where it is a file."""
+    """A blob: `size` in bytes, and `path` where it is a file."""
 
     path: Path | None
     size: int
@@ -61,7 +61,7 @@ class UploadStream(Protocol):
 
 
 class BlobStore(Protocol):
-    """Where blobs are kept: a folder, or a bucket; :class:`BlobFolder` says what each method means."""
+    """Where blobs are kept: a folder, or a bucket; `BlobFolder` says what each method means."""
 
     def check(self) -> None: ...  # noqa: D102
     def find(self, digest: str) -> StoredBlob | None: ...  # noqa: D102
@@ -79,7 +79,7 @@ class BlobStore(Protocol):
 
 
 def check_sha256(digest: str) -> str:
-    """The hexadecimal digits of ``sha256:<64 hex digits>``.
+    """The hexadecimal digits of `sha256:<64 hex digits>`.
 
     Raises:
         DigestMismatch: it is not of that form.
@@ -97,7 +97,7 @@ class BlobResponse(FileResponse):
 
 
 class BlobFolder:
-    """Blobs in ``<root>/blobs/sha256/ab/<digest>``, uploads in ``<root>/uploads``.
+    """Blobs in `<root>/blobs/sha256/ab/<digest>`, uploads in `<root>/uploads`.
 
     Uploads survive a crash of the server: what was acknowledged to the client is in the file, and the
     file's length is the offset. Several processes may share the folder.
@@ -126,7 +126,7 @@ class BlobFolder:
         """The blob, or None.
 
         Raises:
-            DigestMismatch: ``digest`` is not of the form ``sha256:<64 hex digits>``.
+            DigestMismatch: `digest` is not of the form `sha256:<64 hex digits>`.
         """
         path = self._path(digest)
         try:
@@ -143,7 +143,7 @@ class BlobFolder:
         return self._path(digest).read_bytes()
 
     def respond(self, digest: str, size: int, request: Request, headers: dict[str, str]) -> Response:
-        """The answer to a GET or HEAD of ``request``: all of a blob of ``size`` bytes, or the range asked for."""
+        """The answer to a GET or HEAD of `request`: all of a blob of `size` bytes, or the range asked for."""
         return BlobResponse(self._path(digest), headers=headers, media_type="application/octet-stream")
 
     def start_upload(self) -> str:
@@ -167,7 +167,7 @@ class BlobFolder:
         return self._upload(name).stat().st_size
 
     def open_upload(self, name: str, offset: int | None) -> BinaryIO:
-        """Open an upload to append from ``offset`` (None: from wherever it stands).
+        """Open an upload to append from `offset` (None: from wherever it stands).
 
         Raises:
             UnknownUpload: there is no such upload.
@@ -180,7 +180,7 @@ class BlobFolder:
         return path.open("ab")
 
     def finish_upload(self, name: str, digest: str, known: str | None = None) -> StoredBlob:
-        """Check an upload against ``digest`` and make it a blob. ``known`` is its digest where the caller
+        """Check an upload against `digest` and make it a blob. `known` is its digest where the caller
         computed it.
 
         Raises:
@@ -229,7 +229,7 @@ class BlobFolder:
             yield f"sha256:{path.name}", stat.st_mtime, stat.st_size
 
     def stale_uploads(self, before: float) -> list[str]:
-        """Uploads that nobody touched since ``before``."""
+        """Uploads that nobody touched since `before`."""
         return [path.name for path in self._uploads.iterdir() if path.stat().st_mtime < before]
 
 

@@ -12,7 +12,7 @@ DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 class RegistryError(Exception):
-    """An error of the specification: HTTP ``status``, ``code`` from its table, ``message`` for people."""
+    """An error of the specification: HTTP `status`, `code` from its table, `message` for people."""
 
     def __init__(
         self,

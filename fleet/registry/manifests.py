@@ -37,7 +37,7 @@ class Descriptor(BaseModel):
 
 
 class ManifestBody(BaseModel):
-    """An image manifest or an index; of an index only ``manifests`` is filled."""
+    """An image manifest or an index; of an index only `manifests` is filled."""
 
     model_config = ConfigDict(extra="ignore")
     schemaVersion: int
@@ -82,10 +82,10 @@ def parse_manifest(content: bytes, content_type: str) -> ManifestBody:
 def put_manifest(
     session: Session, blobs: BlobStore, repository: str, reference: str, content: bytes, content_type: str
 ) -> Manifest:
-    """Store a manifest under its digest, and under a tag when ``reference`` is one.
+    """Store a manifest under its digest, and under a tag when `reference` is one.
 
     Raises:
-        RegistryError: it is malformed, has another digest than ``reference``, or names a blob that is not
+        RegistryError: it is malformed, has another digest than `reference`, or names a blob that is not
         here.
     """
     body = parse_manifest(content, content_type)

@@ -47,7 +47,7 @@ class _Absent(StoreAway):
 
 @contextmanager
 def _store() -> Iterator[None]:
-    """What the store or the network has against it, as :class:`StoreAway`; :class:`_Absent` for what is not there."""
+    """What the store or the network has against it, as `StoreAway`; `_Absent` for what is not there."""
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:
@@ -71,9 +71,9 @@ class _Progress:
 
 
 class BlobBucket:
-    """Blobs under ``<prefix>blobs/sha256/ab/<digest>``, uploads under ``<prefix>uploads/``.
+    """Blobs under `<prefix>blobs/sha256/ab/<digest>`, uploads under `<prefix>uploads/`.
 
-    ``client`` is boto3's, which threads may share. With ``redirect``, downloads are sent to the store by a link that
+    `client` is boto3's, which threads may share. With `redirect`, downloads are sent to the store by a link that
     is good for 15 minutes; else they pass through this process.
     """
 
@@ -83,7 +83,7 @@ class BlobBucket:
 
     @staticmethod
     def open(url: str, endpoint: str | None, *, redirect: bool) -> BlobBucket:
-        """The bucket that ``s3://bucket/prefix`` names; credentials and region come from where AWS's tools have them.
+        """The bucket that `s3://bucket/prefix` names; credentials and region come from where AWS's tools have them.
 
         Raises:
             FleetError: the library is missing, or the bucket cannot be used.
@@ -237,7 +237,7 @@ class BlobBucket:
         return self._progress(name).size
 
     def open_upload(self, name: str, offset: int | None) -> _Writer:
-        """Open an upload to append from ``offset`` (None: from wherever it stands).
+        """Open an upload to append from `offset` (None: from wherever it stands).
 
         Raises:
             UnknownUpload: there is no such upload.
@@ -258,7 +258,7 @@ class BlobBucket:
         return {"PartNumber": number, "ETag": answer["ETag"], "Size": len(content)}
 
     def keep_tail(self, name: str, content: bytes, after: int) -> None:
-        """Keep what is too little for a part, behind the first ``after`` of them."""
+        """Keep what is too little for a part, behind the first `after` of them."""
         with _store():
             self._client.put_object(
                 Bucket=self._bucket, Key=self._upload_key(name, "tail"), Body=content,
@@ -266,7 +266,7 @@ class BlobBucket:
             )  # fmt: skip
 
     def finish_upload(self, name: str, digest: str, known: str | None = None) -> StoredBlob:
-        """Check an upload against ``digest`` and make it a blob. ``known`` is its digest where the caller
+        """Check an upload against `digest` and make it a blob. `known` is its digest where the caller
         computed it.
 
         Raises:
@@ -356,7 +356,7 @@ class BlobBucket:
             yield f"sha256:{key.rpartition('/')[2]}", changed, size
 
     def stale_uploads(self, before: float) -> list[str]:
-        """Uploads that nobody touched since ``before``."""
+        """Uploads that nobody touched since `before`."""
         touched: dict[str, float] = {}
         for key, changed, _size in self._objects("uploads/"):
             name = key.split("/")[-2]
@@ -396,7 +396,7 @@ class _Writer:
 
 def _wanted(request: Request, etag: str, size: int) -> tuple[int | None, int]:
     """First and last byte that the request asks for; without a first, there is no such range. Several ranges at once
-    are answered with all, as are ranges of something else than ``etag``."""
+    are answered with all, as are ranges of something else than `etag`."""
     match = _RANGE.fullmatch(request.headers.get("range", "").replace(" ", ""))
     if match is None or request.headers.get("if-range", etag) != etag or match.groups() == ("", ""):
         return 0, size - 1

@@ -52,7 +52,7 @@ def _known_targets() -> dict[str, Target]:
 
 
 def choose(artifacts: list[ModelVersion], target: str) -> ModelVersion | None:
-    """The artifact for a device of ``target``: its own, else the one that asks for most of what the device
+    """The artifact for a device of `target`: its own, else the one that asks for most of what the device
     has."""
     for artifact in artifacts:
         if artifact.target == target:

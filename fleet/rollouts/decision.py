@@ -16,7 +16,7 @@ _DONE = frozenset(MemberState) - {MemberState.WAITING, MemberState.ACTIVE, Membe
 
 @dataclass(frozen=True, slots=True)
 class MemberView:
-    """A member as the decision sees it; ``started_at`` is when its present job was queued."""
+    """A member as the decision sees it; `started_at` is when its present job was queued."""
 
     id: int
     stage: int
@@ -28,7 +28,7 @@ class MemberView:
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """A rollout at one moment. ``verdict`` is the judge's sentence against the new version, or empty."""
+    """A rollout at one moment. `verdict` is the judge's sentence against the new version, or empty."""
 
     state: RolloutState
     stage: int
@@ -54,7 +54,7 @@ class Decision:
 
 
 def stage_sizes(plan: Plan, total: int) -> list[int]:
-    """How many devices each stage takes on, of ``total`` without those that stages name; the last takes the
+    """How many devices each stage takes on, of `total` without those that stages name; the last takes the
     rest."""
     sizes: list[int] = []
     taken = 0

@@ -83,7 +83,7 @@ def _devices(session: Session, ids: list[int]) -> dict[int, Device]:
 def update_document(
     artifact: ModelVersion, device: Device, addresses: Addresses, plan: Plan
 ) -> dict[str, object]:
-    """The job document of the protocol that asks a device to run ``artifact``."""
+    """The job document of the protocol that asks a device to run `artifact`."""
     document: dict[str, object] = {
         "operation": "update",
         "model": artifact.model,

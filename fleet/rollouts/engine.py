@@ -1,4 +1,4 @@
-"""Carries out the decisions of :mod:`edgec.fleet.rollouts.plan`: jobs out, results in, one transaction per
+"""Carries out the decisions of `edgec.fleet.rollouts.plan`: jobs out, results in, one transaction per
 rollout.
 
 Several processes may run an engine on one database: a rollout is worked on by the process that holds its
@@ -78,7 +78,7 @@ class RolloutEngine(LeasedWorker):
         notify(self._database, self._publisher, self._addresses.fleet, touched)
 
     def abort(self, rollout_id: int, actor: str, *, take_back: bool) -> Rollout:
-        """Stop a rollout now; with ``take_back`` the devices already updated go back to what they ran.
+        """Stop a rollout now; with `take_back` the devices already updated go back to what they ran.
 
         Raises:
             Problem: 404; 409 when it has ended.

@@ -3,7 +3,7 @@
 Each telemetry report of a device since the rollout began is compared with the same device's hour before it, so that a
 camera that was always slow does not speak against the new version; and updated devices with those that wait, so that
 a busy day does not either. The test is sequential: it may be looked at after every report, and still stops a good
-version at most with probability ``alpha`` over the whole rollout (a mixture sequential probability ratio test, Robbins
+version at most with probability `alpha` over the whole rollout (a mixture sequential probability ratio test, Robbins
 1970, Johari et al. 2017, with normal mixing and the variance estimated, shared between the metrics by Bonferroni). It
 assumes independent samples; a device's reports are summed over its reporting interval to come near that.
 """
@@ -33,7 +33,7 @@ WAITING = frozenset({MemberState.WAITING.value, MemberState.SKIPPED.value, Membe
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """How a quantity is judged: the tolerated shift, on the scale of ``values``, and whether downward counts too."""
+    """How a quantity is judged: the tolerated shift, on the scale of `values`, and whether downward counts too."""
 
     name: str
     shift: float
@@ -60,9 +60,9 @@ class Finding:
 
 
 def likelihood_ratio(updated: Sequence[float], control: Sequence[float], shift: float, floor: float) -> float:
-    """Evidence that ``updated`` lies more than ``shift`` above ``control``: 1 is none, and a martingale bounds chance.
+    """Evidence that `updated` lies more than `shift` above `control`: 1 is none, and a martingale bounds chance.
 
-    ``floor`` is the smallest standard deviation that is believed of one value. Without control values zero is their
+    `floor` is the smallest standard deviation that is believed of one value. Without control values zero is their
     mean: values are differences from the device's own past.
     """
     if len(updated) < MIN_SAMPLES or (control and len(control) < MIN_SAMPLES):
@@ -113,7 +113,7 @@ def find(
 def judge(
     session: Session, rollout: Rollout, criteria: ModelCriteria, members: Sequence[Member], now: float
 ) -> str:
-    """A sentence against the new version, or nothing. What each metric shows is kept in ``rollout.verdicts``."""
+    """A sentence against the new version, or nothing. What each metric shows is kept in `rollout.verdicts`."""
     wanted = metrics_of(criteria)
     tests = sum(2 if metric.both_sides else 1 for metric in wanted)
     updated = {m.device_id: m.changed_at for m in members if m.state in UPDATED}

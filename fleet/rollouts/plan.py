@@ -64,7 +64,7 @@ class Stage(BaseModel):
 
 
 class ModelCriteria(BaseModel):
-    """What updated devices must not be worse at than the others. See :mod:`edgec.fleet.rollouts.judge`."""
+    """What updated devices must not be worse at than the others. See `edgec.fleet.rollouts.judge`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     error_rate: float | None = Field(

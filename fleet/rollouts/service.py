@@ -195,7 +195,7 @@ def stage_counts(session: Session, rollout_id: int) -> list[tuple[int, str, int]
 
 
 def view(rollout: Rollout, counts: dict[str, int]) -> dict[str, Any]:
-    """A rollout as the API shows it; ``progress`` is the share of members that are through."""
+    """A rollout as the API shows it; `progress` is the share of members that are through."""
     total = sum(counts.values()) or 1
     open_ones = sum(counts.get(state, 0) for state in ("WAITING", "ACTIVE", "REVERTING"))
     return {

@@ -21,11 +21,11 @@ _WRITING = {"writing": True}
 
 
 class Database:
-    """One database: ``reading()`` and ``writing()`` give sessions whose transaction ends with the ``with``
+    """One database: `reading()` and `writing()` give sessions whose transaction ends with the `with`
     block."""
 
     def __init__(self, url: str) -> None:
-        """Open ``url`` without touching the schema.
+        """Open `url` without touching the schema.
 
         Raises:
             FleetError: the URL cannot be understood or its driver is not installed.
@@ -63,7 +63,7 @@ class Database:
             yield session
 
     def migrate(self, revision: str = "head") -> None:
-        """Bring the schema to ``revision``; several processes may call it at once.
+        """Bring the schema to `revision`; several processes may call it at once.
 
         Raises:
             FleetError: the database does not answer.

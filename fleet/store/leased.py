@@ -33,7 +33,7 @@ class LeasedWorker(ABC):
         """Advance everything once."""
 
     def run(self, pace_s: float) -> None:
-        """Tick until :meth:`stop`; a database that is away for a while costs only time.
+        """Tick until `stop`; a database that is away for a while costs only time.
 
         Ten thousand devices report in a short time, and each look costs all members: so at most half of the time goes
         into looking.
@@ -53,7 +53,7 @@ class LeasedWorker(ABC):
         self._wake.set()
 
     def stop(self) -> None:
-        """End :meth:`run` after the tick in progress."""
+        """End `run` after the tick in progress."""
         self._stop.set()
         self._wake.set()
 

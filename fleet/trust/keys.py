@@ -29,7 +29,7 @@ def _password() -> bytes | None:
 
 
 def new_key(path: Path) -> CryptoSigner:
-    """Make an Ed25519 key in ``path``, readable by this user only, encrypted if ``EDGEC_KEY_PASSWORD`` is
+    """Make an Ed25519 key in `path`, readable by this user only, encrypted if `EDGEC_KEY_PASSWORD` is
     set.
 
     Raises:
@@ -51,7 +51,7 @@ def new_key(path: Path) -> CryptoSigner:
 
 
 def load_key(path: Path) -> CryptoSigner:
-    """The key in ``path``.
+    """The key in `path`.
 
     Raises:
         FleetError: it is not there, is no key, or wants another password.
@@ -80,7 +80,7 @@ def role_paths(folder: Path, role: str) -> list[Path]:
 
 
 def load_role(folder: Path, role: str) -> list[Signer]:
-    """Every key of a role in a folder: ``root-1.pem``, ``root-2.token``, …
+    """Every key of a role in a folder: `root-1.pem`, `root-2.token`, …
 
     Raises:
         FleetError: there is none.
@@ -95,7 +95,7 @@ def load_role(folder: Path, role: str) -> list[Signer]:
 
 
 def add_key(folder: Path, role: str, uri: str | None = None) -> Signer:
-    """A further key of a role: a new one in a file, or the one that ``uri`` names on a token.
+    """A further key of a role: a new one in a file, or the one that `uri` names on a token.
 
     Raises:
         FleetError: the token cannot be used.

@@ -30,7 +30,7 @@ _NAME = re.compile(r"(?:[1-9]\d{0,8}\.)?(?:root|targets|snapshot)\.json|timestam
 
 
 class Repository:
-    """Metadata files in ``<folder>/metadata``, the online key beside them."""
+    """Metadata files in `<folder>/metadata`, the online key beside them."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

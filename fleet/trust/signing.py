@@ -19,7 +19,7 @@ TARGETS_VALID = timedelta(days=180)
 
 @dataclass(frozen=True, slots=True)
 class Signed:
-    """An artifact to vouch for: the manifest's digest (``sha256:…``) and size, and for whom it is."""
+    """An artifact to vouch for: the manifest's digest (`sha256:…`) and size, and for whom it is."""
 
     model: str
     version: str
@@ -65,7 +65,7 @@ def first_root(
 
 
 def next_root(current: Metadata[Root], *, valid: timedelta = ROOT_VALID) -> Metadata[Root]:
-    """An unsigned copy of root with the next version and a new expiry, to change and :func:`sign`."""
+    """An unsigned copy of root with the next version and a new expiry, to change and `sign`."""
     following: Metadata[Root] = Metadata.from_bytes(current.to_bytes())
     following.signatures.clear()
     following.signed.version += 1

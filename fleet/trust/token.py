@@ -27,7 +27,7 @@ SUFFIX = ".token"
 
 @dataclass(frozen=True, slots=True)
 class TokenUri:
-    """A key as RFC 7512 names it: ``pkcs11:token=LABEL;id=%02?module-path=/usr/lib/…/module.so``."""
+    """A key as RFC 7512 names it: `pkcs11:token=LABEL;id=%02?module-path=/usr/lib/…/module.so`."""
 
     token: str
     key_id: int
@@ -59,7 +59,7 @@ def _ask_pin(_what: str) -> str:
 
 
 class TokenSigner(Signer):
-    """Signs on the token. What is wrong with token, key or PIN is a :class:`FleetError`."""
+    """Signs on the token. What is wrong with token, key or PIN is a `FleetError`."""
 
     def __init__(self, uri: TokenUri, public: SSlibKey) -> None:
         self._uri, self._public = uri, public
@@ -102,7 +102,7 @@ def _driver(uri: TokenUri) -> Iterator[None]:
 
 
 def import_key(text: str, path: Path) -> TokenSigner:
-    """Note the key that ``text`` names in ``path``, with its public half read from the token.
+    """Note the key that `text` names in `path`, with its public half read from the token.
 
     Raises:
         FleetError: the URI, the driver, the token or the PIN is wrong; or the file exists.
@@ -120,7 +120,7 @@ def import_key(text: str, path: Path) -> TokenSigner:
 
 
 def load_token(path: Path) -> TokenSigner:
-    """The key that a file of :func:`import_key` names; the token is asked when something is signed.
+    """The key that a file of `import_key` names; the token is asked when something is signed.
 
     Raises:
         FleetError: it is no such file.

@@ -12,7 +12,7 @@ from edgec.fleet.store.tables.base import Base
 
 
 class Certificate(Base):
-    """One certificate, by its serial number (hexadecimal). ``uses_left`` counts what a claim still lets in."""
+    """One certificate, by its serial number (hexadecimal). `uses_left` counts what a claim still lets in."""
 
     __tablename__ = "certificates"
     serial: Mapped[str] = mapped_column(String(40), primary_key=True)

@@ -44,7 +44,7 @@ class Experiment(Base):
 
 
 class Participant(Base):
-    """A device in an experiment. ``counters`` is what its last health message said, to see what was added."""
+    """A device in an experiment. `counters` is what its last health message said, to see what was added."""
 
     __tablename__ = "participants"
     __table_args__ = (UniqueConstraint("experiment_id", "device_id"),)

@@ -18,7 +18,7 @@ from edgec.fleet.store.tables.base import Base, Key
 
 
 class Rollout(Base):
-    """One version on its way to devices. ``plan`` is a :class:`edgec.fleet.rollouts.plan.Plan`."""
+    """One version on its way to devices. `plan` is a `edgec.fleet.rollouts.plan.Plan`."""
 
     __tablename__ = "rollouts"
     id: Mapped[int] = mapped_column(Key, primary_key=True)

@@ -18,7 +18,7 @@ from edgec.fleet.store.tables.base import Base, Key
 
 
 class Detection(Base):
-    """One event of a stream. ``event_id`` is the CloudEvents id, unique per device: a repeat is not a
+    """One event of a stream. `event_id` is the CloudEvents id, unique per device: a repeat is not a
     second event."""
 
     __tablename__ = "detections"
