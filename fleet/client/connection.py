@@ -1,4 +1,4 @@
-"""The API from outside: what the command line and scripts use. Its own errors are sentences for people."""
+"""A client of the API, for the command line and scripts. Its errors carry messages for people."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ DEFAULT_SERVER = "http://127.0.0.1:8600"
 
 
 def config_file() -> Path:
-    """Where `edgec fleet login` keeps server and token."""
+    """The file in which `edgec fleet login` saves server and token."""
     base = os.environ.get("XDG_CONFIG_HOME")
     return (Path(base) if base else Path.home() / ".config") / "edgec" / "fleet.toml"
 
 
 def save_login(server: str, token: str) -> Path:
-    """Keep server and token for later commands, readable by this user only."""
+    """Save server and token for later commands, readable by this user only."""
     path = config_file()
     path.parent.mkdir(parents=True, exist_ok=True)
     replace_file(path, f"server = {json.dumps(server)}\ntoken = {json.dumps(token)}\n".encode())
@@ -37,7 +37,7 @@ def save_login(server: str, token: str) -> Path:
 def resolve(server: str | None, token: str | None) -> tuple[str, str | None]:
     """Server and token from flags, else the environment, else the login file.
 
-    A saved token is sent to the server that it was saved for, and to no other.
+    A saved token is only ever sent to the server it was saved for.
 
     Raises:
         FleetError: the login file cannot be read.
@@ -74,11 +74,11 @@ class FleetClient:
         self.http.close()
 
     def send(self, method: str, path: str, **options: Any) -> httpx.Response:  # noqa: ANN401 - httpx's own
-        """Call and return an answer that is no error.
+        """Send a request and return the response, unless it is an error.
 
         Raises:
             ServerUnreachable: nothing answers at the address.
-            RefusedByServer: the server said no; the message is its own.
+            RefusedByServer: the server refused; the message is its own.
         """
         try:
             answer = self.http.request(method, path, **options)
@@ -110,7 +110,7 @@ class FleetClient:
         self.send("DELETE", f"/api/v1{path}")
 
     def download(self, path: str, output: Path, **params: Any) -> int:  # noqa: ANN401 - JSON
-        """GET below `/api/v1` into a file, which appears when it is whole; its size in bytes.
+        """GET below `/api/v1` into a file, which appears only once complete; returns its size in bytes.
 
         Raises:
             FleetError: the file cannot be written, or as `send`.
@@ -137,7 +137,7 @@ class FleetClient:
         return output.stat().st_size
 
     def pages(self, path: str, **params: Any) -> Iterator[Any]:  # noqa: ANN401 - JSON
-        """Every item of a list."""
+        """Iterate over all items of a list, page by page."""
         cursor = ""
         while True:
             answer = self.get(path, cursor=cursor, **params)
@@ -148,7 +148,7 @@ class FleetClient:
 
 
 def part(name: str) -> str:
-    """A name as a part of a path."""
+    """Quote a name for use as one segment of a path."""
     return quote(name, safe="")
 
 

@@ -1,4 +1,4 @@
-"""Following a rollout from outside until it ends."""
+"""Follow a rollout until it ends."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ PACE_S = 0.5
 
 
 class RolloutFailed(FleetError):
-    """The rollout ended otherwise than well."""
+    """The rollout did not succeed."""
 
     exit_code = 5
 
 
 def follow(client: FleetClient, rollout_id: int, timeout_s: float | None = None) -> Iterator[dict[str, Any]]:
-    """Yield the rollout each time it was looked at; the last one has ended.
+    """Poll a rollout and yield each state; the last one has ended.
 
     Raises:
         FleetError: it did not end within `timeout_s`.

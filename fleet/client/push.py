@@ -1,5 +1,4 @@
-"""Pushing an artifact to a registry: what is there is not sent again, what broke off goes on where it
-stopped."""
+"""Push an artifact to a registry: blobs that it holds are not sent again, interrupted uploads resume."""
 
 from __future__ import annotations
 
@@ -22,7 +21,7 @@ ATTEMPTS = 5
 
 @dataclass(frozen=True, slots=True)
 class Pushed:
-    """A pushed artifact. `sent_bytes` is what the registry did not have yet."""
+    """A pushed artifact. `sent_bytes` counts what the registry did not hold yet."""
 
     model: str
     version: str
@@ -40,15 +39,15 @@ def push_artifact(
     version: str | None,
     progress: Callable[[str, int, int], None],
 ) -> Pushed:
-    """Push `path` as `models/<name>:<version>-<target>`; `progress` gets a title, bytes done and
-    bytes in all.
+    """Push `path` as `models/<name>:<version>-<target>`; `progress` is called with a title, bytes done and total
+    bytes.
 
     Another `name` or `version` than the artifact's own is written into its config, which gives it a new
     digest.
 
     Raises:
         ArtifactError: the file is damaged.
-        FleetError: a name is not legal, or the registry refuses or is away.
+        FleetError: a name is invalid, or the registry refuses or is unreachable.
     """
     artifact = Artifact.open(path)
     artifact.verify_digests()
@@ -73,7 +72,7 @@ def push_artifact(
 
 
 def _renamed(artifact: Artifact, name: str | None, version: str | None) -> tuple[bytes, bytes]:
-    """The config and manifest to push, changed only where another name or version is wanted."""
+    """The config and manifest to push, changed only if another name or version is requested."""
     config = artifact.read(artifact.manifest.config)
     fields = json.loads(config)
     if (name or fields["name"], version or fields["version"]) == (fields["name"], fields["version"]):
@@ -95,7 +94,7 @@ def _push_blob(
     client: FleetClient, repository: str, digest: str, content: memoryview, title: str,
     progress: Callable[[str, int, int], None],
 ) -> bool:  # fmt: skip
-    """Send one blob unless the registry has it; True if it was sent."""
+    """Send one blob unless the registry holds it; returns whether it was sent."""
     try:
         client.send("HEAD", f"/v2/{repository}/blobs/{digest}")
         progress(title, len(content), len(content))
@@ -119,7 +118,7 @@ def _push_blob(
                 raise
             offset = _standing(client, location)
         progress(title, offset, len(content))
-    # Other registries keep an upload's state in the query of its address, which stays as it is.
+    # Other registries carry an upload's state in the query of its URL, which must be preserved.
     client.send("PUT", f"{location}{'&' if '?' in location else '?'}digest={digest}")
     return True
 
@@ -133,7 +132,7 @@ def _body(content: memoryview) -> Iterator[bytes]:
 
 
 def _standing(client: FleetClient, location: str) -> int:
-    """Where a broken upload stands."""
+    """The offset at which an interrupted upload resumes."""
     try:
         answer = client.send("GET", location)
     except httpx.HTTPError as error:

@@ -1,4 +1,4 @@
-"""What `edgec fleet keys` does: sign here, with keys of this machine, and hand the result to the server."""
+"""Commands of `edgec fleet keys`: sign locally, with keys of this machine, and publish the result to the server."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def init(
     client: FleetClient, folder: Path, *, root_keys: int, root_threshold: int, targets_keys: int,
     targets_threshold: int, valid: timedelta, root_uris: Sequence[str] = (), targets_uris: Sequence[str] = (),
 ) -> Metadata[Root]:  # fmt: skip
-    """Make keys in `folder` and set the server's trust up. Keys on tokens (`root_uris`, `targets_uris`) come
-    first, and files are made for as many as are lacking.
+    """Create keys in `folder` and set up the server's trust. Keys on tokens (`root_uris`, `targets_uris`) come
+    first; key files make up the rest.
 
     Raises:
         FleetError: trust is set up already, keys are there already, a threshold is too large, or a token cannot be
@@ -61,7 +61,7 @@ def init(
         )  # fmt: skip
         first = first_targets(targets)
     except FleetError:
-        # Nobody has heard of these keys yet; they would stand in the way of another attempt, with the right PIN.
+        # Nobody knows these keys yet; they would block another attempt, with the right PIN.
         for path in (*role_paths(folder, "root"), *role_paths(folder, "targets")):
             path.unlink()
         raise
@@ -75,7 +75,7 @@ def _keys(folder: Path, role: str, number: int, uris: Sequence[str]) -> list[Sig
 
 
 def current_root(client: FleetClient) -> Metadata[Root]:
-    """The newest root, found as devices find it.
+    """The newest root, found the way devices find it.
 
     Raises:
         FleetError: there is none.
@@ -93,7 +93,7 @@ def current_root(client: FleetClient) -> Metadata[Root]:
 
 
 def current_targets(client: FleetClient) -> Metadata[Targets]:
-    """The newest targets, by way of timestamp and snapshot."""
+    """The newest targets, found through timestamp and snapshot."""
     timestamp = client.send("GET", "/tuf/metadata/timestamp.json").json()
     number = timestamp["signed"]["meta"]["snapshot.json"]["version"]
     snapshot = client.send("GET", f"/tuf/metadata/{number}.snapshot.json").json()
@@ -102,10 +102,10 @@ def current_targets(client: FleetClient) -> Metadata[Targets]:
 
 
 def sign_version(client: FleetClient, folder: Path, model: str, version: str) -> list[Signed]:
-    """Vouch for every artifact of a version, after its manifest was fetched and its digest checked here.
+    """Sign every artifact of a version, after fetching its manifest and checking the digest locally.
 
     Raises:
-        FleetError: nothing was pushed under that name, or the registry gave something else.
+        FleetError: nothing was pushed under that name, or the registry returned other content.
     """
     rows = [row for row in client.get(f"/models/{part(model)}")["artifacts"] if row["version"] == version]
     if not rows:
@@ -125,7 +125,7 @@ def _checked(client: FleetClient, row: dict[str, Any]) -> Signed:
 
 
 def unsign_version(client: FleetClient, folder: Path, model: str, version: str) -> list[str]:
-    """Vouch no longer for a version: devices refuse it from their next check on.
+    """Withdraw the signature of a version: devices refuse it from their next check on.
 
     Raises:
         FleetError: it was not signed.
@@ -142,10 +142,10 @@ def unsign_version(client: FleetClient, folder: Path, model: str, version: str) 
 def rotate(
     client: FleetClient, folder: Path, role: str, *, keep: bool = False, uri: str | None = None
 ) -> str:
-    """A new key for root or targets in place of all present ones (`keep`: beside them); its id. With `uri` it is
-    the one on a token.
+    """Replace the keys of root or targets by a new one, or add it beside them with `keep`; returns its id. With
+    `uri` the new key is on a token.
 
-    Root is signed by the old keys and the new one, so that devices that know the old root follow.
+    Root is signed by the old keys and the new one, so that devices with the old root can follow.
 
     Raises:
         FleetError: the old keys are not in `folder`.
@@ -175,14 +175,14 @@ def rotate(
 
 
 def _retire(folder: Path, role: str, keep: str) -> None:
-    """Set keys aside that root no longer names."""
+    """Rename key files that root no longer lists."""
     for path in role_paths(folder, role):
         if load_any(path).public_key.keyid != keep:
             path.replace(path.with_suffix(".retired"))
 
 
 def extend(client: FleetClient, folder: Path, role: str, valid: timedelta) -> None:
-    """Sign root or targets anew with a later expiry.
+    """Re-sign root or targets with a later expiry.
 
     Raises:
         FleetError: its keys are not in `folder`.

@@ -1,4 +1,4 @@
-"""Enrolment: how a device gets in, by a one-time token or a claim certificate."""
+"""Enrolment of devices, by a one-time token or a claim certificate."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ class NewEnrollToken(BaseModel):
 def issue_enroll_token(
     session: Session, actor: str, wanted: NewEnrollToken, *, auto_accept: bool = True
 ) -> tuple[EnrollToken, str]:
-    """Add a token that lets `wanted.uses` devices in; the second value is the secret, shown once.
+    """Add a token that admits `wanted.uses` devices; the second value is the secret, shown once.
 
-    `auto_accept` counts where `wanted` leaves it open.
+    `auto_accept` applies where `wanted` leaves it open.
     """
     secret = new_secret("enroll")
     row = EnrollToken(
@@ -67,7 +67,7 @@ def revoke_enroll_token(session: Session, actor: str, token_id: int) -> None:
 
 
 def enroll(session: Session, request: EnrollRequest) -> tuple[Device, str, str]:
-    """Admit a device: its row, MQTT password and HTTP token (both shown once, to the device).
+    """Enrol a device by token; returns its row, MQTT password and HTTP token (both shown once, to the device).
 
     Raises:
         Problem: 403 for a token that is unknown, spent or expired; 409 when the name belongs to another
@@ -85,7 +85,7 @@ def enroll(session: Session, request: EnrollRequest) -> tuple[Device, str, str]:
 def admit(
     session: Session, request: EnrollRequest, *, by: str, accept: bool, labels: Mapping[str, str]
 ) -> tuple[Device, str, str]:
-    """Make the row of a device whose right to enrol was checked; see `enroll`.
+    """Add a device whose right to enrol has been checked; see `enroll`.
 
     Raises:
         Problem: 409 when the name belongs to another device.

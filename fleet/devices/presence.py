@@ -8,10 +8,10 @@ from edgec.protocol.status import Presence, Status
 
 
 def apply_status(device: Device, payload: bytes, now: float) -> bool:
-    """Believe a status unless it belongs to a session that is over; True if the device is there anew.
+    """Apply a status unless it belongs to a past session; returns whether the device has just come online.
 
     Raises:
-        ProtocolError: the payload is no status.
+        ProtocolError: the payload is not a valid status.
     """
     status = decode(Status, payload)
     known = None
@@ -26,6 +26,6 @@ def apply_status(device: Device, payload: bytes, now: float) -> bool:
         device.target = (status.target or device.target)[:64]
     if (
         status.state is not Presence.OFFLINE
-    ):  # A last will says when the broker noticed, not when it was seen.
+    ):  # A last will tells when the broker noticed, not when the device was last seen.
         device.last_seen = max(device.last_seen or 0.0, now)
     return status.state is Presence.ONLINE

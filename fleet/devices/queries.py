@@ -14,7 +14,7 @@ from edgec.fleet.store.tables import Device
 def device_filter(
     query: Select[Any], *, search: str = "", state: str = "", target: str = "", version: str = "", label: str = ""
 ) -> Select[Any]:  # fmt: skip
-    """Narrow a query over devices by what a person typed and picked.
+    """Narrow a query over devices by filters.
 
     Args:
         query: selects devices, such as those of a group.
@@ -52,7 +52,7 @@ def counts(session: Session) -> dict[str, int]:
 
 
 def summary(device: Device) -> dict[str, Any]:
-    """A device as lists show it."""
+    """A device as it appears in lists."""
     return {
         "name": device.name,
         "admission": device.admission,

@@ -1,4 +1,4 @@
-"""Devices and groups: enrolment, admission, selection."""
+"""Devices: look-up and admission."""
 
 from __future__ import annotations
 

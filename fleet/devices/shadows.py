@@ -1,4 +1,4 @@
-"""What single messages of devices do: presence, jobs and shadows."""
+"""Named shadows of devices, with the semantics of AWS IoT."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from edgec.protocol.topics import Kind, ParsedTopic, Topics
 
 
 def load_shadow(session: Session, device: Device, name: str) -> tuple[Shadow, ShadowDocument]:
-    """The named shadow, new if there was none, as row and as document."""
+    """The named shadow as row and as document; created if there was none."""
     row = session.get(Shadow, (device.id, name), with_for_update=True)
     if row is None:
         row = Shadow(device_id=device.id, name=name, version=0, desired={}, reported={}, updated_at=0.0)
@@ -31,7 +31,7 @@ def load_shadow(session: Session, device: Device, name: str) -> tuple[Shadow, Sh
 
 
 def apply_shadow_get(session: Session, device: Device, topic: ParsedTopic) -> Reply:
-    """Answer with the whole shadow, or 404 as AWS does."""
+    """Reply with the whole shadow, or with a 404 as AWS does."""
     topics = Topics(topic.fleet, topic.device)
     row = session.get(Shadow, (device.id, topic.name))
     if row is None:
@@ -44,10 +44,11 @@ def apply_shadow_get(session: Session, device: Device, topic: ParsedTopic) -> Re
 def apply_shadow_update(
     session: Session, device: Device, topic: ParsedTopic, payload: bytes, now: float
 ) -> list[Reply]:
-    """Merge what the device reports. Desired is for operators: a device's wish for it is left out.
+    """Merge the reported state of a device. The desired state belongs to operators: what a device sends for it is
+    ignored.
 
     Raises:
-        ProtocolError: the payload is no shadow update.
+        ProtocolError: the payload is not a valid shadow update.
     """
     update = decode(ShadowUpdate, payload)
     state = ShadowState(reported=update.state.reported)
@@ -57,7 +58,7 @@ def apply_shadow_update(
 def change_shadow(
     session: Session, device: Device, topic: ParsedTopic, update: ShadowUpdate, now: float
 ) -> list[Reply]:
-    """Apply an update from either side; accepted with a delta where one remains, or rejected."""
+    """Apply an update from either side; replies that it is accepted, with a delta where one remains, or rejected."""
     topics = Topics(topic.fleet, topic.device)
     row, document = load_shadow(session, device, topic.name)
     try:

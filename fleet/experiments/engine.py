@@ -1,9 +1,10 @@
-"""Carries experiments out with messages that devices know: a slot and a candidate by shadow, the artifact by a job.
+"""Runs experiments with ordinary messages: slot and candidate are configured through the shadow, the artifact is
+installed by a job.
 
 A device goes `NEW` → `SLOT` (the shadow asks for a second slot) → `INSTALL` (an update job fills it) →
 `RUNNING` (the shadow names it as the streams' candidate, health reports are read) → `DONE` (the shadow takes both
-back), or `FAILED`. Several processes may run an engine on one database: an experiment is worked on by the process
-that holds its lease.
+back), or `FAILED`. Several processes may run an engine on one database: only the process that holds an experiment's
+lease advances it.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ log = logging.getLogger(__name__)
 
 
 class Work:
-    """What one pass over one experiment has to send once its transaction is committed."""
+    """What one pass over an experiment has to publish once its transaction is committed."""
 
     def __init__(self) -> None:
         self.replies: list[Reply] = []
@@ -73,7 +74,7 @@ class ExperimentEngine(LeasedWorker):
 
 
 def advance(session: Session, row: Experiment, now: float, addresses: Addresses, work: Work) -> None:
-    """Bring one experiment as far as it goes now."""
+    """Advance one experiment as far as possible now."""
     plan = Plan.model_validate(row.plan)
     members = session.execute(
         select(Participant, Device)
@@ -168,7 +169,7 @@ def row_slot(row: Experiment) -> str:
 
 
 def streams_of(row: Experiment, plan: Plan, device: Device) -> list[str]:
-    """The streams that take part: those that the plan names, else all that run the slot."""
+    """The participating streams: those that the plan names, else all that run the slot."""
     found = device.health.get("streams", [])
     return [
         one["name"] for one in found
@@ -197,7 +198,7 @@ def take_back(
     addresses: Addresses,
     work: Work,
 ) -> None:
-    """Take slot and candidate out of a device's configuration."""
+    """Remove slot and candidate from a device's configuration."""
     if member.job_id and (job := session.get(Job, member.job_id)):
         end_job(job, "CANCELED", now, "the experiment has ended")
         work.notify.add(device.id)

@@ -1,4 +1,4 @@
-"""What a device's health says about a candidate beside its own model, between two reports. Pure functions."""
+"""Figures of a candidate against the device's own model, from two successive health reports. Pure functions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Counters = dict[str, Any]
 
 
 def counters_of(health: Mapping[str, Any], base: str, candidate: str, streams: list[str]) -> Counters:
-    """The counters of both slots, and of the comparison on `streams`, as a health message has them."""
+    """The counters of both slots, and of the comparison on `streams`, in a health message."""
     slots = {one.get("slot"): one for one in health.get("models", [])}
     keys = ("inferences", "errors", "score_mean", "results_per_frame", "latency", "manifest_digest")
     found: Counters = {
@@ -26,7 +26,8 @@ def counters_of(health: Mapping[str, Any], base: str, candidate: str, streams: l
 
 
 def comparable(before: Counters, after: Counters) -> bool:
-    """Whether `after` counts on from `before`: the same start of the agent, the same artifacts, nothing reset."""
+    """Whether `after` continues the counters of `before`: the same run of the agent, the same artifacts, nothing
+    reset."""
     if before.get("boot_id") != after.get("boot_id") or after["frames"] < before.get("frames", 0):
         return False
     for name in ("base", "candidate"):
@@ -39,7 +40,7 @@ def comparable(before: Counters, after: Counters) -> bool:
 
 
 def reading(before: Counters, after: Counters) -> tuple[int, dict[str, float]]:
-    """Frames that the candidate saw since `before`, and its figures against the base's.
+    """The frames that the candidate processed since `before`, and its figures relative to the base model's.
 
     Both must be `comparable`.
     """
@@ -56,7 +57,7 @@ def reading(before: Counters, after: Counters) -> tuple[int, dict[str, float]]:
 
 
 def _levels(base: Mapping[str, Any], candidate: Mapping[str, Any]) -> dict[str, float]:
-    """Figures that health gives for its last window rather than as counters."""
+    """Figures that health reports over its last window rather than as counters."""
     values: dict[str, float] = {}
     own, other = ((one.get("latency") or {}).get("p50_ms") for one in (base, candidate))
     if own and other:
@@ -66,12 +67,12 @@ def _levels(base: Mapping[str, Any], candidate: Mapping[str, Any]) -> dict[str, 
         values["score"] = other - own
     own, other = base.get("results_per_frame"), candidate.get("results_per_frame")
     if own is not None and other is not None:
-        # A little more on both sides keeps the logarithm finite where nothing was found.
+        # A small addition on both sides keeps the logarithm finite where nothing was found.
         values["results"] = math.log((other + 0.05) / (own + 0.05))
     return values
 
 
 def _grown(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[int, int]:
-    """Attempts and failures since then."""
+    """Inferences and failures between the two reports."""
     done, failed = ((after[key] or 0) - (before[key] or 0) for key in ("inferences", "errors"))
     return done + failed, failed

@@ -1,4 +1,4 @@
-"""What operators do with experiments: start, look, stop."""
+"""Operations on experiments: start, view, stop."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MAX_DEVICES = 2000
 
 
 class Plan(BaseModel):
-    """How an experiment goes."""
+    """How an experiment proceeds."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     streams: list[Name] = Field(
@@ -35,7 +35,8 @@ class Plan(BaseModel):
 
 
 class NewExperiment(BaseModel):
-    """An experiment to start. `slot` is what the candidate is compared with; the model's own name if empty."""
+    """An experiment to start. The candidate is compared with the model in `slot`; empty means the slot named like
+    the model."""
 
     model_config = ConfigDict(extra="forbid")
     name: str = Field("", max_length=128)
@@ -48,7 +49,7 @@ class NewExperiment(BaseModel):
 
 
 def create_experiment(session: Session, actor: str, body: NewExperiment) -> Experiment:
-    """Start an experiment on every device of the scope that an artifact fits.
+    """Start an experiment on every device of the scope that has a fitting artifact.
 
     Raises:
         Problem: 404 for an unknown version, device or group; 409 when no device fits, too many do, or one is in
@@ -138,7 +139,7 @@ def participant_counts(session: Session, numbers: list[int]) -> dict[int, dict[s
 
 
 def view(row: Experiment, counts: dict[str, int]) -> dict[str, Any]:
-    """An experiment as the API shows it."""
+    """An experiment as the API represents it."""
     fields = (
         "id", "name", "mode", "model", "version", "slot", "plan", "state", "verdict", "reason", "created_by",
         "created_at", "deadline", "finished_at",

@@ -1,9 +1,9 @@
-"""What an experiment shows so far, and how sure that is.
+"""The verdict of an experiment so far, and the confidence in it.
 
 Two claims are tested for each criterion, with the sequential test of `edgec.fleet.rollouts.judge`: that the
-candidate is worse than tolerated, and that it is not. Both may be looked at after every report; the chance that a
-wrong one is ever believed is at most `alpha`, shared between criteria and claims by Bonferroni. The test takes
-reports as independent, so the pace of reports should be slow against what they measure.
+candidate is worse than tolerated, and that it is not. Both may be evaluated after every report; the probability of
+ever accepting a wrong one is at most `alpha`, divided between criteria and claims by Bonferroni. The test assumes
+independent reports, so their interval should be long against the time scale of what they measure.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from edgec.fleet.rollouts.judge import likelihood_ratio
 
 Verdict = Literal["undecided", "as-good", "worse"]
 CEILING = 1e9
-"""Evidence is shown up to this; more says nothing."""
+"""Evidence is capped here for display; more adds nothing."""
 MIN_READINGS = 20
-"""With fewer the variance is not known well enough for the test's promise."""
+"""With fewer, the estimate of the variance is too poor for the test's guarantee."""
 MOST = 0.9999
-"""No confidence above this is claimed: the test's assumptions hold only so well."""
+"""Upper bound of the confidence claimed: the test's assumptions hold only approximately."""
 
 
 class Criteria(BaseModel):
-    """What the candidate may at most do worse; None leaves a criterion out."""
+    """How much worse the candidate may be; None disables a criterion."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     disagreement: float | None = Field(
@@ -54,7 +54,8 @@ class Criteria(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """How one criterion is judged: tolerated shift and smallest believed deviation, on the scale of readings."""
+    """How one criterion is judged: the tolerated shift and the smallest credible deviation, on the scale of
+    readings."""
 
     name: str
     shift: float
@@ -65,7 +66,7 @@ class Measure:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one criterion shows. `value` and `tolerated` are for people: ratios as factors."""
+    """The finding for one criterion. `value` and `tolerated` are for display: ratios as factors."""
 
     value: float | None
     tolerated: float
@@ -114,7 +115,7 @@ def _find(measure: Measure, values: Sequence[float], needed: float) -> Finding:
     known = values if len(values) >= MIN_READINGS else ()
     turned = [-value for value in known]
     against = likelihood_ratio(known, (), measure.shift, measure.floor)
-    # That the mean lies below the tolerated shift is that its negative lies above the negative shift.
+    # "The mean lies below the shift" is tested as "its negative lies above the negative shift".
     favour = likelihood_ratio(turned, (), -measure.shift, measure.floor)
     if measure.both_sides:
         against = max(against, likelihood_ratio(turned, (), measure.shift, measure.floor))

@@ -1,4 +1,4 @@
-"""Groups of devices: listed by name or selected by what they are."""
+"""Groups of devices, listed by name or selected by properties."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def check_selector(selector: Mapping[str, Any]) -> None:
 
 
 class _Texts(FunctionElement[str]):
-    """The texts of a JSON array, as rows: one parameter, however many there are."""
+    """The strings of a JSON array as rows: one bound parameter, however many there are."""
 
     inherit_cache = True
 
@@ -79,7 +79,7 @@ def _texts_postgresql(element: _Texts, compiler: SQLCompiler, **options: Any) ->
 
 
 def _selects(group: Group) -> ColumnElement[bool]:
-    """Whether a device is listed in a group, or matches its selector now (all keys of it)."""
+    """Whether a device is listed in a group, or currently matches all keys of its selector."""
     selected: ColumnElement[bool] = false()
     if group.devices:
         selected = Device.name.op("IN", is_comparison=True, return_type=Boolean())(
@@ -102,7 +102,7 @@ def group_query(group: Group) -> Select[Any]:
 
 
 def group_counts(session: Session, groups: Sequence[Group]) -> dict[int, int]:
-    """How many accepted devices each group has now, by the group's id: the table of devices is read once."""
+    """How many accepted devices each group has now, by the group's id; the table of devices is scanned once."""
     if not groups:
         return {}
     sums = [func.coalesce(func.sum(case((_selects(group), 1), else_=0)), 0) for group in groups]
@@ -111,7 +111,7 @@ def group_counts(session: Session, groups: Sequence[Group]) -> dict[int, int]:
 
 
 def scope_query(session: Session, kind: str, name: str) -> Select[Any]:
-    """Devices that a rollout's scope means at this moment.
+    """The accepted devices that a scope covers at this moment.
 
     Raises:
         Problem: 404 for an unknown device or group.
@@ -151,7 +151,7 @@ def save_group(session: Session, actor: str, name: str, body: GroupBody) -> Grou
     """Create or replace a group.
 
     Raises:
-        Problem: 422 for a selector that makes no sense.
+        Problem: 422 for an invalid selector.
     """
     check_selector(body.selector)
     group = session.scalar(select(Group).filter_by(name=name)) or Group(name=name)

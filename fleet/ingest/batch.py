@@ -25,26 +25,26 @@ from edgec.protocol.status import Health
 from edgec.protocol.topics import Kind, ParsedTopic, parse
 
 SEEN_PACE_S = 5.0
-"""How exactly it is kept when a device was last heard of: not every message is worth an update."""
+"""Resolution of `last_seen`: not every message is worth an update."""
 _parse = lru_cache(65_536)(parse)
 log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
 class Prepared:
-    """A message that was read, without the database: its topic and body, or what is wrong with it."""
+    """A message decoded without the database: its topic and body, or what is wrong with it."""
 
     message: Inbound
     topic: ParsedTopic | None = None
     body: Health | DetectionEvent | None = None
     text: str = ""
-    """An event's data as it is stored."""
+    """An event's data as the JSON that is stored."""
     kind: str = "topic"
     error: str = ""
 
 
 def prepare(message: Inbound) -> Prepared:
-    """Read a message. What the protocol does not allow says so in `error`."""
+    """Decode a message. Violations of the protocol are reported in `error`."""
     read = Prepared(message)
     try:
         topic = read.topic = _parse(message.topic)
@@ -63,7 +63,7 @@ def prepare(message: Inbound) -> Prepared:
 
 @dataclass(slots=True)
 class IngestCounters:
-    """What happened since the start, for metrics."""
+    """Counters since the start, for metrics."""
 
     messages: Counter[str] = field(default_factory=Counter)
     rejected: Counter[str] = field(default_factory=Counter)
@@ -74,14 +74,15 @@ class IngestCounters:
 
 @dataclass(slots=True)
 class _Sender:
-    """What is needed of a device that sent detections and nothing else: its whole row would cost more than they do."""
+    """The columns needed of a device that sent only detections: loading its whole row would cost more than
+    storing them."""
 
     id: int
     last_seen: float | None
 
 
 class Batch:
-    """The effects of some messages within one transaction."""
+    """Applies messages within one transaction, and collects what has to be published after it."""
 
     def __init__(self, counters: IngestCounters) -> None:
         self._counters = counters
@@ -95,13 +96,13 @@ class Batch:
         self._seen: dict[int, float] = {}
 
     def apply(self, session: Session, messages: list[Prepared], fleet: str) -> None:
-        """Apply `messages` in order. What the protocol does not allow is counted and left out."""
+        """Apply `messages` in order. Those that violate the protocol are counted and skipped."""
         ours = [item for item in messages if item.topic is not None and item.topic.fleet == fleet]
         changed = {item.topic.device for item in ours if item.topic and item.topic.kind is not Kind.EVENT}
         devices: dict[str, Device | _Sender] = dict(self._devices(session, changed))
         devices |= self._senders(session, {item.topic.device for item in ours if item.topic} - changed)
         jobs = {item.topic.name for item in ours if item.topic and item.topic.kind is Kind.JOB_UPDATE}
-        # Held here, so that looking one up by its key does not ask the database again.
+        # Referenced here, so that the session still has them when they are looked up by key.
         query = select(Job).where(Job.id.in_(jobs)).order_by(Job.id).with_for_update()
         held = list(session.scalars(query)) if jobs else []
         for item in messages:
@@ -128,8 +129,9 @@ class Batch:
 
     @staticmethod
     def _devices(session: Session, names: set[str]) -> dict[str, Device]:
-        """The accepted devices of these names, locked: another process, which has others of their messages, must not
-        change them meanwhile. In the order of their keys, so that two cannot wait for each other."""
+        """The accepted devices of these names, locked: another process, which has other messages of theirs, must
+        not change them meanwhile. They are locked in the order of their keys, so that two processes cannot
+        deadlock."""
         if not names:
             return {}
         query = (
@@ -142,7 +144,7 @@ class Batch:
 
     @staticmethod
     def _senders(session: Session, names: set[str]) -> dict[str, _Sender]:
-        """The accepted devices of these names, of which only detections came."""
+        """The accepted devices of these names, which sent only detections."""
         if not names:
             return {}
         query = select(Device.id, Device.name, Device.last_seen)
@@ -150,7 +152,8 @@ class Batch:
         return {name: _Sender(number, last_seen) for number, name, last_seen in rows}
 
     def _heard(self, session: Session) -> None:
-        """Note when the senders were last heard of; what another process is changing has just been heard of there."""
+        """Update `last_seen` of the senders. Rows locked by another process are skipped: it has just heard of
+        these devices."""
         if self._seen:
             free = select(Device.id).where(Device.id.in_(self._seen)).with_for_update(skip_locked=True)
             seen = max(self._seen.values())
@@ -160,7 +163,7 @@ class Batch:
             )
 
     def count(self) -> None:
-        """Add to the counters what was written and left out, once it is committed."""
+        """Add the messages written and rejected to the counters, once they are committed."""
         self._counters.messages.update(self._written)
         self._counters.rejected.update(self._rejected)
 
@@ -179,7 +182,7 @@ class Batch:
             return
         assert isinstance(device, Device), "only detections come from a mere sender"
         if topic.kind is Kind.STATUS:
-            # An empty payload is a retained status being cleared.
+            # An empty payload clears a retained status.
             if message.payload and apply_status(device, message.payload, now):
                 self.notify.add(device.id)
             return

@@ -1,9 +1,8 @@
 """From MQTT to the database: in batches, idempotent, in each device's order, acknowledged after the commit.
 
-The link to the broker is a persistent session with manual acknowledgement: a message is confirmed to the
-broker when its row is committed, so a crash makes the broker send it again, and a repeat changes nothing.
-When the database is slow, unconfirmed messages stop the broker's stream: the queue waits at the broker
-instead of being lost here.
+The MQTT session is persistent, with manual acknowledgement: a message is acknowledged when its row is committed, so
+after a crash the broker sends it again, and a repeat changes nothing. When the database is slow, unacknowledged
+messages stop the broker's stream: the queue builds up at the broker instead of being lost here.
 """
 
 from __future__ import annotations
@@ -27,11 +26,11 @@ log = logging.getLogger(__name__)
 
 
 _Ready = queue.Queue[list[Prepared] | BaseException | None]
-"""What the reading thread hands to the writing one: messages, what ended it, or None at the end."""
+"""From the reading to the writing thread: messages, the exception that ended reading, or None at the end."""
 
 
 class Ingest:
-    """Takes messages off a bounded queue and writes them, many in one transaction."""
+    """Takes messages from a bounded queue and writes them, many per transaction."""
 
     def __init__(
         self, database: Database, publisher: Publisher, fleet: str, on_job: Callable[[], None]
@@ -45,7 +44,7 @@ class Ingest:
         self._ended = threading.Event()
 
     def offer(self, message: Inbound) -> bool:
-        """Hand over a message if there is room; False if there is none at the moment."""
+        """Enqueue a message; returns False if there is no room at the moment."""
         try:
             self._queue.put_nowait(message)
         except queue.Full:
@@ -54,7 +53,7 @@ class Ingest:
 
     @property
     def depth(self) -> int:
-        """How many messages wait."""
+        """How many messages are queued."""
         return self._queue.qsize()
 
     def stop(self) -> None:
@@ -67,9 +66,9 @@ class Ingest:
             return
 
     def run(self, stopped: threading.Event) -> None:
-        """Write batches until `stop`; while the database is away, try again and take nothing new.
+        """Write batches until `stop`; while the database is unavailable, retry and accept nothing new.
 
-        A second thread reads the next messages while the database is busy with these.
+        A second thread decodes the next messages while the database is busy with these.
         """
         ready: _Ready = queue.Queue(1)
         threading.Thread(target=self._read, args=(ready,), name="ingest-read", daemon=True).start()
@@ -79,7 +78,7 @@ class Ingest:
                     raise RuntimeError("messages cannot be read any more") from batch
                 while batch and not self._write(batch):
                     if stopped.wait(1.0):
-                        return  # Not acknowledged: the broker sends these again.
+                        return  # These are not acknowledged: the broker sends them again.
         finally:
             self._ended.set()
 
@@ -106,8 +105,8 @@ class Ingest:
             return
 
     def _write(self, messages: list[Prepared]) -> bool:
-        """Write and acknowledge; False while the database is away. What it refuses is found by halves and left
-        out, so that one message cannot hold up the others."""
+        """Write and acknowledge; returns False while the database is unavailable. A message that it refuses is
+        found by bisection and skipped, so that it cannot hold up the others."""
         started = time.monotonic()
         batch = Batch(self.counters)
         try:
@@ -142,7 +141,8 @@ class Ingest:
         try:
             notify(self._database, self._publisher, self._fleet, devices)
         except (OperationalError, InterfaceError) as error:
-            # The messages are written. Devices ask for their jobs when they connect, and each new job says so.
+            # The messages are stored. Devices request their jobs when they connect, and each new job notifies them
+            # again.
             log.warning("%d devices are not told of their jobs now: %s", len(devices), error.orig)
 
 

@@ -1,4 +1,4 @@
-"""Jobs: created here, carried out by devices, ended here at the latest when their time is up."""
+"""Jobs: created here, executed by devices, ended here at the latest when their time is up."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def create_job(
     session: Session, device: Device, document: dict[str, Any], *, purpose: str, timeout_s: float,
     rollout_id: int | None = None, now: float | None = None,
 ) -> Job:  # fmt: skip
-    """Queue a job. It ends by itself `timeout_s` after the device took it up, or after it was queued."""
+    """Queue a job. It times out `timeout_s` after the device started it, or after it was queued."""
     created = time.time() if now is None else now
     job = Job(
         id=f"{purpose}-{secrets.token_hex(8)}",
@@ -48,7 +48,7 @@ def create_job(
 
 
 def execution(job: Job) -> JobExecution:
-    """The job as the protocol words it."""
+    """The job as a message of the protocol."""
     return JobExecution(
         job_id=job.id,
         state=JobState(job.state),
@@ -73,7 +73,7 @@ def queue_command(session: Session, actor: str, name: str, document: dict[str, A
         actor: who sends it, for the audit log.
         name: the device.
         document: a `CommandDocument` of the protocol as JSON.
-        timeout_s: the job ends by itself after this many seconds.
+        timeout_s: the job times out after this many seconds.
 
     Raises:
         Problem: 404; 409 when the device is not accepted: it would never hear of the job.
@@ -88,7 +88,7 @@ def queue_command(session: Session, actor: str, name: str, document: dict[str, A
 
 
 def cancel_job(session: Session, actor: str, name: str, job_id: str) -> Job:
-    """Take back a job of a device; one that has ended keeps its end.
+    """Cancel a job of a device; a job that has ended keeps its state.
 
     Raises:
         Problem: 404 for an unknown device or job.
@@ -103,7 +103,7 @@ def cancel_job(session: Session, actor: str, name: str, job_id: str) -> Job:
 
 
 def end_job(job: Job, state: str, now: float, message: str) -> None:
-    """End a job from the fleet's side; one that has ended keeps its end."""
+    """End a job from the fleet's side; a job that has ended keeps its state."""
     if job.state in ENDED:
         return
     job.state = state
@@ -113,8 +113,8 @@ def end_job(job: Job, state: str, now: float, message: str) -> None:
 
 
 def expire_jobs(session: Session, now: float) -> set[int]:
-    """End every job whose time is up; the devices concerned."""
-    # Those that somebody else is writing have news: the next look will tell.
+    """End every job whose time is up; returns the ids of the devices concerned."""
+    # Jobs locked by another process are being updated: the next pass will see them.
     query = select(Job).where(Job.state.in_(PENDING), Job.expires_at < now).with_for_update(skip_locked=True)
     late = session.scalars(query).all()
     for job in late:
@@ -126,7 +126,8 @@ def expire_jobs(session: Session, now: float) -> set[int]:
 def notify(
     database: Database, publisher: Publisher, fleet: str, device_ids: Iterable[int] | None = None
 ) -> int:
-    """Publish the pending jobs of these devices (None: of all that have some), retained; how many devices."""
+    """Publish the pending jobs of these devices (None: of all that have some) as retained messages; returns the
+    number of devices."""
     wanted = None if device_ids is None else set(device_ids)
     if wanted is not None and not wanted:
         return 0
@@ -157,6 +158,6 @@ def _chunks(values: list[int], size: int = 500) -> Iterable[list[int]]:
 
 
 def job_view(job: Job) -> dict[str, Any]:
-    """A job as the API shows it."""
+    """A job as the API represents it."""
     view: dict[str, Any] = execution(job).model_dump(mode="json")
     return view | {"purpose": job.purpose, "rollout": job.rollout_id, "finished_at": job.finished_at}

@@ -18,10 +18,10 @@ from edgec.protocol.topics import Kind, ParsedTopic, Topics
 def apply_job_update(
     session: Session, device: Device, topic: ParsedTopic, payload: bytes, now: float
 ) -> Reply:
-    """Take a device's word on its job; the answer says yes, or how the job really stands.
+    """Apply a device's update of its job; replies that it is accepted, or with the actual state of the job.
 
     Raises:
-        ProtocolError: the payload is no job update.
+        ProtocolError: the payload is not a valid job update.
     """
     topics = Topics(topic.fleet, topic.device)
     refused = topics.of(Kind.JOB_UPDATE_REJECTED, topic.name)
@@ -61,7 +61,7 @@ def _store(device: Device, job: Job, state: JobState, version: int, now: float) 
     if state.terminal:
         job.finished_at = now
         if state is JobState.SUCCEEDED and job.document.get("operation") == "update":
-            # Health says so too, but only at its own pace.
+            # Health reports it, too, but only at its own interval.
             device.model, device.version = job.document["model"], job.document["version"]
             device.digest = job.document["manifest_digest"]
     job.state, job.update_seq = state.value, version

@@ -1,4 +1,4 @@
-"""Where blobs lie: one file each, named by digest, that appears only when whole, checked and on disk."""
+"""Blob storage: one file per blob, named by digest, that appears only once it is complete, verified and on disk."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _HEX = re.compile(r"[0-9a-f]{64}")
 
 
 class DigestMismatch(FleetError):
-    """The bytes that arrived are not the ones that the digest names."""
+    """The bytes received do not match the digest."""
 
 
 class OffsetMismatch(FleetError):
-    """A chunk does not begin where the upload ended; `size` is where it stands."""
+    """A chunk does not start at the end of the upload; `size` is the current offset."""
 
     def __init__(self, size: int) -> None:
         super().__init__(f"the upload stands at {size} bytes")
@@ -35,11 +35,11 @@ class OffsetMismatch(FleetError):
 
 
 class UnknownUpload(FleetError):
-    """There is no such upload: it ended, was cancelled, or never was."""
+    """There is no such upload: it is finished, was canceled, or never existed."""
 
 
 class StoreAway(OSError):
-    """The place where blobs are kept does not answer, or refuses; `strerror` says what it said."""
+    """The blob store does not answer, or refuses; `strerror` is its message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,17 +51,17 @@ class StoredBlob:
 
 
 class UploadStream(Protocol):
-    """An upload that is open for more."""
+    """An upload that is open for appending."""
 
     def write(self, chunk: bytes, /) -> int:
         """Append."""
 
     def close(self) -> None:
-        """Keep what was written."""
+        """Persist what was written."""
 
 
 class BlobStore(Protocol):
-    """Where blobs are kept: a folder, or a bucket; `BlobFolder` says what each method means."""
+    """A blob store: a folder or a bucket; `BlobFolder` documents the methods."""
 
     def check(self) -> None: ...  # noqa: D102
     def find(self, digest: str) -> StoredBlob | None: ...  # noqa: D102
@@ -82,7 +82,7 @@ def check_sha256(digest: str) -> str:
     """The hexadecimal digits of `sha256:<64 hex digits>`.
 
     Raises:
-        DigestMismatch: it is not of that form.
+        DigestMismatch: the digest has another form.
     """
     algorithm, _, value = digest.partition(":")
     if algorithm != "sha256" or not _HEX.fullmatch(value):
@@ -91,7 +91,7 @@ def check_sha256(digest: str) -> str:
 
 
 class BlobResponse(FileResponse):
-    """Ranges of it, and what goes through TLS, in pieces that are worth a thread's while."""
+    """Sends ranges, and content over TLS, in chunks large enough to be worth a thread switch."""
 
     chunk_size = 1 << 20
 
@@ -99,8 +99,8 @@ class BlobResponse(FileResponse):
 class BlobFolder:
     """Blobs in `<root>/blobs/sha256/ab/<digest>`, uploads in `<root>/uploads`.
 
-    Uploads survive a crash of the server: what was acknowledged to the client is in the file, and the
-    file's length is the offset. Several processes may share the folder.
+    Uploads survive a crash of the server: every byte acknowledged to the client is in the file, whose length is the
+    offset. Several processes may share the folder.
     """
 
     def __init__(self, root: Path) -> None:
@@ -114,10 +114,10 @@ class BlobFolder:
         return self._blobs / value[:2] / value
 
     def check(self) -> None:
-        """Whether blobs can be had at the moment.
+        """Check that the store is available.
 
         Raises:
-            StoreAway: no.
+            StoreAway: it is not.
         """
         if not self._blobs.is_dir():
             raise StoreAway(errno.ENOENT, f"the folder {self._blobs} is gone")
@@ -143,11 +143,11 @@ class BlobFolder:
         return self._path(digest).read_bytes()
 
     def respond(self, digest: str, size: int, request: Request, headers: dict[str, str]) -> Response:
-        """The answer to a GET or HEAD of `request`: all of a blob of `size` bytes, or the range asked for."""
+        """The response to a GET or HEAD: a whole blob of `size` bytes, or the range requested."""
         return BlobResponse(self._path(digest), headers=headers, media_type="application/octet-stream")
 
     def start_upload(self) -> str:
-        """Begin an upload and return its name."""
+        """Start an upload and return its name."""
         name = secrets.token_hex(16)
         (self._uploads / name).touch(exist_ok=False)
         return name
@@ -167,11 +167,11 @@ class BlobFolder:
         return self._upload(name).stat().st_size
 
     def open_upload(self, name: str, offset: int | None) -> BinaryIO:
-        """Open an upload to append from `offset` (None: from wherever it stands).
+        """Open an upload to append at `offset` (None: at its end).
 
         Raises:
             UnknownUpload: there is no such upload.
-            OffsetMismatch: it stands elsewhere.
+            OffsetMismatch: it ends elsewhere.
         """
         path = self._upload(name)
         size = path.stat().st_size
@@ -180,12 +180,12 @@ class BlobFolder:
         return path.open("ab")
 
     def finish_upload(self, name: str, digest: str, known: str | None = None) -> StoredBlob:
-        """Check an upload against `digest` and make it a blob. `known` is its digest where the caller
-        computed it.
+        """Verify an upload against `digest` and turn it into a blob. `known` is its digest if the caller computed
+        it.
 
         Raises:
             UnknownUpload: there is no such upload.
-            DigestMismatch: other bytes; the upload is dropped.
+            DigestMismatch: the bytes differ; the upload is discarded.
         """
         path = self._upload(name)
         target = self._path(digest)
@@ -211,7 +211,7 @@ class BlobFolder:
         return digest
 
     def cancel_upload(self, name: str) -> None:
-        """Drop an upload.
+        """Cancel an upload.
 
         Raises:
             UnknownUpload: there is no such upload.
@@ -219,17 +219,17 @@ class BlobFolder:
         self._upload(name).unlink()
 
     def delete(self, digest: str) -> None:
-        """Remove a blob; nothing happens when it is not there."""
+        """Delete a blob, if it is there."""
         self._path(digest).unlink(missing_ok=True)
 
     def digests(self) -> Iterator[tuple[str, float, int]]:
-        """Every blob: digest, time of last change, size."""
+        """Iterate over all blobs: digest, time of last change, size."""
         for path in self._blobs.glob("??/*"):
             stat = path.stat()
             yield f"sha256:{path.name}", stat.st_mtime, stat.st_size
 
     def stale_uploads(self, before: float) -> list[str]:
-        """Uploads that nobody touched since `before`."""
+        """Uploads not written to since `before`."""
         return [path.name for path in self._uploads.iterdir() if path.stat().st_mtime < before]
 
 

@@ -1,4 +1,4 @@
-"""Answers of the registry as the OCI distribution specification words them."""
+"""Errors of the registry, as the OCI distribution specification defines them."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ class RegistryError(Exception):
         self.headers = headers
 
     def response(self) -> JSONResponse:
-        """The answer that the specification asks for."""
+        """The response that the specification requires."""
         body = {"errors": [{"code": self.code, "message": self.message, "detail": self.detail}]}
         return JSONResponse(body, self.status, headers=self.headers)
 
 
 def check_repository(name: str) -> str:
-    """The name if it is legal.
+    """Return the name if it is valid.
 
     Raises:
         RegistryError: NAME_INVALID.
@@ -48,7 +48,7 @@ def check_repository(name: str) -> str:
 
 
 def check_digest(value: str) -> str:
-    """The digest if it is one that we store.
+    """Return the digest if it is a SHA-256 digest.
 
     Raises:
         RegistryError: DIGEST_INVALID.

@@ -25,8 +25,8 @@ class Collected:
 def collect_garbage(database: Database, blobs: BlobStore, now: float, grace_s: float = GRACE_S) -> Collected:
     """Remove blobs that no manifest needs and that are older than `grace_s`: a push in progress has no manifest yet.
 
-    The rows go first, in one transaction that sees every manifest; a file without a row is removed by
-    the next run if the process dies in between.
+    The rows go first, in one transaction that sees every manifest. If the process dies before the files are gone,
+    the next run deletes them.
     """
     with database.writing() as session:
         needed = select(ManifestBlob.digest)
@@ -37,7 +37,7 @@ def collect_garbage(database: Database, blobs: BlobStore, now: float, grace_s: f
         )
         held = set(session.scalars(select(RepositoryBlob.digest).distinct()))
         removed = freed = 0
-        # Within the transaction: a push that re-links one of these waits for it.
+        # Within the transaction: a concurrent push that re-links one of these waits for its end.
         for digest, changed, size in list(blobs.digests()):
             if digest not in held and changed < now - grace_s:
                 blobs.delete(digest)

@@ -1,4 +1,4 @@
-"""Manifests: read, checked against the blobs they name, and turned into model versions."""
+"""Manifests: parsed, checked against the blobs they reference, and recorded as model versions."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MAX_MANIFEST = 4 << 20
 
 
 class Descriptor(BaseModel):
-    """What a manifest says of a blob."""
+    """A manifest's description of a blob."""
 
     model_config = ConfigDict(extra="ignore")
     mediaType: str = Field(max_length=255)
@@ -37,7 +37,7 @@ class Descriptor(BaseModel):
 
 
 class ManifestBody(BaseModel):
-    """An image manifest or an index; of an index only `manifests` is filled."""
+    """An image manifest or an index; an index fills only `manifests`."""
 
     model_config = ConfigDict(extra="ignore")
     schemaVersion: int
@@ -51,7 +51,7 @@ class ManifestBody(BaseModel):
 
 
 def parse_manifest(content: bytes, content_type: str) -> ManifestBody:
-    """Read a manifest.
+    """Parse a manifest.
 
     Raises:
         RegistryError: MANIFEST_INVALID; the message says which field.
@@ -85,8 +85,7 @@ def put_manifest(
     """Store a manifest under its digest, and under a tag when `reference` is one.
 
     Raises:
-        RegistryError: it is malformed, has another digest than `reference`, or names a blob that is not
-        here.
+        RegistryError: it is malformed, has another digest than `reference`, or references a missing blob.
     """
     body = parse_manifest(content, content_type)
     digest = f"sha256:{hashlib.sha256(content).hexdigest()}"

@@ -1,8 +1,8 @@
-"""Blobs in a bucket of an S3-compatible store: the same promises as a folder gives, for processes that share nothing
+"""Blobs in a bucket of an S3-compatible store, with the guarantees of a folder, for processes that share nothing
 else.
 
-An upload is a multipart upload of the store. What came since its last whole part lies beside it as a small object, so
-that what was acknowledged to the client survives the end of the process, and any process can go on with it.
+An upload is a multipart upload of the store. The bytes since its last complete part lie beside it as a small object,
+so that everything acknowledged to the client survives the end of the process, and any process can resume it.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ from edgec.fleet.registry.blobs import (
 )
 
 PART = 8 << 20
-"""Bytes of a part; S3 takes none below 5 MiB but the last, and at most 10,000."""
+"""Bytes per part; S3 accepts none below 5 MiB except the last, and at most 10,000 parts."""
 PIECE = 1 << 20
 COPY_WHOLE = 4 << 30
-"""Up to here the store copies an object in one request."""
+"""Objects up to this size are copied in one request."""
 LINK_VALID_S = 900
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 _ABSENT = {"404", "NoSuchKey", "NotFound", "NoSuchUpload"}
 
 
 class _Absent(StoreAway):
-    """The store answers, and has no such thing."""
+    """The store answers, and the object does not exist."""
 
 
 @contextmanager
 def _store() -> Iterator[None]:
-    """What the store or the network has against it, as `StoreAway`; `_Absent` for what is not there."""
+    """Turn errors of the store or the network into `StoreAway`, and into `_Absent` for a missing object."""
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:
@@ -59,7 +59,7 @@ def _store() -> Iterator[None]:
 
 @dataclass(slots=True)
 class _Progress:
-    """Where an upload stands: its parts as the store lists them, and the bytes since."""
+    """The state of an upload: its parts as the store lists them, and the bytes since."""
 
     id: str
     parts: list[dict[str, Any]]
@@ -73,8 +73,8 @@ class _Progress:
 class BlobBucket:
     """Blobs under `<prefix>blobs/sha256/ab/<digest>`, uploads under `<prefix>uploads/`.
 
-    `client` is boto3's, which threads may share. With `redirect`, downloads are sent to the store by a link that
-    is good for 15 minutes; else they pass through this process.
+    `client` is boto3's, which threads may share. With `redirect`, downloads are redirected to the store by a link
+    that is valid for 15 minutes; else they pass through this process.
     """
 
     def __init__(self, client: Any, bucket: str, prefix: str = "", *, redirect: bool = False) -> None:  # noqa: ANN401
@@ -83,7 +83,7 @@ class BlobBucket:
 
     @staticmethod
     def open(url: str, endpoint: str | None, *, redirect: bool) -> BlobBucket:
-        """The bucket that `s3://bucket/prefix` names; credentials and region come from where AWS's tools have them.
+        """Open the bucket of `s3://bucket/prefix`; credentials and region come from the usual places of AWS's tools.
 
         Raises:
             FleetError: the library is missing, or the bucket cannot be used.
@@ -95,7 +95,7 @@ class BlobBucket:
         except ModuleNotFoundError as error:
             raise FleetError("blobs in S3 need the extra: pip install 'edgec[s3]'") from error
         parts = urlsplit(url)
-        # Checksums of the newer kind only where the operation demands them: many compatible stores know none.
+        # Newer checksums only where the operation requires them: many compatible stores do not support them.
         config = Config(
             connect_timeout=5, read_timeout=60, retries={"mode": "standard", "max_attempts": 3},
             request_checksum_calculation="when_required", response_checksum_validation="when_required",
@@ -113,14 +113,14 @@ class BlobBucket:
         return store
 
     def within(self, prefix: str) -> BlobBucket:
-        """A store of its own below this one."""
+        """A separate store below this one, under `prefix`."""
         return BlobBucket(self._client, self._bucket, self._prefix + prefix, redirect=self._redirect)
 
     def check(self) -> None:
-        """Ask the store for the bucket.
+        """Check that the bucket is available.
 
         Raises:
-            StoreAway: it does not answer, or lets us not in.
+            StoreAway: the store does not answer, or denies access.
         """
         with _store():
             self._client.head_bucket(Bucket=self._bucket)
@@ -161,7 +161,7 @@ class BlobBucket:
         return found[0]
 
     def respond(self, digest: str, size: int, request: Request, headers: dict[str, str]) -> Response:
-        """The answer to a GET or HEAD: all of a blob, or the range asked for."""
+        """The response to a GET or HEAD: a whole blob, or the range requested."""
         first, last = _wanted(request, headers.get("ETag", ""), size)
         if first is None:
             return Response(status_code=416, headers=headers | {"Content-Range": f"bytes */{size}"})
@@ -192,7 +192,7 @@ class BlobBucket:
         return f"{self._prefix}uploads/{name}/{what}"
 
     def start_upload(self) -> str:
-        """Begin an upload and return its name."""
+        """Start an upload and return its name."""
         name = secrets.token_hex(16)
         with _store():
             made = self._client.create_multipart_upload(
@@ -217,14 +217,14 @@ class BlobBucket:
                 for page in pages:
                     parts += page.get("Parts", ())
         except _Absent as error:
-            # A crash came between putting it together and naming it by its digest.
+            # A crash came after the parts were joined and before the blob got its name.
             size = self._size_of(self._upload_key(name, "data"))
             if size is None:
                 raise UnknownUpload(f"there is no upload {name!r}") from error
             return _Progress("", [{"Size": size}], b"")
         parts.sort(key=lambda part: int(part["PartNumber"]))
         tail = self._get(self._upload_key(name, "tail"))
-        # A tail that is followed by more parts is in the first of them.
+        # A remainder that is followed by more parts is contained in the first of them.
         fits = tail is not None and tail[1].get("after") == str(len(parts))
         return _Progress(upload, parts, tail[0] if tail is not None and fits else b"")
 
@@ -237,11 +237,11 @@ class BlobBucket:
         return self._progress(name).size
 
     def open_upload(self, name: str, offset: int | None) -> _Writer:
-        """Open an upload to append from `offset` (None: from wherever it stands).
+        """Open an upload to append at `offset` (None: at its end).
 
         Raises:
             UnknownUpload: there is no such upload.
-            OffsetMismatch: it stands elsewhere.
+            OffsetMismatch: it ends elsewhere.
         """
         progress = self._progress(name)
         if (offset is not None and offset != progress.size) or not progress.id:
@@ -249,7 +249,7 @@ class BlobBucket:
         return _Writer(self, name, progress)
 
     def send_part(self, name: str, upload: str, number: int, content: bytes) -> dict[str, Any]:
-        """Add a part, or write it anew."""
+        """Upload a part, or overwrite it."""
         with _store():
             answer = self._client.upload_part(
                 Bucket=self._bucket, Key=self._upload_key(name, "data"), UploadId=upload, PartNumber=number,
@@ -258,7 +258,7 @@ class BlobBucket:
         return {"PartNumber": number, "ETag": answer["ETag"], "Size": len(content)}
 
     def keep_tail(self, name: str, content: bytes, after: int) -> None:
-        """Keep what is too little for a part, behind the first `after` of them."""
+        """Store the remainder that is too small for a part, following the first `after` parts."""
         with _store():
             self._client.put_object(
                 Bucket=self._bucket, Key=self._upload_key(name, "tail"), Body=content,
@@ -266,12 +266,12 @@ class BlobBucket:
             )  # fmt: skip
 
     def finish_upload(self, name: str, digest: str, known: str | None = None) -> StoredBlob:
-        """Check an upload against `digest` and make it a blob. `known` is its digest where the caller
-        computed it.
+        """Verify an upload against `digest` and turn it into a blob. `known` is its digest if the caller computed
+        it.
 
         Raises:
             UnknownUpload: there is no such upload.
-            DigestMismatch: other bytes; the upload is dropped.
+            DigestMismatch: the bytes differ; the upload is discarded.
         """
         progress, target = self._progress(name), self._key(digest)
         if not progress.parts:
@@ -322,7 +322,7 @@ class BlobBucket:
         return digest
 
     def cancel_upload(self, name: str) -> None:
-        """Drop an upload and what is left of it."""
+        """Cancel an upload and delete what is left of it."""
         data = self._upload_key(name, "data")
         with _store():
             found = self._client.list_multipart_uploads(Bucket=self._bucket, Prefix=data)
@@ -330,14 +330,14 @@ class BlobBucket:
                 self._client.abort_multipart_upload(
                     Bucket=self._bucket, Key=upload["Key"], UploadId=upload["UploadId"]
                 )
-            # Its id goes last: until then it is an upload, and can be dropped again.
+            # The id goes last: until then the upload exists, and canceling it can be repeated.
             for what in ("data", "tail", "id"):
                 self._client.delete_object(Bucket=self._bucket, Key=self._upload_key(name, what))
 
     # Housekeeping
 
     def delete(self, digest: str) -> None:
-        """Remove a blob; nothing happens when it is not there."""
+        """Delete a blob, if it is there."""
         with _store():
             self._client.delete_object(Bucket=self._bucket, Key=self._key(digest))
 
@@ -351,12 +351,12 @@ class BlobBucket:
                     yield item["Key"], item["LastModified"].timestamp(), int(item["Size"])
 
     def digests(self) -> Iterator[tuple[str, float, int]]:
-        """Every blob: digest, time of last change, size."""
+        """Iterate over all blobs: digest, time of last change, size."""
         for key, changed, size in self._objects("blobs/sha256/"):
             yield f"sha256:{key.rpartition('/')[2]}", changed, size
 
     def stale_uploads(self, before: float) -> list[str]:
-        """Uploads that nobody touched since `before`."""
+        """Uploads not written to since `before`."""
         touched: dict[str, float] = {}
         for key, changed, _size in self._objects("uploads/"):
             name = key.split("/")[-2]
@@ -373,7 +373,7 @@ class BlobBucket:
 
 
 class _Writer:
-    """An open upload: whole parts go to the store at once, the rest when it is closed."""
+    """An open upload: complete parts are sent at once, the remainder when it is closed."""
 
     def __init__(self, store: BlobBucket, name: str, progress: _Progress) -> None:
         self._store, self._name, self._upload = store, name, progress.id
@@ -390,13 +390,13 @@ class _Writer:
         return len(chunk)
 
     def close(self) -> None:
-        """Keep what is too little for a part."""
+        """Store the remainder that is too small for a part."""
         self._store.keep_tail(self._name, bytes(self._rest), self._sent)
 
 
 def _wanted(request: Request, etag: str, size: int) -> tuple[int | None, int]:
-    """First and last byte that the request asks for; without a first, there is no such range. Several ranges at once
-    are answered with all, as are ranges of something else than `etag`."""
+    """First and last byte of the requested range; None as the first for a range that cannot be satisfied. Several
+    ranges at once, and ranges conditional on another `etag`, get the whole blob."""
     match = _RANGE.fullmatch(request.headers.get("range", "").replace(" ", ""))
     if match is None or request.headers.get("if-range", etag) != etag or match.groups() == ("", ""):
         return 0, size - 1

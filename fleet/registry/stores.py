@@ -1,4 +1,4 @@
-"""Which store the settings name."""
+"""Open the blob stores that the settings name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which artifact of a model version a device gets."""
+"""Artifacts of a model version, and which of them a device gets."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ def require_signed(session: Session, trust: Repository, model: str, version: str
 
 @cache
 def _known_targets() -> dict[str, Target]:
-    # By name only: a device says what it is, and must not make the server read a file of its choice.
+    # By name only: a device reports its target, and must not make the server read a file of its choice.
     return {name: target for target in list_targets() for name in (target.name, *target.aliases)}
 
 
 def choose(artifacts: list[ModelVersion], target: str) -> ModelVersion | None:
-    """The artifact for a device of `target`: its own, else the one that asks for most of what the device
-    has."""
+    """The artifact for a device of `target`: that of the target itself, else the fitting one that requires most
+    features."""
     for artifact in artifacts:
         if artifact.target == target:
             return artifact
@@ -71,6 +71,6 @@ def choose(artifacts: list[ModelVersion], target: str) -> ModelVersion | None:
 
 
 def artifact_view(row: ModelVersion) -> dict[str, Any]:
-    """An artifact as the API shows it."""
+    """An artifact as the API represents it."""
     fields = ("model", "version", "target", "repository", "digest", "size", "pushed_at", "evidence")
     return {field: getattr(row, field) for field in fields} | {"report": bool(row.report_digest)}

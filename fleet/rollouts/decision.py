@@ -16,7 +16,7 @@ _DONE = frozenset(MemberState) - {MemberState.WAITING, MemberState.ACTIVE, Membe
 
 @dataclass(frozen=True, slots=True)
 class MemberView:
-    """A member as the decision sees it; `started_at` is when its present job was queued."""
+    """A member as input of the decision; `started_at` is when its current job was queued."""
 
     id: int
     stage: int
@@ -28,7 +28,7 @@ class MemberView:
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """A rollout at one moment. `verdict` is the judge's sentence against the new version, or empty."""
+    """A rollout at one moment. `verdict` is the judge's finding against the new version, or empty."""
 
     state: RolloutState
     stage: int
@@ -54,8 +54,7 @@ class Decision:
 
 
 def stage_sizes(plan: Plan, total: int) -> list[int]:
-    """How many devices each stage takes on, of `total` without those that stages name; the last takes the
-    rest."""
+    """How many devices each stage adds, of `total` without those that stages name; the last one gets the rest."""
     sizes: list[int] = []
     taken = 0
     for index, stage in enumerate(plan.stages):
@@ -72,7 +71,7 @@ def stage_sizes(plan: Plan, total: int) -> list[int]:
 
 
 def assign(plan: Plan, names: Sequence[str]) -> list[int]:
-    """The stage of each device, in the order given; named ones first go where they are named."""
+    """The stage of each device, in the order given; devices that a stage names belong to it."""
     named = {name: index for index, stage in enumerate(plan.stages) for name in stage.devices}
     free = [name for name in names if name not in named]
     sizes = stage_sizes(plan, len(free))
@@ -82,7 +81,7 @@ def assign(plan: Plan, names: Sequence[str]) -> list[int]:
 
 
 def decide(plan: Plan, situation: Situation) -> Decision:
-    """The next step of a rollout. Called again and again, it always reaches an end by the deadline."""
+    """The next step of a rollout. Repeated calls always reach an end by the deadline."""
     members = situation.members
     if situation.state.ended:
         return Decision(situation.state, situation.stage)
@@ -91,7 +90,7 @@ def decide(plan: Plan, situation: Situation) -> Decision:
     failed = sum(m.state is MemberState.FAILED and m.attempts > plan.retries for m in members)
     if situation.verdict:
         return _stop(plan, situation, situation.verdict)
-    # The share is of all devices taken on so far: the first one to finish is not yet 100 %.
+    # The share is of all devices started so far: the first one to finish is not yet 100 %.
     stage_total = max(
         sum(m.stage <= situation.stage and m.state is not MemberState.SKIPPED for m in members), 1
     )
@@ -162,7 +161,7 @@ def _stop(plan: Plan, situation: Situation, reason: str) -> Decision:
 
 
 def rollback(situation: Situation, reason: str) -> Decision:
-    """Cancel what has not finished and take back what has, wherever there is something to go back to."""
+    """Cancel members that have not finished and revert those that have, if they ran another version before."""
     cancel = [m.id for m in situation.members if m.state in (MemberState.WAITING, MemberState.ACTIVE)]
     touched = (MemberState.SUCCEEDED, MemberState.ACTIVE)
     revert = [m.id for m in situation.members if m.state in touched and m.has_previous]
@@ -186,8 +185,8 @@ def _at_deadline(situation: Situation) -> Decision:
     if open_ones == 0:
         reached = [m for m in done if m.state in (MemberState.SUCCEEDED, MemberState.FAILED)]
         return _conclude(situation, good, reached)
-    # Devices that were off are no fault of the version: what runs well stays, what has not finished is
-    # called off.
+    # Devices that were off do not count against the version: what runs well stays, what has not finished is
+    # canceled.
     reason = f"the deadline passed with {good} devices updated and {open_ones} not finished"
     cancel = [m.id for m in situation.members if m.state in (MemberState.WAITING, MemberState.ACTIVE)]
     return Decision(RolloutState.FAILED, situation.stage, reason, cancel=cancel)

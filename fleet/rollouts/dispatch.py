@@ -1,4 +1,4 @@
-"""Update jobs of a rollout: what they tell a device, how they are queued and canceled."""
+"""Update jobs of a rollout: their document, queueing and cancellation."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from edgec.fleet.trust.signing import target_path
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """What an update job tells a device: fleet, registry address, and where signatures are."""
+    """Addresses in an update job: fleet, registry, and the signatures."""
 
     fleet: str
     registry: str

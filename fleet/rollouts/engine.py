@@ -1,8 +1,6 @@
-"""Carries out the decisions of `edgec.fleet.rollouts.plan`: jobs out, results in, one transaction per
-rollout.
+"""Carries out the decisions of `edgec.fleet.rollouts.decision`: jobs out, results in, one transaction per rollout.
 
-Several processes may run an engine on one database: a rollout is worked on by the process that holds its
-lease.
+Several processes may run an engine on one database: only the process that holds a rollout's lease advances it.
 """
 
 from __future__ import annotations
@@ -69,7 +67,7 @@ class RolloutEngine(LeasedWorker):
             self.advance(rollout_id, moment)
 
     def advance(self, rollout_id: int, now: float) -> None:
-        """Advance one rollout, if this process gets its lease; then tell the devices concerned."""
+        """Advance one rollout, if this process gets its lease; then notify the devices concerned."""
         with self._database.writing() as session:
             if not self.lease(session, Rollout, rollout_id, now):
                 return
@@ -78,7 +76,7 @@ class RolloutEngine(LeasedWorker):
         notify(self._database, self._publisher, self._addresses.fleet, touched)
 
     def abort(self, rollout_id: int, actor: str, *, take_back: bool) -> Rollout:
-        """Stop a rollout now; with `take_back` the devices already updated go back to what they ran.
+        """Stop a rollout now; with `take_back` updated devices return to what they ran before.
 
         Raises:
             Problem: 404; 409 when it has ended.
@@ -133,13 +131,13 @@ def _advance(session: Session, rollout: Rollout, now: float, addresses: Addresse
 
 
 def _join(session: Session, rollout: Rollout, plan: Plan, members: dict[int, Member]) -> bool:
-    """Devices that joined the group since then belong to the last stage, under the same limits."""
+    """Add devices that joined the group since then to the last stage, under the same limits."""
     if rollout.scope_kind == "device" or rollout.state == RolloutState.ROLLING_BACK:
         return False
     try:
         query = scope_query(session, rollout.scope_kind, rollout.scope)
         artifacts = artifacts_of(session, rollout.model, rollout.version)
-    except Problem:  # The group or the version was deleted meanwhile: those in the rollout go on.
+    except Problem:  # The group or the version was deleted meanwhile: the members of the rollout go on.
         return False
     known = select(Member.device_id).filter_by(rollout_id=rollout.id)
     busy = (
@@ -155,7 +153,7 @@ def _join(session: Session, rollout: Rollout, plan: Plan, members: dict[int, Mem
 
 
 def _collect(session: Session, members: dict[int, Member], now: float) -> None:
-    """Take over how the members' jobs ended."""
+    """Transfer the results of ended jobs to the members."""
     open_ones = {m.job_id: m for m in members.values() if m.state in ("ACTIVE", "REVERTING") and m.job_id}
     ids = list(open_ones)
     for start in range(0, len(ids), 500):
@@ -214,7 +212,7 @@ def _apply(
     if decision.stage != rollout.stage:
         rollout.stage, rollout.stage_since = decision.stage, now
     elif decision.start:
-        rollout.stage_since = now  # A stage soaks from when its last device was started.
+        rollout.stage_since = now  # The soak time of a stage counts from the start of its last device.
     if decision.state.value != rollout.state:
         rollout.state = decision.state.value
         if decision.state.ended:

@@ -1,11 +1,12 @@
-"""Judges the model, not only its installation: what updated devices report beside the others.
+"""Judges the model, not only its installation, by what updated devices report compared with the others.
 
-Each telemetry report of a device since the rollout began is compared with the same device's hour before it, so that a
-camera that was always slow does not speak against the new version; and updated devices with those that wait, so that
-a busy day does not either. The test is sequential: it may be looked at after every report, and still stops a good
-version at most with probability `alpha` over the whole rollout (a mixture sequential probability ratio test, Robbins
+Each telemetry report of a device since the rollout began is compared with the same device's hour before it, so that
+a camera that was always slow does not count against the new version; and updated devices with those still waiting,
+so that a busy day does not either. The test is sequential: it may be evaluated after every report, and still stops a
+good version with probability at most `alpha` over the whole rollout (a mixture sequential probability ratio test,
+Robbins
 1970, Johari et al. 2017, with normal mixing and the variance estimated, shared between the metrics by Bonferroni). It
-assumes independent samples; a device's reports are summed over its reporting interval to come near that.
+assumes independent samples; a device's reports are summed over its reporting interval to approximate that.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ WAITING = frozenset({MemberState.WAITING.value, MemberState.SKIPPED.value, Membe
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """How a quantity is judged: the tolerated shift, on the scale of `values`, and whether downward counts too."""
+    """How a quantity is judged: the tolerated shift, on the scale of `values`, and whether downward shifts count,
+    too."""
 
     name: str
     shift: float
@@ -44,7 +46,8 @@ class Metric:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a metric says: mean shift of both groups, their samples, and the evidence against the version."""
+    """The finding for a metric: mean shift and number of samples of both groups, and the evidence against the
+    version."""
 
     metric: Metric
     updated: float
@@ -55,15 +58,15 @@ class Finding:
 
     @property
     def against(self) -> bool:
-        """Whether it speaks against the new version."""
+        """Whether the evidence suffices against the new version."""
         return self.evidence >= self.needed
 
 
 def likelihood_ratio(updated: Sequence[float], control: Sequence[float], shift: float, floor: float) -> float:
     """Evidence that `updated` lies more than `shift` above `control`: 1 is none, and a martingale bounds chance.
 
-    `floor` is the smallest standard deviation that is believed of one value. Without control values zero is their
-    mean: values are differences from the device's own past.
+    `floor` is the smallest credible standard deviation of one value. Without control values their mean is zero:
+    values are differences from the device's own past.
     """
     if len(updated) < MIN_SAMPLES or (control and len(control) < MIN_SAMPLES):
         return 1.0
@@ -79,7 +82,7 @@ def likelihood_ratio(updated: Sequence[float], control: Sequence[float], shift: 
 
 
 def metrics_of(criteria: ModelCriteria) -> list[Metric]:
-    """The metrics that a plan asks for. Ratios are judged as differences of logarithms."""
+    """The metrics that a plan configures. Ratios are judged as differences of logarithms."""
     found: list[Metric] = []
     if criteria.latency_ratio is not None:
         found.append(Metric("latency", math.log(criteria.latency_ratio), 0.05, False, True))
@@ -113,7 +116,8 @@ def find(
 def judge(
     session: Session, rollout: Rollout, criteria: ModelCriteria, members: Sequence[Member], now: float
 ) -> str:
-    """A sentence against the new version, or nothing. What each metric shows is kept in `rollout.verdicts`."""
+    """A sentence against the new version, or an empty text. The finding for each metric is stored in
+    `rollout.verdicts`."""
     wanted = metrics_of(criteria)
     tests = sum(2 if metric.both_sides else 1 for metric in wanted)
     updated = {m.device_id: m.changed_at for m in members if m.state in UPDATED}
@@ -164,7 +168,7 @@ def _shifts(
     rows: dict[int, list[_Health]] = defaultdict(list)
     devices = list(since)
     for start in range(0, len(devices), 500):
-        # Columns, not objects of the mapper: a large fleet has a hundred thousand reports an hour.
+        # Columns instead of ORM objects: a large fleet has a hundred thousand reports an hour.
         query = select(Telemetry.device_id, *(getattr(Telemetry, name) for name in _Health._fields)).where(
             Telemetry.device_id.in_(devices[start : start + 500]),
             Telemetry.stream == "",
@@ -197,7 +201,8 @@ class _Health(NamedTuple):
 
 
 def _values(reports: Sequence[_Health]) -> dict[str, list[tuple[float, float]]]:
-    """Time and value of each metric; counters become rates between neighbours, and a restart of one is left out."""
+    """Time and value of each metric; counters become rates between successive reports, and a reset of a counter
+    is skipped."""
     values: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for report in reports:
         if report.latency_ms is not None and report.latency_ms > 0:
@@ -210,7 +215,7 @@ def _values(reports: Sequence[_Health]) -> dict[str, list[tuple[float, float]]]:
         if done and failed is not None:
             values["error rate"].append((after.at, failed / (done + failed)))
         if done and events is not None:
-            # Half an event more keeps the logarithm finite, the same on both sides.
+            # Half an event more, on both sides, keeps the logarithm finite.
             values["event rate"].append((after.at, math.log((events + 0.5) / done)))
     return values
 

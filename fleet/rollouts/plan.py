@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class RolloutState(StrEnum):
-    """The life of a rollout."""
+    """The states of a rollout."""
 
     RUNNING = "RUNNING"
     PAUSED = "PAUSED"
@@ -22,7 +22,7 @@ class RolloutState(StrEnum):
 
     @property
     def ended(self) -> bool:
-        """Whether nothing follows."""
+        """Whether the state is final."""
         return self in (
             RolloutState.SUCCEEDED,
             RolloutState.FAILED,
@@ -32,13 +32,13 @@ class RolloutState(StrEnum):
 
 
 class MemberState(StrEnum):
-    """How a device fares in a rollout."""
+    """The states of a device in a rollout."""
 
     WAITING = "WAITING"
     ACTIVE = "ACTIVE"
     SUCCEEDED = "SUCCEEDED"
     FAILED = "FAILED"
-    UNREACHED = "UNREACHED"  # never took the job up in its time
+    UNREACHED = "UNREACHED"  # never started the job in time
     SKIPPED = "SKIPPED"  # nothing to do, or no artifact for its target
     CANCELED = "CANCELED"
     REVERTING = "REVERTING"
@@ -47,7 +47,7 @@ class MemberState(StrEnum):
 
 
 class Stage(BaseModel):
-    """A part of the devices: a share of all, a number, or named ones. Stages add up."""
+    """A part of the devices: a share of all, a number, or named ones. Stages are cumulative."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     percent: float | None = Field(None, gt=0, le=100)
@@ -64,7 +64,7 @@ class Stage(BaseModel):
 
 
 class ModelCriteria(BaseModel):
-    """What updated devices must not be worse at than the others. See `edgec.fleet.rollouts.judge`."""
+    """How much worse than the others updated devices may be. See `edgec.fleet.rollouts.judge`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     error_rate: float | None = Field(
@@ -88,7 +88,7 @@ ALL_AT_ONCE = (Stage.model_validate({"percent": 100}),)
 
 
 class Plan(BaseModel):
-    """How a rollout goes. Times are in seconds, shares in percent of the devices that finished."""
+    """How a rollout proceeds. Times are in seconds, shares in percent of the devices that finished."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     stages: tuple[Stage, ...] = Field(ALL_AT_ONCE, min_length=1, max_length=20)

@@ -1,4 +1,4 @@
-"""What operators do with rollouts: create, look, pause, resume, approve, abort."""
+"""Operations on rollouts: start, view, pause, resume, approve."""
 
 from __future__ import annotations
 
@@ -100,8 +100,7 @@ def add_members(
     session: Session, rollout: Rollout, plan: Plan, devices: list[Device], artifacts: list[ModelVersion],
     *, late: bool = False,
 ) -> None:  # fmt: skip
-    """Give each device its stage. The order is a hash of rollout and name: random, fair, and the same when
-    repeated."""
+    """Assign each device to a stage. The order is a hash of rollout and name: random, fair and reproducible."""
     ranked = sorted(
         devices, key=lambda device: hashlib.sha256(f"{rollout.id}/{device.name}".encode()).digest()
     )
