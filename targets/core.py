@@ -28,9 +28,10 @@ class Core:
     without a `[core]` table, and without an `extends` to inherit one from, is estimated by them.
 
     Attributes:
-        microarchitecture: the core that the facts are of. Winners that ship with the package are those of one
-            microarchitecture and serve no other.
+        microarchitecture: the core that the facts are of.
         source: where the facts come from.
+        winners: the microarchitecture whose shipped winners serve this core until it has some of its own; empty for
+            its own only.
         issue_width: instructions that can start in a cycle.
         fma_per_cycle: multiply-adds of whole vectors that can start in a cycle: the number of units, or a fraction
             of them where a vector passes through a unit in parts.
@@ -44,6 +45,7 @@ class Core:
 
     microarchitecture: str = "generic"
     source: str = ""
+    winners: str = ""
     issue_width: int = 2
     fma_per_cycle: float = 1.0
     fma_latency: float = 4.0

@@ -57,7 +57,7 @@ class CpuBackend(Backend):
 
     @property
     def shipped_key(self) -> str:
-        """Architecture and registers."""
+        """Architecture, microarchitecture and registers."""
         return winners.shipped_key(self.target)
 
     @property

@@ -32,5 +32,5 @@ def cache_key(target: Target) -> str:
 
 def shipped_key(target: Target) -> str:
     """Names the targets that share shipped winners: those of one microarchitecture whose registers are alike."""
-    core = target.core.microarchitecture
+    core = target.core.winners or target.core.microarchitecture
     return f"{target.arch}-{core}-v{target.vector_bits}x{target.vector_registers}"

@@ -31,12 +31,15 @@ from edgec.compiler.backends.cpu.templates.emit import (
     vector_load,
     vectorised,
 )
-from edgec.compiler.backends.cpu.templates.matmul import column_parts, most_rows, step_cycles
+from edgec.compiler.backends.cpu.templates.estimates import l2_cycles, vector_cycles
+from edgec.compiler.backends.cpu.templates.matmul import column_parts, most_rows, tile_cycles
 from edgec.compiler.backends.cpu.templates.vector_math import with_vector_math
 from edgec.compiler.graph.attention_spec import AttentionSpec
+from edgec.compiler.operands.operands import FLOAT32
 from edgec.targets.target import Target
 
 VERSION = 1
+_EXPONENTIAL = 24  # operations on vectors of an exponential, its load, its store and its share in the sum
 LOWEST = -3.4028234663852886e38  # a row whose scores are all -inf gives NaN, as in ONNX Runtime
 
 
@@ -317,18 +320,19 @@ def _cost(spec: AttentionSpec, schedule: Schedule, target: Target, threads: int)
     """Cycles: multiply-adds, loads and latency of both products, exponentials, and what does not stay in the cache."""
     pieces = tiles(-(-spec.rows // spec.lanes), schedule.vectors)
     blocks = -(-spec.cols // _value_lanes(spec))
-    total = 0.0
+    total, power = 0.0, vector_cycles(target, _EXPONENTIAL)
     for _, vectors in pieces:
         rows = min(spec.rows, vectors * spec.lanes)
-        far = spec.keys * vectors * spec.lanes * 4 > target.l1d_bytes * 0.75
+        far = spec.keys * vectors * spec.lanes * FLOAT32.accumulator_bytes > target.l1d_bytes * 0.75
         for _, keys in tiles(spec.keys, schedule.keys):
-            total += spec.inner * step_cycles(keys, vectors) + 2 * keys * vectors
-        total += spec.keys * vectors * (14 if far else 12)
+            total += spec.inner * tile_cycles(target, keys, vectors) + 2 * keys * vectors
+        total += spec.keys * vectors * (power + (l2_cycles(target, 2) if far else 0))
         for _, lines in tiles(rows, schedule.rows):
             whole, rest = divmod(blocks, schedule.blocks)
             for across, count in ((schedule.blocks, whole), (rest, 1 if rest else 0)):
-                fetched = across + (lines / 16 if far else 0)  # values, and scores, from further away
-                step = step_cycles(lines, across) + fetched
+                # Values, and scores, from further away.
+                fetched = l2_cycles(target, across + (lines / 16 if far else 0))
+                step = tile_cycles(target, lines, across) + fetched
                 total += count * (spec.keys * step + 2 * lines * across)
     tasks = math.prod(spec.batch) * len(pieces)
     return total * math.prod(spec.batch) * -(-tasks // threads) / tasks

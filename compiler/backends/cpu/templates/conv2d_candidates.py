@@ -9,6 +9,7 @@ from itertools import product
 from edgec.compiler.backends.cpu.compute import ConvSpec
 from edgec.compiler.backends.cpu.templates.conv2d import Geometry, Schedule
 from edgec.compiler.backends.cpu.templates.emit import tiles
+from edgec.compiler.backends.cpu.templates.estimates import fetch_cycles, step_cycles
 from edgec.targets.target import Target
 
 
@@ -83,11 +84,11 @@ def _variants(spec: ConvSpec, base: Schedule, target: Target) -> list[Schedule]:
     taps = spec.window.kernel[0] * spec.window.kernel[1]
     if not base.flat and base.rows > 1:
         made.append(replace(base, rows_outer=True))
-    weights = per_group * taps * base.out_blocks * spec.lanes * 4
-    if weights > target.l1d_bytes and per_group > spec.lanes:
+    per_channel = taps * base.out_blocks * spec.lanes * spec.operands.weight_bytes
+    if per_group * per_channel > target.l1d_bytes and per_group > spec.lanes:
         # A chunk of the weights that stays in the first cache, or half of the second one, while all rows pass.
         for cache in (target.l1d_bytes // 2, target.l2_bytes // 2):
-            channels = cache // (taps * base.out_blocks * spec.lanes * 4) // spec.lanes * spec.lanes
+            channels = cache // per_channel // spec.lanes * spec.lanes
             if spec.lanes <= channels < per_group:
                 made.append(replace(base, ic_chunk=channels))
     return made
@@ -108,22 +109,16 @@ def _shapes(spec: ConvSpec, flattens: bool) -> list[tuple[bool, int, int]]:
     return shapes
 
 
-# Bytes a cycle that one core gets from its second cache and from the last one; measured on Cascade Lake.
-_L2_BYTES, _L3_BYTES = 40.0, 10.0
-
-
-def _far(moved: float, held: float, target: Target) -> float:
-    """Cycles to fetch `moved` bytes of a working set of `held` bytes into the first cache."""
-    if held <= 0.7 * target.l1d_bytes:
-        return 0.0
-    return moved / (_L2_BYTES if held <= 0.7 * target.l2_bytes else _L3_BYTES)
+# A load takes this much of a port's time: the ports do not find work in every cycle. Measured on Cascade Lake, as are
+# the other costs that no fact about a core explains.
+_LOAD = 1.2
 
 
 def _drag(spec: ConvSpec, columns: int, blocks: int) -> float:
-    """What tiles cost beyond what can be counted; measured on Cascade Lake.
+    """By how much tiles are slower than counted; measured on Cascade Lake, a property of the loops.
 
     Wide tiles of an image that is not blocked read short pieces far apart; those of many channel blocks read more
-    weights than the first cache gives in time.
+    weights than the first cache delivers in time.
     """
     plain = 1.0 if spec.in_block else 1 + 0.04 * max(0, columns - 6)
     return plain * (1.2 if blocks >= 8 else 1.0)
@@ -131,29 +126,29 @@ def _drag(spec: ConvSpec, columns: int, blocks: int) -> float:
 
 def cost(spec: ConvSpec, schedule: Schedule, target: Target, threads: int) -> float:
     """Estimated cycles of a call: multiply-adds or loads of the tiles, bytes from far caches, unbalanced tasks."""
-    geometry = Geometry.of(spec, schedule)
-    blocks, vector, w = schedule.out_blocks, spec.lanes * 4, spec.window
+    geometry, operands = Geometry.of(spec, schedule), spec.operands
+    blocks, w = schedule.out_blocks, spec.window
     per_group = spec.in_channels // spec.groups
     taps = w.kernel[0] * w.kernel[1]
     groups = -(-spec.out_channels // spec.lanes) // blocks
-    steps = per_group * taps
+    steps = per_group * taps // operands.step
     channels = schedule.ic_chunk or per_group
+    per_channel = blocks * spec.lanes * operands.weight_bytes  # bytes of weights for a tap
     # What passes between two uses of the same weights, and of the same input.
-    weights = channels * taps * blocks * vector * (groups if schedule.rows_outer else 1)
-    row_bytes = per_group * w.kernel[0] * geometry.in_width * 4
-    image_bytes = per_group * geometry.in_height * geometry.in_width * 4
-    inputs = row_bytes if schedule.rows_outer else image_bytes
+    weights = channels * taps * per_channel * (groups if schedule.rows_outer else 1)
+    rows_read = per_group * w.kernel[0] * operands.data_bytes  # of one column
+    image_bytes = per_group * geometry.in_height * geometry.in_width * operands.data_bytes
+    inputs = rows_read * geometry.in_width if schedule.rows_outer else image_bytes
+    far = fetch_cycles(target, per_channel * operands.step, weights)
     image = 0.0
     heights = Counter(rows for _, rows in tiles(geometry.height, schedule.tall))
     widths = Counter(width for _, width in tiles(geometry.width, schedule.width))
     for (rows, down), (width, across) in product(heights.items(), widths.items()):
-        # Two multiply-adds a cycle need eight independent chains; two loads a cycle feed them, but not always.
         columns = rows * width
-        busy = max(columns * blocks / 2, 0.6 * (columns + blocks), 4.0) + 0.3
+        busy = step_cycles(target, columns * blocks, _LOAD * (columns + blocks), operands=operands) + 0.3
         busy *= _drag(spec, columns, blocks)
-        far = _far(blocks * vector, weights, target)
         tile = steps * (max(busy, far) + 0.3 * min(busy, far))
-        tile += _far(per_group * w.kernel[0] * (columns * w.stride[1]) * 4, inputs, target)
+        tile += fetch_cycles(target, rows_read * columns * w.stride[1], inputs)
         tile += 30 + columns * blocks * 6
         if schedule.ic_chunk:
             tile += columns * blocks * 3 * (-(-per_group // schedule.ic_chunk))

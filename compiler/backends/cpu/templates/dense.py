@@ -27,9 +27,11 @@ from edgec.compiler.backends.cpu.templates.emit import (
     vectorised,
 )
 from edgec.compiler.backends.cpu.templates.epilogue import Tail
+from edgec.compiler.backends.cpu.templates.estimates import chains, l2_cycles, step_cycles
 from edgec.targets.target import Target
 
 VERSION = 1
+_LOAD = 1.3  # a load takes this much of a port's time: the ports do not find work in every cycle
 MANY_SUMS = 27  # vectors of sums from which several steps a pass cost more than they gain (up to a tenth)
 
 
@@ -135,6 +137,7 @@ def candidates(spec: DenseSpec, target: Target, threads: int) -> list[Schedule]:
     """The schedules worth timing, best guess first."""
     registers = target.vector_registers - 2
     blocks = -(-spec.cols // spec.lanes)
+    independent = chains(target, spec.operands)
     found: list[tuple[float, Schedule]] = []
     for wide in (1, 2, 3, 4, 6, 8):
         if wide > blocks:
@@ -144,7 +147,9 @@ def candidates(spec: DenseSpec, target: Target, threads: int) -> list[Schedule]:
         ):
             if rows * wide + wide > registers:
                 continue
-            split = 1 if rows * wide >= 8 else min(4, max(1, 8 // (rows * wide)), spec.inner)
+            split = 1
+            if rows * wide < independent:
+                split = min(4, independent // (rows * wide), spec.inner // spec.operands.step)
             if rows * wide * split > registers:
                 split = 1
             groups = -(-blocks // wide)
@@ -160,10 +165,12 @@ def _cost(spec: DenseSpec, rows: int, wide: int, split: int, target: Target) -> 
     Multiply-adds, loads and latency; and what comes from the second cache: weights, where a group of columns does not
     stay in the first one, and rows, where a tile of them does not: those all come at the same step.
     """
-    chains = rows * wide * split
-    step = max(rows * wide / 2, 0.65 * (rows + wide), 4.0 * rows * wide / chains)
+    operands = spec.operands
+    step = step_cycles(target, rows * wide, _LOAD * (rows + wide), operands=operands, split=split)
     step += 0.8 + 0.1 * (rows + wide)
     step *= 1.04 if rows * wide >= MANY_SUMS else 1.0
-    step += wide * (1.0 if spec.inner * wide * spec.lanes * 4 > 0.75 * target.l1d_bytes else 0.3)
-    step += 0.2 * rows if rows * spec.inner * 4 > 1.25 * target.l1d_bytes else 0.0
+    weights = spec.inner * wide * spec.lanes * operands.weight_bytes
+    step += wide * (l2_cycles(target, 1.0) if weights > 0.75 * target.l1d_bytes else 0.3)
+    if rows * spec.inner * operands.data_bytes > 1.25 * target.l1d_bytes:
+        step += l2_cycles(target, 0.2 * rows)
     return step * len(tiles(spec.rows, rows))

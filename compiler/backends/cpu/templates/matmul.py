@@ -30,6 +30,7 @@ from edgec.compiler.backends.cpu.templates.emit import (
     vectorised,
 )
 from edgec.compiler.backends.cpu.templates.epilogue import Tail
+from edgec.compiler.backends.cpu.templates.estimates import step_cycles
 from edgec.targets.target import Target
 
 VERSION = 1
@@ -77,9 +78,9 @@ def most_rows(registers: int, blocks: int) -> int:
     return (registers - spare) // blocks
 
 
-def step_cycles(rows: int, blocks: int) -> float:
-    """Cycles of a step of the inner dimension in a tile, from multiply-adds, loads and latency."""
-    return max(rows * blocks / 2, (rows + 1.5 * blocks) / 2, 4.0)
+def tile_cycles(target: Target, rows: int, blocks: int) -> float:
+    """Cycles of a step of the inner dimension in a tile; vectors may cross cache lines, which takes a port longer."""
+    return step_cycles(target, rows * blocks, rows + 1.5 * blocks)
 
 
 class _Matmul:
@@ -149,16 +150,16 @@ def candidates(spec: MatmulSpec, target: Target, threads: int) -> list[Any]:
             {max(size for _, size in tiles(spec.rows, r)) for r in (most, most - 1, 8, 6, 4) if 0 < r <= most}
         ):
             made = Schedule(rows, blocks)
-            found.append((_cost(spec, made, threads), str(made), made))
+            found.append((_cost(spec, made, target), str(made), made))
     return [schedule for _, _, schedule in sorted(found, key=lambda item: item[:2])]
 
 
-def _cost(spec: MatmulSpec, schedule: Schedule, threads: int) -> float:
+def _cost(spec: MatmulSpec, schedule: Schedule, target: Target) -> float:
     """Cycles for one step of the inner dimension over all tiles."""
     vectors = -(-spec.cols // spec.lanes)
     whole, rest = divmod(vectors, schedule.blocks)
     total = 0.0
     for _, rows in tiles(spec.rows, schedule.rows):
         for blocks, count in ((schedule.blocks, whole), (rest, 1 if rest else 0)):
-            total += count * step_cycles(rows, blocks)
+            total += count * tile_cycles(target, rows, blocks)
     return total

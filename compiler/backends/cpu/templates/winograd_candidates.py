@@ -6,16 +6,26 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from edgec.compiler.backends.cpu.compute import ConvSpec
+from edgec.compiler.backends.cpu.templates.estimates import (
+    l2_cycles,
+    l2_overflow,
+    last_level_bandwidth,
+    step_cycles,
+    vector_cycles,
+)
 from edgec.compiler.backends.cpu.templates.winograd import ERROR, Schedule, applies
 from edgec.compiler.backends.cpu.templates.winograd_transforms import tile_size
 from edgec.targets.target import Target
 
-# Cycles to transform one vector's tile of inputs, of weights, of products.
-_TRANSFORM = {2: (70, 50, 60), 4: (190, 130, 170)}
-# By how much the whole takes longer than the sum of its parts as they are counted here; measured on Cascade Lake.
-_SLOWER = {2: 1.4, 4: 1.25}
-_FAR_BYTES_A_CYCLE = 6.0  # from the last-level cache, one core
-_STREAM_BYTES_A_CYCLE = 10.0  # to or from the last-level cache, one after the other
+# Operations on vectors (sums, loads and stores alike) that transform a tile of inputs, of weights, of products.
+_TRANSFORM = {2: (140, 100, 120), 4: (380, 260, 340)}
+# The following were measured on Cascade Lake and are properties of the loops, not of the core.
+_SLOWER = {
+    2: 1.4,
+    4: 1.25,
+}  # how much longer the whole takes than the sum of its parts as they are counted here
+_LOAD = 1.2  # a load takes this much of a port's time: the ports do not find work in every cycle
+_SCATTERED = 0.6  # of the bandwidth behind the second cache, for matrices that are read a part at a time
 
 
 @dataclass(frozen=True)
@@ -60,7 +70,7 @@ def _enumerate(spec: ConvSpec, m: int, target: Target, threads: int) -> Iterator
     sizes = _Sizes.of(spec, m)
     for rows in (d for d in range(1, sizes.rows + 1) if sizes.rows % d == 0):
         count = rows * sizes.columns
-        scratch = tile_size(m) ** 2 * count * sizes.in_blocks * sizes.lanes * 4
+        scratch = tile_size(m) ** 2 * count * sizes.in_blocks * sizes.lanes * spec.operands.accumulator_bytes
         for blocks, tiles in _register_tiles(sizes.out_blocks, count, target.vector_registers):
             for group in (blocks, blocks * 2):
                 if sizes.out_blocks % group:
@@ -99,17 +109,21 @@ def cost(spec: ConvSpec, schedule: Schedule, target: Target, threads: int) -> fl
 def _parts(spec: ConvSpec, schedule: Schedule, target: Target, threads: int) -> float:
     """The cycles that all parts of a call take, one after the other."""
     sizes, s = _Sizes.of(spec, schedule.m), schedule
-    matrices, vector = tile_size(s.m) ** 2, sizes.lanes * 4
+    matrices, vector = tile_size(s.m) ** 2, sizes.lanes * spec.operands.accumulator_bytes
     count = s.rows * sizes.columns
     blocks = sizes.batch * (sizes.rows // s.rows)
-    load, weigh, store = _TRANSFORM[s.m]
+    load, weigh, store = (vector_cycles(target, operations) for operations in _TRANSFORM[s.m])
+    stream = last_level_bandwidth(target)
+    scattered = _SCATTERED * stream
 
-    # Two multiply-adds a cycle need eight independent chains; two loads a cycle feed them, but not always.
     # Weights that do not stay in the first cache come from the second one for every tile.
-    far_weights = 0.5 if sizes.in_channels * s.out_blocks * vector * 2 > target.l1d_bytes else 0.1
+    far_weights = 0.1
+    if sizes.in_channels * s.out_blocks * vector * 2 > target.l1d_bytes:
+        far_weights = l2_cycles(target, 0.5)
 
     def tile(size: int) -> float:
-        return max(size * s.out_blocks / 2, 0.6 * (size + s.out_blocks), 4.0) + far_weights * s.out_blocks
+        step = step_cycles(target, size * s.out_blocks, _LOAD * (size + s.out_blocks))
+        return step + far_weights * s.out_blocks
 
     whole, rest = divmod(count, s.tiles)
     sums = (whole * tile(s.tiles) + (tile(rest) if rest else 0)) * sizes.in_channels * matrices / s.out_blocks
@@ -120,24 +134,19 @@ def _parts(spec: ConvSpec, schedule: Schedule, target: Target, threads: int) -> 
     inputs_size = matrices * count * sizes.in_blocks * vector
     weights = sizes.in_channels * weigh
     if not s.by_channels:
-        far = sizes.out_blocks * weights_size / _FAR_BYTES_A_CYCLE
+        far = sizes.out_blocks * weights_size / scattered
         far *= sizes.out_blocks * weights_size + inputs_size > target.l2_bytes
         task = sizes.out_blocks * per_block + inputs + far
         return weights * sizes.out_blocks / threads + -(-blocks // threads) * task
     held = weights_size * s.group * (s.ic_chunk or sizes.in_channels) / sizes.in_channels
-    again = blocks * inputs_size / _FAR_BYTES_A_CYCLE
+    again = blocks * inputs_size / scattered
     again *= inputs_size * blocks + held + matrices * count * s.group * vector > target.l2_bytes
     task = s.group * (weights + blocks * per_block) + again
     products = matrices * count * s.group * vector
-    task += 2 * blocks * _overflow(products, target) / _STREAM_BYTES_A_CYCLE
+    task += 2 * blocks * l2_overflow(target, products) / stream
     if not s.ic_chunk:
-        task += 2 * _overflow(held, target) / _STREAM_BYTES_A_CYCLE
+        task += 2 * l2_overflow(target, held) / stream
     task += s.group * matrices * count * 2 * (sizes.in_channels // s.ic_chunk if s.ic_chunk else 0)
     groups = sizes.out_blocks // s.group
-    shared = inputs * blocks + _overflow(inputs_size * blocks, target) / _STREAM_BYTES_A_CYCLE
+    shared = inputs * blocks + l2_overflow(target, inputs_size * blocks) / stream
     return shared / threads + -(-groups // threads) * task
-
-
-def _overflow(size: float, target: Target) -> float:
-    """The bytes of `size` that find no room in the second cache beside what else passes through it."""
-    return max(0.0, size - 0.7 * target.l2_bytes)

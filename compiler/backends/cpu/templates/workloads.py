@@ -26,9 +26,9 @@ from edgec.compiler.graph.buffers import buffer_bytes
 from edgec.compiler.operands.operands import FLOAT32
 from edgec.targets.target import Target
 
-# Waking the thread pool costs some microseconds: a kernel of fewer operations, or elements moved, runs on one thread.
+# Waking the thread pool costs some microseconds: a kernel of fewer operations, or bytes moved, runs on one thread.
 PARALLEL_FLOPS = 200_000
-PARALLEL_ELEMENTS = 16_384
+PARALLEL_BYTES = 65_536
 WITH_WINOGRAD = 100 * winograd.VERSION + conv2d.VERSION  # the version of a choice between both kinds
 FAR_APART = 1.6  # a kind of schedule whose best is estimated to be slower by more is timed once only
 
@@ -49,7 +49,7 @@ def workload_of(
     spec = decode(anchor)
     flops = _flops(spec)
     size = buffer_bytes(func)
-    if flops < PARALLEL_FLOPS and size // 4 < PARALLEL_ELEMENTS:
+    if flops < PARALLEL_FLOPS and size < PARALLEL_BYTES:
         threads = 1
     extra: list[str] = []
     made: _Made | None

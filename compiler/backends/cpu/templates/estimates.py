@@ -1,0 +1,79 @@
+"""How many cycles the parts of a kernel take on a target, from the facts about its core.
+
+The static models of the templates are made of these. What they add is a property of the template and was measured on
+Cascade Lake: the overhead of a tile, of a pass, of a loop. It is counted in cycles there, and where it is time spent
+waiting for the second cache, in proportion to that cache's bandwidth.
+"""
+
+from __future__ import annotations
+
+from edgec.compiler.operands.operands import FLOAT32, Operands
+from edgec.targets.target import Target
+
+_MEASURED_L2 = 40.0  # bytes a cycle, where the templates' waiting times were measured
+# A working set of this share of a cache stays in it beside what else passes through.
+_SHARE_OF_CACHE = 0.7
+
+
+def _rate(target: Target, operands: Operands) -> tuple[float, float]:
+    """Steps of whole vectors that can start in a cycle, and cycles until a sum can be added to again.
+
+    Without an instruction, the products of a step are added to its sum one after the other.
+    """
+    core = target.core
+    dot = core.dots.get(operands.instruction or "")
+    if dot is not None:
+        return dot.per_cycle, dot.latency
+    return core.fma_per_cycle / operands.step, core.fma_latency * operands.step
+
+
+def chains(target: Target, operands: Operands = FLOAT32) -> int:
+    """How many sums have to grow independently for no multiply-add to wait."""
+    per_cycle, latency = _rate(target, operands)
+    return max(1, round(per_cycle * latency))
+
+
+def step_cycles(
+    target: Target, sums: int, loads: float, *, operands: Operands = FLOAT32, split: int = 1
+) -> float:
+    """Cycles of a step of the reduced axis in a register tile.
+
+    Args:
+        target: the hardware.
+        sums: vectors of sums that the step adds to.
+        loads: vectors and broadcast elements that it loads, those that find no free port counted by more than one.
+        operands: what is multiplied.
+        split: partial sums into which each sum is split: consecutive steps then need not wait for each other.
+    """
+    core, (per_cycle, latency) = target.core, _rate(target, operands)
+    issued = (sums * core.fma_per_cycle / per_cycle + loads) / core.issue_width
+    return max(sums / per_cycle, loads / core.loads_per_cycle, latency / split, issued)
+
+
+def vector_cycles(target: Target, operations: float) -> float:
+    """Cycles of independent `operations` on whole vectors (sums, maxima, polynomials)."""
+    return operations / target.core.fma_per_cycle
+
+
+def l2_cycles(target: Target, cycles: float) -> float:
+    """Cycles of waiting for the second cache, given what they are on Cascade Lake."""
+    return cycles * (_MEASURED_L2 / target.core.l2_bytes_per_cycle)
+
+
+def last_level_bandwidth(target: Target) -> float:
+    """Bytes a cycle from behind the second cache: from the last-level cache, or from memory where there is none."""
+    return target.core.l3_bytes_per_cycle if target.l3_bytes else target.core.memory_bytes_per_cycle
+
+
+def fetch_cycles(target: Target, moved: float, held: float) -> float:
+    """Cycles to fetch `moved` bytes of a working set of `held` bytes into the first cache."""
+    if held <= _SHARE_OF_CACHE * target.l1d_bytes:
+        return 0.0
+    if held <= _SHARE_OF_CACHE * target.l2_bytes:
+        return moved / target.core.l2_bytes_per_cycle
+    return moved / last_level_bandwidth(target)
+
+
+def l2_overflow(target: Target, size: float) -> float:
+    """The bytes of `size` that find no room in the second cache beside what else passes through it."""
+    return max(0.0, size - _SHARE_OF_CACHE * target.l2_bytes)
