@@ -5,6 +5,7 @@ named.
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import fields
@@ -238,3 +239,23 @@ def test_a_target_round_trips_through_json() -> None:
         "core": make_core(content["core"]),
     }
     assert Target(**content | restored) == load_target("rpi4")
+
+
+def test_the_guide_names_every_key_of_a_target_file() -> None:
+    guide = (SHIPPED.parent / "docs" / "targets.md").read_text(encoding="utf-8")
+    keys = [
+        *Target.__dataclass_fields__,
+        *(f"{fact.name}" for fact in fields(Core)),
+        "extends",
+        "extra_features",
+    ]
+    missing = [key for key in keys if not re.search(rf"`[^`\n]*\b{key}\b|^{key} = ", guide, re.MULTILINE)]
+    assert not missing
+
+
+def test_the_example_of_the_guide_is_a_target(own_folder: Path) -> None:
+    guide = (SHIPPED.parent / "docs" / "targets.md").read_text(encoding="utf-8")
+    (own_folder / "own.toml").write_text(guide.split("```toml\n")[1].split("```")[0])
+    target = load_target("greenhouse")
+    assert target.l3_bytes == 1048576
+    assert target.core.memory_bytes_per_cycle == 4.0
