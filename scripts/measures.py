@@ -120,7 +120,7 @@ def report(root: Path) -> Iterator[str]:
     yield "lines of tests by lines of code:"
     for part, held in code.items():
         lines = sum(source.lines for source in held)
-        yield f"  {part:13} {tests[part]:6} / {lines:6} = {tests[part] / lines:.2f}"
+        yield f"  {part:13} {tests[part]:6} / {lines:6} = {tests[part] / max(lines, 1):.2f}"
 
 
 def main() -> None:

@@ -57,12 +57,13 @@ def test_a_folders_blobs_are_mapped_on_first_access(tmp_path: Path) -> None:
         blobs[oci.digest_of(b"missing")]
 
 
-@pytest.mark.parametrize("digest", ["sha256:../../secret", "secret", ""])
+@pytest.mark.parametrize("digest", ["sha256:../../../secret", "secret"])
 def test_only_digests_name_files(tmp_path: Path, digest: str) -> None:
     """A manifest from elsewhere must not reach files outside the folder."""
     (tmp_path / "secret").write_bytes(b"key")
     folder = tmp_path / "layout"
     (folder / "blobs" / "sha256").mkdir(parents=True)
+    (folder / "blobs" / "sha256" / "secret").write_bytes(b"not a blob")
     with pytest.raises(KeyError):
         FolderBlobs(folder)[digest]
 
