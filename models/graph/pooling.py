@@ -49,11 +49,6 @@ class Pooling(Builder):
 
 
 def _pooled(shape: tuple[int, ...], kernel: int, stride: int, padding: int, ceil: bool) -> tuple[int, int]:
-    sizes = []
-    for size in shape[2:]:
-        span = size + 2 * padding - kernel
-        out = (-(-span // stride) if ceil else span // stride) + 1
-        if ceil and (out - 1) * stride >= size + padding:
-            out -= 1
-        sizes.append(out)
-    return sizes[0], sizes[1]
+    spans = [size + 2 * padding - kernel for size in shape[2:]]
+    height, width = ((-(-span // stride) if ceil else span // stride) + 1 for span in spans)
+    return height, width
