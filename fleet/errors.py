@@ -1,10 +1,10 @@
 """Errors of the fleet server and its clients.
 
-- FleetError (EdgecError, 1): what an operator can mend
-    - PortTaken (EdgecError, 1): another program listens where the server should
+- FleetError (EdgecError, 1): an error that an operator can fix
+    - PortTaken (EdgecError, 1): another program listens on the server's address
     - ServerUnreachable (3): no fleet server answers at the address
-    - RefusedByServer (4): the server answered with a problem
-- Problem: an answer of the HTTP API, as RFC 9457 has it; never leaves the server as an exception
+    - RefusedByServer (4): the server answered with an error
+Error responses of the HTTP API are `edgec.fleet.problems.Problem`, which never leaves the server as an exception.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from edgec.targets.errors import EdgecError
 
 
 class FleetError(EdgecError):
-    """Something about the fleet server that its operator can mend."""
+    """An error of the fleet server that its operator can fix."""
 
 
 class PortTaken(FleetError):
-    """The address to listen on is in use."""
+    """The address to listen on is already in use."""
 
 
 class ServerUnreachable(FleetError):
@@ -27,7 +27,7 @@ class ServerUnreachable(FleetError):
 
 
 class RefusedByServer(FleetError):
-    """The server understood and said no; `status` is the HTTP status."""
+    """The server refused a request; `status` is the HTTP status."""
 
     exit_code = 4
 

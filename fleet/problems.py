@@ -1,4 +1,4 @@
-"""Error answers of the HTTP API, as RFC 9457 defines them."""
+"""Error responses of the HTTP API, as RFC 9457 defines them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from starlette.responses import JSONResponse
 
 
 class Problem(Exception):
-    """An error answer of the API (RFC 9457): HTTP `status`, short `title` and a `detail` that says
-    the way out."""
+    """An error response of the API (RFC 9457): HTTP `status`, a short `title`, and a `detail` that tells what to
+    do."""
 
     def __init__(self, status: int, title: str, detail: str = "", **extra: Any) -> None:  # noqa: ANN401 - JSON
         super().__init__(f"{status} {title}: {detail}")
@@ -20,12 +20,12 @@ class Problem(Exception):
 
 
 def not_found(kind: str, name: object) -> Problem:
-    """A 404 that names the thing."""
+    """A 404 that names what is missing."""
     return Problem(404, f"{kind} not found", f"There is no {kind} called {str(name)!r} here.")
 
 
 def problem_response(problem: Problem) -> JSONResponse:
-    """RFC 9457's JSON."""
+    """The response for a problem, as `application/problem+json`."""
     body: dict[str, Any] = {"type": "about:blank", "title": problem.title, "status": problem.status}
     if problem.detail:
         body["detail"] = problem.detail

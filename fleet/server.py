@@ -1,4 +1,4 @@
-"""The parts of a running server, started in order and stopped in the reverse one."""
+"""The server process: listens, mounts API and dashboard on one application, and runs until a signal."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _listen(settings: Settings) -> socket.socket:
 
 
 def _lock(data: Path, stack: ExitStack) -> None:
-    """One server a data folder: two would both own its SQLite rollouts and its admin token."""
+    """Lock the data folder: two servers would both own its SQLite database and its admin token."""
     import fcntl
 
     stream = stack.enter_context((data / "lock").open("w"))
@@ -60,7 +60,7 @@ def _lock(data: Path, stack: ExitStack) -> None:
 
 
 class _Server(uvicorn.Server):
-    """Says when it is ready; lets the caller handle signals."""
+    """Reports when it is ready; leaves signals to the caller."""
 
     def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
         super().__init__(config)
@@ -68,7 +68,7 @@ class _Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Stop on SIGINT and SIGTERM; unlike uvicorn's own, without dying of them before our parts are
+        """Stop on SIGINT and SIGTERM; unlike uvicorn's own method, without re-raising them before our parts are
         stopped."""
         before = {
             number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)
@@ -80,7 +80,7 @@ class _Server(uvicorn.Server):
                 signal.signal(number, handler)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start, then report."""
+        """Start, then report readiness."""
         await super().startup(sockets=sockets)
         if self.started:
             self._on_ready()
@@ -89,12 +89,12 @@ class _Server(uvicorn.Server):
 def serve(
     settings: Settings, on_ready: Callable[[dict[str, Any]], None], ready_file: Path | None = None
 ) -> None:
-    """Run until SIGINT or SIGTERM. `on_ready` gets the addresses; so does `ready_file`, written when
-    all answers.
+    """Run until SIGINT or SIGTERM. Once everything answers, `on_ready` is called with the addresses, and they are
+    written to `ready_file`.
 
     Raises:
-        FleetError: a port is taken, the data folder is in use or cannot be written, the database or broker
-        is away.
+        FleetError: a port is taken, the data folder is in use or cannot be written, the database or broker is
+        unreachable.
     """
     try:
         settings.data.mkdir(parents=True, exist_ok=True)

@@ -32,7 +32,7 @@ from edgec.protocol.enrol import MqttAccess
 
 @dataclass(slots=True)
 class Services:
-    """What the API and the dashboard work with."""
+    """The services that the API and the dashboard call, and the parts of the server behind them."""
 
     settings: Settings
     database: Database
@@ -55,13 +55,13 @@ class Services:
     workers: Workers = field(default_factory=Workers)
 
     def revoke_connections(self, device: str) -> None:
-        """Drop a device's MQTT connections, where the broker is ours or reads our files."""
+        """Close a device's MQTT connections, if the broker is embedded or reads our files."""
         if self.broker is not None:
             self.broker.disconnect(device)
         self.devices_changed()
 
     def admit(self, actor: str, name: str, admission: str) -> Device:
-        """Accept a device or shut it out (`accepted`, `revoked`), and see to it that the broker knows.
+        """Accept or revoke a device (`accepted`, `revoked`), and update the broker.
 
         Raises:
             Problem: 404.
@@ -75,12 +75,12 @@ class Services:
         return device
 
     def devices_changed(self) -> None:
-        """Let a broker of the operator's know who may connect; returns when it does."""
+        """Update the access files of an external broker; returns when it has read them."""
         if self.broker_files is not None:
             self.broker_files.changed()
 
     def send_command(self, actor: str, device: str, document: dict[str, Any], timeout_s: float) -> Job:
-        """Queue a command for a device and tell it.
+        """Queue a command for a device and notify it.
 
         Raises:
             Problem: 404; 409 when the device is not accepted.
@@ -91,7 +91,7 @@ class Services:
         return job
 
     def cancel_job(self, actor: str, device: str, job_id: str) -> Job:
-        """Take back a job of a device and tell it.
+        """Cancel a job of a device and notify it.
 
         Raises:
             Problem: 404 for an unknown device or job.

@@ -1,5 +1,4 @@
-"""What a fleet server is started with: flags of `edgec fleet serve`, else `EDGEC_FLEET_…` variables,
-else defaults."""
+"""Settings of a fleet server: flags of `edgec fleet serve`, else `EDGEC_FLEET_…` variables, else defaults."""
 
 from __future__ import annotations
 
@@ -13,11 +12,11 @@ from edgec.fleet.errors import FleetError
 
 PREFIX = "EDGEC_FLEET_"
 RENAMED = {"telemetry_kept_s": "samples_kept_s"}
-"""Settings whose variable of version 0.1 still counts, by their present name."""
+"""Present names of settings to their names of version 0.1, whose variables are still read."""
 
 
 class Settings(BaseModel):
-    """All of a server's settings. Everything that differs between one machine and many is here.
+    """All settings of a server, including everything that differs between one machine and many.
 
     Times are in seconds, sizes in bytes.
     """
@@ -41,7 +40,7 @@ class Settings(BaseModel):
         None, description="Address of an S3-compatible store; Amazon's own if not given."
     )
     s3_redirect: bool = Field(
-        False, description="Send downloads to the store by signed links instead of passing them through."
+        False, description="Redirect downloads to the store by signed links instead of passing them through."
     )
     mqtt: str | None = Field(
         None, description="mqtt[s]://user:password@host:port of an external broker; embedded if not given."
@@ -53,7 +52,7 @@ class Settings(BaseModel):
         1883, ge=0, le=65535, description="Port of the embedded broker; 0 takes a free one."
     )
     mqtt_public: str | None = Field(None, description="host:port of the broker as devices see it.")
-    mqtt_public_tls: bool = Field(False, description="Devices reach a broker of your own over TLS.")
+    mqtt_public_tls: bool = Field(False, description="Devices reach the external broker over TLS.")
     mqtt_shared: str | None = Field(
         None, description="Shared-subscription group, when several processes ingest."
     )
@@ -62,13 +61,13 @@ class Settings(BaseModel):
     tls_key: Path | None = Field(None, description="Its key (PEM).")
     tls_names: str = Field("", description="Further host names of this server, separated by commas.")
     certificate_valid_s: float = Field(
-        90 * 86400.0, gt=0, le=3660 * 86400, description="For how long a device's certificate is good."
+        90 * 86400.0, gt=0, le=3660 * 86400, description="How long a device's certificate is valid."
     )
     mqtt_files: Path | None = Field(
         None, description="Folder with a Mosquitto broker's password and access files, kept up to date."
     )
     mqtt_reload: str | None = Field(
-        None, description="Command that makes that broker read them again, such as 'pkill -HUP mosquitto'."
+        None, description="Command that makes that broker reload them, such as 'pkill -HUP mosquitto'."
     )
     auto_accept: bool = Field(
         True, description="Accept a device with a valid token at once, else hold it as pending."
@@ -78,9 +77,11 @@ class Settings(BaseModel):
     telemetry_kept_s: float = Field(
         7 * 86400.0, gt=0, description="How long telemetry is kept before hourly roll-ups replace it."
     )
-    captures_quota: int = Field(10 << 30, gt=0, description="Bytes of pictures for retraining that are kept.")
-    captures_device_quota: int = Field(1 << 30, gt=0, description="The same, of one device.")
-    tick_s: float = Field(1.0, gt=0, description="Pace of the rollout engine.")
+    captures_quota: int = Field(10 << 30, gt=0, description="Bytes of captures that are stored in total.")
+    captures_device_quota: int = Field(
+        1 << 30, gt=0, description="Bytes of captures that are stored per device."
+    )
+    tick_s: float = Field(1.0, gt=0, description="Interval of the rollout engine.")
     secure_cookies: bool = Field(
         False, description="Send the session cookie over HTTPS only (behind a TLS proxy)."
     )
@@ -113,7 +114,7 @@ def load_settings(**flags: object) -> Settings:
     """Settings from `flags` (those that are not None), then the environment, then defaults.
 
     Raises:
-        FleetError: a value makes no sense; the message names the setting.
+        FleetError: a value is invalid; the message names the setting.
     """
     values: dict[str, object] = {}
     for name in Settings.model_fields:

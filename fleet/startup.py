@@ -63,8 +63,8 @@ def _access(settings: Settings, database: Database, server_hash: str, certificat
 
 
 def prepare_tls(settings: Settings, certificates: Certificates, hosts: list[str]) -> Tls | None:
-    """The files to serve TLS with: those of the settings, else of the fleet's own authority, made if there is
-    none.
+    """The files to serve TLS with: those of the settings, else issued by the fleet's own authority, which is created
+    if there is none.
 
     Raises:
         FleetError: only one of certificate and key is given.
@@ -110,7 +110,7 @@ def start_services(
     """Start broker, ingest, MQTT client, engines and maintenance; `stack` stops them.
 
     Raises:
-        FleetError: one of them cannot be had; the message says which and why.
+        FleetError: one of them cannot be started; the message says which and why.
     """
     database = certificates.database
     blobs, pictures = open_stores(settings)
@@ -122,7 +122,7 @@ def start_services(
     broker, address, mqtt = _broker(settings, certificates, ingest, stack, tls)
     client_id = f"{address.username or SERVER}:{settings.fleet}"
     if settings.mqtt_shared:
-        # The same after a restart: what the broker kept for this process is for it alone.
+        # The same after a restart: the broker holds messages for this client id.
         client_id += f":{socket.gethostname()}-{settings.port or os.getpid()}"
     client = MqttClient(
         address, settings.fleet, client_id, ingest.offer, settings.mqtt_shared, workers.guarded
@@ -180,7 +180,8 @@ def _broker_files(
 
 
 def _send_again(database: Database, publisher: _LatePublisher, fleet: str) -> None:
-    """The broker may have forgotten what it retained, or a crash came between commit and publish."""
+    """Publish all pending jobs again: the broker may have lost retained messages, or a crash came between commit
+    and publish."""
     threading.Thread(target=notify, args=(database, publisher, fleet), name="send-again", daemon=True).start()
 
 

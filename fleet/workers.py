@@ -1,4 +1,4 @@
-"""Threads that do the server's work, and what happens when one dies."""
+"""Worker threads of the server, and what happens when one dies."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ log = logging.getLogger(__name__)
 
 
 class Workers:
-    """The threads that do the server's work. One that dies takes the process with it: a server that looks alive and
-    no longer ingests is worse than one that its supervisor starts again, and nothing that was confirmed is lost."""
+    """The worker threads. One that dies ends the process: a server that looks alive but no longer ingests is
+    worse than one that its supervisor restarts, and nothing that was acknowledged is lost."""
 
     def __init__(self) -> None:
         self.failed: tuple[str, BaseException] | None = None
 
     def guarded(self, name: str, target: Callable[..., None], *args: object) -> None:
-        """Run `target`; what it raises ends the process."""
+        """Run `target`; any exception ends the process."""
         try:
             target(*args)
         except BaseException as error:
@@ -29,7 +29,7 @@ class Workers:
             os.kill(os.getpid(), signal.SIGTERM)
 
     def check(self) -> None:
-        """After the server's end.
+        """Raise the error of a worker, after the server has stopped.
 
         Raises:
             FleetError: a worker died.

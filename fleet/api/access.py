@@ -1,4 +1,4 @@
-"""Enrolment, tokens, sign-in and the audit log under `/api/v1`."""
+"""Access tokens under `/api/v1`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _access_token(row: AccessToken) -> dict[str, Any]:
 
 @router.post("/access-tokens", status_code=201)
 def make_access_token(server: Server, who: Admin, body: NewAccessToken) -> dict[str, Any]:
-    """Make an access token; the secret is in this answer only."""
+    """Create an access token. The secret is in this response only."""
     with server.database.writing() as session:
         row, secret = issue_access_token(session, who.name, body)
         return _access_token(row) | {"token": secret}
@@ -34,7 +34,7 @@ def make_access_token(server: Server, who: Admin, body: NewAccessToken) -> dict[
 
 @router.get("/access-tokens")
 def list_access_tokens(server: Server, _who: Admin) -> dict[str, Any]:
-    """Every access token, without its secret."""
+    """List access tokens, without their secrets."""
     with server.database.reading() as session:
         return page(
             [_access_token(row) for row in session.scalars(select(AccessToken).order_by(AccessToken.name))],
@@ -44,12 +44,12 @@ def list_access_tokens(server: Server, _who: Admin) -> dict[str, Any]:
 
 @router.delete("/access-tokens/{name}", status_code=204)
 def delete_access_token(server: Server, who: Admin, name: str) -> None:
-    """Make a token, and every browser that signed in with it, useless at once."""
+    """Revoke a token, and sign out every browser that signed in with it."""
     with server.database.writing() as session:
         revoke_access_token(session, who.name, name)
 
 
 @router.get("/me")
 def me(_server: Server, who: Viewer) -> dict[str, Any]:
-    """Who the caller is."""
+    """Show the identity of the caller."""
     return {"name": who.name, "role": who.role, "models": list(who.models)}

@@ -88,7 +88,7 @@ def _add_registry(app: FastAPI, services: Services) -> None:
         path = request.url.path.removeprefix("/v2").strip("/") if request.url.path != "/v2/" else ""
         if not path:
             return JSONResponse({}, headers=headers)
-        # The trailing slash of `blobs/uploads/` tells it from a blob called `uploads`.
+        # The trailing slash distinguishes `blobs/uploads/` from a blob called `uploads`.
         kept = path + "/" if request.url.path.endswith("/") else path
         answer = await registry.handle(request, kept, who)
         answer.headers.update(headers)

@@ -26,7 +26,7 @@ def list_audit(
     server: Server, _who: Admin, limit: Limit = 100, cursor: Cursor = "",
     search: Annotated[str, Query(max_length=128)] = "",
 ) -> dict[str, Any]:  # fmt: skip
-    """The audit log, newest first."""
+    """List the audit log, newest first."""
     query = audit_query(search).order_by(Audit.id.desc()).limit(limit + 1)
     if (before := number_cursor(cursor)) is not None:
         query = query.where(Audit.id < before)

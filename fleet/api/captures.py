@@ -117,7 +117,7 @@ def list_captures(
     server: Server, _who: Viewer, limit: Limit = 100, cursor: Cursor = "", device: Text = "", stream: Text = "",
     model: Text = "", version: Text = "", reason: Text = "", state: State | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Captures, newest first."""
+    """List captures, newest first."""
     wanted = {"device": device, "stream": stream, "model": model, "version": version, "reason": reason}
     query = capture_query(**wanted, state=state or "")
     with server.database.reading() as session:
@@ -131,7 +131,7 @@ def list_captures(
 
 @router.get("/captures/usage")
 def usage(server: Server, _who: Viewer) -> dict[str, Any]:
-    """How much of the quota is used, and how many captures are in each state."""
+    """Show how much of the quota is used, and how many captures are in each state."""
     return server.captures.usage()
 
 
@@ -140,7 +140,8 @@ def export(
     server: Server, who: Operator, format: Format = "coco", device: Text = "", model: Text = "", version: Text = "",
     unreviewed: bool = False, val_percent: Annotated[int, Query(ge=0, le=90)] = 20,
 ) -> StreamingResponse:  # fmt: skip
-    """Confirmed and corrected captures as a zip; with `unreviewed` new ones too, as the model saw them."""
+    """Export confirmed and corrected captures as a zip; with `unreviewed` new ones, too, with the model's
+    predictions."""
     states = ["confirmed", "corrected"] + ["new"] * unreviewed
     query = capture_query(device=device, model=model, version=version).where(Capture.state.in_(states))
     with server.database.writing() as session:
@@ -164,7 +165,7 @@ def _item(server: Services, row: Capture) -> Item:
 
 @router.get("/captures/{capture_id}")
 def show_capture(server: Server, _who: Viewer, capture_id: CaptureId) -> dict[str, Any]:
-    """A capture."""
+    """Show a capture."""
     with server.database.reading() as session:
         row = get_capture(session, capture_id)
         return view(row, session.get_one(Device, row.device_id).name)
@@ -172,7 +173,7 @@ def show_capture(server: Server, _who: Viewer, capture_id: CaptureId) -> dict[st
 
 @router.get("/captures/{capture_id}/image", response_class=Response)
 def image(server: Server, _who: Viewer, capture_id: CaptureId) -> Response:
-    """Its picture, a JPEG."""
+    """Download the picture of a capture, a JPEG."""
     with server.database.reading() as session:
         row = get_capture(session, capture_id)
     if row.state == "discarded":
@@ -183,7 +184,7 @@ def image(server: Server, _who: Viewer, capture_id: CaptureId) -> Response:
 
 @router.patch("/captures/{capture_id}")
 def review(server: Server, who: Operator, capture_id: CaptureId, body: Review) -> dict[str, Any]:
-    """Confirm, correct or discard a capture, or make it new again. A discarded picture is gone."""
+    """Confirm, correct or discard a capture, or reset it to new. A discarded picture is deleted for good."""
     row = server.captures.review(who.name, [capture_id], body)[0]
     with server.database.reading() as session:
         return view(row, session.get_one(Device, row.device_id).name)
@@ -199,5 +200,5 @@ class ManyReviews(BaseModel):
 
 @router.post("/captures/review")
 def review_many(server: Server, who: Operator, body: ManyReviews) -> dict[str, Any]:
-    """Confirm or discard many captures at once; all or none."""
+    """Confirm or discard many captures at once, all or none."""
     return {"reviewed": len(server.captures.review(who.name, body.ids, body.review))}

@@ -1,4 +1,4 @@
-"""Certificates under `/api/v1`: the authority's own, revocations, renewal, claims."""
+"""Certificates under `/api/v1`: the authority's, revocations, renewal, claims."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ router = APIRouter(prefix="/api/v1", tags=["certificates"])
 
 @router.get("/ca/certificate", response_class=Response)
 def ca_certificate(server: Server) -> Response:
-    """The authority's certificate (PEM): what devices and browsers have to trust."""
+    """Download the authority's certificate (PEM), which devices and browsers have to trust."""
     pem = server.certificates.require().pem
     return Response(pem, media_type="application/x-pem-file")
 
 
 @router.get("/ca/revoked", response_class=Response)
 def ca_revoked(server: Server) -> Response:
-    """The revocation list (PEM), for brokers and proxies that check certificates themselves."""
+    """Download the revocation list (PEM), for brokers and proxies that check certificates themselves."""
     server.certificates.require()
     return Response(server.certificates.revoked_list(), media_type="application/x-pem-file")
 
 
 class Renewal(BaseModel):
-    """A request (PKCS #10, PEM) for the next certificate of the device that asks."""
+    """A request (PKCS #10, PEM) for the next certificate of the requesting device."""
 
     model_config = ConfigDict(extra="forbid")
     csr: str = Field(min_length=1, max_length=8192)
@@ -41,8 +41,8 @@ class Renewal(BaseModel):
 
 @router.post("/certificates/renew")
 def renew(server: Server, who: Asking, body: Renewal) -> dict[str, Any]:
-    """The next certificate of a device that shows its present one, or its token. The present one stays good until
-    it expires."""
+    """Renew the certificate of a device that authenticates with its current one, or its token. The current one
+    stays valid until it expires."""
     if who is None or who.device_id is None:
         raise Problem(401, "Sign in", "A device renews with its certificate or its token.")
     with server.database.writing() as session:
@@ -52,17 +52,17 @@ def renew(server: Server, who: Asking, body: Renewal) -> dict[str, Any]:
 
 
 class NewClaim(BaseModel):
-    """A claim certificate to make: installed on many devices, each of which turns it into its own."""
+    """A claim certificate to create: installed on many devices, each of which exchanges it for its own."""
 
     model_config = ConfigDict(extra="forbid")
     uses: int = Field(100, ge=1, le=1_000_000)
     valid_s: float = Field(365 * 86400.0, gt=0, le=3660 * 86400)
-    auto_accept: bool = Field(False, description="Accept such devices at once, without anybody looking.")
+    auto_accept: bool = Field(False, description="Accept such devices at once, without a person's approval.")
 
 
 @router.post("/certificates/claims", status_code=201)
 def make_claim(server: Server, who: Operator, body: NewClaim) -> dict[str, Any]:
-    """Make a claim certificate; its key is in this answer only."""
+    """Create a claim certificate. Its key is in this response only."""
     issued, key = server.certificates.require().claim(timedelta(seconds=body.valid_s))
     with server.database.writing() as session:
         row = record(session, issued, "claim", who.name, uses=body.uses)
@@ -78,7 +78,7 @@ def make_claim(server: Server, who: Operator, body: NewClaim) -> dict[str, Any]:
 
 @router.get("/certificates")
 def list_certificates(server: Server, _who: Operator, device: str = "") -> dict[str, Any]:
-    """Certificates that were given out, of one device or the latest of all."""
+    """List issued certificates, of one device or the latest of all."""
     query = select(Certificate).order_by(Certificate.not_before.desc()).limit(1000)
     if device:
         query = query.where(Certificate.name == device, Certificate.kind == "device")
@@ -89,7 +89,7 @@ def list_certificates(server: Server, _who: Operator, device: str = "") -> dict[
 
 @router.delete("/certificates/{serial}", status_code=204)
 def revoke_certificate(server: Server, who: Admin, serial: str) -> None:
-    """Make one certificate useless at once."""
+    """Revoke one certificate at once."""
     with server.database.writing() as session:
         row = revoke_serial(session, who.name, serial)
         name = row.name if row.kind == "device" else ""

@@ -1,4 +1,4 @@
-"""What every route needs: the services, who asks, pages, and answers in case of errors."""
+"""Dependencies shared by all routes: the services, the caller's identity, and pagination."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def services(request: Request) -> Services:
 
 
 def identity(request: Request) -> Identity | None:
-    """Who asks: by `Authorization` header, else by the browser's cookie.
+    """The caller's identity: by `Authorization` header, else by the browser's cookie, else by certificate.
 
-    A cookie counts for changes only when the page that asks is ours.
+    A cookie authorises changes only for requests from our own pages.
     """
     auth = services(request).auth
     if header := request.headers.get("authorization"):
@@ -45,17 +45,17 @@ Asking = Annotated[Identity | None, Depends(identity)]
 
 
 def viewer(asking: Asking) -> Identity:
-    """Someone who may look."""
+    """A caller who may view."""
     return require_role(asking, "viewer")
 
 
 def operator(asking: Asking) -> Identity:
-    """Someone who may roll out and change devices."""
+    """A caller who may roll out and change devices."""
     return require_role(asking, "operator")
 
 
 def admin(asking: Asking) -> Identity:
-    """Someone who may hand out access."""
+    """A caller who may grant access."""
     return require_role(asking, "admin")
 
 
@@ -63,7 +63,7 @@ Server = Annotated[Services, Depends(services)]
 Viewer = Annotated[Identity, Depends(viewer)]
 Operator = Annotated[Identity, Depends(operator)]
 Admin = Annotated[Identity, Depends(admin)]
-Limit = Annotated[int, Query(ge=1, le=1000, description="How many items at most.")]
+Limit = Annotated[int, Query(ge=1, le=1000, description="Maximum number of items.")]
 Cursor = Annotated[str, Query(max_length=512, description="`next` of the page before.")]
 
 
@@ -73,7 +73,7 @@ def to_cursor(value: str | int) -> str:
 
 
 def next_cursor(rows: Sequence[Row], limit: int, key: Callable[[Row], str | int]) -> str | None:
-    """The cursor of the page after `rows`, of which one more than `limit` was asked for; None on the last page."""
+    """The cursor of the page after `rows`, which were queried with `limit` plus one; None on the last page."""
     return to_cursor(key(rows[limit - 1])) if len(rows) > limit else None
 
 
@@ -85,7 +85,7 @@ def from_cursor(cursor: str) -> str:
     """
     try:
         value = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
-    except ValueError as error:  # binascii's, and what is no ASCII
+    except ValueError as error:  # from binascii, or not ASCII
         raise Problem(400, "Bad cursor", "Take `next` of the page before, unchanged.") from error
     return value.replace("\x00", "")
 

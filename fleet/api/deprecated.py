@@ -1,4 +1,4 @@
-"""Routes by their names of version 0.1, for one more version: captures and telemetry were both called samples."""
+"""Deprecated routes of version 0.1, kept for one more version: captures and telemetry were both called samples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Devices and groups under `/api/v1`."""
+"""Devices under `/api/v1/devices`, and the overview."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def list_devices(
     server: Server, _who: Viewer, limit: Limit = 100, cursor: Cursor = "", search: Text = "",
     state: Text = "", target: Text = "", version: Text = "", group: Text = "", label: Text = "",
 ) -> dict[str, Any]:  # fmt: skip
-    """Devices by name, filtered; `label` is `key=value`."""
+    """List devices by name, filtered; `label` is `key=value`."""
     with server.database.reading() as session:
         members = group_query(get_group(session, group)) if group else select(Device)
         query = device_filter(
@@ -54,7 +54,7 @@ def list_devices(
 
 @router.get("/overview")
 def overview(server: Server, _who: Viewer) -> dict[str, Any]:
-    """The fleet in numbers: states and version spread."""
+    """Show the fleet in numbers: states and running versions."""
     with server.database.reading() as session:
         spread = session.execute(
             select(Device.model, Device.version, func.count())
@@ -69,14 +69,14 @@ def overview(server: Server, _who: Viewer) -> dict[str, Any]:
 
 @router.get("/devices/{name}")
 def show_device(server: Server, _who: Viewer, name: str) -> dict[str, Any]:
-    """A device with its latest health."""
+    """Show a device with its latest health."""
     with server.database.reading() as session:
         device = get_device(session, name)
         return summary(device) | {"health": device.health, "boot_id": device.boot_id}
 
 
 class DeviceChange(BaseModel):
-    """What operators change about a device."""
+    """Changes to a device."""
 
     model_config = ConfigDict(extra="forbid")
     labels: (
@@ -97,19 +97,19 @@ def change_device(server: Server, who: Operator, name: str, change: DeviceChange
 
 @router.post("/devices/{name}/accept")
 def accept_device(server: Server, who: Operator, name: str) -> dict[str, Any]:
-    """Let a pending or revoked device in."""
+    """Accept a pending or revoked device."""
     return summary(server.admit(who.name, name, "accepted"))
 
 
 @router.post("/devices/{name}/revoke")
 def revoke_device(server: Server, who: Operator, name: str) -> dict[str, Any]:
-    """Shut a device out: its credentials stop working and its connection is closed."""
+    """Revoke a device: its credentials stop working and its connection is closed."""
     return summary(server.admit(who.name, name, "revoked"))
 
 
 @router.delete("/devices/{name}", status_code=204)
 def delete_device(server: Server, who: Operator, name: str) -> None:
-    """Forget a device and all that it reported."""
+    """Delete a device and everything it reported."""
     with server.database.writing() as session:
         device = get_device(session, name)
         server.captures.forget(session, device.id)

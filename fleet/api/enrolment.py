@@ -32,7 +32,8 @@ router = APIRouter(prefix="/api/v1", tags=["enrolment"])
 
 @router.post("/enroll", status_code=201, response_model_exclude_none=True)
 def enroll_device(server: Server, request: EnrollRequest) -> EnrollResponse:
-    """Turn an enrolment token into a device's own credentials. They are shown once, in this answer."""
+    """Exchange an enrolment token or a claim for a device's own credentials. They are shown once, in this
+    response."""
     pem = None
     with server.database.writing() as session:
         if request.claim is not None:
@@ -58,7 +59,7 @@ def enroll_device(server: Server, request: EnrollRequest) -> EnrollResponse:
 def _by_claim(server: Services, session: Session, request: EnrollRequest) -> tuple[Device, str, str]:
     try:
         signature = base64.b64decode(request.claim_signature or "", validate=True)
-    except ValueError as error:  # binascii's, and what is no ASCII
+    except ValueError as error:  # from binascii, or not ASCII
         raise Problem(422, "Bad signature", "claim_signature is no base64.") from error
     claim = server.certificates.use_claim(session, request.claim or "", signature, request.csr or "")
     return admit(session, request, by=f"claim {claim.serial}", accept=claim.auto_accept, labels={})
@@ -66,7 +67,7 @@ def _by_claim(server: Services, session: Session, request: EnrollRequest) -> tup
 
 @router.post("/enroll-tokens", status_code=201)
 def make_enroll_token(server: Server, who: Operator, body: NewEnrollToken) -> dict[str, Any]:
-    """Make an enrolment token; the secret is in this answer only."""
+    """Create an enrolment token. The secret is in this response only."""
     with server.database.writing() as session:
         row, secret = issue_enroll_token(session, who.name, body, auto_accept=server.settings.auto_accept)
         return _enroll_token(row) | {"token": secret}
@@ -79,7 +80,7 @@ def _enroll_token(row: EnrollToken) -> dict[str, Any]:
 
 @router.get("/enroll-tokens")
 def list_enroll_tokens(server: Server, _who: Operator) -> dict[str, Any]:
-    """Enrolment tokens that still let devices in."""
+    """List enrolment tokens that still admit devices."""
     with server.database.reading() as session:
         rows = session.scalars(
             select(EnrollToken).where(EnrollToken.uses_left > 0, EnrollToken.expires_at > time.time())
@@ -89,6 +90,6 @@ def list_enroll_tokens(server: Server, _who: Operator) -> dict[str, Any]:
 
 @router.delete("/enroll-tokens/{token_id}", status_code=204)
 def delete_enroll_token(server: Server, who: Operator, token_id: int) -> None:
-    """Make a token useless; devices that enrolled with it stay."""
+    """Revoke a token; devices that enrolled with it stay."""
     with server.database.writing() as session:
         revoke_enroll_token(session, who.name, token_id)

@@ -1,4 +1,4 @@
-"""ETags for the API's JSON: a client that polls gets 304 while nothing changed."""
+"""ETags for the API's JSON: a polling client gets 304 while nothing has changed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MAX_BODY = 4 << 20
 
 
 class Conditional:
-    """Adds an ETag to answers of GET below `/api/v1/` and honours If-None-Match."""
+    """Adds an ETag to responses to GET below `/api/v1/` and honours If-None-Match."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -25,7 +25,7 @@ class Conditional:
 
 
 class _Answer:
-    """Holds an answer back until its body is whole."""
+    """Buffers a response until its body is complete."""
 
     def __init__(self, known: str, send: Send) -> None:
         self._known = known

@@ -23,7 +23,8 @@ ExperimentId = Annotated[int, Path(ge=1, lt=2**53)]
 
 @router.post("/experiments", status_code=201)
 def start_experiment(server: Server, who: Operator, body: NewExperiment) -> dict[str, Any]:
-    """Put a candidate version beside the one that runs: `shadow` looks on, `ab` acts on a share of the frames."""
+    """Start an experiment with a candidate version beside the running one: `shadow` only observes, `ab` acts on a
+    share of the frames."""
     row = server.start_experiment(who.name, body)
     with server.database.reading() as session:
         return view(row, participant_counts(session, [row.id])[row.id])
@@ -34,7 +35,7 @@ def list_experiments(
     server: Server, _who: Viewer, limit: Limit = 50, cursor: Cursor = "",
     state: Literal["", "RUNNING", "ENDING", "ENDED"] = "",
 ) -> dict[str, Any]:  # fmt: skip
-    """Experiments, newest first, with verdict and confidence."""
+    """List experiments, newest first, with verdict and confidence."""
     query = select(Experiment).order_by(Experiment.id.desc()).limit(limit + 1)
     if state:
         query = query.where(Experiment.state == state)
@@ -49,7 +50,7 @@ def list_experiments(
 
 @router.get("/experiments/{experiment_id}")
 def show_experiment(server: Server, _who: Viewer, experiment_id: ExperimentId) -> dict[str, Any]:
-    """An experiment with what each criterion shows."""
+    """Show an experiment with the finding for each criterion."""
     with server.database.reading() as session:
         row = get_experiment(session, experiment_id)
         return view(row, participant_counts(session, [row.id])[row.id])
@@ -59,7 +60,7 @@ def show_experiment(server: Server, _who: Viewer, experiment_id: ExperimentId) -
 def list_participants(
     server: Server, _who: Viewer, experiment_id: ExperimentId, limit: Limit = 100, cursor: Cursor = ""
 ) -> dict[str, Any]:
-    """How each device of an experiment fares."""
+    """List the devices of an experiment and their states."""
     with server.database.reading() as session:
         get_experiment(session, experiment_id)
         rows = participants(session, experiment_id, number_cursor(cursor) or 0, limit + 1)

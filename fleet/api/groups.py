@@ -28,7 +28,7 @@ router = APIRouter(prefix="/api/v1", tags=["groups"])
 
 @router.get("/groups")
 def list_groups(server: Server, _who: Viewer) -> dict[str, Any]:
-    """Every group with how many devices it has now."""
+    """List groups with the number of devices each has now."""
     with server.database.reading() as session:
         groups = session.scalars(select(Group).order_by(Group.name)).all()
         numbers = group_counts(session, groups)
@@ -37,7 +37,7 @@ def list_groups(server: Server, _who: Viewer) -> dict[str, Any]:
 
 @router.put("/groups/{name}")
 def put_group(server: Server, who: Operator, name: Name, body: GroupBody) -> dict[str, Any]:
-    """Make a group, or replace it."""
+    """Create or replace a group."""
     with server.database.writing() as session:
         return group_view(save_group(session, who.name, name, body))
 

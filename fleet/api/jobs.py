@@ -25,7 +25,7 @@ router = APIRouter(prefix="/api/v1", tags=["jobs"])
 
 @router.get("/devices/{name}/jobs")
 def list_jobs(server: Server, _who: Viewer, name: str, limit: Limit = 50) -> dict[str, Any]:
-    """Jobs of a device, newest first."""
+    """List jobs of a device, newest first."""
     with server.database.reading() as session:
         device = get_device(session, name)
         rows = session.scalars(
@@ -44,12 +44,12 @@ class NewCommand(BaseModel):
 
 @router.post("/devices/{name}/jobs", status_code=201)
 def send_command(server: Server, who: Operator, name: str, command: NewCommand) -> dict[str, Any]:
-    """Queue a command; its job ends by itself when its time is up."""
+    """Queue a command; its job times out by itself."""
     document = command.document.model_dump(mode="json", exclude_none=True)
     return job_view(server.send_command(who.name, name, document, command.timeout_s))
 
 
 @router.delete("/devices/{name}/jobs/{job_id}")
 def cancel_job(server: Server, who: Operator, name: str, job_id: str) -> dict[str, Any]:
-    """Take a job back; one that has ended keeps its end."""
+    """Cancel a job; one that has ended keeps its state."""
     return job_view(server.cancel_job(who.name, name, job_id))

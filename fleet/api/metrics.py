@@ -42,7 +42,7 @@ def labelled(family: type[Metric], name: str, text: str, label: str, values: Map
 
 
 class FleetCollector(Collector):
-    """Reads the figures at each scrape: the database has them for all processes, the rest is of this one."""
+    """Reads the figures at each scrape. Those from the database cover all processes, the others this one."""
 
     def __init__(self, services: Services) -> None:
         self._services = services

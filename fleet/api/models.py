@@ -19,7 +19,7 @@ router = APIRouter(prefix="/api/v1", tags=["models"])
 
 @router.get("/models")
 def list_models(server: Server, _who: Viewer) -> dict[str, Any]:
-    """Models with the number of versions and of devices that run them."""
+    """List models with their number of versions and of devices that run them."""
     with server.database.reading() as session:
         running = dict(session.execute(select(Device.model, func.count()).group_by(Device.model)).all())
         rows = session.execute(
@@ -40,7 +40,7 @@ def list_models(server: Server, _who: Viewer) -> dict[str, Any]:
 
 @router.get("/models/{model}")
 def show_model(server: Server, _who: Viewer, model: str) -> dict[str, Any]:
-    """Every artifact of a model, newest first."""
+    """Show a model with all its artifacts, newest first."""
     with server.database.reading() as session:
         rows = list(
             session.scalars(
@@ -54,12 +54,12 @@ def show_model(server: Server, _who: Viewer, model: str) -> dict[str, Any]:
 
 @router.get("/models/{model}/{version}/{target}/report", response_class=Response)
 def report(server: Server, _who: Viewer, model: str, version: str, target: str) -> Response:
-    """The artifact's readable report, as HTML that may run nothing."""
+    """Download the readable report of an artifact, as HTML without scripts."""
     with server.database.reading() as session:
         row = session.scalar(select(ModelVersion).filter_by(model=model, version=version, target=target))
     if row is None or not row.report_digest:
         raise Problem(404, "No report", f"{model}:{version} for {target} has no report.")
-    # It was pushed by someone and is shown on our origin: no scripts, no loading, an origin of its own.
+    # The report was pushed by a user and is shown on our origin: no scripts, no external content, a separate origin.
     headers = {
         "Content-Security-Policy": "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:",
         "X-Content-Type-Options": "nosniff",
@@ -71,7 +71,7 @@ def report(server: Server, _who: Viewer, model: str, version: str, target: str) 
 
 @router.delete("/models/{model}/{version}", status_code=204)
 def delete_version(server: Server, who: Operator, model: str, version: str) -> None:
-    """Remove a version, all targets; its blobs go with the next garbage collection."""
+    """Delete a version for all targets; its blobs go with the next garbage collection."""
     with server.database.writing() as session:
         rows = list(session.scalars(select(ModelVersion).filter_by(model=model, version=version)))
         if not rows:

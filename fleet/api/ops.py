@@ -1,4 +1,4 @@
-"""Health checks, metrics and upkeep."""
+"""Health checks, and garbage collection on demand."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ router = APIRouter(tags=["operations"])
 
 @router.get("/healthz")
 def alive() -> dict[str, str]:
-    """The process answers."""
+    """Check that the process answers."""
     return {"status": "ok"}
 
 
 @router.get("/readyz")
 def ready(server: Server, response: Response) -> dict[str, Any]:
-    """Database, broker, the store of blobs and our own threads are well too; 503 names what is not."""
+    """Check database, broker, blob store and our own threads; 503 names what is not available."""
     try:
         with server.database.reading() as session:
             session.execute(text("SELECT 1"))

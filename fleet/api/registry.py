@@ -1,7 +1,7 @@
 """The OCI distribution API under `/v2/`: pull, push, list, delete, referrers.
 
-One route takes every path below `/v2/` because repository names contain slashes; the end of the path says
-what is wanted.
+One route takes every path below `/v2/` because repository names contain slashes; the end of the path selects the
+handler.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Registry:
         self._max_upload = max_upload
 
     async def handle(self, request: Request, path: str, identity: Identity) -> Response:
-        """Answer one request; errors are answers as the specification words them."""
+        """Handle one request; errors become responses as the specification defines them."""
         try:
             match = _PATH.fullmatch(path)
             if match is None:
@@ -243,9 +243,9 @@ class Registry:
         return self._created(f"/v2/{name}/blobs/{digest}", digest)
 
     async def _receive(self, request: Request, name: str, upload: str, offset: int | None) -> str | None:
-        """Append the request's body; its digest when the upload began with it.
+        """Append the request's body; returns its digest if the upload began with it.
 
-        A client that goes away keeps what arrived: the file's length says where to go on.
+        When a client disconnects, what arrived is kept: the file's length tells where to resume.
         """
         size = await to_thread.run_sync(self._size, upload)
         try:
@@ -311,7 +311,8 @@ class Registry:
         return Response(status_code=202)
 
     async def _delete_blob(self, _request: Request, name: str, digest: str) -> Response:
-        """Unlink a blob from the repository; the file goes with garbage collection, as others may hold it."""
+        """Unlink a blob from the repository; the file is left to the garbage collection, as other repositories
+        may hold it."""
         check_digest(digest)
 
         def remove() -> int:

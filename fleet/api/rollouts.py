@@ -1,4 +1,4 @@
-"""Models, versions and rollouts under `/api/v1`."""
+"""Rollouts under `/api/v1/rollouts`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def list_rollouts(
     server: Server, _who: Viewer, limit: Limit = 50, cursor: Cursor = "",
     model: Annotated[str, Query(max_length=128)] = "", state: Annotated[str, Query(max_length=32)] = "",
 ) -> dict[str, Any]:  # fmt: skip
-    """Rollouts, newest first."""
+    """List rollouts, newest first."""
     query = select(Rollout).order_by(Rollout.id.desc()).limit(limit + 1)
     if model:
         query = query.where(Rollout.model == model)
@@ -51,7 +51,7 @@ def list_rollouts(
 
 @router.get("/rollouts/{rollout_id}")
 def show_rollout(server: Server, _who: Viewer, rollout_id: RolloutId) -> dict[str, Any]:
-    """A rollout with its stages."""
+    """Show a rollout with its stages."""
     with server.database.reading() as session:
         rollout = session.get(Rollout, rollout_id) or get_rollout(session, rollout_id)
         shown = view(rollout, member_counts(session, [rollout_id])[rollout_id])
@@ -66,7 +66,7 @@ def list_members(
     server: Server, _who: Viewer, rollout_id: RolloutId, limit: Limit = 100, cursor: Cursor = "",
     state: Annotated[str, Query(max_length=32)] = "",
 ) -> dict[str, Any]:  # fmt: skip
-    """How each device of a rollout fares."""
+    """List the devices of a rollout and their states."""
     with server.database.reading() as session:
         if session.get(Rollout, rollout_id) is None:
             get_rollout(session, rollout_id)
@@ -88,8 +88,8 @@ def change_rollout(
     server: Server, who: Operator, rollout_id: RolloutId,
     action: Literal["pause", "resume", "approve", "abort"], take_back: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
-    """Pause, resume, approve the next stage, or abort; with `take_back` an abort returns devices to what
-    they ran."""
+    """Pause, resume, approve the next stage, or abort; with `take_back` an abort returns devices to what they ran
+    before."""
     if action == "abort":
         rollout = server.abort_rollout(who.name, rollout_id, take_back=take_back)
     else:

@@ -1,7 +1,7 @@
-"""Files from disk to socket within the kernel: the registry hands out blobs as fast as a web server does.
+"""Files sent from disk to socket within the kernel: the registry serves blobs as fast as a web server does.
 
-ASGI's `http.response.pathsend` extension for uvicorn, which has none: Starlette's FileResponse uses it where it is
-offered. TLS connections do not offer it, as their bytes have to pass through the library that encrypts them.
+ASGI's `http.response.pathsend` extension for uvicorn, which lacks it: Starlette's FileResponse uses it where
+offered. TLS connections do not offer it, as their bytes have to pass through the TLS library.
 """
 
 from __future__ import annotations
@@ -13,26 +13,26 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 PEER = "edgec.peer"
-"""The scope's extension that holds the certificate which a client was verified by (DER)."""
+"""The scope's extension that holds the verified client certificate (DER)."""
 PORTION = 1 << 20
-"""Bytes that one call copies at most, so that others get their turn."""
+"""Maximum bytes per call, so that other requests get their turn."""
 
 
 class _Cycle(RequestResponseCycle):
-    """Answers one request; a whole file at once if asked to."""
+    """Responds to one request, with a whole file at once if asked to."""
 
     async def send(self, message: Any) -> None:  # noqa: ANN401 - an ASGI message
-        """Send a part of the answer."""
+        """Send a part of the response."""
         if message["type"] == "http.response.start" and "http.response.pathsend" in self.scope.get(
             "extensions", {}
         ):
-            # What is written before a file has to be out before the file: any backlog makes `drain` wait.
+            # Everything written before a file has to be sent before it: any backlog makes `drain` wait.
             self.transport.set_write_buffer_limits(high=0)
         if message["type"] != "http.response.pathsend":
             await super().send(message)
             return
         while self.transport.get_write_buffer_size() and not self.disconnected:
-            # uvloop writes at the end of a turn, and only then says that it must wait.
+            # uvloop writes at the end of a loop iteration, and only then reports that it has to wait.
             await asyncio.sleep(0)
             await self.flow.drain()
         if not self.disconnected:
@@ -42,7 +42,7 @@ class _Cycle(RequestResponseCycle):
             await super().send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _send_file(self, path: str, size: int) -> None:
-        # A second descriptor of the same socket: loops do not let others wait on the one that they use.
+        # A second descriptor of the same socket: event loops do not let others wait on theirs.
         sock = os.dup(self.transport.get_extra_info("socket").fileno())
         try:
             with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - unbuffered, for its descriptor
@@ -87,7 +87,7 @@ class SendfileProtocol(HttpToolsProtocol):
             self.scope["extensions"] = {PEER: {"certificate": der}}
 
     def on_headers_complete(self) -> None:
-        """Its headers are there, and the object that will answer it was made."""
+        """The headers are complete, and the object that will respond has been created."""
         before = self.cycle
         super().on_headers_complete()
         if self.cycle is not before:

@@ -15,7 +15,7 @@ router = APIRouter(prefix="/api/v1", tags=["session"])
 
 
 class SignIn(BaseModel):
-    """What the sign-in page sends."""
+    """The request of the sign-in page."""
 
     token: str = Field(min_length=1, max_length=512)
 

@@ -29,7 +29,7 @@ router = APIRouter(prefix="/api/v1", tags=["shadows"])
 
 @router.get("/devices/{name}/shadows")
 def list_shadows(server: Server, _who: Viewer, name: str) -> dict[str, Any]:
-    """The named shadows of a device: desired, reported, version."""
+    """List the named shadows of a device: desired, reported, version."""
     with server.database.reading() as session:
         device = get_device(session, name)
         rows = session.scalars(select(Shadow).filter_by(device_id=device.id).order_by(Shadow.name))
@@ -38,7 +38,7 @@ def list_shadows(server: Server, _who: Viewer, name: str) -> dict[str, Any]:
 
 
 class Desired(BaseModel):
-    """A merge patch (RFC 7396) of what a device should be."""
+    """A merge patch (RFC 7396) of the desired state of a device."""
 
     model_config = ConfigDict(extra="forbid")
     desired: dict[str, JsonValue]
@@ -47,7 +47,7 @@ class Desired(BaseModel):
 
 @router.patch("/devices/{name}/shadows/{shadow}")
 def patch_shadow(server: Server, who: Operator, name: str, shadow: Name, patch: Desired) -> dict[str, Any]:
-    """Change what is desired; the device is told the difference."""
+    """Change the desired state; the device is sent the difference."""
     with server.database.writing() as session:
         device = get_device(session, name)
         topic = ParsedTopic(server.settings.fleet, name, Kind.SHADOW_UPDATE, shadow)

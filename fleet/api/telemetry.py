@@ -1,4 +1,4 @@
-"""What devices report over time: health figures and detections."""
+"""What devices report over time: telemetry and detections."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def list_detections(
     server: Server, _who: Viewer, name: str, limit: Limit = 100, cursor: Cursor = "", stream: Text = "",
     label: Text = "", since: float | None = None, until: float | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Detections of a device, newest first."""
+    """List detections of a device, newest first."""
     with server.database.reading() as session:
         device = get_device(session, name)
         query = select(Detection).where(Detection.device_id == device.id)
@@ -56,7 +56,7 @@ def list_detections(
 def list_telemetry(
     server: Server, _who: Viewer, name: str, stream: Text = "", since: float | None = None, limit: Limit = 500
 ) -> dict[str, Any]:
-    """Health numbers of a device over time, oldest first; `stream` empty is the device as a whole."""
+    """List the telemetry of a device, oldest first; an empty `stream` means the device as a whole."""
     with server.database.reading() as session:
         device = get_device(session, name)
         begin = time.time() - 3600 if since is None else since

@@ -17,7 +17,7 @@ router = APIRouter(tags=["trust"])
 
 @router.get("/tuf/metadata/{name}", response_class=Response)
 def metadata(server: Server, name: str) -> Response:
-    """A metadata file. Open to all: what is in it is signed, and holds no secret."""
+    """Download a metadata file. Open to all: its content is signed and not secret."""
     content = server.trust.read(name)
     if content is None:
         raise Problem(404, "No such metadata", f"There is no {name!r} here.")
@@ -26,7 +26,7 @@ def metadata(server: Server, name: str) -> Response:
 
 @router.get("/api/v1/trust")
 def status(server: Server, _who: Viewer) -> dict[str, Any]:
-    """Whether versions must be signed, what is signed, and this server's key for snapshot and timestamp."""
+    """Show whether versions must be signed, what is signed, and this server's key for snapshot and timestamp."""
     online = server.trust.online_key()
     signed = server.trust.digests()
     return {
@@ -46,7 +46,7 @@ class Publication(BaseModel):
 
 @router.put("/api/v1/trust/metadata")
 def publish(server: Server, who: Admin, body: Publication) -> dict[str, Any]:
-    """Take over root, targets or both, after the checks that devices make."""
+    """Publish root, targets or both, after the checks that devices make."""
     if body.root is None and body.targets is None:
         raise Problem(422, "Nothing to publish", "Send root, targets or both.")
     root = body.root.encode() if body.root is not None else None

@@ -70,7 +70,7 @@ def enroll_dialog(services: Services, identity: Identity) -> None:
             go.set_visibility(asking)
 
         def begin() -> None:
-            # What was shown once is not shown again, and another token can be made.
+            # A secret is shown only once; another token can be created.
             result.set_content("")
             turn(True)
             dialog.open()

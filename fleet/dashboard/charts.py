@@ -1,4 +1,4 @@
-"""Line charts over time, one line a stream."""
+"""Line charts over time, one line per stream."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ COLOURS = ["#3b8fe8", "#2bb083", "#d19a22", "#e0604f", "#9a6fe0", "#36b3ba"]
 GREY = "#788294"
 WINDOW_S = 3600.0
 GAP_S = 150.0
-"""Where nothing was reported for so long, the line is broken."""
+"""A gap longer than this breaks the line."""
 
 
 def line_chart(unit: str) -> ui.echart:
@@ -55,7 +55,7 @@ def line_chart(unit: str) -> ui.echart:
 def show_lines(
     chart: ui.echart, points: Iterable[tuple[str, float, float | None]], *, named: bool = True
 ) -> None:
-    """Replace what the chart shows by `(stream, Unix seconds, value)`; `named` says which line is which."""
+    """Replace the chart's data by `(stream, Unix seconds, value)`; `named` shows a legend."""
     lines: dict[str, list[list[float | None]]] = {}
     last: dict[str, float] = {}
     for stream, at, value in points:

@@ -35,7 +35,7 @@ WINDOW_S = 3600.0
 
 
 def load(services: Services, name: str) -> dict[str, Any] | None:
-    """What the page shows, or None without such a device."""
+    """The data of the page; None if there is no such device."""
     now = time.time()
     with services.database.reading() as session:
         device = session.scalar(select(Device).filter_by(name=name))

@@ -53,7 +53,7 @@ def snapshot(detections: list[dict[str, Any]], pictures: dict[str, tuple[int, fl
     frame_data = boxed[0]["data"]["frame"]
     width, height = frame_data.get("width") or 640, frame_data.get("height") or 480
     stream = boxed[0]["stream"]
-    # What is in the frame now: the latest word on each track of this stream, unless it has ended.
+    # What is in the frame now: the latest event of each track of this stream, unless it has ended.
     latest: dict[str, dict[str, Any]] = {}
     for item in boxed:
         if item["stream"] == stream:
@@ -78,7 +78,7 @@ def snapshot(detections: list[dict[str, Any]], pictures: dict[str, tuple[int, fl
     backdrop = ""
     if stream in pictures:
         number, at = pictures[stream]
-        # Boxes over a picture of another moment would mislead: an old one is only a hint of the place.
+        # Boxes over a picture of another moment would mislead: an old picture only hints at the place.
         fresh = 0.85 if abs(at - boxed[0]["at"]) < 1 else 0.3
         backdrop = f'<image href="/api/v1/captures/{number}/image" width="{width}" height="{height}" preserveAspectRatio="none" opacity="{fresh}"/>'
         caption += f' · <a href="{link("/captures", number)}">picture of {passed_since(at)}</a>'
@@ -175,7 +175,7 @@ def job_table(jobs: list[dict[str, Any]]) -> str:
 
 
 def log_lines(data: dict[str, Any]) -> str:
-    """What the device complains of now, then what was done to it."""
+    """Current complaints of the device, then what was done to it."""
     health = data["device"]["health"]
     said = [*health.get("degraded", [])]
     said += [f"{one['name']}: {one['message']}" for one in health.get("streams", []) if one.get("message")]
@@ -197,7 +197,7 @@ def log_lines(data: dict[str, Any]) -> str:
 
 
 def fact_list(device: dict[str, Any]) -> str:
-    """What the device is and has."""
+    """Properties of the device."""
     health = device["health"]
     facts = {
         "Target": esc(device["target"] or "–"),

@@ -56,7 +56,7 @@ def verdict_badge(data: dict[str, Any]) -> str:
 
 
 def load_one(services: Services, number: int) -> dict[str, Any] | None:
-    """An experiment with its devices and readings over time; None without such a one."""
+    """An experiment with its devices and readings over time; None if there is no such experiment."""
     with services.database.reading() as session:
         row = session.get(Experiment, number) if 0 < number < 2**53 else None
         if row is None:
@@ -170,7 +170,7 @@ def _figure(form: str, value: float) -> str:
 
 
 def _word(criterion: str, verdict: str) -> str:
-    # Of two models that differ, either may be right.
+    # If two models differ, either may be right.
     return "differs" if (criterion, verdict) == ("disagreement", "worse") else verdict.replace("-", " ")
 
 

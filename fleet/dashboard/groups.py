@@ -21,7 +21,7 @@ _NAME: TypeAdapter[str] = TypeAdapter(Name)
 
 
 def groups_table(rows: list[Any]) -> str:
-    """Groups with what selects their devices."""
+    """Groups with the selectors of their devices."""
     if not rows:
         return parts.empty(
             "No groups", "Put devices under one name, by their labels or one by one.", "edgec fleet groups"
@@ -55,7 +55,7 @@ def _said(error: ValidationError) -> str:
 
 
 def group_dialog(services: Services, identity: Identity) -> None:
-    """A button that makes a group, or replaces the one of that name."""
+    """A button that creates a group, or replaces the one of that name."""
     with dialog_card("New group") as dialog:
         name = ui.input("Name").props("outlined dense").classes("w-full")
         about = ui.input("Description").props("outlined dense").classes("w-full")

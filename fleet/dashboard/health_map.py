@@ -1,4 +1,4 @@
-"""The map of health: devices by the place, line or whatever their labels say, each coloured by how it is."""
+"""The health map: devices grouped by a label such as place or line, coloured by their state."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edgec.fleet.dashboard.parts import bar, count, esc, link
 from edgec.fleet.store.tables import Device
 
 CELLS = 300
-"""Up to so many devices are shown one by one; more as groups."""
+"""Up to this number devices are shown individually, beyond it as groups."""
 GROUPS = 60
 PROBE = 200
 TONE = {"SUCCEEDED": "good", "UNREACHED": "warn", "FAILED": "bad", "CANCELED": "idle"}
@@ -35,7 +35,7 @@ _HEALTH = case(
 
 
 def load_map(session: Session) -> dict[str, Any]:
-    """Devices by the label key that most of them have: one by one while they are few, else as numbers per value."""
+    """Devices grouped by the label key that most of them have: individually while they are few, else as counts."""
     keys = Counter(
         key
         for labels in session.scalars(select(Device.labels).order_by(Device.id).limit(PROBE))

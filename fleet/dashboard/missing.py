@@ -1,4 +1,4 @@
-"""Pages for what went wrong with an address: nothing is there, or the database does not answer."""
+"""Error pages: nothing at the address, or the database does not answer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 def add() -> None:
-    """Answer browsers with pages of ours, and everything else with problem+json."""
+    """Respond to browsers with our own pages, and to everything else with problem+json."""
     app.add_exception_handler(404, _missing)
     app.add_exception_handler(RequestValidationError, _missing)
     app.add_exception_handler(OperationalError, _database_away)

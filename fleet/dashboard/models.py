@@ -185,7 +185,7 @@ def _artifacts(data: dict[str, Any]) -> str:
 
 
 def _value(evidence: dict[str, Any], *path: str) -> float | None:
-    """A number of the evidence; None where it was not measured or is no number."""
+    """A number of the evidence; None if it was not measured or is not a number."""
     value: Any = evidence
     for key in path:
         value = value.get(key) if isinstance(value, dict) else None

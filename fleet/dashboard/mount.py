@@ -1,4 +1,4 @@
-"""Puts the dashboard on the application."""
+"""Mounts the dashboard on the application."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from edgec.fleet.services import Services
 
 
 def mount(app: FastAPI, services: Services) -> None:
-    """Add the pages. NiceGUI keeps pages per process, so there is one dashboard a process."""
+    """Add the pages. NiceGUI's pages are global, so there is one dashboard per process."""
     for page in (signin, overview, devices, device, models, rollouts, experiments, captures, access):
         page.add(services)
     missing.add()

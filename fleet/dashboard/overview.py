@@ -1,4 +1,4 @@
-"""The overview: how the fleet is at one look."""
+"""The overview: the state of the fleet at a glance."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ HOUR = 3600.0
 
 
 def load(services: Services) -> dict[str, Any]:
-    """What the page shows."""
+    """The data of the page."""
     now = time.time()
     with services.database.reading() as session:
         spread = session.execute(
@@ -58,7 +58,7 @@ def load(services: Services) -> dict[str, Any]:
 
 
 Alert = tuple[str, str, str, float | None]
-"""Tone, sentence, where it leads, and since when."""
+"""Tone, message, link, and since when."""
 
 
 def _alerts(services: Services, session: Session, states: dict[str, int], now: float) -> list[Alert]:
@@ -91,7 +91,7 @@ def _alerts(services: Services, session: Session, states: dict[str, int], now: f
 
 
 def _device_alerts(session: Session, states: dict[str, int]) -> list[Alert]:
-    """Devices in trouble: the newest by name, and how many there are when they are more."""
+    """Devices in trouble: the newest by name, and the number of further ones."""
     alerts: list[Alert] = []
     shown = 3
     lost = session.scalars(

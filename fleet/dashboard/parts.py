@@ -1,4 +1,4 @@
-"""Pieces of pages as HTML. Everything that came from a device or a person goes through `esc`."""
+"""Building blocks of pages as HTML. Everything that comes from a device or a person goes through `esc`."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def size(value: float) -> str:
 
 
 def count(value: int) -> str:
-    """A whole number with its thousands set apart."""
+    """A whole number with its thousands separated."""
     return f"{value:,}".replace(",", "\u202f")
 
 
@@ -116,12 +116,12 @@ def tiles(items: Iterable[str]) -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], links: Sequence[str] = ()) -> str:
-    """A table. A heading may begin with `#` (numbers, right), then `~` (left out on a phone)."""
+    """A table. A heading may begin with `#` (numbers, right-aligned), then `~` (hidden on a phone)."""
     names = [name.removeprefix("#").removeprefix("~") for name in head]
     classes = [
         ("num " if name.startswith("#") else "") + ("wide" if "~" in name[:2] else "") for name in head
     ]
-    # A heading without text would be read out as one: it is a cell.
+    # An empty heading would still be announced by screen readers: make it a cell.
     top = "".join(
         f'<th scope="col" class="{c}">{esc(name)}</th>' if name else f'<td class="{c}"></td>'
         for name, c in zip(names, classes, strict=True)
@@ -163,7 +163,7 @@ def bar(counts: Mapping[str, int], words: str = "") -> str:
 
 
 def button(text: str, method: str, path: str, *, ask: str = "", tone: str = "", body: object = None) -> str:
-    """A small button that calls the API and then lets the page refresh; `ask` is a question before it."""
+    """A small button that calls the API and then refreshes the page; `ask` is a question to confirm first."""
     data = f' data-body="{esc(json.dumps(body))}"' if body is not None else ""
     question = f' data-ask="{esc(ask)}"' if ask else ""
     return (

@@ -1,4 +1,4 @@
-"""The API's reference as one page, made from its OpenAPI description: it needs nothing from elsewhere."""
+"""The API's reference as one page, generated from its OpenAPI description, without external assets."""
 
 from __future__ import annotations
 

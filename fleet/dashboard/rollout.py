@@ -56,7 +56,7 @@ def load_one(services: Services, rollout_id: int, wanted: dict[str, Any]) -> dic
         counts = member_counts(session, [rollout_id])[rollout_id]
         total = counts.get(wanted["state"], 0) if wanted["state"] else sum(counts.values())
         page = max(min(wanted["page"], (total - 1) // PAGE), 0)
-        # What went wrong or is under way comes first.
+        # Failed and active members come first.
         urgency = case(
             {"FAILED": 0, "REVERT_FAILED": 0, "ACTIVE": 1, "REVERTING": 1, "WAITING": 3},
             value=Member.state,

@@ -69,19 +69,19 @@ if (location.hash === '#search') addEventListener('load', () => setTimeout(() =>
 
 
 def signed_in(services: Services, request: Request) -> Identity | None:
-    """Who is signed in with this browser."""
+    """The identity signed in with this browser."""
     cookie = request.cookies.get(COOKIE)
     return services.auth.by_cookie(cookie) if cookie else None
 
 
 def to_sign_in(request: Request) -> Response:
-    """Off to the sign-in page, and back here afterwards."""
+    """Redirect to the sign-in page, and back here afterwards."""
     query = f"?{request.url.query}" if request.url.query else ""
     return RedirectResponse(f"/login?next={quote(request.url.path + query)}")
 
 
 def theme(request: Request) -> ui.dark_mode:
-    """Colours and style sheet, dark or light as the browser last chose."""
+    """Apply colours and style sheet, dark or light as last chosen in this browser."""
     chosen = {"dark": True, "light": False}.get(request.cookies.get(THEME, ""))
     mode = ui.dark_mode(chosen)
     ui.add_css(CSS)
@@ -91,7 +91,7 @@ def theme(request: Request) -> ui.dark_mode:
 
 @contextmanager
 def frame(request: Request, identity: Identity, title: str, subtitle: str = "") -> Iterator[Any]:
-    """The page around its content; yields a slot for actions beside the title."""
+    """The frame around a page's content; yields a slot for actions beside the title."""
     mode = theme(request)
     ui.page_title(f"{title} · edgec fleet")
     ui.add_body_html(KEYS)
@@ -174,11 +174,11 @@ def live(
     *,
     first: Any = None,  # noqa: ANN401
 ) -> Callable[[], Awaitable[None]]:
-    """Call `load` in a thread and `show` with its result, now and at a pace; only changes are shown.
+    """Call `load` in a thread and `show` with its result, now and every `pace_s` seconds; only changes are shown.
 
     `first` is shown with the page itself, when it has been loaded already.
 
-    When the database is away the page says so and goes on as soon as it is back.
+    While the database is unavailable the page says so, and continues as soon as it is back.
     """
     last: list[Any] = [first]
     if first is not None:
@@ -187,7 +187,7 @@ def live(
 
     async def refresh() -> None:
         try:
-            # NiceGUI gives None instead of a result when the page is being left.
+            # NiceGUI returns None instead of a result while the page is being left.
             answer: tuple[Any] | None = await run.io_bound(lambda: (load(),))
         except OperationalError:
             warning.set_content(
@@ -207,7 +207,7 @@ def live(
 
 
 class Pager:
-    """Page numbers below a list: what is shown of how many, and two buttons."""
+    """The pager below a list: the range shown, and two buttons."""
 
     def __init__(self, size: int, turn: Callable[[int], Awaitable[Any]]) -> None:
         self._size = size
@@ -222,7 +222,7 @@ class Pager:
         self._bar.set_visibility(False)
 
     def show(self, page: int, total: int) -> None:
-        """Say that `page`, counted from 0, of `total` items is shown."""
+        """Show that `page`, counted from 0, of `total` items is displayed."""
         first = page * self._size + 1 if total else 0
         last = min(first + self._size - 1, total)
         several = total > self._size
@@ -237,12 +237,12 @@ class Pager:
 
 
 def html(content: str = "", classes: str = "") -> ui.html:
-    """A block of HTML that we built ourselves from escaped parts."""
+    """A block of HTML built from escaped parts."""
     return ui.html(content, sanitize=False).classes(classes)
 
 
 async def attempt(action: Callable[[], Any], done: str) -> bool:
-    """Run an operator's action in a thread and say how it went."""
+    """Run an operator's action in a thread and notify of the outcome."""
     try:
         await run.io_bound(action)
     except Problem as problem:
@@ -262,7 +262,7 @@ def dialog_card(title: str, width: int = 520) -> Iterator[ui.dialog]:
 
 
 def confirm(title: str, text: str, button: str, action: Callable[[], Awaitable[Any]]) -> Callable[[], Any]:
-    """A dialog before something that cannot be taken back; returns what opens it."""
+    """A confirmation dialog before something irreversible; returns the function that opens it."""
     with dialog_card(title, 448) as dialog:
         ui.label(text).classes("e-soft")
         with ui.row().classes("w-full justify-end"):

@@ -1,9 +1,9 @@
-"""How the dashboard looks: one style sheet, light and dark by variables, no fonts or scripts from elsewhere."""
+"""The dashboard's style sheet, light and dark by variables, without external fonts or scripts."""
 
 from __future__ import annotations
 
 THEME = "edgec_theme"
-"""The cookie that keeps a browser's choice."""
+"""The cookie that stores a browser's choice."""
 
 CSS = """
 :root { --bg:#f5f6f8; --card:#fff; --line:#e3e6eb; --ink:#151a22; --soft:#566070; --faint:#667082;

@@ -26,9 +26,9 @@ class Plan(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     streams: list[Name] = Field(
-        default_factory=list, max_length=64, description="Empty: all that run the slot."
+        default_factory=list, max_length=64, description="Empty for all that run the slot."
     )
-    share: float = Field(0.2, gt=0, le=1, description="Share of the frames that the candidate sees.")
+    share: float = Field(0.2, gt=0, le=1, description="Share of the frames that the candidate processes.")
     duration_s: float = Field(86400.0, ge=10, le=90 * 86400)
     stop_when_decided: bool = True
     criteria: Criteria = Field(default_factory=lambda: Criteria.model_validate({}))

@@ -35,11 +35,11 @@ class Criteria(BaseModel):
         0.1,
         gt=0,
         lt=1,
-        description="Share of frames on which both models may find different things (shadow only).",
+        description="Tolerated share of frames on which the models' results differ (shadow only).",
     )
-    latency_ratio: float | None = Field(1.25, gt=1, le=100, description="Tolerated growth of latency.")
+    latency_ratio: float | None = Field(1.25, gt=1, le=100, description="Tolerated latency ratio.")
     error_rate: float | None = Field(
-        0.01, gt=0, lt=1, description="Tolerated rise of the share of failed inferences."
+        0.01, gt=0, lt=1, description="Tolerated increase of the share of failed inferences."
     )
     score_shift: float | None = Field(
         0.1, gt=0, le=1, description="Tolerated change of the mean score, up or down."
@@ -48,7 +48,7 @@ class Criteria(BaseModel):
         1.5, gt=1, le=1000, description="Tolerated factor, up or down, in results a frame (A/B only)."
     )
     alpha: float = Field(
-        0.05, gt=0, lt=0.5, description="Chance of a wrong verdict, over the whole experiment."
+        0.05, gt=0, lt=0.5, description="Probability of a wrong verdict, over the whole experiment."
     )
 
 

@@ -68,10 +68,10 @@ class ModelCriteria(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     error_rate: float | None = Field(
-        None, ge=0, lt=1, description="Tolerated rise of the share of failed inferences."
+        None, ge=0, lt=1, description="Tolerated increase of the share of failed inferences."
     )
     latency_ratio: float | None = Field(
-        None, ge=1, le=100, description="Tolerated growth of latency, 1.5 is half more."
+        None, ge=1, le=100, description="Tolerated latency ratio; 1.5 means half as much again."
     )
     event_rate_ratio: float | None = Field(
         None, ge=1, le=1000, description="Tolerated factor, up or down, in events."
@@ -80,7 +80,7 @@ class ModelCriteria(BaseModel):
         None, gt=0, le=1, description="Tolerated change of the mean score, up or down."
     )
     alpha: float = Field(
-        0.01, gt=0, lt=0.5, description="Chance of stopping a good version, over the whole rollout."
+        0.01, gt=0, lt=0.5, description="Probability of stopping a good version, over the whole rollout."
     )
 
 
@@ -93,15 +93,17 @@ class Plan(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     stages: tuple[Stage, ...] = Field(ALL_AT_ONCE, min_length=1, max_length=20)
     max_failed_percent: float = Field(
-        20.0, ge=0, le=100, description="More failures than this stop the rollout."
+        20.0, ge=0, le=100, description="Failures beyond this share stop the rollout."
     )
     min_success_percent: float = Field(
-        80.0, ge=0, le=100, description="A stage needs this much to be passed."
+        80.0, ge=0, le=100, description="Share of successes that a stage needs to pass."
     )
     on_failure: Literal["rollback", "stop"] = "rollback"
     job_timeout_s: float = Field(900.0, gt=0, le=7 * 86400)
     retries: int = Field(0, ge=0, le=10)
-    rate_per_minute: float | None = Field(None, gt=0, le=1e6, description="Jobs started per minute, at most.")
+    rate_per_minute: float | None = Field(
+        None, gt=0, le=1e6, description="Maximum number of jobs started per minute."
+    )
     deadline_s: float = Field(86400.0, gt=0, le=90 * 86400)
     criteria: ModelCriteria | None = None
     probation_s: float | None = Field(None, ge=0, le=86400)

@@ -1,4 +1,4 @@
-"""Many rows in one statement: what the ingest spends its time on."""
+"""Inserts of many rows in one statement: the ingest spends its time on them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from edgec.fleet.store.tables import Base
 
 @cache
 def _postgresql(table: type[Base], names: tuple[str, ...]) -> Any:  # noqa: ANN401 - a text clause
-    """One parameter carries all rows as JSON; the database takes them apart."""
+    """One parameter carries all rows as JSON; the database unpacks them."""
     columns = table.__table__.c
     dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
     types = {
@@ -41,9 +41,9 @@ def _sqlite(table: type[Base], names: tuple[str, ...]) -> str:
 
 
 def insert_new(session: Session, table: type[Base], rows: list[dict[str, Any]]) -> None:
-    """Insert rows, all with the same keys; those whose key is in the table already are repeats and left out.
+    """Insert rows, all with the same keys. Rows that violate a unique constraint are repeats and are skipped.
 
-    JSON columns are given as text. A text with a NUL, which PostgreSQL cannot store, loses it.
+    JSON columns are given as text. NULs, which PostgreSQL cannot store, are removed from texts.
     """
     if not rows:
         return

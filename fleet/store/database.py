@@ -21,14 +21,13 @@ _WRITING = {"writing": True}
 
 
 class Database:
-    """One database: `reading()` and `writing()` give sessions whose transaction ends with the `with`
-    block."""
+    """One database: `reading()` and `writing()` open sessions whose transaction ends with the `with` block."""
 
     def __init__(self, url: str) -> None:
         """Open `url` without touching the schema.
 
         Raises:
-            FleetError: the URL cannot be understood or its driver is not installed.
+            FleetError: the URL is invalid or its driver is not installed.
         """
         try:
             parsed = make_url(url)
@@ -52,7 +51,7 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
-        """A session over one consistent state; nothing is committed."""
+        """A session on one consistent snapshot; nothing is committed."""
         with Session(self.engine, expire_on_commit=False) as session:
             yield session
 
@@ -63,7 +62,7 @@ class Database:
             yield session
 
     def migrate(self, revision: str = "head") -> None:
-        """Bring the schema to `revision`; several processes may call it at once.
+        """Migrate the schema to `revision`; several processes may call it at once.
 
         Raises:
             FleetError: the database does not answer.
@@ -93,7 +92,7 @@ class Database:
             command.upgrade(config, revision)
 
     def close(self) -> None:
-        """Return every connection."""
+        """Close all connections."""
         self.engine.dispose()
 
 
@@ -112,7 +111,7 @@ def _create(url: str) -> Engine:
 
     @event.listens_for(engine, "connect")
     def _prepare(connection: Any, _record: object) -> None:  # noqa: ANN401 - a DBAPI connection
-        # SQLAlchemy issues BEGIN itself: the driver's implicit ones come too late to hold off other writers.
+        # SQLAlchemy issues BEGIN itself: the driver's implicit ones come too late to exclude other writers.
         connection.isolation_level = None
         for pragma in (
             "journal_mode=WAL",
@@ -124,8 +123,8 @@ def _create(url: str) -> Engine:
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
-        # A transaction that reads first and writes later cannot be upgraded while another writes, so
-        # writers say so.
+        # A transaction that reads first and writes later cannot be upgraded while another one writes, so writers
+        # declare themselves.
         mode = "IMMEDIATE" if connection.get_execution_options().get("writing") else "DEFERRED"
         connection.exec_driver_sql(f"BEGIN {mode}")
 

@@ -1,4 +1,4 @@
-"""A thread that advances rows of one table, each of which only the process that holds its lease may touch."""
+"""A worker thread that advances rows of a table, each under a lease that one process holds."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ log = logging.getLogger(__name__)
 
 
 class LeasedWorker(ABC):
-    """Ticks until it is stopped; what a tick does is the subclass's."""
+    """Ticks until it is stopped; subclasses implement `tick`."""
 
     name: ClassVar[str]
-    """What it advances, for the log."""
+    """What it advances, for log messages."""
 
     def __init__(self) -> None:
         self._owner = secrets.token_hex(8)
@@ -33,10 +33,10 @@ class LeasedWorker(ABC):
         """Advance everything once."""
 
     def run(self, pace_s: float) -> None:
-        """Tick until `stop`; a database that is away for a while costs only time.
+        """Tick until `stop`; while the database is unavailable, retry.
 
-        Ten thousand devices report in a short time, and each look costs all members: so at most half of the time goes
-        into looking.
+        Ten thousand devices report within a short time, and each tick visits all members: at most half of the time
+        is spent in ticks.
         """
         while not self._stop.is_set():
             self._wake.clear()
@@ -49,7 +49,7 @@ class LeasedWorker(ABC):
             self._wake.wait(pace_s)
 
     def wake(self) -> None:
-        """Tick now rather than at the next pace."""
+        """Tick now instead of at the end of the interval."""
         self._wake.set()
 
     def stop(self) -> None:
@@ -58,7 +58,7 @@ class LeasedWorker(ABC):
         self._wake.set()
 
     def lease(self, session: Session, table: Any, number: int, now: float) -> bool:  # noqa: ANN401 - a mapped class
-        """Take or prolong the lease of a row; False while another process holds it."""
+        """Acquire or extend the lease of a row; returns False while another process holds it."""
         mine = or_(table.lease_until < now, table.lease_owner == self._owner)
         found = session.execute(
             update(table)

@@ -9,6 +9,6 @@ from sqlalchemy.orm import InstrumentedAttribute
 
 
 def contains(text: str, *columns: InstrumentedAttribute[Any]) -> ColumnElement[bool]:
-    """Whether one of the columns contains `text`, in any case; `%` and `_` in it stand for themselves."""
+    """Whether one of the columns contains `text`, ignoring case; `%` and `_` match literally."""
     pattern = "%" + text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
     return or_(*(column.ilike(pattern, escape="\\") for column in columns))

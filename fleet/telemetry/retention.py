@@ -1,4 +1,4 @@
-"""Retention of telemetry and detections: hourly figures remain of the one, nothing of the other."""
+"""Retention of telemetry, of which hourly figures remain, and of detections."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def roll_up(database: Database, before: float) -> None:
 
 
 def expire_detections(database: Database, before: float, stopped: threading.Event) -> None:
-    """Delete detections of before the Unix time `before`, in portions, so that the ingest gets its turns."""
+    """Delete detections from before the Unix time `before`, in portions, so that the ingest is not blocked."""
     while not stopped.is_set():
         with database.writing() as session:
             old = select(Detection.id).where(Detection.at < before).limit(PORTION)

@@ -1,4 +1,4 @@
-"""Signing keys in files: made here, kept by the operator, never sent to the server."""
+"""Signing keys in files: created and kept by the operator, never sent to the server."""
 
 from __future__ import annotations
 
@@ -29,8 +29,7 @@ def _password() -> bytes | None:
 
 
 def new_key(path: Path) -> CryptoSigner:
-    """Make an Ed25519 key in `path`, readable by this user only, encrypted if `EDGEC_KEY_PASSWORD` is
-    set.
+    """Create an Ed25519 key in `path`, readable by this user only, encrypted if `EDGEC_KEY_PASSWORD` is set.
 
     Raises:
         FleetError: the file exists; a key is never overwritten.
@@ -51,10 +50,10 @@ def new_key(path: Path) -> CryptoSigner:
 
 
 def load_key(path: Path) -> CryptoSigner:
-    """The key in `path`.
+    """Load the key in `path`.
 
     Raises:
-        FleetError: it is not there, is no key, or wants another password.
+        FleetError: it does not exist, is not a key, or needs another password.
     """
     try:
         key = load_pem_private_key(path.read_bytes(), _password())
@@ -66,7 +65,7 @@ def load_key(path: Path) -> CryptoSigner:
 
 
 def load_any(path: Path) -> Signer:
-    """The key of a file, or the one on a token that the file names.
+    """Load the key in a file, or the one on the token that the file names.
 
     Raises:
         FleetError: neither.
@@ -80,7 +79,7 @@ def role_paths(folder: Path, role: str) -> list[Path]:
 
 
 def load_role(folder: Path, role: str) -> list[Signer]:
-    """Every key of a role in a folder: `root-1.pem`, `root-2.token`, …
+    """Load every key of a role in a folder: `root-1.pem`, `root-2.token`, …
 
     Raises:
         FleetError: there is none.
@@ -95,7 +94,7 @@ def load_role(folder: Path, role: str) -> list[Signer]:
 
 
 def add_key(folder: Path, role: str, uri: str | None = None) -> Signer:
-    """A further key of a role: a new one in a file, or the one that `uri` names on a token.
+    """Add a key to a role: a new one in a file, or the one that `uri` names on a token.
 
     Raises:
         FleetError: the token cannot be used.

@@ -1,7 +1,7 @@
-"""The server's TUF repository: keeps what operators signed, signs snapshot and timestamp with its online key.
+"""The server's TUF repository: stores what operators signed, signs snapshot and timestamp with its online key.
 
-The server never holds root or targets keys. Someone who takes it over can withhold updates for as long as
-the last timestamp lives, and can vouch for nothing new.
+The server never holds root or targets keys. An attacker who takes it over can withhold updates until the last
+timestamp expires, and cannot sign anything new.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Repository:
             return None
 
     def online_key(self) -> Key:
-        """The public half of the key for snapshot and timestamp; made when first asked for."""
+        """The public half of the key for snapshot and timestamp; the key is created on first use."""
         return self._signer().public_key
 
     def _signer(self) -> CryptoSigner:
@@ -74,7 +74,7 @@ class Repository:
         return max((int(path.name.partition(".")[0]) for path in names), default=0)
 
     def digests(self) -> dict[str, str]:
-        """What is vouched for: TUF path to manifest digest."""
+        """The signed artifacts: TUF path to manifest digest."""
         content = self.latest("targets")
         if content is None:
             return {}
@@ -82,11 +82,11 @@ class Repository:
         return {path: f"sha256:{info.hashes['sha256']}" for path, info in targets.items()}
 
     def publish(self, root: bytes | None, targets: bytes | None) -> None:
-        """Take over newly signed metadata, after the checks that devices will make, and sign what follows
-        from it.
+        """Publish newly signed metadata, after the checks that devices will make, and sign snapshot and timestamp
+        for it.
 
         Raises:
-            Problem: 409 or 422: not signed as the present root asks, not the next version, or expired.
+            Problem: 409 or 422: not signed as the current root requires, not the next version, or expired.
         """
         with self._lock:
             try:
@@ -102,7 +102,7 @@ class Repository:
             self._refresh(trusted, checked)
 
     def refresh(self, now: datetime | None = None) -> bool:
-        """Sign snapshot and timestamp anew when less than half of their life is left; True if it was done."""
+        """Re-sign snapshot and timestamp when less than half of their validity is left; returns whether it did."""
         content, root = self.read("timestamp.json"), self.latest("root")
         if content is None or root is None:
             return False
@@ -171,7 +171,7 @@ class Repository:
         timestamp.signed.snapshot_meta = MetaFile(version=number)
         timestamp.sign(signer)
         root.verify_delegate("snapshot", snapshot)
-        # In this order a client that comes in between sees either all of the old state or all of the new.
+        # In this order a client in between sees either all of the old state or all of the new.
         self._write(f"{number}.snapshot.json", snapshot.to_bytes())
         self._write("timestamp.json", timestamp.to_bytes())
 

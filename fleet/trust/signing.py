@@ -1,4 +1,4 @@
-"""What operators sign offline: root and targets metadata of the TUF repository (TUF specification 1.0)."""
+"""Metadata that operators sign offline: root and targets of the TUF repository (TUF specification 1.0)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TARGETS_VALID = timedelta(days=180)
 
 @dataclass(frozen=True, slots=True)
 class Signed:
-    """An artifact to vouch for: the manifest's digest (`sha256:…`) and size, and for whom it is."""
+    """An artifact to sign: its model, version and target, and the manifest's digest (`sha256:…`) and size."""
 
     model: str
     version: str
@@ -74,7 +74,7 @@ def next_root(current: Metadata[Root], *, valid: timedelta = ROOT_VALID) -> Meta
 
 
 def first_targets(signers: Sequence[Signer]) -> Metadata[Targets]:
-    """Version 1 of targets: nothing is vouched for yet."""
+    """Version 1 of targets, without any artifact."""
     return sign(Metadata(Targets(expires=_expiry(TARGETS_VALID))), signers)
 
 
@@ -85,7 +85,7 @@ def next_targets(
     """The next version of targets, with artifacts added and paths removed.
 
     Raises:
-        FleetError: a path to remove is not vouched for.
+        FleetError: a path to remove is not signed.
     """
     following: Metadata[Targets] = Metadata.from_bytes(current.to_bytes())
     following.signatures.clear()

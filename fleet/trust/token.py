@@ -1,6 +1,6 @@
-"""Signing keys on a PKCS#11 token (a smart card, a YubiKey, an HSM): named here, never seen here.
+"""Signing keys on a PKCS#11 token (a smart card, a YubiKey, an HSM): used by name, never read.
 
-In the folder of keys such a key is a small file that says which token and which object, and what its public half is.
+In the folder of keys such a key is a small file that names the token and the object, and holds the public half.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class TokenUri:
         """Read a URI.
 
         Raises:
-            FleetError: it names no token or no key.
+            FleetError: it does not name a token and a key.
         """
         scheme, _, rest = text.partition(":")
         path, _, query = rest.partition("?")
@@ -59,7 +59,7 @@ def _ask_pin(_what: str) -> str:
 
 
 class TokenSigner(Signer):
-    """Signs on the token. What is wrong with token, key or PIN is a `FleetError`."""
+    """Signs on the token. Errors of token, key or PIN become a `FleetError`."""
 
     def __init__(self, uri: TokenUri, public: SSlibKey) -> None:
         self._uri, self._public = uri, public
@@ -71,7 +71,7 @@ class TokenSigner(Signer):
 
     @classmethod
     def from_priv_key_uri(cls, priv_key_uri: str, public_key: Any, secrets_handler: Any = None) -> Signer:  # noqa: ANN401
-        """The signer of a URI, as securesystemslib wants it."""
+        """The signer of a URI; securesystemslib's interface."""
         return cls(TokenUri.parse(priv_key_uri), public_key)
 
     def sign(self, payload: bytes) -> Signature:
@@ -83,7 +83,7 @@ class TokenSigner(Signer):
 
 @contextmanager
 def _driver(uri: TokenUri) -> Iterator[None]:
-    """Names the token's driver while it is used; what goes wrong there, in words."""
+    """Select the token's driver, and turn its errors into `FleetError`."""
     if uri.module:
         os.environ[MODULE_ENV] = uri.module
     if not os.environ.get(MODULE_ENV):
@@ -95,14 +95,14 @@ def _driver(uri: TokenUri) -> Iterator[None]:
     except UnsupportedLibraryError as error:
         raise FleetError("keys on a token need the extra: pip install 'edgec[pkcs11]'") from error
     except Exception as error:
-        # The driver's package, whose errors these are, is an extra: it may not be there to be named.
+        # The driver's package is an extra: its exception classes cannot be imported unconditionally.
         if not isinstance(error, ValueError) and not type(error).__module__.startswith("pkcs11"):
             raise
         raise FleetError(f"the token {uri.token!r}: {str(error) or type(error).__name__}") from error
 
 
 def import_key(text: str, path: Path) -> TokenSigner:
-    """Note the key that `text` names in `path`, with its public half read from the token.
+    """Record the key that `text` names in the file `path`, with its public half read from the token.
 
     Raises:
         FleetError: the URI, the driver, the token or the PIN is wrong; or the file exists.
@@ -120,10 +120,10 @@ def import_key(text: str, path: Path) -> TokenSigner:
 
 
 def load_token(path: Path) -> TokenSigner:
-    """The key that a file of `import_key` names; the token is asked when something is signed.
+    """Load a key file of `import_key`; the token is needed only for signing.
 
     Raises:
-        FleetError: it is no such file.
+        FleetError: it is not such a file.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""What all tables have in common.
+"""The base class of all tables.
 
 Times are Unix seconds as floats, so that both databases order them alike.
 """
@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import JSON, BigInteger, Float, Integer
 from sqlalchemy.orm import DeclarativeBase
 
-# SQLite counts rows by itself only for the type INTEGER.
+# SQLite generates keys only for the type INTEGER.
 Key = BigInteger().with_variant(Integer, "sqlite")
 
 

@@ -18,7 +18,7 @@ from edgec.fleet.store.tables.base import Base, Key
 
 
 class Capture(Base):
-    """A picture that a device sent for retraining, what its model saw in it, and what a person made of that."""
+    """A picture that a device sent for retraining, its model's predictions, and a person's review."""
 
     __tablename__ = "captures"
     __table_args__ = (

@@ -1,4 +1,4 @@
-"""Certificates that were issued: what a revocation is looked up in."""
+"""Certificates that were issued, and their revocation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from edgec.fleet.store.tables.base import Base
 
 
 class Certificate(Base):
-    """One certificate, by its serial number (hexadecimal). `uses_left` counts what a claim still lets in."""
+    """One certificate, by its serial number (hexadecimal). `uses_left` counts the devices that a claim still
+    admits."""
 
     __tablename__ = "certificates"
     serial: Mapped[str] = mapped_column(String(40), primary_key=True)

@@ -16,7 +16,7 @@ from edgec.fleet.store.tables.base import Base, Key
 
 
 class Device(Base):
-    """One device: who it is, what it should run, what it last said."""
+    """One device: its identity, its desired model, and its last reported state."""
 
     __tablename__ = "devices"
     id: Mapped[int] = mapped_column(Key, primary_key=True)
@@ -62,7 +62,7 @@ class EnrollToken(Base):
 
 
 class Group(Base):
-    """Devices under one name: those listed, and those that the selector matches at the moment of asking."""
+    """Devices under one name: those listed, and those that the selector matches at the time of the query."""
 
     __tablename__ = "groups"
     id: Mapped[int] = mapped_column(Key, primary_key=True)
@@ -74,7 +74,7 @@ class Group(Base):
 
 
 class Shadow(Base):
-    """A named shadow of a device: what it should be and what it says it is."""
+    """A named shadow of a device: its desired and its reported state."""
 
     __tablename__ = "shadows"
     device_id: Mapped[int] = mapped_column(ForeignKey("devices.id", ondelete="CASCADE"), primary_key=True)

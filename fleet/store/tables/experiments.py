@@ -19,7 +19,8 @@ from edgec.fleet.store.tables.base import Base, Key
 
 
 class Experiment(Base):
-    """A candidate version beside what devices run: looking on (shadow) or acting on a share of the frames (A/B)."""
+    """A candidate version beside the one that devices run: only observing (shadow) or acting on a share of the
+    frames (A/B)."""
 
     __tablename__ = "experiments"
     id: Mapped[int] = mapped_column(Key, primary_key=True)
@@ -44,7 +45,8 @@ class Experiment(Base):
 
 
 class Participant(Base):
-    """A device in an experiment. `counters` is what its last health message said, to see what was added."""
+    """A device in an experiment. `counters` are those of its last health message, from which the next differences
+    are taken."""
 
     __tablename__ = "participants"
     __table_args__ = (UniqueConstraint("experiment_id", "device_id"),)
@@ -59,7 +61,7 @@ class Participant(Base):
 
 
 class Reading(Base):
-    """What one health message of a participant adds: the candidate's figures against those beside it."""
+    """The figures of one health message of a participant: the candidate's relative to the base model's."""
 
     __tablename__ = "readings"
     __table_args__ = (Index("ix_readings_experiment_at", "experiment_id", "at"),)

@@ -41,7 +41,7 @@ class Rollout(Base):
 
 
 class Member(Base):
-    """A device in a rollout: the stage it belongs to and how it fared."""
+    """A device in a rollout: its stage and its state."""
 
     __tablename__ = "members"
     __table_args__ = (UniqueConstraint("rollout_id", "device_id"),)
@@ -60,7 +60,7 @@ class Member(Base):
 
 
 class Job(Base):
-    """One thing that one device was asked to do, and its execution."""
+    """One request to one device, and its execution."""
 
     __tablename__ = "jobs"
     __table_args__ = (Index("ix_jobs_device_state", "device_id", "state"),)
