@@ -126,7 +126,7 @@ async def _database_away(_request: Request, error: Exception) -> Response:
 
 async def _store_away(_request: Request, error: Exception) -> Response:
     assert isinstance(error, StoreAway)
-    log.warning("blobs cannot be had: %s", error.strerror)
+    log.warning("blobs are unavailable: %s", error.strerror)
     return _away("Storage unavailable")
 
 
@@ -138,7 +138,7 @@ def _away(title: str) -> Response:
 
 async def _no_text(_request: Request, error: Exception) -> Response:
     assert isinstance(error, DataError)
-    log.info("a request with what the database cannot hold: %s", error.orig)
+    log.info("a request with characters that the database cannot store: %s", error.orig)
     return problem_response(
-        Problem(422, "Invalid request", "Names and values may not hold such characters (NUL).")
+        Problem(422, "Invalid request", "Names and values must not contain NUL characters.")
     )

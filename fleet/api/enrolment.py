@@ -60,7 +60,7 @@ def _by_claim(server: Services, session: Session, request: EnrollRequest) -> tup
     try:
         signature = base64.b64decode(request.claim_signature or "", validate=True)
     except ValueError as error:  # from binascii, or not ASCII
-        raise Problem(422, "Bad signature", "claim_signature is no base64.") from error
+        raise Problem(422, "Bad signature", "claim_signature is not valid base64.") from error
     claim = server.certificates.use_claim(session, request.claim or "", signature, request.csr or "")
     return admit(session, request, by=f"claim {claim.serial}", accept=claim.auto_accept, labels={})
 

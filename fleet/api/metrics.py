@@ -61,7 +61,7 @@ class FleetCollector(Collector):
             jobs = dict(session.execute(select(Job.state, func.count()).group_by(Job.state)).all())
         states = {key: devices[key] for key in ("online", "stopped", "offline", "never")}
         yield labelled(GaugeMetricFamily, "devices", "Devices by presence.", "state", states)
-        yield gauge("devices_pending", "Devices that wait to be accepted.", devices["pending"])
+        yield gauge("devices_pending", "Devices waiting to be accepted.", devices["pending"])
         yield gauge("devices_drift", "Devices that run another version than desired.", devices["drift"])
         yield labelled(GaugeMetricFamily, "rollouts", "Rollouts by state.", "state", rollouts)
         yield labelled(GaugeMetricFamily, "jobs", "Jobs by state.", "state", jobs)
@@ -79,17 +79,17 @@ class FleetCollector(Collector):
         yield labelled(
             CounterMetricFamily,
             "ingest_rejected",
-            "Messages left out, by reason.",
+            "Messages rejected, by reason.",
             "reason",
             dict(ingest.rejected),
         )
         yield CounterMetricFamily("edgec_ingest_batches", "Transactions of the ingest.", ingest.batches)
         yield CounterMetricFamily("edgec_ingest_seconds", "Time spent in them.", round(ingest.seconds, 6))
-        yield gauge("ingest_queue", "Messages that wait to be written.", services.ingest.depth)
+        yield gauge("ingest_queue", "Messages waiting to be written.", services.ingest.depth)
         yield gauge(
             "broker_connected", "Whether the broker is connected.", int(services.mqtt_client.connected)
         )
         if services.broker is not None:
             yield gauge("broker_sessions", "Connections to the embedded broker.", services.broker.sessions())
-            yield gauge("broker_sessions_limit", "Connections it is meant for.", LIMIT)
+            yield gauge("broker_sessions_limit", "Connections it is designed for.", LIMIT)
         yield gauge("uptime_seconds", "Time since the start.", round(time.time() - services.started_at, 3))

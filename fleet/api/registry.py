@@ -54,7 +54,7 @@ class Registry:
         try:
             match = _PATH.fullmatch(path)
             if match is None:
-                raise RegistryError(404, "NAME_UNKNOWN", f"{path!r} is no path of the distribution API")
+                raise RegistryError(404, "NAME_UNKNOWN", f"{path!r} is not a path of the distribution API")
             name = check_repository(match["name"])
             self._authorise(identity, name, request.method)
             if source := request.query_params.get("from"):
@@ -64,7 +64,7 @@ class Registry:
         except RegistryError as error:
             return error.response()
         except StoreAway as error:
-            away = f"blobs cannot be had at the moment: {error.strerror}"
+            away = f"blobs are unavailable at the moment: {error.strerror}"
             return RegistryError(503, "UNAVAILABLE", away, headers={"Retry-After": "5"}).response()
 
     def _handler(self, kind: str, rest: str, method: str) -> Handler:

@@ -56,7 +56,7 @@ class DurableBroker(Broker):  # type: ignore[misc]
             return
         self._warned = True
         log.warning(
-            "the embedded broker has %d of the %d devices that it is meant for: use one of your own (--mqtt)",
+            "the embedded broker has %d of the %d connections it is designed for: use an external one (--mqtt)",
             len(self._sessions), LIMIT,
         )  # fmt: skip
 

@@ -148,7 +148,7 @@ class MosquittoFiles:
             try:
                 self.write()
             except (FleetError, OperationalError) as error:
-                log.error("the broker does not know of a change of devices yet: %s", error)
+                log.error("the broker has not been told of a change of devices yet: %s", error)
                 with self._changes:
                     if self._changes.wait_for(lambda: self._stopping, 1.0):
                         return

@@ -260,7 +260,7 @@ class MqttClient:
                 pinged = now
                 self._write(PING, of=receipts)
             if now - heard > 1.5 * KEEPALIVE_S and not held:
-                raise _Lost("it has said nothing for a while")
+                raise _Lost("it has been silent for too long")
 
     def _packet(self, head: int, body: bytes, receipts: _Receipts) -> Inbound | None:
         kind = head >> 4

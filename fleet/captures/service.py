@@ -105,11 +105,11 @@ class Captures:
             raise Problem(
                 507,
                 "Quota used up",
-                f"{total} of {self.quota.total} bytes of captures are kept: discard some.",
+                f"{total} of {self.quota.total} bytes of captures are stored: discard some.",
             )
         own = session.scalar(used.where(Capture.device_id == device_id)) or 0
         if own + more > self.quota.device:
-            text = f"{own} of {self.quota.device} bytes of this device's captures are kept: discard some."
+            text = f"{own} of {self.quota.device} bytes of this device's captures are stored: discard some."
             raise Problem(507, "Quota used up", text)
 
     def review(self, actor: str, ids: Sequence[int], review: Review) -> list[Capture]:
@@ -135,7 +135,7 @@ class Captures:
 
     def _apply(self, session: Session, actor: str, row: Capture, review: Review) -> None:
         if row.state == "discarded" and review.state != "discarded":
-            raise Problem(409, "Discarded", f"The picture of capture {row.id} is gone.")
+            raise Problem(409, "Discarded", f"The picture of capture {row.id} was deleted.")
         for one in review.annotations or []:
             if one.box and (one.box[2] > row.width or one.box[3] > row.height):
                 text = f"A box of {one.label!r} reaches beyond {row.width}×{row.height}."

@@ -239,7 +239,7 @@ def key_pem(key: _PrivateKey) -> bytes:
 
 
 def _public_key(request: str) -> ec.EllipticCurvePublicKey | rsa.RSAPublicKey:
-    bad = Problem(422, "Bad certificate request", "csr is no PKCS #10 request signed with its own key.")
+    bad = Problem(422, "Bad certificate request", "csr is not a PKCS #10 request signed with its own key.")
     if len(request) > MAX_REQUEST:
         raise bad
     try:
@@ -266,7 +266,7 @@ def _usage(*, ca: bool) -> x509.KeyUsage:
 
 def _refuse_present(folder: Path) -> None:
     if (folder / CERTIFICATE).exists():
-        raise FleetError(f"{folder / CERTIFICATE} is there already: every certificate in use hangs on it")
+        raise FleetError(f"{folder / CERTIFICATE} exists already: every certificate in use depends on it")
 
 
 def _read(certificate: Path, key: Path) -> Authority:
@@ -284,5 +284,5 @@ def _read(certificate: Path, key: Path) -> Authority:
     except x509.ExtensionNotFound:
         constraints = None
     if constraints is None or not constraints.ca:
-        raise FleetError(f"{certificate} is no certificate authority's (basicConstraints CA:TRUE)")
+        raise FleetError(f"{certificate} is not the certificate of an authority (basicConstraints CA:TRUE)")
     return Authority(found, private)

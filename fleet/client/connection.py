@@ -129,7 +129,7 @@ class FleetClient:
         except httpx.HTTPError as error:
             partial.unlink(missing_ok=True)
             raise ServerUnreachable(
-                f"the download from {self.server} broke off ({type(error).__name__})"
+                f"the download from {self.server} was interrupted ({type(error).__name__})"
             ) from error
         except OSError as error:
             partial.unlink(missing_ok=True)

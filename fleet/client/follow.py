@@ -32,7 +32,7 @@ def follow(client: FleetClient, rollout_id: int, timeout_s: float | None = None)
             return
         if end is not None and time.monotonic() > end:
             raise FleetError(
-                f"rollout {rollout_id} is still {rollout['state']} after {timeout_s:g} s; it goes on: "
+                f"rollout {rollout_id} is still {rollout['state']} after {timeout_s:g} s; it continues: "
                 f"edgec fleet rollouts show {rollout_id}"
             )
         time.sleep(PACE_S)

@@ -136,6 +136,6 @@ def _standing(client: FleetClient, location: str) -> int:
     try:
         answer = client.send("GET", location)
     except httpx.HTTPError as error:
-        raise FleetError(f"the upload broke off: {error}") from error
+        raise FleetError(f"the upload was interrupted: {error}") from error
     first, _, last = answer.headers.get("range", "0-0").partition("-")
     return int(last) + 1 if int(last) or int(first) else 0

@@ -120,7 +120,7 @@ def _checked(client: FleetClient, row: dict[str, Any]) -> Signed:
     content = client.send("GET", f"/v2/{row['repository']}/manifests/{row['digest']}").content
     digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
     if digest != row["digest"]:
-        raise FleetError(f"the registry gave {digest} for {row['digest']}")
+        raise FleetError(f"the registry returned {digest} for {row['digest']}")
     return Signed(row["model"], row["version"], row["target"], digest, len(content))
 
 

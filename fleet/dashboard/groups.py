@@ -50,7 +50,7 @@ def groups_table(rows: list[Any]) -> str:
 def _said(error: ValidationError) -> str:
     first = error.errors()[0]
     if first["type"].startswith("string_"):
-        return f"{first['input']!r} is no name: letters, digits, '.', '_' and '-', at most 64."
+        return f"{first['input']!r} is not a valid name: letters, digits, '.', '_' and '-', at most 64."
     return str(first["msg"]).removeprefix("Value error, ")
 
 

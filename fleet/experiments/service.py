@@ -62,7 +62,7 @@ def create_experiment(session: Session, actor: str, body: NewExperiment) -> Expe
     fitting = [device for device in devices if choose(artifacts, device.target)]
     if not fitting:
         have = ", ".join(sorted({artifact.target for artifact in artifacts}))
-        raise Problem(409, "No device fits", f"{body.model}:{body.version} is there for {have}.")
+        raise Problem(409, "No device fits", f"{body.model}:{body.version} exists only for {have}.")
     if len(devices) > MAX_DEVICES:
         raise Problem(
             409, "Too many devices", f"An experiment has at most {MAX_DEVICES} devices: choose a group."

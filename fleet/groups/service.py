@@ -54,12 +54,14 @@ def check_selector(selector: Mapping[str, Any]) -> None:
     """
     for key, value in selector.items():
         if key not in SELECTOR_KEYS:
-            raise Problem(422, "Unknown selector", f"{key!r} is none of {', '.join(sorted(SELECTOR_KEYS))}.")
+            raise Problem(
+                422, "Unknown selector", f"{key!r} is not one of {', '.join(sorted(SELECTOR_KEYS))}."
+            )
         if key == "labels":
             if not isinstance(value, dict) or not all(isinstance(v, str) for v in value.values()):
-                raise Problem(422, "Bad selector", "labels is an object of names and values.")
+                raise Problem(422, "Bad selector", "labels must be an object of names and values.")
         elif not isinstance(value, str):
-            raise Problem(422, "Bad selector", f"{key} is a text.")
+            raise Problem(422, "Bad selector", f"{key} must be a text.")
 
 
 class _Texts(FunctionElement[str]):

@@ -75,7 +75,7 @@ class Ingest:
         try:
             while (batch := ready.get()) is not None:
                 if isinstance(batch, BaseException):
-                    raise RuntimeError("messages cannot be read any more") from batch
+                    raise RuntimeError("messages can no longer be decoded") from batch
                 while batch and not self._write(batch):
                     if stopped.wait(1.0):
                         return  # These are not acknowledged: the broker sends them again.
@@ -122,7 +122,7 @@ class Ingest:
             if len(messages) > 1:
                 half = len(messages) // 2
                 return self._write(messages[:half]) and self._write(messages[half:])
-            log.warning("a message on %s was left out: %s", messages[0].message.topic, error)
+            log.warning("a message on %s was skipped: %s", messages[0].message.topic, error)
             self.counters.rejected["database"] += 1
             batch = Batch(self.counters)
         batch.count()
@@ -143,7 +143,7 @@ class Ingest:
         except (OperationalError, InterfaceError) as error:
             # The messages are stored. Devices request their jobs when they connect, and each new job notifies them
             # again.
-            log.warning("%d devices are not told of their jobs now: %s", len(devices), error.orig)
+            log.warning("%d devices are not notified of their jobs now: %s", len(devices), error.orig)
 
 
 def _acknowledge(messages: list[Inbound]) -> None:

@@ -43,7 +43,7 @@ def check_repository(name: str) -> str:
         RegistryError: NAME_INVALID.
     """
     if len(name) > 255 or not REPOSITORY.fullmatch(name):
-        raise RegistryError(400, "NAME_INVALID", f"{name!r} is no repository name")
+        raise RegistryError(400, "NAME_INVALID", f"{name!r} is not a valid repository name")
     return name
 
 
@@ -54,7 +54,7 @@ def check_digest(value: str) -> str:
         RegistryError: DIGEST_INVALID.
     """
     if not DIGEST.fullmatch(value):
-        raise RegistryError(400, "DIGEST_INVALID", f"{value!r} is no sha256 digest")
+        raise RegistryError(400, "DIGEST_INVALID", f"{value!r} is not a sha256 digest")
     return value
 
 

@@ -92,7 +92,7 @@ def put_manifest(
     if ":" in reference and check_digest(reference) != digest:
         raise RegistryError(400, "DIGEST_INVALID", f"the manifest's digest is {digest}, not {reference}")
     if ":" not in reference and not TAG.fullmatch(reference):
-        raise RegistryError(400, "MANIFEST_INVALID", f"{reference!r} is no tag")
+        raise RegistryError(400, "MANIFEST_INVALID", f"{reference!r} is not a valid tag")
     needed = _check_references(session, repository, body)
     manifest = session.scalar(select(Manifest).filter_by(repository=repository, digest=digest))
     if manifest is None:

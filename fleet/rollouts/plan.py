@@ -112,5 +112,7 @@ class Plan(BaseModel):
     def _grow(self) -> Plan:
         shares = [stage.percent for stage in self.stages if stage.percent is not None]
         if shares != sorted(shares):
-            raise ValueError("the percentages of stages grow: each is the share reached by its end")
+            raise ValueError(
+                "the percentages of stages must not decrease: each is the share reached at its end"
+            )
         return self

@@ -49,7 +49,7 @@ def create_rollout(session: Session, actor: str, wanted: NewRollout) -> Rollout:
         have = ", ".join(sorted({artifact.target for artifact in artifacts}))
         want = ", ".join(sorted({device.target for device in devices}))
         raise Problem(
-            409, "No artifact fits", f"{model}:{version} is there for {have}; the devices are {want}."
+            409, "No artifact fits", f"{model}:{version} exists only for {have}; the devices are {want}."
         )
     _refuse_overlap(session, model, [device.id for device in devices])
     now = time.time()

@@ -87,7 +87,7 @@ def load_role(folder: Path, role: str) -> list[Signer]:
     paths = role_paths(folder, role)
     if not paths:
         raise FleetError(
-            f"{folder} has no {role} key ({role}-*.pem, {role}-*{SUFFIX}); bring the medium that it is on, "
+            f"{folder} has no {role} key ({role}-*.pem, {role}-*{SUFFIX}); connect the medium that holds it, "
             "or give --keys"
         )
     return [load_any(path) for path in paths]

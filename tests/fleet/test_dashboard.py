@@ -281,7 +281,7 @@ def test_a_token_is_shown_once_and_the_next_can_be_made(page: Any, server: Fleet
     page.get_by_role("button", name="New group").click()
     page.get_by_label("Name", exact=True).fill("no name/at all")
     page.get_by_role("button", name="Save").click()
-    page.get_by_text("'no name/at all' is no name: letters, digits").wait_for()
+    page.get_by_text("'no name/at all' is not a valid name: letters, digits").wait_for()
 
 
 def test_wrong_addresses_have_a_page_and_programs_get_json(page: Any, server: FleetServer) -> None:

@@ -162,7 +162,7 @@ def test_what_cannot_be_rolled_out_is_refused_with_the_reason(server: FleetServe
     with server.client() as client:
         with pytest.raises(RefusedByServer, match="edgec push"):
             start(client, "eight", "99", "device", "eight-0")
-        with pytest.raises(RefusedByServer, match="is there for rpi5; the devices are x86-64-v3"):
+        with pytest.raises(RefusedByServer, match="exists only for rpi5; the devices are x86-64-v3"):
             start(client, "eight", "1", "device", "eight-0")
         with pytest.raises(RefusedByServer, match="no device called 'nobody'"):
             start(client, "eight", "1", "device", "nobody")
