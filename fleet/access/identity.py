@@ -19,8 +19,14 @@ RANK: dict[str, int] = {"device": 0, "viewer": 1, "operator": 2, "admin": 3}
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """An authenticated operator, machine or device. Empty `models` means every model; `device_id` is set for
-    devices only."""
+    """An authenticated operator, machine or device.
+
+    Attributes:
+        name: of the access token, or `device <name>`.
+        role: what it may do.
+        models: the models whose repositories it may use; empty for all.
+        device_id: set for devices only.
+    """
 
     name: str
     role: Role

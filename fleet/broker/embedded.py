@@ -24,7 +24,13 @@ MAX_CONNECTIONS = 20_000
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """PEM files of a TLS server; clients may present a certificate issued by `client_ca`."""
+    """PEM files of a TLS server.
+
+    Attributes:
+        certificate: the chain to present.
+        key: its private key.
+        client_ca: issuer of the certificates that clients may present; None for none.
+    """
 
     certificate: Path
     key: Path

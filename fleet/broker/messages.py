@@ -16,7 +16,15 @@ class Receipts(Protocol):
 
 @dataclass(slots=True)
 class Inbound:
-    """A message as received; `receipts` acknowledges it by its `number`."""
+    """A message as received.
+
+    Attributes:
+        topic: where it was published.
+        payload: its bytes.
+        number: what `receipts` acknowledges it by.
+        receipts: acknowledges it to its origin.
+        received_at: Unix time of arrival.
+    """
 
     topic: str
     payload: bytes

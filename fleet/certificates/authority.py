@@ -33,7 +33,14 @@ _PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 @dataclass(frozen=True, slots=True)
 class Issued:
-    """A certificate as PEM, and what the database records of it. Times are Unix seconds."""
+    """An issued certificate.
+
+    Attributes:
+        pem: the certificate.
+        serial: its serial number, hexadecimal.
+        not_before: start of its validity, Unix seconds.
+        not_after: end of its validity, Unix seconds.
+    """
 
     pem: str
     serial: str

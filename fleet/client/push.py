@@ -21,7 +21,17 @@ ATTEMPTS = 5
 
 @dataclass(frozen=True, slots=True)
 class Pushed:
-    """A pushed artifact. `sent_bytes` counts what the registry did not hold yet."""
+    """A pushed artifact.
+
+    Attributes:
+        model: its name.
+        version: its version.
+        target: what it was compiled for.
+        repository: where it was pushed.
+        digest: of its manifest.
+        size: of all blobs, in bytes.
+        sent_bytes: how many the registry did not hold yet.
+    """
 
     model: str
     version: str

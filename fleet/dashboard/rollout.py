@@ -20,7 +20,8 @@ from edgec.fleet.dashboard.shell import (
     html,
     live,
 )
-from edgec.fleet.rollouts.judge import MIN_SAMPLES, UPDATED, WAITING
+from edgec.fleet.rollouts.judge import UPDATED, WAITING
+from edgec.fleet.rollouts.sequential import MIN_SAMPLES
 from edgec.fleet.rollouts.service import member_counts, stage_counts, view
 from edgec.fleet.services import Services
 from edgec.fleet.store.tables import Device, Member, Rollout, Telemetry

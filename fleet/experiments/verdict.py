@@ -1,6 +1,6 @@
 """The verdict of an experiment so far, and the confidence in it.
 
-Two claims are tested for each criterion, with the sequential test of `edgec.fleet.rollouts.judge`: that the
+Two claims are tested for each criterion, with the sequential test of `edgec.fleet.rollouts.sequential`: that the
 candidate is worse than tolerated, and that it is not. Both may be evaluated after every report; the probability of
 ever accepting a wrong one is at most `alpha`, divided between criteria and claims by Bonferroni. The test assumes
 independent reports, so their interval should be long against the time scale of what they measure.
@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from edgec.fleet.rollouts.judge import likelihood_ratio
+from edgec.fleet.rollouts.sequential import Metric, likelihood_ratio
 
 Verdict = Literal["undecided", "as-good", "worse"]
 CEILING = 1e9
@@ -53,20 +53,18 @@ class Criteria(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Measure:
-    """How one criterion is judged: the tolerated shift and the smallest credible deviation, on the scale of
-    readings."""
-
-    name: str
-    shift: float
-    floor: float
-    both_sides: bool = False
-    ratio: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class Finding:
-    """The finding for one criterion. `value` and `tolerated` are for display: ratios as factors."""
+    """The finding for one criterion.
+
+    Attributes:
+        value: the mean, ratios as factors; None without readings.
+        tolerated: the tolerated value, on the same scale.
+        readings: how many there are.
+        against: evidence that the candidate is worse, as a likelihood ratio.
+        in_favour: evidence that it is not.
+        needed: evidence that decides.
+        verdict: the decision so far.
+    """
 
     value: float | None
     tolerated: float
@@ -77,19 +75,19 @@ class Finding:
     verdict: Verdict
 
 
-def measures_of(mode: str, criteria: Criteria) -> list[Measure]:
+def measures_of(mode: str, criteria: Criteria) -> list[Metric]:
     """The criteria that apply to `mode`, shadow or ab."""
-    found: list[Measure] = []
+    found: list[Metric] = []
     if criteria.disagreement is not None and mode == "shadow":
-        found.append(Measure("disagreement", criteria.disagreement, 0.02))
+        found.append(Metric("disagreement", criteria.disagreement, 0.02))
     if criteria.latency_ratio is not None:
-        found.append(Measure("latency", math.log(criteria.latency_ratio), 0.05, ratio=True))
+        found.append(Metric("latency", math.log(criteria.latency_ratio), 0.05, ratio=True))
     if criteria.error_rate is not None:
-        found.append(Measure("errors", criteria.error_rate, 0.002))
+        found.append(Metric("errors", criteria.error_rate, 0.002))
     if criteria.score_shift is not None:
-        found.append(Measure("score", criteria.score_shift, 0.02, both_sides=True))
+        found.append(Metric("score", criteria.score_shift, 0.02, both_sides=True))
     if criteria.results_ratio is not None and mode == "ab":
-        found.append(Measure("results", math.log(criteria.results_ratio), 0.1, both_sides=True, ratio=True))
+        found.append(Metric("results", math.log(criteria.results_ratio), 0.1, both_sides=True, ratio=True))
     return found
 
 
@@ -111,7 +109,7 @@ def judge(
     return verdict, min(round(confidence, 4), MOST), {name: asdict(one) for name, one in found.items()}
 
 
-def _find(measure: Measure, values: Sequence[float], needed: float) -> Finding:
+def _find(measure: Metric, values: Sequence[float], needed: float) -> Finding:
     known = values if len(values) >= MIN_READINGS else ()
     turned = [-value for value in known]
     against = likelihood_ratio(known, (), measure.shift, measure.floor)

@@ -113,7 +113,6 @@ class Ingest:
             with self._database.writing() as session:
                 batch.apply(session, messages, self._fleet)
         except (OperationalError, InterfaceError) as error:
-            self.counters.last_error = str(error.orig)
             log.warning("%d messages wait for the database: %s", len(messages), error.orig)
             return False
         except (DBAPIError, ValueError, OverflowError) as error:

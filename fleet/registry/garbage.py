@@ -15,7 +15,13 @@ GRACE_S = 24 * 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """Result of a garbage collection: blobs removed, bytes freed and uploads canceled."""
+    """The result of a garbage collection.
+
+    Attributes:
+        blobs: how many were deleted.
+        bytes: how many were freed.
+        uploads: how many were canceled.
+    """
 
     blobs: int
     bytes: int

@@ -16,7 +16,16 @@ _DONE = frozenset(MemberState) - {MemberState.WAITING, MemberState.ACTIVE, Membe
 
 @dataclass(frozen=True, slots=True)
 class MemberView:
-    """A member as input of the decision; `started_at` is when its current job was queued."""
+    """A member of a rollout, as the decision sees it.
+
+    Attributes:
+        id: key of the member.
+        stage: index of its stage.
+        state: its state.
+        attempts: jobs queued for it so far.
+        started_at: Unix time when its current job was queued; 0 without one.
+        has_previous: whether there is a version to return to.
+    """
 
     id: int
     stage: int
@@ -28,7 +37,17 @@ class MemberView:
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """A rollout at one moment. `verdict` is the judge's finding against the new version, or empty."""
+    """A rollout at one moment. Times are Unix seconds.
+
+    Attributes:
+        state: of the rollout.
+        stage: index of the current stage.
+        stage_since: when its last device was started.
+        deadline: when the rollout ends at the latest.
+        now: the present.
+        members: all members.
+        verdict: the finding against the new version; empty without one.
+    """
 
     state: RolloutState
     stage: int
@@ -37,13 +56,20 @@ class Situation:
     now: float
     members: Sequence[MemberView]
     verdict: str = ""
-    joined: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What to do: members to start, retry, revert, or cancel, and the rollout's next state, stage and
-    reason."""
+    """The next step of a rollout.
+
+    Attributes:
+        state: the next state of the rollout.
+        stage: index of the next stage.
+        reason: why; empty to keep the present reason.
+        start: ids of members to start or retry.
+        revert: ids of members to return to their previous version.
+        cancel: ids of members to cancel.
+    """
 
     state: RolloutState
     stage: int

@@ -17,7 +17,13 @@ from edgec.fleet.trust.signing import target_path
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """Addresses in an update job: fleet, registry, and the signatures."""
+    """Addresses in an update job.
+
+    Attributes:
+        fleet: the prefix of topics.
+        registry: URL of this server.
+        trust: tells whether versions are signed.
+    """
 
     fleet: str
     registry: str

@@ -19,35 +19,30 @@ from itertools import pairwise
 from statistics import fmean
 from typing import NamedTuple
 
-import numpy as np
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from edgec.fleet.rollouts.plan import MemberState, ModelCriteria
+from edgec.fleet.rollouts.sequential import Metric, likelihood_ratio
 from edgec.fleet.store.tables import Member, Rollout, Telemetry
 
 BASELINE_S = 3600.0
-MIN_SAMPLES = 8
 UPDATED = frozenset({MemberState.SUCCEEDED.value})
 WAITING = frozenset({MemberState.WAITING.value, MemberState.SKIPPED.value, MemberState.UNREACHED.value})
 
 
 @dataclass(frozen=True, slots=True)
-class Metric:
-    """How a quantity is judged: the tolerated shift, on the scale of `values`, and whether downward shifts count,
-    too."""
-
-    name: str
-    shift: float
-    floor: float
-    both_sides: bool
-    ratio: bool
-
-
-@dataclass(frozen=True, slots=True)
 class Finding:
-    """The finding for a metric: mean shift and number of samples of both groups, and the evidence against the
-    version."""
+    """The finding for a metric.
+
+    Attributes:
+        metric: how it was judged.
+        updated: mean shift of the updated devices.
+        control: mean shift of the others; 0 without any.
+        samples: number of values of both groups.
+        evidence: against the version, as a likelihood ratio.
+        needed: evidence that stops the rollout.
+    """
 
     metric: Metric
     updated: float
@@ -62,36 +57,19 @@ class Finding:
         return self.evidence >= self.needed
 
 
-def likelihood_ratio(updated: Sequence[float], control: Sequence[float], shift: float, floor: float) -> float:
-    """Evidence that `updated` lies more than `shift` above `control`: 1 is none, and a martingale bounds chance.
-
-    `floor` is the smallest credible standard deviation of one value. Without control values their mean is zero:
-    values are differences from the device's own past.
-    """
-    if len(updated) < MIN_SAMPLES or (control and len(control) < MIN_SAMPLES):
-        return 1.0
-    spread = max(float(np.var(updated, ddof=1)), floor**2) / len(updated)
-    if control:
-        spread += max(float(np.var(control, ddof=1)), floor**2) / len(control)
-    excess = float(np.mean(updated)) - (float(np.mean(control)) if control else 0.0) - shift
-    if excess <= 0:
-        return 0.0
-    mixing = max(shift, floor) ** 2
-    exponent = mixing * excess**2 / (2 * spread * (spread + mixing))
-    return math.sqrt(spread / (spread + mixing)) * math.exp(min(exponent, 700.0))
-
-
 def metrics_of(criteria: ModelCriteria) -> list[Metric]:
     """The metrics that a plan configures. Ratios are judged as differences of logarithms."""
     found: list[Metric] = []
     if criteria.latency_ratio is not None:
-        found.append(Metric("latency", math.log(criteria.latency_ratio), 0.05, False, True))
+        found.append(Metric("latency", math.log(criteria.latency_ratio), 0.05, ratio=True))
     if criteria.error_rate is not None:
-        found.append(Metric("error rate", criteria.error_rate, 0.01, False, False))
+        found.append(Metric("error rate", criteria.error_rate, 0.01))
     if criteria.event_rate_ratio is not None:
-        found.append(Metric("event rate", math.log(criteria.event_rate_ratio), 0.2, True, True))
+        found.append(
+            Metric("event rate", math.log(criteria.event_rate_ratio), 0.2, both_sides=True, ratio=True)
+        )
     if criteria.score_shift is not None:
-        found.append(Metric("mean score", criteria.score_shift, 0.02, True, False))
+        found.append(Metric("mean score", criteria.score_shift, 0.02, both_sides=True))
     return found
 
 

@@ -19,7 +19,15 @@ TARGETS_VALID = timedelta(days=180)
 
 @dataclass(frozen=True, slots=True)
 class Signed:
-    """An artifact to sign: its model, version and target, and the manifest's digest (`sha256:…`) and size."""
+    """An artifact to sign.
+
+    Attributes:
+        model: its name.
+        version: its version.
+        target: what it was compiled for.
+        digest: of its manifest, `sha256:…`.
+        size: of the manifest, in bytes.
+    """
 
     model: str
     version: str

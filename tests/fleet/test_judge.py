@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from edgec.fleet.rollouts.judge import Metric, find, likelihood_ratio
+from edgec.fleet.rollouts.judge import find
+from edgec.fleet.rollouts.sequential import Metric, likelihood_ratio
 from tests.fleet.fleet_harness import FleetServer, SimDevice, wait_for
 
 LATENCY = Metric("latency", math.log(1.2), 0.05, False, True)
