@@ -154,6 +154,7 @@ def _run_suite(request: _Suite) -> None:
 def _reference(model: Path, shapes: dict[str, tuple[int, ...]], threads: int) -> Any:  # noqa: ANN401 - lazy type
     from edgec.compiler.frontends import load_source
     from edgec.compiler.options import CompileOptions
+    from edgec.compiler.verify.integer_products import PLAIN
     from edgec.compiler.verify.reference import Reference
 
-    return Reference(load_source(model, CompileOptions(input_shapes=shapes)), threads)
+    return Reference(load_source(model, CompileOptions(input_shapes=shapes)), threads, ways=(PLAIN,))

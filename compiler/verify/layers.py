@@ -5,9 +5,7 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import onnxruntime as ort
 from onnx import ModelProto, TensorProto, ValueInfoProto, helper
 
 from edgec.compiler import pack
@@ -20,6 +18,7 @@ from edgec.compiler.options import CompileOptions
 from edgec.compiler.progress import Progress, Silent
 from edgec.compiler.verify.compare import OutputError, compare
 from edgec.compiler.verify.inputs import Arrays
+from edgec.compiler.verify.reference import Reference, session_of
 from edgec.compiler.verify.run import Measure, run_child
 from edgec.targets import Target
 
@@ -73,8 +72,7 @@ def compare_layers(
     config = pack.make_config(
         opened, lowered, target, options, name="layers", version="1", card=None, segments=imported.segments
     )
-    names = [port.name for port in opened.outputs]
-    expected = dict(zip(names, session_of(opened.model).run(names, inputs), strict=True))
+    expected = Reference(opened).run(inputs)
     with tempfile.TemporaryDirectory(prefix="edgec-layers-") as folder:
         artifact = Path(folder) / "layers.edge"
         pack.write(artifact, config, lowered, segments=imported.segments)
@@ -100,7 +98,9 @@ def open_up(source: SourceModel) -> SourceModel:
     del model.graph.output[:]
     # ONNX Runtime knows types of operators that the standard's inference does not
     model.graph.output.extend(typed.get(name, ValueInfoProto(name=name)) for name in made)
-    for value, told in zip(model.graph.output, session_of(model).get_outputs(), strict=True):
+    for value, told in zip(
+        model.graph.output, session_of(model.SerializeToString()).get_outputs(), strict=True
+    ):
         if not is_tensor(value) and told.type in ELEMENTS:
             # an empty shape may be a scalar's, or that of a value of unknown rank
             shape = told.shape if told.shape and all(isinstance(n, int) for n in told.shape) else None
@@ -115,13 +115,6 @@ def open_up(source: SourceModel) -> SourceModel:
 
 def _has_numpy(value: ValueInfoProto) -> bool:
     return bool(helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type).isbuiltin == 1)
-
-
-def session_of(model: ModelProto) -> Any:  # noqa: ANN401 - ONNX Runtime has no static types
-    """A session of ONNX Runtime on a model."""
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
 def _label(source: SourceModel, value: str) -> str:

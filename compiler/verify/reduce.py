@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from onnx import ModelProto
 
 from edgec.compiler.errors import CompilerError
 from edgec.compiler.frontends import load_source
@@ -17,7 +16,8 @@ from edgec.compiler.frontends.relax.tvm_converters import TVM_ERRORS, telling_li
 from edgec.compiler.options import CompileOptions
 from edgec.compiler.progress import Progress, Silent
 from edgec.compiler.verify.inputs import Arrays
-from edgec.compiler.verify.layers import open_up, session_of
+from edgec.compiler.verify.layers import open_up
+from edgec.compiler.verify.reference import Reference
 from edgec.compiler.verify.run import Measure, verify
 from edgec.targets import EdgecError, Target
 
@@ -60,7 +60,7 @@ def reduce_model(
     """
     progress = progress or Silent()
     opened = open_up(load_source(path, options))
-    model, values = opened.model, _values(opened.model, inputs)
+    model, values = opened.model, {**inputs, **Reference(opened).run(inputs)}
     types = {v.name: v for v in (*model.graph.input, *model.graph.value_info, *model.graph.output)}
     labels = {i: node.name or f"{node.op_type}#{i}" for i, node in enumerate(model.graph.node)}
     count = len(model.graph.node)
@@ -98,12 +98,6 @@ def _smallest(low: int, high: int, fails: Callable[[int], bool]) -> int:
         else:
             low = middle + 1
     return high
-
-
-def _values(model: ModelProto, inputs: Arrays) -> Arrays:
-    """Every value of the model, by ONNX Runtime."""
-    names = [value.name for value in model.graph.output]
-    return {**inputs, **dict(zip(names, session_of(model).run(names, inputs), strict=True))}
 
 
 def _failure(content: bytes, inputs: Arrays, target: Target, options: CompileOptions) -> Failure | None:

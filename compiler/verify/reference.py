@@ -1,14 +1,20 @@
-"""The reference: the source model run by ONNX Runtime."""
+"""The reference: the source model run by ONNX Runtime, or by the standard's evaluator where that would saturate."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
 
 import onnxruntime as ort
 from onnx import ModelProto
 
 from edgec.compiler.errors import ModelError
 from edgec.compiler.frontends.onnx.ort_session import ORT_ERRORS
+from edgec.compiler.frontends.onnx.reference_evaluator import STANDARD_DESCRIPTION, Standard
 from edgec.compiler.frontends.source import SourceModel
 from edgec.compiler.verify.inputs import Arrays
+from edgec.compiler.verify.integer_products import PLAIN, Way, ways_to_run
+from edgec.targets import machine_arch, machine_features
 
 QUANTISED = frozenset(
     {"QuantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger"}
@@ -21,27 +27,46 @@ def is_quantised(model: ModelProto) -> bool:
 
 
 class Reference:
-    """A session of ONNX Runtime on the source model with all its optimisations.
+    """The source model on this CPU, run so that sums of 8-bit products are exact.
+
+    Where ONNX Runtime's own integer kernels are, it is a session of ONNX Runtime with all its optimisations. Elsewhere
+    it is the first way of `edgec.compiler.verify.integer_products` that accepts the model.
+
+    Args:
+        source: the model.
+        threads: of ONNX Runtime.
+        ways: how to run the model, best first; by default those that are right on this machine. A benchmark wants
+            ONNX Runtime as users run it, `(PLAIN,)`.
+
+    Attributes:
+        way: how the model is run.
+        description: the same in words, for the evidence.
 
     Raises:
         ModelError: ONNX Runtime cannot run the model, so that nothing could vouch for a compiled one.
     """
 
-    def __init__(self, source: SourceModel, threads: int = 1) -> None:
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 4
+    def __init__(self, source: SourceModel, threads: int = 1, ways: Sequence[Way] | None = None) -> None:
         self._names = [port.name for port in source.outputs]
-        self.version = str(ort.__version__)
-        self.description = f"onnxruntime {self.version}"
-        try:
-            self._session = ort.InferenceSession(
-                source.reference.SerializeToString(), options, providers=["CPUExecutionProvider"]
-            )
-        except ORT_ERRORS as error:
-            raise ModelError(
-                f"{source.path}: ONNX Runtime cannot run this model: {_reason(error)}"
-            ) from error
+        if ways is None:
+            ways = ways_to_run(source.reference, machine_arch(), machine_features())
+        content = source.reference.SerializeToString()
+        self._standard: Standard | None = None
+        failure: Exception | None = None
+        for way in ways:
+            self.way = way
+            self.description = _describe(way)
+            if way.standard:
+                self._standard = Standard(source.reference)
+                return
+            try:
+                self._session = session_of(content, way, threads)
+                return
+            except ORT_ERRORS as error:
+                failure = failure or error
+        raise ModelError(
+            f"{source.path}: ONNX Runtime cannot run this model: {_reason(failure)}"
+        ) from failure
 
     def run(self, inputs: Arrays) -> Arrays:
         """The outputs by name.
@@ -49,6 +74,8 @@ class Reference:
         Raises:
             ModelError: the model fails on these inputs.
         """
+        if self._standard is not None:
+            return self._standard.run(inputs)
         try:
             values = self._session.run(self._names, inputs)
         except ORT_ERRORS as error:
@@ -56,6 +83,25 @@ class Reference:
         return dict(zip(self._names, values, strict=True))
 
 
-def _reason(error: Exception) -> str:
+def session_of(content: bytes, way: Way = PLAIN, threads: int = 1) -> Any:  # noqa: ANN401 - it has no static types
+    """A session of ONNX Runtime on a serialised model."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 4
+    for setting in way.settings:
+        options.add_session_config_entry(setting, "1")
+    return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+
+def _describe(way: Way) -> str:
+    if way.standard:
+        return f"{STANDARD_DESCRIPTION} (ONNX Runtime's int8 products saturate on this CPU)"
+    told = [f"{name}=1" for name in way.settings]
+    if not way.exact:
+        told.append("its int8 products saturate on this CPU")
+    return f"onnxruntime {ort.__version__}" + (f" ({', '.join(told)})" if told else "")
+
+
+def _reason(error: Exception | None) -> str:
     text = str(error).strip().splitlines()
     return text[0][:300] if text else type(error).__name__

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,13 +14,15 @@ from edgec.compiler.errors import ModelError
 
 Arrays = Mapping[str, npt.NDArray[np.generic]]
 
+STANDARD_DESCRIPTION = f"onnx {onnx.__version__} reference"
+
 
 class Standard:
     """Runs a model with the evaluator of the ``onnx`` package, which is slow and knows every operator."""
 
     def __init__(self, model: ModelProto) -> None:
         self._model = model
-        self.description = f"onnx {onnx.__version__} reference"
+        self.description = STANDARD_DESCRIPTION
 
     def run(self, inputs: Arrays) -> dict[str, npt.NDArray[np.generic]]:
         """The outputs by name.
@@ -27,11 +30,9 @@ class Standard:
         Raises:
             ModelError: the evaluator cannot run the model.
         """
-        from onnx.reference import ReferenceEvaluator
-
         names = [value.name for value in self._model.graph.output]
         try:
-            values = ReferenceEvaluator(self._model).run(names, dict(inputs))
+            values = evaluator(self._model).run(names, dict(inputs))
         except Exception as error:  # its operators raise whatever numpy does
             raise ModelError(f"the standard's evaluator cannot run this model: {error}") from error
         return {name: np.asarray(value) for name, value in zip(names, values, strict=True)}
@@ -39,3 +40,22 @@ class Standard:
     def spread(self, inputs: Arrays) -> dict[str, float]:
         """There is one implementation only."""
         return {}
+
+
+def evaluator(model: ModelProto) -> Any:  # noqa: ANN401 - the package has no static types
+    """The evaluator for a model, with the `DequantizeLinear` of operator sets below 19, which it lacks."""
+    from onnx.reference import ReferenceEvaluator
+    from onnx.reference.op_run import OpRun
+
+    class DequantizeLinear(OpRun):  # type: ignore[misc]  # untyped base
+        """Of whole tensors and of channels; blocks came later."""
+
+        def _run(self, x: Any, scale: Any, zero_point: Any = None, axis: int = 1) -> tuple[Any]:  # noqa: ANN401
+            shape = [-1 if i == axis % x.ndim else 1 for i in range(x.ndim)] if scale.ndim else []
+            whole = x.astype(np.int32) - (
+                0 if zero_point is None else zero_point.astype(np.int32).reshape(shape)
+            )
+            return ((whole * scale.reshape(shape)).astype(scale.dtype),)
+
+    old = any(entry.domain in ("", "ai.onnx") and entry.version < 19 for entry in model.opset_import)
+    return ReferenceEvaluator(model, new_ops=[DequantizeLinear] if old else None)
