@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import edgec.runtime as rt
 from edgec.compiler.errors import ModelError, UnsupportedModel
-from edgec.compiler.frontends.formats import Loaded
+from edgec.compiler.frontends.interface import Loaded
 from edgec.compiler.frontends.onnx.prepare import ports_of
 from edgec.compiler.options import CompileOptions
 from tests.compiler.exact import exact_outputs
