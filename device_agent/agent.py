@@ -1,4 +1,4 @@
-"""The supervisor: starts every part, joins them, and ends them. ``edgec agent run`` is this."""
+"""The agent: assembles every part, starts and joins them, and ends them. `edgec agent run` is this."""
 
 from __future__ import annotations
 
@@ -6,151 +6,183 @@ import logging
 import os
 import signal
 import threading
-import time
 import tomllib
 import uuid
 from collections.abc import Callable
-from concurrent.futures import Future
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-from edgec.device_agent.capture.runner import StreamRunner
 from edgec.device_agent.cloud import certificates
 from edgec.device_agent.cloud import identity as ident
-from edgec.device_agent.cloud.capture_jobs import take_samples
-from edgec.device_agent.cloud.capture_uplink import SampleUplink
+from edgec.device_agent.cloud.capture_uplink import CaptureUplink
+from edgec.device_agent.cloud.commands import Commands
 from edgec.device_agent.cloud.homeassistant import Discovery
-from edgec.device_agent.cloud.jobs import JobDesk
-from edgec.device_agent.cloud.mqtt_client import Identity, Uplink
+from edgec.device_agent.cloud.jobs import JobDesk, JobReporter
+from edgec.device_agent.cloud.mqtt_client import Identity, MqttClient, NoBroker, Publisher
 from edgec.device_agent.cloud.outbox import Outbox
+from edgec.device_agent.cloud.session import Session
 from edgec.device_agent.cloud.shadow import ShadowDesk
 from edgec.device_agent.config.settings import AgentConfig, load_config
-from edgec.device_agent.errors import StateError, UpdateError
 from edgec.device_agent.health.budgets import BudgetKeeper
+from edgec.device_agent.health.degraded import Degraded
 from edgec.device_agent.health.metrics import MetricsServer
-from edgec.device_agent.health.report import (
-    Meter,
-    captures_health,
-    clock_is_plausible,
-    free_bytes,
-    model_health,
-    stream_health,
-)
+from edgec.device_agent.health.monitor import Monitor, Sources
+from edgec.device_agent.health.observer import InferenceObserver
 from edgec.device_agent.health.status_socket import StatusSocket
-from edgec.device_agent.inference.runner import Candidate, Inference
+from edgec.device_agent.inference.messages import CaptureLimits, MediaLimits
+from edgec.device_agent.inference.runner import Inference, Settings
+from edgec.device_agent.inference.streams import Streams
 from edgec.device_agent.process import log as logs
-from edgec.device_agent.process.channel import Body
 from edgec.device_agent.process.loop import Loop
+from edgec.device_agent.process.retry import RetryPolicy
 from edgec.device_agent.process.statefile import StateFile, claim_folder, explain
 from edgec.device_agent.process.systemd import Notifier
-from edgec.device_agent.updates.deployments import Deployments, SlotState, Version
-from edgec.device_agent.updates.fetch import Fetcher, Patience
+from edgec.device_agent.updates.catalog import Catalog
+from edgec.device_agent.updates.deployments import Deployments
+from edgec.device_agent.updates.fetch import Fetcher
 from edgec.device_agent.updates.host import UpdateHost
 from edgec.device_agent.updates.store import ModelStore
 from edgec.device_agent.updates.tuf_trust import trust_of
 from edgec.device_agent.updates.updater import Updater
-from edgec.device_agent.updates.watchdog import Aftercare
+from edgec.device_agent.updates.watchdog import Watchdog
 from edgec.device_agent.view.runner import ViewRunner
-from edgec.protocol.codec import encode
-from edgec.protocol.events import DetectionData
-from edgec.protocol.jobs import CommandDocument, UpdateDocument
-from edgec.protocol.status import Health, OutboxHealth
-from edgec.protocol.topics import Kind, Topics, parse
-from edgec.runtime.errors import ArtifactError
+from edgec.protocol.enrol import EnrollResponse
+from edgec.protocol.jobs import UpdateDocument
+from edgec.protocol.topics import Topics
 
 log = logging.getLogger("agent")
 
 _TICK_S = 1.0
-_RECONNECT_HEALTH_S = 60.0
 _GOODBYE_S = 6.0
 _BUDGET_TICKS = 5
 
 
 class Agent:
-    """One device's agent."""
+    """One device's agent.
 
-    def __init__(self, path: Path, config: AgentConfig | None = None) -> None:
-        self._file_config = config or load_config(path)
-        self.state = self._file_config.agent.state
-        self._lock = claim_folder(self.state)
+    Every part gets what it needs when it is made, and nothing afterwards. Where two parts need each other, the first
+    gets a function that calls the second; it is called only once the loop runs.
+    """
+
+    def __init__(self, path: Path, file_config: AgentConfig) -> None:
+        state = file_config.agent.state
+        self._lock = claim_folder(state)
+        enrolment = ident.load_identity(state)
+        certificates.trust(state)
+        topics = Topics(*ident.names_of(file_config, enrolment))
+        identity = Identity(
+            uuid.uuid4().hex[:12], ident.agent_version(), ident.target_name(), file_config.agent.labels
+        )
+        self._topics, self._identity, self._state = topics, identity, state
+        loop = self.loop = Loop()
+        self._notifier = Notifier()
+        self._degraded = Degraded(lambda: self._monitor.changed())
+
+        self._outbox = Outbox(
+            state / "outbox.db",
+            file_config.outbox.max_bytes,
+            file_config.outbox.max_age_s,
+            lambda: self._client.notify(),
+        )
         table = tomllib.loads(path.read_text(encoding="utf-8"))
-        self.identity = ident.load_identity(self.state)
-        certificates.trust(self.state)
-        self.fleet, self.device = ident.names_of(self._file_config, self.identity)
-        self.topics = Topics(self.fleet, self.device)
-        self.boot = uuid.uuid4().hex[:12]
-        self.target = ident.target_name()
-        self.loop = Loop()
-        outbox = self._file_config.outbox
-        self.outbox = Outbox(
-            self.state / "outbox.db", outbox.max_bytes, outbox.max_age_s, self._outbox_changed
-        )
-        self.deployments = Deployments(self.state / "deployments.json")
-        if self.deployments.problem:
-            log.error("the record of deployments: %s", self.deployments.problem)
-        self.store = ModelStore(self.state / "models")
-        self.shadow = ShadowDesk(
-            self.topics, table, path, StateFile(self.state / "shadow.json"), self.outbox, self._apply
-        )
-        self.config = self.shadow.effective()
-        samples = {"folder": str(self.state / "samples"), **self.config.capture.model_dump()}
-        media = {
-            "folder": str(self.state / "media"), "device": self.device, "samples": samples,
-            **self.config.media.model_dump(),
-        }  # fmt: skip
-        self.inference = Inference(
-            self.loop, self.boot, media, self._models_of, self._event, self._inference_died, self._changed
-        )
-        self._wire_updates()
-        self.aftercare = Aftercare(self.deployments)
-        self.inference.on_blame = self._blame
-        self.streams: dict[str, StreamRunner] = {}
-        self.uplink: Uplink | None = None
-        self.samples: SampleUplink | None = None
-        self.view: ViewRunner | None = None
-        if self.config.view.enabled:
-            self.view = ViewRunner(self.loop, self.config.view, self.device, self.inference.watch)
-            self.inference.watched = self.view.watched.__contains__
-        self.discovery = Discovery(self.topics, ident.agent_version(), self.state)
-        self.meter = Meter()
-        self.notifier = Notifier()
-        self.budget = BudgetKeeper(self.config.budgets)
-        self._ticks = 0
-        self._pipelines: dict[str, Any] = {}
-        self._slot_counters: dict[str, Any] = {}
-        self._sample_counters: dict[str, Any] = {}
-        self._started = time.monotonic()
-        self._health_timer: object | None = None
-        self._reconnect_health = -_RECONNECT_HEALTH_S
-        self._stopping = False
-        self.degraded: dict[str, str] = {}
-        self._metrics: MetricsServer | None = None
-        self._status: StatusSocket | None = None
-        self._latest = self.health("interval")
+        shadow_file = StateFile(state / "shadow.json")
+        self._shadow = ShadowDesk(topics, table, path, shadow_file, self._outbox, self._apply)
+        config = self._shadow.config
 
-    def _wire_updates(self) -> None:
-        self.jobs = JobDesk(
-            self.topics, self.deployments, self.outbox, self.target, self._slot_of, self._command
+        self._deployments = Deployments(state / "deployments.json")
+        store = ModelStore(state / "models")
+        self._catalog = Catalog(lambda: self._shadow.config, self._deployments, store, self._degraded.record)
+        watchdog = Watchdog(self._deployments)
+
+        self._captures: CaptureUplink | None = None
+        self._renewer: certificates.Renewer | None = None
+        if enrolment is not None:
+            token = enrolment.registry.token
+            server = enrolment.api_url or enrolment.registry.url
+            self._captures = CaptureUplink(state / "samples", server, token)
+            self._renewer = certificates.Renewer(state, server, token)
+        self._view: ViewRunner | None = None
+        if config.view.enabled:
+            self._view = ViewRunner(
+                loop, config.view, topics.device, lambda stream, on: self._inference.watch(stream, on)
+            )
+        watched = self._view.watched if self._view is not None else set()
+        observer = InferenceObserver(
+            topics,
+            self._outbox,
+            watchdog,
+            self._degraded,
+            self._captures.notify if self._captures is not None else lambda: None,
+            lambda: self._monitor.changed(),
         )
-        self.host = UpdateHost(
-            self.loop,
-            self.inference,
-            self.store,
-            self.deployments,
-            self.jobs,
-            self._threads_of,
-            self._job_moved,
+        self._inference = Inference(
+            loop,
+            _inference_settings(config, identity, topics.device, state),
+            self._catalog.candidates,
+            watched.__contains__,
+            observer,
         )
-        self.updater = Updater(
-            self.deployments,
-            self.store,
-            trust_of(self.identity, self.state, self.target),
-            self.config.updates,
-            self.host,
-            self._fetcher,
+        self._streams = Streams(loop, self._inference, self._view, lambda: self._monitor.changed())
+
+        self._reports = JobReporter(topics, self._deployments, self._outbox)
+        self._host = UpdateHost(loop, self._inference, self._catalog, self._reports, self._job_moved)
+        trust = trust_of(enrolment, state, identity.target)
+        fetcher = _fetchers(store, enrolment, config.updates.download_timeout_s)
+        self._updater = Updater(self._deployments, store, trust, config.updates, self._host, fetcher)
+        commands = Commands(
+            loop,
+            self._inference,
+            self._streams,
+            self._catalog,
+            enrolled=enrolment is not None,
+            report_health=lambda: self._monitor.publish("request"),
         )
-        self.jobs.updater = self.updater
+        self._jobs = JobDesk(
+            topics,
+            self._deployments,
+            self._reports,
+            self._updater,
+            identity.target,
+            self._catalog.slot_for,
+            commands.carry_out,
+        )
+
+        self._client = self._broker_client(config, enrolment)
+        sources = Sources(
+            state, topics, identity, self._inference, self._streams, self._view, self._deployments,
+            self._reports, self._outbox, self._captures, self._client,
+        )  # fmt: skip
+        self._monitor = Monitor(
+            loop, sources, self._degraded, watchdog, lambda: self._shadow.config.agent.health_interval_s
+        )
+        discovery = Discovery(topics, identity.agent_version, state)
+        self._session = Session(
+            self._client,
+            self._outbox,
+            self._jobs,
+            self._shadow,
+            discovery,
+            self._monitor.reconnected,
+            self._degraded.record,
+        )
+        self._budget = BudgetKeeper(config.budgets)
+        self._servers: list[MetricsServer | StatusSocket] = []
+        self._ticks = 0
+        self._stopping = False
+
+    def _broker_client(self, config: AgentConfig, enrolment: EnrollResponse | None) -> Publisher:
+        certificates.mend(self._state)
+        broker = ident.broker_of(config, enrolment, certificates.files_of(self._state))
+        if broker is None:
+            return NoBroker()
+        return MqttClient(
+            broker,
+            self._topics,
+            self._identity,
+            self._outbox,
+            StateFile(self._state / "session.json"),
+            lambda topic, payload: self.loop.post(lambda: self._session.message(topic, payload)),
+            lambda connected: self.loop.post(lambda: self._session.changed(connected)),
+        )
 
     # Life.
 
@@ -164,419 +196,171 @@ class Agent:
             self._stop()
 
     def _start(self) -> None:
-        log.info("agent %s, boot %s, device %s/%s", ident.agent_version(), self.boot, self.fleet, self.device)
-        self.outbox.end_open_tracks(self.topics.events)
-        self.jobs.report_again()
-        for slot in self.config.models:
-            self._install(slot)
-        for slot in self.config.models:
-            self.inference.add_slot(slot)
-        self._set_timeouts()
-        self.inference.start()
-        if self.view is not None:
-            self.view.start()
-        for name in self.config.streams:
-            self._add_stream(name)
-        self.updater.resume()
-        certificates.mend(self.state)
-        broker = ident.broker_of(self.config, self.identity, certificates.files_of(self.state))
-        if broker is None:
-            log.warning("no broker is configured and the device is not enrolled: events stay in the outbox")
-        else:
-            who = Identity(self.boot, ident.agent_version(), self.target, self.config.agent.labels)
-            self.uplink = Uplink(
-                broker, self.topics, who, self.outbox, StateFile(self.state / "session.json"),
-                lambda topic, payload: self.loop.post(lambda: self._message(topic, payload)),
-                lambda up: self.loop.post(lambda: self._session(up)),
-            )  # fmt: skip
-            self.uplink.start()
-        if self.identity is not None:
-            access = self.identity.registry
-            server = self.identity.api_url or access.url
-            certificates.Renewer(self.state, server, access.token).start()
-            self.samples = SampleUplink(self.state / "samples", server, access.token)
-            self.inference.on_sample = self.samples.notify
-            self.samples.start()
-        if self.config.metrics.port is not None:
-            self._start_metrics(self.config.metrics.port)
+        identity, topics, config = self._identity, self._topics, self._shadow.config
+        log.info(
+            "agent %s, boot %s, device %s/%s",
+            identity.agent_version, identity.boot_id, topics.fleet, topics.device,
+        )  # fmt: skip
+        if self._deployments.problem:
+            log.error("the record of deployments: %s", self._deployments.problem)
+        self._outbox.end_open_tracks(topics.events)
+        self._reports.report_again()
+        for slot in config.models:
+            self._catalog.install(slot)
+        for slot in config.models:
+            self._inference.add_slot(slot)
+        self._set_timeout(config)
+        self._inference.start()
+        if self._view is not None:
+            self._view.start()
+        for name, settings in config.streams.items():
+            self._streams.add(name, settings)
+        self._updater.resume()
+        self._client.start()
+        if self._renewer is not None:
+            self._renewer.start()
+        if self._captures is not None:
+            self._captures.start()
+        self._serve(config)
+        self.loop.call_later(_TICK_S, self._tick)
+        self._monitor.start()
+        self._notifier.ready()
+
+    def _serve(self, config: AgentConfig) -> None:
+        """Open the metrics' port and the status socket; without them the agent works on, degraded."""
+        port = config.metrics.port
+        if port is not None:
+            try:
+                metrics = MetricsServer(port, lambda: self._monitor.latest)
+            except OSError as error:
+                self._degraded.record("metrics", f"port {port}: {error.strerror}")
+            else:
+                self._servers.append(metrics)
+                log.info("metrics on http://127.0.0.1:%s/metrics", metrics.port)
         try:
-            self._status = StatusSocket(self.loop, self.state, self._status_report)
+            self._servers.append(StatusSocket(self.loop, self._state, self._monitor.answer_status))
         except OSError as error:
-            self._degrade(
+            self._degraded.record(
                 "status", f"`edgec agent status` gets no answer until the next start: {explain(error)}"
             )
-        self.loop.call_later(_TICK_S, self._tick)
-        self.loop.call_later(self.config.agent.health_interval_s, self._health_due)
-        self.notifier.ready()
 
     def _stop(self) -> None:
         log.info("the agent stops")
         self._stopping = True
-        self.notifier.stopping()
-        self.host.close()
-        stopper = threading.Thread(target=self.updater.stop, daemon=True)
+        self._monitor.stop()
+        self._notifier.stopping()
+        self._host.close()
+        stopper = threading.Thread(target=self._updater.stop, daemon=True)
         stopper.start()
-        # The loop turns on: the updater may wait for an answer, and pipelines end their tracks.
-        self.inference.close()
-        self.loop.run_until(lambda: self.inference.stopped and not stopper.is_alive(), _GOODBYE_S)
-        for runner in self.streams.values():
-            runner.close()
-        if self.view is not None:
-            self.view.close()
-        if not self.inference.stopped:
-            self.inference.kill()
-            self.loop.run_until(lambda: self.inference.stopped, 2.0)
-        self.outbox.flush()
-        if self.uplink is not None:
-            self.uplink.stop()
-        if self.samples is not None:
-            self.samples.stop()
-        self.outbox.close()
-        if self._metrics is not None:
-            self._metrics.close()
-        if self._status is not None:
-            self._status.close()
+        # The loop keeps running: the updater may wait for an answer, and pipelines end their tracks.
+        self._inference.close()
+        self.loop.run_until(lambda: self._inference.stopped and not stopper.is_alive(), _GOODBYE_S)
+        self._streams.close()
+        if self._view is not None:
+            self._view.close()
+        if not self._inference.stopped:
+            self._inference.kill("the agent stops")
+            self.loop.run_until(lambda: self._inference.stopped, 2.0)
+        self._outbox.flush()
+        self._client.stop()
+        if self._captures is not None:
+            self._captures.stop()
+        self._outbox.close()
+        for server in self._servers:
+            server.close()
         os.close(self._lock)
         log.info("stopped")
 
-    def _start_metrics(self, port: int) -> None:
-        try:
-            self._metrics = MetricsServer(port, lambda: self._latest)
-        except OSError as error:
-            self._degrade("metrics", f"port {port}: {error.strerror}")
-            return
-        log.info("metrics on http://127.0.0.1:%s/metrics", self._metrics.port)
+    # Reactions.
 
-    # Models.
-
-    def _install(self, slot: str) -> None:
-        """Take the configured artifact in, when it is new."""
-        artifact = self.config.models[slot].artifact
-        state = self.deployments.slot(slot)
-        if artifact is None or not artifact.is_file():
-            if artifact is not None and state.current is None:
-                self._degrade(f"model {slot}", f"there is no file {artifact}")
-            return
-        try:
-            digest = self.store.add_artifact(artifact)
-            if digest != state.factory:
-                self.deployments.set_slot(slot, SlotState(Version(digest), state.current, digest))
-        except (ArtifactError, StateError) as error:
-            self._degrade(f"model {slot}", str(error))
-
-    def _models_of(self, slot: str) -> list[Candidate]:
-        """What to load into a slot, best first: what it has to run, then what ran before."""
-        threads = self._threads_of(slot)
-        state = self.deployments.slot(slot)
-        versions = [self.deployments.to_run(slot), state.current, state.previous]
-        digests = list(dict.fromkeys(version.digest for version in versions if version))
-        if state.factory and state.factory not in digests:
-            digests.append(state.factory)
-        models = [Candidate(str(self.store.folder), digest, threads) for digest in digests]
-        section = self.config.models.get(slot)
-        if section and section.artifact and section.artifact.is_file():
-            models.append(Candidate(str(section.artifact), None, threads))
-        return models
-
-    def _threads_of(self, slot: str) -> int | None:
-        section = self.config.models.get(slot)
-        return section.threads if section else None
-
-    def _slot_of(self, document: UpdateDocument) -> str | None:
-        """The slot that an update is for: named, or of the model's name, or the only one."""
-        wanted = document.slot or document.model
-        if wanted in self.config.models:
-            return wanted
-        for slot in self.config.models:
-            current = self.deployments.slot(slot).current
-            if document.slot is None and current and current.name == document.model:
-                return slot
-        return next(iter(self.config.models)) if len(self.config.models) == 1 and not document.slot else None
-
-    def _fetcher(
-        self, document: UpdateDocument, stop: threading.Event, progress: Callable[[int, int], None]
-    ) -> Fetcher:
-        access = self.identity.registry if self.identity else None
-        same = access is not None and access.url.rstrip("/") == document.registry.rstrip("/")
-        token = access.token if access is not None and same else None
-        patience = Patience(total_s=self.config.updates.download_timeout_s)
-        return Fetcher(self.store, document.registry, document.repository, token, stop, patience, progress)
-
-    def _set_timeouts(self) -> None:
-        self.inference.timeout_s = max((m.timeout_s for m in self.config.models.values()), default=10.0)
-
-    # Streams and configuration.
-
-    def _add_stream(self, name: str) -> None:
-        settings = self.config.streams[name]
-        if not settings.enabled:
-            return
-        runner = StreamRunner(name, settings, self.loop, lambda _: self._changed())
-        self.streams[name] = runner
-        if self.view is not None:
-            runner.view_fds = self.view.add(name, settings)
-        self.inference.add_stream(runner)
-        runner.start()
-
-    def _remove_stream(self, name: str) -> None:
-        runner = self.streams.pop(name, None)
-        if runner is not None:
-            self.inference.remove_stream(name)
-            runner.close()
-            if self.view is not None:
-                self.view.remove(name)
-
-    def _apply(self, config: AgentConfig) -> None:
-        """Go over to another configuration; streams and models that stay the same are not touched."""
-        before, self.config = self.config, config
-        for name in list(self.streams):
-            if config.streams.get(name) != before.streams.get(name):
-                self._remove_stream(name)
+    def _apply(self, before: AgentConfig, after: AgentConfig) -> None:
+        """Switch to another configuration; streams and models that stay the same are not touched."""
+        for name in list(self._streams.runners):
+            if after.streams.get(name) != before.streams.get(name):
+                self._streams.remove(name)
         for slot in before.models:
-            if slot not in config.models:
-                self.inference.remove_slot(slot)
-        for slot, section in config.models.items():
+            if slot not in after.models:
+                self._inference.remove_slot(slot)
+        for slot, section in after.models.items():
             if section != before.models.get(slot):
-                self._install(slot)
-                self.inference.add_slot(slot)
-        for name in config.streams:
-            if name not in self.streams:
-                self._add_stream(name)
-        self._set_timeouts()
-        self._discover()
-        self._changed()
+                self._catalog.install(slot)
+                self._inference.add_slot(slot)
+        for name, settings in after.streams.items():
+            if name not in self._streams.runners:
+                self._streams.add(name, settings)
+        self._set_timeout(after)
+        self._session.discover()
+        self._monitor.changed()
 
-    # What comes in.
+    def _set_timeout(self, config: AgentConfig) -> None:
+        self._inference.timeout_s = max((m.timeout_s for m in config.models.values()), default=10.0)
 
-    def _event(self, body: Body) -> None:
-        """Take a detection from a pipeline; one that makes no sense is the inference process's fault."""
-        stream = body["stream"]
-        data = DetectionData.model_validate(body["data"])
-        self.outbox.put_event(
-            self.topics.events(stream),
-            f"/edgec/{self.fleet}/{self.device}/{stream}",
-            stream,
-            body["id"],
-            data,
-            critical=bool(body["critical"]),
-        )
-
-    def _blame(self, mark: int) -> None:
-        """A model ended the inference process; one that does so again and again is taken back."""
-        for slot, why in self.aftercare.died(mark):
-            self._degrade(f"model {slot}", why)
-
-    def _inference_died(self) -> None:
-        self.outbox.end_open_tracks(self.topics.events)
-
-    def _message(self, topic: str, payload: bytes) -> None:
-        parsed = parse(topic)
-        if parsed.kind in (Kind.JOBS_NOTIFY, Kind.JOB_UPDATE_ACCEPTED, Kind.JOB_UPDATE_REJECTED):
-            self.jobs.take(parsed, payload)
+    def _job_moved(self) -> None:
+        self._monitor.changed()
+        update = self._deployments.update
+        if update is None:
+            self._jobs.next()
         else:
-            self.shadow.take(parsed, payload)
-
-    def _session(self, up: bool) -> None:
-        if not up or self.uplink is None:
-            log.warning("the broker is gone; %s messages wait", self.outbox.state().depth)
-            return
-        for topic, payload in (self.jobs.ask(), self.shadow.ask()):
-            self.uplink.publish_now(topic, payload)
-        self.shadow.report()
-        self._discover()
-        now = time.monotonic()
-        if now - self._reconnect_health >= _RECONNECT_HEALTH_S:
-            self._reconnect_health = now
-            self._report_health("reconnect")
-
-    def _discover(self) -> None:
-        """Tell Home Assistant what there is, or take away what it was told."""
-        try:
-            if self.uplink is not None:
-                for topic, payload in self.discovery.messages(self.config):
-                    self.uplink.publish_now(topic, payload, retain=True)
-        except StateError as error:
-            self._degrade("homeassistant", str(error))
-
-    def _outbox_changed(self) -> None:
-        if self.uplink is not None:
-            self.uplink.notify()
-
-    def _command(self, job_id: str, document: CommandDocument) -> dict[str, Any] | Future[dict[str, Any]]:
-        match document.operation:
-            case "snapshot" | "capture":
-                if self.samples is None:
-                    raise UpdateError("this device is not enrolled: no fleet server takes its pictures")
-                return take_samples(self.loop, self.inference, job_id, document)
-            case "restart-stream":
-                runner = self.streams.get(document.stream or "")
-                if runner is None:
-                    raise UpdateError(f"there is no stream {document.stream}")
-                runner.restart("the fleet asked for it")
-            case "report-health":
-                self._report_health("request")
-            case "restart":
-                self.inference.kill()
-            case "rollback":
-                return self._roll_back(document)
-        return {}
-
-    def _roll_back(self, document: CommandDocument) -> dict[str, Any]:
-        slot = document.slot or next(iter(self.config.models), "")
-        state = self.deployments.slot(slot)
-        if state.previous is None:
-            raise UpdateError(f"slot {slot} has no model from before")
-        if self.deployments.update is not None:
-            raise UpdateError("an update is under way")
-        self.deployments.set_slot(slot, SlotState(state.previous, state.current, state.factory))
-        self.inference.load_slot(slot)
-        return {"running_version": state.previous.version, "running_digest": state.previous.digest}
-
-    # How it is.
+            self._degraded.clear(f"model {update.slot}")
 
     def _tick(self) -> None:
         if self._stopping:
             return
         self.loop.call_later(_TICK_S, self._tick)
-        for runner in self.streams.values():
-            runner.tick()
-        self.inference.tick()
-        self.notifier.alive()
-        problem = self.outbox.state().problem
+        self._streams.tick()
+        self._inference.tick()
+        self._notifier.alive()
+        problem = self._outbox.state().problem
         if problem:
-            self._degrade("outbox", problem)
+            self._degraded.record("outbox", problem)
         else:
-            self.degraded.pop("outbox", None)
-        if errors := self.loop.errors + (self.uplink.errors if self.uplink else 0):
-            self._degrade("agent", f"{errors} unexpected errors, see the log")
+            self._degraded.clear("outbox")
+        if errors := self.loop.errors + self._client.errors:
+            self._degraded.record("agent", f"{errors} unexpected errors, see the log")
         self._ticks += 1
         if self._ticks % _BUDGET_TICKS == 0:
-            self._keep_budget()
+            self._apply_budget()
 
-    def _keep_budget(self) -> None:
-        limits = self.config.budgets
-        if limits.cpu_percent or limits.memory_mb or limits.temperature_c:
-            self.meter.measure(self.pids())
-            meter = self.meter
-            said = self.budget.look(self.streams, meter.cpu_percent, meter.memory_bytes, meter.temperature_c)
-            if said:
-                self._degrade("budget", said)
-            elif self.degraded.pop("budget", None):
-                self._changed()
-
-    def _degrade(self, what: str, why: str) -> None:
-        if self.degraded.get(what) != why:
-            log.error("%s: %s", what, why)
-            self.degraded[what] = why
-            self._changed()
-
-    def _job_moved(self) -> None:
-        self._changed()
-        update = self.deployments.update
-        if update is None:
-            self.jobs.next()
-        else:
-            self.degraded.pop(f"model {update.slot}", None)
-
-    def _changed(self) -> None:
-        """Something that health tells has changed: tell it soon, once for all changes of a moment."""
-        if self._health_timer is None and not self._stopping:
-            self._health_timer = self.loop.call_later(0.5, self._change_due)
-
-    def _change_due(self) -> None:
-        self._health_timer = None
-        self._report_health("change")
-
-    def _health_due(self) -> None:
-        if self._stopping:
+    def _apply_budget(self) -> None:
+        limits = self._shadow.config.budgets
+        if not (limits.cpu_percent or limits.memory_mb or limits.temperature_c):
             return
-        self.loop.call_later(self.config.agent.health_interval_s, self._health_due)
-        self._report_health("interval")
-
-    def _report_health(self, cause: str) -> None:
-        """Ask the inference process for its figures and publish when they are here."""
-        if self._stopping:
-            return
-
-        def publish(done: Any) -> None:  # noqa: ANN401 - the future
-            if done.exception() is None:
-                self._pipelines = done.result()["streams"]
-                self._slot_counters = done.result()["slots"]
-                self._sample_counters = done.result()["samples"]
-                for slot, why in self.aftercare.look(self._slot_counters):
-                    self._degrade(f"model {slot}", why)
-                    self.inference.load_slot(slot)
-            self._latest = self.health(cause)
-            if self.uplink is not None:
-                self.uplink.publish_now(self.topics.health, encode(self._latest))
-
-        self.inference.ask({"op": "report"}).add_done_callback(publish)
-
-    def health(self, cause: str) -> Health:
-        """Return the message from what is known now."""
-        self.meter.measure(self.pids())
-        outbox = self.outbox.state()
-        update = self.deployments.update
-        models = []
-        for slot, state in self.inference.slots.items():
-            on_probation = update and update.slot == slot and update.step.value == "probation"
-            models.append(
-                model_health(
-                    slot,
-                    "probation" if on_probation and state == "running" else state,
-                    self.inference.messages.get(slot, ""),
-                    self.inference.restarts,
-                    self._slot_counters.get(slot, {}),
-                )
-            )
-        return Health(
-            boot_id=self.boot,
-            session_seq=self.uplink.session_seq if self.uplink else 0,
-            time=datetime.now(UTC),
-            cause=cause,  # type: ignore[arg-type]
-            agent_version=ident.agent_version(),
-            target=self.target,
-            uptime_s=round(time.monotonic() - self._started, 1),
-            streams=[
-                stream_health(runner.report(), self._pipelines.get(name, {}))
-                for name, runner in self.streams.items()
-            ],
-            models=models,
-            outbox=OutboxHealth(
-                depth=outbox.depth,
-                bytes=outbox.bytes,
-                oldest_age_s=round(outbox.oldest_age_s, 1),
-                dropped=outbox.dropped,
-                pressure=round(outbox.pressure, 4),
-            ),
-            captures=captures_health(self.samples.state() if self.samples else None, self._sample_counters),
-            cpu_percent=self.meter.cpu_percent,
-            memory_bytes=self.meter.memory_bytes,
-            temperature_c=self.meter.temperature_c,
-            disk_free_bytes=free_bytes(self.state),
-            clock_trusted=clock_is_plausible(),
-            job_id=self.jobs.current,
-            job_step=self.jobs.step,
-            degraded=[f"{what}: {why}" for what, why in self.degraded.items()],
+        meter = self._monitor.meter
+        meter.measure(self._monitor.pids())
+        measures = self._budget.look(
+            self._streams.runners, meter.cpu_percent, meter.memory_bytes, meter.temperature_c
         )
+        if measures:
+            self._degraded.record("budget", measures)
+        else:
+            self._degraded.clear("budget")
 
-    def pids(self) -> list[int]:
-        """Every process of the agent."""
-        others = [self.inference.pid, *(runner.pid for runner in self.streams.values())]
-        others.append(self.view.pid if self.view else None)
-        return [os.getpid(), *(pid for pid in others if pid is not None)]
 
-    def _status_report(self, answer: Callable[[dict[str, Any]], None]) -> None:
-        """Answer `edgec agent status`, with fresh figures when the inference process gives them."""
+def _inference_settings(config: AgentConfig, identity: Identity, device: str, state: Path) -> Settings:
+    media, captures = config.media, config.capture
+    return Settings(
+        identity.boot_id,
+        device,
+        MediaLimits(str(state / "media"), media.max_bytes, media.clip_before_s, media.clip_after_s),
+        CaptureLimits(str(state / "samples"), captures.max_bytes, captures.per_day, captures.faces),
+    )
 
-        def ready(done: Any) -> None:  # noqa: ANN401 - the future
-            if done.exception() is None:
-                self._pipelines, self._slot_counters = done.result()["streams"], done.result()["slots"]
-            body = self.health("request").model_dump(mode="json", exclude_none=True)
-            connected = bool(self.uplink and self.uplink.connected)
-            answer({"fleet": self.fleet, "device": self.device, "connected": connected, **body})
 
-        self.inference.ask({"op": "report"}).add_done_callback(ready)
+def _fetchers(
+    store: ModelStore, enrolment: EnrollResponse | None, timeout_s: float
+) -> Callable[[UpdateDocument, threading.Event, Callable[[int, int], None]], Fetcher]:
+    """Return what makes an update's fetcher; only the registry of the enrolment gets its token."""
+
+    def fetcher(
+        document: UpdateDocument, stop: threading.Event, progress: Callable[[int, int], None]
+    ) -> Fetcher:
+        access = enrolment.registry if enrolment else None
+        same = access is not None and access.url.rstrip("/") == document.registry.rstrip("/")
+        token = access.token if access is not None and same else None
+        retry = RetryPolicy(first_s=1.0, max_s=60.0, total_s=timeout_s)
+        return Fetcher(store, document.registry, document.repository, token, stop, retry, progress)
+
+    return fetcher
 
 
 def run(path: Path, log_style: str | None = None) -> None:

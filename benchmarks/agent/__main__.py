@@ -24,14 +24,15 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import cv2
+import msgspec
 import numpy as np
 
 import edgec.runtime as rt
 from edgec.device_agent.capture.runner import StreamRunner
 from edgec.device_agent.cloud.outbox import Outbox
 from edgec.device_agent.config.settings import AgentConfig
-from edgec.device_agent.inference.runner import Candidate, Inference
-from edgec.device_agent.process.channel import Body
+from edgec.device_agent.inference.messages import CaptureLimits, DetectionFound, MediaLimits, Report
+from edgec.device_agent.inference.runner import Candidate, Inference, Settings
 from edgec.device_agent.process.loop import Loop
 from edgec.protocol.events import DetectionData
 
@@ -108,14 +109,20 @@ class Rig:
         self._waiting: list[tuple[float, float]] = []
         self.latencies_ms: list[float] = []
         self.outbox = Outbox(folder / "outbox.db", 1 << 30, 1e9, self._committed)
-        samples = {"folder": str(folder / "samples"), **config.capture.model_dump()}
-        media = {
-            "folder": str(folder / "media"), "device": "bench", "samples": samples, **config.media.model_dump()
-        }  # fmt: skip
+        media, captures = config.media, config.capture
+        start = Settings(
+            "bench",
+            "bench",
+            MediaLimits(str(folder / "media"), media.max_bytes, media.clip_before_s, media.clip_after_s),
+            CaptureLimits(str(folder / "samples"), captures.max_bytes, captures.per_day, captures.faces),
+        )
         self.inference = Inference(
-            self.loop, "bench", media, lambda _: [Candidate(str(artifact), None, threads)], self._event,
-            lambda: None, lambda: None,
-        )  # fmt: skip
+            self.loop,
+            start,
+            lambda _: [Candidate(str(artifact), None, threads)],
+            lambda _: False,
+            self,
+        )
         self.inference.add_slot("m")
         self.inference.start()
         self.runners = {}
@@ -125,10 +132,20 @@ class Rig:
             self.inference.add_stream(runner)
             runner.start()
 
-    def _event(self, body: Body) -> None:
-        data = DetectionData.model_validate(body["data"])
+    def detection(self, message: DetectionFound) -> None:
+        """Put a detection into the outbox, as the agent does."""
+        data = DetectionData.model_validate(message.data)
         self._waiting.append((data.frame.captured_at.timestamp(), 0.0))
-        self.outbox.put_event("t", "/bench", body["stream"], body["id"], data, critical=True)
+        self.outbox.put_event("t", "/bench", message.stream, message.id, data, critical=True)
+
+    def capture_kept(self) -> None:
+        """No stream of the benchmark takes captures."""
+
+    def inference_died(self, suspect: int) -> None:
+        """The benchmark's figures then show it."""
+
+    def inference_changed(self) -> None:
+        """Nobody is told."""
 
     def _committed(self) -> None:
         now = time.time()
@@ -150,9 +167,9 @@ class Rig:
             if pid is not None:
                 os.kill(pid, number)
 
-    def report(self) -> Body:
+    def report(self) -> Report:
         """The inference process's counters."""
-        future = self.inference.ask({"op": "report"})
+        future = self.inference.report()
         self.loop.run_until(future.done, 10)
         return future.result(0)
 
@@ -240,13 +257,16 @@ def overhead(options: argparse.Namespace, small: Path) -> dict[str, Any]:
         rig.latencies_ms.clear()
         rig.run(options.rounds * options.seconds)
         report = rig.report()
-        inference_ms = report["slots"]["m"]["latency"]["p50_ms"]
+        model = report.slots["m"].active
+        assert model is not None
+        assert model.latency is not None
+        inference_ms = model.latency.p50_ms
         beside = sorted(value - inference_ms for value in rig.latencies_ms)
         rig.close()
     result = {
         "events": len(beside),
         "inference_p50_ms": inference_ms,
-        "stages": report["streams"]["a"]["latency"],
+        "stages": msgspec.to_builtins(report.streams["a"].latency),
     }
     if beside:
         result["p50_ms"] = round(statistics.median(beside), 2)

@@ -1,28 +1,38 @@
-"""One stream's capture process: started, watched, killed and started again."""
+"""The supervisor's side of a capture process: its ring, its watchdog and its rate."""
 
 from __future__ import annotations
 
 import logging
 import os
-import random
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, assert_never
 
+from edgec.device_agent.capture.messages import (
+    FROM_CAPTURE,
+    FromCapture,
+    LimitRate,
+    SourceEnded,
+    SourceFailed,
+    SourceOpened,
+    StartCapture,
+)
 from edgec.device_agent.capture.sources import describe
 from edgec.device_agent.config.settings import StreamSection
-from edgec.device_agent.process import child
-from edgec.device_agent.process.channel import ChannelClosed
 from edgec.device_agent.process.log import redact
-from edgec.device_agent.process.loop import Loop, Timer
+from edgec.device_agent.process.loop import Loop
+from edgec.device_agent.process.retry import RetryPolicy
 from edgec.device_agent.process.ring import Ring
+from edgec.device_agent.process.supervisor import Exit, StartMessage, Supervisor
 
 log = logging.getLogger("streams")
 
 _MAX_PICTURE_BYTES = 3840 * 2160 * 3
 _MAX_SOUND_BYTES = 1 << 20
-_FIRST_WAIT_S, _MAX_WAIT_S = 0.5, 30.0
+_RETRY = RetryPolicy(first_s=0.5, max_s=30.0)
 _HEALTHY_S = 60.0
+_FIRST_FRAME_S = 5.0
+"""Beyond the source's own timeout, for the process to start."""
 
 
 class StreamRunner:
@@ -32,7 +42,12 @@ class StreamRunner:
     """
 
     def __init__(
-        self, name: str, settings: StreamSection, loop: Loop, on_change: Callable[[str], None]
+        self,
+        name: str,
+        settings: StreamSection,
+        loop: Loop,
+        on_change: Callable[[str], None],
+        view_fds: tuple[int, ...] = (),
     ) -> None:
         self.name, self.settings = name, settings
         self._loop, self._on_change = loop, on_change
@@ -41,17 +56,15 @@ class StreamRunner:
         self.ready = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self.space = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self.state, self.message = "starting", ""
-        self.restarts = 0
-        self.view_fds: tuple[int, ...] = ()
+        self.view_fds = view_fds
         """Ring and eventfd of the live view, where it is on."""
-        self.limit_fps: float | None = settings.max_fps
         self.throttled: float | None = None
-        self._child: child.Child | None = None
-        self._timer: Timer | None = None
-        self._attempt = 0
+        self._process = Supervisor(
+            loop, f"capture-{name}", "edgec.device_agent.capture.worker", FROM_CAPTURE,
+            first=self._first, on_message=self._take, on_exit=self._exited, retry=_RETRY,
+        )  # fmt: skip
         self._began = self._opened = 0.0
         self._rate, self._processed_rate = _Rate(), _Rate()
-        self._closed = False
 
     @property
     def fds(self) -> tuple[int, int, int]:
@@ -61,7 +74,12 @@ class StreamRunner:
     @property
     def pid(self) -> int | None:
         """The capture process."""
-        return self._child.pid if self._child else None
+        return self._process.pid
+
+    @property
+    def restarts(self) -> int:
+        """How often the capture process was started again."""
+        return self._process.restarts
 
     @property
     def priority(self) -> int:
@@ -75,50 +93,44 @@ class StreamRunner:
 
     def start(self) -> None:
         """Start the capture process."""
-        self._timer = None
-        if self._closed:
-            return
+        self._process.start()
+
+    def _first(self) -> StartMessage:
         self.ring.recover_writer()
         self._began, self._opened = time.monotonic(), 0.0
-        process = child.spawn(f"capture-{self.name}", "edgec.device_agent.capture.worker")
-        self._child = process
-        self._loop.add_reader(process.channel.fileno(), lambda: self._heard(process))
-        self._loop.add_reader(process.pidfd, lambda: self._died(process))
-        body = {
-            "name": self.name,
-            "source": self.settings.source.to_json(),
-            "policy": self.settings.policy,
-            "max_fps": self.throttled or self.limit_fps,
-            "timeout_s": self.settings.open_timeout_s,
-        }
-        try:
-            process.channel.send(body, self.fds)
-        except ChannelClosed:
-            log.warning("the capture process of %s died at once", self.name)
+        settings = self.settings
+        message = StartCapture(
+            self.name, settings.source, settings.policy, self._limit_fps, settings.open_timeout_s
+        )
+        return message, self.fds
+
+    @property
+    def _limit_fps(self) -> float | None:
+        return self.throttled or self.settings.max_fps
 
     def tick(self) -> None:
-        """Look whether frames still come; called every second."""
+        """Check that frames still arrive, and kill a capture process that hangs; called every second."""
         now = time.monotonic()
         counters = self.ring.counters()
         self._rate.add(now, counters.captured)
         self._processed_rate.add(now, counters.processed)
-        if self._child is None or self.state == "ended":
+        if not self._process.running or self.state == "ended":
             return
         last = counters.last_commit_ns / 1e9
         fresh = last > self._began
         if fresh and self.state in ("starting", "restarting", "failed", "stalled"):
             self._set("running")
         if fresh and now - self._began > _HEALTHY_S:
-            self._attempt = 0
+            self._process.healthy()
         # A reader that is behind keeps an `every` stream from writing: that is no stall.
         full = self.settings.policy == "every" and counters.in_flight >= self.settings.slots - 1
-        limit = self.throttled or self.limit_fps
-        patience = self.settings.stall_s + (2 / limit if limit else 0)
+        limit = self._limit_fps
+        stall_s = self.settings.stall_s + (2 / limit if limit else 0)
         quiet = now - (last if fresh else self._opened or self._began)
-        if not full and quiet > (patience if self._opened else self.settings.open_timeout_s + 5):
+        if not full and quiet > (stall_s if self._opened else self.settings.open_timeout_s + _FIRST_FRAME_S):
             self._kill(f"no frame for {quiet:.0f} s")
-        elif self.settings.min_fps and fresh and now - self._began > patience + 5 and not full:
-            rate = self._rate.over(patience)
+        elif self.settings.min_fps and fresh and now - self._began > stall_s + 5 and not full:
+            rate = self._rate.over(stall_s)
             if rate is not None and rate < self.settings.min_fps:
                 self._kill(f"only {rate:.1f} frames a second")
 
@@ -127,26 +139,16 @@ class StreamRunner:
         if fps == self.throttled:
             return
         self.throttled = fps
-        if self._child is not None:
-            try:
-                self._child.channel.send({"op": "limit", "max_fps": fps or self.limit_fps})
-            except ChannelClosed:
-                log.info("the capture process of %s is gone; its next one gets the limit", self.name)
+        self._process.send(LimitRate(self._limit_fps))
 
     def restart(self, why: str) -> None:
         """Kill the capture process; a new one follows."""
-        if self._child is not None:
+        if self._process.running:
             self._kill(why)
 
     def close(self) -> None:
         """End the process and let the ring go."""
-        self._closed = True
-        if self._timer:
-            self._timer.cancel()
-        if self._child is not None:
-            process, self._child = self._child, None
-            process.kill()
-            self._forget(process)
+        self._process.close()
         self.ring.close()
         os.close(self.ready)
         os.close(self.space)
@@ -169,56 +171,31 @@ class StreamRunner:
             "message": self.message,
         }
 
-    def _heard(self, process: child.Child) -> None:
-        try:
-            body, _ = process.channel.receive()
-        except ChannelClosed:
-            self._loop.remove_reader(process.channel.fileno())
-            return
-        match body["op"]:
-            case "opened":
+    def _take(self, message: FromCapture) -> None:
+        match message:
+            case SourceOpened():
                 self._opened = time.monotonic()
                 log.info("%s: %s is open", self.name, describe(self.settings.source))
-            case "ended":
+            case SourceEnded():
                 self._set("ended", "the source has ended")
-            case "failed":
-                self._set("failed", redact(body["message"]))
-                log.warning("%s: %s", self.name, body["message"])
+            case SourceFailed():
+                self._set("failed", redact(message.message))
+                log.warning("%s: %s", self.name, message.message)
+            case _:
+                assert_never(message)
 
     def _kill(self, why: str) -> None:
-        log.warning("%s: %s; its capture process is started again", self.name, why)
+        log.warning("%s: %s; restarting its capture process", self.name, why)
         self._set("stalled", why)
-        if self._child is not None:
-            self._child.kill()
+        self._process.kill(why)
 
-    def _died(self, process: child.Child) -> None:
-        # What it said before it died may still wait in the channel.
-        while self._child is process and _readable(process):
-            try:
-                body, _ = process.channel.receive()
-            except ChannelClosed:
-                break
-            if body["op"] in ("ended", "failed"):
-                self._set(body["op"], redact(body.get("message", "the source has ended")))
-        status = self._forget(process)
-        self._child = None
+    def _exited(self, how: Exit) -> bool:
         self.ring.recover_writer()
-        if self.state == "ended" or self._closed:
-            return
-        self.restarts += 1
+        if self.state == "ended":
+            return False
         if self.state == "running":
-            self._set("restarting", f"its capture process ended with status {status}")
-        wait = random.uniform(0, min(_MAX_WAIT_S, _FIRST_WAIT_S * 2**self._attempt))
-        self._attempt = min(self._attempt + 1, 10)
-        self._timer = self._loop.call_later(wait, self.start)
-
-    def _forget(self, process: child.Child) -> int:
-        for fd in (process.channel.fileno(), process.pidfd):
-            try:
-                self._loop.remove_reader(fd)
-            except KeyError:
-                continue  # the channel's end was read before
-        return process.reap()
+            self._set("restarting", f"its capture process {how}")
+        return True
 
     def _set(self, state: str, message: str = "") -> None:
         if (state, message) != (self.state, self.message):
@@ -252,9 +229,3 @@ class _Rate:
         then, before = self._points[max(0, len(self._points) - 6)]
         now, count = self._points[-1]
         return (count - before) / (now - then) if now > then else 0.0
-
-
-def _readable(process: child.Child) -> bool:
-    import select
-
-    return bool(select.select([process.channel.fileno()], [], [], 0)[0])

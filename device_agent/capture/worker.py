@@ -1,8 +1,7 @@
-"""The capture process: one source, read here alone, because a read may hang for ever.
+"""The capture process: one source, read in a process of its own, because a read may hang for ever.
 
-Started as ``python -m edgec.device_agent.capture.worker``; the first message on the channel says what to do:
-``{"source": …, "policy": …, "max_fps": …, "timeout_s": …}`` with the descriptors of the ring and of two
-eventfds, *ready* (a frame was committed) and *space* (the reader gave a slot back).
+Started as `python -m edgec.device_agent.capture.worker`; the first message is a `StartCapture`. The supervisor ends it
+by killing it.
 """
 
 from __future__ import annotations
@@ -16,39 +15,48 @@ import time
 import cv2
 import numpy as np
 
+from edgec.device_agent.capture.messages import (
+    START_CAPTURE,
+    TO_CAPTURE,
+    SourceEnded,
+    SourceFailed,
+    SourceOpened,
+    StartCapture,
+)
 from edgec.device_agent.capture.sources import FrameSource, Picture, Sound, open_source
-from edgec.device_agent.config.source_settings import SourceSettings
 from edgec.device_agent.errors import SourceError
 from edgec.device_agent.process import child, log
-from edgec.device_agent.process.channel import Body, Channel, ChannelClosed
+from edgec.device_agent.process.channel import Channel, ChannelClosed
 from edgec.device_agent.process.ring import Kind, Ring
 
 logger = logging.getLogger("capture")
-_STOP = "stop"
 
 
 class Capture:
-    """Reads a source at its pace into a ring until told to stop."""
+    """Reads a source at its pace into a ring."""
 
-    def __init__(self, channel: Channel, settings: Body, fds: list[int]) -> None:
+    def __init__(self, channel: Channel, start: StartCapture, fds: list[int]) -> None:
         self._channel = channel
         ring_fd, self._ready, self._space = fds
         self._ring = Ring(ring_fd)
-        self._newest = settings["policy"] == "newest"
-        self._max_fps: float | None = settings.get("max_fps")
-        self._section = SourceSettings.from_json(settings["source"])
-        self._timeout_s = float(settings["timeout_s"])
+        self._newest = start.policy == "newest"
+        self._max_fps = start.max_fps
+        self._section = start.source
+        self._timeout_s = start.timeout_s
         self._shape: tuple[int, ...] | None = None
-        self._stopping = False
         self._due = self._next_wanted = 0.0
 
-    def run(self) -> str:
-        """Capture until the end; returns why it ended: ``ended`` or ``stop``."""
+    def run(self) -> None:
+        """Capture until the source ends.
+
+        Raises:
+            SourceError: the source cannot be opened, or broke.
+        """
         source = open_source(self._section, self._timeout_s)
-        self._channel.send({"op": "opened"})
+        self._channel.send(SourceOpened())
         self._due = time.monotonic()
         try:
-            while not self._stopping:
+            while True:
                 if source.fps:
                     self._wait_until(self._due)
                     # After a long stop the pace starts afresh: no burst to catch up.
@@ -56,10 +64,9 @@ class Capture:
                 elif self._readable(0):
                     self._obey()
                 if not self._step(source):
-                    return "ended"
+                    return
         finally:
             source.close()
-        return _STOP
 
     def _step(self, source: FrameSource) -> bool:
         """Move one frame on; False at the source's end."""
@@ -69,8 +76,6 @@ class Capture:
                 return self._skip(source, now)
             self._next_wanted = max(self._next_wanted + 1 / self._max_fps, now)
         slot = self._slot()
-        if slot is None:  # told to stop
-            return True
         into = (
             self._ring.picture(slot, *self._shape[:2]) if self._shape and not self._section.is_sound else None
         )
@@ -108,21 +113,18 @@ class Capture:
         self._shape = (height, width)
         self._ring.commit(slot, height, width)
 
-    def _slot(self) -> int | None:
+    def _slot(self) -> int:
         """Return a slot to write to; waits for the reader where no frame may be dropped."""
-        while not self._stopping:
-            slot = self._ring.begin(newest=self._newest)
-            if slot is not None:
-                return slot
+        while (slot := self._ring.begin(newest=self._newest)) is None:
             readable, _, _ = select.select([self._channel.fileno(), self._space], [], [])
             if self._space in readable:
                 os.eventfd_read(self._space)
             if self._channel.fileno() in readable:
                 self._obey()
-        return None
+        return slot
 
     def _wait_until(self, moment: float) -> None:
-        while not self._stopping and (left := moment - time.monotonic()) > 0:
+        while (left := moment - time.monotonic()) > 0:
             if self._readable(left):
                 self._obey()
 
@@ -130,12 +132,8 @@ class Capture:
         return bool(select.select([self._channel], [], [], timeout)[0])
 
     def _obey(self) -> None:
-        body, _ = self._channel.receive()
-        match body["op"]:
-            case "stop":
-                self._stopping = True
-            case "limit":
-                self._max_fps = body["max_fps"]
+        limit, _ = self._channel.receive(TO_CAPTURE)
+        self._max_fps = limit.max_fps
 
 
 def main() -> None:
@@ -145,13 +143,13 @@ def main() -> None:
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "8")
     cv2.setNumThreads(1)
     try:
-        settings, fds = channel.receive()
-        logger.name = f"capture.{settings['name']}"
+        start, fds = channel.receive(START_CAPTURE)
+        logger.name = f"capture.{start.name}"
         try:
-            outcome = Capture(channel, settings, fds).run()
-            channel.send({"op": outcome})
+            Capture(channel, start, fds).run()
+            channel.send(SourceEnded())
         except SourceError as error:
-            channel.send({"op": "failed", "message": str(error)})
+            channel.send(SourceFailed(str(error)))
             sys.exit(3)
     except ChannelClosed:
         sys.exit(0)  # the supervisor is gone

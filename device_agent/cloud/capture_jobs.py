@@ -6,16 +6,16 @@ from concurrent.futures import Future
 from typing import Any
 
 from edgec.device_agent.errors import UpdateError
+from edgec.device_agent.inference.messages import Answer, TakeCaptures
 from edgec.device_agent.inference.runner import Inference
-from edgec.device_agent.process.channel import Body
 from edgec.device_agent.process.loop import Loop
 from edgec.protocol.jobs import CommandDocument
 
-_PATIENCE_S = 30.0
+_GRACE_S = 30.0
 _MAX_COUNT, _MAX_INTERVAL_S = 500, 3600.0
 
 
-def take_samples(
+def take_captures(
     loop: Loop, inference: Inference, job_id: str, document: CommandDocument
 ) -> Future[dict[str, Any]]:
     """Let the inference process keep frames for the fleet; the future gives their ids when they are on the disk.
@@ -32,12 +32,12 @@ def take_samples(
     count, interval_s = _parameters(document)
     result: Future[dict[str, Any]] = Future()
 
-    def answered(done: Future[Body]) -> None:
+    def answered(done: Future[Answer]) -> None:
         late.cancel()
         if result.done():
             return
-        error = str(done.exception() or done.result()["error"])
-        kept = [] if done.exception() else done.result().get("samples", [])
+        error = str(done.exception() or done.result().error)
+        kept = [] if done.exception() else done.result().captures
         if kept:
             result.set_result({"samples": kept, "message": error if len(kept) < count else "done"})
         else:
@@ -47,9 +47,8 @@ def take_samples(
         if not result.done():
             result.set_exception(UpdateError(f"stream {name} gave no {count} processed frames in time"))
 
-    late = loop.call_later(count * interval_s + _PATIENCE_S, too_late)
-    body = {"op": "sample", "stream": name, "count": count, "interval_s": interval_s, "job": job_id}
-    inference.ask(body).add_done_callback(answered)
+    late = loop.call_later(count * interval_s + _GRACE_S, too_late)
+    inference.ask(TakeCaptures(name, count, interval_s, job_id)).add_done_callback(answered)
     return result
 
 

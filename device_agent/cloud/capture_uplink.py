@@ -6,7 +6,6 @@ One thread; it sleeps until the inference process says that there is a sample, o
 from __future__ import annotations
 
 import logging
-import random
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,12 +14,13 @@ from pathlib import Path
 import httpx
 from pydantic import ValidationError
 
+from edgec.device_agent.process.retry import Backoff, RetryPolicy
 from edgec.device_agent.process.statefile import explain
 from edgec.protocol.captures import CAPTURES_PATH, MAX_CAPTURE_BYTES, CaptureMeta
 
 log = logging.getLogger("samples")
 
-_FIRST_WAIT_S, _MAX_WAIT_S = 2.0, 300.0
+_RETRY = RetryPolicy(first_s=2.0, max_s=300.0)
 _TIMEOUT = httpx.Timeout(30.0, connect=10.0)
 _AGAIN = frozenset({401, 403, 408, 425, 429, 507})
 
@@ -34,7 +34,7 @@ class NotNow(ConnectionError):
 
 
 @dataclass(frozen=True)
-class SampleState:
+class SpoolState:
     """For health."""
 
     waiting: int
@@ -44,8 +44,8 @@ class SampleState:
     problem: str
 
 
-class SampleUplink:
-    """Empties the spool for as long as the agent runs; ``first_wait_s`` bounds the first pause after a failure."""
+class CaptureUplink:
+    """Empties the spool for as long as the agent runs."""
 
     def __init__(
         self,
@@ -53,9 +53,9 @@ class SampleUplink:
         server: str,
         token: str | None,
         on_sent: Callable[[str], None] = lambda _: None,
-        first_wait_s: float = _FIRST_WAIT_S,
+        retry: RetryPolicy = _RETRY,
     ) -> None:
-        self._folder, self._on_sent, self._first_wait_s = folder, on_sent, first_wait_s
+        self._folder, self._on_sent, self._backoff = folder, on_sent, Backoff(retry)
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._client = httpx.Client(base_url=server.rstrip("/"), headers=headers, timeout=_TIMEOUT)
         self._changed = threading.Condition()
@@ -81,7 +81,7 @@ class SampleUplink:
             self._changed.notify()
         self._thread.join(2.0)
 
-    def state(self) -> SampleState:
+    def state(self) -> SpoolState:
         """Return what waits and what became of the rest."""
         files = self._waiting()
         size = 0
@@ -91,7 +91,7 @@ class SampleUplink:
                     size += part.stat().st_size
                 except FileNotFoundError:
                     continue  # sent this moment
-        return SampleState(len(files), size, self.sent, self.refused, self.problem)
+        return SpoolState(len(files), size, self.sent, self.refused, self.problem)
 
     def _waiting(self) -> list[Path]:
         try:
@@ -101,18 +101,16 @@ class SampleUplink:
         return [path for _, path in sorted(found)]
 
     def _run(self) -> None:
-        attempt = 0
         self._sweep()
         while not self._stopping:
             self._new = False
             wait: float | None = None
             try:
                 self._send_all()
-                attempt, self.problem = 0, ""
+                self._backoff.succeeded()
+                self.problem = ""
             except NotNow as error:
-                bound = min(_MAX_WAIT_S, self._first_wait_s * 2 ** min(attempt, 16))
-                wait = max(error.wait_s, random.uniform(0, bound))
-                attempt += 1
+                wait = max(error.wait_s, self._backoff.failed())
                 if self.problem != str(error):
                     log.warning("samples wait: %s", error)
                 self.problem = str(error)
@@ -187,4 +185,4 @@ class SampleUplink:
 
 def _retry_after(answer: httpx.Response) -> float:
     value = answer.headers.get("Retry-After", "")
-    return min(_MAX_WAIT_S, float(value)) if value.isdigit() else 0.0
+    return min(_RETRY.max_s, float(value)) if value.isdigit() else 0.0

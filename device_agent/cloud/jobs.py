@@ -33,26 +33,71 @@ Command = Callable[[str, CommandDocument], "Details | Future[Details]"]
 """Carries a job's command out; returns details, now or later. Raises UpdateError, now or later, when it cannot."""
 
 
+class JobReporter:
+    """Reports the state of jobs through the outbox."""
+
+    def __init__(self, topics: Topics, deployments: Deployments, outbox: Outbox) -> None:
+        self._topics, self._deployments, self._outbox = topics, deployments, outbox
+        self._told = 0
+        self.step = ""
+        """Of the update under way."""
+
+    def progress(self, update: Update, details: dict[str, Any]) -> None:
+        """Report a step; the outbox keeps it."""
+        self._told += 1
+        self.step = update.step.value
+        body = {"step": update.step.value, "slot": update.slot, **details}
+        mark = f"{update.job_id}-{update.step.value}-{update.interruptions}-{self._told}"
+        self.send(update.job_id, JobState.IN_PROGRESS, body, mark)
+
+    def finished(self, done: Finished) -> None:
+        """Report a job's end; it counts as reported when it is in the outbox on disk."""
+        self.step = ""
+        self.send(done.job_id, done.state, done.details, f"{done.job_id}-{done.state.value}")
+        if self._outbox.flush():
+            self._deployments.mark_reported(done.job_id)
+
+    def report_again(self) -> None:
+        """After a start: hand over results that may not have been."""
+        for done in self._deployments.unreported():
+            self.finished(done)
+
+    def send(self, job_id: str, state: JobState, details: dict[str, Any], mark: str) -> None:
+        """Put a job's state into the outbox; a repeated `mark` is sent once."""
+        now = datetime.now(UTC)
+        payload = encode(JobUpdate(state=state, details=details, time=now))
+        message_id = f"job-{mark or f'{job_id}-{state.value}-{now.timestamp()}'}"
+        self._outbox.put(self._topics.job_update(job_id), payload, message_id, lane=CONTROL)
+
+
 class JobDesk:
-    """Takes the list of pending jobs and works it off."""
+    """Takes the list of pending jobs and works it off.
+
+    Args:
+        topics: the device's.
+        deployments: the update under way, and the jobs that ended.
+        reports: tells the fleet.
+        updater: carries updates out.
+        target: the device's; empty accepts every update.
+        slot_of: returns the slot that an update is for.
+        command: carries a command out.
+    """
 
     def __init__(
         self,
         topics: Topics,
         deployments: Deployments,
-        outbox: Outbox,
+        reports: JobReporter,
+        updater: Updater,
         target: str,
         slot_of: Callable[[UpdateDocument], str | None],
         command: Command,
     ) -> None:
-        self._topics, self._deployments, self._outbox = topics, deployments, outbox
-        self._target, self._slot_of, self._command = target, slot_of, command
+        self._topics, self._deployments, self._reports = topics, deployments, reports
+        self._updater, self._target, self._slot_of, self._command = updater, target, slot_of, command
         self._pending: list[JobExecution] = []
-        self._told = 0
         self._obeying: set[str] = set()
         """Commands whose end comes later."""
-        self.updater: Updater | None = None
-        self.step = ""
 
     @property
     def current(self) -> str:
@@ -87,26 +132,6 @@ class JobDesk:
             if self._begin(execution):
                 return
 
-    def progress(self, update: Update, details: dict[str, Any]) -> None:
-        """Report a step; the outbox keeps it."""
-        self._told += 1
-        self.step = update.step.value
-        body = {"step": update.step.value, "slot": update.slot, **details}
-        mark = f"{update.job_id}-{update.step.value}-{update.interruptions}-{self._told}"
-        self._say(update.job_id, JobState.IN_PROGRESS, body, mark)
-
-    def finished(self, done: Finished) -> None:
-        """Report a job's end; it counts as reported when it is in the outbox on disk."""
-        self.step = ""
-        self._say(done.job_id, done.state, done.details, f"{done.job_id}-{done.state.value}")
-        if self._outbox.flush():
-            self._deployments.mark_reported(done.job_id)
-
-    def report_again(self) -> None:
-        """After a start: hand over results that may not have been."""
-        for done in self._deployments.unreported():
-            self.finished(done)
-
     def _begin(self, execution: JobExecution) -> bool:
         """Begin a job; True when it keeps the device busy."""
         try:
@@ -136,13 +161,14 @@ class JobDesk:
         return False
 
     def _start_update(self, execution: JobExecution, document: UpdateDocument, slot: str) -> bool:
-        assert self.updater is not None
         update = Update(execution.job_id, slot, document.model_dump(mode="json"))
         try:
-            self.updater.start(update)
+            self._updater.start(update)
         except StateError as error:
             # Without a durable note the device must not begin; the fleet sees why.
-            self._say(execution.job_id, JobState.FAILED, {"message": str(error), "rolled_back": False}, "")
+            self._reports.send(
+                execution.job_id, JobState.FAILED, {"message": str(error), "rolled_back": False}, ""
+            )
             return False
         log.info("job %s: %s %s for slot %s", execution.job_id, document.model, document.version, slot)
         return True
@@ -157,7 +183,7 @@ class JobDesk:
             self._end(execution, JobState.SUCCEEDED, "done", result)
             return
         self._obeying.add(execution.job_id)
-        self._say(execution.job_id, JobState.IN_PROGRESS, {}, f"{execution.job_id}-begun")
+        self._reports.send(execution.job_id, JobState.IN_PROGRESS, {}, f"{execution.job_id}-begun")
 
         def ended(done: Future[Details]) -> None:
             self._obeying.discard(execution.job_id)
@@ -177,29 +203,21 @@ class JobDesk:
             self._deployments.finish(done)
         except StateError as error:
             log.error("%s; the job's end is reported from memory", error)
-            self._say(done.job_id, done.state, done.details, "")
+            self._reports.send(done.job_id, done.state, done.details, "")
             return
-        self.finished(done)
+        self._reports.finished(done)
 
     def _answer_again(self, execution: JobExecution, done: Finished) -> None:
         """The fleet lists a job that has ended here: its result was lost, or is on its way."""
         mark = f"{done.job_id}-{done.state.value}-v{execution.version}"
-        self._say(done.job_id, done.state, done.details, mark)
+        self._reports.send(done.job_id, done.state, done.details, mark)
 
     def _cancel_withdrawn(self) -> None:
         if self.current and self.current not in {execution.job_id for execution in self._pending}:
             log.info("job %s was taken back by the fleet", self.current)
-            assert self.updater is not None
-            self.updater.cancel(self.current)
+            self._updater.cancel(self.current)
 
     def _rejected(self, answer: JobUpdateRejected) -> None:
         if answer.job_id == self.current and answer.state is not None and answer.state.terminal:
             log.info("job %s has ended as %s at the fleet", answer.job_id, answer.state.value)
-            assert self.updater is not None
-            self.updater.cancel(answer.job_id)
-
-    def _say(self, job_id: str, state: JobState, details: dict[str, Any], mark: str) -> None:
-        now = datetime.now(UTC)
-        payload = encode(JobUpdate(state=state, details=details, time=now))
-        message_id = f"job-{mark or f'{job_id}-{state.value}-{now.timestamp()}'}"
-        self._outbox.put(self._topics.job_update(job_id), payload, message_id, lane=CONTROL)
+            self._updater.cancel(answer.job_id)

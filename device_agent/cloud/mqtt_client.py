@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import random
 import select
 import ssl
 import threading
@@ -17,6 +16,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
@@ -24,6 +24,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from edgec.device_agent.cloud.outbox import Outbox
 from edgec.device_agent.errors import StateError
+from edgec.device_agent.process.retry import Backoff, RetryPolicy
 from edgec.device_agent.process.statefile import StateFile
 from edgec.protocol.codec import MAX_PAYLOAD_BYTES, encode
 from edgec.protocol.status import Presence, Status
@@ -69,7 +70,50 @@ class SessionLost(ConnectionError):
     """The connection broke or could not be made."""
 
 
-class Uplink:
+class Publisher(Protocol):
+    """What the rest of the agent sees of the connection."""
+
+    connected: bool
+    session_seq: int
+    errors: int
+    """Unexpected errors that were caught, each of them a defect."""
+
+    def start(self) -> None:
+        """Begin to connect."""
+
+    def notify(self) -> None:
+        """The outbox has something to send."""
+
+    def publish_now(self, topic: str, payload: bytes, *, retain: bool = False) -> bool:
+        """Send something that is worth nothing later (health); returns whether there is a session."""
+
+    def stop(self) -> None:
+        """End the session."""
+
+
+class NoBroker:
+    """A `Publisher` for a device without a broker: events stay in the outbox."""
+
+    connected = False
+    session_seq = 0
+    errors = 0
+
+    def start(self) -> None:
+        """Log that nothing will be sent."""
+        log.warning("no broker is configured and the device is not enrolled: events stay in the outbox")
+
+    def notify(self) -> None:
+        """Send nothing."""
+
+    def publish_now(self, topic: str, payload: bytes, *, retain: bool = False) -> bool:
+        """Send nothing."""
+        return False
+
+    def stop(self) -> None:
+        """Nothing to end."""
+
+
+class MqttClient:
     """Keeps a session with the broker for as long as the agent runs.
 
     ``on_message(topic, payload)`` and ``on_session(connected)`` are called from this object's thread.
@@ -127,7 +171,7 @@ class Uplink:
     # The thread.
 
     def _run(self) -> None:
-        attempt = 0
+        backoff = Backoff(RetryPolicy(_FIRST_WAIT_S, self._broker.reconnect_max_s))
         while not self._stopping.is_set():
             began = time.monotonic()
             try:
@@ -141,10 +185,10 @@ class Uplink:
             if self.connected:
                 self.connected = False
                 self._on_session(False)
-            attempt = 0 if time.monotonic() - began > 2 * self._broker.keepalive_s else attempt + 1
+            if time.monotonic() - began > 2 * self._broker.keepalive_s:
+                backoff.succeeded()
             if not self._stopping.is_set():
-                bound = min(self._broker.reconnect_max_s, _FIRST_WAIT_S * 2 ** min(attempt, 16))
-                self._stopping.wait(random.uniform(0, bound))
+                self._stopping.wait(backoff.failed())
 
     def _new_client(self) -> mqtt.Client:
         broker = self._broker

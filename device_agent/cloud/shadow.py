@@ -8,6 +8,7 @@ leaves it, too.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -46,7 +47,7 @@ class ShadowDesk:
         path: Path,
         state: StateFile,
         outbox: Outbox,
-        apply: Callable[[AgentConfig], None],
+        apply: Callable[[AgentConfig, AgentConfig], None],
     ) -> None:
         self._topics, self._table, self._path = topics, table, path
         self._state, self._outbox, self._apply = state, outbox, apply
@@ -58,8 +59,10 @@ class ShadowDesk:
         self._errors: dict[str, str] = {}
         self._reported: dict[str, Any] = dict(self._desired)
         """What the fleet has of us: as it said last, or as we told it since."""
+        self.config = self._effective()
+        """The present configuration."""
 
-    def effective(self) -> AgentConfig:
+    def _effective(self) -> AgentConfig:
         """Return the configuration to start with; a desired state that no longer fits is left out."""
         try:
             return self._merged(self._desired)
@@ -106,7 +109,8 @@ class ShadowDesk:
                 self._state.save({"desired": wanted, "version": self._version})
             except StateError as error:
                 log.error("%s; the fleet's configuration lasts until the next start", error)
-            self._apply(config)
+            before, self.config = self.config, config
+            self._apply(before, config)
         self.report()
 
     def _merged(self, desired: dict[str, Any]) -> AgentConfig:
@@ -122,5 +126,5 @@ class ShadowDesk:
         payload = encode(ShadowUpdate(state=ShadowState(reported=patch)))
         topic = self._topics.of(Kind.SHADOW_UPDATE, NAME)
         self._outbox.put(
-            topic, payload, f"shadow-{self._version}-{hash(payload) & 0xFFFFFFFF:x}", lane=CONTROL
+            topic, payload, f"shadow-{self._version}-{hashlib.sha256(payload).hexdigest()[:12]}", lane=CONTROL
         )

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, ValidationInfo
+from pydantic import BeforeValidator, Field, ValidationInfo
 
 from edgec.device_agent.config.source_settings import SourceSettings
 
@@ -53,5 +54,17 @@ def _prepare(value: object, info: ValidationInfo) -> object:
     return value
 
 
-Source = Annotated[SourceSettings, BeforeValidator(_prepare)]
+@dataclass(frozen=True, kw_only=True)
+class _Bounded(SourceSettings):
+    """The same settings with the bounds that the parser holds them to."""
+
+    index: Annotated[int, Field(ge=0)] | None = None
+    fps: Annotated[float, Field(gt=0, le=1000)] | None = None
+    width: Annotated[int, Field(ge=16, le=16384)] | None = None
+    height: Annotated[int, Field(ge=16, le=16384)] | None = None
+    rate: Annotated[int, Field(ge=4000, le=192000)] = 16000
+    chunk_ms: Annotated[float, Field(ge=5, le=1000)] = 80.0
+
+
+Source = Annotated[_Bounded, BeforeValidator(_prepare)]
 """A source in either form; relative paths start at the configuration file's folder."""

@@ -10,12 +10,17 @@ from typing import Any
 
 import psutil
 
-from edgec.device_agent.cloud.capture_uplink import SampleState
+from edgec.device_agent.cloud.capture_uplink import SpoolState
+from edgec.device_agent.inference.messages import (
+    CaptureCounters,
+    Latency,
+    ModelCounters,
+    PipelineCounters,
+    SlotCounters,
+)
 from edgec.protocol.status import (
     CapturesHealth,
-    Health,
     ModelHealth,
-    OutboxHealth,
     StageLatency,
     StreamHealth,
 )
@@ -75,50 +80,53 @@ def clock_is_plausible() -> bool:
     return _EARLIEST < time.time() < _LATEST
 
 
-def stream_health(capture: dict[str, Any], pipeline: dict[str, Any]) -> StreamHealth:
+def stream_health(capture: dict[str, Any], pipeline: PipelineCounters) -> StreamHealth:
     """Join the capture side's and the pipeline's figures of one stream."""
-    latency = {stage: StageLatency(**value) for stage, value in pipeline.get("latency", {}).items()}
     return StreamHealth(
         **{key: value for key, value in capture.items() if key != "message"},
-        message=capture["message"] or pipeline.get("message", ""),
-        gated=pipeline.get("gated", 0),
-        events=pipeline.get("events", 0),
-        errors=pipeline.get("errors", 0),
-        comparison=pipeline.get("comparison"),
-        latency=latency,
+        message=capture["message"] or pipeline.message,
+        gated=pipeline.gated,
+        events=pipeline.events,
+        errors=pipeline.errors,
+        comparison=pipeline.comparison,
+        latency={stage: _latency(value) for stage, value in pipeline.latency.items()},
     )
 
 
-def model_health(slot: str, state: str, message: str, restarts: int, counters: dict[str, Any]) -> ModelHealth:
+def model_health(slot: str, state: str, message: str, restarts: int, counters: SlotCounters) -> ModelHealth:
     """Put one slot's figures into its part of the message."""
-    latency = counters.get("latency")
+    model = counters.active or ModelCounters()
     return ModelHealth(
         slot=slot,
-        name=counters.get("name", ""),
-        version=counters.get("version", ""),
-        manifest_digest=counters.get("manifest_digest"),
+        name=model.name,
+        version=model.version,
+        manifest_digest=model.manifest_digest or None,
         state=state if state in ("loading", "running", "probation", "failed", "absent") else "failed",  # type: ignore[arg-type]
-        inferences=counters.get("inferences", 0),
-        errors=counters.get("errors", 0),
+        inferences=model.inferences,
+        errors=model.errors,
         restarts=restarts,
-        latency=StageLatency(**latency) if latency else None,
-        score_mean=counters.get("score_mean"),
-        results_per_frame=counters.get("results_per_frame"),
-        message=message or counters.get("last_error", ""),
+        latency=_latency(model.latency) if model.latency else None,
+        score_mean=model.score_mean,
+        results_per_frame=model.results_per_frame,
+        message=message or model.last_error,
     )
 
 
-def captures_health(state: SampleState | None, counters: dict[str, Any]) -> CapturesHealth | None:
-    """Join what the spool and its sender say; None where the device has no fleet server."""
+def _latency(latency: Latency) -> StageLatency:
+    return StageLatency(p50_ms=latency.p50_ms, p99_ms=latency.p99_ms)
+
+
+def captures_health(state: SpoolState | None, counters: CaptureCounters) -> CapturesHealth | None:
+    """Join the figures of the spool and its upload; None where the device has no fleet server."""
     if state is None:
         return None
     return CapturesHealth(
         waiting=state.waiting,
         bytes=state.bytes,
-        kept=counters.get("kept", 0),
+        kept=counters.kept,
         sent=state.sent,
-        refused=state.refused + counters.get("refused", 0),
-        message=counters.get("problem", "") or state.problem,
+        refused=state.refused + counters.refused,
+        message=counters.problem or state.problem,
     )
 
 
@@ -133,9 +141,3 @@ def free_bytes(folder: Path) -> int | None:
 def descriptors() -> int:
     """Open descriptors of this process, to notice leaks."""
     return sum(1 for _ in Path("/proc/self/fd").iterdir())
-
-
-__all__ = [
-    "Health", "Meter", "OutboxHealth", "clock_is_plausible", "descriptors", "free_bytes", "model_health",
-    "stream_health",
-]  # fmt: skip

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -90,8 +89,8 @@ class Spool:
 
 
 @dataclass
-class Request:
-    """Samples that a job asked for."""
+class CaptureRequest:
+    """Captures that a job requested."""
 
     left: int
     interval_s: float
@@ -113,7 +112,7 @@ class Seeing:
     disagreed: bool = False
 
 
-class StreamSamples:
+class StreamCaptures:
     """Chooses frames of one stream, and lets none go unmasked."""
 
     def __init__(
@@ -134,10 +133,10 @@ class StreamSamples:
         self._rules = settings.capture or CaptureRules()
         self._next_s = 0.0
         self._count = 0
-        self._requests: list[Request] = []
+        self._requests: list[CaptureRequest] = []
         self._random = random.Random()
 
-    def request(self, request: Request) -> None:
+    def request(self, request: CaptureRequest) -> None:
         """Take the next frames, whatever the rules say."""
         self._requests.append(request)
 
@@ -183,7 +182,7 @@ class StreamSamples:
         seeing: Seeing,
         reason: CaptureReason,
         slots: Callable[[str], Loaded | None],
-        request: Request | None,
+        request: CaptureRequest | None,
     ) -> None:
         last = request is not None and request.left == 0
 
@@ -230,7 +229,7 @@ class StreamSamples:
         self,
         seeing: Seeing,
         reason: CaptureReason,
-        request: Request | None,
+        request: CaptureRequest | None,
         picture: Picture,
         masked: list[str],
     ) -> CaptureMeta:
@@ -295,8 +294,3 @@ def predictions_of(seen: Iterable[Seen]) -> list[Prediction]:
         )
         for one in best
     ]
-
-
-def request_of(body: dict[str, Any], answer: Callable[[list[str], str], None]) -> Request:
-    """Read a request as the supervisor sends it."""
-    return Request(int(body["count"]), float(body["interval_s"]), body.get("job"), answer)

@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 
 from edgec.device_agent.config.settings import StreamSection
 from edgec.device_agent.inference.masks import blur
+from edgec.device_agent.inference.messages import MediaLimits
 from edgec.device_agent.process.statefile import explain
 
 log = logging.getLogger("media")
@@ -176,10 +176,10 @@ class ClipRecorder:
 class StreamMedia:
     """What one stream keeps of its frames: masked before anything of them leaves the pipeline."""
 
-    def __init__(self, name: str, settings: StreamSection, ring: MediaRing, limits: dict[str, Any]) -> None:
+    def __init__(self, name: str, settings: StreamSection, ring: MediaRing, limits: MediaLimits) -> None:
         self._name, self._settings, self._ring = name, settings, ring
         self._clips = (
-            ClipRecorder(ring, limits["clip_before_s"], limits["clip_after_s"]) if settings.clips else None
+            ClipRecorder(ring, limits.clip_before_s, limits.clip_after_s) if settings.clips else None
         )
         self._masked: tuple[int, Picture] | None = None
 

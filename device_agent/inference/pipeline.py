@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgec.device_agent.config.settings import StreamSection
-from edgec.device_agent.inference.captures import Seeing, StreamSamples
+from edgec.device_agent.inference.captures import Seeing, StreamCaptures
 from edgec.device_agent.inference.comparison import Comparison
 from edgec.device_agent.inference.findings import BrokenOutput, Findings, findings_of
 from edgec.device_agent.inference.gate import GateKeeper
 from edgec.device_agent.inference.media import StreamMedia
+from edgec.device_agent.inference.messages import PipelineCounters
 from edgec.device_agent.inference.rules import Firing, RuleBook, ZoneMap
 from edgec.device_agent.inference.slots import MODEL_ERRORS, Loaded, timed
 from edgec.device_agent.inference.stats import Window
@@ -43,10 +44,10 @@ class Pipeline:
         emit: Emit,
         watch: Callable[[str], None],
         media: StreamMedia | None = None,
-        samples: StreamSamples | None = None,
+        captures: StreamCaptures | None = None,
     ) -> None:
         self.name, self.settings = name, settings
-        self._emit, self._watch, self._media, self.samples = emit, watch, media, samples
+        self._emit, self._watch, self._media, self.captures = emit, watch, media, captures
         self._second: tuple[Loaded, Findings, bool] | None = None
         """What the candidate said of the present frame, and whether that differs."""
         self._seen: list[Seen] = []
@@ -84,20 +85,20 @@ class Pipeline:
         self.kind = found.kind
         height, width = (frame.data.shape[0], frame.data.shape[1]) if frame.kind is Kind.PICTURE else (0, 0)
         self._last = (frame, loaded, (width, height))
-        if self.samples is not None and frame.kind is Kind.PICTURE:
-            self._sample(frame, loaded, slots)
+        if self.captures is not None and frame.kind is Kind.PICTURE:
+            self._capture(frame, loaded, slots)
         self._track(found, frame, loaded, (width, height), now_s, slots)
         done = time.monotonic_ns()
         self.stages["post"].add((done - after) / 1e6)
         self.stages["total"].add((done - frame.monotonic_ns) / 1e6)
 
-    def _sample(self, frame: Frame, loaded: Loaded, slots: Callable[[str], Loaded | None]) -> None:
-        assert self.samples is not None
+    def _capture(self, frame: Frame, loaded: Loaded, slots: Callable[[str], Loaded | None]) -> None:
+        assert self.captures is not None
         seeing = Seeing(frame, loaded, self._seen)
         if self._second is not None:
             seeing.other, found, seeing.disagreed = self._second
             seeing.other_found = [*found.boxes, *found.labels]
-        self.samples.look(seeing, slots)
+        self.captures.look(seeing, slots)
 
     def _choose(
         self, frame: Frame, loaded: Loaded | None, slots: Callable[[str], Loaded | None]
@@ -294,19 +295,19 @@ class Pipeline:
             }
             for track in self.tracks
         ]
-        return {"tracks": tracks, "text": f"{self.name}  {total['p50_ms']:.1f} ms" if total else self.name}
+        return {"tracks": tracks, "text": f"{self.name}  {total.p50_ms:.1f} ms" if total else self.name}
 
-    def report(self) -> dict[str, Any]:
-        """Return the counters and latencies as JSON."""
+    def report(self) -> PipelineCounters:
+        """Return the counters and latencies."""
         latency = {stage: window.summary() for stage, window in self.stages.items()}
-        return {
-            "gated": self.gated,
-            "events": self.events,
-            "errors": self.errors,
-            "message": self.message,
-            "comparison": self._comparison.report() if self._comparison else None,
-            "latency": {stage: value for stage, value in latency.items() if value},
-        }
+        return PipelineCounters(
+            gated=self.gated,
+            events=self.events,
+            errors=self.errors,
+            message=self.message,
+            comparison=self._comparison.report() if self._comparison else None,
+            latency={stage: value for stage, value in latency.items() if value},
+        )
 
 
 class Ear:

@@ -5,22 +5,47 @@ from __future__ import annotations
 import logging
 import mmap
 import os
-import time
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
+from typing import Any, Protocol, assert_never
 
-import numpy as np
+import msgspec
 
 from edgec.device_agent.capture.runner import StreamRunner
-from edgec.device_agent.process import child
-from edgec.device_agent.process.channel import Body, ChannelClosed
-from edgec.device_agent.process.loop import Loop, Timer
+from edgec.device_agent.inference.messages import (
+    FROM_INFERENCE,
+    AddStream,
+    Answer,
+    CaptureKept,
+    CaptureLimits,
+    DetectionFound,
+    DiscardModel,
+    EmptySlot,
+    FromInference,
+    HoldSlot,
+    LoadModel,
+    MediaLimits,
+    ReleaseModels,
+    RemoveStream,
+    Report,
+    Request,
+    RequestReport,
+    RevertModel,
+    StartInference,
+    StopInference,
+    SwapModel,
+    TakeCaptures,
+    WatchStream,
+)
+from edgec.device_agent.inference.pulse import Pulse
+from edgec.device_agent.process.loop import Loop
+from edgec.device_agent.process.retry import RetryPolicy
+from edgec.device_agent.process.supervisor import Exit, StartMessage, Supervisor
 
 log = logging.getLogger("inference")
 
-_BURST, _BURST_S, _PAUSE_S = 5, 60.0, 20.0
+_RETRY = RetryPolicy(first_s=20.0, max_s=20.0, jitter=False, immediate=5, window_s=60.0)
 
 
 class ProcessDied(ConnectionError):
@@ -36,67 +61,100 @@ class Candidate:
     threads: int | None
 
 
+@dataclass(frozen=True)
+class Settings:
+    """What every inference process starts with."""
+
+    boot: str
+    device: str
+    media: MediaLimits
+    captures: CaptureLimits
+
+
+class Observer(Protocol):
+    """Takes what happens in the inference process; called from the loop's thread."""
+
+    def detection(self, message: DetectionFound) -> None:
+        """A pipeline reports an event."""
+
+    def capture_kept(self) -> None:
+        """The spool holds a new capture."""
+
+    def inference_died(self, suspect: int) -> None:
+        """The process ended unexpectedly; `suspect` is the fingerprint of the model in use, 0 for none."""
+
+    def inference_changed(self) -> None:
+        """A slot's state changed."""
+
+
 class Inference:
     """One inference process at a time; after a death the next one gets the same streams and models.
 
-    ``models_of(slot)`` gives what to load, best first; ``on_event`` takes what pipelines say;
-    ``on_death`` is told before the next process starts.
+    Args:
+        loop: the supervisor's.
+        settings: what every process starts with.
+        models_of: returns what to load into a slot, best first.
+        watched: whether somebody watches a stream's live view.
+        observer: takes what happens.
     """
 
     def __init__(
         self,
         loop: Loop,
-        boot: str,
-        media: Body,
+        settings: Settings,
         models_of: Callable[[str], list[Candidate]],
-        on_event: Callable[[Body], None],
-        on_death: Callable[[], None],
-        on_change: Callable[[], None],
+        watched: Callable[[str], bool],
+        observer: Observer,
     ) -> None:
-        self._loop, self._boot, self._media = loop, boot, media
-        self._models_of, self._on_event = models_of, on_event
-        self._on_death, self._on_change = on_death, on_change
+        self._settings, self._models_of, self._watched, self._observer = (
+            settings,
+            models_of,
+            watched,
+            observer,
+        )
         self.generation = 0
-        self.restarts = 0
         self.slots: dict[str, str] = {}
         """State by slot: loading, running, failed, absent."""
         self.messages: dict[str, str] = {}
         self.timeout_s = 10.0
-        self.watched: Callable[[str], bool] = lambda _: False
-        self.on_sample: Callable[[], None] = lambda: None
-        self.on_blame: Callable[[int], None] = lambda _: None
-        """Told the fingerprint of the model that was called, or loaded, when the process ended."""
         self.streams: dict[str, StreamRunner] = {}
-        self._pulse_fd = os.memfd_create("edgec-pulse")
-        os.ftruncate(self._pulse_fd, mmap.PAGESIZE)
-        self._pulse = np.frombuffer(mmap.mmap(self._pulse_fd, 0), np.uint64)
-        self._child: child.Child | None = None
-        self._pending: dict[str, Future[Body]] = {}
-        self._tokens = 0
+        pulse = os.memfd_create("edgec-pulse")
+        os.ftruncate(pulse, mmap.PAGESIZE)
+        self._pulse = Pulse(pulse)
+        self._process = Supervisor(
+            loop, "inference", "edgec.device_agent.inference.worker", FROM_INFERENCE, first=self._first,
+            on_message=self._take, on_exit=self._exited, retry=_RETRY, on_start=self._send_all,
+        )  # fmt: skip
+        self._pending: dict[str, Future[Any]] = {}
+        self._keys = 0
         self._settling: dict[str, list[Callable[[], None]]] = {}
         self._attempts: dict[str, object] = {}
-        """The load under way that a slot waits for; what an older one brings is let go."""
-        self._deaths: deque[float] = deque(maxlen=_BURST)
-        self._timer: Timer | None = None
+        """The load under way that a slot waits for; what an older one loads is discarded."""
         self._closing = False
         self.stopped = False
 
     @property
     def pid(self) -> int | None:
         """The inference process."""
-        return self._child.pid if self._child else None
+        return self._process.pid
+
+    @property
+    def restarts(self) -> int:
+        """How often the process was started again."""
+        return self._process.restarts
 
     def start(self) -> None:
-        """Start the process, give it the streams and begin to load the models."""
-        self._timer = None
+        """Start the process, send it the streams and begin to load the models."""
+        self._process.start()
+
+    def _first(self) -> StartMessage:
         self.generation += 1
-        self._pulse[:] = 0
-        process = child.spawn("inference", "edgec.device_agent.inference.worker")
-        self._child = process
-        self._loop.add_reader(process.channel.fileno(), lambda: self._heard(process))
-        self._loop.add_reader(process.pidfd, lambda: self._died(process))
-        first = {"boot": self._boot, "generation": self.generation, "media": self._media}
-        self._send(first, (self._pulse_fd,))
+        self._pulse.reset()
+        start = self._settings
+        message = StartInference(start.boot, self.generation, start.device, start.media, start.captures)
+        return message, (self._pulse.fd,)
+
+    def _send_all(self) -> None:
         for slot in self.slots:
             self.load_slot(slot)
         for stream in self.streams.values():
@@ -105,34 +163,34 @@ class Inference:
     def add_slot(self, slot: str) -> None:
         """Make a slot and load its model."""
         self.slots.setdefault(slot, "loading")
-        if self._child is not None:
+        if self._process.running:
             self.load_slot(slot)
 
     def remove_slot(self, slot: str) -> None:
         """Empty a slot."""
         self.slots.pop(slot, None)
         self._attempts.pop(slot, None)
-        self._send({"op": "empty", "slot": slot})
+        self._process.send(EmptySlot(slot))
 
     def add_stream(self, runner: StreamRunner) -> None:
         """Serve a stream, or serve it with other settings."""
         self.streams[runner.name] = runner
-        if self._child is not None:
+        if self._process.running:
             self._send_stream(runner)
 
     def watch(self, stream: str, on: bool) -> None:
         """Copy a stream's frames to the live view, or stop that."""
-        self._send({"op": "watch", "stream": stream, "on": on})
+        self._process.send(WatchStream(stream, on))
 
     def remove_stream(self, name: str) -> None:
         """Stop serving a stream."""
         if self.streams.pop(name, None) is not None:
-            self._send({"op": "remove", "stream": name})
+            self._process.send(RemoveStream(name))
 
     def load_slot(self, slot: str) -> None:
         """Load the slot's model, or the best one that can be loaded, and make it active."""
         candidates = self._models_of(slot)
-        self._send({"op": "hold" if candidates else "empty", "slot": slot})
+        self._process.send(HoldSlot(slot) if candidates else EmptySlot(slot))
         self._set_slot(slot, "loading" if candidates else "absent", "" if candidates else "no model yet")
         attempt = self._attempts[slot] = object()
         if candidates:
@@ -142,23 +200,23 @@ class Inference:
         first, *others = candidates
         future = self.load(slot, first)
 
-        def loaded(done: Future[Body]) -> None:
+        def loaded(done: Future[Answer]) -> None:
             if done.exception() is not None:
                 return  # the process died; the next one starts over
-            error = done.result()["error"]
+            error, token = done.result().error, done.result().key
             if self._attempts.get(slot) is not attempt:
-                log.info("slot %s has to run another model by now: this one is let go", slot)
-                self._send({"op": "discard", "slot": slot, "token": done.result()["token"]})
+                log.info("slot %s has to run another model by now: this one is discarded", slot)
+                self._process.send(DiscardModel(slot, token))
                 return
             if not error:
-                self.swap(slot, done.result()["token"])
-                self.ask({"op": "release", "slot": slot, "waiting": False})
+                self.swap(slot, token)
+                self.ask(ReleaseModels(slot, waiting=False))
                 return
             log.error("slot %s: %s cannot be loaded: %s", slot, first.digest or first.path, error)
             if others:
                 self._load_next(slot, others, attempt)
             else:
-                self._send({"op": "empty", "slot": slot})
+                self._process.send(EmptySlot(slot))
                 self._set_slot(slot, "failed", error)
 
         future.add_done_callback(loaded)
@@ -170,144 +228,106 @@ class Inference:
         else:
             callback()
 
-    def load(self, slot: str, model: Candidate) -> Future[Body]:
-        """Load a model beside the running one; the answer's ``token`` names it."""
-        return self.ask(
-            {"op": "load", "slot": slot, "path": model.path, "digest": model.digest, "threads": model.threads}
-        )
+    def load(self, slot: str, model: Candidate) -> Future[Answer]:
+        """Load a model beside the running one; the answer's `key` is the model's token."""
+        return self.ask(LoadModel(slot, model.path, model.digest, model.threads))
 
-    def swap(self, slot: str, token: str) -> Future[Body]:
+    def swap(self, slot: str, token: str) -> Future[Answer]:
         """Make a loaded model the active one, from the next frame on."""
-        future = self.ask({"op": "swap", "slot": slot, "token": token})
+        future = self.ask(SwapModel(slot, token))
 
-        def swapped(done: Future[Body]) -> None:
-            if done.exception() is None and not done.result()["error"]:
+        def swapped(done: Future[Answer]) -> None:
+            if done.exception() is None and not done.result().error:
                 self._set_slot(slot, "running", "")
 
         future.add_done_callback(swapped)
         return future
 
-    def ask(self, body: Body) -> Future[Body]:
-        """Send a request; the future gets the answer, or ProcessDied. Call from the loop's thread."""
-        self._tokens += 1
-        token = body.get("token") or f"{self.generation}.{self._tokens}"
-        future: Future[Body] = Future()
-        if self._child is None:
-            future.set_exception(ProcessDied("the inference process is not there"))
+    def ask(
+        self, request: LoadModel | SwapModel | RevertModel | ReleaseModels | TakeCaptures
+    ) -> Future[Answer]:
+        """Send a request; the future gets the answer, or `ProcessDied`. Call from the loop's thread."""
+        return self._ask(request)
+
+    def report(self) -> Future[Report]:
+        """Request the process's counters, as `ask` does."""
+        return self._ask(RequestReport())
+
+    def _ask(self, request: Request) -> Future[Any]:
+        future: Future[Any] = Future()
+        if not self._process.running:
+            future.set_exception(ProcessDied("the inference process is not running"))
             return future
-        key = f"{token}/{self._tokens}"
+        self._keys += 1
+        key = f"{self.generation}.{self._keys}"
         self._pending[key] = future
-        self._send({**body, "token": token, "key": key})
+        self._process.send(msgspec.structs.replace(request, key=key))
         return future
 
     def tick(self) -> None:
         """Kill the process when a model call lasts longer than it may."""
-        began = int(self._pulse[0])
-        if self._child is not None and began:
-            lasted = (time.monotonic_ns() - began) / 1e9
-            if lasted > self.timeout_s:
-                log.error("a model call has lasted %.1f s: the inference process is killed", lasted)
-                for slot in self.slots:
-                    self.messages[slot] = f"a model call lasted longer than {self.timeout_s:.0f} s"
-                self._child.kill()
+        lasted = self._pulse.call_s
+        if self._process.running and lasted > self.timeout_s:
+            log.error("a model call has lasted %.1f s: killing the inference process", lasted)
+            why = f"a model call lasted longer than {self.timeout_s:.0f} s"
+            for slot in self.slots:
+                self.messages[slot] = why
+            self._process.kill(why)
 
     @property
     def frames(self) -> int:
         """Frames served by the present process."""
-        return int(self._pulse[1])
+        return self._pulse.frames
 
-    def kill(self) -> None:
+    def kill(self, why: str) -> None:
         """End the process now; a new one follows."""
-        if self._child is not None:
-            self._child.kill()
+        self._process.kill(why)
 
     def close(self) -> None:
-        """Ask it to finish: open tracks end, then ``stopped`` becomes true."""
+        """Ask it to finish: open tracks end, then `stopped` becomes true."""
         self._closing = True
-        if self._timer is not None:
-            self._timer.cancel()
-        if self._child is None:
+        self._process.no_restart()
+        if not self._process.running:
             self.stopped = True
-            return
-        self._send({"op": "stop"})
+        self._process.send(StopInference())
 
     def _send_stream(self, runner: StreamRunner) -> None:
         runner.ring.recover_reader()
         settings = runner.settings.model_dump(mode="json", exclude_none=True)
-        body = {
-            "op": "stream",
-            "stream": runner.name,
-            "settings": settings,
-            "watched": self.watched(runner.name),
-        }
-        self._send(body, (*runner.fds, *runner.view_fds))
+        message = AddStream(runner.name, settings, self._watched(runner.name))
+        self._process.send(message, (*runner.fds, *runner.view_fds))
 
-    def _send(self, body: Body, fds: tuple[int, ...] = ()) -> None:
-        if self._child is None:
-            return
-        try:
-            self._child.channel.send(body, fds)
-        except ChannelClosed:
-            log.info("the inference process is gone; its end is dealt with next")
+    def _take(self, message: FromInference) -> None:
+        match message:
+            case DetectionFound():
+                self._observer.detection(message)
+            case CaptureKept():
+                self._observer.capture_kept()
+            case Answer() | Report():
+                if future := self._pending.pop(message.key, None):
+                    future.set_result(message)
+            case _:
+                assert_never(message)
 
-    def _heard(self, process: child.Child) -> None:
-        try:
-            body, _ = process.channel.receive()
-        except ChannelClosed:
-            self._loop.remove_reader(process.channel.fileno())
-            return
-        self._take(body)
-
-    def _take(self, body: Body) -> None:
-        match body["op"]:
-            case "event":
-                self._on_event(body)
-            case "sampled":
-                self.on_sample()
-            case "answer" | "report":
-                if future := self._pending.pop(body["key"], None):
-                    future.set_result({**body, "generation": self.generation})
-
-    def _died(self, process: child.Child) -> None:
-        # Events that it sent before it died are still in the channel.
-        while True:
-            try:
-                process.channel.socket.setblocking(False)
-                body, _ = process.channel.receive()
-            except (ChannelClosed, BlockingIOError):
-                break
-            self._take(body)
-        for fd in (process.channel.fileno(), process.pidfd):
-            try:
-                self._loop.remove_reader(fd)
-            except KeyError:
-                continue  # the channel's end was read before
-        status = process.reap()
-        self._child = None
-        blamed = self._pulse[2] if self._pulse[0] else self._pulse[3]
-        if blamed and not self._closing:
-            self.on_blame(int(blamed))
+    def _exited(self, how: Exit) -> bool:
+        if not self._closing:
+            self._observer.inference_died(self._pulse.suspect)
         pending, self._pending = self._pending, {}
         for future in pending.values():
-            future.set_exception(ProcessDied(f"the inference process ended with status {status}"))
+            future.set_exception(ProcessDied(f"the inference process {how}"))
         if self._closing:
             self.stopped = True
-            return
-        self.restarts += 1
-        log.error("the inference process ended with status %s: a new one is started", status)
+            return False
+        log.error("the inference process %s; restarting it", how)
         for slot in self.slots:
             self.slots[slot] = "loading"
-        self._on_death()
-        now = time.monotonic()
-        storm = len(self._deaths) == _BURST and now - self._deaths[0] < _BURST_S
-        self._deaths.append(now)
-        self._timer = self._loop.call_later(_PAUSE_S if storm else 0.0, self.start)
-        self._on_change()
+        self._observer.inference_changed()
+        return True
 
     def _set_slot(self, slot: str, state: str, message: str) -> None:
         if slot in self.slots and (self.slots[slot], self.messages.get(slot)) != (state, message):
             self.slots[slot], self.messages[slot] = state, message
-            self._on_change()
+            self._observer.inference_changed()
         if state != "loading":
             for callback in self._settling.pop(slot, []):
                 callback()

@@ -14,6 +14,7 @@ import numpy as np
 
 import edgec.runtime as rt
 from edgec.device_agent.inference.findings import BrokenOutput
+from edgec.device_agent.inference.messages import ModelCounters, SlotCounters
 from edgec.device_agent.inference.stats import ModelStats
 from edgec.runtime.artifact.golden import golden_inputs
 from edgec.runtime.errors import EdgecError
@@ -48,6 +49,10 @@ class Loaded:
     def reference(self) -> dict[str, str]:
         """Return the ``model`` part of an event."""
         return {"name": self.name, "version": self.version, "manifest_digest": self.digest}
+
+    def counters(self) -> ModelCounters:
+        """Return what it has done since it was loaded."""
+        return self.stats.report(self.name, self.version, self.digest)
 
 
 _KINDS = {
@@ -199,13 +204,13 @@ class Slots:
         if slot and slot.active:
             slot.active.model.close()
 
-    def report(self) -> dict[str, Any]:
-        """Return each slot's model and counters; the old model's too while there is one."""
+    def report(self) -> dict[str, SlotCounters]:
+        """Return each slot's counters, those of the previous model while it is loaded."""
         return {
-            name: {
-                **(slot.active.reference() | slot.active.stats.report() if slot.active else {}),
-                "previous": slot.previous.stats.report() if slot.previous else None,
-            }
+            name: SlotCounters(
+                slot.active.counters() if slot.active else None,
+                slot.previous.counters() if slot.previous else None,
+            )
             for name, slot in self._slots.items()
         }
 

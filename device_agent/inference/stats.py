@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Any
+
+from edgec.device_agent.inference.messages import Latency, ModelCounters
 
 _WINDOW = 512
 SCORE_BINS = 20
@@ -19,13 +20,13 @@ class Window:
         """Add one."""
         self._values.append(milliseconds)
 
-    def summary(self) -> dict[str, float] | None:
-        """Return ``p50_ms`` and ``p99_ms``; None when there is nothing."""
+    def summary(self) -> Latency | None:
+        """Return the percentiles; None while there is nothing."""
         if not self._values:
             return None
         ordered = sorted(self._values)
         last = len(ordered) - 1
-        return {"p50_ms": round(ordered[last // 2], 4), "p99_ms": round(ordered[round(last * 0.99)], 4)}
+        return Latency(round(ordered[last // 2], 4), round(ordered[round(last * 0.99)], 4))
 
 
 class ModelStats:
@@ -55,18 +56,21 @@ class ModelStats:
         self.errors += 1
         self.last_error = message[:300]
 
-    def report(self) -> dict[str, Any]:
-        """Return everything as JSON."""
-        return {
-            "inferences": self.inferences,
-            "errors": self.errors,
-            "results": self.results,
-            "score_mean": round(self.score_sum / self.results, 4) if self.results else None,
-            "results_per_frame": round(self.results / self.inferences, 4) if self.inferences else None,
-            "scores": self.scores,
-            "latency": self.latency.summary(),
-            "last_error": self.last_error,
-        }
+    def report(self, name: str, version: str, digest: str) -> ModelCounters:
+        """Return everything as the message of the model so named."""
+        return ModelCounters(
+            name=name,
+            version=version,
+            manifest_digest=digest,
+            inferences=self.inferences,
+            errors=self.errors,
+            results=self.results,
+            score_mean=round(self.score_sum / self.results, 4) if self.results else None,
+            results_per_frame=round(self.results / self.inferences, 4) if self.inferences else None,
+            scores=list(self.scores),
+            latency=self.latency.summary(),
+            last_error=self.last_error,
+        )
 
 
 def distance(left: list[int], right: list[int]) -> float:

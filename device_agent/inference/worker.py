@@ -1,35 +1,54 @@
 """The inference process: every pipeline and every model; one frame at a time, the streams in turn.
 
-Started as ``python -m edgec.device_agent.inference.worker``. Nothing here touches the network or the disk beyond the
-models it is told to load. What it is doing stands in a *pulse*, four words of shared memory that the
-supervisor reads: when the current model call began (0: none), a count of frames, and which model is called and
-which is being loaded (`aftercare.fingerprint`), so that a death has somebody to blame.
+Started as `python -m edgec.device_agent.inference.worker`; the first message is a `StartInference`. Nothing here
+touches the network, or the disk beyond the models that it is told to load and the pictures that it keeps.
 """
 
 from __future__ import annotations
 
 import logging
-import mmap
 import os
 import selectors
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, assert_never
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgec.device_agent.config.settings import StreamSection
-from edgec.device_agent.inference.captures import Spool, StreamSamples, request_of
+from edgec.device_agent.inference.captures import CaptureRequest, Spool, StreamCaptures
 from edgec.device_agent.inference.masks import blur
 from edgec.device_agent.inference.media import MediaRing, StreamMedia
+from edgec.device_agent.inference.messages import (
+    START_INFERENCE,
+    TO_INFERENCE,
+    AddStream,
+    Answer,
+    CaptureCounters,
+    CaptureKept,
+    DetectionFound,
+    DiscardModel,
+    EmptySlot,
+    HoldSlot,
+    LoadModel,
+    ReleaseModels,
+    RemoveStream,
+    Report,
+    RequestReport,
+    RevertModel,
+    StartInference,
+    StopInference,
+    SwapModel,
+    TakeCaptures,
+    WatchStream,
+)
 from edgec.device_agent.inference.pipeline import Pipeline
-from edgec.device_agent.inference.pulse import fingerprint
+from edgec.device_agent.inference.pulse import Pulse
 from edgec.device_agent.inference.slots import Slots
 from edgec.device_agent.process import child, log
-from edgec.device_agent.process.channel import Body, Channel, ChannelClosed
+from edgec.device_agent.process.channel import Channel, ChannelClosed
 from edgec.device_agent.process.ring import Kind, Ring
 from edgec.device_agent.view.frame import with_overlay
 
@@ -63,21 +82,19 @@ class Stream:
 class Worker:
     """Obeys the supervisor and serves the streams in turn."""
 
-    def __init__(self, channel: Channel, boot: str, generation: int, media: Body, pulse_fd: int) -> None:
-        self._media = media
-        self._pictures = MediaRing(Path(media["folder"]), media["max_bytes"])
-        self._channel = channel
-        self._mark = f"{boot}{generation}"
-        samples = media["samples"]
-        self._spool = Spool(Path(samples["folder"]), samples["max_bytes"], samples["per_day"])
-        self._pulse = np.frombuffer(mmap.mmap(pulse_fd, 0), np.uint64)
+    def __init__(self, channel: Channel, start: StartInference, pulse: Pulse) -> None:
+        self._channel, self._start, self._pulse = channel, start, pulse
+        self._pictures = MediaRing(Path(start.media.folder), start.media.max_bytes)
+        self._mark = f"{start.boot}{start.generation}"
+        captures = start.captures
+        self._spool = Spool(Path(captures.folder), captures.max_bytes, captures.per_day)
         self._streams: dict[str, Stream] = {}
         self._slots = Slots()
         self._selector = selectors.DefaultSelector()
         self._selector.register(channel, selectors.EVENT_READ, "")
         self._selector.register(self._slots.wake, selectors.EVENT_READ, " ")
         self._turn: list[str] = []
-        self._loads: dict[str, Body] = {}
+        self._loads: set[str] = set()
         self._events = self._added = 0
         self._running = True
 
@@ -117,86 +134,82 @@ class Worker:
             finally:
                 if stream.ring.release(frame) and not stream.newest:
                     os.eventfd_write(stream.space, 1)
-            self._pulse[1] += np.uint64(1)
+            self._pulse.count_frame()
             # The next turn begins after this stream.
             self._turn = self._turn[position + 1 :] + self._turn[: position + 1]
             return
 
-    def _watch(self, digest: str) -> None:
-        if digest:
-            self._pulse[2] = fingerprint(digest)
-        self._pulse[0] = time.monotonic_ns() if digest else 0
-
     def _obey(self) -> None:
-        body, fds = self._channel.receive()
-        match body["op"]:
-            case "stream":
-                self._add(body, fds)
-            case "remove":
-                self._remove(body["stream"])
-                self._channel.send({"op": "removed", "stream": body["stream"]})
-            case "watch":
-                if stream := self._streams.get(body["stream"]):
-                    stream.watched = body["on"]
-            case "sample":
-                self._sample(body)
-            case "hold":
-                self._slots.hold(body["slot"])
-            case "load":
-                self._load(body)
-            case "swap":
-                done = self._slots.swap(body["slot"], body["token"])
-                self._answer(body, "" if done else "no such model is loaded")
-            case "revert":
-                done = self._slots.revert(body["slot"])
-                self._answer(body, "" if done else "the old model is no longer loaded")
-            case "release":
-                self._slots.release(body["slot"], waiting=body.get("waiting", True))
-                self._answer(body, "")
-            case "discard":
-                self._slots.discard(body["slot"], body["token"])
-            case "empty":
-                self._slots.remove(body["slot"])
-            case "report":
-                self._channel.send({"op": "report", "key": body["key"], **self._report()})
-            case "stop":
+        message, fds = self._channel.receive(TO_INFERENCE)
+        match message:
+            case AddStream():
+                self._add(message, fds)
+            case RemoveStream():
+                self._remove(message.stream)
+            case WatchStream():
+                if stream := self._streams.get(message.stream):
+                    stream.watched = message.on
+            case TakeCaptures():
+                self._take_captures(message)
+            case RequestReport():
+                self._channel.send(self._report(message.key))
+            case StopInference():
                 for name in list(self._streams):
                     self._remove(name)
-                self._channel.send({"op": "stopped"})
                 self._running = False
+            case _:
+                self._obey_slots(message)
 
-    def _answer(self, body: Body, error: str) -> None:
-        self._channel.send({"op": "answer", "token": body["token"], "key": body["key"], "error": error})
+    def _obey_slots(
+        self,
+        message: HoldSlot | EmptySlot | DiscardModel | LoadModel | SwapModel | RevertModel | ReleaseModels,
+    ) -> None:
+        match message:
+            case HoldSlot():
+                self._slots.hold(message.slot)
+            case EmptySlot():
+                self._slots.remove(message.slot)
+            case DiscardModel():
+                self._slots.discard(message.slot, message.token)
+            case LoadModel():
+                self._load(message)
+            case SwapModel():
+                done = self._slots.swap(message.slot, message.token)
+                self._answer(message.key, "" if done else "no such model is loaded")
+            case RevertModel():
+                done = self._slots.revert(message.slot)
+                self._answer(message.key, "" if done else "the previous model is no longer loaded")
+            case ReleaseModels():
+                self._slots.release(message.slot, waiting=message.waiting)
+                self._answer(message.key, "")
+            case _:
+                assert_never(message)
 
-    def _add(self, body: Body, fds: list[int]) -> None:
-        name = body["stream"]
+    def _answer(self, key: str, error: str) -> None:
+        self._channel.send(Answer(key, error))
+
+    def _add(self, message: AddStream, fds: list[int]) -> None:
+        name = message.stream
         if name in self._streams:
             self._remove(name)
         self._added += 1
-        settings = StreamSection.model_validate(body["settings"])
+        settings = StreamSection.model_validate(message.settings)
 
         def emit(data: dict[str, Any], critical: bool) -> None:
             self._events += 1
-            self._channel.send(
-                {
-                    "op": "event",
-                    "stream": name,
-                    "id": f"{self._mark}-{self._events}",
-                    "critical": critical,
-                    "data": data,
-                }
-            )
+            self._channel.send(DetectionFound(name, f"{self._mark}-{self._events}", critical, data))
 
-        media = StreamMedia(name, settings, self._pictures, self._media)
-        samples = StreamSamples(
-            name, settings, self._media["device"], f"{self._mark}-{self._added}", self._spool, self._pictures,
-            self._media["samples"]["faces"], self._watch, self._sampled,
+        start = self._start
+        media = StreamMedia(name, settings, self._pictures, start.media)
+        captures = StreamCaptures(
+            name, settings, start.device, f"{self._mark}-{self._added}", self._spool, self._pictures,
+            start.captures.faces, self._pulse.call, lambda: self._channel.send(CaptureKept()),
         )  # fmt: skip
-        pipeline = Pipeline(name, settings, f"{name}-{self._mark}-", emit, self._watch, media, samples)
+        pipeline = Pipeline(name, settings, f"{name}-{self._mark}-", emit, self._pulse.call, media, captures)
         ring_fd, ready, space, *view = fds
         stream = Stream(pipeline, Ring(ring_fd), ready, space, settings.policy == "newest")
         if view:
-            stream.view, stream.watched = (Ring(view[0]), view[1]), body.get("watched", False)
+            stream.view, stream.watched = (Ring(view[0]), view[1]), message.watched
         self._streams[name] = stream
         self._turn.append(name)
         self._selector.register(ready, selectors.EVENT_READ, name)
@@ -208,49 +221,45 @@ class Worker:
         self._turn.remove(name)
         self._selector.unregister(stream.ready)
         stream.pipeline.finish()
-        if stream.pipeline.samples is not None:
-            stream.pipeline.samples.close()
+        if stream.pipeline.captures is not None:
+            stream.pipeline.captures.close()
         stream.close()
 
-    def _sample(self, body: Body) -> None:
-        """Take frames that a job asked for; the answer follows when they are on the disk."""
-        stream = self._streams.get(body["stream"])
-        if stream is None or stream.pipeline.samples is None:
-            self._answer(body, f"there is no stream {body['stream']}")
+    def _take_captures(self, message: TakeCaptures) -> None:
+        """Take frames that a job requested; the answer follows when they are on disk."""
+        stream = self._streams.get(message.stream)
+        if stream is None or stream.pipeline.captures is None:
+            self._answer(message.key, f"there is no stream {message.stream}")
             return
 
         def answer(ids: list[str], problem: str) -> None:
-            self._channel.send(
-                {"op": "answer", "token": body["token"], "key": body["key"], "error": problem, "samples": ids}
-            )
+            self._channel.send(Answer(message.key, problem, ids))
 
-        stream.pipeline.samples.request(request_of(body, answer))
+        request = CaptureRequest(message.count, message.interval_s, message.job_id, answer)
+        stream.pipeline.captures.request(request)
 
-    def _sampled(self) -> None:
-        self._channel.send({"op": "sampled"})
-
-    def _load(self, body: Body) -> None:
-        self._loads[body["token"]] = body
-        self._pulse[3] = fingerprint(body.get("digest") or "")
-        self._slots.load(body["slot"], body["token"], body["path"], body.get("digest"), body.get("threads"))
+    def _load(self, message: LoadModel) -> None:
+        self._loads.add(message.key)
+        self._pulse.load(message.digest or "")
+        self._slots.load(message.slot, message.key, message.path, message.digest, message.threads)
 
     def _loads_ended(self) -> None:
         os.eventfd_read(self._slots.wake)
         for token, error in self._slots.finished():
-            self._answer(self._loads.pop(token), error)
+            self._loads.remove(token)
+            self._answer(token, error)
         if not self._loads:
-            self._pulse[3] = 0
+            self._pulse.load("")
 
-    def _report(self) -> dict[str, Any]:
-        return {
-            "streams": {name: stream.pipeline.report() for name, stream in self._streams.items()},
-            "slots": self._slots.report(),
-            "samples": {
-                "kept": self._spool.kept,
-                "refused": self._spool.refused,
-                "problem": self._spool.problem,
-            },
-        }
+    def _report(self, key: str) -> Report:
+        spool = self._spool
+        return Report(
+            key,
+            self._start.generation,
+            {name: stream.pipeline.report() for name, stream in self._streams.items()},
+            self._slots.report(),
+            CaptureCounters(spool.kept, spool.refused, spool.problem),
+        )
 
 
 def show(stream: Stream, picture: NDArray[np.uint8]) -> None:
@@ -275,8 +284,8 @@ def main() -> None:
     log.set_up()
     channel = child.enter(sys.argv[1:])
     try:
-        settings, fds = channel.receive()
-        Worker(channel, settings["boot"], settings["generation"], settings["media"], fds[0]).run()
+        start, fds = channel.receive(START_INFERENCE)
+        Worker(channel, start, Pulse(fds[0])).run()
     except ChannelClosed:
         sys.exit(0)  # the supervisor is gone
 

@@ -1,4 +1,4 @@
-"""Messages between the agent's processes: JSON over a Unix socket that keeps message boundaries.
+"""Channels between the agent's processes: messages as JSON over a Unix socket that keeps their boundaries.
 
 A descriptor travels with a message where one is needed (a frame ring for a stream added while running). The
 end of the other process is the end of the file: nobody polls.
@@ -7,19 +7,27 @@ end of the other process is the end of the file: nobody polls.
 from __future__ import annotations
 
 import array
-import json
 import os
 import socket
-from typing import Any
+from typing import TypeVar
+
+import msgspec
+
+from edgec.device_agent.process.messages import Message, encode_plain
 
 _MAX_MESSAGE = 192 * 1024
 _MAX_FDS = 8
 
-Body = dict[str, Any]
+_ENCODER = msgspec.json.Encoder(enc_hook=encode_plain)
+T = TypeVar("T")
 
 
 class ChannelClosed(ConnectionError):
     """The other process is gone."""
+
+
+class MalformedMessage(ValueError):
+    """A message of unknown type or form: both ends are of one version, so one of them has a defect."""
 
 
 class Channel:
@@ -45,16 +53,16 @@ class Channel:
         """The descriptor, for selectors."""
         return self.socket.fileno()
 
-    def send(self, body: Body, fds: tuple[int, ...] = ()) -> None:
+    def send(self, message: Message, fds: tuple[int, ...] = ()) -> None:
         """Send one message; waits while the other side's buffer is full (back-pressure).
 
         Raises:
             ChannelClosed: the other process is gone.
             ValueError: the message is longer than a channel carries.
         """
-        data = json.dumps(body, separators=(",", ":"), allow_nan=False).encode()
+        data = _ENCODER.encode(message)
         if len(data) > _MAX_MESSAGE:
-            raise ValueError(f"a message of {len(data)} bytes is longer than {_MAX_MESSAGE}")
+            raise ValueError(f"a {type(message).__name__} of {len(data)} bytes is longer than {_MAX_MESSAGE}")
         try:
             if fds:
                 socket.send_fds(self.socket, [data], list(fds))
@@ -63,11 +71,12 @@ class Channel:
         except (BrokenPipeError, ConnectionResetError, OSError) as error:
             raise ChannelClosed(str(error)) from error
 
-    def receive(self) -> tuple[Body, list[int]]:
+    def receive(self, decoder: msgspec.json.Decoder[T]) -> tuple[T, list[int]]:
         """Wait for one message and the descriptors that came with it.
 
         Raises:
             ChannelClosed: the other process is gone.
+            MalformedMessage: the message is none that `decoder` knows; its descriptors are closed.
         """
         space = socket.CMSG_SPACE(_MAX_FDS * array.array("i").itemsize)
         try:
@@ -82,7 +91,12 @@ class Channel:
                 fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
         for fd in fds:
             os.set_inheritable(fd, False)
-        return json.loads(data), list(fds)
+        try:
+            return decoder.decode(data), list(fds)
+        except msgspec.DecodeError as error:
+            for fd in fds:
+                os.close(fd)
+            raise MalformedMessage(f"malformed message {data[:200]!r}: {error}") from error
 
     def close(self) -> None:
         """Close this end; the other side reads the end of file."""

@@ -1,7 +1,7 @@
-"""Starting the agent's other processes, and seeing to it that none outlives it.
+"""A child's side of its start: tied to its parent, so that none outlives it.
 
-A child is a fresh interpreter (no forked threads, no inherited locks). It dies with its parent: by the
-kernel's parent-death signal, and by the end of file on its channel should that be lost.
+It dies with its parent by the kernel's parent-death signal, and by the end of file on its channel should that be lost.
+`process.supervisor` is the parent's side.
 """
 
 from __future__ import annotations
@@ -9,63 +9,14 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
-import subprocess
-import sys
-from dataclasses import dataclass
 
 from edgec.device_agent.process.channel import Channel
 
 _PR_SET_PDEATHSIG = 1
 
 
-@dataclass
-class Child:
-    """A running child process as its parent sees it."""
-
-    name: str
-    process: subprocess.Popen[bytes]
-    channel: Channel
-    pidfd: int
-    """Becomes readable when the process has ended."""
-
-    @property
-    def pid(self) -> int:
-        """The process's id."""
-        return self.process.pid
-
-    def kill(self) -> None:
-        """End it now, whatever it is doing; its end is then read from ``pidfd``."""
-        if self.process.poll() is None:
-            self.process.kill()
-
-    def reap(self) -> int:
-        """Collect its exit status (negative: the signal) and close what belonged to it."""
-        status = self.process.wait()
-        self.channel.close()
-        os.close(self.pidfd)
-        return status
-
-
-def spawn(name: str, module: str, fds: tuple[int, ...] = (), *arguments: str) -> Child:
-    """Start ``python -m module CHANNEL_FD PARENT_PID [arguments]``; call it from the main thread only.
-
-    The parent-death signal follows the *thread* that started the child.
-    """
-    ours, theirs = Channel.pair()
-    passed = (theirs.fileno(), *fds)
-    command = [sys.executable, "-m", module, str(theirs.fileno()), str(os.getpid()), *arguments]
-    # OpenCV's warnings would stand between the lines of the log, at each attempt to open a camera that is away.
-    # numpy's library of products starts a thread for each core with the import; the products here are small.
-    environment = {"OPENCV_LOG_LEVEL": "ERROR", "OPENBLAS_NUM_THREADS": "1", **os.environ}
-    process = subprocess.Popen(
-        command, pass_fds=passed, stdin=subprocess.DEVNULL, close_fds=True, env=environment
-    )
-    theirs.close()
-    return Child(name, process, ours, os.pidfd_open(process.pid))
-
-
 def enter(arguments: list[str]) -> Channel:
-    """First call of a child's ``main``: tie its life to the parent's and return its channel."""
+    """Tie this process's life to its parent's and return its channel; the first call of a child's `main`."""
     parent = int(arguments[1])
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)

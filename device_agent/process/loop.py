@@ -106,21 +106,22 @@ class Loop:
         for key, _ in self._selector.select(timeout):
             # An earlier callback of this turn may have removed the reader.
             if self._selector.get_map().get(key.fd) is key:
-                self._call(key.data)
+                self.call(key.data)
         while self._timers and self._timers[0][0] <= time.monotonic():
             timer = heapq.heappop(self._timers)[2]
             if timer.callback is not None:
-                self._call(timer.callback)
+                self.call(timer.callback)
 
     def _drain(self) -> None:
         os.eventfd_read(self._wake)
         for _ in range(len(self._posted)):
-            self._call(self._posted.popleft())
+            self.call(self._posted.popleft())
 
-    def _call(self, callback: Callback) -> None:
+    def call(self, callback: Callback) -> None:
+        """Call now; an unexpected error is counted and logged instead of ending the agent."""
         try:
             callback()
         except Exception:
-            # One callback's defect must not end the agent: it is counted, logged whole and told in health.
+            # One callback's defect must not end the agent: it is counted, logged in full and reported in health.
             self.errors += 1
             log.exception("an unexpected error in the supervisor (number %s)", self.errors)

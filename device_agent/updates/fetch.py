@@ -6,17 +6,16 @@ from __future__ import annotations
 
 import json
 import logging
-import random
 import re
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 
 from edgec.device_agent.errors import FetchError, TrustError
+from edgec.device_agent.process.retry import Backoff, RetryPolicy
 from edgec.device_agent.process.statefile import explain
 from edgec.device_agent.updates.store import ModelStore, hash_file
 from edgec.runtime.artifact import oci
@@ -50,14 +49,9 @@ class _WrongSize(_TryAgain):
     """A body of another length than the manifest promises: a proxy's mistake at first, the artifact's at last."""
 
 
-@dataclass(frozen=True)
-class Patience:
-    """How long to go on trying."""
-
-    total_s: float = 3600.0
-    first_wait_s: float = 0.5
-    max_wait_s: float = 60.0
-    timeout_s: float = 20.0
+_RETRY = RetryPolicy(first_s=1.0, max_s=60.0, total_s=3600.0)
+_SILENCE_S = 20.0
+"""A registry that sends nothing for so long is tried again."""
 
 
 class Fetcher:
@@ -70,16 +64,17 @@ class Fetcher:
         repository: str,
         token: str | None,
         stop: threading.Event,
-        patience: Patience | None = None,
+        retry: RetryPolicy = _RETRY,
         on_progress: Callable[[int, int], None] = lambda done, total: None,
+        timeout_s: float = _SILENCE_S,
     ) -> None:
         self._store, self._base = store, f"{registry.rstrip('/')}/v2/{repository}"
-        self._patience = patience or Patience()
         self._stop, self._on_progress = stop, on_progress
+        self._retry = retry
         self._wrong_sizes = 0
-        self._deadline = time.monotonic() + self._patience.total_s
+        self._deadline = time.monotonic() + retry.total_s
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        self._client = httpx.Client(headers=headers, timeout=self._patience.timeout_s, follow_redirects=True)
+        self._client = httpx.Client(headers=headers, timeout=timeout_s, follow_redirects=True)
         self.transferred = 0
         self.retries = 0
 
@@ -120,24 +115,20 @@ class Fetcher:
 
     def _again(self, action: Callable[[], bool], what: str) -> None:
         """Repeat ``action`` until it says that it is done, with full jitter between attempts."""
-        attempt = 0
+        backoff = Backoff(self._retry)
         while True:
             if self._stop.is_set():
                 raise Canceled
             try:
                 if action():
                     return
-                attempt = 0  # it moved on
+                backoff.succeeded()
                 continue
             except (httpx.HTTPError, httpx.StreamError, OSError, _TryAgain) as error:
                 if isinstance(error, OSError) and error.errno is not None:
                     raise FetchError(f"cannot store {what}: {explain(error)}") from error
-                attempt += 1
                 self.retries += 1
-                wait = random.uniform(
-                    0, min(self._patience.max_wait_s, self._patience.first_wait_s * 2**attempt)
-                )
-                wait = max(wait, getattr(error, "wait_s", 0.0))
+                wait = max(backoff.failed(), getattr(error, "wait_s", 0.0))
                 reason = str(error) or type(error).__name__
                 if time.monotonic() + wait > self._deadline:
                     raise FetchError(f"{what} could not be fetched: {reason}") from error

@@ -1,21 +1,21 @@
-"""What the updater's thread asks of the supervisor, carried over into the supervisor's loop."""
+"""What the updater's thread requests of the supervisor, carried over into the supervisor's loop."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from concurrent.futures import Future
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
-from edgec.device_agent.inference.runner import Candidate, Inference, ProcessDied
-from edgec.device_agent.process import child
-from edgec.device_agent.process.channel import Body, ChannelClosed
+from edgec.device_agent.inference.messages import Answer, ReleaseModels, Report, RevertModel
+from edgec.device_agent.inference.runner import Inference
 from edgec.device_agent.process.loop import Loop
-from edgec.device_agent.updates.deployments import Deployments, Finished, Update
-from edgec.device_agent.updates.store import ModelStore
+from edgec.device_agent.updates.catalog import Catalog
+from edgec.device_agent.updates.deployments import Finished, Update
+from edgec.device_agent.updates.messages import TrialResult
+from edgec.device_agent.updates.trial_runner import TrialRunner
 
-log = logging.getLogger("updater")
+Result = TypeVar("Result")
+Reply = TypeVar("Reply", Answer, Report, TrialResult)
 
 
 class JobReports(Protocol):
@@ -29,36 +29,32 @@ class JobReports(Protocol):
 
 
 class UpdateHost:
-    """``edgec.device_agent.updates.updater.Host`` on top of the loop and the inference process."""
+    """`edgec.device_agent.updates.updater.Host` on top of the loop and the inference process."""
 
     def __init__(
         self,
         loop: Loop,
         inference: Inference,
-        store: ModelStore,
-        deployments: Deployments,
-        jobs: JobReports,
-        threads_of: Callable[[str], int | None],
+        catalog: Catalog,
+        reports: JobReports,
         on_change: Callable[[], None],
     ) -> None:
-        self._loop, self._inference, self._store = loop, inference, store
-        self._deployments, self._jobs = deployments, jobs
-        self._threads_of, self._on_change = threads_of, on_change
-        self._trial: child.Child | None = None
+        self._loop, self._inference, self._catalog = loop, inference, catalog
+        self._reports, self._on_change = reports, on_change
+        self._trial = TrialRunner(loop)
 
-    def trial(self, slot: str, digest: str, timeout_s: float) -> Future[dict[str, Any]]:
+    def trial(self, slot: str, digest: str, timeout_s: float) -> Future[TrialResult]:
         """Run a model in a process of its own, killed when it takes too long."""
-        future: Future[dict[str, Any]] = Future()
-        self._loop.post(lambda: self._begin_trial(self._candidate(slot, digest), timeout_s, future))
-        return future
+        model = self._catalog.stored(slot, digest)
+        return self._in_loop(lambda: self._trial.begin(model, timeout_s), lambda result: result)
 
     def load_beside(self, slot: str, digest: str) -> Future[str]:
         """Load a model beside the running one, once the slot's own is loaded."""
         future: Future[str] = Future()
 
         def begin() -> None:
-            self._inference.load(slot, self._candidate(slot, digest)).add_done_callback(
-                lambda done: _pass_on(done, future, lambda body: str(body["token"]))
+            self._inference.load(slot, self._catalog.stored(slot, digest)).add_done_callback(
+                lambda done: _pass_on(done, future, lambda answer: _accepted(answer).key)
             )
 
         self._loop.post(lambda: self._inference.when_settled(slot, begin))
@@ -66,26 +62,26 @@ class UpdateHost:
 
     def swap(self, slot: str, token: str) -> Future[None]:
         """Make the loaded model the active one."""
-        return self._ask(lambda: self._inference.swap(slot, token), lambda _: None)
+        return self._in_loop(lambda: self._inference.swap(slot, token), _no_result)
 
     def revert(self, slot: str) -> Future[None]:
         """Put the old model back; where it is no longer loaded, load what the slot has to run."""
         result: Future[None] = Future()
 
         def begin() -> None:
-            def answered(done: Future[Body]) -> None:
-                if done.exception() is None and done.result()["error"]:
+            def answered(done: Future[Answer]) -> None:
+                if done.exception() is None and done.result().error:
                     self._inference.load_slot(slot)
                 result.set_result(None)
 
-            self._inference.ask({"op": "revert", "slot": slot}).add_done_callback(answered)
+            self._inference.ask(RevertModel(slot)).add_done_callback(answered)
 
         self._loop.post(begin)
         return result
 
     def release(self, slot: str) -> Future[None]:
         """Let go of the old model."""
-        return self._ask(lambda: self._inference.ask({"op": "release", "slot": slot}), lambda _: None)
+        return self._in_loop(lambda: self._inference.ask(ReleaseModels(slot)), _no_result)
 
     def settled(self, slot: str) -> Future[None]:
         """Done when the slot's model is loaded, or cannot be."""
@@ -93,72 +89,50 @@ class UpdateHost:
         self._loop.post(lambda: self._inference.when_settled(slot, lambda: future.set_result(None)))
         return future
 
-    def report(self) -> Future[dict[str, Any]]:
-        """The inference process's counters."""
-        return self._ask(lambda: self._inference.ask({"op": "report"}), lambda body: body)
+    def report(self) -> Future[Report]:
+        """Return the inference process's counters."""
+        return self._in_loop(self._inference.report, lambda report: report)
 
     def progress(self, update: Update, details: dict[str, Any]) -> None:
-        """Tell the fleet where the update stands."""
-        self._jobs.progress(update, details)
+        """Report to the fleet where the update stands."""
+        self._reports.progress(update, details)
         self._loop.post(self._on_change)
 
     def finished(self, done: Finished) -> None:
-        """Tell the fleet how the job ended, then take the next one."""
-        self._jobs.finished(done)
+        """Report to the fleet how the job ended, then take the next one."""
+        self._reports.finished(done)
         self._loop.post(self._on_change)
 
     def close(self) -> None:
         """End a trial that is under way."""
-        if self._trial is not None:
-            self._trial.kill()
+        self._trial.close()
 
-    def _candidate(self, slot: str, digest: str) -> Candidate:
-        return Candidate(str(self._store.folder), digest, self._threads_of(slot))
-
-    def _ask(self, request: Callable[[], Future[Body]], result: Callable[[Body], Any]) -> Future[Any]:
-        """Ask in the loop's thread; an answer's ``error`` becomes a ConnectionError."""
-        future: Future[Any] = Future()
+    def _in_loop(
+        self, request: Callable[[], Future[Reply]], result: Callable[[Reply], Result]
+    ) -> Future[Result]:
+        """Make a request in the loop's thread; an answer's `error` becomes a ConnectionError."""
+        future: Future[Result] = Future()
         self._loop.post(lambda: request().add_done_callback(lambda done: _pass_on(done, future, result)))
         return future
 
-    def _begin_trial(self, model: Candidate, timeout_s: float, future: Future[dict[str, Any]]) -> None:
-        process = child.spawn("trial", "edgec.device_agent.updates.trial")
-        self._trial = process
-        answer: Body = {}
-        late = self._loop.call_later(timeout_s, process.kill)
 
-        def ended() -> None:
-            late.cancel()
-            process.channel.socket.setblocking(False)
-            try:
-                answer.update(process.channel.receive()[0])
-            except (ChannelClosed, BlockingIOError):
-                log.info("the trial process said nothing")
-            self._loop.remove_reader(process.pidfd)
-            status = process.reap()
-            self._trial = None
-            if answer:
-                future.set_result(answer)
-            elif late.callback is None and status != -9:
-                future.set_result({"error": f"the process that tried the model ended with status {status}"})
-            else:
-                future.set_result(
-                    {"error": f"the model did not answer within {timeout_s:.0f} s, or was killed"}
-                )
+def _accepted(answer: Answer) -> Answer:
+    """Return an answer that reports success.
 
-        self._loop.add_reader(process.pidfd, ended)
-        try:
-            process.channel.send(
-                {"path": str(Path(model.path)), "digest": model.digest, "threads": model.threads}
-            )
-        except ChannelClosed as error:
-            raise ProcessDied("the trial process died at once") from error
+    Raises:
+        ConnectionError: it reports an error.
+    """
+    if answer.error:
+        raise ConnectionError(answer.error)
+    return answer
 
 
-def _pass_on(done: Future[Body], future: Future[Any], result: Callable[[Body], Any]) -> None:
-    if (error := done.exception()) is not None:
-        future.set_exception(error)
-    elif done.result().get("error"):
-        future.set_exception(ConnectionError(done.result()["error"]))
-    else:
+def _no_result(answer: Answer) -> None:
+    _accepted(answer)
+
+
+def _pass_on(done: Future[Reply], future: Future[Result], result: Callable[[Reply], Result]) -> None:
+    try:
         future.set_result(result(done.result()))
+    except ConnectionError as error:
+        future.set_exception(error)

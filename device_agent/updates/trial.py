@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Any
 
 import numpy as np
 
@@ -17,6 +16,7 @@ import edgec.runtime as rt
 from edgec.device_agent.inference.slots import MODEL_ERRORS, load_model
 from edgec.device_agent.process import child, log
 from edgec.device_agent.process.channel import ChannelClosed
+from edgec.device_agent.updates.messages import START_TRIAL, TrialResult
 from edgec.runtime.artifact.golden import GOLDEN_KEY, Arrays, differences, golden_inputs
 from edgec.runtime.errors import IncompatibleDevice
 
@@ -27,7 +27,7 @@ class TrialFailed(RuntimeError):
     """The model runs, but not as it should."""
 
 
-def try_model(path: str, digest: str, threads: int | None) -> dict[str, Any]:
+def try_model(path: str, digest: str, threads: int | None) -> TrialResult:
     """Return what the model is and how fast it ran.
 
     Raises:
@@ -50,13 +50,13 @@ def try_model(path: str, digest: str, threads: int | None) -> dict[str, Any]:
         for name, value in first.items():
             if not np.allclose(value, again[name], rtol=1e-3, atol=1e-5):
                 raise TrialFailed(f"output {name} differs from run to run on the same input")
-    return {
-        "golden": _compare(path, digest, first),
-        "name": loaded.name,
-        "version": loaded.version,
-        "load_s": round(load_s, 3),
-        "latency_ms": round(float(np.median(times)), 3),
-    }
+    return TrialResult(
+        golden=_compare(path, digest, first),
+        name=loaded.name,
+        version=loaded.version,
+        load_s=round(load_s, 3),
+        latency_ms=round(float(np.median(times)), 3),
+    )
 
 
 def _compare(path: str, digest: str, outputs: Arrays) -> str:
@@ -85,14 +85,14 @@ def main() -> None:
     log.set_up()
     channel = child.enter(sys.argv[1:])
     try:
-        body, _ = channel.receive()
+        start, _ = channel.receive(START_TRIAL)
         try:
-            result = try_model(body["path"], body["digest"], body["threads"])
-            channel.send({"op": "tried", "error": "", **result})
+            result = try_model(start.path, start.digest, start.threads)
         except IncompatibleDevice as error:
-            channel.send({"op": "tried", "error": str(error), "incompatible": True})
+            result = TrialResult(error=str(error), incompatible=True)
         except MODEL_ERRORS as error:
-            channel.send({"op": "tried", "error": f"{type(error).__name__}: {error}"[:1000]})
+            result = TrialResult(error=f"{type(error).__name__}: {error}"[:1000])
+        channel.send(result)
     except ChannelClosed:
         sys.exit(0)
 

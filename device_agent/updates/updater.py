@@ -15,9 +15,11 @@ from typing import Any, Protocol
 
 from edgec.device_agent.config.settings import UpdateSection
 from edgec.device_agent.errors import StateError, TrustError, UpdateError
+from edgec.device_agent.inference.messages import ModelCounters, Report, SlotCounters
 from edgec.device_agent.inference.stats import distance
 from edgec.device_agent.updates.deployments import MAX_INTERRUPTIONS, Deployments, Finished, Step, Update
 from edgec.device_agent.updates.fetch import Canceled, Fetcher
+from edgec.device_agent.updates.messages import TrialResult
 from edgec.device_agent.updates.store import ModelStore
 from edgec.device_agent.updates.trust import Trust
 from edgec.protocol.jobs import JobState, UpdateDocument
@@ -34,7 +36,7 @@ _WATCH_S = 0.5
 class Host(Protocol):
     """What the updater needs of the agent; the futures fail when the process they ask dies."""
 
-    def trial(self, slot: str, digest: str, timeout_s: float) -> Future[dict[str, Any]]:
+    def trial(self, slot: str, digest: str, timeout_s: float) -> Future[TrialResult]:
         """Run a model in a process of its own."""
 
     def load_beside(self, slot: str, digest: str) -> Future[str]:
@@ -52,8 +54,8 @@ class Host(Protocol):
     def settled(self, slot: str) -> Future[None]:
         """Done when the slot's model is loaded, or cannot be, after a start of the inference process."""
 
-    def report(self) -> Future[dict[str, Any]]:
-        """The inference process's counters by slot, with the ``generation`` of the process."""
+    def report(self) -> Future[Report]:
+        """Return the inference process's counters, with the `generation` of the process."""
 
     def progress(self, update: Update, details: dict[str, Any]) -> None:
         """Tell the fleet that the job is in progress and where."""
@@ -189,14 +191,14 @@ class Updater:
         if not self._store.whole(digest):
             self._deployments.advance(Step.ACCEPTED)  # damaged since: fetch what is missing
             return
-        result = self._ask(
+        result: TrialResult = self._ask(
             self._host.trial(update.slot, digest, self._settings.trial_timeout_s),
             "the trial run",
             self._settings.trial_timeout_s + _ASK_S,
         )
-        if result.get("error"):
-            kind = TrustError if result.get("incompatible") else UpdateError
-            raise kind(f"the model failed its trial run: {result['error']}")
+        if result.error:
+            kind = TrustError if result.incompatible else UpdateError
+            raise kind(f"the model failed its trial run: {result.error}")
         self._deployments.advance(Step.TRIED)
 
     def _swap(self, update: Update) -> None:
@@ -228,41 +230,41 @@ class Updater:
         until = time.monotonic() + seconds
         generation: int | None = None
         while True:
-            report = self._ask(self._host.report(), "the report")
-            if generation is not None and report["generation"] != generation:
+            report: Report = self._ask(self._host.report(), "the report")
+            slot = report.slots.get(update.slot, SlotCounters())
+            if generation is not None and report.generation != generation:
                 raise UpdateError("the inference process died while the new model was on probation")
-            generation = report["generation"]
-            if complaint := self._complaint(update, document, report["slots"].get(update.slot) or {}):
+            generation = report.generation
+            if complaint := self._complaint(update, document, slot):
                 raise UpdateError(complaint)
             left = until - time.monotonic()
             if left <= 0:
                 break
             if self._stop.wait(min(left, _WATCH_S)):
                 raise Canceled
-        comparison = _comparison(report["slots"].get(update.slot) or {})
+        comparison = _comparison(slot)
         done = self._deployments.commit(self._details(update, "", comparison))
         log.info("slot %s keeps %s %s", update.slot, update.candidate.name, update.candidate.version)
         self._ask_gently(self._host.release(update.slot))
         self._host.finished(done)
         self._store.collect(self._deployments.referenced())
 
-    def _complaint(self, update: Update, document: UpdateDocument, now: dict[str, Any]) -> str:
+    def _complaint(self, update: Update, document: UpdateDocument, slot: SlotCounters) -> str:
         """Return why the new model is worse, or nothing."""
-        if now.get("manifest_digest") != update.candidate.digest:
-            return f"the new model does not run: {now.get('last_error') or 'it could not be loaded'}"
+        now, before = slot.active or ModelCounters(), slot.previous
+        if now.manifest_digest != update.candidate.digest:
+            return f"the new model does not run: {now.last_error or 'it could not be loaded'}"
         limit = self._settings.max_error_rate if document.max_error_rate is None else document.max_error_rate
-        inferences, errors = now["inferences"], now["errors"]
         # One error among the first few frames is already a rate; three in a row end it early.
-        if errors and errors > limit * max(inferences, _MIN_INFERENCES):
-            return f"{errors} of {inferences} frames failed: {now['last_error']}"
-        before = now.get("previous") or {}
-        if inferences >= _MIN_INFERENCES and before.get("latency") and now.get("latency"):
-            ratio = now["latency"]["p50_ms"] / max(before["latency"]["p50_ms"], 0.5)
+        if now.errors and now.errors > limit * max(now.inferences, _MIN_INFERENCES):
+            return f"{now.errors} of {now.inferences} frames failed: {now.last_error}"
+        if now.inferences >= _MIN_INFERENCES and before and before.latency and now.latency:
+            ratio = now.latency.p50_ms / max(before.latency.p50_ms, 0.5)
             if ratio > self._settings.max_latency_ratio:
-                return f"the new model is {ratio:.1f} times slower ({now['latency']['p50_ms']:.1f} ms)"
+                return f"the new model is {ratio:.1f} times slower ({now.latency.p50_ms:.1f} ms)"
         shift = self._settings.max_score_shift
-        if shift is not None and before and min(sum(before["scores"]), sum(now["scores"])) >= _MIN_SCORES:
-            moved = distance(before["scores"], now["scores"])
+        if shift is not None and before and min(sum(before.scores), sum(now.scores)) >= _MIN_SCORES:
+            moved = distance(before.scores, now.scores)
             if moved > shift:
                 return f"the scores moved by {moved:.2f} (Kolmogorov-Smirnov), more than {shift}"
         return ""
@@ -309,16 +311,16 @@ class Updater:
             log.info("the inference process did not answer (%s); it starts with the right model", error)
 
 
-def _comparison(now: dict[str, Any]) -> dict[str, Any]:
+def _comparison(slot: SlotCounters) -> dict[str, Any]:
     """Return the figures of both models, for the job's result."""
-    before = now.get("previous") or {}
-    result: dict[str, Any] = {"frames": now.get("inferences", 0), "errors": now.get("errors", 0)}
-    for name, source in (("new", now), ("old", before)):
-        if source.get("latency"):
-            result[f"{name}_p50_ms"] = source["latency"]["p50_ms"]
-        if source.get("score_mean") is not None:
-            result[f"{name}_score_mean"] = source["score_mean"]
-            result[f"{name}_results_per_frame"] = source["results_per_frame"]
-    if before and sum(before["scores"]) and sum(now["scores"]):
-        result["score_shift"] = round(distance(before["scores"], now["scores"]), 4)
+    now, before = slot.active or ModelCounters(), slot.previous
+    result: dict[str, Any] = {"frames": now.inferences, "errors": now.errors}
+    for name, model in (("new", now), ("old", before)):
+        if model and model.latency:
+            result[f"{name}_p50_ms"] = model.latency.p50_ms
+        if model and model.score_mean is not None:
+            result[f"{name}_score_mean"] = model.score_mean
+            result[f"{name}_results_per_frame"] = model.results_per_frame
+    if before and sum(before.scores) and sum(now.scores):
+        result["score_shift"] = round(distance(before.scores, now.scores), 4)
     return result

@@ -6,9 +6,9 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any
 
 from edgec.device_agent.errors import StateError
+from edgec.device_agent.inference.messages import ModelCounters, SlotCounters
 from edgec.device_agent.inference.pulse import fingerprint
 from edgec.device_agent.updates.deployments import Deployments, SlotState, Version
 
@@ -18,7 +18,7 @@ _DEATHS, _DEATHS_S = 3, 600.0
 _FAILURES, _LOOKS = 20, 3
 
 
-class Aftercare:
+class Watchdog:
     """Watches committed models; each method returns the slots that went back, with a sentence for health."""
 
     def __init__(self, deployments: Deployments) -> None:
@@ -38,13 +38,12 @@ class Aftercare:
         why = f"ended the inference process {_DEATHS} times within {_DEATHS_S / 60:.0f} minutes"
         return self._back(lambda version: fingerprint(version.digest) == mark, why)
 
-    def look(self, slots: dict[str, Any]) -> list[tuple[str, str]]:
+    def look(self, slots: dict[str, SlotCounters]) -> list[tuple[str, str]]:
         """Take the counters of every slot, at the pace of health."""
         gone: list[tuple[str, str]] = []
-        for slot, now in slots.items():
-            digest, inferences, errors = (
-                now.get("manifest_digest", ""), now.get("inferences", 0), now.get("errors", 0)
-            )  # fmt: skip
+        for slot, counters in slots.items():
+            now = counters.active or ModelCounters()
+            digest, inferences, errors = now.manifest_digest, now.inferences, now.errors
             before = self._before.get(slot)
             if before is None or before[0] != digest or inferences < before[1]:
                 self._before[slot], self._failing[slot] = (digest, inferences, errors), 0
@@ -56,7 +55,7 @@ class Aftercare:
             self._failing[slot] = self._failing.get(slot, 0) + 1 if failed == done else 0
             if self._failing[slot] >= _LOOKS:
                 self._failing[slot] = 0
-                why = f"failed on every frame ({now.get('last_error', '')})"
+                why = f"failed on every frame ({now.last_error})"
                 gone += self._back(lambda version: version.digest == digest, why)  # noqa: B023
         return gone
 

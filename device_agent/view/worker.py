@@ -19,7 +19,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any
+from typing import Any, assert_never
 from urllib.parse import parse_qs, urlsplit
 
 import cv2
@@ -27,9 +27,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgec.device_agent.process import child, log
-from edgec.device_agent.process.channel import Body, Channel, ChannelClosed
+from edgec.device_agent.process.channel import Channel, ChannelClosed
 from edgec.device_agent.process.ring import Ring
 from edgec.device_agent.view.frame import split_overlay
+from edgec.device_agent.view.messages import (
+    START_VIEW,
+    TO_VIEW,
+    HideStream,
+    ShowStream,
+    StartView,
+    ViewFailed,
+    ViewListening,
+    WatchChanged,
+)
 from edgec.device_agent.view.overlay import draw
 
 logger = logging.getLogger("view")
@@ -65,9 +75,9 @@ class _Watched:
 class View:
     """Draws and encodes what is watched, and serves it."""
 
-    def __init__(self, channel: Channel, settings: Body) -> None:
+    def __init__(self, channel: Channel, start: StartView) -> None:
         self._channel = channel
-        self.device, self.token = settings["device"], settings.get("token") or ""
+        self.device, self.token = start.device, start.token or ""
         self.streams: dict[str, _Watched] = {}
         self._lock = threading.Lock()
 
@@ -85,15 +95,18 @@ class View:
                     self._obey()
 
     def _obey(self) -> None:
-        body, fds = self._channel.receive()
-        name = body["stream"]
-        if body["op"] == "stream":
-            old = self.streams.pop(name, None)
-            if old is not None:
-                old.ring.close()
-                os.close(old.ready)
-            self.streams[name] = _Watched(Ring(fds[0]), fds[1], body["zones"])
-        elif (gone := self.streams.pop(name, None)) is not None:
+        message, fds = self._channel.receive(TO_VIEW)
+        match message:
+            case ShowStream():
+                self._drop(message.stream)
+                self.streams[message.stream] = _Watched(Ring(fds[0]), fds[1], message.zones)
+            case HideStream():
+                self._drop(message.stream)
+            case _:
+                assert_never(message)
+
+    def _drop(self, name: str) -> None:
+        if (gone := self.streams.pop(name, None)) is not None:
             with gone.changed:
                 gone.changed.notify_all()
             gone.ring.close()
@@ -122,7 +135,7 @@ class View:
                 return False
             watched.watchers += more
             if watched.watchers == (1 if more > 0 else 0):
-                self._channel.send({"op": "watch", "stream": name, "on": more > 0})
+                self._channel.send(WatchChanged(name, more > 0))
             return True
 
     def page(self, token: str) -> str:
@@ -234,15 +247,15 @@ def main() -> None:
     log.set_up()
     channel = child.enter(sys.argv[1:])
     try:
-        settings, _ = channel.receive()
-        view = View(channel, settings)
+        start, _ = channel.receive(START_VIEW)
+        view = View(channel, start)
         handler = type("Handler", (_Handler,), {"view": view})
         try:
-            server = _Server(settings["host"], settings["port"], handler)
+            server = _Server(start.host, start.port, handler)
         except OSError as error:
-            channel.send({"op": "failed", "message": f"the view cannot listen: {error.strerror}"})
+            channel.send(ViewFailed(f"the view cannot listen: {error.strerror}"))
             sys.exit(3)
-        channel.send({"op": "listening", "port": server.server_address[1]})
+        channel.send(ViewListening(server.server_address[1]))
         threading.Thread(target=server.serve_forever, daemon=True).start()
         view.run()
     except ChannelClosed:

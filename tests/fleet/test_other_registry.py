@@ -14,7 +14,8 @@ from securesystemslib.signer import CryptoSigner
 
 from edgec.benchmarks.fleet.backends import BackendMissing, program
 from edgec.device_agent.errors import FetchError, TrustError
-from edgec.device_agent.updates.fetch import Fetcher, Patience
+from edgec.device_agent.process.retry import RetryPolicy
+from edgec.device_agent.updates.fetch import Fetcher
 from edgec.device_agent.updates.store import ModelStore
 from edgec.device_agent.updates.tuf_trust import TufTrust
 from edgec.fleet.client.connection import FleetClient
@@ -25,7 +26,7 @@ from edgec.protocol.jobs import UpdateDocument
 from tests.fleet.fleet_harness import make_artifact, said_port
 from tests.fleet.test_tuf_attacks import Network
 
-PATIENCE = Patience(total_s=60, first_wait_s=0.05, max_wait_s=1, timeout_s=20)
+RETRY = RetryPolicy(first_s=0.05, max_s=1, total_s=60)
 
 
 @pytest.fixture(scope="module")
@@ -58,8 +59,8 @@ def pushed(address: str, path: Path) -> tuple[str, int]:
     return done.digest, done.sent_bytes
 
 
-def fetcher(address: str, store: ModelStore, patience: Patience = PATIENCE) -> Fetcher:
-    return Fetcher(store, address, "models/detector", None, threading.Event(), patience)
+def fetcher(address: str, store: ModelStore, retry: RetryPolicy = RETRY) -> Fetcher:
+    return Fetcher(store, address, "models/detector", None, threading.Event(), retry)
 
 
 def test_pushed_once_and_pulled_whole(registry: tuple[str, Path], tmp_path: Path) -> None:
@@ -119,5 +120,5 @@ def test_the_fleet_vouches_for_what_lies_there(registry: tuple[str, Path], tmp_p
     stored.write_bytes(stored.read_bytes().replace(b"detector", b"detectoR"))
     store = ModelStore(tmp_path / "models")
     with pytest.raises((TrustError, FetchError)):
-        fetcher(address, store, Patience(total_s=1, first_wait_s=0.05, max_wait_s=0.2)).fetch(digest)
+        fetcher(address, store, RetryPolicy(first_s=0.05, max_s=0.2, total_s=1)).fetch(digest)
     assert not store.whole(digest)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from edgec.device_agent.cloud.mqtt_client import Broker as BrokerAddress
-from edgec.device_agent.cloud.mqtt_client import Identity, Uplink
+from edgec.device_agent.cloud.mqtt_client import Identity, MqttClient
 from edgec.device_agent.cloud.outbox import CONTROL, Outbox
 from edgec.device_agent.process.statefile import StateFile
 from edgec.protocol.events import DetectionData, FrameRef, Phase
@@ -212,8 +212,8 @@ def test_tracks_left_open_by_a_crash_are_ended(tmp_path: Path) -> None:
     box.close()
 
 
-def uplink_to(port: int, outbox: Outbox, folder: Path) -> Uplink:
-    return Uplink(
+def uplink_to(port: int, outbox: Outbox, folder: Path) -> MqttClient:
+    return MqttClient(
         BrokerAddress("127.0.0.1", port, keepalive_s=2, reconnect_max_s=0.2),
         TOPICS, Identity("boot", "0", "", {}),
         outbox, StateFile(folder / "session.json"), lambda topic, payload: None, lambda up: None,

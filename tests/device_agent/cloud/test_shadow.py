@@ -32,7 +32,7 @@ class Fleet:
         table: dict[str, Any] = {"models": {"m": {}}, "streams": {"door": {"source": "test", "model": "m"}}}
         state = StateFile(self.folder / "shadow.json")
         topics = Topics("default", "box")
-        return ShadowDesk(topics, table, self.folder / "agent.toml", state, self.outbox, lambda _: None)
+        return ShadowDesk(topics, table, self.folder / "agent.toml", state, self.outbox, lambda *_: None)
 
     def hear(self) -> None:
         """Take what the agent reported."""

@@ -14,10 +14,11 @@ import cv2
 import numpy as np
 import pytest
 
-from edgec.device_agent.cloud.capture_uplink import SampleUplink
+from edgec.device_agent.cloud.capture_uplink import CaptureUplink
 from edgec.device_agent.cloud.identity import identity_file
 from edgec.device_agent.errors import StateError
 from edgec.device_agent.inference.captures import Spool
+from edgec.device_agent.process.retry import RetryPolicy
 from edgec.protocol.captures import CaptureMeta, CaptureReason
 from edgec.protocol.codec import decode
 from edgec.protocol.jobs import JobState
@@ -195,7 +196,7 @@ def test_damaged_samples_are_thrown_away_and_the_others_sent(tmp_path: Path, ser
     (folder / "s-3.jpg").write_bytes(b"")
     (folder / "s-4.json").unlink()
     server.faults = [429, 500, 422, 0]  # the first that is whole is refused for good after two attempts
-    uplink = SampleUplink(folder, server.url, "secret", first_wait_s=0.02)
+    uplink = CaptureUplink(folder, server.url, "secret", retry=RetryPolicy(first_s=0.02, max_s=300.0))
     with recovering("five damaged samples, four bad answers"):
         uplink.start()
         wait_for(lambda: not list(folder.glob("*")), "an empty spool")

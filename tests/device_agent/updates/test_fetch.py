@@ -8,16 +8,19 @@ from pathlib import Path
 import pytest
 
 from edgec.device_agent.errors import FetchError, TrustError
-from edgec.device_agent.updates.fetch import Canceled, Fetcher, Patience
+from edgec.device_agent.process.retry import RetryPolicy
+from edgec.device_agent.updates.fetch import Canceled, Fetcher
 from edgec.device_agent.updates.store import ModelStore
 from tests.device_agent.harness import Registry, make_artifact, recovering
 
-PATIENCE = Patience(total_s=60, first_wait_s=0.01, max_wait_s=0.05, timeout_s=1)
+RETRY = RetryPolicy(first_s=0.01, max_s=0.05, total_s=60)
 SIZE = 600_000
 
 
 def fetcher(store: ModelStore, registry: Registry, stop: threading.Event | None = None) -> Fetcher:
-    return Fetcher(store, registry.url, "models/detector", None, stop or threading.Event(), PATIENCE)
+    return Fetcher(
+        store, registry.url, "models/detector", None, stop or threading.Event(), RETRY, timeout_s=1
+    )
 
 
 @pytest.fixture
@@ -124,7 +127,8 @@ def test_a_missing_artifact_or_registry_is_named(tmp_path: Path, registry: Regis
         "models/detector",
         None,
         threading.Event(),
-        Patience(0.3, 0.01, 0.05, timeout_s=1),
+        RetryPolicy(first_s=0.01, max_s=0.05, total_s=0.3),
+        timeout_s=1,
     )
     with pytest.raises(FetchError, match="could not be fetched"):
         work.fetch(digest)

@@ -20,9 +20,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgec.device_agent.config.settings import UpdateSection
+from edgec.device_agent.inference.messages import Latency, ModelCounters, Report, SlotCounters
 from edgec.device_agent.process import statefile
+from edgec.device_agent.process.retry import RetryPolicy
 from edgec.device_agent.updates.deployments import Deployments, Finished, SlotState, Update, Version
-from edgec.device_agent.updates.fetch import Fetcher, Patience
+from edgec.device_agent.updates.fetch import Fetcher
+from edgec.device_agent.updates.messages import TrialResult
 from edgec.device_agent.updates.store import ModelStore
 from edgec.device_agent.updates.trust import DigestTrust
 from edgec.device_agent.updates.updater import Updater
@@ -30,6 +33,7 @@ from edgec.protocol.jobs import JobState
 from tests.device_agent.harness import Registry, make_artifact, note
 
 SETTINGS = UpdateSection(probation_s=0.0, trial_timeout_s=5)
+RETRY = RetryPolicy(first_s=0.01, max_s=0.05, total_s=60)
 
 
 class PowerCut(BaseException):
@@ -88,14 +92,12 @@ class Machine:
             raise PowerCut
 
     def _fetcher(self, document: Any, stop: threading.Event, progress: Any) -> Fetcher:
-        return Fetcher(
-            self.store, document.registry, document.repository, None, stop, Patience(60, 0.01, 0.05), progress
-        )
+        return Fetcher(self.store, document.registry, document.repository, None, stop, RETRY, progress)
 
     # What the updater asks for.
 
-    def trial(self, slot: str, digest: str, timeout_s: float) -> Future[dict[str, Any]]:
-        return done({"error": "it crashed"} if self.bad == "trial" else {})
+    def trial(self, slot: str, digest: str, timeout_s: float) -> Future[TrialResult]:
+        return done(TrialResult(error="it crashed" if self.bad == "trial" else ""))
 
     def load_beside(self, slot: str, digest: str) -> Future[str]:
         self.beside = digest
@@ -117,13 +119,16 @@ class Machine:
     def settled(self, slot: str) -> Future[None]:
         return done(None)
 
-    def report(self) -> Future[dict[str, Any]]:
-        errors = 30 if self.bad == "frames" else 0
-        counters = {
-            "manifest_digest": self.loaded, "inferences": 30, "errors": errors, "last_error": "NaN",
-            "latency": {"p50_ms": 1.0, "p99_ms": 2.0}, "scores": [0] * 20,
-        }  # fmt: skip
-        return done({"generation": 1, "slots": {"a": counters}})
+    def report(self) -> Future[Report]:
+        counters = ModelCounters(
+            manifest_digest=self.loaded or "",
+            inferences=30,
+            errors=30 if self.bad == "frames" else 0,
+            last_error="NaN",
+            latency=Latency(1.0, 2.0),
+            scores=[0] * 20,
+        )
+        return done(Report(generation=1, slots={"a": SlotCounters(counters)}))
 
     def progress(self, update: Update, details: dict[str, Any]) -> None:
         pass

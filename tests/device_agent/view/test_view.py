@@ -15,6 +15,7 @@ import pytest
 from edgec.device_agent.process.channel import Channel
 from edgec.device_agent.process.ring import Ring
 from edgec.device_agent.view import worker as views
+from edgec.device_agent.view.messages import StartView
 
 
 @pytest.fixture
@@ -22,7 +23,7 @@ def base(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A view of one stream that gives no frame."""
     monkeypatch.setattr(views, "_STALE_S", 0.05)
     ours, theirs = Channel.pair()
-    view = views.View(ours, {"device": "d", "token": "a-secret"})
+    view = views.View(ours, StartView("d", "127.0.0.1", 0, "a-secret"))
     view.streams["door"] = views._Watched(Ring.create(3, 1 << 20), os.eventfd(0, os.EFD_NONBLOCK))
     server = views._Server("127.0.0.1", 0, type("Handler", (views._Handler,), {"view": view}))
     threading.Thread(target=server.serve_forever, daemon=True).start()

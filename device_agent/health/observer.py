@@ -1,0 +1,59 @@
+"""What the inference process reports, handed to the parts that need it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from edgec.device_agent.cloud.outbox import Outbox
+from edgec.device_agent.health.degraded import Degraded
+from edgec.device_agent.inference.messages import DetectionFound
+from edgec.device_agent.updates.watchdog import Watchdog
+from edgec.protocol.events import DetectionData
+from edgec.protocol.topics import Topics
+
+
+class InferenceObserver:
+    """Takes detections into the outbox and deaths to the watchdog."""
+
+    def __init__(
+        self,
+        topics: Topics,
+        outbox: Outbox,
+        watchdog: Watchdog,
+        degraded: Degraded,
+        on_capture: Callable[[], None],
+        on_change: Callable[[], None],
+    ) -> None:
+        self._topics, self._outbox, self._watchdog, self._degraded = topics, outbox, watchdog, degraded
+        self._on_capture, self._on_change = on_capture, on_change
+
+    def detection(self, message: DetectionFound) -> None:
+        """Put a detection into the outbox.
+
+        Raises:
+            ValidationError: it is malformed, which is a defect of the inference process.
+        """
+        stream, topics = message.stream, self._topics
+        self._outbox.put_event(
+            topics.events(stream),
+            f"/edgec/{topics.fleet}/{topics.device}/{stream}",
+            stream,
+            message.id,
+            DetectionData.model_validate(message.data),
+            critical=message.critical,
+        )
+
+    def capture_kept(self) -> None:
+        """Send a new capture."""
+        self._on_capture()
+
+    def inference_died(self, suspect: int) -> None:
+        """End the tracks that nobody follows any more; a model that kills the process repeatedly is replaced."""
+        if suspect:
+            for slot, why in self._watchdog.died(suspect):
+                self._degraded.record(f"model {slot}", why)
+        self._outbox.end_open_tracks(self._topics.events)
+
+    def inference_changed(self) -> None:
+        """Report the change."""
+        self._on_change()
