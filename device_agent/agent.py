@@ -10,6 +10,7 @@ import tomllib
 import uuid
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 from edgec.device_agent.cloud import certificates
 from edgec.device_agent.cloud import identity as ident
@@ -24,7 +25,6 @@ from edgec.device_agent.cloud.shadow import ShadowDesk
 from edgec.device_agent.config.settings import AgentConfig, load_config
 from edgec.device_agent.health.budgets import BudgetKeeper
 from edgec.device_agent.health.degraded import Degraded
-from edgec.device_agent.health.metrics import MetricsServer
 from edgec.device_agent.health.monitor import Monitor, Sources
 from edgec.device_agent.health.observer import InferenceObserver
 from edgec.device_agent.health.status_socket import StatusSocket
@@ -54,6 +54,13 @@ log = logging.getLogger("agent")
 _TICK_S = 1.0
 _GOODBYE_S = 6.0
 _BUDGET_TICKS = 5
+
+
+class Server(Protocol):
+    """Something that serves until it is closed."""
+
+    def close(self) -> None:
+        """Stop serving."""
 
 
 class Agent:
@@ -165,7 +172,7 @@ class Agent:
             self._degraded.record,
         )
         self._budget = BudgetKeeper(config.budgets)
-        self._servers: list[MetricsServer | StatusSocket] = []
+        self._servers: list[Server] = []
         self._ticks = 0
         self._stopping = False
 
@@ -230,6 +237,8 @@ class Agent:
         """Open the metrics' port and the status socket; without them the agent works on, degraded."""
         port = config.metrics.port
         if port is not None:
+            from edgec.device_agent.health.metrics import MetricsServer
+
             try:
                 metrics = MetricsServer(port, lambda: self._monitor.latest)
             except OSError as error:

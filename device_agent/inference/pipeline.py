@@ -20,7 +20,7 @@ from edgec.device_agent.inference.messages import PipelineCounters
 from edgec.device_agent.inference.rules import Firing, RuleBook, ZoneMap
 from edgec.device_agent.inference.slots import MODEL_ERRORS, Loaded, timed
 from edgec.device_agent.inference.stats import Window
-from edgec.device_agent.inference.tracker import BoxTracker, Change, LabelTracker, Seen, Track
+from edgec.device_agent.inference.tracker import Seen, Track, Tracker
 from edgec.device_agent.process.ring import Frame, Kind
 from edgec.runtime.processing.results import Result
 from edgec.runtime.processing.sound_stream import SoundStream
@@ -55,8 +55,7 @@ class Pipeline:
         candidate = settings.candidate
         self._comparison = Comparison(candidate.share) if candidate else None
         self._gate = GateKeeper(settings.gate) if settings.gate else None
-        self._boxes = BoxTracker(settings.tracker, f"{prefix}t")
-        self._labels = LabelTracker(settings.tracker, f"{prefix}l")
+        self._tracker = Tracker(settings.tracker, prefix)
         self._zones = ZoneMap(settings.zones)
         self._rules = RuleBook(settings.rules, f"{prefix}r-")
         self._updated: dict[str, float] = {}
@@ -160,25 +159,21 @@ class Pipeline:
         now_s: float,
         slots: Callable[[str], Loaded | None],
     ) -> None:
-        change, named = Change(), Change()
-        if found.boxes or self._boxes.tracks:
-            change = self._boxes.update(found.boxes, now_s, frame.wall_ns)
-        if found.labels or self._labels.tracks:
-            named = self._labels.update(found.labels, now_s, frame.wall_ns)
-        self.tracks = self._boxes.confirmed(now_s) + self._labels.confirmed(now_s)
+        change = self._tracker.update([*found.boxes, *found.labels], now_s, frame.wall_ns)
+        self.tracks = self._tracker.confirmed(now_s)
         if self.settings.cascade and frame.kind is Kind.PICTURE:
             self._look_closer(frame, slots(self.settings.cascade.model), now_s)
         zones = {track.id: self._zones.of(track, *size) for track in self.tracks}
         if self._media is not None and frame.kind is Kind.PICTURE:
             self._media.frame(frame.number, np.asarray(frame.data, np.uint8), now_s)
-        for track in (*change.new, *named.new):
+        for track in change.new:
             self._updated[track.id] = now_s
             self._say(track, "new", zones.get(track.id, []), frame, loaded, size)
         for track in self.tracks:
             if now_s - self._updated.get(track.id, now_s) >= self.settings.update_interval_s:
                 self._updated[track.id] = now_s
                 self._say(track, "update", zones.get(track.id, []), frame, loaded, size)
-        for track in (*change.ended, *named.ended):
+        for track in change.ended:
             self._updated.pop(track.id, None)
             self._say(track, "end", [], frame, loaded, size)
         if self.settings.rules:
@@ -275,7 +270,7 @@ class Pipeline:
         frame, loaded, size = self._last
         if loaded is None:
             return
-        for track in (*self._boxes.finish(), *self._labels.finish()):
+        for track in self._tracker.finish():
             self._say(track, "end", [], frame, loaded, size)
         now_s = frame.monotonic_ns / 1e9
         for firing in self._rules.finish(now_s):

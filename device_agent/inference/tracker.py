@@ -1,7 +1,7 @@
 """Stable ids: detections of consecutive frames joined into tracks.
 
 After ByteTrack (Zhang et al., ECCV 2022): confident detections are matched first, the weak ones then continue
-tracks that are still open, and never begin one. Boxes move on with a smoothed velocity between frames.
+tracks that are still open, and never begin one. Between frames a box moves on with a smoothed velocity.
 """
 
 from __future__ import annotations
@@ -67,22 +67,54 @@ class Change:
     ended: list[Track] = field(default_factory=list)
 
 
-class BoxTracker:
-    """Tracks boxes of one stream; ids are ``prefix`` and a number that only grows."""
+class Tracker:
+    """Tracks what one stream's models find.
+
+    Detections with a box are joined by class and overlap; those without one (classes, keywords, sounds) by label: on
+    after `confirm` hits, off after `lost_s`. Ids are `prefix`, `t` or `l`, and a number that only grows.
+    """
 
     def __init__(self, settings: Settings, prefix: str) -> None:
         self._settings = settings
         self._prefix = prefix
-        self._count = 0
+        self._counts = {"t": 0, "l": 0}
         self.tracks: list[Track] = []
 
     def update(self, seen: Sequence[Seen], now_s: float, wall_ns: int) -> Change:
         """Take one frame's detections."""
-        settings, change = self._settings, Change()
-        strong = [one for one in seen if one.box is not None and one.score >= settings.high]
-        weak = [one for one in seen if one.box is not None and one.score < settings.high]
-        free = list(self.tracks)
-        left_over = []
+        change = Change()
+        boxed = [track for track in self.tracks if track.box is not None]
+        named = [track for track in self.tracks if track.box is None]
+        free = self._update_boxes([one for one in seen if one.box is not None], boxed, now_s, wall_ns, change)
+        free += self._update_labels([one for one in seen if one.box is None], named, now_s, wall_ns, change)
+        for track in free:
+            # A track that was never confirmed ends at its first miss: it was a flicker.
+            if not track.confirmed or now_s - track.last_s > self._settings.lost_s:
+                self.tracks.remove(track)
+                if track.confirmed:
+                    change.ended.append(track)
+        return change
+
+    def finish(self) -> list[Track]:
+        """End every track; returns the confirmed ones."""
+        ended = [track for track in self._in_order() if track.confirmed]
+        self.tracks = []
+        return ended
+
+    def confirmed(self, now_s: float) -> list[Track]:
+        """Return the tracks that were matched in the frame of `now_s`."""
+        return [track for track in self._in_order() if track.confirmed and track.last_s == now_s]
+
+    def _in_order(self) -> list[Track]:
+        return sorted(self.tracks, key=lambda track: track.box is None)
+
+    def _update_boxes(
+        self, seen: Sequence[Seen], tracks: Sequence[Track], now_s: float, wall_ns: int, change: Change
+    ) -> list[Track]:
+        """Continue or begin tracks with a box; returns those that nothing continued."""
+        free, left_over = list(tracks), []
+        strong = [one for one in seen if one.score >= self._settings.high]
+        weak = [one for one in seen if one.score < self._settings.high]
         for one, track in self._match(strong, free, now_s):
             if track is None:
                 left_over.append(one)
@@ -95,23 +127,20 @@ class BoxTracker:
                 free.remove(track)
         for one in left_over:
             self._begin(one, now_s, wall_ns, change)
-        for track in free:
-            # A track that was never confirmed ends at its first miss: it was a flicker.
-            if not track.confirmed or now_s - track.last_s > settings.lost_s:
-                self.tracks.remove(track)
-                if track.confirmed:
-                    change.ended.append(track)
-        return change
+        return free
 
-    def finish(self) -> list[Track]:
-        """End every track; returns the confirmed ones."""
-        ended = [track for track in self.tracks if track.confirmed]
-        self.tracks = []
-        return ended
-
-    def confirmed(self, now_s: float) -> list[Track]:
-        """The tracks that were matched in the frame of ``now_s``."""
-        return [track for track in self.tracks if track.confirmed and track.last_s == now_s]
+    def _update_labels(
+        self, seen: Sequence[Seen], tracks: Sequence[Track], now_s: float, wall_ns: int, change: Change
+    ) -> list[Track]:
+        """Continue or begin tracks without a box; returns those that nothing continued."""
+        free = {track.label: track for track in tracks}
+        for one in seen:
+            track = free.pop(one.label, None)
+            if track is None:
+                self._begin(one, now_s, wall_ns, change)
+            else:
+                self._continue(track, one, now_s, change)
+        return list(free.values())
 
     def _match(
         self, seen: Sequence[Seen], tracks: Sequence[Track], now_s: float
@@ -140,22 +169,24 @@ class BoxTracker:
             shift = [
                 (one.box[i] + one.box[i + 2] - track.box[i] - track.box[i + 2]) / 2 / gap for i in (0, 1)
             ]
-            keep = 0.0 if track.hits == 1 else 0.6
+            inertia = 0.0 if track.hits == 1 else 0.6
             track.velocity = (
-                keep * track.velocity[0] + (1 - keep) * shift[0],
-                keep * track.velocity[1] + (1 - keep) * shift[1],
+                inertia * track.velocity[0] + (1 - inertia) * shift[0],
+                inertia * track.velocity[1] + (1 - inertia) * shift[1],
             )
+        if one.box is not None:
+            track.attributes.update(one.attributes)
         track.box, track.score, track.last_s = one.box, one.score, now_s
         track.best_score = max(track.best_score, one.score)
-        track.attributes.update(one.attributes)
         track.hits += 1
         self._confirm(track, change)
 
     def _begin(self, one: Seen, now_s: float, wall_ns: int, change: Change) -> None:
-        self._count += 1
+        letter = "l" if one.box is None else "t"
+        self._counts[letter] += 1
         track = Track(
-            f"{self._prefix}{self._count}", one.label, one.class_id, one.score, one.box, now_s, wall_ns,
-            now_s, best_score=one.score, attributes=dict(one.attributes),
+            f"{self._prefix}{letter}{self._counts[letter]}", one.label, one.class_id, one.score, one.box, now_s,
+            wall_ns, now_s, best_score=one.score, attributes=dict(one.attributes),
         )  # fmt: skip
         self.tracks.append(track)
         self._confirm(track, change)
@@ -164,53 +195,6 @@ class BoxTracker:
         if not track.confirmed and track.hits >= self._settings.confirm:
             track.confirmed = True
             change.new.append(track)
-
-
-class LabelTracker:
-    """Tracks what has no box (classes, keywords, sounds): on after ``confirm`` hits, off after ``lost_s``."""
-
-    def __init__(self, settings: Settings, prefix: str) -> None:
-        self._settings = settings
-        self._prefix = prefix
-        self._count = 0
-        self.tracks: list[Track] = []
-
-    def update(self, seen: Sequence[Seen], now_s: float, wall_ns: int) -> Change:
-        """Take one frame's labels."""
-        change = Change()
-        open_tracks = {track.label: track for track in self.tracks}
-        for one in seen:
-            track = open_tracks.pop(one.label, None)
-            if track is None:
-                self._count += 1
-                track = Track(
-                    f"{self._prefix}{self._count}", one.label, one.class_id, one.score, None, now_s, wall_ns,
-                    now_s, best_score=one.score, attributes=dict(one.attributes),
-                )  # fmt: skip
-                self.tracks.append(track)
-            else:
-                track.hits += 1
-                track.score, track.last_s = one.score, now_s
-                track.best_score = max(track.best_score, one.score)
-            if not track.confirmed and track.hits >= self._settings.confirm:
-                track.confirmed = True
-                change.new.append(track)
-        for track in open_tracks.values():
-            if not track.confirmed or now_s - track.last_s > self._settings.lost_s:
-                self.tracks.remove(track)
-                if track.confirmed:
-                    change.ended.append(track)
-        return change
-
-    def finish(self) -> list[Track]:
-        """End every track; returns the confirmed ones."""
-        ended = [track for track in self.tracks if track.confirmed]
-        self.tracks = []
-        return ended
-
-    def confirmed(self, now_s: float) -> list[Track]:
-        """The tracks that were heard or seen in the frame of ``now_s``."""
-        return [track for track in self.tracks if track.confirmed and track.last_s == now_s]
 
 
 def overlap_of(left: Box, right: Box) -> float:

@@ -30,9 +30,8 @@ def redact(text: str) -> str:
 
 class _Text(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        fields = " ".join(f"{key}={value}" for key, value in _fields(record).items())
         clock = time.strftime("%H:%M:%S", time.localtime(record.created))
-        line = f"{clock} {record.levelname.lower():7} {record.name}: {record.getMessage()} {fields}".rstrip()
+        line = f"{clock} {record.levelname.lower():7} {record.name}: {record.getMessage()}"
         if record.exc_info:
             line += "\n" + self.formatException(record.exc_info)
         return redact(line)
@@ -46,21 +45,10 @@ class _Json(logging.Formatter):
             "level": record.levelname.lower(),
             "part": record.name,
             "message": record.getMessage(),
-            **_fields(record),
         }
         if record.exc_info:
             entry["exception"] = self.formatException(record.exc_info)
         return redact(json.dumps(entry, default=str))
-
-
-def _fields(record: logging.LogRecord) -> dict[str, Any]:
-    fields = getattr(record, "fields", None)
-    return fields if isinstance(fields, dict) else {}
-
-
-def with_fields(**fields: object) -> dict[str, dict[str, object]]:
-    """Return the ``extra`` of a log call that carries these fields."""
-    return {"fields": fields}
 
 
 def set_up(style: str | None = None, level: str = "info") -> None:

@@ -29,7 +29,8 @@ from edgec.device_agent.inference.comparison import agreement
 from edgec.device_agent.inference.findings import BrokenOutput, Findings, findings_of
 from edgec.device_agent.inference.gate import GateKeeper, level_dbfs
 from edgec.device_agent.inference.rules import RuleBook, crossing, inside
-from edgec.device_agent.inference.tracker import BoxTracker, Seen, Track
+from edgec.device_agent.inference.tracker import Seen, Track
+from edgec.device_agent.inference.tracker import Tracker as Joined
 from edgec.device_agent.process.log import redact
 from edgec.device_agent.process.loop import Loop
 from edgec.device_agent.process.ring import Frame, Kind, Ring
@@ -138,7 +139,7 @@ def box(left: float, top: float = 0.0, size: float = 20.0) -> tuple[float, float
 
 
 def test_tracks_keep_their_ids_through_crossings_and_weak_frames() -> None:
-    tracker = BoxTracker(Tracker(confirm=2, lost_s=0.5), "t")
+    tracker = Joined(Tracker(confirm=2, lost_s=0.5), "t")
     ids: dict[int, set[str]] = {0: set(), 1: set()}
     for step in range(40):
         now = step * 0.1
@@ -156,7 +157,7 @@ def test_tracks_keep_their_ids_through_crossings_and_weak_frames() -> None:
 
 
 def test_a_flicker_is_no_track() -> None:
-    tracker = BoxTracker(Tracker(confirm=3), "t")
+    tracker = Joined(Tracker(confirm=3), "t")
     assert not tracker.update([Seen("a", 0, 0.9, box(0))], 0.0, 0).new
     assert not tracker.update([], 0.1, 0).new
     assert not tracker.tracks
