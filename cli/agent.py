@@ -1,4 +1,4 @@
-"""``edgec agent``: run the device agent, enrol a device, look after it."""
+"""`edgec agent`: run the device agent, enrol a device, maintain it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def run(
 
 @app.command()
 def check(config: Config = Path("agent.toml"), json: Json = False) -> None:
-    """Check a configuration file and print what it says in full."""
+    """Validate a configuration file and print it with all defaults."""
     from edgec.cli.console import emit_json, out
     from edgec.device_agent.config.settings import load_config
 
@@ -43,18 +43,18 @@ def enroll(
     server: Annotated[str, typer.Option(help="The fleet server's address, http(s)://host:port.")],
     state: State,
     token: Annotated[str, typer.Option(help="The enrolment token.", envvar="EDGEC_ENROLL_TOKEN")] = "",
-    device: Annotated[str | None, typer.Option(help="The name wished for.")] = None,
+    device: Annotated[str | None, typer.Option(help="The requested device name.")] = None,
     label: Annotated[list[str] | None, typer.Option(help="KEY=VALUE, may be repeated.")] = None,
     claim: Annotated[
         Path | None,
         typer.Option(help="Folder with a claim certificate (claim.pem, claim.key), instead of a token."),
     ] = None,
     ca: Annotated[
-        Path | None, typer.Option(help="The authority (PEM) that an https server's certificate is from.")
+        Path | None, typer.Option(help="The authority (PEM) that issued an https server's certificate.")
     ] = None,
     json: Json = False,
 ) -> None:
-    """Turn a token or a claim certificate into this device's own credentials, kept in the state folder."""
+    """Enrol this device with a token or a claim certificate; its credentials go to the state folder."""
     from edgec.cli.console import emit_json, out
     from edgec.device_agent.cloud.identity import enroll as enroll_device
     from edgec.targets.errors import UsageError
@@ -74,7 +74,7 @@ def enroll(
 
 @app.command()
 def status(state: State, json: Json = False) -> None:
-    """Ask the running agent how it is."""
+    """Show the status of the running agent."""
     from edgec.cli.agent_view import print_status
     from edgec.cli.console import emit_json
     from edgec.device_agent.health.status_socket import ask
@@ -88,7 +88,7 @@ def status(state: State, json: Json = False) -> None:
 
 @app.command()
 def doctor(config: Config = Path("agent.toml"), json: Json = False) -> None:
-    """Look at everything the agent needs and say how to mend what is not well."""
+    """Check everything the agent needs, and suggest a remedy for each problem."""
     import os
     from dataclasses import asdict
 
@@ -112,7 +112,7 @@ def doctor(config: Config = Path("agent.toml"), json: Json = False) -> None:
 
 @app.command()
 def init(path: Annotated[Path, typer.Argument(help="The file to write.")] = Path("agent.toml")) -> None:
-    """Write a configuration to start from, with every part explained."""
+    """Write a commented configuration to start from."""
     from importlib.resources import files
 
     from edgec.cli.console import out

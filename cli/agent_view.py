@@ -1,4 +1,4 @@
-"""How the agent's answers look in a terminal."""
+"""Rendering of the agent's answers in a terminal."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _MARKS = {"good": "[green]✓[/]", "warning": "[yellow]![/]", "bad": "[bold red]
 
 
 def print_finding(finding: Finding) -> None:
-    """Print one thing that the doctor looked at."""
+    """Print one of the doctor's findings."""
     out.print(f"{_MARKS[finding.verdict]} {finding.what}: {escape(finding.text)}", soft_wrap=True)
-    if finding.mend:
-        out.print(f"    → {escape(finding.mend)}", soft_wrap=True)
+    if finding.remedy:
+        out.print(f"    → {escape(finding.remedy)}", soft_wrap=True)
 
 
 def print_status(answer: dict[str, Any]) -> None:
-    """Print what the agent says of itself."""
+    """Print the agent's status."""
     broker = "connected" if answer["connected"] else "no broker"
     out.print(
         f"[bold]{answer['device']}[/] in {answer['fleet']}: {broker}, up {answer['uptime_s']:.0f} s, "

@@ -177,7 +177,7 @@ class Agent:
         self._stopping = False
 
     def _broker_client(self, config: AgentConfig, enrolment: EnrollResponse | None) -> Publisher:
-        certificates.mend(self._state)
+        certificates.repair(self._state)
         broker = ident.broker_of(config, enrolment, certificates.files_of(self._state))
         if broker is None:
             return NoBroker()
@@ -336,7 +336,7 @@ class Agent:
             return
         meter = self._monitor.meter
         meter.measure(self._monitor.pids())
-        measures = self._budget.look(
+        measures = self._budget.check(
             self._streams.runners, meter.cpu_percent, meter.memory_bytes, meter.temperature_c
         )
         if measures:

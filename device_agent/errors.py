@@ -1,14 +1,14 @@
-"""What can go wrong on a device, split by whose fault it is.
+"""Errors on a device, split by their cause.
 
 - EdgecError
-    - AgentError: the agent cannot start or go on; the message says what to change
+    - AgentError: the agent cannot start or continue; the message says what to change
         - ConfigError: the configuration file, with line and key
-        - EnrollError: the server refused, or the answer makes no sense
+        - EnrollError: the server refused, or its answer is malformed
         - SourceError: a camera, file or microphone that cannot be opened or read
         - StateError: the state folder cannot be used
-        - UpdateError: an update cannot go on; it ends the job, never the agent
-            - FetchError: the registry did not give what the manifest promises
-            - TrustError: what came is not what was signed or asked for
+        - UpdateError: an update cannot continue; it ends the job, never the agent
+            - FetchError: the registry did not deliver what the manifest promises
+            - TrustError: the content is not what was signed or requested
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from edgec.targets.errors import EdgecError
 
 
 class AgentError(EdgecError):
-    """The agent cannot start or go on."""
+    """The agent cannot start or continue."""
 
 
 class ConfigError(AgentError):
@@ -27,7 +27,7 @@ class ConfigError(AgentError):
 
 
 class EnrollError(AgentError):
-    """The fleet server did not take the device in."""
+    """The fleet server did not enrol the device."""
 
 
 class SourceError(AgentError):
@@ -35,16 +35,16 @@ class SourceError(AgentError):
 
 
 class StateError(AgentError):
-    """The state folder cannot be used: no space, no right, another agent in it."""
+    """The state folder cannot be used: no space, no permission, or another agent uses it."""
 
 
 class UpdateError(AgentError):
-    """An update cannot go on; the job ends with this message."""
+    """An update cannot continue; the job ends with this message."""
 
 
 class FetchError(UpdateError):
-    """The registry did not give what the manifest promises."""
+    """The registry did not deliver what the manifest promises."""
 
 
 class TrustError(UpdateError):
-    """What came is not what was signed or asked for."""
+    """The content is not what was signed or requested."""

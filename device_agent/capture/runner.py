@@ -32,13 +32,13 @@ _MAX_SOUND_BYTES = 1 << 20
 _RETRY = RetryPolicy(first_s=0.5, max_s=30.0)
 _HEALTHY_S = 60.0
 _FIRST_FRAME_S = 5.0
-"""Beyond the source's own timeout, for the process to start."""
+"""Time for the process to start, in addition to the source's own timeout."""
 
 
 class StreamRunner:
     """Keeps a source running; the ring and its counters outlive every capture process.
 
-    ``on_change`` is called when ``state`` or ``message`` changes.
+    `on_change` is called with the name when `state` or `message` changes.
     """
 
     def __init__(
@@ -68,12 +68,12 @@ class StreamRunner:
 
     @property
     def fds(self) -> tuple[int, int, int]:
-        """Ring, ready and space, as the processes get them."""
+        """Ring, ready and space, as passed to the processes."""
         return self.ring.fd, self.ready, self.space
 
     @property
     def pid(self) -> int | None:
-        """The capture process."""
+        """Process id of the capture process."""
         return self._process.pid
 
     @property
@@ -83,12 +83,12 @@ class StreamRunner:
 
     @property
     def priority(self) -> int:
-        """9 is slowed down last."""
+        """9 is throttled last."""
         return self.settings.priority
 
     @property
     def fps(self) -> float:
-        """Frames a second that the source delivers, over the last seconds."""
+        """Frames per second that the source delivered over the last seconds."""
         return self._rate.value if self.state == "running" else 0.0
 
     def start(self) -> None:
@@ -122,7 +122,7 @@ class StreamRunner:
             self._set("running")
         if fresh and now - self._began > _HEALTHY_S:
             self._process.healthy()
-        # A reader that is behind keeps an `every` stream from writing: that is no stall.
+        # A slow reader blocks the writer of an `every` stream: that is not a stall.
         full = self.settings.policy == "every" and counters.in_flight >= self.settings.slots - 1
         limit = self._limit_fps
         stall_s = self.settings.stall_s + (2 / limit if limit else 0)
@@ -132,10 +132,10 @@ class StreamRunner:
         elif self.settings.min_fps and fresh and now - self._began > stall_s + 5 and not full:
             rate = self._rate.over(stall_s)
             if rate is not None and rate < self.settings.min_fps:
-                self._kill(f"only {rate:.1f} frames a second")
+                self._kill(f"only {rate:.1f} frames per second")
 
     def throttle(self, fps: float | None) -> None:
-        """Lower the rate below the configured one, or lift that."""
+        """Limit the rate below the configured one; `None` lifts the limit."""
         if fps == self.throttled:
             return
         self.throttled = fps
@@ -147,14 +147,14 @@ class StreamRunner:
             self._kill(why)
 
     def close(self) -> None:
-        """End the process and let the ring go."""
+        """End the process and release the ring."""
         self._process.close()
         self.ring.close()
         os.close(self.ready)
         os.close(self.space)
 
     def report(self) -> dict[str, Any]:
-        """Return what health says about the capture side."""
+        """Return the capture side's part of the health message."""
         counters = self.ring.counters()
         return {
             "name": self.name,
@@ -204,7 +204,7 @@ class StreamRunner:
 
 
 class _Rate:
-    """Frames a second, from a count that is looked at now and then."""
+    """Frames per second, from a counter that is sampled now and then."""
 
     def __init__(self) -> None:
         self._points: list[tuple[float, int]] = []

@@ -25,27 +25,27 @@ class FrameSource(Protocol):
     """What a capture process reads from."""
 
     fps: float
-    """Frames per second at real pace; 0 when the source itself keeps the pace (cameras, streams)."""
+    """Frame rate to play at; 0 when the source paces itself (cameras, streams)."""
 
     def read(self, into: Picture | None) -> Picture | Sound | None:
-        """Return the next frame, written to ``into`` when that fits it; None at the end.
+        """Return the next frame, in `into` if it fits; `None` at the end.
 
         Raises:
-            SourceError: the source broke.
+            SourceError: the source failed.
         """
 
     def skip(self) -> bool:
-        """Pass over one frame as cheaply as possible; False at the end."""
+        """Skip one frame as cheaply as possible; `False` at the end."""
 
     def close(self) -> None:
-        """Let the device or file go."""
+        """Release the device or file."""
 
 
 def open_source(section: SourceSettings, timeout_s: float) -> FrameSource:
     """Open a source.
 
     Raises:
-        SourceError: with the source's name and what to check.
+        SourceError: it cannot be opened; names the source and what to check.
     """
     match section.kind:
         case "test":
@@ -98,7 +98,7 @@ class Video:
         else:
             path = section.path or Path()
             if not path.is_file():
-                raise SourceError(f"no video file {path}")
+                raise SourceError(f"there is no video file {path}")
             capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
             hint = "is it a video that FFmpeg can read?"
         if not capture.isOpened():
@@ -113,14 +113,14 @@ class Video:
                 self._any = True
                 return self._fitted(frame)
             if not self._is_file:
-                raise SourceError(f"{describe(self._section)} stopped giving frames")
+                raise SourceError(f"{describe(self._section)} stopped delivering frames")
             if not self._any:
-                raise SourceError(f"{describe(self._section)} holds no readable frame")
+                raise SourceError(f"{describe(self._section)} contains no readable frame")
             if not self._section.loop:
                 return None
             self._capture.release()
             self._capture = self._open()
-        raise SourceError(f"{describe(self._section)} cannot be read again from its start")
+        raise SourceError(f"{describe(self._section)} cannot be rewound")
 
     def _fitted(self, frame: np.ndarray) -> Picture:
         if frame.ndim == 2:
@@ -130,24 +130,24 @@ class Video:
         return frame.astype(np.uint8, copy=False)
 
     def skip(self) -> bool:
-        """Pass over one frame."""
+        """Skip one frame."""
         return bool(self._capture.grab()) or self.read(None) is not None
 
     def close(self) -> None:
-        """Let go."""
+        """Release it."""
         self._capture.release()
 
 
 class Folder:
-    """The pictures of a folder by name; a file that cannot be read is passed over with a warning."""
+    """The pictures of a folder in order of their names; unreadable files are skipped with a warning."""
 
     def __init__(self, section: SourceSettings) -> None:
         folder = section.path or Path()
         if not folder.is_dir():
-            raise SourceError(f"no folder of pictures {folder}")
+            raise SourceError(f"there is no folder {folder}")
         self._files = sorted(path for path in folder.iterdir() if path.suffix.lower() in _PICTURES)
         if not self._files:
-            raise SourceError(f"{folder} holds no pictures ({', '.join(sorted(_PICTURES))})")
+            raise SourceError(f"{folder} contains no pictures ({', '.join(sorted(_PICTURES))})")
         self._folder, self._loop = folder, section.loop
         self._size = (section.width, section.height) if section.width and section.height else None
         self.fps = (section.fps or 5.0) if section.pace == "real" else 0.0
@@ -167,21 +167,21 @@ class Folder:
                 return np.asarray(cv2.resize(frame, self._size) if self._size else frame, np.uint8)
             if number not in self._bad:
                 self._bad.add(number)
-                log.warning("%s is no picture that can be read: passed over", self._files[number].name)
+                log.warning("%s cannot be read as a picture: skipped", self._files[number].name)
             if len(self._bad) == len(self._files):
                 raise SourceError(f"no file in {self._folder} can be read as a picture")
 
     def skip(self) -> bool:
-        """Pass over one frame."""
+        """Skip one frame."""
         return self.read(None) is not None
 
     def close(self) -> None:
-        """Let go."""
+        """Release it."""
         self._files = []
 
 
 class TestPattern:
-    """Two squares that cross a grey ramp, the same on every machine: a red and a blue one."""
+    """A test pattern, the same on every machine: a red and a blue square that cross a grey ramp."""
 
     __test__ = False  # the name is no test for pytest
 
@@ -206,12 +206,12 @@ class TestPattern:
         return frame
 
     def skip(self) -> bool:
-        """Pass over one frame."""
+        """Skip one frame."""
         self._number += 1
         return True
 
     def close(self) -> None:
-        """Let go."""
+        """Release it."""
         self._number = 0
 
 
@@ -238,11 +238,11 @@ class SoundFile:
         return chunk[:, None]
 
     def skip(self) -> bool:
-        """Pass over one frame."""
+        """Skip one frame."""
         return self.read(None) is not None
 
     def close(self) -> None:
-        """Let go."""
+        """Release it."""
         self._samples = np.zeros(0, np.float32)
 
 
@@ -275,15 +275,15 @@ class Microphone:
         """Return the next frame, or None at the end."""
         samples, overflowed = self._stream.read(self._chunk)
         if overflowed:
-            log.warning("the microphone's buffer ran over: samples are missing")
+            log.warning("the microphone's buffer overflowed: samples are missing")
         return np.asarray(samples, np.float32)
 
     def skip(self) -> bool:
-        """Pass over one frame."""
+        """Skip one frame."""
         return self.read(None) is not None
 
     def close(self) -> None:
-        """Let go."""
+        """Release it."""
         self._stream.close()
 
 
@@ -294,7 +294,7 @@ def read_sound(path: Path) -> tuple[Sound, int]:
         SourceError: no such file, or a format that cannot be read.
     """
     if not path.is_file():
-        raise SourceError(f"no sound file {path}")
+        raise SourceError(f"there is no sound file {path}")
     try:
         with wave.open(str(path)) as file:
             width, channels, rate = file.getsampwidth(), file.getnchannels(), file.getframerate()
@@ -315,16 +315,16 @@ def _read_with_soundfile(path: Path) -> tuple[Sound, int]:
     try:
         import soundfile
     except ImportError as error:
-        raise SourceError(f"{path} is no plain WAV: pip install 'edgec[audio]' to read it") from error
+        raise SourceError(f"{path} is not a plain WAV file: pip install 'edgec[audio]' to read it") from error
     try:
         samples, rate = soundfile.read(str(path), dtype="float32", always_2d=True)
     except soundfile.LibsndfileError as error:
-        raise SourceError(f"{path} cannot be read as a sound: {error}") from error
+        raise SourceError(f"{path} cannot be read as sound: {error}") from error
     return samples.mean(axis=1, dtype=np.float32), int(rate)
 
 
 def resample(samples: Sound, rate: int, wanted: int) -> Sound:
-    """Return ``samples`` at another rate, by cutting or padding the spectrum (ideal low-pass)."""
+    """Return `samples` at another rate, by cutting or padding the spectrum (ideal low-pass)."""
     if rate == wanted or not len(samples):
         return samples
     count = round(len(samples) * wanted / rate)
@@ -337,7 +337,7 @@ def resample(samples: Sound, rate: int, wanted: int) -> Sound:
 
 
 def describe(section: SourceSettings) -> str:
-    """Return the source in words, without its secrets."""
+    """Describe the source for people, without its secrets."""
     from edgec.device_agent.process.log import redact
 
     match section.kind:

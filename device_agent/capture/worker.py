@@ -59,17 +59,17 @@ class Capture:
             while True:
                 if source.fps:
                     self._wait_until(self._due)
-                    # After a long stop the pace starts afresh: no burst to catch up.
+                    # After a long pause the pace starts afresh, without a burst to catch up.
                     self._due = max(self._due + 1 / source.fps, time.monotonic() - 0.5)
                 elif self._readable(0):
-                    self._obey()
+                    self._handle()
                 if not self._step(source):
                     return
         finally:
             source.close()
 
     def _step(self, source: FrameSource) -> bool:
-        """Move one frame on; False at the source's end."""
+        """Process one frame; `False` at the source's end."""
         if self._max_fps:
             now = time.monotonic()
             if now < self._next_wanted - 0.001:
@@ -89,7 +89,7 @@ class Capture:
 
     def _skip(self, source: FrameSource, now: float) -> bool:
         if not source.fps and self._section.kind not in ("camera", "url", "microphone"):
-            # A file as fast as possible loses nothing by its rate limit: it only waits.
+            # A rate limit drops no frame of a file that is read as fast as possible: it only waits.
             self._wait_until(self._next_wanted)
             return True
         return source.skip()
@@ -120,18 +120,18 @@ class Capture:
             if self._space in readable:
                 os.eventfd_read(self._space)
             if self._channel.fileno() in readable:
-                self._obey()
+                self._handle()
         return slot
 
     def _wait_until(self, moment: float) -> None:
         while (left := moment - time.monotonic()) > 0:
             if self._readable(left):
-                self._obey()
+                self._handle()
 
     def _readable(self, timeout: float) -> bool:
         return bool(select.select([self._channel], [], [], timeout)[0])
 
-    def _obey(self) -> None:
+    def _handle(self) -> None:
         limit, _ = self._channel.receive(TO_CAPTURE)
         self._max_fps = limit.max_fps
 

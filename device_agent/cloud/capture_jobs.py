@@ -1,4 +1,4 @@
-"""Jobs that ask for pictures: ``snapshot`` takes one frame of a stream, ``capture`` some."""
+"""Jobs that request captures: `snapshot` takes one frame of a stream, `capture` several."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ _MAX_COUNT, _MAX_INTERVAL_S = 500, 3600.0
 def take_captures(
     loop: Loop, inference: Inference, job_id: str, document: CommandDocument
 ) -> Future[dict[str, Any]]:
-    """Let the inference process keep frames for the fleet; the future gives their ids when they are on the disk.
+    """Capture frames for the fleet; the future returns their ids once they are on disk.
 
     Raises:
-        UpdateError: the stream or the parameters make no sense.
+        UpdateError: the stream or the parameters are not valid.
     """
     streams = inference.streams
     name = document.stream or (next(iter(streams)) if len(streams) == 1 else "")
     if name not in streams:
         raise UpdateError(f"there is no stream {name}" if name else "the job names no stream")
     if streams[name].settings.source.is_sound or streams[name].settings.model is None:
-        raise UpdateError(f"stream {name} has no pictures that a model looks at")
+        raise UpdateError(f"stream {name} has no pictures that a model processes")
     count, interval_s = _parameters(document)
     result: Future[dict[str, Any]] = Future()
 
@@ -39,13 +39,13 @@ def take_captures(
         error = str(done.exception() or done.result().error)
         kept = [] if done.exception() else done.result().captures
         if kept:
-            result.set_result({"samples": kept, "message": error if len(kept) < count else "done"})
+            result.set_result({"captures": kept, "message": error if len(kept) < count else "done"})
         else:
             result.set_exception(UpdateError(error or "no picture was taken"))
 
     def too_late() -> None:
         if not result.done():
-            result.set_exception(UpdateError(f"stream {name} gave no {count} processed frames in time"))
+            result.set_exception(UpdateError(f"stream {name} did not process {count} frames in time"))
 
     late = loop.call_later(count * interval_s + _GRACE_S, too_late)
     inference.ask(TakeCaptures(name, count, interval_s, job_id)).add_done_callback(answered)
@@ -53,7 +53,7 @@ def take_captures(
 
 
 def _parameters(document: CommandDocument) -> tuple[int, float]:
-    """Return how many frames a job wants, and the seconds between them."""
+    """Return how many frames a job requests, and the seconds between them."""
     if document.operation == "snapshot":
         return 1, 0.0
     count, interval_s = document.parameters.get("count", 1), document.parameters.get("interval_s", 1.0)

@@ -1,6 +1,6 @@
-"""Sends the samples of the spool to the fleet server, oldest first, and deletes what it has.
+"""Uploads the captures of the spool to the fleet server, oldest first, and deletes what the server has.
 
-One thread; it sleeps until the inference process says that there is a sample, or until the next attempt is due.
+Its thread sleeps until the inference process reports a new capture, or until the next attempt is due.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from edgec.device_agent.process.retry import Backoff, RetryPolicy
 from edgec.device_agent.process.statefile import explain
 from edgec.protocol.captures import CAPTURES_PATH, MAX_CAPTURE_BYTES, CaptureMeta
 
-log = logging.getLogger("samples")
+log = logging.getLogger("captures")
 
 _RETRY = RetryPolicy(first_s=2.0, max_s=300.0)
 _TIMEOUT = httpx.Timeout(30.0, connect=10.0)
@@ -26,7 +26,7 @@ _AGAIN = frozenset({401, 403, 408, 425, 429, 507})
 
 
 class NotNow(ConnectionError):
-    """The server cannot take the sample at the moment; ``wait_s`` is what it asked for, or 0."""
+    """The server cannot accept the capture at the moment; `wait_s` is what it requested, or 0."""
 
     def __init__(self, why: str, wait_s: float = 0.0) -> None:
         super().__init__(why)
@@ -35,7 +35,7 @@ class NotNow(ConnectionError):
 
 @dataclass(frozen=True)
 class SpoolState:
-    """For health."""
+    """The spool's state, for health."""
 
     waiting: int
     bytes: int
@@ -62,27 +62,27 @@ class CaptureUplink:
         self._new = self._stopping = False
         self.sent = self.refused = 0
         self.problem = ""
-        self._thread = threading.Thread(target=self._run, name="samples", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="captures", daemon=True)
 
     def start(self) -> None:
         """Begin to send."""
         self._thread.start()
 
     def notify(self) -> None:
-        """There is a new sample."""
+        """Send a new capture soon."""
         with self._changed:
             self._new = True
             self._changed.notify()
 
     def stop(self) -> None:
-        """End; what has not been sent is sent after the next start."""
+        """Stop; what has not been sent is sent after the next start."""
         with self._changed:
             self._stopping = True
             self._changed.notify()
         self._thread.join(2.0)
 
     def state(self) -> SpoolState:
-        """Return what waits and what became of the rest."""
+        """Return what waits and how many were sent and refused."""
         files = self._waiting()
         size = 0
         for path in files:
@@ -97,7 +97,7 @@ class CaptureUplink:
         try:
             found = [(path.stat().st_mtime_ns, path) for path in self._folder.glob("*.json")]
         except OSError:
-            return []  # deleted between listing and looking, or no folder yet
+            return []  # deleted since it was listed, or there is no folder yet
         return [path for _, path in sorted(found)]
 
     def _run(self) -> None:
@@ -112,16 +112,16 @@ class CaptureUplink:
             except NotNow as error:
                 wait = max(error.wait_s, self._backoff.failed())
                 if self.problem != str(error):
-                    log.warning("samples wait: %s", error)
+                    log.warning("captures wait: %s", error)
                 self.problem = str(error)
             with self._changed:
-                # After a failure a new sample does not shorten the wait.
+                # After a failure a new capture does not shorten the wait.
                 failed = wait is not None
                 self._changed.wait_for(lambda: self._stopping or (self._new and not failed), wait)  # noqa: B023
         self._client.close()
 
     def _sweep(self) -> None:
-        """Delete pictures that a crash left without their second file, and temporary files."""
+        """Delete temporary files, and pictures that a crash left without their second file."""
         for path in self._folder.glob("*") if self._folder.is_dir() else ():
             if path.suffix == ".tmp" or (path.suffix == ".jpg" and not path.with_suffix(".json").exists()):
                 path.unlink(missing_ok=True)
@@ -133,22 +133,22 @@ class CaptureUplink:
             self._send(path)
 
     def _send(self, path: Path) -> None:
-        """Send one sample.
+        """Send one capture.
 
         Raises:
-            NotNow: it stays and is sent later.
+            NotNow: it stays in the spool and is sent later.
         """
         picture = path.with_suffix(".jpg")
         try:
             meta = CaptureMeta.model_validate_json(path.read_bytes())
             image = picture.read_bytes()
         except (FileNotFoundError, ValidationError) as error:
-            self._forget(path, f"it is damaged ({type(error).__name__})")
+            self._discard(path, f"it is damaged ({type(error).__name__})")
             return
         except OSError as error:
             raise NotNow(f"{path.name} cannot be read: {explain(error)}") from error
         if not image.startswith(b"\xff\xd8") or len(image) > MAX_CAPTURE_BYTES:
-            self._forget(path, "its picture is damaged")
+            self._discard(path, "its picture is damaged")
             return
         files = {
             "meta": ("meta.json", meta.encode(), "application/json"),
@@ -166,16 +166,16 @@ class CaptureUplink:
         elif status in _AGAIN or status >= 500 or status < 400:
             raise NotNow(f"the fleet server answered {status}", _retry_after(answer))
         else:
-            self._forget(path, f"the fleet server answered {status}: {answer.text[:200]}")
+            self._discard(path, f"the fleet server answered {status}: {answer.text[:200]}")
 
-    def _forget(self, path: Path, why: str) -> None:
-        log.error("sample %s is thrown away: %s", path.stem, why)
+    def _discard(self, path: Path, why: str) -> None:
+        log.error("capture %s is discarded: %s", path.stem, why)
         self.refused += 1
         self._delete(path)
 
     @staticmethod
     def _delete(path: Path) -> None:
-        # The second file first: a picture alone is swept away at the next start.
+        # The second file first: a picture alone is deleted at the next start.
         try:
             path.unlink(missing_ok=True)
             path.with_suffix(".jpg").unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""The device's own certificate: its key is made here and never leaves; it is renewed before it expires."""
+"""The device's certificate: its key is generated here and never leaves; it is renewed before it expires."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ KEY, NEXT_KEY, CERTIFICATE, AUTHORITY, BUNDLE = (
 )  # fmt: skip
 RENEW_PATH = "/api/v1/certificates/renew"
 RENEW_AT = 2 / 3
-"""Share of a certificate's life after which the next one is asked for."""
+"""Share of a certificate's lifetime after which it is renewed."""
 RETRY_S = 600.0
 log = logging.getLogger("certificates")
 
 
 def request_for(state: Path, device: str | None, *, key_name: str = KEY) -> str:
-    """A request (PKCS #10, PEM) with the key in the state folder, which is made if there is none.
+    """Return a request (PKCS #10, PEM) for the key in the state folder, which is generated if there is none.
 
     Raises:
         EnrollError: the key cannot be read or written.
@@ -46,14 +46,14 @@ def request_for(state: Path, device: str | None, *, key_name: str = KEY) -> str:
     except (OSError, ValueError) as error:
         raise EnrollError(f"the device's key {path} cannot be used: {error}") from error
     if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise EnrollError(f"the device's key {path} is no elliptic-curve key; remove it")
+        raise EnrollError(f"the device's key {path} is not an elliptic-curve key; remove it")
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, device or "device")])
     request = x509.CertificateSigningRequestBuilder().subject_name(subject).sign(key, hashes.SHA256())
     return request.public_bytes(serialization.Encoding.PEM).decode()
 
 
 def with_claim(request: EnrollRequest, folder: Path) -> EnrollRequest:
-    """The enrolment request with the claim certificate of ``folder`` (claim.pem, claim.key) and its signature.
+    """Return the request with the claim certificate of `folder` (claim.pem, claim.key) and its signature.
 
     Raises:
         EnrollError: the files cannot be used.
@@ -64,15 +64,15 @@ def with_claim(request: EnrollRequest, folder: Path) -> EnrollRequest:
     except (OSError, ValueError) as error:
         raise EnrollError(f"the claim certificate in {folder} cannot be used: {error}") from error
     if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise EnrollError(f"{folder / 'claim.key'} is no elliptic-curve key")
+        raise EnrollError(f"{folder / 'claim.key'} is not an elliptic-curve key")
     signature = key.sign((request.csr or "").encode(), ec.ECDSA(hashes.SHA256()))
     return request.model_copy(
         update={"claim": certificate, "claim_signature": base64.b64encode(signature).decode()}
     )
 
 
-def keep(state: Path, answer: EnrollResponse) -> None:
-    """Store what enrolment gave beside the credentials.
+def store(state: Path, answer: EnrollResponse) -> None:
+    """Store the certificates that enrolment returned.
 
     Raises:
         EnrollError: the folder cannot be written.
@@ -87,14 +87,15 @@ def keep(state: Path, answer: EnrollResponse) -> None:
 
 
 def files_of(state: Path) -> tuple[Path, Path] | None:
-    """Certificate and key to connect with, if there are such."""
+    """Return certificate and key to connect with; `None` if there are none."""
     certificate, key = state / CERTIFICATE, state / KEY
     return (certificate, key) if certificate.exists() and key.exists() else None
 
 
 def trust(state: Path, authority: Path | None = None) -> None:
-    """Have this process and its children trust the fleet's authority as well: httpx and OpenSSL read the bundle
-    that ``SSL_CERT_FILE`` names."""
+    """Make this process and its children trust the fleet's authority, too.
+
+    httpx and OpenSSL read the bundle that `SSL_CERT_FILE` names."""
     own = authority or state / AUTHORITY
     if not own.exists():
         return
@@ -108,7 +109,7 @@ def trust(state: Path, authority: Path | None = None) -> None:
 
 
 class Renewer:
-    """Asks for the next certificate when two thirds of the present one's life are over."""
+    """Renews the certificate when two thirds of its lifetime are over."""
 
     def __init__(self, state: Path, server: str, token: str | None) -> None:
         self._state, self._server, self._token = state, server.rstrip("/"), token
@@ -116,7 +117,7 @@ class Renewer:
         self._thread = threading.Thread(target=self._run, name="certificates", daemon=True)
 
     def start(self) -> None:
-        """Begin, where there is a certificate."""
+        """Start, if there is a certificate."""
         if files_of(self._state):
             self._thread.start()
 
@@ -127,7 +128,7 @@ class Renewer:
     def _run(self) -> None:
         while True:
             wait = self.due_in()
-            # A fleet that enrolled in one hour must not renew in one minute.
+            # A fleet that was enrolled within an hour must not renew within a minute.
             if self._stopping.wait(max(wait, 0.0) * random.uniform(0.9, 1.0)):
                 return
             try:
@@ -139,13 +140,13 @@ class Renewer:
                     return
 
     def due_in(self, share: float = RENEW_AT) -> float:
-        """Seconds until ``share`` of the certificate's life is over."""
+        """Return the seconds until `share` of the certificate's lifetime is over."""
         found = x509.load_pem_x509_certificate((self._state / CERTIFICATE).read_bytes())
         life = found.not_valid_after_utc - found.not_valid_before_utc
         return (found.not_valid_before_utc + life * share - datetime.now(UTC)).total_seconds()
 
     def renew(self) -> None:
-        """Get the next certificate, for a new key; both replace the present ones when both are on disk.
+        """Request the next certificate, for a new key; both replace the current ones once both are on disk.
 
         Raises:
             EnrollError: the server refused, or the files cannot be used.
@@ -167,14 +168,14 @@ class Renewer:
         key = serialization.load_pem_private_key((state / NEXT_KEY).read_bytes(), None)
         if made.public_key() != key.public_key():
             raise EnrollError("the server's certificate is for another key")
-        # In this order a crash leaves a certificate with a key that is not its own, which `mend` sees.
+        # In this order a crash leaves a certificate with a key that is not its own, which `repair` detects.
         _write(state / CERTIFICATE, answer.json()["certificate"].encode(), 0o644)
         (state / NEXT_KEY).replace(state / KEY)
         log.info("the certificate is renewed until %s", made.not_valid_after_utc.isoformat())
 
 
-def mend(state: Path) -> None:
-    """Finish a renewal that a crash cut off between certificate and key."""
+def repair(state: Path) -> None:
+    """Finish a renewal that a crash interrupted between certificate and key."""
     certificate, following = state / CERTIFICATE, state / NEXT_KEY
     if not certificate.exists() or not following.exists():
         return

@@ -1,7 +1,7 @@
-"""Home Assistant finds the device by itself: retained discovery messages, after its MQTT discovery documentation.
+"""Home Assistant discovery: retained messages, according to its MQTT discovery documentation.
 
-Topics are ``<prefix>/<component>/<node>/<object>/config``; an empty retained message takes an entity away. The states
-come from the topics that the agent publishes anyway (status, health and events), read by templates.
+Topics are `<prefix>/<component>/<node>/<object>/config`; an empty retained message removes an entity. Templates
+read the states from the topics that the agent publishes anyway (status, health and events).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _LEAST_OFF_S = 5.0
 
 
 class Discovery:
-    """Knows what is published and what has to be; ``messages`` gives the difference that a session must send."""
+    """Tracks what is published; `messages` returns what a session must send."""
 
     def __init__(self, topics: Topics, version: str, state: Path) -> None:
         self._topics, self._version = topics, version
@@ -28,12 +28,12 @@ class Discovery:
         self._published: set[str] = {one for one in known if isinstance(one, str)}
 
     def messages(self, config: AgentConfig) -> list[tuple[str, bytes]]:
-        """Return topics and payloads, to be published retained: all entities, and an empty one for each that went.
+        """Return topics and payloads to publish retained: all entities, and an empty payload for each that was removed.
 
-        What once was published is never forgotten: a message that a lost session swallowed is sent by the next.
+        What was once published is never forgotten: a message that was lost with a session is sent by the next.
 
         Raises:
-            StateError: what is about to be published cannot be noted, so it could not be taken away later.
+            StateError: what is about to be published cannot be recorded, so it could not be removed later.
         """
         section = config.homeassistant
         wanted = entities(config, self._topics, self._version, section.prefix) if section.enabled else {}
@@ -101,7 +101,7 @@ def entities(config: AgentConfig, topics: Topics, version: str, prefix: str) -> 
 
 
 def _one_of(table: str, key: str, value: str, field: str) -> str:
-    """A template for a field of the one entry of a list whose key has a value (names need no quoting: see Name)."""
+    """Return a template for a field of the list entry whose key has a value (names need no quoting: see Name)."""
     picked = f"value_json.{table} | selectattr('{key}', 'eq', '{value}') | map(attribute='{field}') | first"
     return f"{{{{ {picked} | default('') }}}}"
 

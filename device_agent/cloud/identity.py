@@ -1,4 +1,4 @@
-"""Who the device is: enrolment with a token, once, and what came of it, kept with mode 0600."""
+"""The device's identity: one-time enrolment, and the credentials it returned, stored with mode 0600."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ def target_name() -> str:
 
 
 def identity_file(state: Path) -> StateFile:
-    """The file that enrolment writes."""
+    """Return the file that enrolment writes."""
     return StateFile(state / _FILE, mode=0o600)
 
 
 def load_identity(state: Path) -> EnrollResponse | None:
-    """Return what enrolment gave; None when there was none."""
+    """Return what enrolment returned; `None` if the device is not enrolled."""
     data = identity_file(state).load().data
     return EnrollResponse.model_validate(data) if data else None
 
@@ -58,15 +58,16 @@ def enroll(
     ca: Path | None = None,
     claim: Path | None = None,
 ) -> EnrollResponse:
-    """Ask the fleet server to take this device in, and keep the credentials. ``claim`` is a folder with a claim
-    certificate instead of a token, ``ca`` the authority that the server's certificate is from.
+    """Enrol this device with the fleet server and store the credentials.
+
+    `claim` is a folder with a claim certificate instead of a token, `ca` the authority of the server's certificate.
 
     Raises:
-        EnrollError: the server cannot be reached, refused, or answered something else.
+        EnrollError: the server cannot be reached, refuses, or is not a fleet server.
         StateError: the credentials cannot be written.
     """
     if urlsplit(server).scheme not in ("http", "https"):
-        raise EnrollError(f"{server} is no http or https address of a fleet server")
+        raise EnrollError(f"{server} is not an http or https address of a fleet server")
     request = EnrollRequest(
         token=token, device=device, target=target_name(), agent_version=agent_version(), labels=labels,
         csr=certificates.request_for(state, device),
@@ -89,7 +90,7 @@ def enroll(
         answer = decode(EnrollResponse, response.content)
     except ProtocolError as error:
         raise EnrollError(f"{server} did not answer as a fleet server: {error}") from error
-    certificates.keep(state, answer)
+    certificates.store(state, answer)
     identity_file(state).save(answer.model_dump(mode="json"))
     return answer
 
@@ -104,7 +105,7 @@ def _reason(response: httpx.Response) -> str:
 
 
 def names_of(config: AgentConfig, identity: EnrollResponse | None) -> tuple[str, str]:
-    """Return fleet and device: enrolment's word before the configuration's before the host's name."""
+    """Return fleet and device: from enrolment, else from the configuration, else the host name."""
     if identity is not None:
         return identity.fleet, identity.device
     name = config.agent.device or socket.gethostname().partition(".")[0]
@@ -114,7 +115,7 @@ def names_of(config: AgentConfig, identity: EnrollResponse | None) -> tuple[str,
 def broker_of(
     config: AgentConfig, identity: EnrollResponse | None, certificate: tuple[Path, Path] | None = None
 ) -> Broker | None:
-    """Return the broker to use: the configuration's before enrolment's; None when there is neither.
+    """Return the broker to use: the configuration's, else enrolment's; `None` when there is neither.
 
     Raises:
         ConfigError: the password file cannot be read.

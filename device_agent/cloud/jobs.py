@@ -1,4 +1,4 @@
-"""What the fleet asks for: jobs are taken one at a time, each ends once, a repeated one is answered again."""
+"""Jobs from the fleet: carried out one at a time; each ends once, and a repeated one is answered again."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ log = logging.getLogger("jobs")
 
 Details = dict[str, Any]
 Command = Callable[[str, CommandDocument], "Details | Future[Details]"]
-"""Carries a job's command out; returns details, now or later. Raises UpdateError, now or later, when it cannot."""
+"""Carries out a job's command; returns details, or raises `UpdateError`, at once or through the future."""
 
 
 class JobReporter:
@@ -40,10 +40,10 @@ class JobReporter:
         self._topics, self._deployments, self._outbox = topics, deployments, outbox
         self._told = 0
         self.step = ""
-        """Of the update under way."""
+        """Step of the current update."""
 
     def progress(self, update: Update, details: dict[str, Any]) -> None:
-        """Report a step; the outbox keeps it."""
+        """Report a step through the outbox."""
         self._told += 1
         self.step = update.step.value
         body = {"step": update.step.value, "slot": update.slot, **details}
@@ -51,14 +51,14 @@ class JobReporter:
         self.send(update.job_id, JobState.IN_PROGRESS, body, mark)
 
     def finished(self, done: Finished) -> None:
-        """Report a job's end; it counts as reported when it is in the outbox on disk."""
+        """Report a job's end; it counts as reported once the outbox has it on disk."""
         self.step = ""
         self.send(done.job_id, done.state, done.details, f"{done.job_id}-{done.state.value}")
         if self._outbox.flush():
             self._deployments.mark_reported(done.job_id)
 
     def report_again(self) -> None:
-        """After a start: hand over results that may not have been."""
+        """Report results again that may not have reached the outbox before this start."""
         for done in self._deployments.unreported():
             self.finished(done)
 
@@ -71,7 +71,7 @@ class JobReporter:
 
 
 class JobDesk:
-    """Takes the list of pending jobs and works it off.
+    """Works through the list of pending jobs.
 
     Args:
         topics: the device's.
@@ -96,8 +96,8 @@ class JobDesk:
         self._topics, self._deployments, self._reports = topics, deployments, reports
         self._updater, self._target, self._slot_of, self._command = updater, target, slot_of, command
         self._pending: list[JobExecution] = []
-        self._obeying: set[str] = set()
-        """Commands whose end comes later."""
+        self._running: set[str] = set()
+        """Commands that are still running."""
 
     @property
     def current(self) -> str:
@@ -106,11 +106,11 @@ class JobDesk:
         return update.job_id if update else ""
 
     def ask(self) -> tuple[str, bytes]:
-        """The message that asks the fleet for the list."""
+        """Return the message that requests the list from the fleet."""
         return self._topics.jobs_get, encode(JobsGet())
 
     def take(self, topic: ParsedTopic, payload: bytes) -> None:
-        """Take a message below ``jobs/``; what is malformed is logged and dropped."""
+        """Take a message below `jobs/`; malformed ones are logged and dropped."""
         try:
             if topic.kind is Kind.JOBS_NOTIFY:
                 self._pending = decode(PendingJobs, payload).executions
@@ -119,12 +119,12 @@ class JobDesk:
             elif topic.kind is Kind.JOB_UPDATE_REJECTED:
                 self._rejected(decode(JobUpdateRejected, payload))
         except ProtocolError as error:
-            log.warning("a message on jobs/ makes no sense: %s", error)
+            log.warning("malformed message on jobs/: %s", error)
 
     def next(self) -> None:
-        """Begin the oldest job that can be begun."""
+        """Begin the oldest job that can begin."""
         for execution in self._pending:
-            if execution.state.terminal or execution.job_id in (self.current, *self._obeying):
+            if execution.state.terminal or execution.job_id in (self.current, *self._running):
                 continue
             if done := self._deployments.finished(execution.job_id):
                 self._answer_again(execution, done)
@@ -133,14 +133,14 @@ class JobDesk:
                 return
 
     def _begin(self, execution: JobExecution) -> bool:
-        """Begin a job; True when it keeps the device busy."""
+        """Begin a job; returns whether it keeps the device busy."""
         try:
             document = execution.parsed()
         except ProtocolError as error:
             self._end(execution, JobState.REJECTED, str(error))
             return False
         if isinstance(document, CommandDocument):
-            self._obey(execution, document)
+            self._carry_out(execution, document)
             return False
         if self._deployments.update is not None:
             return True
@@ -155,7 +155,7 @@ class JobDesk:
             )
         elif (current := self._deployments.slot(slot).current) and current.digest == document.manifest_digest:
             details = {"running_version": current.version, "running_digest": current.digest, "slot": slot}
-            self._end(execution, JobState.SUCCEEDED, "it runs already", details)
+            self._end(execution, JobState.SUCCEEDED, "it is already running", details)
         else:
             return self._start_update(execution, document, slot)
         return False
@@ -165,7 +165,7 @@ class JobDesk:
         try:
             self._updater.start(update)
         except StateError as error:
-            # Without a durable note the device must not begin; the fleet sees why.
+            # Without a durable record the device must not begin; the fleet sees why.
             self._reports.send(
                 execution.job_id, JobState.FAILED, {"message": str(error), "rolled_back": False}, ""
             )
@@ -173,7 +173,7 @@ class JobDesk:
         log.info("job %s: %s %s for slot %s", execution.job_id, document.model, document.version, slot)
         return True
 
-    def _obey(self, execution: JobExecution, document: CommandDocument) -> None:
+    def _carry_out(self, execution: JobExecution, document: CommandDocument) -> None:
         try:
             result = self._command(execution.job_id, document)
         except UpdateError as error:
@@ -182,11 +182,11 @@ class JobDesk:
         if not isinstance(result, Future):
             self._end(execution, JobState.SUCCEEDED, "done", result)
             return
-        self._obeying.add(execution.job_id)
+        self._running.add(execution.job_id)
         self._reports.send(execution.job_id, JobState.IN_PROGRESS, {}, f"{execution.job_id}-begun")
 
         def ended(done: Future[Details]) -> None:
-            self._obeying.discard(execution.job_id)
+            self._running.discard(execution.job_id)
             error = done.exception()
             if error is None:
                 self._end(execution, JobState.SUCCEEDED, "done", done.result())
@@ -208,13 +208,13 @@ class JobDesk:
         self._reports.finished(done)
 
     def _answer_again(self, execution: JobExecution, done: Finished) -> None:
-        """The fleet lists a job that has ended here: its result was lost, or is on its way."""
+        """Report again: the fleet lists a job that has ended here, so its result was lost or is on its way."""
         mark = f"{done.job_id}-{done.state.value}-v{execution.version}"
         self._reports.send(done.job_id, done.state, done.details, mark)
 
     def _cancel_withdrawn(self) -> None:
         if self.current and self.current not in {execution.job_id for execution in self._pending}:
-            log.info("job %s was taken back by the fleet", self.current)
+            log.info("job %s was cancelled by the fleet", self.current)
             self._updater.cancel(self.current)
 
     def _rejected(self, answer: JobUpdateRejected) -> None:

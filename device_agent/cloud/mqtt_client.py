@@ -1,8 +1,7 @@
-"""The connection to the broker: one thread, one paho client a session, our own outbox behind it.
+"""The connection to the broker: one thread, one paho client per session, backed by our own outbox.
 
-A fresh client for each session keeps paho's in-memory queue out of the picture: what is not acknowledged is
-sent again from the outbox, in order. Between attempts it waits a time drawn evenly from zero to a growing
-bound (full jitter), so that a fleet that lost its broker does not return as one.
+A fresh client for each session bypasses paho's in-memory queue: unacknowledged messages are sent again from the
+outbox, in order. Waits between attempts have full jitter, so that a fleet that lost its broker does not return as one.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ from edgec.protocol.topics import Topics
 log = logging.getLogger("uplink")
 
 _WINDOW = 64
-"""Messages on their way at once; the broker acknowledges each."""
+"""Maximum number of unacknowledged messages."""
 _CONNECT_S = 10.0
 _ACK_S = 60.0
 _FIRST_WAIT_S = 1.0
@@ -41,7 +40,7 @@ _FIRST_WAIT_S = 1.0
 
 @dataclass(frozen=True)
 class Broker:
-    """Where the broker is and who we are to it."""
+    """Address of the broker and our credentials."""
 
     host: str
     port: int
@@ -51,14 +50,14 @@ class Broker:
     ca: Path | None = None
     ca_pem: str | None = None
     certificate: tuple[Path, Path] | None = None
-    """The device's own, with its key; read anew for each session, as it is renewed now and then."""
+    """The device's certificate and key; read for each session, as they are renewed."""
     keepalive_s: int = 30
     reconnect_max_s: float = 60.0
 
 
 @dataclass(frozen=True)
 class Identity:
-    """What the device says of itself in its status."""
+    """What the device reports about itself in its status."""
 
     boot_id: str
     agent_version: str
@@ -76,16 +75,16 @@ class Publisher(Protocol):
     connected: bool
     session_seq: int
     errors: int
-    """Unexpected errors that were caught, each of them a defect."""
+    """Number of unexpected errors caught; each is a defect."""
 
     def start(self) -> None:
         """Begin to connect."""
 
     def notify(self) -> None:
-        """The outbox has something to send."""
+        """Send what is new in the outbox."""
 
     def publish_now(self, topic: str, payload: bytes, *, retain: bool = False) -> bool:
-        """Send something that is worth nothing later (health); returns whether there is a session."""
+        """Send something that is worthless later (health); returns whether there is a session."""
 
     def stop(self) -> None:
         """End the session."""
@@ -116,7 +115,7 @@ class NoBroker:
 class MqttClient:
     """Keeps a session with the broker for as long as the agent runs.
 
-    ``on_message(topic, payload)`` and ``on_session(connected)`` are called from this object's thread.
+    `on_message(topic, payload)` and `on_session(connected)` are called from this object's thread.
     """
 
     def __init__(
@@ -150,11 +149,11 @@ class MqttClient:
         self._thread.start()
 
     def notify(self) -> None:
-        """The outbox has something to send."""
+        """Send what is new in the outbox."""
         os.eventfd_write(self._wake, 1)
 
     def publish_now(self, topic: str, payload: bytes, *, retain: bool = False) -> bool:
-        """Send something that is worth nothing later (health); returns whether there is a session."""
+        """Send something that is worthless later (health); returns whether there is a session."""
         if not self.connected:
             return False
         with self._lock:
@@ -163,7 +162,7 @@ class MqttClient:
         return True
 
     def stop(self, timeout_s: float = 5.0) -> None:
-        """Say goodbye (``stopped``), after what is in the outbox as far as time allows."""
+        """Send what is in the outbox, as far as time allows, then the status `stopped`."""
         self._stopping.set()
         self.notify()
         self._thread.join(timeout_s)
@@ -179,7 +178,7 @@ class MqttClient:
             except (OSError, ValueError, SessionLost) as error:
                 log.warning("no broker at %s:%s: %s", self._broker.host, self._broker.port, error)
             except Exception:
-                # A defect, of ours or of the client library: counted and told in health, and the next session tries.
+                # A defect, ours or the client library's: counted and reported in health; the next session tries again.
                 self.errors += 1
                 log.exception("the broker session failed in an unexpected way (number %s)", self.errors)
             if self.connected:
@@ -229,7 +228,7 @@ class MqttClient:
         try:
             self._session_file.save({"session_seq": self.session_seq})
         except StateError as error:
-            log.error("%s; the session number is kept in memory only", error)
+            log.error("%s; the session number is in memory only", error)
 
     def _session(self) -> None:
         self._next_session()
@@ -308,7 +307,9 @@ class MqttClient:
 
     def _received(self, message: mqtt.MQTTMessage) -> None:
         if len(message.payload) > MAX_PAYLOAD_BYTES:
-            log.warning("a message of %s bytes on %s was not read", len(message.payload), message.topic)
+            log.warning(
+                "a message of %s bytes on %s is too long and was dropped", len(message.payload), message.topic
+            )
             return
         self._on_message(message.topic, bytes(message.payload))
 
@@ -337,7 +338,7 @@ class MqttClient:
         if code != mqtt.MQTT_ERR_SUCCESS:
             raise SessionLost(mqtt.error_string(code))
         if self._inflight and time.monotonic() - self._oldest_unacked > _ACK_S:
-            raise SessionLost("the broker acknowledges nothing any more")
+            raise SessionLost("the broker no longer acknowledges messages")
 
     def _drop(self, client: mqtt.Client) -> None:
         client.on_publish = None

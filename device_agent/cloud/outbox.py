@@ -1,9 +1,9 @@
-"""What must reach the fleet, kept on disk until the broker has it.
+"""The outbox: messages for the fleet, stored on disk until the broker has them.
 
-SQLite with a write-ahead log and ``synchronous=FULL``: an entry that ``flush`` has seen survives a power cut.
-One thread writes, many entries a transaction. Bounded by size and by age; ages count the agent's running time
-and not the wall clock, so a clock that jumps by years expires nothing. While the disk takes no writes, new
-entries wait in bounded memory, and ``state().problem`` says so.
+SQLite with a write-ahead log and `synchronous=FULL`: an entry that `flush` has seen survives a power cut.
+One thread writes, many entries per transaction. Size and age are bounded; ages count the agent's running time and
+not the wall clock, so that a clock that jumps by years expires nothing. While the disk cannot be written, new entries
+wait in bounded memory, and `state().problem` reports it.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ CREATE INDEX IF NOT EXISTS by_seq ON sent (seq);
 CREATE TABLE IF NOT EXISTS counters (name TEXT PRIMARY KEY, value REAL NOT NULL);
 """
 _REMEMBERED = 4096
-"""Ids of sent messages that are still recognised as repeats."""
+"""Number of sent messages whose ids are still recognised as repeats."""
 _LOG_SHORT, _LOG_LONG = 200, 1000
 _MEMORY_BYTES = 8 * 2**20
 CONTROL, EVENT = 0, 1
-"""Lanes: answers to the fleet go before events; within a lane order is kept."""
+"""Lanes: answers to the fleet precede events; order is preserved within a lane."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One message that waits; ``key`` is its place on disk, negative while it is in memory only."""
+    """A waiting message; `key` is its row on disk, negative while it is only in memory."""
 
     key: int
     topic: str
@@ -55,7 +55,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class OutboxState:
-    """For health."""
+    """The outbox's state, for health."""
 
     depth: int
     bytes: int
@@ -67,7 +67,7 @@ class OutboxState:
 
 @dataclass(slots=True)
 class _Tally:
-    """What a transaction makes of the counters; it counts once it is committed."""
+    """The counters as a transaction changes them; valid once it is committed."""
 
     depth: int
     bytes: int
@@ -89,9 +89,9 @@ class _Put:
 
 
 class Outbox:
-    """The queue; every method may be called from any thread.
+    """A durable queue; every method may be called from any thread.
 
-    ``on_change`` is called after messages became available (from the writer's thread).
+    `on_change` is called after messages became available (from the writer's thread).
     """
 
     def __init__(
@@ -110,32 +110,32 @@ class Outbox:
         self._last: dict[str, int] = {}
         """The last sequence number of each stream."""
         self._depth = self._bytes = 0
-        """Of what is on disk; kept here, because counting would read the whole table."""
+        """Of what is on disk; cached, because counting would read the whole table."""
         self._started = time.monotonic()
         self._base = self._noted = 0.0
         self._logged = 0
-        """Transactions in the log since it was last moved into the database."""
+        """Transactions in the write-ahead log since the last checkpoint."""
         self._database: sqlite3.Connection | None = None
         self._lock = threading.RLock()
         """Guards the connection and the memory list."""
         self._open()
-        self._thread = threading.Thread(target=self._write_for_ever, name="outbox", daemon=True)
+        self._thread = threading.Thread(target=self._write_loop, name="outbox", daemon=True)
         self._thread.start()
 
-    # For those who hand over.
+    # Producers.
 
     def put(self, topic: str, payload: bytes, message_id: str, *, lane: int = CONTROL) -> None:
-        """Hand over a message that is never thrown out; a repeated id is put once."""
+        """Enqueue a message that is never dropped; a repeated id is enqueued once."""
         self._enqueue(_Put(message_id, lane, True, topic, payload))
 
     def put_event(
         self, topic: str, source: str, stream: str, event_id: str, data: DetectionData, *, critical: bool
     ) -> None:
-        """Hand over a detection; it gets the stream's next sequence number when it is written."""
+        """Enqueue a detection; it gets the stream's next sequence number when it is written."""
         self._enqueue(_Put(event_id, EVENT, critical, topic, None, stream, source, data))
 
     def end_open_tracks(self, topic_of: Callable[[str], str], stream: str | None = None) -> None:
-        """Say ``end`` for every track that was begun and will not be seen again (a process died)."""
+        """Enqueue `end` for every open track that will not be seen again, because a process died."""
         with self._lock:
             if self._database is None:
                 return
@@ -161,15 +161,15 @@ class Outbox:
             )
 
     def flush(self, timeout_s: float = 10.0) -> bool:
-        """Wait until everything handed over so far is on disk; False when it is not (disk full)."""
+        """Wait until everything enqueued so far is on disk; `False` if it is not (disk full)."""
         done = threading.Event()
         self._enqueue(_Put("", 0, False, "", None, flushed=done))
         return done.wait(timeout_s) and not self._problem
 
-    # For the one who sends.
+    # The sender.
 
     def peek(self, limit: int, skip: set[int]) -> list[Entry]:
-        """Return the next messages to send, in order, without those in ``skip``."""
+        """Return the next messages to send, in order, without those in `skip`."""
         with self._lock:
             entries: list[Entry] = []
             if self._database is not None:
@@ -189,10 +189,10 @@ class Outbox:
             self._acked.add(key)
             self._condition.notify()
 
-    # For health.
+    # Health.
 
     def state(self) -> OutboxState:
-        """Return depth, size, age and what is wrong."""
+        """Return depth, size, age and any problem."""
         with self._lock:
             depth, size = self._depth, self._bytes
             oldest = None
@@ -246,8 +246,8 @@ class Outbox:
             self._last = self._numbers_on_disk()
 
     def _numbers_on_disk(self) -> dict[str, int]:
-        """The last number of each stream, where the disk can at least be read: numbers must not begin again."""
-        for how in ("mode=ro", "immutable=1"):  # the second where there is no log beside the database
+        """Return the last number of each stream, if the disk can at least be read: numbers must not start over."""
+        for how in ("mode=ro", "immutable=1"):  # the second works without a write-ahead log
             try:
                 with contextlib.closing(sqlite3.connect(f"file:{self._path}?{how}", uri=True)) as database:
                     return dict(database.execute("SELECT stream, last FROM sequences").fetchall())
@@ -260,7 +260,7 @@ class Outbox:
         try:
             database.execute("PRAGMA journal_mode=WAL")
             database.execute("PRAGMA synchronous=FULL")
-            # Moving the log into the database costs syncs of its own: not in a message's way, see `_check_point`.
+            # A checkpoint costs syncs of its own: keep it out of a message's way, see `_check_point`.
             database.execute("PRAGMA wal_autocheckpoint=0")
             database.execute("PRAGMA journal_size_limit=4194304")
             database.execute("PRAGMA temp_store=MEMORY")
@@ -283,16 +283,16 @@ class Outbox:
 
     def _set_damaged_aside(self, why: str) -> None:
         aside = self._path.with_name(f"{self._path.name}.damaged")
-        log.error("the outbox is damaged (%s): it is kept as %s and a new one begun", why, aside.name)
+        log.error("the outbox is damaged (%s): it is renamed to %s and a new one is created", why, aside.name)
         self._path.replace(aside)
         for suffix in ("-wal", "-shm"):
             self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
 
-    def _write_for_ever(self) -> None:
+    def _write_loop(self) -> None:
         while True:
             with self._condition:
                 if self._problem and not (self._inbox or self._closing):
-                    # What the disk refused is tried again every second, and with every new entry.
+                    # What the disk refused is retried every second, and with every new entry.
                     self._condition.wait(1.0)
                 while not (self._inbox or self._acked or self._closing or self._problem):
                     self._condition.wait()
@@ -309,7 +309,7 @@ class Outbox:
                 return
 
     def _check_point(self) -> None:
-        """Move the log into the database: soon when nothing waits, later when something does."""
+        """Checkpoint the write-ahead log: soon when nothing waits, later when something does."""
         if self._logged < (_LOG_LONG if self._inbox else _LOG_SHORT):
             return
         with self._lock:
@@ -319,7 +319,7 @@ class Outbox:
             try:
                 self._database.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
             except sqlite3.OperationalError as error:
-                log.warning("the outbox's log cannot be moved into the database yet: %s", error)
+                log.warning("the outbox's log cannot be checkpointed yet: %s", error)
 
     def _write(self, batch: list[_Put]) -> None:
         with self._lock:
@@ -331,7 +331,7 @@ class Outbox:
                     self._database = self._connect()
                 self._transact(puts, acked)
             except (sqlite3.OperationalError, OSError) as error:
-                self._keep_in_memory(batch, acked, str(error))
+                self._hold_in_memory(batch, acked, str(error))
                 return
             self._memory.clear()
             self._acked -= acked
@@ -350,7 +350,7 @@ class Outbox:
                 self._forget(database, key, tally)
             for put in puts:
                 self._insert(database, put, tally)
-            # After a problem, all: numbers were given to events that were sent from memory.
+            # After a problem, all of them: events that were sent from memory have numbers, too.
             numbers = [one for one in self._last.items() if self._problem or before.get(one[0]) != one[1]]
             database.executemany("INSERT OR REPLACE INTO sequences VALUES (?, ?)", numbers)
             if puts:
@@ -379,7 +379,7 @@ class Outbox:
             tally.bytes -= row[1]
 
     def _number(self, put: _Put) -> int:
-        """The event's place in its stream; given once, whether the disk took the event at first or not."""
+        """Return the event's number in its stream, assigned once, even if the disk first refused the event."""
         if put.sequence is None:
             put.sequence = self._last[put.stream] = self._last.get(put.stream, 0) + 1
         return put.sequence
@@ -407,18 +407,18 @@ class Outbox:
         tally.bytes += len(payload or b"")
 
     def _bound(self, database: sqlite3.Connection, tally: _Tally) -> None:
-        """Throw out what is too old, then the oldest: updates of tracks first, then events, never answers."""
+        """Drop what is too old, then the oldest: updates of tracks first, then events, never answers."""
         limit = self._now() - self._max_age_s
         oldest = "SELECT created FROM messages WHERE lane = ? ORDER BY seq LIMIT 1"
         first = database.execute(oldest, (EVENT,)).fetchone()
         if first is not None and first[0] < limit:
-            self._throw_out(database, "lane = ? AND created < ?", (EVENT, limit), None, tally)
+            self._drop(database, "lane = ? AND created < ?", (EVENT, limit), None, tally)
         for critical in (0, 1):
             over = tally.bytes - self._max_bytes
             if over > 0:
-                self._throw_out(database, "lane = ? AND critical = ?", (EVENT, critical), over, tally)
+                self._drop(database, "lane = ? AND critical = ?", (EVENT, critical), over, tally)
 
-    def _throw_out(
+    def _drop(
         self,
         database: sqlite3.Connection,
         where: str,
@@ -426,7 +426,7 @@ class Outbox:
         over: int | None,
         tally: _Tally,
     ) -> None:
-        """Delete the oldest of some rows: all of them, or as many as hold ``over`` bytes."""
+        """Delete the oldest of the matching rows: all, or enough to free `over` bytes."""
         victims, freed = [], 0
         query = f"SELECT seq, length(payload) FROM messages WHERE {where} ORDER BY seq"
         for seq, length in database.execute(query, values):
@@ -439,7 +439,7 @@ class Outbox:
         tally.bytes -= freed
         tally.dropped += len(victims)
 
-    def _keep_in_memory(self, batch: list[_Put], acked: set[int], why: str) -> None:
+    def _hold_in_memory(self, batch: list[_Put], acked: set[int], why: str) -> None:
         if not self._problem:
             log.error("the outbox cannot be written (%s): new messages wait in memory", why)
         self._problem = f"the outbox cannot be written ({why}): new messages wait in memory"
@@ -465,7 +465,7 @@ class Outbox:
 
 
 def event_of(data: DetectionData, source: str, event_id: str, sequence: int) -> DetectionEvent:
-    """Wrap a detection, timed by its frame."""
+    """Wrap a detection in an event with its frame's time."""
     moment = data.frame.captured_at if data.frame else datetime.now(UTC)
     return DetectionEvent.of(data, source=source, event_id=event_id, sequence=sequence, time=moment)
 

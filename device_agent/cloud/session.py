@@ -24,9 +24,9 @@ class Session:
         outbox: for the log alone: what waits while there is no session.
         jobs: takes messages on jobs.
         shadow: takes messages on the configuration.
-        discovery: what Home Assistant is told.
+        discovery: the entities announced to Home Assistant.
         on_connected: called when a session has begun.
-        degrade: takes what is wrong, and why.
+        degrade: records what is wrong, and why.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Session:
         self._on_connected()
 
     def discover(self) -> None:
-        """Tell Home Assistant what there is, and withdraw what there no longer is."""
+        """Announce entities to Home Assistant, and withdraw those that are gone."""
         try:
             for topic, payload in self._discovery.messages(self._shadow.config):
                 self._client.publish_now(topic, payload, retain=True)

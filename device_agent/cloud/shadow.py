@@ -1,9 +1,8 @@
-"""The device's named shadow ``config``: streams and models wanted by the fleet, merged over the file.
+"""The device's named shadow `config`: streams and models that the fleet desires, merged over the file.
 
-``desired`` holds ``streams`` and ``models`` as the configuration file writes them; a key that is absent there
-stays as the file has it, and ``enabled = false`` stops a stream that the file names. ``reported`` repeats
-what was applied, so that the delta goes away, and has ``errors`` for what was refused; a key that left ``desired``
-leaves it, too.
+`desired` contains `streams` and `models` in the form of the configuration file. An absent key keeps the file's value,
+and `enabled = false` stops a stream of the file. `reported` repeats what was applied, which clears the delta, and has
+`errors` for what was refused; a key that is removed from `desired` is removed from it, too.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ _SECTIONS = ("streams", "models")
 
 
 class ShadowDesk:
-    """Keeps the effective configuration: the file's, with what the fleet wants merged over it."""
+    """Maintains the effective configuration: the file's, with the desired state merged over it."""
 
     def __init__(
         self,
@@ -58,41 +57,41 @@ class ShadowDesk:
         self._version = int(loaded.data.get("version", 0))
         self._errors: dict[str, str] = {}
         self._reported: dict[str, Any] = dict(self._desired)
-        """What the fleet has of us: as it said last, or as we told it since."""
+        """What the fleet has recorded as reported: as it last said, or as we have told it since."""
         self.config = self._effective()
         """The present configuration."""
 
     def _effective(self) -> AgentConfig:
-        """Return the configuration to start with; a desired state that no longer fits is left out."""
+        """Return the configuration to start with; a desired state that is no longer valid is ignored."""
         try:
             return self._merged(self._desired)
         except ConfigError as error:
-            log.error("the fleet's configuration does not fit the file's: %s", error)
+            log.error("the fleet's configuration is not valid with the file's: %s", error)
             self._errors = {"config": str(error)}
             return check_config(self._table, self._path)
 
     def ask(self) -> tuple[str, bytes]:
-        """The message that asks the fleet for the shadow."""
+        """Return the message that requests the shadow from the fleet."""
         return self._topics.of(Kind.SHADOW_GET, NAME), b"{}"
 
     def take(self, topic: ParsedTopic, payload: bytes) -> None:
-        """Take a message of the shadow ``config``."""
+        """Take a message of the shadow `config`."""
         if topic.name != NAME:
             return
         try:
             if topic.kind is Kind.SHADOW_GET_ACCEPTED:
                 document = decode(ShadowDocument, payload)
                 self._reported = dict(document.state.reported or {})
-                self._want(dict(document.state.desired or {}), document.version)
+                self._set_desired(dict(document.state.desired or {}), document.version)
             elif topic.kind is Kind.SHADOW_DELTA:
                 delta = decode(ShadowDelta, payload)
                 if delta.version > self._version:
                     wanted = merge(self._desired, delta.state)
-                    self._want(wanted if isinstance(wanted, dict) else {}, delta.version)
+                    self._set_desired(wanted if isinstance(wanted, dict) else {}, delta.version)
         except ProtocolError as error:
-            log.warning("a message of the shadow makes no sense: %s", error)
+            log.warning("malformed message of the shadow: %s", error)
 
-    def _want(self, desired: dict[str, Any], version: int) -> None:
+    def _set_desired(self, desired: dict[str, Any], version: int) -> None:
         self._errors = {key: "only streams and models can be set" for key in desired if key not in _SECTIONS}
         wanted = {key: desired[key] for key in _SECTIONS if isinstance(desired.get(key), dict)}
         self._version = max(self._version, version)
@@ -119,7 +118,7 @@ class ShadowDesk:
         return check_config(table, self._path)
 
     def report(self) -> None:
-        """Say what was applied: all of it, and ``null`` for what the fleet still has of an earlier state."""
+        """Report what was applied: all of it, and `null` for what the fleet still has of an earlier state."""
         reported: dict[str, Any] = self._desired | ({"errors": self._errors} if self._errors else {})
         patch = with_removals(reported, removals(self._reported, reported))
         self._reported = reported

@@ -1,4 +1,4 @@
-"""What is wrong in a configuration file, in a sentence for somebody who has never seen the parser."""
+"""Error messages for the configuration file, in terms of the file and not of the parser."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ _PLAIN = {
     "too_short": "needs {min_length} entries or more, not {actual_length}",
     "too_long": "takes {max_length} entries at most, not {actual_length}",
 }
-"""By pydantic's type of error, with the values that it gives."""
+"""Messages by pydantic's error type, formatted with the values in its context."""
 
 
 def describe(error: ValidationError, root: type[BaseModel], path: Path, text: str) -> str:
-    """Return the first mistake as ``file:line: key: what is wrong``, and how many more there are."""
+    """Return the first error as `file:line: key: message`, with the number of further ones."""
     first = error.errors(include_url=False, include_input=False)[0]
-    # The alternatives of a union appear in the location; they are no keys of the file.
+    # The location also names the alternatives of a union, which are not keys of the file.
     location = [part for part in first["loc"] if not (isinstance(part, str) and ("[" in part or "(" in part))]
     message = _PLAIN.get(first["type"], first["msg"].removeprefix("Value error, "))
     message = message.format_map(first.get("ctx") or {}) if first["type"] in _PLAIN else message
@@ -63,13 +63,13 @@ def describe(error: ValidationError, root: type[BaseModel], path: Path, text: st
 
 
 def _shown(location: Sequence[str | int]) -> str:
-    """A key as one would point at it: entries of lists are counted from one."""
+    """Format a key path for a reader: list entries count from one."""
     parts = [f"[{part + 1}]" if isinstance(part, int) else f".{part}" for part in location]
     return "".join(parts).removeprefix(".")
 
 
 def suggest(word: str, known: list[str]) -> str:
-    """Return the nearest of the known words as a hint, or all of them, or nothing where there are none."""
+    """Return a hint: the closest known word, else all of them, or nothing if there are none."""
     near = difflib.get_close_matches(word, known, n=1)
     if near:
         return f"; did you mean {near[0]}?"
@@ -77,7 +77,7 @@ def suggest(word: str, known: list[str]) -> str:
 
 
 def _fields_at(root: type[BaseModel], location: list[str | int]) -> list[str]:
-    """Return the keys allowed in the table at ``location``."""
+    """Return the keys allowed in the table at `location`."""
     current: Any = root
     for part in location:
         table = _table_in(current)

@@ -1,4 +1,4 @@
-"""What a pipeline's gate, tracker, zones and rules may say in the configuration."""
+"""Configuration of a pipeline's gate, tracker, zones and rules."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ class _Section(BaseModel):
 
 
 class Gate(_Section):
-    """Keeps frames from the model while nothing moves, or nothing sounds."""
+    """Withholds frames from the model while nothing moves, or nothing is heard."""
 
     kind: Literal["motion", "level"] = "motion"
     threshold: float = Field(default=12.0, gt=0, le=255)
-    """Grey levels by which a pixel must change (motion)."""
+    """Grey levels by which a pixel must change to count (motion)."""
     area: float = Field(default=0.002, gt=0, le=1)
     """Share of the picture that must change (motion)."""
     level_dbfs: float = Field(default=-45.0, le=0)
-    """Loudness from which a sound passes (level)."""
+    """Loudness at which sound passes (level)."""
     hold_s: float = Field(default=2.0, ge=0)
-    """Frames still pass for so long after the last motion or sound."""
+    """How long frames still pass after the last motion or sound."""
     refresh_s: float = Field(default=30.0, gt=0)
-    """One frame passes at least this often, so that what stands still is found too."""
+    """At least one frame per interval passes, so that still objects are found, too."""
 
 
 class Tracker(_Section):
@@ -36,13 +36,13 @@ class Tracker(_Section):
 
     enabled: bool = True
     iou: float = Field(default=0.25, gt=0, lt=1)
-    """Least overlap of a track's predicted box with a detection."""
+    """Minimum overlap (IoU) of a track's predicted box with a detection."""
     confirm: int = Field(default=3, ge=1, le=100)
     """Detections before a track is reported."""
     lost_s: float = Field(default=1.5, gt=0)
-    """A track ends when nothing matched it for so long."""
+    """A track ends when nothing has matched it for this long."""
     high: float = Field(default=0.5, ge=0, le=1)
-    """Score from which a detection may begin a track; lower ones only continue one (ByteTrack)."""
+    """Minimum score for a detection to begin a track; lower ones only continue one (ByteTrack)."""
 
 
 class Zone(_Section):
@@ -60,22 +60,22 @@ class Zone(_Section):
 
 
 class Rule(_Section):
-    """Turns tracks into events of its own."""
+    """A rule that turns tracks into events of its own."""
 
     name: Name
     kind: Literal["presence", "dwell", "line", "count", "score"]
     labels: list[str] | None = None
     zone: Name | None = None
     line: tuple[Point, Point] | None = None
-    """From, to, as shares of width and height; crossing to its left counts as ``in``."""
+    """Start and end, as shares of width and height; crossing to the line's left counts as `in`."""
     seconds: float = Field(default=5.0, gt=0)
-    """Of stay in the zone before ``dwell`` fires."""
+    """Time in the zone before `dwell` fires."""
     at_least: int = Field(default=1, ge=1)
-    """Number of tracks in the zone from which ``count`` fires."""
+    """Number of tracks in the zone at which `count` fires."""
     score: float = Field(default=0.5, ge=0, le=1)
     n: int = Field(default=3, ge=1)
     m: int = Field(default=5, ge=1, le=1000)
-    """``score`` fires when the score was reached in ``n`` of the last ``m`` frames."""
+    """`score` fires when `n` of the last `m` frames reached the score."""
 
     @model_validator(mode="after")
     def _complete(self) -> Rule:

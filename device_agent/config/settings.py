@@ -1,4 +1,4 @@
-"""The agent's configuration: one TOML file, checked whole before anything starts."""
+"""The agent's configuration: one TOML file, validated completely before anything starts."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ class Section(BaseModel):
 
 
 class AgentSection(Section):
-    """Who the device is and how the agent runs."""
+    """The device's identity and how the agent runs."""
 
     state: Path = Path("state")
-    """Folder for everything it must remember; relative to the configuration file."""
+    """Folder for all persistent state; relative to the configuration file."""
     fleet: Name = "default"
     device: Name | None = None
-    """Set by enrolment when absent; the host's name when there was none."""
+    """Set by enrolment when absent; the host name if the device is not enrolled."""
     labels: dict[str, str] = Field(default_factory=dict)
     log: Literal["text", "json"] = "text"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -44,7 +44,7 @@ class AgentSection(Section):
 
 
 class BrokerSection(Section):
-    """The MQTT broker, when enrolment did not say."""
+    """The MQTT broker; enrolment provides one when this is absent."""
 
     host: str = "127.0.0.1"
     port: int = Field(default=1883, ge=1, le=65535)
@@ -55,58 +55,58 @@ class BrokerSection(Section):
     ca: Path | None = None
     keepalive_s: int = Field(default=30, ge=2, le=3600)
     reconnect_max_s: float = Field(default=60.0, gt=0)
-    """Upper end of the wait between attempts, which is drawn evenly from 0 up (full jitter)."""
+    """Upper bound of the wait between attempts, which is drawn uniformly from 0 (full jitter)."""
 
 
 class ModelSection(Section):
-    """A slot that a model runs in; updates arrive for slots."""
+    """A slot for one model; updates address slots."""
 
     artifact: Path | None = None
-    """The model to start with, a ``.edge`` file; absent: the slot waits for an update."""
+    """The initial model, a `.edge` file; when absent, the slot waits for an update."""
     threads: int | None = Field(default=None, ge=1, le=256)
     timeout_s: float = Field(default=10.0, gt=0)
-    """A frame that takes longer counts as a hang: the inference process is killed and started again."""
+    """A longer model call counts as a hang: the inference process is killed and restarted."""
 
 
 class Cascade(Section):
-    """A second model on what the first one found."""
+    """A second model that runs on the boxes of the first."""
 
     model: Name
     labels: list[str] | None = None
-    """Only boxes with these labels; all when absent."""
+    """Only boxes with these labels; all boxes when absent."""
     margin: float = Field(default=0.1, ge=0, le=1)
-    """Enlarges the box by this share on each side before cutting it out."""
+    """Enlarges the box by this share on each side before cropping."""
     min_size: int = Field(default=16, ge=1)
 
 
 class Candidate(Section):
-    """A second model beside the stream's own, compared but never acting."""
+    """A second model that is compared with the stream's own."""
 
     model: Name
     mode: Literal["shadow", "ab"] = "shadow"
-    """``shadow``: sees the share of frames as well; ``ab``: acts on that share instead."""
+    """`shadow`: also runs on the share of frames, without acting; `ab`: replaces the model on that share."""
     share: float = Field(default=1.0, gt=0, le=1)
 
 
 class CaptureRules(Section):
-    """Which frames go to the fleet server for retraining, beside those that a job asks for."""
+    """Which frames are captured for retraining, besides those that a job requests."""
 
     low_confidence: tuple[float, float] | None = None
-    """A band of scores, such as ``[0.3, 0.5]``: a frame with a result in it is sent."""
+    """A band of scores, such as `[0.3, 0.5]`: a frame with a result in the band is captured."""
     disagreement: bool = False
-    """Frames on which the model and its shadow candidate differ."""
+    """Capture frames on which the model and its shadow candidate disagree."""
     random_share: float | None = Field(default=None, gt=0, le=1)
-    """A share of all processed frames."""
+    """Capture a random share of all processed frames."""
     min_interval_s: float = Field(default=10.0, ge=0)
-    """Between two samples of the stream, whichever rule chose them."""
+    """Minimum time between two captures of the stream, whichever rule selected them."""
     quality: int = Field(default=90, ge=30, le=100)
-    """Of the JPEG."""
+    """JPEG quality."""
 
     @field_validator("low_confidence")
     @classmethod
     def _is_a_band(cls, band: tuple[float, float] | None) -> tuple[float, float] | None:
         if band is not None and not 0 <= band[0] <= band[1] <= 1:
-            raise ValueError("a band of scores is two numbers from 0 to 1, the lower one first")
+            raise ValueError("a band of scores is two numbers from 0 to 1, in ascending order")
         return band
 
 
@@ -115,22 +115,22 @@ class StreamSection(Section):
 
     source: Source
     model: Name | None = None
-    """A slot; absent: the stream is captured and shown only."""
+    """A slot; when absent, the stream is only captured and shown."""
     enabled: bool = True
     policy: Literal["newest", "every"] = "newest"
     slots: int = Field(default=4, ge=3, le=24)
     priority: int = Field(default=5, ge=0, le=9)
-    """9 is the most important: it is slowed down last."""
+    """9 is the most important: it is throttled last."""
     max_fps: float | None = Field(default=None, gt=0)
     stall_s: float = Field(default=20.0, gt=0)
-    """No frame for so long: the capture process is killed and started again."""
+    """Without a frame for this long, the capture process is killed and restarted."""
     open_timeout_s: float = Field(default=30.0, gt=0)
     min_fps: float | None = Field(default=None, gt=0)
-    """Below this rate over a whole stall time, the capture process is started again as well."""
+    """Below this rate over a whole stall time, the capture process is restarted, too."""
     labels: list[str] | None = None
     threshold: float | None = Field(default=None, ge=0, le=1)
     update_interval_s: float = Field(default=2.0, gt=0)
-    """Pace of ``update`` events of a track."""
+    """Interval between a track's `update` events."""
     gate: Gate | None = None
     tracker: Tracker = Field(default_factory=Tracker)
     zones: list[Zone] = Field(default_factory=list)
@@ -140,45 +140,45 @@ class StreamSection(Section):
     snapshots: bool = False
     clips: bool = False
     masks: list[Zone] = Field(default_factory=list)
-    """Zones that are blurred in every picture that leaves the process."""
+    """Zones that are blurred in every picture that leaves the inference process."""
     capture: CaptureRules | None = None
-    """Frames for retraining."""
+    """Captures for retraining."""
 
 
 class CaptureSection(Section):
-    """Frames for retraining, of all streams together."""
+    """Captures for retraining, limits for all streams together."""
 
     per_day: int = Field(default=200, ge=1, le=1_000_000)
-    """The quota: so many frames a day of running time may be chosen by rules. Jobs are beyond it."""
+    """Quota of captures that rules may select per day of running time; jobs do not count against it."""
     max_bytes: int = Field(default=64 * 2**20, ge=2**16)
-    """What may wait on the disk; beyond it nothing more is taken."""
+    """Limit of the spool on disk; beyond it nothing more is captured."""
     faces: Name | None = None
-    """A slot with a model that finds faces: they are blurred before a frame is kept for sending. While that model
-    is not loaded, no frame is sent."""
+    """A slot with a face detector: faces are blurred before a frame is stored for upload. While that model is not
+    loaded, no frame is captured."""
 
 
 class OutboxSection(Section):
-    """What is kept while the broker is away."""
+    """Limits of what is stored while the broker is unreachable."""
 
     max_bytes: int = Field(default=64 * 2**20, ge=65536)
     max_age_s: float = Field(default=7 * 86400.0, gt=0)
 
 
 class UpdateSection(Section):
-    """How models are replaced."""
+    """How model updates are carried out."""
 
     probation_s: float = Field(default=60.0, ge=0)
     max_error_rate: float = Field(default=0.02, ge=0, le=1)
     max_latency_ratio: float = Field(default=3.0, gt=1)
-    """The new model's median latency over the old one's, beyond which it is taken back."""
+    """Limit of the new model's median latency relative to the old one's; beyond it, the update is rolled back."""
     max_score_shift: float | None = Field(default=None, gt=0, le=1)
-    """Largest distance between the score distributions (Kolmogorov-Smirnov, 0 to 1)."""
+    """Limit of the distance between the score distributions (Kolmogorov-Smirnov, 0 to 1)."""
     download_timeout_s: float = Field(default=3600.0, gt=0)
     trial_timeout_s: float = Field(default=120.0, gt=0)
 
 
 class ViewSection(Section):
-    """The page and MJPEG stream on the device."""
+    """The live view: a page and MJPEG streams on the device."""
 
     enabled: bool = False
     host: str = "127.0.0.1"
@@ -211,10 +211,10 @@ class HomeAssistantSection(Section):
 
 
 class BudgetSection(Section):
-    """Limits; under pressure the least important streams are slowed down first."""
+    """Resource limits; under pressure the least important streams are throttled first."""
 
     cpu_percent: float | None = Field(default=None, gt=0)
-    """Of one core, all processes of the agent together."""
+    """Percent of one core, all of the agent's processes together."""
     memory_mb: float | None = Field(default=None, gt=0)
     temperature_c: float | None = Field(default=None, gt=0)
 
@@ -273,10 +273,10 @@ def _no_model(name: str, models: dict[str, ModelSection]) -> str:
 
 
 def load_config(path: Path) -> AgentConfig:
-    """Read and check the file; relative paths in it become absolute, from the file's folder.
+    """Read and validate the file; relative paths in it are resolved against the file's folder.
 
     Raises:
-        ConfigError: with file, line and key of the first mistake.
+        ConfigError: the file cannot be read or is not valid; names file, line and key of the first error.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -292,10 +292,10 @@ def load_config(path: Path) -> AgentConfig:
 
 
 def check_config(table: dict[str, Any], path: Path, text: str = "") -> AgentConfig:
-    """Check a parsed configuration; ``text`` is used to name lines.
+    """Validate a parsed configuration; `text` locates the lines of errors.
 
     Raises:
-        ConfigError: as ``load_config``.
+        ConfigError: as for `load_config`.
     """
     try:
         config = AgentConfig.model_validate(table, context={"base": path.parent.resolve()})

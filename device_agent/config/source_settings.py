@@ -17,7 +17,7 @@ class SourceSettings:
     """One source, as the configuration file's table has it.
 
     Raises:
-        ValueError: what the kind of source needs is missing.
+        ValueError: a setting that this kind of source requires is missing.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "allow_inf_nan": False}
@@ -27,18 +27,18 @@ class SourceSettings:
     index: int | None = None
     url: str | None = None
     device: str | None = None
-    """Name of a microphone; the system's default when absent."""
+    """Name of a microphone; the system's default input when absent."""
     loop: bool = True
     pace: Literal["real", "fast"] = "real"
-    """``real``: a file is played at its own rate; ``fast``: as fast as it is taken."""
+    """`real`: play a file at its own rate; `fast`: as fast as frames are consumed."""
     fps: float | None = None
-    """Of a folder or test pattern; asked of a camera; overrides a file's own."""
+    """Frame rate of a folder or test pattern; requested from a camera; overrides a file's own."""
     width: int | None = None
     height: int | None = None
     rate: int = 16000
     """Samples per second of a microphone; sound files are resampled to it."""
     chunk_ms: float = 80.0
-    """Length of one frame of sound."""
+    """Length of one frame of sound, in milliseconds."""
 
     def __post_init__(self) -> None:
         key = _NEEDS.get(self.kind)
@@ -47,5 +47,5 @@ class SourceSettings:
 
     @property
     def is_sound(self) -> bool:
-        """Whether it gives samples instead of pictures."""
+        """Whether frames are sound instead of pictures."""
         return self.kind in ("sound", "microphone")

@@ -1,4 +1,4 @@
-"""Where frames come from: what a ``source`` in the configuration may say."""
+"""The `source` setting of a stream: a table, or a short form that stands for one."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _TEST = re.compile(r"^test(?::(\d+)x(\d+)(?:@(\d+(?:\.\d+)?))?)?$")
 
 
 def parse_source(value: str, base: Path) -> dict[str, Any]:
-    """Return the table that a source's short form stands for.
+    """Expand a source's short form to its table.
 
-    ``camera:0`` or ``/dev/video0``, ``rtsp://…`` or ``http://…``, ``test`` or ``test:640x480@25``, ``microphone`` or
-    ``microphone:NAME``, else the path of a video file, a sound file or a folder of pictures.
+    `camera:0` or `/dev/video0`, `rtsp://…` or `http://…`, `test` or `test:640x480@25`, `microphone` or
+    `microphone:NAME`, else the path of a video file, a sound file or a folder of pictures.
     """
     if re.match(r"^(rtsps?|rtmps?|https?|udp|tcp)://", value):
         return {"kind": "url", "url": value}
@@ -38,7 +38,7 @@ def parse_source(value: str, base: Path) -> dict[str, Any]:
     scheme, colon, _ = value.partition(":")
     if colon and scheme.isalpha() and not path.exists():
         raise ValueError(
-            f"{value!r} is no source: write camera:0, rtsp://…, http://…, test:640x480@25, microphone:NAME or a path"
+            f"{value!r} is not a source: write camera:0, rtsp://…, http://…, test:640x480@25, microphone:NAME or a path"
         )
     if path.suffix.lower() in SOUND_SUFFIXES:
         return {"kind": "sound", "path": path}
@@ -67,4 +67,4 @@ class _Bounded(SourceSettings):
 
 
 Source = Annotated[_Bounded, BeforeValidator(_prepare)]
-"""A source in either form; relative paths start at the configuration file's folder."""
+"""A source in either form; relative paths are resolved against the configuration file's folder."""

@@ -1,4 +1,4 @@
-"""Which line of a TOML file a key stands on: the standard library's parser does not say."""
+"""Line numbers of the keys of a TOML file, which the standard library's parser does not report."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Path = tuple[str | int, ...]
 
 
 def key_lines(text: str) -> dict[Path, int]:
-    """Return the 1-based line of every table and key that begins a line of a valid TOML document."""
+    """Return the 1-based line of every table and key of a valid TOML document that begins a line."""
     lines: dict[Path, int] = {}
     tables: dict[Path, int] = {}
     prefix: Path = ()
@@ -42,11 +42,11 @@ def key_lines(text: str) -> dict[Path, int]:
 
 
 def line_of(path: Sequence[str | int], lines: dict[Path, int]) -> int | None:
-    """Return the line of ``path``, or of the nearest table around it."""
+    """Return the line of `path`, or of the nearest enclosing table."""
     for length in range(len(path), 0, -1):
         if (number := lines.get(tuple(path[:length]))) is not None:
             return number
-    # A table that only tables below it name, such as `streams` in `[streams.door]`.
+    # A table that exists only through its sub-tables, such as `streams` in `[streams.door]`.
     return min((line for key, line in lines.items() if key[:1] == tuple(path[:1])), default=None)
 
 
@@ -55,7 +55,7 @@ def _parts(dotted: str) -> Path:
 
 
 def _resolve(parts: Path, tables: dict[Path, int]) -> Path:
-    """Insert the index of the latest element where a part names an array of tables."""
+    """Insert the index of the latest element after each part that names an array of tables."""
     path: Path = ()
     for position, part in enumerate(parts):
         path = (*path, part)

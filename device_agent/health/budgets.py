@@ -1,4 +1,4 @@
-"""Limits on processor, memory and temperature: under pressure the least important streams are slowed down."""
+"""Limits on processor, memory and temperature: under pressure the least important streams are throttled."""
 
 from __future__ import annotations
 
@@ -8,44 +8,44 @@ from typing import Protocol
 from edgec.device_agent.config.settings import BudgetSection
 
 _CALM = 0.85
-"""Below this share of every limit, streams may have their rate back."""
+"""Below this share of every limit, streams may recover their rate."""
 _SLOWEST_FPS = 1.0
 _CALM_LOOKS = 3
 
 
 class Throttled(Protocol):
-    """A stream as the budget sees it."""
+    """What the budget sees of a stream."""
 
     throttled: float | None
 
     @property
     def fps(self) -> float:
-        """Its present rate."""
+        """Its current rate."""
 
     @property
     def priority(self) -> int:
-        """9 is slowed down last."""
+        """9 is throttled last."""
 
     def throttle(self, fps: float | None) -> None:
         """Limit its rate, or lift the limit."""
 
 
 class BudgetKeeper:
-    """Looks every few seconds; one stream is changed at a look, so that its effect is seen first."""
+    """Checks every few seconds; each check changes one stream, so that the effect shows before the next."""
 
     def __init__(self, settings: BudgetSection) -> None:
         self._settings = settings
         self._calm = 0
         self._before: dict[str, float] = {}
 
-    def look(
+    def check(
         self,
         streams: Mapping[str, Throttled],
         cpu_percent: float,
         memory_bytes: int,
         temperature_c: float | None,
     ) -> str:
-        """Slow one stream down or let one recover; returns what is done less of and why, or nothing."""
+        """Throttle one stream or let one recover; returns what is throttled and why, or an empty string."""
         pressure, why = self._pressure(cpu_percent, memory_bytes, temperature_c)
         for name in [name for name in self._before if name not in streams]:
             del self._before[name]

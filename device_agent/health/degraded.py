@@ -1,4 +1,4 @@
-"""What does not work as it should, by part: told in every health message until it is cleared."""
+"""Degraded parts of the agent: reported in every health message until they are cleared."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``edgec agent doctor``: looks at everything the agent needs, and says how to mend what is not well."""
+"""`edgec agent doctor`: checks everything the agent needs, and suggests a remedy for each problem."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from edgec.targets.errors import EdgecError
 _LOW_DISK_BYTES = 200 << 20
 _SKEW_S = 120.0
 _SOURCE_S = 10.0
-_MENDS = {
+_REMEDIES = {
     "camera": "plug it in; `ls -l /dev/video*` shows what there is and who may read it",
     "url": "try the address with ffplay or in a browser from this device",
     "microphone": "`arecord -l` shows what there is",
@@ -43,20 +43,20 @@ _MENDS = {
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at; ``mend`` says what to do about it."""
+    """The result of one check; `remedy` suggests what to do about a problem."""
 
     what: str
     verdict: Literal["good", "warning", "bad"]
     text: str
-    mend: str = ""
+    remedy: str = ""
 
 
 def examine(path: Path) -> Iterator[Finding]:
-    """Look at one thing after the other; the agent may be running."""
+    """Run one check after the other; the agent may be running."""
     try:
         config = load_config(path)
     except EdgecError as error:
-        yield Finding("configuration", "bad", str(error), "correct the line that is named")
+        yield Finding("configuration", "bad", str(error), "correct the named line")
         return
     yield Finding("configuration", "good", f"{len(config.streams)} streams, {len(config.models)} models")
     running = _is_running(config.agent.state)
@@ -97,7 +97,10 @@ def _state(config: AgentConfig) -> Iterator[Finding]:
     mode = state.stat().st_mode & 0o077
     if mode & 0o007:
         yield Finding(
-            "state folder", "warning", "others may read it; it holds credentials", f"chmod 700 {state}"
+            "state folder",
+            "warning",
+            "it is readable for others and contains credentials",
+            f"chmod 700 {state}",
         )
     usage = os.statvfs(state)
     free = usage.f_bavail * usage.f_frsize
@@ -107,7 +110,7 @@ def _state(config: AgentConfig) -> Iterator[Finding]:
     )
     problem = Deployments(state / "deployments.json").problem
     if problem:
-        yield Finding("record of deployments", "warning", problem, "nothing: the copy before it is used")
+        yield Finding("record of deployments", "warning", problem, "none needed: the previous copy is used")
 
 
 def _enrolment(config: AgentConfig, identity: EnrollResponse | None) -> Iterator[Finding]:
@@ -136,9 +139,9 @@ def _auth(identity: EnrollResponse) -> dict[str, str]:
 
 
 def _clock(identity: EnrollResponse | None) -> Finding:
-    mend = "start a time service (systemd-timesyncd, chrony)"
+    remedy = "start a time service (systemd-timesyncd, chrony)"
     if not clock_is_plausible():
-        return Finding("clock", "bad", f"shows {time.strftime('%Y-%m-%d')}", mend)
+        return Finding("clock", "bad", f"shows {time.strftime('%Y-%m-%d')}", remedy)
     if identity is not None:
         try:
             answer = httpx.get(f"{identity.registry.url.rstrip('/')}/v2/", timeout=5, headers=_auth(identity))
@@ -150,7 +153,7 @@ def _clock(identity: EnrollResponse | None) -> Finding:
         skew = time.time() - server
         verdict: Literal["good", "warning"] = "good" if abs(skew) < _SKEW_S else "warning"
         return Finding(
-            "clock", verdict, f"{skew:+.0f} s from the server's", "" if verdict == "good" else mend
+            "clock", verdict, f"{skew:+.0f} s from the server's", "" if verdict == "good" else remedy
         )
     return Finding("clock", "good", f"shows {time.strftime('%Y-%m-%d %H:%M:%S')}")
 
@@ -162,7 +165,7 @@ def _broker(config: AgentConfig, identity: EnrollResponse | None) -> Iterator[Fi
         yield Finding("broker", "bad", str(error), "correct the configuration")
         return
     if broker is None:
-        yield Finding("broker", "bad", "none is known", "enrol the device, or add a [broker] table")
+        yield Finding("broker", "bad", "no broker is configured", "enrol the device, or add a [broker] table")
         return
     where = f"{broker.host}:{broker.port}"
     try:
@@ -171,10 +174,10 @@ def _broker(config: AgentConfig, identity: EnrollResponse | None) -> Iterator[Fi
                 context = ssl.create_default_context(cafile=broker.ca, cadata=broker.ca_pem)
                 context.wrap_socket(sock, server_hostname=broker.host).close()
     except OSError as error:
-        mend = "is it running, and may this device reach it?"
+        remedy = "is it running, and can this device reach it?"
         if isinstance(error, socket.gaierror):
-            mend = "is the name right, and does this device have a name server?"
-        yield Finding("broker", "bad", f"{where}: {error.strerror or error}", mend)
+            remedy = "is the name correct, and does this device have a name server?"
+        yield Finding("broker", "bad", f"{where}: {error.strerror or error}", remedy)
         return
     yield Finding("broker", "good", f"{where} can be reached")
 
@@ -190,7 +193,7 @@ def _models(config: AgentConfig) -> Iterator[Finding]:
         elif version is not None:
             yield Finding(
                 f"model {slot}", "bad", f"{version.digest[:19]}… is damaged or missing in the store",
-                "deploy it again; the missing parts are fetched",
+                "deploy it again: missing parts are fetched",
             )  # fmt: skip
         elif section.artifact is None:
             yield Finding(f"model {slot}", "warning", "none yet: the slot waits for an update")
@@ -199,8 +202,8 @@ def _models(config: AgentConfig) -> Iterator[Finding]:
                 Artifact.open(section.artifact).verify_digests()
                 yield Finding(f"model {slot}", "good", f"{section.artifact.name}, unaltered")
             except (EdgecError, OSError) as error:
-                mend = f"copy the artifact there, or correct models.{slot}.artifact"
-                yield Finding(f"model {slot}", "bad", str(error), mend)
+                remedy = f"copy the artifact there, or correct models.{slot}.artifact"
+                yield Finding(f"model {slot}", "bad", str(error), remedy)
 
 
 def _sources(config: AgentConfig, running: bool) -> Iterator[Finding]:
@@ -214,23 +217,23 @@ def _sources(config: AgentConfig, running: bool) -> Iterator[Finding]:
         except TimeoutError:
             yield Finding(what, "bad", f"{shown}: no frame within {_SOURCE_S:.0f} s", "reset the camera")
         except EdgecError as error:
-            mend = _MENDS.get(stream.source.kind, f"correct streams.{name}.source")
-            yield Finding(what, "bad", str(error), mend)
+            remedy = _REMEDIES.get(stream.source.kind, f"correct streams.{name}.source")
+            yield Finding(what, "bad", str(error), remedy)
 
 
 def _within(look: Callable[[], str]) -> str:
-    """Call in a thread that is left behind when it hangs: a camera's read may, for ever.
+    """Call in a thread that is abandoned when it hangs, as the read of a camera may for ever.
 
     Raises:
         TimeoutError: no answer in time.
-        EdgecError: what ``look`` raised.
+        EdgecError: what `look` raised.
     """
     future: Future[str] = Future()
 
     def work() -> None:
         try:
             future.set_result(look())
-        except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets it
+        except Exception as error:  # noqa: BLE001 - the caller's thread raises it
             future.set_exception(error)
 
     threading.Thread(target=work, daemon=True).start()
@@ -245,6 +248,6 @@ def _one_frame(config: AgentConfig, name: str) -> str:
         if frame is None:
             return "is empty"
         kind = "sound" if stream.source.is_sound else f"{frame.shape[1]}×{frame.shape[0]}"
-        return f"gives {kind}"
+        return f"delivers {kind}"
     finally:
         source.close()

@@ -1,4 +1,4 @@
-"""Prometheus metrics on loopback. Import it only where they are served: the client library takes its time."""
+"""Prometheus metrics on loopback. Import it only to serve them: importing the client library takes time."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class HealthCollector(Collector):
         self._latest = latest
 
     def collect(self) -> Iterator[Metric]:
-        """Return every family that has a sample."""
+        """Return every family that has samples."""
         health = self._latest()
         yield from filter(None, (*_of_streams(health), *_of_models(health), *_of_device(health)))
 
@@ -116,7 +116,7 @@ class MetricsServer:
                 self.wfile.write(body)
 
             def log_message(self, format: str, *args: object) -> None:
-                """Scrapes are no news."""
+                """Scrapes are not logged."""
 
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self._server.daemon_threads = True

@@ -198,7 +198,7 @@ class Monitor:
 
     def _judge(self) -> None:
         """Replace a model that fails on every frame by the one before it."""
-        for slot, why in self._watchdog.look(self._counters.slots):
+        for slot, why in self._watchdog.check(self._counters.slots):
             self._degraded.record(f"model {slot}", why)
             self._from.inference.load_slot(slot)
 

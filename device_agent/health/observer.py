@@ -48,7 +48,7 @@ class InferenceObserver:
         self._on_capture()
 
     def inference_died(self, suspect: int) -> None:
-        """End the tracks that nobody follows any more; a model that kills the process repeatedly is replaced."""
+        """End the open tracks; a model that kills the process repeatedly is rolled back."""
         if suspect:
             for slot, why in self._watchdog.died(suspect):
                 self._degraded.record(f"model {slot}", why)

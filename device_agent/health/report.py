@@ -1,4 +1,4 @@
-"""How the device is: figures from every part, put into one message."""
+"""Parts of the health message, from the counters of each part of the agent."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Meter:
         self._zones = sorted(Path("/sys/class/thermal").glob("thermal_zone*/temp"))
 
     def measure(self, pids: list[int]) -> None:
-        """Look at these processes; the processor's share is that since the last look."""
+        """Measure these processes; the processor's share is that since the last call."""
         now = time.monotonic()
         used, memory, seconds = 0.0, 0, {}
         for pid in pids:
@@ -50,7 +50,7 @@ class Meter:
                 times = process.cpu_times()
                 memory += _private_bytes(pid)
             except (psutil.Error, OSError):
-                continue  # it has ended meanwhile
+                continue  # it has ended in the meantime
             seconds[pid] = times.user + times.system
             used += max(0.0, seconds[pid] - self._seconds.get(pid, seconds[pid]))
         self.cpu_percent = round(100 * used / max(0.001, now - self._at), 1)
@@ -76,12 +76,12 @@ def _private_bytes(pid: int) -> int:
 
 
 def clock_is_plausible() -> bool:
-    """Whether the wall clock shows a date on which this software can run."""
+    """Return whether the wall clock shows a plausible date."""
     return _EARLIEST < time.time() < _LATEST
 
 
 def stream_health(capture: dict[str, Any], pipeline: PipelineCounters) -> StreamHealth:
-    """Join the capture side's and the pipeline's figures of one stream."""
+    """Combine the figures of one stream's capture process and pipeline."""
     return StreamHealth(
         **{key: value for key, value in capture.items() if key != "message"},
         message=capture["message"] or pipeline.message,
@@ -94,7 +94,7 @@ def stream_health(capture: dict[str, Any], pipeline: PipelineCounters) -> Stream
 
 
 def model_health(slot: str, state: str, message: str, restarts: int, counters: SlotCounters) -> ModelHealth:
-    """Put one slot's figures into its part of the message."""
+    """Build one slot's part of the message."""
     model = counters.active or ModelCounters()
     return ModelHealth(
         slot=slot,
@@ -117,7 +117,7 @@ def _latency(latency: Latency) -> StageLatency:
 
 
 def captures_health(state: SpoolState | None, counters: CaptureCounters) -> CapturesHealth | None:
-    """Join the figures of the spool and its upload; None where the device has no fleet server."""
+    """Combine the figures of the spool and its upload; `None` if the device is not enrolled."""
     if state is None:
         return None
     return CapturesHealth(
@@ -131,7 +131,7 @@ def captures_health(state: SpoolState | None, counters: CaptureCounters) -> Capt
 
 
 def free_bytes(folder: Path) -> int | None:
-    """Space left where the agent keeps its state."""
+    """Return the space left in the state folder; `None` if it cannot be determined."""
     try:
         return shutil.disk_usage(folder).free
     except OSError:
@@ -139,5 +139,5 @@ def free_bytes(folder: Path) -> int | None:
 
 
 def descriptors() -> int:
-    """Open descriptors of this process, to notice leaks."""
+    """Return the number of open descriptors of this process, to detect leaks."""
     return sum(1 for _ in Path("/proc/self/fd").iterdir())

@@ -1,4 +1,4 @@
-"""A Unix socket in the state folder that answers one question: how are you? For ``edgec agent status``."""
+"""A Unix socket in the state folder that reports the agent's health, for `edgec agent status`."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class StatusSocket:
                 try:
                     peer.sendall(json.dumps(body).encode())
                 except OSError:
-                    return  # who asked has gone
+                    return  # the client is gone
 
         self._report(answer)
 
@@ -56,7 +56,7 @@ def ask(state: Path, timeout_s: float = 5.0) -> dict[str, Any]:
     """Return the status of the agent that uses this state folder.
 
     Raises:
-        AgentError: none runs there, or it does not answer.
+        AgentError: no agent runs there, or it does not answer.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         sock.settimeout(timeout_s)
@@ -74,7 +74,7 @@ def ask(state: Path, timeout_s: float = 5.0) -> dict[str, Any]:
 
 
 def _with_short_name(state: Path, action: Callable[[str], None]) -> None:
-    """Call with a path to the socket that fits the 108 bytes a socket address has."""
+    """Call with a path to the socket that fits the 108 bytes of a socket address."""
     folder = os.open(state, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         action(f"/proc/self/fd/{folder}/{_NAME}")

@@ -1,7 +1,7 @@
-"""Frames for retraining, in the inference process: chosen by rule, masked, encoded and written to the spool.
+"""Captures for retraining, in the inference process: selected, masked, encoded and written to the spool.
 
-The spool is a folder: ``<id>.jpg`` and then ``<id>.json``, each written beside and renamed, so that what has its
-second file is whole. The supervisor sends it and deletes it (`edgec.device_agent.cloud.capture_uplink`).
+The spool is a folder. A capture is `<id>.jpg` and then `<id>.json`, each renamed into place, so that one with both
+files is complete. The supervisor uploads and deletes it (`edgec.device_agent.cloud.capture_uplink`).
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ _DAY_S = 86400.0
 _FACE_MARGIN = 0.25
 Picture = NDArray[np.uint8]
 Answer = Callable[[str, str], None]
-"""Takes a sample's id and why it could not be kept, one of them empty."""
+"""Takes a capture's id and why it could not be stored, one of them empty."""
 
 
 class Spool:
-    """The folder of samples that wait, below a size, and the quota.
+    """The bounded folder of captures that wait for upload, and the quota.
 
-    The quota is a bucket that holds a day's worth and fills with the agent's running time: a clock that jumps fills
-    nothing, and a restart neither.
+    The quota is a token bucket that holds a day's worth and refills with the agent's running time: neither a clock
+    jump nor a restart refills it.
     """
 
     def __init__(self, folder: Path, max_bytes: int, per_day: int) -> None:
@@ -53,7 +53,7 @@ class Spool:
         self._filled = time.monotonic()
 
     def allow(self) -> bool:
-        """Take one from the quota; False when it is used up."""
+        """Take one from the quota; `False` when it is used up."""
         now = time.monotonic()
         self._level = min(float(self._per_day), self._level + (now - self._filled) * self._per_day / _DAY_S)
         self._filled = now
@@ -63,21 +63,21 @@ class Spool:
         self._level -= 1.0
         return True
 
-    def give_back(self) -> None:
-        """What was taken from the quota was not kept after all."""
+    def refund(self) -> None:
+        """Return one to the quota: the capture was not stored after all."""
         self._level = min(float(self._per_day), self._level + 1.0)
 
     def store(self, meta: CaptureMeta, jpeg: bytes) -> None:
-        """Write a sample.
+        """Store a capture.
 
         Raises:
-            StateError: the spool is full, or the disk takes no writes.
+            StateError: the spool is full, or cannot be written.
         """
         body = meta.encode()
         waiting = sum(path.stat().st_size for path in self.folder.glob("*.*")) if self.folder.is_dir() else 0
         if waiting + len(jpeg) + len(body) > self._max_bytes or len(jpeg) > MAX_CAPTURE_BYTES:
             self.refused += 1
-            raise StateError(f"{waiting} bytes of samples wait already: the bound is {self._max_bytes}")
+            raise StateError(f"{waiting} bytes of captures wait already: the limit is {self._max_bytes}")
         write_durably(self.folder / f"{meta.id}.jpg", jpeg, 0o600)
         try:
             write_durably(self.folder / f"{meta.id}.json", body, 0o600)
@@ -102,7 +102,7 @@ class CaptureRequest:
 
 @dataclass
 class Seeing:
-    """One processed frame: what each model found in it."""
+    """One processed frame and what each model found in it."""
 
     frame: Frame
     loaded: Loaded
@@ -113,7 +113,7 @@ class Seeing:
 
 
 class StreamCaptures:
-    """Chooses frames of one stream, and lets none go unmasked."""
+    """Selects frames of one stream; none leaves unmasked."""
 
     def __init__(
         self,
@@ -137,17 +137,17 @@ class StreamCaptures:
         self._random = random.Random()
 
     def request(self, request: CaptureRequest) -> None:
-        """Take the next frames, whatever the rules say."""
+        """Capture the next frames, regardless of the rules."""
         self._requests.append(request)
 
     def close(self) -> None:
-        """The stream ends: requests end with what they have."""
+        """End open requests with the captures they have: the stream is over."""
         for request in self._requests:
             request.answer(request.ids, "the stream has ended")
         self._requests.clear()
 
     def look(self, seeing: Seeing, slots: Callable[[str], Loaded | None]) -> None:
-        """Take a processed frame, if a rule or a request wants it."""
+        """Capture a processed frame if a rule or a request selects it."""
         now = time.monotonic()
         request = next((one for one in self._requests if now >= one.due_s), None)
         if request is not None:
@@ -186,11 +186,11 @@ class StreamCaptures:
     ) -> None:
         last = request is not None and request.left == 0
 
-        def kept(sample_id: str, problem: str) -> None:
+        def kept(capture_id: str, problem: str) -> None:
             if request is None and problem:
-                self._spool.give_back()
+                self._spool.refund()
             elif request is not None:
-                request.ids += [sample_id] if sample_id else []
+                request.ids += [capture_id] if capture_id else []
                 if last or problem:
                     if request in self._requests:
                         self._requests.remove(request)
@@ -200,7 +200,7 @@ class StreamCaptures:
         try:
             masked = self._mask(picture, slots)
         except (*MODEL_ERRORS, BrokenOutput) as error:
-            # A frame whose faces cannot be looked for stays here.
+            # A frame that cannot be searched for faces must not leave the device.
             self._spool.refused += 1
             kept("", f"faces could not be masked: {type(error).__name__}: {error}"[:300])
             return
@@ -223,7 +223,7 @@ class StreamCaptures:
 
         if not self._writer.submit(write):
             self._spool.refused += 1
-            kept("", "the writer of pictures is behind")
+            kept("", "the picture writer is overloaded")
 
     def _meta(
         self,
@@ -257,10 +257,10 @@ class StreamCaptures:
         )
 
     def _mask(self, picture: Picture, slots: Callable[[str], Loaded | None]) -> list[str]:
-        """Blur zones and faces in place; returns what was blurred.
+        """Blur zones and faces in place; returns the names of what was blurred.
 
         Raises:
-            LookupError: there is no face model where one is configured.
+            LookupError: the configured face model is not loaded.
         """
         masked: list[str] = []
         if self._faces is not None:
@@ -281,7 +281,7 @@ class StreamCaptures:
 
 
 def predictions_of(seen: Iterable[Seen]) -> list[Prediction]:
-    """Return results as a sample names them, the best first."""
+    """Return results as the capture's predictions, best first."""
     best = sorted(seen, key=lambda one: -one.score)[:MAX_PREDICTIONS]
     return [
         Prediction(

@@ -1,4 +1,4 @@
-"""A second model beside a stream's own, on a share of the frames: acting (A/B) or looking on (shadow)."""
+"""Comparison with a candidate model on a share of the frames: in its place (A/B) or alongside (shadow)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _SAME = 0.5
 
 
 class Comparison:
-    """Counts how far two models agree."""
+    """Measures the agreement of two models."""
 
     def __init__(self, share: float) -> None:
         self._share = share
@@ -21,7 +21,7 @@ class Comparison:
         self.disagreements = 0
 
     def due(self) -> bool:
-        """Whether this frame is one of the share; evenly spread, not drawn."""
+        """Return whether this frame belongs to the share; evenly spread, not random."""
         self._owed += self._share
         if self._owed >= 1.0 - 1e-9:
             self._owed -= 1.0
@@ -29,7 +29,7 @@ class Comparison:
         return False
 
     def add(self, left: Findings, right: Findings) -> float:
-        """Count one frame that both saw; returns the agreement, 0 to 1."""
+        """Count one frame that both processed; returns the agreement, 0 to 1."""
         agreed = agreement(left, right)
         self.frames += 1
         self.agreement_sum += agreed
@@ -47,7 +47,7 @@ class Comparison:
 
 
 def agreement(left: Findings, right: Findings) -> float:
-    """Share of what either model found that both found: same label, and boxes that overlap by half."""
+    """Return the share of detections that both models made: same label, and boxes that overlap by half."""
     total = max(len(left.boxes), len(right.boxes)) + max(len(left.labels), len(right.labels))
     if total == 0:
         return 1.0

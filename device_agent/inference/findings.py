@@ -1,4 +1,4 @@
-"""What a model returned, in the one form that trackers and rules take; broken values are refused."""
+"""A model's results in the form that trackers and rules take; values that are not finite are refused."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from edgec.runtime.processing.results import Anomaly, Classification, Segmentati
 
 
 class BrokenOutput(ValueError):
-    """The model gave a value that is not finite, or no result at all."""
+    """The model returned a value that is not finite, or no result at all."""
 
 
 @dataclass(slots=True)
 class Findings:
-    """One frame's results: things with boxes, and labels without."""
+    """One frame's results: detections with boxes, and labels without."""
 
     boxes: list[Seen] = field(default_factory=list)
     labels: list[Seen] = field(default_factory=list)
@@ -31,7 +31,7 @@ class Findings:
 
 
 def findings_of(results: object, kind: str) -> Findings:
-    """Read the runtime's typed results.
+    """Convert the runtime's typed results.
 
     Raises:
         BrokenOutput: a score or box is not finite.
@@ -47,9 +47,9 @@ def findings_of(results: object, kind: str) -> Findings:
             continue
         score = getattr(one, "score", None)
         if score is None or (isinstance(one, Anomaly) and not one.anomalous):
-            continue  # embeddings and raw tensors are no events by themselves
+            continue  # embeddings and raw tensors are not events by themselves
         if isinstance(one, Classification) and found.labels:
-            continue  # the best class only: the others are what it is not
+            continue  # only the best class: the others are alternatives to it
         box = getattr(one, "box", None)
         seen = Seen(
             label=str(getattr(one, "label", "") or kind),

@@ -1,4 +1,4 @@
-"""Gates: what keeps a frame from the model while nothing moves, or nothing sounds."""
+"""Gates: withhold frames from the model while nothing moves, or nothing is heard."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SILENCE_DBFS = -120.0
 
 
 class GateKeeper:
-    """Decides frame by frame; ``last_measure`` is the changed share of the picture, or the level in dBFS."""
+    """Decides for each frame; `last_measure` is the changed share of the picture, or the level in dBFS."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -25,7 +25,7 @@ class GateKeeper:
         self.last_measure = 0.0
 
     def passes(self, frame: Frame, now_s: float) -> bool:
-        """Return whether the model shall see this frame."""
+        """Return whether to pass this frame to the model."""
         if frame.kind is Kind.SOUND:
             self.last_measure = level_dbfs(frame.data)
             active = self.last_measure >= self._settings.level_dbfs
@@ -51,7 +51,7 @@ class GateKeeper:
             self._ground = grey
             return 1.0
         changed = float(np.mean(np.abs(grey - self._ground) > self._settings.threshold))
-        # A picture that changed whole is another light or another view: learn it fast.
+        # If the whole picture changed, light or view did: adapt the background quickly.
         rate = 0.5 if changed > 0.6 else 0.05
         self._ground += rate * (grey - self._ground)
         return changed

@@ -12,7 +12,7 @@ from edgec.device_agent.config.rules import Zone
 
 
 def blur_box(picture: NDArray[np.uint8], box: tuple[float, float, float, float], margin: float) -> None:
-    """Make a box unrecognisable in place, enlarged by a share of its size: averaged over five by five blocks."""
+    """Pixelate a box in place, enlarged by a share of its size: averaged over five by five blocks."""
     across, down = (box[2] - box[0]) * margin, (box[3] - box[1]) * margin
     left, top = max(0, int(box[0] - across)), max(0, int(box[1] - down))
     part = picture[top : max(0, int(box[3] + down) + 1), left : max(0, int(box[2] + across) + 1)]
@@ -24,7 +24,7 @@ def blur_box(picture: NDArray[np.uint8], box: tuple[float, float, float, float],
 
 
 def blur(picture: NDArray[np.uint8], masks: Iterable[Zone]) -> None:
-    """Make the masked zones unrecognisable in place: averaged over blocks of a twelfth of the zone."""
+    """Pixelate the masked zones in place: averaged over blocks of a twelfth of the zone."""
     height, width = picture.shape[:2]
     for mask in masks:
         corners = np.array([(x * width, y * height) for x, y in mask.polygon], np.int32)

@@ -1,7 +1,7 @@
 """Snapshots and short clips around events: files in a bounded ring on disk, oldest out first.
 
-Written by a thread of the inference process, so that an encoder or a slow card never holds up a frame; when
-the thread is behind, pictures are left out and counted, never frames.
+A thread of the inference process writes them, so that neither an encoder nor a slow card delays a frame. When
+the thread falls behind, pictures are skipped and counted, never frames.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Picture = NDArray[np.uint8]
 
 
 class MediaRing:
-    """A folder whose files together stay below a size."""
+    """A folder whose total size is bounded."""
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
         self.folder, self._max_bytes = folder, max_bytes
@@ -46,7 +46,7 @@ class MediaRing:
         self._total = 0
 
     def save(self, name: str, picture: Picture) -> bool:
-        """Keep a picture under a name, soon; False when the writer is behind. The picture is not copied."""
+        """Store a picture, soon; `False` when the writer is behind. The picture is not copied."""
 
         def work() -> None:
             good, jpeg = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
@@ -56,11 +56,11 @@ class MediaRing:
         return self.submit(work)
 
     def save_clip(self, name: str, jpegs: list[bytes]) -> bool:
-        """Keep pictures as a clip (Motion JPEG in AVI), soon."""
+        """Store pictures as a clip (Motion JPEG in AVI), soon."""
         return self.submit(lambda: self._write_clip(name, jpegs))
 
     def encode_later(self, picture: Picture, into: deque[bytes]) -> bool:
-        """Shrink and encode a picture for a clip that may come."""
+        """Shrink and encode a picture for a possible clip."""
 
         def work() -> None:
             scale = min(1.0, _CLIP_WIDTH / picture.shape[1])
@@ -72,7 +72,7 @@ class MediaRing:
         return self.submit(work)
 
     def submit(self, job: Callable[[], None]) -> bool:
-        """Let the writer's thread do something soon; False when it is behind. ``OSError`` is reported."""
+        """Run a job in the writer's thread; `False` when it is behind. An `OSError` of the job is reported."""
         if self._thread is None:
             self._begin()
         try:
@@ -101,7 +101,7 @@ class MediaRing:
                 self.problem = ""
             except OSError as error:
                 if not self.problem:
-                    log.error("pictures cannot be kept: %s", explain(error))
+                    log.error("pictures cannot be stored: %s", explain(error))
                 self.problem = explain(error)
 
     def _write(self, name: str, data: bytes) -> None:
@@ -143,7 +143,7 @@ class MediaRing:
 
 @dataclass
 class ClipRecorder:
-    """Keeps the last seconds of a stream as small pictures, and makes a clip of them around an event."""
+    """Buffers the last seconds of a stream as small pictures, and makes a clip of them around an event."""
 
     ring: MediaRing
     before_s: float
@@ -157,7 +157,7 @@ class ClipRecorder:
         self._recent = deque(maxlen=max(2, round((self.before_s + self.after_s) * _CLIP_FPS)))
 
     def frame(self, picture: Callable[[], Picture], now_s: float) -> None:
-        """Take a frame, at most five a second; ends the clip that is due."""
+        """Buffer a frame, at most five per second; ends the clip that is due."""
         if now_s >= self._next_s:
             self._next_s = now_s + 1 / _CLIP_FPS
             self.ring.encode_later(picture(), self._recent)
@@ -166,7 +166,7 @@ class ClipRecorder:
             self._name = ""
 
     def event(self, name: str, now_s: float) -> str:
-        """Begin a clip, or prolong the one under way; returns its name."""
+        """Begin a clip, or extend the current one; returns its name."""
         if not self._name:
             self._name = name
             self._until_s = now_s + self.after_s
@@ -174,7 +174,7 @@ class ClipRecorder:
 
 
 class StreamMedia:
-    """What one stream keeps of its frames: masked before anything of them leaves the pipeline."""
+    """One stream's snapshots and clips, masked before they leave the pipeline."""
 
     def __init__(self, name: str, settings: StreamSection, ring: MediaRing, limits: MediaLimits) -> None:
         self._name, self._settings, self._ring = name, settings, ring
@@ -184,12 +184,12 @@ class StreamMedia:
         self._masked: tuple[int, Picture] | None = None
 
     def frame(self, number: int, data: Picture, now_s: float) -> None:
-        """Take every frame that was processed."""
+        """Take a processed frame."""
         if self._clips is not None:
             self._clips.frame(lambda: self._copy(number, data), now_s)
 
     def event(self, number: int, data: Picture, wall_ns: int, now_s: float) -> tuple[str, str]:
-        """Take a frame with an event; returns the names of its snapshot and clip, or empty ones."""
+        """Take a frame with an event; returns the names of its snapshot and clip, empty where there is none."""
         snapshot = clip = ""
         stem = f"{self._name}-{wall_ns // 1_000_000}"
         if self._settings.snapshots and self._ring.save(f"{stem}.jpg", self._copy(number, data)):
@@ -199,7 +199,7 @@ class StreamMedia:
         return snapshot, clip
 
     def _copy(self, number: int, data: Picture) -> Picture:
-        """The frame's own copy, masked; made once however many ask for it."""
+        """Return a masked copy of the frame, made once."""
         if self._masked is None or self._masked[0] != number:
             picture = np.array(data, np.uint8)
             blur(picture, self._settings.masks)

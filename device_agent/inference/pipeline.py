@@ -1,4 +1,4 @@
-"""One stream's way from a frame to events: gate, model, tracker, zones and rules."""
+"""One stream's pipeline from frames to events: gate, model, tracker, zones and rules."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from edgec.runtime.processing.results import Result
 from edgec.runtime.processing.sound_stream import SoundStream
 
 Emit = Callable[[dict[str, Any], bool], None]
-"""Takes an event's ``data`` and whether it must not be lost."""
+"""Takes an event's `data` and whether it is critical (must not be lost)."""
 
 
 class Pipeline:
     """Turns the frames of one stream into events.
 
-    ``prefix`` makes track ids unique on the device; ``watch(digest)`` is told before a model is called which,
-    and after it, an empty string.
+    `prefix` makes track ids unique on the device. `watch` is called with a model's digest before the model is called,
+    and with an empty string afterwards.
     """
 
     def __init__(
@@ -49,9 +49,9 @@ class Pipeline:
         self.name, self.settings = name, settings
         self._emit, self._watch, self._media, self.captures = emit, watch, media, captures
         self._second: tuple[Loaded, Findings, bool] | None = None
-        """What the candidate said of the present frame, and whether that differs."""
+        """The candidate, its findings on the current frame, and whether they differ."""
         self._seen: list[Seen] = []
-        """What the stream's model said of the present frame, before labels and threshold are applied."""
+        """The model's findings on the current frame, before labels and threshold are applied."""
         candidate = settings.candidate
         self._comparison = Comparison(candidate.share) if candidate else None
         self._gate = GateKeeper(settings.gate) if settings.gate else None
@@ -59,7 +59,7 @@ class Pipeline:
         self._zones = ZoneMap(settings.zones)
         self._rules = RuleBook(settings.rules, f"{prefix}r-")
         self._updated: dict[str, float] = {}
-        self._ear = Ear()
+        self._sound = SoundFeed()
         self._last: tuple[Frame, Loaded | None, tuple[int, int]] | None = None
         self.gated = self.events = self.errors = 0
         self.message = ""
@@ -68,7 +68,7 @@ class Pipeline:
         self.kind = "detection"
 
     def process(self, frame: Frame, loaded: Loaded | None, slots: Callable[[str], Loaded | None]) -> None:
-        """Take one frame through; the caller releases it afterwards."""
+        """Process one frame; the caller releases it afterwards."""
         begin = time.monotonic_ns()
         self.stages["queue"].add((begin - frame.monotonic_ns) / 1e6)
         now_s = frame.monotonic_ns / 1e9
@@ -102,7 +102,7 @@ class Pipeline:
     def _choose(
         self, frame: Frame, loaded: Loaded | None, slots: Callable[[str], Loaded | None]
     ) -> tuple[Findings | None, Loaded | None]:
-        """Run the stream's model; where a second one is compared with it, that one too or instead."""
+        """Run the stream's model; with a candidate, run that as well or instead."""
         candidate, comparison = self.settings.candidate, self._comparison
         if candidate is None or comparison is None or frame.kind is not Kind.PICTURE or not comparison.due():
             return self._infer(frame, loaded), loaded
@@ -124,9 +124,9 @@ class Pipeline:
         try:
             begin = time.perf_counter_ns()
             sound = frame.kind is Kind.SOUND
-            results = self._ear.hear(frame, loaded) if sound else loaded.model.predict(frame.data)
+            results = self._sound.push(frame, loaded) if sound else loaded.model.predict(frame.data)
             milliseconds = (time.perf_counter_ns() - begin) / 1e6
-            if results is None:  # no window of sound is full yet
+            if results is None:  # the window of sound is not full yet
                 return None
             found = findings_of(results, loaded.kind)
         except (*MODEL_ERRORS, BrokenOutput) as error:
@@ -139,9 +139,9 @@ class Pipeline:
         loaded.stats.add(milliseconds, found.scores)
         self.message = ""
         self._seen = [*found.boxes, *found.labels]
-        return self._wanted(found)
+        return self._filtered(found)
 
-    def _wanted(self, found: Findings) -> Findings:
+    def _filtered(self, found: Findings) -> Findings:
         labels, threshold = self.settings.labels, self.settings.threshold
         if labels is None and threshold is None:
             return found
@@ -162,27 +162,27 @@ class Pipeline:
         change = self._tracker.update([*found.boxes, *found.labels], now_s, frame.wall_ns)
         self.tracks = self._tracker.confirmed(now_s)
         if self.settings.cascade and frame.kind is Kind.PICTURE:
-            self._look_closer(frame, slots(self.settings.cascade.model), now_s)
+            self._classify_tracks(frame, slots(self.settings.cascade.model), now_s)
         zones = {track.id: self._zones.of(track, *size) for track in self.tracks}
         if self._media is not None and frame.kind is Kind.PICTURE:
             self._media.frame(frame.number, np.asarray(frame.data, np.uint8), now_s)
         for track in change.new:
             self._updated[track.id] = now_s
-            self._say(track, "new", zones.get(track.id, []), frame, loaded, size)
+            self._report_track(track, "new", zones.get(track.id, []), frame, loaded, size)
         for track in self.tracks:
             if now_s - self._updated.get(track.id, now_s) >= self.settings.update_interval_s:
                 self._updated[track.id] = now_s
-                self._say(track, "update", zones.get(track.id, []), frame, loaded, size)
+                self._report_track(track, "update", zones.get(track.id, []), frame, loaded, size)
         for track in change.ended:
             self._updated.pop(track.id, None)
-            self._say(track, "end", [], frame, loaded, size)
+            self._report_track(track, "end", [], frame, loaded, size)
         if self.settings.rules:
             extent = (float(size[0] or 1), float(size[1] or 1))
             for firing in self._rules.update(self.tracks, zones, now_s, extent):
                 self._fire(firing, frame, loaded, size, now_s)
 
-    def _look_closer(self, frame: Frame, second: Loaded | None, now_s: float) -> None:
-        """Cut each wanted track out and let the second model name it, at most once a second each."""
+    def _classify_tracks(self, frame: Frame, second: Loaded | None, now_s: float) -> None:
+        """Crop each selected track and classify it with the second model, at most once per second."""
         cascade = self.settings.cascade
         if cascade is None or second is None:
             return
@@ -211,7 +211,7 @@ class Pipeline:
                 track.attributes[cascade.model] = best.label
                 track.attributes[f"{cascade.model}.score"] = round(best.score, 4)
 
-    def _say(
+    def _report_track(
         self, track: Track, phase: str, zones: list[str], frame: Frame, loaded: Loaded, size: tuple[int, int]
     ) -> None:
         self.events += 1
@@ -264,21 +264,21 @@ class Pipeline:
         self._emit(data, firing.phase != "update")
 
     def finish(self) -> None:
-        """End every track and rule that is still open; the stream is over."""
+        """End every open track and rule: the stream is over."""
         if self._last is None:
             return
         frame, loaded, size = self._last
         if loaded is None:
             return
         for track in self._tracker.finish():
-            self._say(track, "end", [], frame, loaded, size)
+            self._report_track(track, "end", [], frame, loaded, size)
         now_s = frame.monotonic_ns / 1e9
         for firing in self._rules.finish(now_s):
             self._fire(firing, frame, loaded, size, now_s)
         self.tracks = []
 
     def overlay(self) -> dict[str, Any]:
-        """Return what to draw on the frame that was processed last."""
+        """Return what to draw on the last processed frame."""
         total = self.stages["total"].summary()
         tracks = [
             {
@@ -305,23 +305,23 @@ class Pipeline:
         )
 
 
-class Ear:
-    """Hands the chunks of a stream of sound to the model that runs; another model hears the last window again."""
+class SoundFeed:
+    """Feeds chunks of sound to the running model; after a swap, the new model gets the last window again."""
 
     def __init__(self) -> None:
         self._model: Loaded | None = None
         self._listener: SoundStream | None = None
         self._recent = np.zeros(0, np.float32)
 
-    def hear(self, frame: Frame, loaded: Loaded) -> list[Result] | None:
-        """Take a chunk; results when it fills a window, else None."""
+    def push(self, frame: Frame, loaded: Loaded) -> list[Result] | None:
+        """Take a chunk; returns results when it completes a window, else `None`."""
         chunk = np.asarray(np.mean(frame.data, axis=1), np.float32)
         card = loaded.card
         if card is None or card.input.kind != "audio":
             return loaded.model.predict(chunk)
         if loaded is not self._model or self._listener is None:
             self._model, self._listener = loaded, loaded.model.listen()
-            # One sample less than a window: the new model does not decide what the old one has.
+            # One sample less than a window: the new model must not repeat the old one's decision.
             self._listener.push(self._recent[-(card.input.window_samples - 1) :])
         self._recent = np.concatenate([self._recent, chunk])[-card.input.window_samples :]
         return self._listener.push(chunk)
@@ -330,7 +330,7 @@ class Ear:
 def crop(
     picture: NDArray[np.uint8], box: tuple[float, float, float, float], margin: float
 ) -> NDArray[np.uint8]:
-    """Cut a box out of a picture, enlarged by a share of its size and kept inside."""
+    """Crop a box, enlarged by a share of its size and clipped to the picture."""
     height, width = picture.shape[:2]
     across, down = (box[2] - box[0]) * margin, (box[3] - box[1]) * margin
     left, right = max(0, int(box[0] - across)), min(width, int(box[2] + across) + 1)

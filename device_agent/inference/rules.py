@@ -1,4 +1,4 @@
-"""Zones and rules: what tracks do, turned into events of their own."""
+"""Zones and rules: the behaviour of tracks, turned into events."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from edgec.device_agent.inference.tracker import Track
 
 @dataclass(slots=True)
 class Firing:
-    """A rule that begins, changes or ends to hold."""
+    """A rule that begins to hold, changes or ends."""
 
     rule: str
     phase: Literal["new", "update", "end"]
     key: str
-    """The same from ``new`` to ``end``."""
+    """The same for `new`, `update` and `end`."""
     label: str
     score: float
     value: float
@@ -43,13 +43,13 @@ def inside(point: Point, polygon: Sequence[Point]) -> bool:
 
 
 class ZoneMap:
-    """The zones of a stream, asked by tracks."""
+    """The zones of a stream, and the tracks in them."""
 
     def __init__(self, zones: Sequence[Zone]) -> None:
         self._zones = zones
 
     def of(self, track: Track, width: int, height: int) -> list[str]:
-        """Names of the zones that the track stands in."""
+        """Return the names of the zones that contain the track's foot point."""
         if track.box is None or not width or not height:
             return []
         foot = (track.foot[0] / width, track.foot[1] / height)
@@ -65,18 +65,18 @@ class RuleBook:
     def update(
         self, tracks: Sequence[Track], zones: dict[str, list[str]], now_s: float, size: Point
     ) -> list[Firing]:
-        """Take the live tracks, the zones they stand in (by track id) and the picture's size."""
+        """Take the live tracks, the zones that contain them (by track id) and the picture's size."""
         return [firing for book in self._books for firing in book.update(tracks, zones, now_s, size)]
 
     def finish(self, now_s: float) -> list[Firing]:
-        """End what still holds."""
+        """End every rule that still holds."""
         return [
             firing for book in self._books for firing in book.update([], {}, now_s, (1.0, 1.0), over=True)
         ]
 
 
 class _Book(ABC):
-    """One rule; remembers what holds by key."""
+    """One rule and its open firings, by key."""
 
     def __init__(self, rule: Rule, prefix: str) -> None:
         self.rule = rule
@@ -94,7 +94,7 @@ class _Book(ABC):
         *,
         over: bool = False,
     ) -> list[Firing]:
-        """Return what begins, changes and ends with this frame; ``over``: the stream has ended."""
+        """Return what begins, changes and ends with this frame; `over` marks the end of the stream."""
 
     def _wanted(self, tracks: Sequence[Track], zones: dict[str, list[str]]) -> list[Track]:
         rule = self.rule
@@ -146,7 +146,7 @@ class _Book(ABC):
 
 
 class _Count(_Book):
-    """At least so many wanted tracks at once; ``presence`` is this with one."""
+    """At least a number of matching tracks at once; `presence` is this with one."""
 
     def update(
         self,
@@ -172,7 +172,7 @@ class _Count(_Book):
 
 
 class _Dwell(_Book):
-    """A track that stays in the zone; one firing a track."""
+    """A track that stays in the zone; one firing per track."""
 
     def __init__(self, rule: Rule, prefix: str) -> None:
         super().__init__(rule, prefix)
@@ -201,7 +201,7 @@ class _Dwell(_Book):
 
 
 class _Line(_Book):
-    """Tracks that cross a line; each crossing is one ``new``, its value the count so far that way."""
+    """Tracks that cross a line; each crossing is one `new`, whose value is the count in that direction."""
 
     def __init__(self, rule: Rule, prefix: str) -> None:
         super().__init__(rule, prefix)
@@ -233,7 +233,7 @@ class _Line(_Book):
 
 
 class _Score(_Book):
-    """A score that was reached in n of the last m frames."""
+    """A score that was reached in `n` of the last `m` frames."""
 
     def __init__(self, rule: Rule, prefix: str) -> None:
         super().__init__(rule, prefix)
@@ -260,7 +260,7 @@ class _Score(_Book):
 
 
 def crossing(before: Point, after: Point, line: tuple[Point, Point]) -> Literal["in", "out"] | None:
-    """Return how a step crosses a line: ``in`` to the left of its direction, ``out`` to the right, or not."""
+    """Return how a step crosses a line: `in` to the left of its direction, `out` to the right, else `None`."""
     start, stop = line
 
     def side(point: Point) -> float:
@@ -274,7 +274,7 @@ def crossing(before: Point, after: Point, line: tuple[Point, Point]) -> Literal[
     first, second = side(before), side(after)
     if (first > 0) == (second > 0) or (beside(start) > 0) == (beside(stop) > 0):
         return None
-    # Pictures count rows downwards, so the left of a direction has the negative side.
+    # Rows count downwards, so the left of a direction is the negative side.
     return "in" if second <= 0 else "out"
 
 

@@ -1,4 +1,4 @@
-"""The supervisor's side of the inference process: starting it, asking it, noticing that it hangs or died."""
+"""The supervisor's side of the inference process: its slots, streams and requests, and its hang detection."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class Inference:
         loop: the supervisor's.
         settings: what every process starts with.
         models_of: returns what to load into a slot, best first.
-        watched: whether somebody watches a stream's live view.
+        watched: returns whether a stream's live view is being watched.
         observer: takes what happens.
     """
 
@@ -135,7 +135,7 @@ class Inference:
 
     @property
     def pid(self) -> int | None:
-        """The inference process."""
+        """Process id of the inference process."""
         return self._process.pid
 
     @property
@@ -161,25 +161,25 @@ class Inference:
             self._send_stream(stream)
 
     def add_slot(self, slot: str) -> None:
-        """Make a slot and load its model."""
+        """Create a slot and load its model."""
         self.slots.setdefault(slot, "loading")
         if self._process.running:
             self.load_slot(slot)
 
     def remove_slot(self, slot: str) -> None:
-        """Empty a slot."""
+        """Remove a slot and unload its models."""
         self.slots.pop(slot, None)
         self._attempts.pop(slot, None)
         self._process.send(EmptySlot(slot))
 
     def add_stream(self, runner: StreamRunner) -> None:
-        """Serve a stream, or serve it with other settings."""
+        """Serve a stream, or serve it with new settings."""
         self.streams[runner.name] = runner
         if self._process.running:
             self._send_stream(runner)
 
     def watch(self, stream: str, on: bool) -> None:
-        """Copy a stream's frames to the live view, or stop that."""
+        """Copy a stream's frames to the live view, or stop copying."""
         self._process.send(WatchStream(stream, on))
 
     def remove_stream(self, name: str) -> None:
@@ -202,10 +202,10 @@ class Inference:
 
         def loaded(done: Future[Answer]) -> None:
             if done.exception() is not None:
-                return  # the process died; the next one starts over
+                return  # the process died; the next one loads again
             error, token = done.result().error, done.result().key
             if self._attempts.get(slot) is not attempt:
-                log.info("slot %s has to run another model by now: this one is discarded", slot)
+                log.info("slot %s now has to run another model: this one is discarded", slot)
                 self._process.send(DiscardModel(slot, token))
                 return
             if not error:
@@ -222,7 +222,7 @@ class Inference:
         future.add_done_callback(loaded)
 
     def when_settled(self, slot: str, callback: Callable[[], None]) -> None:
-        """Call once the slot's own model is loaded, or cannot be: an update must not overtake it."""
+        """Call once the slot's own model is loaded or has failed to load: an update must not overtake it."""
         if self.slots.get(slot) == "loading":
             self._settling.setdefault(slot, []).append(callback)
         else:

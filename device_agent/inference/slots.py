@@ -29,29 +29,29 @@ MODEL_ERRORS = (
     OSError,
     MemoryError,
 )
-"""What foreign compiled code and its loader raise; anything else is a defect of ours and ends the process."""
+"""What compiled models and their loader raise; anything else is a defect of ours and ends the process."""
 _WARM_UP_RUNS = 3
 
 
 @dataclass
 class Loaded:
-    """A model in memory."""
+    """A loaded model."""
 
     model: rt.Model
     name: str
     version: str
     digest: str
     kind: str
-    """What its events are: detection, classification, …"""
+    """Kind of its events: detection, classification, …"""
     card: Any
     stats: ModelStats = field(default_factory=ModelStats)
 
     def reference(self) -> dict[str, str]:
-        """Return the ``model`` part of an event."""
+        """Return the `model` part of an event."""
         return {"name": self.name, "version": self.version, "manifest_digest": self.digest}
 
     def counters(self) -> ModelCounters:
-        """Return what it has done since it was loaded."""
+        """Return its counters since it was loaded."""
         return self.stats.report(self.name, self.version, self.digest)
 
 
@@ -65,7 +65,7 @@ def load_model(path: str, digest: str | None, threads: int | None) -> Loaded:
     """Load, check and warm up a model.
 
     Raises:
-        EdgecError: damaged, of other hardware, or its code failed on a blank input.
+        EdgecError: it is damaged, for other hardware, or fails on a blank input.
     """
     artifact = rt.Artifact.open(path, digest=digest)
     card = artifact.card()
@@ -82,15 +82,15 @@ def load_model(path: str, digest: str | None, threads: int | None) -> Loaded:
 
 
 def _refuse_nan(model: rt.Model) -> None:
-    """Let every call fail whose output holds NaN: decoders would take it for "nothing found"."""
+    """Fail every call whose output contains NaN, which decoders would take for "nothing found"."""
     real = model.call
 
     def call(arrays: list[Any]) -> list[Any]:
         outputs = real(arrays)
         for spec, output in zip(model.outputs, outputs, strict=True):
-            # The minimum of an array with a NaN is NaN, and costs one pass.
+            # The minimum of an array with a NaN is NaN: one pass.
             if output.size and output.dtype.kind == "f" and np.isnan(output.min()):
-                raise BrokenOutput(f"output {spec.name} holds NaN")
+                raise BrokenOutput(f"output {spec.name} contains NaN")
         return outputs
 
     model.call = call  # type: ignore[method-assign]
@@ -98,28 +98,28 @@ def _refuse_nan(model: rt.Model) -> None:
 
 @dataclass
 class Slot:
-    """One place that a model runs in."""
+    """A slot for one model."""
 
     active: Loaded | None = None
     previous: Loaded | None = None
-    """Kept while the active one is on probation, so that going back takes one frame."""
+    """Stays loaded while the active one is on probation, so that a rollback takes effect with the next frame."""
     waiting: dict[str, Loaded] = field(default_factory=dict)
-    """Loaded beside, by token."""
+    """Models loaded beside the active one, by token."""
     held: bool = False
-    """Frames wait for the first model, which is being loaded."""
+    """Frames wait while the first model is being loaded."""
 
 
 class Slots:
-    """Every slot; models are loaded by a thread of its own while frames go on."""
+    """All slots; a separate thread loads models while frames are processed."""
 
     def __init__(self) -> None:
         self._slots: dict[str, Slot] = {}
         self._done: queue.SimpleQueue[tuple[str, str, Loaded | str]] = queue.SimpleQueue()
         self.wake = os.eventfd(0, os.EFD_NONBLOCK)
-        """Readable when a load has ended."""
+        """Becomes readable when a load has ended."""
 
     def active(self, name: str | None) -> Loaded | None:
-        """The model that runs in a slot now."""
+        """Return the active model of a slot."""
         slot = self._slots.get(name) if name else None
         return slot.active if slot else None
 
@@ -129,12 +129,12 @@ class Slots:
         slot.held = slot.active is None
 
     def held(self, name: str | None) -> bool:
-        """Whether frames for this slot wait."""
+        """Return whether frames for this slot wait."""
         slot = self._slots.get(name) if name else None
         return slot is not None and slot.held
 
     def load(self, name: str, token: str, path: str, digest: str | None, threads: int | None) -> None:
-        """Begin to load a model beside the running one; ``finished`` tells when and how it ended."""
+        """Begin to load a model beside the active one; `finished` returns the outcome."""
 
         def work() -> None:
             try:
@@ -158,7 +158,7 @@ class Slots:
         return ended
 
     def swap(self, name: str, token: str) -> bool:
-        """Make a loaded model the active one, from the next frame on; the old one stays beside it."""
+        """Make a loaded model the active one, from the next frame on; the old one stays loaded."""
         slot = self._slots.get(name)
         if slot is None or token not in slot.waiting:
             return False
@@ -179,7 +179,7 @@ class Slots:
         return True
 
     def release(self, name: str, *, waiting: bool = True) -> None:
-        """Let go of the old model, and of loaded ones that were not wanted."""
+        """Unload the previous model, and loaded ones that were never activated."""
         slot = self._slots.get(name)
         if slot is None:
             return
@@ -192,13 +192,13 @@ class Slots:
             slot.waiting.clear()
 
     def discard(self, name: str, token: str) -> None:
-        """Let go of one loaded model that is not wanted any more."""
+        """Unload a model that was never activated."""
         slot = self._slots.get(name)
         if slot is not None and (loaded := slot.waiting.pop(token, None)) is not None:
             loaded.model.close()
 
     def remove(self, name: str) -> None:
-        """Empty a slot."""
+        """Remove a slot and unload its models."""
         self.release(name)
         slot = self._slots.pop(name, None)
         if slot and slot.active:
@@ -216,7 +216,7 @@ class Slots:
 
 
 def timed(loaded: Loaded, frame: Any) -> tuple[Any, float]:  # noqa: ANN401 - the model's own types
-    """Return ``predict``'s result and the milliseconds it took."""
+    """Return `predict`'s result and the milliseconds it took."""
     begin = time.perf_counter_ns()
     results = loaded.model.predict(frame)
     return results, (time.perf_counter_ns() - begin) / 1e6

@@ -30,7 +30,7 @@ class Window:
 
 
 class ModelStats:
-    """One loaded model's life: the ground on which an update is judged."""
+    """One loaded model's counters, by which an update is judged."""
 
     def __init__(self) -> None:
         self.inferences = 0
@@ -42,7 +42,7 @@ class ModelStats:
         self.last_error = ""
 
     def add(self, milliseconds: float, scores: list[float]) -> None:
-        """Count one frame that went well."""
+        """Count one successful call."""
         self.inferences += 1
         self.results += len(scores)
         self.latency.add(milliseconds)
@@ -51,7 +51,7 @@ class ModelStats:
             self.scores[min(SCORE_BINS - 1, int(score * SCORE_BINS))] += 1
 
     def fail(self, message: str) -> None:
-        """Count one frame that the model failed on."""
+        """Count one failed call."""
         self.inferences += 1
         self.errors += 1
         self.last_error = message[:300]
@@ -74,7 +74,7 @@ class ModelStats:
 
 
 def distance(left: list[int], right: list[int]) -> float:
-    """Largest gap between two score distributions' cumulative shares (Kolmogorov-Smirnov, 0 to 1)."""
+    """Return the largest gap between two cumulative score distributions (Kolmogorov-Smirnov, 0 to 1)."""
     total_left, total_right = sum(left), sum(right)
     if not total_left or not total_right:
         return 0.0

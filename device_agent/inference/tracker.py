@@ -16,7 +16,7 @@ Box = tuple[float, float, float, float]
 
 @dataclass(slots=True)
 class Seen:
-    """One detection of one frame; ``box`` is left, top, right, bottom in pixels."""
+    """One detection of one frame; `box` is left, top, right, bottom in pixels."""
 
     label: str
     class_id: int
@@ -27,7 +27,7 @@ class Seen:
 
 @dataclass(slots=True)
 class Track:
-    """One thing over time; times are seconds of the stream's own monotonic clock."""
+    """One object over time; times are seconds of the stream's monotonic clock."""
 
     id: str
     label: str
@@ -45,14 +45,14 @@ class Track:
 
     @property
     def foot(self) -> tuple[float, float]:
-        """Where it stands: the middle of the box's lower edge."""
+        """The foot point: the middle of the box's lower edge."""
         if self.box is None:
             return (0.0, 0.0)
         left, _, right, bottom = self.box
         return ((left + right) / 2, bottom)
 
     def predicted(self, now_s: float) -> Box:
-        """The box moved on to ``now_s``."""
+        """Return the box, extrapolated to `now_s`."""
         left, top, right, bottom = self.box or (0.0, 0.0, 0.0, 0.0)
         gap = min(now_s - self.last_s, 1.0)
         across, down = self.velocity[0] * gap, self.velocity[1] * gap
@@ -61,7 +61,7 @@ class Track:
 
 @dataclass(slots=True)
 class Change:
-    """What a frame did to the tracks."""
+    """Tracks that a frame confirmed or ended."""
 
     new: list[Track] = field(default_factory=list)
     ended: list[Track] = field(default_factory=list)
@@ -88,7 +88,7 @@ class Tracker:
         free = self._update_boxes([one for one in seen if one.box is not None], boxed, now_s, wall_ns, change)
         free += self._update_labels([one for one in seen if one.box is None], named, now_s, wall_ns, change)
         for track in free:
-            # A track that was never confirmed ends at its first miss: it was a flicker.
+            # An unconfirmed track ends at its first miss: it was a flicker.
             if not track.confirmed or now_s - track.last_s > self._settings.lost_s:
                 self.tracks.remove(track)
                 if track.confirmed:
@@ -198,7 +198,7 @@ class Tracker:
 
 
 def overlap_of(left: Box, right: Box) -> float:
-    """Intersection over union of two boxes; plain numbers, because arrays of a few boxes cost more."""
+    """Return the intersection over union of two boxes; in plain numbers, as arrays cost more for few boxes."""
     across = min(left[2], right[2]) - max(left[0], right[0])
     down = min(left[3], right[3]) - max(left[1], right[1])
     if across <= 0 or down <= 0:

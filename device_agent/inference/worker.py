@@ -1,4 +1,4 @@
-"""The inference process: every pipeline and every model; one frame at a time, the streams in turn.
+"""The inference process: all pipelines and models; one frame at a time, round-robin over the streams.
 
 Started as `python -m edgec.device_agent.inference.worker`; the first message is a `StartInference`. Nothing here
 touches the network, or the disk beyond the models that it is told to load and the pictures that it keeps.
@@ -70,7 +70,7 @@ class Stream:
     waiting: bool = True
 
     def close(self) -> None:
-        """Let the ring go."""
+        """Release the ring."""
         self.ring.close()
         os.close(self.ready)
         os.close(self.space)
@@ -80,7 +80,7 @@ class Stream:
 
 
 class Worker:
-    """Obeys the supervisor and serves the streams in turn."""
+    """Carries out the supervisor's messages and serves the streams in turn."""
 
     def __init__(self, channel: Channel, start: StartInference, pulse: Pulse) -> None:
         self._channel, self._start, self._pulse = channel, start, pulse
@@ -99,7 +99,7 @@ class Worker:
         self._running = True
 
     def run(self) -> None:
-        """Serve until told to stop."""
+        """Serve until the supervisor ends it."""
         while self._running:
             busy = any(
                 stream.waiting and not self._slots.held(stream.pipeline.settings.model)
@@ -107,7 +107,7 @@ class Worker:
             )
             for key, _ in self._selector.select(0 if busy else None):
                 if key.data == "":
-                    self._obey()
+                    self._handle()
                 elif key.data == " ":
                     self._loads_ended()
                 elif stream := self._streams.get(key.data):
@@ -139,7 +139,7 @@ class Worker:
             self._turn = self._turn[position + 1 :] + self._turn[: position + 1]
             return
 
-    def _obey(self) -> None:
+    def _handle(self) -> None:
         message, fds = self._channel.receive(TO_INFERENCE)
         match message:
             case AddStream():
@@ -158,9 +158,9 @@ class Worker:
                     self._remove(name)
                 self._running = False
             case _:
-                self._obey_slots(message)
+                self._handle_slot(message)
 
-    def _obey_slots(
+    def _handle_slot(
         self,
         message: HoldSlot | EmptySlot | DiscardModel | LoadModel | SwapModel | RevertModel | ReleaseModels,
     ) -> None:
@@ -263,7 +263,7 @@ class Worker:
 
 
 def show(stream: Stream, picture: NDArray[np.uint8]) -> None:
-    """Copy a frame and what was found in it to the live view."""
+    """Copy a frame and its detections to the live view."""
     if stream.view is None:
         return
     ring, ready = stream.view

@@ -1,7 +1,7 @@
 """Channels between the agent's processes: messages as JSON over a Unix socket that keeps their boundaries.
 
-A descriptor travels with a message where one is needed (a frame ring for a stream added while running). The
-end of the other process is the end of the file: nobody polls.
+A message may carry file descriptors (the frame ring of a stream that is added at run time). When the other process
+ends, the channel reads end of file: nothing polls.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 class ChannelClosed(ConnectionError):
-    """The other process is gone."""
+    """The other process has ended."""
 
 
 class MalformedMessage(ValueError):
@@ -31,7 +31,7 @@ class MalformedMessage(ValueError):
 
 
 class Channel:
-    """One end."""
+    """One end of a channel."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.socket = sock
@@ -46,7 +46,7 @@ class Channel:
 
     @classmethod
     def from_fd(cls, fd: int) -> Channel:
-        """Return the end that a parent process passed on."""
+        """Return the end that was inherited from the parent process."""
         return cls(socket.socket(fileno=fd))
 
     def fileno(self) -> int:
@@ -54,11 +54,11 @@ class Channel:
         return self.socket.fileno()
 
     def send(self, message: Message, fds: tuple[int, ...] = ()) -> None:
-        """Send one message; waits while the other side's buffer is full (back-pressure).
+        """Send one message; blocks while the other side's buffer is full (back-pressure).
 
         Raises:
-            ChannelClosed: the other process is gone.
-            ValueError: the message is longer than a channel carries.
+            ChannelClosed: the other process has ended.
+            ValueError: the message is longer than a channel can carry.
         """
         data = _ENCODER.encode(message)
         if len(data) > _MAX_MESSAGE:
@@ -75,8 +75,8 @@ class Channel:
         """Wait for one message and the descriptors that came with it.
 
         Raises:
-            ChannelClosed: the other process is gone.
-            MalformedMessage: the message is none that `decoder` knows; its descriptors are closed.
+            ChannelClosed: the other process has ended.
+            MalformedMessage: `decoder` does not know the message; its descriptors are closed.
         """
         space = socket.CMSG_SPACE(_MAX_FDS * array.array("i").itemsize)
         try:
@@ -99,5 +99,5 @@ class Channel:
             raise MalformedMessage(f"malformed message {data[:200]!r}: {error}") from error
 
     def close(self) -> None:
-        """Close this end; the other side reads the end of file."""
+        """Close this end; the other side reads end of file."""
         self.socket.close()

@@ -1,4 +1,4 @@
-"""Logs: one line an entry, readable or JSON, on standard error; secrets never reach it."""
+"""Logging to standard error, one line per entry, as text or JSON, with secrets redacted."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _SECRETS = (
     ),
 )  # fmt: skip
 FORMAT_VARIABLE = "EDGEC_AGENT_LOG"
-"""Set for child processes, so that they log as their parent does."""
+"""Environment variable through which child processes inherit style and level."""
 
 
 def redact(text: str) -> str:
-    """Return ``text`` with passwords in URLs and values of secret-looking keys replaced by ``***``."""
+    """Return `text` with passwords in URLs and values of secret-looking keys replaced by `***`."""
     for pattern, replacement in _SECRETS:
         text = pattern.sub(replacement, text)
     return text
@@ -52,7 +52,7 @@ class _Json(logging.Formatter):
 
 
 def set_up(style: str | None = None, level: str = "info") -> None:
-    """Send every log of this process to standard error, as ``text`` or ``json``."""
+    """Send every log of this process to standard error, as `text` or `json`."""
     if style is None:
         style, _, level = os.environ.get(FORMAT_VARIABLE, "text:info").partition(":")
     else:

@@ -20,18 +20,18 @@ Callback = Callable[[], None]
 
 
 class Timer:
-    """A call to come; ``cancel`` takes it back."""
+    """A scheduled call; `cancel` withdraws it."""
 
     def __init__(self, callback: Callback) -> None:
         self.callback: Callback | None = callback
 
     def cancel(self) -> None:
-        """Do not call."""
+        """Withdraw the call."""
         self.callback = None
 
 
 class Loop:
-    """Runs callbacks in one thread, the main one, because children die with the thread that started them."""
+    """Runs callbacks in the main thread: children die with the thread that started them."""
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
@@ -42,25 +42,25 @@ class Loop:
         self._running = False
         self._thread: int | None = None
         self.errors = 0
-        """Unexpected errors that were caught, each of them a defect."""
+        """Number of unexpected errors caught; each is a defect."""
         self.add_reader(self._wake, self._drain)
 
     def add_reader(self, fd: int, callback: Callback) -> None:
-        """Call whenever ``fd`` can be read."""
+        """Call whenever `fd` can be read."""
         self._selector.register(fd, selectors.EVENT_READ, callback)
 
     def remove_reader(self, fd: int) -> None:
-        """Stop calling; closing comes after this."""
+        """Stop calling; close the descriptor after this."""
         self._selector.unregister(fd)
 
     def call_later(self, seconds: float, callback: Callback) -> Timer:
-        """Call once, after ``seconds``."""
+        """Call once, after `seconds`."""
         timer = Timer(callback)
         heapq.heappush(self._timers, (time.monotonic() + seconds, next(self._order), timer))
         return timer
 
     def post(self, callback: Callback) -> None:
-        """Call soon, in the loop's thread; may be used from any thread."""
+        """Call soon in the loop's thread; safe from any thread."""
         self._posted.append(callback)
         os.eventfd_write(self._wake, 1)
 
@@ -81,13 +81,13 @@ class Loop:
         self.add_reader(ours.fileno(), arrived)
 
     def run(self) -> None:
-        """Serve until ``stop``."""
+        """Serve until `stop`."""
         self._running, self._thread = True, threading.get_ident()
         while self._running:
             self._turn()
 
     def run_until(self, done: Callable[[], bool], timeout_s: float) -> bool:
-        """Serve until ``done()`` or the time is over; returns ``done()``."""
+        """Serve until `done()` or the timeout; returns `done()`."""
         deadline = time.monotonic() + timeout_s
         tick = self.call_later(timeout_s, lambda: None)
         while not done() and time.monotonic() < deadline:
@@ -96,7 +96,7 @@ class Loop:
         return done()
 
     def stop(self) -> None:
-        """Let ``run`` return after the present callback."""
+        """Let `run` return after the current callback."""
         self._running = False
 
     def _turn(self) -> None:

@@ -1,12 +1,12 @@
 """Frames between two processes: a fixed ring of slots in anonymous shared memory.
 
-The memory is a memfd: it has no name, so it vanishes with the last process that maps it, however that
+The memory is a memfd: it has no name, so it disappears with the last process that maps it, however that
 process ends. One process writes, one reads, and the supervisor looks on. A slot belongs to whoever its state
 says; states change under a POSIX record lock on the memfd, which the kernel releases when its holder dies
 (1.4 µs for a lock and unlock on an x86 server).
 
 The counters live in the ring and outlive both ends, and they add up at every moment, also when a process was killed
-between two words: ``captured = processed + dropped + in_flight``. What was captured, is in no slot and was not said to
+between two words: `captured = processed + dropped + in_flight`. What was captured, is in no slot and was not said to
 be processed has been dropped; nobody counts that.
 """
 
@@ -41,7 +41,7 @@ class _State(enum.IntEnum):
 
 
 class Kind(enum.IntEnum):
-    """What a slot holds."""
+    """Content of a slot."""
 
     PICTURE = 0  # uint8 [height, width, 3], BGR
     SOUND = 1  # float32 [samples, channels]; width is the sample rate in Hz
@@ -49,19 +49,19 @@ class Kind(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Counters:
-    """Since the ring was made."""
+    """Frames counted since the ring was created."""
 
     captured: int
     processed: int
     dropped: int
     in_flight: int
     last_commit_ns: int
-    """Monotonic clock; 0 when nothing came yet."""
+    """Monotonic clock; 0 before the first frame."""
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """A slot that the reader holds; ``data`` is the shared memory itself and valid until release."""
+    """A slot that the reader holds; `data` is the shared memory itself and valid until release."""
 
     slot: int
     number: int
@@ -97,16 +97,16 @@ class Ring:
         # A memoryview reads and writes single words several times faster than an array does.
         self._words = memoryview(self._map)[:_HEADER_BYTES].cast("Q")
         if int(self._words[_MAGIC_AT]) != _MAGIC:
-            raise ValueError("the descriptor holds no frame ring")
+            raise ValueError("the descriptor is not a frame ring")
         self.slots = int(self._words[_SLOTS_AT])
         self.slot_bytes = int(self._words[_SIZE_AT])
         self._stride = int(self._words[_STRIDE_AT])
         self._rows = [_TABLE_AT + slot * _TABLE_WORDS for slot in range(self.slots)]
-        """Where each slot's words begin."""
+        """Index of each slot's first word."""
 
     @classmethod
     def create(cls, slots: int, slot_bytes: int, name: str = "frames") -> Ring:
-        """Make a ring; pages that no frame touches take no memory."""
+        """Create a ring; pages that no frame touches take no memory."""
         if not 2 <= slots <= _MAX_SLOTS:
             raise ValueError(f"a ring has 2 to {_MAX_SLOTS} slots, not {slots}")
         stride = -(-slot_bytes // _PAGE) * _PAGE
@@ -120,7 +120,7 @@ class Ring:
     # The writer.
 
     def begin(self, *, newest: bool) -> int | None:
-        """Take a slot to write into; with ``newest`` the oldest waiting frame makes room, counted as dropped.
+        """Take a slot to write into; with `newest` the oldest waiting frame makes room, counted as dropped.
 
         Returns None when every slot is taken: the writer waits for the reader.
         """
@@ -136,7 +136,7 @@ class Ring:
             return slot
 
     def memory(self, slot: int, nbytes: int) -> NDArray[np.uint8]:
-        """The first ``nbytes`` of a slot, as shared memory."""
+        """The first `nbytes` of a slot, as shared memory."""
         if nbytes > self.slot_bytes:
             raise ValueError(f"a frame of {nbytes} bytes does not fit a slot of {self.slot_bytes}")
         return np.frombuffer(self._map, np.uint8, nbytes, _HEADER_BYTES + slot * self._stride)
@@ -161,7 +161,7 @@ class Ring:
             return number
 
     def abandon(self, slot: int) -> None:
-        """Give a slot back that nothing was written to."""
+        """Release a slot that nothing was written to."""
         with self._lock:
             self._set(slot, _State.FREE)
 
@@ -196,7 +196,7 @@ class Ring:
         return Frame(slot, row[_NUMBER], data, kind, row[_WIDTH], row[_MONOTONIC], row[_WALL])
 
     def release(self, frame: Frame) -> bool:
-        """Say that a frame has been processed; its memory may be written again at once.
+        """Mark a frame as processed; its memory may be overwritten at once.
 
         Returns whether a writer that waits for space should be woken: once half the ring is free. To wake it for
         each slot costs the reader 0.1 ms a frame on a machine of two virtual processors, and both then want the
@@ -231,7 +231,7 @@ class Ring:
     # Anyone.
 
     def counters(self) -> Counters:
-        """Read the counters without ever waiting for a process that is stopped inside the lock."""
+        """Read the counters without waiting for a process that is stopped while it holds the lock."""
         locked = False
         for _ in range(50):
             try:
@@ -251,5 +251,5 @@ class Ring:
         return Counters(captured, processed, captured - processed - in_flight, in_flight, words[_LAST_AT])
 
     def close(self) -> None:
-        """Close the descriptor; the mapping goes when the last view of it goes."""
+        """Close the descriptor; the mapping lives until its last view is gone."""
         os.close(self.fd)

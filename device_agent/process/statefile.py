@@ -1,4 +1,4 @@
-"""Small files that survive power cuts: written beside, fsynced, renamed; checked when read."""
+"""State files that survive power cuts: written to a temporary file, fsynced, renamed; verified when read."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from edgec.device_agent.errors import StateError
 
 
 def fsync_folder(folder: Path) -> None:
-    """Make the names in ``folder`` durable."""
+    """Fsync `folder`, so that its names are durable."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -25,7 +25,7 @@ def fsync_folder(folder: Path) -> None:
 
 
 def write_durably(path: Path, data: bytes, mode: int = 0o644) -> None:
-    """Replace ``path`` by ``data``: after return it is on disk, before that the old content is.
+    """Replace `path` by `data` atomically and durably: until this returns, the old content is on disk.
 
     Raises:
         StateError: the disk is full, read-only or broken; the old content is still there.
@@ -50,7 +50,7 @@ def write_durably(path: Path, data: bytes, mode: int = 0o644) -> None:
 
 
 def explain(error: OSError) -> str:
-    """Return the reason in words that say what to do about it."""
+    """Return the reason in words that suggest a remedy."""
     hints = {
         errno.ENOSPC: "the disk is full; free some space",
         errno.EDQUOT: "the disk quota is used up; free some space",
@@ -62,7 +62,7 @@ def explain(error: OSError) -> str:
 
 
 def claim_folder(state: Path) -> int:
-    """Make the state folder and claim it.
+    """Create the state folder and lock it for this agent.
 
     Raises:
         StateError: it cannot be made, or another agent has it.
@@ -81,7 +81,7 @@ def claim_folder(state: Path) -> int:
 
 
 def _open_lock(path: Path) -> int:
-    """Open the file that is locked; one that lies on a file system that became read-only will do."""
+    """Open the lock file; read-only access is enough if the file system became read-only."""
     try:
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
@@ -92,17 +92,17 @@ def _open_lock(path: Path) -> int:
 
 @dataclass(frozen=True)
 class Loaded:
-    """What a state file gave, and what was wrong on the way."""
+    """Content of a state file, and what was wrong with it."""
 
     data: dict[str, Any]
     problem: str = ""
 
 
 class StateFile:
-    """A JSON object on disk with a checksum, and the version before it as ``<name>.old``.
+    """A JSON object on disk with a checksum, and the version before it as `<name>.old`.
 
     A damaged file (truncated, altered, empty) is noticed and the older copy taken; when both are damaged the
-    state is empty and ``load().problem`` says so. The caller decides what that means.
+    state is empty and `load().problem` says so. The caller decides what that means.
     """
 
     def __init__(self, path: Path, mode: int = 0o644) -> None:
@@ -112,7 +112,7 @@ class StateFile:
         self._current: bytes | None = None
 
     def load(self) -> Loaded:
-        """Return the newest intact content; an empty object when there never was one."""
+        """Return the newest intact content; an empty object if there is none."""
         problems = []
         for path in (self.path, self._older):
             try:
@@ -130,7 +130,7 @@ class StateFile:
         return Loaded({}, "; ".join(problems))
 
     def save(self, data: dict[str, Any]) -> None:
-        """Write ``data``; it is on disk when this returns.
+        """Write `data`; it is on disk when this returns.
 
         Raises:
             StateError: it could not be written; what was there before still is.

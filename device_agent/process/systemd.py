@@ -1,4 +1,4 @@
-"""Talks to systemd when it started the agent: ready, alive (its watchdog), stopping; see sd_notify(3)."""
+"""Notifications to systemd: ready, alive (for its watchdog), stopping; see sd_notify(3)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import socket
 
 
 class Notifier:
-    """Sends to ``NOTIFY_SOCKET``; does nothing where there is none."""
+    """Sends to `NOTIFY_SOCKET`; does nothing without one."""
 
     def __init__(self) -> None:
         self._address = os.environ.pop("NOTIFY_SOCKET", "")
@@ -18,12 +18,12 @@ class Notifier:
         self._send("READY=1")
 
     def alive(self) -> None:
-        """The supervisor's loop turns."""
+        """The supervisor's loop is running."""
         if self._watchdog:
             self._send("WATCHDOG=1")
 
     def stopping(self) -> None:
-        """The agent goes down on purpose."""
+        """The agent stops on purpose."""
         self._send("STOPPING=1")
 
     def _send(self, text: str) -> None:
@@ -34,4 +34,4 @@ class Notifier:
             try:
                 sock.sendto(text.encode(), address)
             except OSError:
-                self._address = ""  # systemd has gone; there is nobody to tell
+                self._address = ""  # systemd is gone

@@ -1,4 +1,4 @@
-"""Which model belongs into which slot: the record of deployments and the configuration, read together."""
+"""Which model belongs in which slot: the record of deployments combined with the configuration."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from edgec.runtime.errors import ArtifactError
 
 
 class Catalog:
-    """Answers for every slot what to load.
+    """Knows what to load into every slot.
 
     Args:
         config: returns the present configuration.

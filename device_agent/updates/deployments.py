@@ -1,11 +1,13 @@
-"""What runs in each slot, the update under way and the jobs that ended: one file, one atomic write a step.
+"""The record of deployments: the model of each slot, the current update and finished jobs, in one file.
+
+Every step is one atomic write.
 
 The steps of an update, each written and fsynced before anything relies on it:
 
-``accepted`` → ``downloaded`` → ``tried`` → ``probation`` → (committed) or ``rolling-back`` → (failed)
+`accepted` → `downloaded` → `tried` → `probation` → (committed) or `rolling-back` → (failed)
 
-Commit is the write that makes the candidate a slot's current model and the update disappear; so is failing.
-There is no moment at which the file does not say which model to start.
+One write makes the candidate the slot's current model and ends the update (commit); likewise a failure. At every
+moment the file names the model to start.
 """
 
 from __future__ import annotations
@@ -21,11 +23,11 @@ from edgec.protocol.jobs import JobState, UpdateDocument
 
 _REMEMBERED_JOBS = 64
 MAX_INTERRUPTIONS = 2
-"""An update that was cut off more often in one step is given up: it may be what cuts the power."""
+"""An update that is interrupted more often in one step is abandoned: it may itself cause the power cuts."""
 
 
 class Step(StrEnum):
-    """How far an update has come for certain."""
+    """The last step of an update that is durably recorded."""
 
     ACCEPTED = "accepted"
     DOWNLOADED = "downloaded"
@@ -45,7 +47,7 @@ class Version:
 
 @dataclass(frozen=True)
 class Update:
-    """The update under way."""
+    """The current update, if any."""
 
     job_id: str
     slot: str
@@ -54,23 +56,23 @@ class Update:
     interruptions: int = 0
     error: str = ""
     state: JobState = JobState.FAILED
-    """How the job ends if it does not succeed."""
+    """State in which the job ends unless it succeeds."""
 
     @property
     def parsed(self) -> UpdateDocument:
-        """The job's document."""
+        """The job's document, parsed."""
         return UpdateDocument.model_validate(self.document)
 
     @property
     def candidate(self) -> Version:
-        """The model that it brings."""
+        """The model that it installs."""
         document = self.parsed
         return Version(document.manifest_digest, document.model, document.version)
 
 
 @dataclass(frozen=True)
 class Finished:
-    """A job that ended here; ``reported`` once the outbox has its result."""
+    """A finished job; `reported` once the outbox has its result."""
 
     job_id: str
     state: JobState
@@ -85,7 +87,7 @@ class SlotState:
     current: Version | None = None
     previous: Version | None = None
     factory: str = ""
-    """Digest of the configured artifact that was taken in; another one in the configuration replaces it."""
+    """Digest of the configured artifact that was installed; a different one in the configuration replaces it."""
 
 
 @dataclass
@@ -96,14 +98,14 @@ class _Content:
 
 
 class Deployments:
-    """The file and its transitions; each method that changes something returns when it is on disk."""
+    """The record and its transitions; each method that changes it returns once the change is on disk."""
 
     def __init__(self, path: Path) -> None:
         self._file = StateFile(path)
         self._lock = threading.RLock()
         loaded = self._file.load()
         self.problem = loaded.problem
-        """What was damaged, if anything."""
+        """What was damaged; empty if nothing was."""
         try:
             self._content = _parse(loaded.data)
         except (KeyError, TypeError, ValueError) as error:
@@ -112,22 +114,22 @@ class Deployments:
 
     @property
     def update(self) -> Update | None:
-        """The update under way."""
+        """The current update, if any."""
         with self._lock:
             return self._content.update
 
     def slot(self, name: str) -> SlotState:
-        """What is known of a slot."""
+        """Return what is recorded of a slot."""
         with self._lock:
             return self._content.slots.get(name, SlotState())
 
     def slots(self) -> list[str]:
-        """Every slot that something is known of."""
+        """Return every recorded slot."""
         with self._lock:
             return list(self._content.slots)
 
     def to_run(self, slot: str) -> Version | None:
-        """The model that the slot has to run now: the candidate only while it is on probation."""
+        """Return the model that the slot has to run now: the candidate only while it is on probation."""
         with self._lock:
             update = self._content.update
             if update and update.slot == slot and update.step is Step.PROBATION:
@@ -135,7 +137,7 @@ class Deployments:
             return self.slot(slot).current
 
     def referenced(self) -> set[str]:
-        """Digests that must stay in the store."""
+        """Return the digests that must stay in the store."""
         with self._lock:
             kept = {
                 version.digest
@@ -148,24 +150,24 @@ class Deployments:
             return kept
 
     def finished(self, job_id: str) -> Finished | None:
-        """How a job ended here, if it did."""
+        """Return how a job ended here; `None` if it did not."""
         with self._lock:
             return next((one for one in self._content.finished if one.job_id == job_id), None)
 
     def unreported(self) -> list[Finished]:
-        """Jobs whose result may not have been handed over."""
+        """Return the jobs whose results may not have reached the outbox."""
         with self._lock:
             return [one for one in self._content.finished if not one.reported]
 
     def accept(self, update: Update) -> None:
-        """Begin an update."""
+        """Record the beginning of an update."""
         with self._lock:
             if self._content.update is not None:
                 raise ValueError(f"job {self._content.update.job_id} is under way")
             self._write(update=update)
 
     def advance(self, step: Step, **changes: Any) -> Update:  # noqa: ANN401 - fields of Update
-        """Note that a step has been reached."""
+        """Record that a step has been reached."""
         with self._lock:
             assert self._content.update is not None
             update = replace(self._content.update, step=step, **({"interruptions": 0} | changes))
@@ -173,7 +175,7 @@ class Deployments:
             return update
 
     def interrupted(self) -> Update | None:
-        """Count a start of the agent in the middle of an update; returns the update."""
+        """Count a start of the agent during an update; returns the update."""
         with self._lock:
             update = self._content.update
             if update is None:
@@ -183,7 +185,7 @@ class Deployments:
             return update
 
     def commit(self, details: dict[str, Any]) -> Finished:
-        """The candidate becomes the slot's model; the job has succeeded."""
+        """Make the candidate the slot's model; the job has succeeded."""
         with self._lock:
             update = self._content.update
             assert update is not None
@@ -195,7 +197,7 @@ class Deployments:
             return done
 
     def fail(self, state: JobState, details: dict[str, Any]) -> Finished:
-        """The update is over and the slot as it was."""
+        """End the update; the slot keeps its model."""
         with self._lock:
             update = self._content.update
             assert update is not None
@@ -204,12 +206,12 @@ class Deployments:
             return done
 
     def finish(self, done: Finished) -> None:
-        """Note the end of a job that is no update."""
+        """Record the end of a job that is not an update."""
         with self._lock:
             self._write(finished=self._with(done))
 
     def mark_reported(self, job_id: str) -> None:
-        """The outbox has the job's result."""
+        """Record that the outbox has the job's result."""
         with self._lock:
             changed = [
                 replace(one, reported=True) if one.job_id == job_id else one for one in self._content.finished
@@ -217,7 +219,7 @@ class Deployments:
             self._write(finished=changed)
 
     def set_slot(self, slot: str, state: SlotState) -> None:
-        """Say what runs in a slot outside of updates: the first model, or a fall back."""
+        """Set a slot's models outside of updates: the initial model, or a rollback."""
         with self._lock:
             self._write(slots=self._content.slots | {slot: state})
 

@@ -1,5 +1,6 @@
-"""Fetching an artifact from an OCI registry: only what is missing, resumed where it broke, believed only when
-its hash is right. A registry may answer anything; no answer may cost more than the bytes that were promised.
+"""Downloads of artifacts from an OCI registry: only missing blobs, resumable, accepted only with the right hash.
+
+A registry may answer anything; no answer may cost more than the promised number of bytes.
 """
 
 from __future__ import annotations
@@ -34,24 +35,24 @@ _GIVE_UP = frozenset({400, 401, 403, 404, 410, 451})
 
 
 class Canceled(Exception):
-    """The job was taken back, or the agent stops."""
+    """The job was cancelled, or the agent stops."""
 
 
-class _TryAgain(Exception):
-    """A fault that another attempt may not meet."""
+class _Retryable(Exception):
+    """A failure that another attempt may avoid."""
 
     def __init__(self, message: str, wait_s: float = 0.0) -> None:
         super().__init__(message)
         self.wait_s = wait_s
 
 
-class _WrongSize(_TryAgain):
-    """A body of another length than the manifest promises: a proxy's mistake at first, the artifact's at last."""
+class _WrongSize(_Retryable):
+    """A body of another length than promised: at first presumed a proxy's fault, finally the artifact's."""
 
 
 _RETRY = RetryPolicy(first_s=1.0, max_s=60.0, total_s=3600.0)
 _SILENCE_S = 20.0
-"""A registry that sends nothing for so long is tried again."""
+"""A request is retried when the registry sends nothing for this long."""
 
 
 class Fetcher:
@@ -79,17 +80,17 @@ class Fetcher:
         self.retries = 0
 
     def fetch(self, digest: str) -> Manifest:
-        """Bring the artifact ``digest`` here whole.
+        """Download the artifact `digest` completely.
 
         Raises:
-            FetchError: the registry did not give it, in all the time there was.
-            TrustError: it gave something else.
-            Canceled: told to stop.
+            FetchError: the registry did not deliver it within the total time.
+            TrustError: the content is not what the digest names.
+            Canceled: the download was told to stop.
         """
         with self._client:
             try:
                 manifest = self._store.manifest(digest)
-            except ArtifactError as error:  # some other blob of this digest is here
+            except ArtifactError as error:  # the digest names some other blob of the store
                 raise TrustError(str(error)) from error
             manifest = manifest or self._fetch_manifest(digest)
             missing = self._store.missing(manifest)
@@ -114,7 +115,7 @@ class Fetcher:
         return self._store.partials / blob.digest.removeprefix("sha256:")
 
     def _again(self, action: Callable[[], bool], what: str) -> None:
-        """Repeat ``action`` until it says that it is done, with full jitter between attempts."""
+        """Repeat `action` until it returns true, with full jitter between attempts."""
         backoff = Backoff(self._retry)
         while True:
             if self._stop.is_set():
@@ -124,7 +125,7 @@ class Fetcher:
                     return
                 backoff.succeeded()
                 continue
-            except (httpx.HTTPError, httpx.StreamError, OSError, _TryAgain) as error:
+            except (httpx.HTTPError, httpx.StreamError, OSError, _Retryable) as error:
                 if isinstance(error, OSError) and error.errno is not None:
                     raise FetchError(f"cannot store {what}: {explain(error)}") from error
                 self.retries += 1
@@ -148,7 +149,7 @@ class Fetcher:
                     if len(content) > MAX_MANIFEST_BYTES:
                         raise TrustError(f"the manifest is longer than {MAX_MANIFEST_BYTES} bytes")
             if oci.digest_of(bytes(content)) != digest:
-                raise _TryAgain("the manifest has another digest")
+                raise _Retryable("the manifest has another digest")
             return True
 
         self._again(action, f"manifest {digest[:19]}…")
@@ -168,7 +169,7 @@ class Fetcher:
             partial = self._partial(blob)
             have = partial.stat().st_size if partial.is_file() else 0
             if have > blob.size:
-                self._start_over(blob)
+                self._restart(blob)
                 have = 0
             if have < blob.size:
                 self._transfer(blob, have, lambda now: self._on_progress(done + now, total))
@@ -176,11 +177,11 @@ class Fetcher:
             if not blob.size:
                 partial.touch()
             if hash_file(partial) != blob.digest:
-                self._start_over(blob)
+                self._restart(blob)
                 mismatches += 1
                 if mismatches >= 3:
-                    raise TrustError(f"{what}: the registry's content has another digest, three times")
-                raise _TryAgain("the content has another digest")
+                    raise TrustError(f"{what}: the registry's content had another digest three times")
+                raise _Retryable("the content has another digest")
             self._store.add_blob(blob, partial)
             self._etag_file(blob).unlink(missing_ok=True)
             return True
@@ -188,7 +189,7 @@ class Fetcher:
         self._again(action, what)
 
     def _transfer(self, blob: Descriptor, have: int, progress: Callable[[int], None]) -> None:
-        """Append what the registry sends from ``have`` on; short bodies leave a longer partial file."""
+        """Append what the registry sends from offset `have`; a short body extends the partial file."""
         headers = {"Accept-Encoding": "identity"}
         etag = self._etag(blob)
         if have:
@@ -197,8 +198,8 @@ class Fetcher:
                 headers["If-Match"] = etag
         with self._client.stream("GET", f"{self._base}/blobs/{blob.digest}", headers=headers) as response:
             if have and response.status_code in (412, 416):
-                self._start_over(blob)
-                raise _TryAgain(f"the registry cannot go on from byte {have}: from the start again")
+                self._restart(blob)
+                raise _Retryable(f"the registry cannot resume from byte {have}: starting over")
             _check_status(response, (200, 206) if have else (200,))
             if response.status_code == 206:
                 _check_range(response, have, blob.size)
@@ -210,24 +211,24 @@ class Fetcher:
             except _WrongSize as error:
                 self._wrong_sizes += 1
                 if self._wrong_sizes >= _MAX_WRONG_SIZES:
-                    raise TrustError(f"{blob.title or 'blob'}: {error}, again and again") from error
+                    raise TrustError(f"{blob.title or 'blob'}: {error}, repeatedly") from error
                 raise
             self._wrong_sizes = 0
-            self._keep_etag(blob, response.headers.get("etag"))
+            self._store_etag(blob, response.headers.get("etag"))
             with self._partial(blob).open(mode) as file:
                 for chunk in response.iter_bytes(_CHUNK):
                     if self._stop.is_set():
                         raise Canceled
                     if have + len(chunk) > blob.size:
-                        raise _TryAgain(f"the registry sends more than the {blob.size} bytes promised")
+                        raise _Retryable(f"the registry sends more than the {blob.size} bytes promised")
                     file.write(chunk)
                     have += len(chunk)
                     self.transferred += len(chunk)
                     progress(have)
         if have < blob.size:
-            raise _TryAgain(f"the body ended after {have} of {blob.size} bytes")
+            raise _Retryable(f"the body ended after {have} of {blob.size} bytes")
 
-    def _start_over(self, blob: Descriptor) -> None:
+    def _restart(self, blob: Descriptor) -> None:
         self._partial(blob).unlink(missing_ok=True)
         self._etag_file(blob).unlink(missing_ok=True)
 
@@ -241,8 +242,8 @@ class Fetcher:
             return None
         return value if isinstance(value, str) else None
 
-    def _keep_etag(self, blob: Descriptor, etag: str | None) -> None:
-        # Only a strong tag says that the bytes are the same.
+    def _store_etag(self, blob: Descriptor, etag: str | None) -> None:
+        # Only a strong tag guarantees identical bytes.
         if etag and not etag.startswith("W/"):
             self._etag_file(blob).write_text(json.dumps(etag))
 
@@ -254,19 +255,19 @@ def _check_status(response: httpx.Response, wanted: tuple[int, ...]) -> None:
     if status in _GIVE_UP:
         raise FetchError(f"the registry answered {status} for {response.request.url.path}")
     after = response.headers.get("retry-after", "")
-    raise _TryAgain(f"the registry answered {status}", min(300.0, float(after)) if after.isdigit() else 0.0)
+    raise _Retryable(f"the registry answered {status}", min(300.0, float(after)) if after.isdigit() else 0.0)
 
 
 def _check_range(response: httpx.Response, have: int, size: int) -> None:
     text = response.headers.get("content-range", "")
     match = _RANGE.fullmatch(text)
     if not match or int(match[1]) != have or int(match[2]) != size - 1 or match[3] not in ("*", str(size)):
-        raise _TryAgain(f"asked for bytes {have}-{size - 1}/{size}, the registry sent {text!r}")
+        raise _Retryable(f"asked for bytes {have}-{size - 1}/{size}, the registry sent {text!r}")
 
 
 def _check_length(response: httpx.Response, left: int) -> None:
     if response.headers.get("content-encoding", "identity") != "identity":
-        raise _TryAgain("the registry encoded the body although asked not to")
+        raise _Retryable("the registry encoded the body against the request")
     length = response.headers.get("content-length")
     if length is not None and (not length.isdigit() or int(length) != left):
         raise _WrongSize(f"the registry announces {length} bytes where {left} are left")

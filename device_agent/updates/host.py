@@ -65,7 +65,7 @@ class UpdateHost:
         return self._in_loop(lambda: self._inference.swap(slot, token), _no_result)
 
     def revert(self, slot: str) -> Future[None]:
-        """Put the old model back; where it is no longer loaded, load what the slot has to run."""
+        """Reactivate the old model; if it is no longer loaded, load what the slot has to run."""
         result: Future[None] = Future()
 
         def begin() -> None:
@@ -80,11 +80,11 @@ class UpdateHost:
         return result
 
     def release(self, slot: str) -> Future[None]:
-        """Let go of the old model."""
+        """Unload the old model."""
         return self._in_loop(lambda: self._inference.ask(ReleaseModels(slot)), _no_result)
 
     def settled(self, slot: str) -> Future[None]:
-        """Done when the slot's model is loaded, or cannot be."""
+        """Return a future that is done once the slot's model is loaded or has failed to load."""
         future: Future[None] = Future()
         self._loop.post(lambda: self._inference.when_settled(slot, lambda: future.set_result(None)))
         return future

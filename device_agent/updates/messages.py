@@ -20,7 +20,7 @@ class TrialResult(Message, frozen=True):
 
     Attributes:
         error: why it may not.
-        incompatible: the artifact is for other hardware.
+        incompatible: whether the artifact is for other hardware.
         golden: what its outputs were compared with.
         load_s: seconds to load it.
         latency_ms: median of a few runs.

@@ -1,4 +1,4 @@
-"""Models on the device: an OCI image layout, every blob under its own digest, written whole or not at all."""
+"""The model store: an OCI image layout; every blob is stored under its digest, completely or not at all."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _CHUNK = 1 << 20
 
 
 class ModelStore:
-    """The folder that ``edgec.runtime`` loads models from, by digest."""
+    """The folder that `edgec.runtime` loads models from, by digest."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -32,11 +32,11 @@ class ModelStore:
             raise StateError(f"cannot use {folder}: {explain(error)}") from error
 
     def path(self, digest: str) -> Path:
-        """Where the blob of ``digest`` lies or would lie."""
+        """Return the path of the blob `digest`, whether it exists or not."""
         return self.folder / oci.blob_path(digest)
 
     def has(self, blob: Descriptor) -> bool:
-        """Whether a blob is here whole; its content is hashed, because disks and power cuts alter files."""
+        """Return whether a blob is intact; its content is hashed, because disks and power cuts alter files."""
         path = self.path(blob.digest)
         if not path.is_file():
             return False
@@ -46,11 +46,11 @@ class ModelStore:
         return False
 
     def missing(self, manifest: Manifest) -> list[Descriptor]:
-        """The blobs of an artifact that must still be fetched."""
+        """Return the blobs of an artifact that are yet to be fetched."""
         return [blob for blob in manifest.all_blobs() if not self.has(blob)]
 
     def manifest(self, digest: str) -> Manifest | None:
-        """The manifest under ``digest``; None when it is absent or damaged."""
+        """Return the manifest `digest`; `None` when it is absent or damaged."""
         try:
             content = self.path(digest).read_bytes()
         except OSError:
@@ -61,7 +61,7 @@ class ModelStore:
         return oci.parse_manifest(content)
 
     def whole(self, digest: str) -> bool:
-        """Whether the artifact ``digest`` and all its blobs are here, unaltered."""
+        """Return whether the artifact `digest` and all its blobs are intact."""
         try:
             manifest = self.manifest(digest)
         except ArtifactError:
@@ -69,11 +69,11 @@ class ModelStore:
         return manifest is not None and not self.missing(manifest)
 
     def add_manifest(self, digest: str, content: bytes) -> None:
-        """Keep a manifest whose digest has been checked."""
+        """Store a manifest whose digest has been verified."""
         write_durably(self.path(digest), content)
 
     def add_blob(self, blob: Descriptor, partial: Path) -> None:
-        """Move a complete, checked download into its place."""
+        """Move a complete, verified download into place."""
         descriptor = os.open(partial, os.O_RDONLY)
         try:
             os.fsync(descriptor)
@@ -83,23 +83,23 @@ class ModelStore:
         fsync_folder(self.blobs)
 
     def add_artifact(self, path: Path) -> str:
-        """Take an ``.edge`` file in; returns its manifest's digest.
+        """Add an `.edge` file; returns its manifest's digest.
 
         Raises:
             ArtifactError: it is damaged.
-            StateError: the disk does not take it.
+            StateError: it cannot be written.
         """
         try:
             digest = unpack_to_layout(path, self.folder)
         except OSError as error:
             raise StateError(f"cannot store {path.name}: {explain(error)}") from error
-        if not self.whole(digest):  # a blob of the right size but damaged was here before
+        if not self.whole(digest):  # replaces a damaged blob of the same size
             digest = unpack_to_layout(path, self.folder)
         fsync_folder(self.blobs)
         return digest
 
     def collect(self, keep: Iterable[str]) -> int:
-        """Remove blobs that no artifact of ``keep`` needs, and partial downloads; returns the bytes."""
+        """Remove blobs that no artifact in `keep` needs, and partial downloads; returns the bytes freed."""
         wanted = set()
         for digest in keep:
             wanted.add(digest)
@@ -114,7 +114,7 @@ class ModelStore:
         return freed
 
     def free_bytes(self) -> int:
-        """Space that is left for downloads."""
+        """Return the space left for downloads."""
         return shutil.disk_usage(self.folder).free
 
 

@@ -1,8 +1,8 @@
-"""A new model's first run, in a process of its own: if it crashes or hangs, nothing else does.
+"""The trial run of a new model, in a process of its own, so that a crash or hang affects nothing else.
 
-Started as ``python -m edgec.device_agent.updates.trial``. Loads the model as the inference process will, runs it on
-the golden input, and checks that the outputs are finite, that they repeat, and that they are the ones that the
-compiler saw, where the artifact's evidence has them.
+Started as `python -m edgec.device_agent.updates.trial`. Loads the model as the inference process will, runs it on
+the golden input, and checks that the outputs are finite and reproducible, and that they match those in the artifact's
+evidence, if it has any.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ _RUNS = 5
 
 
 class TrialFailed(RuntimeError):
-    """The model runs, but not as it should."""
+    """The model runs, but its outputs are wrong."""
 
 
 def try_model(path: str, digest: str, threads: int | None) -> TrialResult:
-    """Return what the model is and how fast it ran.
+    """Run the model; returns its name, version and speed.
 
     Raises:
-        EdgecError: it cannot be loaded here.
-        TrialFailed: its outputs are not finite or do not repeat.
+        EdgecError: it cannot be loaded on this device.
+        TrialFailed: its outputs are not finite, not reproducible, or not those of the evidence.
     """
     begin = time.perf_counter()
     loaded = load_model(path, digest, threads)
@@ -41,7 +41,7 @@ def try_model(path: str, digest: str, threads: int | None) -> TrialResult:
     first = loaded.model.run(inputs)
     for name, value in first.items():
         if np.issubdtype(value.dtype, np.floating) and not np.isfinite(value).all():
-            raise TrialFailed(f"output {name} holds values that are not finite")
+            raise TrialFailed(f"output {name} contains values that are not finite")
     times = []
     for _ in range(_RUNS):
         begin = time.perf_counter()
@@ -60,10 +60,10 @@ def try_model(path: str, digest: str, threads: int | None) -> TrialResult:
 
 
 def _compare(path: str, digest: str, outputs: Arrays) -> str:
-    """Compare with what the compiler saw; returns what was compared, for the log.
+    """Compare the outputs with the compiler's; returns what was compared, for the log.
 
     Raises:
-        TrialFailed: the outputs are others, or the evidence makes no sense.
+        TrialFailed: the outputs differ, or the evidence is malformed.
     """
     evidence = rt.Artifact.open(path, digest=digest).evidence() or {}
     golden = evidence.get(GOLDEN_KEY)
@@ -76,8 +76,8 @@ def _compare(path: str, digest: str, outputs: Arrays) -> str:
             f"the artifact's evidence is malformed ({type(error).__name__}: {error})"
         ) from error
     if off:
-        raise TrialFailed(f"it computes something else here than where it was compiled: {off[0]}")
-    return f"{len(golden['outputs'])} outputs are as they were at the compiler's"
+        raise TrialFailed(f"its outputs differ from those at compile time: {off[0]}")
+    return f"{len(golden['outputs'])} outputs match those at compile time"
 
 
 def main() -> None:

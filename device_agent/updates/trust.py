@@ -1,4 +1,4 @@
-"""Whether an update may run here. Asked before the download, about the manifest's digest alone."""
+"""Whether an update may run here: decided before the download, from the manifest's digest alone."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from edgec.protocol.jobs import UpdateDocument
 
 
 class Trust(Protocol):
-    """Says no by raising."""
+    """Decides on an update; raises to refuse it."""
 
     def check(self, document: UpdateDocument) -> None:
         """Check that the fleet vouches for this digest on this device.
 
         Raises:
-            TrustError: it does not, or what says so is expired, rolled back or forged.
+            TrustError: it does not, or the metadata is expired, rolled back or forged.
         """
 
 
@@ -26,6 +26,6 @@ class DigestTrust:
         self._target = target
 
     def check(self, document: UpdateDocument) -> None:
-        """Refuse what names another device kind."""
+        """Refuse an update for another target."""
         if document.target and self._target and document.target != self._target:
             raise TrustError(f"the update is for {document.target}, this device is {self._target}")

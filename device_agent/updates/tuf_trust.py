@@ -1,10 +1,9 @@
 """Trust by The Update Framework (TUF 1.0): an update runs here only if the fleet's offline keys vouch for
 its digest.
 
-The client is python-tuf's; what it lacks is added here. It does not fsync and believes the clock, so a
-floor is kept beside its metadata, written durably: the highest version of each role ever believed, with the
-keys that root named for it, and the latest time. A disk that went back, or a clock, cannot make old
-metadata good again.
+The client is python-tuf's. It does not fsync and trusts the clock; therefore a floor is stored durably beside its
+metadata: the highest version of each role ever accepted, with the keys that root named for it, and the latest time.
+Neither a disk nor a clock that is set back can make old metadata valid again.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ CHUNK = 64 * 1024
 
 
 class HttpFetcher(FetcherInterface):
-    """Fetches by HTTP(S), with a limit on silence; python-tuf limits the length."""
+    """Fetches by HTTP(S) with a read timeout; python-tuf limits the length."""
 
     def __init__(self, timeout_s: float = TIMEOUT_S) -> None:
         self._client = httpx.Client(timeout=timeout_s)
@@ -49,10 +48,10 @@ class TufTrust:
     """Checks update documents against signed metadata.
 
     Args:
-        folder: where metadata and the floor are kept between starts.
-        metadata_url: the repository's metadata, such as ``https://fleet/tuf/metadata``.
-        root: the first root metadata, from enrolment; it alone is believed without a signature.
-        target: this device's target; empty accepts what the artifact's own check accepts.
+        folder: where metadata and the floor are stored.
+        metadata_url: the repository's metadata, such as `https://fleet/tuf/metadata`.
+        root: the initial root metadata, from enrolment; it alone is trusted without a signature.
+        target: this device's target; empty leaves the decision to the artifact's own check.
         fetcher: how to fetch; HTTP if not given.
     """
 
@@ -76,7 +75,7 @@ class TufTrust:
         """Check that the fleet vouches for this digest on this device.
 
         Raises:
-            TrustError: it does not, or what says so is expired, rolled back or forged.
+            TrustError: it does not, or the metadata is expired, rolled back or forged.
         """
         if document.target and self._target and document.target != self._target:
             raise TrustError(f"the update is for {document.target}, this device is {self._target}")
@@ -91,7 +90,7 @@ class TufTrust:
         except (RepositoryError, DownloadError, OSError) as error:
             raise TrustError(f"the fleet's signatures cannot be trusted: {error}") from error
         if info is None:
-            raise TrustError(f"nobody signed {path}")
+            raise TrustError(f"{path} is not signed")
         if f"sha256:{info.hashes.get('sha256')}" != document.manifest_digest:
             raise TrustError(f"{path} was signed with another digest than {document.manifest_digest}")
         custom = info.custom or {}
@@ -112,7 +111,7 @@ class TufTrust:
         """Refuse anything below the floor, then raise it.
 
         Raises:
-            TrustError: a role went back, or is past its expiry by the latest time that we know of.
+            TrustError: a role's version went back, or it has expired by the latest known time.
         """
         root = self._load(Root)
         seen: dict[str, Any] = floor.get("roles", {})
@@ -124,7 +123,7 @@ class TufTrust:
         for role, metadata in zip(ROLES, loaded, strict=True):
             keys = sorted(root.signed.roles[role].keyids)
             known = seen.get(role, {})
-            # After a fast-forward attack root names other keys for the role, and its versions count anew.
+            # After a fast-forward attack, root names new keys for the role, and its versions start over.
             if known.get("keys") == keys and metadata.signed.version < known.get("version", 0):
                 raise TrustError(
                     f"the fleet's {role} metadata went back from version {known['version']}"
@@ -142,7 +141,7 @@ class TufTrust:
 
 
 def trust_of(identity: EnrollResponse | None, state: Path, target: str) -> Trust:
-    """Signatures where the fleet had them when this device enrolled, else the digests of its jobs."""
+    """Return TUF trust if the fleet had signatures when this device enrolled, else trust in its jobs' digests."""
     if identity is None or identity.trusted_root is None:
         return DigestTrust(target)
     server = (identity.api_url or identity.registry.url).rstrip("/")

@@ -1,7 +1,7 @@
-"""Takes an update from the job to its end, one durable step after another.
+"""The updater: carries an update from its job to the end, one durable step after another.
 
-Runs in a thread of the supervisor and asks the rest of the agent for what it needs through ``Host``. Killed
-at any moment, the next start calls ``resume``, which goes on from the last step on disk or takes it back.
+It runs in a thread of the supervisor and reaches the rest of the agent through `Host`. If it is killed at any moment,
+the next start calls `resume`, which continues from the last step on disk or rolls it back.
 """
 
 from __future__ import annotations
@@ -34,38 +34,38 @@ _WATCH_S = 0.5
 
 
 class Host(Protocol):
-    """What the updater needs of the agent; the futures fail when the process they ask dies."""
+    """What the updater requires of the agent; the futures fail when the process they wait for dies."""
 
     def trial(self, slot: str, digest: str, timeout_s: float) -> Future[TrialResult]:
         """Run a model in a process of its own."""
 
     def load_beside(self, slot: str, digest: str) -> Future[str]:
-        """Load a model in the inference process beside the running one; gives its token."""
+        """Load a model in the inference process beside the running one; returns its token."""
 
     def swap(self, slot: str, token: str) -> Future[None]:
         """Make the loaded model the active one."""
 
     def revert(self, slot: str) -> Future[None]:
-        """Make the slot run what ``Deployments.to_run`` says, at once if the old model is still loaded."""
+        """Make the slot run what `Deployments.to_run` names, at once if the old model is still loaded."""
 
     def release(self, slot: str) -> Future[None]:
-        """Let go of the old model."""
+        """Unload the old model."""
 
     def settled(self, slot: str) -> Future[None]:
-        """Done when the slot's model is loaded, or cannot be, after a start of the inference process."""
+        """Return a future that is done once the slot's model is loaded or has failed to load."""
 
     def report(self) -> Future[Report]:
         """Return the inference process's counters, with the `generation` of the process."""
 
     def progress(self, update: Update, details: dict[str, Any]) -> None:
-        """Tell the fleet that the job is in progress and where."""
+        """Report to the fleet that the job is in progress, and its step."""
 
     def finished(self, done: Finished) -> None:
-        """Tell the fleet how the job ended; returns when the outbox has it."""
+        """Report to the fleet how the job ended; returns once the outbox has it."""
 
 
 class Updater:
-    """One update at a time."""
+    """Carries out one update at a time."""
 
     def __init__(
         self,
@@ -92,13 +92,13 @@ class Updater:
         """Accept a job's update and begin.
 
         Raises:
-            StateError: it cannot be written down, so it must not begin.
+            StateError: it cannot be recorded, so it must not begin.
         """
         self._deployments.accept(update)
         self._begin()
 
     def resume(self) -> None:
-        """Go on with the update that a crash or power cut interrupted, if there is one."""
+        """Continue the update that a crash or power cut interrupted, if there is one."""
         update = self._deployments.interrupted()
         if update is None:
             return
@@ -112,14 +112,14 @@ class Updater:
         self._begin()
 
     def cancel(self, job_id: str) -> None:
-        """The fleet took the job back: stop, and undo what is not committed."""
+        """The fleet cancelled the job: stop, and undo what is not committed."""
         update = self._deployments.update
         if update is not None and update.job_id == job_id:
             self._canceled.set()
             self._stop.set()
 
     def stop(self) -> None:
-        """The agent ends: leave the update at its step, to be resumed."""
+        """Stop at the current step, to be resumed by the next start."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join(_ASK_S)
@@ -140,15 +140,15 @@ class Updater:
         except Canceled:
             update = self._deployments.update
             if update is not None and self._canceled.is_set():
-                self._take_back(update, "canceled", JobState.CANCELED)
+                self._roll_back(update, "canceled", JobState.CANCELED)
         except StateError as error:
-            # The step before is on disk and the model it names runs; the next start tries again.
+            # The previous step is on disk and its model runs; the next start retries.
             log.error("the update waits: %s", error)
         except Exception as error:
-            # A defect of ours must not leave the job open for ever; taking back needs nothing of what failed.
+            # A defect of ours must not leave the job open for ever; a rollback depends on nothing that failed.
             log.exception("an unexpected error in an update")
             if (update := self._deployments.update) is not None:
-                self._take_back(update, f"unexpected: {type(error).__name__}: {error}", JobState.FAILED)
+                self._roll_back(update, f"unexpected: {type(error).__name__}: {error}", JobState.FAILED)
 
     def _step(self, update: Update) -> None:
         try:
@@ -162,11 +162,11 @@ class Updater:
                 case Step.PROBATION:
                     self._watch(update)
                 case Step.ROLLING_BACK:
-                    self._take_back(update, update.error, update.state)
+                    self._roll_back(update, update.error, update.state)
         except (TrustError, ArtifactError) as error:
-            self._take_back(update, str(error), JobState.REJECTED)
+            self._roll_back(update, str(error), JobState.REJECTED)
         except UpdateError as error:
-            self._take_back(update, str(error), JobState.FAILED)
+            self._roll_back(update, str(error), JobState.FAILED)
 
     def _download(self, update: Update) -> None:
         document = update.parsed
@@ -174,15 +174,15 @@ class Updater:
         self._host.progress(update, {})
         told = 0.0
 
-        def tell(done: int, total: int) -> None:
+        def report_progress(done: int, total: int) -> None:
             nonlocal told
             if time.monotonic() - told > 2.0:
                 told = time.monotonic()
                 self._host.progress(update, {"downloaded_bytes": done, "total_bytes": total})
 
-        fetcher = self._fetcher(document, self._stop, tell)
+        fetcher = self._fetcher(document, self._stop, report_progress)
         fetcher.fetch(document.manifest_digest)
-        log.info("the model is here: %s bytes transferred", fetcher.transferred)
+        log.info("the model is downloaded: %s bytes transferred", fetcher.transferred)
         self._deployments.advance(Step.DOWNLOADED)
 
     def _try(self, update: Update) -> None:
@@ -212,7 +212,7 @@ class Updater:
         try:
             self._ask(self._host.swap(update.slot, token), "the swap")
         except UpdateError as error:
-            self._take_back(update, str(error), JobState.FAILED)
+            self._roll_back(update, str(error), JobState.FAILED)
             return
         log.info(
             "slot %s now runs %s %s, on probation",
@@ -222,7 +222,7 @@ class Updater:
         )
 
     def _watch(self, update: Update) -> None:
-        """Compare the new model with the old one until the probation is over."""
+        """Compare the new model with the old one until the probation ends."""
         document = update.parsed
         seconds = self._settings.probation_s if document.probation_s is None else document.probation_s
         self._host.progress(update, {"probation_s": seconds})
@@ -245,17 +245,17 @@ class Updater:
         comparison = _comparison(slot)
         done = self._deployments.commit(self._details(update, "", comparison))
         log.info("slot %s keeps %s %s", update.slot, update.candidate.name, update.candidate.version)
-        self._ask_gently(self._host.release(update.slot))
+        self._try_ask(self._host.release(update.slot))
         self._host.finished(done)
         self._store.collect(self._deployments.referenced())
 
     def _complaint(self, update: Update, document: UpdateDocument, slot: SlotCounters) -> str:
-        """Return why the new model is worse, or nothing."""
+        """Return why the new model is worse; empty if it is not."""
         now, before = slot.active or ModelCounters(), slot.previous
         if now.manifest_digest != update.candidate.digest:
             return f"the new model does not run: {now.last_error or 'it could not be loaded'}"
         limit = self._settings.max_error_rate if document.max_error_rate is None else document.max_error_rate
-        # One error among the first few frames is already a rate; three in a row end it early.
+        # The rate counts at least a minimum of frames, so that a single early error does not end the probation.
         if now.errors and now.errors > limit * max(now.inferences, _MIN_INFERENCES):
             return f"{now.errors} of {now.inferences} frames failed: {now.last_error}"
         if now.inferences >= _MIN_INFERENCES and before and before.latency and now.latency:
@@ -269,15 +269,15 @@ class Updater:
                 return f"the scores moved by {moved:.2f} (Kolmogorov-Smirnov), more than {shift}"
         return ""
 
-    def _take_back(self, update: Update, reason: str, state: JobState) -> None:
-        """Return to the old model and end the job; what is on disk says so before it happens."""
+    def _roll_back(self, update: Update, reason: str, state: JobState) -> None:
+        """Roll back to the old model and end the job; the intention is on disk before it happens."""
         current = self._deployments.update
         assert current is not None
         swapped = current.step in (Step.PROBATION, Step.ROLLING_BACK)
         if current.step is not Step.ROLLING_BACK:
             current = self._deployments.advance(Step.ROLLING_BACK, error=reason, state=state)
-        log.warning("the update of %s is taken back: %s", update.slot, reason)
-        self._ask_gently(self._host.revert(update.slot) if swapped else self._host.release(update.slot))
+        log.warning("the update of %s is rolled back: %s", update.slot, reason)
+        self._try_ask(self._host.revert(update.slot) if swapped else self._host.release(update.slot))
         details = self._details(update, reason, {}) | {"rolled_back": swapped}
         done = self._deployments.fail(state, details)
         self._host.finished(done)
@@ -303,8 +303,8 @@ class Updater:
                 raise Canceled from error
             raise UpdateError(f"{what} failed: {error}") from error
 
-    def _ask_gently(self, future: Future[Any]) -> None:
-        """Wait for something whose failure changes nothing: a dead process has no old model to put back."""
+    def _try_ask(self, future: Future[Any]) -> None:
+        """Wait for a request whose failure is harmless: a dead process has no old model to reactivate."""
         try:
             future.result(_ASK_S)
         except (TimeoutError, ConnectionError) as error:

@@ -1,4 +1,4 @@
-"""After the probation: a model that keeps ending the inference process, or fails on every frame, is taken back."""
+"""The watchdog after the probation: rolls back a model that keeps killing the process or fails on every frame."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from edgec.device_agent.inference.messages import ModelCounters, SlotCounters
 from edgec.device_agent.inference.pulse import fingerprint
 from edgec.device_agent.updates.deployments import Deployments, SlotState, Version
 
-log = logging.getLogger("aftercare")
+log = logging.getLogger("watchdog")
 
 _DEATHS, _DEATHS_S = 3, 600.0
 _FAILURES, _LOOKS = 20, 3
 
 
 class Watchdog:
-    """Watches committed models; each method returns the slots that went back, with a sentence for health."""
+    """Watches committed models; each method returns the slots that it rolled back, with a sentence for health."""
 
     def __init__(self, deployments: Deployments) -> None:
         self._deployments = deployments
@@ -28,7 +28,7 @@ class Watchdog:
         self._failing: dict[str, int] = {}
 
     def died(self, mark: int) -> list[tuple[str, str]]:
-        """The inference process ended in a call, or while loading, of the model of this fingerprint."""
+        """The inference process died while it called or loaded the model with this fingerprint."""
         now = time.monotonic()
         deaths = self._deaths.setdefault(mark, deque(maxlen=_DEATHS))
         deaths.append(now)
@@ -36,10 +36,10 @@ class Watchdog:
             return []
         deaths.clear()
         why = f"ended the inference process {_DEATHS} times within {_DEATHS_S / 60:.0f} minutes"
-        return self._back(lambda version: fingerprint(version.digest) == mark, why)
+        return self._roll_back(lambda version: fingerprint(version.digest) == mark, why)
 
-    def look(self, slots: dict[str, SlotCounters]) -> list[tuple[str, str]]:
-        """Take the counters of every slot, at the pace of health."""
+    def check(self, slots: dict[str, SlotCounters]) -> list[tuple[str, str]]:
+        """Check the counters of every slot; called for each health report."""
         gone: list[tuple[str, str]] = []
         for slot, counters in slots.items():
             now = counters.active or ModelCounters()
@@ -56,24 +56,26 @@ class Watchdog:
             if self._failing[slot] >= _LOOKS:
                 self._failing[slot] = 0
                 why = f"failed on every frame ({now.last_error})"
-                gone += self._back(lambda version: version.digest == digest, why)  # noqa: B023
+                gone += self._roll_back(lambda version: version.digest == digest, why)  # noqa: B023
         return gone
 
-    def _back(self, is_meant: Callable[[Version], bool], why: str) -> list[tuple[str, str]]:
+    def _roll_back(self, is_meant: Callable[[Version], bool], why: str) -> list[tuple[str, str]]:
         gone = []
         update = self._deployments.update
         for slot in self._deployments.slots():
             state = self._deployments.slot(slot)
             current, previous = state.current, state.previous
             if current is None or not is_meant(current) or (update is not None and update.slot == slot):
-                continue  # an update under way judges for itself
+                continue  # the probation of an update judges for itself
             if previous is None or previous.digest == current.digest:
-                log.error("slot %s: %s %s, and there is no model from before", slot, _name(current), why)
+                log.error("slot %s: %s %s, and there is no previous model", slot, _name(current), why)
                 continue
             try:
                 self._deployments.set_slot(slot, SlotState(previous, None, state.factory))
             except StateError as error:
-                log.error("slot %s: %s %s; it cannot be taken back yet: %s", slot, _name(current), why, error)
+                log.error(
+                    "slot %s: %s %s; it cannot be rolled back yet: %s", slot, _name(current), why, error
+                )
                 continue
             gone.append((slot, f"{_name(current)} {why}: {_name(previous)} runs again"))
         return gone

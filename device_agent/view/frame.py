@@ -1,4 +1,4 @@
-"""A picture and what to draw on it, as one frame of the live view's ring."""
+"""A frame of the live view's ring: a picture and the overlay to draw on it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _TRAILER = b"edgecOVL"
 
 
 def with_overlay(picture: NDArray[np.uint8], overlay: dict[str, Any], into: NDArray[np.uint8]) -> int:
-    """Write a picture and what to draw on it into a slot's bytes; returns the rows used.
+    """Write a picture and its overlay into a slot's memory; returns the rows used.
 
-    The overlay travels below the picture, as whole rows of bytes, so that both cross as one frame: JSON,
-    padding, and at the very end a mark, the JSON's length and the picture's height.
+    The overlay follows the picture as whole rows of bytes, so that both travel as one frame: JSON, padding, and at the
+    very end a marker, the JSON's length and the picture's height.
     """
     height, width = picture.shape[:2]
     data = json.dumps(overlay, separators=(",", ":")).encode()
@@ -29,7 +29,7 @@ def with_overlay(picture: NDArray[np.uint8], overlay: dict[str, Any], into: NDAr
 
 
 def split_overlay(picture: NDArray[np.uint8]) -> tuple[dict[str, Any], NDArray[np.uint8]]:
-    """Take apart what ``with_overlay`` put together."""
+    """Return overlay and picture of a frame that `with_overlay` wrote."""
     width = picture.shape[1]
     flat = picture.reshape(-1)
     end = flat[-16:].tobytes()

@@ -14,7 +14,7 @@ _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
 def draw(picture: NDArray[np.uint8], overlay: dict[str, Any], zones: Iterable[dict[str, Any]] = ()) -> None:
-    """Draw onto ``picture`` in place; ``overlay`` has ``tracks`` and ``text``."""
+    """Draw onto `picture` in place; `overlay` has `tracks` and `text`."""
     height, width = picture.shape[:2]
     scale = max(0.4, min(width, height) / 900)
     for zone in zones:

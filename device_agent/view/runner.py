@@ -1,4 +1,4 @@
-"""The supervisor's side of the live view: its process, and a ring for each stream."""
+"""The supervisor's side of the live view: its process, and one ring per stream."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class ViewRunner:
 
     @property
     def pid(self) -> int | None:
-        """The view's process."""
+        """Process id of the view's process."""
         return self._process.pid
 
     def start(self) -> None:
@@ -74,7 +74,7 @@ class ViewRunner:
             self._process.send(ShowStream(name, zones), (ring.fd, ready))
 
     def add(self, name: str, settings: StreamSection) -> tuple[int, int]:
-        """Make a stream's ring; returns its descriptors for the inference process."""
+        """Create a stream's ring; returns its descriptors for the inference process."""
         zones: list[dict[str, Any]] = [zone.model_dump(mode="json") for zone in settings.zones]
         zones += [{"name": rule.name, "polygon": rule.line} for rule in settings.rules if rule.line]
         ring, ready = (
@@ -86,7 +86,7 @@ class ViewRunner:
         return ring.fd, ready
 
     def remove(self, name: str) -> None:
-        """Let a stream's ring go."""
+        """Release a stream's ring."""
         if (entry := self._rings.pop(name, None)) is not None:
             self._process.send(HideStream(name))
             entry[0].close()

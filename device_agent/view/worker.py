@@ -1,8 +1,8 @@
-"""The live view: a page and an MJPEG stream per camera with boxes, labels, track ids, zones and timing drawn.
+"""The live view: a page and an MJPEG stream per camera, with boxes, labels, track ids, zones and timing.
 
-A process of its own, started only when the view is switched on: drawing and encoding never slow a pipeline.
-The inference process copies a frame into the view's ring while somebody watches that stream, and not
-otherwise. Beyond loopback a token is needed, in the address (``?token=…``) or as a bearer token.
+It has a process of its own, started only when the view is enabled: drawing and encoding never slow a pipeline. The
+inference process copies frames into the view's ring only while a stream is watched. Beyond loopback a token is
+required, in the address (`?token=…`) or as a bearer token.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ logger = logging.getLogger("view")
 _QUALITY = 80
 _IDLE_S = 10.0
 _STALE_S = 3.0
-"""Without a frame for so long, the picture says so."""
+"""Without a frame for this long, the picture says so."""
 _MAX_WATCHERS = 16
 _PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>edgec {device}</title>
 <style>body{{margin:0;background:#101418;color:#dfe6ee;font:15px/1.5 system-ui,sans-serif}}
@@ -61,7 +61,7 @@ figcaption{{padding:8px 14px}}</style>
 
 @dataclass
 class _Watched:
-    """One stream that somebody may look at."""
+    """One stream on offer and its watchers."""
 
     ring: Ring
     ready: int
@@ -73,7 +73,7 @@ class _Watched:
 
 
 class View:
-    """Draws and encodes what is watched, and serves it."""
+    """Draws, encodes and serves the watched streams."""
 
     def __init__(self, channel: Channel, start: StartView) -> None:
         self._channel = channel
@@ -82,7 +82,7 @@ class View:
         self._lock = threading.Lock()
 
     def run(self) -> None:
-        """Take frames until the supervisor is gone."""
+        """Serve until the supervisor is gone."""
         while True:
             readers = {self._channel.fileno(): ""}
             readers |= {watched.ready: name for name, watched in self.streams.items()}
@@ -92,9 +92,9 @@ class View:
                     os.eventfd_read(fd)
                     self._encode(readers[fd])
                 else:
-                    self._obey()
+                    self._handle()
 
-    def _obey(self) -> None:
+    def _handle(self) -> None:
         message, fds = self._channel.receive(TO_VIEW)
         match message:
             case ShowStream():
@@ -128,7 +128,7 @@ class View:
                 watched.changed.notify_all()
 
     def watch(self, name: str, more: int) -> bool:
-        """Count somebody in (1) or out (-1); the inference process is told of the first and the last."""
+        """Add (1) or remove (-1) a watcher; the supervisor is told of the first and the last."""
         with self._lock:
             watched = self.streams.get(name)
             if watched is None or (more > 0 and watched.watchers >= _MAX_WATCHERS):
@@ -139,7 +139,7 @@ class View:
             return True
 
     def page(self, token: str) -> str:
-        """The page that shows every stream."""
+        """Return the page that shows every stream."""
         query = f"?token={html.escape(token, quote=True)}" if token else ""
         figures = "".join(
             f'<figure><img src="/stream/{name}.mjpg{query}" alt=""><figcaption>{name}</figcaption></figure>'
@@ -162,7 +162,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         bearer = self.headers.get("Authorization", "").removeprefix("Bearer ").strip()
         wanted = self.view.token.encode()
         if wanted and not any(hmac.compare_digest(wanted, one.encode()) for one in (token, bearer)):
-            text = b"a token is needed: add ?token=... to the address (view.token in the agent's configuration)\n"
+            text = b"a token is required: add ?token=... to the address (view.token in the agent's configuration)\n"
             self._answer(HTTPStatus.UNAUTHORIZED, text, "text/plain")
         elif url.path == "/":
             self._answer(HTTPStatus.OK, self.view.page(token).encode(), "text/html; charset=utf-8")
@@ -184,7 +184,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def _pictures(self, name: str, *, forever: bool) -> None:
         watched = self.view.streams.get(name)
         if watched is None or not self.view.watch(name, 1):
-            self._answer(HTTPStatus.NOT_FOUND, b"no such stream, or too many watch it\n", "text/plain")
+            self._answer(HTTPStatus.NOT_FOUND, b"no such stream, or it has too many watchers\n", "text/plain")
             return
         try:
             if forever:
@@ -194,7 +194,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 status = HTTPStatus.OK if jpeg else HTTPStatus.SERVICE_UNAVAILABLE
                 self._answer(status, jpeg, "image/jpeg" if jpeg else "text/plain")
         except (ConnectionError, TimeoutError):
-            self.close_connection = True  # whoever watched has gone
+            self.close_connection = True  # the watcher has gone
         finally:
             self.view.watch(name, -1)
 
@@ -214,19 +214,19 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
             self.wfile.write(head.encode() + jpeg + b"\r\n")
 
-    def _next(self, watched: _Watched, seen: int, patience_s: float) -> tuple[bytes, int]:
-        deadline = time.monotonic() + patience_s
+    def _next(self, watched: _Watched, seen: int, timeout_s: float) -> tuple[bytes, int]:
+        deadline = time.monotonic() + timeout_s
         with watched.changed:
             while watched.number == seen and (left := deadline - time.monotonic()) > 0:
                 watched.changed.wait(left)
             return (watched.jpeg if watched.number != seen else b""), watched.number
 
     def log_message(self, format: str, *args: object) -> None:
-        """Requests are no news; addresses may hold the token."""
+        """Requests are not logged: their addresses may contain the token."""
 
 
 def notice(jpeg: bytes, text: str) -> bytes:
-    """The last picture, dimmed, or a dark one where there was none, with a line over it; as JPEG."""
+    """Return the last picture, dimmed, or a dark one if there is none, with a line of text; as JPEG."""
     last = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR) if jpeg else None
     picture = np.full((240, 426, 3), 40, np.uint8) if last is None else np.asarray(last // 3, np.uint8)
     draw(picture, {"text": text})
@@ -259,7 +259,7 @@ def main() -> None:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         view.run()
     except ChannelClosed:
-        os._exit(0)  # the supervisor is gone; watchers are not waited for
+        os._exit(0)  # the supervisor is gone: do not wait for watchers
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import threading
 
 
 class FaultProxy:
-    """Forwards to a loopback port; about every fiftieth packet meets the fault, until ``calm_after``."""
+    """Forwards to a loopback port; about every fiftieth packet meets the fault, until `calm_after`."""
 
     def __init__(self, target_port: int, fault: str, seed: int) -> None:
         self._target, self._fault, self._random = target_port, fault, random.Random(seed)
@@ -85,7 +85,7 @@ class FaultProxy:
 
 
 def first_packet(data: bytes) -> bytes:
-    """Return the first whole MQTT packet of ``data``, or nothing."""
+    """Return the first whole MQTT packet of `data`, or nothing."""
     length = shift = 0
     for position, byte in enumerate(data[1:5], 1):
         length |= (byte & 127) << shift

@@ -119,7 +119,7 @@ class FleetEnd:
         return [body for topic, body, _ in list(self.messages) if topic.kind is kind]
 
     def wait(self, found: Callable[[], Any], what: str, timeout_s: float = 90.0) -> Any:
-        """Wait until ``found()`` is true of what has arrived."""
+        """Wait until `found()` is true of what has arrived."""
         deadline = time.monotonic() + timeout_s
         while True:
             if result := found():
@@ -161,7 +161,7 @@ class FleetEnd:
     def health(
         self, check: Callable[[dict[str, Any]], Any], what: str, timeout_s: float = 90.0, since: int = 0
     ) -> dict[str, Any]:
-        """Wait for a health message of which ``check`` holds, among those after the first ``since`` messages."""
+        """Wait for a health message of which `check` holds, among those after the first `since` messages."""
 
         def found() -> Any:
             said = (b for t, b, _ in reversed(self.messages[since:]) if t.kind is Kind.HEALTH)
@@ -175,7 +175,7 @@ class FleetEnd:
 
 
 class Registry:
-    """Serves artifacts as an OCI registry does; ``faults`` is a list of names, one used up a blob request."""
+    """Serves artifacts as an OCI registry does; `faults` is a list of names, one used up a blob request."""
 
     def __init__(self, folder: Path) -> None:
         self.layout = folder / "registry"
@@ -290,7 +290,7 @@ class Registry:
 
 
 class AgentProcess:
-    """``edgec agent run`` on a configuration, in a process group of its own."""
+    """`edgec agent run` on a configuration, in a process group of its own."""
 
     def __init__(self, folder: Path, config: str, broker_port: int | None = None) -> None:
         self.folder = folder
@@ -321,7 +321,7 @@ class AgentProcess:
         return self.process.pid
 
     def children(self, part: str = "") -> list[int]:
-        """Process ids of this agent's children whose command line has ``part``."""
+        """Process ids of this agent's children whose command line has `part`."""
         found = []
         for folder in Path("/proc").iterdir():
             if not folder.name.isdigit():
@@ -373,7 +373,7 @@ class AgentProcess:
 
 
 def note(fault: str, seconds: float, lost: int | None) -> None:
-    """Append a case of the fault table to the file that ``EDGEC_FAULT_LOG`` names; None where there are no events."""
+    """Append a case of the fault table to the file that `EDGEC_FAULT_LOG` names; None where there are no events."""
     if path := os.environ.get("EDGEC_FAULT_LOG"):
         with Path(path).open("a", encoding="utf-8") as file:
             file.write(json.dumps({"fault": fault, "seconds": round(seconds, 3), "lost": lost}) + "\n")

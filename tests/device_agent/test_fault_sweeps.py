@@ -1,6 +1,6 @@
 """Faults in numbers: every state file damaged in every way, kills at random moments, artifacts made to do harm.
 
-Each case appends a line to the file that ``EDGEC_FAULT_LOG`` names (`harness.note`); docs/faults.md is made of them.
+Each case appends a line to the file that `EDGEC_FAULT_LOG` names (`harness.note`); docs/faults.md is made of them.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ STATE_FILES = (
 
 
 def damage(agent: AgentProcess, which: str, how: Callable[[bytes], bytes], whole: dict[Path, bytes]) -> None:
-    """Damage a file; blobs, which the agent does not write again, are ``whole`` before each damage."""
+    """Damage a file; blobs, which the agent does not write again, are `whole` before each damage."""
     paths = [agent.state / which]
     if which in ("blob", "blobs"):
         blobs = agent.state / "models" / "blobs" / "sha256"

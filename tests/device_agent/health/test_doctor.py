@@ -31,10 +31,10 @@ def test_each_finding_says_what_to_do(tmp_path: Path) -> None:
     found = findings(
         tmp_path, '[broker]\nport = 9\n[models.m]\nartifact = "no.edge"\n[streams.a]\nsource = "no.mp4"\n'
     )
-    assert all(one.mend for one in found.values() if one.verdict == "bad")
-    assert "models.m.artifact" in found["model m"].mend
-    assert "streams.a.source" in found["source a"].mend
-    assert "edgec agent run" in found["agent"].mend
+    assert all(one.remedy for one in found.values() if one.verdict == "bad")
+    assert "models.m.artifact" in found["model m"].remedy
+    assert "streams.a.source" in found["source a"].remedy
+    assert "edgec agent run" in found["agent"].remedy
     # What the doctor makes is for nobody else to read.
     assert (tmp_path / "state").stat().st_mode & 0o077 == 0
     assert found["state folder"].verdict == "good"

@@ -27,7 +27,7 @@ from tests.device_agent.harness import AgentProcess, FleetEnd, make_artifact, re
 
 
 class Server:
-    """Takes samples as the fleet server does; ``faults`` are answers to give first, 0 cuts the connection."""
+    """Takes samples as the fleet server does; `faults` are answers to give first, 0 cuts the connection."""
 
     def __init__(self) -> None:
         self.faults: list[int] = []
@@ -129,7 +129,7 @@ def test_frames_are_chosen_masked_and_sent_within_the_quota(
     fleet.job("look", {"operation": "capture", "stream": "door", "parameters": {"count": 2, "interval_s": 0}})
     state, details = fleet.job_end("look")
     assert state is JobState.SUCCEEDED, details
-    wait_for(lambda: set(details["samples"]) <= set(server.samples), "what the job asked for")
+    wait_for(lambda: set(details["captures"]) <= set(server.samples), "what the job asked for")
     reasons = [meta.reason for meta, _ in server.samples.values()]
     assert reasons.count(CaptureReason.REQUEST) == 2
     assert len(reasons) == 5, (

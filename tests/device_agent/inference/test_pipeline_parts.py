@@ -319,13 +319,13 @@ def test_a_budget_slows_the_least_important_first_and_lets_it_recover() -> None:
     def load() -> float:
         return 5.0 * sum(one.fps for one in streams.values())
 
-    said = [keeper.look(streams, load(), 0, None) for _ in range(10)]
+    said = [keeper.check(streams, load(), 0, None) for _ in range(10)]
     assert "yard" in said[1]
     assert load() <= 110
     assert streams["door"].throttled is None
     streams["door"].full = 4.0  # the door became cheap: there is room again
     for _ in range(40):
-        keeper.look(streams, load() / 4, 0, None)
+        keeper.check(streams, load() / 4, 0, None)
     assert streams["yard"].throttled is None
 
 
