@@ -105,7 +105,8 @@ def doctor(config: Config = Path("agent.toml"), json: Json = False) -> None:
         if not json:
             print_finding(finding)
     if json:
-        emit_json([asdict(finding) for finding in findings])
+        # `mend` is the former name of `remedy`, kept for one version.
+        emit_json([asdict(finding) | {"mend": finding.remedy} for finding in findings])
     if any(finding.verdict == "bad" for finding in findings):
         raise typer.Exit(1)
 

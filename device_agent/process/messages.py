@@ -8,6 +8,7 @@ so an unknown or malformed message is a defect, and `Channel.receive` raises it 
 
 from __future__ import annotations
 
+import numbers
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,10 @@ def encode_plain(value: object) -> object:
     """Encode what `msgspec` does not know: paths, and numpy's scalars."""
     if isinstance(value, Path):
         return str(value)
-    if isinstance(value, float):
-        return float(value)
-    if isinstance(value, int):
+    if isinstance(value, numbers.Integral):
         return int(value)
+    if isinstance(value, numbers.Real):
+        return float(value)
     raise TypeError(f"a message cannot carry a {type(value).__name__}")
 
 

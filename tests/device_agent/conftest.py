@@ -11,6 +11,7 @@ import pytest
 os.environ["PATH"] += ":/usr/sbin"
 
 from tests.device_agent import harness
+from tests.device_agent.capture_server import CaptureServer
 
 
 @pytest.fixture
@@ -48,3 +49,10 @@ def agent_of(tmp_path: Path, broker: harness.Broker) -> Iterator:
     yield make
     for agent in made:
         agent.close()
+
+
+@pytest.fixture
+def captures_server() -> Iterator[CaptureServer]:
+    running = CaptureServer()
+    yield running
+    running.close()

@@ -286,7 +286,7 @@ def test_mistakes_are_named_in_two_lines(tmp_path: Path) -> None:
     assert doctor.returncode == 1
     assert found["source a"]["verdict"] == "bad"
     assert "no-such.mp4" in found["source a"]["text"]
-    assert found["broker"]["mend"]
+    assert found["broker"]["remedy"]
 
 
 AUDIO_CARD = {

@@ -164,7 +164,7 @@ def test_a_load_that_was_overtaken_does_not_come_back(
     os.kill(agent.children("device_agent.inference.worker")[0], signal.SIGKILL)
     state, details = fleet.job_end("up")
     assert (state, details["running_digest"]) == (JobState.FAILED, old)
-    wait_for(lambda: "has to run another model by now" in agent.log_text(), "the end of the slow load")
+    wait_for(lambda: "now has to run another model" in agent.log_text(), "the end of the slow load")
     assert running_version(fleet) == "1"
     assert agent.stop() == 0
 
