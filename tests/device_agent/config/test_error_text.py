@@ -19,7 +19,7 @@ STREAM = '[streams.door]\nsource = "test:160x120@5"\n'
         ('[streams.door]\nsource = { kind = "file" }\n', ":2: streams.door.source: a source of kind file needs `path`"),
         ('[streams.door]\nsource = { kind = "test", fsp = 3 }\n', ":2: streams.door.source.fsp: unknown key; did you"),
         ('[streams.door]\nsource = 7\n', ":2: streams.door.source: must be a table"),
-        ('[streams.door]\nsource = "camera:x"\n', ":2: streams.door.source: 'camera:x' is not a source: write camera:0"),
+        ('[streams.door]\nsource = "camera:x"\n', ":2: streams.door.source: 'camera:x' is not a source: write"),
         (STREAM + "max_fps = -3\n", ":3: streams.door.max_fps: must be more than 0"),
         (STREAM + 'policy = "latest"\n', ":3: streams.door.policy: must be 'newest' or 'every'"),
         (STREAM + 'labels = "person"\n', ":3: streams.door.labels: must be a list"),
