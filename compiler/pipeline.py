@@ -29,9 +29,10 @@ from edgec.compiler.report.evidence import bucket_evidence, make_evidence
 from edgec.compiler.report.html import render
 from edgec.compiler.verify.inputs import make_inputs, read_inputs
 from edgec.compiler.verify.run import Measure, Verification, verify
+from edgec.runtime import versions
 from edgec.targets import Target, usable_cores
 
-PINNED = {"apache-tvm": "0.27.0.post1", "apache-tvm-ffi": "0.1.14.post1"}
+PINNED = {"apache-tvm": versions.TVM, "apache-tvm-ffi": versions.TVM_FFI}
 MEASURE = Measure(runs=60, limit_s=1.5, profile=5)
 
 

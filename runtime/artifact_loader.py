@@ -13,9 +13,8 @@ from edgec.runtime.artifact.config import ArtifactConfig
 from edgec.runtime.artifact.reader import MODEL_LIBRARY, PROCESSING_LIBRARY, Artifact
 from edgec.runtime.artifact.weights import Weight
 from edgec.runtime.compatibility import check_device
+from edgec.runtime.device import Device, device_of
 from edgec.runtime.errors import ArtifactError
-from edgec.runtime.execution.compiled_functions import NativeFunction, check_code, load_code
-from edgec.runtime.execution.shared_libraries import ensure_runtime, load_installed
 from edgec.runtime.execution.threads import Threading
 from edgec.runtime.model import Model, Variant
 
@@ -24,14 +23,15 @@ def load_artifact(artifact: Artifact, threads: int | None, affinity: Sequence[in
     """Check and load an open artifact; arguments and errors are those of `edgec.runtime.load`."""
     check_device(artifact.config)
     wanted = Threading.of(threads or artifact.config.threads, affinity)
-    load_installed()
-    libraries = [_checked_code(artifact, title) for title in libraries_of(artifact.config)]
-    processing = _checked_code(artifact, PROCESSING_LIBRARY) if artifact.config.around else b""
+    device = device_of(artifact.config.device_kind)
+    device.load_installed()
+    libraries = [_checked_code(artifact, title, device) for title in libraries_of(artifact.config)]
+    processing = _checked_code(artifact, PROCESSING_LIBRARY, device) if artifact.config.around else b""
     artifact.verify_digests(skip=(oci.CODE_TYPE,))
     weights = artifact.weights()
-    ensure_runtime(lambda name: _bundled(artifact, name))
+    device.ensure_runtime(lambda name: _bundled(artifact, name))
     variants = [
-        _variant(artifact, config, code, weights, wanted)
+        _variant(artifact, config, device, code, weights, wanted)
         for config, code in zip(artifact.config.variants(), libraries, strict=True)
     ]
     return Model(artifact, variants, wanted, processing)
@@ -42,14 +42,19 @@ def libraries_of(config: ArtifactConfig) -> list[str]:
     return [MODEL_LIBRARY, *(bucket.layer for bucket in config.buckets)]
 
 
-def _checked_code(artifact: Artifact, title: str) -> bytes:
+def _checked_code(artifact: Artifact, title: str, device: Device) -> bytes:
     code = artifact.code(title)
-    check_code(code, artifact.config)
+    device.check_code(code, artifact.config)
     return code
 
 
 def _variant(
-    artifact: Artifact, config: ArtifactConfig, code: bytes, weights: dict[str, Weight], wanted: Threading
+    artifact: Artifact,
+    config: ArtifactConfig,
+    device: Device,
+    code: bytes,
+    weights: dict[str, Weight],
+    wanted: Threading,
 ) -> Variant:
     """Load the code for one set of input shapes and bind it to its weights."""
     fallback = None
@@ -57,9 +62,7 @@ def _variant(
         from edgec.runtime.execution.fallback import FallbackSegments
 
         fallback = FallbackSegments(artifact, config.segments, wanted)
-    own = ordered(weights, config.weights)
-    engine = NativeFunction(load_code(code), config.entry, own, config.inputs, fallback, config.plan)
-    return Variant(config, engine)
+    return Variant(config, device.function(code, config, ordered(weights, config.weights), fallback))
 
 
 def ordered(weights: dict[str, Weight], names: Sequence[str]) -> list[Weight]:

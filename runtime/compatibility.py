@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 
-from edgec.runtime.artifact.config import RUNTIME_ABI, ArtifactConfig
+from edgec.runtime.artifact.config import ArtifactConfig
+from edgec.runtime.device import device_of
 from edgec.runtime.errors import IncompatibleDevice
-from edgec.runtime.execution.shared_libraries import check_ffi
+from edgec.runtime.versions import RUNTIME_ABI
 from edgec.targets.detection import machine_arch, machine_features, machine_glibc
+from edgec.targets.device_kinds import DEVICE_KINDS
 
 
 def check_device(config: ArtifactConfig) -> None:
@@ -20,8 +22,11 @@ def check_device(config: ArtifactConfig) -> None:
     arch = machine_arch()
     if config.arch != arch:
         raise IncompatibleDevice(f"{what} ({config.arch}); this machine is {arch}")
-    if config.device_kind != "cpu":
-        raise IncompatibleDevice(f"{what}, a {config.device_kind} device; this runtime drives CPUs only")
+    if config.device_kind not in DEVICE_KINDS:
+        kinds = " and ".join(sorted(DEVICE_KINDS))
+        raise IncompatibleDevice(
+            f"{what}, a {config.device_kind} device; this runtime drives {kinds} devices only"
+        )
     if sys.byteorder != "little":
         raise IncompatibleDevice(f"{what}; its weights are little-endian and this machine is not")
     if config.runtime_abi != RUNTIME_ABI:
@@ -36,7 +41,7 @@ def check_device(config: ArtifactConfig) -> None:
             "compile for the target that `edgec targets detect` names here"
         )
     _check_glibc(config, what)
-    check_ffi()
+    device_of(config.device_kind).check()
 
 
 def _check_glibc(config: ArtifactConfig, what: str) -> None:

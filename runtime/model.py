@@ -13,9 +13,10 @@ import numpy as np
 from edgec.runtime.artifact.config import ArtifactConfig, TensorSpec
 from edgec.runtime.artifact.reader import Artifact
 from edgec.runtime.card import ModelCard
+from edgec.runtime.device import Executable
 from edgec.runtime.errors import InputError
 from edgec.runtime.execution import threads as thread_pool
-from edgec.runtime.execution.compiled_functions import Array, NativeFunction
+from edgec.runtime.execution.compiled_functions import Array
 from edgec.runtime.execution.threads import Threading
 
 if TYPE_CHECKING:  # not needed by a process that only runs arrays
@@ -32,9 +33,9 @@ class Variant:
 
     __slots__ = ("config", "engine", "expected", "names")
 
-    def __init__(self, config: ArtifactConfig, engine: NativeFunction) -> None:
+    def __init__(self, config: ArtifactConfig, engine: Executable) -> None:
         self.config = config
-        self.engine: NativeFunction | None = engine
+        self.engine: Executable | None = engine
         self.expected = [(spec.name, spec.shape, np.dtype(spec.dtype)) for spec in config.inputs]
         self.names = [spec.name for spec in config.outputs]
 
@@ -220,13 +221,11 @@ class Model:
         Raises:
             InputError: as `run`.
         """
-        from edgec.runtime.execution.profiling import profile_runs
-
         self.run(inputs)
         variant, arrays = self._fitting(inputs)
         if variant.engine is None:
             raise InputError(f"the model {self.config.name} has been closed")
-        return profile_runs(variant.engine, variant.config, arrays, repeats, probe)
+        return variant.engine.profile_runs(variant.config, arrays, repeats, probe)
 
     def close(self) -> None:
         """Release code and weights. Outputs that the caller still holds stay valid."""

@@ -6,16 +6,11 @@ another kind of hardware is registered by a line here.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-
-class DeviceKind(NamedTuple):
-    """Both halves of the support for a kind of hardware, as `module:class`."""
-
-    backend: str  # an edgec.compiler.backends.interface.Backend
-    device: str  # an edgec.runtime.device.Device
-
-
+# By a target's `device_kind`, as `module:class`: an `edgec.compiler.backends.interface.Backend` and an
+# `edgec.runtime.device.Device`.
 DEVICE_KINDS = {
-    "cpu": DeviceKind("edgec.compiler.backends.cpu.backend:CpuBackend", "edgec.runtime.cpu_device:CpuDevice"),
+    "cpu": {
+        "backend": "edgec.compiler.backends.cpu.backend:CpuBackend",
+        "device": "edgec.runtime.cpu_device:CpuDevice",
+    },
 }

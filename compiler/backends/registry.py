@@ -20,8 +20,8 @@ def backend_of(target: Target) -> Backend:
     if kind is None:
         known = ", ".join(sorted(DEVICE_KINDS))
         raise NoBackend(f"{target.name} is a {target.device_kind} device; this edgec compiles for: {known}")
-    module, name = kind.backend.split(":")
+    module, name = kind["backend"].split(":")
     made = getattr(import_module(module), name)(target)
     if not isinstance(made, Backend):
-        raise TypeError(f"{kind.backend}, registered for {target.device_kind}, is no Backend")
+        raise TypeError(f"{kind['backend']}, registered for {target.device_kind}, is no Backend")
     return made

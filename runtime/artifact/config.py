@@ -14,10 +14,9 @@ from msgspec import Meta
 from edgec.runtime.card import ModelCard
 from edgec.runtime.card.values import Name, Version
 from edgec.runtime.schema import Part, prepare
+from edgec.runtime.versions import RUNTIME_ABI
 
 FORMAT_VERSION = 1
-# Names the calling convention of compiled code: TVM's virtual machine and the object ABI of tvm-ffi.
-RUNTIME_ABI = "tvm-0.27+ffi-0.1"
 
 
 class TensorSpec(Part, kw_only=True):

@@ -39,6 +39,7 @@ from edgec.runtime.execution.ffi_layout import (
     Value,
     byte_size,
 )
+from edgec.runtime.versions import TVM_FFI_LIBRARY
 
 _CAPSULE, _USED = b"dltensor_versioned", b"used_dltensor_versioned"
 _ERRORS: dict[str, type[Exception]] = {
@@ -53,8 +54,6 @@ _ERRORS: dict[str, type[Exception]] = {
         ValueError,
     )
 }
-# The version that the library of apache-tvm-ffi 0.1.14.post1 reports.
-_VERSION = (0, 1, 15)
 
 
 def _python(name: str, result: Any, *arguments: Any) -> Callable[..., Any]:  # noqa: ANN401 - ctypes' types
@@ -213,8 +212,8 @@ class Interface:
     def __init__(self, library: ctypes.CDLL) -> None:
         version = (c_uint32 * 3)()
         library["TVMFFIGetVersion"](version)
-        if tuple(version) != _VERSION:
-            found, wanted = (".".join(map(str, numbers)) for numbers in (version, _VERSION))
+        if tuple(version) != TVM_FFI_LIBRARY:
+            found, wanted = (".".join(map(str, numbers)) for numbers in (version, TVM_FFI_LIBRARY))
             raise RuntimeError(f"it is of version {found}, not {wanted}: install apache-tvm-ffi again")
 
         def declare(name: str, *arguments: Any) -> Callable[..., int]:  # noqa: ANN401 - ctypes' types

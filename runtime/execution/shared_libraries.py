@@ -20,18 +20,13 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
-from edgec.runtime.artifact.config import RUNTIME_ABI
 from edgec.runtime.errors import IncompatibleDevice
 from edgec.runtime.execution.ffi_abi import Function, Interface
+from edgec.runtime.versions import RUNTIME_ABI, TVM, TVM_FFI, TVM_SERIES
 
 FFI_LIBRARY, RUNTIME_LIBRARY = "libtvm_ffi.so", "libtvm_runtime.so"
 # Sorting and top-k of TVM live here; present beside the runtime in the wheel.
 EXTRA_LIBRARY = "libtvm_runtime_extra.so"
-_TVM_SERIES = "0.27."
-# Exactly one version. `ffi_abi` spells out its struct layouts. And importing its package installs an allocator of its
-# own, which a later release will use to tie its objects to Python's: objects made before the import would then lack
-# what that release expects of them.
-_FFI_VERSION = "0.1.14.post1"
 _SYSTEM_FOLDERS = ("/usr/local/lib", "/usr/lib", "/usr/lib/edgec", "/opt/edgec/lib")
 
 # The package tvm_ffi: a module of C++, without stubs.
@@ -157,14 +152,12 @@ def check_ffi() -> None:
     """
     version = _version_of("apache-tvm-ffi", "tvm_ffi")
     if version is None:
-        raise IncompatibleDevice(
-            f"apache-tvm-ffi is not installed: pip install apache-tvm-ffi=={_FFI_VERSION}"
-        )
-    if version != _FFI_VERSION:
+        raise IncompatibleDevice(f"apache-tvm-ffi is not installed: pip install apache-tvm-ffi=={TVM_FFI}")
+    if version != TVM_FFI:
         _versions.clear()  # the user may install another one, in a notebook even without a new process
         raise IncompatibleDevice(
-            f"apache-tvm-ffi {version} is installed here; the runtime ABI {RUNTIME_ABI} needs {_FFI_VERSION}: "
-            f"pip install apache-tvm-ffi=={_FFI_VERSION}"
+            f"apache-tvm-ffi {version} is installed here; the runtime ABI {RUNTIME_ABI} needs {TVM_FFI}: "
+            f"pip install apache-tvm-ffi=={TVM_FFI}"
         )
 
 
@@ -174,7 +167,7 @@ def _in_wheel() -> Path | None:
     if path is None or not path.is_file():
         return None
     version = _version_of("apache-tvm", "tvm")
-    return path if version is not None and version.startswith(_TVM_SERIES) else None
+    return path if version is not None and version.startswith(TVM_SERIES) else None
 
 
 def _find() -> Path | None:
@@ -241,7 +234,7 @@ def ensure_runtime(bundled: Callable[[str], bytes | None]) -> None:
         if path is None:
             raise IncompatibleDevice(
                 f"{RUNTIME_LIBRARY} was not found on this machine: set EDGEC_TVM_RUNTIME to it, install "
-                "apache-tvm==0.27.0.post1, or compile with --bundle-runtime"
+                f"apache-tvm=={TVM}, or compile with --bundle-runtime"
             )
         _load(path)
 

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import edgec.runtime as rt
-from edgec.runtime import artifact_loader
+from edgec.runtime import cpu_device
 
 
 def test_code_of_another_architecture_than_the_config_says_is_refused(mlp: Any, tmp_path: Path) -> None:
@@ -43,8 +43,8 @@ def test_an_altered_artifact_never_runs_code(
     path = tmp_path / "altered.edge"
     path.write_bytes(content[:where] + bytes([flipped]) + content[where + 1 :])
     with monkeypatch.context() as patch:
-        patch.setattr(artifact_loader, "load_code", lambda code: pytest.fail("code was loaded"))
-        patch.setattr(artifact_loader, "ensure_runtime", lambda bundled: pytest.fail("a library was loaded"))
+        patch.setattr(cpu_device, "load_code", lambda code: pytest.fail("code was loaded"))
+        patch.setattr(cpu_device, "ensure_runtime", lambda bundled: pytest.fail("a library was loaded"))
         with pytest.raises(rt.ArtifactError):
             rt.load(path)
 

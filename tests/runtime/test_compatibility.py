@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import edgec.runtime as rt
-from edgec.runtime import artifact_loader, compatibility
+from edgec.runtime import compatibility, cpu_device
 
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"arch": "riscv64", "target": "board"}, r"compiled for board \(riscv64\); this machine is"),
@@ -18,7 +18,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ),
     ({"runtime_abi": "tvm-9.9+ffi-0.1"}, r"runtime ABI tvm-9\.9\+ffi-0\.1; this edgec has tvm-0\.27"),
     ({"min_glibc": "99.1"}, r"needs glibc 99\.1; this system has"),
-    ({"device_kind": "cuda"}, r"a cuda device; this runtime drives CPUs only"),
+    ({"device_kind": "cuda"}, r"a cuda device; this runtime drives cpu devices only"),
 ]
 
 
@@ -26,7 +26,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 def test_a_machine_that_lacks_something_is_told_what(
     mlp: Any, changes: dict[str, Any], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(artifact_loader, "load_code", lambda code: pytest.fail("code was loaded"))
+    monkeypatch.setattr(cpu_device, "load_code", lambda code: pytest.fail("code was loaded"))
     with pytest.raises(rt.IncompatibleDevice, match=message):
         rt.load(mlp.write(tmp_path / "a.edge", **changes))
 

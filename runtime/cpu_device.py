@@ -1,0 +1,91 @@
+"""The CPU as a device: its programs work on the host's memory, so nothing is copied that can stay where it lies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from edgec.runtime.artifact.config import ArtifactConfig
+from edgec.runtime.artifact.weights import Weight
+from edgec.runtime.device import Device
+from edgec.runtime.execution.compiled_functions import (
+    Array,
+    NativeFunction,
+    check_code,
+    empty_aligned,
+    load_code,
+)
+from edgec.runtime.execution.shared_libraries import check_ffi, ensure_runtime, load_installed
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from edgec.runtime.execution.fallback import FallbackSegments
+    from edgec.runtime.execution.profiling import LayerRuns, Probe
+
+
+class CpuFunction(NativeFunction):
+    """A compiled function whose kernels can be timed."""
+
+    def profile_runs(
+        self, config: ArtifactConfig, arrays: Sequence[Array], repeats: int, probe: Probe | None = None
+    ) -> list[LayerRuns]:
+        """Times of all kernels in `repeats` runs, after one to warm up."""
+        from edgec.runtime.execution.profiling import profile_runs
+
+        return profile_runs(self, config, arrays, repeats, probe)
+
+
+class CpuDevice(Device):
+    """The processor that this process runs on."""
+
+    def check(self) -> None:
+        """Check the version of tvm-ffi."""
+        check_ffi()
+
+    def check_code(self, code: bytes, config: ArtifactConfig) -> None:
+        """Check that the code is a shared library of the config's architecture."""
+        check_code(code, config)
+
+    def load_installed(self) -> None:
+        """Load the TVM runtime that is installed on this machine, if there is one."""
+        load_installed()
+
+    def ensure_runtime(self, bundled: Callable[[str], bytes | None]) -> None:
+        """Load the TVM runtime, if need be the artifact's own."""
+        ensure_runtime(bundled)
+
+    def allocate(self, shape: Sequence[int], dtype: npt.DTypeLike) -> Array:
+        """An array that kernels can read and write in place."""
+        return empty_aligned(shape, dtype)
+
+    def copy_in(self, array: Array, buffer: Array) -> None:
+        """Copy an array."""
+        buffer[...] = array
+
+    def copy_out(self, buffer: Array) -> Array:
+        """A copy of a buffer."""
+        return buffer.copy()
+
+    def load(
+        self,
+        code: bytes,
+        config: ArtifactConfig,
+        weights: Sequence[Weight],
+        segments: FallbackSegments | None = None,
+    ) -> CpuFunction:
+        """Load a shared library and bind its function to the weights where they are mapped."""
+        return CpuFunction(load_code(code), config.entry, weights, config.inputs, segments, config.plan)
+
+    def synchronise(self) -> None:
+        """Do nothing: a call returns when it is complete."""
+
+    def function(
+        self,
+        code: bytes,
+        config: ArtifactConfig,
+        weights: Sequence[Weight],
+        segments: FallbackSegments | None = None,
+    ) -> CpuFunction:
+        """`load`: the program takes the host's arrays as they are."""
+        return self.load(code, config, weights, segments)
