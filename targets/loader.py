@@ -22,7 +22,7 @@ def _folders() -> list[Path]:
 
 
 def _files() -> dict[str, Path]:
-    """Target names and the file of each, read from the files' own ``name`` key."""
+    """Target names and the file of each, read from the files' own `name` key."""
     found: dict[str, Path] = {}
     for folder in _folders():
         for path in sorted(folder.glob("*.toml")) if folder.is_dir() else ():
@@ -49,7 +49,7 @@ def list_targets() -> list[Target]:
 
 
 def load_target(name_or_path: str) -> Target:
-    """The target of a name, an alias, ``host`` (this machine), or a path to a TOML file.
+    """The target of a name, an alias, `host` (this machine), or a path to a TOML file.
 
     Raises:
         UnknownTarget: nothing has this name; the message says what comes near.

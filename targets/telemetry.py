@@ -6,10 +6,10 @@ import os
 
 
 def silence_onnxruntime() -> None:
-    """Keep ONNX Runtime from reporting; call it before ``onnxruntime`` is imported for the first time.
+    """Keep ONNX Runtime from reporting; call it before `onnxruntime` is imported for the first time.
 
     Since 1.29 its packages for Linux send file names, hashes and shapes of the models that they load to
-    Microsoft, unless the environment says otherwise ("Disabling Telemetry" in the package's ``Privacy.md``). A
+    Microsoft, unless the environment says otherwise ("Disabling Telemetry" in the package's `Privacy.md`). A
     value that the user has set is kept.
     """
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

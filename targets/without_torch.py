@@ -1,7 +1,7 @@
 """TVM without PyTorch: by itself TVM imports PyTorch where that is installed, for conversions that no compile uses.
 
-That takes several seconds and hundreds of megabytes. Whatever part imports TVM calls :func:`keep_torch_out` before:
-the packages of the compiler and of the benchmarks, and the runtime where it needs the package ``tvm_ffi``. Whoever
+That takes several seconds and hundreds of megabytes. Whatever part imports TVM calls `keep_torch_out` before:
+the packages of the compiler and of the benchmarks, and the runtime where it needs the package `tvm_ffi`. Whoever
 imported TVM or PyTorch before keeps them as they are; PyTorch can be imported at any time, also by another thread while
 this one imports TVM.
 """

@@ -10,7 +10,7 @@ from tvm import tirx
 from tvm.tirx import PrimFunc, Stmt
 
 from edgec.benchmarks.roofline.bandwidth import Bandwidth
-from edgec.compiler.backends.cpu.templates.emit import (
+from edgec.compiler.backends.cpu.templates.loop_nests import (
     Accumulators,
     Expr,
     broadcast,

@@ -36,7 +36,7 @@ class TuningCache:
         self.shipped_key = shipped_key
 
     def get(self, key: str, effort: str) -> Winner | None:
-        """The winner for a workload found with at least `effort` (``fast`` or ``full``), if any."""
+        """The winner for a workload found with at least `effort` (`fast` or `full`), if any."""
         try:
             entry = json.loads(self._path(key).read_text(encoding="utf-8"))
         except (OSError, ValueError):

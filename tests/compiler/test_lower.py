@@ -213,13 +213,13 @@ def test_a_broken_candidate_is_dropped(tmp_path, monkeypatch):
 
     emit, calls = conv2d.emit, []
 
-    def sabotaged(spec, tail, schedule, threads):
+    def sabotaged(spec, epilogue, schedule, threads):
         calls.append(schedule)
         if schedule == calls[0]:
             raise CandidateFailed("no such schedule")
         if schedule == calls[1]:
             spec = replace(spec, window=replace(spec.window, pad=(0, 0)))
-        return emit(spec, tail, schedule, threads)
+        return emit(spec, epilogue, schedule, threads)
 
     monkeypatch.setattr(conv2d, "emit", sabotaged)
     net = Net(1, 16, 12, 12)

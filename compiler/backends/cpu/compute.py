@@ -1,11 +1,11 @@
 """What the operators on blocked tensors compute, as TE definitions that the templates then implement fast.
 
-A blocked activation is ``[batch, channel_blocks, height, width, lanes]``; lanes beyond the last channel hold
+A blocked activation is `[batch, channel_blocks, height, width, lanes]`; lanes beyond the last channel hold
 values that nothing reads into a result. Weights of a convolution are ``[out_blocks, in_chunks, kernel_height,
 kernel_width, chunk, lanes]`` with the input channels of one group in chunks (see `ConvSpec.chunk`): in the order in
 which kernels read them, so that the processor fetches them ahead. Depthwise weights are
-``[channel_blocks, kernel_height, kernel_width, lanes]``. Every function returns a PrimFunc whose anchor block carries
-its specification as JSON under the annotation ``edgec``; a PrimFunc without a template is scheduled generically and
+`[channel_blocks, kernel_height, kernel_width, lanes]`. Every function returns a PrimFunc whose anchor block carries
+its specification as JSON under the annotation `edgec`; a PrimFunc without a template is scheduled generically and
 still computes the same.
 """
 
@@ -47,7 +47,7 @@ class Window:
 class ConvSpec:
     """A 2-d convolution on blocked tensors.
 
-    ``in_block`` is 0 when the input is plain NCHW. ``groups`` > 1 with ``depthwise`` unset needs channels per group
+    `in_block` is 0 when the input is plain NCHW. `groups` > 1 with `depthwise` unset needs channels per group
     that fill whole blocks.
     """
 
@@ -78,7 +78,7 @@ class ConvSpec:
 
 @dataclass(frozen=True)
 class PoolSpec:
-    """Pooling of a blocked tensor. ``kind`` is ``max``, ``sum``, ``avg`` or ``avg_valid`` (padding not counted)."""
+    """Pooling of a blocked tensor. `kind` is `max`, `sum`, `avg` or `avg_valid` (padding not counted)."""
 
     kind: str
     batch: int
@@ -91,7 +91,7 @@ class PoolSpec:
 
 @dataclass(frozen=True)
 class DenseSpec:
-    """``[rows, inner] × [inner, cols]`` with constant weights packed as ``[col_blocks, inner, lanes]``."""
+    """`[rows, inner] × [inner, cols]` with constant weights packed as `[col_blocks, inner, lanes]`."""
 
     rows: int
     inner: int
@@ -103,7 +103,7 @@ class DenseSpec:
 
 @dataclass(frozen=True)
 class MatmulSpec:
-    """``[*batch, rows, inner] × [*batch, inner, cols]``, both computed at run time."""
+    """`[*batch, rows, inner] × [*batch, inner, cols]`, both computed at run time."""
 
     batch: tuple[int, ...]
     rows: int

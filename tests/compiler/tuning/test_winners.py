@@ -24,10 +24,10 @@ TARGET = load_target("x86-64-v3")
 BACKEND = backend_of(TARGET)
 
 
-def _work(tail: str) -> Workload:
+def _work(epilogue: str) -> Workload:
     family = f"{BACKEND.current_workloads[0]}spec|{FAMILY}|threads1"
     return Workload(
-        family.replace(FAMILY, tail), family, "conv2d", 1, 1, 1, ("guess", "winner"), lambda _: None
+        family.replace(FAMILY, epilogue), family, "conv2d", 1, 1, 1, ("guess", "winner"), lambda _: None
     )
 
 

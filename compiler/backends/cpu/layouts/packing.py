@@ -8,7 +8,7 @@ from edgec.compiler.graph.rewrite import Array
 
 
 def pack_conv(weight: Array, lanes: int, chunk: int) -> Array:
-    """OIHW to ``[out_blocks, in_chunks, kernel_height, kernel_width, chunk, lanes]``."""
+    """OIHW to `[out_blocks, in_chunks, kernel_height, kernel_width, chunk, lanes]`."""
     oc, ic, kh, kw = weight.shape
     blocks = -(-oc // lanes)
     padded = np.zeros((blocks * lanes, ic, kh, kw), weight.dtype)
@@ -18,7 +18,7 @@ def pack_conv(weight: Array, lanes: int, chunk: int) -> Array:
 
 
 def pack_depthwise(weight: Array, lanes: int) -> Array:
-    """``[channels, 1, kh, kw]`` to ``[blocks, kh, kw, lanes]``."""
+    """`[channels, 1, kh, kw]` to `[blocks, kh, kw, lanes]`."""
     channels, _, kh, kw = weight.shape
     blocks = -(-channels // lanes)
     padded = np.zeros((blocks * lanes, kh, kw), weight.dtype)
@@ -42,7 +42,7 @@ def merge_groups(weight: Array, groups: int, channels: int, lanes: int) -> tuple
 
 
 def block_channels(array: Array, lanes: int) -> Array:
-    """NCHW to ``[N, blocks, H, W, lanes]``, missing channels as zero."""
+    """NCHW to `[N, blocks, H, W, lanes]`, missing channels as zero."""
     n, c, h, w = array.shape
     blocks = -(-c // lanes)
     padded = np.zeros((n, blocks * lanes, h, w), array.dtype)
@@ -51,7 +51,7 @@ def block_channels(array: Array, lanes: int) -> Array:
 
 
 def pack_dense(weight: Array, lanes: int) -> Array:
-    """``[inner, columns]`` to ``[column_blocks, inner, lanes]``, missing columns as zero."""
+    """`[inner, columns]` to `[column_blocks, inner, lanes]`, missing columns as zero."""
     inner, cols = weight.shape
     blocks = -(-cols // lanes)
     padded = np.zeros((inner, blocks * lanes), weight.dtype)

@@ -28,6 +28,7 @@ from edgec.compiler.graph.rewrite import (
     dtype_of,
     is_tensor,
     leaves,
+    op_name,
     shape_of,
 )
 from edgec.compiler.graph.sources import node_of
@@ -50,7 +51,7 @@ class LayoutPlanner(Walker):
     def bind(self, var: relax.Var, value: Expr) -> None:
         """Give the old variable `var` its new value."""
         if isinstance(value, Call):
-            rule = rules.RULES.get(rules.key(value))
+            rule = rules.RULES.get(op_name(value))
             made = rule(self, value) if rule is not None and is_tensor(value) else None
             if made is not None:
                 self.values[var] = made
@@ -133,7 +134,7 @@ class LayoutPlanner(Walker):
         return value.narrow[operands.data]
 
     def flat(self, expr: Expr) -> Expr:
-        """A tensor as ``[rows, columns]``, its last axis the columns."""
+        """A tensor as `[rows, columns]`, its last axis the columns."""
         value = self.state(expr)
         if value.flat is not None:
             return value.flat

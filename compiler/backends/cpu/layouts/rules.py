@@ -1,7 +1,7 @@
 """How each operator takes part in a blocked layout: one rule an operator.
 
 A rule gets the planner and the call (arguments are those of the old function) and returns the value in its new form,
-or None when the operator has to see plain tensors.
+or None when the operator needs plain tensors.
 """
 
 from __future__ import annotations
@@ -21,18 +21,13 @@ from edgec.compiler.backends.cpu.layouts.packing import (
     pack_depthwise,
 )
 from edgec.compiler.backends.cpu.layouts.value import Plan, Value
-from edgec.compiler.backends.cpu.templates import rows
+from edgec.compiler.backends.cpu.templates import normalisation
 from edgec.compiler.graph.operators import UNARY
 from edgec.compiler.graph.rewrite import Expr, array_of, constant, dtype_of, op_name, shape_of
 from edgec.compiler.operands.operands import FLOAT32
 
 Rule = Callable[[Plan, Call], Value | None]
 RULES: dict[str, Rule] = {}
-
-
-def key(call: Call) -> str:
-    """The name under which a rule for `call` is registered."""
-    return op_name(call)
 
 
 def rule(*names: str) -> Callable[[Rule], Rule]:
@@ -59,6 +54,13 @@ def _pair(values: Sequence[object]) -> tuple[int, int]:
     return first, second
 
 
+def _window(call: Call, kernel: Sequence[object]) -> Window:
+    """The sliding window of a convolution or pooling (rank 4)."""
+    attrs, out = call.attrs, shape_of(call)
+    pad = _pair(attrs.padding[:2])  # top and left; the rest follows from the size of the output
+    return Window(_pair(kernel), _pair(attrs.strides), _pair(attrs.dilation), pad, (out[2], out[3]))
+
+
 @rule("nn.conv2d")
 def _conv2d(plan: Plan, call: Call) -> Value | None:
     attrs, weight = call.attrs, array_of(call.args[1])
@@ -67,14 +69,7 @@ def _conv2d(plan: Plan, call: Call) -> Value | None:
     batch, channels, height, width = shape_of(call.args[0])
     out = shape_of(call)
     groups = int(attrs.groups)
-    pads = [int(p) for p in attrs.padding]
-    window = Window(
-        kernel=(weight.shape[2], weight.shape[3]),
-        stride=_pair(attrs.strides),
-        dilation=_pair(attrs.dilation),
-        pad=(pads[0], pads[1]),
-        out=(out[2], out[3]),
-    )
+    window = _window(call, weight.shape[2:])
     lanes = plan.lanes
     if groups > 1 and groups == channels and weight.shape[0] == channels:
         spec = ConvSpec(batch, channels, (height, width), channels, window, lanes, lanes, groups, True)
@@ -111,18 +106,10 @@ def _pool2d(plan: Plan, call: Call) -> Value | None:
     if average and any(int(d) != 1 for d in attrs.dilation):
         return None
     batch, channels, height, width = shape_of(call.args[0])
-    pads = [int(p) for p in attrs.padding]
-    out = shape_of(call)
-    window = Window(
-        kernel=_pair(attrs.pool_size),
-        stride=_pair(attrs.strides),
-        dilation=_pair(attrs.dilation),
-        pad=(pads[0], pads[1]),
-        out=(out[2], out[3]),
-    )
+    window = _window(call, attrs.pool_size)
     kind = "max"
     if average:
-        padded = any(pads) or attrs.ceil_mode
+        padded = any(int(p) for p in attrs.padding) or attrs.ceil_mode
         kind = "avg_valid" if padded and not attrs.count_include_pad else "avg"
     data = plan.blocked(call.args[0])
     spec = PoolSpec(kind, batch, shape_of(data)[1], (height, width), window, plan.lanes)
@@ -214,7 +201,7 @@ def _broadcasting(plan: Plan, call: Call) -> Value | None:
 
 
 def _broadcasting_rows(plan: Plan, call: Call) -> Value | None:
-    """On rows, so that what follows a product can be its tail: other operands are as large, a row, or a number."""
+    """On rows, so that what follows a product can be its epilogue: other operands are as large, a row, or a number."""
     shape, args = shape_of(call), []
     for arg in call.args:
         own = shape_of(arg)
@@ -285,7 +272,7 @@ def _permute(plan: Plan, call: Call) -> Value | None:
 
 @rule("reshape", "nn.batch_flatten", "squeeze")
 def _flatten(plan: Plan, call: Call) -> Value | None:
-    """Away from ``[N, C, 1, 1]`` the blocked form is the plain one when its blocks are full; rows stay rows."""
+    """Away from `[N, C, 1, 1]` the blocked form is the plain one when its blocks are full; rows stay rows."""
     shape, made = shape_of(call.args[0]), shape_of(call)
     if not plan.is_blocked(call.args[0]):
         keeps_rows = len(made) > 1 and len(shape) > 1 and shape[-1] == made[-1]
@@ -342,7 +329,11 @@ def _softmax(plan: Plan, call: Call) -> Value | None:
         return None
     axis = int(call.attrs.axis) % len(shape)
     last = axis == len(shape) - 1
-    kernel = rows.softmax(shape, plan.lanes) if last else rows.softmax_across(shape, axis, plan.lanes)
+    kernel = (
+        normalisation.softmax(shape, plan.lanes)
+        if last
+        else normalisation.softmax_across(shape, axis, plan.lanes)
+    )
     return Value(plan.call(kernel, "softmax", plan.plain(call.args[0])), None)
 
 
@@ -354,5 +345,5 @@ def _layer_norm(plan: Plan, call: Call) -> Value | None:
         return None
     if not (attrs.center and attrs.scale) or any(shape_of(arg) != shape[-1:] for arg in call.args[1:]):
         return None
-    kernel = rows.layer_norm(shape, float(attrs.epsilon), plan.lanes)
+    kernel = normalisation.layer_norm(shape, float(attrs.epsilon), plan.lanes)
     return Value(plan.call(kernel, "layer_norm", *(plan.plain(arg) for arg in call.args)), None)

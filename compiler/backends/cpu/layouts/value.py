@@ -17,7 +17,7 @@ class Value:
 
     Attributes:
         plain: as the old graph has it.
-        blocked: ``[batch, channel_blocks, height, width, lanes]``.
+        blocked: `[batch, channel_blocks, height, width, lanes]`.
         channels: of the blocked form.
         nhwc: the tensor that `plain` was transposed from, if that was NHWC.
         flat: of rank 3 and more: all rows one after the other, as products compute them.
@@ -52,7 +52,7 @@ class Plan(Protocol):
         """The blocked form of a rank-4 `expr`, in the element type of `operands`' activations."""
 
     def flat(self, expr: Expr) -> Expr:
-        """A tensor as ``[rows, columns]``, its last axis the columns."""
+        """A tensor as `[rows, columns]`, its last axis the columns."""
 
     def is_flat(self, expr: Expr) -> bool:
         """Whether `expr` is available as rows."""

@@ -17,7 +17,8 @@ from typing import Any
 from tvm import tirx
 from tvm.tirx import AllocBuffer, Buffer, BufferStore, PrimFunc, Stmt
 
-from edgec.compiler.backends.cpu.templates.emit import (
+from edgec.compiler.backends.cpu.templates.estimates import l2_cycles, vector_cycles
+from edgec.compiler.backends.cpu.templates.loop_nests import (
     Accumulators,
     Expr,
     broadcast,
@@ -31,7 +32,6 @@ from edgec.compiler.backends.cpu.templates.emit import (
     vector_load,
     vectorised,
 )
-from edgec.compiler.backends.cpu.templates.estimates import l2_cycles, vector_cycles
 from edgec.compiler.backends.cpu.templates.matmul import column_parts, most_rows, tile_cycles
 from edgec.compiler.backends.cpu.templates.vector_math import with_vector_math
 from edgec.compiler.graph.attention_spec import AttentionSpec

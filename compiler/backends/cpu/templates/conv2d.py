@@ -17,7 +17,8 @@ from tvm.tirx import Buffer, IfThenElse, PrimFunc, Stmt
 
 from edgec.compiler.backends.cpu.compute import ConvSpec
 from edgec.compiler.backends.cpu.templates import dot
-from edgec.compiler.backends.cpu.templates.emit import (
+from edgec.compiler.backends.cpu.templates.epilogue import Epilogue
+from edgec.compiler.backends.cpu.templates.loop_nests import (
     Accumulators,
     Expr,
     broadcast,
@@ -32,7 +33,7 @@ from edgec.compiler.backends.cpu.templates.emit import (
     vector_load,
     vectorised,
 )
-from edgec.compiler.backends.cpu.templates.epilogue import Tail
+from edgec.compiler.backends.cpu.templates.windows import row_bounds
 
 VERSION = 3
 CACHE_LINE = 64  # bytes
@@ -140,15 +141,15 @@ class Geometry:
         return Geometry(spec, schedule.rows, total // schedule.rows, 1, total)
 
 
-def emit(spec: ConvSpec, tail: Tail, schedule: Schedule, threads: int) -> PrimFunc:
+def emit(spec: ConvSpec, epilogue: Epilogue, schedule: Schedule, threads: int) -> PrimFunc:
     """The kernel for `schedule`."""
-    return _Direct(spec, tail, schedule, threads).build()
+    return _Direct(spec, epilogue, schedule, threads).build()
 
 
 class _Direct:
-    def __init__(self, spec: ConvSpec, tail: Tail, schedule: Schedule, threads: int) -> None:
-        self.spec, self.tail, self.schedule, self.threads = spec, tail, schedule, threads
-        self.data, self.weight = tail.inputs
+    def __init__(self, spec: ConvSpec, epilogue: Epilogue, schedule: Schedule, threads: int) -> None:
+        self.spec, self.epilogue, self.schedule, self.threads = spec, epilogue, schedule, threads
+        self.data, self.weight = epilogue.inputs
         self.geometry = Geometry.of(spec, schedule)
         self.blocks = -(-spec.out_channels // spec.lanes)
         self.operands = spec.operands
@@ -164,7 +165,7 @@ class _Direct:
             body = parallel([batch, rows, count], lambda n, y, b: self._row(n, b, y), self.threads)
         else:
             body = parallel([batch, count, rows], self._row, self.threads)
-        return self.tail.build(body)
+        return self.epilogue.build(body)
 
     def _row(self, n: Expr, b: Expr, y: Expr, chunk: _Chunk | None = None) -> Stmt:
         """A row of tiles: number `y` from the top."""
@@ -236,7 +237,7 @@ class _Direct:
         return loop(piece.count, tile, "tile")
 
     def _tile(self, place: _Place, chunk: _Chunk | None) -> Stmt:
-        """Clear or fetch the accumulators, reduce, hand them to the tail or put them back."""
+        """Clear or fetch the accumulators, reduce, hand them to the epilogue or put them back."""
         blocks, lanes = self.schedule.out_blocks, self.spec.lanes
         acc = Accumulators(place.rows * place.piece.width * blocks, lanes, self.spec.dtype)
         if chunk is None:
@@ -281,7 +282,8 @@ class _Direct:
     ) -> list[Stmt]:
         """The kernel rows that reach the tile, for a block of input channels."""
         if place.band is None:
-            low, count = self._row_bounds(top)
+            flat, w = self.schedule.flat, self.spec.window
+            low, count = (0, 1) if flat else row_bounds(w, self.geometry.in_height, top)
             return [
                 loop(count, lambda ky: self._columns(acc, place, top, channels, ky, (0, 1)), "ky", start=low)
             ]
@@ -290,21 +292,6 @@ class _Direct:
             return [loop(len(valid), lambda ky: self._columns(acc, place, top, channels, ky, whole), "ky")]
         reached = [(ky, rows) for ky, rows in enumerate(valid) if rows[1] > rows[0]]
         return [self._columns(acc, place, top, channels, const(ky), rows) for ky, rows in reached]
-
-    def _row_bounds(self, top: Expr) -> tuple[Expr | int, Expr | int]:
-        """First kernel row inside the image, and how many."""
-        w, height = self.spec.window, self.geometry.in_height
-        if self.schedule.flat:
-            return 0, 1
-        highest = (w.out[0] - 1) * w.stride[0] - w.pad[0] + (w.kernel[0] - 1) * w.dilation[0]
-        if w.pad[0] <= 0 and highest < height:
-            return 0, w.kernel[0]
-        dilation, rows = const(w.dilation[0]), const(w.kernel[0])
-        low: Expr = const(0)
-        if w.pad[0] > 0:
-            low = tirx.min(tirx.max(tirx.indexdiv(const(w.dilation[0] - 1) - top, dilation), const(0)), rows)
-        end = tirx.min(rows, tirx.indexdiv(const(height - 1 + w.dilation[0]) - top, dilation))
-        return low, tirx.max(end - low, const(0))
 
     def _columns(
         self,
@@ -409,7 +396,7 @@ class _Direct:
         return dot.data(self.operands, self.data, [place.n, number, iy, ix], lane)
 
     def _finish(self, acc: Accumulators, place: _Place) -> list[Stmt]:
-        """Hand the accumulators to the tail."""
+        """Hand the accumulators to the epilogue."""
         blocks = self.schedule.out_blocks
 
         def column(i: Expr, row: int) -> Stmt:
@@ -420,19 +407,19 @@ class _Direct:
             def block(j: Expr) -> Stmt:
                 at = [place.n, place.b * const(blocks) + j, y, x]
                 k = (i + const(row * place.piece.width)) * const(blocks) + j
-                return _store(self.tail, acc, k, at)
+                return _store(self.epilogue, acc, k, at)
 
             return unrolled(blocks, block)
 
         return [unrolled(place.piece.width, partial(column, row=row)) for row in range(place.rows)]
 
 
-def _store(tail: Tail, acc: Accumulators, k: Expr, at: list[Expr]) -> Stmt:
-    return vectorised(acc.lanes, lambda lane: tail.store([*at, lane], acc.element(k, lane)))
+def _store(epilogue: Epilogue, acc: Accumulators, k: Expr, at: list[Expr]) -> Stmt:
+    return vectorised(acc.lanes, lambda lane: epilogue.store([*at, lane], acc.element(k, lane)))
 
 
 def _stages(count: int) -> list[tuple[str, int, int]]:
-    """Chunks as (kind, first, how many): the first one starts the sums, the last one hands them to the tail."""
+    """Chunks as (kind, first, how many): the first one starts the sums, the last one hands them to the epilogue."""
     if count == 2:
         return [("first", 0, 1), ("last", 1, 1)]
     return [("first", 0, 1), ("middle", 1, count - 2), ("last", count - 1, 1)]

@@ -8,8 +8,8 @@ from itertools import product
 
 from edgec.compiler.backends.cpu.compute import ConvSpec
 from edgec.compiler.backends.cpu.templates.conv2d import Geometry, Schedule
-from edgec.compiler.backends.cpu.templates.emit import tiles
 from edgec.compiler.backends.cpu.templates.estimates import fetch_cycles, step_cycles
+from edgec.compiler.backends.cpu.templates.loop_nests import tiles
 from edgec.targets.target import Target
 
 
@@ -24,7 +24,7 @@ def candidates(spec: ConvSpec, target: Target, threads: int, *, flattens: bool) 
         spec: the convolution.
         target: its registers and caches bound the tiles.
         threads: that will run it.
-        flattens: whether the tail lets height and width be seen as one axis.
+        flattens: whether the epilogue lets height and width be seen as one axis.
     """
     group_blocks = -(-spec.out_channels // spec.lanes) // spec.groups
     found: list[Schedule] = []

@@ -1,4 +1,4 @@
-"""Matrix product with constant weights, packed as ``[col_blocks, inner, lanes]``.
+"""Matrix product with constant weights, packed as `[col_blocks, inner, lanes]`.
 
 A tile of `rows` × `blocks` vectors stays in registers while the inner dimension passes; with one row the weights are
 read once, in order, and memory sets the pace.
@@ -12,7 +12,9 @@ from tvm.tirx import PrimFunc, Stmt
 
 from edgec.compiler.backends.cpu.compute import DenseSpec
 from edgec.compiler.backends.cpu.templates import dot
-from edgec.compiler.backends.cpu.templates.emit import (
+from edgec.compiler.backends.cpu.templates.epilogue import Epilogue
+from edgec.compiler.backends.cpu.templates.estimates import chains, l2_cycles, step_cycles
+from edgec.compiler.backends.cpu.templates.loop_nests import (
     Accumulators,
     Expr,
     broadcast,
@@ -26,8 +28,6 @@ from edgec.compiler.backends.cpu.templates.emit import (
     unrolled,
     vectorised,
 )
-from edgec.compiler.backends.cpu.templates.epilogue import Tail
-from edgec.compiler.backends.cpu.templates.estimates import chains, l2_cycles, step_cycles
 from edgec.targets.target import Target
 
 VERSION = 1
@@ -47,15 +47,15 @@ class Schedule:
         return f"dense {self.rows}x{self.blocks}" + (f" split{self.split}" if self.split > 1 else "")
 
 
-def emit(spec: DenseSpec, tail: Tail, schedule: Schedule, threads: int) -> PrimFunc:
+def emit(spec: DenseSpec, epilogue: Epilogue, schedule: Schedule, threads: int) -> PrimFunc:
     """The kernel for `schedule`."""
-    return _Dense(spec, tail, schedule, threads).build()
+    return _Dense(spec, epilogue, schedule, threads).build()
 
 
 class _Dense:
-    def __init__(self, spec: DenseSpec, tail: Tail, schedule: Schedule, threads: int) -> None:
-        self.spec, self.tail, self.schedule, self.threads = spec, tail, schedule, threads
-        self.data, self.weight = tail.inputs
+    def __init__(self, spec: DenseSpec, epilogue: Epilogue, schedule: Schedule, threads: int) -> None:
+        self.spec, self.epilogue, self.schedule, self.threads = spec, epilogue, schedule, threads
+        self.data, self.weight = epilogue.inputs
         self.operands = spec.operands
 
     def build(self) -> PrimFunc:
@@ -68,7 +68,7 @@ class _Dense:
             parts.append(parallel([whole], lambda g: self._columns(g * const(blocks), blocks), self.threads))
         if rest:
             parts.append(self._columns(const(whole * blocks), rest))
-        return self.tail.build(seq(parts))
+        return self.epilogue.build(seq(parts))
 
     def _columns(self, first_block: Expr, blocks: int) -> Stmt:
         parts = runs(tiles(self.spec.rows, self.schedule.rows))
@@ -107,7 +107,7 @@ class _Dense:
     def _store(self, acc: Accumulators, b: Expr, first: Expr, rows: int, blocks: int, j: int) -> Stmt:
         def row(i: Expr) -> Stmt:
             at = i * const(blocks) + const(j)
-            return _store(self.spec, self.tail, acc, b + const(j), j == blocks - 1, at, first + i)
+            return _store(self.spec, self.epilogue, acc, b + const(j), j == blocks - 1, at, first + i)
 
         return unrolled(rows, row)
 
@@ -121,7 +121,7 @@ def _join(acc: Accumulators, count: int, split: int) -> list[Stmt]:
 
 
 def _store(
-    spec: DenseSpec, tail: Tail, acc: Accumulators, block: Expr, last: bool, at: Expr, row: Expr
+    spec: DenseSpec, epilogue: Epilogue, acc: Accumulators, block: Expr, last: bool, at: Expr, row: Expr
 ) -> Stmt:
     """Store a vector; past the last column nothing is written."""
     lanes = spec.lanes
@@ -129,8 +129,8 @@ def _store(
     rest = spec.cols % lanes
     known = getattr(block, "value", None)
     if last and rest and known is not None and int(known) == spec.cols // lanes:
-        return loop(rest, lambda lane: tail.store([row, base + lane], acc.element(at, lane)), "lane")
-    return vectorised(lanes, lambda lane: tail.store([row, base + lane], acc.element(at, lane)))
+        return loop(rest, lambda lane: epilogue.store([row, base + lane], acc.element(at, lane)), "lane")
+    return vectorised(lanes, lambda lane: epilogue.store([row, base + lane], acc.element(at, lane)))
 
 
 def candidates(spec: DenseSpec, target: Target, threads: int) -> list[Schedule]:

@@ -13,7 +13,7 @@ from tvm import tirx
 from tvm.tirx import Buffer
 
 from edgec.compiler.backends.cpu.dot_instructions import INSTRUCTIONS
-from edgec.compiler.backends.cpu.templates.emit import Expr, Index, const, index, vector_load
+from edgec.compiler.backends.cpu.templates.loop_nests import Expr, Index, const, index, vector_load
 from edgec.compiler.operands.operands import Operands
 
 WORD = "int32"

@@ -1,6 +1,6 @@
 """What a fused kernel does with its anchor's result, taken out of the merged function as an expression.
 
-A template computes the anchor in registers and has `Tail.store` write what the rest of the kernel makes of it.
+A template computes the anchor in registers and has `Epilogue.store` write what the rest of the kernel makes of it.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from tvm.s_tir import SBlock
 from tvm.s_tir.schedule import Schedule
 from tvm.tirx import Buffer, BufferStore, PrimFunc, Stmt, Var
 
-from edgec.compiler.backends.cpu.templates.emit import Expr, Index, index
 from edgec.compiler.backends.cpu.templates.generic import inline_elementwise, leaf_blocks
+from edgec.compiler.backends.cpu.templates.loop_nests import Expr, Index, index
 from edgec.compiler.backends.cpu.templates.vector_math import with_vector_math
 from edgec.compiler.graph.anchors import ANCHOR
 
 
 @dataclass(frozen=True)
-class Tail:
+class Epilogue:
     """The parts of a fused kernel that a template needs.
 
     Attributes:
@@ -67,8 +67,8 @@ class Tail:
         return func.with_attrs({"tirx.noalias": True, "s_tir": True})
 
 
-def split_tail(func: PrimFunc) -> Tail | None:
-    """Take a fused kernel apart; None when its tail is not a map over the anchor's elements in place."""
+def split_epilogue(func: PrimFunc) -> Epilogue | None:
+    """Take a fused kernel apart; None when its epilogue is not a map over the anchor's elements in place."""
     sch = Schedule(tvm.IRModule({"main": func}), debug_mask="none", error_render_level="none")
     inline_elementwise(sch)
     blocks = [sch.get(block) for block in leaf_blocks(sch)]
@@ -81,13 +81,13 @@ def split_tail(func: PrimFunc) -> Tail | None:
     inputs = _operands(anchor, result)
     if len(blocks) == 1:
         axes = tuple(iv.var for iv in anchor.iter_vars if iv.iter_type == 0)
-        return Tail(params, inputs, result, tirx.BufferLoad(result, list(axes)), axes, result, func)
+        return Epilogue(params, inputs, result, tirx.BufferLoad(result, list(axes)), axes, result, func)
     last = blocks[1]
     axes = tuple(iv.var for iv in last.iter_vars)
     store = last.body
     if not isinstance(store, BufferStore) or not _in_place(store, axes, result):
         return None
-    return Tail(params, inputs, store.buffer, store.value, axes, result, func)
+    return Epilogue(params, inputs, store.buffer, store.value, axes, result, func)
 
 
 def _operands(anchor: SBlock, result: Buffer) -> tuple[Buffer, ...]:

@@ -20,9 +20,9 @@ PARALLEL_FROM = 16384
 def schedule_generic(func: PrimFunc, target: Target, threads: int) -> PrimFunc:
     """Schedule `func` for `target`: element-wise producers inlined, outer loops parallel, inner ones vector code.
 
-    Requires: `func` is in the form that ``te.create_prim_func`` or FuseTIR makes (sblocks, no schedule yet).
+    Requires: `func` is in the form that `te.create_prim_func` or FuseTIR makes (sblocks, no schedule yet).
     Ensures: the same results, up to the order of floating point reductions. A kernel that its front end wrote
-    in its final form (``tirx.is_scheduled``) keeps its loops.
+    in its final form (`tirx.is_scheduled`) keeps its loops.
     """
     if func.attrs is not None and "tirx.is_scheduled" in func.attrs:
         return with_vector_math(func)

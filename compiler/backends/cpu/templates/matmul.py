@@ -1,4 +1,4 @@
-"""Batched product of two activations, ``[…, rows, inner] × […, inner, cols]``: attention's two products.
+"""Batched product of two activations, `[…, rows, inner] × […, inner, cols]`: attention's two products.
 
 A register tile of `rows` × `blocks` vectors passes over the inner dimension; the right operand is read in place, a
 vector of columns at a time. The last vector of a row that does not fill its lanes ends at the last column and so
@@ -15,7 +15,9 @@ from typing import Any
 from tvm.tirx import PrimFunc, Stmt
 
 from edgec.compiler.backends.cpu.compute import MatmulSpec
-from edgec.compiler.backends.cpu.templates.emit import (
+from edgec.compiler.backends.cpu.templates.epilogue import Epilogue
+from edgec.compiler.backends.cpu.templates.estimates import step_cycles
+from edgec.compiler.backends.cpu.templates.loop_nests import (
     Accumulators,
     Expr,
     broadcast,
@@ -29,8 +31,6 @@ from edgec.compiler.backends.cpu.templates.emit import (
     vector_load,
     vectorised,
 )
-from edgec.compiler.backends.cpu.templates.epilogue import Tail
-from edgec.compiler.backends.cpu.templates.estimates import step_cycles
 from edgec.targets.target import Target
 
 VERSION = 1
@@ -52,9 +52,9 @@ def applies(spec: MatmulSpec) -> bool:
     return spec.cols >= spec.lanes
 
 
-def emit(spec: MatmulSpec, tail: Tail, schedule: Schedule, threads: int) -> PrimFunc:
+def emit(spec: MatmulSpec, epilogue: Epilogue, schedule: Schedule, threads: int) -> PrimFunc:
     """The kernel for `schedule`."""
-    return _Matmul(spec, tail, schedule, threads).build()
+    return _Matmul(spec, epilogue, schedule, threads).build()
 
 
 def column_parts(cols: int, lanes: int, blocks: int) -> Iterator[tuple[int, int, int, list[int]]]:
@@ -84,13 +84,13 @@ def tile_cycles(target: Target, rows: int, blocks: int) -> float:
 
 
 class _Matmul:
-    def __init__(self, spec: MatmulSpec, tail: Tail, schedule: Schedule, threads: int) -> None:
-        self.spec, self.tail, self.schedule, self.threads = spec, tail, schedule, threads
-        self.left, self.right = tail.inputs
+    def __init__(self, spec: MatmulSpec, epilogue: Epilogue, schedule: Schedule, threads: int) -> None:
+        self.spec, self.epilogue, self.schedule, self.threads = spec, epilogue, schedule, threads
+        self.left, self.right = epilogue.inputs
 
     def build(self) -> PrimFunc:
         parts = [self._rows(*part) for part in runs(tiles(self.spec.rows, self.schedule.rows))]
-        return self.tail.build(seq(parts))
+        return self.epilogue.build(seq(parts))
 
     def _rows(self, start: int, size: int, count: int) -> Stmt:
         def task(*at: Expr) -> Stmt:
@@ -128,7 +128,7 @@ class _Matmul:
         def store(j: int, i: Expr) -> Stmt:
             def element(lane: Expr) -> Stmt:
                 place = [*batch, row + i, column + const(offsets[j]) + lane]
-                return self.tail.store(place, acc.element(i * const(blocks) + const(j), lane))
+                return self.epilogue.store(place, acc.element(i * const(blocks) + const(j), lane))
 
             return vectorised(lanes, element)
 

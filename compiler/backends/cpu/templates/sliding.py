@@ -12,7 +12,8 @@ from tvm import tirx
 from tvm.tirx import PrimFunc, Stmt
 
 from edgec.compiler.backends.cpu.compute import ConvSpec, PoolSpec, Window
-from edgec.compiler.backends.cpu.templates.emit import (
+from edgec.compiler.backends.cpu.templates.epilogue import Epilogue
+from edgec.compiler.backends.cpu.templates.loop_nests import (
     Accumulators,
     Expr,
     const,
@@ -24,7 +25,7 @@ from edgec.compiler.backends.cpu.templates.emit import (
     vector_load,
     vectorised,
 )
-from edgec.compiler.backends.cpu.templates.epilogue import Tail
+from edgec.compiler.backends.cpu.templates.windows import row_bounds
 from edgec.targets.target import Target
 
 VERSION = 1
@@ -42,14 +43,16 @@ class Schedule:
         return f"sliding {self.width} rows{self.task_rows}"
 
 
-def emit(spec: ConvSpec | PoolSpec, tail: Tail, schedule: Schedule, threads: int) -> PrimFunc:
+def emit(spec: ConvSpec | PoolSpec, epilogue: Epilogue, schedule: Schedule, threads: int) -> PrimFunc:
     """The kernel for `schedule`."""
-    return _Sliding(spec, tail, schedule, threads).build()
+    return _Sliding(spec, epilogue, schedule, threads).build()
 
 
 class _Sliding:
-    def __init__(self, spec: ConvSpec | PoolSpec, tail: Tail, schedule: Schedule, threads: int) -> None:
-        self.spec, self.tail, self.schedule, self.threads = spec, tail, schedule, threads
+    def __init__(
+        self, spec: ConvSpec | PoolSpec, epilogue: Epilogue, schedule: Schedule, threads: int
+    ) -> None:
+        self.spec, self.epilogue, self.schedule, self.threads = spec, epilogue, schedule, threads
         self.window: Window = spec.window
         self.depthwise = isinstance(spec, ConvSpec)
         self.maximum = isinstance(spec, PoolSpec) and spec.kind == "max"
@@ -64,7 +67,7 @@ class _Sliding:
         def task(n: Expr, b: Expr, group: Expr) -> Stmt:
             return loop(per_task, lambda y: self._row(n, b, group * const(per_task) + y), "y")
 
-        return self.tail.build(parallel([spec.batch, blocks, rows // per_task], task, self.threads))
+        return self.epilogue.build(parallel([spec.batch, blocks, rows // per_task], task, self.threads))
 
     def _row(self, n: Expr, b: Expr, y: Expr) -> Stmt:
         parts: list[tuple[int, int, int, tuple[tuple[int, int], ...]]] = []
@@ -114,7 +117,7 @@ class _Sliding:
 
         def store(i: Expr) -> Stmt:
             return vectorised(
-                spec.lanes, lambda lane: self.tail.store([n, b, y, x + i, lane], acc.element(i, lane))
+                spec.lanes, lambda lane: self.epilogue.store([n, b, y, x + i, lane], acc.element(i, lane))
             )
 
         finish = [unrolled(width, store)]
@@ -135,9 +138,9 @@ class _Sliding:
 
         def column(i: Expr) -> Stmt:
             ix = (x + i) * const(w.stride[1]) + kx * const(w.dilation[1]) - const(w.pad[1])
-            value = vector_load(self.tail.inputs[0], [n, b, row, ix, 0], lanes)
+            value = vector_load(self.epilogue.inputs[0], [n, b, row, ix, 0], lanes)
             if self.depthwise:
-                value = acc.get(i) + value * vector_load(self.tail.inputs[1], [b, ky, kx, 0], lanes)
+                value = acc.get(i) + value * vector_load(self.epilogue.inputs[1], [b, ky, kx, 0], lanes)
             elif self.maximum:
                 value = tirx.max(acc.get(i), value)
             else:
@@ -146,19 +149,6 @@ class _Sliding:
 
         first, end = columns
         return [unrolled(end - first, column, first)] if end > first else []
-
-
-def row_bounds(w: Window, height: int, top: Expr) -> tuple[Expr | int, Expr | int]:
-    """First row of the window that lies inside an image of `height` rows, and how many do."""
-    highest = (w.out[0] - 1) * w.stride[0] - w.pad[0] + (w.kernel[0] - 1) * w.dilation[0]
-    if w.pad[0] <= 0 and highest < height:
-        return 0, w.kernel[0]
-    dilation, rows = const(w.dilation[0]), const(w.kernel[0])
-    low: Expr = const(0)
-    if w.pad[0] > 0:
-        low = tirx.min(tirx.max(tirx.indexdiv(const(w.dilation[0] - 1) - top, dilation), const(0)), rows)
-    end = tirx.min(rows, tirx.indexdiv(const(height - 1 + w.dilation[0]) - top, dilation))
-    return low, tirx.max(end - low, const(0))
 
 
 def candidates(spec: ConvSpec | PoolSpec, target: Target, threads: int) -> list[Schedule]:

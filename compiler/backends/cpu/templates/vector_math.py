@@ -1,10 +1,10 @@
 """Exponentials and their kin as vector code.
 
-LLVM has no vector form of ``expf`` and calls the C library once a lane. The forms here are polynomials that vectorise
+LLVM has no vector form of `expf` and calls the C library once a lane. The forms here are polynomials that vectorise
 with the loop around them. Error bounds are relative to the exact value unless said otherwise, float32.
 
-Sources: ``exp`` after Cephes ``expf`` (Cody and Waite reduction; below 2 units in the last place); ``tanh`` the
-rational minimax form of Eigen and XNNPACK (below 4e-7); ``erf`` a polynomial of our own, fitted to the smallest
+Sources: `exp` after Cephes `expf` (Cody and Waite reduction; below 2 units in the last place); `tanh` the
+rational minimax form of Eigen and XNNPACK (below 4e-7); `erf` a polynomial of our own, fitted to the smallest
 largest error by Lawson's method (below 2.5e-7, absolute, and 5e-7 of the value between -0.5 and 0.5): no division,
 which costs as much as thirty multiplications.
 """
@@ -61,7 +61,7 @@ def _within(x: Expr, low: float, high: float) -> Expr:
 
 
 def exp(x: Expr) -> Expr:
-    """``e**x``; 0 below -87.7, saturated above 88.37."""
+    """`e**x`; 0 below -87.7, saturated above 88.37."""
 
     def reduced(x: Expr) -> Expr:
         return _let("n", tirx.floor(x * _f(1.44269504088896341) + _f(0.5)), lambda n: scaled(x, n))
@@ -78,7 +78,7 @@ def exp(x: Expr) -> Expr:
 
 
 def sigmoid(x: Expr) -> Expr:
-    """``1 / (1 + e**-x)``."""
+    """`1 / (1 + e**-x)`."""
     return _f(1.0) / (_f(1.0) + exp(_f(0.0) - x))
 
 

@@ -1,9 +1,9 @@
 """3×3 convolution without stride by F(2×2, 3×3) and F(4×4, 3×3), on blocked tensors.
 
-A kernel works on blocks of tiles: whole rows of tiles of one image. It transforms the weights (``t²``
-matrices ``[in, out]``) and a block's input (``t²`` matrices ``[tiles, in]``) into scratch, multiplies the
+A kernel works on blocks of tiles: whole rows of tiles of one image. It transforms the weights (`t²`
+matrices `[in, out]`) and a block's input (`t²` matrices `[tiles, in]`) into scratch, multiplies the
 matrices with the accumulators in registers, and transforms the products of a group of output channels back,
-the fused tail applied to the results before they are stored. Padding is handled where tiles are loaded and
+the fused epilogue applied to the results before they are stored. Padding is handled where tiles are loaded and
 stored.
 
 Tasks are either blocks of tiles (the input's scratch is the thread's own and stays in its cache; the
@@ -23,7 +23,8 @@ from tvm import tirx
 from tvm.tirx import AllocBuffer, Bind, Buffer, IfThenElse, PrimFunc, Stmt
 
 from edgec.compiler.backends.cpu.compute import ConvSpec
-from edgec.compiler.backends.cpu.templates.emit import (
+from edgec.compiler.backends.cpu.templates.epilogue import Epilogue
+from edgec.compiler.backends.cpu.templates.loop_nests import (
     Accumulators,
     Expr,
     broadcast,
@@ -34,7 +35,6 @@ from edgec.compiler.backends.cpu.templates.emit import (
     vector_load,
     vectorised,
 )
-from edgec.compiler.backends.cpu.templates.epilogue import Tail
 from edgec.compiler.backends.cpu.templates.winograd_transforms import (
     Arithmetic,
     input_transform,
@@ -93,9 +93,9 @@ def applies(spec: ConvSpec) -> bool:
     )
 
 
-def emit(spec: ConvSpec, tail: Tail, schedule: Schedule, threads: int) -> PrimFunc:
+def emit(spec: ConvSpec, epilogue: Epilogue, schedule: Schedule, threads: int) -> PrimFunc:
     """The kernel for `schedule`."""
-    return _Winograd(spec, tail, schedule, threads).build()
+    return _Winograd(spec, epilogue, schedule, threads).build()
 
 
 class _Vectors(Arithmetic[Any]):
@@ -116,7 +116,7 @@ class _Vectors(Arithmetic[Any]):
 
 @dataclass(frozen=True)
 class _Scratch:
-    """Transformed values: for each of ``t²`` matrices `vectors` vectors, from element `start` on."""
+    """Transformed values: for each of `t²` matrices `vectors` vectors, from element `start` on."""
 
     buffer: Buffer
     start: Expr
@@ -144,9 +144,9 @@ def _odd(vectors: int) -> int:
 
 
 class _Winograd:
-    def __init__(self, spec: ConvSpec, tail: Tail, schedule: Schedule, threads: int) -> None:
-        self.spec, self.tail, self.schedule, self.threads = spec, tail, schedule, threads
-        self.data, self.weight = tail.inputs
+    def __init__(self, spec: ConvSpec, epilogue: Epilogue, schedule: Schedule, threads: int) -> None:
+        self.spec, self.epilogue, self.schedule, self.threads = spec, epilogue, schedule, threads
+        self.data, self.weight = epilogue.inputs
         self.lanes, self.m, self.t = spec.lanes, schedule.m, tile_size(schedule.m)
         self.out_blocks = -(-spec.out_channels // spec.lanes)
         self.in_blocks = -(-spec.in_channels // spec.lanes)
@@ -155,7 +155,7 @@ class _Winograd:
         self.row_blocks = self.grid[0] // schedule.rows
 
     def build(self) -> PrimFunc:
-        return self.tail.build(self._by_channels() if self.schedule.by_channels else self._by_tiles())
+        return self.epilogue.build(self._by_channels() if self.schedule.by_channels else self._by_tiles())
 
     def _by_tiles(self) -> Stmt:
         weights = self._allocated("weights", self.spec.in_channels, self.out_blocks)
@@ -244,7 +244,7 @@ class _Winograd:
         return seq([AllocBuffer(weights.buffer), AllocBuffer(products.buffer), *steps])
 
     def _allocated(self, name: str, vectors: int, parts: int = 1) -> _Scratch:
-        """Scratch for `parts` times ``t²`` matrices of `vectors` vectors, from the workspace."""
+        """Scratch for `parts` times `t²` matrices of `vectors` vectors, from the workspace."""
         size = parts * self.t * self.t * _odd(vectors) * self.lanes
         buffer = tirx.decl_buffer((size,), self.spec.dtype, name, scope="global", data_alignment=64)
         return _Scratch(buffer, const(0), vectors, self.lanes)
@@ -315,7 +315,7 @@ class _Winograd:
         return IfThenElse(interior, self._transform_input(inner, scratch, vector), border)
 
     def _transform_input(self, load: Callable[[int, int], Expr], scratch: _Scratch, vector: Expr) -> Stmt:
-        """``Bᵀ d B`` of one tile; element ``(i, j)`` belongs to matrix ``i · t + j``."""
+        """`Bᵀ d B` of one tile; element `(i, j)` belongs to matrix `i · t + j`."""
         t, code = self.t, _Vectors(self.lanes, self.spec.dtype)
         columns = [input_transform(self.m, [code.name(load(i, j)) for i in range(t)], code) for j in range(t)]
         for i in range(t):
@@ -424,7 +424,7 @@ class _Winograd:
     def _store_tile(
         self, at: list[Expr], corner: tuple[Expr, Expr], products: _Scratch, vector: Expr
     ) -> Stmt:
-        """``Aᵀ M A`` of one tile, through the tail, to the output."""
+        """`Aᵀ M A` of one tile, through the epilogue, to the output."""
         t, m, code = self.t, self.m, _Vectors(self.lanes, self.spec.dtype)
 
         def load(i: int, j: int) -> Expr:
@@ -445,7 +445,7 @@ class _Winograd:
         y, x = corner[0] + const(i), corner[1] + const(j)
 
         def element(lane: Expr) -> Stmt:
-            return self.tail.store([*at, y, x, lane], results.element(i * m + j, lane))
+            return self.epilogue.store([*at, y, x, lane], results.element(i * m + j, lane))
 
         stored = vectorised(self.lanes, element)
         inside = []

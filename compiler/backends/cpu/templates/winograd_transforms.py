@@ -1,7 +1,7 @@
 """The minimal filtering algorithms F(m×m, 3×3): straight-line code for their transforms, and their matrices.
 
 Source: A. Lavin, S. Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016. A tile of
-``m``×``m`` results comes from ``t``×``t`` inputs, ``t = m + 2``, through ``Aᵀ[(G g Gᵀ) ⊙ (Bᵀ d B)]A``. The
+`m`×`m` results comes from `t`×`t` inputs, `t = m + 2`, through `Aᵀ[(G g Gᵀ) ⊙ (Bᵀ d B)]A`. The
 matrices follow from the points at which the polynomials are evaluated (Cook and Toom): 0, infinity and
 pairs ±p. The rows for p and −p share their even and odd halves, which is what the straight-line code does.
 
@@ -46,17 +46,17 @@ def tile_size(m: int) -> int:
 
 
 def weight_matrix(m: int) -> Matrix:
-    """G, ``[m + 2, 3]``; rows in the order 0, +p, −p for each pair, infinity."""
+    """G, `[m + 2, 3]`; rows in the order 0, +p, −p for each pair, infinity."""
     return _matrix_of(lambda d: weight_transform(m, d, _Numbers()), 3)
 
 
 def input_matrix(m: int) -> Matrix:
-    """Bᵀ, ``[m + 2, m + 2]``."""
+    """Bᵀ, `[m + 2, m + 2]`."""
     return _matrix_of(lambda d: input_transform(m, d, _Numbers()), tile_size(m))
 
 
 def output_matrix(m: int) -> Matrix:
-    """Aᵀ, ``[m, m + 2]``."""
+    """Aᵀ, `[m, m + 2]`."""
     return _matrix_of(lambda d: output_transform(m, d, _Numbers()), tile_size(m))
 
 
@@ -68,7 +68,7 @@ class Arithmetic(Generic[T]):
         return value
 
     def scaled(self, factor: float, value: T) -> T:
-        """``factor × value``."""
+        """`factor × value`."""
         raise TypeError(f"{type(self).__name__} cannot scale")
 
 
@@ -80,7 +80,7 @@ class _Numbers(Arithmetic[Matrix]):
 
 
 def weight_transform(m: int, g: Sequence[T], arithmetic: Arithmetic[T]) -> list[T]:
-    """``G g`` for one column `g` of three weights."""
+    """`G g` for one column `g` of three weights."""
     pairs = POINTS[m]
     made = [arithmetic.scaled(1.0 / _even_polynomial(pairs)[0], g[0])]
     for p in pairs:
@@ -92,7 +92,7 @@ def weight_transform(m: int, g: Sequence[T], arithmetic: Arithmetic[T]) -> list[
 
 
 def input_transform(m: int, d: Sequence[T], arithmetic: Arithmetic[T]) -> list[T]:
-    """``Bᵀ d`` for one column `d` of ``m + 2`` values."""
+    """`Bᵀ d` for one column `d` of `m + 2` values."""
     pairs = POINTS[m]
     every = _even_polynomial(pairs)
     made = [_combine(every, [d[2 * i] for i in range(len(every))], arithmetic)]
@@ -108,7 +108,7 @@ def input_transform(m: int, d: Sequence[T], arithmetic: Arithmetic[T]) -> list[T
 
 
 def output_transform(m: int, d: Sequence[T], arithmetic: Arithmetic[T]) -> list[T]:
-    """``Aᵀ d`` for one column `d` of ``m + 2`` values."""
+    """`Aᵀ d` for one column `d` of `m + 2` values."""
     pairs = POINTS[m]
     even = [arithmetic.name(d[1 + 2 * i] + d[2 + 2 * i]) for i in range(len(pairs))]
     odd = [arithmetic.name(d[1 + 2 * i] - d[2 + 2 * i]) for i in range(len(pairs))]
@@ -132,7 +132,7 @@ def _even_polynomial(pairs: Sequence[float]) -> list[float]:
 
 
 def _combine(factors: Sequence[float], values: Sequence[T], arithmetic: Arithmetic[T]) -> T:
-    """The sum of ``factor × value``: those without a factor first, so that the others are multiply-adds."""
+    """The sum of `factor × value`: those without a factor first, so that the others are multiply-adds."""
     terms = sorted(
         ((f, v) for f, v in zip(factors, values, strict=True) if f != 0.0), key=lambda term: term[0] != 1.0
     )

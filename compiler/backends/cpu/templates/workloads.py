@@ -19,7 +19,7 @@ from edgec.compiler.backends.cpu.templates import (
     winograd,
     winograd_candidates,
 )
-from edgec.compiler.backends.cpu.templates.epilogue import Tail, split_tail
+from edgec.compiler.backends.cpu.templates.epilogue import Epilogue, split_epilogue
 from edgec.compiler.backends.interface import FAMILY, Workload
 from edgec.compiler.graph.attention_spec import AttentionSpec
 from edgec.compiler.graph.buffers import buffer_bytes
@@ -56,11 +56,11 @@ def workload_of(
     if isinstance(spec, AttentionSpec):
         made = _attention(spec, func, target, threads)
     else:
-        tail = split_tail(func)
-        if tail is None or not tail.output.same_as(tail.params[-1]):
+        epilogue = split_epilogue(func)
+        if epilogue is None or not epilogue.output.same_as(epilogue.params[-1]):
             return None
-        made = _candidates(spec, tail, target, threads, error_budget)
-        extra = [str(tuple(int(d) for d in p.ty.shape)) for p in tail.params[len(tail.inputs) :]]
+        made = _candidates(spec, epilogue, target, threads, error_budget)
+        extra = [str(tuple(int(d) for d in p.ty.shape)) for p in epilogue.params[len(epilogue.inputs) :]]
     if made is None:
         return None
     kind, version, candidates, emit = made
@@ -92,25 +92,25 @@ def _attention(spec: AttentionSpec, func: PrimFunc, target: Target, threads: int
 
 def _candidates(
     spec: ConvSpec | PoolSpec | DenseSpec | MatmulSpec,
-    tail: Tail,
+    epilogue: Epilogue,
     target: Target,
     threads: int,
     error_budget: float,
 ) -> _Made | None:
     if isinstance(spec, ConvSpec) and not spec.depthwise:
-        return _convolution(spec, tail, target, threads, error_budget)
+        return _convolution(spec, epilogue, target, threads, error_budget)
     if isinstance(spec, ConvSpec | PoolSpec):
         kind = "depthwise" if isinstance(spec, ConvSpec) else "pool"
         return (
             kind,
             sliding.VERSION,
             sliding.candidates(spec, target, threads),
-            lambda s: sliding.emit(spec, tail, s, threads),
+            lambda s: sliding.emit(spec, epilogue, s, threads),
         )
     if isinstance(spec, MatmulSpec):
         found = matmul.candidates(spec, target, threads)
         return (
-            ("matmul", matmul.VERSION, found, lambda s: matmul.emit(spec, tail, s, threads))
+            ("matmul", matmul.VERSION, found, lambda s: matmul.emit(spec, epilogue, s, threads))
             if found
             else None
         )
@@ -118,20 +118,22 @@ def _candidates(
         "dense",
         dense.VERSION,
         dense.candidates(spec, target, threads),
-        lambda s: dense.emit(spec, tail, s, threads),
+        lambda s: dense.emit(spec, epilogue, s, threads),
     )
 
 
-def _convolution(spec: ConvSpec, tail: Tail, target: Target, threads: int, error_budget: float) -> _Made:
+def _convolution(
+    spec: ConvSpec, epilogue: Epilogue, target: Target, threads: int, error_budget: float
+) -> _Made:
     """Direct and Winograd schedules, in turn, so that few trials meet both; the kind that should win first."""
-    direct = conv2d_candidates.candidates(spec, target, threads, flattens=_flattens(tail))
+    direct = conv2d_candidates.candidates(spec, target, threads, flattens=_flattens(epilogue))
     ranked = winograd_candidates.candidates(spec, target, threads, error_budget)
     fast = [s for _, s in ranked]
 
     def emit(schedule: Any) -> PrimFunc:  # noqa: ANN401
         if isinstance(schedule, winograd.Schedule):
-            return winograd.emit(spec, tail, schedule, threads)
-        return conv2d.emit(spec, tail, schedule, threads)
+            return winograd.emit(spec, epilogue, schedule, threads)
+        return conv2d.emit(spec, epilogue, schedule, threads)
 
     found = direct
     if ranked:
@@ -150,14 +152,14 @@ def _in_turn(first: tuple[float, list[Any]], second: tuple[float, list[Any]]) ->
     return [schedule for k in range(longer) for kind in (good, other) for schedule in kind[k : k + 1]]
 
 
-def _flattens(tail: Tail) -> bool:
-    """Whether the tail reads its other operands either at every pixel or at none.
+def _flattens(epilogue: Epilogue) -> bool:
+    """Whether the epilogue reads its other operands either at every pixel or at none.
 
     Then a pixel's number can stand for its column: the address is the same.
     """
-    out = [int(d) for d in tail.output.ty.shape]
-    for param in tail.params:
-        if any(param.same_as(operand) for operand in tail.inputs):
+    out = [int(d) for d in epilogue.output.ty.shape]
+    for param in epilogue.params:
+        if any(param.same_as(operand) for operand in epilogue.inputs):
             continue
         shape = [int(d) for d in param.ty.shape]
         if len(shape) == 5 and shape[2:4] != out[2:4] and shape[2:4] != [1, 1]:

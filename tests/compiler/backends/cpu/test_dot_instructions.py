@@ -17,7 +17,7 @@ from edgec.compiler.backends.cpu.dot_instructions import INSTRUCTIONS, operands_
 from edgec.compiler.backends.cpu.layouts.packing import block_channels, pack_conv, pack_dense
 from edgec.compiler.backends.cpu.runner import runs_here
 from edgec.compiler.backends.cpu.templates import conv2d, conv2d_candidates, dense
-from edgec.compiler.backends.cpu.templates.epilogue import split_tail
+from edgec.compiler.backends.cpu.templates.epilogue import split_epilogue
 from edgec.compiler.backends.cpu.tir_pipeline import PIPELINE
 from edgec.compiler.operands.operands import BFLOAT16, INT8, OPERANDS, UINT8_INT8, Operands, numpy_dtype
 from edgec.targets import Target, detect, list_targets, load_target
@@ -52,11 +52,11 @@ def check_dense(operands: Operands, target: Target) -> None:
         integers((spec.rows, spec.inner), operands.data),
         integers((spec.inner, spec.cols), operands.weight),
     )
-    tail = split_tail(compute.dense(spec))
-    assert tail is not None
+    epilogue = split_epilogue(compute.dense(spec))
+    assert epilogue is not None
     packed = operands.pack(pack_dense(w, spec.lanes))
     for schedule in dense.candidates(spec, target, 1)[:4]:
-        kernel = dense.emit(spec, tail, schedule, 1)
+        kernel = dense.emit(spec, epilogue, schedule, 1)
         made = run(kernel, target, x.astype(numpy_dtype(operands.data)), packed)
         np.testing.assert_array_equal(made, x @ w)
 
@@ -68,12 +68,12 @@ def check_conv2d(operands: Operands, target: Target) -> None:
     padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
     windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(2, 3))
     wanted = np.einsum("nchwij,ocij->nohw", windows, w)
-    tail = split_tail(compute.conv2d(spec))
-    assert tail is not None
+    epilogue = split_epilogue(compute.conv2d(spec))
+    assert epilogue is not None
     blocked = block_channels(x, spec.lanes).astype(numpy_dtype(operands.data))
     packed = operands.pack(pack_conv(w, spec.lanes, spec.chunk))
     for schedule in conv2d_candidates.candidates(spec, target, 1, flattens=True)[:2]:
-        made = run(conv2d.emit(spec, tail, schedule, 1), target, blocked, packed)
+        made = run(conv2d.emit(spec, epilogue, schedule, 1), target, blocked, packed)
         unblocked = made.transpose(0, 1, 4, 2, 3).reshape(1, -1, *spec.window.out)
         np.testing.assert_array_equal(unblocked[:, : spec.out_channels], wanted)
 
@@ -102,9 +102,9 @@ def test_a_target_with_the_instruction_gets_it(operands: Operands, name: str) ->
     target = load_target(name)
     assert operands_for(operands, target) == operands
     spec = dense_spec(operands, target.fp32_lanes)
-    tail = split_tail(compute.dense(spec))
-    assert tail is not None
-    kernel = dense.emit(spec, tail, dense.candidates(spec, target, 1)[0], 1)
+    epilogue = split_epilogue(compute.dense(spec))
+    assert epilogue is not None
+    kernel = dense.emit(spec, epilogue, dense.candidates(spec, target, 1)[0], 1)
     module = tvm.IRModule({"kernel": kernel.with_attr("global_symbol", "kernel")})
     built = tvm.tirx.build(module, target=tvm.target.Target(dict(target.tvm)), pipeline=PIPELINE)
     assert re.search(rf"\b{operands.instruction}\b", built.inspect_source("s"))

@@ -9,7 +9,7 @@ from edgec.compiler.backends.cpu import compute
 from edgec.compiler.backends.cpu.compute import MatmulSpec
 from edgec.compiler.backends.cpu.runner import runs_here
 from edgec.compiler.backends.cpu.templates import matmul
-from edgec.compiler.backends.cpu.templates.epilogue import split_tail
+from edgec.compiler.backends.cpu.templates.epilogue import split_epilogue
 from edgec.compiler.backends.cpu.timing import build
 from edgec.targets.loader import load_target
 
@@ -33,7 +33,7 @@ def test_any_candidate_computes_the_product(name, batch, rows, inner, cols, pick
     assert bool(found) == (cols >= spec.lanes)
     if not found:
         return
-    func = matmul.emit(spec, split_tail(compute.matmul(spec)), found[pick % len(found)], threads)
+    func = matmul.emit(spec, split_epilogue(compute.matmul(spec)), found[pick % len(found)], threads)
     rng = np.random.default_rng(pick)
     left = rng.standard_normal((*batch, rows, inner)).astype(np.float32)
     right = rng.standard_normal((*batch, inner, cols)).astype(np.float32)

@@ -11,7 +11,7 @@ from edgec.compiler.backends.cpu.compute import ConvSpec, DenseSpec, PoolSpec, W
 from edgec.compiler.backends.cpu.layouts.packing import block_channels, pack_conv, pack_depthwise
 from edgec.compiler.backends.cpu.runner import runs_here
 from edgec.compiler.backends.cpu.templates import conv2d, conv2d_candidates, dense, sliding
-from edgec.compiler.backends.cpu.templates.epilogue import split_tail
+from edgec.compiler.backends.cpu.templates.epilogue import split_epilogue
 from edgec.targets.loader import load_target
 from tests.compiler.backends.cpu.kernels import run
 
@@ -103,7 +103,7 @@ def convolve(target, data, size, *, tall=False):
     rng = np.random.default_rng(0)
     image = rng.standard_normal((batch, ic, *size)).astype(np.float32)
     weight = rng.standard_normal((oc, ic // groups, *window.kernel)).astype(np.float32)
-    kernel = conv2d.emit(spec, split_tail(compute.conv2d(spec)), schedule, 2)
+    kernel = conv2d.emit(spec, split_epilogue(compute.conv2d(spec)), schedule, 2)
     operand = image if plain else block_channels(image, lanes)
     made = run(kernel, target, operand, pack_conv(weight, lanes, spec.chunk))
     seen = windows_of(image, window, 0.0).reshape(batch, groups, ic // groups, *window.out, *window.kernel)
@@ -123,7 +123,7 @@ def test_depthwise_convolution(target, data):
     rng = np.random.default_rng(0)
     image = rng.standard_normal((1, channels, *size)).astype(np.float32)
     weight = rng.standard_normal((channels, 1, *window.kernel)).astype(np.float32)
-    kernel = sliding.emit(spec, split_tail(compute.depthwise(spec)), schedule, 2)
+    kernel = sliding.emit(spec, split_epilogue(compute.depthwise(spec)), schedule, 2)
     made = run(kernel, target, block_channels(image, lanes), pack_depthwise(weight, lanes))
     wanted = np.einsum("ncyxij,cij->ncyx", windows_of(image, window, 0.0), weight[:, 0])
     close(unblock(made, channels), wanted)
@@ -140,7 +140,7 @@ def test_pooling(target, data, kind):
     spec = PoolSpec(kind, 1, -(-channels // lanes), size, window, lanes)
     schedule = data.draw(st.sampled_from(sliding.candidates(spec, target, 2)))
     image = np.random.default_rng(0).standard_normal((1, channels, *size)).astype(np.float32)
-    kernel = sliding.emit(spec, split_tail(compute.pool(spec)), schedule, 2)
+    kernel = sliding.emit(spec, split_epilogue(compute.pool(spec)), schedule, 2)
     made = unblock(run(kernel, target, block_channels(image, lanes)), channels)
     lowest = float(np.finfo(np.float32).min)
     seen = windows_of(image, window, lowest if kind == "max" else 0.0)
@@ -169,7 +169,7 @@ def test_dense(target, data):
     packed = np.zeros((inner, blocks * lanes), np.float32)
     packed[:, :cols] = weight
     packed = np.ascontiguousarray(packed.reshape(inner, blocks, lanes).transpose(1, 0, 2))
-    kernel = dense.emit(spec, split_tail(compute.dense(spec)), schedule, 2)
+    kernel = dense.emit(spec, split_epilogue(compute.dense(spec)), schedule, 2)
     close(run(kernel, target, x, packed), x.astype(np.float64) @ weight)
 
 

@@ -12,7 +12,7 @@ from edgec.compiler.backends.cpu.compute import ConvSpec, Window
 from edgec.compiler.backends.cpu.layouts.packing import pack_conv
 from edgec.compiler.backends.cpu.runner import runs_here
 from edgec.compiler.backends.cpu.templates import winograd, winograd_transforms
-from edgec.compiler.backends.cpu.templates.epilogue import split_tail
+from edgec.compiler.backends.cpu.templates.epilogue import split_epilogue
 from edgec.compiler.backends.cpu.templates.winograd_candidates import candidates
 from edgec.compiler.backends.cpu.timing import build
 from edgec.targets.loader import load_target
@@ -49,7 +49,7 @@ def reference(spec, data, weight):
 
 
 def run(spec, schedule, target, data, weight, threads=2):
-    func = winograd.emit(spec, split_tail(compute.conv2d(spec)), schedule, threads)
+    func = winograd.emit(spec, split_epilogue(compute.conv2d(spec)), schedule, threads)
     module = build(func, tvm.target.Target(dict(target.tvm)))
     # Nothing may read the lanes beyond the last channel into a result: they hold NaN.
     packed = pack_conv(weight, spec.lanes, spec.chunk)

@@ -1,6 +1,6 @@
 """Softmax and layer normalisation over the last axis: each row in vectors, its passes while it is in the first cache.
 
-These kernels are written in their final form (attribute ``tirx.is_scheduled``); nothing is fused into them.
+These kernels are written in their final form (attribute `tirx.is_scheduled`); nothing is fused into them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from tvm import tirx
 from tvm.s_tir import SBlock, SBlockRealize
 from tvm.tirx import AllocBuffer, Buffer, BufferStore, PrimFunc, Stmt
 
-from edgec.compiler.backends.cpu.templates.emit import Expr, const, loop, parallel, seq, vectorised
+from edgec.compiler.backends.cpu.templates.loop_nests import Expr, const, loop, parallel, seq, vectorised
 from edgec.compiler.backends.cpu.templates.vector_math import with_vector_math
 
 # Waking the thread pool costs some microseconds; fewer elements than this are one thread's work.
@@ -30,7 +30,7 @@ class _Row:
         self.total = tirx.decl_buffer((1,), "float32", "total", scope="local")
 
     def spans(self, body: Callable[[Expr, int], Stmt]) -> Stmt:
-        """``body(first, width)`` for each vector of the row and for what is left of it."""
+        """`body(first, width)` for each vector of the row and for what is left of it."""
         whole, rest = divmod(self.length, self.lanes)
         steps = [loop(whole, lambda i: body(i * const(self.lanes), self.lanes), "i")] if whole else []
         return seq([*steps, body(const(whole * self.lanes), rest)] if rest else steps)
@@ -46,7 +46,7 @@ class _Row:
         element: Callable[[Expr], Expr],
         before: Callable[[Expr], Stmt] | None = None,
     ) -> list[Stmt]:
-        """Combine ``element(i)`` over the row into `total`; `before` may store something for the element first."""
+        """Combine `element(i)` over the row into `total`; `before` may store something for the element first."""
         lanes = self.lanes
 
         def chunk(first: Expr, v: Expr) -> Stmt:

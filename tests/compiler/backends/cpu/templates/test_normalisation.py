@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgec.compiler.backends.cpu.runner import runs_here
-from edgec.compiler.backends.cpu.templates import rows
+from edgec.compiler.backends.cpu.templates import normalisation
 from edgec.compiler.backends.cpu.timing import build
 from edgec.targets.loader import load_target
 
@@ -28,7 +28,7 @@ def test_softmax(name, shape, scale, seed):
     if not runs_here(target):
         return
     data = (np.random.default_rng(seed).standard_normal(shape) * scale).astype(np.float32)
-    got = run(rows.softmax(shape, target.fp32_lanes), target, data)
+    got = run(normalisation.softmax(shape, target.fp32_lanes), target, data)
     wide = np.exp(data.astype(np.float64) - data.max(-1, keepdims=True))
     np.testing.assert_allclose(got, wide / wide.sum(-1, keepdims=True), rtol=1e-5, atol=1e-30)
 
@@ -40,7 +40,7 @@ def test_softmax_across(name, shape, axis, seed):
     if not runs_here(target):
         return
     data = np.random.default_rng(seed).standard_normal(shape).astype(np.float32) * 3
-    got = run(rows.softmax_across(shape, axis, target.fp32_lanes), target, data)
+    got = run(normalisation.softmax_across(shape, axis, target.fp32_lanes), target, data)
     wide = np.exp(data.astype(np.float64))
     np.testing.assert_allclose(got, wide / wide.sum(axis, keepdims=True), rtol=1e-5, atol=1e-30)
 
@@ -51,7 +51,7 @@ def test_softmax_leaves_masked_elements_at_zero():
         return
     data = np.zeros((2, 3, 37), np.float32)
     data[..., 30:] = np.float32(-3.4e38)
-    got = run(rows.softmax(data.shape, target.fp32_lanes), target, data)
+    got = run(normalisation.softmax(data.shape, target.fp32_lanes), target, data)
     assert not got[..., 30:].any()
     np.testing.assert_allclose(got[..., :30], 1 / 30, rtol=1e-6)
 
@@ -65,7 +65,7 @@ def test_layer_norm(name, shape, offset, seed):
     rng = np.random.default_rng(seed)
     data = (rng.standard_normal(shape) + offset).astype(np.float32)
     scale, shift = (rng.standard_normal(shape[-1]).astype(np.float32) for _ in range(2))
-    got = run(rows.layer_norm(shape, 1e-5, target.fp32_lanes), target, data, scale, shift)
+    got = run(normalisation.layer_norm(shape, 1e-5, target.fp32_lanes), target, data, scale, shift)
     wide = data.astype(np.float64)
     centred = wide - wide.mean(-1, keepdims=True)
     expected = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5) * scale + shift

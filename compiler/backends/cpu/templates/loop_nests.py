@@ -1,7 +1,7 @@
 """Building loop nests as TIR statements: the vocabulary that the templates share.
 
 Templates write loops, not schedules: they decide every loop, tile and vector themselves, and accumulators are
-``local`` arrays at constant offsets, which LLVM keeps in registers.
+`local` arrays at constant offsets, which LLVM keeps in registers.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def loop(
     kind: ForKind = ForKind.SERIAL,
     start: Index = 0,
 ) -> Stmt:
-    """``for name in [start, start + extent)``; a loop of one step is its body."""
+    """`for name in [start, start + extent)`; a loop of one step is its body."""
     if isinstance(extent, int) and extent == 1 and isinstance(start, int):
         return body(const(start))
     var = Var(name, INDEX)
