@@ -3,7 +3,8 @@
 `python -m edgec.compiler.tuning.ship TARGET CACHE` takes the winners of families of workloads (any epilogue) from the
 tuning cache CACHE and adds them to `shipped/<microarchitecture and registers>.json` beside this file. To fill that
 cache, compile any networks with `--tune fast --cache CACHE` for TARGET on a machine that is otherwise idle. Entries of
-other versions of a template have other keys that nothing reads: they are left out.
+other versions of a template have other keys that nothing reads: they are left out. A target whose core borrowed another
+one's winners until now (`winners` in its `[core]` table) reads its own once that key is removed.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from edgec.compiler.backends.interface import FAMILY
@@ -37,7 +39,8 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("target")
     parser.add_argument("cache", type=Path)
     chosen = parser.parse_args(arguments)
-    backend = backend_of(load_target(chosen.target))
+    target = load_target(chosen.target)
+    backend = backend_of(replace(target, core=replace(target.core, winners="")))
     name = backend.shipped_key
     output = SHIPPED / f"{name}.json"
     known = json.loads(output.read_text(encoding="utf-8"))[name] if output.exists() else {}

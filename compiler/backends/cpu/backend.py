@@ -9,6 +9,7 @@ import tvm
 from tvm.tirx import PrimFunc
 
 from edgec.compiler.backends.cpu import library, winners
+from edgec.compiler.backends.cpu.dot_instructions import feature_of, operands_for
 from edgec.compiler.backends.cpu.layouts.planner import plan_layouts
 from edgec.compiler.backends.cpu.runner import runner_of, runs_here
 from edgec.compiler.backends.cpu.runtime_libraries import runtime_libraries
@@ -19,9 +20,9 @@ from edgec.compiler.backends.interface import Backend, Library, OperandsOf, Runn
 from edgec.compiler.errors import TargetLacksPrecision
 from edgec.compiler.graph.attention import fuse_attention
 from edgec.compiler.graph.one_dimensional import widen
+from edgec.compiler.operands.operands import BFLOAT16
 from edgec.compiler.options import Precision
 from edgec.compiler.progress import Progress
-from edgec.targets.features import AVX512_BF16
 
 
 class CpuBackend(Backend):
@@ -29,10 +30,10 @@ class CpuBackend(Backend):
 
     def check_precision(self, precision: Precision) -> None:
         """Check that the target multiplies in `precision`."""
-        if precision == "bf16" and AVX512_BF16 not in self.target.features:
+        if precision == "bf16" and operands_for(BFLOAT16, self.target) != BFLOAT16:
             raise TargetLacksPrecision(
-                f"{self.target.name} has no products of bfloat16 ({AVX512_BF16}): compile for a target that has "
-                "(zen4, sapphirerapids), or with --precision auto or fp32"
+                f"{self.target.name} has no products of bfloat16 ({feature_of(BFLOAT16)}): compile for a target that "
+                "has (zen4, sapphirerapids), or with --precision auto or fp32"
             )
 
     def choose_layouts(self, mod: tvm.IRModule, operands_of: OperandsOf) -> tvm.IRModule:

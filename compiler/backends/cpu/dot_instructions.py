@@ -68,6 +68,11 @@ INSTRUCTIONS = {
 }
 
 
+def feature_of(operands: Operands) -> str | None:
+    """The extension that a target needs to multiply `operands`; None where ordinary arithmetic does."""
+    return None if operands.instruction is None else INSTRUCTIONS[operands.instruction].feature
+
+
 def operands_for(operands: Operands, target: Target) -> Operands:
     """`operands` where `target` has their instruction, else those that compute the same without it."""
     if operands.instruction is None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from edgec.compiler.backends.cpu.dot_instructions import INSTRUCTIONS
 from edgec.compiler.backends.cpu.templates import attention, conv2d, dense, matmul, sliding
 from edgec.compiler.backends.cpu.templates.workloads import WITH_WINOGRAD
-from edgec.targets import features
+from edgec.targets.features import AVX2, AVX512F
 from edgec.targets.target import Target
 
 # What the keys begin with of workloads that today's templates make.
@@ -20,7 +21,7 @@ CURRENT = (
 
 
 # Features that decide which schedule is fast.
-_DECIDING = {features.AVX2, features.AVX512F, features.AVX512_VNNI, features.AVX512_BF16, features.DOTPROD}
+_DECIDING = {AVX2, AVX512F, *(instruction.feature for instruction in INSTRUCTIONS.values())}
 
 
 def cache_key(target: Target) -> str:

@@ -79,6 +79,18 @@ def test_shipped_winners_serve_workloads_of_their_family(
     assert Tuner(BACKEND, full, Silent())._known(work) is None
 
 
+def test_winners_of_a_core_that_borrows_anothers_are_written_to_its_own_file(
+    tmp_path: Path, shipped: Path
+) -> None:
+    target = load_target("zen4")
+    assert target.core.winners == "cascadelake"
+    backend, work = backend_of(target), _work("relu")
+    TuningCache(tmp_path, backend.winners_key).put(work.family, Winner("winner", 2.0), "fast")
+    ship.main([target.name, str(tmp_path)])
+    assert [path.name for path in shipped.iterdir()] == ["x86_64-zen4-v512x32.json"]
+    assert backend.shipped_key == "x86_64-cascadelake-v512x32"
+
+
 def test_winners_serve_the_core_on_which_they_were_measured_only() -> None:
     keys = {
         name: backend_of(load_target(name)).shipped_key

@@ -144,12 +144,14 @@ def _convolution(
 
 
 def _in_turn(first: tuple[float, list[Any]], second: tuple[float, list[Any]]) -> list[Any]:
-    """Two kinds of schedules with the estimates of their best: in turns, but one only of a kind that is far behind."""
-    (better, good), (worse, other) = sorted((first, second), key=lambda pair: pair[0])
-    if worse > FAR_APART * better:
-        return [*good[:2], *other[:1], *good[2:], *other[1:]]
-    longer = max(len(good), len(other))
-    return [schedule for k in range(longer) for kind in (good, other) for schedule in kind[k : k + 1]]
+    """Interleave two kinds of schedules, given with the estimate of their best; of a kind that is far behind only one
+    comes early.
+    """
+    (low, faster), (high, slower) = sorted((first, second), key=lambda pair: pair[0])
+    if high > FAR_APART * low:
+        return [*faster[:2], *slower[:1], *faster[2:], *slower[1:]]
+    longer = max(len(faster), len(slower))
+    return [schedule for k in range(longer) for kind in (faster, slower) for schedule in kind[k : k + 1]]
 
 
 def _flattens(epilogue: Epilogue) -> bool:
