@@ -1,6 +1,6 @@
 """Hardware descriptions: what code is compiled for, and what a loader checks before it runs it.
 
-A name is imported when it is first asked for: a device that runs a model reads no description of a target.
+Names are imported on first use: a device that only runs a model never reads a target file.
 """
 
 from importlib import import_module
@@ -22,7 +22,7 @@ _HOMES = {name: f"{__name__}.{module}" for module, names in _MODULES.items() for
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - PEP 562
-    """Import what is asked for."""
+    """Import a name on first use."""
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""What the machine at hand is: architecture, instruction-set features, cores, caches, memory, C library."""
+"""Describe this machine: architecture, instruction-set features, cores, caches, memory, C library."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def usable_cores() -> int:
 
 
 def _cache_sizes() -> dict[str, Any]:
-    """Data cache sizes of the first core by level (`l1d_bytes` …), as far as the system tells."""
+    """Data cache sizes of the first core by level (`l1d_bytes` …), as far as the system reports them."""
     sizes: dict[str, Any] = {}
     for index in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
         try:
@@ -110,7 +110,7 @@ def detect_from(targets: list[Target]) -> Target:
     """The most capable of `targets` that this machine fulfils, with the machine's own counts filled in.
 
     Raises:
-        UnknownTarget: none of them is for this architecture, or each asks for a feature that is missing.
+        UnknownTarget: none of them is for this architecture, or each requires a feature that is missing.
     """
     arch, features = machine_arch(), machine_features()
     fitting = [target for target in targets if target.arch == arch and target.features <= features]

@@ -1,8 +1,8 @@
 """The root of edgec's error tree.
 
-Errors are split by whose fault they are. What a user can mend derives from `EdgecError`; the
-`edgec` command prints its message (one or two lines that name the thing and the way out) and exits with its
-`exit_code`. Anything else is a defect of ours and keeps its traceback.
+Errors are split by whose fault they are. Those that a user can fix derive from `EdgecError`: the `edgec` command prints
+the message (one or two lines that name the cause and the remedy) and exits with the error's `exit_code`. Anything else
+is a defect of edgec and keeps its traceback.
 
 - EdgecError (1)
     - UsageError (2): an option or an argument that makes no sense
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 
 class EdgecError(Exception):
-    """Something that the user can mend: the message says how, `exit_code` is the process's status."""
+    """An error that the user can fix: the message says how; `exit_code` is the exit status of the process."""
 
     exit_code: int = 1
 

@@ -1,4 +1,4 @@
-"""Find target descriptions: those that are shipped, and the user's own."""
+"""Find target files: those that ship with edgec, and the user's own."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SHIPPED = Path(__file__).resolve().parent
 
 
 def _folders() -> list[Path]:
-    """Where target files lie; a later folder's names win over an earlier one's."""
+    """The folders of target files; names in a later folder override those in an earlier one."""
     folders = [_SHIPPED, Path("~/.config/edgec/targets").expanduser()]
     if own := os.environ.get("EDGEC_TARGETS"):
         folders.append(Path(own))
@@ -52,7 +52,7 @@ def load_target(name_or_path: str) -> Target:
     """The target of a name, an alias, `host` (this machine), or a path to a TOML file.
 
     Raises:
-        UnknownTarget: nothing has this name; the message says what comes near.
+        UnknownTarget: nothing has this name; the message suggests similar ones.
         BadTargetFile: a target file is not valid.
     """
     if name_or_path in ("host", "native"):
@@ -76,7 +76,7 @@ def load_target(name_or_path: str) -> Target:
 
 
 def detect() -> Target:
-    """This machine: the most capable known target that it fulfils, with its own cores, caches and memory.
+    """This machine: the most capable known target that it supports, with its own cores, caches and memory.
 
     Raises:
         UnknownTarget: no target fits (an architecture that none of them describes).

@@ -1,4 +1,4 @@
-"""What a library that we call would tell its makers about a user's models."""
+"""Telemetry of libraries that edgec calls: off, because it describes the user's models."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 
 
 def silence_onnxruntime() -> None:
-    """Keep ONNX Runtime from reporting; call it before `onnxruntime` is imported for the first time.
+    """Turn off ONNX Runtime's telemetry; to be called before `onnxruntime` is imported for the first time.
 
     Since 1.29 its packages for Linux send file names, hashes and shapes of the models that they load to
     Microsoft, unless the environment says otherwise ("Disabling Telemetry" in the package's `Privacy.md`). A

@@ -1,8 +1,8 @@
-"""TVM without PyTorch: by itself TVM imports PyTorch where that is installed, for conversions that no compile uses.
+"""Import TVM without PyTorch, which it imports where installed, for conversions that no compile uses.
 
-That takes several seconds and hundreds of megabytes. Whatever part imports TVM calls `keep_torch_out` before:
-the packages of the compiler and of the benchmarks, and the runtime where it needs the package `tvm_ffi`. Whoever
-imported TVM or PyTorch before keeps them as they are; PyTorch can be imported at any time, also by another thread while
+That import takes several seconds and hundreds of megabytes. Every part that imports TVM calls `keep_torch_out` first:
+the packages of the compiler and of the benchmarks, and the runtime where it needs the package `tvm_ffi`. A TVM or
+PyTorch that is imported already stays as it is, and PyTorch can be imported at any time, even by another thread while
 this one imports TVM.
 """
 
@@ -27,7 +27,7 @@ class _Inside(threading.local):
 
 
 class _Finder(MetaPathFinder):
-    """Finds nothing itself: it sees to it that what TVM's packages import on their way in is not PyTorch."""
+    """Finds nothing itself, and hides PyTorch from TVM's packages while they are being imported."""
 
     def __init__(self) -> None:
         self.inside = _Inside()
@@ -40,7 +40,7 @@ class _Finder(MetaPathFinder):
         if fullname not in GUARDED:
             return None
         for finder in sys.meta_path:
-            # Python has other ways with a finder that lacks the method
+            # a finder without the method is called by Python in another way
             find = None if finder is self else getattr(finder, "find_spec", None)
             spec: ModuleSpec | None = None if find is None else find(fullname, path, target)
             if spec is not None:
@@ -51,7 +51,7 @@ class _Finder(MetaPathFinder):
 
 
 class _Loader(Loader):
-    """Runs a package's code with PyTorch out of reach of this thread."""
+    """Runs a package's code with PyTorch hidden from this thread."""
 
     def __init__(self, own: Loader, inside: _Inside) -> None:
         self.own, self.inside = own, inside
@@ -71,7 +71,7 @@ class _Loader(Loader):
 
 
 def keep_torch_out() -> None:
-    """Let the first import of TVM in this process pass PyTorch by, once and for all threads."""
+    """Make every import of TVM in this process skip PyTorch, in all threads; further calls change nothing."""
     with _adding:
         if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
             sys.meta_path.insert(0, _Finder())

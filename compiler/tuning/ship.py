@@ -32,7 +32,7 @@ def collect(cache: TuningCache) -> dict[str, tuple[str, float]]:
 
 
 def main(arguments: list[str]) -> None:
-    """Do what the command line says."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

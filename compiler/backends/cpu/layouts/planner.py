@@ -3,8 +3,8 @@
 Requires: `simplify` ran; NCHW operators as the importers emit them.
 Ensures: convolutions, poolings and products with constant weights call the kernels of
 `edgec.compiler.backends.cpu.compute` with re-laid weights; what lies between them works on blocked tensors; a change
-of layout stands only where a plain tensor is asked for (an operator without a blocked form, a result of the model),
-once per tensor.
+of layout is inserted only where a plain tensor is required (by an operator without a blocked form, as a result of the
+model), and once per tensor.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from edgec.targets.target import Target
 
 
 class LayoutPlanner(Walker):
-    """The walk that gives each operator its layout; the rules by operator are in `rules`."""
+    """Walks the function and assigns each operator its layout, by the operator's rule."""
 
     def __init__(
         self, mod: tvm.IRModule, target: Target, operands_of: OperandsOf | None = None, entry: str = "main"
@@ -77,7 +77,7 @@ class LayoutPlanner(Walker):
     # What the rules use.
 
     def state(self, expr: Expr) -> Value:
-        """The forms in which a variable of the old function is at hand."""
+        """The forms in which a variable of the old function is available."""
         if isinstance(expr, relax.Var) and expr in self.values:
             return self.values[expr]
         return Value(super().resolve(expr), None)
@@ -143,11 +143,11 @@ class LayoutPlanner(Walker):
         return plain if len(shape) == 2 else self.emit(relax.op.reshape(plain, (-1, shape[-1])))
 
     def is_flat(self, expr: Expr) -> bool:
-        """Whether `expr` is at hand as rows."""
+        """Whether `expr` is available as rows."""
         return self.state(expr).flat is not None
 
     def is_blocked(self, expr: Expr) -> bool:
-        """Whether the blocked form of `expr` is there already."""
+        """Whether `expr` is available in its blocked form."""
         return self.state(expr).blocked is not None
 
     def call(self, kernel: PrimFunc, name: str, *args: Expr) -> Expr:

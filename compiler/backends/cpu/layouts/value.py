@@ -13,7 +13,7 @@ from edgec.compiler.operands.operands import Operands
 
 @dataclass
 class Value:
-    """A tensor of the old graph in its plain and its blocked form; either is made when first asked for.
+    """A tensor of the old graph in its plain and its blocked form; either is created on first use.
 
     Attributes:
         plain: as the old graph has it.

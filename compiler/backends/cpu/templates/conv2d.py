@@ -99,7 +99,7 @@ class Schedule:
         flat: height and width are one axis (1×1 kernels without stride only).
         ic_chunk: input channels reduced before the tile moves on; 0 for all at once.
         rows_outer: tasks run over rows first, so that threads share weights rather than input.
-        ahead: each step asks for the input that the next tile will read.
+        ahead: each step prefetches the input that the next tile will read.
     """
 
     width: int
@@ -194,7 +194,7 @@ class _Direct:
         return found
 
     def _chunked(self, n: Expr, b: Expr) -> Stmt:
-        """All rows of some channel blocks, a part of the input channels at a time; partial sums rest in memory."""
+        """All rows of some channel blocks, a part of the input channels at a time; partial sums are kept in memory."""
         count = -(-self.per_group // self._chunk_steps)
         size = self.geometry.height * self.geometry.width * self.schedule.out_blocks * self.spec.lanes
         sums = tirx.decl_buffer((size,), self.spec.dtype, "sums", scope="global", data_alignment=64)
@@ -237,7 +237,7 @@ class _Direct:
         return loop(piece.count, tile, "tile")
 
     def _tile(self, place: _Place, chunk: _Chunk | None) -> Stmt:
-        """Clear or fetch the accumulators, reduce, hand them to the epilogue or put them back."""
+        """Clear or load the accumulators, reduce, and pass them to the epilogue or store them as partial sums."""
         blocks, lanes = self.schedule.out_blocks, self.spec.lanes
         acc = Accumulators(place.rows * place.piece.width * blocks, lanes, self.spec.dtype)
         if chunk is None:
@@ -333,9 +333,9 @@ class _Direct:
         return 2 if self.spec.window.stride == (1, 1) and self.schedule.tall == 1 else 1
 
     def _ahead(self, place: _Place, top: Expr, channel: Expr, ky: Expr) -> list[Stmt]:
-        """Ask for the cache lines of this block of channels and kernel row that the next tile will read.
+        """Prefetch the cache lines of this block of channels and kernel row that the next tile will read.
 
-        A tile reads short pieces far apart, which the processor's own prefetchers do not see coming.
+        A tile reads short pieces far apart, which the hardware prefetchers do not predict.
         """
         pixel = self.spec.lanes * self.spec.window.stride[1] * self.operands.data_bytes
         if not self.schedule.ahead:
@@ -396,7 +396,7 @@ class _Direct:
         return dot.data(self.operands, self.data, [place.n, number, iy, ix], lane)
 
     def _finish(self, acc: Accumulators, place: _Place) -> list[Stmt]:
-        """Hand the accumulators to the epilogue."""
+        """Pass the accumulators to the epilogue."""
         blocks = self.schedule.out_blocks
 
         def column(i: Expr, row: int) -> Stmt:
@@ -419,7 +419,7 @@ def _store(epilogue: Epilogue, acc: Accumulators, k: Expr, at: list[Expr]) -> St
 
 
 def _stages(count: int) -> list[tuple[str, int, int]]:
-    """Chunks as (kind, first, how many): the first one starts the sums, the last one hands them to the epilogue."""
+    """Chunks as (kind, first, how many): the first one starts the sums, the last one passes them to the epilogue."""
     if count == 2:
         return [("first", 0, 1), ("last", 1, 1)]
     return [("first", 0, 1), ("middle", 1, count - 2), ("last", count - 1, 1)]

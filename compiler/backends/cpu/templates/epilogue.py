@@ -1,6 +1,6 @@
-"""What a fused kernel does with its anchor's result, taken out of the merged function as an expression.
+"""The epilogue of a fused kernel: what it does with its anchor's result, extracted as an expression.
 
-A template computes the anchor in registers and has `Epilogue.store` write what the rest of the kernel makes of it.
+A template computes the anchor in registers, and `Epilogue.store` applies the rest of the kernel to it and writes.
 """
 
 from __future__ import annotations
@@ -41,12 +41,6 @@ class Epilogue:
     value: Expr
     axes: tuple[Var, ...]
     anchor: Buffer
-    func: PrimFunc
-
-    @property
-    def is_copy(self) -> bool:
-        """Whether the anchor's result is stored as it is."""
-        return isinstance(self.value, TensorLoad)
 
     def store(self, position: Sequence[Index], result: Expr) -> Stmt:
         """Write the element at `position`, `result` being the anchor's value there."""
@@ -68,7 +62,7 @@ class Epilogue:
 
 
 def split_epilogue(func: PrimFunc) -> Epilogue | None:
-    """Take a fused kernel apart; None when its epilogue is not a map over the anchor's elements in place."""
+    """The anchor's operands and the epilogue of a fused kernel; None unless it maps elements in place."""
     sch = Schedule(tvm.IRModule({"main": func}), debug_mask="none", error_render_level="none")
     inline_elementwise(sch)
     blocks = [sch.get(block) for block in leaf_blocks(sch)]
@@ -81,24 +75,24 @@ def split_epilogue(func: PrimFunc) -> Epilogue | None:
     inputs = _operands(anchor, result)
     if len(blocks) == 1:
         axes = tuple(iv.var for iv in anchor.iter_vars if iv.iter_type == 0)
-        return Epilogue(params, inputs, result, tirx.BufferLoad(result, list(axes)), axes, result, func)
+        return Epilogue(params, inputs, result, tirx.BufferLoad(result, list(axes)), axes, result)
     last = blocks[1]
     axes = tuple(iv.var for iv in last.iter_vars)
     store = last.body
     if not isinstance(store, BufferStore) or not _in_place(store, axes, result):
         return None
-    return Epilogue(params, inputs, store.buffer, store.value, axes, result, func)
+    return Epilogue(params, inputs, store.buffer, store.value, axes, result)
 
 
 def _operands(anchor: SBlock, result: Buffer) -> tuple[Buffer, ...]:
     found: list[Buffer] = []
 
-    def note(load: TensorLoad) -> TensorLoad:
+    def record(load: TensorLoad) -> TensorLoad:
         if not load.source.same_as(result) and not any(load.source.same_as(b) for b in found):
             found.append(load.source)
         return load
 
-    tvm_ffi.structural_map(anchor.body.value, (TensorLoad, note))
+    tvm_ffi.structural_map(anchor.body.value, (TensorLoad, record))
     return tuple(found)
 
 

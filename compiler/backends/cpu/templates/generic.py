@@ -13,7 +13,7 @@ from tvm.tirx import PrimFunc
 from edgec.compiler.backends.cpu.templates.vector_math import with_vector_math
 from edgec.targets.target import Target
 
-# One wake-up of the thread pool costs a few microseconds; below this many inner iterations it gains nothing.
+# Waking the thread pool costs some microseconds: not worth it for fewer inner iterations than this.
 PARALLEL_FROM = 16384
 
 
@@ -30,9 +30,7 @@ def schedule_generic(func: PrimFunc, target: Target, threads: int) -> PrimFunc:
     try:
         leaf_blocks(sch)
     except s_tir.schedule.ScheduleError:
-        return with_vector_math(
-            func
-        )  # written as loops without blocks (a sort, a scatter): it stays as it is
+        return with_vector_math(func)  # written as loops without blocks (a sort, a scatter): unchanged
     inline_elementwise(sch)
     for block in leaf_blocks(sch):
         _schedule_block(sch, block, target.fp32_lanes, threads)
@@ -52,7 +50,7 @@ def inline_elementwise(sch: Schedule) -> None:
         try:
             sch.compute_inline(block)
         except s_tir.schedule.ScheduleError:
-            # An output, or read by a block that cannot take it in (an opaque access): it stays a block.
+            # An output, or read by a block into which it cannot be inlined (an opaque access): left as a block.
             continue
 
 

@@ -1,4 +1,4 @@
-"""Building loop nests as TIR statements: the vocabulary that the templates share.
+"""Loop nests as TIR statements: the building blocks that the templates share.
 
 Templates write loops, not schedules: they decide every loop, tile and vector themselves, and accumulators are
 `local` arrays at constant offsets, which LLVM keeps in registers.
@@ -76,7 +76,7 @@ def vector_load(buffer: Buffer, indices: Sequence[Index], lanes: int) -> Expr:
 
 
 def prefetch(element: Expr) -> Stmt:
-    """Ask for the cache line of `element` (a load from a buffer; it may lie outside: nothing is read)."""
+    """Prefetch the cache line of `element`, a load from a buffer; the address may lie outside, as nothing is read."""
     read, keep, data = (tirx.IntImm("int32", value) for value in (0, 3, 1))
     address = tirx.address_of(element)
     return tirx.Evaluate(tirx.call_llvm_intrin("void", "llvm.prefetch", address, read, keep, data))
@@ -100,7 +100,7 @@ def unrolled(extent: int, body: Callable[[Expr], Stmt], start: int = 0) -> Stmt:
 
 
 def stepped(extent: int, body: Callable[[Expr], Stmt], steps: int, name: str = "i") -> Stmt:
-    """A loop that takes `steps` steps a pass where they divide its extent, and one otherwise."""
+    """A loop unrolled by `steps` where they divide its extent, and not unrolled otherwise."""
     if extent % steps or extent == steps:
         return loop(extent, body, name)
     return loop(extent // steps, lambda at: unrolled(steps, lambda u: body(at * const(steps) + u)), name)
@@ -119,7 +119,7 @@ def tiles(total: int, width: int) -> list[tuple[int, int]]:
 
 
 def runs(pieces: Sequence[tuple[int, int]]) -> list[tuple[int, int, int]]:
-    """Neighbouring pieces of one size together: (start of the first, size, how many) each."""
+    """Merge neighbouring pieces of equal size: (start of the first, size, count) each."""
     found: list[tuple[int, int, int]] = []
     for start, size in pieces:
         if found and found[-1][1] == size:
@@ -137,7 +137,7 @@ class Accumulators:
         self.buffer = tirx.decl_buffer((count * lanes,), dtype, "acc", scope="local")
 
     def allocate(self, body: Sequence[Stmt]) -> Stmt:
-        """`body` with the registers at hand."""
+        """`body` with the registers allocated."""
         return SeqStmt([AllocBuffer(self.buffer), *body])
 
     def get(self, k: Index) -> Expr:

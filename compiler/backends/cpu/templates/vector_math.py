@@ -1,4 +1,4 @@
-"""Exponentials and their kin as vector code.
+"""Exponential, sigmoid, tanh and erf as vector code.
 
 LLVM has no vector form of `expf` and calls the C library once a lane. The forms here are polynomials that vectorise
 with the loop around them. Error bounds are relative to the exact value unless said otherwise, float32.
@@ -130,7 +130,7 @@ def _bind_first(store: BufferStore) -> BufferStore:
     bound: list[tuple[Var, Expr]] = []
     conditional: list[Call] = []
 
-    def note(call: Call) -> None:
+    def record(call: Call) -> None:
         if getattr(call.op, "name", "") == "tirx.if_then_else":
             conditional.append(call)
 
@@ -143,7 +143,7 @@ def _bind_first(store: BufferStore) -> BufferStore:
     def lifted(value: Expr) -> Expr:
         return tvm_ffi.structural_map(value, (tirx.Let, lift), order="pre")
 
-    tvm_ffi.structural_walk(store.value, (Call, note))
+    tvm_ffi.structural_walk(store.value, (Call, record))
     value = store.value if conditional else lifted(store.value)
     for var, inner in reversed(bound):
         value = tirx.Let(var, inner, value)
