@@ -3,31 +3,39 @@
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from sqlalchemy import delete
+
 from edgec.fleet.access.auth import Auth
+from edgec.fleet.audit.log import audit
 from edgec.fleet.broker.embedded import EmbeddedBroker
 from edgec.fleet.broker.mosquitto import MosquittoFiles
 from edgec.fleet.broker.mqtt_client import MqttClient
 from edgec.fleet.captures.service import Captures
 from edgec.fleet.certificates.service import Certificates
-from edgec.fleet.devices.service import set_admission
+from edgec.fleet.devices.service import get_device, set_admission
+from edgec.fleet.devices.shadows import change_shadow
 from edgec.fleet.experiments.engine import ExperimentEngine
 from edgec.fleet.experiments.service import NewExperiment, create_experiment, stop_experiment
 from edgec.fleet.ingest.worker import Ingest
 from edgec.fleet.jobs.service import cancel_job, notify, queue_command
 from edgec.fleet.maintenance import Maintenance
+from edgec.fleet.problems import Problem
 from edgec.fleet.registry.blobs import BlobStore
 from edgec.fleet.rollouts.artifacts import require_signed
 from edgec.fleet.rollouts.engine import RolloutEngine
 from edgec.fleet.rollouts.service import NewRollout, act, create_rollout
 from edgec.fleet.settings import Settings
 from edgec.fleet.store.database import Database
-from edgec.fleet.store.tables import Device, Experiment, Job, Rollout
+from edgec.fleet.store.tables import Detection, Device, Experiment, Job, Rollout, RollUp, Shadow, Telemetry
 from edgec.fleet.trust.repository import Repository
 from edgec.fleet.workers import Workers
 from edgec.protocol.enrol import MqttAccess
+from edgec.protocol.shadow import ShadowState, ShadowUpdate
+from edgec.protocol.topics import Kind, ParsedTopic
 
 
 @dataclass(slots=True)
@@ -74,6 +82,21 @@ class Services:
             self.devices_changed()
         return device
 
+    def delete_device(self, actor: str, name: str) -> None:
+        """Delete a device and everything it reported, and close its connections.
+
+        Raises:
+            Problem: 404.
+        """
+        with self.database.writing() as session:
+            device = get_device(session, name)
+            self.captures.forget(session, device.id)
+            for table in (Detection, Telemetry, RollUp, Shadow):
+                session.execute(delete(table).where(table.device_id == device.id))
+            session.delete(device)
+            audit(session, actor, "device.delete", name)
+        self.revoke_connections(name)
+
     def devices_changed(self) -> None:
         """Update the access files of an external broker; returns when it has read them."""
         if self.broker_files is not None:
@@ -103,6 +126,27 @@ class Services:
 
     def _notify(self, job: Job) -> None:
         notify(self.database, self.mqtt_client, self.settings.fleet, {job.device_id})
+
+    def change_desired(
+        self, actor: str, name: str, shadow: str, patch: dict[str, Any], version: int | None
+    ) -> Shadow:
+        """Merge `patch` (RFC 7396) into the desired state of a shadow, and send the device the difference.
+
+        Raises:
+            Problem: 404; 409 when `version` is not the shadow's, or the patch cannot be merged.
+        """
+        topic = ParsedTopic(self.settings.fleet, name, Kind.SHADOW_UPDATE, shadow)
+        update = ShadowUpdate(state=ShadowState(desired=patch), version=version)
+        with self.database.writing() as session:
+            device = get_device(session, name)
+            replies = change_shadow(session, device, topic, update, time.time())
+            if replies[0].topic.endswith("rejected"):
+                raise Problem(409, "Not merged", replies[0].payload.decode())
+            audit(session, actor, "shadow.desired", f"{name}/{shadow}", patch=patch)
+            row = session.get_one(Shadow, (device.id, shadow))
+        for reply in replies:
+            self.mqtt_client.publish(reply.topic, reply.payload)
+        return row
 
     def start_rollout(self, actor: str, wanted: NewRollout) -> Rollout:
         """Start a rollout.

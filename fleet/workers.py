@@ -23,7 +23,9 @@ class Workers:
         """Run `target`; any exception ends the process."""
         try:
             target(*args)
-        except BaseException as error:
+        except (
+            BaseException
+        ) as error:  # Whatever ends a worker must end the server, or it would only look alive.
             self.failed = self.failed or (name, error)
             log.critical("the worker %r died; the server stops", name, exc_info=True)
             os.kill(os.getpid(), signal.SIGTERM)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy import delete, func, select
+from sqlalchemy import func, select
 
 from edgec.fleet.api.context import (
     Cursor,
@@ -25,7 +25,7 @@ from edgec.fleet.groups.service import (
     get_group,
     group_query,
 )
-from edgec.fleet.store.tables import Detection, Device, RollUp, Shadow, Telemetry
+from edgec.fleet.store.tables import Device
 
 router = APIRouter(prefix="/api/v1", tags=["devices"])
 Text = Annotated[str, Query(max_length=128)]
@@ -110,11 +110,4 @@ def revoke_device(server: Server, who: Operator, name: str) -> dict[str, Any]:
 @router.delete("/devices/{name}", status_code=204)
 def delete_device(server: Server, who: Operator, name: str) -> None:
     """Delete a device and everything it reported."""
-    with server.database.writing() as session:
-        device = get_device(session, name)
-        server.captures.forget(session, device.id)
-        for table in (Detection, Telemetry, RollUp, Shadow):
-            session.execute(delete(table).where(table.device_id == device.id))
-        session.delete(device)
-        audit(session, who.name, "device.delete", name)
-    server.revoke_connections(name)
+    server.delete_device(who.name, name)

@@ -91,7 +91,7 @@ class Ingest:
                     batch.append(self._queue.get_nowait())
                 running = None not in batch
                 self._hand_over(ready, [prepare(item) for item in batch if item is not None])
-        except BaseException as error:
+        except BaseException as error:  # The writing thread waits for batches, and has to end with this one.
             self._hand_over(ready, error)
             raise
         self._hand_over(ready, None)

@@ -7,12 +7,9 @@ so that everything acknowledged to the client survives the end of the process, a
 
 from __future__ import annotations
 
-import errno
 import hashlib
-import re
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -30,6 +27,8 @@ from edgec.fleet.registry.blobs import (
     UnknownUpload,
     check_sha256,
 )
+from edgec.fleet.registry.ranges import requested_range
+from edgec.fleet.registry.s3_errors import Absent, store_errors
 
 PART = 8 << 20
 """Bytes per part; S3 accepts none below 5 MiB except the last, and at most 10,000 parts."""
@@ -37,24 +36,6 @@ PIECE = 1 << 20
 COPY_WHOLE = 4 << 30
 """Objects up to this size are copied in one request."""
 LINK_VALID_S = 900
-_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
-_ABSENT = {"404", "NoSuchKey", "NotFound", "NoSuchUpload"}
-
-
-class _Absent(StoreAway):
-    """The store answers, and the object does not exist."""
-
-
-@contextmanager
-def _store() -> Iterator[None]:
-    """Turn errors of the store or the network into `StoreAway`, and into `_Absent` for a missing object."""
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    try:
-        yield
-    except (BotoCoreError, ClientError) as error:
-        code = str(error.response.get("Error", {}).get("Code", "")) if isinstance(error, ClientError) else ""
-        raise (_Absent if code in _ABSENT else StoreAway)(errno.EIO, f"the S3 store: {error}") from error
 
 
 @dataclass(slots=True)
@@ -122,7 +103,7 @@ class BlobBucket:
         Raises:
             StoreAway: the store does not answer, or denies access.
         """
-        with _store():
+        with store_errors():
             self._client.head_bucket(Bucket=self._bucket)
 
     def _key(self, digest: str) -> str:
@@ -136,17 +117,17 @@ class BlobBucket:
 
     def _size_of(self, key: str) -> int | None:
         try:
-            with _store():
+            with store_errors():
                 return int(self._client.head_object(Bucket=self._bucket, Key=key)["ContentLength"])
-        except _Absent:
+        except Absent:
             return None
 
     def _get(self, key: str) -> tuple[bytes, dict[str, str]] | None:
         try:
-            with _store():
+            with store_errors():
                 found = self._client.get_object(Bucket=self._bucket, Key=key)
                 return bytes(found["Body"].read()), dict(found["Metadata"])
-        except _Absent:
+        except Absent:
             return None
 
     def read(self, digest: str) -> bytes:
@@ -162,13 +143,13 @@ class BlobBucket:
 
     def respond(self, digest: str, size: int, request: Request, headers: dict[str, str]) -> Response:
         """The response to a GET or HEAD: a whole blob, or the range requested."""
-        first, last = _wanted(request, headers.get("ETag", ""), size)
+        first, last = requested_range(request, headers.get("ETag", ""), size)
         if first is None:
             return Response(status_code=416, headers=headers | {"Content-Range": f"bytes */{size}"})
         key = self._key(digest)
         if self._redirect and request.method == "GET":
             values = {"Bucket": self._bucket, "Key": key}
-            with _store():
+            with store_errors():
                 link = self._client.generate_presigned_url("get_object", values, ExpiresIn=LINK_VALID_S)
             return RedirectResponse(link, 307, headers={"Docker-Content-Digest": digest})
         whole = last - first + 1 == size
@@ -178,7 +159,7 @@ class BlobBucket:
         status, kind = 200 if whole else 206, "application/octet-stream"
         if request.method == "HEAD" or size == 0:
             return Response(status_code=status, headers=headers, media_type=kind)
-        with _store():
+        with store_errors():
             body = self._client.get_object(
                 Bucket=self._bucket, Key=key, **({} if whole else {"Range": f"bytes={first}-{last}"})
             )["Body"]
@@ -194,7 +175,7 @@ class BlobBucket:
     def start_upload(self) -> str:
         """Start an upload and return its name."""
         name = secrets.token_hex(16)
-        with _store():
+        with store_errors():
             made = self._client.create_multipart_upload(
                 Bucket=self._bucket, Key=self._upload_key(name, "data")
             )
@@ -210,13 +191,13 @@ class BlobBucket:
         upload = found[0].decode()
         parts: list[dict[str, Any]] = []
         try:
-            with _store():
+            with store_errors():
                 pages = self._client.get_paginator("list_parts").paginate(
                     Bucket=self._bucket, Key=self._upload_key(name, "data"), UploadId=upload
                 )
                 for page in pages:
                     parts += page.get("Parts", ())
-        except _Absent as error:
+        except Absent as error:
             # A crash came after the parts were joined and before the blob got its name.
             size = self._size_of(self._upload_key(name, "data"))
             if size is None:
@@ -250,7 +231,7 @@ class BlobBucket:
 
     def send_part(self, name: str, upload: str, number: int, content: bytes) -> dict[str, Any]:
         """Upload a part, or overwrite it."""
-        with _store():
+        with store_errors():
             answer = self._client.upload_part(
                 Bucket=self._bucket, Key=self._upload_key(name, "data"), UploadId=upload, PartNumber=number,
                 Body=content,
@@ -259,7 +240,7 @@ class BlobBucket:
 
     def keep_tail(self, name: str, content: bytes, after: int) -> None:
         """Store the remainder that is too small for a part, following the first `after` parts."""
-        with _store():
+        with store_errors():
             self._client.put_object(
                 Bucket=self._bucket, Key=self._upload_key(name, "tail"), Body=content,
                 Metadata={"after": str(after)},
@@ -282,7 +263,7 @@ class BlobBucket:
         if actual != digest:
             self.cancel_upload(name)
             raise DigestMismatch(f"the upload's digest is {actual}, not {digest}")
-        with _store():
+        with store_errors():
             if not progress.parts:
                 self._client.put_object(Bucket=self._bucket, Key=target, Body=progress.tail)
             else:
@@ -301,7 +282,7 @@ class BlobBucket:
         if progress.tail:
             parts.append(self.send_part(name, progress.id, len(parts) + 1, progress.tail))
         chosen = [{"PartNumber": part["PartNumber"], "ETag": part["ETag"]} for part in parts]
-        with _store():
+        with store_errors():
             self._client.complete_multipart_upload(
                 Bucket=self._bucket, Key=self._upload_key(name, "data"), UploadId=progress.id,
                 MultipartUpload={"Parts": chosen},
@@ -309,7 +290,7 @@ class BlobBucket:
 
     def _digest_of(self, key: str) -> str:
         hasher = hashlib.sha256()
-        with _store():
+        with store_errors():
             for piece in _pieces(self._client.get_object(Bucket=self._bucket, Key=key)["Body"]):
                 hasher.update(piece)
         return f"sha256:{hasher.hexdigest()}"
@@ -317,14 +298,14 @@ class BlobBucket:
     def put(self, content: bytes) -> str:
         """Store a small blob and return its digest."""
         digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
-        with _store():
+        with store_errors():
             self._client.put_object(Bucket=self._bucket, Key=self._key(digest), Body=content)
         return digest
 
     def cancel_upload(self, name: str) -> None:
         """Cancel an upload and delete what is left of it."""
         data = self._upload_key(name, "data")
-        with _store():
+        with store_errors():
             found = self._client.list_multipart_uploads(Bucket=self._bucket, Prefix=data)
             for upload in found.get("Uploads", ()):
                 self._client.abort_multipart_upload(
@@ -338,11 +319,11 @@ class BlobBucket:
 
     def delete(self, digest: str) -> None:
         """Delete a blob, if it is there."""
-        with _store():
+        with store_errors():
             self._client.delete_object(Bucket=self._bucket, Key=self._key(digest))
 
     def _objects(self, prefix: str) -> Iterator[tuple[str, float, int]]:
-        with _store():
+        with store_errors():
             pages = self._client.get_paginator("list_objects_v2").paginate(
                 Bucket=self._bucket, Prefix=self._prefix + prefix
             )
@@ -361,7 +342,7 @@ class BlobBucket:
         for key, changed, _size in self._objects("uploads/"):
             name = key.split("/")[-2]
             touched[name] = max(touched.get(name, 0.0), changed)
-        with _store():
+        with store_errors():
             pages = self._client.get_paginator("list_multipart_uploads").paginate(
                 Bucket=self._bucket, Prefix=f"{self._prefix}uploads/"
             )
@@ -376,7 +357,7 @@ class _Writer:
     """An open upload: complete parts are sent at once, the remainder when it is closed."""
 
     def __init__(self, store: BlobBucket, name: str, progress: _Progress) -> None:
-        self._store, self._name, self._upload = store, name, progress.id
+        self.store_errors, self._name, self._upload = store, name, progress.id
         self._sent = len(progress.parts)
         self._rest = bytearray(progress.tail)
 
@@ -384,35 +365,19 @@ class _Writer:
         """Append."""
         self._rest += chunk
         while len(self._rest) >= PART:
-            self._store.send_part(self._name, self._upload, self._sent + 1, bytes(self._rest[:PART]))
+            self.store_errors.send_part(self._name, self._upload, self._sent + 1, bytes(self._rest[:PART]))
             del self._rest[:PART]
             self._sent += 1
         return len(chunk)
 
     def close(self) -> None:
         """Store the remainder that is too small for a part."""
-        self._store.keep_tail(self._name, bytes(self._rest), self._sent)
-
-
-def _wanted(request: Request, etag: str, size: int) -> tuple[int | None, int]:
-    """First and last byte of the requested range; None as the first for a range that cannot be satisfied. Several
-    ranges at once, and ranges conditional on another `etag`, get the whole blob."""
-    match = _RANGE.fullmatch(request.headers.get("range", "").replace(" ", ""))
-    if match is None or request.headers.get("if-range", etag) != etag or match.groups() == ("", ""):
-        return 0, size - 1
-    if not match[1]:
-        length = min(int(match[2]), size)
-        return (size - length if length else None), size - 1
-    first = int(match[1])
-    last = min(int(match[2]), size - 1) if match[2] else size - 1
-    if first >= size:
-        return None, 0
-    return (0, size - 1) if last < first else (first, last)
+        self.store_errors.keep_tail(self._name, bytes(self._rest), self._sent)
 
 
 def _pieces(body: Any) -> Iterator[bytes]:  # noqa: ANN401 - botocore's stream
     try:
-        with _store():
+        with store_errors():
             yield from body.iter_chunks(PIECE)
     finally:
         body.close()
