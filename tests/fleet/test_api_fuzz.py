@@ -210,7 +210,7 @@ def test_changes_are_in_the_audit_log_and_looking_is_not(filled: FleetServer) ->
         client.send("PATCH", f"/api/v1/captures/{number}", json={"state": "confirmed"})
         client.delete("/groups/audited")
         lines = client.get("/audit", limit=3)["items"]
-        assert [line["action"] for line in lines] == ["group.delete", "sample.confirmed", "group.put"]
+        assert [line["action"] for line in lines] == ["group.delete", "capture.confirmed", "group.put"]
         assert {line["actor"] for line in lines} == {"admin"}
         assert client.get("/audit", search="audited")["items"][0]["subject"] == "audited"
         assert not client.get("/audit", search="100%_nothing")["items"]

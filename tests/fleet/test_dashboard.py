@@ -97,14 +97,14 @@ def test_a_device_appears_changes_and_detects_without_reload(
 def test_a_command_for_a_device_shut_out_meanwhile_is_refused(
     page: Any, server: FleetServer, device: Callable[..., SimDevice]
 ) -> None:
-    device("view-409")
-    page.goto(f"{server.url}/devices/view-409")
+    device("shut-out")
+    page.goto(f"{server.url}/devices/shut-out")
     page.get_by_role("button", name="Command").click()
     with server.client() as client:
-        client.post("/devices/view-409/revoke")
+        client.post("/devices/shut-out/revoke")
         page.get_by_role("menuitem", name="Take a snapshot").click()
         page.get_by_text("Not accepted").first.wait_for()
-        assert client.get("/devices/view-409/jobs")["items"] == []
+        assert client.get("/devices/shut-out/jobs")["items"] == []
 
 
 def test_a_rollout_is_started_and_watched(

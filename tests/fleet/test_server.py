@@ -47,9 +47,9 @@ def test_starts_with_secrets_kept_and_stops_cleanly(tmp_path: Path) -> None:
 
 DYING = """
 import sys
-from edgec.fleet.rollouts.engine import Engine
+from edgec.fleet.rollouts.engine import RolloutEngine
 def die(*_): raise LookupError("no such thing")
-Engine.tick = die
+RolloutEngine.tick = die
 sys.argv = ["edgec", *sys.argv[1:]]
 from edgec.cli.main import main
 main()
