@@ -1,11 +1,11 @@
-"""What the agent costs beside a plain loop: latency from capture to the outbox, frame rate, shared models.
+"""The agent's overhead over a plain loop: latency from capture to the outbox, frame rate, shared models.
 
     python -m edgec.benchmarks.agent --artifact detector.edge [--onnx detector.onnx] [--video film.mp4]
 
-Everything is measured in one run on one machine, in turn: the model alone in a loop, the model in a loop that reads
-the film, an OpenCV and ONNX Runtime loop that does the same (with `--onnx`, an UltraFace), and the agent with one
-stream and with four that share the model. The film should show what the model finds, so that there are events to time.
-`edgec.benchmarks.agent.soak` is the long run that watches memory.
+Everything is measured in one run on one machine, in turns: the model alone in a loop, the model in a loop that reads the
+video, an OpenCV and ONNX Runtime loop that does the same (with `--onnx`, an UltraFace), and the agent with one stream
+and with four that share the model. The video should show objects that the model detects, so that there are events to
+time. `edgec.benchmarks.agent.soak` is the long run that watches memory.
 """
 
 from __future__ import annotations
@@ -53,20 +53,20 @@ def rate(model: Predictor, frames: Iterator[Any], seconds: float) -> float:
 
 
 def film(video: Path) -> Iterator[Any]:
-    """The frames of a film, for ever."""
+    """The frames of a video, endlessly."""
     capture = cv2.VideoCapture(str(video))
     while True:
-        good, frame = capture.read()
-        if good:
+        arrived, frame = capture.read()
+        if arrived:
             yield frame
         else:
             capture.set(cv2.CAP_PROP_POS_FRAMES, 0)
 
 
 class Plain:
-    """UltraFace as one runs it without edgec: OpenCV, ONNX Runtime, numpy, boxes in pixels of the frame.
+    """UltraFace without edgec: OpenCV, ONNX Runtime, numpy, boxes in pixels of the frame.
 
-    ONNX Runtime gets the cleaned model, in which weights are no inputs: the published file takes three times as long.
+    ONNX Runtime gets the simplified model, whose weights are not inputs: the published file takes three times as long.
     """
 
     def __init__(self, onnx: Path, threads: int) -> None:
@@ -98,7 +98,7 @@ class Plain:
 
 
 class Rig:
-    """The agent's own capture, inference and outbox, joined without a broker."""
+    """The agent's own capture, inference and outbox, connected without a broker."""
 
     def __init__(
         self, artifact: Path, streams: dict[str, dict[str, Any]], threads: int, folder: Path
@@ -154,15 +154,15 @@ class Rig:
 
     @property
     def processed(self) -> int:
-        """Frames that all streams have taken through."""
+        """Frames that all streams have processed."""
         return sum(runner.ring.counters().processed for runner in self.runners.values())
 
     def run(self, seconds: float) -> None:
-        """Let it work."""
+        """Run for a number of seconds."""
         self.loop.run_until(lambda: False, seconds)
 
     def signal(self, number: signal.Signals) -> None:
-        """Stop the other processes for a while, or let them go on."""
+        """Send a signal to the other processes, to pause or resume them."""
         for pid in (self.inference.pid, *(runner.pid for runner in self.runners.values())):
             if pid is not None:
                 os.kill(pid, number)
@@ -185,7 +185,7 @@ class Rig:
 def stream(
     video: Path, pace: str, policy: str, fps: float | None = None, *, event_a_frame: bool = True
 ) -> dict[str, Any]:
-    """One stream's table; with an event a frame, so that every frame's latency is seen, or as by default."""
+    """A stream's configuration; with an event per frame, so that every frame's latency is measured, or the default."""
     source = {"kind": "file", "path": str(video), "pace": pace, "width": 320, "height": 240}
     table = {"source": source | ({"fps": fps} if fps else {}), "model": "m", "policy": policy}
     each = {"tracker": {"confirm": 1, "lost_s": 0.5}, "update_interval_s": 0.001}
@@ -193,7 +193,7 @@ def stream(
 
 
 def shrink(video: Path, output: Path) -> list[Any]:
-    """Write a film of 320×240 as Motion JPEG, so that no decoder is measured; returns some of its frames."""
+    """Write a 320×240 video as Motion JPEG, so that decoding costs little; returns some of its frames."""
     capture = cv2.VideoCapture(str(video))
     frames: list[Any] = []
     while len(frames) < 200 and (frame := capture.read()[1]) is not None:
@@ -206,22 +206,22 @@ def shrink(video: Path, output: Path) -> list[Any]:
 
 
 def warm(artifact: Path, streams: dict[str, dict[str, Any]], threads: int, folder: str) -> Rig:
-    """The agent's parts, at work for two seconds."""
+    """The agent's parts, after running for two seconds."""
     rig = Rig(artifact, streams, threads, Path(folder))
-    while rig.processed <= 20:  # frames are no events of the loop
+    while rig.processed <= 20:  # frames do not wake the loop
         rig.run(0.1)
     rig.run(2.0)
     return rig
 
 
 def rates(options: argparse.Namespace, small: Path, frames: list[Any], streams: int) -> dict[str, Any]:
-    """Frames a second of the agent and of loops, in turn: what disturbs the machine disturbs all of them.
+    """Frames per second of the agent and of loops, in turns, so that disturbances affect all of them.
 
-    `bare` is the model in a loop over frames in memory, `reading` in one that reads the film, `plain` ONNX
+    `bare` is the model in a loop over frames in memory, `reading` in one that reads the video, `plain` ONNX
     Runtime in that loop. While they run, the agent's processes are stopped. `of_…` is the agent's rate over a
     loop's, the median of all rounds.
     """
-    # `every` lets the capture processes read no more than the model takes: no core decodes what is dropped.
+    # With `every` the capture processes read no more than the model processes: no core decodes dropped frames.
     tables = {name: stream(small, "fast", "every", event_a_frame=False) for name in "abcdefgh"[:streams]}
     memory, reading = itertools.cycle(frames), film(small)
     rows: list[dict[str, float]] = []
@@ -250,7 +250,7 @@ def rates(options: argparse.Namespace, small: Path, frames: list[Any], streams: 
 
 
 def overhead(options: argparse.Namespace, small: Path) -> dict[str, Any]:
-    """What the way from capture to the outbox takes beside the model, at ten frames a second and an event a frame."""
+    """Latency from capture to the outbox beyond the model's, at ten frames per second and an event per frame."""
     with tempfile.TemporaryDirectory() as folder:
         table = {"a": stream(small, "real", "every", 10.0)}
         rig = warm(options.artifact, table, options.threads, folder)

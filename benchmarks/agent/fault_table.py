@@ -1,7 +1,7 @@
-"""Sum up what tests noted of faults: `python -m edgec.benchmarks.agent.fault_table faults.jsonl`.
+"""Summarise the fault log of tests: `python -m edgec.benchmarks.agent.fault_table faults.jsonl`.
 
-The tests of the device agent append a line a case to the file that `EDGEC_FAULT_LOG` names: the fault, the seconds
-until all was well again, and the events that were lost. Cases of one fault differ in what follows a colon.
+The tests of the device agent append a line per case to the file named by `EDGEC_FAULT_LOG`: the fault, the seconds until
+recovery, and the number of lost events. Cases of one fault differ in the text after a colon.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 
 def table(lines: list[str]) -> list[str]:
-    """Return rows of Markdown: fault, cases, events lost, seconds (median, most)."""
+    """Rows of Markdown: fault, cases, events lost, seconds (median, maximum)."""
     cases: dict[str, list[tuple[float, int | None]]] = {}
     for line in lines:
         case = json.loads(line)

@@ -1,13 +1,14 @@
-"""The whole agent left alone for long: its memory, frame rate and latency, with a broker and somebody who listens.
+"""A soak test of the whole agent: its memory, frame rate and latency, with a broker and a subscriber.
 
     python -m edgec.benchmarks.agent.soak --artifact detector.edge --video film.mp4 --seconds 1800 --csv soak.csv
 
-Starts mosquitto and `edgec agent run` in a folder of its own, listens to what the agent says, and writes a row every
-ten seconds. `edgec.benchmarks.agent.soak_plot` draws them. Frames are few (`--fps`), so that it runs beside other work.
+Starts Mosquitto and `edgec agent run` in a temporary folder, subscribes to the agent's messages, and writes a row every
+ten seconds. `edgec.benchmarks.agent.soak_plot` draws them. The frame rate is low (`--fps`), so that it runs beside other
+work.
 
-Memory is what the agent's processes hold for themselves and cannot be read from a file again: anonymous pages, in
-memory or swapped out. The size that is usually shown (RSS, PSS) moves by tens of megabytes with every other program
-that maps the same libraries, and with a kernel that takes pages of files back early; it can show no slow leak.
+Memory means the anonymous pages of the agent's processes, resident or swapped out. The usual figures (RSS, PSS) vary by
+tens of megabytes with every other program that maps the same libraries, and with a kernel that reclaims pages of files
+early, so they cannot reveal a slow leak.
 """
 
 from __future__ import annotations
@@ -60,8 +61,8 @@ tracker = {{ confirm = 1, lost_s = 0.5 }}
 """
 
 
-class Ear:
-    """Hears the agent: latencies of its events, and each health message."""
+class Subscriber:
+    """Receives the agent's messages: latencies of its events, and each health message."""
 
     def __init__(self, port: int) -> None:
         self._lock = threading.Lock()
@@ -92,10 +93,10 @@ class Ear:
         """Wait for a health message; returns it with the latencies since the one before, sorted.
 
         Raises:
-            TimeoutError: the agent is silent.
+            TimeoutError: none arrives.
         """
         if not self._arrived.wait(timeout_s):
-            raise TimeoutError(f"the agent has said nothing for {timeout_s:.0f} s")
+            raise TimeoutError(f"no health message for {timeout_s:.0f} s")
         self._arrived.clear()
         with self._lock:
             seen, self._latencies_ms = sorted(self._latencies_ms), []
@@ -104,7 +105,7 @@ class Ear:
 
     @property
     def lost(self) -> int:
-        """Gaps in the events' numbers."""
+        """Number of missing sequence numbers of events."""
         with self._lock:
             numbers = set(self._sequences)
         return max(numbers) - min(numbers) + 1 - len(numbers) if numbers else 0
@@ -116,7 +117,7 @@ class Ear:
 
 
 def own_bytes(pid: int) -> int:
-    """Anonymous memory of a process, in memory or swapped out."""
+    """Anonymous memory of a process, resident or swapped out."""
     lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
     values = {name: value for name, _, value in (line.partition(":") for line in lines)}
     return sum(int(values[name].split()[0]) * 1024 for name in ("RssAnon", "VmSwap"))
@@ -124,7 +125,7 @@ def own_bytes(pid: int) -> int:
 
 @contextmanager
 def agent_with_broker(folder: Path, options: argparse.Namespace) -> Iterator[tuple[psutil.Process, int]]:
-    """Run mosquitto and an agent; gives the agent's process and the broker's port."""
+    """Run Mosquitto and an agent; yields the agent's process and the broker's port."""
     mosquitto = shutil.which("mosquitto", path=f"{os.environ['PATH']}:/usr/sbin")
     if mosquitto is None:
         sys.exit("the soak needs mosquitto: apt install mosquitto")
@@ -157,27 +158,24 @@ def _listens(port: int) -> bool:
 
 
 def soak(options: argparse.Namespace) -> dict[str, Any]:
-    """Run for as long as is asked, write the rows, and sum them up.
-
-    The slope is a line through all but the first fifth.
-    """
+    """Run for the requested time, write the rows, and summarise them."""
     with (
         tempfile.TemporaryDirectory() as name,
         options.csv.open("w", encoding="utf-8") as file,
         agent_with_broker(Path(name), options) as (agent, port),
     ):
-        ear = Ear(port)
+        subscriber = Subscriber(port)
         file.write("seconds,memory_mb,fps,p50_ms,p99_ms\n")
         rows: list[tuple[float, ...]] = []
         restarts: dict[str, int] = {}
-        for health, row in looks(agent, ear, options.seconds):
+        for health, row in observations(agent, subscriber, options.seconds):
             restarts = {"capture": health.streams[0].restarts, "inference": health.models[0].restarts}
             rows.append(row)
             file.write(",".join(f"{value:.2f}" for value in row) + "\n")
             file.flush()
         cpu = sum(sum(one.cpu_times()[:2]) for one in (agent, *agent.children()))
-        lost = ear.lost
-        ear.close()
+        lost = subscriber.lost
+        subscriber.close()
     return summary(np.array(rows)) | {
         "cpu_percent_of_one_core": round(100 * cpu / options.seconds, 1),
         "events_lost": lost,
@@ -185,11 +183,13 @@ def soak(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def looks(agent: psutil.Process, ear: Ear, seconds: float) -> Iterator[tuple[Health, tuple[float, ...]]]:
-    """Give a health message and a row of figures whenever the agent has told how it is."""
+def observations(
+    agent: psutil.Process, subscriber: Subscriber, seconds: float
+) -> Iterator[tuple[Health, tuple[float, ...]]]:
+    """Yield each health message with a row of figures."""
     begin, last = time.monotonic(), None
     while (now := time.monotonic() - begin) < seconds:
-        health, seen = ear.next(120)
+        health, seen = subscriber.next(120)
         stream, now = health.streams[0], time.monotonic() - begin
         if last is not None and stream.state == "running" and seen:
             pids = [agent.pid, *(one.pid for one in agent.children())]
@@ -200,7 +200,7 @@ def looks(agent: psutil.Process, ear: Ear, seconds: float) -> Iterator[tuple[Hea
 
 
 def summary(rows: Any) -> dict[str, Any]:  # noqa: ANN401 - an array of rows
-    """Return the slope of memory and what is usual in rate and latency."""
+    """The slope of memory, fitted to all rows but the first fifth, and median rates and latencies."""
     steady = rows[len(rows) // 5 :]
     across = steady[:, 0] / 3600
     slope, offset = np.polyfit(across, steady[:, 1], 1)

@@ -1,4 +1,4 @@
-"""Draw a soak's figures: `python -m edgec.benchmarks.agent.soak_plot soak.csv soak.png`."""
+"""Plot a soak test: `python -m edgec.benchmarks.agent.soak_plot soak.csv soak.png`."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _INK, _GRID, _FONT = (60, 50, 40), (225, 225, 225), cv2.FONT_HERSHEY_SIMPLEX
 _PANELS = (
     ("memory, MB", 1, (180, 110, 40)),
     ("frames a second", 2, (70, 140, 60)),
-    ("capture to whoever listens at the broker, ms: median of ten seconds", 3, (60, 60, 190)),
+    ("capture to a subscriber of the broker, ms: median of ten seconds", 3, (60, 60, 190)),
 )
 
 
 def draw(rows: NDArray[Any]) -> NDArray[np.uint8]:
-    """Return the picture: one panel a figure, seconds from left to right; the scale leaves out the worst 1 %."""
+    """Draw one panel per figure over time; the scale excludes the highest 1 %."""
     picture = np.full((_ROW * len(_PANELS) + 40, _WIDTH, 3), 255, np.uint8)
     last = float(rows[-1, 0])
     for place, (title, column, colour) in enumerate(_PANELS):

@@ -1,4 +1,4 @@
-"""An artifact in the right form for rollouts that nobody runs."""
+"""A well-formed artifact for rollouts, which is never run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""PostgreSQL and Mosquitto as processes of our own, in a folder of their own: for measurements and for tests."""
+"""Private PostgreSQL and Mosquitto processes with folders of their own, for measurements and tests."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def _as(user: str) -> list[str]:
 
 
 class Postgres:
-    """A database server that listens on a socket in its folder only; `durable` as in earnest, else fast."""
+    """A database server that listens only on a socket in its folder; `durable` as in production, otherwise fast."""
 
     def __init__(self, folder: Path, *, durable: bool) -> None:
         self._folder = folder
@@ -83,7 +83,7 @@ class Postgres:
         subprocess.run(_as("postgres") + command, check=True, capture_output=True, cwd="/")
 
     def start(self) -> Postgres:
-        """Start; returns when connections are taken."""
+        """Start, and wait until connections are accepted."""
         options = [
             "listen_addresses=",
             f"unix_socket_directories={self._folder}",
@@ -91,7 +91,7 @@ class Postgres:
             "shared_buffers=256MB" if self._durable else "shared_buffers=32MB",
         ]
         if not self._durable:
-            # A commit survives the end of the process, as tests demand, but not that of the machine.
+            # A commit survives a crash of the process, as tests require, but not one of the machine.
             options += ["fsync=off", "full_page_writes=off"]
         command = [program("postgres", "postgresql"), "-D", str(self._data)]
         for option in options:
@@ -114,7 +114,7 @@ class Postgres:
         return f"postgresql://edgec@/{name}?host={self._folder}"
 
     def create(self, name: str) -> str:
-        """Make a database and return its URL."""
+        """Create a database and return its URL."""
         import psycopg
 
         with psycopg.connect(self.url(), autocommit=True) as connection:
@@ -149,7 +149,7 @@ class Mosquitto:
         (folder / CONFIG).write_text(user + text)
 
     def start(self) -> Mosquitto:
-        """Start; returns when connections are taken."""
+        """Start, and wait until connections are accepted."""
         log = self.folder / "log"
         with log.open("ab") as stream:
             self._process = subprocess.Popen(
@@ -163,7 +163,7 @@ class Mosquitto:
 
     @property
     def url(self) -> str:
-        """For `--mqtt`."""
+        """Broker address for `--mqtt`."""
         return f"mqtt://{SERVER_USER}:{self.password}@127.0.0.1:{self.server_port}"
 
     def settings(self) -> dict[str, str]:
@@ -178,7 +178,7 @@ class Mosquitto:
 
     @property
     def pid(self) -> int:
-        """Of the running process."""
+        """Process id of the running broker."""
         assert self._process is not None
         return self._process.pid
 

@@ -1,4 +1,4 @@
-"""How fast the registry hands out a blob, beside nginx with the same file."""
+"""Throughput of blob downloads from the registry, against nginx with the same file."""
 
 from __future__ import annotations
 

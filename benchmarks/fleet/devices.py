@@ -31,7 +31,7 @@ from edgec.protocol.status import (
 from edgec.protocol.topics import Topics
 
 CONNECTING = 100
-"""Handshakes at once."""
+"""Concurrent handshakes."""
 KEEPALIVE_S = 60
 _MARK = {"id": "event-id-of-32-hexadecimal-digit", "sequence": "987654321"}
 
@@ -41,7 +41,7 @@ def _stamp(at: float) -> str:
 
 
 def event_template(fleet: str, device: str) -> tuple[bytes, bytes, bytes]:
-    """A detection's JSON in three parts: between them go the event's id and, twice the same, its time."""
+    """A detection's JSON in three parts, between which the event's id and its time (twice) are inserted."""
     moment = datetime(2001, 2, 3, 4, 5, 6, 789012, UTC)
     data = DetectionData(
         phase=Phase.NEW, track_id="t1", label="person", class_id=1, score=0.83, box=(40.0, 60.0, 130.0, 230.0),
@@ -57,7 +57,7 @@ def event_template(fleet: str, device: str) -> tuple[bytes, bytes, bytes]:
 
 
 class Device:
-    """One connection and what it is about to say."""
+    """One device: its connection and pending messages."""
 
     def __init__(self, fleet: SimFleet, name: str, password: str) -> None:
         self.fleet, self.name = fleet, name
@@ -168,11 +168,11 @@ class SimFleet:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def fails(self, name: str) -> bool:
-        """Whether this device's updates fail: the same ones each time."""
+        """Whether this device's updates fail; the same devices every time."""
         return (hash(name.encode()) % 10_000) / 10_000 < self._failing if self._failing else False
 
     async def connect(self) -> list[int]:
-        """Connect all, some at a time; the refusals' codes."""
+        """Connect all, a few at a time; returns the codes of refusals."""
         gate = asyncio.Semaphore(CONNECTING)
         loop = asyncio.get_running_loop()
 
@@ -189,7 +189,7 @@ class SimFleet:
         return [device.refused for device in self.devices if device.refused]
 
     async def events(self, rate: float, seconds: float) -> None:
-        """Publish detections at `rate` a second, over all devices in turn."""
+        """Publish `rate` detections per second, over all devices in turn."""
         began = time.monotonic()
         sent = 0
         while (passed := time.monotonic() - began) < seconds:
@@ -201,7 +201,7 @@ class SimFleet:
             await asyncio.sleep(0.01)
 
     async def health(self, every_s: float, seconds: float) -> None:
-        """Each device says how it is every `every_s`, evenly spread."""
+        """Publish each device's health every `every_s` seconds, evenly spread."""
         began = time.monotonic()
         sent, rate = 0, len(self.devices) / every_s
         while (passed := time.monotonic() - began) < seconds:
@@ -221,7 +221,7 @@ class SimFleet:
             await asyncio.sleep(1)
 
     def report(self) -> dict[str, Any]:
-        """Counts, and the times to acknowledgement since the last report."""
+        """Counters, and times to acknowledgement since the last report."""
         acks, self.acks = sorted(self.acks), []
         at = (
             {f"ack_p{p}_s": round(acks[min(len(acks) * p // 100, len(acks) - 1)], 4) for p in (50, 99)}

@@ -1,4 +1,4 @@
-"""The measurements themselves; each returns plain numbers."""
+"""The measurements; each returns plain numbers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def _at(values: list[float], share: float) -> float:
 
 
 def ingest(place: Stage, rate: float, seconds: float, devices: int) -> dict[str, Any]:
-    """Publish detections at `rate` a second and follow each to its row."""
+    """Publish `rate` detections per second and follow each to its row."""
     players = Players(place, devices)
     watch = RowWatch(place.database)
     try:
@@ -51,7 +51,7 @@ def ingest(place: Stage, rate: float, seconds: float, devices: int) -> dict[str,
 
 
 def scale(place: Stage, devices: int, seconds: float, every_s: float = 30.0) -> dict[str, Any]:
-    """Devices connected and reporting every `every_s`; how long the overview takes meanwhile."""
+    """Response time of the overview while all devices are connected and report every `every_s` seconds."""
     began = time.monotonic()
     players = Players(place, devices)
     connected = time.monotonic() - began
@@ -94,7 +94,7 @@ def scale(place: Stage, devices: int, seconds: float, every_s: float = 30.0) -> 
 
 
 def rollout(place: Stage, devices: int, failing: float, limit_s: float) -> dict[str, Any]:
-    """A rollout in three stages to all devices, a share of which fails; the accounts of both sides."""
+    """A rollout in three stages to all devices, a share of which fails; compares the counts of fleet and devices."""
     from edgec.benchmarks.fleet.artifact import push
 
     version = str(int(time.time()))

@@ -1,4 +1,4 @@
-"""A device's connection, for very many of them in one process."""
+"""A minimal MQTT connection, for very many devices in one process."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ class Connection(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Say hello."""
+        """Send CONNECT."""
         # uvloop's transports are not registered as subclasses of asyncio.Transport.
         self.transport = cast(asyncio.Transport, transport)
         self.transport.write(self._hello)
 
     def connection_lost(self, _error: Exception | None) -> None:
-        """Tell the owner."""
+        """Notify the owner."""
         self.transport = None
         self._on_lost()
 
@@ -56,7 +56,7 @@ class Connection(asyncio.Protocol):
         return self._mid
 
     def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> int:
-        """Send with QoS 1; the packet identifier, 0 without a connection."""
+        """Publish with QoS 1; returns the packet identifier, 0 without a connection."""
         if self.transport is None:
             return 0
         mid = self.next_mid()
@@ -80,7 +80,7 @@ class Connection(asyncio.Protocol):
             self.transport.close()
 
     def data_received(self, data: bytes) -> None:
-        """Take packets off the stream."""
+        """Parse packets from the stream."""
         for head, body in self._stream.feed(data):
             kind = head >> 4
             if kind == PUBACK:

@@ -1,4 +1,4 @@
-"""How long the dashboard's pages and the API behind them take, with many made-up devices.
+"""Response times of the dashboard's pages and of the API behind them, with many synthetic devices.
 
 `python -m edgec.benchmarks.fleet.pages [DEVICES]` starts a server of its own in a temporary folder. A page's time is
 measured in Chromium, from the start of the navigation until its content has been filled in over the web socket; the
@@ -57,7 +57,7 @@ def server(folder: Path, devices: int) -> Iterator[tuple[str, str]]:
 
 
 def timed(action: Callable[[], object]) -> list[float]:
-    """Milliseconds of each of the repetitions, after one that does not count."""
+    """Milliseconds of each repetition, after a warm-up."""
     action()
     found = []
     for _ in range(REPEATS):

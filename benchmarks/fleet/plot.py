@@ -1,7 +1,7 @@
-"""How the fleet's figures grow with the number of devices: `python -m edgec.benchmarks.fleet.plot FILE… PICTURE.png`.
+"""Plot the fleet's figures by number of devices: `python -m edgec.benchmarks.fleet.plot FILE… PICTURE.png`.
 
-The files hold what `scale` and `rollout` appended with `--output`; of several runs with one number of devices the
-last counts.
+The files are those that `scale` and `rollout` append to with `--output`; of several runs with the same number of devices
+the last counts.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Line = tuple[str, list[tuple[float, float]]]
 
 
 def read(paths: list[Path]) -> dict[str, list[dict[str, Any]]]:
-    """The measurements by kind, by number of devices, ascending."""
+    """Measurements by kind, ordered by number of devices."""
     found: dict[str, dict[int, dict[str, Any]]] = {}
     for path in paths:
         for text in path.read_text().splitlines():
@@ -33,7 +33,7 @@ def read(paths: list[Path]) -> dict[str, list[dict[str, Any]]]:
 
 
 def panels(found: dict[str, list[dict[str, Any]]]) -> list[tuple[str, list[Line]]]:
-    """What is drawn: title and lines of each panel."""
+    """Title and lines of each panel."""
     scale, rollout = found.get("scale", []), found.get("rollout", [])
 
     def line(title: str, rows: list[dict[str, Any]], *path: str) -> Line:
@@ -60,7 +60,7 @@ def _nice(high: float) -> float:
 
 
 def draw(found: dict[str, list[dict[str, Any]]]) -> NDArray[np.uint8]:
-    """Return the picture: devices from left to right on a logarithmic scale, 100 to 10,000."""
+    """Draw the panels over the number of devices, on a logarithmic scale from 100 to 10,000."""
     shown = panels(found)
     picture = np.full((_HEIGHT * len(shown), _WIDTH, 3), 255, np.uint8)
     for place, (title, lines) in enumerate(shown):

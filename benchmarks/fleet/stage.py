@@ -1,4 +1,4 @@
-"""What a measurement needs: backends, a server as a process, enrolled devices and the processes that play them."""
+"""The stage of a measurement: backends, a server process, enrolled devices and the processes that simulate them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from edgec.benchmarks.fleet.backends import Mosquitto, Postgres
 from edgec.fleet.store.database import Database
 
 PLAYERS = 5000
-"""Connections that one simulating process holds at most."""
+"""Maximum number of connections per simulating process."""
 
 
 @dataclass
@@ -57,7 +57,7 @@ class Stage:
         }
 
     def cpu(self) -> dict[str, float]:
-        """CPU seconds that each part has used, its children included."""
+        """CPU seconds used by each part, including its children."""
         result = {}
         for name, pid in self.processes.items():
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -71,7 +71,7 @@ class Stage:
 
 
 def enroll(database: Database, number: int, prefix: str = "sim") -> list[tuple[str, str]]:
-    """Enrol devices as the API does, in one transaction; names and passwords."""
+    """Enrol devices as the API does, in one transaction; returns names and passwords."""
     from edgec.fleet.devices.enrolment import NewEnrollToken, issue_enroll_token
     from edgec.fleet.devices.enrolment import enroll as enroll_one
     from edgec.protocol.enrol import EnrollRequest
@@ -160,7 +160,7 @@ def _serve(
 
 
 class Players:
-    """The processes that play the devices."""
+    """The processes that simulate the devices."""
 
     def __init__(self, place: Stage, number: int, *, failing: float = 0.0) -> None:
         self._parts: list[subprocess.Popen[str]] = []
@@ -195,7 +195,7 @@ class Players:
 
     @property
     def online(self) -> int:
-        """How many connected at first."""
+        """Number of devices that connected initially."""
         return sum(int(item["connected"]) for item in self.connected)
 
     def tell(self, **command: Any) -> None:  # noqa: ANN401 - JSON
@@ -207,7 +207,7 @@ class Players:
             part.stdin.flush()
 
     def report(self) -> list[dict[str, Any]]:
-        """What each reports."""
+        """The reports of all processes."""
         self.tell(do="report")
         return [self._answer(part) for part in self._parts]
 
@@ -263,6 +263,6 @@ class RowWatch(threading.Thread):
             self._halt.wait(self._pace)
 
     def halt(self) -> None:
-        """End it."""
+        """Stop polling."""
         self._halt.set()
         self.join()

@@ -8,8 +8,14 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True)
 class Bandwidth:
-    """Read rates in billions of bytes a second, of data that fit into the second cache, into the third (None
-    without one) and into neither; and these caches' sizes in bytes, for all threads together.
+    """Read rates in billions of bytes per second.
+
+    Attributes:
+        l2_bytes: size of the second-level caches of all threads together.
+        l3_bytes: size of the third-level cache.
+        l2: rate of data that fit into the second-level cache.
+        l3: rate of data that fit into the third-level cache; None without one.
+        memory: rate of data that fit into neither.
     """
 
     l2_bytes: int
@@ -19,22 +25,24 @@ class Bandwidth:
     memory: float
 
     def mean(self, other: Bandwidth) -> Bandwidth:
-        """The rates between two measurements."""
+        """The mean of two measurements."""
         l3 = None if self.l3 is None or other.l3 is None else (self.l3 + other.l3) / 2
         l2, memory = (self.l2 + other.l2) / 2, (self.memory + other.memory) / 2
         return Bandwidth(self.l2_bytes, self.l3_bytes, l2, l3, memory)
 
     def of(self, reach: int) -> tuple[str, float]:
-        """Where data come from if `reach` bytes were touched since they were last, and the rate from there."""
+        """The source of data last touched `reach` bytes ago, and its rate."""
         if reach <= self.l2_bytes:
             return "L2", self.l2
-        if self.l3 is not None and reach <= self.l3_bytes // 2:  # other cores and machines use it, too
+        if (
+            self.l3 is not None and reach <= self.l3_bytes // 2
+        ):  # other cores and virtual machines use it, too
             return "L3", self.l3
         return "memory", self.memory
 
 
 def best(bandwidths: Sequence[Bandwidth]) -> Bandwidth:
-    """The highest rate of each kind."""
+    """The highest rate of each level."""
     l3 = [each.l3 for each in bandwidths if each.l3 is not None]
     return replace(
         bandwidths[0],

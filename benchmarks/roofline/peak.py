@@ -1,4 +1,4 @@
-"""What this machine can do at best, measured by kernels of our own: fp32 arithmetic, and reading memory."""
+"""The machine's limits, measured with kernels of our own: fp32 arithmetic and read bandwidth."""
 
 from __future__ import annotations
 
@@ -26,18 +26,22 @@ from edgec.compiler.thread_pool import set_threads
 from edgec.targets.target import Target
 
 STEPS = 20_000  # a shot of the arithmetic probe: 0.1 ms on one core at 150 GFLOP/s
-SHOTS = 2  # of which the faster one counts: an interrupt takes a tenth of a shot
-PEAK_SECONDS = 1.0  # of shots for a peak: a neighbour gives a core back within some tens of milliseconds
+SHOTS = 2  # the faster one counts: an interrupt takes a tenth of a shot
+PEAK_SECONDS = (
+    1.0  # duration of a peak measurement: a neighbour releases a core within some tens of milliseconds
+)
 DEPTH = 128  # products in a row of the inner loop that SpeedProbe runs
 COLUMNS = 2  # vectors in a row of its tile
-LOOP_REACHES = 0.93  # of the peak, by that loop on a processor with two loads a cycle; 0.99 on a Cascade Lake
-CHAINS = 8  # sums at the same time while reading
-SHOT_BYTES = 16 << 20  # what a shot of the reading probe reads at least
+LOOP_REACHES = (
+    0.93  # share of the peak that this loop reaches with two loads per cycle; 0.99 on a Cascade Lake
+)
+CHAINS = 8  # concurrent sums while reading
+SHOT_BYTES = 16 << 20  # least bytes that a shot of the reading probe reads
 LARGEST_BYTES = 512 << 20  # the largest array that is read
 
 
 def _chains(target: Target) -> int:
-    """Multiply-adds at the same time: as many as hide the latency of two units."""
+    """Concurrent multiply-adds: enough to hide the latency of two units."""
     return min(24, target.vector_registers - 4)
 
 
@@ -67,7 +71,7 @@ def _tile_products(target: Target) -> int:
 
 
 def _products(target: Target, threads: int) -> PrimFunc:
-    """The inner loop of a convolution: a tile of outputs takes products of inputs and weights from the first cache."""
+    """The inner loop of a convolution: a tile of outputs accumulates products of inputs and weights in the L1 cache."""
     lanes, rows = target.fp32_lanes, (target.vector_registers - 4) // COLUMNS
     inputs = tirx.decl_buffer((threads, rows, DEPTH), "float32", "inputs")
     weights = tirx.decl_buffer((threads, DEPTH, COLUMNS, lanes), "float32", "weights")
@@ -94,7 +98,7 @@ def _products(target: Target, threads: int) -> PrimFunc:
 
 
 class _Kernel:
-    """A measuring kernel with arrays of its own. Needs TVM's pool to have the threads that it was made for."""
+    """A benchmark kernel with its own arrays; TVM's pool must have the threads that it was built for."""
 
     def __init__(self, func: PrimFunc, target: Target) -> None:
         self._call = build(func, tvm.target.Target(dict(target.tvm)))["kernel"]
@@ -102,14 +106,14 @@ class _Kernel:
         self._arrays = [tvm.runtime.tensor(np.full(shape, 0.5, np.float32)) for shape in shapes]
 
     def seconds(self) -> float:
-        """What one call takes."""
+        """Seconds of one call."""
         begin = time.perf_counter()
         self._call(*self._arrays)
         return time.perf_counter() - begin
 
 
 class _RateProbe:
-    """Measures the rate of a kernel of so many operations at the moment."""
+    """Measures the current rate of a kernel with a known number of operations."""
 
     def __init__(self, func: PrimFunc, target: Target, operations: float) -> None:
         self._kernel, self._operations = _Kernel(func, target), operations
@@ -120,7 +124,7 @@ class _RateProbe:
 
 
 class PeakProbe(_RateProbe):
-    """Measures the highest fp32 rate at the moment, with arithmetic on registers alone, in a fifth of a millisecond.
+    """Measures the current highest fp32 rate, with arithmetic on registers alone, in a fifth of a millisecond.
 
     Requires that this machine runs code for `target`, and that TVM's pool has `threads` threads when it is called.
     """
@@ -131,7 +135,7 @@ class PeakProbe(_RateProbe):
 
 
 class SpeedProbe(_RateProbe):
-    """Measures how fast the inner loop of a convolution runs at the moment, in a fifth of a millisecond.
+    """Measures the current rate of a convolution's inner loop, in a fifth of a millisecond.
 
     A neighbour on the same core slows it down as it slows down layers; arithmetic on registers feels him less. It reads
     a few kilobytes, and leaves the second cache as it is. Requires the same as `PeakProbe`.
@@ -178,7 +182,7 @@ def _sums(target: Target, threads: int, rows: int, passes: int) -> PrimFunc:
 
 
 class _Reading:
-    """Reads an array of about `size` bytes, spread over the threads, again and again."""
+    """Reads an array of about `size` bytes repeatedly, spread over the threads."""
 
     def __init__(self, target: Target, threads: int, size: int) -> None:
         lanes = target.fp32_lanes
@@ -195,7 +199,7 @@ class _Reading:
 
 
 class BandwidthProbe:
-    """Measures how fast this machine reads from its second cache, its third, and memory: some ten milliseconds.
+    """Measures the read rates from the L2 cache, the L3 cache and memory, in some ten milliseconds.
 
     It sweeps the caches. `target` says what code to make, `here` what caches this machine has; each thread is taken
     to have a second cache of its own. Otherwise as `PeakProbe`.
@@ -211,9 +215,9 @@ class BandwidthProbe:
         self._far = _Reading(target, threads, memory)
 
     def __call__(self) -> Bandwidth:
-        """The rates at this moment."""
+        """The current rates."""
         memory, l3 = self._far(), None
         if self._middle is not None:
-            self._middle()  # brings its array into the cache
+            self._middle()  # loads its array into the cache
             l3 = self._middle()
         return Bandwidth(self._l2, self._l3, self._near(), l3, memory)

@@ -1,4 +1,4 @@
-"""A picture of a profile: where the time of a run goes, how near each layer is to the machine's best, and why."""
+"""Plot a profile: where the time of a run goes, how close each layer is to the machine's limits, and which."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ WIDTH, LEFT = 1100, 64
 SKYLINE = (70, 270)  # top and height of the upper panel
 ROOFS = (420, 350)  # of the lower ones
 ROOFS_WIDTH = 440
-NAMED = 10  # kernels that are named: those that lose the most time
+NAMED = 10  # labelled kernels: those that lose the most time
 COLOURS = {"compute": "#2b6cb0", "L2": "#c9a227", "L3": "#d9822b", "memory": "#b5473c"}
 BINDS = {"compute": "arithmetic", "L2": "second cache", "L3": "third cache", "memory": "memory"}
 
@@ -39,12 +39,12 @@ class _Bar:
 
     @property
     def reached(self) -> float:
-        """The part of what the machine allows."""
+        """Share of the machine's limit that the layer reaches."""
         return max(self.peak_share, self.memory_share)
 
     @property
     def lost_ms(self) -> float:
-        """What the layer takes longer than the machine would have to."""
+        """Milliseconds beyond the time at the machine's limit."""
         return self.ms * max(0.0, 1 - self.reached)
 
 
@@ -189,7 +189,7 @@ class _Axes:
 
     @staticmethod
     def around(bars: Sequence[_Bar], peak: float) -> _Axes:
-        """Axes with room for the layers that take a percent of the time or more; the others stay at the edge."""
+        """Axes that cover the layers with at least one percent of the time; others are drawn at the edge."""
         total = sum(bar.ms for bar in bars)
         seen = [bar for bar in bars if bar.ms >= 0.01 * total and bar.gflops > 0] or bars
         places = [max(bar.intensity, 1e-3) for bar in seen]
@@ -200,12 +200,12 @@ class _Axes:
         )  # fmt: skip
 
     def x(self, intensity: float) -> float:
-        """Where so many operations a byte are."""
+        """Horizontal position of an arithmetic intensity."""
         place = (math.log10(max(intensity, 1e-9)) - self.left) / (self.right - self.left)
         return LEFT + ROOFS_WIDTH * min(1.0, max(0.0, place))
 
     def y(self, rate: float) -> float:
-        """Where so many GFLOP/s are."""
+        """Vertical position of a rate in GFLOP/s."""
         place = (math.log10(max(rate, 1e-9)) - self.bottom) / (self.top - self.bottom)
         return ROOFS[0] + ROOFS[1] * (1 - min(1.0, max(0.0, place)))
 
@@ -223,7 +223,7 @@ class _Axes:
         return parts
 
     def slope(self, name: str, rate: float, peak: float) -> list[str]:
-        """The roof of a bandwidth in GB/s, as far as it lies below the peak."""
+        """The roof of a bandwidth in GB/s, up to the peak."""
         begin = max(10**self.left, 10**self.bottom / rate)
         end = min(peak / rate, 10**self.right)
         if begin >= end:

@@ -1,4 +1,4 @@
-"""Profile a model: time its layers with the machine measured beside them, in the same process and moment."""
+"""Profile a model: time its layers, and measure the machine beside them in the same process."""
 
 from __future__ import annotations
 
@@ -28,16 +28,21 @@ from edgec.runtime.model import Model
 if TYPE_CHECKING:  # a device has no compiler
     from edgec.compiler.progress import Progress
 
-GROUP_RUNS = 5  # runs between two measurements of the bandwidth; these sweep the caches
-GROUP_S = 2.0  # and about how long they may take
+GROUP_RUNS = 5  # runs between two measurements of the bandwidth, which sweep the caches
+GROUP_S = 2.0  # and about how long these runs may take
 PEAKS = 10  # measurements of the highest fp32 rate between two groups of runs
 
 
 @dataclass(frozen=True)
 class Machine:
-    """How to measure this machine: how fast a convolution's inner loop is at the moment, leaving the caches alone, and
-    the highest fp32 rate, both in GFLOP/s; and its bandwidth. `reach` is the part of the peak that the loop is known
-    to reach undisturbed (0: not known; the fastest that is seen must be taken for undisturbed), see `seen_reach`.
+    """Probes of this machine.
+
+    Attributes:
+        speed: the current rate of a convolution's inner loop in GFLOP/s, measured without disturbing the caches.
+        peak: the current highest fp32 rate in GFLOP/s.
+        bandwidth: the current read rates.
+        reach: share of the peak that the loop is known to reach undisturbed, see `seen_reach`; 0 if unknown, when the
+            fastest rate seen counts as undisturbed.
     """
 
     speed: Probe
@@ -48,7 +53,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class Profile:
-    """All layers of a model, in the order of a run; `shares` is empty where the machine was not measured."""
+    """All layers of a model in the order of a run; `shares` is empty where the machine was not measured."""
 
     layers: tuple[LayerRuns, ...]
     times: tuple[LayerTime, ...]
@@ -63,16 +68,16 @@ class Profile:
 
     @property
     def left_out(self) -> float:
-        """The part of all layers' runs that did not count (0 to 1)."""
+        """Share of all layers' runs that did not count (0 to 1)."""
         return sum(share.left_out for share in self.shares) / max(1, self.runs * len(self.layers))
 
     @property
     def disturbed(self) -> int:
-        """How many layers had too few runs with the machine at its highest rate."""
+        """Number of layers with too few undisturbed runs."""
         return sum(not share.undisturbed for share in self.shares)
 
     def to_json(self) -> list[dict[str, Any]]:
-        """A layer each, with JSON-serialisable values."""
+        """One JSON-serialisable dict per layer."""
         rows = []
         for number, (layer, timed) in enumerate(zip(self.layers, self.times, strict=True)):
             row = asdict(timed) | {
@@ -91,15 +96,15 @@ def profile_layers(
     limit_s: float,
     progress: Progress,
 ) -> Profile:
-    """Time a model's layers, with the machine measured beside them.
+    """Time a model's layers and measure the machine beside them.
 
     Args:
-        model: what to run.
-        inputs: as its `run` takes them.
-        machine: how to measure the machine; None only takes times.
-        runs: how many runs to time; more follow while there are too few undisturbed ones.
+        model: the model to run.
+        inputs: as for its `run`.
+        machine: probes of the machine; None only measures times.
+        runs: number of runs to time; more follow while too few are undisturbed.
         limit_s: seconds after which no further group of runs begins.
-        progress: told how far it is.
+        progress: receives the progress.
     """
     begin = time.perf_counter()
     model.run(inputs)
@@ -133,8 +138,8 @@ def profile_layers(
 
 @dataclass(frozen=True)
 class _Series:
-    """Groups of runs; the highest rates measured between them, the loop's while waiting, and the bandwidth around each
-    run (none of these where the machine is not measured).
+    """Groups of runs, with the highest rates measured between them, the loop's rates while waiting, and the bandwidth
+    at each run (all empty where the machine is not measured).
     """
 
     groups: list[list[LayerRuns]]
@@ -149,7 +154,7 @@ class _Series:
         return machine.bandwidth()
 
     def wait(self, machine: Machine, until: float) -> bool:
-        """Return when the machine is undisturbed, or at a time of the clock `perf_counter`: whether it is before."""
+        """Wait until the machine is undisturbed; False if that takes beyond `until`, a time of `perf_counter`."""
         factor = in_gflops_factor(join(self.groups), max(self.peaks), self.reach)
         while time.perf_counter() < until:
             self.waited.append(machine.speed())
@@ -158,19 +163,19 @@ class _Series:
         return False
 
     def layers(self, watched_s: float = 0.0) -> list[LayerRuns]:
-        """All runs, with the probes in GFLOP/s of the peak that was to be had."""
+        """All runs, with the probes converted to the available fp32 rate in GFLOP/s."""
         layers, peak = join(self.groups), max(self.peaks, default=0.0)
         rates = [rate for layer in layers for pair in layer.probes for rate in pair] + self.waited
         return in_gflops(layers, peak, seen_reach(rates, peak, self.reach, watched_s))
 
     def enough(self) -> bool:
-        """Whether every layer has runs enough in which the machine was at its highest rate."""
+        """Whether every layer has enough undisturbed runs."""
         layers = self.layers()
         wanted = min(ENOUGH, len(layers[0].seconds)) if layers else 0
         return all(len(undisturbed_runs(layer, max(self.peaks))) >= wanted for layer in layers)
 
     def judge(self, watched_s: float) -> Profile:
-        """Times and, where the machine was measured, shares; both of the runs that count. The measuring took
+        """Compute times and, where the machine was measured, shares over the runs that count, after measuring for
         `watched_s` seconds.
         """
         layers = tuple(self.layers(watched_s))
@@ -188,8 +193,14 @@ class _Series:
 
 @dataclass(frozen=True)
 class Kind:
-    """All layers of one kind together: milliseconds a run, the part of the run's time, and (None without
-    arithmetic) the part of the peak, layers weighted by their time.
+    """All layers of one kind together.
+
+    Attributes:
+        name: operator and schedule.
+        layers: number of layers.
+        ms: milliseconds per run.
+        share: share of the run's time.
+        peak_share: share of the peak, weighted by the layers' times; None without arithmetic.
     """
 
     name: str
@@ -200,7 +211,7 @@ class Kind:
 
 
 def by_kind(profile: Profile) -> list[Kind]:
-    """Layers by operator and way to compute it (the schedule's first word), the slowest kind first."""
+    """Group layers by operator and kind of schedule (its first word), the slowest group first."""
     members: dict[str, list[int]] = {}
     for number, layer in enumerate(profile.layers):
         words = [layer.op or layer.kernel, *layer.schedule.split(" ")[:1]]

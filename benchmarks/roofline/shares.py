@@ -1,12 +1,12 @@
-"""How near each layer comes to what the machine can do, on a machine that others share.
+"""How close each layer comes to the machine's peak, on a machine shared with others.
 
-A neighbour on the other half of a core takes seconds of its speed at a time: on a Cascade Lake, the inner loop of a
-convolution falls from 150 to between 70 and 110 GFLOP/s, while arithmetic on registers alone, which defines the peak,
-stays between 100 and 150. So a loop like a convolution's is timed right before and right after each layer in each run:
-it says what part of the peak was to be had in that moment. What counts are the runs in which both were near the fastest
-of all: nobody disturbed. They are chosen by the machine's speed and not by the layer's, which would flatter the layer.
-Where there are too few of them, those count in which the two agree, and the layer's rate is divided by what was to be
-had.
+A noisy neighbour on the core's other hardware thread slows it down for seconds at a time: on a Cascade Lake, the inner
+loop of a convolution falls from 150 to between 70 and 110 GFLOP/s, while arithmetic on registers alone, which defines
+the peak, stays between 100 and 150. So a loop like a convolution's is timed right before and right after each layer in
+each run: it shows what part of the peak was available at that moment. Only runs in which both timings were near the
+fastest of all count, that is, undisturbed ones. They are selected by the machine's speed and not by the layer's, which
+would flatter the layer. Where there are too few of them, the runs count in which both timings agree, and the layer's
+rate is divided by the rate that was available.
 """
 
 from __future__ import annotations
@@ -22,21 +22,27 @@ from edgec.runtime.execution.profiling import LayerRuns
 
 UNDISTURBED = 0.95  # the peak before and after a layer is at least this part of the highest
 STEADY = 0.1  # the peak before and after a layer differs by less than this part of the larger
-ENOUGH = 5  # runs that must be left for the others to be left out
-HIGHEST = 98  # the percentile that is taken for the highest
+ENOUGH = 5  # runs that must remain for the others to be left out
+HIGHEST = 98  # the percentile taken as the highest rate
 MOVED = 1.1  # the machine is unsteady when the highest peak is this many times the lowest
-WATCHED_S = 10.0  # a loop that is slow and steady for so long is not disturbed but a smaller core's
+WATCHED_S = 10.0  # a loop that is slow and steady for this long runs on a smaller core and is not disturbed
 
 
 @dataclass(frozen=True)
 class LayerShare:
-    """One layer beside what the machine gave in the same moments; medians over the runs that count.
+    """One layer relative to the machine's rates at the same moments; medians over the runs that count.
 
-    `peak_share` is the part of the highest fp32 rate (None for a layer without arithmetic of its own), with the
-    quartiles over the runs. `memory_share` is the part of its time that reading and writing its arrays once takes
-    at the measured bandwidth. `bound` is which of the two is larger: `compute`, or where most of its bytes come
-    from (`L2`, `L3`, `memory`). `gflops` and `gbytes` are rates a second. Of `runs`, `left_out` did not
-    count; `undisturbed` says whether those that did had the machine at its highest rate.
+    Attributes:
+        gflops: billions of fp32 operations per second.
+        gbytes: billions of bytes per second.
+        peak_share: share of the highest fp32 rate; None for a layer without arithmetic of its own.
+        peak_share_quartiles: its quartiles over the runs.
+        memory_share: share of the layer's time that reading and writing its arrays once takes at the measured
+            bandwidth.
+        bound: the larger of both shares: `compute`, or the source of most bytes (`L2`, `L3`, `memory`).
+        runs: runs that were timed.
+        left_out: runs that did not count.
+        undisturbed: whether the machine was at its highest rate in the runs that counted.
     """
 
     gflops: float
@@ -52,8 +58,8 @@ class LayerShare:
 
 @dataclass(frozen=True)
 class PeakSpread:
-    """The highest fp32 rate in GFLOP/s (`high`), and what of it was to be had while the layers ran: the middle, and
-    the 5th percentile.
+    """The highest fp32 rate in GFLOP/s (`high`), and the rate available while the layers ran: its median and 5th
+    percentile (`low`).
     """
 
     median: float
@@ -62,13 +68,13 @@ class PeakSpread:
 
     @property
     def steady(self) -> bool:
-        """Whether the machine gave about the same all the time."""
+        """Whether the available rate stayed about the same."""
         return self.high <= MOVED * self.low
 
 
 def in_gflops_factor(layers: Sequence[LayerRuns], peak: float, reach: float) -> float:
-    """What turns the loop's rate into the fp32 rate that was to be had: the fastest loop had all of `peak`, but a loop
-    that is slower than `reach` of it was disturbed.
+    """The factor from the loop's rate to the available fp32 rate: the fastest loop had all of `peak` available, unless
+    it was slower than `reach` of it and so disturbed.
     """
     speeds = [speed for layer in layers for pair in layer.probes for speed in pair]
     fastest = float(np.percentile(speeds, HIGHEST)) if speeds else 0.0
@@ -76,7 +82,7 @@ def in_gflops_factor(layers: Sequence[LayerRuns], peak: float, reach: float) -> 
 
 
 def in_gflops(layers: Sequence[LayerRuns], peak: float, reach: float = 0.0) -> list[LayerRuns]:
-    """`layers` with the loop's rates turned into the fp32 rates that were to be had."""
+    """`layers` with the loop's rates converted to the available fp32 rates."""
     factor = in_gflops_factor(layers, peak, reach)
     return [
         replace(layer, probes=tuple((before * factor, after * factor) for before, after in layer.probes))
@@ -87,8 +93,8 @@ def in_gflops(layers: Sequence[LayerRuns], peak: float, reach: float = 0.0) -> l
 def seen_reach(rates: Sequence[float], peak: float, reach: float, watched_s: float) -> float:
     """The part of `peak` that an undisturbed loop reaches, as `Machine` has it.
 
-    It is taken to be `reach`, unless the loop's `rates` were all below it and steady while the machine was watched for
-    `watched_s` seconds: there are processors that load one vector a cycle. Neighbours come and go.
+    It is `reach`, unless the loop's `rates` were all below it and steady for `watched_s` seconds: some processors load
+    only one vector per cycle, while neighbours come and go.
     """
     if watched_s < WATCHED_S or not rates:
         return reach
@@ -98,7 +104,7 @@ def seen_reach(rates: Sequence[float], peak: float, reach: float, watched_s: flo
 
 
 def peak_spread(layers: Sequence[LayerRuns], peak: float) -> PeakSpread:
-    """How much of `peak` was to be had while `layers` ran; they have been probed."""
+    """How much of `peak` was available while `layers` ran; they have been probed."""
     rates = [rate for layer in layers for pair in layer.probes for rate in pair]
     low, middle = np.percentile(rates, (5, 50))
     return PeakSpread(float(middle), float(low), peak)
@@ -110,8 +116,8 @@ def undisturbed_runs(layer: LayerRuns, highest: float) -> list[int]:
 
 
 def counting_runs(layer: LayerRuns, highest: float) -> list[int]:
-    """The runs that a layer is judged by: undisturbed ones; without `ENOUGH` of them those in which the machine was
-    about the same before and after; without enough of these, all.
+    """The runs by which a layer is judged: undisturbed ones; with fewer than `ENOUGH` of them, those in which the
+    machine's rate was about the same before and after; with too few of these, all.
     """
     steady = [k for k, pair in enumerate(layer.probes) if max(pair) - min(pair) <= STEADY * max(pair)]
     for chosen in (undisturbed_runs(layer, highest), steady):
@@ -121,20 +127,20 @@ def counting_runs(layer: LayerRuns, highest: float) -> list[int]:
 
 
 def footprint(layers: Sequence[LayerRuns]) -> int:
-    """Bytes that a run touches: all weights, and the largest layer's other arrays."""
+    """Bytes that a run touches: all weights, and the other arrays of the largest layer."""
     others = max((layer.bytes - layer.weight_bytes for layer in layers), default=0)
     return sum(layer.weight_bytes for layer in layers) + others
 
 
 def layer_share(layer: LayerRuns, bandwidths: Sequence[Bandwidth], reach: int, highest: float) -> LayerShare:
-    """Put a layer's times in relation to what was measured beside them.
+    """Relate a layer's times to the rates measured beside them.
 
     Args:
         layer: probed with the highest fp32 rate in GFLOP/s.
-        bandwidths: those around each run, as many as there are runs.
-        reach: bytes that a whole run touches: weights were last read so many bytes ago, while a layer's other
-            arrays come from the layer before.
-        highest: the machine's highest fp32 rate of all the time, in GFLOP/s.
+        bandwidths: one per run, measured around it.
+        reach: bytes that a whole run touches: so many bytes ago the weights were last read, while a layer's other
+            arrays come from the previous layer.
+        highest: the machine's highest fp32 rate overall, in GFLOP/s.
     """
     chosen = counting_runs(layer, highest)
     peaks, memory = [], []
@@ -165,7 +171,7 @@ def _memory_seconds(layer: LayerRuns, bandwidth: Bandwidth, reach: int) -> float
 
 
 def _source(layer: LayerRuns, bandwidth: Bandwidth, reach: int) -> str:
-    """Where the bytes come from that take most of a layer's time."""
+    """The source of the bytes that take most of a layer's time."""
     others = layer.bytes - layer.weight_bytes
     weights_from, weights_rate = bandwidth.of(reach)
     others_from, others_rate = bandwidth.of(layer.bytes)
