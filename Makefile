@@ -7,7 +7,7 @@ EXTRAS ?=
 DEV := $(VENV)/.dev$(EXTRAS:%=-%)
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --progress-bar off --constraint constraints.txt
 
-# Tests load models into ONNX Runtime, which would report them to its makers (targets/telemetry.py).
+# Tests load models into ONNX Runtime, whose telemetry would report them (targets/telemetry.py).
 export ORT_DISABLE_TELEMETRY ?= 1
 
 .PHONY: help demo test test-long bench check fix lock clean
@@ -15,9 +15,9 @@ export ORT_DISABLE_TELEMETRY ?= 1
 help:
 	@echo "make demo       compile a model, start a fleet and a device, update the device while it runs"
 	@echo "make test       linters, type checker, import contracts and the test suite"
-	@echo "make test-long  the soaks and sweeps that are too long for every change"
+	@echo "make test-long  soak tests and sweeps that are too long for every change"
 	@echo "make bench      the zoo against ONNX Runtime (and OpenVINO where installed)"
-	@echo "make check      linters and type checker alone;  make fix  mends what they can mend"
+	@echo "make check      linters and type checker only;  make fix  applies their automatic fixes"
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -26,7 +26,7 @@ $(BIN)/python:
 		{ echo "$(PYTHON) cannot create a virtual environment: apt-get install python3-venv" >&2; rm -rf $(VENV); exit 1; }
 
 $(VENV)/.all: $(BIN)/python pyproject.toml setup.py constraints.txt
-	@echo "installing edgec and what it needs into $(VENV) …"
+	@echo "installing edgec and its dependencies into $(VENV) …"
 	@$(PIP) --editable '.[all]'
 	@touch $@
 
@@ -48,8 +48,8 @@ fix: $(DEV)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# scripts/test-tools.sh brings the system packages that some tests want (a browser, an emulator, a broker)
-# when it is allowed to; where it is not, those tests are skipped and say so.
+# scripts/test-tools.sh installs system packages that some tests need (a browser, an emulator, a broker) if it may;
+# otherwise those tests are skipped with a message.
 test: check
 	@scripts/test-tools.sh $(BIN)/python
 	$(BIN)/pytest -n 3 --dist worksteal -m "not long" $(PYTEST)
@@ -61,7 +61,7 @@ test-long: $(DEV)
 bench: $(VENV)/.all
 	$(BIN)/edgec bench --suite $(BENCH)
 
-# Rewrite constraints.txt from the versions in the present environment, after trying newer ones in it.
+# Rewrite constraints.txt from the versions in the current environment, after trying newer ones in it.
 lock: $(DEV)
 	@scripts/lock.sh $(BIN)/python
 

@@ -1,4 +1,4 @@
-"""Compile every model under a folder, verify each, and write a table of what came of it.
+"""Compile every model under a folder, verify each, and write a table of the outcomes.
 
     python scripts/compile_all.py ../shared/data --results models.jsonl --document docs/models.md --tune none
 
@@ -24,7 +24,7 @@ from typing import Any
 
 from edgec.benchmarks.networks.catalogue import shapes_of
 
-# What stands behind errors that look large, looked into by hand.
+# Causes of errors that look large, examined by hand.
 REMARKS = {
     "yunet_n_320": "ONNX Runtime's Sigmoid is off by up to 1.2e-7, which is 1 % of scores near 1e-5",
     "mobilenetv2_imagenet_int8_qdq": "one step (0.1531) of the grid on which the output is quantised",
@@ -45,7 +45,7 @@ def models_under(folder: Path) -> list[Path]:
 
 
 def compile_one(model: Path, target: str, extra: list[str], folder: Path) -> dict[str, Any]:
-    """Compile one model; what came of it as a flat record."""
+    """Compile one model; returns the outcome as a flat record."""
     command = [sys.executable, "-m", "edgec.cli.main", "compile", str(model), "--target", target, "--json"]
     command += ["-o", str(folder / f"{model.stem}.edge"), *extra]
     for name, shape in shapes_of(model.name).items():
@@ -81,7 +81,7 @@ def compile_one(model: Path, target: str, extra: list[str], folder: Path) -> dic
 
 
 def rows_of(document: Path) -> dict[str, dict[str, Any]]:
-    """The records that the table of a document was made of, by model, as far as the table tells."""
+    """Recover records by model from the table of a document, as far as it contains them."""
     records = {}
     for line in document.read_text(encoding="utf-8").splitlines():
         cells = [cell.strip() for cell in line.strip("| ").split(" | ")] if line.startswith("| ") else []
@@ -142,7 +142,7 @@ def render(records: list[dict[str, Any]], target: str, options: str, left: int) 
 
 
 def main() -> None:
-    """Compile what is not in the results yet, and write the table."""
+    """Compile models that the results lack, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--target", default="host")

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Write constraints.txt: the exact versions that the environment of the Python given has been tested with.
-# Plain "name==version" lines, without addresses of indexes or the name of a build (torch's "+cpu").
+# Write constraints.txt: the exact versions in the environment of the given Python, which edgec is tested with.
+# Plain "name==version" lines, without index URLs or build tags (torch's "+cpu").
 set -euo pipefail
 python="$1"
 cd "$(dirname "$0")/.."

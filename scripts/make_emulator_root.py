@@ -1,4 +1,4 @@
-"""Build the folder in which artifacts for 64-bit ARM are verified on another machine.
+"""Build the root folder in which artifacts for 64-bit ARM are verified on another machine.
 
 It takes CPython and its libraries from the Debian archive that this machine's apt is set up for, and numpy,
 apache-tvm-ffi and libtvm_runtime.so as aarch64 wheels from the package index that pip is set up for. Nothing
@@ -26,11 +26,11 @@ LIBRARIES = ("libc6", "libstdc++6", "libgcc-s1", "zlib1g", "libexpat1", "libssl3
 PYTHON = ("python3.11-minimal", "libpython3.11-minimal", "libpython3.11-stdlib", "libbz2-1.0", "libuuid1")
 ARCH, DEBIAN_ARCH = "aarch64", "arm64"
 PLATFORMS = tuple(f"manylinux{tag}_aarch64" for tag in ("_2_28", "_2_27", "_2_17", "2014"))
-PINS = "edgec-pins.txt"  # which wheels the folder holds
+PINS = "edgec-pins.txt"  # versions of the wheels in the folder
 
 
 def run(*command: str, cwd: Path | None = None) -> None:
-    """Run a command, and stop with its output when it fails."""
+    """Run a command; exit with its output when it fails."""
     done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"{' '.join(command[:3])} … failed:\n{done.stderr.strip()[-2000:]}")
@@ -58,7 +58,7 @@ def debian_packages(folder: Path) -> None:
 
 
 def pins() -> list[str]:
-    """The packages that the runtime needs, in the versions that are installed here."""
+    """Packages that the runtime needs, in the versions installed here."""
     return [f"{name}=={metadata.version(name)}" for name in ("apache-tvm-ffi", "msgspec", "numpy")]
 
 
@@ -81,7 +81,7 @@ def wheels(folder: Path) -> None:
 
 
 def main() -> None:
-    """Build the folder unless it is there, with the packages in these versions."""
+    """Build the folder unless it exists with these versions of the packages."""
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
     named = os.environ.get("EDGEC_EMULATOR_ROOT")
     default = (Path(named) if named else cache / "edgec" / "emulator") / ARCH

@@ -1,4 +1,4 @@
-"""Print what can be counted of a checkout's structure: `python scripts/measures.py [FOLDER]`.
+"""Print metrics of a checkout's structure: `python scripts/measures.py [FOLDER]`.
 
 Import cycles (imports inside functions and those for type checkers count), files a folder, sizes of files and
 functions, lines of tests by lines of code, and handlers that catch everything. Generated migrations are left out of

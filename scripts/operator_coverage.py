@@ -31,7 +31,7 @@ ORDER = ("native", "fallback", "wrong", "refused", "excluded")
 
 
 def forget(results: Path, again: str) -> None:
-    """Take outcomes out of `results`, so that their tests run again: by result or by a part of the operator."""
+    """Remove outcomes from `results`, by result or part of the operator's name, so that their tests run again."""
     words = [word.lower() for word in again.split(",") if word]
     kept = []
     for line in _lines(results):
@@ -43,7 +43,7 @@ def forget(results: Path, again: str) -> None:
 
 
 def run_all(results: Path, only: str, until: float) -> int:
-    """Run what is not in `results` yet, in a child: a crash costs only its test; returns how many are left."""
+    """Run tests that `results` lacks in a child process, so that a crash costs one test; returns how many remain."""
     begin = time.monotonic()
     done = {json.loads(line)["name"] for line in _lines(results)}
     patterns = cases.exclusions()
@@ -147,7 +147,7 @@ def render(outcomes: list[dict[str, str]], left: int) -> str:
 
 
 def main() -> None:
-    """Run what is asked for and write the table."""
+    """Run the requested tests and write the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--results", type=Path, required=True)
     parser.add_argument("--only", default="", help="part of the tests' names")

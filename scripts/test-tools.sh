@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Bring the Debian packages that some tests want: a browser, an emulator for 64-bit ARM, a second MQTT
+# Install the Debian packages that some tests need: a browser, an emulator for 64-bit ARM, a second MQTT
 # broker, a second database, a second registry, a security token in software.
-# Needs root (or sudo without a password); without either it says what to install and the tests are skipped.
+# Requires root (or sudo without a password); otherwise it prints what to install, and the tests are skipped.
 # With a Python that has edgec, it also builds the folder of 64-bit ARM libraries that the emulator runs in.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -2,10 +2,10 @@
 
     python -m edgec.benchmarks.agent --artifact detector.edge [--onnx detector.onnx] [--video film.mp4]
 
-Everything is measured in one run on one machine, in turns: the model alone in a loop, the model in a loop that reads the
-video, an OpenCV and ONNX Runtime loop that does the same (with `--onnx`, an UltraFace), and the agent with one stream
-and with four that share the model. The video should show objects that the model detects, so that there are events to
-time. `edgec.benchmarks.agent.soak` is the long run that watches memory.
+Everything is measured in one run on one machine, in turns: the model alone in a loop, the model in a loop that reads
+the video, an OpenCV and ONNX Runtime loop that does the same (with `--onnx`, an UltraFace), and the agent with one
+stream and with four that share the model. The video should show objects that the model detects, so that there are
+events to time. `edgec.benchmarks.agent.soak` is the long run that watches memory.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Summarise the fault log of tests: `python -m edgec.benchmarks.agent.fault_table faults.jsonl`.
 
-The tests of the device agent append a line per case to the file named by `EDGEC_FAULT_LOG`: the fault, the seconds until
-recovery, and the number of lost events. Cases of one fault differ in the text after a colon.
+The tests of the device agent append a line per case to the file named by `EDGEC_FAULT_LOG`: the fault, the seconds
+until recovery, and the number of lost events. Cases of one fault differ in the text after a colon.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     python -m edgec.benchmarks.agent.soak --artifact detector.edge --video film.mp4 --seconds 1800 --csv soak.csv
 
 Starts Mosquitto and `edgec agent run` in a temporary folder, subscribes to the agent's messages, and writes a row every
-ten seconds. `edgec.benchmarks.agent.soak_plot` draws them. The frame rate is low (`--fps`), so that it runs beside other
-work.
+ten seconds. `edgec.benchmarks.agent.soak_plot` draws them. The frame rate is low (`--fps`), so that it runs beside
+other work.
 
 Memory means the anonymous pages of the agent's processes, resident or swapped out. The usual figures (RSS, PSS) vary by
 tens of megabytes with every other program that maps the same libraries, and with a kernel that reclaims pages of files

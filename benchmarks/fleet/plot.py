@@ -1,7 +1,7 @@
 """Plot the fleet's figures by number of devices: `python -m edgec.benchmarks.fleet.plot FILE… PICTURE.png`.
 
-The files are those that `scale` and `rollout` append to with `--output`; of several runs with the same number of devices
-the last counts.
+The files are those that `scale` and `rollout` append to with `--output`; of several runs with the same number of
+devices the last counts.
 """
 
 from __future__ import annotations

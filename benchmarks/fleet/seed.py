@@ -1,4 +1,4 @@
-"""Fills a fleet's database with made-up devices, so that pages and queries can be looked at and timed with many.
+"""Fill a fleet's database with synthetic devices, to inspect and time pages and queries at scale.
 
 What devices report comes from a seeded generator: the same call makes the same fleet. Nothing here speaks MQTT; for
 that there are the simulated devices of the tests.
@@ -78,7 +78,7 @@ def _device(rng: random.Random, number: int, now: float) -> dict[str, Any]:
 
 
 def digest_of(model: str, version: str, target: str) -> str:
-    """The made-up digest of an artifact."""
+    """A synthetic digest of an artifact."""
     return f"sha256:{hashlib.sha256(f'{model}:{version}-{target}'.encode()).hexdigest()}"
 
 
