@@ -19,11 +19,14 @@ ON_BOTH = ("test_ingest", "test_migrations", "test_rollouts", "test_server", "te
 """These run on SQLite with the embedded broker, and again on PostgreSQL with Mosquitto."""
 
 
+KINDS = ("embedded", "external")
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "backend" in metafunc.fixturenames:
-        alike = metafunc.definition.get_closest_marker("embedded") is not None
-        both = metafunc.module.__name__.rpartition(".")[2] in ON_BOTH and not alike
-        kinds = ["embedded", "external"] if both else ["embedded"]
+        marked = [kind for kind in KINDS if metafunc.definition.get_closest_marker(kind)]
+        both = metafunc.module.__name__.rpartition(".")[2] in ON_BOTH
+        kinds = marked or (list(KINDS) if both else ["embedded"])
         kinds += ["objects"] if metafunc.module.__name__.rpartition(".")[2] == "test_registry" else []
         metafunc.parametrize("backend", kinds, indirect=True, scope="module")
 

@@ -6,7 +6,8 @@ import json
 import random
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from itertools import pairwise
+from itertools import accumulate, pairwise
+from operator import add
 from typing import Any
 
 import httpx
@@ -103,10 +104,26 @@ def test_no_sequence_of_reports_gives_an_impossible_reading(reports: list[tuple[
     seen = [counters_of(health(*report), "own", "new", ["gate"]) for report in reports]
     for before, after in pairwise(seen):
         if comparable(before, after):
-            frames, values = reading(before, after)
-            assert frames >= 0
-            assert 0 <= values.get("disagreement", 0) <= 1
-            assert -1 <= values.get("errors", 0) <= 1
+            check_reading(*reading(before, after))
+
+
+@given(st.lists(st.tuples(COUNT, COUNT, COUNT, COUNT), min_size=2, max_size=8))
+def test_counters_that_only_grow_give_a_reading_each(steps: list[tuple[int, ...]]) -> None:
+    totals = list(accumulate(steps, lambda total, step: tuple(map(add, total, step))))
+    seen = [counters_of(health("a", *total), "own", "new", ["gate"]) for total in totals]
+    for before, after in pairwise(seen):
+        assert comparable(before, after)
+        frames, values = reading(before, after)
+        check_reading(frames, values)
+        assert frames >= after["frames"] - before["frames"]
+    for changed in (health("b", *totals[-1]), health("a", *totals[-1], digest="other")):
+        assert not comparable(seen[-1], counters_of(changed, "own", "new", ["gate"]))
+
+
+def check_reading(frames: int, values: dict[str, float]) -> None:
+    assert frames >= 0
+    assert 0 <= values.get("disagreement", 0) <= 1
+    assert -1 <= values.get("errors", 0) <= 1
 
 
 class Comparing(SimDevice):

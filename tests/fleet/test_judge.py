@@ -57,6 +57,7 @@ def test_few_samples_say_nothing() -> None:
 def test_a_slower_model_is_taken_back_though_every_install_succeeded(
     server: FleetServer, device: Callable[..., SimDevice], push: Callable[..., str]
 ) -> None:
+    random_ = random.Random(9)
     push("slow", "1")
     push("slow", "2")
     devices = [device(f"slow-{i}", line="slow") for i in range(4)]
@@ -75,7 +76,7 @@ def test_a_slower_model_is_taken_back_though_every_install_succeeded(
             def over() -> Any:
                 for item in devices:
                     factor = 2.5 if item.running["version"] == "2" else 1.0
-                    item.send_health(latency_ms=random.gauss(10, 0.3) * factor)
+                    item.send_health(latency_ms=random_.gauss(10, 0.3) * factor)
                 time.sleep(0.01)
                 return (r := client.get(f"/rollouts/{number}"))["ended"] and r
 
@@ -84,7 +85,7 @@ def test_a_slower_model_is_taken_back_though_every_install_succeeded(
         assert roll("1")["state"] == "SUCCEEDED"
         for _ in range(12):
             for item in devices:
-                item.send_health(latency_ms=random.gauss(10, 0.3)).wait_for_publish(60)
+                item.send_health(latency_ms=random_.gauss(10, 0.3)).wait_for_publish(60)
         stages = [{"percent": 25, "soak_s": 45}, {"percent": 100}]
         rollout = roll("2", stages=stages, criteria={"latency_ratio": 1.5, "alpha": 0.01})
         assert rollout["state"] == "ROLLED_BACK"

@@ -113,6 +113,7 @@ def test_the_rate_is_kept(count: int, rate: float) -> None:
         for i in decide(plan, view).start:
             members[i] = replace(members[i], state=MemberState.SUCCEEDED, attempts=1, started_at=float(now))
             started.append(float(now))
+    assert started
     window = max(60.0, 60.0 / rate)
     for moment in started:
         assert sum(moment - window < at <= moment for at in started) <= rate * window / 60
