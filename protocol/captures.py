@@ -2,9 +2,12 @@
 
 The request is `multipart/form-data` with two parts, `meta` (a `CaptureMeta` as JSON) and `image` (a JPEG of
 `width` × `height`), authorised with the device's registry token (`Authorization: Bearer …`). The image is already
-masked. The server answers 201, or 200 for an `id` that it has already stored. On 401, 403, 408, 425, 429, 507 and
-5xx the device keeps the capture and retries, honouring `Retry-After`. Any other 4xx is final: the same request
+masked. The server answers 201, or 200 for an `id` that it has already stored. On 401, 403, 404, 408, 425, 429, 507
+and 5xx the device keeps the capture and retries, honouring `Retry-After`. Any other 4xx is final: the same request
 would fail again, so the device drops the capture.
+
+Older agents upload to `/api/v1/samples`, which the server still accepts. A server from before the renaming answers 404
+to a new agent, which keeps its captures until the server is updated.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from edgec.protocol.names import Digest, Name
 
-CAPTURES_PATH = "/api/v1/samples"
+CAPTURES_PATH = "/api/v1/captures"
 MAX_CAPTURE_BYTES = 8 * 2**20
 """Largest image that either side accepts."""
 MAX_PREDICTIONS = 1000

@@ -22,7 +22,7 @@ log = logging.getLogger("captures")
 
 _RETRY = RetryPolicy(first_s=2.0, max_s=300.0)
 _TIMEOUT = httpx.Timeout(30.0, connect=10.0)
-_AGAIN = frozenset({401, 403, 408, 425, 429, 507})
+_AGAIN = frozenset({401, 403, 404, 408, 425, 429, 507})  # 404: a server from before the route was renamed
 
 
 class NotNow(ConnectionError):

@@ -54,7 +54,7 @@ def test_frames_are_chosen_masked_and_sent_within_the_quota(
     make_artifact(tmp_path, "1", score=0.4)
     make_artifact(tmp_path, "2", nan=5)  # fails from the fifth frame on, so that only few frames are compared
     make_artifact(tmp_path, "3")
-    captures_server.faults = [503, 0]
+    captures_server.faults = [404, 503, 0]
     agent = agent_of(CONFIG.replace("RULE", "low_confidence = [0.3, 0.5]\ndisagreement = true"))
     enrol(agent, captures_server, broker.port)
     agent.start()
@@ -68,7 +68,7 @@ def test_frames_are_chosen_masked_and_sent_within_the_quota(
     assert len(reasons) == 5, (
         "the quota holds for what rules choose, and a lost answer makes no second sample"
     )
-    assert set(captures_server.requests) == {("/api/v1/samples", "Bearer secret")}
+    assert set(captures_server.requests) == {("/api/v1/captures", "Bearer secret")}
     for meta, picture in captures_server.samples.values():
         assert (meta.device, meta.stream, meta.model, meta.version) == ("dev-1", "door", "detector", "1")
         assert picture.shape == (meta.height, meta.width, 3) == (240, 320, 3)
