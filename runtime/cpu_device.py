@@ -10,7 +10,7 @@ from edgec.runtime.artifact.weights import Weight
 from edgec.runtime.device import Device
 from edgec.runtime.execution.compiled_functions import (
     Array,
-    NativeFunction,
+    CompiledFunction,
     check_code,
     empty_aligned,
     load_code,
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from edgec.runtime.execution.profiling import LayerRuns, Probe
 
 
-class CpuFunction(NativeFunction):
+class CpuFunction(CompiledFunction):
     """A compiled function whose kernels can be timed."""
 
     def profile_runs(

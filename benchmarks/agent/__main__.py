@@ -145,7 +145,7 @@ class Rig:
         """The benchmark's figures then show it."""
 
     def inference_changed(self) -> None:
-        """Nobody is told."""
+        """Discard it."""
 
     def _committed(self) -> None:
         now = time.time()

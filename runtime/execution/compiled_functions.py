@@ -1,7 +1,7 @@
-"""Compiled functions: loading them, binding their weights, calling them from any thread.
+"""Compiled functions: load them, bind their weights, call them from any thread.
 
-A virtual machine of TVM keeps the state of a call, so a call needs one for itself. A function here owns
-as many as there were calls at the same time, and takes a free one for each call.
+A virtual machine of TVM holds the state of a call, so concurrent calls need one each. A function owns as many as there
+were concurrent calls, and takes a free one for each call.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from edgec.runtime.execution.ffi_layout import (
     memory_of,
     words_at,
 )
-from edgec.runtime.execution.ffi_layout import Array as Array  # other modules take it from here
+from edgec.runtime.execution.ffi_layout import Array as Array  # re-exported for other modules
 from edgec.runtime.execution.shared_libraries import code_in_memory, interface
 
 if TYPE_CHECKING:
@@ -41,16 +41,14 @@ _Known = list[tuple[tuple[int, ...], np.dtype[Any]]]
 
 _CPU, _POOLED = 1, 2
 _VIEWS = 32
-# Up to this size (bytes) an input is copied into the call's own buffer: cheaper than wrapping the
-# caller's array.
+# Inputs of up to this many bytes are copied into the call's own buffer, which is cheaper than wrapping the caller's
+# array.
 _SMALL = 16384
 _ELF_MACHINES = {62: "x86_64", 183: "aarch64", 40: "arm", 243: "riscv64"}
 
 
 def empty_aligned(shape: Sequence[int], dtype: npt.DTypeLike) -> Array:
-    """A new array whose first element lies at a 64-byte boundary, as compiled kernels want it (numpy gives
-    16).
-    """
+    """Allocate an array on a 64-byte boundary, as compiled kernels require (numpy guarantees 16)."""
     kind = np.dtype(dtype)
     size = int(np.prod(shape, dtype=np.int64)) * kind.itemsize
     block = np.empty(size + ALIGNMENT, np.uint8)
@@ -59,13 +57,13 @@ def empty_aligned(shape: Sequence[int], dtype: npt.DTypeLike) -> Array:
 
 
 def check_code(code: bytes, config: ArtifactConfig) -> None:
-    """Refuse code that is no shared library of the architecture that the config names.
+    """Refuse code that is not a shared library for the config's architecture.
 
     Raises:
         ArtifactError: the config and the code do not belong together.
     """
     if code[:4] != b"\x7fELF" or len(code) < 20:
-        raise ArtifactError("the artifact's code is no shared library")
+        raise ArtifactError("the artifact's code is not a shared library")
     (machine,) = struct.unpack_from("<H", code, 18)
     found = _ELF_MACHINES.get(machine, f"ELF machine {machine}")
     if found != config.arch:
@@ -89,7 +87,7 @@ def load_code(code: bytes) -> Module:
 
 
 def tensor_of(weight: Weight) -> Tensor:
-    """The weight as TVM sees it: the same memory, not a copy."""
+    """Wrap a weight as a tensor over the same memory."""
     return interface().tensor(weight.array, bfloat16=weight.dtype == "bfloat16")
 
 
@@ -108,20 +106,20 @@ class _Slot:
             buffer = empty_aligned(spec.shape, spec.dtype) if 0 < size <= _SMALL else None
             self.buffers.append(buffer)
             self.tensors.append(None if buffer is None else self.call.put(number, buffer))
-        # large inputs that came where kernels cannot read them, by position
+        # copies of large inputs that kernels could not read in place, by position
         self.copies: dict[int, tuple[Array, Tensor]] = {}
         self.small = all(buffer is not None for buffer in self.buffers)
         # shapes and dtypes of the results, once they are known to be small and always the same
         self.known: _Known = []
-        # memory that each of them has lain in, by its address: one call's serves the next one's results
+        # views of the memory of each result by address: the allocator reuses it from call to call
         self.views: list[dict[int, Array]] = []
 
-    def know(self, results: _Known) -> None:
-        """Copy results from here on: they are always of these shapes and dtypes, and small."""
+    def fix_results(self, results: _Known) -> None:
+        """Copy results from now on: they are small, and their shapes and dtypes never change."""
         self.known, self.views = results, [{} for _ in results]
 
     def copied(self, number: int, handle: int) -> Array:
-        """A copy of a small result, which costs less than to hand over its memory."""
+        """Copy a small result, which is cheaper than handing over its memory."""
         views = self.views[number]
         words = words_at(handle + DESCRIBED)
         address = words[DATA] + words[OFFSET]
@@ -134,10 +132,8 @@ class _Slot:
         return view.copy()
 
 
-class NativeFunction:
-    """A function of the compiled library with its weights bound; calls may come from several threads at a
-    time.
-    """
+class CompiledFunction:
+    """A function of the compiled library with its weights bound; safe to call from several threads at once."""
 
     def __init__(
         self,
@@ -160,17 +156,17 @@ class NativeFunction:
         self._aliases: bool | None = None
         # shapes and dtypes of the results, once they are known to be small and always the same
         self._small: _Known | None = None
-        self._same = plan is not None and fallback is None
+        self._fixed_shapes = plan is not None and fallback is None
         self._free: list[_Slot] = [self._new_slot()]
 
     def _new_slot(self) -> _Slot:
         vm = self.new_vm()
-        # Binding the weights once means that a call passes its inputs only.
+        # With the weights bound once, a call passes only its inputs.
         vm["save_function"](self.name, "edgec.bound", True, *self._weights, *self.arena())
         return _Slot(vm, vm["edgec.bound"], self._specs)
 
     def arena(self) -> list[Tensor]:
-        """The activations of the memory plan as tensors of an arena of their own; none without a plan."""
+        """Allocate an arena and return the memory plan's activations as tensors in it; empty without a plan."""
         if self._plan is None:
             return []
         memory = empty_aligned((self._plan.bytes,), np.uint8)
@@ -185,7 +181,7 @@ class NativeFunction:
         return made
 
     def new_vm(self) -> Module:
-        """A virtual machine of its own over the same code."""
+        """Create another virtual machine over the same code."""
         vm: Module = self._module["vm_load_executable"]()
         vm["vm_initialization"](_CPU, 0, _POOLED)
         return vm
@@ -196,9 +192,7 @@ class NativeFunction:
         return self._weights
 
     def __call__(self, arrays: Sequence[Array]) -> list[Array]:
-        """Run on contiguous arrays of the right shapes and dtypes; the results are new arrays of the
-        caller's.
-        """
+        """Run on contiguous arrays of the right shapes and dtypes; the results are new arrays, owned by the caller."""
         try:
             slot = self._free.pop()
         except IndexError:
@@ -207,7 +201,7 @@ class NativeFunction:
             outputs = self._run(slot, arrays)
             self._free.append(slot)
             return outputs
-        # The common case of tiny models, where every microsecond shows: what goes in and out is copied.
+        # The common case of tiny models, where every microsecond counts: inputs and results are copied.
         for buffer, array in zip(slot.buffers, arrays, strict=True):
             buffer[...] = array
         call = slot.call
@@ -231,7 +225,9 @@ class NativeFunction:
         arguments = slot.tensors.copy()
         for position, place in enumerate(slot.buffers):
             if place is None:
-                arguments[position] = slot.call.put(position, self._given(slot, position, arrays[position]))
+                arguments[position] = slot.call.put(
+                    position, self._input_tensor(slot, position, arrays[position])
+                )
             else:
                 place[...] = arrays[position]
         slot.call()
@@ -239,7 +235,7 @@ class NativeFunction:
         if result.kind not in (TENSOR, ARRAY):
             if result.kind >= OBJECT:
                 self._library.release(result.value)
-            raise ArtifactError(f"the compiled function {self.name} gives no tensors")
+            raise ArtifactError(f"the compiled function {self.name} does not return tensors")
         try:
             handles = [result.value] if result.kind == TENSOR else self._library.items(result.value)
             outputs = [self._library.array(item) for item in handles]
@@ -248,12 +244,12 @@ class NativeFunction:
         finally:
             self._library.release(result.value)
         if self._small is not None and slot.small:
-            slot.know(self._small)
+            slot.fix_results(self._small)
         return outputs
 
-    def _given(self, slot: _Slot, position: int, array: Array) -> Tensor:
-        """A large input as TVM sees it: as it is if it lies right, else copied to where the slot keeps it."""
-        if _lies_right(array):
+    def _input_tensor(self, slot: _Slot, position: int, array: Array) -> Tensor:
+        """Wrap a large input: in place if compiled code can read it there, else copied to the slot's buffer."""
+        if is_readable(array):
             return self._library.tensor(array)
         if position not in slot.copies:
             buffer = empty_aligned(array.shape, array.dtype)
@@ -263,22 +259,21 @@ class NativeFunction:
         return tensor
 
     def _wrap(self, array: Array) -> Tensor:
-        """The array as TVM sees it: as it is if it lies right, else a copy that does."""
-        if array.size and not _lies_right(array):
+        """Wrap an array: in place if compiled code can read it there, else a copy."""
+        if array.size and not is_readable(array):
             copy = empty_aligned(array.shape, array.dtype)
             copy[...] = array
             array = copy
         return self._library.tensor(array)
 
     def wrap_all(self, arrays: Sequence[Array]) -> list[Tensor]:
-        """The arrays as TVM sees them."""
+        """Wrap arrays as tensors."""
         return [self._wrap(array) for array in arrays]
 
     def _unshared(self, outputs: list[Array], arguments: list[Tensor | None]) -> list[Array]:
-        """Copy the outputs that lie in an input, in a weight or in each other (a graph that hands one
-        through).
+        """Copy outputs that overlap an input, a weight or each other (where a graph passes one through).
 
-        Whether a function does so does not change from call to call, so the first call finds out.
+        Whether a function has such outputs does not change from call to call, so only the first call checks.
         """
         tensors = [tensor for tensor in arguments if tensor is not None]
         ranges = [(tensor.data_ptr(), tensor.data_ptr() + tensor.nbytes) for tensor in tensors]
@@ -291,23 +286,23 @@ class NativeFunction:
             unshared.append(output.copy() if shared else output)
             ranges.append((begin, end))
         self._aliases = found
-        if self._same and all(0 < output.nbytes <= _SMALL for output in unshared):
+        if self._fixed_shapes and all(0 < output.nbytes <= _SMALL for output in unshared):
             self._small = [(output.shape, output.dtype) for output in unshared]
         return unshared
 
     def close(self) -> None:
-        """Let the virtual machines go that no call is using.
+        """Release virtual machines that no call is using.
 
-        Code and weights go with the function itself: calls under way in other threads still need them.
+        Code and weights are released with the function itself: calls in progress in other threads still need them.
         """
         self._free.clear()
 
 
-def _lies_right(array: Array) -> bool:
-    """Whether compiled code can read the array where it is.
+def is_readable(array: Array) -> bool:
+    """Whether compiled code can read the array in place: contiguous, writable and aligned.
 
-    Asked for beforehand: a refusal by the runtime walks the whole stack, which takes a third of a
-    second the first time.
+    Checked beforehand because a refusal by the runtime walks the whole stack, which takes a third of a second the first
+    time.
     """
     flags = array.flags
     return bool(flags.c_contiguous and flags.writeable and array.ctypes.data % ALIGNMENT == 0)

@@ -9,7 +9,7 @@ from statistics import median
 from typing import Any
 
 from edgec.runtime.artifact.config import ArtifactConfig
-from edgec.runtime.execution.compiled_functions import Array, NativeFunction
+from edgec.runtime.execution.compiled_functions import Array, CompiledFunction
 from edgec.runtime.execution.shared_libraries import ffi
 
 _RUNTIME_PREFIX = "vm.builtin."
@@ -127,7 +127,7 @@ def _sizes(arguments: Sequence[Any], weights: Collection[int]) -> tuple[int, int
 
 
 def profile_runs(
-    engine: NativeFunction,
+    engine: CompiledFunction,
     config: ArtifactConfig,
     arrays: Sequence[Array],
     repeats: int,

@@ -19,7 +19,7 @@ from edgec.runtime import card as cards
 from edgec.runtime.artifact.reader import PROCESSING_LIBRARY
 from edgec.runtime.card import ModelCard
 from edgec.runtime.errors import ArtifactError
-from edgec.runtime.execution.compiled_functions import Array, empty_aligned, load_code
+from edgec.runtime.execution.compiled_functions import Array, empty_aligned, is_readable, load_code
 from edgec.runtime.processing.audio import BLOCK, Samples, TableShapes, tables
 from edgec.runtime.processing.boxes import finish, grid, named
 from edgec.runtime.processing.image import Frame, Placement
@@ -134,7 +134,7 @@ class CompiledProcessing:
 
 
 def _aligned(array: Array) -> Array:
-    if array.ctypes.data % 64 == 0 and array.flags.c_contiguous:
+    if is_readable(array):
         return array
     copy = empty_aligned(array.shape, array.dtype)
     copy[...] = array

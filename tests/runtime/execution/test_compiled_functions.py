@@ -50,7 +50,9 @@ def test_a_compiled_function_that_gives_no_tensors_is_refused(mlp: Any, tmp_path
         slot.call = Call(shared_libraries.global_function(name), 1 if name.endswith("shape_of") else 0)
         if name.endswith("shape_of"):
             slot.tensors = [slot.call.put(0, x)]
-        with pytest.raises(rt.ArtifactError, match="the compiled function main_planned gives no tensors"):
+        with pytest.raises(
+            rt.ArtifactError, match="the compiled function main_planned does not return tensors"
+        ):
             model.run({"x": x})
 
 
