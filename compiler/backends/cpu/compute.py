@@ -1,149 +1,22 @@
-"""What the operators on blocked tensors compute, as TE definitions that the templates then implement fast.
+"""What the kernels with a template compute, as TE definitions, which the templates then implement fast.
 
-A blocked activation is `[batch, channel_blocks, height, width, lanes]`; lanes beyond the last channel hold
-values that nothing reads into a result. Weights of a convolution are ``[out_blocks, in_chunks, kernel_height,
-kernel_width, chunk, lanes]`` with the input channels of one group in chunks (see `ConvSpec.chunk`): in the order in
-which kernels read them, so that the processor fetches them ahead. Depthwise weights are
-`[channel_blocks, kernel_height, kernel_width, lanes]`. Every function returns a PrimFunc whose anchor block carries
-its specification as JSON under the annotation `edgec`; a PrimFunc without a template is scheduled generically and
-still computes the same.
+Every function returns a PrimFunc whose anchor block carries its specification (see `edgec.compiler.backends.cpu.specs`)
+as text; a PrimFunc that no template claims is scheduled generically and computes the same.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 
 from tvm import te, tirx
 from tvm.tirx import PrimFunc
 
-from edgec.compiler.graph import anchors
+from edgec.compiler.backends.cpu.specs import ConvSpec, DenseSpec, MatmulSpec, PoolSpec, Spec, encode
 from edgec.compiler.graph.anchors import ANCHOR
-from edgec.compiler.graph.attention_spec import AttentionSpec, View
-from edgec.compiler.operands.operands import FLOAT32, OPERANDS, Operands
 
 
-@dataclass(frozen=True)
-class Window:
-    """A sliding window over height and width."""
-
-    kernel: tuple[int, int]
-    stride: tuple[int, int] = (1, 1)
-    dilation: tuple[int, int] = (1, 1)
-    pad: tuple[int, int] = (0, 0)  # before: top, left
-    out: tuple[int, int] = (1, 1)  # output height, width
-
-    def reach(self, axis: int, tap: int, run: tuple[int, int], size: int) -> tuple[int, int]:
-        """Of a run of outputs along `axis` (first, how many) those, as (first, end) in the run, for which kernel
-        element `tap` reads inside an input of `size`.
-        """
-        first, count = run
-        offset = tap * self.dilation[axis] - self.pad[axis]
-        inside = [i for i in range(count) if 0 <= (first + i) * self.stride[axis] + offset < size]
-        return (inside[0], inside[-1] + 1) if inside else (0, 0)
-
-
-@dataclass(frozen=True)
-class ConvSpec:
-    """A 2-d convolution on blocked tensors.
-
-    `in_block` is 0 when the input is plain NCHW. `groups` > 1 with `depthwise` unset needs channels per group
-    that fill whole blocks.
-    """
-
-    batch: int
-    in_channels: int
-    in_size: tuple[int, int]
-    out_channels: int
-    window: Window
-    lanes: int
-    in_block: int
-    groups: int = 1
-    depthwise: bool = False
-    dtype: str = "float32"  # of the sums and of the result
-    operands: Operands = FLOAT32
-
-    @property
-    def flops(self) -> int:
-        """Floating point operations, a multiply-add counted as two."""
-        out = self.window.out[0] * self.window.out[1] * self.batch * self.out_channels
-        return 2 * out * self.window.kernel[0] * self.window.kernel[1] * (self.in_channels // self.groups)
-
-    @property
-    def chunk(self) -> int:
-        """Input channels that lie together for a tap in the weights: `lanes`, or all of a group that is no multiple."""
-        per_group = self.in_channels // self.groups
-        return per_group if per_group % self.lanes else self.lanes
-
-
-@dataclass(frozen=True)
-class PoolSpec:
-    """Pooling of a blocked tensor. `kind` is `max`, `sum`, `avg` or `avg_valid` (padding not counted)."""
-
-    kind: str
-    batch: int
-    blocks: int
-    in_size: tuple[int, int]
-    window: Window
-    lanes: int
-    dtype: str = "float32"
-
-
-@dataclass(frozen=True)
-class DenseSpec:
-    """`[rows, inner] × [inner, cols]` with constant weights packed as `[col_blocks, inner, lanes]`."""
-
-    rows: int
-    inner: int
-    cols: int
-    lanes: int
-    dtype: str = "float32"  # of the sums and of the result
-    operands: Operands = FLOAT32
-
-
-@dataclass(frozen=True)
-class MatmulSpec:
-    """`[*batch, rows, inner] × [*batch, inner, cols]`, both computed at run time."""
-
-    batch: tuple[int, ...]
-    rows: int
-    inner: int
-    cols: int
-    lanes: int
-    dtype: str = "float32"
-
-
-Spec = ConvSpec | PoolSpec | DenseSpec | MatmulSpec | AttentionSpec
-_SPECS: dict[str, type] = {
-    "conv": ConvSpec, "pool": PoolSpec, "dense": DenseSpec, "matmul": MatmulSpec, "attention": AttentionSpec,
-}  # fmt: skip
-_PARTS: dict[str, type] = {"window": Window, "query": View, "key": View, "value": View, "mask": View}
-
-
-def encode(spec: Spec) -> str:
-    """The specification as text, for an annotation and for cache keys."""
-    kind = next(name for name, cls in _SPECS.items() if isinstance(spec, cls))
-    fields = asdict(spec)
-    if isinstance(spec, ConvSpec | DenseSpec):
-        fields["operands"] = spec.operands.name
-        if spec.operands == FLOAT32:
-            del fields["operands"]  # the usual case has the keys that winners are known by
-    return anchors.encode(kind, fields)
-
-
-def decode(text: str) -> Spec:
-    """The specification that `encode` wrote."""
-    kind, fields = anchors.decode(text)
-    if "operands" in fields:
-        fields["operands"] = OPERANDS[fields["operands"]]
-    for name, value in fields.items():
-        if isinstance(value, dict):
-            fields[name] = _PARTS[name](**value)
-    made: Spec = _SPECS[kind](**fields)
-    return made
-
-
-def _prim_func(inputs: list[te.Tensor], output: te.Tensor, spec: Spec | None = None) -> PrimFunc:
+def prim_func(inputs: list[te.Tensor], output: te.Tensor, spec: Spec | None = None) -> PrimFunc:
+    """The kernel of a definition; `spec` is for the template that implements it."""
     made: PrimFunc = te.create_prim_func([*inputs, output], index_dtype_override="int64")
     made = made.without_attr("global_symbol")
     return made if spec is None else made.with_attr(ANCHOR, encode(spec))
@@ -198,7 +71,7 @@ def conv2d(spec: ConvSpec) -> PrimFunc:
         return te.sum(load(n, channel, iy, ix) * factor(b, v), axis=[ic, ky, kx])
 
     out = te.compute((spec.batch, blocks, *w.out, lanes), body, name="conv", attrs={ANCHOR: encode(spec)})
-    return _prim_func([data, weight], out, spec)
+    return prim_func([data, weight], out, spec)
 
 
 def depthwise(spec: ConvSpec) -> PrimFunc:
@@ -221,7 +94,7 @@ def depthwise(spec: ConvSpec) -> PrimFunc:
     out = te.compute(
         (spec.batch, blocks, *w.out, lanes), body, name="depthwise", attrs={ANCHOR: encode(spec)}
     )
-    return _prim_func([data, weight], out, spec)
+    return prim_func([data, weight], out, spec)
 
 
 def pool(spec: PoolSpec) -> PrimFunc:
@@ -243,9 +116,9 @@ def pool(spec: PoolSpec) -> PrimFunc:
     shape = (spec.batch, spec.blocks, *w.out, spec.lanes)
     total = te.compute(shape, body, name="pool", attrs={ANCHOR: encode(spec)})
     if spec.kind in ("max", "sum"):
-        return _prim_func([data], total, spec)
+        return prim_func([data], total, spec)
     mean = te.compute(shape, lambda n, b, y, x, v: _mean(total, spec, (n, b, y, x, v)), name="mean")
-    return _prim_func([data], mean, spec)
+    return prim_func([data], mean, spec)
 
 
 def _mean(total: te.Tensor, spec: PoolSpec, index: tuple[tirx.Expr, ...]) -> tirx.Expr:
@@ -280,7 +153,7 @@ def dense(spec: DenseSpec) -> PrimFunc:
         name="dense",
         attrs={ANCHOR: encode(spec)},
     )
-    return _prim_func([data, weight], out, spec)
+    return prim_func([data, weight], out, spec)
 
 
 def matmul(spec: MatmulSpec) -> PrimFunc:
@@ -294,85 +167,4 @@ def matmul(spec: MatmulSpec) -> PrimFunc:
         return te.sum(left[*batch, m, k] * right[*batch, k, n], axis=k)
 
     out = te.compute((*spec.batch, spec.rows, spec.cols), body, name="matmul", attrs={ANCHOR: encode(spec)})
-    return _prim_func([left, right], out, spec)
-
-
-def pack(shape: tuple[int, ...], lanes: int, dtype: str, nhwc: bool = False) -> PrimFunc:
-    """NCHW (or NHWC) to blocked; the lanes beyond the last channel become zero."""
-    batch, channels, height, width = (shape[0], shape[3], shape[1], shape[2]) if nhwc else shape
-    data = te.placeholder(shape, dtype, "data")
-
-    def body(n: tirx.Expr, b: tirx.Expr, y: tirx.Expr, x: tirx.Expr, v: tirx.Expr) -> tirx.Expr:
-        c = b * lanes + v
-        value = data[n, y, x, c] if nhwc else data[n, c, y, x]
-        if channels % lanes == 0:
-            return value
-        return tirx.if_then_else(c < channels, value, tirx.const(0, dtype))
-
-    out = te.compute((batch, -(-channels // lanes), height, width, lanes), body, name="pack")
-    return _prim_func([data], out)
-
-
-def unpack(shape: tuple[int, ...], channels: int, dtype: str, nhwc: bool = False) -> PrimFunc:
-    """Blocked to NCHW (or NHWC)."""
-    batch, _, height, width, lanes = shape
-    data = te.placeholder(shape, dtype, "data")
-    if nhwc:
-        out = te.compute(
-            (batch, height, width, channels),
-            lambda n, y, x, c: data[n, c // lanes, y, x, c % lanes],
-            name="unpack",
-        )
-    else:
-        out = te.compute(
-            (batch, channels, height, width),
-            lambda n, c, y, x: data[n, c // lanes, y, x, c % lanes],
-            name="unpack",
-        )
-    return _prim_func([data], out)
-
-
-def concat(channels: tuple[int, ...], shape: tuple[int, ...], dtype: str) -> PrimFunc:
-    """Concatenate blocked tensors along the channels, which need not fill whole blocks.
-
-    Args:
-        channels: of each input.
-        shape: of the result, blocked.
-    """
-    lanes = shape[4]
-    inputs = [
-        te.placeholder((shape[0], -(-c // lanes), shape[2], shape[3], lanes), dtype, f"data{i}")
-        for i, c in enumerate(channels)
-    ]
-
-    def body(n: tirx.Expr, b: tirx.Expr, y: tirx.Expr, x: tirx.Expr, v: tirx.Expr) -> tirx.Expr:
-        c, start = b * lanes + v, sum(channels)
-        value = tirx.const(0, dtype)
-        for data, count in zip(reversed(inputs), reversed(channels), strict=True):
-            end, start = start, start - count
-            aligned = start % lanes == 0
-            here = (
-                data[n, b - start // lanes, y, x, v]
-                if aligned
-                else data[n, (c - start) // lanes, y, x, (c - start) % lanes]
-            )
-            inside = b < -(-end // lanes) if end % lanes == 0 else c < end
-            value = tirx.if_then_else(inside, here, value)
-        return value
-
-    return _prim_func(inputs, te.compute(shape, body, name="concat"))
-
-
-def take_channels(shape: tuple[int, ...], begin: int, count: int, dtype: str) -> PrimFunc:
-    """`count` channels of a blocked tensor from channel `begin` on, blocked."""
-    lanes = shape[4]
-    data = te.placeholder(shape, dtype, "data")
-
-    def body(n: tirx.Expr, b: tirx.Expr, y: tirx.Expr, x: tirx.Expr, v: tirx.Expr) -> tirx.Expr:
-        if begin % lanes == 0:
-            return data[n, b + begin // lanes, y, x, v]
-        c = tirx.min(b * lanes + v + begin, shape[1] * lanes - 1)
-        return data[n, c // lanes, y, x, c % lanes]
-
-    out = te.compute((shape[0], -(-count // lanes), *shape[2:]), body, name="take_channels")
-    return _prim_func([data], out)
+    return prim_func([left, right], out, spec)

@@ -14,7 +14,7 @@ from tvm import relax
 from tvm.ir import Call
 from tvm.tirx import PrimFunc
 
-from edgec.compiler.backends.cpu import compute
+from edgec.compiler.backends.cpu import relayout
 from edgec.compiler.backends.cpu.dot_instructions import operands_for
 from edgec.compiler.backends.cpu.layouts import rules
 from edgec.compiler.backends.cpu.layouts.packing import block_channels
@@ -102,7 +102,7 @@ class LayoutPlanner(Walker):
             dims = (shape[0], 1, 1, value.channels) if nhwc else (shape[0], value.channels, 1, 1)
             return self.emit(relax.op.reshape(value.blocked, dims))
         return self.call(
-            compute.unpack(shape, value.channels, dtype_of(value.blocked), nhwc), "unpack", value.blocked
+            relayout.unpack(shape, value.channels, dtype_of(value.blocked), nhwc), "unpack", value.blocked
         )
 
     def blocked(self, expr: Expr) -> Expr:
@@ -111,7 +111,7 @@ class LayoutPlanner(Walker):
         if value.blocked is None:
             value.plain = self.plain(expr)
             source = value.nhwc if value.nhwc is not None else value.plain
-            kernel = compute.pack(shape_of(source), self.lanes, dtype_of(source), value.nhwc is not None)
+            kernel = relayout.pack(shape_of(source), self.lanes, dtype_of(source), value.nhwc is not None)
             value.blocked = self.call(kernel, "pack", source)
             value.channels = shape_of(value.plain)[1]
             if isinstance(expr, relax.Var):

@@ -12,8 +12,7 @@ import numpy as np
 from tvm import relax
 from tvm.ir import Call
 
-from edgec.compiler.backends.cpu import compute
-from edgec.compiler.backends.cpu.compute import ConvSpec, DenseSpec, MatmulSpec, PoolSpec, Window
+from edgec.compiler.backends.cpu import compute, relayout
 from edgec.compiler.backends.cpu.layouts.packing import (
     merge_groups,
     pack_conv,
@@ -21,6 +20,7 @@ from edgec.compiler.backends.cpu.layouts.packing import (
     pack_depthwise,
 )
 from edgec.compiler.backends.cpu.layouts.value import Plan, Value
+from edgec.compiler.backends.cpu.specs import ConvSpec, DenseSpec, MatmulSpec, PoolSpec, Window
 from edgec.compiler.backends.cpu.templates import normalisation
 from edgec.compiler.graph.operators import UNARY
 from edgec.compiler.graph.rewrite import Expr, array_of, constant, dtype_of, op_name, shape_of
@@ -233,7 +233,7 @@ def _concat(plan: Plan, call: Call) -> Value | None:
     counts = tuple(shape_of(f)[1] for f in fields)
     args = [plan.blocked(f) for f in fields]
     blocked = (shape[0], -(-shape[1] // plan.lanes), shape[2], shape[3], plan.lanes)
-    return _value(plan.call(compute.concat(counts, blocked, dtype_of(call)), "concat", *args), shape[1])
+    return _value(plan.call(relayout.concat(counts, blocked, dtype_of(call)), "concat", *args), shape[1])
 
 
 @rule("image.resize2d")

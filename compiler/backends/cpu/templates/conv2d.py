@@ -15,7 +15,7 @@ from functools import partial
 from tvm import tirx
 from tvm.tirx import Buffer, IfThenElse, PrimFunc, Stmt
 
-from edgec.compiler.backends.cpu.compute import ConvSpec
+from edgec.compiler.backends.cpu.specs import ConvSpec
 from edgec.compiler.backends.cpu.templates import dot
 from edgec.compiler.backends.cpu.templates.epilogue import Epilogue
 from edgec.compiler.backends.cpu.templates.loop_nests import (

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from tvm.tirx import PrimFunc, Stmt
 
-from edgec.compiler.backends.cpu.compute import DenseSpec
+from edgec.compiler.backends.cpu.specs import DenseSpec
 from edgec.compiler.backends.cpu.templates import dot
 from edgec.compiler.backends.cpu.templates.epilogue import Epilogue
 from edgec.compiler.backends.cpu.templates.estimates import chains, l2_cycles, step_cycles

@@ -14,7 +14,7 @@ from typing import Any
 
 from tvm.tirx import PrimFunc, Stmt
 
-from edgec.compiler.backends.cpu.compute import MatmulSpec
+from edgec.compiler.backends.cpu.specs import MatmulSpec
 from edgec.compiler.backends.cpu.templates.epilogue import Epilogue
 from edgec.compiler.backends.cpu.templates.estimates import step_cycles
 from edgec.compiler.backends.cpu.templates.loop_nests import (

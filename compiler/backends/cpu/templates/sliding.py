@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from tvm import tirx
 from tvm.tirx import PrimFunc, Stmt
 
-from edgec.compiler.backends.cpu.compute import ConvSpec, PoolSpec, Window
+from edgec.compiler.backends.cpu.specs import ConvSpec, PoolSpec, Window
 from edgec.compiler.backends.cpu.templates.epilogue import Epilogue
 from edgec.compiler.backends.cpu.templates.loop_nests import (
     Accumulators,

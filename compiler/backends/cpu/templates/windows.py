@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tvm import tirx
 
-from edgec.compiler.backends.cpu.compute import Window
+from edgec.compiler.backends.cpu.specs import Window
 from edgec.compiler.backends.cpu.templates.loop_nests import Expr, const
 
 

@@ -22,7 +22,7 @@ from typing import Any
 from tvm import tirx
 from tvm.tirx import AllocBuffer, Bind, Buffer, IfThenElse, PrimFunc, Stmt
 
-from edgec.compiler.backends.cpu.compute import ConvSpec
+from edgec.compiler.backends.cpu.specs import ConvSpec
 from edgec.compiler.backends.cpu.templates.epilogue import Epilogue
 from edgec.compiler.backends.cpu.templates.loop_nests import (
     Accumulators,

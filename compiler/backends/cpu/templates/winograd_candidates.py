@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from edgec.compiler.backends.cpu.compute import ConvSpec
+from edgec.compiler.backends.cpu.specs import ConvSpec
 from edgec.compiler.backends.cpu.templates.estimates import (
     l2_cycles,
     l2_overflow,

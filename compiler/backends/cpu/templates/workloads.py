@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 from tvm.tirx import PrimFunc
 
-from edgec.compiler.backends.cpu.compute import ConvSpec, DenseSpec, MatmulSpec, PoolSpec, Spec, decode
+from edgec.compiler.backends.cpu.specs import ConvSpec, DenseSpec, MatmulSpec, PoolSpec, Spec, decode
 from edgec.compiler.backends.cpu.templates import (
     attention,
     conv2d,

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import tvm
 
-from edgec.compiler.backends.cpu import compute
-from edgec.compiler.backends.cpu.compute import ConvSpec, DenseSpec, Window
+from edgec.compiler.backends.cpu import compute, specs
 from edgec.compiler.backends.cpu.dot_instructions import INSTRUCTIONS, operands_for
 from edgec.compiler.backends.cpu.layouts.packing import block_channels, pack_conv, pack_dense
 from edgec.compiler.backends.cpu.runner import runs_here
+from edgec.compiler.backends.cpu.specs import ConvSpec, DenseSpec, Window
 from edgec.compiler.backends.cpu.templates import conv2d, conv2d_candidates, dense
 from edgec.compiler.backends.cpu.templates.epilogue import split_epilogue
 from edgec.compiler.backends.cpu.tir_pipeline import PIPELINE
@@ -128,4 +128,4 @@ def test_targets_know_the_rate_of_every_instruction_that_they_have() -> None:
 def test_the_name_of_operands_survives_an_annotation() -> None:
     for operands in OPERANDS.values():
         for spec in (dense_spec(operands, 8), conv_spec(operands, 8)):
-            assert compute.decode(compute.encode(spec)) == spec
+            assert specs.decode(specs.encode(spec)) == spec

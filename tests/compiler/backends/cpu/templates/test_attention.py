@@ -8,8 +8,8 @@ import tvm
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgec.compiler.backends.cpu.compute import decode, encode
 from edgec.compiler.backends.cpu.runner import runs_here
+from edgec.compiler.backends.cpu.specs import decode, encode
 from edgec.compiler.backends.cpu.templates import attention
 from edgec.compiler.backends.cpu.timing import build
 from edgec.compiler.graph import attention_compute

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from edgec.compiler.backends.cpu.compute import ConvSpec, DenseSpec, MatmulSpec, Window
+from edgec.compiler.backends.cpu.specs import ConvSpec, DenseSpec, MatmulSpec, Window
 from edgec.compiler.backends.cpu.templates import (
     attention,
     conv2d_candidates,

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgec.compiler.backends.cpu import compute
-from edgec.compiler.backends.cpu.compute import MatmulSpec
 from edgec.compiler.backends.cpu.runner import runs_here
+from edgec.compiler.backends.cpu.specs import MatmulSpec
 from edgec.compiler.backends.cpu.templates import matmul
 from edgec.compiler.backends.cpu.templates.epilogue import split_epilogue
 from edgec.compiler.backends.cpu.timing import build

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from numpy.lib.stride_tricks import sliding_window_view
 
 from edgec.compiler.backends.cpu import compute
-from edgec.compiler.backends.cpu.compute import ConvSpec, DenseSpec, PoolSpec, Window
 from edgec.compiler.backends.cpu.layouts.packing import block_channels, pack_conv, pack_depthwise
 from edgec.compiler.backends.cpu.runner import runs_here
+from edgec.compiler.backends.cpu.specs import ConvSpec, DenseSpec, PoolSpec, Window
 from edgec.compiler.backends.cpu.templates import conv2d, conv2d_candidates, dense, sliding
 from edgec.compiler.backends.cpu.templates.epilogue import split_epilogue
 from edgec.targets.loader import load_target

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from numpy.lib.stride_tricks import sliding_window_view
 
 from edgec.compiler.backends.cpu import compute
-from edgec.compiler.backends.cpu.compute import ConvSpec, Window
 from edgec.compiler.backends.cpu.layouts.packing import pack_conv
 from edgec.compiler.backends.cpu.runner import runs_here
+from edgec.compiler.backends.cpu.specs import ConvSpec, Window
 from edgec.compiler.backends.cpu.templates import winograd, winograd_transforms
 from edgec.compiler.backends.cpu.templates.epilogue import split_epilogue
 from edgec.compiler.backends.cpu.templates.winograd_candidates import candidates

@@ -1,0 +1,165 @@
+"""What the kernels with a template compute: specifications that travel as text, in annotations and in cache keys.
+
+A blocked activation is `[batch, channel_blocks, height, width, lanes]`; no result depends on the lanes beyond the last
+channel. Weights of a convolution are `[out_blocks, in_chunks, kernel_height, kernel_width, chunk, lanes]` with the
+input channels of a group in chunks (see `ConvSpec.chunk`): the order in which kernels read them, so that the hardware
+prefetches them. Depthwise weights are `[channel_blocks, kernel_height, kernel_width, lanes]`. The last two axes of the
+weights of a product are packed as its operands require (see `edgec.compiler.operands`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from edgec.compiler.graph import anchors
+from edgec.compiler.graph.attention_spec import AttentionSpec, View
+from edgec.compiler.operands.operands import FLOAT32, OPERANDS, Operands
+
+
+@dataclass(frozen=True)
+class Window:
+    """A sliding window over height and width.
+
+    Attributes:
+        pad: before the image, at the top and at the left; what lies behind it follows from `out`.
+        out: height and width of the output.
+    """
+
+    kernel: tuple[int, int]
+    stride: tuple[int, int] = (1, 1)
+    dilation: tuple[int, int] = (1, 1)
+    pad: tuple[int, int] = (0, 0)
+    out: tuple[int, int] = (1, 1)
+
+    def reach(self, axis: int, tap: int, run: tuple[int, int], size: int) -> tuple[int, int]:
+        """The outputs of a run for which a kernel element reads inside the input.
+
+        Args:
+            axis: 0 for height, 1 for width.
+            tap: index of the kernel element.
+            run: outputs along `axis`, as (first, count).
+            size: of the input along `axis`.
+
+        Returns:
+            (first, end), counted from the start of the run.
+        """
+        first, count = run
+        offset = tap * self.dilation[axis] - self.pad[axis]
+        inside = [i for i in range(count) if 0 <= (first + i) * self.stride[axis] + offset < size]
+        return (inside[0], inside[-1] + 1) if inside else (0, 0)
+
+
+@dataclass(frozen=True)
+class ConvSpec:
+    """A 2-d convolution on blocked tensors.
+
+    Attributes:
+        lanes: channels of a block of the output.
+        in_block: channels of a block of the input; 0 when the input is plain NCHW.
+        groups: above 1 with `depthwise` unset, the channels of a group have to fill whole blocks.
+        depthwise: whether each channel has a kernel of its own.
+        dtype: of the sums and of the result.
+        operands: what is multiplied.
+    """
+
+    batch: int
+    in_channels: int
+    in_size: tuple[int, int]
+    out_channels: int
+    window: Window
+    lanes: int
+    in_block: int
+    groups: int = 1
+    depthwise: bool = False
+    dtype: str = "float32"
+    operands: Operands = FLOAT32
+
+    @property
+    def flops(self) -> int:
+        """Floating point operations, a multiply-add counted as two."""
+        out = self.window.out[0] * self.window.out[1] * self.batch * self.out_channels
+        return 2 * out * self.window.kernel[0] * self.window.kernel[1] * (self.in_channels // self.groups)
+
+    @property
+    def chunk(self) -> int:
+        """Input channels that lie together for a tap in the weights: `lanes`, or all of a group that is no multiple."""
+        per_group = self.in_channels // self.groups
+        return per_group if per_group % self.lanes else self.lanes
+
+
+@dataclass(frozen=True)
+class PoolSpec:
+    """Pooling of a blocked tensor.
+
+    Attributes:
+        kind: `max`, `sum`, `avg`, or `avg_valid`, which does not count padding.
+        blocks: blocks of channels.
+        lanes: channels of a block.
+    """
+
+    kind: str
+    batch: int
+    blocks: int
+    in_size: tuple[int, int]
+    window: Window
+    lanes: int
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True)
+class DenseSpec:
+    """`[rows, inner] × [inner, cols]` with constant weights packed as `[col_blocks, inner, lanes]`.
+
+    Attributes:
+        dtype: of the sums and of the result.
+        operands: what is multiplied; its packing of the last two axes of the weights applies.
+    """
+
+    rows: int
+    inner: int
+    cols: int
+    lanes: int
+    dtype: str = "float32"
+    operands: Operands = FLOAT32
+
+
+@dataclass(frozen=True)
+class MatmulSpec:
+    """`[*batch, rows, inner] × [*batch, inner, cols]`, both computed at run time."""
+
+    batch: tuple[int, ...]
+    rows: int
+    inner: int
+    cols: int
+    lanes: int
+    dtype: str = "float32"
+
+
+Spec = ConvSpec | PoolSpec | DenseSpec | MatmulSpec | AttentionSpec
+_SPECS: dict[str, type] = {
+    "conv": ConvSpec, "pool": PoolSpec, "dense": DenseSpec, "matmul": MatmulSpec, "attention": AttentionSpec,
+}  # fmt: skip
+_PARTS: dict[str, type] = {"window": Window, "query": View, "key": View, "value": View, "mask": View}
+
+
+def encode(spec: Spec) -> str:
+    """The specification as text, for an annotation and for cache keys."""
+    kind = next(name for name, cls in _SPECS.items() if isinstance(spec, cls))
+    fields = asdict(spec)
+    if isinstance(spec, ConvSpec | DenseSpec):
+        fields["operands"] = spec.operands.name
+        if spec.operands == FLOAT32:
+            del fields["operands"]  # the usual case has the keys that winners are known by
+    return anchors.encode(kind, fields)
+
+
+def decode(text: str) -> Spec:
+    """The specification that `encode` wrote."""
+    kind, fields = anchors.decode(text)
+    if "operands" in fields:
+        fields["operands"] = OPERANDS[fields["operands"]]
+    for name, value in fields.items():
+        if isinstance(value, dict):
+            fields[name] = _PARTS[name](**value)
+    made: Spec = _SPECS[kind](**fields)
+    return made
