@@ -9,7 +9,7 @@ outside.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 from tvm import tirx
@@ -17,6 +17,7 @@ from tvm.tirx import Buffer, IfThenElse, PrimFunc, Stmt
 
 from edgec.compiler.backends.cpu.specs import ConvSpec
 from edgec.compiler.backends.cpu.templates import dot
+from edgec.compiler.backends.cpu.templates.conv2d_tiles import Band, Geometry, Piece, Schedule
 from edgec.compiler.backends.cpu.templates.epilogue import Epilogue
 from edgec.compiler.backends.cpu.templates.loop_nests import (
     Accumulators,
@@ -28,7 +29,6 @@ from edgec.compiler.backends.cpu.templates.loop_nests import (
     prefetch,
     seq,
     stepped,
-    tiles,
     unrolled,
     vector_load,
     vectorised,
@@ -41,27 +41,6 @@ UNROLL_TAPS = 3  # kernel columns up to which the taps are unrolled in the inter
 
 
 @dataclass(frozen=True)
-class _Piece:
-    """A run of tiles that share code: first column, tile width, count, per kernel column the valid columns."""
-
-    start: int
-    width: int
-    count: int
-    valid: tuple[tuple[int, int], ...]
-
-
-@dataclass(frozen=True)
-class _Band:
-    """A run of tiles of `rows` rows that share code: first tile and row, count, per kernel row the valid rows."""
-
-    first: int
-    start: int
-    rows: int
-    count: int
-    valid: tuple[tuple[int, int], ...]
-
-
-@dataclass(frozen=True)
 class _Place:
     """Where a tile is: image, group of channel blocks, first row, first column; `band` where it has several rows."""
 
@@ -69,8 +48,8 @@ class _Place:
     b: Expr
     y: Expr
     x: Expr
-    piece: _Piece
-    band: _Band | None = None
+    piece: Piece
+    band: Band | None = None
 
     @property
     def rows(self) -> int:
@@ -85,60 +64,6 @@ class _Chunk:
     number: Expr
     kind: str
     partial: Buffer
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """A candidate.
-
-    Attributes:
-        width: columns of the register tile.
-        tall: rows of the register tile; above 1 it is as wide as the image.
-        out_blocks: channel blocks of the register tile.
-        rows: pieces into which the output is cut for tasks (image rows, unless the image is flattened).
-        flat: height and width are one axis (1×1 kernels without stride only).
-        ic_chunk: input channels reduced before the tile moves on; 0 for all at once.
-        rows_outer: tasks run over rows first, so that threads share weights rather than input.
-        ahead: each step prefetches the input that the next tile will read.
-    """
-
-    width: int
-    out_blocks: int
-    rows: int
-    flat: bool = False
-    ic_chunk: int = 0
-    rows_outer: bool = False
-    ahead: bool = False
-    tall: int = 1
-
-    def __str__(self) -> str:
-        parts = [f"direct {self.width}x{self.out_blocks}", f"rows{self.rows}"]
-        parts += ["flat"] if self.flat else []
-        parts += [f"tall{self.tall}"] if self.tall > 1 else []
-        parts += [f"ic{self.ic_chunk}"] if self.ic_chunk else []
-        parts += ["rows-outer"] if self.rows_outer else []
-        parts += ["ahead"] if self.ahead else []
-        return " ".join(parts)
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """The convolution as the loops see it: possibly flattened."""
-
-    spec: ConvSpec
-    height: int
-    width: int
-    in_height: int
-    in_width: int
-
-    @staticmethod
-    def of(spec: ConvSpec, schedule: Schedule) -> Geometry:
-        """The loop bounds for a schedule."""
-        out, size = spec.window.out, spec.in_size
-        if not schedule.flat:
-            return Geometry(spec, out[0], out[1], size[0], size[1])
-        total = out[0] * out[1]
-        return Geometry(spec, schedule.rows, total // schedule.rows, 1, total)
 
 
 def emit(spec: ConvSpec, epilogue: Epilogue, schedule: Schedule, threads: int) -> PrimFunc:
@@ -170,28 +95,15 @@ class _Direct:
     def _row(self, n: Expr, b: Expr, y: Expr, chunk: _Chunk | None = None) -> Stmt:
         """A row of tiles: number `y` from the top."""
         if self.schedule.tall == 1:
-            return seq([self._tile_loop(n, b, y, piece, chunk) for piece in self._pieces()])
-        (piece,) = self._pieces()
+            return seq([self._tile_loop(n, b, y, piece, chunk) for piece in self.geometry.pieces()])
+        (piece,) = self.geometry.pieces()
         made: Stmt | None = None
-        for band in reversed(self._bands()):
+        for band in reversed(self.geometry.bands()):
             row = const(band.start) + (y - const(band.first)) * const(band.rows)
             tile = self._tile(_Place(n, b, row, const(0), piece, band), chunk)
             made = tile if made is None else IfThenElse(y < const(band.first + band.count), tile, made)
         assert made is not None
         return made
-
-    def _bands(self) -> list[_Band]:
-        """Runs of tiles of several rows."""
-        w, height = self.spec.window, self.geometry.in_height
-        found: list[_Band] = []
-        for number, (start, rows) in enumerate(tiles(self.geometry.height, self.schedule.tall)):
-            valid = tuple(w.reach(0, ky, (start, rows), height) for ky in range(w.kernel[0]))
-            last = found[-1] if found else None
-            if last and (last.rows, last.valid) == (rows, valid):
-                found[-1] = replace(last, count=last.count + 1)
-            else:
-                found.append(_Band(number, start, rows, 1, valid))
-        return found
 
     def _chunked(self, n: Expr, b: Expr) -> Stmt:
         """All rows of some channel blocks, a part of the input channels at a time; partial sums are kept in memory."""
@@ -212,25 +124,7 @@ class _Direct:
     def _chunk_steps(self) -> int:
         return self.schedule.ic_chunk // self.step
 
-    def _pieces(self) -> list[_Piece]:
-        """Runs of tiles that share code."""
-        found: list[_Piece] = []
-        for start, width in tiles(self.geometry.width, self.schedule.width):
-            valid = tuple(self._valid(start, width, kx) for kx in range(self.spec.window.kernel[1]))
-            last = found[-1] if found else None
-            if last and (last.width, last.valid) == (width, valid):
-                found[-1] = replace(last, count=last.count + 1)
-            else:
-                found.append(_Piece(start, width, 1, valid))
-        return found
-
-    def _valid(self, start: int, width: int, kx: int) -> tuple[int, int]:
-        """The columns of a tile for which tap `kx` reads inside the image."""
-        if self.schedule.flat:
-            return (0, width)
-        return self.spec.window.reach(1, kx, (start, width), self.geometry.in_width)
-
-    def _tile_loop(self, n: Expr, b: Expr, y: Expr, piece: _Piece, chunk: _Chunk | None = None) -> Stmt:
+    def _tile_loop(self, n: Expr, b: Expr, y: Expr, piece: Piece, chunk: _Chunk | None = None) -> Stmt:
         def tile(t: Expr) -> Stmt:
             return self._tile(_Place(n, b, y, const(piece.start) + t * const(piece.width), piece), chunk)
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import product
 
 from edgec.compiler.backends.cpu.specs import ConvSpec
-from edgec.compiler.backends.cpu.templates.conv2d import Geometry, Schedule
+from edgec.compiler.backends.cpu.templates.conv2d_tiles import Geometry, Schedule
 from edgec.compiler.backends.cpu.templates.estimates import fetch_cycles, step_cycles
 from edgec.compiler.backends.cpu.templates.loop_nests import tiles
 from edgec.targets.target import Target

@@ -1,0 +1,114 @@
+"""How a direct convolution is cut into register tiles: the schedule, its loop bounds, and runs of equal tiles."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from edgec.compiler.backends.cpu.specs import ConvSpec
+from edgec.compiler.backends.cpu.templates.loop_nests import tiles
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A run of tiles that share code: first column, tile width, count, per kernel column the valid columns."""
+
+    start: int
+    width: int
+    count: int
+    valid: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class Band:
+    """A run of tiles of `rows` rows that share code: first tile and row, count, per kernel row the valid rows."""
+
+    first: int
+    start: int
+    rows: int
+    count: int
+    valid: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A candidate.
+
+    Attributes:
+        width: columns of the register tile.
+        tall: rows of the register tile; above 1 it is as wide as the image.
+        out_blocks: channel blocks of the register tile.
+        rows: pieces into which the output is cut for tasks (image rows, unless the image is flattened).
+        flat: height and width are one axis (1×1 kernels without stride only).
+        ic_chunk: input channels reduced before the tile moves on; 0 for all at once.
+        rows_outer: tasks run over rows first, so that threads share weights rather than input.
+        ahead: each step prefetches the input that the next tile will read.
+    """
+
+    width: int
+    out_blocks: int
+    rows: int
+    flat: bool = False
+    ic_chunk: int = 0
+    rows_outer: bool = False
+    ahead: bool = False
+    tall: int = 1
+
+    def __str__(self) -> str:
+        parts = [f"direct {self.width}x{self.out_blocks}", f"rows{self.rows}"]
+        parts += ["flat"] if self.flat else []
+        parts += [f"tall{self.tall}"] if self.tall > 1 else []
+        parts += [f"ic{self.ic_chunk}"] if self.ic_chunk else []
+        parts += ["rows-outer"] if self.rows_outer else []
+        parts += ["ahead"] if self.ahead else []
+        return " ".join(parts)
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The loop bounds of a convolution, possibly flattened, and the runs of tiles that share code."""
+
+    spec: ConvSpec
+    schedule: Schedule
+    height: int
+    width: int
+    in_height: int
+    in_width: int
+
+    @staticmethod
+    def of(spec: ConvSpec, schedule: Schedule) -> Geometry:
+        """The loop bounds for a schedule."""
+        out, size = spec.window.out, spec.in_size
+        if not schedule.flat:
+            return Geometry(spec, schedule, out[0], out[1], size[0], size[1])
+        total = out[0] * out[1]
+        return Geometry(spec, schedule, schedule.rows, total // schedule.rows, 1, total)
+
+    def bands(self) -> list[Band]:
+        """Runs of tiles of several rows."""
+        w, found = self.spec.window, list[Band]()
+        for number, (start, rows) in enumerate(tiles(self.height, self.schedule.tall)):
+            valid = tuple(w.reach(0, ky, (start, rows), self.in_height) for ky in range(w.kernel[0]))
+            last = found[-1] if found else None
+            if last and (last.rows, last.valid) == (rows, valid):
+                found[-1] = replace(last, count=last.count + 1)
+            else:
+                found.append(Band(number, start, rows, 1, valid))
+        return found
+
+    def pieces(self) -> list[Piece]:
+        """Runs of tiles of a row."""
+        found: list[Piece] = []
+        for start, width in tiles(self.width, self.schedule.width):
+            valid = tuple(self._valid(start, width, kx) for kx in range(self.spec.window.kernel[1]))
+            last = found[-1] if found else None
+            if last and (last.width, last.valid) == (width, valid):
+                found[-1] = replace(last, count=last.count + 1)
+            else:
+                found.append(Piece(start, width, 1, valid))
+        return found
+
+    def _valid(self, start: int, width: int, kx: int) -> tuple[int, int]:
+        """The columns of a tile for which tap `kx` reads inside the image."""
+        if self.schedule.flat:
+            return (0, width)
+        return self.spec.window.reach(1, kx, (start, width), self.in_width)
