@@ -7,17 +7,17 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="Run the agent on a device: cameras in, events out, updates in.", no_args_is_help=True)
+app = typer.Typer(help="Run, configure, enrol and check the agent of a device.", no_args_is_help=True)
 
-State = Annotated[Path, typer.Option("--state", help="The agent's state folder.")]
-Config = Annotated[Path, typer.Option("--config", "-c", help="The agent's TOML file.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+State = Annotated[Path, typer.Option("--state", help="State folder of the agent.")]
+Config = Annotated[Path, typer.Option("--config", "-c", help="Configuration file of the agent.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
 @app.command()
 def run(
     config: Config = Path("agent.toml"),
-    log: Annotated[str | None, typer.Option(help="Log lines as `text` or `json`.")] = None,
+    log: Annotated[str | None, typer.Option(help="Log format: `text` or `json`.")] = None,
 ) -> None:
     """Run the agent until SIGTERM or Ctrl-C."""
     from edgec.device_agent.agent import run as run_agent
@@ -35,19 +35,23 @@ def check(config: Config = Path("agent.toml"), json: Json = False) -> None:
     if json:
         emit_json(loaded.model_dump(mode="json", exclude_none=True))
     else:
-        out.print(f"{config}: good ({len(loaded.streams)} streams, {len(loaded.models)} models)")
+        out.print(f"{config}: valid ({len(loaded.streams)} streams, {len(loaded.models)} models)")
 
 
 @app.command()
 def enroll(
-    server: Annotated[str, typer.Option(help="The fleet server's address, http(s)://host:port.")],
+    server: Annotated[str, typer.Option(help="Address of the fleet server, http(s)://host:port.")],
     state: State,
     token: Annotated[str, typer.Option(help="The enrolment token.", envvar="EDGEC_ENROLL_TOKEN")] = "",
     device: Annotated[str | None, typer.Option(help="The requested device name.")] = None,
-    label: Annotated[list[str] | None, typer.Option(help="KEY=VALUE, may be repeated.")] = None,
+    label: Annotated[
+        list[str] | None, typer.Option(help="Label of the device, as NAME=VALUE. Repeatable.")
+    ] = None,
     claim: Annotated[
         Path | None,
-        typer.Option(help="Folder with a claim certificate (claim.pem, claim.key), instead of a token."),
+        typer.Option(
+            help="Folder with a claim certificate (claim.pem and claim.key) to use instead of a token."
+        ),
     ] = None,
     ca: Annotated[
         Path | None, typer.Option(help="The authority (PEM) that issued an https server's certificate.")
@@ -92,7 +96,7 @@ def doctor(config: Config = Path("agent.toml"), json: Json = False) -> None:
     import os
     from dataclasses import asdict
 
-    # OpenCV's own warnings would stand between the findings, which say the same.
+    # OpenCV's own warnings would appear between the findings, which report the same.
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     from edgec.cli.agent_view import print_finding
@@ -112,7 +116,7 @@ def doctor(config: Config = Path("agent.toml"), json: Json = False) -> None:
 
 
 @app.command()
-def init(path: Annotated[Path, typer.Argument(help="The file to write.")] = Path("agent.toml")) -> None:
+def init(path: Annotated[Path, typer.Argument(help="File to write.")] = Path("agent.toml")) -> None:
     """Write a commented configuration to start from."""
     from importlib.resources import files
 
@@ -120,6 +124,6 @@ def init(path: Annotated[Path, typer.Argument(help="The file to write.")] = Path
     from edgec.targets.errors import UsageError
 
     if path.exists():
-        raise UsageError(f"{path} exists; remove it or name another file")
+        raise UsageError(f"{path} already exists; remove it or name another file")
     path.write_text(files("edgec.device_agent.config").joinpath("example.toml").read_text(encoding="utf-8"))
-    out.print(f"wrote {path}; try it with: edgec agent check --config {path}")
+    out.print(f"wrote {path}; check it with: edgec agent check --config {path}")

@@ -22,7 +22,7 @@ def print_finding(finding: Finding) -> None:
 
 def print_status(answer: dict[str, Any]) -> None:
     """Print the agent's status."""
-    broker = "connected" if answer["connected"] else "no broker"
+    broker = "connected" if answer["connected"] else "not connected"
     out.print(
         f"[bold]{answer['device']}[/] in {answer['fleet']}: {broker}, up {answer['uptime_s']:.0f} s, "
         f"{answer.get('cpu_percent', 0):.0f} % of a core, {answer.get('memory_bytes', 0) / 1e6:.0f} MB"

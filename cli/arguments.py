@@ -11,12 +11,14 @@ import typer
 
 from edgec.targets import Target, UsageError, detect, load_target
 
-SHAPE_HELP = "An input's shape, as name:1x3x480x640; once per input whose sizes are free in the model."
+SHAPE_HELP = "Shape of an input, as NAME:1x3x480x640. Repeat for each input with free dimensions."
 BUCKETS_HELP = (
-    "An input's shape, as name:1x3x480x640; once per input whose sizes are free in the model. Given several times for "
-    "an input, the artifact takes all of these shapes, with one set of weights, and the runtime chooses."
+    "Shape of an input, as NAME:1x3x480x640. Repeat for each input with free dimensions. With several shapes for an "
+    "input, the artifact accepts all of them with one set of weights, and the runtime selects the code for each."
 )
-TARGET_HELP = "The hardware: a name of `edgec targets list`, or a target file. Default: this machine."
+TARGET_HELP = (
+    "Hardware to compile for: a name from `edgec targets list`, or a target file. [default: this machine]"
+)
 
 Server = Annotated[
     str | None,
@@ -40,10 +42,10 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def parse_shapes(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
-    """Read ``name:1x3x480x640`` arguments; a name may hold colons itself.
+    """Parse `NAME:1x3x480x640` arguments; a name may itself contain colons.
 
     Raises:
-        UsageError: not of this form, or a name given twice.
+        UsageError: A text is not of this form, or a name is given twice.
     """
     shapes: dict[str, tuple[int, ...]] = {}
     for name, shape in map(_parse_shape, texts):
@@ -54,13 +56,13 @@ def parse_shapes(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
 
 
 def parse_buckets(texts: Sequence[str]) -> list[dict[str, tuple[int, ...]]]:
-    """Read ``name:1x3x480x640`` arguments of which some inputs have several: the sets of shapes, one at least.
+    """Parse `NAME:1x3x480x640` arguments with several shapes for some inputs into sets of shapes, at least one.
 
-    The second shape of an input goes with the second of every other that has several; an input with one has it in
-    every set.
+    The nth shape of an input belongs with the nth of every other input that has several. An input with a single shape
+    has it in every set.
 
     Raises:
-        UsageError: not of this form, or inputs with different numbers of shapes.
+        UsageError: A text is not of this form, or inputs have different numbers of shapes.
     """
     given: dict[str, list[tuple[int, ...]]] = {}
     for name, shape in map(_parse_shape, texts):
@@ -68,7 +70,7 @@ def parse_buckets(texts: Sequence[str]) -> list[dict[str, tuple[int, ...]]]:
     counts = {name: len(shapes) for name, shapes in given.items() if len(shapes) > 1}
     if len(set(counts.values())) > 1:
         told = ", ".join(f"{count} for {name!r}" for name, count in counts.items())
-        raise UsageError(f"--input gives {told}: inputs with several shapes need the same number of them")
+        raise UsageError(f"--input: {told}; inputs with several shapes need the same number of shapes")
     sets = max(counts.values(), default=1)
     return [
         {name: shapes[number if len(shapes) > 1 else 0] for name, shapes in given.items()}
@@ -79,27 +81,27 @@ def parse_buckets(texts: Sequence[str]) -> list[dict[str, tuple[int, ...]]]:
 def _parse_shape(text: str) -> tuple[str, tuple[int, ...]]:
     name, colon, sizes = text.rpartition(":")
     if not colon or not name or not re.fullmatch(r"\d+([x,]\d+)*", sizes):
-        raise UsageError(f"--input {text!r} is not of the form name:1x3x480x640")
+        raise UsageError(f"--input {text!r} is not of the form NAME:1x3x480x640")
     numbers = re.split("[x,]", sizes)
     if any(len(number) > 12 for number in numbers):
-        raise UsageError(f"--input {text!r}: no tensor is that large")
+        raise UsageError(f"--input {text!r}: the dimensions are too large for a tensor")
     return name, tuple(int(number) for number in numbers)
 
 
 def choose_target(name: str) -> Target:
-    """The target of that name; ``host`` is this machine.
+    """Return the target called `name`; `host` is this machine.
 
     Raises:
-        UnknownTarget: no such target.
+        UnknownTarget: There is no such target.
     """
     return detect() if name == "host" else load_target(name)
 
 
 def existing(path: Path, what: str) -> Path:
-    """The path, if it is there.
+    """Return `path` if it exists; `what` describes it in the error.
 
     Raises:
-        UsageError: it is not.
+        UsageError: It does not exist.
     """
     if not path.exists():
         raise UsageError(f"{path}: no such {what}")

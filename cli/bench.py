@@ -1,4 +1,4 @@
-"""``edgec bench``: an artifact's latency beside ONNX Runtime's, in the same run."""
+"""`edgec bench`: latency of an artifact, compared with ONNX Runtime in the same run."""
 
 from __future__ import annotations
 
@@ -22,51 +22,53 @@ def command(
     ] = None,
     model: Annotated[
         Path | None,
-        typer.Argument(help="The source model, to time ONNX Runtime on beside it.", show_default=False),
+        typer.Argument(help="The source model, to compare with ONNX Runtime.", show_default=False),
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads. [default: all cores]")] = None,
-    runs: Annotated[int, typer.Option(min=2, help="Counted runs of each side.")] = 200,
-    warmup: Annotated[int, typer.Option(min=0, help="Runs before counting begins.")] = 10,
-    limit: Annotated[float, typer.Option(min=0.1, help="Seconds after which it stops early.")] = 30.0,
-    inputs: Annotated[Path | None, typer.Option(help="An .npz file of inputs. [default: made up]")] = None,
-    suite: Annotated[bool, typer.Option(help="Run the zoo instead, and write the results page.")] = False,
+    runs: Annotated[int, typer.Option(min=2, help="Timed runs of each side.")] = 200,
+    warmup: Annotated[int, typer.Option(min=0, help="Untimed runs before that.")] = 10,
+    limit: Annotated[float, typer.Option(min=0.1, help="Time limit in seconds.")] = 30.0,
+    inputs: Annotated[Path | None, typer.Option(help="An .npz file of inputs. [default: random]")] = None,
+    suite: Annotated[
+        bool, typer.Option(help="Benchmark the model zoo instead, and write the results page.")
+    ] = False,
     only: Annotated[
         list[str] | None,
-        typer.Option(help="With --suite: networks whose name contains this; may be repeated."),
+        typer.Option(help="With --suite: only networks whose name contains this. Repeatable."),
     ] = None,
-    output: Annotated[Path, typer.Option(help="With --suite: the folder of the results page.")] = Path(
-        "docs"
-    ),
+    output: Annotated[Path, typer.Option(help="With --suite: folder of the results page.")] = Path("docs"),
     resume: Annotated[
-        bool, typer.Option(help="With --suite: keep what an earlier run measured, add what is missing.")
+        bool, typer.Option(help="With --suite: keep the results of an earlier run and add missing ones.")
     ] = False,
     minutes: Annotated[
         float | None,
-        typer.Option(min=0.1, help="With --suite: begin no measurement after this; go on with --resume."),
+        typer.Option(
+            min=0.1, help="With --suite: start no measurement after this time; continue with --resume."
+        ),
     ] = None,
     compiled: Annotated[
         Path | None,
-        typer.Option(help="With --suite: keep compiled networks in this folder, and take those it holds."),
+        typer.Option(help="With --suite: folder of compiled networks, which are reused and added to."),
     ] = None,
     compile_only: Annotated[
-        bool, typer.Option("--compile-only", help="With --compiled: measure nothing yet.")
+        bool, typer.Option("--compile-only", help="With --compiled: compile without measuring.")
     ] = False,
     target: Annotated[
-        str, typer.Option(help="With --suite: compile for this target, which this machine has to run.")
+        str, typer.Option(help="With --suite: target to compile for; this machine must be able to run it.")
     ] = "host",
     tune: Annotated[str, typer.Option(help="With --suite: none, fast or full.")] = "fast",
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Time an artifact on this machine: median, 90th percentile and minimum, in turns with ONNX Runtime.
+    """Time an artifact on this machine, alternating with ONNX Runtime: median, 90th percentile and minimum.
 
-    Both sides get the same threads and the same inputs, in one process, in short turns, so that neither has
-    the better moments of the machine.
+    Both sides use the same threads and inputs in one process and alternate at short intervals, so that load on the
+    machine affects them alike.
     """
     if suite:
         if tune not in ("none", "fast", "full"):
             raise typer.BadParameter("none, fast or full", param_hint="--tune")
         if compile_only and compiled is None:
-            raise typer.BadParameter("needs --compiled", param_hint="--compile-only")
+            raise typer.BadParameter("requires --compiled", param_hint="--compile-only")
         request = _Suite(
             tuple(only or ()), threads, output, resume, minutes, target, cast("Tune", tune), as_json,
             compiled, compile_only,
@@ -74,7 +76,7 @@ def command(
         _run_suite(request)
         return
     if artifact is None:
-        raise typer.BadParameter("name an .edge file, or give --suite", param_hint="ARTIFACT")
+        raise typer.BadParameter("give an .edge file or --suite", param_hint="ARTIFACT")
     import edgec.runtime as rt
     from edgec.benchmarks.inputs import artifact_inputs
     from edgec.compiler.verify.timing import interleave
@@ -109,7 +111,7 @@ def command(
 
 @dataclass(frozen=True)
 class _Suite:
-    """The options of the suite."""
+    """Options of the suite."""
 
     only: tuple[str, ...]
     threads: int | None
@@ -134,7 +136,7 @@ def _run_suite(request: _Suite) -> None:
     counts = (request.threads,) if request.threads else tuple(sorted({1, usable_cores()}))
     chosen = networks(only=request.only)
     if not chosen:
-        raise typer.BadParameter("no network has such a name", param_hint="--only")
+        raise typer.BadParameter("no network matches", param_hint="--only")
     plan = Plan(
         load_target(request.target), counts, request.output / RESULTS, request.resume,
         partial=bool(request.only) or request.threads is not None,

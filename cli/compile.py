@@ -1,4 +1,4 @@
-"""``edgec compile``: a model in, a verified artifact out."""
+"""`edgec compile`: from a model to a verified artifact."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Tuning(StrEnum):
-    """How many kernel candidates are timed."""
+    """Number of kernel candidates that are timed."""
 
     none = "none"
     fast = "fast"
@@ -43,18 +43,20 @@ def command(
     ],
     target: Annotated[str, typer.Option("--target", "-t", help=TARGET_HELP)] = "host",
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The artifact's file. [default: NAME-TARGET.edge]")
+        Path | None, typer.Option("--output", "-o", help="The artifact to write. [default: NAME-TARGET.edge]")
     ] = None,
     inputs: Annotated[list[str] | None, typer.Option("--input", "-i", help=BUCKETS_HELP)] = None,
     card: Annotated[
-        Path | None, typer.Option(help="The model card. [default: model.toml beside the model]")
+        Path | None, typer.Option(help="The model card. [default: model.toml in the model's folder]")
     ] = None,
-    name: Annotated[str | None, typer.Option(help="The artifact's name. [default: the model file's]")] = None,
-    version: Annotated[str, typer.Option(help="The artifact's version.")] = "1",
+    name: Annotated[
+        str | None, typer.Option(help="Name of the artifact. [default: that of the model file]")
+    ] = None,
+    version: Annotated[str, typer.Option(help="Version of the artifact.")] = "1",
     threads: Annotated[
-        int | None, typer.Option(min=1, help="Threads to tune and measure with. [default: all cores]")
+        int | None, typer.Option(min=1, help="Threads used for tuning and timing. [default: all cores]")
     ] = None,
-    tune: Annotated[Tuning, typer.Option(help="How many kernel candidates are timed.")] = Tuning.fast,
+    tune: Annotated[Tuning, typer.Option(help="How many kernel candidates to time.")] = Tuning.fast,
     precision: Annotated[
         Arithmetic, typer.Option(help="Arithmetic of convolutions and matrix products.")
     ] = Arithmetic.fp32,
@@ -63,33 +65,32 @@ def command(
         typer.Option(
             "--error-budget",
             "--budget",
-            help="Largest error accepted, as a part of an output's largest value. "
+            help="Largest accepted error, relative to the output's largest value. "
             "[default: 0.001; 0.01 with --precision auto, 0.03 with bf16]",
             show_default=False,
         ),
     ] = None,
     verify_with: Annotated[
-        Path | None, typer.Option("--verify-with", help="An .npz file of inputs to verify with.")
+        Path | None, typer.Option("--verify-with", help="An .npz file with the inputs to verify with.")
     ] = None,
-    verify: Annotated[bool, typer.Option(help="Prove the result against ONNX Runtime.")] = True,
+    verify: Annotated[bool, typer.Option(help="Compare the result with ONNX Runtime.")] = True,
     fallback: Annotated[
-        bool, typer.Option(help="Run what cannot be compiled through ONNX Runtime on the device.")
+        bool, typer.Option(help="Let ONNX Runtime on the device run operators that cannot be compiled.")
     ] = True,
     bundle_runtime: Annotated[
-        bool, typer.Option("--bundle-runtime", help="Put the runtime's libraries into the artifact.")
+        bool, typer.Option("--bundle-runtime", help="Include the runtime libraries in the artifact.")
     ] = False,
     cache: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of the cache: chosen schedules and machine code of kernels. [default: $EDGEC_CACHE or "
-            "~/.cache/edgec]",
+            help="Cache folder for tuning results and compiled kernels. [default: $EDGEC_CACHE or ~/.cache/edgec]",
             show_default=False,
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Compile a model into an artifact for a piece of hardware, and prove that it computes the same."""
-    # mistakes in the arguments are told before the compiler is loaded, which takes a second
+    """Compile a model into an artifact for the given hardware, and verify that both compute the same."""
+    # report mistakes in the arguments before loading the compiler, which takes a second
     existing(model, "model file")
     beside = model.parent / "model.toml"
     chosen = existing(card, "model card") if card else beside if beside.is_file() else None
@@ -129,7 +130,7 @@ def command(
 
 
 def to_json(result: CompileResult) -> dict[str, Any]:
-    """A compile's result for scripts."""
+    """Return the result of a compilation for scripts."""
     return {
         "artifact": str(result.artifact),
         "digest": result.digest,
@@ -140,7 +141,7 @@ def to_json(result: CompileResult) -> dict[str, Any]:
 
 
 def show(result: CompileResult) -> None:
-    """Print a compile's summary: proof, speed, size, and where the time goes."""
+    """Print a summary: verification, speed, size and the slowest layers."""
     from edgec.compiler.report.html import size
 
     evidence, config = result.evidence, result.config
@@ -178,11 +179,11 @@ def show(result: CompileResult) -> None:
 
 
 def show_bucket(bucket: dict[str, Any]) -> None:
-    """Print what was measured with a further set of input shapes."""
+    """Print the measurements for an additional set of input shapes."""
     shapes = ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in bucket["inputs"].items())
     worst = max(bucket.get("outputs", []), key=lambda o: o["max_rel"], default=None)
     error = (
         f"largest error {worst['max_abs']:.1e} ({worst['max_rel']:.0e} relative)" if worst else "not verified"
     )
     times = (f"{side} {t['median_ms']:.3f} ms" for side, t in bucket.get("latency", {}).items())
-    out.print("  also takes " + "; ".join([shapes, error, *times]), markup=False, soft_wrap=True)
+    out.print("  also accepts " + "; ".join([shapes, error, *times]), markup=False, soft_wrap=True)

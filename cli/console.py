@@ -1,4 +1,4 @@
-"""Where the command line writes: results on standard output, everything else on standard error."""
+"""Output of the command line: results to standard output, everything else to standard error."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ err = Console(stderr=True, highlight=False)
 
 
 def emit_json(value: Any) -> None:  # noqa: ANN401 - any JSON-serialisable value
-    """Write ``value`` as one JSON document to standard output, without colours or wrapping."""
+    """Write `value` as one JSON document to standard output, without colours or wrapping."""
     json.dump(value, sys.stdout, indent=2, default=str)
     sys.stdout.write("\n")
 

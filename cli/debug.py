@@ -1,4 +1,4 @@
-"""``edgec debug``: tools for models that do not compile or do not match."""
+"""`edgec debug`: tools for models that fail to compile or to verify."""
 
 from __future__ import annotations
 
@@ -11,32 +11,39 @@ from edgec.cli.arguments import SHAPE_HELP, TARGET_HELP, choose_target, existing
 from edgec.cli.console import emit_json, out
 from edgec.cli.progress import TerminalProgress
 
-app = typer.Typer(help="Tools for models that do not compile, or not rightly.", no_args_is_help=True)
+app = typer.Typer(help="Investigate models that fail to compile or to verify.", no_args_is_help=True)
 
 
 @app.callback()
 def _group() -> None:
-    """Tools for models that do not compile, or not rightly."""
+    """Investigate models that fail to compile or to verify."""
 
 
 @app.command("reduce")
 def reduce_command(
-    model: Annotated[Path, typer.Argument(help="A model that fails.", show_default=False)],
+    model: Annotated[Path, typer.Argument(help="The failing model.", show_default=False)],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="The small model; its inputs go beside it, as .npz.")
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            help="The reduced model to write; its inputs go to an .npz file of the same name.",
+        ),
     ] = Path("reduced.onnx"),
     target: Annotated[str, typer.Option("--target", "-t", help=TARGET_HELP)] = "host",
     inputs: Annotated[list[str] | None, typer.Option("--input", "-i", help=SHAPE_HELP)] = None,
     values: Annotated[
-        Path | None, typer.Option("--values", help="An .npz file of inputs. [default: made up]")
+        Path | None, typer.Option("--values", help="An .npz file of inputs. [default: random]")
     ] = None,
     budget: Annotated[
-        float, typer.Option(help="Largest error accepted, as a part of an output's largest value.")
+        float, typer.Option(help="Largest accepted error, relative to the output's largest value.")
     ] = 1e-3,
-    fallback: Annotated[bool, typer.Option(help="Let ONNX Runtime run what cannot be compiled.")] = False,
+    fallback: Annotated[
+        bool, typer.Option(help="Let ONNX Runtime run operators that cannot be compiled.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Cut a model that fails down to the smallest one that still fails, ready for a bug report."""
+    """Reduce a failing model to the smallest one that still fails, for a bug report."""
     existing(model, "model file")
     shapes, hardware = parse_shapes(inputs or []), choose_target(target)
     import numpy as np

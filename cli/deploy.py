@@ -1,4 +1,4 @@
-"""``edgec deploy``: a version to devices, in stages if wanted."""
+"""`edgec deploy`: roll a version out to devices, in stages if desired."""
 
 from __future__ import annotations
 
@@ -13,41 +13,45 @@ from edgec.targets.errors import UsageError
 
 
 def command(
-    model: Annotated[str, typer.Argument(metavar="MODEL:VERSION", help="What was pushed.")],
-    to: Annotated[str | None, typer.Option("--to", metavar="DEVICE", help="One device.")] = None,
-    group: Annotated[str | None, typer.Option("--group", help="A group of devices.")] = None,
-    everyone: Annotated[bool, typer.Option("--all", help="Every accepted device.")] = False,
+    model: Annotated[str, typer.Argument(metavar="MODEL:VERSION", help="A version that was pushed.")],
+    to: Annotated[str | None, typer.Option("--to", metavar="DEVICE", help="Deploy to this device.")] = None,
+    group: Annotated[str | None, typer.Option("--group", help="Deploy to this group.")] = None,
+    everyone: Annotated[bool, typer.Option("--all", help="Deploy to every accepted device.")] = False,
     stages: Annotated[
-        str, typer.Option(help="Shares in percent, with an optional soak time each: '5:10m,25:1h,100'.")
+        str,
+        typer.Option(
+            help="Stages in percent of the devices, each with an optional soak time: '5:10m,25:1h,100'."
+        ),
     ] = "100",
     max_failed: Annotated[
-        float, typer.Option(help="Percent of failed devices that stops the rollout.")
+        float, typer.Option(help="Percentage of failed devices that stops the rollout.")
     ] = 20.0,
-    on_failure: Annotated[str, typer.Option(help="What then: rollback or stop.")] = "rollback",
-    rate: Annotated[float | None, typer.Option(help="Devices started per minute, at most.")] = None,
+    on_failure: Annotated[
+        str, typer.Option(help="Reaction to a failed rollout: rollback or stop.")
+    ] = "rollback",
+    rate: Annotated[float | None, typer.Option(help="Maximum number of devices updated per minute.")] = None,
     max_latency: Annotated[
-        float | None, typer.Option(help="Stop if latency grows by more than this factor, such as 1.5.")
+        float | None,
+        typer.Option(help="Fail the rollout if latency grows by more than this factor, such as 1.5."),
     ] = None,
     max_errors: Annotated[
         float | None,
-        typer.Option(help="Stop if the share of failed inferences rises by more than this, such as 0.01."),
+        typer.Option(help="Fail if the share of failed inferences rises by more than this, such as 0.01."),
     ] = None,
     max_event_change: Annotated[
-        float | None, typer.Option(help="Stop if events become more or less often by more than this factor.")
+        float | None, typer.Option(help="Fail if the rate of events changes by more than this factor.")
     ] = None,
-    retries: Annotated[int, typer.Option(help="Tries after a failure.")] = 0,
-    job_timeout: Annotated[str, typer.Option(help="Time for one device, such as 15m.")] = "15m",
-    deadline: Annotated[
-        str, typer.Option(help="Time for the whole rollout; it ends then at the latest.")
-    ] = "24h",
+    retries: Annotated[int, typer.Option(help="Retries on each device.")] = 0,
+    job_timeout: Annotated[str, typer.Option(help="Time limit for each device, such as 15m.")] = "15m",
+    deadline: Annotated[str, typer.Option(help="Time limit for the whole rollout.")] = "24h",
     wait: Annotated[
-        bool, typer.Option("--wait", help="Stay until it has ended; exit status 5 if it fails.")
+        bool, typer.Option("--wait", help="Wait for the end; the exit status is 5 if the rollout fails.")
     ] = False,
     server: Server = None,
     token: Token = None,
     as_json: Json = False,
 ) -> None:
-    """Roll a version out to a device, a group or all. The artifact for each is chosen by its target."""
+    """Roll a version out to a device, a group or the whole fleet; each device gets the artifact of its target."""
     from edgec.fleet.client.connection import FleetClient, resolve
     from edgec.fleet.client.follow import RolloutFailed
 
@@ -87,10 +91,10 @@ def command(
 
 
 def parse_stages(text: str) -> list[dict[str, Any]]:
-    """Stages from ``5:10m,25,100``; ``!`` after a share asks for approval before it.
+    """Parse stages such as `5:10m,25,100`; `!` after a percentage requires approval before that stage.
 
     Raises:
-        UsageError: a share is no number, or they do not end with 100.
+        UsageError: A percentage is not a number, or the last one is not 100.
     """
     stages: list[dict[str, Any]] = []
     for item in text.split(","):
@@ -98,7 +102,7 @@ def parse_stages(text: str) -> list[dict[str, Any]]:
         try:
             percent = float(share.rstrip("%!"))
         except ValueError as error:
-            raise UsageError(f"{item!r} is no stage: write a share in percent, such as 5 or 5:10m") from error
+            raise UsageError(f"{item!r} is not a stage: write a percentage, such as 5 or 5:10m") from error
         stages.append(
             {
                 "percent": percent,
@@ -107,7 +111,7 @@ def parse_stages(text: str) -> list[dict[str, Any]]:
             }
         )
     if stages[-1]["percent"] != 100:
-        raise UsageError("the last stage must be 100: a rollout reaches every device of its scope")
+        raise UsageError("the last stage must be 100, as a rollout reaches every device of its scope")
     return stages
 
 

@@ -1,4 +1,4 @@
-"""``edgec devices``: who is in the fleet and how they are."""
+"""`edgec devices`: the devices of the fleet, their state and their admission."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import typer
 from edgec.cli.arguments import Json, Server, Token
 from edgec.cli.console import ago, emit_json, out
 
-app = typer.Typer(no_args_is_help=False, invoke_without_command=True, help="List, show and admit devices.")
+app = typer.Typer(
+    no_args_is_help=False, invoke_without_command=True, help="List, show, accept and revoke devices."
+)
 
 
 @app.callback()
@@ -22,11 +24,14 @@ def _default(
 
 @app.command("list")
 def list_devices(
-    search: Annotated[str, typer.Option(help="Part of a name or target.")] = "",
+    search: Annotated[str, typer.Option(help="Only devices whose name or target contains this.")] = "",
     state: Annotated[
-        str, typer.Option(help="online, offline, stopped, never, pending, revoked or drift.")
+        str,
+        typer.Option(
+            help="Only devices in this state: online, offline, stopped, never, pending, revoked or drift."
+        ),
     ] = "",
-    in_group: Annotated[str, typer.Option("--group", help="Devices of this group.")] = "",
+    in_group: Annotated[str, typer.Option("--group", help="Only devices of this group.")] = "",
     server: Server = None,
     token: Token = None,
     as_json: Json = False,
@@ -58,12 +63,12 @@ def list_devices(
 
 @app.command("show")
 def show_device(
-    name: Annotated[str, typer.Argument(help="The device.")],
+    name: Annotated[str, typer.Argument(help="Name of the device.")],
     server: Server = None,
     token: Token = None,
     as_json: Json = False,
 ) -> None:
-    """Show a device: its health, streams, models and jobs."""
+    """Show a device's health, streams, models and jobs."""
     from rich.table import Table
 
     from edgec.fleet.client.connection import FleetClient, part, resolve
@@ -106,13 +111,13 @@ def _admission(name: str, action: str, server: str | None, token: str | None) ->
 
 @app.command("accept")
 def accept(name: str, server: Server = None, token: Token = None) -> None:
-    """Let a pending device in."""
+    """Accept a pending device."""
     _admission(name, "accept", server, token)
 
 
 @app.command("revoke")
 def revoke(name: str, server: Server = None, token: Token = None) -> None:
-    """Shut a device out: its credentials stop working at once."""
+    """Revoke a device; its credentials stop working immediately."""
     _admission(name, "revoke", server, token)
 
 

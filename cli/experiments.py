@@ -1,4 +1,4 @@
-"""``edgec experiments``: a candidate version beside what devices run, with a verdict."""
+"""`edgec experiments`: compare a candidate version with the one that devices run."""
 
 from __future__ import annotations
 
@@ -10,8 +10,12 @@ import typer
 from edgec.cli.arguments import Json, Server, Token, parse_duration, parse_model_version, parse_scope
 from edgec.cli.console import ago, emit_json, out
 
-app = typer.Typer(no_args_is_help=False, invoke_without_command=True, help="Compare a candidate on devices.")
-Number = Annotated[int, typer.Argument(help="The experiment.")]
+app = typer.Typer(
+    no_args_is_help=False,
+    invoke_without_command=True,
+    help="Compare a candidate version with the one that devices run.",
+)
+Number = Annotated[int, typer.Argument(help="Number of the experiment.")]
 
 
 @app.callback()
@@ -48,24 +52,31 @@ def list_experiments(server: Server = None, token: Token = None, as_json: Json =
 
 @app.command("start")
 def start(
-    model: Annotated[str, typer.Argument(metavar="MODEL:VERSION", help="The candidate; it was pushed.")],
-    to: Annotated[str, typer.Option("--to", metavar="DEVICE", help="On one device.")] = "",
-    in_group: Annotated[str, typer.Option("--group", help="On a group of devices.")] = "",
-    everyone: Annotated[bool, typer.Option("--all", help="On every accepted device.")] = False,
-    mode: Annotated[str, typer.Option(help="shadow: it looks on; ab: it acts on its share.")] = "shadow",
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL:VERSION", help="The candidate, a version that was pushed.")
+    ],
+    to: Annotated[str, typer.Option("--to", metavar="DEVICE", help="Run on this device.")] = "",
+    in_group: Annotated[str, typer.Option("--group", help="Run on this group.")] = "",
+    everyone: Annotated[bool, typer.Option("--all", help="Run on every accepted device.")] = False,
+    mode: Annotated[
+        str,
+        typer.Option(
+            help="shadow: the candidate only observes; ab: its results count for its share of frames."
+        ),
+    ] = "shadow",
     share: Annotated[
-        float, typer.Option(min=0.1, max=100, help="Percent of the frames that it sees.")
+        float, typer.Option(min=0.1, max=100, help="Percentage of frames that the candidate sees.")
     ] = 20.0,
     slot: Annotated[
-        str, typer.Option(help="The slot it is compared with; the model's name if not given.")
+        str, typer.Option(help="Slot to compare the candidate with. [default: the model's name]")
     ] = "",
-    duration: Annotated[str, typer.Option(help="Time, at most.")] = "24h",
-    wait: Annotated[bool, typer.Option("--wait", help="Stay until it has ended.")] = False,
+    duration: Annotated[str, typer.Option(help="Maximum duration, such as 24h.")] = "24h",
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for the end.")] = False,
     server: Server = None,
     token: Token = None,
     as_json: Json = False,
 ) -> None:
-    """Put a candidate beside the model that devices run."""
+    """Start comparing a candidate with the model that devices run."""
     from edgec.fleet.client.connection import FleetClient, resolve
 
     name, version = parse_model_version(model)
@@ -89,7 +100,7 @@ def start(
 
 @app.command("show")
 def show(number: Number, server: Server = None, token: Token = None, as_json: Json = False) -> None:
-    """Show what an experiment has measured so far, and how sure its verdict is."""
+    """Show an experiment's measurements and the confidence of its verdict."""
     from edgec.fleet.client.connection import FleetClient, resolve
 
     with FleetClient(*resolve(server, token)) as client:
@@ -102,7 +113,7 @@ def show(number: Number, server: Server = None, token: Token = None, as_json: Js
 
 @app.command("stop")
 def stop(number: Number, server: Server = None, token: Token = None) -> None:
-    """End an experiment; its devices run their own model alone again."""
+    """End an experiment; its devices then run their own model only."""
     from edgec.fleet.client.connection import FleetClient, resolve
 
     with FleetClient(*resolve(server, token)) as client:
@@ -111,7 +122,7 @@ def stop(number: Number, server: Server = None, token: Token = None) -> None:
 
 
 def _verdict(row: dict[str, Any]) -> str:
-    sure = f" ({row['confidence']:.2%} sure)" if row["verdict"] != "undecided" else ""
+    sure = f" ({row['confidence']:.2%} confidence)" if row["verdict"] != "undecided" else ""
     return f"{row['verdict']}{sure}"
 
 

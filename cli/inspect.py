@@ -1,4 +1,4 @@
-"""``edgec inspect``: what a model or an artifact is."""
+"""`edgec inspect`: the contents of a model or an artifact."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 def command(
     file: Annotated[
         Path,
-        typer.Argument(help="A model of any format that compiles, or an .edge artifact.", show_default=False),
+        typer.Argument(help="A model in any supported format, or an .edge artifact.", show_default=False),
     ],
     inputs: Annotated[list[str] | None, typer.Option("--input", "-i", help=BUCKETS_HELP)] = None,
     target: Annotated[str, typer.Option("--target", "-t", help=TARGET_HELP)] = "host",
-    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Show what a model or an artifact holds, without compiling or running it.
+    """Show the contents of a model or an artifact without compiling or running it.
 
-    For a model: inputs, outputs, operators, parameters, multiply-adds, memory, and what can be compiled. For
-    an artifact: its config, layers and digests, and the evidence that it carries.
+    For a model: inputs, outputs, operators, parameters, multiply-adds, memory, and which nodes can be compiled. For
+    an artifact: its config, layers, digests and evidence.
     """
     existing(file, "file")
     if is_artifact(file):
@@ -52,7 +52,7 @@ def command(
 
 
 def is_artifact(file: Path) -> bool:
-    """Whether a file looks like an artifact (a tar or a folder with an OCI layout), not like a model."""
+    """Return whether a file looks like an artifact (an OCI layout in a tar or a folder) rather than a model."""
     if file.is_dir():
         return (file / "oci-layout").is_file()
     with file.open("rb") as stream:
@@ -60,7 +60,7 @@ def is_artifact(file: Path) -> bool:
 
 
 def artifact_json(artifact: Artifact) -> dict[str, Any]:
-    """An artifact's content for scripts."""
+    """Return the contents of an artifact for scripts."""
     import msgspec
 
     return {
@@ -73,7 +73,7 @@ def artifact_json(artifact: Artifact) -> dict[str, Any]:
 
 
 def show_artifact(artifact: Artifact) -> None:
-    """Print an artifact's content."""
+    """Print the contents of an artifact."""
     from edgec.compiler.report.html import size
 
     config = artifact.config
@@ -87,10 +87,10 @@ def show_artifact(artifact: Artifact) -> None:
     out.print(f"  needs      {', '.join(config.required_features) or 'no CPU features'}", soft_wrap=True)
     source = config.provenance
     out.print(f"  source     {source.source} sha256:{source.source_sha256[:16]}…", soft_wrap=True)
-    out.print(f"  made by    edgec {config.edgec_version}, TVM {config.tvm_version}")
+    out.print(f"  compiler   edgec {config.edgec_version}, TVM {config.tvm_version}")
     evidence = artifact.evidence()
     if evidence is None or not evidence["verified"]:
-        reason = (evidence or {}).get("reason", "it carries no evidence")
+        reason = (evidence or {}).get("reason", "the artifact contains no evidence")
         out.print(f"  proof      [yellow]none[/]: {reason}")
     else:
         worst = max((o["max_rel"] for o in evidence["outputs"]), default=0.0)
@@ -102,7 +102,7 @@ def show_artifact(artifact: Artifact) -> None:
 
 
 def show_work(shapes: dict[str, tuple[int, ...]], summary: ModelSummary) -> None:
-    """Print what a further set of input shapes costs."""
+    """Print the cost of an additional set of input shapes."""
     from edgec.compiler.report.html import size
 
     told = ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in shapes.items())
@@ -114,7 +114,7 @@ def show_work(shapes: dict[str, tuple[int, ...]], summary: ModelSummary) -> None
 
 
 def show_model(summary: ModelSummary, target: str) -> None:
-    """Print what is known about a model."""
+    """Print a model's properties."""
     from edgec.compiler.report.html import size
 
     opsets = ", ".join(f"{domain} {version}" for domain, version in summary.opsets.items())
@@ -127,9 +127,9 @@ def show_model(summary: ModelSummary, target: str) -> None:
             out.print(f"  {kind:<11} {name}: {typed}", markup=False, soft_wrap=True)
     out.print(f"  parameters  {summary.parameters:,} ({size(summary.parameter_bytes)})")
     if summary.multiply_adds is not None:
-        out.print(f"  work        {summary.multiply_adds / 1e6:,.1f} million multiply-adds a run")
+        out.print(f"  work        {summary.multiply_adds / 1e6:,.1f} million multiply-adds per run")
     if summary.activation_bytes is not None:
-        out.print(f"  memory      {size(summary.activation_bytes)} of activations at the peak")
+        out.print(f"  memory      {size(summary.activation_bytes)} of activations at peak")
     operators = ", ".join(f"{name} {count}" for name, count in summary.operators.items())
     out.print(f"  operators   {summary.nodes} nodes: {operators}", markup=False, soft_wrap=True)
     if summary.missing:

@@ -13,12 +13,12 @@ AGAIN_S = 0.05
 
 @contextmanager
 def lasting_interrupts() -> Iterator[None]:
-    """Send an interrupt again that was lost.
+    """Repeat interrupts that Python loses.
 
-    When a signal arrives inside a finaliser, a weak reference's callback or a callback from C, Python can only
-    print "Exception ignored in …" and forget the ``KeyboardInterrupt``: the work goes on, and the user sees a
-    traceback that is nobody's fault. In the block such an exception is not printed, and SIGINT is sent again
-    shortly after, until it arrives where it can be raised. Call it from the main thread.
+    When a signal arrives inside a finaliser, the callback of a weak reference or a callback from C, Python can only
+    print "Exception ignored in …" and discard the `KeyboardInterrupt`: the work continues, and the user sees a
+    traceback that points to no defect. Within this context such an exception is not printed. Instead SIGINT is sent
+    again shortly afterwards, until it arrives where it can be raised. Enter the context from the main thread.
     """
     before = sys.unraisablehook
     main = threading.get_ident()

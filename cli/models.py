@@ -1,4 +1,4 @@
-"""``edgec models``: what the zoo holds, and writing its models to a folder."""
+"""`edgec models`: list the models of the zoo and write them to a folder."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import typer
 
 from edgec.cli.console import emit_json, err, out
 
-app = typer.Typer(help="The model zoo: list, show and build models.", no_args_is_help=True)
+app = typer.Typer(help="List, show and build the models of the zoo.", no_args_is_help=True)
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-Name = Annotated[str, typer.Argument(help="A model of the zoo (see `edgec models list`).")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Name = Annotated[str, typer.Argument(help="A model of the zoo; see `edgec models list`.")]
 
 
 def _amount(count: int) -> str:
-    """A count with a unit: 1.81 G, 301 M, 24 k."""
+    """Format a count with a unit: 1.81 G, 301 M, 24 k."""
     for unit, size in (("G", 1_000_000_000), ("M", 1_000_000), ("k", 1_000)):
         if count >= size:
             return f"{count / size:.3g} {unit}"
@@ -26,11 +26,11 @@ def _amount(count: int) -> str:
 
 @app.command("list")
 def list_(
-    task: Annotated[str | None, typer.Option(help="Only models for this task, e.g. detection.")] = None,
+    task: Annotated[str | None, typer.Option(help="Only models for this task, such as detection.")] = None,
     trained: Annotated[bool, typer.Option("--trained", help="Only models with trained weights.")] = False,
     as_json: Json = False,
 ) -> None:
-    """List the models of the zoo with their size and cost."""
+    """List the models of the zoo with their parameters and multiply-adds."""
     from rich.table import Table
 
     from edgec.models import list_models
@@ -50,12 +50,12 @@ def list_(
         table.add_row(name, e.task, _amount(e.params), _amount(e.macs), e.description)
     out.print(table)
     if any(e.trained for e in entries):
-        out.print("* trained weights; the others are random, for measuring speed", style="dim")
+        out.print("* trained weights; the others have random weights, for benchmarks", style="dim")
 
 
 @app.command()
 def show(name: Name, as_json: Json = False) -> None:
-    """Show one model: its cost, inputs, outputs and, where it has one, its card."""
+    """Show a model: its cost, inputs, outputs and, if it has one, its card."""
     from edgec.models import find_model
     from edgec.models.registry import card_of, describe
 
@@ -80,11 +80,11 @@ def show(name: Name, as_json: Json = False) -> None:
 def build(
     name: Annotated[str, typer.Argument(help="A model of the zoo, or `all`.")],
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Folder to write to; default: ./NAME.")
+        Path | None, typer.Option("-o", "--output", help="Folder to write to. [default: ./NAME]")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Write a model as ONNX, with its card and labels. `all` makes a folder for each."""
+    """Write a model as ONNX, with its card and labels; `all` writes each to a folder of its own."""
     from edgec.models import build as build_model
     from edgec.models import list_models
 

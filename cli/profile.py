@@ -1,6 +1,4 @@
-"""``edgec profile``: where an artifact spends its time, by node of the source model, and how near that is to what the
-machine can do.
-"""
+"""`edgec profile`: time per layer of an artifact, and how close each layer comes to the machine's limits."""
 
 from __future__ import annotations
 
@@ -21,24 +19,26 @@ if TYPE_CHECKING:
 
 def command(
     artifact: Annotated[Path, typer.Argument(help="An .edge file.", show_default=False)],
-    inputs: Annotated[Path | None, typer.Option(help="An .npz file of inputs. [default: made up]")] = None,
+    inputs: Annotated[Path | None, typer.Option(help="An .npz file of inputs. [default: random]")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads. [default: all cores]")] = None,
-    repeats: Annotated[int, typer.Option(min=1, help="Runs to take the median of, at least.")] = 20,
-    seconds: Annotated[float, typer.Option(min=0.1, help="Begin no more runs after this time.")] = 20.0,
-    limit: Annotated[int, typer.Option(min=1, help="How many layers to show.")] = 30,
+    repeats: Annotated[int, typer.Option(min=1, help="Minimum number of runs; times are medians.")] = 20,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Start no further run after this time.")] = 20.0,
+    limit: Annotated[int, typer.Option(min=1, help="Number of layers to show.")] = 30,
     plot: Annotated[
         Path | None,
-        typer.Option(help="Draw where the time goes, and what the machine allows, into this .svg file."),
+        typer.Option(help="Draw times and machine limits as a roofline chart in this .svg file."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print all layers as JSON.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the result, with all layers, as JSON.")
+    ] = False,
 ) -> None:
-    """Time every layer of an artifact on this machine and show which nodes of the model take how long.
+    """Time every layer of an artifact on this machine, by node of the source model.
 
-    Where the compiler is installed, the machine's speed is measured right before and after each layer in each run, and
-    those runs count in which nobody else slowed it down; while there are too few, more follow, for --seconds at most.
-    "peak" is a layer's part of the highest fp32 rate. Winograd convolutions count the multiplications they stand for,
-    and may exceed it. "bound by" names what would take longer at the machine's best: the arithmetic, or bringing the
-    layer's bytes from memory or a cache, and what part of the layer's time that is.
+    If the compiler is installed, the machine's speed is measured immediately before and after each layer in each run.
+    Only runs that no other process slowed down count; if there are too few, more follow, for at most --seconds.
+    "peak" is the layer's share of the highest fp32 rate. Winograd convolutions are credited with the multiplications of
+    the direct algorithm and may exceed it. "bound by" names the limit at the machine's best: the arithmetic, or the
+    transfer of the layer's bytes from memory or a cache, with the share of the layer's time that this explains.
     """
     import edgec.runtime as rt
     from edgec.benchmarks.inputs import artifact_inputs
@@ -47,14 +47,12 @@ def command(
     from edgec.cli.progress import TerminalProgress
 
     if plot is not None and (plot.suffix != ".svg" or not plot.parent.is_dir()):
-        raise UsageError(f"--plot {plot}: name an .svg file in a folder that exists")
+        raise UsageError(f"--plot {plot}: name an .svg file in an existing folder")
     with rt.load(existing(artifact, "artifact"), threads=threads) as model:
         values = artifact_inputs(model.config.inputs, inputs)
         machine, used = probed_machine(model.config, model.threads)
         if plot is not None and machine is None:
-            raise UsageError(
-                "--plot needs the compiler, and an artifact whose target this machine can stand for"
-            )
+            raise UsageError("--plot requires the compiler and an artifact whose target this machine can run")
         with TerminalProgress(quiet=as_json) as progress:
             profile = profile_layers(model, values, machine, runs=repeats, limit_s=seconds, progress=progress)
     if plot is not None:
@@ -100,7 +98,7 @@ def _show(artifact: Path, profile: Profile, threads: int, limit: int) -> None:
         how = " ".join(dict.fromkeys([layer["op"], *layer["schedule"].split(" ")]))
         out.print(f" [dim]{how}[/]", soft_wrap=True)
     _show_rest(ordered[limit:])
-    out.print("by kind, of the run's time and of the peak:")
+    out.print("by kind, as shares of the run's time and of the peak:")
     for kind in by_kind(profile):
         peak = "" if kind.peak_share is None else f"{kind.peak_share:4.0%}"
         out.print(
@@ -109,32 +107,32 @@ def _show(artifact: Path, profile: Profile, threads: int, limit: int) -> None:
 
 
 def show_machine(profile: Profile) -> None:
-    """Print what the machine could do while the layers ran, and whether it was the same all the time."""
+    """Print the machine's limits while the layers ran, and whether they were stable."""
     peak, bandwidth = profile.peak, profile.bandwidth
     if peak is None or bandwidth is None:
         return
     l3 = "" if bandwidth.l3 is None else f"{bandwidth.l3:.0f} from L3, "
     out.print(
-        f"this machine: {peak.high:.0f} GFLOP/s (fp32) at its peak, reads {bandwidth.l2:.0f} GB/s from L2, "
+        f"this machine: {peak.high:.0f} GFLOP/s (fp32) peak, reads {bandwidth.l2:.0f} GB/s from L2, "
         f"{l3}{bandwidth.memory:.0f} from memory",
         soft_wrap=True,
     )
     if not peak.steady:
         out.print(
-            f"[yellow]unsteady:[/] of the peak, {peak.low:.0f} to {peak.high:.0f} GFLOP/s were to be had while this "
-            f"ran; {1 - profile.left_out:.0%} of the layers' runs count, in which it was near the highest",
+            f"[yellow]unsteady:[/] the peak varied from {peak.low:.0f} to {peak.high:.0f} GFLOP/s during the run; only "
+            f"the {1 - profile.left_out:.0%} of the layers' runs near the highest rate count",
             soft_wrap=True,
         )
     if profile.disturbed:
         out.print(
-            f"[yellow]~[/] marks layers ({profile.disturbed}) with too few runs while the machine was near its highest "
-            "rate: their shares are medians of ratios in the same moment, and their times are a busy machine's",
+            f"[yellow]~[/] marks layers ({profile.disturbed}) with too few runs near the machine's highest rate: their "
+            "shares are medians of ratios taken at the same moment, and their times are those of a busy machine",
             soft_wrap=True,
         )
 
 
 def _line(layer: Mapping[str, Any]) -> str:
-    """The figures of one layer as a line of the table."""
+    """Return the figures of one layer as a line of the table."""
     rate = f"{layer['gflops']:8.1f}" if layer["flops"] else " " * 8
     peak = "    " if layer["peak_share"] is None else f"{layer['peak_share']:4.0%}"
     mark = " " if layer["undisturbed"] else "~"
@@ -155,7 +153,7 @@ def _show_rest(rest: Sequence[Mapping[str, Any]], indent: str = "") -> None:
 
 
 def show_layers(layers: Sequence[Mapping[str, Any]], *, limit: int, indent: str = "") -> None:
-    """Print the slowest layers with bars."""
+    """Print the slowest layers as a bar chart."""
     ordered = sorted(layers, key=lambda layer: -float(layer["ms"]))
     longest = float(ordered[0]["ms"]) if ordered else 0.0
     for layer in ordered[:limit]:

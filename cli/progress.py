@@ -1,4 +1,4 @@
-"""A compile's progress on the terminal: the stage, how far it is, how long it will take."""
+"""Progress of a compilation on the terminal: stage, completed steps and remaining time."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ STAGES = {
     "verify": "comparing with ONNX Runtime",
     "pack": "writing the artifact",
     "profile": "timing layers",
-    "undisturbed": "waiting for moments without neighbours",
+    "undisturbed": "waiting until the machine is undisturbed",
 }
 
 
 class TerminalProgress:
-    """Shows stages on standard error while it is open, unless that is no terminal, and notes when it ends.
+    """Progress bars on standard error if that is a terminal, and the collected notes at the end.
 
-    With ``quiet`` it shows neither.
+    With `quiet` it prints neither.
     """
 
     def __init__(self, *, quiet: bool = False) -> None:
@@ -74,15 +74,15 @@ class TerminalProgress:
             self._bars.update(self._task, total=task.total or 1, completed=task.total or 1)
 
     def stage(self, name: str, total: int | None = None) -> None:
-        """Begin a stage; the one before is finished."""
+        """Begin a stage, which completes the previous one."""
         self._finish()
         self._task = self._bars.add_task(STAGES.get(name, name), total=total)
 
     def advance(self, n: int = 1) -> None:
-        """Count finished steps of the stage."""
+        """Add `n` completed steps to the stage."""
         if self._task is not None:
             self._bars.advance(self._task, n)
 
     def note(self, text: str) -> None:
-        """Keep a line to show when the stages are over."""
+        """Record a line to print after the last stage."""
         self._notes.append(text)

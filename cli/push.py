@@ -1,4 +1,4 @@
-"""``edgec push``: an artifact to the fleet's registry."""
+"""`edgec push`: upload an artifact to the fleet's registry."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ from edgec.cli.console import emit_json, err, out
 def command(
     artifact: Annotated[Path, typer.Argument(help="The .edge file.", exists=True, dir_okay=False)],
     name: Annotated[
-        str | None, typer.Option(help="Model name in the registry, if not the artifact's own.")
+        str | None, typer.Option(help="Name of the model in the registry. [default: the artifact's]")
     ] = None,
-    version: Annotated[str | None, typer.Option(help="Version, if not the artifact's own.")] = None,
+    version: Annotated[
+        str | None, typer.Option(help="Version in the registry. [default: the artifact's]")
+    ] = None,
     server: Server = None,
     token: Token = None,
     as_json: Json = False,
 ) -> None:
-    """Push an artifact to the fleet's registry. Parts that are there already are not sent again."""
+    """Push an artifact to the fleet's registry; blobs that it already has are not sent again."""
     from dataclasses import asdict
 
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn

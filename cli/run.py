@@ -1,4 +1,4 @@
-"""``edgec run``: one input through an artifact, and the result printed or drawn."""
+"""`edgec run`: run an artifact on one input, and print or draw the result."""
 
 from __future__ import annotations
 
@@ -20,22 +20,24 @@ if TYPE_CHECKING:
 def command(
     artifact: Annotated[Path, typer.Argument(help="An .edge file.", show_default=False)],
     source: Annotated[
-        Path, typer.Argument(help="A picture, a sound, or an .npz file of inputs.", show_default=False)
+        Path, typer.Argument(help="An image, a sound, or an .npz file of inputs.", show_default=False)
     ],
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Draw the results into this picture, or save outputs (.npz)."),
+        typer.Option(
+            "--output", "-o", help="Image to draw the results on, or .npz file to save the outputs to."
+        ),
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads. [default: all cores]")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
 ) -> None:
-    """Run a picture, a sound or an .npz file of inputs through an artifact, and print or draw the result."""
+    """Run an artifact on an image, a sound or an .npz file of inputs, and print or draw the result."""
     import edgec.runtime as rt
     from edgec.runtime.processing import input_files
 
     kind = _kind_of(source, input_files)
     if output is not None and output.suffix.lower() != ".npz" and kind != "picture":
-        raise UsageError(f"--output {output}: only results on a picture can be drawn; name an .npz file")
+        raise UsageError(f"--output {output}: only the results of an image can be drawn; give an .npz file")
     with rt.load(existing(artifact, "artifact"), threads=threads) as model:
         if kind == "arrays":
             _run_arrays(model, input_files.read_arrays(source), output, as_json)
@@ -56,7 +58,7 @@ def command(
             out.print(line, markup=False, soft_wrap=True)
         out.print(f"[dim]{len(results)} results in {milliseconds:.1f} ms[/]")
         if output is not None:
-            out.print(f"drawn into {output}", markup=False, soft_wrap=True)
+            out.print(f"results drawn to {output}", markup=False, soft_wrap=True)
 
 
 def _kind_of(source: Path, files: Any) -> str:  # noqa: ANN401 - the module `input_files`
@@ -68,7 +70,7 @@ def _kind_of(source: Path, files: Any) -> str:  # noqa: ANN401 - the module `inp
     if ending == ".npz":
         return "arrays"
     known = " ".join(sorted(files.PICTURES | files.SOUNDS | {".npz"}))
-    raise UsageError(f"{source}: cannot tell what this is from its name; known endings are {known}")
+    raise UsageError(f"{source}: unknown file type; supported extensions are {known}")
 
 
 def _timed(model: rt.Model, source: Any, rate: int | None) -> tuple[list[rt.Result], float]:  # noqa: ANN401
@@ -87,7 +89,7 @@ def _draw(output: Path, frame: Any, results: Sequence[rt.Result]) -> None:  # no
     except cv2.error:
         worked = False
     if not worked:
-        raise UsageError(f"--output {output}: OpenCV writes no pictures of this kind; name a .png or .jpg")
+        raise UsageError(f"--output {output}: OpenCV cannot write this image format; use .png or .jpg")
     _write(output, content.tobytes())
 
 
@@ -120,7 +122,7 @@ def _run_arrays(model: rt.Model, inputs: dict[str, Any], output: Path | None, as
     for name, array in outputs.items():
         shown = np.array2string(array, threshold=12, edgeitems=3, precision=5)
         out.print(f"{name}  {array.dtype}{list(array.shape)}\n{shown}", markup=False, soft_wrap=True)
-    out.print(f"[dim]{milliseconds:.2f} ms[/]" + (f"  saved into {output}" if output else ""))
+    out.print(f"[dim]{milliseconds:.2f} ms[/]" + (f"  saved to {output}" if output else ""))
 
 
 def _lines(results: Sequence[rt.Result]) -> list[str]:

@@ -1,4 +1,4 @@
-"""``edgec targets``: the hardware that models can be compiled for."""
+"""`edgec targets`: the hardware that models can be compiled for."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ app = typer.Typer(
     help="List and describe the hardware that models can be compiled for.", no_args_is_help=True
 )
 
-Json = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
 def _size(count: int) -> str:
@@ -27,7 +27,7 @@ def _size(count: int) -> str:
 
 @app.command("list")
 def list_command(as_json: Json = False) -> None:
-    """List all targets: those that come with edgec, and your own files in ~/.config/edgec/targets."""
+    """List all targets: those included with edgec and your own in ~/.config/edgec/targets."""
     from edgec.targets import list_targets
 
     targets = list_targets()
@@ -35,7 +35,7 @@ def list_command(as_json: Json = False) -> None:
         emit_json([target.to_json() for target in targets])
         return
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for name in ("target", "also called", "vectors", "cores", "what"):
+    for name in ("target", "aliases", "vectors", "cores", "description"):
         table.add_column(name, overflow="fold")
     for target in targets:
         vectors = f"{target.vector_bits} bit"
@@ -45,10 +45,10 @@ def list_command(as_json: Json = False) -> None:
 
 @app.command("show")
 def show_command(
-    target: Annotated[str, typer.Argument(help="A name, an alias, or the path of a .toml file.")],
+    target: Annotated[str, typer.Argument(help="A name, an alias or the path of a .toml file.")],
     as_json: Json = False,
 ) -> None:
-    """Show everything that edgec knows about a target."""
+    """Show a target's properties."""
     from edgec.targets import load_target
 
     _show(load_target(target), as_json)
@@ -56,7 +56,7 @@ def show_command(
 
 @app.command("detect")
 def detect_command(as_json: Json = False) -> None:
-    """Name the target that fits this machine best."""
+    """Show the target that matches this machine best."""
     from edgec.targets import detect
 
     _show(detect(), as_json)

@@ -1,4 +1,4 @@
-"""``edgec verify``: does an artifact compute what its source model computes?"""
+"""`edgec verify`: compare an artifact with its source model."""
 
 from __future__ import annotations
 
@@ -25,28 +25,31 @@ if TYPE_CHECKING:
 
 def command(
     artifact: Annotated[Path, typer.Argument(help="An .edge file.", show_default=False)],
-    model: Annotated[Path, typer.Argument(help="The model that it was compiled from.", show_default=False)],
-    inputs: Annotated[Path | None, typer.Option(help="An .npz file of inputs. [default: made up]")] = None,
+    model: Annotated[
+        Path, typer.Argument(help="The model that the artifact was compiled from.", show_default=False)
+    ],
+    inputs: Annotated[Path | None, typer.Option(help="An .npz file of inputs. [default: random]")] = None,
     budget: Annotated[
         float | None,
         typer.Option(
             "--error-budget",
             "--budget",
-            help="Largest error accepted, as a part of an output's largest value. "
-            "[default: what compiling with the artifact's precision accepts]",
+            help="Largest accepted error, relative to the output's largest value. "
+            "[default: the budget of `edgec compile` for the artifact's precision]",
             show_default=False,
         ),
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads. [default: all cores]")] = None,
     layers: Annotated[
-        bool, typer.Option("--layers", help="Compare every value on the way, to find where they part.")
+        bool,
+        typer.Option("--layers", help="Compare every intermediate value, to find the first that differs."),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Run an artifact and its source model on the same inputs and compare every output.
 
-    An artifact that takes several input shapes is checked with each, or with those that the given inputs have. Exit
-    status 1 when an output is off by more than the budget.
+    An artifact that accepts several input shapes is checked with each of them, or with those of the given inputs. The
+    exit status is 1 if an output differs by more than the budget.
     """
     from edgec.compiler.options import ERROR_BUDGET, CompileOptions
     from edgec.compiler.verify.run import verify
@@ -59,7 +62,7 @@ def command(
     existing(model, "model file")
     target, cases = load_target(config.target), list(_cases(model, inputs, config))
     if not cases:
-        raise UsageError(f"{inputs}: has other shapes than the artifact takes: {_shapes(config)}")
+        raise UsageError(f"{inputs}: the shapes do not match; the artifact accepts {_shapes(config)}")
     if layers:
         source, values = cases[0]
         options = CompileOptions(
@@ -82,13 +85,13 @@ def command(
     else:
         _show(artifact.name, results)
         if not known:
-            out.print("[yellow]note:[/] the artifact was compiled from another file than this one")
+            out.print("[yellow]note:[/] the artifact was compiled from a different file")
     if not all(result.ok for result in results):
         raise typer.Exit(1)
 
 
 def _cases(model: Path, inputs: Path | None, config: ArtifactConfig) -> Iterator[tuple[SourceModel, Arrays]]:
-    """The model for each set of shapes with inputs: the file's for those that it fits, else made up ones."""
+    """Yield the model for each set of shapes, with its inputs: those of the file that fit, or else random ones."""
     from edgec.compiler.frontends import load_source
     from edgec.compiler.options import CompileOptions
     from edgec.compiler.verify.inputs import fits, make_inputs, read_inputs
@@ -138,11 +141,12 @@ def _show_layers(
     elif first is None:
         worst = max(errors, key=lambda e: e.error.max_rel)
         out.print(
-            f"all {len(errors)} values agree; the worst is {worst.error.name!r} of {worst.node}: ", end=""
+            f"all {len(errors)} values agree; the largest error is at {worst.error.name!r} of {worst.node}: ",
+            end="",
         )
         out.print(worst.error.verdict)
     else:
-        table = Table(title=f"the models part at {first.node} ({first.op_type})")
+        table = Table(title=f"the models differ from {first.node} on ({first.op_type})")
         for column in ("node", "operator", "value", "largest error", "relative", ""):
             table.add_column(column)
         at = errors.index(first)

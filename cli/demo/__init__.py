@@ -1,4 +1,4 @@
-"""``edgec demo``: the whole way from a model to a live, updating device, on this machine alone."""
+"""`edgec demo`: from a model to a live device that updates itself, all on this machine."""
 
 from __future__ import annotations
 
@@ -11,22 +11,24 @@ import typer
 def command(
     camera: Annotated[
         str | None,
-        typer.Option(help="A camera's number, a stream's address or a video file. [default: a made video]"),
+        typer.Option(help="Camera number, stream address or video file. [default: a generated video]"),
     ] = None,
     model: Annotated[
         Path | None,
-        typer.Option(help="Your own .onnx file with a model.toml beside it. [default: the zoo's detector]"),
+        typer.Option(help="An .onnx file of your own with its model.toml. [default: the zoo's detector]"),
     ] = None,
     serve: Annotated[
-        bool, typer.Option("--serve", help="Keep everything running afterwards, until Ctrl-C.")
+        bool, typer.Option("--serve", help="Keep everything running at the end, until Ctrl-C.")
     ] = False,
-    seconds: Annotated[float, typer.Option(min=2, max=3600, help="How long to watch each version.")] = 8.0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON at the end.")] = False,
+    seconds: Annotated[
+        float, typer.Option(min=2, max=3600, help="Time to watch each version, in seconds.")
+    ] = 8.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the final summary as JSON.")] = False,
 ) -> None:
-    """Compile, verify, serve, enroll, detect, and update the device while it runs.
+    """Compile a detector, start a fleet and a device, and update the device while it runs.
 
-    Everything happens on loopback addresses and in a temporary folder; nothing stays behind.
+    Everything uses loopback addresses and a temporary folder; nothing is left behind.
     """
-    from edgec.cli.demo.story import Wishes, tell
+    from edgec.cli.demo.story import Options, tell
 
-    tell(Wishes(camera=camera, model=model, serve=serve, watch_s=seconds, as_json=as_json))
+    tell(Options(camera=camera, model=model, serve=serve, watch_s=seconds, as_json=as_json))

@@ -1,4 +1,4 @@
-"""The demo's server and agent: processes of their own that end with it, whatever happens."""
+"""The demo's server and agent: child processes that end with it, whatever happens."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ GOODBYE_S = 15.0
 
 
 class DemoFailed(EdgecError):
-    """A part of the demo did not do what it should; the message says which, and shows its last words."""
+    """A part of the demo failed; the message names it and shows the end of its output."""
 
 
 def _end_with_parent() -> None:
@@ -29,10 +29,10 @@ def _end_with_parent() -> None:
 
 
 class Process:
-    """``edgec <arguments>`` in a process of its own, with its output in a log file.
+    """`edgec <arguments>` as a child process, with its output in a log file.
 
-    It stands in a session of its own, so that Ctrl-C in the terminal reaches the demo alone, which then
-    ends its processes in order; should the demo be killed, the kernel tells them.
+    The process has its own session, so that Ctrl-C in the terminal reaches only the demo, which then stops its
+    processes in order. If the demo is killed, the kernel signals them.
     """
 
     def __init__(self, name: str, arguments: list[str], log: Path) -> None:
@@ -53,7 +53,7 @@ class Process:
         """Wait for the line of JSON that says that it is ready.
 
         Raises:
-            DemoFailed: it ended, or said nothing for ``timeout_s``.
+            DemoFailed: it ended, or said nothing for `timeout_s`.
         """
         stream = self._popen.stdout
         assert stream is not None
@@ -71,21 +71,21 @@ class Process:
         return document
 
     def check(self) -> None:
-        """See to it that it still runs.
+        """Check that the process is still running.
 
         Raises:
-            DemoFailed: it has ended.
+            DemoFailed: It has ended.
         """
         if self._popen.poll() is not None:
             raise self.failed(f"ended with status {self._popen.returncode}")
 
     def failed(self, what: str) -> DemoFailed:
-        """An error with the last lines that the process wrote."""
+        """Return an error with the last lines of the process's output."""
         words = self._log.read_text(errors="replace").strip().splitlines()[-4:]
         return DemoFailed("\n".join([f"the {self.name} {what}", *(f"  {line}" for line in words)]))
 
     def stop(self) -> None:
-        """Ask it to end, and end it if it does not."""
+        """Terminate the process, and kill it if it does not end."""
         if self._popen.poll() is None:
             self._popen.terminate()
             try:
@@ -98,17 +98,17 @@ class Process:
 
 
 def start(stack: ExitStack, name: str, arguments: list[str], folder: Path) -> Process:
-    """Start a process that ``stack`` stops."""
+    """Start a process that `stack` stops."""
     process = Process(name, arguments, folder / f"{name.replace(' ', '-')}.log")
     stack.callback(process.stop)
     return process
 
 
 def edgec(*arguments: str) -> None:
-    """Run ``edgec <arguments>`` to its end.
+    """Run `edgec <arguments>` to completion.
 
     Raises:
-        DemoFailed: it failed; the message is what it said.
+        DemoFailed: The command failed; the message contains its output.
     """
     result = subprocess.run(
         [sys.executable, "-m", "edgec.cli.main", *arguments],

@@ -1,4 +1,4 @@
-"""What the demo does, step by step, each with the tools that a user would take."""
+"""The steps of the demo, each with the tools that a user would use."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ LINES = 12
 
 
 @dataclass(frozen=True)
-class Wishes:
-    """What the user asked for."""
+class Options:
+    """The options of the command."""
 
     camera: str | None
     model: Path | None
@@ -44,9 +44,9 @@ class Wishes:
 
 @dataclass
 class Demo:
-    """What the steps share."""
+    """State that the steps share."""
 
-    wishes: Wishes
+    options: Options
     folder: Path
     stack: ExitStack
     began: float = field(default_factory=time.monotonic)
@@ -55,22 +55,22 @@ class Demo:
     by_version: dict[str, int] = field(default_factory=dict)
 
     def check(self) -> None:
-        """See to it that server and agent still run."""
+        """Check that server and agent are still running."""
         for process in self.processes:
             process.check()
 
 
-def tell(wishes: Wishes) -> None:
-    """Run the demo; leaves no process and no file behind, however it ends.
+def tell(options: Options) -> None:
+    """Run the demo; it leaves no process and no file behind, however it ends.
 
     Raises:
-        EdgecError: a step failed; the message says which.
+        EdgecError: A step failed; the message says which.
     """
 
     with ExitStack() as stack:
         folder = Path(tempfile.mkdtemp(prefix="edgec-demo-"))
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        demo = Demo(wishes, folder, stack)
+        demo = Demo(options, folder, stack)
 
         def stop(_number: int, _frame: FrameType | None) -> None:
             raise KeyboardInterrupt
@@ -81,17 +81,17 @@ def tell(wishes: Wishes) -> None:
 
 
 def _steps(demo: Demo) -> None:
-    say = err.print if demo.wishes.as_json else out.print
+    say = err.print if demo.options.as_json else out.print
     models = _models(demo)
     video = _video(demo)
-    _title(demo, "Compile a detector for this machine and prove it against ONNX Runtime")
+    _title(demo, "Compile a detector for this machine and verify it against ONNX Runtime")
     first = _compile(demo, models[0], "1")
 
     _title(demo, "Start a fleet server: registry, dashboard, MQTT broker")
     info = _start_server(demo)
     say(f"  dashboard  [bold]{info['url']}[/]   MQTT {info['mqtt_host']}:{info['mqtt_port']}", soft_wrap=True)
     secret = Path(info["admin_token_file"]).read_text().strip()
-    if demo.wishes.serve:
+    if demo.options.serve:
         say(f"  sign in with the token [bold]{secret}[/]", soft_wrap=True)
     client = demo.stack.enter_context(FleetClient(info["url"], secret))
     name = _push(demo, client, first)
@@ -99,32 +99,32 @@ def _steps(demo: Demo) -> None:
     _title(demo, "Enroll a device and start its agent, with a video as its camera")
     _start_agent(demo, client, info["url"], name, video)
     _deploy(demo, client, name, "1")
-    _watch(demo, client, demo.wishes.watch_s)
+    _watch(demo, client, demo.options.watch_s)
 
-    _title(demo, "Publish version 2 and roll it out while frames go on")
+    _title(demo, "Publish version 2 and roll it out while frames are processed")
     second = _compile(demo, models[1], "2")
     _push(demo, client, second)
     before = _stream(client)
     _deploy(demo, client, name, "2")
     after = _stream(client)
     frames = after.get("processed", 0) - before.get("processed", 0)
-    say(f"  {frames} frames were processed meanwhile; the agent never stopped")
-    _watch(demo, client, demo.wishes.watch_s)
+    say(f"  {frames} frames were processed in the meantime; the agent never stopped")
+    _watch(demo, client, demo.options.watch_s)
     _summary(demo, client, name)
-    if demo.wishes.serve:
+    if demo.options.serve:
         _stay(demo, info["url"])
 
 
 def _title(demo: Demo, text: str) -> None:
     demo.check()
-    console = err if demo.wishes.as_json else out
+    console = err if demo.options.as_json else out
     console.print(f"\n[bold cyan]▸ {text}[/]  [dim]{time.monotonic() - demo.began:.0f} s[/]")
 
 
 def _models(demo: Demo) -> tuple[Path, Path]:
-    """The two versions' ONNX files, each with a card beside it."""
-    if demo.wishes.model is not None:
-        path = demo.wishes.model
+    """Return the ONNX files of the two versions, each with its card."""
+    if demo.options.model is not None:
+        path = demo.options.model
         if not path.is_file():
             raise UsageError(f"there is no model file {path}")
         if not path.with_name("model.toml").is_file():
@@ -136,8 +136,8 @@ def _models(demo: Demo) -> tuple[Path, Path]:
 
 
 def _video(demo: Demo) -> str:
-    """The agent's source: the user's camera, or a video made for the demo."""
-    camera = demo.wishes.camera
+    """Return the agent's source: the user's camera, or a video generated for the demo."""
+    camera = demo.options.camera
     if camera is not None:
         if camera.isdecimal():
             return f"camera:{camera}"
@@ -159,7 +159,7 @@ def _compile(demo: Demo, model: Path, version: str) -> CompileResult:
     from edgec.runtime import load_card
     from edgec.targets import detect
 
-    with TerminalProgress(quiet=demo.wishes.as_json) as progress:
+    with TerminalProgress(quiet=demo.options.as_json) as progress:
         result = compile_model(
             model,
             detect(),
@@ -170,7 +170,7 @@ def _compile(demo: Demo, model: Path, version: str) -> CompileResult:
             version=version,
             progress=progress,
         )
-    if not demo.wishes.as_json:
+    if not demo.options.as_json:
         show_compiled(result)
     return result
 
@@ -186,7 +186,7 @@ def _start_server(demo: Demo) -> dict[str, Any]:
 
 def _push(demo: Demo, client: FleetClient, compiled: CompileResult) -> str:
     pushed = push_artifact(client, compiled.artifact, None, None, lambda _title, _done, _total: None)
-    console = err if demo.wishes.as_json else out
+    console = err if demo.options.as_json else out
     console.print(
         f"  pushed {pushed.model}:{pushed.version} for {pushed.target}, {pushed.size / 1e6:.1f} MB, "
         f"of which {pushed.sent_bytes / 1e6:.1f} MB were new to the registry",
@@ -220,7 +220,7 @@ def _start_agent(demo: Demo, client: FleetClient, url: str, model: str, source: 
 
 
 def _deploy(demo: Demo, client: FleetClient, model: str, version: str) -> None:
-    console = err if demo.wishes.as_json else out
+    console = err if demo.options.as_json else out
     scope = {"kind": "device", "name": DEVICE}
     begun = client.post("/rollouts", {"model": model, "version": version, "scope": scope})
     rollout: dict[str, Any] = begun
@@ -244,15 +244,15 @@ def _deploy(demo: Demo, client: FleetClient, model: str, version: str) -> None:
 
 
 def _stream(client: FleetClient) -> dict[str, Any]:
-    """The stream's counters as the device last reported them."""
+    """Return the stream's counters from the device's last report."""
     health = client.get(f"/devices/{DEVICE}").get("health") or {}
     streams: list[dict[str, Any]] = [s for s in health.get("streams", []) if s["name"] == STREAM]
     return streams[0] if streams else {}
 
 
 def _watch(demo: Demo, client: FleetClient, seconds: float) -> None:
-    """Show detections as they arrive at the server, for a while."""
-    console = err if demo.wishes.as_json else out
+    """Print detections as they reach the server, for `seconds`."""
+    console = err if demo.options.as_json else out
     end, shown = time.monotonic() + seconds, 0
     while time.monotonic() < end:
         demo.check()
@@ -272,7 +272,7 @@ def _watch(demo: Demo, client: FleetClient, seconds: float) -> None:
 
 
 def _news(demo: Demo, client: FleetClient) -> list[dict[str, Any]]:
-    """The detections that the server has learned of since the last look, oldest first; they are counted."""
+    """Count and return the detections that reached the server since the last call, oldest first."""
     items = client.get(f"/devices/{DEVICE}/detections", limit=200)["items"]
     news = [item for item in reversed(items) if item["id"] not in demo.seen]
     for item in news:
@@ -299,7 +299,7 @@ def _summary(demo: Demo, client: FleetClient, model: str) -> None:
         raise DemoFailed(
             f"the device reported {numbers['frames']} frames, {numbers['detections']} detections"
         )
-    if demo.wishes.as_json:
+    if demo.options.as_json:
         emit_json(numbers)
         return
     _title(demo, "Summary")
@@ -315,7 +315,7 @@ def _summary(demo: Demo, client: FleetClient, model: str) -> None:
 
 
 def _stay(demo: Demo, url: str) -> None:
-    err.print(f"\nthe dashboard stays at [bold]{url}[/] until Ctrl-C", soft_wrap=True)
+    err.print(f"\nthe dashboard remains at [bold]{url}[/] until Ctrl-C", soft_wrap=True)
     try:
         while True:
             demo.check()
@@ -324,4 +324,4 @@ def _stay(demo: Demo, url: str) -> None:
         err.print("stopping")
 
 
-__all__ = ["EdgecError", "Wishes", "tell"]
+__all__ = ["EdgecError", "Options", "tell"]

@@ -6,7 +6,7 @@ import typer
 
 from edgec.cli.fleet import access, ca, groups, keys, rollouts, server, tokens
 
-app = typer.Typer(no_args_is_help=True, help="Run the fleet server; tokens, rollouts, registry.")
+app = typer.Typer(no_args_is_help=True, help="Run and administer the fleet server.")
 for command in (server.serve, server.mosquitto, server.login, server.gc):
     app.command()(command)
 for name, group in (

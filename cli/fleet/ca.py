@@ -1,4 +1,4 @@
-"""``edgec fleet ca``: the fleet's certificate authority."""
+"""`edgec fleet ca`: the certificate authority of the fleet."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ import typer
 from edgec.cli.arguments import Json, Server, Token
 from edgec.cli.console import emit_json, out
 
-app = typer.Typer(no_args_is_help=True, help="Certificates for devices and servers: mutual TLS.")
-Data = Annotated[Path, typer.Option(help="Data folder of the fleet server, whose authority this is.")]
+app = typer.Typer(no_args_is_help=True, help="Certificates for devices and servers (mutual TLS).")
+Data = Annotated[Path, typer.Option(help="Data folder of the fleet server.")]
 DATA = Path("edgec-fleet")
 
 
 @app.command()
 def init(
     data: Data = DATA,
-    name: Annotated[str, typer.Option(help="What the authority is called.")] = "edgec fleet",
-    days: Annotated[int, typer.Option(min=1, help="For how long it is good.")] = 3650,
+    name: Annotated[str, typer.Option(help="Name of the authority.")] = "edgec fleet",
+    days: Annotated[int, typer.Option(min=1, help="Validity in days.")] = 3650,
     certificate: Annotated[
-        Path | None, typer.Option(help="Bring an authority along: its certificate (PEM).")
+        Path | None, typer.Option(help="Certificate (PEM) of an existing authority to import.")
     ] = None,
-    key: Annotated[Path | None, typer.Option(help="Its key (PEM, not encrypted).")] = None,
+    key: Annotated[Path | None, typer.Option(help="Key of that authority (PEM, not encrypted).")] = None,
 ) -> None:
-    """Make the authority, or take one over, before the server starts."""
+    """Create the authority, or import one, before the server starts."""
     from edgec.fleet.certificates.authority import CERTIFICATE, Authority
     from edgec.fleet.certificates.service import FOLDER
     from edgec.targets.errors import UsageError
@@ -39,19 +39,20 @@ def init(
     else:
         Authority.create(folder, name, days)
     out.print(
-        f"the authority is in {folder}; devices and browsers trust {folder / CERTIFICATE}", soft_wrap=True
+        f"the authority is in {folder}; devices and browsers must trust {folder / CERTIFICATE}",
+        soft_wrap=True,
     )
-    out.print("devices that enrol from now on get certificates; start the server with --tls")
+    out.print("devices that enrol from now on receive certificates; start the server with --tls")
 
 
 @app.command()
 def server(
-    host: Annotated[list[str], typer.Argument(help="Names and addresses of the server.")],
-    out_folder: Annotated[Path, typer.Option("--out", help="Where to write server.pem and server.key.")],
+    host: Annotated[list[str], typer.Argument(help="Host names and addresses of the server.")],
+    out_folder: Annotated[Path, typer.Option("--out", help="Folder for server.pem, server.key and ca.pem.")],
     data: Data = DATA,
-    days: Annotated[int, typer.Option(min=1, help="For how long it is good.")] = 825,
+    days: Annotated[int, typer.Option(min=1, help="Validity in days.")] = 825,
 ) -> None:
-    """Make a certificate for a broker or proxy of your own."""
+    """Issue a certificate for an external broker or proxy."""
     from edgec.fleet.certificates.authority import Authority
     from edgec.fleet.certificates.service import FOLDER
     from edgec.fleet.errors import FleetError
@@ -70,16 +71,16 @@ def server(
 
 @app.command()
 def claim(
-    out_folder: Annotated[
-        Path, typer.Option("--out", help="Where to write claim.pem, claim.key and ca.pem.")
-    ],
-    uses: Annotated[int, typer.Option(min=1, help="How many devices it lets in.")] = 100,
-    days: Annotated[int, typer.Option(min=1, help="For how long.")] = 365,
-    accept: Annotated[bool, typer.Option("--accept", help="Without anybody looking.")] = False,
+    out_folder: Annotated[Path, typer.Option("--out", help="Folder for claim.pem, claim.key and ca.pem.")],
+    uses: Annotated[int, typer.Option(min=1, help="Number of devices that may enrol with it.")] = 100,
+    days: Annotated[int, typer.Option(min=1, help="Validity in days.")] = 365,
+    accept: Annotated[
+        bool, typer.Option("--accept", help="Accept these devices without an operator's approval.")
+    ] = False,
     server: Server = None,
     token: Token = None,
 ) -> None:
-    """Make a claim certificate, to be put on many devices in the factory."""
+    """Issue a claim certificate, to be installed on many devices in the factory."""
     from edgec.fleet.client.connection import FleetClient, resolve
     from edgec.fleet.store.files import replace_file
 
@@ -90,12 +91,14 @@ def claim(
     replace_file(out_folder / "claim.key", made["key"].encode())
     (out_folder / "claim.pem").write_text(made["certificate"])
     (out_folder / "ca.pem").write_text(made["ca_pem"])
-    out.print(f"claim {made['serial']} lets {uses} devices in: edgec agent enroll --claim {out_folder} …")
+    out.print(
+        f"claim {made['serial']} is valid for {uses} devices: edgec agent enroll --claim {out_folder} …"
+    )
 
 
 @app.command("list")
 def list_all(device: str = "", server: Server = None, token: Token = None, as_json: Json = False) -> None:
-    """Certificates that were given out, as JSON."""
+    """List issued certificates as JSON."""
     from edgec.fleet.client.connection import FleetClient, resolve
 
     with FleetClient(*resolve(server, token)) as client:
@@ -104,7 +107,7 @@ def list_all(device: str = "", server: Server = None, token: Token = None, as_js
 
 @app.command()
 def revoke(serial: str, server: Server = None, token: Token = None) -> None:
-    """Make one certificate useless at once. All of a device's: edgec devices revoke NAME."""
+    """Revoke one certificate immediately; for all of a device's, use `edgec devices revoke`."""
     from edgec.fleet.client.connection import FleetClient, part, resolve
 
     with FleetClient(*resolve(server, token)) as client:

@@ -16,15 +16,15 @@ app = typer.Typer(no_args_is_help=True, help="Groups of devices.")
 @app.command("put")
 def groups_put(
     name: str,
-    device: Annotated[list[str] | None, typer.Option(help="A device of the group; may be repeated.")] = None,
+    device: Annotated[list[str] | None, typer.Option(help="A device to include by name. Repeatable.")] = None,
     label: Annotated[
-        list[str] | None, typer.Option(help="name=value that devices have; may be repeated.")
+        list[str] | None, typer.Option(help="Include devices with this label, as NAME=VALUE. Repeatable.")
     ] = None,
-    target: Annotated[str | None, typer.Option(help="Devices of this target.")] = None,
+    target: Annotated[str | None, typer.Option(help="Include devices of this target.")] = None,
     server: Server = None,
     token: Token = None,
 ) -> None:
-    """Make or replace a group: named devices, and those that match labels and target."""
+    """Create or replace a group of devices, by name or by labels and target."""
     from edgec.fleet.client.connection import part
 
     selector: dict[str, Any] = {"labels": parse_labels(label)} if label else {}
@@ -36,6 +36,6 @@ def groups_put(
 
 @app.command("list")
 def groups_list(server: Server = None, token: Token = None) -> None:
-    """List groups, as JSON."""
+    """List groups as JSON."""
     with connect(server, token) as client:
         emit_json(client.get("/groups")["items"])

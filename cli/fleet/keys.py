@@ -1,4 +1,4 @@
-"""``edgec fleet keys``: who signs updates."""
+"""`edgec fleet keys`: the keys that sign updates."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edgec.cli.arguments import Json, Server, Token, parse_model_version
 from edgec.cli.console import emit_json, out
 from edgec.targets.errors import UsageError
 
-app = typer.Typer(no_args_is_help=True, help="Sign versions with keys that the server never sees (TUF).")
+app = typer.Typer(no_args_is_help=True, help="Sign versions with keys that never reach the server (TUF).")
 Keys = Annotated[Path, typer.Option("--keys", help="Folder of the private keys; keep it off the server.")]
 KEYS = Path("edgec-keys")
 
@@ -21,23 +21,26 @@ KEYS = Path("edgec-keys")
 def init(
     keys: Keys = KEYS,
     root_keys: Annotated[int, typer.Option(min=1, max=20)] = 1,
-    root_threshold: Annotated[int, typer.Option(min=1, max=20, help="How many of them must sign.")] = 1,
+    root_threshold: Annotated[
+        int, typer.Option(min=1, max=20, help="Number of root keys that must sign.")
+    ] = 1,
     targets_keys: Annotated[int, typer.Option(min=1, max=20)] = 1,
     targets_threshold: Annotated[int, typer.Option(min=1, max=20)] = 1,
     root_uri: Annotated[
-        list[str] | None, typer.Option(help="A root key on a token: pkcs11:token=LABEL;id=%02. Repeatable.")
+        list[str] | None,
+        typer.Option(help="A root key on a PKCS#11 token: pkcs11:token=LABEL;id=%02. Repeatable."),
     ] = None,
     targets_uri: Annotated[
-        list[str] | None, typer.Option(help="A targets key on a token. Repeatable.")
+        list[str] | None, typer.Option(help="A targets key on a PKCS#11 token. Repeatable.")
     ] = None,
-    days: Annotated[int, typer.Option(min=1, help="For how long root is valid.")] = 365,
+    days: Annotated[int, typer.Option(min=1, help="Validity of the root role in days.")] = 365,
     server: Server = None,
     token: Token = None,
 ) -> None:
-    """Make keys and set trust up: from then on, only signed versions are rolled out and accepted.
+    """Create keys and set up trust: from then on, only signed versions are rolled out and installed.
 
-    Keys on a PKCS#11 token stay there; ?module-path=/…/module.so in the URI, or PYKCS11LIB, names its driver, and
-    EDGEC_TOKEN_PIN its PIN, which is asked for otherwise.
+    Keys on a PKCS#11 token never leave it. Its driver is named by ?module-path=/…/module.so in the URI or by
+    PYKCS11LIB; its PIN is read from EDGEC_TOKEN_PIN or prompted for.
     """
     from edgec.fleet.client import signing
     from edgec.fleet.client.connection import FleetClient, resolve
@@ -48,8 +51,8 @@ def init(
             targets_threshold=targets_threshold, valid=timedelta(days=days), root_uris=root_uri or (),
             targets_uris=targets_uri or (),
         )  # fmt: skip
-    out.print(f"trust is set up; the keys are in {keys}: keep copies of root keys where no network reaches")
-    out.print("devices that enrol from now on check signatures")
+    out.print(f"trust is set up; the keys are in {keys}: keep copies of the root keys offline")
+    out.print("devices that enrol from now on verify signatures")
 
 
 @app.command()
@@ -59,7 +62,7 @@ def sign(
     server: Server = None,
     token: Token = None,
 ) -> None:
-    """Vouch for every artifact of a version."""
+    """Sign every artifact of a version."""
     from edgec.fleet.client import signing
     from edgec.fleet.client.connection import FleetClient, resolve
 
@@ -76,7 +79,7 @@ def revoke(
     server: Server = None,
     token: Token = None,
 ) -> None:
-    """Vouch for a version no longer: devices refuse it from their next check on."""
+    """Withdraw the signature of a version; devices reject it from their next check on."""
     from edgec.fleet.client import signing
     from edgec.fleet.client.connection import FleetClient, resolve
 
@@ -88,16 +91,18 @@ def revoke(
 
 @app.command()
 def rotate(
-    role: Annotated[str, typer.Argument(help="root or targets.")],
-    add: Annotated[bool, typer.Option("--add", help="Keep the present keys beside the new one.")] = False,
+    role: Annotated[str, typer.Argument(help="Role: root or targets.")],
+    add: Annotated[
+        bool, typer.Option("--add", help="Keep the current keys in addition to the new one.")
+    ] = False,
     uri: Annotated[
-        str | None, typer.Option(help="The new key is this one on a token: pkcs11:token=LABEL;id=%02.")
+        str | None, typer.Option(help="Use this key on a PKCS#11 token: pkcs11:token=LABEL;id=%02.")
     ] = None,
     keys: Keys = KEYS,
     server: Server = None,
     token: Token = None,
 ) -> None:
-    """Replace a role's keys by a new one; the old ones are revoked."""
+    """Replace the keys of a role with a new one; the old ones are revoked."""
     from edgec.fleet.client import signing
     from edgec.fleet.client.connection import FleetClient, resolve
 
@@ -109,13 +114,13 @@ def rotate(
 
 @app.command()
 def extend(
-    role: Annotated[str, typer.Argument(help="root or targets.")],
+    role: Annotated[str, typer.Argument(help="Role: root or targets.")],
     days: Annotated[int, typer.Option(min=1)] = 365,
     keys: Keys = KEYS,
     server: Server = None,
     token: Token = None,
 ) -> None:
-    """Sign a role anew before it expires."""
+    """Renew the signature of a role before it expires."""
     from edgec.fleet.client import signing
     from edgec.fleet.client.connection import FleetClient, resolve
 
@@ -127,7 +132,7 @@ def extend(
 
 @app.command()
 def show(server: Server = None, token: Token = None, as_json: Json = False) -> None:
-    """Show who may sign what, until when, and which versions are signed."""
+    """Show the roles, their keys and expiry dates, and the signed versions."""
     from edgec.fleet.client import signing
     from edgec.fleet.client.connection import FleetClient, resolve
 
@@ -151,10 +156,10 @@ def show(server: Server = None, token: Token = None, as_json: Json = False) -> N
 
 
 def check_role(role: str) -> None:
-    """Refuse a role that operators do not sign.
+    """Reject a role that operators do not sign.
 
     Raises:
-        UsageError: it is neither root nor targets.
+        UsageError: The role is neither root nor targets.
     """
     if role not in ("root", "targets"):
-        raise UsageError(f"{role!r} is neither root nor targets; the server signs the others itself")
+        raise UsageError(f"{role!r} is neither root nor targets; the server signs the other roles itself")

@@ -10,12 +10,12 @@ from edgec.cli.arguments import Json, Server, Token
 from edgec.cli.console import emit_json, out
 from edgec.cli.fleet.client import connect
 
-app = typer.Typer(no_args_is_help=True, help="Look at rollouts and steer them.")
+app = typer.Typer(no_args_is_help=True, help="List, show and control rollouts.")
 
 
 @app.command("list")
 def rollouts_list(
-    model: Annotated[str, typer.Option(help="Only of this model.")] = "",
+    model: Annotated[str, typer.Option(help="Only rollouts of this model.")] = "",
     server: Server = None,
     token: Token = None,
     as_json: Json = False,
@@ -59,7 +59,7 @@ def rollouts_show(number: int, server: Server = None, token: Token = None, as_js
     )
     if rollout["reason"]:
         out.print(rollout["reason"])
-    table = Table("device", "stage", "state", "was", "detail")
+    table = Table("device", "stage", "state", "previous", "detail")
     for row in rollout["members"][:100]:
         table.add_row(
             row["device"], str(row["stage"] + 1), row["state"], row["previous_version"] or "-", row["detail"]
@@ -67,7 +67,7 @@ def rollouts_show(number: int, server: Server = None, token: Token = None, as_js
     out.print(table)
 
 
-def _steer(number: int, action: str, server: str | None, token: str | None, **params: Any) -> None:  # noqa: ANN401
+def _control(number: int, action: str, server: str | None, token: str | None, **params: Any) -> None:  # noqa: ANN401
     with connect(server, token) as client:
         rollout = client.post(f"/rollouts/{number}/{action}", **params)
     out.print(f"rollout {number} is {rollout['state']}")
@@ -75,30 +75,30 @@ def _steer(number: int, action: str, server: str | None, token: str | None, **pa
 
 @app.command("pause")
 def rollouts_pause(number: int, server: Server = None, token: Token = None) -> None:
-    """Start no further devices; those at work finish."""
-    _steer(number, "pause", server, token)
+    """Pause a rollout: no further device starts; those in progress finish."""
+    _control(number, "pause", server, token)
 
 
 @app.command("resume")
 def rollouts_resume(number: int, server: Server = None, token: Token = None) -> None:
-    """Go on with a paused rollout."""
-    _steer(number, "resume", server, token)
+    """Resume a paused rollout."""
+    _control(number, "resume", server, token)
 
 
 @app.command("approve")
 def rollouts_approve(number: int, server: Server = None, token: Token = None) -> None:
-    """Let the next stage begin."""
-    _steer(number, "approve", server, token)
+    """Approve the next stage."""
+    _control(number, "approve", server, token)
 
 
 @app.command("abort")
 def rollouts_abort(
     number: int,
     take_back: Annotated[
-        bool, typer.Option("--take-back", help="Return updated devices to what they ran.")
+        bool, typer.Option("--take-back", help="Return updated devices to their previous version.")
     ] = False,
     server: Server = None,
     token: Token = None,
 ) -> None:
-    """Stop a rollout now."""
-    _steer(number, "abort", server, token, take_back=take_back)
+    """Abort a rollout immediately."""
+    _control(number, "abort", server, token, take_back=take_back)

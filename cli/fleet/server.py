@@ -13,35 +13,43 @@ from edgec.cli.fleet.client import connect
 
 
 def serve(
-    host: Annotated[str | None, typer.Option(help="Address to listen on. [127.0.0.1]")] = None,
-    port: Annotated[int | None, typer.Option(help="HTTP port; 0 takes a free one. [8600]")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on. [default: 127.0.0.1]")] = None,
+    port: Annotated[int | None, typer.Option(help="HTTP port; 0 selects a free one. [default: 8600]")] = None,
     mqtt_port: Annotated[
-        int | None, typer.Option(help="Port of the embedded broker; 0 takes a free one. [1883]")
+        int | None, typer.Option(help="Port of the embedded broker; 0 selects a free one. [default: 1883]")
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(help="Folder for blobs, database and keys. [edgec-fleet]")
+        Path | None, typer.Option(help="Folder for database, blobs and keys. [default: edgec-fleet]")
     ] = None,
-    fleet: Annotated[str | None, typer.Option(help="Name of the fleet in MQTT topics. [default]")] = None,
+    fleet: Annotated[
+        str | None, typer.Option(help="Name of the fleet in MQTT topics. [default: default]")
+    ] = None,
     database: Annotated[
-        str | None, typer.Option(help="postgresql://… instead of SQLite in the data folder.")
+        str | None, typer.Option(help="Database, as postgresql://…. [default: SQLite in the data folder]")
     ] = None,
     blobs: Annotated[
-        str | None, typer.Option(help="s3://bucket/prefix for artifacts instead of the data folder.")
+        str | None,
+        typer.Option(help="Storage for artifacts, as s3://bucket/prefix. [default: the data folder]"),
     ] = None,
     mqtt: Annotated[
-        str | None, typer.Option(help="mqtt[s]://user:password@host:port of a broker of your own.")
+        str | None,
+        typer.Option(
+            help="External broker, as mqtt[s]://user:password@host:port. [default: the embedded broker]"
+        ),
     ] = None,
     tls: Annotated[
-        bool | None, typer.Option("--tls", help="HTTPS and MQTT over TLS, with the fleet's own certificates.")
+        bool | None,
+        typer.Option("--tls", help="Serve HTTPS and MQTT over TLS with the fleet's own certificates."),
     ] = None,
-    public_url: Annotated[str | None, typer.Option(help="Address that devices reach this server at.")] = None,
+    public_url: Annotated[
+        str | None, typer.Option(help="Address at which devices reach this server.")
+    ] = None,
     ready_file: Annotated[
-        Path | None, typer.Option(help="Write addresses here as JSON once everything answers.")
+        Path | None, typer.Option(help="Write the addresses to this file as JSON once the server is ready.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the ready line as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the addresses as JSON.")] = False,
 ) -> None:
-    """Run the fleet server: registry, devices, rollouts, dashboard and, unless --mqtt is given, an MQTT
-    broker."""
+    """Run the fleet server: registry, devices, rollouts, dashboard and, without --mqtt, an MQTT broker."""
     import json
     import logging
     import os
@@ -62,34 +70,39 @@ def serve(
             typer.echo(json.dumps({"ready": True, **info}))
             return
         out.print(
-            f"fleet [bold]{info['fleet']}[/] is at [bold]{info['url']}[/]"
+            f"fleet [bold]{info['fleet']}[/] is ready at [bold]{info['url']}[/]"
             f"  (MQTT {info['mqtt_host']}:{info['mqtt_port']})"
         )
         if info["new_admin"]:
             secret = Path(info["admin_token_file"]).read_text().strip()
-            out.print(f"sign in with the admin token, shown only now: [bold]{secret}[/]", soft_wrap=True)
-        out.print(f"the admin token is kept in {info['admin_token_file']}; stop with Ctrl-C", soft_wrap=True)
+            out.print(f"sign in with the admin token, shown only once: [bold]{secret}[/]", soft_wrap=True)
+        out.print(
+            f"the admin token is stored in {info['admin_token_file']}; stop with Ctrl-C", soft_wrap=True
+        )
 
     run(settings, ready, ready_file)
 
 
 def mosquitto(
-    folder: Annotated[Path, typer.Argument(help="Where to write; EDGEC_FLEET_MQTT_FILES of the server.")],
+    folder: Annotated[Path, typer.Argument(help="Folder to write to; the server's EDGEC_FLEET_MQTT_FILES.")],
     mqtt: Annotated[
         str,
-        typer.Option(help="mqtt://user:password@host:port as the server has it.", envvar="EDGEC_FLEET_MQTT"),
+        typer.Option(
+            help="The server's MQTT address, mqtt://user:password@host:port.", envvar="EDGEC_FLEET_MQTT"
+        ),
     ],
     fleet: Annotated[str, typer.Option(help="Name of the fleet.", envvar="EDGEC_FLEET_FLEET")] = "default",
     port: Annotated[int, typer.Option(help="Port for devices.")] = 1883,
     server_port: Annotated[int, typer.Option(help="Port for the fleet's own processes.")] = 1884,
     server_host: Annotated[
-        str, typer.Option(help="Address of that port; no device should reach it.")
+        str, typer.Option(help="Address for the fleet's own processes; keep it out of reach of devices.")
     ] = "0.0.0.0",
     tls: Annotated[
-        Path | None, typer.Option(help="Folder with server.pem and server.key: devices show certificates.")
+        Path | None,
+        typer.Option(help="Folder with server.pem and server.key, to authenticate devices by certificate."),
     ] = None,
 ) -> None:
-    """Write a configuration for a Mosquitto broker that checks this fleet's devices."""
+    """Write the configuration of a Mosquitto broker that authenticates this fleet's devices."""
     from edgec.fleet.broker.mosquitto import write_first
     from edgec.fleet.broker.mqtt_client import BrokerAddress
 
@@ -103,9 +116,9 @@ def mosquitto(
 
 def login(
     server: Annotated[str, typer.Argument(help="Address of the fleet server.")],
-    token: Annotated[str | None, typer.Option(help="Access token; asked for if not given.")] = None,
+    token: Annotated[str | None, typer.Option(help="Access token. [default: prompt]")] = None,
 ) -> None:
-    """Keep a server's address and token for later commands."""
+    """Store a server's address and token for later commands."""
     from edgec.fleet.client.connection import FleetClient, resolve, save_login
 
     secret = token or typer.prompt("access token", hide_input=True)
@@ -113,18 +126,18 @@ def login(
     with FleetClient(address, secret) as client:
         who = client.get("/me")
     path = save_login(address, secret)
-    out.print(f"signed in at {address} as {who['name']} ({who['role']}); kept in {path}")
+    out.print(f"signed in at {address} as {who['name']} ({who['role']}); stored in {path}")
 
 
 def gc(
-    grace: Annotated[str, typer.Option(help="Leave blobs younger than this.")] = "24h",
+    grace: Annotated[str, typer.Option(help="Keep blobs younger than this.")] = "24h",
     server: Server = None,
     token: Token = None,
 ) -> None:
-    """Remove blobs from the registry that no manifest needs."""
+    """Delete blobs that no manifest references from the registry."""
     with connect(server, token) as client:
         found = client.post("/registry/gc", grace_s=parse_duration(grace))
     out.print(
         f"removed {found['blobs']} blobs ({found['bytes'] / 1e6:.1f} MB)"
-        f" and {found['uploads']} broken uploads"
+        f" and {found['uploads']} incomplete uploads"
     )

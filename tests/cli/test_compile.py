@@ -100,7 +100,7 @@ def test_profile_puts_each_layer_beside_what_the_machine_can_do(
     assert shown.returncode == 0, shown.stderr
     assert (folder / "small.svg").read_text().startswith("<svg")
     (folder / "small.svg").unlink()
-    assert "GFLOP/s (fp32) at its peak" in shown.stdout
+    assert "GFLOP/s (fp32) peak" in shown.stdout
     assert "by kind" in shown.stdout
 
 
@@ -110,7 +110,7 @@ def test_verify_fails_on_another_model(edgec: Edgec, folder: Path, artifact: Pat
     save(other, folder, "other.onnx")
     done = edgec("verify", artifact, "other.onnx", cwd=folder)
     assert done.returncode == 1
-    assert "another file" in done.stdout
+    assert "a different file" in done.stdout
 
 
 @pytest.mark.parametrize(

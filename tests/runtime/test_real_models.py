@@ -151,7 +151,7 @@ def test_the_command_prints_and_draws(
 @pytest.mark.parametrize(
     ("source", "status", "message"),
     [
-        ("cat.xyz", 2, "cannot tell what this is from its name"),
+        ("cat.xyz", 2, "unknown file type"),
         ("cat.jpg", 5, "cat.jpg: cannot be read: No such file or directory"),
         ("text.jpg", 5, "text.jpg: not a picture"),
         ("text.npz", 5, "text.npz: not an .npz file of arrays"),
