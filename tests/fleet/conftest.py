@@ -9,25 +9,21 @@ import pytest
 from httpx._config import DEFAULT_TIMEOUT_CONFIG
 
 from edgec.benchmarks.fleet.backends import BackendMissing, Postgres, program
-from tests.fleet.fleet_harness import Backend, FleetServer, ObjectStore, SimDevice, make_artifact
+from tests.fleet.artifacts import make_artifact
+from tests.fleet.servers import Backend, FleetServer, ObjectStore
+from tests.fleet.sim_device import SimDevice
 
 # A loaded machine may take longer to answer than httpx's five seconds, and that is no failure.
 for part in ("connect", "read", "write", "pool"):
     setattr(DEFAULT_TIMEOUT_CONFIG, part, 60.0)
 
-ON_BOTH = ("test_ingest", "test_migrations", "test_rollouts", "test_server", "test_faults")
-"""These run on SQLite with the embedded broker, and again on PostgreSQL with Mosquitto."""
-
-
-KINDS = ("embedded", "external")
-
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test on the backends that its module names (`pytestmark = pytest.mark.backends(…)`) or that it is about."""
     if "backend" in metafunc.fixturenames:
-        marked = [kind for kind in KINDS if metafunc.definition.get_closest_marker(kind)]
-        both = metafunc.module.__name__.rpartition(".")[2] in ON_BOTH
-        kinds = marked or (list(KINDS) if both else ["embedded"])
-        kinds += ["objects"] if metafunc.module.__name__.rpartition(".")[2] == "test_registry" else []
+        named = metafunc.definition.get_closest_marker("backends")
+        about = [kind for kind in ("embedded", "external") if metafunc.definition.get_closest_marker(kind)]
+        kinds = about or (named.args if named else ["embedded"])
         metafunc.parametrize("backend", kinds, indirect=True, scope="module")
 
 

@@ -26,7 +26,11 @@ from edgec.fleet.ingest.worker import Ingest
 from edgec.fleet.store.database import Database
 from edgec.fleet.store.tables import Detection, Device, Telemetry
 from edgec.protocol.enrol import EnrollRequest
-from tests.fleet.fleet_harness import Backend, FleetServer, SimDevice, make_artifact, wait_for
+from tests.fleet.artifacts import make_artifact
+from tests.fleet.servers import Backend, FleetServer, wait_for
+from tests.fleet.sim_device import SimDevice
+
+pytestmark = pytest.mark.backends("embedded", "external")
 
 Make = Callable[..., SimDevice]
 

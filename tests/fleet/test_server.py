@@ -17,7 +17,11 @@ import httpx
 import pytest
 
 from edgec.fleet.store.database import Database
-from tests.fleet.fleet_harness import Backend, FleetServer, SimDevice, make_artifact, wait_for
+from tests.fleet.artifacts import make_artifact
+from tests.fleet.servers import Backend, FleetServer, wait_for
+from tests.fleet.sim_device import SimDevice
+
+pytestmark = pytest.mark.backends("embedded", "external")
 
 
 def edgec(home: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import httpx
 
-from tests.fleet.fleet_harness import FleetServer, SimDevice, wait_for
-from tests.fleet.test_captures import jpeg, meta
+from tests.fleet.captures.test_captures import jpeg, meta
+from tests.fleet.servers import FleetServer, wait_for
+from tests.fleet.sim_device import SimDevice
 
 OLD = {
     "/api/v1/samples": "/api/v1/captures",

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.fleet.fleet_harness import FleetServer, SimDevice, wait_for
+from tests.fleet.servers import FleetServer, wait_for
+from tests.fleet.sim_device import SimDevice
 
 # Dashboards and alerts of operators hang on these names.
 COUNTERS = {"ingest_messages", "ingest_rejected", "ingest_batches", "ingest_seconds"}

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
 from sqlalchemy import inspect, text
 
 from edgec.fleet.store.bulk import insert_new
 from edgec.fleet.store.database import Database
 from edgec.fleet.store.tables import Capture, Detection, Device, RollUp, Telemetry
-from tests.fleet.fleet_harness import Backend
+from tests.fleet.servers import Backend
+
+pytestmark = pytest.mark.backends("embedded", "external")
 
 OLD_ROWS = (
     "INSERT INTO devices (id, name, admission, target, agent_version, labels, password_hash, token_hash, enrolled_at,"

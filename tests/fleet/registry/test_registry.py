@@ -17,7 +17,10 @@ from edgec.fleet.errors import RefusedByServer
 from edgec.fleet.registry.manifests import OCI_INDEX, OCI_MANIFEST
 from edgec.runtime.artifact.layout_folder import pack_from_layout
 from edgec.runtime.artifact.reader import Artifact
-from tests.fleet.fleet_harness import FleetServer, make_artifact
+from tests.fleet.artifacts import make_artifact
+from tests.fleet.servers import FleetServer
+
+pytestmark = pytest.mark.backends("embedded", "objects")
 
 NAME = "conformance/one"
 

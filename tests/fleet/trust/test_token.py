@@ -14,7 +14,8 @@ import pytest
 from edgec.benchmarks.fleet.backends import BackendMissing, program
 from edgec.fleet.errors import FleetError
 from edgec.fleet.trust.token import TokenUri
-from tests.fleet.fleet_harness import FleetServer, make_artifact
+from tests.fleet.artifacts import make_artifact
+from tests.fleet.servers import FleetServer
 
 PIN = "314159"
 MAKE = """

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from edgec.fleet.captures.export import FORMATS, Item, export_zip, folder_names
 from edgec.fleet.captures.jpeg import jpeg_size
 from edgec.protocol.captures import MAX_CAPTURE_BYTES, CaptureMeta, CaptureReason, Prediction
-from tests.fleet.fleet_harness import FleetServer
+from tests.fleet.servers import FleetServer
 
 
 def jpeg(width: int = 64, height: int = 48, seed: int = 0) -> bytes:

@@ -22,7 +22,8 @@ from edgec.protocol.jobs import JobState
 from edgec.protocol.shadow import merge, removals, with_removals
 from edgec.protocol.status import Health, ModelHealth, StageLatency, StreamHealth
 from edgec.protocol.topics import parse
-from tests.fleet.fleet_harness import FleetServer, SimDevice, wait_for
+from tests.fleet.servers import FleetServer, wait_for
+from tests.fleet.sim_device import SimDevice
 
 CRITERIA = Criteria.model_validate({})
 

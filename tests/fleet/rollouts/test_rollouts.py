@@ -10,7 +10,10 @@ import pytest
 from edgec.fleet.client.connection import FleetClient
 from edgec.fleet.errors import RefusedByServer
 from edgec.protocol.jobs import JobState
-from tests.fleet.fleet_harness import FleetServer, SimDevice, wait_for
+from tests.fleet.servers import FleetServer, wait_for
+from tests.fleet.sim_device import SimDevice
+
+pytestmark = pytest.mark.backends("embedded", "external")
 
 Make = Callable[..., SimDevice]
 Push = Callable[..., str]

@@ -11,9 +11,9 @@ from pathlib import Path
 import yaml
 
 from edgec.fleet.settings import PREFIX, Settings
+from tests.conftest import REPOSITORY
 
-ROOT = Path(__file__).parents[2]
-FOLDER = ROOT / "deploy"
+FOLDER = REPOSITORY / "deploy"
 
 
 def test_every_setting_of_the_examples_exists() -> None:

@@ -15,7 +15,7 @@ import pytest
 from edgec.fleet.errors import FleetError
 from edgec.fleet.registry.blobs import DigestMismatch, OffsetMismatch, UnknownUpload
 from edgec.fleet.registry.s3 import PART, BlobBucket
-from tests.fleet.fleet_harness import Backend, FleetServer, ObjectStore
+from tests.fleet.servers import Backend, FleetServer, ObjectStore
 
 BIG = PART + (PART >> 1)
 NAME = "objects/one"

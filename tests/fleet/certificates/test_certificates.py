@@ -25,7 +25,7 @@ from edgec.device_agent.errors import EnrollError
 from edgec.fleet.certificates.authority import Authority
 from edgec.fleet.errors import FleetError
 from edgec.protocol.enrol import EnrollResponse
-from tests.fleet.fleet_harness import Backend, FleetServer, wait_for
+from tests.fleet.servers import Backend, FleetServer, wait_for
 
 SHORT_S = 6.0
 

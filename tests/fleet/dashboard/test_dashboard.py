@@ -12,8 +12,9 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.fleet.fleet_harness import FleetServer, SimDevice, wait_for
-from tests.fleet.test_captures import jpeg, meta, send
+from tests.fleet.captures.test_captures import jpeg, meta, send
+from tests.fleet.servers import FleetServer, wait_for
+from tests.fleet.sim_device import SimDevice
 
 playwright = pytest.importorskip("playwright.sync_api", reason="the browser tests need playwright")
 CHROMIUM = os.environ.get("EDGEC_CHROMIUM", "/usr/bin/chromium")

@@ -15,7 +15,10 @@ import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
 from edgec.protocol.topics import Topics
-from tests.fleet.fleet_harness import FleetServer, SimDevice, wait_for
+from tests.fleet.servers import FleetServer, wait_for
+from tests.fleet.sim_device import SimDevice
+
+pytestmark = pytest.mark.backends("embedded", "external")
 
 Make = Callable[..., SimDevice]
 

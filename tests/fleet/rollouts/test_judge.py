@@ -12,7 +12,8 @@ import pytest
 
 from edgec.fleet.rollouts.judge import find
 from edgec.fleet.rollouts.sequential import Metric, likelihood_ratio
-from tests.fleet.fleet_harness import FleetServer, SimDevice, wait_for
+from tests.fleet.servers import FleetServer, wait_for
+from tests.fleet.sim_device import SimDevice
 
 LATENCY = Metric("latency", math.log(1.2), 0.05, False, True)
 ALPHA = 0.05

@@ -23,8 +23,9 @@ from edgec.fleet.client.push import push_artifact
 from edgec.fleet.trust.repository import Repository
 from edgec.fleet.trust.signing import Signed, first_root, first_targets, next_targets
 from edgec.protocol.jobs import UpdateDocument
-from tests.fleet.fleet_harness import make_artifact, said_port
-from tests.fleet.test_tuf_attacks import Network
+from tests.fleet.artifacts import make_artifact
+from tests.fleet.servers import said_port
+from tests.fleet.trust.test_attacks import Network
 
 RETRY = RetryPolicy(first_s=0.05, max_s=1, total_s=60)
 

@@ -15,8 +15,9 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.errors import Unsatisfiable
 
-from tests.fleet.fleet_harness import FleetServer, SimDevice
-from tests.fleet.test_captures import jpeg, meta, send
+from tests.fleet.captures.test_captures import jpeg, meta, send
+from tests.fleet.servers import FleetServer
+from tests.fleet.sim_device import SimDevice
 
 FULL = 507
 """A quota that is used up: an answer, not a failure."""
@@ -36,7 +37,7 @@ LEFT_OUT = {
 def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FleetServer]:
     """A server that has one of everything."""
     from edgec.fleet.client.push import push_artifact
-    from tests.fleet.fleet_harness import make_artifact
+    from tests.fleet.artifacts import make_artifact
 
     running = FleetServer(tmp_path_factory.mktemp("fuzz") / "data").start()
     access = running.enroll("fuzzed")
