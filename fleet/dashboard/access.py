@@ -34,7 +34,7 @@ def enroll_dialog(services: Services, identity: Identity) -> None:
     with dialog_card("Add devices", 560) as dialog:
         form = ui.column().classes("w-full")
         with form:
-            html('<p class="e-soft">A token lets a new device in. It is shown once.</p>')
+            html('<p class="e-soft">A token lets a new device enrol. It is shown once.</p>')
             with ui.row().classes("w-full"):
                 uses = ui.number("Devices", value=1, min=1, max=100000, precision=0).props("outlined dense")
                 valid = (
@@ -43,7 +43,7 @@ def enroll_dialog(services: Services, identity: Identity) -> None:
                     .style("min-width:140px")
                 )
             hold = ui.checkbox(
-                "Hold them until somebody accepts them", value=not services.settings.auto_accept
+                "Hold them until someone accepts them", value=not services.settings.auto_accept
             )
         result = html()
 
@@ -77,7 +77,7 @@ def enroll_dialog(services: Services, identity: Identity) -> None:
 
         with ui.row().classes("w-full justify-end"):
             ui.button("Close", on_click=dialog.close).props("flat color=quiet")
-            go = ui.button("Make token", on_click=make).props("unelevated")
+            go = ui.button("Create token", on_click=make).props("unelevated")
     ui.button("Add devices", icon="add", on_click=begin).props("unelevated")
 
 
@@ -120,7 +120,9 @@ def add(services: Services) -> None:
         identity = signed_in(services, request)
         if identity is None:
             return to_sign_in(request)
-        with frame(request, identity, "Settings", "who and what may come in, and what they did") as actions:
+        with frame(
+            request, identity, "Settings", "access of people and devices, and the audit log"
+        ) as actions:
             if not identity.may("operator"):
                 html(parts.empty("Not for viewers", "Ask an operator or administrator."), "e-card")
                 return None
@@ -207,13 +209,15 @@ def _token_dialog(services: Services, identity: Identity) -> None:
 
         with ui.row().classes("w-full justify-end"):
             ui.button("Close", on_click=dialog.close).props("flat color=quiet")
-            ui.button("Make token", on_click=make).props("unelevated")
+            ui.button("Create token", on_click=make).props("unelevated")
     ui.button("New access token", icon="key", on_click=begin).props("outline")
 
 
 def _enroll(rows: list[Any]) -> str:
     if not rows:
-        return parts.empty("No enrolment tokens", "Make one to let a device in.", "edgec fleet token create")
+        return parts.empty(
+            "No enrolment tokens", "Create one to let a device enrol.", "edgec fleet token create"
+        )
     heads = ("#~No.", "Note", "#Uses left", "Expires", "~By", "~Admission", "")
     cells = [
         [
@@ -227,7 +231,7 @@ def _enroll(rows: list[Any]) -> str:
                 "Revoke",
                 "DELETE",
                 f"/api/v1/enroll-tokens/{i}",
-                ask="Let no further device in with it?",
+                ask="Revoke it? No further device can enrol with it.",
                 tone="bad",
             ),
         ]
@@ -247,7 +251,7 @@ def _until(at: float | None) -> str:
 
 def _tokens(rows: list[Any], identity: Identity) -> str:
     def revoke(name: str) -> str:
-        ask = f"Make the token {name} useless, and every browser that signed in with it?"
+        ask = f"Revoke the token {name}, and sign out every browser that used it?"
         return parts.button("Revoke", "DELETE", link("/api/v1/access-tokens", name), ask=ask, tone="bad")
 
     heads = ("Name", "Role", "~Models", "~Made", "~Expires", "State", "")
@@ -262,7 +266,7 @@ def _tokens(rows: list[Any], identity: Identity) -> str:
 
 def _audit(rows: list[Any]) -> str:
     if not rows:
-        return parts.empty("Nothing matches", "No line of the audit log has this text.")
+        return parts.empty("Nothing matches", "No entry of the audit log contains this text.")
     heads = ("When (UTC)", "Who", "What", "~Whom", "~Detail")
     cells = [
         [parts.moment(at), esc(actor),

@@ -187,7 +187,7 @@ def _tiles(data: dict[str, Any], wanted: dict[str, Any]) -> str:
     if not data["rows"]:
         if wanted["state"] == "new" and not (wanted["device"] or wanted["reason"] or wanted["model"]):
             return parts.empty(
-                "All is reviewed", "Export what was confirmed, or look at it with the first filter."
+                "Everything is reviewed", "Export the confirmed captures, or view them with the first filter."
             )
         return parts.empty("Nothing matches", "No capture fits the filters; clear one of them.")
     tiles = "".join(

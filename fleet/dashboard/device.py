@@ -154,7 +154,7 @@ def _actions(services: Services, identity: Identity, name: str, admission: str) 
         await attempt(lambda: admit("accepted"), f"{name} is accepted")
 
     async def revoke() -> None:
-        await attempt(lambda: admit("revoked"), f"{name} is shut out")
+        await attempt(lambda: admit("revoked"), f"{name} is revoked")
 
     if admission != "accepted":
         ui.button("Accept", icon="check", on_click=accept).props("unelevated")
@@ -166,6 +166,6 @@ def _actions(services: Services, identity: Identity, name: str, admission: str) 
                 "role=menuitem"
             )
     text = "Its credentials stop working and its connection is closed. It can be accepted again."
-    ui.button("Revoke", on_click=confirm(f"Shut {name} out?", text, "Revoke", revoke)).props(
+    ui.button("Revoke", on_click=confirm(f"Revoke {name}?", text, "Revoke", revoke)).props(
         "flat color=negative"
     )

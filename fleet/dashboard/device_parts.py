@@ -191,7 +191,7 @@ def log_lines(data: dict[str, Any]) -> str:
     )
     if not (now or rows):
         return parts.empty(
-            "Nothing happened yet", "What is done to the device, and what it complains of, is listed here."
+            "Nothing happened yet", "Actions on the device, and its complaints, are listed here."
         )
     return f'<div class="e-list e-log" tabindex="0">{now}{rows}</div>'
 
@@ -218,7 +218,7 @@ def fact_list(device: dict[str, Any]) -> str:
 def shadow_list(rows: list[Any]) -> str:
     """Desired and reported state of each shadow."""
     if not rows:
-        return parts.empty("No shadows", "What is desired and what the device reports appear here.")
+        return parts.empty("No shadows", "Desired and reported state appear here.")
     return "".join(
         f"<div style='margin-bottom:12px'><b>{esc(name)}</b> <span class='e-soft'>version {version}, {ago(at)}</span>"
         f"<div class='e-soft e-small'>desired</div><div class='e-mono'>{esc(json.dumps(desired))}</div>"

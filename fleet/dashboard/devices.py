@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from nicegui import ui
@@ -73,62 +74,69 @@ def add(services: Services) -> None:
             if identity.may("operator"):
                 with actions:
                     enroll_dialog(services, identity)
-            selects: dict[str, ui.select] = {}
-
-            async def changed(key: str, value: Any) -> None:  # noqa: ANN401 - of a NiceGUI event
-                wanted[key], wanted["page"] = value or "", 0
-                await refresh()
-
-            with ui.element("div").classes("e-filters"):
-                box = ui.input(placeholder="Search name or target", value=search).props(
-                    'outlined dense clearable debounce=250 aria-label="Search devices"'
-                )
-                box.classes("e-search").style("min-width:240px")
-                box.on_value_change(lambda e: changed("search", e.value))
-                chosen = (
-                    ui.select(STATES, value=wanted["state"])
-                    .props("outlined dense aria-label=State")
-                    .style("min-width:150px")
-                )
-                chosen.on_value_change(lambda e: changed("state", e.value))
-                for key in ("target", "version", "group"):
-                    selects[key] = ui.select({"": f"All {key}s"}, value="").props(
-                        f"outlined dense aria-label={key}"
-                    )
-                    selects[key].style("min-width:140px").on_value_change(
-                        lambda e, key=key: changed(key, e.value)
-                    )
-                tag = ui.input(placeholder="Label, such as site=lyon", value=label).props(
-                    "outlined dense clearable debounce=250 aria-label=Label"
-                )
-                tag.style("min-width:170px").on_value_change(lambda e: changed("label", e.value))
-            with ui.element("div").classes("e-card flush"):
-                body = html()
-                pager = Pager(PAGE, lambda by: turn(by))
-
-            def show(data: dict[str, Any]) -> None:
-                body.set_content(_table(data))
-                for key, select_box in selects.items():
-                    options = {"": f"All {key}s"} | {value: value for value in data["choices"][key] if value}
-                    options |= {wanted[key]: wanted[key] or f"All {key}s"}
-                    if options != select_box.options:
-                        select_box.set_options(options, value=wanted[key])
-                wanted["page"] = data["page"]
-                pager.show(data["page"], data["total"])
-
-            async def turn(by: int) -> None:
-                wanted["page"] += by
-                await refresh()
-
-            refresh = live(lambda: load(services, dict(wanted)), show)
+            _show(services, wanted)
         return None
+
+
+def _show(services: Services, wanted: dict[str, Any]) -> None:
+    """The filters, and the page of the list that they select."""
+
+    async def changed(key: str, value: Any) -> None:  # noqa: ANN401 - of a NiceGUI event
+        wanted[key], wanted["page"] = value or "", 0
+        await refresh()
+
+    selects = _filters(wanted, changed)
+    with ui.element("div").classes("e-card flush"):
+        body = html()
+        pager = Pager(PAGE, lambda by: turn(by))
+
+    def show(data: dict[str, Any]) -> None:
+        body.set_content(_table(data))
+        for key, select_box in selects.items():
+            options = {"": f"All {key}s"} | {value: value for value in data["choices"][key] if value}
+            options |= {wanted[key]: wanted[key] or f"All {key}s"}
+            if options != select_box.options:
+                select_box.set_options(options, value=wanted[key])
+        wanted["page"] = data["page"]
+        pager.show(data["page"], data["total"])
+
+    async def turn(by: int) -> None:
+        wanted["page"] += by
+        await refresh()
+
+    refresh = live(lambda: load(services, dict(wanted)), show)
+
+
+def _filters(wanted: dict[str, Any], changed: Callable[[str, Any], Awaitable[None]]) -> dict[str, ui.select]:
+    """Inputs that report changes; returns the selects whose choices depend on the devices."""
+    selects: dict[str, ui.select] = {}
+    with ui.element("div").classes("e-filters"):
+        box = ui.input(placeholder="Search name or target", value=wanted["search"]).props(
+            'outlined dense clearable debounce=250 aria-label="Search devices"'
+        )
+        box.classes("e-search").style("min-width:240px")
+        box.on_value_change(lambda e: changed("search", e.value))
+        chosen = (
+            ui.select(STATES, value=wanted["state"])
+            .props("outlined dense aria-label=State")
+            .style("min-width:150px")
+        )
+        chosen.on_value_change(lambda e: changed("state", e.value))
+        for key in ("target", "version", "group"):
+            selects[key] = ui.select({"": f"All {key}s"}, value="").props(f"outlined dense aria-label={key}")
+            selects[key].style("min-width:140px").on_value_change(lambda e, key=key: changed(key, e.value))
+        tag = ui.input(placeholder="Label, such as site=lyon", value=wanted["label"]).props(
+            "outlined dense clearable debounce=250 aria-label=Label"
+        )
+        tag.style("min-width:170px").on_value_change(lambda e: changed("label", e.value))
+    return selects
 
 
 def _table(data: dict[str, Any]) -> str:
     if not data["everything"]:
         return parts.empty(
             "No devices yet",
-            "Make an enrolment token, then start the agent with it.",
+            "Create an enrolment token, then start the agent with it.",
             "edgec fleet token create",
         )
     if not data["rows"]:

@@ -27,7 +27,7 @@ from edgec.fleet.services import Services
 from edgec.fleet.store.tables import Experiment, Reading
 
 MODES = {
-    "shadow": "Shadow: the candidate looks on",
+    "shadow": "Shadow: the candidate only observes",
     "ab": "A/B: the candidate acts on its share of the frames",
 }
 
@@ -87,7 +87,7 @@ def show_experiment(
     button = None
     if identity.may("operator"):
         with actions:
-            text = "Its devices run their own model alone again. What was measured stays."
+            text = "Its devices return to their own model. The measurements are kept."
             opens = confirm("Stop the experiment?", text, "Stop", lambda: attempt(end, "it is ending"))
             button = ui.button("Stop", icon="stop", on_click=opens).props("flat color=negative")
     head = html()

@@ -73,7 +73,7 @@ def add(services: Services) -> None:
 
 def _list(rows: list[dict[str, Any]]) -> str:
     if not rows:
-        text = "Let a new version look on, or act on a share of the frames, before it is rolled out."
+        text = "Let a new version observe, or act on a share of the frames, before it is rolled out."
         return parts.empty("No experiments yet", text, "edgec experiments start MODEL:VERSION --group GROUP")
     heads = ("#~No.", "Candidate", "~Kind", "~For", "~Devices", "#~Frames", "Verdict", "~State", "~Started")
     cells, links = [], []

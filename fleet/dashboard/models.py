@@ -132,7 +132,7 @@ def _evidence(artifact: dict[str, Any], report: str) -> str:
     if artifact["evidence"]:
         text = esc(json.dumps(artifact["evidence"], indent=2))
         return f'<h2>Evidence</h2><pre class="e-mono" style="white-space:pre-wrap">{text}</pre>'
-    return parts.empty("No evidence", "This artifact was packed without a check against its source.")
+    return parts.empty("No evidence", "This artifact was packed without verification against its source.")
 
 
 def _deploy(services: Services, identity: Identity, model: str, data: dict[str, Any]) -> None:

@@ -66,7 +66,7 @@ def _alerts(services: Services, session: Session, states: dict[str, int], now: f
     if not services.mqtt_client.connected:
         alerts.append(("bad", "The broker is not connected: nothing arrives from devices.", "", None))
     if services.broker is not None and services.broker.sessions() > 0.8 * EMBEDDED_LIMIT:
-        text = f"The embedded broker has {services.broker.sessions()} of {EMBEDDED_LIMIT} connections: use one of your own."
+        text = f"The embedded broker has {services.broker.sessions()} of {EMBEDDED_LIMIT} connections: use an external one."
         alerts.append(("warn", text, "", None))
     failed = session.scalars(
         select(Rollout)
@@ -178,7 +178,7 @@ def _alert_list(data: dict[str, Any]) -> str:
     if not data["counts"]["total"]:
         return parts.empty(
             "No devices yet",
-            "Make an enrolment token, then start the agent with it.",
+            "Create an enrolment token, then start the agent with it.",
             "edgec fleet token create",
         )
     if not data["alerts"]:

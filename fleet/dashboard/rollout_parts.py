@@ -103,9 +103,11 @@ def verdict_table(data: dict[str, Any]) -> str:
     if not data["verdicts"]:
         criteria = data["plan"].get("criteria")
         text = (
-            "Nothing to judge yet: it takes eight reports of updated devices."
+            "Nothing to judge yet: eight reports of updated devices are needed."
             if criteria
-            else ("The plan judges jobs only. edgec deploy --max-latency 1.5 judges what models report, too.")
+            else (
+                "The plan judges jobs only. edgec deploy --max-latency 1.5 judges the figures that models report, too."
+            )
         )
         return f'<div class="e-soft" style="padding:8px 2px">{text}</div>'
     rows = []

@@ -197,7 +197,7 @@ def test_a_sample_is_corrected_with_mouse_and_keys(page: Any, server: FleetServe
         page.keyboard.press("c")
         page.wait_for_url("**/captures")
         assert client.get(f"/captures/{first}")["state"] == "confirmed"
-    page.get_by_text("All is reviewed").wait_for()
+    page.get_by_text("Everything is reviewed").wait_for()
 
 
 def test_groups_and_tokens_are_managed_on_the_settings_page(page: Any, server: FleetServer) -> None:
@@ -271,7 +271,7 @@ def test_a_token_is_shown_once_and_the_next_can_be_made(page: Any, server: Fleet
     shown = []
     for _time in range(2):
         page.get_by_role("button", name="Add devices").click()
-        page.get_by_role("button", name="Make token").click()
+        page.get_by_role("button", name="Create token").click()
         secret = page.locator("[data-token]")
         secret.wait_for()
         shown.append(secret.get_attribute("data-token"))
