@@ -121,8 +121,8 @@ def serve(
         info = {
             "url": services.url,
             "port": port,
-            "mqtt_host": services.mqtt.host,
-            "mqtt_port": services.mqtt.port,
+            "mqtt_host": services.mqtt_access.host,
+            "mqtt_port": services.mqtt_access.port,
             "fleet": settings.fleet,
             "data": str(settings.data),
             "admin_token_file": str(admin_file),

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import delete
@@ -40,7 +39,28 @@ from edgec.protocol.topics import Kind, ParsedTopic
 
 @dataclass(slots=True)
 class Services:
-    """The services that the API and the dashboard call, and the parts of the server behind them."""
+    """The services that the API and the dashboard call, and the parts of the server behind them.
+
+    Attributes:
+        settings: what the server was started with.
+        database: rows of all services.
+        auth: resolves credentials.
+        certificates: the fleet's authority and its certificates.
+        blobs: content of the registry.
+        ingest: writes what devices publish.
+        rollouts: advances rollouts.
+        experiments: advances experiments.
+        captures: pictures for retraining.
+        maintenance: retention and garbage collection.
+        trust: the TUF repository.
+        mqtt_client: the server's connection to the broker.
+        mqtt_access: where devices reach the broker; without credentials.
+        broker: the embedded broker, if the settings name no other.
+        broker_files: files for a Mosquitto broker, if the settings name a folder.
+        url: where devices reach this server.
+        started_at: Unix time.
+        workers: the threads of the parts above.
+    """
 
     settings: Settings
     database: Database
@@ -49,18 +69,17 @@ class Services:
     blobs: BlobStore
     ingest: Ingest
     rollouts: RolloutEngine
-    mqtt_client: MqttClient
+    experiments: ExperimentEngine
+    captures: Captures
     maintenance: Maintenance
     trust: Repository
-    captures: Captures
-    experiments: ExperimentEngine
+    mqtt_client: MqttClient
+    mqtt_access: MqttAccess
     broker: EmbeddedBroker | None
+    broker_files: MosquittoFiles | None
     url: str
-    mqtt: MqttAccess
     started_at: float
-    broker_files: MosquittoFiles | None = None
-    threads: dict[str, threading.Thread] = field(default_factory=dict)
-    workers: Workers = field(default_factory=Workers)
+    workers: Workers
 
     def revoke_connections(self, device: str) -> None:
         """Close a device's MQTT connections, if the broker is embedded or reads our files."""

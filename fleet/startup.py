@@ -85,21 +85,6 @@ def prepare_tls(settings: Settings, certificates: Certificates, hosts: list[str]
     return Tls(certificate, key, client_ca)
 
 
-def _thread(
-    stack: ExitStack, workers: Workers, name: str, target: Callable[..., None], stop: Callable[[], None],
-    *args: object,
-) -> threading.Thread:  # fmt: skip
-    thread = threading.Thread(target=workers.guarded, args=(name, target, *args), name=name, daemon=True)
-    thread.start()
-
-    def end() -> None:
-        stop()
-        thread.join(30)
-
-    stack.callback(end)
-    return thread
-
-
 def start_services(
     settings: Settings,
     url: str,
@@ -117,55 +102,67 @@ def start_services(
     publisher = _LatePublisher()
     workers = Workers()
     trust = Repository(settings.data / "tuf")
-    engine = RolloutEngine(database, publisher, Addresses(settings.fleet, url, trust))
-    ingest = Ingest(database, publisher, settings.fleet, engine.wake)
-    broker, address, mqtt = _broker(settings, certificates, ingest, stack, tls)
+    addresses = Addresses(settings.fleet, url, trust)
+    rollouts = RolloutEngine(database, publisher, addresses)
+    ingest = Ingest(database, publisher, settings.fleet, rollouts.wake)
+    broker, address, mqtt_access = _broker(settings, certificates, ingest, stack, tls)
+    client = _mqtt_client(settings, address, ingest, workers)
+    captures = Captures(database, pictures, Quota(settings.captures_quota, settings.captures_device_quota))
+    captures.sweep(time.time())
+    services = Services(
+        settings=settings,
+        database=database,
+        auth=Auth(database, certificates),
+        certificates=certificates,
+        blobs=blobs,
+        ingest=ingest,
+        rollouts=rollouts,
+        experiments=ExperimentEngine(database, publisher, addresses),
+        captures=captures,
+        maintenance=Maintenance(database, blobs, settings, trust),
+        trust=trust,
+        mqtt_client=client,
+        mqtt_access=mqtt_access,
+        broker=broker,
+        broker_files=_broker_files(settings, certificates, address),
+        url=url,
+        started_at=time.time(),
+        workers=workers,
+    )
+    publisher.client = client
+    _start(services, stack, lambda: _send_again(database, publisher, settings.fleet))
+    return services
+
+
+def _mqtt_client(settings: Settings, address: BrokerAddress, ingest: Ingest, workers: Workers) -> MqttClient:
     client_id = f"{address.username or SERVER}:{settings.fleet}"
     if settings.mqtt_shared:
         # The same after a restart: the broker holds messages for this client id.
         client_id += f":{socket.gethostname()}-{settings.port or os.getpid()}"
-    client = MqttClient(
-        address, settings.fleet, client_id, ingest.offer, settings.mqtt_shared, workers.guarded
-    )
+    return MqttClient(address, settings.fleet, client_id, ingest.offer, settings.mqtt_shared, workers.guarded)
+
+
+def _start(services: Services, stack: ExitStack, on_connect: Callable[[], None]) -> None:
+    """Start the threads: first those that the broker's messages need, then the client that receives them."""
+    workers, pace_s = services.workers, services.settings.tick_s
     stopped = threading.Event()
-    maintenance = Maintenance(database, blobs, settings, trust)
-    quota = Quota(settings.captures_quota, settings.captures_device_quota)
-    captures = Captures(database, pictures, quota)
-    captures.sweep(time.time())
-    experiments = ExperimentEngine(database, publisher, Addresses(settings.fleet, url, trust))
-    services = Services(
-        settings, database, Auth(database, certificates), certificates, blobs,
-        ingest, engine,
-        client, maintenance, trust, captures, experiments, broker, url, mqtt, time.time(), workers=workers,
-    )  # fmt: skip
 
     def end_ingest() -> None:
         stopped.set()
-        ingest.stop()
+        services.ingest.stop()
 
-    services.broker_files = _broker_files(settings, certificates, address, stack, services)
-    services.threads["ingest"] = _thread(stack, workers, "ingest", ingest.run, end_ingest, stopped)
-    publisher.client = client
-    stack.callback(client.stop)
-    client.start(on_connect=lambda: _send_again(database, publisher, settings.fleet))
-    services.threads["rollouts"] = _thread(
-        stack, workers, "rollouts", engine.run, engine.stop, settings.tick_s
-    )
-    services.threads["experiments"] = _thread(
-        stack, workers, "experiments", experiments.run, experiments.stop, 2 * settings.tick_s
-    )
-    services.threads["maintenance"] = _thread(
-        stack, workers, "maintenance", maintenance.run, maintenance.stop
-    )
-    return services
+    if (files := services.broker_files) is not None:
+        workers.start(stack, "broker files", files.run, files.stop)
+    workers.start(stack, "ingest", services.ingest.run, end_ingest, stopped)
+    stack.callback(services.mqtt_client.stop)
+    services.mqtt_client.start(on_connect)
+    workers.start(stack, "rollouts", services.rollouts.run, services.rollouts.stop, pace_s)
+    workers.start(stack, "experiments", services.experiments.run, services.experiments.stop, 2 * pace_s)
+    workers.start(stack, "maintenance", services.maintenance.run, services.maintenance.stop)
 
 
 def _broker_files(
-    settings: Settings,
-    certificates: Certificates,
-    address: BrokerAddress,
-    stack: ExitStack,
-    services: Services,
+    settings: Settings, certificates: Certificates, address: BrokerAddress
 ) -> MosquittoFiles | None:
     if settings.mqtt is None or settings.mqtt_files is None:
         return None
@@ -175,7 +172,6 @@ def _broker_files(
         database, settings.mqtt_files, settings.fleet, login, settings.mqtt_reload, certificates
     )
     files.write()
-    services.threads["broker files"] = _thread(stack, services.workers, "broker-files", files.run, files.stop)
     return files
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 
 from edgec.fleet.errors import FleetError
 
@@ -18,6 +20,26 @@ class Workers:
 
     def __init__(self) -> None:
         self.failed: tuple[str, BaseException] | None = None
+        self.threads: dict[str, threading.Thread] = {}
+
+    def start(
+        self,
+        stack: ExitStack,
+        name: str,
+        target: Callable[..., None],
+        stop: Callable[[], None],
+        *args: object,
+    ) -> None:
+        """Run `target` in a thread, which `stack` ends by `stop`."""
+        thread = threading.Thread(target=self.guarded, args=(name, target, *args), name=name, daemon=True)
+        self.threads[name] = thread
+        thread.start()
+
+        def end() -> None:
+            stop()
+            thread.join(30)
+
+        stack.callback(end)
 
     def guarded(self, name: str, target: Callable[..., None], *args: object) -> None:
         """Run `target`; any exception ends the process."""

@@ -43,7 +43,7 @@ def enroll_device(server: Server, request: EnrollRequest) -> EnrollResponse:
         if request.csr is not None and server.certificates.authority is not None:
             pem = server.certificates.issue(session, device, request.csr)
     server.devices_changed()
-    mqtt = server.mqtt.model_copy(update={"username": device.name, "password": password})
+    mqtt = server.mqtt_access.model_copy(update={"username": device.name, "password": password})
     return EnrollResponse(
         device=device.name,
         fleet=server.settings.fleet,

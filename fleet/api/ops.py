@@ -37,7 +37,7 @@ def ready(server: Server, response: Response) -> dict[str, Any]:
     except StoreAway:
         blobs = "unreachable"
     broker = "ok" if server.mqtt_client.connected else "unreachable"
-    dead = sorted(name for name, thread in server.threads.items() if not thread.is_alive())
+    dead = sorted(name for name, thread in server.workers.threads.items() if not thread.is_alive())
     good = database == broker == blobs == "ok" and not dead
     if not good:
         response.status_code = 503

@@ -16,7 +16,7 @@ from pathlib import Path
 from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 
-from edgec.fleet.broker.passwords import hash_password
+from edgec.fleet.broker.passwords import check_password, hash_password
 from edgec.fleet.certificates.service import Certificates
 from edgec.fleet.errors import FleetError
 from edgec.fleet.store.database import Database
@@ -112,8 +112,6 @@ class MosquittoFiles:
     def _kept_own(self) -> str:
         """The password line of the fleet's processes. An existing line for the same user and password is kept, so
         that the file does not change for a new salt."""
-        from edgec.fleet.broker.passwords import check_password
-
         try:
             first = (self._folder / PASSWORDS).read_text().partition("\n")[0]
         except (FileNotFoundError, UnicodeDecodeError):
