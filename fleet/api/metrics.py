@@ -33,11 +33,17 @@ def gauge(name: str, text: str, value: float) -> Metric:
     return GaugeMetricFamily(f"edgec_{name}", text, value=value)
 
 
-def labelled(family: type[Metric], name: str, text: str, label: str, values: Mapping[str, float]) -> Metric:
+def labelled(
+    family: type[GaugeMetricFamily | CounterMetricFamily],
+    name: str,
+    text: str,
+    label: str,
+    values: Mapping[str, float],
+) -> Metric:
     """A family with one label and a value for each of its values."""
-    found = family(f"edgec_{name}", text, labels=[label])  # type: ignore[call-arg]
+    found = family(f"edgec_{name}", text, labels=[label])
     for key, value in values.items():
-        found.add_metric([key], value)  # type: ignore[attr-defined]
+        found.add_metric([key], value)
     return found
 
 
