@@ -99,7 +99,7 @@ def card_of(name: str) -> str | None:
 
 
 def _trained_weights(name: str) -> dict[str, NDArray[np.float32]]:
-    """Weights by tensor name; the files store them in half precision."""
+    """Weights by tensor name; the files store them as float16."""
     with np.load(TRAINED_FOLDER / f"{name}.npz") as file:
         return {key: file[key].astype(np.float32) for key in file.files}
 

@@ -201,8 +201,8 @@ class _Reading:
 class BandwidthProbe:
     """Measures the read rates from the L2 cache, the L3 cache and memory, in some ten milliseconds.
 
-    It sweeps the caches. `target` says what code to make, `here` what caches this machine has; each thread is taken
-    to have a second cache of its own. Otherwise as `PeakProbe`.
+    It sweeps the caches. `target` is the target to compile for, `here` describes this machine's caches; each thread is
+    assumed to have its own L2 cache. Otherwise as `PeakProbe`.
     """
 
     def __init__(self, target: Target, here: Target, threads: int) -> None:

@@ -172,9 +172,11 @@ def _skyline(bars: Sequence[_Bar], numbers: dict[_Bar, str]) -> list[str]:
         if bar in numbers and w > 7:
             y = bottom - height * min(max(bar.reached, 0.05), best) / best - 5
             parts.append(_text(x + w / 2, y, numbers[bar], anchor="middle"))
-    told = "layers in the order of a run; a pale bar: the part of its time that a layer needs for bringing its bytes"
+    told = (
+        "layers in the order of a run; a pale bar is the share of a layer's time that moving its bytes takes"
+    )
     if any(bar.peak_share > 1 for bar in bars):
-        told += "; above 100 %: Winograd's way, which multiplies less than the operations counted"
+        told += "; above 100 %: Winograd convolution, which multiplies less than the operations counted"
     return [*parts, _text(LEFT, bottom + 20, told, colour="#555")]
 
 

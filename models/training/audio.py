@@ -60,7 +60,7 @@ class Network(nn.Module):  # type: ignore[misc]
 
 
 def _masked(x: Tensor, rng: np.random.Generator) -> Tensor:
-    """Blank one stretch of time and one of frequency, and shift the level (SpecAugment, Park et al. 2019)."""
+    """Mask a random span of time and one of frequency, and shift the level (SpecAugment, Park et al. 2019)."""
     x = x + torch.from_numpy(rng.uniform(-0.3, 0.3, (len(x), 1, 1, 1)).astype(np.float32))
     for axis, longest in ((2, 10), (3, 6)):
         length = int(rng.integers(0, longest))
@@ -96,7 +96,7 @@ def train(
 
 
 def weights_of(network: nn.Module) -> dict[str, NDArray[np.float16]]:
-    """The weights by name, rounded to half precision, as they are shipped."""
+    """The weights by name, rounded to float16 as they are shipped."""
     state = network.state_dict()
     return {
         k: v.numpy().astype(np.float16) for k, v in state.items() if not k.endswith("num_batches_tracked")

@@ -33,7 +33,7 @@ COPIES, EPOCHS = 5, 14
 
 
 def read_wav(path: Path) -> Floats:
-    """Mono 16-bit samples from -1 to 1, brought from 8 to 16 kHz with an empty upper half of the spectrum."""
+    """Read mono 16-bit samples as -1 to 1, resampled from 8 to 16 kHz with an empty upper half of the spectrum."""
     with wave.open(str(path)) as file:
         rate = file.getframerate()
         x = np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.float32) * np.float32(2.0**-15)
@@ -54,7 +54,7 @@ def recordings(folder: Path) -> dict[str, list[tuple[int, Floats]]]:
 
 
 def _varied(x: Floats, rng: Rng) -> Floats:
-    """Another speed and pitch, another tone colour, and hardly ever the same loudness."""
+    """Augment a recording: random speed and pitch, timbre and loudness."""
     speed = rng.uniform(0.82, 1.2)
     x = np.interp(np.arange(0, len(x) - 1, speed), np.arange(len(x)), x)
     spectrum = np.fft.rfft(x)
@@ -64,7 +64,7 @@ def _varied(x: Floats, rng: Rng) -> Floats:
 
 
 def _placed(x: Floats, background: Floats, snr_db: float, rng: Rng) -> Floats:
-    """`x` (cut to a second) anywhere in a second of background, the whole at any level."""
+    """Place `x` (cut to a second) randomly in a second of background, at a random level."""
     x = x[:RATE]
     window = np.zeros(RATE, np.float32)
     begin = int(rng.integers(0, RATE - len(x) + 1))
@@ -96,7 +96,7 @@ def examples(
     snr_db: tuple[float, float],
     vary: bool,
 ) -> tuple[Floats, NDArray[np.int64]]:
-    """Windows `[n, 16000]` and their classes: each digit `copies` times, fewer of the others."""
+    """Generate windows `[n, 16000]` and their classes: each digit `copies` times, fewer of the others."""
     windows, classes = [], []
 
     def add(x: Floats, kind: int) -> None:
@@ -131,7 +131,7 @@ def scores_of(weights: dict[str, NDArray[np.float16]], windows: Floats, card: Mo
 
 
 def report(scores: Floats, classes: NDArray[np.int64], threshold: float) -> str:
-    """Accuracy over the digits, how many pass the threshold, and how often the others raise a false one."""
+    """Accuracy over the digits, the share above the threshold, and the rate of false alarms by others."""
     digits = classes < len(DIGITS)
     best, score = scores.argmax(1), scores.max(1)
     right = best[digits] == classes[digits]
@@ -146,7 +146,7 @@ def report(scores: Floats, classes: NDArray[np.int64], threshold: float) -> str:
 def run(
     speakers: dict[str, list[tuple[int, Floats]]], held_back: str, card: ModelCard
 ) -> dict[str, NDArray[np.float16]]:
-    """Train without one speaker, measure on that one, return the weights."""
+    """Train without one speaker, evaluate on that speaker, return the weights."""
     torch.manual_seed(0)
     rng = np.random.default_rng(1)
     pool = Pool(np.random.default_rng(2), 60)
@@ -170,7 +170,7 @@ def run(
 
 
 def main() -> None:
-    """Train and measure; write the weights."""
+    """Train, evaluate and write the weights."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("recordings", type=Path)
     parser.add_argument("folder", type=Path, help="where to write keywords-digits.npz")

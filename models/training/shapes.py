@@ -1,7 +1,7 @@
 """Train the shapes detector on generated pictures: `python -m edgec.models.training.shapes FOLDER`.
 
-Version 1 sees scenes by day. Version 2 goes on from there with dim light, noise, blur, motion and tiled floors.
-Both are then measured on pictures of other seeds, on backgrounds that training never saw. Takes about ten
+Version 1 is trained on scenes by day. Version 2 continues from it with dim light, noise, blur, motion and tiled floors.
+Both are evaluated on pictures of other seeds, with backgrounds that are not in the training data. Takes about ten
 minutes on one core, and the extra `train` (PyTorch).
 """
 
@@ -37,7 +37,7 @@ THRESHOLD = 0.5
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """A stretch of training: what is shown, how long, at which peak learning rate."""
+    """A stage of training: its data, number of steps and peak learning rate."""
 
     conditions: data.Conditions
     backgrounds: tuple[str, ...]
@@ -83,7 +83,7 @@ def _head(width: int) -> nn.Sequential:
 
 
 class Detector(nn.Module):  # type: ignore[misc]
-    """The network of `zoo/shapes.py`; gives distances `[N, 4, A]` in strides and logits `[N, 5, A]`."""
+    """The network of `zoo/shapes.py`; returns distances `[N, 4, A]` in strides and logits `[N, 5, A]`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -128,10 +128,10 @@ def boxes_of(distances: Tensor, centres: Tensor, strides: Tensor) -> Tensor:
 
 
 def assign(truth: Tensor, centres: Tensor, strides: Tensor) -> tuple[Tensor, Tensor]:
-    """Which truth each cell answers for: index `[N, A]` and whether any `[N, A]`.
+    """Assign ground truth to cells: its index `[N, A]` and whether there is any `[N, A]`.
 
-    `truth` is `[N, SLOTS, 5]`, class -1 for an empty slot. A cell answers for a shape whose centre lies
-    within 1.5 strides and whose longer side suits its scale; among several, for the smallest.
+    `truth` is `[N, SLOTS, 5]`, class -1 for an empty slot. A cell is assigned a shape whose centre is
+    within 1.5 strides and whose longer side suits its scale; among several, the smallest.
     """
     low, high = truth[:, :, None, 1:3], truth[:, :, None, 3:5]
     size = high - low
@@ -155,7 +155,7 @@ def _pairwise_iou(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def loss_of(distances: Tensor, logits: Tensor, truth: Tensor, centres: Tensor, strides: Tensor) -> Tensor:
-    """Cross entropy on the scores, whose target grows with the box's overlap, and generalised overlap."""
+    """Cross entropy of the scores, with the box's overlap as target, plus generalised overlap."""
     index, positive = assign(truth, centres, strides)
     wanted = torch.gather(truth, 1, index[..., None].expand(-1, -1, 5))[positive]
     iou, generalised = _pairwise_iou(boxes_of(distances, centres, strides)[positive], wanted[:, 1:])
@@ -171,7 +171,7 @@ def loss_of(distances: Tensor, logits: Tensor, truth: Tensor, centres: Tensor, s
 def pictures(
     conditions: data.Conditions, families: tuple[str, ...], count: int, seed: int
 ) -> tuple[NDArray[np.uint8], list[data.Truth]]:
-    """Generated pictures for the model, `[count, 192, 256, 3]` RGB, and their truths in its pixels."""
+    """Generate pictures `[count, 192, 256, 3]` RGB, and their ground truth in the model's pixels."""
     rng = np.random.default_rng(seed)
     frames = np.empty((count, HEIGHT, WIDTH, 3), np.uint8)
     truths = []
@@ -188,7 +188,7 @@ def pictures(
 def batches(
     frames: NDArray[np.uint8], truths: list[data.Truth], seed: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Endless batches, mirrored both ways at random and with the colour channels in any order."""
+    """Endless batches, randomly mirrored along both axes and with shuffled colour channels."""
     rng = np.random.default_rng(seed)
     slots = np.full((len(truths), SLOTS, 5), -1, np.float32)
     for i, truth in enumerate(truths):
@@ -207,7 +207,7 @@ def batches(
 
 
 def train(model: Detector, stage: Stage) -> None:
-    """Run a stage on `model` in place; the weights end as a moving average of the last steps."""
+    """Train `model` in place for a stage; the final weights are a moving average of the last steps."""
     steps, peak, seed = stage.steps, stage.peak, stage.seed
     began = time.monotonic()
     frames, truths = pictures(stage.conditions, stage.backgrounds, stage.pictures, seed)
@@ -237,7 +237,7 @@ def train(model: Detector, stage: Stage) -> None:
 
 
 def weights_of(model: Detector) -> dict[str, NDArray[np.float16]]:
-    """The weights by name, rounded to half precision, as they are shipped."""
+    """The weights by name, rounded to float16 as they are shipped."""
     state = model.state_dict()
     return {
         k: v.numpy().astype(np.float16) for k, v in state.items() if not k.endswith("num_batches_tracked")
@@ -264,14 +264,14 @@ def measure(
 
 
 def load(model: Detector, path: Path) -> None:
-    """Put the weights of a file that this script wrote into `model`."""
+    """Load weights that this script wrote into `model`."""
     with np.load(path) as file:
         state = {key: torch.from_numpy(file[key].astype(np.float32)) for key in file.files}
     model.load_state_dict(state, strict=False)
 
 
 def main() -> None:
-    """Train, write the weights and print how good they are as JSON."""
+    """Train, write the weights and print their accuracy as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, help="where to write shapes-v1.npz and shapes-v2.npz")
     parser.add_argument(

@@ -1,7 +1,7 @@
 """Train the sound-event model on generated sounds: `python -m edgec.models.training.sound_events FOLDER`.
 
-Measured on sounds of other seeds over backgrounds that training never heard (a machine, rain), at stated
-signal to noise ratios. Takes four minutes on one core, and the extra `train` (PyTorch).
+Evaluated on sounds of other seeds over backgrounds that are not in the training data (a machine, rain), at stated
+signal-to-noise ratios. Takes four minutes on one core, and the extra `train` (PyTorch).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ THRESHOLD = 0.5
 def examples(
     rng: Rng, count: int, source: Source, *, snr_db: tuple[float, float], held_back: bool
 ) -> tuple[Floats, Floats]:
-    """Windows `[n, 16000]` and which events they hold `[n, 4]`: none, one or two."""
+    """Generate windows `[n, 16000]` with none, one or two events, and labels `[n, 4]`."""
     windows, present = [], []
     for _ in range(count):
         number = int(rng.choice([0, 1, 2], p=[0.3, 0.5, 0.2]))
@@ -67,7 +67,7 @@ def report(scores: Floats, present: Floats) -> str:
 
 
 def main() -> None:
-    """Train, write the weights and print how well they do."""
+    """Train, write the weights and print their accuracy."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, help="where to write sound-events.npz")
     arguments = parser.parse_args()
