@@ -9,8 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from onnx import TensorProto, helper
+from tvm.relax.frontend.onnx import onnx_frontend
 
+from edgec.compiler.errors import InternalError, UnsupportedModel
 from edgec.compiler.frontends import load_source, to_relax
+from edgec.compiler.frontends.relax.converters.registry import CONVERTERS, CannotConvert, Node
 from edgec.compiler.options import CompileOptions
 from tests.compiler.onnx_models import assert_same, both, build, model_of, save
 
@@ -169,3 +172,55 @@ def test_a_quotient_that_is_cut_stays_a_quotient(tmp_path: Path) -> None:
     model = model_of(nodes, {"x": [200]}, ["y"], {"d": np.array(41, "float32")})
     got, wanted = both(model, {"x": 41 * np.arange(200, dtype="float32")}, tmp_path)
     np.testing.assert_array_equal(got[0], wanted[0])
+
+
+@pytest.mark.parametrize("error", [TypeError("too few arguments"), KeyError("axis"), AssertionError()])
+def test_a_defect_of_a_converter_is_no_fallback(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def defective(node: Node) -> None:
+        raise error
+
+    monkeypatch.setitem(CONVERTERS, ("", "Elu"), defective)
+    nodes = [helper.make_node("Relu", ["x"], ["a"]), helper.make_node("Elu", ["a"], ["y"], name="bend")]
+    source = load_source(save(model_of(nodes, {"x": [4]}, ["y"]), tmp_path), CompileOptions())
+    with pytest.raises(
+        InternalError, match=r"internal error in the converter of Elu at 'bend'.*report"
+    ) as caught:
+        to_relax(source, fallback_allowed=True)
+    assert caught.value.__cause__ is error
+    assert caught.value.exit_code == 1
+
+
+def test_what_a_converter_declares_impossible_falls_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def declining(node: Node) -> None:
+        raise CannotConvert("bends too far")
+
+    monkeypatch.setitem(CONVERTERS, ("", "Elu"), declining)
+    model = model_of([helper.make_node("Elu", ["x"], ["y"], name="bend")], {"x": [4]}, ["y"])
+    source = load_source(save(model, tmp_path), CompileOptions())
+    assert [segment.nodes for segment in to_relax(source, fallback_allowed=True).segments] == [("bend",)]
+    with pytest.raises(UnsupportedModel, match="bends too far"):
+        to_relax(source)
+
+
+def test_a_failure_of_tvm_s_converter_falls_back_with_its_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broken:
+        @classmethod
+        def get_converter(cls, opset: int) -> object:
+            def convert(*_: object) -> None:
+                raise AssertionError("only four axes")
+
+            return convert
+
+    table = onnx_frontend._get_convert_map()
+    monkeypatch.setattr(onnx_frontend, "_get_convert_map", lambda: {**table, "Softplus": Broken})
+    model = model_of([helper.make_node("Softplus", ["x"], ["y"], name="soft")], {"x": [4]}, ["y"])
+    source = load_source(save(model, tmp_path), CompileOptions())
+    with pytest.raises(UnsupportedModel, match="TVM's converter fails: only four axes"):
+        to_relax(source)
+    assert [segment.nodes for segment in to_relax(source, fallback_allowed=True).segments] == [("soft",)]
