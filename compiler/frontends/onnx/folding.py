@@ -7,16 +7,18 @@ follow from the inputs' would look as if they depended on the data.
 from __future__ import annotations
 
 import math
+from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto, helper, numpy_helper
 
 from edgec.compiler.errors import ModelError
 from edgec.compiler.frontends.onnx.graphs import free_names
 from edgec.compiler.frontends.onnx.reference_evaluator import Standard
 from edgec.compiler.frontends.onnx.shape_inference import infer_shapes
-from edgec.compiler.frontends.relax.builder import Array
 
+Array: TypeAlias = npt.NDArray[Any]
 MOST_ELEMENTS = 1 << 16  # of a folded value; masks of attention are the largest that shapes turn into
 # Operators whose result has no more elements than their inputs multiplied.
 BOUNDED = frozenset(

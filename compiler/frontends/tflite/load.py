@@ -13,7 +13,17 @@ from onnx import ModelProto, ValueInfoProto, helper
 
 from edgec.compiler.errors import ModelError, ToolMissing, Unsupported, UnsupportedModel
 from edgec.compiler.frontends.interface import Loaded, read_file
-from edgec.compiler.frontends.tflite import detection, elementwise, layers, shaping
+from edgec.compiler.frontends.tflite import (
+    convolution,
+    detection,
+    elementwise,
+    normalisation,
+    pooling,
+    recurrent,
+    reductions,
+    shaping,
+    spectral,
+)
 from edgec.compiler.frontends.tflite.flat import Graph, Tensor, read
 from edgec.compiler.frontends.tflite.graph import Refused, Writer, is_quantised
 from edgec.compiler.frontends.tflite.registry import CONVERTERS
@@ -25,7 +35,18 @@ REMEDY = (
     "Convert the model without this operator, or to ONNX (tf2onnx), where what cannot be compiled runs "
     "through ONNX Runtime."
 )
-TABLES = (detection, elementwise, layers, shaping)  # importing them fills the table of converters
+# Importing them fills the table of converters.
+TABLES = (
+    convolution,
+    detection,
+    elementwise,
+    normalisation,
+    pooling,
+    recurrent,
+    reductions,
+    shaping,
+    spectral,
+)
 
 Arrays = Mapping[str, npt.NDArray[np.generic]]
 
