@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> object:
-    """Load the front ends (and with them onnx and tvm) when they are first asked for."""
+    """Import the front ends (and with them onnx and TVM) on first use."""
     if name == "load_source":
         from edgec.compiler.frontends.load import load_source
 

@@ -1,4 +1,4 @@
-"""The formats of model files, told apart by content, and the front end of each."""
+"""The formats of model files, recognised by content, and the front end of each."""
 
 from __future__ import annotations
 
@@ -11,10 +11,8 @@ from edgec.compiler.errors import ModelError
 HEAD_BYTES = 4096
 MAX_OBJECTIVE = 256  # bytes of an objective's name in XGBoost's binary format
 MOST_MEMBERS = 100_000
-MOST_GROWTH, GROWTH_FREE_BYTES = 20, 64 << 20  # exporters store weights as they are, which hardly pack
-TORCH_LEGACY = (
-    b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # the number with which torch.save began before 1.6
-)
+MOST_GROWTH, GROWTH_FREE_BYTES = 20, 64 << 20  # exporters store weights uncompressed, or they hardly compress
+TORCH_LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # the magic number of torch.save before 1.6
 
 
 @dataclass(frozen=True)
@@ -22,7 +20,7 @@ class Format:
     """A kind of model file.
 
     Attributes:
-        name: in messages, such as ``TensorFlow Lite``.
+        name: as messages give it, such as `TensorFlow Lite`.
         module: the module of the front end within this package; empty where there is none.
         advice: what to do instead, where there is no front end.
     """
@@ -57,7 +55,7 @@ def detect(path: Path) -> Format:
     """The format of a file or folder: by its first bytes, else by its suffix, else ONNX.
 
     Raises:
-        ModelError: a folder that is no model, or unreadable.
+        ModelError: a folder that is not a model, or an unreadable file.
     """
     if path.is_dir():
         if (path / "saved_model.pb").exists():
@@ -110,7 +108,7 @@ def _by_members(path: Path) -> Format | None:
     if len(members) > MOST_MEMBERS or unpacked > MOST_GROWTH * packed + GROWTH_FREE_BYTES:
         raise ModelError(
             f"{path}: is an archive of {len(members)} files that would unpack from {packed:,} to {unpacked:,} bytes; "
-            "no exporter writes such a one, so it is not unpacked"
+            "no exporter writes such a file, so it is not unpacked"
         )
     names = [member.filename for member in members]
     parts = {name.split("/", 1)[-1] for name in names} | set(names)

@@ -1,7 +1,7 @@
 """What a front end returns, and what all of them need: files, digests and optional packages.
 
-A front end is a module with a function `load(path, options) -> Loaded`. It is imported when a file of its kind
-comes along, and only then.
+A front end is a module with a function `load(path, options) -> Loaded`. It is imported only when a file of its format
+is loaded.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from edgec.compiler.frontends.source import Reference
 
 @dataclass(frozen=True)
 class Loaded:
-    """What a front end makes of a file.
+    """A model file as a front end reads it.
 
     Attributes:
         model: ONNX, computing the same as the source.
         digest: ``sha256:…`` of the file.
-        original: the source's own framework, where it is installed.
+        original: runs the file in its own framework, where that is installed.
     """
 
     model: ModelProto
@@ -34,7 +34,7 @@ class Loaded:
 
 
 def require(module: str, extra: str, path: Path) -> ModuleType:
-    """Import a package that a front end cannot do without.
+    """Import a package that a front end requires.
 
     Raises:
         ToolMissing: it is not installed.
@@ -49,7 +49,7 @@ def require(module: str, extra: str, path: Path) -> ModuleType:
 
 
 def require_unloaded(module: str, extra: str, path: Path, other_way: str = "") -> None:
-    """Check that a package is installed which is used in another process, and not to be loaded into this one.
+    """Check that a package is installed, without importing it: another process will use it.
 
     Raises:
         ToolMissing: it is not; the message ends with `other_way`.

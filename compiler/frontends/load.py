@@ -1,7 +1,7 @@
 """From a model file to a `SourceModel`: find its format, read it, prepare it.
 
-The stages in order: `formats` tells the format by content, the front end of that format (`onnx`, `tflite`, `torch`,
-`tensorflow`, `sklearn`, `trees`) reads the file as ONNX, `onnx.prepare` checks, simplifies and types that, and
+The stages in order: `formats` recognises the format by content; the front end of that format (`onnx`, `tflite`,
+`torch`, `tensorflow`, `sklearn`, `trees`) reads the file as ONNX; `onnx.prepare` simplifies it and infers its shapes;
 `relax` imports the result into TVM.
 """
 

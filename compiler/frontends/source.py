@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Reference(Protocol):
-    """Runs a source model as the framework does that it comes from."""
+    """Runs a source model in the framework that it comes from."""
 
     @property
     def description(self) -> str:
@@ -28,7 +28,7 @@ class Reference(Protocol):
     def spread(self, inputs: Mapping[str, npt.NDArray[np.generic]]) -> dict[str, float]:
         """The largest difference, by output, between the framework's own implementations on these inputs.
 
-        Nothing can be asked to agree better with the framework than it agrees with itself.
+        A compiled model need not agree with the framework more closely than the framework agrees with itself.
         """
 
 
@@ -38,7 +38,7 @@ class Port:
 
     Attributes:
         name: the name in the source model.
-        safe_name: the same as an identifier, unique within the model.
+        safe_name: the name as an identifier, unique within the model.
         shape: static dimensions.
         dtype: numpy's name of the element type, such as ``float32``.
     """
@@ -51,7 +51,14 @@ class Port:
 
 @dataclass(frozen=True)
 class SourceNode:
-    """One node of the source model's main graph, as the user would find it in the file."""
+    """One node of the source model's main graph, as the user would find it in the file.
+
+    Attributes:
+        index: its position in the graph.
+        name: its name in the file, which may be empty.
+        op_type: its operator.
+        domain: the domain of the operator; empty for the standard's own.
+    """
 
     index: int
     name: str
@@ -71,13 +78,13 @@ class SourceModel:
     Attributes:
         path: the file it was read from.
         digest: ``sha256:…`` of that file.
-        reference: the model as given but for its input shapes; what ONNX Runtime runs as the reference.
-        model: the cleaned model that is compiled; computes the same.
+        reference: the model as given, with static input shapes; ONNX Runtime runs it as the reference.
+        model: the cleaned model, which computes the same and is compiled.
         inputs, outputs: in the order of the source model.
         nodes: the nodes of the source model's main graph.
         origins: name of a value in ``model`` to the index into ``nodes`` of the node it came from.
-        labels: texts that the model itself gives its classes; its output holds their positions.
-        original: runs the source model in the framework that made it; None where that is ONNX Runtime.
+        labels: the class names stored in the model; its output holds their positions.
+        original: runs the source model in its own framework; None where that is ONNX Runtime.
     """
 
     path: Path
@@ -115,8 +122,8 @@ class ImportedModel:
     """A Relax module with one function ``main``: inputs by safe name, constants embedded.
 
     A binding variable named ``n12_…`` belongs to ``source.nodes[12]``. The function returns one tensor, or a
-    tuple when the model has several outputs. What ONNX Runtime runs is called as external functions, one for
-    each of ``segments``.
+    tuple when the model has several outputs. It calls the sub-graphs that run in ONNX Runtime (`segments`) as external
+    functions.
     """
 
     mod: tvm.IRModule

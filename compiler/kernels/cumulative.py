@@ -23,8 +23,8 @@ def cumulative(
         shape: of input and output.
         dtype: their element type.
         product: multiply instead of adding.
-        backwards: from the end on.
-        exclusive: without the element at the place itself.
+        backwards: start at the end.
+        exclusive: leave the element itself out.
     """
     outer, length, inner = shape
     neutral = T.Cast(dtype, T.int32(1 if product else 0))

@@ -1,4 +1,4 @@
-"""Kernels of recurrent layers: one function walks all time steps, its state in the cache.
+"""Kernels of recurrent layers: one function walks all time steps with its state in the cache.
 
 The products of the inputs with their weights do not depend on the state: they are one matrix product before
 the walk. What is left for each step is the product of the state with the recurrence weights, which lie in

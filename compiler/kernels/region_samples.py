@@ -27,7 +27,7 @@ class RegionGrid:
     half_pixel: bool
 
     def largest(self, x: Tir, regions: Tir, batch: Tir) -> Tir:
-        """``[regions, channels, height, width]`` of pictures ``x`` and corners ``[regions, 4]``."""
+        """``[regions, channels, height, width]`` of images `x` and corners ``[regions, 4]``."""
         count, channels = int(regions.shape[0]), int(x.shape[1])
         iy = te.reduce_axis((0, self.samples), name="iy")
         ix = te.reduce_axis((0, self.samples), name="ix")
@@ -52,7 +52,7 @@ class RegionGrid:
     def _place(
         self, regions: Tir, r: Tir, axis: int, cell: Tir, sample: Tir, size: int
     ) -> tuple[Tir, Tir, Tir, Tir]:
-        """Along an axis: the pixels before and after a sample, its way between them, whether it is in the picture."""
+        """Along an axis: the pixels before and after a sample, its fraction between them, and whether it is inside."""
         shift = f32(0.5 if self.half_pixel else 0.0)
         begin = regions[r, 1 - axis] * f32(self.scale) - shift
         length = regions[r, 3 - axis] * f32(self.scale) - shift - begin

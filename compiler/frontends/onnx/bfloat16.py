@@ -1,23 +1,23 @@
-"""bfloat16 as what it is on a CPU: a way to store numbers that are computed with in float32.
+"""bfloat16 as a storage format: its numbers are computed with in float32, as CPUs do.
 
-ONNX Runtime has casts of bfloat16 and little else, so that it neither folds nor runs a model in it. With a cast before
-and after each node it does, and the numbers are the same: rounded after each node, and within one not more often.
+ONNX Runtime supports casts of bfloat16 and little else, so it neither folds nor runs a bfloat16 model. With a cast
+before and after each node it does both, and the results are the same: rounded after each node, and not within it.
 """
 
 from __future__ import annotations
 
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-# Nodes that are the border between the types themselves.
+# Operators that may have bfloat16 outputs: they are where the type changes.
 BORDERS = frozenset({"Cast", "Constant"})
 # Attributes that name an element type.
 TYPES = frozenset({"dtype", "output_dtype", "softmax_precision", "stash_type"})
 
 
 def take_float32(model: ModelProto) -> None:
-    """Let inputs and outputs of types that numpy lacks (bfloat16, 8 bits and fewer) be float32 (in place).
+    """Make inputs and outputs of types that numpy lacks (bfloat16, floats of 8 bits and fewer) float32, in place.
 
-    A cast stands between such an input and what reads it, and between an output and what makes it.
+    A cast is inserted after each such input and before each such output.
     """
     graph = model.graph
     kinds: dict[str, int] = {}

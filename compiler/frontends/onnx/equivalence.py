@@ -1,4 +1,4 @@
-"""Whether two models compute the same, tried out on made-up inputs."""
+"""Whether two models compute the same, tested on generated inputs."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from edgec.compiler.frontends.onnx.reference_evaluator import Standard
 
 
 def computes_alike(new: ModelProto, old: ModelProto) -> bool:
-    """Whether both give the same outputs for made-up inputs; True when neither runs on them."""
-    inputs = made_up_inputs(old)
+    """Whether both return the same outputs for generated inputs; True if neither runs on them."""
+    inputs = generated_inputs(old)
     expected, got = outputs_of(old, inputs), outputs_of(new, inputs)
     if expected is None or got is None:
         return expected is None and got is None
@@ -24,8 +24,8 @@ def computes_alike(new: ModelProto, old: ModelProto) -> bool:
 
 
 def follows_standard(new: ModelProto, old: ModelProto) -> bool:
-    """Whether ONNX Runtime computes with ``new`` what the standard says of ``old``."""
-    inputs = made_up_inputs(old)
+    """Whether ONNX Runtime's results for `new` are those that the standard's evaluator computes for `old`."""
+    inputs = generated_inputs(old)
     try:
         expected = list(Standard(old).run(inputs).values())
     except ModelError:
@@ -34,8 +34,8 @@ def follows_standard(new: ModelProto, old: ModelProto) -> bool:
     return got is not None and all(is_close(a, b) for a, b in zip(expected, got, strict=True))
 
 
-def made_up_inputs(model: ModelProto) -> dict[str, npt.NDArray[Any]]:
-    """Noise for inputs of real numbers, ones for others."""
+def generated_inputs(model: ModelProto) -> dict[str, npt.NDArray[Any]]:
+    """Uniform noise for floating-point inputs, ones for others."""
     rng = np.random.default_rng(0)
     inputs = {}
     for value in model.graph.input:
@@ -46,7 +46,7 @@ def made_up_inputs(model: ModelProto) -> dict[str, npt.NDArray[Any]]:
 
 
 def is_close(a: Any, b: Any) -> bool:  # noqa: ANN401 - arrays, or whatever else ONNX Runtime returns
-    """Whether two outputs are the same but for rounding."""
+    """Whether two outputs are equal up to rounding: within 1 % of the largest value."""
     if not isinstance(a, np.ndarray) or not isinstance(b, np.ndarray):
         return type(a) is type(b)
     if a.shape != b.shape or a.dtype != b.dtype:

@@ -1,7 +1,7 @@
-"""Fold the arithmetic of shapes by the standard's own evaluator, where ONNX Runtime cannot.
+"""Fold shape arithmetic with the standard's own evaluator, where ONNX Runtime cannot.
 
-ONNX Runtime folds nothing in a model of which it lacks a single operator (in bfloat16, say), and then sizes that
-follow from the inputs' would look as if they depended on the data.
+ONNX Runtime folds nothing in a model with a single operator that it lacks (in bfloat16, say); sizes that follow from
+the input shapes would then seem to depend on the data.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from edgec.compiler.frontends.onnx.reference_evaluator import Standard
 from edgec.compiler.frontends.onnx.shape_inference import infer_shapes
 
 Array: TypeAlias = npt.NDArray[Any]
-MOST_ELEMENTS = 1 << 16  # of a folded value; masks of attention are the largest that shapes turn into
-# Operators whose result has no more elements than their inputs multiplied.
+MOST_ELEMENTS = 1 << 16  # of a folded value; the largest that follow from shapes are attention masks
+# Operators whose result has no more elements than the product of its inputs' sizes.
 BOUNDED = frozenset(
     {"Abs", "Add", "And", "Cast", "CastLike", "Ceil", "Concat", "CumSum", "Div", "Equal", "Floor", "Gather"}
     | {
@@ -39,12 +39,12 @@ BOUNDED = frozenset(
     | {"Or", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceSum", "Reshape", "Slice", "Split", "Sqrt"}
     | {"Squeeze", "Sub", "Transpose", "Trilu", "Unsqueeze", "Where", "Xor"}
 )
-# Operators whose result may be of any size: that has to be known from its inferred shape.
+# Operators whose result may be of any size, which its inferred shape then has to bound.
 GROWING = frozenset({"ConstantOfShape", "Expand", "Pad", "Range", "Tile"})
 
 
 def fold_shapes(model: ModelProto) -> ModelProto:
-    """The model with inferred shapes, and in place of all that follows from constants and shapes its values."""
+    """The model with inferred shapes, and with all that follows from constants and shapes replaced by its value."""
     while True:
         model = infer_shapes(model)
         if not _Round(model).run():
@@ -52,7 +52,7 @@ def fold_shapes(model: ModelProto) -> ModelProto:
 
 
 class _Round:
-    """Folds what the shapes that are known now allow; what that makes known is for the next round."""
+    """One round of folding with the shapes known so far; what it makes known is left to the next round."""
 
     def __init__(self, model: ModelProto) -> None:
         self.graph: GraphProto = model.graph
@@ -62,7 +62,7 @@ class _Round:
         self.known: dict[str, Array] = {t.name: numpy_helper.to_array(t) for t in small}
 
     def run(self) -> bool:
-        """Replace nodes by their values (in place); whether there were any."""
+        """Replace nodes by their values, in place; returns whether any were replaced."""
         made: dict[str, Array] = {}
         left: list[NodeProto] = []
         for node in self.graph.node:
@@ -110,11 +110,11 @@ class _Round:
         try:
             return Standard(helper.make_model(alone, opset_imports=self.opsets)).run(given)
         except ModelError:
-            return None  # the evaluator takes fewer types than the standard: the node stays
+            return None  # the evaluator supports fewer types than the standard: the node stays
 
 
 def _hollow(sizes: list[int]) -> Array:
-    """An array of a shape that takes no memory: its elements are one and the same."""
+    """An array of a shape that takes no memory, as all elements are the same one."""
     return np.broadcast_to(np.zeros((), np.int8), sizes)
 
 

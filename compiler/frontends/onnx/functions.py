@@ -1,4 +1,4 @@
-"""Write operators that the standard defines by simpler ones as those, where there is no converter for them."""
+"""Expand operators without a converter into simpler ones, where the standard defines them by such."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models from before operator set 7: what they broadcast, they say by attributes, which nothing reads today.
+"""Models of operator sets before 7, which declare broadcasting by attributes that no tool reads today.
 
 Source: the standard's operators Add-1, Add-6 and Gemm-6, "limited broadcast".
 """
@@ -21,7 +21,7 @@ def broadcasts_by_attribute(model: ModelProto) -> bool:
 
 
 def lifted(model: ModelProto) -> ModelProto:
-    """A model of such an operator set in a recent one; itself where there is no way.
+    """A model of such an operator set in a recent one; the model itself if it cannot be converted.
 
     Args:
         model: with static inputs; it is not changed.
@@ -29,7 +29,7 @@ def lifted(model: ModelProto) -> ModelProto:
     from onnx import version_converter
 
     try:
-        # the shapes that the rest needs are inferred from set 6 on
+        # shapes, which the next steps need, are inferred from set 6 on
         typed = infer_shapes(version_converter.convert_version(model, NUMPY_BROADCASTS_SINCE - 1))
         return version_converter.convert_version(_as_numpy(typed), LIFTED_OPSET)
     except (version_converter.ConvertError, RuntimeError, ValueError, onnx.checker.ValidationError):
@@ -37,7 +37,7 @@ def lifted(model: ModelProto) -> ModelProto:
 
 
 def _as_numpy(typed: ModelProto) -> ModelProto:
-    """The model (changed in place) with broadcasts as numpy has them, its inferred shapes kept."""
+    """The model (changed in place) with numpy's broadcasting; its inferred shapes are kept."""
     graph = typed.graph
     ranks = {
         v.name: len(v.type.tensor_type.shape.dim) for v in (*graph.input, *graph.value_info, *graph.output)
@@ -50,7 +50,7 @@ def _as_numpy(typed: ModelProto) -> ModelProto:
 
 
 def _broadcasting_as_numpy(node: NodeProto, ranks: dict[str, int]) -> list[NodeProto]:
-    """The node without the attributes, its second input with as many axes behind as it stands before."""
+    """The node without these attributes, its second input with trailing axes appended to line up as declared."""
     given = {attribute.name: attribute.i for attribute in node.attribute}
     copy = NodeProto.FromString(node.SerializeToString())
     if "broadcast" not in given:

@@ -1,8 +1,8 @@
 """Make every output of a classical model a tensor of numbers: no maps, no texts.
 
 Exporters of scikit-learn and its kin end a classifier with ZipMap, which turns rows of probabilities into a
-list of dictionaries, and may name classes by text. Compiled models return the tensor that ZipMap got, and the
-class's position in the list of texts, which becomes the artifact's labels.
+list of dictionaries, and may name classes by text. Compiled models return the input of ZipMap instead, and the class's
+position in the list of texts, which becomes the artifact's labels.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def _number_labels(model: ModelProto) -> tuple[str, ...]:
 
 
 def _final(model: ModelProto, name: str, readers: dict[str, int]) -> str:
-    """The output that a label becomes when all that still happens to it is a cast (which is taken out)."""
+    """The output that a label becomes if at most a cast follows; the cast is removed."""
     if readers.get(name, 0) != 1:
         return "" if readers.get(name) else name
     reader = next(node for node in model.graph.node if name in node.input)

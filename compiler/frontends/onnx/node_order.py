@@ -1,4 +1,4 @@
-"""An order of the nodes in which they can run."""
+"""A topological order of the nodes."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from edgec.compiler.frontends.onnx.graphs import free_names
 
 
 def with_sorted_nodes(model: ModelProto, path: Path) -> ModelProto:
-    """The model with its nodes in an order in which they can run; unchanged when they already are.
+    """The model with its nodes in topological order; unchanged if they already are.
 
     Raises:
-        ModelError: a value that nobody makes, one made twice, or nodes that wait for each other.
+        ModelError: a value without a producer, or with two, or a cycle.
     """
     graph = model.graph
     known = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
@@ -52,7 +52,7 @@ def _topological_order(
     for index, names in enumerate(reads):
         for maker in {makers[name] for name in names if name in makers}:
             readers.setdefault(maker, []).append(index)
-    # the file's own order where that works, so that indices stay what the user sees
+    # the file's own order where possible, so that indices stay those that the user sees
     done, order = set[int](), list[int]()
     ready = [index for index, count in enumerate(waiting) if count == 0]
     heapq.heapify(ready)

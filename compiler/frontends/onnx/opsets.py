@@ -13,7 +13,7 @@ from edgec.compiler.frontends.onnx.validity import is_valid
 OLDEST_OPSET = 13  # below it, axes and sizes are attributes, and operators have other meanings
 LIFTED_OPSET = 18
 NEWEST_OPSET = 26  # the newest operators that ONNX Runtime has
-OLDEST_IR, NEWEST_IR = 8, 13  # file formats that ONNX Runtime reads, with initialisers apart from inputs
+OLDEST_IR, NEWEST_IR = 8, 13  # file formats that ONNX Runtime reads, with initialisers separate from inputs
 ATTRIBUTE_LISTS = {
     "floats": AttributeProto.FLOATS,
     "ints": AttributeProto.INTS,
@@ -55,7 +55,7 @@ def lift_format(model: ModelProto) -> None:
 
 
 def type_attributes(nodes: Iterable[NodeProto]) -> None:
-    """Set the types of attributes (in place) that files of the first format leave to be seen from the value."""
+    """Set the types of attributes, in place: files of the first format leave them to be inferred from the value."""
     for attribute in (a for node in nodes for a in node.attribute):
         if attribute.type != AttributeProto.UNDEFINED or attribute.ref_attr_name:
             continue
@@ -65,7 +65,7 @@ def type_attributes(nodes: Iterable[NodeProto]) -> None:
 
 
 def lift_opset(model: ModelProto) -> ModelProto:
-    """The model in a recent opset, or as it is where the converter has no way for one of its operators."""
+    """The model in a recent opset, or unchanged if the version converter lacks one of its operators."""
     if opset_of(model) >= OLDEST_OPSET:
         return model
     from onnx import version_converter
@@ -79,7 +79,7 @@ def lift_opset(model: ModelProto) -> ModelProto:
 
 
 def _name_old_resizing(lifted: ModelProto) -> None:
-    """Say of each Resize what it did before there were attributes to say it (the converter forgets that)."""
+    """Set the attributes of each Resize to what it did before they existed; the version converter does not."""
     for node in lifted.graph.node:
         given = {attribute.name for attribute in node.attribute}
         if node.op_type == "Resize" and "coordinate_transformation_mode" not in given:
@@ -92,10 +92,10 @@ def _has_outputs_of(new: ModelProto, old: ModelProto) -> bool:
 
 
 def lower_opset(model: ModelProto) -> ModelProto:
-    """A model of an operator set that ONNX Runtime does not know yet, in the newest that it does know.
+    """A model of an operator set newer than ONNX Runtime supports, in the newest that it supports.
 
-    New sets mostly let operators take more types: a model that does not use those means the same in the older
-    one. The model itself is returned where ONNX Runtime would not take that.
+    New sets mostly let operators accept more types: a model that does not use those means the same in the older
+    set. The model itself is returned if ONNX Runtime rejects the result.
     """
     if opset_of(model) <= NEWEST_OPSET:
         return model

@@ -8,15 +8,15 @@ from onnx import ModelProto
 
 
 def trace_origins(model: ModelProto, sources: Mapping[str, int], names: Mapping[str, int]) -> dict[str, int]:
-    """Find for each value of the cleaned ``model`` the node of the source that it came from.
+    """Map each value of the cleaned `model` to the source node that it came from.
 
     Args:
         sources: name of a value to the index of the source node that makes it.
         names: name of a node to its index in the source.
 
     Returns:
-        name of a value to an index. A value that cleaning made up belongs to the node of its reader, else to
-        that of what it is made from.
+        indices of source nodes by the names of values. A value introduced by cleaning belongs to the node of its
+        reader, else to that of its own inputs.
     """
     origins: dict[str, int] = {}
     for node in model.graph.node:

@@ -29,18 +29,18 @@ ORT_ERRORS = (
     NoModel,
     NotImplemented,
     RuntimeException,
-    UnicodeDecodeError,  # its messages quote a model's names, which a damaged file may have made of any bytes
+    UnicodeDecodeError,  # its messages quote names of the model, which in a damaged file may be any bytes
 )
-MOST_MEMORY = 12 << 30  # bytes that folding may take beside what the process has
+MOST_MEMORY = 12 << 30  # bytes that folding may allocate on top of what the process has
 
 
 def fold(model: ModelProto) -> ModelProto | None:
-    """The model after ONNX Runtime's basic optimisations, or None when ONNX Runtime cannot take it."""
+    """The model after ONNX Runtime's basic optimisations, or None if ONNX Runtime rejects it."""
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.log_severity_level = 4
     options.intra_op_num_threads = 1
-    # operators that the standard defines by others stay whole: one converter beats a dozen nodes
+    # operators that the standard defines by others stay whole: one converter does better than a dozen nodes
     options.add_session_config_entry("session.disable_aot_function_inlining", "1")
     with tempfile.TemporaryDirectory(prefix="edgec-fold-") as folder:
         file = Path(folder) / "folded.onnx"
@@ -55,7 +55,7 @@ def fold(model: ModelProto) -> ModelProto | None:
 
 @contextmanager
 def bounded_memory(extra: int) -> Iterator[None]:
-    """Let this process take at most ``extra`` bytes more: folding runs whatever constants a model names."""
+    """Limit this process to `extra` more bytes: folding evaluates whatever constants a model names."""
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     used = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
     limit = used + extra if soft == resource.RLIM_INFINITY else min(soft, used + extra)
@@ -67,24 +67,24 @@ def bounded_memory(extra: int) -> Iterator[None]:
 
 
 def runs_in_onnxruntime(content: bytes) -> bool:
-    """Whether ONNX Runtime takes a serialised model."""
+    """Whether ONNX Runtime accepts a serialised model."""
     return objection(content) is None
 
 
 def objection(content: bytes) -> str | None:
-    """Why ONNX Runtime does not take a serialised model; None when it does."""
+    """Why ONNX Runtime rejects a serialised model; None if it accepts it."""
     options = ort.SessionOptions()
     options.log_severity_level = 4
     try:
         ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except ORT_ERRORS as error:
         told = re.sub(r"/onnxruntime\S*/\S+:\d+ .*?\) ", "", str(error).strip())  # where in its sources
-        return told.splitlines()[0][:200] if told else "it gives no reason"
+        return told.splitlines()[0][:200] if told else "without a reason"
     return None
 
 
 def outputs_of(model: ModelProto, inputs: dict[str, Any]) -> list[Any] | None:
-    """What ONNX Runtime computes; None where it cannot."""
+    """The outputs that ONNX Runtime computes; None if it cannot run the model."""
     options = ort.SessionOptions()
     options.log_severity_level = 4
     try:

@@ -1,8 +1,8 @@
-"""Read an ONNX file that may be damaged or hostile: everything is checked before anything is believed.
+"""Read an ONNX file that may be damaged or hostile: everything is checked before it is trusted.
 
-Protobuf says little about a model's sanity. Before any other library sees the model, its tensors have been found
-to hold as many bytes as their shapes say, its external data to lie in the model's folder, its functions not to
-call themselves, and its graph to have an order of execution.
+Protobuf guarantees little about a model. Before any other library sees it, these checks have passed: tensors hold as
+many bytes as their shapes require, element types are known, external data lie in the model's folder, functions are
+not recursive, and the graph has no cycles.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ def read_model(path: Path) -> tuple[ModelProto, str]:
     """Read and check an ONNX file with its external data.
 
     Returns:
-        the model, functions inlined and nodes in an order in which they can run, and ``sha256:…`` of the file
-        (and of its external data, where it has some).
+        the model with functions inlined and nodes in topological order, and the digest `sha256:…` of the file and
+        its external data.
 
     Raises:
-        ModelError: unreadable, truncated, not ONNX, inconsistent, or written to do harm.
+        ModelError: the file is unreadable, truncated, not ONNX, inconsistent or malicious.
     """
     try:
         content = path.read_bytes()
@@ -73,7 +73,7 @@ def _load_external(tensor: TensorProto, path: Path) -> bytes:
     file = (folder / location).resolve()
     if not location or Path(location).is_absolute() or not file.is_relative_to(folder):
         raise ModelError(
-            f"{path}: tensor {tensor.name!r} asks for data outside of the model's folder: {location!r}"
+            f"{path}: tensor {tensor.name!r} names data outside of the model's folder: {location!r}"
         )
     if not file.is_file():
         raise ModelError(
@@ -84,7 +84,9 @@ def _load_external(tensor: TensorProto, path: Path) -> bytes:
         offset, size = int(info.get("offset", "0")), file.stat().st_size
         length = int(info["length"]) if "length" in info else size - offset
     except ValueError as error:
-        raise ModelError(f"{path}: tensor {tensor.name!r} has external data at no valid place") from error
+        raise ModelError(
+            f"{path}: tensor {tensor.name!r} has external data at an invalid offset or of an invalid length"
+        ) from error
     if offset < 0 or length < 0 or offset + length > size:
         raise ModelError(
             f"{path}: tensor {tensor.name!r} wants bytes {offset} to {offset + length} of {location!r}, "

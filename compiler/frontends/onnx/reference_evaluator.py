@@ -18,7 +18,7 @@ STANDARD_DESCRIPTION = f"onnx {onnx.__version__} reference"
 
 
 class Standard:
-    """Runs a model with the evaluator of the ``onnx`` package, which is slow and knows every operator."""
+    """Runs a model with the evaluator of the `onnx` package, which is slow and supports every operator."""
 
     def __init__(self, model: ModelProto) -> None:
         self._model = model
@@ -33,12 +33,12 @@ class Standard:
         names = [value.name for value in self._model.graph.output]
         try:
             values = evaluator(self._model).run(names, dict(inputs))
-        except Exception as error:  # its operators raise whatever numpy does
+        except Exception as error:  # its operators raise whatever numpy raises
             raise ModelError(f"the standard's evaluator cannot run this model: {error}") from error
         return {name: np.asarray(value) for name, value in zip(names, values, strict=True)}
 
     def spread(self, inputs: Arrays) -> dict[str, float]:
-        """There is one implementation only."""
+        """Empty: there is only one implementation."""
         return {}
 
 

@@ -8,15 +8,15 @@ from onnx import ModelProto, TensorProto
 from edgec.compiler.errors import ModelError
 
 LARGE_CONSTANT = 1 << 16  # bytes
-MAX_TENSOR_BYTES = 8 << 30  # no value of a model for the edge is larger; hostile ones are
+MAX_TENSOR_BYTES = 8 << 30  # larger than any value of a real model for the edge
 
 
 def infer_shapes(model: ModelProto) -> ModelProto:
     """The model with the shapes of all its values that follow from the inputs.
 
-    Without propagation of data: that computes with whatever sizes a hostile model names, however large.
-    Constants are folded by then anyway. Nor do large constants travel to the library and back: shapes follow from
-    those with a number for each axis at most.
+    Data propagation is off, as it would compute with whatever sizes a hostile model names; constants are folded by then
+    anyway. Large constants are left out, to save copying them: shapes only depend on constants with at most one number
+    for each axis.
     """
     light = ModelProto()
     light.CopyFrom(model)
@@ -31,9 +31,9 @@ def infer_shapes(model: ModelProto) -> ModelProto:
 
 
 def check_sizes(model: ModelProto) -> None:
-    """Refuse a model in which some value's inferred shape is negative or larger than any real one.
+    """Reject a model with an inferred shape that is negative, or larger than that of any real value.
 
-    This runs before anything computes with the model: a few bytes of ONNX can ask for terabytes.
+    This runs before anything computes with the model: a few bytes of ONNX can request terabytes.
 
     Raises:
         ModelError: such a value, or shapes that contradict each other.

@@ -11,9 +11,9 @@ from edgec.compiler.frontends.onnx.shape_inference import MAX_TENSOR_BYTES, tens
 
 
 def strip_initializer_inputs(model: ModelProto) -> None:
-    """Take initialisers out of the graph's inputs (in place): old files list weights as inputs too.
+    """Remove initialisers from the graph's inputs, in place: old files list weights as inputs, too.
 
-    Left there, they count as values that a caller may replace, and nothing that depends on them is folded.
+    Otherwise they count as values that a caller may replace, and nothing that depends on them is folded.
     """
     names = {tensor.name for tensor in model.graph.initializer}
     names |= {tensor.values.name for tensor in model.graph.sparse_initializer}
@@ -25,7 +25,7 @@ def strip_initializer_inputs(model: ModelProto) -> None:
 
 
 def take_optional_inputs(model: ModelProto) -> None:
-    """Make inputs that may be left out tensors (in place): those of an artifact are always given."""
+    """Make optional inputs tensors, in place: an artifact's inputs are always given."""
     for value in model.graph.input:
         inner = value.type.optional_type.elem_type if value.type.HasField("optional_type") else None
         if inner is not None and inner.HasField("tensor_type"):
@@ -36,12 +36,12 @@ def take_optional_inputs(model: ModelProto) -> None:
 def set_static_shapes(model: ModelProto, asked: Mapping[str, tuple[int, ...]]) -> None:
     """Give every input of the graph a static shape (in place).
 
-    A size comes from ``asked``; else from the model; else from another input with the same symbolic size;
-    else it is 1 when it is the first of its input (the batch). Values' and outputs' stale shapes are dropped.
+    A size comes from `asked`, else from the model, else from another input with the same symbolic size; the first
+    size of an input (the batch) is 1 otherwise. Stale shapes of other values and of outputs are dropped.
 
     Raises:
         InputShapeError: an unknown input name, another rank or fixed size, or a size that is missing.
-        ModelError: an input that is no tensor, or has no element type.
+        ModelError: an input is not a tensor of numbers.
     """
     graph = model.graph
     inputs = {value.name: value for value in graph.input}

@@ -15,14 +15,14 @@ Array: TypeAlias = npt.NDArray[Any]
 
 
 class SourceBuilder(relax.BlockBuilder):  # type: ignore[misc]
-    """Gives bindings made for node 12 names that begin with ``n12_``, nested expressions included."""
+    """A block builder whose bindings for node 12 have names that begin with `n12_`, nested expressions included."""
 
     def __init__(self) -> None:
         super().__init__()
         self.prefix = ""
 
     def begin_node(self, index: int, op_type: str) -> None:
-        """Name what is emitted from now on after the source node ``index``."""
+        """Name the bindings emitted from now on after the source node `index`."""
         self.prefix = f"n{index}_{op_type}"
 
     def emit(self, expr: Expr, name_hint: str = "") -> Expr:
@@ -84,7 +84,7 @@ def _is_prim(expr: Expr) -> bool:
     return bool(tvm.ir.is_prim_expr(expr))
 
 
-# Types that no kernel computes with: float32 numbers stand for them, on the same grid.
+# Types that no kernel computes with: their values are held in float32, rounded to the type's grid.
 NARROW = frozenset(
     {"bfloat16", "float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz", "float4_e2m1fn"}
     | {"int4", "uint4", "int2", "uint2"}
@@ -92,7 +92,7 @@ NARROW = frozenset(
 
 
 def constant(value: Array | Sequence[Any] | float | int, dtype: str | None = None) -> Expr:
-    """A Relax constant from anything that numpy takes; 64-bit types stay what they are."""
+    """A Relax constant from anything that numpy accepts; 64-bit types are kept."""
     array = np.asarray(value, dtype=dtype)
     if array.dtype.name in NARROW:
         array = array.astype("float32")

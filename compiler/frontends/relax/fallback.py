@@ -1,7 +1,7 @@
 """Sub-graphs that cannot be compiled, cut out for ONNX Runtime: as few and as large as the graph allows.
 
-Each node gets a level: the number of changes between compiled and foreign nodes on the way to it. All foreign
-nodes of one level form one segment, which then depends on no other segment of its level.
+A node's level is the number of switches between compiled and uncompiled nodes on the way to it. All uncompiled nodes
+of one level form one segment, which then depends on no other segment of that level.
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ FUNCTION_PREFIX = "edgec.fallback."
 
 
 class UntypedValue(ValueError):
-    """A value that would enter a segment has no known type."""
+    """An input of a segment has no known type."""
 
 
-def plan(graph: GraphProto, foreign: Collection[int]) -> list[list[int]]:
-    """Order a graph's nodes into steps: a compiled node alone, or the foreign nodes of one level together.
+def plan(graph: GraphProto, uncompiled: Collection[int]) -> list[list[int]]:
+    """Order a graph's nodes into steps: a compiled node alone, or the uncompiled nodes of one level together.
 
     Args:
-        foreign: positions of the nodes that cannot be compiled.
+        uncompiled: positions of the nodes that cannot be compiled.
     """
     makers = {name: i for i, node in enumerate(graph.node) for name in node.output if name}
     levels: list[int] = []
     for i, node in enumerate(graph.node):
         before = {makers[name] for name in free_names(node) if name in makers}
-        changes = [levels[b] + ((b in foreign) != (i in foreign)) for b in before]
-        # level 0 belongs to compiled nodes: every foreign level is odd, every compiled one even
-        levels.append(max(changes, default=0) if changes else int(i in foreign))
-        if levels[i] % 2 != int(i in foreign):
+        changes = [levels[b] + ((b in uncompiled) != (i in uncompiled)) for b in before]
+        # compiled nodes have even levels, from 0 on, and uncompiled ones odd levels
+        levels.append(max(changes, default=0) if changes else int(i in uncompiled))
+        if levels[i] % 2 != int(i in uncompiled):
             levels[i] += 1
     steps: list[list[int]] = []
     open_segments: dict[int, list[int]] = {}
     for i in sorted(range(len(levels)), key=lambda i: (levels[i], i)):
-        if i not in foreign:
+        if i not in uncompiled:
             steps.append([i])
         elif levels[i] in open_segments:
             open_segments[levels[i]].append(i)
@@ -49,12 +49,12 @@ def plan(graph: GraphProto, foreign: Collection[int]) -> list[list[int]]:
     return steps
 
 
-def widen(graph: GraphProto, foreign: Iterable[int], movers: Collection[str]) -> set[int]:
-    """The foreign nodes, and the cheap compiled ones (types ``movers``) between nothing but foreign ones.
+def widen(graph: GraphProto, uncompiled: Iterable[int], movers: Collection[str]) -> set[int]:
+    """The uncompiled nodes, and cheap compiled ones (types `movers`) whose neighbours are all uncompiled.
 
-    Leaving those compiled would only add a change of hands on either side.
+    Compiling those would only add a switch to ONNX Runtime and back on either side.
     """
-    taken = set(foreign)
+    taken = set(uncompiled)
     makers = {name: i for i, node in enumerate(graph.node) for name in node.output if name}
     readers: dict[int, set[int]] = {}
     for i, node in enumerate(graph.node):
@@ -80,9 +80,13 @@ def cut(
     """Make a segment of some nodes of a model.
 
     Args:
+        model: the cleaned model.
         members: positions of the nodes.
-        types: types of values that enter from outside.
-        labels: the source's name of each node.
+        types: the types of values that are inputs of the segment.
+        labels: the name of each node in the source model.
+
+    Raises:
+        UntypedValue: the type of an input is not known.
     """
     graph = model.graph
     nodes = [graph.node[i] for i in members]
@@ -96,7 +100,7 @@ def cut(
     for name in inputs:
         if name not in types:
             raise UntypedValue(
-                f"the type of the value {name!r}, which ONNX Runtime would be given, is unknown"
+                f"the type of the value {name!r}, which would be passed to ONNX Runtime, is unknown"
             )
     piece = helper.make_graph(
         nodes,

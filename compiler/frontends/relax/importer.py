@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from onnx import GraphProto, NodeProto, helper, numpy_helper
+from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
 from tvm import relax
 
 from edgec.compiler.errors import InternalError, Unsupported, UnsupportedModel
@@ -26,6 +26,7 @@ from edgec.compiler.frontends.relax.values import attribute_value, loose_type, s
 from edgec.compiler.frontends.source import FallbackSegment, ImportedModel, SourceModel
 
 NO_CONVERTER = "there is no converter for this operator"
+TEXTS = "it takes texts, and compiled models compute on numbers"
 LOST = "the shape of its input depends on the data, and only static shapes compile"
 REMEDY = (
     "Leave fallback on (the default) to run them through ONNX Runtime on the device, "
@@ -41,9 +42,9 @@ class Scope:
     values: dict[str, Expr]
 
     def graph(self, graph: GraphProto, arguments: Sequence[Expr]) -> list[Expr]:
-        """Import a sub-graph in place, its inputs bound to ``arguments``; returns its outputs."""
+        """Import a sub-graph in place with its inputs bound to `arguments`; returns its outputs."""
         inner = Scope(self.importer, dict(self.values))
-        inner.values |= {t.name: constant(numpy_helper.to_array(t)) for t in graph.initializer}
+        inner.values |= stored_values(graph)
         inner.values |= {v.name: a for v, a in zip(graph.input, arguments, strict=True)}
         for node in graph.node:
             self.importer.convert(node, inner)
@@ -62,17 +63,18 @@ class Importer:
         self.types = {v.name: v for v in (*graph.value_info, *graph.output, *graph.input)}
         self.segments: list[FallbackSegment] = []
 
-    def run(self, foreign: Collection[int] = ()) -> ImportedModel:
+    def run(self, uncompiled: Collection[int] = ()) -> ImportedModel:
         """Build the module.
 
         Args:
-            foreign: positions (in the cleaned model) of nodes for ONNX Runtime.
+            uncompiled: positions (in the cleaned model) of the nodes to run in ONNX Runtime.
 
         Raises:
-            UnsupportedModel: with every other node that cannot be expressed.
+            UnsupportedModel: other nodes cannot be converted; the exception lists them all.
+            InternalError: a converter fails with anything but `CannotConvert`.
         """
         graph = self.source.model.graph
-        scope = Scope(self, {t.name: constant(numpy_helper.to_array(t)) for t in graph.initializer})
+        scope = Scope(self, stored_values(graph))
         params = []
         for port in self.source.inputs:
             var = relax.Var(port.safe_name, relax.TensorType(port.shape, port.dtype))
@@ -80,7 +82,9 @@ class Importer:
             scope.values[port.name] = var
         with self.builder.function("main", params=params):
             with self.builder.dataflow():
-                refused = self._import_steps(graph, fallback.plan(graph, set(foreign)), set(foreign), scope)
+                refused = self._import_steps(
+                    graph, fallback.plan(graph, set(uncompiled)), set(uncompiled), scope
+                )
                 # a builder must not be left in the middle of a function: without results, return a zero
                 results = [constant(0)] if refused else [scope.values[p.name] for p in self.source.outputs]
                 body = self.builder.emit_output(results[0] if len(results) == 1 else relax.Tuple(results))
@@ -92,16 +96,22 @@ class Importer:
         return ImportedModel(mod=mod, source=self.source, segments=tuple(self.segments))
 
     def try_out(self) -> list[tuple[int, Unsupported]]:
-        """Which nodes cannot be expressed, by position, with the reasons; values they make are pretended."""
+        """The nodes that cannot be converted, by position, with the reasons.
+
+        Their outputs are replaced by placeholders of the same types, so that later nodes can be tried, too.
+
+        Raises:
+            InternalError: a converter fails with anything but `CannotConvert`.
+        """
         graph = self.source.model.graph
-        scope = Scope(self, {t.name: constant(numpy_helper.to_array(t)) for t in graph.initializer})
+        scope = Scope(self, stored_values(graph))
         for port in self.source.inputs:
             scope.values[port.name] = relax.Var(port.safe_name, relax.TensorType(port.shape, port.dtype))
         params = [scope.values[port.name] for port in self.source.inputs]
         with self.builder.function("main", params=params):
             with self.builder.dataflow():
                 steps = [[position] for position in range(len(graph.node))]
-                refused = self._import_steps(graph, steps, set(), scope, pretend=True)
+                refused = self._import_steps(graph, steps, set(), scope, placeholders=True)
                 body = self.builder.emit_output(constant(0))
             self.builder.emit_func_output(body)
         return refused
@@ -110,36 +120,38 @@ class Importer:
         self,
         graph: GraphProto,
         steps: list[list[int]],
-        foreign: Collection[int],
+        uncompiled: Collection[int],
         scope: Scope,
         *,
-        pretend: bool = False,
+        placeholders: bool = False,
     ) -> list[tuple[int, Unsupported]]:
         refused: list[tuple[int, Unsupported]] = []
+        texts = {tensor.name for tensor in graph.initializer if tensor.data_type == TensorProto.STRING}
         for step in steps:
             node = graph.node[step[0]]
             index = self._origin(node)
             self.builder.begin_node(index, node.op_type)
-            if step[0] in foreign:
+            if step[0] in uncompiled:
                 self._call_segment(step, scope)
                 continue
             try:
                 if not has_converter(node):
                     raise CannotConvert(NO_CONVERTER)
-                if any(name not in scope.values for name in free_names(node)):
-                    raise CannotConvert(LOST)
+                missing = free_names(node) - scope.values.keys()
+                if missing:
+                    raise CannotConvert(TEXTS if missing & texts else LOST)
                 self.convert(node, scope)
             except CannotConvert as refusal:
                 refused.append((step[0], self._unsupported(index, node, str(refusal))))
-                if pretend:
-                    self._pretend(node, scope)
+                if placeholders:
+                    self._bind_placeholders(node, scope)
         return refused
 
     def _origin(self, node: NodeProto) -> int:
         return next((self.source.origins[name] for name in node.output if name in self.source.origins), 0)
 
-    def _pretend(self, node: NodeProto, scope: Scope) -> None:
-        """Bind values of the types that a refused node's outputs will have, as far as they are static."""
+    def _bind_placeholders(self, node: NodeProto, scope: Scope) -> None:
+        """Bind values of the types of a node's outputs, where those are static."""
         for name in node.output:
             kind = static_type(self.types.get(name))
             if name and kind is not None:
@@ -147,7 +159,7 @@ class Importer:
                 scope.values[name] = self.builder.emit(call)
 
     def _call_segment(self, members: list[int], scope: Scope) -> None:
-        """Cut foreign nodes out as a segment and emit the call of it."""
+        """Cut uncompiled nodes out as a segment and emit a call to it."""
         entering = {
             name: fallback.value_type(
                 name, helper.np_dtype_to_tensor_dtype(np.dtype(dtype_of(value))), shape_or_none(value)
@@ -183,7 +195,7 @@ class Importer:
         return Unsupported(index, self._label(index), node.op_type, node.domain, reason, REMEDY)
 
     def convert(self, node: NodeProto, scope: Scope) -> None:
-        """Convert one node and bind its outputs in ``scope``.
+        """Convert one node and bind its outputs in `scope`.
 
         Raises:
             CannotConvert: it cannot be expressed.
@@ -220,6 +232,12 @@ class Importer:
                 scope.values[name] = result
         if len([name for name in node.output if name]) > len(results):
             raise CannotConvert(f"its output {node.output[len(results)]!r} is not computed")
+
+
+def stored_values(graph: GraphProto) -> dict[str, Expr]:
+    """A graph's initialisers as constants, by name, without those of texts."""
+    numbers = [tensor for tensor in graph.initializer if tensor.data_type != TensorProto.STRING]
+    return {tensor.name: constant(numpy_helper.to_array(tensor)) for tensor in numbers}
 
 
 def has_converter(node: NodeProto) -> bool:

@@ -13,27 +13,28 @@ from edgec.compiler.frontends.relax.converters.registry import (
 from edgec.compiler.frontends.relax.importer import LOST, Importer
 from edgec.compiler.frontends.source import ImportedModel, SourceModel
 
-# Operators that do little but move data: not worth a change of hands.
+# Operators that do little but move data: not worth leaving ONNX Runtime for and entering it again.
 MOVERS = frozenset(
     {"Cast", "Concat", "Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Squeeze"}
     | {"Split", "Transpose", "Unsqueeze", "Shape", "Not", "Equal", "Where", "Add", "Sub", "Mul"}
 )
-NO_WAY = "ONNX Runtime does not know them either: export the model with standard operators."
+NO_WAY = "ONNX Runtime cannot run them either: export the model with standard operators."
 
 
 def to_relax(source: SourceModel, *, fallback_allowed: bool = False) -> ImportedModel:
     """Import a cleaned model.
 
     Args:
-        source: from :func:`edgec.compiler.frontends.load_source`.
-        fallback_allowed: leave what cannot be compiled to ONNX Runtime, called from the compiled code.
+        source: from `load_source`.
+        fallback_allowed: run what cannot be compiled in ONNX Runtime, which the compiled code calls.
 
     Returns:
-        a module whose function ``main`` takes the model's inputs in order under their safe names, with the
+        a module whose function `main` takes the model's inputs in order under their safe names, with the
         constants embedded; bindings are named after the source's nodes.
 
     Raises:
-        UnsupportedModel: nodes that cannot be compiled (nor, with fallback, be cut out for ONNX Runtime).
+        UnsupportedModel: some nodes cannot be compiled (nor, with fallback, run in ONNX Runtime).
+        InternalError: a converter fails with anything but `CannotConvert`.
     """
     converters.load_all()
     refused = Importer(source).try_out()
@@ -42,9 +43,9 @@ def to_relax(source: SourceModel, *, fallback_allowed: bool = False) -> Imported
     if not fallback_allowed:
         raise UnsupportedModel(causes(refused))
     graph = source.model.graph
-    foreign = fallback.widen(graph, [position for position, _ in refused], MOVERS)
+    uncompiled = fallback.widen(graph, [position for position, _ in refused], MOVERS)
     try:
-        imported = Importer(source).run(foreign)
+        imported = Importer(source).run(uncompiled)
     except (CannotConvert, fallback.UntypedValue) as refusal:
         nodes = [replace(node, reason=str(refusal)) for node in causes(refused)]
         raise UnsupportedModel(nodes) from refusal
@@ -55,6 +56,6 @@ def to_relax(source: SourceModel, *, fallback_allowed: bool = False) -> Imported
 
 
 def causes(refused: list[tuple[int, Unsupported]]) -> list[Unsupported]:
-    """The nodes that were refused for themselves; all of them, where each waits for another."""
+    """The nodes that cannot be converted themselves, without those that only follow one; all, if there are none."""
     own = [node for _, node in refused if node.reason != LOST]
     return own or [node for _, node in refused]

@@ -39,9 +39,13 @@ def static_type(value: ValueInfoProto | None) -> Expr | None:
 
 
 def loose_type(value: ValueInfoProto | None) -> Expr:
-    """The Relax type of a tensor whose shape is known only when the model runs."""
+    """The Relax type of a tensor whose shape is known only at run time.
+
+    Raises:
+        CannotConvert: the value is not a tensor.
+    """
     if not fallback.is_tensor(value) or value is None:
-        raise CannotConvert("a value that is no tensor would leave the part that ONNX Runtime runs")
+        raise CannotConvert("an output of the part that ONNX Runtime runs is not a tensor")
     return relax.TensorType(dtype=_dtype_name(value.type.tensor_type.elem_type), ndim=-1)
 
 

@@ -1,4 +1,4 @@
-"""Forests of decision trees, in the one form that every front end produces and kernels are made from."""
+"""Forests of decision trees: the one form that front ends produce and kernels are built from."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class ForestError(ValueError):
 
 
 class Mode(IntEnum):
-    """What a node asks of its feature; the numbers are those of ONNX's TreeEnsemble."""
+    """The test of a node on its feature; the numbers are those of ONNX's TreeEnsemble."""
 
     LE = 0
     LT = 1
@@ -122,7 +122,7 @@ class Forest:
         """The number of steps from root to deepest leaf, per tree.
 
         Raises:
-            ForestError: a circle of nodes.
+            ForestError: the nodes form a cycle.
         """
         deepest = np.zeros(len(self.roots), np.int32)
         tree = np.arange(len(self.roots), dtype=np.int32)
@@ -138,7 +138,7 @@ class Forest:
         raise ForestError("its nodes form a circle")
 
     def used(self) -> Ints:
-        """The features that some node asks about, ascending."""
+        """The features that some node tests, ascending."""
         return np.unique(self.feature[self.mode != Mode.LEAF]).astype(np.int32)
 
 
@@ -210,7 +210,7 @@ class Builder:
         """The forest, checked.
 
         Raises:
-            ForestError: no trees, or what they hold contradicts itself.
+            ForestError: there are no trees, or they are inconsistent.
         """
         if not self.roots:
             raise ForestError("there are no trees in it")

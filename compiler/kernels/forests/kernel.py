@@ -145,7 +145,7 @@ class ForestKernel:
                 _store(b["wide"], answer, [row, members[m, 1] + s])
 
     def _walk(self, group: Tir, row: Tir) -> None:
-        """Walk one group of trees with one row, and add what their leaves say."""
+        """Walk one group of trees with one row, and add the values of their leaves."""
         table, b = self.table, self.buffers
         at = T.alloc_buffer((table.lanes,), "int32", scope="local")
         for lane in range(table.lanes):

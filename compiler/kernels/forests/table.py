@@ -1,6 +1,6 @@
 """Lay a forest out for the kernel: every node asks the same question, and children lie side by side.
 
-Whatever a node asks, it becomes ``column < threshold`` with a NaN answering no, so that one step of a walk is
+Every test of a node becomes ``column < threshold``, which a NaN fails, so that one step of a walk is
 three loads, one comparison and one addition, without a branch:
 
 - ``x <= t`` is ``x < next(t)``; ``x >= t`` and ``x > t`` ask about a second column that holds ``-x``;

@@ -1,4 +1,4 @@
-"""If, Loop and Scan: both branches and a choice, and bodies written out once per iteration."""
+"""If, Loop and Scan: both branches and a select, and bodies unrolled once per iteration."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from edgec.compiler.frontends.relax.converters.registry import (
 )
 from edgec.compiler.frontends.relax.converters.slicing import sliced
 
-MOST_ITERATIONS = 64  # a body that is written out more often makes code that nobody wants to ship
+MOST_ITERATIONS = 64  # unrolled further, the code becomes too large to ship
 
 
 @converts("If")
@@ -33,7 +33,7 @@ def _if(node: Node) -> list[Expr]:
     chosen = []
     for a, b in zip(yes, no, strict=True):
         if shape_of(a) != shape_of(b) or dtype_of(a) != dtype_of(b):
-            raise CannotConvert("its branches give tensors of different shapes")
+            raise CannotConvert("its branches return tensors of different shapes or types")
         chosen.append(node.emit(relax.op.where(choice, a, b)))
     return chosen
 
@@ -48,7 +48,7 @@ def _loop(node: Node) -> list[Expr]:
     count = int(value_of(node.input(0)).reshape(-1)[0])
     if not 0 < count <= MOST_ITERATIONS:
         raise CannotConvert(
-            f"it runs {count} times; loops of 1 to {MOST_ITERATIONS} iterations are written out"
+            f"it runs {count} times; only loops of 1 to {MOST_ITERATIONS} iterations are unrolled"
         )
     state = [node.input(i) for i in range(2, len(node.inputs))]
     stacked: list[list[Expr]] = [[] for _ in range(len(node.outputs) - len(state))]
@@ -74,7 +74,7 @@ def _scan(node: Node) -> list[Expr]:
     backwards = [bool(d) for d in node.attrs.get("scan_input_directions") or [0] * scanned]
     count = node.shape(states)[axes[0]]
     if not 0 < count <= MOST_ITERATIONS:
-        raise CannotConvert(f"it runs {count} times; scans of 1 to {MOST_ITERATIONS} steps are written out")
+        raise CannotConvert(f"it runs {count} times; only scans of 1 to {MOST_ITERATIONS} steps are unrolled")
     rows: list[list[Expr]] = [[] for _ in range(len(node.outputs) - states)]
     for step in range(count):
         taken = [

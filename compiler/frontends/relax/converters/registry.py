@@ -1,7 +1,8 @@
 """What a converter is, and the table of converters by operator.
 
-A converter turns one ONNX node into Relax expressions. Those written here come first; TVM's own serve the
-rest. A converter that cannot express a node raises :class:`CannotConvert` with the reason in the user's words.
+A converter turns one ONNX node into Relax expressions. The converters of this package take precedence; TVM's own
+serve the other operators. A converter that cannot express a node raises `CannotConvert` with the reason in the
+user's words; any other exception is reported as a defect of edgec.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ ML = "ai.onnx.ml"
 
 
 class CannotConvert(Exception):
-    """This node cannot be expressed; the message says why."""
+    """The node cannot be expressed in Relax; the message says why. The node then runs in ONNX Runtime, if allowed."""
 
 
 class LeaveToTvm(Exception):
-    """Leave this node to TVM's own converter, which does as well or better."""
+    """The node is left to TVM's own converter, which does as well or better."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Node:
         attrs: attributes by name: ints, floats, ``str``, lists, ``TensorProto`` or ``GraphProto``.
         outputs: names of the outputs; empty where one is not wanted.
         opset: version of the operator set of the node's domain.
-        scope: makes sub-graphs' values (see :mod:`edgec.compiler.frontends.relax.converters.control_flow`).
+        scope: imports sub-graphs (see `control_flow`).
     """
 
     op_type: str
@@ -57,7 +58,7 @@ class Node:
         """The input at this position.
 
         Raises:
-            CannotConvert: it is left out.
+            CannotConvert: the node does not have it.
         """
         if not self.has(position):
             raise CannotConvert(f"its input {position} is missing")
@@ -67,7 +68,7 @@ class Node:
         """The value of a constant input, or None when it is left out.
 
         Raises:
-            CannotConvert: the input is only known when the model runs.
+            CannotConvert: the input is only known at run time.
         """
         if not self.has(position):
             return None
@@ -79,7 +80,7 @@ class Node:
         return value_of(expr)
 
     def ints(self, name: str, position: int) -> list[int] | None:
-        """Integers that older operator sets give as an attribute and newer ones as an input."""
+        """Integers that are an attribute in older operator sets and an input in newer ones."""
         if name in self.attrs:
             return [int(x) for x in self.attrs[name]]
         value = self.array(position)
@@ -114,7 +115,7 @@ def converts(*op_types: str, domain: str = "") -> Callable[[Converter], Converte
 
 
 def is_constant(expr: Expr) -> bool:
-    """Whether the expression is a tensor that is known now."""
+    """Whether the expression is a tensor known at compile time."""
     return isinstance(expr, tvm.ir.GenericConst)
 
 

@@ -59,7 +59,7 @@ def test_external_data_must_be_there_and_inside(tmp_path: Path) -> None:
     (tmp_path / "sub" / "weights.bin").write_bytes(np.full(4, 2.0, "float32").tobytes())
     refuse(located("weights.bin", offset="8"), "does not hold|cut short")
     refuse(located("weights.bin", offset="8", length="16"), "cut short")
-    refuse(located("weights.bin", offset="x"), "no valid place")
+    refuse(located("weights.bin", offset="x"), "invalid offset")
     assert load_source(located("weights.bin"), CompileOptions()).inputs[0].shape == (4,)
 
 
