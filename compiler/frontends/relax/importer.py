@@ -44,7 +44,7 @@ class Scope:
     def graph(self, graph: GraphProto, arguments: Sequence[Expr]) -> list[Expr]:
         """Import a sub-graph in place with its inputs bound to `arguments`; returns its outputs."""
         inner = Scope(self.importer, dict(self.values))
-        inner.values |= stored_values(graph)
+        inner.values |= self.importer.stored_values(graph)
         inner.values |= {v.name: a for v, a in zip(graph.input, arguments, strict=True)}
         for node in graph.node:
             self.importer.convert(node, inner)
@@ -61,6 +61,7 @@ class Importer:
         self.opsets[""] = opset_of(source.model)
         graph = source.model.graph
         self.types = {v.name: v for v in (*graph.value_info, *graph.output, *graph.input)}
+        self.texts: set[str] = set()
         self.segments: list[FallbackSegment] = []
 
     def run(self, uncompiled: Collection[int] = ()) -> ImportedModel:
@@ -74,7 +75,7 @@ class Importer:
             InternalError: a converter fails with anything but `CannotConvert`.
         """
         graph = self.source.model.graph
-        scope = Scope(self, stored_values(graph))
+        scope = Scope(self, self.stored_values(graph))
         params = []
         for port in self.source.inputs:
             var = relax.Var(port.safe_name, relax.TensorType(port.shape, port.dtype))
@@ -95,6 +96,12 @@ class Importer:
         mod["main"] = mod["main"].with_attr("num_input", len(params))
         return ImportedModel(mod=mod, source=self.source, segments=tuple(self.segments))
 
+    def stored_values(self, graph: GraphProto) -> dict[str, Expr]:
+        """A graph's initialisers as constants, by name; texts are only remembered, by name."""
+        numbers = [tensor for tensor in graph.initializer if tensor.data_type != TensorProto.STRING]
+        self.texts |= {t.name for t in graph.initializer if t.data_type == TensorProto.STRING}
+        return {tensor.name: constant(numpy_helper.to_array(tensor)) for tensor in numbers}
+
     def try_out(self) -> list[tuple[int, Unsupported]]:
         """The nodes that cannot be converted, by position, with the reasons.
 
@@ -104,7 +111,7 @@ class Importer:
             InternalError: a converter fails with anything but `CannotConvert`.
         """
         graph = self.source.model.graph
-        scope = Scope(self, stored_values(graph))
+        scope = Scope(self, self.stored_values(graph))
         for port in self.source.inputs:
             scope.values[port.name] = relax.Var(port.safe_name, relax.TensorType(port.shape, port.dtype))
         params = [scope.values[port.name] for port in self.source.inputs]
@@ -126,7 +133,6 @@ class Importer:
         placeholders: bool = False,
     ) -> list[tuple[int, Unsupported]]:
         refused: list[tuple[int, Unsupported]] = []
-        texts = {tensor.name for tensor in graph.initializer if tensor.data_type == TensorProto.STRING}
         for step in steps:
             node = graph.node[step[0]]
             index = self._origin(node)
@@ -135,11 +141,6 @@ class Importer:
                 self._call_segment(step, scope)
                 continue
             try:
-                if not has_converter(node):
-                    raise CannotConvert(NO_CONVERTER)
-                missing = free_names(node) - scope.values.keys()
-                if missing:
-                    raise CannotConvert(TEXTS if missing & texts else LOST)
                 self.convert(node, scope)
             except CannotConvert as refusal:
                 refused.append((step[0], self._unsupported(index, node, str(refusal))))
@@ -201,6 +202,11 @@ class Importer:
             CannotConvert: it cannot be expressed.
             InternalError: its converter fails in any other way.
         """
+        if not has_converter(node):
+            raise CannotConvert(NO_CONVERTER)
+        missing = free_names(node) - scope.values.keys()
+        if missing:
+            raise CannotConvert(TEXTS if missing & self.texts else LOST)
         inputs = [scope.values[name] if name else None for name in node.input]
         opset = self.opsets.get(node.domain, 1)
         converter = CONVERTERS.get((node.domain, node.op_type))
@@ -232,12 +238,6 @@ class Importer:
                 scope.values[name] = result
         if len([name for name in node.output if name]) > len(results):
             raise CannotConvert(f"its output {node.output[len(results)]!r} is not computed")
-
-
-def stored_values(graph: GraphProto) -> dict[str, Expr]:
-    """A graph's initialisers as constants, by name, without those of texts."""
-    numbers = [tensor for tensor in graph.initializer if tensor.data_type != TensorProto.STRING]
-    return {tensor.name: constant(numpy_helper.to_array(tensor)) for tensor in numbers}
 
 
 def has_converter(node: NodeProto) -> bool:

@@ -9,6 +9,7 @@ import onnx
 from tvm import relax
 
 from edgec.compiler.frontends.relax.builder import Expr
+from edgec.compiler.frontends.relax.converters.casts import NARROW
 from edgec.compiler.frontends.relax.converters.registry import (
     CannotConvert,
     Node,
@@ -41,6 +42,8 @@ def _bit_shift(node: Node) -> Expr:
 @converts("BitCast")
 def _bit_cast(node: Node) -> Expr:
     x, shape = node.input(0), node.shape(0)
+    if int(node.attrs["to"]) in NARROW:
+        return _unsupported("a type of 8 bits or fewer, or bfloat16")
     to = str(onnx.helper.tensor_dtype_to_np_dtype(int(node.attrs["to"])))
     if np.dtype(to).itemsize != np.dtype(dtype_of(x)).itemsize or "complex" in to:
         raise CannotConvert(f"the bits of {dtype_of(x)} are not those of {to}")
@@ -59,4 +62,4 @@ def _bit_cast(node: Node) -> Expr:
 
 
 def _unsupported(to: str) -> Expr:
-    raise CannotConvert(f"bits are not looked at as {to}")
+    raise CannotConvert(f"bits are not reinterpreted as {to}")

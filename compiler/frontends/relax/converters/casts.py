@@ -50,7 +50,10 @@ def _cast_like(node: Node) -> Expr:
         return cast(node, node.input(0), kind, saturate=bool(node.attrs.get("saturate", 1)))
     if not kind:
         raise CannotConvert("the type that it casts to is unknown")
-    return relax.op.astype(node.input(0), str(helper.tensor_dtype_to_np_dtype(kind)))
+    dtype = helper.tensor_dtype_to_np_dtype(kind)
+    if dtype.kind not in "biuf":
+        raise CannotConvert(f"casts to {dtype} are not compiled")
+    return relax.op.astype(node.input(0), str(dtype))
 
 
 def result_type(node: Node) -> int:

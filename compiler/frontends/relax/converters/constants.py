@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
+from onnx import TensorProto, numpy_helper
 
 from edgec.compiler.frontends.relax.builder import Expr, constant
 from edgec.compiler.frontends.relax.converters.registry import (
@@ -29,7 +29,7 @@ def _size(node: Node) -> Expr:
 @converts("Constant")
 def _constant(node: Node) -> Expr:
     attrs = node.attrs
-    if "value" in attrs:
+    if "value" in attrs and attrs["value"].data_type != TensorProto.STRING:
         return constant(numpy_helper.to_array(attrs["value"]))
     for name, dtype in (("value_float", "float32"), ("value_int", "int64")):
         for given in (name, f"{name}s"):

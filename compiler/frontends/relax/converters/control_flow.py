@@ -96,6 +96,8 @@ def _scan(node: Node) -> list[Expr]:
 
 def _stack(rows: list[Expr], axis: int) -> Expr:
     shape = list(shape_of(rows[0]))
+    if any(list(shape_of(row)) != shape for row in rows):
+        raise CannotConvert("the sizes of its results change from one iteration to the next")
     axis = axis % (len(shape) + 1)
     wide = [reshaped(row, [*shape[:axis], 1, *shape[axis:]]) for row in rows]
     return wide[0] if len(wide) == 1 else relax.op.concat(wide, axis)

@@ -94,6 +94,8 @@ def dequantised(node: Node, x: int, scale: int, zero: int, axis: int = 1) -> Exp
 
 def quantised(node: Node, x: Expr, scale: Expr, zero: Expr | None, dtype: str, axis: int = 1) -> Expr:
     """Real values as integers: rounded half to even, and kept within the type's range."""
+    if np.dtype(dtype).kind not in "iu":
+        raise CannotConvert("its result is not of integers of 8 bits or more")
     rank, limits = len(shape_of(x)), np.iinfo(np.dtype(dtype))
     scaled = relax.op.round(relax.op.divide(x, node.emit(_channelwise(scale, axis, rank))))
     if zero is not None and not (is_constant(zero) and not value_of(zero).any()):

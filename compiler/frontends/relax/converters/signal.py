@@ -112,6 +112,8 @@ def _stft(node: Node) -> Expr:
         raise CannotConvert("transforms of complex signals are not compiled")
     step = int(step_value.reshape(-1)[0])
     window = node.input(2) if node.has(2) else None
+    if window is None and length_value is None:
+        raise CannotConvert("neither its window nor its frame length is given")
     length = int(length_value.reshape(-1)[0]) if length_value is not None else shape_of(window)[0]
     frames = (shape[1] - length) // step + 1
     kept = length // 2 + 1 if node.attrs.get("onesided", 1) else length
