@@ -31,7 +31,7 @@ def _elu(node: Node) -> Expr:
 
 @converts("PRelu")
 def _prelu(node: Node) -> Expr:
-    """With as many slopes as channels, however many axes follow them."""
+    """With one slope per channel, however many axes follow the channels."""
     x, slope, shape, own = node.input(0), node.input(1), node.shape(0), node.shape(1)
     if len(shape) > 2:
         if len(own) > 1 or own in ((1,), shape[-1:]) or own != shape[1:2]:

@@ -23,7 +23,7 @@ from edgec.compiler.kernels.reinterpret import reinterpreted, reinterpreted_elem
 
 @converts("BitShift")
 def _bit_shift(node: Node) -> Expr:
-    """Shifts by the type's width or more leave no bit (or only the sign); those by less than none do too."""
+    """Shifts by at least the type's width, or by a negative number, leave no bit (or only the sign)."""
     x, y, kind = node.input(0), node.input(1), node.dtype(0)
     width = np.dtype(kind).itemsize * 8
     inside = relax.op.less(y, scalar(width, y))

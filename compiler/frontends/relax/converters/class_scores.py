@@ -1,7 +1,6 @@
 """From the scores of a classical classifier to its label and probabilities.
 
-What the standard leaves open is done as ONNX Runtime does it, which the exporters of scikit-learn and others
-are tested with.
+What the standard leaves open follows ONNX Runtime, against which the exporters of scikit-learn and others are tested.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from edgec.compiler.frontends.relax.builder import Array, Expr, constant
 from edgec.compiler.frontends.relax.converters.registry import CannotConvert, Node, reshaped
 
 TRANSFORMS = ("NONE", "SOFTMAX", "LOGISTIC", "SOFTMAX_ZERO", "PROBIT")
-ZERO = 1e-7  # below it, SOFTMAX_ZERO takes a score for an absent one
+ZERO = 1e-7  # smaller scores count as absent in SOFTMAX_ZERO
 
 
 def class_labels(node: Node) -> Array:
@@ -33,7 +32,7 @@ def class_labels(node: Node) -> Array:
 
 
 def pick_label(node: Node, choice: Expr, labels: Array) -> Expr:
-    """The label ``[rows]`` of the chosen class: a class number ``[rows]`` or a yes ``[rows, 1]``."""
+    """The label `[rows]` of the chosen class: a class number `[rows]`, or a truth value `[rows, 1]` for class 1."""
     index = node.emit(relax.op.astype(choice, "int64"))
     rows = int(index.ty.shape[0])
     index = reshaped(index, (rows,)) if len(index.ty.shape) == 2 else index
@@ -43,7 +42,7 @@ def pick_label(node: Node, choice: Expr, labels: Array) -> Expr:
 
 
 def post_transform(node: Node, scores: Expr, transform: str) -> Expr:
-    """Scores ``[rows, classes]`` as the model wants to have them.
+    """Scores `[rows, classes]` after the transform that the model names.
 
     Raises:
         CannotConvert: an unknown transform.
@@ -80,7 +79,7 @@ def binary_scores(node: Node, score: Expr, transform: str, *, shares: bool) -> E
     """Both classes' scores ``[rows, 2]`` from the one of class 1 ``[rows, 1]``.
 
     Args:
-        shares: the score is a share of 1 (weights are never negative), so the other class has the rest.
+        shares: the score is a probability (weights are never negative), and the other class has the rest.
     """
     if transform == "PROBIT":
         raise CannotConvert(

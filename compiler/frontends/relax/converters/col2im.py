@@ -48,7 +48,7 @@ def _col2im(node: Node) -> Expr:
 
 
 def _placed(node: Node, part: Expr, first: list[int], strides: list[int], full: list[int]) -> Expr:
-    """A tensor ``[batch, channels, *spread]`` put into zeros of the sizes ``full``, ``strides`` apart."""
+    """A tensor `[batch, channels, *spread]` spread out by `strides` and padded with zeros to the sizes `full`."""
     for axis, (begin, stride, size) in enumerate(zip(first, strides, full, strict=True), start=2):
         shape = list(shape_of(part))
         if stride > 1:

@@ -63,7 +63,7 @@ def convolution(node: Node, x: Expr, w: Expr) -> Expr:
 def spatial_pads(
     node: Node, sizes: Sequence[int], kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int]
 ) -> list[int]:
-    """A node's padding, all begins before all ends, with ``auto_pad`` worked out."""
+    """A node's padding, all begins before all ends, with `auto_pad` resolved."""
     auto = str(node.attrs.get("auto_pad", "NOTSET"))
     if auto == "NOTSET":
         return [int(p) for p in node.attrs.get("pads") or [0] * (2 * len(kernel))]
@@ -120,7 +120,7 @@ def _conv_transpose(node: Node) -> Expr:
         )
     have = shape_of(y)[2:]
     beyond = [max(b + size - n, 0) for b, size, n in zip(begins, sizes, have, strict=True)]
-    if any(beyond):  # places that no input reaches
+    if any(beyond):  # positions that no input contributes to
         widths = [0, 0, 0, 0, *itertools.chain.from_iterable((0, extra) for extra in beyond)]
         y = node.emit(relax.op.nn.pad(y, widths))
     picks = {axis + 2: slice(b, b + size) for axis, (b, size) in enumerate(zip(begins, sizes, strict=True))}
@@ -148,9 +148,9 @@ def _transposed_extent(
 
 
 def _by_phases(node: Node, weight: Array, strides: list[int]) -> Expr:
-    """A transposed convolution as a plain one: each of its phases is an output channel of its own.
+    """A transposed convolution as a plain one, with an output channel for each of its phases.
 
-    Output ``y`` belongs to phase ``y mod stride`` and sees every stride-th tap of the kernel only.
+    Output `y` belongs to phase `y mod stride`, to which only every stride-th tap of the kernel contributes.
     """
     channels, outputs, *kernel = weight.shape
     taps = [-(-k // s) for k, s in zip(kernel, strides, strict=True)]

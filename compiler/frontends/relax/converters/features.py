@@ -49,7 +49,7 @@ def _imputer(node: Node) -> Expr:
     kind = "floats" if dtype == "float32" else "int64s"
     values = node.attrs.get(f"imputed_value_{kind}")
     if not values:
-        raise CannotConvert(f"it has no values to put into {dtype} features")
+        raise CannotConvert(f"it has no values to fill into {dtype} features")
     replaced = node.attrs.get(f"replaced_value_{kind[:-1]}", 0)
     if isinstance(replaced, float) and math.isnan(replaced):
         missing = relax.op.isnan(x)
@@ -92,7 +92,7 @@ def _label_encoder(node: Node) -> Expr:
         both = relax.op.logical_and(relax.op.isnan(column), constant(np.isnan(keys)))
         hit = node.emit(relax.op.logical_or(hit, both))
     hit = node.emit(hit)
-    # the first key that fits: its place, or one after the last
+    # the position of the first key that matches, or one past the last
     places = constant(np.arange(len(keys), dtype=np.int64))
     place = relax.op.min(relax.op.where(hit, places, constant(len(keys), "int64")), axis=[-1])
     table = constant(np.append(values, np.array(default, values.dtype)))
@@ -121,7 +121,7 @@ def _array_feature_extractor(node: Node) -> Expr:
     picked = relax.op.take(
         node.input(0), reshaped(node.input(1), (-1,)), axis=len(node.shape(0)) - 1, mode="clip"
     )
-    if len(node.shape(0)) == 1:  # ONNX Runtime makes one row of a vector
+    if len(node.shape(0)) == 1:  # ONNX Runtime treats a vector as one row
         return reshaped(node.emit(picked), (1, int(np.prod(node.shape(1)))))
     return picked
 

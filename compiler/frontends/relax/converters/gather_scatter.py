@@ -1,4 +1,4 @@
-"""Elements picked by index, and written to indices."""
+"""Gather and scatter: elements read and written by index."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def _reverse_sequence(node: Node) -> Expr:
 
 @converts("TensorScatter")
 def _tensor_scatter(node: Node) -> Expr:
-    """New keys and values put into a cache from a place on that each batch has for itself."""
+    """New keys and values written into a cache, from an index on that each batch has of its own."""
     past, update = node.input(0), node.input(1)
     shape, new = node.shape(0), node.shape(1)
     axis = axis_of(int(node.attrs.get("axis", -2)), len(shape))

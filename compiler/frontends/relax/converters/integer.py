@@ -1,4 +1,4 @@
-"""Integer arithmetic of quantised models: ConvInteger, QLinear operators, and what computes in fp32 between.
+"""Integer arithmetic of quantised models: ConvInteger, MatMulInteger, and the QLinear operators.
 
 Products of 8-bit integers are computed exactly: in fp32 where a sum stays below 2^24 (each product is below
 2^16, so up to 256 of them may be added without rounding), else in int32.
@@ -32,7 +32,7 @@ def _as(node: Node, value: Expr, dtype: str) -> Expr:
 
 
 def _channelwise(value: Expr, axis: int, rank: int) -> Expr:
-    """A vector shaped so that it goes along one axis; a scalar stays one."""
+    """A vector shaped to broadcast along one axis; a scalar stays one."""
     size = int(np.prod(shape_of(value)))
     if size == 1:
         return reshaped(value, [])
@@ -60,7 +60,7 @@ def centred(node: Node, position: int, zero: int, dtype: str, axis: int = 0) -> 
 
 
 def exact_type(products: int) -> str:
-    """The type in which so many products of 8-bit integers add up without rounding, fp32 if possible."""
+    """The type in which this many products of 8-bit integers add up without rounding; fp32 if possible."""
     return "float32" if products * 255 * 255 < 2**24 else "int32"
 
 
@@ -93,7 +93,7 @@ def dequantised(node: Node, x: int, scale: int, zero: int, axis: int = 1) -> Exp
 
 
 def quantised(node: Node, x: Expr, scale: Expr, zero: Expr | None, dtype: str, axis: int = 1) -> Expr:
-    """Real values as integers: rounded half to even, and kept within the type's range."""
+    """Real values as integers: rounded half to even, and saturated."""
     if np.dtype(dtype).kind not in "iu":
         raise CannotConvert("its result is not of integers of 8 bits or more")
     rank, limits = len(shape_of(x)), np.iinfo(np.dtype(dtype))

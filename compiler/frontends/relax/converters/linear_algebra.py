@@ -35,7 +35,7 @@ def _fused_gemm(node: Node) -> Expr:
 def _fused_matmul(node: Node) -> Expr:
     a, b = node.input(0), node.input(1)
     if node.attrs.get("transBatchA", 0) or node.attrs.get("transBatchB", 0):
-        raise CannotConvert("moved batch axes are not compiled")
+        raise CannotConvert("transposed batch axes are not compiled")
     a = node.emit(_swapped(a)) if node.attrs.get("transA", 0) else a
     b = node.emit(_swapped(b)) if node.attrs.get("transB", 0) else b
     return relax.op.multiply(relax.op.matmul(a, b), scalar(float(node.attrs.get("alpha", 1.0)), a))

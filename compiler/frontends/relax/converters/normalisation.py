@@ -33,9 +33,9 @@ def _lp_normalization(node: Node) -> Expr:
 
 @converts("InstanceNormalization")
 def _instance_normalization(node: Node) -> Expr:
-    """Mean and variance axis by axis, around the mean: one sum over a whole picture would lose digits.
+    """Mean and variance axis by axis, of centred values: a single sum over a whole image loses precision.
 
-    On 800×800 pixels a single fp32 sum of squares was seen to be off by 3e-3.
+    On 800×800 pixels a single fp32 sum of squares was off by 3e-3.
     """
     x, shape = node.input(0), node.shape(0)
     channels = [1, shape[1]] + [1] * (len(shape) - 2)
@@ -87,7 +87,7 @@ def _as_normalised(node: Node, position: int, shape: tuple[int, ...], default: f
 
 @converts("BatchNormalization")
 def _batch_normalization(node: Node) -> list[Expr]:
-    """In training mode: by the batch's own mean and variance, with the running ones moved on."""
+    """Training mode: normalises by the batch's own mean and variance, and updates the running ones."""
     if not node.attrs.get("training_mode", 0):
         raise LeaveToTvm
     x, shape = node.input(0), node.shape(0)

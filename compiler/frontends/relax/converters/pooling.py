@@ -1,4 +1,4 @@
-"""MaxPool with the positions of its maxima, and the way back from them."""
+"""MaxPool with the indices of its maxima, and MaxUnpool."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from edgec.compiler.frontends.relax.converters.slicing import sliced
 
 @converts("MaxPool")
 def _max_pool(node: Node) -> list[Expr]:
-    """With its second output: each maximum's place in the whole flattened input.
+    """With its second output: the index of each maximum in the flattened input.
 
-    The place within a window is a constant per tap plus a constant per window, so one arg-max gives it.
+    That index is a constant per tap plus a constant per window, so a single arg-max yields it.
     """
     if len(node.outputs) < 2 or not node.outputs[1]:
         raise LeaveToTvm
@@ -78,9 +78,9 @@ def _strides_of(sizes: list[int], *, column_major: bool) -> list[int]:
 
 @converts("MaxUnpool")
 def _max_unpool(node: Node) -> Expr:
-    """Values put back to the places they came from, zeros elsewhere.
+    """Values written back to the indices that they came from, zeros elsewhere.
 
-    Places count within the output that the kernel alone would give; a larger output has zeros behind it.
+    Indices refer to the output size that the kernel alone implies; a larger output is padded with zeros.
     """
     shape, kernel = list(node.shape(0)), [int(k) for k in node.attrs["kernel_shape"]]
     n = len(kernel)

@@ -1,6 +1,6 @@
-"""QuantizeLinear and DequantizeLinear: weights become real numbers now, activations are put on their grid.
+"""QuantizeLinear and DequantizeLinear: weights are dequantised at compile time, activations rounded to their grid.
 
-TVM's own converters leave the weights to be multiplied out at every run.
+TVM's own converters would dequantise the weights at every run.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ def _dequantize(node: Node) -> Expr:
     if is_constant(x):
         return constant(_dequantized(node, value_of(x), scale, zero))
     if node.dtype(0) not in INTEGERS:
-        raise CannotConvert(f"it makes real numbers of {node.dtype(0)}, which is not compiled")
+        raise CannotConvert(f"dequantising {node.dtype(0)} is not compiled")
     if node.attrs.get("block_size", 0):
-        raise CannotConvert("it has a scale for each block of values that are computed")
+        raise CannotConvert("it has a scale per block, and its input is not constant")
     scale, zero = _aligned(node, scale, rank), _aligned(node, zero, rank)
     real = relax.op.astype(x, str(scale.dtype))
     if zero.any():
@@ -75,9 +75,9 @@ def _quantize(node: Node) -> Expr:
     scale, zero = _grid(node)
     rank, dtype = len(node.shape(0)), str(zero.dtype)
     if dtype not in RANGES:
-        raise CannotConvert(f"it makes {dtype} of real numbers, which is not compiled")
+        raise CannotConvert(f"quantising to {dtype} is not compiled")
     if node.attrs.get("block_size", 0):
-        raise CannotConvert("it has a scale for each block of values")
+        raise CannotConvert("it has a scale per block")
     low, high = RANGES[dtype]
     x = node.input(0)
     if node.dtype(0) != str(scale.dtype):
@@ -89,7 +89,7 @@ def _quantize(node: Node) -> Expr:
 
 
 def _is_narrow(node: Node) -> bool:
-    """Whether it takes numbers of 8 bits or fewer that float32 stands for here (see `casts`)."""
+    """Whether its input is of a type of 8 bits or fewer that is held in float32 (see `casts`)."""
     return node.dtype(0) == "float32" and not is_constant(node.input(0))
 
 
@@ -116,7 +116,7 @@ def _stretched(node: Node, position: int) -> Expr:
 
 def _dequantize_by_inputs(node: Node) -> Expr:
     if node.dtype(0) not in INTEGERS and not _is_narrow(node):
-        raise CannotConvert(f"it makes real numbers of {node.dtype(0)}, which is not compiled")
+        raise CannotConvert(f"dequantising {node.dtype(0)} is not compiled")
     scale, kind = _stretched(node, 1), node.dtype(1)
     real = node.emit(relax.op.astype(node.input(0), kind))
     if node.has(2):
@@ -141,7 +141,7 @@ def _quantize_by_inputs(node: Node) -> Expr:
     if not node.has(2) and named:
         dtype = str(helper.tensor_dtype_to_np_dtype(named))
     if dtype not in RANGES:
-        raise CannotConvert(f"it makes {dtype} of real numbers, which is not compiled")
+        raise CannotConvert(f"quantising to {dtype} is not compiled")
     low, high = RANGES[dtype]
     scale, kind = _stretched(node, 1), node.dtype(1)
     x = node.input(0) if node.dtype(0) == kind else node.emit(relax.op.astype(node.input(0), kind))

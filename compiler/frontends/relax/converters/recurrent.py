@@ -21,7 +21,7 @@ from edgec.compiler.frontends.relax.converters.slicing import sliced
 from edgec.compiler.kernels.recurrent import GATES, RecurrentKernel, activation, block_width, blocked
 
 DEFAULTS = {"LSTM": ["Sigmoid", "Tanh", "Tanh"], "GRU": ["Sigmoid", "Tanh"], "RNN": ["Tanh"]}
-# positions of inputs; an LSTM has its cell state and peepholes behind the others
+# positions of inputs; those of the cell state and the peepholes are of LSTMs only
 X, W, R, B, LENGTHS, H0, C0, P = range(8)
 
 
@@ -54,7 +54,7 @@ def _recurrent(node: Node) -> list[Expr]:
 
 
 def _join(node: Node, parts: list[Expr], position: int, batch_first: bool) -> Expr:
-    """Directions beside each other: Y as [steps, directions, batch, hidden], states without the steps."""
+    """Directions stacked: Y as `[steps, directions, batch, hidden]`, states without the steps."""
     shape = shape_of(parts[0])
     axis = 1 if position == 0 else 0
     whole = [reshaped(part, [*shape[:axis], 1, *shape[axis:]]) for part in parts]
@@ -158,7 +158,7 @@ def _blocked(node: Node, value: Expr, hidden: int) -> Expr:
 
 
 def _biases(node: Node, d: int, sizes: _Sizes, *, split_reset: bool) -> tuple[Expr, Expr]:
-    """Both biases added up, and the one that a reset gate of a GRU takes part in."""
+    """The sum of both biases, and the recurrent bias that a GRU's reset gate multiplies."""
     n, h = GATES[node.op_type], sizes.hidden
     row = _row(node, node.input(B), d)
     if is_constant(row):

@@ -15,7 +15,7 @@ from edgec.compiler.kernels.region_samples import RegionGrid
 
 @converts("RoiAlign")
 def _roi_align(node: Node) -> Expr:
-    """Formulas: RoiAlign-16 of the standard's evaluator, whose largest sample is that of weighted neighbours."""
+    """Formulas: RoiAlign-16 of the standard's evaluator, which takes the maximum of the weighted neighbours."""
     if str(node.attrs.get("mode", "avg")) != "max":
         raise LeaveToTvm
     samples = int(node.attrs.get("sampling_ratio", 0))

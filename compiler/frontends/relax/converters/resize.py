@@ -1,4 +1,4 @@
-"""Resize where TVM's importer has no way, or another result: a constant matrix for each axis that changes.
+"""Resize, where TVM's converter fails or deviates from the standard: a constant matrix for each axis that changes.
 
 Interpolation is separable, so that resizing an axis is a product with a matrix of weights ``[to, from]`` (or, for
 the nearest neighbour, a gather). Formulas: ONNX operator Resize-19.
@@ -25,13 +25,22 @@ from edgec.compiler.frontends.relax.converters.registry import (
     shape_of,
 )
 
-# What TVM's operator computes as the standard says, for pictures and scales that give whole sizes.
+# Modes in which TVM's operator follows the standard, for images and scales that yield whole sizes.
 PLAIN_COORDINATES = ("half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric")
 
 
 @dataclass(frozen=True)
 class Axis:
-    """How one axis is resized: from and to how many elements, by which factor, and what part of it."""
+    """How one axis is resized.
+
+    Attributes:
+        axis: its position.
+        size: elements before.
+        out: elements after.
+        scale: the factor, not rounded to whole sizes.
+        start: where the region to resize begins, as a fraction of the axis.
+        end: where it ends.
+    """
 
     axis: int
     size: int
@@ -42,7 +51,7 @@ class Axis:
 
     @property
     def exact(self) -> float:
-        """The size that the factor gives, not cut to a whole number."""
+        """The size by the factor, not truncated to a whole number."""
         return self.scale * self.size
 
 
@@ -83,7 +92,7 @@ def _mode(node: Node) -> str:
 
 
 def _axes(node: Node) -> list[Axis]:
-    """Every axis with its sizes, from the scales or sizes that the node is given."""
+    """Every axis with its sizes, from the node's scales or sizes."""
     shape = node.shape(0)
     old = node.op_type == "Upsample" or node.opset < 11
     given = node.array(1 if old else 2) if "scales" not in node.attrs else np.asarray(node.attrs["scales"])
@@ -105,7 +114,7 @@ def _axes(node: Node) -> list[Axis]:
     else:
         raise CannotConvert("neither its scales nor its sizes are given")
     if min(wanted) < 1:
-        raise CannotConvert(f"it makes an axis of size {min(wanted)}")
+        raise CannotConvert(f"its output has an axis of size {min(wanted)}")
     return _with_regions(node, picked, wanted, scales)
 
 
@@ -126,7 +135,7 @@ def _with_regions(node: Node, picked: list[int], wanted: list[int], scales: list
 def _is_plain(node: Node, changed: list[Axis]) -> bool:
     """Whether TVM's own operator, for which there are vector kernels, computes the same."""
     method, shape = str(node.attrs.get("mode", "nearest")), node.shape(0)
-    # A factor is a float32, whose rounding decides nothing but which of two neighbours is nearest.
+    # A factor is a float32, whose rounding only matters to which of two neighbours is nearest.
     slack = 0.0 if method == "nearest" else float(np.finfo(np.float32).eps)
     whole = all(abs(s.exact - s.out) <= 1e-6 + slack * s.out and s.out > 1 for s in changed)
     spatial = len(shape) == 4 and all(step.axis >= 2 for step in changed)
@@ -159,7 +168,7 @@ def coordinates(step: Axis, mode: str) -> Array:
 
 
 def nearest(places: Array, size: int, mode: str) -> Array:
-    """The elements nearest to some places, within the axis."""
+    """The indices of the elements nearest to some coordinates, within the axis."""
     if mode == "round_prefer_floor":
         rounded = np.ceil(places - 0.5)
     elif mode == "round_prefer_ceil":

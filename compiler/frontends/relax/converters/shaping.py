@@ -78,7 +78,7 @@ def _tile(node: Node) -> Expr:
     out = [size * times for size, times in zip(node.shape(0), repeats, strict=True)]
     if 0 in out:
         return constant(np.zeros(out, node.dtype(0)))
-    # Not relax's tile: its index arithmetic modulo the sizes is compiled wrongly for AVX-512 by LLVM 22
+    # Not relax's tile: LLVM 22 miscompiles its index arithmetic modulo the sizes for AVX-512
     # (a [2,3,4,5] tensor tiled 3×6×4×2 came out as noise).
     narrow, wide = [], []
     for size, times in zip(node.shape(0), repeats, strict=True):
@@ -95,14 +95,14 @@ def _transpose(node: Node) -> Expr:
     if order == list(range(len(shape))):
         return node.input(0)
     moved = [a for a in order if shape[a] != 1]
-    if moved == sorted(moved):  # only axes of size 1 change place: no data moves
+    if moved == sorted(moved):  # only axes of size 1 move: the data stay where they are
         return reshaped(node.input(0), [shape[a] for a in order])
     return relax.op.permute_dims(node.input(0), order)
 
 
 @converts("SpaceToDepth")
 def _space_to_depth(node: Node) -> Expr:
-    """With the columns and rows of a block behind the channel (``CRD``); TVM knows the other order only."""
+    """Mode `CRD`, with a block's columns and rows after the channel; TVM supports only the other order."""
     if str(node.attrs.get("mode", "DCR")) != "CRD":
         raise LeaveToTvm
     (batch, channels, height, width), size = node.shape(0), int(node.attrs["blocksize"])

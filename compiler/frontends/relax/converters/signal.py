@@ -1,4 +1,4 @@
-"""Fourier transforms as products with matrices of sines and cosines, which for the sizes of audio are small."""
+"""Fourier transforms as products with matrices of sines and cosines, which are small at the sizes of audio."""
 
 from __future__ import annotations
 

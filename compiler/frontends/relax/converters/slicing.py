@@ -35,7 +35,7 @@ def _slice(node: Node) -> Expr:
 
 
 def sliced(node: Node, x: Expr, picks: dict[int, slice]) -> Expr:
-    """Python slices of a tensor, by axis."""
+    """A tensor sliced as by Python's slices, by axis."""
     shape = shape_of(x)
     out, axes, begin, end, strides = list(shape), [], [], [], []
     for axis, pick in sorted(picks.items()):

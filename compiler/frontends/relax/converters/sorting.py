@@ -16,12 +16,12 @@ from edgec.compiler.frontends.relax.converters.registry import (
 
 @converts("TopK")
 def _top_k(node: Node) -> Expr | list[Expr]:
-    """Unsigned 64-bit integers are sorted as signed ones of the same order: 2^63 less."""
+    """Unsigned 64-bit integers are sorted as signed ones minus 2^63, which keeps their order."""
     if node.dtype(0) != "uint64":
         raise LeaveToTvm
     count = node.array(1)
     if count is None:
-        raise CannotConvert("it names no number of elements")
+        raise CannotConvert("its number of elements is missing")
     least = constant(np.array(-(1 << 63), "int64"))
     signed = node.emit(relax.op.bitwise_xor(node.emit(relax.op.astype(node.input(0), "int64")), least))
     axis, largest = int(node.attrs.get("axis", -1)), bool(node.attrs.get("largest", 1))

@@ -21,7 +21,7 @@ def _svm_regressor(node: Node) -> Expr:
     """Formulas: ai.onnx.ml operator SVMRegressor-1, as ONNX Runtime reads it."""
     x, shape = node.input(0), node.shape(0)
     if len(shape) != 2:
-        raise CannotConvert("its input is no matrix")
+        raise CannotConvert("its input is not a matrix")
     if str(node.attrs.get("post_transform", "NONE")) != "NONE":
         raise CannotConvert("a transform of its result is not compiled")
     x = x if dtype_of(x) == "float32" else node.emit(relax.op.astype(x, "float32"))
@@ -41,10 +41,10 @@ def _svm_regressor(node: Node) -> Expr:
 
 
 def kernel(node: Node, x: Expr, vectors: Array) -> Expr:
-    """How near each row of ``x`` is to each support vector: ``[rows, vectors]``.
+    """The kernel of each row of `x` and each support vector: `[rows, vectors]`.
 
-    The squared distance of the radial kernel is summed from differences: as |x|² - 2xv + |v|² it would lose
-    digits where both are far from zero.
+    The radial kernel's squared distance is a sum of squared differences: |x|² - 2xv + |v|² loses precision where both
+    are far from zero.
     """
     kind = str(node.attrs.get("kernel_type", "LINEAR"))
     gamma, offset, degree = (float(p) for p in (node.attrs.get("kernel_params") or [0.0, 0.0, 0.0]))

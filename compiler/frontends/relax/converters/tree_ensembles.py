@@ -84,7 +84,7 @@ def forest_scores(node: Node, forest: Forest) -> Expr:
     if forest.aggregate in (Aggregate.MIN, Aggregate.MAX):
         reached = np.unique(forest.leaf_target)
         if len(reached) < forest.n_targets:
-            raise CannotConvert("a target that no leaf adds to has no minimum or maximum")
+            raise CannotConvert("a target without leaves has no minimum or maximum")
     try:
         table = lay_out(forest)
     except ForestError as error:
