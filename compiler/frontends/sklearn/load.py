@@ -1,7 +1,7 @@
 """The front end of pickled scikit-learn estimators (pickle or joblib), by way of skl2onnx.
 
-A pickle is a program, and a hostile one may do anything. Here only classes of scikit-learn and what numpy
-needs to make arrays are ever created; any other name in a pickle is refused before it is looked up.
+A pickle is a program, and a hostile one may do anything. Only classes of scikit-learn, and what numpy needs
+to build arrays, are ever instantiated; any other name in a pickle is rejected before it is looked up.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def load(path: Path, options: CompileOptions) -> Loaded:
     """Read a fitted estimator or pipeline and convert it.
 
     Raises:
-        ModelError: damaged, not an estimator, or with classes of other packages in it.
+        ModelError: damaged, not an estimator, or with classes of other packages.
         ToolMissing: scikit-learn or skl2onnx is not installed.
     """
     require("sklearn", EXTRA, path)
@@ -108,7 +108,7 @@ def load(path: Path, options: CompileOptions) -> Loaded:
     except ForestError as error:
         raise ModelError(f"{path}: this {type(estimator).__name__} cannot be compiled: {error}") from error
     except (RuntimeError, ValueError, TypeError, NameError, AttributeError, KeyError, IndexError) as error:
-        # skl2onnx names what it has no converter for in an error of any of these classes
+        # skl2onnx reports a missing converter by an error of any of these classes
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(
             f"{path}: skl2onnx cannot convert this {type(estimator).__name__}: {reason}"
@@ -120,7 +120,7 @@ def load(path: Path, options: CompileOptions) -> Loaded:
 
 
 def _turn_scores(model: ModelProto, estimator: Any) -> None:  # noqa: ANN401 - untyped, as scikit-learn
-    """Give support vectors' scores of two classes the sign of scikit-learn's (in place): skl2onnx turns them."""
+    """Give support vectors' scores of two classes the sign of scikit-learn's (in place): skl2onnx flips it."""
     machines = [node for node in model.graph.node if node.op_type == "SVMClassifier"]
     two = len(getattr(estimator, "classes_", ())) == 2 and not hasattr(estimator, "predict_proba")
     if len(machines) == 1 and two:
@@ -195,7 +195,7 @@ class _Estimator:
         return dict(zip(self._outputs, results, strict=False))
 
     def spread(self, inputs: Arrays) -> dict[str, float]:
-        """None: an estimator has one way to predict."""
+        """Empty: an estimator has only one implementation."""
         return {}
 
     def _scores(self, x: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:

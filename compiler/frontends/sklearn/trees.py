@@ -1,7 +1,7 @@
-"""Tree ensembles of scikit-learn that skl2onnx cannot convert, or not rightly.
+"""Tree ensembles of scikit-learn that skl2onnx cannot convert, or converts wrongly.
 
-HistGradientBoosting is read from its predictors: missing values, categories and all. In forests and trees, skl2onnx
-drops the side that a missing value goes to; here it is put back.
+HistGradientBoosting is read from its predictors, missing values and categories included. In forests and trees,
+skl2onnx drops the branch that missing values take; it is restored here.
 
 Source: ``_predict_one_from_raw_data`` and ``_apply_dense`` of scikit-learn 1.9.
 """
@@ -35,7 +35,7 @@ def convert_boosted(estimator: Estimator) -> ModelProto:
     """A HistGradientBoosting estimator as ONNX: a prediction, or a label and probabilities.
 
     Raises:
-        ForestError: a loss, or categories, that no form here has.
+        ForestError: a loss or categories that are not supported.
     """
     link = type(estimator._loss.link).__name__
     if link not in LINKS:
@@ -85,7 +85,7 @@ def _add_tree(
     for node in np.flatnonzero(chosen):
         values = categories[int(nodes["feature_idx"][node])]
         left = _members(tree.raw_left_cat_bitsets[nodes["bitset_idx"][node]], len(values))
-        if missing[node]:  # what is not known goes left like what is missing: ask for the right side instead
+        if missing[node]:  # unknown values go left like missing ones: test for the right side instead
             true[node], false[node], missing[node] = false[node], true[node], False
             left = ~left
         members[int(node)] = _numbers(values, left)
@@ -141,10 +141,10 @@ def _classified(model: ModelProto, classes: npt.NDArray[np.generic], targets: in
 
 
 def restore_missing(model: ModelProto, estimator: Estimator) -> None:
-    """Say again, in the forests of a converted model, which way a missing value goes (in place).
+    """Restore, in the forests of a converted model (in place), the branch that missing values take.
 
     Raises:
-        ForestError: the trees of the model cannot be told apart, and some send missing values to the left.
+        ForestError: the trees of the model cannot be matched, and some send missing values to the left.
     """
     forests = [node for node in model.graph.node if node.op_type in FORESTS]
     trees = list(_trees(estimator))

@@ -3,7 +3,7 @@
     python -m edgec.compiler.frontends.tensorflow.child REQUEST.json
 
 TensorFlow brings an LLVM of its own and prints a lot, so it never shares a process with TVM. The request
-names what to do (see `main`); the answer is a JSON file. What the user can mend is in the answer as
+names what to do (see `main`); the answer is a JSON file. An error that the user can fix is in the answer as
 `{"error": kind, "message": …}`; anything else ends the process with a traceback.
 """
 
@@ -32,13 +32,13 @@ def run(source: Source, inputs: Path, outputs: Path) -> None:
 
 
 def main(request_file: Path) -> None:
-    """Do what a request asks.
+    """Serve a request.
 
     Its keys: ``action`` (``convert`` or ``run``), ``model``, ``scratch`` (a folder), ``answer`` (the file to write),
     ``shapes`` by name and ``tflite`` to convert, ``inputs`` and ``outputs`` (.npz files) to run.
     """
     request = json.loads(request_file.read_text(encoding="utf-8"))
-    # Keras would load scikit-learn for wrappers that nothing here uses: a quarter of the time to start
+    # Keras would import scikit-learn for wrappers that nothing here uses: a quarter of the start-up time
     sys.modules["sklearn"] = None  # type: ignore[assignment]
     answer: dict[str, Any] = {}
     try:

@@ -13,7 +13,7 @@ from edgec.compiler.frontends.tensorflow.sources import Source, Wanted
 
 
 def static_shapes(inputs: list[Wanted], asked: Mapping[str, tuple[int, ...]]) -> list[tuple[int, ...]]:
-    """A shape for each input: what is asked, else what the model says, with the batch 1.
+    """A shape for each input: the requested one, else the model's own with batch 1.
 
     Raises:
         Refused: an unknown name, a shape that does not fit, or sizes that have to be given.
@@ -75,7 +75,7 @@ def convert(source: Source, shapes: list[tuple[int, ...]], target: Path) -> None
     ]
     try:
         traced = tf.function(call, input_signature=specs).get_concrete_function()
-    except Exception as error:  # of whichever class, the process ends with it
+    except Exception as error:  # of any class; the process ends with it
         told = f"the model does not take these shapes: {opening(error)}"
         raise _refusal_within(error) or Refused(SHAPE, told) from error
     try:
@@ -95,7 +95,7 @@ def _refusal_within(error: BaseException | None) -> Refused | None:
 
 
 def _lacking(text: str) -> str:
-    """A message that names the operators which the converter's error says are not in TensorFlow Lite."""
+    """A message that names the operators which, by the converter's error, TensorFlow Lite lacks."""
     listed = re.findall(r"^\s*(?:TF Select|Flex|Custom) ops: (.+)$", text, re.MULTILINE)
     names = {name.strip() for line in listed for name in line.split(",")}
     names |= set(re.findall(r"'tf\.(\w+)' op is neither", text))

@@ -1,7 +1,7 @@
 """The front end of Keras files (.keras, .h5) and TensorFlow SavedModels, by way of TensorFlow Lite.
 
-TensorFlow's own converter does the work, in a process of its own (see
-:mod:`edgec.compiler.frontends.tensorflow.child`); TensorFlow itself is the reference.
+TensorFlow's own converter does the work, in a process of its own (see `child`);
+TensorFlow itself is the reference.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def load(path: Path, options: CompileOptions) -> Loaded:
     """Read a Keras model or a SavedModel's signature as ONNX; inputs and outputs have the names given there.
 
     Raises:
-        ModelError: damaged, with code in it, with operators that TensorFlow Lite lacks, or too much for TensorFlow.
+        ModelError: damaged, with code in it, with operators that TensorFlow Lite lacks, or TensorFlow fails on it.
         UnsupportedModel: with operators that cannot be compiled.
         InputShapeError: sizes that the model leaves free and ``input_shapes`` does not give.
         ToolMissing: TensorFlow is not installed.
@@ -68,10 +68,11 @@ def load(path: Path, options: CompileOptions) -> Loaded:
 
 
 def _ask(model: Path, scratch: Path, request: Mapping[str, Any]) -> dict[str, Any]:
-    """What the process with TensorFlow answers; its own temporary files go to `scratch`, too.
+    """The answer of the process with TensorFlow, whose temporary files go to `scratch`, too.
 
     Raises:
-        ModelError, InputShapeError: what it refused, and a crash or too long a time.
+        ModelError: the model is rejected, or the process crashes or exceeds its time limit.
+        InputShapeError: shapes are missing or do not fit.
     """
     answer, file = scratch / "answer.json", scratch / "request.json"
     places = {"model": str(model.resolve()), "scratch": str(scratch), "answer": str(answer)}
@@ -91,7 +92,7 @@ def _ask(model: Path, scratch: Path, request: Mapping[str, Any]) -> dict[str, An
             env=environment,
         )
     except subprocess.TimeoutExpired as error:
-        raise ModelError(f"{model}: TensorFlow was not done with it after {LIMIT_S} s") from error
+        raise ModelError(f"{model}: TensorFlow did not finish within {LIMIT_S} s") from error
     if done.returncode or not answer.is_file():
         raise ModelError(f"{model}: TensorFlow failed on it: {_last(done)}")
     told: dict[str, Any] = json.loads(answer.read_text(encoding="utf-8"))
@@ -115,7 +116,7 @@ def _named(content: bytes, answer: Mapping[str, Any], path: Path) -> flat.Graph:
     """The converted graph with the source's order and names of inputs and outputs.
 
     Raises:
-        ModelError: an input is not used, or an output is another one over again.
+        ModelError: an input is not used, or two of them are the same.
     """
     graph = flat.read(content, path)
     tensors = list(graph.tensors)
@@ -130,7 +131,7 @@ def _named(content: bytes, answer: Mapping[str, Any], path: Path) -> flat.Graph:
                 raise ModelError(f"{path}: its {kind[:-1]} {name!r} is not used; export the model without it")
             if indices.count(index) > 1:
                 raise ModelError(
-                    f"{path}: its {kind[:-1]} {name!r} is another one over again; export it once"
+                    f"{path}: its {kind[:-1]} {name!r} is the same as another one; export it once"
                 )
             tensors[index] = replace(tensors[index], name=name)
         order[kind] = tuple(indices)
@@ -171,5 +172,5 @@ class _TensorFlow:
                 return {name: file[f"o{k}"] for k, name in enumerate(self._outputs)}
 
     def spread(self, inputs: Arrays) -> dict[str, float]:
-        """None is known."""
+        """Empty: none is known."""
         return {}

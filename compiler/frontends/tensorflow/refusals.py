@@ -1,4 +1,4 @@
-"""What ends a conversion in the process with TensorFlow, in words for the user."""
+"""Errors of the process with TensorFlow that the user can fix."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ SHAPE, MODEL = "shape", "model"
 
 
 class Refused(Exception):
-    """What the user can mend."""
+    """An error that the user can fix, of the kind `SHAPE` or `MODEL`."""
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)

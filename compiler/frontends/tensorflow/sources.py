@@ -1,4 +1,4 @@
-"""Keras models and SavedModels as callables with named inputs and outputs; runs beside TensorFlow."""
+"""Keras models and SavedModels as callables with named inputs and outputs, in the process with TensorFlow."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edgec.compiler.frontends.tensorflow.refusals import MODEL, Refused
 
 MOST_STEPS = 256  # of a recurrent layer; each becomes some 15 nodes (LSTM)
 HDF5 = b"\x89HDF\r\n\x1a\n"
-# Operators with which a SavedModel could read or change files, or run Python; none is for computing.
+# Operators with which a SavedModel could read or change files, or run Python; none is needed to compute.
 DANGEROUS = frozenset(
     {"ReadFile", "WriteFile", "MatchingFiles", "PyFunc", "PyFuncStateless", "EagerPyFunc", "DebugIdentityV3"}
 )
@@ -21,7 +21,7 @@ DANGEROUS = frozenset(
 
 @dataclass(frozen=True)
 class Wanted:
-    """An input as the model declares it: sizes that are free are None, all of them where `shape` is None."""
+    """An input as the model declares it: free sizes are None; `shape` is None if even the rank is free."""
 
     name: str
     shape: tuple[int | None, ...] | None
@@ -49,7 +49,7 @@ class KerasModel:
 
         with path.open("rb") as file:
             suffix = ".h5" if file.read(len(HDF5)) == HDF5 else ".keras"
-        named = scratch / f"model{suffix}"  # Keras goes by the suffix
+        named = scratch / f"model{suffix}"  # Keras decides by the suffix
         named.symlink_to(path)
         with _loading():
             model = keras.saving.load_model(named, compile=False, safe_mode=True)
@@ -59,7 +59,7 @@ class KerasModel:
         if not getattr(model, "inputs", None):
             raise Refused(
                 MODEL,
-                "does not say what it takes. Call the model once and export it in the Python that defines it, "
+                "does not declare its inputs. Call the model once and export it in the Python that defines it, "
                 "model.export('FOLDER'), and compile that",
             )
         self._keras, self._model = keras, model
@@ -119,8 +119,8 @@ class SavedModel:
         else:
             raise Refused(
                 MODEL,
-                "has no signature, so nothing says what it takes. Save it with one: tf.saved_model.save(model, FOLDER, "
-                "signatures=model.f.get_concrete_function(tf.TensorSpec(SHAPE)))",
+                "has no signature, so its inputs are not declared. Save it with one: tf.saved_model.save(model, "
+                "FOLDER, signatures=model.f.get_concrete_function(tf.TensorSpec(SHAPE)))",
             )
         self._call = signatures[name]
         given = self._call.structured_input_signature[1]
@@ -144,7 +144,7 @@ class SavedModel:
 
 @contextlib.contextmanager
 def _loading() -> Iterator[None]:
-    """Say in one line why a model cannot be loaded: the libraries raise errors of any class for damaged files."""
+    """Report in one line why a model cannot be loaded: for damaged files the libraries raise errors of any class."""
     try:
         yield
     except Refused:
@@ -173,7 +173,7 @@ def _loading() -> Iterator[None]:
 
 
 def _cleaned(folder: Path, scratch: Path) -> Path:
-    """A copy of a SavedModel that today's TensorFlow loads: one graph, and nothing of an optimizer.
+    """A copy of a SavedModel that current TensorFlow loads: one graph, and no optimizer state.
 
     Raises:
         Refused: damaged, or with operators that do more than compute.
@@ -195,9 +195,9 @@ def _cleaned(folder: Path, scratch: Path) -> Path:
     found = sorted({node.op for node in nodes} & DANGEROUS)
     if found:
         told = ", ".join(found)
-        raise Refused(MODEL, f"is not loaded for safety: it reaches for files or runs Python (by {told})")
+        raise Refused(MODEL, f"is not loaded for safety: it accesses files or runs Python (by {told})")
     for node in kept.object_graph_def.nodes:
-        node.ClearField("slot_variables")  # moments of training; restoring them needs the optimizer's class
+        node.ClearField("slot_variables")  # optimizer state, which needs the optimizer's class to be restored
     del stored.meta_graphs[:]
     stored.meta_graphs.add().CopyFrom(kept)
     copy = scratch / "saved_model"

@@ -64,9 +64,9 @@ def _is_hybrid(g: Writer, op: Operator) -> bool:
 
 
 def _rounded(g: Writer, x: str, axes: list[int]) -> str:
-    """Activations as products with int8 weights see them: each row on a grid of 256 levels of its own.
+    """Activations as they enter products with int8 weights: each row rounded to a grid of 256 levels of its own.
 
-    So do LiteRT's default kernels (XNNPACK); its other kernels use 255 levels around zero.
+    LiteRT's default kernels (XNNPACK) do so; its other kernels use 255 levels around zero.
     """
     along, zero = np.array(axes, np.int64), np.array(0, np.float32)
     low = g.op("Min", g.op("ReduceMin", x, along, keepdims=1), zero)

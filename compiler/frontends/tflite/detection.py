@@ -11,15 +11,15 @@ from edgec.compiler.frontends.tflite.flat import Operator
 from edgec.compiler.frontends.tflite.graph import Array, Refused, Writer
 from edgec.compiler.frontends.tflite.registry import converts
 
-MAX_DETECTIONS = 100  # each is a round of choosing in the compiled code
+MAX_DETECTIONS = 100  # each is a round of selection in the compiled code
 
 
 @converts("TFLite_Detection_PostProcess")
 def _detection_post_process(g: Writer, op: Operator) -> None:
     """Greedy suppression over the best class of each anchor, a fixed number of rounds long.
 
-    Each round takes the anchor with the highest score and puts out all that overlap it. Scores below the
-    threshold never count; rounds without a candidate leave zeros, as the original does.
+    Each round selects the anchor with the highest score and suppresses all that overlap it. Scores below the
+    threshold never count; rounds without a candidate return zeros, as the original does.
     """
     from flatbuffers import flexbuffers
 
@@ -27,7 +27,7 @@ def _detection_post_process(g: Writer, op: Operator) -> None:
     if options.get("use_regular_nms"):
         raise Refused("it suppresses overlaps class by class (use_regular_nms)")
     if options.get("max_classes_per_detection", 1) != 1:
-        raise Refused("it gives several classes per box (max_classes_per_detection)")
+        raise Refused("it returns several classes per box (max_classes_per_detection)")
     rounds = int(options["max_detections"])
     if not 1 <= rounds <= MAX_DETECTIONS:
         raise Refused(f"it wants {rounds} detections, and at most {MAX_DETECTIONS} are compiled")

@@ -1,4 +1,4 @@
-"""Element-wise operators, comparisons, casts, and the change between integers and real numbers."""
+"""Element-wise operators, comparisons, casts, quantisation and dequantisation."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def _floor_div(g: Writer, op: Operator) -> None:
     if dtype == "float32":
         g.put(op.outputs[0], g.op("Floor", g.op("Div", *names)), nchw=nchw)
         return
-    # ONNX cuts towards zero: take the remainder off first, which has the divisor's sign
+    # ONNX truncates: subtract the remainder first, which has the divisor's sign
     rest = g.op("Mod", *names)
     g.put(op.outputs[0], g.op("Div", g.op("Sub", names[0], rest), names[1]), nchw=nchw)
 

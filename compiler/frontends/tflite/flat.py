@@ -1,4 +1,4 @@
-"""Read a TensorFlow Lite file (a flatbuffer) into plain objects, checking what it says of itself."""
+"""Read a TensorFlow Lite file (a flatbuffer) into plain objects, checking that it is consistent."""
 
 from __future__ import annotations
 

@@ -1,9 +1,8 @@
 """Write ONNX from TensorFlow Lite, value by value: layouts and quantisation in one place.
 
-TensorFlow Lite keeps pictures as NHWC, ONNX computes on NCHW. Each tensor may exist in both orders; an
-operator takes the one it likes, so that transposes stand only where the order really changes. A quantised
-tensor exists as real numbers on its grid (QuantizeLinear followed by DequantizeLinear) and, where asked for, as
-integers.
+TensorFlow Lite stores images as NHWC, ONNX computes on NCHW. Each tensor may exist in both layouts, and an operator
+uses the one it prefers, so that transposes remain only where the layout has to change. A quantised tensor exists as
+real numbers on its grid (QuantizeLinear followed by DequantizeLinear) and, where needed, as integers.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ class Refused(Exception):
 
 
 class Writer:
-    """The ONNX graph in the making."""
+    """The ONNX graph under construction."""
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
@@ -120,7 +119,7 @@ class Writer:
         return self.native[index]
 
     def get_nchw(self, index: int) -> str:
-        """A picture as ``[batch, channels, height, width]``."""
+        """An image as `[batch, channels, height, width]`."""
         if index not in self.nchw:
             tensor = self.tensor(index)
             if tensor.data is not None:
@@ -130,7 +129,7 @@ class Writer:
         return self.nchw[index]
 
     def get_int64(self, index: int) -> str:
-        """A tensor of integers as int64, as ONNX wants shapes and indices."""
+        """A tensor of integers as int64, as ONNX requires for shapes and indices."""
         tensor = self.tensor(index)
         if tensor.data is not None:
             return self.constant(tensor.data.astype(np.int64))
@@ -182,7 +181,7 @@ class Writer:
         if len(tensor.shape) != 4:
             raise Refused(f"its input {tensor.name!r} has {len(tensor.shape)} axes, not 4")
         _, height, width, channels = tensor.shape
-        if (height == width == 1) or channels == 1:  # nothing moves in memory
+        if (height == width == 1) or channels == 1:  # the data stay where they are
             shape = tensor.shape if order == TO_NHWC else tuple(tensor.shape[i] for i in TO_NCHW)
             return str(self.op("Reshape", name, np.array(shape, np.int64)))
         return str(self.op("Transpose", name, perm=list(order)))
@@ -197,7 +196,7 @@ class Writer:
         return self.dequantised(tensor.data, tensor.quantisation)
 
     def dequantised(self, data: Array, quantisation: Quantisation) -> str:
-        """Stored integers and the DequantizeLinear that makes real numbers of them."""
+        """Stored integers, dequantised by DequantizeLinear."""
         scale, zero = quantisation.scale, quantisation.zero_point.astype(data.dtype)
         if quantisation.per_tensor:
             return str(self.op("DequantizeLinear", data, scale.reshape(()), zero.reshape(())))
@@ -235,7 +234,7 @@ def grid(tensor: Tensor) -> Quantisation:
 
 
 def nchw_constant(value: Array) -> Array:
-    """A constant that broadcasts against NHWC pictures, so that it does against NCHW ones."""
+    """A constant that broadcasts against NHWC images, rearranged to broadcast against NCHW ones."""
     if value.ndim == 0:
         return value
     full = value.reshape((1,) * (4 - value.ndim) + value.shape)

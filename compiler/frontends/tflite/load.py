@@ -30,7 +30,7 @@ from edgec.compiler.frontends.tflite.registry import CONVERTERS
 from edgec.compiler.options import CompileOptions
 
 OPSET = 18
-OPSET_INT16 = 21  # the first whose QuantizeLinear makes int16
+OPSET_INT16 = 21  # the first whose QuantizeLinear supports int16
 REMEDY = (
     "Convert the model without this operator, or to ONNX (tf2onnx), where what cannot be compiled runs "
     "through ONNX Runtime."
@@ -59,7 +59,7 @@ def load(path: Path, options: CompileOptions) -> Loaded:
 
     Raises:
         ModelError: damaged.
-        UnsupportedModel: with every operator that cannot be expressed.
+        UnsupportedModel: some operators cannot be converted; the exception lists them all.
         ToolMissing: ai-edge-litert is not installed.
     """
     content, digest = read_file(path)
@@ -89,7 +89,7 @@ def to_onnx(graph: Graph, path: Path) -> ModelProto:
         try:
             made = g.integers(index)
         except Refused as refused:
-            raise ModelError(f"{path}: its output {tensor.name!r} cannot be made: {refused}") from refused
+            raise ModelError(f"{path}: its output {tensor.name!r} cannot be computed: {refused}") from refused
         g.nodes.append(helper.make_node("Identity", [made], [names[index]], name=f"output/{names[index]}"))
         outputs.append(_value(names[index], tensor, shaped=False))
     wide = any(t.dtype == "int16" and is_quantised(t) for t in graph.tensors)
@@ -115,7 +115,7 @@ def _convert_all(g: Writer, path: Path) -> None:
             if not reason.endswith("is never computed"):
                 refused.append(_unsupported(g.graph, operator.index, reason))
         except (IndexError, ValueError, KeyError, AttributeError, TypeError, ZeroDivisionError) as error:
-            # an operator whose options or tensors are not what its kind has: the file contradicts itself
+            # an operator whose options or tensors do not belong to its kind: the file is inconsistent
             refused.append(
                 _unsupported(g.graph, operator.index, f"its parts do not fit together ({error!r})")
             )
@@ -131,7 +131,7 @@ def _unsupported(graph: Graph, index: int, reason: str) -> Unsupported:
 
 
 def _port_names(graph: Graph) -> dict[int, str]:
-    """Names of inputs and outputs; tensors of the same name are told apart by number."""
+    """Names of inputs and outputs; tensors of the same name are numbered."""
     names: dict[int, str] = {}
     taken: set[str] = set()
     for index in (*graph.inputs, *graph.outputs):
@@ -171,7 +171,7 @@ def _litert(path: Path, content: bytes, graph: Graph, model: ModelProto) -> Lite
         other.allocate_tensors()
     except (ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else "no reason given"
-        raise ModelError(f"{path}: LiteRT refuses this model: {reason[:200]}") from error
+        raise ModelError(f"{path}: LiteRT rejects this model: {reason[:200]}") from error
     return LiteRt(interpreter, other, graph, model)
 
 
@@ -189,7 +189,7 @@ class LiteRt:
         return self._run(self._interpreter, inputs)
 
     def spread(self, inputs: Arrays) -> dict[str, float]:
-        """How far LiteRT's own sets of kernels are apart on these inputs."""
+        """How far LiteRT's own sets of kernels differ on these inputs."""
         a, b = self._run(self._interpreter, inputs), self._run(self._other, inputs)
         pairs = {name: (a[name].astype(np.float64), b[name].astype(np.float64)) for name in a}
         return {name: float(np.abs(x - y).max(initial=0.0)) for name, (x, y) in pairs.items()}

@@ -1,4 +1,4 @@
-"""Pooling and resizing of pictures."""
+"""Pooling and resizing of images."""
 
 from __future__ import annotations
 

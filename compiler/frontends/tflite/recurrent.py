@@ -1,4 +1,4 @@
-"""LSTM layers, as ONNX's LSTM or written out step by step."""
+"""LSTM layers, as ONNX's LSTM or unrolled."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from edgec.compiler.frontends.tflite.flat import Operator
 from edgec.compiler.frontends.tflite.graph import Array, Refused, Writer, is_quantised
 from edgec.compiler.frontends.tflite.registry import converts
 
-MAX_UNROLLED = 256  # steps of a recurrent layer that are written out one by one
+MAX_UNROLLED = 256  # steps of a recurrent layer that is unrolled
 
 
 @converts("UNIDIRECTIONAL_SEQUENCE_LSTM")
@@ -39,7 +39,7 @@ def _lstm(g: Writer, op: Operator) -> None:
 
 
 def _unrolled_lstm(g: Writer, op: Operator, w: Array, r: Array, b: Array, clip: float) -> str:
-    """An LSTM whose cells are clipped after each step, which ONNX's LSTM does not know. Gates: i, o, f, c."""
+    """An LSTM whose cells are clipped after each step, which ONNX's LSTM does not support. Gates: i, o, f, c."""
     time = 0 if op.options.timeMajor else 1
     shape = g.tensor(op.inputs[0]).shape
     if shape[time] > MAX_UNROLLED:
@@ -64,9 +64,9 @@ def _unrolled_lstm(g: Writer, op: Operator, w: Array, r: Array, b: Array, clip: 
 
 
 def _flattened(g: Writer, index: int, width: int) -> str:
-    """The tensor as ``[-1, width]``; of quantised ones the integers are reshaped.
+    """The tensor as ``[-1, width]``; for quantised ones the integers are reshaped.
 
-    ONNX Runtime 1.31 moves a DequantizeLinear behind a Reshape and then trips over its own QuantizeLinear.
+    ONNX Runtime 1.31 moves a DequantizeLinear behind a Reshape and then fails on its own QuantizeLinear.
     """
     shape = np.array([-1, width], np.int64)
     if is_quantised(g.tensor(index)):

@@ -1,4 +1,4 @@
-"""Reductions, extremes and their places, and cumulative sums."""
+"""Reductions, extremes and their indices, and cumulative sums."""
 
 from __future__ import annotations
 

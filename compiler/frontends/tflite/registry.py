@@ -34,14 +34,14 @@ def activated(g: Writer, name: str, activation: int, output: int) -> str:
     """The value after the activation that is fused into its operator.
 
     Raises:
-        Refused: an activation that no converter writes.
+        Refused: an activation without a converter.
     """
     if activation == NONE:
         return name
     if activation not in _RANGES:
         raise Refused(f"it has the fused activation number {activation}")
     low, high = _RANGES[activation]
-    if is_quantised(g.tensor(output)):  # the grid's own ends may do it already
+    if is_quantised(g.tensor(output)):  # the grid's own limits may suffice
         first, last = grid_range(g.tensor(output))
         low = -np.inf if first >= low else low
         high = np.inf if last <= high else high
@@ -49,7 +49,7 @@ def activated(g: Writer, name: str, activation: int, output: int) -> str:
 
 
 def clipped(g: Writer, name: str, low: float, high: float) -> str:
-    """The value within limits; infinite ones do not limit."""
+    """The value clipped to limits, which may be infinite."""
     if low == -np.inf and high == np.inf:
         return name
     if low == 0 and high == np.inf:
@@ -60,7 +60,7 @@ def clipped(g: Writer, name: str, low: float, high: float) -> str:
 
 
 def grid_range(tensor: Tensor) -> tuple[float, float]:
-    """The smallest and the largest number that a quantised tensor can stand for."""
+    """The smallest and the largest number that a quantised tensor can represent."""
     quantisation = grid(tensor)
     first, last = _INTEGERS.get(tensor.dtype, (-np.inf, np.inf))
     scale, zero = float(quantisation.scale[0]), int(quantisation.zero_point[0])
@@ -68,7 +68,7 @@ def grid_range(tensor: Tensor) -> tuple[float, float]:
 
 
 def same_padding(size: int, kernel: int, stride: int, dilation: int) -> tuple[int, int]:
-    """TensorFlow's SAME: ``ceil(size / stride)`` positions; what is odd is padded at the end."""
+    """TensorFlow's SAME: ``ceil(size / stride)`` positions; an odd pad goes to the end."""
     reach = (kernel - 1) * dilation + 1
     missing = max((-(-size // stride) - 1) * stride + reach - size, 0)
     return missing // 2, missing - missing // 2

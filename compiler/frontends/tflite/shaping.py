@@ -11,7 +11,7 @@ from edgec.compiler.frontends.tflite.registry import activated, converts
 
 
 def _moved(g: Writer, op: Operator, name: str, position: int = 0) -> None:
-    """Bind a value whose elements are those of an input, only elsewhere."""
+    """Bind a value whose elements are those of an input in another order."""
     g.put(op.outputs[0], name, exact=g.same_grid(op.inputs[position], op.outputs[0]))
 
 
@@ -32,7 +32,7 @@ def _reshape(g: Writer, op: Operator) -> None:
 def _reshaped(g: Writer, op: Operator, shape: str) -> None:
     source, output = op.inputs[0], op.outputs[0]
     if source in g.stored and is_quantised(g.tensor(output)) and g.same_grid(source, output):
-        # ONNX Runtime 1.31 moves a DequantizeLinear behind a Reshape, and then trips over what it made
+        # ONNX Runtime 1.31 moves a DequantizeLinear behind a Reshape, and then fails on the result
         g.put_integers(output, g.op("Reshape", g.stored[source], shape))
     else:
         _moved(g, op, g.op("Reshape", g.get(source), shape))

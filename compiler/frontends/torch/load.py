@@ -32,10 +32,10 @@ Arrays = Mapping[str, npt.NDArray[np.generic]]
 def load(path: Path, options: CompileOptions) -> Loaded:
     """Read a program saved with ``torch.export.save``, or with ``torch.jit.save``.
 
-    TorchScript does not say what it takes: its inputs are named by its ``forward`` and need ``input_shapes``.
+    TorchScript does not declare its input shapes: inputs are named by its `forward` and need `input_shapes`.
 
     Raises:
-        ModelError: damaged, or with operators that torch.onnx does not know.
+        ModelError: damaged, or with operators that torch.onnx does not support.
         InputShapeError: TorchScript without the shapes of its inputs.
         ToolMissing: PyTorch or onnxscript is not installed.
     """
@@ -72,7 +72,7 @@ def _from_script(torch: ModuleType, path: Path, options: CompileOptions) -> tupl
     if missing:
         asked = " ".join(f"--input {name}:SIZES" for name in missing)
         raise InputShapeError(
-            f"TorchScript does not say what shapes it takes; give them with {asked} (1x3x224x224, say)"
+            f"TorchScript does not declare the shapes of its inputs; give them with {asked} (such as 1x3x224x224)"
         )
     example = tuple(torch.zeros(options.input_shapes[name]) for name in names)
     stream = io.BytesIO()
@@ -83,7 +83,7 @@ def _from_script(torch: ModuleType, path: Path, options: CompileOptions) -> tupl
 
 
 def _check_arguments(module: Any, arguments: list[Any], path: Path) -> None:  # noqa: ANN401 - a ScriptModule
-    """Refuse a module that takes numbers or texts: ONNX has tensors only."""
+    """Reject a module that takes numbers or texts: ONNX has only tensors as inputs."""
     others = [
         f"{a.name} ({a.type})" for a in arguments if not a.has_default_value() and str(a.type) != "Tensor"
     ]
@@ -91,13 +91,13 @@ def _check_arguments(module: Any, arguments: list[Any], path: Path) -> None:  # 
         kept = _assigned(module)
         state = f", and keeps {', '.join(kept)} between calls" if kept else ""
         raise ModelError(
-            f"{path}: its forward takes {', '.join(others)}, which is no tensor{state}. Script a module whose forward "
-            "takes and returns tensors only (often a part of this one, see named_children()), and compile that"
+            f"{path}: its forward takes {', '.join(others)}, which is not a tensor{state}. Script a module whose "
+            "forward takes and returns tensors only (often a part of this one, see named_children()), and compile that"
         )
 
 
 def _check_state(torch: ModuleType, module: Any, example: tuple[Any, ...], path: Path) -> None:  # noqa: ANN401
-    """Refuse a module that remembers its last call: an exported graph begins anew each time."""
+    """Reject a module that keeps state between calls: an exported graph starts afresh each time."""
     kept = _assigned(module)
     if not kept:
         return
@@ -108,8 +108,8 @@ def _check_state(torch: ModuleType, module: Any, example: tuple[Any, ...], path:
         first, second = (_flat(trial(*given)) for _ in range(2))
     if not all(torch.equal(a, b) for a, b in zip(first, second, strict=True)):
         raise ModelError(
-            f"{path}: answers otherwise when it is called again with the same, as it keeps {', '.join(kept)} between "
-            "calls. Script a module whose forward takes and returns this state, and compile that"
+            f"{path}: returns other results when called again with the same inputs, as it keeps {', '.join(kept)} "
+            "between calls. Script a module whose forward takes and returns this state, and compile that"
         )
 
 
@@ -129,7 +129,7 @@ def _quiet() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _readable(torch: ModuleType, path: Path) -> Iterator[None]:
-    """Say in one line what torch.onnx says in fifty."""
+    """Report an error of torch.onnx in one line instead of fifty."""
     errors = (torch.onnx.errors.OnnxExporterError, RuntimeError, ValueError, TypeError, NotImplementedError)
     try:
         yield
@@ -155,7 +155,7 @@ class _Torch:
         return {name: x.numpy() for name, x in zip(self._outputs, results, strict=True)}
 
     def spread(self, inputs: Arrays) -> dict[str, float]:
-        """None is known."""
+        """Empty: none is known."""
         return {}
 
 

@@ -124,7 +124,7 @@ class _Tree:
         self.bits = np.array(section["cat_threshold"].split(), np.uint32) if sets else np.zeros(0, np.uint32)
 
     def zero_missing(self) -> set[int]:
-        """Features whose zeros have to become NaN, because some node sends them against their own order."""
+        """Features whose zeros have to become NaN, as some node sends them elsewhere than their order implies."""
         odd = (
             (self.missing == MISSING_ZERO) & ~self.categorical & (self.default_left != (self.threshold >= 0))
         )
@@ -134,7 +134,7 @@ class _Tree:
         """Add the tree; returns the features that it takes for categories."""
         inner = self.leaves - 1
         leaf = np.full(self.leaves, Mode.LEAF)
-        # A NaN that is not expected counts as zero, and zero goes where the threshold says.
+        # An unexpected NaN counts as zero, which the threshold decides on.
         as_zero = self.threshold >= 0
         asked = np.isin(self.feature, list(zero_missing)) | (self.missing == MISSING_NAN)
         missing_left = np.where(asked & (self.missing != MISSING_NONE), self.default_left, as_zero)

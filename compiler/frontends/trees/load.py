@@ -31,7 +31,7 @@ def load(path: Path, options: CompileOptions) -> Loaded:
     installed and can still read the file.
 
     Raises:
-        ModelError: damaged, or a kind of model that has no trees.
+        ModelError: damaged, or a model without trees.
     """
     content, digest = read_file(path)
     kind = formats.detect(path)
@@ -49,7 +49,7 @@ def _lightgbm(path: Path) -> Reference | None:
         import lightgbm
     except ImportError:
         return None
-    lightgbm.register_logger(logging.getLogger("lightgbm"))  # by itself it warns on stdout
+    lightgbm.register_logger(logging.getLogger("lightgbm"))  # its default logger writes to stdout
     return _Library("LightGBM", lightgbm.Booster(model_file=str(path)).predict, "lightgbm")
 
 
@@ -61,7 +61,7 @@ def _xgboost(path: Path, model: TreeModel) -> Reference | None:
     booster = xgboost.Booster()
     try:
         booster.load_model(str(path))
-    except xgboost.core.XGBoostError:  # the binary format, which XGBoost gave up with 3.1
+    except xgboost.core.XGBoostError:  # the binary format, which XGBoost dropped in 3.1
         return None
     features = model.forest.n_features
     types = ["c" if f in model.categories else "q" for f in range(features)] if model.categories else None
@@ -86,5 +86,5 @@ class _Library:
         return {OUTPUT: np.asarray(self._predict(inputs[INPUT])).astype(np.float32)}
 
     def spread(self, inputs: Arrays) -> dict[str, float]:
-        """None: a library has one way to predict."""
+        """Empty: a library has only one implementation."""
         return {}

@@ -1,4 +1,4 @@
-"""From a forest, with what its library does before and after it, to an ONNX model."""
+"""From a forest, with its library's pre- and postprocessing, to an ONNX model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from edgec.compiler.kernels.forests.forest import Floats, Forest
 
 INPUT, OUTPUT = "input", "prediction"
 OPSET = 18
-ZERO = 1e-35  # LightGBM takes smaller values for zero
+ZERO = 1e-35  # LightGBM treats smaller values as zero
 
 
 @dataclass
@@ -28,7 +28,9 @@ class TreeModel:
         offset: ``[targets]``, added to the sums (in the library's margin space).
         squeeze: the prediction is ``[rows]``, not ``[rows, targets]``.
         zero_missing: features in which zero counts as missing.
-        whole: features whose values are cut to whole numbers (categories), and by which ONNX operator.
+        categories: features that hold categories; their values are made whole numbers.
+        towards_zero: by truncation, not by rounding down.
+        feature_names: in the order of the features, where the file names them.
     """
 
     forest: Forest

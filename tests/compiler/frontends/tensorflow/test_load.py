@@ -143,7 +143,7 @@ def test_inspect_reads_a_saved_model(models: Path) -> None:
         ("lambda.h5", "a Lambda layer, that is Python code"),
         ("two", "the signatures scores, values and none of them is serving_default"),
         ("svd", "TensorFlow Lite lacks operators of this model: Svd"),
-        ("writer", r"not loaded for safety: it reaches for files or runs Python \(by WriteFile\)"),
+        ("writer", r"not loaded for safety: it accesses files or runs Python \(by WriteFile\)"),
     ],
 )
 def test_what_cannot_be_compiled_is_told(models: Path, scratch: Path, name: str, message: str) -> None:

@@ -81,7 +81,7 @@ def test_torchscript_asks_for_what_it_does_not_say(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("module", "message"),
     [
-        (Counter, "answers otherwise when it is called again.* keeps total between calls"),
+        (Counter, "returns other results when called again.* keeps total between calls"),
         (Scaled, r"takes factor \(int\), which is no tensor, and keeps total between calls"),
     ],
 )
