@@ -14,8 +14,10 @@ import pytest
 
 from edgec.compiler.errors import InputShapeError, ModelError, ToolMissing
 from edgec.compiler.frontends import load_source, to_relax
-from edgec.compiler.frontends.tensorflow import child
 from edgec.compiler.frontends.tensorflow import load as tensorflow_load
+from edgec.compiler.frontends.tensorflow.conversion import static_shapes
+from edgec.compiler.frontends.tensorflow.refusals import Refused
+from edgec.compiler.frontends.tensorflow.sources import Wanted
 from edgec.compiler.inspect import inspect_model
 from edgec.compiler.options import CompileOptions
 
@@ -171,19 +173,19 @@ def test_free_sizes_are_asked_for_by_name(models: Path) -> None:
 
 def test_shapes_fit_the_model() -> None:
     wanted = [
-        child.Wanted("a", (None, None, 3), "float32"),
-        child.Wanted("b", None, "float32"),
+        Wanted("a", (None, None, 3), "float32"),
+        Wanted("b", None, "float32"),
     ]
 
     def shapes(**asked: tuple[int, ...]) -> list[tuple[int, ...]]:
-        return child.static_shapes(wanted, asked)
+        return static_shapes(wanted, asked)
 
     assert shapes(a=(2, 5, 3), b=()) == [(2, 5, 3), ()]
-    with pytest.raises(child.Refused, match=r"no input 'c'; its inputs are a \(1x\?x3\), b \(\?\)"):
+    with pytest.raises(Refused, match=r"no input 'c'; its inputs are a \(1x\?x3\), b \(\?\)"):
         shapes(c=(1,))
-    with pytest.raises(child.Refused, match=r"1x\?x3 in the model; 1x4 does not fit"):
+    with pytest.raises(Refused, match=r"1x\?x3 in the model; 1x4 does not fit"):
         shapes(a=(1, 4), b=())
-    with pytest.raises(child.Refused, match=r"--input a:1x\?x3 --input b:\?"):
+    with pytest.raises(Refused, match=r"--input a:1x\?x3 --input b:\?"):
         shapes()
 
 

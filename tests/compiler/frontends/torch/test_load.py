@@ -82,7 +82,7 @@ def test_torchscript_asks_for_what_it_does_not_say(tmp_path: Path) -> None:
     ("module", "message"),
     [
         (Counter, "returns other results when called again.* keeps total between calls"),
-        (Scaled, r"takes factor \(int\), which is no tensor, and keeps total between calls"),
+        (Scaled, r"takes factor \(int\), which is not a tensor, and keeps total between calls"),
     ],
 )
 def test_torchscript_that_keeps_state_is_refused(
