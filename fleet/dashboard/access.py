@@ -121,7 +121,7 @@ def add(services: Services) -> None:
         if identity is None:
             return to_sign_in(request)
         with frame(
-            request, identity, "Settings", "access of people and devices, and the audit log"
+            services, request, identity, "Settings", "access of people and devices, and the audit log"
         ) as actions:
             if not identity.may("operator"):
                 html(parts.empty("Not for viewers", "Ask an operator or administrator."), "e-card")

@@ -78,7 +78,9 @@ def add(services: Services) -> None:
         wanted: dict[str, Any] = {
             "state": state if state in STATES else "new", "device": device, "reason": "", "model": "", "page": 0,
         }  # fmt: skip
-        with frame(request, identity, "Captures", "pictures that devices sent for retraining") as actions:
+        with frame(
+            services, request, identity, "Captures", "pictures that devices sent for retraining"
+        ) as actions:
             _list(services, identity, wanted, actions)
         return None
 
@@ -89,7 +91,7 @@ def add(services: Services) -> None:
             return to_sign_in(request)
         found = load_one(services, number)
         title = f"Capture {number}"
-        with frame(request, identity, title, '<a href="/captures">Captures</a>') as actions:
+        with frame(services, request, identity, title, '<a href="/captures">Captures</a>') as actions:
             if found is None:
                 html(parts.empty("No such capture", "Its device may have been deleted."), "e-card")
                 return None

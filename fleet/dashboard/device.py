@@ -94,7 +94,7 @@ def add(services: Services) -> None:
         if identity is None:
             return to_sign_in(request)
         first = load(services, name)
-        with frame(request, identity, name, '<a href="/devices">Devices</a>') as actions:
+        with frame(services, request, identity, name, '<a href="/devices">Devices</a>') as actions:
             if first is None:
                 html(
                     parts.empty("No such device", f"{name} is not enrolled here; it may have been deleted."),

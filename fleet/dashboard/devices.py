@@ -70,7 +70,7 @@ def add(services: Services) -> None:
             "search": search, "state": state if state in STATES else "", "target": target, "version": version,
             "group": group, "label": label, "page": 0,
         }  # fmt: skip
-        with frame(request, identity, "Devices") as actions:
+        with frame(services, request, identity, "Devices") as actions:
             if identity.may("operator"):
                 with actions:
                     enroll_dialog(services, identity)

@@ -48,7 +48,9 @@ def add(services: Services) -> None:
         identity = signed_in(services, request)
         if identity is None:
             return to_sign_in(request)
-        with frame(request, identity, "Experiments", "a candidate beside what devices run") as actions:
+        with frame(
+            services, request, identity, "Experiments", "a candidate beside what devices run"
+        ) as actions:
             if identity.may("operator"):
                 with actions:
                     _dialog(services, identity)
@@ -63,7 +65,9 @@ def add(services: Services) -> None:
             return to_sign_in(request)
         first = load_one(services, number)
         title = first["name"] if first else f"Experiment {number}"
-        with frame(request, identity, title, f'<a href="/experiments">Experiments</a> / {number}') as actions:
+        with frame(
+            services, request, identity, title, f'<a href="/experiments">Experiments</a> / {number}'
+        ) as actions:
             if first is None:
                 html(parts.empty("No such experiment", "It may have been on another server."), "e-card")
                 return None

@@ -64,7 +64,7 @@ def add(services: Services) -> None:
         identity = signed_in(services, request)
         if identity is None:
             return to_sign_in(request)
-        with frame(request, identity, "Models"):
+        with frame(services, request, identity, "Models"):
             body = html("", "e-card flush")
             live(lambda: load(services), lambda rows: body.set_content(_models(rows)), 3.0)
         return None
@@ -74,7 +74,7 @@ def add(services: Services) -> None:
         identity = signed_in(services, request)
         if identity is None:
             return to_sign_in(request)
-        with frame(request, identity, model, '<a href="/models">Models</a>') as actions:
+        with frame(services, request, identity, model, '<a href="/models">Models</a>') as actions:
             data = load_model(services, model)
             if not data["artifacts"]:
                 html(
@@ -100,7 +100,9 @@ def add(services: Services) -> None:
         if identity is None:
             return to_sign_in(request)
         title = f"{model}:{version} for {target}"
-        with frame(request, identity, title, f'<a href="{link("/models", model)}">{esc(model)}</a>'):
+        with frame(
+            services, request, identity, title, f'<a href="{link("/models", model)}">{esc(model)}</a>'
+        ):
             found = [
                 a
                 for a in load_model(services, model)["artifacts"]

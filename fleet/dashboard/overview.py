@@ -120,7 +120,7 @@ def add(services: Services) -> None:
         identity = signed_in(services, request)
         if identity is None:
             return to_sign_in(request)
-        with frame(request, identity, "Overview", f"fleet {esc(services.settings.fleet)}"):
+        with frame(services, request, identity, "Overview", f"fleet {esc(services.settings.fleet)}"):
             top = html()
             with ui.element("div").classes("e-row wide-left") as state:
                 health = html("", "e-card")

@@ -40,7 +40,7 @@ def add(services: Services) -> None:
         identity = signed_in(services, request)
         if identity is None:
             return to_sign_in(request)
-        with frame(request, identity, "Rollouts"):
+        with frame(services, request, identity, "Rollouts"):
             body = html("", "e-card flush")
             live(lambda: load_list(services), lambda rows: body.set_content(_list(rows)), 1.5)
         return None
@@ -53,7 +53,9 @@ def add(services: Services) -> None:
         wanted: dict[str, Any] = {"state": "", "page": 0}
         first = load_one(services, rollout_id, wanted)
         title = f"{first['model']}:{first['version']}" if first else f"Rollout {rollout_id}"
-        with frame(request, identity, title, f'<a href="/rollouts">Rollouts</a> / {rollout_id}') as actions:
+        with frame(
+            services, request, identity, title, f'<a href="/rollouts">Rollouts</a> / {rollout_id}'
+        ) as actions:
             if first is None:
                 html(parts.empty("No such rollout", "It may have been on another server."), "e-card")
                 return None

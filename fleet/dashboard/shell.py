@@ -28,6 +28,7 @@ NAV = (
     ("/captures", "Captures"),
     ("/access", "Settings"),
 )
+SESSION_CHECK_S = 3.0
 KEYS = """
 <script>
 document.addEventListener('click', async e => {
@@ -90,9 +91,12 @@ def theme(request: Request) -> ui.dark_mode:
 
 
 @contextmanager
-def frame(request: Request, identity: Identity, title: str, subtitle: str = "") -> Iterator[Any]:
+def frame(
+    services: Services, request: Request, identity: Identity, title: str, subtitle: str = ""
+) -> Iterator[Any]:
     """The frame around a page's content; yields a slot for actions beside the title."""
     mode = theme(request)
+    _watch_session(services, request, identity)
     ui.page_title(f"{title} · edgec fleet")
     ui.add_body_html(KEYS)
     path = request.url.path
@@ -125,6 +129,21 @@ def frame(request: Request, identity: Identity, title: str, subtitle: str = "") 
             ui.html(f'<h1 class="e-title">{esc(title)}</h1>{sub}', sanitize=False)
             actions = ui.element("div").classes("e-actions")
         yield actions
+
+
+def _watch_session(services: Services, request: Request, identity: Identity) -> None:
+    """Leave the page soon after its session ended: its buttons act for whom it was built."""
+
+    async def check() -> None:
+        try:
+            # In a tuple, as NiceGUI returns None instead of a result while the page is being left.
+            found: tuple[Identity | None] | None = await run.io_bound(lambda: (signed_in(services, request),))
+        except OperationalError:
+            return
+        if found is not None and (found[0] is None or found[0].role != identity.role):
+            ui.navigate.to("/login")
+
+    ui.timer(SESSION_CHECK_S, check, immediate=False)
 
 
 def _help() -> None:

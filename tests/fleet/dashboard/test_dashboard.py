@@ -75,6 +75,20 @@ def test_signing_in_is_needed_and_a_wrong_token_is_refused(browser: Any, server:
     context.close()
 
 
+def test_a_revoked_token_ends_open_pages(browser: Any, server: FleetServer) -> None:
+    with server.client() as client:
+        secret = client.post("/access-tokens", {"name": "leaver", "role": "operator"})["token"]
+        context = browser.new_context()
+        page = context.new_page()
+        page.goto(f"{server.url}/access")
+        page.get_by_label("Access token").first.fill(secret)
+        page.get_by_role("button", name="Sign in").click()
+        page.get_by_role("button", name="Add devices").wait_for()
+        client.delete("/access-tokens/leaver")
+        page.wait_for_url("**/login")
+        context.close()
+
+
 def test_a_device_appears_changes_and_detects_without_reload(
     page: Any, server: FleetServer, device: Callable[..., SimDevice]
 ) -> None:
