@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -112,6 +111,8 @@ def detect_from(targets: list[Target]) -> Target:
     Raises:
         UnknownTarget: none of them is for this architecture, or each requires a feature that is missing.
     """
+    from dataclasses import replace  # here, because loading a model imports this module and not dataclasses
+
     arch, features = machine_arch(), machine_features()
     fitting = [target for target in targets if target.arch == arch and target.features <= features]
     fitting = [target for target in fitting if target.device_kind == "cpu"]

@@ -7,11 +7,10 @@ a target has a feature takes the constant from here, so that a misspelt one does
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class Feature:
+class Feature(NamedTuple):
     """An instruction-set extension.
 
     Attributes:

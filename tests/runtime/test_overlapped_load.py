@@ -23,7 +23,7 @@ def test_loading_and_running_import_little(tiny: Path) -> None:
     model = load()
     model.run({"x": np.zeros((1, 32), "float32")})
     slow = {"tvm_ffi", "ml_dtypes", "email", "importlib.metadata", "tempfile", "random", "zipfile", "tomllib",
-            "logging", "concurrent.futures", "subprocess", "socket", "numpy.typing", "pydantic"}
+            "logging", "concurrent.futures", "subprocess", "socket", "numpy.typing", "pydantic", "dataclasses"}
     print(sorted((set(sys.modules) - before) & slow))
     """
     assert probe(script, tiny) == "[]"
