@@ -98,19 +98,14 @@ def write_artifact(
     if config.pipeline is not None:
         labels = config.pipeline.labels if labels is None else labels
         config = msgspec.structs.replace(config, pipeline=msgspec.structs.replace(config.pipeline, labels=()))
-    layers = [_Blob(oci.CODE_TYPE, MODEL_LIBRARY, code)]
-    layers += [_Blob(oci.CODE_TYPE, name, content) for name, content in sorted((buckets or {}).items())]
+    layers = [_Blob(oci.CODE_TYPE, MODEL_LIBRARY, code), *_named(oci.CODE_TYPE, buckets)]
     if around is not None:
         layers.append(_Blob(oci.CODE_TYPE, PROCESSING_LIBRARY, around))
     if weights:
         layers.append(_Blob(oci.WEIGHTS_TYPE, "weights.safetensors", WeightsBlob(weights)))
-    names = list(labels or ())
-    if any("\n" in name for name in names):
-        raise ValueError("a label must be one line")
-    if names:
-        layers.append(_Blob(oci.LABELS_TYPE, "labels.txt", "".join(f"{name}\n" for name in names).encode()))
-    layers += [_Blob(oci.FALLBACK_TYPE, name, content) for name, content in sorted((fallback or {}).items())]
-    layers += [_Blob(oci.RUNTIME_TYPE, name, content) for name, content in sorted((bundled or {}).items())]
+    if lines := _label_lines(labels or ()):
+        layers.append(_Blob(oci.LABELS_TYPE, "labels.txt", lines))
+    layers += _named(oci.FALLBACK_TYPE, fallback) + _named(oci.RUNTIME_TYPE, bundled)
     if evidence is not None:
         layers.append(_Blob(oci.EVIDENCE_TYPE, "evidence.json", oci.canonical_json(evidence)))
     if report_html is not None:
@@ -126,6 +121,18 @@ def write_artifact(
     with replacing(path) as file:
         write_tar(file, manifest, content, {digest: blob.chunks() for digest, blob in blobs.items()})
     return oci.digest_of(content)
+
+
+def _named(media_type: str, contents: Mapping[str, bytes] | None) -> list[_Blob]:
+    """A layer for each of `contents`, ordered by name."""
+    return [_Blob(media_type, name, content) for name, content in sorted((contents or {}).items())]
+
+
+def _label_lines(labels: Iterable[str]) -> bytes:
+    names = list(labels)
+    if any("\n" in name for name in names):
+        raise ValueError("a label must be one line")
+    return "".join(f"{name}\n" for name in names).encode()
 
 
 def _annotations(config: ArtifactConfig) -> dict[str, str]:

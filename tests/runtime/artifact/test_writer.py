@@ -6,7 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.runtime.artifact.artifacts import write
+import pytest
+
+import edgec.runtime as rt
+from tests.runtime.artifact.artifacts import config, write
 
 
 def test_the_same_arguments_give_the_same_bytes(tmp_path: Path) -> None:
@@ -32,3 +35,23 @@ def test_a_failed_write_leaves_nothing_behind(tmp_path: Path) -> None:
     assert "File too large" in done.stderr
     assert (tmp_path / "a.edge").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["a.edge"]
+
+
+def test_layers_come_in_one_order_whatever_the_order_of_the_arguments(tmp_path: Path) -> None:
+    libraries = {"libb.so": b"b", "liba.so": b"a"}
+    rt.write_artifact(
+        tmp_path / "a.edge", config=config(), code=b"\x7fELF", weights={}, bundled=libraries, around=b"\x7fELF p",
+        fallback={"1.onnx": b"1", "0.onnx": b"0"}, buckets={"wide.so": b"w"}, evidence={}, report_html="<p>",
+    )  # fmt: skip
+    opened = rt.Artifact.open(tmp_path / "a.edge")
+    assert [layer.title for layer in opened.layers] == [
+        "model.so", "wide.so", "around.so", "labels.txt", "0.onnx", "1.onnx", "liba.so", "libb.so",
+        "evidence.json", "report.html",
+    ]  # fmt: skip
+    opened.verify_digests()
+
+
+def test_a_label_of_two_lines_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="one line"):
+        rt.write_artifact(tmp_path / "a.edge", config=config(), code=b"", weights={}, labels=["a\nb"])
+    assert list(tmp_path.iterdir()) == []
