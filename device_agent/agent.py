@@ -8,7 +8,6 @@ import signal
 import threading
 import tomllib
 import uuid
-from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -28,17 +27,15 @@ from edgec.device_agent.health.degraded import Degraded
 from edgec.device_agent.health.monitor import Monitor, Sources
 from edgec.device_agent.health.observer import InferenceObserver
 from edgec.device_agent.health.status_socket import StatusSocket
-from edgec.device_agent.inference.messages import CaptureLimits, MediaLimits
-from edgec.device_agent.inference.runner import Inference, Settings
+from edgec.device_agent.inference.runner import CAPTURES_FOLDER, Inference, Settings
 from edgec.device_agent.inference.streams import Streams
 from edgec.device_agent.process import log as logs
 from edgec.device_agent.process.loop import Loop
-from edgec.device_agent.process.retry import RetryPolicy
 from edgec.device_agent.process.statefile import StateFile, claim_folder, explain
 from edgec.device_agent.process.systemd import Notifier
 from edgec.device_agent.updates.catalog import Catalog
 from edgec.device_agent.updates.deployments import Deployments
-from edgec.device_agent.updates.fetch import Fetcher
+from edgec.device_agent.updates.fetch import Fetchers
 from edgec.device_agent.updates.host import UpdateHost
 from edgec.device_agent.updates.store import ModelStore
 from edgec.device_agent.updates.tuf_trust import trust_of
@@ -46,7 +43,6 @@ from edgec.device_agent.updates.updater import Updater
 from edgec.device_agent.updates.watchdog import Watchdog
 from edgec.device_agent.view.runner import ViewRunner
 from edgec.protocol.enrol import EnrollResponse
-from edgec.protocol.jobs import UpdateDocument
 from edgec.protocol.topics import Topics
 
 log = logging.getLogger("agent")
@@ -71,103 +67,41 @@ class Agent:
     """
 
     def __init__(self, path: Path, file_config: AgentConfig) -> None:
-        state = file_config.agent.state
-        self._lock = claim_folder(state)
-        enrolment = ident.load_identity(state)
-        certificates.trust(state)
-        topics = Topics(*ident.names_of(file_config, enrolment))
-        identity = Identity(
+        self._state = file_config.agent.state
+        self._lock = claim_folder(self._state)
+        enrolment = ident.load_identity(self._state)
+        certificates.trust(self._state)
+        self._topics = Topics(*ident.names_of(file_config, enrolment))
+        self._identity = Identity(
             uuid.uuid4().hex[:12], ident.agent_version(), ident.target_name(), file_config.agent.labels
         )
-        self._topics, self._identity, self._state = topics, identity, state
-        loop = self.loop = Loop()
+        self.loop = Loop()
         self._notifier = Notifier()
         self._degraded = Degraded(lambda: self._monitor.changed())
-
+        limits = file_config.outbox
         self._outbox = Outbox(
-            state / "outbox.db",
-            file_config.outbox.max_bytes,
-            file_config.outbox.max_age_s,
-            lambda: self._client.notify(),
+            self._state / "outbox.db", limits.max_bytes, limits.max_age_s, lambda: self._client.notify()
         )
         table = tomllib.loads(path.read_text(encoding="utf-8"))
-        shadow_file = StateFile(state / "shadow.json")
-        self._shadow = ShadowDesk(topics, table, path, shadow_file, self._outbox, self._apply)
+        shadow_file = StateFile(self._state / "shadow.json")
+        self._shadow = ShadowDesk(self._topics, table, path, shadow_file, self._outbox, self._apply)
         config = self._shadow.config
-
-        self._deployments = Deployments(state / "deployments.json")
-        store = ModelStore(state / "models")
+        self._deployments = Deployments(self._state / "deployments.json")
+        store = ModelStore(self._state / "models")
         self._catalog = Catalog(lambda: self._shadow.config, self._deployments, store, self._degraded.record)
         watchdog = Watchdog(self._deployments)
 
-        self._captures: CaptureUplink | None = None
-        self._renewer: certificates.Renewer | None = None
-        if enrolment is not None:
-            token = enrolment.registry.token
-            server = enrolment.api_url or enrolment.registry.url
-            self._captures = CaptureUplink(state / "samples", server, token)
-            self._renewer = certificates.Renewer(state, server, token)
-        self._view: ViewRunner | None = None
-        if config.view.enabled:
-            self._view = ViewRunner(
-                loop, config.view, topics.device, lambda stream, on: self._inference.watch(stream, on)
-            )
-        watched = self._view.watched if self._view is not None else set()
-        observer = InferenceObserver(
-            topics,
-            self._outbox,
-            watchdog,
-            self._degraded,
-            self._captures.notify if self._captures is not None else lambda: None,
-            lambda: self._monitor.changed(),
-        )
-        self._inference = Inference(
-            loop,
-            _inference_settings(config, identity, topics.device, state),
-            self._catalog.candidates,
-            watched.__contains__,
-            observer,
-        )
-        self._streams = Streams(loop, self._inference, self._view, lambda: self._monitor.changed())
-
-        self._reports = JobReporter(topics, self._deployments, self._outbox)
-        self._host = UpdateHost(loop, self._inference, self._catalog, self._reports, self._job_moved)
-        trust = trust_of(enrolment, state, identity.target)
-        fetcher = _fetchers(store, enrolment, config.updates.download_timeout_s)
-        self._updater = Updater(self._deployments, store, trust, config.updates, self._host, fetcher)
-        commands = Commands(
-            loop,
-            self._inference,
-            self._streams,
-            self._catalog,
-            enrolled=enrolment is not None,
-            report_health=lambda: self._monitor.publish("request"),
-        )
-        self._jobs = JobDesk(
-            topics,
-            self._deployments,
-            self._reports,
-            self._updater,
-            identity.target,
-            self._catalog.slot_for,
-            commands.carry_out,
-        )
-
-        self._client = self._broker_client(config, enrolment)
-        sources = Sources(
-            state, topics, identity, self._inference, self._streams, self._view, self._deployments,
-            self._reports, self._outbox, self._captures, self._client,
-        )  # fmt: skip
-        self._monitor = Monitor(
-            loop, sources, self._degraded, watchdog, lambda: self._shadow.config.agent.health_interval_s
-        )
-        discovery = Discovery(topics, identity.agent_version, state)
+        self._make_uploads(enrolment)
+        self._make_inference(config, watchdog)
+        self._make_updates(config, enrolment, store)
+        self._make_cloud(config, enrolment)
+        self._make_health(watchdog)
         self._session = Session(
             self._client,
             self._outbox,
             self._jobs,
             self._shadow,
-            discovery,
+            Discovery(self._topics, self._identity.agent_version, self._state),
             self._monitor.reconnected,
             self._degraded.record,
         )
@@ -176,19 +110,98 @@ class Agent:
         self._ticks = 0
         self._stopping = False
 
-    def _broker_client(self, config: AgentConfig, enrolment: EnrollResponse | None) -> Publisher:
+    def _make_uploads(self, enrolment: EnrollResponse | None) -> None:
+        """What talks to the fleet server by HTTPS, on a device that is enrolled."""
+        self._captures: CaptureUplink | None = None
+        self._renewer: certificates.Renewer | None = None
+        if enrolment is not None:
+            token = enrolment.registry.token
+            server = enrolment.api_url or enrolment.registry.url
+            self._captures = CaptureUplink(self._state / CAPTURES_FOLDER, server, token)
+            self._renewer = certificates.Renewer(self._state, server, token)
+
+    def _make_inference(self, config: AgentConfig, watchdog: Watchdog) -> None:
+        """The live view, the inference process and the streams."""
+        device = self._topics.device
+        self._view: ViewRunner | None = None
+        if config.view.enabled:
+            self._view = ViewRunner(
+                self.loop, config.view, device, lambda stream, on: self._inference.watch(stream, on)
+            )
+        watched = self._view.watched if self._view is not None else set()
+        observer = InferenceObserver(
+            self._topics,
+            self._outbox,
+            watchdog,
+            self._degraded,
+            self._captures.notify if self._captures is not None else lambda: None,
+            lambda: self._monitor.changed(),
+        )
+        settings = Settings.of(config, self._identity.boot_id, device, self._state)
+        self._inference = Inference(
+            self.loop, settings, self._catalog.candidates, watched.__contains__, observer
+        )
+        self._streams = Streams(self.loop, self._inference, self._view, lambda: self._monitor.changed())
+
+    def _make_updates(self, config: AgentConfig, enrolment: EnrollResponse | None, store: ModelStore) -> None:
+        """The updater and the jobs that start it."""
+        self._reports = JobReporter(self._topics, self._deployments, self._outbox)
+        self._host = UpdateHost(self.loop, self._inference, self._catalog, self._reports, self._job_moved)
+        access = enrolment.registry if enrolment is not None else None
+        self._updater = Updater(
+            self._deployments,
+            store,
+            trust_of(enrolment, self._state, self._identity.target),
+            config.updates,
+            self._host,
+            Fetchers(store, access, config.updates.download_timeout_s),
+        )
+        commands = Commands(
+            self.loop,
+            self._inference,
+            self._streams,
+            self._catalog,
+            enrolled=enrolment is not None,
+            report_health=lambda: self._monitor.publish("request"),
+        )
+        self._jobs = JobDesk(
+            self._topics,
+            self._deployments,
+            self._reports,
+            self._updater,
+            self._identity.target,
+            self._catalog.slot_for,
+            commands.carry_out,
+        )
+
+    def _make_cloud(self, config: AgentConfig, enrolment: EnrollResponse | None) -> None:
+        """The connection to the broker; its messages are handled in the loop's thread."""
+        self._client: Publisher = NoBroker()
         certificates.repair(self._state)
         broker = ident.broker_of(config, enrolment, certificates.files_of(self._state))
-        if broker is None:
-            return NoBroker()
-        return MqttClient(
-            broker,
-            self._topics,
-            self._identity,
-            self._outbox,
-            StateFile(self._state / "session.json"),
-            lambda topic, payload: self.loop.post(lambda: self._session.message(topic, payload)),
-            lambda connected: self.loop.post(lambda: self._session.changed(connected)),
+        if broker is not None:
+            self._client = MqttClient(
+                broker,
+                self._topics,
+                self._identity,
+                self._outbox,
+                StateFile(self._state / "session.json"),
+                lambda topic, payload: self.loop.post(lambda: self._session.message(topic, payload)),
+                lambda connected: self.loop.post(lambda: self._session.changed(connected)),
+            )
+
+    def _make_health(self, watchdog: Watchdog) -> None:
+        """What observes all the others."""
+        sources = Sources(
+            self._state, self._topics, self._identity, self._inference, self._streams, self._view,
+            self._deployments, self._reports, self._outbox, self._captures, self._client,
+        )  # fmt: skip
+        self._monitor = Monitor(
+            self.loop,
+            sources,
+            self._degraded,
+            watchdog,
+            lambda: self._shadow.config.agent.health_interval_s,
         )
 
     # Life.
@@ -343,33 +356,6 @@ class Agent:
             self._degraded.record("budget", measures)
         else:
             self._degraded.clear("budget")
-
-
-def _inference_settings(config: AgentConfig, identity: Identity, device: str, state: Path) -> Settings:
-    media, captures = config.media, config.capture
-    return Settings(
-        identity.boot_id,
-        device,
-        MediaLimits(str(state / "media"), media.max_bytes, media.clip_before_s, media.clip_after_s),
-        CaptureLimits(str(state / "samples"), captures.max_bytes, captures.per_day, captures.faces),
-    )
-
-
-def _fetchers(
-    store: ModelStore, enrolment: EnrollResponse | None, timeout_s: float
-) -> Callable[[UpdateDocument, threading.Event, Callable[[int, int], None]], Fetcher]:
-    """Return what makes an update's fetcher; only the registry of the enrolment gets its token."""
-
-    def fetcher(
-        document: UpdateDocument, stop: threading.Event, progress: Callable[[int, int], None]
-    ) -> Fetcher:
-        access = enrolment.registry if enrolment else None
-        same = access is not None and access.url.rstrip("/") == document.registry.rstrip("/")
-        token = access.token if access is not None and same else None
-        retry = RetryPolicy(first_s=1.0, max_s=60.0, total_s=timeout_s)
-        return Fetcher(store, document.registry, document.repository, token, stop, retry, progress)
-
-    return fetcher
 
 
 def run(path: Path, log_style: str | None = None) -> None:

@@ -31,7 +31,7 @@ import edgec.runtime as rt
 from edgec.device_agent.capture.runner import StreamRunner
 from edgec.device_agent.cloud.outbox import Outbox
 from edgec.device_agent.config.settings import AgentConfig
-from edgec.device_agent.inference.messages import CaptureLimits, DetectionFound, MediaLimits, Report
+from edgec.device_agent.inference.messages import DetectionFound, Report
 from edgec.device_agent.inference.runner import Candidate, Inference, Settings
 from edgec.device_agent.process.loop import Loop
 from edgec.protocol.events import DetectionData
@@ -109,13 +109,7 @@ class Rig:
         self._waiting: list[tuple[float, float]] = []
         self.latencies_ms: list[float] = []
         self.outbox = Outbox(folder / "outbox.db", 1 << 30, 1e9, self._committed)
-        media, captures = config.media, config.capture
-        start = Settings(
-            "bench",
-            "bench",
-            MediaLimits(str(folder / "media"), media.max_bytes, media.clip_before_s, media.clip_after_s),
-            CaptureLimits(str(folder / "samples"), captures.max_bytes, captures.per_day, captures.faces),
-        )
+        start = Settings.of(config, "bench", "bench", folder)
         self.inference = Inference(
             self.loop,
             start,

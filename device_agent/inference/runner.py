@@ -8,11 +8,13 @@ import os
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, assert_never
 
 import msgspec
 
 from edgec.device_agent.capture.runner import StreamRunner
+from edgec.device_agent.config.settings import AgentConfig
 from edgec.device_agent.inference.messages import (
     FROM_INFERENCE,
     AddStream,
@@ -48,6 +50,10 @@ log = logging.getLogger("inference")
 _RETRY = RetryPolicy(first_s=20.0, max_s=20.0, jitter=False, immediate=5, window_s=60.0)
 
 
+CAPTURES_FOLDER = "samples"
+"""Of captures that wait for upload, in the state folder; named so since the first version."""
+
+
 class ProcessDied(ConnectionError):
     """The inference process ended before it answered."""
 
@@ -69,6 +75,17 @@ class Settings:
     device: str
     media: MediaLimits
     captures: CaptureLimits
+
+    @classmethod
+    def of(cls, config: AgentConfig, boot: str, device: str, state: Path) -> Settings:
+        """Return the settings of a configuration; pictures go to the state folder."""
+        media, captures = config.media, config.capture
+        return cls(
+            boot,
+            device,
+            MediaLimits(str(state / "media"), media.max_bytes, media.clip_before_s, media.clip_after_s),
+            CaptureLimits(str(state / CAPTURES_FOLDER), captures.max_bytes, captures.per_day, captures.faces),
+        )
 
 
 class Observer(Protocol):

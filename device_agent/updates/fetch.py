@@ -11,6 +11,7 @@ import re
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -19,6 +20,8 @@ from edgec.device_agent.errors import FetchError, TrustError
 from edgec.device_agent.process.retry import Backoff, RetryPolicy
 from edgec.device_agent.process.statefile import explain
 from edgec.device_agent.updates.store import ModelStore, hash_file
+from edgec.protocol.enrol import RegistryAccess
+from edgec.protocol.jobs import UpdateDocument
 from edgec.runtime.artifact import oci
 from edgec.runtime.artifact.oci import Descriptor, Manifest
 from edgec.runtime.errors import ArtifactError
@@ -246,6 +249,25 @@ class Fetcher:
         # Only a strong tag guarantees identical bytes.
         if etag and not etag.startswith("W/"):
             self._etag_file(blob).write_text(json.dumps(etag))
+
+
+class Fetchers:
+    """Makes the fetcher of an update; only the registry of the enrolment gets its token."""
+
+    def __init__(self, store: ModelStore, access: RegistryAccess | None, timeout_s: float) -> None:
+        self._store, self._access = store, access
+        self._retry = replace(_RETRY, total_s=timeout_s)
+
+    def __call__(
+        self, document: UpdateDocument, stop: threading.Event, progress: Callable[[int, int], None]
+    ) -> Fetcher:
+        """Return a fetcher from the update's registry."""
+        access = self._access
+        same = access is not None and access.url.rstrip("/") == document.registry.rstrip("/")
+        token = access.token if access is not None and same else None
+        return Fetcher(
+            self._store, document.registry, document.repository, token, stop, self._retry, progress
+        )
 
 
 def _check_status(response: httpx.Response, wanted: tuple[int, ...]) -> None:
