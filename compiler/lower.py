@@ -11,6 +11,7 @@ from tvm.tirx import PrimFunc
 
 from edgec.compiler.backends.interface import OperandsOf
 from edgec.compiler.backends.registry import backend_of
+from edgec.compiler.errors import KernelUnsupported
 from edgec.compiler.graph.buffers import buffer_bytes
 from edgec.compiler.graph.fusion import Kernel, fuse, kernel_calls
 from edgec.compiler.graph.simplify import simplify
@@ -128,4 +129,8 @@ def _make_kernel(
         text = f"{schedule} {work.operands.label}".rstrip()
         return work.emit(schedule), KernelInfo(symbol, work.kind, nodes, work.flops, work.bytes, text)
     info = KernelInfo(symbol, first.ops[-1], nodes, 0, buffer_bytes(func), "generic")
-    return backend.schedule(func, threads), info
+    try:
+        return backend.schedule(func, threads), info
+    except KernelUnsupported as error:
+        operators = ", ".join(dict.fromkeys(first.ops))
+        raise KernelUnsupported(f"{backend.target.name} cannot compute {operators}: {error}") from error

@@ -62,7 +62,8 @@ def _variant(
         from edgec.runtime.execution.fallback import FallbackSegments
 
         fallback = FallbackSegments(artifact, config.segments, wanted)
-    return Variant(config, device.function(code, config, ordered(weights, config.weights), fallback))
+    function = device.function(code, config, ordered(weights, config.weights), fallback)
+    return Variant(config, function, device.use_threads)
 
 
 def ordered(weights: dict[str, Weight], names: Sequence[str]) -> list[Weight]:

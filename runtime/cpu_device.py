@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from edgec.runtime.artifact.config import ArtifactConfig
 from edgec.runtime.artifact.weights import Weight
 from edgec.runtime.device import Device
+from edgec.runtime.execution import threads
 from edgec.runtime.execution.compiled_functions import (
     Array,
     CompiledFunction,
@@ -76,6 +77,8 @@ class CpuDevice(Device):
     ) -> CpuFunction:
         """Load a shared library and bind its function to the weights where they are mapped."""
         return CpuFunction(load_code(code), config.entry, weights, config.inputs, segments, config.plan)
+
+    use_threads = staticmethod(threads.use)
 
     def synchronise(self) -> None:
         """Do nothing: a call returns when it is complete."""

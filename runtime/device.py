@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from edgec.runtime.artifact.weights import Weight
     from edgec.runtime.execution.fallback import FallbackSegments
     from edgec.runtime.execution.profiling import LayerRuns, Probe
+    from edgec.runtime.execution.threads import Threading
 
     Array = npt.NDArray[Any]
 
@@ -129,6 +130,11 @@ class Device(ABC):
         Raises:
             IncompatibleDevice: the machine cannot load the code.
         """
+
+    @staticmethod
+    @abstractmethod
+    def use_threads(wanted: Threading) -> None:
+        """Prepare the calling thread for a run on so many of the host's threads; called before each run."""
 
     @abstractmethod
     def synchronise(self) -> None:

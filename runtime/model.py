@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import atexit
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,6 @@ from edgec.runtime.artifact.reader import Artifact
 from edgec.runtime.card import ModelCard
 from edgec.runtime.device import Executable
 from edgec.runtime.errors import InputError
-from edgec.runtime.execution import threads as thread_pool
 from edgec.runtime.execution.compiled_functions import Array
 from edgec.runtime.execution.threads import Threading
 
@@ -31,10 +30,13 @@ _alive: weakref.WeakSet[Model] = weakref.WeakSet()
 class Variant:
     """A model for one set of input shapes: a config without buckets, and its compiled function."""
 
-    __slots__ = ("config", "engine", "expected", "names")
+    __slots__ = ("config", "engine", "expected", "names", "use_threads")
 
-    def __init__(self, config: ArtifactConfig, engine: Executable) -> None:
+    def __init__(
+        self, config: ArtifactConfig, engine: Executable, use_threads: Callable[[Threading], None]
+    ) -> None:
         self.config = config
+        self.use_threads = use_threads
         self.engine: Executable | None = engine
         self.expected = [(spec.name, spec.shape, np.dtype(spec.dtype)) for spec in config.inputs]
         self.names = [spec.name for spec in config.outputs]
@@ -61,7 +63,7 @@ class Variant:
         engine = self.engine
         if engine is None:
             raise InputError(f"the model {self.config.name} has been closed")
-        thread_pool.use(threading)
+        self.use_threads(threading)
         return engine(arrays)
 
 
