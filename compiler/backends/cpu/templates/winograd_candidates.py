@@ -13,7 +13,8 @@ from edgec.compiler.backends.cpu.templates.estimates import (
     step_cycles,
     vector_cycles,
 )
-from edgec.compiler.backends.cpu.templates.winograd import ERROR, Schedule, applies
+from edgec.compiler.backends.cpu.templates.winograd import ERROR, applies
+from edgec.compiler.backends.cpu.templates.winograd_tiles import Schedule
 from edgec.compiler.backends.cpu.templates.winograd_transforms import tile_size
 from edgec.targets.target import Target
 

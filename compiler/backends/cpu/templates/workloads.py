@@ -20,6 +20,7 @@ from edgec.compiler.backends.cpu.templates import (
     winograd_candidates,
 )
 from edgec.compiler.backends.cpu.templates.epilogue import Epilogue, split_epilogue
+from edgec.compiler.backends.cpu.templates.winograd_tiles import Schedule as WinogradSchedule
 from edgec.compiler.backends.interface import FAMILY, Workload
 from edgec.compiler.graph.attention_spec import AttentionSpec
 from edgec.compiler.graph.buffers import buffer_bytes
@@ -131,7 +132,7 @@ def _convolution(
     fast = [s for _, s in ranked]
 
     def emit(schedule: Any) -> PrimFunc:  # noqa: ANN401
-        if isinstance(schedule, winograd.Schedule):
+        if isinstance(schedule, WinogradSchedule):
             return winograd.emit(spec, epilogue, schedule, threads)
         return conv2d.emit(spec, epilogue, schedule, threads)
 
