@@ -17,7 +17,7 @@ from edgec.device_agent.capture.messages import (
     SourceOpened,
     StartCapture,
 )
-from edgec.device_agent.capture.sources import describe
+from edgec.device_agent.capture.source import describe
 from edgec.device_agent.config.settings import StreamSection
 from edgec.device_agent.process.log import redact
 from edgec.device_agent.process.loop import Loop

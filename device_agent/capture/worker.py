@@ -23,7 +23,8 @@ from edgec.device_agent.capture.messages import (
     SourceOpened,
     StartCapture,
 )
-from edgec.device_agent.capture.sources import FrameSource, Picture, Sound, open_source
+from edgec.device_agent.capture.source import FrameSource, Picture, Sound
+from edgec.device_agent.capture.sources import open_source
 from edgec.device_agent.errors import SourceError
 from edgec.device_agent.process import child, log
 from edgec.device_agent.process.channel import Channel, ChannelClosed

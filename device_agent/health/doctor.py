@@ -17,7 +17,8 @@ from typing import Literal
 
 import httpx
 
-from edgec.device_agent.capture.sources import describe, open_source
+from edgec.device_agent.capture.source import describe
+from edgec.device_agent.capture.sources import open_source
 from edgec.device_agent.cloud import identity as ident
 from edgec.device_agent.config.settings import AgentConfig, load_config
 from edgec.device_agent.errors import AgentError

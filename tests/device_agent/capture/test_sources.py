@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgec.device_agent.capture.sources import open_source, resample
+from edgec.device_agent.capture.sound import resample
+from edgec.device_agent.capture.sources import open_source
 from edgec.device_agent.config.source_settings import SourceSettings
 from edgec.device_agent.errors import SourceError
 
