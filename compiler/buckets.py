@@ -27,7 +27,7 @@ class Built:
 def join(built: Sequence[Built]) -> pack.Further:
     """Join the compiles of one model: what the first stores already is not stored again.
 
-    A layer whose kernel wants another layout of its weights for another size keeps both.
+    A layer whose kernels use different weight layouts for different sizes stores both.
 
     Raises:
         InputShapeError: two sets of input shapes are the same.

@@ -23,7 +23,7 @@ from edgec.targets.errors import EdgecError, UsageError
 
 
 def opening(error: BaseException) -> str:
-    """The first line of what another library's error says, or its class where it says nothing."""
+    """The first line of another library's error message, or its class if it has none."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0][:300] if lines else type(error).__name__
 

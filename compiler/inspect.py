@@ -1,4 +1,4 @@
-"""What a model is, without compiling it: inputs, operators, work, memory, and what could be compiled."""
+"""Describe a model without compiling it: inputs, operators, cost, memory, and which nodes could be compiled."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class ModelSummary:
 
 
 def inspect_model(path: Path, options: CompileOptions) -> ModelSummary:
-    """Look at a model as far as that goes without compiling it.
+    """Describe a model without compiling it.
 
     Raises:
         ModelError: the file is damaged, hostile or no model.

@@ -1,4 +1,4 @@
-"""From a Relax module to machine code: graph passes, layouts, kernels, tuning, build and link."""
+"""From a Relax module to machine code: graph passes, kernels, tuning, and the back end's build."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ def lower(
     """Compile the function ``main`` of `mod` for `target`.
 
     Args:
-        mod: as a front end makes it: static shapes, constants embedded, binding variables named after source nodes.
+        mod: the output of a front end: static shapes, constants embedded, binding variables named after source nodes.
         target: the hardware; its instruction set, registers and caches choose the kernels.
         options: threads, tuning effort, precision, cache folder.
-        progress: told about stages and tuning.
+        progress: receives stages and tuning notes.
         bf16_nodes: with the precision ``auto``, the source nodes that multiply in bfloat16 (``bf16`` takes all that
             can). On a target without the instruction they compute the same by float32 arithmetic.
 
@@ -72,7 +72,7 @@ def _operands_of(options: CompileOptions, nodes: Collection[int]) -> OperandsOf:
 
 
 def _legalise(mod: tvm.IRModule) -> tvm.IRModule:
-    """Replace the operators that are left by calls of kernels, as TVM defines them."""
+    """Replace the remaining operators by calls of kernels, as TVM legalises them."""
     passes = [
         relax.transform.DecomposeOpsForInference(),
         relax.backend.DispatchSampling(),
@@ -90,7 +90,7 @@ def _make_kernels(
     tuner: Tuner,
     progress: Progress,
 ) -> tuple[tvm.IRModule, dict[str, KernelInfo]]:
-    """Schedule every kernel; kernels that several calls share are made once."""
+    """Schedule every kernel; a kernel that several calls share is scheduled once."""
     called = kernel_calls(mod)
     if len(called) != len(calls):
         raise RuntimeError(f"fusion left {len(called)} kernel calls where {len(calls)} were planned")

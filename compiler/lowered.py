@@ -1,4 +1,4 @@
-"""What lowering hands to verification, reports and the packer."""
+"""The result of lowering, as verification, reports and the packer use it."""
 
 from __future__ import annotations
 
@@ -10,16 +10,28 @@ import numpy.typing as npt
 
 @dataclass(frozen=True)
 class Place:
-    """A tensor in the arena."""
+    """A tensor in the arena.
 
-    offset: int  # bytes from the arena's start, a multiple of 64
+    Attributes:
+        offset: bytes from the arena's start, a multiple of 64.
+        shape: its dimensions.
+        dtype: its element type.
+    """
+
+    offset: int
     shape: tuple[int, ...]
     dtype: str
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Where the activations lie, in the order in which `entry` takes them after inputs and weights."""
+    """The places of the activations.
+
+    Attributes:
+        entry: the function that takes them as arguments.
+        bytes: size of the arena.
+        tensors: in the order in which `entry` takes them, after inputs and weights.
+    """
 
     entry: str
     bytes: int
@@ -32,14 +44,22 @@ class KernelInfo:
 
     A kernel that computes several layers of the same shape is compiled once: `calls` then has one
     entry for each place it is called from, in the order in which a run of the model calls them.
+
+    Attributes:
+        symbol: its name in the library.
+        kind: the operator that names it: `conv2d`, `depthwise`, `dense`, `pool`, `elementwise`, …
+        calls: per call, in program order: indices of the source ONNX nodes.
+        flops: floating point (or integer) operations of one call, a multiply-add counted as two.
+        bytes: bytes read and written by one call, each buffer counted once.
+        schedule: the chosen schedule in words, such as `direct 14x2 ic16 rows1`.
     """
 
     symbol: str
-    kind: str  # the operator that names it: "conv2d", "depthwise", "dense", "pool", "elementwise", …
-    calls: tuple[tuple[int, ...], ...]  # per call, in program order: indices of the source ONNX nodes
-    flops: int  # floating point (or integer) operations of one call, a multiply-add counted as two
-    bytes: int  # bytes read and written by one call, each buffer counted once
-    schedule: str  # the chosen schedule in words, e.g. "direct 14x2 ic16 rows1"
+    kind: str
+    calls: tuple[tuple[int, ...], ...]
+    flops: int
+    bytes: int
+    schedule: str
 
     @property
     def nodes(self) -> tuple[int, ...]:
@@ -49,12 +69,20 @@ class KernelInfo:
 
 @dataclass(frozen=True)
 class TuningSummary:
-    """What the tuner did for one compile."""
+    """The work of the tuner in one compile.
 
-    workloads: int = 0  # distinct workloads that had more than one candidate
-    cache_hits: int = 0  # winners that came from the user's cache or the shipped one
-    timed: int = 0  # candidates that were built and timed
-    dropped: int = 0  # candidates that failed to build or computed wrongly
+    Attributes:
+        workloads: distinct workloads with more than one candidate.
+        cache_hits: winners from the user's cache or the shipped one.
+        timed: candidates that were built and timed.
+        dropped: candidates that failed to build or computed something else.
+        seconds: time spent.
+    """
+
+    workloads: int = 0
+    cache_hits: int = 0
+    timed: int = 0
+    dropped: int = 0
     seconds: float = 0.0
 
 

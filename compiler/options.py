@@ -1,4 +1,4 @@
-"""What a user may ask of a compile; every part of the compiler reads it, none changes it."""
+"""The options of a compile; every part of the compiler reads them, none changes them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The whole way: load, import, lower, verify, pack."""
+"""A compile from end to end: load, import, lower, verify, pack."""
 
 from __future__ import annotations
 
@@ -109,8 +109,8 @@ def compile_model(
         output: the artifact's file; None writes ``<name>-<target>.edge`` into the current folder.
         name: the artifact's name; None takes the card's or the file's.
         version: the artifact's version.
-        inputs: ``.npz`` file of inputs to verify with; None makes some.
-        progress: told about the stages.
+        inputs: `.npz` file of inputs to verify with; None generates them.
+        progress: receives the stages.
 
     Raises:
         ModelError, InputShapeError, UnsupportedModel: the model cannot be compiled.

@@ -1,4 +1,4 @@
-"""How long-running stages of a compile report where they are."""
+"""Progress reports of a compile's stages."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Progress(Protocol):
         """Count `n` finished steps of the stage that began last."""
 
     def note(self, text: str) -> None:
-        """Say one line about what happened (a dropped candidate, a cache hit)."""
+        """Report an event in one line (a dropped candidate, a cache hit)."""
 
 
 class Silent:

@@ -1,7 +1,7 @@
-"""Find attention: a product, its softmax and a second product become one kernel, without the transposes around them.
+"""Find attention: a product, its softmax and a second product become one kernel that needs no transposes.
 
 Requires: `simplify` ran.
-Ensures: where ``softmax(scale · q · kᵀ + mask) · v`` is read as a whole and by nobody else in parts, one call of
+Ensures: where ``softmax(scale · q · kᵀ + mask) · v`` is the only reader of its own intermediate values, one call of
 `edgec.compiler.graph.attention_compute.attention` stands; what lies before q, k and v (transposes, slices, splits, lost
 or new axes of extent 1) and a transpose behind it are part of how that kernel addresses memory.
 """
@@ -49,7 +49,7 @@ class _Found:
     value: Expr  # [*batch, keys, cols]
     scale: float = 1.0
     masks: list[Expr] = field(default_factory=list)
-    inside: list[relax.Var] = field(default_factory=list)  # the variables that nobody needs any more
+    inside: list[relax.Var] = field(default_factory=list)  # variables that become dead
 
 
 class _Fuse(Walker):
@@ -62,7 +62,7 @@ class _Fuse(Walker):
         self.masks: dict[tuple[Expr, ...], Expr] = {}  # masks as kernels read them: layers share them
 
     def begin(self, function: relax.Function) -> None:
-        """Learn who reads what."""
+        """Record the readers of each variable."""
         for block in function.body.blocks:
             for binding in block.bindings:
                 self.values[binding.var] = binding.value
@@ -120,7 +120,7 @@ class _Fuse(Walker):
         return None
 
     def _scaled(self, call: Call, found: _Found) -> Expr | None:
-        """What `call` multiplies by a number, which goes into `found`."""
+        """The operand that `call` multiplies by a number; the number is recorded in `found`."""
         scale = scalar_product(call)
         if scale is None:
             return None
@@ -128,9 +128,9 @@ class _Fuse(Walker):
         return scale[0]
 
     def _masked(self, call: Call, found: _Found) -> Expr | None:
-        """What `call` adds a mask to; the mask goes into `found`.
+        """The operand that `call` adds a mask to; the mask is recorded in `found`.
 
-        One that is scaled with the products would need the same scale: that is not looked for.
+        A mask that is scaled together with the products is not recognised.
         """
         if op_name(call) != "add" or found.scale != 1.0:
             return None
@@ -143,7 +143,7 @@ class _Fuse(Walker):
         return None
 
     def _leads_to_product(self, expr: Expr, shape: tuple[int, ...]) -> bool:
-        """Whether `expr` is a product of two tensors, but for numbers and masks."""
+        """Whether `expr` is a product of two tensors, apart from scales and masks."""
         call = self._alone(expr)
         if call is None or shape_of(call) != shape:
             return False

@@ -1,4 +1,4 @@
-"""Group the operators into kernels: an anchor with its element-wise tail, chains of maps, maps before a reduction.
+"""Group the operators into kernels: an anchor with its element-wise epilogue, chains of maps, maps before a reduction.
 
 Requires: every tensor operator is a ``call_tir`` of a PrimFunc with an ``op_pattern`` (LegalizeOps and
 AnnotateTIROpPattern ran); anchors carry their specification under the attribute ``edgec``.
@@ -50,7 +50,7 @@ class _Op:
     escapes: bool = False  # read by the function's result
     ancestors: int = 0  # bit set of the bindings it depends on
     view: bool = False
-    whole: bool = False  # an anchor of several steps, which takes no tail
+    whole: bool = False  # an anchor of several steps, which takes no epilogue
     kernel: bool = False  # a call of a kernel; one with several results has no `func`: it is never merged
 
     @property

@@ -78,8 +78,8 @@ def constant(array: Array) -> GenericConst:
 class Walker:
     """Rebuilds a function binding by binding.
 
-    Subclasses give `visit`, which maps one call (its arguments already rewritten) to an expression; whatever
-    they emit on the way goes through `emit` and is named after the binding at hand.
+    Subclasses define `visit`, which maps one call (its arguments already rewritten) to an expression; whatever
+    they emit on the way goes through `emit` and is named after the current binding.
     """
 
     def __init__(self, mod: tvm.IRModule, entry: str = "main") -> None:

@@ -33,9 +33,3 @@ def merged_name(names: Sequence[str]) -> str:
     nodes = [node for name in names for node in nodes_of(name)]
     last = _NODE.sub("", names[-1])
     return f"n{'and'.join(str(node) for node in dict.fromkeys(nodes))}_{last}" if nodes else last
-
-
-def name_after(name: str, suffix: str) -> str:
-    """A name for a value derived from `name`, which keeps the source node's index."""
-    match = _NODE.match(name)
-    return f"{match.group(0)}{suffix}" if match else suffix

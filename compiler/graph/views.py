@@ -26,7 +26,7 @@ class Views:
 
     Attributes:
         values: what each variable is bound to.
-        opaque: variables that are not looked behind: they have another form by now than their values say.
+        opaque: variables that are not traced further, because they were already rewritten to another form.
     """
 
     values: Mapping[relax.Var, Expr]

@@ -1,4 +1,4 @@
-"""The path around the model, compiled: pixels to the model's input, and the model's outputs to boxes."""
+"""Pre- and postprocessing, compiled: pixels to the model's input, and the model's outputs to boxes."""
 
 from edgec.compiler.processing.build import ProcessingLibrary, build_processing
 

@@ -1,4 +1,4 @@
-"""From a detector's outputs to boxes: scores of all anchors, decoding of the good ones, suppression class by class.
+"""From a detector's outputs to boxes: scores of all anchors, decoding above the threshold, suppression by class.
 
 The kernel computes what `edgec.runtime.processing.boxes` computes, in input pixels; mapping back to the frame stays
 there.

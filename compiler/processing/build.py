@@ -1,6 +1,6 @@
 """A library of its own for what happens before and after the model, beside the model's code in the artifact.
 
-It is apart from the model's code so that ``run`` keeps to the source model's own inputs and outputs, which the
+It is separate from the model's code so that `run` has the source model's own inputs and outputs, which the
 artifact is verified by. Frames are brought to the model's size by OpenCV before; the rest of the way in, and for
 detectors the way out down to suppressed boxes, is compiled here; of sound, the features of each new frame.
 """
@@ -37,7 +37,7 @@ def build_processing(
     outputs: Sequence[rt.TensorSpec],
     target: Target,
 ) -> ProcessingLibrary | None:
-    """Compile what the card declares around a model; None where there is nothing to compile."""
+    """Compile the pre- and postprocessing that a card declares; None if there is nothing to compile."""
     functions: dict[str, PrimFunc] = {}
     if card is not None and isinstance(card.input, AudioInput):
         if card.input.features != "waveform" and _frame_fits(card.input):

@@ -1,4 +1,4 @@
-"""From samples to rows of log-mel or MFCC features: the streaming front end of a model that hears.
+"""From samples to rows of log-mel or MFCC features: the streaming preprocessing of an audio model.
 
 Each call computes the frames that are new and nothing else. The discrete Fourier transform is two products with tables
 of cosines and sines, folded around the middle of a frame (the even part of the samples meets cosines only, the odd part

@@ -48,7 +48,7 @@ class TuningCache:
         return Winner(str(shipped[0]), float(shipped[1])) if shipped and effort != "full" else None
 
     def put(self, key: str, winner: Winner, effort: str) -> None:
-        """Keep a winner. A folder that cannot be written is left alone: the cache only saves time."""
+        """Store a winner. A folder that cannot be written is ignored: the cache only saves time."""
         entry = {
             "format": FORMAT,
             "key": key,

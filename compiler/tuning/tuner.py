@@ -116,6 +116,6 @@ class Tuner:
         return chosen, fastest.best_s
 
     def summary(self) -> TuningSummary:
-        """What was done so far."""
+        """The work done so far."""
         c = self.counts
         return TuningSummary(c.workloads, c.hits, c.timed, c.dropped, c.seconds)

@@ -47,7 +47,7 @@ def main(request_path: str) -> None:
 
 
 def _golden(model: Any) -> dict[str, Any] | None:  # noqa: ANN401
-    """What the model makes of the golden input; None when it refuses that one."""
+    """The model's outputs for the golden input; None if the model rejects that input."""
     from edgec.runtime.artifact import golden
     from edgec.runtime.errors import EdgecError
 
@@ -59,11 +59,11 @@ def _golden(model: Any) -> dict[str, Any] | None:  # noqa: ANN401
 
 def _wait() -> None:
     if not sys.stdin.readline():
-        sys.exit("nobody waits for what this process would find out")
+        sys.exit("the process that started this one has ended")
 
 
 def _reference(request: dict[str, Any]) -> Any:  # noqa: ANN401
-    """The session that the model is timed beside, if it is."""
+    """The session of ONNX Runtime that the model is benchmarked against, if one is requested."""
     if not request["reference"]:
         return None
     import onnxruntime as ort

@@ -39,7 +39,7 @@ class Verification:
         budget: largest relative error that was accepted.
         where: ``this machine``, or the emulator.
         latency: by side (``edgec``, ``onnxruntime``), see :class:`edgec.compiler.verify.timing.Latency`.
-        layers: time per kernel, as the runtime's profile gives it.
+        layers: time per kernel, from the runtime's profile.
         golden: outputs for the input that devices check with, see :mod:`edgec.runtime.artifact.golden`.
     """
 
@@ -146,13 +146,13 @@ class _Child:
     outputs: list[str]
 
     def begin(self) -> None:
-        """The artifact is there: let the process load and run it."""
+        """Let the process load and run the artifact, which is now complete."""
         if self.process.stdin is not None:
             with suppress(BrokenPipeError):  # it has ended: finish() says why
                 self.process.stdin.write(BEGIN)
 
     def finish(self) -> tuple[Arrays, dict[str, Any]]:
-        """Nothing else runs: let the process measure, and wait for what :func:`run_child` returns."""
+        """Let the process measure while nothing else runs, and return the results of `run_child`."""
         try:
             _, told = self.process.communicate(MEASURE, timeout=CHILD_LIMIT_S)
         except subprocess.TimeoutExpired as error:
@@ -193,9 +193,9 @@ def started(
     measure: Measure,
     runner: Runner,
 ) -> Iterator[_Child]:
-    """A process of its own for an artifact, which need not be there before :meth:`_Child.begin`.
+    """Start a process for an artifact, which need not exist before `_Child.begin`.
 
-    One that is not waited for is ended.
+    The process is killed if the caller leaves without waiting for it.
     """
     with tempfile.TemporaryDirectory(prefix="edgec-verify-") as scratch:
         folder = Path(scratch)
@@ -224,7 +224,7 @@ def _request(
     measure: Measure,
     runner: Runner,
 ) -> Path:
-    """Write what :mod:`edgec.compiler.verify.child` is to do."""
+    """Write the request that `edgec.compiler.verify.child` carries out."""
     names = [port.name for port in source.inputs]
     np.savez(folder / "inputs.npz", **{f"i{k}": inputs[name] for k, name in enumerate(names)})  # type: ignore[arg-type]
     request: dict[str, Any] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edgec.compiler.graph.sources import merged_name, name_after, node_of, nodes_of
+from edgec.compiler.graph.sources import merged_name, node_of, nodes_of
 
 
 @pytest.mark.parametrize(
@@ -20,8 +20,3 @@ def test_a_merged_value_stands_for_the_nodes_of_all_once_each():
     assert merged_name(["n2_a", "n5and2_b", "n9_c"]) == "n2and5and9_c"
     assert nodes_of(merged_name(["n2_a", "lv1"])) == (2,)
     assert merged_name(["lv", "gv"]) == "gv"
-
-
-def test_derived_names_keep_the_nodes():
-    assert name_after("n3and4_conv", "packed") == "n3and4_packed"
-    assert name_after("lv", "packed") == "packed"
