@@ -67,8 +67,8 @@ class Video:
     def read(self, into: Picture | None) -> Picture | None:
         """Return the next frame, or None at the end."""
         for _ in range(2):
-            good, frame = self._capture.read() if into is None or self._size else self._capture.read(into)
-            if good:
+            ok, frame = self._capture.read() if into is None or self._size else self._capture.read(into)
+            if ok:
                 self._any = True
                 return self._fitted(frame)
             if not self._is_file:

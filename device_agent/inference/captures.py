@@ -208,9 +208,9 @@ class StreamCaptures:
         meta = self._meta(seeing, reason, request, picture, masked)
 
         def write() -> None:
-            good, jpeg = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, self._rules.quality])
+            ok, jpeg = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, self._rules.quality])
             try:
-                if not good:
+                if not ok:
                     raise StateError("the picture cannot be encoded")
                 self._spool.store(meta, jpeg.tobytes())
             except (StateError, OSError) as error:

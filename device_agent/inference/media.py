@@ -49,8 +49,8 @@ class MediaRing:
         """Store a picture, soon; `False` when the writer is behind. The picture is not copied."""
 
         def work() -> None:
-            good, jpeg = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
-            if good:
+            ok, jpeg = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
+            if ok:
                 self._write(name, jpeg.tobytes())
 
         return self.submit(work)
@@ -65,8 +65,8 @@ class MediaRing:
         def work() -> None:
             scale = min(1.0, _CLIP_WIDTH / picture.shape[1])
             small = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-            good, jpeg = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 75])
-            if good:
+            ok, jpeg = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 75])
+            if ok:
                 into.append(jpeg.tobytes())
 
         return self.submit(work)

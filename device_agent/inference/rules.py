@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from edgec.device_agent.config.rules import Point, Rule, Zone
@@ -66,13 +66,32 @@ class RuleBook:
         self, tracks: Sequence[Track], zones: dict[str, list[str]], now_s: float, size: Point
     ) -> list[Firing]:
         """Take the live tracks, the zones that contain them (by track id) and the picture's size."""
-        return [firing for book in self._books for firing in book.update(tracks, zones, now_s, size)]
+        scene = Scene(tracks, zones, now_s, size)
+        return [firing for book in self._books for firing in book.update(scene)]
 
     def finish(self, now_s: float) -> list[Firing]:
         """End every rule that still holds."""
-        return [
-            firing for book in self._books for firing in book.update([], {}, now_s, (1.0, 1.0), over=True)
-        ]
+        scene = Scene([], {}, now_s, (1.0, 1.0), over=True)
+        return [firing for book in self._books for firing in book.update(scene)]
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What a rule sees of a frame.
+
+    Attributes:
+        tracks: the live tracks.
+        zones: names of the zones that contain each track, by track id.
+        now_s: time of the frame, in seconds of the stream's monotonic clock.
+        size: width and height of the picture, in pixels.
+        over: whether the stream has ended: nothing holds any longer.
+    """
+
+    tracks: Sequence[Track]
+    zones: dict[str, list[str]]
+    now_s: float
+    size: Point
+    over: bool = False
 
 
 class _Book(ABC):
@@ -85,23 +104,15 @@ class _Book(ABC):
         self._open: dict[str, Firing] = {}
 
     @abstractmethod
-    def update(
-        self,
-        tracks: Sequence[Track],
-        zones: dict[str, list[str]],
-        now_s: float,
-        size: Point,
-        *,
-        over: bool = False,
-    ) -> list[Firing]:
-        """Return what begins, changes and ends with this frame; `over` marks the end of the stream."""
+    def update(self, scene: Scene) -> list[Firing]:
+        """Return what begins, changes and ends with this frame."""
 
-    def _wanted(self, tracks: Sequence[Track], zones: dict[str, list[str]]) -> list[Track]:
+    def _matching(self, scene: Scene) -> list[Track]:
         rule = self.rule
         return [
-            track for track in tracks
+            track for track in scene.tracks
             if (rule.labels is None or track.label in rule.labels)
-            and (rule.zone is None or rule.zone in zones.get(track.id, ()))
+            and (rule.zone is None or rule.zone in scene.zones.get(track.id, ()))
         ]  # fmt: skip
 
     def _begin(
@@ -118,57 +129,28 @@ class _Book(ABC):
     def _change(self, about: str, value: float) -> Firing:
         first = self._open[about]
         first.value = value
-        return Firing(
-            first.rule,
-            "update",
-            first.key,
-            first.label,
-            first.score,
-            value,
-            first.started_s,
-            first.zone,
-            first.track,
-        )
+        return replace(first, phase="update")
 
     def _end(self, about: str, value: float) -> Firing:
-        first = self._open.pop(about)
-        return Firing(
-            first.rule,
-            "end",
-            first.key,
-            first.label,
-            first.score,
-            value,
-            first.started_s,
-            first.zone,
-            first.track,
-        )
+        return replace(self._open.pop(about), phase="end", value=value)
 
 
 class _Count(_Book):
     """At least a number of matching tracks at once; `presence` is this with one."""
 
-    def update(
-        self,
-        tracks: Sequence[Track],
-        zones: dict[str, list[str]],
-        now_s: float,
-        size: Point,
-        *,
-        over: bool = False,
-    ) -> list[Firing]:
-        wanted = self._wanted(tracks, zones)
-        number = len(wanted)
+    def update(self, scene: Scene) -> list[Firing]:
+        matching = self._matching(scene)
+        number = len(matching)
         least = 1 if self.rule.kind == "presence" else self.rule.at_least
-        holds = number >= least and not over
+        holds = number >= least and not scene.over
         if "" in self._open:
             if not holds:
                 return [self._end("", number)]
             return [self._change("", number)] if number != self._open[""].value else []
         if not holds:
             return []
-        best = max(wanted, key=lambda track: track.score)
-        return [self._begin("", best.label, best.score, number, now_s, best)]
+        best = max(matching, key=lambda track: track.score)
+        return [self._begin("", best.label, best.score, number, scene.now_s, best)]
 
 
 class _Dwell(_Book):
@@ -178,25 +160,17 @@ class _Dwell(_Book):
         super().__init__(rule, prefix)
         self._since: dict[str, float] = {}
 
-    def update(
-        self,
-        tracks: Sequence[Track],
-        zones: dict[str, list[str]],
-        now_s: float,
-        size: Point,
-        *,
-        over: bool = False,
-    ) -> list[Firing]:
-        wanted = {} if over else {track.id: track for track in self._wanted(tracks, zones)}
+    def update(self, scene: Scene) -> list[Firing]:
+        matching = {} if scene.over else {track.id: track for track in self._matching(scene)}
         firings = []
-        for gone in [key for key in self._since if key not in wanted]:
+        for gone in [key for key in self._since if key not in matching]:
             since = self._since.pop(gone)
             if gone in self._open:
-                firings.append(self._end(gone, now_s - since))
-        for key, track in wanted.items():
-            stayed = now_s - self._since.setdefault(key, now_s)
+                firings.append(self._end(gone, scene.now_s - since))
+        for key, track in matching.items():
+            stayed = scene.now_s - self._since.setdefault(key, scene.now_s)
             if key not in self._open and stayed >= self.rule.seconds:
-                firings.append(self._begin(key, track.label, track.score, stayed, now_s, track))
+                firings.append(self._begin(key, track.label, track.score, stayed, scene.now_s, track))
         return firings
 
 
@@ -208,23 +182,17 @@ class _Line(_Book):
         self._feet: dict[str, Point] = {}
         self._crossed = {"in": 0, "out": 0}
 
-    def update(
-        self,
-        tracks: Sequence[Track],
-        zones: dict[str, list[str]],
-        now_s: float,
-        size: Point,
-        *,
-        over: bool = False,
-    ) -> list[Firing]:
+    def update(self, scene: Scene) -> list[Firing]:
         feet, firings = {}, []
-        for track in self._wanted(tracks, zones):
-            foot = (track.foot[0] / size[0], track.foot[1] / size[1])
+        for track in self._matching(scene):
+            foot = (track.foot[0] / scene.size[0], track.foot[1] / scene.size[1])
             feet[track.id] = foot
             before = self._feet.get(track.id)
             if before and self.rule.line and (way := crossing(before, foot, self.rule.line)):
                 self._crossed[way] += 1
-                firing = self._begin(track.id, track.label, track.score, self._crossed[way], now_s, track)
+                firing = self._begin(
+                    track.id, track.label, track.score, self._crossed[way], scene.now_s, track
+                )
                 firing.attributes = {"direction": way, "in": self._crossed["in"], "out": self._crossed["out"]}
                 self._open.clear()
                 firings.append(firing)
@@ -239,24 +207,16 @@ class _Score(_Book):
         super().__init__(rule, prefix)
         self._window: deque[bool] = deque(maxlen=rule.m)
 
-    def update(
-        self,
-        tracks: Sequence[Track],
-        zones: dict[str, list[str]],
-        now_s: float,
-        size: Point,
-        *,
-        over: bool = False,
-    ) -> list[Firing]:
-        wanted = self._wanted(tracks, zones)
-        best = max(wanted, key=lambda track: track.score, default=None)
+    def update(self, scene: Scene) -> list[Firing]:
+        matching = self._matching(scene)
+        best = max(matching, key=lambda track: track.score, default=None)
         self._window.append(best is not None and best.score >= self.rule.score)
         hits = sum(self._window)
         if "" in self._open:
-            return [self._end("", hits)] if over or hits == 0 else []
-        if over or hits < self.rule.n or best is None:
+            return [self._end("", hits)] if scene.over or hits == 0 else []
+        if scene.over or hits < self.rule.n or best is None:
             return []
-        return [self._begin("", best.label, best.score, hits, now_s, best)]
+        return [self._begin("", best.label, best.score, hits, scene.now_s, best)]
 
 
 def crossing(before: Point, after: Point, line: tuple[Point, Point]) -> Literal["in", "out"] | None:

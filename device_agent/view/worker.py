@@ -121,8 +121,8 @@ class View:
         watched.ring.release(frame)
         overlay, picture = split_overlay(picture)
         draw(picture, overlay, watched.zones)
-        good, jpeg = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
-        if good:
+        ok, jpeg = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
+        if ok:
             with watched.changed:
                 watched.jpeg, watched.number = jpeg.tobytes(), watched.number + 1
                 watched.changed.notify_all()
