@@ -16,7 +16,9 @@ PACKAGES = ("edgec", "apache-tvm", "onnxruntime", "openvino", "numpy")
 
 def describe_machine(target: Target, threads: Sequence[int]) -> dict[str, Any]:
     """Processor, load, kernel, versions, and the measured fp32 peak in GFLOP/s by number of threads."""
-    from edgec.benchmarks.roofline.peak import fp32_peak_gflops
+    from edgec.compiler.backends.registry import backend_of
+
+    backend = backend_of(target)
 
     versions = {}
     for name in PACKAGES:
@@ -32,7 +34,7 @@ def describe_machine(target: Target, threads: Sequence[int]) -> dict[str, Any]:
         "python": platform.python_version(),
         "target": target.name,
         "versions": versions,
-        "fp32_peak_gflops": {str(n): round(fp32_peak_gflops(target, n), 1) for n in threads},
+        "fp32_peak_gflops": {str(n): round(backend.fp32_peak_gflops(n), 1) for n in threads},
     }
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 
-from edgec.benchmarks.roofline.profile import Machine
 from edgec.runtime import ArtifactConfig
-from edgec.targets import UnknownTarget, detect, load_target
+from edgec.targets import UnknownTarget, load_target
+from edgec.targets.measured_rates import Machine
 
 
 def probed_machine(config: ArtifactConfig, threads: int) -> tuple[Machine | None, int]:
@@ -19,17 +19,15 @@ def probed_machine(config: ArtifactConfig, threads: int) -> tuple[Machine | None
         threads = 1  # such kernels have no parallel loops
     if importlib.util.find_spec("tvm") is None:
         return None, threads
-    from edgec.benchmarks.roofline.peak import LOOP_REACHES, BandwidthProbe, PeakProbe, SpeedProbe
     from edgec.compiler.backends.registry import backend_of
 
     try:
         target = load_target(config.target)
     except UnknownTarget:
         return None, threads
-    if not backend_of(target).can_time:
+    backend = backend_of(target)
+    if not backend.can_time:
         return None, threads
     if config.threads is None and target.cores == 1:
         threads = 1
-    speed, peak = SpeedProbe(target, threads), PeakProbe(target, threads)
-    reach = LOOP_REACHES if target.arch == "x86_64" else 0.0
-    return Machine(speed, peak, BandwidthProbe(target, detect(), threads), reach), threads
+    return backend.probes(threads), threads

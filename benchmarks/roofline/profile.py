@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from edgec.benchmarks.roofline.bandwidth import Bandwidth, best
 from edgec.benchmarks.roofline.shares import (
     ENOUGH,
     UNDISTURBED,
@@ -22,8 +21,9 @@ from edgec.benchmarks.roofline.shares import (
     seen_reach,
     undisturbed_runs,
 )
-from edgec.runtime.execution.profiling import LayerRuns, LayerTime, Probe, join, summarise
+from edgec.runtime.execution.profiling import LayerRuns, LayerTime, join, summarise
 from edgec.runtime.model import Model
+from edgec.targets.measured_rates import Bandwidth, Machine, best
 
 if TYPE_CHECKING:  # a device has no compiler
     from edgec.compiler.progress import Progress
@@ -31,24 +31,6 @@ if TYPE_CHECKING:  # a device has no compiler
 GROUP_RUNS = 5  # runs between two measurements of the bandwidth, which sweep the caches
 GROUP_S = 2.0  # and about how long these runs may take
 PEAKS = 10  # measurements of the highest fp32 rate between two groups of runs
-
-
-@dataclass(frozen=True)
-class Machine:
-    """Probes of this machine.
-
-    Attributes:
-        speed: the current rate of a convolution's inner loop in GFLOP/s, measured without disturbing the caches.
-        peak: the current highest fp32 rate in GFLOP/s.
-        bandwidth: the current read rates.
-        reach: share of the peak that the loop is known to reach undisturbed, see `seen_reach`; 0 if unknown, when the
-            fastest rate seen counts as undisturbed.
-    """
-
-    speed: Probe
-    peak: Probe
-    bandwidth: Callable[[], Bandwidth]
-    reach: float = 0.0
 
 
 @dataclass(frozen=True)

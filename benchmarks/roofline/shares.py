@@ -17,8 +17,8 @@ from statistics import median
 
 import numpy as np
 
-from edgec.benchmarks.roofline.bandwidth import Bandwidth
 from edgec.runtime.execution.profiling import LayerRuns
+from edgec.targets.measured_rates import Bandwidth
 
 UNDISTURBED = 0.95  # the peak before and after a layer is at least this part of the highest
 STEADY = 0.1  # the peak before and after a layer differs by less than this part of the larger

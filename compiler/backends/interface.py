@@ -22,6 +22,7 @@ from edgec.compiler.lowered import Plan
 from edgec.compiler.operands.operands import FLOAT32, Operands
 from edgec.compiler.options import Precision
 from edgec.compiler.progress import Progress
+from edgec.targets.measured_rates import Machine
 from edgec.targets.target import Target
 
 FAMILY = "any"  # stands for the epilogue in the name of a family of workloads
@@ -197,6 +198,16 @@ class Backend(ABC):
     def trials(self) -> Trials:
         """Begin to time the candidates of a workload. Requires `can_time`."""
         raise NotImplementedError(f"{type(self).__name__} times no candidates")
+
+    # How fast the hardware is at best.
+
+    def probes(self, threads: int) -> Machine | None:
+        """Probes of this machine that run the target's instructions on `threads` threads; None where it cannot."""
+        return None
+
+    def fp32_peak_gflops(self, threads: int) -> float:
+        """The highest fp32 rate of this machine with the target's instructions. Requires `can_time`."""
+        raise NotImplementedError(f"{type(self).__name__} measures no peak")
 
     # Code for the device.
 

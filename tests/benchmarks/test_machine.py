@@ -7,7 +7,7 @@ import json
 import pytest
 
 from edgec.benchmarks.machine import describe_machine
-from edgec.benchmarks.roofline import peak
+from edgec.compiler.backends.cpu import peak
 from edgec.targets import Target, detect
 
 

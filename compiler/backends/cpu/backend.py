@@ -8,7 +8,7 @@ from pathlib import Path
 import tvm
 from tvm.tirx import PrimFunc
 
-from edgec.compiler.backends.cpu import library, winners
+from edgec.compiler.backends.cpu import library, peak, winners
 from edgec.compiler.backends.cpu.dot_instructions import feature_of, operands_for
 from edgec.compiler.backends.cpu.layouts.planner import plan_layouts
 from edgec.compiler.backends.cpu.runner import runner_of, runs_here
@@ -23,6 +23,7 @@ from edgec.compiler.graph.one_dimensional import widen
 from edgec.compiler.operands.operands import BFLOAT16
 from edgec.compiler.options import Precision
 from edgec.compiler.progress import Progress
+from edgec.targets.measured_rates import Machine
 
 
 class CpuBackend(Backend):
@@ -74,6 +75,14 @@ class CpuBackend(Backend):
     def trials(self) -> CpuTrials:
         """Begin to time the candidates of a workload in this process."""
         return CpuTrials(self.target)
+
+    def probes(self, threads: int) -> Machine | None:
+        """Probes made of the same loops as the templates."""
+        return peak.probes(self.target, threads) if self.can_time else None
+
+    def fp32_peak_gflops(self, threads: int) -> float:
+        """Measured by multiply-adds on registers alone."""
+        return peak.fp32_peak_gflops(self.target, threads)
 
     def build(self, mod: tvm.IRModule, cache_dir: Path | None, progress: Progress) -> Library:
         """A shared library for the runtime's virtual machine."""

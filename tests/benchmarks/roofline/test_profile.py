@@ -15,7 +15,6 @@ from onnx import helper
 
 import edgec.runtime as rt
 from edgec.benchmarks.roofline import shares
-from edgec.benchmarks.roofline.bandwidth import Bandwidth
 from edgec.benchmarks.roofline.plot import write_plot
 from edgec.benchmarks.roofline.profile import Machine, profile_layers
 from edgec.benchmarks.roofline.shares import ENOUGH, PeakSpread
@@ -24,6 +23,7 @@ from edgec.compiler.options import CompileOptions
 from edgec.compiler.pipeline import compile_model
 from edgec.compiler.progress import Silent
 from edgec.targets import detect
+from edgec.targets.measured_rates import Bandwidth
 from tests.compiler.onnx_models import model_of, save
 
 HERE = Bandwidth(1 << 20, 32 << 20, l2=80.0, l3=20.0, memory=10.0)

@@ -13,7 +13,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgec.benchmarks.roofline.bandwidth import Bandwidth
 from edgec.benchmarks.roofline.profile import Profile, by_kind
 from edgec.benchmarks.roofline.shares import (
     ENOUGH,
@@ -26,6 +25,7 @@ from edgec.benchmarks.roofline.shares import (
     seen_reach,
 )
 from edgec.runtime.execution.profiling import LayerRuns, join, summarise
+from edgec.targets.measured_rates import Bandwidth
 
 HERE = Bandwidth(1 << 20, 32 << 20, l2=80.0, l3=20.0, memory=10.0)
 PEAK = 150.0

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import tvm
 
-from edgec.benchmarks.roofline import peak
-from edgec.benchmarks.roofline.bandwidth import Bandwidth
+from edgec.compiler.backends.cpu import peak
 from edgec.compiler.backends.cpu.timing import build
 from edgec.compiler.thread_pool import set_threads
 from edgec.targets import detect
+from edgec.targets.measured_rates import Bandwidth
 
 HERE = detect()
 

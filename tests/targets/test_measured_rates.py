@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from edgec.benchmarks.roofline.bandwidth import Bandwidth, best
+from edgec.targets.measured_rates import Bandwidth, best
 
 HERE = Bandwidth(1 << 20, 32 << 20, l2=80.0, l3=20.0, memory=10.0)
 

@@ -1,8 +1,8 @@
-"""Read bandwidths by the place that data come from."""
+"""What a machine can do at best, as probes measure it: arithmetic, and read bandwidths by where data come from."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 
@@ -39,6 +39,24 @@ class Bandwidth:
         ):  # other cores and virtual machines use it, too
             return "L3", self.l3
         return "memory", self.memory
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Probes of this machine.
+
+    Attributes:
+        speed: the current rate of a convolution's inner loop in GFLOP/s, measured without disturbing the caches.
+        peak: the current highest fp32 rate in GFLOP/s.
+        bandwidth: the current read rates.
+        reach: share of the peak that the loop is known to reach undisturbed, see `seen_reach`; 0 if unknown, when the
+            fastest rate seen counts as undisturbed.
+    """
+
+    speed: Callable[[], float]
+    peak: Callable[[], float]
+    bandwidth: Callable[[], Bandwidth]
+    reach: float = 0.0
 
 
 def best(bandwidths: Sequence[Bandwidth]) -> Bandwidth:

@@ -9,7 +9,6 @@ import tvm
 from tvm import tirx
 from tvm.tirx import PrimFunc, Stmt
 
-from edgec.benchmarks.roofline.bandwidth import Bandwidth
 from edgec.compiler.backends.cpu.templates.loop_nests import (
     Accumulators,
     Expr,
@@ -23,6 +22,8 @@ from edgec.compiler.backends.cpu.templates.loop_nests import (
 )
 from edgec.compiler.backends.cpu.timing import build
 from edgec.compiler.thread_pool import set_threads
+from edgec.targets.loader import detect
+from edgec.targets.measured_rates import Bandwidth, Machine
 from edgec.targets.target import Target
 
 STEPS = 20_000  # a shot of the arithmetic probe: 0.1 ms on one core at 150 GFLOP/s
@@ -221,3 +222,10 @@ class BandwidthProbe:
             self._middle()  # loads its array into the cache
             l3 = self._middle()
         return Bandwidth(self._l2, self._l3, self._near(), l3, memory)
+
+
+def probes(target: Target, threads: int) -> Machine:
+    """Probes of this machine with the instructions of `target`."""
+    reach = LOOP_REACHES if target.arch == "x86_64" else 0.0
+    bandwidth = BandwidthProbe(target, detect(), threads)
+    return Machine(SpeedProbe(target, threads), PeakProbe(target, threads), bandwidth, reach)
