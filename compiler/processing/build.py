@@ -1,8 +1,8 @@
-"""A library of its own for what happens before and after the model, beside the model's code in the artifact.
+"""Build the library of pre- and postprocessing, which the artifact holds beside the model's code.
 
-It is separate from the model's code so that `run` has the source model's own inputs and outputs, which the
-artifact is verified by. Frames are brought to the model's size by OpenCV before; the rest of the way in, and for
-detectors the way out down to suppressed boxes, is compiled here; of sound, the features of each new frame.
+It is a library of its own so that `run` has the source model's inputs and outputs, by which the artifact is verified.
+OpenCV resizes frames beforehand; the rest of preprocessing, a detector's postprocessing down to suppressed boxes, and
+the features of each new frame of sound are compiled here.
 """
 
 from __future__ import annotations
