@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 
 IMAGENET = ("[123.675, 116.28, 103.53]", "[0.0171248, 0.0175070, 0.0174292]")
-HALF = ("127.5", "0.00784314")
+CENTRED = ("127.5", "0.00784314")  # mean and scale that map pixels to -1 to 1
 KEYWORDS = ("down", "go", "left", "no", "off", "on", "right", "stop", "up", "yes", "_silence_", "_unknown_")
 
 
@@ -51,7 +51,7 @@ def _ssd(name: str) -> str:
         '[output]\ndecoder = "ssd"\nscores = "scores"\nboxes = "boxes"\nactivation = "none"\n'
         "variances = [0.1, 0.1, 0.2, 0.2]\nnms_threshold = 0.55\n"
     )
-    return "\n".join((_head(name), _image(320, *HALF), output, _ssd_anchors()))
+    return "\n".join((_head(name), _image(320, *CENTRED), output, _ssd_anchors()))
 
 
 def _yolo(name: str, size: int) -> str:
@@ -61,7 +61,7 @@ def _yolo(name: str, size: int) -> str:
 
 def _unet(name: str) -> str:
     output = '[output]\ndecoder = "segmentation"\nactivation = "none"\nthreshold = 0.5\n'
-    return "\n".join((_head(name), _image(256, *HALF), output))
+    return "\n".join((_head(name), _image(256, *CENTRED), output))
 
 
 def _ds_cnn(name: str) -> str:
@@ -78,7 +78,7 @@ def card_text(name: str, task: str) -> str | None:
     """The card of an architecture as TOML, or None for a model on plain tensors."""
     if task == "classification":
         if name == "vit-tiny":
-            return _classifier(name, 224, *HALF)
+            return _classifier(name, 224, *CENTRED)
         return _classifier(name, 299 if name == "inception-v3" else 224, *IMAGENET)
     if name.startswith("yolov8n"):
         return _yolo(name, int(name.rpartition("-")[2]))
