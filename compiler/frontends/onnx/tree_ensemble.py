@@ -25,6 +25,15 @@ KEYED_NAMES = {mode: name for name, mode in KEYED_MODES.items()}
 ML_OPSET_KEYED, ML_OPSET_LISTED = 3, 5
 
 
+def _check_lengths(attrs: Attributes, count: int) -> None:
+    for name in ("nodeids", "featureids", "modes", "truenodeids", "falsenodeids"):
+        entries = len(attrs.get(f"nodes_{name}", ()))
+        if entries != count:
+            raise ForestError(f"nodes_{name} has {entries} entries for {count} nodes")
+    if not count:
+        raise ForestError("there are no trees in it")
+
+
 def from_keyed(attrs: Attributes, n_features: int, prefix: str, n_targets: int) -> Forest:
     """The forest of a TreeEnsembleRegressor or -Classifier, which name nodes by tree and node number.
 
@@ -39,17 +48,7 @@ def from_keyed(attrs: Attributes, n_features: int, prefix: str, n_targets: int) 
     """
     trees, numbers = _ints(attrs, "nodes_treeids"), _ints(attrs, "nodes_nodeids")
     count = len(trees)
-    for name in (
-        "nodes_nodeids",
-        "nodes_featureids",
-        "nodes_modes",
-        "nodes_truenodeids",
-        "nodes_falsenodeids",
-    ):
-        if len(attrs.get(name, ())) != count:
-            raise ForestError(f"{name} has {len(attrs.get(name, ()))} entries for {count} nodes")
-    if not count:
-        raise ForestError("there are no trees in it")
+    _check_lengths(attrs, count)
     place = {key: i for i, key in enumerate(zip(trees.tolist(), numbers.tolist(), strict=True))}
     if len(place) < count:
         raise ForestError("two nodes of a tree have the same number")
