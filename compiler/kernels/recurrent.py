@@ -52,7 +52,7 @@ class RecurrentKernel:
     """Writes the TIR of one direction of a recurrent layer.
 
     The function takes ``gates [steps, batch, n·hidden]`` (the inputs' products and biases), the recurrence
-    weights as :func:`blocked` lays them, ``h0 [batch, hidden]``, then (LSTM) ``c0`` and (with ``peepholes``)
+    weights as `blocked` lays them, ``h0 [batch, hidden]``, then (LSTM) ``c0`` and (with ``peepholes``)
     ``p [3, hidden]``, (GRU, ``linear_before_reset``) ``rb [hidden]``, (``lengths``) ``len [batch]``
     int32; and writes ``y [steps, batch, hidden]``, ``h [batch, hidden]`` and (LSTM) ``c [batch, hidden]``.
 

@@ -69,7 +69,7 @@ def load(path: Path, options: CompileOptions) -> Loaded:
 
 
 def to_onnx(graph: Graph, path: Path) -> ModelProto:
-    """The graph as ONNX; see :func:`load`."""
+    """The graph as ONNX; see `load`."""
     g = Writer(graph)
     names = _port_names(graph)
     inputs = []

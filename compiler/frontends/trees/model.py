@@ -23,7 +23,7 @@ class TreeModel:
 
     Attributes:
         forest: the trees.
-        transform: from the sums to the prediction, as a name of :data:`TRANSFORMS`.
+        transform: from the sums to the prediction, as a name of `TRANSFORMS`.
         scale: what ``sigmoid`` multiplies its argument with.
         offset: ``[targets]``, added to the sums (in the library's margin space).
         squeeze: the prediction is ``[rows]``, not ``[rows, targets]``.

@@ -51,7 +51,7 @@ class Forest:
     Attributes:
         n_features, n_targets: widths of the input and the output row.
         roots: ``[trees]``, index of each tree's first node.
-        mode: ``[nodes]`` of :class:`Mode`, uint8.
+        mode: ``[nodes]`` of `Mode`, uint8.
         feature, true, false: ``[nodes]`` int32; the children are indices of nodes. Unused in leaves.
         threshold: ``[nodes]`` fp32. Thresholds that were fp64 are rounded so that every fp32 feature compares
             with them as with the original.
