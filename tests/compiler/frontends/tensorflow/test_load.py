@@ -217,6 +217,6 @@ def test_a_crash_and_too_long_a_time_are_told(
             load_source(tmp_path / "net.h5", CompileOptions())
     python.write_text("#!/bin/sh\nexec cat /dev/zero >/dev/null\n")
     monkeypatch.setattr(tensorflow_load, "LIMIT_S", 0.2)
-    with pytest.raises(ModelError, match=r"not done with it after 0\.2 s"):
+    with pytest.raises(ModelError, match=r"did not finish within 0\.2 s"):
         load_source(tmp_path / "net.h5", CompileOptions())
     assert not list(scratch.iterdir())
