@@ -139,7 +139,12 @@ class Agent:
         )
         settings = Settings.of(config, self._identity.boot_id, device, self._state)
         self._inference = Inference(
-            self.loop, settings, self._catalog.candidates, watched.__contains__, observer
+            self.loop,
+            settings,
+            self._catalog.candidates,
+            watched.__contains__,
+            self._call_timeout_s,
+            observer,
         )
         self._streams = Streams(self.loop, self._inference, self._view, lambda: self._monitor.changed())
 
@@ -229,7 +234,6 @@ class Agent:
             self._catalog.install(slot)
         for slot in config.models:
             self._inference.add_slot(slot)
-        self._set_timeout(config)
         self._inference.start()
         if self._view is not None:
             self._view.start()
@@ -310,12 +314,11 @@ class Agent:
         for name, settings in after.streams.items():
             if name not in self._streams.runners:
                 self._streams.add(name, settings)
-        self._set_timeout(after)
         self._session.discover()
         self._monitor.changed()
 
-    def _set_timeout(self, config: AgentConfig) -> None:
-        self._inference.timeout_s = max((m.timeout_s for m in config.models.values()), default=10.0)
+    def _call_timeout_s(self) -> float:
+        return max((m.timeout_s for m in self._shadow.config.models.values()), default=10.0)
 
     def _job_moved(self) -> None:
         self._monitor.changed()

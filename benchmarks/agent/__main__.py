@@ -115,6 +115,7 @@ class Rig:
             start,
             lambda _: [Candidate(str(artifact), None, threads)],
             lambda _: False,
+            lambda: 10.0,
             self,
         )
         self.inference.add_slot("m")

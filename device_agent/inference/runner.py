@@ -112,6 +112,7 @@ class Inference:
         settings: what every process starts with.
         models_of: returns what to load into a slot, best first.
         watched: returns whether a stream's live view is being watched.
+        timeout_s: returns how long a model call may last.
         observer: takes what happens.
     """
 
@@ -121,6 +122,7 @@ class Inference:
         settings: Settings,
         models_of: Callable[[str], list[Candidate]],
         watched: Callable[[str], bool],
+        timeout_s: Callable[[], float],
         observer: Observer,
     ) -> None:
         self._settings, self._models_of, self._watched, self._observer = (
@@ -133,7 +135,7 @@ class Inference:
         self.slots: dict[str, str] = {}
         """State by slot: loading, running, failed, absent."""
         self.messages: dict[str, str] = {}
-        self.timeout_s = 10.0
+        self._timeout_s = timeout_s
         self.streams: dict[str, StreamRunner] = {}
         pulse = os.memfd_create("edgec-pulse")
         os.ftruncate(pulse, mmap.PAGESIZE)
@@ -283,10 +285,10 @@ class Inference:
 
     def tick(self) -> None:
         """Kill the process when a model call lasts longer than it may."""
-        lasted = self._pulse.call_s
-        if self._process.running and lasted > self.timeout_s:
+        lasted, timeout_s = self._pulse.call_s, self._timeout_s()
+        if self._process.running and lasted > timeout_s:
             log.error("a model call has lasted %.1f s: killing the inference process", lasted)
-            why = f"a model call lasted longer than {self.timeout_s:.0f} s"
+            why = f"a model call lasted longer than {timeout_s:.0f} s"
             for slot in self.slots:
                 self.messages[slot] = why
             self._process.kill(why)
