@@ -18,7 +18,7 @@ from edgec.compiler.tuning import cache as tuning_cache
 from edgec.compiler.tuning import ship
 from edgec.compiler.tuning.cache import TuningCache, Winner
 from edgec.compiler.tuning.tuner import Tuner
-from edgec.targets import load_target
+from edgec.targets import load_target, machine_arch
 
 TARGET = load_target("x86-64-v3")
 BACKEND = backend_of(TARGET)
@@ -119,3 +119,14 @@ def test_layers_of_many_weights_are_timed_on_copies_of_them() -> None:
     assert len(sets) * weights.nbytes >= FAR_BYTES
     assert all(arguments[0] is data and arguments[-1] is out for arguments in sets)
     assert all(np.array_equal(arguments[1].numpy(), weights) for arguments in sets)
+
+
+def test_targets_that_differ_in_speed_do_not_share_winners() -> None:
+    names = ("x86-64-v3", "x86-64-v4", "rpi4", "rpi5")
+    assert len({backend_of(load_target(name)).winners_key for name in names}) == len(names)
+
+
+def test_nothing_is_timed_for_another_architecture(tmp_path: Path) -> None:
+    options = CompileOptions(threads=4, tune="fast", cache_dir=tmp_path)
+    other = "x86-64-v3" if machine_arch() == "aarch64" else "rpi4"
+    assert not Tuner(backend_of(load_target(other)), options, Silent()).measures

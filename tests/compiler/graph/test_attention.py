@@ -1,0 +1,101 @@
+"""A product, its softmax and a second product become one kernel: which ones, what it reads, and the numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from tvm import relax
+
+from edgec.compiler.graph.anchors import ANCHOR, decode
+from edgec.compiler.graph.attention import fuse_attention
+from edgec.compiler.graph.rewrite import op_name
+from tests.compiler.graph.relax_modules import bindings_of, const, module_of, same_numbers, same_structure
+
+LANES = 4
+HEADS, ROWS, INNER = 2, 8, 4
+INPUTS = {name: (1, ROWS, HEADS, INNER) for name in "qkv"}
+MASK = np.where(np.tri(ROWS), 0.0, -1e4).astype(np.float32)
+TOLERANCE = 1e-5
+
+
+def attention(builder, q, k, v, *, scale=0.5, mask=None, order=(0, 2, 1, 3), leak=False):
+    """As exporters write it: heads moved before rows, scores scaled and masked, heads moved back."""
+    query, value = (builder.emit(relax.op.permute_dims(x, [0, 2, 1, 3])) for x in (q, v))
+    key = builder.emit(relax.op.permute_dims(k, [0, 2, 3, 1]))
+    scores = builder.emit(relax.op.matmul(query, key), name_hint="n3_v")
+    scores = builder.emit(relax.op.multiply(scores, const(scale)), name_hint="n4_v")
+    if mask is not None:
+        scores = builder.emit(relax.op.add(scores, mask), name_hint="n5_v")
+    weights = builder.emit(relax.op.nn.softmax(scores, axis=-1), name_hint="n6_v")
+    made = builder.emit(relax.op.matmul(weights, value), name_hint="n7_v")
+    made = builder.emit(relax.op.permute_dims(made, list(order)), name_hint="n8_v")
+    return relax.Tuple([made, weights]) if leak else made
+
+
+def fused(body, inputs=INPUTS):
+    """The module before and after, and the specification of its only attention."""
+    before = module_of(inputs, body)
+    after = fuse_attention(before, LANES)
+    calls = [binding for binding in bindings_of(after) if op_name(binding.value) == "call_tir"]
+    assert len(calls) == 1
+    kernel = after[calls[0].value.args[0]]
+    operator, fields = decode(str(kernel.attrs[ANCHOR]))
+    assert operator == "attention"
+    return before, after, fields, str(calls[0].var.name)
+
+
+def test_the_kernel_reads_its_operands_where_they_lie_and_writes_behind_the_transpose():
+    before, after, spec, name = fused(attention)
+    assert not any(op_name(binding.value) == "permute_dims" for binding in bindings_of(after))
+    assert (spec["batch"], spec["rows"], spec["keys"], spec["inner"], spec["cols"]) == (
+        (1, HEADS),
+        8,
+        8,
+        4,
+        4,
+    )
+    assert spec["scale"] == 0.5
+    assert spec["order"] == (0, 2, 1, 3)
+    assert spec["mask"] is None
+    assert name.startswith("n3and4and6and7and8_")
+    same_numbers(after, before, TOLERANCE)
+
+
+def test_a_constant_mask_is_laid_out_once():
+    before, after, spec, _ = fused(lambda builder, q, k, v: attention(builder, q, k, v, mask=const(MASK)))
+    assert spec["mask"]["shape"] == (1, 1, ROWS, ROWS)
+    same_numbers(after, before, TOLERANCE)
+
+
+def test_a_mask_that_comes_in_and_a_scale_in_the_query():
+    def body(builder, q, k, v, m):
+        q = builder.emit(relax.op.multiply(q, const(0.25)))
+        return attention(builder, q, k, v, mask=m)
+
+    before, after, spec, _ = fused(body, INPUTS | {"m": (1, 1, 1, ROWS)})
+    assert spec["scale"] == 0.125
+    same_numbers(after, before, TOLERANCE)
+
+
+@pytest.mark.parametrize(
+    ("body", "lanes"),
+    [
+        (lambda builder, q, k, v: attention(builder, q, k, v, leak=True), LANES),
+        (attention, ROWS + 1),  # fewer queries than lanes
+    ],
+    ids=["weights are a result", "too few rows"],
+)
+def test_what_no_kernel_computes_stays_as_it_is(body, lanes):
+    mod = module_of(INPUTS, body)
+    same_structure(fuse_attention(mod, lanes), mod)
+
+
+def test_a_softmax_over_another_axis_is_no_attention():
+    def body(builder, q, k, v):
+        scores = builder.emit(relax.op.matmul(q, builder.emit(relax.op.permute_dims(k, [0, 1, 3, 2]))))
+        weights = builder.emit(relax.op.nn.softmax(scores, axis=2))
+        return builder.emit(relax.op.matmul(weights, v))
+
+    inputs = {name: (1, 2, 8, 4) for name in "qkv"}
+    mod = module_of(inputs, body)
+    same_structure(fuse_attention(mod, LANES), mod)
