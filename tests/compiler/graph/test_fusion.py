@@ -47,7 +47,7 @@ def groups(inputs, body, **marks):
 def test_a_chain_of_maps_is_one_kernel_that_knows_its_nodes():
     before = legalised(X, chain(relax.op.nn.relu, add, relax.op.tanh))
     after, (kernel,) = fuse(before)
-    assert kernel.ops == ("relu", "add", "tir_tanh") or kernel.ops == ("relu", "add", "tanh")
+    assert kernel.ops == ("relu", "add", "tir_tanh")
     assert kernel.nodes == (0, 1, 2)
     assert kernel.anchor is None
     same_numbers(after, before, TOLERANCE)
@@ -72,7 +72,7 @@ def test_an_anchor_of_several_steps_takes_none():
 
 def test_maps_join_the_reduction_behind_them_and_nothing_follows_it():
     body = chain(relax.op.nn.relu, lambda x: relax.op.sum(x, [1]), relax.op.nn.relu)
-    assert groups(X, body) == [("relu", "sum"), ("relu1",)] or groups(X, body) == [("relu", "sum"), ("relu",)]
+    assert groups(X, body) == [("relu", "sum"), ("relu",)]
 
 
 def test_a_value_that_is_read_outside_stays_a_kernel_of_its_own():
@@ -102,8 +102,8 @@ def test_no_kernel_reads_what_depends_on_itself():
         detour = builder.emit(relax.op.matmul(first, weights))
         return builder.emit(relax.op.add(first, detour))
 
-    found = groups(X, body, anchors=["matmul"])
-    assert found == [("relu",), ("matmul", "add")]
+    assert groups(X, body) == [("relu",), ("matmul",), ("add",)]
+    assert groups(X, body, anchors=["matmul"]) == [("relu",), ("matmul", "add")]
 
 
 def test_a_value_is_not_computed_many_times_by_its_reader():
@@ -125,15 +125,15 @@ def test_a_long_chain_is_cut(extra):
     assert [len(kernel.ops) for kernel in kernels] == [MAX_GROUP, *[1] * extra]
 
 
-def test_a_kernel_has_no_more_inputs_than_it_may():
+def test_a_kernel_has_no_more_computed_inputs_than_it_may():
     names = [f"x{i}" for i in range(MAX_INPUTS + 4)]
 
-    def body(builder, first, *others):
+    def body(builder, *inputs):
+        first, *others = [builder.emit(relax.op.sum(x, [1])) for x in inputs]
         for other in others:
             first = builder.emit(relax.op.add(first, other))
         return first
 
-    after, kernels = fuse(legalised({name: (2,) for name in names}, body))
-    assert len(kernels) >= 1
-    for gv in kernel_calls(after):
-        assert len(after[gv].params) <= len(names) + 1
+    after, kernels = fuse(legalised(dict.fromkeys(names, (2, 3)), body))
+    assert sum(kernel.ops[0] == "add" for kernel in kernels) > 1
+    assert max(len(after[gv].params) - 1 for gv in kernel_calls(after)) <= MAX_INPUTS
