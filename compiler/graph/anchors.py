@@ -28,7 +28,7 @@ def decode(text: str) -> tuple[str, dict[str, Any]]:
 
 def _frozen(value: Any) -> Any:  # noqa: ANN401 - any JSON value
     if isinstance(value, list):
-        return tuple(value)
+        return tuple(_frozen(inner) for inner in value)
     if isinstance(value, dict):
         return {name: _frozen(inner) for name, inner in value.items()}
     return value

@@ -37,15 +37,21 @@ def test_a_convolution_and_what_follows_it_work_on_images():
 
 
 @pytest.mark.parametrize(
-    ("flat", "wide"),
-    [(relax.op.nn.max_pool1d, relax.op.nn.max_pool2d), (relax.op.nn.avg_pool1d, relax.op.nn.avg_pool2d)],
-    ids=["max", "avg"],
+    ("flat", "wide", "include"),
+    [
+        (relax.op.nn.max_pool1d, relax.op.nn.max_pool2d, False),
+        (relax.op.nn.avg_pool1d, relax.op.nn.avg_pool2d, False),
+        (relax.op.nn.avg_pool1d, relax.op.nn.avg_pool2d, True),
+    ],
+    ids=["max", "avg", "avg with padding"],
 )
-def test_poolings_too(flat, wide):
-    before = module_of(X, chain(lambda x: flat(x, pool_size=3, strides=2, padding=(1, 1))))
+def test_poolings_too(flat, wide, include):
+    before = module_of(
+        X, chain(lambda x: flat(x, pool_size=3, strides=2, padding=(1, 1), count_include_pad=include))
+    )
     expected = chain(
         lambda x: relax.op.reshape(x, (1, 2, 1, 9)),
-        lambda x: wide(x, pool_size=(1, 3), strides=(1, 2), padding=(0, 1, 0, 1)),
+        lambda x: wide(x, pool_size=(1, 3), strides=(1, 2), padding=(0, 1, 0, 1), count_include_pad=include),
         lambda x: relax.op.reshape(x, (1, 2, 5)),
     )
     got = widen(before)
