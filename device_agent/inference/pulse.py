@@ -1,7 +1,7 @@
-"""The inference process's pulse: four words of shared memory that the supervisor reads.
+"""The inference process's pulse: three words of shared memory that the supervisor reads.
 
-They tell when the present model call began, how many frames were served, and which model is being called and which
-loaded, so that a hang is noticed and a death is attributed to a model.
+They record when the current model call began, which model is being called and which one loaded, so that a hang is
+detected and a death can be attributed to a model.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import zlib
 
 import numpy as np
 
-_BEGAN, _FRAMES, _CALLED, _LOADING = range(4)
+_BEGAN, _CALLED, _LOADING = range(3)
 
 
 def fingerprint(digest: str) -> int:
@@ -40,15 +40,6 @@ class Pulse:
     def load(self, digest: str) -> None:
         """A model is about to be loaded, or, with an empty digest, no model is."""
         self._words[_LOADING] = fingerprint(digest)
-
-    def count_frame(self) -> None:
-        """A frame was served."""
-        self._words[_FRAMES] += np.uint64(1)
-
-    @property
-    def frames(self) -> int:
-        """Frames that the process has served."""
-        return int(self._words[_FRAMES])
 
     @property
     def call_s(self) -> float:

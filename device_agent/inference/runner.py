@@ -293,11 +293,6 @@ class Inference:
                 self.messages[slot] = why
             self._process.kill(why)
 
-    @property
-    def frames(self) -> int:
-        """Frames served by the present process."""
-        return self._pulse.frames
-
     def kill(self, why: str) -> None:
         """End the process now; a new one follows."""
         self._process.kill(why)

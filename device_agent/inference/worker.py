@@ -134,7 +134,6 @@ class Worker:
             finally:
                 if stream.ring.release(frame) and not stream.newest:
                     os.eventfd_write(stream.space, 1)
-            self._pulse.count_frame()
             # The next turn begins after this stream.
             self._turn = self._turn[position + 1 :] + self._turn[: position + 1]
             return
