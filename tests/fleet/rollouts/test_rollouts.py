@@ -169,5 +169,5 @@ def test_what_cannot_be_rolled_out_is_refused_with_the_reason(server: FleetServe
             start(client, "eight", "1", "device", "eight-0")
         with pytest.raises(RefusedByServer, match="no device called 'nobody'"):
             start(client, "eight", "1", "device", "nobody")
-        with pytest.raises(RefusedByServer, match="percentages of stages grow"):
+        with pytest.raises(RefusedByServer, match="percentages of stages must not decrease"):
             start(client, "eight", "1", "device", "eight-0", stages=[{"percent": 50}, {"percent": 10}])
