@@ -234,7 +234,7 @@ def test_an_authority_can_be_brought_along(tmp_path: Path) -> None:
     ]
     assert subprocess.run(command, check=True, capture_output=True).returncode == 0
     again = subprocess.run(command, capture_output=True, text=True)
-    assert (again.returncode, "is there already" in again.stderr) == (1, True)
+    assert (again.returncode, "exists already" in again.stderr) == (1, True)
     server = FleetServer(data, "--tls").start()
     try:
         enrolled(server, tmp_path / "state", "own-1")
