@@ -9,11 +9,36 @@ weights of a product are packed as its operands require (see `edgec.compiler.ope
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from typing import Any, Protocol, TypeVar
 
 from edgec.compiler.graph import anchors
 from edgec.compiler.graph.attention_spec import AttentionSpec, View
 from edgec.compiler.operands.operands import FLOAT32, OPERANDS, Operands
+
+
+class Spec(Protocol):
+    """What a kernel computes: a frozen dataclass of numbers, texts and `Window` or `View` parts."""
+
+    @property
+    def flops(self) -> int:
+        """Floating point (or integer) operations of a call, a multiply-add counted as two."""
+
+
+_Class = TypeVar("_Class", bound=type)
+_SPECS: dict[str, type[Any]] = {}
+
+
+def specification(name: str) -> Callable[[_Class], _Class]:
+    """Register a dataclass as the specification that annotations and cache keys call `name`."""
+
+    def register(cls: _Class) -> _Class:
+        _SPECS[name] = cls
+        return cls
+
+    return register
 
 
 @dataclass(frozen=True)
@@ -49,6 +74,7 @@ class Window:
         return (inside[0], inside[-1] + 1) if inside else (0, 0)
 
 
+@specification("conv")
 @dataclass(frozen=True)
 class ConvSpec:
     """A 2-d convolution on blocked tensors.
@@ -87,6 +113,7 @@ class ConvSpec:
         return per_group if per_group % self.lanes else self.lanes
 
 
+@specification("pool")
 @dataclass(frozen=True)
 class PoolSpec:
     """Pooling of a blocked tensor.
@@ -105,7 +132,15 @@ class PoolSpec:
     lanes: int
     dtype: str = "float32"
 
+    @property
+    def flops(self) -> int:
+        """Comparisons or additions of a call."""
+        return (
+            self.batch * self.blocks * self.lanes * math.prod(self.window.out) * math.prod(self.window.kernel)
+        )
 
+
+@specification("dense")
 @dataclass(frozen=True)
 class DenseSpec:
     """`[rows, inner] × [inner, cols]` with constant weights packed as `[col_blocks, inner, lanes]`.
@@ -122,7 +157,13 @@ class DenseSpec:
     dtype: str = "float32"
     operands: Operands = FLOAT32
 
+    @property
+    def flops(self) -> int:
+        """Operations of a call, a multiply-add counted as two."""
+        return 2 * self.rows * self.inner * self.cols
 
+
+@specification("matmul")
 @dataclass(frozen=True)
 class MatmulSpec:
     """`[*batch, rows, inner] × [*batch, inner, cols]`, both computed at run time."""
@@ -134,22 +175,24 @@ class MatmulSpec:
     lanes: int
     dtype: str = "float32"
 
+    @property
+    def flops(self) -> int:
+        """Operations of a call, a multiply-add counted as two."""
+        return 2 * math.prod(self.batch) * self.rows * self.inner * self.cols
 
-Spec = ConvSpec | PoolSpec | DenseSpec | MatmulSpec | AttentionSpec
-_SPECS: dict[str, type] = {
-    "conv": ConvSpec, "pool": PoolSpec, "dense": DenseSpec, "matmul": MatmulSpec, "attention": AttentionSpec,
-}  # fmt: skip
-_PARTS: dict[str, type] = {"window": Window, "query": View, "key": View, "value": View, "mask": View}
+
+_PARTS: dict[str, type[Any]] = {"window": Window, "query": View, "key": View, "value": View, "mask": View}
+specification("attention")(AttentionSpec)
 
 
 def encode(spec: Spec) -> str:
     """The specification as text, for an annotation and for cache keys."""
     kind = next(name for name, cls in _SPECS.items() if isinstance(spec, cls))
-    fields = asdict(spec)
-    if isinstance(spec, ConvSpec | DenseSpec):
-        fields["operands"] = spec.operands.name
-        if spec.operands == FLOAT32:
-            del fields["operands"]  # the usual case has the keys that winners are known by
+    fields = asdict(spec)  # type: ignore[call-overload]  # every specification is a dataclass
+    operands = getattr(spec, "operands", FLOAT32)
+    fields.pop("operands", None)
+    if operands != FLOAT32:  # the usual case has the keys that winners are known by
+        fields["operands"] = operands.name
     return anchors.encode(kind, fields)
 
 

@@ -3,22 +3,12 @@
 from __future__ import annotations
 
 from edgec.compiler.backends.cpu.dot_instructions import INSTRUCTIONS
-from edgec.compiler.backends.cpu.templates import attention, conv2d, dense, matmul, sliding
-from edgec.compiler.backends.cpu.templates.workloads import WITH_WINOGRAD
+from edgec.compiler.backends.cpu.templates.workloads import TEMPLATES
 from edgec.targets.features import AVX2, AVX512F
 from edgec.targets.target import Target
 
 # What the keys begin with of workloads that today's templates make.
-CURRENT = (
-    f"conv2d.v{conv2d.VERSION}|",
-    f"conv2d.v{WITH_WINOGRAD}|",
-    f"depthwise.v{sliding.VERSION}|",
-    f"pool.v{sliding.VERSION}|",
-    f"dense.v{dense.VERSION}|",
-    f"matmul.v{matmul.VERSION}|",
-    f"attention.v{attention.VERSION}|",
-)
-
+CURRENT = tuple(f"{template.kind}.v{version}|" for template in TEMPLATES for version in template.versions)
 
 # Features that decide which schedule is fast.
 _DECIDING = {AVX2, AVX512F, *(instruction.feature for instruction in INSTRUCTIONS.values())}

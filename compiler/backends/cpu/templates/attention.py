@@ -33,6 +33,7 @@ from edgec.compiler.backends.cpu.templates.loop_nests import (
     vectorised,
 )
 from edgec.compiler.backends.cpu.templates.matmul import column_parts, most_rows, tile_cycles
+from edgec.compiler.backends.cpu.templates.template import Choice, Request, Template
 from edgec.compiler.backends.cpu.templates.vector_math import with_vector_math
 from edgec.compiler.graph.attention_spec import AttentionSpec
 from edgec.compiler.operands.operands import FLOAT32
@@ -336,3 +337,16 @@ def _cost(spec: AttentionSpec, schedule: Schedule, target: Target, threads: int)
                 total += count * (spec.keys * step + 2 * lines * across)
     tasks = math.prod(spec.batch) * len(pieces)
     return total * math.prod(spec.batch) * -(-tasks // threads) / tasks
+
+
+def choose(spec: AttentionSpec, request: Request) -> Choice:
+    """The schedules for a kernel."""
+    params, threads = list(request.func.params), request.threads
+    return Choice(
+        VERSION, candidates(spec, request.target, threads), lambda s: emit(spec, params, s, threads)
+    )
+
+
+TEMPLATE = Template(
+    "attention", (VERSION,), lambda spec: isinstance(spec, AttentionSpec), choose, takes_epilogue=False
+)

@@ -28,6 +28,7 @@ from edgec.compiler.backends.cpu.templates.loop_nests import (
     unrolled,
     vectorised,
 )
+from edgec.compiler.backends.cpu.templates.template import Choice, Request, Template
 from edgec.targets.target import Target
 
 VERSION = 1
@@ -174,3 +175,14 @@ def _cost(spec: DenseSpec, rows: int, wide: int, split: int, target: Target) -> 
     if rows * spec.inner * operands.data_bytes > 1.25 * target.l1d_bytes:
         step += l2_cycles(target, 0.2 * rows)
     return step * len(tiles(spec.rows, rows))
+
+
+def choose(spec: DenseSpec, request: Request) -> Choice:
+    """The schedules for a kernel."""
+    epilogue, threads = request.fused, request.threads
+    return Choice(
+        VERSION, candidates(spec, request.target, threads), lambda s: emit(spec, epilogue, s, threads)
+    )
+
+
+TEMPLATE = Template("dense", (VERSION,), lambda spec: isinstance(spec, DenseSpec), choose)

@@ -25,6 +25,7 @@ from edgec.compiler.backends.cpu.templates.loop_nests import (
     vector_load,
     vectorised,
 )
+from edgec.compiler.backends.cpu.templates.template import Choice, Request, Template
 from edgec.compiler.backends.cpu.templates.windows import row_bounds
 from edgec.targets.target import Target
 
@@ -162,3 +163,17 @@ def candidates(spec: ConvSpec | PoolSpec, target: Target, threads: int) -> list[
     chosen = [d for d in per_task if spec.batch * blocks * rows // d >= 2 * threads] or [1]
     tasks = sorted({chosen[-1], chosen[len(chosen) // 2], 1}, reverse=True)
     return [Schedule(width, t) for t in tasks for width in sorted(widths, reverse=True)]
+
+
+def choose(spec: ConvSpec | PoolSpec, request: Request) -> Choice:
+    """The schedules for a kernel."""
+    epilogue, threads = request.fused, request.threads
+    return Choice(
+        VERSION, candidates(spec, request.target, threads), lambda s: emit(spec, epilogue, s, threads)
+    )
+
+
+DEPTHWISE = Template(
+    "depthwise", (VERSION,), lambda spec: isinstance(spec, ConvSpec) and spec.depthwise, choose
+)
+POOL = Template("pool", (VERSION,), lambda spec: isinstance(spec, PoolSpec), choose)
