@@ -59,16 +59,14 @@ def enroll(
     json: Json = False,
 ) -> None:
     """Enrol this device with a token or a claim certificate; its credentials go to the state folder."""
+    from edgec.cli.arguments import parse_labels
     from edgec.cli.console import emit_json, out
     from edgec.device_agent.cloud.identity import enroll as enroll_device
     from edgec.targets.errors import UsageError
 
     if bool(token) is (claim is not None):
         raise UsageError("give either --token or --claim")
-    pairs = [text.partition("=") for text in label or []]
-    if any(not separator for _, separator, _ in pairs):
-        raise UsageError("a label is written KEY=VALUE")
-    labels = {key: value for key, _, value in pairs}
+    labels = parse_labels(label or [])
     answer = enroll_device(server, token, state, device=device, labels=labels, ca=ca, claim=claim)
     if json:
         emit_json({"device": answer.device, "fleet": answer.fleet, "registry": answer.registry.url})

@@ -127,7 +127,7 @@ def _watch(client: Any, rollout_id: int) -> dict[str, Any]:  # noqa: ANN401 - Fl
         TimeElapsedColumn(),
     )
     rollout: dict[str, Any] = {}
-    with Progress(*columns, console=err, transient=True) as bar:
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
         task = bar.add_task("starting", total=1.0, devices="")
         for rollout in follow(client, rollout_id):
             stage = f"stage {rollout['stage'] + 1}/{len(rollout['plan']['stages'])}"

@@ -34,7 +34,7 @@ def command(
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with (
         FleetClient(*resolve(server, token), timeout_s=120) as client,
-        Progress(*columns, console=err, transient=True) as bar,
+        Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar,
     ):
         tasks: dict[str, object] = {}
 

@@ -1,17 +1,21 @@
-"""The `edgec` command as a user calls it, with and without the packages of its extras."""
+"""The `edgec` command as a user calls it, a small model and artifact, and a fleet to talk to."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 import pytest
+from onnx import helper
 
 from edgec.cli.extras import EXTRAS
+from tests.compiler.onnx_models import model_of, save
+from tests.fleet.servers import FleetServer
 
 HIDE = """
 import os
@@ -66,5 +70,57 @@ def edgec(tmp_path_factory: pytest.TempPathFactory) -> Edgec:
             command, cwd=cwd or elsewhere, capture_output=True, text=True, check=False, timeout=280, env=variables,
             stdin=subprocess.DEVNULL,
         )  # fmt: skip
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `small.onnx`, a convolution and a ReLU."""
+    place = tmp_path_factory.mktemp("cli")
+    rng = np.random.default_rng(0)
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"], name="first"),
+        helper.make_node("Relu", ["c"], ["y"], name="second"),
+    ]
+    weights = {"w": rng.standard_normal((8, 3, 3, 3)).astype("float32")}
+    save(model_of(nodes, {"x": ["n", 3, "h", "w"]}, ["y"], weights), place, "small.onnx")
+    return place
+
+
+@pytest.fixture(scope="session")
+def artifact(edgec: Edgec, folder: Path) -> Path:
+    """`small.edge`, compiled from it for inputs of 12 × 12."""
+    done = edgec(
+        "compile", "small.onnx", "--input", "x:1x3x12x12", "--tune", "none", "-o", "small.edge", cwd=folder
+    )
+    assert done.returncode == 0, done.stderr
+    assert "equals onnxruntime" in done.stdout
+    assert "the speed of ONNX Runtime" in done.stdout
+    return folder / "small.edge"
+
+
+@pytest.fixture(scope="session")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FleetServer]:
+    """A fleet server, which tests share: each uses names of its own."""
+    running = FleetServer(tmp_path_factory.mktemp("fleet") / "data").start()
+    yield running
+    assert running.stop() == 0, running.log.read_text()
+
+
+class Operator(Protocol):
+    """Runs `edgec` with arguments against the fleet, signed in as its admin; returns what it printed."""
+
+    def __call__(self, *arguments: object, status: int = 0) -> str: ...
+
+
+@pytest.fixture(scope="session")
+def operator(edgec: Edgec, fleet: FleetServer) -> Operator:
+    def call(*arguments: object, status: int = 0) -> str:
+        access = {"EDGEC_SERVER": fleet.url, "EDGEC_TOKEN": fleet.token}
+        done = edgec(*arguments, environment=access)
+        assert done.returncode == status, done.stderr
+        assert "Traceback" not in done.stderr
+        return done.stdout if status == 0 else done.stderr
 
     return call

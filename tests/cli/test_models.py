@@ -1,43 +1,41 @@
-"""``edgec models`` as a user runs it."""
+"""`edgec models`."""
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
-from edgec.models import list_models
+import onnx
+
+from tests.cli.conftest import Edgec
 
 
-def edgec(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "edgec.cli.main", *arguments], capture_output=True, text=True, timeout=120
-    )
+def test_lists_filter_by_task_and_weights(edgec: Edgec) -> None:
+    def names(*options: str) -> set[str]:
+        return {entry["name"] for entry in json.loads(edgec("models", "list", "--json", *options).stdout)}
+
+    assert {"shapes-v1", "mobilenetv2"} <= names()
+    assert "shapes-v1" in names("--task", "detection")
+    assert "mobilenetv2" not in names("--task", "detection")
+    assert "shapes-v1" in names("--trained")
+    assert "mobilenetv2" not in names("--trained")
 
 
-def test_list_shows_every_model() -> None:
-    table = edgec("models", "list")
-    assert table.returncode == 0, table.stderr
-    for entry in list_models():
-        assert entry.name in table.stdout
-    rows = json.loads(edgec("models", "list", "--json", "--task", "detection").stdout)
-    assert {"ssdlite-mobilenetv3", "yolov8n-640"} <= {row["name"] for row in rows}
-    assert {row["task"] for row in rows} == {"detection"}
+def test_a_model_is_shown_with_its_card(edgec: Edgec) -> None:
+    shown = json.loads(edgec("models", "show", "shapes-v1", "--json").stdout)
+    assert shown["inputs"]
+    assert shown["outputs"]
+    assert "labels" in shown["card"]
+    assert f"{shown['params']:,}" in edgec("models", "show", "shapes-v1").stdout
 
 
-def test_show_and_build(tmp_path: Path) -> None:
-    shown = json.loads(edgec("models", "show", "ds-cnn", "--json").stdout)
-    assert shown["inputs"] == {"input": [1, 1, 49, 10]}
-    assert 'decoder = "keyword"' in shown["card"]
-    done = edgec("models", "build", "ds-cnn", "-o", str(tmp_path / "out"))
-    assert done.returncode == 0, done.stderr
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["model.onnx", "model.toml"]
+def test_a_built_model_can_be_read(edgec: Edgec, tmp_path: Path) -> None:
+    [built] = json.loads(edgec("models", "build", "shapes-v1", "--json", cwd=tmp_path).stdout)
+    assert {"model.onnx", "model.toml"} <= set(built["files"])
+    onnx.checker.check_model(onnx.load(tmp_path / built["path"]))
 
 
-def test_unknown_model_exits_with_a_message(tmp_path: Path) -> None:
-    done = edgec("models", "build", "resnet19", "-o", str(tmp_path / "out"))
-    assert done.returncode == 2
-    assert "resnet18" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert not (tmp_path / "out").exists()
+def test_a_wrong_name_is_corrected(edgec: Edgec) -> None:
+    done = edgec("models", "show", "mobilenet2")
+    assert done.returncode != 0
+    assert "did you mean mobilenetv2" in done.stderr

@@ -1,0 +1,49 @@
+"""`edgec targets`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Edgec
+
+
+def test_every_listed_target_can_be_shown(edgec: Edgec) -> None:
+    listed = json.loads(edgec("targets", "list", "--json").stdout)
+    names = [target["name"] for target in listed]
+    assert {"x86-64-v3", "rpi5"} <= set(names)
+    assert json.loads(edgec("targets", "show", "rpi5", "--json").stdout) in listed
+    text = edgec("targets", "list").stdout
+    assert all(name in text for name in names)
+
+
+def test_an_alias_and_a_file_name_the_target(edgec: Edgec, tmp_path: Path) -> None:
+    rpi = json.loads(edgec("targets", "show", "rpi5", "--json").stdout)
+    assert rpi["aliases"]
+    for alias in rpi["aliases"]:
+        assert json.loads(edgec("targets", "show", alias, "--json").stdout) == rpi
+    done = edgec("targets", "show", "rpi6", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "rpi5" in done.stderr, "the nearest name is suggested"
+
+
+def test_the_machine_at_hand_has_a_target(edgec: Edgec) -> None:
+    found = json.loads(edgec("targets", "detect", "--json").stdout)
+    assert found["name"] in edgec("targets", "detect").stdout
+
+
+@pytest.mark.parametrize("command", ["show", "list"])
+def test_a_broken_file_is_named(edgec: Edgec, tmp_path: Path, command: str) -> None:
+    folder = tmp_path / "edgec" / "targets"
+    folder.mkdir(parents=True)
+    (folder / "mine.toml").write_text("name = [")
+    arguments = [folder / "mine.toml"] if command == "show" else []
+    done = edgec(
+        "targets", command, *arguments, environment={"XDG_CONFIG_HOME": str(tmp_path), "HOME": str(tmp_path)}
+    )
+    assert "Traceback" not in done.stderr
+    if command == "show":
+        assert done.returncode != 0
+        assert "mine.toml" in done.stderr
