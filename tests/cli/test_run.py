@@ -24,19 +24,25 @@ def test_run_on_arrays_prints_and_saves_the_outputs(edgec: Edgec, artifact: Path
 
 
 @pytest.mark.parametrize(
-    ("source", "options", "message"),
+    ("source", "options", "status", "message"),
     [
-        ("in.txt", (), "unknown file type; supported extensions are"),
-        ("in.npz", ("-o", "out.png"), "only the results of an image can be drawn"),
-        ("none.npz", (), "none.npz"),
+        ("in.txt", (), 2, "unknown file type; supported extensions are"),
+        ("in.npz", ("-o", "out.png"), 2, "only the results of an image can be drawn"),
+        ("none.npz", (), 5, "none.npz: cannot be read"),
     ],
 )
 def test_files_that_do_not_fit_are_refused(
-    edgec: Edgec, artifact: Path, tmp_path: Path, source: str, options: tuple[str, ...], message: str
+    edgec: Edgec,
+    artifact: Path,
+    tmp_path: Path,
+    source: str,
+    options: tuple[str, ...],
+    status: int,
+    message: str,
 ) -> None:
     (tmp_path / "in.txt").touch()
     np.savez(tmp_path / "in.npz", x=np.zeros((1, 3, 12, 12), np.float32))
     done = edgec("run", artifact, source, *options, cwd=tmp_path)
-    assert done.returncode == 2
+    assert done.returncode == status
     assert message in done.stderr
     assert not (tmp_path / "out.png").exists()

@@ -35,7 +35,9 @@ def test_versions_are_signed_and_withdrawn(edgec: Edgec, signing: FleetServer, t
     assert "keep copies of the root keys offline" in run("fleet", "keys", "init", "--keys", "keys")
     signing.enroll("signed-1")
     assert "edgec fleet keys sign signed:1" in run("deploy", "signed:1", "--to", "signed-1", status=4)
-    assert "signed models/signed/1/x86-64-v3 sha256:" in run("fleet", "keys", "sign", "signed:1", "--keys", "keys")
+    assert "signed models/signed/1/x86-64-v3 sha256:" in run(
+        "fleet", "keys", "sign", "signed:1", "--keys", "keys"
+    )
     shown = json.loads(run("fleet", "keys", "show", "--json"))
     assert set(shown["roles"]) == {"root", "targets", "snapshot", "timestamp"}
     assert len(shown["signed"]) == 1
