@@ -54,6 +54,7 @@ def _golden(model: Any) -> dict[str, Any] | None:  # noqa: ANN401
     try:
         return golden.describe(model.run(golden.golden_inputs(model.inputs)))
     except (EdgecError, RuntimeError, ValueError):
+        # Kernels check indices at run time, and a ramp may be out of their range: such a model has no golden outputs.
         return None
 
 
