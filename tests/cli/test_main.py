@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import importlib.metadata
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -117,18 +119,24 @@ print(*sorted(heavy & set(sys.modules)), file=sys.stderr)
     assert done.stderr.split() == []
 
 
+def normal(name: str) -> str:
+    """A distribution's name as PEP 503 spells it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
 def base_packages() -> set[str]:
     """What an installation without extras brings: the names of distributions, those required by others included."""
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     found: set[str] = set()
-    todo = ["edgec"]
-    while todo:
-        try:
-            lines = importlib.metadata.requires(todo.pop()) or []
-        except importlib.metadata.PackageNotFoundError:  # of another platform
+    lines = list(project["dependencies"])
+    while lines:
+        line = lines.pop()
+        name = normal(re.split(r"[ <>=!~\[;(]", line)[0])
+        if "extra ==" in line or name in found:
             continue
-        names = {re.split(r"[ <>=!~\[;(]", line)[0].lower() for line in lines if "extra ==" not in line}
-        todo += names - found
-        found |= names
+        found.add(name)
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # of another platform
+            lines += importlib.metadata.requires(name) or []
     return found
 
 
@@ -149,14 +157,14 @@ def test_every_optional_package_has_an_extra() -> None:
         f"{path.relative_to(REPOSITORY)}: {name}"
         for path in (path for part in PARTS for path in (REPOSITORY / part).rglob("*.py"))
         for name in imports(path)
-        if extra_of(name) is None and not base & {one.lower() for one in providers.get(name, [name])}
+        if extra_of(name) is None and not base & {normal(one) for one in providers.get(name, [name])}
     }
     assert not unknown
 
 
 def test_the_table_of_extras_is_that_of_the_package() -> None:
-    declared = set(importlib.metadata.metadata("edgec").get_all("Provides-Extra") or ())
-    assert set(EXTRAS) <= declared
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert set(EXTRAS) <= set(project["optional-dependencies"])
     assert set(NEEDS) <= set(COMMANDS)
 
 
