@@ -60,19 +60,19 @@ class RuleBook:
     """Evaluates every rule of a stream after each frame."""
 
     def __init__(self, rules: Sequence[Rule], prefix: str) -> None:
-        self._books = [_BOOKS[rule.kind](rule, f"{prefix}{rule.name}-") for rule in rules]
+        self._evaluators = [EVALUATORS[rule.kind](rule, f"{prefix}{rule.name}-") for rule in rules]
 
     def update(
         self, tracks: Sequence[Track], zones: dict[str, list[str]], now_s: float, size: Point
     ) -> list[Firing]:
         """Take the live tracks, the zones that contain them (by track id) and the picture's size."""
         scene = Scene(tracks, zones, now_s, size)
-        return [firing for book in self._books for firing in book.update(scene)]
+        return [firing for evaluator in self._evaluators for firing in evaluator.update(scene)]
 
     def finish(self, now_s: float) -> list[Firing]:
         """End every rule that still holds."""
         scene = Scene([], {}, now_s, (1.0, 1.0), over=True)
-        return [firing for book in self._books for firing in book.update(scene)]
+        return [firing for evaluator in self._evaluators for firing in evaluator.update(scene)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ class Scene:
     over: bool = False
 
 
-class _Book(ABC):
+class Evaluator(ABC):
     """One rule and its open firings, by key."""
 
     def __init__(self, rule: Rule, prefix: str) -> None:
@@ -135,7 +135,7 @@ class _Book(ABC):
         return replace(self._open.pop(about), phase="end", value=value)
 
 
-class _Count(_Book):
+class _Count(Evaluator):
     """At least a number of matching tracks at once; `presence` is this with one."""
 
     def update(self, scene: Scene) -> list[Firing]:
@@ -153,7 +153,7 @@ class _Count(_Book):
         return [self._begin("", best.label, best.score, number, scene.now_s, best)]
 
 
-class _Dwell(_Book):
+class _Dwell(Evaluator):
     """A track that stays in the zone; one firing per track."""
 
     def __init__(self, rule: Rule, prefix: str) -> None:
@@ -174,7 +174,7 @@ class _Dwell(_Book):
         return firings
 
 
-class _Line(_Book):
+class _Line(Evaluator):
     """Tracks that cross a line; each crossing is one `new`, whose value is the count in that direction."""
 
     def __init__(self, rule: Rule, prefix: str) -> None:
@@ -200,7 +200,7 @@ class _Line(_Book):
         return firings
 
 
-class _Score(_Book):
+class _Score(Evaluator):
     """A score that was reached in `n` of the last `m` frames."""
 
     def __init__(self, rule: Rule, prefix: str) -> None:
@@ -238,6 +238,6 @@ def crossing(before: Point, after: Point, line: tuple[Point, Point]) -> Literal[
     return "in" if second <= 0 else "out"
 
 
-_BOOKS: dict[str, type[_Book]] = {
+EVALUATORS: dict[str, type[Evaluator]] = {
     "presence": _Count, "count": _Count, "dwell": _Dwell, "line": _Line, "score": _Score,
 }  # fmt: skip

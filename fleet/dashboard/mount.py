@@ -22,10 +22,12 @@ from edgec.fleet.dashboard.reference import STYLE, reference
 from edgec.fleet.dashboard.theme import FAVICON
 from edgec.fleet.services import Services
 
+PAGES = (signin, overview, devices, device, models, rollouts, experiments, captures, access)
+
 
 def mount(app: FastAPI, services: Services) -> None:
     """Add the pages. NiceGUI's pages are global, so there is one dashboard per process."""
-    for page in (signin, overview, devices, device, models, rollouts, experiments, captures, access):
+    for page in PAGES:
         page.add(services)
     missing.add()
 

@@ -109,9 +109,17 @@ class Backend:
 class FleetServer:
     """``edgec fleet serve`` as a process on free ports."""
 
-    def __init__(self, data: Path, *flags: str, backend: Backend | None = None, **environment: str) -> None:
+    def __init__(
+        self,
+        data: Path,
+        *flags: str,
+        backend: Backend | None = None,
+        entry: tuple[str, ...] = ("-m", "edgec.cli.main"),
+        **environment: str,
+    ) -> None:
         self.data = data
         self._flags = flags
+        self._entry = entry
         self._starts = 0
         self._name = f"edgec-{uuid.uuid4().hex[:12]}"
         self.external = backend is not None and backend.external
@@ -123,7 +131,7 @@ class FleetServer:
     def start(self, **ports: int) -> FleetServer:
         self._starts += 1
         ready = self.data.parent / f"{self.data.name}-ready-{self._starts}.json"
-        command = [sys.executable, "-m", "edgec.cli.main", "fleet", "serve", "--data", str(self.data)]
+        command = [sys.executable, *self._entry, "fleet", "serve", "--data", str(self.data)]
         command += ["--port", str(ports.get("port", 0)), "--mqtt-port", str(ports.get("mqtt_port", 0))]
         command += ["--ready-file", str(ready), "--json", *self._flags]
         self.log = self.data.parent / f"{self.data.name}-{self._starts}.log"
