@@ -8,10 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import yaml
 
 from edgec.fleet.settings import PREFIX, Settings
 from tests.conftest import REPOSITORY
+from tests.fleet.servers import FleetServer
 
 FOLDER = REPOSITORY / "deploy"
 
@@ -47,15 +49,15 @@ def test_the_compose_file_waits_for_what_is_healthy() -> None:
     assert "/readyz" in str(services["fleet"]["healthcheck"])
 
 
-def test_the_kubernetes_example_probes_and_scales_on_what_waits() -> None:
+def test_the_kubernetes_example_probes_and_scales_on_what_waits(tmp_path: Path) -> None:
     documents = {item["kind"]: item for item in yaml.safe_load_all((FOLDER / "kubernetes.yaml").read_text())}
     pod = documents["StatefulSet"]["spec"]["template"]["spec"]["containers"][0]
     assert pod["readinessProbe"]["httpGet"]["path"] == "/readyz"
     assert pod["livenessProbe"]["httpGet"]["path"] == "/healthz"
     [metric] = documents["HorizontalPodAutoscaler"]["spec"]["metrics"]
-    from edgec.fleet.api import ops
-
-    assert metric["pods"]["metric"]["name"].removeprefix("edgec_") in Path(ops.__file__).read_text()
+    server = FleetServer(tmp_path / "data").start()
+    assert f"\n{metric['pods']['metric']['name']} 0.0\n" in httpx.get(f"{server.url}/metrics").text
+    assert server.stop() == 0
     labels = documents["StatefulSet"]["spec"]["template"]["metadata"]["labels"]
     for kind in ("Service", "PodDisruptionBudget"):
         selector = documents[kind]["spec"]["selector"]
