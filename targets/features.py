@@ -28,6 +28,7 @@ class Feature(NamedTuple):
 AVX2 = "avx2"
 AVX512F = "avx512f"
 AVX512_VNNI = "avx512_vnni"
+AVX_VNNI = "avx_vnni"
 AVX512_BF16 = "avx512_bf16"
 DOTPROD = "dotprod"
 
@@ -57,6 +58,7 @@ _DECLARED = (
     Feature("avx512dq", "avx512dq"),
     Feature("avx512vl", "avx512vl"),
     Feature(AVX512_VNNI, "avx512vnni"),
+    Feature(AVX_VNNI, "avxvnni"),
     Feature(AVX512_BF16, "avx512bf16"),
     # 64-bit ARM
     Feature("asimd", "neon"),

@@ -22,9 +22,10 @@ from enum import Enum
 from onnx import ModelProto, NodeProto, TensorProto
 
 from edgec.compiler.frontends.onnx.shape_inference import infer_shapes
+from edgec.targets.features import AVX512_VNNI, AVX_VNNI
 
 MICROSOFT = "com.microsoft"
-VNNI = frozenset({"avx512_vnni", "avx_vnni"})
+VNNI = frozenset({AVX512_VNNI, AVX_VNNI})
 # Positions of the two operands; None is an operand that the operator itself quantises to unsigned bytes.
 _INTEGER_PRODUCTS: dict[tuple[str, str], tuple[int | None, tuple[int, ...]]] = {
     ("", "ConvInteger"): (0, (1,)),
