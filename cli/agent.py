@@ -60,7 +60,7 @@ def enroll(
 ) -> None:
     """Enrol this device with a token or a claim certificate; its credentials go to the state folder."""
     from edgec.cli.arguments import parse_labels
-    from edgec.cli.console import emit_json, out
+    from edgec.cli.console import emit_json, out, styled
     from edgec.device_agent.cloud.identity import enroll as enroll_device
     from edgec.targets.errors import UsageError
 
@@ -71,7 +71,7 @@ def enroll(
     if json:
         emit_json({"device": answer.device, "fleet": answer.fleet, "registry": answer.registry.url})
     else:
-        out.print(f"enrolled as [bold]{answer.device}[/] in fleet {answer.fleet}")
+        out.print(styled("enrolled as ", (answer.device, "bold"), f" in fleet {answer.fleet}"))
 
 
 @app.command()

@@ -4,28 +4,30 @@ from __future__ import annotations
 
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
 
-from edgec.cli.console import out
+from edgec.cli.console import out, styled
 from edgec.device_agent.health.doctor import Finding
 
-_MARKS = {"good": "[green]✓[/]", "warning": "[yellow]![/]", "bad": "[bold red]✗[/]"}
+_MARKS = {"good": ("✓", "green"), "warning": ("!", "yellow"), "bad": ("✗", "bold red")}
 
 
 def print_finding(finding: Finding) -> None:
     """Print one of the doctor's findings."""
-    out.print(f"{_MARKS[finding.verdict]} {finding.what}: {escape(finding.text)}", soft_wrap=True)
+    out.print(styled(_MARKS[finding.verdict], f" {finding.what}: {finding.text}"), soft_wrap=True)
     if finding.remedy:
-        out.print(f"    → {escape(finding.remedy)}", soft_wrap=True)
+        out.print(f"    → {finding.remedy}", soft_wrap=True)
 
 
 def print_status(answer: dict[str, Any]) -> None:
     """Print the agent's status."""
     broker = "connected" if answer["connected"] else "not connected"
     out.print(
-        f"[bold]{answer['device']}[/] in {answer['fleet']}: {broker}, up {answer['uptime_s']:.0f} s, "
-        f"{answer.get('cpu_percent', 0):.0f} % of a core, {answer.get('memory_bytes', 0) / 1e6:.0f} MB"
+        styled(
+            (answer["device"], "bold"),
+            f" in {answer['fleet']}: {broker}, up {answer['uptime_s']:.0f} s, "
+            f"{answer.get('cpu_percent', 0):.0f} % of a core, {answer.get('memory_bytes', 0) / 1e6:.0f} MB",
+        )
     )
     heads = ("stream", "state", "fps", "captured", "processed", "dropped", "in flight", "restarts", "events")
     streams = Table(*heads)
@@ -44,4 +46,4 @@ def print_status(answer: dict[str, Any]) -> None:
     box = answer["outbox"]
     out.print(f"outbox: {box['depth']} messages, {box['bytes'] / 1e3:.1f} kB, {box['dropped']} dropped")
     for sentence in answer.get("degraded", []):
-        out.print(f"[yellow]{sentence}[/]")
+        out.print(sentence, style="yellow")

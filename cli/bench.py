@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from edgec.cli.arguments import existing
-from edgec.cli.console import emit_json, out
+from edgec.cli.console import emit_json, out, styled
 
 if TYPE_CHECKING:
     from edgec.compiler.options import Tune
@@ -106,7 +106,7 @@ def command(
         table.add_row(side, f"{t.median_ms:.3f}", f"{t.p90_ms:.3f}", f"{t.min_ms:.3f}", str(t.runs))
     out.print(table)
     if speedup:
-        out.print(f"[bold]{speedup:.2f}×[/] the speed of ONNX Runtime (medians)")
+        out.print(styled((f"{speedup:.2f}×", "bold"), " the speed of ONNX Runtime (medians)"))
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ def _run_suite(request: _Suite) -> None:
     if request.compile_only:
         return
     for path in write_report(results, request.output):
-        out.print(f"wrote [bold]{path}[/]")
+        out.print(styled("wrote ", (str(path), "bold")))
 
 
 def _reference(model: Path, shapes: dict[str, tuple[int, ...]], threads: int) -> Any:  # noqa: ANN401 - lazy type

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgec.cli.arguments import BUCKETS_HELP, TARGET_HELP, choose_target, existing, parse_buckets
-from edgec.cli.console import emit_json, out
+from edgec.cli.console import emit_json, out, styled
 from edgec.cli.progress import TerminalProgress
 
 if TYPE_CHECKING:
@@ -146,22 +146,24 @@ def show(result: CompileResult) -> None:
 
     evidence, config = result.evidence, result.config
     total = sum(result.stages_s.values())
-    out.print(f"[bold]{result.artifact}[/] for {config.target}, in {total:.1f} s", soft_wrap=True)
+    title = (str(result.artifact), "bold")
+    out.print(styled(title, f" for {config.target}, in {total:.1f} s"), soft_wrap=True)
     if evidence["verified"]:
         worst = max(evidence["outputs"], key=lambda o: o["max_rel"], default=None)
         error = f", largest error {worst['max_abs']:.1e} ({worst['max_rel']:.0e} relative)" if worst else ""
-        out.print(
-            f"  [green]equals[/] {evidence['reference']}{error}, run on {evidence['where']}", soft_wrap=True
-        )
+        where = f" {evidence['reference']}{error}, run on {evidence['where']}"
+        out.print(styled("  ", ("equals", "green"), where), soft_wrap=True)
     else:
-        out.print(f"  [yellow]not verified[/]: {evidence.get('reason', 'outputs differ')}")
+        reason = f": {evidence.get('reason', 'outputs differ')}"
+        out.print(styled("  ", ("not verified", "yellow"), reason), soft_wrap=True)
     for side, t in (evidence.get("latency") or {}).items():
         out.print(
             f"  {side:<12} {t['median_ms']:9.3f} ms median, {t['p90_ms']:.3f} p90, {t['min_ms']:.3f} min "
             f"({evidence['threads']} threads, {t['runs']} runs)"
         )
     if evidence.get("speedup"):
-        out.print(f"  [bold]{evidence['speedup']:.2f}×[/] the speed of ONNX Runtime")
+        speedup = (f"{evidence['speedup']:.2f}×", "bold")
+        out.print(styled("  ", speedup, " the speed of ONNX Runtime"))
     for bucket in evidence.get("buckets", [])[1:]:
         show_bucket(bucket)
     sizes = evidence["sizes"]
@@ -172,7 +174,8 @@ def show(result: CompileResult) -> None:
     for part in evidence.get("fallback", []):
         nodes = part["nodes"]
         shown = ", ".join(nodes[:4]) + (f" and {len(nodes) - 4} more" if len(nodes) > 4 else "")
-        out.print(f"  [yellow]ONNX Runtime[/] runs {len(nodes)} nodes on the device: {shown}", soft_wrap=True)
+        runs = f" runs {len(nodes)} nodes on the device: {shown}"
+        out.print(styled("  ", ("ONNX Runtime", "yellow"), runs), soft_wrap=True)
     from edgec.cli.profile import show_layers
 
     show_layers(evidence.get("layers", []), limit=5, indent="  ")
@@ -186,4 +189,4 @@ def show_bucket(bucket: dict[str, Any]) -> None:
         f"largest error {worst['max_abs']:.1e} ({worst['max_rel']:.0e} relative)" if worst else "not verified"
     )
     times = (f"{side} {t['median_ms']:.3f} ms" for side, t in bucket.get("latency", {}).items())
-    out.print("  also accepts " + "; ".join([shapes, error, *times]), markup=False, soft_wrap=True)
+    out.print("  also accepts " + "; ".join([shapes, error, *times]), soft_wrap=True)

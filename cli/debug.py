@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from edgec.cli.arguments import SHAPE_HELP, TARGET_HELP, choose_target, existing, parse_shapes
-from edgec.cli.console import emit_json, out
+from edgec.cli.console import emit_json, out, styled
 from edgec.cli.progress import TerminalProgress
 
 app = typer.Typer(help="Investigate models that fail to compile or to verify.", no_args_is_help=True)
@@ -75,6 +75,9 @@ def reduce_command(
             }
         )
         return
-    out.print(f"[bold]{output}[/] with {beside}: {len(reduced.nodes)} nodes still fail", soft_wrap=True)
-    out.print(f"  nodes    {', '.join(reduced.nodes)}", markup=False, soft_wrap=True)
-    out.print(f"  failure  {reduced.failure.kind}: {reduced.failure.message}", markup=False, soft_wrap=True)
+    out.print(
+        styled((str(output), "bold"), f" with {beside}: {len(reduced.nodes)} nodes still fail"),
+        soft_wrap=True,
+    )
+    out.print(f"  nodes    {', '.join(reduced.nodes)}", soft_wrap=True)
+    out.print(f"  failure  {reduced.failure.kind}: {reduced.failure.message}", soft_wrap=True)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from edgec.cli.arguments import Json, Server, Token, parse_duration, parse_model_version, parse_scope
-from edgec.cli.console import emit_json, err, out
+from edgec.cli.console import emit_json, err, out, styled
 from edgec.targets.errors import UsageError
 
 
@@ -73,14 +73,13 @@ def command(
         rollout = client.post("/rollouts", body)
         if wait:
             if not as_json:
-                out.print(
-                    f"rollout {rollout['id']} of [bold]{model}[/]: {client.server}/rollouts/{rollout['id']}"
-                )
+                address = f"{client.server}/rollouts/{rollout['id']}"
+                out.print(styled(f"rollout {rollout['id']} of ", (model, "bold"), f": {address}"))
             rollout = _watch(client, rollout["id"])
     if as_json:
         emit_json(rollout)
     elif not wait:
-        out.print(f"rollout {rollout['id']} of [bold]{model}[/] is {rollout['state']}")
+        out.print(styled(f"rollout {rollout['id']} of ", (model, "bold"), f" is {rollout['state']}"))
         out.print(f"follow it with: edgec fleet rollouts show {rollout['id']}")
     else:
         out.print(f"rollout {rollout['id']} {rollout['state']}: {rollout['reason']}")
@@ -121,9 +120,9 @@ def _watch(client: Any, rollout_id: int) -> dict[str, Any]:  # noqa: ANN401 - Fl
     from edgec.fleet.client.follow import follow
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
-        TextColumn("{task.fields[devices]}"),
+        TextColumn("{task.fields[devices]}", markup=False),
         TimeElapsedColumn(),
     )
     rollout: dict[str, Any] = {}

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from edgec.cli.arguments import Json, Server, Token
-from edgec.cli.console import ago, emit_json, out
+from edgec.cli.console import ago, emit_json, out, styled
 
 app = typer.Typer(
     no_args_is_help=False, invoke_without_command=True, help="List, show, accept and revoke devices."
@@ -55,7 +55,7 @@ def list_devices(
     table = Table("device", "state", "target", "model", "fps", "latency", "last seen")
     for row in rows:
         table.add_row(
-            row["name"], _state(row), row["target"], _version(row), _number(row["fps"], ""),
+            row["name"], styled(_state(row)), row["target"], _version(row), _number(row["fps"], ""),
             _number(row["latency_ms"], " ms"), ago(row["last_seen"]),
         )  # fmt: skip
     out.print(table)
@@ -79,7 +79,9 @@ def show_device(
     if as_json:
         emit_json(device)
         return
-    out.print(f"[bold]{device['name']}[/]: {_state(device)}, last seen {ago(device['last_seen'])}")
+    out.print(
+        styled((device["name"], "bold"), ": ", _state(device), f", last seen {ago(device['last_seen'])}")
+    )
     out.print(f"target {device['target']}, agent {device['agent_version'] or '?'}, runs {_version(device)}")
     for stream in device["health"].get("streams", []):
         total = stream.get("latency", {}).get("total", {})
@@ -121,11 +123,12 @@ def revoke(name: str, server: Server = None, token: Token = None) -> None:
     _admission(name, "revoke", server, token)
 
 
-def _state(row: dict[str, Any]) -> str:
+def _state(row: dict[str, Any]) -> tuple[str, str]:
+    """Return the state in words, and its style."""
     if row["admission"] != "accepted":
-        return str(row["admission"])
+        return str(row["admission"]), ""
     colour = {"online": "green", "offline": "red", "stopped": "yellow"}.get(row["state"], "dim")
-    return f"[{colour}]{row['state']}[/]"
+    return row["state"], colour
 
 
 def _version(row: dict[str, Any]) -> str:

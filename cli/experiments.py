@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from edgec.cli.arguments import Json, Server, Token, parse_duration, parse_model_version, parse_scope
-from edgec.cli.console import ago, emit_json, out
+from edgec.cli.console import ago, emit_json, out, styled
 
 app = typer.Typer(
     no_args_is_help=False,
@@ -130,7 +130,8 @@ def _print(row: dict[str, Any]) -> None:
     from rich.table import Table
 
     reason = f": {row['reason']}" if row["reason"] else ""
-    out.print(f"experiment {row['id']} of [bold]{row['name']}[/] is {row['state'].lower()}{reason}")
+    state = f" is {row['state'].lower()}{reason}"
+    out.print(styled(f"experiment {row['id']} of ", (row["name"], "bold"), state))
     out.print(f"verdict {_verdict(row)} after {row['frames']} frames")
     table = Table("criterion", "measured", "tolerated", "reports", "evidence", "verdict")
     for name, one in row["criteria"].items():

@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from edgec.cli.arguments import BUCKETS_HELP, TARGET_HELP, choose_target, existing, parse_buckets
-from edgec.cli.console import emit_json, out
+from edgec.cli.console import emit_json, out, styled
 
 if TYPE_CHECKING:
     from edgec.compiler.inspect import ModelSummary
@@ -77,13 +77,14 @@ def show_artifact(artifact: Artifact) -> None:
     from edgec.compiler.report.html import size
 
     config = artifact.config
-    out.print(f"[bold]{config.name} {config.version}[/] for {config.target} ({config.arch})")
+    title = (f"{config.name} {config.version}", "bold")
+    out.print(styled(title, f" for {config.target} ({config.arch})"), soft_wrap=True)
     out.print(f"  digest     {artifact.manifest_digest}", soft_wrap=True)
     for number, variant in enumerate(config.variants()):
         for kind, values in (("input", variant.inputs), ("output", variant.outputs)):
             for spec in values:
                 label = f"or {kind}" if number else kind
-                out.print(f"  {label:<10} {spec}", markup=False, soft_wrap=True)
+                out.print(f"  {label:<10} {spec}", soft_wrap=True)
     out.print(f"  needs      {', '.join(config.required_features) or 'no CPU features'}", soft_wrap=True)
     source = config.provenance
     out.print(f"  source     {source.source} sha256:{source.source_sha256[:16]}…", soft_wrap=True)
@@ -91,10 +92,11 @@ def show_artifact(artifact: Artifact) -> None:
     evidence = artifact.evidence()
     if evidence is None or not evidence["verified"]:
         reason = (evidence or {}).get("reason", "the artifact contains no evidence")
-        out.print(f"  proof      [yellow]none[/]: {reason}")
+        out.print(styled("  proof      ", ("none", "yellow"), f": {reason}"), soft_wrap=True)
     else:
         worst = max((o["max_rel"] for o in evidence["outputs"]), default=0.0)
-        out.print(f"  proof      [green]verified[/], largest relative error {worst:.1e}")
+        proof = ("verified", "green")
+        out.print(styled("  proof      ", proof, f", largest relative error {worst:.1e}"))
     table = Table("layer", "media type", "size", "digest")
     for layer in artifact.layers:
         table.add_row(layer.title, layer.media_type, size(layer.size), layer.digest[:19] + "…")
@@ -107,7 +109,7 @@ def show_work(shapes: dict[str, tuple[int, ...]], summary: ModelSummary) -> None
 
     told = ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in shapes.items())
     if summary.missing:
-        out.print(f"  [yellow]to compile[/]  {summary.missing}", soft_wrap=True)
+        out.print(styled("  ", ("to compile", "yellow"), f"  {summary.missing}"), soft_wrap=True)
         return
     work, memory = (summary.multiply_adds or 0) / 1e6, size(summary.activation_bytes or 0)
     out.print(f"  with {told}: {work:,.1f} million multiply-adds, {memory} of activations", soft_wrap=True)
@@ -118,25 +120,27 @@ def show_model(summary: ModelSummary, target: str) -> None:
     from edgec.compiler.report.html import size
 
     opsets = ", ".join(f"{domain} {version}" for domain, version in summary.opsets.items())
-    out.print(f"[bold]{summary.path}[/]", soft_wrap=True)
+    out.print(styled((str(summary.path), "bold")), soft_wrap=True)
     out.print(
-        f"  format      ONNX, IR {summary.ir_version}, opset {opsets}; by {summary.producer or 'unknown'}"
+        f"  format      ONNX, IR {summary.ir_version}, opset {opsets}; by {summary.producer or 'unknown'}",
+        soft_wrap=True,
     )
     for kind, values in (("input", summary.inputs), ("output", summary.outputs)):
         for name, typed in values.items():
-            out.print(f"  {kind:<11} {name}: {typed}", markup=False, soft_wrap=True)
+            out.print(f"  {kind:<11} {name}: {typed}", soft_wrap=True)
     out.print(f"  parameters  {summary.parameters:,} ({size(summary.parameter_bytes)})")
     if summary.multiply_adds is not None:
         out.print(f"  work        {summary.multiply_adds / 1e6:,.1f} million multiply-adds per run")
     if summary.activation_bytes is not None:
         out.print(f"  memory      {size(summary.activation_bytes)} of activations at peak")
     operators = ", ".join(f"{name} {count}" for name, count in summary.operators.items())
-    out.print(f"  operators   {summary.nodes} nodes: {operators}", markup=False, soft_wrap=True)
+    out.print(f"  operators   {summary.nodes} nodes: {operators}", soft_wrap=True)
     if summary.missing:
-        out.print(f"  [yellow]to compile[/]  {summary.missing}", soft_wrap=True)
+        out.print(styled("  ", ("to compile", "yellow"), f"  {summary.missing}"), soft_wrap=True)
     elif not summary.unsupported:
-        out.print(f"  [green]compiles[/]    for {target}: {summary.nodes_compiled} nodes after folding")
+        compiled = f"    for {target}: {summary.nodes_compiled} nodes after folding"
+        out.print(styled("  ", ("compiles", "green"), compiled), soft_wrap=True)
     else:
-        out.print(f"  [yellow]not compiled[/] for {target}:")
+        out.print(styled("  ", ("not compiled", "yellow"), f" for {target}:"), soft_wrap=True)
         for node in summary.unsupported:
-            out.print(f"    {node}", markup=False, soft_wrap=True)
+            out.print(f"    {node}", soft_wrap=True)

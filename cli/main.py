@@ -13,7 +13,7 @@ from contextlib import suppress
 import typer
 from rich.markup import escape
 
-from edgec.cli.console import err, out
+from edgec.cli.console import err, out, styled
 from edgec.cli.extras import extra_of, install_line, missing_extras
 from edgec.cli.interrupts import lasting_interrupts
 from edgec.targets.errors import EdgecError
@@ -133,8 +133,7 @@ def main() -> None:
 
 
 def _print_error(text: str) -> None:
-    err.print("[bold red]error:[/] ", end="")
-    err.print(text, markup=False, soft_wrap=True)
+    err.print(styled(("error:", "bold red"), f" {text}"), soft_wrap=True)
 
 
 if __name__ == "__main__":

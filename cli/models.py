@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from edgec.cli.console import emit_json, err, out
+from edgec.cli.console import emit_json, err, out, styled
 
 app = typer.Typer(help="List, show and build the models of the zoo.", no_args_is_help=True)
 
@@ -66,14 +66,14 @@ def show(name: Name, as_json: Json = False) -> None:
     if as_json:
         emit_json({**asdict(entry), "inputs": shapes, "outputs": results, "card": card})
         return
-    out.print(f"[bold]{entry.name}[/] {entry.description}")
+    out.print(styled((entry.name, "bold"), f" {entry.description}"))
     out.print(f"  task        {entry.task}, {'trained' if entry.trained else 'random'} weights")
     out.print(f"  parameters  {entry.params:,}\n  MACs        {entry.macs:,}")
     for title, tensors in (("input", shapes), ("output", results)):
         for key, shape in tensors.items():
-            out.print(f"  {title:11} {key} {shape}", markup=False)
+            out.print(f"  {title:11} {key} {shape}")
     if card:
-        out.print(f"\n{card.rstrip()}", markup=False, soft_wrap=True)
+        out.print(f"\n{card.rstrip()}", soft_wrap=True)
 
 
 @app.command()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgec.cli.arguments import existing
-from edgec.cli.console import emit_json, out
+from edgec.cli.console import emit_json, out, styled
 from edgec.targets import UsageError
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def command(
         return
     _show(artifact, profile, used, limit)
     if plot is not None:
-        out.print(f"wrote [bold]{plot}[/]", soft_wrap=True)
+        out.print(styled("wrote ", (str(plot), "bold")), soft_wrap=True)
 
 
 def _show(artifact: Path, profile: Profile, threads: int, limit: int) -> None:
@@ -83,7 +83,8 @@ def _show(artifact: Path, profile: Profile, threads: int, limit: int) -> None:
     total = sum(timed.ms for timed in profile.times)
     counted = f"{threads} thread{'s' if threads > 1 else ''}, {profile.runs} runs"
     out.print(
-        f"[bold]{artifact}[/]: {total:.3f} ms in {len(profile.layers)} layers ({counted})", soft_wrap=True
+        styled((str(artifact), "bold"), f": {total:.3f} ms in {len(profile.layers)} layers ({counted})"),
+        soft_wrap=True,
     )
     show_machine(profile)
     layers = profile.to_json()
@@ -94,16 +95,14 @@ def _show(artifact: Path, profile: Profile, threads: int, limit: int) -> None:
     ordered = sorted(layers, key=lambda layer: -float(layer["ms"]))
     for layer in ordered[:limit]:
         out.print(_line(layer), end="", soft_wrap=True)
-        out.print(_name(layer, 48), end="", markup=False, soft_wrap=True)
+        out.print(_name(layer, 48), end="", soft_wrap=True)
         how = " ".join(dict.fromkeys([layer["op"], *layer["schedule"].split(" ")]))
-        out.print(f" [dim]{how}[/]", soft_wrap=True)
+        out.print(f" {how}", style="dim", soft_wrap=True)
     _show_rest(ordered[limit:])
     out.print("by kind, as shares of the run's time and of the peak:")
     for kind in by_kind(profile):
         peak = "" if kind.peak_share is None else f"{kind.peak_share:4.0%}"
-        out.print(
-            f"{kind.ms:9.3f} {kind.share:5.0%}          {peak:>4}  {kind.name} ({kind.layers})", markup=False
-        )
+        out.print(f"{kind.ms:9.3f} {kind.share:5.0%}          {peak:>4}  {kind.name} ({kind.layers})")
 
 
 def show_machine(profile: Profile) -> None:
@@ -119,14 +118,20 @@ def show_machine(profile: Profile) -> None:
     )
     if not peak.steady:
         out.print(
-            f"[yellow]unsteady:[/] the peak varied from {peak.low:.0f} to {peak.high:.0f} GFLOP/s during the run; only "
-            f"the {1 - profile.left_out:.0%} of the layers' runs near the highest rate count",
+            styled(
+                ("unsteady:", "yellow"),
+                f" the peak varied from {peak.low:.0f} to {peak.high:.0f} GFLOP/s during the run; only "
+                f"the {1 - profile.left_out:.0%} of the layers' runs near the highest rate count",
+            ),
             soft_wrap=True,
         )
     if profile.disturbed:
         out.print(
-            f"[yellow]~[/] marks layers ({profile.disturbed}) with too few runs near the machine's highest rate: their "
-            "shares are medians of ratios taken at the same moment, and their times are those of a busy machine",
+            styled(
+                ("~", "yellow"),
+                f" marks layers ({profile.disturbed}) with too few runs near the machine's highest rate: their "
+                "shares are medians of ratios taken at the same moment, and their times are those of a busy machine",
+            ),
             soft_wrap=True,
         )
 
@@ -158,8 +163,6 @@ def show_layers(layers: Sequence[Mapping[str, Any]], *, limit: int, indent: str 
     longest = float(ordered[0]["ms"]) if ordered else 0.0
     for layer in ordered[:limit]:
         bar = "█" * max(1, round(20 * layer["ms"] / longest)) if longest else ""
-        out.print(
-            f"{indent}{layer['ms']:9.3f} ms {layer['share']:4.0%} [cyan]{bar:<20}[/] ", end="", soft_wrap=True
-        )
-        out.print(_name(layer, 60), markup=False, soft_wrap=True)
+        figures = f"{indent}{layer['ms']:9.3f} ms {layer['share']:4.0%} "
+        out.print(styled(figures, (f"{bar:<20}", "cyan"), f" {_name(layer, 60)}"), soft_wrap=True)
     _show_rest(ordered[limit:], indent)

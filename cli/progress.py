@@ -43,7 +43,7 @@ class TerminalProgress:
     def __init__(self, *, quiet: bool = False) -> None:
         self._bars = Progress(
             SpinnerColumn(finished_text="[green]✓[/]"),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
@@ -66,7 +66,7 @@ class TerminalProgress:
             self._finish()
         self._bars.stop()
         for text in () if self._quiet else dict.fromkeys(self._notes):
-            err.print(f"note: {text}", markup=False, highlight=False, soft_wrap=True)
+            err.print(f"note: {text}", soft_wrap=True)
 
     def _finish(self) -> None:
         if self._task is not None:

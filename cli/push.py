@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from edgec.cli.arguments import Json, Server, Token
-from edgec.cli.console import emit_json, err, out
+from edgec.cli.console import emit_json, err, out, styled
 
 
 def command(
@@ -31,7 +31,12 @@ def command(
     from edgec.fleet.client.connection import FleetClient, resolve
     from edgec.fleet.client.push import push_artifact
 
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+    )
     with (
         FleetClient(*resolve(server, token), timeout_s=120) as client,
         Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar,
@@ -47,5 +52,6 @@ def command(
     if as_json:
         emit_json(asdict(pushed))
         return
-    out.print(f"pushed [bold]{pushed.model}:{pushed.version}[/] for {pushed.target}: {pushed.digest}")
+    what = (f"{pushed.model}:{pushed.version}", "bold")
+    out.print(styled("pushed ", what, f" for {pushed.target}: {pushed.digest}"))
     out.print(f"{pushed.sent_bytes / 1e6:.1f} of {pushed.size / 1e6:.1f} MB were new to the registry")

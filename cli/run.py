@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgec.cli.arguments import existing
-from edgec.cli.console import emit_json, out
+from edgec.cli.console import emit_json, out, styled
 from edgec.targets.errors import UsageError
 
 if TYPE_CHECKING:
@@ -55,10 +55,10 @@ def command(
             emit_json({"source": str(source), "milliseconds": round(milliseconds, 3), "results": found})
             return
         for line in _lines(results):
-            out.print(line, markup=False, soft_wrap=True)
-        out.print(f"[dim]{len(results)} results in {milliseconds:.1f} ms[/]")
+            out.print(line, soft_wrap=True)
+        out.print(f"{len(results)} results in {milliseconds:.1f} ms", style="dim")
         if output is not None:
-            out.print(f"results drawn to {output}", markup=False, soft_wrap=True)
+            out.print(f"results drawn to {output}", soft_wrap=True)
 
 
 def _kind_of(source: Path, files: Any) -> str:  # noqa: ANN401 - the module `input_files`
@@ -121,8 +121,10 @@ def _run_arrays(model: rt.Model, inputs: dict[str, Any], output: Path | None, as
         return
     for name, array in outputs.items():
         shown = np.array2string(array, threshold=12, edgeitems=3, precision=5)
-        out.print(f"{name}  {array.dtype}{list(array.shape)}\n{shown}", markup=False, soft_wrap=True)
-    out.print(f"[dim]{milliseconds:.2f} ms[/]" + (f"  saved to {output}" if output else ""))
+        out.print(f"{name}  {array.dtype}{list(array.shape)}\n{shown}", soft_wrap=True)
+    out.print(
+        styled((f"{milliseconds:.2f} ms", "dim"), f"  saved to {output}" if output else ""), soft_wrap=True
+    )
 
 
 def _lines(results: Sequence[rt.Result]) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from edgec.cli.console import emit_json, out
+from edgec.cli.console import emit_json, out, styled
 from edgec.targets import Target
 from edgec.targets.core import Core
 
@@ -88,7 +88,7 @@ def _show(target: Target, as_json: bool) -> None:
     if as_json:
         emit_json(target.to_json())
         return
-    out.print(f"[bold]{target.name}[/]  {target.description}", soft_wrap=True)
+    out.print(styled((target.name, "bold"), f"  {target.description}"), soft_wrap=True)
     caches = " / ".join(_size(size) for size in (target.l1d_bytes, target.l2_bytes, target.l3_bytes))
     rows = {
         "aliases": ", ".join(target.aliases),

@@ -11,12 +11,15 @@ import typer
 from rich.table import Table
 
 from edgec.cli.arguments import existing
-from edgec.cli.console import emit_json, out
+from edgec.cli.console import emit_json, out, styled
 from edgec.targets.errors import UsageError
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from edgec.compiler.frontends.source import SourceModel
     from edgec.compiler.options import CompileOptions, Precision
+    from edgec.compiler.verify.compare import OutputError
     from edgec.compiler.verify.inputs import Arrays
     from edgec.compiler.verify.run import Verification
     from edgec.runtime import ArtifactConfig
@@ -85,7 +88,7 @@ def command(
     else:
         _show(artifact.name, results)
         if not known:
-            out.print("[yellow]note:[/] the artifact was compiled from a different file")
+            out.print(styled(("note:", "yellow"), " the artifact was compiled from a different file"))
     if not all(result.ok for result in results):
         raise typer.Exit(1)
 
@@ -115,11 +118,15 @@ def _show(name: str, results: list[Verification]) -> None:
     for column in ("output", "shape", "largest error", "relative", "cosine", "mismatches", ""):
         table.add_column(column, justify="left" if column in ("output", "") else "right")
     for e in (error for result in results for error in result.errors):
-        verdict = "[green]equal[/]" if e.ok else "[red]off[/]"
+        verdict = _verdict(e)
         shape = "x".join(map(str, e.shape)) or "scalar"
         numbers = (f"{e.max_abs:.2e}", f"{e.max_rel:.2e}", f"{e.cosine:.7f}", str(e.mismatches))
         table.add_row(e.name, shape, *numbers, verdict)
     out.print(table)
+
+
+def _verdict(error: OutputError) -> Text:
+    return styled(("equal", "green") if error.ok else ("off", "red"))
 
 
 def _precision(config: ArtifactConfig) -> Precision:
@@ -151,7 +158,7 @@ def _show_layers(
             table.add_column(column)
         at = errors.index(first)
         for e in errors[max(at - 3, 0) : at + 6]:
-            verdict = "[green]equal[/]" if e.error.ok else "[red]off[/]"
+            verdict = _verdict(e.error)
             numbers = (f"{e.error.max_abs:.2e}", f"{e.error.max_rel:.2e}")
             table.add_row(e.node, e.op_type, e.error.name, *numbers, verdict)
         out.print(table)

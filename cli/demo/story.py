@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Any
 
 from edgec.cli.compile import show as show_compiled
-from edgec.cli.console import emit_json, err, out
+from edgec.cli.console import emit_json, err, out, styled
 from edgec.cli.demo.processes import DemoFailed, Process, edgec, start
 from edgec.cli.progress import TerminalProgress
 from edgec.compiler.pipeline import CompileResult
@@ -89,10 +89,11 @@ def _steps(demo: Demo) -> None:
 
     _title(demo, "Start a fleet server: registry, dashboard, MQTT broker")
     info = _start_server(demo)
-    say(f"  dashboard  [bold]{info['url']}[/]   MQTT {info['mqtt_host']}:{info['mqtt_port']}", soft_wrap=True)
+    broker = f"   MQTT {info['mqtt_host']}:{info['mqtt_port']}"
+    say(styled("  dashboard  ", (info["url"], "bold"), broker), soft_wrap=True)
     secret = Path(info["admin_token_file"]).read_text().strip()
     if demo.options.serve:
-        say(f"  sign in with the token [bold]{secret}[/]", soft_wrap=True)
+        say(styled("  sign in with the token ", (secret, "bold")), soft_wrap=True)
     client = demo.stack.enter_context(FleetClient(info["url"], secret))
     name = _push(demo, client, first)
 
@@ -118,7 +119,8 @@ def _steps(demo: Demo) -> None:
 def _title(demo: Demo, text: str) -> None:
     demo.check()
     console = err if demo.options.as_json else out
-    console.print(f"\n[bold cyan]▸ {text}[/]  [dim]{time.monotonic() - demo.began:.0f} s[/]")
+    passed = f"{time.monotonic() - demo.began:.0f} s"
+    console.print(styled("\n", (f"▸ {text}", "bold cyan"), "  ", (passed, "dim")))
 
 
 def _models(demo: Demo) -> tuple[Path, Path]:
@@ -234,13 +236,18 @@ def _deploy(demo: Demo, client: FleetClient, model: str, version: str) -> None:
             step = now
             counters = _stream(client)
             console.print(
-                f"  [dim]{time.strftime('%H:%M:%S')}[/] {model}:{version}  {step:<12}[dim]"
-                f"{counters.get('processed', 0)} frames processed, {counters.get('dropped', 0)} dropped[/]",
+                styled(
+                    "  ",
+                    (time.strftime("%H:%M:%S"), "dim"),
+                    f" {model}:{version}  {step:<12}",
+                    (f"{counters.get('processed', 0)} frames processed, ", "dim"),
+                    (f"{counters.get('dropped', 0)} dropped", "dim"),
+                ),
                 soft_wrap=True,
             )
     if rollout["state"] != "SUCCEEDED":
         raise DemoFailed(f"the rollout of {model}:{version} ended {rollout['state']}: {rollout['reason']}")
-    console.print(f"  [green]✓[/] {DEVICE} runs {model}:{version}")
+    console.print(styled("  ", ("✓", "green"), f" {DEVICE} runs {model}:{version}"))
 
 
 def _stream(client: FleetClient) -> dict[str, Any]:
@@ -264,8 +271,15 @@ def _watch(demo: Demo, client: FleetClient, seconds: float) -> None:
             clock = time.strftime("%H:%M:%S", time.localtime(item["at"]))
             track = item["track_id"].rpartition("-")[2]
             console.print(
-                f"  [dim]{clock}[/] {item['stream']}  [bold]{item['label']:<10}[/] {item['score']:.2f}"
-                f"  track {track:<5}[dim]\\[{box}][/]  version {item['version']}",
+                styled(
+                    "  ",
+                    (clock, "dim"),
+                    f" {item['stream']}  ",
+                    (f"{item['label']:<10}", "bold"),
+                    f" {item['score']:.2f}  track {track:<5}",
+                    (f"[{box}]", "dim"),
+                    f"  version {item['version']}",
+                ),
                 soft_wrap=True,
             )
         time.sleep(LOOK_S)
@@ -315,7 +329,7 @@ def _summary(demo: Demo, client: FleetClient, model: str) -> None:
 
 
 def _stay(demo: Demo, url: str) -> None:
-    err.print(f"\nthe dashboard remains at [bold]{url}[/] until Ctrl-C", soft_wrap=True)
+    err.print(styled("\nthe dashboard remains at ", (url, "bold"), " until Ctrl-C"), soft_wrap=True)
     try:
         while True:
             demo.check()

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from edgec.cli.arguments import Json, Server, Token
-from edgec.cli.console import emit_json, out
+from edgec.cli.console import emit_json, out, styled
 from edgec.cli.fleet.client import connect
 
 app = typer.Typer(no_args_is_help=True, help="List, show and control rollouts.")
@@ -54,8 +54,11 @@ def rollouts_show(number: int, server: Server = None, token: Token = None, as_js
         emit_json(rollout)
         return
     out.print(
-        f"rollout {number} of [bold]{rollout['model']}:{rollout['version']}[/] is {rollout['state']}"
-        f" ({rollout['progress']:.0%})"
+        styled(
+            f"rollout {number} of ",
+            (f"{rollout['model']}:{rollout['version']}", "bold"),
+            f" is {rollout['state']} ({rollout['progress']:.0%})",
+        )
     )
     if rollout["reason"]:
         out.print(rollout["reason"])

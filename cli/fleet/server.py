@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from edgec.cli.arguments import Server, Token, parse_duration
-from edgec.cli.console import out
+from edgec.cli.console import out, styled
 from edgec.cli.fleet.client import connect
 
 
@@ -70,12 +70,18 @@ def serve(
             typer.echo(json.dumps({"ready": True, **info}))
             return
         out.print(
-            f"fleet [bold]{info['fleet']}[/] is ready at [bold]{info['url']}[/]"
-            f"  (MQTT {info['mqtt_host']}:{info['mqtt_port']})"
+            styled(
+                "fleet ",
+                (info["fleet"], "bold"),
+                " is ready at ",
+                (info["url"], "bold"),
+                f"  (MQTT {info['mqtt_host']}:{info['mqtt_port']})",
+            )
         )
         if info["new_admin"]:
             secret = Path(info["admin_token_file"]).read_text().strip()
-            out.print(f"sign in with the admin token, shown only once: [bold]{secret}[/]", soft_wrap=True)
+            told = styled("sign in with the admin token, shown only once: ", (secret, "bold"))
+            out.print(told, soft_wrap=True)
         out.print(
             f"the admin token is stored in {info['admin_token_file']}; stop with Ctrl-C", soft_wrap=True
         )
