@@ -51,8 +51,10 @@ def loop(
 def parallel(extents: Sequence[int], body: Callable[..., Stmt], threads: int) -> Stmt:
     """A loop over the product of `extents`, spread over the threads; `body` gets one index an extent.
 
-    With one thread (a kernel that is too small to gain) the loop is serial.
+    With one thread (a kernel that is too small to gain) the loop is serial. Without extents it is the body alone.
     """
+    if not extents:
+        return body()
     total = 1
     for extent in extents:
         total *= extent

@@ -1,6 +1,7 @@
 """Softmax and layer normalisation against double precision, on generated shapes, for both vector widths."""
 
 import numpy as np
+import pytest
 import tvm
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -43,6 +44,18 @@ def test_softmax_across(name, shape, axis, seed):
     got = run(normalisation.softmax_across(shape, axis, target.fp32_lanes), target, data)
     wide = np.exp(data.astype(np.float64))
     np.testing.assert_allclose(got, wide / wide.sum(axis, keepdims=True), rtol=1e-5, atol=1e-30)
+
+
+@pytest.mark.parametrize("shape", [(6, 5), (1, 5), (6, 1), (37, 70)])
+def test_softmax_down_the_columns_of_a_matrix(shape):
+    """Nothing is outside of the columns: one task does it all."""
+    target = load_target("x86-64-v3")
+    if not runs_here(target):
+        return
+    data = np.random.default_rng(0).standard_normal(shape).astype(np.float32) * 3
+    got = run(normalisation.softmax_across(shape, 0, target.fp32_lanes), target, data)
+    wide = np.exp(data.astype(np.float64))
+    np.testing.assert_allclose(got, wide / wide.sum(0, keepdims=True), rtol=1e-5, atol=1e-30)
 
 
 def test_softmax_leaves_masked_elements_at_zero():
