@@ -1,4 +1,4 @@
-"""Map the top-level folders onto the ``edgec`` namespace (see docs/architecture.md)."""
+"""Map the top-level folders onto the `edgec` namespace (see docs/architecture.md)."""
 
 from setuptools import find_packages, setup
 

@@ -1,4 +1,4 @@
-"""Several sets of input shapes in one artifact: a library for each, and every weight stored once."""
+"""Several sets of input shapes in one artifact: a library for each, shared weights."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Built:
 
 
 def join(built: Sequence[Built]) -> pack.Further:
-    """Join the compiles of one model: what the first stores already is not stored again.
+    """Join the compiles of one model; weights that an earlier one stores are not stored again.
 
     A layer whose kernels use different weight layouts for different sizes stores both.
 

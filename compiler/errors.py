@@ -1,4 +1,4 @@
-"""The compiler's errors: all but `InternalError` are for the user to mend.
+"""The compiler's errors: all but `InternalError` are for the user to fix.
 
 - EdgecError
     - CompilerError (1)
@@ -29,7 +29,7 @@ def opening(error: BaseException) -> str:
 
 
 class CompilerError(EdgecError):
-    """A compile that cannot succeed as asked."""
+    """A compile that cannot succeed as requested."""
 
 
 class ModelError(CompilerError):
@@ -49,7 +49,7 @@ class InputShapeError(UsageError):
 
 
 class TargetLacksPrecision(UsageError):
-    """Arithmetic was asked for that the target's processor does not have."""
+    """The requested precision needs arithmetic that the target's processor lacks."""
 
 
 class VerificationFailed(CompilerError):
@@ -81,7 +81,7 @@ class Unsupported:
 
 
 class UnsupportedModel(CompilerError):
-    """Nodes of the model cannot be compiled; ``nodes`` lists them all, the message by kind."""
+    """Nodes of the model cannot be compiled; `nodes` lists all, the message groups them by kind."""
 
     def __init__(self, nodes: Sequence[Unsupported]) -> None:
         self.nodes = tuple(nodes)

@@ -24,12 +24,12 @@ class ModelSummary:
     """Facts about a model.
 
     Attributes:
-        inputs, outputs: name to ``float32 1x3x224x224`` (symbolic sizes by name).
-        operators: ``Conv`` or ``com.microsoft:Gelu`` to how often, in the file's main graph.
+        inputs, outputs: name to `float32 1x3x224x224` (symbolic sizes by name).
+        operators: `Conv` or `com.microsoft:Gelu` to how often, in the file's main graph.
         parameters: number of stored weights, and their bytes.
         multiply_adds: of one run; None while input sizes are free.
         activation_bytes: largest sum of values that are alive at once; None while sizes are free.
-        nodes_compiled: nodes left after folding, all of them compiled unless listed in ``unsupported``.
+        nodes_compiled: nodes left after folding, all of them compiled unless listed in `unsupported`.
         unsupported: nodes that cannot be compiled.
         missing: what has to be given before it can be compiled.
     """

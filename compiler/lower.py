@@ -34,14 +34,14 @@ def lower(
     progress: Progress,
     bf16_nodes: Collection[int] = (),
 ) -> Lowered:
-    """Compile the function ``main`` of `mod` for `target`.
+    """Compile the function `main` of `mod` for `target`.
 
     Args:
         mod: the output of a front end: static shapes, constants embedded, binding variables named after source nodes.
         target: the hardware; its instruction set, registers and caches choose the kernels.
         options: threads, tuning effort, precision, cache folder.
         progress: receives stages and tuning notes.
-        bf16_nodes: with the precision ``auto``, the source nodes that multiply in bfloat16 (``bf16`` takes all that
+        bf16_nodes: with the precision `auto`, the source nodes that multiply in bfloat16 (`bf16` takes all that
             can). On a target without the instruction they compute the same by float32 arithmetic.
 
     Returns:

@@ -99,7 +99,7 @@ class Lowered:
     kernels: dict[str, KernelInfo]
     entry: str = "main"
     tuning: TuningSummary = field(default_factory=TuningSummary)
-    plan: Plan | None = None  # the entry that takes its activations as arguments, and where they lie
+    plan: Plan | None = None  # the entry point that takes its activations as arguments, and their placement
 
     @property
     def activation_bytes(self) -> int:

@@ -9,7 +9,7 @@ from typing import Literal
 
 Tune = Literal["none", "fast", "full"]
 Precision = Literal["fp32", "bf16", "auto"]
-BF16_SHARE = 0.8  # of the budget with ``auto``; the rest is for Winograd's transforms and the order of sums
+BF16_SHARE = 0.8  # of the budget with `auto`; the rest is for Winograd's transforms and the order of sums
 # The error accepted where the user names none. With bf16, factors have 8 bits: a few parts in a thousand a layer.
 ERROR_BUDGET: Mapping[Precision, float] = {"fp32": 1e-3, "auto": 1e-2, "bf16": 3e-2}
 
@@ -23,14 +23,14 @@ class CompileOptions:
             of the target (at most those of this machine when measuring here).
         tune: how many kernel candidates are timed per distinct layer: none (static model and the cache
             only), fast, or full.
-        precision: arithmetic of convolutions and products with constant weights. ``bf16`` rounds their operands to
-            bfloat16 and sums in fp32; ``auto`` does so for the layers that the error budget allows, by
+        precision: arithmetic of convolutions and products with constant weights. `bf16` rounds their operands to
+            bfloat16 and sums in fp32; `auto` does so for the layers that the error budget allows, by
             measurement on sample inputs.
         error_budget: largest error accepted per output, relative to the largest absolute value of that
             output in the reference (dimensionless). Verification fails above it.
         cache_dir: folder of chosen schedules and of machine code; None means the user's cache folder.
         input_shapes: shape per source input name; wins over what the model declares.
-        buckets: further sets of input shapes that the same artifact takes, each as ``input_shapes``; the runtime
+        buckets: further sets of input shapes that the same artifact takes, each as `input_shapes`; the runtime
             chooses by the shapes of what it is given.
         verify: compare with ONNX Runtime before writing the artifact.
         fallback: run sub-graphs that cannot be compiled through ONNX Runtime on the device.

@@ -21,7 +21,7 @@ from edgec.targets import Target
 
 
 def artifact_name(path: Path) -> str:
-    """A name for a model's artifact, from its file name: letters, digits, ``.``, ``_``, ``-``."""
+    """A name for a model's artifact, from its file name: letters, digits, `.`, `_`, `-`."""
     name = re.sub(r"[^a-z0-9._-]+", "-", path.stem.lower()).strip("._-")
     return name or "model"
 

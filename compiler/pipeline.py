@@ -42,9 +42,9 @@ class CompileResult:
 
     Attributes:
         artifact: the file that was written.
-        digest: ``sha256:…`` of its manifest.
+        digest: `sha256:…` of its manifest.
         config: its config blob.
-        evidence: what was measured (see :mod:`edgec.compiler.report.evidence`).
+        evidence: what was measured (see `edgec.compiler.report.evidence`).
         stages_s: seconds by stage.
         lowered: code, weights and kernels.
     """
@@ -104,9 +104,9 @@ def compile_model(
     Args:
         path: an ONNX file.
         target: the hardware.
-        options: see :class:`CompileOptions`.
+        options: see `CompileOptions`.
         card: the model card, for typed results.
-        output: the artifact's file; None writes ``<name>-<target>.edge`` into the current folder.
+        output: the artifact's file; None writes `<name>-<target>.edge` into the current folder.
         name: the artifact's name; None takes the card's or the file's.
         version: the artifact's version.
         inputs: `.npz` file of inputs to verify with; None generates them.
@@ -181,7 +181,7 @@ def compile_model(
 def _bf16_nodes(
     source: SourceModel, backend: Backend, options: CompileOptions, inputs: Path | None, progress: Progress
 ) -> frozenset[int]:
-    """The nodes that ``--precision auto`` lets multiply in bfloat16."""
+    """The nodes that `--precision auto` lets multiply in bfloat16."""
     from edgec.compiler.precision import choose_layers
 
     if options.precision != "auto":
@@ -228,7 +228,7 @@ def _verified(
     inputs: Path | None,
     options: CompileOptions,
 ) -> list[Verification]:
-    """The proofs of all sets of input shapes, each run by the one artifact; ``inputs`` are for the first."""
+    """The proofs of all sets of input shapes, each run by the one artifact; `inputs` are for the first."""
     first, proofs = built[0], []
     with tempfile.TemporaryDirectory(prefix="edgec-compile-") as folder:
         unproven = Path(folder) / "unproven.edge"

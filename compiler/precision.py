@@ -92,8 +92,8 @@ def _rounded(node: onnx.NodeProto, position: int, switch: str) -> list[onnx.Node
     name, made = node.input[position], f"{switch}_{position}"
     node.input[position] = made
     return [
-        helper.make_node("Cast", [name], [f"{made}_half"], to=TensorProto.BFLOAT16),
-        helper.make_node("Cast", [f"{made}_half"], [f"{made}_back"], to=TensorProto.FLOAT),
+        helper.make_node("Cast", [name], [f"{made}_bf16"], to=TensorProto.BFLOAT16),
+        helper.make_node("Cast", [f"{made}_bf16"], [f"{made}_back"], to=TensorProto.FLOAT),
         helper.make_node("Where", [switch, f"{made}_back", name], [made]),
     ]
 

@@ -1,4 +1,4 @@
-"""The CPU as a device: its programs work on the host's memory, so nothing is copied that can stay where it lies."""
+"""The CPU as a device: its programs work on host memory, so most calls copy nothing."""
 
 from __future__ import annotations
 

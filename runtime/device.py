@@ -1,4 +1,4 @@
-"""All that the runtime knows of a kind of hardware; `edgec.compiler.backends.interface.Backend` is its counterpart.
+"""The runtime's interface to a kind of hardware; `edgec.compiler.backends.interface.Backend` is its counterpart.
 
 A `Device` loads code that its back end compiled and binds it to the weights. Where the device works on the host's
 memory, the program is called with the caller's arrays. Where it has memory of its own, a `StagedFunction` copies
@@ -66,7 +66,7 @@ class Device(ABC):
 
     @abstractmethod
     def check(self) -> None:
-        """Check that the libraries and drivers that the device needs are there, without loading them.
+        """Check that the libraries and drivers that the device needs are installed, without loading them.
 
         Raises:
             IncompatibleDevice: one is missing, or of another version.

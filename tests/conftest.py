@@ -13,7 +13,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 NOT_OURS_TO_MEET = "hardware:"
 """How the reason of a skip begins that no install step of `.ci/run` could have prevented.
 
-One that begins with ``optional:`` names an extra of which `make test` can do without; CI installs them all (EXTRAS).
+One that begins with `optional:` names an extra of which `make test` can do without; CI installs them all (EXTRAS).
 """
 
 

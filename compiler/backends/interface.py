@@ -1,4 +1,4 @@
-"""All that the compiler knows of a kind of hardware.
+"""The compiler's interface to a kind of hardware.
 
 `pipeline`, `lower`, `tuning`, `verify`, `processing` and `pack` see hardware through a `Backend`, which
 `edgec.compiler.backends.registry.backend_of` makes for a target. Its counterpart on the device is
@@ -25,7 +25,7 @@ from edgec.compiler.progress import Progress
 from edgec.targets.measured_rates import Machine
 from edgec.targets.target import Target
 
-FAMILY = "any"  # stands for the epilogue in the name of a family of workloads
+FAMILY = "any"  # replaces the epilogue in the name of a family of workloads
 # What the operator of a source node (None: of no node) multiplies where the hardware can.
 OperandsOf: TypeAlias = Callable[[int | None], Operands]
 
@@ -93,11 +93,11 @@ class Runner(Protocol):
 
     @property
     def description(self) -> str:
-        """Such as `this machine`, or `qemu-aarch64-static -cpu cortex-a72`."""
+        """A description such as `this machine` or `qemu-aarch64-static -cpu cortex-a72`."""
 
     @property
     def is_hardware(self) -> bool:
-        """Whether times measured there are the target's."""
+        """Whether times measured there are representative of the target."""
 
     def command(self, arguments: list[str], python_path: Path) -> tuple[list[str], dict[str, str]]:
         """The command line and environment that run Python with these arguments.
@@ -114,7 +114,7 @@ class Library:
 
     Attributes:
         code: the content of the artifact's code layer, which the runtime's `Device` of the same kind loads.
-        plan: where the activations lie, for an entry that takes them as arguments.
+        plan: the placement of activations, for an entry point that takes them as arguments.
     """
 
     code: bytes
@@ -130,7 +130,7 @@ class Backend(ABC):
     # What it can do.
 
     def check_precision(self, precision: Precision) -> None:
-        """Check that the target multiplies in `precision`; `auto` stands for what there is.
+        """Check that the target multiplies in `precision`; `auto` accepts any target.
 
         Raises:
             TargetLacksPrecision: it does not; the message names what is missing.
@@ -144,10 +144,10 @@ class Backend(ABC):
 
     @abstractmethod
     def choose_layouts(self, mod: tvm.IRModule, operands_of: OperandsOf) -> tvm.IRModule:
-        """Rewrite the operators of `main` to the layouts, data types and kernels that the hardware likes.
+        """Rewrite the operators of `main` to the layouts, data types and kernels that suit the hardware.
 
         Requires: `simplify` ran; NCHW operators as the importers emit them.
-        Ensures: what is left of Relax operators has a legalisation of TVM's.
+        Ensures: every remaining Relax operator has a TVM legalisation.
         """
 
     def workload_of(
@@ -177,17 +177,17 @@ class Backend(ABC):
 
     @property
     def winners_key(self) -> str:
-        """Names everything about the target that decides which schedule is fast."""
+        """A key of everything about the target that determines which schedule is fast."""
         return self.target.name
 
     @property
     def shipped_key(self) -> str:
-        """Names the targets that share the winners shipped with the package."""
+        """A key of the targets that share the winners shipped with the package."""
         return self.winners_key
 
     @property
     def current_workloads(self) -> tuple[str, ...]:
-        """What the keys of workloads begin with that the templates of this version make."""
+        """Prefixes of the workload keys that this version's templates produce."""
         return ()
 
     @property
@@ -232,10 +232,10 @@ class Backend(ABC):
 
     @abstractmethod
     def runner(self) -> Runner:
-        """Where code for the target can run: this machine or an emulator.
+        """The runner of the target's code: this machine or an emulator.
 
         Raises:
-            ToolMissing: nowhere here.
+            ToolMissing: neither is possible here.
         """
 
     def runtime_libraries(self) -> dict[str, bytes]:

@@ -1,4 +1,4 @@
-"""Run artifacts in a process of this machine: a `Runner` for hardware that is here."""
+"""Run artifacts in a process on this machine: a `Runner` for local hardware."""
 
 from __future__ import annotations
 

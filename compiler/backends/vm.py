@@ -1,4 +1,4 @@
-"""Finish a module for TVM's virtual machine: for the back ends whose libraries run on it."""
+"""Finish a module for TVM's virtual machine; shared by the back ends that use it."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ class Loaded:
 
     Attributes:
         model: ONNX, computing the same as the source.
-        digest: ``sha256:…`` of the file.
+        digest: `sha256:…` of the file.
         original: runs the file in its own framework, where that is installed.
     """
 
@@ -61,7 +61,7 @@ def require_unloaded(module: str, extra: str, path: Path, other_way: str = "") -
 
 
 def read_file(path: Path) -> tuple[bytes, str]:
-    """A file's content and its digest ``sha256:…``.
+    """A file's content and its digest `sha256:…`.
 
     Raises:
         ModelError: unreadable.

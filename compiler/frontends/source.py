@@ -20,7 +20,7 @@ class Reference(Protocol):
 
     @property
     def description(self) -> str:
-        """The framework and its version, such as ``LiteRT 2.3.0``."""
+        """The framework and its version, such as `LiteRT 2.3.0`."""
 
     def run(self, inputs: Mapping[str, npt.NDArray[np.generic]]) -> dict[str, npt.NDArray[np.generic]]:
         """The outputs by name, for inputs by name in the shapes and types of the model's ports."""
@@ -40,7 +40,7 @@ class Port:
         name: the name in the source model.
         safe_name: the name as an identifier, unique within the model.
         shape: static dimensions.
-        dtype: numpy's name of the element type, such as ``float32``.
+        dtype: numpy's name of the element type, such as `float32`.
     """
 
     name: str
@@ -67,7 +67,7 @@ class SourceNode:
 
     @property
     def label(self) -> str:
-        """The node's name, or ``Conv#12`` (operator and position) when it has none."""
+        """The node's name, or `Conv#12` (operator and position) when it has none."""
         return self.name or f"{self.op_type}#{self.index}"
 
 
@@ -77,12 +77,12 @@ class SourceModel:
 
     Attributes:
         path: the file it was read from.
-        digest: ``sha256:…`` of that file.
+        digest: `sha256:…` of that file.
         reference: the model as given, with static input shapes; ONNX Runtime runs it as the reference.
         model: the cleaned model, which computes the same and is compiled.
         inputs, outputs: in the order of the source model.
         nodes: the nodes of the source model's main graph.
-        origins: name of a value in ``model`` to the index into ``nodes`` of the node it came from.
+        origins: name of a value in `model` to the index into `nodes` of the node it came from.
         labels: the class names stored in the model; its output holds their positions.
         original: runs the source model in its own framework; None where that is ONNX Runtime.
     """
@@ -119,9 +119,9 @@ class FallbackSegment:
 
 @dataclass(frozen=True)
 class ImportedModel:
-    """A Relax module with one function ``main``: inputs by safe name, constants embedded.
+    """A Relax module with one function `main`: inputs by safe name, constants embedded.
 
-    A binding variable named ``n12_…`` belongs to ``source.nodes[12]``. The function returns one tensor, or a
+    A binding variable named `n12_…` belongs to `source.nodes[12]`. The function returns one tensor, or a
     tuple when the model has several outputs. It calls the sub-graphs that run in ONNX Runtime (`segments`) as external
     functions.
     """

@@ -1,4 +1,4 @@
-"""Marks on the kernels that a template may claim.
+"""Annotations of the kernels that a template may claim.
 
 A PrimFunc that computes more than a map (a convolution, a product, an attention) carries its specification as JSON
 under the attribute `ANCHOR`, and so does the block in it that computes the anchor's result. Fusion attaches

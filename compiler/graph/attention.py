@@ -1,9 +1,9 @@
 """Find attention: a product, its softmax and a second product become one kernel that needs no transposes.
 
 Requires: `simplify` ran.
-Ensures: where ``softmax(scale · q · kᵀ + mask) · v`` is the only reader of its own intermediate values, one call of
-`edgec.compiler.graph.attention_compute.attention` stands; what lies before q, k and v (transposes, slices, splits, lost
-or new axes of extent 1) and a transpose behind it are part of how that kernel addresses memory.
+Ensures: where `softmax(scale · q · kᵀ + mask) · v` is the only reader of its own intermediate values, it is one call
+of `edgec.compiler.graph.attention_compute.attention`; transposes, slices, splits and squeezed or new axes of extent 1
+before q, k and v, and a transpose after it, become part of how that kernel addresses memory.
 """
 
 from __future__ import annotations

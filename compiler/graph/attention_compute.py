@@ -1,4 +1,4 @@
-"""What an attention computes, as a TE definition: a template makes it fast, and without one it computes the same."""
+"""The definition of attention in TE: a template implements it faster, and without one it is scheduled as it is."""
 
 from __future__ import annotations
 

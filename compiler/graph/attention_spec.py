@@ -1,4 +1,4 @@
-"""What an attention kernel computes: ``softmax(scale · queries · keysᵀ + mask) · values``, and where it all lies."""
+"""Specification of an attention kernel, `softmax(scale · queries · keysᵀ + mask) · values`, with its memory layout."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ FIXED = -1  # an axis of a source that stays at its offset
 
 @dataclass(frozen=True)
 class View:
-    """An operand as it lies in memory: which element of the tensor `shape` is the operand's at a logical position.
+    """The memory layout of an operand: maps a logical position to an element of the tensor `shape`.
 
-    Transpositions, slices and broadcasts before an attention thus cost nothing. Axis ``i`` of the tensor is at
-    ``offsets[i]`` plus the position along the logical axis ``axes[i]``; where that is `FIXED`, at the offset alone.
+    Transpositions, slices and broadcasts before an attention thus cost nothing. Axis `i` of the tensor is at
+    `offsets[i]` plus the position along the logical axis `axes[i]`; where that is `FIXED`, at the offset alone.
     """
 
     shape: tuple[int, ...]
@@ -46,8 +46,8 @@ class View:
 class AttentionSpec:
     """An attention over float32 tensors.
 
-    Logical shapes: queries ``[*batch, rows, inner]``, keys ``[*batch, keys, inner]``, values ``[*batch, keys, cols]``,
-    mask (added to the scaled products) ``[*batch, rows, keys]``, result ``[*batch, rows, cols]``. Values run along
+    Logical shapes: queries `[*batch, rows, inner]`, keys `[*batch, keys, inner]`, values `[*batch, keys, cols]`,
+    mask (added to the scaled products) `[*batch, rows, keys]`, result `[*batch, rows, cols]`. Values run along
     their columns in memory.
 
     Attributes:

@@ -1,8 +1,8 @@
 """Group the operators into kernels: an anchor with its element-wise epilogue, chains of maps, maps before a reduction.
 
-Requires: every tensor operator is a ``call_tir`` of a PrimFunc with an ``op_pattern`` (LegalizeOps and
-AnnotateTIROpPattern ran); anchors carry their specification under the attribute ``edgec``.
-Ensures: one ``call_tir`` a kernel; each PrimFunc that came from several operators holds their blocks in order. The
+Requires: every tensor operator is a `call_tir` of a PrimFunc with an `op_pattern` (LegalizeOps and
+AnnotateTIROpPattern ran); anchors carry their specification under the attribute `edgec`.
+Ensures: one `call_tir` a kernel; each PrimFunc that came from several operators holds their blocks in order. The
 source nodes of every kernel call are known.
 """
 
@@ -62,7 +62,7 @@ def fuse(mod: tvm.IRModule, entry: str = "main") -> tuple[tvm.IRModule, list[Ker
     """Apply the pass (see the module's docstring).
 
     Returns:
-        the module, and what each kernel call is, in the order of the ``call_tir`` bindings of `entry`.
+        the module, and what each kernel call is, in the order of the `call_tir` bindings of `entry`.
     """
     mod = relax.transform.DeadCodeElimination([entry])(mod)
     function = mod[entry]

@@ -1,6 +1,6 @@
-"""A second entry into the model that allocates nothing but its results: activations are arguments, placed in one arena.
+"""A second entry point that allocates only its results: activations are arguments, placed in one arena.
 
-Requires: kernels are plain calls that write into tensors allocated before them, and ``StaticPlanBlockMemory`` has told
+Requires: kernels are plain calls that write into tensors allocated before them, and `StaticPlanBlockMemory` has told
 the allocations of a call (storage that goes back) from the results (which leave).
 Ensures: the entry takes the inputs, the weights, then one tensor for every activation and every view of one, all of
 them parts of an arena. Two parts share bytes only when no call needs both.
@@ -42,11 +42,11 @@ class _Rewrite:
     renamed: dict[relax.Var, Expr] = field(default_factory=dict)
     planned: set[relax.Var] = field(default_factory=set)  # variables of storage
     tuples: dict[relax.Var, list[Expr]] = field(default_factory=dict)  # that hold a part of the arena
-    near: dict[relax.Var, set[int]] = field(default_factory=dict)  # buffers that a value may lie in
-    where: dict[relax.Var, int] = field(default_factory=dict)  # the buffer in which a parameter lies
+    near: dict[relax.Var, set[int]] = field(default_factory=dict)  # buffers that may hold a value
+    where: dict[relax.Var, int] = field(default_factory=dict)  # the buffer that holds a parameter
 
     def add(self, var: relax.Var, buffer: int) -> None:
-        """Make a parameter that stands for `var`."""
+        """Make a parameter that replaces `var`."""
         param = relax.Var(f"m{len(self.params)}", relax.TensorType(shape_of(var), dtype_of(var)))
         self.params.append(param)
         self.buffers.append(buffer)
@@ -54,14 +54,14 @@ class _Rewrite:
         self.where[param] = buffer
 
     def buffer_of(self, expr: Expr) -> int | None:
-        """The arena's buffer in which `expr` (of the new function) lies."""
+        """The arena's buffer that holds `expr` (of the new function)."""
         return self.where.get(expr) if isinstance(expr, relax.Var) else None
 
     def _is_split(self, expr: Expr) -> bool:
         return isinstance(expr, relax.Var) and expr in self.tuples
 
     def binding(self, at: int, binding: relax.VarBinding) -> relax.VarBinding | None:
-        """The binding in the new function; None when a parameter stands for it."""
+        """The binding in the new function; None when a parameter replaces it."""
         var, value = binding.var, binding.value
         name = op_name(value)
         if name == "memory.alloc_storage":
@@ -94,7 +94,7 @@ class _Rewrite:
         return relax.VarBinding(var, value)
 
     def use(self, leaf: Expr, at: int) -> Expr:
-        """What stands for a variable or constant that the binding `at` reads."""
+        """The replacement of a variable or constant that the binding `at` reads."""
         if self._is_split(leaf):
             for part in self.tuples[leaf]:
                 self.use(part, at)

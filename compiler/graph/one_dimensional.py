@@ -1,7 +1,7 @@
-"""See one-dimensional convolutions and poolings as two-dimensional ones of height 1.
+"""Rewrite one-dimensional convolutions and poolings as two-dimensional ones of height 1.
 
 Requires: `simplify` ran.
-Ensures: no ``conv1d`` with constant weights is left; what lies between such convolutions works on ``[N, C, 1, W]`` too,
+Ensures: no `conv1d` with constant weights is left; operators between such convolutions work on `[N, C, 1, W]`, too,
 so that the templates and the blocked layouts of images serve sound and sequences as well.
 """
 
@@ -82,7 +82,7 @@ class _Widener(Walker):
         return isinstance(expr, relax.Var) and expr in self.wide
 
     def _image(self, expr: Expr) -> Expr:
-        """The form ``[N, C, 1, W]`` of a tensor of rank 3."""
+        """The form `[N, C, 1, W]` of a tensor of rank 3."""
         if isinstance(expr, relax.Var) and expr in self.wide:
             return self.wide[expr]
         n, c, w = shape_of(expr)

@@ -1,4 +1,4 @@
-"""Small tools with which the passes take Relax functions apart and put them together again."""
+"""Helpers of the passes to take Relax functions apart and rebuild them."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def dtype_of(expr: Expr) -> str:
 
 
 def op_name(expr: Expr) -> str:
-    """``nn.conv2d`` for a call of ``relax.nn.conv2d``; empty for what is not a call of an operator."""
+    """`nn.conv2d` for a call of `relax.nn.conv2d`; empty for what is not a call of an operator."""
     if isinstance(expr, Call) and isinstance(expr.op, tvm.ir.Op):
         return str(expr.op.name).removeprefix("relax.")
     return ""

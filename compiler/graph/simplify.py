@@ -1,8 +1,8 @@
-"""Bring the importer's output into the form that the later passes look for.
+"""Bring the importer's output into the form that later passes expect.
 
 Requires: static shapes.
 Ensures: no batch norm; arithmetic on constants alone is done; no division by powers of two, or in an error function;
-clip is a relax ``maximum``/``minimum`` pair; scalar operands are rank-0 constants; a convolution or product with
+clip is a relax `maximum`/`minimum` pair; scalar operands are rank-0 constants; a convolution or product with
 constant weights that is followed by a multiplication or addition per output channel has the factor in its weights and
 one bias behind it.
 """

@@ -1,8 +1,8 @@
-"""The thread that leads from a kernel back to the nodes of the source model.
+"""Trace kernels back to the nodes of the source model.
 
-A front end names the binding variables of its Relax module ``n<index>_…``, `index` being the position of the
-ONNX node. Passes of this package keep those names; `node_of` reads them. A value that stands for several nodes is
-called ``n<index>and<index>_…``.
+A front end names the binding variables of its Relax module `n<index>_…`, `index` being the position of the
+ONNX node. Passes of this package keep those names; `node_of` reads them. A value of several merged nodes is
+called `n<index>and<index>_…`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def nodes_of(name: str) -> tuple[int, ...]:
 
 
 def merged_name(names: Sequence[str]) -> str:
-    """A name for a value that stands for the nodes of all `names`, called like the last of them."""
+    """A name for the merged value of all `names`, derived from the last of them."""
     nodes = [node for name in names for node in nodes_of(name)]
     last = _NODE.sub("", names[-1])
     return f"n{'and'.join(str(node) for node in dict.fromkeys(nodes))}_{last}" if nodes else last

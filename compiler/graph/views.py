@@ -1,4 +1,4 @@
-"""Follow a tensor back through transposes, slices, splits and axes of extent 1 to where it lies in memory."""
+"""Trace a tensor back through transposes, slices, splits and axes of extent 1 to its place in memory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from edgec.compiler.graph.rewrite import Expr, array_of, is_tensor, op_name, sha
 
 @dataclass
 class Operand:
-    """A tensor and how an operand lies in it."""
+    """A tensor and an operand's view of it."""
 
     source: Expr
     view: View
@@ -33,7 +33,7 @@ class Views:
     opaque: Collection[relax.Var]
 
     def scaled(self, expr: Expr) -> tuple[Operand, float]:
-        """The tensor in which `expr` lies, and the number by which it is multiplied on the way."""
+        """The tensor that holds `expr`, and the factor by which it is scaled on the way."""
         here, scale = Operand(expr, View.of(shape_of(expr))), 1.0
         while (value := self._value(here.source)) is not None:
             number = scalar_product(value)
@@ -48,7 +48,7 @@ class Views:
         return here, scale
 
     def lying_along(self, expr: Expr, axis: int) -> Operand:
-        """The tensor in which `expr` lies, as far back as its neighbours along `axis` are neighbours in memory."""
+        """The tensor that holds `expr`, traced back while neighbours along `axis` stay neighbours in memory."""
         here = best = Operand(expr, View.of(shape_of(expr)))
         while (value := self._value(here.source)) is not None:
             step = self._behind(value, here.view)

@@ -19,11 +19,11 @@ Weights = dict[str, npt.NDArray[np.generic]]
 def lift_weights(mod: tvm.IRModule, entry: str = "main") -> tuple[tvm.IRModule, Weights]:
     """Turn every tensor constant of `entry` into a trailing parameter.
 
-    Requires: all compute is in ``call_tir``; constants appear only as arguments of calls or as results.
+    Requires: all compute is in `call_tir`; constants appear only as arguments of calls or as results.
     Ensures: `entry` holds no tensor constant; equal constants (the same tensor) share one parameter.
 
     Returns:
-        the new module, and the arrays in the order of the parameters, named ``w<k>`` or ``w<k>_n<index>`` after
+        the new module, and the arrays in the order of the parameters, named `w<k>` or `w<k>_n<index>` after
         the source node that uses them first.
     """
     function = mod[entry]

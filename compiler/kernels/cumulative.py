@@ -16,7 +16,7 @@ def cumulative(
     backwards: bool,
     exclusive: bool,
 ) -> PrimFunc:
-    """Sums (or products) of the elements up to each place along the middle axis of ``[outer, length, inner]``.
+    """Sums (or products) of the elements up to each place along the middle axis of `[outer, length, inner]`.
 
     Args:
         symbol: the function's name.

@@ -2,7 +2,7 @@
 
 The products of the inputs with their weights do not depend on the state: they are one matrix product before
 the walk. What is left for each step is the product of the state with the recurrence weights, which lie in
-blocks of ``width`` columns, so that a block's sums stay in registers while the state is read once.
+blocks of `width` columns, so that a block's sums stay in registers while the state is read once.
 """
 
 from __future__ import annotations
@@ -51,10 +51,10 @@ def activation(name: str, alpha: float | None, beta: float | None) -> Activation
 class RecurrentKernel:
     """Writes the TIR of one direction of a recurrent layer.
 
-    The function takes ``gates [steps, batch, n·hidden]`` (the inputs' products and biases), the recurrence
-    weights as `blocked` lays them, ``h0 [batch, hidden]``, then (LSTM) ``c0`` and (with ``peepholes``)
-    ``p [3, hidden]``, (GRU, ``linear_before_reset``) ``rb [hidden]``, (``lengths``) ``len [batch]``
-    int32; and writes ``y [steps, batch, hidden]``, ``h [batch, hidden]`` and (LSTM) ``c [batch, hidden]``.
+    The function takes `gates [steps, batch, n·hidden]` (the inputs' products and biases), the recurrence
+    weights as `blocked` lays them, `h0 [batch, hidden]`, then (LSTM) `c0` and (with `peepholes`)
+    `p [3, hidden]`, (GRU, `linear_before_reset`) `rb [hidden]`, (`lengths`) `len [batch]`
+    int32; and writes `y [steps, batch, hidden]`, `h [batch, hidden]` and (LSTM) `c [batch, hidden]`.
 
     Formulas: ONNX operators LSTM-22, GRU-22 and RNN-22.
     """
@@ -147,7 +147,7 @@ class RecurrentKernel:
         {"LSTM": self._lstm, "GRU": self._gru, "RNN": self._rnn}[self.op_type](time, row)
 
     def _products(self, time: Tir, row: Tir, first: int, last: int, *, scaled: bool = False) -> None:
-        """Put the pre-activations of the gates from ``first`` up to ``last`` into ``g``."""
+        """Put the pre-activations of the gates from `first` up to `last` into `g`."""
         b, h, w = self.buffers, self.hidden, self.width
         with T.serial(first * h // w, last * h // w) as block:
             acc = T.alloc_buffer((w,), "float32", scope="local")
@@ -208,7 +208,7 @@ class RecurrentKernel:
             _store(b["h"], b["y"][time, row, k], [row, k])
 
     def _multiply_state(self, row: Tir) -> None:
-        """Put the state times the third gate's weights into ``v``."""
+        """Put the state times the third gate's weights into `v`."""
         b, h, w = self.buffers, self.hidden, self.width
         with T.serial(0, h // w) as block:
             acc = T.alloc_buffer((w,), "float32", scope="local")
@@ -233,7 +233,7 @@ def block_width(hidden: int) -> int:
 
 
 def blocked(r: Array, hidden: int) -> Array:
-    """Recurrence weights ``[n·hidden, hidden]`` as blocks ``[n·hidden / width, hidden, width]``."""
+    """Recurrence weights `[n·hidden, hidden]` as blocks `[n·hidden / width, hidden, width]`."""
     width = block_width(hidden)
     return np.ascontiguousarray(r.reshape(-1, width, hidden).transpose(0, 2, 1))
 

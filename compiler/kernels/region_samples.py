@@ -27,7 +27,7 @@ class RegionGrid:
     half_pixel: bool
 
     def largest(self, x: Tir, regions: Tir, batch: Tir) -> Tir:
-        """``[regions, channels, height, width]`` of images `x` and corners ``[regions, 4]``."""
+        """`[regions, channels, height, width]` of images `x` and corners `[regions, 4]`."""
         count, channels = int(regions.shape[0]), int(x.shape[1])
         iy = te.reduce_axis((0, self.samples), name="iy")
         ix = te.reduce_axis((0, self.samples), name="ix")

@@ -11,7 +11,7 @@ from edgec.compiler.kernels.tir import Tir
 
 
 def reinterpreted(symbol: str, size: int, dtype: str, to: str) -> PrimFunc:
-    """A function that copies the bits of ``x [size]`` to ``y [size]`` of the type `to`."""
+    """A function that copies the bits of `x [size]` to `y [size]` of the type `to`."""
     with IRBuilder() as builder, T.prim_func():
         T.func_name(symbol)
         T.func_attr({"tirx.is_scheduled": True, "tirx.noalias": True})
@@ -26,5 +26,5 @@ def reinterpreted(symbol: str, size: int, dtype: str, to: str) -> PrimFunc:
 
 
 def reinterpreted_element(x: Tir, to: str) -> Tir:
-    """The same for ``x [1]`` as a tensor expression: TVM's script takes a buffer of one element for a scalar."""
+    """The same for `x [1]` as a tensor expression: TVM's script takes a buffer of one element for a scalar."""
     return te.compute((1,), lambda i: tirx.reinterpret(to, x(i)), name="bits")

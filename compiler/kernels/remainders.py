@@ -9,12 +9,12 @@ from edgec.compiler.kernels.tir import Tir
 
 
 def remainder(a: Tir, b: Tir, *, sign_of_dividend: bool) -> Tir:
-    """``a`` modulo ``b``, element by element with numpy's broadcasting.
+    """`a` modulo `b`, element by element with numpy's broadcasting.
 
     Args:
         a: the dividends, integers.
         b: the divisors, of the same type.
-        sign_of_dividend: as C's ``%``; otherwise the remainder has the sign of the divisor, as in Python.
+        sign_of_dividend: as C's `%`; otherwise the remainder has the sign of the divisor, as in Python.
     """
     function = tirx.truncmod if sign_of_dividend else tirx.floormod
     shape = np.broadcast_shapes(tuple(map(int, a.shape)), tuple(map(int, b.shape)))

@@ -23,9 +23,9 @@ _GONE = -1.0  # the score of a box that was kept or suppressed; real ones are 0 
 
 
 class DetectKernel:
-    """Writes ``edgec_detect(outputs…, [cells,] boxes, scores, classes, count)`` for one detector.
+    """Writes `edgec_detect(outputs…, [cells,] boxes, scores, classes, count)` for one detector.
 
-    ``boxes [max, 4]`` (corners in input pixels), ``scores [max]``, ``classes [max]`` and ``count [1]`` are filled
+    `boxes [max, 4]` (corners in input pixels), `scores [max]`, `classes [max]` and `count [1]` are filled
     with what is left after suppression, best first; equal scores in the anchors' order.
     """
 

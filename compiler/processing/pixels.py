@@ -16,10 +16,10 @@ Tir: TypeAlias = Any  # TVM's expressions and buffers are made at import time an
 
 
 def prepare_kernel(card: ImageInput, dtype: str) -> PrimFunc:
-    """The function ``edgec_prepare(frame, input)``.
+    """The function `edgec_prepare(frame, input)`.
 
-    ``frame`` is ``[height, width, 3]`` BGR uint8 (``[height, width, 1]`` for a gray input) of the card's size,
-    ``input`` the model's input. Its arithmetic is numpy's: one subtraction and one product in fp32 a value.
+    `frame` is `[height, width, 3]` BGR uint8 (`[height, width, 1]` for a gray input) of the card's size,
+    `input` the model's input. Its arithmetic is numpy's: one subtraction and one product in fp32 a value.
     """
     height, width, channels = card.height, card.width, card.channels
     mean = np.broadcast_to(np.asarray(card.mean, np.float32), (channels,))

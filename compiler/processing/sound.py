@@ -25,10 +25,10 @@ _TILE = 2 * _LANES
 
 
 class FeatureKernel:
-    """Writes ``edgec_features(samples, count, window, cosines, sines, filters[, dct], rows)``.
+    """Writes `edgec_features(samples, count, window, cosines, sines, filters[, dct], rows)`.
 
-    ``samples`` holds ``count[0]`` frames (at most ``BLOCK``), a step apart; ``rows [BLOCK, width]`` gets a row for
-    each. The tables are those of :class:`edgec.runtime.processing.audio.Tables`.
+    `samples` holds `count[0]` frames (at most `BLOCK`), a step apart; `rows [BLOCK, width]` gets a row for
+    each. The tables are those of `edgec.runtime.processing.audio.Tables`.
     """
 
     def __init__(self, card: AudioInput) -> None:

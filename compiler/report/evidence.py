@@ -56,7 +56,7 @@ def make_evidence(
     inputs: str,
     target: str,
 ) -> dict[str, Any]:
-    """The evidence of one compile; ``verification`` is None when the user waived it."""
+    """The evidence of one compile; `verification` is None when the user waived it."""
     evidence: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "verified": verification is not None and verification.ok,

@@ -1,7 +1,7 @@
 """Run an artifact in a process of its own, as a device would: with the runtime alone.
 
-Started as ``python -m edgec.compiler.verify.child REQUEST``, REQUEST being a JSON file (see
-:mod:`edgec.compiler.verify.run`). TVM's compiler cannot be imported here, which proves that a device does not
+Started as `python -m edgec.compiler.verify.child REQUEST`, REQUEST being a JSON file (see
+`edgec.compiler.verify.run`). TVM's compiler cannot be imported here, which proves that a device does not
 need it; and code that crashes takes only this process with it.
 """
 

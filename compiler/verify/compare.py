@@ -17,7 +17,7 @@ class OutputError:
 
     Attributes:
         max_abs: largest absolute difference, over the values finite on both sides.
-        max_rel: ``max_abs`` divided by the largest absolute value of the reference.
+        max_rel: `max_abs` divided by the largest absolute value of the reference.
         cosine: of the angle between both outputs, flattened; 1 when equal.
         mismatches: elements that differ, for integers and booleans; elsewhere those whose NaN or infinity
             does not match.
@@ -53,7 +53,7 @@ def compare(
     """Compare one output with its reference.
 
     Integers and booleans have to be equal. NaNs have to be in the same places, infinities too and of the same
-    sign. Finite values may differ by ``budget`` times the largest absolute value of the reference.
+    sign. Finite values may differ by `budget` times the largest absolute value of the reference.
 
     Args:
         spread: how far the reference's own implementations are apart; a difference up to twice that is fine.

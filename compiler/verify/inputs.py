@@ -20,7 +20,7 @@ SAMPLE_RATES = {"sr", "sample_rate", "sampling_rate"}
 
 
 def read_inputs(path: Path, source: SourceModel) -> Arrays:
-    """Read inputs from an ``.npz`` file whose entries are named like the model's inputs.
+    """Read inputs from an `.npz` file whose entries are named like the model's inputs.
 
     Raises:
         InputShapeError: unreadable, a missing or unknown name, another shape or element type.
@@ -40,7 +40,7 @@ def _arrays(path: Path) -> Arrays:
 
 
 def fits(path: Path, source: SourceModel) -> bool:
-    """Whether the arrays of an ``.npz`` file have the shapes of the model's inputs.
+    """Whether the arrays of an `.npz` file have the shapes of the model's inputs.
 
     Raises:
         InputShapeError: it cannot be read.

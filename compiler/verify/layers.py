@@ -58,7 +58,7 @@ def compare_layers(
         inputs: by name, as the model takes them.
 
     Returns:
-        errors in the order of the graph; the first that is not ``ok`` is where the models part.
+        errors in the order of the graph; the first that is not `ok` is where the models part.
 
     Raises:
         ModelError, UnsupportedModel, ToolMissing: as a compile.

@@ -90,7 +90,7 @@ def _same(found: Failure | None, wanted: Failure) -> bool:
 
 
 def _smallest(low: int, high: int, fails: Callable[[int], bool]) -> int:
-    """The smallest number for which ``fails``, if failing once means failing above; ``high`` is known to."""
+    """The smallest number for which `fails`, if failing once means failing above; `high` is known to."""
     while low < high:
         middle = (low + high) // 2
         if fails(middle):

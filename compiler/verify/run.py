@@ -37,10 +37,10 @@ class Verification:
     Attributes:
         errors: one per output.
         budget: largest relative error that was accepted.
-        where: ``this machine``, or the emulator.
-        latency: by side (``edgec``, ``onnxruntime``), see :class:`edgec.compiler.verify.timing.Latency`.
+        where: `this machine`, or the emulator.
+        latency: by side (`edgec`, `onnxruntime`), see `edgec.compiler.verify.timing.Latency`.
         layers: time per kernel, from the runtime's profile.
-        golden: outputs for the input that devices check with, see :mod:`edgec.runtime.artifact.golden`.
+        golden: outputs for the input that devices check with, see `edgec.runtime.artifact.golden`.
     """
 
     errors: tuple[OutputError, ...]
@@ -97,7 +97,7 @@ def verify(
     measure: Measure | None = None,
     write: Callable[[], object] | None = None,
 ) -> Verification:
-    """Run ``artifact`` on ``inputs`` in a clean process; compare it with its own framework or ONNX Runtime.
+    """Run `artifact` on `inputs` in a clean process; compare it with its own framework or ONNX Runtime.
 
     Args:
         write: writes the artifact, if it is not there yet: the process starts meanwhile.

@@ -40,7 +40,7 @@ def summarise(times_s: Sequence[float]) -> Latency:
 def interleave(
     sides: Mapping[str, Callable[[], object]], *, runs: int, limit_s: float, warmup: int = 3
 ) -> dict[str, Latency]:
-    """Time each side's call at least ``runs`` times, in turns, for about ``limit_s`` seconds at most.
+    """Time each side's call at least `runs` times, in turns, for about `limit_s` seconds at most.
 
     Args:
         sides: what to call, by name.

@@ -1,7 +1,7 @@
-"""The node tests of the ``onnx`` package as cases for this compiler.
+"""The node tests of the `onnx` package as cases for this compiler.
 
 Those tests pass shapes, axes, counts and the like as inputs of the graph. An artifact has static shapes, so here
-they become constants of the model, as they are in models that people export; ``FROZEN`` lists which.
+they become constants of the model, as they are in models that people export; `FROZEN` lists which.
 Everything else goes in as it comes, through the whole compiler and the runtime.
 """
 
@@ -83,7 +83,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a case: ``native``, ``fallback``, ``refused``, ``wrong`` or ``excluded``, and why."""
+    """What came of a case: `native`, `fallback`, `refused`, `wrong` or `excluded`, and why."""
 
     name: str
     operator: str
@@ -93,7 +93,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class StoredTest:
-    """A test whose model and data lie in files of the ``onnx`` package."""
+    """A test whose model and data lie in files of the `onnx` package."""
 
     name: str
     kind: str
@@ -143,7 +143,7 @@ def excluded(name: str, patterns: dict[str, str]) -> str | None:
 
 
 def make_case(test: Any) -> Case | str:
-    """A case of an ``onnx`` test, or why it cannot be one."""
+    """A case of an `onnx` test, or why it cannot be one."""
     model = ModelProto()
     model.CopyFrom(test.model)
     given, expected = test.data_sets[0]

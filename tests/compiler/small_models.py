@@ -18,7 +18,7 @@ def model_of(
     opset: int = 17,
     **extra: Any,
 ) -> ModelProto:
-    """A model; ``inputs`` maps names to shapes (fp32) or to (type, shape)."""
+    """A model; `inputs` maps names to shapes (fp32) or to (type, shape)."""
     values = []
     for name, kind in inputs.items():
         elem, shape = kind if isinstance(kind, tuple) else (TensorProto.FLOAT, kind)

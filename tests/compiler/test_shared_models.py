@@ -1,4 +1,4 @@
-"""Real files that are refused, or very old; the rest is ``scripts/compile_all.py``."""
+"""Real files that are refused, or very old; the rest is `scripts/compile_all.py`."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from edgec.fleet.client.connection import FleetClient
 
 
 def wait_for(condition: Callable[[], Any], timeout_s: float = 30.0, what: str = "") -> Any:
-    """Poll until ``condition`` is true; its value. Never less than a minute: a loaded machine is no failure."""
+    """Poll until `condition` is true; its value. Never less than a minute: a loaded machine is no failure."""
     timeout_s = max(timeout_s, 60.0)
     end = time.monotonic() + timeout_s
     while True:
@@ -89,7 +89,7 @@ class ObjectStore:
 
 
 class Backend:
-    """What a server runs on: ``embedded`` is SQLite and our own broker, ``external`` PostgreSQL and Mosquitto; blobs in
+    """What a server runs on: `embedded` is SQLite and our own broker, `external` PostgreSQL and Mosquitto; blobs in
     a folder, or in an object store."""
 
     def __init__(self, postgres: Postgres | None = None, objects: ObjectStore | None = None) -> None:
@@ -107,7 +107,7 @@ class Backend:
 
 
 class FleetServer:
-    """``edgec fleet serve`` as a process on free ports."""
+    """`edgec fleet serve` as a process on free ports."""
 
     def __init__(
         self,

@@ -27,7 +27,7 @@ def _box(number: int) -> tuple[float, float, float, float]:
 class SimDevice:
     """A device: presence with last will, health, events, and jobs that it carries out at once.
 
-    ``outcome`` decides how an update job ends.
+    `outcome` decides how an update job ends.
     """
 
     def __init__(self, access: dict[str, Any], target: str = "x86-64-v3") -> None:

@@ -195,7 +195,7 @@ LIES: list[tuple[str, Any]] = [
 
 @pytest.fixture(scope="module")
 def intake(backend: Backend, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """An ingest over a real database, with a device called ``liar``."""
+    """An ingest over a real database, with a device called `liar`."""
     url = f"sqlite:///{tmp_path_factory.mktemp('intake') / 'i.db'}"
     if backend.postgres is not None:
         url = backend.postgres.create(f"intake-{uuid.uuid4().hex[:8]}")

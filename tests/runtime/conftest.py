@@ -40,7 +40,7 @@ def compiled(
     inputs: list[rt.TensorSpec],
     outputs: list[rt.TensorSpec],
 ) -> Built:
-    """Compile what ``emit(block_builder, inputs)`` builds."""
+    """Compile what `emit(block_builder, inputs)` builds."""
     from tvm import relax
 
     from edgec.compiler.lower import lower
@@ -79,7 +79,7 @@ def compiled(
 
 @pytest.fixture(scope="session")
 def mlp() -> Built:
-    """Four layers of ``relu(x @ w)``; the output is called ``y.0``."""
+    """Four layers of `relu(x @ w)`; the output is called `y.0`."""
     pytest.importorskip("tvm", reason="the compiler is missing: pip install 'edgec[compiler]'")
     from tvm import relax
 
@@ -114,7 +114,7 @@ def reference(mlp: Built) -> Callable[[Any], Any]:
 
 @pytest.fixture(scope="session")
 def two_outputs() -> Built:
-    """``a + b`` and ``a`` handed through, for ``a`` of 2 MB and ``b`` a scalar of float32."""
+    """`a + b` and `a` handed through, for `a` of 2 MB and `b` a scalar of float32."""
     pytest.importorskip("tvm", reason="the compiler is missing: pip install 'edgec[compiler]'")
     from tvm import relax
 
@@ -128,7 +128,7 @@ def two_outputs() -> Built:
 
 @pytest.fixture(scope="session")
 def small_pair() -> Built:
-    """``x + 1`` and ``relu(x)``, for ``x`` of 32 numbers: inputs and outputs so small that they are copied."""
+    """`x + 1` and `relu(x)`, for `x` of 32 numbers: inputs and outputs so small that they are copied."""
     pytest.importorskip("tvm", reason="the compiler is missing: pip install 'edgec[compiler]'")
     from tvm import relax
 

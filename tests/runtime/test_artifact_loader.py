@@ -53,7 +53,7 @@ def test_an_altered_artifact_never_runs_code(
 def test_a_damaged_header_of_weights_is_said_to_be_damage(
     mlp: Any, tmp_path: Path, change: tuple[bytes, bytes]
 ) -> None:
-    """With an ``e`` for a comma the shape ``[1,1024]`` is ``[1e1024]``: more than Python's numbers reach."""
+    """With an `e` for a comma the shape `[1,1024]` is `[1e1024]`: more than Python's numbers reach."""
     weights = mlp.weights | {"more": np.zeros((1, 1024), "uint8")}
     path = tmp_path / "damaged.edge"
     rt.write_artifact(path, config=mlp.config, code=mlp.code, weights=weights)

@@ -59,7 +59,7 @@ def test_it_computes_what_the_model_computes(model: rt.Model, reference: Referen
 def test_inputs_that_may_not_be_written_to_are_read(
     two_outputs: Any, tmp_path: Path, model: rt.Model, reference: Reference
 ) -> None:
-    """As from ``np.frombuffer`` or a file that is mapped for reading."""
+    """As from `np.frombuffer` or a file that is mapped for reading."""
     x = rows(3)
     np.testing.assert_array_equal(model.run({"x": frozen(x)})["y.0"], model.run({"x": x})["y.0"])
     assert model.profile({"x": frozen(x)}, 1)

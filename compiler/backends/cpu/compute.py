@@ -1,4 +1,4 @@
-"""What the kernels with a template compute, as TE definitions, which the templates then implement fast.
+"""Definitions in TE of the kernels that have a template, which computes the same faster.
 
 Every function returns a PrimFunc whose anchor block carries its specification (see `edgec.compiler.backends.cpu.specs`)
 as text; a PrimFunc that no template claims is scheduled generically and computes the same.

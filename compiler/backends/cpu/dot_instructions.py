@@ -1,8 +1,8 @@
 """The dot instructions of CPUs, as functions that kernels call.
 
-Each takes the sums and the words of both operands (see `edgec.compiler.operands`), a vector register of each. TVM's own
-types of bfloat16 do not reach LLVM (its passes turn them into integers), and its intrinsics for int8 pass vectors of
-another type than LLVM 22 expects: the functions are written in LLVM's language.
+Each takes the sums and the words of both operands (see `edgec.compiler.operands`), a vector register of each. TVM's
+bfloat16 type does not reach LLVM (its passes turn it into integers), and its int8 intrinsics pass vectors of another
+type than LLVM 22 expects, so the functions are written in LLVM IR.
 """
 
 from __future__ import annotations
@@ -69,12 +69,12 @@ INSTRUCTIONS = {
 
 
 def feature_of(operands: Operands) -> str | None:
-    """The extension that a target needs to multiply `operands`; None where ordinary arithmetic does."""
+    """The extension that a target needs to multiply `operands`; None for ordinary arithmetic."""
     return None if operands.instruction is None else INSTRUCTIONS[operands.instruction].feature
 
 
 def operands_for(operands: Operands, target: Target) -> Operands:
-    """`operands` where `target` has their instruction, else those that compute the same without it."""
+    """`operands` where `target` has their instruction, else their emulated form."""
     if operands.instruction is None:
         return operands
     instruction = INSTRUCTIONS[operands.instruction]

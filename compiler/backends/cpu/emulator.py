@@ -1,7 +1,7 @@
 """Run code of another architecture here: qemu's user mode on a folder with that architecture's Python.
 
 The folder holds a root file system with CPython, numpy and apache-tvm-ffi for the architecture;
-``scripts/make_emulator_root.py`` builds one from Debian's and PyPI's packages.
+`scripts/make_emulator_root.py` builds one from Debian's and PyPI's packages.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Emulator:
 
     @property
     def description(self) -> str:
-        """Such as ``qemu-aarch64-static -cpu cortex-a72``."""
+        """A description such as `qemu-aarch64-static -cpu cortex-a72`."""
         return f"{self.qemu.name} -cpu {self.cpu}"
 
     @property
@@ -54,7 +54,7 @@ class Emulator:
 
 
 def default_root(arch: str) -> Path:
-    """Where the root file system of an architecture is expected: ``$EDGEC_EMULATOR_ROOT`` or the cache."""
+    """Where the root file system of an architecture is expected: `$EDGEC_EMULATOR_ROOT` or the cache."""
     named = os.environ.get(ROOT_VARIABLE)
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
     return Path(named) / arch if named else cache / "edgec" / "emulator" / arch

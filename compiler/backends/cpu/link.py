@@ -15,7 +15,7 @@ from edgec.targets.errors import EdgecError
 
 
 class LinkError(EdgecError):
-    """The linker refused the objects; its own words are in the message."""
+    """The linker failed; the message contains its output."""
 
     exit_code = 1
 

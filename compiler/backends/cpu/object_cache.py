@@ -1,9 +1,9 @@
-"""Object files of kernels on disk, by what they were made from.
+"""Object files of kernels on disk, addressed by what they were compiled from.
 
-What lies here becomes part of artifacts, so a folder that somebody else owns or may write to is not used. Files are
-written to a name of their own and renamed: processes can share the folder. Each begins with a digest of what follows; a
-file that is damaged counts as absent and is written anew. When there are too many, those unused for longest go. On
-a read-only mount, the folder is read.
+Cached files become part of artifacts, so a folder that another user owns or may write to is not used. Files are written
+under a temporary name and renamed, so processes can share the folder. Each begins with a digest of its content; a
+damaged file counts as absent and is rewritten. Beyond a size limit the least recently used files are evicted. On a
+read-only mount, the folder is only read.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _DIGEST = 32  # bytes
 
 
 def key_of(*parts: str) -> str:
-    """A name for what was made from these texts: equal for equal texts only."""
+    """A cache key from these texts: equal for equal texts only."""
     digest = hashlib.sha256()
     for part in parts:
         content = part.encode()
@@ -35,7 +35,7 @@ def key_of(*parts: str) -> str:
 
 
 class ObjectCache:
-    """The object files in one folder: ``objects`` in the given one, else beside the tuning cache of the user."""
+    """The object files in one folder: `objects` in the given one, else beside the tuning cache of the user."""
 
     def __init__(self, folder: Path | None, limit: int = LIMIT) -> None:
         self.folder = folder / "objects" if folder else default_folder() / "objects"
@@ -44,11 +44,11 @@ class ObjectCache:
 
     @property
     def refused(self) -> bool:
-        """Whether there is a folder that is not used."""
+        """Whether the folder exists but is not safe to use."""
         return not self._usable and self.folder.is_dir()
 
     def get(self, key: str) -> bytes | None:
-        """What was put by this key; None when there is nothing, or nothing that is whole."""
+        """The content stored under this key; None if it is absent or damaged."""
         path = self.folder / f"{key}.o"
         try:
             content = path.read_bytes() if self._usable else b""
@@ -62,7 +62,7 @@ class ObjectCache:
         return made
 
     def put(self, key: str, content: bytes) -> None:
-        """Keep an object file. A folder that cannot be written is left alone: the cache only saves time."""
+        """Store an object file. A folder that cannot be written is left alone: the cache only saves time."""
         with suppress(OSError):
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._usable = _is_ours(self.folder)
@@ -101,7 +101,7 @@ class ObjectCache:
 
 
 def _is_ours(folder: Path) -> bool:
-    """Whether nobody else can put files there."""
+    """Whether only this user can create files there."""
     try:
         status = folder.stat()
     except OSError:

@@ -1,7 +1,7 @@
-"""Object files of kernels: each kernel is built by itself, several at once, and kept from one compile to the next.
+"""Object files of kernels: each kernel is compiled separately, several in parallel, and cached between compiles.
 
-The order and content of the objects do not depend on the cache or the number of threads: the library that is linked of
-them is the same.
+The order and content of the objects do not depend on the cache or the number of threads: so the
+linked library does not either.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def kernel_objects(
     missing = [(symbol, function) for symbol, function in named if found[symbol] is None]
     if missing:
         tvm_target = tvm.target.Target(dict(target.tvm))
-        # TVM gives up Python's lock while LLVM works, and LLVM's state is each module's own
+        # TVM releases the GIL while LLVM works, and each module has its own LLVM state
         with ThreadPoolExecutor(min(usable_cores(), len(missing))) as threads:
             built = threads.map(lambda one: _build(one[0], one[1], tvm_target), missing)
             for (symbol, _), content in zip(missing, built, strict=True):

@@ -1,4 +1,4 @@
-"""The machine's limits, measured with kernels of our own: fp32 arithmetic and read bandwidth."""
+"""The machine's limits, measured with small kernels: fp32 arithmetic and read bandwidth."""
 
 from __future__ import annotations
 
@@ -138,8 +138,8 @@ class PeakProbe(_RateProbe):
 class SpeedProbe(_RateProbe):
     """Measures the current rate of a convolution's inner loop, in a fifth of a millisecond.
 
-    A neighbour on the same core slows it down as it slows down layers; arithmetic on registers feels him less. It reads
-    a few kilobytes, and leaves the second cache as it is. Requires the same as `PeakProbe`.
+    A neighbour on the same core slows it down as it slows down layers; arithmetic on registers is affected less. It
+    reads a few kilobytes, and leaves the second cache as it is. Requires the same as `PeakProbe`.
     """
 
     def __init__(self, target: Target, threads: int) -> None:

@@ -1,4 +1,4 @@
-"""Where code for a CPU runs: on this machine, or under an emulator of its architecture."""
+"""Run code for a CPU on this machine, or in an emulator of its architecture."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def runs_here(target: Target) -> bool:
 
 
 def runner_of(target: Target) -> Runner:
-    """Where code for a target can run: this machine, or an emulator.
+    """The runner of a target's code: this machine or an emulator.
 
     Raises:
-        ToolMissing: nowhere here.
+        ToolMissing: neither is possible here.
     """
     if target.arch == machine_arch():
         lacking = sorted(target.features - machine_features())

@@ -1,4 +1,4 @@
-"""The shared libraries that run compiled models, to be put into an artifact."""
+"""The shared libraries that run compiled models, for bundling in an artifact."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the kernels with a template compute: specifications that travel as text, in annotations and in cache keys.
+"""Specifications of the kernels that have a template, serialised as text in annotations and cache keys.
 
 A blocked activation is `[batch, channel_blocks, height, width, lanes]`; no result depends on the lanes beyond the last
 channel. Weights of a convolution are `[out_blocks, in_chunks, kernel_height, kernel_width, chunk, lanes]` with the
@@ -46,7 +46,7 @@ class Window:
     """A sliding window over height and width.
 
     Attributes:
-        pad: before the image, at the top and at the left; what lies behind it follows from `out`.
+        pad: before the image, at the top and at the left; the padding after it follows from `out`.
         out: height and width of the output.
     """
 
@@ -108,7 +108,7 @@ class ConvSpec:
 
     @property
     def chunk(self) -> int:
-        """Input channels that lie together for a tap in the weights: `lanes`, or all of a group that is no multiple."""
+        """Input channels stored together for each tap: `lanes`, or the whole group if it is not a multiple."""
         per_group = self.in_channels // self.groups
         return per_group if per_group % self.lanes else self.lanes
 

@@ -1,8 +1,8 @@
 """Build candidates and time them in this process.
 
 Between two uses of a layer's weights all other layers of a network run, so weights come from the last-level cache or
-from memory: a layer of many weights is timed on several copies of them, one after the other. With one copy, tiles that
-read their weights often would look better than they are (strided layers of ResNet-50 by up to a half).
+from memory: a layer of many weights is timed on several copies of them in turn. With one copy, tiles that read their
+weights often would look better than they are (strided layers of ResNet-50 by up to 50 %).
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class CpuTrial:
 
     @property
     def best_s(self) -> float:
-        """The shortest time seen: noise only ever adds."""
+        """The shortest time seen, because noise only adds."""
         return min(self.seconds)
 
     def time(self, budget_s: float) -> None:

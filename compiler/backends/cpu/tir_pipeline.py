@@ -1,4 +1,4 @@
-"""The TIR passes from a kernel to what LLVM takes, without those that cost time and change nothing here.
+"""The TIR passes from a kernel to LLVM's input, without those that cost time and change nothing here.
 
 Templates write final loops, and LLVM removes common subexpressions and dead code itself: TVM's own passes for that
 would take half of the compile time of an unrolled tile.

@@ -1,4 +1,4 @@
-"""Which targets and which versions of the templates share the winners of a tuning."""
+"""Cache keys of tuning winners: which targets and template versions share them."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _DECIDING = {AVX2, AVX512F, *(instruction.feature for instruction in INSTRUCTION
 
 
 def cache_key(target: Target) -> str:
-    """Names everything about a target that decides which schedule is fast."""
+    """A key of everything about a target that determines which schedule is fast."""
     present = "-".join(sorted(target.features & _DECIDING))
     cpu = target.tvm.get("mcpu", "generic")
     return f"{target.arch}-{cpu}-v{target.vector_bits}x{target.vector_registers}-{present}"
 
 
 def shipped_key(target: Target) -> str:
-    """Names the targets that share shipped winners: those of one microarchitecture whose registers are alike."""
+    """A key of the targets that share shipped winners: same microarchitecture, same registers."""
     core = target.core.winners or target.core.microarchitecture
     return f"{target.arch}-{core}-v{target.vector_bits}x{target.vector_registers}"

@@ -144,7 +144,7 @@ def check_functions(model: ModelProto, path: Path) -> None:
     """Check that the model's functions neither call themselves nor grow without bound when inlined.
 
     Raises:
-        ModelError: a recursive function, or one that unfolds to more than ``MAX_NODES`` nodes.
+        ModelError: a recursive function, or one that unfolds to more than `MAX_NODES` nodes.
     """
     functions = {(f.domain, f.name): f for f in model.functions}
     sizes: dict[tuple[str, str], int] = {}

@@ -76,7 +76,7 @@ def set_static_shapes(model: ModelProto, asked: Mapping[str, tuple[int, ...]]) -
 
 
 def describe_shape(value: ValueInfoProto) -> str:
-    """A shape as ``1x3xHEIGHTxWIDTH``: numbers where fixed, the model's names (or ``?``) where free."""
+    """A shape as `1x3xHEIGHTxWIDTH`: numbers where fixed, the model's names (or `?`) where free."""
     if not value.type.tensor_type.HasField("shape"):
         return "?"
     dims = value.type.tensor_type.shape.dim

@@ -16,7 +16,7 @@ from edgec.compiler.frontends.onnx.ort_session import fold
 
 
 def simplify(model: ModelProto) -> ModelProto:
-    """The simplest form of ``model`` that ONNX Runtime computes alike; ``model`` itself if there is none.
+    """The simplest form of `model` that ONNX Runtime computes alike; `model` itself if there is none.
 
     The converter of operator sets has been seen to change what a model computes, so each step is tried out.
     """

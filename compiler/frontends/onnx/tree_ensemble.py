@@ -40,7 +40,7 @@ def from_keyed(attrs: Attributes, n_features: int, prefix: str, n_targets: int) 
     Args:
         attrs: the node's attributes.
         n_features: width of the input.
-        prefix: ``target`` or ``class``, with which the names of the leaves' attributes begin.
+        prefix: `target` or `class`, with which the names of the leaves' attributes begin.
         n_targets: width of the output; with 1, leaves of any class add to it.
 
     Raises:
@@ -188,7 +188,7 @@ def _tensor(tensor: TensorProto) -> Floats:
 
 
 def to_node(forest: Forest, source: str, output: str, name: str = "trees") -> NodeProto:
-    """The forest as one ONNX node from `source` ``[N, features]`` to `output` ``[N, targets]``.
+    """The forest as one ONNX node from `source` `[N, features]` to `output` `[N, targets]`.
 
     A TreeEnsembleRegressor, which leaves of several targets fit into; a TreeEnsemble where nodes ask for
     membership in sets.

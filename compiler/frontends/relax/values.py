@@ -17,7 +17,7 @@ from edgec.compiler.frontends.relax.converters.registry import (
 
 
 def attribute_value(attribute: AttributeProto) -> Any:  # noqa: ANN401 - as many types as attributes have
-    """An attribute as Python values: text as ``str``, lists as lists, tensors and graphs as they are."""
+    """An attribute as Python values: text as `str`, lists as lists, tensors and graphs as they are."""
     value = onnx.helper.get_attribute_value(attribute)
     if attribute.type == AttributeProto.STRING:
         return value.decode("utf-8", "replace")

@@ -3,7 +3,7 @@
 HistGradientBoosting is read from its predictors, missing values and categories included. In forests and trees,
 skl2onnx drops the branch that missing values take; it is restored here.
 
-Source: ``_predict_one_from_raw_data`` and ``_apply_dense`` of scikit-learn 1.9.
+Source: `_predict_one_from_raw_data` and `_apply_dense` of scikit-learn 1.9.
 """
 
 from __future__ import annotations

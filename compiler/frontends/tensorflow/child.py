@@ -22,7 +22,7 @@ from edgec.compiler.frontends.tensorflow.sources import KerasModel, SavedModel, 
 
 
 def run(source: Source, inputs: Path, outputs: Path) -> None:
-    """Run the model as it is on arrays ``i0`` … of an .npz file; write ``o0`` … to another."""
+    """Run the model as it is on arrays `i0` … of an .npz file; write `o0` … to another."""
     import tensorflow as tf
 
     with np.load(inputs) as file:
@@ -34,8 +34,8 @@ def run(source: Source, inputs: Path, outputs: Path) -> None:
 def main(request_file: Path) -> None:
     """Serve a request.
 
-    Its keys: ``action`` (``convert`` or ``run``), ``model``, ``scratch`` (a folder), ``answer`` (the file to write),
-    ``shapes`` by name and ``tflite`` to convert, ``inputs`` and ``outputs`` (.npz files) to run.
+    Its keys: `action` (`convert` or `run`), `model`, `scratch` (a folder), `answer` (the file to write),
+    `shapes` by name and `tflite` to convert, `inputs` and `outputs` (.npz files) to run.
     """
     request = json.loads(request_file.read_text(encoding="utf-8"))
     # Keras would import scikit-learn for wrappers that nothing here uses: a quarter of the start-up time

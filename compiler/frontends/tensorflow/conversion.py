@@ -58,7 +58,7 @@ def _text(wanted: Wanted) -> str:
 
 
 def convert(source: Source, shapes: list[tuple[int, ...]], target: Path) -> None:
-    """Write the model as TensorFlow Lite with inputs ``i0``, ``i1`` … and outputs ``o0``, ``o1`` … in order.
+    """Write the model as TensorFlow Lite with inputs `i0`, `i1` … and outputs `o0`, `o1` … in order.
 
     Raises:
         Refused: it has operators that TensorFlow Lite lacks.

@@ -48,7 +48,7 @@ def load(path: Path, options: CompileOptions) -> Loaded:
     Raises:
         ModelError: damaged, with code in it, with operators that TensorFlow Lite lacks, or TensorFlow fails on it.
         UnsupportedModel: with operators that cannot be compiled.
-        InputShapeError: sizes that the model leaves free and ``input_shapes`` does not give.
+        InputShapeError: sizes that the model leaves free and `input_shapes` does not give.
         ToolMissing: TensorFlow is not installed.
     """
     model = path.parent if path.name == "saved_model.pb" else path
@@ -139,7 +139,7 @@ def _named(content: bytes, answer: Mapping[str, Any], path: Path) -> flat.Graph:
 
 
 def _folder_digest(folder: Path) -> str:
-    """``sha256:…`` of a SavedModel: the names, sizes and contents of the files that it is loaded from."""
+    """`sha256:…` of a SavedModel: the names, sizes and contents of the files that it is loaded from."""
     digest = hashlib.sha256()
     parts = [folder / "saved_model.pb", *(folder / "variables").rglob("*"), *(folder / "assets").rglob("*")]
     for file in sorted(part for part in parts if part.is_file()):

@@ -63,7 +63,7 @@ def _i(values: list[int]) -> Array:
 
 
 def _boxes(g: Writer, op: Operator, options: dict[str, Any]) -> str:
-    """Corners ``[anchors, (y0, x0, y1, x1)]`` from offsets ``(y, x, h, w)`` and anchors of the same kind."""
+    """Corners `[anchors, (y0, x0, y1, x1)]` from offsets `(y, x, h, w)` and anchors of the same kind."""
     scales = np.array([options[f"{axis}_scale"] for axis in "yxhw"], np.float32)
     codes = g.op("Reshape", g.get(op.inputs[0]), _i([-1, 4]))
     codes = g.op("Div", codes, scales[None])
@@ -78,7 +78,7 @@ def _boxes(g: Writer, op: Operator, options: dict[str, Any]) -> str:
 def _choose(
     g: Writer, rows: str, boxes: str, left: str, anchors: int, rounds: int, overlap: float
 ) -> tuple[str, str]:
-    """The chosen rows ``[rounds, 5]`` and their scores ``[rounds]``, -1 where nothing was left."""
+    """The chosen rows `[rounds, 5]` and their scores `[rounds]`, -1 where nothing was left."""
     low = g.op("Slice", boxes, _i([0]), _i([2]), _i([1]))
     high = g.op("Slice", boxes, _i([2]), _i([4]), _i([1]))
     area = g.op("ReduceProd", g.op("Sub", high, low), _i([1]), keepdims=0)

@@ -38,7 +38,7 @@ _DTYPES = {
 
 @dataclass(frozen=True)
 class Quantisation:
-    """``real = scale · (stored − zero point)``; one of each, or one per slice of `axis`."""
+    """`real = scale · (stored − zero point)`; one of each, or one per slice of `axis`."""
 
     scale: npt.NDArray[np.float32]
     zero_point: npt.NDArray[np.int64]

@@ -64,7 +64,7 @@ def _unrolled_lstm(g: Writer, op: Operator, w: Array, r: Array, b: Array, clip: 
 
 
 def _flattened(g: Writer, index: int, width: int) -> str:
-    """The tensor as ``[-1, width]``; for quantised ones the integers are reshaped.
+    """The tensor as `[-1, width]`; for quantised ones the integers are reshaped.
 
     ONNX Runtime 1.31 moves a DequantizeLinear behind a Reshape and then fails on its own QuantizeLinear.
     """

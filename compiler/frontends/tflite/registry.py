@@ -68,7 +68,7 @@ def grid_range(tensor: Tensor) -> tuple[float, float]:
 
 
 def same_padding(size: int, kernel: int, stride: int, dilation: int) -> tuple[int, int]:
-    """TensorFlow's SAME: ``ceil(size / stride)`` positions; an odd pad goes to the end."""
+    """TensorFlow's SAME: `ceil(size / stride)` positions; an odd pad goes to the end."""
     reach = (kernel - 1) * dilation + 1
     missing = max((-(-size // stride) - 1) * stride + reach - size, 0)
     return missing // 2, missing - missing // 2

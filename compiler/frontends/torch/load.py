@@ -30,7 +30,7 @@ Arrays = Mapping[str, npt.NDArray[np.generic]]
 
 
 def load(path: Path, options: CompileOptions) -> Loaded:
-    """Read a program saved with ``torch.export.save``, or with ``torch.jit.save``.
+    """Read a program saved with `torch.export.save`, or with `torch.jit.save`.
 
     TorchScript does not declare its input shapes: inputs are named by its `forward` and need `input_shapes`.
 

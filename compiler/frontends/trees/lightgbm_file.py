@@ -103,7 +103,7 @@ def _objective(text: str) -> tuple[str, float]:
 
 
 class _Tree:
-    """One tree's arrays: inner nodes count from 0, leaves are given as ``~leaf``."""
+    """One tree's arrays: inner nodes count from 0, leaves are given as `~leaf`."""
 
     def __init__(self, section: Mapping[str, str]) -> None:
         if int(section.get("is_linear", "0")):

@@ -74,7 +74,7 @@ def _xgboost(path: Path, model: TreeModel) -> Reference | None:
 
 
 class _Library:
-    """A library's own ``predict`` as the reference."""
+    """A library's own `predict` as the reference."""
 
     def __init__(self, name: str, predict: Any, module: str) -> None:  # noqa: ANN401
         self._predict = predict

@@ -24,9 +24,9 @@ class TreeModel:
     Attributes:
         forest: the trees.
         transform: from the sums to the prediction, as a name of `TRANSFORMS`.
-        scale: what ``sigmoid`` multiplies its argument with.
-        offset: ``[targets]``, added to the sums (in the library's margin space).
-        squeeze: the prediction is ``[rows]``, not ``[rows, targets]``.
+        scale: what `sigmoid` multiplies its argument with.
+        offset: `[targets]`, added to the sums (in the library's margin space).
+        squeeze: the prediction is `[rows]`, not `[rows, targets]`.
         zero_missing: features in which zero counts as missing.
         categories: features that hold categories; their values are made whole numbers.
         towards_zero: by truncation, not by rounding down.
@@ -94,7 +94,7 @@ TRANSFORMS: dict[str, Callable[[GraphWriter, str], str]] = {
 
 
 def to_onnx(model: TreeModel) -> ModelProto:
-    """The whole prediction as ONNX: input ``[batch, features]`` fp32, output as the library returns it."""
+    """The whole prediction as ONNX: input `[batch, features]` fp32, output as the library returns it."""
     g = GraphWriter()
     features = model.forest.n_features
     x = INPUT

@@ -44,22 +44,22 @@ class Aggregate(IntEnum):
 class Forest:
     """Binary decision trees over a row of fp32 features.
 
-    At an inner node the walk goes to ``true`` when ``feature MODE threshold`` holds, else to ``false``. A NaN
-    goes to ``true`` where ``missing_true`` is set, else to ``false`` (with NE always to ``true``: NaN equals
+    At an inner node the walk goes to `true` when `feature MODE threshold` holds, else to `false`. A NaN
+    goes to `true` where `missing_true` is set, else to `false` (with NE always to `true`: NaN equals
     nothing).
 
     Attributes:
         n_features, n_targets: widths of the input and the output row.
-        roots: ``[trees]``, index of each tree's first node.
-        mode: ``[nodes]`` of `Mode`, uint8.
-        feature, true, false: ``[nodes]`` int32; the children are indices of nodes. Unused in leaves.
-        threshold: ``[nodes]`` fp32. Thresholds that were fp64 are rounded so that every fp32 feature compares
+        roots: `[trees]`, index of each tree's first node.
+        mode: `[nodes]` of `Mode`, uint8.
+        feature, true, false: `[nodes]` int32; the children are indices of nodes. Unused in leaves.
+        threshold: `[nodes]` fp32. Thresholds that were fp64 are rounded so that every fp32 feature compares
             with them as with the original.
-        missing_true: ``[nodes]`` bool.
+        missing_true: `[nodes]` bool.
         members: for each node of mode MEMBER the set of category numbers it asks for.
-        leaf_node, leaf_target, leaf_weight: ``[entries]``; each entry adds its weight to a target when the
+        leaf_node, leaf_target, leaf_weight: `[entries]`; each entry adds its weight to a target when the
             walk ends in that node.
-        base: ``[n_targets]`` fp32, added to the aggregate.
+        base: `[n_targets]` fp32, added to the aggregate.
         aggregate: how trees combine.
     """
 
@@ -148,7 +148,7 @@ def _in_range(values: npt.NDArray[np.generic], end: int, what: str) -> None:
 
 
 def below(thresholds: npt.NDArray[np.float64]) -> Floats:
-    """The largest fp32 not above each threshold: ``x <= t`` is the same with either, for every fp32 ``x``."""
+    """The largest fp32 not above each threshold: `x <= t` is the same with either, for every fp32 `x`."""
     with np.errstate(over="ignore"):
         rounded = thresholds.astype(np.float32)
     high = rounded.astype(np.float64) > thresholds
@@ -157,7 +157,7 @@ def below(thresholds: npt.NDArray[np.float64]) -> Floats:
 
 
 def above(thresholds: npt.NDArray[np.float64]) -> Floats:
-    """The smallest fp32 not below each threshold: ``x < t`` is the same with either, for every fp32 ``x``."""
+    """The smallest fp32 not below each threshold: `x < t` is the same with either, for every fp32 `x`."""
     return -below(-thresholds)
 
 

@@ -20,8 +20,8 @@ _NEUTRAL = {Aggregate.MIN: np.inf, Aggregate.MAX: -np.inf}
 class ForestKernel:
     """Writes the TIR of one forest for a fixed number of rows.
 
-    The function takes ``x [rows, n_features]`` fp32, the arrays of `arguments` and
-    ``out [rows, n_targets]`` fp32. Sums are kept in fp64: trees add up in another order than in the library
+    The function takes `x [rows, n_features]` fp32, the arrays of `arguments` and
+    `out [rows, n_targets]` fp32. Sums are kept in fp64: trees add up in another order than in the library
     that trained them, and so their order does not matter.
     """
 

@@ -15,7 +15,7 @@ MAX_MEMBER_TABLE = 64 << 20  # bytes; categories times distinct sets of one feat
 
 @dataclass(frozen=True)
 class Intervals:
-    """Columns that hold `inside` where ``low <= x[feature] <= high``, and its opposite elsewhere."""
+    """Columns that hold `inside` where `low <= x[feature] <= high`, and its opposite elsewhere."""
 
     feature: Ints
     low: Floats
@@ -27,7 +27,7 @@ class Intervals:
 class Membership:
     """Columns of one feature that say whether its category is in a set.
 
-    ``table[category, set]`` is -1 (yes) or 1; the last row is for numbers that are no known category.
+    `table[category, set]` is -1 (yes) or 1; the last row is for numbers that are no known category.
     """
 
     feature: int
@@ -37,7 +37,7 @@ class Membership:
 
 @dataclass
 class Questions:
-    """The forest's nodes rewritten to ``column < threshold``."""
+    """The forest's nodes rewritten to `column < threshold`."""
 
     column: Ints
     threshold: Floats

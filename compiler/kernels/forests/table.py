@@ -1,15 +1,15 @@
 """Lay a forest out for the kernel: every node asks the same question, and children lie side by side.
 
-Every test of a node becomes ``column < threshold``, which a NaN fails, so that one step of a walk is
+Every test of a node becomes `column < threshold`, which a NaN fails, so that one step of a walk is
 three loads, one comparison and one addition, without a branch:
 
-- ``x <= t`` is ``x < next(t)``; ``x >= t`` and ``x > t`` ask about a second column that holds ``-x``;
+- `x <= t` is `x < next(t)`; `x >= t` and `x > t` ask about a second column that holds `-x`;
 - a node that sends missing values to its true side asks the opposite question with its children swapped;
 - what no single comparison answers (equality, membership in a set) gets a column of its own that holds -1 for
   yes, 1 for no and NaN for missing. Equal questions of different nodes share one.
 
-The false child of a node is ``child``, the true one ``child + 1``; a leaf has itself as false child and asks
-for ``x < -inf``, so that walks which arrive early stay where they are.
+The false child of a node is `child`, the true one `child + 1`; a leaf has itself as false child and asks
+for `x < -inf`, so that walks which arrive early stay where they are.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ class Table:
 
     Attributes:
         columns: the number of columns that a row is widened to.
-        negated: the columns ``n_features … 2 n_features`` hold ``-x``.
-        feature, threshold, child: ``[nodes]``; `feature` is a column.
-        value: ``[nodes]`` fp32, what a leaf adds; with `rows`, unused.
-        leaf_row, rows: ``[nodes]`` and ``[leaves, targets]``, for forests with leaves of several targets.
-        roots: ``[groups × lanes]``.
-        depth, target: ``[groups]``, steps of a group's deepest walk, and the target it adds to (-1 with
+        negated: the columns `n_features … 2 n_features` hold `-x`.
+        feature, threshold, child: `[nodes]`; `feature` is a column.
+        value: `[nodes]` fp32, what a leaf adds; with `rows`, unused.
+        leaf_row, rows: `[nodes]` and `[leaves, targets]`, for forests with leaves of several targets.
+        roots: `[groups × lanes]`.
+        depth, target: `[groups]`, steps of a group's deepest walk, and the target it adds to (-1 with
             `rows`).
         trees: how many trees there are, without the empty ones that fill the last groups.
     """

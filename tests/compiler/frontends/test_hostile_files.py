@@ -43,7 +43,7 @@ def test_an_archive_of_too_many_files_is_not_unpacked(
 
 
 def nested(depth: int, constant: TensorProto | None = None) -> GraphProto:
-    """An If in an If in an If …; the innermost gives ``constant``."""
+    """An If in an If in an If …; the innermost gives `constant`."""
     tensor = constant or numpy_helper.from_array(np.ones(4, "float32"), "inner")
     nodes = [helper.make_node("Identity", ["inner"], ["y"])]
     graph = helper.make_graph(nodes, "g", [], [helper.make_empty_tensor_value_info("y")], [tensor])

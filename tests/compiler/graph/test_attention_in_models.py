@@ -17,7 +17,7 @@ TOKENS, HEADS, WIDTH = 21, 3, 24
 
 
 class Net:
-    """An ONNX graph over ``x`` of ``[1, TOKENS, HEADS * WIDTH]``, node by node."""
+    """An ONNX graph over `x` of `[1, TOKENS, HEADS * WIDTH]`, node by node."""
 
     def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []

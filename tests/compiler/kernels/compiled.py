@@ -21,7 +21,7 @@ def call(function: tvm.tirx.PrimFunc, *arrays: np.ndarray) -> None:
 
 
 def evaluate(compute: Any, *arrays: np.ndarray, out: np.ndarray) -> np.ndarray:
-    """The value of a tensor expression of arrays, in the shape and type of ``out``."""
+    """The value of a tensor expression of arrays, in the shape and type of `out`."""
     places = [te.placeholder(a.shape, a.dtype.name, name=f"a{i}") for i, a in enumerate(arrays)]
     call(te.create_prim_func([*places, compute(*places)]), *arrays, out)
     return out

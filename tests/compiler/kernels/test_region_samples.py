@@ -10,7 +10,7 @@ from tests.compiler.kernels.compiled import evaluate
 
 
 def walked(x: np.ndarray, region: np.ndarray, grid: RegionGrid) -> np.ndarray:
-    """One region ``(left, top, right, bottom)`` of ``x [channels, height, width]``."""
+    """One region `(left, top, right, bottom)` of `x [channels, height, width]`."""
     shift = 0.5 if grid.half_pixel else 0.0
     left, top, right, bottom = region * grid.scale - shift
     size = [bottom - top, right - left]

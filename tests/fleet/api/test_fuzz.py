@@ -99,7 +99,7 @@ def call(
 
 
 def fuzz(server: FleetServer, examples: int, part: slice = slice(None)) -> Counter[str]:
-    """Call each of ``part`` of the operations ``examples`` times with legal and as often with illegal requests; cases
+    """Call each of `part` of the operations `examples` times with legal and as often with illegal requests; cases
     by operation."""
     schema = schemathesis.openapi.from_url(f"{server.url}/api/v1/openapi.json")
     cases: Counter[str] = Counter()

@@ -25,7 +25,7 @@ Make = Callable[..., SimDevice]
 
 def detections(server: FleetServer, name: str, expected: int = 0, **filters: Any) -> list[dict[str, Any]]:
     """The rows there are. The embedded broker confirms what is committed; Mosquitto what it will deliver, so there
-    ``expected`` rows are waited for."""
+    `expected` rows are waited for."""
 
     def rows() -> list[dict[str, Any]]:
         with server.client() as client:

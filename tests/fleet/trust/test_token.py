@@ -33,7 +33,7 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture
 def token(tmp_path: Path) -> tuple[str, dict[str, str]]:
-    """The driver of a token called ``fleet`` with three keys, and the environment that it needs."""
+    """The driver of a token called `fleet` with three keys, and the environment that it needs."""
     try:
         tool = program("softhsm2-util", "softhsm2")
     except BackendMissing as error:

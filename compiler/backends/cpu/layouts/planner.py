@@ -2,7 +2,7 @@
 
 Requires: `simplify` ran; NCHW operators as the importers emit them.
 Ensures: convolutions, poolings and products with constant weights call the kernels of
-`edgec.compiler.backends.cpu.compute` with re-laid weights; what lies between them works on blocked tensors; a change
+`edgec.compiler.backends.cpu.compute` with packed weights; operators between them work on blocked tensors; a change
 of layout is inserted only where a plain tensor is required (by an operator without a blocked form, as a result of the
 model), and once per tensor.
 """

@@ -1,4 +1,4 @@
-"""How each operator takes part in a blocked layout: one rule an operator.
+"""The behaviour of each operator in a blocked layout: one rule per operator.
 
 A rule gets the planner and the call (arguments are those of the old function) and returns the value in its new form,
 or None when the operator needs plain tensors.

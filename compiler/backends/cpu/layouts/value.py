@@ -1,4 +1,4 @@
-"""The forms that a tensor has while layouts are planned, and what a rule may ask of the planner."""
+"""The forms of a tensor while layouts are planned, and the planner's interface to the rules."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Value:
         blocked: `[batch, channel_blocks, height, width, lanes]`.
         channels: of the blocked form.
         nhwc: the tensor that `plain` was transposed from, if that was NHWC.
-        flat: of rank 3 and more: all rows one after the other, as products compute them.
+        flat: of rank 3 and more: all rows in one matrix, as products compute them.
         narrow: the blocked form in other element types, as operands of products; by type.
     """
 

@@ -3,8 +3,7 @@
 A task takes some vectors of queries, a query a lane. It transposes them once; each step of the first product then is
 a key's element times a vector of queries, the maximum and the sum of the softmax are vectors as well (no sum across
 lanes), and the second product reads the scores, a key's side by side, as its left operand. Keys and values are read
-where they lie (see `View`). The order of the softmax is the usual one: maximum, exponentials, sum; the division comes
-with the result.
+in place (see `View`). The softmax is the usual one: maximum, exponentials, sum; the division is applied to the result.
 """
 
 from __future__ import annotations

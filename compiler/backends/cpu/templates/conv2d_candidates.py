@@ -127,7 +127,7 @@ def _drag(spec: ConvSpec, columns: int, blocks: int) -> float:
 
 
 def cost(spec: ConvSpec, schedule: Schedule, target: Target, threads: int) -> float:
-    """Estimated cycles of a call: multiply-adds or loads of the tiles, bytes from far caches, unbalanced tasks."""
+    """Estimated cycles of a call: multiply-adds or loads of the tiles, bytes from outer caches, unbalanced tasks."""
     geometry, operands = Geometry.of(spec, schedule), spec.operands
     blocks, w = schedule.out_blocks, spec.window
     per_group = spec.in_channels // spec.groups

@@ -1,8 +1,8 @@
-"""Products of any operands as the templates write them: what a step loads, and the sum of its products.
+"""Products of any operands, for the templates: what a step loads, and the sum of its products.
 
-With an instruction of their own, operands take one call for a step; without it, their elements are taken out of the
-words, widened, and multiplied one after the other. The results are the same but for the order in which the products of
-a step are added, and for numbers below 2**-126, which `vdpbf16ps` takes for zero.
+Operands with a dot instruction need one call per step; for others, the elements are extracted from the words, widened,
+and multiplied one by one. The results are the same except for the order in which the products of a step are added, and
+for numbers below 2**-126, which `vdpbf16ps` flushes to zero.
 """
 
 from __future__ import annotations

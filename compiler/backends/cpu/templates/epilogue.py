@@ -32,7 +32,7 @@ class Epilogue:
         output: what the kernel writes.
         value: the output's element, reading the anchor's result through `anchor`.
         axes: the variables of an element's position, as `value` uses them.
-        anchor: the buffer that stands for the anchor's result.
+        anchor: the placeholder buffer of the anchor's result.
     """
 
     params: tuple[Buffer, ...]

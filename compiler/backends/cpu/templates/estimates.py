@@ -18,7 +18,7 @@ _SHARE_OF_CACHE = 0.7
 def _rate(target: Target, operands: Operands) -> tuple[float, float]:
     """Steps of whole vectors that can start in a cycle, and cycles until a sum can be added to again.
 
-    Without an instruction, the products of a step are added to its sum one after the other.
+    Without an instruction, the products of a step are added to its sum sequentially.
     """
     core = target.core
     dot = core.dots.get(operands.instruction or "")

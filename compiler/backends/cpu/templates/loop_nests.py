@@ -29,7 +29,7 @@ def index(value: Index) -> Expr:
 
 
 def seq(statements: Sequence[Stmt]) -> Stmt:
-    """The statements one after the other."""
+    """The statements in sequence."""
     flat = list(statements)
     return flat[0] if len(flat) == 1 else SeqStmt(flat)
 
@@ -78,7 +78,7 @@ def vector_load(buffer: Buffer, indices: Sequence[Index], lanes: int) -> Expr:
 
 
 def prefetch(element: Expr) -> Stmt:
-    """Prefetch the cache line of `element`, a load from a buffer; the address may lie outside, as nothing is read."""
+    """Prefetch the cache line of `element`, a load from a buffer; its address may be out of bounds: nothing is read."""
     read, keep, data = (tirx.IntImm("int32", value) for value in (0, 3, 1))
     address = tirx.address_of(element)
     return tirx.Evaluate(tirx.call_llvm_intrin("void", "llvm.prefetch", address, read, keep, data))

@@ -49,7 +49,7 @@ class Schedule:
 
 
 def applies(spec: MatmulSpec) -> bool:
-    """Whether the template computes `spec`: a row has to fill a vector."""
+    """Whether the template supports `spec`: a row must fill a vector."""
     return spec.cols >= spec.lanes
 
 

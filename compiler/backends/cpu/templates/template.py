@@ -14,7 +14,7 @@ from edgec.targets.target import Target
 
 @dataclass(frozen=True)
 class Request:
-    """A fused kernel for which schedules are wanted.
+    """A fused kernel that needs schedules.
 
     Attributes:
         func: the kernel, not scheduled.
@@ -43,7 +43,7 @@ class Choice:
     """What a template offers for a kernel.
 
     Attributes:
-        version: of the template; a change that makes known winners meaningless raises it.
+        version: of the template; raised by any change that invalidates known winners.
         candidates: schedules, best guess first.
         emit: the kernel of a schedule.
     """

@@ -42,7 +42,7 @@ ERROR = {2: 1e-6, 4: 5e-6}
 
 
 def applies(spec: ConvSpec) -> bool:
-    """Whether the convolution is one that this template computes."""
+    """Whether the template supports the convolution."""
     w = spec.window
     return (
         w.kernel == (3, 3)

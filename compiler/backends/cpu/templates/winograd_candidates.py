@@ -108,7 +108,7 @@ def cost(spec: ConvSpec, schedule: Schedule, target: Target, threads: int) -> fl
 
 
 def _parts(spec: ConvSpec, schedule: Schedule, target: Target, threads: int) -> float:
-    """The cycles that all parts of a call take, one after the other."""
+    """The cycles of all parts of a call, in sequence."""
     sizes, s = _Sizes.of(spec, schedule.m), schedule
     matrices, vector = tile_size(s.m) ** 2, sizes.lanes * spec.operands.accumulator_bytes
     count = s.rows * sizes.columns

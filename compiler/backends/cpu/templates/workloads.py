@@ -1,4 +1,4 @@
-"""Which template makes which kernel: from a fused function to a workload with its candidates."""
+"""The template of each kernel: from a fused function to a workload with its candidates."""
 
 from __future__ import annotations
 

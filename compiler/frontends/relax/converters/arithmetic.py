@@ -35,7 +35,7 @@ def _pow(node: Node) -> Expr:
 
 @converts("Mod")
 def _mod(node: Node) -> Expr:
-    """The remainder with the sign of the dividend (``fmod``) or of the divisor, as numpy's."""
+    """The remainder with the sign of the dividend (`fmod`) or of the divisor, as numpy's."""
     a, b, by_dividend = node.input(0), node.input(1), bool(node.attrs.get("fmod", 0))
     kind = node.dtype(0)
     if not kind.startswith("float"):

@@ -63,7 +63,7 @@ def result_type(node: Node) -> int:
 
 
 def cast(node: Node, x: Expr, kind: int, *, saturate: bool) -> Expr:
-    """``x`` cast to a narrow type: floats to the nearest number, integers cut off and wrapped."""
+    """`x` cast to a narrow type: floats to the nearest number, integers cut off and wrapped."""
     if kind == TensorProto.BFLOAT16:
         return _mapped(node, x, nearest_bfloat16)
     form = FLOATS.get(kind)

@@ -76,7 +76,7 @@ def probit(node: Node, x: Expr) -> Expr:
 
 
 def binary_scores(node: Node, score: Expr, transform: str, *, shares: bool) -> Expr:
-    """Both classes' scores ``[rows, 2]`` from the one of class 1 ``[rows, 1]``.
+    """Both classes' scores `[rows, 2]` from the one of class 1 `[rows, 1]`.
 
     Args:
         shares: the score is a probability (weights are never negative), and the other class has the rest.

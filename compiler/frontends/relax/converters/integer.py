@@ -42,7 +42,7 @@ def _channelwise(value: Expr, axis: int, rank: int) -> Expr:
 
 
 def centred(node: Node, position: int, zero: int, dtype: str, axis: int = 0) -> Expr:
-    """An integer input minus its zero point (given at input ``zero``, per tensor or along ``axis``)."""
+    """An integer input minus its zero point (given at input `zero`, per tensor or along `axis`)."""
     x = node.input(position)
     if not node.has(zero):
         return _as(node, x, dtype)

@@ -18,7 +18,7 @@ from edgec.compiler.frontends.relax.converters.registry import ML, CannotConvert
 
 
 def _rows(node: Node) -> Expr:
-    """The input as ``[rows, features]`` fp32; a vector is one row."""
+    """The input as `[rows, features]` fp32; a vector is one row."""
     x = float_input(node)
     shape = node.shape(0)
     if len(shape) == 1:

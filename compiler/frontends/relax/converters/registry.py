@@ -35,7 +35,7 @@ class Node:
     Attributes:
         builder: emits Relax bindings.
         inputs: Relax expressions; None where an optional input is left out.
-        attrs: attributes by name: ints, floats, ``str``, lists, ``TensorProto`` or ``GraphProto``.
+        attrs: attributes by name: ints, floats, `str`, lists, `TensorProto` or `GraphProto`.
         outputs: names of the outputs; empty where one is not wanted.
         opset: version of the operator set of the node's domain.
         scope: imports sub-graphs (see `control_flow`).
@@ -145,7 +145,7 @@ def dtype_of(expr: Expr) -> str:
 
 
 def scalar(value: float | bool, like: Expr) -> Expr:
-    """A constant of rank 0 with the element type of ``like``."""
+    """A constant of rank 0 with the element type of `like`."""
     return constant(value, dtype_of(like))
 
 

@@ -1,6 +1,6 @@
 """Resize, where TVM's converter fails or deviates from the standard: a constant matrix for each axis that changes.
 
-Interpolation is separable, so that resizing an axis is a product with a matrix of weights ``[to, from]`` (or, for
+Interpolation is separable, so that resizing an axis is a product with a matrix of weights `[to, from]` (or, for
 the nearest neighbour, a gather). Formulas: ONNX operator Resize-19.
 """
 
@@ -181,7 +181,7 @@ def nearest(places: Array, size: int, mode: str) -> Array:
 
 
 def weights(node: Node, places: Array, step: Axis, method: str) -> Array:
-    """The matrix ``[to, from]`` of linear or cubic interpolation."""
+    """The matrix `[to, from]` of linear or cubic interpolation."""
     shrink = min(step.scale, 1.0) if node.attrs.get("antialias", 0) else 1.0
     reach = math.ceil((1 if method == "linear" else 2) / shrink) + 1
     taps = np.floor(places)[:, None] + np.arange(-reach, reach + 1)[None, :]

@@ -22,7 +22,7 @@ LARGEST = 4096  # points; a matrix of that size has 2 × 64 MB
 
 
 def fourier(points: int, length: int, kept: int, *, inverse: bool, dtype: str) -> tuple[Array, Array]:
-    """Cosines and sines ``[points, kept]`` that take ``points`` samples to the first ``kept`` frequencies."""
+    """Cosines and sines `[points, kept]` that take `points` samples to the first `kept` frequencies."""
     if length > LARGEST:
         raise CannotConvert(f"transforms of more than {LARGEST} points are not compiled")
     angle = 2 * np.pi * np.outer(np.arange(points), np.arange(kept)) / length
@@ -88,7 +88,7 @@ def _inverse_onesided(node: Node, axis: int, length: int) -> Expr:
 
 
 def _parts(node: Node, moved: Expr) -> list[Expr]:
-    """The real and, where there is one, the imaginary part of ``[..., parts, points]``."""
+    """The real and, where there is one, the imaginary part of `[..., parts, points]`."""
     shape = list(shape_of(moved))
     rest = [*shape[:-2], shape[-1]]
     axis = len(shape) - 2

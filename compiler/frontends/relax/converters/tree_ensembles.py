@@ -79,7 +79,7 @@ def _floats(node: Node, name: str) -> Array:
 
 
 def forest_scores(node: Node, forest: Forest) -> Expr:
-    """Emit the forest's kernel: ``[rows, n_targets]`` fp32, before any transform."""
+    """Emit the forest's kernel: `[rows, n_targets]` fp32, before any transform."""
     rows = node.shape(0)[0]
     if forest.aggregate in (Aggregate.MIN, Aggregate.MAX):
         reached = np.unique(forest.leaf_target)

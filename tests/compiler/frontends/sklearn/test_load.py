@@ -1,4 +1,4 @@
-"""Estimators of scikit-learn beside their own ``predict``: support vectors, histograms, missing values, categories."""
+"""Estimators of scikit-learn beside their own `predict`: support vectors, histograms, missing values, categories."""
 
 from __future__ import annotations
 

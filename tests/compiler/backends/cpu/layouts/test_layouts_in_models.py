@@ -16,7 +16,7 @@ UNTUNED = CompileOptions(threads=1, tune="none")
 
 
 class Chain:
-    """A model of nodes one after the other, on ``[1, channels, height, width]``."""
+    """A model of nodes one after the other, on `[1, channels, height, width]`."""
 
     def __init__(self, *shape: int) -> None:
         self.shape, self.rng = shape, np.random.default_rng(0)

@@ -20,7 +20,7 @@ Array = np.ndarray
 
 
 def lay(array: Array, kind: int, rng: np.random.Generator) -> tuple[Array, View]:
-    """A tensor in which `array`, ``[batch, heads, lines, width]``, lies: as it is, between others, or in a slice."""
+    """A tensor in which `array`, `[batch, heads, lines, width]`, lies: as it is, between others, or in a slice."""
     if kind == 0:
         return array, View.of(array.shape)
     if kind == 1:  # heads inside

@@ -28,7 +28,7 @@ def target(request):
 
 
 def windows_of(data, window, fill):
-    """``[n, c, out_height, out_width, kernel_height, kernel_width]`` of an NCHW array."""
+    """`[n, c, out_height, out_width, kernel_height, kernel_width]` of an NCHW array."""
     (kh, kw), (sh, sw), (dh, dw) = window.kernel, window.stride, window.dilation
     oh, ow = window.out
     need_h = (oh - 1) * sh + (kh - 1) * dh + 1

@@ -23,7 +23,7 @@ def model_of(
     constants: Arrays | None = None,
     opset: int = 20,
 ) -> ModelProto:
-    """A model whose inputs have the types and shapes of arrays; ``outputs`` maps names to numpy's types."""
+    """A model whose inputs have the types and shapes of arrays; `outputs` maps names to numpy's types."""
     graph = helper.make_graph(
         list(nodes),
         "family",
@@ -42,7 +42,7 @@ def model_of(
 
 
 def standard(model: ModelProto, inputs: Arrays) -> dict[str, np.ndarray]:
-    """The outputs by the evaluator of the ``onnx`` package."""
+    """The outputs by the evaluator of the `onnx` package."""
     names = [value.name for value in model.graph.output]
     values = ReferenceEvaluator(model).run(names, dict(inputs))
     return {name: np.asarray(value) for name, value in zip(names, values, strict=True)}
