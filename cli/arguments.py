@@ -16,6 +16,10 @@ BUCKETS_HELP = (
     "Shape of an input, as NAME:1x3x480x640. Repeat for each input with free dimensions. With several shapes for an "
     "input, the artifact accepts all of them with one set of weights, and the runtime selects the code for each."
 )
+# A folder to write to that ends like these was meant as a file.
+FILE_ENDINGS = frozenset(
+    {".onnx", ".edge", ".tflite", ".npz", ".html", ".json", ".svg", ".md", ".zip", ".toml", ".pem", ".conf"}
+)
 TARGET_HELP = (
     "Hardware to compile for: a name from `edgec targets list`, or a target file. [default: this machine]"
 )
@@ -105,6 +109,21 @@ def existing(path: Path, what: str) -> Path:
     """
     if not path.exists():
         raise UsageError(f"{path}: no such {what}")
+    return path
+
+
+def folder_to_write(path: Path) -> Path:
+    """Return `path` if a command can write files into a folder of that name; the folder need not exist yet.
+
+    Raises:
+        UsageError: It is a file, or named like one.
+    """
+    if path.suffix.lower() in FILE_ENDINGS:
+        raise UsageError(
+            f"{path}: this command writes several files: name a folder, such as {path.with_suffix('')}"
+        )
+    if path.exists() and not path.is_dir():
+        raise UsageError(f"{path}: is a file, and this command writes into a folder: name another one")
     return path
 
 

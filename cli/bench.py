@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 from rich.table import Table
 
-from edgec.cli.arguments import existing
+from edgec.cli.arguments import existing, folder_to_write
 from edgec.cli.console import emit_json, out, styled
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def command(
         if compile_only and compiled is None:
             raise typer.BadParameter("requires --compiled", param_hint="--compile-only")
         request = _Suite(
-            tuple(only or ()), threads, output, resume, minutes, target, cast("Tune", tune), as_json,
+            tuple(only or ()), threads, folder_to_write(output), resume, minutes, target, cast("Tune", tune), as_json,
             compiled, compile_only,
         )  # fmt: skip
         _run_suite(request)

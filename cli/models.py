@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from edgec.cli.arguments import folder_to_write
 from edgec.cli.console import emit_json, err, out, styled
 
 app = typer.Typer(help="List, show and build the models of the zoo.", no_args_is_help=True)
@@ -89,10 +90,10 @@ def build(
     from edgec.models import list_models
 
     if name == "all":
-        root = output or Path("models")
+        root = folder_to_write(output or Path("models"))
         jobs = [(e.name, root / e.name) for e in list_models()]
     else:
-        jobs = [(name, output or Path(name))]
+        jobs = [(name, folder_to_write(output or Path(name)))]
     written = []
     for model, folder in jobs:
         path = build_model(model, folder)

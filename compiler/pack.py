@@ -145,7 +145,7 @@ def layer_name(number: int, bucket: int = 0) -> str:
 def _provenance(source: SourceModel, options: CompileOptions) -> rt.Provenance:
     model = source.reference
     return rt.Provenance(
-        source=source.path.name,
+        source=source.path.name.encode(errors="replace").decode(),  # a file name may be any bytes
         source_sha256=source.digest.removeprefix("sha256:"),
         source_bytes=source.path.stat().st_size,
         producer=f"{model.producer_name} {model.producer_version}".strip(),

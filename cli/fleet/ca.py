@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from edgec.cli.arguments import Json, Server, Token
+from edgec.cli.arguments import Json, Server, Token, folder_to_write
 from edgec.cli.console import emit_json, out
 
 app = typer.Typer(no_args_is_help=True, help="Certificates for devices and servers (mutual TLS).")
@@ -61,6 +61,7 @@ def server(
     authority = Authority.load(data / FOLDER)
     if authority is None:
         raise FleetError(f"there is no authority in {data / FOLDER}: edgec fleet ca init --data {data}")
+    folder_to_write(out_folder)
     issued, key = authority.server(host, timedelta(days=days))
     out_folder.mkdir(parents=True, exist_ok=True)
     replace_file(out_folder / "server.key", key.encode())
@@ -84,6 +85,7 @@ def claim(
     from edgec.fleet.client.connection import FleetClient, resolve
     from edgec.fleet.store.files import replace_file
 
+    folder_to_write(out_folder)
     body = {"uses": uses, "valid_s": days * 86400, "auto_accept": accept}
     with FleetClient(*resolve(server, token)) as client:
         made = client.post("/certificates/claims", body)

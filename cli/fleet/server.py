@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from edgec.cli.arguments import Server, Token, parse_duration
+from edgec.cli.arguments import Server, Token, folder_to_write, parse_duration
 from edgec.cli.console import out, styled
 from edgec.cli.fleet.client import connect
 
@@ -114,8 +114,8 @@ def mosquitto(
 
     address = BrokerAddress.from_url(mqtt)
     path = write_first(
-        folder.resolve(), fleet, (address.username, address.password), port=port, server_port=server_port,
-        server_host=server_host, tls=tls.resolve() if tls else None,
+        folder_to_write(folder).resolve(), fleet, (address.username, address.password), port=port,
+        server_port=server_port, server_host=server_host, tls=tls.resolve() if tls else None,
     )  # fmt: skip
     out.print(f"wrote {path}; start the broker with: mosquitto -c {path}", soft_wrap=True)
 

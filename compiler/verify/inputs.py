@@ -81,7 +81,7 @@ def make_inputs(source: SourceModel, seed: int = 0) -> Arrays:
 def _make(port: Port, rng: np.random.Generator, limit: int | None) -> npt.NDArray[np.generic]:
     dtype = np.dtype(port.dtype)
     if dtype == np.bool_:
-        return rng.random(port.shape) < 0.5
+        return np.asarray(rng.random(port.shape) < 0.5)  # of a scalar: ONNX Runtime takes no numpy.bool
     if dtype.kind in "iu":
         if port.name.lower() in SAMPLE_RATES:
             return np.full(port.shape, 16000, dtype)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -50,3 +51,19 @@ def test_what_was_decided_on_the_way_is_said(edgec: Edgec, folder: Path) -> None
     assert done.returncode == 0, done.stderr
     assert "note: x86-64-v3 has no products of bfloat16" in done.stderr
     (folder / "auto.edge").unlink()
+
+
+def test_a_file_whose_name_is_not_utf8_compiles(edgec: Edgec, folder: Path, tmp_path: Path) -> None:
+    model = tmp_path / os.fsdecode(b"caf\xe9.onnx")
+    model.write_bytes((folder / "small.onnx").read_bytes())
+    output = tmp_path / os.fsdecode(b"caf\xe9.edge")
+    size = ("--input", "x:1x3x12x12", "--tune", "none")
+    done = edgec("compile", model, *size, "-o", output)
+    assert done.returncode == 0, done.stderr
+    assert "caf\\udce9.edge for" in done.stdout
+    shown = edgec("inspect", output)
+    assert shown.returncode == 0, shown.stderr
+    assert "caf?.onnx" in shown.stdout
+    assert edgec("verify", output, model).returncode == 0
+    missing = edgec("inspect", tmp_path / os.fsdecode(b"\xff.onnx"))
+    assert "\\udcff.onnx: no such file" in missing.stderr

@@ -39,3 +39,13 @@ def test_a_wrong_name_is_corrected(edgec: Edgec) -> None:
     done = edgec("models", "show", "mobilenet2")
     assert done.returncode != 0
     assert "did you mean mobilenetv2" in done.stderr
+
+
+def test_a_file_to_write_to_is_refused_for_a_folder(edgec: Edgec, tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("a file")
+    for name, told in (("x.onnx", "name a folder, such as x"), ("taken", "is a file")):
+        done = edgec("models", "build", "shapes-v1", "-o", name, cwd=tmp_path)
+        assert done.returncode == 2
+        assert told in done.stderr
+        assert "Traceback" not in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["taken"]

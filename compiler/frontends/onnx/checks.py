@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
+import onnx
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, TypeProto
 
 from edgec.compiler.errors import ModelError
@@ -52,6 +53,33 @@ def check_names(model: ModelProto, path: Path) -> None:
             names += [value.name, *(dim.dim_param for dim in value.type.tensor_type.shape.dim)]
     if any(isinstance(name, bytes) for name in names):
         raise ModelError(f"{path}: a name in it is not text; the file is damaged")
+
+
+def check_versions(model: ModelProto, path: Path) -> None:
+    """Check that the file format and the standard's operator sets are not newer than those of the `onnx` package.
+
+    What newer ones mean is unknown: an operator may have changed under its name.
+
+    Raises:
+        ModelError: one is newer.
+    """
+    newest = {"": onnx.defs.onnx_opset_version(), "ai.onnx.ml": onnx.defs.onnx_ml_opset_version()}
+    if model.ir_version > onnx.IR_VERSION:
+        raise ModelError(
+            f"{path}: is of ONNX's file format {model.ir_version}, and this edgec knows formats up to "
+            f"{onnx.IR_VERSION}: export the model with an older format (ir_version), or update edgec"
+        )
+    opsets = [
+        *model.opset_import,
+        *(entry for function in model.functions for entry in function.opset_import),
+    ]
+    for entry in opsets:
+        domain = "" if entry.domain == "ai.onnx" else entry.domain
+        if entry.version > newest.get(domain, entry.version):
+            raise ModelError(
+                f"{path}: uses version {entry.version} of the operator set {domain or 'ai.onnx'}, and this edgec knows "
+                f"versions up to {newest[domain]}: export the model with an older one (opset), or update edgec"
+            )
 
 
 def check_types(model: ModelProto, path: Path) -> None:

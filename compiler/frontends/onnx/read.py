@@ -16,7 +16,13 @@ from onnx import ModelProto, TensorProto
 
 from edgec.compiler.errors import ModelError, opening
 from edgec.compiler.frontends.interface import Loaded
-from edgec.compiler.frontends.onnx.checks import check_functions, check_names, check_tensor, check_types
+from edgec.compiler.frontends.onnx.checks import (
+    check_functions,
+    check_names,
+    check_tensor,
+    check_types,
+    check_versions,
+)
 from edgec.compiler.frontends.onnx.graphs import nodes_of, tensors_of
 from edgec.compiler.frontends.onnx.node_order import with_sorted_nodes
 from edgec.compiler.frontends.onnx.opsets import type_attributes
@@ -51,6 +57,7 @@ def read_model(path: Path) -> tuple[ModelProto, str]:
         ) from error
     if not model.HasField("graph") or not model.graph.output:
         raise ModelError(f"{path}: holds no graph with outputs, so it is not an ONNX model or is cut short")
+    check_versions(model, path)
     type_attributes(nodes_of(model, path))
     check_names(model, path)
     check_types(model, path)

@@ -41,9 +41,15 @@ def set_static_shapes(model: ModelProto, asked: Mapping[str, tuple[int, ...]]) -
 
     Raises:
         InputShapeError: an unknown input name, another rank or fixed size, or a size that is missing.
-        ModelError: an input is not a tensor of numbers.
+        ModelError: an input is not a tensor of numbers, or an output holds texts.
     """
     graph = model.graph
+    for value in graph.output:
+        if value.type.tensor_type.elem_type == TensorProto.STRING:
+            raise ModelError(
+                f"the output {value.name!r} holds texts, and compiled models compute on numbers: cut the model before "
+                "the node that makes them, such as the lookup of a label, and look them up in the application"
+            )
     inputs = {value.name: value for value in graph.input}
     for name in asked:
         if name not in inputs:

@@ -15,6 +15,7 @@ from edgec.compiler.frontends.onnx.prepare import ports_of
 from edgec.compiler.frontends.source import SourceModel
 from edgec.compiler.options import CompileOptions
 from edgec.compiler.verify.inputs import fits, make_inputs, read_inputs
+from edgec.compiler.verify.reference import Reference
 from tests.compiler.onnx_models import assert_same, model_of, save
 
 
@@ -151,3 +152,13 @@ def test_inputs_are_plausible_for_their_kind() -> None:
     assert made["attention_mask"].all()
     assert 0 < made["on"].mean() < 1
     assert made["bytes"].min() < 0 < made["bytes"].max()
+
+
+def test_scalars_of_truth_values_are_arrays(tmp_path: Path) -> None:
+    """ONNX Runtime refuses numpy's own scalar."""
+    node = helper.make_node("Not", ["x"], ["y"])
+    made = model_of([node], {"x": (TensorProto.BOOL, [])}, ["y"], output_type=TensorProto.BOOL)
+    source = load_source(save(made, tmp_path), CompileOptions())
+    inputs = make_inputs(source)
+    assert isinstance(inputs["x"], np.ndarray)
+    assert Reference(source, 1).run(inputs)["y"] == ~inputs["x"]

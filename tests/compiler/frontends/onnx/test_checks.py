@@ -162,3 +162,29 @@ def test_every_type_of_the_standard_has_one_of_numpy() -> None:
     """What the checks let pass must not end in a KeyError later."""
     for number in ELEMENT_TYPES:
         assert helper.tensor_dtype_to_np_dtype(number) is not None
+
+
+@pytest.mark.parametrize(
+    ("domain", "version", "told"),
+    [
+        ("", 99, "operator set ai.onnx"),
+        ("ai.onnx", 99, "operator set ai.onnx"),
+        ("ai.onnx.ml", 99, "set ai.onnx.ml"),
+    ],
+)
+def test_operator_sets_of_the_future_are_refused(
+    tmp_path: Path, domain: str, version: int, told: str
+) -> None:
+    made = model_of([helper.make_node("Relu", ["x"], ["y"])], {"x": [4]}, ["y"])
+    del made.opset_import[:]
+    made.opset_import.extend([helper.make_opsetid("", 17)] * bool(domain == "ai.onnx.ml"))
+    made.opset_import.append(helper.make_opsetid(domain, version))
+    with pytest.raises(ModelError, match=rf"uses version 99 of the .*{told}.*update edgec"):
+        load_source(save(made, tmp_path), CompileOptions())
+
+
+def test_a_file_format_of_the_future_is_refused(tmp_path: Path) -> None:
+    made = model_of([helper.make_node("Relu", ["x"], ["y"])], {"x": [4]}, ["y"])
+    made.ir_version = 99
+    with pytest.raises(ModelError, match=r"file format 99, .*export the model with an older format"):
+        load_source(save(made, tmp_path), CompileOptions())

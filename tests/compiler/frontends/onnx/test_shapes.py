@@ -61,3 +61,10 @@ def test_weights_are_no_inputs_and_shapes_are_inferred() -> None:
     assert [value.name for value in made.graph.input] == ["x"]
     known = {value.name: describe_shape(value) for value in infer_shapes(made).graph.value_info}
     assert known["f"] == "2x12"
+
+
+def test_a_table_of_texts_as_output_is_refused_and_named() -> None:
+    made = model_of([helper.make_node("Gather", ["words", "x"], ["y"])], {"x": [2]}, ["y"])
+    made.graph.output[0].type.tensor_type.elem_type = TensorProto.STRING
+    with pytest.raises(ModelError, match=r"output 'y' holds texts.*look them up in the application"):
+        static(made)
