@@ -18,6 +18,7 @@ from edgec.compiler.frontends.onnx.ort_session import fold, objection, runs_in_o
 from edgec.compiler.frontends.onnx.reference_evaluator import Standard
 from edgec.compiler.frontends.onnx.shape_inference import check_sizes, infer_shapes
 from edgec.compiler.frontends.onnx.simplify import simplify
+from edgec.compiler.frontends.onnx.unread import drop_unread_nodes, leave_out_empty_resizing
 from edgec.compiler.frontends.onnx.validity import is_valid, knows_operators
 from edgec.compiler.frontends.source import Port, SourceModel, SourceNode
 
@@ -47,6 +48,7 @@ def prepare(
     nodes = tuple(SourceNode(i, n.name, n.op_type, n.domain) for i, n in enumerate(given.graph.node))
     values = {name: i for i, n in enumerate(given.graph.node) for name in n.output if name}
     names = {n.name: i for i, n in enumerate(given.graph.node) if n.name}
+    drop_unread_nodes(given.graph)
     labels = _bring_up_to_date(given)
     shapes.set_static_shapes(given, input_shapes)
     try:
@@ -57,6 +59,7 @@ def prepare(
         given = legacy_broadcast.lifted(given)
     given = opsets.lower_opset(_in_float32(given))
     simple = simplify(given)
+    leave_out_empty_resizing(simple, path)
     why = objection(given.SerializeToString()) if simple is given else None
     if why is not None:
         _require_valid(given, path, why)
