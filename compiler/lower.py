@@ -14,6 +14,7 @@ from edgec.compiler.backends.registry import backend_of
 from edgec.compiler.errors import KernelUnsupported
 from edgec.compiler.graph.buffers import buffer_bytes
 from edgec.compiler.graph.fusion import Kernel, fuse, kernel_calls
+from edgec.compiler.graph.reduction_starts import start_from_infinity
 from edgec.compiler.graph.simplify import simplify
 from edgec.compiler.graph.weights import lift_weights
 from edgec.compiler.lowered import KernelInfo, Lowered, TuningSummary
@@ -80,7 +81,7 @@ def _legalise(mod: tvm.IRModule) -> tvm.IRModule:
         relax.transform.LegalizeOps(),
         relax.transform.AnnotateTIROpPattern(),
     ]
-    return tvm.transform.Sequential(passes)(mod)
+    return start_from_infinity(tvm.transform.Sequential(passes)(mod))
 
 
 def _make_kernels(

@@ -94,6 +94,19 @@ def _lines(results: Path) -> list[str]:
     return results.read_text(encoding="utf-8").splitlines() if results.is_file() else []
 
 
+SPECIAL_VALUES = """\
+## Special values
+
+NaN and infinities pass through as IEEE 754 and the standard say: maxima and minima (Relu, Clip, Max, Min, MaxPool,
+ReduceMax, ReduceMin and what contains them) and Sign keep NaN, alone and fused into another kernel. Where a number is
+limited and becomes an integer, the limit holds for NaN, too. ThresholdedRelu of NaN is 0, as the standard says.
+
+Integer division never traps: `a / 0` is 0, `a mod 0` is 0, the least number divided by -1 is itself (it wraps), and
+`a mod -1` is 0, as in numpy. ONNX Runtime refuses to divide by zero, so the inputs made up for the verification hold no
+zeros where integers are divided by them.
+"""
+
+
 def _write(results: Path, outcome: cases.Outcome) -> None:
     with results.open("a", encoding="utf-8") as file:
         file.write(json.dumps(asdict(outcome)) + "\n")
@@ -137,7 +150,7 @@ def render(outcomes: list[dict[str, str]], left: int) -> str:
     ]
     for operator, counts in sorted(by_operator.items()):
         lines.append(f"| {operator} | {' | '.join(str(counts[kind] or '') for kind in ORDER)} |")
-    lines += ["", "## Why tests are excluded", ""]
+    lines += ["", SPECIAL_VALUES, "## Why tests are excluded", ""]
     reasons = Counter(o["detail"] for o in outcomes if o["result"] == "excluded")
     lines += [f"- {reason} ({count})" for reason, count in reasons.most_common()]
     lines += ["", "## What fails, and how", ""]

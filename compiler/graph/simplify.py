@@ -54,6 +54,8 @@ def _fold(call: Call) -> Array | None:
     arrays = [a for arg in operands if (a := array_of(arg)) is not None]
     if not arrays or len(arrays) < len(operands) or not is_tensor(call):
         return None
+    if name == "divide" and "int" in dtype_of(call):
+        return None  # numpy's quotients are real numbers
     with np.errstate(all="ignore"):
         if name in _BINARY and len(arrays) == 2:
             out = _BINARY[name](*arrays)

@@ -1,6 +1,11 @@
-"""Remainders of integers, with broadcasting."""
+"""Quotients and remainders of integers, with broadcasting.
+
+Division by zero and of the least number by -1 is the back end's: it is defined there, and does not trap.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 from tvm import te, tirx
@@ -17,10 +22,19 @@ def remainder(a: Tir, b: Tir, *, sign_of_dividend: bool) -> Tir:
         sign_of_dividend: as C's `%`; otherwise the remainder has the sign of the divisor, as in Python.
     """
     function = tirx.truncmod if sign_of_dividend else tirx.floormod
+    return _elementwise(function, a, b, "remainder")
+
+
+def quotient(a: Tir, b: Tir) -> Tir:
+    """`a` divided by `b` and cut off towards zero, element by element with numpy's broadcasting."""
+    return _elementwise(tirx.truncdiv, a, b, "quotient")
+
+
+def _elementwise(function: Callable[[Tir, Tir], Tir], a: Tir, b: Tir, name: str) -> Tir:
     shape = np.broadcast_shapes(tuple(map(int, a.shape)), tuple(map(int, b.shape)))
 
     def at(x: Tir, place: tuple[Tir, ...]) -> Tir:
         own = place[len(place) - len(x.shape) :]
         return x(*[tirx.const(0, "int64") if int(n) == 1 else i for n, i in zip(x.shape, own, strict=True)])
 
-    return te.compute(shape, lambda *place: function(at(a, place), at(b, place)), name="remainder")
+    return te.compute(shape, lambda *place: function(at(a, place), at(b, place)), name=name)

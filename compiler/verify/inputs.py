@@ -17,6 +17,8 @@ from edgec.compiler.frontends.source import Port, SourceModel
 Arrays = dict[str, npt.NDArray[np.generic]]
 
 SAMPLE_RATES = {"sr", "sample_rate", "sampling_rate"}
+# Operators whose output holds their first input's values.
+ALIASES = frozenset({"Cast", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Identity"})
 
 
 def read_inputs(path: Path, source: SourceModel) -> Arrays:
@@ -72,6 +74,9 @@ def make_inputs(source: SourceModel, seed: int = 0) -> Arrays:
     rng = np.random.default_rng(seed)
     limits, in_bytes = _index_limits(source.model), _pictures_in_bytes(source.model)
     made = {port.name: _make(port, rng, limits.get(port.name)) for port in source.inputs}
+    for name in _divisors(source.model) & made.keys():
+        if made[name].dtype.kind in "iu":
+            made[name] = np.asarray(made[name] + (made[name] == 0), made[name].dtype)
     for name in in_bytes & made.keys():
         if np.issubdtype(made[name].dtype, np.floating) and _looks_like_picture(made[name].shape):
             made[name] = (made[name] * 255).astype(made[name].dtype)
@@ -139,6 +144,18 @@ def _pictures_in_bytes(model: ModelProto) -> set[str]:
     return found
 
 
+def _divisors(model: ModelProto) -> set[str]:
+    """Inputs that something is divided by: ONNX Runtime does not divide integers by zero."""
+    origins = {value.name: value.name for value in model.graph.input}
+    found = set()
+    for node in model.graph.node:
+        if node.op_type in ALIASES and node.input and node.input[0] in origins:
+            origins[node.output[0]] = origins[node.input[0]]
+        elif node.op_type in ("Div", "Mod") and node.input[1] in origins:
+            found.add(origins[node.input[1]])
+    return found
+
+
 def _index_limits(model: ModelProto) -> dict[str, int]:
     """For inputs that end up as indices of a table: the size of the smallest such table."""
     graph = model.graph
@@ -146,7 +163,7 @@ def _index_limits(model: ModelProto) -> dict[str, int]:
     limits: dict[str, int] = {}
     aliases = {value.name: value.name for value in graph.input}
     for node in graph.node:
-        if node.op_type in ("Cast", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Identity"):
+        if node.op_type in ALIASES:
             if node.input and node.input[0] in aliases:
                 aliases[node.output[0]] = aliases[node.input[0]]
         elif node.op_type == "Gather" and node.input[0] in tables and node.input[1] in aliases:

@@ -6,6 +6,7 @@ as text; a PrimFunc that no template claims is scheduled generically and compute
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from tvm import te, tirx
@@ -104,7 +105,7 @@ def pool(spec: PoolSpec) -> PrimFunc:
     ky = te.reduce_axis((0, w.kernel[0]), "ky")
     kx = te.reduce_axis((0, w.kernel[1]), "kx")
     reducer: Callable[..., tirx.Expr] = te.max if spec.kind == "max" else te.sum
-    empty = te.min_value(spec.dtype) if spec.kind == "max" else tirx.const(0, spec.dtype)
+    empty = tirx.const(-math.inf if spec.kind == "max" else 0, spec.dtype)
 
     def body(n: tirx.Expr, b: tirx.Expr, y: tirx.Expr, x: tirx.Expr, v: tirx.Expr) -> tirx.Expr:
         iy = y * w.stride[0] + ky * w.dilation[0] - w.pad[0]

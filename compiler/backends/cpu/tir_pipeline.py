@@ -13,6 +13,7 @@ from tvm import s_tir, tirx
 from tvm.tirx import compilation_pipeline
 
 from edgec.compiler.backends.cpu.codegen import keep_local_on_stack_pass, native_dots_pass
+from edgec.compiler.backends.cpu.special_values import exact_special_values_pass
 
 
 def lowering() -> tvm.transform.Pass:
@@ -34,6 +35,7 @@ def lowering() -> tvm.transform.Pass:
         tirx.transform.UnrollLoop(),
         tirx.transform.StmtSimplify(),
         s_tir.transform.RewriteUnsafeSelect(),
+        exact_special_values_pass(),
         tirx.transform.FP8ComputeLegalize(),
         tirx.transform.VerifyMemory(),
         tirx.transform.SplitHostDevice(),

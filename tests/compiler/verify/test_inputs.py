@@ -162,3 +162,23 @@ def test_scalars_of_truth_values_are_arrays(tmp_path: Path) -> None:
     inputs = make_inputs(source)
     assert isinstance(inputs["x"], np.ndarray)
     assert Reference(source, 1).run(inputs)["y"] == ~inputs["x"]
+
+
+@pytest.mark.parametrize("operator", ["Div", "Mod"])
+def test_integers_that_something_is_divided_by_are_not_zero(operator: str, tmp_path: Path) -> None:
+    sizes: dict[str, list[int]] = {"a": [400], "b": [400], "c": [], "y": [400]}
+    ports = [helper.make_tensor_value_info(name, TensorProto.INT32, shape) for name, shape in sizes.items()]
+    nodes = [
+        helper.make_node("Reshape", ["b", "shape"], ["row"]),
+        helper.make_node(operator, ["a", "row"], ["q"]),
+        helper.make_node(operator, ["q", "c"], ["y"]),
+    ]
+    shape = helper.make_tensor("shape", TensorProto.INT64, [1], [400])
+    graph = helper.make_graph(nodes, "g", ports[:3], ports[3:], [shape])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    source = load_source(save(model, tmp_path), CompileOptions())
+    for seed in range(20):
+        made = make_inputs(source, seed)
+        assert made["b"].all()
+        assert made["c"] != 0
+        assert not made["a"].all()

@@ -6,6 +6,7 @@ output columns stay in registers while the rows of the window pass. Borders are 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from tvm import tirx
@@ -114,7 +115,7 @@ class _Sliding:
                 steps += self._tap(acc, n, b, row, x, ky, const(kx), columns)
             return seq(steps) if steps else tirx.Evaluate(const(0))
 
-        empty = float(tirx.min_value(spec.dtype).value) if self.maximum else 0.0
+        empty = -math.inf if self.maximum else 0.0
 
         def store(i: Expr) -> Stmt:
             return vectorised(

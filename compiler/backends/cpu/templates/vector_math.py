@@ -61,7 +61,7 @@ def _within(x: Expr, low: float, high: float) -> Expr:
 
 
 def exp(x: Expr) -> Expr:
-    """`e**x`; 0 below -87.7, saturated above 88.37."""
+    """`e**x`; 0 below -86.99, infinity from 88.73 on."""
 
     def reduced(x: Expr) -> Expr:
         return _let("n", tirx.floor(x * _f(1.44269504088896341) + _f(0.5)), lambda n: scaled(x, n))
@@ -69,12 +69,13 @@ def exp(x: Expr) -> Expr:
     def scaled(x: Expr, n: Expr) -> Expr:
         # ln 2 in two parts: the first one's product with n is exact.
         r = x - n * _f(0.693359375) - n * _f(-2.12194440e-4)
-        power = tirx.reinterpret(
-            "float32", (n.astype("int32") + tirx.IntImm("int32", 127)) << tirx.IntImm("int32", 23)
+        # Half of 2^n, which is finite where 2^n is not (n = 128).
+        half = tirx.reinterpret(
+            "float32", (n.astype("int32") + tirx.IntImm("int32", 126)) << tirx.IntImm("int32", 23)
         )
-        return _let("r", r, lambda r: (_horner(r, _EXP) * r * r + r + _f(1.0)) * power)
+        return _let("r", r, lambda r: (_horner(r, _EXP) * r * r + r + _f(1.0)) * half * _f(2.0))
 
-    return _let("x", _within(x, -88.0, 88.3762626647949), reduced)
+    return _let("x", _within(x, -87.5, 89.0), reduced)
 
 
 def sigmoid(x: Expr) -> Expr:

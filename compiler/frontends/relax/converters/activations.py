@@ -54,6 +54,13 @@ def _celu(node: Node) -> Expr:
     return relax.op.add(relax.op.maximum(x, zero), relax.op.minimum(below, zero))
 
 
+@converts("ThresholdedRelu")
+def _thresholded_relu(node: Node) -> Expr:
+    """A choice, not a product with 0 or 1, which would be NaN for minus infinity. NaN is not above the threshold."""
+    x, alpha = node.input(0), float(node.attrs.get("alpha", 1.0))
+    return relax.op.where(relax.op.greater(x, scalar(alpha, x)), x, scalar(0, x))
+
+
 @converts("QuickGelu", domain=MICROSOFT)
 def _quick_gelu(node: Node) -> Expr:
     x = node.input(0)

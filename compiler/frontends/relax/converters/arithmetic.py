@@ -7,6 +7,7 @@ from tvm import relax
 
 from edgec.compiler.frontends.relax.builder import Expr, constant
 from edgec.compiler.frontends.relax.converters.registry import (
+    LeaveToTvm,
     Node,
     converts,
     dtype_of,
@@ -15,7 +16,7 @@ from edgec.compiler.frontends.relax.converters.registry import (
     shape_of,
     value_of,
 )
-from edgec.compiler.kernels.remainders import remainder
+from edgec.compiler.kernels.remainders import quotient, remainder
 
 
 @converts("Pow")
@@ -31,6 +32,15 @@ def _pow(node: Node) -> Expr:
     b = y if dtype_of(y) == wide else node.emit(relax.op.astype(y, wide))
     result = node.emit(relax.op.power(a, b))
     return result if wide == kind else relax.op.astype(result, kind)
+
+
+@converts("Div")
+def _div(node: Node) -> Expr:
+    """Of integers by constants of which some are zero, which TVM refuses."""
+    divisor = node.input(1)
+    if dtype_of(divisor).startswith("float") or not is_constant(divisor) or value_of(divisor).all():
+        raise LeaveToTvm
+    return node.builder.emit_te(quotient, node.input(0), divisor)
 
 
 @converts("Mod")
@@ -51,6 +61,15 @@ def _mod(node: Node) -> Expr:
         off = node.emit(relax.op.logical_and(relax.op.not_equal(rest, zero), other))
         rest = node.emit(relax.op.where(off, relax.op.add(rest, b), rest))
     return rest if kind == "float64" else relax.op.astype(rest, kind)
+
+
+@converts("Sign")
+def _sign(node: Node) -> Expr:
+    """-1, 0 or 1; the sign of NaN is NaN."""
+    x = node.input(0)
+    if not dtype_of(x).startswith("float"):
+        raise LeaveToTvm
+    return relax.op.where(relax.op.isnan(x), x, node.emit(relax.op.sign(x)))
 
 
 @converts("Affine")

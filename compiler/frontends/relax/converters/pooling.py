@@ -41,7 +41,7 @@ def _max_pool(node: Node) -> list[Expr]:
     for i in range(n):
         last = (out[i] - 1) * strides[i] + reach[i]
         widths += [pads[i], max(last - spatial[i] - pads[i], 0)]
-    lowest = float(np.finfo(dtype_of(x)).min) if dtype_of(x).startswith("float") else None
+    lowest = -math.inf if dtype_of(x).startswith("float") else None
     if any(widths) and lowest is None:
         raise CannotConvert("pads around integers are not compiled")
     padded = node.emit(relax.op.nn.pad(x, widths, pad_value=lowest)) if any(widths) else x

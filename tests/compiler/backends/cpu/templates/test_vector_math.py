@@ -35,3 +35,17 @@ def test_accuracy_over_the_range(name: str) -> None:
         assert error.max() <= absolute
     small = np.abs(x) < 0.5
     assert np.max(error[small] / np.abs(wanted[small] + (wanted[small] == 0))) <= relative
+
+
+def test_the_exponential_of_large_numbers_overflows_where_it_should() -> None:
+    near = np.linspace(88.3, 88.9, 6001, dtype=np.float32)
+    x = np.concatenate([near, np.array([89, 1e4, np.inf, -86.9, -88, -104, -1e4, -np.inf], np.float32)])
+    data = te.placeholder(x.shape, "float32", "data")
+    out = te.compute(x.shape, lambda i: tirx.exp(data[i]), name="out")
+    kernel = with_vector_math(te.create_prim_func([data, out])).with_attr("global_symbol", "main")
+    result = tvm.runtime.tensor(np.zeros_like(x))
+    tvm.compile(kernel, target="llvm")["main"](tvm.runtime.tensor(x), result)
+    with np.errstate(over="ignore"):
+        wanted = np.exp(x.astype(np.float64)).astype(np.float32)
+    at_limit = np.abs(wanted / np.finfo(np.float32).max - 1) < 1e-6
+    np.testing.assert_allclose(result.numpy()[~at_limit], wanted[~at_limit], rtol=4e-7, atol=2e-38)

@@ -1,0 +1,133 @@
+"""Steps of the lowering pipeline: maxima and minima keep NaN, and no integer division traps.
+
+TVM's `max(a, b)` becomes `a > b ? a : b`, which is `b` where either is NaN: the rectifier of NaN would be zero. Where
+one operand is a constant it has to come first, which costs nothing; any other pair costs a comparison and a blend.
+TVM's simplifier moves constants to the right, so this runs after it.
+
+Processors raise a signal when an integer is divided by zero, or the least one by -1. Here both are defined:
+
+    a / 0 = 0, a mod 0 = 0, least / -1 = least (it wraps, as the negation does), a mod -1 = 0
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import tvm
+import tvm_ffi
+from tvm import tirx
+from tvm.tirx import PrimFunc, Var
+
+Expr: TypeAlias = tvm.ir.Expr
+
+_INTEGER = ("int", "uint")
+
+
+def _dtype(expr: Expr) -> str:
+    """The type of a value, with its lanes."""
+    return str(expr.ty.dtype)
+
+
+def _let(value: Expr, body: Callable[[Expr], Expr]) -> Expr:
+    if isinstance(value, Var):
+        return body(value)
+    var = Var("v", _dtype(value))
+    return tirx.Let(var, value, body(var))
+
+
+def _constant(expr: Expr) -> float | int | None:
+    """The number that all lanes of a value are, if it is known."""
+    inner = expr.value if isinstance(expr, tirx.Broadcast) else expr
+    if isinstance(inner, tirx.IntImm):
+        return int(inner.value)
+    return float(inner.value) if isinstance(inner, tirx.FloatImm) else None
+
+
+def _like(value: int, other: Expr) -> Expr:
+    """A constant in all lanes of another value."""
+    scalar, _, lanes = _dtype(other).partition("x")
+    single = tirx.const(value, scalar)
+    return tirx.Broadcast(single, int(lanes)) if lanes else single
+
+
+def _extreme(expr: tirx.Max | tirx.Min) -> Expr:
+    if not _dtype(expr).startswith("float"):
+        return expr
+    kind = type(expr)
+    if _constant(expr.a) is not None:
+        return expr
+    if _constant(expr.b) is not None:
+        return kind(expr.b, expr.a)
+    return _let(expr.a, lambda a: tirx.Select(tirx.isnan(a), a, kind(a, expr.b)))
+
+
+def _without_nan(cast: tirx.Cast) -> Expr:
+    """A conversion to integers whose limits hold for NaN, too: what it makes may be an index."""
+    if not _dtype(cast).startswith(_INTEGER) or not _dtype(cast.value).startswith("float"):
+        return cast
+
+    def limited(expr: tirx.Max | tirx.Min) -> Expr:
+        greater = isinstance(expr, tirx.Max)
+
+        def choice(a: Expr, b: Expr) -> Expr:
+            return tirx.Select(tirx.GT(a, b) if greater else tirx.LT(a, b), a, b)
+
+        a, b = (expr.b, expr.a) if _constant(expr.a) is not None else (expr.a, expr.b)
+        return _let(a, lambda a: _let(b, lambda b: choice(a, b)))
+
+    value = tvm_ffi.structural_map(cast.value, [((tirx.Max, tirx.Min), limited)])
+    return tirx.Cast(_dtype(cast), value)
+
+
+def _safe(b: Expr, *, signed: bool) -> Expr:
+    """A divisor with 1 in the place of what traps."""
+    traps = tirx.EQ(b, _like(0, b))
+    if signed:
+        traps = tirx.Or(traps, tirx.EQ(b, _like(-1, b)))
+    return tirx.Select(traps, _like(1, b), b)
+
+
+def _quotient(expr: tirx.Div | tirx.FloorDiv) -> Expr:
+    kind, signed = type(expr), _dtype(expr).startswith("int")
+    if not _dtype(expr).startswith(_INTEGER) or _constant(expr.b) not in (None, 0, -1):
+        return expr
+
+    def of(a: Expr, b: Expr) -> Expr:
+        dividend = a
+        if signed:
+            dividend = tirx.Select(tirx.EQ(b, _like(-1, b)), tirx.Sub(_like(0, a), a), dividend)
+        return kind(tirx.Select(tirx.EQ(b, _like(0, b)), _like(0, a), dividend), _safe(b, signed=signed))
+
+    return _let(expr.a, lambda a: _let(expr.b, lambda b: of(a, b)))
+
+
+def _remainder(expr: tirx.Mod | tirx.FloorMod) -> Expr:
+    kind, signed = type(expr), _dtype(expr).startswith("int")
+    if not _dtype(expr).startswith(_INTEGER) or _constant(expr.b) not in (None, 0, -1):
+        return expr
+    return _let(expr.b, lambda b: kind(expr.a, _safe(b, signed=signed)))
+
+
+def exact_special_values(func: PrimFunc) -> PrimFunc:
+    """`func` with NaN kept by maxima and minima, and divisions of integers that cannot trap.
+
+    Requires: the simplifier ran for the last time.
+    """
+    body = tvm_ffi.structural_map(func.body, [(tirx.Cast, _without_nan)])
+    rules = [
+        ((tirx.Max, tirx.Min), _extreme),
+        ((tirx.Div, tirx.FloorDiv), _quotient),
+        ((tirx.Mod, tirx.FloorMod), _remainder),
+    ]
+    return func.with_body(tvm_ffi.structural_map(body, rules))
+
+
+@tirx.transform.prim_func_pass(opt_level=0, name="edgec.ExactSpecialValues")  # type: ignore[untyped-decorator]
+def _exact_special_values(func: PrimFunc, _mod: tvm.IRModule, _ctx: tvm.transform.PassContext) -> PrimFunc:
+    return exact_special_values(func)
+
+
+def exact_special_values_pass() -> tvm.transform.Pass:
+    """`exact_special_values` for every kernel of a module."""
+    return _exact_special_values
