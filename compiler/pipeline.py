@@ -189,7 +189,7 @@ def _bf16_nodes(
     try:
         backend.check_precision("bf16")
     except TargetLacksPrecision:
-        progress.note(f"{backend.target.name} has no products of bfloat16: all layers stay fp32")
+        progress.note(f"{backend.target.name} has no bfloat16 dot products: all layers stay fp32")
         return frozenset()
     arrays = read_inputs(inputs, source) if inputs else make_inputs(source)
     choice = choose_layers(source, arrays, options.error_budget)

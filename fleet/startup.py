@@ -72,7 +72,7 @@ def prepare_tls(settings: Settings, certificates: Certificates, hosts: list[str]
     client_ca = settings.data / FOLDER / CERTIFICATE
     if settings.tls_certificate or settings.tls_key:
         if not (settings.tls_certificate and settings.tls_key):
-            raise FleetError("--tls-certificate and --tls-key go together")
+            raise FleetError("--tls-certificate and --tls-key must be given together")
         ca = client_ca if certificates.authority else None
         return Tls(settings.tls_certificate, settings.tls_key, ca)
     if not settings.tls:

@@ -117,7 +117,7 @@ def write_clip(
     codec = cv2.VideoWriter.fourcc(*CODECS[path.suffix])
     writer = cv2.VideoWriter(str(part), codec, fps, (width, height))
     if not writer.isOpened():
-        raise EdgecError(f"{path}: cannot be written; is the folder there and writable?")
+        raise EdgecError(f"{path}: cannot be written; does the folder exist, and is it writable?")
     scene = DemoScene(seed, width, height, fps)
     try:
         for index in range(count):

@@ -37,7 +37,7 @@ def check_device(config: ArtifactConfig) -> None:
     missing = sorted(set(config.required_features) - machine_features())
     if missing:
         raise IncompatibleDevice(
-            f"{what}, which has {', '.join(missing)}; this machine's processor has not: "
+            f"{what}; this machine's processor lacks {', '.join(missing)}: "
             "compile for the target that `edgec targets detect` names here"
         )
     _check_glibc(config, what)

@@ -90,7 +90,7 @@ def main() -> None:
     folder: Path = parser.parse_args().folder
     held = folder / "site-packages" / PINS
     if held.is_file() and held.read_text() == "\n".join(pins()):
-        print(f"{folder} is there already")
+        print(f"{folder} exists already")
         return
     folder.parent.mkdir(parents=True, exist_ok=True)
     building = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))

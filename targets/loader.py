@@ -36,9 +36,9 @@ def _resolve(path: Path, files: dict[str, Path], seen: tuple[str, ...] = ()) -> 
     if base_name is None:
         return make_target(content, path, None)
     if base_name in (*seen, name):
-        raise BadTargetFile(f"{path}: extends runs in a circle: {' → '.join((*seen, name, base_name))}")
+        raise BadTargetFile(f"{path}: `extends` is circular: {' → '.join((*seen, name, base_name))}")
     if base_name not in files:
-        raise BadTargetFile(f"{path}: extends {base_name!r}, which is no known target")
+        raise BadTargetFile(f"{path}: extends {base_name!r}, which is not a known target")
     return make_target(content, path, _resolve(files[base_name], files, (*seen, name)))
 
 

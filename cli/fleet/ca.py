@@ -32,7 +32,7 @@ def init(
     from edgec.targets.errors import UsageError
 
     if (certificate is None) is not (key is None):
-        raise UsageError("--certificate and --key go together")
+        raise UsageError("--certificate and --key must be given together")
     folder = data / FOLDER
     if certificate is not None and key is not None:
         Authority.bring(folder, certificate, key)

@@ -137,7 +137,7 @@ class Backend(ABC):
         """
         if precision == "bf16":
             raise TargetLacksPrecision(
-                f"{self.target.name} has no products of bfloat16: compile with --precision fp32"
+                f"{self.target.name} has no bfloat16 dot products: compile with --precision fp32"
             )
 
     # From the graph to kernels.

@@ -68,7 +68,7 @@ class Verification:
             shown = "; ".join(f"output {error.name!r}: {error.verdict}" for error in bad[:3])
             raise VerificationFailed(
                 f"the compiled model does not match {self.reference} ({shown}; accepted {self.budget:g}), so no "
-                "artifact was written. --no-verify writes one that says it is unproven"
+                "artifact was written. --no-verify writes one that is marked as unverified"
             )
 
     def to_json(self) -> dict[str, Any]:

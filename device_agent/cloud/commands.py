@@ -49,7 +49,9 @@ class Commands:
         match document.operation:
             case "snapshot" | "capture":
                 if not self._enrolled:
-                    raise UpdateError("this device is not enrolled: no fleet server takes its captures")
+                    raise UpdateError(
+                        "this device is not enrolled: there is no fleet server to upload captures to"
+                    )
                 return take_captures(self._loop, self._inference, job_id, document)
             case "restart-stream":
                 runner = self._streams.runners.get(document.stream or "")

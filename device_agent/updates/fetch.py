@@ -289,7 +289,7 @@ def _check_range(response: httpx.Response, have: int, size: int) -> None:
 
 def _check_length(response: httpx.Response, left: int) -> None:
     if response.headers.get("content-encoding", "identity") != "identity":
-        raise _Retryable("the registry encoded the body against the request")
+        raise _Retryable("the registry encoded the body although the request excluded that")
     length = response.headers.get("content-length")
     if length is not None and (not length.isdigit() or int(length) != left):
         raise _WrongSize(f"the registry announces {length} bytes where {left} are left")

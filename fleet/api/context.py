@@ -86,7 +86,7 @@ def from_cursor(cursor: str) -> str:
     try:
         value = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
     except ValueError as error:  # from binascii, or not ASCII
-        raise Problem(400, "Bad cursor", "Take `next` of the page before, unchanged.") from error
+        raise Problem(400, "Bad cursor", "Use `next` of the previous page, unchanged.") from error
     return value.replace("\x00", "")
 
 
@@ -100,7 +100,7 @@ def number_cursor(cursor: str) -> int | None:
     if not value:
         return None
     if not value.isdecimal() or len(value) > 18:
-        raise Problem(400, "Bad cursor", "Take `next` of the page before, unchanged.")
+        raise Problem(400, "Bad cursor", "Use `next` of the previous page, unchanged.")
     return int(value)
 
 

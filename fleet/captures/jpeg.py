@@ -13,7 +13,7 @@ def jpeg_size(data: bytes) -> tuple[int, int]:
         ValueError: this is no JPEG, or it ends before its frame header.
     """
     if data[:2] != b"\xff\xd8":
-        raise ValueError("it does not begin as a JPEG does")
+        raise ValueError("it does not start like a JPEG")
     at = 2
     while at + 4 <= len(data):
         if data[at] != 0xFF:

@@ -142,7 +142,7 @@ def _show(services: Services, identity: Identity) -> None:
     with ui.element("div").classes("e-card flush") as log:
         with ui.element("div").classes("e-top").style("padding:12px 16px 0"):
             html("<h2 style='padding:0;margin:0'>Audit log</h2>")
-            box = ui.input(placeholder="Who, what or whom").props(
+            box = ui.input(placeholder="Actor, action or target").props(
                 'outlined dense clearable debounce=250 aria-label="Search the audit log"'
             )
         lines = html()

@@ -92,7 +92,7 @@ def group_dialog(services: Services, identity: Identity) -> None:
                 ui.notify(problem.detail, type="negative")
                 return
             dialog.close()
-            ui.notify(f"The group {checked} is there.", type="positive")
+            ui.notify(f"The group {checked} was saved.", type="positive")
 
         with ui.row().classes("w-full justify-end"):
             ui.button("Cancel", on_click=dialog.close).props("flat color=quiet")

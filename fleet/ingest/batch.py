@@ -50,7 +50,7 @@ def prepare(message: Inbound) -> Prepared:
         topic = read.topic = _parse(message.topic)
         read.kind = topic.kind.name.lower()
         if b"\\u0000" in message.payload:
-            raise ProtocolError("a NUL, which no text has")
+            raise ProtocolError("a NUL character, which text cannot contain")
         if topic.kind is Kind.HEALTH:
             read.body = decode(Health, message.payload)
         elif topic.kind is Kind.EVENT:

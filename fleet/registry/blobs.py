@@ -30,7 +30,7 @@ class OffsetMismatch(FleetError):
     """A chunk does not start at the end of the upload; `size` is the current offset."""
 
     def __init__(self, size: int) -> None:
-        super().__init__(f"the upload stands at {size} bytes")
+        super().__init__(f"the upload has {size} bytes")
         self.size = size
 
 

@@ -125,7 +125,7 @@ def _read(blob: memoryview) -> dict[str, Weight]:
     for name, entry in header.items():
         begin, end = entry["data_offsets"]
         if not 0 <= begin <= end <= len(data):
-            raise ValueError(f"{name} lies outside the file")
+            raise ValueError(f"{name} extends beyond the file")
         if name.startswith("__"):
             continue
         dtype = _DTYPES[entry["dtype"]]

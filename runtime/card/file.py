@@ -39,7 +39,7 @@ def load_card(path: str | Path) -> ModelCard:
 def _read_labels(card: Path, name: str) -> list[str]:
     file = (card.parent / name).resolve()
     if not file.is_relative_to(card.parent.resolve()):
-        raise CardError(f"{card}: labels: {name} lies outside the card's folder")
+        raise CardError(f"{card}: labels: {name} is outside the card's folder")
     try:
         return file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:

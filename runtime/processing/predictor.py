@@ -97,7 +97,7 @@ class Predictor:
             InputError: the card's input is not sound.
         """
         if self._sound is None:
-            raise InputError(f"{self._config.name} takes no sound")
+            raise InputError(f"{self._config.name} does not take sound")
 
         def decide(given: Array, seconds: tuple[float, float]) -> list[Result]:
             return decode(self._outputs([given]), self._card, given=given, window=seconds)

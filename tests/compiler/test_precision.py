@@ -124,7 +124,7 @@ def test_a_target_with_the_instruction_gets_it_and_others_refuse(tmp_path: Path)
     plain = lower(imported.mod, target, CompileOptions(tune="none", threads=1), Silent())
     assert not VDPBF16PS.search(plain.code)
     assert {str(w.dtype) for w in lowered.weights.values()} == {"bfloat16", "float32"}
-    with pytest.raises(TargetLacksPrecision, match="x86-64-v4 has no products of bfloat16"):
+    with pytest.raises(TargetLacksPrecision, match="x86-64-v4 has no bfloat16 dot products"):
         compile_model(path, load_target("x86-64-v4"), BF16, output=tmp_path / "a.edge")
     config = pack.make_config(imported.source, lowered, target, BF16, name="m", version="1", card=None)
     assert "avx512_bf16" in config.required_features

@@ -14,7 +14,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"arch": "riscv64", "target": "board"}, r"compiled for board \(riscv64\); this machine is"),
     (
         {"required_features": ("avx2", "telepathy", "warp")},
-        r"has telepathy, warp; this machine's processor has not",
+        r"this machine's processor lacks telepathy, warp",
     ),
     ({"runtime_abi": "tvm-9.9+ffi-0.1"}, r"runtime ABI tvm-9\.9\+ffi-0\.1; this edgec has tvm-0\.27"),
     ({"min_glibc": "99.1"}, r"needs glibc 99\.1; this system has"),

@@ -33,8 +33,8 @@ class CpuBackend(Backend):
         """Check that the target multiplies in `precision`."""
         if precision == "bf16" and operands_for(BFLOAT16, self.target) != BFLOAT16:
             raise TargetLacksPrecision(
-                f"{self.target.name} has no products of bfloat16 ({feature_of(BFLOAT16)}): compile for a target that "
-                "has (zen4, sapphirerapids), or with --precision auto or fp32"
+                f"{self.target.name} has no bfloat16 dot products ({feature_of(BFLOAT16)}): compile for a target "
+                "that has them (zen4, sapphirerapids), or with --precision auto or fp32"
             )
 
     def choose_layouts(self, mod: tvm.IRModule, operands_of: OperandsOf) -> tvm.IRModule:

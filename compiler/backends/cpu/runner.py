@@ -35,6 +35,6 @@ def runner_of(target: Target) -> Runner:
     if emulator is None:
         raise ToolMissing(
             f"code for {target.name} cannot be verified here: that needs qemu-user-static and an emulator "
-            f"root (scripts/make_emulator_root.py, {ROOT_VARIABLE}). --no-verify compiles without proof"
+            f"root (scripts/make_emulator_root.py, {ROOT_VARIABLE}). --no-verify compiles without verification"
         )
     return emulator

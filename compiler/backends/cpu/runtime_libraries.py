@@ -37,8 +37,8 @@ def runtime_libraries(arch: str) -> dict[str, bytes]:
         files = [file for folder in folders for file in sorted(folder.rglob(library))]
         if not files:
             raise ToolMissing(
-                f"{library} for {arch} is not here, so it cannot be put into the artifact; "
-                "scripts/make_emulator_root.py fetches it, or leave --bundle-runtime out"
+                f"{library} for {arch} was not found, so it cannot be bundled; "
+                "scripts/make_emulator_root.py fetches it, or omit --bundle-runtime"
             )
         found[library] = files[0].read_bytes()
     return found

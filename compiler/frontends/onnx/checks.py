@@ -120,7 +120,7 @@ def _check_attribute(attribute: AttributeProto, node: NodeProto, owner: str) -> 
     if attribute.ref_attr_name:  # of a function, whose call has the value
         return
     if attribute.type == AttributeProto.UNDEFINED:
-        raise ModelError(f"{owner} has no type that is known, and no value; the file is damaged")
+        raise ModelError(f"{owner} has no known type and no value; the file is damaged")
     if attribute.name in TYPE_ATTRIBUTES and node.domain in ("", "ai.onnx"):
         _check_element_type(attribute.i, owner, known=attribute.name == "to")
 

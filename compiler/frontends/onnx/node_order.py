@@ -25,16 +25,16 @@ def with_sorted_nodes(model: ModelProto, path: Path) -> ModelProto:
     for index, node in enumerate(graph.node):
         for name in node.output:
             if name and (name in makers or name in known):
-                raise ModelError(f"{path}: the value {name!r} is made more than once")
+                raise ModelError(f"{path}: the value {name!r} is computed more than once")
             if name:
                 makers[name] = index
     reads = [free_names(node) for node in graph.node]
     for node, names in zip(graph.node, reads, strict=True):
         for name in names - known - makers.keys():
-            raise ModelError(f"{path}: {node.op_type} {node.name!r} reads {name!r}, which nothing makes")
+            raise ModelError(f"{path}: {node.op_type} {node.name!r} reads {name!r}, which no node computes")
     for value in graph.output:
         if value.name not in known and value.name not in makers:
-            raise ModelError(f"{path}: nothing makes the output {value.name!r}")
+            raise ModelError(f"{path}: no node computes the output {value.name!r}")
     order = _topological_order(reads, makers, path, graph)
     if order != list(range(len(order))):
         nodes = [graph.node[index] for index in order]

@@ -56,7 +56,7 @@ def read_model(path: Path) -> tuple[ModelProto, str]:
             f"{path}: not an ONNX model, or cut short ({len(content)} bytes); export or download it again"
         ) from error
     if not model.HasField("graph") or not model.graph.output:
-        raise ModelError(f"{path}: holds no graph with outputs, so it is not an ONNX model or is cut short")
+        raise ModelError(f"{path}: has no graph with outputs: it is not an ONNX model, or cut short")
     check_versions(model, path)
     type_attributes(nodes_of(model, path))
     check_names(model, path)
@@ -80,7 +80,7 @@ def _load_external(tensor: TensorProto, path: Path) -> bytes:
     file = (folder / location).resolve()
     if not location or Path(location).is_absolute() or not file.is_relative_to(folder):
         raise ModelError(
-            f"{path}: tensor {tensor.name!r} names data outside of the model's folder: {location!r}"
+            f"{path}: tensor {tensor.name!r} refers to data outside the model's folder: {location!r}"
         )
     if not file.is_file():
         raise ModelError(
@@ -96,8 +96,8 @@ def _load_external(tensor: TensorProto, path: Path) -> bytes:
         ) from error
     if offset < 0 or length < 0 or offset + length > size:
         raise ModelError(
-            f"{path}: tensor {tensor.name!r} wants bytes {offset} to {offset + length} of {location!r}, "
-            f"which has {size}; the data file is cut short or of another model"
+            f"{path}: tensor {tensor.name!r} refers to bytes {offset} to {offset + length} of {location!r}, "
+            f"which has {size}; the data file is cut short or belongs to another model"
         )
     with file.open("rb") as stream:
         stream.seek(offset)

@@ -31,7 +31,7 @@ def _check_lengths(attrs: Attributes, count: int) -> None:
         if entries != count:
             raise ForestError(f"nodes_{name} has {entries} entries for {count} nodes")
     if not count:
-        raise ForestError("there are no trees in it")
+        raise ForestError("it contains no trees")
 
 
 def from_keyed(attrs: Attributes, n_features: int, prefix: str, n_targets: int) -> Forest:
@@ -111,7 +111,7 @@ def from_listed(attrs: Attributes, n_features: int) -> Forest:
     true = np.where(true_leaf != 0, true + inner, true)
     false = np.where(false_leaf != 0, false + inner, false)
     if len(roots) and (roots.min() < 0 or roots.max() >= inner):
-        raise ForestError("a tree's root lies outside its nodes")
+        raise ForestError("a tree's root is not among its nodes")
     roots = np.where(single[roots], true[roots], roots)
     leaves = len(weights)
     # nodes that became unreachable must not count as parents
@@ -156,7 +156,7 @@ def _members(attrs: Attributes, modes: npt.NDArray[np.uint8]) -> dict[int, tuple
         else:
             members.append(int(value))
     if len(sets) < len(nodes):
-        raise ForestError(f"there are {len(sets)} sets for {len(nodes)} nodes that ask for membership")
+        raise ForestError(f"there are {len(sets)} sets for {len(nodes)} nodes that test membership")
     return {int(node): members for node, members in zip(nodes, sets, strict=False)}
 
 
@@ -234,7 +234,7 @@ def _listed_node(forest: Forest, source: str, output: str, name: str) -> NodePro
     inner = np.flatnonzero(forest.mode != Mode.LEAF)
     leaves = forest.leaf_node
     if len(np.unique(leaves)) != len(leaves) or len(leaves) != int((forest.mode == Mode.LEAF).sum()):
-        raise ForestError("leaves with several targets do not go together with sets of categories")
+        raise ForestError("leaves with several targets cannot be combined with sets of categories")
     position = np.zeros(forest.n_nodes, np.int64)
     position[inner], position[leaves] = np.arange(len(inner)), np.arange(len(leaves))
     is_leaf = (forest.mode == Mode.LEAF).astype(np.int64)

@@ -154,7 +154,7 @@ def _unpickle(content: bytes, path: Path) -> Any:  # noqa: ANN401 - whatever the
                 if not module.startswith("sklearn.") or str(found.__module__).startswith("sklearn."):
                     return found
             raise pickle.UnpicklingError(
-                f"it names {module}.{name}, which is no part of scikit-learn and is not loaded for safety"
+                f"it names {module}.{name}, which is not part of scikit-learn and is not loaded for safety"
             )
 
     try:

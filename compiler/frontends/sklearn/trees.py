@@ -111,11 +111,11 @@ def _members(bits: npt.NDArray[np.uint32], count: int) -> npt.NDArray[np.bool_]:
 
 def _numbers(values: npt.NDArray[np.generic], chosen: npt.NDArray[np.bool_]) -> tuple[int, ...]:
     if values.dtype.kind not in "fiu":
-        raise ForestError("its categories are no numbers; encode them before the model")
+        raise ForestError("its categories are not numbers; encode them before the model")
     found = values[chosen].astype(np.float64)
     found = found[~np.isnan(found)]
     if (found != np.floor(found)).any():
-        raise ForestError("its categories are no whole numbers; encode them before the model")
+        raise ForestError("its categories are not integers; encode them before the model")
     return tuple(int(value) for value in found)
 
 

@@ -55,7 +55,7 @@ class KerasModel:
             model = keras.saving.load_model(named, compile=False, safe_mode=True)
         named.unlink()
         if not isinstance(model, keras.Model):
-            raise Refused(MODEL, f"holds a {type(model).__name__}, which is no model")
+            raise Refused(MODEL, f"holds a {type(model).__name__}, which is not a model")
         if not getattr(model, "inputs", None):
             raise Refused(
                 MODEL,

@@ -30,7 +30,7 @@ def _detection_post_process(g: Writer, op: Operator) -> None:
         raise Refused("it returns several classes per box (max_classes_per_detection)")
     rounds = int(options["max_detections"])
     if not 1 <= rounds <= MAX_DETECTIONS:
-        raise Refused(f"it wants {rounds} detections, and at most {MAX_DETECTIONS} are compiled")
+        raise Refused(f"it requests {rounds} detections, and at most {MAX_DETECTIONS} are compiled")
     if g.tensor(op.inputs[0]).shape[0] != 1:
         raise Refused("its batch is larger than 1")
     anchors = g.tensor(op.inputs[2]).shape[0]

@@ -99,7 +99,7 @@ def read(content: bytes, path: Path) -> Graph:
     """
     schema = require("ai_edge_litert.schema_py_generated", EXTRA, path)
     if content[4:8] != b"TFL3":
-        raise ModelError(f"{path}: is no TensorFlow Lite model, or one from before its format was fixed")
+        raise ModelError(f"{path}: is not a TensorFlow Lite model, or predates the current format")
     try:
         model = schema.ModelT.InitFromPackedBuf(content, 0)
         return _graph(model, schema, path)

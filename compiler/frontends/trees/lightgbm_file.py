@@ -95,7 +95,7 @@ def _read(text: str) -> TreeModel:
 def _objective(text: str) -> tuple[str, float]:
     name, *parameters = text.split()
     if name not in TRANSFORMS:
-        raise ForestError(f"its objective {name!r} is not known, so its prediction is not either")
+        raise ForestError(f"its objective {name!r} is not supported, so its prediction cannot be computed")
     given = dict(p.split(":", 1) for p in parameters if ":" in p)
     if "sqrt" in parameters:
         return "signed_square", 1.0
@@ -159,7 +159,7 @@ class _Tree:
 
     def _members(self, node: int) -> tuple[int, ...]:
         if self.bounds is None:
-            raise ForestError("a node asks for categories, but there are no sets of them")
+            raise ForestError("a node tests categories, but the file has no category sets")
         chosen = int(self.threshold[node])
         words = self.bits[self.bounds[chosen] : self.bounds[chosen + 1]]
         set_bits = (words[:, None] >> np.arange(32, dtype=np.uint32)) & 1

@@ -90,7 +90,9 @@ def _from_document(document: Mapping[str, Any]) -> TreeModel:
     parameters = learner["learner_model_param"]
     objective = str(learner["objective"]["name"])
     if objective not in OBJECTIVES:
-        raise ForestError(f"its objective {objective!r} is not known, so its prediction is not either")
+        raise ForestError(
+            f"its objective {objective!r} is not supported, so its prediction cannot be computed"
+        )
     transform, link = OBJECTIVES[objective]
     groups = max(int(parameters["num_class"]), int(parameters.get("num_target", 1)), 1)
     features = int(parameters["num_feature"])

@@ -144,7 +144,7 @@ class Forest:
 
 def _in_range(values: npt.NDArray[np.generic], end: int, what: str) -> None:
     if len(values) and (values.min() < 0 or values.max() >= end):
-        raise ForestError(f"{what} lies outside 0 … {end - 1}")
+        raise ForestError(f"{what} is outside 0 … {end - 1}")
 
 
 def below(thresholds: npt.NDArray[np.float64]) -> Floats:
@@ -213,7 +213,7 @@ class Builder:
             ForestError: there are no trees, or they are inconsistent.
         """
         if not self.roots:
-            raise ForestError("there are no trees in it")
+            raise ForestError("it contains no trees")
         columns = {name: np.concatenate(parts) for name, parts in self._parts.items()}
         forest = Forest(
             self.n_features,

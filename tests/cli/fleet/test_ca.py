@@ -42,5 +42,5 @@ def test_an_authority_issues_a_certificate_for_a_server(edgec: Edgec, tmp_path: 
 def test_a_certificate_without_its_key_is_no_authority(edgec: Edgec, tmp_path: Path) -> None:
     done = edgec("fleet", "ca", "init", "--data", "data", "--certificate", "ca.pem", cwd=tmp_path)
     assert done.returncode == 2
-    assert "--certificate and --key go together" in done.stderr
+    assert "--certificate and --key must be given together" in done.stderr
     assert not (tmp_path / "data").exists()

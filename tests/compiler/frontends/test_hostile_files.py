@@ -92,7 +92,7 @@ def test_data_of_a_sub_graph_stay_in_the_folder(tmp_path: Path) -> None:
     tensor.data_location = TensorProto.EXTERNAL
     tensor.external_data.add(key="location", value="../secret")
     model = model_of(nested(1, tensor).node, {"x": [4], "c": (TensorProto.BOOL, [1])}, ["y"])
-    refused(save(model, tmp_path / "model"), "outside of the model's folder")
+    refused(save(model, tmp_path / "model"), "outside the model's folder")
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ def test_a_card_says_what_it_says(tmp_path: Path) -> None:
             r"model\.toml:5: input\.kind: expected '[a-z]+' or .*, not 'smell'",
         ),
         ('name = "cats"', 'name = "Cats!"', r"model\.toml:1: name: "),
-        ('"labels.txt"', '"../labels.txt"', "lies outside the card's folder"),
+        ('"labels.txt"', '"../labels.txt"', "is outside the card's folder"),
         ('"labels.txt"', '"none.txt"', "cannot read none.txt"),
         ('name = "cats"', "name = ", "cannot be read as a model card"),
     ],

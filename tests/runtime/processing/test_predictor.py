@@ -67,7 +67,7 @@ def test_tensors_go_through_by_name() -> None:
         raw(arrays["x"], None)
     with pytest.raises(rt.InputError, match=r"input 'z' float32.* is missing or of another shape or dtype"):
         raw({"x": arrays["x"]}, None)
-    with pytest.raises(rt.InputError, match="mean takes no sound"):
+    with pytest.raises(rt.InputError, match="mean does not take sound"):
         raw.listen()
 
 

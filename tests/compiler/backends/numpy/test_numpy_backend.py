@@ -89,7 +89,7 @@ def test_a_graph_that_it_cannot_compute_is_refused(tmp_path: Path) -> None:
 
 
 def test_bfloat16_is_refused_unless_a_back_end_says_otherwise(elementwise: Path, tmp_path: Path) -> None:
-    with pytest.raises(TargetLacksPrecision, match="numpy-here has no products of bfloat16"):
+    with pytest.raises(TargetLacksPrecision, match="numpy-here has no bfloat16 dot products"):
         compiled(elementwise, tmp_path, precision="bf16")
 
 

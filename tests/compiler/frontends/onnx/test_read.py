@@ -69,10 +69,10 @@ def test_graphs_that_cannot_run(tmp_path: Path) -> None:
         helper.make_node("Relu", ["a"], ["b"], name="two"),
     ]
     refuse(save(model_of(loop, {"x": [4]}, ["b"]), tmp_path), "cycle among one, two")
-    refuse(save(model_of([RELU], {"x": [4]}, ["z"]), tmp_path), "nothing makes the output 'z'")
-    refuse(save(model_of([RELU, RELU], {"x": [4]}, ["y"]), tmp_path), "made more than once")
+    refuse(save(model_of([RELU], {"x": [4]}, ["z"]), tmp_path), "no node computes the output 'z'")
+    refuse(save(model_of([RELU, RELU], {"x": [4]}, ["y"]), tmp_path), "computed more than once")
     stray = helper.make_node("Add", ["x", "q"], ["y"], name="add")
-    refuse(save(model_of([stray], {"x": [4]}, ["y"]), tmp_path), "reads 'q', which nothing makes")
+    refuse(save(model_of([stray], {"x": [4]}, ["y"]), tmp_path), "reads 'q', which no node computes")
 
 
 def test_nodes_in_any_order_compile(tmp_path: Path) -> None:
