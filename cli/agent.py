@@ -79,9 +79,9 @@ def status(state: State, json: Json = False) -> None:
     """Show the status of the running agent."""
     from edgec.cli.agent_view import print_status
     from edgec.cli.console import emit_json
-    from edgec.device_agent.health.status_socket import ask
+    from edgec.device_agent.health.status_socket import query
 
-    answer = ask(state)
+    answer = query(state)
     if json:
         emit_json(answer)
     else:

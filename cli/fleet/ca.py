@@ -35,7 +35,7 @@ def init(
         raise UsageError("--certificate and --key must be given together")
     folder = data / FOLDER
     if certificate is not None and key is not None:
-        Authority.bring(folder, certificate, key)
+        Authority.import_from(folder, certificate, key)
     else:
         Authority.create(folder, name, days)
     out.print(

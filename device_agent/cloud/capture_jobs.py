@@ -48,7 +48,7 @@ def take_captures(
             result.set_exception(UpdateError(f"stream {name} did not process {count} frames in time"))
 
     late = loop.call_later(count * interval_s + _GRACE_S, too_late)
-    inference.ask(TakeCaptures(name, count, interval_s, job_id)).add_done_callback(answered)
+    inference.request(TakeCaptures(name, count, interval_s, job_id)).add_done_callback(answered)
     return result
 
 

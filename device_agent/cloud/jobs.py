@@ -105,12 +105,12 @@ class JobDesk:
         update = self._deployments.update
         return update.job_id if update else ""
 
-    def ask(self) -> tuple[str, bytes]:
+    def request(self) -> tuple[str, bytes]:
         """Return the message that requests the list from the fleet."""
         return self._topics.jobs_get, encode(JobsGet())
 
-    def take(self, topic: ParsedTopic, payload: bytes) -> None:
-        """Take a message below `jobs/`; malformed ones are logged and dropped."""
+    def receive(self, topic: ParsedTopic, payload: bytes) -> None:
+        """Handle a message below `jobs/`; malformed ones are logged and dropped."""
         try:
             if topic.kind is Kind.JOBS_NOTIFY:
                 self._pending = decode(PendingJobs, payload).executions

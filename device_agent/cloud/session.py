@@ -22,8 +22,8 @@ class Session:
     Args:
         client: publishes.
         outbox: for the log alone: what waits while there is no session.
-        jobs: takes messages on jobs.
-        shadow: takes messages on the configuration.
+        jobs: receives messages on jobs.
+        shadow: receives messages on the configuration.
         discovery: the entities announced to Home Assistant.
         on_connected: called when a session has begun.
         degrade: records what is wrong, and why.
@@ -46,16 +46,16 @@ class Session:
         """Hand a message to the part that it is for."""
         parsed = parse(topic)
         if parsed.kind in (Kind.JOBS_NOTIFY, Kind.JOB_UPDATE_ACCEPTED, Kind.JOB_UPDATE_REJECTED):
-            self._jobs.take(parsed, payload)
+            self._jobs.receive(parsed, payload)
         else:
-            self._shadow.take(parsed, payload)
+            self._shadow.receive(parsed, payload)
 
     def changed(self, connected: bool) -> None:
         """A session has begun or ended."""
         if not connected:
             log.warning("the broker is gone; %s messages wait", self._outbox.state().depth)
             return
-        for topic, payload in (self._jobs.ask(), self._shadow.ask()):
+        for topic, payload in (self._jobs.request(), self._shadow.request()):
             self._client.publish_now(topic, payload)
         self._shadow.report()
         self.discover()

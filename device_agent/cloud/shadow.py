@@ -70,12 +70,12 @@ class ShadowDesk:
             self._errors = {"config": str(error)}
             return check_config(self._table, self._path)
 
-    def ask(self) -> tuple[str, bytes]:
+    def request(self) -> tuple[str, bytes]:
         """Return the message that requests the shadow from the fleet."""
         return self._topics.of(Kind.SHADOW_GET, NAME), b"{}"
 
-    def take(self, topic: ParsedTopic, payload: bytes) -> None:
-        """Take a message of the shadow `config`."""
+    def receive(self, topic: ParsedTopic, payload: bytes) -> None:
+        """Handle a message of the shadow `config`."""
         if topic.name != NAME:
             return
         try:

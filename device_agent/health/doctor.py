@@ -23,7 +23,7 @@ from edgec.device_agent.cloud import identity as ident
 from edgec.device_agent.config.settings import AgentConfig, load_config
 from edgec.device_agent.errors import AgentError
 from edgec.device_agent.health.report import clock_is_plausible
-from edgec.device_agent.health.status_socket import ask
+from edgec.device_agent.health.status_socket import query
 from edgec.device_agent.process.statefile import write_durably
 from edgec.device_agent.updates.deployments import Deployments
 from edgec.device_agent.updates.store import ModelStore
@@ -76,7 +76,7 @@ def examine(path: Path) -> Iterator[Finding]:
 
 def _is_running(state: Path) -> bool:
     try:
-        ask(state)
+        query(state)
     except AgentError:
         return False
     return True

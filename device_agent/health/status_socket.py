@@ -52,7 +52,7 @@ class StatusSocket:
         self._path.unlink(missing_ok=True)
 
 
-def ask(state: Path, timeout_s: float = 5.0) -> dict[str, Any]:
+def query(state: Path, timeout_s: float = 5.0) -> dict[str, Any]:
     """Return the status of the agent that uses this state folder.
 
     Raises:

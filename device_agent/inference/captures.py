@@ -101,7 +101,7 @@ class CaptureRequest:
 
 
 @dataclass
-class Seeing:
+class ProcessedFrame:
     """One processed frame and what each model found in it."""
 
     frame: Frame
@@ -146,7 +146,7 @@ class StreamCaptures:
             request.answer(request.ids, "the stream has ended")
         self._requests.clear()
 
-    def look(self, seeing: Seeing, slots: Callable[[str], Loaded | None]) -> None:
+    def consider(self, processed: ProcessedFrame, slots: Callable[[str], Loaded | None]) -> None:
         """Capture a processed frame if a rule or a request selects it."""
         now = time.monotonic()
         request = next((one for one in self._requests if now >= one.due_s), None)
@@ -155,23 +155,23 @@ class StreamCaptures:
             request.left -= 1
             if request.left == 0:
                 self._requests.remove(request)
-            self._take(seeing, CaptureReason.REQUEST, slots, request)
+            self._take(processed, CaptureReason.REQUEST, slots, request)
             return
         if now < self._next_s:
             return
-        reason = self._reason(seeing)
+        reason = self._reason(processed)
         if reason is not None:
             self._next_s = now + self._rules.min_interval_s
             if self._spool.allow():
-                self._take(seeing, reason, slots, None)
+                self._take(processed, reason, slots, None)
 
-    def _reason(self, seeing: Seeing) -> CaptureReason | None:
+    def _reason(self, processed: ProcessedFrame) -> CaptureReason | None:
         rules = self._rules
-        if rules.disagreement and seeing.disagreed:
+        if rules.disagreement and processed.disagreed:
             return CaptureReason.DISAGREEMENT
         if rules.low_confidence is not None:
             low, high = rules.low_confidence
-            if any(low <= one.score <= high for one in seeing.found):
+            if any(low <= one.score <= high for one in processed.found):
                 return CaptureReason.LOW_CONFIDENCE
         if rules.random_share and self._random.random() < rules.random_share:
             return CaptureReason.RANDOM
@@ -179,7 +179,7 @@ class StreamCaptures:
 
     def _take(
         self,
-        seeing: Seeing,
+        processed: ProcessedFrame,
         reason: CaptureReason,
         slots: Callable[[str], Loaded | None],
         request: CaptureRequest | None,
@@ -196,7 +196,7 @@ class StreamCaptures:
                         self._requests.remove(request)
                     request.answer(request.ids, problem)
 
-        picture = np.array(seeing.frame.data, np.uint8)
+        picture = np.array(processed.frame.data, np.uint8)
         try:
             masked = self._mask(picture, slots)
         except (*MODEL_ERRORS, BrokenOutput) as error:
@@ -205,7 +205,7 @@ class StreamCaptures:
             kept("", f"faces could not be masked: {type(error).__name__}: {error}"[:300])
             return
         self._count += 1
-        meta = self._meta(seeing, reason, request, picture, masked)
+        meta = self._meta(processed, reason, request, picture, masked)
 
         def write() -> None:
             ok, jpeg = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, self._rules.quality])
@@ -227,14 +227,14 @@ class StreamCaptures:
 
     def _meta(
         self,
-        seeing: Seeing,
+        processed: ProcessedFrame,
         reason: CaptureReason,
         request: CaptureRequest | None,
         picture: Picture,
         masked: list[str],
     ) -> CaptureMeta:
         height, width = picture.shape[:2]
-        loaded, other = seeing.loaded, seeing.other
+        loaded, other = processed.loaded, processed.other
         return CaptureMeta(
             id=f"{self._name[:32]}-{self._mark}-{self._count}",
             device=self._device,
@@ -242,11 +242,11 @@ class StreamCaptures:
             model=loaded.name,
             version=loaded.version,
             manifest_digest=loaded.digest or None,
-            time=datetime.fromtimestamp(seeing.frame.wall_ns / 1e9, UTC),
+            time=datetime.fromtimestamp(processed.frame.wall_ns / 1e9, UTC),
             reason=reason,
-            predictions=predictions_of(seeing.found),
+            predictions=predictions_of(processed.found),
             other=Second(
-                model=other.name, version=other.version, predictions=predictions_of(seeing.other_found)
+                model=other.name, version=other.version, predictions=predictions_of(processed.other_found)
             )
             if other is not None
             else None,

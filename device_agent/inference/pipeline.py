@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgec.device_agent.config.settings import StreamSection
-from edgec.device_agent.inference.captures import Seeing, StreamCaptures
+from edgec.device_agent.inference.captures import ProcessedFrame, StreamCaptures
 from edgec.device_agent.inference.comparison import Comparison
 from edgec.device_agent.inference.findings import BrokenOutput, Findings, findings_of
 from edgec.device_agent.inference.gate import GateKeeper
@@ -93,11 +93,11 @@ class Pipeline:
 
     def _capture(self, frame: Frame, loaded: Loaded, slots: Callable[[str], Loaded | None]) -> None:
         assert self.captures is not None
-        seeing = Seeing(frame, loaded, self._seen)
+        processed = ProcessedFrame(frame, loaded, self._seen)
         if self._second is not None:
-            seeing.other, found, seeing.disagreed = self._second
-            seeing.other_found = [*found.boxes, *found.labels]
-        self.captures.look(seeing, slots)
+            processed.other, found, processed.disagreed = self._second
+            processed.other_found = [*found.boxes, *found.labels]
+        self.captures.consider(processed, slots)
 
     def _choose(
         self, frame: Frame, loaded: Loaded | None, slots: Callable[[str], Loaded | None]

@@ -229,7 +229,7 @@ class Inference:
                 return
             if not error:
                 self.swap(slot, token)
-                self.ask(ReleaseModels(slot, waiting=False))
+                self.request(ReleaseModels(slot, waiting=False))
                 return
             log.error("slot %s: %s cannot be loaded: %s", slot, first.digest or first.path, error)
             if others:
@@ -249,11 +249,11 @@ class Inference:
 
     def load(self, slot: str, model: Candidate) -> Future[Answer]:
         """Load a model beside the running one; the answer's `key` is the model's token."""
-        return self.ask(LoadModel(slot, model.path, model.digest, model.threads))
+        return self.request(LoadModel(slot, model.path, model.digest, model.threads))
 
     def swap(self, slot: str, token: str) -> Future[Answer]:
         """Make a loaded model the active one, from the next frame on."""
-        future = self.ask(SwapModel(slot, token))
+        future = self.request(SwapModel(slot, token))
 
         def swapped(done: Future[Answer]) -> None:
             if done.exception() is None and not done.result().error:
@@ -262,17 +262,17 @@ class Inference:
         future.add_done_callback(swapped)
         return future
 
-    def ask(
-        self, request: LoadModel | SwapModel | RevertModel | ReleaseModels | TakeCaptures
+    def request(
+        self, message: LoadModel | SwapModel | RevertModel | ReleaseModels | TakeCaptures
     ) -> Future[Answer]:
         """Send a request; the future gets the answer, or `ProcessDied`. Call from the loop's thread."""
-        return self._ask(request)
+        return self._send(message)
 
     def report(self) -> Future[Report]:
-        """Request the process's counters, as `ask` does."""
-        return self._ask(RequestReport())
+        """Request the process's counters, as `request` does."""
+        return self._send(RequestReport())
 
-    def _ask(self, request: Request) -> Future[Any]:
+    def _send(self, message: Request) -> Future[Any]:
         future: Future[Any] = Future()
         if not self._process.running:
             future.set_exception(ProcessDied("the inference process is not running"))
@@ -280,7 +280,7 @@ class Inference:
         self._keys += 1
         key = f"{self.generation}.{self._keys}"
         self._pending[key] = future
-        self._process.send(msgspec.structs.replace(request, key=key))
+        self._process.send(msgspec.structs.replace(message, key=key))
         return future
 
     def tick(self) -> None:

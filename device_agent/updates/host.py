@@ -74,14 +74,14 @@ class UpdateHost:
                     self._inference.load_slot(slot)
                 result.set_result(None)
 
-            self._inference.ask(RevertModel(slot)).add_done_callback(answered)
+            self._inference.request(RevertModel(slot)).add_done_callback(answered)
 
         self._loop.post(begin)
         return result
 
     def release(self, slot: str) -> Future[None]:
         """Unload the old model."""
-        return self._in_loop(lambda: self._inference.ask(ReleaseModels(slot)), _no_result)
+        return self._in_loop(lambda: self._inference.request(ReleaseModels(slot)), _no_result)
 
     def settled(self, slot: str) -> Future[None]:
         """Return a future that is done once the slot's model is loaded or has failed to load."""

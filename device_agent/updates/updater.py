@@ -27,7 +27,7 @@ from edgec.runtime.errors import ArtifactError
 
 log = logging.getLogger("updater")
 
-_ASK_S = 15.0
+_WAIT_S = 15.0
 _MIN_SCORES = 200
 _MIN_INFERENCES = 20
 _WATCH_S = 0.5
@@ -122,7 +122,7 @@ class Updater:
         """Stop at the current step, to be resumed by the next start."""
         self._stop.set()
         if self._thread is not None:
-            self._thread.join(_ASK_S)
+            self._thread.join(_WAIT_S)
 
     def _begin(self) -> None:
         self._stop.clear()
@@ -191,10 +191,10 @@ class Updater:
         if not self._store.whole(digest):
             self._deployments.advance(Step.ACCEPTED)  # damaged since: fetch what is missing
             return
-        result: TrialResult = self._ask(
+        result: TrialResult = self._wait(
             self._host.trial(update.slot, digest, self._settings.trial_timeout_s),
             "the trial run",
-            self._settings.trial_timeout_s + _ASK_S,
+            self._settings.trial_timeout_s + _WAIT_S,
         )
         if result.error:
             kind = TrustError if result.incompatible else UpdateError
@@ -204,13 +204,13 @@ class Updater:
     def _swap(self, update: Update) -> None:
         self._host.progress(update, {})
         timeout_s = self._settings.trial_timeout_s
-        token = self._ask(self._host.load_beside(update.slot, update.candidate.digest), "loading", timeout_s)
+        token = self._wait(self._host.load_beside(update.slot, update.candidate.digest), "loading", timeout_s)
         if self._stop.is_set():
             raise Canceled
         # On disk before it happens: a crash between here and the swap starts the candidate, on probation.
         self._deployments.advance(Step.PROBATION)
         try:
-            self._ask(self._host.swap(update.slot, token), "the swap")
+            self._wait(self._host.swap(update.slot, token), "the swap")
         except UpdateError as error:
             self._roll_back(update, str(error), JobState.FAILED)
             return
@@ -226,11 +226,11 @@ class Updater:
         document = update.parsed
         seconds = self._settings.probation_s if document.probation_s is None else document.probation_s
         self._host.progress(update, {"probation_s": seconds})
-        self._ask(self._host.settled(update.slot), "loading", self._settings.trial_timeout_s)
+        self._wait(self._host.settled(update.slot), "loading", self._settings.trial_timeout_s)
         until = time.monotonic() + seconds
         generation: int | None = None
         while True:
-            report: Report = self._ask(self._host.report(), "the report")
+            report: Report = self._wait(self._host.report(), "the report")
             slot = report.slots.get(update.slot, SlotCounters())
             if generation is not None and report.generation != generation:
                 raise UpdateError("the inference process died while the new model was on probation")
@@ -245,7 +245,7 @@ class Updater:
         comparison = _comparison(slot)
         done = self._deployments.commit(self._details(update, "", comparison))
         log.info("slot %s keeps %s %s", update.slot, update.candidate.name, update.candidate.version)
-        self._try_ask(self._host.release(update.slot))
+        self._try_wait(self._host.release(update.slot))
         self._host.finished(done)
         self._store.collect(self._deployments.referenced())
 
@@ -277,7 +277,7 @@ class Updater:
         if current.step is not Step.ROLLING_BACK:
             current = self._deployments.advance(Step.ROLLING_BACK, error=reason, state=state)
         log.warning("the update of %s is rolled back: %s", update.slot, reason)
-        self._try_ask(self._host.revert(update.slot) if swapped else self._host.release(update.slot))
+        self._try_wait(self._host.revert(update.slot) if swapped else self._host.release(update.slot))
         details = self._details(update, reason, {}) | {"rolled_back": swapped}
         done = self._deployments.fail(state, details)
         self._host.finished(done)
@@ -293,7 +293,7 @@ class Updater:
             "running_digest": running.digest if running else "",
         } | more
 
-    def _ask(self, future: Future[Any], what: str, timeout_s: float = _ASK_S) -> Any:  # noqa: ANN401
+    def _wait(self, future: Future[Any], what: str, timeout_s: float = _WAIT_S) -> Any:  # noqa: ANN401
         try:
             return future.result(timeout_s)
         except TimeoutError as error:
@@ -303,10 +303,10 @@ class Updater:
                 raise Canceled from error
             raise UpdateError(f"{what} failed: {error}") from error
 
-    def _try_ask(self, future: Future[Any]) -> None:
+    def _try_wait(self, future: Future[Any]) -> None:
         """Wait for a request whose failure is harmless: a dead process has no old model to reactivate."""
         try:
-            future.result(_ASK_S)
+            future.result(_WAIT_S)
         except (TimeoutError, ConnectionError) as error:
             log.info("the inference process did not answer (%s); it starts with the right model", error)
 

@@ -110,7 +110,7 @@ class Authority:
         return authority
 
     @staticmethod
-    def bring(folder: Path, certificate: Path, key: Path) -> Authority:
+    def import_from(folder: Path, certificate: Path, key: Path) -> Authority:
         """Import a CA (or an intermediate one) from PEM files.
 
         Raises:

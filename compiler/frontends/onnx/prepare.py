@@ -49,7 +49,7 @@ def prepare(
     values = {name: i for i, n in enumerate(given.graph.node) for name in n.output if name}
     names = {n.name: i for i, n in enumerate(given.graph.node) if n.name}
     drop_unread_nodes(given.graph)
-    labels = _bring_up_to_date(given)
+    labels = _upgrade(given)
     shapes.set_static_shapes(given, input_shapes)
     try:
         check_sizes(infer_shapes(given))
@@ -79,7 +79,7 @@ def prepare(
     )
 
 
-def _bring_up_to_date(given: ModelProto) -> tuple[str, ...]:
+def _upgrade(given: ModelProto) -> tuple[str, ...]:
     """Rewrite (in place) what old or classical models do otherwise; returns the texts of the model's labels."""
     labels = ml_outputs.to_tensors(given)
     opsets.lift_format(given)

@@ -58,7 +58,7 @@ class Desk:
     def pending(self, *jobs: tuple[str, dict[str, Any]], version: int = 1) -> None:
         executions = [JobExecution(job_id=name, document=body, version=version) for name, body in jobs]
         topic = ParsedTopic("f", "d", Kind.JOBS_NOTIFY, "")
-        self.desk.take(topic, encode(PendingJobs(executions=executions)))
+        self.desk.receive(topic, encode(PendingJobs(executions=executions)))
 
     def told(self) -> list[tuple[str, JobState, str]]:
         assert self.outbox.flush(60)
@@ -158,5 +158,5 @@ def test_unreported_results_are_told_after_a_start(box: Desk) -> None:
 
 
 def test_malformed_messages_are_dropped(box: Desk, caplog: pytest.LogCaptureFixture) -> None:
-    box.desk.take(ParsedTopic("f", "d", Kind.JOBS_NOTIFY, ""), b'{"executions": 7}')
+    box.desk.receive(ParsedTopic("f", "d", Kind.JOBS_NOTIFY, ""), b'{"executions": 7}')
     assert "malformed message" in caplog.text

@@ -47,13 +47,13 @@ class Fleet:
         self.document = shadow.apply_update(before, ShadowUpdate(state=ShadowState(desired=patch)))
         delta = shadow.delta_of(self.document, before)
         if there and delta is not None:
-            self.desk.take(ParsedTopic("default", "box", Kind.SHADOW_DELTA, "config"), encode(delta))
+            self.desk.receive(ParsedTopic("default", "box", Kind.SHADOW_DELTA, "config"), encode(delta))
             self.hear()
 
     def answer_get(self) -> None:
         """Send the whole document, as after each connection."""
         topic = ParsedTopic("default", "box", Kind.SHADOW_GET_ACCEPTED, "config")
-        self.desk.take(topic, encode(self.document))
+        self.desk.receive(topic, encode(self.document))
         self.hear()
 
 

@@ -223,7 +223,7 @@ def test_an_authority_can_be_brought_along(tmp_path: Path) -> None:
     other = tmp_path / "other"
     Authority.create(other, "Other", 30)
     with pytest.raises(FleetError, match="is not the key of"):
-        Authority.bring(tmp_path / "a", tmp_path / "company" / "ca.pem", other / "ca.key")
+        Authority.import_from(tmp_path / "a", tmp_path / "company" / "ca.pem", other / "ca.key")
     data = tmp_path / "data"
     command = [sys.executable, "-m", "edgec.cli.main", "fleet", "ca", "init", "--data", str(data)]
     command += [
