@@ -1,4 +1,4 @@
-"""Where the compiler keeps what later compiles can reuse."""
+"""The folder for data that later compiles can reuse."""
 
 from __future__ import annotations
 

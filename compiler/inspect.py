@@ -1,4 +1,4 @@
-"""Describe a model without compiling it: inputs, operators, cost, memory, and which nodes could be compiled."""
+"""Describe a model without compiling it: inputs, operators, cost, memory, and the nodes that can be compiled."""
 
 from __future__ import annotations
 

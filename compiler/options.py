@@ -1,4 +1,4 @@
-"""The options of a compile; every part of the compiler reads them, none changes them."""
+"""The options of a compile, read by every part of the compiler and changed by none."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ def artifact_name(path: Path) -> str:
 
 @dataclass(frozen=True)
 class Further:
-    """What all sets of input shapes but the first add to an artifact.
+    """The parts of an artifact for all sets of input shapes but the first.
 
     Attributes:
         buckets: their descriptions, for the config.
@@ -85,7 +85,7 @@ def make_config(
 
 
 def specs(ports: Sequence[Port]) -> tuple[rt.TensorSpec, ...]:
-    """Inputs or outputs as the config states them."""
+    """Inputs or outputs in the config's form."""
     return tuple(
         rt.TensorSpec(name=port.name, safe_name=port.safe_name, shape=port.shape, dtype=port.dtype)
         for port in ports
@@ -93,7 +93,7 @@ def specs(ports: Sequence[Port]) -> tuple[rt.TensorSpec, ...]:
 
 
 def segments_of(segments: Sequence[FallbackSegment], bucket: int = 0) -> tuple[rt.Segment, ...]:
-    """What ONNX Runtime runs as the config states it."""
+    """The segments that ONNX Runtime runs, in the config's form."""
     return tuple(
         rt.Segment(
             kind="onnxruntime",
@@ -113,7 +113,7 @@ def graphs(segments: Sequence[FallbackSegment], bucket: int = 0) -> dict[str, by
 
 
 def plan_of(lowered: Lowered) -> rt.MemoryPlan | None:
-    """The static memory plan as the config states it."""
+    """The static memory plan in the config's form."""
     if lowered.plan is None:
         return None
     tensors = (rt.PlannedTensor(offset=t.offset, shape=t.shape, dtype=t.dtype) for t in lowered.plan.tensors)
@@ -123,7 +123,7 @@ def plan_of(lowered: Lowered) -> rt.MemoryPlan | None:
 def kernels(
     lowered: Lowered, nodes: tuple[SourceNode, ...], segments: Sequence[FallbackSegment]
 ) -> dict[str, rt.KernelInfo]:
-    """What each kernel computes, as the config states it; a segment counts as one."""
+    """The source nodes of each kernel, in the config's form; a segment counts as one."""
     own = {
         symbol: rt.KernelInfo(
             calls=tuple(tuple(nodes[i].label for i in call if i < len(nodes)) for call in kernel.calls),

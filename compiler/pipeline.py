@@ -71,7 +71,7 @@ class _Clock:
 
 
 def check_versions() -> None:
-    """Check that TVM and its object layer are the pair that works.
+    """Check that TVM and tvm-ffi are the supported pair.
 
     Raises:
         ToolMissing: another version, or not installed.
@@ -256,7 +256,7 @@ def _verified(
 
 
 def threads_here(options: CompileOptions) -> int:
-    """Threads to run with on this machine: as asked, else all its cores."""
+    """Threads to run with on this machine: the requested number, else all its cores."""
     return options.threads or usable_cores()
 
 

@@ -1,4 +1,4 @@
-"""Which layers may multiply in bfloat16: measured on sample inputs, within the user's error budget.
+"""Choose the layers that multiply in bfloat16: measured on sample inputs, within the user's error budget.
 
 The source model runs in ONNX Runtime with a switch at every convolution and every product with constant weights; a
 switched layer sees its operands rounded to bfloat16 and sums in float32, as the compiled kernel does. First each layer
@@ -43,7 +43,7 @@ class Choice:
 
 
 def choose_layers(source: SourceModel, inputs: Arrays, budget: float) -> Choice:
-    """The layers of `source` that can go to bfloat16 within `budget` on `inputs`."""
+    """The layers of `source` that can use bfloat16 within `budget` on `inputs`."""
     switched, layers = _with_switches(source)
     if not layers:
         return Choice()
@@ -88,7 +88,7 @@ def _with_switches(source: SourceModel) -> tuple[onnx.ModelProto, list[Layer]]:
 
 
 def _rounded(node: onnx.NodeProto, position: int, switch: str) -> list[onnx.NodeProto]:
-    """Make an operand of `node` its rounded self where the switch is on."""
+    """Round an operand of `node` where the switch is on."""
     name, made = node.input[position], f"{switch}_{position}"
     node.input[position] = made
     return [

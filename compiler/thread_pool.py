@@ -1,4 +1,4 @@
-"""The thread pool of TVM in this process, on which kernels run while they are timed."""
+"""TVM's thread pool in this process, on which kernels are timed."""
 
 from __future__ import annotations
 

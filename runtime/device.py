@@ -74,7 +74,7 @@ class Device(ABC):
 
     @abstractmethod
     def check_code(self, code: bytes, config: ArtifactConfig) -> None:
-        """Check that code is what its config says, without loading it.
+        """Check that code matches its config, without loading it.
 
         Raises:
             ArtifactError: the config and the code do not belong together.

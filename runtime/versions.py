@@ -1,4 +1,4 @@
-"""The versions of TVM that edgec is made for. `pyproject.toml` pins the same, which a test compares."""
+"""The versions of TVM that edgec supports. `pyproject.toml` pins the same, which a test checks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one core of a target does in a cycle: the facts from which the compiler estimates how fast a kernel runs."""
+"""The throughput of one core of a target: the facts from which the compiler estimates the speed of kernels."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ class DotRate:
 
 @dataclass(frozen=True)
 class Core:
-    """A microarchitecture, as the estimates of the compiler's kernels see it.
+    """A microarchitecture, as far as the compiler's estimates need it.
 
-    The defaults are those of no machine in particular: a small core that does one of each in a cycle. A target file
+    The defaults describe a generic small core that does one of each per cycle. A target file
     without a `[core]` table, and without an `extends` to inherit one from, is estimated by them.
 
     Attributes:
-        microarchitecture: the core that the facts are of.
+        microarchitecture: the core that the facts describe.
         source: where the facts come from.
-        winners: the microarchitecture whose shipped winners serve this core until it has some of its own; empty for
-            its own only.
+        winners: the microarchitecture whose shipped winners are used for this core until it has its own; empty for its
+        own only.
         issue_width: instructions that can start in a cycle.
         fma_per_cycle: multiply-adds of whole vectors that can start in a cycle: the number of units, or a fraction
             of them where a vector passes through a unit in parts.

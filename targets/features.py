@@ -1,7 +1,7 @@
 """The instruction-set features that edgec knows by name: each is declared here, once.
 
 A feature goes by the name that Linux prints in `/proc/cpuinfo`; target files, artifacts and the agent's reports use it.
-LLVM has a spelling of its own, which belongs into the `mattr` of a target's `[tvm]` table only. Code that asks whether
+LLVM's own spelling belongs in the `mattr` of a target's `[tvm]` table only. Code that asks whether
 a target has a feature takes the constant from here, so that a misspelt one does not import.
 """
 
@@ -24,7 +24,7 @@ class Feature(NamedTuple):
     aka: str | None = None
 
 
-# What kernels ask for, or what decides which of them is fast.
+# Features that kernels require, or that determine which of them is fast.
 AVX2 = "avx2"
 AVX512F = "avx512f"
 AVX512_VNNI = "avx512_vnni"

@@ -1,6 +1,6 @@
 """Instruction-set features of 64-bit ARM from the kernel's auxiliary vector.
 
-It is what the C library itself asks, it is right where `/proc/cpuinfo` is not (a container, qemu's user
+The C library itself uses it; it is right where `/proc/cpuinfo` is not (a container, qemu's user
 mode), and it lists only what every core has. Bits: Linux `arch/arm64/include/uapi/asm/hwcap.h`.
 """
 

@@ -1,4 +1,4 @@
-"""What a machine can do at best, as probes measure it: arithmetic, and read bandwidths by where data come from."""
+"""The limits of a machine, as probes measure them: arithmetic, and read bandwidths by source."""
 
 from __future__ import annotations
 

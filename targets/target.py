@@ -1,4 +1,4 @@
-"""What a piece of hardware is to the compiler and to the loader: one TOML file, one `Target`."""
+"""Hardware as the compiler and the loader see it: one TOML file, one `Target`."""
 
 from __future__ import annotations
 

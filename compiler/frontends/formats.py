@@ -22,7 +22,7 @@ class Format:
     Attributes:
         name: as messages give it, such as `TensorFlow Lite`.
         module: the module of the front end within this package; empty where there is none.
-        advice: what to do instead, where there is no front end.
+        advice: the alternative, where there is no front end.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""What a front end returns, and what all of them need: files, digests and optional packages.
+"""The result of a front end, and the helpers that all share: files, digests and optional packages.
 
 A front end is a module with a function `load(path, options) -> Loaded`. It is imported only when a file of its format
 is loaded.

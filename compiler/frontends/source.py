@@ -1,4 +1,4 @@
-"""What the front ends produce: a cleaned source model, and the Relax module imported from it."""
+"""The products of the front ends: a cleaned source model, and the Relax module imported from it."""
 
 from __future__ import annotations
 

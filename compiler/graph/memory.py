@@ -149,7 +149,7 @@ def plan_memory(mod: tvm.IRModule, entry: str = "main") -> tuple[tvm.IRModule, P
         blocks.append(type(block)(kept))
     result = map_leaves(function.body.body, lambda leaf: walk.use(leaf, at))
     if any(walk.buffer_of(leaf) is not None for leaf in leaves(result)):
-        raise RuntimeError("the memory plan would hand out a tensor that the next call overwrites")
+        raise RuntimeError("the memory plan would return a tensor that the next call overwrites")
     offsets, size = _pack(walk.lives)
     places = [
         Place(offsets[buffer], shape_of(param), dtype_of(param))

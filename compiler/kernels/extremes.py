@@ -13,8 +13,7 @@ from edgec.compiler.kernels.tir import Tir
 def extreme_reducer(*, largest: bool) -> Tir:
     """A reducer that starts from infinity.
 
-    TVM's own starts from the largest finite number, so that a row of nothing but masked elements (-inf) would
-    come out finite.
+    TVM's own starts from the largest finite number, so that a fully masked row (-inf) would come out finite.
     """
     extreme, start = (tirx.max, -math.inf) if largest else (tirx.min, math.inf)
     return te.comm_reducer(lambda a, b: extreme(a, b), lambda dtype: tirx.const(start, dtype), name="extreme")

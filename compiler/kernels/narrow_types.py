@@ -1,4 +1,4 @@
-"""Rounding to types of 16 bits and fewer that no CPU computes with: float32 values on the narrow type's grid."""
+"""Rounding to narrow types (at most 16 bits) without CPU arithmetic: float32 values on the type's grid."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def nearest_float(form: NarrowFloat, *, saturate: bool) -> Element:
 
 
 def nearest_bfloat16(x: Tir) -> Tir:
-    """The nearest bfloat16, ties to even: the upper half of a float32, plus one where the lower half says so."""
+    """The nearest bfloat16, ties to even: the upper half of a float32, plus one where the lower half rounds up."""
     bits = tirx.reinterpret("int32", x)
     rounded = (bits + i32(0x7FFF) + ((bits >> i32(16)) & i32(1))) & i32(-0x10000)
     return tirx.Select(tirx.isnan(x), x, tirx.reinterpret("float32", rounded))

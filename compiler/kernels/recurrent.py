@@ -1,8 +1,8 @@
 """Kernels of recurrent layers: one function walks all time steps with its state in the cache.
 
-The products of the inputs with their weights do not depend on the state: they are one matrix product before
-the walk. What is left for each step is the product of the state with the recurrence weights, which lie in
-blocks of `width` columns, so that a block's sums stay in registers while the state is read once.
+The products of the inputs with their weights do not depend on the state: they are one matrix product before the walk.
+Each step then only multiplies the state with the recurrence weights, which are stored in blocks of `width` columns, so
+that a block's sums stay in registers while the state is read once.
 """
 
 from __future__ import annotations

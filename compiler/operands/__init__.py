@@ -1,1 +1,1 @@
-"""The data types of a product: what is multiplied and summed, how it is packed, which instruction does it."""
+"""The data types of a product: operands, accumulators, packing, and the dot instruction."""

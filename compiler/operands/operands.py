@@ -2,8 +2,8 @@
 
 A dot instruction takes a step: for every lane it adds to one sum the products of `step` neighbours along the reduced
 axis. A step of more than one element fills a 32-bit word. Activations hold neighbouring channels side by side already;
-weights are packed so that the words of all lanes lie side by side. A further data type is a further instance here and,
-in a back end, its instruction.
+weights are packed so that the words of all lanes are adjacent. Another data type is another instance here and, in a
+back end, its instruction.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class Operands:
 
 
 def numpy_dtype(name: str) -> np.dtype[Any]:
-    """The type of an array's elements by the compiler's name for it."""
+    """The numpy type for the compiler's name of a type."""
     return np.dtype(getattr(ml_dtypes, name, name))
 
 

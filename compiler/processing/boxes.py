@@ -25,8 +25,8 @@ _GONE = -1.0  # the score of a box that was kept or suppressed; real ones are 0 
 class DetectKernel:
     """Writes `edgec_detect(outputs…, [cells,] boxes, scores, classes, count)` for one detector.
 
-    `boxes [max, 4]` (corners in input pixels), `scores [max]`, `classes [max]` and `count [1]` are filled
-    with what is left after suppression, best first; equal scores in the anchors' order.
+    `boxes [max, 4]` (corners in input pixels), `scores [max]`, `classes [max]` and `count [1]` are filled with the
+    boxes that remain after suppression, best first; equal scores in the anchors' order.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class DetectKernel:
         boxes, scores, classes = found
         threshold = T.float32(self.spec.score_threshold)
         best = T.alloc_buffer((self.anchors,), "float32")
-        if isinstance(self.spec, cards.Yolov8):  # classes outside: anchors lie side by side in memory
+        if isinstance(self.spec, cards.Yolov8):  # classes outermost: anchors are adjacent in memory
             with T.serial(0, self.anchors) as anchor:
                 T.buffer_store(best, self._class_score(anchor, 0), [anchor])
             with T.serial(1, self.classes) as which, T.serial(0, self.anchors) as anchor:

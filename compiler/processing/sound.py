@@ -2,7 +2,7 @@
 
 Each call computes the frames that are new and nothing else. The discrete Fourier transform is two products with tables
 of cosines and sines, folded around the middle of a frame (the even part of the samples meets cosines only, the odd part
-sines), in vector code; magnitudes do not see that the middle is where the phase begins.
+sines), in vector code; magnitudes do not depend on where the phase begins.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class FeatureKernel:
     """Writes `edgec_features(samples, count, window, cosines, sines, filters[, dct], rows)`.
 
     `samples` holds `count[0]` frames (at most `BLOCK`), a step apart; `rows [BLOCK, width]` gets a row for
-    each. The tables are those of `edgec.runtime.processing.audio.Tables`.
+    each. The tables are those of `edgec.runtime.processing.audio.TableShapes`.
     """
 
     def __init__(self, card: AudioInput) -> None:

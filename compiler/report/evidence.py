@@ -1,4 +1,4 @@
-"""What was measured about an artifact, as the JSON that travels in it."""
+"""The evidence for an artifact: its measurements, as JSON in the artifact."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _cpu_name() -> str:
 
 
 def versions() -> dict[str, str]:
-    """Versions of what takes part in a compile."""
+    """Versions of the packages that take part in a compile."""
     packages = ("edgec", "apache-tvm", "apache-tvm-ffi", "onnx", "onnxruntime", "numpy")
     return {package: metadata.version(package) for package in packages}
 
@@ -93,7 +93,7 @@ def make_evidence(
 
 
 def bucket_evidence(config: rt.ArtifactConfig, proofs: Sequence[Verification]) -> list[dict[str, Any]]:
-    """What was measured with each set of input shapes, the first one first; errors are missing without a proof."""
+    """The measurements for each set of input shapes, in order; unverified sets have no errors."""
     found: list[dict[str, Any]] = []
     for number, variant in enumerate(config.variants()):
         shapes = {spec.name: list(spec.shape) for spec in variant.inputs}

@@ -1,4 +1,4 @@
-"""The report that travels in an artifact: one HTML file, no scripts, nothing from elsewhere."""
+"""The report in an artifact: one HTML file without scripts or external resources."""
 
 from __future__ import annotations
 

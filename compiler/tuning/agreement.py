@@ -1,4 +1,4 @@
-"""Candidates of one workload must compute the same: the one that differs from the others is wrong."""
+"""Candidates of one workload must compute the same: one that differs from the majority is wrong."""
 
 from __future__ import annotations
 

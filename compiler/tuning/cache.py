@@ -1,6 +1,6 @@
-"""Winners on disk: which schedule was fastest for a workload on a target.
+"""Winners on disk: the fastest known schedule of each workload on a target.
 
-One small JSON file a workload, written to a name of its own and renamed: processes can share the folder, a crash
+One small JSON file per workload, written under a temporary name and renamed: processes can share the folder, a crash
 leaves nothing half-written, and a file that cannot be read counts as absent.
 """
 

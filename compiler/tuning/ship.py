@@ -1,4 +1,4 @@
-"""Write the winners that this machine found into a file that ships with the package.
+"""Write the winners found on this machine into a file that ships with the package.
 
 `python -m edgec.compiler.tuning.ship TARGET CACHE` takes the winners of families of workloads (any epilogue) from the
 tuning cache CACHE and adds them to `shipped/<microarchitecture and registers>.json` beside this file. To fill that

@@ -1,4 +1,4 @@
-"""Inputs to verify with: what a user gives, or plausible ones made from the model's own declarations."""
+"""Inputs for verification: the user's, or plausible ones generated from the model's declarations."""
 
 from __future__ import annotations
 

@@ -1,14 +1,14 @@
 """How to run a model with 8-bit products so that no sum saturates.
 
-On an x86-64 CPU with AVX2 but without VNNI, ONNX Runtime multiplies unsigned by signed bytes with `vpmaddubsw`,
-which adds each pair of products in 16 bits and saturates: 255 × 127 + 255 × 127 becomes 32767. Its results are then
-wrong for large values, and a correct compiled model would be refused. What ONNX Runtime 1.31 offers against it was
-measured under `qemu-x86_64 -cpu Haswell`:
+On an x86-64 CPU with AVX2 but without VNNI, ONNX Runtime multiplies unsigned by signed bytes with `vpmaddubsw`, which
+adds each pair of products in 16 bits and saturates: 255 × 127 + 255 × 127 becomes 32767. Its results are then wrong for
+large values, and a correct compiled model would be refused. The remedies that ONNX Runtime 1.31 offers were measured
+under `qemu-x86_64 -cpu Haswell`:
 
 - `session.x64quantprecision` turns constant signed weights into unsigned ones, whose products are exact. Sessions fail
   where a tensor is shared by two products, or where `QLinearConv` or `QLinearMatMul` has signed activations.
 - `session.disable_quant_qdq` leaves layers between `DequantizeLinear` and `QuantizeLinear` in float32, as the standard
-  defines them. Values on a rounding edge may fall on the other side of it.
+  defines them. Values on a rounding boundary may be rounded the other way.
 - Nothing helps `ConvInteger` of signed by unsigned, or products whose signed right operand is computed. The
   evaluator of the `onnx` package is exact for these, if slow, and knows the standard's operators only.
 """

@@ -1,4 +1,4 @@
-"""Where a compiled model leaves the reference: every value on the way compared, in the graph's order."""
+"""Find where a compiled model diverges from the reference: compare every intermediate value, in the graph's order."""
 
 from __future__ import annotations
 
@@ -51,8 +51,7 @@ def compare_layers(
 ) -> list[LayerError]:
     """Compile a model with every value as an output, run it, and compare all of them with ONNX Runtime's.
 
-    Kernels that are fused in the artifact stand alone here, so what is found is the operator at fault, not a
-    fusion of it.
+    Kernels that are fused in the artifact are separate here, so this finds the operator at fault, not its fusion.
 
     Args:
         inputs: by name, as the model takes them.

@@ -1,4 +1,4 @@
-"""Cut a model that fails down to the smallest run of nodes that still fails in the same way."""
+"""Reduce a failing model to the smallest run of nodes that still fails in the same way."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ class Verification:
         return all(error.ok for error in self.errors)
 
     def require(self) -> None:
-        """Raise if an output is off.
+        """Raise if an output exceeds the budget.
 
         Raises:
             VerificationFailed: naming the worst outputs.
@@ -100,7 +100,7 @@ def verify(
     """Run `artifact` on `inputs` in a clean process; compare it with its own framework or ONNX Runtime.
 
     Args:
-        write: writes the artifact, if it is not there yet: the process starts meanwhile.
+        write: writes the artifact, if it does not exist yet: the process starts meanwhile.
 
     Raises:
         ToolMissing: its target can run neither on this machine nor in an emulator here.

@@ -1,4 +1,4 @@
-"""Latency of two ways to compute the same, measured in turns so that neither has the better moments."""
+"""Latency of two implementations, measured in turns so that load affects both alike."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Jobs from the fleet: carried out one at a time; each ends once, and a repeated one is answered again."""
+"""Jobs from the fleet: executed one at a time; each ends once, and a repeated one is answered again."""
 
 from __future__ import annotations
 

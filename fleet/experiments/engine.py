@@ -1,7 +1,7 @@
 """Runs experiments with ordinary messages: slot and candidate are configured through the shadow, the artifact is
 installed by a job.
 
-A device goes `NEW` → `SLOT` (the shadow asks for a second slot) → `INSTALL` (an update job fills it) →
+A device goes `NEW` → `SLOT` (the shadow requests a second slot) → `INSTALL` (an update job fills it) →
 `RUNNING` (the shadow names it as the streams' candidate, health reports are read) → `DONE` (the shadow takes both
 back), or `FAILED`. Several processes may run an engine on one database: only the process that holds an experiment's
 lease advances it.

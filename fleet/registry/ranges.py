@@ -1,4 +1,4 @@
-"""Ranges of bytes that a request asks for (RFC 9110, section 14)."""
+"""Byte ranges of a request (RFC 9110, section 14)."""
 
 from __future__ import annotations
 

@@ -132,7 +132,7 @@ def _check_element_type(number: int, owner: str, *, known: bool) -> None:
 
 
 def check_tensor(tensor: TensorProto, path: Path) -> None:
-    """Check that a stored tensor has the amount of data that its shape and type call for.
+    """Check that a stored tensor has the amount of data that its shape and type require.
 
     Raises:
         ModelError: a negative dimension, an unknown type, or another amount of data.

@@ -1,4 +1,4 @@
-"""Whether two models compute the same, tested on generated inputs."""
+"""Equivalence of two models, tested on generated inputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Expand operators without a converter into simpler ones, where the standard defines them by such."""
+"""Expand operators without a converter into simpler ones, where the standard defines them as functions."""
 
 from __future__ import annotations
 

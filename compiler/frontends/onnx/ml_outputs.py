@@ -1,8 +1,8 @@
-"""Make every output of a classical model a tensor of numbers: no maps, no texts.
+"""Make every output of a classical model a numeric tensor: no maps, no strings.
 
-Exporters of scikit-learn and its kin end a classifier with ZipMap, which turns rows of probabilities into a
-list of dictionaries, and may name classes by text. Compiled models return the input of ZipMap instead, and the class's
-position in the list of texts, which becomes the artifact's labels.
+Exporters of scikit-learn and similar libraries end a classifier with ZipMap, which turns rows of probabilities into a
+list of dictionaries, and may name classes by strings. Compiled models return the input of ZipMap instead, and the
+class's position in the list of names, which becomes the artifact's labels.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ ML = "ai.onnx.ml"
 
 
 def to_tensors(model: ModelProto) -> tuple[str, ...]:
-    """Rewrite the model's outputs (in place); returns the texts that its class numbers stand for, if any."""
+    """Rewrite the model's outputs (in place); returns the class names that its class numbers index, if any."""
     _drop_zip_maps(model)
     return _number_labels(model)
 

@@ -1,4 +1,4 @@
-"""Bring the file format and the operator sets to versions that the later stages understand."""
+"""Upgrade the file format and the operator sets to versions that later stages support."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def opset_of(model: ModelProto) -> int:
 
 
 def lift_format(model: ModelProto) -> None:
-    """Bring the file format (not the operators) up to date, in place."""
+    """Upgrade the file format (not the operators), in place."""
     if not any(entry.domain in ("", "ai.onnx") for entry in model.opset_import):
         entry = model.opset_import.add()
         entry.domain, entry.version = "", 1 if model.ir_version < 3 else LIFTED_OPSET

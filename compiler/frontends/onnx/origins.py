@@ -1,4 +1,4 @@
-"""From a cleaned model's values back to the nodes of the source."""
+"""Trace a cleaned model's values back to the nodes of the source."""
 
 from __future__ import annotations
 

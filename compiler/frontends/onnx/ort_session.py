@@ -1,4 +1,4 @@
-"""ONNX Runtime as a tool: whether it accepts a model, what it folds, and what it computes."""
+"""ONNX Runtime as a tool: to check whether it accepts a model, to fold constants, and to run it."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def fold(model: ModelProto) -> ModelProto | None:
 
 @contextmanager
 def bounded_memory(extra: int) -> Iterator[None]:
-    """Limit this process to `extra` more bytes: folding evaluates whatever constants a model names."""
+    """Limit this process to `extra` more bytes: folding evaluates any constant in a model, whatever its size."""
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     used = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
     limit = used + extra if soft == resource.RLIM_INFINITY else min(soft, used + extra)

@@ -1,8 +1,8 @@
 """Read an ONNX file that may be damaged or hostile: everything is checked before it is trusted.
 
 Protobuf guarantees little about a model. Before any other library sees it, these checks have passed: tensors hold as
-many bytes as their shapes require, element types are known, external data lie in the model's folder, functions are
-not recursive, and the graph has no cycles.
+many bytes as their shapes require, element types are known, external data is in the model's folder, functions are not
+recursive, and the graph has no cycles.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ def evaluator(model: ModelProto) -> Any:  # noqa: ANN401 - the package has no st
     from onnx.reference.op_run import OpRun
 
     class DequantizeLinear(OpRun):  # type: ignore[misc]  # untyped base
-        """Of whole tensors and of channels; blocks came later."""
+        """Per tensor and per channel; blocks came later."""
 
         def _run(self, x: Any, scale: Any, zero_point: Any = None, axis: int = 1) -> tuple[Any]:  # noqa: ANN401
             shape = [-1 if i == axis % x.ndim else 1 for i in range(x.ndim)] if scale.ndim else []

@@ -14,9 +14,9 @@ MAX_TENSOR_BYTES = 8 << 30  # larger than any value of a real model for the edge
 def infer_shapes(model: ModelProto) -> ModelProto:
     """The model with the shapes of all its values that follow from the inputs.
 
-    Data propagation is off, as it would compute with whatever sizes a hostile model names; constants are folded by then
-    anyway. Large constants are left out, to save copying them: shapes only depend on constants with at most one number
-    for each axis.
+    Data propagation is off, as it would compute with any size that a hostile model declares; constants are folded by
+    then anyway. Large constants are left out, to save copying them: shapes only depend on constants with at most one
+    number for each axis.
     """
     light = ModelProto()
     light.CopyFrom(model)

@@ -82,7 +82,7 @@ def set_static_shapes(model: ModelProto, asked: Mapping[str, tuple[int, ...]]) -
 
 
 def describe_shape(value: ValueInfoProto) -> str:
-    """A shape as `1x3xHEIGHTxWIDTH`: numbers where fixed, the model's names (or `?`) where free."""
+    """A shape as `1x3xHEIGHTxWIDTH`: numbers for fixed dimensions, the model's names (or `?`) for free ones."""
     if not value.type.tensor_type.HasField("shape"):
         return "?"
     dims = value.type.tensor_type.shape.dim

@@ -1,4 +1,4 @@
-"""Turn an ONNX model into a simpler one that computes the same: recent opset, constants folded, no detours.
+"""Turn an ONNX model into a simpler one that computes the same: recent opset, constants folded, no redundant nodes.
 
 The work is done by tools that follow the standard: `onnx.version_converter` lifts old opsets, and ONNX
 Runtime's basic optimisations fold constants and shape arithmetic, drop Identity and Cast chains and merge
@@ -16,9 +16,9 @@ from edgec.compiler.frontends.onnx.ort_session import fold
 
 
 def simplify(model: ModelProto) -> ModelProto:
-    """The simplest form of `model` that ONNX Runtime computes alike; `model` itself if there is none.
+    """The simplest form of `model` for which ONNX Runtime computes the same; `model` itself if there is none.
 
-    The converter of operator sets has been seen to change what a model computes, so each step is tried out.
+    The operator-set converter has been seen to change a model's results, so each step is tested.
     """
     copy = ModelProto()
     copy.CopyFrom(model)

@@ -88,7 +88,7 @@ def from_keyed(attrs: Attributes, n_features: int, prefix: str, n_targets: int) 
 
 
 def from_listed(attrs: Attributes, n_features: int) -> Forest:
-    """The forest of a TreeEnsemble (version 5), whose leaves stand in a list of their own.
+    """The forest of a TreeEnsemble (version 5), whose leaves are in a separate list.
 
     Raises:
         ForestError: the attributes contradict each other.
@@ -190,8 +190,8 @@ def _tensor(tensor: TensorProto) -> Floats:
 def to_node(forest: Forest, source: str, output: str, name: str = "trees") -> NodeProto:
     """The forest as one ONNX node from `source` `[N, features]` to `output` `[N, targets]`.
 
-    A TreeEnsembleRegressor, which leaves of several targets fit into; a TreeEnsemble where nodes ask for
-    membership in sets.
+    A TreeEnsembleRegressor, which supports leaves with several targets; a TreeEnsemble where nodes test membership in
+    sets.
     """
     if forest.members:
         return _listed_node(forest, source, output, name)

@@ -1,4 +1,4 @@
-"""Whether a model is valid by the standard."""
+"""Validity of a model by the standard."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from onnx import ModelProto
 
 
 def is_valid(model: ModelProto) -> bool:
-    """Whether a model is right by the standard, whoever can run it."""
+    """Whether a model conforms to the standard, whether or not any runtime supports it."""
     stamped = ModelProto()
     stamped.CopyFrom(model)
-    stamped.ir_version = onnx.IR_VERSION  # the newest operator sets ask for the newest format
+    stamped.ir_version = onnx.IR_VERSION  # the newest operator sets require the newest format
     for value in stamped.graph.output:
         if value.type.HasField("tensor_type"):  # the checker wants a shape, though it is not known yet
             value.type.tensor_type.shape.SetInParent()

@@ -1,4 +1,4 @@
-"""A Relax block builder that names every binding after the ONNX node it is made for."""
+"""A Relax block builder that names every binding after its ONNX node."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sub-graphs that cannot be compiled, cut out for ONNX Runtime: as few and as large as the graph allows.
+"""Extract sub-graphs that cannot be compiled, for ONNX Runtime: as few and as large as the graph allows.
 
 A node's level is the number of switches between compiled and uncompiled nodes on the way to it. All uncompiled nodes
 of one level form one segment, which then depends on no other segment of that level.

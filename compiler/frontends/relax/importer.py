@@ -36,7 +36,7 @@ REMEDY = (
 
 @dataclass
 class Scope:
-    """Values by name while a graph is imported; sub-graphs see those of the graphs around them."""
+    """Values by name while a graph is imported; sub-graphs see those of the enclosing graphs."""
 
     importer: Importer
     values: dict[str, Expr]
@@ -97,7 +97,7 @@ class Importer:
         return ImportedModel(mod=mod, source=self.source, segments=tuple(self.segments))
 
     def stored_values(self, graph: GraphProto) -> dict[str, Expr]:
-        """A graph's initialisers as constants, by name; texts are only remembered, by name."""
+        """A graph's initialisers as constants, by name; strings are only recorded, by name."""
         numbers = [tensor for tensor in graph.initializer if tensor.data_type != TensorProto.STRING]
         self.texts |= {t.name for t in graph.initializer if t.data_type == TensorProto.STRING}
         return {tensor.name: constant(numpy_helper.to_array(tensor)) for tensor in numbers}

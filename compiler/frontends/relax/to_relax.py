@@ -1,4 +1,4 @@
-"""From a cleaned ONNX model to a Relax module; what cannot be compiled is cut out for ONNX Runtime."""
+"""From a cleaned ONNX model to a Relax module; nodes that cannot be compiled become segments for ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -56,6 +56,6 @@ def to_relax(source: SourceModel, *, fallback_allowed: bool = False) -> Imported
 
 
 def causes(refused: list[tuple[int, Unsupported]]) -> list[Unsupported]:
-    """The nodes that cannot be converted themselves, without those that only follow one; all, if there are none."""
+    """The nodes whose own conversion fails, without those that only depend on one; all, if there are none."""
     own = [node for _, node in refused if node.reason != LOST]
     return own or [node for _, node in refused]

@@ -1,4 +1,4 @@
-"""TVM's own converters, which serve the operators that have none here."""
+"""TVM's own converters, used for operators without one here."""
 
 from __future__ import annotations
 
@@ -81,14 +81,14 @@ def convert(
 
 
 def tvm_attribute(attribute: AttributeProto) -> Any:  # noqa: ANN401 - as many types as attributes have
-    """An attribute as TVM's converters want it: text as bytes, lists as tuples."""
+    """An attribute as TVM's converters expect it: text as bytes, lists as tuples."""
     value = onnx.helper.get_attribute_value(attribute)
     kinds = (AttributeProto.INTS, AttributeProto.FLOATS, AttributeProto.STRINGS)
     return tuple(value) if attribute.type in kinds else value
 
 
 def telling_line(error: BaseException) -> str:
-    """The line of an error's message that says what is wrong: TVM's come with a trace of its C++ code."""
+    """The informative line of an error message: TVM's contain a trace of its C++ code."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     telling = [line for line in lines if not line.startswith(("File ", "[bt]", "Stack trace"))]
     return (telling or lines or [type(error).__name__])[-1 if len(telling) > 3 else 0][:200]

@@ -131,7 +131,7 @@ def _turn_scores(model: ModelProto, estimator: Any) -> None:  # noqa: ANN401 - u
 
 
 def allowed(module: str, name: str) -> bool:
-    """Whether a pickle may name this class or function, as far as its name tells."""
+    """Whether a pickle may name this class or function, judged by its name."""
     if (module, name) in ALLOWED:
         return True
     parts = module.split(".")

@@ -2,9 +2,9 @@
 
     python -m edgec.compiler.frontends.tensorflow.child REQUEST.json
 
-TensorFlow brings an LLVM of its own and prints a lot, so it never shares a process with TVM. The request
-names what to do (see `main`); the answer is a JSON file. An error that the user can fix is in the answer as
-`{"error": kind, "message": …}`; anything else ends the process with a traceback.
+TensorFlow contains its own LLVM and prints a lot, so it never shares a process with TVM. The request names the action
+(see `main`); the answer is a JSON file. An error that the user can fix is in the answer as `{"error": kind, "message":
+…}`; anything else ends the process with a traceback.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ def static_shapes(inputs: list[Wanted], asked: Mapping[str, tuple[int, ...]]) ->
     """A shape for each input: the requested one, else the model's own with batch 1.
 
     Raises:
-        Refused: an unknown name, a shape that does not fit, or sizes that have to be given.
+        Refused: an unknown name, a shape that does not fit, or missing sizes.
     """
     listing = ", ".join(f"{wanted.name} ({_text(wanted)})" for wanted in inputs)
     for name in asked:

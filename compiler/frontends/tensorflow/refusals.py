@@ -1,4 +1,4 @@
-"""Errors of the process with TensorFlow that the user can fix."""
+"""Errors in TensorFlow's process that the user can fix."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ class Quantisation:
 
 @dataclass(frozen=True)
 class Tensor:
-    """A tensor of the file; `data` where it is constant, `quantisation` where it stands for real numbers."""
+    """A tensor of the file; `data` where it is constant, `quantisation` where it represents real numbers."""
 
     index: int
     name: str

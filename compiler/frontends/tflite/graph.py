@@ -106,7 +106,7 @@ class Writer:
         return real.astype(np.float32)
 
     def get(self, index: int) -> str:
-        """The value in the source's order of axes: real numbers where the tensor stands for such."""
+        """The value in the source's order of axes: real numbers for a quantised tensor."""
         if index in self.native:
             return self.native[index]
         tensor = self.tensor(index)
@@ -150,7 +150,7 @@ class Writer:
 
         Args:
             nchw: the value is in that order.
-            exact: the value already lies on the tensor's quantisation grid.
+            exact: the value is already on the tensor's quantisation grid.
         """
         tensor = self.tensor(index)
         if is_quantised(tensor) and not exact:
@@ -174,7 +174,7 @@ class Writer:
         return bool(p.dtype == q.dtype and x.scale[0] == y.scale[0] and x.zero_point[0] == y.zero_point[0])
 
     def dequantise(self, stored: str, like: int) -> str:
-        """Real numbers from integers that lie on the grid of a tensor."""
+        """Real numbers from integers on the grid of a tensor."""
         return self._dequantise(stored, self.tensor(like))
 
     def _transposed(self, name: str, tensor: Tensor, order: Sequence[int]) -> str:
@@ -218,7 +218,7 @@ class Writer:
 
 
 def is_quantised(tensor: Tensor) -> bool:
-    """Whether the tensor stores integers that stand for real numbers."""
+    """Whether the tensor stores integers that represent real numbers."""
     return tensor.quantisation is not None and tensor.dtype in ("int8", "uint8", "int16", "int32")
 
 

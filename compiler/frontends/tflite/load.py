@@ -176,7 +176,7 @@ def _litert(path: Path, content: bytes, graph: Graph, model: ModelProto) -> Lite
 
 
 class LiteRt:
-    """LiteRT as the reference: its default kernels, and those without XNNPACK to compare them with."""
+    """LiteRT as the reference: its default kernels, and those without XNNPACK for comparison."""
 
     def __init__(self, interpreter: Any, other: Any, graph: Graph, model: ModelProto) -> None:  # noqa: ANN401
         self._interpreter, self._other = interpreter, other

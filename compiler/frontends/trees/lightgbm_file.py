@@ -124,14 +124,14 @@ class _Tree:
         self.bits = np.array(section["cat_threshold"].split(), np.uint32) if sets else np.zeros(0, np.uint32)
 
     def zero_missing(self) -> set[int]:
-        """Features whose zeros have to become NaN, as some node sends them elsewhere than their order implies."""
+        """Features whose zeros must become NaN, because some node routes them against their order."""
         odd = (
             (self.missing == MISSING_ZERO) & ~self.categorical & (self.default_left != (self.threshold >= 0))
         )
         return {int(f) for f in self.feature[odd]}
 
     def add(self, builder: Builder, target: int, zero_missing: set[int]) -> set[int]:
-        """Add the tree; returns the features that it takes for categories."""
+        """Add the tree; returns the features that it treats as categories."""
         inner = self.leaves - 1
         leaf = np.full(self.leaves, Mode.LEAF)
         # An unexpected NaN counts as zero, which the threshold decides on.

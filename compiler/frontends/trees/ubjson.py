@@ -21,7 +21,7 @@ class UbjsonError(ValueError):
 
 
 def decode(content: bytes) -> Any:  # noqa: ANN401 - any JSON value
-    """The value that the bytes stand for.
+    """Decode the value in the bytes.
 
     Raises:
         UbjsonError: cut short, nested too deep, or not UBJSON.

@@ -1,6 +1,6 @@
 """XGBoost's old binary format, which XGBoost itself no longer reads since version 3.1.
 
-The layout (little-endian structures, one after the other) is that of `LearnerModelParam`, `GBTreeModelParam`,
+The layout (consecutive little-endian structures) is that of `LearnerModelParam`, `GBTreeModelParam`,
 `TreeParam` and the arrays of nodes, as XGBoost 0.x to 3.0 wrote them.
 """
 

@@ -15,7 +15,7 @@ MAX_NODES = 50_000_000  # 0.8 GB of tables; the largest published forests have a
 
 
 class ForestError(ValueError):
-    """The trees contradict themselves; the message says where."""
+    """The trees are inconsistent; the message says where."""
 
 
 class Mode(IntEnum):
@@ -32,7 +32,7 @@ class Mode(IntEnum):
 
 
 class Aggregate(IntEnum):
-    """How the leaves that trees arrive at become one value; the numbers are those of ONNX's TreeEnsemble."""
+    """How the leaves that the trees reach are combined into one value; the numbers are those of ONNX's TreeEnsemble."""
 
     AVERAGE = 0
     SUM = 1
@@ -56,7 +56,7 @@ class Forest:
         threshold: `[nodes]` fp32. Thresholds that were fp64 are rounded so that every fp32 feature compares
             with them as with the original.
         missing_true: `[nodes]` bool.
-        members: for each node of mode MEMBER the set of category numbers it asks for.
+        members: for each node of mode MEMBER the set of category numbers that it tests.
         leaf_node, leaf_target, leaf_weight: `[entries]`; each entry adds its weight to a target when the
             walk ends in that node.
         base: `[n_targets]` fp32, added to the aggregate.

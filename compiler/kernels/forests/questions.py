@@ -62,7 +62,7 @@ def unify(forest: Forest) -> Questions:
     strict = ((mode == Mode.LT) | (mode == Mode.GT)) ^ flip
     upward = greater ^ flip
     bound = np.where(upward, -threshold, threshold)
-    # No number lies above infinity, so "x <= inf" needs a question of its own, as equality does.
+    # No number is above infinity, so "x <= inf" needs a question of its own, as equality does.
     own = (mode >= Mode.EQ) | (~strict & (bound == np.inf))
     own &= mode != Mode.LEAF
     negated = bool((upward & ~own & (mode != Mode.LEAF)).any())
@@ -118,7 +118,7 @@ class _Columns:
         self._numbers: dict[Hashable, int] = {}
 
     def ask(self, node: int, question: _Interval | _Set) -> None:
-        """Note that `node` asks a question."""
+        """Record the question that `node` asks."""
         self._asked.setdefault(question, []).append(node)
 
     def number(self, column: Ints) -> None:

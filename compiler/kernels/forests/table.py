@@ -1,4 +1,4 @@
-"""Lay a forest out for the kernel: every node asks the same question, and children lie side by side.
+"""Lay a forest out for the kernel: every node makes the same kind of test, and children are adjacent.
 
 Every test of a node becomes `column < threshold`, which a NaN fails, so that one step of a walk is
 three loads, one comparison and one addition, without a branch:
@@ -9,7 +9,7 @@ three loads, one comparison and one addition, without a branch:
   yes, 1 for no and NaN for missing. Equal questions of different nodes share one.
 
 The false child of a node is `child`, the true one `child + 1`; a leaf has itself as false child and asks
-for `x < -inf`, so that walks which arrive early stay where they are.
+for `x < -inf`, so that walks that reach a leaf early stay there.
 """
 
 from __future__ import annotations

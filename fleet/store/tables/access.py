@@ -29,7 +29,7 @@ class AccessToken(Base):
 
 
 class WebSession(Base):
-    """A browser that signed in; the cookie's hash and the access token it stands for."""
+    """A browser that signed in; the cookie's hash and the access token behind it."""
 
     __tablename__ = "web_sessions"
     id: Mapped[int] = mapped_column(Key, primary_key=True)

@@ -1,4 +1,4 @@
-"""Integers as bits: shifts, and the same bits as another type."""
+"""Bit operations on integers: shifts, and reinterpretation as another type."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Casts to types that no CPU computes with: float32 values rounded to the narrow type's grid.
+"""Casts to types without CPU arithmetic: float32 values rounded to the narrow type's grid.
 
 Sources: the ONNX standard, "Float stored in 8 bits" and the operators Cast-25 and QuantizeLinear-25.
 """
@@ -57,7 +57,7 @@ def _cast_like(node: Node) -> Expr:
 
 
 def result_type(node: Node) -> int:
-    """The number of the element type of a node's first output; 0 where the model does not tell."""
+    """The number of the element type of a node's first output; 0 where the model does not declare it."""
     value = node.scope.importer.types.get(node.outputs[0])
     return int(value.type.tensor_type.elem_type) if value is not None else 0
 
@@ -72,7 +72,7 @@ def cast(node: Node, x: Expr, kind: int, *, saturate: bool) -> Expr:
 
 
 def quantised(node: Node, steps: Expr, kind: int) -> Expr:
-    """Steps (whole ones, for an integer type) put on the grid of a narrow type, saturated."""
+    """Quantisation steps (rounded, for an integer type) on the grid of a narrow type, saturated."""
     if kind in FLOATS:
         return cast(node, steps, kind, saturate=True)
     bits, signed = INTEGERS[kind]

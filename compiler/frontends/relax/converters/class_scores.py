@@ -1,6 +1,6 @@
 """From the scores of a classical classifier to its label and probabilities.
 
-What the standard leaves open follows ONNX Runtime, against which the exporters of scikit-learn and others are tested.
+Where the standard is unspecific, this follows ONNX Runtime, against which exporters such as scikit-learn's are tested.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def class_labels(node: Node) -> Array:
     """The labels of a classifier's classes.
 
     Raises:
-        CannotConvert: they are texts (a front end turns those into numbers first).
+        CannotConvert: they are strings (a front end turns those into numbers first).
     """
     ints = node.attrs.get("classlabels_int64s") or node.attrs.get("classlabels_ints")
     if node.attrs.get("classlabels_strings"):
@@ -65,7 +65,7 @@ def post_transform(node: Node, scores: Expr, transform: str) -> Expr:
 
 
 def probit(node: Node, x: Expr) -> Expr:
-    """The quantile of the normal distribution, by Winitzki's approximation (as ONNX Runtime has it)."""
+    """The quantile of the normal distribution, by Winitzki's approximation (like ONNX Runtime)."""
     a = 0.147
     y = node.emit(x * f32(2) - f32(1))
     log = node.emit(relax.op.log((f32(1) - y) * (f32(1) + y)))
@@ -79,7 +79,7 @@ def binary_scores(node: Node, score: Expr, transform: str, *, shares: bool) -> E
     """Both classes' scores `[rows, 2]` from the one of class 1 `[rows, 1]`.
 
     Args:
-        shares: the score is a probability (weights are never negative), and the other class has the rest.
+        shares: the score is a probability (weights are never negative), and the other class gets the complement.
     """
     if transform == "PROBIT":
         raise CannotConvert(

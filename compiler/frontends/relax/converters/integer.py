@@ -80,7 +80,7 @@ def _matmul_integer(node: Node) -> Expr:
 
 
 def dequantised(node: Node, x: int, scale: int, zero: int, axis: int = 1) -> Expr:
-    """The real values that three inputs (integers, scale, zero point) stand for, in fp32."""
+    """The real values of three inputs (integers, scale, zero point), in fp32."""
     rank = len(node.shape(x))
     real = centred(node, x, zero, "float32", axis)
     factor = node.input(scale)

@@ -1,4 +1,4 @@
-"""What a converter is, and the table of converters by operator.
+"""The interface of converters, and their table by operator.
 
 A converter turns one ONNX node into Relax expressions. The converters of this package take precedence; TVM's own
 serve the other operators. A converter that cannot express a node raises `CannotConvert` with the reason in the
@@ -25,7 +25,7 @@ class CannotConvert(Exception):
 
 
 class LeaveToTvm(Exception):
-    """The node is left to TVM's own converter, which does as well or better."""
+    """The node is left to TVM's own converter, which is as good or better."""
 
 
 @dataclass(frozen=True)

@@ -146,7 +146,7 @@ def _is_plain(node: Node, changed: list[Axis]) -> bool:
 
 
 def coordinates(step: Axis, mode: str) -> Array:
-    """Where in the source each element of the resized axis lies."""
+    """The source coordinate of each element of the resized axis."""
     i = np.arange(step.out, dtype=np.float64)
     if mode == "align_corners":
         return np.zeros(step.out) if step.exact == 1 else i * (step.size - 1) / (step.exact - 1)
