@@ -383,5 +383,10 @@ def test_no_name_leads_out_of_its_place(server: FleetServer, name: str) -> None:
 
 
 def written(server: FleetServer) -> set[Path]:
-    """The files in the server's data folder and in the two above it, where `..` would lead."""
-    return {path for path in server.data.parent.parent.rglob("*") if path.is_file() and not path.is_symlink()}
+    """The files in the server's folders, and what lies in the folder above them, where `..` would lead.
+
+    Above, other folders are not looked into: programs that other tests started write there.
+    """
+    own = server.data.parent
+    files = {path for path in own.rglob("*") if path.is_file() and not path.is_symlink()}
+    return files | set(own.parent.iterdir())
