@@ -27,8 +27,8 @@ from tests.compiler.onnx_models import model_of, save
 
 RNG = np.random.default_rng(5)
 app = typer.Typer()
-for command in (compile_command, inspect_command, run_command, verify_command):
-    command.register(app)
+for module in (compile_command, inspect_command, run_command, verify_command):
+    app.command(module.__name__.rpartition(".")[2])(module.command)
 SIZES = ("x:1x3x16x24", "x:1x3x32x16")
 
 

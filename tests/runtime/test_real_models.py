@@ -178,4 +178,4 @@ def test_arrays_go_in_and_out_of_files(tiny: Any, tmp_path: Path) -> None:
     with np.load(tmp_path / "out.npz") as file:
         assert file["y.0"].shape == (1, 32)
     done = edgec("run", tiny, tmp_path / "in.npz", "--output", tmp_path / "out.png")
-    assert (done.returncode, "name an .npz file" in done.stderr) == (2, True)
+    assert (done.returncode, "give an .npz file" in done.stderr) == (2, True)

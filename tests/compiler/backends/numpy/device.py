@@ -19,12 +19,11 @@ from edgec.runtime.device import Device
 from edgec.runtime.execution.profiling import LayerRuns
 from edgec.targets.device_kinds import DEVICE_KINDS
 
-# The line that registers a back end.
-DEVICE_KINDS["numpy"] = {
+# The line that registers a back end; a fixture and the process below add it, so that other tests do not see it.
+REGISTRATION = {
     "backend": "tests.compiler.backends.numpy.backend:NumpyBackend",
     "device": "tests.compiler.backends.numpy.device:NumpyDevice",
 }
-
 MAGIC = b"numpy calls\n"
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     "add": np.add, "subtract": np.subtract, "multiply": np.multiply, "divide": np.divide, "maximum": np.maximum,
@@ -143,5 +142,6 @@ class NumpyDevice(Device):
 
 
 if __name__ == "__main__":  # as Python, in which the device is registered: -m MODULE ARGUMENTS…
+    DEVICE_KINDS["numpy"] = REGISTRATION
     del sys.argv[:2]
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
