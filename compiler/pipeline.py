@@ -28,7 +28,7 @@ from edgec.compiler.progress import Progress, Silent
 from edgec.compiler.report.evidence import bucket_evidence, make_evidence
 from edgec.compiler.report.html import render
 from edgec.compiler.verify.inputs import make_inputs, read_inputs
-from edgec.compiler.verify.run import Measure, Verification, verify
+from edgec.compiler.verify.run import Measure, Verification, verify, verify_on_generated
 from edgec.runtime import versions
 from edgec.targets import Target, usable_cores
 
@@ -143,10 +143,12 @@ def compile_model(
     )
     output = Path(output) if output else Path(f"{name}-{target.name}.edge")
     proofs: list[Verification] = []
+    verified_with = f"the inputs of {inputs.name}" if inputs else ""
     if options.verify:
         progress.stage("verify")
         with clock("verify"):
-            proofs = _verified(config, built, further, target, inputs, options)
+            proofs, generated = _verified(config, built, further, target, inputs, options)
+            verified_with = verified_with or generated
     progress.stage("pack")
     processing = build_processing(card, config.inputs, config.outputs, target)
     if processing is not None:
@@ -157,7 +159,7 @@ def compile_model(
         segments=imported.segments,
         sizes=pack.sizes(source, lowered, further),
         stages_s=clock.seconds,
-        inputs=f"the inputs of {inputs.name}" if inputs else "generated inputs (seed 0)",
+        inputs=verified_with,
         target=target.name,
     )
     if further.buckets:
@@ -227,9 +229,18 @@ def _verified(
     target: Target,
     inputs: Path | None,
     options: CompileOptions,
-) -> list[Verification]:
-    """The proofs of all sets of input shapes, each run by the one artifact; `inputs` are for the first."""
-    first, proofs = built[0], []
+) -> tuple[list[Verification], str]:
+    """The proofs of all sets of input shapes, each run by the one artifact; `inputs` are for the first.
+
+    Returns:
+        the proofs, and which inputs were generated for the first.
+    """
+    first, proofs, described = built[0], list[Verification](), list[str]()
+    how: dict[str, Any] = {
+        "threads": threads_here(options),
+        "budget": options.error_budget,
+        "measure": MEASURE,
+    }
     with tempfile.TemporaryDirectory(prefix="edgec-compile-") as folder:
         unproven = Path(folder) / "unproven.edge"
 
@@ -238,21 +249,15 @@ def _verified(
 
         for number, one in enumerate(built):
             source = one.imported.source
-            given = inputs if number == 0 else None
-            proofs.append(
-                verify(
-                    unproven,
-                    source,
-                    target,
-                    read_inputs(given, source) if given else make_inputs(source),
-                    threads=threads_here(options),
-                    budget=options.error_budget,
-                    measure=MEASURE,
-                    write=write if number == 0 else None,
-                )
-            )
-            proofs[-1].require()
-    return proofs
+            how["write"] = write if number == 0 else None
+            if number == 0 and inputs is not None:
+                proof, told = verify(unproven, source, target, read_inputs(inputs, source), **how), ""
+            else:
+                proof, told = verify_on_generated(unproven, source, target, **how)
+            proof.require()
+            proofs.append(proof)
+            described.append(told)
+    return proofs, described[0]
 
 
 def threads_here(options: CompileOptions) -> int:

@@ -22,6 +22,7 @@ class OutputError:
         mismatches: elements that differ, for integers and booleans; elsewhere those whose NaN or infinity
             does not match.
         ok: within the budget.
+        undefined: every value of the reference is NaN, so that equality shows nothing.
     """
 
     name: str
@@ -32,10 +33,13 @@ class OutputError:
     cosine: float
     mismatches: int
     ok: bool
+    undefined: bool = False
 
     @property
     def verdict(self) -> str:
         """The error in words, for tables and messages."""
+        if self.ok and self.undefined:
+            return "every value is NaN"
         if self.mismatches:
             return f"{self.mismatches} of {int(np.prod(self.shape))} values differ"
         return f"largest error {self.max_abs:.2g} ({self.max_rel:.1g} of the largest value)"
@@ -64,20 +68,29 @@ def compare(
             name, str(got.dtype), got.shape, np.inf, np.inf, 0.0, max(int(reference.size), 1), ok=False
         )
     if reference.dtype.kind in EXACT_KINDS and not (stored and reference.dtype in (np.int8, np.uint8)):
-        wrong = int(np.count_nonzero(reference != got))
+        wrong, undefined = int(np.count_nonzero(reference != got)), False
         a, b = reference.astype(np.float64), got.astype(np.float64)
     else:
         a, b = reference.astype(np.float64), got.astype(np.float64)
         odd = ~np.isfinite(a) | ~np.isfinite(b)
         alike = (np.isnan(a) & np.isnan(b)) | (a == b)
         wrong = int(np.count_nonzero(odd & ~alike))
+        undefined = bool(a.size) and bool(np.isnan(a).all())
         a, b = np.where(odd, 0.0, a), np.where(odd, 0.0, b)
     largest = float(np.abs(a).max(initial=0.0))
     max_abs = float(np.abs(a - b).max(initial=0.0))
     max_rel = max_abs / largest if largest > 0 else (0.0 if max_abs < 1e-6 else float("inf"))
     ok = wrong == 0 and (max_rel <= budget or max_abs <= max(1e-6, 2 * spread))
     return OutputError(
-        name, str(got.dtype), got.shape, max_abs, max_rel, cosine(a.reshape(-1), b.reshape(-1)), wrong, ok
+        name,
+        str(got.dtype),
+        got.shape,
+        max_abs,
+        max_rel,
+        cosine(a.reshape(-1), b.reshape(-1)),
+        wrong,
+        ok,
+        undefined,
     )
 
 

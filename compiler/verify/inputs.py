@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -81,6 +82,28 @@ def make_inputs(source: SourceModel, seed: int = 0) -> Arrays:
         if np.issubdtype(made[name].dtype, np.floating) and _looks_like_picture(made[name].shape):
             made[name] = (made[name] * 255).astype(made[name].dtype)
     return made
+
+
+def generated(source: SourceModel) -> Iterator[tuple[str, Arrays]]:
+    """Yield generated inputs of several ranges with their descriptions, the usual ones first.
+
+    Logarithms and roots of negative numbers are NaN, and arccosines of numbers above 1.
+    """
+    usual = make_inputs(source)
+    yield "generated inputs (seed 0)", usual
+    if any(np.issubdtype(array.dtype, np.floating) for array in usual.values()):
+        yield "generated inputs (seed 0, above 1)", _in_range(usual, lambda x: 1 + 4 * np.abs(x))
+        yield (
+            "generated inputs (seed 0, from 0 to 1)",
+            _in_range(usual, lambda x: np.abs(x) / (1 + np.abs(x))),
+        )
+
+
+def _in_range(inputs: Arrays, moved: Callable[[npt.NDArray[Any]], npt.NDArray[Any]]) -> Arrays:
+    return {
+        name: np.asarray(moved(array), array.dtype) if np.issubdtype(array.dtype, np.floating) else array
+        for name, array in inputs.items()
+    }
 
 
 def _make(port: Port, rng: np.random.Generator, limit: int | None) -> npt.NDArray[np.generic]:

@@ -21,7 +21,7 @@ from edgec.compiler.errors import CompilerError, VerificationFailed
 from edgec.compiler.frontends.onnx.reference_evaluator import Standard
 from edgec.compiler.frontends.source import SourceModel
 from edgec.compiler.verify.compare import QUANTISED_BUDGET, OutputError, compare
-from edgec.compiler.verify.inputs import Arrays
+from edgec.compiler.verify.inputs import Arrays, generated
 from edgec.compiler.verify.reference import Reference, is_quantised
 from edgec.targets import Target
 
@@ -54,14 +54,19 @@ class Verification:
 
     @property
     def ok(self) -> bool:
-        """Whether every output is within the budget."""
-        return all(error.ok for error in self.errors)
+        """Whether every output is within the budget, and has values to compare."""
+        return all(error.ok and not error.undefined for error in self.errors)
+
+    @property
+    def undefined(self) -> bool:
+        """Whether an output is NaN throughout, in the reference as well, so that nothing is shown about it."""
+        return any(error.undefined for error in self.errors)
 
     def require(self) -> None:
         """Raise if an output exceeds the budget.
 
         Raises:
-            VerificationFailed: naming the worst outputs.
+            VerificationFailed: naming the worst outputs, or those without a value to compare.
         """
         bad = [error for error in self.errors if not error.ok]
         if bad:
@@ -69,6 +74,13 @@ class Verification:
             raise VerificationFailed(
                 f"the compiled model does not match {self.reference} ({shown}; accepted {self.budget:g}), so no "
                 "artifact was written. --no-verify writes one that is marked as unverified"
+            )
+        hollow = [repr(error.name) for error in self.errors if error.undefined]
+        if hollow:
+            raise VerificationFailed(
+                f"every value of the output {', '.join(hollow[:3])} is NaN on the inputs to verify with, in "
+                f"{self.reference} as well, which proves nothing, so no artifact was written. Give inputs of the "
+                "model's real range with --verify-with FILE.npz; --no-verify writes one that says it is unproven"
             )
 
     def to_json(self) -> dict[str, Any]:
@@ -135,6 +147,32 @@ def verify(
         layers=tuple(result.get("layers", [])),
         golden=result.get("golden"),
     )
+
+
+def verify_on_generated(
+    artifact: Path,
+    source: SourceModel,
+    target: Target,
+    *,
+    threads: int,
+    budget: float,
+    measure: Measure | None = None,
+    write: Callable[[], object] | None = None,
+) -> tuple[Verification, str]:
+    """Verify as `verify` on generated inputs: on those of another range if an output is NaN throughout on the first.
+
+    Returns:
+        the result, and which inputs it is of.
+    """
+    tries = generated(source)
+    described, inputs = next(tries)
+    proof = verify(
+        artifact, source, target, inputs, threads=threads, budget=budget, measure=measure, write=write
+    )
+    while proof.undefined and (following := next(tries, None)):
+        described, inputs = following
+        proof = verify(artifact, source, target, inputs, threads=threads, budget=budget, measure=measure)
+    return proof, described
 
 
 @dataclass(frozen=True)

@@ -71,3 +71,13 @@ def test_the_cosine_tells_directions_apart() -> None:
     assert cosine(np.array([1.0, 0]), np.array([0, 3.0])) == 0
     assert cosine(np.zeros(2), np.zeros(2)) == 1
     assert cosine(np.zeros(2), np.ones(2)) == 0
+
+
+def test_outputs_of_nothing_but_nan_are_undefined() -> None:
+    nothing = f32(np.nan, np.nan)
+    error = compare("y", nothing, nothing.copy(), 1e-6)
+    assert (error.ok, error.undefined, error.verdict) == (True, True, "every value is NaN")
+    assert not compare("y", f32(np.nan, 1), f32(np.nan, 1), 1e-6).undefined
+    assert not compare("y", f32(), f32(), 1e-6).undefined
+    assert not compare("y", np.array([0]), np.array([0]), 1e-6).undefined
+    assert compare("y", nothing, f32(0, 0), 1e-6).verdict == "2 of 2 values differ"
