@@ -11,6 +11,7 @@ from rich.table import Table
 
 from edgec.cli.arguments import existing, folder_to_write
 from edgec.cli.console import emit_json, out, styled
+from edgec.cli.quiet_stderr import without_tvm_warnings
 
 if TYPE_CHECKING:
     from edgec.compiler.options import Tune
@@ -143,7 +144,8 @@ def _run_suite(request: _Suite) -> None:
         seconds=request.minutes * 60 if request.minutes else None,
         compiled=request.compiled, measure=not request.compile_only,
     )  # fmt: skip
-    results = run_suite(chosen, plan, CompileOptions(tune=request.tune), err.print)
+    with without_tvm_warnings():
+        results = run_suite(chosen, plan, CompileOptions(tune=request.tune), err.print)
     if request.as_json:
         emit_json(results.to_json())
         return

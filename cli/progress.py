@@ -16,6 +16,7 @@ from rich.progress import (
 )
 
 from edgec.cli.console import err
+from edgec.cli.quiet_stderr import without_tvm_warnings
 
 STAGES = {
     "load": "reading the model",
@@ -37,7 +38,7 @@ STAGES = {
 class TerminalProgress:
     """Progress bars on standard error if that is a terminal, and the collected notes at the end.
 
-    With `quiet` it prints neither.
+    With `quiet` it prints neither. In either case, TVM's own warnings are kept from standard error meanwhile.
     """
 
     def __init__(self, *, quiet: bool = False) -> None:
@@ -54,8 +55,10 @@ class TerminalProgress:
         self._quiet = quiet
         self._task: TaskID | None = None
         self._notes: list[str] = []
+        self._filter = without_tvm_warnings()
 
     def __enter__(self) -> TerminalProgress:
+        self._filter.__enter__()
         self._bars.start()
         return self
 
@@ -65,6 +68,7 @@ class TerminalProgress:
         if kind is None:
             self._finish()
         self._bars.stop()
+        self._filter.__exit__(kind, error, trace)
         for text in () if self._quiet else dict.fromkeys(self._notes):
             err.print(f"note: {text}", soft_wrap=True)
 
