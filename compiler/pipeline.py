@@ -121,7 +121,7 @@ def compile_model(
     backend = backend_of(target)
     backend.check_precision(options.precision)
     if options.verify:
-        backend.runner()  # refuses now what could not be verified later
+        backend.runner()  # fails now if verification would be impossible later
     clock = _Clock()
     built = [
         _build(path, target, alone, progress, clock, inputs if number == 0 else None)

@@ -62,7 +62,7 @@ class Server(Protocol):
 class Agent:
     """One device's agent.
 
-    Every part gets what it needs when it is made, and nothing afterwards. Where two parts need each other, the first
+    Every part receives its dependencies in its constructor. Where two parts need each other, the first
     gets a function that calls the second; it is called only once the loop runs.
     """
 

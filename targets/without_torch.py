@@ -17,7 +17,7 @@ from types import ModuleType
 
 GUARDED = frozenset({"tvm", "tvm_ffi"})
 
-_adding = threading.Lock()  # two finders would ask each other forever
+_adding = threading.Lock()  # two finders would call each other for ever
 
 
 class _Inside(threading.local):

@@ -58,7 +58,7 @@ class _Fuse(Walker):
         self.lanes = lanes
         self.values: dict[relax.Var, Expr] = {}
         self.users: dict[relax.Var, list[relax.Var]] = {}
-        self.transposed: dict[relax.Var, Expr] = {}  # transposes that an attention did on the way
+        self.transposed: dict[relax.Var, Expr] = {}  # transposes that became part of an attention
         self.masks: dict[tuple[Expr, ...], Expr] = {}  # masks as kernels read them: layers share them
 
     def begin(self, function: relax.Function) -> None:

@@ -90,7 +90,7 @@ class _Rewrite:
                 return None
         read = {b for leaf in leaves(value) if (b := self.buffer_of(leaf)) is not None}
         if read:
-            self.near[var] = read  # a call may hand through what it was given
+            self.near[var] = read  # a call may return its argument
         return relax.VarBinding(var, value)
 
     def use(self, leaf: Expr, at: int) -> Expr:

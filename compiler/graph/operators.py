@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-# One operand whose elements are mapped one by one; what else the call takes are numbers.
+# One operand whose elements are mapped one by one; other arguments are numbers.
 UNARY = (
     "nn.relu", "nn.relu6", "nn.leakyrelu", "nn.gelu", "nn.gelu_tanh", "nn.silu", "nn.selu", "nn.softplus", "sigmoid",
     "tanh", "exp", "abs", "negative", "erf", "clip", "sqrt", "rsqrt", "square", "floor", "ceil", "round", "log", "sin",

@@ -202,7 +202,7 @@ class _FoldAffine(Walker):
     def __init__(self, mod: tvm.IRModule, entry: str = "main") -> None:
         super().__init__(mod, entry)
         # A linear call not yet emitted, by its variable in the old function: the call, factor and shift per channel,
-        # and the names (they carry the source nodes) of the call and of what it took in last.
+        # and the names (which carry the source nodes) of the call and of the last operation merged into it.
         self.pending: dict[relax.Var, tuple[Call, Array, Array | None, str, str]] = {}
 
     def bind(self, var: relax.Var, value: Expr) -> None:

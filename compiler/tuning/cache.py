@@ -17,7 +17,7 @@ from pathlib import Path
 from edgec.compiler.cache_folder import default_folder
 
 FORMAT = 1
-SHIPPED = Path(__file__).parent / "shipped"  # winners that come with the package
+SHIPPED = Path(__file__).parent / "shipped"  # winners that ship with the package
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ def main(request_path: str) -> None:
         sides = {"edgec": lambda: model.run(inputs)}
         if reference is not None:
             sides["onnxruntime"] = lambda: reference.run(None, inputs)
-        _wait()  # until now the caller computed the reference; what is measured is measured alone
+        _wait()  # until now the caller computed the reference; measurements must run alone
         if request["measure"]:
             measured = interleave(sides, runs=request["runs"], limit_s=request["limit_s"], warmup=1)
             result["latency"] = {name: latency.to_json() for name, latency in measured.items()}

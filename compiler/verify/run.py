@@ -26,7 +26,7 @@ from edgec.compiler.verify.reference import Reference, is_quantised
 from edgec.targets import Target
 
 CHILD_LIMIT_S = 900
-BEGIN = b"begin\n"  # what the process waits for before it loads the artifact
+BEGIN = b"begin\n"  # the process waits for this line before it loads the artifact
 MEASURE = b"measure\n"  # and before it measures
 
 
@@ -186,7 +186,7 @@ class _Child:
     def begin(self) -> None:
         """Let the process load and run the artifact, which is now complete."""
         if self.process.stdin is not None:
-            with suppress(BrokenPipeError):  # it has ended: finish() says why
+            with suppress(BrokenPipeError):  # it has ended: finish() reports why
                 self.process.stdin.write(BEGIN)
 
     def finish(self) -> tuple[Arrays, dict[str, Any]]:
@@ -243,7 +243,7 @@ def started(
         arguments = ["-m", "edgec.compiler.verify.child", str(request)]
         command, environment = runner.command(arguments, folder)
         pipe = subprocess.PIPE
-        # without a buffer: what a process that has ended did not take would be an error each time it is flushed
+        # unbuffered: data that a dead process did not read would raise at each flush
         with subprocess.Popen(
             command, bufsize=0, env=environment, stdin=pipe, stdout=pipe, stderr=pipe
         ) as process:

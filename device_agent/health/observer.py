@@ -1,4 +1,4 @@
-"""What the inference process reports, handed to the parts that need it."""
+"""Pass the inference process's reports to the parts that need them."""
 
 from __future__ import annotations
 

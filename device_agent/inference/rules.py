@@ -105,7 +105,7 @@ class Evaluator(ABC):
 
     @abstractmethod
     def update(self, scene: Scene) -> list[Firing]:
-        """Return what begins, changes and ends with this frame."""
+        """Return the events that begin, change or end with this frame."""
 
     def _matching(self, scene: Scene) -> list[Track]:
         rule = self.rule

@@ -89,7 +89,7 @@ class Settings:
 
 
 class Observer(Protocol):
-    """Takes what happens in the inference process; called from the loop's thread."""
+    """Receives events of the inference process; called from the loop's thread."""
 
     def detection(self, message: DetectionFound) -> None:
         """A pipeline reports an event."""

@@ -1,7 +1,7 @@
 """The inference process: all pipelines and models; one frame at a time, round-robin over the streams.
 
 Started as `python -m edgec.device_agent.inference.worker`; the first message is a `StartInference`. Nothing here
-touches the network, or the disk beyond the models that it is told to load and the pictures that it keeps.
+touches the network, or the disk, except to load models and to store pictures.
 """
 
 from __future__ import annotations

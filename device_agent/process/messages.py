@@ -1,6 +1,6 @@
-"""What all messages between the agent's processes have in common.
+"""Common parts of all messages between the agent's processes.
 
-Each room that has a process of its own declares its messages in its `messages` module: one tagged union for each
+Each package with a process of its own declares its messages in its `messages` module: one tagged union for each
 direction. They are `msgspec` structs, not pydantic models: importing pydantic would be a third of a capture process's
 start. A message travels as JSON with its type under `op`. The supervisor and its children are always of one version,
 so an unknown or malformed message is a defect, and `Channel.receive` raises it as an error that names the message.

@@ -1,13 +1,13 @@
 """Frames between two processes: a fixed ring of slots in anonymous shared memory.
 
-The memory is a memfd: it has no name, so it disappears with the last process that maps it, however that
-process ends. One process writes, one reads, and the supervisor looks on. A slot belongs to whoever its state
-says; states change under a POSIX record lock on the memfd, which the kernel releases when its holder dies
-(1.4 µs for a lock and unlock on an x86 server).
+The memory is a memfd: it has no name, so it disappears with the last process that maps it, however that process ends.
+One process writes, one reads, and the supervisor observes. A slot's state names its owner; states change under a POSIX
+record lock on the memfd, which the kernel releases when its holder dies (1.4 µs for a lock and unlock on an x86
+server).
 
 The counters live in the ring and outlive both ends, and they add up at every moment, also when a process was killed
-between two words: `captured = processed + dropped + in_flight`. What was captured, is in no slot and was not said to
-be processed has been dropped; nobody counts that.
+between two words: `captured = processed + dropped + in_flight`. Dropped frames are not counted: they are the captured
+ones that are neither in a slot nor processed.
 """
 
 from __future__ import annotations

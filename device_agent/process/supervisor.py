@@ -61,7 +61,7 @@ def _spawn(module: str) -> _Child:
     """
     ours, theirs = Channel.pair()
     command = [sys.executable, "-m", module, str(theirs.fileno()), str(os.getpid())]
-    # OpenCV's warnings would stand between the lines of the log, at each attempt to open an absent camera.
+    # OpenCV would print warnings between the lines of the log at each attempt to open an absent camera.
     # numpy's BLAS starts a thread for each core when it is imported; the products here are small.
     environment = {"OPENCV_LOG_LEVEL": "ERROR", "OPENBLAS_NUM_THREADS": "1", **os.environ}
     process = subprocess.Popen(

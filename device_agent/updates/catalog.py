@@ -14,7 +14,7 @@ from edgec.runtime.errors import ArtifactError
 
 
 class Catalog:
-    """Knows what to load into every slot.
+    """Decides which model to load into every slot.
 
     Args:
         config: returns the present configuration.
@@ -48,7 +48,7 @@ class Catalog:
             self._degrade(f"model {slot}", str(error))
 
     def candidates(self, slot: str) -> list[Candidate]:
-        """Return what to load into a slot, best first: what it has to run, then what ran before."""
+        """Return the models to load into a slot, best first: the desired one, then the previous one."""
         threads = self.threads(slot)
         state = self._deployments.slot(slot)
         versions = [self._deployments.to_run(slot), state.current, state.previous]

@@ -1,4 +1,4 @@
-"""What the updater's thread requests of the supervisor, carried over into the supervisor's loop."""
+"""Requests of the updater's thread to the supervisor, passed to the supervisor's loop."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class UpdateHost:
         return self._in_loop(self._inference.report, lambda report: report)
 
     def progress(self, update: Update, details: dict[str, Any]) -> None:
-        """Report to the fleet where the update stands."""
+        """Report the update's progress to the fleet."""
         self._reports.progress(update, details)
         self._loop.post(self._on_change)
 

@@ -145,7 +145,7 @@ class Updater:
             # The previous step is on disk and its model runs; the next start retries.
             log.error("the update waits: %s", error)
         except Exception as error:
-            # A defect of ours must not leave the job open for ever; a rollback depends on nothing that failed.
+            # A defect must not leave the job open for ever; a rollback does not depend on anything that failed.
             log.exception("an unexpected error in an update")
             if (update := self._deployments.update) is not None:
                 self._roll_back(update, f"unexpected: {type(error).__name__}: {error}", JobState.FAILED)
@@ -189,7 +189,7 @@ class Updater:
         self._host.progress(update, {})
         digest = update.candidate.digest
         if not self._store.whole(digest):
-            self._deployments.advance(Step.ACCEPTED)  # damaged since: fetch what is missing
+            self._deployments.advance(Step.ACCEPTED)  # damaged since: fetch the missing blobs
             return
         result: TrialResult = self._wait(
             self._host.trial(update.slot, digest, self._settings.trial_timeout_s),

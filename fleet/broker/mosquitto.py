@@ -168,7 +168,7 @@ def _replace(path: Path, data: bytes) -> bool:
             return False
     except FileNotFoundError:
         pass
-    # The broker may run as another user, who has to go on reading it.
+    # The broker may run as another user and must still be able to read it.
     replace_file(path, data, mode=0o640, keep_owner=True)
     return True
 

@@ -61,7 +61,7 @@ def init(
         )  # fmt: skip
         first = first_targets(targets)
     except FleetError:
-        # Nobody knows these keys yet; they would block another attempt, with the right PIN.
+        # These keys are not in use yet, and would block another attempt with the right PIN.
         for path in (*role_paths(folder, "root"), *role_paths(folder, "targets")):
             path.unlink()
         raise

@@ -132,7 +132,7 @@ def frame(
 
 
 def _watch_session(services: Services, request: Request, identity: Identity) -> None:
-    """Leave the page soon after its session ended: its buttons act for whom it was built."""
+    """Leave the page soon after its session ended: its buttons act with the identity that opened it."""
 
     async def check() -> None:
         try:

@@ -18,7 +18,7 @@ def add(services: Services) -> None:
 
     @ui.page("/login", title="Sign in · edgec fleet")
     def sign_in(request: Request, next: str = "/") -> Response | None:
-        # Only paths of ours: `//elsewhere` and `https:` would lead away.
+        # Only local paths: `//elsewhere` and `https:` would lead to other sites.
         target = next if next.startswith("/") and not next.startswith(("//", "/\\")) else "/"
         if signed_in(services, request):
             return RedirectResponse(target)

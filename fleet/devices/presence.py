@@ -26,6 +26,6 @@ def apply_status(device: Device, payload: bytes, now: float) -> bool:
         device.target = (status.target or device.target)[:64]
     if (
         status.state is not Presence.OFFLINE
-    ):  # A last will tells when the broker noticed, not when the device was last seen.
+    ):  # A last will carries the time when the broker noticed, not when the device was last seen.
         device.last_seen = max(device.last_seen or 0.0, now)
     return status.state is Presence.ONLINE

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from edgec.models.graph import Graph, Value
 
-GAIN = 3.0  # keeps the scale: ReLU passes a half, and filters see only what varies
+GAIN = 3.0  # keeps the scale: ReLU passes half of the values, and filters see only their variation
 FIRES = {
     3: (16, 64),
     4: (16, 64),

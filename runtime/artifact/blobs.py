@@ -57,7 +57,7 @@ class BackgroundHashing:
         self._work()
         for thread in self._threads:
             thread.join()
-        # a blob whose thread failed is hashed again here, so that the caller gets the error
+        # a blob whose thread failed is hashed again here, to raise the error in the caller
         return {
             name: self._found.get(name) or oci.digest_of(content) for name, content in self._blobs.items()
         }

@@ -105,7 +105,7 @@ class Artifact:
         """
         skipped = frozenset(skip)
         blobs = [blob for blob in self.manifest.all_blobs() if blob.media_type not in skipped]
-        # hashes made ahead serve only once: a later call checks what the file holds then
+        # precomputed hashes are used once: a later call hashes the file again
         ahead, self._hashing = self._hashing, self._hash(())
         found = ahead.finish()
         found |= self._hash(blob.digest for blob in blobs if blob.digest not in found).finish()

@@ -44,7 +44,7 @@ def ffi() -> Package:
     On its own it imports PyTorch where that is installed (5 s and 400 MB, for the sake of Windows), and may even
     compile an extension for it.
     """
-    from edgec.targets.without_torch import keep_torch_out  # which imports what no loading needs
+    from edgec.targets.without_torch import keep_torch_out  # imported late: loading does not need it
 
     keep_torch_out()
     return importlib.import_module("tvm_ffi")

@@ -33,7 +33,7 @@ class Standard:
         names = [value.name for value in self._model.graph.output]
         try:
             values = evaluator(self._model).run(names, dict(inputs))
-        except Exception as error:  # its operators raise whatever numpy raises
+        except Exception as error:  # its operators raise any exception of numpy's
             raise ModelError(f"the standard's evaluator cannot run this model: {error}") from error
         return {name: np.asarray(value) for name, value in zip(names, values, strict=True)}
 

@@ -12,7 +12,7 @@ def is_valid(model: ModelProto) -> bool:
     stamped.CopyFrom(model)
     stamped.ir_version = onnx.IR_VERSION  # the newest operator sets require the newest format
     for value in stamped.graph.output:
-        if value.type.HasField("tensor_type"):  # the checker wants a shape, though it is not known yet
+        if value.type.HasField("tensor_type"):  # the checker requires a shape, though it is not known yet
             value.type.tensor_type.shape.SetInParent()
     try:
         onnx.checker.check_model(stamped)

@@ -223,7 +223,7 @@ class Importer:
             results = tvm_converters.convert(self.builder, node, opset, inputs, scope.values)
         except (CannotConvert, InternalError):
             raise
-        except Exception as error:  # whatever it is, it is ours, and must not pass for "cannot convert"
+        except Exception as error:  # a defect of edgec, which must not pass for "cannot convert"
             name = self._label(self._origin(node))
             raise InternalError(
                 f"internal error in the converter of {node.op_type} at {name!r} ({type(error).__name__}: "

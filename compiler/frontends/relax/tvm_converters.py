@@ -14,7 +14,7 @@ from tvm.relax.frontend.onnx import onnx_frontend
 from edgec.compiler.frontends.relax.builder import Expr, SourceBuilder
 from edgec.compiler.frontends.relax.converters.registry import MICROSOFT, CannotConvert
 
-# TVM's converters declare nothing: where they cannot convert a node, any of these comes out of them.
+# TVM's converters declare no errors: where they cannot convert a node, they raise any of these.
 TVM_ERRORS = (
     NotImplementedError,
     ValueError,

@@ -42,7 +42,7 @@ ALLOWED = frozenset(
         ("collections", "OrderedDict"),
         ("collections", "defaultdict"),
         ("copyreg", "_reconstructor"),
-        ("functools", "partial"),  # of what else is allowed here
+        ("functools", "partial"),  # from the other modules allowed here
         ("_codecs", "encode"),
         ("joblib.numpy_pickle", "NumpyArrayWrapper"),
         ("numpy", "dtype"),
@@ -150,7 +150,7 @@ def _unpickle(content: bytes, path: Path) -> Any:  # noqa: ANN401 - whatever the
         def find_class(self, module: str, name: str) -> Any:  # noqa: ANN401
             if allowed(module, name):
                 found = super().find_class(module, name)
-                # sklearn's modules also hold what they import from elsewhere
+                # sklearn's modules also contain names imported from elsewhere
                 if not module.startswith("sklearn.") or str(found.__module__).startswith("sklearn."):
                     return found
             raise pickle.UnpicklingError(

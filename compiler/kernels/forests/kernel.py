@@ -71,7 +71,7 @@ class ForestKernel:
             for name, array in self.arguments().items():
                 b[name] = T.arg(name, T.buffer(array.shape, str(array.dtype)))
             b["out"] = T.arg("out", T.buffer((self.rows, table.n_targets), "float32"))
-            # TVM's passes on graphs expect a kernel's body to be a block, which says what it reads and writes
+            # TVM's graph passes expect a kernel's body to be a block that declares its reads and writes
             with T.sblock("root"), T.sblock("forest"):
                 T.reads(*[_whole(b[name]) for name in b if name != "out"])
                 T.writes(_whole(b["out"]))

@@ -11,7 +11,7 @@ from edgec.compiler.operands.operands import FLOAT32, Operands
 from edgec.targets.target import Target
 
 _MEASURED_L2 = 40.0  # bytes a cycle, where the templates' waiting times were measured
-# A working set of this share of a cache stays in it beside what else passes through.
+# A working set of up to this share of a cache stays in it despite other traffic.
 _SHARE_OF_CACHE = 0.7
 
 

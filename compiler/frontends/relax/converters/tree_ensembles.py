@@ -41,7 +41,7 @@ def _tree_ensemble_regressor(node: Node) -> Expr:
 def _tree_ensemble_classifier(node: Node) -> list[Expr]:
     labels = class_labels(node)
     transform = node.attrs.get("post_transform", "NONE")
-    # ONNX says little about two classes of which only one has weights; this is what ONNX Runtime does, and
+    # ONNX hardly specifies two classes of which only one has weights; this is what ONNX Runtime does, and
     # what exporters rely on: one score, from which the other class's follows.
     if len(labels) == 2 and len(set(node.attrs["class_ids"])) == 1:
         forest = _parsed(from_keyed, node, "class", 1)
