@@ -1,4 +1,4 @@
-"""The documentation names only what exists: paths, modules, links, headings, and commands with their options."""
+"""The documentation names only what exists: paths, modules, tests, links, and commands with their options."""
 
 from __future__ import annotations
 
@@ -59,6 +59,10 @@ def test_paths_and_modules_exist(page: Path) -> None:
             module = word.removeprefix("edgec.").replace(".", "/")
             names = (module, f"{module}.py", f"{Path(module).parent}.py")  # the last for a name in a module
             missing += [word] if not tree().intersection(names) else []
+        elif test := re.fullmatch(r"(\w+\.py)::(\w+)", word):
+            files = [path for path in tree() if path.endswith(f"/{test[1]}")]
+            found = any(f"def {test[2]}(" in (ROOT / path).read_text() for path in files)
+            missing += [word] if not found else []
         elif re.fullmatch(r"\w+\.py", word):
             missing += [word] if not any(path.endswith(f"/{word}") or path == word for path in tree()) else []
     assert not missing

@@ -1,4 +1,4 @@
-"""What a device lacks is told from the artifact's config, before any code is loaded."""
+"""A device's missing features are found from the artifact's config, before any code is loaded."""
 
 from __future__ import annotations
 

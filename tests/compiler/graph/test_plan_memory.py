@@ -1,4 +1,4 @@
-"""The entry that takes its activations as arguments: what it takes, and where that lies."""
+"""The entry point that takes its activations as arguments: its parameters, and their placement."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Outputs beside their reference: what counts as equal, and how a difference is told."""
+"""Outputs compared with their reference: what counts as equal, and how a difference is reported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Home Assistant is told, retained, what it needs to show a device, and what is no longer there is taken away."""
+"""Home Assistant gets retained messages with all it needs to show a device; removed entities are cleared."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Masks: what lies in a zone or a face cannot be recognised, and nothing else changes."""
+"""Masks: zones and faces are unrecognisable, and nothing else changes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The live view by itself: what it says while no frame comes, and to whom it answers."""
+"""The live view alone: its notice while no frame arrives, and whom it admits."""
 
 from __future__ import annotations
 

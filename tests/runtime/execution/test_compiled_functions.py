@@ -1,4 +1,4 @@
-"""Calls of compiled functions: what goes in where it lies, what comes out as the caller's own."""
+"""Calls of compiled functions: inputs are read in place, results belong to the caller."""
 
 from __future__ import annotations
 

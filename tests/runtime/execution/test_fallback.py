@@ -1,4 +1,4 @@
-"""Fallback segments: ONNX Runtime is called by name, writes where it is told, and goes with its last user."""
+"""Fallback segments: ONNX Runtime is called by name, writes into given memory, and is released with its last user."""
 
 from __future__ import annotations
 

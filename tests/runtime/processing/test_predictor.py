@@ -1,4 +1,4 @@
-"""The pipeline of `predict`: which input goes which way, and what a card that does not fit is told."""
+"""The pipeline of `predict`: the path of each kind of input, and the errors for a card that does not fit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What stands between convolutions stays in their layout, and costs what it should."""
+"""Operators between convolutions keep the blocked layout, and cost what they should."""
 
 from pathlib import Path
 
