@@ -1,4 +1,4 @@
-"""Inputs for an artifact whose source model is not at hand: read from a file, or random."""
+"""Inputs for an artifact without its source model: read from a file, or random."""
 
 from __future__ import annotations
 

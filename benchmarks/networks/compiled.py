@@ -43,7 +43,7 @@ class Compiled:
 
 
 def compile_network(network: Network, target: Target, options: CompileOptions, folder: Path) -> Compiled:
-    """Compile a network with its inputs and reference into `folder`, unless it is there already."""
+    """Compile a network with its inputs and reference into `folder`, unless it exists already."""
     from edgec.compiler.frontends import load_source
     from edgec.compiler.pipeline import compile_model
     from edgec.compiler.verify.reference import is_quantised

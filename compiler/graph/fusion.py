@@ -233,7 +233,7 @@ def _kernel(members: list[_Op]) -> Kernel:
 
 
 def _primitive(members: list[_Op]) -> tuple[relax.Function, list[relax.Var]]:
-    """A function with the bindings of `members`; its parameters stand for what they read from outside."""
+    """A function with the bindings of `members`; its parameters replace the outer values that they read."""
     params: dict[tvm.ir.Expr, relax.Var] = {}
     inner: dict[relax.Var, relax.Var] = {}
     bindings: list[relax.VarBinding] = []

@@ -51,7 +51,7 @@ class _Widener(Walker):
         super().bind(var, self._narrow(value))
 
     def resolve(self, value: Expr) -> Expr:
-        """`value` as it is: `bind` has to see first which form of its operands is at hand."""
+        """`value` as it is: `bind` must first see which form of its operands exists."""
         return value
 
     def finish(self, result: Expr) -> Expr:

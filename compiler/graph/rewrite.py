@@ -138,5 +138,5 @@ class Walker:
         return call
 
     def emit(self, expr: Expr) -> Expr:
-        """Bind `expr` to a new variable named after the binding at hand."""
+        """Bind `expr` to a new variable named after the current binding."""
         return self.builder.emit(expr, name_hint=self.name)

@@ -61,7 +61,7 @@ def compare(
 
     Args:
         spread: how far the reference's own implementations are apart; a difference up to twice that is fine.
-        stored: integers of 8 bits stand for real numbers, and may differ as such.
+        stored: 8-bit integers represent real numbers, and may differ like these.
     """
     if reference.shape != got.shape or reference.dtype != got.dtype:
         return OutputError(

@@ -76,7 +76,7 @@ class JobDesk:
     Args:
         topics: the device's.
         deployments: the update under way, and the jobs that ended.
-        reports: tells the fleet.
+        reports: sends reports to the fleet.
         updater: carries updates out.
         target: the device's; empty accepts every update.
         slot_of: returns the slot that an update is for.

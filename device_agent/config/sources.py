@@ -1,4 +1,4 @@
-"""The `source` setting of a stream: a table, or a short form that stands for one."""
+"""The `source` setting of a stream: a table, or its short form."""
 
 from __future__ import annotations
 

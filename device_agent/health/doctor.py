@@ -35,9 +35,9 @@ _LOW_DISK_BYTES = 200 << 20
 _SKEW_S = 120.0
 _SOURCE_S = 10.0
 _REMEDIES = {
-    "camera": "plug it in; `ls -l /dev/video*` shows what there is and who may read it",
+    "camera": "plug it in; `ls -l /dev/video*` lists the cameras and their permissions",
     "url": "try the address with ffplay or in a browser from this device",
-    "microphone": "`arecord -l` shows what there is",
+    "microphone": "`arecord -l` lists the devices",
 }
 """What to do about a source that cannot be opened, by its kind."""
 

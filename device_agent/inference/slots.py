@@ -29,7 +29,7 @@ MODEL_ERRORS = (
     OSError,
     MemoryError,
 )
-"""What compiled models and their loader raise; anything else is a defect of ours and ends the process."""
+"""The exceptions of compiled models and their loader; any other is a defect of edgec and ends the process."""
 _WARM_UP_RUNS = 3
 
 

@@ -38,7 +38,7 @@ class CpuBackend(Backend):
             )
 
     def choose_layouts(self, mod: tvm.IRModule, operands_of: OperandsOf) -> tvm.IRModule:
-        """Blocked layouts from end to end; attention and products with constant weights become kernels of ours."""
+        """Blocked layouts from end to end; attention and products with constant weights become template kernels."""
         mod = fuse_attention(widen(mod), self.target.fp32_lanes)
         return plan_layouts(mod, self.target, operands_of)
 
@@ -77,7 +77,7 @@ class CpuBackend(Backend):
         return CpuTrials(self.target)
 
     def probes(self, threads: int) -> Machine | None:
-        """Probes made of the same loops as the templates."""
+        """Probes with the same loops as the templates."""
         return peak.probes(self.target, threads) if self.can_time else None
 
     def fp32_peak_gflops(self, threads: int) -> float:

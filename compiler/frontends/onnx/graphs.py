@@ -68,7 +68,7 @@ def tensors_of(model: ModelProto, path: Path) -> Iterator[TensorProto]:
 
 
 def free_names(node: NodeProto) -> set[str]:
-    """Names that a node reads: its inputs and whatever its sub-graphs take from outside."""
+    """Names that a node reads: its inputs and the outer values that its sub-graphs read."""
     names = {name for name in node.input if name}
     for attribute in node.attribute:
         for inner in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):

@@ -88,7 +88,7 @@ def convert(source: Source, shapes: list[tuple[int, ...]], target: Path) -> None
 
 
 def _refusal_within(error: BaseException | None) -> Refused | None:
-    """A refusal of ours that Keras has wrapped into an error of its own."""
+    """A `Refused` that Keras has wrapped in an error of its own."""
     while error is not None and not isinstance(error, Refused):
         error = error.__cause__ or error.__context__
     return error

@@ -54,7 +54,7 @@ def _in_turn(first: tuple[float, list[Any]], second: tuple[float, list[Any]]) ->
 def _flattens(epilogue: Epilogue) -> bool:
     """Whether the epilogue reads its other operands either at every pixel or at none.
 
-    Then a pixel's number can stand for its column: the address is the same.
+    Then a pixel's number can replace its column: the address is the same.
     """
     out = [int(d) for d in epilogue.output.ty.shape]
     for param in epilogue.params:

@@ -1,6 +1,6 @@
 """How many cycles the parts of a kernel take on a target, from the facts about its core.
 
-The static models of the templates are made of these. What they add is a property of the template and was measured on
+The templates' static models combine these. Constants that they add are properties of the template, measured on
 Cascade Lake: the overhead of a tile, of a pass, of a loop. It is counted in cycles there, and where it is time spent
 waiting for the second cache, in proportion to that cache's bandwidth.
 """
