@@ -112,6 +112,22 @@ def existing(path: Path, what: str) -> Path:
     return path
 
 
+def file_to_write(path: Path) -> Path:
+    """Return `path` if a command can write a file of that name; its folder need not exist yet.
+
+    Raises:
+        UsageError: It is a folder, or lies below a file.
+    """
+    if path.is_dir():
+        raise UsageError(
+            f"{path}: is a folder, and this command writes a file: name one, such as {path / 'NAME'}"
+        )
+    above = next(folder for folder in path.absolute().parents if folder.exists())
+    if not above.is_dir():
+        raise UsageError(f"{path}: {above} is a file, not a folder")
+    return path
+
+
 def folder_to_write(path: Path) -> Path:
     """Return `path` if a command can write files into a folder of that name; the folder need not exist yet.
 

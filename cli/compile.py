@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgec.cli.arguments import BUCKETS_HELP, TARGET_HELP, choose_target, existing, parse_buckets
+from edgec.cli.arguments import (
+    BUCKETS_HELP,
+    TARGET_HELP,
+    choose_target,
+    existing,
+    file_to_write,
+    parse_buckets,
+)
 from edgec.cli.console import emit_json, out, styled
 from edgec.cli.progress import TerminalProgress
 
@@ -92,6 +99,8 @@ def command(
     """Compile a model into an artifact for the given hardware, and verify that both compute the same."""
     # report mistakes in the arguments before loading the compiler, which takes a second
     existing(model, "model file")
+    if output is not None:
+        file_to_write(output)
     beside = model.parent / "model.toml"
     chosen = existing(card, "model card") if card else beside if beside.is_file() else None
     sets, hardware = parse_buckets(inputs or []), choose_target(target)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from edgec.cli.arguments import SHAPE_HELP, TARGET_HELP, choose_target, existing, parse_shapes
+from edgec.cli.arguments import SHAPE_HELP, TARGET_HELP, choose_target, existing, file_to_write, parse_shapes
 from edgec.cli.console import emit_json, out, styled
 from edgec.cli.progress import TerminalProgress
 
@@ -45,6 +45,7 @@ def reduce_command(
 ) -> None:
     """Reduce a failing model to the smallest one that still fails, for a bug report."""
     existing(model, "model file")
+    file_to_write(output)
     shapes, hardware = parse_shapes(inputs or []), choose_target(target)
     import numpy as np
 

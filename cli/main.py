@@ -127,6 +127,12 @@ def main() -> None:
             raise
         _print_error(_missing(error))
         sys.exit(1)
+    except OSError as error:
+        # Of the user's files: a full disk, a lacking permission, a folder in the place of a file.
+        if debug or error.filename is None or error.strerror is None:
+            raise
+        _print_error(f"{os.fsdecode(error.filename2 or error.filename)}: {error.strerror}")
+        sys.exit(1)
     except KeyboardInterrupt:
         err.print("interrupted")
         sys.exit(130)

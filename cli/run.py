@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgec.cli.arguments import existing
+from edgec.cli.arguments import existing, file_to_write
 from edgec.cli.console import emit_json, out, styled
 from edgec.targets.errors import UsageError
 
@@ -35,6 +35,8 @@ def command(
     import edgec.runtime as rt
     from edgec.runtime.processing import input_files
 
+    if output is not None:
+        file_to_write(output)
     kind = _kind_of(source, input_files)
     if output is not None and output.suffix.lower() != ".npz" and kind != "picture":
         raise UsageError(f"--output {output}: only the results of an image can be drawn; give an .npz file")

@@ -28,6 +28,10 @@ def test_a_library_that_warns_on_stdout_leaves_json_alone(
         (("compile", "small.onnx", "--input", "x:axb"), "not of the form"),
         (("compile", "small.onnx", "--target", "toaster"), "toaster"),
         (("inspect", "cut.edge"), "cut.edge"),
+        (("compile", "small.onnx", "-o", "."), "is a folder, and this command writes a file"),
+        (("compile", "small.onnx", "-o", "small.onnx/x/y.edge"), "small.onnx is a file, not a folder"),
+        (("debug", "reduce", "small.onnx", "-o", "."), "is a folder, and this command writes a file"),
+        (("models", "build", "shapes-v1", "-o", "small.onnx/x"), "small.onnx/x: Not a directory"),
         (("profile", "small.onnx", "--plot", "layers.png"), "name an .svg file"),
     ],
 )
