@@ -42,7 +42,7 @@ def activation(name: str, alpha: float | None, beta: float | None) -> Activation
         "hardsigmoid": lambda x: T.max(zero, T.min(one, f32(alpha, 0.2) * x + f32(beta, 0.5))),
         "elu": lambda x: T.Select(x >= zero, x, f32(alpha, 1.0) * (T.exp(x) - one)),
         "softsign": lambda x: x / (one + T.fabs(x)),
-        "softplus": lambda x: T.log(one + T.exp(x)),
+        "softplus": lambda x: T.max(x, zero) + T.log(one + T.exp(zero - T.fabs(x))),  # e^x overflows
     }
     return table.get(name.lower())
 

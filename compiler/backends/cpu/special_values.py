@@ -1,7 +1,8 @@
 """Steps of the lowering pipeline: maxima and minima keep NaN, and no integer division traps.
 
 TVM's `max(a, b)` becomes `a > b ? a : b`, which is `b` where either is NaN: the rectifier of NaN would be zero. Where
-one operand is a constant it has to come first, which costs nothing; any other pair costs a comparison and a blend.
+one operand is a constant it has to come first, which costs nothing; any other pair costs a comparison and a masked
+operation.
 TVM's simplifier moves constants to the right, so this runs after it.
 
 Processors raise a signal when an integer is divided by zero, or the least one by -1. Here both are defined:
@@ -59,7 +60,19 @@ def _extreme(expr: tirx.Max | tirx.Min) -> Expr:
         return expr
     if _constant(expr.b) is not None:
         return kind(expr.b, expr.a)
-    return _let(expr.a, lambda a: tirx.Select(tirx.isnan(a), a, kind(a, expr.b)))
+    return _let(expr.b, lambda b: _marked(kind(b, expr.a), tirx.isnan(b)))
+
+
+def _marked(value: Expr, nan: Expr) -> Expr:
+    """A float value with all bits set, which is NaN, where `nan` holds.
+
+    With a choice in place of the bits, LLVM merges both comparisons and drops the maximum: a max pool of 64 x 112 x 112
+    took 122 µs instead of 81 (53 with NaN ignored; one core with AVX-512). The operand that is tested is not a
+    reduction's accumulator, so that no step waits for the test of the one before.
+    """
+    dtype = _dtype(value)
+    bits = tirx.reinterpret(dtype.replace("float", "int"), value)
+    return tirx.reinterpret(dtype, bits | tirx.Select(nan, _like(-1, bits), _like(0, bits)))
 
 
 def _without_nan(cast: tirx.Cast) -> Expr:

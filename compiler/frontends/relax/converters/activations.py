@@ -79,8 +79,11 @@ def _scaled_tanh(node: Node) -> Expr:
 def _parametric_softplus(node: Node) -> Expr:
     x = node.input(0)
     alpha, beta = float(node.attrs.get("alpha", 1.0)), float(node.attrs.get("beta", 1.0))
-    raised = relax.op.add(relax.op.exp(relax.op.multiply(x, scalar(beta, x))), scalar(1.0, x))
-    return relax.op.multiply(relax.op.log(raised), scalar(alpha, x))
+    inner, zero, one = node.emit(relax.op.multiply(x, scalar(beta, x))), scalar(0.0, x), scalar(1.0, x)
+    small = relax.op.log(
+        relax.op.add(relax.op.exp(relax.op.negative(relax.op.abs(inner))), one)
+    )  # e^x overflows
+    return relax.op.multiply(relax.op.add(relax.op.maximum(inner, zero), small), scalar(alpha, x))
 
 
 def activated(node: Node, y: Expr, name: str, params: list[float] | None) -> Expr:

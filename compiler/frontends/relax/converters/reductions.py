@@ -1,4 +1,4 @@
-"""The largest and smallest elements along axes."""
+"""The largest and smallest elements along axes, and the logarithm of a sum of exponentials."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from tvm import relax
 
 from edgec.compiler.frontends.relax.builder import Expr
 from edgec.compiler.frontends.relax.converters.registry import (
+    LeaveToTvm,
     Node,
     converts,
     dtype_of,
+    scalar,
 )
 from edgec.compiler.kernels.extremes import extremes
 
@@ -27,3 +29,21 @@ def _extreme(node: Node) -> Expr:
     reduce = relax.op.max if largest else relax.op.min
     result = reduce(wide, axis=chosen, keepdims=keeps) if rank else wide
     return relax.op.astype(node.emit(result), "bool") if dtype_of(x) == "bool" else result
+
+
+@converts("ReduceLogSumExp")
+def _log_sum_exp(node: Node) -> Expr:
+    """Relative to the largest element, so that no exponential overflows; unless it is infinite: inf - inf is NaN."""
+    x, rank = node.input(0), len(node.shape(0))
+    axes = node.ints("axes", 1)
+    if not rank or not dtype_of(x).startswith("float"):
+        raise LeaveToTvm
+    if not axes and node.attrs.get("noop_with_empty_axes", 0):
+        return x
+    chosen = [a % rank for a in axes] if axes else list(range(rank))
+    top = node.builder.emit_te(extremes, x, chosen, keepdims=True, largest=True)
+    shift = node.emit(relax.op.where(relax.op.isinf(top), scalar(0.0, top), top))
+    powers = node.emit(relax.op.exp(relax.op.subtract(x, shift)))
+    total = node.emit(relax.op.log(relax.op.sum(powers, chosen, keepdims=True)))
+    result = node.emit(relax.op.add(total, shift))
+    return result if node.attrs.get("keepdims", 1) else relax.op.squeeze(result, chosen)

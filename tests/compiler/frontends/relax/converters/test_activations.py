@@ -67,3 +67,12 @@ def test_activations_fused_into_a_convolution(tmp_path: Path) -> None:
     ]
     model = model_of(nodes, {"x": x}, dict.fromkeys(chosen, "float32"), {"w": w})
     assert_native(model, {"x": x}, tmp_path, {name: y for name, (_, y) in chosen.items()}, **LIMITS)
+
+
+def test_softplus_of_large_numbers_is_the_number(tmp_path: Path) -> None:
+    x = np.array([-200, -1, 0, 2, 100, 1e4, np.inf, -np.inf, np.nan], "float32")
+    node = helper.make_node("ParametricSoftplus", ["x"], ["y"], alpha=0.5, beta=2.0)
+    model = model_of([node], {"x": x}, {"y": "float32"}, opset=7)
+    with np.errstate(invalid="ignore"):
+        expected = {"y": 0.5 * np.logaddexp(0, 2 * x.astype("float64")).astype("float32")}
+    assert_native(model, {"x": x}, tmp_path, expected, rtol=1e-6, atol=1e-6)

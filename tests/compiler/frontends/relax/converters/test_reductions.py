@@ -41,3 +41,17 @@ def test_whether_any_or_all_are_true(tmp_path: Path) -> None:
         nodes, {"x": x}, {"any": "bool", "all": "bool"}, {"rows": np.array([1], "int64")}, opset=20
     )
     assert_native(model, {"x": x}, tmp_path, {"any": x.any(axis=1), "all": x.all(axis=1)})
+
+
+def test_sums_of_exponentials_that_overflow_or_vanish(tmp_path: Path) -> None:
+    x = np.array([[1000, 1000.5], [-np.inf, -np.inf], [np.inf, 0], [np.nan, 0], [-2000, -np.inf]], "float32")
+    nodes = [
+        helper.make_node("ReduceLogSumExp", ["x", "rows"], ["each"]),
+        helper.make_node("ReduceLogSumExp", ["x", "rows"], ["flat"], keepdims=0),
+        helper.make_node("ReduceLogSumExp", ["x", "none"], ["same"], noop_with_empty_axes=1),
+    ]
+    constants = {"rows": np.array([-1], "int64"), "none": np.zeros(0, "int64")}
+    model = model_of(nodes, {"x": x}, dict.fromkeys(("each", "flat", "same"), "float32"), constants)
+    with np.errstate(invalid="ignore"):
+        each = np.logaddexp.reduce(x.astype("float64"), axis=1, keepdims=True).astype("float32")
+    assert_native(model, {"x": x}, tmp_path, {"each": each, "flat": each[:, 0], "same": x}, rtol=1e-6)
