@@ -111,3 +111,16 @@ def test_commands_and_their_options_exist(page: Path) -> None:
         if (is_group and words and re.match(r"[a-z]", words[0])) or options - known - {"--help"}:
             unknown.append(call)
     assert not unknown
+
+
+@pytest.mark.parametrize("folder", PACKAGES)
+def test_code_is_marked_one_way(folder: str) -> None:
+    """In comments and docstrings by single backticks, without roles of a documentation tool."""
+    odd = re.compile(r"``[^`\n]+``|:(?:mod|class|func|meth|attr|data|exc|obj):`")
+    found = [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if odd.search(line)
+    ]
+    assert found == []
