@@ -154,7 +154,7 @@ def test_an_unknown_element_type(damage: Callable[[ModelProto], None], tmp_path:
 def test_an_attribute_without_a_type_or_value(tmp_path: Path) -> None:
     damaged = model()
     damaged.graph.node[0].attribute[0].CopyFrom(AttributeProto(name="to"))
-    with pytest.raises(ModelError, match=r"attribute 'to' of Cast 'cast' has no type"):
+    with pytest.raises(ModelError, match=r"attribute 'to' of Cast 'cast' has no known type"):
         load_source(save(damaged, tmp_path), CompileOptions())
 
 
