@@ -6,8 +6,14 @@ import numpy as np
 import tvm
 from tvm.tirx import PrimFunc
 
+from edgec.compiler.backends.cpu.runner import runs_here
 from edgec.compiler.backends.cpu.timing import build
-from edgec.targets import Target
+from edgec.targets import Target, load_target
+
+# Instruction sets that kernels are tested for: those of this machine.
+RUNNABLE = [
+    name for name in ("x86-64-v2", "x86-64-v3", "x86-64-v4", "aarch64") if runs_here(load_target(name))
+]
 
 
 def run(func: PrimFunc, target: Target, *arrays: np.ndarray) -> np.ndarray:

@@ -6,12 +6,12 @@ import tvm
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgec.compiler.backends.cpu.runner import runs_here
 from edgec.compiler.backends.cpu.templates import normalisation
 from edgec.compiler.backends.cpu.timing import build
 from edgec.targets.loader import load_target
+from tests.compiler.backends.cpu.kernels import RUNNABLE
 
-TARGETS = st.sampled_from(["x86-64-v3", "x86-64-v4"])
+TARGETS = st.sampled_from(RUNNABLE)
 SHAPES = st.tuples(st.integers(1, 3), st.integers(1, 9), st.integers(1, 210))
 
 
@@ -26,8 +26,6 @@ def run(func, target, *arrays):
 @given(name=TARGETS, shape=SHAPES, scale=st.sampled_from([1e-3, 1.0, 50.0]), seed=st.integers(0, 99))
 def test_softmax(name, shape, scale, seed):
     target = load_target(name)
-    if not runs_here(target):
-        return
     data = (np.random.default_rng(seed).standard_normal(shape) * scale).astype(np.float32)
     got = run(normalisation.softmax(shape, target.fp32_lanes), target, data)
     wide = np.exp(data.astype(np.float64) - data.max(-1, keepdims=True))
@@ -38,8 +36,6 @@ def test_softmax(name, shape, scale, seed):
 @given(name=TARGETS, shape=SHAPES, axis=st.integers(0, 1), seed=st.integers(0, 99))
 def test_softmax_across(name, shape, axis, seed):
     target = load_target(name)
-    if not runs_here(target):
-        return
     data = np.random.default_rng(seed).standard_normal(shape).astype(np.float32) * 3
     got = run(normalisation.softmax_across(shape, axis, target.fp32_lanes), target, data)
     wide = np.exp(data.astype(np.float64))
@@ -49,9 +45,7 @@ def test_softmax_across(name, shape, axis, seed):
 @pytest.mark.parametrize("shape", [(6, 5), (1, 5), (6, 1), (37, 70)])
 def test_softmax_down_the_columns_of_a_matrix(shape):
     """Nothing is outside of the columns: one task does it all."""
-    target = load_target("x86-64-v3")
-    if not runs_here(target):
-        return
+    target = load_target(RUNNABLE[-1])
     data = np.random.default_rng(0).standard_normal(shape).astype(np.float32) * 3
     got = run(normalisation.softmax_across(shape, 0, target.fp32_lanes), target, data)
     wide = np.exp(data.astype(np.float64))
@@ -59,9 +53,7 @@ def test_softmax_down_the_columns_of_a_matrix(shape):
 
 
 def test_softmax_leaves_masked_elements_at_zero():
-    target = load_target("x86-64-v3")
-    if not runs_here(target):
-        return
+    target = load_target(RUNNABLE[-1])
     data = np.zeros((2, 3, 37), np.float32)
     data[..., 30:] = np.float32(-3.4e38)
     got = run(normalisation.softmax(data.shape, target.fp32_lanes), target, data)
@@ -73,8 +65,6 @@ def test_softmax_leaves_masked_elements_at_zero():
 @given(name=TARGETS, shape=SHAPES, offset=st.sampled_from([0.0, 100.0]), seed=st.integers(0, 99))
 def test_layer_norm(name, shape, offset, seed):
     target = load_target(name)
-    if not runs_here(target):
-        return
     rng = np.random.default_rng(seed)
     data = (rng.standard_normal(shape) + offset).astype(np.float32)
     scale, shift = (rng.standard_normal(shape[-1]).astype(np.float32) for _ in range(2))
