@@ -34,6 +34,7 @@ def load(
         InputError: the thread count is not positive, or a core does not exist.
     """
     artifact = Artifact.open(path, digest=digest, ahead=True)
-    from edgec.runtime.artifact_loader import load_artifact
+    with artifact.abandoned_on_error():
+        from edgec.runtime.artifact_loader import load_artifact
 
-    return load_artifact(artifact, threads, affinity)
+        return load_artifact(artifact, threads, affinity)

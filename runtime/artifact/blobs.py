@@ -31,13 +31,15 @@ def map_file(path: Path) -> memoryview:
 class BackgroundHashing:
     """Digests of blobs, computed by background threads as soon as this is created.
 
-    The threads are daemons: after a refused load the process can end before everything is hashed.
+    They read memory that is mapped from a file. Who gives up a load calls `cancel` before the file may change: a file
+    that is cut short while a thread reads it ends the process (SIGBUS).
     """
 
     def __init__(self, blobs: Mapping[str, memoryview]) -> None:
         self._blobs = blobs
         self._left = sorted(blobs.items(), key=lambda blob: len(blob[1]))
         self._found: dict[str, str] = {}
+        self._cancelled = False
         count = min(4, os.cpu_count() or 1, len(blobs))
         self._threads: list[threading.Thread] = []
         with suppress(RuntimeError):  # no thread can be started: `finish` hashes itself
@@ -50,7 +52,14 @@ class BackgroundHashing:
         with suppress(IndexError):  # no blob is left
             while True:
                 name, content = self._left.pop()
-                self._found[name] = oci.digest_of(content)
+                self._found[name] = oci.digest_of(content, lambda: self._cancelled)
+
+    def cancel(self) -> None:
+        """Stop the threads, and wait until none of them reads any more."""
+        self._cancelled = True
+        self._left.clear()
+        for thread in self._threads:
+            thread.join()
 
     def finish(self) -> dict[str, str]:
         """Wait for the digests; returns them by the digests that the blobs should have."""

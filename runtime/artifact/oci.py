@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from edgec.runtime.errors import ArtifactError
@@ -38,6 +39,7 @@ LAYOUT_CONTENT = b'{"imageLayoutVersion":"1.0.0"}'
 
 BLOCK = 512
 END_OF_TAR = bytes(2 * BLOCK)
+_CHUNK = 1 << 20
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
@@ -97,9 +99,19 @@ class Manifest(NamedTuple):
         return tuple({blob.digest: blob for blob in (self.config, *self.layers)}.values())
 
 
-def digest_of(content: bytes | memoryview) -> str:
-    """`sha256:` and the hexadecimal SHA-256 of `content`."""
-    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+def digest_of(content: bytes | memoryview, cancelled: Callable[[], bool] = lambda: False) -> str:
+    """`sha256:` and the hexadecimal SHA-256 of `content`.
+
+    Args:
+        content: the blob.
+        cancelled: checked after each mebibyte; once it returns True, the digest is of what was read so far.
+    """
+    hashing = hashlib.sha256()
+    for start in range(0, len(content), _CHUNK):
+        if cancelled():
+            break
+        hashing.update(content[start : start + _CHUNK])
+    return f"sha256:{hashing.hexdigest()}"
 
 
 def is_digest(text: str) -> bool:

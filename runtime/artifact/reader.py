@@ -10,8 +10,8 @@ are inside the functions that need them.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +53,8 @@ class Artifact:
         self._blobs = blobs
         blobs_ahead = self.manifest.all_blobs() if ahead else ()
         self._hashing = self._hash(blob.digest for blob in blobs_ahead if blob.media_type != oci.CODE_TYPE)
-        self.config: ArtifactConfig = _read_config(self.read(self.manifest.config))
+        with self.abandoned_on_error():
+            self.config: ArtifactConfig = _read_config(self.read(self.manifest.config))
 
     @staticmethod
     def open(path: str | Path, *, digest: str | None = None, ahead: bool = False) -> Artifact:
@@ -73,9 +74,19 @@ class Artifact:
         except ArtifactError as error:
             message = str(error)
             raise ArtifactError(message if str(path) in message else f"{path}: {message}") from error
-        if digest is not None and opened.manifest_digest != digest:
-            raise ArtifactError(f"{path}: this is artifact {opened.manifest_digest}, not {digest}")
+        with opened.abandoned_on_error():
+            if digest is not None and opened.manifest_digest != digest:
+                raise ArtifactError(f"{path}: this is artifact {opened.manifest_digest}, not {digest}")
         return opened
+
+    @contextmanager
+    def abandoned_on_error(self) -> Iterator[None]:
+        """End the background hashing if the block raises: from then on the file may be replaced."""
+        try:
+            yield
+        except BaseException:
+            self._hashing.cancel()
+            raise
 
     def blob(self, digest: str) -> memoryview:
         """A blob's bytes as mapped from disk, unchecked (see `read`)."""
@@ -106,8 +117,8 @@ class Artifact:
         skipped = frozenset(skip)
         blobs = [blob for blob in self.manifest.all_blobs() if blob.media_type not in skipped]
         # precomputed hashes are used once: a later call hashes the file again
-        ahead, self._hashing = self._hashing, self._hash(())
-        found = ahead.finish()
+        found = self._hashing.finish()
+        self._hashing = self._hash(())
         found |= self._hash(blob.digest for blob in blobs if blob.digest not in found).finish()
         for blob in blobs:
             name = blob.title or "the config"
@@ -195,11 +206,12 @@ def _open_tar(path: Path, ahead: bool = False) -> Artifact:
     blobs = {f"sha256:{name.removeprefix(prefix)}": blob for name, blob in files.items()}
     manifest_bytes = _manifest_of_index(index, None, blobs)
     artifact = Artifact(path, manifest_bytes, blobs, ahead)
-    if index != oci.index_bytes(artifact.manifest, manifest_bytes):
-        raise ArtifactError("its index was altered")
-    expected = [artifact.manifest_digest, *(blob.digest for blob in artifact.manifest.all_blobs())]
-    if list(blobs) != expected:
-        raise ArtifactError("its blobs are not those of its manifest")
+    with artifact.abandoned_on_error():
+        if index != oci.index_bytes(artifact.manifest, manifest_bytes):
+            raise ArtifactError("its index was altered")
+        expected = [artifact.manifest_digest, *(blob.digest for blob in artifact.manifest.all_blobs())]
+        if list(blobs) != expected:
+            raise ArtifactError("its blobs are not those of its manifest")
     return artifact
 
 

@@ -18,7 +18,7 @@ def test_digests_come_from_threads_of_their_own(monkeypatch: pytest.MonkeyPatch)
     seen: set[str] = set()
     genuine = oci.digest_of
 
-    def digest_of(content: bytes | memoryview) -> str:
+    def digest_of(content: bytes | memoryview, _cancelled: object = None) -> str:
         seen.add(threading.current_thread().name)
         return genuine(content)
 
@@ -33,7 +33,7 @@ def test_digests_come_from_threads_of_their_own(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_an_error_of_a_thread_reaches_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(_: bytes | memoryview) -> str:
+    def broken(_: bytes | memoryview, _cancelled: object = None) -> str:
         raise MemoryError("no memory to hash with")
 
     monkeypatch.setattr(oci, "digest_of", broken)
@@ -41,6 +41,15 @@ def test_an_error_of_a_thread_reaches_the_caller(monkeypatch: pytest.MonkeyPatch
     hashing = BackgroundHashing({"a": memoryview(b"abc")})
     with pytest.raises(MemoryError, match="to hash with"):
         hashing.finish()
+
+
+def test_no_thread_reads_after_a_cancel() -> None:
+    """Whoever replaces the file after a refused load would otherwise end the process."""
+    large = bytes(200 << 20)
+    hashing = BackgroundHashing({str(number): memoryview(large) for number in range(8)})
+    hashing.cancel()
+    assert not any(thread.is_alive() for thread in hashing._threads)
+    assert len(hashing._found) < 8
 
 
 def test_a_folders_blobs_are_mapped_on_first_access(tmp_path: Path) -> None:
