@@ -28,7 +28,7 @@ from edgec.compiler.backends.cpu.templates.loop_nests import (
     unrolled,
     vectorised,
 )
-from edgec.compiler.backends.cpu.templates.template import Choice, Request, Template
+from edgec.compiler.backends.cpu.templates.template import Template, fused_with_epilogue
 from edgec.targets.target import Target
 
 VERSION = 1
@@ -177,12 +177,9 @@ def _cost(spec: DenseSpec, rows: int, wide: int, split: int, target: Target) -> 
     return step * len(tiles(spec.rows, rows))
 
 
-def choose(spec: DenseSpec, request: Request) -> Choice:
-    """The schedules for a kernel."""
-    epilogue, threads = request.fused, request.threads
-    return Choice(
-        VERSION, candidates(spec, request.target, threads), lambda s: emit(spec, epilogue, s, threads)
-    )
-
-
-TEMPLATE = Template("dense", (VERSION,), lambda spec: isinstance(spec, DenseSpec), choose)
+TEMPLATE = Template(
+    "dense",
+    (VERSION,),
+    lambda spec: isinstance(spec, DenseSpec),
+    fused_with_epilogue(VERSION, candidates, emit),
+)

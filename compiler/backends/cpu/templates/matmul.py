@@ -31,7 +31,7 @@ from edgec.compiler.backends.cpu.templates.loop_nests import (
     vector_load,
     vectorised,
 )
-from edgec.compiler.backends.cpu.templates.template import Choice, Request, Template
+from edgec.compiler.backends.cpu.templates.template import Template, fused_with_epilogue
 from edgec.targets.target import Target
 
 VERSION = 1
@@ -166,11 +166,9 @@ def _cost(spec: MatmulSpec, schedule: Schedule, target: Target) -> float:
     return total
 
 
-def choose(spec: MatmulSpec, request: Request) -> Choice | None:
-    """The schedules for a kernel; None when the template does not apply."""
-    epilogue, threads = request.fused, request.threads
-    found = candidates(spec, request.target, threads)
-    return Choice(VERSION, found, lambda s: emit(spec, epilogue, s, threads)) if found else None
-
-
-TEMPLATE = Template("matmul", (VERSION,), lambda spec: isinstance(spec, MatmulSpec), choose)
+TEMPLATE = Template(
+    "matmul",
+    (VERSION,),
+    lambda spec: isinstance(spec, MatmulSpec),
+    fused_with_epilogue(VERSION, candidates, emit),
+)

@@ -26,7 +26,7 @@ from edgec.compiler.backends.cpu.templates.loop_nests import (
     vector_load,
     vectorised,
 )
-from edgec.compiler.backends.cpu.templates.template import Choice, Request, Template
+from edgec.compiler.backends.cpu.templates.template import Template, fused_with_epilogue
 from edgec.compiler.backends.cpu.templates.windows import row_bounds
 from edgec.targets.target import Target
 
@@ -166,15 +166,8 @@ def candidates(spec: ConvSpec | PoolSpec, target: Target, threads: int) -> list[
     return [Schedule(width, t) for t in tasks for width in sorted(widths, reverse=True)]
 
 
-def choose(spec: ConvSpec | PoolSpec, request: Request) -> Choice:
-    """The schedules for a kernel."""
-    epilogue, threads = request.fused, request.threads
-    return Choice(
-        VERSION, candidates(spec, request.target, threads), lambda s: emit(spec, epilogue, s, threads)
-    )
-
-
+_choose = fused_with_epilogue(VERSION, candidates, emit)
 DEPTHWISE = Template(
-    "depthwise", (VERSION,), lambda spec: isinstance(spec, ConvSpec) and spec.depthwise, choose
+    "depthwise", (VERSION,), lambda spec: isinstance(spec, ConvSpec) and spec.depthwise, _choose
 )
-POOL = Template("pool", (VERSION,), lambda spec: isinstance(spec, PoolSpec), choose)
+POOL = Template("pool", (VERSION,), lambda spec: isinstance(spec, PoolSpec), _choose)

@@ -70,3 +70,22 @@ class Template:
     claims: Callable[[Any], bool]
     choose: Callable[[Any, Request], Choice | None]
     takes_epilogue: bool = True
+
+
+def fused_with_epilogue(
+    version: int,
+    candidates: Callable[[Any, Target, int], list[Any]],
+    emit: Callable[[Any, Epilogue, Any, int], PrimFunc],
+) -> Callable[[Any, Request], Choice | None]:
+    """`Template.choose` from a template's schedules and the code of one; None where there is no schedule."""
+
+    def choose(spec: Any, request: Request) -> Choice | None:  # noqa: ANN401 - each template has its own type
+        epilogue, threads = request.fused, request.threads
+        found = candidates(spec, request.target, threads)
+        return (
+            Choice(version, found, lambda schedule: emit(spec, epilogue, schedule, threads))
+            if found
+            else None
+        )
+
+    return choose
