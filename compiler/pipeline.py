@@ -213,6 +213,8 @@ def _build(
     progress.stage("load")
     with clock("load"):
         source = load_source(path, options)
+    for sentence in source.chosen:
+        progress.note(sentence)
     progress.stage("import")
     with clock("import"):
         imported = to_relax(source, fallback_allowed=options.fallback)

@@ -84,6 +84,7 @@ class SourceModel:
         nodes: the nodes of the source model's main graph.
         origins: name of a value in `model` to the index into `nodes` of the node it came from.
         labels: the class names stored in the model; its output holds their positions.
+        chosen: sizes that neither the user nor the model states, and what they were set to, in words.
         original: runs the source model in its own framework; None where that is ONNX Runtime.
     """
 
@@ -96,6 +97,7 @@ class SourceModel:
     nodes: tuple[SourceNode, ...]
     origins: Mapping[str, int]
     labels: tuple[str, ...] = ()
+    chosen: tuple[str, ...] = ()
     original: Reference | None = None
 
 

@@ -161,8 +161,6 @@ def make_case(test: Any) -> Case | str:
     for name in _frozen(model):
         if name in values:
             model.graph.initializer.append(numpy_helper.from_array(values.pop(name), name))
-    if any(array.size == 0 for array in (*values.values(), *arrays[len(given) :])):
-        return "empty tensors: what a model takes from a sensor, and what it gives, has elements"
     kept = [type(v).FromString(v.SerializeToString()) for v in model.graph.input if v.name in values]
     del model.graph.input[:]
     model.graph.input.extend(kept)

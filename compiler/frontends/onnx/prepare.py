@@ -50,7 +50,7 @@ def prepare(
     names = {n.name: i for i, n in enumerate(given.graph.node) if n.name}
     drop_unread_nodes(given.graph)
     labels = _upgrade(given)
-    shapes.set_static_shapes(given, input_shapes)
+    chosen = shapes.set_static_shapes(given, input_shapes)
     try:
         check_sizes(infer_shapes(given))
     except (onnx.shape_inference.InferenceError, RuntimeError) as error:
@@ -75,6 +75,7 @@ def prepare(
         nodes=nodes,
         origins=trace_origins(model, values, names),
         labels=labels,
+        chosen=tuple(chosen),
         original=Standard(given) if doubted or (why is not None and is_valid(given)) else None,
     )
 

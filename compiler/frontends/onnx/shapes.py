@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from typing import Any
 
 from onnx import ModelProto, TensorProto, TypeProto, ValueInfoProto
 
 from edgec.compiler.errors import InputShapeError, ModelError
 from edgec.compiler.frontends.onnx.shape_inference import MAX_TENSOR_BYTES, tensor_bytes
+
+ANONYMOUS = re.compile(
+    r"|\?+|-1|none|unk(nown)?|any|dyn(amic)?", re.IGNORECASE
+)  # names that exporters give any size
 
 
 def strip_initializer_inputs(model: ModelProto) -> None:
@@ -33,11 +39,19 @@ def take_optional_inputs(model: ModelProto) -> None:
             value.type.CopyFrom(tensor)
 
 
-def set_static_shapes(model: ModelProto, asked: Mapping[str, tuple[int, ...]]) -> None:
+def is_named(symbol: str) -> bool:
+    """Whether a free size has a name, so that it is the same wherever the name stands; `?` and the like are none."""
+    return ANONYMOUS.fullmatch(symbol) is None
+
+
+def set_static_shapes(model: ModelProto, asked: Mapping[str, tuple[int, ...]]) -> list[str]:
     """Give every input of the graph a static shape (in place).
 
     A size comes from `asked`, else from the model, else from another input with the same symbolic size; the first
     size of an input (the batch) is 1 otherwise. Stale shapes of other values and of outputs are dropped.
+
+    Returns:
+        what was chosen where neither the caller nor the model says it, one sentence an input.
 
     Raises:
         InputShapeError: an unknown input name, another rank or fixed size, or a size that is missing.
@@ -57,7 +71,7 @@ def set_static_shapes(model: ModelProto, asked: Mapping[str, tuple[int, ...]]) -
     symbols: dict[str, int] = {}
     for name, shape in asked.items():
         _bind(inputs[name], shape, symbols)
-    missing = []
+    missing, chosen = [], list[str]()
     for value in graph.input:
         if value.type.WhichOneof("value") != "tensor_type":
             kind = value.type.WhichOneof("value") or "no type"
@@ -68,6 +82,7 @@ def set_static_shapes(model: ModelProto, asked: Mapping[str, tuple[int, ...]]) -
         if known is None:
             missing.append(value)
         else:
+            chosen += _told(value, known) if value.name not in asked else []
             _set(value, known)
     if missing:
         lines = [f"--input {v.name}:{describe_shape(v)}" for v in missing]
@@ -79,6 +94,26 @@ def set_static_shapes(model: ModelProto, asked: Mapping[str, tuple[int, ...]]) -
     for value in graph.output:
         if value.type.HasField("tensor_type"):
             value.type.tensor_type.ClearField("shape")
+    return chosen
+
+
+def _told(value: ValueInfoProto, shape: tuple[int, ...]) -> list[str]:
+    """What was chosen for an input that the caller left to the model."""
+    dims = value.type.tensor_type.shape.dim
+    free = [axis for axis, dim in enumerate(dims) if not _is_fixed(dim)]
+    if free:
+        what = ", ".join(f"{dims[axis].dim_param or '?'} = {shape[axis]}" for axis in free)
+        return [f"{what} in the input {value.name!r}, which is now {_text(shape)}: --input sets other sizes"]
+    if 0 in shape:
+        return [
+            f"the input {value.name!r} of shape {_text(shape)} has no elements, as the model declares it: "
+            "--input sets other sizes where 0 stands for a free one"
+        ]
+    return []
+
+
+def _is_fixed(dim: Any) -> bool:  # noqa: ANN401 - a message without a static type
+    return bool(dim.HasField("dim_value")) and dim.dim_value >= 0
 
 
 def describe_shape(value: ValueInfoProto) -> str:
@@ -86,7 +121,7 @@ def describe_shape(value: ValueInfoProto) -> str:
     if not value.type.tensor_type.HasField("shape"):
         return "?"
     dims = value.type.tensor_type.shape.dim
-    return "x".join(str(d.dim_value) if d.dim_value > 0 else (d.dim_param or "?") for d in dims)
+    return "x".join(str(d.dim_value) if _is_fixed(d) else (d.dim_param or "?") for d in dims)
 
 
 def _listing(inputs: Mapping[str, ValueInfoProto]) -> str:
@@ -94,8 +129,8 @@ def _listing(inputs: Mapping[str, ValueInfoProto]) -> str:
 
 
 def _bind(value: ValueInfoProto, shape: tuple[int, ...], symbols: dict[str, int]) -> None:
-    if any(size < 1 for size in shape):
-        raise InputShapeError(f"the sizes of input {value.name!r} must be positive, not {_text(shape)}")
+    if any(size < 0 for size in shape):
+        raise InputShapeError(f"the sizes of input {value.name!r} must not be negative: {_text(shape)}")
     if not value.type.tensor_type.HasField("shape"):
         return
     dims = value.type.tensor_type.shape.dim
@@ -108,7 +143,7 @@ def _bind(value: ValueInfoProto, shape: tuple[int, ...], symbols: dict[str, int]
             f"{_text(shape)} does not fit it"
         )
     for dim, size in zip(dims, shape, strict=True):
-        if dim.dim_param and symbols.setdefault(dim.dim_param, size) != size:
+        if is_named(dim.dim_param) and symbols.setdefault(dim.dim_param, size) != size:
             raise InputShapeError(
                 f"the size {dim.dim_param!r} would be {symbols[dim.dim_param]} and {size} at once "
                 f"(input {value.name!r}); give all inputs that share it the same size"
@@ -120,13 +155,13 @@ def _shape_of(value: ValueInfoProto, symbols: dict[str, int]) -> tuple[int, ...]
         return None
     shape = []
     for axis, dim in enumerate(value.type.tensor_type.shape.dim):
-        if dim.dim_value > 0:
+        if _is_fixed(dim):
             shape.append(dim.dim_value)
-        elif dim.dim_param in symbols:
+        elif is_named(dim.dim_param) and dim.dim_param in symbols:
             shape.append(symbols[dim.dim_param])
         elif axis == 0 or "batch" in dim.dim_param.lower():
             shape.append(1)
-            if dim.dim_param:
+            if is_named(dim.dim_param):
                 symbols[dim.dim_param] = 1
         else:
             return None

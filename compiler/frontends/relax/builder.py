@@ -10,6 +10,8 @@ import numpy.typing as npt
 import tvm
 from tvm import relax
 
+from edgec.compiler.frontends.relax.lists import Absent, TensorList
+
 Expr: TypeAlias = Any  # TVM's expression classes are made at import time and have no static types
 Array: TypeAlias = npt.NDArray[Any]
 
@@ -44,6 +46,8 @@ class SourceBuilder(relax.BlockBuilder):  # type: ignore[misc]
             items = list(result)
         elif isinstance(result, relax.Tuple):
             items = list(result.fields)
+        elif isinstance(result, TensorList | Absent):
+            items = [result]
         else:
             bound = self._settled(result)
             fields = bound.ty.fields if isinstance(bound.ty, relax.TupleType) else None
@@ -52,6 +56,10 @@ class SourceBuilder(relax.BlockBuilder):  # type: ignore[misc]
         return [self._settled(item) if wanted else item for item, wanted in zip(items, named, strict=True)]
 
     def _settled(self, value: Expr) -> Expr:
+        if isinstance(value, TensorList):
+            return TensorList(tuple(self._settled(item) for item in value.items), value.dtype)
+        if isinstance(value, Absent):
+            return value
         if isinstance(value, relax.ShapeExpr):
             return constant([int(size) for size in value.values], "int64")
         if isinstance(value, relax.Var | tvm.ir.GenericConst):

@@ -49,6 +49,22 @@ def plan(graph: GraphProto, uncompiled: Collection[int]) -> list[list[int]]:
     return steps
 
 
+def with_makers(graph: GraphProto, uncompiled: Iterable[int], lists: Collection[str]) -> set[int]:
+    """The uncompiled nodes, and those that make or change a sequence (of names `lists`) that one of them reads.
+
+    Only tensors pass between compiled code and ONNX Runtime.
+    """
+    taken = set(uncompiled)
+    makers = {name: i for i, node in enumerate(graph.node) for name in node.output if name}
+    waiting = list(taken)
+    while waiting:
+        for name in free_names(graph.node[waiting.pop()]) & set(lists):
+            if name in makers and makers[name] not in taken:
+                taken.add(makers[name])
+                waiting.append(makers[name])
+    return taken
+
+
 def widen(graph: GraphProto, uncompiled: Iterable[int], movers: Collection[str]) -> set[int]:
     """The uncompiled nodes, and cheap compiled ones (types `movers`) whose neighbours are all uncompiled.
 

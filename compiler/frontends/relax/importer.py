@@ -20,8 +20,11 @@ from edgec.compiler.frontends.relax.converters.registry import (
     LeaveToTvm,
     Node,
     dtype_of,
+    is_constant,
     shape_of,
 )
+from edgec.compiler.frontends.relax.lists import Absent, TensorList
+from edgec.compiler.frontends.relax.nothing import results_of_nothing
 from edgec.compiler.frontends.relax.values import attribute_value, loose_type, shape_or_none, static_type
 from edgec.compiler.frontends.source import FallbackSegment, ImportedModel, SourceModel
 
@@ -62,6 +65,7 @@ class Importer:
         graph = source.model.graph
         self.types = {v.name: v for v in (*graph.value_info, *graph.output, *graph.input)}
         self.texts: set[str] = set()
+        self.lists: set[str] = set()  # names of sequences and empty optional values
         self.segments: list[FallbackSegment] = []
 
     def run(self, uncompiled: Collection[int] = ()) -> ImportedModel:
@@ -166,7 +170,7 @@ class Importer:
                 name, helper.np_dtype_to_tensor_dtype(np.dtype(dtype_of(value))), shape_or_none(value)
             )
             for name, value in scope.values.items()
-            if isinstance(value.ty, relax.TensorType)
+            if not isinstance(value, TensorList | Absent) and isinstance(value.ty, relax.TensorType)
         }
         labels = {i: self._label(self._origin(self.source.model.graph.node[i])) for i in members}
         segment = fallback.cut(self.source.model, members, self.types | entering, labels)
@@ -208,6 +212,10 @@ class Importer:
         if missing:
             raise CannotConvert(TEXTS if missing & self.texts else LOST)
         inputs = [scope.values[name] if name else None for name in node.input]
+        known = self._results_of_nothing(node, inputs)
+        if known is not None:
+            self._bind(node, known, scope)
+            return
         opset = self.opsets.get(node.domain, 1)
         converter = CONVERTERS.get((node.domain, node.op_type))
         try:
@@ -231,11 +239,22 @@ class Importer:
             ) from error
         self._bind(node, results, scope)
 
+    def _results_of_nothing(self, node: NodeProto, inputs: list[Expr | None]) -> list[Expr] | None:
+        if not any(shape_or_none(x) is not None and 0 in shape_of(x) for x in inputs if x is not None):
+            return None
+        dtypes = [None if x is None else dtype_of(x) for x in inputs]
+        arrays = results_of_nothing(node, inputs, self.opsets, dtypes)
+        return None if arrays is None else [constant(array) for array in arrays]
+
     def _bind(self, node: NodeProto, results: list[Expr], scope: Scope) -> None:
         for name, result in zip(node.output, results, strict=False):
-            if name:
-                shape_of(result)
-                scope.values[name] = result
+            if not name:
+                continue
+            if isinstance(result, TensorList | Absent):
+                self.lists.add(name)
+            elif 0 in shape_of(result) and not is_constant(result):
+                result = constant(np.zeros(shape_of(result), dtype_of(result)))
+            scope.values[name] = result
         if len([name for name in node.output if name]) > len(results):
             raise CannotConvert(f"its output {node.output[len(results)]!r} is not computed")
 

@@ -37,13 +37,15 @@ def to_relax(source: SourceModel, *, fallback_allowed: bool = False) -> Imported
         InternalError: a converter fails with anything but `CannotConvert`.
     """
     converters.load_all()
-    refused = Importer(source).try_out()
+    attempt = Importer(source)
+    refused = attempt.try_out()
     if not refused:
         return Importer(source).run()
     if not fallback_allowed:
         raise UnsupportedModel(causes(refused))
     graph = source.model.graph
-    uncompiled = fallback.widen(graph, [position for position, _ in refused], MOVERS)
+    positions = fallback.with_makers(graph, [position for position, _ in refused], attempt.lists)
+    uncompiled = fallback.widen(graph, positions, MOVERS)
     try:
         imported = Importer(source).run(uncompiled)
     except (CannotConvert, fallback.UntypedValue) as refusal:

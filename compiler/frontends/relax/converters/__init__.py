@@ -27,6 +27,7 @@ def load_all() -> None:
         reductions,
         regions,
         resize,
+        sequences,
         shaping,
         signal,
         slicing,

@@ -38,11 +38,6 @@ def _constant(node: Node) -> Expr:
     raise CannotConvert("constants that are sparse or texts are not compiled")
 
 
-@converts("OptionalHasElement")
-def _optional_has_element(node: Node) -> Expr:
-    return constant(node.has(0), "bool")
-
-
 @converts("EyeLike")
 def _eye_like(node: Node) -> Expr:
     rows, columns = shape_of(node.input(0))

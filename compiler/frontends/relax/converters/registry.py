@@ -15,9 +15,11 @@ import tvm
 from tvm import relax
 
 from edgec.compiler.frontends.relax.builder import Array, Expr, SourceBuilder, constant
+from edgec.compiler.frontends.relax.lists import Absent, TensorList
 
 MICROSOFT = "com.microsoft"
 ML = "ai.onnx.ml"
+LIST_INPUT = "its input is a sequence or an empty optional value, not a tensor"
 
 
 class CannotConvert(Exception):
@@ -131,6 +133,8 @@ def shape_of(expr: Expr) -> tuple[int, ...]:
     Raises:
         CannotConvert: the shape depends on the model's data.
     """
+    if isinstance(expr, TensorList | Absent):
+        raise CannotConvert(LIST_INPUT)
     shape = getattr(expr.ty, "shape", None)  # a variable, where even the rank is unknown
     sizes: list[Expr] = list(shape) if isinstance(shape, relax.ShapeExpr) else [None]
     if not all(isinstance(size, int | tvm.tirx.IntImm) for size in sizes):
@@ -140,6 +144,8 @@ def shape_of(expr: Expr) -> tuple[int, ...]:
 
 def dtype_of(expr: Expr) -> str:
     """The element type of an expression whose type is known, as numpy names it."""
+    if isinstance(expr, TensorList | Absent):
+        raise CannotConvert(LIST_INPUT)
     dtype = expr.ty.dtype
     return str(getattr(dtype, "dtype", dtype))
 

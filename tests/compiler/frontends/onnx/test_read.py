@@ -119,7 +119,7 @@ def test_inputs_that_do_not_fit(tmp_path: Path) -> None:
     refuse(path, "no input 'image'; its inputs are x", image=(1, 3, 8, 8))
     refuse(path, "1x4x8x8 does not fit", x=(1, 4, 8, 8))
     refuse(path, "does not fit", x=(1, 3, 8))
-    refuse(path, "must be positive", x=(0, 3, 8, 8))
+    refuse(path, "must not be negative", x=(-1, 3, 8, 8))
     assert load_source(path, CompileOptions(input_shapes={"x": (1, 3, 8, 9)})).outputs[0].shape == (
         1,
         3,

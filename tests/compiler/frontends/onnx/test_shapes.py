@@ -27,6 +27,25 @@ def test_the_batch_is_one_and_shared_sizes_are_shared() -> None:
     assert static(made, x=(2, 3, 7)) == {"x": "2x3x7", "z": "7x2"}
 
 
+def test_anonymous_sizes_need_not_be_equal() -> None:
+    made = model(x=["?", 3, "?", "?"], z=["None", "None"])
+    assert static(made, x=(2, 3, 6, 9), z=(4, 5)) == {"x": "2x3x6x9", "z": "4x5"}
+
+
+def test_a_declared_size_of_zero_is_none_unless_another_is_given() -> None:
+    assert static(model(x=[0, 3])) == {"x": "0x3"}
+    assert static(model(x=[0, 3]), x=(2, 3)) == {"x": "2x3"}
+    assert static(model(x=["N", 3]), x=(0, 3)) == {"x": "0x3"}
+
+
+def test_what_was_chosen_is_told() -> None:
+    assert set_static_shapes(model(x=["N", 3], z=[2, "N"]), {}) == [
+        "N = 1 in the input 'x', which is now 1x3: --input sets other sizes",
+        "N = 1 in the input 'z', which is now 2x1: --input sets other sizes",
+    ]
+    assert set_static_shapes(model(x=["N", 3], z=[2, 5]), {"x": (4, 3)}) == []
+
+
 def test_what_does_not_fit_is_told_with_the_shape_of_the_model() -> None:
     with pytest.raises(InputShapeError, match=r"--input x:Nx3xsize"):
         static(model(x=["N", 3, "size"]))

@@ -1,0 +1,54 @@
+"""Nodes that read tensors without elements: their results follow from the shapes, so they are known at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from onnx import NodeProto, ValueInfoProto, helper
+
+from edgec.compiler.errors import ModelError
+from edgec.compiler.frontends.onnx.reference_evaluator import Standard
+from edgec.compiler.frontends.relax.builder import Array, Expr
+from edgec.compiler.frontends.relax.converters.registry import is_constant, value_of
+from edgec.compiler.frontends.relax.values import shape_or_none
+
+
+def results_of_nothing(
+    node: NodeProto, inputs: Sequence[Expr | None], opsets: Mapping[str, int], dtypes: Sequence[str | None]
+) -> list[Array] | None:
+    """The outputs of a node whose inputs are constant but for some without elements; None for any other node.
+
+    Args:
+        node: in the graph of the standard's operators.
+        inputs: its inputs; None where one is left out.
+        opsets: versions by domain.
+        dtypes: element types of the inputs.
+    """
+    arrays: dict[str, Array] = {}
+    hollow = False
+    for name, value, dtype in zip(node.input, inputs, dtypes, strict=True):
+        if value is None or dtype is None:
+            continue
+        shape = shape_or_none(value)
+        if is_constant(value):
+            arrays[name] = value_of(value)
+        elif shape is not None and 0 in shape:
+            arrays[name] = np.zeros(shape, dtype)
+        else:
+            return None
+        hollow = hollow or arrays[name].size == 0
+    if not hollow or len(arrays) < len([name for name in node.input if name]):
+        return None
+    alone = helper.make_graph(
+        [node], "nothing", [ValueInfoProto(name=name) for name in arrays], _wanted(node)
+    )
+    versions = [helper.make_opsetid(domain, version) for domain, version in opsets.items()]
+    try:
+        return list(Standard(helper.make_model(alone, opset_imports=versions)).run(arrays).values())
+    except ModelError:
+        return None  # the evaluator lacks the operator or the type: left to the converter
+
+
+def _wanted(node: NodeProto) -> list[ValueInfoProto]:
+    return [ValueInfoProto(name=name) for name in node.output if name]
