@@ -63,7 +63,7 @@ def command(
     """Time an artifact on this machine, alternating with ONNX Runtime: median, 90th percentile and minimum.
 
     Both sides use the same threads and inputs in one process and alternate at short intervals, so that load on the
-    machine affects them alike.
+    machine affects them alike. A model with states runs in a session.
     """
     if suite:
         if tune not in ("none", "fast", "full"):
@@ -78,6 +78,8 @@ def command(
         return
     if artifact is None:
         raise typer.BadParameter("give an .edge file or --suite", param_hint="ARTIFACT")
+    import numpy as np
+
     import edgec.runtime as rt
     from edgec.benchmarks.inputs import artifact_inputs
     from edgec.compiler.verify.timing import interleave
@@ -85,11 +87,16 @@ def command(
 
     count = threads or usable_cores()
     with rt.load(existing(artifact, "artifact"), threads=count) as loaded:
-        values = artifact_inputs(loaded.config.inputs, inputs)
-        sides: dict[str, Any] = {"edgec": lambda: loaded.run(values)}
+        session = loaded.session()
+        values = artifact_inputs(session.inputs, inputs)
+        own = {name: array for name, array in values.items() if name in {s.name for s in session.inputs}}
+        sides: dict[str, Any] = {
+            "edgec": (lambda: session.run(own)) if loaded.config.states else lambda: loaded.run(values)
+        }
         if model is not None:
             shapes = {spec.name: spec.shape for spec in loaded.config.inputs}
             reference = _reference(existing(model, "model file"), shapes, count)
+            values = values | {s.input: np.zeros(s.shape, s.dtype) for s in loaded.config.states}
             sides["onnxruntime"] = lambda: reference.run(values)
         measured = interleave(sides, runs=runs, limit_s=limit, warmup=warmup)
     speedup = measured["onnxruntime"].median_ms / measured["edgec"].median_ms if model else None

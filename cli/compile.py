@@ -80,6 +80,13 @@ def command(
     verify_with: Annotated[
         Path | None, typer.Option("--verify-with", help="An .npz file with the inputs to verify with.")
     ] = None,
+    states: Annotated[
+        bool,
+        typer.Option(
+            "--state/--no-state",
+            help="Keep the model's states in sessions; without, they are inputs and outputs like others.",
+        ),
+    ] = True,
     verify: Annotated[bool, typer.Option(help="Compare the result with ONNX Runtime.")] = True,
     fallback: Annotated[
         bool, typer.Option(help="Let ONNX Runtime on the device run operators that cannot be compiled.")
@@ -116,6 +123,7 @@ def command(
         cache_dir=cache,
         input_shapes=sets[0],
         buckets=tuple(sets[1:]),
+        states=None if states else (),
         verify=verify,
         fallback=fallback,
         bundle_runtime=bundle_runtime,
@@ -160,7 +168,8 @@ def show(result: CompileResult) -> None:
     if evidence["verified"]:
         worst = max(evidence["outputs"], key=lambda o: o["max_rel"], default=None)
         error = f", largest error {worst['max_abs']:.1e} ({worst['max_rel']:.0e} relative)" if worst else ""
-        where = f" {evidence['reference']}{error}, run on {evidence['where']}"
+        runs = f" in {evidence['steps']} runs of a session" if evidence.get("steps") else ""
+        where = f" {evidence['reference']}{runs}{error}, run on {evidence['where']}"
         out.print(styled("  ", ("equals", "green"), where), soft_wrap=True)
     else:
         reason = f": {evidence.get('reason', 'outputs differ')}"

@@ -16,6 +16,13 @@ if TYPE_CHECKING:
     from edgec.compiler.inspect import ModelSummary
     from edgec.runtime import Artifact
 
+# How a state came to be one.
+ORIGINS = {
+    "variable": "a variable of the model",
+    "names": "found by name",
+    "declared": "declared in the card",
+}
+
 
 def command(
     file: Annotated[
@@ -87,6 +94,9 @@ def show_artifact(artifact: Artifact) -> None:
             for spec in values:
                 label = f"or {kind}" if number else kind
                 out.print(f"  {label:<10} {spec}", soft_wrap=True)
+        for state in variant.states:
+            begins = "begins with stored values" if state.initial else "begins with zeros"
+            out.print(f"  {'state':<10} {state}, {begins} ({ORIGINS[state.origin]})", soft_wrap=True)
     out.print(f"  needs      {', '.join(config.required_features) or 'no CPU features'}", soft_wrap=True)
     source = config.provenance
     out.print(f"  source     {source.source} sha256:{source.source_sha256[:16]}…", soft_wrap=True)
@@ -130,6 +140,8 @@ def show_model(summary: ModelSummary, target: str) -> None:
     for kind, values in (("input", summary.inputs), ("output", summary.outputs)):
         for name, typed in values.items():
             out.print(f"  {kind:<11} {name}: {typed}", soft_wrap=True)
+    for note in summary.notes:
+        out.print(f"  {note}", soft_wrap=True)
     out.print(f"  parameters  {summary.parameters:,} ({size(summary.parameter_bytes)})")
     if summary.multiply_adds is not None:
         out.print(f"  work        {summary.multiply_adds / 1e6:,.1f} million multiply-adds per run")

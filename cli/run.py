@@ -28,10 +28,20 @@ def command(
             "--output", "-o", help="Image to draw the results on, or .npz file to save the outputs to."
         ),
     ] = None,
+    state: Annotated[
+        Path | None,
+        typer.Option(
+            help="File with the state of a model that has one: continued from if it exists, written afterwards."
+        ),
+    ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads. [default: all cores]")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
 ) -> None:
-    """Run an artifact on an image, a sound or an .npz file of inputs, and print or draw the result."""
+    """Run an artifact on an image, a sound or an .npz file of inputs, and print or draw the result.
+
+    A model with states runs in a session: it takes inputs without states, and arrays with one axis more in front are
+    those of several runs, one after the other.
+    """
     import edgec.runtime as rt
     from edgec.runtime.processing import input_files
 
@@ -41,17 +51,20 @@ def command(
     if output is not None and output.suffix.lower() != ".npz" and kind != "picture":
         raise UsageError(f"--output {output}: only the results of an image can be drawn; give an .npz file")
     with rt.load(existing(artifact, "artifact"), threads=threads) as model:
+        session = _session(model, state)
         if kind == "arrays":
-            _run_arrays(model, input_files.read_arrays(source), output, as_json)
+            _run_arrays(model, session, input_files.read_arrays(source), output, as_json)
+            _keep(session, state)
             return
         if kind == "picture":
             frame = input_files.read_picture(source)
-            results, milliseconds = _timed(model, frame, None)
+            results, milliseconds = _timed(session, frame, None)
             if output is not None:
                 _draw(output, frame, results)
         else:
             samples, rate = input_files.read_sound(source)
-            results, milliseconds = _timed(model, samples, rate)
+            results, milliseconds = _timed(session, samples, rate)
+        _keep(session, state)
         if as_json:
             found = [result.to_json() for result in results]
             emit_json({"source": str(source), "milliseconds": round(milliseconds, 3), "results": found})
@@ -61,6 +74,24 @@ def command(
         out.print(f"{len(results)} results in {milliseconds:.1f} ms", style="dim")
         if output is not None:
             out.print(f"results drawn to {output}", soft_wrap=True)
+
+
+def _session(model: rt.Model, state: Path | None) -> rt.Session:
+    """Open a session, and continue from the file if there is one."""
+    session = model.session()
+    if state is None:
+        return session
+    if not model.config.states:
+        raise UsageError(f"--state {state}: {model.config.name} has no states")
+    file_to_write(state)
+    if state.exists():
+        session.restore(state.read_bytes())
+    return session
+
+
+def _keep(session: rt.Session, state: Path | None) -> None:
+    if state is not None:
+        _write(state, session.snapshot())
 
 
 def _kind_of(source: Path, files: Any) -> str:  # noqa: ANN401 - the module `input_files`
@@ -75,9 +106,9 @@ def _kind_of(source: Path, files: Any) -> str:  # noqa: ANN401 - the module `inp
     raise UsageError(f"{source}: unknown file type; supported extensions are {known}")
 
 
-def _timed(model: rt.Model, source: Any, rate: int | None) -> tuple[list[rt.Result], float]:  # noqa: ANN401
+def _timed(session: rt.Session, source: Any, rate: int | None) -> tuple[list[rt.Result], float]:  # noqa: ANN401
     begin = time.perf_counter()
-    results = model.predict(source, sample_rate=rate)
+    results = session.predict(source, sample_rate=rate)
     return results, (time.perf_counter() - begin) * 1e3
 
 
@@ -105,17 +136,19 @@ def _write(output: Path, content: bytes) -> None:
         raise UsageError(f"--output {output}: cannot be written: {error.strerror or error}") from error
 
 
-def _run_arrays(model: rt.Model, inputs: dict[str, Any], output: Path | None, as_json: bool) -> None:
+def _run_arrays(
+    model: rt.Model, session: rt.Session, inputs: dict[str, Any], output: Path | None, as_json: bool
+) -> None:
     import io
 
     import numpy as np
 
     begin = time.perf_counter()
-    outputs = model.run(inputs)
+    outputs = _outputs(model, session, inputs)
     milliseconds = (time.perf_counter() - begin) * 1e3
     if output is not None:
         held = io.BytesIO()
-        np.savez(held, **outputs)  # type: ignore[arg-type]
+        np.savez(held, **outputs)
         _write(output, held.getvalue())
     if as_json:
         values = {name: array.tolist() for name, array in outputs.items()}
@@ -127,6 +160,26 @@ def _run_arrays(model: rt.Model, inputs: dict[str, Any], output: Path | None, as
     out.print(
         styled((f"{milliseconds:.2f} ms", "dim"), f"  saved to {output}" if output else ""), soft_wrap=True
     )
+
+
+def _outputs(model: rt.Model, session: rt.Session, inputs: dict[str, Any]) -> dict[str, Any]:
+    """The outputs of a run, or of one run after the other in the session, stacked."""
+    import numpy as np
+
+    if not model.config.states or any(state.input in inputs for state in model.config.states):
+        return model.run(inputs)  # states that are given are inputs like others
+    ranks = {spec.name: len(spec.shape) for spec in session.inputs}
+    several = {n: len(a) for n, a in inputs.items() if a.ndim == ranks.get(n, a.ndim) + 1}
+    if not several:
+        return session.run(inputs)
+    if len(set(several.values())) > 1 or 0 in several.values():
+        told = ", ".join(f"{name!r} of {count}" for name, count in several.items())
+        raise UsageError(f"the inputs are of different numbers of runs: {told}")
+    found = [
+        session.run({n: a[run] if n in several else a for n, a in inputs.items()})
+        for run in range(next(iter(several.values())))
+    ]
+    return {name: np.stack([one[name] for one in found]) for name in found[0]}
 
 
 def _lines(results: Sequence[rt.Result]) -> list[str]:

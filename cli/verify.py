@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from edgec.compiler.verify.inputs import Arrays
     from edgec.compiler.verify.run import Verification
     from edgec.runtime import ArtifactConfig
+    from edgec.runtime.card import StatePair
     from edgec.targets import Target
 
 
@@ -51,7 +52,8 @@ def command(
 ) -> None:
     """Run an artifact and its source model on the same inputs and compare every output.
 
-    An artifact that accepts several input shapes is checked with each of them, or with those of the given inputs. The
+    An artifact that accepts several input shapes is checked with each of them, or with those of the given inputs. One
+    with states runs several times in a session, and each run is compared with the reference's own. The
     exit status is 1 if an output differs by more than the budget, or is NaN throughout.
     """
     from edgec.compiler.options import ERROR_BUDGET, CompileOptions
@@ -104,11 +106,21 @@ def _cases(model: Path, inputs: Path | None, config: ArtifactConfig) -> Iterator
 
     for variant in config.variants():
         shapes = {spec.name: spec.shape for spec in variant.inputs}
-        source = load_source(model, CompileOptions(input_shapes=shapes))
+        source = load_source(model, CompileOptions(input_shapes=shapes, states=_states(variant)))
         if inputs is None:
             yield source, make_inputs(source)
         elif not config.buckets or fits(inputs, source):
             yield source, read_inputs(inputs, source)
+
+
+def _states(config: ArtifactConfig) -> tuple[StatePair, ...] | None:
+    """The states that the artifact has: its own variables are found again, its pairs are named."""
+    from edgec.runtime.card import StatePair
+
+    if not config.states:
+        return ()
+    pairs = [s for s in config.states if s.origin != "variable"]
+    return tuple(StatePair(input=s.input, output=s.output) for s in pairs) or None
 
 
 def _shapes(config: ArtifactConfig) -> str:
@@ -117,7 +129,8 @@ def _shapes(config: ArtifactConfig) -> str:
 
 def _show(name: str, results: list[Verification]) -> None:
     first = results[0]
-    table = Table(title=f"{name} against {first.reference}, run on {first.where}")
+    runs = f" in {first.steps} runs of a session" if first.steps else ""
+    table = Table(title=f"{name} against {first.reference}{runs}, run on {first.where}")
     for column in ("output", "shape", "largest error", "relative", "cosine", "mismatches", ""):
         table.add_column(column, justify="left" if column in ("output", "") else "right")
     for e in (error for result in results for error in result.errors):

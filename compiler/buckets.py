@@ -44,6 +44,7 @@ def join(built: Sequence[Built]) -> pack.Further:
     libraries: dict[str, bytes] = {}
     graphs: dict[str, bytes] = {}
     for number, one in enumerate(built[1:], start=1):
+        weights |= pack.initial_values(one.imported.source, number)
         names = []
         for name, array in one.lowered.weights.items():
             content = _content(array)
@@ -69,6 +70,7 @@ def _bucket(one: Built, layer: str, weights: tuple[str, ...], number: int) -> rt
         plan=pack.plan_of(lowered),
         kernels=pack.kernels(lowered, source.nodes, one.imported.segments),
         segments=pack.segments_of(one.imported.segments, number),
+        states=pack.states_of(source, number),
     )
 
 

@@ -16,6 +16,7 @@ from edgec.compiler.errors import InputShapeError, Unsupported, UnsupportedModel
 from edgec.compiler.frontends import to_relax
 from edgec.compiler.frontends.load import prepared, read_any
 from edgec.compiler.frontends.onnx.shapes import describe_shape, strip_initializer_inputs
+from edgec.compiler.frontends.states import with_states
 from edgec.compiler.options import CompileOptions
 
 
@@ -31,6 +32,7 @@ class ModelSummary:
         activation_bytes: largest sum of values that are alive at once; None while sizes are free.
         nodes_compiled: nodes left after folding, all of them compiled unless listed in `unsupported`.
         unsupported: nodes that cannot be compiled.
+        states: the inputs that outputs of the run before feed, with those outputs.
         missing: what has to be given before it can be compiled.
     """
 
@@ -49,6 +51,7 @@ class ModelSummary:
     activation_bytes: int | None = None
     nodes_compiled: int | None = None
     unsupported: tuple[Unsupported, ...] = ()
+    states: tuple[tuple[str, str], ...] = ()
     missing: str | None = None
     notes: tuple[str, ...] = field(default=())
 
@@ -83,7 +86,8 @@ def inspect_model(path: Path, options: CompileOptions) -> ModelSummary:
         ),
     }
     try:
-        source = prepared(loaded, path, options.input_shapes)
+        prepared_alone = prepared(loaded, path, options.input_shapes)
+        source = with_states(prepared_alone, loaded.variables, options.states)
     except InputShapeError as error:
         return ModelSummary(**facts, missing=str(error))
     unsupported: tuple[Unsupported, ...] = ()
@@ -97,6 +101,8 @@ def inspect_model(path: Path, options: CompileOptions) -> ModelSummary:
         activation_bytes=peak_activations(source.model),
         nodes_compiled=len(source.model.graph.node),
         unsupported=unsupported,
+        states=tuple((state.input, state.output) for state in source.states),
+        notes=source.notes,
     )
 
 

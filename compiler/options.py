@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from edgec.runtime.card import StatePair
+
 Tune = Literal["none", "fast", "full"]
 Precision = Literal["fp32", "bf16", "auto"]
 BF16_SHARE = 0.8  # of the budget with `auto`; the rest is for Winograd's transforms and the order of sums
@@ -32,6 +34,8 @@ class CompileOptions:
         input_shapes: shape per source input name; wins over what the model declares.
         buckets: further sets of input shapes that the same artifact takes, each as `input_shapes`; the runtime
             chooses by the shapes of what it is given.
+        states: the inputs that outputs of the run before feed; None finds them by names and shapes, and an empty tuple
+            leaves all of them to the caller, variables of the model, too.
         verify: compare with ONNX Runtime before writing the artifact.
         fallback: run sub-graphs that cannot be compiled through ONNX Runtime on the device.
         bundle_runtime: put libtvm_runtime and libtvm_ffi of the target into the artifact.
@@ -44,6 +48,7 @@ class CompileOptions:
     cache_dir: Path | None = None
     input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     buckets: tuple[Mapping[str, tuple[int, ...]], ...] = ()
+    states: tuple[StatePair, ...] | None = None
     verify: bool = True
     fallback: bool = True
     bundle_runtime: bool = False

@@ -9,11 +9,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
+from msgspec import UNSET
 
 import edgec.runtime as rt
-from edgec.compiler.frontends.source import FallbackSegment, Port, SourceModel, SourceNode
+from edgec.compiler.frontends.source import FallbackSegment, Port, SourceModel, SourceNode, State
 from edgec.compiler.lowered import Lowered
 from edgec.compiler.options import CompileOptions
 from edgec.compiler.processing import ProcessingLibrary
@@ -71,11 +73,13 @@ def make_config(
         edgec_version=metadata.version("edgec"),
         inputs=specs(source.inputs),
         outputs=specs(source.outputs),
+        states=states_of(source),
         entry=lowered.entry,
         weights=tuple(lowered.weights),
         plan=plan_of(lowered),
         threads=options.threads,
-        pipeline=card,
+        # without its states, which the config has: an edgec that knows no states reads the card, too
+        pipeline=card and msgspec.structs.replace(card, states=UNSET),
         precision=options.precision,
         kernels=kernels(lowered, source.nodes, segments),
         segments=segments_of(segments),
@@ -90,6 +94,41 @@ def specs(ports: Sequence[Port]) -> tuple[rt.TensorSpec, ...]:
         rt.TensorSpec(name=port.name, safe_name=port.safe_name, shape=port.shape, dtype=port.dtype)
         for port in ports
     )
+
+
+def states_of(source: SourceModel, bucket: int = 0) -> tuple[rt.StateSpec, ...]:
+    """The model's states in the config's form."""
+    ports = {port.name: port for port in source.inputs}
+    return tuple(
+        rt.StateSpec(
+            input=state.input,
+            output=state.output,
+            shape=ports[state.input].shape,
+            dtype=ports[state.input].dtype,
+            initial=None if is_zero(state) else initial_name(state, bucket),
+            origin=state.origin,
+        )
+        for state in source.states
+    )
+
+
+def initial_values(source: SourceModel, bucket: int = 0) -> dict[str, npt.NDArray[np.generic]]:
+    """What the states begin with where that is not zero, by the names that the config gives them."""
+    return {
+        initial_name(state, bucket): np.ascontiguousarray(state.initial)
+        for state in source.states
+        if state.initial is not None and not is_zero(state)
+    }
+
+
+def initial_name(state: State, bucket: int = 0) -> str:
+    """The name under which the artifact stores what a state begins with."""
+    return f"initial:{state.input}" + (f".{bucket}" if bucket else "")
+
+
+def is_zero(state: State) -> bool:
+    """Whether a state begins with zeros."""
+    return state.initial is None or not state.initial.any()
 
 
 def segments_of(segments: Sequence[FallbackSegment], bucket: int = 0) -> tuple[rt.Segment, ...]:
@@ -162,6 +201,7 @@ def described(options: CompileOptions) -> dict[str, Any]:
         "precision": options.precision,
         "input_shapes": _listed(options.input_shapes),
         **({"buckets": [_listed(shapes) for shapes in options.buckets]} if options.buckets else {}),
+        **({"states": [[p.input, p.output] for p in options.states]} if options.states is not None else {}),
         "fallback": options.fallback,
         "verify": options.verify,
     }
@@ -195,13 +235,14 @@ def write(
     bundled: Mapping[str, bytes] | None = None,
     processing: ProcessingLibrary | None = None,
     further: Further = NOTHING_FURTHER,
+    initial: Mapping[str, npt.NDArray[np.generic]] | None = None,
 ) -> str:
     """Write the artifact (whole or not at all) and return its manifest's digest."""
     return rt.write_artifact(
         path,
         config=config,
         code=lowered.code,
-        weights={**lowered.weights, **further.weights},
+        weights={**lowered.weights, **further.weights, **(initial or {})},
         evidence=evidence,
         report_html=report,
         labels=labels or None,

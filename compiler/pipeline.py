@@ -6,7 +6,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -122,6 +122,8 @@ def compile_model(
     backend.check_precision(options.precision)
     if options.verify:
         backend.runner()  # fails now if verification would be impossible later
+    if card is not None and card.states is not msgspec.UNSET and options.states is None:
+        options = replace(options, states=card.states)
     clock = _Clock()
     built = [
         _build(path, target, alone, progress, clock, inputs if number == 0 else None)
@@ -129,6 +131,8 @@ def compile_model(
     ]
     imported, lowered = built[0].imported, built[0].lowered
     further, source = join(built), imported.source
+    for note in source.notes:
+        progress.note(note)
     name = name or pack.artifact_name(path)
     config = pack.make_config(
         source,
@@ -176,6 +180,7 @@ def compile_model(
         bundled=backend.runtime_libraries() if options.bundle_runtime else None,
         processing=processing,
         further=further,
+        initial=pack.initial_values(source),
     )
     return CompileResult(output, digest, config, evidence, dict(clock.seconds), lowered)
 
@@ -247,7 +252,15 @@ def _verified(
         unproven = Path(folder) / "unproven.edge"
 
         def write() -> None:
-            pack.write(unproven, config, first.lowered, segments=first.imported.segments, further=further)
+            source = first.imported.source
+            pack.write(
+                unproven,
+                config,
+                first.lowered,
+                segments=first.imported.segments,
+                further=further,
+                initial=pack.initial_values(source),
+            )
 
         for number, one in enumerate(built):
             source = one.imported.source

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         PlannedTensor,
         Provenance,
         Segment,
+        StateSpec,
         TensorSpec,
     )
     from edgec.runtime.artifact.layout_folder import pack_from_layout, unpack_to_layout
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
         Sound,
         Text,
     )
+    from edgec.runtime.session import Session
 
 _MODULES = {
     "artifact.layout_folder": ("pack_from_layout", "unpack_to_layout"),
@@ -51,7 +53,8 @@ _MODULES = {
     "card.file": ("load_card",),
     "compatibility": ("check_device",),
     "artifact.config": (
-        "ArtifactConfig", "Bucket", "KernelInfo", "MemoryPlan", "PlannedTensor", "Provenance", "Segment", "TensorSpec",
+        "ArtifactConfig", "Bucket", "KernelInfo", "MemoryPlan", "PlannedTensor", "Provenance", "Segment", "StateSpec",
+        "TensorSpec",
     ),
     "processing.drawing": ("draw",),
     "errors": ("ArtifactError", "CardError", "IncompatibleDevice", "InputError"),
@@ -62,6 +65,7 @@ _MODULES = {
         "Segmentation", "Sound", "Text",
     ),
     "overlapped_load": ("load",),
+    "session": ("Session",),
 }  # fmt: skip
 _HOMES = {name: f"{__name__}.{module}" for module, names in _MODULES.items() for name in names}
 
@@ -105,7 +109,9 @@ __all__ = [
     "Result",
     "Segment",
     "Segmentation",
+    "Session",
     "Sound",
+    "StateSpec",
     "TensorSpec",
     "Text",
     "check_device",

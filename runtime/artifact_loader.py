@@ -15,6 +15,7 @@ from edgec.runtime.artifact.weights import Weight
 from edgec.runtime.compatibility import check_device
 from edgec.runtime.device import Device, device_of
 from edgec.runtime.errors import ArtifactError
+from edgec.runtime.execution.compiled_functions import Array
 from edgec.runtime.execution.threads import Threading
 from edgec.runtime.model import Model, Variant
 
@@ -63,7 +64,28 @@ def _variant(
 
         fallback = FallbackSegments(artifact, config.segments, wanted)
     function = device.function(code, config, ordered(weights, config.weights), fallback)
-    return Variant(config, function, device.use_threads)
+    return Variant(config, function, device.use_threads, initial_values(config, weights))
+
+
+def initial_values(config: ArtifactConfig, weights: dict[str, Weight]) -> list[Array | None]:
+    """What the config's states begin with, in their order; None for zeros.
+
+    Raises:
+        ArtifactError: a state does not fit the input, the output or the stored array that it names.
+    """
+    shapes = [{(s.name, s.shape, s.dtype) for s in specs} for specs in (config.inputs, config.outputs)]
+    found: list[Array | None] = []
+    for state in config.states:
+        kind = (state.shape, state.dtype)
+        if (state.input, *kind) not in shapes[0] or (state.output, *kind) not in shapes[1]:
+            raise ArtifactError(f"the artifact's state {state} does not fit its inputs and outputs")
+        value = None if state.initial is None else ordered(weights, [state.initial])[0].array
+        if value is not None and (value.shape, str(value.dtype)) != kind:
+            raise ArtifactError(
+                f"the artifact's state {state} begins with a {value.dtype}{list(value.shape)}"
+            )
+        found.append(value)
+    return found
 
 
 def ordered(weights: dict[str, Weight], names: Sequence[str]) -> list[Weight]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from edgec.runtime.artifact.config import ArtifactConfig
+from edgec.runtime.artifact.config import ArtifactConfig, TensorSpec
 from edgec.runtime.artifact.weights import Weight
 from edgec.runtime.device import Device
 from edgec.runtime.execution import threads
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from edgec.runtime.execution.fallback import FallbackSegments
     from edgec.runtime.execution.profiling import LayerRuns, Probe
+    from edgec.runtime.execution.state_calls import StateCalls
 
 
 class CpuFunction(CompiledFunction):
@@ -35,6 +36,12 @@ class CpuFunction(CompiledFunction):
         from edgec.runtime.execution.profiling import profile_runs
 
         return profile_runs(self, config, arrays, repeats, probe)
+
+    def state_calls(self, specs: Sequence[TensorSpec], states: Sequence[tuple[int, int]]) -> StateCalls:
+        """The same function for sessions: states are tensors of the runtime's pool and are never copied."""
+        from edgec.runtime.execution.state_calls import StateCalls
+
+        return StateCalls(self, specs, states)
 
 
 class CpuDevice(Device):

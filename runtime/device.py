@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
-from edgec.runtime.artifact.config import ArtifactConfig
+from edgec.runtime.artifact.config import ArtifactConfig, TensorSpec
 from edgec.runtime.errors import IncompatibleDevice
 from edgec.targets.device_kinds import DEVICE_KINDS
 
@@ -39,6 +39,36 @@ class Executable(Protocol):
         self, config: ArtifactConfig, arrays: Sequence[Array], repeats: int, probe: Probe | None = None
     ) -> list[LayerRuns]:
         """Times of all kernels in `repeats` runs, as `edgec.runtime.Model.profile_runs` returns them."""
+
+    def state_calls(self, specs: Sequence[TensorSpec], states: Sequence[tuple[int, int]]) -> StateCalls:
+        """The same function for sessions.
+
+        Args:
+            specs: all inputs, in call order.
+            states: positions of each state among the inputs and among the outputs.
+        """
+
+    def close(self) -> None:
+        """Release what no call is using."""
+
+
+class StateCalls(Protocol):
+    """A compiled function whose states stay on the device, ready to be called from any thread."""
+
+    def put(self, array: Array) -> Buffer:
+        """A state on the device with the content of an array."""
+
+    def get(self, state: Buffer) -> Array:
+        """A copy of a state's content."""
+
+    def __call__(
+        self, arrays: Sequence[Array], states: Sequence[Buffer], /
+    ) -> tuple[list[Array], list[Buffer]]:
+        """Run on the inputs that are no states and the present states, which stay valid.
+
+        Returns:
+            the outputs that are no states, owned by the caller, and the next states.
+        """
 
     def close(self) -> None:
         """Release what no call is using."""
@@ -177,9 +207,49 @@ class StagedFunction:
         """Times of all kernels; copies are not part of them."""
         return self._program.profile_runs(config, self._staged(arrays), repeats, probe)
 
+    def state_calls(self, specs: Sequence[TensorSpec], states: Sequence[tuple[int, int]]) -> StagedStateCalls:
+        """The same program for sessions; states stay in the device's memory."""
+        return StagedStateCalls(self._device, self._program, len(specs), states)
+
     def close(self) -> None:
         """Release the program."""
         self._program.close()
+
+
+class StagedStateCalls:
+    """As `StagedFunction`, with states that are never copied: a result of one run is an argument of the next."""
+
+    def __init__(
+        self, device: Device, program: Program, count: int, states: Sequence[tuple[int, int]]
+    ) -> None:
+        self._device, self._program, self._count = device, program, count
+        self._into = {given: number for number, (given, _) in enumerate(states)}
+        self._out = [made for _, made in states]
+
+    def put(self, array: Array) -> Buffer:
+        """A buffer with the content of an array."""
+        buffer = self._device.allocate(array.shape, array.dtype)
+        self._device.copy_in(array, buffer)
+        return buffer
+
+    def get(self, state: Buffer) -> Array:
+        """A copy of a buffer's content."""
+        self._device.synchronise()
+        return self._device.copy_out(state)
+
+    def __call__(self, arrays: Sequence[Array], states: Sequence[Buffer]) -> tuple[list[Array], list[Buffer]]:
+        """Run once: copy the other inputs in and the other outputs out."""
+        given = iter(arrays)
+        buffers = [
+            states[self._into[n]] if n in self._into else self.put(next(given)) for n in range(self._count)
+        ]
+        results = self._program(buffers)
+        self._device.synchronise()
+        outputs = [self._device.copy_out(r) for n, r in enumerate(results) if n not in self._out]
+        return outputs, [results[n] for n in self._out]
+
+    def close(self) -> None:
+        """Release nothing: the program belongs to its function."""
 
 
 def device_of(kind: str) -> Device:

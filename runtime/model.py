@@ -17,29 +17,83 @@ from edgec.runtime.device import Executable
 from edgec.runtime.errors import InputError
 from edgec.runtime.execution.compiled_functions import Array
 from edgec.runtime.execution.threads import Threading
+from edgec.runtime.session import Session, misfit
 
 if TYPE_CHECKING:  # not needed by a process that only runs arrays
+    from edgec.runtime.device import Buffer, StateCalls
     from edgec.runtime.execution.profiling import LayerRuns, LayerTime, Probe
     from edgec.runtime.processing.predictor import Predictor
     from edgec.runtime.processing.results import Result
     from edgec.runtime.processing.sound_stream import SoundStream
 
+Call = Callable[[list[Array]], list[Array]]
 _alive: weakref.WeakSet[Model] = weakref.WeakSet()
 
 
 class Variant:
-    """A model for one set of input shapes: a config without buckets, and its compiled function."""
+    """A model for one set of input shapes: a config without buckets, and its compiled function.
 
-    __slots__ = ("config", "engine", "expected", "names", "use_threads")
+    Args:
+        initial: what the states begin with, in their order; None for zeros.
+    """
+
+    __slots__ = (
+        "_begin",
+        "_calls",
+        "_initial",
+        "config",
+        "engine",
+        "expected",
+        "names",
+        "shown",
+        "use_threads",
+    )
 
     def __init__(
-        self, config: ArtifactConfig, engine: Executable, use_threads: Callable[[Threading], None]
+        self,
+        config: ArtifactConfig,
+        engine: Executable,
+        use_threads: Callable[[Threading], None],
+        initial: Sequence[Array | None] = (),
     ) -> None:
-        self.config = config
+        self.config, self.shown = config, config.visible()
         self.use_threads = use_threads
         self.engine: Executable | None = engine
         self.expected = [(spec.name, spec.shape, np.dtype(spec.dtype)) for spec in config.inputs]
         self.names = [spec.name for spec in config.outputs]
+        self._initial = tuple(initial)
+        self._calls: StateCalls | None = None
+        self._begin: list[Buffer] | None = None
+
+    def state_calls(self) -> StateCalls:
+        """The compiled function for sessions.
+
+        Raises:
+            InputError: the model is closed.
+        """
+        engine, calls = self.engine, self._calls
+        if engine is None:
+            raise InputError(f"the model {self.config.name} has been closed")
+        if calls is None:
+            inputs = [spec.name for spec in self.config.inputs]
+            places = [(inputs.index(s.input), self.names.index(s.output)) for s in self.config.states]
+            calls = self._calls = engine.state_calls(self.config.inputs, places)
+        return calls
+
+    def initial_values(self) -> dict[str, Array]:
+        """What the states begin with, by the names of their inputs."""
+        return {
+            state.input: np.zeros(state.shape, state.dtype) if value is None else np.array(value)
+            for state, value in zip(self.config.states, self._initial, strict=True)
+        }
+
+    def initial(self) -> list[Buffer]:
+        """The states that a session begins with; sessions share them, as no run writes to its states."""
+        begin = self._begin
+        if begin is None:
+            calls = self.state_calls()
+            begin = self._begin = [calls.put(value) for value in self.initial_values().values()]
+        return begin
 
     def match(self, inputs: Mapping[str, Array]) -> list[Array] | None:
         """Order arrays for a call; None when their names, shapes or dtypes do not fit this variant."""
@@ -66,13 +120,22 @@ class Variant:
         self.use_threads(threading)
         return engine(arrays)
 
+    def close(self) -> None:
+        """Release code and weights."""
+        calls, self._calls, self._begin = self._calls, None, None
+        engine, self.engine = self.engine, None
+        if calls is not None:
+            calls.close()
+        if engine is not None:
+            engine.close()
+
 
 class Model:
     """A model that is ready to run, as returned by `edgec.runtime.load`.
 
     Safe to use from several threads at once: each call has its own virtual machine. Outputs belong to the caller and
     stay valid after `close`. `inputs` and `outputs` describe the first set of input shapes; `config.buckets` has the
-    others, and a run selects the set that fits its inputs.
+    others, and a run selects the set that fits its inputs. The states that `session` carries are among both.
     """
 
     def __init__(
@@ -103,6 +166,9 @@ class Model:
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Run once on arrays.
 
+        A run depends on nothing but its inputs. States that are not given are at their initial values, and their next
+        values are among the outputs; `session` carries them from one run to the next.
+
         Args:
             inputs: an array for every input, by the source model's names, with the shapes and dtypes in `inputs`.
 
@@ -122,9 +188,11 @@ class Model:
         """Find the variant that fits these inputs, and order them for it."""
         for variant in self._variants:
             arrays = variant.match(inputs)
+            if arrays is None and variant.config.states and isinstance(inputs, Mapping):
+                arrays = variant.match(variant.initial_values() | dict(inputs))
             if arrays is not None:
                 return variant, arrays
-        raise self._misfit(inputs)
+        raise misfit([variant.config for variant in self._variants], inputs)
 
     def call(self, arrays: list[Array]) -> list[Array]:
         """Run on arrays that are known to fit, in the order of `inputs`; outputs are in the order of `outputs`.
@@ -149,7 +217,7 @@ class Model:
         Raises:
             InputError: `source` is of the wrong kind, the model has no card, or the card does not fit the model.
         """
-        return self._get_predictor()(source, sample_rate)
+        return self._get_predictor()(source, sample_rate, self._caller())
 
     def listen(self) -> SoundStream:
         """Open a stream of sound; its `push` takes samples and returns the results of each complete window.
@@ -157,7 +225,18 @@ class Model:
         Raises:
             InputError: the model has no card, or its input is not sound.
         """
-        return self._get_predictor().listen()
+        return self._get_predictor().listen(self._caller())
+
+    def session(self) -> Session:
+        """Begin a stream of runs that carries the model's states from one to the next.
+
+        For a model without states, too, where each run stands alone.
+        """
+        return Session(self._variants, self._threading, self._get_predictor)
+
+    def _caller(self) -> Call:
+        """How `predict` and `listen` run the model: with states of their own, if it has any."""
+        return self.session().call if self.config.states else self.call
 
     def _get_predictor(self) -> Predictor:
         predictor = self._predictor
@@ -169,31 +248,8 @@ class Model:
                 )
             from edgec.runtime.processing.predictor import Predictor
 
-            predictor = self._predictor = Predictor(self.config, self.card, self.call, self._processing)
+            predictor = self._predictor = Predictor(self._first.shown, self.card, self._processing)
         return predictor
-
-    def _misfit(self, inputs: Any) -> InputError:  # noqa: ANN401 - whatever the caller passed
-        """The error that says what is wrong with `inputs`, and what was expected."""
-        expected = ", ".join(str(spec) for spec in self.inputs)
-        if not isinstance(inputs, Mapping):
-            return InputError(f"inputs must be a dict of arrays ({expected}), not {type(inputs).__name__}")
-        names = [spec.name for spec in self.inputs]
-        if unknown := [name for name in inputs if name not in names]:
-            return InputError(f"{self.config.name} has no input {unknown[0]!r}; it takes {expected}")
-        if missing := [name for name in names if name not in inputs]:
-            return InputError(f"input {missing[0]!r} of {self.config.name} is missing; it takes {expected}")
-        for number, spec in enumerate(self.inputs):
-            array = inputs[spec.name]
-            if not isinstance(array, np.ndarray):
-                return InputError(f"input {spec} must be a numpy array, not {type(array).__name__}")
-            shapes = [variant.config.inputs[number].shape for variant in self._variants]
-            if array.shape not in shapes or array.dtype != np.dtype(spec.dtype):
-                further = "".join(f" or {list(shape)}" for shape in dict.fromkeys(shapes[1:]))
-                return InputError(f"input {spec}{further} was given as {array.dtype}{list(array.shape)}")
-        sets = "; or ".join(
-            ", ".join(str(spec) for spec in variant.config.inputs) for variant in self._variants
-        )
-        return InputError(f"the inputs of {self.config.name} do not fit; it takes {sets}")
 
     def profile(self, inputs: Mapping[str, Array], repeats: int = 20) -> list[LayerTime]:
         """Time each compiled kernel, in the order of a run, with the source nodes that it computes.
@@ -233,9 +289,7 @@ class Model:
         """Release code and weights. Outputs that the caller still holds stay valid."""
         self._predictor = None
         for variant in self._variants:
-            engine, variant.engine = variant.engine, None
-            if engine is not None:
-                engine.close()
+            variant.close()
 
     def __enter__(self) -> Model:
         return self

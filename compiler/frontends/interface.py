@@ -15,7 +15,7 @@ from types import ModuleType
 from onnx import ModelProto
 
 from edgec.compiler.errors import ModelError, ToolMissing
-from edgec.compiler.frontends.source import Reference
+from edgec.compiler.frontends.source import Reference, State
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,13 @@ class Loaded:
         model: ONNX, computing the same as the source.
         digest: `sha256:…` of the file.
         original: runs the file in its own framework, where that is installed.
+        variables: the model's own state, as inputs and outputs of `model`.
     """
 
     model: ModelProto
     digest: str
     original: Reference | None = None
+    variables: tuple[State, ...] = ()
 
 
 def require(module: str, extra: str, path: Path) -> ModuleType:

@@ -17,6 +17,7 @@ from edgec.compiler.frontends import formats
 from edgec.compiler.frontends.interface import Loaded
 from edgec.compiler.frontends.onnx.prepare import prepare
 from edgec.compiler.frontends.source import SourceModel
+from edgec.compiler.frontends.states import with_states
 from edgec.compiler.options import CompileOptions
 
 
@@ -33,7 +34,8 @@ def load_source(path: Path | str, options: CompileOptions) -> SourceModel:
         InputShapeError: a shape does not fit, or is needed and missing.
     """
     path = Path(path)
-    return prepared(read_any(path, options), path, options.input_shapes)
+    loaded = read_any(path, options)
+    return with_states(prepared(loaded, path, options.input_shapes), loaded.variables, options.states)
 
 
 def read_any(path: Path, options: CompileOptions) -> Loaded:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,38 @@ class Reference(Protocol):
 
         A compiled model need not agree with the framework more closely than the framework agrees with itself.
         """
+
+
+@runtime_checkable
+class KeepsState(Protocol):
+    """A reference of a model with variables of its own, which the framework keeps from run to run."""
+
+    def run_steps(
+        self, steps: Sequence[Mapping[str, npt.NDArray[np.generic]]], carried: Mapping[str, str]
+    ) -> list[dict[str, npt.NDArray[np.generic]]]:
+        """The outputs of runs one after the other, of which the first begins with the initial state.
+
+        Args:
+            steps: the inputs of each run, without those in `carried` from the second on.
+            carried: inputs that take an output of the run before, by their names.
+        """
+
+
+@dataclass(frozen=True)
+class State:
+    """A value that is carried from one run to the next.
+
+    Attributes:
+        input: the name of the input that takes it.
+        output: the name of the output that is its next value, of the same shape and element type.
+        initial: what it begins with; None for zeros.
+        origin: a `variable` of the model, a pair found by its `names`, or one that was `declared`.
+    """
+
+    input: str
+    output: str
+    initial: npt.NDArray[np.generic] | None = None
+    origin: Literal["variable", "names", "declared"] = "declared"
 
 
 @dataclass(frozen=True)
@@ -86,6 +118,8 @@ class SourceModel:
         labels: the class names stored in the model; its output holds their positions.
         chosen: sizes that neither the user nor the model states, and what they were set to, in words.
         original: runs the source model in its own framework; None where that is ONNX Runtime.
+        states: inputs that outputs of the run before feed.
+        notes: what was found about states, for the user.
     """
 
     path: Path
@@ -99,6 +133,8 @@ class SourceModel:
     labels: tuple[str, ...] = ()
     chosen: tuple[str, ...] = ()
     original: Reference | None = None
+    states: tuple[State, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -82,6 +82,7 @@ def make_evidence(
         "reference": verification.reference,
         "where": verification.where,
         "inputs": inputs,
+        **({"steps": verification.steps} if verification.steps else {}),
         "error_budget": verification.budget,
         "outputs": verification.to_json()["errors"],
         "threads": verification.threads,

@@ -24,15 +24,27 @@ def main(request_path: str) -> None:
 
     request: dict[str, Any] = json.loads(Path(request_path).read_text(encoding="utf-8"))
     with np.load(request["inputs"]) as file:
-        inputs = {name: file[f"i{k}"] for k, name in enumerate(request["input_names"])}
+        named = list(enumerate(request["input_names"]))
+        inputs = {name: file[f"i{k}"] for k, name in named}
+        steps = [
+            {name: file[f"s{n}.{k}"] for k, name in named if f"s{n}.{k}" in file}
+            for n in range(request["steps"])
+        ]
     reference = _reference(request)
     _wait()  # until now the artifact was written
     with rt.load(request["artifact"], threads=request["threads"]) as model:
-        outputs = model.run(inputs)
-        arrays = {f"o{k}": np.array(outputs[name]) for k, name in enumerate(request["output_names"])}
+        outputs = _sequence(model, steps, request["states"]) if steps else model.run(inputs)
+        arrays = {
+            f"o{k}": np.array(outputs[name])
+            for k, name in enumerate(request["output_names"])
+            if name in outputs
+        }
         np.savez(request["outputs"], **arrays)  # type: ignore[arg-type]
         result: dict[str, Any] = {"golden": _golden(model)}
-        sides = {"edgec": lambda: model.run(inputs)}
+        sides: dict[str, Any] = {"edgec": lambda: model.run(inputs)}
+        if steps:
+            session = model.session()
+            sides["edgec"] = lambda: session.run(steps[0])
         if reference is not None:
             sides["onnxruntime"] = lambda: reference.run(None, inputs)
         _wait()  # until now the caller computed the reference; measurements must run alone
@@ -44,6 +56,16 @@ def main(request_path: str) -> None:
             result["layers"] = [dataclasses.asdict(layer) for layer in layers]
         del outputs
     Path(request["result"]).write_text(json.dumps(result), encoding="utf-8")
+
+
+def _sequence(model: Any, steps: list[dict[str, Any]], states: dict[str, str]) -> dict[str, Any]:  # noqa: ANN401
+    """The outputs of runs in one session, each with a first axis of runs; of states the last value."""
+    session = model.session()
+    found = [session.run(step) for step in steps]
+    left = session.states()
+    return {name: np.stack([one[name] for one in found]) for name in found[0]} | {
+        output: left[name] for output, name in states.items()
+    }
 
 
 def _golden(model: Any) -> dict[str, Any] | None:  # noqa: ANN401

@@ -23,6 +23,7 @@ class OutputError:
             does not match.
         ok: within the budget.
         undefined: every value of the reference is NaN, so that equality shows nothing.
+        step: the run of a sequence that it is of, from 1; 0 for a run that stands alone.
     """
 
     name: str
@@ -34,15 +35,17 @@ class OutputError:
     mismatches: int
     ok: bool
     undefined: bool = False
+    step: int = 0
 
     @property
     def verdict(self) -> str:
         """The error in words, for tables and messages."""
         if self.ok and self.undefined:
             return "every value is NaN"
+        where = f" in run {self.step}" if self.step else ""
         if self.mismatches:
-            return f"{self.mismatches} of {int(np.prod(self.shape))} values differ"
-        return f"largest error {self.max_abs:.2g} ({self.max_rel:.1g} of the largest value)"
+            return f"{self.mismatches} of {int(np.prod(self.shape))} values differ{where}"
+        return f"largest error {self.max_abs:.2g} ({self.max_rel:.1g} of the largest value){where}"
 
 
 def compare(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,34 @@ ALIASES = frozenset({"Cast", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Id
 def read_inputs(path: Path, source: SourceModel) -> Arrays:
     """Read inputs from an `.npz` file whose entries are named like the model's inputs.
 
+    Those of a model with states may be inputs of several runs one after the other: their first axis is the run.
+
     Raises:
         InputShapeError: unreadable, a missing or unknown name, another shape or element type.
     """
-    return checked_inputs(_arrays(path), source)
+    given = _arrays(path)
+    return _checked_runs(given, source) if source.states else checked_inputs(given, source)
+
+
+def _checked_runs(given: Arrays, source: SourceModel) -> Arrays:
+    """The inputs of one run or of several, without the states, which begin with their initial values."""
+    states = {state.input for state in source.states}
+    shown = replace(source, inputs=tuple(port for port in source.inputs if port.name not in states))
+    given = {name: array for name, array in given.items() if name not in states}
+    ranks = {port.name: len(port.shape) for port in shown.inputs}
+    several = {n for n, array in given.items() if n in ranks and array.ndim == ranks[n] + 1}
+    counts = {len(given[name]) for name in several}
+    if not several:
+        return checked_inputs(given, shown)
+    if len(counts) > 1 or 0 in counts:
+        raise InputShapeError(
+            f"the inputs are of {' and '.join(map(str, sorted(counts)))} runs; give all of as many"
+        )
+    runs = [
+        checked_inputs({n: a[run] if n in several else a for n, a in given.items()}, shown)
+        for run in range(counts.pop())
+    ]
+    return {name: np.stack([run[name] for run in runs]) for name in runs[0]}
 
 
 def _arrays(path: Path) -> Arrays:

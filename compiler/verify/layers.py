@@ -109,7 +109,9 @@ def open_up(source: SourceModel) -> SourceModel:
     copies = [ValueInfoProto.FromString(value.SerializeToString()) for value in kept]
     del model.graph.output[:]
     model.graph.output.extend(copies)
-    return replace(source, model=model, reference=model, outputs=ports_of(model.graph.output), original=None)
+    return replace(
+        source, model=model, reference=model, outputs=ports_of(model.graph.output), original=None, states=()
+    )
 
 
 def _has_numpy(value: ValueInfoProto) -> bool:

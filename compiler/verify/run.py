@@ -6,7 +6,7 @@ import json
 import signal
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -23,6 +23,7 @@ from edgec.compiler.frontends.source import SourceModel
 from edgec.compiler.verify.compare import QUANTISED_BUDGET, OutputError, compare
 from edgec.compiler.verify.inputs import Arrays, generated
 from edgec.compiler.verify.reference import Reference, is_quantised
+from edgec.compiler.verify.sequences import compare_steps, initial_inputs, reference_steps, steps_of
 from edgec.targets import Target
 
 CHILD_LIMIT_S = 900
@@ -41,6 +42,7 @@ class Verification:
         latency: by side (`edgec`, `onnxruntime`), see `edgec.compiler.verify.timing.Latency`.
         layers: time per kernel, from the runtime's profile.
         golden: outputs for the input that devices check with, see `edgec.runtime.artifact.golden`.
+        steps: runs one after the other in which a model with states was compared; 0 for one without.
     """
 
     errors: tuple[OutputError, ...]
@@ -51,6 +53,7 @@ class Verification:
     latency: dict[str, dict[str, float]] = field(default_factory=dict)
     layers: tuple[dict[str, Any], ...] = ()
     golden: dict[str, Any] | None = None
+    steps: int = 0
 
     @property
     def ok(self) -> bool:
@@ -111,7 +114,10 @@ def verify(
 ) -> Verification:
     """Run `artifact` on `inputs` in a clean process; compare it with its own framework or ONNX Runtime.
 
+    A model with states is run several times in one session, from its initial state, whatever `inputs` holds for states.
+
     Args:
+        inputs: for a sequence of one's own, arrays may have a first axis more, of as many runs.
         write: writes the artifact, if it does not exist yet: the process starts meanwhile.
 
     Raises:
@@ -123,20 +129,32 @@ def verify(
     quantised = is_quantised(source.reference)
     if quantised:
         budget = max(budget, QUANTISED_BUDGET)
-    with started(artifact, source, inputs, threads, measure or Measure(), runner) as child:
+    steps: list[Arrays] = []
+    if source.states:
+        steps = steps_of(source, inputs)
+        inputs = steps[0] | initial_inputs(source)
+    with started(artifact, source, inputs, threads, measure or Measure(), runner, steps) as child:
         if write is not None:
             write()
         child.begin()
         reference = source.original or Reference(source, threads)
-        expected = reference.run(inputs)
+        expected = reference_steps(reference, source, steps) if steps else [reference.run(inputs)]
         spread = source.original.spread(inputs) if source.original and quantised else {}
         got, result = child.finish()
-    errors = tuple(
-        compare(
-            p.name, expected[p.name], got[p.name], budget, spread=spread.get(p.name, 0.0), stored=quantised
+    if steps:
+        errors = compare_steps(source, expected, child.by_step(got), budget, spread, stored=quantised)
+    else:
+        errors = tuple(
+            compare(
+                p.name,
+                expected[0][p.name],
+                got[p.name],
+                budget,
+                spread=spread.get(p.name, 0.0),
+                stored=quantised,
+            )
+            for p in source.outputs
         )
-        for p in source.outputs
-    )
     return Verification(
         errors=errors,
         budget=budget,
@@ -146,6 +164,7 @@ def verify(
         latency=result.get("latency", {}),
         layers=tuple(result.get("layers", [])),
         golden=result.get("golden"),
+        steps=len(steps),
     )
 
 
@@ -182,6 +201,9 @@ class _Child:
     process: subprocess.Popen[bytes]
     folder: Path
     outputs: list[str]
+    steps: int = 0
+    last: frozenset[str] = frozenset()
+    """Outputs of which there is the value of the last run only."""
 
     def begin(self) -> None:
         """Let the process load and run the artifact, which is now complete."""
@@ -204,8 +226,17 @@ class _Child:
             lines = [line for line in told.decode(errors="replace").splitlines() if line.strip()]
             raise CompilerError(f"running the artifact failed: {lines[-1] if lines else 'no message'}")
         with np.load(self.folder / "outputs.npz") as file:
-            outputs = {name: file[f"o{k}"] for k, name in enumerate(self.outputs)}
+            outputs = {name: file[f"o{k}"] for k, name in enumerate(self.outputs) if f"o{k}" in file}
         return outputs, json.loads((self.folder / "result.json").read_text(encoding="utf-8"))
+
+    def by_step(self, outputs: Arrays) -> list[Arrays]:
+        """The outputs of each run: those of states, of which there is one value, belong to the last."""
+        runs = [
+            {name: array[n] for name, array in outputs.items() if name not in self.last}
+            for n in range(self.steps)
+        ]
+        runs[-1] |= {name: outputs[name] for name in self.last if name in outputs}
+        return runs
 
 
 def run_child(
@@ -230,14 +261,18 @@ def started(
     threads: int,
     measure: Measure,
     runner: Runner,
+    steps: Sequence[Arrays] = (),
 ) -> Iterator[_Child]:
     """Start a process for an artifact, which need not exist before `_Child.begin`.
 
+    With `steps`, it runs them in one session, and `inputs` are those of the first with the states.
+
     The process is killed if the caller leaves without waiting for it.
     """
+    last = frozenset(state.output for state in source.states) if steps else frozenset[str]()
     with tempfile.TemporaryDirectory(prefix="edgec-verify-") as scratch:
         folder = Path(scratch)
-        request = _request(folder, artifact, source, inputs, threads, measure, runner)
+        request = _request(folder, artifact, source, inputs, threads, measure, runner, steps)
         # the emulator's Python knows edgec under this name, however it is installed here
         (folder / "edgec").symlink_to(Path(rt.__file__).parent.parent, target_is_directory=True)
         arguments = ["-m", "edgec.compiler.verify.child", str(request)]
@@ -248,7 +283,7 @@ def started(
             command, bufsize=0, env=environment, stdin=pipe, stdout=pipe, stderr=pipe
         ) as process:
             try:
-                yield _Child(process, folder, [port.name for port in source.outputs])
+                yield _Child(process, folder, [port.name for port in source.outputs], len(steps), last)
             finally:
                 process.kill()  # does nothing to one that has ended
 
@@ -261,15 +296,21 @@ def _request(
     threads: int,
     measure: Measure,
     runner: Runner,
+    steps: Sequence[Arrays],
 ) -> Path:
     """Write the request that `edgec.compiler.verify.child` carries out."""
     names = [port.name for port in source.inputs]
-    np.savez(folder / "inputs.npz", **{f"i{k}": inputs[name] for k, name in enumerate(names)})  # type: ignore[arg-type]
+    arrays = {f"i{k}": inputs[name] for k, name in enumerate(names)}
+    for n, step in enumerate(steps):
+        arrays |= {f"s{n}.{k}": step[name] for k, name in enumerate(names) if name in step}
+    np.savez(folder / "inputs.npz", **arrays)  # type: ignore[arg-type]
     request: dict[str, Any] = {
         "artifact": str(artifact),
         "threads": threads,
         "inputs": str(folder / "inputs.npz"),
         "input_names": names,
+        "steps": len(steps),
+        "states": {state.output: state.input for state in source.states},
         "outputs": str(folder / "outputs.npz"),
         "output_names": [port.name for port in source.outputs],
         "result": str(folder / "result.json"),

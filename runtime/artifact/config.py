@@ -38,6 +38,31 @@ class TensorSpec(Part, kw_only=True):
         return f"{self.name!r} {self.dtype}[{', '.join(map(str, self.shape))}]"
 
 
+class StateSpec(Part, kw_only=True):
+    """A value that a session carries from one run to the next.
+
+    The compiled function takes it as the input `input` and returns its next value as the output `output`. Both are
+    among the config's inputs and outputs, so that a reader that does not know states passes them in and out itself.
+
+    Attributes:
+        input, output: names in the source model.
+        shape: that of both.
+        dtype: numpy's name of their element type.
+        initial: the name of the stored array that it begins with; None for zeros.
+        origin: a `variable` of the model, a pair found by its `names`, or one that was `declared`.
+    """
+
+    input: str
+    output: str
+    shape: tuple[int, ...]
+    dtype: str
+    initial: str | None = None
+    origin: Literal["variable", "names", "declared"] = "declared"
+
+    def __str__(self) -> str:
+        return f"{self.input!r} → {self.output!r} {self.dtype}[{', '.join(map(str, self.shape))}]"
+
+
 class KernelInfo(Part, kw_only=True):
     """What one compiled kernel computes.
 
@@ -117,6 +142,7 @@ class Bucket(Part, kw_only=True):
     plan: MemoryPlan | None = None
     kernels: dict[str, KernelInfo] = msgspec.field(default_factory=dict)
     segments: tuple[Segment, ...] = ()
+    states: tuple[StateSpec, ...] = ()
 
 
 class Provenance(Part, kw_only=True):
@@ -134,7 +160,8 @@ class ArtifactConfig(Part, kw_only=True):
     """The config blob. `weights` are tensor names in the order in which a call passes them, after the inputs.
 
     `pipeline` is the model card without its labels, which are a layer of their own. `segments` are the parts that need
-    `onnxruntime` on the device. `around` names the functions of the library of pre- and postprocessing (see
+    `onnxruntime` on the device. `states` are inputs that a session feeds with outputs of the run before; what they
+    begin with is stored beside the weights. `around` names the functions of the library of pre- and postprocessing (see
     `edgec.runtime.processing.compiled`). `buckets` are further input shapes of the model; a reader that does not know
     them runs the first.
     """
@@ -161,6 +188,7 @@ class ArtifactConfig(Part, kw_only=True):
     precision: str = "fp32"
     kernels: dict[str, KernelInfo] = msgspec.field(default_factory=dict)
     segments: tuple[Segment, ...] = ()
+    states: tuple[StateSpec, ...] = ()
     around: tuple[str, ...] = ()
     buckets: tuple[Bucket, ...] = ()
     provenance: Provenance = Provenance()
@@ -168,9 +196,19 @@ class ArtifactConfig(Part, kw_only=True):
     def variants(self) -> tuple[ArtifactConfig, ...]:
         """One config without buckets for each set of input shapes, the first set first."""
         alone = msgspec.structs.replace(self, buckets=())
-        fields = ("inputs", "outputs", "entry", "weights", "plan", "kernels", "segments")
+        fields = ("inputs", "outputs", "entry", "weights", "plan", "kernels", "segments", "states")
         further = [msgspec.structs.replace(alone, **{f: getattr(b, f) for f in fields}) for b in self.buckets]
         return alone, *further
+
+    def visible(self) -> ArtifactConfig:
+        """The config as a session shows it: inputs and outputs without states."""
+        taken = {state.input for state in self.states}
+        made = {state.output for state in self.states}
+        return msgspec.structs.replace(
+            self,
+            inputs=tuple(spec for spec in self.inputs if spec.name not in taken),
+            outputs=tuple(spec for spec in self.outputs if spec.name not in made),
+        )
 
 
 prepare(ArtifactConfig)

@@ -5,7 +5,7 @@ The card is declarative, so no user code runs on a device. Pixels are 0 to 255 a
 """
 
 from edgec.runtime.card.inputs import AudioInput, ImageInput, Input, TensorInput
-from edgec.runtime.card.model_card import ModelCard
+from edgec.runtime.card.model_card import ModelCard, StatePair
 from edgec.runtime.card.outputs import (
     AnchorLayer,
     Anomaly,
@@ -46,6 +46,7 @@ __all__ = [
     "Segmentation",
     "SoundEvents",
     "Ssd",
+    "StatePair",
     "TensorInput",
     "Text",
     "Ultraface",

@@ -43,7 +43,7 @@ _CPU, _POOLED = 1, 2
 _VIEWS = 32
 # Inputs of up to this many bytes are copied into the call's own buffer, which is cheaper than wrapping the caller's
 # array.
-_SMALL = 16384
+SMALL = 16384
 _ELF_MACHINES = {62: "x86_64", 183: "aarch64", 40: "arm", 243: "riscv64"}
 
 
@@ -103,7 +103,7 @@ class _Slot:
         self.tensors: list[Tensor | None] = []
         for number, spec in enumerate(specs):
             size = int(np.prod(spec.shape, dtype=np.int64)) * np.dtype(spec.dtype).itemsize
-            buffer = empty_aligned(spec.shape, spec.dtype) if 0 < size <= _SMALL else None
+            buffer = empty_aligned(spec.shape, spec.dtype) if 0 < size <= SMALL else None
             self.buffers.append(buffer)
             self.tensors.append(None if buffer is None else self.call.put(number, buffer))
         # copies of large inputs that kernels could not read in place, by position
@@ -152,7 +152,7 @@ class CompiledFunction:
         self._weights = [tensor_of(weight) for weight in weights]
         self._arrays = [weight.array for weight in weights]
         self._specs = tuple(inputs)
-        self._library = interface()
+        self.library = self._library = interface()
         self._aliases: bool | None = None
         # shapes and dtypes of the results, once they are known to be small and always the same
         self._small: _Known | None = None
@@ -160,10 +160,14 @@ class CompiledFunction:
         self._free: list[_Slot] = [self._new_slot()]
 
     def _new_slot(self) -> _Slot:
+        vm, function = self.bound()
+        return _Slot(vm, function, self._specs)
+
+    def bound(self) -> tuple[Module, Function]:
+        """Another virtual machine, and its function with the weights bound: a call passes only the inputs."""
         vm = self.new_vm()
-        # With the weights bound once, a call passes only its inputs.
         vm["save_function"](self.name, "edgec.bound", True, *self._weights, *self.arena())
-        return _Slot(vm, vm["edgec.bound"], self._specs)
+        return vm, vm["edgec.bound"]
 
     def arena(self) -> list[Tensor]:
         """Allocate an arena and return the memory plan's activations as tensors in it; empty without a plan."""
@@ -286,7 +290,7 @@ class CompiledFunction:
             unshared.append(output.copy() if shared else output)
             ranges.append((begin, end))
         self._aliases = found
-        if self._fixed_shapes and all(0 < output.nbytes <= _SMALL for output in unshared):
+        if self._fixed_shapes and all(0 < output.nbytes <= SMALL for output in unshared):
             self._small = [(output.shape, output.dtype) for output in unshared]
         return unshared
 

@@ -222,6 +222,7 @@ class Interface:
             return function  # type: ignore[no-any-return]
 
         self.release = declare("TVMFFIObjectDecRef", c_void_p)
+        self._retain = declare("TVMFFIObjectIncRef", c_void_p)
         self.invoke = library["TVMFFIFunctionCall"]
         self._get_global = declare("TVMFFIFunctionGetGlobal", c_void_p, c_void_p)
         self._raised = declare("TVMFFIErrorMoveFromRaised", c_void_p)
@@ -279,6 +280,11 @@ class Interface:
         )  # marks the capsule as consumed, so that its destructor leaves the memory alone
         assert handle.value is not None
         return Tensor(self, handle.value)
+
+    def shared(self, handle: int) -> Tensor:
+        """Another reference to a tensor that something else holds."""
+        self._retain(handle)
+        return Tensor(self, handle)
 
     def array(self, handle: int) -> Array:
         """View a tensor's elements as an array, which keeps them alive.

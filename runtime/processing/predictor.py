@@ -24,11 +24,12 @@ Call = Callable[[list[Array]], list[Array]]
 class Predictor:
     """Connects a model's inputs and outputs with the pre- and postprocessing that its card declares.
 
+    `config` is without states (`ArtifactConfig.visible`).
     `processing` is the checked code of the compiled library, used if the config lists functions of it.
     """
 
-    def __init__(self, config: ArtifactConfig, card: cards.ModelCard, call: Call, processing: bytes) -> None:
-        self._card, self._config, self._call = card, config, call
+    def __init__(self, config: ArtifactConfig, card: cards.ModelCard, processing: bytes) -> None:
+        self._card, self._config = card, config
         self._names = [spec.name for spec in config.outputs]
         self._processing = (
             CompiledProcessing(processing, config.around, card, self._names) if config.around else None
@@ -73,11 +74,17 @@ class Predictor:
                 f"the model card describes an input of {list(expected)}, but the model takes {spec}"
             )
 
-    def __call__(self, source: Any, sample_rate: int | None) -> list[Result]:  # noqa: ANN401 - checked per kind
-        """Typed results of a frame, of sound, or of a dict of arrays, depending on the card's input."""
+    def __call__(self, source: Any, sample_rate: int | None, call: Call) -> list[Result]:  # noqa: ANN401 - checked
+        """Typed results of a frame, of sound, or of a dict of arrays, depending on the card's input.
+
+        Args:
+            source: see `Model.predict`.
+            sample_rate: see `Model.predict`.
+            call: runs the model once, on its inputs in order.
+        """
         if self._picture is not None:
             given, place = self._picture(source)
-            outputs = self._outputs([given])
+            outputs = self._outputs(call, [given])
             if self._processing is not None and self._processing.detects:
                 return list(self._processing.detect(outputs, place))
             return decode(outputs, self._card, given=given, place=place)
@@ -85,13 +92,13 @@ class Predictor:
             samples = samples_of(source, sample_rate, self._sound.card)
             results: list[Result] = []
             for start, end, given in self._sound.windows(samples):
-                results += decode(self._outputs([given]), self._card, given=given, window=(start, end))
+                results += decode(self._outputs(call, [given]), self._card, given=given, window=(start, end))
             return results
         arrays = self._tensors(source)
-        return decode(self._outputs(arrays), self._card, given=arrays[0])
+        return decode(self._outputs(call, arrays), self._card, given=arrays[0])
 
-    def listen(self) -> SoundStream:
-        """Open a stream of sound.
+    def listen(self, call: Call) -> SoundStream:
+        """Open a stream of sound; `call` runs the model once.
 
         Raises:
             InputError: the card's input is not sound.
@@ -100,12 +107,12 @@ class Predictor:
             raise InputError(f"{self._config.name} does not take sound")
 
         def decide(given: Array, seconds: tuple[float, float]) -> list[Result]:
-            return decode(self._outputs([given]), self._card, given=given, window=seconds)
+            return decode(self._outputs(call, [given]), self._card, given=given, window=seconds)
 
         return SoundStream(self._sound, decide)
 
-    def _outputs(self, arrays: list[Array]) -> dict[str, Array]:
-        return dict(zip(self._names, self._call(arrays), strict=True))
+    def _outputs(self, call: Call, arrays: list[Array]) -> dict[str, Array]:
+        return dict(zip(self._names, call(arrays), strict=True))
 
     def _tensors(self, source: Any) -> list[Array]:  # noqa: ANN401 - checked here
         expected = ", ".join(str(spec) for spec in self._config.inputs)

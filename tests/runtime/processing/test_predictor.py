@@ -16,7 +16,20 @@ def spec(name: str, *shape: int) -> rt.TensorSpec:
     return rt.TensorSpec(name=name, safe_name=name, shape=shape, dtype="float32")
 
 
-def predictor(source: dict[str, Any], output: dict[str, Any], *inputs: rt.TensorSpec) -> Predictor:
+class Predicting:
+    """A predictor with the model that it calls."""
+
+    def __init__(self, made: Predictor, call: Any) -> None:
+        self.made, self.call = made, call
+
+    def __call__(self, source: Any, rate: int | None) -> Any:
+        return self.made(source, rate, self.call)
+
+    def listen(self) -> Any:
+        return self.made.listen(self.call)
+
+
+def predictor(source: dict[str, Any], output: dict[str, Any], *inputs: rt.TensorSpec) -> Predicting:
     """A model whose only output is the mean of its first input over all axes but the second."""
     card = msgspec.convert(
         {"input": source, "output": output, "labels": ["blue", "green", "red"]}, rt.ModelCard
@@ -29,7 +42,7 @@ def predictor(source: dict[str, Any], output: dict[str, Any], *inputs: rt.Tensor
         axes = tuple(axis for axis in range(arrays[0].ndim) if axis != 1)
         return [arrays[0].mean(axis=axes)[None]]
 
-    return Predictor(config, card, call, b"")
+    return Predicting(Predictor(config, card, b""), call)
 
 
 IMAGE = {"kind": "image", "width": 4, "height": 4, "colour": "bgr", "scale": 1 / 255}
