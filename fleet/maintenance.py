@@ -8,7 +8,7 @@ import time
 
 from sqlalchemy.exc import DBAPIError
 
-from edgec.fleet.access.auth import expire_sessions
+from edgec.fleet.access.auth import Auth
 from edgec.fleet.registry.blobs import BlobStore
 from edgec.fleet.registry.garbage import GRACE_S, Collected, collect_garbage
 from edgec.fleet.settings import Settings
@@ -23,11 +23,14 @@ log = logging.getLogger(__name__)
 class Maintenance:
     """Keeps the database and the blob store from growing without end, and the TUF metadata from expiring."""
 
-    def __init__(self, database: Database, blobs: BlobStore, settings: Settings, trust: Repository) -> None:
+    def __init__(
+        self, database: Database, blobs: BlobStore, settings: Settings, trust: Repository, auth: Auth
+    ) -> None:
         self._database = database
         self._blobs = blobs
         self._settings = settings
         self._trust = trust
+        self._auth = auth
         self._stop = threading.Event()
 
     def run(self) -> None:
@@ -51,7 +54,7 @@ class Maintenance:
     def retain(self, now: float) -> None:
         """Apply the retention periods of the settings at the Unix time `now`."""
         roll_up(self._database, now - self._settings.telemetry_kept_s)
-        expire_sessions(self._database, now)
+        self._auth.expire(now)
         expire_detections(self._database, now - self._settings.events_kept_s, self._stop)
 
     def collect_garbage(self, now: float, grace_s: float = GRACE_S) -> Collected:

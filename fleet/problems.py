@@ -29,5 +29,7 @@ def problem_response(problem: Problem) -> JSONResponse:
     body: dict[str, Any] = {"type": "about:blank", "title": problem.title, "status": problem.status}
     if problem.detail:
         body["detail"] = problem.detail
-    headers = {"WWW-Authenticate": "Bearer"} if problem.status == 401 else None
+    headers = {"WWW-Authenticate": "Bearer"} if problem.status == 401 else {}
+    if seconds := problem.extra.get("retry_after"):
+        headers["Retry-After"] = str(seconds)
     return JSONResponse(body | problem.extra, problem.status, headers, media_type="application/problem+json")

@@ -26,6 +26,7 @@ from edgec.fleet.errors import FleetError, PortTaken
 from edgec.fleet.settings import Settings
 from edgec.fleet.startup import prepare_tls, start_services
 from edgec.fleet.store.database import Database
+from edgec.fleet.store.files import own_folder
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -96,10 +97,9 @@ def serve(
         FleetError: a port is taken, the data folder is in use or cannot be written, the database or broker is
         unreachable.
     """
-    try:
-        settings.data.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FleetError(f"cannot use the data folder {settings.data}: {error.strerror}") from error
+    # Database, blobs and keys are this user's alone; what the broker reads gets its modes explicitly.
+    os.umask(0o077)
+    own_folder(settings.data)
     with ExitStack() as stack:
         if settings.database is None:
             _lock(settings.data, stack)
@@ -136,16 +136,16 @@ def serve(
                 stack.callback(ready_file.unlink, missing_ok=True)
             on_ready(info)
 
-        server = _Server(_web(app, tls), ready)
+        server = _Server(_web(app, tls, settings.trusted_proxies), ready)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         server.run(sockets=[listener])
         services.workers.check()
 
 
-def _web(app: FastAPI, tls: Tls | None) -> uvicorn.Config:
+def _web(app: FastAPI, tls: Tls | None, trusted_proxies: str) -> uvicorn.Config:
     return uvicorn.Config(
         app, log_level="warning", access_log=False, timeout_graceful_shutdown=5, lifespan="on",
-        forwarded_allow_ips="127.0.0.1", timeout_keep_alive=30, ws_max_size=1 << 20, http=SendfileProtocol,
+        forwarded_allow_ips=trusted_proxies, timeout_keep_alive=30, ws_max_size=1 << 20, http=SendfileProtocol,
         ssl_certfile=tls.certificate if tls else None, ssl_keyfile=tls.key if tls else None,
         ssl_ca_certs=str(tls.client_ca) if tls and tls.client_ca else None,
         ssl_cert_reqs=ssl.CERT_OPTIONAL if tls and tls.client_ca else ssl.CERT_NONE,

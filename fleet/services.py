@@ -81,6 +81,11 @@ class Services:
     started_at: float
     workers: Workers
 
+    @property
+    def secure(self) -> bool:
+        """Whether browsers reach the server by https only, so that cookies are sent over nothing else."""
+        return self.settings.secure_cookies or self.url.startswith("https:")
+
     def revoke_connections(self, device: str) -> None:
         """Close a device's MQTT connections, if the broker is embedded or reads our files."""
         if self.broker is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -83,7 +84,32 @@ class Settings(BaseModel):
     )
     tick_s: float = Field(1.0, gt=0, description="Interval of the rollout engine.")
     secure_cookies: bool = Field(
-        False, description="Send the session cookie over HTTPS only (behind a TLS proxy)."
+        False,
+        description="Send the session cookie over HTTPS only, as it is with --tls or an https public URL.",
+    )
+    session_idle_s: float = Field(
+        3600.0, gt=0, description="A browser is signed out when nobody used it for this long."
+    )
+    session_s: float = Field(
+        12 * 3600.0, gt=0, description="A browser is signed out after this time in any case."
+    )
+    confirmed_s: float = Field(
+        300.0,
+        gt=0,
+        description="How long a person who entered the token again may do what cannot be taken back.",
+    )
+    lockout_failures: int = Field(
+        10, ge=1, description="Failed attempts (to sign in, with a token, to enrol) that lock an address out."
+    )
+    lockout_window_s: float = Field(300.0, gt=0, description="Time within which they are counted.")
+    lockout_s: float = Field(900.0, gt=0, description="How long an address is locked out.")
+    trusted_proxies: str = Field(
+        "127.0.0.1,::1",
+        description="Addresses of proxies whose X-Forwarded-For and X-Forwarded-Proto are believed, with commas.",
+    )
+    metrics_from: str = Field(
+        "127.0.0.0/8,::1/128",
+        description="Networks that may read /metrics without a token, separated by commas; empty for none.",
     )
 
     @field_validator("blobs")
@@ -95,6 +121,16 @@ class Settings(BaseModel):
                 raise ValueError("must look like s3://bucket or s3://bucket/prefix")
         return value
 
+    @field_validator("metrics_from")
+    @classmethod
+    def _networks(cls, value: str) -> str:
+        for text in filter(None, map(str.strip, value.split(","))):
+            try:
+                ipaddress.ip_network(text)
+            except ValueError as error:
+                raise ValueError(f"{text!r} is not a network such as 10.0.0.0/8") from error
+        return value
+
     @field_validator("mqtt")
     @classmethod
     def _mqtt_url(cls, value: str | None) -> str | None:
@@ -103,6 +139,16 @@ class Settings(BaseModel):
             if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname:
                 raise ValueError("must look like mqtt://user:password@host:1883 or mqtts://host:8883")
         return value
+
+    def reads_metrics(self, address: str) -> bool:
+        """Whether `address` may read /metrics without a token."""
+        try:
+            found = ipaddress.ip_address(address)
+        except ValueError:
+            return False
+        mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
+        texts = filter(None, map(str.strip, self.metrics_from.split(",")))
+        return any((mapped or found) in ipaddress.ip_network(text) for text in texts)
 
     @property
     def database_url(self) -> str:

@@ -13,7 +13,9 @@ from datetime import timedelta
 from sqlalchemy import select
 
 from edgec.fleet.access.auth import Auth
+from edgec.fleet.access.limits import Lockout
 from edgec.fleet.access.secrets import new_secret
+from edgec.fleet.access.sessions import SessionRules
 from edgec.fleet.broker.access import SERVER, Access
 from edgec.fleet.broker.embedded import EmbeddedBroker, Tls
 from edgec.fleet.broker.mosquitto import MosquittoFiles
@@ -109,17 +111,18 @@ def start_services(
     client = _mqtt_client(settings, address, ingest, workers)
     captures = Captures(database, pictures, Quota(settings.captures_quota, settings.captures_device_quota))
     captures.sweep(time.time())
+    auth = _auth(settings, certificates)
     services = Services(
         settings=settings,
         database=database,
-        auth=Auth(database, certificates),
+        auth=auth,
         certificates=certificates,
         blobs=blobs,
         ingest=ingest,
         rollouts=rollouts,
         experiments=ExperimentEngine(database, publisher, addresses),
         captures=captures,
-        maintenance=Maintenance(database, blobs, settings, trust),
+        maintenance=Maintenance(database, blobs, settings, trust, auth),
         trust=trust,
         mqtt_client=client,
         mqtt_access=mqtt_access,
@@ -132,6 +135,12 @@ def start_services(
     publisher.client = client
     _start(services, stack, lambda: _send_again(database, publisher, settings.fleet))
     return services
+
+
+def _auth(settings: Settings, certificates: Certificates) -> Auth:
+    rules = SessionRules(settings.session_idle_s, settings.session_s, settings.confirmed_s)
+    lockout = Lockout(settings.lockout_failures, settings.lockout_window_s, settings.lockout_s)
+    return Auth(certificates.database, certificates, rules, lockout)
 
 
 def _mqtt_client(settings: Settings, address: BrokerAddress, ingest: Ingest, workers: Workers) -> MqttClient:

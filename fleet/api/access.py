@@ -8,24 +8,19 @@ from fastapi import APIRouter
 from sqlalchemy import select
 
 from edgec.fleet.access.tokens import NewAccessToken, issue_access_token, revoke_access_token
-from edgec.fleet.api.context import (
-    Admin,
-    Server,
-    Viewer,
-    page,
-)
+from edgec.fleet.api.context import Admin, Server, SureAdmin, page
 from edgec.fleet.store.tables import AccessToken
 
 router = APIRouter(prefix="/api/v1", tags=["access"])
 
 
 def _access_token(row: AccessToken) -> dict[str, Any]:
-    fields = ("name", "role", "models", "created_at", "expires_at", "revoked_at")
+    fields = ("name", "role", "models", "scopes", "created_at", "expires_at", "revoked_at")
     return {field: getattr(row, field) for field in fields}
 
 
 @router.post("/access-tokens", status_code=201)
-def make_access_token(server: Server, who: Admin, body: NewAccessToken) -> dict[str, Any]:
+def make_access_token(server: Server, who: SureAdmin, body: NewAccessToken) -> dict[str, Any]:
     """Create an access token. The secret is in this response only."""
     with server.database.writing() as session:
         row, secret = issue_access_token(session, who.name, body)
@@ -43,13 +38,7 @@ def list_access_tokens(server: Server, _who: Admin) -> dict[str, Any]:
 
 
 @router.delete("/access-tokens/{name}", status_code=204)
-def delete_access_token(server: Server, who: Admin, name: str) -> None:
+def delete_access_token(server: Server, who: SureAdmin, name: str) -> None:
     """Revoke a token, and sign out every browser that signed in with it."""
     with server.database.writing() as session:
         revoke_access_token(session, who.name, name)
-
-
-@router.get("/me")
-def me(_server: Server, who: Viewer) -> dict[str, Any]:
-    """Show the identity of the caller."""
-    return {"name": who.name, "role": who.role, "models": list(who.models)}

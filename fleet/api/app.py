@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 
+from anyio import to_thread
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from sqlalchemy.exc import DataError, OperationalError
 from starlette.exceptions import HTTPException
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.responses import JSONResponse, Response
 
 from edgec.fleet.api import (
@@ -32,6 +34,7 @@ from edgec.fleet.api import (
 )
 from edgec.fleet.api.context import identity
 from edgec.fleet.api.etag import Conditional
+from edgec.fleet.api.protection import Compressed, Protection
 from edgec.fleet.api.registry import Registry
 from edgec.fleet.problems import Problem, problem_response
 from edgec.fleet.registry.blobs import StoreAway
@@ -69,6 +72,8 @@ def create_app(services: Services) -> FastAPI:
         app.include_router(area.router)
     _add_registry(app, services)
     app.add_middleware(Conditional)
+    app.add_middleware(Protection, services.url)
+    app.add_middleware(lambda inner: Compressed(inner, GZipMiddleware(inner)))
     return app
 
 
@@ -78,7 +83,7 @@ def _add_registry(app: FastAPI, services: Services) -> None:
     registry = Registry(services.database, services.blobs, services.settings.max_upload)
 
     async def entry(request: Request) -> Response:
-        who = identity(request)
+        who = await to_thread.run_sync(identity, request)
         headers = {"Docker-Distribution-Api-Version": "registry/2.0"}
         if who is None:
             challenge = {"WWW-Authenticate": 'Basic realm="edgec fleet"'}

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import select
 
-from edgec.fleet.api.context import Admin, Asking, Operator, Server, page
+from edgec.fleet.api.context import Asking, Operator, Server, SureAdmin, page
 from edgec.fleet.audit.log import audit
 from edgec.fleet.certificates.service import record, revoke_serial
 from edgec.fleet.problems import Problem
@@ -88,7 +88,7 @@ def list_certificates(server: Server, _who: Operator, device: str = "") -> dict[
 
 
 @router.delete("/certificates/{serial}", status_code=204)
-def revoke_certificate(server: Server, who: Admin, serial: str) -> None:
+def revoke_certificate(server: Server, who: SureAdmin, serial: str) -> None:
     """Revoke one certificate at once."""
     with server.database.writing() as session:
         row = revoke_serial(session, who.name, serial)

@@ -8,8 +8,8 @@ from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Query, Request
 
-from edgec.fleet.access.auth import COOKIE
-from edgec.fleet.access.identity import Identity, require_role
+from edgec.fleet.access.identity import Identity, Role, require_role, require_scope
+from edgec.fleet.access.sessions import COOKIE, require_confirmed
 from edgec.fleet.api.sendfile import PEER
 from edgec.fleet.problems import Problem
 from edgec.fleet.services import Services
@@ -23,46 +23,75 @@ def services(request: Request) -> Services:
     return found
 
 
+def address(request: Request) -> str:
+    """Where a request comes from."""
+    return request.client.host if request.client else "unknown"
+
+
 def identity(request: Request) -> Identity | None:
     """The caller's identity: by `Authorization` header, else by the browser's cookie, else by certificate.
 
-    A cookie authorises changes only for requests from our own pages.
+    That a cookie authorises changes only for requests from our own pages, `edgec.fleet.api.protection` sees to.
+
+    Raises:
+        Problem: 429 for an invalid token from an address that is locked out.
     """
     auth = services(request).auth
     if header := request.headers.get("authorization"):
-        return auth.by_header(header)
+        return auth.by_header(header, address(request))
     cookie = request.cookies.get(COOKIE)
     if cookie is None:
         shown = request.scope.get("extensions", {}).get(PEER)
         return auth.by_certificate(shown["certificate"]) if shown else None
-    site = request.headers.get("sec-fetch-site", "same-origin")
-    if request.method not in ("GET", "HEAD") and site not in ("same-origin", "none"):
-        return None
-    return auth.by_cookie(cookie)
+    return auth.by_cookie(cookie, active=request.method not in ("GET", "HEAD"))
 
 
 Asking = Annotated[Identity | None, Depends(identity)]
 
 
-def viewer(asking: Asking) -> Identity:
+def allowed(request: Request, asking: Identity | None, role: Role) -> Identity:
+    """The caller, if it has the role, and the scope of the route: the tag of its area.
+
+    Raises:
+        Problem: 401, 403.
+    """
+    tags = request.scope["route"].tags
+    return require_scope(
+        require_role(asking, role), str(tags[0]), write=request.method not in ("GET", "HEAD")
+    )
+
+
+def viewer(request: Request, asking: Asking) -> Identity:
     """A caller who may view."""
-    return require_role(asking, "viewer")
+    return allowed(request, asking, "viewer")
 
 
-def operator(asking: Asking) -> Identity:
+def operator(request: Request, asking: Asking) -> Identity:
     """A caller who may roll out and change devices."""
-    return require_role(asking, "operator")
+    return allowed(request, asking, "operator")
 
 
-def admin(asking: Asking) -> Identity:
+def admin(request: Request, asking: Asking) -> Identity:
     """A caller who may grant access."""
-    return require_role(asking, "admin")
+    return allowed(request, asking, "admin")
+
+
+def sure_operator(request: Request, who: Annotated[Identity, Depends(operator)]) -> Identity:
+    """An operator who does what cannot be taken back: in a browser, one who proved to be there recently."""
+    return require_confirmed(services(request).auth.sessions, who)
+
+
+def sure_admin(request: Request, who: Annotated[Identity, Depends(admin)]) -> Identity:
+    """An administrator who does what cannot be taken back."""
+    return require_confirmed(services(request).auth.sessions, who)
 
 
 Server = Annotated[Services, Depends(services)]
 Viewer = Annotated[Identity, Depends(viewer)]
 Operator = Annotated[Identity, Depends(operator)]
 Admin = Annotated[Identity, Depends(admin)]
+SureOperator = Annotated[Identity, Depends(sure_operator)]
+SureAdmin = Annotated[Identity, Depends(sure_admin)]
 Limit = Annotated[int, Query(ge=1, le=1000, description="Maximum number of items.")]
 Cursor = Annotated[str, Query(max_length=512, description="`next` of the page before.")]
 

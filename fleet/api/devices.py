@@ -13,6 +13,7 @@ from edgec.fleet.api.context import (
     Limit,
     Operator,
     Server,
+    SureOperator,
     Viewer,
     from_cursor,
     next_cursor,
@@ -102,12 +103,12 @@ def accept_device(server: Server, who: Operator, name: str) -> dict[str, Any]:
 
 
 @router.post("/devices/{name}/revoke")
-def revoke_device(server: Server, who: Operator, name: str) -> dict[str, Any]:
+def revoke_device(server: Server, who: SureOperator, name: str) -> dict[str, Any]:
     """Revoke a device: its credentials stop working and its connection is closed."""
     return summary(server.admit(who.name, name, "revoked"))
 
 
 @router.delete("/devices/{name}", status_code=204)
-def delete_device(server: Server, who: Operator, name: str) -> None:
+def delete_device(server: Server, who: SureOperator, name: str) -> None:
     """Delete a device and everything it reported."""
     server.delete_device(who.name, name)

@@ -6,13 +6,14 @@ import base64
 import time
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from edgec.fleet.api.context import (
     Operator,
     Server,
+    address,
     page,
 )
 from edgec.fleet.devices.enrolment import (
@@ -31,9 +32,19 @@ router = APIRouter(prefix="/api/v1", tags=["enrolment"])
 
 
 @router.post("/enroll", status_code=201, response_model_exclude_none=True)
-def enroll_device(server: Server, request: EnrollRequest) -> EnrollResponse:
+def enroll_device(server: Server, connection: Request, request: EnrollRequest) -> EnrollResponse:
     """Exchange an enrolment token or a claim for a device's own credentials. They are shown once, in this
-    response."""
+    response. Refused attempts are recorded, and lock an address out."""
+    server.auth.limits.check("enrolment", address(connection))
+    try:
+        return _enroll(server, request)
+    except Problem as problem:
+        if problem.status == 403:
+            server.auth.limits.failed("enrolment", address(connection), request.device or "", problem.title)
+        raise
+
+
+def _enroll(server: Services, request: EnrollRequest) -> EnrollResponse:
     pem = None
     with server.database.writing() as session:
         if request.claim is not None:

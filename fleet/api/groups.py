@@ -10,6 +10,7 @@ from sqlalchemy import select
 from edgec.fleet.api.context import (
     Operator,
     Server,
+    SureOperator,
     Viewer,
     page,
 )
@@ -43,7 +44,7 @@ def put_group(server: Server, who: Operator, name: Name, body: GroupBody) -> dic
 
 
 @router.delete("/groups/{name}", status_code=204)
-def delete_group(server: Server, who: Operator, name: str) -> None:
+def delete_group(server: Server, who: SureOperator, name: str) -> None:
     """Remove a group; its devices stay."""
     with server.database.writing() as session:
         remove_group(session, who.name, name)

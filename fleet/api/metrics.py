@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Mapping
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from sqlalchemy import func, select
 
-from edgec.fleet.api.context import Server
+from edgec.fleet.api.context import Asking, Server, address, allowed
 from edgec.fleet.broker.durable import LIMIT
 from edgec.fleet.devices.queries import counts
 from edgec.fleet.services import Services
@@ -21,8 +21,11 @@ router = APIRouter(tags=["operations"])
 
 
 @router.get("/metrics", response_class=Response)
-def metrics(server: Server) -> Response:
-    """Metrics in Prometheus' text format 0.0.4. They name no device: anyone on the network may read them."""
+def metrics(server: Server, request: Request, asking: Asking) -> Response:
+    """Metrics in Prometheus' text format 0.0.4, for the networks of the setting `metrics_from` and, from anywhere, for
+    a token (of the scope `operations:read`, where it has scopes). They name no device."""
+    if not server.settings.reads_metrics(address(request)):
+        allowed(request, asking, "viewer")
     registry = CollectorRegistry(auto_describe=False)
     registry.register(FleetCollector(server))
     return Response(generate_latest(registry), media_type=CONTENT_TYPE_PLAIN_0_0_4)

@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Response
 from sqlalchemy import func, select
 
-from edgec.fleet.api.context import Operator, Server, Viewer, page
+from edgec.fleet.api.context import Server, SureOperator, Viewer, page
 from edgec.fleet.audit.log import audit
 from edgec.fleet.problems import Problem
 from edgec.fleet.registry.manifests import delete_manifest
@@ -70,7 +70,7 @@ def report(server: Server, _who: Viewer, model: str, version: str, target: str) 
 
 
 @router.delete("/models/{model}/{version}", status_code=204)
-def delete_version(server: Server, who: Operator, model: str, version: str) -> None:
+def delete_version(server: Server, who: SureOperator, model: str, version: str) -> None:
     """Delete a version for all targets; its blobs go with the next garbage collection."""
     with server.database.writing() as session:
         rows = list(session.scalars(select(ModelVersion).filter_by(model=model, version=version)))

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Response
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
-from edgec.fleet.api.context import Admin, Server
+from edgec.fleet.api.context import Server, SureAdmin
 from edgec.fleet.audit.log import audit
 from edgec.fleet.registry.blobs import StoreAway
 
@@ -51,7 +51,7 @@ def ready(server: Server, response: Response) -> dict[str, Any]:
 
 
 @router.post("/api/v1/registry/gc")
-def collect_garbage(server: Server, who: Admin, grace_s: float = 86400.0) -> dict[str, Any]:
+def collect_garbage(server: Server, who: SureAdmin, grace_s: float = 86400.0) -> dict[str, Any]:
     """Remove blobs that no manifest needs and that are older than `grace_s` seconds."""
     found = server.maintenance.collect_garbage(time.time(), max(grace_s, 0.0))
     with server.database.writing() as session:

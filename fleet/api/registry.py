@@ -18,6 +18,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
 from edgec.fleet.access.identity import Identity
+from edgec.fleet.audit.log import audit
 from edgec.fleet.registry.blobs import BlobStore, DigestMismatch, OffsetMismatch, StoreAway, UnknownUpload
 from edgec.fleet.registry.errors import (
     RegistryError,
@@ -59,6 +60,7 @@ class Registry:
             self._authorise(identity, name, request.method)
             if source := request.query_params.get("from"):
                 self._authorise(identity, source, "GET")
+            request.state.actor = identity.name
             handler = self._handler(match["kind"], match["rest"], request.method)
             return await handler(request, name, match["rest"])
         except RegistryError as error:
@@ -291,7 +293,11 @@ class Registry:
 
         def store() -> Manifest:
             with self._database.writing() as session:
-                return put_manifest(session, self._blobs, name, reference, bytes(content), kind)
+                stored = put_manifest(session, self._blobs, name, reference, bytes(content), kind)
+                audit(
+                    session, request.state.actor, "registry.push", f"{name}:{reference}", digest=stored.digest
+                )
+                return stored
 
         manifest = await to_thread.run_sync(store)
         answer = self._created(f"/v2/{name}/manifests/{reference}", manifest.digest)
@@ -301,16 +307,19 @@ class Registry:
 
     # Delete
 
-    async def _delete_manifest(self, _request: Request, name: str, reference: str) -> Response:
+    async def _delete_manifest(self, request: Request, name: str, reference: str) -> Response:
         def remove() -> bool:
             with self._database.writing() as session:
-                return delete_manifest(session, name, reference)
+                found = delete_manifest(session, name, reference)
+                if found:
+                    audit(session, request.state.actor, "registry.delete", f"{name}:{reference}")
+                return found
 
         if not await to_thread.run_sync(remove):
             raise manifest_unknown(reference)
         return Response(status_code=202)
 
-    async def _delete_blob(self, _request: Request, name: str, digest: str) -> Response:
+    async def _delete_blob(self, request: Request, name: str, digest: str) -> Response:
         """Unlink a blob from the repository; the file is left to the garbage collection, as other repositories
         may hold it."""
         check_digest(digest)
@@ -327,7 +336,9 @@ class Registry:
                         405, "UNSUPPORTED", f"the manifest {used} needs this blob; delete that first"
                     )
                 gone = session.execute(delete(RepositoryBlob).filter_by(repository=name, digest=digest))
-                return int(gone.rowcount)  # type: ignore[attr-defined]
+                if number := int(gone.rowcount):  # type: ignore[attr-defined]
+                    audit(session, request.state.actor, "registry.delete", f"{name}@{digest}")
+                return number
 
         if not await to_thread.run_sync(remove):
             raise blob_unknown(digest)

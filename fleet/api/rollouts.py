@@ -17,7 +17,7 @@ from edgec.fleet.rollouts.service import (
 )
 from edgec.fleet.store.tables import Device, Member, Rollout
 
-router = APIRouter(prefix="/api/v1", tags=["models and rollouts"])
+router = APIRouter(prefix="/api/v1", tags=["rollouts"])
 RolloutId = Annotated[int, Path(ge=1, lt=2**53)]
 
 

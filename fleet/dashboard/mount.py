@@ -42,4 +42,5 @@ def mount(app: FastAPI, services: Services) -> None:
         show_welcome_message=False,
         reconnect_timeout=10,
         language="en-US",
+        gzip_middleware_factory=None,  # api.protection compresses, after it has read the page's scripts
     )

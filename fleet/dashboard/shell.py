@@ -12,8 +12,8 @@ from sqlalchemy.exc import OperationalError
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from edgec.fleet.access.auth import COOKIE
 from edgec.fleet.access.identity import Identity
+from edgec.fleet.access.sessions import COOKIE
 from edgec.fleet.dashboard.parts import count, empty, esc
 from edgec.fleet.dashboard.theme import CSS, LOGO, THEME
 from edgec.fleet.problems import Problem
@@ -69,10 +69,10 @@ if (location.hash === '#search') addEventListener('load', () => setTimeout(() =>
 """
 
 
-def signed_in(services: Services, request: Request) -> Identity | None:
-    """The identity signed in with this browser."""
+def signed_in(services: Services, request: Request, *, active: bool = True) -> Identity | None:
+    """The person signed in with this browser; `active` when that person opened the page just now."""
     cookie = request.cookies.get(COOKIE)
-    return services.auth.by_cookie(cookie) if cookie else None
+    return services.auth.by_cookie(cookie, active=active) if cookie else None
 
 
 def to_sign_in(request: Request) -> Response:
@@ -137,7 +137,9 @@ def _watch_session(services: Services, request: Request, identity: Identity) -> 
     async def check() -> None:
         try:
             # In a tuple, as NiceGUI returns None instead of a result while the page is being left.
-            found: tuple[Identity | None] | None = await run.io_bound(lambda: (signed_in(services, request),))
+            found: tuple[Identity | None] | None = await run.io_bound(
+                lambda: (signed_in(services, request, active=False),)
+            )
         except OperationalError:
             return
         if found is not None and (found[0] is None or found[0].role != identity.role):

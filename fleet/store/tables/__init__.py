@@ -1,6 +1,6 @@
 """The database's tables. Importing one registers all: their foreign keys name each other."""
 
-from edgec.fleet.store.tables.access import AccessToken, Audit, WebSession
+from edgec.fleet.store.tables.access import AccessToken, Attempts, Audit, MqttUser, SignInFlow, WebSession
 from edgec.fleet.store.tables.base import Base
 from edgec.fleet.store.tables.captures import Capture
 from edgec.fleet.store.tables.certificates import Certificate
@@ -12,6 +12,7 @@ from edgec.fleet.store.tables.telemetry import Detection, RollUp, Telemetry
 
 __all__ = [
     "AccessToken",
+    "Attempts",
     "Audit",
     "Base",
     "Capture",
@@ -26,12 +27,14 @@ __all__ = [
     "ManifestBlob",
     "Member",
     "ModelVersion",
+    "MqttUser",
     "Participant",
     "Reading",
     "RepositoryBlob",
     "RollUp",
     "Rollout",
     "Shadow",
+    "SignInFlow",
     "Tag",
     "Telemetry",
     "WebSession",

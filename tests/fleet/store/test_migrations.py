@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import inspect, text
+from sqlalchemy.exc import DBAPIError
 
+from edgec.fleet.audit.chain import verify
+from edgec.fleet.audit.log import audit, audit_entries
 from edgec.fleet.store.bulk import insert_new
 from edgec.fleet.store.database import Database
 from edgec.fleet.store.tables import Capture, Detection, Device, RollUp, Telemetry
@@ -36,6 +39,30 @@ def open_database(backend: Backend, folder: Path, name: str) -> Database:
     return Database(f"sqlite:///{folder / 'fleet.db'}")
 
 
+OLD_AUDIT = (
+    "INSERT INTO audit (at, actor, action, subject, detail) VALUES (1700000000, 'ann', 'device.accepted', 'cam', '{}'),"
+    " (1700000001.5, 'bob', 'job.cancel', 'j1', '{\"why\": \"é\", \"n\": 1}')"
+)
+
+
+def test_the_audit_log_of_an_earlier_version_is_chained_and_only_grows(
+    backend: Backend, tmp_path: Path
+) -> None:
+    database = open_database(backend, tmp_path, "chaining")
+    database.migrate("0004")
+    with database.writing() as session:
+        session.execute(text(OLD_AUDIT.replace(":", "\\:")))
+    database.migrate()
+    with database.writing() as session:
+        audit(session, "cem", "device.revoked", "cam", number=2.5)
+    with database.reading() as session:
+        assert verify(audit_entries(session)).count == 3
+    for statement in ("UPDATE audit SET actor = 'eve'", "DELETE FROM audit"):
+        with pytest.raises(DBAPIError, match="append-only"), database.writing() as session:
+            session.execute(text(statement))
+    database.close()
+
+
 def test_telemetry_and_captures_survive_their_renaming(backend: Backend, tmp_path: Path) -> None:
     database = open_database(backend, tmp_path, "renaming")
     database.migrate("0003")
@@ -60,7 +87,8 @@ def test_telemetry_and_captures_survive_their_renaming(backend: Backend, tmp_pat
         assert sorted((row.at, row.version) for row in session.query(Telemetry)) == [
             (1700000000.5, "3"), (1700000001.5, "4"),
         ]  # fmt: skip
-    database.migrate("-1")
+    while "samples" not in inspect(database.engine).get_table_names():
+        database.migrate("-1")
     with database.reading() as session:
         assert session.execute(text("SELECT count(*) FROM samples")).scalar() == 2
         assert session.execute(text("SELECT kind FROM detections")).scalar() == "end"
