@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -40,6 +41,7 @@ Token = Annotated[
         show_default=False,
     ),
 ]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do it without asking, as in scripts.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -141,6 +143,20 @@ def folder_to_write(path: Path) -> Path:
     if path.exists() and not path.is_dir():
         raise UsageError(f"{path}: is a file, and this command writes into a folder: name another one")
     return path
+
+
+def sure(name: str, consequence: str, *, yes: bool) -> None:
+    """Ask a person to type `name` before something that cannot be taken back, unless `yes`.
+
+    Raises:
+        UsageError: another name was typed, or nobody is there to type.
+    """
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise UsageError(f"this will {consequence}: repeat it with --yes")
+    if typer.prompt(f"This will {consequence}. Type {name} to go on") != name:
+        raise UsageError("another name was typed; nothing was done")
 
 
 def parse_duration(text: str) -> float:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from edgec.cli.arguments import Json, Server, Token
+from edgec.cli.arguments import Json, Server, Token, Yes, sure
 from edgec.cli.console import ago, emit_json, out, styled
 
 app = typer.Typer(
@@ -118,8 +118,9 @@ def accept(name: str, server: Server = None, token: Token = None) -> None:
 
 
 @app.command("revoke")
-def revoke(name: str, server: Server = None, token: Token = None) -> None:
+def revoke(name: str, yes: Yes = False, server: Server = None, token: Token = None) -> None:
     """Revoke a device; its credentials stop working immediately."""
+    sure(name, "end this device's access", yes=yes)
     _admission(name, "revoke", server, token)
 
 

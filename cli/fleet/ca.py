@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from edgec.cli.arguments import Json, Server, Token, folder_to_write
+from edgec.cli.arguments import Json, Server, Token, Yes, folder_to_write, sure
 from edgec.cli.console import emit_json, out
 
 app = typer.Typer(no_args_is_help=True, help="Certificates for devices and servers (mutual TLS).")
@@ -108,9 +108,10 @@ def list_all(device: str = "", server: Server = None, token: Token = None, as_js
 
 
 @app.command()
-def revoke(serial: str, server: Server = None, token: Token = None) -> None:
+def revoke(serial: str, yes: Yes = False, server: Server = None, token: Token = None) -> None:
     """Revoke one certificate immediately; for all of a device's, use `edgec devices revoke`."""
     from edgec.fleet.client.connection import FleetClient, part, resolve
 
+    sure(serial, "revoke this certificate for good", yes=yes)
     with FleetClient(*resolve(server, token)) as client:
         client.delete(f"/certificates/{part(serial)}")

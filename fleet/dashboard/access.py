@@ -12,13 +12,22 @@ from sqlalchemy import func, select
 from starlette.requests import Request
 from starlette.responses import Response
 
-from edgec.fleet.access.identity import Identity
+from edgec.fleet.access.identity import AREAS, Identity
 from edgec.fleet.access.tokens import NewAccessToken, issue_access_token
 from edgec.fleet.audit.log import audit_query
 from edgec.fleet.dashboard import parts
 from edgec.fleet.dashboard.groups import group_dialog, groups_table
 from edgec.fleet.dashboard.parts import ago, esc, link
-from edgec.fleet.dashboard.shell import Pager, dialog_card, frame, html, live, signed_in, to_sign_in
+from edgec.fleet.dashboard.shell import (
+    Pager,
+    dialog_card,
+    frame,
+    html,
+    live,
+    signed_in,
+    surely,
+    to_sign_in,
+)
 from edgec.fleet.devices.enrolment import NewEnrollToken, issue_enroll_token
 from edgec.fleet.groups.service import group_counts
 from edgec.fleet.problems import Problem
@@ -26,6 +35,8 @@ from edgec.fleet.services import Services
 from edgec.fleet.store.tables import AccessToken, Audit, EnrollToken, Group
 
 PAGE = 25
+DAYS = {1: "1 day", 7: "1 week", 30: "30 days", 90: "90 days", 365: "1 year"}
+SCOPES = [f"{area}:{kind}" for area in AREAS for kind in ("read", "write")]
 VALID = {3600: "1 hour", 86400: "1 day", 7 * 86400: "1 week"}
 
 
@@ -99,7 +110,7 @@ def load(services: Services, identity: Identity, wanted: dict[str, Any]) -> dict
         if not identity.may("admin"):
             return {"enroll": enroll, "groups": groups}
         tokens = [
-            (row.name, row.role, row.models, row.created_at, row.expires_at, row.revoked_at)
+            (row.name, row.role, [*row.models, *row.scopes], row.created_at, row.expires_at, row.revoked_at)
             for row in session.scalars(select(AccessToken).order_by(AccessToken.name).limit(200))
         ]
         query = audit_query(wanted["search"])
@@ -179,6 +190,9 @@ def _token_dialog(services: Services, identity: Identity) -> None:
             "admin": "admin: hands out access",
         }
         role = ui.select(roles, value="viewer", label="Role").props("outlined dense").classes("w-full")
+        valid = ui.select(DAYS, value=90, label="Valid for").props("outlined dense").classes("w-full")
+        scopes = ui.select(SCOPES, multiple=True, label="Only for (a machine's token); empty for all")
+        scopes.props("outlined dense use-chips").classes("w-full")
         result = html()
 
         def row_name() -> str:
@@ -191,12 +205,16 @@ def _token_dialog(services: Services, identity: Identity) -> None:
         async def make() -> None:
             def create() -> str:
                 with services.database.writing() as session:
-                    wanted = NewAccessToken.model_validate({"name": row_name(), "role": role.value})
+                    wanted = NewAccessToken.model_validate(
+                        {
+                            "name": row_name(),
+                            "role": role.value,
+                            "valid_s": float(valid.value) * 86400,
+                            "scopes": list(scopes.value or []),
+                        }
+                    )
                     return issue_access_token(session, identity.name, wanted)[1]
 
-            if not row_name():
-                ui.notify("Give it a name.", type="warning")
-                return
             try:
                 secret = await run.io_bound(create)
             except (Problem, ValidationError) as error:
@@ -207,9 +225,15 @@ def _token_dialog(services: Services, identity: Identity) -> None:
             result.set_content(f'<p class="e-soft">{esc(text)}</p><code class="e-code">{esc(secret)}</code>')
             name.set_value("")
 
+        async def ask() -> None:
+            if not row_name():
+                ui.notify("Give it a name.", type="warning")
+                return
+            await surely(services, identity, make)
+
         with ui.row().classes("w-full justify-end"):
             ui.button("Close", on_click=dialog.close).props("flat color=quiet")
-            ui.button("Create token", on_click=make).props("unelevated")
+            ui.button("Create token", on_click=ask).props("unelevated")
     ui.button("New access token", icon="key", on_click=begin).props("outline")
 
 
@@ -254,10 +278,11 @@ def _tokens(rows: list[Any], identity: Identity) -> str:
         ask = f"Revoke the token {name}, and sign out every browser that used it?"
         return parts.button("Revoke", "DELETE", link("/api/v1/access-tokens", name), ask=ask, tone="bad")
 
-    heads = ("Name", "Role", "~Models", "~Made", "~Expires", "State", "")
+    heads = ("Name", "Role", "~Only for", "~Made", "~Expires", "State", "")
     cells = [
         [f"<b>{esc(name)}</b>", esc(role), esc(", ".join(models) or "all"), ago(made), _until(expires),
-         parts.badge("revoked") if revoked else parts.badge("accepted", "valid"),
+         parts.badge("revoked") if revoked else parts.badge("revoked", "expired") if expires and expires < time.time()
+         else parts.badge("accepted", "valid"),
          "" if revoked or name == identity.name else revoke(name)]
         for name, role, models, made, expires, revoked in rows
     ]  # fmt: skip

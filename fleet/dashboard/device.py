@@ -25,7 +25,7 @@ from edgec.fleet.dashboard.device_parts import (
     stream_tables,
     tiles,
 )
-from edgec.fleet.dashboard.shell import attempt, confirm, frame, html, live, signed_in, to_sign_in
+from edgec.fleet.dashboard.shell import attempt, confirm, frame, html, live, signed_in, surely, to_sign_in
 from edgec.fleet.devices.queries import summary
 from edgec.fleet.jobs.service import job_view
 from edgec.fleet.services import Services
@@ -154,7 +154,7 @@ def _actions(services: Services, identity: Identity, name: str, admission: str) 
         await attempt(lambda: admit("accepted"), f"{name} is accepted")
 
     async def revoke() -> None:
-        await attempt(lambda: admit("revoked"), f"{name} is revoked")
+        await surely(services, identity, lambda: attempt(lambda: admit("revoked"), f"{name} is revoked"))
 
     if admission != "accepted":
         ui.button("Accept", icon="check", on_click=accept).props("unelevated")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -39,15 +40,30 @@ document.addEventListener('click', async e => {
     const [method, path] = call.dataset.call.split(' ');
     const body = call.dataset.body;
     call.disabled = true;
-    const answer = await fetch(path, {method, body, headers: body ? {'content-type': 'application/json'} : {}});
+    const send = () => fetch(path, {method, body, headers: body ? {'content-type': 'application/json'} : {}});
+    let answer = await send();
+    let p = answer.ok ? {} : await answer.json().catch(() => ({}));
+    if (p.type === 'confirm') {
+      emitEvent('edgec-confirm', {});
+      await new Promise(done => addEventListener('edgec-confirmed', done, {once: true}));
+      answer = await send();
+      p = answer.ok ? {} : await answer.json().catch(() => ({}));
+    }
     call.disabled = false;
-    if (!answer.ok) { const p = await answer.json().catch(() => ({})); alert(p.detail || p.title || answer.statusText); }
+    if (!answer.ok) alert(p.detail || p.title || answer.statusText);
     else emitEvent('edgec-called', {});
     return;
   }
   const row = e.target.closest('tr[data-href]');
   if (row && !e.target.closest('a,button') && !getSelection().toString()) location.href = row.dataset.href;
 });
+let edgecSeen = Date.now();
+for (const kind of ['pointerdown', 'keydown']) addEventListener(kind, () => {
+  // What happens over the WebSocket is no request: tell the server that someone is here.
+  if (Date.now() - edgecSeen < 60000) return;
+  edgecSeen = Date.now();
+  fetch('/api/v1/session/active', {method: 'POST'});
+}, {capture: true});
 let edgecG = false;
 document.addEventListener('keydown', e => {
   if (e.ctrlKey || e.metaKey || e.altKey || /INPUT|TEXTAREA|SELECT/.test(e.target.tagName)) return;
@@ -97,6 +113,12 @@ def frame(
     """The frame around a page's content; yields a slot for actions beside the title."""
     mode = theme(request)
     _watch_session(services, request, identity)
+    ui.on(
+        "edgec-confirm",
+        lambda: confirm_person(
+            services, identity, lambda: ui.run_javascript("dispatchEvent(new Event('edgec-confirmed'))")
+        ),
+    )
     ui.page_title(f"{title} · edgec fleet")
     ui.add_body_html(KEYS)
     path = request.url.path
@@ -282,8 +304,65 @@ def dialog_card(title: str, width: int = 520) -> Iterator[ui.dialog]:
         yield dialog
 
 
+def confirm_person(services: Services, identity: Identity, then: Callable[[], Any]) -> None:
+    """Ask for the access token, or a sign-in at the identity provider, once more, and go on with `then`."""
+    path = ui.context.client.request.url.path
+    with dialog_card("Confirm that it is you", 448) as dialog:
+        if services.auth.sessions.by_provider(identity):
+            html('<p class="e-soft">This cannot be taken back. Sign in once more, and then repeat it.</p>')
+            with ui.row().classes("w-full justify-end"):
+                ui.button("Cancel", on_click=dialog.close).props("flat color=quiet")
+                start = f"/api/v1/oidc/start?confirm=true&next={quote(path)}"
+                ui.button("Sign in again", on_click=lambda: ui.navigate.to(start)).props("unelevated")
+            dialog.open()
+            return
+        html('<p class="e-soft">This cannot be taken back. Enter your access token once more.</p>')
+        token = ui.input("Access token", password=True).props(
+            'outlined autofocus autocomplete=current-password aria-label="Access token"'
+        )
+        token.classes("w-full")
+        error = html("", "e-small").style("color:var(--bad);min-height:20px;margin:2px")
+
+        async def submit() -> None:
+            status = await post_token("/api/v1/session/confirm", token.value)
+            if status == 204:
+                dialog.close()
+                result = then()
+                if isinstance(result, Awaitable):
+                    await result
+                return
+            locked = "Too many attempts from this address; try again later."
+            error.set_content(locked if status == 429 else "This browser did not sign in with this token.")
+
+        token.on("keydown.enter", submit)
+        with ui.row().classes("w-full justify-end"):
+            ui.button("Cancel", on_click=dialog.close).props("flat color=quiet")
+            ui.button("Confirm", on_click=submit).props("unelevated color=negative")
+    dialog.open()
+
+
+async def post_token(path: str, token: str | None) -> int:
+    """Send a token from the browser to a route of the API that takes one; returns the status."""
+    body = json.dumps(json.dumps({"token": (token or "").strip() or " "}))
+    return int(
+        await ui.run_javascript(
+            f"return (await fetch('{path}', {{method:'POST', headers:{{'content-type':'application/json'}}, "
+            f"body:{body}}})).status",
+            timeout=15,
+        )
+    )
+
+
+async def surely(services: Services, identity: Identity, action: Callable[[], Awaitable[Any]]) -> None:
+    """Run `action` once the person has proved to be there, at once if that was a moment ago."""
+    if await run.io_bound(lambda: services.auth.sessions.confirmed(identity)):
+        await action()
+    else:
+        confirm_person(services, identity, action)
+
+
 def confirm(title: str, text: str, button: str, action: Callable[[], Awaitable[Any]]) -> Callable[[], Any]:
-    """A confirmation dialog before something irreversible; returns the function that opens it."""
+    """A confirmation dialog before something with consequences; returns the function that opens it."""
     with dialog_card(title, 448) as dialog:
         ui.label(text).classes("e-soft")
         with ui.row().classes("w-full justify-end"):

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
-
 from nicegui import ui
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from edgec.fleet.dashboard.shell import html, signed_in, theme
+from edgec.fleet.dashboard.shell import html, post_token, signed_in, theme
 from edgec.fleet.dashboard.theme import LOGO
 from edgec.fleet.services import Services
+
+REFUSED = "This token is unknown, expired or revoked, or restricted to scopes."
 
 
 def add(services: Services) -> None:
@@ -36,16 +36,13 @@ def add(services: Services) -> None:
             error = html("", "e-small").style("color:var(--bad);min-height:20px;margin:6px 2px")
 
             async def submit() -> None:
-                body = json.dumps(json.dumps({"token": (token.value or "").strip()}))
-                status = await ui.run_javascript(
-                    "return (await fetch('/api/v1/session', {method:'POST', headers:{'content-type':"
-                    f"'application/json'}}, body:{body}}})).status",
-                    timeout=10,
-                )
+                status = await post_token("/api/v1/session", token.value)
                 if status == 204:
                     ui.navigate.to(target)
+                elif status == 429:
+                    error.set_content("Too many failed attempts from this address; try again later.")
                 else:
-                    error.set_content("This token is unknown, expired or revoked.")
+                    error.set_content(REFUSED)
 
             token.on("keydown.enter", submit)
             ui.button("Sign in", on_click=submit).props("unelevated").classes("w-full").style("height:42px")

@@ -25,7 +25,7 @@ def test_devices_are_listed_shown_accepted_and_revoked(operator: Operator, fleet
     shown = json.loads(operator("devices", "show", "listed-1", "--json"))
     assert (shown["admission"], shown["labels"], shown["jobs"]) == ("accepted", {"line": "seven"}, [])
     assert "listed-1" in operator("devices", "list", "--state", "never")
-    assert "listed-1 is revoked" in operator("devices", "revoke", "listed-1")
+    assert "listed-1 is revoked" in operator("devices", "revoke", "listed-1", "--yes")
     assert one()["admission"] == "revoked"
     assert "listed-1" in operator("devices", "list", "--state", "revoked")
 

@@ -18,5 +18,5 @@ def test_a_viewer_may_look_and_not_change(operator: Operator, edgec: Edgec, flee
     [listed] = [row for row in json.loads(operator("fleet", "access", "list")) if row["name"] == "watcher"]
     assert listed["role"] == "viewer"
     assert token not in json.dumps(listed)
-    operator("fleet", "access", "revoke", "watcher")
+    operator("fleet", "access", "revoke", "watcher", "--yes")
     assert edgec("devices", environment=viewer).returncode == 4
