@@ -10,6 +10,7 @@ from edgec.compiler.errors import ModelError
 
 HEAD_BYTES = 4096
 MAX_OBJECTIVE = 256  # bytes of an objective's name in XGBoost's binary format
+MAGIC_TFLITE = b"TFL3"
 MOST_MEMBERS = 100_000
 MOST_GROWTH, GROWTH_FREE_BYTES = 20, 64 << 20  # exporters store weights uncompressed, or they hardly compress
 TORCH_LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # the magic number of torch.save before 1.6
@@ -32,6 +33,7 @@ class Format:
 
 ONNX = Format("ONNX", "onnx.read")
 TFLITE = Format("TensorFlow Lite", "tflite.load")
+BUNDLE = Format("MediaPipe bundle", "tflite.bundle")
 XGBOOST = Format("XGBoost", "trees.load")
 LIGHTGBM = Format("LightGBM", "trees.load")
 PICKLE = Format("scikit-learn", "sklearn.load")
@@ -51,8 +53,15 @@ SAFETENSORS = Format(
 OPENVINO = Format("OpenVINO IR", advice="it is made from another model; compile that one")
 
 
+def file_above(path: Path) -> Path | None:
+    """The bundle that a path leads into, as in `face_landmarker.task/face_detector.tflite`; None for other paths."""
+    return next((above for above in path.parents if above.is_file()), None)
+
+
 def detect(path: Path) -> Format:
     """The format of a file or folder: by its first bytes, else by its suffix, else ONNX.
+
+    A path that leads into a bundle names one of its models.
 
     Raises:
         ModelError: a folder that is not a model, or an unreadable file.
@@ -61,6 +70,11 @@ def detect(path: Path) -> Format:
         if (path / "saved_model.pb").exists():
             return SAVED_MODEL
         raise ModelError(f"{path}: is a folder, not a model file")
+    bundle = file_above(path)
+    if bundle is not None:
+        if detect(bundle) is not BUNDLE:
+            raise ModelError(f"{path}: {bundle} is a file, and no bundle of models")
+        return BUNDLE
     try:
         with path.open("rb") as file:
             head = file.read(HEAD_BYTES)
@@ -70,7 +84,7 @@ def detect(path: Path) -> Format:
 
 
 def _by_content(head: bytes, path: Path) -> Format | None:
-    if head[4:8] == b"TFL3":
+    if head[4:8] == MAGIC_TFLITE:
         return TFLITE
     if head[:4] == b"PK\x03\x04":
         return _by_members(path)
@@ -110,6 +124,8 @@ def _by_members(path: Path) -> Format | None:
             f"{path}: is an archive of {len(members)} files that would unpack from {packed:,} to {unpacked:,} bytes; "
             "no exporter writes such a file, so it is not unpacked"
         )
+    if _holds_tflite(path):
+        return BUNDLE
     names = [member.filename for member in members]
     parts = {name.split("/", 1)[-1] for name in names} | set(names)
     if "archive_format" in parts or "serialized_exported_program.json" in parts:
@@ -123,10 +139,19 @@ def _by_members(path: Path) -> Format | None:
     return None
 
 
+def _holds_tflite(path: Path) -> bool:
+    """Whether an archive is a bundle: a TensorFlow Lite model is in it, or in an archive in it."""
+    if path.suffix.lower() == ".task":
+        return True
+    with zipfile.ZipFile(path) as archive:
+        return any(name.lower().endswith((".tflite", ".task")) for name in archive.namelist())
+
+
 def _by_suffix(path: Path) -> Format | None:
     suffixes = {
         ".tflite": TFLITE,
         ".lite": TFLITE,
+        ".task": BUNDLE,
         ".ubj": XGBOOST,
         ".joblib": PICKLE,
         ".pkl": PICKLE,

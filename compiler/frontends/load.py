@@ -45,7 +45,7 @@ def read_any(path: Path, options: CompileOptions) -> Loaded:
         ModelError: the file is damaged, or of a format without a front end; the message says what to do instead.
         ToolMissing: the front end needs a package that is not installed; the message names the extra.
     """
-    if not path.exists():
+    if not path.exists() and formats.file_above(path) is None:
         raise ModelError(f"{path}: no such file")
     kind = formats.detect(path)
     if not kind.module:

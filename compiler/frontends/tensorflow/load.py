@@ -60,8 +60,7 @@ def load(path: Path, options: CompileOptions) -> Loaded:
         shapes = {name: list(shape) for name, shape in options.input_shapes.items()}
         answer = _ask(model, Path(scratch), {"action": "convert", "shapes": shapes, "tflite": str(target)})
         content = target.read_bytes()
-    graph = _named(content, answer, path)
-    onnx_model = to_onnx(graph, path)
+    onnx_model = to_onnx(_named(content, answer, path), path)
     inputs = [value.name for value in onnx_model.graph.input]
     outputs = [value.name for value in onnx_model.graph.output]
     return Loaded(onnx_model, digest, _TensorFlow(model, answer, inputs, outputs))
@@ -112,13 +111,14 @@ def _last(done: subprocess.CompletedProcess[str]) -> str:
     return lines[-1][:300] if lines else f"its process ended with status {done.returncode} and no message"
 
 
-def _named(content: bytes, answer: Mapping[str, Any], path: Path) -> flat.Graph:
-    """The converted graph with the source's order and names of inputs and outputs.
+def _named(content: bytes, answer: Mapping[str, Any], path: Path) -> flat.Model:
+    """The converted model with the source's order and names of inputs and outputs.
 
     Raises:
         ModelError: an input is not used, or two of them are the same.
     """
-    graph = flat.read(content, path)
+    converted = flat.read(content, path)
+    graph = converted.main
     tensors = list(graph.tensors)
     order: dict[str, tuple[int, ...]] = {}
     for kind, letter, known in (
@@ -135,7 +135,8 @@ def _named(content: bytes, answer: Mapping[str, Any], path: Path) -> flat.Graph:
                 )
             tensors[index] = replace(tensors[index], name=name)
         order[kind] = tuple(indices)
-    return replace(graph, tensors=tuple(tensors), inputs=order["inputs"], outputs=order["outputs"])
+    main = replace(graph, tensors=tuple(tensors), inputs=order["inputs"], outputs=order["outputs"])
+    return flat.Model((main, *converted.graphs[1:]))
 
 
 def _folder_digest(folder: Path) -> str:

@@ -188,7 +188,7 @@ def _quantize(g: Writer, op: Operator) -> None:
 def _dequantize(g: Writer, op: Operator) -> None:
     source = g.tensor(op.inputs[0])
     if source.data is not None:  # weights stored as float16 or int8
-        g.put(op.outputs[0], g.constant(g.real(op.inputs[0])))
+        g.put_constant(op.outputs[0], g.real(op.inputs[0]))
         return
     (x,), nchw = operands(g, op, 1)
     if source.dtype == "float16":

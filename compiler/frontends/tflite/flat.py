@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from edgec.compiler.errors import ModelError
 from edgec.compiler.frontends.interface import require
+from edgec.compiler.frontends.tflite.stored_values import dense, values_of
 
 EXTRA = "tflite"
 CUSTOM = 32
@@ -33,6 +34,10 @@ _DTYPES = {
     "UINT64": "uint64",
     "BOOL": "bool",
     "COMPLEX64": "complex64",
+    "INT4": "int8",  # constants of narrow types are widened as they are read
+    "INT2": "int8",
+    "UINT4": "uint8",
+    "BFLOAT16": "float32",
 }
 
 
@@ -61,6 +66,7 @@ class Tensor:
     data: npt.NDArray[np.generic] | None
     quantisation: Quantisation | None
     variable: bool
+    free: tuple[int, ...] = ()  # the axes whose sizes a caller may choose
 
 
 @dataclass(frozen=True)
@@ -80,7 +86,7 @@ class Operator:
 
 @dataclass(frozen=True)
 class Graph:
-    """The main graph of a file; its inputs and outputs also by the names of its first signature, if it has one."""
+    """A graph of a file; the inputs and outputs of the main graph also by the names of its first signature, if any."""
 
     tensors: tuple[Tensor, ...]
     operators: tuple[Operator, ...]
@@ -90,8 +96,20 @@ class Graph:
     signature_outputs: Mapping[str, int] = field(default_factory=dict)
 
 
-def read(content: bytes, path: Path) -> Graph:
-    """The main graph of a TensorFlow Lite file.
+@dataclass(frozen=True)
+class Model:
+    """The graphs of a file: the main one, and those that its operators call."""
+
+    graphs: tuple[Graph, ...]
+
+    @property
+    def main(self) -> Graph:
+        """The graph that an inference runs."""
+        return self.graphs[0]
+
+
+def read(content: bytes, path: Path) -> Model:
+    """The graphs of a TensorFlow Lite file.
 
     Raises:
         ModelError: damaged, or with tensors that do not fit their data.
@@ -102,7 +120,7 @@ def read(content: bytes, path: Path) -> Graph:
         raise ModelError(f"{path}: is not a TensorFlow Lite model, or predates the current format")
     try:
         model = schema.ModelT.InitFromPackedBuf(content, 0)
-        return _graph(model, schema, path)
+        return _model(model, schema, content, path)
     except (
         struct.error,
         IndexError,
@@ -117,34 +135,78 @@ def read(content: bytes, path: Path) -> Graph:
         ) from error
 
 
-def _graph(model: Any, schema: Any, path: Path) -> Graph:  # noqa: ANN401 - objects of the generated schema
+def _model(model: Any, schema: Any, content: bytes, path: Path) -> Model:  # noqa: ANN401 - objects of the generated schema
     if not model.subgraphs:
         raise ModelError(f"{path}: holds no graph")
-    graph = model.subgraphs[0]
-    kinds = {v: k for k, v in vars(schema.BuiltinOperator).items() if not k.startswith("_")}
-    types = {v: k for k, v in vars(schema.TensorType).items() if not k.startswith("_")}
-    tensors = tuple(_tensor(i, t, model.buffers, types, path) for i, t in enumerate(graph.tensors))
+    kinds = _numbered(schema.BuiltinOperator)
+    codes = []
+    for code in model.operatorCodes or []:
+        number = max(code.deprecatedBuiltinCode, code.builtinCode)
+        codes.append(_text(code.customCode) if number == CUSTOM else kinds.get(number, f"operator {number}"))
+    types, names = _numbered(schema.TensorType), _signature(model.signatureDefs)
+    buffers = _Buffers(model.buffers or [], content)
+    graphs = []
+    for number, graph in enumerate(model.subgraphs):
+        tensors = tuple(_tensor(i, t, buffers, types, path) for i, t in enumerate(graph.tensors or []))
+        graphs.append(_graph(graph, tensors, codes, names if number == 0 else ({}, {})))
+    return Model(tuple(graphs))
+
+
+def _numbered(enumeration: type) -> dict[int, str]:
+    return {number: name for name, number in vars(enumeration).items() if not name.startswith("_")}
+
+
+def _graph(
+    graph: Any,  # noqa: ANN401
+    tensors: tuple[Tensor, ...],
+    codes: Sequence[str],
+    names: tuple[dict[str, int], dict[str, int]],
+) -> Graph:
+    count = len(tensors)
     operators = []
     for index, op in enumerate(graph.operators or []):
-        code = model.operatorCodes[op.opcodeIndex]
-        number = max(code.deprecatedBuiltinCode, code.builtinCode)
-        kind = _text(code.customCode) if number == CUSTOM else kinds.get(number, f"operator {number}")
-        inputs, outputs = _indices(op.inputs, len(tensors)), _indices(op.outputs, len(tensors))
         custom = bytes(bytearray(op.customOptions)) if op.customOptions is not None else b""
-        operators.append(Operator(index, kind, inputs, outputs, op.builtinOptions, custom))
+        options = op.builtinOptions if op.builtinOptions is not None else op.builtinOptions2
+        ends = _indices(op.inputs, count), _indices(op.outputs, count)
+        operators.append(Operator(index, codes[op.opcodeIndex], *ends, options, custom))
+    for named in names:
+        _indices(list(named.values()), count)
+    made = {index for op in operators for index in op.outputs} | set(_indices(graph.inputs, count))
+    tensors = tuple(t if t.index in made else _with_empty_data(t) for t in tensors)
     return Graph(
-        tensors,
-        tuple(operators),
-        _indices(graph.inputs, len(tensors)),
-        _indices(graph.outputs, len(tensors)),
-        *_signature(model.signatureDefs, len(tensors)),
+        tensors, tuple(operators), _indices(graph.inputs, count), _indices(graph.outputs, count), *names
     )
 
 
-def _signature(stored: Any, count: int) -> tuple[dict[str, int], dict[str, int]]:  # noqa: ANN401
+def _with_empty_data(tensor: Tensor) -> Tensor:
+    """A constant without elements, such as the shape of a scalar, has no bytes in the file."""
+    if tensor.data is not None or 0 not in tensor.shape or tensor.dtype not in _DTYPES.values():
+        return tensor
+    return replace(tensor, data=np.zeros(tensor.shape, tensor.dtype))
+
+
+class _Buffers:
+    """The bytes of constant tensors; large ones stand behind the flatbuffer."""
+
+    def __init__(self, buffers: Sequence[Any], content: bytes) -> None:
+        self._buffers, self._content = buffers, content
+
+    def get(self, number: int) -> bytes:
+        """The bytes of a buffer, empty where there is none."""
+        if not 0 < number < len(self._buffers):
+            return b""
+        buffer = self._buffers[number]
+        if buffer.offset > 1:
+            if buffer.offset + buffer.size > len(self._content):
+                raise ValueError(f"the buffer {number} ends behind the file")
+            return self._content[buffer.offset : buffer.offset + buffer.size]
+        return bytes(bytearray(buffer.data)) if buffer.data is not None else b""
+
+
+def _signature(stored: Any) -> tuple[dict[str, int], dict[str, int]]:  # noqa: ANN401
     first = stored[0] if stored else None
     inputs, outputs = (
-        {_text(entry.name): _indices([entry.tensorIndex], count)[0] for entry in entries or []}
+        {_text(entry.name): int(entry.tensorIndex) for entry in entries or []}
         for entries in ((first.inputs, first.outputs) if first else ((), ()))
     )
     return inputs, outputs
@@ -161,28 +223,33 @@ def _text(value: bytes | str | None) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value or "")
 
 
-def _tensor(index: int, tensor: Any, buffers: Any, types: dict[int, str], path: Path) -> Tensor:  # noqa: ANN401
+def _tensor(index: int, tensor: Any, buffers: _Buffers, types: dict[int, str], path: Path) -> Tensor:  # noqa: ANN401
     name = _text(tensor.name) or f"tensor_{index}"
     shape = tuple(int(d) for d in tensor.shape) if tensor.shape is not None else ()
     if any(d < 0 for d in shape) or math.prod(shape) > MAX_ELEMENTS:
         raise ModelError(f"{path}: the tensor {name!r} has the impossible shape {list(shape)}")
     kind = types.get(tensor.type, f"type {tensor.type}")
     dtype = _DTYPES.get(kind, "")
-    raw = buffers[tensor.buffer].data if 0 < tensor.buffer < len(buffers) else None
+    raw = buffers.get(tensor.buffer) if dtype else b""
     data = None
-    if raw is not None and len(raw) and dtype:
-        flat = np.frombuffer(bytes(bytearray(raw)), dtype=np.dtype(dtype).newbyteorder("<"))
+    if raw:
+        flat = values_of(raw, kind, dtype, None if tensor.sparsity is not None else math.prod(shape))
+        if tensor.sparsity is not None:
+            flat = dense(flat, tensor.sparsity, shape).reshape(-1)
         if flat.size != math.prod(shape):
             raise ModelError(
                 f"{path}: the tensor {name!r} has {flat.size} values for the shape {list(shape)}"
             )
-        data = flat.astype(dtype).reshape(shape)
-    if tensor.sparsity is not None:
-        raise ModelError(
-            f"{path}: the tensor {name!r} is stored sparsely; convert the model without sparsity"
-        )
+        data = flat.reshape(shape)
+    elif tensor.sparsity is not None:
+        raise ModelError(f"{path}: the tensor {name!r} is stored sparsely, but it is not constant")
     quantisation = _quantisation(tensor.quantization, shape, name, path)
-    return Tensor(index, name, shape, dtype or kind, data, quantisation, bool(tensor.isVariable))
+    free = _free_axes(tensor.shapeSignature)
+    return Tensor(index, name, shape, dtype or kind, data, quantisation, bool(tensor.isVariable), free)
+
+
+def _free_axes(signature: Sequence[int] | None) -> tuple[int, ...]:
+    return () if signature is None else tuple(axis for axis, size in enumerate(signature) if size < 0)
 
 
 def _quantisation(stored: Any, shape: tuple[int, ...], name: str, path: Path) -> Quantisation | None:  # noqa: ANN401

@@ -8,13 +8,14 @@ real numbers on its grid (QuantizeLinear followed by DequantizeLinear) and, wher
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from edgec.compiler.frontends.tflite.flat import Graph, Operator, Quantisation, Tensor
+from edgec.compiler.frontends.tflite.flat import Graph, Model, Operator, Quantisation, Tensor
 
 Array = npt.NDArray[Any]
 TO_NCHW, TO_NHWC = (0, 3, 1, 2), (0, 2, 3, 1)
@@ -25,30 +26,44 @@ class Refused(Exception):
 
 
 class Writer:
-    """The ONNX graph under construction."""
+    """The ONNX graph under construction: of a file's main graph, or within it of one that an operator calls.
 
-    def __init__(self, graph: Graph) -> None:
-        self.graph = graph
+    A graph within another one has nodes of its own, and shares names and constants with those around it.
+    """
+
+    def __init__(self, model: Model, number: int = 0, outer: Writer | None = None) -> None:
+        if not 0 <= number < len(model.graphs):
+            raise Refused(f"it calls graph {number}, and the file has {len(model.graphs)}")
+        if outer is not None and number in outer.calls:
+            raise Refused(f"graph {number} calls itself")
+        self.model = model
+        self.graph: Graph = model.graphs[number]
+        self.calls: tuple[int, ...] = (number,) if outer is None else (*outer.calls, number)
         self.nodes: list[NodeProto] = []
-        self.initialisers: list[TensorProto] = []
+        self.initialisers: list[TensorProto] = [] if outer is None else outer.initialisers
         self.native: dict[int, str] = {}
         self.nchw: dict[int, str] = {}
         self.stored: dict[int, str] = {}  # the integers of quantised tensors
+        self.known: dict[int, Tensor] = {}  # constants that operators make of constants
         self.complex: dict[int, tuple[str, str]] = {}
         self.prefix = ""
+        self._root: Writer = self if outer is None else outer._root
         self._count = 0
-        self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
+        self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = (
+            {} if outer is None else outer._constants
+        )
 
-    def begin(self, operator: Operator) -> None:
-        """Name the nodes that follow after an operator."""
-        self.prefix = f"{operator.kind}_{operator.index}"
+    def begin(self, operator: Operator, within: str = "") -> None:
+        """Name the nodes that follow after an operator, and the one that calls its graph."""
+        self.prefix = f"{within}_" * bool(within) + f"{operator.kind}_{operator.index}"
 
     def op(self, op_type: str, *inputs: str | Array, outputs: int = 1, **attrs: object) -> Any:  # noqa: ANN401
         """Add a node; arrays become initialisers. Returns the name of its output, or a list of several."""
-        self._count += 1
+        self._root._count += 1
+        number = self._root._count
         names = [x if isinstance(x, str) else self.constant(x) for x in inputs]
-        made = [f"{self.prefix}_{op_type}_{self._count}_{i}" for i in range(outputs)]
-        name = f"{self.prefix}/{op_type}_{self._count}"
+        made = [f"{self.prefix}_{op_type}_{number}_{i}" for i in range(outputs)]
+        name = f"{self.prefix}/{op_type}_{number}"
         self.nodes.append(helper.make_node(op_type, names, made, name=name, **attrs))
         return made[0] if outputs == 1 else made
 
@@ -65,7 +80,29 @@ class Writer:
         """A tensor of the source."""
         if index < 0:
             raise Refused("an input that it needs is left out")
-        return self.graph.tensors[index]
+        return self.known.get(index) or self.graph.tensors[index]
+
+    def put_constant(self, index: int, value: Array) -> None:
+        """Bind a value that is known at compile time, such as a dequantised weight."""
+        tensor = self.tensor(index)
+        self.known[index] = replace(tensor, shape=value.shape, data=value, quantisation=None)
+
+    def shape(self, index: int, *ranks: int) -> tuple[int, ...]:
+        """The shape of a tensor.
+
+        Args:
+            ranks: the numbers of axes that it may have; any, if none is given.
+
+        Raises:
+            Refused: it has another number of axes.
+        """
+        tensor = self.tensor(index)
+        if ranks and len(tensor.shape) not in ranks:
+            wanted = " or ".join(str(rank) for rank in ranks)
+            raise Refused(
+                f"its tensor {tensor.name!r} of shape {list(tensor.shape)} has to have {wanted} axes"
+            )
+        return tensor.shape
 
     def data(self, index: int) -> Array:
         """The stored values of a constant tensor.

@@ -14,19 +14,22 @@ from onnx import ModelProto, ValueInfoProto, helper
 from edgec.compiler.errors import ModelError, ToolMissing, Unsupported, UnsupportedModel
 from edgec.compiler.frontends.interface import Loaded, read_file
 from edgec.compiler.frontends.tflite import (
+    control_flow,
     convolution,
     detection,
     elementwise,
+    mediapipe,
     normalisation,
     pooling,
     recurrent,
     reductions,
+    shapes,
     shaping,
     spectral,
 )
-from edgec.compiler.frontends.tflite.flat import Graph, Tensor, read
+from edgec.compiler.frontends.tflite.flat import Graph, Model, Tensor, read
 from edgec.compiler.frontends.tflite.graph import Refused, Writer, is_quantised
-from edgec.compiler.frontends.tflite.registry import CONVERTERS
+from edgec.compiler.frontends.tflite.registry import convert_operators
 from edgec.compiler.options import CompileOptions
 
 OPSET = 18
@@ -37,9 +40,11 @@ REMEDY = (
 )
 # Importing them fills the table of converters.
 TABLES = (
+    control_flow,
     convolution,
     detection,
     elementwise,
+    mediapipe,
     normalisation,
     pooling,
     recurrent,
@@ -63,14 +68,27 @@ def load(path: Path, options: CompileOptions) -> Loaded:
         ToolMissing: ai-edge-litert is not installed.
     """
     content, digest = read_file(path)
-    graph = read(content, path)
-    model = to_onnx(graph, path)
-    return Loaded(model, digest, _litert(path, content, graph, model))
+    return load_content(content, digest, path, options)
 
 
-def to_onnx(graph: Graph, path: Path) -> ModelProto:
-    """The graph as ONNX; see `load`."""
-    g = Writer(graph)
+def load_content(content: bytes, digest: str, path: Path, options: CompileOptions) -> Loaded:
+    """Read the content of a TensorFlow Lite file; see `load`.
+
+    Args:
+        digest: `sha256:…` of the content.
+        path: the file, for messages.
+    """
+    stored = read(content, path)
+    sizes = shapes.chosen(stored, _port_names(stored.main), options.input_shapes)
+    stored = shapes.settled(stored, content, sizes, path)
+    model = to_onnx(stored, path)
+    return Loaded(model, digest, _litert(path, content, stored, model, sizes))
+
+
+def to_onnx(stored: Model, path: Path) -> ModelProto:
+    """The model as ONNX; see `load`."""
+    graph = stored.main
+    g = Writer(stored)
     names = _port_names(graph)
     inputs = []
     for index in graph.inputs:
@@ -81,7 +99,7 @@ def to_onnx(graph: Graph, path: Path) -> ModelProto:
             g.put_integers(index, names[index])
         else:
             g.native[index] = names[index]
-    _convert_all(g, path)
+    _convert_all(g)
     outputs = []
     g.prefix = "output"
     for index in graph.outputs:
@@ -102,25 +120,10 @@ def to_onnx(graph: Graph, path: Path) -> ModelProto:
     )
 
 
-def _convert_all(g: Writer, path: Path) -> None:
-    refused: list[Unsupported] = []
-    for operator in g.graph.operators:
-        g.begin(operator)
-        try:
-            if operator.kind not in CONVERTERS:
-                raise Refused("there is no converter for this operator")
-            CONVERTERS[operator.kind](g, operator)
-        except Refused as refusal:
-            reason = str(refusal)
-            if not reason.endswith("is never computed"):
-                refused.append(_unsupported(g.graph, operator.index, reason))
-        except (IndexError, ValueError, KeyError, AttributeError, TypeError, ZeroDivisionError) as error:
-            # an operator whose options or tensors do not belong to its kind: the file is inconsistent
-            refused.append(
-                _unsupported(g.graph, operator.index, f"its parts do not fit together ({error!r})")
-            )
+def _convert_all(g: Writer) -> None:
+    refused = convert_operators(g)
     if refused:
-        raise UnsupportedModel(refused)
+        raise UnsupportedModel([_unsupported(g.graph, op.index, reason) for op, reason in refused])
 
 
 def _unsupported(graph: Graph, index: int, reason: str) -> Unsupported:
@@ -158,21 +161,33 @@ def _value(name: str, tensor: Tensor, *, shaped: bool = True) -> ValueInfoProto:
     return helper.make_tensor_value_info(name, kind, tensor.shape if shaped else None)
 
 
-def _litert(path: Path, content: bytes, graph: Graph, model: ModelProto) -> LiteRt:
+def _litert(
+    path: Path, content: bytes, stored: Model, model: ModelProto, sizes: Mapping[int, tuple[int, ...]]
+) -> LiteRt | None:
+    if not runs_in_litert(stored):
+        return None
     try:
         from ai_edge_litert.interpreter import Interpreter, OpResolverType
     except ImportError as error:
         raise ToolMissing(f"{path}: verifying needs LiteRT: pip install 'edgec[tflite]'") from error
+    plain = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    made = []
     try:
-        interpreter = Interpreter(model_content=content, num_threads=1)
-        interpreter.allocate_tensors()
-        plain = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-        other = Interpreter(model_content=content, num_threads=1, experimental_op_resolver_type=plain)
-        other.allocate_tensors()
+        for kernels in ({}, {"experimental_op_resolver_type": plain}):
+            interpreter = Interpreter(model_content=content, num_threads=1, **kernels)
+            for index, shape in sizes.items():
+                interpreter.resize_tensor_input(index, shape)
+            interpreter.allocate_tensors()
+            made.append(interpreter)
     except (ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else "no reason given"
         raise ModelError(f"{path}: LiteRT rejects this model: {reason[:200]}") from error
-    return LiteRt(interpreter, other, graph, model)
+    return LiteRt(made[0], made[1], stored.main, model)
+
+
+def runs_in_litert(stored: Model) -> bool:
+    """Whether LiteRT has all operators of a model, which it may lack of MediaPipe's."""
+    return not any(op.kind in mediapipe.KINDS for graph in stored.graphs for op in graph.operators)
 
 
 class LiteRt:

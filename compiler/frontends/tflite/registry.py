@@ -9,25 +9,81 @@ import numpy as np
 
 from edgec.compiler.frontends.tflite.flat import Operator, Tensor
 from edgec.compiler.frontends.tflite.graph import Refused, Writer, grid, is_quantised
+from edgec.compiler.frontends.tflite.unsupported import UNSUPPORTED
 
 Convert: TypeAlias = Callable[[Writer, Operator], None]
+Count: TypeAlias = int | tuple[int, int | None]  # how many: exactly, or at least and at most
 CONVERTERS: dict[str, Convert] = {}
 
-NONE, RELU, RELU_N1_TO_1, RELU6 = 0, 1, 2, 3
+NONE, RELU, RELU_N1_TO_1, RELU6, TANH, SIGN_BIT = range(6)
 SAME, VALID = 0, 1
 _RANGES = {RELU: (0.0, np.inf), RELU_N1_TO_1: (-1.0, 1.0), RELU6: (0.0, 6.0)}
 _INTEGERS = {"int8": (-128, 127), "uint8": (0, 255), "int16": (-32768, 32767)}
+INCONSISTENT = (IndexError, ValueError, KeyError, AttributeError, TypeError, ZeroDivisionError, OverflowError)
 
 
-def converts(*kinds: str) -> Callable[[Convert], Convert]:
-    """Register a converter for operators."""
+def converts(
+    *kinds: str, inputs: Count = (0, None), outputs: Count = (1, None)
+) -> Callable[[Convert], Convert]:
+    """Register a converter for operators.
+
+    Args:
+        inputs, outputs: how many the operators take and make. Inputs up to the least number have to be given.
+    """
 
     def register(function: Convert) -> Convert:
+        def checked(g: Writer, op: Operator) -> None:
+            _check_count(len(op.inputs), inputs, "input")
+            _check_count(len(op.outputs), outputs, "output")
+            least = inputs if isinstance(inputs, int) else inputs[0]
+            if min(op.inputs[:least], default=0) < 0 or min(op.outputs, default=0) < 0:
+                raise Refused("a tensor that it needs is left out")
+            function(g, op)
+
         for kind in kinds:
-            CONVERTERS[kind] = function
+            CONVERTERS[kind] = checked
         return function
 
     return register
+
+
+def _check_count(given: int, wanted: Count, what: str) -> None:
+    low, high = (wanted, wanted) if isinstance(wanted, int) else wanted
+    if given < low or (high is not None and given > high):
+        span = f"{low}" if low == high else f"at least {low}" if high is None else f"{low} to {high}"
+        raise Refused(f"it has {given} {what}s, and the operator {span}")
+
+
+def convert_operators(g: Writer, within: str = "") -> list[tuple[Operator, str]]:
+    """Convert the operators of a graph, in their order; returns those that cannot be, with the reasons.
+
+    Args:
+        within: the name of the operator that calls the graph.
+    """
+    refused: list[tuple[Operator, str]] = []
+    lost: set[int] = set()
+    for operator in g.graph.operators:
+        g.begin(operator, within)
+        try:
+            if operator.kind not in CONVERTERS:
+                raise Refused(UNSUPPORTED.get(operator.kind, "there is no converter for this operator"))
+            CONVERTERS[operator.kind](g, operator)
+        except Refused as refusal:
+            if not lost.intersection(operator.inputs):  # else the cause has been told
+                refused.append((operator, str(refusal)))
+            lost.update(operator.outputs)
+        except INCONSISTENT as error:
+            # an operator whose options or tensors do not belong to its kind: the file is inconsistent
+            if not lost.intersection(operator.inputs):
+                refused.append((operator, f"its parts do not fit together ({_told(operator, error)})"))
+            lost.update(operator.outputs)
+    return refused
+
+
+def _told(operator: Operator, error: Exception) -> str:
+    if isinstance(error, AttributeError):
+        return f"its options are {type(operator.options).__name__.removesuffix('T')}"
+    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__
 
 
 def activated(g: Writer, name: str, activation: int, output: int) -> str:
@@ -38,6 +94,8 @@ def activated(g: Writer, name: str, activation: int, output: int) -> str:
     """
     if activation == NONE:
         return name
+    if activation == TANH:
+        return str(g.op("Tanh", name))
     if activation not in _RANGES:
         raise Refused(f"it has the fused activation number {activation}")
     low, high = _RANGES[activation]

@@ -38,6 +38,16 @@ def _reshaped(g: Writer, op: Operator, shape: str) -> None:
         _moved(g, op, g.op("Reshape", g.get(source), shape))
 
 
+@converts("DENSIFY", inputs=1, outputs=1)
+def _densify(g: Writer, op: Operator) -> None:
+    """Sparse constants have their zeros since the file was read."""
+    data = g.tensor(op.inputs[0]).data
+    if data is not None and not is_quantised(g.tensor(op.inputs[0])):
+        g.put_constant(op.outputs[0], data)
+    else:
+        g.put(op.outputs[0], g.get(op.inputs[0]), exact=True)
+
+
 @converts("SQUEEZE", "EXPAND_DIMS")
 def _squeeze(g: Writer, op: Operator) -> None:
     _reshaped(g, op, g.constant(np.array(g.tensor(op.outputs[0]).shape, np.int64)))
