@@ -115,7 +115,7 @@ def states_of(source: SourceModel, bucket: int = 0) -> tuple[rt.StateSpec, ...]:
 def initial_values(source: SourceModel, bucket: int = 0) -> dict[str, npt.NDArray[np.generic]]:
     """What the states begin with where that is not zero, by the names that the config gives them."""
     return {
-        initial_name(state, bucket): np.ascontiguousarray(state.initial)
+        initial_name(state, bucket): np.array(state.initial, order="C")
         for state in source.states
         if state.initial is not None and not is_zero(state)
     }

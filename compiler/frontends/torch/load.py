@@ -9,7 +9,7 @@ import pickle
 import tempfile
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,6 +22,8 @@ from onnx import ModelProto
 from edgec.compiler.errors import InputShapeError, ModelError, opening
 from edgec.compiler.frontends import formats
 from edgec.compiler.frontends.interface import Loaded, read_file, require
+from edgec.compiler.frontends.source import State
+from edgec.compiler.frontends.torch.buffers import carry_buffers
 from edgec.compiler.options import CompileOptions
 
 EXTRA = "torch"
@@ -43,12 +45,19 @@ def load(path: Path, options: CompileOptions) -> Loaded:
     require("onnxscript", EXTRA, path)
     _, digest = read_file(path)
     script = formats.detect(path) is formats.TORCH_SCRIPT
-    model, run = _from_script(torch, path, options) if script else _from_program(torch, path)
-    names = [value.name for value in model.graph.output]
-    return Loaded(model, digest, _Torch(torch, run, [v.name for v in model.graph.input], names))
+    states: list[State] = []
+    if script:
+        model, run = _from_script(torch, path, options)
+    else:
+        model, run, states = _from_program(torch, path)
+    taken, made = {state.input for state in states}, {state.output for state in states}
+    inputs = [value.name for value in model.graph.input if value.name not in taken]
+    outputs = [value.name for value in model.graph.output if value.name not in made]
+    kind = _TorchWithState if states else _Torch
+    return Loaded(model, digest, kind(torch, run, inputs, outputs), tuple(states))
 
 
-def _from_program(torch: ModuleType, path: Path) -> tuple[ModelProto, Any]:
+def _from_program(torch: ModuleType, path: Path) -> tuple[ModelProto, Any, list[State]]:
     try:
         program = torch.export.load(path)
     except (RuntimeError, ValueError, KeyError, AttributeError, OSError, zipfile.BadZipFile) as error:
@@ -56,8 +65,10 @@ def _from_program(torch: ModuleType, path: Path) -> tuple[ModelProto, Any]:
     except pickle.UnpicklingError as error:
         raise ModelError(f"{path}: holds objects that are not loaded for safety: {opening(error)}") from error
     with _quiet(), _readable(torch, path):
-        exported = torch.onnx.export(program, dynamo=True, opset_version=OPSET, verbose=False)
-        return exported.model_proto, program.module()
+        exported = torch.onnx.export(program, dynamo=True, opset_version=OPSET, verbose=False, optimize=False)
+        states = carry_buffers(exported)
+        exported.optimize()
+        return exported.model_proto, program.module(), states
 
 
 def _from_script(torch: ModuleType, path: Path, options: CompileOptions) -> tuple[ModelProto, Any]:
@@ -109,7 +120,8 @@ def _check_state(torch: ModuleType, module: Any, example: tuple[Any, ...], path:
     if not all(torch.equal(a, b) for a, b in zip(first, second, strict=True)):
         raise ModelError(
             f"{path}: returns other results when called again with the same inputs, as it keeps {', '.join(kept)} "
-            "between calls. Script a module whose forward takes and returns this state, and compile that"
+            "between calls. Keep it in buffers and save the module with torch.export (.pt2), whose buffers become "
+            "states; or script a module whose forward takes and returns it"
         )
 
 
@@ -152,11 +164,33 @@ class _Torch:
         given = [self._torch.from_numpy(np.ascontiguousarray(inputs[name])) for name in self._inputs]
         with self._torch.no_grad():
             results = _flat(self._run(*given))
-        return {name: x.numpy() for name, x in zip(self._outputs, results, strict=True)}
+        # copies: an output may be a buffer that the next run changes
+        return {name: x.numpy().copy() for name, x in zip(self._outputs, results, strict=True)}
 
     def spread(self, inputs: Arrays) -> dict[str, float]:
         """Empty: none is known."""
         return {}
+
+
+class _TorchWithState(_Torch):
+    """PyTorch with a module whose buffers change: each run, and each sequence of runs, begins with the stored ones."""
+
+    def run(self, inputs: Arrays) -> dict[str, npt.NDArray[np.generic]]:
+        """The outputs of a first run."""
+        return self._fresh().run(inputs)
+
+    def run_steps(
+        self, steps: Sequence[Arrays], carried: Mapping[str, str]
+    ) -> list[dict[str, npt.NDArray[np.generic]]]:
+        """The outputs of runs one after the other; see `edgec.compiler.frontends.source.KeepsState`."""
+        once, outputs = self._fresh(), list[dict[str, npt.NDArray[np.generic]]]()
+        for inputs in steps:
+            taken = {name: outputs[-1][made] for name, made in carried.items()} if outputs else {}
+            outputs.append(once.run({**inputs, **taken}))
+        return outputs
+
+    def _fresh(self) -> _Torch:
+        return _Torch(self._torch, copy.deepcopy(self._run), self._inputs, self._outputs)
 
 
 def _flat(value: Any) -> list[Any]:  # noqa: ANN401 - whatever the model returns
