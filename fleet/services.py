@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import delete
 
 from edgec.fleet.access.auth import Auth
+from edgec.fleet.access.oidc import Provider
 from edgec.fleet.audit.log import audit
 from edgec.fleet.broker.embedded import EmbeddedBroker
 from edgec.fleet.broker.mosquitto import MosquittoFiles
@@ -45,6 +46,7 @@ class Services:
         settings: what the server was started with.
         database: rows of all services.
         auth: resolves credentials.
+        oidc: the identity provider, if the settings name one.
         certificates: the fleet's authority and its certificates.
         blobs: content of the registry.
         ingest: writes what devices publish.
@@ -65,6 +67,7 @@ class Services:
     settings: Settings
     database: Database
     auth: Auth
+    oidc: Provider | None
     certificates: Certificates
     blobs: BlobStore
     ingest: Ingest

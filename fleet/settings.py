@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -103,6 +104,19 @@ class Settings(BaseModel):
     )
     lockout_window_s: float = Field(300.0, gt=0, description="Time within which they are counted.")
     lockout_s: float = Field(900.0, gt=0, description="How long an address is locked out.")
+    oidc_issuer: str | None = Field(
+        None, description="Address of an OpenID Connect provider, with which people sign in to the dashboard."
+    )
+    oidc_client_id: str = Field("", description="By which the provider knows this fleet.")
+    oidc_client_secret: str = Field("", description="Its secret; empty for a public client.")
+    oidc_roles: str = Field(
+        "", description="Roles of the provider's groups: GROUP=ROLE, separated by commas. Others are refused."
+    )
+    oidc_groups_claim: str = Field("groups", description="The claim that lists a person's groups.")
+    oidc_scopes: str = Field(
+        "openid profile email", description="What the provider is asked for, separated by blanks."
+    )
+    oidc_name: str = Field("single sign-on", description="What the sign-in page calls the provider.")
     trusted_proxies: str = Field(
         "127.0.0.1,::1",
         description="Addresses of proxies whose X-Forwarded-For and X-Forwarded-Proto are believed, with commas.",
@@ -119,6 +133,24 @@ class Settings(BaseModel):
             parts = urlsplit(value)
             if parts.scheme != "s3" or not parts.netloc:
                 raise ValueError("must look like s3://bucket or s3://bucket/prefix")
+        return value
+
+    @field_validator("oidc_issuer")
+    @classmethod
+    def _https(cls, value: str | None) -> str | None:
+        if value is not None:
+            parts = urlsplit(value)
+            here = parts.hostname in ("localhost", "127.0.0.1", "::1")
+            if not parts.hostname or (parts.scheme != "https" and not (here and parts.scheme == "http")):
+                raise ValueError("must be an https address")
+        return value
+
+    @field_validator("oidc_roles")
+    @classmethod
+    def _roles(cls, value: str) -> str:
+        for item in filter(None, map(str.strip, value.split(","))):
+            if not re.fullmatch(r".+=(viewer|operator|admin)", item):
+                raise ValueError(f"{item!r} is not of the form GROUP=ROLE, with viewer, operator or admin")
         return value
 
     @field_validator("metrics_from")

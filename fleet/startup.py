@@ -14,6 +14,7 @@ from sqlalchemy import select
 
 from edgec.fleet.access.auth import Auth
 from edgec.fleet.access.limits import Lockout
+from edgec.fleet.access.oidc import Provider, ProviderSettings, parse_roles
 from edgec.fleet.access.secrets import new_secret
 from edgec.fleet.access.sessions import SessionRules
 from edgec.fleet.broker.access import SERVER, Access
@@ -116,6 +117,7 @@ def start_services(
         settings=settings,
         database=database,
         auth=auth,
+        oidc=_oidc(settings, database, url),
         certificates=certificates,
         blobs=blobs,
         ingest=ingest,
@@ -141,6 +143,20 @@ def _auth(settings: Settings, certificates: Certificates) -> Auth:
     rules = SessionRules(settings.session_idle_s, settings.session_s, settings.confirmed_s)
     lockout = Lockout(settings.lockout_failures, settings.lockout_window_s, settings.lockout_s)
     return Auth(certificates.database, certificates, rules, lockout)
+
+
+def _oidc(settings: Settings, database: Database, url: str) -> Provider | None:
+    if settings.oidc_issuer is None:
+        return None
+    if not settings.oidc_client_id or not settings.oidc_roles:
+        raise FleetError(
+            "EDGEC_FLEET_OIDC_ISSUER also needs EDGEC_FLEET_OIDC_CLIENT_ID and EDGEC_FLEET_OIDC_ROLES"
+        )
+    chosen = ProviderSettings(
+        settings.oidc_issuer, settings.oidc_client_id, settings.oidc_client_secret, parse_roles(settings.oidc_roles),
+        settings.oidc_groups_claim, settings.oidc_scopes,
+    )  # fmt: skip
+    return Provider(database, chosen, f"{url}/api/v1/oidc/callback")
 
 
 def _mqtt_client(settings: Settings, address: BrokerAddress, ingest: Ingest, workers: Workers) -> MqttClient:

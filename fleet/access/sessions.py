@@ -100,6 +100,18 @@ class Sessions:
             audit(session, row.name, "session.confirm")
             return True
 
+    def confirm_by_provider(self, session_hash: str, subject: str) -> bool:
+        """Record that the person is there, if it was them (`subject`) who signed in at the provider again."""
+        with self._database.writing() as session:
+            row = session.scalar(
+                select(WebSession).filter_by(hash=session_hash, subject=subject, token_id=None)
+            )
+            if row is None:
+                return False
+            row.confirmed_at = time.time()
+            audit(session, row.name, "session.confirm")
+            return True
+
     def confirmed(self, identity: Identity) -> bool:
         """Whether the person proved to be there recently. A token proves that with each request."""
         if not identity.session:

@@ -25,6 +25,7 @@ from edgec.fleet.api import (
     jobs,
     metrics,
     models,
+    oidc,
     ops,
     rollouts,
     session,
@@ -46,7 +47,7 @@ DESCRIPTION = (
     "Devices, models and rollouts of one fleet. Errors are problem+json (RFC 9457); times are Unix seconds."
 )
 AREAS = (
-    enrolment, access, audit, session, certificates, devices, groups, jobs, shadows, telemetry, models, rollouts,
+    enrolment, access, audit, session, oidc, certificates, devices, groups, jobs, shadows, telemetry, models, rollouts,
     experiments, captures, ops, metrics, trust, deprecated,
 )  # fmt: skip
 

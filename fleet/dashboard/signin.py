@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from urllib.parse import quote
+
 from nicegui import ui
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
+from edgec.fleet.dashboard.parts import esc
 from edgec.fleet.dashboard.shell import html, post_token, signed_in, theme
 from edgec.fleet.dashboard.theme import LOGO
 from edgec.fleet.services import Services
@@ -17,7 +20,7 @@ def add(services: Services) -> None:
     """Add `/login`."""
 
     @ui.page("/login", title="Sign in · edgec fleet")
-    def sign_in(request: Request, next: str = "/") -> Response | None:
+    def sign_in(request: Request, next: str = "/", refused: str = "") -> Response | None:
         # Only local paths: `//elsewhere` and `https:` would lead to other sites.
         target = next if next.startswith("/") and not next.startswith(("//", "/\\")) else "/"
         if signed_in(services, request):
@@ -46,6 +49,13 @@ def add(services: Services) -> None:
 
             token.on("keydown.enter", submit)
             ui.button("Sign in", on_click=submit).props("unelevated").classes("w-full").style("height:42px")
+            if refused:
+                error.set_content(f"Not signed in: {esc(refused[:300])}.")
+            if services.oidc is not None:
+                start = f"/api/v1/oidc/start?next={quote(target)}"
+                ui.button(
+                    f"Sign in with {services.settings.oidc_name}", on_click=lambda: ui.navigate.to(start)
+                ).props("outline icon=login").classes("w-full").style("height:42px;margin-top:10px")
             html(
                 '<p class="e-small e-faint" style="margin-top:16px">The first one was printed when the server was started '
                 "for the first time, and is kept in <span class=e-mono>admin-token</span> in its data folder.</p>"
