@@ -104,6 +104,8 @@ class Agent:
             Discovery(self._topics, self._identity.agent_version, self._state),
             self._monitor.reconnected,
             self._degraded.record,
+            self._degraded.clear,
+            self._identity.boot_id,
         )
         self._budget = BudgetKeeper(config.budgets)
         self._servers: list[Server] = []
@@ -335,6 +337,7 @@ class Agent:
         self._streams.tick()
         self._inference.tick()
         self._notifier.alive()
+        self._session.tick()
         problem = self._outbox.state().problem
         if problem:
             self._degraded.record("outbox", problem)

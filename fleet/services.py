@@ -20,6 +20,7 @@ from edgec.fleet.devices.service import get_device, set_admission
 from edgec.fleet.devices.shadows import change_shadow
 from edgec.fleet.experiments.engine import ExperimentEngine
 from edgec.fleet.experiments.service import NewExperiment, create_experiment, stop_experiment
+from edgec.fleet.ingest.sessions import IngestSessions
 from edgec.fleet.ingest.worker import Ingest
 from edgec.fleet.jobs.service import cancel_job, notify, queue_command
 from edgec.fleet.maintenance import Maintenance
@@ -55,7 +56,8 @@ class Services:
         captures: pictures for retraining.
         maintenance: retention and garbage collection.
         trust: the TUF repository.
-        mqtt_client: the server's connection to the broker.
+        mqtt_client: the server's connection to the broker, to publish.
+        sessions: this process's share of the sessions at an external broker; None for the embedded one.
         mqtt_access: where devices reach the broker; without credentials.
         broker: the embedded broker, if the settings name no other.
         broker_files: files for a Mosquitto broker, if the settings name a folder.
@@ -77,6 +79,7 @@ class Services:
     maintenance: Maintenance
     trust: Repository
     mqtt_client: MqttClient
+    sessions: IngestSessions | None
     mqtt_access: MqttAccess
     broker: EmbeddedBroker | None
     broker_files: MosquittoFiles | None

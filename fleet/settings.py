@@ -56,7 +56,12 @@ class Settings(BaseModel):
     mqtt_public: str | None = Field(None, description="host:port of the broker as devices see it.")
     mqtt_public_tls: bool = Field(False, description="Devices reach the external broker over TLS.")
     mqtt_shared: str | None = Field(
-        None, description="Shared-subscription group, when several processes ingest."
+        None,
+        pattern=r"^[a-zA-Z0-9._-]{1,64}$",
+        description="Group of a shared subscription, so that several processes receive at the same time.",
+    )
+    mqtt_sessions: int = Field(
+        4, ge=1, le=64, description="Number of sessions in that group, shared out among the processes."
     )
     tls: bool = Field(False, description="Serve HTTPS and MQTT over TLS, with the fleet's own certificates.")
     tls_certificate: Path | None = Field(None, description="Certificate chain (PEM) to serve with instead.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import secrets
 import socket
 import threading
 import time
@@ -20,14 +20,16 @@ from edgec.fleet.access.sessions import SessionRules
 from edgec.fleet.broker.access import SERVER, Access
 from edgec.fleet.broker.embedded import EmbeddedBroker, Tls
 from edgec.fleet.broker.mosquitto import MosquittoFiles
-from edgec.fleet.broker.mqtt_client import BrokerAddress, MqttClient
+from edgec.fleet.broker.mqtt_client import BrokerAddress, MqttClient, SessionSpec
 from edgec.fleet.broker.passwords import check_password, hash_password
 from edgec.fleet.captures.service import Captures, Quota
 from edgec.fleet.certificates.authority import CERTIFICATE, Authority
 from edgec.fleet.certificates.service import FOLDER, Certificates
+from edgec.fleet.devices.silence import SilenceWatch
 from edgec.fleet.errors import FleetError
 from edgec.fleet.experiments.engine import ExperimentEngine
-from edgec.fleet.ingest.worker import Ingest
+from edgec.fleet.ingest.sessions import IngestSessions, filters_of, session_names
+from edgec.fleet.ingest.worker import BATCH, Ingest
 from edgec.fleet.jobs.service import notify
 from edgec.fleet.maintenance import Maintenance
 from edgec.fleet.registry.stores import open_stores
@@ -127,6 +129,7 @@ def start_services(
         maintenance=Maintenance(database, blobs, settings, trust, auth),
         trust=trust,
         mqtt_client=client,
+        sessions=_ingest_sessions(settings, address, database, ingest, workers),
         mqtt_access=mqtt_access,
         broker=broker,
         broker_files=_broker_files(settings, certificates, address),
@@ -135,7 +138,8 @@ def start_services(
         workers=workers,
     )
     publisher.client = client
-    _start(services, stack, lambda: _send_again(database, publisher, settings.fleet))
+    legacy = _legacy_session(settings, address)
+    _start(services, stack, lambda: _send_again(database, publisher, settings.fleet), legacy)
     return services
 
 
@@ -160,14 +164,35 @@ def _oidc(settings: Settings, database: Database, url: str) -> Provider | None:
 
 
 def _mqtt_client(settings: Settings, address: BrokerAddress, ingest: Ingest, workers: Workers) -> MqttClient:
-    client_id = f"{address.username or SERVER}:{settings.fleet}"
-    if settings.mqtt_shared:
-        # The same after a restart: the broker holds messages for this client id.
-        client_id += f":{socket.gethostname()}-{settings.port or os.getpid()}"
-    return MqttClient(address, settings.fleet, client_id, ingest.offer, settings.mqtt_shared, workers.guarded)
+    """The connection that publishes; with the embedded broker it also receives what does not reach the ingest
+    directly."""
+    name = f"{address.username or SERVER}:{settings.fleet}"
+    if settings.mqtt is None:
+        spec = SessionSpec(name, filters_of(settings.fleet, ""))
+    else:
+        spec = SessionSpec(f"{name}:out-{secrets.token_hex(6)}", lasting=False)
+    return MqttClient(address, spec, ingest.offer, guarded=workers.guarded)
 
 
-def _start(services: Services, stack: ExitStack, on_connect: Callable[[], None]) -> None:
+def _ingest_sessions(
+    settings: Settings, address: BrokerAddress, database: Database, ingest: Ingest, workers: Workers
+) -> IngestSessions | None:
+    if settings.mqtt is None:
+        return None
+    group = settings.mqtt_shared or ""
+    names = session_names(address.username or SERVER, settings.fleet, group, settings.mqtt_sessions)
+    return IngestSessions(database, address, settings.fleet, group, names, ingest.offer, workers.guarded)
+
+
+def _legacy_session(settings: Settings, address: BrokerAddress) -> str:
+    """The client id that earlier versions used: the broker may still hold messages for it."""
+    if not settings.mqtt_shared:
+        return ""
+    name = f"{address.username or SERVER}:{settings.fleet}"
+    return f"{name}:{socket.gethostname()}-{settings.port}" if settings.port else ""
+
+
+def _start(services: Services, stack: ExitStack, on_connect: Callable[[], None], legacy: str) -> None:
     """Start the threads: first those that the broker's messages need, then the client that receives them."""
     workers, pace_s = services.workers, services.settings.tick_s
     stopped = threading.Event()
@@ -181,8 +206,15 @@ def _start(services: Services, stack: ExitStack, on_connect: Callable[[], None])
     workers.start(stack, "ingest", services.ingest.run, end_ingest, stopped)
     stack.callback(services.mqtt_client.stop)
     services.mqtt_client.start(on_connect)
+    if (sessions := services.sessions) is not None:
+        sessions.first(legacy)
+        workers.start(stack, "broker sessions", sessions.run, sessions.stop)
     workers.start(stack, "rollouts", services.rollouts.run, services.rollouts.stop, pace_s)
     workers.start(stack, "experiments", services.experiments.run, services.experiments.stop, 2 * pace_s)
+    silence = SilenceWatch(
+        services.database, lambda: services.mqtt_client.connected and services.ingest.depth < BATCH
+    )
+    workers.start(stack, "silence", silence.run, silence.stop)
     workers.start(stack, "maintenance", services.maintenance.run, services.maintenance.stop)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import AliasChoices, AwareDatetime, Field
 
@@ -28,6 +28,9 @@ class Status(Message):
             will that arrives late from the current session.
     """
 
+    REMEMBERED: ClassVar[int] = 32
+    """Number of tokens that a device keeps."""
+
     state: Presence
     boot_id: str = Field(max_length=64)
     session_seq: int = Field(ge=0)
@@ -37,6 +40,11 @@ class Status(Message):
     time: AwareDatetime | None = None
     """When the status was sent; absent from a last will, as the device cannot know when the broker publishes it."""
     reason: str = ""
+    session: str = Field(default="", max_length=64)
+    """Random token of this session; older agents omit it."""
+    before: list[str] = Field(default_factory=list, max_length=64)
+    """Tokens of the sessions before it, newest first: with them a device shows that it continues its own record,
+    which a copy of its state from earlier does not. Absent from a last will."""
 
     def supersedes(self, other: Status | None) -> bool:
         """Return whether this message replaces `other`, the last one accepted."""
@@ -44,6 +52,18 @@ class Status(Message):
             return other is None or self.session_seq > other.session_seq
         # Within a session `online` comes first, and `stopped` or `offline` is final.
         return self.state != Presence.ONLINE and other.state == Presence.ONLINE
+
+
+class RivalNotice(Message):
+    """Sent on `status/rival` when two processes use one device's identity, such as those of a copied card.
+
+    Attributes:
+        holder: The `boot_id` of the process that keeps the identity.
+        refused: That of the one that must not use it.
+    """
+
+    holder: str = Field(max_length=64)
+    refused: str = Field(max_length=64)
 
 
 class StageLatency(Message):
@@ -71,6 +91,8 @@ class StreamHealth(Message):
     """Frames among `processed` that a motion or level gate withheld from the model."""
     events: int = Field(default=0, ge=0)
     errors: int = Field(default=0, ge=0)
+    damaged: int = Field(default=0, ge=0)
+    """Pictures of the source that could not be decoded whole: they are counted, and not processed."""
     restarts: int = Field(default=0, ge=0)
     latency: dict[str, StageLatency] = Field(default_factory=dict)
     """Latency by stage: `queue`, `inference`, `post`, `total`."""
@@ -132,6 +154,8 @@ class Health(Message):
     agent_version: str = ""
     target: str = ""
     uptime_s: float = Field(default=0.0, ge=0)
+    interval_s: float | None = Field(default=None, gt=0)
+    """How often the device reports at least; older agents omit it."""
     streams: list[StreamHealth] = Field(default_factory=list)
     models: list[ModelHealth] = Field(default_factory=list)
     outbox: OutboxHealth = Field(default_factory=OutboxHealth)

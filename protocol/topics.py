@@ -5,6 +5,7 @@ All topics are under `edgec/v1/<fleet>/<device>/`:
 | topic | direction | QoS, retained |
 |---|---|---|
 | `status` | device → fleet (and last will) | 1, yes |
+| `status/rival` | fleet → device: another process uses its identity | 1, no |
 | `health` | device → fleet | 1, no |
 | `events/<stream>` | device → fleet | 1, no |
 | `shadow/name/<name>/get` | device → fleet | 1, no |
@@ -32,6 +33,7 @@ class Kind(StrEnum):
     """What a topic carries; the value is the topic below the device, with `+` in place of a name."""
 
     STATUS = "status"
+    STATUS_RIVAL = "status/rival"
     HEALTH = "health"
     EVENT = "events/+"
     SHADOW_GET = "shadow/name/+/get"
@@ -54,7 +56,7 @@ FROM_DEVICE = (
 """Topics that a device publishes. The fleet subscribes to them, and the broker's access list allows no others."""
 
 TO_DEVICE = (
-    Kind.SHADOW_GET_ACCEPTED, Kind.SHADOW_GET_REJECTED, Kind.SHADOW_UPDATE_ACCEPTED,
+    Kind.STATUS_RIVAL, Kind.SHADOW_GET_ACCEPTED, Kind.SHADOW_GET_REJECTED, Kind.SHADOW_UPDATE_ACCEPTED,
     Kind.SHADOW_UPDATE_REJECTED, Kind.SHADOW_DELTA, Kind.JOBS_NOTIFY, Kind.JOB_UPDATE_ACCEPTED,
     Kind.JOB_UPDATE_REJECTED,
 )  # fmt: skip
@@ -97,6 +99,11 @@ class Topics:
     def status(self) -> str:
         """Topic of the device's presence and its last will."""
         return self.of(Kind.STATUS)
+
+    @property
+    def status_rival(self) -> str:
+        """Topic where the fleet says that another process uses the device's identity."""
+        return self.of(Kind.STATUS_RIVAL)
 
     @property
     def health(self) -> str:

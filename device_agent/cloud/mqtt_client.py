@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import select
 import ssl
 import threading
@@ -86,6 +87,9 @@ class Publisher(Protocol):
     def publish_now(self, topic: str, payload: bytes, *, retain: bool = False) -> bool:
         """Send something that is worthless later (health); returns whether there is a session."""
 
+    def stand_back(self, seconds: float) -> None:
+        """End the session without a word, and begin the next one after `seconds`."""
+
     def stop(self) -> None:
         """End the session."""
 
@@ -107,6 +111,9 @@ class NoBroker:
     def publish_now(self, topic: str, payload: bytes, *, retain: bool = False) -> bool:
         """Send nothing."""
         return False
+
+    def stand_back(self, seconds: float) -> None:
+        """Nothing to end."""
 
     def stop(self) -> None:
         """Nothing to end."""
@@ -131,7 +138,13 @@ class MqttClient:
         self._broker, self._topics, self._identity = broker, topics, identity
         self._outbox, self._session_file = outbox, session_file
         self._on_message, self._on_session = on_message, on_session
-        self.session_seq = int(session_file.load().data.get("session_seq", 0))
+        record = session_file.load()
+        if record.problem:
+            log.warning("the record of sessions: %s", record.problem)
+        self.session_seq = int(record.data.get("session_seq", 0))
+        self._tokens: list[str] = [str(one) for one in record.data.get("tokens", [])]
+        """Of this session and those before it, newest first: see `Status.before`."""
+        self._stand_back_s = 0.0
         self.connected = False
         self.sessions = 0
         self.sent = self.errors = 0
@@ -161,6 +174,11 @@ class MqttClient:
         self.notify()
         return True
 
+    def stand_back(self, seconds: float) -> None:
+        """End the session without a word, and begin the next one after `seconds`."""
+        self._stand_back_s = seconds
+        self.notify()
+
     def stop(self, timeout_s: float = 5.0) -> None:
         """Send what is in the outbox, as far as time allows, then the status `stopped`."""
         self._stopping.set()
@@ -187,7 +205,8 @@ class MqttClient:
             if time.monotonic() - began > 2 * self._broker.keepalive_s:
                 backoff.succeeded()
             if not self._stopping.is_set():
-                self._stopping.wait(backoff.failed())
+                pause_s, self._stand_back_s = self._stand_back_s or backoff.failed(), 0.0
+                self._stopping.wait(pause_s)
 
     def _new_client(self) -> mqtt.Client:
         broker = self._broker
@@ -220,13 +239,16 @@ class MqttClient:
                 agent_version=identity.agent_version,
                 target=identity.target,
                 labels=identity.labels,
+                session=self._tokens[0],
+                before=self._tokens[1:] if state is Presence.ONLINE else [],
             )
         )
 
     def _next_session(self) -> None:
         self.session_seq += 1
+        self._tokens = [secrets.token_hex(8), *self._tokens][: Status.REMEMBERED]
         try:
-            self._session_file.save({"session_seq": self.session_seq})
+            self._session_file.save({"session_seq": self.session_seq, "tokens": self._tokens})
         except StateError as error:
             log.error("%s; the session number is in memory only", error)
 
@@ -268,10 +290,11 @@ class MqttClient:
         self.connected = True
         log.info("connected to %s:%s, session %s", self._broker.host, self._broker.port, self.session_seq)
         self._on_session(True)
-        while not self._stopping.is_set():
+        while not self._stopping.is_set() and not self._stand_back_s:
             self._send(client)
             self._turn(client, 1.0)
-        self._goodbye(client)
+        if self._stopping.is_set():
+            self._goodbye(client)
 
     def _goodbye(self, client: mqtt.Client) -> None:
         deadline = time.monotonic() + 3.0
@@ -342,7 +365,7 @@ class MqttClient:
 
     def _drop(self, client: mqtt.Client) -> None:
         client.on_publish = None
-        if self._stopping.is_set() and client.is_connected():
+        if (self._stopping.is_set() or self._stand_back_s) and client.is_connected():
             client.disconnect()
             client.loop_write()
         sock = client.socket()

@@ -156,6 +156,7 @@ class Monitor:
             agent_version=parts.identity.agent_version,
             target=parts.identity.target,
             uptime_s=round(time.monotonic() - self._started, 1),
+            interval_s=self._interval_s(),
             streams=[
                 stream_health(runner.report(), counters.streams.get(name, PipelineCounters()))
                 for name, runner in parts.streams.runners.items()

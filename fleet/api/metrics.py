@@ -98,6 +98,9 @@ class FleetCollector(Collector):
         yield gauge(
             "broker_connected", "Whether the broker is connected.", int(services.mqtt_client.connected)
         )
+        if services.sessions is not None:
+            held = len(services.sessions.held)
+            yield gauge("ingest_sessions", "Sessions at the broker that this process receives through.", held)
         if services.broker is not None:
             yield gauge("broker_sessions", "Connections to the embedded broker.", services.broker.sessions())
             yield gauge("broker_sessions_limit", "Connections it is designed for.", LIMIT)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from typing import Any
 
 from amqtt.broker import Broker
 from amqtt.contexts import BrokerConfig
+from amqtt.errors import NoDataError
+from amqtt.mqtt.protocol.broker_handler import BrokerProtocolHandler
 from amqtt.mqtt.puback import PubackPacket
 from amqtt.session import IncomingApplicationMessage, Session
+from amqtt.utils import gen_client_id
 
 from edgec.fleet.broker.access import SERVER, Access
 from edgec.fleet.broker.filters import Filters, fixed_part
@@ -26,8 +30,19 @@ FULL_PAUSE_S = 0.05
 REFUSED = 0x80
 
 
+CONNECT_S = 10.0
+"""A connection that has not sent its CONNECT by then is closed."""
+
+
+TAKE_OVER_S = 5.0
+
+
 NEAR = 0.8
 log = logging.getLogger(__name__)
+
+
+Stream = Any
+"""One direction of a connection, as amqtt has it."""
 
 
 Sink = Callable[[Inbound], bool]
@@ -49,7 +64,11 @@ class DurableBroker(Broker):  # type: ignore[misc]
         self._receipts = _Receipts(self._loop)
         self._subscriptions = Filters()
         self._filters_of: dict[str, set[str]] = {}
+        self._ended: dict[int, asyncio.Event] = {}
+        """By session, set when its connection is over."""
         self._warned = False
+        self.without_connect = 0
+        """Connections that were closed because no CONNECT came."""
 
     def _warn_near_limit(self) -> None:
         if self._warned or len(self._sessions) < NEAR * LIMIT:
@@ -108,9 +127,76 @@ class DurableBroker(Broker):  # type: ignore[misc]
                     work = handler.mqtt_publish(topic, broadcast["data"], qos, retain=False)
                     running_tasks.append(asyncio.ensure_future(work))
 
-    async def _initialize_client_session(self, *arguments: Any) -> tuple[Any, Session]:  # noqa: ANN401
-        handler, session = await super()._initialize_client_session(*arguments)
+    async def _initialize_client_session(
+        self, reader: Stream, writer: Stream, *address: Stream
+    ) -> tuple[Any, Session]:
+        """Admit a client, and end the connection that it had before.
+
+        amqtt first deletes the old session of a client id and then checks the password, so that anybody could end
+        anybody's session; and it leaves the old connection open, so that two devices of one identity, or a device
+        and its own half-open connection, both look connected and take each other's subscriptions away.
+        """
+        handler, session = await self._first_packet(reader, writer)
+        listener = next(iter(self.listeners_config.values()))
+        session.edgec_admitted = await super()._authenticate(session, listener)
+        if not session.edgec_admitted:
+            handler.attach(session, reader, writer)
+            await handler.mqtt_connack_authorize(False)
+            await writer.close()
+            raise NoDataError(f"{session.client_id} is not admitted")
+        await self._take_over(session.client_id)
+        kept = self._sessions.get(session.client_id)
+        if session.clean_session or kept is None:
+            await self._delete_session(session.client_id)
+            session.parent = 0
+        else:
+            session = _renewed(kept[0], session)
+        if session.keep_alive > 0:
+            session.keep_alive += self.config.get("timeout-disconnect-delay", 0)
         self._warn_near_limit()
+        self._acknowledge_after_commit(handler, session)
+        return handler, session
+
+    async def _first_packet(self, reader: Stream, writer: Stream) -> tuple[Any, Session]:
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                handler, session = await BrokerProtocolHandler.init_from_connect(
+                    reader, writer, self.plugins_manager
+                )
+        except TimeoutError as error:
+            self.without_connect += 1
+            await writer.close()
+            raise NoDataError(f"no CONNECT within {CONNECT_S:g} s") from error
+        except Exception:  # Whatever it sent was no CONNECT; amqtt logs it and leaves the connection open.
+            await writer.close()
+            raise
+        if not session.client_id:
+            session.client_id = gen_client_id()
+        return handler, session
+
+    async def _take_over(self, client_id: str) -> None:
+        """End the connection that has this client id, its last will included, before the new one begins."""
+        old = self._sessions.get(client_id)
+        if old is None or not old[0].transitions.is_connected():
+            return
+        log.info("%s connects again: its connection from before is closed", client_id)
+        ended = self._ended.setdefault(id(old[0]), asyncio.Event())
+        await old[1].handle_connection_closed()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(ended.wait(), TAKE_OVER_S)
+
+    async def _handle_client_session(self, reader: Any, writer: Any, session: Session, *rest: Any) -> None:  # noqa: ANN401
+        ended = self._ended.setdefault(id(session), asyncio.Event())
+        try:
+            await super()._handle_client_session(reader, writer, session, *rest)
+        finally:
+            ended.set()
+            self._ended.pop(id(session), None)
+
+    async def _authenticate(self, session: Session, _listener: Any) -> bool:  # noqa: ANN401
+        return bool(session.edgec_admitted)  # Checked when the connection began.
+
+    def _acknowledge_after_commit(self, handler: Any, session: Session) -> None:  # noqa: ANN401
         ordinary = handler._handle_qos1_message_flow
         order = asyncio.Lock()
 
@@ -130,7 +216,17 @@ class DurableBroker(Broker):  # type: ignore[misc]
             await handler._send_packet(message.puback_packet)
 
         handler._handle_qos1_message_flow = flow
-        return handler, session
+
+
+def _renewed(kept: Session, new: Session) -> Session:
+    """A kept session with the new connection's credentials and last will."""
+    for name in (
+        "will_flag", "will_message", "will_topic", "will_qos", "will_retain", "keep_alive", "username", "password",
+        "remote_address", "remote_port", "ssl_object", "edgec_admitted",
+    ):  # fmt: skip
+        setattr(kept, name, getattr(new, name))
+    kept.parent = 1
+    return kept
 
 
 class _Receipts:

@@ -1,6 +1,6 @@
-"""The server's MQTT client: a persistent session that acknowledges a message once it is committed.
+"""The server's MQTT connections: sessions that acknowledge a message once it is committed, and one that publishes.
 
-It is hand-written: one thread reads and writes in large pieces, and acknowledges a batch with one write. With a
+They are hand-written: one thread reads and writes in large pieces, and acknowledges a batch with one write. With a
 general-purpose client, Python spends more time on reading a message than on storing it.
 """
 
@@ -27,6 +27,7 @@ from edgec.fleet.broker.packets import (
     PUBLISH,
     REFUSALS,
     SUBACK,
+    UNSUBACK,
     MalformedPacket,
     PacketStream,
     connect_packet,
@@ -34,9 +35,9 @@ from edgec.fleet.broker.packets import (
     publish_packet,
     read_publish,
     subscribe_packet,
+    unsubscribe_packet,
 )
 from edgec.fleet.errors import FleetError
-from edgec.protocol.topics import fleet_subscriptions
 
 KEEPALIVE_S = 30
 CONNECT_S = 10.0
@@ -44,6 +45,9 @@ READ = 1 << 18
 FULL_PAUSE_S = 0.02
 MAX_WAIT_S = 30.0
 SUBSCRIBE_MID = 65535
+PERMIT_S = 0.5
+QUIET_S = 2.0
+"""A session without a subscription is empty once it has delivered nothing for this long."""
 log = logging.getLogger(__name__)
 
 
@@ -75,6 +79,23 @@ class BrokerAddress:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class SessionSpec:
+    """A session at the broker.
+
+    Attributes:
+        client_id: its name at the broker.
+        filters: what it subscribes to; empty for a connection that only publishes.
+        lasting: whether the broker keeps it, and the messages for it, while no process is connected.
+        retiring: unsubscribe instead, take what is left, and have the broker forget the session.
+    """
+
+    client_id: str
+    filters: tuple[str, ...] = ()
+    lasting: bool = True
+    retiring: bool = False
+
+
 class _Lost(ConnectionError):
     """The connection broke or could not be made."""
 
@@ -88,28 +109,31 @@ class _Receipts:
 
     def acknowledge(self, numbers: list[int]) -> None:
         """Acknowledge to the broker, in the order given."""
-        self._client._write(puback_packet(numbers), of=self)
+        self._client._answer(numbers, of=self)
 
 
 class MqttClient:
     """Receives messages from devices and publishes to them; reconnects by itself.
 
-    `sink` accepts a message if there is room; while there is none, nothing is read. `guarded` runs the thread's
-    target under a name and handles its death.
+    `sink` accepts a message if there is room; while there is none, nothing is read. `permit` is asked before each
+    connection: a session that another process holds now must not be taken back. `guarded` runs the thread's target
+    under a name and handles its death.
     """
 
     def __init__(
         self,
         address: BrokerAddress,
-        fleet: str,
-        client_id: str,
+        spec: SessionSpec,
         sink: Callable[[Inbound], bool],
-        shared: str | None,
+        permit: Callable[[], bool] = lambda: True,
         guarded: Callable[[str, Callable[[], None]], None] = lambda _name, run: run(),
     ) -> None:
-        self._address, self._client_id, self._sink = address, client_id, sink
-        prefix = f"$share/{shared}/" if shared else ""
-        self._filters = [prefix + name for name in fleet_subscriptions(fleet)]
+        self._address, self._spec, self._sink, self._permit = address, spec, sink, permit
+        self._filters = list(spec.filters)
+        self._unanswered = 0
+        """Messages of this connection that are not acknowledged yet."""
+        self.retired = threading.Event()
+        """Set once a retiring session is empty and the broker has forgotten it."""
         self._subscribed = threading.Event()
         self._stopping = threading.Event()
         self._on_connect: Callable[[], None] | None = None
@@ -134,7 +158,7 @@ class MqttClient:
             FleetError: no broker, or it refuses us.
         """
         self._on_connect = on_connect
-        self._thread.start()
+        self.begin()
         end = time.monotonic() + timeout_s
         while not self._subscribed.wait(0.05):
             if time.monotonic() > end or self._refusal:
@@ -144,6 +168,10 @@ class MqttClient:
                 if why.startswith("no answer"):
                     raise FleetError(f"no MQTT broker answers at {where} ({why}); check --mqtt")
                 raise FleetError(f"the MQTT broker at {where} cannot be used: {why}")
+
+    def begin(self) -> None:
+        """Connect, without waiting for it."""
+        self._thread.start()
 
     @property
     def connected(self) -> bool:
@@ -186,12 +214,26 @@ class MqttClient:
             self._out += data
         self._wake()
 
+    def _answer(self, numbers: list[int], *, of: _Receipts) -> None:
+        with self._lock:
+            if of is not self._receipts:
+                return
+            self._unanswered -= len(numbers)
+            self._out += puback_packet(numbers)
+        self._wake()
+
     def _run(self) -> None:
         wait = 1.0
         while not self._stopping.is_set():
+            if not self._permit():
+                self._stopping.wait(PERMIT_S)
+                continue
             began = time.monotonic()
             try:
                 self._session()
+                if self._spec.retiring and not self._stopping.is_set():
+                    self._forget()
+                    return
             except (OSError, MalformedPacket) as error:
                 self._refusal = self._refusal or f"no answer: {error}"
                 if self._subscribed.is_set() or wait > 1:
@@ -201,6 +243,7 @@ class MqttClient:
                 with self._lock:
                     self._receipts = None
                     self._out.clear()
+                    self._unanswered = 0
             wait = 1.0 if time.monotonic() - began > 60 else min(wait * 2, MAX_WAIT_S)
             self._stopping.wait(random.uniform(0.1, wait))
 
@@ -209,13 +252,29 @@ class MqttClient:
         with socket.create_connection((address.host, address.port), CONNECT_S) as raw:
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             with self._secured(raw) as sock:
-                login = (address.username, address.password) if address.username else None
-                sock.sendall(connect_packet(self._client_id, login, clean=False, keepalive_s=KEEPALIVE_S))
+                sock.sendall(self._connect(clean=not self._spec.lasting))
                 sock.setblocking(False)
                 receipts = _Receipts(self)
                 with self._lock:
                     self._receipts = receipts
                 self._serve(sock, receipts)
+
+    def _connect(self, *, clean: bool) -> bytes:
+        address = self._address
+        login = (address.username, address.password) if address.username else None
+        return connect_packet(self._spec.client_id, login, clean=clean, keepalive_s=KEEPALIVE_S)
+
+    def _forget(self) -> None:
+        """Have the broker delete the session, which is empty: a clean connection with its name does."""
+        address = self._address
+        with (
+            socket.create_connection((address.host, address.port), CONNECT_S) as raw,
+            self._secured(raw) as sock,
+        ):
+            sock.sendall(self._connect(clean=True))
+            if sock.recv(4)[:1] == bytes([CONNACK << 4]):
+                self.retired.set()
+            sock.sendall(DISCONNECT)
 
     def _secured(self, raw: socket.socket) -> socket.socket:
         if not self._address.tls:
@@ -231,9 +290,11 @@ class MqttClient:
     def _serve(self, sock: socket.socket, receipts: _Receipts) -> None:
         stream = PacketStream()
         held: list[Inbound] = []
-        heard = pinged = time.monotonic()
+        heard = pinged = delivered = time.monotonic()
         while True:
-            if self._stopping.is_set():
+            empty = self._subscribed.is_set() and not held and self._unanswered <= 0
+            done = self._spec.retiring and empty and time.monotonic() - delivered > QUIET_S
+            if self._stopping.is_set() or done:
                 self._goodbye(sock)
                 return
             while held and self._sink(held[0]):
@@ -242,7 +303,7 @@ class MqttClient:
             sent = self._flush(sock)
             pending = isinstance(sock, ssl.SSLSocket) and sock.pending() > 0
             readers = [self._wake_out] + ([] if held else [sock])
-            timeout = 0 if pending and not held else FULL_PAUSE_S if held else KEEPALIVE_S / 4
+            timeout = 0 if pending and not held else FULL_PAUSE_S if held else self._pause_s
             readable, _, _ = select.select(readers, [] if sent else [sock], [], timeout)
             if self._wake_out in readable:
                 self._wake_out.recv(4096)
@@ -254,6 +315,7 @@ class MqttClient:
                 heard = now
                 for head, body in stream.feed(data or b""):
                     message = self._packet(head, body, receipts)
+                    delivered = now if message is not None else delivered
                     if message is not None and (held or not self._sink(message)):
                         held.append(message)
             if now - pinged > KEEPALIVE_S / 2:
@@ -262,10 +324,16 @@ class MqttClient:
             if now - heard > 1.5 * KEEPALIVE_S and not held:
                 raise _Lost("it has been silent for too long")
 
+    @property
+    def _pause_s(self) -> float:
+        return QUIET_S / 4 if self._spec.retiring else KEEPALIVE_S / 4
+
     def _packet(self, head: int, body: bytes, receipts: _Receipts) -> Inbound | None:
         kind = head >> 4
         if kind == PUBLISH:
             message = read_publish(head, body)
+            with self._lock:
+                self._unanswered += 1
             return Inbound(message.topic, message.payload, message.mid, receipts)
         if kind == PUBACK:
             with self._lock:
@@ -274,7 +342,14 @@ class MqttClient:
             if body[1]:
                 self._refusal = REFUSALS.get(body[1], f"it refuses us with code {body[1]}")
                 raise _Lost(self._refusal)
-            self._write(subscribe_packet(self._filters, SUBSCRIBE_MID), of=receipts)
+            if not self._filters:
+                self._now_subscribed(receipts)
+            elif self._spec.retiring:
+                self._write(unsubscribe_packet(self._filters, SUBSCRIBE_MID), of=receipts)
+            else:
+                self._write(subscribe_packet(self._filters, SUBSCRIBE_MID), of=receipts)
+        elif kind == UNSUBACK:
+            self._subscribed.set()
         elif kind == SUBACK:
             if 0x80 in body[2:]:
                 self._refusal = f"subscription refused: {self._filters[body[2:].index(0x80)]}"

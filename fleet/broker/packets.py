@@ -10,7 +10,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-CONNACK, PUBLISH, PUBACK, SUBACK, PINGRESP = 2, 3, 4, 9, 13
+CONNACK, PUBLISH, PUBACK, SUBACK, UNSUBACK, PINGRESP = 2, 3, 4, 9, 11, 13
 PING, DISCONNECT = b"\xc0\x00", b"\xe0\x00"
 MAX_PACKET = 1 << 20
 REFUSALS = {
@@ -72,6 +72,12 @@ def subscribe_packet(filters: list[str], mid: int) -> bytes:
     """SUBSCRIBE with QoS 1 each."""
     body = struct.pack("!H", mid) + b"".join(_text(name) + b"\x01" for name in filters)
     return b"\x82" + _length(len(body)) + body
+
+
+def unsubscribe_packet(filters: list[str], mid: int) -> bytes:
+    """UNSUBSCRIBE."""
+    body = struct.pack("!H", mid) + b"".join(_text(name) for name in filters)
+    return b"\xa2" + _length(len(body)) + body
 
 
 def puback_packet(mids: list[int]) -> bytes:

@@ -20,10 +20,11 @@ from edgec.fleet.dashboard.device_parts import (
     fact_list,
     job_table,
     log_lines,
+    rival_card,
     shadow_list,
-    snapshot,
     stream_tables,
     tiles,
+    views,
 )
 from edgec.fleet.dashboard.shell import attempt, confirm, frame, html, live, signed_in, surely, to_sign_in
 from edgec.fleet.devices.queries import summary
@@ -70,13 +71,17 @@ def load(services: Services, name: str) -> dict[str, Any] | None:
         }  # fmt: skip
 
 
-def _pictures(session: Session, device_id: int) -> dict[str, tuple[int, float]]:
-    """The newest picture of each stream: the number of its capture and when it was taken."""
+def _pictures(session: Session, device_id: int) -> dict[str, dict[str, Any]]:
+    """The newest capture of each stream: its picture, and what the model found in it."""
     newest = (
         select(func.max(Capture.id)).where(Capture.device_id == device_id, Capture.state != "discarded")
     ).group_by(Capture.stream)
     rows = session.scalars(select(Capture).where(Capture.id.in_(newest)))
-    return {row.stream: (row.id, row.at) for row in rows}
+    return {
+        row.stream: {"id": row.id, "at": row.at, "state": row.state, "width": row.width, "height": row.height,
+                     "predictions": row.predictions, "annotations": row.annotations}
+        for row in sorted(rows, key=lambda row: -row.at)
+    }  # fmt: skip
 
 
 def _log(session: Session, name: str) -> list[tuple[float, str, str, str]]:
@@ -126,10 +131,8 @@ def add(services: Services) -> None:
                 if data is None:
                     top.set_content(parts.empty("This device was deleted", "Go back to the list of devices."))
                     return
-                top.set_content(tiles(data["device"]))
-                view.set_content(
-                    "<h2>Latest snapshot and detections</h2>" + snapshot(data["detections"], data["pictures"])
-                )
+                top.set_content(rival_card(data["device"]) + tiles(data["device"]))
+                view.set_content("<h2>Pictures</h2>" + views(data["detections"], data["pictures"]))
                 log.set_content("<h2>Log</h2>" + log_lines(data))
                 detections.set_content("<h2>Live detections</h2>" + detection_list(data["detections"][:9]))
                 show_lines(fps, [(s, at, value) for s, at, value, _l, _v in data["telemetry"]])

@@ -8,7 +8,9 @@ from typing import Any
 
 from edgec.fleet.dashboard import parts
 from edgec.fleet.dashboard.parts import ago, badge, esc, link, number, size
-from edgec.fleet.dashboard.picture import COLOURS
+from edgec.fleet.dashboard.picture import boxes, picture
+
+MOST_VIEWS = 4
 
 
 def tiles(device: dict[str, Any]) -> str:
@@ -39,54 +41,60 @@ def tiles(device: dict[str, Any]) -> str:
     )
 
 
-def snapshot(detections: list[dict[str, Any]], pictures: dict[str, tuple[int, float]]) -> str:
-    """The boxes of the latest detections over the newest picture, as an SVG."""
-    boxed = [item for item in detections if item["data"].get("box")]
-    if not boxed:
-        if pictures:
-            stream, (number, at) = max(pictures.items(), key=lambda item: item[1][1])
-            return (
-                f'<a href="{link("/captures", number)}"><img class="e-view" src="/api/v1/captures/{number}/image" alt="Snapshot of {esc(stream)}">'
-                f'</a><div class="e-small e-faint" style="margin-top:6px">{esc(stream)} · {passed_since(at)}</div>'
-            )
-        return parts.empty("Nothing to draw yet", "Boxes appear here when a detector reports them.")
-    frame_data = boxed[0]["data"]["frame"]
-    width, height = frame_data.get("width") or 640, frame_data.get("height") or 480
-    stream = boxed[0]["stream"]
-    # What is in the frame now: the latest event of each track of this stream, unless it has ended.
-    latest: dict[str, dict[str, Any]] = {}
-    for item in boxed:
-        if item["stream"] == stream:
-            latest.setdefault(item["track"], item)
-    shown = [item for item in latest.values() if item["phase"] != "end" and boxed[0]["at"] - item["at"] < 10][
-        :12
+def views(detections: list[dict[str, Any]], pictures: dict[str, dict[str, Any]]) -> str:
+    """What each stream saw: its newest picture, with what the model found in that picture and nothing else.
+
+    Args:
+        detections: the device's latest events, newest first.
+        pictures: the newest capture of each stream.
+    """
+    streams = dict.fromkeys([*pictures, *(item["stream"] for item in detections)])
+    figures = [
+        _pictured(name, pictures[name]) if name in pictures else _positions(name, detections)
+        for name in list(streams)[:MOST_VIEWS]
     ]
-    unit = max(width, height) / 640
-    labels = sorted({item["label"] for item in boxed})
-    shapes = []
-    for item in shown or boxed[:1]:
-        left, top, right, bottom = item["data"]["box"]
-        colour = COLOURS[labels.index(item["label"]) % len(COLOURS)]
-        text = f"{item['label']} {item['score']:.2f}"
-        shapes.append(
-            f'<rect x="{left:.1f}" y="{top:.1f}" width="{max(right - left, 1):.1f}" height="{max(bottom - top, 1):.1f}" '
-            f'fill="{colour}22" stroke="{colour}" stroke-width="{2 * unit:.1f}" rx="{3 * unit:.1f}"/>'
-            f'<text x="{left + 3 * unit:.1f}" y="{max(top - 6 * unit, 14 * unit):.1f}" fill="{colour}" '
-            f'font-size="{15 * unit:.1f}" font-weight="600">{esc(text)}</text>'
-        )
-    caption = f"{esc(stream)} · {width}×{height} · boxes of {passed_since(boxed[0]['at'])}"
-    backdrop = ""
-    if stream in pictures:
-        number, at = pictures[stream]
-        # Boxes over a picture of another moment would mislead: an old picture only hints at the place.
-        fresh = 0.85 if abs(at - boxed[0]["at"]) < 1 else 0.3
-        backdrop = f'<image href="/api/v1/captures/{number}/image" width="{width}" height="{height}" preserveAspectRatio="none" opacity="{fresh}"/>'
-        caption += f' · <a href="{link("/captures", number)}">picture of {passed_since(at)}</a>'
-    else:
-        caption += " · no picture yet: Command, Take a snapshot"
+    figures = [figure for figure in figures if figure]
+    if not figures:
+        return parts.empty("No picture yet", "Command, Take a snapshot: the picture comes with its boxes.")
+    return f'<div class="e-views">{"".join(figures)}</div>'
+
+
+def _pictured(stream: str, capture: dict[str, Any]) -> str:
+    moment = passed_since(capture["at"])
     return (
-        f'<svg class="e-view" viewBox="0 0 {width} {height}" role="img" aria-label="Boxes of the latest detections">'
-        f'{backdrop}{"".join(shapes)}</svg><div class="e-small e-faint" style="margin-top:6px">{caption}</div>'
+        f'<figure><a href="{link("/captures", capture["id"])}">{picture(capture)}</a>'
+        f'<figcaption class="e-small e-faint">{esc(stream)} · picture of {moment}, with what was found in it</figcaption></figure>'
+    )
+
+
+def _positions(stream: str, detections: list[dict[str, Any]]) -> str:
+    """Where the latest detections of a stream were, on an empty ground: there is no picture of that moment."""
+    boxed = [item for item in detections if item["stream"] == stream and item["data"].get("box")]
+    if not boxed:
+        return ""
+    frame = boxed[0]["data"]["frame"]
+    width, height = frame.get("width") or 640, frame.get("height") or 480
+    # One frame's boxes: those of the newest frame that an event is about.
+    same = [item for item in boxed if item["data"]["frame"].get("number") == frame.get("number")]
+    found = [{"label": item["label"], "score": item["score"], "box": item["data"]["box"]} for item in same]
+    return (
+        f'<figure><div class="e-pic" style="aspect-ratio:{width}/{height}">{boxes(found, width, height)}</div>'
+        f'<figcaption class="e-small e-faint">{esc(stream)} · positions {passed_since(boxed[0]["at"])}'
+        " · no picture yet: Command, Take a snapshot</figcaption></figure>"
+    )
+
+
+def rival_card(device: dict[str, Any]) -> str:
+    """A warning about a second device with this identity; empty if there is none."""
+    found = device["duplicate"]
+    if not found:
+        return ""
+    return (
+        '<div class="e-alert bad" role="alert"><b>Two devices use this identity.</b> '
+        f"This page shows the one that keeps it (boot <code>{esc(found['holder'])}</code>). The other one "
+        f"(boot <code>{esc(found['refused'])}</code>, last heard {passed_since(found['heard_at'])}) is refused and "
+        "sends nothing. It is probably a copied card: enrol it again under a name of its own. If the wrong one was "
+        "refused, stop the other: it is accepted three minutes later.</div>"
     )
 
 
@@ -119,7 +127,7 @@ def stream_tables(health: dict[str, Any]) -> str:
             [
                 f"<b>{esc(stream['name'])}</b>", badge(stream["state"]), esc(stream.get("model", "")), number(stream.get("fps")),
                 number(total.get("p50_ms")), number(total.get("p99_ms")), parts.count(stream.get("dropped", 0)),
-                str(stream.get("restarts", 0)), f'<span class="e-soft">{esc(stream.get("message", ""))}</span>',
+                parts.count(stream.get("damaged", 0)), str(stream.get("restarts", 0)), f'<span class="e-soft">{esc(stream.get("message", ""))}</span>',
             ]
         )  # fmt: skip
     heads = (
@@ -130,6 +138,7 @@ def stream_tables(health: dict[str, Any]) -> str:
         "#p50 ms",
         "#~p99 ms",
         "#~Dropped",
+        "#~Damaged",
         "#~Restarts",
         "~Message",
     )

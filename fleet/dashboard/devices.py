@@ -151,11 +151,12 @@ def _table(data: dict[str, Any]) -> str:
         )
         if row["drift"]:
             running += f' <span class="e-badge warn" title="desired">→ {esc(row["desired_version"])}</span>'
+        shown = badge(state) + (' <span class="e-badge bad">two devices</span>' if row["duplicate"] else "")
         href = link("/devices", row["name"])
         links.append(href)
         rows.append(
             [
-                f'<a class="main" href="{href}">{esc(row["name"])}</a>', badge(state), esc(row["target"]), running,
+                f'<a class="main" href="{href}">{esc(row["name"])}</a>', shown, esc(row["target"]), running,
                 number(row["fps"]), number(row["latency_ms"], " ms"), chips(row["labels"]), ago(row["last_seen"]),
             ]
         )  # fmt: skip

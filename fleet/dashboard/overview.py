@@ -16,6 +16,7 @@ from edgec.fleet.dashboard import parts
 from edgec.fleet.dashboard.health_map import load_map, show_map
 from edgec.fleet.dashboard.parts import ago, badge, count, esc, link
 from edgec.fleet.dashboard.shell import frame, html, live, signed_in, to_sign_in
+from edgec.fleet.devices.presence import duplicate
 from edgec.fleet.devices.queries import counts
 from edgec.fleet.rollouts.service import ENDED, member_counts, view
 from edgec.fleet.services import Services
@@ -94,6 +95,12 @@ def _device_alerts(session: Session, states: dict[str, int]) -> list[Alert]:
     """Devices in trouble: the newest by name, and the number of further ones."""
     alerts: list[Alert] = []
     shown = 3
+    doubled = select(Device).where(Device.rival["role"].as_string() == "refused").order_by(Device.name)
+    alerts += [
+        ("bad", f"Two devices use the identity of {d.name}", link("/devices", d.name), d.rival["since"])
+        for d in session.scalars(doubled.limit(shown))
+        if duplicate(d, time.time())
+    ]
     lost = session.scalars(
         select(Device).where(Device.state == "offline").order_by(Device.last_seen.desc()).limit(shown)
     )

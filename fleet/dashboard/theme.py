@@ -106,7 +106,9 @@ body.body--dark .text-negative { --q-negative:var(--bad); }
 .e-filters { display:flex; gap:10px; flex-wrap:wrap; align-items:center; }
 .e-pager { display:flex; gap:10px; align-items:center; justify-content:flex-end; padding:8px 12px; color:var(--soft);
   border-top:1px solid var(--line); }
-.e-view { width:100%; display:block; border-radius:8px; background:#0b0e13; }
+.e-views { display:grid; gap:14px; grid-template-columns:repeat(auto-fit,minmax(min(260px,100%),1fr)); }
+.e-views figure { margin:0; min-width:0; } .e-views figcaption { margin-top:6px; line-height:1.4; } .e-views .e-pic { border-radius:8px; overflow:hidden; }
+.e-alert { margin:0 0 16px; padding:12px 16px; border-radius:10px; line-height:1.5; overflow-wrap:anywhere; } .e-alert.bad { background:var(--bad-soft); color:var(--bad); }
 .e-frame { width:100%; border:0; height:70vh; background:#fff; border-radius:8px; }
 .e-sign { min-height:100vh; display:flex; align-items:center; justify-content:center; padding:20px; width:100%; }
 .e-burger { display:none !important; }

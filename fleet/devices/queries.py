@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
+from edgec.fleet.devices.presence import duplicate
 from edgec.fleet.store.search import contains
 from edgec.fleet.store.tables import Device
 
@@ -67,6 +69,7 @@ def summary(device: Device) -> dict[str, Any]:
         "drift": bool(device.desired_version) and device.version != device.desired_version,
         "fps": device.fps,
         "latency_ms": device.latency_ms,
+        "duplicate": duplicate(device, time.time()),
         "last_seen": device.last_seen,
         "enrolled_at": device.enrolled_at,
     }

@@ -11,18 +11,19 @@ from typing import Any
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session, defer
 
+from edgec.fleet.audit.log import audit
 from edgec.fleet.broker.messages import Inbound, Reply
-from edgec.fleet.devices.presence import apply_status
+from edgec.fleet.devices.presence import apply_heard, apply_status
 from edgec.fleet.devices.shadows import apply_shadow_get, apply_shadow_update
 from edgec.fleet.jobs.updates import apply_job_update
 from edgec.fleet.store.bulk import insert_new
 from edgec.fleet.store.tables import Detection, Device, Job, Telemetry
 from edgec.fleet.telemetry.rows import detection_row, telemetry_rows, update_device
-from edgec.protocol.codec import decode
+from edgec.protocol.codec import decode, encode
 from edgec.protocol.errors import ProtocolError
 from edgec.protocol.events import DetectionEvent
 from edgec.protocol.status import Health
-from edgec.protocol.topics import Kind, ParsedTopic, parse
+from edgec.protocol.topics import Kind, ParsedTopic, Topics, parse
 
 SEEN_PACE_S = 5.0
 """Resolution of `last_seen`: not every message is worth an update."""
@@ -189,13 +190,15 @@ class Batch:
         assert isinstance(device, Device), "only detections come from a mere sender"
         if topic.kind is Kind.STATUS:
             # An empty payload clears a retained status.
-            if message.payload and apply_status(device, message.payload, now):
-                self.notify.add(device.id)
+            if message.payload:
+                self._status(session, device, topic, message.payload, now)
             return
         if now > (device.last_seen or 0.0) + SEEN_PACE_S:
             device.last_seen = now
         match topic.kind:
             case Kind.HEALTH if isinstance(item.body, Health):
+                if not apply_heard(device, item.body, now):
+                    return
                 main = update_device(device, item.body)
                 self._telemetry += telemetry_rows(device, item.body, main, now)
             case Kind.JOBS_GET:
@@ -210,3 +213,16 @@ class Batch:
                 self.replies += apply_shadow_update(session, device, topic, message.payload, now)
             case _:
                 raise ProtocolError(f"{message.topic} is for devices")
+
+    def _status(
+        self, session: Session, device: Device, topic: ParsedTopic, payload: bytes, now: float
+    ) -> None:
+        arrival = apply_status(device, payload, now)
+        if arrival.online:
+            self.notify.add(device.id)
+        if arrival.notice is not None:
+            name = Topics(topic.fleet, device.name).status_rival
+            self.replies.append(Reply(name, encode(arrival.notice)))
+        if arrival.entry:
+            log.warning("two processes use the identity of %s: %s", device.name, arrival.entry)
+            audit(session, "fleet", "device.duplicate", device.name, **arrival.entry)

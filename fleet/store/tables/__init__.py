@@ -6,6 +6,7 @@ from edgec.fleet.store.tables.captures import Capture
 from edgec.fleet.store.tables.certificates import Certificate
 from edgec.fleet.store.tables.devices import Device, EnrollToken, Group, Shadow
 from edgec.fleet.store.tables.experiments import Experiment, Participant, Reading
+from edgec.fleet.store.tables.leases import Lease
 from edgec.fleet.store.tables.registry import Manifest, ManifestBlob, ModelVersion, RepositoryBlob, Tag
 from edgec.fleet.store.tables.rollouts import Job, Member, Rollout
 from edgec.fleet.store.tables.telemetry import Detection, RollUp, Telemetry
@@ -23,6 +24,7 @@ __all__ = [
     "Experiment",
     "Group",
     "Job",
+    "Lease",
     "Manifest",
     "ManifestBlob",
     "Member",

@@ -35,6 +35,11 @@ class Device(Base):
     )  # never|online|stopped|offline
     boot_id: Mapped[str] = mapped_column(String(64), default="")
     session_seq: Mapped[int] = mapped_column(BigInteger, default=0)
+    session_tokens: Mapped[list[str]] = mapped_column(default=list)
+    """Of the session that holds the identity and of those before it, newest first."""
+    rival: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    """Another process with this identity: see `edgec.fleet.devices.presence`."""
+    report_interval_s: Mapped[float | None] = mapped_column()
     last_seen: Mapped[float | None] = mapped_column(index=True)
     model: Mapped[str] = mapped_column(String(128), default="")
     version: Mapped[str] = mapped_column(String(128), default="", index=True)
