@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import tempfile
 import threading
 import uuid
 from pathlib import Path
@@ -151,7 +152,8 @@ class _Client:
 )
 def test_every_session_is_held_once_by_the_living(steps: list[tuple[str, int]]) -> None:
     _Client.opened = {}
-    database = Database("sqlite://")
+    folder = tempfile.TemporaryDirectory()
+    database = Database(f"sqlite:///{folder.name}/leases.db")
     database.migrate()
     names = session_names("fleet", "f", "g", 5)
     with pytest.MonkeyPatch.context() as patch:
@@ -192,3 +194,4 @@ def test_every_session_is_held_once_by_the_living(steps: list[tuple[str, int]]) 
         assert sorted(name for share in shares for name in share) == sorted(names)
         assert max(map(len, shares)) - min(map(len, shares)) <= -(-len(names) // len(shares))
     database.close()
+    folder.cleanup()
