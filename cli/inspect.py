@@ -90,7 +90,8 @@ def show_artifact(artifact: Artifact) -> None:
     out.print(styled(title, f" for {config.target} ({config.arch})"), soft_wrap=True)
     out.print(f"  digest     {artifact.manifest_digest}", soft_wrap=True)
     for number, variant in enumerate(config.variants()):
-        for kind, values in (("input", variant.inputs), ("output", variant.outputs)):
+        shown = variant.visible()
+        for kind, values in (("input", shown.inputs), ("output", shown.outputs)):
             for spec in values:
                 label = f"or {kind}" if number else kind
                 out.print(f"  {label:<10} {spec}", soft_wrap=True)

@@ -21,21 +21,38 @@ from edgec.compiler.frontends.tensorflow.refusals import Refused
 from edgec.compiler.frontends.tensorflow.sources import KerasModel, SavedModel, Source
 
 
-def run(source: Source, inputs: Path, outputs: Path) -> None:
-    """Run the model as it is on arrays `i0` … of an .npz file; write `o0` … to another."""
+def run(source: Source, steps: int, carried: dict[str, str], inputs: Path, outputs: Path) -> None:
+    """Run the model as it is, several times in a row.
+
+    Args:
+        source: the model, whose variables change from run to run.
+        steps: number of runs.
+        carried: inputs that take an output of the run before (`i1` to `o2`).
+        inputs: .npz file of the arrays `0.i0` … of each run.
+        outputs: the file to write, with `0.o0` ….
+    """
     import tensorflow as tf
 
+    made: dict[str, Any] = {}
     with np.load(inputs) as file:
-        values = [tf.constant(file[f"i{k}"], wanted.dtype) for k, wanted in enumerate(source.inputs)]
-    made = {f"o{k}": np.asarray(value) for k, value in enumerate(source(*values))}
-    np.savez(outputs, **made)  # type: ignore[arg-type]
+        for n in range(steps):
+            names = [f"i{k}" for k in range(len(source.inputs))]
+            given = [
+                made[f"{n - 1}.{carried[name]}"] if n and name in carried else file[f"{n}.{name}"]
+                for name in names
+            ]
+            values = [
+                tf.constant(array, wanted.dtype) for array, wanted in zip(given, source.inputs, strict=True)
+            ]
+            made |= {f"{n}.o{k}": np.array(value) for k, value in enumerate(source(*values))}
+    np.savez(outputs, **made)
 
 
 def main(request_file: Path) -> None:
     """Serve a request.
 
     Its keys: `action` (`convert` or `run`), `model`, `scratch` (a folder), `answer` (the file to write),
-    `shapes` by name and `tflite` to convert, `inputs` and `outputs` (.npz files) to run.
+    `shapes` by name and `tflite` to convert; `steps`, `carried`, `inputs` and `outputs` to run (see `run`).
     """
     request = json.loads(request_file.read_text(encoding="utf-8"))
     # Keras would import scikit-learn for wrappers that nothing here uses: a quarter of the start-up time
@@ -55,7 +72,8 @@ def main(request_file: Path) -> None:
             asked = {name: tuple(shape) for name, shape in request["shapes"].items()}
             convert(source, static_shapes(source.inputs, asked), Path(request["tflite"]))
         else:
-            run(source, Path(request["inputs"]), Path(request["outputs"]))
+            places = Path(request["inputs"]), Path(request["outputs"])
+            run(source, request["steps"], request["carried"], *places)
     except Refused as refusal:
         answer = {"error": refusal.kind, "message": str(refusal)}
     Path(request["answer"]).write_text(json.dumps(answer), encoding="utf-8")

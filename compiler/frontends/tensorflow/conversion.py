@@ -11,6 +11,9 @@ from edgec.compiler.errors import opening
 from edgec.compiler.frontends.tensorflow.refusals import MODEL, SHAPE, Refused
 from edgec.compiler.frontends.tensorflow.sources import Source, Wanted
 
+# Operators that change a variable.
+ASSIGNS = frozenset({"AssignVariableOp", "AssignAddVariableOp", "AssignSubVariableOp"})
+
 
 def static_shapes(inputs: list[Wanted], asked: Mapping[str, tuple[int, ...]]) -> list[tuple[int, ...]]:
     """A shape for each input: the requested one, else the model's own with batch 1.
@@ -79,12 +82,34 @@ def convert(source: Source, shapes: list[tuple[int, ...]], target: Path) -> None
         told = f"the model does not take these shapes: {opening(error)}"
         raise _refusal_within(error) or Refused(SHAPE, told) from error
     try:
-        content = tf.lite.TFLiteConverter.from_concrete_functions([traced], holder).convert()
+        content = _converter(traced, holder, target.with_name("traced")).convert()
     except Exception as error:
         raise Refused(
             MODEL, _lacking(str(error)) or f"TFLiteConverter cannot convert it: {opening(error)}"
         ) from error
     target.write_bytes(content)
+
+
+def _converter(traced: Any, holder: Any, folder: Path) -> Any:  # noqa: ANN401 - TensorFlow has no types
+    """A converter for a traced function; one that assigns to variables goes by way of a SavedModel.
+
+    TensorFlow's converter turns the variables of a function into constants, and keeps those of a SavedModel.
+    """
+    import tensorflow as tf
+
+    graph = traced.graph.as_graph_def()
+    nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
+    if not any(node.op in ASSIGNS for node in nodes):
+        return tf.lite.TFLiteConverter.from_concrete_functions([traced], holder)
+    root = tf.Module()
+    root.holder, root.captured = (
+        holder,
+        list(traced.graph.variables),
+    )  # Keras lists no states among its variables
+    tf.saved_model.save(root, str(folder), signatures=traced)
+    converter = tf.lite.TFLiteConverter.from_saved_model(str(folder))
+    converter.experimental_enable_resource_variables = True
+    return converter
 
 
 def _refusal_within(error: BaseException | None) -> Refused | None:

@@ -24,7 +24,7 @@ import numpy.typing as npt
 from edgec.compiler.errors import InputShapeError, ModelError
 from edgec.compiler.frontends.interface import Loaded, read_file, require_unloaded
 from edgec.compiler.frontends.tflite import flat
-from edgec.compiler.frontends.tflite.load import to_onnx
+from edgec.compiler.frontends.tflite.load import converted
 from edgec.compiler.options import CompileOptions
 
 EXTRA = "tensorflow"
@@ -60,10 +60,11 @@ def load(path: Path, options: CompileOptions) -> Loaded:
         shapes = {name: list(shape) for name, shape in options.input_shapes.items()}
         answer = _ask(model, Path(scratch), {"action": "convert", "shapes": shapes, "tflite": str(target)})
         content = target.read_bytes()
-    onnx_model = to_onnx(_named(content, answer, path), path)
-    inputs = [value.name for value in onnx_model.graph.input]
-    outputs = [value.name for value in onnx_model.graph.output]
-    return Loaded(onnx_model, digest, _TensorFlow(model, answer, inputs, outputs))
+    onnx_model, states = converted(_named(content, answer, path), path)
+    taken, made = {state.input for state in states}, {state.output for state in states}
+    inputs = [value.name for value in onnx_model.graph.input if value.name not in taken]
+    outputs = [value.name for value in onnx_model.graph.output if value.name not in made]
+    return Loaded(onnx_model, digest, _TensorFlow(model, answer, inputs, outputs), states)
 
 
 def _ask(model: Path, scratch: Path, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -164,13 +165,28 @@ class _TensorFlow:
 
     def run(self, inputs: Arrays) -> dict[str, npt.NDArray[np.generic]]:
         """The outputs by name, of the model as it was before any conversion."""
+        return self.run_steps([inputs], {})[0]
+
+    def run_steps(
+        self, steps: Sequence[Arrays], carried: Mapping[str, str]
+    ) -> list[dict[str, npt.NDArray[np.generic]]]:
+        """The outputs of runs one after the other; see `edgec.compiler.frontends.source.KeepsState`."""
         with tempfile.TemporaryDirectory(prefix="edgec-tensorflow-") as folder:
             scratch = Path(folder)
             given, made = scratch / "inputs.npz", scratch / "outputs.npz"
-            np.savez(given, **{f"i{k}": inputs[name] for k, name in enumerate(self._inputs)})  # type: ignore[arg-type]
-            _ask(self._model, scratch, {"action": "run", "inputs": str(given), "outputs": str(made)})
+            named = list(enumerate(self._inputs))
+            arrays = {
+                f"{n}.i{k}": step[name] for n, step in enumerate(steps) for k, name in named if name in step
+            }
+            np.savez(given, **arrays)  # type: ignore[arg-type]
+            places = {"inputs": str(given), "outputs": str(made)}
+            back = {f"i{self._inputs.index(a)}": f"o{self._outputs.index(b)}" for a, b in carried.items()}
+            _ask(self._model, scratch, {"action": "run", "steps": len(steps), "carried": back} | places)
             with np.load(made) as file:
-                return {name: file[f"o{k}"] for k, name in enumerate(self._outputs)}
+                return [
+                    {name: file[f"{n}.o{k}"] for k, name in enumerate(self._outputs)}
+                    for n in range(len(steps))
+                ]
 
     def spread(self, inputs: Arrays) -> dict[str, float]:
         """Empty: none is known."""

@@ -8,7 +8,7 @@ real numbers on its grid (QuantizeLinear followed by DequantizeLinear) and, wher
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,27 @@ TO_NCHW, TO_NHWC = (0, 3, 1, 2), (0, 2, 3, 1)
 
 class Refused(Exception):
     """This operator cannot be expressed; the message says why."""
+
+
+@dataclass
+class Variable:
+    """A variable while a graph is converted.
+
+    Attributes:
+        name: the one that its handles share.
+        initial: what CALL_ONCE assigns to it, as stored.
+        value: the present one, as stored; empty before the first read or assignment.
+        tensor: a tensor that it is read into, or assigned from.
+        port: the input with its value before the run; empty if it is never read before it is assigned.
+        assigned: whether the graph assigns to it.
+    """
+
+    name: str
+    initial: Array | None = None
+    value: str = ""
+    tensor: Tensor | None = None
+    port: str = ""
+    assigned: bool = False
 
 
 class Writer:
@@ -46,6 +67,7 @@ class Writer:
         self.stored: dict[int, str] = {}  # the integers of quantised tensors
         self.known: dict[int, Tensor] = {}  # constants that operators make of constants
         self.complex: dict[int, tuple[str, str]] = {}
+        self.variables: dict[str, Variable] = {} if outer is None else outer.variables
         self.prefix = ""
         self._root: Writer = self if outer is None else outer._root
         self._count = 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from onnx import ModelProto, ValueInfoProto, helper
 
 from edgec.compiler.errors import ModelError, ToolMissing, Unsupported, UnsupportedModel
 from edgec.compiler.frontends.interface import Loaded, read_file
+from edgec.compiler.frontends.source import State
 from edgec.compiler.frontends.tflite import (
     control_flow,
     convolution,
@@ -26,6 +27,7 @@ from edgec.compiler.frontends.tflite import (
     shapes,
     shaping,
     spectral,
+    variables,
 )
 from edgec.compiler.frontends.tflite.flat import Graph, Model, Tensor, read
 from edgec.compiler.frontends.tflite.graph import Refused, Writer, is_quantised
@@ -51,6 +53,7 @@ TABLES = (
     reductions,
     shaping,
     spectral,
+    variables,
 )
 
 Arrays = Mapping[str, npt.NDArray[np.generic]]
@@ -81,12 +84,17 @@ def load_content(content: bytes, digest: str, path: Path, options: CompileOption
     stored = read(content, path)
     sizes = shapes.chosen(stored, _port_names(stored.main), options.input_shapes)
     stored = shapes.settled(stored, content, sizes, path)
-    model = to_onnx(stored, path)
-    return Loaded(model, digest, _litert(path, content, stored, model, sizes))
+    model, states = converted(stored, path)
+    return Loaded(model, digest, _litert(path, content, stored, model, sizes), states)
 
 
 def to_onnx(stored: Model, path: Path) -> ModelProto:
     """The model as ONNX; see `load`."""
+    return converted(stored, path)[0]
+
+
+def converted(stored: Model, path: Path) -> tuple[ModelProto, tuple[State, ...]]:
+    """The model as ONNX, and its variables, which are the last of its inputs and outputs; see `load`."""
     graph = stored.main
     g = Writer(stored)
     names = _port_names(graph)
@@ -110,14 +118,18 @@ def to_onnx(stored: Model, path: Path) -> ModelProto:
             raise ModelError(f"{path}: its output {tensor.name!r} cannot be computed: {refused}") from refused
         g.nodes.append(helper.make_node("Identity", [made], [names[index]], name=f"output/{names[index]}"))
         outputs.append(_value(names[index], tensor, shaped=False))
+    more_inputs, more_outputs, states = variables.ports(g, {value.name for value in (*inputs, *outputs)})
     wide = any(t.dtype == "int16" and is_quantised(t) for t in graph.tensors)
     opset = helper.make_opsetid("", OPSET_INT16 if wide else OPSET)
-    return helper.make_model(
-        helper.make_graph(g.nodes, "tflite", inputs, outputs, g.initialisers),
+    model = helper.make_model(
+        helper.make_graph(
+            g.nodes, "tflite", [*inputs, *more_inputs], [*outputs, *more_outputs], g.initialisers
+        ),
         opset_imports=[opset],
         ir_version=10 if wide else 8,
         producer_name="edgec",
     )
+    return model, tuple(states)
 
 
 def _convert_all(g: Writer) -> None:
@@ -171,14 +183,18 @@ def _litert(
     except ImportError as error:
         raise ToolMissing(f"{path}: verifying needs LiteRT: pip install 'edgec[tflite]'") from error
     plain = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-    made = []
+
+    def begin(**kernels: Any) -> Any:  # noqa: ANN401 - an interpreter of LiteRT
+        interpreter = Interpreter(model_content=content, num_threads=1, **kernels)
+        for index, shape in sizes.items():
+            interpreter.resize_tensor_input(index, shape)
+        interpreter.allocate_tensors()
+        return interpreter
+
     try:
-        for kernels in ({}, {"experimental_op_resolver_type": plain}):
-            interpreter = Interpreter(model_content=content, num_threads=1, **kernels)
-            for index, shape in sizes.items():
-                interpreter.resize_tensor_input(index, shape)
-            interpreter.allocate_tensors()
-            made.append(interpreter)
+        made = [begin(), begin(experimental_op_resolver_type=plain)]
+        if variables.has_variables(stored):
+            return LiteRtWithVariables(begin, made[1], stored.main, model)
     except (ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else "no reason given"
         raise ModelError(f"{path}: LiteRT rejects this model: {reason[:200]}") from error
@@ -195,8 +211,9 @@ class LiteRt:
 
     def __init__(self, interpreter: Any, other: Any, graph: Graph, model: ModelProto) -> None:  # noqa: ANN401
         self._interpreter, self._other = interpreter, other
-        self._inputs = dict(zip([v.name for v in model.graph.input], graph.inputs, strict=True))
-        self._outputs = dict(zip([v.name for v in model.graph.output], graph.outputs, strict=True))
+        # the inputs and outputs that follow are variables, which LiteRT keeps itself
+        self._inputs = {v.name: i for v, i in zip(model.graph.input, graph.inputs, strict=False)}
+        self._outputs = {v.name: i for v, i in zip(model.graph.output, graph.outputs, strict=False)}
         self.description = f"LiteRT {metadata.version('ai-edge-litert')}"
 
     def run(self, inputs: Arrays) -> dict[str, npt.NDArray[np.generic]]:
@@ -215,3 +232,37 @@ class LiteRt:
             interpreter.set_tensor(index, inputs[name])
         interpreter.invoke()
         return {name: interpreter.get_tensor(index) for name, index in self._outputs.items()}
+
+
+class LiteRtWithVariables(LiteRt):
+    """LiteRT for a model with resource variables, which begin anew only in an interpreter of their own.
+
+    Args:
+        begin: makes an interpreter, by default with LiteRT's usual kernels.
+    """
+
+    def __init__(self, begin: Callable[..., Any], other: Any, graph: Graph, model: ModelProto) -> None:  # noqa: ANN401
+        super().__init__(None, other, graph, model)
+        self._begin = begin
+
+    def run(self, inputs: Arrays) -> dict[str, npt.NDArray[np.generic]]:
+        """The outputs of a first run by name."""
+        return self._run(self._begin(), inputs)
+
+    def run_steps(
+        self, steps: Sequence[Arrays], carried: Mapping[str, str]
+    ) -> list[dict[str, npt.NDArray[np.generic]]]:
+        """The outputs of runs one after the other; see `edgec.compiler.frontends.source.KeepsState`."""
+        interpreter, outputs = self._begin(), list[dict[str, npt.NDArray[np.generic]]]()
+        for inputs in steps:
+            taken = {name: outputs[-1][made] for name, made in carried.items()} if outputs else {}
+            for name, array in {**inputs, **taken}.items():
+                interpreter.set_tensor(self._inputs[name], array)
+            interpreter.invoke()
+            outputs.append({name: interpreter.get_tensor(index) for name, index in self._outputs.items()})
+        return outputs
+
+    def spread(self, inputs: Arrays) -> dict[str, float]:
+        """How far LiteRT's own sets of kernels differ in a first run; the second set's is run in `other`."""
+        self._interpreter = self._begin()
+        return super().spread(inputs)

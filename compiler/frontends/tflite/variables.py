@@ -1,0 +1,169 @@
+"""Resource variables (VAR_HANDLE, READ_VARIABLE, ASSIGN_VARIABLE, CALL_ONCE) as inputs and outputs of the ONNX graph.
+
+A variable is the last value that was assigned to it. One that is read before the graph assigns to it is a state: its
+value before is an input of the graph, its last value an output. What it begins with is what the graph that CALL_ONCE
+names assigns to it. A variable that no other graph assigns to is a constant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import numpy as np
+from onnx import ValueInfoProto, helper, numpy_helper
+
+from edgec.compiler.frontends.onnx.ort_session import ORT_ERRORS
+from edgec.compiler.frontends.source import State
+from edgec.compiler.frontends.tflite.flat import Model, Operator
+from edgec.compiler.frontends.tflite.graph import Array, Refused, Variable, Writer, is_quantised
+from edgec.compiler.frontends.tflite.registry import convert_operators, converts
+
+HANDLE = "variable:"  # begins the value of a handle, which is no tensor
+NEXT = ".next"
+
+
+def ports(
+    g: Writer, taken: Collection[str]
+) -> tuple[list[ValueInfoProto], list[ValueInfoProto], list[State]]:
+    """The inputs and outputs that the variables of a converted graph become; nodes for the outputs are appended.
+
+    Args:
+        taken: names of the graph's other inputs and outputs, which differ from those of variables (see `named`).
+    """
+    inputs, outputs, states = [], [], []
+    for variable in g.variables.values():
+        if not variable.port:
+            continue
+        made = variable.port + NEXT
+        while made in taken:
+            made += "_"
+        assert variable.tensor is not None
+        kind = helper.np_dtype_to_tensor_dtype(np.dtype(variable.tensor.dtype))
+        inputs.append(helper.make_tensor_value_info(variable.port, kind, _shape(variable)))
+        outputs.append(helper.make_tensor_value_info(made, kind, None))
+        g.nodes.append(helper.make_node("Identity", [variable.value], [made], name=f"variable/{made}"))
+        states.append(State(variable.port, made, variable.initial, "variable"))
+    return inputs, outputs, states
+
+
+def _shape(variable: Variable) -> tuple[int, ...]:
+    if variable.initial is not None:
+        return tuple(variable.initial.shape)
+    assert variable.tensor is not None
+    return variable.tensor.shape
+
+
+def has_variables(stored: Model) -> bool:
+    """Whether a file's graphs have variables."""
+    return any(op.kind == "VAR_HANDLE" for graph in stored.graphs for op in graph.operators)
+
+
+@converts("VAR_HANDLE", inputs=0, outputs=1)
+def _handle(g: Writer, op: Operator) -> None:
+    parts = [getattr(op.options, part, None) or b"" for part in ("container", "sharedName")]
+    name = "/".join(_text(part) for part in parts if part) or f"variable_{op.index}"
+    g.variables.setdefault(name, Variable(name))
+    g.native[op.outputs[0]] = HANDLE + name
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+
+
+def _variable(g: Writer, index: int) -> Variable:
+    name = g.get(index)
+    if not name.startswith(HANDLE):
+        raise Refused(f"its tensor {g.tensor(index).name!r} is no handle of a variable")
+    return g.variables[name.removeprefix(HANDLE)]
+
+
+@converts("READ_VARIABLE", inputs=1, outputs=1)
+def _read(g: Writer, op: Operator) -> None:
+    variable, tensor = _variable(g, op.inputs[0]), g.tensor(op.outputs[0])
+    if not variable.value:
+        if variable.initial is None:
+            raise Refused(f"the variable {variable.name!r} is read before anything is assigned to it")
+        variable.tensor = tensor
+        if _assigned_later(g, variable.name):
+            variable.port = variable.value = named(g, variable.name)
+        else:
+            variable.value = g.constant(variable.initial)
+    _put_stored(g, op.outputs[0], variable.value)
+
+
+@converts("ASSIGN_VARIABLE", inputs=2, outputs=0)
+def _assign(g: Writer, op: Operator) -> None:
+    variable = _variable(g, op.inputs[0])
+    variable.value, variable.assigned = g.integers(op.inputs[1]), True
+    variable.tensor = variable.tensor or g.tensor(op.inputs[1])
+
+
+@converts("CALL_ONCE", inputs=0, outputs=0)
+def _call_once(g: Writer, op: Operator) -> None:
+    number = int(op.options.initSubgraphIndex)
+    inner = Writer(g.model, number)
+    failed = convert_operators(inner, f"once_{number}")
+    if failed:
+        operator, reason = failed[0]
+        raise Refused(f"in graph {number}, {operator.kind} (operator {operator.index}): {reason}")
+    for name, variable in inner.variables.items():
+        if variable.assigned:
+            own = g.variables.setdefault(name, Variable(name))
+            own.initial = _evaluated(inner, variable.value)
+
+
+def _evaluated(g: Writer, value: str) -> Array:
+    """The number that a graph without inputs computes."""
+    for tensor in g.initialisers:
+        if tensor.name == value:
+            return np.asarray(numpy_helper.to_array(tensor))
+    import onnxruntime as ort
+
+    graph = helper.make_graph(g.nodes, "once", [], [ValueInfoProto(name=value)], g.initialisers)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    try:
+        session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        made: Any = session.run([value], {})[0]
+    except ORT_ERRORS as error:
+        raise Refused(f"the initial value of a variable cannot be computed: {error}") from error
+    return np.asarray(made)
+
+
+def _put_stored(g: Writer, index: int, value: str) -> None:
+    """Bind a value as the file stores it."""
+    if is_quantised(g.tensor(index)):
+        g.put_integers(index, value)
+    else:
+        g.native[index] = value
+
+
+def named(g: Writer, name: str) -> str:
+    """A variable's name as that of an input: unlike those of the graph's own inputs and outputs."""
+    main = g.model.main
+    taken = {main.tensors[index].name for index in (*main.inputs, *main.outputs)}
+    while name in taken:
+        name += "_"
+    return name
+
+
+def _assigned_later(g: Writer, name: str) -> bool:
+    """Whether a graph other than those that CALL_ONCE names assigns to a variable (or to one that it is passed)."""
+    once = {
+        int(op.options.initSubgraphIndex)
+        for graph in g.model.graphs
+        for op in graph.operators
+        if op.kind == "CALL_ONCE"
+    }
+    for number, graph in enumerate(g.model.graphs):
+        makers = {out: op for op in graph.operators for out in op.outputs}
+        for op in graph.operators:
+            if op.kind != "ASSIGN_VARIABLE" or number in once or not op.inputs:
+                continue
+            maker = makers.get(op.inputs[0])
+            if maker is None or maker.kind != "VAR_HANDLE":
+                return True  # a handle that was passed to the graph: any
+            parts = [getattr(maker.options, part, None) or b"" for part in ("container", "sharedName")]
+            if ("/".join(_text(part) for part in parts if part) or f"variable_{maker.index}") == name:
+                return True
+    return False

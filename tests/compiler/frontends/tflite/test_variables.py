@@ -1,0 +1,178 @@
+"""Resource variables of TensorFlow Lite: what they become, and sessions beside LiteRT run by run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("ai_edge_litert", reason="optional: pip install 'edgec[tflite]'")
+from ai_edge_litert import schema_py_generated as schema
+from ai_edge_litert.interpreter import Interpreter
+
+import edgec.runtime as rt
+from edgec.compiler.errors import UnsupportedModel
+from edgec.compiler.frontends.load import load_source
+from edgec.compiler.options import CompileOptions
+from edgec.compiler.pipeline import compile_model
+from edgec.targets import detect
+from tests.compiler.frontends.tflite.models import Cases, Graph
+
+F32 = np.float32
+QUICK = CompileOptions(tune="none", threads=1)
+
+
+def handle(graph: Graph, name: str, container: str = "") -> int:
+    options = schema.VarHandleOptionsT()
+    options.sharedName, options.container = name, container
+    return graph.op("VAR_HANDLE", [], [graph.tensor([], "resource")], options, returned=False)
+
+
+def read(graph: Graph, of: int, shape: list[int], dtype: str = "float32", **grid: Any) -> int:
+    made = [graph.tensor(shape, dtype, **grid)]
+    return graph.op("READ_VARIABLE", [of], made, schema.ReadVariableOptionsT(), returned=False)
+
+
+def assign(graph: Graph, of: int, value: int) -> None:
+    made = schema.OperatorT()
+    made.opcodeIndex, made.inputs, made.outputs = graph.model.code("ASSIGN_VARIABLE", 1), [of, value], []
+    made.builtinOptionsType = schema.BuiltinOptions.AssignVariableOptions
+    made.builtinOptions = schema.AssignVariableOptionsT()
+    graph.operators.append(made)
+
+
+def once(graph: Graph, number: int) -> None:
+    made = schema.OperatorT()
+    made.opcodeIndex, made.inputs, made.outputs = graph.model.code("CALL_ONCE", 1), [], []
+    made.builtinOptionsType = schema.BuiltinOptions.CallOnceOptions
+    made.builtinOptions = schema.CallOnceOptionsT()
+    made.builtinOptions.initSubgraphIndex = number
+    graph.operators.append(made)
+
+
+def concat(axis: int) -> Any:
+    options = schema.ConcatenationOptionsT()
+    options.axis = axis
+    return options
+
+
+def ring(cases: Cases, of: int, x: int, shape: tuple[int, int], dtype: str, **grid: Any) -> int:
+    """Push a row into a variable that holds the last rows; returns all with the new one."""
+    rows, width = shape
+    before = read(cases, of, [rows, width], dtype, **grid)
+    whole = cases.op(
+        "CONCATENATION", [before, x], [cases.tensor([rows + 1, width], dtype, **grid)], concat(0), returned=False
+    )  # fmt: skip
+    places = [cases.constant(np.array(v, np.int32)) for v in ([1, 0], [rows + 1, width], [1, 1])]
+    kept = cases.op(
+        "STRIDED_SLICE", [whole, *places], [cases.tensor([rows, width], dtype, **grid)],
+        schema.StridedSliceOptionsT(), returned=False,
+    )  # fmt: skip
+    assign(cases, of, kept)
+    return whole
+
+
+def streaming() -> Cases:
+    """Rings of reals and of int8, a counter, a constant variable, and one that is written before it is read."""
+    cases, grid = Cases(), {"scale": 0.5, "zero": -3}
+    number, begin = cases.graph()
+    once(cases, number)
+    x = cases.input(np.zeros((1, 4), F32))
+    for name, value in {
+        "rows": np.linspace(-1, 1, 12, dtype=F32).reshape(3, 4),
+        "weight": np.full((1, 4), 3, F32),
+        "scratch": np.zeros((1, 4), F32),
+    }.items():
+        assign(begin, handle(begin, name), begin.constant(value))
+    assign(begin, handle(begin, "stored", "bank"), begin.constant(np.full((2, 4), -3, np.int8), **grid))
+    # a value that the graph of the beginning computes
+    two = begin.constant(np.array([2.0], F32))
+    four = begin.op("MUL", [two, two], [begin.tensor([1])], schema.MulOptionsT(), returned=False)
+    assign(begin, handle(begin, "count"), four)
+
+    rows = ring(cases, handle(cases, "rows"), x, (3, 4), "float32")
+    axis = cases.constant(np.array([0], np.int32))
+    mean = cases.op("MEAN", [rows, axis], [cases.tensor([4])], schema.ReducerOptionsT(), returned=False)
+    weight = read(cases, handle(cases, "weight"), [1, 4])
+    cases.op("MUL", [mean, weight], [cases.tensor([1, 4])], schema.MulOptionsT())
+
+    count = handle(cases, "count")
+    one = cases.constant(np.array([1.0], F32))
+    more = cases.op(
+        "ADD", [read(cases, count, [1]), one], [cases.tensor([1])], schema.AddOptionsT(), returned=False
+    )
+    assign(cases, count, more)
+    cases.op("MUL", [read(cases, count, [1]), x], [cases.tensor([1, 4])], schema.MulOptionsT())
+
+    scratch = handle(cases, "scratch")
+    assign(cases, scratch, x)
+    cases.op("ADD", [read(cases, scratch, [1, 4]), x], [cases.tensor([1, 4])], schema.AddOptionsT())
+
+    rounded = cases.op(
+        "QUANTIZE", [x], [cases.tensor([1, 4], "int8", **grid)], schema.QuantizeOptionsT(), returned=False
+    )
+    cases.outputs.append(ring(cases, handle(cases, "stored", "bank"), rounded, (2, 4), "int8", **grid))
+    return cases
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return streaming().save(tmp_path_factory.mktemp("variables"), shaped=False)
+
+
+def test_what_is_carried_is_a_state_and_nothing_else(path: Path) -> None:
+    source = load_source(path, CompileOptions())
+    found = {state.input: state for state in source.states}
+    assert set(found) == {"rows", "count", "bank/stored"}, (
+        "neither constants nor what is written before it is read"
+    )
+    assert found["count"].initial is not None
+    assert found["count"].initial.tolist() == [4.0]
+    assert {port.name: port.dtype for port in source.inputs}["bank/stored"] == "int8"
+    plain = load_source(path, CompileOptions(states=()))
+    assert not plain.states
+    assert {"rows", "count", "bank/stored"} < {port.name for port in plain.inputs}
+
+
+def test_a_session_is_litert_run_by_run(path: Path, tmp_path: Path) -> None:
+    result = compile_model(path, detect(), QUICK, output=tmp_path / "variables.edge")
+    assert result.evidence["steps"] == 8
+    assert result.evidence["reference"].startswith("LiteRT")
+    interpreter = Interpreter(model_content=path.read_bytes())
+    interpreter.allocate_tensors()
+    (given,) = interpreter.get_input_details()
+    rng = np.random.default_rng(0)
+    with rt.load(result.artifact, threads=1) as model:
+        session = model.session()
+        (spec,) = session.inputs
+        for _ in range(12):
+            x = rng.standard_normal((1, 4)).astype(F32) * 8
+            interpreter.set_tensor(given["index"], x)
+            interpreter.invoke()
+            outputs = session.run({spec.name: x})
+            assert len(outputs) == 4
+            for detail in interpreter.get_output_details():
+                expected = interpreter.get_tensor(detail["index"])
+                np.testing.assert_allclose(
+                    outputs[detail["name"]], expected, rtol=1e-5, atol=1e-5, err_msg=detail["name"]
+                )
+
+
+def test_a_variable_without_a_beginning_is_refused(tmp_path: Path) -> None:
+    cases = Cases()
+    x = cases.input(np.zeros((1, 4), F32))
+    empty = handle(cases, "empty")
+    cases.op("ADD", [read(cases, empty, [1, 4]), x], [cases.tensor([1, 4])], schema.AddOptionsT())
+    assign(cases, empty, x)
+    with pytest.raises(UnsupportedModel, match="variable 'empty' is read before anything is assigned to it"):
+        load_source(cases.save(tmp_path, shaped=False), CompileOptions())
+
+
+def test_an_input_that_is_no_handle_is_refused(tmp_path: Path) -> None:
+    cases = Cases()
+    x = cases.input(np.zeros((1, 4), F32))
+    cases.op("READ_VARIABLE", [x], [cases.tensor([1, 4])], schema.ReadVariableOptionsT())
+    with pytest.raises(UnsupportedModel, match="is no handle of a variable"):
+        load_source(cases.save(tmp_path, shaped=False), CompileOptions())
