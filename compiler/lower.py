@@ -17,6 +17,7 @@ from edgec.compiler.graph.fusion import Kernel, fuse, kernel_calls
 from edgec.compiler.graph.reduction_starts import start_from_infinity
 from edgec.compiler.graph.simplify import simplify
 from edgec.compiler.graph.weights import lift_weights
+from edgec.compiler.graph.zero_products import legalisations
 from edgec.compiler.lowered import KernelInfo, Lowered, TuningSummary
 from edgec.compiler.operands.operands import BFLOAT16, FLOAT32
 from edgec.compiler.options import BF16_SHARE, CompileOptions
@@ -78,7 +79,7 @@ def _legalise(mod: tvm.IRModule) -> tvm.IRModule:
         relax.transform.DecomposeOpsForInference(),
         relax.backend.DispatchSampling(),
         relax.backend.DispatchSortScan(),
-        relax.transform.LegalizeOps(),
+        relax.transform.LegalizeOps(legalisations()),
         relax.transform.AnnotateTIROpPattern(),
     ]
     return start_from_infinity(tvm.transform.Sequential(passes)(mod))

@@ -72,12 +72,42 @@ def nearest_bfloat16(x: Tir) -> Tir:
 
 
 def wrapped_integer(bits: int, signed: bool) -> Element:
-    """Truncation to an integer of so many bits, which wraps on overflow."""
+    """The nearest integer, ties to even, of so many bits; it wraps on overflow."""
 
     def element(x: Tir) -> Tir:
-        low = x.astype("int32") & i32((1 << bits) - 1)
+        whole = tirx.nearbyint(x) if str(x.dtype).startswith("float") else x
+        low = whole.astype("int32") & i32((1 << bits) - 1)
         if signed:
             low = tirx.Select(low >= i32(1 << bits - 1), low - i32(1 << bits), low)
         return low.astype("float32")
+
+    return element
+
+
+def power_of_two(round_mode: str, *, saturate: bool) -> Element:
+    """The power of two next to a positive number, from 2^-127 to 2^127.
+
+    Args:
+        round_mode: `up`, `down` or `nearest`, ties up.
+        saturate: numbers out of range become the nearest in it; NaN otherwise.
+    """
+    # The part of a fraction from which on the exponent grows. 2^-127 is subnormal, and half of its fraction.
+    normal = {"up": 1, "nearest": 0x400000, "down": 0x800000}[round_mode]
+    subnormal = {"up": 0x400001, "nearest": 0x600000, "down": 0x800000}[round_mode]
+
+    def element(x: Tir) -> Tir:
+        bits = tirx.reinterpret("int32", x)
+        exponent, fraction = (bits >> i32(23)) & i32(255), bits & i32(0x7FFFFF)
+        tiny = exponent == i32(0)
+        raised = exponent + tirx.Select(
+            fraction >= tirx.Select(tiny, i32(subnormal), i32(normal)), i32(1), i32(0)
+        )
+        nan = tirx.isnan(x)
+        if saturate:
+            raised = tirx.min(raised, i32(254))
+        else:
+            nan = tirx.any(nan, raised >= i32(255), tirx.all(tiny, fraction < i32(0x400000)))
+        y = tirx.Select(raised == i32(0), i32(0x400000), raised << i32(23))
+        return tirx.reinterpret("float32", tirx.Select(nan, i32(0x7FC00000), y))
 
     return element

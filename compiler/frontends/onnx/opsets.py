@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import numpy as np
 import onnx
 from onnx import AttributeProto, ModelProto, NodeProto
 
@@ -70,12 +71,28 @@ def lift_opset(model: ModelProto) -> ModelProto:
         return model
     from onnx import version_converter
 
+    _state_old_limits(model)
     try:
         lifted = version_converter.convert_version(model, LIFTED_OPSET)
     except (version_converter.ConvertError, RuntimeError, ValueError, onnx.checker.ValidationError):
         return model
     _name_old_resizing(lifted)
     return lifted if _has_outputs_of(lifted, model) else model
+
+
+def _state_old_limits(model: ModelProto) -> None:
+    """Write out (in place) the limits of each Clip: before opset 11 those left out are the largest finite numbers.
+
+    Infinities are limited by them; the version converter drops that.
+    """
+    if not 6 <= opset_of(model) < 11:
+        return
+    largest = float(np.finfo(np.float32).max)
+    for node in model.graph.node:
+        given = {attribute.name for attribute in node.attribute}
+        if node.op_type == "Clip" and node.domain in ("", "ai.onnx"):
+            missing = {"min": -largest, "max": largest}.items()
+            node.attribute.extend(onnx.helper.make_attribute(k, v) for k, v in missing if k not in given)
 
 
 def _name_old_resizing(lifted: ModelProto) -> None:

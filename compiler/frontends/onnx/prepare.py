@@ -11,6 +11,7 @@ from onnx import ModelProto, NodeProto, ValueInfoProto
 
 from edgec.compiler.errors import ModelError, opening
 from edgec.compiler.frontends.onnx import bfloat16, functions, legacy_broadcast, ml_outputs, opsets, shapes
+from edgec.compiler.frontends.onnx.deviations import deviates
 from edgec.compiler.frontends.onnx.equivalence import computes_alike, follows_standard
 from edgec.compiler.frontends.onnx.folding import fold_shapes
 from edgec.compiler.frontends.onnx.origins import trace_origins
@@ -18,6 +19,7 @@ from edgec.compiler.frontends.onnx.ort_session import fold, objection, runs_in_o
 from edgec.compiler.frontends.onnx.reference_evaluator import Standard
 from edgec.compiler.frontends.onnx.shape_inference import check_sizes, infer_shapes
 from edgec.compiler.frontends.onnx.simplify import simplify
+from edgec.compiler.frontends.onnx.sparse import densify
 from edgec.compiler.frontends.onnx.unread import drop_unread_nodes, leave_out_empty_resizing
 from edgec.compiler.frontends.onnx.validity import is_valid, knows_operators
 from edgec.compiler.frontends.source import Port, SourceModel, SourceNode
@@ -48,6 +50,7 @@ def prepare(
     nodes = tuple(SourceNode(i, n.name, n.op_type, n.domain) for i, n in enumerate(given.graph.node))
     values = {name: i for i, n in enumerate(given.graph.node) for name in n.output if name}
     names = {n.name: i for i, n in enumerate(given.graph.node) if n.name}
+    densify(given, path)
     drop_unread_nodes(given.graph)
     labels = _upgrade(given)
     chosen = shapes.set_static_shapes(given, input_shapes)
@@ -65,6 +68,7 @@ def prepare(
         _require_valid(given, path, why)
     typed = fold_shapes(simple) if simple is given else infer_shapes(simple)
     model, doubted = _expanded(typed, has_converter)
+    doubted = doubted or deviates(given)
     return SourceModel(
         path=path,
         digest=digest,

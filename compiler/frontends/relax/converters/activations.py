@@ -33,6 +33,9 @@ def _elu(node: Node) -> Expr:
 def _prelu(node: Node) -> Expr:
     """With one slope per channel, however many axes follow the channels."""
     x, slope, shape, own = node.input(0), node.input(1), node.shape(0), node.shape(1)
+    if not node.dtype(0).startswith("float"):
+        below = node.emit(relax.op.multiply(x, slope))
+        return relax.op.where(relax.op.greater_equal(x, scalar(0, x)), x, below)
     if len(shape) > 2:
         if len(own) > 1 or own in ((1,), shape[-1:]) or own != shape[1:2]:
             raise LeaveToTvm

@@ -63,10 +63,20 @@ def _mod(node: Node) -> Expr:
     return rest if kind == "float64" else relax.op.astype(rest, kind)
 
 
+@converts("Equal")
+def _equal(node: Node) -> Expr:
+    """Of truth values, which LLVM does not compare as numbers."""
+    if node.dtype(0) != "bool":
+        raise LeaveToTvm
+    return relax.op.logical_not(relax.op.logical_xor(node.input(0), node.input(1)))
+
+
 @converts("Sign")
 def _sign(node: Node) -> Expr:
     """-1, 0 or 1; the sign of NaN is NaN."""
     x = node.input(0)
+    if dtype_of(x).startswith("uint"):
+        return relax.op.minimum(x, scalar(1, x))
     if not dtype_of(x).startswith("float"):
         raise LeaveToTvm
     return relax.op.where(relax.op.isnan(x), x, node.emit(relax.op.sign(x)))

@@ -9,12 +9,19 @@ from onnx import TensorProto, helper
 from tvm import relax
 
 from edgec.compiler.frontends.relax.builder import Expr
-from edgec.compiler.frontends.relax.converters.registry import CannotConvert, LeaveToTvm, Node, converts
+from edgec.compiler.frontends.relax.converters.registry import (
+    CannotConvert,
+    LeaveToTvm,
+    Node,
+    converts,
+    dtype_of,
+)
 from edgec.compiler.kernels.narrow_types import (
     Element,
     NarrowFloat,
     nearest_bfloat16,
     nearest_float,
+    power_of_two,
     rounded,
     wrapped_integer,
 )
@@ -32,7 +39,7 @@ INTEGERS = {
     TensorProto.INT2: (2, True),
     TensorProto.UINT2: (2, False),
 }
-NARROW = frozenset({*FLOATS, *INTEGERS, TensorProto.BFLOAT16})
+NARROW = frozenset({*FLOATS, *INTEGERS, TensorProto.BFLOAT16, TensorProto.FLOAT8E8M0})
 
 
 @converts("Cast")
@@ -40,14 +47,25 @@ def _cast(node: Node) -> Expr:
     kind = int(node.attrs["to"])
     if kind not in NARROW:
         raise LeaveToTvm
-    return cast(node, node.input(0), kind, saturate=bool(node.attrs.get("saturate", 1)))
+    return _narrowed(node, kind)
+
+
+def _narrowed(node: Node, kind: int) -> Expr:
+    saturate = bool(node.attrs.get("saturate", 1))
+    if kind == TensorProto.FLOAT8E8M0:
+        mode = str(node.attrs.get("round_mode", "up"))
+        if mode not in ("up", "down", "nearest"):
+            raise CannotConvert(f"its rounding {mode!r} is unknown")
+        x = node.emit(relax.op.astype(node.input(0), "float32"))
+        return _mapped(node, x, power_of_two(mode, saturate=saturate))
+    return cast(node, node.input(0), kind, saturate=saturate)
 
 
 @converts("CastLike")
 def _cast_like(node: Node) -> Expr:
     kind = result_type(node)
     if kind in NARROW:
-        return cast(node, node.input(0), kind, saturate=bool(node.attrs.get("saturate", 1)))
+        return _narrowed(node, kind)
     if not kind:
         raise CannotConvert("the type that it casts to is unknown")
     dtype = helper.tensor_dtype_to_np_dtype(kind)
@@ -63,12 +81,15 @@ def result_type(node: Node) -> int:
 
 
 def cast(node: Node, x: Expr, kind: int, *, saturate: bool) -> Expr:
-    """`x` cast to a narrow type: floats to the nearest number, integers cut off and wrapped."""
+    """`x` cast to a narrow type: to the nearest number; integers wrap on overflow."""
+    if kind in INTEGERS and dtype_of(x) not in ("bool", "float16", "float64"):
+        return _mapped(node, x, wrapped_integer(*INTEGERS[kind]))
+    x = node.emit(relax.op.astype(x, "float32"))
+    if kind in INTEGERS:
+        return _mapped(node, x, wrapped_integer(*INTEGERS[kind]))
     if kind == TensorProto.BFLOAT16:
         return _mapped(node, x, nearest_bfloat16)
-    form = FLOATS.get(kind)
-    element = wrapped_integer(*INTEGERS[kind]) if form is None else nearest_float(form, saturate=saturate)
-    return _mapped(node, x, element)
+    return _mapped(node, x, nearest_float(FLOATS[kind], saturate=saturate))
 
 
 def quantised(node: Node, steps: Expr, kind: int) -> Expr:
@@ -81,5 +102,4 @@ def quantised(node: Node, steps: Expr, kind: int) -> Expr:
 
 
 def _mapped(node: Node, x: Expr, element: Element) -> Expr:
-    x = node.emit(relax.op.astype(x, "float32"))
     return node.builder.emit_te(lambda source: rounded(source, element), x, primfunc_name_hint="narrowed")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from tvm import relax
+from tvm.tirx import PrimFunc
 
 from edgec.compiler.frontends.relax.builder import Expr, constant
 from edgec.compiler.frontends.relax.converters.registry import (
@@ -11,13 +14,13 @@ from edgec.compiler.frontends.relax.converters.registry import (
     Node,
     axis_of,
     converts,
-    dtype_of,
     is_constant,
     reshaped,
     shape_of,
     value_of,
 )
 from edgec.compiler.frontends.relax.converters.slicing import sliced
+from edgec.compiler.kernels.scatter import REDUCTIONS, scattered_elements, scattered_slices
 
 
 @converts("Gather")
@@ -36,13 +39,67 @@ def _gather(node: Node) -> Expr:
             part = node.emit(sliced(node, node.input(0), {axis: slice(row, row + 1, 1)}))
             return reshaped(part, out)
         indices = constant(rows)
-    elif dtype_of(indices).startswith("int"):
-        size = constant(shape[axis], dtype_of(indices))
-        zero = constant(0, dtype_of(indices))
-        indices = node.emit(
-            relax.op.where(relax.op.less(indices, zero), relax.op.add(indices, size), indices)
-        )
+    else:
+        indices = _counted(node, indices, shape[axis])
     return relax.op.take(node.input(0), indices, axis=axis)
+
+
+def _counted(node: Node, indices: Expr, size: int) -> Expr:
+    """Indices from the front; one out of range is that of the last element, so that no other memory is read."""
+    if is_constant(indices):
+        given = value_of(indices).astype("int64")
+        if given.size and (given.min() < -size or given.max() >= size):
+            raise CannotConvert(f"an index is out of range for an axis of size {size}")
+        return constant(np.where(given < 0, given + size, given))
+    wide = node.emit(relax.op.astype(indices, "int64"))
+    zero, last, count = (constant(n, "int64") for n in (0, size - 1, size))
+    front = relax.op.where(relax.op.less(wide, zero), relax.op.add(wide, count), wide)
+    return node.emit(relax.op.minimum(relax.op.maximum(node.emit(front), zero), last))
+
+
+@converts("GatherElements")
+def _gather_elements(node: Node) -> Expr:
+    x, shape, own = node.input(0), node.shape(0), node.shape(1)
+    axis = axis_of(int(node.attrs.get("axis", 0)), len(shape))
+    cut = {a: slice(0, n) for a, n in enumerate(own) if a != axis and n < shape[a]}
+    part = node.emit(sliced(node, x, cut)) if cut else x
+    return relax.op.gather_elements(part, _counted(node, node.input(1), shape[axis]), axis=axis)
+
+
+@converts("ScatterElements", "Scatter")
+def _scatter_elements(node: Node) -> Expr:
+    shape, places = node.shape(0), node.shape(1)
+    axis, reduction = axis_of(int(node.attrs.get("axis", 0)), len(shape)), _reduction(node)
+    symbol = node.builder.get_unique_name("scatter_elements")
+    kinds = node.dtype(0), node.dtype(1)
+    return _written(node, scattered_elements(symbol, shape, places, axis, kinds, reduction), symbol)
+
+
+@converts("ScatterND")
+def _scatter_nd(node: Node) -> Expr:
+    shape, places = node.shape(0), node.shape(1)
+    symbol = node.builder.get_unique_name("scatter_nd")
+    flat = (math.prod(places[:-1]), places[-1])
+    kinds = node.dtype(0), node.dtype(1)
+    return _written(node, scattered_slices(symbol, shape, flat, kinds, _reduction(node)), symbol)
+
+
+def _reduction(node: Node) -> str:
+    reduction = str(node.attrs.get("reduction", "none"))
+    if reduction not in REDUCTIONS:
+        raise CannotConvert(f"its reduction {reduction!r} is unknown")
+    return reduction
+
+
+def _written(node: Node, function: PrimFunc, symbol: str) -> Expr:
+    """A call of a function that writes updates to a tensor, all of them flat."""
+    flat = [node.emit(reshaped(node.input(i), [math.prod(node.shape(i))])) for i in range(3)]
+    called = relax.call_tir(
+        node.builder.add_func(function, symbol),
+        flat,
+        [relax.TensorType((math.prod(node.shape(0)),), node.dtype(0))],
+    )
+    return reshaped(node.emit(called), node.shape(0))
 
 
 @converts("ReverseSequence")

@@ -32,8 +32,10 @@ def _as(node: Node, value: Expr, dtype: str) -> Expr:
 
 
 def _channelwise(value: Expr, axis: int, rank: int) -> Expr:
-    """A vector shaped to broadcast along one axis; a scalar stays one."""
+    """A vector shaped to broadcast along one axis; a scalar stays one, and so does a tensor of all axes."""
     size = int(np.prod(shape_of(value)))
+    if size > 1 and len(shape_of(value)) == rank > 1:
+        return value
     if size == 1:
         return reshaped(value, [])
     shape = [1] * rank
@@ -52,7 +54,7 @@ def centred(node: Node, position: int, zero: int, dtype: str, axis: int = 0) -> 
     rank = len(shape_of(x))
     if is_constant(x) and is_constant(z):
         points = value_of(z).astype("int32")
-        if points.size > 1:
+        if points.size > 1 and points.ndim != rank:
             points = points.reshape([-1 if a == axis else 1 for a in range(rank)])
         return constant((value_of(x).astype("int32") - points).astype(dtype))
     offset = node.emit(_channelwise(_as(node, z, dtype), axis, rank))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from tvm import relax
 
 from edgec.compiler.frontends.relax.builder import Expr, constant
@@ -16,6 +18,7 @@ from edgec.compiler.frontends.relax.converters.registry import (
     shape_of,
 )
 from edgec.compiler.frontends.relax.converters.slicing import sliced
+from edgec.compiler.kernels.determinant import determinants
 
 
 @converts("FusedGemm", domain=MICROSOFT)
@@ -51,8 +54,12 @@ def _swapped(x: Expr) -> Expr:
 def _det(node: Node) -> Expr:
     shape = node.shape(0)
     size = shape[-1]
-    if size not in (1, 2, 3):
-        raise CannotConvert(f"determinants of {size}×{size} matrices are not compiled")
+    if size > 3:
+        symbol, count = node.builder.get_unique_name("determinant"), math.prod(shape[:-2])
+        function = node.builder.add_func(determinants(symbol, count, size, node.dtype(0)), symbol)
+        flat = node.emit(reshaped(node.input(0), [count, size, size]))
+        called = node.emit(relax.call_tir(function, [flat], relax.TensorType((count,), node.dtype(0))))
+        return reshaped(called, shape[:-2])
 
     def entry(row: int, column: int) -> Expr:
         rank = len(shape)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from tvm import relax
 
@@ -16,6 +18,7 @@ from edgec.compiler.frontends.relax.converters.registry import (
     scalar,
     shape_of,
 )
+from edgec.compiler.kernels.windows import window_sums
 
 
 @converts("LpNormalization")
@@ -29,6 +32,23 @@ def _lp_normalization(node: Node) -> Expr:
     norm = node.emit(norm)
     zero = relax.op.equal(norm, scalar(0, x))
     return relax.op.divide(x, relax.op.where(zero, scalar(1, x), norm))
+
+
+@converts("LRN")
+def _local_response(node: Node) -> Expr:
+    """Over an even number of channels, which reach one further to the end; TVM's is for odd numbers."""
+    size = int(node.attrs["size"])
+    if size % 2:
+        raise LeaveToTvm
+    x, shape = node.input(0), node.shape(0)
+    before = (size - 1) // 2
+    squares = node.emit(reshaped(relax.op.multiply(x, x), [shape[0], 1, shape[1], math.prod(shape[2:])]))
+    padded = node.emit(relax.op.nn.pad(squares, [0, 0, 0, 0, before, size - 1 - before, 0, 0]))
+    window = [shape[1], math.prod(shape[2:])], [size, 1], [1, 1], [1, 1]
+    sums = node.emit(reshaped(node.builder.emit_te(window_sums, padded, *window), shape))
+    alpha, bias = float(node.attrs.get("alpha", 1e-4)), float(node.attrs.get("bias", 1.0))
+    base = relax.op.add(relax.op.multiply(sums, scalar(alpha / size, x)), scalar(bias, x))
+    return relax.op.divide(x, relax.op.power(base, scalar(float(node.attrs.get("beta", 0.75)), x)))
 
 
 @converts("InstanceNormalization")

@@ -12,6 +12,7 @@ from tvm import relax
 from edgec.compiler.frontends.relax.builder import Array, Expr, constant
 from edgec.compiler.frontends.relax.converters import casts
 from edgec.compiler.frontends.relax.converters.registry import (
+    MICROSOFT,
     CannotConvert,
     Node,
     axis_of,
@@ -32,6 +33,7 @@ INTEGERS = (*RANGES, "int32")
 
 
 @converts("DequantizeLinear")
+@converts("DequantizeLinear", domain=MICROSOFT)
 def _dequantize(node: Node) -> Expr:
     if not _is_known(node) or _is_narrow(node):
         return _dequantize_by_inputs(node)
@@ -67,6 +69,7 @@ def _unblocked(value: Array, axis: int, block: int, length: int) -> Array:
 
 
 @converts("QuantizeLinear")
+@converts("QuantizeLinear", domain=MICROSOFT)
 def _quantize(node: Node) -> Expr:
     if casts.result_type(node) in casts.NARROW:
         return _quantize_narrow(node)

@@ -1,4 +1,4 @@
-"""The largest and smallest elements along axes, and the logarithm of a sum of exponentials."""
+"""The largest and smallest elements along axes and their places, and the logarithm of a sum of exponentials."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from edgec.compiler.frontends.relax.builder import Expr
 from edgec.compiler.frontends.relax.converters.registry import (
     LeaveToTvm,
     Node,
+    axis_of,
     converts,
     dtype_of,
     scalar,
 )
-from edgec.compiler.kernels.extremes import extremes
+from edgec.compiler.kernels.extremes import extremes, place_of_extreme
 
 
 @converts("ReduceMax", "ReduceMin")
@@ -29,6 +30,18 @@ def _extreme(node: Node) -> Expr:
     reduce = relax.op.max if largest else relax.op.min
     result = reduce(wide, axis=chosen, keepdims=keeps) if rank else wide
     return relax.op.astype(node.emit(result), "bool") if dtype_of(x) == "bool" else result
+
+
+@converts("ArgMax", "ArgMin")
+def _place_of_extreme(node: Node) -> Expr:
+    return node.builder.emit_te(
+        place_of_extreme,
+        node.input(0),
+        axis_of(int(node.attrs.get("axis", 0)), len(node.shape(0))),
+        keepdims=bool(node.attrs.get("keepdims", 1)),
+        largest=node.op_type == "ArgMax",
+        last=bool(node.attrs.get("select_last_index", 0)),
+    )
 
 
 @converts("ReduceLogSumExp")

@@ -158,7 +158,7 @@ def coordinates(step: Axis, mode: str) -> Array:
             return (step.start + 0.5 * width) * (step.size - 1) + 0 * i
         return step.start * (step.size - 1) + i * width * (step.size - 1) / (step.out - 1)
     if mode == "pytorch_half_pixel" and step.out == 1:
-        return np.full(1, -0.5)
+        return np.zeros(1)
     if mode in ("half_pixel", "pytorch_half_pixel"):
         return (i + 0.5) / step.scale - 0.5
     if mode == "half_pixel_symmetric":
