@@ -70,7 +70,8 @@ def place_of_extreme(x: Tir, axis: int, *, keepdims: bool, largest: bool, last: 
             at = [along if a == axis else place[a] for a in range(len(sizes))]
         else:
             at = [*place[:axis], along, *place[axis:]]
-        return reducer((along.astype("int64"), x(*at)), axis=along)
+        result: tuple[Tir, Tir] = reducer((along.astype("int64"), x(*at)), axis=along)
+        return result
 
     found = te.compute(shape, element, name="place")[0]
     return te.compute(shape, lambda *place: found(*place), name="place_of_extreme")

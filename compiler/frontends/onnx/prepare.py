@@ -119,7 +119,9 @@ def _expanded(model: ModelProto, has_converter: HasConverter) -> tuple[ModelProt
     Returns:
         the model, and whether ONNX Runtime deviates from the standard on it, so that it is no reference.
     """
-    expanded = functions.expand(model, has_converter)
+    expanded, inner = None, functions.expand(model, has_converter)
+    while inner is not None:  # some definitions contain operators that have one, too
+        expanded, inner = inner, functions.expand(infer_shapes(inner), has_converter)
     if expanded is None:
         return model, False
     lowered, known = opsets.lower_opset(expanded), runs_in_onnxruntime(model.SerializeToString())
