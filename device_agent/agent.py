@@ -137,6 +137,7 @@ class Agent:
             watchdog,
             self._degraded,
             self._captures.notify if self._captures is not None else lambda: None,
+            lambda topic, jpeg: self._client.publish_now(topic, jpeg),
             lambda: self._monitor.changed(),
         )
         settings = Settings.of(config, self._identity.boot_id, device, self._state)
@@ -336,6 +337,7 @@ class Agent:
         self.loop.call_later(_TICK_S, self._tick)
         self._streams.tick()
         self._inference.tick()
+        self._session.versions(self._monitor.latest, self._deployments.update)
         self._notifier.alive()
         self._session.tick()
         problem = self._outbox.state().problem

@@ -14,6 +14,7 @@ from edgec.fleet.audit.log import audit
 from edgec.fleet.broker.embedded import EmbeddedBroker
 from edgec.fleet.broker.mosquitto import MosquittoFiles
 from edgec.fleet.broker.mqtt_client import MqttClient
+from edgec.fleet.broker.users import MqttUsers, NewMqttUser, create_user, delete_user
 from edgec.fleet.captures.service import Captures
 from edgec.fleet.certificates.service import Certificates
 from edgec.fleet.devices.service import get_device, set_admission
@@ -31,7 +32,17 @@ from edgec.fleet.rollouts.engine import RolloutEngine
 from edgec.fleet.rollouts.service import NewRollout, act, create_rollout
 from edgec.fleet.settings import Settings
 from edgec.fleet.store.database import Database
-from edgec.fleet.store.tables import Detection, Device, Experiment, Job, Rollout, RollUp, Shadow, Telemetry
+from edgec.fleet.store.tables import (
+    Detection,
+    Device,
+    Experiment,
+    Job,
+    MqttUser,
+    Rollout,
+    RollUp,
+    Shadow,
+    Telemetry,
+)
 from edgec.fleet.trust.repository import Repository
 from edgec.fleet.workers import Workers
 from edgec.protocol.enrol import MqttAccess
@@ -59,6 +70,7 @@ class Services:
         mqtt_client: the server's connection to the broker, to publish.
         sessions: this process's share of the sessions at an external broker; None for the embedded one.
         mqtt_access: where devices reach the broker; without credentials.
+        mqtt_users: users of the broker that are no devices.
         broker: the embedded broker, if the settings name no other.
         broker_files: files for a Mosquitto broker, if the settings name a folder.
         url: where devices reach this server.
@@ -81,6 +93,7 @@ class Services:
     mqtt_client: MqttClient
     sessions: IngestSessions | None
     mqtt_access: MqttAccess
+    mqtt_users: MqttUsers
     broker: EmbeddedBroker | None
     broker_files: MosquittoFiles | None
     url: str
@@ -125,6 +138,30 @@ class Services:
                 session.execute(delete(table).where(table.device_id == device.id))
             session.delete(device)
             audit(session, actor, "device.delete", name)
+        self.revoke_connections(name)
+
+    def create_mqtt_user(self, actor: str, wanted: NewMqttUser) -> tuple[MqttUser, str]:
+        """Create a user of the broker that is no device, and update the broker; the second value is the password.
+
+        Raises:
+            Problem: 409 when the name is taken; 422 without any right.
+        """
+        settings = self.settings
+        with self.database.writing() as session:
+            made = create_user(session, actor, wanted, fleet=settings.fleet, prefix=settings.discovery_prefix)
+        self.mqtt_users.load()
+        self.devices_changed()
+        return made
+
+    def delete_mqtt_user(self, actor: str, name: str) -> None:
+        """Remove a user of the broker, and close its connections.
+
+        Raises:
+            Problem: 404.
+        """
+        with self.database.writing() as session:
+            delete_user(session, actor, name)
+        self.mqtt_users.load()
         self.revoke_connections(name)
 
     def devices_changed(self) -> None:

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from edgec.fleet.errors import FleetError
+from edgec.protocol.topics import DISCOVERY_PREFIX
 
 PREFIX = "EDGEC_FLEET_"
 RENAMED = {"telemetry_kept_s": "samples_kept_s"}
@@ -76,6 +77,10 @@ class Settings(BaseModel):
     mqtt_reload: str | None = Field(
         None, description="Command that makes that broker reload them, such as 'pkill -HUP mosquitto'."
     )
+    discovery_prefix: str = Field(
+        DISCOVERY_PREFIX, pattern=r"^[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*$", max_length=100,
+        description="Where Home Assistant looks for discovery messages, which devices may publish.",
+    )  # fmt: skip
     auto_accept: bool = Field(
         True, description="Accept a device with a valid token at once, else hold it as pending."
     )

@@ -22,6 +22,7 @@ from edgec.fleet.broker.embedded import EmbeddedBroker, Tls
 from edgec.fleet.broker.mosquitto import MosquittoFiles
 from edgec.fleet.broker.mqtt_client import BrokerAddress, MqttClient, SessionSpec
 from edgec.fleet.broker.passwords import check_password, hash_password
+from edgec.fleet.broker.users import MqttUsers
 from edgec.fleet.captures.service import Captures, Quota
 from edgec.fleet.certificates.authority import CERTIFICATE, Authority
 from edgec.fleet.certificates.service import FOLDER, Certificates
@@ -56,7 +57,9 @@ class _LatePublisher:
             self.client.publish(topic, payload, retain=retain)
 
 
-def _access(settings: Settings, database: Database, server_hash: str, certificates: Certificates) -> Access:
+def _access(settings: Settings, users: MqttUsers, server_hash: str, certificates: Certificates) -> Access:
+    database = certificates.database
+
     def password_hash(name: str) -> str | None:
         with database.reading() as session:
             return session.scalar(select(Device.password_hash).filter_by(name=name, admission="accepted"))
@@ -64,7 +67,15 @@ def _access(settings: Settings, database: Database, server_hash: str, certificat
     def certificate(serial: str, name: str) -> bool:
         return certificates.find_device(serial, name) is not None
 
-    return Access(settings.fleet, server_hash, password_hash, check_password, certificate)
+    return Access(
+        settings.fleet,
+        server_hash,
+        password_hash,
+        check_password,
+        certificate,
+        users.rights,
+        settings.discovery_prefix,
+    )
 
 
 def prepare_tls(settings: Settings, certificates: Certificates, hosts: list[str]) -> Tls | None:
@@ -110,7 +121,8 @@ def start_services(
     addresses = Addresses(settings.fleet, url, trust)
     rollouts = RolloutEngine(database, publisher, addresses)
     ingest = Ingest(database, publisher, settings.fleet, rollouts.wake)
-    broker, address, mqtt_access = _broker(settings, certificates, ingest, stack, tls)
+    users = MqttUsers(database)
+    broker, address, mqtt_access = _broker(settings, certificates, users, ingest, stack, tls)
     client = _mqtt_client(settings, address, ingest, workers)
     captures = Captures(database, pictures, Quota(settings.captures_quota, settings.captures_device_quota))
     captures.sweep(time.time())
@@ -132,6 +144,7 @@ def start_services(
         sessions=_ingest_sessions(settings, address, database, ingest, workers),
         mqtt_access=mqtt_access,
         broker=broker,
+        mqtt_users=users,
         broker_files=_broker_files(settings, certificates, address),
         url=url,
         started_at=time.time(),
@@ -226,7 +239,13 @@ def _broker_files(
     database = certificates.database
     login = (address.username, address.password)
     files = MosquittoFiles(
-        database, settings.mqtt_files, settings.fleet, login, settings.mqtt_reload, certificates
+        database,
+        settings.mqtt_files,
+        settings.fleet,
+        login,
+        settings.mqtt_reload,
+        certificates,
+        settings.discovery_prefix,
     )
     files.write()
     return files
@@ -239,7 +258,12 @@ def _send_again(database: Database, publisher: _LatePublisher, fleet: str) -> No
 
 
 def _broker(
-    settings: Settings, certificates: Certificates, ingest: Ingest, stack: ExitStack, tls: Tls | None
+    settings: Settings,
+    certificates: Certificates,
+    users: MqttUsers,
+    ingest: Ingest,
+    stack: ExitStack,
+    tls: Tls | None,
 ) -> tuple[EmbeddedBroker | None, BrokerAddress, MqttAccess]:
     if settings.mqtt is not None:
         address = BrokerAddress.from_url(settings.mqtt)
@@ -254,7 +278,7 @@ def _broker(
             ),
         )
     password = new_secret("server")
-    access = _access(settings, certificates.database, hash_password(password), certificates)
+    access = _access(settings, users, hash_password(password), certificates)
     listen = settings.mqtt_host or settings.host
     broker = EmbeddedBroker(listen, settings.mqtt_port, access, ingest.offer, tls)
     broker.start()

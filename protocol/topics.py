@@ -16,6 +16,10 @@ All topics are under `edgec/v1/<fleet>/<device>/`:
 | `jobs/get` | device → fleet: request for `jobs/notify` | 1, no |
 | `jobs/<job>/update` | device → fleet | 1, no |
 | `jobs/<job>/update/accepted`, `…/rejected` | fleet → device | 1, no |
+| `picture/<stream>` | device → other users of the broker: a JPEG now and then | 1, no |
+| `update/<slot>` | device → other users of the broker: the slot's version, and the one to come | 1, yes |
+
+Devices may also publish Home Assistant's discovery messages, below a node of their own (`discovery_node`).
 """
 
 from __future__ import annotations
@@ -48,6 +52,8 @@ class Kind(StrEnum):
     JOB_UPDATE = "jobs/+/update"
     JOB_UPDATE_ACCEPTED = "jobs/+/update/accepted"
     JOB_UPDATE_REJECTED = "jobs/+/update/rejected"
+    PICTURE = "picture/+"
+    MODEL_UPDATE = "update/+"
 
 
 FROM_DEVICE = (
@@ -61,6 +67,29 @@ TO_DEVICE = (
     Kind.JOB_UPDATE_REJECTED,
 )  # fmt: skip
 """Topics that a device subscribes to."""
+
+
+FOR_OTHERS = (Kind.PICTURE, Kind.MODEL_UPDATE)
+"""Topics that a device publishes for other users of the broker, such as Home Assistant, and not for the fleet."""
+
+FOR_USERS = (Kind.STATUS, Kind.HEALTH, Kind.EVENT, *FOR_OTHERS)
+"""Topics of all devices that are of use to such users."""
+
+DISCOVERY_PREFIX = "homeassistant"
+"""Where Home Assistant looks for discovery messages, unless it is told otherwise."""
+
+
+def discovery_node(fleet: str, device: str) -> str:
+    """The node of a device in Home Assistant's discovery topics, `<prefix>/<component>/<node>/<object>/config`.
+
+    Only letters, digits, `_` and `-` are allowed there. `.` is written `_-` and `_` twice, so that no two devices share
+    a node: the broker lets each write below its own only.
+    """
+    return f"edgec-{_escaped(fleet)}-{_escaped(device)}"
+
+
+def _escaped(name: str) -> str:
+    return name.replace("_", "__").replace(".", "_-")
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +152,14 @@ class Topics:
     def events(self, stream: str) -> str:
         """Return the topic of the events of `stream`."""
         return self.of(Kind.EVENT, stream)
+
+    def picture(self, stream: str) -> str:
+        """Return the topic of the pictures of `stream`."""
+        return self.of(Kind.PICTURE, stream)
+
+    def model_update(self, slot: str) -> str:
+        """Return the topic of the versions of the model in `slot`."""
+        return self.of(Kind.MODEL_UPDATE, slot)
 
     def job_update(self, job_id: str) -> str:
         """Return the topic where the device reports progress on a job."""

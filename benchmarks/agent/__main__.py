@@ -31,7 +31,7 @@ import edgec.runtime as rt
 from edgec.device_agent.capture.runner import StreamRunner
 from edgec.device_agent.cloud.outbox import Outbox
 from edgec.device_agent.config.settings import AgentConfig
-from edgec.device_agent.inference.messages import DetectionFound, Report
+from edgec.device_agent.inference.messages import DetectionFound, PictureTaken, Report
 from edgec.device_agent.inference.runner import Candidate, Inference, Settings
 from edgec.device_agent.process.loop import Loop
 from edgec.protocol.events import DetectionData
@@ -135,6 +135,9 @@ class Rig:
 
     def capture_kept(self) -> None:
         """No stream of the benchmark takes captures."""
+
+    def picture_taken(self, message: PictureTaken) -> None:
+        """Pictures are not measured."""
 
     def inference_died(self, suspect: int) -> None:
         """The benchmark's figures then show it."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import typer
 
-from edgec.cli.fleet import access, audit, ca, groups, keys, rollouts, server, tokens
+from edgec.cli.fleet import access, audit, ca, groups, keys, mqtt_users, rollouts, server, tokens
 
 app = typer.Typer(no_args_is_help=True, help="Run and administer the fleet server.")
 for command in (server.serve, server.mosquitto, server.login, server.gc):
     app.command()(command)
 for name, group in (
     ("token", tokens), ("access", access), ("audit", audit), ("rollouts", rollouts), ("groups", groups),
-    ("keys", keys), ("ca", ca),
+    ("keys", keys), ("ca", ca), ("mqtt-user", mqtt_users),
 ):  # fmt: skip
     app.add_typer(group.app, name=name)

@@ -107,6 +107,10 @@ def mosquitto(
         Path | None,
         typer.Option(help="Folder with server.pem and server.key, to authenticate devices by certificate."),
     ] = None,
+    user_port: Annotated[
+        int | None,
+        typer.Option(help="With --tls: port for users that are no devices, such as Home Assistant."),
+    ] = None,
 ) -> None:
     """Write the configuration of a Mosquitto broker that authenticates this fleet's devices."""
     from edgec.fleet.broker.mosquitto import write_first
@@ -116,6 +120,7 @@ def mosquitto(
     path = write_first(
         folder_to_write(folder).resolve(), fleet, (address.username, address.password), port=port,
         server_port=server_port, server_host=server_host, tls=tls.resolve() if tls else None,
+        user_port=user_port,
     )  # fmt: skip
     out.print(f"wrote {path}; start the broker with: mosquitto -c {path}", soft_wrap=True)
 

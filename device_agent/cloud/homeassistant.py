@@ -13,7 +13,9 @@ from typing import Any
 
 from edgec.device_agent.config.settings import AgentConfig
 from edgec.device_agent.process.statefile import StateFile
-from edgec.protocol.topics import Topics
+from edgec.device_agent.updates.deployments import Update
+from edgec.protocol.status import Health, ModelHealth
+from edgec.protocol.topics import Topics, discovery_node
 
 _LEAST_OFF_S = 5.0
 
@@ -23,6 +25,7 @@ class Discovery:
 
     def __init__(self, topics: Topics, version: str, state: Path) -> None:
         self._topics, self._version = topics, version
+        self._told: dict[str, bytes] = {}
         self._file = StateFile(state / "homeassistant.json")
         known = self._file.load().data.get("topics", [])
         self._published: set[str] = {one for one in known if isinstance(one, str)}
@@ -46,10 +49,35 @@ class Discovery:
             for topic, body in wanted.items()
         ]
 
+    def versions(self, config: AgentConfig, health: Health, update: Update | None) -> list[tuple[str, bytes]]:
+        """Return topics and payloads of the update entities whose state has changed, to publish retained."""
+        if not config.homeassistant.enabled:
+            return []
+        changed = []
+        for model in health.models:
+            topic = self._topics.model_update(model.slot)
+            payload = json.dumps(_update_state(model, update), separators=(",", ":")).encode()
+            if model.version and self._told.get(topic) != payload:
+                self._told[topic] = payload
+                changed.append((topic, payload))
+        return changed
+
+    def forget_versions(self) -> None:
+        """Send all states again: the broker may have lost them."""
+        self._told.clear()
+
+
+def _update_state(model: ModelHealth, update: Update | None) -> dict[str, Any]:
+    """The state of a slot's update entity, as Home Assistant's MQTT update integration reads it."""
+    state = {"installed_version": model.version, "latest_version": model.version, "title": model.name}
+    if update is None or update.slot != model.slot:
+        return state | {"in_progress": False}
+    return state | {"latest_version": update.parsed.version, "in_progress": True}
+
 
 def entities(config: AgentConfig, topics: Topics, version: str, prefix: str) -> dict[str, dict[str, Any]]:
     """Return every entity's discovery message by topic."""
-    node = f"edgec-{topics.fleet}-{topics.device}".replace(".", "_")
+    node = discovery_node(topics.fleet, topics.device)
     common = {
         "device": {
             "identifiers": [node], "name": topics.device, "manufacturer": "edgec", "model": "edgec agent",
@@ -77,6 +105,8 @@ def entities(config: AgentConfig, topics: Topics, version: str, prefix: str) -> 
         )  # fmt: skip
         if settings.model is None:
             continue
+        if config.homeassistant.picture_interval_s and not settings.source.is_sound:
+            add("camera", f"{stream}-picture", f"{stream} picture", topic=topics.picture(stream))
         add(
             "binary_sensor", f"{stream}-seen", f"{stream} sees something", state_topic=topics.events(stream),
             value_template="ON", off_delay=round(max(_LEAST_OFF_S, 3 * settings.update_interval_s)),
@@ -90,6 +120,10 @@ def entities(config: AgentConfig, topics: Topics, version: str, prefix: str) -> 
         add(
             "sensor", f"model-{slot}", f"Model {slot}", state_topic=topics.health,
             value_template=_one_of("models", "slot", slot, "version"), entity_category="diagnostic",
+        )  # fmt: skip
+        add(
+            "update", f"update-{slot}", f"Update of {slot}", state_topic=topics.model_update(slot),
+            device_class="firmware", entity_category="diagnostic",
         )  # fmt: skip
     for key, (name, field, extra) in _DEVICE.items():
         template = f"{{{{ value_json.{field} }}}}"

@@ -12,9 +12,10 @@ from edgec.device_agent.cloud.mqtt_client import Publisher
 from edgec.device_agent.cloud.outbox import Outbox
 from edgec.device_agent.cloud.shadow import ShadowDesk
 from edgec.device_agent.errors import StateError
+from edgec.device_agent.updates.deployments import Update
 from edgec.protocol.codec import decode
 from edgec.protocol.errors import ProtocolError
-from edgec.protocol.status import RivalNotice
+from edgec.protocol.status import Health, RivalNotice
 from edgec.protocol.topics import Kind, parse
 
 log = logging.getLogger("agent")
@@ -102,8 +103,15 @@ class Session:
         for topic, payload in (self._jobs.request(), self._shadow.request()):
             self._client.publish_now(topic, payload)
         self._shadow.report()
+        self._discovery.forget_versions()
         self.discover()
         self._on_connected()
+
+    def versions(self, health: Health, update: Update | None) -> None:
+        """Tell Home Assistant which version each slot runs, and which one it is about to run, when that has changed."""
+        if self._client.connected:
+            for topic, payload in self._discovery.versions(self._shadow.config, health, update):
+                self._client.publish_now(topic, payload, retain=True)
 
     def discover(self) -> None:
         """Announce entities to Home Assistant, and withdraw those that are gone."""

@@ -208,6 +208,16 @@ class HomeAssistantSection(Section):
     prefix: str = Field(
         default="homeassistant", pattern=r"^[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*$", max_length=100
     )
+    picture_interval_s: float = Field(default=0.0, ge=0)
+    """How often a camera's picture (640 pixels wide, masked) goes to the broker; 0 for never, otherwise at least 1.
+    A change takes effect when the agent starts."""
+
+    @field_validator("picture_interval_s")
+    @classmethod
+    def _not_a_video(cls, value: float) -> float:
+        if 0 < value < 1:
+            raise ValueError("must be 0 (never) or at least 1 second: this is no video")
+        return value
 
 
 class BudgetSection(Section):

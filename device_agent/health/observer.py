@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from edgec.device_agent.cloud.outbox import Outbox
 from edgec.device_agent.health.degraded import Degraded
-from edgec.device_agent.inference.messages import DetectionFound
+from edgec.device_agent.inference.messages import DetectionFound, PictureTaken
 from edgec.device_agent.updates.watchdog import Watchdog
 from edgec.protocol.events import DetectionData
 from edgec.protocol.topics import Topics
@@ -22,10 +22,11 @@ class InferenceObserver:
         watchdog: Watchdog,
         degraded: Degraded,
         on_capture: Callable[[], None],
+        on_picture: Callable[[str, bytes], object],
         on_change: Callable[[], None],
     ) -> None:
         self._topics, self._outbox, self._watchdog, self._degraded = topics, outbox, watchdog, degraded
-        self._on_capture, self._on_change = on_capture, on_change
+        self._on_capture, self._on_picture, self._on_change = on_capture, on_picture, on_change
 
     def detection(self, message: DetectionFound) -> None:
         """Put a detection into the outbox.
@@ -46,6 +47,10 @@ class InferenceObserver:
     def capture_kept(self) -> None:
         """Send a new capture."""
         self._on_capture()
+
+    def picture_taken(self, message: PictureTaken) -> None:
+        """Publish a picture for the broker's users, if there is a session: a late one is worthless."""
+        self._on_picture(self._topics.picture(message.stream), message.jpeg)
 
     def inference_died(self, suspect: int) -> None:
         """End the open tracks; a model that kills the process repeatedly is rolled back."""

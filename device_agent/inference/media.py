@@ -28,6 +28,9 @@ log = logging.getLogger("media")
 _QUALITY = 85
 _CLIP_FPS = 5.0
 _CLIP_WIDTH = 640
+_BROKER_WIDTH = 640
+_BROKER_BYTES = 120_000
+"""What fits into a message between processes, and is polite to a broker."""
 _WAITING = 16
 
 Picture = NDArray[np.uint8]
@@ -173,11 +176,46 @@ class ClipRecorder:
         return self._name
 
 
+class BrokerPictures:
+    """A small picture of a stream now and then, for users of the broker such as Home Assistant."""
+
+    def __init__(self, ring: MediaRing, interval_s: float, send: Callable[[bytes], None]) -> None:
+        self._ring, self._interval_s, self._send = ring, interval_s, send
+        self._next_s = 0.0
+
+    def frame(self, picture: Callable[[], Picture], now_s: float) -> None:
+        """Encode and send a frame, if it is time."""
+        if now_s < self._next_s:
+            return
+        self._next_s = now_s + self._interval_s
+        frame = picture()
+
+        def work() -> None:
+            scale = min(1.0, _BROKER_WIDTH / frame.shape[1])
+            small = cv2.resize(frame, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+            for quality in (75, 50, 25):
+                ok, jpeg = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, quality])
+                if ok and jpeg.size <= _BROKER_BYTES:
+                    self._send(jpeg.tobytes())
+                    return
+
+        self._ring.submit(work)
+
+
 class StreamMedia:
     """One stream's snapshots and clips, masked before they leave the pipeline."""
 
-    def __init__(self, name: str, settings: StreamSection, ring: MediaRing, limits: MediaLimits) -> None:
+    def __init__(
+        self,
+        name: str,
+        settings: StreamSection,
+        ring: MediaRing,
+        limits: MediaLimits,
+        send: Callable[[bytes], None] = lambda _jpeg: None,
+    ) -> None:
         self._name, self._settings, self._ring = name, settings, ring
+        every = limits.picture_interval_s
+        self._broker = BrokerPictures(ring, every, send) if every else None
         self._clips = (
             ClipRecorder(ring, limits.clip_before_s, limits.clip_after_s) if settings.clips else None
         )
@@ -185,6 +223,8 @@ class StreamMedia:
 
     def frame(self, number: int, data: Picture, now_s: float) -> None:
         """Take a processed frame."""
+        if self._broker is not None:
+            self._broker.frame(lambda: self._copy(number, data), now_s)
         if self._clips is not None:
             self._clips.frame(lambda: self._copy(number, data), now_s)
 

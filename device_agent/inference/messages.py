@@ -16,6 +16,8 @@ class MediaLimits(msgspec.Struct, frozen=True):
     max_bytes: int
     clip_before_s: float
     clip_after_s: float
+    picture_interval_s: float = 0.0
+    """How often a picture goes to the broker; 0 for never."""
 
 
 class CaptureLimits(msgspec.Struct, frozen=True):
@@ -147,6 +149,13 @@ class CaptureKept(Message, frozen=True):
     """The spool holds a new capture."""
 
 
+class PictureTaken(Message, frozen=True):
+    """A picture of a stream for the broker's users, as often as `[homeassistant] picture_interval_s` says."""
+
+    stream: str
+    jpeg: bytes
+
+
 class Answer(Message, frozen=True):
     """What became of a request; `error` is empty when it was carried out."""
 
@@ -220,7 +229,7 @@ ToInference = (
     AddStream | RemoveStream | WatchStream | HoldSlot | EmptySlot | DiscardModel | StopInference | LoadModel
     | SwapModel | RevertModel | ReleaseModels | TakeCaptures | RequestReport
 )  # fmt: skip
-FromInference = DetectionFound | CaptureKept | Answer | Report
+FromInference = DetectionFound | CaptureKept | PictureTaken | Answer | Report
 START_INFERENCE: msgspec.json.Decoder[StartInference] = decoder(StartInference)
 TO_INFERENCE: msgspec.json.Decoder[ToInference] = decoder(ToInference)
 FROM_INFERENCE: msgspec.json.Decoder[FromInference] = decoder(FromInference)

@@ -28,6 +28,7 @@ from edgec.device_agent.inference.messages import (
     HoldSlot,
     LoadModel,
     MediaLimits,
+    PictureTaken,
     ReleaseModels,
     RemoveStream,
     Report,
@@ -79,11 +80,17 @@ class Settings:
     @classmethod
     def of(cls, config: AgentConfig, boot: str, device: str, state: Path) -> Settings:
         """Return the settings of a configuration; pictures go to the state folder."""
-        media, captures = config.media, config.capture
+        media, captures, home = config.media, config.capture, config.homeassistant
         return cls(
             boot,
             device,
-            MediaLimits(str(state / "media"), media.max_bytes, media.clip_before_s, media.clip_after_s),
+            MediaLimits(
+                str(state / "media"),
+                media.max_bytes,
+                media.clip_before_s,
+                media.clip_after_s,
+                home.picture_interval_s if home.enabled else 0.0,
+            ),
             CaptureLimits(str(state / CAPTURES_FOLDER), captures.max_bytes, captures.per_day, captures.faces),
         )
 
@@ -96,6 +103,9 @@ class Observer(Protocol):
 
     def capture_kept(self) -> None:
         """The spool holds a new capture."""
+
+    def picture_taken(self, message: PictureTaken) -> None:
+        """A picture for the broker's users."""
 
     def inference_died(self, suspect: int) -> None:
         """The process ended unexpectedly; `suspect` is the fingerprint of the model in use, 0 for none."""
@@ -317,6 +327,8 @@ class Inference:
                 self._observer.detection(message)
             case CaptureKept():
                 self._observer.capture_kept()
+            case PictureTaken():
+                self._observer.picture_taken(message)
             case Answer() | Report():
                 if future := self._pending.pop(message.key, None):
                     future.set_result(message)

@@ -33,6 +33,7 @@ from edgec.device_agent.inference.messages import (
     EmptySlot,
     HoldSlot,
     LoadModel,
+    PictureTaken,
     ReleaseModels,
     RemoveStream,
     Report,
@@ -199,7 +200,10 @@ class Worker:
             self._channel.send(DetectionFound(name, f"{self._mark}-{self._events}", critical, data))
 
         start = self._start
-        media = StreamMedia(name, settings, self._pictures, start.media)
+        media = StreamMedia(
+            name, settings, self._pictures, start.media,
+            lambda jpeg: self._channel.send(PictureTaken(name, jpeg)),
+        )  # fmt: skip
         captures = StreamCaptures(
             name, settings, start.device, f"{self._mark}-{self._added}", self._spool, self._pictures,
             start.captures.faces, self._pulse.call, lambda: self._channel.send(CaptureKept()),

@@ -66,6 +66,7 @@ class DurableBroker(Broker):  # type: ignore[misc]
         self._filters_of: dict[str, set[str]] = {}
         self._ended: dict[int, asyncio.Event] = {}
         """By session, set when its connection is over."""
+        self._relayed: set[asyncio.Future[Any]] = set()
         self._warned = False
         self.without_connect = 0
         """Connections that were closed because no CONNECT came."""
@@ -108,6 +109,31 @@ class DurableBroker(Broker):  # type: ignore[misc]
             return
         if session.username == SERVER:  # No message that reaches devices through a wildcard is ever retained.
             await super()._publish_retained_messages_for_subscription(subscription, session)
+        elif self._rules.rights(session.username or "") is not None and (
+            handler := self._get_handler(session)
+        ):
+            for topic, retained in list(self._retained_messages.items()):
+                if self._matches(topic, name) and self._rules.may_receive(session.username, topic):
+                    qos = min(subscription[1], retained.qos or subscription[1])
+                    await handler.mqtt_publish(topic, retained.data, qos, retain=True)
+
+    async def _relay(self, topic: str, data: bytes) -> None:
+        """Deliver what a device reports to the fleet to other users who subscribed to it, too."""
+        for name in self._subscriptions.candidates(topic):
+            if not self._matches(topic, name):
+                continue
+            for session, granted in list(self._subscriptions.get(name, ())):
+                user = session.username or ""
+                if self._rules.rights(user) is None or not self._rules.may_receive(user, topic):
+                    continue
+                # For them it is news: who is away misses it.
+                if session.transitions.state == "connected" and (handler := self._get_handler(session)):
+                    self._relayed.add(
+                        task := asyncio.ensure_future(
+                            handler.mqtt_publish(topic, data, min(granted, 1), retain=False)
+                        )
+                    )
+                    task.add_done_callback(self._relayed.discard)
 
     async def _run_broadcast(self, running_tasks: Any) -> None:  # noqa: ANN401 - a deque of tasks
         broadcast = await self._broadcast_queue.get()
@@ -203,9 +229,10 @@ class DurableBroker(Broker):  # type: ignore[misc]
         async def flow(message: Any) -> None:  # noqa: ANN401
             topic = message.topic or ""
             ours = isinstance(message, IncomingApplicationMessage) and not message.retain
-            if not ours or session.username == SERVER or not self._rules.may_publish(session.username, topic):
+            if not ours or not self._rules.for_fleet(session.username, topic):
                 await ordinary(message)
                 return
+            await self._relay(topic, bytes(message.data))
             committed = self._loop.create_future()
             inbound = Inbound(topic, bytes(message.data), self._receipts.number(committed), self._receipts)
             async with order:

@@ -11,18 +11,28 @@ import logging
 import shlex
 import subprocess
 import threading
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 
+from edgec.fleet.broker.access import Rights
 from edgec.fleet.broker.passwords import check_password, hash_password
 from edgec.fleet.certificates.service import Certificates
 from edgec.fleet.errors import FleetError
 from edgec.fleet.store.database import Database
 from edgec.fleet.store.files import replace_file
-from edgec.fleet.store.tables import Device
-from edgec.protocol.topics import FROM_DEVICE, PREFIX, TO_DEVICE
+from edgec.fleet.store.tables import Device, MqttUser
+from edgec.protocol.topics import (
+    DISCOVERY_PREFIX,
+    FOR_OTHERS,
+    FROM_DEVICE,
+    PREFIX,
+    TO_DEVICE,
+    discovery_node,
+)
 
 PASSWORDS, ACCESS, REVOKED, CONFIG = "passwords", "access", "revoked.pem", "mosquitto.conf"
 AUTHORITY = "ca.pem"
@@ -31,17 +41,32 @@ WAIT_S = 10.0
 log = logging.getLogger(__name__)
 
 
-def access_list(fleet: str, server: str, revoked: list[str]) -> str:
-    """Mosquitto's `acl_file`: full access for the fleet's processes, for a device only what is below its own name.
+def access_list(
+    fleet: str,
+    server: str,
+    revoked: Sequence[str] = (),
+    *,
+    users: Mapping[str, Rights] = MappingProxyType({}),
+    escaped: Sequence[str] = (),
+    prefix: str = DISCOVERY_PREFIX,
+) -> str:
+    """Mosquitto's `acl_file`: full access for the fleet's processes, for a device only what is below its own name, and
+    for other `users` what their rights say.
 
     `revoked` devices are listed by name: their certificates are refused only at the next connection, the access list
-    silences them at once.
+    silences them at once. `escaped` are devices whose node in Home Assistant's discovery is not simply their name.
     """
     base = f"{PREFIX}/{fleet}/%u"
     lines = [f"user {server}", f"topic readwrite {PREFIX}/{fleet}/#", ""]
+    for name, rights in sorted(users.items()):
+        lines += [f"user {name}", *(f"topic read {one}" for one in rights.reads)]
+        lines += [*(f"topic write {one}" for one in rights.writes), ""]
     for name in revoked:
         lines += [f"user {name}", "topic deny #", ""]
-    lines += [f"pattern write {base}/{kind.value}" for kind in FROM_DEVICE]
+    for name in escaped:
+        lines += [f"user {name}", f"topic write {prefix}/+/{discovery_node(fleet, name)}/+/config", ""]
+    lines += [f"pattern write {base}/{kind.value}" for kind in (*FROM_DEVICE, *FOR_OTHERS)]
+    lines += [f"pattern write {prefix}/+/{discovery_node(fleet, '')}%u/+/config"]
     lines += [f"pattern read {base}/{kind.value}" for kind in TO_DEVICE]
     return "\n".join(lines) + "\n"
 
@@ -60,8 +85,10 @@ class MosquittoFiles:
         login: tuple[str, str],
         reload: str | None,
         certificates: Certificates | None = None,
+        prefix: str = DISCOVERY_PREFIX,
     ) -> None:
         self._database = database
+        self._prefix = prefix
         self._folder = folder
         self._fleet = fleet
         self._user, password = login
@@ -84,16 +111,27 @@ class MosquittoFiles:
             rows = session.execute(
                 select(Device.name, Device.admission, Device.password_hash).order_by(Device.name)
             )
-            admitted: list[str] = []
+            users = {
+                row.name: Rights(row.password_hash, tuple(row.reads), tuple(row.writes))
+                for row in session.scalars(select(MqttUser).order_by(MqttUser.name))
+            }
+            admitted = [f"{name}:{rights.password_hash}" for name, rights in users.items()]
             shut_out: list[str] = []
+            escaped: list[str] = []
             for name, admission, known in rows:
+                if name == self._user or name in users:
+                    continue  # A device of that name would share its access.
+                if admission == "accepted" and set("._") & set(name):
+                    escaped.append(name)
                 if admission == "revoked":
                     shut_out.append(name)
                 elif admission == "accepted" and known.startswith("$7$"):
                     admitted.append(f"{name}:{known}")
         content: dict[str, bytes] = {
             PASSWORDS: ("\n".join([self._kept_own(), *admitted]) + "\n").encode(),
-            ACCESS: access_list(self._fleet, self._user, shut_out).encode(),
+            ACCESS: access_list(
+                self._fleet, self._user, shut_out, users=users, escaped=escaped, prefix=self._prefix
+            ).encode(),
         }
         if self._certificates is not None and self._certificates.authority is not None:
             content[REVOKED] = self._certificates.revoked_list() or b""
@@ -181,10 +219,12 @@ def configuration(
     server_port: int,
     server_host: str = "127.0.0.1",
     tls: Path | None = None,
+    user_port: int | None = None,
 ) -> str:
     """A `mosquitto.conf` for these files: one listener for devices, whose client id is forced to be their name,
     and one for the fleet's own processes. With `tls` (a folder with server.pem and server.key) devices
-    authenticate with certificates, which also name them."""
+    authenticate with certificates, which also name them; `user_port` then is for users that are no devices, such as
+    Home Assistant, who have a password and no certificate."""
     secured = ""
     if tls is not None:
         secured = f"""certfile {tls / "server.pem"}
@@ -193,6 +233,12 @@ cafile {folder / AUTHORITY}
 crlfile {folder / REVOKED}
 require_certificate true
 use_identity_as_username true
+"""
+        if user_port is not None:
+            secured += f"""listener {user_port} {host}
+use_username_as_clientid true
+certfile {tls / "server.pem"}
+keyfile {tls / "server.key"}
 """
     return f"""# Written by 'edgec fleet mosquitto'. Devices: {port}; the fleet's own processes: {server_port}.
 listener {port} {host}
@@ -223,6 +269,7 @@ def write_first(
     server_port: int,
     server_host: str,
     tls: Path | None,
+    user_port: int | None = None,
 ) -> Path:
     """Write the configuration, and files that admit the fleet's own processes; existing files of the latter are kept.
 
@@ -232,7 +279,9 @@ def write_first(
     user, password = login
     if not user or not password:
         raise FleetError("the broker's address needs a user and a password: mqtt://user:password@host:port")
-    text = configuration(folder, port=port, server_port=server_port, server_host=server_host, tls=tls)
+    text = configuration(
+        folder, port=port, server_port=server_port, server_host=server_host, tls=tls, user_port=user_port
+    )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / PASSWORDS).exists():

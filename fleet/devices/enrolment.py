@@ -15,7 +15,7 @@ from edgec.fleet.access.secrets import new_secret, secret_hash
 from edgec.fleet.audit.log import audit
 from edgec.fleet.broker.passwords import hash_password
 from edgec.fleet.problems import Problem
-from edgec.fleet.store.tables import Device, EnrollToken
+from edgec.fleet.store.tables import Device, EnrollToken, MqttUser
 from edgec.protocol.enrol import EnrollRequest
 
 
@@ -97,6 +97,8 @@ def admit(
             "Name taken",
             f"A device called {name!r} is enrolled. Delete it first, or choose another name.",
         )
+    if session.scalar(select(MqttUser.id).filter_by(name=name)):
+        raise Problem(409, "Name taken", f"A user of the broker is called {name!r}; choose another name.")
     password, http_token = new_secret("mqtt"), new_secret("device")
     device = Device(
         name=name,

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from edgec.protocol.errors import ProtocolError
 from edgec.protocol.topics import (
+    FOR_OTHERS,
     FROM_DEVICE,
     TO_DEVICE,
     Kind,
@@ -76,8 +77,8 @@ def test_a_name_is_needed_exactly_where_a_kind_has_one() -> None:
 
 
 def test_each_topic_has_one_direction() -> None:
-    assert set(FROM_DEVICE) | set(TO_DEVICE) == set(Kind)
-    assert not set(FROM_DEVICE) & set(TO_DEVICE)
+    assert set(FROM_DEVICE) | set(FOR_OTHERS) | set(TO_DEVICE) == set(Kind)
+    assert len(FROM_DEVICE) + len(FOR_OTHERS) + len(TO_DEVICE) == len(Kind)
 
 
 def test_subscriptions_cover_what_the_other_side_publishes() -> None:

@@ -53,10 +53,10 @@ def test_discovery(tmp_path: Path, broker: Broker, fleet: FleetEnd, agent_of: An
     agent.start()
     home = Home(broker.port)
     wait_for(
-        lambda: len(home.entities) == 3 + 3 + 1 + 4, "the entities of two streams, a model and the device"
+        lambda: len(home.entities) == 3 + 3 + 2 + 4, "the entities of two streams, a model and the device"
     )
     for topic, body in home.entities.items():
-        assert re.fullmatch(r"homeassistant/(sensor|binary_sensor|event)/[\w-]+/[\w-]+/config", topic)
+        assert re.fullmatch(r"homeassistant/(sensor|binary_sensor|event|update)/[\w-]+/[\w-]+/config", topic)
         assert body["device"]["identifiers"] == ["edgec-test-dev-1"]
         assert body["origin"]["name"] == "edgec"
         assert body["availability_topic"] == "edgec/v1/test/dev-1/status"
@@ -69,7 +69,7 @@ def test_discovery(tmp_path: Path, broker: Broker, fleet: FleetEnd, agent_of: An
     agent.config.write_text(text[: text.index("[streams.yard]")])
     agent.start()
     late = Home(broker.port)
-    wait_for(lambda: len(late.entities) == 8, "only what is still there")
+    wait_for(lambda: len(late.entities) == 9, "only what is still there")
     assert not [topic for topic in late.entities if "yard" in topic]
     late.close()
     assert agent.stop() == 0
