@@ -15,8 +15,10 @@ from edgec.cli.arguments import (
     existing,
     file_to_write,
     parse_buckets,
+    parse_duration,
 )
 from edgec.cli.console import emit_json, out, styled
+from edgec.cli.isolation import isolate
 from edgec.cli.progress import TerminalProgress
 
 if TYPE_CHECKING:
@@ -101,6 +103,13 @@ def command(
             show_default=False,
         ),
     ] = None,
+    memory_limit: Annotated[
+        float | None,
+        typer.Option(min=2, help="Memory in GiB that the compile may take. [default: the machine's]"),
+    ] = None,
+    time_limit: Annotated[
+        str | None, typer.Option(help="Time after which the compile is ended, such as 15m. [default: none]")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Compile a model into an artifact for the given hardware, and verify that both compute the same."""
@@ -111,6 +120,12 @@ def command(
     beside = model.parent / "model.toml"
     chosen = existing(card, "model card") if card else beside if beside.is_file() else None
     sets, hardware = parse_buckets(inputs or []), choose_target(target)
+    isolate(
+        "the compiler",
+        memory_bytes=None if memory_limit is None else int(memory_limit * 2**30),
+        time_s=None if time_limit is None else parse_duration(time_limit),
+        advice=f"`edgec debug reduce {model}` cuts the model to the part that fails, for a bug report",
+    )
     from edgec.compiler.options import ERROR_BUDGET, CompileOptions
     from edgec.compiler.pipeline import compile_model
     from edgec.runtime import load_card
@@ -174,6 +189,10 @@ def show(result: CompileResult) -> None:
     else:
         reason = f": {evidence.get('reason', 'outputs differ')}"
         out.print(styled("  ", ("not verified", "yellow"), reason), soft_wrap=True)
+    for extreme in evidence.get("extremes", []):
+        if extreme["outcome"].startswith("differs"):
+            told = f" on inputs with {extreme['inputs']}: {extreme['outcome'].removeprefix('differs: ')}"
+            out.print(styled("  ", ("differs", "yellow"), told), soft_wrap=True)
     for side, t in (evidence.get("latency") or {}).items():
         out.print(
             f"  {side:<12} {t['median_ms']:9.3f} ms median, {t['p90_ms']:.3f} p90, {t['min_ms']:.3f} min "

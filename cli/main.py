@@ -133,6 +133,13 @@ def main() -> None:
             raise
         _print_error(f"{os.fsdecode(error.filename2 or error.filename)}: {error.strerror}")
         sys.exit(1)
+    except MemoryError:
+        if debug:
+            raise
+        _print_error(
+            "the memory does not suffice for this model; --memory-limit sets how much a compile may take"
+        )
+        sys.exit(1)
     except KeyboardInterrupt:
         err.print("interrupted")
         sys.exit(130)

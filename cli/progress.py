@@ -16,6 +16,7 @@ from rich.progress import (
 )
 
 from edgec.cli.console import err
+from edgec.cli.isolation import tell_stage
 from edgec.cli.quiet_stderr import without_tvm_warnings
 
 STAGES = {
@@ -80,6 +81,7 @@ class TerminalProgress:
     def stage(self, name: str, total: int | None = None) -> None:
         """Begin a stage, which completes the previous one."""
         self._finish()
+        tell_stage(STAGES.get(name, name))
         self._task = self._bars.add_task(STAGES.get(name, name), total=total)
 
     def advance(self, n: int = 1) -> None:

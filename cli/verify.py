@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from edgec.compiler.options import CompileOptions, Precision
     from edgec.compiler.verify.compare import OutputError
     from edgec.compiler.verify.inputs import Arrays
-    from edgec.compiler.verify.run import Verification
+    from edgec.compiler.verify.verification import Verification
     from edgec.runtime import ArtifactConfig
     from edgec.runtime.card import StatePair
     from edgec.targets import Target

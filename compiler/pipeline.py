@@ -28,7 +28,9 @@ from edgec.compiler.progress import Progress, Silent
 from edgec.compiler.report.evidence import bucket_evidence, make_evidence
 from edgec.compiler.report.html import render
 from edgec.compiler.verify.inputs import make_inputs, read_inputs
-from edgec.compiler.verify.run import Measure, Verification, verify, verify_on_generated
+from edgec.compiler.verify.process import Measure
+from edgec.compiler.verify.run import verify, verify_on_generated
+from edgec.compiler.verify.verification import Verification
 from edgec.runtime import versions
 from edgec.targets import Target, usable_cores
 

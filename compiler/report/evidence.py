@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import edgec.runtime as rt
 from edgec.compiler.frontends.source import FallbackSegment
 from edgec.compiler.lowered import Lowered
-from edgec.compiler.verify.run import Verification
+from edgec.compiler.verify.verification import Verification
 from edgec.runtime.artifact.golden import GOLDEN_KEY
 from edgec.targets import machine_arch, usable_cores
 
@@ -59,7 +60,7 @@ def make_evidence(
     """The evidence of one compile; `verification` is None when the user waived it."""
     evidence: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
-        "verified": verification is not None and verification.ok,
+        "verified": verification is not None and verification.ok and not verification.hollow,
         "target": target,
         "fallback": [{"nodes": list(s.nodes), "runs_in": "onnxruntime"} for s in segments],
         "sizes": dict(sizes),
@@ -78,6 +79,8 @@ def make_evidence(
         return evidence | {"reason": "verification was switched off (--no-verify)"}
     latency = dict(verification.latency)
     ours, theirs = latency.get("edgec"), latency.get("onnxruntime")
+    if verification.hollow:
+        evidence["reason"] = verification.hollow
     return evidence | {
         "reference": verification.reference,
         "where": verification.where,
@@ -85,6 +88,7 @@ def make_evidence(
         **({"steps": verification.steps} if verification.steps else {}),
         "error_budget": verification.budget,
         "outputs": verification.to_json()["errors"],
+        "extremes": [asdict(judgement) for judgement in verification.extremes],
         "threads": verification.threads,
         "latency": latency,
         "speedup": theirs["median_ms"] / ours["median_ms"] if ours and theirs else None,

@@ -10,6 +10,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,25 +25,13 @@ def main(request_path: str) -> None:
     from edgec.compiler.verify.timing import interleave
 
     request: dict[str, Any] = json.loads(Path(request_path).read_text(encoding="utf-8"))
-    with np.load(request["inputs"]) as file:
-        named = list(enumerate(request["input_names"]))
-        inputs = {name: file[f"i{k}"] for k, name in named}
-        steps = [
-            {name: file[f"s{n}.{k}"] for k, name in named if f"s{n}.{k}" in file}
-            for n in range(request["steps"])
-        ]
-    reference = _reference(request)
+    inputs, steps = _inputs(request, 0), _steps(request)
+    reference = _reference(request, inputs)
     _wait()  # until now the artifact was written
     with rt.load(request["artifact"], threads=request["threads"]) as model:
-        outputs = _sequence(model, steps, request["states"]) if steps else model.run(inputs)
-        arrays = {
-            f"o{k}": np.array(outputs[name])
-            for k, name in enumerate(request["output_names"])
-            if name in outputs
-        }
-        np.savez(request["outputs"], **arrays)  # type: ignore[arg-type]
-        result: dict[str, Any] = {"golden": _golden(model)}
-        sides: dict[str, Any] = {"edgec": lambda: model.run(inputs)}
+        run = (lambda: _sequence(model, steps, request["states"])) if steps else (lambda: model.run(inputs))
+        result: dict[str, Any] = {"probes": _run_all(model, run, request), "golden": _golden(model)}
+        sides: dict[str, Any] = {"edgec": run}
         if steps:
             session = model.session()
             sides["edgec"] = lambda: session.run(steps[0])
@@ -54,8 +44,21 @@ def main(request_path: str) -> None:
         if request["profile"]:
             layers = model.profile(inputs, repeats=request["profile"])
             result["layers"] = [dataclasses.asdict(layer) for layer in layers]
-        del outputs
     Path(request["result"]).write_text(json.dumps(result), encoding="utf-8")
+
+
+def _inputs(request: dict[str, Any], number: int) -> dict[str, Any]:
+    with np.load(request["inputs"]) as file:
+        return {name: file[f"p{number}i{k}"] for k, name in enumerate(request["input_names"])}
+
+
+def _steps(request: dict[str, Any]) -> list[dict[str, Any]]:
+    with np.load(request["inputs"]) as file:
+        named = list(enumerate(request["input_names"]))
+        return [
+            {name: file[f"s{n}.{k}"] for k, name in named if f"s{n}.{k}" in file}
+            for n in range(request["steps"])
+        ]
 
 
 def _sequence(model: Any, steps: list[dict[str, Any]], states: dict[str, str]) -> dict[str, Any]:  # noqa: ANN401
@@ -66,6 +69,41 @@ def _sequence(model: Any, steps: list[dict[str, Any]], states: dict[str, str]) -
     return {name: np.stack([one[name] for one in found]) for name in found[0]} | {
         output: left[name] for output, name in states.items()
     }
+
+
+def _run_all(
+    model: Any,  # noqa: ANN401
+    first: Callable[[], dict[str, Any]],
+    request: dict[str, Any],
+) -> list[str]:
+    """Run the model on all inputs, as far as there is time, and store its outputs.
+
+    Args:
+        first: runs it on the main inputs.
+
+    Returns:
+        for each set of inputs but the first: what went wrong, or an empty text.
+    """
+    from edgec.runtime.errors import EdgecError
+
+    at, told, arrays, begin = Path(request["at"]), list[str](), dict[str, Any](), time.monotonic()
+    for number in range(request["probes"]):
+        at.write_text(str(number), encoding="utf-8")  # for whoever looks after a crash
+        if number and time.monotonic() - begin > request["probes_s"]:
+            break
+        try:
+            outputs = model.run(_inputs(request, number)) if number else first()
+        except (EdgecError, RuntimeError, ValueError) as error:
+            if not number:
+                raise
+            told.append(str(error).splitlines()[0] if str(error) else type(error).__name__)
+            continue
+        names = enumerate(request["output_names"])
+        arrays |= {f"p{number}o{k}": np.array(outputs[name]) for k, name in names if name in outputs}
+        told += [""] if number else []
+    np.savez(request["outputs"], **arrays)
+    at.unlink()
+    return told
 
 
 def _golden(model: Any) -> dict[str, Any] | None:  # noqa: ANN401
@@ -85,8 +123,8 @@ def _wait() -> None:
         sys.exit("the process that started this one has ended")
 
 
-def _reference(request: dict[str, Any]) -> Any:  # noqa: ANN401
-    """The session of ONNX Runtime that the model is benchmarked against, if one is requested."""
+def _reference(request: dict[str, Any], inputs: dict[str, Any]) -> Any:  # noqa: ANN401
+    """The session of ONNX Runtime that the model is benchmarked against, if one is requested and it can run it."""
     if not request["reference"]:
         return None
     import onnxruntime as ort
@@ -94,7 +132,12 @@ def _reference(request: dict[str, Any]) -> Any:  # noqa: ANN401
     options = ort.SessionOptions()
     options.intra_op_num_threads = request["threads"]
     options.log_severity_level = 4
-    return ort.InferenceSession(request["reference"], options, providers=["CPUExecutionProvider"])
+    try:
+        session = ort.InferenceSession(request["reference"], options, providers=["CPUExecutionProvider"])
+        session.run(None, inputs)
+    except Exception:  # noqa: BLE001 - its errors have no common base, and who compares outputs reports them
+        return None
+    return session
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -15,12 +16,11 @@ from onnx import ModelProto, numpy_helper
 
 from edgec.compiler.errors import InputShapeError
 from edgec.compiler.frontends.source import Port, SourceModel
+from edgec.compiler.verify.demands import Demand, demands_of
 
 Arrays = dict[str, npt.NDArray[np.generic]]
 
 SAMPLE_RATES = {"sr", "sample_rate", "sampling_rate"}
-# Operators whose output holds their first input's values.
-ALIASES = frozenset({"Cast", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Identity"})
 
 
 def read_inputs(path: Path, source: SourceModel) -> Arrays:
@@ -96,13 +96,14 @@ def checked_inputs(given: Mapping[str, npt.NDArray[np.generic]], source: SourceM
 
 
 def make_inputs(source: SourceModel, seed: int = 0) -> Arrays:
-    """Make plausible inputs: smooth pictures with noise, tokens within the vocabulary, noise elsewhere."""
+    """Make plausible inputs that the model's operators accept.
+
+    Smooth pictures with noise, noise elsewhere; indices within their tables, lengths within their sequences, divisors
+    that are not zero: see `edgec.compiler.verify.demands`.
+    """
     rng = np.random.default_rng(seed)
-    limits, in_bytes = _index_limits(source.model), _pictures_in_bytes(source.model)
-    made = {port.name: _make(port, rng, limits.get(port.name)) for port in source.inputs}
-    for name in _divisors(source.model) & made.keys():
-        if made[name].dtype.kind in "iu":
-            made[name] = np.asarray(made[name] + (made[name] == 0), made[name].dtype)
+    demands, in_bytes = demands_of(source.model), _pictures_in_bytes(source.model)
+    made = {port.name: _make(port, rng, demands.get(port.name, Demand())) for port in source.inputs}
     for name in in_bytes & made.keys():
         if np.issubdtype(made[name].dtype, np.floating) and _looks_like_picture(made[name].shape):
             made[name] = (made[name] * 255).astype(made[name].dtype)
@@ -112,7 +113,8 @@ def make_inputs(source: SourceModel, seed: int = 0) -> Arrays:
 def generated(source: SourceModel) -> Iterator[tuple[str, Arrays]]:
     """Yield generated inputs of several ranges with their descriptions, the usual ones first.
 
-    Logarithms and roots of negative numbers are NaN, and arccosines of numbers above 1.
+    Logarithms and roots of negative numbers are NaN, and arccosines of numbers above 1; sigmoids of large numbers are
+    all 1, and rectified negative ones all 0.
     """
     usual = make_inputs(source)
     yield "generated inputs (seed 0)", usual
@@ -121,6 +123,23 @@ def generated(source: SourceModel) -> Iterator[tuple[str, Arrays]]:
         yield (
             "generated inputs (seed 0, from 0 to 1)",
             _in_range(usual, lambda x: np.abs(x) / (1 + np.abs(x))),
+        )
+        yield "generated inputs (seed 0, small)", _in_range(usual, lambda x: x / 64)
+        yield "generated inputs (seed 0, large)", _in_range(usual, lambda x: x * 64)
+    for seed in (1, 2):
+        yield f"generated inputs (seed {seed})", make_inputs(source, seed)
+
+
+def simplest(source: SourceModel) -> Iterator[tuple[str, Arrays]]:
+    """Yield inputs whose integers are all 1, or all 0, for a model whose uses of them are not understood."""
+    usual = make_inputs(source)
+    for number in (1, 0):
+        yield (
+            f"generated inputs (seed 0, integers {number})",
+            {
+                name: np.full_like(array, number) if array.dtype.kind in "iu" else array
+                for name, array in usual.items()
+            },
         )
 
 
@@ -131,21 +150,48 @@ def _in_range(inputs: Arrays, moved: Callable[[npt.NDArray[Any]], npt.NDArray[An
     }
 
 
-def _make(port: Port, rng: np.random.Generator, limit: int | None) -> npt.NDArray[np.generic]:
+def _make(port: Port, rng: np.random.Generator, demand: Demand) -> npt.NDArray[np.generic]:
     dtype = np.dtype(port.dtype)
+    if demand.make is not None:
+        made = np.asarray(demand.make(rng))
+        if made.size == math.prod(port.shape):
+            return made.reshape(port.shape).astype(dtype)
     if dtype == np.bool_:
         return np.asarray(rng.random(port.shape) < 0.5)  # of a scalar: ONNX Runtime takes no numpy.bool
     if dtype.kind in "iu":
-        if port.name.lower() in SAMPLE_RATES:
-            return np.full(port.shape, 16000, dtype)
-        if "mask" in port.name.lower():
-            return np.ones(port.shape, dtype)
-        high = limit or (256 if dtype == np.uint8 else 128 if dtype == np.int8 else 10)
-        low = -128 if dtype == np.int8 and limit is None else 0
-        return rng.integers(low, high, port.shape).astype(dtype)
+        return _integers(port, dtype, rng, demand)
     if _looks_like_picture(port.shape):
         return _picture(port.shape, rng).astype(dtype)
-    return rng.standard_normal(port.shape).astype(dtype)
+    return _reals(port, rng, demand).astype(dtype)
+
+
+def _integers(
+    port: Port, dtype: np.dtype[Any], rng: np.random.Generator, demand: Demand
+) -> npt.NDArray[np.generic]:
+    free = demand.low is None and demand.high is None
+    if free and port.name.lower() in SAMPLE_RATES:
+        return np.full(port.shape, 16000, dtype)
+    if free and "mask" in port.name.lower():
+        return np.ones(port.shape, dtype)
+    limits = np.iinfo(dtype)
+    low = -128 if dtype == np.int8 and free else 0 if demand.low is None else math.ceil(demand.low)
+    usual = 255 if dtype == np.uint8 else 127 if dtype == np.int8 else max(9, low + 9)
+    high = usual if demand.high is None else math.floor(demand.high)
+    low = min(low, high) if demand.low is None else low
+    low, high = max(low, int(limits.min)), min(max(low, high), int(limits.max))
+    made = rng.integers(low, high, port.shape, endpoint=True, dtype=np.int64)
+    if demand.nonzero:
+        made = np.where(made == 0, 1 if high >= 1 else -1, made)
+    return np.asarray(made, dtype)
+
+
+def _reals(port: Port, rng: np.random.Generator, demand: Demand) -> npt.NDArray[Any]:
+    noise = rng.standard_normal(port.shape)
+    if demand.low is None and demand.high is None:
+        return noise
+    if demand.low is not None and demand.high is not None:
+        return demand.low + (demand.high - demand.low) * rng.random(port.shape)
+    return demand.low + np.abs(noise) if demand.low is not None else (demand.high or 0.0) - np.abs(noise)
 
 
 def _looks_like_picture(shape: tuple[int, ...]) -> bool:
@@ -190,32 +236,3 @@ def _pictures_in_bytes(model: ModelProto) -> set[str]:
         if bias and max(map(abs, bias)) > 2:
             found.update(given)
     return found
-
-
-def _divisors(model: ModelProto) -> set[str]:
-    """Inputs that something is divided by: ONNX Runtime does not divide integers by zero."""
-    origins = {value.name: value.name for value in model.graph.input}
-    found = set()
-    for node in model.graph.node:
-        if node.op_type in ALIASES and node.input and node.input[0] in origins:
-            origins[node.output[0]] = origins[node.input[0]]
-        elif node.op_type in ("Div", "Mod") and node.input[1] in origins:
-            found.add(origins[node.input[1]])
-    return found
-
-
-def _index_limits(model: ModelProto) -> dict[str, int]:
-    """For inputs that end up as indices of a table: the size of the smallest such table."""
-    graph = model.graph
-    tables = {tensor.name: tensor.dims for tensor in graph.initializer}
-    limits: dict[str, int] = {}
-    aliases = {value.name: value.name for value in graph.input}
-    for node in graph.node:
-        if node.op_type in ALIASES:
-            if node.input and node.input[0] in aliases:
-                aliases[node.output[0]] = aliases[node.input[0]]
-        elif node.op_type == "Gather" and node.input[0] in tables and node.input[1] in aliases:
-            axis = next((a.i for a in node.attribute if a.name == "axis"), 0)
-            name, size = aliases[node.input[1]], tables[node.input[0]][axis]
-            limits[name] = min(size, limits.get(name, size))
-    return limits

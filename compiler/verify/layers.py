@@ -18,8 +18,8 @@ from edgec.compiler.options import CompileOptions
 from edgec.compiler.progress import Progress, Silent
 from edgec.compiler.verify.compare import OutputError, compare
 from edgec.compiler.verify.inputs import Arrays
+from edgec.compiler.verify.process import Measure, run_child
 from edgec.compiler.verify.reference import Reference, session_of
-from edgec.compiler.verify.run import Measure, run_child
 from edgec.targets import Target
 
 ELEMENTS = {

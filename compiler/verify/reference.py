@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import onnxruntime as ort
 from onnx import ModelProto
 
 from edgec.compiler.errors import ModelError
+from edgec.compiler.frontends.onnx.graphs import nodes_of
 from edgec.compiler.frontends.onnx.ort_session import ORT_ERRORS
 from edgec.compiler.frontends.onnx.reference_evaluator import STANDARD_DESCRIPTION, Standard
 from edgec.compiler.frontends.source import SourceModel
 from edgec.compiler.verify.inputs import Arrays
-from edgec.compiler.verify.integer_products import PLAIN, Way, ways_to_run
+from edgec.compiler.verify.integer_products import PLAIN, STANDARD, Way, ways_to_run
 from edgec.targets import machine_arch, machine_features
 
+# What ONNX Runtime prefixes its messages with: its error class, and places in its sources.
+_NOISE = re.compile(
+    r"\[ONNXRuntimeError\] : \d+ : \w+ : |Non-zero status code returned while |/onnxruntime\S*/\S+:\d+ .*?\) "
+)
 QUANTISED = frozenset(
     {"QuantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger"}
 )
@@ -30,7 +37,8 @@ class Reference:
     """The source model on this CPU, run so that sums of 8-bit products are exact.
 
     Where ONNX Runtime's own integer kernels are, it is a session of ONNX Runtime with all its optimisations. Elsewhere
-    it is the first way of `edgec.compiler.verify.integer_products` that accepts the model.
+    it is the first way of `edgec.compiler.verify.integer_products` that accepts the model. Where ONNX Runtime rejects
+    a model, or fails on inputs, the evaluator of the `onnx` package runs it if it is one of the standard.
 
     Args:
         source: the model.
@@ -43,11 +51,13 @@ class Reference:
         description: the same in words, for the evidence.
 
     Raises:
-        ModelError: ONNX Runtime cannot run the model, so that nothing could vouch for a compiled one.
+        ModelError: neither can run the model, so that nothing could vouch for a compiled one.
     """
 
     def __init__(self, source: SourceModel, threads: int = 1, ways: Sequence[Way] | None = None) -> None:
         self._names = [port.name for port in source.outputs]
+        self._model = source.reference
+        given = ways is not None
         if ways is None:
             ways = ways_to_run(source.reference, machine_arch(), machine_features())
         content = source.reference.SerializeToString()
@@ -64,9 +74,11 @@ class Reference:
                 return
             except ORT_ERRORS as error:
                 failure = failure or error
-        raise ModelError(
-            f"{source.path}: ONNX Runtime cannot run this model: {_reason(failure)}"
-        ) from failure
+        if given or not is_standard(source.reference) or not Standard(source.reference).knows_operators():
+            raise ModelError(
+                f"{source.path}: ONNX Runtime cannot run this model: {_reason(failure)}"
+            ) from failure
+        self._stand_in(failure)
 
     def run(self, inputs: Arrays) -> Arrays:
         """The outputs by name.
@@ -79,8 +91,33 @@ class Reference:
         try:
             values = self._session.run(self._names, inputs)
         except ORT_ERRORS as error:
-            raise ModelError(f"ONNX Runtime fails on these inputs: {_reason(error)}") from error
+            if self.way != PLAIN or not is_standard(self._model):
+                raise ModelError(f"ONNX Runtime fails on these inputs: {_reason(error)}") from error
+            return self._run_standard(inputs, error)
         return dict(zip(self._names, values, strict=True))
+
+    def _run_standard(self, inputs: Arrays, error: Exception) -> Arrays:
+        standard = Standard(self._model)
+        try:
+            values = standard.run(inputs)
+        except ModelError as second:
+            raise ModelError(
+                f"ONNX Runtime fails on these inputs ({_reason(error)}), and so does the standard's evaluator: "
+                f"{_reason(second)}"
+            ) from error
+        self._stand_in(error)
+        return values
+
+    def _stand_in(self, error: Exception | None) -> None:
+        """Let the standard's evaluator run the model from now on."""
+        self._standard, self.way = Standard(self._model), STANDARD
+        self.description = f"{STANDARD_DESCRIPTION} (ONNX Runtime cannot run the model: {_reason(error)})"
+
+
+def is_standard(model: ModelProto) -> bool:
+    """Whether all operators are of the standard, so that its own evaluator may know them."""
+    known = {"", "ai.onnx", "ai.onnx.ml", *(function.domain for function in model.functions)}
+    return {node.domain for node in nodes_of(model, Path())} <= known
 
 
 def session_of(content: bytes, way: Way = PLAIN, threads: int = 1) -> Any:  # noqa: ANN401 - it has no static types
@@ -104,4 +141,7 @@ def _describe(way: Way) -> str:
 
 def _reason(error: Exception | None) -> str:
     text = str(error).strip().splitlines()
-    return text[0][:300] if text else type(error).__name__
+    if not text:
+        return type(error).__name__
+    told = _NOISE.sub("", text[0]).strip()
+    return (told or text[0])[:200]

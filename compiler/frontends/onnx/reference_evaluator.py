@@ -37,13 +37,24 @@ class Standard:
             raise ModelError(f"the standard's evaluator cannot run this model: {error}") from error
         return {name: np.asarray(value) for name, value in zip(names, values, strict=True)}
 
+    def knows_operators(self) -> bool:
+        """Whether the evaluator has all operators of the model."""
+        try:
+            evaluator(self._model)
+        except Exception:  # noqa: BLE001 - what it raises for an unknown operator depends on the operator
+            return False
+        return True
+
     def spread(self, inputs: Arrays) -> dict[str, float]:
         """Empty: there is only one implementation."""
         return {}
 
 
 def evaluator(model: ModelProto) -> Any:  # noqa: ANN401 - the package has no static types
-    """The evaluator for a model, with the `DequantizeLinear` of operator sets below 19, which it lacks."""
+    """The evaluator for a model, with operators that it lacks or knows in part.
+
+    These are `DequantizeLinear` of operator sets below 19, and `MatMulInteger` with zero points a row.
+    """
     from onnx.reference import ReferenceEvaluator
     from onnx.reference.op_run import OpRun
 
@@ -57,5 +68,18 @@ def evaluator(model: ModelProto) -> Any:  # noqa: ANN401 - the package has no st
             )
             return ((whole * scale.reshape(shape)).astype(scale.dtype),)
 
+    class MatMulInteger(OpRun):  # type: ignore[misc]  # untyped base
+        """With zero points a row of the left and a column of the right matrix."""
+
+        def _run(self, a: Any, b: Any, a_zero: Any = None, b_zero: Any = None) -> tuple[Any]:  # noqa: ANN401
+            left, right = a.astype(np.int32), b.astype(np.int32)
+            if a_zero is not None:
+                left = left - (
+                    a_zero.astype(np.int32)[:, None] if a_zero.ndim == 1 else a_zero.astype(np.int32)
+                )
+            if b_zero is not None:
+                right = right - b_zero.astype(np.int32)
+            return (np.asarray(left @ right, np.int32),)
+
     old = any(entry.domain in ("", "ai.onnx") and entry.version < 19 for entry in model.opset_import)
-    return ReferenceEvaluator(model, new_ops=[DequantizeLinear] if old else None)
+    return ReferenceEvaluator(model, new_ops=[MatMulInteger, *([DequantizeLinear] if old else [])])

@@ -8,7 +8,7 @@ from typing import Any
 from edgec.compiler.lowered import Lowered, TuningSummary
 from edgec.compiler.report.evidence import make_evidence
 from edgec.compiler.verify.compare import OutputError
-from edgec.compiler.verify.run import Verification
+from edgec.compiler.verify.verification import Verification
 
 ERROR = OutputError("y", "float32", (1, 2), 1e-6, 1e-6, 1.0, 0, ok=True)
 LOWERED = Lowered(

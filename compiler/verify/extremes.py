@@ -1,0 +1,146 @@
+"""Inputs beside the plausible ones: zeros, large and subnormal numbers, infinity, NaN, integers at their limits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from onnx import ModelProto, TensorProto, helper
+
+from edgec.compiler.frontends.source import Port, SourceModel
+from edgec.compiler.verify.demands import Demand, Graph, demands_of
+from edgec.compiler.verify.inputs import Arrays, make_inputs
+
+MOST_BYTES = 64 << 20  # of a model's inputs: extremes of larger ones would take longer to write than to run
+LARGE, APART = 1000.0, 7
+INTEGERS = 1000  # the largest tried where no use tells a range, since it may become a size
+# What these operators make of NaN, infinity or a number out of range is open, or falls to the side that rounding tips.
+OPEN = frozenset(
+    {
+        "ArgMax",
+        "ArgMin",
+        "DynamicQuantizeLinear",
+        "DynamicQuantizeLSTM",
+        "DynamicQuantizeMatMul",
+        "GridSample",
+    }
+    | {
+        "Hardmax",
+        "Multinomial",
+        "NonMaxSuppression",
+        "OneHot",
+        "QuantizeLinear",
+        "Resize",
+        "RoiAlign",
+        "MaxRoiPool",
+    }
+    | {"TopK", "Unique", "Upsample", "DeformConv"}
+)
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Inputs to compare on, beside the main ones.
+
+    Attributes:
+        name: what they hold, as in `inputs with NaN`.
+        inputs: by name.
+        open: the operator that leaves open what becomes of them, if there is one: the model must not crash.
+    """
+
+    name: str
+    inputs: Arrays
+    open: str = ""
+
+
+def probes_for(source: SourceModel, inputs: Arrays) -> list[Probe]:
+    """Further inputs for a model: others of the usual range, and extremes made from `inputs`."""
+    if sum(array.nbytes for array in inputs.values()) > MOST_BYTES or not inputs:
+        return []
+    demands, left_open = demands_of(source.model), _open_operator(source.model)
+    found = [Probe("another seed", make_inputs(source, seed=1))]
+    for name, number, whole in _KINDS:
+        made = {
+            port.name: _changed(port, inputs[port.name], demands.get(port.name, Demand()), number, whole)
+            for port in source.inputs
+        }
+        if any(not np.array_equal(made[n], inputs[n], equal_nan=made[n].dtype.kind == "f") for n in made):
+            found.append(Probe(name, made, left_open if name in ("NaN", "infinity", "large numbers") else ""))
+    return found
+
+
+Change = Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
+
+
+def _zeros(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return np.zeros_like(array)
+
+
+def _large(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return np.asarray(array * array.dtype.type(LARGE))
+
+
+def _subnormal(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return np.asarray(np.sign(array) * np.finfo(array.dtype).smallest_subnormal * 100, array.dtype)
+
+
+def _scattered(*values: float) -> Change:
+    def change(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        made = array.copy().reshape(-1)
+        for number, value in enumerate(values):
+            made[number * 3 :: APART * len(values)] = value
+        return made.reshape(array.shape)
+
+    return change
+
+
+_KINDS: tuple[tuple[str, Change, str], ...] = (
+    ("zeros", _zeros, "zero"),
+    ("large numbers", _large, "limits"),
+    ("subnormal numbers", _subnormal, ""),
+    ("infinity", _scattered(np.inf, -np.inf), ""),
+    ("NaN", _scattered(np.nan), ""),
+)
+
+
+def _changed(
+    port: Port, array: npt.NDArray[Any], demand: Demand, change: Change, whole: str
+) -> npt.NDArray[Any]:
+    """An input changed as far as its uses allow; indices and sizes stay valid."""
+    if demand.make is not None or array.dtype == np.bool_ or "mask" in port.name.lower():
+        return array
+    if array.dtype.kind == "f":
+        limited = demand.low is not None or demand.high is not None or demand.nonzero
+        return array if limited and change in (_zeros, _large) else change(array)
+    if array.dtype.kind not in "iu" or not whole:
+        return array
+    limits = np.iinfo(array.dtype)
+    free = demand.low is None and demand.high is None
+    least = -INTEGERS if free else demand.valid_from if demand.valid_from is not None else 0
+    most = INTEGERS if demand.high is None else demand.high
+    low, high = max(int(np.ceil(least)), int(limits.min)), min(int(most), int(limits.max))
+    if whole == "zero":
+        return np.zeros_like(array) if low <= 0 <= high and not demand.nonzero else array
+    made = np.asarray(np.where(np.arange(array.size).reshape(array.shape) % 2, low, high), array.dtype)
+    return np.where(made == 0, array, made) if demand.nonzero else made
+
+
+def _open_operator(model: ModelProto) -> str:
+    """The first operator that leaves open what becomes of NaN and infinities, if there is one."""
+    graph = Graph(model)
+    return next((node.op_type for node in graph.nodes if _is_open(node, graph)), "")
+
+
+def _is_open(node: Any, graph: Graph) -> bool:  # noqa: ANN401 - NodeProto, whose stub lacks fields
+    if node.op_type in OPEN or node.op_type.startswith("QLinear") or node.op_type.endswith("Integer"):
+        return True
+    if node.op_type != "Cast":
+        return False
+    to = next((a.i for a in node.attribute if a.name == "to"), TensorProto.FLOAT)
+    narrow = helper.tensor_dtype_to_np_dtype(to)
+    return graph.is_float(node.input[0]) and (
+        narrow.kind in "iu" or (narrow.itemsize == 1 and narrow.kind != "b")
+    )

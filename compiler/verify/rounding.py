@@ -1,0 +1,204 @@
+"""How much rounding does to a model's outputs, measured by perturbation.
+
+Every value that a node rounds is multiplied by factors of 1 ± a few units in the last place, different ones for each
+element along its channels and rows, and the inputs likewise. Two such runs of the reference differ as two right
+implementations of the model may differ: little in a well-conditioned model, more where differences of large numbers
+matter or where a small change decides (an `ArgMax` of equal values). A compiled model has to agree within a multiple
+of that.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
+
+from edgec.compiler.frontends.onnx.ort_session import ORT_ERRORS
+from edgec.compiler.frontends.source import SourceModel
+from edgec.compiler.verify.inputs import Arrays
+
+UNITS = 4  # in the last place: the largest perturbation of a value
+MOST_FACTORS = 1 << 16  # of one value; further axes share their factors
+POOL = 1 << 18
+SEED = 20
+Factor: TypeAlias = tuple[tuple[int, ...], int, bool]  # shape, element type, and whether it is added
+_PREFIX = "edgec_factors_"
+_SPACING = {TensorProto.FLOAT: 2.0**-23, TensorProto.FLOAT16: 2.0**-10, TensorProto.DOUBLE: 2.0**-52}
+# Operators whose results are values of their operands, or whole numbers: nothing is rounded.
+EXACT = frozenset(
+    {
+        "Abs",
+        "And",
+        "ArgMax",
+        "ArgMin",
+        "Cast",
+        "CastLike",
+        "Ceil",
+        "Clip",
+        "Compress",
+        "Concat",
+        "ConcatFromSequence",
+    }
+    | {
+        "Constant",
+        "ConstantOfShape",
+        "DepthToSpace",
+        "Dropout",
+        "Equal",
+        "Expand",
+        "EyeLike",
+        "Flatten",
+        "Floor",
+    }
+    | {
+        "Gather",
+        "GatherElements",
+        "GatherND",
+        "Greater",
+        "GreaterOrEqual",
+        "Identity",
+        "If",
+        "IsInf",
+        "IsNaN",
+    }
+    | {
+        "Less",
+        "LessOrEqual",
+        "Loop",
+        "Max",
+        "MaxPool",
+        "Min",
+        "Neg",
+        "NonMaxSuppression",
+        "NonZero",
+        "Not",
+        "OneHot",
+    }
+    | {"Or", "Pad", "QuantizeLinear", "Range", "ReduceMax", "ReduceMin", "Relu", "Reshape", "ReverseSequence"}
+    | {
+        "Round",
+        "Scan",
+        "Scatter",
+        "ScatterElements",
+        "ScatterND",
+        "SequenceAt",
+        "Shape",
+        "Sign",
+        "Size",
+        "Slice",
+    }
+    | {"SpaceToDepth", "Split", "SplitToSequence", "Squeeze", "Tile", "TopK", "Transpose", "Trilu", "Unique"}
+    | {"Unsqueeze", "Where", "Xor"}
+)
+# Functions whose implementations are right within some units of 1, however small the result is.
+BOUNDED = frozenset({"Erf", "Gelu", "GRU", "LSTM", "RNN", "Sigmoid", "Tanh"})
+
+
+def perturbed_runs(source: SourceModel, inputs: Arrays, threads: int = 1) -> list[Arrays]:
+    """The outputs of two runs with perturbed values; empty if ONNX Runtime does not run the model.
+
+    Args:
+        source: the model.
+        inputs: what it runs on.
+        threads: of ONNX Runtime.
+    """
+    model, factors = _with_factors(source.model)
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = threads
+    names = [port.name for port in source.outputs]
+    rng = np.random.default_rng(SEED)
+    runs: list[Arrays] = []
+    try:
+        session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        for _ in range(2):
+            given = {**perturbed(inputs, rng), **_drawn(factors, rng)}
+            runs.append(dict(zip(names, session.run(names, given), strict=True)))
+    except ORT_ERRORS:
+        return []
+    return runs
+
+
+def perturbed(inputs: Arrays, rng: np.random.Generator) -> Arrays:
+    """The inputs with real numbers changed by some units in the last place; infinities and NaN stay."""
+    made: Arrays = {}
+    for name, array in inputs.items():
+        if array.dtype.kind != "f":
+            made[name] = array
+            continue
+        units = rng.integers(-UNITS, UNITS + 1, array.shape)
+        real: npt.NDArray[Any] = array
+        factors = 1 + units * float(np.finfo(str(array.dtype)).eps)
+        made[name] = np.asarray(real * factors, array.dtype)
+    return made
+
+
+def _with_factors(source: ModelProto) -> tuple[ModelProto, dict[str, Factor]]:
+    """The model with a factor, fed as an input, behind every node that rounds; what each factor is."""
+    model = ModelProto()
+    model.CopyFrom(source)
+    graph = model.graph
+    typed = {value.name: value for value in (*graph.value_info, *graph.output)}
+    results = {value.name for value in graph.output}
+    read = {name for node in graph.node for name in node.input}
+    factors: dict[str, Factor] = {}
+    nodes: list[NodeProto] = []
+    for node in graph.node:
+        nodes.append(node)
+        if node.op_type in EXACT:
+            continue
+        for position, name in enumerate(node.output):
+            value = typed.get(name)
+            if not name or value is None or (name not in read and name not in results):
+                continue
+            kind, shape = value.type.tensor_type.elem_type, _factor_shape(value)
+            if kind not in _SPACING or shape is None:
+                continue
+            raw, factor = f"{_PREFIX}raw_{name}", f"{_PREFIX}{len(factors)}"
+            node.output[position] = raw
+            apply = "Add" if node.op_type in BOUNDED else "Mul"
+            nodes.append(helper.make_node(apply, [raw, factor], [name]))
+            factors[factor] = (shape, kind, apply == "Add")
+    copies = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del graph.node[:]
+    graph.node.extend(copies)
+    for name, (shape, kind, _) in factors.items():
+        graph.input.append(helper.make_tensor_value_info(name, kind, shape))
+    return model, factors
+
+
+def _factor_shape(value: ValueInfoProto) -> tuple[int, ...] | None:
+    """The shape of a value's factors: its own, with axes that share them until there are few enough."""
+    tensor = value.type.tensor_type
+    if not tensor.HasField("shape") or not all(dim.HasField("dim_value") for dim in tensor.shape.dim):
+        return None
+    shape = [dim.dim_value for dim in tensor.shape.dim]
+    for axis in (0, *range(len(shape) - 2, -1, -1)):  # products run along the last axis or the channels
+        if math.prod(shape) <= MOST_FACTORS:
+            break
+        if axis != 1 or len(shape) < 4:
+            shape[axis] = 1
+    return tuple(shape) if math.prod(shape) <= POOL else None
+
+
+def _drawn(factors: Mapping[str, Factor], rng: np.random.Generator) -> dict[str, Any]:
+    """Factors from one pool of random numbers, each value from another place of it."""
+    pool = rng.integers(-UNITS, UNITS + 1, 2 * POOL)
+    pools: dict[tuple[int, bool], npt.NDArray[Any]] = {}
+    made: dict[str, Any] = {}
+    for name, (shape, kind, added) in factors.items():
+        if (kind, added) not in pools:
+            pools[kind, added] = _pool_of(pool, kind, added)
+        begin = int(rng.integers(0, POOL))
+        made[name] = pools[kind, added][begin : begin + math.prod(shape)].reshape(shape)
+    return made
+
+
+def _pool_of(units: npt.NDArray[np.int64], kind: int, added: bool) -> npt.NDArray[Any]:
+    changes = units * _SPACING[kind]
+    return np.asarray(changes / 2 if added else 1 + changes, helper.tensor_dtype_to_np_dtype(kind))
