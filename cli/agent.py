@@ -89,7 +89,13 @@ def status(state: State, json: Json = False) -> None:
 
 
 @app.command()
-def doctor(config: Config = Path("agent.toml"), json: Json = False) -> None:
+def doctor(
+    config: Config = Path("agent.toml"),
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Fetch damaged models again from the registry.")
+    ] = False,
+    json: Json = False,
+) -> None:
     """Check everything the agent needs, and suggest a remedy for each problem."""
     import os
     from dataclasses import asdict
@@ -102,7 +108,7 @@ def doctor(config: Config = Path("agent.toml"), json: Json = False) -> None:
     from edgec.device_agent.health.doctor import examine
 
     findings = []
-    for finding in examine(config):
+    for finding in examine(config, repair=repair):
         findings.append(finding)
         if not json:
             print_finding(finding)

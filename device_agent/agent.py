@@ -37,6 +37,7 @@ from edgec.device_agent.updates.catalog import Catalog
 from edgec.device_agent.updates.deployments import Deployments
 from edgec.device_agent.updates.fetch import Fetchers
 from edgec.device_agent.updates.host import UpdateHost
+from edgec.device_agent.updates.mend import Mender
 from edgec.device_agent.updates.store import ModelStore
 from edgec.device_agent.updates.tuf_trust import trust_of
 from edgec.device_agent.updates.updater import Updater
@@ -69,6 +70,7 @@ class Agent:
     def __init__(self, path: Path, file_config: AgentConfig) -> None:
         self._state = file_config.agent.state
         self._lock = claim_folder(self._state)
+        certificates.repair(self._state)
         enrolment = ident.load_identity(self._state)
         certificates.trust(self._state)
         self._topics = Topics(*ident.names_of(file_config, enrolment))
@@ -139,6 +141,7 @@ class Agent:
             self._captures.notify if self._captures is not None else lambda: None,
             lambda topic, jpeg: self._client.publish_now(topic, jpeg),
             lambda: self._monitor.changed(),
+            self._mend,
         )
         settings = Settings.of(config, self._identity.boot_id, device, self._state)
         self._inference = Inference(
@@ -156,6 +159,7 @@ class Agent:
         self._reports = JobReporter(self._topics, self._deployments, self._outbox)
         self._host = UpdateHost(self.loop, self._inference, self._catalog, self._reports, self._job_moved)
         access = enrolment.registry if enrolment is not None else None
+        self._mender = Mender(store, self._deployments, access, config.updates.download_timeout_s)
         self._updater = Updater(
             self._deployments,
             store,
@@ -185,7 +189,6 @@ class Agent:
     def _make_cloud(self, config: AgentConfig, enrolment: EnrollResponse | None) -> None:
         """The connection to the broker; its messages are handled in the loop's thread."""
         self._client: Publisher = NoBroker()
-        certificates.repair(self._state)
         broker = ident.broker_of(config, enrolment, certificates.files_of(self._state))
         if broker is not None:
             self._client = MqttClient(
@@ -279,6 +282,7 @@ class Agent:
         self._monitor.stop()
         self._notifier.stopping()
         self._host.close()
+        self._mender.stop()
         stopper = threading.Thread(target=self._updater.stop, daemon=True)
         stopper.start()
         # The loop keeps running: the updater may wait for an answer, and pipelines end their tracks.
@@ -319,6 +323,18 @@ class Agent:
                 self._streams.add(name, settings)
         self._session.discover()
         self._monitor.changed()
+
+    def _mend(self, slot: str) -> None:
+        """A slot's model cannot be loaded: if the disk has damaged it, fetch the damaged parts and load it again."""
+
+        def done(problem: str) -> None:
+            if problem:
+                self._degraded.record(f"model {slot}", problem)
+            elif not self._stopping and slot in self._inference.slots:
+                self._degraded.clear(f"model {slot}")
+                self._inference.load_slot(slot)
+
+        self._mender.look(slot, lambda problem: self.loop.post(lambda: done(problem)))
 
     def _call_timeout_s(self) -> float:
         return max((m.timeout_s for m in self._shadow.config.models.values()), default=10.0)

@@ -142,6 +142,9 @@ class Rig:
     def inference_died(self, suspect: int) -> None:
         """The benchmark's figures then show it."""
 
+    def model_unloadable(self, slot: str) -> None:
+        """Nothing to mend."""
+
     def inference_changed(self) -> None:
         """Discard it."""
 

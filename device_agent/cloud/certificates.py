@@ -18,12 +18,16 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from edgec.device_agent.errors import EnrollError
+from edgec.device_agent.errors import EnrollError, StateError
+from edgec.device_agent.process.statefile import StateFile
 from edgec.protocol.enrol import EnrollRequest, EnrollResponse
 
 KEY, NEXT_KEY, CERTIFICATE, AUTHORITY, BUNDLE = (
     "device.key", "device-next.key", "device.pem", "fleet-ca.pem", "trusted.pem",
 )  # fmt: skip
+SEALED = "certificates.json"
+"""Key, certificate and authority with a checksum and a copy: the files that OpenSSL reads have neither."""
+_MODES = {KEY: 0o600, CERTIFICATE: 0o644, AUTHORITY: 0o644}
 RENEW_PATH = "/api/v1/certificates/renew"
 RENEW_AT = 2 / 3
 """Share of a certificate's lifetime after which it is renewed."""
@@ -82,8 +86,14 @@ def store(state: Path, answer: EnrollResponse) -> None:
             _write(state / CERTIFICATE, answer.certificate.encode(), 0o644)
         if answer.ca_pem:
             _write(state / AUTHORITY, answer.ca_pem.encode(), 0o644)
+        _seal(state)
     except OSError as error:
         raise EnrollError(f"the certificate cannot be stored in {state}: {error.strerror}") from error
+
+
+def enrolled(state: Path) -> bool:
+    """Return whether the folder has a certificate from an enrolment."""
+    return (state / CERTIFICATE).exists()
 
 
 def files_of(state: Path) -> tuple[Path, Path] | None:
@@ -168,14 +178,47 @@ class Renewer:
         key = serialization.load_pem_private_key((state / NEXT_KEY).read_bytes(), None)
         if made.public_key() != key.public_key():
             raise EnrollError("the server's certificate is for another key")
-        # In this order a crash leaves a certificate with a key that is not its own, which `repair` detects.
+        # Sealed first: whatever of the files a crash leaves is written again from there.
+        _seal(state, certificate=answer.json()["certificate"], key=(state / NEXT_KEY).read_text())
         _write(state / CERTIFICATE, answer.json()["certificate"].encode(), 0o644)
         (state / NEXT_KEY).replace(state / KEY)
         log.info("the certificate is renewed until %s", made.not_valid_after_utc.isoformat())
 
 
-def repair(state: Path) -> None:
-    """Finish a renewal that a crash interrupted between certificate and key."""
+def repair(state: Path) -> str:
+    """Write the files again that are damaged, gone or of an interrupted renewal; returns what was done."""
+    loaded = _sealed(state).load()
+    if loaded.problem:
+        log.error("the copies of the certificates: %s", loaded.problem)
+    if not loaded.data:
+        _finish_renewal(state)
+        if files_of(state):
+            _seal(state)
+        return ""
+    mended = []
+    for name, text in loaded.data.items():
+        path = state / name
+        present = path.read_bytes() if path.exists() else b""
+        # Another authority may have been put there on purpose; only one that cannot be read is replaced.
+        if present == text.encode() or (name == AUTHORITY and _readable(present)):
+            continue
+        _write(path, text.encode(), _MODES[name])
+        mended.append(name)
+    if mended:
+        log.error("written again from their copies: %s", ", ".join(mended))
+    return ", ".join(mended)
+
+
+def _readable(pem: bytes) -> bool:
+    try:
+        x509.load_pem_x509_certificates(pem)
+    except ValueError:
+        return False
+    return True
+
+
+def _finish_renewal(state: Path) -> None:
+    """Finish a renewal that a crash interrupted between certificate and key; needed where nothing is sealed yet."""
     certificate, following = state / CERTIFICATE, state / NEXT_KEY
     if not certificate.exists() or not following.exists():
         return
@@ -183,6 +226,24 @@ def repair(state: Path) -> None:
     key = serialization.load_pem_private_key(following.read_bytes(), None)
     if key.public_key() == wanted:
         following.replace(state / KEY)
+
+
+def _sealed(state: Path) -> StateFile:
+    return StateFile(state / SEALED, mode=0o600)
+
+
+def _seal(state: Path, *, certificate: str | None = None, key: str | None = None) -> None:
+    """Store the present files, or these in their place, with a checksum and a copy."""
+    given = {CERTIFICATE: certificate, KEY: key}
+    texts = {
+        name: given.get(name) or (state / name).read_text()
+        for name in _MODES
+        if given.get(name) or (state / name).exists()
+    }
+    try:
+        _sealed(state).save(texts)
+    except StateError as error:
+        log.warning("the certificates have no copy: %s", error)
 
 
 def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:

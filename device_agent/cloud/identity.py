@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -12,7 +13,7 @@ import httpx
 from edgec.device_agent.cloud import certificates
 from edgec.device_agent.cloud.mqtt_client import Broker
 from edgec.device_agent.config.settings import AgentConfig
-from edgec.device_agent.errors import ConfigError, EnrollError
+from edgec.device_agent.errors import ConfigError, EnrollError, StateError
 from edgec.device_agent.process.statefile import StateFile
 from edgec.protocol.codec import decode, encode
 from edgec.protocol.enrol import ENROLL_PATH, EnrollRequest, EnrollResponse
@@ -21,6 +22,7 @@ from edgec.protocol.names import check_name
 from edgec.targets import detect
 
 _FILE = "identity.json"
+log = logging.getLogger("identity")
 
 
 def agent_version() -> str:
@@ -42,9 +44,23 @@ def identity_file(state: Path) -> StateFile:
 
 
 def load_identity(state: Path) -> EnrollResponse | None:
-    """Return what enrolment returned; `None` if the device is not enrolled."""
-    data = identity_file(state).load().data
-    return EnrollResponse.model_validate(data) if data else None
+    """Return what enrolment returned; `None` if the device is not enrolled.
+
+    Raises:
+        StateError: the identity is damaged beyond its copy: under another name the device would be another device.
+    """
+    loaded = identity_file(state).load()
+    if loaded.problem:
+        log.error("the device's identity: %s", loaded.problem)
+    if loaded.data:
+        return EnrollResponse.model_validate(loaded.data)
+    lost = loaded.problem or ("identity.json and its copy are gone" if certificates.enrolled(state) else "")
+    if lost:
+        raise StateError(
+            f"this device's identity in {state} is lost: {lost}; restore the folder, or enrol it again under its name "
+            "(edgec agent enroll --device NAME)"
+        )
+    return None
 
 
 def enroll(

@@ -14,12 +14,15 @@ import logging
 import sqlite3
 import threading
 import time
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from edgec.device_agent.errors import StateError
+from edgec.device_agent.process.statefile import StateFile
 from edgec.protocol.events import DetectionData, DetectionEvent
 
 log = logging.getLogger("outbox")
@@ -27,7 +30,8 @@ log = logging.getLogger("outbox")
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS messages (
     seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, lane INTEGER NOT NULL,
-    critical INTEGER NOT NULL, topic TEXT NOT NULL, payload BLOB NOT NULL, created REAL NOT NULL);
+    critical INTEGER NOT NULL, topic TEXT NOT NULL, payload BLOB NOT NULL, created REAL NOT NULL,
+    crc INTEGER);
 CREATE INDEX IF NOT EXISTS by_lane ON messages (lane, seq);
 CREATE TABLE IF NOT EXISTS sequences (stream TEXT PRIMARY KEY, last INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS open_tracks (
@@ -40,6 +44,9 @@ _REMEMBERED = 4096
 """Number of sent messages whose ids are still recognised as repeats."""
 _LOG_SHORT, _LOG_LONG = 200, 1000
 _MEMORY_BYTES = 8 * 2**20
+_RESERVED = 1000
+"""The copy of the numbers is written once for so many events: after damage they go on at the next thousand."""
+_MESSAGE = "seq, id, lane, critical, topic, payload, created, crc"
 CONTROL, EVENT = 0, 1
 """Lanes: answers to the fleet precede events; order is preserved within a lane."""
 
@@ -109,6 +116,9 @@ class Outbox:
         self._dropped = 0
         self._last: dict[str, int] = {}
         """The last sequence number of each stream."""
+        self._numbers = StateFile(path.with_name(f"{path.stem}.numbers.json"))
+        self._reserved: dict[str, int] = {}
+        """Up to which number the copy of the numbers vouches for each stream."""
         self._depth = self._bytes = 0
         """Of what is on disk; cached, because counting would read the whole table."""
         self._started = time.monotonic()
@@ -174,14 +184,24 @@ class Outbox:
             entries: list[Entry] = []
             if self._database is not None:
                 rows = self._database.execute(
-                    "SELECT seq, topic, payload FROM messages ORDER BY lane, seq LIMIT ?",
+                    "SELECT seq, topic, payload, crc FROM messages ORDER BY lane, seq LIMIT ?",
                     (limit + len(skip) + len(self._acked),),
                 )
                 with contextlib.suppress(sqlite3.OperationalError):
-                    entries = [Entry(*row) for row in rows]
+                    entries = [self._checked(*row) for row in rows]
             entries += [entry for entry, _ in self._memory]
             out = skip | self._acked
-            return [entry for entry in entries if entry.key not in out][:limit]
+            return [entry for entry in entries if entry.key not in out and entry.topic][:limit]
+
+    def _checked(self, key: int, topic: str, payload: bytes, crc: int | None) -> Entry:
+        """An entry of the disk; one that the disk has altered is given up, and has no topic."""
+        if crc is None or zlib.crc32(payload, zlib.crc32(topic.encode())) == crc:
+            return Entry(key, topic, payload)
+        if key not in self._acked:
+            log.error("message %s of the outbox is damaged on disk and is given up", key)
+            self._dropped += 1
+            self._acked.add(key)
+        return Entry(key, "", b"")
 
     def acknowledge(self, key: int) -> None:
         """Forget a message that the broker has."""
@@ -238,8 +258,9 @@ class Outbox:
             except sqlite3.DatabaseError as error:
                 if isinstance(error, sqlite3.OperationalError):
                     raise
-                self._set_damaged_aside(str(error))
+                aside = self._set_damaged_aside(str(error))
                 self._database = self._connect()
+                self._salvage(aside)
         except (sqlite3.OperationalError, OSError) as error:
             self._problem = f"the outbox cannot be written ({error}): new messages wait in memory"
             log.error(self._problem)
@@ -268,6 +289,9 @@ class Outbox:
             if verdict != "ok":
                 raise sqlite3.DatabaseError(verdict)
             database.executescript(_SCHEMA)
+            columns = {row[1] for row in database.execute("PRAGMA table_info(messages)")}
+            if "crc" not in columns:  # of an earlier version
+                database.execute("ALTER TABLE messages ADD COLUMN crc INTEGER")
             for stream, last in database.execute("SELECT stream, last FROM sequences"):
                 self._last[stream] = max(last, self._last.get(stream, 0))
             counters = dict(database.execute("SELECT name, value FROM counters").fetchall())
@@ -281,12 +305,42 @@ class Outbox:
         self._dropped = int(counters.get("dropped", 0))
         return database
 
-    def _set_damaged_aside(self, why: str) -> None:
+    def _set_damaged_aside(self, why: str) -> Path:
         aside = self._path.with_name(f"{self._path.name}.damaged")
         log.error("the outbox is damaged (%s): it is renamed to %s and a new one is created", why, aside.name)
         self._path.replace(aside)
-        for suffix in ("-wal", "-shm"):
-            self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
+        log_of = self._path.with_name(self._path.name + "-wal")
+        if log_of.exists():
+            log_of.replace(aside.with_name(aside.name + "-wal"))
+        self._path.with_name(self._path.name + "-shm").unlink(missing_ok=True)
+        return aside
+
+    def _salvage(self, aside: Path) -> None:
+        """Take what can still be read of a damaged outbox, and let the numbers go on."""
+        database = self._database
+        assert database is not None
+        saved = 0
+        copied = self._numbers.load().data
+        self._last = {stream: max(int(last), self._last.get(stream, 0)) for stream, last in copied.items()}
+        try:
+            with contextlib.closing(sqlite3.connect(aside)) as old:
+                for stream, last in old.execute("SELECT stream, last FROM sequences"):
+                    self._last[stream] = max(int(last), self._last.get(stream, 0))
+                for row in old.execute(f"SELECT {_MESSAGE} FROM messages"):
+                    payload, crc = row[5], row[7]
+                    if isinstance(payload, bytes) and zlib.crc32(payload, zlib.crc32(row[4].encode())) == crc:
+                        database.execute(
+                            f"INSERT OR IGNORE INTO messages ({_MESSAGE}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                            row,
+                        )
+                        saved += 1
+        except (sqlite3.Error, AttributeError) as error:
+            log.info("the damaged outbox can be read no further: %s", error)
+        database.executemany("INSERT OR REPLACE INTO sequences VALUES (?, ?)", list(self._last.items()))
+        self._depth, self._bytes = database.execute(
+            "SELECT count(*), coalesce(sum(length(payload)), 0) FROM messages"
+        ).fetchone()
+        log.warning("%s messages of the damaged outbox are saved; event numbers go on", saved)
 
     def _write_loop(self) -> None:
         while True:
@@ -342,6 +396,7 @@ class Outbox:
     def _transact(self, puts: list[_Put], acked: set[int]) -> None:
         database = self._database
         assert database is not None
+        self._copy_numbers()
         tally = _Tally(self._depth, self._bytes, self._dropped)
         now, before = self._now(), dict(self._last)
         database.execute("BEGIN IMMEDIATE")
@@ -369,6 +424,18 @@ class Outbox:
                 database.execute("ROLLBACK")
             raise
         self._depth, self._bytes, self._dropped = tally.depth, tally.bytes, tally.dropped
+
+    def _copy_numbers(self) -> None:
+        """Keep a copy of the numbers outside the database, ahead of those in use."""
+        last = dict(self._last)
+        if all(last[stream] <= self._reserved.get(stream, 0) - _RESERVED // 2 for stream in last):
+            return
+        reserved = {stream: number + _RESERVED for stream, number in last.items()}
+        try:
+            self._numbers.save(reserved)
+        except StateError as error:
+            log.warning("the event numbers have no copy: %s", error)
+        self._reserved = reserved
 
     def _forget(self, database: sqlite3.Connection, key: int, tally: _Tally) -> None:
         row = database.execute("SELECT id, length(payload) FROM messages WHERE seq = ?", (key,)).fetchone()
@@ -398,9 +465,10 @@ class Outbox:
             elif put.data.duration_s or put.data.kind != "rule" or "direction" not in put.data.attributes:
                 row = (put.stream, put.data.track_id, payload.decode())
                 database.execute("INSERT OR REPLACE INTO open_tracks VALUES (?, ?, ?)", row)
+        crc = zlib.crc32(payload or b"", zlib.crc32(put.topic.encode()))
         database.execute(
-            "INSERT INTO messages (id, lane, critical, topic, payload, created) VALUES (?, ?, ?, ?, ?, ?)",
-            (put.id, put.lane, put.critical, put.topic, payload or b"", self._now()),
+            "INSERT INTO messages (id, lane, critical, topic, payload, created, crc) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (put.id, put.lane, put.critical, put.topic, payload or b"", self._now(), crc),
         )
 
         tally.depth += 1

@@ -19,13 +19,15 @@ import httpx
 
 from edgec.device_agent.capture.source import describe
 from edgec.device_agent.capture.sources import open_source
+from edgec.device_agent.cloud import certificates
 from edgec.device_agent.cloud import identity as ident
 from edgec.device_agent.config.settings import AgentConfig, load_config
-from edgec.device_agent.errors import AgentError
+from edgec.device_agent.errors import AgentError, StateError
 from edgec.device_agent.health.report import clock_is_plausible
 from edgec.device_agent.health.status_socket import query
-from edgec.device_agent.process.statefile import write_durably
+from edgec.device_agent.process.statefile import StateFile, write_durably
 from edgec.device_agent.updates.deployments import Deployments
+from edgec.device_agent.updates.mend import Mender
 from edgec.device_agent.updates.store import ModelStore
 from edgec.protocol.enrol import EnrollResponse
 from edgec.runtime.artifact.reader import Artifact
@@ -34,12 +36,18 @@ from edgec.targets.errors import EdgecError
 _LOW_DISK_BYTES = 200 << 20
 _SKEW_S = 120.0
 _SOURCE_S = 10.0
+_MEND_S = 120.0
 _REMEDIES = {
     "camera": "plug it in; `ls -l /dev/video*` lists the cameras and their permissions",
     "url": "try the address with ffplay or in a browser from this device",
     "microphone": "`arecord -l` lists the devices",
 }
 """What to do about a source that cannot be opened, by its kind."""
+
+
+_NO_STATE = frozenset({"samples", "media", "metadata", "models"})
+"""Folders whose JSON files are no state files of ours."""
+_AFTER_DAMAGE = "check the card or disk: damage seldom stays alone"
 
 
 @dataclass(frozen=True)
@@ -52,8 +60,8 @@ class Finding:
     remedy: str = ""
 
 
-def examine(path: Path) -> Iterator[Finding]:
-    """Run one check after the other; the agent may be running."""
+def examine(path: Path, *, repair: bool = False) -> Iterator[Finding]:
+    """Run one check after the other; the agent may be running. With `repair`, fetch damaged models again."""
     try:
         config = load_config(path)
     except EdgecError as error:
@@ -66,11 +74,16 @@ def examine(path: Path) -> Iterator[Finding]:
     else:
         yield Finding("agent", "warning", "does not run", f"edgec agent run --config {path}")
     yield from _state(config)
-    identity = ident.load_identity(config.agent.state)
+    yield from _damage(config)
+    try:
+        identity = ident.load_identity(config.agent.state)
+    except StateError as error:
+        yield Finding("identity", "bad", str(error), "edgec agent enroll --device NAME, with its old name")
+        return
     yield from _enrolment(config, identity)
     yield _clock(identity)
     yield from _broker(config, identity)
-    yield from _models(config)
+    yield from _models(config, identity if repair else None)
     yield from _sources(config, running)
 
 
@@ -109,9 +122,22 @@ def _state(config: AgentConfig) -> Iterator[Finding]:
     yield Finding(
         "disk", verdict, f"{free / 1e9:.2f} GB are free", "" if verdict == "good" else "free some space"
     )
-    problem = Deployments(state / "deployments.json").problem
-    if problem:
-        yield Finding("record of deployments", "warning", problem, "none needed: the previous copy is used")
+
+
+def _damage(config: AgentConfig) -> Iterator[Finding]:
+    """Damaged state files; to read them mends them from their copies."""
+    state = config.agent.state
+    if mended := certificates.repair(state):
+        yield Finding("certificates", "warning", f"{mended}: written again from the copy", "none needed")
+    for path in sorted({*state.glob("*.json"), *state.glob("*/*.json")}):
+        if path.parent.name in _NO_STATE:
+            continue
+        loaded = StateFile(path, mode=path.stat().st_mode & 0o777).load()
+        if loaded.problem:
+            lost = "" if loaded.data else "; nothing of it is left"
+            yield Finding(
+                "state file", "warning" if loaded.data else "bad", loaded.problem + lost, _AFTER_DAMAGE
+            )
 
 
 def _enrolment(config: AgentConfig, identity: EnrollResponse | None) -> Iterator[Finding]:
@@ -183,18 +209,20 @@ def _broker(config: AgentConfig, identity: EnrollResponse | None) -> Iterator[Fi
     yield Finding("broker", "good", f"{where} can be reached")
 
 
-def _models(config: AgentConfig) -> Iterator[Finding]:
+def _models(config: AgentConfig, mend_with: EnrollResponse | None) -> Iterator[Finding]:
     store = ModelStore(config.agent.state / "models")
     record = Deployments(config.agent.state / "deployments.json")
     for slot, section in config.models.items():
         version = record.to_run(slot)
+        if mend_with is not None:
+            yield from _mend(slot, Mender(store, record, mend_with.registry, _MEND_S))
         if version is not None and store.whole(version.digest):
             shown = f"{version.name} {version.version}".strip() or version.digest[:19]
             yield Finding(f"model {slot}", "good", f"{shown}, unaltered")
         elif version is not None:
             yield Finding(
                 f"model {slot}", "bad", f"{version.digest[:19]}… is damaged or missing in the store",
-                "deploy it again: missing parts are fetched",
+                "edgec agent doctor --repair fetches it again, as the agent does when it loads it",
             )  # fmt: skip
         elif section.artifact is None:
             yield Finding(f"model {slot}", "warning", "none yet: the slot waits for an update")
@@ -205,6 +233,16 @@ def _models(config: AgentConfig) -> Iterator[Finding]:
             except (EdgecError, OSError) as error:
                 remedy = f"copy the artifact there, or correct models.{slot}.artifact"
                 yield Finding(f"model {slot}", "bad", str(error), remedy)
+
+
+def _mend(slot: str, mender: Mender) -> Iterator[Finding]:
+    try:
+        if mender.mend(slot):
+            yield Finding(
+                f"model {slot}", "warning", "was damaged; what was missing is fetched", "restart the agent"
+            )
+    except AgentError as error:
+        yield Finding(f"model {slot}", "bad", str(error), "is the registry within reach?")
 
 
 def _sources(config: AgentConfig, running: bool) -> Iterator[Finding]:

@@ -24,7 +24,9 @@ class InferenceObserver:
         on_capture: Callable[[], None],
         on_picture: Callable[[str, bytes], object],
         on_change: Callable[[], None],
+        on_unloadable: Callable[[str], None],
     ) -> None:
+        self._on_unloadable = on_unloadable
         self._topics, self._outbox, self._watchdog, self._degraded = topics, outbox, watchdog, degraded
         self._on_capture, self._on_picture, self._on_change = on_capture, on_picture, on_change
 
@@ -62,3 +64,7 @@ class InferenceObserver:
     def inference_changed(self) -> None:
         """Report the change."""
         self._on_change()
+
+    def model_unloadable(self, slot: str) -> None:
+        """Have the store mended, if that is the reason."""
+        self._on_unloadable(slot)

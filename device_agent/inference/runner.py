@@ -113,6 +113,9 @@ class Observer(Protocol):
     def inference_changed(self) -> None:
         """A slot's state changed."""
 
+    def model_unloadable(self, slot: str) -> None:
+        """A model that the slot has to run cannot be loaded from the store."""
+
 
 class Inference:
     """One inference process at a time; after a death the next one gets the same streams and models.
@@ -242,6 +245,8 @@ class Inference:
                 self.request(ReleaseModels(slot, waiting=False))
                 return
             log.error("slot %s: %s cannot be loaded: %s", slot, first.digest or first.path, error)
+            if first.digest is not None:
+                self._observer.model_unloadable(slot)
             if others:
                 self._load_next(slot, others, attempt)
             else:

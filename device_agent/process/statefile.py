@@ -99,35 +99,55 @@ class Loaded:
 
 
 class StateFile:
-    """A JSON object on disk with a checksum, and the version before it as `<name>.old`.
+    """A JSON object on disk with a checksum, and a copy of it as `<name>.old`.
 
-    A damaged file (truncated, altered, empty) is noticed and the older copy taken; when both are damaged the
-    state is empty and `load().problem` says so. The caller decides what that means.
+    A damaged file (truncated, altered, empty, gone) is noticed, said, and written again from its copy; a damaged or
+    missing copy likewise. When both are damaged the state is empty and `load().problem` says so. The caller decides
+    what that means.
     """
 
     def __init__(self, path: Path, mode: int = 0o644) -> None:
         self.path = path
-        self._older = path.with_name(path.name + ".old")
+        self._copy = path.with_name(path.name + ".old")
         self._mode = mode
         self._current: bytes | None = None
 
     def load(self) -> Loaded:
-        """Return the newest intact content; an empty object if there is none."""
-        problems = []
-        for path in (self.path, self._older):
+        """Return the intact content, and mend what is damaged; an empty object if there is none."""
+        problems: list[str] = []
+        found: list[bytes | None] = []
+        for path in (self.path, self._copy):
             try:
                 raw = path.read_bytes()
             except FileNotFoundError:
+                found.append(None)
                 continue
             except OSError as error:
                 problems.append(f"{path.name}: {explain(error)}")
+                found.append(None)
                 continue
-            data = _parse(raw)
-            if data is not None:
-                self._current = raw
-                return Loaded(data, "; ".join(problems))
-            problems.append(f"{path.name} is damaged ({len(raw)} bytes)")
-        return Loaded({}, "; ".join(problems))
+            intact = _parse(raw) is not None
+            found.append(raw if intact else None)
+            if not intact:
+                problems.append(f"{path.name} is damaged ({len(raw)} bytes)")
+        main, copy = found
+        newest = main if main is not None else copy
+        if newest is None:
+            return Loaded({}, "; ".join(problems))
+        if main is None and not problems:
+            problems.append(f"{self.path.name} is gone")
+        if main is None or copy is None:
+            problems += self._mend(self.path if main is None else self._copy, newest, bool(problems))
+        self._current = newest
+        return Loaded(_parse(newest) or {}, "; ".join(problems))
+
+    def _mend(self, path: Path, raw: bytes, damaged: bool) -> list[str]:
+        """Write a file again from the other one; returns what to say about it."""
+        try:
+            write_durably(path, raw, self._mode)
+        except StateError as error:
+            return [str(error)] if damaged else []
+        return ["written again from the other copy"] if damaged else []
 
     def save(self, data: dict[str, Any]) -> None:
         """Write `data`; it is on disk when this returns.
@@ -139,10 +159,10 @@ class StateFile:
         raw = f"{hashlib.sha256(body.encode()).hexdigest()}\n{body}\n".encode()
         if raw == self._current:
             return
-        if self._current is not None:
-            write_durably(self._older, self._current, self._mode)
         write_durably(self.path, raw, self._mode)
         self._current = raw
+        # A crash in between leaves the content before this one as the copy, which is intact as well.
+        write_durably(self._copy, raw, self._mode)
 
 
 def _parse(raw: bytes) -> dict[str, Any] | None:

@@ -95,6 +95,8 @@ class _Content:
     slots: dict[str, SlotState] = field(default_factory=dict)
     update: Update | None = None
     finished: list[Finished] = field(default_factory=list)
+    sources: dict[str, list[str]] = field(default_factory=dict)
+    """Registry and repository that a digest came from."""
 
 
 class Deployments:
@@ -149,6 +151,12 @@ class Deployments:
                 kept.add(self._content.update.candidate.digest)
             return kept
 
+    def source(self, digest: str) -> tuple[str, str] | None:
+        """Return the registry and repository that a model was fetched from; `None` if it came as a file."""
+        with self._lock:
+            found = self._content.sources.get(digest)
+            return (found[0], found[1]) if found else None
+
     def finished(self, job_id: str) -> Finished | None:
         """Return how a job ended here; `None` if it did not."""
         with self._lock:
@@ -193,7 +201,15 @@ class Deployments:
             previous = before.current if before.current != update.candidate else before.previous
             slots = self._content.slots | {update.slot: SlotState(update.candidate, previous, before.factory)}
             done = Finished(update.job_id, JobState.SUCCEEDED, details)
-            self._write(slots=slots, update=None, finished=self._with(done))
+            document = update.parsed
+            sources = self._content.sources | {
+                update.candidate.digest: [document.registry, document.repository]
+            }
+            used = {
+                version.digest for one in slots.values() for version in (one.current, one.previous) if version
+            }
+            kept = {digest: source for digest, source in sources.items() if digest in used}
+            self._write(slots=slots, update=None, finished=self._with(done), sources=kept)
             return done
 
     def fail(self, state: JobState, details: dict[str, Any]) -> Finished:
@@ -244,4 +260,4 @@ def _parse(data: dict[str, Any]) -> _Content:
     raw = data.get("update")
     update = Update(**(raw | {"step": Step(raw["step"]), "state": JobState(raw["state"])})) if raw else None
     finished = [Finished(**(one | {"state": JobState(one["state"])})) for one in data.get("finished", [])]
-    return _Content(slots, update, finished)
+    return _Content(slots, update, finished, data.get("sources", {}))

@@ -53,7 +53,7 @@ class _WrongSize(_Retryable):
     """A body of another length than promised: at first presumed a proxy's fault, finally the artifact's."""
 
 
-_RETRY = RetryPolicy(first_s=1.0, max_s=60.0, total_s=3600.0)
+RETRY = RetryPolicy(first_s=1.0, max_s=60.0, total_s=3600.0)
 _SILENCE_S = 20.0
 """A request is retried when the registry sends nothing for this long."""
 
@@ -68,7 +68,7 @@ class Fetcher:
         repository: str,
         token: str | None,
         stop: threading.Event,
-        retry: RetryPolicy = _RETRY,
+        retry: RetryPolicy = RETRY,
         on_progress: Callable[[int, int], None] = lambda done, total: None,
         timeout_s: float = _SILENCE_S,
     ) -> None:
@@ -256,7 +256,7 @@ class Fetchers:
 
     def __init__(self, store: ModelStore, access: RegistryAccess | None, timeout_s: float) -> None:
         self._store, self._access = store, access
-        self._retry = replace(_RETRY, total_s=timeout_s)
+        self._retry = replace(RETRY, total_s=timeout_s)
 
     def __call__(
         self, document: UpdateDocument, stop: threading.Event, progress: Callable[[int, int], None]

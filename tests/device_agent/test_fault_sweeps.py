@@ -46,6 +46,7 @@ STATE_FILES = (
     "session.json",
     "shadow.json",
     "outbox.db",
+    "outbox.numbers.json",
     "homeassistant.json",
     "samples.quota.json",
     "agent.sock",
@@ -90,11 +91,32 @@ def test_every_state_file_damaged_in_every_way(
         began = time.monotonic()
         agent.start()
         version = running_version(fleet)
-        # A model whose blobs are gone is replaced by the one before it, or by the configured file.
-        assert version == "2" or which in ("blob", "blobs", "deployments.json"), (which, name)
+        # Until a model whose blobs are damaged is fetched again, the one before it runs, or the configured file.
+        assert version == "2" or which in ("blob", "blobs"), (which, name)
+        fleet.wait(lambda: running_version(fleet) == "2", "the model that belongs there")
         fleet.wait(lambda: fleet.of(Kind.EVENT), "an event")
         note(f"{which}: {name}", time.monotonic() - began, lost_events(fleet))
         assert lost_events(fleet) == 0, (which, name)
+
+
+def test_a_damaged_blob_is_fetched_again(
+    tmp_path: Path, fleet: FleetEnd, registry: Registry, agent_of: Any
+) -> None:
+    make_artifact(tmp_path, "1")
+    new, _ = make_artifact(tmp_path, "2")
+    agent = agent_of(CONFIG)
+    start(agent, fleet)
+    fleet.job("up", registry.update(registry.add(new), "2"))
+    assert fleet.job_end("up")[0] is JobState.SUCCEEDED
+    fleet.no_jobs()
+    assert agent.stop() == 0
+    damage(agent, "blob", DAMAGES["flipped"], {})
+    (tmp_path / "detector-1.edge").unlink()  # It has the same weights.
+    fleet.messages.clear()
+    agent.start()
+    fleet.wait(lambda: running_version(fleet) == "2", "the mended model")
+    assert "is damaged on disk: fetching" in agent.log_text()
+    assert agent.stop() == 0
 
 
 @pytest.mark.long
