@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from pathlib import Path
 
 from sqlalchemy.exc import DBAPIError
 
@@ -13,11 +14,19 @@ from edgec.fleet.registry.blobs import BlobStore
 from edgec.fleet.registry.garbage import GRACE_S, Collected, collect_garbage
 from edgec.fleet.settings import Settings
 from edgec.fleet.store.database import Database
+from edgec.fleet.store.files import mend_folder
 from edgec.fleet.telemetry.retention import expire_detections, roll_up
 from edgec.fleet.trust.repository import Repository
 
 PACE_S = 300.0
+COPIED = ("ca/ca.*", "tuf/online.pem", "tuf/metadata/*.json")
+"""What nothing but its copy could restore: the database and the blobs have checksums and backups of their own."""
 log = logging.getLogger(__name__)
+
+
+def mend_files(data: Path) -> list[Path]:
+    """Restore files of the data folder that were altered from their copies; returns them."""
+    return mend_folder(data, COPIED)
 
 
 class Maintenance:
@@ -37,6 +46,7 @@ class Maintenance:
         """Work every few minutes until `stop`."""
         while True:
             try:
+                mend_files(self._settings.data)
                 self._trust.refresh()
                 self.retain(time.time())
                 self.collect_garbage(time.time())

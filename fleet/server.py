@@ -23,6 +23,7 @@ from edgec.fleet.broker.embedded import Tls, port_taken
 from edgec.fleet.certificates.service import FOLDER, Certificates
 from edgec.fleet.dashboard.mount import mount
 from edgec.fleet.errors import FleetError, PortTaken
+from edgec.fleet.maintenance import mend_files
 from edgec.fleet.settings import Settings
 from edgec.fleet.startup import prepare_tls, start_services
 from edgec.fleet.store.database import Database
@@ -111,6 +112,7 @@ def serve(
         database = Database(settings.database_url)
         stack.callback(database.close)
         database.migrate()
+        mend_files(settings.data)
         certificates = Certificates(database, settings.data / FOLDER, settings.certificate_valid_s)
         host = urlsplit(url).hostname or seen
         tls = prepare_tls(settings, certificates, [host, seen, "localhost", "127.0.0.1", "::1"])

@@ -1,7 +1,9 @@
-"""Files that are replaced as a whole."""
+"""Files that are replaced as a whole, and the copies of those that nothing else could restore."""
 
 from __future__ import annotations
 
+import hashlib
+import logging
 import os
 import stat
 import threading
@@ -9,8 +11,11 @@ from pathlib import Path
 
 from edgec.fleet.errors import FleetError
 
+COPY = ".copy"
+"""A copy begins with the checksum of what follows, so that of a file and its copy the damaged one is known."""
 OTHERS = stat.S_IRWXG | stat.S_IRWXO
 DATABASE = ("fleet.db", "fleet.db-wal", "fleet.db-shm")
+log = logging.getLogger(__name__)
 
 
 def own_folder(path: Path) -> None:
@@ -29,7 +34,9 @@ def own_folder(path: Path) -> None:
         raise FleetError(f"cannot use the data folder {path}{owner}: {error.strerror}") from error
 
 
-def replace_file(path: Path, data: bytes, *, mode: int = 0o600, keep_owner: bool = False) -> None:
+def replace_file(
+    path: Path, data: bytes, *, mode: int = 0o600, keep_owner: bool = False, copied: bool = False
+) -> None:
     """Write a file so that readers, and a crash at any moment, find the old content or the new, never a part.
 
     Args:
@@ -37,7 +44,10 @@ def replace_file(path: Path, data: bytes, *, mode: int = 0o600, keep_owner: bool
         data: the new content.
         mode: permissions; by default only the owner reads.
         keep_owner: when we are root, a file that is there keeps its owner.
+        copied: write the file's copy first; `mend` restores the file from it.
     """
+    if copied:
+        replace_file(_copy_of(path), hashlib.sha256(data).hexdigest().encode() + b"\n" + data, mode=mode)
     # Several processes may write the same file: each has a partial one of its own.
     partial = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}.partial")
     partial.unlink(missing_ok=True)
@@ -50,3 +60,51 @@ def replace_file(path: Path, data: bytes, *, mode: int = 0o600, keep_owner: bool
         old = path.stat()
         os.chown(partial, old.st_uid, old.st_gid)
     partial.replace(path)
+
+
+def mend(path: Path) -> bool:
+    """Write a file that is damaged or gone from its copy, or a copy that is damaged or missing from its file.
+
+    Returns:
+        Whether the file itself was written.
+
+    Raises:
+        OSError: one of them cannot be read or written.
+    """
+    copy = _copy_of(path)
+    kept = copy.read_bytes() if copy.exists() else b""
+    checksum, _, wanted = kept.partition(b"\n")
+    intact = hashlib.sha256(wanted).hexdigest().encode() == checksum
+    present = path.read_bytes() if path.exists() else None
+    if intact and present != wanted:
+        log.error(
+            "%s was %s: it is written again from %s",
+            path,
+            "gone" if present is None else "altered",
+            copy.name,
+        )
+        replace_file(path, wanted, mode=copy.stat().st_mode & 0o777)
+        return True
+    if not intact and present is not None:
+        if kept:
+            log.error("%s was damaged: it is written again from %s", copy, path.name)
+        mode = path.stat().st_mode & 0o777
+        replace_file(copy, hashlib.sha256(present).hexdigest().encode() + b"\n" + present, mode=mode)
+    return False
+
+
+def mend_folder(folder: Path, names: tuple[str, ...]) -> list[Path]:
+    """`mend` the files of these patterns, and all that have a copy; returns those that were written.
+
+    Raises:
+        OSError: one of them cannot be read or written.
+    """
+    paths = {path for name in names for path in folder.glob(name)}
+    paths |= {
+        path.with_name(path.name.removesuffix(COPY)) for name in names for path in folder.glob(name + COPY)
+    }
+    return [path for path in sorted(paths) if not path.name.endswith(COPY) and mend(path)]
+
+
+def _copy_of(path: Path) -> Path:
+    return path.with_name(path.name + COPY)

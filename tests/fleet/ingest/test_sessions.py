@@ -129,9 +129,9 @@ def test_any_order_of_starts_stops_and_kills(own_server: FleetServer, tmp_path: 
 
 
 class _Client:
-    """In place of a connection: who has it open."""
+    """In place of a connection; as at the broker, a new one of a session ends the one before it."""
 
-    opened: dict[str, int] = {}  # noqa: RUF012
+    connected: dict[str, _Client] = {}  # noqa: RUF012
 
     def __init__(self, _address: object, spec: Any, *_: object) -> None:
         self.name, self.retired = spec.client_id, threading.Event()
@@ -139,11 +139,11 @@ class _Client:
             self.retired.set()
 
     def begin(self) -> None:
-        _Client.opened[self.name] = _Client.opened.get(self.name, 0) + 1
-        assert _Client.opened[self.name] == 1, "two processes have one session"
+        _Client.connected[self.name] = self
 
     def stop(self) -> None:
-        _Client.opened[self.name] -= 1
+        if _Client.connected.get(self.name) is self:
+            del _Client.connected[self.name]
 
 
 @settings(max_examples=40, deadline=None)
@@ -151,7 +151,7 @@ class _Client:
     st.lists(st.tuples(st.sampled_from(["tick", "start", "stop", "kill"]), st.integers(0, 3)), max_size=25)
 )
 def test_every_session_is_held_once_by_the_living(steps: list[tuple[str, int]]) -> None:
-    _Client.opened = {}
+    _Client.connected = {}
     folder = tempfile.TemporaryDirectory()
     database = Database(f"sqlite:///{folder.name}/leases.db")
     database.migrate()
@@ -192,6 +192,9 @@ def test_every_session_is_held_once_by_the_living(steps: list[tuple[str, int]]) 
                 one.tick(now)
         shares = [one.held for one in living.values()]
         assert sorted(name for share in shares for name in share) == sorted(names)
+        assert sorted(_Client.connected) == sorted(names), "each is connected"
+        mine = {id(held.client) for one in living.values() for held in one._held.values()}
+        assert mine == {id(client) for client in _Client.connected.values()}, "by its holder"
         assert max(map(len, shares)) - min(map(len, shares)) <= -(-len(names) // len(shares))
     database.close()
     folder.cleanup()
