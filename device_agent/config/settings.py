@@ -127,6 +127,8 @@ class StreamSection(Section):
     open_timeout_s: float = Field(default=30.0, gt=0)
     min_fps: float | None = Field(default=None, gt=0)
     """Below this rate over a whole stall time, the capture process is restarted, too."""
+    state_gap_s: float = Field(default=2.0, gt=0)
+    """Without a frame for this long, a model that remembers earlier frames begins anew."""
     labels: list[str] | None = None
     threshold: float | None = Field(default=None, ge=0, le=1)
     update_interval_s: float = Field(default=2.0, gt=0)

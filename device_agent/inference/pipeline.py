@@ -18,10 +18,12 @@ from edgec.device_agent.inference.gate import GateKeeper
 from edgec.device_agent.inference.media import StreamMedia
 from edgec.device_agent.inference.messages import PipelineCounters
 from edgec.device_agent.inference.rules import Firing, RuleBook, ZoneMap
+from edgec.device_agent.inference.sessions import Sessions
 from edgec.device_agent.inference.slots import MODEL_ERRORS, Loaded, timed
 from edgec.device_agent.inference.stats import Window
 from edgec.device_agent.inference.tracker import Seen, Track, Tracker
 from edgec.device_agent.process.ring import Frame, Kind
+from edgec.runtime import Session
 from edgec.runtime.processing.results import Result
 from edgec.runtime.processing.sound_stream import SoundStream
 
@@ -60,6 +62,7 @@ class Pipeline:
         self._rules = RuleBook(settings.rules, f"{prefix}r-")
         self._updated: dict[str, float] = {}
         self._sound = SoundFeed()
+        self._sessions = Sessions(settings.state_gap_s)
         self._last: tuple[Frame, Loaded | None, tuple[int, int]] | None = None
         self.gated = self.events = self.errors = 0
         self.message = ""
@@ -123,8 +126,7 @@ class Pipeline:
         self._watch(loaded.digest)
         try:
             begin = time.perf_counter_ns()
-            sound = frame.kind is Kind.SOUND
-            results = self._sound.push(frame, loaded) if sound else loaded.model.predict(frame.data)
+            results = self._results(frame, loaded)
             milliseconds = (time.perf_counter_ns() - begin) / 1e6
             if results is None:  # the window of sound is not full yet
                 return None
@@ -133,6 +135,7 @@ class Pipeline:
             self.errors += 1
             self.message = f"{type(error).__name__}: {error}"[:300]
             loaded.stats.fail(self.message)
+            self._sessions.fail(loaded)
             return None
         finally:
             self._watch("")
@@ -140,6 +143,17 @@ class Pipeline:
         self.message = ""
         self._seen = [*found.boxes, *found.labels]
         return self._filtered(found)
+
+    def _results(self, frame: Frame, loaded: Loaded) -> list[Result] | None:
+        """The model's results for a frame, after those before it if the model has states; None before a full window."""
+        session: Session | None = None
+        if loaded.has_states:
+            session, begins = self._sessions.of(loaded, frame)
+            if begins:
+                self._sound.forget()
+        if frame.kind is Kind.SOUND:
+            return self._sound.push(frame, loaded, session)
+        return (session or loaded.model).predict(frame.data)
 
     def _filtered(self, found: Findings) -> Findings:
         labels, threshold = self.settings.labels, self.settings.threshold
@@ -313,14 +327,26 @@ class SoundFeed:
         self._listener: SoundStream | None = None
         self._recent = np.zeros(0, np.float32)
 
-    def push(self, frame: Frame, loaded: Loaded) -> list[Result] | None:
-        """Take a chunk; returns results when it completes a window, else `None`."""
+    def forget(self) -> None:
+        """Begin anew: what comes next does not follow on what was heard."""
+        self._model = self._listener = None
+        self._recent = np.zeros(0, np.float32)
+
+    def push(self, frame: Frame, loaded: Loaded, session: Session | None) -> list[Result] | None:
+        """Take a chunk; returns results when it completes a window, else `None`.
+
+        Args:
+            frame: the chunk.
+            loaded: the running model.
+            session: its session, if it has states.
+        """
+        runs = session or loaded.model
         chunk = np.asarray(np.mean(frame.data, axis=1), np.float32)
         card = loaded.card
         if card is None or card.input.kind != "audio":
-            return loaded.model.predict(chunk)
+            return runs.predict(chunk)
         if loaded is not self._model or self._listener is None:
-            self._model, self._listener = loaded, loaded.model.listen()
+            self._model, self._listener = loaded, runs.listen()
             # One sample less than a window: the new model must not repeat the old one's decision.
             self._listener.push(self._recent[-(card.input.window_samples - 1) :])
         self._recent = np.concatenate([self._recent, chunk])[-card.input.window_samples :]

@@ -46,6 +46,17 @@ class Loaded:
     card: Any
     stats: ModelStats = field(default_factory=ModelStats)
 
+    @property
+    def has_states(self) -> bool:
+        """Whether its results depend on the frames before."""
+        return bool(self.model.config.states)
+
+    def session(self) -> rt.Session:
+        """Open a session, whose runs fail on NaN as the model's do."""
+        session = self.model.session()
+        _refuse_nan(session)
+        return session
+
     def reference(self) -> dict[str, str]:
         """Return the `model` part of an event."""
         return {"name": self.name, "version": self.version, "manifest_digest": self.digest}
@@ -81,7 +92,7 @@ def load_model(path: str, digest: str | None, threads: int | None) -> Loaded:
     return loaded
 
 
-def _refuse_nan(model: rt.Model) -> None:
+def _refuse_nan(model: rt.Model | rt.Session) -> None:
     """Fail every call whose output contains NaN, which decoders would take for "nothing found"."""
     real = model.call
 

@@ -49,9 +49,10 @@ class SoundStream:
             results = [] if results is None else results
             start = self._begin * self._step / self._rate
             tensor = self._sound.fill(self._rows[: self._length])
-            results += self._decide(tensor, (start, start + self._sound.card.window_s))
+            # before the run: a window that fails is over, and does not come back with the next samples
             self._rows = self._rows[self._hop :]
             self._begin += self._hop
+            results += self._decide(tensor, (start, start + self._sound.card.window_s))
         return results
 
     def _take(self, samples: Samples) -> None:
