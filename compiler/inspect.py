@@ -14,9 +14,8 @@ from onnx import ModelProto, NodeProto
 
 from edgec.compiler.errors import InputShapeError, Unsupported, UnsupportedModel
 from edgec.compiler.frontends import to_relax
-from edgec.compiler.frontends.load import prepared, read_any
+from edgec.compiler.frontends.load import read_any, source_of
 from edgec.compiler.frontends.onnx.shapes import describe_shape, strip_initializer_inputs
-from edgec.compiler.frontends.states import with_states
 from edgec.compiler.options import CompileOptions
 
 
@@ -86,8 +85,7 @@ def inspect_model(path: Path, options: CompileOptions) -> ModelSummary:
         ),
     }
     try:
-        prepared_alone = prepared(loaded, path, options.input_shapes)
-        source = with_states(prepared_alone, loaded.variables, options.states)
+        source = source_of(loaded, path, options)
     except InputShapeError as error:
         return ModelSummary(**facts, missing=str(error))
     unsupported: tuple[Unsupported, ...] = ()

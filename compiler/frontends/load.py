@@ -17,7 +17,7 @@ from edgec.compiler.frontends import formats
 from edgec.compiler.frontends.interface import Loaded
 from edgec.compiler.frontends.onnx.prepare import prepare
 from edgec.compiler.frontends.source import SourceModel
-from edgec.compiler.frontends.states import with_states
+from edgec.compiler.frontends.states import keep_windows, with_states
 from edgec.compiler.options import CompileOptions
 
 
@@ -35,7 +35,7 @@ def load_source(path: Path | str, options: CompileOptions) -> SourceModel:
     """
     path = Path(path)
     loaded = read_any(path, options)
-    return with_states(prepared(loaded, path, options.input_shapes), loaded.variables, options.states)
+    return source_of(loaded, path, options)
 
 
 def read_any(path: Path, options: CompileOptions) -> Loaded:
@@ -53,6 +53,17 @@ def read_any(path: Path, options: CompileOptions) -> Loaded:
     front_end = importlib.import_module(f"edgec.compiler.frontends.{kind.module}")
     loaded: Loaded = front_end.load(path, options)
     return loaded
+
+
+def source_of(loaded: Loaded, path: Path, options: CompileOptions) -> SourceModel:
+    """Make a model that was read ready for import, and find its states; `loaded.model` may be changed.
+
+    Raises:
+        InputShapeError: a shape or a declared state does not fit.
+    """
+    notes = keep_windows(loaded.model, options.states)
+    source = prepared(loaded, path, options.input_shapes)
+    return with_states(source, loaded.variables, options.states, notes)
 
 
 def prepared(loaded: Loaded, path: Path, input_shapes: Mapping[str, tuple[int, ...]]) -> SourceModel:

@@ -8,16 +8,18 @@ that name has a word for states in it. Whatever is in doubt is left to the calle
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
+from onnx import ModelProto
 
 from edgec.compiler.errors import InputShapeError
+from edgec.compiler.frontends.onnx import windows
 from edgec.compiler.frontends.source import Port, SourceModel, State
 from edgec.runtime.card import StatePair
 
-_INPUT_MARKS = frozenset({"in", "input", "inp", "prev", "previous", "past", "old", "init", "initial", "last"})
+_INPUT_MARKS = frozenset({"in", "input", "inp", "prev", "previous", "past", "old", "init", "initial"})
 _OUTPUT_MARKS = frozenset(
     {"out", "output", "new", "next", "present", "updated", "upd", "final", "n"},
 )
@@ -66,7 +68,10 @@ _KINDS = "fiu"
 
 
 def with_states(
-    source: SourceModel, variables: Sequence[State], declared: Sequence[StatePair] | None
+    source: SourceModel,
+    variables: Sequence[State],
+    declared: Sequence[StatePair] | None,
+    cut: Mapping[str, int] | None = None,
 ) -> SourceModel:
     """The model with its states.
 
@@ -74,6 +79,7 @@ def with_states(
         source: the model with static shapes.
         variables: the states that its front end made inputs and outputs of.
         declared: pairs beside them; None finds them by name, and an empty sequence drops the variables, too.
+        cut: the outputs that `keep_windows` cut, with the axis.
 
     Raises:
         InputShapeError: a declared pair names no input or output, or they differ in shape or element type.
@@ -81,7 +87,7 @@ def with_states(
     if declared is None:
         found, notes = _by_name(source, {state.input for state in variables})
         states = [*variables, *found]
-        notes = [*(_told(source, state) for state in states), *notes]
+        notes = [*(_told(source, state, cut or {}) for state in states), *notes]
         return replace(source, states=tuple(states), notes=tuple(notes))
     if not declared:
         return source
@@ -89,7 +95,9 @@ def with_states(
     for kind, names in (("input", [s.input for s in states]), ("output", [s.output for s in states])):
         if double := {name for name in names if names.count(name) > 1}:
             raise InputShapeError(f"the {kind} {double.pop()!r} is declared in two pairs of states")
-    return replace(source, states=tuple(states), notes=tuple(_told(source, state) for state in states))
+    return replace(
+        source, states=tuple(states), notes=tuple(_told(source, state, cut or {}) for state in states)
+    )
 
 
 def _declared(source: SourceModel, pair: StatePair) -> State:
@@ -113,13 +121,40 @@ def _port(ports: Sequence[Port], name: str, kind: str) -> Port:
     )
 
 
-def _told(source: SourceModel, state: State) -> str:
+def keep_windows(model: ModelProto, declared: Sequence[StatePair] | None) -> dict[str, int]:
+    """Cut outputs that grow with each run to the length of the states that they become (in place).
+
+    Args:
+        model: the model before its shapes are set.
+        declared: as for `with_states`; without, `past…` and `present…` are found by name.
+
+    Returns:
+        the outputs that were cut, with the axis.
+    """
+    inputs, outputs = [v.name for v in model.graph.input], [v.name for v in model.graph.output]
+    if declared is None:
+        pairs = [(a, b) for a in inputs for b in outputs if _is_cache(_tokens(a), _tokens(b))]
+    else:
+        pairs = [(p.input, p.output) for p in declared if p.input in inputs and p.output in outputs]
+    cut = {out: windows.keep_window(model, into, out) for into, out in pairs}
+    return {out: axis for out, axis in cut.items() if axis is not None}
+
+
+def _is_cache(into: Sequence[str], out: Sequence[str]) -> bool:
+    """Whether two names are those of a cache before and after: `past_key_values.0.key` and `present.0.key`."""
+    core = [token for token in into if token != "past"], [token for token in out if token != "present"]
+    return "past" in into and "present" in out and core[0] == core[1]
+
+
+def _told(source: SourceModel, state: State, cut: Mapping[str, int]) -> str:
     port = _port(source.inputs, state.input, "input")
     kind = f"{port.dtype}{list(port.shape)}"
     if state.origin == "variable":
         return f"state: the variable {state.input!r}, {kind}"
+    axis = cut.get(state.output)
+    window = "" if axis is None else f", the last {port.shape[axis]} entries of axis {axis}"
     found = " (found by name and shape; --no-state switches it off)" if state.origin == "names" else ""
-    return f"state: {state.input!r} → {state.output!r}, {kind}{found}"
+    return f"state: {state.input!r} → {state.output!r}, {kind}{window}{found}"
 
 
 def _by_name(source: SourceModel, taken: set[str]) -> tuple[list[State], list[str]]:
@@ -157,7 +192,8 @@ def _alike(into: Port, out: Port, *, loosely: bool) -> bool:
     a, b = _tokens(into.name), _tokens(out.name)
     core_a = [token for token in a if token not in _INPUT_MARKS]
     core_b = [token for token in b if token not in _OUTPUT_MARKS]
-    if loosely:  # h_0 and h_n
+    if loosely:  # h_0 and h_n, last_state and state
+        core_a = [token for token in core_a if token != "last"]
         core_a = core_a[:-1] if len(core_a) > 1 and core_a[-1] in ("0", "t") else core_a
         core_b = core_b[:-1] if len(core_b) > 1 and core_b[-1] in ("1", "t") else core_b
     cache = "past" in a and "present" in b
