@@ -75,7 +75,7 @@ def wrapped_integer(bits: int, signed: bool) -> Element:
     """The nearest integer, ties to even, of so many bits; it wraps on overflow."""
 
     def element(x: Tir) -> Tir:
-        whole = tirx.nearbyint(x) if str(x.dtype).startswith("float") else x
+        whole = tirx.nearbyint(x) if str(x.ty.dtype).startswith("float") else x
         low = whole.astype("int32") & i32((1 << bits) - 1)
         if signed:
             low = tirx.Select(low >= i32(1 << bits - 1), low - i32(1 << bits), low)

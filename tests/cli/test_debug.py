@@ -15,7 +15,7 @@ from tests.compiler.onnx_models import model_of, save
 def test_a_failing_model_is_reduced_to_the_node_that_fails(edgec: Edgec, folder: Path) -> None:
     nodes = [
         helper.make_node("Relu", ["x"], ["a"], name="before"),
-        helper.make_node("Det", ["a"], ["b"], name="culprit"),
+        helper.make_node("UnfoldTensor", ["a"], ["b"], "culprit", domain="com.microsoft", size=4, step=4),
         helper.make_node("Neg", ["b"], ["y"], name="after"),
     ]
     save(model_of(nodes, {"x": [3, 4, 4]}, ["y"]), folder, "failing.onnx")

@@ -10,6 +10,7 @@ from edgec.compiler.kernels.narrow_types import (
     NarrowFloat,
     nearest_bfloat16,
     nearest_float,
+    power_of_two,
     rounded,
     wrapped_integer,
 )
@@ -58,8 +59,26 @@ def test_bfloat16() -> None:
 
 
 @pytest.mark.parametrize(("bits", "signed"), [(4, True), (4, False), (2, True), (2, False)])
-def test_integers_are_cut_off_and_wrap(bits: int, signed: bool) -> None:
-    x = np.linspace(-20, 20, 81, dtype="float32")
+def test_integers_are_rounded_and_wrap(bits: int, signed: bool) -> None:
+    x = np.linspace(-20, 20, 161, dtype="float32")
     got = evaluate(lambda a: rounded(a, wrapped_integer(bits, signed)), x.copy(), out=np.zeros_like(x))
     low = -(1 << bits - 1) if signed else 0
-    np.testing.assert_array_equal(got, (np.trunc(x) - low) % (1 << bits) + low)
+    np.testing.assert_array_equal(got, (np.rint(x) - low) % (1 << bits) + low)
+
+
+@pytest.mark.parametrize(("round_mode", "saturate"), [("up", True), ("down", True), ("nearest", False)])
+def test_powers_of_two(round_mode: str, saturate: bool) -> None:
+    x = np.array(
+        [0, 2**-127, 1.5 * 2**-127, 2**-126, 0.3, 1, 1.25, 1.5, 2**127, 3e38, np.inf, np.nan], "float32"
+    )
+    with np.errstate(divide="ignore"):
+        logarithm = np.log2(np.clip(x, 2.0**-127, 2.0**127, dtype="float64"))
+    power = {"up": np.ceil, "down": np.floor, "nearest": lambda e: np.floor(e + np.log2(4 / 3))}[round_mode](
+        logarithm
+    )
+    wanted = (2.0**power).astype("float32")
+    if not saturate:
+        wanted[(x < 2**-127) | (x > 1.5 * 2.0**127)] = np.nan
+    element = power_of_two(round_mode, saturate=saturate)
+    got = evaluate(lambda a: rounded(a, element), x.copy(), out=np.zeros_like(x))
+    np.testing.assert_array_equal(got, wanted)

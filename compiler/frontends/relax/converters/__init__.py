@@ -20,6 +20,7 @@ def load_all() -> None:
         integer,
         linear_algebra,
         linear_models,
+        ngrams,
         normalisation,
         pooling,
         quantize_linear,

@@ -153,10 +153,7 @@ def coordinates(step: Axis, mode: str) -> Array:
     if mode == "asymmetric":
         return i / step.scale
     if mode == "tf_crop_and_resize":
-        width = step.end - step.start
-        if step.out == 1:
-            return (step.start + 0.5 * width) * (step.size - 1) + 0 * i
-        return step.start * (step.size - 1) + i * width * (step.size - 1) / (step.out - 1)
+        return _in_region(step)
     if mode == "pytorch_half_pixel" and step.out == 1:
         return np.zeros(1)
     if mode in ("half_pixel", "pytorch_half_pixel"):
@@ -165,6 +162,15 @@ def coordinates(step: Axis, mode: str) -> Array:
         offset = step.size / 2 * (1 - step.out / step.exact)
         return offset + (i + 0.5) / step.scale - 0.5
     raise CannotConvert(f"its coordinates {mode!r} are unknown")
+
+
+def _in_region(step: Axis) -> Array:
+    """In float32, in which the region is given: 0.1 of an axis of 6 is halfway between its first two elements."""
+    one, i = np.float32, np.arange(step.out, dtype=np.float32)
+    start, end, last = one(step.start), one(step.end), one(step.size - 1)
+    if step.out == 1:
+        return np.full(1, one(0.5) * (start + end) * last, np.float64)
+    return (start * last + i * (end - start) * last / one(step.out - 1)).astype(np.float64)
 
 
 def nearest(places: Array, size: int, mode: str) -> Array:

@@ -35,11 +35,11 @@ def test_the_last_digit_of_bfloat16_is_even_on_ties(tmp_path: Path) -> None:
     assert_native(model, {"x": x}, tmp_path, {"y": np.array([1, 1 + 2**-6, -1], "float32")})
 
 
-def test_integers_of_four_bits_are_cut_off_and_wrap(tmp_path: Path) -> None:
-    x = np.array([3.9, -8.2, 7.0, 8.0, -9.0], "float32")
+def test_numbers_are_rounded_to_four_bits_and_wrap(tmp_path: Path) -> None:
+    x = np.array([3.9, -7.5, 6.5, 8.0, -9.0, 0.5], "float32")
     nodes = [
         helper.make_node("Cast", ["x"], ["b"], to=TensorProto.INT4),
         helper.make_node("Cast", ["b"], ["y"], to=TensorProto.FLOAT),
     ]
     model = model_of(nodes, {"x": x}, {"y": "float32"}, opset=21)
-    assert_native(model, {"x": x}, tmp_path, {"y": np.array([3, -8, 7, -8, 7], "float32")})
+    assert_native(model, {"x": x}, tmp_path, {"y": np.array([4, -8, 6, -8, 7, 0], "float32")})
