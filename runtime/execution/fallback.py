@@ -48,6 +48,8 @@ def session_of(artifact: Artifact, segment: Segment, threads: Threading) -> Any:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads.threads
     options.log_severity_level = 3
+    # Its workers would spin for milliseconds after each segment, on the cores that the next kernels wait for.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return ort.InferenceSession(artifact.read(layer), options, providers=["CPUExecutionProvider"])
 
 
