@@ -13,14 +13,11 @@ from edgec.runtime.execution.compiled_functions import (
     Array,
     CompiledFunction,
     check_code,
-    empty_aligned,
     load_code,
 )
 from edgec.runtime.execution.shared_libraries import check_ffi, ensure_runtime, load_installed
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
-
     from edgec.runtime.execution.fallback import FallbackSegments
     from edgec.runtime.execution.profiling import LayerRuns, Probe
     from edgec.runtime.execution.state_calls import StateCalls
@@ -63,19 +60,7 @@ class CpuDevice(Device):
         """Load the TVM runtime, if need be the artifact's own."""
         ensure_runtime(bundled)
 
-    def allocate(self, shape: Sequence[int], dtype: npt.DTypeLike) -> Array:
-        """An array that kernels can read and write in place."""
-        return empty_aligned(shape, dtype)
-
-    def copy_in(self, array: Array, buffer: Array) -> None:
-        """Copy an array."""
-        buffer[...] = array
-
-    def copy_out(self, buffer: Array) -> Array:
-        """A copy of a buffer."""
-        return buffer.copy()
-
-    def load(
+    def function(
         self,
         code: bytes,
         config: ArtifactConfig,
@@ -86,16 +71,3 @@ class CpuDevice(Device):
         return CpuFunction(load_code(code), config.entry, weights, config.inputs, segments, config.plan)
 
     use_threads = staticmethod(threads.use)
-
-    def synchronise(self) -> None:
-        """Do nothing: a call returns when it is complete."""
-
-    def function(
-        self,
-        code: bytes,
-        config: ArtifactConfig,
-        weights: Sequence[Weight],
-        segments: FallbackSegments | None = None,
-    ) -> CpuFunction:
-        """`load`: the program takes the host's arrays as they are."""
-        return self.load(code, config, weights, segments)

@@ -1,8 +1,8 @@
 """The runtime's interface to a kind of hardware; `edgec.compiler.backends.interface.Backend` is its counterpart.
 
-A `Device` loads code that its back end compiled and binds it to the weights. Where the device works on the host's
-memory, the program is called with the caller's arrays. Where it has memory of its own, a `StagedFunction` copies
-inputs there and results back.
+A `Device` loads code that its back end compiled, binds it to the weights, and makes a function of it that takes arrays
+of the host. A device with memory of its own can be a `StagedDevice`, whose functions copy inputs there and results
+back.
 """
 
 from __future__ import annotations
@@ -125,6 +125,37 @@ class Device(ABC):
             IncompatibleDevice: one is missing.
         """
 
+    # Running.
+
+    @abstractmethod
+    def function(
+        self,
+        code: bytes,
+        config: ArtifactConfig,
+        weights: Sequence[Weight],
+        segments: FallbackSegments | None = None,
+    ) -> Executable:
+        """Load a library and bind it to its weights. From here on its code can run.
+
+        Args:
+            code: the library; `check_code` accepted it.
+            config: of one set of input shapes.
+            weights: in call order, in the host's memory.
+            segments: the parts that ONNX Runtime runs; the function closes them when it goes.
+
+        Raises:
+            IncompatibleDevice: the machine cannot load the code.
+        """
+
+    @staticmethod
+    @abstractmethod
+    def use_threads(wanted: Threading) -> None:
+        """Prepare the calling thread for a run on so many of the host's threads; called before each run."""
+
+
+class StagedDevice(Device):
+    """A device with memory of its own, whose functions stage inputs and results."""
+
     # Memory.
 
     @abstractmethod
@@ -161,11 +192,6 @@ class Device(ABC):
             IncompatibleDevice: the machine cannot load the code.
         """
 
-    @staticmethod
-    @abstractmethod
-    def use_threads(wanted: Threading) -> None:
-        """Prepare the calling thread for a run on so many of the host's threads; called before each run."""
-
     @abstractmethod
     def synchronise(self) -> None:
         """Wait until every run that was started is complete."""
@@ -184,7 +210,7 @@ class Device(ABC):
 class StagedFunction:
     """Runs a program on a device with memory of its own: copies in, runs, waits, copies out."""
 
-    def __init__(self, device: Device, program: Program) -> None:
+    def __init__(self, device: StagedDevice, program: Program) -> None:
         self._device, self._program = device, program
 
     def _staged(self, arrays: Sequence[Array]) -> list[Buffer]:

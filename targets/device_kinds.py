@@ -13,4 +13,8 @@ DEVICE_KINDS = {
         "backend": "edgec.compiler.backends.cpu.backend:CpuBackend",
         "device": "edgec.runtime.cpu_device:CpuDevice",
     },
+    "cuda": {
+        "backend": "edgec.compiler.backends.cuda.backend:CudaBackend",
+        "device": "edgec.runtime.gpu.device:CudaDevice",
+    },
 }

@@ -58,6 +58,7 @@ class FallbackSegments:
 
     def __init__(self, artifact: Artifact, segments: Sequence[Segment], threads: Threading) -> None:
         self._names: list[str] = []
+        self._calls: dict[str, tuple[int, Callable[..., Any]]] = {}
         for segment in segments:
             if not segment.function.startswith(_PREFIX):
                 raise ArtifactError(f"{artifact.path}: the function of a segment is not named {_PREFIX}…")
@@ -67,6 +68,28 @@ class FallbackSegments:
                 _users[segment.function] = _users.get(segment.function, 0) + 1
                 ffi().register_global_func(segment.function, call, override=True)
             self._names.append(segment.function)
+            self._calls[segment.function] = len(segment.inputs), call
+
+    def input_count(self, function: str) -> int:
+        """The number of inputs of a segment.
+
+        Raises:
+            ArtifactError: the artifact has no segment of this name.
+        """
+        return self._named(function)[0]
+
+    def call(self, function: str, arrays: Sequence[Any]) -> None:
+        """Run a segment on arrays of the host: its inputs, then its outputs, into which it writes.
+
+        Raises:
+            ArtifactError: the artifact has no segment of this name.
+        """
+        self._named(function)[1](*arrays)
+
+    def _named(self, function: str) -> tuple[int, Callable[..., Any]]:
+        if function not in self._calls:
+            raise ArtifactError(f"the artifact's code calls the segment {function}, which it does not have")
+        return self._calls[function]
 
     def close(self) -> None:
         """Release the sessions that no other loaded artifact uses."""

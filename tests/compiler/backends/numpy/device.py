@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 import edgec.runtime as rt
-from edgec.runtime.device import Device
+from edgec.runtime.device import StagedDevice
 from edgec.runtime.execution.profiling import LayerRuns
 from edgec.targets.device_kinds import DEVICE_KINDS
 
@@ -102,7 +102,7 @@ class NumpyProgram:
         self.weights.clear()
 
 
-class NumpyDevice(Device):
+class NumpyDevice(StagedDevice):
     def __init__(self) -> None:
         self.queue: list[Callable[[], None]] = []
 

@@ -1,0 +1,65 @@
+"""The back end for NVIDIA GPUs: schedules for blocks of threads, NVRTC, and a program of launches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import tvm
+from tvm.tirx import PrimFunc
+
+from edgec.compiler.backends.cuda import nvrtc
+from edgec.compiler.backends.cuda.library import build_library
+from edgec.compiler.backends.cuda.schedules import schedule_generic
+from edgec.compiler.backends.interface import Backend, Library, OperandsOf, Runner
+from edgec.compiler.progress import Progress
+
+
+class GpuBackend(Backend):
+    """What compilers for GPUs share; a subclass names the language of kernels and makes binaries."""
+
+    language = "cuda"
+
+    @property
+    def tvm_target(self) -> tvm.target.Target:
+        """The target as TVM takes it, with a host (whose code is never built)."""
+        return tvm.target.Target(dict(self.target.tvm), host="llvm")
+
+    def choose_layouts(self, mod: tvm.IRModule, operands_of: OperandsOf) -> tvm.IRModule:
+        """Planar layouts as they come."""
+        return mod
+
+    def schedule(self, func: PrimFunc, threads: int) -> PrimFunc:
+        """By TVM's rules for GPUs."""
+        return schedule_generic(func, self.tvm_target)
+
+    def architectures(self) -> list[tuple[str, str]]:
+        """Kind and architecture of each binary that an artifact holds."""
+        raise NotImplementedError
+
+    def compile_text(self, source: str, kind: str, arch: str) -> bytes:
+        """The binary of a source text."""
+        raise NotImplementedError
+
+    def build(self, mod: tvm.IRModule, cache_dir: Path | None, progress: Progress) -> Library:
+        """Binaries for each architecture, and the launches of a run."""
+        code = build_library(mod, self.tvm_target, self.architectures(), self.compile_text, progress)
+        return Library(code)
+
+
+class CudaBackend(GpuBackend):
+    """Compiles for NVIDIA GPUs, on any machine."""
+
+    def architectures(self) -> list[tuple[str, str]]:
+        """A cubin for the target's own architecture, and PTX for those that come later."""
+        arch = str(self.target.tvm["arch"])
+        return [("cubin", arch), ("ptx", arch)]
+
+    def compile_text(self, source: str, kind: str, arch: str) -> bytes:
+        """Compile by NVRTC."""
+        return nvrtc.compile_source(source, arch, ptx=kind == "ptx").content
+
+    def runner(self) -> Runner:
+        """This machine, if it has such a GPU."""
+        from edgec.compiler.backends.cuda.runner import runner_of
+
+        return runner_of(self.target)

@@ -1,0 +1,91 @@
+"""The code layer of an artifact for a GPU: kernels lowered and compiled side by side, and the steps of a run."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import tvm
+from tvm.tirx import PrimFunc
+
+from edgec.compiler.backends.cuda.lowering import DeviceKernel, lower_kernel
+from edgec.compiler.backends.cuda.program import GpuProgram, ProgramBuilder, planned
+from edgec.compiler.progress import Progress
+from edgec.runtime.gpu.code import Binary, GpuCode, pack
+from edgec.targets.detection import usable_cores
+
+# Makes the binary of a source text for an architecture.
+Compile = Callable[[str, str], bytes]
+
+
+def build_library(
+    mod: tvm.IRModule,
+    target: tvm.target.Target,
+    architectures: Sequence[tuple[str, str]],
+    compile_text: Callable[[str, str, str], bytes],
+    progress: Progress,
+) -> bytes:
+    """The content of a code layer for a module of scheduled kernels and `main`.
+
+    Args:
+        mod: the module; every kernel has its global symbol.
+        target: what the kernels are lowered for, with a host.
+        architectures: kind and name of each binary to make, such as `("cubin", "sm_87")`.
+        compile_text: makes a binary of a source text, for a kind and an architecture.
+        progress: told about stages.
+
+    Raises:
+        KernelUnsupported: the module does something that a GPU's program cannot.
+    """
+    with target:
+        mod, plan = planned(mod)
+    functions = {str(gv.name_hint): f for gv, f in mod.functions.items() if isinstance(f, PrimFunc)}
+    kernels = {symbol: lower_kernel(symbol, func, target) for symbol, func in sorted(functions.items())}
+    program = ProgramBuilder(mod, plan, kernels).build()
+    used = [kernel for kernel in kernels.values() if kernel.launches]
+    progress.stage("device code", len(used) * len(architectures))
+    binaries, content = _binaries(used, architectures, compile_text, progress)
+    return pack(_header(program, binaries), content)
+
+
+def _binaries(
+    kernels: Sequence[DeviceKernel],
+    architectures: Sequence[tuple[str, str]],
+    compile_text: Callable[[str, str, str], bytes],
+    progress: Progress,
+) -> tuple[list[Binary], bytes]:
+    """All binaries; equal ones are stored once."""
+    jobs = [(kernel, kind, arch) for kind, arch in architectures for kernel in kernels]
+
+    def compile_one(job: tuple[DeviceKernel, str, str]) -> bytes:
+        made = compile_text(job[0].source, job[1], job[2])
+        progress.advance()
+        return made
+
+    with ThreadPoolExecutor(min(usable_cores(), max(1, len(jobs)))) as threads:
+        made = list(threads.map(compile_one, jobs))
+    content = bytearray()
+    places: dict[bytes, int] = {}
+    binaries = []
+    for (kernel, kind, arch), binary in zip(jobs, made, strict=True):
+        digest = hashlib.sha256(binary).digest()
+        if digest not in places:
+            places[digest] = len(content)
+            content += binary + bytes(-len(binary) % 64)
+        names = tuple(dict.fromkeys(launch.name for launch in kernel.launches))
+        binaries.append(
+            Binary(arch=arch, kind=kind, kernels=names, offset=places[digest], size=len(binary))  # type: ignore[arg-type]
+        )
+    return binaries, bytes(content)
+
+
+def _header(program: GpuProgram, binaries: Sequence[Binary]) -> GpuCode:
+    return GpuCode(
+        arena_bytes=program.arena_bytes,
+        inputs=tuple(program.inputs),
+        weights=tuple(program.weights),
+        outputs=tuple(program.outputs),
+        steps=tuple(program.steps),
+        binaries=tuple(binaries),
+    )

@@ -1,0 +1,187 @@
+"""From the planned entry of a module to the steps of a GPU artifact's code."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import tvm
+from msgspec import structs
+from tvm import relax
+from tvm.ir import Call, GlobalVar, StringImm, Tuple
+
+from edgec.compiler.backends.cuda.lowering import DeviceKernel
+from edgec.compiler.errors import KernelUnsupported
+from edgec.compiler.graph.memory import plan_memory
+from edgec.compiler.graph.rewrite import Expr, dtype_of, is_tensor, leaves, op_name, shape_of
+from edgec.compiler.lowered import Plan
+from edgec.runtime.gpu.code import ALIGNMENT, Copy, HostCall, Launch, Operand, Step
+
+_FALLBACK = "edgec.fallback."
+
+
+@dataclass
+class GpuProgram:
+    """The steps of one run and what they touch.
+
+    Attributes:
+        arena_bytes: size of the arena, scratch of kernels included.
+        inputs: of the model.
+        weights: parameters of `main` behind the inputs.
+        outputs: what a run returns.
+        steps: in order.
+    """
+
+    arena_bytes: int = 0
+    inputs: list[Operand] = field(default_factory=list)
+    weights: list[Operand] = field(default_factory=list)
+    outputs: list[Operand] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
+
+
+def planned(mod: tvm.IRModule) -> tuple[tvm.IRModule, Plan]:
+    """The module with an entry whose activations are parts of an arena."""
+    passes = [
+        relax.transform.ToNonDataflow(),
+        relax.transform.RemovePurityChecking(),
+        relax.transform.CallTIRRewrite(),
+        relax.transform.StaticPlanBlockMemory(),
+    ]
+    return plan_memory(tvm.transform.Sequential(passes)(mod))
+
+
+class ProgramBuilder:
+    """Walks the planned entry once."""
+
+    def __init__(self, mod: tvm.IRModule, plan: Plan, kernels: Mapping[str, DeviceKernel]) -> None:
+        self._kernels = kernels
+        self._entry = mod[plan.entry]
+        self._program = GpuProgram(arena_bytes=plan.bytes)
+        self._places: dict[Expr, Operand] = {}
+        self._allocated: dict[Expr, Expr] = {}  # a result's variable, by each name it goes by
+        self._calls: dict[str, int] = {}
+        self._scratch = 0
+        params = list(self._entry.params)
+        count = len(params) - len(plan.tensors)
+        given = int(self._entry.attrs["num_input"]) if "num_input" in self._entry.attrs else count
+        for number, param in enumerate(params[:count]):
+            place, index = ("input", number) if number < given else ("weight", number - given)
+            self._places[param] = _operand(place, index, param)
+            (self._program.inputs if place == "input" else self._program.weights).append(self._places[param])
+        for param, tensor in zip(params[count:], plan.tensors, strict=True):
+            self._places[param] = Operand(
+                place="arena", offset=tensor.offset, shape=tensor.shape, dtype=tensor.dtype
+            )
+
+    def build(self) -> GpuProgram:
+        """The program.
+
+        Raises:
+            KernelUnsupported: the entry does something that a GPU's program cannot.
+        """
+        bindings = [binding for block in self._entry.body.blocks for binding in block.bindings]
+        for binding in bindings:
+            self._name_results(binding.var, binding.value)
+        for number, leaf in enumerate(leaves(self._entry.body.body)):
+            self._result(number, leaf, bindings)
+        for binding in bindings:
+            self._step(binding.var, binding.value)
+        program = self._program
+        for number, leaf in enumerate(leaves(self._entry.body.body)):
+            found = self._places[self._source(leaf, bindings)]
+            if (found.place, found.index) != ("output", number):
+                program.steps.append(Copy(source=found, target=program.outputs[number]))
+        program.arena_bytes = _round(program.arena_bytes) + self._scratch
+        return program
+
+    def _name_results(self, var: Expr, value: Expr) -> None:
+        if op_name(value) == "builtin.alloc_tensor":
+            self._allocated[var] = var
+        elif isinstance(value, relax.Var) and value in self._allocated:
+            self._allocated[var] = self._allocated[value]
+
+    def _source(self, leaf: Expr, bindings: Sequence[relax.VarBinding]) -> Expr:
+        """The variable behind the names of a result."""
+        if leaf in self._allocated:
+            return self._allocated[leaf]
+        for binding in bindings:
+            if binding.var.same_as(leaf) and isinstance(binding.value, Tuple):
+                raise KernelUnsupported("a result that is a tuple of tuples")
+        return leaf
+
+    def _result(self, number: int, leaf: Expr, bindings: Sequence[relax.VarBinding]) -> None:
+        if not is_tensor(leaf):
+            raise KernelUnsupported("a result whose shape depends on the data: a GPU's program has fixed buffers")
+        operand = _operand("output", number, leaf)
+        self._program.outputs.append(operand)
+        source = self._source(leaf, bindings)
+        if source in self._allocated and source not in self._places:
+            self._places[source] = operand
+
+    def _step(self, var: Expr, value: Expr) -> None:
+        name = op_name(value)
+        if name == "builtin.alloc_tensor":
+            if var not in self._places:
+                raise KernelUnsupported("a tensor outside the memory plan")
+            return
+        if isinstance(value, relax.Var):
+            self._places[var] = self._places[value]
+        elif name == "reshape":
+            self._places[var] = structs.replace(self._places[value.args[0]], shape=shape_of(var))
+        elif name == "call_packed" or _is_packed(value):
+            self._host_call(value)
+        elif isinstance(value, Call) and isinstance(value.op, GlobalVar):
+            self._launches(str(value.op.name_hint), [leaf for arg in value.args for leaf in leaves(arg)])
+        elif not isinstance(value, Tuple):
+            raise KernelUnsupported(f"a GPU's program has no {name or type(value).__name__} between kernels")
+
+    def _launches(self, symbol: str, arguments: Sequence[Expr]) -> None:
+        kernel = self._kernels[symbol]
+        operands = [self._places[argument] for argument in arguments]
+        begin = _round(self._program.arena_bytes)
+        at = 0
+        for size in kernel.scratch:  # behind the activations; kernels run one after the other and share it
+            operands.append(Operand(place="arena", offset=begin + at, shape=(size,), dtype="uint8"))
+            at += _round(size)
+        self._scratch = max(self._scratch, at)
+        call = self._calls.get(symbol, 0)
+        self._calls[symbol] = call + 1
+        for launch in kernel.launches:
+            self._program.steps.append(
+                Launch(
+                    kernel=launch.name,
+                    layer=symbol,
+                    call=call,
+                    grid=launch.grid,
+                    block=launch.block,
+                    shared_bytes=launch.shared_bytes,
+                    arguments=tuple(operands[number] for number in launch.arguments),
+                )
+            )
+
+    def _host_call(self, call: Call) -> None:
+        name = _packed_name(call)
+        if not name.startswith(_FALLBACK):
+            raise KernelUnsupported(f"a GPU's program cannot call {name}")
+        tensors = [leaf for argument in call.args for leaf in leaves(argument) if is_tensor(leaf)]
+        operands = tuple(self._places[tensor] for tensor in tensors)
+        self._program.steps.append(HostCall(function=name, operands=operands))
+
+
+def _is_packed(value: Expr) -> bool:
+    return isinstance(value, Call) and isinstance(value.op, relax.ExternFunc)
+
+
+def _packed_name(call: Call) -> str:
+    if isinstance(call.op, relax.ExternFunc):
+        return str(call.op.global_symbol)
+    first = call.args[0]
+    return str(first.value if isinstance(first, StringImm) else first.global_symbol)
+
+
+def _operand(place: str, index: int, expr: Expr) -> Operand:
+    return Operand(place=place, index=index, shape=shape_of(expr), dtype=dtype_of(expr))  # type: ignore[arg-type]
+
+
+def _round(size: int) -> int:
+    return -(-size // ALIGNMENT) * ALIGNMENT

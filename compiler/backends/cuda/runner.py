@@ -1,0 +1,31 @@
+"""Run code for an NVIDIA GPU: on this machine, if it has one that the code is for."""
+
+from __future__ import annotations
+
+from edgec.compiler.backends.interface import Runner
+from edgec.compiler.backends.this_machine import ThisMachine
+from edgec.compiler.errors import ToolMissing
+from edgec.runtime.errors import IncompatibleDevice
+from edgec.runtime.gpu.code import capability_of
+from edgec.runtime.gpu.driver import CudaDriver, DriverLibrary
+from edgec.targets.target import Target
+
+
+def runner_of(target: Target) -> Runner:
+    """This machine.
+
+    Raises:
+        ToolMissing: it has no GPU that runs the target's code.
+    """
+    way_out = "Compile on a machine that has such a GPU, or pass --no-verify and run `edgec verify` there"
+    try:
+        driver = CudaDriver(DriverLibrary())
+    except IncompatibleDevice as error:
+        raise ToolMissing(f"code for {target.name} cannot run here: {error}. {way_out}") from error
+    wanted, found = capability_of(str(target.tvm["arch"])), driver.capability
+    if wanted[0] != found[0] or wanted[1] > found[1]:
+        raise ToolMissing(
+            f"code for {target.name} (sm_{wanted[0]}{wanted[1]}) cannot run here: {driver.name} is "
+            f"sm_{found[0]}{found[1]}. {way_out}"
+        )
+    return ThisMachine()

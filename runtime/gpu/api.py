@@ -1,0 +1,123 @@
+"""A GPU's driver as programs need it; `edgec.runtime.gpu.driver.CudaDriver` is the one for CUDA.
+
+Addresses are plain integers, so that a place in an arena is the arena's address and an offset.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from edgec.runtime.errors import EdgecError
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    Array = npt.NDArray[Any]
+
+Extents = tuple[int, int, int]
+
+
+class GpuFault(EdgecError):
+    """A kernel or a copy failed while it ran; the run's results are lost, the next run starts afresh.
+
+    Attributes:
+        lost: the driver accepts no further work in this context: everything on the device has to be set up anew.
+    """
+
+    exit_code = 6
+
+    def __init__(self, message: str, *, lost: bool = False) -> None:
+        super().__init__(message)
+        self.lost = lost
+
+
+class Replay(Protocol):
+    """Work that was recorded once and can be started as a whole."""
+
+    def start(self) -> None:
+        """Start it on the stream on which it was recorded."""
+
+    def close(self) -> None:
+        """Release it."""
+
+
+class Stream(Protocol):
+    """A queue of work on the device, done in order."""
+
+    def copy_in(self, address: int, array: Array) -> None:
+        """Queue a copy from an array of the host; it must stay as it is until the stream was waited for."""
+
+    def copy_out(self, array: Array, address: int) -> None:
+        """Queue a copy to an array of the host."""
+
+    def copy(self, target: int, source: int, size: int) -> None:
+        """Queue a copy between two places of the device."""
+
+    def launch(
+        self, function: Any, grid: Extents, block: Extents, shared_bytes: int, addresses: Sequence[int]  # noqa: ANN401
+    ) -> None:
+        """Queue a kernel whose arguments are all pointers."""
+
+    def record(self, work: Callable[[], None]) -> Replay:
+        """Record what `work` queues on this stream, without doing it."""
+
+    def mark(self) -> Any:  # noqa: ANN401 - as the driver describes an event
+        """Queue a mark of the time."""
+
+    def seconds_between(self, first: Any, last: Any) -> float:  # noqa: ANN401
+        """Device time between two marks that were passed; releases neither."""
+
+    def synchronise(self) -> None:
+        """Wait for everything that was queued.
+
+        Raises:
+            GpuFault: some of it failed.
+        """
+
+    def close(self) -> None:
+        """Release the stream."""
+
+
+class GpuApi(Protocol):
+    """A device, open for this process."""
+
+    @property
+    def name(self) -> str:
+        """The product's name."""
+
+    @property
+    def capability(self) -> tuple[int, int]:
+        """The compute capability."""
+
+    def allocate(self, size: int) -> int:
+        """Memory of the device, aligned to 256 bytes or more.
+
+        Raises:
+            IncompatibleDevice: there is not so much; the message says how much is free.
+        """
+
+    def free(self, address: int) -> None:
+        """Give memory back."""
+
+    def host_array(self, shape: Sequence[int], dtype: npt.DTypeLike) -> Array:
+        """An array of the host that the device can copy without a detour; it lives until `close` of its program."""
+
+    def load(self, binary: bytes) -> Any:  # noqa: ANN401 - as the driver describes a module
+        """Load machine code.
+
+        Raises:
+            IncompatibleDevice: the driver refuses it.
+        """
+
+    def unload(self, module: Any) -> None:  # noqa: ANN401
+        """Release machine code."""
+
+    def function(self, module: Any, name: str, shared_bytes: int) -> Any:  # noqa: ANN401
+        """A kernel of a module, allowed to use so much dynamic shared memory."""
+
+    def stream(self) -> Stream:
+        """A new queue of work."""
+
+    def reset(self) -> None:
+        """Set the device up anew after a fault that lost the context; all addresses and modules are gone."""

@@ -1,0 +1,51 @@
+"""A back end of the tests: the CUDA back end's schedules as OpenCL C, which runs on this machine's processor."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from edgec.compiler.backends.cuda.backend import GpuBackend
+from edgec.compiler.backends.interface import Runner
+from edgec.targets import Target, detect
+
+ROOT = Path(__file__).parents[4]
+TARGET = replace(
+    detect(),
+    name="opencl-here",
+    device_kind="opencl",
+    tvm={
+        "kind": "opencl",
+        "max_threads_per_block": 256,
+        "max_shared_memory_per_block": 49152,
+        "thread_warp_size": 1,
+    },
+)
+
+
+@dataclass(frozen=True)
+class OpenClRunner:
+    description: str = "OpenCL on this processor"
+    is_hardware: bool = False
+
+    def command(self, arguments: list[str], python_path: Path) -> tuple[list[str], dict[str, str]]:
+        return (
+            [sys.executable, "-m", "tests.compiler.backends.opencl.device", *arguments],
+            {**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+
+
+class OpenClBackend(GpuBackend):
+    def architectures(self) -> list[tuple[str, str]]:
+        return [("ptx", "sm_00")]  # text that the driver compiles, as PTX is
+
+    def compile_text(self, source: str, kind: str, arch: str) -> bytes:
+        return source.encode()
+
+    def runner(self) -> Runner:
+        return OpenClRunner()
+
+
+__all__ = ["TARGET", "OpenClBackend", "Target"]
