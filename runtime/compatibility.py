@@ -12,6 +12,9 @@ from edgec.targets.detection import machine_arch, machine_features, machine_glib
 from edgec.targets.device_kinds import DEVICE_KINDS
 
 
+ANY_ARCHITECTURE = "any"  # of an artifact without code for the host
+
+
 def check_device(config: ArtifactConfig) -> None:
     """Check that this machine can run an artifact; the config suffices, so a device asks before it downloads.
 
@@ -20,7 +23,7 @@ def check_device(config: ArtifactConfig) -> None:
     """
     what = f"{config.name} {config.version} was compiled for {config.target}"
     arch = machine_arch()
-    if config.arch != arch:
+    if config.arch not in (arch, ANY_ARCHITECTURE):
         raise IncompatibleDevice(f"{what} ({config.arch}); this machine is {arch}")
     if config.device_kind not in DEVICE_KINDS:
         kinds = " and ".join(sorted(DEVICE_KINDS))
@@ -45,7 +48,7 @@ def check_device(config: ArtifactConfig) -> None:
 
 
 def _check_glibc(config: ArtifactConfig, what: str) -> None:
-    if config.min_glibc is None:
+    if not config.min_glibc:
         return
     found = machine_glibc()
     if found is None:

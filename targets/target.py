@@ -10,6 +10,7 @@ from typing import Any
 from edgec.targets.core import Core, make_core
 from edgec.targets.errors import BadTargetFile
 from edgec.targets.features import misspelt
+from edgec.targets.gpu import Gpu, make_gpu
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Target:
         aliases: other names that lead here.
         emulator: the `-cpu` of qemu's user mode that can run the code, if any.
         core: what one core does in a cycle.
+        gpu: the GPU that code is compiled for; None for a processor.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Target:
     emulator: str | None = None
     device_kind: str = "cpu"
     core: Core = field(default_factory=Core)
+    gpu: Gpu | None = None
 
     @property
     def fp32_lanes(self) -> int:
@@ -72,6 +75,7 @@ class Target:
             "emulator": self.emulator,
             "tvm": self.tvm,
             "core": self.core.to_json(),
+            **({"gpu": self.gpu.to_json()} if self.gpu else {}),
         }
 
 
@@ -90,7 +94,7 @@ _REQUIRED: dict[str, type] = {
     "memory_bytes": int,
     "min_glibc": str,
 }
-_OPTIONAL: dict[str, type] = {"aliases": list, "emulator": str, "device_kind": str, "core": dict}
+_OPTIONAL: dict[str, type] = {"aliases": list, "emulator": str, "device_kind": str, "core": dict, "gpu": dict}
 _OF_A_FILE: dict[str, type] = {"extends": str, "extra_features": list}
 
 
@@ -141,6 +145,8 @@ def make_target(content: dict[str, Any], path: Path, base: Target | None) -> Tar
         raise BadTargetFile(f'{path}: [tvm] needs a kind, such as kind = "llvm"')
     try:
         merged["core"] = make_core(content.get("core", {}), base.core if base else None)
+        if "gpu" in content or (base and base.gpu):
+            merged["gpu"] = make_gpu(content.get("gpu", {}), base.gpu if base else None)
     except ValueError as error:
         raise BadTargetFile(f"{path}: {error}") from error
     merged["features"] = frozenset(merged["features"]) | frozenset(extra)

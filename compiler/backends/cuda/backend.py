@@ -12,6 +12,11 @@ from edgec.compiler.backends.cuda.library import build_library
 from edgec.compiler.backends.cuda.schedules import schedule_generic
 from edgec.compiler.backends.interface import Backend, Library, OperandsOf, Runner
 from edgec.compiler.progress import Progress
+from edgec.targets.errors import BadTargetFile
+from edgec.targets.gpu import Gpu
+
+
+_STATIC_SHARED = 49152  # what a block may use without asking the driver for more
 
 
 class GpuBackend(Backend):
@@ -50,9 +55,26 @@ class CudaBackend(GpuBackend):
     """Compiles for NVIDIA GPUs, on any machine."""
 
     def architectures(self) -> list[tuple[str, str]]:
-        """A cubin for the target's own architecture, and PTX for those that come later."""
-        arch = str(self.target.tvm["arch"])
-        return [("cubin", arch), ("ptx", arch)]
+        """A cubin for each of the target's architectures, and PTX for those that come later."""
+        made = [("cubin", arch) for arch in self.gpu.architectures]
+        return [*made, ("ptx", self.gpu.ptx)] if self.gpu.ptx else made
+
+    @property
+    def gpu(self) -> Gpu:
+        """The GPU's facts."""
+        if self.target.gpu is None or not self.target.gpu.architectures:
+            raise BadTargetFile(f"{self.target.name} is a CUDA target without [gpu] architectures")
+        return self.target.gpu
+
+    @property
+    def tvm_target(self) -> tvm.target.Target:
+        """The first architecture, with its limits."""
+        facts = {
+            **self.target.tvm,
+            "arch": self.gpu.architectures[0],
+            "max_shared_memory_per_block": min(self.gpu.shared_bytes_per_block, _STATIC_SHARED),
+        }
+        return tvm.target.Target(facts, host="llvm")
 
     def compile_text(self, source: str, kind: str, arch: str) -> bytes:
         """Compile by NVRTC."""

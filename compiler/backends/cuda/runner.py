@@ -22,10 +22,11 @@ def runner_of(target: Target) -> Runner:
         driver = CudaDriver(DriverLibrary())
     except IncompatibleDevice as error:
         raise ToolMissing(f"code for {target.name} cannot run here: {error}. {way_out}") from error
-    wanted, found = capability_of(str(target.tvm["arch"])), driver.capability
-    if wanted[0] != found[0] or wanted[1] > found[1]:
+    found = driver.capability
+    names = (*target.gpu.architectures, target.gpu.ptx) if target.gpu else ()
+    if not any(capability_of(name) <= found for name in names if name):
         raise ToolMissing(
-            f"code for {target.name} (sm_{wanted[0]}{wanted[1]}) cannot run here: {driver.name} is "
+            f"code for {target.name} ({', '.join(names)}) cannot run here: {driver.name} is "
             f"sm_{found[0]}{found[1]}. {way_out}"
         )
     return ThisMachine()
