@@ -11,7 +11,6 @@ from edgec.runtime.versions import RUNTIME_ABI
 from edgec.targets.detection import machine_arch, machine_features, machine_glibc
 from edgec.targets.device_kinds import DEVICE_KINDS
 
-
 ANY_ARCHITECTURE = "any"  # of an artifact without code for the host
 
 

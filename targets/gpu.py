@@ -46,7 +46,7 @@ class Gpu:
 
     @property
     def fp32_gflops(self) -> float:
-        """The fp32 peak without tensor cores, 128 multiply-adds a cycle and multiprocessor (64 before sm_80 and on it)."""
+        """The fp32 peak without tensor cores: 128 multiply-adds a cycle and multiprocessor, or 64."""
         lanes = 64 if self.architectures and self.architectures[0] in _HALF_RATE else 128
         return 2e-3 * lanes * self.multiprocessors * self.clock_mhz
 
@@ -77,7 +77,9 @@ def make_gpu(content: Mapping[str, Any], base: Gpu | None = None) -> Gpu:
         if not _ARCHITECTURE.match(name):
             raise ValueError(f"gpu.architectures and gpu.ptx are named such as sm_87, not {name!r}")
     if unknown := set(made.tensor_types) - set(TENSOR_TYPES):
-        raise ValueError(f"gpu.tensor_types are of {', '.join(TENSOR_TYPES)}, not {', '.join(sorted(unknown))}")
+        raise ValueError(
+            f"gpu.tensor_types are of {', '.join(TENSOR_TYPES)}, not {', '.join(sorted(unknown))}"
+        )
     return made
 
 

@@ -94,6 +94,7 @@ class FallbackSegments:
     def close(self) -> None:
         """Release the sessions that no other loaded artifact uses."""
         names, self._names = self._names, []
+        self._calls.clear()
         with _lock:
             for name in names:
                 _users[name] -= 1

@@ -55,7 +55,12 @@ class Stream(Protocol):
         """Queue a copy between two places of the device."""
 
     def launch(
-        self, function: Any, grid: Extents, block: Extents, shared_bytes: int, addresses: Sequence[int]  # noqa: ANN401
+        self,
+        function: Any,  # noqa: ANN401
+        grid: Extents,
+        block: Extents,
+        shared_bytes: int,
+        addresses: Sequence[int],
     ) -> None:
         """Queue a kernel whose arguments are all pointers."""
 

@@ -136,14 +136,16 @@ def unpack(code: bytes) -> tuple[GpuCode, memoryview]:
         IncompatibleDevice: the format is of a later edgec.
     """
     if code[: len(MAGIC)] != MAGIC:
-        raise ArtifactError("the artifact's code is no GPU code: its config and its code do not belong together")
+        raise ArtifactError(
+            "the artifact's code is no GPU code: its config and its code do not belong together"
+        )
     start = len(MAGIC) + 8
     length = int.from_bytes(code[len(MAGIC) : start], "little")
     if length > min(_HEADER_LIMIT, len(code) - start):
         raise ArtifactError("the artifact's GPU code is truncated")
     try:
         header = msgspec.json.decode(code[start : start + length], type=GpuCode)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ArtifactError(f"the header of the artifact's GPU code is damaged: {error}") from error
     if header.format > FORMAT:
         raise IncompatibleDevice(
@@ -164,7 +166,9 @@ def _check(header: GpuCode, size: int) -> None:
     known = {name for binary in header.binaries for name in binary.kernels}
     for step in header.steps:
         if isinstance(step, Launch) and step.kernel not in known:
-            raise ArtifactError(f"the artifact's GPU code launches {step.kernel!r}, which none of its binaries has")
+            raise ArtifactError(
+                f"the artifact's GPU code launches {step.kernel!r}, which none of its binaries has"
+            )
         for operand in operands_of(step):
             if operand.place == "arena":
                 fits = operand.offset + operand.bytes <= header.arena_bytes

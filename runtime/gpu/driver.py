@@ -383,7 +383,12 @@ class _PinnedMemory:
 
     def __init__(self, driver: CudaDriver, address: int, size: int) -> None:
         self._driver, self._address = driver, address
-        self.__array_interface__ = {"version": 3, "typestr": "|u1", "shape": (size,), "data": (address, False)}
+        self.__array_interface__ = {
+            "version": 3,
+            "typestr": "|u1",
+            "shape": (size,),
+            "data": (address, False),
+        }
 
     def __del__(self) -> None:
         # Its context may be gone (a reset, the process' end): then the memory is, too.

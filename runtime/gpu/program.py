@@ -211,7 +211,11 @@ class GpuFunction:
         self._lock = threading.Lock()
         self._idle: list[_Context] = []
         self._loaded: _Loaded | None = _Loaded(api, header, binaries, weights)
-        self._idle.append(_Context(self._loaded, header, segments))  # what does not fit is said now
+        try:
+            self._idle.append(_Context(self._loaded, header, segments))  # what does not fit is said now
+        except BaseException:
+            self._loaded.close()
+            raise
 
     def _take(self) -> _Context:
         with self._lock:
@@ -296,9 +300,7 @@ def _groups(header: GpuCode) -> list[tuple[str, int, list[Step]]]:
     return groups
 
 
-def _profile(
-    context: _Context, config: ArtifactConfig, repeats: int, probe: Probe | None
-) -> list[LayerRuns]:
+def _profile(context: _Context, config: ArtifactConfig, repeats: int, probe: Probe | None) -> list[LayerRuns]:
     groups = _groups(context.header)
     seconds: list[list[float]] = [[] for _ in groups]
     probes: list[list[tuple[float, float]]] = [[] for _ in groups]

@@ -55,7 +55,11 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_every_shipped_target_is_one_that_tvm_takes(name: str) -> None:
     tvm = pytest.importorskip("tvm")
     target = load_target(name)
-    assert tvm.target.Target(target.tvm).attrs["mcpu"]
+    made = tvm.target.Target(target.tvm)
+    if target.gpu is not None:
+        assert made.kind.name == target.device_kind == "cuda"
+        return
+    assert made.attrs["mcpu"]
     assert target.vector_bits in (128, 256, 512)
     assert target.fp32_lanes * 32 == target.vector_bits
 
@@ -150,7 +154,40 @@ def test_a_file_that_extends_nothing_needs_no_core(own_folder: Path) -> None:
     assert load_target("old").core == Core()
 
 
-@pytest.mark.parametrize("target", list_targets(), ids=lambda target: target.name)
+@pytest.mark.parametrize("target", [t for t in list_targets() if t.gpu], ids=lambda target: target.name)
+def test_a_shipped_gpu_is_described_with_its_source(target: Target) -> None:
+    gpu = target.gpu
+    assert gpu is not None
+    assert gpu.source
+    assert gpu.architectures
+    assert gpu.ptx
+    assert gpu.shared_bytes_per_block <= gpu.shared_bytes_per_multiprocessor
+    assert gpu.fp32_gflops > 100
+    assert target.arch == "any"
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("architectures = ['87']", "named such as sm_87, not '87'"),
+        ("multiprocessors = 0", "gpu.multiprocessors must be positive"),
+        ("tensor_types = ['fp17']", "are of fp16, bf16"),
+        ("cores = 5", "unknown key 'gpu.cores'"),
+        ("clock_mhz = 'fast'", "gpu.clock_mhz must be of type int"),
+        ("unified_memory = 1", "gpu.unified_memory must be of type bool"),
+        ("ptx = ['sm_87']", "gpu.ptx must be of type str"),
+        ("architectures = 'sm_87'", "must be a list of strings"),
+    ],
+)
+def test_a_wrong_fact_of_a_gpu_is_named(own_folder: Path, table: str, message: str) -> None:
+    (own_folder / "mine.toml").write_text(
+        f'name = "mine"\ndescription = "mine"\nextends = "l4"\n[gpu]\n{table}\n'
+    )
+    with pytest.raises(BadTargetFile, match=message):
+        load_target("mine")
+
+
+@pytest.mark.parametrize("target", [t for t in list_targets() if not t.gpu], ids=lambda target: target.name)
 def test_a_shipped_core_is_described_whole_and_with_its_source(target: Target) -> None:
     assert target.core.source
     assert target.core.microarchitecture != "generic"

@@ -16,7 +16,8 @@ from pathlib import Path
 import tvm
 from tvm.tirx import PrimFunc
 
-from edgec.compiler.backends.cpu import codegen, dot_instructions, special_values, tir_pipeline
+from edgec.compiler.backends import special_values
+from edgec.compiler.backends.cpu import codegen, dot_instructions, tir_pipeline
 from edgec.compiler.backends.cpu.object_cache import ObjectCache, key_of
 from edgec.compiler.progress import Progress
 from edgec.targets.detection import usable_cores

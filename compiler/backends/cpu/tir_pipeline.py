@@ -13,7 +13,7 @@ from tvm import s_tir, tirx
 from tvm.tirx import compilation_pipeline
 
 from edgec.compiler.backends.cpu.codegen import keep_local_on_stack_pass, native_dots_pass
-from edgec.compiler.backends.cpu.special_values import exact_special_values_pass
+from edgec.compiler.backends.special_values import exact_special_values_pass
 
 
 def lowering() -> tvm.transform.Pass:

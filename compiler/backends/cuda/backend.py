@@ -15,7 +15,6 @@ from edgec.compiler.progress import Progress
 from edgec.targets.errors import BadTargetFile
 from edgec.targets.gpu import Gpu
 
-
 _STATIC_SHARED = 49152  # what a block may use without asking the driver for more
 
 

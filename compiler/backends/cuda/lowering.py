@@ -13,6 +13,8 @@ from tvm import s_tir, tirx
 from tvm.ir import Call, StringImm
 from tvm.tirx import PrimFunc
 
+from edgec.compiler.backends.cuda.infinities import start_from_infinity_pass
+from edgec.compiler.backends.special_values import exact_special_values_pass
 from edgec.compiler.errors import InternalError, KernelUnsupported
 
 _AXES = ("blockIdx.x", "blockIdx.y", "blockIdx.z", "threadIdx.x", "threadIdx.y", "threadIdx.z")
@@ -90,7 +92,6 @@ def _passes(asynchronous: bool) -> tvm.transform.Pass:
         tirx.transform.StmtSimplify(),
         tirx.transform.RemoveNoOp(),
         s_tir.transform.RewriteUnsafeSelect(),
-        tirx.transform.CommonSubexprElim(),
         tirx.transform.FP8ComputeLegalize(),
         tirx.transform.VerifyMemory(),
         tirx.transform.AnnotateEntryFunc(),
@@ -99,6 +100,8 @@ def _passes(asynchronous: bool) -> tvm.transform.Pass:
         s_tir.transform.ThreadSync("warp"),
         s_tir.transform.InferFragment(),
         s_tir.transform.LowerThreadAllreduce(),
+        start_from_infinity_pass(),
+        exact_special_values_pass(chosen=True),
         *([s_tir.transform.InjectPTXAsyncCopy()] if asynchronous else []),
         s_tir.transform.MergeSharedMemoryAllocations(),
         tirx.transform.SplitHostDevice(),
@@ -218,7 +221,8 @@ typedef int int32_t; typedef unsigned int uint32_t; typedef long long int64_t; t
 #define __asm__ asm
 #define __volatile__ volatile
 """
-_BEGIN, _END = "#ifdef __CUDACC_RTC__", "#else\n  #include <cstdint>\n  #include <type_traits>\n  #include <cuda.h>\n#endif\n"
+_BEGIN = "#ifdef __CUDACC_RTC__"
+_END = "#else\n  #include <cstdint>\n  #include <type_traits>\n  #include <cuda.h>\n#endif\n"
 
 
 def with_short_prologue(text: str) -> str:

@@ -59,6 +59,7 @@ class ProgramBuilder:
         self._program = GpuProgram(arena_bytes=plan.bytes)
         self._places: dict[Expr, Operand] = {}
         self._allocated: dict[Expr, Expr] = {}  # a result's variable, by each name it goes by
+        self._tuples: dict[Expr, Tuple] = {}
         self._calls: dict[str, int] = {}
         self._scratch = 0
         params = list(self._entry.params)
@@ -82,13 +83,21 @@ class ProgramBuilder:
         bindings = [binding for block in self._entry.body.blocks for binding in block.bindings]
         for binding in bindings:
             self._name_results(binding.var, binding.value)
-        for number, leaf in enumerate(leaves(self._entry.body.body)):
-            self._result(number, leaf, bindings)
+        results = self._results(self._entry.body.body)
+        for number, leaf in enumerate(results):
+            if not is_tensor(leaf):
+                raise KernelUnsupported(
+                    "a result whose shape depends on the data: a GPU's program has fixed buffers"
+                )
+            operand = _operand("output", number, leaf)
+            self._program.outputs.append(operand)
+            if leaf in self._allocated:
+                self._places.setdefault(self._allocated[leaf], operand)
         for binding in bindings:
             self._step(binding.var, binding.value)
         program = self._program
-        for number, leaf in enumerate(leaves(self._entry.body.body)):
-            found = self._places[self._source(leaf, bindings)]
+        for number, leaf in enumerate(results):
+            found = self._places[self._allocated.get(leaf, leaf)]
             if (found.place, found.index) != ("output", number):
                 program.steps.append(Copy(source=found, target=program.outputs[number]))
         program.arena_bytes = _round(program.arena_bytes) + self._scratch
@@ -99,24 +108,15 @@ class ProgramBuilder:
             self._allocated[var] = var
         elif isinstance(value, relax.Var) and value in self._allocated:
             self._allocated[var] = self._allocated[value]
+        elif isinstance(value, Tuple):
+            self._tuples[var] = value
 
-    def _source(self, leaf: Expr, bindings: Sequence[relax.VarBinding]) -> Expr:
-        """The variable behind the names of a result."""
-        if leaf in self._allocated:
-            return self._allocated[leaf]
-        for binding in bindings:
-            if binding.var.same_as(leaf) and isinstance(binding.value, Tuple):
-                raise KernelUnsupported("a result that is a tuple of tuples")
-        return leaf
-
-    def _result(self, number: int, leaf: Expr, bindings: Sequence[relax.VarBinding]) -> None:
-        if not is_tensor(leaf):
-            raise KernelUnsupported("a result whose shape depends on the data: a GPU's program has fixed buffers")
-        operand = _operand("output", number, leaf)
-        self._program.outputs.append(operand)
-        source = self._source(leaf, bindings)
-        if source in self._allocated and source not in self._places:
-            self._places[source] = operand
+    def _results(self, result: Expr) -> list[Expr]:
+        """The tensors that a run returns, without the tuples around them."""
+        found: list[Expr] = []
+        for leaf in leaves(result):
+            found += self._results(self._tuples[leaf]) if leaf in self._tuples else [leaf]
+        return found
 
     def _step(self, var: Expr, value: Expr) -> None:
         name = op_name(value)

@@ -7,6 +7,7 @@ from tvm import s_tir, tirx
 from tvm.s_tir import dlight
 from tvm.tirx import PrimFunc
 
+from edgec.compiler.backends.cuda.infinities import start_from_limits
 from edgec.compiler.errors import KernelUnsupported
 
 # In order: the first that applies decides. The last takes everything that consists of blocks.
@@ -27,6 +28,7 @@ def schedule_generic(func: PrimFunc, target: tvm.target.Target) -> PrimFunc:
     """
     if func.attrs is not None and "tirx.is_scheduled" in func.attrs:
         return on_one_thread(func)
+    func = start_from_limits(func)
     with target:
         for rule in _RULES:
             try:

@@ -110,7 +110,9 @@ def test_without_its_line_neither_half_is_found(
 ) -> None:
     artifact = compiled(elementwise, tmp_path, verify=False)
     monkeypatch.delitem(DEVICE_KINDS, "numpy")
-    with pytest.raises(NoBackend, match="numpy-here is a numpy device; this edgec compiles for: cpu"):
+    with pytest.raises(NoBackend, match="numpy-here is a numpy device; this edgec compiles for: cpu, cuda"):
         compiled(elementwise, tmp_path)
-    with pytest.raises(rt.IncompatibleDevice, match="a numpy device; this runtime drives cpu devices only"):
+    with pytest.raises(
+        rt.IncompatibleDevice, match="a numpy device; this runtime drives cpu and cuda devices only"
+    ):
         rt.load(artifact)

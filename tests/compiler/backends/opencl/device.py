@@ -19,10 +19,6 @@ from edgec.runtime.gpu.api import Extents
 from edgec.runtime.gpu.device import GpuDevice
 from edgec.targets.device_kinds import DEVICE_KINDS
 
-REGISTRATION = {
-    "backend": "tests.compiler.backends.opencl.backend:OpenClBackend",
-    "device": "tests.compiler.backends.opencl.device:OpenClDevice",
-}
 POISON = 0x7F
 
 
@@ -135,6 +131,6 @@ class OpenClDevice(GpuDevice):
 
 
 if __name__ == "__main__":  # as Python, in which the device is registered: -m MODULE ARGUMENTS…
-    DEVICE_KINDS["opencl"] = REGISTRATION
+    DEVICE_KINDS["opencl"] = {"backend": "", "device": "tests.compiler.backends.opencl.device:OpenClDevice"}
     del sys.argv[:2]
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

@@ -122,14 +122,30 @@ def _remainder(expr: tirx.Mod | tirx.FloorMod) -> Expr:
     return _let(expr.b, lambda b: kind(expr.a, _safe(b, signed=signed)))
 
 
-def exact_special_values(func: PrimFunc) -> PrimFunc:
+def _chosen_extreme(expr: tirx.Max | tirx.Min) -> Expr:
+    """The maximum as a choice, for compilers whose `max` returns the operand that is no NaN (CUDA, OpenCL)."""
+    if not _dtype(expr).startswith("float"):
+        return expr
+    better = tirx.GT if isinstance(expr, tirx.Max) else tirx.LT
+
+    def choice(a: Expr, b: Expr) -> Expr:
+        return tirx.Select(tirx.Or(better(a, b), tirx.isnan(a)), a, b)
+
+    return _let(expr.a, lambda a: _let(expr.b, lambda b: choice(a, b)))
+
+
+def exact_special_values(func: PrimFunc, *, chosen: bool = False) -> PrimFunc:
     """`func` with NaN kept by maxima and minima, and divisions of integers that cannot trap.
 
     Requires: the simplifier ran for the last time.
+
+    Args:
+        func: a lowered kernel.
+        chosen: write maxima and minima as choices: the code generator's own do not have LLVM's order of operands.
     """
     body = tvm_ffi.structural_map(func.body, [(tirx.Cast, _without_nan)])
     rules = [
-        ((tirx.Max, tirx.Min), _extreme),
+        ((tirx.Max, tirx.Min), _chosen_extreme if chosen else _extreme),
         ((tirx.Div, tirx.FloorDiv), _quotient),
         ((tirx.Mod, tirx.FloorMod), _remainder),
     ]
@@ -141,6 +157,11 @@ def _exact_special_values(func: PrimFunc, _mod: tvm.IRModule, _ctx: tvm.transfor
     return exact_special_values(func)
 
 
-def exact_special_values_pass() -> tvm.transform.Pass:
+@tirx.transform.prim_func_pass(opt_level=0, name="edgec.ChosenSpecialValues")  # type: ignore[untyped-decorator]
+def _chosen_special_values(func: PrimFunc, _mod: tvm.IRModule, _ctx: tvm.transform.PassContext) -> PrimFunc:
+    return exact_special_values(func, chosen=True)
+
+
+def exact_special_values_pass(*, chosen: bool = False) -> tvm.transform.Pass:
     """`exact_special_values` for every kernel of a module."""
-    return _exact_special_values
+    return _chosen_special_values if chosen else _exact_special_values

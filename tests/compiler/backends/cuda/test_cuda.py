@@ -1,0 +1,121 @@
+"""Artifacts for NVIDIA GPUs, built on a machine without one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx import helper
+
+import edgec.runtime as rt
+from edgec.compiler.backends.cuda import nvrtc
+from edgec.compiler.backends.cuda.lowering import with_short_prologue
+from edgec.compiler.errors import ToolMissing
+from edgec.compiler.options import CompileOptions
+from edgec.compiler.pipeline import compile_model
+from edgec.runtime.gpu.code import unpack
+from edgec.targets import load_target
+from edgec.targets.loader import list_targets
+from tests.compiler.onnx_models import model_of, save
+
+COMMON = ("cuda", "jetson-nano-gpu", "jetson-orin-gpu", "h100", "rtx50")
+GPUS = [
+    pytest.param(target.name, marks=() if target.name in COMMON else (pytest.mark.long,))
+    for target in list_targets()
+    if target.device_kind == "cuda"
+]
+ELF, CUDA_ELF = b"\x7fELF", 190  # e_machine EM_CUDA
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"], pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["c"], ["r"]),
+        helper.make_node("GlobalAveragePool", ["r"], ["g"]),
+        helper.make_node("Flatten", ["g"], ["f"]),
+        helper.make_node("Softmax", ["f"], ["y"], axis=1),
+    ]
+    weights = {"w": np.random.default_rng(0).standard_normal((16, 8, 3, 3)).astype("float32")}
+    return save(model_of(nodes, {"x": [1, 8, 12, 12]}, ["y"], weights), tmp_path_factory.mktemp("network"))
+
+
+def compiled(model: Path, target: str, folder: Path) -> rt.Artifact:
+    options = CompileOptions(verify=False, cache_dir=folder / "cache")
+    return rt.Artifact.open(
+        compile_model(model, load_target(target), options, output=folder / "m.edge").artifact
+    )
+
+
+@pytest.mark.parametrize("target", GPUS)
+def test_every_target_gets_machine_code_and_no_source(network: Path, tmp_path: Path, target: str) -> None:
+    artifact = compiled(network, target, tmp_path)
+    header, binaries = unpack(artifact.code())
+    gpu = load_target(target).gpu
+    assert gpu is not None
+    assert {b.arch for b in header.binaries if b.kind == "cubin"} == set(gpu.architectures)
+    for binary in header.binaries:
+        content = bytes(binaries[binary.offset : binary.offset + binary.size])
+        if binary.kind == "cubin":
+            assert content[:4] == ELF
+            assert int.from_bytes(content[18:20], "little") == CUDA_ELF
+        else:
+            assert b".target " + gpu.ptx.encode() in content
+    whole = (tmp_path / "m.edge").read_bytes()
+    for text in (b"__global__", b"blockIdx.", b"#include"):
+        assert text not in whole
+
+
+def test_an_artifact_has_no_code_for_the_host_and_asks_for_a_driver(network: Path, tmp_path: Path) -> None:
+    artifact = compiled(network, "l4", tmp_path)
+    assert artifact.config.arch == "any"
+    assert artifact.config.required_features == ()
+    with pytest.raises(rt.IncompatibleDevice, match="no NVIDIA driver is installed here"):
+        rt.load(tmp_path / "m.edge")
+
+
+def test_equal_compiles_are_equal_bytes(network: Path, tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / name).mkdir()
+    assert compiled(network, "t4", tmp_path / "a").code() == compiled(network, "t4", tmp_path / "b").code()
+
+
+def test_verification_without_a_gpu_is_refused_before_any_work(network: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        ToolMissing, match=r"code for h100 cannot run here: no NVIDIA driver .* pass --no-verify"
+    ):
+        compile_model(network, load_target("h100"), CompileOptions(), output=tmp_path / "m.edge")
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_nvrtc_the_way_out_is_told(
+    network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nvrtc.library_path.cache_clear()
+    nvrtc._library.cache_clear()
+    nvrtc.architectures.cache_clear()
+    monkeypatch.setattr(nvrtc, "find_spec", lambda _name: None)
+    with pytest.raises(
+        ToolMissing, match=r"needs NVRTC, which is not installed here: pip install 'edgec\[cuda\]'"
+    ):
+        compiled(network, "l4", tmp_path)
+    nvrtc.library_path.cache_clear()
+
+
+def test_an_architecture_that_nvrtc_does_not_know_is_named() -> None:
+    with pytest.raises(
+        ToolMissing, match=r"NVRTC 12\.\d, which is installed here, compiles for .*, not for sm_35"
+    ):
+        nvrtc.check_architecture("sm_35")
+
+
+def test_the_prologue_stays_where_it_is_needed() -> None:
+    begin, end = (
+        "#ifdef __CUDACC_RTC__\n",
+        "#else\n  #include <cstdint>\n  #include <type_traits>\n  #include <cuda.h>\n#endif\n",
+    )
+    assert "cstdint" not in with_short_prologue(begin + end + "int32_t x;")
+    assert (
+        with_short_prologue(begin + end + "std::is_same<int, int>") == begin + end + "std::is_same<int, int>"
+    )

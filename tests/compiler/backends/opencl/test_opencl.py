@@ -1,0 +1,192 @@
+"""The schedules of the CUDA back end, compiled for OpenCL and run on this machine's processor by PoCL."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import NodeProto, TensorProto, helper
+
+from edgec.compiler.options import CompileOptions
+from edgec.compiler.pipeline import CompileResult, compile_model
+from edgec.models.registry import build as build_model
+from edgec.targets.device_kinds import DEVICE_KINDS
+from tests.compiler.backends.opencl.backend import REGISTRATION, ROOT, TARGET
+from tests.compiler.onnx_models import model_of, save
+
+RNG = np.random.default_rng(5)
+
+
+@pytest.fixture(autouse=True)
+def registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(DEVICE_KINDS, "opencl", REGISTRATION)
+
+
+def verified(model: Path, folder: Path) -> CompileResult:
+    """Compile and compare with ONNX Runtime on generated inputs; raises where they differ."""
+    options = CompileOptions(threads=1, tune="none", cache_dir=folder / "cache")
+    result = compile_model(model, TARGET, options, output=folder / "model.edge")
+    assert result.evidence["verified"]
+    assert result.evidence["where"] == "OpenCL on this processor"
+    return result
+
+
+def weights(*shape: int) -> np.ndarray:
+    return (RNG.standard_normal(shape) / np.sqrt(np.prod(shape[1:]))).astype("float32")
+
+
+def test_a_network_of_many_operators(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Conv", ["x", "w1"], ["a"], pads=[1, 1, 1, 1], strides=[2, 2]),
+        helper.make_node("Relu", ["a"], ["b"]),
+        helper.make_node("Conv", ["b", "w2"], ["c"], pads=[2, 2, 2, 2], group=12),
+        helper.make_node("HardSwish", ["c"], ["d"]),
+        helper.make_node("Add", ["b", "d"], ["e"]),
+        helper.make_node("MaxPool", ["e"], ["f"], kernel_shape=[3, 3], strides=[2, 2], ceil_mode=1),
+        helper.make_node("Concat", ["f", "f"], ["g"], axis=1),
+        helper.make_node("ConvTranspose", ["g", "w3"], ["h"], strides=[2, 2]),
+        helper.make_node("Resize", ["h", "", "scales"], ["i"], mode="linear"),
+        helper.make_node("AveragePool", ["i"], ["j"], kernel_shape=[4, 4], strides=[4, 4]),
+        helper.make_node("Flatten", ["j"], ["k"]),
+        helper.make_node("Gemm", ["k", "w4"], ["l"], transB=1),
+        helper.make_node("LayerNormalization", ["l", "s"], ["m"]),
+        helper.make_node("Softmax", ["m"], ["y"], axis=1),
+    ]
+    constants = {
+        "w1": weights(12, 3, 3, 3), "w2": weights(12, 1, 5, 5), "w3": weights(24, 6, 2, 2), "w4": weights(10, 216),
+        "s": weights(10), "scales": np.array([1, 1, 2, 2], "float32"),
+    }  # fmt: skip
+    model = model_of(nodes, {"x": [1, 3, 24, 24]}, ["y"], constants)
+    assert not verified(save(model, tmp_path), tmp_path).config.segments
+
+
+def test_attention_and_embeddings(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Gather", ["table", "ids"], ["e"]),
+        helper.make_node("MatMul", ["e", "wq"], ["q"]),
+        helper.make_node("MatMul", ["e", "wk"], ["k"]),
+        helper.make_node("Transpose", ["k"], ["kt"], perm=[0, 2, 1]),
+        helper.make_node("MatMul", ["q", "kt"], ["scores"]),
+        helper.make_node("Softmax", ["scores"], ["p"], axis=-1),
+        helper.make_node("MatMul", ["p", "e"], ["z"]),
+        helper.make_node("Gelu", ["z"], ["g"]),
+        helper.make_node("ReduceMean", ["g", "axes"], ["y"], keepdims=0),
+    ]
+    constants = {
+        "table": weights(50, 24),
+        "wq": weights(24, 24),
+        "wk": weights(24, 24),
+        "axes": np.array([1]),
+    }
+    model = model_of(nodes, {"ids": (TensorProto.INT64, [2, 17])}, ["y"], constants, opset=20)
+    verified(save(model, tmp_path), tmp_path)
+
+
+def test_parts_that_onnx_runtime_runs_are_called_between_kernels(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Mul", ["x", "x"], ["a"]),
+        helper.make_node("Det", ["a"], ["d"], name="det"),
+        helper.make_node("Abs", ["d"], ["y"]),
+    ]
+    result = verified(save(model_of(nodes, {"x": [3, 4, 4]}, ["y"]), tmp_path), tmp_path)
+    assert [segment.nodes for segment in result.config.segments] == [("det",)]
+
+
+RUN = """
+import numpy as np, sys
+from edgec.targets.device_kinds import DEVICE_KINDS
+DEVICE_KINDS["opencl"] = {"backend": "", "device": "tests.compiler.backends.opencl.device:OpenClDevice"}
+import edgec.runtime as rt
+given = dict(np.load(sys.argv[2]))
+with rt.load(sys.argv[1]) as model:
+    np.savez(sys.argv[3], **model.run(given))
+    layers = model.profile(given, repeats=2)
+    assert layers and all(layer.ms >= 0 for layer in layers)
+"""
+
+
+def run(artifact: Path, inputs: dict[str, np.ndarray], folder: Path) -> dict[str, np.ndarray]:
+    """Run in a process without the compiler."""
+    np.savez(folder / "in.npz", **inputs)
+    command = [sys.executable, "-c", RUN, artifact, folder / "in.npz", folder / "out.npz"]
+    subprocess.run(command, check=True, cwd=ROOT)
+    return dict(np.load(folder / "out.npz"))
+
+
+def test_nan_and_infinities_pass(tmp_path: Path) -> None:
+    lowest = np.array(np.finfo("float32").min, "float32")
+    nodes = [
+        helper.make_node("Where", ["mask", "x", "lowest"], ["w"]),
+        helper.make_node("Softmax", ["w"], ["soft"], axis=-1),
+        helper.make_node("ReduceMax", ["x"], ["most"], axes=[2], keepdims=0),
+        helper.make_node("Max", ["x", "lowest"], ["bounded"]),
+        helper.make_node("Relu", ["x"], ["relu"]),
+    ]
+    inputs = {"x": [2, 8, 300], "mask": (TensorProto.BOOL, [2, 8, 300])}
+    model = model_of(nodes, inputs, ["soft", "most", "bounded", "relu"], {"lowest": lowest})
+    artifact = verified(save(model, tmp_path), tmp_path).artifact
+    x = RNG.standard_normal((2, 8, 300)).astype("float32")
+    x[0, 0], x[0, 1, 7], x[0, 2, 3] = -np.inf, np.nan, np.inf
+    mask = RNG.random((2, 8, 300)) < 0.5
+    mask[1, 3] = False  # a row of nothing but the lowest number: every weight is the same
+    got = run(artifact, {"x": x, "mask": mask}, tmp_path)
+    np.testing.assert_array_equal(got["most"], x.max(axis=2))
+    np.testing.assert_array_equal(got["bounded"], np.maximum(x, lowest))
+    np.testing.assert_array_equal(got["relu"], np.maximum(x, 0))
+    np.testing.assert_allclose(got["soft"][1, 3], 1 / 300, rtol=1e-5)
+    assert np.isfinite(got["soft"][1]).all()
+
+
+def product(
+    rank: int, m: int, k: int, n: int
+) -> tuple[list[NodeProto], dict[str, list[int]], dict[str, np.ndarray]]:
+    shape = [2] * (rank - 2) + [m, k]
+    return [helper.make_node("MatMul", ["x", "w"], ["y"])], {"x": shape}, {"w": weights(k, n)}
+
+
+@settings(max_examples=3)
+@given(st.integers(2, 4), st.integers(1, 70), st.integers(1, 140), st.integers(1, 70))
+def test_products_of_any_shape(
+    tmp_path_factory: pytest.TempPathFactory, rank: int, m: int, k: int, n: int
+) -> None:
+    folder = tmp_path_factory.mktemp("product")
+    nodes, inputs, constants = product(rank, m, k, n)
+    verified(save(model_of(nodes, inputs, ["y"], constants), folder), folder)
+
+
+@settings(max_examples=3)
+@given(
+    channels=st.integers(1, 20),
+    filters=st.integers(1, 20),
+    size=st.integers(5, 17),
+    kernel=st.sampled_from([1, 3, 5]),
+    stride=st.integers(1, 3),
+    dilation=st.integers(1, 2),
+)
+def test_convolutions_of_any_shape(
+    tmp_path_factory: pytest.TempPathFactory,
+    channels: int,
+    filters: int,
+    size: int,
+    kernel: int,
+    stride: int,
+    dilation: int,
+) -> None:
+    folder = tmp_path_factory.mktemp("convolution")
+    node = helper.make_node(
+        "Conv", ["x", "w"], ["y"], pads=[kernel // 2] * 4, strides=[stride] * 2, dilations=[dilation] * 2
+    )
+    size = max(size, dilation * (kernel - 1) + 1)
+    constants = {"w": weights(filters, channels, kernel, kernel)}
+    verified(save(model_of([node], {"x": [1, channels, size, size + 1]}, ["y"], constants), folder), folder)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["ds-cnn", "mobilenetv3-small", "shufflenetv2-1.0", "vit-tiny", "bert-mini"])
+def test_networks_of_the_zoo(name: str, tmp_path: Path) -> None:
+    verified(build_model(name, tmp_path), tmp_path)

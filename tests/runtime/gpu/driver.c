@@ -1,0 +1,106 @@
+// A driver of the tests: CUDA's driver interface on the host's memory, with kernels that copy, fail or run too long.
+// Everything that is not released can be counted, and settings of the environment make calls fail.
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef int R;
+enum { OK = 0, INVALID = 1, MEMORY = 2, NO_DEVICE = 100, NO_BINARY = 209, PTX_VERSION = 222, NOT_FOUND = 500 };
+enum { KERNEL, COPY };
+typedef struct Work { int kind; uint64_t a, b; size_t size; int error; struct Work *next; } Work;
+typedef struct { Work *first, *last; } Graph;
+typedef struct { int capturing; Graph *graph; } Stream;
+typedef struct { size_t size; int error; } Function;
+
+static int live, broken, launches, pinned;
+static size_t used;
+static long setting(const char *name, long fallback) { const char *t = getenv(name); return t ? atol(t) : fallback; }
+int fake_live(void) { return live; }
+int fake_launches(void) { return launches; }
+
+R cuInit(unsigned f) { return f ? INVALID : OK; }
+R cuDriverGetVersion(int *v) { *v = (int)setting("FAKE_VERSION", 12040); return OK; }
+R cuGetErrorString(R code, const char **s) {
+  *s = code == MEMORY ? "out of memory" : code == NO_DEVICE ? "no CUDA-capable device is detected"
+     : code == 700 ? "an illegal memory access was encountered" : code == 702 ? "the launch timed out and was terminated"
+     : code == NO_BINARY ? "no kernel image is available for execution on the device" : "another error";
+  return OK;
+}
+R cuGetErrorName(R code, const char **s) { (void)code; *s = "CUDA_ERROR"; return OK; }
+R cuDeviceGetCount(int *n) { *n = (int)setting("FAKE_DEVICES", 1); return *n ? OK : NO_DEVICE; }
+R cuDeviceGet(int *d, int n) { *d = n + 40; return OK; }
+R cuDeviceGetName(char *s, int n, int d) { if (d != 40) return INVALID; strncpy(s, "Fake GPU", (size_t)n); return OK; }
+R cuDeviceGetAttribute(int *v, int what, int d) {
+  if (d != 40) return INVALID;
+  *v = what == 75 ? (int)setting("FAKE_MAJOR", 8) : what == 76 ? (int)setting("FAKE_MINOR", 9) : what == 97 ? 101376 : 58;
+  return OK;
+}
+R cuDeviceTotalMem_v2(size_t *s, int d) { *s = 1u << 30; return d == 40 ? OK : INVALID; }
+R cuDevicePrimaryCtxRetain(void **c, int d) { *c = (void *)&broken; return d == 40 ? OK : INVALID; }
+R cuDevicePrimaryCtxReset_v2(int d) { broken = 0; live = pinned; used = 0; return d == 40 ? OK : INVALID; }
+R cuDevicePrimaryCtxRelease_v2(int d) { return d == 40 ? OK : INVALID; }
+R cuCtxSetCurrent(void *c) { return c == (void *)&broken ? OK : INVALID; }
+R cuMemGetInfo_v2(size_t *f, size_t *t) { *t = 1u << 30; *f = (size_t)setting("FAKE_FREE", 1 << 30) - used; return OK; }
+R cuMemAlloc_v2(uint64_t *p, size_t n) {
+  if (broken) return broken;
+  if (used + n > (size_t)setting("FAKE_FREE", 1 << 30)) return MEMORY;
+  *p = (uint64_t)aligned_alloc(256, (n + 255) / 256 * 256); memset((void *)*p, 0x7f, n); live++; used += n; return OK;
+}
+R cuMemFree_v2(uint64_t p) { if (broken) return broken; free((void *)p); live--; return OK; }
+R cuMemHostAlloc(void **p, size_t n, unsigned f) { if (broken) return broken; *p = malloc(n); live++; pinned++; return f ? INVALID : OK; }
+R cuMemFreeHost(void *p) { free(p); live--; pinned--; return OK; }
+
+static R work(Stream *s, Work w) {
+  if (broken) return broken;
+  Work *made = malloc(sizeof w); *made = w; made->next = 0;
+  if (s->capturing) {
+    if (s->graph->last) s->graph->last->next = made; else s->graph->first = made;
+    s->graph->last = made; return OK;
+  }
+  if (w.error) broken = w.error; else memmove((void *)w.a, (void *)w.b, w.size);
+  launches += w.kind == KERNEL; free(made); return OK;
+}
+R cuMemcpyHtoDAsync_v2(uint64_t d, const void *h, size_t n, Stream *s) { Work w = {COPY, d, (uint64_t)h, n, 0, 0}; return work(s, w); }
+R cuMemcpyDtoHAsync_v2(void *h, uint64_t d, size_t n, Stream *s) { Work w = {COPY, (uint64_t)h, d, n, 0, 0}; return work(s, w); }
+R cuMemcpyDtoDAsync_v2(uint64_t a, uint64_t b, size_t n, Stream *s) { Work w = {COPY, a, b, n, 0, 0}; return work(s, w); }
+R cuModuleLoadData(void **m, const char *image) {
+  if (broken) return broken;
+  if (strncmp(image, "cubin", 5) && strncmp(image, "ptx", 3)) return NO_BINARY;
+  *m = strdup(image); live++; return OK;
+}
+R cuModuleUnload(void *m) { if (broken) return broken; free(m); live--; return OK; }
+// Names say what a kernel does: copy_64, fault_700, wait_702.
+R cuModuleGetFunction(Function **f, void *m, const char *name) {
+  static Function made[64]; static int count; (void)m;
+  Function *one = &made[count++ % 64]; const char *number = strchr(name, '_'); if (!number) return NOT_FOUND;
+  one->size = 0; one->error = 0;
+  if (!strncmp(name, "copy", 4)) one->size = (size_t)atol(number + 1); else one->error = (int)setting("FAKE_FAULT", 0);
+  *f = one; return OK;
+}
+R cuFuncSetAttribute(Function *f, int what, int v) { (void)f; return what == 8 && v > 49152 ? OK : INVALID; }
+R cuStreamCreate(Stream **s, unsigned f) { if (broken) return broken; *s = calloc(1, sizeof **s); live++; return f == 1 ? OK : INVALID; }
+R cuStreamDestroy_v2(Stream *s) { if (broken) return broken; free(s); live--; return OK; }
+R cuStreamSynchronize(Stream *s) { (void)s; return broken; }
+R cuStreamBeginCapture_v2(Stream *s, int mode) { s->capturing = 1; s->graph = calloc(1, sizeof *s->graph); return mode == 2 ? OK : INVALID; }
+R cuStreamEndCapture(Stream *s, Graph **g) { s->capturing = 0; *g = s->graph; live++; return OK; }
+R cuGraphInstantiateWithFlags(Graph **e, Graph *g, uint64_t f) { *e = malloc(sizeof *g); **e = *g; live++; return f ? INVALID : OK; }
+R cuGraphDestroy(Graph *g) { free(g); live--; return OK; }
+R cuGraphLaunch(Graph *e, Stream *s) {
+  for (Work *w = e->first; w; w = w->next) { R r = work(s, *w); if (r) return r; }
+  return OK;
+}
+R cuGraphExecDestroy(Graph *e) {
+  if (broken) return broken;
+  for (Work *w = e->first, *n; w; w = n) { n = w->next; free(w); }
+  free(e); live--; return OK;
+}
+R cuLaunchKernel(Function *f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared,
+                 Stream *s, void **arguments, void **extra) {
+  if (!gx || !gy || !gz || !bx || !by || !bz || extra || shared > 101376) return INVALID;
+  Work w = {KERNEL, *(uint64_t *)arguments[1], *(uint64_t *)arguments[0], f->size, f->error, 0};
+  return work(s, w);
+}
+R cuEventCreate(int **e, unsigned f) { *e = calloc(1, sizeof **e); live++; return f ? INVALID : OK; }
+R cuEventRecord(int *e, Stream *s) { static int now; (void)s; *e = ++now; return OK; }
+R cuEventElapsedTime(float *ms, int *a, int *b) { *ms = (float)(*b - *a); return OK; }
+R cuEventDestroy_v2(int *e) { free(e); live--; return OK; }

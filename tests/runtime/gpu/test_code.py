@@ -1,0 +1,95 @@
+"""The code layer of artifacts for GPUs: what is written is read, and what is damaged is refused."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgec.runtime.errors import ArtifactError, IncompatibleDevice
+from edgec.runtime.gpu.code import (
+    Binary,
+    GpuCode,
+    Launch,
+    Operand,
+    capability_of,
+    choose_binaries,
+    pack,
+    unpack,
+)
+from tests.runtime.gpu.test_driver import code
+
+PACKED = pack(code(), b"cubinptx")
+
+
+def test_what_is_packed_is_unpacked() -> None:
+    header, binaries = unpack(PACKED)
+    assert header == code()
+    assert bytes(binaries) == b"cubinptx"
+
+
+@given(place=st.integers(0, len(PACKED) - 1), flip=st.integers(1, 255))
+def test_a_changed_byte_is_read_or_refused(place: int, flip: int) -> None:
+    changed = bytearray(PACKED)
+    changed[place] ^= flip
+    try:
+        header, _ = unpack(bytes(changed))
+    except (ArtifactError, IncompatibleDevice):
+        return
+    for step in header.steps:  # nothing that is read leads out of its buffer
+        for operand in step.arguments if isinstance(step, Launch) else ():
+            assert operand.place != "arena" or operand.offset + operand.bytes <= header.arena_bytes
+
+
+@given(length=st.integers(0, len(PACKED) - 1))
+def test_a_truncated_layer_is_refused(length: int) -> None:
+    with pytest.raises(ArtifactError):
+        unpack(PACKED[:length])
+
+
+@pytest.mark.parametrize(
+    "operand",
+    [
+        Operand(place="arena", offset=64, shape=(17,), dtype="float32"),
+        Operand(place="input", index=1, shape=(16,), dtype="float32"),
+        Operand(place="weight", index=0, shape=(32,), dtype="float32"),
+        Operand(place="output", index=9, shape=(1,), dtype="uint8"),
+    ],
+)
+def test_a_step_beyond_its_buffer_is_refused(operand: Operand) -> None:
+    step = Launch(kernel="copy_64", layer="l", grid=(1, 1, 1), block=(1, 1, 1), arguments=(operand,))
+    header = msgspec.structs.replace(code(), steps=(step,))
+    with pytest.raises(ArtifactError, match="reaches beyond a buffer"):
+        unpack(pack(header, b"cubinptx"))
+
+
+def test_a_kernel_that_no_binary_has_and_a_later_format_are_refused() -> None:
+    step = Launch(kernel="other", layer="l", grid=(1, 1, 1), block=(1, 1, 1), arguments=())
+    with pytest.raises(ArtifactError, match="launches 'other'"):
+        unpack(pack(msgspec.structs.replace(code(), steps=(step,)), b"cubinptx"))
+    with pytest.raises(IncompatibleDevice, match="install a newer edgec"):
+        unpack(pack(msgspec.structs.replace(code(), format=2), b"cubinptx"))
+
+
+def with_archs(*names: tuple[str, str]) -> GpuCode:
+    binaries = tuple(Binary(arch=a, kind=k, kernels=("copy_64",), offset=0, size=1) for k, a in names)  # type: ignore[arg-type]
+    return msgspec.structs.replace(code(), binaries=binaries)
+
+
+@pytest.mark.parametrize(
+    ("capability", "expected"),
+    [((8, 6), "sm_86"), ((8, 9), "sm_86"), ((8, 0), "sm_80"), ((9, 0), "sm_75"), ((7, 5), "sm_75")],
+)
+def test_cubins_run_on_later_minor_versions_and_ptx_on_anything_later(
+    capability: tuple[int, int], expected: str
+) -> None:
+    header = with_archs(("cubin", "sm_80"), ("cubin", "sm_86"), ("ptx", "sm_75"))
+    assert choose_binaries(header, capability)[0].arch == expected
+
+
+def test_code_of_one_architecture_only_runs_there() -> None:
+    assert capability_of("sm_90a") == (9, 0)
+    assert capability_of("sm_120") == (12, 0)
+    with pytest.raises(IncompatibleDevice, match="sm_90a; this GPU is sm_120"):
+        choose_binaries(with_archs(("cubin", "sm_90a")), (12, 0))
