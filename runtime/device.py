@@ -246,7 +246,7 @@ class StagedStateCalls:
     """As `StagedFunction`, with states that are never copied: a result of one run is an argument of the next."""
 
     def __init__(
-        self, device: Device, program: Program, count: int, states: Sequence[tuple[int, int]]
+        self, device: StagedDevice, program: Program, count: int, states: Sequence[tuple[int, int]]
     ) -> None:
         self._device, self._program, self._count = device, program, count
         self._into = {given: number for number, (given, _) in enumerate(states)}

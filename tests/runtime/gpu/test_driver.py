@@ -181,6 +181,23 @@ def test_no_driver_no_device_and_an_old_driver_are_told(
         CudaDriver(DriverLibrary(str(library)))
 
 
+def test_states_stay_on_the_device(driver: CudaDriver) -> None:
+    """The first output is the input's next value: what goes in as a state comes out as the next one."""
+    made = function(driver)
+    calls = made.state_calls((), [(0, 0)])
+    state = calls.put(x(3))
+    outputs, (following,) = calls([], [state])
+    np.testing.assert_array_equal(outputs, [WEIGHT])
+    np.testing.assert_array_equal(calls.get(following), x(3))
+    np.testing.assert_array_equal(calls.get(state), x(3))
+    np.testing.assert_array_equal(made([x(4)])[0], x(4))
+    del state, following
+    calls.close()
+    made.close()
+    del made
+    assert count(driver, "live") == 0
+
+
 def test_layers_are_timed_by_events(driver: CudaDriver) -> None:
     made = function(driver)
     spec = TensorSpec(name="x", safe_name="x", shape=SHAPE, dtype="float32")

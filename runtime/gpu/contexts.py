@@ -1,0 +1,204 @@
+"""What the calls of a GPU program need on the device: shared machine code and weights, and a context for each call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from edgec.runtime.artifact.weights import Weight
+from edgec.runtime.gpu.api import GpuApi, GpuFault, Replay, Stream
+from edgec.runtime.gpu.code import (
+    Copy,
+    GpuCode,
+    HostCall,
+    Launch,
+    Operand,
+    Step,
+    choose_binaries,
+)
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from edgec.runtime.execution.fallback import FallbackSegments
+
+    Array = npt.NDArray[Any]
+
+
+class Resident(NamedTuple):
+    """Inputs and outputs, by number, that stay on the device between runs: a session's states."""
+
+    inputs: frozenset[int] = frozenset()
+    outputs: frozenset[int] = frozenset()
+
+
+class Loaded:
+    """What all calls share: machine code and weights on the device."""
+
+    def __init__(self, api: GpuApi, header: GpuCode, binaries: memoryview, weights: Sequence[Weight]) -> None:
+        self.api = api
+        self.modules: list[Any] = []
+        self.weights: list[int] = []
+        self.functions: dict[str, Any] = {}
+        try:
+            self._load(header, binaries, weights)
+        except BaseException:
+            self.close()
+            raise
+
+    def _load(self, header: GpuCode, binaries: memoryview, weights: Sequence[Weight]) -> None:
+        shared: dict[str, int] = {}
+        for step in header.steps:
+            if isinstance(step, Launch):
+                shared[step.kernel] = max(shared.get(step.kernel, 0), step.shared_bytes)
+        for binary in choose_binaries(header, self.api.capability):
+            module = self.api.load(bytes(binaries[binary.offset : binary.offset + binary.size]))
+            self.modules.append(module)
+            for name in binary.kernels:
+                self.functions[name] = self.api.function(module, name, shared.get(name, 0))
+        stream = self.api.stream()
+        try:
+            for weight in weights:
+                address = self.api.allocate(max(1, weight.array.nbytes))
+                self.weights.append(address)
+                if weight.array.nbytes:
+                    stream.copy_in(address, np.ascontiguousarray(weight.array))
+            stream.synchronise()
+        finally:
+            stream.close()
+
+    def close(self) -> None:
+        """Release both."""
+        for address in self.weights:
+            self.api.free(address)
+        for module in self.modules:
+            self.api.unload(module)
+        self.weights, self.modules, self.functions = [], [], {}
+
+
+class Context:
+    """What one call at a time needs: a stream, memory for activations, staging, and recorded work."""
+
+    def __init__(
+        self, loaded: Loaded, header: GpuCode, segments: FallbackSegments | None, resident: Resident
+    ) -> None:
+        self.loaded, self.header, self.segments, self.resident = loaded, header, segments, resident
+        api = loaded.api
+        self._allocated: list[int] = []
+        self.stream: Stream = api.stream()
+        self._replays: list[Replay] = []
+        try:
+            self.arena = self._allocate(header.arena_bytes)
+            self.inputs = [self._allocate(one.bytes) for one in header.inputs]
+            self.outputs = [self._allocate(one.bytes) for one in header.outputs]
+            self.staged_in = [
+                (address, api.host_array(one.shape, one.dtype))
+                for number, (one, address) in enumerate(zip(header.inputs, self.inputs, strict=True))
+                if number not in resident.inputs
+            ]
+            self.staged_out = [
+                (address, api.host_array(one.shape, one.dtype))
+                for number, (one, address) in enumerate(zip(header.outputs, self.outputs, strict=True))
+                if number not in resident.outputs
+            ]
+            self._parts = self._record()
+        except BaseException:
+            self.close()
+            raise
+
+    def _allocate(self, size: int) -> int:
+        address = self.loaded.api.allocate(max(1, size))
+        self._allocated.append(address)
+        return address
+
+    def address(self, operand: Operand) -> int:
+        """Where an operand lies on the device."""
+        if operand.place == "arena":
+            return self.arena + operand.offset
+        return {"input": self.inputs, "weight": self.loaded.weights, "output": self.outputs}[operand.place][
+            operand.index
+        ]
+
+    def queue(self, step: Launch | Copy) -> None:
+        """Queue a step on the stream."""
+        if isinstance(step, Copy):
+            self.stream.copy(self.address(step.target), self.address(step.source), step.source.bytes)
+            return
+        self.stream.launch(
+            self.loaded.functions[step.kernel],
+            step.grid,
+            step.block,
+            step.shared_bytes,
+            [self.address(operand) for operand in step.arguments],
+        )
+
+    def _record(self) -> list[Replay | HostCall]:
+        """The run as graphs, with the calls of the host between them."""
+        parts: list[Replay | HostCall] = []
+        waiting: list[Step] = []
+        first = True
+
+        def record(last: bool) -> None:
+            nonlocal first
+            begin, steps = first, tuple(waiting)
+
+            def work() -> None:
+                for address, array in self.staged_in if begin else ():
+                    self.stream.copy_in(address, array)
+                for step in steps:
+                    if not isinstance(step, HostCall):
+                        self.queue(step)
+                for address, array in self.staged_out if last else ():
+                    self.stream.copy_out(array, address)
+
+            replay = self.stream.record(work)
+            self._replays.append(replay)
+            parts.append(replay)
+            waiting.clear()
+            first = False
+
+        for step in self.header.steps:
+            if isinstance(step, HostCall):
+                record(last=False)
+                parts.append(step)
+            else:
+                waiting.append(step)
+        record(last=True)
+        return parts
+
+    def run(self, arrays: Sequence[Array]) -> list[Array]:
+        """Run once on the inputs that are not resident; the results, but for resident ones, are new arrays."""
+        for array, (_, staged) in zip(arrays, self.staged_in, strict=True):
+            np.copyto(staged, array)
+        for part in self._parts:
+            if isinstance(part, HostCall):
+                self.call_host(part)
+            else:
+                part.start()
+        self.stream.synchronise()
+        return [staged.copy() for _, staged in self.staged_out]
+
+    def call_host(self, call: HostCall) -> None:
+        """Run a segment on the host, on copies of its operands."""
+        if self.segments is None:
+            raise GpuFault(f"the segment {call.function} has no graph")
+        arrays = [np.empty(one.shape, one.dtype) for one in call.operands]
+        count = self.segments.input_count(call.function)
+        for array, operand in zip(arrays[:count], call.operands, strict=False):
+            self.stream.copy_out(array, self.address(operand))
+        self.stream.synchronise()
+        self.segments.call(call.function, arrays)
+        for array, operand in zip(arrays[count:], call.operands[count:], strict=True):
+            self.stream.copy_in(self.address(operand), array)
+        self.stream.synchronise()
+
+    def close(self) -> None:
+        """Release all of it."""
+        for replay in self._replays:
+            replay.close()
+        self.stream.close()
+        for address in self._allocated:
+            self.loaded.api.free(address)
+        self._allocated, self._replays = [], []
