@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from edgec.fleet.errors import FleetError
+from edgec.protocol.masking import mask
 from edgec.protocol.topics import DISCOVERY_PREFIX
 
 PREFIX = "EDGEC_FLEET_"
@@ -216,5 +217,5 @@ def load_settings(**flags: object) -> Settings:
         first = error.errors()[0]
         name = str(first["loc"][0]) if first["loc"] else "settings"
         raise FleetError(
-            f"--{name.replace('_', '-')} (or {PREFIX}{name.upper()}): {first['msg']}, got {first['input']!r}"
+            f"--{name.replace('_', '-')} (or {PREFIX}{name.upper()}): {first['msg']}, got {mask(repr(first['input']))}"
         ) from error

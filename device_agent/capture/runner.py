@@ -19,11 +19,11 @@ from edgec.device_agent.capture.messages import (
 )
 from edgec.device_agent.capture.source import describe
 from edgec.device_agent.config.settings import StreamSection
-from edgec.device_agent.process.log import redact
 from edgec.device_agent.process.loop import Loop
 from edgec.device_agent.process.retry import RetryPolicy
 from edgec.device_agent.process.ring import Ring
 from edgec.device_agent.process.supervisor import Exit, StartMessage, Supervisor
+from edgec.protocol.masking import mask
 
 log = logging.getLogger("streams")
 
@@ -179,7 +179,7 @@ class StreamRunner:
             case SourceEnded():
                 self._set("ended", "the source has ended")
             case SourceFailed():
-                self._set("failed", redact(message.message))
+                self._set("failed", mask(message.message))
                 log.warning("%s: %s", self.name, message.message)
             case _:
                 assert_never(message)

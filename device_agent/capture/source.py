@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgec.device_agent.config.source_settings import SourceSettings
-from edgec.device_agent.process.log import redact
+from edgec.protocol.masking import mask
 
 Picture = NDArray[np.uint8]
 """uint8 [height, width, 3], BGR."""
@@ -42,7 +42,7 @@ def describe(section: SourceSettings) -> str:
         case "camera":
             return f"camera {section.index} (/dev/video{section.index})"
         case "url":
-            return redact(section.url or "")
+            return mask(section.url or "")
         case "microphone":
             return f"microphone {section.device or 'default'}"
         case "test":

@@ -8,24 +8,17 @@ import os
 import re
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
-_SECRETS = (
-    (re.compile(r"(\w+://[^/\s:@]*):[^/\s@]*@"), r"\1:***@"),
-    (
-        re.compile(r"(?i)\b(password|token|secret|authorization|api[_-]?key)(\"?\s*[=:]\s*\"?)(?:bearer\s+)?[^\s\"',}&]+"),
-        r"\1\2***",
-    ),
-)  # fmt: skip
+from edgec.protocol.masking import mask
+
 FORMAT_VARIABLE = "EDGEC_AGENT_LOG"
 """Environment variable through which child processes inherit style and level."""
 
 
-def redact(text: str) -> str:
-    """Return `text` with passwords in URLs and values of secret-looking keys replaced by `***`."""
-    for pattern, replacement in _SECRETS:
-        text = pattern.sub(replacement, text)
-    return text
+_QUIET_S = 60.0
+_NUMBER = re.compile(r"\d+")
 
 
 class _Text(logging.Formatter):
@@ -34,7 +27,7 @@ class _Text(logging.Formatter):
         line = f"{clock} {record.levelname.lower():7} {record.name}: {record.getMessage()}"
         if record.exc_info:
             line += "\n" + self.formatException(record.exc_info)
-        return redact(line)
+        return mask(line)
 
 
 class _Json(logging.Formatter):
@@ -44,11 +37,56 @@ class _Json(logging.Formatter):
             + f".{record.msecs:03.0f}Z",
             "level": record.levelname.lower(),
             "part": record.name,
-            "message": record.getMessage(),
+            "message": mask(record.getMessage()),
         }
         if record.exc_info:
-            entry["exception"] = self.formatException(record.exc_info)
-        return redact(json.dumps(entry, default=str))
+            entry["exception"] = mask(self.formatException(record.exc_info))
+        return json.dumps(entry, default=str)
+
+
+class OnceHandler(logging.StreamHandler[Any]):
+    """Writes a warning or error once a minute, with the number of those left out in between.
+
+    What fails for each frame or event, as on a full disk, would fill a log that may be on the same disk. Entries that
+    differ only in numbers count as the same.
+    """
+
+    def __init__(self, stream: Any = None, clock: Callable[[], float] = time.monotonic) -> None:  # noqa: ANN401 - a text stream
+        super().__init__(stream)
+        self._clock = clock
+        self._said: dict[tuple[str, int, str], tuple[float, int, logging.LogRecord]] = {}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write an entry, unless the same was written less than a minute ago."""
+        now = self._clock()
+        self._catch_up(now)
+        if record.levelno < logging.WARNING or record.exc_info:
+            super().emit(record)
+            return
+        key = (record.name, record.levelno, _NUMBER.sub("#", record.getMessage()))
+        if key in self._said:
+            since, left_out, _ = self._said[key]
+            self._said[key] = since, left_out + 1, record
+            return
+        self._said[key] = now, 0, record
+        super().emit(record)
+
+    def _catch_up(self, now: float) -> None:
+        """Write the last of the entries that were left out, with their number, once their minute is over."""
+        for key, (since, left_out, record) in list(self._said.items()):
+            if now - since < _QUIET_S:
+                continue
+            del self._said[key]
+            if left_out:
+                record.msg = f"{record.getMessage()} ({left_out} such messages in {now - since:.0f} s)"
+                record.args = ()
+                self._said[key] = now, 0, record
+                super().emit(record)
+
+    def close(self) -> None:
+        """Write what was left out so far."""
+        self._catch_up(self._clock() + 2 * _QUIET_S)
+        super().close()
 
 
 def set_up(style: str | None = None, level: str = "info") -> None:
@@ -57,7 +95,7 @@ def set_up(style: str | None = None, level: str = "info") -> None:
         style, _, level = os.environ.get(FORMAT_VARIABLE, "text:info").partition(":")
     else:
         os.environ[FORMAT_VARIABLE] = f"{style}:{level}"
-    handler = logging.StreamHandler(sys.stderr)
+    handler = OnceHandler(sys.stderr)
     handler.setFormatter(_Json() if style == "json" else _Text())
     logging.basicConfig(level=level.upper() or "INFO", handlers=[handler], force=True)
     for noisy in ("httpx", "httpcore"):
