@@ -64,7 +64,7 @@ class StreamRunner:
             first=self._first, on_message=self._take, on_exit=self._exited, retry=_RETRY,
         )  # fmt: skip
         self._began = self._opened = 0.0
-        self._rate, self._processed_rate = _Rate(), _Rate()
+        self._rate, self._processed_rate, self._damaged_rate = _Rate(), _Rate(), _Rate()
 
     @property
     def fds(self) -> tuple[int, int, int]:
@@ -114,6 +114,7 @@ class StreamRunner:
         counters = self.ring.counters()
         self._rate.add(now, counters.captured)
         self._processed_rate.add(now, counters.processed)
+        self._damaged_rate.add(now, counters.damaged)
         if not self._process.running or self.state == "ended":
             return
         last = counters.last_commit_ns / 1e9
@@ -128,7 +129,8 @@ class StreamRunner:
         stall_s = self.settings.stall_s + (2 / limit if limit else 0)
         quiet = now - (last if fresh else self._opened or self._began)
         if not full and quiet > (stall_s if self._opened else self.settings.open_timeout_s + _FIRST_FRAME_S):
-            self._kill(f"no frame for {quiet:.0f} s")
+            damaged = self._damaged_rate.value
+            self._kill(f"no {'whole picture' if damaged else 'frame'} for {quiet:.0f} s")
         elif self.settings.min_fps and fresh and now - self._began > stall_s + 5 and not full:
             rate = self._rate.over(stall_s)
             if rate is not None and rate < self.settings.min_fps:
@@ -165,11 +167,16 @@ class StreamRunner:
             "captured": counters.captured,
             "processed": counters.processed,
             "dropped": counters.dropped,
+            "damaged": counters.damaged,
             "in_flight": counters.in_flight,
             "restarts": self.restarts,
             "throttled_to_fps": self.throttled,
-            "message": self.message,
+            "message": self.message or self._damage(),
         }
+
+    def _damage(self) -> str:
+        rate = self._damaged_rate.value if self.state == "running" else 0.0
+        return f"{rate:.1f} damaged pictures per second: the link or the source is bad" if rate else ""
 
     def _take(self, message: FromCapture) -> None:
         match message:

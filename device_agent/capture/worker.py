@@ -15,6 +15,7 @@ import time
 import cv2
 import numpy as np
 
+from edgec.device_agent.capture.complaints import Complaints
 from edgec.device_agent.capture.messages import (
     START_CAPTURE,
     TO_CAPTURE,
@@ -36,8 +37,8 @@ logger = logging.getLogger("capture")
 class Capture:
     """Reads a source at its pace into a ring."""
 
-    def __init__(self, channel: Channel, start: StartCapture, fds: list[int]) -> None:
-        self._channel = channel
+    def __init__(self, channel: Channel, start: StartCapture, fds: list[int], complaints: Complaints) -> None:
+        self._channel, self._complaints = channel, complaints
         ring_fd, self._ready, self._space = fds
         self._ring = Ring(ring_fd)
         self._newest = start.policy == "newest"
@@ -80,10 +81,16 @@ class Capture:
         into = (
             self._ring.picture(slot, *self._shape[:2]) if self._shape and not self._section.is_sound else None
         )
+        self._complaints.take()
         frame = source.read(into)
-        if frame is None:
+        complaint = self._complaints.take()
+        if frame is None or complaint:
             self._ring.abandon(slot)
-            return False
+            if frame is None:
+                return False
+            self._ring.count_damaged()
+            logger.warning("a damaged picture is left out: %s", complaint)
+            return True
         self._store(slot, frame, into)
         os.eventfd_write(self._ready, 1)
         return True
@@ -139,15 +146,16 @@ class Capture:
 
 def main() -> None:
     """Entry of the process."""
+    complaints = Complaints()
     log.set_up()
     channel = child.enter(sys.argv[1:])
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "8")
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "16")
     cv2.setNumThreads(1)
     try:
         start, fds = channel.receive(START_CAPTURE)
         logger.name = f"capture.{start.name}"
         try:
-            Capture(channel, start, fds).run()
+            Capture(channel, start, fds, complaints).run()
             channel.send(SourceEnded())
         except SourceError as error:
             channel.send(SourceFailed(str(error)))

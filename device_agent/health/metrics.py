@@ -17,6 +17,7 @@ _STREAM = (
     ("captured", "frames_captured_total", "Frames that the source delivered."),
     ("processed", "frames_processed_total", "Frames that the pipeline processed."),
     ("dropped", "frames_dropped_total", "Frames dropped for newer ones."),
+    ("damaged", "frames_damaged_total", "Pictures that could not be decoded whole."),
     ("in_flight", "frames_in_flight", "Frames waiting or being processed."),
     ("gated", "frames_gated_total", "Frames that a gate withheld from the model."),
     ("events", "events_total", "Events of the pipeline."),

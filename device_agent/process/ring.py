@@ -26,7 +26,7 @@ _MAGIC = 0x6564_6765_6372_6731
 _HEADER_BYTES = 4096
 _MAX_SLOTS = 24
 # Words of the header.
-_MAGIC_AT, _SLOTS_AT, _SIZE_AT, _CAPTURED_AT, _PROCESSED_AT, _LAST_AT, _STRIDE_AT = range(7)
+_MAGIC_AT, _SLOTS_AT, _SIZE_AT, _CAPTURED_AT, _PROCESSED_AT, _LAST_AT, _STRIDE_AT, _DAMAGED_AT = range(8)
 # Words of a slot.
 _TABLE_AT, _TABLE_WORDS = 32, 16
 _STATE, _NUMBER, _HEIGHT, _WIDTH, _CHANNELS, _MONOTONIC, _WALL, _KIND = range(8)
@@ -57,6 +57,8 @@ class Counters:
     in_flight: int
     last_commit_ns: int
     """Monotonic clock; 0 before the first frame."""
+    damaged: int = 0
+    """Pictures that could not be decoded whole; they are not among the captured ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +167,11 @@ class Ring:
         with self._lock:
             self._set(slot, _State.FREE)
 
+    def count_damaged(self) -> None:
+        """Count a picture that could not be decoded whole."""
+        with self._lock:
+            self._words[_DAMAGED_AT] += 1
+
     def recover_writer(self) -> None:
         """Free what a dead writer held."""
         with self._lock:
@@ -248,7 +255,14 @@ class Ring:
                 fcntl.lockf(self.fd, fcntl.LOCK_UN, 8)
         in_flight = sum(state in (_State.READY, _State.READING) for state in states)
         captured, processed = words[_CAPTURED_AT], words[_PROCESSED_AT]
-        return Counters(captured, processed, captured - processed - in_flight, in_flight, words[_LAST_AT])
+        return Counters(
+            captured,
+            processed,
+            captured - processed - in_flight,
+            in_flight,
+            words[_LAST_AT],
+            words[_DAMAGED_AT],
+        )
 
     def close(self) -> None:
         """Close the descriptor; the mapping lives until its last view is gone."""
