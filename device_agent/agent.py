@@ -27,10 +27,11 @@ from edgec.device_agent.health.degraded import Degraded
 from edgec.device_agent.health.monitor import Monitor, Sources
 from edgec.device_agent.health.observer import InferenceObserver
 from edgec.device_agent.health.status_socket import StatusSocket
-from edgec.device_agent.inference.runner import CAPTURES_FOLDER, Inference, Settings
+from edgec.device_agent.inference.runner import CAPTURES_FOLDER, MEDIA_FOLDER, Inference, Settings
 from edgec.device_agent.inference.streams import Streams
 from edgec.device_agent.process import log as logs
 from edgec.device_agent.process.loop import Loop
+from edgec.device_agent.process.space import make_room
 from edgec.device_agent.process.statefile import StateFile, claim_folder, explain
 from edgec.device_agent.process.systemd import Notifier
 from edgec.device_agent.updates.catalog import Catalog
@@ -82,8 +83,9 @@ class Agent:
         self._degraded = Degraded(lambda: self._monitor.changed())
         limits = file_config.outbox
         self._outbox = Outbox(
-            self._state / "outbox.db", limits.max_bytes, limits.max_age_s, lambda: self._client.notify()
-        )
+            self._state / "outbox.db", limits.max_bytes, limits.max_age_s, lambda: self._client.notify(),
+            self._make_room,
+        )  # fmt: skip
         table = tomllib.loads(path.read_text(encoding="utf-8"))
         shadow_file = StateFile(self._state / "shadow.json")
         self._shadow = ShadowDesk(self._topics, table, path, shadow_file, self._outbox, self._apply)
@@ -166,7 +168,7 @@ class Agent:
             trust_of(enrolment, self._state, self._identity.target),
             config.updates,
             self._host,
-            Fetchers(store, access, config.updates.download_timeout_s),
+            Fetchers(store, access, config.updates.download_timeout_s, self._make_room),
         )
         commands = Commands(
             self.loop,
@@ -323,6 +325,10 @@ class Agent:
                 self._streams.add(name, settings)
         self._session.discover()
         self._monitor.changed()
+
+    def _make_room(self, wanted: int) -> int:
+        """Delete the oldest pictures until so many bytes are free: the outbox and updates come first."""
+        return make_room(self._state / MEDIA_FOLDER, wanted)
 
     def _mend(self, slot: str) -> None:
         """A slot's model cannot be loaded: if the disk has damaged it, fetch the damaged parts and load it again."""

@@ -44,6 +44,7 @@ _REMEMBERED = 4096
 """Number of sent messages whose ids are still recognised as repeats."""
 _LOG_SHORT, _LOG_LONG = 200, 1000
 _MEMORY_BYTES = 8 * 2**20
+_ROOM_BYTES = 4 * 2**20
 _RESERVED = 1000
 """The copy of the numbers is written once for so many events: after damage they go on at the next thousand."""
 _MESSAGE = "seq, id, lane, critical, topic, payload, created, crc"
@@ -102,8 +103,14 @@ class Outbox:
     """
 
     def __init__(
-        self, path: Path, max_bytes: int, max_age_s: float, on_change: Callable[[], None] = lambda: None
+        self,
+        path: Path,
+        max_bytes: int,
+        max_age_s: float,
+        on_change: Callable[[], None] = lambda: None,
+        make_room: Callable[[int], int] = lambda _: 0,
     ) -> None:
+        self._make_room = make_room
         self._path, self._max_bytes, self._max_age_s = path, max_bytes, max_age_s
         self._on_change = on_change
         self._condition = threading.Condition()
@@ -381,17 +388,29 @@ class Outbox:
             puts = [put for entry, put in self._memory if entry.key not in acked]
             puts += [put for put in batch if put.flushed is None]
             try:
-                if self._database is None:
-                    self._database = self._connect()
-                self._transact(puts, acked)
+                self._transact_somewhere(puts, acked)
             except (sqlite3.OperationalError, OSError) as error:
                 self._hold_in_memory(batch, acked, str(error))
                 return
             self._memory.clear()
             self._acked -= acked
             if self._problem:
-                log.info("the outbox can be written again")
+                log.warning("the outbox can be written again")
                 self._problem = ""
+
+    def _transact_somewhere(self, puts: list[_Put], acked: set[int]) -> None:
+        """`_transact`; on a full disk once more, if pictures could make room."""
+        try:
+            self._begun(puts, acked)
+        except sqlite3.OperationalError:
+            if not self._make_room(_ROOM_BYTES):
+                raise
+            self._begun(puts, acked)
+
+    def _begun(self, puts: list[_Put], acked: set[int]) -> None:
+        if self._database is None:
+            self._database = self._connect()
+        self._transact(puts, acked)
 
     def _transact(self, puts: list[_Put], acked: set[int]) -> None:
         database = self._database

@@ -177,6 +177,9 @@ class UpdateSection(Section):
     """Limit of the distance between the score distributions (Kolmogorov-Smirnov, 0 to 1)."""
     download_timeout_s: float = Field(default=3600.0, gt=0)
     trial_timeout_s: float = Field(default=120.0, gt=0)
+    reserve_bytes: int = Field(default=64 * 2**20, ge=0)
+    """Disk space that snapshots, clips and captures leave free for updates, beside `outbox.max_bytes`; at most a
+    quarter of the disk in all."""
 
 
 class ViewSection(Section):

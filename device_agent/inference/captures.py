@@ -25,6 +25,7 @@ from edgec.device_agent.inference.media import MediaRing
 from edgec.device_agent.inference.slots import MODEL_ERRORS, Loaded, timed
 from edgec.device_agent.inference.tracker import Seen
 from edgec.device_agent.process.ring import Frame
+from edgec.device_agent.process.space import Reserve
 from edgec.device_agent.process.statefile import StateFile, write_durably
 from edgec.protocol.captures import MAX_CAPTURE_BYTES, MAX_PREDICTIONS, CaptureMeta, CaptureReason, Prediction
 from edgec.protocol.captures import SecondOpinion as Second
@@ -43,7 +44,8 @@ class Spool:
     jump nor a restart refills it.
     """
 
-    def __init__(self, folder: Path, max_bytes: int, per_day: int) -> None:
+    def __init__(self, folder: Path, max_bytes: int, per_day: int, reserve: Reserve | None = None) -> None:
+        self._reserve = reserve
         self.folder, self._max_bytes, self._per_day = folder, max_bytes, per_day
         self.kept = self.refused = 0
         self.problem = ""
@@ -78,6 +80,9 @@ class Spool:
         if waiting + len(jpeg) + len(body) > self._max_bytes or len(jpeg) > MAX_CAPTURE_BYTES:
             self.refused += 1
             raise StateError(f"{waiting} bytes of captures wait already: the limit is {self._max_bytes}")
+        if self._reserve is not None and self._reserve.left() < len(jpeg) + len(body):
+            self.refused += 1
+            raise StateError(self._reserve.refusal())
         write_durably(self.folder / f"{meta.id}.jpg", jpeg, 0o600)
         try:
             write_durably(self.folder / f"{meta.id}.json", body, 0o600)

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from edgec.device_agent.config.settings import StreamSection
 from edgec.device_agent.inference.masks import blur
 from edgec.device_agent.inference.messages import MediaLimits
+from edgec.device_agent.process.space import Reserve
 from edgec.device_agent.process.statefile import explain
 
 log = logging.getLogger("media")
@@ -36,10 +37,15 @@ _WAITING = 16
 Picture = NDArray[np.uint8]
 
 
-class MediaRing:
-    """A folder whose total size is bounded."""
+class _NoRoom(OSError):
+    """The disk has only its reserve left."""
 
-    def __init__(self, folder: Path, max_bytes: int) -> None:
+
+class MediaRing:
+    """A folder whose total size is bounded, on a disk of which the reserve is left free."""
+
+    def __init__(self, folder: Path, max_bytes: int, reserve: Reserve | None = None) -> None:
+        self._reserve = reserve
         self.folder, self._max_bytes = folder, max_bytes
         self.left_out = 0
         self.problem = ""
@@ -101,11 +107,11 @@ class MediaRing:
             job = self._jobs.get()
             try:
                 job()
-                self.problem = ""
             except OSError as error:
+                why = str(error) if isinstance(error, _NoRoom) else explain(error)
                 if not self.problem:
-                    log.error("pictures cannot be stored: %s", explain(error))
-                self.problem = explain(error)
+                    log.error("pictures cannot be stored: %s", why)
+                self.problem = why
 
     def _write(self, name: str, data: bytes) -> None:
         self._make_room(len(data))
@@ -119,6 +125,7 @@ class MediaRing:
             raise
         self._sizes.append((name, len(data)))
         self._total += len(data)
+        self.problem = ""
 
     def _write_clip(self, name: str, jpegs: list[bytes]) -> None:
         decoded = (cv2.imdecode(np.frombuffer(one, np.uint8), cv2.IMREAD_COLOR) for one in jpegs)
@@ -132,16 +139,31 @@ class MediaRing:
             writer.write(picture)
         writer.release()
         size = temporary.stat().st_size
-        self._make_room(size)
+        try:
+            self._make_room(size)
+        except _NoRoom:
+            temporary.unlink(missing_ok=True)
+            raise
         temporary.replace(self.folder / name)
         self._sizes.append((name, size))
         self._total += size
+        self.problem = ""
 
     def _make_room(self, size: int) -> None:
-        while self._sizes and self._total + size > self._max_bytes:
+        """Delete the oldest until the new one fits the limit and leaves the reserve.
+
+        Raises:
+            OSError: the reserve would be touched although none is left.
+        """
+        while self._sizes and (self._total + size > self._max_bytes or self._lacks(size)):
             name, old = self._sizes.popleft()
             (self.folder / name).unlink(missing_ok=True)
             self._total -= old
+        if self._reserve is not None and self._lacks(size):
+            raise _NoRoom(self._reserve.refusal())
+
+    def _lacks(self, size: int) -> bool:
+        return self._reserve is not None and self._reserve.left() < size
 
 
 @dataclass

@@ -16,6 +16,8 @@ class MediaLimits(msgspec.Struct, frozen=True):
     max_bytes: int
     clip_before_s: float
     clip_after_s: float
+    reserve_bytes: int = 0
+    """Space on the disk that pictures leave free."""
     picture_interval_s: float = 0.0
     """How often a picture goes to the broker; 0 for never."""
 

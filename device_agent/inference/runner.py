@@ -51,6 +51,10 @@ log = logging.getLogger("inference")
 _RETRY = RetryPolicy(first_s=20.0, max_s=20.0, jitter=False, immediate=5, window_s=60.0)
 
 
+MEDIA_FOLDER = "media"
+"""Of snapshots and clips, in the state folder."""
+
+
 CAPTURES_FOLDER = "samples"
 """Of captures that wait for upload, in the state folder; named so since the first version."""
 
@@ -85,10 +89,11 @@ class Settings:
             boot,
             device,
             MediaLimits(
-                str(state / "media"),
+                str(state / MEDIA_FOLDER),
                 media.max_bytes,
                 media.clip_before_s,
                 media.clip_after_s,
+                config.outbox.max_bytes + config.updates.reserve_bytes,
                 home.picture_interval_s if home.enabled else 0.0,
             ),
             CaptureLimits(str(state / CAPTURES_FOLDER), captures.max_bytes, captures.per_day, captures.faces),

@@ -51,6 +51,7 @@ from edgec.device_agent.inference.slots import Slots
 from edgec.device_agent.process import child, log
 from edgec.device_agent.process.channel import Channel, ChannelClosed
 from edgec.device_agent.process.ring import Kind, Ring
+from edgec.device_agent.process.space import Reserve
 from edgec.device_agent.view.frame import with_overlay
 
 logger = logging.getLogger("inference")
@@ -85,10 +86,12 @@ class Worker:
 
     def __init__(self, channel: Channel, start: StartInference, pulse: Pulse) -> None:
         self._channel, self._start, self._pulse = channel, start, pulse
-        self._pictures = MediaRing(Path(start.media.folder), start.media.max_bytes)
+        folder = Path(start.media.folder)
+        reserve = Reserve(folder, start.media.reserve_bytes)
+        self._pictures = MediaRing(folder, start.media.max_bytes, reserve)
         self._mark = f"{start.boot}{start.generation}"
         captures = start.captures
-        self._spool = Spool(Path(captures.folder), captures.max_bytes, captures.per_day)
+        self._spool = Spool(Path(captures.folder), captures.max_bytes, captures.per_day, reserve)
         self._streams: dict[str, Stream] = {}
         self._slots = Slots()
         self._selector = selectors.DefaultSelector()

@@ -71,7 +71,9 @@ class Fetcher:
         retry: RetryPolicy = RETRY,
         on_progress: Callable[[int, int], None] = lambda done, total: None,
         timeout_s: float = _SILENCE_S,
+        make_room: Callable[[int], object] = lambda _: None,
     ) -> None:
+        self._make_room = make_room
         self._store, self._base = store, f"{registry.rstrip('/')}/v2/{repository}"
         self._stop, self._on_progress = stop, on_progress
         self._retry = retry
@@ -103,9 +105,13 @@ class Fetcher:
             here = sum(
                 self._partial(blob).stat().st_size for blob in missing if self._partial(blob).is_file()
             )
-            if total - here + _SPARE_BYTES > self._store.free_bytes():
+            needed = total - here + _SPARE_BYTES
+            if needed > self._store.free_bytes():
+                self._make_room(needed)
+            if needed > self._store.free_bytes():
                 raise FetchError(
-                    f"the disk is full: the model needs {(total - here) / 1e6:.1f} MB, "
+                    f"the disk is full: the model needs {(total - here) / 1e6:.1f} MB and "
+                    f"{_SPARE_BYTES / 1e6:.1f} MB are kept for the outbox, but only "
                     f"{self._store.free_bytes() / 1e6:.1f} MB are free"
                 )
             done = 0
@@ -254,8 +260,14 @@ class Fetcher:
 class Fetchers:
     """Makes the fetcher of an update; only the registry of the enrolment gets its token."""
 
-    def __init__(self, store: ModelStore, access: RegistryAccess | None, timeout_s: float) -> None:
-        self._store, self._access = store, access
+    def __init__(
+        self,
+        store: ModelStore,
+        access: RegistryAccess | None,
+        timeout_s: float,
+        make_room: Callable[[int], object] = lambda _: None,
+    ) -> None:
+        self._store, self._access, self._make_room = store, access, make_room
         self._retry = replace(RETRY, total_s=timeout_s)
 
     def __call__(
@@ -266,8 +278,9 @@ class Fetchers:
         same = access is not None and access.url.rstrip("/") == document.registry.rstrip("/")
         token = access.token if access is not None and same else None
         return Fetcher(
-            self._store, document.registry, document.repository, token, stop, self._retry, progress
-        )
+            self._store, document.registry, document.repository, token, stop, self._retry, progress,
+            make_room=self._make_room,
+        )  # fmt: skip
 
 
 def _check_status(response: httpx.Response, wanted: tuple[int, ...]) -> None:
