@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 from pydantic import ValidationError
 
+from edgec.device_agent.process.causes import clock_cause
 from edgec.device_agent.process.retry import Backoff, RetryPolicy
 from edgec.device_agent.process.statefile import explain
 from edgec.protocol.captures import CAPTURES_PATH, MAX_CAPTURE_BYTES, CaptureMeta
@@ -157,7 +158,8 @@ class CaptureUplink:
         try:
             answer = self._client.post(CAPTURES_PATH, files=files)
         except httpx.HTTPError as error:
-            raise NotNow(f"the fleet server cannot be reached ({type(error).__name__})") from error
+            why = clock_cause(error) or f"the fleet server cannot be reached ({type(error).__name__})"
+            raise NotNow(why) from error
         status = answer.status_code
         if status in (200, 201):
             self.sent += 1

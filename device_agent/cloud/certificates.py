@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from edgec.device_agent.errors import EnrollError, StateError
+from edgec.device_agent.process.causes import cause_of
 from edgec.device_agent.process.statefile import StateFile
 from edgec.protocol.enrol import EnrollRequest, EnrollResponse
 
@@ -144,7 +145,7 @@ class Renewer:
             try:
                 self.renew()
             except (httpx.HTTPError, EnrollError, OSError, ValueError, KeyError) as error:
-                log.warning("the certificate is not renewed yet: %s", error)
+                log.warning("the certificate is not renewed yet: %s", cause_of(error))
                 left = self.due_in(1.0)
                 if self._stopping.wait(min(RETRY_S, max(left / 10, 1.0)) * random.uniform(0.5, 1.0)):
                     return

@@ -14,6 +14,7 @@ from edgec.device_agent.cloud import certificates
 from edgec.device_agent.cloud.mqtt_client import Broker
 from edgec.device_agent.config.settings import AgentConfig
 from edgec.device_agent.errors import ConfigError, EnrollError, StateError
+from edgec.device_agent.process.causes import clock_cause
 from edgec.device_agent.process.statefile import StateFile
 from edgec.protocol.codec import decode, encode
 from edgec.protocol.enrol import ENROLL_PATH, EnrollRequest, EnrollResponse
@@ -97,6 +98,8 @@ def enroll(
             url, content=encode(request), headers={"Content-Type": "application/json"}, timeout=timeout_s
         )
     except httpx.HTTPError as error:
+        if clock := clock_cause(error):
+            raise EnrollError(f"{server}: {clock}") from error
         raise EnrollError(
             f"{server} cannot be reached: {error}; is `edgec fleet serve` running there?"
         ) from error

@@ -24,6 +24,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from edgec.device_agent.cloud.outbox import Outbox
 from edgec.device_agent.errors import StateError
+from edgec.device_agent.process.causes import cause_of
 from edgec.device_agent.process.retry import Backoff, RetryPolicy
 from edgec.device_agent.process.statefile import StateFile
 from edgec.protocol.codec import MAX_PAYLOAD_BYTES, encode
@@ -194,7 +195,7 @@ class MqttClient:
             try:
                 self._session()
             except (OSError, ValueError, SessionLost) as error:
-                log.warning("no broker at %s:%s: %s", self._broker.host, self._broker.port, error)
+                log.warning("no broker at %s:%s: %s", self._broker.host, self._broker.port, cause_of(error))
             except Exception:
                 # A defect, ours or the client library's: counted and reported in health; the next session tries again.
                 self.errors += 1

@@ -25,6 +25,7 @@ from edgec.device_agent.config.settings import AgentConfig, load_config
 from edgec.device_agent.errors import AgentError, StateError
 from edgec.device_agent.health.report import clock_is_plausible
 from edgec.device_agent.health.status_socket import query
+from edgec.device_agent.process.causes import clock_cause
 from edgec.device_agent.process.statefile import StateFile, write_durably
 from edgec.device_agent.updates.deployments import Deployments
 from edgec.device_agent.updates.mend import Mender
@@ -80,8 +81,8 @@ def examine(path: Path, *, repair: bool = False) -> Iterator[Finding]:
     except StateError as error:
         yield Finding("identity", "bad", str(error), "edgec agent enroll --device NAME, with its old name")
         return
-    yield from _enrolment(config, identity)
     yield _clock(identity)
+    yield from _enrolment(config, identity)
     yield from _broker(config, identity)
     yield from _models(config, identity if repair else None)
     yield from _sources(config, running)
@@ -152,6 +153,9 @@ def _enrolment(config: AgentConfig, identity: EnrollResponse | None) -> Iterator
     try:
         answer = httpx.get(f"{identity.registry.url.rstrip('/')}/v2/", timeout=5, headers=_auth(identity))
     except httpx.HTTPError as error:
+        if clock_cause(error):
+            yield Finding("registry", "warning", "not checked: the clock is wrong", "see clock")
+            return
         yield Finding(
             "registry", "bad", f"{identity.registry.url}: {error}", "check the network and the server"
         )
@@ -173,7 +177,9 @@ def _clock(identity: EnrollResponse | None) -> Finding:
         try:
             answer = httpx.get(f"{identity.registry.url.rstrip('/')}/v2/", timeout=5, headers=_auth(identity))
             server = parsedate_to_datetime(answer.headers["date"]).timestamp()
-        except (httpx.HTTPError, KeyError, ValueError):
+        except (httpx.HTTPError, KeyError, ValueError) as error:
+            if cause := clock_cause(error):
+                return Finding("clock", "bad", cause, remedy)
             return Finding(
                 "clock", "good", f"shows {time.strftime('%Y-%m-%d %H:%M:%S')}, no server to compare"
             )
@@ -201,6 +207,9 @@ def _broker(config: AgentConfig, identity: EnrollResponse | None) -> Iterator[Fi
                 context = ssl.create_default_context(cafile=broker.ca, cadata=broker.ca_pem)
                 context.wrap_socket(sock, server_hostname=broker.host).close()
     except OSError as error:
+        if clock_cause(error):
+            yield Finding("broker", "warning", "not checked: the clock is wrong", "see clock")
+            return
         remedy = "is it running, and can this device reach it?"
         if isinstance(error, socket.gaierror):
             remedy = "is the name correct, and does this device have a name server?"

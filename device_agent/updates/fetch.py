@@ -17,6 +17,7 @@ from pathlib import Path
 import httpx
 
 from edgec.device_agent.errors import FetchError, TrustError
+from edgec.device_agent.process.causes import cause_of
 from edgec.device_agent.process.retry import Backoff, RetryPolicy
 from edgec.device_agent.process.statefile import explain
 from edgec.device_agent.updates.store import ModelStore, hash_file
@@ -139,7 +140,7 @@ class Fetcher:
                     raise FetchError(f"cannot store {what}: {explain(error)}") from error
                 self.retries += 1
                 wait = max(backoff.failed(), getattr(error, "wait_s", 0.0))
-                reason = str(error) or type(error).__name__
+                reason = cause_of(error)
                 if time.monotonic() + wait > self._deadline:
                     raise FetchError(f"{what} could not be fetched: {reason}") from error
                 log.warning("%s: %s; next attempt in %.1f s", what, reason, wait)

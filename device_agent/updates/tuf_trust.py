@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from tuf.api.exceptions import DownloadError, DownloadHTTPError, RepositoryError
+from tuf.api.exceptions import DownloadError, DownloadHTTPError, ExpiredMetadataError, RepositoryError
 from tuf.api.metadata import Metadata, Root, Snapshot, Targets, Timestamp
 from tuf.ngclient import Updater, UpdaterConfig
 from tuf.ngclient.fetcher import FetcherInterface
 
 from edgec.device_agent.errors import TrustError
+from edgec.device_agent.process.causes import clock_cause, shown_time
 from edgec.device_agent.process.statefile import StateFile
 from edgec.device_agent.updates.trust import DigestTrust, Trust
 from edgec.protocol.enrol import EnrollResponse
@@ -29,6 +30,7 @@ METADATA = "/tuf/metadata"
 ROLES = ("root", "timestamp", "snapshot", "targets")
 TIMEOUT_S = 20.0
 CHUNK = 64 * 1024
+_CLOCK = "this device's clock (set it, if that is wrong) shows"
 
 
 class HttpFetcher(FetcherInterface):
@@ -87,7 +89,13 @@ class TufTrust:
         try:
             updater = self._refresh()
             info = updater.get_targetinfo(path)
-        except (RepositoryError, DownloadError, OSError) as error:
+        except ExpiredMetadataError as error:
+            raise TrustError(
+                f"the fleet's signatures have expired ({error}), and {_CLOCK} {shown_time()}"
+            ) from error
+        except (RepositoryError, DownloadError, OSError, httpx.HTTPError) as error:
+            if clock := clock_cause(error):
+                raise TrustError(clock) from error
             raise TrustError(f"the fleet's signatures cannot be trusted: {error}") from error
         if info is None:
             raise TrustError(f"{path} is not signed")
@@ -131,7 +139,8 @@ class TufTrust:
                 )
             if metadata.signed.is_expired(latest):
                 raise TrustError(
-                    f"the fleet's {role} metadata expired at {metadata.signed.expires:%Y-%m-%d %H:%M} UTC"
+                    f"the fleet's {role} metadata expired at {metadata.signed.expires:%Y-%m-%d %H:%M} UTC, "
+                    f"and {_CLOCK} {latest:%Y-%m-%d %H:%M} UTC"
                 )
             roles[role] = {"version": metadata.signed.version, "keys": keys}
         self._floor.save({"roles": roles, "time": latest.isoformat()})
