@@ -29,7 +29,18 @@ def print_status(answer: dict[str, Any]) -> None:
             f"{answer.get('cpu_percent', 0):.0f} % of a core, {answer.get('memory_bytes', 0) / 1e6:.0f} MB",
         )
     )
-    heads = ("stream", "state", "fps", "captured", "processed", "dropped", "damaged", "in flight", "restarts", "events")
+    heads = (
+        "stream",
+        "state",
+        "fps",
+        "captured",
+        "processed",
+        "dropped",
+        "damaged",
+        "in flight",
+        "restarts",
+        "events",
+    )
     streams = Table(*heads)
     for one in answer.get("streams", []):
         keys = ("captured", "processed", "dropped", "damaged", "in_flight", "restarts", "events")
