@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tvm
+import tvm_ffi
 from tvm import s_tir, tirx
 from tvm.s_tir import dlight
 from tvm.tirx import PrimFunc
@@ -42,9 +43,18 @@ def schedule_generic(func: PrimFunc, target: tvm.target.Target) -> PrimFunc:
 
 
 def on_one_thread(func: PrimFunc) -> PrimFunc:
-    """A kernel that was written as loops in a fixed order, run by a single thread: right, and slow."""
-    body = func.body
+    """A kernel that was written as loops in a fixed order, run by a single thread: right, and slow.
+
+    Its buffers move in front of the launch, where they become scratch memory of the device.
+    """
+    allocated: list[tirx.AllocBuffer] = []
+
+    def hoist(alloc: tirx.AllocBuffer) -> tirx.Stmt:
+        allocated.append(alloc)
+        return tirx.Evaluate(tirx.IntImm("int32", 0))
+
+    body = tvm_ffi.structural_map(func.body, [(tirx.AllocBuffer, hoist)])
     for tag in ("threadIdx.x", "blockIdx.x"):
         var = tirx.IterVar(tvm.ir.Range(0, 1), tirx.Var(tag.replace(".", "_"), "int32"), 1, tag)
         body = tirx.AttrStmt(var, "thread_extent", tirx.IntImm("int32", 1), body)
-    return func.with_body(body)
+    return func.with_body(tirx.SeqStmt([*allocated, body]) if allocated else body)

@@ -12,6 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import NodeProto, TensorProto, helper
 
+from edgec.compiler.frontends.relax import converters
+from edgec.compiler.frontends.relax.builder import Expr
+from edgec.compiler.frontends.relax.converters import CannotConvert, Node
 from edgec.compiler.options import CompileOptions
 from edgec.compiler.pipeline import CompileResult, compile_model
 from edgec.models.registry import build as build_model
@@ -87,13 +90,28 @@ def test_attention_and_embeddings(tmp_path: Path) -> None:
     verified(save(model, tmp_path), tmp_path)
 
 
-def test_parts_that_onnx_runtime_runs_are_called_between_kernels(tmp_path: Path) -> None:
-    nodes = [
-        helper.make_node("Mul", ["x", "x"], ["a"]),
-        helper.make_node("Det", ["a"], ["d"], name="det"),
-        helper.make_node("Abs", ["d"], ["y"]),
-    ]
-    result = verified(save(model_of(nodes, {"x": [3, 4, 4]}, ["y"]), tmp_path), tmp_path)
+DETERMINANT = [
+    helper.make_node("Mul", ["x", "x"], ["a"]),
+    helper.make_node("Det", ["a"], ["d"], name="det"),
+    helper.make_node("Abs", ["d"], ["y"]),
+]
+
+
+def test_kernels_in_a_fixed_order_run_on_one_thread(tmp_path: Path) -> None:
+    model = model_of(DETERMINANT, {"x": [3, 4, 4]}, ["y"])
+    assert not verified(save(model, tmp_path), tmp_path).config.segments
+
+
+def test_parts_that_onnx_runtime_runs_are_called_between_kernels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_node: Node) -> Expr:
+        raise CannotConvert("determinants are not compiled here")
+
+    converters.load_all()
+    monkeypatch.setitem(converters.CONVERTERS, ("", "Det"), refuse)
+    model = model_of(DETERMINANT, {"x": [3, 4, 4]}, ["y"])
+    result = verified(save(model, tmp_path), tmp_path)
     assert [segment.nodes for segment in result.config.segments] == [("det",)]
 
 
