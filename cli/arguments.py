@@ -6,16 +6,22 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from edgec.targets import Target, UsageError, detect, load_target
 
-SHAPE_HELP = "Shape of an input, as NAME:1x3x480x640. Repeat for each input with free dimensions."
+if TYPE_CHECKING:
+    from edgec.compiler.options import Shape, Size
+
+SHAPE_HELP = (
+    "Shape of an input, as NAME:1x3x480x640 (NAME:scalar without axes). Repeat for each one with free sizes."
+)
 BUCKETS_HELP = (
-    "Shape of an input, as NAME:1x3x480x640. Repeat for each input with free dimensions. With several shapes for an "
-    "input, the artifact accepts all of them with one set of weights, and the runtime selects the code for each."
+    "Shape of an input, as NAME:1x3x480x640 (NAME:scalar without axes). Repeat for each input with free dimensions. "
+    "A size such as 1..8 is chosen anew for each run. With several shapes for an input, the artifact accepts all of "
+    "them with one set of weights, and the runtime selects the code for each."
 )
 # A folder to write to that ends like these was meant as a file.
 FILE_ENDINGS = frozenset(
@@ -47,13 +53,13 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
-def parse_shapes(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
+def parse_shapes(texts: Sequence[str]) -> dict[str, Shape]:
     """Parse `NAME:1x3x480x640` arguments; a name may itself contain colons.
 
     Raises:
         UsageError: A text is not of this form, or a name is given twice.
     """
-    shapes: dict[str, tuple[int, ...]] = {}
+    shapes: dict[str, Shape] = {}
     for name, shape in map(_parse_shape, texts):
         if name in shapes:
             raise UsageError(f"--input names {name!r} twice")
@@ -61,7 +67,7 @@ def parse_shapes(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def parse_buckets(texts: Sequence[str]) -> list[dict[str, tuple[int, ...]]]:
+def parse_buckets(texts: Sequence[str]) -> list[dict[str, Shape]]:
     """Parse `NAME:1x3x480x640` arguments with several shapes for some inputs into sets of shapes, at least one.
 
     The nth shape of an input belongs with the nth of every other input that has several. An input with a single shape
@@ -70,7 +76,7 @@ def parse_buckets(texts: Sequence[str]) -> list[dict[str, tuple[int, ...]]]:
     Raises:
         UsageError: A text is not of this form, or inputs have different numbers of shapes.
     """
-    given: dict[str, list[tuple[int, ...]]] = {}
+    given: dict[str, list[Shape]] = {}
     for name, shape in map(_parse_shape, texts):
         given.setdefault(name, []).append(shape)
     counts = {name: len(shapes) for name, shapes in given.items() if len(shapes) > 1}
@@ -84,14 +90,28 @@ def parse_buckets(texts: Sequence[str]) -> list[dict[str, tuple[int, ...]]]:
     ]
 
 
-def _parse_shape(text: str) -> tuple[str, tuple[int, ...]]:
+def _parse_shape(text: str) -> tuple[str, Shape]:
     name, colon, sizes = text.rpartition(":")
-    if not colon or not name or not re.fullmatch(r"\d+([x,]\d+)*", sizes):
-        raise UsageError(f"--input {text!r} is not of the form NAME:1x3x480x640")
-    numbers = re.split("[x,]", sizes)
-    if any(len(number) > 12 for number in numbers):
+    if colon and name and sizes == "scalar":
+        return name, ()
+    if not colon or not name or not re.fullmatch(r"\d+(\.\.\d+)?([x,]\d+(\.\.\d+)?)*", sizes):
+        raise UsageError(f"--input {text!r} is not of the form NAME:1x3x480x640, or NAME:1..8x3x480x640")
+    if any(len(number) > 12 for number in re.findall(r"\d+", sizes)):
         raise UsageError(f"--input {text!r}: the dimensions are too large for a tensor")
-    return name, tuple(int(number) for number in numbers)
+    return name, tuple(_parse_size(text, size) for size in re.split("[x,]", sizes))
+
+
+def _parse_size(text: str, size: str) -> Size:
+    low, bounded, high = size.partition("..")
+    if not bounded:
+        return int(low)
+    if not 0 < int(low) <= int(high):
+        raise UsageError(
+            f"--input {text!r}: the sizes {size} are not from a smaller to a larger one, from 1 on"
+        )
+    from edgec.compiler.options import Bounds  # loads no compiler
+
+    return int(low) if int(low) == int(high) else Bounds(int(low), int(high))
 
 
 def choose_target(name: str) -> Target:

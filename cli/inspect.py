@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +15,7 @@ from edgec.cli.quiet_stderr import without_tvm_warnings
 
 if TYPE_CHECKING:
     from edgec.compiler.inspect import ModelSummary
+    from edgec.compiler.options import Shape
     from edgec.runtime import Artifact
 
 # How a state came to be one.
@@ -116,7 +118,7 @@ def show_artifact(artifact: Artifact) -> None:
     out.print(table)
 
 
-def show_work(shapes: dict[str, tuple[int, ...]], summary: ModelSummary) -> None:
+def show_work(shapes: Mapping[str, Shape], summary: ModelSummary) -> None:
     """Print the cost of an additional set of input shapes."""
     from edgec.compiler.report.html import size
 

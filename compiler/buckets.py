@@ -33,7 +33,13 @@ def join(built: Sequence[Built]) -> pack.Further:
         InputShapeError: two sets of input shapes are the same.
     """
     first = built[0]
-    shapes = [tuple(port.shape for port in one.imported.source.inputs) for one in built]
+    shapes = [
+        (
+            tuple((p.shape, p.symbols) for p in one.imported.source.inputs),
+            tuple(one.imported.source.bounds.items()),
+        )
+        for one in built
+    ]
     if len(set(shapes)) < len(shapes):
         raise InputShapeError("the same input shapes are given twice; each set needs shapes of its own")
     if len(built) == 1:
@@ -63,11 +69,13 @@ def _bucket(one: Built, layer: str, weights: tuple[str, ...], number: int) -> rt
     source, lowered = one.imported.source, one.lowered
     return rt.Bucket(
         layer=layer,
-        inputs=pack.specs(source.inputs),
+        inputs=pack.specs(source.inputs, source.bounds),
         outputs=pack.specs(source.outputs),
         entry=lowered.entry,
         weights=weights,
         plan=pack.plan_of(lowered),
+        varies=lowered.varies,
+        calls=lowered.calls,
         kernels=pack.kernels(lowered, source.nodes, one.imported.segments),
         segments=pack.segments_of(one.imported.segments, number),
         states=pack.states_of(source, number),

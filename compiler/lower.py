@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import tvm
 from tvm import relax
@@ -13,9 +13,12 @@ from edgec.compiler.backends.interface import OperandsOf
 from edgec.compiler.backends.registry import backend_of
 from edgec.compiler.errors import KernelUnsupported
 from edgec.compiler.graph.buffers import buffer_bytes
-from edgec.compiler.graph.fusion import Kernel, fuse, kernel_calls
+from edgec.compiler.graph.control import MAIN, Parts
+from edgec.compiler.graph.fusion import Kernel, fuse, kernel_calls, kernel_users
+from edgec.compiler.graph.islands import divide, is_whole
 from edgec.compiler.graph.reduction_starts import start_from_infinity
 from edgec.compiler.graph.simplify import simplify
+from edgec.compiler.graph.weave import Piece, kernel_symbol
 from edgec.compiler.graph.weights import lift_weights
 from edgec.compiler.graph.zero_products import legalisations
 from edgec.compiler.lowered import KernelInfo, Lowered, TuningSummary
@@ -35,34 +38,104 @@ def lower(
     options: CompileOptions,
     progress: Progress,
     bf16_nodes: Collection[int] = (),
+    parts: Parts | None = None,
 ) -> Lowered:
     """Compile the function `main` of `mod` for `target`.
 
     Args:
-        mod: the output of a front end: static shapes, constants embedded, binding variables named after source nodes.
+        mod: the output of a front end: constants embedded, binding variables named after source nodes.
         target: the hardware; its instruction set, registers and caches choose the kernels.
         options: threads, tuning effort, precision, cache folder.
         progress: receives stages and tuning notes.
         bf16_nodes: with the precision `auto`, the source nodes that multiply in bfloat16 (`bf16` takes all that
             can). On a target without the instruction they compute the same by float32 arithmetic.
+        parts: branches and bodies of loops that `mod` calls.
 
     Returns:
         code, weights in call order, and the map from kernels to source nodes. Deterministic given the tuning cache.
     """
     backend = backend_of(target)
-    threads = options.threads or target.cores
-    progress.stage("graph")
-    with tvm.target.Target(dict(target.tvm)):
-        mod = _legalise(backend.choose_layouts(simplify(mod), _operands_of(options, bf16_nodes)))
-        mod, calls = fuse(mod)
+    operands = _operands_of(options, bf16_nodes)
     if options.precision == "auto" and bf16_nodes:
         options = replace(options, error_budget=options.error_budget * (1 - BF16_SHARE))
     tuner = Tuner(backend, options, progress)
-    mod, kernels = _make_kernels(mod, calls, threads, tuner, progress)
-    mod, weights = lift_weights(mod)
+    lowering = _Lowering(target, options, operands, tuner, progress)
+    if (parts is None or not parts.control) and is_whole(mod):
+        mod, kernels = lowering.static(mod)
+        mod, weights = lift_weights(mod)
+        progress.stage("build")
+        library = backend.build(mod, options.cache_dir, progress)
+        return Lowered(library.code, weights, kernels, tuning=tuner.summary(), plan=library.plan)
+    pieces, kernels = lowering.pieces(mod, parts or Parts())
     progress.stage("build")
-    library = backend.build(mod, options.cache_dir, progress)
-    return Lowered(library.code, weights, kernels, tuning=tuner.summary(), plan=library.plan)
+    control = parts.control if parts else ()
+    program = backend.build_program(pieces, control, MAIN, options.cache_dir, progress)
+    return Lowered(
+        program.code,
+        dict(program.weights),
+        kernels,
+        tuning=tuner.summary(),
+        plan=program.plan,
+        varies=True,
+        calls=program.calls,
+    )
+
+
+@dataclass
+class _Lowering:
+    """Turns functions into calls of scheduled kernels."""
+
+    target: Target
+    options: CompileOptions
+    operands: OperandsOf
+    tuner: Tuner
+    progress: Progress
+
+    @property
+    def threads(self) -> int:
+        return self.options.threads or self.target.cores
+
+    def static(self, mod: tvm.IRModule) -> tuple[tvm.IRModule, dict[str, KernelInfo]]:
+        """A function of static shapes, with layouts and templates."""
+        self.progress.stage("graph")
+        with tvm.target.Target(dict(self.target.tvm)):
+            mod = _legalise(self.tuner.backend.choose_layouts(simplify(mod), self.operands))
+            mod, calls = fuse(mod)
+        return _make_kernels(mod, calls, self.threads, self.tuner, self.progress)
+
+    def dynamic(self, mod: tvm.IRModule) -> tuple[tvm.IRModule, dict[str, KernelInfo]]:
+        """A function whose sizes are known at run time: a kernel for each operator, scheduled generically."""
+        with tvm.target.Target(dict(self.target.tvm)):
+            mod = relax.transform.DeadCodeElimination(["main"])(_legalise(mod))
+        set_threads(self.threads)
+        infos: dict[str, KernelInfo] = {}
+        for gv, nodes in kernel_users(mod).items():
+            kernel = mod[gv]
+            symbol = str(gv.name_hint)
+            made = self.tuner.backend.schedule(kernel, self.threads).with_attr("global_symbol", symbol)
+            mod.update_func(gv, made)
+            infos[symbol] = KernelInfo(symbol, symbol.rstrip("0123456789"), nodes, 0, 0, "generic")
+        return mod, infos
+
+    def pieces(self, mod: tvm.IRModule, parts: Parts) -> tuple[list[Piece], dict[str, KernelInfo]]:
+        """The islands of static shapes in all parts, and what connects them."""
+        pieces: list[Piece] = []
+        kernels: dict[str, KernelInfo] = {}
+
+        def add(name: str, made: tuple[tvm.IRModule, dict[str, KernelInfo]], *, static: bool) -> None:
+            lowered, infos = made
+            lowered, weights = lift_weights(lowered)
+            pieces.append(Piece(name, lowered, weights, static))
+            for symbol, info in infos.items():
+                own = kernel_symbol(name, symbol, MAIN)
+                kernels[own] = replace(info, symbol=own)
+
+        for name, module in {MAIN: mod, **parts.modules}.items():
+            divided = divide(module, f"{name}.i")
+            for island, inner in divided.islands.items():
+                add(island, self.static(inner), static=True)
+            add(name, self.dynamic(divided.rest), static=False)
+        return pieces, kernels
 
 
 def _operands_of(options: CompileOptions, nodes: Collection[int]) -> OperandsOf:

@@ -99,6 +99,8 @@ class Lowered:
     kernels: dict[str, KernelInfo]
     entry: str = "main"
     tuning: TuningSummary = field(default_factory=TuningSummary)
+    varies: bool = False  # whether sizes, or the path that a run takes, differ between calls
+    calls: tuple[str, ...] = ()  # names of the runtime's functions that the code calls
     plan: Plan | None = None  # the entry point that takes its activations as arguments, and their placement
 
     @property

@@ -5,12 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple, TypeAlias
 
 from edgec.runtime.card import StatePair
 
 Tune = Literal["none", "fast", "full"]
 Precision = Literal["fp32", "bf16", "auto"]
+
+
+class Bounds(NamedTuple):
+    """The sizes that an axis may have, both ends included."""
+
+    low: int
+    high: int
+
+    def __str__(self) -> str:
+        return f"{self.low}..{self.high}"
+
+
+Size: TypeAlias = "int | Bounds"
+Shape: TypeAlias = tuple[Size, ...]
 BF16_SHARE = 0.8  # of the budget with `auto`; the rest is for Winograd's transforms and the order of sums
 # The error accepted where the user names none. With bf16, factors have 8 bits: a few parts in a thousand a layer.
 ERROR_BUDGET: Mapping[Precision, float] = {"fp32": 1e-3, "auto": 1e-2, "bf16": 3e-2}
@@ -31,7 +45,8 @@ class CompileOptions:
         error_budget: largest error accepted per output, relative to the largest absolute value of that
             output in the reference (dimensionless). Verification fails above it.
         cache_dir: folder of chosen schedules and of machine code; None means the user's cache folder.
-        input_shapes: shape per source input name; wins over what the model declares.
+        input_shapes: shape per source input name; wins over what the model declares. A size within `Bounds` is chosen
+            when the model runs.
         buckets: further sets of input shapes that the same artifact takes, each as `input_shapes`; the runtime
             chooses by the shapes of what it is given.
         states: the inputs that outputs of the run before feed; None finds them by names and shapes, and an empty tuple
@@ -46,8 +61,8 @@ class CompileOptions:
     precision: Precision = "fp32"
     error_budget: float = 1e-3
     cache_dir: Path | None = None
-    input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    buckets: tuple[Mapping[str, tuple[int, ...]], ...] = ()
+    input_shapes: Mapping[str, Shape] = field(default_factory=dict)
+    buckets: tuple[Mapping[str, Shape], ...] = ()
     states: tuple[StatePair, ...] | None = None
     verify: bool = True
     fallback: bool = True

@@ -17,7 +17,7 @@ from msgspec import UNSET
 import edgec.runtime as rt
 from edgec.compiler.frontends.source import FallbackSegment, Port, SourceModel, SourceNode, State
 from edgec.compiler.lowered import Lowered
-from edgec.compiler.options import CompileOptions
+from edgec.compiler.options import Bounds, CompileOptions, Shape
 from edgec.compiler.processing import ProcessingLibrary
 from edgec.targets import Target
 
@@ -71,12 +71,14 @@ def make_config(
         min_glibc=target.min_glibc,
         tvm_version=metadata.version("apache-tvm"),
         edgec_version=metadata.version("edgec"),
-        inputs=specs(source.inputs),
+        inputs=specs(source.inputs, source.bounds),
         outputs=specs(source.outputs),
         states=states_of(source),
         entry=lowered.entry,
         weights=tuple(lowered.weights),
         plan=plan_of(lowered),
+        varies=lowered.varies,
+        calls=lowered.calls,
         threads=options.threads,
         # without its states, which the config has: an edgec that knows no states reads the card, too
         pipeline=card and msgspec.structs.replace(card, states=UNSET),
@@ -88,10 +90,17 @@ def make_config(
     )
 
 
-def specs(ports: Sequence[Port]) -> tuple[rt.TensorSpec, ...]:
+def specs(ports: Sequence[Port], bounds: Mapping[str, Bounds] | None = None) -> tuple[rt.TensorSpec, ...]:
     """Inputs or outputs in the config's form."""
     return tuple(
-        rt.TensorSpec(name=port.name, safe_name=port.safe_name, shape=port.shape, dtype=port.dtype)
+        rt.TensorSpec(
+            name=port.name,
+            safe_name=port.safe_name,
+            shape=port.shape,
+            dtype=port.dtype,
+            symbols=port.symbols,
+            bounds=_bounds(port, bounds or {}),
+        )
         for port in ports
     )
 
@@ -129,6 +138,13 @@ def initial_name(state: State, bucket: int = 0) -> str:
 def is_zero(state: State) -> bool:
     """Whether a state begins with zeros."""
     return state.initial is None or not state.initial.any()
+
+
+def _bounds(port: Port, bounds: Mapping[str, Bounds]) -> tuple[tuple[int, int], ...]:
+    return tuple(
+        (bounds[symbol].low, bounds[symbol].high) if symbol else (length, length)
+        for symbol, length in zip(port.symbols, port.shape, strict=False)
+    )
 
 
 def segments_of(segments: Sequence[FallbackSegment], bucket: int = 0) -> tuple[rt.Segment, ...]:
@@ -207,8 +223,11 @@ def described(options: CompileOptions) -> dict[str, Any]:
     }
 
 
-def _listed(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, list[int]]:
-    return {name: list(shape) for name, shape in sorted(shapes.items())}
+def _listed(shapes: Mapping[str, Shape]) -> dict[str, list[int | str]]:
+    texts = {
+        name: [one if isinstance(one, int) else str(one) for one in shape] for name, shape in shapes.items()
+    }
+    return dict(sorted(texts.items()))
 
 
 def sizes(source: SourceModel, lowered: Lowered, further: Further = NOTHING_FURTHER) -> dict[str, int]:

@@ -227,7 +227,7 @@ def _build(
         imported = to_relax(source, fallback_allowed=options.fallback)
     with clock("lower"):
         chosen = _bf16_nodes(source, backend_of(target), options, inputs, progress)
-        lowered = lower(imported.mod, target, options, progress, chosen)
+        lowered = lower(imported.mod, target, options, progress, chosen, imported.parts)
     return Built(imported, lowered)
 
 
@@ -274,6 +274,9 @@ def _verified(
             proof.require()
             proofs.append(proof)
             described.append(told)
+            for other in source.samples()[1:]:
+                quick = how | {"write": None, "measure": None}
+                verify_on_generated(unproven, other, target, **quick)[0].require()
     return proofs, described[0]
 
 

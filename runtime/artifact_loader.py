@@ -63,6 +63,10 @@ def _variant(
         from edgec.runtime.execution.fallback import FallbackSegments
 
         fallback = FallbackSegments(artifact, config.segments, wanted)
+    if config.calls:
+        from edgec.runtime.execution.sequences import register
+
+        register(config.calls)
     function = device.function(code, config, ordered(weights, config.weights), fallback)
     return Variant(config, function, device.use_threads, initial_values(config, weights))
 

@@ -68,6 +68,8 @@ class CpuDevice(Device):
         segments: FallbackSegments | None = None,
     ) -> CpuFunction:
         """Load a shared library and bind its function to the weights where they are mapped."""
-        return CpuFunction(load_code(code), config.entry, weights, config.inputs, segments, config.plan)
+        return CpuFunction(
+            load_code(code), config.entry, weights, config.inputs, segments, config.plan, varies=config.varies
+        )
 
     use_threads = staticmethod(threads.use)

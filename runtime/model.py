@@ -41,6 +41,7 @@ class Variant:
         "_begin",
         "_calls",
         "_initial",
+        "bounded",
         "config",
         "engine",
         "expected",
@@ -61,6 +62,7 @@ class Variant:
         self.engine: Executable | None = engine
         self.expected = [(spec.name, spec.shape, np.dtype(spec.dtype)) for spec in config.inputs]
         self.names = [spec.name for spec in config.outputs]
+        self.bounded = any(spec.bounds for spec in config.inputs)
         self._initial = tuple(initial)
         self._calls: StateCalls | None = None
         self._begin: list[Buffer] | None = None
@@ -98,6 +100,8 @@ class Variant:
     def match(self, inputs: Mapping[str, Array]) -> list[Array] | None:
         """Order arrays for a call; None when their names, shapes or dtypes do not fit this variant."""
         arrays = []
+        if self.bounded:
+            return self._match_bounds(inputs)
         try:
             for name, shape, dtype in self.expected:
                 array = inputs[name]
@@ -106,6 +110,19 @@ class Variant:
                 arrays.append(array)
         except (KeyError, AttributeError, TypeError):
             return None
+        return arrays if len(inputs) == len(arrays) else None
+
+    def _match_bounds(self, inputs: Mapping[str, Array]) -> list[Array] | None:
+        """As `match`, where sizes are within bounds."""
+        arrays: list[Array] = []
+        known: dict[str, int] = {}
+        for spec in self.config.inputs:
+            array = inputs.get(spec.name) if isinstance(inputs, Mapping) else None
+            if not isinstance(array, np.ndarray) or array.dtype != np.dtype(spec.dtype):
+                return None
+            if not spec.takes(array.shape, known):
+                return None
+            arrays.append(array)
         return arrays if len(inputs) == len(arrays) else None
 
     def call(self, arrays: list[Array], threading: Threading) -> list[Array]:

@@ -221,9 +221,10 @@ def misfit(configs: Sequence[ArtifactConfig], inputs: Any) -> InputError:  # noq
         array = inputs[spec.name]
         if not isinstance(array, np.ndarray):
             return InputError(f"input {spec} must be a numpy array, not {type(array).__name__}")
-        shapes = [config.inputs[number].shape for config in configs]
-        if array.shape not in shapes or array.dtype != np.dtype(spec.dtype):
-            further = "".join(f" or {list(shape)}" for shape in dict.fromkeys(shapes[1:]))
+        specs = [config.inputs[number] for config in configs]
+        if not any(one.takes(array.shape, {}) for one in specs) or array.dtype != np.dtype(spec.dtype):
+            texts = dict.fromkeys(f"[{', '.join(one.sizes())}]" for one in specs[1:])
+            further = "".join(f" or {text}" for text in texts)
             return InputError(f"input {spec}{further} was given as {array.dtype}{list(array.shape)}")
     sets = "; or ".join(", ".join(str(spec) for spec in config.inputs) for config in configs)
     return InputError(f"the inputs of {first.name} do not fit; it takes {sets}")

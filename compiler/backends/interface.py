@@ -8,8 +8,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
@@ -17,7 +17,9 @@ import numpy.typing as npt
 import tvm
 from tvm.tirx import PrimFunc
 
-from edgec.compiler.errors import TargetLacksPrecision
+from edgec.compiler.errors import KernelUnsupported, TargetLacksPrecision
+from edgec.compiler.graph.control import Control
+from edgec.compiler.graph.weave import Piece
 from edgec.compiler.lowered import Plan
 from edgec.compiler.operands.operands import FLOAT32, Operands
 from edgec.compiler.options import Precision
@@ -121,6 +123,19 @@ class Library:
     plan: Plan | None = None
 
 
+@dataclass(frozen=True)
+class ProgramLibrary(Library):
+    """The code of a model with control flow or sizes known at run time.
+
+    Attributes:
+        weights: by name, in the order in which its function takes them.
+        calls: names of the runtime's functions that it calls.
+    """
+
+    weights: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
+    calls: tuple[str, ...] = ()
+
+
 class Backend(ABC):
     """The compiler for one kind of hardware, set up for a target."""
 
@@ -210,6 +225,23 @@ class Backend(ABC):
         raise NotImplementedError(f"{type(self).__name__} measures no peak")
 
     # Code for the device.
+
+    def build_program(
+        self,
+        pieces: Sequence[Piece],
+        control: Sequence[Control],
+        main: str,
+        cache_dir: Path | None,
+        progress: Progress,
+    ) -> ProgramLibrary:
+        """The code of lowered pieces and the control flow between them; `main` names the model's own.
+
+        Raises:
+            KernelUnsupported: this back end compiles models of static shapes without control flow only.
+        """
+        raise KernelUnsupported(
+            f"{self.target.name} runs no control flow, and no sizes known only at run time"
+        )
 
     @abstractmethod
     def build(self, mod: tvm.IRModule, cache_dir: Path | None, progress: Progress) -> Library:

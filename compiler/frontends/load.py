@@ -18,7 +18,7 @@ from edgec.compiler.frontends.interface import Loaded
 from edgec.compiler.frontends.onnx.prepare import prepare
 from edgec.compiler.frontends.source import SourceModel
 from edgec.compiler.frontends.states import keep_windows, with_states
-from edgec.compiler.options import CompileOptions
+from edgec.compiler.options import CompileOptions, Shape
 
 
 def load_source(path: Path | str, options: CompileOptions) -> SourceModel:
@@ -66,7 +66,7 @@ def source_of(loaded: Loaded, path: Path, options: CompileOptions) -> SourceMode
     return with_states(source, loaded.variables, options.states, notes)
 
 
-def prepared(loaded: Loaded, path: Path, input_shapes: Mapping[str, tuple[int, ...]]) -> SourceModel:
+def prepared(loaded: Loaded, path: Path, input_shapes: Mapping[str, Shape]) -> SourceModel:
     """Make a model that was read ready for import; `loaded.model` may be changed."""
     from edgec.compiler.frontends.relax.importer import has_converter  # brings TVM with it
 

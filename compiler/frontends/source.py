@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
@@ -13,6 +13,9 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     import onnx
     import tvm
+
+    from edgec.compiler.graph.control import Parts
+    from edgec.compiler.options import Bounds
 
 
 class Reference(Protocol):
@@ -73,12 +76,15 @@ class Port:
         safe_name: the name as an identifier, unique within the model.
         shape: static dimensions.
         dtype: numpy's name of the element type, such as `float32`.
+        symbols: the names of the sizes that are chosen when the model runs, empty where a size is fixed; nothing if all
+            are. Their values in `shape` are examples.
     """
 
     name: str
     safe_name: str
     shape: tuple[int, ...]
     dtype: str
+    symbols: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -117,6 +123,7 @@ class SourceModel:
         origins: name of a value in `model` to the index into `nodes` of the node it came from.
         labels: the class names stored in the model; its output holds their positions.
         chosen: sizes that neither the user nor the model states, and what they were set to, in words.
+        bounds: of the symbolic sizes of the inputs, by name.
         original: runs the source model in its own framework; None where that is ONNX Runtime.
         states: inputs that outputs of the run before feed.
         notes: what was found about states, for the user.
@@ -132,9 +139,33 @@ class SourceModel:
     origins: Mapping[str, int]
     labels: tuple[str, ...] = ()
     chosen: tuple[str, ...] = ()
+    bounds: Mapping[str, Bounds] = field(default_factory=dict)
     original: Reference | None = None
     states: tuple[State, ...] = ()
     notes: tuple[str, ...] = ()
+
+    def at(self, sizes: Mapping[str, int]) -> SourceModel:
+        """The model with other examples of the symbolic sizes."""
+        return replace(self, inputs=tuple(_with_sizes(port, sizes) for port in self.inputs))
+
+    def samples(self) -> list[SourceModel]:
+        """The model at its smallest sizes, at its largest, and between; itself alone without symbolic sizes."""
+        if not self.bounds:
+            return [self]
+        chosen = (
+            {symbol: one.low for symbol, one in self.bounds.items()},
+            {symbol: one.high for symbol, one in self.bounds.items()},
+            {symbol: one.low + (one.high - one.low) * 2 // 5 for symbol, one in self.bounds.items()},
+        )
+        distinct = [sizes for n, sizes in enumerate(chosen) if sizes not in chosen[:n]]
+        return [self.at(sizes) for sizes in distinct]
+
+
+def _with_sizes(port: Port, sizes: Mapping[str, int]) -> Port:
+    if not port.symbols:
+        return port
+    shape = [sizes.get(s, old) if s else old for s, old in zip(port.symbols, port.shape, strict=True)]
+    return replace(port, shape=tuple(shape))
 
 
 @dataclass(frozen=True)
@@ -160,10 +191,11 @@ class ImportedModel:
     """A Relax module with one function `main`: inputs by safe name, constants embedded.
 
     A binding variable named `n12_…` belongs to `source.nodes[12]`. The function returns one tensor, or a
-    tuple when the model has several outputs. It calls the sub-graphs that run in ONNX Runtime (`segments`) as external
-    functions.
+    tuple when the model has several outputs. Sub-graphs that run in ONNX Runtime (`segments`), branches and loops
+    (`parts`) are external functions to it.
     """
 
     mod: tvm.IRModule
     source: SourceModel
     segments: tuple[FallbackSegment, ...] = ()
+    parts: Parts | None = None

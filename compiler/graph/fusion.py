@@ -78,6 +78,18 @@ def kernel_calls(mod: tvm.IRModule, entry: str = "main") -> list[GlobalVar]:
     return [b.value.args[0] for b in bindings if op_name(b.value) == "call_tir"]
 
 
+def kernel_users(mod: tvm.IRModule, entry: str = "main") -> dict[GlobalVar, tuple[tuple[int, ...], ...]]:
+    """The kernels that `entry` calls, each with the source nodes of every call."""
+    found: dict[GlobalVar, tuple[tuple[int, ...], ...]] = {}
+    for block in mod[entry].body.blocks:
+        for binding in block.bindings:
+            if op_name(binding.value) == "call_tir":
+                nodes = tuple(sorted(nodes_of(str(binding.var.name))))
+                gv = binding.value.args[0]
+                found[gv] = (*found.get(gv, ()), nodes)
+    return found
+
+
 def _read(mod: tvm.IRModule, function: relax.Function) -> list[_Op]:
     ops: list[_Op] = []
     where: dict[relax.Var, int] = {}

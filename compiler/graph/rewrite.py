@@ -56,6 +56,13 @@ def dtype_of(expr: Expr) -> str:
     return str(expr.ty.dtype.dtype)
 
 
+def with_value(binding: relax.Binding, value: Expr) -> relax.Binding:
+    """The binding (of a value, or of one whose sizes are matched) with another value."""
+    if isinstance(binding, relax.MatchCast):
+        return relax.MatchCast(binding.var, value, binding.ty)
+    return relax.VarBinding(binding.var, value)
+
+
 def op_name(expr: Expr) -> str:
     """`nn.conv2d` for a call of `relax.nn.conv2d`; empty for what is not a call of an operator."""
     if isinstance(expr, Call) and isinstance(expr.op, tvm.ir.Op):

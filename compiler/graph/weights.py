@@ -10,7 +10,7 @@ import tvm
 from tvm import relax
 from tvm.ir import GenericConst
 
-from edgec.compiler.graph.rewrite import map_leaves
+from edgec.compiler.graph.rewrite import map_leaves, with_value
 from edgec.compiler.graph.sources import node_of
 
 Weights = dict[str, npt.NDArray[np.generic]]
@@ -45,9 +45,7 @@ def lift_weights(mod: tvm.IRModule, entry: str = "main") -> tuple[tvm.IRModule, 
 
     blocks = []
     for block in function.body.blocks:
-        bindings = [
-            relax.VarBinding(b.var, map_leaves(b.value, _lifter(lift, b.var.name))) for b in block.bindings
-        ]
+        bindings = [with_value(b, map_leaves(b.value, _lifter(lift, b.var.name))) for b in block.bindings]
         blocks.append(type(block)(bindings))
     result = map_leaves(function.body.body, _lifter(lift, ""))
     lifted = relax.Function(

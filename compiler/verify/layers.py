@@ -67,7 +67,7 @@ def compare_layers(
     source = load_source(path, options)
     opened = open_up(source)
     imported = to_relax(opened, fallback_allowed=options.fallback)
-    lowered = lower(imported.mod, target, options, progress or Silent())
+    lowered = lower(imported.mod, target, options, progress or Silent(), parts=imported.parts)
     config = pack.make_config(
         opened, lowered, target, options, name="layers", version="1", card=None, segments=imported.segments
     )

@@ -113,7 +113,7 @@ def _failure(content: bytes, inputs: Arrays, target: Target, options: CompileOpt
         path.write_bytes(content)
         try:
             imported = to_relax(load_source(path, own), fallback_allowed=own.fallback)
-            lowered = lower(imported.mod, target, own, Silent())
+            lowered = lower(imported.mod, target, own, Silent(), parts=imported.parts)
             config = pack.make_config(
                 imported.source,
                 lowered,

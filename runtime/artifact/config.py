@@ -25,17 +25,39 @@ class TensorSpec(Part, kw_only=True):
     Attributes:
         name: its name in the source model.
         safe_name: its name in the compiled function.
-        shape: its static shape.
+        shape: its shape; of an input, the smallest one; -1 for a size of an output that differs from run to run.
         dtype: numpy's name of its element type.
+        symbols: a name for each size that is chosen anew for each run, empty for the others; nothing if all are fixed.
+            Equal names are equal sizes.
+        bounds: the smallest and the largest value of each size; nothing if all are fixed.
     """
 
     name: str
     safe_name: str
     shape: tuple[int, ...]
     dtype: str
+    symbols: tuple[str, ...] = ()
+    bounds: tuple[tuple[int, int], ...] = ()
 
     def __str__(self) -> str:
-        return f"{self.name!r} {self.dtype}[{', '.join(map(str, self.shape))}]"
+        return f"{self.name!r} {self.dtype}[{', '.join(self.sizes())}]"
+
+    def sizes(self) -> list[str]:
+        """The sizes in words: `3`, or `1..8`."""
+        if not self.bounds:
+            return [str(size) for size in self.shape]
+        return [str(low) if low == high else f"{low}..{high}" for low, high in self.bounds]
+
+    def takes(self, shape: tuple[int, ...], known: dict[str, int]) -> bool:
+        """Whether a shape is within the bounds, and agrees with the sizes of other inputs in `known`."""
+        if not self.bounds:
+            return shape == self.shape
+        if len(shape) != len(self.bounds):
+            return False
+        return all(
+            low <= size <= high and (not symbol or known.setdefault(symbol, size) == size)
+            for size, symbol, (low, high) in zip(shape, self.symbols, self.bounds, strict=True)
+        )
 
 
 class StateSpec(Part, kw_only=True):
@@ -140,6 +162,8 @@ class Bucket(Part, kw_only=True):
     entry: str = "main"
     weights: tuple[str, ...] = ()
     plan: MemoryPlan | None = None
+    varies: bool = False
+    calls: tuple[str, ...] = ()
     kernels: dict[str, KernelInfo] = msgspec.field(default_factory=dict)
     segments: tuple[Segment, ...] = ()
     states: tuple[StateSpec, ...] = ()
@@ -163,7 +187,9 @@ class ArtifactConfig(Part, kw_only=True):
     `onnxruntime` on the device. `states` are inputs that a session feeds with outputs of the run before; what they
     begin with is stored beside the weights. `around` names the functions of the library of pre- and postprocessing (see
     `edgec.runtime.processing.compiled`). `buckets` are further input shapes of the model; a reader that does not know
-    them runs the first.
+    them runs the first. `varies` says that the shapes of results, or the memory that they share with inputs, may differ
+    from call to call: there are branches, loops, or sizes known only at run time. `calls` names the functions of the
+    runtime that compiled code calls by name.
     """
 
     format_version: int = FORMAT_VERSION
@@ -182,6 +208,8 @@ class ArtifactConfig(Part, kw_only=True):
     entry: str = "main"
     weights: tuple[str, ...] = ()
     plan: MemoryPlan | None = None
+    varies: bool = False
+    calls: tuple[str, ...] = ()
     threads: int | None = None
     pipeline: ModelCard | None = None
     quantisation: dict[str, Any] | None = None
@@ -196,7 +224,18 @@ class ArtifactConfig(Part, kw_only=True):
     def variants(self) -> tuple[ArtifactConfig, ...]:
         """One config without buckets for each set of input shapes, the first set first."""
         alone = msgspec.structs.replace(self, buckets=())
-        fields = ("inputs", "outputs", "entry", "weights", "plan", "kernels", "segments", "states")
+        fields = (
+            "inputs",
+            "outputs",
+            "entry",
+            "weights",
+            "plan",
+            "varies",
+            "calls",
+            "kernels",
+            "segments",
+            "states",
+        )
         further = [msgspec.structs.replace(alone, **{f: getattr(b, f) for f in fields}) for b in self.buckets]
         return alone, *further
 

@@ -103,7 +103,8 @@ class _Slot:
         self.tensors: list[Tensor | None] = []
         for number, spec in enumerate(specs):
             size = int(np.prod(spec.shape, dtype=np.int64)) * np.dtype(spec.dtype).itemsize
-            buffer = empty_aligned(spec.shape, spec.dtype) if 0 < size <= SMALL else None
+            small = 0 < size <= SMALL and not spec.bounds
+            buffer = empty_aligned(spec.shape, spec.dtype) if small else None
             self.buffers.append(buffer)
             self.tensors.append(None if buffer is None else self.call.put(number, buffer))
         # copies of large inputs that kernels could not read in place, by position
@@ -143,6 +144,8 @@ class CompiledFunction:
         inputs: Sequence[TensorSpec],
         fallback: FallbackSegments | None = None,
         plan: MemoryPlan | None = None,
+        *,
+        varies: bool = False,
     ) -> None:
         self.name = plan.entry if plan else name
         self._plan = plan
@@ -156,7 +159,8 @@ class CompiledFunction:
         self._aliases: bool | None = None
         # shapes and dtypes of the results, once they are known to be small and always the same
         self._small: _Known | None = None
-        self._fixed_shapes = plan is not None and fallback is None
+        self._varies = varies
+        self._fixed_shapes = plan is not None and fallback is None and not varies
         self._free: list[_Slot] = [self._new_slot()]
 
     def _new_slot(self) -> _Slot:
@@ -255,7 +259,7 @@ class CompiledFunction:
         """Wrap a large input: in place if compiled code can read it there, else copied to the slot's buffer."""
         if is_readable(array):
             return self._library.tensor(array)
-        if position not in slot.copies:
+        if position not in slot.copies or slot.copies[position][0].shape != array.shape:
             buffer = empty_aligned(array.shape, array.dtype)
             slot.copies[position] = buffer, self._library.tensor(buffer)
         buffer, tensor = slot.copies[position]
@@ -277,7 +281,8 @@ class CompiledFunction:
     def _unshared(self, outputs: list[Array], arguments: list[Tensor | None]) -> list[Array]:
         """Copy outputs that overlap an input, a weight or each other (where a graph passes one through).
 
-        Whether a function has such outputs does not change from call to call, so only the first call checks.
+        Whether a function without branches has such outputs does not change from call to call, so only its first call
+        checks.
         """
         tensors = [tensor for tensor in arguments if tensor is not None]
         ranges = [(tensor.data_ptr(), tensor.data_ptr() + tensor.nbytes) for tensor in tensors]
@@ -289,7 +294,7 @@ class CompiledFunction:
             found = found or shared
             unshared.append(output.copy() if shared else output)
             ranges.append((begin, end))
-        self._aliases = found
+        self._aliases = None if self._varies else found
         if self._fixed_shapes and all(0 < output.nbytes <= SMALL for output in unshared):
             self._small = [(output.shape, output.dtype) for output in unshared]
         return unshared

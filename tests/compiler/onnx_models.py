@@ -27,7 +27,7 @@ def build(path: Path, folder: Path, options: CompileOptions | None = None) -> tu
     options = options or CompileOptions(tune="none", threads=1)
     imported = to_relax(load_source(path, options), fallback_allowed=options.fallback)
     target = detect()
-    lowered = lower(imported.mod, target, options, Silent())
+    lowered = lower(imported.mod, target, options, Silent(), parts=imported.parts)
     config = pack.make_config(
         imported.source,
         lowered,

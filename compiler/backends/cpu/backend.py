@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import tvm
@@ -16,10 +16,12 @@ from edgec.compiler.backends.cpu.runtime_libraries import runtime_libraries
 from edgec.compiler.backends.cpu.templates.generic import schedule_generic
 from edgec.compiler.backends.cpu.templates.workloads import workload_of
 from edgec.compiler.backends.cpu.timing import CpuTrials
-from edgec.compiler.backends.interface import Backend, Library, OperandsOf, Runner, Workload
+from edgec.compiler.backends.interface import Backend, Library, OperandsOf, ProgramLibrary, Runner, Workload
 from edgec.compiler.errors import TargetLacksPrecision
 from edgec.compiler.graph.attention import fuse_attention
+from edgec.compiler.graph.control import Control
 from edgec.compiler.graph.one_dimensional import widen
+from edgec.compiler.graph.weave import Piece
 from edgec.compiler.operands.operands import BFLOAT16
 from edgec.compiler.options import Precision
 from edgec.compiler.progress import Progress
@@ -87,6 +89,17 @@ class CpuBackend(Backend):
     def build(self, mod: tvm.IRModule, cache_dir: Path | None, progress: Progress) -> Library:
         """A shared library for the runtime's virtual machine."""
         return library.build_library(mod, self.target, cache_dir, progress)
+
+    def build_program(
+        self,
+        pieces: Sequence[Piece],
+        control: Sequence[Control],
+        main: str,
+        cache_dir: Path | None,
+        progress: Progress,
+    ) -> ProgramLibrary:
+        """A shared library for the runtime's virtual machine."""
+        return library.build_program(pieces, control, main, self.target, cache_dir, progress)
 
     def build_functions(self, functions: Mapping[str, PrimFunc]) -> bytes:
         """A shared library of plain functions."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import tvm
@@ -15,23 +15,43 @@ from edgec.compiler.backends.cpu.link import link
 from edgec.compiler.backends.cpu.object_cache import ObjectCache
 from edgec.compiler.backends.cpu.objects import kernel_objects
 from edgec.compiler.backends.cpu.tir_pipeline import FRAME, NO_KERNEL
-from edgec.compiler.backends.interface import Library
-from edgec.compiler.backends.vm import finalise
+from edgec.compiler.backends.interface import Library, ProgramLibrary
+from edgec.compiler.backends.vm import finalise, finalise_program
+from edgec.compiler.graph.control import Control
+from edgec.compiler.graph.weave import Piece
 from edgec.compiler.progress import Progress
 from edgec.targets.target import Target
 
 
 def build_library(mod: tvm.IRModule, target: Target, cache_dir: Path | None, progress: Progress) -> Library:
     """The library of a module of scheduled kernels and `main`."""
-    tvm_target = tvm.target.Target(dict(target.tvm))
-    with tvm_target:
+    with tvm.target.Target(dict(target.tvm)):
         mod, plan = finalise(mod)
+    return Library(_built(mod, target, cache_dir, progress), plan)
+
+
+def build_program(
+    pieces: Sequence[Piece],
+    control: Sequence[Control],
+    main: str,
+    target: Target,
+    cache_dir: Path | None,
+    progress: Progress,
+) -> ProgramLibrary:
+    """The library of pieces and the control flow between them."""
+    with tvm.target.Target(dict(target.tvm)):
+        mod, plan, woven = finalise_program(pieces, control, main)
+    return ProgramLibrary(_built(mod, target, cache_dir, progress), plan, woven.weights, woven.calls)
+
+
+def _built(mod: tvm.IRModule, target: Target, cache_dir: Path | None, progress: Progress) -> bytes:
+    tvm_target = tvm.target.Target(dict(target.tvm))
     functions = [f for f in mod.functions.values() if isinstance(f, PrimFunc)]
     objects = kernel_objects(functions, target, ObjectCache(cache_dir), progress)
     mod[NO_KERNEL] = _no_kernel()  # a library without machine code of its own would be written as C source
     executable = relax.build(mod, tvm_target, relax_pipeline=None, tir_pipeline=FRAME)
     progress.stage("link")
-    return Library(link(executable, objects), plan)
+    return link(executable, objects)
 
 
 def build_functions(functions: Mapping[str, PrimFunc], target: Target) -> bytes:

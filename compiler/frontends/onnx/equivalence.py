@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,18 +15,18 @@ from edgec.compiler.frontends.onnx.ort_session import outputs_of
 from edgec.compiler.frontends.onnx.reference_evaluator import Standard
 
 
-def computes_alike(new: ModelProto, old: ModelProto) -> bool:
+def computes_alike(new: ModelProto, old: ModelProto, sizes: Mapping[str, int] | None = None) -> bool:
     """Whether both return the same outputs for generated inputs; True if neither runs on them."""
-    inputs = generated_inputs(old)
+    inputs = generated_inputs(old, sizes)
     expected, got = outputs_of(old, inputs), outputs_of(new, inputs)
     if expected is None or got is None:
         return expected is None and got is None
     return all(is_close(a, b) for a, b in zip(expected, got, strict=True))
 
 
-def follows_standard(new: ModelProto, old: ModelProto) -> bool:
+def follows_standard(new: ModelProto, old: ModelProto, sizes: Mapping[str, int] | None = None) -> bool:
     """Whether ONNX Runtime's results for `new` are those that the standard's evaluator computes for `old`."""
-    inputs = generated_inputs(old)
+    inputs = generated_inputs(old, sizes)
     try:
         expected = list(Standard(old).run(inputs).values())
     except ModelError:
@@ -34,12 +35,16 @@ def follows_standard(new: ModelProto, old: ModelProto) -> bool:
     return got is not None and all(is_close(a, b) for a, b in zip(expected, got, strict=True))
 
 
-def generated_inputs(model: ModelProto) -> dict[str, npt.NDArray[Any]]:
-    """Uniform noise for floating-point inputs, ones for others."""
+def generated_inputs(
+    model: ModelProto, sizes: Mapping[str, int] | None = None
+) -> dict[str, npt.NDArray[Any]]:
+    """Uniform noise for floating-point inputs, ones for others; symbolic sizes are those of `sizes`."""
+    known = sizes or {}
     rng = np.random.default_rng(0)
     inputs = {}
     for value in model.graph.input:
-        shape = tuple(d.dim_value for d in value.type.tensor_type.shape.dim)
+        dims = value.type.tensor_type.shape.dim
+        shape = tuple(known.get(d.dim_param, d.dim_value) for d in dims)
         dtype = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
         inputs[value.name] = rng.random(shape).astype(dtype) if dtype.kind == "f" else np.ones(shape, dtype)
     return inputs

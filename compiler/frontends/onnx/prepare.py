@@ -23,6 +23,7 @@ from edgec.compiler.frontends.onnx.sparse import densify
 from edgec.compiler.frontends.onnx.unread import drop_unread_nodes, leave_out_empty_resizing
 from edgec.compiler.frontends.onnx.validity import is_valid, knows_operators
 from edgec.compiler.frontends.source import Port, SourceModel, SourceNode
+from edgec.compiler.options import Bounds, Shape
 
 HasConverter = Callable[[NodeProto], bool]
 
@@ -31,7 +32,7 @@ def prepare(
     given: ModelProto,
     path: Path,
     digest: str,
-    input_shapes: Mapping[str, tuple[int, ...]],
+    input_shapes: Mapping[str, Shape],
     has_converter: HasConverter,
 ) -> SourceModel:
     """Make a checked model ready for import.
@@ -40,7 +41,7 @@ def prepare(
         given: the model as read; it is changed.
         path: its file, for messages.
         digest: of the file.
-        input_shapes: static shapes by the names of inputs.
+        input_shapes: shapes by the names of inputs; sizes within bounds stay symbolic.
         has_converter: whether a node can be imported as it is.
 
     Raises:
@@ -54,6 +55,7 @@ def prepare(
     drop_unread_nodes(given.graph)
     labels = _upgrade(given)
     chosen = shapes.set_static_shapes(given, input_shapes)
+    bounds = shapes.bounds_of(given, input_shapes)
     try:
         check_sizes(infer_shapes(given))
     except (onnx.shape_inference.InferenceError, RuntimeError) as error:
@@ -61,25 +63,27 @@ def prepare(
     if legacy_broadcast.broadcasts_by_attribute(given):
         given = legacy_broadcast.lifted(given)
     given = opsets.lower_opset(_in_float32(given))
-    simple = simplify(given)
+    sizes = {symbol: one.low for symbol, one in bounds.items()}
+    simple = simplify(given, sizes)
     leave_out_empty_resizing(simple, path)
     why = objection(given.SerializeToString()) if simple is given else None
     if why is not None:
         _require_valid(given, path, why)
     typed = fold_shapes(simple) if simple is given else infer_shapes(simple)
-    model, doubted = _expanded(typed, has_converter)
+    model, doubted = _expanded(typed, has_converter, sizes)
     doubted = doubted or deviates(given)
     return SourceModel(
         path=path,
         digest=digest,
         reference=given,
         model=model,
-        inputs=ports_of(given.graph.input),
+        inputs=ports_of(given.graph.input, bounds),
         outputs=ports_of(_typed_outputs(given, model)),
         nodes=nodes,
         origins=trace_origins(model, values, names),
         labels=labels,
         chosen=tuple(chosen),
+        bounds=bounds,
         original=Standard(given) if doubted or (why is not None and is_valid(given)) else None,
     )
 
@@ -113,7 +117,9 @@ def _in_float32(given: ModelProto) -> ModelProto:
     return wide if wide is not None and refused else given
 
 
-def _expanded(model: ModelProto, has_converter: HasConverter) -> tuple[ModelProto, bool]:
+def _expanded(
+    model: ModelProto, has_converter: HasConverter, sizes: Mapping[str, int]
+) -> tuple[ModelProto, bool]:
     """The model with operators that have no converter replaced by their definitions in the standard.
 
     Returns:
@@ -128,8 +134,8 @@ def _expanded(model: ModelProto, has_converter: HasConverter) -> tuple[ModelProt
     folded = fold(lowered)
     if folded is None:
         return (model if known else fold_shapes(lowered)), False
-    doubted = known and not computes_alike(folded, model)
-    if doubted and not follows_standard(folded, model):
+    doubted = known and not computes_alike(folded, model, sizes)
+    if doubted and not follows_standard(folded, model, sizes):
         return model, False
     return infer_shapes(folded), doubted
 
@@ -139,8 +145,16 @@ def _typed_outputs(given: ModelProto, model: ModelProto) -> list[ValueInfoProto]
     return [typed.get(value.name, value) for value in given.graph.output]
 
 
-def ports_of(values: Sequence[ValueInfoProto]) -> tuple[Port, ...]:
-    """Ports of a graph's inputs or outputs, with safe names that are unique among them."""
+def ports_of(
+    values: Sequence[ValueInfoProto], bounds: Mapping[str, Bounds] | None = None
+) -> tuple[Port, ...]:
+    """Ports of a graph's inputs or outputs, with safe names that are unique among them.
+
+    Args:
+        values: the inputs or outputs.
+        bounds: of symbolic sizes; their lower ones stand in the ports' shapes.
+    """
+    known = bounds or {}
     ports, taken = [], set[str]()
     for value in values:
         safe = re.sub(r"\W", "_", value.name, flags=re.ASCII) or "value"
@@ -150,7 +164,11 @@ def ports_of(values: Sequence[ValueInfoProto]) -> tuple[Port, ...]:
             unique, n = f"{safe}_{n}", n + 1
         taken.add(unique)
         kind = value.type.tensor_type
-        dims = tuple(d.dim_value if d.HasField("dim_value") else -1 for d in kind.shape.dim)
+        dims = tuple(
+            d.dim_value if d.HasField("dim_value") else known[d.dim_param].low if d.dim_param in known else -1
+            for d in kind.shape.dim
+        )
+        symbols = tuple(d.dim_param if d.dim_param in known else "" for d in kind.shape.dim)
         dtype = str(onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)) if kind.elem_type else ""
-        ports.append(Port(value.name, unique, dims, dtype))
+        ports.append(Port(value.name, unique, dims, dtype, symbols if any(symbols) else ()))
     return tuple(ports)

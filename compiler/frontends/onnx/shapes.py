@@ -10,6 +10,7 @@ from onnx import ModelProto, TensorProto, TypeProto, ValueInfoProto
 
 from edgec.compiler.errors import InputShapeError, ModelError
 from edgec.compiler.frontends.onnx.shape_inference import MAX_TENSOR_BYTES, tensor_bytes
+from edgec.compiler.options import Bounds, Shape, Size
 
 ANONYMOUS = re.compile(
     r"|\?+|-1|none|unk(nown)?|any|dyn(amic)?", re.IGNORECASE
@@ -44,11 +45,12 @@ def is_named(symbol: str) -> bool:
     return ANONYMOUS.fullmatch(symbol) is None
 
 
-def set_static_shapes(model: ModelProto, asked: Mapping[str, tuple[int, ...]]) -> list[str]:
-    """Give every input of the graph a static shape (in place).
+def set_static_shapes(model: ModelProto, asked: Mapping[str, Shape]) -> list[str]:
+    """Give every input of the graph a shape (in place), static but for the sizes within bounds.
 
-    A size comes from `asked`, else from the model, else from another input with the same symbolic size; the first
-    size of an input (the batch) is 1 otherwise. Stale shapes of other values and of outputs are dropped.
+    Such a size keeps the model's name for it, or gets one (see `bounds_of`). A size comes from `asked`, else from the
+    model, else from another input with the same symbolic size; the first size of an input (the batch) is 1 otherwise.
+    Stale shapes of other values and of outputs are dropped.
 
     Returns:
         what was chosen where neither the caller nor the model says it, one sentence an input.
@@ -68,7 +70,7 @@ def set_static_shapes(model: ModelProto, asked: Mapping[str, tuple[int, ...]]) -
     for name in asked:
         if name not in inputs:
             raise InputShapeError(f"the model has no input {name!r}; its inputs are {_listing(inputs)}")
-    symbols: dict[str, int] = {}
+    symbols: dict[str, Size] = {}
     for name, shape in asked.items():
         _bind(inputs[name], shape, symbols)
     missing, chosen = [], list[str]()
@@ -97,7 +99,7 @@ def set_static_shapes(model: ModelProto, asked: Mapping[str, tuple[int, ...]]) -
     return chosen
 
 
-def _told(value: ValueInfoProto, shape: tuple[int, ...]) -> list[str]:
+def _told(value: ValueInfoProto, shape: Shape) -> list[str]:
     """What was chosen for an input that the caller left to the model."""
     dims = value.type.tensor_type.shape.dim
     free = [axis for axis, dim in enumerate(dims) if not _is_fixed(dim)]
@@ -128,8 +130,8 @@ def _listing(inputs: Mapping[str, ValueInfoProto]) -> str:
     return ", ".join(f"{name} ({describe_shape(value)})" for name, value in inputs.items())
 
 
-def _bind(value: ValueInfoProto, shape: tuple[int, ...], symbols: dict[str, int]) -> None:
-    if any(size < 0 for size in shape):
+def _bind(value: ValueInfoProto, shape: Shape, symbols: dict[str, Size]) -> None:
+    if any(isinstance(size, int) and size < 0 for size in shape):
         raise InputShapeError(f"the sizes of input {value.name!r} must not be negative: {_text(shape)}")
     if not value.type.tensor_type.HasField("shape"):
         return
@@ -150,10 +152,10 @@ def _bind(value: ValueInfoProto, shape: tuple[int, ...], symbols: dict[str, int]
             )
 
 
-def _shape_of(value: ValueInfoProto, symbols: dict[str, int]) -> tuple[int, ...] | None:
+def _shape_of(value: ValueInfoProto, symbols: dict[str, Size]) -> Shape | None:
     if not value.type.tensor_type.HasField("shape"):
         return None
-    shape = []
+    shape: list[Size] = []
     for axis, dim in enumerate(value.type.tensor_type.shape.dim):
         if _is_fixed(dim):
             shape.append(dim.dim_value)
@@ -168,19 +170,34 @@ def _shape_of(value: ValueInfoProto, symbols: dict[str, int]) -> tuple[int, ...]
     return tuple(shape)
 
 
-def _set(value: ValueInfoProto, shape: tuple[int, ...]) -> None:
+def _set(value: ValueInfoProto, shape: Shape) -> None:
     tensor = value.type.tensor_type
-    size = tensor_bytes(tensor.elem_type, shape)
+    size = tensor_bytes(tensor.elem_type, tuple(s if isinstance(s, int) else s.high for s in shape))
     if size > MAX_TENSOR_BYTES:
         raise InputShapeError(
             f"the input {value.name!r} of shape {_text(shape)} would take {size / 2**30:.0f} GiB; "
             f"the limit is {MAX_TENSOR_BYTES >> 30} GiB"
         )
+    names = [dim.dim_param for dim in tensor.shape.dim] if tensor.HasField("shape") else [""] * len(shape)
     tensor.ClearField("shape")
     tensor.shape.SetInParent()
-    for length in shape:
-        tensor.shape.dim.add().dim_value = length
+    for axis, length in enumerate(shape):
+        dim = tensor.shape.dim.add()
+        if isinstance(length, int):
+            dim.dim_value = length
+        else:
+            dim.dim_param = names[axis] if is_named(names[axis]) else f"{value.name}.{axis}"
 
 
-def _text(shape: tuple[int, ...]) -> str:
+def bounds_of(model: ModelProto, asked: Mapping[str, Shape]) -> dict[str, Bounds]:
+    """The bounds of the symbolic sizes of a model's inputs, by name, after `set_static_shapes`."""
+    found: dict[str, Bounds] = {}
+    for value in model.graph.input:
+        for dim, size in zip(value.type.tensor_type.shape.dim, asked.get(value.name, ()), strict=False):
+            if dim.dim_param and isinstance(size, Bounds):
+                found[dim.dim_param] = size
+    return found
+
+
+def _text(shape: Shape) -> str:
     return "x".join(str(size) for size in shape) or "(a scalar)"

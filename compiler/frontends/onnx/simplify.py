@@ -8,6 +8,8 @@ and by those names every node is traced back to the source model.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from onnx import ModelProto
 
 from edgec.compiler.frontends.onnx.equivalence import computes_alike
@@ -15,10 +17,11 @@ from edgec.compiler.frontends.onnx.opsets import lift_opset
 from edgec.compiler.frontends.onnx.ort_session import fold
 
 
-def simplify(model: ModelProto) -> ModelProto:
+def simplify(model: ModelProto, sizes: Mapping[str, int] | None = None) -> ModelProto:
     """The simplest form of `model` for which ONNX Runtime computes the same; `model` itself if there is none.
 
-    The operator-set converter has been seen to change a model's results, so each step is tested.
+    The operator-set converter has been seen to change a model's results, so each step is tested, with `sizes` for the
+    symbolic ones of the inputs.
     """
     copy = ModelProto()
     copy.CopyFrom(model)
@@ -28,6 +31,6 @@ def simplify(model: ModelProto) -> ModelProto:
             "_inlfunc_" in name for node in folded.graph.node for name in node.output
         ):
             folded = fold(folded)  # ONNX Runtime writes out functions after it has folded
-        if folded is not None and computes_alike(folded, model):
+        if folded is not None and computes_alike(folded, model, sizes):
             return folded
     return model

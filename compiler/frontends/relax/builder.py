@@ -10,7 +10,7 @@ import numpy.typing as npt
 import tvm
 from tvm import relax
 
-from edgec.compiler.frontends.relax.lists import Absent, TensorList
+from edgec.compiler.frontends.relax.lists import NO_TENSOR, TensorList
 
 Expr: TypeAlias = Any  # TVM's expression classes are made at import time and have no static types
 Array: TypeAlias = npt.NDArray[Any]
@@ -46,7 +46,7 @@ class SourceBuilder(relax.BlockBuilder):  # type: ignore[misc]
             items = list(result)
         elif isinstance(result, relax.Tuple):
             items = list(result.fields)
-        elif isinstance(result, TensorList | Absent):
+        elif isinstance(result, NO_TENSOR):
             items = [result]
         else:
             bound = self._settled(result)
@@ -58,7 +58,7 @@ class SourceBuilder(relax.BlockBuilder):  # type: ignore[misc]
     def _settled(self, value: Expr) -> Expr:
         if isinstance(value, TensorList):
             return TensorList(tuple(self._settled(item) for item in value.items), value.dtype)
-        if isinstance(value, Absent):
+        if isinstance(value, NO_TENSOR):
             return value
         if isinstance(value, relax.ShapeExpr):
             return constant([int(size) for size in value.values], "int64")

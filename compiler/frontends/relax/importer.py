@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections import ChainMap
+from collections.abc import Collection, Mapping, MutableMapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
+import tvm
 from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
 from tvm import relax
 
@@ -13,9 +17,11 @@ from edgec.compiler.errors import InternalError, Unsupported, UnsupportedModel
 from edgec.compiler.frontends.onnx.graphs import free_names
 from edgec.compiler.frontends.onnx.opsets import opset_of
 from edgec.compiler.frontends.relax import converters, fallback, tvm_converters
+from edgec.compiler.frontends.relax.amounts import shape_arithmetic
 from edgec.compiler.frontends.relax.builder import Expr, SourceBuilder, constant
 from edgec.compiler.frontends.relax.converters.registry import (
     CONVERTERS,
+    DYNAMIC,
     CannotConvert,
     LeaveToTvm,
     Node,
@@ -23,14 +29,22 @@ from edgec.compiler.frontends.relax.converters.registry import (
     is_constant,
     shape_of,
 )
-from edgec.compiler.frontends.relax.lists import Absent, TensorList
-from edgec.compiler.frontends.relax.nothing import results_of_nothing
+from edgec.compiler.frontends.relax.dims import Dim, fresh, is_static, with_fresh_dims
+from edgec.compiler.frontends.relax.known_results import known_results
+from edgec.compiler.frontends.relax.lists import NO_TENSOR
+from edgec.compiler.frontends.relax.misfits import why_it_fails
+from edgec.compiler.frontends.relax.parts import Argument, Part, import_part
 from edgec.compiler.frontends.relax.values import attribute_value, loose_type, shape_or_none, static_type
 from edgec.compiler.frontends.source import FallbackSegment, ImportedModel, SourceModel
+from edgec.compiler.graph.control import PREFIX, Control, Parts
 
 NO_CONVERTER = "there is no converter for this operator"
 TEXTS = "it takes texts, and compiled models compute on numbers"
 LOST = "the shape of its input depends on the data, and only static shapes compile"
+# The first input of an operator that decides the shape of its result.
+AMOUNTS = {"ConstantOfShape": 0, "Range": 0} | dict.fromkeys(
+    ["Expand", "Pad", "Reshape", "Resize", "Slice", "Split", "Squeeze", "Tile", "Unsqueeze"], 1
+)
 REMEDY = (
     "Leave fallback on (the default) to run them through ONNX Runtime on the device, "
     "or export the model without them."
@@ -42,16 +56,25 @@ class Scope:
     """Values by name while a graph is imported; sub-graphs see those of the enclosing graphs."""
 
     importer: Importer
-    values: dict[str, Expr]
+    values: MutableMapping[str, Expr]
 
     def graph(self, graph: GraphProto, arguments: Sequence[Expr]) -> list[Expr]:
         """Import a sub-graph in place with its inputs bound to `arguments`; returns its outputs."""
-        inner = Scope(self.importer, dict(self.values))
-        inner.values |= self.importer.stored_values(graph)
-        inner.values |= {v.name: a for v, a in zip(graph.input, arguments, strict=True)}
-        for node in graph.node:
-            self.importer.convert(node, inner)
-        return [inner.values[value.name] for value in graph.output]
+        return self.importer.import_graph(graph, self.values, arguments)
+
+    def with_values(self, values: Mapping[str, Expr]) -> Scope:
+        """The scope with further values."""
+        return Scope(self.importer, ChainMap(dict(values), self.values))
+
+    def fails(self, graph: GraphProto) -> str | None:
+        """Why a branch fails in every run; None where it need not."""
+        return why_it_fails(graph, self.values, self.importer.source.model)
+
+    def part(self, graph: GraphProto, arguments: Sequence[Argument]) -> Part:
+        """Import a sub-graph as a function of its own."""
+        importer = self.importer
+        importer.count += 1
+        return import_part(importer, graph, self.values, arguments, f"{PREFIX}{importer.count}")
 
 
 class Importer:
@@ -67,6 +90,13 @@ class Importer:
         self.texts: set[str] = set()
         self.lists: set[str] = set()  # names of sequences and empty optional values
         self.segments: list[FallbackSegment] = []
+        self.count = 0  # of the parts that were imported
+        self.modules: dict[str, tvm.IRModule] = {}
+        self.control: list[Control] = []
+        self.known: dict[
+            Expr, list[Dim]
+        ] = {}  # integers that follow from shapes, by the tensor that holds them
+        self.limits: dict[Expr, tuple[int, int]] = {}  # of symbolic sizes, both included
 
     def run(self, uncompiled: Collection[int] = ()) -> ImportedModel:
         """Build the module.
@@ -80,11 +110,7 @@ class Importer:
         """
         graph = self.source.model.graph
         scope = Scope(self, self.stored_values(graph))
-        params = []
-        for port in self.source.inputs:
-            var = relax.Var(port.safe_name, relax.TensorType(port.shape, port.dtype))
-            params.append(var)
-            scope.values[port.name] = var
+        params = self._inputs(scope)
         with self.builder.function("main", params=params):
             with self.builder.dataflow():
                 refused = self._import_steps(
@@ -98,7 +124,50 @@ class Importer:
             raise UnsupportedModel([refusal for _, refusal in refused])
         mod = self.builder.get()
         mod["main"] = mod["main"].with_attr("num_input", len(params))
-        return ImportedModel(mod=mod, source=self.source, segments=tuple(self.segments))
+        parts = Parts(dict(self.modules), tuple(self.control))
+        return ImportedModel(mod, self.source, tuple(self.segments), parts)
+
+    def import_graph(
+        self, graph: GraphProto, outer: MutableMapping[str, Expr], arguments: Sequence[Expr]
+    ) -> list[Expr]:
+        """Import a sub-graph with its inputs bound to `arguments`, and return its outputs."""
+        own: dict[str, Expr] = self.stored_values(graph)
+        own |= {v.name: a for v, a in zip(graph.input, arguments, strict=True)}
+        inner = Scope(self, ChainMap(own, outer))
+        for node in graph.node:
+            try:
+                self.convert(node, inner)
+            except CannotConvert as refusal:
+                raise CannotConvert(
+                    f"{node.op_type} {node.name or node.output[0]!r} in it: {refusal}"
+                ) from refusal
+        return [inner.values[value.name] for value in graph.output]
+
+    def limit(self, var: Expr, like: Dim) -> None:
+        """Note that a symbolic size has the limits of another one."""
+        if like in self.limits:
+            self.limits[var] = self.limits[like]
+
+    def exceeds_one(self, value: Dim) -> bool:
+        """Whether a size is known to be above 1, so that it is no axis to broadcast."""
+        if isinstance(value, int):
+            return value > 1
+        analyzer = tvm.sym.Analyzer()
+        for var, (low, high) in self.limits.items():
+            analyzer.bind(var, tvm.ir.Range.from_min_extent(low, high - low + 1))
+        return bool(analyzer.can_prove(value > 1))
+
+    def _inputs(self, scope: Scope) -> list[Expr]:
+        """The parameters of the model's function, with a variable for each symbolic size."""
+        names = {symbol: fresh(f"s{n}") for n, symbol in enumerate(self.source.bounds)}
+        self.limits |= {names[symbol]: (one.low, one.high) for symbol, one in self.source.bounds.items()}
+        params = []
+        for port in self.source.inputs:
+            symbols = port.symbols or ("",) * len(port.shape)
+            shape = [names[s] if s else length for s, length in zip(symbols, port.shape, strict=True)]
+            params.append(relax.Var(port.safe_name, relax.TensorType(shape, port.dtype)))
+            scope.values[port.name] = params[-1]
+        return params
 
     def stored_values(self, graph: GraphProto) -> dict[str, Expr]:
         """A graph's initialisers as constants, by name; strings are only recorded, by name."""
@@ -116,9 +185,7 @@ class Importer:
         """
         graph = self.source.model.graph
         scope = Scope(self, self.stored_values(graph))
-        for port in self.source.inputs:
-            scope.values[port.name] = relax.Var(port.safe_name, relax.TensorType(port.shape, port.dtype))
-        params = [scope.values[port.name] for port in self.source.inputs]
+        params = self._inputs(scope)
         with self.builder.function("main", params=params):
             with self.builder.dataflow():
                 steps = [[position] for position in range(len(graph.node))]
@@ -170,7 +237,7 @@ class Importer:
                 name, helper.np_dtype_to_tensor_dtype(np.dtype(dtype_of(value))), shape_or_none(value)
             )
             for name, value in scope.values.items()
-            if not isinstance(value, TensorList | Absent) and isinstance(value.ty, relax.TensorType)
+            if not isinstance(value, NO_TENSOR) and isinstance(value.ty, relax.TensorType)
         }
         labels = {i: self._label(self._origin(self.source.model.graph.node[i])) for i in members}
         segment = fallback.cut(self.source.model, members, self.types | entering, labels)
@@ -212,23 +279,12 @@ class Importer:
         if missing:
             raise CannotConvert(TEXTS if missing & self.texts else LOST)
         inputs = [scope.values[name] if name else None for name in node.input]
-        known = self._results_of_nothing(node, inputs)
+        known = self._known_results(node, inputs)
         if known is not None:
             self._bind(node, known, scope)
             return
-        opset = self.opsets.get(node.domain, 1)
-        converter = CONVERTERS.get((node.domain, node.op_type))
         try:
-            if converter is None:
-                raise LeaveToTvm
-            attrs = {a.name: attribute_value(a) for a in node.attribute}
-            names = list(node.output)
-            data = Node(node.op_type, node.domain, opset, self.builder, inputs, attrs, names, scope)
-            results = self.builder.outputs(converter(data), names)
-        except LeaveToTvm:
-            if not tvm_converters.knows(node):
-                raise CannotConvert(NO_CONVERTER) from None
-            results = tvm_converters.convert(self.builder, node, opset, inputs, scope.values)
+            self._bind(node, self._results(node, inputs, scope), scope)
         except (CannotConvert, InternalError):
             raise
         except Exception as error:  # a defect of edgec, which must not pass for "cannot convert"
@@ -237,21 +293,76 @@ class Importer:
                 f"internal error in the converter of {node.op_type} at {name!r} ({type(error).__name__}: "
                 f"{tvm_converters.telling_line(error)}); please report it, with the model if you can"
             ) from error
-        self._bind(node, results, scope)
 
-    def _results_of_nothing(self, node: NodeProto, inputs: list[Expr | None]) -> list[Expr] | None:
-        if not any(shape_or_none(x) is not None and 0 in shape_of(x) for x in inputs if x is not None):
+    def _results(self, node: NodeProto, inputs: list[Expr | None], scope: Scope) -> list[Expr]:
+        """The outputs of a node: by its usual converter, or by that for sizes known only at run time."""
+        data = self._node(node, inputs, scope)
+        known = shape_arithmetic(data)
+        if known is not None:
+            return [known]
+        dynamic = DYNAMIC.get((node.domain, node.op_type))
+        tensors = [x for x in inputs if x is not None and not isinstance(x, NO_TENSOR)]
+        if dynamic is None:
+            made = self.by_usual_converter(node, inputs, scope)
+            if all(is_static(x) for x in tensors):  # what depends on the data needs a converter that says how
+                for result in made:
+                    _ = isinstance(result, NO_TENSOR) or shape_of(result)
+            return made
+        from_data = AMOUNTS.get(node.op_type, len(inputs))
+        if all(is_static(x) for x in tensors) and all(
+            x is None or is_constant(x) for x in inputs[from_data:]
+        ):
+            with suppress(CannotConvert):
+                return self.by_usual_converter(node, inputs, scope)
+        return self.builder.outputs(dynamic(data), data.outputs)
+
+    def _node(self, node: NodeProto, inputs: list[Expr | None], scope: Scope) -> Node:
+        attrs = {a.name: attribute_value(a) for a in node.attribute}
+        opset = self.opsets.get(node.domain, 1)
+        names = list(node.output)
+        usual = partial(self.by_usual_converter, node, scope=scope)
+        return Node(node.op_type, node.domain, opset, self.builder, inputs, attrs, names, scope, usual)
+
+    def by_usual_converter(self, node: NodeProto, inputs: list[Expr | None], scope: Scope) -> list[Expr]:
+        """The outputs of a node by the converter of its operator, ours or TVM's."""
+        converter = CONVERTERS.get((node.domain, node.op_type))
+        try:
+            if converter is None:
+                raise LeaveToTvm
+            return self.builder.outputs(converter(self._node(node, inputs, scope)), list(node.output))
+        except LeaveToTvm:
+            if not tvm_converters.knows(node):
+                raise CannotConvert(NO_CONVERTER) from None
+            opset = self.opsets.get(node.domain, 1)
+            return tvm_converters.convert(self.builder, node, opset, inputs, scope.values)
+
+    def _known_results(self, node: NodeProto, inputs: list[Expr | None]) -> list[Expr] | None:
+        given = [x for x in inputs if x is not None]
+        if any(isinstance(x, NO_TENSOR) for x in given) or node.domain not in ("", "ai.onnx"):
+            return None
+        empty = any(shape_or_none(x) is not None and 0 in shape_of(x) for x in given)
+        if not empty and not all(is_constant(x) for x in given):
             return None
         dtypes = [None if x is None else dtype_of(x) for x in inputs]
-        arrays = results_of_nothing(node, inputs, self.opsets, dtypes)
+        arrays = known_results(node, inputs, self.opsets, dtypes)
         return None if arrays is None else [constant(array) for array in arrays]
+
+    def _with_sizes(self, value: Expr) -> Expr:
+        """A tensor of known rank whose sizes have names at least; any other passes as it is."""
+        if not isinstance(value.ty, relax.TensorType):
+            raise CannotConvert(LOST)
+        if isinstance(value.ty.shape, relax.ShapeExpr) or value.ty.ndim < 0:
+            return value
+        return with_fresh_dims(self.builder, value, int(value.ty.ndim), dtype_of(value))
 
     def _bind(self, node: NodeProto, results: list[Expr], scope: Scope) -> None:
         for name, result in zip(node.output, results, strict=False):
             if not name:
                 continue
-            if isinstance(result, TensorList | Absent):
+            if isinstance(result, NO_TENSOR):
                 self.lists.add(name)
+            elif not is_static(result):
+                result = self._with_sizes(result)
             elif 0 in shape_of(result) and not is_constant(result):
                 result = constant(np.zeros(shape_of(result), dtype_of(result)))
             scope.values[name] = result
@@ -262,4 +373,4 @@ class Importer:
 def has_converter(node: NodeProto) -> bool:
     """Whether there is a converter for a node's operator, ours or TVM's."""
     converters.load_all()
-    return (node.domain, node.op_type) in CONVERTERS or tvm_converters.knows(node)
+    return (node.domain, node.op_type) in CONVERTERS | DYNAMIC or tvm_converters.knows(node)

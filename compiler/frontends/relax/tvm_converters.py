@@ -33,6 +33,8 @@ TVM_MICROSOFT = frozenset(
 # Names in TVM's table that belong to com.microsoft; the standard has other operators of the same name.
 NOT_STANDARD = TVM_MICROSOFT - {"Gelu"} | {"Attention", "AllClassNMS"}
 # Lists of tensors: TVM's converters for them have been seen to run for minutes.
+# These call functions that only TVM's Python package has.
+COMPILERS_OWN = frozenset({"NonZero", "Unique"})
 LISTS = frozenset(
     {"ConcatFromSequence", "SequenceAt", "SequenceConstruct", "SequenceEmpty", "SequenceErase"}
 ) | {"SequenceInsert", "SequenceLength", "SplitToSequence"}
@@ -42,7 +44,7 @@ def knows(node: NodeProto) -> bool:
     """Whether TVM has a converter for a node's operator."""
     if node.op_type not in onnx_frontend._get_convert_map():
         return False
-    standard = node.domain == "" and node.op_type not in NOT_STANDARD | LISTS
+    standard = node.domain == "" and node.op_type not in NOT_STANDARD | LISTS | COMPILERS_OWN
     return standard or (node.domain == MICROSOFT and node.op_type in TVM_MICROSOFT)
 
 

@@ -59,7 +59,15 @@ def _is_map(block: SBlock) -> bool:
 
 
 def _extent(sch: Schedule, loop: s_tir.schedule.LoopRV) -> int:
-    return int(sch.get(loop).extent)
+    """The iterations of a loop; 0 where they are known only at run time."""
+    extent = sch.get(loop).extent
+    return int(extent) if isinstance(extent, tvm.tirx.IntImm) else 0
+
+
+def _work(sch: Schedule, loops: list[LoopRV]) -> int:
+    """The iterations of all loops together; many where they are known only at run time."""
+    extents = [_extent(sch, loop) for loop in loops]
+    return PARALLEL_FROM if 0 in extents else math.prod(extents)
 
 
 def _schedule_block(sch: Schedule, block: SBlockRV, lanes: int, threads: int) -> None:
@@ -72,7 +80,7 @@ def _schedule_block(sch: Schedule, block: SBlockRV, lanes: int, threads: int) ->
         return  # scans and opaque blocks keep their order
     spatial = [loop for loop, kind in zip(loops, kinds, strict=True) if kind == 0]
     reduce = [loop for loop, kind in zip(loops, kinds, strict=True) if kind == 2]
-    work = math.prod(_extent(sch, loop) for loop in loops)
+    work = _work(sch, loops)
     if reduce:
         _schedule_reduction(sch, block, spatial, reduce, lanes, threads if work >= PARALLEL_FROM else 1)
     else:
@@ -98,7 +106,7 @@ def _schedule_reduction(
 ) -> None:
     """Spatial loops outside; the innermost spatial loop becomes vectors when it fills them."""
     # Loop kinds first: once the initialisation is split off, the update no longer counts as a reduction.
-    vectors = bool(spatial) and _extent(sch, spatial[-1]) % lanes == 0
+    vectors = bool(spatial) and _extent(sch, spatial[-1]) > 0 and _extent(sch, spatial[-1]) % lanes == 0
     head = list(spatial)
     if vectors:
         outer, inner = sch.split(spatial[-1], [None, lanes])

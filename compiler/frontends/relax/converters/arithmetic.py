@@ -12,8 +12,8 @@ from edgec.compiler.frontends.relax.converters.registry import (
     converts,
     dtype_of,
     is_constant,
+    rank_of,
     scalar,
-    shape_of,
     value_of,
 )
 from edgec.compiler.kernels.remainders import quotient, remainder
@@ -25,7 +25,7 @@ def _pow(node: Node) -> Expr:
     kind = dtype_of(x)
     if is_constant(y):
         power = value_of(y)
-        if power.size == 1 and float(power.reshape(-1)[0]) == 2.0 and len(power.shape) <= len(shape_of(x)):
+        if power.size == 1 and float(power.reshape(-1)[0]) == 2.0 and len(power.shape) <= rank_of(x):
             return relax.op.multiply(x, x)
     wide = "float64" if kind.startswith(("int", "uint")) or "64" in dtype_of(y) else kind
     a = x if kind == wide else node.emit(relax.op.astype(x, wide))

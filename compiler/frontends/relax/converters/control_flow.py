@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from onnx import GraphProto
 from tvm import relax
 
 from edgec.compiler.frontends.relax.builder import Expr, constant
@@ -19,6 +20,33 @@ from edgec.compiler.frontends.relax.converters.registry import (
 from edgec.compiler.frontends.relax.converters.slicing import sliced
 
 MOST_ITERATIONS = 64  # unrolled further, the code becomes too large to ship
+MOST_UNROLLED = 512  # nodes of all iterations together
+# Both branches are computed, and one is selected, where they have no more than this many nodes that are all cheap: a
+# branch of the program would cost as much.
+MOST_SELECTED = 6
+CHEAP = frozenset(
+    {
+        "Abs",
+        "Add",
+        "Cast",
+        "Clip",
+        "Constant",
+        "Div",
+        "Equal",
+        "Greater",
+        "Identity",
+        "Less",
+        "Max",
+        "Min",
+        "Mul",
+    }
+    | {"Neg", "Not", "Relu", "Reshape", "Sqrt", "Squeeze", "Sub", "Unsqueeze", "Where"}
+)
+
+
+def _work(graph: GraphProto) -> int:
+    """The nodes of a branch; many where one of them is more than arithmetic on elements."""
+    return sum(1 if node.op_type in CHEAP else MOST_SELECTED + 1 for node in graph.node)
 
 
 @converts("If")
@@ -28,6 +56,8 @@ def _if(node: Node) -> list[Expr]:
     if is_constant(condition):
         taken = branches[0] if bool(value_of(condition).reshape(-1)[0]) else branches[1]
         return list(node.scope.graph(taken, []))
+    if sum(map(_work, branches)) > MOST_SELECTED:
+        raise CannotConvert("its branches are not computed both")
     yes, no = (node.scope.graph(branch, []) for branch in branches)
     choice = node.emit(reshaped(condition, []))
     chosen = []
@@ -50,6 +80,8 @@ def _loop(node: Node) -> list[Expr]:
         raise CannotConvert(
             f"it runs {count} times; only loops of 1 to {MOST_ITERATIONS} iterations are unrolled"
         )
+    if count * len(body.node) > MOST_UNROLLED:
+        raise CannotConvert(f"it runs {count} times, which is too much to unroll")
     state = [node.input(i) for i in range(2, len(node.inputs))]
     stacked: list[list[Expr]] = [[] for _ in range(len(node.outputs) - len(state))]
     goes_on = constant(True, "bool")

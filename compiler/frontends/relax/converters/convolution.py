@@ -17,6 +17,7 @@ from edgec.compiler.frontends.relax.converters.registry import (
     Node,
     converts,
     is_constant,
+    rank_of,
     reshaped,
     shape_of,
     value_of,
@@ -86,7 +87,7 @@ def _conv(node: Node) -> Expr:
 def _biased(node: Node, y: Expr, position: int) -> Expr:
     if not node.has(position):
         return y
-    shape = [1, node.shape(position)[0]] + [1] * (len(shape_of(y)) - 2)
+    shape = [1, node.shape(position)[0]] + [1] * (rank_of(y) - 2)
     return relax.op.add(y, node.emit(reshaped(node.input(position), shape)))
 
 
@@ -165,9 +166,9 @@ def _by_phases(node: Node, weight: Array, strides: list[int]) -> Expr:
                 plain[into] = weight[tuple[Any, ...]((..., *at))].T
     plain = plain.reshape(len(phases) * outputs, channels, *taps)
     x = node.input(0)
-    data_layout, kernel_layout, _ = LAYOUT[len(shape_of(x))]
+    data_layout, kernel_layout, _ = LAYOUT[rank_of(x)]
     y = node.emit(
-        CONV[len(shape_of(x))](
+        CONV[rank_of(x)](
             x,
             constant(plain),
             padding=[t - 1 for t in taps] * 2,
@@ -187,7 +188,7 @@ def _by_phases(node: Node, weight: Array, strides: list[int]) -> Expr:
 def _fused_conv(node: Node) -> Expr:
     y = convolution(node, node.input(0), node.input(1))
     if node.has(2):
-        shape = [1, -1] + [1] * (len(shape_of(y)) - 2)
+        shape = [1, -1] + [1] * (rank_of(y) - 2)
         shape[1] = node.shape(2)[0]
         y = node.emit(relax.op.add(y, node.emit(reshaped(node.input(2), shape))))
     if node.has(3):

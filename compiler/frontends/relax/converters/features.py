@@ -29,7 +29,7 @@ def _scaler(node: Node) -> Expr:
 @converts("Normalizer", domain=ML)
 def _normalizer(node: Node) -> Expr:
     x = node.emit(float_input(node))
-    axis = [len(node.shape(0)) - 1]
+    axis = [node.rank(0) - 1]
     norm = node.attrs.get("norm", "MAX")
     if norm == "MAX":
         size = relax.op.max(x, axis=axis, keepdims=True)
@@ -118,10 +118,8 @@ def _mapping(node: Node) -> tuple[Array, Array, float]:
 
 @converts("ArrayFeatureExtractor", domain=ML)
 def _array_feature_extractor(node: Node) -> Expr:
-    picked = relax.op.take(
-        node.input(0), reshaped(node.input(1), (-1,)), axis=len(node.shape(0)) - 1, mode="clip"
-    )
-    if len(node.shape(0)) == 1:  # ONNX Runtime treats a vector as one row
+    picked = relax.op.take(node.input(0), reshaped(node.input(1), (-1,)), axis=node.rank(0) - 1, mode="clip")
+    if node.rank(0) == 1:  # ONNX Runtime treats a vector as one row
         return reshaped(node.emit(picked), (1, int(np.prod(node.shape(1)))))
     return picked
 

@@ -15,6 +15,7 @@ from edgec.compiler.frontends.relax.converters.registry import (
     axis_of,
     converts,
     is_constant,
+    rank_of,
     reshaped,
     shape_of,
     value_of,
@@ -144,7 +145,7 @@ def _one_hot(node: Node) -> Expr:
         raise CannotConvert("its depth is missing")
     depth = int(depth_value.reshape(-1)[0])
     indices = node.input(0)
-    rank = len(shape_of(indices)) + 1
+    rank = rank_of(indices) + 1
     axis = axis_of(int(node.attrs.get("axis", -1)), rank)
     shape = list(shape_of(indices))
     shape.insert(axis, 1)

@@ -19,6 +19,7 @@ from edgec.compiler.frontends.relax.converters.registry import (
     converts,
     dtype_of,
     is_constant,
+    rank_of,
     reshaped,
     shape_of,
     value_of,
@@ -51,7 +52,7 @@ def centred(node: Node, position: int, zero: int, dtype: str, axis: int = 0) -> 
     z = node.input(zero)
     if is_constant(z) and not value_of(z).any():
         return _as(node, x, dtype)
-    rank = len(shape_of(x))
+    rank = rank_of(x)
     if is_constant(x) and is_constant(z):
         points = value_of(z).astype("int32")
         if points.size > 1 and points.ndim != rank:
@@ -76,14 +77,14 @@ def _conv_integer(node: Node) -> Expr:
 @converts("MatMulInteger")
 def _matmul_integer(node: Node) -> Expr:
     dtype = exact_type(node.shape(0)[-1])
-    a = centred(node, 0, 2, dtype, axis=max(len(node.shape(0)) - 2, 0))
-    b = centred(node, 1, 3, dtype, axis=len(node.shape(1)) - 1)
+    a = centred(node, 0, 2, dtype, axis=max(node.rank(0) - 2, 0))
+    b = centred(node, 1, 3, dtype, axis=node.rank(1) - 1)
     return _as(node, node.emit(relax.op.matmul(a, b)), "int32")
 
 
 def dequantised(node: Node, x: int, scale: int, zero: int, axis: int = 1) -> Expr:
     """The real values of three inputs (integers, scale, zero point), in fp32."""
-    rank = len(node.shape(x))
+    rank = node.rank(x)
     real = centred(node, x, zero, "float32", axis)
     factor = node.input(scale)
     if is_constant(real) and is_constant(factor):
@@ -98,7 +99,7 @@ def quantised(node: Node, x: Expr, scale: Expr, zero: Expr | None, dtype: str, a
     """Real values as integers: rounded half to even, and saturated."""
     if np.dtype(dtype).kind not in "iu":
         raise CannotConvert("its result is not of integers of 8 bits or more")
-    rank, limits = len(shape_of(x)), np.iinfo(np.dtype(dtype))
+    rank, limits = rank_of(x), np.iinfo(np.dtype(dtype))
     scaled = relax.op.round(relax.op.divide(x, node.emit(_channelwise(scale, axis, rank))))
     if zero is not None and not (is_constant(zero) and not value_of(zero).any()):
         offset = node.emit(_channelwise(_as(node, zero, "float32"), axis, rank))
@@ -131,10 +132,10 @@ def _flat(node: Node, position: int) -> Expr:
 @converts("QLinearMatMul", domain=MICROSOFT)
 def _qlinear_matmul(node: Node) -> Expr:
     dtype = exact_type(node.shape(0)[-1])
-    a = centred(node, 0, 2, dtype, axis=max(len(node.shape(0)) - 2, 0))
-    b = centred(node, 3, 5, dtype, axis=len(node.shape(3)) - 1)
+    a = centred(node, 0, 2, dtype, axis=max(node.rank(0) - 2, 0))
+    b = centred(node, 3, 5, dtype, axis=node.rank(3) - 1)
     sums = node.emit(relax.op.matmul(a, b))
-    rank = len(shape_of(sums))
+    rank = rank_of(sums)
     rows = node.emit(_channelwise(node.input(1), max(rank - 2, 0), rank))
     columns = node.emit(_channelwise(node.input(4), rank - 1, rank))
     real = relax.op.multiply(relax.op.multiply(_as(node, sums, "float32"), rows), columns)
@@ -166,7 +167,7 @@ def _qlinear_global_average(node: Node) -> Expr:
     if node.attrs.get("channels_last", 0):
         raise CannotConvert("channels_last is not compiled")
     x = dequantised(node, 0, 1, 2)
-    axes = list(range(2, len(node.shape(0))))
+    axes = list(range(2, node.rank(0)))
     real = node.emit(relax.op.mean(x, axis=axes, keepdims=True))
     return quantised(node, real, node.input(3), node.input(4), node.dtype(0))
 
@@ -174,7 +175,7 @@ def _qlinear_global_average(node: Node) -> Expr:
 @converts("QLinearConcat", domain=MICROSOFT)
 def _qlinear_concat(node: Node) -> Expr:
     parts = [dequantised(node, i, i + 1, i + 2) for i in range(2, len(node.inputs), 3)]
-    axis = axis_of(int(node.attrs.get("axis", 1)), len(shape_of(parts[0])))
+    axis = axis_of(int(node.attrs.get("axis", 1)), rank_of(parts[0]))
     joined = node.emit(relax.op.concat(parts, axis))
     return quantised(node, joined, node.input(0), node.input(1), node.dtype(1))
 

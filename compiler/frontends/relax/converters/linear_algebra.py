@@ -13,9 +13,9 @@ from edgec.compiler.frontends.relax.converters.registry import (
     CannotConvert,
     Node,
     converts,
+    rank_of,
     reshaped,
     scalar,
-    shape_of,
 )
 from edgec.compiler.frontends.relax.converters.slicing import sliced
 from edgec.compiler.kernels.determinant import determinants
@@ -45,7 +45,7 @@ def _fused_matmul(node: Node) -> Expr:
 
 
 def _swapped(x: Expr) -> Expr:
-    axes = list(range(len(shape_of(x))))
+    axes = list(range(rank_of(x)))
     axes[-2:] = axes[:-3:-1]
     return relax.op.permute_dims(x, axes)
 

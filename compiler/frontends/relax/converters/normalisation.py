@@ -14,6 +14,7 @@ from edgec.compiler.frontends.relax.converters.registry import (
     axis_of,
     converts,
     dtype_of,
+    rank_of,
     reshaped,
     scalar,
     shape_of,
@@ -24,7 +25,7 @@ from edgec.compiler.kernels.windows import window_sums
 @converts("LpNormalization")
 def _lp_normalization(node: Node) -> Expr:
     x = node.input(0)
-    axis = axis_of(int(node.attrs.get("axis", -1)), len(node.shape(0)))
+    axis = axis_of(int(node.attrs.get("axis", -1)), node.rank(0))
     if int(node.attrs.get("p", 2)) == 1:
         norm = relax.op.sum(relax.op.abs(x), axis=axis, keepdims=True)
     else:
@@ -68,7 +69,7 @@ def _instance_normalization(node: Node) -> Expr:
 
 
 def _spatial_mean(node: Node, x: Expr) -> Expr:
-    for axis in range(len(shape_of(x)) - 1, 1, -1):
+    for axis in range(rank_of(x) - 1, 1, -1):
         x = node.emit(relax.op.mean(x, axis=axis, keepdims=True))
     return x
 

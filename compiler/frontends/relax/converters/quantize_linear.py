@@ -39,7 +39,7 @@ def _dequantize(node: Node) -> Expr:
         return _dequantize_by_inputs(node)
     scale, zero = _grid(node)
     x = node.input(0)
-    rank = len(node.shape(0))
+    rank = node.rank(0)
     if is_constant(x):
         return constant(_dequantized(node, value_of(x), scale, zero))
     if node.dtype(0) not in INTEGERS:
@@ -76,7 +76,7 @@ def _quantize(node: Node) -> Expr:
     if not _is_known(node):
         return _quantize_by_inputs(node)
     scale, zero = _grid(node)
-    rank, dtype = len(node.shape(0)), str(zero.dtype)
+    rank, dtype = node.rank(0), str(zero.dtype)
     if dtype not in RANGES:
         raise CannotConvert(f"quantising to {dtype} is not compiled")
     if node.attrs.get("block_size", 0):

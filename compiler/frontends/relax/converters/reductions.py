@@ -18,7 +18,7 @@ from edgec.compiler.kernels.extremes import extremes, place_of_extreme
 
 @converts("ReduceMax", "ReduceMin")
 def _extreme(node: Node) -> Expr:
-    x, rank = node.input(0), len(node.shape(0))
+    x, rank = node.input(0), node.rank(0)
     axes = node.ints("axes", 1)
     if not axes and node.attrs.get("noop_with_empty_axes", 0):
         return x
@@ -47,7 +47,7 @@ def _place_of_extreme(node: Node) -> Expr:
 @converts("ReduceLogSumExp")
 def _log_sum_exp(node: Node) -> Expr:
     """Relative to the largest element, so that no exponential overflows; unless it is infinite: inf - inf is NaN."""
-    x, rank = node.input(0), len(node.shape(0))
+    x, rank = node.input(0), node.rank(0)
     axes = node.ints("axes", 1)
     if not rank or not dtype_of(x).startswith("float"):
         raise LeaveToTvm

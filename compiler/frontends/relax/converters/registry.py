@@ -15,7 +15,7 @@ import tvm
 from tvm import relax
 
 from edgec.compiler.frontends.relax.builder import Array, Expr, SourceBuilder, constant
-from edgec.compiler.frontends.relax.lists import Absent, TensorList
+from edgec.compiler.frontends.relax.lists import NO_TENSOR
 
 MICROSOFT = "com.microsoft"
 ML = "ai.onnx.ml"
@@ -41,6 +41,7 @@ class Node:
         outputs: names of the outputs; empty where one is not wanted.
         opset: version of the operator set of the node's domain.
         scope: imports sub-graphs (see `control_flow`).
+        usual: the node's outputs, for other inputs, by the usual converter of its operator.
     """
 
     op_type: str
@@ -51,6 +52,7 @@ class Node:
     attrs: Mapping[str, Any]
     outputs: Sequence[str]
     scope: Any = field(repr=False, default=None)
+    usual: Callable[[list[Expr | None]], list[Expr]] | None = field(repr=False, default=None)
 
     def has(self, position: int) -> bool:
         """Whether the input at this position is given."""
@@ -92,6 +94,10 @@ class Node:
         """The static shape of an input."""
         return shape_of(self.input(position))
 
+    def rank(self, position: int) -> int:
+        """The number of axes of an input, whose sizes need not be known."""
+        return rank_of(self.input(position))
+
     def dtype(self, position: int) -> str:
         """The element type of an input, as numpy names it."""
         return dtype_of(self.input(position))
@@ -116,6 +122,21 @@ def converts(*op_types: str, domain: str = "") -> Callable[[Converter], Converte
     return register
 
 
+# Converters that take sizes and amounts known only at run time, where the usual one of the operator does not.
+DYNAMIC: dict[tuple[str, str], Converter] = {}
+
+
+def converts_dynamic(*op_types: str, domain: str = "") -> Callable[[Converter], Converter]:
+    """Register a converter for inputs whose sizes, or amounts that decide sizes, are known only at run time."""
+
+    def register(function: Converter) -> Converter:
+        for op_type in op_types:
+            DYNAMIC[domain, op_type] = function
+        return function
+
+    return register
+
+
 def is_constant(expr: Expr) -> bool:
     """Whether the expression is a tensor known at compile time."""
     return isinstance(expr, tvm.ir.GenericConst)
@@ -133,7 +154,7 @@ def shape_of(expr: Expr) -> tuple[int, ...]:
     Raises:
         CannotConvert: the shape depends on the model's data.
     """
-    if isinstance(expr, TensorList | Absent):
+    if isinstance(expr, NO_TENSOR):
         raise CannotConvert(LIST_INPUT)
     shape = getattr(expr.ty, "shape", None)  # a variable, where even the rank is unknown
     sizes: list[Expr] = list(shape) if isinstance(shape, relax.ShapeExpr) else [None]
@@ -142,9 +163,23 @@ def shape_of(expr: Expr) -> tuple[int, ...]:
     return tuple(int(size) for size in sizes)
 
 
+def rank_of(expr: Expr) -> int:
+    """The number of axes of an expression whose type is known.
+
+    Raises:
+        CannotConvert: it depends on the model's data.
+    """
+    if isinstance(expr, NO_TENSOR):
+        raise CannotConvert(LIST_INPUT)
+    rank = getattr(expr.ty, "ndim", -1)
+    if rank < 0:
+        raise CannotConvert("the rank of its input depends on the data")
+    return int(rank)
+
+
 def dtype_of(expr: Expr) -> str:
     """The element type of an expression whose type is known, as numpy names it."""
-    if isinstance(expr, TensorList | Absent):
+    if isinstance(expr, NO_TENSOR):
         raise CannotConvert(LIST_INPUT)
     dtype = expr.ty.dtype
     return str(getattr(dtype, "dtype", dtype))

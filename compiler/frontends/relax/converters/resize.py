@@ -20,6 +20,7 @@ from edgec.compiler.frontends.relax.converters.registry import (
     axis_of,
     converts,
     dtype_of,
+    rank_of,
     reshaped,
     scalar,
     shape_of,
@@ -66,7 +67,7 @@ def _resize(node: Node) -> Expr:
     method = str(node.attrs.get("mode", "nearest"))
     if method != "nearest" and not kind.startswith("float"):
         x = node.emit(relax.op.astype(x, "float32"))
-    outside = np.zeros([1] * len(shape_of(x)), bool)
+    outside = np.zeros([1] * rank_of(x), bool)
     for step in changed:
         places = coordinates(step, _mode(node))
         if _mode(node) == "tf_crop_and_resize":

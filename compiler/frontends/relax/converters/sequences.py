@@ -13,6 +13,7 @@ from edgec.compiler.frontends.relax.converters.registry import (
     axis_of,
     converts,
     dtype_of,
+    rank_of,
     reshaped,
     shape_of,
 )
@@ -117,7 +118,7 @@ def _concat(node: Node) -> Expr:
     items, new = list(list_of(node).items), bool(node.attrs.get("new_axis", 0))
     if not items:
         raise CannotConvert("it joins an empty sequence, whose shape nothing states")
-    rank = len(shape_of(items[0])) + new
+    rank = rank_of(items[0]) + new
     axis = axis_of(int(node.attrs["axis"]), rank)
     if new:
         items = [_with_axis(node, item, axis) for item in items]

@@ -12,6 +12,7 @@ from edgec.compiler.frontends.relax.converters.registry import (
     axis_of,
     converts,
     dtype_of,
+    rank_of,
     shape_of,
 )
 
@@ -62,7 +63,7 @@ def sliced(node: Node, x: Expr, picks: dict[int, slice]) -> Expr:
 @converts("Concat")
 def _concat(node: Node) -> Expr:
     parts = [part for part in node.inputs if part is not None]
-    axis = axis_of(int(node.attrs.get("axis", 1)), len(shape_of(parts[0])))
+    axis = axis_of(int(node.attrs.get("axis", 1)), rank_of(parts[0]))
     parts = [part for part in parts if shape_of(part)[axis] > 0] or parts[:1]
     return parts[0] if len(parts) == 1 else relax.op.concat(parts, axis)
 

@@ -60,8 +60,8 @@ def _tree_ensemble_classifier(node: Node) -> list[Expr]:
 
 
 def _parsed(parse: Any, node: Node, *args: Any) -> Forest:  # noqa: ANN401 - one of the two parsers
-    if len(node.shape(0)) != 2:
-        raise CannotConvert(f"its input has rank {len(node.shape(0))}, and rows of features are needed")
+    if node.rank(0) != 2:
+        raise CannotConvert(f"its input has rank {node.rank(0)}, and rows of features are needed")
     if node.dtype(0) == "float64":
         raise CannotConvert("it compares fp64 features, and forests are compiled for fp32 ones")
     try:

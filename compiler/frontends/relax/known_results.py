@@ -1,4 +1,7 @@
-"""Nodes that read tensors without elements: their results follow from the shapes, so they are known at once."""
+"""Nodes whose results are known when they are imported: of tensors without elements, and of a few constants.
+
+The main graph's constants are folded by then. What depends on sizes shows in a sub-graph only here.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +16,17 @@ from edgec.compiler.frontends.relax.builder import Array, Expr
 from edgec.compiler.frontends.relax.converters.registry import is_constant, value_of
 from edgec.compiler.frontends.relax.values import shape_or_none
 
+MOST_FOLDED = 64  # elements of each constant
+# Integer arithmetic starts from these, or they have sub-graphs.
+KEPT = frozenset(
+    {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "If", "Loop", "Scan", "SequenceMap"}
+)
 
-def results_of_nothing(
+
+def known_results(
     node: NodeProto, inputs: Sequence[Expr | None], opsets: Mapping[str, int], dtypes: Sequence[str | None]
 ) -> list[Array] | None:
-    """The outputs of a node whose inputs are constant but for some without elements; None for any other node.
+    """The outputs of a node whose inputs are small constants, or constants but for some without elements; else None.
 
     Args:
         node: in the graph of the standard's operators.
@@ -38,7 +47,8 @@ def results_of_nothing(
         else:
             return None
         hollow = hollow or arrays[name].size == 0
-    if not hollow or len(arrays) < len([name for name in node.input if name]):
+    small = all(array.size <= MOST_FOLDED for array in arrays.values()) and node.op_type not in KEPT
+    if not (hollow or small) or not arrays or len(arrays) < len([name for name in node.input if name]):
         return None
     alone = helper.make_graph(
         [node], "nothing", [ValueInfoProto(name=name) for name in arrays], _wanted(node)
