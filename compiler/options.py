@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
 
+from edgec.compiler.errors import InputShapeError
 from edgec.runtime.card import StatePair
 
 Tune = Literal["none", "fast", "full"]
@@ -67,6 +68,23 @@ class CompileOptions:
     verify: bool = True
     fallback: bool = True
     bundle_runtime: bool = False
+
+    def fixed_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of the inputs, for a front end that knows no bounds.
+
+        Raises:
+            InputShapeError: a size is within bounds.
+        """
+        for name, shape in self.input_shapes.items():
+            if not all(isinstance(size, int) for size in shape):
+                raise InputShapeError(
+                    f"sizes within bounds ({name!r}: {'x'.join(map(str, shape))}) are compiled for ONNX models only: "
+                    "give --input once for each shape instead"
+                )
+        return {
+            name: tuple(size for size in shape if isinstance(size, int))
+            for name, shape in self.input_shapes.items()
+        }
 
     def by_bucket(self) -> list[CompileOptions]:
         """The options of each set of input shapes alone, the first one first."""

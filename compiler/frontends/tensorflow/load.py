@@ -57,7 +57,7 @@ def load(path: Path, options: CompileOptions) -> Loaded:
     digest = _folder_digest(model) if model.is_dir() else read_file(model)[1]
     with tempfile.TemporaryDirectory(prefix="edgec-tensorflow-") as scratch:
         target = Path(scratch) / "model.tflite"
-        shapes = {name: list(shape) for name, shape in options.input_shapes.items()}
+        shapes = {name: list(shape) for name, shape in options.fixed_shapes().items()}
         answer = _ask(model, Path(scratch), {"action": "convert", "shapes": shapes, "tflite": str(target)})
         content = target.read_bytes()
     onnx_model, states = converted(_named(content, answer, path), path)

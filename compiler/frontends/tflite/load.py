@@ -82,7 +82,7 @@ def load_content(content: bytes, digest: str, path: Path, options: CompileOption
         path: the file, for messages.
     """
     stored = read(content, path)
-    sizes = shapes.chosen(stored, _port_names(stored.main), options.input_shapes)
+    sizes = shapes.chosen(stored, _port_names(stored.main), options.fixed_shapes())
     stored = shapes.settled(stored, content, sizes, path)
     model, states = converted(stored, path)
     return Loaded(model, digest, _litert(path, content, stored, model, sizes), states)

@@ -76,16 +76,17 @@ def _from_script(torch: ModuleType, path: Path, options: CompileOptions) -> tupl
         module = torch.jit.load(str(path), map_location="cpu").eval()
     except (RuntimeError, ValueError) as error:
         raise ModelError(f"{path}: cannot be loaded as TorchScript: {opening(error)}") from error
+    shapes = options.fixed_shapes()
     arguments = module.forward.schema.arguments[1:]  # the first is the module
     _check_arguments(module, arguments, path)
-    names = [a.name for a in arguments if not a.has_default_value() or a.name in options.input_shapes]
-    missing = [name for name in names if name not in options.input_shapes]
+    names = [a.name for a in arguments if not a.has_default_value() or a.name in shapes]
+    missing = [name for name in names if name not in shapes]
     if missing:
         asked = " ".join(f"--input {name}:SIZES" for name in missing)
         raise InputShapeError(
             f"TorchScript does not declare the shapes of its inputs; give them with {asked} (such as 1x3x224x224)"
         )
-    example = tuple(torch.zeros(options.input_shapes[name]) for name in names)
+    example = tuple(torch.zeros(shapes[name]) for name in names)
     stream = io.BytesIO()
     _check_state(torch, module, example, path)
     with _quiet(), _readable(torch, path), torch.no_grad():
