@@ -13,6 +13,7 @@ from contextlib import suppress
 import typer
 from rich.markup import escape
 
+from edgec.cli.authority import WithAuthority
 from edgec.cli.console import err, out, styled
 from edgec.cli.extras import extra_of, install_line, missing_extras
 from edgec.cli.interrupts import lasting_interrupts
@@ -28,6 +29,7 @@ COMMANDS = (
 RENAMED = {"samples": "captures"}
 
 app = typer.Typer(
+    cls=WithAuthority,
     name="edgec",
     help="Compile trained models for edge devices, verify the result, ship it and keep it running.",
     no_args_is_help=True,

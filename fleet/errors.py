@@ -3,6 +3,7 @@
 - FleetError (EdgecError, 1): an error that an operator can fix
     - PortTaken (EdgecError, 1): another program listens on the server's address
     - ServerUnreachable (3): no fleet server answers at the address
+        - ServerUnverified: a server answers, with a certificate that nobody vouches for
     - RefusedByServer (4): the server answered with an error
 Error responses of the HTTP API are `edgec.fleet.problems.Problem`, which never leaves the server as an exception.
 """
@@ -24,6 +25,10 @@ class ServerUnreachable(FleetError):
     """Nothing that speaks our API answers at the server's address."""
 
     exit_code = 3
+
+
+class ServerUnverified(ServerUnreachable):
+    """A server answers, but no authority that is known here issued its certificate."""
 
 
 class RefusedByServer(FleetError):

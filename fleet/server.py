@@ -21,6 +21,7 @@ from edgec.fleet.api.app import create_app
 from edgec.fleet.api.sendfile import SendfileProtocol
 from edgec.fleet.broker.embedded import Tls, port_taken
 from edgec.fleet.certificates.service import FOLDER, Certificates
+from edgec.fleet.client.authority import fingerprint
 from edgec.fleet.dashboard.mount import mount
 from edgec.fleet.errors import FleetError, PortTaken
 from edgec.fleet.maintenance import mend_files
@@ -129,6 +130,7 @@ def serve(
             "data": str(settings.data),
             "admin_token_file": str(admin_file),
             "new_admin": new_admin,
+            "authority": fingerprint(certificates.ca_pem) if tls and certificates.ca_pem else None,
             "pid": os.getpid(),
         }
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import ipaddress
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -203,8 +205,9 @@ def load_settings(**flags: object) -> Settings:
     """Settings from `flags` (those that are not None), then the environment, then defaults.
 
     Raises:
-        FleetError: a value is invalid; the message names the setting.
+        FleetError: a value is invalid, or a variable is none of ours; the message names the setting.
     """
+    _refuse_unknown(os.environ)
     values: dict[str, object] = {}
     for name in Settings.model_fields:
         for variable in (RENAMED.get(name, ""), name):
@@ -219,3 +222,42 @@ def load_settings(**flags: object) -> Settings:
         raise FleetError(
             f"--{name.replace('_', '-')} (or {PREFIX}{name.upper()}): {first['msg']}, got {mask(repr(first['input']))}"
         ) from error
+
+
+def _refuse_unknown(environment: Iterable[str]) -> None:
+    """Refuse variables with our prefix that are no settings: a misspelt one would be ignored.
+
+    Raises:
+        FleetError: names the variable and the nearest setting.
+    """
+    known = [PREFIX + name.upper() for name in (*Settings.model_fields, *RENAMED.values())]
+    for variable in environment:
+        if variable.startswith(PREFIX) and variable not in known:
+            near = difflib.get_close_matches(variable, known, 1, 0.6)
+            advice = (
+                f"; did you mean {near[0]}?" if near else "; the settings are listed in docs/fleet-setup.md"
+            )
+            raise FleetError(f"{variable} is not a setting of the fleet server{advice}")
+
+
+def read_settings_file(path: Path) -> dict[str, str]:
+    """Variables from a file with a `NAME=VALUE` a line, as systemd and Docker read them; `#` begins a comment.
+
+    Raises:
+        FleetError: the file cannot be read, or a line is not of this form.
+    """
+    try:
+        lines = path.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise FleetError(f"the settings {path} cannot be read: {error}") from error
+    found: dict[str, str] = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        name, equals, value = line.partition("=")
+        if not equals or not re.fullmatch(r"[A-Z][A-Z0-9_]*", name.strip()):
+            raise FleetError(f"{path}, line {number}: {line.strip()!r} is not of the form NAME=VALUE")
+        value = value.strip()
+        quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "\"'"
+        found[name.strip()] = value[1:-1] if quoted else value
+    return found

@@ -53,20 +53,16 @@ def server(
     days: Annotated[int, typer.Option(min=1, help="Validity in days.")] = 825,
 ) -> None:
     """Issue a certificate for an external broker or proxy."""
+    from edgec.fleet.broker.first_files import issue_server
     from edgec.fleet.certificates.authority import Authority
     from edgec.fleet.certificates.service import FOLDER
     from edgec.fleet.errors import FleetError
-    from edgec.fleet.store.files import replace_file
 
     authority = Authority.load(data / FOLDER)
     if authority is None:
         raise FleetError(f"there is no authority in {data / FOLDER}: edgec fleet ca init --data {data}")
     folder_to_write(out_folder)
-    issued, key = authority.server(host, timedelta(days=days))
-    out_folder.mkdir(parents=True, exist_ok=True)
-    replace_file(out_folder / "server.key", key.encode())
-    (out_folder / "server.pem").write_text(issued.pem + authority.pem)
-    (out_folder / "ca.pem").write_text(authority.pem)
+    issue_server(authority, host, out_folder, timedelta(days=days))
     out.print(f"wrote server.pem, server.key and ca.pem in {out_folder}")
 
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 import secrets
 import threading
 import time
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
 import httpx
 from authlib.common.errors import AuthlibBaseError
-from authlib.integrations.httpx_client import OAuth2Client
 from authlib.oidc.core import CodeIDToken
 from joserfc import jwt
 from joserfc.errors import JoseError
@@ -27,6 +27,10 @@ from edgec.fleet.access.secrets import secret_hash
 from edgec.fleet.errors import FleetError
 from edgec.fleet.store.database import Database
 from edgec.fleet.store.tables import SignInFlow
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", DeprecationWarning)  # It asks for httpx2, which nothing else here needs.
+    from authlib.integrations.httpx_client import OAuth2Client
 
 TIMEOUT_S = 10.0
 FLOW_S = 600.0

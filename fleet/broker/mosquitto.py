@@ -35,7 +35,7 @@ from edgec.protocol.topics import (
 )
 
 PASSWORDS, ACCESS, REVOKED, CONFIG = "passwords", "access", "revoked.pem", "mosquitto.conf"
-AUTHORITY = "ca.pem"
+AUTHORITY, PID = "ca.pem", "mosquitto.pid"
 RELOAD_S = 10.0
 WAIT_S = 10.0
 log = logging.getLogger(__name__)
@@ -249,6 +249,7 @@ password_file {folder / PASSWORDS}
 acl_file {folder / ACCESS}
 persistence true
 persistence_location {folder}/
+pid_file {folder / PID}
 autosave_interval 60
 # Of a process of the fleet that is gone for good.
 persistent_client_expiration 7d
@@ -258,37 +259,3 @@ max_queued_messages 10000000
 max_packet_size 524288
 set_tcp_nodelay true
 """
-
-
-def write_first(
-    folder: Path,
-    fleet: str,
-    login: tuple[str, str],
-    *,
-    port: int,
-    server_port: int,
-    server_host: str,
-    tls: Path | None,
-    user_port: int | None = None,
-) -> Path:
-    """Write the configuration, and files that admit the fleet's own processes; existing files of the latter are kept.
-
-    Raises:
-        FleetError: there is no user and password, or the folder cannot be written.
-    """
-    user, password = login
-    if not user or not password:
-        raise FleetError("the broker's address needs a user and a password: mqtt://user:password@host:port")
-    text = configuration(
-        folder, port=port, server_port=server_port, server_host=server_host, tls=tls, user_port=user_port
-    )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if not (folder / PASSWORDS).exists():
-            _replace(folder / PASSWORDS, f"{user}:{hash_password(password)}\n".encode())
-        if not (folder / ACCESS).exists():
-            _replace(folder / ACCESS, access_list(fleet, user, []).encode())
-        _replace(folder / CONFIG, text.encode())
-    except OSError as error:
-        raise FleetError(f"cannot write {folder}: {error.strerror}") from error
-    return folder / CONFIG

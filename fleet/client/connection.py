@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import ssl
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +14,8 @@ from urllib.parse import quote
 
 import httpx
 
-from edgec.fleet.errors import FleetError, RefusedByServer, ServerUnreachable
+from edgec.fleet.client.authority import authority_for, trusting
+from edgec.fleet.errors import FleetError, RefusedByServer, ServerUnreachable, ServerUnverified
 from edgec.fleet.store.files import replace_file
 
 SERVER_ENV = "EDGEC_SERVER"
@@ -26,12 +29,24 @@ def config_file() -> Path:
     return (Path(base) if base else Path.home() / ".config") / "edgec" / "fleet.toml"
 
 
-def save_login(server: str, token: str) -> Path:
-    """Save server and token for later commands, readable by this user only."""
+def save_login(server: str, token: str, ca: str | None = None) -> Path:
+    """Save server, token and, if this machine does not know it, the server's authority (PEM) for later commands,
+    readable by this user only."""
     path = config_file()
     path.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(path, f"server = {json.dumps(server)}\ntoken = {json.dumps(token)}\n".encode())
+    lines = {"server": server, "token": token} | ({"ca": ca} if ca else {})
+    replace_file(path, "".join(f"{key} = {json.dumps(value)}\n" for key, value in lines.items()).encode())
     return path
+
+
+def _saved() -> dict[str, Any]:
+    path = config_file()
+    try:
+        return tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise FleetError(f"{path} cannot be read ({error}); run 'edgec fleet login' again") from error
 
 
 def resolve(server: str | None, token: str | None) -> tuple[str, str | None]:
@@ -42,14 +57,7 @@ def resolve(server: str | None, token: str | None) -> tuple[str, str | None]:
     Raises:
         FleetError: the login file cannot be read.
     """
-    saved: dict[str, Any] = {}
-    path = config_file()
-    try:
-        saved = tomllib.loads(path.read_text())
-    except FileNotFoundError:
-        pass
-    except (OSError, tomllib.TOMLDecodeError) as error:
-        raise FleetError(f"{path} cannot be read ({error}); run 'edgec fleet login' again") from error
+    saved = _saved()
     address = server or os.environ.get(SERVER_ENV) or saved.get("server") or DEFAULT_SERVER
     if "://" not in address:
         address = f"http://{address}"
@@ -62,10 +70,24 @@ def resolve(server: str | None, token: str | None) -> tuple[str, str | None]:
 class FleetClient:
     """Calls one fleet server. Use as a context manager."""
 
-    def __init__(self, server: str, token: str | None, timeout_s: float = 30.0) -> None:
+    def __init__(
+        self, server: str, token: str | None, timeout_s: float = 30.0, ca: str | None = None
+    ) -> None:
+        """`ca` is the authority (PEM) of an https server; otherwise `--ca`, or the one saved for this server.
+
+        Raises:
+            FleetError: the authority cannot be read.
+        """
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         self.server = server
-        self.http = httpx.Client(base_url=server, headers=headers, timeout=timeout_s, follow_redirects=False)
+        verify: ssl.SSLContext | bool = True
+        if server.startswith("https:"):
+            saved = _saved()
+            mine = saved.get("ca") if str(saved.get("server", "")).rstrip("/") == server.rstrip("/") else None
+            verify = trusting(ca or authority_for(mine))
+        self.http = httpx.Client(
+            base_url=server, headers=headers, timeout=timeout_s, follow_redirects=False, verify=verify
+        )
 
     def __enter__(self) -> FleetClient:
         return self
@@ -83,6 +105,11 @@ class FleetClient:
         try:
             answer = self.http.request(method, path, **options)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
+            if "CERTIFICATE_VERIFY_FAILED" in str(error):
+                raise ServerUnverified(
+                    f"{self.server} answers, but its certificate is not to be trusted ({_why(error)}): give the "
+                    "authority that issued it with --ca, or keep it with 'edgec fleet login ADDRESS --ca ca.pem'"
+                ) from error
             raise ServerUnreachable(
                 f"no fleet server answers at {self.server} ({type(error).__name__}: {error}); start one with "
                 "'edgec fleet serve' or give its address with --server"
@@ -145,6 +172,11 @@ class FleetClient:
             cursor = answer["next"] or ""
             if not cursor:
                 return
+
+
+def _why(error: Exception) -> str:
+    found = re.search(r"certificate verify failed: (.*?)(?: \(_ssl|$)", str(error))
+    return found[1] if found else str(error)
 
 
 def part(name: str) -> str:
