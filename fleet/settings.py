@@ -247,6 +247,8 @@ def read_settings_file(path: Path) -> dict[str, str]:
         FleetError: the file cannot be read, or a line is not of this form.
     """
     try:
+        if path.stat().st_mode & 0o007:
+            raise FleetError(f"the settings {path} contain passwords and all can read them: chmod 600 {path}")
         lines = path.read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise FleetError(f"the settings {path} cannot be read: {error}") from error

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import typer
 
-from edgec.cli.fleet import access, audit, ca, groups, keys, mqtt_users, rollouts, server, tokens
+from edgec.cli.fleet import access, audit, ca, groups, keys, mqtt_users, rollouts, server, setup, tokens
 
 app = typer.Typer(no_args_is_help=True, help="Run and administer the fleet server.")
-for command in (server.serve, server.mosquitto, server.login, server.gc):
+for command in (
+    setup.setup,
+    setup.backup,
+    setup.restore,
+    server.serve,
+    server.mosquitto,
+    server.login,
+    server.gc,
+):
     app.command()(command)
 for name, group in (
     ("token", tokens), ("access", access), ("audit", audit), ("rollouts", rollouts), ("groups", groups),

@@ -44,7 +44,7 @@ def request_for(state: Path, device: str | None, *, key_name: str = KEY) -> str:
     """
     path = state / key_name
     try:
-        state.mkdir(parents=True, exist_ok=True)
+        own_folder(state)
         if not path.exists():
             _write(path, _pem(ec.generate_private_key(ec.SECP256R1())), 0o600)
         key = serialization.load_pem_private_key(path.read_bytes(), None)
@@ -103,6 +103,14 @@ def files_of(state: Path) -> tuple[Path, Path] | None:
     return (certificate, key) if certificate.exists() and key.exists() else None
 
 
+def own_folder(state: Path) -> None:
+    """Create the state folder, which holds credentials, or shut others out of one that is ours."""
+    state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    found = state.stat()
+    if found.st_mode & 0o077 and found.st_uid == os.getuid():
+        state.chmod(0o700)
+
+
 def trust(state: Path, authority: Path | None = None) -> None:
     """Make this process and its children trust the fleet's authority, too.
 
@@ -114,7 +122,7 @@ def trust(state: Path, authority: Path | None = None) -> None:
     bundle = state / BUNDLE
     if public == bundle:
         return
-    state.mkdir(parents=True, exist_ok=True)
+    own_folder(state)
     _write(bundle, public.read_bytes() + b"\n" + own.read_bytes(), 0o644)
     os.environ["SSL_CERT_FILE"] = str(bundle)
 

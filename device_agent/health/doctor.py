@@ -81,6 +81,7 @@ def examine(path: Path, *, repair: bool = False) -> Iterator[Finding]:
     except StateError as error:
         yield Finding("identity", "bad", str(error), "edgec agent enroll --device NAME, with its old name")
         return
+    certificates.trust(config.agent.state)
     yield _clock(identity)
     yield from _enrolment(config, identity)
     yield from _broker(config, identity)

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import delete, select
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from edgec.fleet.access.identity import AREAS
@@ -91,13 +92,16 @@ def revoke_access_token(session: Session, actor: str, name: str) -> None:
 def ensure_admin(database: Database, data: Path) -> tuple[Path, bool]:
     """Ensure that there is an administrator; returns the file with its token, and whether it was created just now."""
     path = data / ADMIN_FILE
-    with database.writing() as session:
-        if session.scalar(select(AccessToken.id).filter_by(name=ADMIN)) is not None:
-            return path, False
-        _row, secret = _add(session, NewAccessToken(name=ADMIN, role="admin"))
-        audit(session, "first start", "access-token.create", ADMIN, role="admin")
-        replace_file(path, f"{secret}\n".encode())
-        return path, True
+    try:
+        with database.writing() as session:
+            if session.scalar(select(AccessToken.id).filter_by(name=ADMIN)) is not None:
+                return path, False
+            _row, secret = _add(session, NewAccessToken(name=ADMIN, role="admin"))
+            audit(session, "first start", "access-token.create", ADMIN, role="admin")
+    except IntegrityError:
+        return path, False  # Another process of the fleet started at the same moment.
+    replace_file(path, f"{secret}\n".encode())
+    return path, True
 
 
 def renew_admin(database: Database, data: Path) -> Path:

@@ -36,6 +36,7 @@ def write_first(
     tls: Path | None = None,
     authority: Authority | None = None,
     user_port: int | None = None,
+    user: str | None = None,
 ) -> Path:
     """Write the configuration, and files that admit the fleet's own processes; existing files of the latter are kept.
 
@@ -48,6 +49,7 @@ def write_first(
         server_host: address for them.
         tls: folder with server.pem and server.key, with which devices authenticate by certificate.
         authority: with `tls`, what issued the devices' certificates.
+        user: system user that the broker switches to when root starts it; None for Mosquitto's own.
         user_port: with `tls`, the port of users that are no devices.
 
     Returns:
@@ -56,15 +58,17 @@ def write_first(
     Raises:
         FleetError: there is no user and password, or the folder cannot be written.
     """
-    user, password = login
-    if not user or not password:
+    name, password = login
+    if not name or not password:
         raise FleetError("the broker's address needs a user and a password: mqtt://user:password@host:port")
     text = configuration(
         folder, port=port, server_port=server_port, server_host=server_host, tls=tls, user_port=user_port
     )
+    if user is not None:
+        text = f"user {user}\n{text}"
     content = {
-        PASSWORDS: f"{user}:{hash_password(password)}\n".encode(),
-        ACCESS: access_list(fleet, user).encode(),
+        PASSWORDS: f"{name}:{hash_password(password)}\n".encode(),
+        ACCESS: access_list(fleet, name).encode(),
     }
     if authority is not None:
         content[AUTHORITY] = authority.pem.encode()

@@ -110,14 +110,16 @@ class Certificates:
     def for_server(self, hosts: list[str], valid: timedelta) -> tuple[Path, Path]:
         """Issue a certificate for this server; returns the files of certificate and key, in the authority's folder.
 
+        It is one file: of two processes that share the folder, neither finds the certificate of one and the key of the
+        other.
+
         Raises:
             Problem: 409 without an authority.
         """
         issued, key = self.require().server(hosts, valid)
-        certificate_file, key_file = self._folder / "server.pem", self._folder / "server.key"
-        replace_file(key_file, key.encode())
-        replace_file(certificate_file, (issued.pem + self.require().pem).encode())
-        return certificate_file, key_file
+        path = self._folder / "server.pem"
+        replace_file(path, (key + issued.pem + self.require().pem).encode())
+        return path, path
 
 
 def record(

@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,23 @@ from edgec.fleet.access.limits import network
 from edgec.fleet.errors import RefusedByServer
 from tests.fleet.artifacts import make_artifact
 from tests.fleet.servers import FleetServer, wait_for
+
+RULES = {
+    "EDGEC_FLEET_LOCKOUT_FAILURES": "4",
+    "EDGEC_FLEET_LOCKOUT_S": "6",
+    "EDGEC_FLEET_SESSION_IDLE_S": "3",
+    "EDGEC_FLEET_SESSION_S": "9",
+    "EDGEC_FLEET_CONFIRMED_S": "2",
+    "EDGEC_FLEET_METRICS_FROM": "10.1.0.0/16",
+}
+
+
+@pytest.fixture(scope="module")
+def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FleetServer]:
+    """A server whose sessions and lock-outs are over in seconds."""
+    running = FleetServer(tmp_path_factory.mktemp("strict") / "data", **RULES).start()
+    yield running
+    running.stop()
 
 
 def audited(server: FleetServer) -> list[tuple[str, str, str]]:
@@ -40,10 +58,9 @@ def edgec(server: FleetServer, *arguments: str) -> subprocess.CompletedProcess[s
     ],
 )
 def test_failures_lock_an_address_out_and_are_audited(
-    tmp_path: Path, kind: str, path: str, body: dict[str, str] | None, refusal: int
+    strict: FleetServer, kind: str, path: str, body: dict[str, str] | None, refusal: int
 ) -> None:
-    rules = {"EDGEC_FLEET_LOCKOUT_FAILURES": "4", "EDGEC_FLEET_LOCKOUT_S": "6"}
-    server = FleetServer(tmp_path / "data", **rules).start()
+    server = strict
 
     def attempt(source: str = "127.0.0.1") -> httpx.Response:
         headers = {"X-Forwarded-For": source}
@@ -59,7 +76,6 @@ def test_failures_lock_an_address_out_and_are_audited(
     # The administrator at the same address still gets through, and the address after a while, too.
     assert server.client().get("/me")["role"] == "admin"
     wait_for(lambda: attempt().status_code == refusal, 30, "the end of the lock-out")
-    server.stop()
 
 
 def test_an_ipv6_subscriber_is_one_address() -> None:
@@ -67,9 +83,8 @@ def test_an_ipv6_subscriber_is_one_address() -> None:
     assert network("::ffff:10.0.0.1") == network("10.0.0.1") == "10.0.0.1"
 
 
-def test_sessions_end_when_idle_and_in_any_case(tmp_path: Path) -> None:
-    rules = {"EDGEC_FLEET_SESSION_IDLE_S": "3", "EDGEC_FLEET_SESSION_S": "9", "EDGEC_FLEET_CONFIRMED_S": "2"}
-    server = FleetServer(tmp_path / "data", **rules).start()
+def test_sessions_end_when_idle_and_in_any_case(strict: FleetServer) -> None:
+    server = strict
     own = {"Origin": server.url}
     idle, busy = httpx.Client(base_url=server.url), httpx.Client(base_url=server.url)
     for browser in (idle, busy):
@@ -86,11 +101,10 @@ def test_sessions_end_when_idle_and_in_any_case(tmp_path: Path) -> None:
         assert time.monotonic() - began < 60
         time.sleep(0.5)
     assert time.monotonic() - began > 5, "someone who is active stays"
-    server.stop()
 
 
-def test_what_cannot_be_taken_back_needs_a_proof_of_presence(tmp_path: Path) -> None:
-    server = FleetServer(tmp_path / "data", EDGEC_FLEET_CONFIRMED_S="2").start()
+def test_what_cannot_be_taken_back_needs_a_proof_of_presence(strict: FleetServer) -> None:
+    server = strict
     own = {"Origin": server.url}
     server.enroll("doomed")
     browser = httpx.Client(base_url=server.url, headers=own)
@@ -166,8 +180,8 @@ def test_pushes_are_audited_and_the_log_is_exported_and_verified(server: FleetSe
     assert (wrong.returncode, "rewritten" in wrong.stderr) == (1, True)
 
 
-def test_metrics_are_for_the_networks_of_the_settings_or_a_token(tmp_path: Path) -> None:
-    server = FleetServer(tmp_path / "data", EDGEC_FLEET_METRICS_FROM="10.1.0.0/16").start()
+def test_metrics_are_for_the_networks_of_the_settings_or_a_token(strict: FleetServer) -> None:
+    server = strict
 
     def status(source: str, token: str = "") -> int:
         headers = {"X-Forwarded-For": source} | ({"Authorization": f"Bearer {token}"} if token else {})
@@ -178,7 +192,6 @@ def test_metrics_are_for_the_networks_of_the_settings_or_a_token(tmp_path: Path)
         other = admin.post("/access-tokens", {"name": "other", "scopes": ["models:read"]})["token"]
     assert (status("10.1.2.3"), status("10.2.2.3"), status("127.0.0.1")) == (200, 401, 401)
     assert (status("10.2.2.3", scraper), status("10.2.2.3", other)) == (200, 403)
-    server.stop()
 
 
 def test_the_data_folder_is_its_owners_alone(tmp_path: Path) -> None:
@@ -192,8 +205,8 @@ def test_the_data_folder_is_its_owners_alone(tmp_path: Path) -> None:
     server.stop()
 
 
-def test_a_lost_administrator_gets_a_new_token_on_the_servers_machine(tmp_path: Path) -> None:
-    server = FleetServer(tmp_path / "data").start()
+def test_a_lost_administrator_gets_a_new_token_on_the_servers_machine(strict: FleetServer) -> None:
+    server = strict
     old = server.token
     done = edgec(server, "fleet", "access", "renew-admin", "--data", str(server.data))
     assert done.returncode == 0, done.stderr
@@ -202,4 +215,3 @@ def test_a_lost_administrator_gets_a_new_token_on_the_servers_machine(tmp_path: 
         server.client(old).get("/me")
     assert server.client().get("/me")["role"] == "admin"
     assert ("access-token.renew", "console", "admin") in audited(server)
-    server.stop()
