@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from sqlalchemy import func, select
 
 from edgec.fleet.access.identity import Identity
+from edgec.fleet.dashboard.guards import guards
 from edgec.fleet.dashboard.parts import link
 from edgec.fleet.dashboard.shell import (
     dialog_card,
@@ -48,10 +49,14 @@ def deploy_dialog(services: Services, identity: Identity, model: str, versions: 
         for field in (version, scope, device, stages, soak):
             field.props("outlined dense").classes("w-full")
 
+        chosen = guards()
+
         async def start() -> None:
             one = str(device.value or "").strip()
             kind, _, name = f"device:{one}".partition(":") if one else str(scope.value).partition(":")
             parsed = _planned("100" if one else str(stages.value), 60 * float(soak.value or 0))
+
+            limits = chosen()
 
             def create() -> int:
                 body = NewRollout.model_validate(
@@ -59,7 +64,7 @@ def deploy_dialog(services: Services, identity: Identity, model: str, versions: 
                         "model": model,
                         "version": str(version.value),
                         "scope": {"kind": kind, "name": name},
-                        "plan": {"stages": parsed},
+                        "plan": {"stages": parsed} | limits,
                     }
                 )
                 return services.start_rollout(identity.name, body).id

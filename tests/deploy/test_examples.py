@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -77,3 +78,24 @@ def test_the_command_writes_a_configuration_for_mosquitto(tmp_path: Path) -> Non
     assert "use_username_as_clientid true" in (tmp_path / "mosquitto.conf").read_text()
     bad = subprocess.run([*command, "--mqtt", "mqtt://broker:1884"], capture_output=True, text=True)
     assert (bad.returncode, "needs a user and a password" in bad.stderr) == (1, True)
+
+
+def test_the_image_and_the_units_are_there(tmp_path: Path) -> None:
+    """The examples start an image that a recipe here builds, and the recipe's commands and paths exist."""
+    recipe = (FOLDER / "Dockerfile").read_text()
+    images = set(re.findall(r"image: (?:\$\{EDGEC_IMAGE:-)?(edgec-[a-z-]+)", "".join(
+        path.read_text() for path in FOLDER.glob("*.yaml"))))  # fmt: skip
+    assert images == {"edgec-fleet"}
+    assert "-t edgec-fleet ." in recipe
+    assert 'CMD ["edgec", "fleet", "serve"]' in recipe
+    extras = re.search(r"\.\[([a-z0-9,]+)\]", recipe)
+    assert extras is not None
+    assert extras[1] == "fleet,s3"
+    names = set(re.findall(rf"{PREFIX}([A-Z_]+)=", recipe + (FOLDER / "edgec-fleet.service").read_text()))
+    assert names <= {name.upper() for name in Settings.model_fields}
+    if shutil.which("systemd-analyze") is None:
+        return
+    unit = tmp_path / "edgec-fleet.service"
+    unit.write_text((FOLDER / "edgec-fleet.service").read_text().replace("User=edgec", "User=root"))
+    checked = subprocess.run(["systemd-analyze", "verify", str(unit)], capture_output=True, text=True)
+    assert "edgec-fleet.service" not in checked.stderr, checked.stderr
