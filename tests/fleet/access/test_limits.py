@@ -121,7 +121,6 @@ def test_what_cannot_be_taken_back_needs_a_proof_of_presence(strict: FleetServer
     assert edgec(server, "fleet", "access", "revoke", "x").stderr.count("--yes") == 1, (
         "the command line asks, too"
     )
-    server.stop()
 
 
 def test_tokens_expire_and_are_restricted(server: FleetServer) -> None:
