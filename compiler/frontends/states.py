@@ -88,21 +88,33 @@ def with_states(
         found, notes = _by_name(source, {state.input for state in variables})
         states = [*variables, *found]
         notes = [*(_told(source, state, cut or {}) for state in states), *notes]
-        return replace(source, states=tuple(states), notes=tuple(notes))
+        return _bound(source, states, notes)
     if not declared:
         return source
     states = [*variables, *(_declared(source, pair) for pair in declared)]
     for kind, names in (("input", [s.input for s in states]), ("output", [s.output for s in states])):
         if double := {name for name in names if names.count(name) > 1}:
             raise InputShapeError(f"the {kind} {double.pop()!r} is declared in two pairs of states")
-    return replace(
-        source, states=tuple(states), notes=tuple(_told(source, state, cut or {}) for state in states)
-    )
+    return _bound(source, states, [_told(source, state, cut or {}) for state in states])
+
+
+def _bound(source: SourceModel, states: Sequence[State], notes: Sequence[str]) -> SourceModel:
+    """The model with states, whose outputs have the shapes of their inputs where those are not known."""
+    shapes = {state.output: _port(source.inputs, state.input, "input").shape for state in states}
+    outputs = tuple(replace(port, shape=shapes.get(port.name, port.shape)) for port in source.outputs)
+    return replace(source, outputs=outputs, states=tuple(states), notes=tuple(notes))
+
+
+def _fits(into: Port, out: Port) -> bool:
+    """Whether an output can be the next value of an input; sizes that are not known may be any."""
+    sizes = zip(into.shape, out.shape, strict=False)
+    same = len(into.shape) == len(out.shape) and all(b in (a, -1) for a, b in sizes)
+    return same and into.dtype == out.dtype
 
 
 def _declared(source: SourceModel, pair: StatePair) -> State:
     into, out = _port(source.inputs, pair.input, "input"), _port(source.outputs, pair.output, "output")
-    if (into.shape, into.dtype) != (out.shape, out.dtype):
+    if not _fits(into, out):
         raise InputShapeError(
             f"the state {pair.input!r} is {into.dtype}{list(into.shape)}, but the output {pair.output!r} that is "
             f"declared as its next value is {out.dtype}{list(out.shape)}"
@@ -171,7 +183,7 @@ def _by_name(source: SourceModel, taken: set[str]) -> tuple[list[State], list[st
         for a, b in fitting:
             if sum(a is x for x, _ in fitting) == 1 and sum(b is y for _, y in fitting) == 1:
                 pairs.append((a, b))
-    pairs = [(a, b) for a, b in pairs if (a.shape, a.dtype) == (b.shape, b.dtype)]
+    pairs = [(a, b) for a, b in pairs if _fits(a, b)]
     alone = len(pairs) >= len(source.inputs) - len(taken) or len(pairs) >= len(source.outputs) - len(taken)
     if alone:  # nothing would be left to pass in or out: not a stream
         pairs = []

@@ -161,7 +161,7 @@ def package(name: str) -> Path:
 
 
 VOICE_DETECTORS = {
-    "silero_vad": {"input": (1, 576)},
+    "silero_vad": {"input": (1, 576), "state": (2, 1, 128)},
     "silero_vad_16k_op15": {"input": (1, 576)},
     "silero_vad_op18_ifless": {"input": (1, 576)},
     "silero_vad_half": {"input": (1, 576)},
