@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
-from edgec.cli.arguments import SHAPE_HELP, TARGET_HELP, choose_target, existing, file_to_write, parse_shapes
+from edgec.cli.arguments import (
+    SHAPE_HELP,
+    TARGET_HELP,
+    choose_target,
+    existing,
+    file_to_write,
+    parse_duration,
+    parse_shapes,
+)
 from edgec.cli.console import emit_json, out, styled
 from edgec.cli.progress import TerminalProgress
 
@@ -39,46 +47,62 @@ def reduce_command(
         float, typer.Option(help="Largest accepted error, relative to the output's largest value.")
     ] = 1e-3,
     fallback: Annotated[
-        bool, typer.Option(help="Let ONNX Runtime run operators that cannot be compiled.")
-    ] = False,
+        bool | None,
+        typer.Option(
+            help="Let ONNX Runtime run operators that cannot be compiled. [default: if it fails so, too]",
+            show_default=False,
+        ),
+    ] = None,
+    time_limit: Annotated[
+        str, typer.Option(help="Time after which the smallest model so far is written.")
+    ] = "10m",
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Reduce a failing model to the smallest one that still fails, for a bug report."""
+    """Cut a failing model to a file of a few kilobytes that fails in the same way, for a bug report.
+
+    Nodes are left out, sizes made smaller, and weights replaced by short patterns, as long as the failure stays. It may
+    be a refusal, a crash, a traceback, or outputs that differ.
+    """
     existing(model, "model file")
     file_to_write(output)
     shapes, hardware = parse_shapes(inputs or []), choose_target(target)
+    given = existing(values, "file") if values else None
+    limit_s = parse_duration(time_limit)
     import numpy as np
 
-    from edgec.compiler.frontends import load_source
     from edgec.compiler.options import CompileOptions
-    from edgec.compiler.verify.inputs import make_inputs, read_inputs
     from edgec.compiler.verify.reduce import reduce_model
 
-    options = CompileOptions(
-        input_shapes=shapes, error_budget=budget, fallback=fallback, tune="none", threads=1
-    )
-    source = load_source(model, options)
-    arrays = read_inputs(values, source) if values else make_inputs(source)
+    options = CompileOptions(input_shapes=shapes, error_budget=budget, tune="none")
+    named = "host" if target == "host" else hardware.name if not Path(target).exists() else target
     with TerminalProgress(quiet=as_json) as progress:
-        reduced = reduce_model(model, hardware, options, arrays, progress)
+        reduced = reduce_model(model, named, options, given, progress, limit_s, fallback)
     beside = output.with_suffix(".npz")
     output.write_bytes(reduced.model)
-    np.savez(beside, **reduced.inputs)  # type: ignore[arg-type]
+    beside.unlink(missing_ok=True)
+    if reduced.inputs:
+        np.savez_compressed(beside, **reduced.inputs)  # type: ignore[arg-type]
+    files = [file for file in (output, beside) if file.exists()]
+    again = f"edgec debug reduce {output}" + (f" --values {beside}" if reduced.inputs else "")
     if as_json:
         emit_json(
             {
                 "model": str(output),
-                "inputs": str(beside),
+                "inputs": str(beside) if reduced.inputs else None,
+                "bytes": sum(file.stat().st_size for file in files),
                 "nodes": list(reduced.nodes),
                 "failure": reduced.failure.kind,
                 "message": reduced.failure.message,
                 "tries": reduced.tries,
+                "time_is_up": reduced.exhausted,
+                "reproduce": again,
             }
         )
         return
-    out.print(
-        styled((str(output), "bold"), f" with {beside}: {len(reduced.nodes)} nodes still fail"),
-        soft_wrap=True,
-    )
+    sizes = " and ".join(f"{file} ({file.stat().st_size:,} bytes)" for file in files)
+    out.print(styled((sizes, "bold"), f" fail as {model} does"), soft_wrap=True)
     out.print(f"  nodes    {', '.join(reduced.nodes)}", soft_wrap=True)
     out.print(f"  failure  {reduced.failure.kind}: {reduced.failure.message}", soft_wrap=True)
+    end = "; the time was up, --time-limit gives more" if reduced.exhausted else ""
+    out.print(f"  tries    {reduced.tries}{end}", soft_wrap=True)
+    out.print(f"  again    {again}", soft_wrap=True)

@@ -32,6 +32,7 @@ STAGES = {
     "verify": "comparing with ONNX Runtime",
     "pack": "writing the artifact",
     "profile": "timing layers",
+    "reduce": "cutting the model, seconds",
     "undisturbed": "waiting until the machine is undisturbed",
 }
 
