@@ -21,7 +21,7 @@ from onnx import ModelProto, ValueInfoProto
 from edgec.compiler.errors import CompilerError
 from edgec.compiler.frontends.onnx.shape_inference import infer_shapes
 from edgec.compiler.frontends.relax.fallback import UntypedValue, cut, is_tensor
-from edgec.compiler.options import CompileOptions
+from edgec.compiler.options import Bounds, CompileOptions
 from edgec.compiler.progress import Progress, Silent
 from edgec.compiler.verify import shrink
 from edgec.compiler.verify.inputs import Arrays
@@ -107,7 +107,10 @@ class _Search:
     def begin(self, path: Path, values: Path | None, ways: Sequence[bool]) -> Failure:
         """See how the whole model fails, and read it as a graph with the values of all its nodes."""
         self._progress.stage("reduce", int(self._limit_s))
-        shapes = dict(self._options.input_shapes)
+        shapes = {
+            name: tuple(size.high if isinstance(size, Bounds) else size for size in shape)
+            for name, shape in self._options.input_shapes.items()
+        }
         given, began, whole = str(values) if values else "", time.monotonic(), None
         for self._fallback in ways:
             budget, limit_s = self._options.error_budget, max(WHOLE_S, self._limit_s)
