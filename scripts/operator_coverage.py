@@ -97,13 +97,41 @@ def _lines(results: Path) -> list[str]:
 SPECIAL_VALUES = """\
 ## Special values
 
-NaN and infinities pass through as IEEE 754 and the standard say: maxima and minima (Relu, Clip, Max, Min, MaxPool,
-ReduceMax, ReduceMin and what contains them) and Sign keep NaN, alone and fused into another kernel. Where a number is
-limited and becomes an integer, the limit holds for NaN, too. ThresholdedRelu of NaN is 0, as the standard says.
+NaN and infinities pass through as IEEE 754 and the standard say: maxima and minima (Relu, Clip, Max, Min,
+MaxPool, ReduceMax, ReduceMin and what contains them) and Sign keep NaN, alone and fused into another kernel.
+Where a number is limited and becomes an integer, the limit holds for NaN, too. ThresholdedRelu of NaN is 0,
+as the standard says. ArgMax and ArgMin find the first NaN, as numpy does.
 
-Integer division never traps: `a / 0` is 0, `a mod 0` is 0, the least number divided by -1 is itself (it wraps), and
-`a mod -1` is 0, as in numpy. ONNX Runtime refuses to divide by zero, so the inputs made up for the verification hold no
-zeros where integers are divided by them.
+One exception: a grouped convolution whose groups are narrower than a vector computes neighbouring groups
+together, and NaN or an infinity in one channel makes the results of up to a vector of channels NaN.
+
+Integer division never traps: `a / 0` is 0, `a mod 0` is 0, the least number divided by -1 is itself (it
+wraps), and `a mod -1` is 0, as in numpy. ONNX Runtime refuses to divide by zero, so the inputs made up for
+the verification hold no zeros where integers are divided by them.
+
+An index that is out of range at run time never reaches other memory: Gather and GatherElements take the last
+element instead (the first, if it is too far to the front), ScatterElements and ScatterND leave the write out.
+
+## Where ONNX Runtime and the standard differ
+
+The standard counts, as its text and its evaluator say:
+
+- GridSample, cubic with the padding `border`: a sample beyond the border is the border's pixel; ONNX Runtime
+  interpolates between copies of it. Such models are verified against the standard's evaluator.
+- Resize with `align_corners` and a scale that yields no whole size divides by the exact size less one, ONNX
+  Runtime by the rounded one.
+- MatMulInteger takes a zero point per row of its first input, Conv SAME padding with dilations, Resize any
+  axes and ranks: ONNX Runtime refuses them.
+- Integer divisions by zero are defined here (above).
+
+And where the standard's evaluator departs from its text, the text counts: pools with `ceil_mode` or
+dilations, LRN, the norms of odd order in LpNormalization, Softmax before operator set 13,
+`pytorch_half_pixel` of a single element (coordinate 0), infinities in QuantizeLinear (they saturate).
+`tests/compiler/samples/truths.py` has these from the text.
+
+Two things follow ONNX Runtime: ConvTranspose with SAME padding and a stride greater than its window has no
+positions that no input reaches, and a cast of a float to an integer of 4 or 2 bits rounds (the standard
+leaves it open) and wraps.
 """
 
 

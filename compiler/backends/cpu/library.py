@@ -14,7 +14,7 @@ from tvm.tirx import PrimFunc
 from edgec.compiler.backends.cpu.link import link
 from edgec.compiler.backends.cpu.object_cache import ObjectCache
 from edgec.compiler.backends.cpu.objects import kernel_objects
-from edgec.compiler.backends.cpu.tir_pipeline import FRAME, NO_KERNEL
+from edgec.compiler.backends.cpu.tir_pipeline import FRAME, NO_KERNEL, PIPELINE
 from edgec.compiler.backends.interface import Library, ProgramLibrary
 from edgec.compiler.backends.vm import finalise, finalise_program
 from edgec.compiler.graph.control import Control
@@ -56,7 +56,8 @@ def _built(mod: tvm.IRModule, target: Target, cache_dir: Path | None, progress: 
 
 def build_functions(functions: Mapping[str, PrimFunc], target: Target) -> bytes:
     """The library of plain functions, called without the virtual machine."""
-    built = tvm.compile(tvm.IRModule(dict(functions)), target=tvm.target.Target(dict(target.tvm)))
+    host = tvm.target.Target(dict(target.tvm))
+    built = tvm.compile(tvm.IRModule(dict(functions)), target=host, tir_pipeline=PIPELINE)
     return link(built)
 
 

@@ -25,9 +25,12 @@ from edgec.compiler.frontends.relax.converters.registry import (
     scalar,
     shape_of,
 )
+from edgec.compiler.kernels.interpolation import interpolated
 
 # Modes in which TVM's operator follows the standard, for images and scales that yield whole sizes.
 PLAIN_COORDINATES = ("half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric")
+
+MOST_TAPS = 8  # of an interpolation that is written out; cubic ones have 4
 
 
 @dataclass(frozen=True)
@@ -218,11 +221,23 @@ def cubic(distance: Array, a: float) -> Array:
 
 
 def _product(node: Node, x: Expr, step: Axis, matrix: Array) -> Expr:
+    """An axis resized by a matrix `[to, from]`.
+
+    Of its few elements that are not zero where that is so: a product with all would spread a NaN along the axis.
+    """
     shape = list(shape_of(x))
     outer, inner = math.prod(shape[: step.axis]), math.prod(shape[step.axis + 1 :])
     weight = matrix.astype(dtype_of(x))
     out = [*shape[: step.axis], step.out, *shape[step.axis + 1 :]]
-    if inner == 1:
+    taps = int(np.count_nonzero(weight, axis=1).max(initial=1))
+    if taps <= MOST_TAPS:
+        # the heaviest first; what fills up a row has no weight, and is read anyway
+        order = np.argsort(-np.abs(weight), axis=1, kind="stable")[:, :taps]
+        shares = np.take_along_axis(weight, order, 1)
+        places = np.where(shares == 0, order[:, :1], order).astype("int32")
+        planes = node.emit(reshaped(x, [outer, step.size, inner]))
+        y = node.builder.emit_te(interpolated, planes, constant(places), constant(shares))
+    elif inner == 1:
         rows = node.emit(reshaped(x, [outer, step.size]))
         y = node.emit(relax.op.matmul(rows, constant(np.ascontiguousarray(weight.T))))
     else:
