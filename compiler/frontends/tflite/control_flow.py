@@ -122,12 +122,10 @@ def _case(g: Writer, op: Operator) -> None:
     _bind(g, op, [inner.get(index) for index in inner.graph.outputs])
 
 
-@converts("CALL", "STABLEHLO_COMPOSITE", inputs=(0, None), outputs=(1, None))
-def _call(g: Writer, op: Operator) -> None:
-    """The called graph in place of the call."""
-    number = getattr(op.options, "decompositionSubgraphIndex", None)
-    number = op.options.subgraph if number is None else number
-    inner = called(g, int(number), arguments_of(g, op.inputs))
+@converts("STABLEHLO_COMPOSITE", inputs=(0, None), outputs=(1, None))
+def _composite(g: Writer, op: Operator) -> None:
+    """The graph that it is composed of, in its place."""
+    inner = called(g, int(op.options.decompositionSubgraphIndex), arguments_of(g, op.inputs))
     g.nodes.extend(inner.nodes)
     _bind(g, op, [inner.get(index) for index in inner.graph.outputs[: len(op.outputs)]])
 
@@ -140,7 +138,7 @@ class Counter:
     count: int
 
 
-@converts("WHILE", "STABLEHLO_WHILE", inputs=(1, None), outputs=(1, None))
+@converts("WHILE", inputs=(1, None), outputs=(1, None))
 def _while(g: Writer, op: Operator) -> None:
     numbers = (int(op.options.condSubgraphIndex), int(op.options.bodySubgraphIndex))
     if len(op.inputs) != len(op.outputs):

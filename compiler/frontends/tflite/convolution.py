@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from edgec.compiler.frontends.tflite.cells import rounded
 from edgec.compiler.frontends.tflite.flat import Operator, Quantisation
 from edgec.compiler.frontends.tflite.graph import Refused, Writer
 from edgec.compiler.frontends.tflite.registry import SAME, activated, converts, same_padding
 
-TINY = 1e-30  # the scale of a row of zeros
 
-
-@converts("CONV_2D")
+@converts("CONV_2D", inputs=(2, 3), outputs=1)
 def _conv_2d(g: Writer, op: Operator) -> None:
     weights = g.tensor(op.inputs[1])
     filters = _weights(g, op.inputs[1], (0, 3, 1, 2), {0: 0})
@@ -22,7 +21,7 @@ def _conv_2d(g: Writer, op: Operator) -> None:
     _convolve(g, op, filters, (height, width), channels // per_group)
 
 
-@converts("DEPTHWISE_CONV_2D")
+@converts("DEPTHWISE_CONV_2D", inputs=(2, 3), outputs=1)
 def _depthwise_conv_2d(g: Writer, op: Operator) -> None:
     weights = g.tensor(op.inputs[1])
     _, height, width, _ = weights.shape
@@ -57,26 +56,9 @@ def _bias(g: Writer, op: Operator, position: int = 2) -> list[str]:
     return [g.constant(g.real(index))] if g.is_constant(index) else [g.get(index)]
 
 
-def _is_hybrid(g: Writer, op: Operator) -> bool:
+def _is_hybrid(g: Writer, data: int, weights: int) -> bool:
     """Whether fp32 activations meet int8 weights (dynamic range quantisation)."""
-    weights = g.tensor(op.inputs[1])
-    return g.tensor(op.inputs[0]).dtype == "float32" and weights.dtype in ("int8", "uint8")
-
-
-def _rounded(g: Writer, x: str, axes: list[int]) -> str:
-    """Activations as they enter products with int8 weights: each row rounded to a grid of 256 levels of its own.
-
-    LiteRT's default kernels (XNNPACK) do so; its other kernels use 255 levels around zero.
-    """
-    along, zero = np.array(axes, np.int64), np.array(0, np.float32)
-    low = g.op("Min", g.op("ReduceMin", x, along, keepdims=1), zero)
-    high = g.op("Max", g.op("ReduceMax", x, along, keepdims=1), zero)
-    scale = g.op("Div", g.op("Sub", high, low), np.array(255, np.float32))
-    scale = g.op("Max", scale, np.array(TINY, np.float32))
-    zero_point = g.op("Round", g.op("Sub", np.array(-128, np.float32), g.op("Div", low, scale)))
-    stored = g.op("Add", g.op("Round", g.op("Div", x, scale)), zero_point)
-    stored = g.op("Clip", stored, np.array(-128, np.float32), np.array(127, np.float32))
-    return str(g.op("Mul", g.op("Sub", stored, zero_point), scale))
+    return g.tensor(data).dtype == "float32" and g.tensor(weights).dtype in ("int8", "uint8")
 
 
 def _convolve(g: Writer, op: Operator, filters: str, kernel: tuple[int, int], groups: int) -> None:
@@ -86,9 +68,13 @@ def _convolve(g: Writer, op: Operator, filters: str, kernel: tuple[int, int], gr
     size = g.tensor(op.inputs[0]).shape[1:3]
     pads = pads_of(size, kernel, strides, dilations, options.padding)
     x = g.get_nchw(op.inputs[0])
-    if _is_hybrid(g, op):
-        point_wise = kernel == strides == (1, 1)  # which XNNPACK computes as one product of rows
-        x = _rounded(g, x, [1] if point_wise else [1, 2, 3])
+    if _is_hybrid(g, op.inputs[0], op.inputs[1]):
+        # not a depthwise one: XNNPACK
+        point_wise = op.kind == "CONV_2D" and kernel == strides == (
+            1,
+            1,
+        )  # which XNNPACK computes as one product of rows
+        x = rounded(g, x, [1] if point_wise else [1, 2, 3])
     y = g.op(
         "Conv",
         x,
@@ -118,35 +104,39 @@ def pads_of(
     return [begin for begin, _ in both] + [end for _, end in both]
 
 
-@converts("TRANSPOSE_CONV")
+@converts("TRANSPOSE_CONV", inputs=(3, 4), outputs=1)
 def _transpose_conv(g: Writer, op: Operator) -> None:
     shape, options = g.ints(op.inputs[0]), op.options
     weights = g.tensor(op.inputs[1])
     kernel = weights.shape[1:3]
     strides = (int(options.strideH), int(options.strideW))
     size = g.tensor(op.inputs[2]).shape[1:3]
-    begin, end = [], []
+    begin, end, beyond = [], [], []
     for length, out, k, s in zip(size, shape[1:3], kernel, strides, strict=True):
         extra = (length - 1) * s + k - out
-        if extra < 0:
+        if extra <= -s:
             raise Refused("its output is larger than its input and filters make")
+        beyond.append(max(-extra, 0))  # further rows that no input reaches
+        extra = max(extra, 0)
         first = extra // 2 if options.padding == SAME else 0
         begin.append(first)
         end.append(extra - first)
+    x = g.get_nchw(op.inputs[2])
     y = g.op(
         "ConvTranspose",
-        g.get_nchw(op.inputs[2]),
+        rounded(g, x, [1, 2, 3]) if _is_hybrid(g, op.inputs[2], op.inputs[1]) else x,
         _weights(g, op.inputs[1], (3, 0, 1, 2), {0: 1}),
         *_bias(g, op, 3),
         kernel_shape=list(kernel),
         strides=list(strides),
         pads=begin + end,
+        output_padding=beyond,
     )
     y = activated(g, y, getattr(options, "fusedActivationFunction", 0), op.outputs[0])
     g.put(op.outputs[0], y, nchw=True)
 
 
-@converts("FULLY_CONNECTED")
+@converts("FULLY_CONNECTED", inputs=(2, 3), outputs=(1, 2))
 def _fully_connected(g: Writer, op: Operator) -> None:
     options = op.options
     x, weights = g.get(op.inputs[0]), g.tensor(op.inputs[1])
@@ -156,8 +146,8 @@ def _fully_connected(g: Writer, op: Operator) -> None:
             raise Refused(f"its weights take {width} features")
         if not options.keepNumDims:
             x = g.op("Reshape", x, np.array([-1, width], np.int64))
-    if _is_hybrid(g, op):
-        x = _rounded(g, x, [-1])
+    if _is_hybrid(g, op.inputs[0], op.inputs[1]):
+        x = rounded(g, x, [-1])
     if g.rank(op.inputs[0]) == 2 or not options.keepNumDims:
         y = g.op("Gemm", x, _weights(g, op.inputs[1], (0, 1), {0: 0}), *_bias(g, op), transB=1)
     else:
@@ -171,11 +161,13 @@ def _fully_connected(g: Writer, op: Operator) -> None:
     g.put(op.outputs[0], y)
 
 
-@converts("BATCH_MATMUL")
+@converts("BATCH_MATMUL", inputs=2, outputs=1)
 def _batch_matmul(g: Writer, op: Operator) -> None:
     sides = []
     for index, flip in zip(op.inputs, (op.options.adjX, op.options.adjY), strict=False):
         x, rank = g.get(index), g.rank(index)
         order = [*range(rank - 2), rank - 1, rank - 2]
         sides.append(g.op("Transpose", x, perm=order) if flip else x)
+    if _is_hybrid(g, op.inputs[0], op.inputs[1]):
+        sides[0] = rounded(g, sides[0], [-1])
     g.put(op.outputs[0], g.op("MatMul", *sides))

@@ -8,94 +8,98 @@ import numpy as np
 from onnx import TensorProto
 
 from edgec.compiler.frontends.tflite.flat import Operator
-from edgec.compiler.frontends.tflite.graph import Array, Refused, Writer
+from edgec.compiler.frontends.tflite.graph import Refused, Writer
 from edgec.compiler.frontends.tflite.registry import converts
+from edgec.compiler.frontends.tflite.suppression import GONE, Rules, Selection, i64
 
-MAX_DETECTIONS = 100  # each is a round of selection in the compiled code
 
-
-@converts("TFLite_Detection_PostProcess")
+@converts("TFLite_Detection_PostProcess", inputs=3, outputs=4)
 def _detection_post_process(g: Writer, op: Operator) -> None:
-    """Greedy suppression over the best class of each anchor, a fixed number of rounds long.
+    """Boxes, classes, scores and their number; what is behind the last detection is zero, as in the original.
 
-    Each round selects the anchor with the highest score and suppresses all that overlap it. Scores below the
-    threshold never count; rounds without a candidate return zeros, as the original does.
+    By default a box has its best classes, and suppresses others whatever theirs are; with `use_regular_nms`,
+    each class is a detection of its own and suppresses those of the same class.
     """
     from flatbuffers import flexbuffers
 
     options: dict[str, Any] = flexbuffers.Loads(op.custom_options)
-    if options.get("use_regular_nms"):
-        raise Refused("it suppresses overlaps class by class (use_regular_nms)")
-    if options.get("max_classes_per_detection", 1) != 1:
-        raise Refused("it returns several classes per box (max_classes_per_detection)")
-    rounds = int(options["max_detections"])
-    if not 1 <= rounds <= MAX_DETECTIONS:
-        raise Refused(f"it requests {rounds} detections, and at most {MAX_DETECTIONS} are compiled")
-    if g.tensor(op.inputs[0]).shape[0] != 1:
+    if g.shape(op.inputs[0], 3)[0] != 1:
         raise Refused("its batch is larger than 1")
-    anchors = g.tensor(op.inputs[2]).shape[0]
     boxes = _boxes(g, op, options)
     classes = int(options["num_classes"])
-    offset = g.tensor(op.inputs[1]).shape[2] - classes  # the background's score comes first
-    scores = g.op("Reshape", g.get(op.inputs[1]), np.array([-1, classes + offset], np.int64))
-    scores = g.op("Slice", scores, _i([offset]), _i([offset + classes]), _i([1]))
-    best = g.op("ReduceMax", scores, _i([1]), keepdims=0)
-    kinds = g.op("Cast", g.op("ArgMax", scores, axis=1, keepdims=0), to=TensorProto.FLOAT)
-    threshold = float(options["nms_score_threshold"])
-    enough = g.op("GreaterOrEqual", best, np.array(threshold, np.float32))
-    left = g.op("Where", enough, best, np.array(-1, np.float32))
-    rows = g.op("Concat", boxes, g.op("Unsqueeze", kinds, _i([1])), axis=1)
-    found, values = _choose(g, rows, boxes, left, anchors, rounds, float(options["nms_iou_threshold"]))
-    valid = g.op("Cast", g.op("Greater", values, np.array(-1, np.float32)), to=TensorProto.FLOAT)
-    found = g.op("Mul", found, g.op("Unsqueeze", valid, _i([1])))
+    offset = g.shape(op.inputs[1], 3)[2] - classes  # the background's score comes first
+    scores = g.op("Reshape", g.get(op.inputs[1]), i64(-1, classes + offset))
+    scores = g.op("Slice", scores, i64(offset), i64(offset + classes), i64(1))
+    if options.get("use_regular_nms"):
+        _by_class(g, op, options, boxes, scores, classes)
+    else:
+        _by_box(g, op, options, boxes, scores, classes)
+
+
+def _by_box(g: Writer, op: Operator, options: dict[str, Any], boxes: str, scores: str, classes: int) -> None:
+    each = min(int(options.get("max_classes_per_detection", 1)), classes)
+    if each == 1:
+        best = g.op("ReduceMax", scores, i64(1), keepdims=1)
+        kinds = g.op("ArgMax", scores, axis=1, keepdims=1)
+    else:
+        best, kinds = g.op("TopK", scores, i64(each), outputs=2, axis=-1, largest=1, sorted=1)
+    top = g.op("Squeeze", g.op("Slice", best, i64(0), i64(1), i64(1)), i64(1))
+    places, values = Selection(g, boxes, _enough(g, top, options), _rules(options)).run()
+    valid = g.op("Greater", values, GONE)
+    # a box is repeated for each of its classes
+    repeated = g.op("Expand", g.op("Unsqueeze", places, i64(1)), i64(1, each))
+    repeated = g.op("Reshape", repeated, i64(-1))
+    known = g.op("Reshape", g.op("Expand", g.op("Unsqueeze", valid, i64(1)), i64(1, each)), i64(-1))
+    kinds, best = (g.op("Reshape", g.op("Gather", part, places, axis=0), i64(-1)) for part in (kinds, best))
+    _write(g, op, g.op("Gather", boxes, repeated, axis=0), kinds, best, known)
+    g.put(op.outputs[3], g.op("ReduceSum", g.op("Cast", valid, to=TensorProto.FLOAT), i64(0), keepdims=1))
+
+
+def _by_class(
+    g: Writer, op: Operator, options: dict[str, Any], boxes: str, scores: str, classes: int
+) -> None:
+    flat = g.op("Reshape", scores, i64(-1))
+    most = int(options.get("detections_per_class", 100))
+    rules = _rules(options, classes, most)
+    places, values = Selection(g, boxes, _enough(g, flat, options), rules).run()
+    found = g.op("Gather", boxes, g.op("Div", places, i64(classes)), axis=0)
+    kinds = g.op("Mod", places, i64(classes))
+    valid = g.op("Greater", values, GONE)
+    _write(g, op, found, kinds, values, valid)
+    g.put(op.outputs[3], g.op("ReduceSum", g.op("Cast", valid, to=TensorProto.FLOAT), i64(0), keepdims=1))
+
+
+def _rules(options: dict[str, Any], classes: int = 1, most: int = 1) -> Rules:
+    overlap = float(options["nms_iou_threshold"])
+    return Rules(int(options["max_detections"]), overlap, classes=classes, most_of_class=most)
+
+
+def _enough(g: Writer, scores: str, options: dict[str, Any]) -> str:
+    enough = g.op("GreaterOrEqual", scores, np.array(options["nms_score_threshold"], np.float32))
+    return str(g.op("Where", enough, scores, GONE))
+
+
+def _write(g: Writer, op: Operator, boxes: str, kinds: str, scores: str, valid: str) -> None:
+    known = g.op("Cast", valid, to=TensorProto.FLOAT)
+    nothing = np.array(0, np.float32)
+    kinds = g.op("Mul", g.op("Cast", kinds, to=TensorProto.FLOAT), known)
     outputs = [
-        g.op("Unsqueeze", g.op("Slice", found, _i([0]), _i([4]), _i([1])), _i([0])),
-        g.op("Reshape", g.op("Slice", found, _i([4]), _i([5]), _i([1])), _i([1, rounds])),
-        g.op("Reshape", g.op("Mul", values, valid), _i([1, rounds])),
-        g.op("ReduceSum", valid, _i([0]), keepdims=1),
+        g.op("Mul", boxes, g.op("Unsqueeze", known, i64(1))),
+        kinds,
+        g.op("Where", valid, scores, nothing),
     ]
     for index, name in zip(op.outputs, outputs, strict=False):
-        g.put(index, name)
-
-
-def _i(values: list[int]) -> Array:
-    return np.array(values, np.int64)
+        g.put(index, g.op("Unsqueeze", name, i64(0)))
 
 
 def _boxes(g: Writer, op: Operator, options: dict[str, Any]) -> str:
     """Corners `[anchors, (y0, x0, y1, x1)]` from offsets `(y, x, h, w)` and anchors of the same kind."""
     scales = np.array([options[f"{axis}_scale"] for axis in "yxhw"], np.float32)
-    codes = g.op("Reshape", g.get(op.inputs[0]), _i([-1, 4]))
+    codes = g.op("Reshape", g.get(op.inputs[0]), i64(-1, 4))
     codes = g.op("Div", codes, scales[None])
     anchors = g.real(op.inputs[2]).reshape(-1, 4)
-    centre = g.op("Mul", g.op("Slice", codes, _i([0]), _i([2]), _i([1])), anchors[:, 2:].copy())
+    centre = g.op("Mul", g.op("Slice", codes, i64(0), i64(2), i64(1)), anchors[:, 2:].copy())
     centre = g.op("Add", centre, anchors[:, :2].copy())
-    half = g.op("Exp", g.op("Slice", codes, _i([2]), _i([4]), _i([1])))
+    half = g.op("Exp", g.op("Slice", codes, i64(2), i64(4), i64(1)))
     half = g.op("Mul", half, anchors[:, 2:] * np.float32(0.5))
     return str(g.op("Concat", g.op("Sub", centre, half), g.op("Add", centre, half), axis=1))
-
-
-def _choose(
-    g: Writer, rows: str, boxes: str, left: str, anchors: int, rounds: int, overlap: float
-) -> tuple[str, str]:
-    """The chosen rows `[rounds, 5]` and their scores `[rounds]`, -1 where nothing was left."""
-    low = g.op("Slice", boxes, _i([0]), _i([2]), _i([1]))
-    high = g.op("Slice", boxes, _i([2]), _i([4]), _i([1]))
-    area = g.op("ReduceProd", g.op("Sub", high, low), _i([1]), keepdims=0)
-    places = np.arange(anchors)
-    chosen, values = [], []
-    for _ in range(rounds):
-        at = g.op("ArgMax", left, axis=0, keepdims=1)
-        row = g.op("Gather", rows, at, axis=0)
-        chosen.append(row)
-        values.append(g.op("Gather", left, at, axis=0))
-        own_low = g.op("Slice", row, _i([0]), _i([2]), _i([1]))
-        own_high = g.op("Slice", row, _i([2]), _i([4]), _i([1]))
-        side = g.op("Relu", g.op("Sub", g.op("Min", high, own_high), g.op("Max", low, own_low)))
-        shared = g.op("ReduceProd", side, _i([1]), keepdims=0)
-        both = g.op("Sub", g.op("Add", area, g.op("Gather", area, at, axis=0)), shared)
-        over = g.op("Greater", shared, g.op("Mul", both, np.array(overlap, np.float32)))
-        left = g.op("Where", over, np.array(-1, np.float32), left)
-        mask = g.op("Equal", places, at)
-        left = g.op("Where", mask, np.array(-1, np.float32), left)
-    return str(g.op("Concat", *chosen, axis=0)), str(g.op("Concat", *values, axis=0))

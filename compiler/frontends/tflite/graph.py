@@ -74,6 +74,7 @@ class Writer:
         self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = (
             {} if outer is None else outer._constants
         )
+        self._values: dict[str, Array] = {} if outer is None else outer._values
 
     def begin(self, operator: Operator, within: str = "") -> None:
         """Name the nodes that follow after an operator, and the one that calls its graph."""
@@ -95,8 +96,17 @@ class Writer:
         key = (str(value.dtype), value.shape, value.tobytes())
         if key not in self._constants:
             self._constants[key] = f"const_{len(self._constants)}"
+            self._values[self._constants[key]] = value
             self.initialisers.append(numpy_helper.from_array(value, self._constants[key]))
         return self._constants[key]
+
+    def has_constant(self, name: str) -> bool:
+        """Whether a value of the graph is an initialiser."""
+        return name in self._values
+
+    def stored_constant(self, name: str) -> Array:
+        """The value of an initialiser."""
+        return self._values[name]
 
     def tensor(self, index: int) -> Tensor:
         """A tensor of the source."""
@@ -223,6 +233,13 @@ class Writer:
         """Bind stored integers to a quantised tensor."""
         self.stored[index] = name
         self.native[index] = self._dequantise(name, self.tensor(index))
+
+    def put_raw(self, index: int, name: str) -> None:
+        """Bind a value as the file stores it: integers for a quantised tensor."""
+        if is_quantised(self.tensor(index)):
+            self.put_integers(index, name)
+        else:
+            self.native[index] = name
 
     def same_grid(self, a: int, b: int) -> bool:
         """Whether two tensors are stored on the same grid (or both are not quantised)."""

@@ -15,19 +15,27 @@ from edgec.compiler.errors import ModelError, ToolMissing, Unsupported, Unsuppor
 from edgec.compiler.frontends.interface import Loaded, read_file
 from edgec.compiler.frontends.source import State
 from edgec.compiler.frontends.tflite import (
+    casting,
     control_flow,
     convolution,
     detection,
     elementwise,
+    gathering,
     mediapipe,
     normalisation,
+    padding,
     pooling,
     recurrent,
     reductions,
     shapes,
     shaping,
+    slicing,
     spectral,
+    stablehlo,
+    suppression,
     variables,
+    volumes,
+    windows,
 )
 from edgec.compiler.frontends.tflite.flat import Graph, Model, Tensor, read
 from edgec.compiler.frontends.tflite.graph import Refused, Writer, is_quantised
@@ -36,24 +44,33 @@ from edgec.compiler.options import CompileOptions
 
 OPSET = 18
 OPSET_INT16 = 21  # the first whose QuantizeLinear supports int16
+OPSET_BITCAST = 26  # the first with BitCast
 REMEDY = (
     "Convert the model without this operator, or to ONNX (tf2onnx), where what cannot be compiled runs "
     "through ONNX Runtime."
 )
 # Importing them fills the table of converters.
 TABLES = (
+    casting,
     control_flow,
     convolution,
     detection,
     elementwise,
+    gathering,
     mediapipe,
     normalisation,
+    padding,
     pooling,
     recurrent,
     reductions,
     shaping,
+    slicing,
     spectral,
+    stablehlo,
+    suppression,
     variables,
+    volumes,
+    windows,
 )
 
 Arrays = Mapping[str, npt.NDArray[np.generic]]
@@ -120,13 +137,15 @@ def converted(stored: Model, path: Path) -> tuple[ModelProto, tuple[State, ...]]
         outputs.append(_value(names[index], tensor, shaped=False))
     more_inputs, more_outputs, states = variables.ports(g, {value.name for value in (*inputs, *outputs)})
     wide = any(t.dtype == "int16" and is_quantised(t) for t in graph.tensors)
-    opset = helper.make_opsetid("", OPSET_INT16 if wide else OPSET)
+    number = OPSET_INT16 if wide else OPSET
+    number = OPSET_BITCAST if any(node.op_type == "BitCast" for node in g.nodes) else number
+    opset = helper.make_opsetid("", number)
     model = helper.make_model(
         helper.make_graph(
             g.nodes, "tflite", [*inputs, *more_inputs], [*outputs, *more_outputs], g.initialisers
         ),
         opset_imports=[opset],
-        ir_version=10 if wide else 8,
+        ir_version=10 if number > OPSET else 8,
         producer_name="edgec",
     )
     return model, tuple(states)

@@ -20,7 +20,7 @@ REDUCTIONS = {
 }
 
 
-@converts(*REDUCTIONS)
+@converts(*REDUCTIONS, inputs=2, outputs=1)
 def _reduce(g: Writer, op: Operator) -> None:
     index, rank = op.inputs[0], g.rank(op.inputs[0])
     axes = sorted(axis % rank for axis in g.ints(op.inputs[1]))
@@ -42,7 +42,7 @@ def _reduction(g: Writer, kind: str, x: str, axes: Sequence[int], *, keep: bool)
     return str(g.op(kind, x, np.array(axes, np.int64), keepdims=int(keep)))
 
 
-@converts("REDUCE_ANY", "REDUCE_ALL")
+@converts("REDUCE_ANY", "REDUCE_ALL", inputs=2, outputs=1)
 def _reduce_bool(g: Writer, op: Operator) -> None:
     x = g.op("Cast", g.get(op.inputs[0]), to=TensorProto.INT32)
     kind = "ReduceMax" if op.kind == "REDUCE_ANY" else "ReduceMin"
@@ -50,7 +50,7 @@ def _reduce_bool(g: Writer, op: Operator) -> None:
     g.put(op.outputs[0], g.op("Cast", y, to=TensorProto.BOOL))
 
 
-@converts("ARG_MAX", "ARG_MIN")
+@converts("ARG_MAX", "ARG_MIN", inputs=2, outputs=1)
 def _arg(g: Writer, op: Operator) -> None:
     axis = g.ints(op.inputs[1])[0]
     kind = "ArgMax" if op.kind == "ARG_MAX" else "ArgMin"
@@ -59,7 +59,7 @@ def _arg(g: Writer, op: Operator) -> None:
     g.put(op.outputs[0], y if wide else g.op("Cast", y, to=TensorProto.INT32))
 
 
-@converts("TOPK_V2")
+@converts("TOPK_V2", inputs=2, outputs=2)
 def _top_k(g: Writer, op: Operator) -> None:
     k = np.array(g.ints(op.inputs[1]), np.int64).reshape(1)
     values, indices = g.op("TopK", g.get(op.inputs[0]), k, outputs=2, axis=-1, largest=1, sorted=1)
@@ -67,7 +67,7 @@ def _top_k(g: Writer, op: Operator) -> None:
     g.put(op.outputs[1], g.op("Cast", indices, to=TensorProto.INT32))
 
 
-@converts("CUMSUM")
+@converts("CUMSUM", inputs=2, outputs=1)
 def _cumsum(g: Writer, op: Operator) -> None:
     flags = {"exclusive": int(op.options.exclusive), "reverse": int(op.options.reverse)}
     g.put(op.outputs[0], g.op("CumSum", g.get(op.inputs[0]), g.get_int64(op.inputs[1]), **flags))

@@ -8,6 +8,7 @@ from typing import TypeAlias
 import numpy as np
 
 from edgec.compiler.frontends.tflite.flat import Operator, Tensor
+from edgec.compiler.frontends.tflite.folding import fold
 from edgec.compiler.frontends.tflite.graph import Refused, Writer, grid, is_quantised
 from edgec.compiler.frontends.tflite.unsupported import UNSUPPORTED
 
@@ -23,12 +24,13 @@ INCONSISTENT = (IndexError, ValueError, KeyError, AttributeError, TypeError, Zer
 
 
 def converts(
-    *kinds: str, inputs: Count = (0, None), outputs: Count = (1, None)
+    *kinds: str, inputs: Count = (0, None), outputs: Count = (1, None), given: int | None = None
 ) -> Callable[[Convert], Convert]:
     """Register a converter for operators.
 
     Args:
-        inputs, outputs: how many the operators take and make. Inputs up to the least number have to be given.
+        inputs, outputs: how many the operators take and make.
+        given: how many of the first inputs cannot be left out; by default the least number of inputs.
     """
 
     def register(function: Convert) -> Convert:
@@ -36,6 +38,7 @@ def converts(
             _check_count(len(op.inputs), inputs, "input")
             _check_count(len(op.outputs), outputs, "output")
             least = inputs if isinstance(inputs, int) else inputs[0]
+            least = least if given is None else given
             if min(op.inputs[:least], default=0) < 0 or min(op.outputs, default=0) < 0:
                 raise Refused("a tensor that it needs is left out")
             function(g, op)
@@ -64,10 +67,12 @@ def convert_operators(g: Writer, within: str = "") -> list[tuple[Operator, str]]
     lost: set[int] = set()
     for operator in g.graph.operators:
         g.begin(operator, within)
+        first = len(g.nodes)
         try:
             if operator.kind not in CONVERTERS:
                 raise Refused(UNSUPPORTED.get(operator.kind, "there is no converter for this operator"))
             CONVERTERS[operator.kind](g, operator)
+            fold(g, operator, first)
         except Refused as refusal:
             if not lost.intersection(operator.inputs):  # else the cause has been told
                 refused.append((operator, str(refusal)))
@@ -103,18 +108,18 @@ def activated(g: Writer, name: str, activation: int, output: int) -> str:
         first, last = grid_range(g.tensor(output))
         low = -np.inf if first >= low else low
         high = np.inf if last <= high else high
-    return clipped(g, name, low, high)
+    dtype = g.tensor(output).dtype
+    return clipped(g, name, low, high, "float32" if is_quantised(g.tensor(output)) else dtype)
 
 
-def clipped(g: Writer, name: str, low: float, high: float) -> str:
+def clipped(g: Writer, name: str, low: float, high: float, dtype: str = "float32") -> str:
     """The value clipped to limits, which may be infinite."""
     if low == -np.inf and high == np.inf:
         return name
-    if low == 0 and high == np.inf:
+    if low == 0 and high == np.inf and dtype == "float32":
         return str(g.op("Relu", name))
-    ends = [np.float32(low) if low > -np.inf else None, np.float32(high) if high < np.inf else None]
-    inputs = ["" if end is None else np.array(end) for end in ends]
-    return str(g.op("Clip", name, *inputs))
+    ends = [None if np.isinf(limit) else np.array(limit, dtype) for limit in (low, high)]
+    return str(g.op("Clip", name, *["" if end is None else end for end in ends]))
 
 
 def grid_range(tensor: Tensor) -> tuple[float, float]:

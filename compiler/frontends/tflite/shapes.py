@@ -13,10 +13,9 @@ import numpy as np
 from edgec.compiler.errors import InputShapeError, opening
 from edgec.compiler.frontends.interface import require
 from edgec.compiler.frontends.tflite.flat import EXTRA, Graph, Model, Tensor
+from edgec.compiler.frontends.tflite.folding import unsettled
 
 Shape = tuple[int, ...]
-# The sizes of what they return depend on the values that they read.
-BY_VALUE = frozenset({"WHERE", "UNIQUE", "RANGE", "WHILE", "STABLEHLO_WHILE", "SPARSE_TO_DENSE"})
 
 
 def chosen(model: Model, names: Mapping[int, str], asked: Mapping[str, Shape]) -> dict[int, Shape]:
@@ -86,13 +85,9 @@ def settled(model: Model, content: bytes, sizes: Mapping[int, Shape], path: Path
 
 
 def _with_shapes(graph: Graph, interpreter: Any, number: int) -> Graph:  # noqa: ANN401
-    unsettled = set[int]()
-    for op in graph.operators:
-        if op.kind in BY_VALUE or unsettled.intersection(op.inputs):
-            unsettled.update(op.outputs)
-    tensors = []
+    by_value, tensors = unsettled(graph), []
     for tensor in graph.tensors:
-        if tensor.data is None and tensor.index not in unsettled:
+        if tensor.data is None and tensor.index not in by_value:
             shape = _shape_in(interpreter, tensor.index, number)
             tensors.append(tensor if shape is None else replace(tensor, shape=shape))
         else:
@@ -115,8 +110,8 @@ def _unfit(model: Model, sizes: Mapping[int, Shape], path: Path, reason: str) ->
         return InputShapeError(f"{path}: the model cannot be computed with {told}: {reason}")
     lines = " ".join(f"--input {t.name}:{_described(t)}" for t in inputs if t.free)
     return InputShapeError(
-        f"{path}: sizes of its inputs are free, and it cannot be computed with those in the file ({reason}): "
-        f"give them with {lines} (numbers in place of ?)"
+        f"{path}: it cannot be computed with the sizes in the file ({reason}); those of its inputs are free, so "
+        f"give others with {lines} (numbers in place of ?)"
     )
 
 
