@@ -138,8 +138,10 @@ def annotation(text: str) -> dict[str, Any]:
 
 @app.command("export")
 def export(
-    output: Annotated[Path, typer.Argument(help="The zip file to write.")],
-    form: Annotated[str, typer.Option("--format", help="coco, yolo or folders (one per class).")] = "coco",
+    output: Annotated[Path, typer.Argument(help="The file to write: a zip, or a table for csv.")],
+    form: Annotated[
+        str, typer.Option("--format", help="coco, yolo, folders (crops, one folder per class) or csv.")
+    ] = "coco",
     device: Device = "",
     model: Annotated[str, typer.Option(help="Only captures of this model.")] = "",
     unreviewed: Annotated[
@@ -151,7 +153,11 @@ def export(
     server: Server = None,
     token: Token = None,
 ) -> None:
-    """Export confirmed and corrected captures as a zip file for training."""
+    """Export confirmed and corrected captures for training.
+
+    Class numbers are those of the model's label list. Validation is split off by device and hour, so that no picture,
+    and no burst of nearly the same one, is on both sides.
+    """
     from edgec.fleet.client.connection import FleetClient, resolve
 
     wanted: dict[str, Any] = {

@@ -59,9 +59,12 @@ def command(
         Path | None, typer.Option(help="The model card. [default: model.toml in the model's folder]")
     ] = None,
     name: Annotated[
-        str | None, typer.Option(help="Name of the artifact. [default: that of the model file]")
+        str | None,
+        typer.Option(help="Name of the artifact. [default: that of the card, or of the model file]"),
     ] = None,
-    version: Annotated[str, typer.Option(help="Version of the artifact.")] = "1",
+    version: Annotated[
+        str | None, typer.Option(help="Version of the artifact. [default: the card's, or 1]")
+    ] = None,
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads used for tuning and timing. [default: all cores]")
     ] = None,

@@ -17,6 +17,13 @@ def command(
     to: Annotated[str | None, typer.Option("--to", metavar="DEVICE", help="Deploy to this device.")] = None,
     group: Annotated[str | None, typer.Option("--group", help="Deploy to this group.")] = None,
     everyone: Annotated[bool, typer.Option("--all", help="Deploy to every accepted device.")] = False,
+    slot: Annotated[
+        str, typer.Option(help="Slot to update. [default: those that run the model, or the one of its name]")
+    ] = "",
+    repair: Annotated[
+        bool,
+        typer.Option("--repair", help="Include devices that run it: they check their copy and mend it."),
+    ] = False,
     stages: Annotated[
         str,
         typer.Option(
@@ -51,7 +58,11 @@ def command(
     token: Token = None,
     as_json: Json = False,
 ) -> None:
-    """Roll a version out to a device, a group or the whole fleet; each device gets the artifact of its target."""
+    """Roll a version out to a device, a group or the whole fleet; each device gets the artifact of its target.
+
+    Only devices that have a place for the model are updated; the others are listed. A tag, such as detector:stable,
+    stands for the version that it names at that moment.
+    """
     from edgec.fleet.client.connection import FleetClient, resolve
     from edgec.fleet.client.follow import RolloutFailed
 
@@ -64,11 +75,13 @@ def command(
         "retries": retries,
         "job_timeout_s": parse_duration(job_timeout),
         "deadline_s": parse_duration(deadline),
+        "repair": repair,
     }
     criteria = {"latency_ratio": max_latency, "error_rate": max_errors, "event_rate_ratio": max_event_change}
     if any(value is not None for value in criteria.values()):
         plan["criteria"] = criteria
-    body = {"model": name, "version": version, "scope": parse_scope(to, group, everyone), "plan": plan}
+    scope = parse_scope(to, group, everyone)
+    body = {"model": name, "version": version, "slot": slot or None, "scope": scope, "plan": plan}
     with FleetClient(*resolve(server, token)) as client:
         rollout = client.post("/rollouts", body)
         if wait:
@@ -76,6 +89,7 @@ def command(
                 address = f"{client.server}/rollouts/{rollout['id']}"
                 out.print(styled(f"rollout {rollout['id']} of ", (model, "bold"), f": {address}"))
             rollout = _watch(client, rollout["id"])
+            rollout["members"] = said_by_devices(client, rollout["id"])
     if as_json:
         emit_json(rollout)
     elif not wait:
@@ -83,10 +97,24 @@ def command(
         out.print(f"follow it with: edgec fleet rollouts show {rollout['id']}")
     else:
         out.print(f"rollout {rollout['id']} {rollout['state']}: {rollout['reason']}")
+        for member in rollout["members"][:20]:
+            out.print(f"  {place(member)} {member['state'].lower().replace('_', ' ')}: {member['detail']}")
     if wait and rollout["state"] != "SUCCEEDED":
         raise RolloutFailed(
             f"rollout {rollout['id']} of {model} ended {rollout['state']}: {rollout['reason']}"
         )
+
+
+def said_by_devices(client: Any, number: int) -> list[dict[str, Any]]:  # noqa: ANN401 - FleetClient, imported late
+    """Return the members of a rollout that have something to say, those that failed first."""
+    found = [row for row in client.pages(f"/rollouts/{number}/devices", limit=1000) if row["detail"]]
+    order = ("FAILED", "REVERT_FAILED", "UNREACHED", "CANCELED", "SKIPPED")
+    return sorted(found, key=lambda row: order.index(row["state"]) if row["state"] in order else len(order))
+
+
+def place(member: dict[str, Any]) -> str:
+    """Return a member's device, and its slot where that is known."""
+    return f"{member['device']}/{member['slot']}" if member.get("slot") else str(member["device"])
 
 
 def parse_stages(text: str) -> list[dict[str, Any]]:

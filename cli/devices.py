@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from edgec.cli.arguments import Json, Server, Token, Yes, sure
+from edgec.cli.arguments import Json, Server, Token, Yes, parse_duration, sure
 from edgec.cli.console import ago, emit_json, out, styled
 
 app = typer.Typer(
@@ -52,10 +54,10 @@ def list_devices(
             + (" match" if search or state or in_group else "; enrol one: edgec fleet token create")
         )
         return
-    table = Table("device", "state", "target", "model", "fps", "latency", "last seen")
+    table = Table("device", "state", "target", "models", "fps", "latency", "last seen")
     for row in rows:
         table.add_row(
-            row["name"], styled(_state(row)), row["target"], _version(row), _number(row["fps"], ""),
+            row["name"], styled(_state(row)), row["target"], "\n".join(_versions(row)), _number(row["fps"], ""),
             _number(row["latency_ms"], " ms"), ago(row["last_seen"]),
         )  # fmt: skip
     out.print(table)
@@ -82,7 +84,9 @@ def show_device(
     out.print(
         styled((device["name"], "bold"), ": ", _state(device), f", last seen {ago(device['last_seen'])}")
     )
-    out.print(f"target {device['target']}, agent {device['agent_version'] or '?'}, runs {_version(device)}")
+    out.print(f"target {device['target']}, agent {device['agent_version'] or '?'}")
+    for one in device.get("models", []):
+        out.print(f"  slot {one['slot']}: {_running(one)}, {one['state']}{_why(one)}")
     for stream in device["health"].get("streams", []):
         total = stream.get("latency", {}).get("total", {})
         out.print(
@@ -101,6 +105,27 @@ def show_device(
                 str(details.get("message", "")),
             )
         out.print(table)
+
+
+@app.command("detections")
+def detections(
+    output: Annotated[Path, typer.Argument(help="The CSV file to write.")],
+    device: Annotated[str, typer.Option(help="Only detections of this device.")] = "",
+    stream: Annotated[str, typer.Option(help="Only detections of this stream.")] = "",
+    label: Annotated[str, typer.Option(help="Only detections with this label.")] = "",
+    since: Annotated[str, typer.Option(help="Only of the last while, such as 24h.")] = "",
+    server: Server = None,
+    token: Token = None,
+) -> None:
+    """Export detections as a table."""
+    from edgec.fleet.client.connection import FleetClient, resolve
+
+    begin = time.time() - parse_duration(since) if since else None
+    with FleetClient(*resolve(server, token)) as client:
+        size = client.download(
+            "/detections/export", output, device=device, stream=stream, label=label, since=begin
+        )
+    out.print(f"wrote {output}, {size / 1e6:.1f} MB")
 
 
 def _admission(name: str, action: str, server: str | None, token: str | None) -> None:
@@ -132,9 +157,27 @@ def _state(row: dict[str, Any]) -> tuple[str, str]:
     return row["state"], colour
 
 
-def _version(row: dict[str, Any]) -> str:
-    running = f"{row['model']}:{row['version']}" if row["version"] else "-"
-    return f"{running} → {row['desired_version']}" if row["drift"] else running
+def _versions(row: dict[str, Any]) -> list[str]:
+    """Return what each slot runs, with the name of the slot where there are several."""
+    if not row.get("models"):
+        return [f"{row['model']}:{row['version']}" if row["version"] else "-"]
+    several = len(row["models"]) > 1
+    return [f"{one['slot']} {_running(one)}" if several else _running(one) for one in row["models"]]
+
+
+def _running(one: dict[str, Any]) -> str:
+    """Return what a slot runs and, where it is something else, what is wanted of it."""
+    running = f"{one['model']}:{one['version']}" if one["model"] else "-"
+    wanted = one["desired"]
+    if wanted is None or wanted["digest"] == one["digest"] or not (one["drift"] or one["updating"]):
+        return running
+    name = "" if wanted["model"] == one["model"] else f"{wanted['model']}:"
+    return f"{running} → {name}{wanted['version']}"
+
+
+def _why(one: dict[str, Any]) -> str:
+    said = list(dict.fromkeys(text for text in (one["message"], one["reason"]) if text))
+    return f" ({'; '.join(said)})" if said else ""
 
 
 def _number(value: float | None, unit: str) -> str:

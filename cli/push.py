@@ -9,6 +9,7 @@ import typer
 
 from edgec.cli.arguments import Json, Server, Token
 from edgec.cli.console import emit_json, err, out, styled
+from edgec.targets.errors import UsageError
 
 
 def command(
@@ -19,11 +20,19 @@ def command(
     version: Annotated[
         str | None, typer.Option(help="Version in the registry. [default: the artifact's]")
     ] = None,
+    following: Annotated[
+        bool, typer.Option("--next", help="Take the next number as the version: 4 after 3, 2 after 1.5.")
+    ] = False,
     server: Server = None,
     token: Token = None,
     as_json: Json = False,
 ) -> None:
-    """Push an artifact to the fleet's registry; blobs that it already has are not sent again."""
+    """Push an artifact to the fleet's registry; blobs that it already has are not sent again.
+
+    A version stays what it is: the same artifact again changes nothing, another one is refused.
+    """
+    if following and version:
+        raise UsageError("--next and --version exclude each other")
     from dataclasses import asdict
 
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
@@ -48,10 +57,11 @@ def command(
                 tasks[title] = bar.add_task(title, total=total)
             bar.update(tasks[title], completed=done)  # type: ignore[arg-type]
 
-        pushed = push_artifact(client, artifact, name, version, progress)
+        pushed = push_artifact(client, artifact, name, version, progress, following=following)
     if as_json:
         emit_json(asdict(pushed))
         return
     what = (f"{pushed.model}:{pushed.version}", "bold")
-    out.print(styled("pushed ", what, f" for {pushed.target}: {pushed.digest}"))
+    did = "the registry has " if pushed.known else "pushed "
+    out.print(styled(did, what, f" for {pushed.target}: {pushed.digest}"))
     out.print(f"{pushed.sent_bytes / 1e6:.1f} of {pushed.size / 1e6:.1f} MB were new to the registry")

@@ -23,9 +23,14 @@ from edgec.targets import Target
 
 
 def artifact_name(path: Path) -> str:
-    """A name for a model's artifact, from its file name: letters, digits, `.`, `_`, `-`."""
-    name = re.sub(r"[^a-z0-9._-]+", "-", path.stem.lower()).strip("._-")
-    return name or "model"
+    """A name for a model's artifact, from its file name: letters, digits, `.`, `_`, `-`. A file that is just called
+    `model` is named after its folder."""
+    name = _plain(path.stem) or "model"
+    return (_plain(path.absolute().parent.name) or name) if path.stem.lower() == "model" else name
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"[^a-z0-9._-]+", "-", text.lower()).strip("._-")
 
 
 @dataclass(frozen=True)

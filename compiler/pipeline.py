@@ -97,7 +97,7 @@ def compile_model(
     card: rt.ModelCard | None = None,
     output: Path | str | None = None,
     name: str | None = None,
-    version: str = "1",
+    version: str | None = None,
     inputs: Path | None = None,
     progress: Progress | None = None,
 ) -> CompileResult:
@@ -110,7 +110,7 @@ def compile_model(
         card: the model card, for typed results.
         output: the artifact's file; None writes `<name>-<target>.edge` into the current folder.
         name: the artifact's name; None takes the card's or the file's.
-        version: the artifact's version.
+        version: the artifact's version; None takes the card's, or 1.
         inputs: `.npz` file of inputs to verify with; None generates them.
         progress: receives the stages.
 
@@ -135,7 +135,8 @@ def compile_model(
     further, source = join(built), imported.source
     for note in source.notes:
         progress.note(note)
-    name = name or pack.artifact_name(path)
+    name = name or (card.name if card else None) or pack.artifact_name(path)
+    version = version or (card.version if card else None) or "1"
     config = pack.make_config(
         source,
         lowered,

@@ -186,6 +186,7 @@ class Agent:
             self._identity.target,
             self._catalog.slot_for,
             commands.carry_out,
+            lambda: self._shadow.config.models,
         )
 
     def _make_cloud(self, config: AgentConfig, enrolment: EnrollResponse | None) -> None:
@@ -309,9 +310,10 @@ class Agent:
     # Reactions.
 
     def _apply(self, before: AgentConfig, after: AgentConfig) -> None:
-        """Switch to another configuration; streams and models that stay the same are not touched."""
+        """Switch to another configuration. Streams and models that stay the same are not touched, and what changes
+        between two frames (a candidate that joins or leaves) does not touch the capture."""
         for name in list(self._streams.runners):
-            if after.streams.get(name) != before.streams.get(name):
+            if name not in after.streams:
                 self._streams.remove(name)
         for slot in before.models:
             if slot not in after.models:
@@ -323,6 +325,8 @@ class Agent:
         for name, settings in after.streams.items():
             if name not in self._streams.runners:
                 self._streams.add(name, settings)
+            elif settings != before.streams.get(name):
+                self._streams.change(name, settings)
         self._session.discover()
         self._monitor.changed()
 

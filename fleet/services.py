@@ -35,6 +35,7 @@ from edgec.fleet.store.database import Database
 from edgec.fleet.store.tables import (
     Detection,
     Device,
+    DeviceSlot,
     Experiment,
     Job,
     MqttUser,
@@ -134,7 +135,7 @@ class Services:
         with self.database.writing() as session:
             device = get_device(session, name)
             self.captures.forget(session, device.id)
-            for table in (Detection, Telemetry, RollUp, Shadow):
+            for table in (Detection, Telemetry, RollUp, Shadow, DeviceSlot):
                 session.execute(delete(table).where(table.device_id == device.id))
             session.delete(device)
             audit(session, actor, "device.delete", name)

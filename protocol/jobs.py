@@ -11,6 +11,9 @@ from edgec.protocol.codec import Message
 from edgec.protocol.errors import InvalidTransition, ProtocolError, VersionConflict
 from edgec.protocol.names import Digest, Name
 
+NO_SLOT = "no-slot"
+"""`code` in the details of a rejected update: the device has no slot for the model."""
+
 
 class JobState(StrEnum):
     """State of one job on one device."""
@@ -120,7 +123,8 @@ class JobUpdate(Message):
     Attributes:
         details: For an update job: `step` (one of the agent's update states), `message`, and on completion
             `running_version` and `running_digest`, which name the model that now runs, whatever the outcome.
-            `rolled_back` distinguishes a failure that was undone from one before anything had changed.
+            `rolled_back` distinguishes a failure that was undone from one before anything had changed. `undecided`
+            says why a probation that has lasted long enough has not ended, `code` is `NO_SLOT` in a rejection.
     """
 
     state: JobState

@@ -15,7 +15,17 @@ from typing import Any
 from sqlalchemy import insert
 
 from edgec.fleet.store.database import Database
-from edgec.fleet.store.tables import Detection, Device, Group, Job, Member, ModelVersion, Rollout, Telemetry
+from edgec.fleet.store.tables import (
+    Detection,
+    Device,
+    DeviceSlot,
+    Group,
+    Job,
+    Member,
+    ModelVersion,
+    Rollout,
+    Telemetry,
+)
 
 SITES = (
     "lyon", "porto", "turin", "gdansk", "malmo", "bilbao", "ghent", "leipzig", "brno", "graz", "lille", "cork",
@@ -33,6 +43,7 @@ def seed(database: Database, devices: int, *, seed: int = 7) -> None:
     rows = [_device(rng, number, now) for number in range(devices)]
     with database.writing() as session:
         session.execute(insert(Device), rows)
+        session.execute(insert(DeviceSlot), [_slot(rng, row) for row in rows if row["model"]])
         session.add_all(_versions(now))
         session.add_all(
             Group(name=line, description=f"everything on {line}", selector={"labels": {"line": line}})
@@ -69,12 +80,19 @@ def _device(rng: random.Random, number: int, now: float) -> dict[str, Any]:
         "model": "" if never else "detector",
         "version": "" if never else version,
         "digest": "" if never else digest_of("detector", version, target),
-        "desired_model": "detector",
-        "desired_version": version if rng.random() < 0.985 else "1.5.1",
         "fps": None if never else (0.0 if rng.random() < 0.002 else round(fps, 2)),
         "latency_ms": None if never else round(latency, 2),
         "health": {} if never else _health(rng, fps, latency, version),
     }
+
+
+def _slot(rng: random.Random, row: dict[str, Any]) -> dict[str, Any]:
+    wanted = row["version"] if rng.random() < 0.985 else "1.5.1"
+    return {
+        "device_id": row["id"], "slot": "detector", "model": row["model"], "version": row["version"],
+        "digest": row["digest"], "state": "running", "desired_model": row["model"], "desired_version": wanted,
+        "desired_digest": digest_of("detector", wanted, row["target"]),
+    }  # fmt: skip
 
 
 def digest_of(model: str, version: str, target: str) -> str:

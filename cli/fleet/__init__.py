@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import typer
 
-from edgec.cli.fleet import access, audit, ca, groups, keys, mqtt_users, rollouts, server, setup, tokens
+from edgec.cli.fleet import (
+    access,
+    audit,
+    ca,
+    groups,
+    keys,
+    models,
+    mqtt_users,
+    rollouts,
+    server,
+    setup,
+    tokens,
+)
 
 app = typer.Typer(no_args_is_help=True, help="Run and administer the fleet server.")
 for command in (
@@ -18,7 +30,7 @@ for command in (
 ):
     app.command()(command)
 for name, group in (
-    ("token", tokens), ("access", access), ("audit", audit), ("rollouts", rollouts), ("groups", groups),
-    ("keys", keys), ("ca", ca), ("mqtt-user", mqtt_users),
+    ("token", tokens), ("access", access), ("audit", audit), ("models", models), ("rollouts", rollouts),
+    ("groups", groups), ("keys", keys), ("ca", ca), ("mqtt-user", mqtt_users),
 ):  # fmt: skip
     app.add_typer(group.app, name=name)

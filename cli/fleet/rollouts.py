@@ -31,13 +31,13 @@ def rollouts_list(
     if not rows:
         out.print("no rollouts; start one: edgec deploy MODEL:VERSION --to DEVICE")
         return
-    table = Table("id", "model", "for", "state", "done", "devices", "reason")
+    table = Table("id", "model", "for", "state", "updated", "devices", "reason")
     for row in rows:
         scope = row["scope"]
         counts = ", ".join(f"{n} {state.lower()}" for state, n in sorted(row["devices"].items()))
         table.add_row(
             str(row["id"]), f"{row['model']}:{row['version']}", f"{scope['kind']} {scope['name']}".strip(),
-            row["state"], f"{row['progress']:.0%}", counts, row["reason"],
+            row["state"], _progress(row), counts, row["reason"],
         )  # fmt: skip
     out.print(table)
 
@@ -57,17 +57,28 @@ def rollouts_show(number: int, server: Server = None, token: Token = None, as_js
         styled(
             f"rollout {number} of ",
             (f"{rollout['model']}:{rollout['version']}", "bold"),
-            f" is {rollout['state']} ({rollout['progress']:.0%})",
+            f" is {rollout['state']}: {_progress(rollout)}",
         )
     )
     if rollout["reason"]:
         out.print(rollout["reason"])
-    table = Table("device", "stage", "state", "previous", "detail")
+    table = Table("device", "slot", "stage", "state", "previous", "detail")
     for row in rollout["members"][:100]:
         table.add_row(
-            row["device"], str(row["stage"] + 1), row["state"], row["previous_version"] or "-", row["detail"]
+            row["device"],
+            row.get("slot") or "-",
+            str(row["stage"] + 1),
+            row["state"],
+            row["previous_version"] or "-",
+            row["detail"],
         )
     out.print(table)
+
+
+def _progress(rollout: dict[str, Any]) -> str:
+    """Return how many of the places that the rollout is for run its version."""
+    counts = rollout["devices"]
+    return f"{counts.get('SUCCEEDED', 0)} of {sum(counts.values()) - counts.get('SKIPPED', 0)}"
 
 
 def _control(number: int, action: str, server: str | None, token: str | None, **params: Any) -> None:  # noqa: ANN401

@@ -63,7 +63,8 @@ class Commands:
             case "restart":
                 self._inference.kill("the fleet requested it")
             case "rollback":
-                slot, version = self._catalog.roll_back(document.slot)
+                digest = document.parameters.get("digest")
+                slot, version = self._catalog.roll_back(document.slot, str(digest) if digest else None)
                 self._inference.load_slot(slot)
-                return {"running_version": version.version, "running_digest": version.digest}
+                return {"slot": slot, "running_version": version.version, "running_digest": version.digest}
         return {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from datetime import UTC, datetime
 from typing import Any
@@ -15,6 +15,7 @@ from edgec.device_agent.updates.updater import Updater
 from edgec.protocol.codec import decode, encode
 from edgec.protocol.errors import ProtocolError
 from edgec.protocol.jobs import (
+    NO_SLOT,
     CommandDocument,
     JobExecution,
     JobsGet,
@@ -81,6 +82,7 @@ class JobDesk:
         target: the device's; empty accepts every update.
         slot_of: returns the slot that an update is for.
         command: carries a command out.
+        slots: returns the names of all slots.
     """
 
     def __init__(
@@ -92,9 +94,11 @@ class JobDesk:
         target: str,
         slot_of: Callable[[UpdateDocument], str | None],
         command: Command,
+        slots: Callable[[], Iterable[str]] = tuple,
     ) -> None:
         self._topics, self._deployments, self._reports = topics, deployments, reports
         self._updater, self._target, self._slot_of, self._command = updater, target, slot_of, command
+        self._slots = slots
         self._pending: list[JobExecution] = []
         self._running: set[str] = set()
         """Commands that are still running."""
@@ -140,25 +144,29 @@ class JobDesk:
             self._end(execution, JobState.REJECTED, str(error))
             return False
         if isinstance(document, CommandDocument):
+            if document.operation == "rollback" and self._deployments.update is not None:
+                return True  # it waits for the update: both change what slots run
             self._carry_out(execution, document)
             return False
         if self._deployments.update is not None:
             return True
         slot = self._slot_of(document)
         if slot is None:
-            self._end(execution, JobState.REJECTED, f"this device has no slot for the model {document.model}")
+            self._end(execution, JobState.REJECTED, self._no_slot(document), {"code": NO_SLOT})
         elif document.target and self._target and document.target != self._target:
             self._end(
                 execution,
                 JobState.REJECTED,
                 f"the update is for {document.target}, this device is {self._target}",
             )
-        elif (current := self._deployments.slot(slot).current) and current.digest == document.manifest_digest:
-            details = {"running_version": current.version, "running_digest": current.digest, "slot": slot}
-            self._end(execution, JobState.SUCCEEDED, "it is already running", details)
         else:
             return self._start_update(execution, document, slot)
         return False
+
+    def _no_slot(self, document: UpdateDocument) -> str:
+        wanted = f"slot {document.slot}" if document.slot else f"slot for the model {document.model}"
+        have = ", ".join(self._slots()) or "none"
+        return f"this device has no {wanted}; its slots: {have}"
 
     def _start_update(self, execution: JobExecution, document: UpdateDocument, slot: str) -> bool:
         update = Update(execution.job_id, slot, document.model_dump(mode="json"))

@@ -147,6 +147,17 @@ class StreamSection(Section):
     """Captures for retraining."""
 
 
+LIVE = frozenset({"candidate", "capture", "cascade", "labels", "threshold", "update_interval_s"})
+"""Settings of a stream that its pipeline takes between two frames: the source stays open, and tracks go on."""
+
+
+def differs_live(one: StreamSection, other: StreamSection) -> bool:
+    """Return whether two settings of a stream differ in nothing but what can change while it runs."""
+    return all(
+        getattr(one, name) == getattr(other, name) for name in StreamSection.model_fields if name not in LIVE
+    )
+
+
 class CaptureSection(Section):
     """Captures for retraining, limits for all streams together."""
 

@@ -141,6 +141,11 @@ class StreamCaptures:
         self._requests: list[CaptureRequest] = []
         self._random = random.Random()
 
+    def change(self, settings: StreamSection) -> None:
+        """Select by other rules from now on."""
+        self._settings = settings
+        self._rules = settings.capture or CaptureRules()
+
     def request(self, request: CaptureRequest) -> None:
         """Capture the next frames, regardless of the rules."""
         self._requests.append(request)

@@ -53,6 +53,14 @@ class AddStream(Message, frozen=True):
     watched: bool
 
 
+class ChangeStream(Message, frozen=True):
+    """Serve a stream with settings that differ only in what a pipeline takes between two frames."""
+
+    stream: str
+    settings: dict[str, Any]
+    """A `StreamSection` as JSON."""
+
+
 class RemoveStream(Message, frozen=True):
     """End a stream's tracks and release its ring."""
 
@@ -228,8 +236,8 @@ class Report(Message, frozen=True):
 
 
 ToInference = (
-    AddStream | RemoveStream | WatchStream | HoldSlot | EmptySlot | DiscardModel | StopInference | LoadModel
-    | SwapModel | RevertModel | ReleaseModels | TakeCaptures | RequestReport
+    AddStream | ChangeStream | RemoveStream | WatchStream | HoldSlot | EmptySlot | DiscardModel | StopInference
+    | LoadModel | SwapModel | RevertModel | ReleaseModels | TakeCaptures | RequestReport
 )  # fmt: skip
 FromInference = DetectionFound | CaptureKept | PictureTaken | Answer | Report
 START_INFERENCE: msgspec.json.Decoder[StartInference] = decoder(StartInference)

@@ -50,8 +50,8 @@ class Pipeline:
     ) -> None:
         self.name, self.settings = name, settings
         self._emit, self._watch, self._media, self.captures = emit, watch, media, captures
-        self._second: tuple[Loaded, Findings, bool] | None = None
-        """The candidate, its findings on the current frame, and whether they differ."""
+        self._second: tuple[Loaded, list[Seen], bool] | None = None
+        """The candidate, its findings on the current frame as in `_seen`, and whether the models differ."""
         self._seen: list[Seen] = []
         """The model's findings on the current frame, before labels and threshold are applied."""
         candidate = settings.candidate
@@ -69,6 +69,15 @@ class Pipeline:
         self.stages = {stage: Window() for stage in ("queue", "inference", "post", "total")}
         self.tracks: list[Track] = []
         self.kind = "detection"
+
+    def change(self, settings: StreamSection) -> None:
+        """Go on with settings that differ in `LIVE` only, from the next frame on; tracks and counters stay."""
+        if settings.candidate != self.settings.candidate:
+            self._comparison = Comparison(settings.candidate.share) if settings.candidate else None
+            self._second = None
+        self.settings = settings
+        if self.captures is not None:
+            self.captures.change(settings)
 
     def process(self, frame: Frame, loaded: Loaded | None, slots: Callable[[str], Loaded | None]) -> None:
         """Process one frame; the caller releases it afterwards."""
@@ -98,8 +107,7 @@ class Pipeline:
         assert self.captures is not None
         processed = ProcessedFrame(frame, loaded, self._seen)
         if self._second is not None:
-            processed.other, found, processed.disagreed = self._second
-            processed.other_found = [*found.boxes, *found.labels]
+            processed.other, processed.other_found, processed.disagreed = self._second
         self.captures.consider(processed, slots)
 
     def _choose(
@@ -114,10 +122,10 @@ class Pipeline:
             return self._infer(frame, loaded), loaded
         if candidate.mode == "ab":
             return self._infer(frame, other), other
-        second = self._infer(frame, other)
+        second, seen = self._infer(frame, other), self._seen
         found = self._infer(frame, loaded)
         if found is not None and second is not None:
-            self._second = other, second, comparison.add(found, second) < 1.0
+            self._second = other, seen, comparison.add(found, second) < 1.0
         return found, loaded
 
     def _infer(self, frame: Frame, loaded: Loaded | None) -> Findings | None:

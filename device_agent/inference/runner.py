@@ -21,6 +21,7 @@ from edgec.device_agent.inference.messages import (
     Answer,
     CaptureKept,
     CaptureLimits,
+    ChangeStream,
     DetectionFound,
     DiscardModel,
     EmptySlot,
@@ -214,6 +215,12 @@ class Inference:
         self.streams[runner.name] = runner
         if self._process.running:
             self._send_stream(runner)
+
+    def change_stream(self, runner: StreamRunner) -> None:
+        """Let a stream's pipeline take the runner's new settings, which differ in `LIVE` only."""
+        if self._process.running:
+            settings = runner.settings.model_dump(mode="json", exclude_none=True)
+            self._process.send(ChangeStream(runner.name, settings))
 
     def watch(self, stream: str, on: bool) -> None:
         """Copy a stream's frames to the live view, or stop copying."""

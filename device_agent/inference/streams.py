@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from edgec.device_agent.capture.runner import StreamRunner
-from edgec.device_agent.config.settings import StreamSection
+from edgec.device_agent.config.settings import StreamSection, differs_live
 from edgec.device_agent.inference.runner import Inference
 from edgec.device_agent.process.loop import Loop
 from edgec.device_agent.view.runner import ViewRunner
@@ -29,6 +29,16 @@ class Streams:
         self.runners[name] = runner
         self._inference.add_stream(runner)
         runner.start()
+
+    def change(self, name: str, settings: StreamSection) -> None:
+        """Go on with other settings; the source is opened anew only where they need it."""
+        runner = self.runners.get(name)
+        if runner is not None and settings.enabled and differs_live(runner.settings, settings):
+            runner.settings = settings
+            self._inference.change_stream(runner)
+            return
+        self.remove(name)
+        self.add(name, settings)
 
     def remove(self, name: str) -> None:
         """End a stream and its tracks."""

@@ -28,6 +28,7 @@ from edgec.device_agent.inference.messages import (
     Answer,
     CaptureCounters,
     CaptureKept,
+    ChangeStream,
     DetectionFound,
     DiscardModel,
     EmptySlot,
@@ -147,6 +148,9 @@ class Worker:
         match message:
             case AddStream():
                 self._add(message, fds)
+            case ChangeStream():
+                if stream := self._streams.get(message.stream):
+                    stream.pipeline.change(StreamSection.model_validate(message.settings))
             case RemoveStream():
                 self._remove(message.stream)
             case WatchStream():

@@ -70,6 +70,10 @@ class Catalog:
         section = self._config().models.get(slot)
         return section.threads if section else None
 
+    def streams_of(self, slot: str) -> list[str]:
+        """Return the streams whose frames go to a slot."""
+        return [name for name, one in self._config().streams.items() if one.enabled and one.model == slot]
+
     def slot_for(self, document: UpdateDocument) -> str | None:
         """Return the slot that an update is for: the named one, that of the model's name, or the only one."""
         models = self._config().models
@@ -82,8 +86,10 @@ class Catalog:
                 return slot
         return next(iter(models)) if len(models) == 1 and not document.slot else None
 
-    def roll_back(self, slot: str | None) -> tuple[str, Version]:
+    def roll_back(self, slot: str | None, digest: str | None = None) -> tuple[str, Version]:
         """Exchange a slot's model with the one before it; returns the slot and what it has to run now.
+
+        With a `digest` only to that model: a slot that runs it already is left as it is.
 
         Raises:
             UpdateError: there is no model from before, or an update is under way.
@@ -91,8 +97,12 @@ class Catalog:
         """
         slot = slot or next(iter(self._config().models), "")
         state = self._deployments.slot(slot)
+        if digest and state.current and state.current.digest == digest:
+            return slot, state.current
         if state.previous is None:
             raise UpdateError(f"slot {slot} has no previous model")
+        if digest and state.previous.digest != digest:
+            raise UpdateError(f"slot {slot} has kept another model than {digest[:19]}")
         if self._deployments.update is not None:
             raise UpdateError("an update is under way")
         self._deployments.set_slot(slot, SlotState(state.previous, state.current, state.factory))

@@ -198,7 +198,8 @@ class Deployments:
             update = self._content.update
             assert update is not None
             before = self.slot(update.slot)
-            previous = before.current if before.current != update.candidate else before.previous
+            again = before.current is not None and before.current.digest == update.candidate.digest
+            previous = before.previous if again else before.current
             slots = self._content.slots | {update.slot: SlotState(update.candidate, previous, before.factory)}
             done = Finished(update.job_id, JobState.SUCCEEDED, details)
             document = update.parsed

@@ -89,6 +89,10 @@ class UpdateHost:
         self._loop.post(lambda: self._inference.when_settled(slot, lambda: future.set_result(None)))
         return future
 
+    def streams_of(self, slot: str) -> list[str]:
+        """Return the streams whose frames go to a slot."""
+        return self._catalog.streams_of(slot)
+
     def report(self) -> Future[Report]:
         """Return the inference process's counters."""
         return self._in_loop(self._inference.report, lambda report: report)

@@ -31,6 +31,36 @@ _WAIT_S = 15.0
 _MIN_SCORES = 200
 _MIN_INFERENCES = 20
 _WATCH_S = 0.5
+_STEP_S = 0.05
+_TELL_S = 60.0
+
+
+RUNS_ALREADY = "it is already running"
+
+
+class Blindness:
+    """The clock of a probation, which begins with the first frame: nothing can be said of a model that saw none."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._began = time.monotonic()
+        self._told = -_TELL_S
+        self.seen = False
+
+    def left(self, slot: SlotCounters) -> float:
+        """Return the seconds that are left, given the slot's counters."""
+        now = time.monotonic()
+        if not self.seen and slot.active is not None and slot.active.inferences > 0:
+            self.seen, self._began = True, now
+        return self._began + self._seconds - now
+
+    def due(self) -> bool:
+        """Return whether to tell again that no frame has been seen."""
+        now = time.monotonic()
+        if now - self._told < _TELL_S:
+            return False
+        self._told = now
+        return True
 
 
 class Host(Protocol):
@@ -53,6 +83,9 @@ class Host(Protocol):
 
     def settled(self, slot: str) -> Future[None]:
         """Return a future that is done once the slot's model is loaded or has failed to load."""
+
+    def streams_of(self, slot: str) -> list[str]:
+        """Return the streams whose frames go to a slot."""
 
     def report(self) -> Future[Report]:
         """Return the inference process's counters, with the `generation` of the process."""
@@ -170,6 +203,11 @@ class Updater:
 
     def _download(self, update: Update) -> None:
         document = update.parsed
+        if self._runs_already(update):
+            self._host.finished(
+                self._deployments.commit(self._details(update, "", {"message": RUNS_ALREADY}))
+            )
+            return
         self._trust.check(document)
         self._host.progress(update, {})
         told = 0.0
@@ -184,6 +222,16 @@ class Updater:
         fetcher.fetch(document.manifest_digest)
         log.info("the model is downloaded: %s bytes transferred", fetcher.transferred)
         self._deployments.advance(Step.DOWNLOADED)
+
+    def _runs_already(self, update: Update) -> bool:
+        """Return whether the slot runs an intact copy of the model. A damaged blob is removed, to be fetched again."""
+        current, digest = self._deployments.slot(update.slot).current, update.candidate.digest
+        if current is None or current.digest != digest or not self._store.whole(digest):
+            return False
+        self._wait(self._host.settled(update.slot), "loading", self._settings.trial_timeout_s)
+        report: Report = self._wait(self._host.report(), "the report")
+        active = report.slots.get(update.slot, SlotCounters()).active
+        return active is not None and active.manifest_digest == digest
 
     def _try(self, update: Update) -> None:
         self._host.progress(update, {})
@@ -227,7 +275,7 @@ class Updater:
         seconds = self._settings.probation_s if document.probation_s is None else document.probation_s
         self._host.progress(update, {"probation_s": seconds})
         self._wait(self._host.settled(update.slot), "loading", self._settings.trial_timeout_s)
-        until = time.monotonic() + seconds
+        blind = Blindness(seconds)
         generation: int | None = None
         while True:
             report: Report = self._wait(self._host.report(), "the report")
@@ -237,17 +285,24 @@ class Updater:
             generation = report.generation
             if complaint := self._complaint(update, document, slot):
                 raise UpdateError(complaint)
-            left = until - time.monotonic()
-            if left <= 0:
+            left = blind.left(slot)
+            if left <= 0 and (seconds <= 0 or blind.seen or not self._undecided(update, blind)):
                 break
-            if self._stop.wait(min(left, _WATCH_S)):
+            if self._stop.wait(min(max(left, _STEP_S), _WATCH_S)):
                 raise Canceled
-        comparison = _comparison(slot)
+        comparison = _comparison(slot) | ({} if blind.seen else {"unseen": "no stream uses this slot"})
         done = self._deployments.commit(self._details(update, "", comparison))
         log.info("slot %s keeps %s %s", update.slot, update.candidate.name, update.candidate.version)
         self._try_wait(self._host.release(update.slot))
         self._host.finished(done)
         self._store.collect(self._deployments.referenced())
+
+    def _undecided(self, update: Update, blind: Blindness) -> bool:
+        """Return whether the probation has to wait: streams use the slot, and none has delivered a frame yet."""
+        streams = self._host.streams_of(update.slot)
+        if streams and blind.due():
+            self._host.progress(update, {"undecided": f"no frame seen from {', '.join(streams)}"})
+        return bool(streams)
 
     def _complaint(self, update: Update, document: UpdateDocument, slot: SlotCounters) -> str:
         """Return why the new model is worse; empty if it is not."""
@@ -285,9 +340,12 @@ class Updater:
     def _details(self, update: Update, reason: str, more: dict[str, Any]) -> dict[str, Any]:
         failed = bool(reason)
         running = self._deployments.slot(update.slot).current if failed else update.candidate
+        before = self._deployments.slot(update.slot).current
+        mended = not failed and before is not None and before.digest == update.candidate.digest
         return {
             "step": update.step.value,
-            "message": reason or "the new model runs",
+            "message": reason or ("its copy was mended and runs" if mended else "the new model runs"),
+            "undecided": "",
             "slot": update.slot,
             "running_version": running.version if running else "",
             "running_digest": running.digest if running else "",

@@ -26,8 +26,10 @@ from edgec.fleet.api.context import (
     page,
 )
 from edgec.fleet.audit.log import audit
+from edgec.fleet.captures.classes import class_list
 from edgec.fleet.captures.export import Box, Format, Item, export_zip
 from edgec.fleet.captures.service import Review, State, capture_query, get_capture, truth, view
+from edgec.fleet.captures.split import Taken
 from edgec.fleet.problems import Problem
 from edgec.fleet.services import Services
 from edgec.fleet.store.tables import Capture, Device
@@ -140,8 +142,11 @@ def export(
     server: Server, who: Operator, format: Format = "coco", device: Text = "", model: Text = "", version: Text = "",
     unreviewed: bool = False, val_percent: Annotated[int, Query(ge=0, le=90)] = 20,
 ) -> StreamingResponse:  # fmt: skip
-    """Export confirmed and corrected captures as a zip; with `unreviewed` new ones, too, with the model's
-    predictions."""
+    """Export confirmed and corrected captures: as a zip, or as a table (`csv`). With `unreviewed` new ones, too, with
+    the model's predictions.
+
+    Class numbers are those of the model's label list. Validation is split off by device and hour.
+    """
     states = ["confirmed", "corrected"] + ["new"] * unreviewed
     query = capture_query(device=device, model=model, version=version).where(Capture.state.in_(states))
     with server.database.writing() as session:
@@ -151,16 +156,24 @@ def export(
                 404, "Nothing to export", "No capture that fits has been confirmed or corrected yet."
             )
         audit(session, who.name, "capture.export", format, number=len(rows))
-    items = [_item(server, row) for row, _device in rows]
-    headers = {"Content-Disposition": f'attachment; filename="captures-{format}.zip"'}
+        classes, unsure = class_list(session, server.blobs, [row for row, _device in rows])
+    items = [_item(server, row, name) for row, name in rows]
+    name, kind = (
+        ("captures.csv", "text/csv") if format == "csv" else (f"captures-{format}.zip", "application/zip")
+    )
+    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
     return StreamingResponse(
-        export_zip(items, format, val_percent), headers=headers, media_type="application/zip"
+        export_zip(items, format, val_percent, classes, unsure), headers=headers, media_type=kind
     )
 
 
-def _item(server: Services, row: Capture) -> Item:
+def _item(server: Services, row: Capture, device: str) -> Item:
     found: list[tuple[str, Box | None]] = [(one["label"], one.get("box")) for one in truth(row)]
-    return Item(row.id, row.width, row.height, found, lambda: server.captures.pictures.read(row.digest))
+    taken = Taken(row.id, device, row.stream, row.at, row.digest)
+    facts = (row.reason, row.state, row.model, row.version, row.reviewed_by)
+    return Item(
+        row.id, row.width, row.height, found, lambda: server.captures.pictures.read(row.digest), taken, facts
+    )
 
 
 @router.get("/captures/{capture_id}")

@@ -14,6 +14,7 @@ from edgec.fleet.experiments.service import (
     participant_counts,
     participants,
     view,
+    view_now,
 )
 from edgec.fleet.store.tables import Experiment
 
@@ -50,10 +51,11 @@ def list_experiments(
 
 @router.get("/experiments/{experiment_id}")
 def show_experiment(server: Server, _who: Viewer, experiment_id: ExperimentId) -> dict[str, Any]:
-    """Show an experiment with the finding for each criterion."""
+    """Show an experiment with the finding for each criterion, and what reviewed captures say about which model is
+    right."""
     with server.database.reading() as session:
         row = get_experiment(session, experiment_id)
-        return view(row, participant_counts(session, [row.id])[row.id])
+        return view_now(session, row, participant_counts(session, [row.id])[row.id])
 
 
 @router.get("/experiments/{experiment_id}/devices")

@@ -34,8 +34,9 @@ from edgec.fleet.registry.manifests import (
     find_manifest,
     put_manifest,
 )
+from edgec.fleet.rollouts.usage import needed_for
 from edgec.fleet.store.database import Database
-from edgec.fleet.store.tables import Manifest, ManifestBlob, RepositoryBlob, Tag
+from edgec.fleet.store.tables import Manifest, ManifestBlob, ModelVersion, RepositoryBlob, Tag
 
 Handler = Callable[[Request, str, str], Awaitable[Response]]
 _PATH = re.compile(r"(?P<name>.+)/(?P<kind>manifests|blobs/uploads|blobs|tags|referrers)/(?P<rest>[^/]*)")
@@ -310,6 +311,11 @@ class Registry:
     async def _delete_manifest(self, request: Request, name: str, reference: str) -> Response:
         def remove() -> bool:
             with self._database.writing() as session:
+                rows = list(
+                    session.scalars(select(ModelVersion).filter_by(repository=name, digest=reference))
+                )
+                if rows and (needs := needed_for(session, rows)):
+                    raise RegistryError(409, "DENIED", f"{reference} cannot be deleted: {'; '.join(needs)}")
                 found = delete_manifest(session, name, reference)
                 if found:
                     audit(session, request.state.actor, "registry.delete", f"{name}:{reference}")

@@ -76,7 +76,7 @@ def list_members(
             query = query.where(Member.state == state)
         rows = session.execute(query.order_by(Member.id).limit(limit + 1)).all()
     items = [
-        {"device": name, "stage": m.stage, "state": m.state, "attempts": m.attempts, "job": m.job_id,
+        {"device": name, "slot": m.slot, "stage": m.stage, "state": m.state, "attempts": m.attempts, "job": m.job_id,
          "previous_version": m.previous_version, "changed_at": m.changed_at, "detail": m.detail}
         for m, name in rows[:limit]
     ]  # fmt: skip

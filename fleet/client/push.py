@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx
 
-from edgec.fleet.client.connection import FleetClient
+from edgec.fleet.client.connection import FleetClient, part
 from edgec.fleet.errors import FleetError, RefusedByServer, ServerUnreachable
 from edgec.protocol.names import check_name
 from edgec.runtime.artifact.oci import MANIFEST_TYPE, canonical_json, digest_of, parse_manifest
@@ -31,6 +31,7 @@ class Pushed:
         digest: of its manifest.
         size: of all blobs, in bytes.
         sent_bytes: how many the registry did not hold yet.
+        known: whether the registry had this very artifact under this version already.
     """
 
     model: str
@@ -40,6 +41,13 @@ class Pushed:
     digest: str
     size: int
     sent_bytes: int
+    known: bool = False
+
+
+class VersionTaken(FleetError):
+    """The registry has another artifact under this version."""
+
+    exit_code = 4
 
 
 def push_artifact(
@@ -48,37 +56,84 @@ def push_artifact(
     name: str | None,
     version: str | None,
     progress: Callable[[str, int, int], None],
+    *,
+    following: bool = False,
 ) -> Pushed:
     """Push `path` as `models/<name>:<version>-<target>`; `progress` is called with a title, bytes done and total
     bytes.
 
     Another `name` or `version` than the artifact's own is written into its config, which gives it a new
-    digest.
+    digest. With `following` the version is the next number that the fleet's registry has not given yet.
 
     Raises:
         ArtifactError: the file is damaged.
+        VersionTaken: the version is another artifact already.
         FleetError: a name is invalid, or the registry refuses or is unreachable.
     """
     artifact = Artifact.open(path)
     artifact.verify_digests()
+    if not following:
+        return _push(client, artifact, name, version, progress)
+    model = check_name(name or artifact.config.name, "model name")
+    for attempt in range(ATTEMPTS):
+        version = client.get(f"/models/{part(model)}/next-version")["version"]
+        try:
+            return _push(client, artifact, name, version, progress)
+        except VersionTaken:  # by somebody who pushed in the meantime
+            if attempt + 1 == ATTEMPTS:
+                raise
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _push(
+    client: FleetClient, artifact: Artifact, name: str | None, version: str | None,
+    progress: Callable[[str, int, int], None],
+) -> Pushed:  # fmt: skip
     config, manifest = _renamed(artifact, name, version)
     contents = {blob.digest: artifact.blob(blob.digest) for blob in artifact.manifest.layers}
     contents[digest_of(config)] = memoryview(config)
     fields = json.loads(config)
     model = check_name(fields["name"], "model name")
     repository = f"models/{model}"
+    tag, digest = f"{fields['version']}-{fields['target']}", digest_of(manifest)
+    known = _digest_of_tag(client, repository, tag)
+    if known not in (None, digest):
+        raise VersionTaken(
+            f"{model}:{fields['version']} for {fields['target']} is another artifact in the registry, and a version "
+            "stays what it is: push this with --next, or with another --version"
+        )
     titles = {blob.digest: blob.title or "config" for blob in parse_manifest(manifest).all_blobs()}
     sent = sum(
         len(content)
         for digest, content in contents.items()
         if _push_blob(client, repository, digest, content, titles.get(digest, digest), progress)
     )
-    tag = f"{fields['version']}-{fields['target']}"
-    client.send(
-        "PUT", f"/v2/{repository}/manifests/{tag}", content=manifest, headers={"Content-Type": MANIFEST_TYPE}
-    )
+    try:
+        client.send(
+            "PUT",
+            f"/v2/{repository}/manifests/{tag}",
+            content=manifest,
+            headers={"Content-Type": MANIFEST_TYPE},
+        )
+    except RefusedByServer as error:
+        if error.status == 409:
+            raise VersionTaken(str(error)) from error
+        raise
     size = sum(len(content) for content in contents.values())
-    return Pushed(model, fields["version"], fields["target"], repository, digest_of(manifest), size, sent)
+    version, target = fields["version"], fields["target"]
+    return Pushed(model, version, target, repository, digest, size, sent, known == digest)
+
+
+def _digest_of_tag(client: FleetClient, repository: str, tag: str) -> str | None:
+    """The digest that the registry has under a tag; None without one."""
+    try:
+        answer = client.send("HEAD", f"/v2/{repository}/manifests/{tag}", headers={"Accept": MANIFEST_TYPE})
+    except RefusedByServer as error:
+        if error.status == 404:
+            return None
+        raise
+    digest: str | None = answer.headers.get("docker-content-digest")
+    return digest
 
 
 def _renamed(artifact: Artifact, name: str | None, version: str | None) -> tuple[bytes, bytes]:

@@ -151,7 +151,9 @@ def _list(services: Services, identity: Identity, wanted: dict[str, Any], action
         with actions:
             all_here = ui.button("Confirm this page", icon="done_all", on_click=confirm_page).props("outline")
             with ui.button("Export", icon="download").props("unelevated"), ui.menu():
-                for form, text in zip(FORMATS, ("COCO", "YOLO", "A folder per class"), strict=True):
+                for form, text in zip(
+                    (*FORMATS, "csv"), ("COCO", "YOLO", "Crops by class", "CSV"), strict=True
+                ):
                     address = f"/api/v1/captures/export?format={form}"
                     ui.menu_item(text, lambda address=address: ui.navigate.to(address)).props("role=menuitem")
 

@@ -46,8 +46,10 @@ def deploy_dialog(services: Services, identity: Identity, model: str, versions: 
         device = ui.input("or one device, by name")
         stages = ui.select(STAGINGS, value="5,25,100" if devices > 10 else "100", label="Stages")
         soak = ui.number("Watch each stage for (minutes)", value=0, min=0)
-        for field in (version, scope, device, stages, soak):
+        slot = ui.input("Slot, if not that of the model")
+        for field in (version, scope, device, slot, stages, soak):
             field.props("outlined dense").classes("w-full")
+        repair = ui.checkbox("Also on devices that run it: they check and mend their copy")
 
         chosen = guards()
 
@@ -63,8 +65,9 @@ def deploy_dialog(services: Services, identity: Identity, model: str, versions: 
                     {
                         "model": model,
                         "version": str(version.value),
+                        "slot": str(slot.value or "").strip() or None,
                         "scope": {"kind": kind, "name": name},
-                        "plan": {"stages": parsed} | limits,
+                        "plan": {"stages": parsed, "repair": bool(repair.value)} | limits,
                     }
                 )
                 return services.start_rollout(identity.name, body).id

@@ -22,15 +22,18 @@ from edgec.fleet.dashboard.device_parts import (
     log_lines,
     rival_card,
     shadow_list,
-    stream_tables,
+    stream_table,
     tiles,
     views,
 )
 from edgec.fleet.dashboard.shell import attempt, confirm, frame, html, live, signed_in, surely, to_sign_in
+from edgec.fleet.dashboard.slots import slot_table
 from edgec.fleet.devices.queries import summary
+from edgec.fleet.devices.slots import slots_of
 from edgec.fleet.jobs.service import job_view
 from edgec.fleet.services import Services
 from edgec.fleet.store.tables import Audit, Capture, Detection, Device, Job, Shadow, Telemetry
+from edgec.fleet.telemetry.rows import SLOT_MARK
 
 WINDOW_S = 3600.0
 
@@ -44,7 +47,12 @@ def load(services: Services, name: str) -> dict[str, Any] | None:
             return None
         telemetry = session.scalars(
             select(Telemetry)
-            .where(Telemetry.device_id == device.id, Telemetry.stream != "", Telemetry.at > now - WINDOW_S)
+            .where(
+                Telemetry.device_id == device.id,
+                Telemetry.stream != "",
+                Telemetry.stream.not_like(f"{SLOT_MARK}%"),
+                Telemetry.at > now - WINDOW_S,
+            )
             .order_by(Telemetry.at.desc())
             .limit(1200)
         )
@@ -56,7 +64,7 @@ def load(services: Services, name: str) -> dict[str, Any] | None:
         )
         shadows = session.scalars(select(Shadow).filter_by(device_id=device.id).order_by(Shadow.name))
         return {
-            "device": summary(device) | {"health": device.health, "digest": device.digest},
+            "device": summary(device, slots_of(session, [device.id])[device.id]) | {"health": device.health},
             "telemetry": [(s.stream, s.at, s.fps, s.latency_ms, s.version) for s in telemetry][::-1],
             "detections": [
                 {"at": d.at, "stream": d.stream, "phase": d.phase, "label": d.label, "score": d.score,
@@ -137,7 +145,11 @@ def add(services: Services) -> None:
                 detections.set_content("<h2>Live detections</h2>" + detection_list(data["detections"][:9]))
                 show_lines(fps, [(s, at, value) for s, at, value, _l, _v in data["telemetry"]])
                 show_lines(latency, [(s, at, value) for s, at, _f, value, _v in data["telemetry"]])
-                streams.set_content("<h2>Streams and models</h2>" + stream_tables(data["device"]["health"]))
+                streams.set_content(
+                    "<h2>Streams and models</h2>"
+                    + stream_table(data["device"]["health"])
+                    + slot_table(data["device"])
+                )
                 jobs.set_content("<h2>Jobs</h2>" + job_table(data["jobs"]))
                 facts.set_content("<h2>Device</h2>" + fact_list(data["device"]))
                 shadows.set_content("<h2>Shadows</h2>" + shadow_list(data["shadows"]))

@@ -9,6 +9,7 @@ from typing import Any
 from edgec.fleet.dashboard import parts
 from edgec.fleet.dashboard.parts import ago, badge, esc, link, number, size
 from edgec.fleet.dashboard.picture import boxes, picture
+from edgec.fleet.devices.slots import CANDIDATE_SLOT
 
 MOST_VIEWS = 4
 
@@ -17,18 +18,13 @@ def tiles(device: dict[str, Any]) -> str:
     """Presence, model and the figures of the latest health report."""
     health = device["health"]
     state = device["state"] if device["admission"] == "accepted" else device["admission"]
-    running = f"{device['version']}" if device["version"] else "–"
-    wanted = (
-        f"{device['model']} → {device['desired_version']}"
-        if device["drift"]
-        else device["model"] or "no model yet"
-    )
+    models = [one for one in device["models"] if not one["slot"].startswith(CANDIDATE_SLOT)]
     dropped = sum(stream.get("dropped", 0) for stream in health.get("streams", []))
     return (
         f'<div style="margin:-8px 0 14px">{badge(state)} <span class="e-soft">last seen {ago(device["last_seen"])}</span></div>'
         + parts.tiles(
             [
-                parts.tile(running, wanted, tone="warn" if device["drift"] else ""),
+                *[_model_tile(one) for one in models[:3]],
                 parts.tile("–" if device["fps"] is None else f"{device['fps']:.1f}", "frames per second"),
                 parts.tile(
                     "–" if device["latency_ms"] is None else f"{device['latency_ms']:.1f}",
@@ -39,6 +35,13 @@ def tiles(device: dict[str, Any]) -> str:
             ]
         )
     )
+
+
+def _model_tile(one: dict[str, Any]) -> str:
+    caption = one["model"] or f"no model in {one['slot']} yet"
+    if one["drift"] and one["desired"]:
+        caption += f" → {one['desired']['version']}"
+    return parts.tile(one["version"] or "–", caption, tone="warn" if one["drift"] else "")
 
 
 def views(detections: list[dict[str, Any]], pictures: dict[str, dict[str, Any]]) -> str:
@@ -116,8 +119,8 @@ def detection_list(items: list[dict[str, Any]]) -> str:
     return f'<div class="e-list">{rows}</div>'
 
 
-def stream_tables(health: dict[str, Any]) -> str:
-    """Streams and model slots, from the latest health report."""
+def stream_table(health: dict[str, Any]) -> str:
+    """Streams, from the latest health report."""
     if not health.get("streams"):
         return parts.empty("No health report yet", "The agent reports its streams when it connects.")
     rows = []
@@ -142,20 +145,7 @@ def stream_tables(health: dict[str, Any]) -> str:
         "#~Restarts",
         "~Message",
     )
-    models = [
-        [
-            f"<b>{esc(m['slot'])}</b>", badge(m["state"]), f"{esc(m['name'])}:{esc(m.get('version', ''))}" if m.get("name") else "–",
-            parts.count(m.get("inferences", 0)), parts.count(m.get("errors", 0)),
-            f'<span class="e-mono e-soft">{esc((m.get("manifest_digest") or "")[7:19])}</span>',
-        ]
-        for m in health.get("models", [])
-    ]  # fmt: skip
-    second = (
-        parts.table(("Slot", "State", "Model", "#~Inferences", "#Errors", "~Digest"), models)
-        if models
-        else ""
-    )
-    return parts.table(heads, rows) + second
+    return parts.table(heads, rows)
 
 
 def job_table(jobs: list[dict[str, Any]]) -> str:
@@ -216,7 +206,10 @@ def fact_list(device: dict[str, Any]) -> str:
         "Memory": "–" if health.get("memory_bytes") is None else size(health["memory_bytes"]),
         "Temperature": "–" if health.get("temperature_c") is None else f"{health['temperature_c']:.0f} °C",
         "Disk free": "–" if health.get("disk_free_bytes") is None else size(health["disk_free_bytes"]),
-        "Artifact": f'<span class="e-mono">{esc(device["digest"] or "–")}</span>',
+        "Artifacts": "<br>".join(
+            f'<span class="e-mono">{esc(one["digest"])}</span>' for one in device["models"] if one["digest"]
+        )
+        or "–",
         "Labels": parts.chips(device["labels"]) or "–",
     }
     if health.get("degraded"):

@@ -14,10 +14,12 @@ from edgec.fleet.dashboard import parts
 from edgec.fleet.dashboard.access import enroll_dialog
 from edgec.fleet.dashboard.parts import ago, badge, chips, esc, link, number
 from edgec.fleet.dashboard.shell import Pager, frame, html, live, signed_in, to_sign_in
+from edgec.fleet.dashboard.slots import model_lines
 from edgec.fleet.devices.queries import device_filter, summary
+from edgec.fleet.devices.slots import slots_of
 from edgec.fleet.groups.service import group_query
 from edgec.fleet.services import Services
-from edgec.fleet.store.tables import Device, Group
+from edgec.fleet.store.tables import Device, DeviceSlot, Group
 
 PAGE = 50
 STATES = {
@@ -39,15 +41,16 @@ def load(services: Services, wanted: dict[str, Any]) -> dict[str, Any]:
         query = query.where(Device.fps == 0) if idle else query
         total = session.scalar(select(func.count()).select_from(query.subquery())) or 0
         page = max(min(wanted["page"], (total - 1) // PAGE), 0)
-        rows = session.scalars(query.order_by(Device.name).offset(page * PAGE).limit(PAGE))
+        rows = session.scalars(query.order_by(Device.name).offset(page * PAGE).limit(PAGE)).all()
+        slots = slots_of(session, [row.id for row in rows])
         targets = list(session.scalars(select(Device.target).distinct().order_by(Device.target).limit(100)))
         versions = list(
-            session.scalars(select(Device.version).distinct().order_by(Device.version).limit(100))
+            session.scalars(select(DeviceSlot.version).distinct().order_by(DeviceSlot.version).limit(100))
         )
         groups = list(session.scalars(select(Group.name).order_by(Group.name).limit(200)))
         everything = session.scalar(select(func.count(Device.id))) or 0
         return {
-            "rows": [summary(row) for row in rows],
+            "rows": [summary(row, slots[row.id]) for row in rows],
             "total": total,
             "page": page,
             "everything": everything,
@@ -144,13 +147,7 @@ def _table(data: dict[str, Any]) -> str:
     rows, links = [], []
     for row in data["rows"]:
         state = row["state"] if row["admission"] == "accepted" else row["admission"]
-        running = (
-            f'{esc(row["model"])}<wbr><span class="e-soft">:{esc(row["version"])}</span>'
-            if row["version"]
-            else number(None)
-        )
-        if row["drift"]:
-            running += f' <span class="e-badge warn" title="desired">→ {esc(row["desired_version"])}</span>'
+        running = model_lines(row)
         shown = badge(state) + (' <span class="e-badge bad">two devices</span>' if row["duplicate"] else "")
         href = link("/devices", row["name"])
         links.append(href)
@@ -160,5 +157,5 @@ def _table(data: dict[str, Any]) -> str:
                 number(row["fps"]), number(row["latency_ms"], " ms"), chips(row["labels"]), ago(row["last_seen"]),
             ]
         )  # fmt: skip
-    heads = ("Device", "State", "~Target", "Model", "#~fps", "#~Latency", "~Labels", "~Last seen")
+    heads = ("Device", "State", "~Target", "Models", "#~fps", "#~Latency", "~Labels", "~Last seen")
     return parts.table(heads, rows, links)

@@ -21,7 +21,7 @@ from edgec.fleet.dashboard.shell import (
 from edgec.fleet.experiments.service import (
     participant_counts,
     participants,
-    view,
+    view_now,
 )
 from edgec.fleet.services import Services
 from edgec.fleet.store.tables import Experiment, Reading
@@ -41,7 +41,10 @@ WORDS = {
 }
 
 
-TONES = {"as-good": "better", "worse": "worse", "undecided": "undecided"}
+TONES = {
+    "as-good": "better", "better": "better", "alike": "better", "differs": "drift", "worse": "worse",
+    "undecided": "undecided",
+}  # fmt: skip
 
 
 BAR = {
@@ -65,7 +68,7 @@ def load_one(services: Services, number: int) -> dict[str, Any] | None:
             select(Reading).where(Reading.experiment_id == number).order_by(Reading.id.desc()).limit(600)
         )
         main, scale = ("disagreement", 100.0) if row.mode == "shadow" else ("score", 1.0)
-        shown = view(row, participant_counts(session, [number])[number])
+        shown = view_now(session, row, participant_counts(session, [number])[number])
         return shown | {
             "main": main,
             "lines": [(main, one.at, scale * one.values[main]) for one in readings if main in one.values][
@@ -153,25 +156,49 @@ def _findings(data: dict[str, Any]) -> str:
     rows = []
     for name, one in data["criteria"].items():
         words, form = WORDS[name]
+        if one.get("better"):
+            words += f", {one['better']} is better"
         value = parts.number(None) if one["value"] is None else _figure(form, one["value"])
         ahead = max(one["against"], one["in_favour"])
         share = 100 * min(ahead / one["needed"], 1.0)
-        tone = "bad" if one["against"] > one["in_favour"] else "good"
+        beyond = "bad" if one.get("judges", True) else "warn"
+        tone = beyond if one["against"] > one["in_favour"] else "good"
         meter = f'<div class="e-bar" title="evidence {ahead:g} of {one["needed"]:g}"><i class="{tone}" style="width:{share:.1f}%"></i></div>'
         rows.append(
             [words, value, _figure(form, one["tolerated"]), parts.count(one["readings"]), meter,
-             badge(TONES[one["verdict"]], _word(name, one["verdict"]))]
+             badge(TONES[one["verdict"]], one["verdict"].replace("-", " "))]
         )  # fmt: skip
-    return parts.table(("Criterion", "#Measured", "#~Tolerated", "#~Reports", "~Evidence", "Verdict"), rows)
+    heads = ("Criterion", "#Measured", "#~Tolerated", "#~Reports", "~Evidence", "Verdict")
+    return parts.table(heads, rows) + _labels(data)
+
+
+def _labels(data: dict[str, Any]) -> str:
+    """What the reviewed captures say about which model is right."""
+    labels = data["labels"]
+    if not labels or not labels["pictures"]:
+        text = "Scores cannot tell which of two models is right. Reviewed captures can"
+        how = "" if data["plan"].get("capture") else ": start the experiment with captures of disagreements"
+        return f'<div class="e-soft" style="padding:10px 16px">{text}{how}.</div>'
+    shares = [
+        f"{name} {parts.percent(labels[key])}"
+        for name, key in (("own model", "own"), ("candidate", "candidate")) if labels[key] is not None
+    ]  # fmt: skip
+    counted = (
+        f"{parts.count(labels['pictures'])} reviewed pictures: they agree with the {' and the '.join(shares)}"
+    )
+    if data["mode"] == "shadow":
+        counted += f"; the candidate alone is right on {labels['candidate_right']}, the own model on {labels['own_right']}"
+    tone = {"candidate": "better", "own": "worse", "": "undecided"}[labels["right"]]
+    word = {"candidate": "the candidate is right", "own": "the own model is right", "": "not decided yet"}
+    sure = f", {parts.percent(labels['confidence'], 2)} sure" if labels["right"] else ""
+    return (
+        f'<div style="padding:10px 16px">{badge(tone, word[labels["right"]] + sure)} '
+        f'<span class="e-soft">{counted}.</span></div>'
+    )
 
 
 def _figure(form: str, value: float) -> str:
     return form.format(value).replace("%", " %")
-
-
-def _word(criterion: str, verdict: str) -> str:
-    # If two models differ, either may be right.
-    return "differs" if (criterion, verdict) == ("disagreement", "worse") else verdict.replace("-", " ")
 
 
 def _plan(data: dict[str, Any]) -> str:
@@ -185,7 +212,7 @@ def _plan(data: dict[str, Any]) -> str:
         "Started by": esc(data["created_by"]),
     }
     more = ""
-    if data["verdict"] == "as-good":
+    if data["verdict"] in ("as-good", "better"):
         more = f'<a class="e-mini" style="display:inline-block;margin-top:12px" href="{link("/models", data["model"])}">Roll it out</a>'
     return parts.pairs(facts) + more
 

@@ -27,6 +27,7 @@ from edgec.fleet.experiments.service import (
     participant_counts,
     view,
 )
+from edgec.fleet.experiments.verdict import Criteria
 from edgec.fleet.problems import Problem
 from edgec.fleet.services import Services
 from edgec.fleet.store.tables import Experiment, Group, ModelVersion
@@ -94,6 +95,61 @@ def _list(rows: list[dict[str, Any]]) -> str:
     return parts.table(heads, cells, links)
 
 
+DIRECTED = {
+    "": "Only says whether it differs", "higher": "Higher is better", "lower": "Lower is better",
+}  # fmt: skip
+
+
+def _invalid(error: ValidationError) -> str:
+    first = error.errors()[0]
+    if "criteria" in first["loc"]:
+        return f"{str(first['loc'][-1]).replace('_', ' ')}: {first['msg']}"
+    return "Choose a candidate first."
+
+
+class Tolerances:
+    """The inputs for what an experiment tolerates; an empty one leaves its criterion out."""
+
+    def __init__(self) -> None:
+        default = Criteria.model_validate({})
+        self._inputs: dict[str, ui.number] = {}
+        self._directed: dict[str, ui.select] = {}
+        with ui.expansion("What is tolerated").classes("w-full"):
+            ui.label("Makes the candidate worse").classes("e-small e-soft")
+            self._number("latency_ratio", "Latency, as a factor", default.latency_ratio, 0.05)
+            self._number("error_rate", "Failed inferences, increase of the share", default.error_rate, 0.005)
+            ui.label("Says that it differs; name a direction if one is better").classes("e-small e-soft")
+            self._number("disagreement", "Share of frames that differ (shadow)", default.disagreement, 0.01)
+            self._number("score_shift", "Mean score, change", default.score_shift, 0.01)
+            self._direction("score", "Mean score")
+            self._number("results_ratio", "Results a frame, as a factor (A/B)", default.results_ratio, 0.1)
+            self._direction("results", "Results a frame")
+            self._number("alpha", "Probability of a wrong verdict", default.alpha, 0.01)
+
+    def _number(self, name: str, label: str, value: float | None, step: float) -> None:
+        field = ui.number(label, value=value, min=0, step=step).props("outlined dense").classes("w-full")
+        self._inputs[name] = field
+
+    def _direction(self, name: str, label: str) -> None:
+        field = ui.select(DIRECTED, value="", label=label).props("outlined dense").classes("w-full")
+        self._directed[name] = field
+
+    def criteria(self) -> dict[str, Any]:
+        """What the inputs say, as the service takes it."""
+        found: dict[str, Any] = {
+            name: None if field.value is None else float(field.value) for name, field in self._inputs.items()
+        }
+        tolerance = {"score": found["score_shift"], "results": found["results_ratio"]}
+        found["metrics"] = [
+            {"name": name, "better": str(field.value), "tolerance": tolerance[name]}
+            for name, field in self._directed.items()
+            if field.value
+        ]
+        if found["alpha"] is None:
+            del found["alpha"]
+        return found
+
+
 def _dialog(services: Services, identity: Identity) -> None:
     with services.database.reading() as session:
         found = session.execute(
@@ -117,6 +173,8 @@ def _dialog(services: Services, identity: Identity) -> None:
         hours = (
             ui.number("Hours, at most", value=24, min=0.1, max=2000).props("outlined dense").classes("w-full")
         )
+        captures = ui.checkbox("Let devices send pictures on which the two differ, to review")
+        tolerances = Tolerances()
 
         async def start() -> None:
             kind, _, name = (
@@ -127,14 +185,15 @@ def _dialog(services: Services, identity: Identity) -> None:
             def create() -> int:
                 body = NewExperiment.model_validate(
                     {"mode": mode.value, "model": model, "version": version, "scope": {"kind": kind, "name": name},
-                     "plan": {"share": float(share.value or 20) / 100, "duration_s": 3600 * float(hours.value or 24)}}
+                     "plan": {"share": float(share.value or 20) / 100, "duration_s": 3600 * float(hours.value or 24),
+                              "capture": bool(captures.value), "criteria": tolerances.criteria()}}
                 )  # fmt: skip
                 return services.start_experiment(identity.name, body).id
 
             try:
                 number = await run.io_bound(create)
             except (Problem, ValidationError) as error:
-                text = error.detail if isinstance(error, Problem) else "Choose a candidate first."
+                text = error.detail if isinstance(error, Problem) else _invalid(error)
                 ui.notify(text, type="negative", multi_line=True)
                 return
             ui.navigate.to(link("/experiments", number))

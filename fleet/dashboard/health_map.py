@@ -10,6 +10,7 @@ from sqlalchemy import case, func, select
 from sqlalchemy.orm import Session
 
 from edgec.fleet.dashboard.parts import bar, count, esc, link
+from edgec.fleet.devices.slots import drifts, has_slot
 from edgec.fleet.store.tables import Device
 
 CELLS = 300
@@ -29,7 +30,7 @@ _HEALTH = case(
     (Device.state == "never", "CANCELED"),
     (Device.state == "stopped", "UNREACHED"),
     (Device.fps == 0, "UNREACHED"),
-    ((Device.desired_version != "") & (Device.version != Device.desired_version), "UNREACHED"),
+    (has_slot(drifts()), "UNREACHED"),
     else_="SUCCEEDED",
 )
 

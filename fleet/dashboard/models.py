@@ -11,19 +11,21 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from edgec.fleet.access.identity import Identity
-from edgec.fleet.dashboard import parts
+from edgec.fleet.dashboard import parts, tags
 from edgec.fleet.dashboard.deploy import deploy_dialog
 from edgec.fleet.dashboard.parts import ago, esc, link, size
 from edgec.fleet.dashboard.shell import frame, html, live, signed_in, to_sign_in
+from edgec.fleet.devices.slots import devices_of_models
+from edgec.fleet.registry.versions import all_tags, tag_history, tags_of
 from edgec.fleet.rollouts.artifacts import artifact_view
 from edgec.fleet.services import Services
-from edgec.fleet.store.tables import Device, ModelVersion
+from edgec.fleet.store.tables import DeviceSlot, ModelVersion
 
 
 def load(services: Services) -> list[Any]:
     """Models with versions, targets and devices."""
     with services.database.reading() as session:
-        running = dict(session.execute(select(Device.model, func.count()).group_by(Device.model)).all())
+        running, tagged = devices_of_models(session), all_tags(session)
         found: dict[str, dict[str, Any]] = {}
         for row in session.scalars(select(ModelVersion).order_by(ModelVersion.pushed_at.desc())):
             model = found.setdefault(
@@ -39,7 +41,7 @@ def load(services: Services) -> list[Any]:
             model["versions"].add(row.version)
             model["targets"].add(row.target)
         return [
-            item | {"devices": running.get(item["name"], 0)}
+            item | {"devices": running.get(item["name"], 0), "tags": tagged.get(item["name"], {})}
             for item in sorted(found.values(), key=lambda m: m["name"])
         ]
 
@@ -51,9 +53,14 @@ def load_model(services: Services, model: str) -> dict[str, Any]:
             select(ModelVersion).filter_by(model=model).order_by(ModelVersion.pushed_at.desc())
         )
         running = session.execute(
-            select(Device.digest, func.count()).where(Device.model == model).group_by(Device.digest)
+            select(DeviceSlot.digest, func.count(DeviceSlot.device_id.distinct()))
+            .where(DeviceSlot.model == model)
+            .group_by(DeviceSlot.digest)
         )
-        return {"artifacts": [artifact_view(row) for row in rows], "running": dict(running.all())}
+        return {
+            "artifacts": [artifact_view(row) for row in rows], "running": dict(running.all()),
+            "tags": tags_of(session, model), "history": tag_history(session, model, limit=20),
+        }  # fmt: skip
 
 
 def add(services: Services) -> None:
@@ -86,12 +93,13 @@ def add(services: Services) -> None:
                 with actions:
                     _deploy(services, identity, model, data)
             body = html("", "e-card flush")
-            live(
-                lambda: load_model(services, model),
-                lambda found: body.set_content(_artifacts(found)),
-                3.0,
-                first=data,
-            )
+            moves = html("", "e-card flush")
+
+            def show(found: dict[str, Any]) -> None:
+                body.set_content(_artifacts(found))
+                moves.set_content("<h2>Tags</h2>" + tags.history(found["history"]))
+
+            live(lambda: load_model(services, model), show, 3.0, first=data)
         return None
 
     @ui.page("/models/{model}/{version}/{target}")
@@ -139,7 +147,9 @@ def _evidence(artifact: dict[str, Any], report: str) -> str:
 
 def _deploy(services: Services, identity: Identity, model: str, data: dict[str, Any]) -> None:
     versions = list(dict.fromkeys(artifact["version"] for artifact in data["artifacts"]))
-    deploy_dialog(services, identity, model, versions)
+    tags.delete_dialog(services, identity, model, versions)
+    tags.tag_dialog(services, identity, model, versions)
+    deploy_dialog(services, identity, model, [*versions, *data["tags"]])
 
 
 def _models(rows: list[Any]) -> str:
@@ -149,9 +159,9 @@ def _models(rows: list[Any]) -> str:
             "Compile one and push it.",
             "edgec compile model.onnx --target rpi5 && edgec push model-rpi5.edge",
         )
-    heads = ("Model", "Latest", "#Versions", "~Targets", "#Devices", "~Pushed")
+    heads = ("Model", "Latest", "~Tags", "#Versions", "~Targets", "#Devices", "~Pushed")
     cells = [
-        [f'<a class="main" href="{link("/models", m["name"])}">{esc(m["name"])}</a>', esc(m["latest"]), str(len(m["versions"])),
+        [f'<a class="main" href="{link("/models", m["name"])}">{esc(m["name"])}</a>', esc(m["latest"]), tags.chips(m["tags"]), str(len(m["versions"])),
          "".join(f'<span class="e-chip">{esc(t)}</span>' for t in sorted(m["targets"])), parts.count(m["devices"]), ago(m["pushed"])]
         for m in rows
     ]  # fmt: skip
@@ -177,7 +187,7 @@ def _artifacts(data: dict[str, Any]) -> str:
         links.append(href)
         cells.append(
             [
-                f'<a class="main" href="{href}">{esc(artifact["version"])}</a>', f'<span class="e-chip">{esc(artifact["target"])}</span>',
+                f'<a class="main" href="{href}">{esc(artifact["version"])}</a> {tags.chips(data["tags"], artifact["version"])}', f'<span class="e-chip">{esc(artifact["target"])}</span>',
                 size(artifact["size"]), _shown(_error(evidence), "{:.1e}"), _shown(_value(evidence, "latency", "edgec", "median_ms"), "{:.2f} ms"),
                 _shown(_value(evidence, "latency", "onnxruntime", "median_ms"), "{:.2f} ms"), parts.count(data["running"].get(artifact["digest"], 0)),
                 ago(artifact["pushed_at"]), parts.badge("accepted", "verified") if evidence.get("verified") is True else parts.badge("drift", "not verified"),

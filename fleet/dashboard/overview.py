@@ -18,6 +18,7 @@ from edgec.fleet.dashboard.parts import ago, badge, count, esc, link
 from edgec.fleet.dashboard.shell import frame, html, live, signed_in, to_sign_in
 from edgec.fleet.devices.presence import duplicate
 from edgec.fleet.devices.queries import counts
+from edgec.fleet.devices.slots import slot_counts
 from edgec.fleet.rollouts.service import ENDED, member_counts, view
 from edgec.fleet.services import Services
 from edgec.fleet.store.tables import Detection, Device, ModelVersion, Rollout
@@ -29,13 +30,7 @@ def load(services: Services) -> dict[str, Any]:
     """The data of the page."""
     now = time.time()
     with services.database.reading() as session:
-        spread = session.execute(
-            select(Device.model, Device.version, func.count())
-            .where(Device.version != "")
-            .group_by(Device.model, Device.version)
-            .order_by(func.count().desc())
-            .limit(12)
-        )
+        spread = slot_counts(session)[:12]
         rollouts = list(session.scalars(select(Rollout).order_by(Rollout.id.desc()).limit(6)))
         members = member_counts(session, [rollout.id for rollout in rollouts])
         detections = session.execute(
@@ -48,7 +43,7 @@ def load(services: Services) -> dict[str, Any]:
         return {
             "counts": states,
             "map": load_map(session),
-            "spread": [(model, version, n) for model, version, n in spread],
+            "spread": spread,
             "rollouts": [view(rollout, members[rollout.id]) for rollout in rollouts],
             "active": session.scalar(select(func.count()).where(Rollout.state.not_in(ENDED))) or 0,
             "detections": [(d.at, name, d.stream, d.label, d.score, d.phase) for d, name in detections],

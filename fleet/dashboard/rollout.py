@@ -32,7 +32,7 @@ WINDOW_S = 3600.0
 
 STATES = {
     "": "All devices", "FAILED": "Failed", "ACTIVE": "At work", "SUCCEEDED": "Updated", "WAITING": "Waiting",
-    "UNREACHED": "Not reached", "SKIPPED": "Skipped", "REVERTED": "Taken back", "CANCELED": "Canceled",
+    "UNREACHED": "Not reached", "SKIPPED": "Left out", "REVERTED": "Taken back", "CANCELED": "Canceled",
 }  # fmt: skip
 
 
@@ -64,7 +64,9 @@ def load_one(services: Services, rollout_id: int, wanted: dict[str, Any]) -> dic
         rows = session.execute(
             query.order_by(urgency, Member.changed_at.desc(), Member.id).offset(page * PAGE).limit(PAGE)
         )
-        members = [(name, m.stage, m.state, m.previous_version, m.changed_at, m.detail) for m, name in rows]
+        members = [
+            (name, m.slot, m.stage, m.state, m.previous_version, m.changed_at, m.detail) for m, name in rows
+        ]
         return view(rollout, counts) | {
             "stages": stages,
             "members": members,

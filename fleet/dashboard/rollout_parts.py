@@ -13,7 +13,7 @@ from edgec.fleet.rollouts.sequential import MIN_SAMPLES
 def header(data: dict[str, Any]) -> str:
     """State and progress of a rollout."""
     counts = data["devices"]
-    total = sum(counts.values())
+    total = sum(counts.values()) - counts.get("SKIPPED", 0)
     done = counts.get("SUCCEEDED", 0)
     failed = counts.get("FAILED", 0) + counts.get("REVERT_FAILED", 0)
     reason = f'<span class="e-soft">{esc(data["reason"])}</span>' if data["reason"] else ""
@@ -30,7 +30,8 @@ def header(data: dict[str, Any]) -> str:
                 parts.tile(counts.get("ACTIVE", 0) + counts.get("REVERTING", 0), "at work"),
                 parts.tile(counts.get("WAITING", 0), "waiting"),
                 parts.tile(failed, "failed", tone="bad" if failed else ""),
-                parts.tile(counts.get("UNREACHED", 0) + counts.get("SKIPPED", 0), "skipped or not reached"),
+                parts.tile(counts.get("UNREACHED", 0), "not reached"),
+                parts.tile(counts.get("SKIPPED", 0), "left out"),
             ]
         )
     )
@@ -64,13 +65,13 @@ def stage_list(data: dict[str, Any]) -> str:
 def member_table(data: dict[str, Any]) -> str:
     """The devices of a rollout on this page."""
     cells = [
-        [f'<a class="main" href="{link("/devices", name)}">{esc(name)}</a>', badge(state), str(stage + 1), esc(before or "–"),
+        [f'<a class="main" href="{link("/devices", name)}">{esc(name)}</a>', esc(slot or "–"), badge(state), str(stage + 1), esc(before or "–"),
          f'<span class="e-soft">{esc(detail)}</span>', ago(changed)]
-        for name, stage, state, before, changed, detail in data["members"]
+        for name, slot, stage, state, before, changed, detail in data["members"]
     ]  # fmt: skip
     if not cells:
         return parts.empty("No such devices", "No device of this rollout is in that state now.")
-    return parts.table(("Device", "State", "#~Stage", "~Before", "~Detail", "~Changed"), cells)
+    return parts.table(("Device", "~Slot", "State", "#~Stage", "~Before", "Detail", "~Changed"), cells)
 
 
 def plan_facts(data: dict[str, Any]) -> str:
@@ -78,6 +79,7 @@ def plan_facts(data: dict[str, Any]) -> str:
     plan = data["plan"]
     facts = {
         "For": esc(parts.scope_name(data["scope"])),
+        "Slot": esc(data["slot"] or "that of the model"),
         "Stops at": f"{plan['max_failed_percent']:g} % failed",
         "Then": "devices go back" if plan["on_failure"] == "rollback" else "stays as it is",
         "A stage needs": f"{plan['min_success_percent']:g} % success",
@@ -89,10 +91,12 @@ def plan_facts(data: dict[str, Any]) -> str:
     return parts.pairs(facts)
 
 
-def _judged(verdict: dict[str, Any]) -> str:
+def _judged(name: str, verdict: dict[str, Any]) -> str:
     if verdict["samples"][0] < MIN_SAMPLES:
         return badge("", "too early")
-    return badge("failed", "worse") if verdict["against"] else badge("accepted", "fine")
+    # A shift of scores or events says that the versions differ, not which of them is right.
+    word = "worse" if name in ("latency", "error rate") else "differs"
+    return badge("failed", word) if verdict["against"] else badge("accepted", "fine")
 
 
 RATIOS = ("latency", "event rate")
@@ -119,7 +123,7 @@ def verdict_table(data: dict[str, Any]) -> str:
         rows.append(
             [esc(name), form.format(v["updated"]), form.format(v["control"]) if v["samples"][1] else "–",
              f"{parts.count(v['samples'][0])} / {parts.count(v['samples'][1])}", meter,
-             _judged(v)]
+             _judged(name, v)]
         )  # fmt: skip
     heads = ("Change of", "#Updated", "#Others", "#~Reports", "~Evidence against it", "Verdict")
     return parts.table(heads, rows)

@@ -93,6 +93,9 @@ table.e-table { width:100%; border-collapse:collapse; font-variant-numeric:tabul
 .e-list .grow { flex:1; min-width:0; overflow:hidden; text-overflow:ellipsis; white-space:nowrap; }
 .e-kv { display:grid; grid-template-columns:max-content 1fr; gap:5px 16px; }
 .e-kv dt { color:var(--soft); } .e-kv dd { margin:0; min-width:0; overflow-wrap:anywhere; }
+.e-slot { white-space:nowrap; } .e-slot + .e-slot { margin-top:2px; }
+.e-slot small { color:var(--soft); margin-right:2px; }
+.e-chip.tag { background:var(--accent-soft); color:var(--accent); }
 .e-chip { display:inline-block; background:var(--idle-soft); border-radius:6px; padding:0 7px; font-size:12px;
   margin:1px 4px 1px 0; color:var(--soft); line-height:20px; }
 .e-actions { display:flex; gap:8px; flex-wrap:wrap; align-items:center; }
@@ -150,7 +153,8 @@ a.e-shot:hover { border-color:var(--accent); } .e-shot .cap { padding:8px 10px; 
   .e-table { font-size:13px; } .e-table .e-bar { min-width:48px; } .e-table .e-chip { white-space:nowrap; }
   .e-tile:last-child:nth-child(odd) { grid-column:span 2; } .e-table td a.main { display:inline-block; width:max-content;
   max-width:44vw; overflow-wrap:anywhere; } .e-narrow { display:block; } .e-time { white-space:normal; }
-  .e-table td b { overflow-wrap:anywhere; }
+  .e-table td b { overflow-wrap:anywhere; } .e-slot { white-space:normal; overflow-wrap:anywhere; min-width:84px; }
+  .e-slot small { display:block; }
   .e-list .e-aside { display:none; } .e-list .grow.wrap { white-space:normal; overflow-wrap:anywhere; }
   .e-list > * { gap:8px; padding-left:12px; padding-right:12px; }
   .e-shots { grid-template-columns:repeat(2,1fr); } .e-shot .cap { flex-wrap:wrap; } .e-shot .cap .grow { flex-basis:100%; }

@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session
 
 from edgec.fleet.broker.messages import Publisher, Reply
 from edgec.fleet.devices.shadows import change_shadow
+from edgec.fleet.experiments.labels import label_finding, said
 from edgec.fleet.experiments.readings import comparable, counters_of, reading
 from edgec.fleet.experiments.service import OPEN, Plan
 from edgec.fleet.experiments.verdict import judge
@@ -103,8 +104,13 @@ def advance(session: Session, row: Experiment, now: float, addresses: Addresses,
         _end(row, "no device could take the candidate")
     elif now >= row.deadline:
         _end(row, "the time is up")
-    elif row.verdict != "undecided" and plan.stop_when_decided:
+    elif _decided(row, plan):
         _end(row, f"decided: {row.verdict}")
+
+
+def _decided(row: Experiment, plan: Plan) -> bool:
+    """Whether there is nothing left to find out: of models that differ, the captures may tell which one is right."""
+    return plan.stop_when_decided and row.verdict not in ("undecided", *(["differs"] * plan.capture))
 
 
 def _end(row: Experiment, reason: str) -> None:
@@ -138,7 +144,8 @@ def _step(
                 )
                 return
             candidate = {"model": row_slot(row), "mode": row.mode, "share": plan.share}
-            wanted = {"streams": {name: {"candidate": candidate} for name in streams}}
+            more = {"capture": {"disagreement": True}} if plan.capture else {}
+            wanted = {"streams": {name: {"candidate": candidate} | more for name in streams}}
             _patch(session, row, device, wanted, now, addresses, work)
             member.counters = {"streams": streams}
             _to(member, "RUNNING", now)
@@ -204,7 +211,8 @@ def take_back(
         work.notify.add(device.id)
     gone: dict[str, Any] = {"models": {row_slot(row): None}}
     if streams := member.counters.get("streams"):
-        gone["streams"] = {name: {"candidate": None} for name in streams}
+        more = {"capture": {"disagreement": None}} if Plan.model_validate(row.plan).capture else {}
+        gone["streams"] = {name: {"candidate": None} | more for name in streams}
     _patch(session, row, device, gone, now, addresses, work)
     _to(member, "DONE", now)
 
@@ -248,5 +256,6 @@ def _judge(session: Session, row: Experiment, plan: Plan) -> None:
         frames += number
         for name, value in found.items():
             values[name].append(value)
-    row.verdict, confidence, findings = judge(row.mode, plan.criteria, values)
-    row.findings = {"confidence": confidence, "frames": frames, "criteria": findings}
+    labels = label_finding(session, row, plan.criteria.alpha)
+    row.verdict, confidence, findings = judge(row.mode, plan.criteria, values, said(labels))
+    row.findings = {"confidence": confidence, "frames": frames, "criteria": findings, "labels": labels}

@@ -10,9 +10,11 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from edgec.fleet.audit.log import audit
+from edgec.fleet.experiments.labels import label_finding, said
 from edgec.fleet.experiments.verdict import Criteria
 from edgec.fleet.groups.service import Scope, scope_query
 from edgec.fleet.problems import Problem
+from edgec.fleet.registry.versions import resolve
 from edgec.fleet.rollouts.artifacts import artifacts_of, choose
 from edgec.fleet.store.tables import Device, Experiment, Participant
 from edgec.protocol.names import Name
@@ -31,6 +33,10 @@ class Plan(BaseModel):
     share: float = Field(0.2, gt=0, le=1, description="Share of the frames that the candidate processes.")
     duration_s: float = Field(86400.0, ge=10, le=90 * 86400)
     stop_when_decided: bool = True
+    capture: bool = Field(
+        False,
+        description="Devices send pictures on which the two models differ, for people to say which is right.",
+    )
     criteria: Criteria = Field(default_factory=lambda: Criteria.model_validate({}))
 
 
@@ -55,6 +61,7 @@ def create_experiment(session: Session, actor: str, body: NewExperiment) -> Expe
         Problem: 404 for an unknown version, device or group; 409 when no device fits, too many do, or one is in
         another experiment.
     """
+    body = body.model_copy(update={"version": resolve(session, body.model, body.version)})
     artifacts = artifacts_of(session, body.model, body.version)
     devices = session.scalars(
         scope_query(session, body.scope.kind, body.scope.name).limit(MAX_DEVICES + 1)
@@ -145,12 +152,24 @@ def view(row: Experiment, counts: dict[str, int]) -> dict[str, Any]:
         "created_at", "deadline", "finished_at",
     )  # fmt: skip
     found = {field: getattr(row, field) for field in fields}
-    nothing = {"confidence": 0.0, "frames": 0, "criteria": {}}
+    nothing = {"confidence": 0.0, "frames": 0, "criteria": {}, "labels": None}
     return (
         found
         | {"scope": {"kind": row.scope_kind, "name": row.scope}, "devices": counts}
-        | (row.findings or nothing)
+        | nothing
+        | (row.findings or {})
     )
+
+
+def view_now(session: Session, row: Experiment, counts: dict[str, int]) -> dict[str, Any]:
+    """As `view`, with what labels say now: captures are still reviewed when the experiment has ended."""
+    shown, plan = view(row, counts), Plan.model_validate(row.plan)
+    labels = label_finding(session, row, plan.criteria.alpha)
+    shown["labels"] = labels
+    says = said(labels).says
+    if row.state == "ENDED" and (says < 0 or (says > 0 and row.verdict in ("as-good", "differs"))):
+        shown |= {"verdict": "better" if says > 0 else "worse", "confidence": labels["confidence"]}
+    return shown
 
 
 def participants(session: Session, number: int, after: int, limit: int) -> list[tuple[int, dict[str, Any]]]:

@@ -27,8 +27,9 @@ from sqlalchemy.sql.functions import FunctionElement
 
 from edgec.fleet.audit.log import audit
 from edgec.fleet.devices.service import get_device
+from edgec.fleet.devices.slots import has_slot
 from edgec.fleet.problems import Problem, not_found
-from edgec.fleet.store.tables import Device, Group
+from edgec.fleet.store.tables import Device, DeviceSlot, Group
 from edgec.protocol.names import Name
 
 SELECTOR_KEYS = frozenset({"labels", "target", "version", "model", "state"})
@@ -88,12 +89,15 @@ def _selects(group: Group) -> ColumnElement[bool]:
             _Texts(bindparam(None, json.dumps(group.devices), Text()))
         )
     if group.selector:
-        parts = []
+        parts, runs = [], []
         for key, value in group.selector.items():
             if key == "labels":
                 parts += [Device.labels[name].as_string() == text for name, text in value.items()]
+            elif key in ("model", "version"):
+                runs.append(getattr(DeviceSlot, key) == value)
             else:
                 parts.append(getattr(Device, key) == value)
+        parts += [has_slot(*runs)] if runs else []
         selected = or_(selected, and_(*parts)) if parts else selected
     return selected
 

@@ -15,9 +15,10 @@ from edgec.fleet.audit.log import audit
 from edgec.fleet.broker.messages import Inbound, Reply
 from edgec.fleet.devices.presence import apply_heard, apply_status
 from edgec.fleet.devices.shadows import apply_shadow_get, apply_shadow_update
+from edgec.fleet.devices.slots import apply_report, slots_of
 from edgec.fleet.jobs.updates import apply_job_update
 from edgec.fleet.store.bulk import insert_new
-from edgec.fleet.store.tables import Detection, Device, Job, Telemetry
+from edgec.fleet.store.tables import Detection, Device, DeviceSlot, Job, Telemetry
 from edgec.fleet.telemetry.rows import detection_row, telemetry_rows, update_device
 from edgec.protocol.codec import decode, encode
 from edgec.protocol.errors import ProtocolError
@@ -101,6 +102,7 @@ class Batch:
         self._detections: list[dict[str, Any]] = []
         self._telemetry: list[dict[str, Any]] = []
         self._seen: dict[int, float] = {}
+        self._slots: dict[int, list[DeviceSlot]] = {}
 
     def apply(self, session: Session, messages: list[Prepared], fleet: str) -> None:
         """Apply `messages` in order. Those that violate the protocol are counted and skipped."""
@@ -108,6 +110,9 @@ class Batch:
         changed = {item.topic.device for item in ours if item.topic and item.topic.kind is not Kind.EVENT}
         devices: dict[str, Device | _Sender] = dict(self._devices(session, changed))
         devices |= self._senders(session, {item.topic.device for item in ours if item.topic} - changed)
+        reporting = {item.topic.device for item in ours if item.topic and isinstance(item.body, Health)}
+        senders = [devices[name].id for name in reporting & devices.keys()]
+        self._slots = slots_of(session, senders)
         jobs = {item.topic.name for item in ours if item.topic and item.topic.kind is Kind.JOB_UPDATE}
         # Referenced here, so that the session still has them when they are looked up by key.
         query = select(Job).where(Job.id.in_(jobs)).order_by(Job.id).with_for_update()
@@ -199,6 +204,7 @@ class Batch:
             case Kind.HEALTH if isinstance(item.body, Health):
                 if not apply_heard(device, item.body, now):
                     return
+                apply_report(session, device, item.body, self._slots[device.id])
                 main = update_device(device, item.body)
                 self._telemetry += telemetry_rows(device, item.body, main, now)
             case Kind.JOBS_GET:

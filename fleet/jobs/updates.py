@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from sqlalchemy.orm import Session
 
 from edgec.fleet.broker.messages import Reply
+from edgec.fleet.devices.slots import given_up, installed
 from edgec.fleet.jobs.service import ENDED, execution
 from edgec.fleet.store.tables import Device, Job
 from edgec.protocol.codec import decode, encode
@@ -44,15 +45,15 @@ def apply_job_update(
             client_token=update.client_token,
         )  # fmt: skip
         return Reply(refused, encode(answer))
-    _store(device, job, after.state, after.version, now)
     job.detail = {**after.details, "timeout_s": job.detail.get("timeout_s", 0)}
+    _store(session, device, job, after.state, after.version, now)
     accepted = JobUpdateAccepted(
         job_id=job.id, state=after.state, version=after.version, client_token=update.client_token
     )
     return Reply(topics.of(Kind.JOB_UPDATE_ACCEPTED, topic.name), encode(accepted))
 
 
-def _store(device: Device, job: Job, state: JobState, version: int, now: float) -> None:
+def _store(session: Session, device: Device, job: Job, state: JobState, version: int, now: float) -> None:
     if job.state in ENDED:
         return
     if state is JobState.IN_PROGRESS and job.started_at is None:
@@ -60,8 +61,22 @@ def _store(device: Device, job: Job, state: JobState, version: int, now: float) 
         job.expires_at = now + float(job.detail.get("timeout_s") or 0)
     if state.terminal:
         job.finished_at = now
-        if state is JobState.SUCCEEDED and job.document.get("operation") == "update":
-            # Health reports it, too, but only at its own interval.
-            device.model, device.version = job.document["model"], job.document["version"]
-            device.digest = job.document["manifest_digest"]
+        if state is JobState.SUCCEEDED:
+            _record(session, device, job)
+    elif job.detail.get("undecided"):
+        # The device waits for frames to judge the new model by: that takes as long as it takes.
+        job.expires_at = max(job.expires_at, now + float(job.detail.get("timeout_s") or 0))
     job.state, job.update_seq = state.value, version
+
+
+def _record(session: Session, device: Device, job: Job) -> None:
+    """Record in its slot what a job that succeeded has made run."""
+    document, slot = job.document, str(job.detail.get("slot") or job.document.get("slot") or "")
+    match document.get("operation"):
+        case "update" if job.purpose != "experiment":
+            model, version, digest = document["model"], document["version"], document["manifest_digest"]
+            device.model, device.version, device.digest = model, version, digest
+            installed(session, device, slot, model, version, digest)
+        case "rollback" if job.purpose == "command":
+            # An operator's own decision: from now on this is what is wanted.
+            given_up(session, device.id, slot, str(job.detail.get("running_digest", "")))

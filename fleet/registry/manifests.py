@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sqlalchemy import delete, select
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from edgec.fleet.registry.blobs import BlobStore
 from edgec.fleet.registry.errors import DIGEST, TAG, RegistryError, check_digest
+from edgec.fleet.registry.versions import check_new, retire, taken
 from edgec.fleet.store.tables import Manifest, ManifestBlob, ModelVersion, RepositoryBlob, Tag
 
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -85,7 +86,8 @@ def put_manifest(
     """Store a manifest under its digest, and under a tag when `reference` is one.
 
     Raises:
-        RegistryError: it is malformed, has another digest than `reference`, or references a missing blob.
+        RegistryError: it is malformed, has another digest than `reference`, references a missing blob, or its version
+            is another artifact already.
     """
     body = parse_manifest(content, content_type)
     digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
@@ -110,10 +112,22 @@ def put_manifest(
         session.flush()
         session.add_all(ManifestBlob(manifest_id=manifest.id, digest=name) for name in needed)
     if ":" not in reference:
-        session.merge(Tag(repository=repository, name=reference, digest=digest))
+        _set_tag(session, repository, reference, digest)
     if body.artifactType == ARTIFACT_TYPE and repository.startswith(MODELS):
         _record_version(session, blobs, repository, digest, body)
     return manifest
+
+
+def _set_tag(session: Session, repository: str, name: str, digest: str) -> None:
+    """Let a tag name a manifest; one that names a version of a model keeps to it."""
+    tag = session.get(Tag, (repository, name))
+    if tag is not None and tag.digest != digest:
+        version = session.scalar(
+            select(ModelVersion).filter_by(repository=repository, digest=tag.digest).limit(1)
+        )
+        if version is not None and name == f"{version.version}-{version.target}":
+            raise taken(version.model, version.version, version.target, tag.digest)
+    session.merge(Tag(repository=repository, name=name, digest=digest))
 
 
 def _check_references(session: Session, repository: str, body: ManifestBody) -> set[str]:
@@ -166,15 +180,18 @@ def _record_version(
         raise RegistryError(
             400, "MANIFEST_INVALID", "the config of an edgec artifact names its version and target"
         )
-    row = session.scalar(select(ModelVersion).filter_by(**key)) or ModelVersion(**key)
-    row.repository = repository
-    row.digest = digest
+    if check_new(session, **key, digest=digest) is not None:
+        return
+    row = ModelVersion(**key, repository=repository, digest=digest)
     row.size = body.config.size + sum(layer.size for layer in body.layers)
     row.config = config
     row.evidence = _json_blob(blobs, evidence) if evidence else {}
     row.report_digest = report.digest if report else ""
-    row.pushed_at = time.time()
     session.add(row)
+    try:
+        session.flush()
+    except IntegrityError as error:  # another process has just stored this version
+        raise taken(**key, what="another artifact") from error
 
 
 def _json_blob(blobs: BlobStore, item: Descriptor) -> dict[str, Any]:
@@ -209,6 +226,8 @@ def delete_manifest(session: Session, repository: str, reference: str) -> bool:
         return False
     session.execute(delete(ManifestBlob).filter_by(manifest_id=manifest.id))
     session.execute(delete(Tag).filter_by(repository=repository, digest=reference))
-    session.execute(delete(ModelVersion).filter_by(repository=repository, digest=reference))
+    for row in session.scalars(select(ModelVersion).filter_by(repository=repository, digest=reference)):
+        retire(session, row)
+        session.delete(row)
     session.delete(manifest)
     return True

@@ -9,6 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from edgec.fleet.problems import Problem
+from edgec.fleet.registry.versions import resolve
 from edgec.fleet.store.tables import ModelVersion
 from edgec.fleet.trust.repository import Repository
 from edgec.fleet.trust.signing import target_path
@@ -29,14 +30,15 @@ def artifacts_of(session: Session, model: str, version: str) -> list[ModelVersio
     return found
 
 
-def require_signed(session: Session, trust: Repository, model: str, version: str) -> None:
-    """Refuse an unsigned version once trust is set up: devices would refuse it, too, only later.
+def require_signed(session: Session, trust: Repository, model: str, named: str) -> None:
+    """Refuse an unsigned version once trust is set up: devices would refuse it, too, only later. `named` may be a tag.
 
     Raises:
         Problem: 409 naming the artifact that lacks a signature.
     """
     if not trust.active:
         return
+    version = resolve(session, model, named)
     signed = trust.digests()
     for row in session.scalars(select(ModelVersion).filter_by(model=model, version=version)):
         if signed.get(target_path(model, version, row.target)) != row.digest:

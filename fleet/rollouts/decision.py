@@ -25,6 +25,8 @@ class MemberView:
         attempts: jobs queued for it so far.
         started_at: Unix time when its current job was queued; 0 without one.
         has_previous: whether there is a version to return to.
+        has_place: whether the device has a place for the model.
+        device: key of the device, which may have several members; 0 if each is a device of its own.
     """
 
     id: int
@@ -33,6 +35,8 @@ class MemberView:
     attempts: int = 0
     started_at: float = 0.0
     has_previous: bool = False
+    has_place: bool = True
+    device: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,17 +161,36 @@ def _go_on(plan: Plan, situation: Situation) -> Decision:
         held = plan.stages[following].approval
         state = RolloutState.AWAITING_APPROVAL if held else RolloutState.RUNNING
         return Decision(state, following, reason=f"stage {following + 1} waits for approval" if held else "")
-    return _conclude(situation, good, reached)
+    return _conclude(situation, reached)
 
 
-def _conclude(situation: Situation, good: int, reached: Sequence[MemberView]) -> Decision:
-    unreached = sum(m.state is MemberState.UNREACHED for m in situation.members)
+def _number(members: Sequence[MemberView], state: MemberState) -> int:
+    """How many devices have a member in `state`."""
+    return len({m.device or -m.id for m in members if m.state is state})
+
+
+def _conclude(situation: Situation, reached: Sequence[MemberView]) -> Decision:
+    members = situation.members
+    unreached = _number(members, MemberState.UNREACHED)
     if not reached and unreached:
         return Decision(
             RolloutState.FAILED, situation.stage, f"none of {unreached} devices took the job up in time"
         )
-    left = f", {unreached} not reached" if unreached else ""
-    return Decision(RolloutState.SUCCEEDED, situation.stage, f"{good} devices updated{left}")
+    if members and not any(m.has_place for m in members):
+        return Decision(RolloutState.FAILED, situation.stage, "no device has a place for the model")
+    skipped = [m for m in members if m.state is MemberState.SKIPPED]
+    left = {
+        "not reached": unreached,
+        "left out as it has no place": _number([m for m in skipped if not m.has_place], MemberState.SKIPPED),
+        "left out": _number([m for m in skipped if m.has_place], MemberState.SKIPPED),
+    }
+    rest = "".join(f", {number} {what}" for what, number in left.items() if number)
+    good = _number(members, MemberState.SUCCEEDED)
+    return Decision(RolloutState.SUCCEEDED, situation.stage, f"{good} {_devices(good)} updated{rest}")
+
+
+def _devices(number: int) -> str:
+    return "device" if number == 1 else "devices"
 
 
 def _allowance(plan: Plan, situation: Situation) -> int:
@@ -206,11 +229,11 @@ def _finish_rollback(situation: Situation) -> Decision:
 
 def _at_deadline(situation: Situation) -> Decision:
     done = [m for m in situation.members if m.state in _DONE]
-    good = sum(m.state is MemberState.SUCCEEDED for m in done)
+    good = _number(done, MemberState.SUCCEEDED)
     open_ones = len(situation.members) - len(done)
     if open_ones == 0:
         reached = [m for m in done if m.state in (MemberState.SUCCEEDED, MemberState.FAILED)]
-        return _conclude(situation, good, reached)
+        return _conclude(situation, reached)
     # Devices that were off do not count against the version: what runs well stays, what has not finished is
     # canceled.
     reason = f"the deadline passed with {good} devices updated and {open_ones} not finished"

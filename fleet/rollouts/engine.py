@@ -9,7 +9,7 @@ import logging
 import time
 
 from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, defer
 
 from edgec.fleet.audit.log import audit
 from edgec.fleet.broker.messages import Publisher
@@ -18,13 +18,21 @@ from edgec.fleet.jobs.service import expire_jobs, notify
 from edgec.fleet.problems import Problem
 from edgec.fleet.rollouts.artifacts import artifacts_of
 from edgec.fleet.rollouts.decision import Decision, MemberView, Situation, decide, rollback
-from edgec.fleet.rollouts.dispatch import Addresses, cancel_member, send_updates
+from edgec.fleet.rollouts.dispatch import (
+    Addresses,
+    cancel_member,
+    drop_wish,
+    keep_wish,
+    lose_way_back,
+    send_updates,
+)
 from edgec.fleet.rollouts.judge import judge
 from edgec.fleet.rollouts.plan import MemberState, Plan, RolloutState
 from edgec.fleet.rollouts.service import ENDED, add_members, get_rollout
 from edgec.fleet.store.database import Database
 from edgec.fleet.store.leased import LeasedWorker
 from edgec.fleet.store.tables import Device, Job, Member, Rollout
+from edgec.protocol.jobs import NO_SLOT
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +97,8 @@ class RolloutEngine(LeasedWorker):
             members = _members(session, rollout)
             situation = _situation(session, rollout, members, now, "")
             reason = f"aborted by {actor}"
-            cancel = [m.id for m in situation.members if m.state in (MemberState.WAITING, MemberState.ACTIVE)]
+            open_ones = (MemberState.WAITING, MemberState.ACTIVE, MemberState.REVERTING)
+            cancel = [m.id for m in situation.members if m.state in open_ones]
             decision = Decision(RolloutState.ABORTED, rollout.stage, reason, cancel=cancel)
             if take_back:
                 back = rollback(situation, reason)
@@ -158,17 +167,41 @@ def _collect(session: Session, members: dict[int, Member], now: float) -> None:
     ids = list(open_ones)
     for start in range(0, len(ids), 500):
         for job in session.scalars(select(Job).where(Job.id.in_(ids[start : start + 500]))):
-            if job.finished_at is None:
-                continue
             member = open_ones[job.id]
-            if member.state == "REVERTING":
-                member.state = "REVERTED" if job.state == "SUCCEEDED" else "REVERT_FAILED"
-            elif job.state == "TIMED_OUT":
-                member.state = (MemberState.FAILED if job.started_at else MemberState.UNREACHED).value
-            else:
-                member.state = _FROM_JOB[job.state].value
+            if job.finished_at is None:
+                undecided = str(job.detail.get("undecided") or "")[:480]
+                member.detail = f"undecided: {undecided}" if undecided else ""
+                continue
+            _collect_one(session, member, job)
             member.changed_at = now
-            member.detail = str(job.detail.get("message", ""))[:500]
+
+
+def _collect_one(session: Session, member: Member, job: Job) -> None:
+    member.detail = reason = str(job.detail.get("message", ""))[:500]
+    if not member.slot:
+        member.slot = str(job.detail.get("slot", ""))[:64]
+    if member.state == "REVERTING":
+        member.state = "REVERTED" if job.state == "SUCCEEDED" else "REVERT_FAILED"
+        if job.state != "SUCCEEDED":
+            lose_way_back(session, member, reason)
+            return
+    elif job.state == "TIMED_OUT":
+        member.state = (MemberState.FAILED if job.started_at else MemberState.UNREACHED).value
+    elif job.state == "REJECTED" and _has_no_slot(job):
+        member.state, member.has_place = MemberState.SKIPPED.value, False
+    else:
+        member.state = _FROM_JOB[job.state].value
+    if job.state == "SUCCEEDED":
+        keep_wish(session, member, job)
+    else:
+        drop_wish(session, member, reason)
+
+
+def _has_no_slot(job: Job) -> bool:
+    """Whether a device rejected a job for want of a slot; agents from before the code say so in their message only."""
+    if "code" in job.detail:
+        return bool(job.detail["code"] == NO_SLOT)
+    return str(job.detail.get("message", "")).startswith("this device has no slot for the model")
 
 
 def _situation(
@@ -181,13 +214,28 @@ def _situation(
             state=MemberState(member.state),
             attempts=member.attempts,
             started_at=member.changed_at if member.attempts else 0.0,
-            has_previous=bool(member.previous_version) and member.previous_model == rollout.model,
+            has_previous=bool(member.previous_version),
+            has_place=member.has_place,
+            device=member.device_id,
         )
         for member in members.values()
     ]
     return Situation(
         RolloutState(rollout.state), rollout.stage, rollout.stage_since, rollout.deadline, now, views, verdict
     )
+
+
+def _said(session: Session, rollout: Rollout, decision: Decision, members: dict[int, Member]) -> str:
+    """What the first device that failed gave as its reason."""
+    if decision.state in (RolloutState.SUCCEEDED, RolloutState.ABORTED):
+        return ""
+    order = (MemberState.FAILED, MemberState.REVERT_FAILED, MemberState.CANCELED)
+    failed = [member for member in members.values() if member.state in order and member.detail]
+    if not failed:
+        return ""
+    first = min(failed, key=lambda one: (order.index(MemberState(one.state)), one.changed_at, one.id))
+    name = session.get_one(Device, first.device_id, options=[defer(Device.health)]).name
+    return f" ({name}: {first.detail})"
 
 
 def _apply(
@@ -220,6 +268,7 @@ def _apply(
         log.info("rollout %d of %s:%s is %s", rollout.id, rollout.model, rollout.version, rollout.state)
     if decision.reason:
         joined = rollout.state == RolloutState.ROLLED_BACK and rollout.reason
-        rollout.reason = f"{rollout.reason}; {decision.reason}" if joined else decision.reason
+        said = "" if joined else _said(session, rollout, decision, members)
+        rollout.reason = f"{rollout.reason}; {decision.reason}" if joined else decision.reason + said
     session.flush()
     return touched

@@ -39,7 +39,7 @@ class MemberState(StrEnum):
     SUCCEEDED = "SUCCEEDED"
     FAILED = "FAILED"
     UNREACHED = "UNREACHED"  # never started the job in time
-    SKIPPED = "SKIPPED"  # nothing to do, or no artifact for its target
+    SKIPPED = "SKIPPED"  # nothing to do, no artifact for its target, or no place for the model
     CANCELED = "CANCELED"
     REVERTING = "REVERTING"
     REVERTED = "REVERTED"
@@ -107,6 +107,10 @@ class Plan(BaseModel):
     deadline_s: float = Field(86400.0, gt=0, le=90 * 86400)
     criteria: ModelCriteria | None = None
     probation_s: float | None = Field(None, ge=0, le=86400)
+    repair: bool = Field(
+        False,
+        description="Send it also to devices that run it: they check their copy and fetch what is damaged.",
+    )
 
     @model_validator(mode="after")
     def _grow(self) -> Plan:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -11,23 +12,27 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from edgec.fleet.audit.log import audit
+from edgec.fleet.devices.slots import RUNS, no_place, places, slots_of
 from edgec.fleet.groups.service import Scope, scope_query
 from edgec.fleet.problems import Problem, not_found
+from edgec.fleet.registry.versions import resolve
 from edgec.fleet.rollouts.artifacts import artifacts_of, choose
 from edgec.fleet.rollouts.decision import assign
 from edgec.fleet.rollouts.plan import MemberState, Plan, RolloutState
-from edgec.fleet.store.tables import Device, Member, ModelVersion, Rollout
+from edgec.fleet.store.tables import Device, DeviceSlot, Member, ModelVersion, Rollout
 from edgec.protocol.names import Name
 
 ENDED = [state.value for state in RolloutState if state.ended]
 
 
 class NewRollout(BaseModel):
-    """A rollout to start."""
+    """A rollout to start. `version` may be a tag of the model. An empty `slot` means: on each device the slots that the
+    model belongs in."""
 
     model_config = ConfigDict(extra="forbid")
     model: Name
     version: str = Field(min_length=1, max_length=64)
+    slot: Name | None = None
     scope: Scope
     plan: Plan = Field(default_factory=lambda: Plan.model_validate({}))
 
@@ -36,10 +41,11 @@ def create_rollout(session: Session, actor: str, wanted: NewRollout) -> Rollout:
     """Start a rollout.
 
     Raises:
-        Problem: 404 for an unknown version, device or group; 409 when no device fits or one is busy with
-        another.
+        Problem: 404 for an unknown version, device or group; 409 when no device fits, none has a place for the model,
+        or one is busy with another.
     """
-    model, version, plan = wanted.model, wanted.version, wanted.plan
+    model, plan = wanted.model, wanted.plan
+    version = resolve(session, model, wanted.version)
     scope_kind, scope = wanted.scope.kind, wanted.scope.name
     artifacts = artifacts_of(session, model, version)
     devices = list(session.scalars(scope_query(session, scope_kind, scope)))
@@ -51,83 +57,125 @@ def create_rollout(session: Session, actor: str, wanted: NewRollout) -> Rollout:
         raise Problem(
             409, "No artifact fits", f"{model}:{version} exists only for {have}; the devices are {want}."
         )
-    _refuse_overlap(session, model, [device.id for device in devices])
     now = time.time()
     held = plan.stages[0].approval
     rollout = Rollout(
-        model=model,
-        version=version,
-        scope_kind=scope_kind,
-        scope=scope,
+        model=model, version=version, slot=wanted.slot or "", scope_kind=scope_kind, scope=scope,
         plan=plan.model_dump(mode="json"),
-        state=(RolloutState.AWAITING_APPROVAL if held else RolloutState.RUNNING).value,
-        stage_since=now,
-        created_by=actor,
-        deadline=now + plan.deadline_s,
-        created_at=now,
-    )
+        state=(RolloutState.AWAITING_APPROVAL if held else RolloutState.RUNNING).value, stage_since=now,
+        created_by=actor, deadline=now + plan.deadline_s, created_at=now,
+    )  # fmt: skip
     session.add(rollout)
     session.flush()
-    add_members(session, rollout, plan, devices, artifacts)
-    audit(
-        session,
-        actor,
-        "rollout.create",
-        str(rollout.id),
-        model=model,
-        version=version,
-        scope=f"{scope_kind} {scope}",
-    )
+    members = add_members(session, rollout, plan, devices, artifacts)
+    if not any(member.has_place for member in members):
+        some = "; ".join(f"{device.name}: {_why(members, device)}" for device in devices[:3])
+        more = f"; and {len(devices) - 3} more" if len(devices) > 3 else ""
+        raise Problem(
+            409,
+            "No place for it",
+            f"No device has a place for {model}: {some}{more}. Name one of its slots: --slot.",
+        )
+    _refuse_overlap(session, rollout, members)
+    audit(session, actor, "rollout.create", str(rollout.id), model=model, version=version,
+          scope=f"{scope_kind} {scope}", slot=rollout.slot)  # fmt: skip
     return rollout
 
 
-def _refuse_overlap(session: Session, model: str, device_ids: list[int]) -> None:
-    busy = session.scalar(
+def _why(members: list[Member], device: Device) -> str:
+    return next((member.detail for member in members if member.device_id == device.id), "")
+
+
+def busy_slots(session: Session, rollout: Rollout) -> set[tuple[int, str]]:
+    """Devices and slots that other open rollouts have; a member that knows no slot yet takes that of its model."""
+    rows = session.execute(
+        select(Member.device_id, Member.slot, Rollout.model)
+        .join(Rollout, Rollout.id == Member.rollout_id)
+        .where(
+            Rollout.id != rollout.id, Rollout.state.not_in(ENDED), Member.state != MemberState.SKIPPED.value
+        )
+    )
+    return {(device, slot or f"?{model}") for device, slot, model in rows}
+
+
+def _refuse_overlap(session: Session, rollout: Rollout, members: list[Member]) -> None:
+    busy = busy_slots(session, rollout)
+    wanted = {(m.device_id, m.slot or f"?{rollout.model}") for m in members if m.state != MemberState.SKIPPED}
+    if not busy & wanted:
+        return
+    device, slot = min(busy & wanted)
+    other = session.scalar(
         select(Rollout.id)
         .join(Member, Member.rollout_id == Rollout.id)
-        .where(Rollout.model == model, Rollout.state.not_in(ENDED), Member.device_id.in_(device_ids))
+        .where(Rollout.id != rollout.id, Rollout.state.not_in(ENDED), Member.device_id == device,
+               Member.slot == ("" if slot.startswith("?") else slot))
         .limit(1)
-    )
-    if busy:
-        raise Problem(
-            409,
-            "Devices are busy",
-            f"Rollout {busy} of {model} has some of these devices: wait, or abort it.",
-        )
+    )  # fmt: skip
+    raise Problem(409, "Devices are busy", f"Rollout {other} has some of these devices: wait, or abort it.")
 
 
 def add_members(
     session: Session, rollout: Rollout, plan: Plan, devices: list[Device], artifacts: list[ModelVersion],
     *, late: bool = False,
-) -> None:  # fmt: skip
-    """Assign each device to a stage. The order is a hash of rollout and name: random, fair and reproducible."""
+) -> list[Member]:  # fmt: skip
+    """Add a member for each slot of `devices` that the model belongs in, and assign each device to a stage.
+
+    The order is a hash of rollout and name: random, fair and reproducible. Devices without an artifact or a place are
+    listed as skipped.
+    """
     ranked = sorted(
         devices, key=lambda device: hashlib.sha256(f"{rollout.id}/{device.name}".encode()).digest()
     )
-    fitting = [device for device in ranked if choose(artifacts, device.target)]
-    stages = (
-        [len(plan.stages) - 1] * len(fitting) if late else assign(plan, [device.name for device in fitting])
-    )
-    places = {device.id: stage for device, stage in zip(fitting, stages, strict=True)}
+    slots = slots_of(session, [device.id for device in devices])
+    named = rollout.scope_kind == "device"
+    found = {
+        device.id: places(slots[device.id], rollout.model, rollout.slot, named=named) for device in devices
+    }
+    fitting = [device for device in ranked if choose(artifacts, device.target) and found[device.id] != []]
+    last = len(plan.stages) - 1
+    stages = [last] * len(fitting) if late else assign(plan, [device.name for device in fitting])
+    stage_of = {device.id: stage for device, stage in zip(fitting, stages, strict=True)}
+    members: list[Member] = []
     for rank, device in enumerate(ranked):
-        artifact = choose(artifacts, device.target)
-        state, detail = MemberState.WAITING, ""
-        if artifact is None:
-            state, detail = MemberState.SKIPPED, f"no artifact for {device.target or 'an unknown target'}"
-        elif device.model == rollout.model and device.digest == artifact.digest:
-            state, detail = MemberState.SKIPPED, "runs this version already"
-        session.add(
-            Member(
-                rollout_id=rollout.id,
-                device_id=device.id,
-                rank=rank,
-                stage=places.get(device.id, len(plan.stages) - 1),
-                state=state.value,
-                detail=detail,
-                previous_model=device.model,
-                previous_version=device.version,
-            )
-        )
+        artifact, rows = choose(artifacts, device.target), {row.slot: row for row in slots[device.id]}
+        spots = found[device.id]
+        # Until the device has reported its slots, it chooses one itself.
+        for slot in [rollout.slot] if spots is None else spots or [""]:
+            member = Member(
+                rollout_id=rollout.id, device_id=device.id, rank=rank, stage=stage_of.get(device.id, last), slot=slot,
+                state=MemberState.WAITING.value, detail="", has_place=True,
+            )  # fmt: skip
+            if row := rows.get(slot):
+                member.previous_model, member.previous_version = row.model, row.version
+                member.previous_digest = row.digest
+            elif spots is None:
+                member.previous_model, member.previous_version = device.model, device.version
+                member.previous_digest = device.digest
+            _skip(member, rows, rollout, plan, device, artifact, fits=spots != [])
+            members.append(member)
+    session.add_all(members)
+    session.flush()
+    return members
+
+
+def _skip(
+    member: Member, rows: Mapping[str, DeviceSlot], rollout: Rollout, plan: Plan, device: Device,
+    artifact: ModelVersion | None, *, fits: bool,
+) -> None:  # fmt: skip
+    """Leave a member out that has no artifact, no place, or nothing to do."""
+    row = rows.get(member.slot)
+    if artifact is None:
+        detail = f"no artifact for {device.target or 'an unknown target'}"
+    elif not fits:
+        detail, member.has_place = no_place(list(rows.values()), rollout.slot), False
+    elif row is not None and row.digest == artifact.digest and row.state in RUNS and not plan.repair:
+        # A device that is named is asked all the same: it checks its copy, and fetches what is damaged.
+        if rollout.scope_kind == "device":
+            return
+        detail = "runs this version already"
+    else:
+        return
+    member.state, member.detail = MemberState.SKIPPED.value, detail
 
 
 def get_rollout(session: Session, rollout_id: int) -> Rollout:
@@ -194,13 +242,19 @@ def stage_counts(session: Session, rollout_id: int) -> list[tuple[int, str, int]
 
 
 def view(rollout: Rollout, counts: dict[str, int]) -> dict[str, Any]:
-    """A rollout as the API shows it; `progress` is the share of members that are through."""
-    total = sum(counts.values()) or 1
+    """A rollout as the API shows it. `progress` is the share of members that are through; once it has ended, of those
+    that run the version now."""
+    through = sum(counts.values()) - counts.get("SKIPPED", 0)
+    total = through or 1
     open_ones = sum(counts.get(state, 0) for state in ("WAITING", "ACTIVE", "REVERTING"))
+    done = total - open_ones
+    if rollout.state in ENDED:
+        done = counts.get("SUCCEEDED", 0) if through else int(rollout.state == RolloutState.SUCCEEDED)
     return {
         "id": rollout.id,
         "model": rollout.model,
         "version": rollout.version,
+        "slot": rollout.slot,
         "scope": {"kind": rollout.scope_kind, "name": rollout.scope},
         "plan": rollout.plan,
         "state": rollout.state,
@@ -208,7 +262,7 @@ def view(rollout: Rollout, counts: dict[str, int]) -> dict[str, Any]:
         "reason": rollout.reason,
         "verdicts": rollout.verdicts,
         "devices": counts,
-        "progress": round(1 - open_ones / total, 4),
+        "progress": round(done / total, 4),
         "created_by": rollout.created_by,
         "created_at": rollout.created_at,
         "deadline": rollout.deadline,

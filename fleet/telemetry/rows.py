@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from edgec.fleet.devices.slots import CANDIDATE_SLOT, RUNS
 from edgec.fleet.store.tables import Device
 from edgec.protocol.events import DetectionEvent
 from edgec.protocol.status import Health, ModelHealth
 
 MAX_AHEAD_S = 300.0
+SLOT_MARK = "@"
+"""Begins the `stream` of a slot's telemetry; no stream is named so."""
 MAX_COUNT = 2**63 - 1
 
 
@@ -33,9 +36,9 @@ def detection_row(
 
 
 def update_device(device: Device, health: Health) -> ModelHealth | None:
-    """Copy the latest figures into the device's row; the main model: the desired one if it runs, else the first."""
+    """Copy the latest figures into the device's row; its main model stays the same while it runs."""
     slots = running_slots(health)
-    main = next((slot for slot in slots if slot.name == device.desired_model), slots[0] if slots else None)
+    main = next((slot for slot in slots if slot.name == device.model), slots[0] if slots else None)
     if main is not None:
         device.model, device.version = main.name[:128], main.version[:128]
         device.digest = main.manifest_digest or ""
@@ -48,14 +51,15 @@ def update_device(device: Device, health: Health) -> ModelHealth | None:
 
 
 def running_slots(health: Health) -> list[ModelHealth]:
-    """The slots whose model runs, on probation or for good."""
-    return [slot for slot in health.models if slot.state in ("running", "probation")]
+    """The slots whose model runs, on probation or for good, without those of experiments."""
+    return [one for one in health.models if one.state in RUNS and not one.slot.startswith(CANDIDATE_SLOT)]
 
 
 def telemetry_rows(
     device: Device, health: Health, main: ModelHealth | None, now: float
 ) -> list[dict[str, Any]]:
-    """The rows of a health message: the device as a whole, then each stream. `now` is the Unix time of arrival."""
+    """The rows of a health message: the device as a whole, each stream and, where several models run, the share of
+    each (`SLOT_MARK` and the slot). `now` is the Unix time of arrival."""
     at, slots = plausible_time(health.time.timestamp(), now), running_slots(health)
     whole = _row(
         device, "", at,
@@ -72,7 +76,27 @@ def telemetry_rows(
         )
         for stream in health.streams
     ]  # fmt: skip
-    return [whole, *streams]
+    shares = [_slot_row(device, health, slot, at) for slot in slots] if len(slots) > 1 else []
+    return [whole, *streams, *shares]
+
+
+def _slot_row(device: Device, health: Health, slot: ModelHealth, at: float) -> dict[str, Any]:
+    """The figures of one slot: its own, and those of the streams that it serves."""
+    streams = [stream for stream in health.streams if stream.model == slot.slot]
+    latencies = [stage.p50_ms for stream in streams if (stage := stream.latency.get("total"))]
+    own = slot.latency.p50_ms if slot.latency else None
+    row = _row(
+        device, slot_stream(slot.slot), at,
+        fps=sum(stream.fps for stream in streams) if streams else None, latency_ms=max(latencies, default=own),
+        dropped=sum(stream.dropped for stream in streams), errors=slot.errors, processed=slot.inferences,
+        events=sum(stream.events for stream in streams), score_mean=slot.score_mean,
+    )  # fmt: skip
+    return row | {"version": slot.version[:128]}
+
+
+def slot_stream(slot: str) -> str:
+    """Where telemetry keeps the figures of a slot, beside those of streams."""
+    return f"{SLOT_MARK}{slot}"[:64]
 
 
 def _row(device: Device, stream: str, at: float, **numbers: float | None) -> dict[str, Any]:

@@ -44,6 +44,8 @@ def built(path: Path, size: int, **weights: np.ndarray) -> Built:
         ("a.b_c-1.onnx", "a.b_c-1"),
         ("Größe.onnx", "gr-e"),
         ("--.onnx", "model"),
+        ("zoo/mobilenetv2-100/model.onnx", "mobilenetv2-100"),
+        ("/model.onnx", "model"),
     ],
 )
 def test_artifacts_are_named_after_their_file(file: str, name: str) -> None:

@@ -4,10 +4,19 @@ from edgec.fleet.store.tables.access import AccessToken, Attempts, Audit, MqttUs
 from edgec.fleet.store.tables.base import Base
 from edgec.fleet.store.tables.captures import Capture
 from edgec.fleet.store.tables.certificates import Certificate
-from edgec.fleet.store.tables.devices import Device, EnrollToken, Group, Shadow
+from edgec.fleet.store.tables.devices import Device, DeviceSlot, EnrollToken, Group, Shadow
 from edgec.fleet.store.tables.experiments import Experiment, Participant, Reading
 from edgec.fleet.store.tables.leases import Lease
-from edgec.fleet.store.tables.registry import Manifest, ManifestBlob, ModelVersion, RepositoryBlob, Tag
+from edgec.fleet.store.tables.registry import (
+    Manifest,
+    ManifestBlob,
+    ModelTag,
+    ModelVersion,
+    RepositoryBlob,
+    RetiredVersion,
+    Tag,
+    TagMove,
+)
 from edgec.fleet.store.tables.rollouts import Job, Member, Rollout
 from edgec.fleet.store.tables.telemetry import Detection, RollUp, Telemetry
 
@@ -20,6 +29,7 @@ __all__ = [
     "Certificate",
     "Detection",
     "Device",
+    "DeviceSlot",
     "EnrollToken",
     "Experiment",
     "Group",
@@ -28,16 +38,19 @@ __all__ = [
     "Manifest",
     "ManifestBlob",
     "Member",
+    "ModelTag",
     "ModelVersion",
     "MqttUser",
     "Participant",
     "Reading",
     "RepositoryBlob",
+    "RetiredVersion",
     "RollUp",
     "Rollout",
     "Shadow",
     "SignInFlow",
     "Tag",
+    "TagMove",
     "Telemetry",
     "WebSession",
 ]

@@ -9,6 +9,7 @@ from sqlalchemy import (
     BigInteger,
     ForeignKey,
     String,
+    Text,
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -16,7 +17,8 @@ from edgec.fleet.store.tables.base import Base, Key
 
 
 class Device(Base):
-    """One device: its identity, its desired model, and its last reported state."""
+    """One device: its identity and its last reported state. `model`, `version` and `digest` are those of its main
+    model; `DeviceSlot` has all of them."""
 
     __tablename__ = "devices"
     id: Mapped[int] = mapped_column(Key, primary_key=True)
@@ -44,11 +46,32 @@ class Device(Base):
     model: Mapped[str] = mapped_column(String(128), default="")
     version: Mapped[str] = mapped_column(String(128), default="", index=True)
     digest: Mapped[str] = mapped_column(String(80), default="")
-    desired_model: Mapped[str] = mapped_column(String(128), default="")
-    desired_version: Mapped[str] = mapped_column(String(128), default="")
     fps: Mapped[float | None] = mapped_column()
     latency_ms: Mapped[float | None] = mapped_column()
     health: Mapped[dict[str, Any]] = mapped_column(default=dict)
+
+
+class DeviceSlot(Base):
+    """A model slot of a device: what it reports to run, and what the fleet wants it to run.
+
+    Without a `desired_digest` nothing is wanted of the slot. `job_id` is the job that is at work on it; `reason` says
+    why the slot does not run what is wanted, or why the last rollout to it failed.
+    """
+
+    __tablename__ = "device_slots"
+    device_id: Mapped[int] = mapped_column(ForeignKey("devices.id", ondelete="CASCADE"), primary_key=True)
+    slot: Mapped[str] = mapped_column(String(64), primary_key=True)
+    model: Mapped[str] = mapped_column(String(128), default="", index=True)
+    version: Mapped[str] = mapped_column(String(128), default="")
+    digest: Mapped[str] = mapped_column(String(80), default="", index=True)
+    state: Mapped[str] = mapped_column(String(16), default="")  # loading|running|probation|failed|absent
+    message: Mapped[str] = mapped_column(Text, default="")
+    desired_model: Mapped[str] = mapped_column(String(128), default="")
+    desired_version: Mapped[str] = mapped_column(String(128), default="")
+    desired_digest: Mapped[str] = mapped_column(String(80), default="", index=True)
+    job_id: Mapped[str] = mapped_column(String(64), default="")
+    reason: Mapped[str] = mapped_column(Text, default="")
+    changed_at: Mapped[float] = mapped_column(default=time.time)
 
 
 class EnrollToken(Base):

@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import (
     BigInteger,
     ForeignKey,
+    Index,
     LargeBinary,
     String,
     UniqueConstraint,
@@ -77,3 +78,40 @@ class ModelVersion(Base):
     evidence: Mapped[dict[str, Any]] = mapped_column(default=dict)
     report_digest: Mapped[str] = mapped_column(String(80), default="")
     pushed_at: Mapped[float] = mapped_column(default=time.time)
+
+
+class RetiredVersion(Base):
+    """An artifact that was deleted: its version is never given to another one."""
+
+    __tablename__ = "retired_versions"
+    __table_args__ = (UniqueConstraint("model", "version", "target"),)
+    id: Mapped[int] = mapped_column(Key, primary_key=True)
+    model: Mapped[str] = mapped_column(String(128), index=True)
+    version: Mapped[str] = mapped_column(String(128))
+    target: Mapped[str] = mapped_column(String(64))
+    digest: Mapped[str] = mapped_column(String(80))
+    retired_at: Mapped[float] = mapped_column(default=time.time)
+
+
+class ModelTag(Base):
+    """A name that moves from version to version of a model, such as `stable`."""
+
+    __tablename__ = "model_tags"
+    model: Mapped[str] = mapped_column(String(128), primary_key=True)
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    version: Mapped[str] = mapped_column(String(128))
+    moved_at: Mapped[float] = mapped_column(default=time.time)
+
+
+class TagMove(Base):
+    """One move of a model's tag; an empty `version` removed it."""
+
+    __tablename__ = "tag_moves"
+    __table_args__ = (Index("ix_tag_moves_model_name", "model", "name"),)
+    id: Mapped[int] = mapped_column(Key, primary_key=True)
+    model: Mapped[str] = mapped_column(String(128))
+    name: Mapped[str] = mapped_column(String(64))
+    version: Mapped[str] = mapped_column(String(128), default="")
+    previous: Mapped[str] = mapped_column(String(128), default="")
+    actor: Mapped[str] = mapped_column(String(128), default="")
+    at: Mapped[float] = mapped_column(default=time.time)

@@ -18,12 +18,14 @@ from edgec.fleet.store.tables.base import Base, Key
 
 
 class Rollout(Base):
-    """One version on its way to devices. `plan` is a `edgec.fleet.rollouts.plan.Plan`."""
+    """One version on its way to devices. `plan` is a `edgec.fleet.rollouts.plan.Plan`; with an empty `slot` each
+    device's own slots for the model are updated."""
 
     __tablename__ = "rollouts"
     id: Mapped[int] = mapped_column(Key, primary_key=True)
     model: Mapped[str] = mapped_column(String(128), index=True)
     version: Mapped[str] = mapped_column(String(128))
+    slot: Mapped[str] = mapped_column(String(64), default="")
     scope_kind: Mapped[str] = mapped_column(String(32))  # device|group|all
     scope: Mapped[str] = mapped_column(String(128))
     plan: Mapped[dict[str, Any]] = mapped_column(default=dict)
@@ -41,10 +43,14 @@ class Rollout(Base):
 
 
 class Member(Base):
-    """A device in a rollout: its stage and its state."""
+    """A slot of a device in a rollout: its stage and its state.
+
+    `slot` is empty while the device has not reported its slots. `previous_*` is what the slot ran before, `prior_*`
+    what the fleet wanted of it before.
+    """
 
     __tablename__ = "members"
-    __table_args__ = (UniqueConstraint("rollout_id", "device_id"),)
+    __table_args__ = (UniqueConstraint("rollout_id", "device_id", "slot"),)
     id: Mapped[int] = mapped_column(Key, primary_key=True)
     rollout_id: Mapped[int] = mapped_column(ForeignKey("rollouts.id", ondelete="CASCADE"), index=True)
     device_id: Mapped[int] = mapped_column(ForeignKey("devices.id", ondelete="CASCADE"), index=True)
@@ -53,8 +59,14 @@ class Member(Base):
     state: Mapped[str] = mapped_column(String(32), default="WAITING", index=True)
     attempts: Mapped[int] = mapped_column(default=0)
     job_id: Mapped[str] = mapped_column(String(64), default="")
+    slot: Mapped[str] = mapped_column(String(64), default="")
     previous_model: Mapped[str] = mapped_column(String(128), default="")
     previous_version: Mapped[str] = mapped_column(String(128), default="")
+    previous_digest: Mapped[str] = mapped_column(String(80), default="")
+    prior_model: Mapped[str] = mapped_column(String(128), default="")
+    prior_version: Mapped[str] = mapped_column(String(128), default="")
+    prior_digest: Mapped[str] = mapped_column(String(80), default="")
+    has_place: Mapped[bool] = mapped_column(default=True)
     changed_at: Mapped[float] = mapped_column(default=time.time)
     detail: Mapped[str] = mapped_column(Text, default="")
 

@@ -114,10 +114,22 @@ def test_what_cannot_be_done_here_is_rejected(
     assert box.deployments.update is None
 
 
-def test_a_model_that_runs_already_succeeds_at_once(box: Desk) -> None:
+def test_a_model_that_runs_already_is_checked_by_the_updater(box: Desk) -> None:
+    """Its copy may be damaged: only the updater knows."""
     box.deployments.set_slot("m", SlotState(Version(DIGEST, "detector", "2")))
     box.pending(("j1", UPDATE))
-    assert box.told() == [("j1", JobState.SUCCEEDED, "it is already running")]
+    assert box.told() == []
+    assert box.deployments.update is not None
+
+
+def test_a_rollback_waits_for_the_update_under_way(box: Desk) -> None:
+    calls: list[str] = []
+    box.command = lambda job_id, document: calls.append(document.operation) or {}
+    box.pending(("j1", UPDATE), ("j2", {"operation": "rollback"}), ("j3", {"operation": "restart"}))
+    assert calls == []
+    box.deployments.fail(JobState.FAILED, {"message": "it failed"})
+    box.desk.next()
+    assert calls == ["rollback", "restart"]
 
 
 def test_updates_are_taken_one_at_a_time_and_commands_beside_them(box: Desk) -> None:
@@ -130,9 +142,11 @@ def test_updates_are_taken_one_at_a_time_and_commands_beside_them(box: Desk) -> 
     assert box.told() == [
         ("j1", JobState.SUCCEEDED, "the new model runs"),
         ("j1", JobState.SUCCEEDED, "the new model runs"),
-        ("j2", JobState.SUCCEEDED, "it is already running"),
-        ("j3", JobState.SUCCEEDED, "done"),
     ]
+    assert box.desk.current == "j2", "the same model again: the updater checks its copy"
+    box.deployments.commit({"message": "it is already running"})
+    box.desk.next()
+    assert box.told()[-1] == ("j3", JobState.SUCCEEDED, "done")
 
 
 def test_a_withdrawn_job_is_cancelled(box: Desk) -> None:

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgec.fleet.experiments.labels import evidence, said, weigh
 from edgec.fleet.experiments.readings import comparable, counters_of, reading
 from edgec.fleet.experiments.verdict import Criteria, judge
 from edgec.protocol.codec import encode
@@ -50,10 +51,62 @@ def test_a_candidate_like_the_own_model_is_as_good_and_others_are_worse() -> Non
     assert verdict == "as-good", found
     assert 0.95 <= confidence < 1
     for name, mean in {"disagreement": 0.4, "latency": 0.6, "errors": 0.1, "score": -0.3}.items():
+        expected = "worse" if name in ("latency", "errors") else "differs"
         verdict, confidence, found = judge("shadow", CRITERIA, readings(rng, 200, **{name: mean}))
-        assert verdict == "worse", (name, found)
-        assert found[name]["verdict"] == "worse"
+        assert verdict == expected, (name, found)
+        assert found[name]["verdict"] == expected
         assert confidence >= 0.95
+
+
+@pytest.mark.parametrize(
+    ("better", "shift", "verdict"),
+    [
+        ("higher", 0.3, "as-good"),
+        ("higher", -0.3, "worse"),
+        ("lower", -0.3, "as-good"),
+        ("lower", 0.3, "worse"),
+    ],
+)
+def test_a_metric_with_a_direction_can_be_worse(better: str, shift: float, verdict: str) -> None:
+    """Without a direction either shift of the score only says that the models differ."""
+    rng = random.Random(3)
+    values = readings(rng, 200, score=shift)
+    assert judge("shadow", CRITERIA, values)[0] == "differs"
+    named = Criteria.model_validate({"metrics": [{"name": "score", "better": better, "tolerance": 0.1}]})
+    found, _confidence, findings = judge("shadow", named, values)
+    assert found == verdict
+    assert (findings["score"]["judges"], findings["score"]["better"]) == (True, better)
+
+
+def test_labels_say_which_of_two_models_is_right() -> None:
+    values = readings(random.Random(4), 200, disagreement=0.4)
+    assert judge("shadow", CRITERIA, values)[0] == "differs"
+    right = weigh([0.5] * 12 + [1.0], [1.0] * 12 + [0.5], 0.05, paired=True)
+    assert (right["right"], right["candidate_right"], right["own_right"]) == ("candidate", 12, 1)
+    verdict, confidence, _found = judge("shadow", CRITERIA, values, said(right))
+    assert verdict == "better"
+    assert 0.95 <= confidence < 1
+    wrong = weigh([1.0] * 9, [0.0] * 9, 0.05, paired=True)
+    assert judge("shadow", CRITERIA, values, said(wrong))[0] == "worse"
+    slow = readings(random.Random(4), 200, latency=0.6)
+    assert judge("shadow", CRITERIA, slow, said(right))[0] == "worse", "right, but slower than tolerated"
+    assert weigh([1.0] * 4, [0.0] * 4, 0.05, paired=True)["right"] == "", "four pictures are too few"
+    assert weigh([], [], 0.05, paired=False)["right"] == ""
+    assert weigh([0.2, 0.4] * 20, [0.9, 1.0] * 20, 0.05, paired=False)["right"] == "candidate"
+
+
+def test_chance_seldom_looks_like_a_better_model() -> None:
+    """Looking after every picture of two equally good models is wrong in at most 5 % of all experiments."""
+    wrong = 0
+    for trial in range(200):
+        rng, wins, losses = random.Random(trial), 0, 0
+        for _picture in range(150):
+            win = rng.random() < 0.5
+            wins, losses = wins + win, losses + (not win)
+            if max(evidence(wins, losses), evidence(losses, wins)) >= 40:
+                wrong += 1
+                break
+    assert wrong <= 16, wrong
 
 
 def test_too_few_readings_decide_nothing() -> None:
@@ -199,8 +252,8 @@ def test_a_shadow_experiment_reaches_its_verdict_and_leaves_the_device_as_it_was
                 return found if found["state"] == "ENDED" else None
 
             found = wait_for(verdict, 120, "a verdict")
-            assert found["verdict"] == "worse", found
-            assert found["criteria"]["disagreement"]["verdict"] == "worse"
+            assert found["verdict"] == "differs", found
+            assert found["criteria"]["disagreement"]["verdict"] == "differs"
             assert found["criteria"]["errors"]["verdict"] != "worse"
             assert found["devices"] == {"DONE": 1}
             assert camera.jobs_done, "the candidate was fetched by a job"
