@@ -10,7 +10,7 @@ import pytest
 
 import edgec.runtime as rt
 from edgec.runtime.cpu_device import CpuDevice
-from edgec.runtime.device import Device, StagedFunction, device_of
+from edgec.runtime.device import StagedDevice, StagedFunction, device_of
 from tests.runtime.artifact.artifacts import config
 
 
@@ -37,14 +37,23 @@ class Recorder:
         self.steps.append("close")
 
 
-class FarDevice(CpuDevice):
+class FarDevice(StagedDevice):
     """Buffers are dicts that the host cannot compute with."""
-
-    function = Device.function
 
     def __init__(self) -> None:
         self.steps: list[str] = []
         self.program = Recorder(self.steps)
+
+    def check(self) -> None: ...
+
+    def check_code(self, code: bytes, config: Any) -> None: ...
+
+    def load_installed(self) -> None: ...
+
+    def ensure_runtime(self, bundled: Any) -> None: ...
+
+    @staticmethod
+    def use_threads(wanted: Any) -> None: ...
 
     def allocate(self, shape: Sequence[int], dtype: Any) -> Any:
         return {"array": np.empty(shape, dtype)}
@@ -86,17 +95,20 @@ def test_a_profile_copies_inputs_once_and_closing_reaches_the_program() -> None:
     assert device.steps == ["in", "in", "profile 5", "close"]
 
 
+def test_a_state_never_leaves_the_devices_memory() -> None:
+    device = FarDevice()
+    calls = device.function(b"", config(), []).state_calls(config().inputs * 2, [(1, 0)])
+    state = calls.put(np.float32([1, 2]))
+    for _ in range(3):
+        before = state
+        outputs, (state,) = calls([np.float32([10, 20])], [state])
+        assert outputs == []
+        assert state is not before
+    assert calls.get(state).tolist() == [31, 62]
+    assert device.steps == ["in", *["in", "run", "wait"] * 3, "wait", "out"]
+
+
 def test_kinds_of_devices_are_found_by_name() -> None:
     assert isinstance(device_of("cpu"), CpuDevice)
     with pytest.raises(rt.IncompatibleDevice, match=r"this runtime drives .*cpu.* devices, not abacus"):
         device_of("abacus")
-
-
-def test_the_cpus_buffers_are_arrays_on_a_boundary() -> None:
-    device = CpuDevice()
-    buffer = device.allocate((3, 5), "float32")
-    assert (buffer.shape, buffer.dtype, buffer.ctypes.data % 64) == ((3, 5), "float32", 0)
-    device.copy_in(np.ones((3, 5), np.float32), buffer)
-    copy = device.copy_out(buffer)
-    buffer[...] = 2
-    assert (copy == 1).all()
