@@ -27,8 +27,8 @@ def take_captures(
     name = document.stream or (next(iter(streams)) if len(streams) == 1 else "")
     if name not in streams:
         raise UpdateError(f"there is no stream {name}" if name else "the job names no stream")
-    if streams[name].settings.source.is_sound or streams[name].settings.model is None:
-        raise UpdateError(f"stream {name} has no pictures that a model processes")
+    if streams[name].settings.model is None:
+        raise UpdateError(f"stream {name} has no model that processes it")
     count, interval_s = _parameters(document)
     result: Future[dict[str, Any]] = Future()
 

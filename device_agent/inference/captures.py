@@ -115,6 +115,13 @@ class ProcessedFrame:
     other: Loaded | None = None
     other_found: list[Seen] = field(default_factory=list)
     disagreed: bool = False
+    spectrogram: Callable[[], Picture] | None = None
+    """Draws a frame of sound, which has no picture of its own."""
+
+    @property
+    def picture(self) -> Picture:
+        """A copy of the frame as a picture."""
+        return np.array(self.frame.data if self.spectrogram is None else self.spectrogram(), np.uint8)
 
 
 class StreamCaptures:
@@ -167,8 +174,8 @@ class StreamCaptures:
                 self._requests.remove(request)
             self._take(processed, CaptureReason.REQUEST, slots, request)
             return
-        if now < self._next_s:
-            return
+        if now < self._next_s or processed.spectrogram is not None:
+            return  # Rules select pictures to train with; a sound is drawn for people who ask.
         reason = self._reason(processed)
         if reason is not None:
             self._next_s = now + self._rules.min_interval_s
@@ -206,9 +213,9 @@ class StreamCaptures:
                         self._requests.remove(request)
                     request.answer(request.ids, problem)
 
-        picture = np.array(processed.frame.data, np.uint8)
+        picture = processed.picture
         try:
-            masked = self._mask(picture, slots)
+            masked = [] if processed.spectrogram is not None else self._mask(picture, slots)
         except (*MODEL_ERRORS, BrokenOutput) as error:
             # A frame that cannot be searched for faces must not leave the device.
             self._spool.refused += 1

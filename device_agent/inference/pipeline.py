@@ -23,6 +23,7 @@ from edgec.device_agent.inference.slots import MODEL_ERRORS, Loaded, timed
 from edgec.device_agent.inference.stats import Window
 from edgec.device_agent.inference.tracker import Seen, Track, Tracker
 from edgec.device_agent.process.ring import Frame, Kind
+from edgec.device_agent.view.spectrogram import Spectrogram
 from edgec.runtime import Session
 from edgec.runtime.processing.results import Result
 from edgec.runtime.processing.sound_stream import SoundStream
@@ -68,6 +69,10 @@ class Pipeline:
         self.message = ""
         self.stages = {stage: Window() for stage in ("queue", "inference", "post", "total")}
         self.tracks: list[Track] = []
+        self._shown: list[Track] = []
+        """The tracks of the frame that was processed last; none if the model did not see it."""
+        self.spectrogram: Spectrogram | None = None
+        """Of a stream of sound."""
         self.kind = "detection"
 
     def change(self, settings: StreamSection) -> None:
@@ -84,6 +89,10 @@ class Pipeline:
         begin = time.monotonic_ns()
         self.stages["queue"].add((begin - frame.monotonic_ns) / 1e6)
         now_s = frame.monotonic_ns / 1e9
+        if frame.kind is Kind.SOUND:
+            self._draw_sound(frame)
+        else:
+            self._shown = []
         if self._gate and not self._gate.passes(frame, now_s):
             self.gated += 1
             return
@@ -96,16 +105,24 @@ class Pipeline:
         self.kind = found.kind
         height, width = (frame.data.shape[0], frame.data.shape[1]) if frame.kind is Kind.PICTURE else (0, 0)
         self._last = (frame, loaded, (width, height))
-        if self.captures is not None and frame.kind is Kind.PICTURE:
+        if self.captures is not None:
             self._capture(frame, loaded, slots)
         self._track(found, frame, loaded, (width, height), now_s, slots)
+        self._shown = self.tracks
         done = time.monotonic_ns()
         self.stages["post"].add((done - after) / 1e6)
         self.stages["total"].add((done - frame.monotonic_ns) / 1e6)
 
+    def _draw_sound(self, frame: Frame) -> None:
+        if self.spectrogram is None or self.spectrogram.rate != frame.rate:
+            self.spectrogram = Spectrogram(frame.rate)
+        self.spectrogram.push(np.asarray(np.mean(frame.data, axis=1), np.float32))
+
     def _capture(self, frame: Frame, loaded: Loaded, slots: Callable[[str], Loaded | None]) -> None:
         assert self.captures is not None
         processed = ProcessedFrame(frame, loaded, self._seen)
+        if self.spectrogram is not None and frame.kind is Kind.SOUND:
+            processed.spectrogram = self.spectrogram.picture
         if self._second is not None:
             processed.other, processed.other_found, processed.disagreed = self._second
         self.captures.consider(processed, slots)
@@ -310,7 +327,7 @@ class Pipeline:
                 "score": track.score,
                 "box": track.box,
             }
-            for track in self.tracks
+            for track in self._shown
         ]
         return {"tracks": tracks, "text": f"{self.name}  {total.p50_ms:.1f} ms" if total else self.name}
 

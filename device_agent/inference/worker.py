@@ -10,6 +10,7 @@ import logging
 import os
 import selectors
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, assert_never
@@ -54,8 +55,10 @@ from edgec.device_agent.process.channel import Channel, ChannelClosed
 from edgec.device_agent.process.ring import Kind, Ring
 from edgec.device_agent.process.space import Reserve
 from edgec.device_agent.view.frame import with_overlay
+from edgec.device_agent.view.spectrogram import Spectrogram
 
 logger = logging.getLogger("inference")
+_DRAWN_S = 0.1
 
 
 @dataclass
@@ -71,6 +74,13 @@ class Stream:
     """Ring and eventfd of the live view."""
     watched: bool = False
     waiting: bool = True
+    next_drawn_s: float = 0.0
+
+    def show_sound(self, drawn: Spectrogram) -> None:
+        """Copy the spectrogram to the live view, at most ten times a second."""
+        if (now := time.monotonic()) >= self.next_drawn_s:
+            self.next_drawn_s = now + _DRAWN_S
+            show(self, drawn.picture())
 
     def close(self) -> None:
         """Release the ring."""
@@ -136,6 +146,8 @@ class Worker:
                 stream.pipeline.process(frame, loaded, self._slots.active)
                 if stream.watched and frame.kind is Kind.PICTURE:
                     show(stream, np.asarray(frame.data, np.uint8))
+                elif stream.watched and (drawn := stream.pipeline.spectrogram) is not None:
+                    stream.show_sound(drawn)
             finally:
                 if stream.ring.release(frame) and not stream.newest:
                     os.eventfd_write(stream.space, 1)
