@@ -41,6 +41,8 @@ class Stage:
     servers: list[subprocess.Popen[bytes]]
     processes: dict[str, int] = field(default_factory=dict)
     credentials: list[tuple[str, str]] = field(default_factory=list)
+    environment: dict[str, str] = field(default_factory=dict)
+    """Of the servers, to start further ones."""
 
     def client(self) -> httpx.Client:
         """An administrator's HTTP client."""
@@ -120,20 +122,22 @@ def stage(backend: str, folder: Path, devices: int, servers: int = 1) -> Iterato
                 environment["EDGEC_FLEET_MQTT_SHARED"] = "ingest"
         infos, running = [], []
         for index in range(servers):
-            process, info = _serve(folder, environment, index, stack)
+            process, info = serve(folder, environment, index, stack)
             running.append(process)
             infos.append(info)
             processes[f"fleet {index + 1}" if servers > 1 else "fleet"] = process.pid
         token = Path(infos[0]["admin_token_file"]).read_text().strip()
         mqtt = (str(infos[0]["mqtt_host"]), int(infos[0]["mqtt_port"]))
         yield Stage(
-            backend, folder, infos[0]["url"], token, fleet, mqtt, database, running, processes, credentials
-        )
+            backend, folder, infos[0]["url"], token, fleet, mqtt, database, running, processes, credentials,
+            environment,
+        )  # fmt: skip
 
 
-def _serve(
+def serve(
     folder: Path, environment: dict[str, str], index: int, stack: ExitStack
 ) -> tuple[subprocess.Popen[bytes], dict[str, Any]]:
+    """Start a server process; `stack` stops it. Returns it and what it wrote when it was ready."""
     ready = folder / f"ready-{index}.json"
     command = [sys.executable, "-m", "edgec.cli.main", "fleet", "serve", "--data", str(folder / "data")]
     command += ["--port", "0", "--mqtt-port", "0", "--ready-file", str(ready), "--json"]
