@@ -49,7 +49,8 @@ _IDLE_S = 10.0
 _STALE_S = 3.0
 """Without a frame for this long, the picture says so."""
 _MAX_WATCHERS = 16
-_PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1"><title>edgec {device}</title>
+_PAGE = """<!doctype html><html lang="en"><meta charset="utf-8">
+<meta name="viewport" content="width=device-width,initial-scale=1"><title>edgec {device}</title>
 <style>body{{margin:0;background:#101418;color:#dfe6ee;font:15px/1.5 system-ui,sans-serif}}
 header{{padding:14px 22px;border-bottom:1px solid #26303a}}main{{display:grid;gap:18px;padding:22px;
 align-items:start;grid-template-columns:repeat(auto-fit,minmax(min(340px,100%),1fr))}}figure{{margin:0;background:#171d24;
