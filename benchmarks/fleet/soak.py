@@ -222,7 +222,7 @@ def main() -> None:
         parser.error("two cameras: give --camera twice")
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
-        place = stack.enter_context(stage("external", Path(name), 0, servers=2))
+        place = stack.enter_context(stage("external", Path(name), 1, servers=2))
         folder = Path(name) / "device"
         folder.mkdir()
         soak = Soak(place, folder, stack, options)
