@@ -39,7 +39,8 @@ def build(path: Path, folder: Path, options: CompileOptions | None = None) -> tu
         segments=imported.segments,
     )
     artifact = folder / f"{path.stem}.edge"
-    pack.write(artifact, config, lowered, segments=imported.segments)
+    initial = pack.initial_values(imported.source)
+    pack.write(artifact, config, lowered, segments=imported.segments, initial=initial)
     return imported, artifact
 
 

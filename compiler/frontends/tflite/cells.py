@@ -98,6 +98,31 @@ def rnn(g: Writer, x: str, steps: int, batch: int, layer: Rnn, *, backwards: boo
     return _unrolled(g, x, steps, batch, _RnnSteps(g, layer, batch), backwards=backwards)
 
 
+def lstm_step(
+    g: Writer, x: str, batch: int, layer: Lstm, before: tuple[str, str]
+) -> tuple[str, tuple[str, str]]:
+    """One step for `x` of `[1, batch, inputs]` after others.
+
+    Args:
+        before: the last output `[batch, outputs]`, and the cells `[batch, cells]`.
+
+    Returns:
+        the output `[1, batch, outputs]`, and the same after the step.
+    """
+    cell = _LstmSteps(g, layer, batch)
+    cell._h, cell._cell = before
+    y = _unrolled(g, x, 1, batch, cell, backwards=False)
+    return y, (cell._h, cell._cell)
+
+
+def rnn_step(g: Writer, x: str, batch: int, layer: Rnn, before: str) -> tuple[str, str]:
+    """As `lstm_step`, for a simple layer, whose state is its last output `[batch, units]`."""
+    cell = _RnnSteps(g, layer, batch)
+    cell._h = before
+    y = _unrolled(g, x, 1, batch, cell, backwards=False)
+    return y, cell._h
+
+
 class _LstmSteps:
     """An LSTM's step, with its state."""
 

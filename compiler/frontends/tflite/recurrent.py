@@ -1,4 +1,8 @@
-"""LSTM, RNN and SVDF layers, over sequences and of single steps; the states that they keep begin at zero."""
+"""LSTM, RNN and SVDF layers, over sequences and of single steps.
+
+The memory of a single step is a state of the model. A sequence begins at zero: it is one run's, as Keras means it,
+though LiteRT goes on where the run before ended unless `reset_all_variables` is called.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +17,15 @@ from edgec.compiler.frontends.tflite.cells import (
     Rounding,
     activation,
     lstm,
+    lstm_step,
     rnn,
+    rnn_step,
     rounded_rows,
 )
 from edgec.compiler.frontends.tflite.flat import Operator
 from edgec.compiler.frontends.tflite.graph import Array, Refused, Writer, is_quantised
 from edgec.compiler.frontends.tflite.registry import converts
+from edgec.compiler.frontends.tflite.variables import carried, carry
 
 BASIC = 1  # the kernel type of LSTM with one matrix of all weights
 NORMS, STATES = range(20, 24), 18
@@ -148,7 +155,11 @@ def _lstm_step(g: Writer, op: Operator) -> None:
         return
     batch, width = g.shape(op.inputs[0], 2)
     x = g.op("Reshape", g.get(op.inputs[0]), np.array([1, batch, width], np.int64))
-    y = lstm(g, x, 1, batch, _layer(g, op, 1, norms=True))
+    h, cell = (_given(op, STATES + k) for k in range(2))
+    before = carried(g, h), carried(g, cell)
+    y, after = lstm_step(g, x, batch, _layer(g, op, 1, norms=True), before)
+    for index, value in zip((h, cell), after, strict=True):
+        carry(g, index, value)
     g.put(op.outputs[0], g.op("Squeeze", y, np.array([0], np.int64)))
 
 
@@ -177,7 +188,8 @@ def _simple(g: Writer, op: Operator, first: int) -> Rnn:
 def _rnn_step(g: Writer, op: Operator) -> None:
     batch, width = g.shape(op.inputs[0], 2)
     x = g.op("Reshape", g.get(op.inputs[0]), np.array([1, batch, width], np.int64))
-    y = rnn(g, x, 1, batch, _simple(g, op, 1))
+    y, after = rnn_step(g, x, batch, _simple(g, op, 1), carried(g, op.inputs[4]))
+    carry(g, op.inputs[4], after)
     g.put(op.outputs[0], g.op("Squeeze", y, np.array([0], np.int64)))
 
 
@@ -203,12 +215,18 @@ def _bidirectional_rnn(g: Writer, op: Operator) -> None:
 
 @converts("SVDF", inputs=5, outputs=1, given=3)
 def _svdf(g: Writer, op: Operator) -> None:
-    """A step of a filter over time; its memory begins at zero, so that the newest entry counts alone."""
+    """A step of filters over time, whose memory `[batch, filters · entries]` has the newest entry last."""
     batch = g.shape(op.inputs[0], 2)[0]
     rank = int(op.options.rank)
     feature, over_time = g.real(op.inputs[1]), g.real(op.inputs[2])
     x = rounded_rows(g, g.get(op.inputs[0]), _rounding(g, op, op.inputs[1], op.options))
-    value = g.op("MatMul", x, (feature * over_time[:, -1:]).T.copy())
+    filters, entries = over_time.shape
+    newest = g.op("Reshape", g.op("MatMul", x, feature.T.copy()), np.array([batch, filters, 1], np.int64))
+    memory = g.op("Reshape", carried(g, op.inputs[4]), np.array([batch, filters, entries], np.int64))
+    kept = g.op("Slice", memory, *(np.array([n], np.int64) for n in (1, entries, 2)))
+    memory = g.op("Concat", kept, newest, axis=2)
+    carry(g, op.inputs[4], g.op("Reshape", memory, np.array([batch, filters * entries], np.int64)))
+    value = g.op("ReduceSum", g.op("Mul", memory, over_time), np.array([2], np.int64), keepdims=0)
     value = g.op("Reshape", value, np.array([batch, -1, rank], np.int64))
     value = g.op("ReduceSum", value, np.array([2], np.int64), keepdims=0)
     bias = _real(g, op, 3)

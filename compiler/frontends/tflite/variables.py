@@ -21,6 +21,7 @@ from edgec.compiler.frontends.tflite.registry import convert_operators, converts
 
 HANDLE = "variable:"  # begins the value of a handle, which is no tensor
 NEXT = ".next"
+MEMORY = "tensor:"  # begins the key of a layer's memory
 
 
 def ports(
@@ -55,8 +56,38 @@ def _shape(variable: Variable) -> tuple[int, ...]:
 
 
 def has_variables(stored: Model) -> bool:
-    """Whether a file's graphs have variables."""
-    return any(op.kind == "VAR_HANDLE" for graph in stored.graphs for op in graph.operators)
+    """Whether a file's graphs have variables, or steps of layers with a memory."""
+    kinds = {op.kind for graph in stored.graphs for op in graph.operators}
+    return bool(kinds & {"VAR_HANDLE", "SVDF", "RNN", "LSTM"})
+
+
+def carried(g: Writer, index: int) -> str:
+    """The memory of a layer before its step, a tensor that the file marks as a variable: real numbers.
+
+    Elsewhere than in the main graph, it is zero in each step.
+    """
+    tensor = g.tensor(index)
+    if not tensor.variable or len(g.calls) > 1:
+        return g.constant(np.zeros(tensor.shape, np.float32))
+    name = named(g, tensor.name)
+    while name in g.variables:
+        name += "_"
+    beginning = (
+        int(tensor.quantisation.zero_point[0]) if tensor.quantisation and tensor.dtype == "int8" else 0
+    )
+    initial = np.full(tensor.shape, beginning, tensor.dtype)
+    g.variables[f"{MEMORY}{index}"] = Variable(name, initial, name, tensor, port=name)
+    _put_stored(g, index, name)
+    return g.get(index)
+
+
+def carry(g: Writer, index: int, value: str) -> None:
+    """Set the memory of a layer after its step, to real numbers."""
+    variable = g.variables.get(f"{MEMORY}{index}")
+    if variable is None:
+        return
+    g.put(index, value)
+    variable.value, variable.assigned = g.integers(index), True
 
 
 @converts("VAR_HANDLE", inputs=0, outputs=1)

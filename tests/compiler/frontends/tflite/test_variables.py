@@ -176,3 +176,32 @@ def test_an_input_that_is_no_handle_is_refused(tmp_path: Path) -> None:
     cases.op("READ_VARIABLE", [x], [cases.tensor([1, 4])], schema.ReadVariableOptionsT())
     with pytest.raises(UnsupportedModel, match="is no handle of a variable"):
         load_source(cases.save(tmp_path, shaped=False), CompileOptions())
+
+
+def test_layers_of_single_steps_remember_their_last_runs(tmp_path: Path) -> None:
+    rng, cases = np.random.default_rng(3), Cases()
+    x = cases.input(rng.standard_normal((1, 5)).astype(F32))
+
+    def weights(*shape: int) -> int:
+        return cases.constant(rng.standard_normal(shape).astype(F32) * F32(0.5))
+
+    def memory(*shape: int) -> int:
+        made = cases.tensor(shape)
+        cases.tensors[made].isVariable = True
+        return made
+
+    svdf, rnn, lstm = schema.SVDFOptionsT(), schema.RNNOptionsT(), schema.LSTMOptionsT()
+    svdf.rank, svdf.fusedActivationFunction, rnn.fusedActivationFunction = 2, 1, 4
+    lstm.fusedActivationFunction = 4
+    filters = [weights(8, 5), weights(8, 3), weights(4)]
+    cases.op("SVDF", [x, *filters, memory(1, 24)], [cases.tensor([1, 4])], svdf)
+    cases.op("RNN", [x, weights(4, 5), weights(4, 4), weights(4), memory(1, 4)], [cases.tensor([1, 4])], rnn)
+    gates = [*(weights(3, 5) for _ in range(4)), *(weights(3, 3) for _ in range(4)), -1, -1, -1]
+    given = [x, *gates, *(weights(3) for _ in range(4)), -1, -1, memory(1, 3), memory(1, 3), -1, -1, -1, -1]
+    cases.op("LSTM", given, [cases.tensor([1, 3])], lstm)
+    path = cases.save(tmp_path, shaped=False)
+    source = load_source(path, CompileOptions())
+    assert len(source.states) == 4
+    result = compile_model(path, detect(), QUICK, output=tmp_path / "steps.edge")
+    assert result.evidence["steps"] == 8
+    assert all(error["max_rel"] < 1e-5 for error in result.evidence["outputs"])
