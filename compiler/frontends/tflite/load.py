@@ -99,7 +99,8 @@ def load_content(content: bytes, digest: str, path: Path, options: CompileOption
         path: the file, for messages.
     """
     stored = read(content, path)
-    sizes = shapes.chosen(stored, _port_names(stored.main), options.fixed_shapes())
+    names = dict(zip(stored.main.inputs, _port_names(stored.main)[0], strict=True))
+    sizes = shapes.chosen(stored, names, options.fixed_shapes())
     stored = shapes.settled(stored, content, sizes, path)
     model, states = converted(stored, path)
     return Loaded(model, digest, _litert(path, content, stored, model, sizes), states)
@@ -114,27 +115,27 @@ def converted(stored: Model, path: Path) -> tuple[ModelProto, tuple[State, ...]]
     """The model as ONNX, and its variables, which are the last of its inputs and outputs; see `load`."""
     graph = stored.main
     g = Writer(stored)
-    names = _port_names(graph)
+    input_names, output_names = _port_names(graph)
     inputs = []
-    for index in graph.inputs:
+    for index, name in zip(graph.inputs, input_names, strict=True):
         tensor = graph.tensors[index]
-        inputs.append(_value(names[index], tensor))
+        inputs.append(_value(name, tensor))
         if is_quantised(tensor):
             g.prefix = "input"
-            g.put_integers(index, names[index])
+            g.put_integers(index, name)
         else:
-            g.native[index] = names[index]
+            g.native[index] = name
     _convert_all(g)
     outputs = []
     g.prefix = "output"
-    for index in graph.outputs:
+    for index, name in zip(graph.outputs, output_names, strict=True):
         tensor = graph.tensors[index]
         try:
             made = g.integers(index)
         except Refused as refused:
             raise ModelError(f"{path}: its output {tensor.name!r} cannot be computed: {refused}") from refused
-        g.nodes.append(helper.make_node("Identity", [made], [names[index]], name=f"output/{names[index]}"))
-        outputs.append(_value(names[index], tensor, shaped=False))
+        g.nodes.append(helper.make_node("Identity", [made], [name], name=f"output/{name}"))
+        outputs.append(_value(name, tensor, shaped=False))
     more_inputs, more_outputs, states = variables.ports(g, {value.name for value in (*inputs, *outputs)})
     wide = any(t.dtype == "int16" and is_quantised(t) for t in graph.tensors)
     number = OPSET_INT16 if wide else OPSET
@@ -164,24 +165,19 @@ def _unsupported(graph: Graph, index: int, reason: str) -> Unsupported:
     return Unsupported(index, name, operator.kind, "TensorFlow Lite", reason, REMEDY)
 
 
-def _port_names(graph: Graph) -> dict[int, str]:
-    """Names of inputs and outputs; tensors of the same name are numbered."""
-    names: dict[int, str] = {}
-    taken: set[str] = set()
+def _port_names(graph: Graph) -> tuple[list[str], list[str]]:
+    """Names of inputs and of outputs, all different: tensors of the same name are numbered.
+
+    A tensor may be an output twice, or an input and an output.
+    """
+    names: list[str] = []
     for index in (*graph.inputs, *graph.outputs):
         name = graph.tensors[index].name
-        if index in names:
-            raise_if_both(graph, index)
-            continue
-        names[index] = name if name not in taken else f"{name}_{index}"
-        taken.add(names[index])
-    return names
-
-
-def raise_if_both(graph: Graph, index: int) -> None:
-    """Refuse a tensor that is an input and an output at once."""
-    if index in graph.inputs and index in graph.outputs:
-        raise ModelError(f"the tensor {graph.tensors[index].name!r} is an input and an output at once")
+        unique, number = name, index
+        while unique in names:
+            unique, number = f"{name}_{number}", number + 1
+        names.append(unique)
+    return names[: len(graph.inputs)], names[len(graph.inputs) :]
 
 
 def _value(name: str, tensor: Tensor, *, shaped: bool = True) -> ValueInfoProto:
