@@ -191,10 +191,11 @@ class Session:
 def _matching(shown: ArtifactConfig, inputs: Mapping[str, Array]) -> list[Array] | None:
     """Order arrays for a call; None when their names, shapes or dtypes do not fit."""
     arrays = []
+    known: dict[str, int] = {}
     try:
         for spec in shown.inputs:
             array = inputs[spec.name]
-            if array.shape != spec.shape or array.dtype != spec.dtype:
+            if not spec.takes(array.shape, known) or array.dtype != spec.dtype:
                 return None
             arrays.append(array)
     except (KeyError, AttributeError, TypeError):

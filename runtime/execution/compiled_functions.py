@@ -159,7 +159,7 @@ class CompiledFunction:
         self._aliases: bool | None = None
         # shapes and dtypes of the results, once they are known to be small and always the same
         self._small: _Known | None = None
-        self._varies = varies
+        self.varies = self._varies = varies
         self._fixed_shapes = plan is not None and fallback is None and not varies
         self._free: list[_Slot] = [self._new_slot()]
 

@@ -38,7 +38,7 @@ class _Slot:
         self.tensors: list[Tensor | None] = [None] * len(specs)
         for number, spec in enumerate(specs):
             size = int(np.prod(spec.shape, dtype=np.int64)) * np.dtype(spec.dtype).itemsize
-            if number not in states and 0 < size <= SMALL:
+            if number not in states and 0 < size <= SMALL and not spec.bounds:
                 self.buffer(number, empty_aligned(spec.shape, spec.dtype))
 
     def buffer(self, number: int, array: Array) -> None:
@@ -63,7 +63,8 @@ class StateCalls:
         self._out = [made for _, made in states]
         self._others = [number for number in range(len(specs)) if number not in set(self._into)]
         self._free: list[_Slot] = []
-        # Outputs that the first call found to overlap what a later call or the caller changes, and so are copied.
+        # Outputs that overlap what a later call or the caller changes, and so are copied. Unless the function has
+        # branches, they are the same in each call.
         self._copied: frozenset[int] | None = None
 
     def put(self, array: Array) -> Tensor:
@@ -99,10 +100,14 @@ class StateCalls:
             raise ArtifactError(f"the compiled function {self._function.name} does not return tensors")
         try:
             handles = [result.value] if result.kind == TENSOR else self._library.items(result.value)
-            if self._copied is None:
-                self._copied = self._overlapping(handles, passed, states)
-            following = [self._kept(handles, number) for number in self._out]
-            outputs = [self._taken(handles, n) for n in range(len(handles)) if n not in self._out]
+            copied = self._copied
+            if copied is None:
+                copied = self._overlapping(handles, passed, states)
+                self._copied = None if self._function.varies else copied
+            following = [self._kept(handles[n], copied=n in copied) for n in self._out]
+            outputs = [
+                self._taken(handle, copied=n in copied) for n, handle in enumerate(handles) if n not in self._out
+            ]
         finally:
             self._library.release(result.value)
         self._free.append(slot)
@@ -115,10 +120,10 @@ class StateCalls:
             slot.call.put(number, state)
         for number, array in zip(self._others, arrays, strict=True):
             place = slot.buffers[number]
-            if place is None and is_readable(array):
+            if (place is None or self._specs[number].bounds) and is_readable(array):
                 passed.append(slot.call.put(number, array))
                 continue
-            if place is None:
+            if place is None or place.shape != array.shape:
                 slot.buffer(number, place := empty_aligned(array.shape, array.dtype))
             place[...] = array
             tensor = slot.tensors[number]
@@ -127,21 +132,19 @@ class StateCalls:
             passed.append(tensor)
         return passed
 
-    def _kept(self, handles: Sequence[int], number: int) -> Tensor:
-        if self._copied and number in self._copied:
-            return self.put(self._library.array(handles[number]))
-        return self._library.shared(handles[number])
+    def _kept(self, handle: int, *, copied: bool) -> Tensor:
+        return self.put(self._library.array(handle)) if copied else self._library.shared(handle)
 
-    def _taken(self, handles: Sequence[int], number: int) -> Array:
-        array = self._library.array(handles[number])
-        return array.copy() if self._copied and number in self._copied else array
+    def _taken(self, handle: int, *, copied: bool) -> Array:
+        array = self._library.array(handle)
+        return array.copy() if copied else array
 
     def _overlapping(
         self, handles: Sequence[int], passed: Sequence[Tensor], states: Sequence[Tensor]
     ) -> frozenset[int]:
         """The outputs to copy: states in memory of the caller's, and results in memory that others read.
 
-        A graph may pass an input, a weight or a state through. Whether it does is the same in each call.
+        A graph may pass an input, a weight or a state through.
         """
         made = [_range(self._library.shared(handle)) for handle in handles]
         callers = [_range(tensor) for tensor in passed]

@@ -9,6 +9,7 @@ from typing import TypeAlias
 import numpy as np
 from onnx import GraphProto, TensorProto, ValueInfoProto, helper
 
+from edgec.compiler.frontends.tflite import variables
 from edgec.compiler.frontends.tflite.flat import Graph, Operator, Tensor
 from edgec.compiler.frontends.tflite.graph import Refused, Writer, is_quantised
 from edgec.compiler.frontends.tflite.registry import convert_operators, converts
@@ -69,7 +70,9 @@ def _untyped(name: str) -> ValueInfoProto:
 
 
 def _branch(g: Writer, number: int, op: Operator, arguments: Sequence[Argument], name: str) -> GraphProto:
+    before = variables.values(g)
     inner = called(g, number, arguments)
+    variables.require_same(g, before)
     outputs = results(inner, len(op.outputs))
     typed = [
         helper.make_tensor_value_info(output, real_type(g.tensor(index)), None)
@@ -87,9 +90,30 @@ def _bind(g: Writer, op: Operator, names: str | Sequence[str]) -> None:
 def _if(g: Writer, op: Operator) -> None:
     arguments = arguments_of(g, op.inputs[1:])
     condition = g.op("Reshape", g.get(op.inputs[0]), np.zeros(0, np.int64))
-    numbers = (int(op.options.thenSubgraphIndex), int(op.options.elseSubgraphIndex))
-    then, other = (_branch(g, n, op, arguments, f"{op.kind}_{op.index}_{n}") for n in numbers)
-    _bind(g, op, g.op("If", condition, outputs=len(op.outputs), then_branch=then, else_branch=other))
+    before, inners, after = variables.values(g), [], []
+    for number in (int(op.options.thenSubgraphIndex), int(op.options.elseSubgraphIndex)):
+        inners.append(called(g, number, arguments))
+        after.append(variables.values(g))
+        variables.restore(g, before)
+    changed = variables.changed(g, after)
+    branches = []
+    for inner, values in zip(inners, after, strict=True):
+        outputs = results(inner, len(op.outputs))
+        typed = [
+            helper.make_tensor_value_info(output, real_type(g.tensor(index)), None)
+            for output, index in zip(outputs, op.outputs, strict=True)
+        ]
+        for variable in changed:  # those that this branch leaves alone stay what they are
+            value = values.get(variable.name) or variable.value
+            typed.append(variables.typed(variable, inner.op("Identity", value)))
+        branches.append(helper.make_graph(inner.nodes, f"{inner.prefix}_branch", [], typed))
+    count = len(op.outputs) + len(changed)
+    then, other = branches
+    made = g.op("If", condition, outputs=count, then_branch=then, else_branch=other)
+    made = [made] if count == 1 else made
+    _bind(g, op, made[: len(op.outputs)])
+    for variable, value in zip(changed, made[len(op.outputs) :], strict=True):
+        variable.value, variable.assigned = value, True
 
 
 @converts("STABLEHLO_CASE", inputs=(1, None), outputs=(1, None))
@@ -147,7 +171,9 @@ def _while(g: Writer, op: Operator) -> None:
     counter = _counter(g, op, *numbers)
     states = [f"{g.prefix}_state_{k}" for k in range(len(start))]
     passed = _passed(g, op, numbers[1], states)
+    before = variables.values(g)
     body = called(g, numbers[1], passed)
+    variables.require_same(g, before)
     after = results(body, len(states))
     prefix = f"{g.prefix}_loop"
     if counter is None:

@@ -7,7 +7,7 @@ names assigns to it. A variable that no other graph assigns to is a constant.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -90,6 +90,49 @@ def carry(g: Writer, index: int, value: str) -> None:
     variable.value, variable.assigned = g.integers(index), True
 
 
+def values(g: Writer) -> dict[str, str]:
+    """The present values of all variables, by name."""
+    return {variable.name: variable.value for variable in g.variables.values()}
+
+
+def restore(g: Writer, before: Mapping[str, str]) -> None:
+    """Set all variables back to the values that they had before a branch."""
+    for variable in g.variables.values():
+        variable.value = before.get(variable.name) or variable.port
+
+
+def changed(g: Writer, after: Sequence[Mapping[str, str]]) -> list[Variable]:
+    """The variables that some branch assigned to; each has a value before.
+
+    Args:
+        after: the values after each branch, from whose effects the variables were restored.
+    """
+    found = [v for v in g.variables.values() if any(one.get(v.name, v.value) != v.value for one in after)]
+    # a branch that read it first left it at its port
+    found = [v for v in found if any(one.get(v.name) not in ("", None, v.value, v.port) for one in after)]
+    for variable in found:
+        _begin(g, variable)
+    return found
+
+
+def require_same(g: Writer, before: Mapping[str, str]) -> None:
+    """Check that a loop or a branch assigned to no variable.
+
+    Raises:
+        Refused: it did.
+    """
+    for variable in g.variables.values():
+        if variable.value not in (before.get(variable.name, ""), variable.port, ""):
+            raise Refused(f"a graph that it calls assigns to the variable {variable.name!r}")
+
+
+def typed(variable: Variable, value: str) -> ValueInfoProto:
+    """The declaration of a value of a variable."""
+    assert variable.tensor is not None
+    kind = helper.np_dtype_to_tensor_dtype(np.dtype(variable.tensor.dtype))
+    return helper.make_tensor_value_info(value, kind, None)
+
+
 @converts("VAR_HANDLE", inputs=0, outputs=1)
 def _handle(g: Writer, op: Operator) -> None:
     parts = [getattr(op.options, part, None) or b"" for part in ("container", "sharedName")]
@@ -112,15 +155,21 @@ def _variable(g: Writer, index: int) -> Variable:
 @converts("READ_VARIABLE", inputs=1, outputs=1)
 def _read(g: Writer, op: Operator) -> None:
     variable, tensor = _variable(g, op.inputs[0]), g.tensor(op.outputs[0])
-    if not variable.value:
-        if variable.initial is None:
-            raise Refused(f"the variable {variable.name!r} is read before anything is assigned to it")
-        variable.tensor = tensor
-        if _assigned_later(g, variable.name):
-            variable.port = variable.value = named(g, variable.name)
-        else:
-            variable.value = g.constant(variable.initial)
+    variable.tensor = variable.tensor or tensor
+    _begin(g, variable)
     _put_stored(g, op.outputs[0], variable.value)
+
+
+def _begin(g: Writer, variable: Variable) -> None:
+    """Give a variable the value that it has before the run, unless it has one."""
+    if variable.value:
+        return
+    if variable.initial is None:
+        raise Refused(f"the variable {variable.name!r} is read before anything is assigned to it")
+    if _assigned_later(g, variable.name):
+        variable.port = variable.value = named(g, variable.name)
+    else:
+        variable.value = g.constant(variable.initial)
 
 
 @converts("ASSIGN_VARIABLE", inputs=2, outputs=0)

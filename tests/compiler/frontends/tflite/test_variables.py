@@ -205,3 +205,41 @@ def test_layers_of_single_steps_remember_their_last_runs(tmp_path: Path) -> None
     result = compile_model(path, detect(), QUICK, output=tmp_path / "steps.edge")
     assert result.evidence["steps"] == 8
     assert all(error["max_rel"] < 1e-5 for error in result.evidence["outputs"])
+
+
+def test_a_branch_assigns_to_a_variable(tmp_path: Path) -> None:
+    """Where the sum of the input is positive, it is added to a total; a loud one is remembered as it is."""
+    cases = Cases()
+    number, begin = cases.graph()
+    once(cases, number)
+    assign(begin, handle(begin, "total"), begin.constant(np.ones((1, 4), F32)))
+    assign(begin, handle(begin, "last"), begin.constant(np.full((1, 4), -1, F32)))
+    x = cases.input(np.zeros((1, 4), F32))
+    axes = cases.constant(np.array([0, 1], np.int32))
+    whole = cases.op("SUM", [x, axes], [cases.tensor([])], schema.ReducerOptionsT(), returned=False)
+    zero = cases.constant(np.array(0, F32))
+    positive = cases.op("GREATER", [whole, zero], [cases.tensor([], "bool")], returned=False)
+    then_number, then = cases.graph()
+    given = then.input([1, 4])
+    total = handle(then, "total")
+    more = then.op("ADD", [read(then, total, [1, 4]), given], [then.tensor([1, 4])], schema.AddOptionsT())
+    assign(then, total, more)
+    other_number, other = cases.graph()
+    given = other.input([1, 4])
+    assign(other, handle(other, "last"), given)
+    other.op("NEG", [given], [other.tensor([1, 4])], schema.NegOptionsT())
+    options = schema.IfOptionsT()
+    options.thenSubgraphIndex, options.elseSubgraphIndex = then_number, other_number
+    cases.op("IF", [positive, x], [cases.tensor([1, 4])], options)
+    for name in ("total", "last"):
+        held = read(cases, handle(cases, name), [1, 4])
+        cases.op("ADD", [held, x], [cases.tensor([1, 4])], schema.AddOptionsT())
+    path = cases.save(tmp_path, shaped=False)
+    assert {state.input for state in load_source(path, CompileOptions()).states} == {"total", "last"}
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "runs.npz", **{cases.tensors[x].name: rng.standard_normal((16, 1, 4)).astype(F32)})
+    result = compile_model(
+        path, detect(), QUICK, output=tmp_path / "branch.edge", inputs=tmp_path / "runs.npz"
+    )
+    assert result.evidence["steps"] == 16
+    assert all(error["max_rel"] < 1e-5 for error in result.evidence["outputs"])
