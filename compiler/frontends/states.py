@@ -114,6 +114,11 @@ def _fits(into: Port, out: Port) -> bool:
 
 def _declared(source: SourceModel, pair: StatePair) -> State:
     into, out = _port(source.inputs, pair.input, "input"), _port(source.outputs, pair.output, "output")
+    if any(into.symbols):
+        raise InputShapeError(
+            f"the state {pair.input!r} has sizes that are chosen in each run; give it fixed ones with --input "
+            f"{pair.input}:SIZES, or declare no state"
+        )
     if not _fits(into, out):
         raise InputShapeError(
             f"the state {pair.input!r} is {into.dtype}{list(into.shape)}, but the output {pair.output!r} that is "
@@ -172,7 +177,9 @@ def _told(source: SourceModel, state: State, cut: Mapping[str, int]) -> str:
 def _by_name(source: SourceModel, taken: set[str]) -> tuple[list[State], list[str]]:
     """The pairs found by name, and notes on inputs that look like states and have no pair."""
     inputs = [
-        p for p in source.inputs if p.name not in taken and p.shape and np.dtype(p.dtype).kind in _KINDS
+        p
+        for p in source.inputs
+        if p.name not in taken and p.shape and not any(p.symbols) and np.dtype(p.dtype).kind in _KINDS
     ]
     outputs = [p for p in source.outputs if p.name not in {port.name for port in source.inputs}]
     pairs: list[tuple[Port, Port]] = []

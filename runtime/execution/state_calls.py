@@ -106,7 +106,9 @@ class StateCalls:
                 self._copied = None if self._function.varies else copied
             following = [self._kept(handles[n], copied=n in copied) for n in self._out]
             outputs = [
-                self._taken(handle, copied=n in copied) for n, handle in enumerate(handles) if n not in self._out
+                self._taken(handle, copied=n in copied)
+                for n, handle in enumerate(handles)
+                if n not in self._out
             ]
         finally:
             self._library.release(result.value)
