@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session
 
 from edgec.fleet.broker.messages import Publisher, Reply
 from edgec.fleet.devices.shadows import change_shadow
+from edgec.fleet.devices.slots import CANDIDATE_SLOT
 from edgec.fleet.experiments.labels import label_finding, said
 from edgec.fleet.experiments.readings import comparable, counters_of, reading
 from edgec.fleet.experiments.service import OPEN, Plan
@@ -140,7 +141,14 @@ def _step(
             streams = streams_of(row, plan, device)
             if not streams:
                 _fail(
-                    session, row, member, device, f"no stream runs the slot {row.slot}", now, addresses, work
+                    session,
+                    row,
+                    member,
+                    device,
+                    f"no stream runs the slot {own_slot(row, device)}",
+                    now,
+                    addresses,
+                    work,
                 )
                 return
             candidate = {"model": row_slot(row), "mode": row.mode, "share": plan.share}
@@ -172,15 +180,26 @@ def _install(
 
 def row_slot(row: Experiment) -> str:
     """The slot that the candidate runs in, on every device."""
-    return f"experiment-{row.id}"
+    return f"{CANDIDATE_SLOT}{row.id}"
+
+
+def own_slot(row: Experiment, device: Device) -> str:
+    """The slot on a device that the candidate is compared with: the experiment's, else the one that runs the model."""
+    running = {one.get("slot", ""): one.get("name", "") for one in (device.health or {}).get("models", [])}
+    if row.slot in running:
+        return row.slot
+    using = (
+        slot for slot, model in running.items() if model == row.model and not slot.startswith(CANDIDATE_SLOT)
+    )
+    return next(using, row.slot)
 
 
 def streams_of(row: Experiment, plan: Plan, device: Device) -> list[str]:
     """The participating streams: those that the plan names, else all that run the slot."""
-    found = device.health.get("streams", [])
+    found, slot = device.health.get("streams", []), own_slot(row, device)
     return [
         one["name"] for one in found
-        if (one["name"] in plan.streams if plan.streams else one.get("model") in (row.slot, row.model))
+        if (one["name"] in plan.streams if plan.streams else one.get("model") == slot)
     ]  # fmt: skip
 
 
@@ -233,7 +252,7 @@ def _patch(
 
 def _read(session: Session, row: Experiment, member: Participant, device: Device, now: float) -> None:
     streams = list(member.counters.get("streams", []))
-    after = counters_of(device.health, row.slot, row_slot(row), streams)
+    after = counters_of(device.health, own_slot(row, device), row_slot(row), streams)
     if not comparable(member.counters, after):
         member.counters = after | {"streams": streams}
         return

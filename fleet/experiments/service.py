@@ -10,6 +10,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from edgec.fleet.audit.log import audit
+from edgec.fleet.devices.slots import no_place, places, slots_of
 from edgec.fleet.experiments.labels import label_finding, said
 from edgec.fleet.experiments.verdict import Criteria
 from edgec.fleet.groups.service import Scope, scope_query
@@ -55,11 +56,11 @@ class NewExperiment(BaseModel):
 
 
 def create_experiment(session: Session, actor: str, body: NewExperiment) -> Experiment:
-    """Start an experiment on every device of the scope that has a fitting artifact.
+    """Start an experiment on every device of the scope that has a fitting artifact and a place for the model.
 
     Raises:
-        Problem: 404 for an unknown version, device or group; 409 when no device fits, too many do, or one is in
-        another experiment.
+        Problem: 404 for an unknown version, device or group; 409 when no device fits or has a place, too many do, or
+        one is in another experiment.
     """
     body = body.model_copy(update={"version": resolve(session, body.model, body.version)})
     artifacts = artifacts_of(session, body.model, body.version)
@@ -70,6 +71,17 @@ def create_experiment(session: Session, actor: str, body: NewExperiment) -> Expe
     if not fitting:
         have = ", ".join(sorted({artifact.target for artifact in artifacts}))
         raise Problem(409, "No device fits", f"{body.model}:{body.version} exists only for {have}.")
+    slots = slots_of(session, [device.id for device in fitting])
+    named = body.scope.kind == "device"
+    placed = [
+        device
+        for device in fitting
+        if places(slots[device.id], body.model, body.slot or "", named=named) != []
+    ]
+    if not placed:
+        why = "; ".join(f"{one.name}: {no_place(slots[one.id], body.slot or '')}" for one in fitting[:3])
+        raise Problem(409, "No place for it", f"No device runs {body.model} or has a slot for it: {why}.")
+    fitting = placed
     if len(devices) > MAX_DEVICES:
         raise Problem(
             409, "Too many devices", f"An experiment has at most {MAX_DEVICES} devices: choose a group."

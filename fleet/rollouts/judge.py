@@ -25,6 +25,7 @@ from sqlalchemy.orm import Session
 from edgec.fleet.rollouts.plan import MemberState, ModelCriteria
 from edgec.fleet.rollouts.sequential import Metric, likelihood_ratio
 from edgec.fleet.store.tables import Member, Rollout, Telemetry
+from edgec.fleet.telemetry.rows import slot_stream
 
 BASELINE_S = 3600.0
 UPDATED = frozenset({MemberState.SUCCEEDED.value})
@@ -99,10 +100,11 @@ def judge(
     wanted = metrics_of(criteria)
     tests = sum(2 if metric.both_sides else 1 for metric in wanted)
     updated = {m.device_id: m.changed_at for m in members if m.state in UPDATED}
-    control = {m.device_id: rollout.created_at for m in members if m.state in WAITING}
+    control = {m.device_id: rollout.created_at for m in members if m.state in WAITING and m.has_place}
     if not updated or not wanted:
         return ""
-    shifts = _shifts(session, rollout.created_at, {**updated, **control}, now)
+    slots = {m.device_id: slot_stream(m.slot) for m in members if m.slot}
+    shifts = _shifts(session, rollout.created_at, {**updated, **control}, slots, now)
     verdicts: dict[str, object] = {}
     sentence = ""
     for metric in wanted:
@@ -139,22 +141,31 @@ def _sentence(finding: Finding, alpha: float) -> str:
 
 
 def _shifts(
-    session: Session, created_at: float, since: dict[int, float], now: float
+    session: Session, created_at: float, since: dict[int, float], slots: dict[int, str], now: float
 ) -> dict[tuple[str, int], list[float]]:
-    """Per metric and device, each later value less the mean of the hour before the rollout."""
+    """Per metric and device, each later value less the mean of the hour before the rollout.
+
+    Of a device with several models only the figures of the updated slot count, where it reports them.
+    """
     names = {"latency", "error rate", "event rate", "mean score"}
-    rows: dict[int, list[_Health]] = defaultdict(list)
+    found: dict[int, dict[str, list[_Health]]] = defaultdict(lambda: defaultdict(list))
     devices = list(since)
     for start in range(0, len(devices), 500):
         # Columns instead of ORM objects: a large fleet has a hundred thousand reports an hour.
-        query = select(Telemetry.device_id, *(getattr(Telemetry, name) for name in _Health._fields)).where(
-            Telemetry.device_id.in_(devices[start : start + 500]),
-            Telemetry.stream == "",
+        chosen = devices[start : start + 500]
+        streams = {"", *(slots[device] for device in chosen if device in slots)}
+        query = select(
+            Telemetry.device_id, Telemetry.stream, *(getattr(Telemetry, name) for name in _Health._fields)
+        ).where(
+            Telemetry.device_id.in_(chosen),
+            Telemetry.stream.in_(streams),
             Telemetry.at > created_at - BASELINE_S,
             Telemetry.at <= now,
         )
-        for device, *fields in session.execute(query.order_by(Telemetry.at)):
-            rows[device].append(_Health(*fields))
+        for device, stream, *fields in session.execute(query.order_by(Telemetry.at)):
+            if stream in ("", slots.get(device)):
+                found[device][stream].append(_Health(*fields))
+    rows = {device: by.get(slots.get(device, ""), by[""]) for device, by in found.items()}
     result: dict[tuple[str, int], list[float]] = {}
     for device, reports in rows.items():
         values = _values(reports)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import inspect, text
@@ -13,7 +15,7 @@ from edgec.fleet.audit.chain import verify
 from edgec.fleet.audit.log import audit, audit_entries
 from edgec.fleet.store.bulk import insert_new
 from edgec.fleet.store.database import Database
-from edgec.fleet.store.tables import Capture, Detection, Device, RollUp, Telemetry
+from edgec.fleet.store.tables import Capture, Detection, Device, DeviceSlot, Member, RollUp, Telemetry
 from tests.fleet.servers import Backend
 
 pytestmark = pytest.mark.backends("embedded", "external")
@@ -96,4 +98,81 @@ def test_telemetry_and_captures_survive_their_renaming(backend: Backend, tmp_pat
     with database.reading() as session:
         assert session.query(Device).one().name == "cam"
         assert session.query(Telemetry).count() == 2
+    database.close()
+
+
+def device_row(number: int, model: str, version: str, health: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "id": number, "name": f"d{number}", "admission": "accepted", "target": "", "agent_version": "", "labels": "{}",
+        "password_hash": "", "token_hash": "", "enrolled_at": 0, "state": "never", "boot_id": "", "session_seq": 0,
+        "model": "", "version": "", "digest": "", "desired_model": model, "desired_version": version,
+        "health": json.dumps(health),
+    }  # fmt: skip
+
+
+def test_wishes_move_to_slots_and_those_that_failed_are_dropped(backend: Backend, tmp_path: Path) -> None:
+    database = open_database(backend, tmp_path, "slots")
+    database.migrate("0006")
+    eyes = {
+        "slot": "eyes",
+        "name": "eyes",
+        "version": "2",
+        "manifest_digest": "sha256:e2",
+        "state": "running",
+    }
+    ears = {
+        "slot": "ears",
+        "name": "ears",
+        "version": "1",
+        "manifest_digest": "sha256:a1",
+        "state": "running",
+    }
+    rows = [
+        device_row(1, "eyes", "2", {"models": [ears, eyes, {"slot": "spare", "state": "absent"}]}),
+        device_row(2, "ears", "9", {"models": [ears]}),
+        device_row(3, "eyes", "2", {}),
+    ]
+    with database.writing() as session:
+        columns = list(rows[0])
+        statement = (
+            f"INSERT INTO devices ({', '.join(columns)}) VALUES ({', '.join(':' + c for c in columns)})"
+        )
+        session.execute(text(statement), rows)
+        session.execute(
+            text(
+                "INSERT INTO rollouts (id, model, version, scope_kind, scope, plan, state, stage, stage_since, reason,"
+                " verdicts, created_by, created_at, deadline, lease_owner, lease_until) VALUES"
+                " (5, 'eyes', '2', 'all', '', '{}', 'SUCCEEDED', 0, 0, '', '{}', '', 0, 0, '', 0)"
+            )
+        )
+        for device in (1, 2):
+            session.execute(
+                text(
+                    "INSERT INTO members (rollout_id, device_id, rank, stage, state, attempts, job_id, previous_model,"
+                    " previous_version, changed_at, detail)"
+                    f" VALUES (5, {device}, 0, 0, 'SUCCEEDED', 1, '', '', '', 0, '')"
+                )
+            )
+    database.migrate()
+    with database.writing() as session:
+        found = {(row.device_id, row.slot): row for row in session.query(DeviceSlot)}
+        assert {key: row.desired_digest for key, row in found.items()} == {
+            (1, "eyes"): "sha256:e2", (1, "ears"): "", (1, "spare"): "", (2, "ears"): "",
+        }  # fmt: skip
+        assert (found[1, "ears"].model, found[1, "ears"].digest) == ("ears", "sha256:a1")
+        assert [(m.device_id, m.slot, m.has_place) for m in session.query(Member).order_by(Member.id)] == [
+            (1, "", True), (2, "", True),
+        ]  # fmt: skip
+        session.add(Member(rollout_id=5, device_id=1, slot="ears"))
+    database.migrate("-1")
+    with database.reading() as session:
+        wishes = session.execute(
+            text("SELECT id, desired_model, desired_version FROM devices ORDER BY id")
+        ).all()
+        assert [tuple(row) for row in wishes] == [(1, "eyes", "2"), (2, "", ""), (3, "", "")]
+        assert session.execute(text("SELECT count(*) FROM members")).scalar() == 2
+    database.migrate()
+    with database.reading() as session:
+        assert session.query(DeviceSlot).count() == 4
+        assert session.query(Device).count() == 3
     database.close()
