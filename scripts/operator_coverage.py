@@ -2,6 +2,8 @@
 
     python scripts/operator_coverage.py --results coverage.jsonl          # some 20 minutes on 2 cores
     python scripts/operator_coverage.py --results coverage.jsonl --again wrong,refused,resize
+    python scripts/operator_coverage.py --results ort.jsonl --engine onnxruntime    # or openvino, or tvm
+    python scripts/operator_coverage.py --results coverage.jsonl --beside onnxruntime=ort.jsonl tvm=tvm.jsonl
 
 Outcomes go to a file, one a line, and a test that is in it is not run again: after a break, start it again. Tests
 are taken in turns from all operators, so that a part of them says something about each.
@@ -24,6 +26,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from scripts.standard_engines import ENGINES, TITLES  # noqa: E402 - found only with the line above
 from tests.compiler import backend_cases as cases  # noqa: E402 - found only with the line above
 
 LIMIT_S = 60
@@ -42,7 +45,7 @@ def forget(results: Path, again: str) -> None:
     results.write_text("".join(kept), encoding="utf-8")
 
 
-def run_all(results: Path, only: str, until: float) -> int:
+def run_all(results: Path, only: str, until: float, engine: str) -> int:
     """Run tests that `results` lacks in a child process, so that a crash costs one test; returns how many remain."""
     begin = time.monotonic()
     done = {json.loads(line)["name"] for line in _lines(results)}
@@ -66,7 +69,7 @@ def run_all(results: Path, only: str, until: float) -> int:
             _write(results, cases.Outcome(test.name, operator, "excluded", made))
             continue
         try:
-            outcome = worker.submit(_run, made).result(timeout=LIMIT_S)
+            outcome = worker.submit(_run, made, engine).result(timeout=LIMIT_S)
         except (BrokenProcessPool, TimeoutError) as error:
             what = "crashed" if isinstance(error, BrokenProcessPool) else f"not done after {LIMIT_S} s"
             outcome = cases.Outcome(made.name, made.operator, "wrong", what)
@@ -85,9 +88,20 @@ def _worker() -> ProcessPoolExecutor:
     return ProcessPoolExecutor(max_workers=1, mp_context=multiprocessing.get_context("spawn"))
 
 
-def _run(case: cases.Case) -> cases.Outcome:
+def _run(case: cases.Case, engine: str) -> cases.Outcome:
+    if engine != "edgec":
+        return _run_elsewhere(case, engine)
     with tempfile.TemporaryDirectory(prefix="edgec-coverage-") as scratch:
         return cases.run_case(case, Path(scratch))
+
+
+def _run_elsewhere(case: cases.Case, engine: str) -> cases.Outcome:
+    """The same case in another runtime: `native` where it gives what the test states."""
+    try:
+        difference = cases.mismatch(case, ENGINES[engine](case.model, case.inputs))
+    except Exception as error:  # noqa: BLE001 - whatever another runtime raises, it refuses the model
+        return cases.Outcome(case.name, case.operator, "refused", f"{type(error).__name__}: {error}"[:300])
+    return cases.Outcome(case.name, case.operator, "wrong" if difference else "native", difference)
 
 
 def _lines(results: Path) -> list[str]:
@@ -151,7 +165,44 @@ def _summary(what: str, outcomes: list[dict[str, str]]) -> str:
     )
 
 
-def render(outcomes: list[dict[str, str]], left: int) -> str:
+def _opsets() -> dict[str, str]:
+    """The operator set that each node test is written for: of the default domain, or another one by name."""
+    told = {}
+    for test in cases.all_tests():
+        domains = {node.domain for node in test.model.graph.node}
+        versions = {entry.domain: entry.version for entry in test.model.opset_import}
+        other = next((d for d in sorted(domains) if d.startswith("ai.onnx.")), "")
+        told[test.name] = f"{other} {versions.get(other, 1)}" if other else f"{versions.get('', 1):02}"
+    return told
+
+
+def by_opset(outcomes: list[dict[str, str]], beside: dict[str, list[dict[str, str]]]) -> list[str]:
+    """The table of node tests by operator set: native, fallback and others here; right of those elsewhere."""
+    opsets, elsewhere = _opsets(), {}
+    for engine, found in beside.items():
+        elsewhere[engine] = {o["name"] for o in found if o["result"] == "native"}
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    for outcome in outcomes:
+        if outcome["operator"].startswith("models: "):
+            continue
+        result, name = outcome["result"], outcome["name"]
+        for row in (opsets.get(name, "?"), "all"):
+            counts[row][result] += 1
+            if result != "excluded":
+                counts[row]["tests"] += 1
+                counts[row].update(engine for engine, right in elsewhere.items() if name in right)
+    titles = [TITLES[engine] for engine in beside]
+    heads = ["operator set", "tests", "native", "fallback", "wrong or refused", *titles, "excluded"]
+    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
+    for row in sorted(counts, key=lambda row: (row == "all", row.startswith("ai"), row)):
+        c = counts[row]
+        cells = [c["tests"], c["native"], c["fallback"], c["wrong"] + c["refused"]]
+        cells += [*(c[engine] for engine in beside), c["excluded"]]
+        lines.append(f"| {row.lstrip('0')} | {' | '.join(str(cell or '') for cell in cells)} |")
+    return lines
+
+
+def render(outcomes: list[dict[str, str]], left: int, beside: dict[str, list[dict[str, str]]]) -> str:
     """The table by operator as Markdown."""
     by_operator: dict[str, Counter[str]] = defaultdict(Counter)
     for outcome in outcomes:
@@ -172,6 +223,14 @@ def render(outcomes: list[dict[str, str]], left: int) -> str:
         "",
         _summary("models", [o for o in outcomes if o["operator"].startswith("models: ")]),
         *(["", f"{left} tests are still to be run and not counted here."] if left else []),
+        "",
+        "## By operator set",
+        "",
+        "The same tests in other runtimes, as often as they give what the test states.",
+        "",
+        *by_opset(outcomes, beside),
+        "",
+        "## By operator",
         "",
         "| operator | native | fallback | wrong | refused | excluded |",
         "|---|---|---|---|---|---|",
@@ -195,14 +254,23 @@ def main() -> None:
     parser.add_argument(
         "--again", default="", help="results or parts of operators to run again: refused,resize"
     )
+    parser.add_argument("--engine", default="edgec", choices=["edgec", *ENGINES], help="what runs the tests")
+    parser.add_argument("--beside", nargs="*", default=[], help="results of other engines: tvm=tvm.jsonl")
     parser.add_argument("--until", type=float, default=1e9, help="begin no test after so many seconds")
     parser.add_argument("--document", type=Path, default=ROOT / "docs" / "operators.md")
     asked = parser.parse_args()
     if asked.again:
         forget(asked.results, asked.again)
-    left = run_all(asked.results, asked.only, asked.until)
+    left = run_all(asked.results, asked.only, asked.until, asked.engine)
+    if asked.engine != "edgec":
+        return
     outcomes = [json.loads(line) for line in _lines(asked.results)]
-    asked.document.write_text(render(sorted(outcomes, key=lambda o: o["name"]), left), encoding="utf-8")
+    beside = {}
+    for pair in asked.beside:
+        engine, _, file = pair.partition("=")
+        beside[engine] = [json.loads(line) for line in _lines(Path(file))]
+    text = render(sorted(outcomes, key=lambda o: o["name"]), left, beside)
+    asked.document.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from __future__ import annotations
 import fnmatch
 import functools
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -263,17 +264,19 @@ def run_case(case: Case, folder: Path) -> Outcome:
     ) as error:
         return outcome("wrong", f"{type(error).__name__}: {str(error).strip().splitlines()[-1:]}")
     kind = "fallback" if imported.segments else "native"
-    for port, expected in zip(imported.source.outputs, case.expected, strict=True):
-        value = got[port.name]
+    difference = mismatch(case, [got[port.name] for port in imported.source.outputs])
+    return outcome("wrong", f"{kind}: {difference}") if difference else outcome(kind)
+
+
+def mismatch(case: Case, got: Sequence[np.ndarray]) -> str:
+    """How outputs differ from those that the test states; empty where they do not."""
+    for value, expected in zip(got, case.expected, strict=True):
         if value.shape != expected.shape or value.dtype != expected.dtype:
-            return outcome(
-                "wrong", f"{kind}: {value.dtype}{value.shape}, not {expected.dtype}{expected.shape}"
-            )
+            return f"{value.dtype}{value.shape}, not {expected.dtype}{expected.shape}"
         wide = expected.astype("float64")
         # rounding is relative to the largest value that takes part, which sums may cancel
         largest = float(np.abs(wide[np.isfinite(wide)]).max(initial=0.0))
         atol = max(case.atol, 1e-6 * largest)
-        close = np.allclose(value.astype("float64"), wide, case.rtol, atol, equal_nan=True)
-        if not close:
-            return outcome("wrong", f"{kind}: values differ")
-    return outcome(kind)
+        if not np.allclose(value.astype("float64"), wide, case.rtol, atol, equal_nan=True):
+            return "values differ"
+    return ""
