@@ -1,12 +1,12 @@
 """Run the node tests of the `onnx` package through the compiler and write docs/operators.md.
 
-    python scripts/operator_coverage.py --results coverage.jsonl          # some 20 minutes on 2 cores
+    python scripts/operator_coverage.py --results coverage.jsonl          # some 10 minutes on 2 cores
     python scripts/operator_coverage.py --results coverage.jsonl --again wrong,refused,resize
     python scripts/operator_coverage.py --results ort.jsonl --engine onnxruntime    # or openvino, or tvm
     python scripts/operator_coverage.py --results coverage.jsonl --beside onnxruntime=ort.jsonl tvm=tvm.jsonl
 
-Outcomes go to a file, one a line, and a test that is in it is not run again: after a break, start it again. Tests
-are taken in turns from all operators, so that a part of them says something about each.
+Outcomes go to a file, one a line, and a test that is in it is not run again: after a break, start it again. Tests of
+the same operator sets are compiled side by side in one model.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from scripts.standard_engines import ENGINES, TITLES  # noqa: E402 - found only 
 from tests.compiler import backend_cases as cases  # noqa: E402 - found only with the line above
 
 LIMIT_S = 60
+TOGETHER = 16  # cases in a model
 ORDER = ("native", "fallback", "wrong", "refused", "excluded")
 
 
@@ -51,48 +52,62 @@ def run_all(results: Path, only: str, until: float, engine: str) -> int:
     done = {json.loads(line)["name"] for line in _lines(results)}
     patterns = cases.exclusions()
     tests = [t for t in cases.all_tests() if only in t.name and t.name not in done]
-    seen: Counter[str] = Counter()
-    turns = {}
+    made: list[cases.Case] = []
     for test in tests:
-        turns[test.name] = seen[test.model.graph.node[0].op_type]
-        seen[test.model.graph.node[0].op_type] += 1
-    tests.sort(key=lambda test: turns[test.name])
-    worker = _worker()
-    for number, test in enumerate(tests):
-        if time.monotonic() - begin > until:
-            worker.shutdown()
-            return len(tests) - number
-        why = cases.excluded(test.name, patterns)
-        made = why or cases.make_case(test)
-        if isinstance(made, str):
+        case = cases.excluded(test.name, patterns) or cases.make_case(test)
+        if isinstance(case, str):
             operator = test.model.graph.node[0].op_type
-            _write(results, cases.Outcome(test.name, operator, "excluded", made))
-            continue
+            _write(results, cases.Outcome(test.name, operator, "excluded", case))
+        else:
+            made.append(case)
+    groups = _groups(made, TOGETHER if engine == "edgec" else 1)
+    worker, ran = _worker(), 0
+    while groups:
+        if time.monotonic() - begin > until:
+            break
+        group = groups.pop(0)
         try:
-            outcome = worker.submit(_run, made, engine).result(timeout=LIMIT_S)
+            outcomes = worker.submit(_run, group, engine).result(timeout=LIMIT_S * len(group))
         except (BrokenProcessPool, TimeoutError) as error:
             what = "crashed" if isinstance(error, BrokenProcessPool) else f"not done after {LIMIT_S} s"
-            outcome = cases.Outcome(made.name, made.operator, "wrong", what)
+            outcomes = (
+                [cases.Outcome(group[0].name, group[0].operator, "wrong", what)] if len(group) == 1 else []
+            )
+            groups += [[case] for case in group] if len(group) > 1 else []
             for process in list((worker._processes or {}).values()):
                 process.kill()
             worker.shutdown(wait=False, cancel_futures=True)
             worker = _worker()
-        _write(results, outcome)
-        if number % 100 == 0:
-            print(f"{number} of {len(tests)}", file=sys.stderr, flush=True)
+        for outcome in outcomes:
+            _write(results, outcome)
+        ran += len(outcomes)
+        print(f"{ran} of {len(made)}", file=sys.stderr, flush=True)
     worker.shutdown()
-    return 0
+    return sum(len(group) for group in groups)
+
+
+def _groups(made: list[cases.Case], size: int) -> list[list[cases.Case]]:
+    """Cases that can be compiled together, of the same operator sets."""
+    groups: list[list[cases.Case]] = []
+    for case in made:
+        fitting = (g for g in reversed(groups) if len(g) < size and cases.alike(g[0], case))
+        group = next(fitting, None)
+        if group is None:
+            groups.append([case])
+        else:
+            group.append(case)
+    return groups
 
 
 def _worker() -> ProcessPoolExecutor:
     return ProcessPoolExecutor(max_workers=1, mp_context=multiprocessing.get_context("spawn"))
 
 
-def _run(case: cases.Case, engine: str) -> cases.Outcome:
+def _run(group: list[cases.Case], engine: str) -> list[cases.Outcome]:
     if engine != "edgec":
-        return _run_elsewhere(case, engine)
+        return [_run_elsewhere(case, engine) for case in group]
     with tempfile.TemporaryDirectory(prefix="edgec-coverage-") as scratch:
-        return cases.run_case(case, Path(scratch))
+        return cases.run_together(group, Path(scratch))
 
 
 def _run_elsewhere(case: cases.Case, engine: str) -> cases.Outcome:

@@ -35,7 +35,7 @@ def openvino(model: ModelProto, inputs: Mapping[str, Array]) -> list[Array]:
     compiled = core.compile_model(
         core.read_model(model.SerializeToString(), b""),
         "CPU",
-        {"INFERENCE_PRECISION_HINT": openvino.Type.f32},
+        {"INFERENCE_PRECISION_HINT": openvino.Type.f32, "INFERENCE_NUM_THREADS": 1},
     )
     results = compiled([inputs[value.name] for value in model.graph.input])
     return [np.asarray(results[i]) for i in range(len(compiled.outputs))]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from onnx import AttributeProto, TensorProto, helper
 
 from edgec.compiler.frontends.onnx.opsets import (
@@ -51,6 +52,15 @@ def test_old_operators_are_lifted_and_compute_the_same() -> None:
     assert len(lifted.graph.node[-1].input) == 2  # axes are an input by now
     x = {"x": np.arange(4, dtype="float32").reshape(1, 4)}
     np.testing.assert_array_equal(outputs_of(lifted, x), outputs_of(model, x))
+
+
+@pytest.mark.parametrize("limits", [{}, {"min": -1.0}, {"max": 2.0}])
+def test_limits_left_out_of_old_clips_are_finite(limits: dict[str, float]) -> None:
+    model = model_of([helper.make_node("Clip", ["x"], ["y"], **limits)], {"x": [4]}, ["y"], opset=6)
+    x = {"x": np.array([np.inf, -np.inf, np.nan, 7], "float32")}
+    before = outputs_of(model, x)
+    np.testing.assert_array_equal(outputs_of(lift_opset(model), x), before)
+    assert np.isfinite(before[0][:2]).all()
 
 
 def test_a_model_that_the_converter_cannot_lift_stays() -> None:

@@ -25,6 +25,24 @@ def test_indices_from_the_end_constant_and_computed(tmp_path: Path) -> None:
     assert_native(model, {"x": X, "at": at}, tmp_path, expected)
 
 
+def test_an_index_out_of_range_reaches_no_other_memory(tmp_path: Path) -> None:
+    """At run time: a read takes the nearest element of the axis, a write is left out."""
+    far = np.array([7, -9, 1 << 40, -(1 << 40)], "int64")
+    rows = np.broadcast_to(far[:, None, None], (4, 1, 1)).copy()
+    updates = np.ones((4, 1, 1), "float32")
+    nodes = [
+        helper.make_node("Gather", ["x", "far"], ["a"], axis=0),
+        helper.make_node("GatherElements", ["x", "rows"], ["b"], axis=0),
+        helper.make_node("ScatterElements", ["x", "rows", "updates"], ["c"], axis=0),
+        helper.make_node("ScatterND", ["x", "points", "values"], ["d"]),
+    ]
+    inputs = {"x": X, "far": far, "rows": rows, "updates": updates}
+    inputs |= {"points": far[:, None], "values": np.ones((4, 5, 3), "float32")}
+    nearest = X[[3, 0, 3, 0]]
+    expected = {"a": nearest, "b": nearest[:, :1, :1], "c": X, "d": X}
+    assert_native(model_of(nodes, inputs, dict.fromkeys(expected, "float32")), inputs, tmp_path, expected)
+
+
 def test_sequences_reversed_each_to_its_length(tmp_path: Path) -> None:
     lengths = np.array([1, 4, 2], "int64")
     node = helper.make_node("ReverseSequence", ["x", "n"], ["y"], time_axis=1, batch_axis=2)
