@@ -95,7 +95,8 @@ def command(
         }
         if model is not None:
             shapes = {spec.name: spec.shape for spec in loaded.config.inputs}
-            reference = _reference(existing(model, "model file"), shapes, count)
+            constants = loaded.config.provenance.options.get("constants", {})
+            reference = _reference(existing(model, "model file"), shapes, count, constants)
             values = values | {s.input: np.zeros(s.shape, s.dtype) for s in loaded.config.states}
             sides["onnxruntime"] = lambda: reference.run(values)
         measured = interleave(sides, runs=runs, limit_s=limit, warmup=warmup)
@@ -162,10 +163,13 @@ def _run_suite(request: _Suite) -> None:
         out.print(styled("wrote ", (str(path), "bold")))
 
 
-def _reference(model: Path, shapes: dict[str, tuple[int, ...]], threads: int) -> Any:  # noqa: ANN401 - lazy type
+def _reference(
+    model: Path, shapes: dict[str, tuple[int, ...]], threads: int, constants: dict[str, float]
+) -> Any:  # noqa: ANN401 - lazy type
     from edgec.compiler.frontends import load_source
     from edgec.compiler.options import CompileOptions
     from edgec.compiler.verify.integer_products import PLAIN
     from edgec.compiler.verify.reference import Reference
 
-    return Reference(load_source(model, CompileOptions(input_shapes=shapes)), threads, ways=(PLAIN,))
+    options = CompileOptions(input_shapes=shapes, constants=constants)
+    return Reference(load_source(model, options), threads, ways=(PLAIN,))

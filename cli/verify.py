@@ -106,7 +106,9 @@ def _cases(model: Path, inputs: Path | None, config: ArtifactConfig) -> Iterator
 
     for variant in config.variants():
         shapes = {spec.name: spec.shape for spec in variant.inputs}
-        source = load_source(model, CompileOptions(input_shapes=shapes, states=_states(variant)))
+        constants = config.provenance.options.get("constants", {})
+        options = CompileOptions(input_shapes=shapes, states=_states(variant), constants=constants)
+        source = load_source(model, options)
         if inputs is None:
             yield source, make_inputs(source)
         elif not config.buckets or fits(inputs, source):

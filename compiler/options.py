@@ -52,6 +52,7 @@ class CompileOptions:
             chooses by the shapes of what it is given.
         states: the inputs that outputs of the run before feed; None finds them by names and shapes, and an empty tuple
             leaves all of them to the caller, variables of the model, too.
+        constants: inputs that are set once and for all, by name.
         verify: compare with ONNX Runtime before writing the artifact.
         fallback: run sub-graphs that cannot be compiled through ONNX Runtime on the device.
         bundle_runtime: put libtvm_runtime and libtvm_ffi of the target into the artifact.
@@ -65,6 +66,7 @@ class CompileOptions:
     input_shapes: Mapping[str, Shape] = field(default_factory=dict)
     buckets: tuple[Mapping[str, Shape], ...] = ()
     states: tuple[StatePair, ...] | None = None
+    constants: Mapping[str, float] = field(default_factory=dict)
     verify: bool = True
     fallback: bool = True
     bundle_runtime: bool = False

@@ -85,8 +85,8 @@ def make_config(
         varies=lowered.varies,
         calls=lowered.calls,
         threads=options.threads,
-        # without its states, which the config has: an edgec that knows no states reads the card, too
-        pipeline=card and msgspec.structs.replace(card, states=UNSET),
+        # without what is compiled in, so that an edgec that does not know these keys reads the card, too
+        pipeline=card and msgspec.structs.replace(card, states=UNSET, constants=UNSET),
         precision=options.precision,
         kernels=kernels(lowered, source.nodes, segments),
         segments=segments_of(segments),
@@ -223,6 +223,7 @@ def described(options: CompileOptions) -> dict[str, Any]:
         "input_shapes": _listed(options.input_shapes),
         **({"buckets": [_listed(shapes) for shapes in options.buckets]} if options.buckets else {}),
         **({"states": [[p.input, p.output] for p in options.states]} if options.states is not None else {}),
+        **({"constants": dict(options.constants)} if options.constants else {}),
         "fallback": options.fallback,
         "verify": options.verify,
     }

@@ -126,6 +126,8 @@ def compile_model(
         backend.runner()  # fails now if verification would be impossible later
     if card is not None and card.states is not msgspec.UNSET and options.states is None:
         options = replace(options, states=card.states)
+    if card is not None and card.constants is not msgspec.UNSET:
+        options = replace(options, constants={**card.constants, **options.constants})
     clock = _Clock()
     built = [
         _build(path, target, alone, progress, clock, inputs if number == 0 else None)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from edgec.compiler.errors import ModelError
 from edgec.compiler.frontends import formats
+from edgec.compiler.frontends.constants import bind_constants
 from edgec.compiler.frontends.interface import Loaded
 from edgec.compiler.frontends.onnx.prepare import prepare
 from edgec.compiler.frontends.source import SourceModel
@@ -61,6 +62,7 @@ def source_of(loaded: Loaded, path: Path, options: CompileOptions) -> SourceMode
     Raises:
         InputShapeError: a shape or a declared state does not fit.
     """
+    loaded = bind_constants(loaded, options.constants)
     notes = keep_windows(loaded.model, options.states)
     source = prepared(loaded, path, options.input_shapes)
     return with_states(source, loaded.variables, options.states, notes)

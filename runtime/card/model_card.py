@@ -22,7 +22,8 @@ class ModelCard(StrictPart, kw_only=True):
     """A model's description, input and output. `labels` are class names by index.
 
     `states` declares what a session carries from one run to the next. Without the key, the compiler finds states by
-    their names and shapes; `states = []` says that there are none. An artifact's card lacks it: its config has them.
+    their names and shapes; `states = []` says that there are none. `constants` sets inputs once and for all, such as a
+    sample rate. An artifact's card lacks both: they are compiled in.
 
     In a card's file `labels` may also be the path of a text file beside it, with one label per line.
     """
@@ -35,6 +36,7 @@ class ModelCard(StrictPart, kw_only=True):
     output: Output = Raw()
     labels: tuple[str, ...] = ()
     states: tuple[StatePair, ...] | UnsetType = UNSET
+    constants: dict[str, bool | int | float] | UnsetType = UNSET
 
     def label(self, class_id: int) -> str:
         """A class's label, or its index where the card has none."""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import onnxruntime as ort
 import pytest
@@ -150,6 +151,36 @@ def test_a_minute_through_a_voice_detector(shared_data: Path, tmp_path: Path) ->
     print(f"{path.name}: {count} frames, largest error {worst:.2g}")
     assert count == 1875
     assert worst < 1e-4
+
+
+@pytest.mark.long
+def test_a_voice_detector_listens_to_chunks_of_any_length(shared_data: Path, tmp_path: Path) -> None:
+    path = shared_data / "onnx" / "audio" / "silero_vad_16k_op15.onnx"
+    card = msgspec.convert(
+        {
+            "constants": {"sr": RATE},
+            "input": {"kind": "audio", "sample_rate": RATE, "window_s": 0.036, "hop_s": 0.032},
+            "output": {"decoder": "sound-events", "output": "output", "activation": "none", "threshold": 0.0},
+            "labels": ["speech"],
+        },
+        rt.ModelCard,
+    )
+    options = CompileOptions(tune="none", threads=1, input_shapes={"input": (1, 576)})
+    result = compile_model(path, detect(), options, card=card, output=tmp_path / "vad.edge")
+    samples, rate = sound(shared_data, 20.0), {"sr": np.array(RATE)}
+    reference = by_onnxruntime(path, {"state": "stateN"}, rate)
+    expected = [float(reference(frame)["output"][0, 0]) for frame in vad_frames(samples, {})]
+    with rt.load(result.artifact, threads=1) as model:
+        streams = [model.session().listen(), model.listen()]
+        scores: list[list[float]] = [[], []]
+        padded = np.concatenate([np.zeros(64, np.float32), samples])
+        for at in range(0, len(padded), 777):
+            for stream, found in zip(streams, scores, strict=True):
+                results = stream.push(padded[at : at + 777]) or []
+                found += [one.score for one in results if isinstance(one, rt.Sound)]
+    for found in scores:
+        np.testing.assert_allclose(found[: len(expected)], expected, atol=1e-5)
+    assert max(expected) > 0.9 > 0.1 > min(expected)
 
 
 def package(name: str) -> Path:
