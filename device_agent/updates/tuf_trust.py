@@ -87,7 +87,7 @@ class TufTrust:
                 f"{document.model}:{document.version} is not signed: the job names no signed target"
             )
         try:
-            updater = self._refresh()
+            updater = self.refresh()
             info = updater.get_targetinfo(path)
         except ExpiredMetadataError as error:
             raise TrustError(
@@ -105,7 +105,14 @@ class TufTrust:
         if (custom.get("model"), custom.get("version")) != (document.model, document.version):
             raise TrustError(f"{path} was signed as {custom.get('model')}:{custom.get('version')}")
 
-    def _refresh(self) -> Updater:
+    def refresh(self) -> Updater:
+        """Bring the metadata up to date; returns what then knows the signed targets.
+
+        Raises:
+            TrustError: a role went back, or has expired by the latest known time.
+            RepositoryError: the metadata is not valid.
+            DownloadError: it cannot be fetched.
+        """
         floor: dict[str, Any] = self._floor.load().data or {}
         updater = Updater(
             str(self._folder), self._url, fetcher=self._fetcher, bootstrap=self._root,
