@@ -191,7 +191,7 @@ def _token_dialog(services: Services, identity: Identity) -> None:
         }
         role = ui.select(roles, value="viewer", label="Role").props("outlined dense").classes("w-full")
         valid = ui.select(DAYS, value=90, label="Valid for").props("outlined dense").classes("w-full")
-        scopes = ui.select(SCOPES, multiple=True, label="Only for (a machine's token); empty for all")
+        scopes = ui.select(SCOPES, multiple=True, label="Only for (empty: all)")
         scopes.props("outlined dense use-chips").classes("w-full")
         result = html()
 
@@ -295,7 +295,7 @@ def _audit(rows: list[Any]) -> str:
     heads = ("When (UTC)", "Who", "What", "~Whom", "~Detail")
     cells = [
         [parts.moment(at), esc(actor),
-         f'<span class="e-mono">{esc(action)}</span><span class="e-narrow e-soft">{esc(subject)}</span>', esc(subject),
+         f'<span class="e-mono" style="white-space:nowrap">{esc(action)}</span><span class="e-narrow e-soft">{esc(subject)}</span>', esc(subject),
          f'<span class="e-mono e-soft">{esc(detail if detail != "{}" else "")}</span>']
         for at, actor, action, subject, detail in rows
     ]  # fmt: skip

@@ -22,20 +22,20 @@ class Guard:
 
 
 PLAN: Mapping[str, Guard] = {
-    "max_failed_percent": Guard("Stop when more than this share fails (%)"),
-    "min_success_percent": Guard("A stage passes with this share of successes (%)"),
+    "max_failed_percent": Guard("Stop above (% of failures)"),
+    "min_success_percent": Guard("A stage passes at (% of successes)"),
     "retries": Guard("Retries on each device"),
-    "rate_per_minute": Guard("Devices started per minute, at most"),
+    "rate_per_minute": Guard("Devices per minute, at most"),
     "job_timeout_s": Guard("Time for each device (minutes)", 60.0),
-    "probation_s": Guard("Probation of the new model (minutes)", 60.0),
+    "probation_s": Guard("Probation (minutes)", 60.0),
     "deadline_s": Guard("Time for the whole rollout (hours)", 3600.0),
 }
 MODEL: Mapping[str, Guard] = {
-    "latency_ratio": Guard("Latency may grow by this factor, such as 1.5"),
-    "error_rate": Guard("Failed inferences may rise by (percentage points)", 0.01),
-    "event_rate_ratio": Guard("Events may change by this factor, up or down"),
-    "score_shift": Guard("The mean score may shift by"),
-    "alpha": Guard("Probability of stopping a good version"),
+    "latency_ratio": Guard("Latency, at most this factor"),
+    "error_rate": Guard("More failed inferences, at most (%)", 0.01),
+    "event_rate_ratio": Guard("Events, at most this factor up or down"),
+    "score_shift": Guard("Shift of the mean score, at most"),
+    "alpha": Guard("Chance of stopping a good version"),
 }
 ON_FAILURE = {"rollback": "Devices return to their previous version", "stop": "Devices keep what they have"}
 

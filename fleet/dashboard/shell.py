@@ -309,14 +309,16 @@ def confirm_person(services: Services, identity: Identity, then: Callable[[], An
     path = ui.context.client.request.url.path
     with dialog_card("Confirm that it is you", 448) as dialog:
         if services.auth.sessions.by_provider(identity):
-            html('<p class="e-soft">This cannot be taken back. Sign in once more, and then repeat it.</p>')
+            html(
+                '<p class="e-soft">This needs a proof that it is you. Sign in once more, and then repeat it.</p>'
+            )
             with ui.row().classes("w-full justify-end"):
                 ui.button("Cancel", on_click=dialog.close).props("flat color=quiet")
                 start = f"/api/v1/oidc/start?confirm=true&next={quote(path)}"
                 ui.button("Sign in again", on_click=lambda: ui.navigate.to(start)).props("unelevated")
             dialog.open()
             return
-        html('<p class="e-soft">This cannot be taken back. Enter your access token once more.</p>')
+        html('<p class="e-soft">This needs a proof that it is you: enter your access token once more.</p>')
         token = ui.input("Access token", password=True).props(
             'outlined autofocus autocomplete=current-password aria-label="Access token"'
         )

@@ -57,7 +57,7 @@ def add(services: Services) -> None:
                     f"Sign in with {services.settings.oidc_name}", on_click=lambda: ui.navigate.to(start)
                 ).props("outline icon=login").classes("w-full").style("height:42px;margin-top:10px")
             html(
-                '<p class="e-small e-faint" style="margin-top:16px">The first one was printed when the server was started '
+                '<p class="e-small e-faint" style="margin-top:16px">The first access token was printed when the server was started '
                 "for the first time, and is kept in <span class=e-mono>admin-token</span> in its data folder.</p>"
             )
         return None
