@@ -12,7 +12,7 @@ from onnx import ModelProto
 
 from edgec.compiler.errors import ModelError
 from edgec.compiler.frontends.onnx.graphs import nodes_of
-from edgec.compiler.frontends.onnx.ort_session import ORT_ERRORS
+from edgec.compiler.frontends.onnx.ort_session import ORT_ERRORS, UNSOUND
 from edgec.compiler.frontends.onnx.reference_evaluator import STANDARD_DESCRIPTION, Standard
 from edgec.compiler.frontends.source import SourceModel
 from edgec.compiler.verify.inputs import Arrays
@@ -127,7 +127,9 @@ def session_of(content: bytes, way: Way = PLAIN, threads: int = 1) -> Any:  # no
     options.log_severity_level = 4
     for setting in way.settings:
         options.add_session_config_entry(setting, "1")
-    return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    return ort.InferenceSession(
+        content, options, providers=["CPUExecutionProvider"], disabled_optimizers=UNSOUND
+    )
 
 
 def _describe(way: Way) -> str:

@@ -50,7 +50,13 @@ def session_of(artifact: Artifact, segment: Segment, threads: Threading) -> Any:
     options.log_severity_level = 3
     # Its workers would spin for milliseconds after each segment, on the cores that the next kernels wait for.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return ort.InferenceSession(artifact.read(layer), options, providers=["CPUExecutionProvider"])
+    # the optimiser left out makes invalid nodes of quantised models, from operator set 21 on (1.31, 1.32)
+    return ort.InferenceSession(
+        artifact.read(layer),
+        options,
+        providers=["CPUExecutionProvider"],
+        disabled_optimizers=["QDQPropagationTransformer"],
+    )
 
 
 class FallbackSegments:

@@ -31,6 +31,8 @@ ORT_ERRORS = (
     RuntimeException,
     UnicodeDecodeError,  # its messages quote names of the model, which in a damaged file may be any bytes
 )
+# It adds QuantizeLinear nodes whose zero point has another type than they say, from operator set 21 on (1.31, 1.32).
+UNSOUND = ["QDQPropagationTransformer"]
 MOST_MEMORY = 12 << 30  # bytes that folding may allocate on top of what the process has
 
 
@@ -76,7 +78,9 @@ def objection(content: bytes) -> str | None:
     options = ort.SessionOptions()
     options.log_severity_level = 4
     try:
-        ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        ort.InferenceSession(
+            content, options, providers=["CPUExecutionProvider"], disabled_optimizers=UNSOUND
+        )
     except ORT_ERRORS as error:
         told = re.sub(r"/onnxruntime\S*/\S+:\d+ .*?\) ", "", str(error).strip())  # where in its sources
         return told.splitlines()[0][:200] if told else "without a reason"
@@ -88,7 +92,12 @@ def outputs_of(model: ModelProto, inputs: dict[str, Any]) -> list[Any] | None:
     options = ort.SessionOptions()
     options.log_severity_level = 4
     try:
-        session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(
+            model.SerializeToString(),
+            options,
+            providers=["CPUExecutionProvider"],
+            disabled_optimizers=UNSOUND,
+        )
         return list(session.run(None, inputs))
     except ORT_ERRORS:
         return None

@@ -137,7 +137,11 @@ def converted(stored: Model, path: Path) -> tuple[ModelProto, tuple[State, ...]]
         g.nodes.append(helper.make_node("Identity", [made], [name], name=f"output/{name}"))
         outputs.append(_value(name, tensor, shaped=False))
     more_inputs, more_outputs, states = variables.ports(g, {value.name for value in (*inputs, *outputs)})
-    wide = any(t.dtype == "int16" and is_quantised(t) for t in graph.tensors)
+    wide = any(
+        value.dtype == np.int16 and node.op_type in ("QuantizeLinear", "DequantizeLinear")
+        for node in g.nodes
+        for value in (g.stored_constant(name) for name in node.input[2:] if g.has_constant(name))
+    )
     number = OPSET_INT16 if wide else OPSET
     number = OPSET_BITCAST if any(node.op_type == "BitCast" for node in g.nodes) else number
     opset = helper.make_opsetid("", number)
