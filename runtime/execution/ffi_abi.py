@@ -190,6 +190,11 @@ class Call:
             raise TypeError(f"compiled code takes no {type(argument).__name__}")
         return argument
 
+    def pass_tensor(self, number: int, tensor: Tensor) -> None:
+        """Set an argument as `put` does; the caller keeps the tensor until the call has ended."""
+        place = self._arguments[number]
+        place.kind, place.value = TENSOR, tensor.handle
+
     def __call__(self) -> None:
         """Call the function.
 

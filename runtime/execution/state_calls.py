@@ -8,18 +8,29 @@ alternate and nothing is copied.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgec.runtime.errors import ArtifactError
 from edgec.runtime.execution.compiled_functions import SMALL, CompiledFunction, empty_aligned, is_readable
 from edgec.runtime.execution.ffi_abi import Call, Tensor
-from edgec.runtime.execution.ffi_layout import ARRAY, OBJECT, TENSOR, Array
+from edgec.runtime.execution.ffi_layout import (
+    ARRAY,
+    DATA,
+    DESCRIBED,
+    OBJECT,
+    OFFSET,
+    TENSOR,
+    Array,
+    memory_of,
+    words_at,
+)
 
 if TYPE_CHECKING:
     from edgec.runtime.artifact.config import TensorSpec
 
+_VIEWS = 64
 Places = Sequence[tuple[int, int]]
 """Positions of a state among a function's inputs and outputs."""
 
@@ -27,7 +38,7 @@ Places = Sequence[tuple[int, int]]
 class _Slot:
     """One virtual machine, and buffers for inputs that are small or cannot be read in place."""
 
-    __slots__ = ("buffers", "call", "tensors", "vm")
+    __slots__ = ("buffers", "call", "tensors", "views", "vm")
 
     def __init__(
         self, function: CompiledFunction, specs: Sequence[TensorSpec], states: frozenset[int]
@@ -36,6 +47,8 @@ class _Slot:
         self.call = Call(bound, len(specs))
         self.buffers: list[Array | None] = [None] * len(specs)
         self.tensors: list[Tensor | None] = [None] * len(specs)
+        # views of the memory of small results by output and address: the allocator reuses it from call to call
+        self.views: dict[tuple[int, int], Array] = {}
         for number, spec in enumerate(specs):
             size = int(np.prod(spec.shape, dtype=np.int64)) * np.dtype(spec.dtype).itemsize
             if number not in states and 0 < size <= SMALL and not spec.bounds:
@@ -66,6 +79,8 @@ class StateCalls:
         # Outputs that overlap what a later call or the caller changes, and so are copied. Unless the function has
         # branches, they are the same in each call.
         self._copied: frozenset[int] | None = None
+        # shapes and dtypes of small results, once they are known
+        self._small: dict[int, tuple[tuple[int, ...], np.dtype[Any]]] = {}
 
     def put(self, array: Array) -> Tensor:
         """A tensor with the content of an array."""
@@ -106,7 +121,7 @@ class StateCalls:
                 self._copied = None if self._function.varies else copied
             following = [self._kept(handles[n], copied=n in copied) for n in self._out]
             outputs = [
-                self._taken(handle, copied=n in copied)
+                self._taken(slot, n, handle, copied=n in copied)
                 for n, handle in enumerate(handles)
                 if n not in self._out
             ]
@@ -119,7 +134,7 @@ class StateCalls:
         """Set the call's arguments; returns the tensors of those that are no states."""
         passed = []
         for number, state in zip(self._into, states, strict=True):
-            slot.call.put(number, state)
+            slot.call.pass_tensor(number, state)
         for number, array in zip(self._others, arrays, strict=True):
             place = slot.buffers[number]
             if (place is None or self._specs[number].bounds) and is_readable(array):
@@ -130,15 +145,28 @@ class StateCalls:
             place[...] = array
             tensor = slot.tensors[number]
             assert tensor is not None
-            slot.call.put(number, tensor)
+            slot.call.pass_tensor(number, tensor)
             passed.append(tensor)
         return passed
 
     def _kept(self, handle: int, *, copied: bool) -> Tensor:
         return self.put(self._library.array(handle)) if copied else self._library.shared(handle)
 
-    def _taken(self, handle: int, *, copied: bool) -> Array:
+    def _taken(self, slot: _Slot, number: int, handle: int, *, copied: bool) -> Array:
+        """A result as the caller's own. Small ones are copied, which is cheaper than handing over their memory."""
+        kind = self._small.get(number)
+        if kind is not None:
+            words = words_at(handle + DESCRIBED)
+            key = number, words[DATA] + words[OFFSET]
+            view = slot.views.get(key)
+            if view is None:
+                if len(slot.views) >= _VIEWS:
+                    slot.views.clear()
+                view = slot.views[key] = memory_of(handle).view(kind[1]).reshape(kind[0])
+            return view.copy()
         array = self._library.array(handle)
+        if 0 < array.nbytes <= SMALL and not self._function.varies:
+            self._small[number] = array.shape, array.dtype
         return array.copy() if copied else array
 
     def _overlapping(
