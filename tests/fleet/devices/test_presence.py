@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import socket
 import subprocess
@@ -17,6 +18,8 @@ from hypothesis import strategies as st
 
 from edgec.device_agent.health.status_socket import query
 from edgec.fleet.broker import durable
+from edgec.fleet.broker.access import Access
+from edgec.fleet.broker.embedded import EmbeddedBroker
 from edgec.fleet.devices.presence import RETURN_S, apply_heard, apply_status, duplicate
 from edgec.fleet.devices.silence import LEAST_S, mark_silent
 from edgec.fleet.store.database import Database
@@ -133,11 +136,18 @@ def test_a_stranger_cannot_end_anybodys_session(server: FleetServer, device: Any
     assert camera.mqtt.is_connected()
 
 
-@pytest.mark.embedded
-def test_a_connection_without_connect_is_closed(server: FleetServer) -> None:
-    with socket.create_connection((server.info["mqtt_host"], server.info["mqtt_port"])) as idle:
-        idle.settimeout(6 * durable.CONNECT_S)
-        assert idle.recv(1) == b"", "the broker closes it"
+def test_a_connection_without_connect_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(durable, "CONNECT_S", 0.3)
+    rules = Access("f", "", lambda _name: None, lambda _hash, _password: False)
+    broker = EmbeddedBroker("127.0.0.1", 0, rules, lambda _message: True)
+    broker.start()
+    for first in (b"", b"\x10", b"GET / HTTP/1.1\r\n"):
+        with socket.create_connection(("127.0.0.1", broker.port)) as idle:
+            idle.settimeout(60)
+            idle.sendall(first)
+            with contextlib.suppress(ConnectionResetError):  # As good.
+                assert idle.recv(1) == b"", "the broker closes it"
+    broker.stop()
 
 
 # The state machine.
