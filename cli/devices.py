@@ -12,7 +12,7 @@ from edgec.cli.arguments import Json, Server, Token, Yes, parse_duration, sure
 from edgec.cli.console import ago, emit_json, out, styled
 
 app = typer.Typer(
-    no_args_is_help=False, invoke_without_command=True, help="List, show, accept and revoke devices."
+    no_args_is_help=False, invoke_without_command=True, help="List, show, accept, revoke and delete devices."
 )
 
 
@@ -85,13 +85,18 @@ def show_device(
         styled((device["name"], "bold"), ": ", _state(device), f", last seen {ago(device['last_seen'])}")
     )
     out.print(f"target {device['target']}, agent {device['agent_version'] or '?'}")
+    if twice := device.get("duplicate"):
+        out.print(
+            f"two devices use this identity: boot {twice['holder']} keeps it, boot {twice['refused']} is refused",
+            style="red",
+        )
     for one in device.get("models", []):
         out.print(f"  slot {one['slot']}: {_running(one)}, {one['state']}{_why(one)}")
     for stream in device["health"].get("streams", []):
         total = stream.get("latency", {}).get("total", {})
         out.print(
             f"  stream {stream['name']}: {stream['state']}, {stream['fps']:.1f} fps,"
-            f" {stream['dropped']} dropped, p50 {total.get('p50_ms', 0):.1f} ms"
+            f" {stream['dropped']} dropped, {stream.get('damaged', 0)} damaged, p50 {total.get('p50_ms', 0):.1f} ms"
         )
     if device["jobs"]:
         table = Table("job", "purpose", "state", "step", "message")
@@ -147,6 +152,17 @@ def revoke(name: str, yes: Yes = False, server: Server = None, token: Token = No
     """Revoke a device; its credentials stop working immediately."""
     sure(name, "end this device's access", yes=yes)
     _admission(name, "revoke", server, token)
+
+
+@app.command("delete")
+def delete(name: str, yes: Yes = False, server: Server = None, token: Token = None) -> None:
+    """Delete a device and everything it reported; its name is free then, also for the same device."""
+    from edgec.fleet.client.connection import FleetClient, part, resolve
+
+    sure(name, "delete this device and everything it reported", yes=yes)
+    with FleetClient(*resolve(server, token)) as client:
+        client.delete(f"/devices/{part(name)}")
+    out.print(f"{name} is deleted")
 
 
 def _state(row: dict[str, Any]) -> tuple[str, str]:

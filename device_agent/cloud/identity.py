@@ -58,8 +58,8 @@ def load_identity(state: Path) -> EnrollResponse | None:
     lost = loaded.problem or ("identity.json and its copy are gone" if certificates.enrolled(state) else "")
     if lost:
         raise StateError(
-            f"this device's identity in {state} is lost: {lost}; restore the folder, or enrol it again under its name "
-            "(edgec agent enroll --device NAME)"
+            f"this device's identity in {state} is lost: {lost}; restore the folder, or enrol the device again "
+            "(edgec devices delete NAME, then edgec agent enroll --device NAME)"
         )
     return None
 

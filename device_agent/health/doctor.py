@@ -79,7 +79,9 @@ def examine(path: Path, *, repair: bool = False) -> Iterator[Finding]:
     try:
         identity = ident.load_identity(config.agent.state)
     except StateError as error:
-        yield Finding("identity", "bad", str(error), "edgec agent enroll --device NAME, with its old name")
+        yield Finding(
+            "identity", "bad", str(error), "edgec devices delete NAME, then edgec agent enroll --device NAME"
+        )
         return
     certificates.trust(config.agent.state)
     yield _clock(identity)

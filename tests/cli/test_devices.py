@@ -11,7 +11,7 @@ from tests.fleet.servers import FleetServer, wait_for
 from tests.fleet.sim_device import SimDevice
 
 
-def test_devices_are_listed_shown_accepted_and_revoked(operator: Operator, fleet: FleetServer) -> None:
+def test_devices_are_listed_shown_accepted_revoked_and_deleted(operator: Operator, fleet: FleetServer) -> None:
     made = json.loads(operator("fleet", "token", "create", "--hold", "--label", "line=seven", "--json"))
     body = {"token": made["token"], "device": "listed-1", "target": "rpi5"}
     assert httpx.post(f"{fleet.url}/api/v1/enroll", json=body).status_code in (201, 202)
@@ -28,6 +28,8 @@ def test_devices_are_listed_shown_accepted_and_revoked(operator: Operator, fleet
     assert "listed-1 is revoked" in operator("devices", "revoke", "listed-1", "--yes")
     assert one()["admission"] == "revoked"
     assert "listed-1" in operator("devices", "list", "--state", "revoked")
+    assert "listed-1 is deleted" in operator("devices", "delete", "listed-1", "--yes")
+    assert json.loads(operator("devices", "list", "--search", "listed-1", "--json")) == []
 
 
 def test_a_running_device_is_shown_with_its_stream(operator: Operator, fleet: FleetServer) -> None:
@@ -35,7 +37,7 @@ def test_a_running_device_is_shown_with_its_stream(operator: Operator, fleet: Fl
     text = wait_for(
         lambda: "stream cam" in (t := operator("devices", "show", "listed-2")) and t, 60, "health"
     )
-    assert "running, 24.5 fps, 2 dropped, p50 8.0 ms" in text
+    assert "running, 24.5 fps, 2 dropped, 0 damaged, p50 8.0 ms" in text
     camera.stop()
 
 
