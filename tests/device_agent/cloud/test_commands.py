@@ -22,7 +22,7 @@ def carry_out(**document: Any) -> tuple[Any, list[Any]]:
         kill=lambda why: calls.append(("kill", why)),
         load_slot=lambda slot: calls.append(("load", slot)),
     )
-    catalog = SimpleNamespace(roll_back=lambda slot: (slot or "m", Version("sha256:o", "d", "1")))
+    catalog = SimpleNamespace(roll_back=lambda slot, _digest: (slot or "m", Version("sha256:o", "d", "1")))
     commands = Commands(
         None, inference, SimpleNamespace(runners={"door": runner}), catalog,  # type: ignore[arg-type]
         enrolled=document.pop("enrolled", False), report_health=lambda: calls.append("health"),
