@@ -35,7 +35,7 @@ def test_commands_reach_their_parts() -> None:
     assert carry_out(operation="restart")[1][0][0] == "kill"
     assert carry_out(operation="restart-stream", stream="door")[1][0][0] == "stream"
     details, calls = carry_out(operation="rollback", slot="m")
-    assert details == {"running_version": "1", "running_digest": "sha256:o"}
+    assert details == {"slot": "m", "running_version": "1", "running_digest": "sha256:o"}
     assert calls == [("load", "m")]
 
 
