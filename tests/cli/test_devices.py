@@ -11,7 +11,9 @@ from tests.fleet.servers import FleetServer, wait_for
 from tests.fleet.sim_device import SimDevice
 
 
-def test_devices_are_listed_shown_accepted_revoked_and_deleted(operator: Operator, fleet: FleetServer) -> None:
+def test_devices_are_listed_shown_accepted_revoked_and_deleted(
+    operator: Operator, fleet: FleetServer
+) -> None:
     made = json.loads(operator("fleet", "token", "create", "--hold", "--label", "line=seven", "--json"))
     body = {"token": made["token"], "device": "listed-1", "target": "rpi5"}
     assert httpx.post(f"{fleet.url}/api/v1/enroll", json=body).status_code in (201, 202)
