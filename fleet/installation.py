@@ -116,6 +116,8 @@ def set_up(wanted: Installation, environment: Mapping[str, str]) -> list[str]:
         FleetError: something cannot be made; the message says what and why.
     """
     done: list[str] = []
+    if wanted.user is not None:
+        _check_program(wanted.user)
     if wanted.user is not None and _make_user(wanted.user, wanted.folder):
         done.append(f"system user {wanted.user}")
     own_folder(wanted.folder)
@@ -144,6 +146,16 @@ def set_up(wanted: Installation, environment: Mapping[str, str]) -> list[str]:
     if wanted.user is not None and os.getuid() == 0:
         _give_to(wanted.user, wanted.folder)
     return done
+
+
+def _check_program(user: str) -> None:
+    """Refuse a Python that the system user could not run, such as one in root's home."""
+    program = Path(sys.executable).resolve()
+    own = os.getuid() == 0 and user != "root"
+    if own and not all(path.stat().st_mode & 0o001 for path in (program, *program.parents)):
+        raise FleetError(
+            f"the user {user} cannot run {program}: install edgec where all may read it, such as /opt/edgec"
+        )
 
 
 def _known_password(wanted: Installation) -> str | None:

@@ -287,6 +287,23 @@ def test_a_backup_restores_the_fleet(kind: str, tmp_path: Path, request: pytest.
         os.environ.pop("SSL_CERT_FILE")
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="hardware: only root may choose the system user")
+def test_a_user_who_could_not_run_the_server_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from edgec.fleet import installation
+    from edgec.fleet.errors import FleetError
+
+    home = tmp_path / "home"
+    home.mkdir(mode=0o700)
+    python = home / "python"
+    python.write_text("")
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    with pytest.raises(FleetError, match="cannot run"):
+        installation._check_program("edgec")
+
+
 def test_a_misspelt_setting_is_refused_with_the_nearest(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "edgec.cli.main", "fleet", "serve", "--data", str(tmp_path)]
     said = subprocess.run(
