@@ -214,6 +214,17 @@ def test_a_minute_through_each_form_of_a_voice_detector(name: str, shared_data: 
 
 
 @pytest.mark.long
+def test_a_minute_through_a_voice_detector_of_four_frames_a_run(shared_data: Path, tmp_path: Path) -> None:
+    path = package("silero_vad") / "data" / "silero_vad_16k_sequence.onnx"
+    frames = [frame["input"] for frame in vad_frames(sound(shared_data, 60.0), {})]
+    runs = ({"input": np.concatenate(frames[at : at + 4])} for at in range(0, len(frames) - 3, 4))
+    reference = by_onnxruntime(path, {"h": "hn", "c": "cn"}, {})
+    worst, _, count = largest_error(path, tmp_path, reference, runs, input_shapes={"input": (4, 576)})
+    print(f"{path.stem}: {count} runs, largest error {worst:.2g}")
+    assert worst < 1e-4
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["alexa", "hey_jarvis", "hey_mycroft", "okay_nabu"])
 def test_a_minute_through_a_wake_word(name: str, shared_data: Path, tmp_path: Path) -> None:
     path = package("pymicro_wakeword") / "models" / f"{name}.tflite"

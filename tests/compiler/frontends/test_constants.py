@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import msgspec
@@ -50,6 +51,11 @@ def test_a_card_sets_an_input_and_decides_a_branch(tmp_path: Path) -> None:
     result = compile_model(path, detect(), options, card=card, output=tmp_path / "a.edge")
     assert [spec.name for spec in result.config.inputs] == ["x", "z"]
     assert result.config.provenance.options["constants"] == {"rate": 3}
+    artifact = rt.Artifact.open(result.artifact)
+    stored = json.loads(artifact.read(artifact.manifest.config))
+    assert not {"constants", "states"} & set(stored["pipeline"]), (
+        "an older edgec refuses keys that it does not know"
+    )
     with rt.load(result.artifact, threads=1) as model:
         assert model.card is not None
         assert model.card.constants is msgspec.UNSET
