@@ -13,12 +13,17 @@ from typing import Any
 
 import flatbuffers
 import numpy as np
+import onnxruntime as ort
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from flatbuffers import flexbuffers
+from onnx import ModelProto
+from onnx.reference import ReferenceEvaluator
 
 import edgec.runtime as rt
-from edgec.compiler.frontends.source import ImportedModel
+from edgec.compiler.frontends.onnx.ort_session import ORT_ERRORS
+from edgec.compiler.frontends.onnx.prepare import ports_of
+from edgec.compiler.frontends.tflite.load import load
 from edgec.compiler.options import CompileOptions
 from tests.compiler.onnx_models import build
 
@@ -26,6 +31,7 @@ Array = np.ndarray
 _TYPES = {name.lower(): value for name, value in vars(schema.TensorType).items() if not name.startswith("_")}
 _KINDS = {name: value for name, value in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
 CUSTOM, PLACEHOLDER = 32, 127
+WAY = "imported"  # set by the fixture of `conftest.py`
 
 
 @dataclass
@@ -205,26 +211,57 @@ class Cases(Graph):
 
 
 def assert_same(
-    cases: Cases, folder: Path, *, tolerance: float = 2e-6, steps: float = 1.0, native: bool = True
-) -> ImportedModel:
-    """The compiled model gives what LiteRT gives.
+    cases: Cases,
+    folder: Path,
+    *,
+    tolerance: float = 2e-6,
+    steps: float = 1.0,
+    native: bool = True,
+    compiled: bool = False,
+) -> None:
+    """The model gives what LiteRT gives: as ONNX, or compiled (see `conftest.py`).
 
     Of detections only those are compared that there are: LiteRT leaves the memory behind them as it was.
 
     Args:
         tolerance: of floats, relative to the largest absolute value of the output (at least 1).
         steps: of quantised outputs; other integers have to be equal.
-        native: whether no operator may be left to ONNX Runtime.
+        native: whether no operator may be left to ONNX Runtime where the model is compiled.
+        compiled: compile it in every run.
     """
-    options = CompileOptions(tune="none", threads=1, fallback=not native)
-    imported, artifact = build(cases.save(folder), folder, options)
-    inputs = cases.inputs_by_name()
-    assert imported.source.original is not None
-    expected = imported.source.original.run(inputs)
-    with rt.load(artifact, threads=1) as loaded:
-        got = loaded.run(inputs)
-    compare(cases, expected, got, tolerance=tolerance, steps=steps)
-    return imported
+    inputs, path = cases.inputs_by_name(), cases.save(folder)
+    if compiled or WAY == "compiled":
+        options = CompileOptions(tune="none", threads=1, fallback=not native)
+        imported, artifact = build(path, folder, options)
+        original = imported.source.original
+        with rt.load(artifact, threads=1) as model:
+            got = model.run(inputs)
+    else:
+        loaded = load(path, CompileOptions())
+        states = {state.input: state.initial for state in loaded.states}
+        original, got = loaded.original, _as_onnx(loaded.model, inputs, states)
+    assert original is not None
+    compare(cases, original.run(inputs), got, tolerance=tolerance, steps=steps)
+
+
+def _as_onnx(
+    model: ModelProto, inputs: Mapping[str, Array], states: Mapping[str, Array | None]
+) -> dict[str, Array]:
+    """The outputs that ONNX Runtime computes node by node; the standard's evaluator where it lacks an operator."""
+    given = dict(inputs)
+    for port in ports_of(model.graph.input):
+        if port.name in states:
+            initial = states[port.name]
+            given[port.name] = np.zeros(port.shape, port.dtype) if initial is None else initial
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 4
+    names = [value.name for value in model.graph.output]
+    try:
+        values = ort.InferenceSession(model.SerializeToString(), options).run(names, given)
+    except ORT_ERRORS:
+        values = ReferenceEvaluator(model).run(names, given)
+    return dict(zip(names, values, strict=True))
 
 
 def compare(

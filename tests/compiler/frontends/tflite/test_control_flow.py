@@ -52,7 +52,7 @@ def test_if_takes_the_branch_of_its_condition(first: float, tmp_path: Path) -> N
     positive = cases.op("GREATER", [total, cases.constant(F32(5.5))], "bool", returned=False)
     then, other = scaled(cases, 2.0, [1, 3]), scaled(cases, -3.0, [1, 3])
     cases.op("IF", [positive, x], options=branches(then, other))
-    assert_same(cases, tmp_path)
+    assert_same(cases, tmp_path, compiled=True)
 
 
 def counted(cases: Cases, limit: int) -> tuple[int, int]:
@@ -74,7 +74,7 @@ def test_a_counted_while_is_unrolled(tmp_path: Path) -> None:
     begin = cases.constant(np.array(2, np.int32))
     made = [cases.tensor([], "int32"), cases.tensor([2, 3])]
     cases.op("WHILE", [begin, x], made, loop(*counted(cases, 7)))
-    assert_same(cases, tmp_path)
+    assert_same(cases, tmp_path, compiled=True)
 
 
 def test_a_while_that_ends_by_its_values(tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_a_while_that_ends_by_its_values(tmp_path: Path) -> None:
     body, step = cases.graph()
     step.op("MUL", [step.input([1, 2]), step.constant(F32(2))], options=schema.MulOptionsT())
     cases.op("WHILE", [x], [cases.tensor([1, 2])], loop(condition, body))
-    assert_same(cases, tmp_path, native=False)
+    assert_same(cases, tmp_path, native=False, compiled=True)
 
 
 @pytest.mark.parametrize("index", [0, 1, 2, 5])
@@ -99,7 +99,7 @@ def test_case_takes_the_branch_of_its_number(index: int, tmp_path: Path) -> None
     options = schema.StablehloCaseOptionsT()
     options.branchSubgraphIndices = [scaled(cases, factor, [1, 3]) for factor in (2.0, -3.0, 0.5)]
     cases.op("STABLEHLO_CASE", [chosen, x], options=options)
-    assert_same(cases, tmp_path)
+    assert_same(cases, tmp_path, compiled=True)
 
 
 def test_a_composite_is_its_decomposition(tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_a_composite_is_its_decomposition(tmp_path: Path) -> None:
     options.name, options.decompositionSubgraphIndex = "odml.something", scaled(cases, 0.25, [1, 3])
     options.compositeAttributes = np.frombuffer(flexbuffers.Dumps({}), np.uint8)
     cases.op("STABLEHLO_COMPOSITE", [x], options=options)
-    assert_same(cases, tmp_path)
+    assert_same(cases, tmp_path, compiled=True)
 
 
 def recursive(graph: Graph, number: int) -> None:
