@@ -238,7 +238,7 @@ def assert_same(
             got = model.run(inputs)
     else:
         loaded = load(path, CompileOptions())
-        states = {state.input: state.initial for state in loaded.states}
+        states = {state.input: state.initial for state in loaded.variables}
         original, got = loaded.original, _as_onnx(loaded.model, inputs, states)
     assert original is not None
     compare(cases, original.run(inputs), got, tolerance=tolerance, steps=steps)
