@@ -39,9 +39,8 @@ def spread(x: te.Tensor, shape: Sequence[Dim]) -> te.Tensor:
 def _repeated(at: tirx.Expr, size: Dim, wanted: Dim) -> tirx.Expr:
     if size is wanted or (isinstance(size, tirx.IntImm) and int(size) != 1):
         return at
-    if isinstance(size, tirx.IntImm):
-        return tirx.const(0, "int64")
-    return tirx.Select(size == 1, tirx.const(0, "int64"), at)
+    first = tirx.const(0, str(at.ty.dtype))
+    return first if isinstance(size, tirx.IntImm) else tirx.Select(size == 1, first, at)
 
 
 def strided(x: te.Tensor, starts: Sequence[Dim], steps: Sequence[Dim], shape: Sequence[Dim]) -> te.Tensor:

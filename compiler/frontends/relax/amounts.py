@@ -77,7 +77,9 @@ def read_amounts(builder: SourceBuilder, value: Expr) -> list[Dim]:
         return []
     wide = value if dtype_of(value) == "int64" else builder.emit(relax.op.astype(value, "int64"))
     flat = wide if len(dims_of(wide)) == 1 else builder.emit(reshaped(wide, [count]))
-    shape = builder.emit(relax.op.tensor_to_shape(flat))
+    # not relax's operator, which TVM expands with a second set of names
+    read = relax.op.call_pure_packed("vm.builtin.tensor_to_shape", flat, ty_args=relax.ShapeType(ndim=count))
+    shape = builder.emit(read)
     found = [fresh(f"a{i}") for i in range(count)]
     builder.match_cast(shape, relax.ShapeType(found), builder.prefix)
     return found

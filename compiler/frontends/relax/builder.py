@@ -22,6 +22,7 @@ class SourceBuilder(relax.BlockBuilder):  # type: ignore[misc]
     def __init__(self) -> None:
         super().__init__()
         self.prefix = ""
+        self.sizes: list[tuple[Expr, Expr]] = []  # formulas of sizes, and the names that stand for them
 
     def begin_node(self, index: int, op_type: str) -> None:
         """Name the bindings emitted from now on after the source node `index`."""

@@ -99,8 +99,16 @@ def bound(builder: SourceBuilder, value: Dim, hint: str = "n") -> Dim:
     value = size(value)
     if isinstance(value, int | tirx.Var):
         return value
+    for formula, name in builder.sizes:
+        if is_same(formula, value):
+            return name
     var = fresh(hint)
-    builder.match_cast(relax.ShapeExpr([value]), relax.ShapeType([var]), builder.prefix)
+    builder.sizes.append((value, var))
+    # through a call, as TVM would put the formula in the name's place, though not everywhere
+    shape = relax.op.call_pure_packed(
+        "vm.builtin.copy", relax.ShapeExpr([value]), ty_args=relax.ShapeType(ndim=1)
+    )
+    builder.match_cast(builder.emit(shape), relax.ShapeType([var]), builder.prefix)
     return var
 
 

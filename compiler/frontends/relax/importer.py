@@ -29,7 +29,15 @@ from edgec.compiler.frontends.relax.converters.registry import (
     is_constant,
     shape_of,
 )
-from edgec.compiler.frontends.relax.dims import Dim, fresh, is_static, with_fresh_dims
+from edgec.compiler.frontends.relax.dims import (
+    Dim,
+    bound,
+    cast_to,
+    dims_of,
+    fresh,
+    is_static,
+    with_fresh_dims,
+)
 from edgec.compiler.frontends.relax.known_results import known_results
 from edgec.compiler.frontends.relax.lists import NO_TENSOR
 from edgec.compiler.frontends.relax.misfits import why_it_fails
@@ -351,9 +359,18 @@ class Importer:
         """A tensor of known rank whose sizes have names at least; any other passes as it is."""
         if not isinstance(value.ty, relax.TensorType):
             raise CannotConvert(LOST)
-        if isinstance(value.ty.shape, relax.ShapeExpr) or value.ty.ndim < 0:
+        if value.ty.ndim < 0:
             return value
+        if isinstance(value.ty.shape, relax.ShapeExpr):
+            return self._named(value)
         return with_fresh_dims(self.builder, value, int(value.ty.ndim), dtype_of(value))
+
+    def _named(self, value: Expr) -> Expr:
+        """A tensor whose sizes are numbers and names: kernels get no formulas."""
+        own = dims_of(value)
+        if all(isinstance(one, int | tvm.tirx.Var) for one in own):
+            return value
+        return cast_to(self.builder, value, [bound(self.builder, one) for one in own])
 
     def _bind(self, node: NodeProto, results: list[Expr], scope: Scope) -> None:
         for name, result in zip(node.output, results, strict=False):
