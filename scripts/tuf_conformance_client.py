@@ -48,7 +48,7 @@ def main() -> int:
             info = updater.get_targetinfo(name)
             if info is None:
                 return 1
-            place = given.target_dir / f"{info.hashes.get('sha256', '')[:16]}-{name.replace('/', '%2F')}"
+            place = given.target_dir / name.replace("/", "%2F")
             if updater.find_cached_target(info, str(place)) is None:
                 updater.download_target(info, str(place), given.target_base_url)
     except (AgentError, RepositoryError, DownloadError, OSError, ValueError, httpx.HTTPError) as error:
