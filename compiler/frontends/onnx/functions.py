@@ -8,6 +8,7 @@ import onnx
 from onnx import FunctionProto, ModelProto, NodeProto, TypeProto, inliner
 
 DOMAIN = "edgec.expanded"
+MOST_ROUNDS = 8  # of expansion: in a damaged model, a definition may come back to its own operator
 
 
 def expand(model: ModelProto, has_converter: Callable[[NodeProto], bool]) -> ModelProto | None:

@@ -113,5 +113,5 @@ def _inline(model: ModelProto, path: Path) -> ModelProto:
         from onnx import inliner
 
         return inliner.inline_local_functions(model)
-    except RuntimeError as error:
+    except (RuntimeError, onnx.checker.ValidationError) as error:
         raise ModelError(f"{path}: its functions cannot be inlined: {opening(error)}") from error

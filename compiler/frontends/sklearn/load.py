@@ -7,8 +7,11 @@ to build arrays, are ever instantiated; any other name in a pickle is rejected b
 from __future__ import annotations
 
 import io
+import os
 import pickle
-from collections.abc import Mapping
+import signal
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +29,7 @@ Arrays = Mapping[str, npt.NDArray[np.generic]]
 INPUT = "input"
 OPSETS = {"": 18, "ai.onnx.ml": 3}
 EXTRA = "trees"
+MOST_LOADING_S = 120
 
 # Everything that may appear in the pickle of an estimator; none of these runs code that the file brings.
 ALLOWED = frozenset(
@@ -157,14 +161,80 @@ def _unpickle(content: bytes, path: Path) -> Any:  # noqa: ANN401 - whatever the
                 f"it names {module}.{name}, which is not part of scikit-learn and is not loaded for safety"
             )
 
-    try:
+        def load_build(self) -> None:
+            if isinstance(self.stack[-2], np.dtype):
+                _check_dtype_state(self.stack[-1])
+            super().load_build()
+
+        dispatch = {**NumpyUnpickler.dispatch, pickle.BUILD[0]: load_build}  # noqa: RUF012 - as its base has it
+
+    def read() -> Any:  # noqa: ANN401
         return Restricted(str(path), io.BytesIO(content), ensure_native_byte_order=True).load()
-    except (pickle.UnpicklingError, EOFError, ValueError, TypeError, KeyError, IndexError) as error:
+
+    crash = _crash_of(read)
+    if crash:
+        raise ModelError(f"{path}: cannot be loaded as a scikit-learn model: numpy crashes on it ({crash})")
+    try:
+        return read()
+    except (pickle.UnpicklingError, EOFError, *_DAMAGE) as error:
         raise ModelError(f"{path}: cannot be loaded as a scikit-learn model: {error}") from error
     except (AttributeError, ImportError, ModuleNotFoundError) as error:
         raise ModelError(
             f"{path}: was made with another version of scikit-learn ({error}); save it again with this one"
         ) from error
+
+
+def _crash_of(work: Callable[[], object]) -> str:
+    """The signal that ends a forked process that does `work`; empty if none does.
+
+    Arrays in a pickle state their own layout, and numpy and scikit-learn believe it.
+    """
+    child = os.fork()
+    if child == 0:
+        signal.alarm(MOST_LOADING_S)
+        with suppress(BaseException):  # it is raised again where it is reported
+            work()
+        os._exit(0)
+    status = os.waitpid(child, 0)[1]
+    return signal.Signals(os.WTERMSIG(status)).name if os.WIFSIGNALED(status) else ""
+
+
+# What unpickling raises for a file whose opcodes are out of place.
+_DAMAGE = (
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    OverflowError,
+    AssertionError,
+    RecursionError,
+    SystemError,
+)
+
+
+def _check_dtype_state(state: Any) -> None:  # noqa: ANN401 - whatever the file holds
+    """Check the state of a numpy data type: numpy believes it, and crashes on one that is made up.
+
+    Raises:
+        UnpicklingError: it is not as numpy writes it.
+    """
+    kinds = (
+        (int,),
+        (str,),
+        (tuple, type(None)),
+        (tuple, type(None)),
+        (dict, type(None)),
+        (int,),
+        (int,),
+        (int,),
+    )
+    plain = isinstance(state, tuple) and 8 <= len(state) <= 9
+    if not plain or any(not isinstance(v, kind) for v, kind in zip(state, kinds, strict=False)):
+        raise pickle.UnpicklingError("it holds a damaged data type")
+    names, fields, small = state[3], state[4], all(-1 <= number < 1 << 20 for number in state[5:8])
+    paired = (names is None) == (fields is None) and set(names or ()) == set(fields or {})
+    if state[0] not in (3, 4) or state[1] not in ("<", ">", "|", "=") or not small or not paired:
+        raise pickle.UnpicklingError("it holds a damaged data type")
 
 
 class _Estimator:

@@ -43,7 +43,7 @@ def read_lightgbm(content: bytes) -> TreeModel:
     """
     try:
         return _read(content.decode("utf-8", "replace"))
-    except (KeyError, ValueError, IndexError) as error:
+    except (KeyError, ValueError, IndexError, TypeError, OverflowError) as error:
         if isinstance(error, ForestError):
             raise
         raise ForestError(f"its description of the model is incomplete or damaged ({error!r})") from error

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
 import logging
 from collections.abc import Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from edgec.compiler.errors import ModelError
+from edgec.compiler.errors import ModelError, opening
 from edgec.compiler.frontends import formats
 from edgec.compiler.frontends.interface import Loaded, read_file
 from edgec.compiler.frontends.source import Reference
@@ -40,17 +41,29 @@ def load(path: Path, options: CompileOptions) -> Loaded:
         onnx = to_onnx(model)
     except ForestError as error:
         raise ModelError(f"{path}: cannot be compiled as a {kind.name} model: {error}") from error
-    original = _lightgbm(path) if kind is formats.LIGHTGBM else _xgboost(path, model)
+    original = _lightgbm(content) if kind is formats.LIGHTGBM else _xgboost(path, model)
     return Loaded(onnx, digest, original)
 
 
-def _lightgbm(path: Path) -> Reference | None:
+def _lightgbm(content: bytes) -> Reference | None:
     try:
         import lightgbm
     except ImportError:
         return None
     lightgbm.register_logger(logging.getLogger("lightgbm"))  # its default logger writes to stdout
-    return _Library("LightGBM", lightgbm.Booster(model_file=str(path)).predict, "lightgbm")
+    # With the sizes of its trees, LightGBM reads them in parallel, and an error there ends the process.
+    lines = content.decode("utf-8", "replace").splitlines()
+    text = "\n".join(line for line in lines if not line.startswith("tree_sizes="))
+
+    @functools.cache
+    def booster() -> Any:  # noqa: ANN401 - as LightGBM declares it
+        # Not before it is needed: LightGBM may crash on a damaged file, and it alone would.
+        try:
+            return lightgbm.Booster(model_str=text)
+        except (lightgbm.basic.LightGBMError, ValueError, KeyError) as error:
+            raise ModelError(f"LightGBM cannot read the file: {opening(error)}") from error
+
+    return _Library("LightGBM", lambda x: booster().predict(x), "lightgbm")
 
 
 def _xgboost(path: Path, model: TreeModel) -> Reference | None:
@@ -78,8 +91,7 @@ class _Library:
 
     def __init__(self, name: str, predict: Any, module: str) -> None:  # noqa: ANN401
         self._predict = predict
-        versions = [metadata.version(p) for p in metadata.packages_distributions().get(module, [])[:1]]
-        self.description = " ".join([name, *versions])
+        self.description = f"{name} {importlib.import_module(module).__version__}"
 
     def run(self, inputs: Arrays) -> dict[str, npt.NDArray[np.generic]]:
         """The prediction for the rows of the only input."""

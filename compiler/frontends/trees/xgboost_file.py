@@ -48,7 +48,7 @@ def read_xgboost(content: bytes) -> TreeModel:
     document = parse(content)
     try:
         return _from_document(document)
-    except (KeyError, TypeError, IndexError, ValueError) as error:
+    except (KeyError, TypeError, IndexError, ValueError, AttributeError, OverflowError) as error:
         if isinstance(error, ForestError):
             raise
         raise ForestError(f"its description of the model is incomplete or damaged ({error!r})") from error

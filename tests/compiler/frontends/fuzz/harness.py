@@ -1,0 +1,165 @@
+"""Feed damaged files to a loader in forked processes, and find what is neither a model nor a message."""
+
+from __future__ import annotations
+
+import io
+import mmap
+import os
+import pickle
+import random
+import resource
+import signal
+import struct
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from edgec.targets import EdgecError
+
+BATCH = 250  # inputs of one process
+LIMIT_S = 20  # for one input
+MEMORY = 6 << 30  # bytes of addresses beyond those that the process begins with
+
+
+@dataclass
+class Found:
+    """What became of the inputs."""
+
+    inputs: int = 0
+    seconds: float = 0.0
+    outcomes: Counter[str] = field(default_factory=Counter)
+    bad: dict[str, str] = field(default_factory=dict)  # by signature: the seed and the trace of the first
+
+    @property
+    def told(self) -> str:
+        rate = self.inputs / max(self.seconds, 1e-9)
+        kinds = ", ".join(f"{count} {kind}" for kind, count in self.outcomes.most_common())
+        return f"{self.inputs} inputs in {self.seconds:.0f} s ({rate:.0f}/s): {kinds}; {len(self.bad)} kinds of defects"
+
+
+T = TypeVar("T")
+Mutate = Callable[[random.Random, Path], Path]
+Load = Callable[[Path], object]
+
+
+def fuzz(mutate: Mutate, load: Load, count: int, seed: int = 0, limit_s: float = 1e9) -> Found:
+    """Load `count` damaged files.
+
+    Args:
+        mutate: writes a damaged file into a folder and returns it.
+        load: the loader.
+        seed: of the first input; the others follow.
+        limit_s: seconds after which no further process starts.
+    """
+    found, begin, number = Found(), time.monotonic(), 0
+    while number < count and time.monotonic() - begin < limit_s:
+        number = _batch(mutate, load, seed, number, min(number + BATCH, count), found)
+    found.seconds = time.monotonic() - begin
+    return found
+
+
+def apart(make: Callable[[], T]) -> T:
+    """What `make` returns, made in a forked process: threads that libraries start would be lost in later forks."""
+    with tempfile.TemporaryFile() as told:
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                content = pickle.dumps(make())
+                while content:
+                    content = content[os.write(told.fileno(), content) :]
+                code = 0
+            finally:
+                os._exit(code)
+        status = os.waitpid(child, 0)[1]
+        assert status == 0, "the samples cannot be made"
+        told.seek(0)
+        made: T = pickle.load(told)
+        return made
+
+
+def _batch(mutate: Mutate, load: Load, seed: int, first: int, end: int, found: Found) -> int:
+    """Load inputs in one process; returns the number of the next input."""
+    at = mmap.mmap(-1, 8)
+    at[:] = struct.pack("<q", first)
+    with tempfile.TemporaryFile() as told, tempfile.TemporaryDirectory(prefix="edgec-fuzz-") as folder:
+        child = os.fork()
+        if child == 0:
+            try:
+                _work(mutate, load, seed, range(first, end), at, told.fileno(), Path(folder))
+            finally:
+                os._exit(0)
+        status = os.waitpid(child, 0)[1]
+        told.seek(0)
+        for line in told.read().decode("utf-8", "replace").splitlines():
+            kind, _, detail = line.partition("\t")
+            found.inputs += 1
+            found.outcomes[kind] += 1
+            if kind == "defect":
+                signature, _, trace = detail.partition("\t")
+                found.bad.setdefault(signature, trace.replace("\\n", "\n"))
+        (place,) = struct.unpack("<q", at[:])
+        if not os.WIFSIGNALED(status):
+            return end
+        name = signal.Signals(os.WTERMSIG(status)).name
+        kind = "hang" if name == "SIGALRM" else "crash"
+        found.inputs += 1
+        found.outcomes[kind] += 1
+        found.bad.setdefault(f"{kind} {name}", f"seed {seed}, input {place}")
+        return int(place) + 1
+
+
+def _work(
+    mutate: Mutate, load: Load, seed: int, numbers: range, at: mmap.mmap, told: int, folder: Path
+) -> None:
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.dup2(null, 2)
+    sys.stderr = io.StringIO()
+    warnings.simplefilter("ignore")
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, resource.RLIM_INFINITY))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    for number in numbers:
+        at[:] = struct.pack("<q", number)
+        rng = random.Random(f"{seed}/{number}")
+        try:
+            path = mutate(rng, folder)
+        except Exception as error:  # noqa: BLE001 - what was damaged cannot be written
+            os.write(told, f"unwritable\t{type(error).__name__}\n".encode())
+            continue
+        signal.alarm(LIMIT_S)
+        os.write(
+            told, _outcome(load, path, f"seed {seed}, input {number}").encode("utf-8", "replace") + b"\n"
+        )
+        signal.alarm(0)
+
+
+def _outcome(load: Load, path: Path, which: str) -> str:
+    try:
+        load(path)
+    except EdgecError as error:
+        if type(error).__name__ == "InternalError":
+            return f"defect\tInternalError {str(error)[:80]!r}\t{which}: {error!r}"
+        long = len(str(error).splitlines()) > 2 or len(str(error)) > 12000
+        return f"defect\ta long message\t{which}: {str(error)[:300]!r}" if long else "refused"
+    except MemoryError:
+        return f"defect\tMemoryError\t{which}"
+    except BaseException as error:  # noqa: BLE001 - this is what is searched
+        frames = traceback.extract_tb(error.__traceback__)
+        ours = [f for f in frames if "/tests/" not in f.filename]
+        last = next(
+            (f for f in reversed(ours) if "site-packages" not in f.filename), ours[-1] if ours else frames[-1]
+        )
+        signature = f"{type(error).__name__} at {Path(last.filename).name}:{last.lineno}"
+        trace = f"{which}: {type(error).__name__}: {str(error)[:200]}".replace("\n", " ").replace("\t", " ")
+        return f"defect\t{signature}\t{trace}"
+    return "loaded"
