@@ -30,7 +30,6 @@ from scripts.standard_engines import ENGINES, TITLES  # noqa: E402 - found only 
 from tests.compiler import backend_cases as cases  # noqa: E402 - found only with the line above
 
 LIMIT_S = 60
-TOGETHER = 16  # cases in a model
 ORDER = ("native", "fallback", "wrong", "refused", "excluded")
 
 
@@ -60,7 +59,7 @@ def run_all(results: Path, only: str, until: float, engine: str) -> int:
             _write(results, cases.Outcome(test.name, operator, "excluded", case))
         else:
             made.append(case)
-    groups = _groups(made, TOGETHER if engine == "edgec" else 1)
+    groups = cases.grouped(made, cases.TOGETHER if engine == "edgec" else 1)
     worker, ran = _worker(), 0
     while groups:
         if time.monotonic() - begin > until:
@@ -84,19 +83,6 @@ def run_all(results: Path, only: str, until: float, engine: str) -> int:
         print(f"{ran} of {len(made)}", file=sys.stderr, flush=True)
     worker.shutdown()
     return sum(len(group) for group in groups)
-
-
-def _groups(made: list[cases.Case], size: int) -> list[list[cases.Case]]:
-    """Cases that can be compiled together, of the same operator sets."""
-    groups: list[list[cases.Case]] = []
-    for case in made:
-        fitting = (g for g in reversed(groups) if len(g) < size and cases.alike(g[0], case))
-        group = next(fitting, None)
-        if group is None:
-            groups.append([case])
-        else:
-            group.append(case)
-    return groups
 
 
 def _worker() -> ProcessPoolExecutor:

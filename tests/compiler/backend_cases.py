@@ -10,7 +10,7 @@ from __future__ import annotations
 import fnmatch
 import functools
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from tests.compiler.onnx_models import build, save
 EXCLUSIONS = Path(__file__).with_name("backend_exclusions.toml")
 REDUCTIONS = ("Max", "Min", "Sum", "Mean", "Prod", "LogSumExp", "LogSum", "SumSquare", "L1", "L2")
 BF16_RTOL = 2**-6  # two steps of bfloat16, as the onnx package's own runner allows
+TOGETHER = 16  # cases in a model
 STORED = ("simple", "pytorch-converted", "pytorch-operator")
 FROZEN: dict[str, tuple[int, ...]] = {
     **{f"Reduce{kind}": (1,) for kind in REDUCTIONS},
@@ -243,6 +244,19 @@ def alike(one: Case, other: Case) -> bool:
     """Whether two cases can be parts of one model."""
     opsets = [sorted((o.domain, o.version) for o in case.model.opset_import) for case in (one, other)]
     return opsets[0] == opsets[1] and not one.model.functions and not other.model.functions
+
+
+def grouped(made: Iterable[Case], size: int) -> list[list[Case]]:
+    """Cases in groups of at most `size` that are `alike`."""
+    groups: list[list[Case]] = []
+    for case in made:
+        fitting = (group for group in reversed(groups) if len(group) < size and alike(group[0], case))
+        group = next(fitting, None)
+        if group is None:
+            groups.append([case])
+        else:
+            group.append(case)
+    return groups
 
 
 def run_together(cases: Sequence[Case], folder: Path) -> list[Outcome]:

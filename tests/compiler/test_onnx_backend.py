@@ -87,19 +87,18 @@ def picked(module: str, patterns: dict[str, str]) -> list[Any]:
 @pytest.mark.parametrize("part", range(PARTS))
 def test_a_part_of_the_standard_node_tests(part: int, tmp_path: Path) -> None:
     names = sorted(module.name for module in pkgutil.iter_modules(node.__path__))
-    patterns, ran, failed = cases.exclusions(), 0, []
-    for test in (test for name in names[part::PARTS] for test in picked(name, patterns)):
-        case = cases.make_case(test)
-        if isinstance(case, str):  # no case for this compiler, for the reason that it names
-            continue
-        outcome = cases.run_case(case, tmp_path)
-        wanted = {"fallback"} if case.operator in FALLBACK else {"native"}
-        wanted |= {"native", "fallback"} if case.operator in PARTLY_FALLBACK else set()
-        ran += 1
-        if outcome.result not in wanted:
-            failed.append(outcome)
+    patterns = cases.exclusions()
+    made = [cases.make_case(test) for name in names[part::PARTS] for test in picked(name, patterns)]
+    known = [case for case in made if isinstance(case, cases.Case)]  # else no case, for the reason that it is
+    failed = []
+    for group in cases.grouped(known, cases.TOGETHER):
+        for case, outcome in zip(group, cases.run_together(group, tmp_path), strict=True):
+            wanted = {"fallback"} if case.operator in FALLBACK else {"native"}
+            wanted |= {"native", "fallback"} if case.operator in PARTLY_FALLBACK else set()
+            if outcome.result not in wanted:
+                failed.append(outcome)
     assert not failed
-    assert ran >= 20
+    assert len(known) >= 20
 
 
 @pytest.mark.long
