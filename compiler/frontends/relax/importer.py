@@ -313,8 +313,8 @@ class Importer:
         if dynamic is None:
             made = self.by_usual_converter(node, inputs, scope)
             if all(is_static(x) for x in tensors):  # what depends on the data needs a converter that says how
-                for result in made:
-                    _ = isinstance(result, NO_TENSOR) or shape_of(result)
+                for name, result in zip(node.output, made, strict=False):  # one that nobody reads has no type
+                    _ = not name or isinstance(result, NO_TENSOR) or shape_of(result)
             return made
         from_data = AMOUNTS.get(node.op_type, len(inputs))
         if all(is_static(x) for x in tensors) and all(
