@@ -15,6 +15,9 @@ from edgec.protocol.errors import InvalidTransition, VersionConflict
 from edgec.protocol.jobs import JobState, JobUpdate, JobUpdateAccepted, JobUpdateRejected, apply_update
 from edgec.protocol.topics import Kind, ParsedTopic, Topics
 
+UNDECIDED_S = 300.0
+"""A device that waits for frames says so every minute; a job stays open for at least so long after the last time."""
+
 
 def apply_job_update(
     session: Session, device: Device, topic: ParsedTopic, payload: bytes, now: float
@@ -65,7 +68,8 @@ def _store(session: Session, device: Device, job: Job, state: JobState, version:
             _record(session, device, job)
     elif job.detail.get("undecided"):
         # The device waits for frames to judge the new model by: that takes as long as it takes.
-        job.expires_at = max(job.expires_at, now + float(job.detail.get("timeout_s") or 0))
+        timeout_s = max(float(job.detail.get("timeout_s") or 0), UNDECIDED_S)
+        job.expires_at = max(job.expires_at, now + timeout_s)
     job.state, job.update_seq = state.value, version
 
 

@@ -7,10 +7,14 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from edgec.fleet.jobs.service import cancel_job, queue_command
+from edgec.fleet.jobs.service import cancel_job, create_job, expire_jobs, queue_command
+from edgec.fleet.jobs.updates import UNDECIDED_S, apply_job_update
 from edgec.fleet.problems import Problem
 from edgec.fleet.store.database import Database
 from edgec.fleet.store.tables import Audit, Device, Job
+from edgec.protocol.codec import encode
+from edgec.protocol.jobs import JobState, JobUpdate
+from edgec.protocol.topics import Kind, ParsedTopic
 
 
 @pytest.fixture
@@ -49,3 +53,26 @@ def test_a_job_of_another_device_cannot_be_canceled(database: Database) -> None:
     assert refused.value.status == 404
     with database.writing() as session:
         assert cancel_job(session, "ann", "accepted", job.id).state == "CANCELED"
+
+
+def test_a_probation_that_waits_for_frames_keeps_its_job_open(database: Database) -> None:
+    with database.writing() as session:
+        device = session.scalars(select(Device).filter_by(name="accepted")).one()
+        job = create_job(
+            session, device, {"operation": "update"}, purpose="update", timeout_s=10.0, now=1000.0
+        )
+        session.flush()
+        topic = ParsedTopic("f", "accepted", Kind.JOB_UPDATE, job.id)
+
+        def told(now: float, **details: str) -> None:
+            update = JobUpdate(state=JobState.IN_PROGRESS, details=details)
+            apply_job_update(session, device, topic, encode(update), now)
+
+        told(1001.0)
+        assert job.expires_at == 1011.0
+        told(1005.0, undecided="no frame seen from door")
+        assert job.expires_at == 1005.0 + UNDECIDED_S
+        told(1200.0, undecided="")
+        assert job.expires_at == 1005.0 + UNDECIDED_S, "nothing is added once frames come"
+        assert not expire_jobs(session, 1300.0)
+        assert expire_jobs(session, 1400.0) == {device.id}
