@@ -35,6 +35,10 @@ class Sessions:
         """The model's session for a frame, and whether it begins with this frame after a gap."""
         held = self._open.get(loaded.digest)
         if held is None or held.loaded is not loaded:
+            # those that would begin anew with their next frame: of models that were replaced, too
+            over = [d for d, o in self._open.items() if frame.monotonic_ns - o.monotonic_ns > self._gap_ns]
+            for digest in over:
+                del self._open[digest]
             held = self._open[loaded.digest] = _Open(loaded, loaded.session())
         begins = held.number >= 0 and self._is_gap(held, frame)
         if begins:

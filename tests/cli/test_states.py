@@ -59,6 +59,7 @@ def test_run_takes_a_sequence_and_continues_from_a_file(place: Path, edgec: Edge
     assert json.loads(done.stdout)["outputs"]["stateN"] == (x[0] + 1).tolist(), done.stderr
 
 
+@pytest.mark.long
 def test_verify_takes_a_sequence_and_bench_runs_a_session(place: Path, edgec: Edgec) -> None:
     np.savez(place / "three.npz", x=np.random.default_rng(0).random((3, 1, 3), np.float32))
     done = edgec("verify", "sum.edge", "sum.onnx", "--inputs", "three.npz", "--json", cwd=place)
@@ -74,6 +75,7 @@ def test_verify_takes_a_sequence_and_bench_runs_a_session(place: Path, edgec: Ed
     assert set(json.loads(done.stdout)["latency"]) == {"edgec", "onnxruntime"}
 
 
+@pytest.mark.long
 def test_no_state_leaves_it_to_the_caller(place: Path, edgec: Edgec, artifact: Path) -> None:
     done = edgec("compile", "sum.onnx", "--no-state", "--tune", "none", "-o", "plain.edge", cwd=place)
     assert done.returncode == 0, done.stderr

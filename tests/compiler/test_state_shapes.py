@@ -63,6 +63,7 @@ def test_a_session_takes_sizes_within_bounds(tmp_path: Path) -> None:
     check(result.artifact, [1, 6, 3, 3, 2])
 
 
+@pytest.mark.long
 def test_a_state_of_other_sizes_needs_a_session_of_its_own(tmp_path: Path) -> None:
     shapes = ({"x": (n, 3), "state": (n, 1)} for n in (1, 2))
     first, second = shapes

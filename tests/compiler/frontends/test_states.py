@@ -175,7 +175,7 @@ def decoder(past: Shape, present: Shape | None) -> ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
-@pytest.mark.parametrize("present", [[1, "past + 1", 4], None])
+@pytest.mark.parametrize("present", [[1, "past + 1", 4], pytest.param(None, marks=pytest.mark.long)])
 def test_a_cache_that_grows_is_a_window_of_the_last_entries(present: Shape | None, tmp_path: Path) -> None:
     kept, made = 5, decoder([1, "past", 4], present)
     w = [numpy_helper.to_array(tensor) for tensor in made.graph.initializer]

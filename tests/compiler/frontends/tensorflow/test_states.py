@@ -62,6 +62,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_a_saved_model_keeps_its_variables(models: Path, tmp_path: Path) -> None:
     source = load_source(models / "ring", CompileOptions())
     assert {state.input for state in source.states} == {"rows", "count"}, "its weight is a constant"
