@@ -30,7 +30,7 @@ def check(model: ModelProto, inputs: dict[str, np.ndarray]) -> None:
                     np.testing.assert_allclose(got[name], value, rtol=1e-4, atol=1e-5)
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck))
 @given(programs())
 def test_random_programs(program: tuple[ModelProto, dict[str, np.ndarray]]) -> None:
     check(*program)

@@ -17,9 +17,10 @@ from edgec.compiler.frontends.relax.converters.registry import is_constant, valu
 from edgec.compiler.frontends.relax.values import shape_or_none
 
 MOST_FOLDED = 64  # elements of each constant
-# Integer arithmetic starts from these, or they have sub-graphs.
+# Integer arithmetic starts from these, they have sub-graphs, or their results are no tensors.
 KEPT = frozenset(
     {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "If", "Loop", "Scan", "SequenceMap"}
+    | {"SplitToSequence", "SequenceConstruct", "SequenceEmpty", "Optional"}
 )
 
 
@@ -47,8 +48,13 @@ def known_results(
         else:
             return None
         hollow = hollow or arrays[name].size == 0
-    small = all(array.size <= MOST_FOLDED for array in arrays.values()) and node.op_type not in KEPT
-    if not (hollow or small) or not arrays or len(arrays) < len([name for name in node.input if name]):
+    small = all(array.size <= MOST_FOLDED for array in arrays.values())
+    if (
+        node.op_type in KEPT
+        or not (hollow or small)
+        or not arrays
+        or len(arrays) < len([name for name in node.input if name])
+    ):
         return None
     alone = helper.make_graph(
         [node], "nothing", [ValueInfoProto(name=name) for name in arrays], _wanted(node)
