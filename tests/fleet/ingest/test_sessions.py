@@ -18,6 +18,7 @@ from edgec.fleet.broker.mqtt_client import BrokerAddress
 from edgec.fleet.ingest import sessions
 from edgec.fleet.ingest.sessions import IngestSessions, session_names
 from edgec.fleet.store.database import Database
+from edgec.fleet.store.tables import Lease
 from tests.fleet.servers import FleetServer, wait_for
 from tests.fleet.sim_device import SimDevice
 
@@ -154,7 +155,7 @@ def test_every_session_is_held_once_by_the_living(steps: list[tuple[str, int]]) 
     _Client.connected = {}
     folder = tempfile.TemporaryDirectory()
     database = Database(f"sqlite:///{folder.name}/leases.db")
-    database.migrate()
+    Lease.metadata.create_all(database.engine, tables=[Lease.metadata.tables["leases"]])
     names = session_names("fleet", "f", "g", 5)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sessions, "MqttClient", _Client)
