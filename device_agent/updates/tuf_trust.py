@@ -136,10 +136,11 @@ class TufTrust:
         roles: dict[str, Any] = {}
         loaded = (root, self._load(Timestamp), self._load(Snapshot), self._load(Targets))
         for role, metadata in zip(ROLES, loaded, strict=True):
-            keys = sorted(root.signed.roles[role].keyids)
+            own, keys = sorted(root.signed.roles[role].keyids), _keys_held(root.signed, role)
             known = seen.get(role, {})
-            # After a fast-forward attack, root names new keys for the role, and its versions start over.
-            if known.get("keys") == keys and metadata.signed.version < known.get("version", 0):
+            # After a fast-forward attack, root names new keys, and versions start over. Floors of earlier versions of
+            # edgec were tied to the role's own keys alone.
+            if known.get("keys") in (keys, own) and metadata.signed.version < known.get("version", 0):
                 raise TrustError(
                     f"the fleet's {role} metadata went back from version {known['version']}"
                     f" to {metadata.signed.version}"
@@ -154,6 +155,15 @@ class TufTrust:
 
     def _load(self, kind: type[Root] | type[Timestamp] | type[Snapshot] | type[Targets]) -> Metadata[Any]:
         return Metadata.from_file(str(self._folder / f"{kind.type}.json"))
+
+
+def _keys_held(root: Root, role: str) -> list[str]:
+    """The keys on which a role's floor depends: with new keys for timestamp or snapshot, root lets both start over, and
+    with them the versions of targets that a snapshot lists (TUF 1.0, 5.3.11)."""
+    roles = {"root": ["root"], "targets": ["targets", "snapshot", "timestamp"]}.get(
+        role, ["snapshot", "timestamp"]
+    )
+    return sorted({key for name in roles for key in root.roles[name].keyids})
 
 
 def trust_of(identity: EnrollResponse | None, state: Path, target: str) -> Trust:
