@@ -116,7 +116,7 @@ def _by_members(path: Path) -> Format | None:
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
-    except (zipfile.BadZipFile, OSError) as error:
+    except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError) as error:
         raise ModelError(f"{path}: is a damaged archive; export or download it again") from error
     unpacked, packed = sum(member.file_size for member in members), path.stat().st_size
     if len(members) > MOST_MEMBERS or unpacked > MOST_GROWTH * packed + GROWTH_FREE_BYTES:

@@ -259,6 +259,8 @@ def _read_config(content: bytes) -> ArtifactConfig:
         version = document["format_version"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ArtifactError(f"its config is malformed ({error})") from error
+    if not isinstance(version, int):
+        raise ArtifactError(f"its config is malformed (format version {version!r:.40})")
     if version != FORMAT_VERSION:
         raise ArtifactError(
             f"it has format version {version}, this edgec reads version {FORMAT_VERSION}; "
