@@ -74,7 +74,8 @@ def convert_operators(g: Writer, within: str = "") -> list[tuple[Operator, str]]
             CONVERTERS[operator.kind](g, operator)
             fold(g, operator, first)
         except Refused as refusal:
-            if not lost.intersection(operator.inputs):  # else the cause has been told
+            known = operator.kind in CONVERTERS
+            if not (known and lost.intersection(operator.inputs)):  # else the cause has been told
                 refused.append((operator, str(refusal)))
             lost.update(operator.outputs)
         except INCONSISTENT as error:
