@@ -137,6 +137,8 @@ def _open_operator(model: ModelProto) -> str:
 def _is_open(node: Any, graph: Graph) -> bool:  # noqa: ANN401 - NodeProto, whose stub lacks fields
     if node.op_type in OPEN or node.op_type.startswith("QLinear") or node.op_type.endswith("Integer"):
         return True
+    if node.op_type == "MaxPool" and len(node.output) > 1:  # where the largest value is
+        return True
     if node.op_type != "Cast":
         return False
     to = next((a.i for a in node.attribute if a.name == "to"), TensorProto.FLOAT)
