@@ -11,8 +11,9 @@ import numpy.typing as npt
 from onnx import ModelProto, TensorProto, helper
 
 from edgec.compiler.frontends.source import Port, SourceModel
-from edgec.compiler.verify.demands import Demand, Graph, demands_of
+from edgec.compiler.verify.demands import Demand, Graph
 from edgec.compiler.verify.inputs import Arrays, make_inputs
+from edgec.compiler.verify.requirements import demands_of
 
 MOST_BYTES = 64 << 20  # of a model's inputs: extremes of larger ones would take longer to write than to run
 LARGE, APART = 1000.0, 7

@@ -16,7 +16,8 @@ from onnx import ModelProto, numpy_helper
 
 from edgec.compiler.errors import InputShapeError
 from edgec.compiler.frontends.source import Port, SourceModel
-from edgec.compiler.verify.demands import Demand, demands_of
+from edgec.compiler.verify.demands import Demand
+from edgec.compiler.verify.requirements import demands_of
 
 Arrays = dict[str, npt.NDArray[np.generic]]
 

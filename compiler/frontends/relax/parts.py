@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import tvm
 from onnx import GraphProto
@@ -25,10 +25,27 @@ from edgec.compiler.frontends.relax.dims import (
 )
 from edgec.compiler.frontends.relax.lists import NO_TENSOR, Absent, RuntimeList, TensorList
 
-if TYPE_CHECKING:
-    from edgec.compiler.frontends.relax.importer import Importer
-
 Value = Any  # an expression, or one of `lists`
+
+
+class Importer(Protocol):
+    """What parts need of the importer that imports their graphs.
+
+    Attributes:
+        builder: where calls are emitted at present.
+        known: integers that follow from shapes, by the tensor that holds them.
+    """
+
+    builder: SourceBuilder
+    known: dict[Expr, list[Dim]]
+
+    def limit(self, var: Expr, like: Dim) -> None:
+        """Note that a symbolic size has the limits of another one."""
+
+    def import_graph(
+        self, graph: GraphProto, outer: MutableMapping[str, Expr], arguments: Sequence[Expr]
+    ) -> list[Expr]:
+        """Import a graph with its inputs bound to `arguments`, and return its outputs."""
 
 
 @dataclass(frozen=True)
