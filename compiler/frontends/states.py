@@ -143,16 +143,13 @@ def keep_windows(model: ModelProto, declared: Sequence[StatePair] | None) -> dic
 
     Args:
         model: the model before its shapes are set.
-        declared: as for `with_states`; without, `past…` and `present…` are found by name.
+        declared: as for `with_states`; without, nothing is cut: a model's outputs are what it says they are.
 
     Returns:
         the outputs that were cut, with the axis.
     """
     inputs, outputs = [v.name for v in model.graph.input], [v.name for v in model.graph.output]
-    if declared is None:
-        pairs = [(a, b) for a in inputs for b in outputs if _is_cache(_tokens(a), _tokens(b))]
-    else:
-        pairs = [(p.input, p.output) for p in declared if p.input in inputs and p.output in outputs]
+    pairs = [(p.input, p.output) for p in declared or () if p.input in inputs and p.output in outputs]
     cut = {out: windows.keep_window(model, into, out) for into, out in pairs}
     return {out: axis for out, axis in cut.items() if axis is not None}
 
@@ -197,13 +194,21 @@ def _by_name(source: SourceModel, taken: set[str]) -> tuple[list[State], list[st
     found = [State(a.name, b.name, None, "names") for a, b in pairs]
     paired = {a.name for a, _ in pairs}
     lost = [p for p in inputs if p.name not in paired and _is_state(_tokens(p.name))]
-    notes = [
-        f"the input {p.name!r} looks like a state, but no output of its shape belongs to it by name: the caller "
+    return found, [] if alone else [_lost(port, outputs) for port in lost]
+
+
+def _lost(into: Port, outputs: Sequence[Port]) -> str:
+    """The note on an input that looks like a state and is none."""
+    grown = next((out.name for out in outputs if _is_cache(_tokens(into.name), _tokens(out.name))), None)
+    if grown is not None:
+        return (
+            f"the input {into.name!r} looks like a cache that grows: the caller passes it. To keep its last entries as "
+            f"a state, declare it in the model card with the output {grown!r}"
+        )
+    return (
+        f"the input {into.name!r} looks like a state, but no output of its shape belongs to it by name: the caller "
         "passes it (or declare the pair in the model card)"
-        for p in lost
-        if not alone
-    ]
-    return found, notes
+    )
 
 
 def _alike(into: Port, out: Port, *, loosely: bool) -> bool:

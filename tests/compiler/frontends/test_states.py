@@ -180,7 +180,8 @@ def test_a_cache_that_grows_is_a_window_of_the_last_entries(present: Shape | Non
     kept, made = 5, decoder([1, "past", 4], present)
     w = [numpy_helper.to_array(tensor) for tensor in made.graph.initializer]
     shapes = {"mask": (1, 1, kept + 1)} | {f"past_key_values.0.{kind}": (1, kept, 4) for kind in "kv"}
-    options = CompileOptions(tune="none", threads=1, input_shapes=shapes)
+    pairs = tuple(StatePair(input=f"past_key_values.0.{kind}", output=f"present.0.{kind}") for kind in "kv")
+    options = CompileOptions(tune="none", threads=1, input_shapes=shapes, states=pairs)
     path = save(made, tmp_path)
     notes = load_source(path, options).notes
     assert "float32[1, 5, 4], the last 5 entries of axis 1" in notes[0]
@@ -198,3 +199,14 @@ def test_a_cache_that_grows_is_a_window_of_the_last_entries(present: Shape | Non
             keys, values = np.concatenate([keys, k])[-kept - 1 :], np.concatenate([values, v])[-kept - 1 :]
             weights = np.exp(q @ keys.T - (q @ keys.T).max())
             np.testing.assert_allclose(y[0], weights @ values / weights.sum(), rtol=1e-4, atol=1e-5)
+
+
+def test_a_cache_that_grows_is_left_as_the_model_says_unless_it_is_declared(tmp_path: Path) -> None:
+    shapes = {"mask": (1, 1, 6)} | {f"past_key_values.0.{kind}": (1, 5, 4) for kind in "kv"}
+    source = load_source(
+        save(decoder([1, "past", 4], [1, "past + 1", 4]), tmp_path), CompileOptions(input_shapes=shapes)
+    )
+    assert not source.states
+    assert {port.name: port.shape for port in source.outputs}["present.0.k"] == (1, 6, 4)
+    assert "looks like a cache that grows" in source.notes[0]
+    assert "with the output 'present.0.k'" in source.notes[0]
