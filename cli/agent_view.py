@@ -44,7 +44,9 @@ def print_status(answer: dict[str, Any]) -> None:
     streams = Table(*heads)
     for one in answer.get("streams", []):
         keys = ("captured", "processed", "dropped", "damaged", "in_flight", "restarts", "events")
-        streams.add_row(one["name"], one["state"], f"{one['fps']:.1f}", *(str(one[key]) for key in keys))
+        streams.add_row(
+            one["name"], one["state"], f"{one['fps']:.1f}", *(str(one.get(key, 0)) for key in keys)
+        )
     out.print(streams)
     models = Table("slot", "state", "model", "version", "frames", "errors", "p50 ms", "message")
     for one in answer.get("models", []):

@@ -7,7 +7,8 @@ import importlib.util
 EXTRAS = {
     "compiler": ("tvm", "onnx", "onnxruntime", "ziglang", "google", "ml_dtypes"),
     "fleet": (
-        "alembic", "amqtt", "fastapi", "nicegui", "psycopg", "python_multipart", "sqlalchemy", "starlette", "uvicorn",
+        "alembic", "amqtt", "authlib", "fastapi", "joserfc", "nicegui", "psycopg", "python_multipart", "sqlalchemy",
+        "starlette", "uvicorn",
     ),
     "s3": ("boto3", "botocore"),
     "pkcs11": ("asn1crypto", "pkcs11"),
@@ -15,7 +16,7 @@ EXTRAS = {
     "trees": ("joblib", "lightgbm", "skl2onnx", "sklearn", "xgboost"),
     "tflite": ("ai_edge_litert", "flatbuffers"),
     "tensorflow": ("keras", "tensorflow"),
-    "torch": ("onnxscript", "torch"),
+    "torch": ("onnx_ir", "onnxscript", "torch"),
 }  # fmt: skip
 """Extra → the modules that its packages, and those that they require, provide to edgec."""
 
