@@ -7,6 +7,7 @@ failure like others.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tempfile
 import time
@@ -103,6 +104,7 @@ class _Search:
         self._shown, self._fallback = 0, True
         self.tries, self.exhausted, self.try_s = 0, False, 120.0
         self.model, self.inputs, self.failure = ModelProto(), Arrays(), Failure("", "", "")
+        self._known: dict[bytes, Failure | None] = {}  # how each model failed that was tried
 
     def begin(self, path: Path, values: Path | None, ways: Sequence[bool]) -> Failure:
         """See how the whole model fails, and read it as a graph with the values of all its nodes."""
@@ -151,8 +153,19 @@ class _Search:
 
     def fails(self, model: ModelProto, inputs: Arrays) -> bool:
         """Whether a model fails as the whole does; if so, it is the smallest so far."""
-        if self._is_over():
+        key = _digest(model, inputs)
+        if key not in self._known:
+            if self._is_over():
+                return False
+            self._known[key] = self._try(model, inputs)
+        failure = self._known[key]
+        if failure is None or failure.signature != self.failure.signature:
             return False
+        self.model, self.inputs, self.failure = model, inputs, failure
+        return True
+
+    def _try(self, model: ModelProto, inputs: Arrays) -> Failure | None:
+        """How a model fails."""
         self.tries += 1
         file, beside = self._folder / "try.onnx", self._folder / "try.npz"
         file.write_bytes(model.SerializeToString())
@@ -172,10 +185,7 @@ class _Search:
             )
         )
         self._tell()
-        if failure is None or failure.signature != self.failure.signature:
-            return False
-        self.model, self.inputs, self.failure = model, inputs, failure
-        return True
+        return failure
 
     def _is_over(self) -> bool:
         self.exhausted = self.exhausted or time.monotonic() - self._begin > self._limit_s
@@ -240,6 +250,15 @@ class _Search:
             self.tries,
             self.exhausted,
         )
+
+
+def _digest(model: ModelProto, inputs: Arrays) -> bytes:
+    """What tells a model with its inputs from others."""
+    found = hashlib.sha256(model.SerializeToString(deterministic=True))
+    for name, array in sorted(inputs.items()):
+        found.update(f"{name} {array.dtype} {array.shape}".encode())
+        found.update(array.tobytes())
+    return found.digest()
 
 
 def _inferred(given: ModelProto) -> dict[str, ValueInfoProto]:
