@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -83,7 +84,15 @@ def reduce_command(
     if reduced.inputs:
         np.savez_compressed(beside, **reduced.inputs)  # type: ignore[arg-type]
     files = [file for file in (output, beside) if file.exists()]
-    again = f"edgec debug reduce {output}" + (f" --values {beside}" if reduced.inputs else "")
+    again = shlex.join(
+        [
+            "edgec", "debug", "reduce", str(output),
+            *(["--values", str(beside)] if reduced.inputs else []),
+            *(["--target", named] if named != "host" else []),
+            *([f"--budget={budget:g}"] if budget != CompileOptions().error_budget else []),
+            *([] if fallback is None else ["--fallback" if fallback else "--no-fallback"]),
+        ]
+    )  # fmt: skip
     if as_json:
         emit_json(
             {

@@ -47,6 +47,7 @@ def test_a_model_that_differs_is_reduced_with_its_sizes_weights_and_inputs(
     done = edgec("debug", "reduce", "sums.onnx", "--budget", "1e-9", "-o", "cut.onnx", cwd=folder)
     assert done.returncode == 0, done.stderr
     assert "nodes    sums" in done.stdout
+    assert "again    edgec debug reduce cut.onnx --values cut.npz --budget=1e-09\n" in done.stdout
     assert (folder / "cut.onnx").stat().st_size + (folder / "cut.npz").stat().st_size < 4000
     again = edgec("compile", "cut.onnx", "--budget", "1e-9", "--verify-with", "cut.npz", cwd=folder)
     assert again.returncode == 1
