@@ -149,7 +149,8 @@ def main() -> None:
     complaints = Complaints()
     log.set_up()
     channel = child.enter(sys.argv[1:])
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "16")
+    # Whatever the environment says: by what FFmpeg prints, damaged pictures are known.
+    os.environ["OPENCV_FFMPEG_LOGLEVEL"] = "16"
     cv2.setNumThreads(1)
     try:
         start, fds = channel.receive(START_CAPTURE)
