@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel, Field
 
 from edgec.fleet.access.identity import Identity, require_role
@@ -31,11 +31,14 @@ def set_cookie(server: Services, response: Response, cookie: str) -> None:
     )  # fmt: skip
 
 
-def _browser(asking: Identity | None) -> Identity:
+def _browser(asking: Asking) -> Identity:
     who = require_role(asking, "viewer")
     if not who.session:
         raise Problem(400, "No session", "This is for browsers that are signed in.")
     return who
+
+
+Browser = Annotated[Identity, Depends(_browser)]
 
 
 @router.post("/session", status_code=204)
@@ -56,16 +59,14 @@ def sign_out(server: Server, request: Request, response: Response) -> None:
 
 
 @router.post("/session/active", status_code=204)
-def stay(asking: Asking) -> None:
+def stay(_who: Browser) -> None:
     """Report that the person is active, which keeps the session from ending for idleness."""
-    _browser(asking)
 
 
 @router.post("/session/confirm", status_code=204)
-def confirm(server: Server, request: Request, asking: Asking, body: SignIn) -> None:
+def confirm(server: Server, request: Request, who: Browser, body: SignIn) -> None:
     """Prove to be there, with the token that the session began with; for some minutes the browser may then do what
     cannot be taken back."""
-    who = _browser(asking)
     server.auth.limits.check("confirmation", address(request))
     if not server.auth.sessions.confirm(who, body.token):
         server.auth.limits.failed("confirmation", address(request), who.name, "another token")

@@ -124,7 +124,7 @@ class Authority:
     def _save(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         replace_file(folder / KEY, key_pem(self._key), copied=True)
-        replace_file(folder / CERTIFICATE, self.pem.encode(), mode=0o644, copied=True)
+        replace_file(folder / CERTIFICATE, self.pem.encode(), copied=True)
 
     def device(self, request: str, name: str, valid: timedelta) -> Issued:
         """Issue a device's certificate for the key of its request (PEM); the subject of the request is ignored.

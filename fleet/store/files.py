@@ -65,6 +65,8 @@ def replace_file(
 def mend(path: Path) -> bool:
     """Write a file that is damaged or gone from its copy, or a copy that is damaged or missing from its file.
 
+    Either way only the owner may read what is written, whatever the other allows.
+
     Returns:
         Whether the file itself was written.
 
@@ -83,13 +85,12 @@ def mend(path: Path) -> bool:
             "gone" if present is None else "altered",
             copy.name,
         )
-        replace_file(path, wanted, mode=copy.stat().st_mode & 0o777)
+        replace_file(path, wanted)
         return True
     if not intact and present is not None:
         if kept:
             log.error("%s was damaged: it is written again from %s", copy, path.name)
-        mode = path.stat().st_mode & 0o777
-        replace_file(copy, hashlib.sha256(present).hexdigest().encode() + b"\n" + present, mode=mode)
+        replace_file(copy, hashlib.sha256(present).hexdigest().encode() + b"\n" + present)
     return False
 
 

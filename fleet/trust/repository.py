@@ -176,7 +176,7 @@ class Repository:
         self._write("timestamp.json", timestamp.to_bytes())
 
     def _write(self, name: str, content: bytes) -> None:
-        replace_file(self._metadata / name, content, mode=0o644, copied=True)
+        replace_file(self._metadata / name, content, copied=True)
 
 
 S = TypeVar("S", Root, Targets, Timestamp)

@@ -140,7 +140,7 @@ ROLES = ("nobody", "device", "viewer", "operator", "admin")
 OPEN = {
     "POST /api/v1/enroll", "POST /api/v1/session", "DELETE /api/v1/session", "GET /healthz", "GET /readyz",
     "GET /api/v1/ca/certificate", "GET /api/v1/ca/revoked", "POST /api/v1/certificates/renew",
-    "GET /metrics", "GET /tuf/metadata/{name}",
+    "GET /metrics", "GET /tuf/metadata/{name}", "GET /api/v1/oidc/start", "GET /api/v1/oidc/callback",
 }  # fmt: skip
 
 
@@ -151,13 +151,22 @@ def needed(label: str) -> str:
     method, path = label.split(" ", 1)
     if label == "POST /api/v1/captures":
         return "device"
-    admin = ("/access-tokens", "/audit", "/trust/metadata", "/registry/gc", "/certificates/{serial}")
+    if label.startswith("POST /api/v1/session/"):  # Every browser keeps its own session.
+        return "viewer"
+    admin = (
+        "/access-tokens",
+        "/mqtt-users",
+        "/audit",
+        "/trust/metadata",
+        "/registry/gc",
+        "/certificates/{serial}",
+    )
     if any(part in path for part in admin):
         return "admin"
     if (
         method != "GET"
         or path.endswith(("/enroll-tokens", "/certificates"))
-        or path.endswith("/captures/export")
+        or path.endswith(("/captures/export", "/detections/export"))  # much at once
     ):
         return "operator"
     return "viewer"

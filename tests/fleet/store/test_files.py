@@ -40,8 +40,9 @@ def test_a_damaged_file_is_written_from_its_copy(
     tmp_path_factory: pytest.TempPathFactory, content: bytes, data: st.DataObject
 ) -> None:
     path = tmp_path_factory.mktemp("copies") / "ca.key"
-    replace_file(path, content, copied=True)
-    victim = data.draw(st.sampled_from([path, path.with_name("ca.key.copy")]))
+    copy = path.with_name("ca.key.copy")
+    replace_file(path, content, mode=data.draw(st.sampled_from([0o600, 0o644])), copied=True)
+    victim = data.draw(st.sampled_from([path, copy]))
     raw = bytearray(victim.read_bytes())
     match data.draw(st.sampled_from(["alter", "cut", "gone"])):
         case "alter":
@@ -54,4 +55,4 @@ def test_a_damaged_file_is_written_from_its_copy(
     assert mend_folder(path.parent, ("ca.*",)) == ([path] if victim == path else [])
     assert path.read_bytes() == content
     assert mend_folder(path.parent, ("ca.*",)) == []
-    assert path.stat().st_mode & 0o077 == 0
+    assert victim.stat().st_mode & 0o077 == 0
