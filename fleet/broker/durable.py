@@ -7,6 +7,7 @@ import contextlib
 import logging
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakValueDictionary
 
 from amqtt.broker import Broker
 from amqtt.contexts import BrokerConfig
@@ -66,6 +67,8 @@ class DurableBroker(Broker):  # type: ignore[misc]
         self._filters_of: dict[str, set[str]] = {}
         self._ended: dict[int, asyncio.Event] = {}
         """By session, set when its connection is over."""
+        self._taking_over: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        """By client id: connections of one take over one after the other."""
         self._relayed: set[asyncio.Future[Any]] = set()
         self._warned = False
         self.without_connect = 0
@@ -170,7 +173,9 @@ class DurableBroker(Broker):  # type: ignore[misc]
             await handler.mqtt_connack_authorize(False)
             await writer.close()
             raise NoDataError(f"{session.client_id} is not admitted")
-        await self._take_over(session.client_id)
+        # From here to amqtt's registration of the session nothing waits, so the next one finds it.
+        async with self._taking_over.setdefault(session.client_id, asyncio.Lock()):
+            await self._take_over(session.client_id)
         kept = self._sessions.get(session.client_id)
         if session.clean_session or kept is None:
             await self._delete_session(session.client_id)
@@ -181,6 +186,7 @@ class DurableBroker(Broker):  # type: ignore[misc]
             session.keep_alive += self.config.get("timeout-disconnect-delay", 0)
         self._warn_near_limit()
         self._acknowledge_after_commit(handler, session)
+        _end_even_before_start(handler)
         return handler, session
 
     async def _first_packet(self, reader: Stream, writer: Stream) -> tuple[Any, Session]:
@@ -202,22 +208,51 @@ class DurableBroker(Broker):  # type: ignore[misc]
 
     async def _take_over(self, client_id: str) -> None:
         """End the connection that has this client id, its last will included, before the new one begins."""
-        old = self._sessions.get(client_id)
-        if old is None or not old[0].transitions.is_connected():
-            return
-        log.info("%s connects again: its connection from before is closed", client_id)
-        ended = self._ended.setdefault(id(old[0]), asyncio.Event())
-        await old[1].handle_connection_closed()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(ended.wait(), TAKE_OVER_S)
+        if (old := self._sessions.get(client_id)) is not None and old[0].transitions.is_connected():
+            log.info("%s connects again: its connection from before is closed", client_id)
+            ended = self._ended.setdefault(id(old[0]), asyncio.Event())
+            old[1].edgec_over = True
+            await old[1].handle_connection_closed()
+            try:
+                await asyncio.wait_for(ended.wait(), TAKE_OVER_S)
+            except TimeoutError:  # It is stuck.
+                log.warning("%s: its connection from before did not end by itself", client_id)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._stop_handler(old[1]), TAKE_OVER_S)
+                    await asyncio.wait_for(ended.wait(), TAKE_OVER_S)
 
-    async def _handle_client_session(self, reader: Any, writer: Any, session: Session, *rest: Any) -> None:  # noqa: ANN401
+    async def _handle_client_session(
+        self,
+        reader: Stream,
+        writer: Stream,
+        session: Session,
+        handler: Any,  # noqa: ANN401
+        *rest: Any,  # noqa: ANN401
+    ) -> None:
+        """Serve a connection, and close it whatever ended that.
+
+        amqtt leaves a connection open when it gives up on it: after a message that the client did not acknowledge in
+        time, or one to an illegal topic. The client would look connected, unheard, and nobody could take over.
+        """
         ended = self._ended.setdefault(id(session), asyncio.Event())
         try:
-            await super()._handle_client_session(reader, writer, session, *rest)
+            try:
+                await super()._handle_client_session(reader, writer, session, handler, *rest)
+            except Exception as error:  # noqa: BLE001 - whatever amqtt gives up on, the connection has to end
+                log.warning(
+                    "%s: its connection is closed: %s", session.client_id, error or type(error).__name__
+                )
+            await self._close_abandoned(session, handler)
         finally:
             ended.set()
             self._ended.pop(id(session), None)
+
+    async def _close_abandoned(self, session: Session, handler: Any) -> None:  # noqa: ANN401
+        held = self._sessions.get(session.client_id or "")
+        if held is not None and held[1] is handler and session.transitions.is_connected():
+            lost = self._loop.create_future()
+            lost.set_result(None)
+            await self._handle_disconnect(session, handler, lost)  # Its last will, too.
 
     async def _authenticate(self, session: Session, _listener: Any) -> bool:  # noqa: ANN401
         return bool(session.edgec_admitted)  # Checked when the connection began.
@@ -243,6 +278,18 @@ class DurableBroker(Broker):  # type: ignore[misc]
             await handler._send_packet(message.puback_packet)
 
         handler._handle_qos1_message_flow = flow
+
+
+def _end_even_before_start(handler: Any) -> None:  # noqa: ANN401
+    """amqtt forgets that a connection is to end when that is said before its handler has started."""
+    begin, handler.edgec_over = handler.start, False
+
+    async def start() -> None:
+        await begin()
+        if handler.edgec_over:
+            await handler.handle_connection_closed()
+
+    handler.start = start
 
 
 def _renewed(kept: Session, new: Session) -> Session:

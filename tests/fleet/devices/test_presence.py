@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import queue
 import shutil
 import socket
+import struct
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import paho.mqtt.client as mqtt
 import pytest
+from amqtt.mqtt.protocol.broker_handler import BrokerProtocolHandler
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from paho.mqtt.enums import CallbackAPIVersion
 
 from edgec.device_agent.health.status_socket import query
 from edgec.fleet.broker import durable
-from edgec.fleet.broker.access import Access
+from edgec.fleet.broker.access import SERVER, Access
 from edgec.fleet.broker.embedded import EmbeddedBroker
 from edgec.fleet.devices.presence import RETURN_S, apply_heard, apply_status, duplicate
 from edgec.fleet.devices.silence import LEAST_S, mark_silent
@@ -113,9 +119,15 @@ def test_a_half_open_connection_gives_way_to_the_next(server: FleetServer, devic
     camera = device("halfopen")
     again = SimDevice(camera.access)
     again.boot, again.seq = camera.boot, 2
-    camera.mqtt.on_disconnect = lambda *_: camera.mqtt.disconnect()
+    closed = threading.Event()
+
+    def end(*_: Any) -> None:
+        camera.mqtt.loop_stop()  # paho-mqtt returns after a `disconnect` made here, and pushes the second out.
+        closed.set()
+
+    camera.mqtt.on_disconnect = end
     again.start()
-    wait_for(lambda: not camera.mqtt.is_connected(), 60, "the first connection to be closed")
+    assert closed.wait(60), "the first connection is closed"
     wait_for(lambda: view(server, "halfopen")["state"] == "online")
     with server.client() as client:
         client.post("/devices/halfopen/jobs", {"document": {"operation": "report-health"}, "timeout_s": 60})
@@ -148,6 +160,98 @@ def test_a_connection_without_connect_is_closed(monkeypatch: pytest.MonkeyPatch)
             with contextlib.suppress(ConnectionResetError):  # As good.
                 assert idle.recv(1) == b"", "the broker closes it"
     broker.stop()
+
+
+def test_a_connection_that_the_broker_gives_up_is_closed_with_its_last_will() -> None:
+    """A message to an illegal topic ends amqtt's work for a connection, which then looked connected for ever."""
+    rules = Access("f", "x", lambda _name: "x", lambda _hash, _password: True)
+    heard: queue.Queue[str] = queue.Queue()
+    broker = EmbeddedBroker("127.0.0.1", 0, rules, lambda _message: True)
+    broker.start()
+    server = mqtt.Client(CallbackAPIVersion.VERSION2, f"{SERVER}:1")
+    server.username_pw_set(SERVER, "x")
+    server.on_message = lambda _client, _data, message: heard.put(message.payload.decode())
+    server.on_subscribe = lambda *_: heard.put("subscribed")
+    server.on_connect = lambda client, *_: client.subscribe("edgec/v1/f/d/status", 1)
+    server.connect("127.0.0.1", broker.port)
+    server.loop_start()
+    assert heard.get(timeout=60) == "subscribed"
+    texts = ("edgec-f-d", "edgec/v1/f/d/status", "gone", "d", "x")
+    payload = b"".join(struct.pack("!H", len(text)) + text.encode() for text in texts)
+    connect = b"\x00\x04MQTT\x04" + bytes([0xC6]) + b"\x00\x3c" + payload
+    with socket.create_connection(("127.0.0.1", broker.port)) as device:
+        device.settimeout(60)
+        device.sendall(bytes([0x10, len(connect)]) + connect)
+        assert device.recv(4) == b"\x20\x02\x00\x00"
+        device.sendall(b"\x30\x06\x00\x03$a/x")
+        with contextlib.suppress(ConnectionResetError):
+            assert device.recv(1) == b"", "the broker closes it"
+    assert heard.get(timeout=60) == "gone"
+    wait_for(lambda: broker.sessions() == 1, 60, "only the server's connection is left")
+    server.disconnect()
+    server.loop_stop()
+    broker.stop()
+
+
+def test_a_connection_that_does_not_end_is_closed_by_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that does not hear that it is to end."""
+    monkeypatch.setattr(durable, "TAKE_OVER_S", 0.3)
+
+    async def forgets(_handler: Any) -> None:
+        pass
+
+    monkeypatch.setattr(BrokerProtocolHandler, "handle_connection_closed", forgets)
+    rules = Access("f", "x", lambda _name: "x", lambda _hash, _password: True)
+    broker = EmbeddedBroker("127.0.0.1", 0, rules, lambda _message: True)
+    broker.start()
+    body = b"\x00\x04MQTT\x04\xc2\x00\x3c\x00\x09edgec-f-d\x00\x01d\x00\x01x"
+    with (
+        socket.create_connection(("127.0.0.1", broker.port)) as first,
+        socket.create_connection(("127.0.0.1", broker.port)) as second,
+    ):
+        for one in (first, second):
+            one.settimeout(60)
+            one.sendall(bytes([0x10, len(body)]) + body)
+            assert one.recv(4) == b"\x20\x02\x00\x00"
+        with contextlib.suppress(ConnectionResetError):
+            assert first.recv(1) == b"", "the broker closes it"
+        second.sendall(b"\xc0\x00")
+        assert second.recv(2) == b"\xd0\x00", "the second is served"
+    broker.stop()
+
+
+def test_of_many_connections_at_once_one_stays() -> None:
+    """Each ends the one before, also while that has just begun."""
+    rules = Access("f", "x", lambda _name: "x", lambda _hash, _password: True)
+    broker = EmbeddedBroker("127.0.0.1", 0, rules, lambda _message: True)
+    broker.start()
+    body = b"\x00\x04MQTT\x04\xc2\x00\x3c\x00\x09edgec-f-d\x00\x01d\x00\x01x"
+    with contextlib.ExitStack() as stack:
+        made = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", broker.port))) for _number in range(12)
+        ]
+        for one in made:
+            one.settimeout(60)
+            one.sendall(bytes([0x10, len(body)]) + body)
+
+        def still_open() -> int:
+            return sum(not ended(one) for one in made)
+
+        wait_for(lambda: still_open() == 1, 60, "all but one to be closed")
+    broker.stop()
+
+
+def ended(connection: socket.socket) -> bool:
+    """Whether the other side has closed it; reads what has arrived."""
+    connection.setblocking(False)
+    try:
+        while connection.recv(64):
+            pass
+    except BlockingIOError:
+        return False
+    except ConnectionResetError:
+        pass
+    return True
 
 
 # The state machine.
