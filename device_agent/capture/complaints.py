@@ -5,6 +5,7 @@ They conceal what is missing and say so on standard output and error alone, so a
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import sys
@@ -13,6 +14,7 @@ _DAMAGE = re.compile(
     r"OPENCV:FFMPEG:(?:00|08|16)\] *(?P<ffmpeg>.+)|(?P<image>(?:Corrupt JPEG|Premature end|libpng error).*)"
 )
 _MOST = 1 << 16
+_UNBUFFERED = 2  # `_IONBF`
 
 
 class Complaints:
@@ -27,6 +29,9 @@ class Complaints:
         for printed in (1, 2):
             os.dup2(into, printed)
         os.close(into)
+        # C's standard output would keep what it is given until some thousand bytes are together, now that it is a pipe.
+        libc = ctypes.CDLL(None)
+        libc.setvbuf(ctypes.c_void_p.in_dll(libc, "stdout"), None, _UNBUFFERED, 0)
 
     def take(self) -> str:
         """Return the first complaint about a picture since the last call; empty if there was none."""

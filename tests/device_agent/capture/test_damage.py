@@ -68,7 +68,8 @@ def counted(source: Any, until: Callable[[dict[str, Any]], bool]) -> dict[str, A
 def test_cut_pictures_of_a_network_camera_are_counted(
     camera: str, level: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Even if the environment silences FFmpeg, whose complaints tell which pictures are cut."""
+    """Even if the environment silences FFmpeg, whose complaints tell which pictures are cut, or buffers them."""
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
     if level is None:
         monkeypatch.delenv("OPENCV_FFMPEG_LOGLEVEL", raising=False)
     else:
