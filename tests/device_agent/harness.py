@@ -135,8 +135,8 @@ class FleetEnd:
             with contextlib.suppress(queue.Empty):
                 self._new.get(timeout=min(left, 1.0))
 
-    def job(self, job_id: str, document: dict[str, Any]) -> None:
-        jobs = PendingJobs(executions=[JobExecution(job_id=job_id, document=document)])
+    def job(self, job_id: str, document: dict[str, Any], version: int = 1) -> None:
+        jobs = PendingJobs(executions=[JobExecution(job_id=job_id, document=document, version=version)])
         self.client.publish(self.topics.jobs_notify, encode(jobs), 1, retain=True)
 
     def no_jobs(self) -> None:
