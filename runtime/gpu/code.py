@@ -7,7 +7,6 @@ the host: the same layer runs beside any processor. It never holds source: a dev
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Annotated, Literal
 
 import msgspec
@@ -161,8 +160,7 @@ def _check(header: GpuCode, size: int) -> None:
     for binary in header.binaries:
         if binary.offset + binary.size > size:
             raise ArtifactError("the artifact's GPU code is truncated: a binary ends behind the file")
-    counts = {"input": len(header.inputs), "weight": len(header.weights), "output": len(header.outputs)}
-    sizes = {"input": header.inputs, "weight": header.weights, "output": header.outputs}
+    declared = {"input": header.inputs, "weight": header.weights, "output": header.outputs}
     known = {name for binary in header.binaries for name in binary.kernels}
     for step in header.steps:
         if isinstance(step, Launch) and step.kernel not in known:
@@ -173,8 +171,8 @@ def _check(header: GpuCode, size: int) -> None:
             if operand.place == "arena":
                 fits = operand.offset + operand.bytes <= header.arena_bytes
             else:
-                fits = operand.index < counts[operand.place] and (
-                    operand.bytes <= sizes[operand.place][operand.index].bytes
+                fits = operand.index < len(declared[operand.place]) and (
+                    operand.bytes <= declared[operand.place][operand.index].bytes
                 )
             if not fits:
                 raise ArtifactError("the artifact's GPU code is damaged: a step reaches beyond a buffer")
@@ -221,12 +219,3 @@ def choose_binaries(header: GpuCode, capability: tuple[int, int]) -> list[Binary
             f"compile it for a target of this GPU (`edgec targets list`)"
         )
     return best[1]
-
-
-def by_layer(header: GpuCode) -> Mapping[str, list[Launch]]:
-    """The launches of each compiled layer, in the order of a run."""
-    found: dict[str, list[Launch]] = {}
-    for step in header.steps:
-        if isinstance(step, Launch):
-            found.setdefault(step.layer, []).append(step)
-    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -24,13 +25,13 @@ class GpuDevice(Device):
     def __init__(self) -> None:
         self._api: GpuApi | None = None
 
+    @abstractmethod
     def open(self) -> GpuApi:
         """Open the device.
 
         Raises:
             IncompatibleDevice: there is none, or its driver is too old.
         """
-        raise NotImplementedError
 
     @property
     def api(self) -> GpuApi:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from pathlib import Path
 
 import tvm
@@ -21,8 +22,6 @@ _STATIC_SHARED = 49152  # what a block may use without asking the driver for mor
 class GpuBackend(Backend):
     """What compilers for GPUs share; a subclass names the language of kernels and makes binaries."""
 
-    language = "cuda"
-
     @property
     def tvm_target(self) -> tvm.target.Target:
         """The target as TVM takes it, with a host (whose code is never built)."""
@@ -36,13 +35,13 @@ class GpuBackend(Backend):
         """By TVM's rules for GPUs."""
         return schedule_generic(func, self.tvm_target)
 
+    @abstractmethod
     def architectures(self) -> list[tuple[str, str]]:
         """Kind and architecture of each binary that an artifact holds."""
-        raise NotImplementedError
 
+    @abstractmethod
     def compile_text(self, source: str, kind: str, arch: str) -> bytes:
         """The binary of a source text."""
-        raise NotImplementedError
 
     def build(self, mod: tvm.IRModule, cache_dir: Path | None, progress: Progress) -> Library:
         """Binaries for each architecture, and the launches of a run."""

@@ -15,9 +15,6 @@ from edgec.compiler.progress import Progress
 from edgec.runtime.gpu.code import Binary, GpuCode, pack
 from edgec.targets.detection import usable_cores
 
-# Makes the binary of a source text for an architecture.
-Compile = Callable[[str, str], bytes]
-
 
 def build_library(
     mod: tvm.IRModule,

@@ -57,7 +57,7 @@ class DeviceKernel:
     scratch: tuple[int, ...]
 
 
-def _passes(asynchronous: bool) -> tvm.transform.Pass:
+def _passes() -> tvm.transform.Pass:
     """The steps of TVM's pipeline for scheduled kernels, up to the split of host and device."""
     steps = [
         s_tir.transform.CanonicalizeLoop(),
@@ -85,7 +85,6 @@ def _passes(asynchronous: bool) -> tvm.transform.Pass:
         s_tir.transform.InjectVirtualThread(),
         s_tir.transform.InjectDoubleBuffer(),
         tirx.transform.StorageRewrite(),
-        *([s_tir.transform.LowerAsyncDMA()] if asynchronous else []),
         s_tir.transform.HoistIfThenElse(),
         tirx.transform.UnrollLoop(),
         s_tir.transform.RenormalizeSplitPattern(),
@@ -102,7 +101,6 @@ def _passes(asynchronous: bool) -> tvm.transform.Pass:
         s_tir.transform.LowerThreadAllreduce(),
         start_from_infinity_pass(),
         exact_special_values_pass(chosen=True),
-        *([s_tir.transform.InjectPTXAsyncCopy()] if asynchronous else []),
         s_tir.transform.MergeSharedMemoryAllocations(),
         tirx.transform.SplitHostDevice(),
     ]
@@ -135,7 +133,7 @@ def lower_kernel(symbol: str, func: PrimFunc, target: tvm.target.Target) -> Devi
     mod = tvm.IRModule({symbol: func.with_attr("global_symbol", symbol)})
     mod = tirx.transform.BindTarget(target)(mod)
     with target:
-        mod = _passes(asynchronous=False)(mod)
+        mod = _passes()(mod)
     parts = {gv: part for gv, part in mod.functions.items() if str(gv.name_hint) != symbol}
     if not parts:
         raise KernelUnsupported(f"{symbol} has no part that runs on the GPU")
@@ -231,19 +229,3 @@ def with_short_prologue(text: str) -> str:
     if begin < 0 or end < 0 or "std::" in text[end:] or "#include <cuda" in text[end + len(_END) :]:
         return text
     return text[:begin] + _PROLOGUE + text[end + len(_END) :]
-
-
-def check_launch(kernel: DeviceKernel, most_threads: int, most_shared: int) -> None:
-    """Check a kernel's launches against the limits of the device.
-
-    Raises:
-        KernelUnsupported: it would not start.
-    """
-    for launch in kernel.launches:
-        threads = launch.block[0] * launch.block[1] * launch.block[2]
-        if threads > most_threads:
-            raise KernelUnsupported(f"{launch.name} needs {threads} threads a block of {most_threads}")
-        if launch.shared_bytes > most_shared:
-            raise KernelUnsupported(
-                f"{launch.name} needs {launch.shared_bytes} bytes of shared memory of {most_shared}"
-            )
