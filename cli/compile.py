@@ -37,6 +37,7 @@ class Arithmetic(StrEnum):
     """Arithmetic of convolutions and matrix products."""
 
     fp32 = "fp32"
+    fp16 = "fp16"
     bf16 = "bf16"
     auto = "auto"
 

@@ -150,7 +150,7 @@ def _verdict(error: OutputError) -> Text:
 
 
 def _precision(config: ArtifactConfig) -> Precision:
-    known: dict[str, Precision] = {"fp32": "fp32", "bf16": "bf16", "auto": "auto"}
+    known: dict[str, Precision] = {"fp32": "fp32", "fp16": "fp16", "bf16": "bf16", "auto": "auto"}
     return known.get(config.precision, "fp32")
 
 

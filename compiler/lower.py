@@ -22,7 +22,7 @@ from edgec.compiler.graph.weave import Piece, kernel_symbol
 from edgec.compiler.graph.weights import lift_weights
 from edgec.compiler.graph.zero_products import legalisations
 from edgec.compiler.lowered import KernelInfo, Lowered, TuningSummary
-from edgec.compiler.operands.operands import BFLOAT16, FLOAT32
+from edgec.compiler.operands.operands import BFLOAT16, FLOAT16, FLOAT32
 from edgec.compiler.options import BF16_SHARE, CompileOptions
 from edgec.compiler.progress import Progress
 from edgec.compiler.thread_pool import set_threads
@@ -141,8 +141,9 @@ class _Lowering:
 def _operands_of(options: CompileOptions, nodes: Collection[int]) -> OperandsOf:
     """What a source node multiplies."""
     chosen = frozenset(nodes)
-    if options.precision == "bf16":
-        return lambda _node: BFLOAT16
+    everywhere = {"bf16": BFLOAT16, "fp16": FLOAT16}.get(options.precision)
+    if everywhere is not None:
+        return lambda _node: everywhere
     return lambda node: BFLOAT16 if options.precision == "auto" and node in chosen else FLOAT32
 
 

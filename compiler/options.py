@@ -11,7 +11,7 @@ from edgec.compiler.errors import InputShapeError
 from edgec.runtime.card import StatePair
 
 Tune = Literal["none", "fast", "full"]
-Precision = Literal["fp32", "bf16", "auto"]
+Precision = Literal["fp32", "fp16", "bf16", "auto"]
 
 
 class Bounds(NamedTuple):
@@ -28,7 +28,7 @@ Size: TypeAlias = "int | Bounds"
 Shape: TypeAlias = tuple[Size, ...]
 BF16_SHARE = 0.8  # of the budget with `auto`; the rest is for Winograd's transforms and the order of sums
 # The error accepted where the user names none. With bf16, factors have 8 bits: a few parts in a thousand a layer.
-ERROR_BUDGET: Mapping[Precision, float] = {"fp32": 1e-3, "auto": 1e-2, "bf16": 3e-2}
+ERROR_BUDGET: Mapping[Precision, float] = {"fp32": 1e-3, "fp16": 5e-3, "auto": 1e-2, "bf16": 3e-2}
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,9 @@ class CompileOptions:
             of the target (at most those of this machine when measuring here).
         tune: how many kernel candidates are timed per distinct layer: none (static model and the cache
             only), fast, or full.
-        precision: arithmetic of convolutions and products with constant weights. `bf16` rounds their operands to
-            bfloat16 and sums in fp32; `auto` does so for the layers that the error budget allows, by
-            measurement on sample inputs.
+        precision: arithmetic of convolutions and products. `bf16` rounds their operands to bfloat16 and sums in
+            fp32, `fp16` (on GPUs) rounds them to half precision; `auto` takes bfloat16 for the layers that the
+            error budget allows, by measurement on sample inputs.
         error_budget: largest error accepted per output, relative to the largest absolute value of that
             output in the reference (dimensionless). Verification fails above it.
         cache_dir: folder of chosen schedules and of machine code; None means the user's cache folder.

@@ -150,9 +150,10 @@ class Backend(ABC):
         Raises:
             TargetLacksPrecision: it does not; the message names what is missing.
         """
-        if precision == "bf16":
+        if precision in ("bf16", "fp16"):
+            kind = "bfloat16" if precision == "bf16" else "half-precision"
             raise TargetLacksPrecision(
-                f"{self.target.name} has no bfloat16 dot products: compile with --precision fp32"
+                f"{self.target.name} has no {kind} dot products: compile with --precision fp32"
             )
 
     # From the graph to kernels.

@@ -12,6 +12,7 @@ Processors raise a signal when an integer is divided by zero, or the least one b
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -45,7 +46,7 @@ def _constant(expr: Expr) -> float | int | None:
     return float(inner.value) if isinstance(inner, tirx.FloatImm) else None
 
 
-def _like(value: int, other: Expr) -> Expr:
+def _like(value: float, other: Expr) -> Expr:
     """A constant in all lanes of another value."""
     scalar, _, lanes = _dtype(other).partition("x")
     single = tirx.const(value, scalar)
@@ -123,15 +124,24 @@ def _remainder(expr: tirx.Mod | tirx.FloorMod) -> Expr:
 
 
 def _chosen_extreme(expr: tirx.Max | tirx.Min) -> Expr:
-    """The maximum as a choice, for compilers whose `max` returns the operand that is no NaN (CUDA, OpenCL)."""
+    """The maximum as a choice, for compilers whose `max` returns the operand that is no NaN (CUDA, OpenCL).
+
+    It compares by `<=` and `>=` alone: TVM writes no other comparison of vectors of half precision for CUDA.
+    """
     if not _dtype(expr).startswith("float"):
         return expr
-    better = tirx.GT if isinstance(expr, tirx.Max) else tirx.LT
+    greater = isinstance(expr, tirx.Max)
+    reaches = tirx.LE if greater else tirx.GE  # comparisons that are false where an operand is NaN
+    a, b = (expr.b, expr.a) if _constant(expr.a) is not None else (expr.a, expr.b)
 
     def choice(a: Expr, b: Expr) -> Expr:
-        return tirx.Select(tirx.Or(better(a, b), tirx.isnan(a)), a, b)
+        chosen = tirx.Select(reaches(a, b), b, a)  # a where either is NaN
+        if _constant(b) is not None:
+            return chosen
+        limit = _like(math.inf if greater else -math.inf, b)
+        return tirx.Select(reaches(b, limit), chosen, b)
 
-    return _let(expr.a, lambda a: _let(expr.b, lambda b: choice(a, b)))
+    return _let(a, lambda a: choice(a, b) if _constant(b) is not None else _let(b, lambda b: choice(a, b)))
 
 
 def exact_special_values(func: PrimFunc, *, chosen: bool = False) -> PrimFunc:

@@ -33,6 +33,10 @@ class CpuBackend(Backend):
 
     def check_precision(self, precision: Precision) -> None:
         """Check that the target multiplies in `precision`."""
+        if precision == "fp16":
+            raise TargetLacksPrecision(
+                f"{self.target.name} is a processor, and --precision fp16 is for GPUs: use auto, bf16 or fp32"
+            )
         if precision == "bf16" and operands_for(BFLOAT16, self.target) != BFLOAT16:
             raise TargetLacksPrecision(
                 f"{self.target.name} has no bfloat16 dot products ({feature_of(BFLOAT16)}): compile for a target "

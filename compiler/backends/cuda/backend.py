@@ -10,8 +10,12 @@ from tvm.tirx import PrimFunc
 
 from edgec.compiler.backends.cuda import nvrtc
 from edgec.compiler.backends.cuda.library import build_library
+from edgec.compiler.backends.cuda.operands import round_operands
 from edgec.compiler.backends.cuda.schedules import schedule_generic
+from edgec.compiler.backends.cuda.templates.tensor_product import schedule_tensor_product
 from edgec.compiler.backends.interface import Backend, Library, OperandsOf, Runner
+from edgec.compiler.errors import TargetLacksPrecision
+from edgec.compiler.options import Precision
 from edgec.compiler.progress import Progress
 from edgec.targets.errors import BadTargetFile
 from edgec.targets.gpu import Gpu
@@ -28,8 +32,8 @@ class GpuBackend(Backend):
         return tvm.target.Target(dict(self.target.tvm), host="llvm")
 
     def choose_layouts(self, mod: tvm.IRModule, operands_of: OperandsOf) -> tvm.IRModule:
-        """Planar layouts as they come."""
-        return mod
+        """Planar layouts as they come; operands of products are rounded to what the precision asks for."""
+        return round_operands(mod, operands_of)
 
     def schedule(self, func: PrimFunc, threads: int) -> PrimFunc:
         """By TVM's rules for GPUs."""
@@ -77,6 +81,18 @@ class CudaBackend(GpuBackend):
     def compile_text(self, source: str, kind: str, arch: str) -> bytes:
         """Compile by NVRTC."""
         return nvrtc.compile_source(source, arch, ptx=kind == "ptx").content
+
+    def check_precision(self, precision: Precision) -> None:
+        """Check that the tensor cores multiply in `precision`."""
+        if precision in ("fp16", "bf16") and precision not in self.gpu.tensor_types:
+            known = ", ".join(self.gpu.tensor_types) or "no type"
+            raise TargetLacksPrecision(
+                f"{self.target.name} has tensor cores for {known}, not for {precision}: compile with --precision fp32"
+            )
+
+    def schedule(self, func: PrimFunc, threads: int) -> PrimFunc:
+        """Products of rounded operands on tensor cores, all else by TVM's rules for GPUs."""
+        return schedule_tensor_product(func, self.gpu, _STATIC_SHARED) or super().schedule(func, threads)
 
     def runner(self) -> Runner:
         """This machine, if it has such a GPU."""

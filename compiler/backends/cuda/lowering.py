@@ -14,6 +14,7 @@ from tvm.ir import Call, StringImm
 from tvm.tirx import PrimFunc
 
 from edgec.compiler.backends.cuda.infinities import start_from_infinity_pass
+from edgec.compiler.backends.cuda.prologue import with_own_prologue
 from edgec.compiler.backends.special_values import exact_special_values_pass
 from edgec.compiler.errors import InternalError, KernelUnsupported
 
@@ -209,23 +210,4 @@ def source_of(device: tvm.IRModule, target: tvm.target.Target) -> str:
     """The text for the device's compiler (CUDA C++ or OpenCL C); it never goes into an artifact."""
     build = tvm.get_global_func(f"target.build.{target.kind.name}")
     text = str(build(device, target).inspect_source())
-    return with_short_prologue(text) if target.kind.name == "cuda" else text
-
-
-# TVM's includes take NVRTC two seconds a kernel, for names of integers.
-_PROLOGUE = """\
-typedef signed char int8_t; typedef unsigned char uint8_t; typedef short int16_t; typedef unsigned short uint16_t;
-typedef int int32_t; typedef unsigned int uint32_t; typedef long long int64_t; typedef unsigned long long uint64_t;
-#define __asm__ asm
-#define __volatile__ volatile
-"""
-_BEGIN = "#ifdef __CUDACC_RTC__"
-_END = "#else\n  #include <cstdint>\n  #include <type_traits>\n  #include <cuda.h>\n#endif\n"
-
-
-def with_short_prologue(text: str) -> str:
-    """CUDA C++ of TVM without its includes of the C++ core library, where only names of integers are used."""
-    begin, end = text.find(_BEGIN), text.find(_END)
-    if begin < 0 or end < 0 or "std::" in text[end:] or "#include <cuda" in text[end + len(_END) :]:
-        return text
-    return text[:begin] + _PROLOGUE + text[end + len(_END) :]
+    return with_own_prologue(text) if target.kind.name == "cuda" else text

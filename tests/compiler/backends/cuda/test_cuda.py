@@ -10,9 +10,9 @@ from onnx import helper
 
 import edgec.runtime as rt
 from edgec.compiler.backends.cuda import nvrtc
-from edgec.compiler.backends.cuda.lowering import with_short_prologue
-from edgec.compiler.errors import ToolMissing
-from edgec.compiler.options import CompileOptions
+from edgec.compiler.backends.cuda.prologue import with_own_prologue
+from edgec.compiler.errors import TargetLacksPrecision, ToolMissing
+from edgec.compiler.options import CompileOptions, Precision
 from edgec.compiler.pipeline import compile_model
 from edgec.runtime.gpu.code import unpack
 from edgec.targets import load_target
@@ -115,7 +115,29 @@ def test_the_prologue_stays_where_it_is_needed() -> None:
         "#ifdef __CUDACC_RTC__\n",
         "#else\n  #include <cstdint>\n  #include <type_traits>\n  #include <cuda.h>\n#endif\n",
     )
-    assert "cstdint" not in with_short_prologue(begin + end + "int32_t x;")
-    assert (
-        with_short_prologue(begin + end + "std::is_same<int, int>") == begin + end + "std::is_same<int, int>"
-    )
+    assert "cstdint" not in with_own_prologue(begin + end + "int32_t x;")
+    assert with_own_prologue(begin + end + "std::is_same<int, int>") == begin + end + "std::is_same<int, int>"
+
+
+@pytest.mark.parametrize(
+    ("target", "precision"), [("l4", "fp16"), ("jetson-orin-gpu", "bf16"), ("t4", "fp16")]
+)
+def test_rounded_products_run_on_tensor_cores(
+    network: Path, tmp_path: Path, target: str, precision: Precision
+) -> None:
+    options = CompileOptions(verify=False, precision=precision, cache_dir=tmp_path / "cache")
+    result = compile_model(network, load_target(target), options, output=tmp_path / "m.edge")
+    header, binaries = unpack(rt.Artifact.open(result.artifact).code())
+    texts = [bytes(binaries[b.offset : b.offset + b.size]) for b in header.binaries if b.kind == "ptx"]
+    kind = {"fp16": "f16", "bf16": "bf16"}[precision]
+    step = f"f32.{kind}.{kind}.f32".encode()
+    assert any(b"mma.sync.aligned.m16n8k" in text and step in text for text in texts)
+
+
+def test_a_precision_without_tensor_cores_is_refused(network: Path, tmp_path: Path) -> None:
+    for target, precision in (("t4", "bf16"), ("jetson-nano-gpu", "fp16")):
+        options = CompileOptions(verify=False, precision=precision)  # type: ignore[arg-type]
+        with pytest.raises(
+            TargetLacksPrecision, match=f"{target} has tensor cores for .*, not for {precision}"
+        ):
+            compile_model(network, load_target(target), options, output=tmp_path / "m.edge")

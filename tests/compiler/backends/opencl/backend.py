@@ -7,9 +7,12 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from tvm.tirx import PrimFunc
+
 from edgec.compiler.backends.cuda.backend import GpuBackend
+from edgec.compiler.backends.cuda.templates.tensor_product import schedule_tensor_product
 from edgec.compiler.backends.interface import Runner
-from edgec.targets import detect
+from edgec.targets import detect, load_target
 
 ROOT = Path(__file__).parents[4]
 # Names only: the driver's own LLVM does not go well with TVM's in one process.
@@ -30,6 +33,11 @@ TARGET = replace(
 )
 
 
+TENSOR_TARGET = replace(TARGET, name="opencl-here-in-tiles")
+L4 = load_target("l4").gpu
+assert L4 is not None
+
+
 @dataclass(frozen=True)
 class OpenClRunner:
     description: str = "OpenCL on this processor"
@@ -43,6 +51,14 @@ class OpenClRunner:
 
 
 class OpenClBackend(GpuBackend):
+    """For `TENSOR_TARGET`, products take the tiles of tensor cores, whose steps each thread computes in fp32."""
+
+    def schedule(self, func: PrimFunc, threads: int) -> PrimFunc:
+        made = None
+        if self.target.name == TENSOR_TARGET.name:
+            made = schedule_tensor_product(func, L4, 49152, tensorised=False)
+        return made or super().schedule(func, threads)
+
     def architectures(self) -> list[tuple[str, str]]:
         return [("ptx", "sm_00")]  # text that the driver compiles, as PTX is
 

@@ -18,8 +18,9 @@ from edgec.compiler.frontends.relax.converters import CannotConvert, Node
 from edgec.compiler.options import CompileOptions
 from edgec.compiler.pipeline import CompileResult, compile_model
 from edgec.models.registry import build as build_model
+from edgec.targets import Target
 from edgec.targets.device_kinds import DEVICE_KINDS
-from tests.compiler.backends.opencl.backend import REGISTRATION, ROOT, TARGET
+from tests.compiler.backends.opencl.backend import REGISTRATION, ROOT, TARGET, TENSOR_TARGET
 from tests.compiler.onnx_models import model_of, save
 
 RNG = np.random.default_rng(5)
@@ -30,10 +31,10 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(DEVICE_KINDS, "opencl", REGISTRATION)
 
 
-def verified(model: Path, folder: Path) -> CompileResult:
+def verified(model: Path, folder: Path, target: Target = TARGET) -> CompileResult:
     """Compile and compare with ONNX Runtime on generated inputs; raises where they differ."""
     options = CompileOptions(threads=1, tune="none", cache_dir=folder / "cache")
-    result = compile_model(model, TARGET, options, output=folder / "model.edge")
+    result = compile_model(model, target, options, output=folder / "model.edge")
     assert result.evidence["verified"]
     assert result.evidence["where"] == "OpenCL on this processor"
     return result
@@ -117,6 +118,7 @@ def test_parts_that_onnx_runtime_runs_are_called_between_kernels(
 
 RUN = """
 import numpy as np, sys
+from edgec.targets import Target
 from edgec.targets.device_kinds import DEVICE_KINDS
 DEVICE_KINDS["opencl"] = {"backend": "", "device": "tests.compiler.backends.opencl.device:OpenClDevice"}
 import edgec.runtime as rt
@@ -202,6 +204,34 @@ def test_convolutions_of_any_shape(
     size = max(size, dilation * (kernel - 1) + 1)
     constants = {"w": weights(filters, channels, kernel, kernel)}
     verified(save(model_of([node], {"x": [1, channels, size, size + 1]}, ["y"], constants), folder), folder)
+
+
+@settings(max_examples=4)
+@given(
+    channels=st.integers(1, 40),
+    filters=st.integers(1, 70),
+    size=st.integers(5, 13),
+    kernel=st.sampled_from([1, 3]),
+    stride=st.integers(1, 2),
+)
+def test_convolutions_in_tiles_of_tensor_cores(
+    tmp_path_factory: pytest.TempPathFactory, channels: int, filters: int, size: int, kernel: int, stride: int
+) -> None:
+    """A convolution with a bias, an activation and a sum behind it, and a product."""
+    folder = tmp_path_factory.mktemp("tiles")
+    nodes = [
+        helper.make_node("Conv", ["x", "w", "b"], ["c"], pads=[kernel // 2] * 4, strides=[stride] * 2),
+        helper.make_node("Relu", ["c"], ["r"]),
+        helper.make_node("Add", ["r", "one"], ["s"]),
+        helper.make_node("MatMul", ["s", "v"], ["y"]),
+    ]
+    width = (size + 2 * (kernel // 2) - kernel) // stride + 1
+    constants = {
+        "w": weights(filters, channels, kernel, kernel), "b": weights(filters), "v": weights(width, 9),
+        "one": np.array(1, "float32"),
+    }  # fmt: skip
+    model = model_of(nodes, {"x": [1, channels, size, size]}, ["y"], constants)
+    verified(save(model, folder), folder, TENSOR_TARGET)
 
 
 @pytest.mark.long
