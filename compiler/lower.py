@@ -65,7 +65,14 @@ def lower(
         mod, weights = lift_weights(mod)
         progress.stage("build")
         library = backend.build(mod, options.cache_dir, progress)
-        return Lowered(library.code, weights, kernels, tuning=tuner.summary(), plan=library.plan)
+        return Lowered(
+            library.code,
+            weights,
+            kernels,
+            tuning=tuner.summary(),
+            plan=library.plan,
+            libraries=backend.own_libraries(options.cache_dir),
+        )
     pieces, kernels = lowering.pieces(mod, parts or Parts())
     progress.stage("build")
     control = parts.control if parts else ()
@@ -78,6 +85,7 @@ def lower(
         plan=program.plan,
         varies=True,
         calls=program.calls,
+        libraries=backend.own_libraries(options.cache_dir),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -101,6 +102,7 @@ class Lowered:
     tuning: TuningSummary = field(default_factory=TuningSummary)
     varies: bool = False  # whether sizes, or the path that a run takes, differ between calls
     calls: tuple[str, ...] = ()  # names of the runtime's functions that the code calls
+    libraries: Mapping[str, bytes] = field(default_factory=dict)  # of edgec's own, which the artifact brings
     plan: Plan | None = None  # the entry point that takes its activations as arguments, and their placement
 
     @property

@@ -273,6 +273,6 @@ def write(
         labels=labels or None,
         fallback={**graphs(segments), **further.graphs},
         buckets=further.libraries,
-        bundled=bundled,
+        bundled={**lowered.libraries, **(bundled or {})},
         around=processing.code if processing else None,
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from edgec.runtime.artifact.config import ArtifactConfig, TensorSpec
 from edgec.runtime.artifact.weights import Weight
 from edgec.runtime.device import Device
-from edgec.runtime.execution import threads
+from edgec.runtime.execution import pool, threads
 from edgec.runtime.execution.compiled_functions import (
     Array,
     CompiledFunction,
@@ -57,8 +57,9 @@ class CpuDevice(Device):
         load_installed()
 
     def ensure_runtime(self, bundled: Callable[[str], bytes | None]) -> None:
-        """Load the TVM runtime, if need be the artifact's own."""
+        """Load the TVM runtime, if need be the artifact's own, and the thread pool that artifacts bring."""
         ensure_runtime(bundled)
+        pool.load(bundled)
 
     def function(
         self,

@@ -13,3 +13,5 @@ TVM_FFI_LIBRARY = (0, 1, 15)  # the version that the library in it reports
 TVM_SERIES = "0.27."
 # Names the calling convention of compiled code: TVM's virtual machine and the object ABI of tvm-ffi.
 RUNTIME_ABI = "tvm-0.27+ffi-0.1"
+# Of the thread pool's interface (`edgec.runtime.execution.pool`).
+POOL = 1

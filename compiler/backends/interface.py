@@ -271,6 +271,10 @@ class Backend(ABC):
             ToolMissing: neither is possible here.
         """
 
+    def own_libraries(self, cache_dir: Path | None) -> dict[str, bytes]:
+        """The shared libraries of edgec's own that each artifact brings to its device, by file name."""
+        return {}
+
     def runtime_libraries(self) -> dict[str, bytes]:
         """The shared libraries that a device needs to run artifacts, by file name.
 

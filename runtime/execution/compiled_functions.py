@@ -17,6 +17,7 @@ import numpy as np
 from edgec.runtime.artifact.config import ArtifactConfig, MemoryPlan, TensorSpec
 from edgec.runtime.artifact.weights import ALIGNMENT, Weight
 from edgec.runtime.errors import ArtifactError, IncompatibleDevice
+from edgec.runtime.execution import pool
 from edgec.runtime.execution.ffi_abi import Call, Function, Module, Tensor
 from edgec.runtime.execution.ffi_layout import (
     ARRAY,
@@ -78,12 +79,14 @@ def load_code(code: bytes) -> Module:
     """
     with code_in_memory(code, "model.so") as path:
         try:
-            return interface().load_module(path)
+            module = interface().load_module(path)
         except (RuntimeError, OSError) as error:
             reason = str(error).strip().splitlines()[-1] if str(error).strip() else "no reason given"
             raise IncompatibleDevice(
                 f"the compiled code cannot be loaded on this machine: {reason}"
             ) from error
+        pool.attach(path)
+    return module
 
 
 def tensor_of(weight: Weight) -> Tensor:

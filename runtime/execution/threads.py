@@ -1,8 +1,9 @@
 """How many threads a model runs on, and on which cores.
 
-TVM has a pool of workers per calling thread, not per model. So the setting belongs to the pair of model and calling
-thread: before a call, the calling thread's pool is reconfigured if the last model that ran there had other settings.
-Workers are created once per calling thread, one for each core that it may use; a model uses as many as it requests.
+A pool of workers serves one calling thread and one setting: before a call, the calling thread changes to the pool of
+the model's setting if the last model that ran there had another one. Pools are made at first use and end with their
+thread. Code from artifacts without a pool of their own (see `pool`) runs on TVM's, which has one pool per calling
+thread and is reconfigured instead.
 
 Without `affinity`, threads float over all cores that the process may use (TVM's default pins them to cores 0, 1, …,
 so that two processes compete for the same ones). With it, worker *i* is pinned to the *i*-th core named, and the
@@ -17,6 +18,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from edgec.runtime.errors import InputError
+from edgec.runtime.execution import pool
+from edgec.runtime.execution.pool import ThreadPool
 from edgec.runtime.execution.shared_libraries import global_function
 
 _FLOATING, _PINNED = -3, -2  # TVM's kSpecifyThreadShareAllCore and kSpecifyOneCorePerThread
@@ -24,7 +27,12 @@ _FLOATING, _PINNED = -3, -2  # TVM's kSpecifyThreadShareAllCore and kSpecifyOneC
 
 class _OfThread(threading.local):
     current: Threading | None = None
-    cores: tuple[int, ...] | None = None  # its affinity before any pinning; set when its pool is created
+    cores: tuple[int, ...] | None = None  # its affinity before any pinning; set at its first run
+    stage = 0  # of the process's pool, when `current` was applied
+    tvm = False  # whether TVM's pool of this thread exists
+
+    def __init__(self) -> None:
+        self.pools: dict[Threading, ThreadPool] = {}
 
 
 _thread = _OfThread()
@@ -63,21 +71,36 @@ class Threading(NamedTuple):
 
 
 def use(wanted: Threading) -> None:
-    """Configure the calling thread's pool as `wanted`; free when it already is."""
-    if _thread.current is not wanted:
+    """Let the calling thread's kernels run as `wanted`; free when they already do."""
+    if _thread.current is not wanted or _thread.stage != pool.state.stage:
         _apply(wanted)
 
 
 def _apply(wanted: Threading) -> None:
-    global _configure
-    if _thread.current == wanted:
+    if _thread.current == wanted and _thread.stage == pool.state.stage:
         _thread.current = wanted
         return
+    if _thread.cores is None:
+        _thread.cores = _usable_cores()
+    if pool.state.library is None or pool.state.foreign:
+        _configure_tvm(wanted)
+    if pool.state.library is not None:
+        os.sched_setaffinity(0, wanted.cores if wanted.pinned else _thread.cores)
+        if wanted not in _thread.pools:
+            _thread.pools[wanted] = ThreadPool(wanted.threads, wanted.cores if wanted.pinned else None)
+        _thread.pools[wanted].use()
+    _thread.current, _thread.stage = wanted, pool.state.stage
+
+
+def _configure_tvm(wanted: Threading) -> None:
+    """The calling thread's pool of TVM."""
+    global _configure
     if _configure is None:
         _configure = global_function("runtime.config_threadpool")
-    if _thread.cores is None:
+    assert _thread.cores is not None
+    if not _thread.tvm:
         # The first call fixes the pool's size: the number of cores named in it.
-        _thread.cores = _usable_cores()
+        _thread.tvm = True
         every = [str(core) for core in _thread.cores]
         _configure(_FLOATING, len(every), every)
     cores = [str(core) for core in wanted.cores]
@@ -89,4 +112,3 @@ def _apply(wanted: Threading) -> None:
         os.sched_setaffinity(0, _thread.cores)
     else:
         _configure(_FLOATING, wanted.threads, cores)
-    _thread.current = wanted

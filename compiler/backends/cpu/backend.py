@@ -15,6 +15,7 @@ from edgec.compiler.backends.cpu.runner import runner_of, runs_here
 from edgec.compiler.backends.cpu.runtime_libraries import runtime_libraries
 from edgec.compiler.backends.cpu.templates.generic import schedule_generic
 from edgec.compiler.backends.cpu.templates.workloads import workload_of
+from edgec.compiler.backends.cpu.thread_pool import pool_library
 from edgec.compiler.backends.cpu.timing import CpuTrials
 from edgec.compiler.backends.interface import Backend, Library, OperandsOf, ProgramLibrary, Runner, Workload
 from edgec.compiler.errors import TargetLacksPrecision
@@ -25,6 +26,7 @@ from edgec.compiler.graph.weave import Piece
 from edgec.compiler.operands.operands import BFLOAT16
 from edgec.compiler.options import Precision
 from edgec.compiler.progress import Progress
+from edgec.runtime.execution.pool import POOL_LIBRARY
 from edgec.targets.measured_rates import Machine
 
 
@@ -112,6 +114,10 @@ class CpuBackend(Backend):
     def runner(self) -> Runner:
         """This machine, or an emulator of the target's architecture."""
         return runner_of(self.target)
+
+    def own_libraries(self, cache_dir: Path | None) -> dict[str, bytes]:
+        """The thread pool."""
+        return {POOL_LIBRARY: pool_library(self.target.arch, cache_dir)}
 
     def runtime_libraries(self) -> dict[str, bytes]:
         """TVM's runtime for the target's architecture."""

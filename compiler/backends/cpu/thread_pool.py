@@ -1,0 +1,55 @@
+"""The thread pool that goes into each artifact: a small shared library, compiled from `thread_pool.c`.
+
+It needs nothing but the C library of the device. The runtime loads it once for all artifacts of a process
+(`edgec.runtime.execution.pool`).
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from importlib import metadata
+from pathlib import Path
+
+from edgec.compiler.backends.cpu.object_cache import ObjectCache, key_of
+from edgec.compiler.errors import ToolMissing
+
+SOURCE = Path(__file__).with_suffix(".c")
+_FLAGS = (
+    "-O2", "-std=c11", "-fPIC", "-ffreestanding", "-nostdlib", "-nostdinc", "-fno-stack-protector",
+    "-fno-sanitize=all", "-mcpu=baseline", "-Wall", "-Wextra", "-Werror", "-g0",
+)  # fmt: skip
+_LINK = ("-shared", "--build-id=none", "--strip-all", "-z", "noexecstack", "--gc-sections")
+
+
+def pool_library(arch: str, cache_dir: Path | None) -> bytes:
+    """The shared library for Linux on `arch`; compiled once and then read from the cache.
+
+    Raises:
+        ToolMissing: the C compiler that comes with ziglang failed.
+    """
+    cache = ObjectCache(cache_dir)
+    key = key_of(
+        "pool", metadata.version("ziglang"), arch, SOURCE.read_text(encoding="utf-8"), *_FLAGS, *_LINK
+    )
+    found = cache.get(key)
+    if found is None:
+        found = _compile(arch)
+        cache.put(key, found)
+    return found
+
+
+def _compile(arch: str) -> bytes:
+    with tempfile.TemporaryDirectory(prefix="edgec-pool-") as folder:
+        made, library = Path(folder) / "pool.o", Path(folder) / "pool.so"
+        _zig("cc", "-target", f"{arch}-linux-gnu", *_FLAGS, "-c", "-o", str(made), str(SOURCE))
+        _zig("ld.lld", *_LINK, "-o", str(library), str(made))
+        return library.read_bytes()
+
+
+def _zig(*arguments: str) -> None:
+    command = [sys.executable, "-m", "ziglang", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise ToolMissing(f"the thread pool cannot be compiled: {done.stderr.strip()[:500]}")

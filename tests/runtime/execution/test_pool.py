@@ -1,0 +1,169 @@
+"""The thread pool: every task of a launch runs once, whatever the threads do; kernels of an artifact run on it."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import edgec.runtime as rt
+from edgec.compiler.backends.cpu.thread_pool import pool_library
+from edgec.runtime.execution import pool
+from edgec.runtime.execution.pool import ThreadPool
+from edgec.targets import machine_arch
+from tests.runtime.conftest import Built
+from tests.runtime.inputs import Reference, rows
+
+_TASK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.POINTER(ctypes.c_void_p), ctypes.c_void_p)
+
+
+def _threads() -> int:
+    return len(_running())
+
+
+def _running() -> set[int]:
+    return {int(entry.name) for entry in Path("/proc/self/task").iterdir()}
+
+
+@pytest.fixture(scope="module")
+def launch() -> ctypes._CFuncPtr:
+    pool.load(lambda _name: pool_library(machine_arch(), None))
+    assert pool.state.library is not None
+    function = ctypes.CFUNCTYPE(ctypes.c_int, _TASK, ctypes.c_void_p, ctypes.c_int)
+    return function(pool.state.library.launch)
+
+
+def _launched(launch: ctypes._CFuncPtr, tasks: int, fails: int = -1) -> tuple[list[int], set[int], int]:
+    seen: list[int] = []
+    by: set[int] = set()
+
+    @_TASK
+    def task(number: int, group: object, data: object) -> int:
+        seen.append(number)
+        by.add(threading.get_native_id())
+        return 7 if number == fails else 0
+
+    return seen, by, launch(task, None, tasks)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 8])
+def test_each_task_runs_once(launch: ctypes._CFuncPtr, threads: int) -> None:
+    workers = ThreadPool(threads, None)
+    workers.use()
+    for tasks in [*range(1, 40), 257, 1000]:
+        seen, by, failure = _launched(launch, tasks)
+        assert sorted(seen) == list(range(tasks))
+        assert failure == 0
+        assert len(by) <= threads
+
+
+def test_a_failure_is_returned_and_leaves_the_pool_usable(launch: ctypes._CFuncPtr) -> None:
+    workers = ThreadPool(3, None)
+    workers.use()
+    assert _launched(launch, 20, fails=11)[2] == 7
+    assert _launched(launch, 20)[2] == 0
+
+
+def test_sleeping_workers_wake(launch: ctypes._CFuncPtr) -> None:
+    workers = ThreadPool(2, None)
+    workers.use()
+    met = threading.Barrier(2, timeout=30)
+
+    @_TASK
+    def task(number: int, group: object, data: object) -> int:
+        met.wait()  # passes when two threads are in it at the same time
+        return 0
+
+    for _ in range(3):
+        main, (other,) = threading.get_native_id(), _others(workers)
+        while _state(other) != "S":  # the worker has given up waiting in a loop
+            pass
+        assert launch(task, None, 2) == 0
+        assert main != other
+
+
+def _others(workers: ThreadPool) -> list[int]:
+    """Threads that Python did not start: the pool's."""
+    known = {thread.native_id for thread in threading.enumerate()}
+    return sorted(_running() - known)[-1:]
+
+
+def _state(thread: int) -> str:
+    return Path(f"/proc/self/task/{thread}/stat").read_text().rsplit(")", 1)[1].split()[0]
+
+
+def test_without_a_pool_the_calling_thread_does_everything(launch: ctypes._CFuncPtr) -> None:
+    found: list[tuple[list[int], set[int], int]] = []
+    thread = threading.Thread(target=lambda: found.append(_launched(launch, 9)))
+    thread.start()
+    thread.join()
+    assert found == [(list(range(9)), {thread.native_id}, 0)]
+
+
+def test_launches_of_several_threads_do_not_mix(launch: ctypes._CFuncPtr) -> None:
+    wrong: list[list[int]] = []
+
+    def stream() -> None:
+        workers = ThreadPool(2, None)
+        workers.use()
+        for tasks in range(1, 120):
+            seen, _, _ = _launched(launch, tasks)
+            if sorted(seen) != list(range(tasks)):
+                wrong.append(seen)
+
+    streams = [threading.Thread(target=stream) for _ in range(4)]
+    for thread in streams:
+        thread.start()
+    for thread in streams:
+        thread.join()
+    assert not wrong
+
+
+def test_workers_end_with_their_pool(launch: ctypes._CFuncPtr) -> None:
+    before = _threads()
+    workers = ThreadPool(5, None)
+    assert _threads() == before + 4
+    del workers
+    assert _threads() == before
+
+
+def test_workers_are_pinned_where_asked(launch: ctypes._CFuncPtr) -> None:
+    core = min(os.sched_getaffinity(0))
+    workers = ThreadPool(2, [core, core])
+    workers.use()
+    (other,) = _others(workers)
+    while _state(other) != "S":  # it pins itself before it waits
+        pass
+    assert os.sched_getaffinity(other) == {core}
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_artifacts_with_and_without_a_pool_share_a_process(
+    mlp: Built, tmp_path: Path, reference: Reference, first: bool
+) -> None:
+    """Each kind is the first to be loaded in a process of its own: what follows must not depend on it."""
+    library = {pool.POOL_LIBRARY: pool_library(machine_arch(), None)}
+    paths = [tmp_path / "old.edge", tmp_path / "new.edge"]
+    for path, bundled in zip(paths, ({}, library), strict=True):
+        rt.write_artifact(path, config=mlp.config, code=mlp.code, weights=mlp.weights, bundled=bundled)
+    np.save(tmp_path / "x.npy", rows(3))
+    code = (
+        "import sys, numpy as np, edgec.runtime as rt\n"
+        "models = [rt.load(path) for path in sys.argv[2:] * 2]\n"
+        "x = np.load(sys.argv[1])\n"
+        "made = [model.run({'x': x})['y.0'] for model in models * 2]\n"
+        "np.save(sys.argv[1], np.stack(made))\n"
+    )
+    order = paths[::-1] if first else paths
+    run = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "x.npy"), *map(str, order)], check=False, timeout=120
+    )
+    assert run.returncode == 0
+    for made in np.load(tmp_path / "x.npy"):
+        np.testing.assert_allclose(made, reference(rows(3)), rtol=1e-5, atol=1e-6)
