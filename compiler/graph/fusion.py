@@ -17,7 +17,7 @@ from tvm.ir import Call, GlobalVar
 from tvm.tirx import PrimFunc
 
 from edgec.compiler.graph.anchors import ANCHOR, WHOLE
-from edgec.compiler.graph.rewrite import leaves, map_leaves, op_name, shape_of
+from edgec.compiler.graph.rewrite import dtype_of, leaves, map_leaves, op_name, shape_of
 from edgec.compiler.graph.sources import node_of, nodes_of
 
 ELEMENTWISE, BROADCAST, INJECTIVE, REDUCE = 0, 1, 2, 3
@@ -146,8 +146,9 @@ def _grow(ops: list[_Op], seed: _Op, taken: set[int]) -> list[int]:
         op = ops[at]
         if at in members or at in taken or not _may_join(ops, seed, op, members, inside):
             continue
-        members.append(at)
-        inside |= 1 << at
+        feeding = _feeders(ops, seed, op, members, taken) if seed.anchor is not None else []
+        members += [*feeding, at]
+        inside |= sum(1 << member for member in (*feeding, at))
         frontier = sorted({*frontier, *op.users})
         if _is_closed(ops, members):
             closed = list(members)
@@ -177,6 +178,30 @@ def _may_join(ops: list[_Op], seed: _Op, op: _Op, members: list[int], inside: in
         return False
     # A value that is computed once must not be computed many times over by its reader.
     return all(math.prod(op.shape) <= 2 * math.prod(ops[i].shape) for i in own)
+
+
+def _feeders(ops: list[_Op], seed: _Op, op: _Op, members: list[int], taken: set[int]) -> list[int]:
+    """Maps of another tensor of 8-bit integers that only the epilogue's `op` reads: they cost less than their result.
+
+    Such a tensor takes a quarter of the bytes of what they make of it.
+    """
+    found: list[int] = []
+    for at in op.inputs:
+        chain: list[int] = []
+        while at not in members and at not in found and at not in taken:
+            one = ops[at]
+            if one.func is None or one.anchor is not None or one.view or one.escapes or len(one.users) != 1:
+                break
+            if one.pattern not in (ELEMENTWISE, BROADCAST) or one.shape != seed.shape:
+                break
+            chain.append(at)
+            if dtype_of(one.binding.value.args[1].fields[0]) in ("int8", "uint8"):
+                found += reversed(chain)
+                break
+            if len(one.inputs) != 1:
+                break
+            at = one.inputs[0]
+    return found
 
 
 def _is_closed(ops: list[_Op], members: list[int]) -> bool:

@@ -6,13 +6,12 @@ as text; a PrimFunc that no template claims is scheduled generically and compute
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 from tvm import te, tirx
 from tvm.tirx import PrimFunc
 
-from edgec.compiler.backends.cpu.specs import ConvSpec, DenseSpec, MatmulSpec, PoolSpec, Spec, encode
+from edgec.compiler.backends.cpu.specs import ConvSpec, DenseSpec, MatmulSpec, PoolSpec, Spec, encode, lowest
 from edgec.compiler.graph.anchors import ANCHOR
 
 
@@ -28,7 +27,8 @@ def _widened(element: tirx.Expr, spec: ConvSpec | DenseSpec) -> tirx.Expr:
     return element if str(element.dtype) == spec.dtype else element.astype(spec.dtype)
 
 
-def _inside(y: tirx.Expr, x: tirx.Expr, size: tuple[int, int]) -> tirx.Expr:
+def inside_image(y: tirx.Expr, x: tirx.Expr, size: tuple[int, int]) -> tirx.Expr:
+    """Whether a row and a column are those of an image of `size`."""
     return tirx.all(y >= 0, y < size[0], x >= 0, x < size[1])
 
 
@@ -58,7 +58,7 @@ def conv2d(spec: ConvSpec) -> PrimFunc:
             value = data[n, channel // spec.in_block, y, x, channel % spec.in_block]
         else:
             value = data[n, channel, y, x]
-        inside = _inside(y, x, spec.in_size)
+        inside = inside_image(y, x, spec.in_size)
         return tirx.if_then_else(inside, _widened(value, spec), tirx.const(0, spec.dtype))
 
     def factor(b: tirx.Expr, v: tirx.Expr) -> tirx.Expr:
@@ -88,7 +88,7 @@ def depthwise(spec: ConvSpec) -> PrimFunc:
         iy = y * w.stride[0] + ky * w.dilation[0] - w.pad[0]
         ix = x * w.stride[1] + kx * w.dilation[1] - w.pad[1]
         value = tirx.if_then_else(
-            _inside(iy, ix, spec.in_size), data[n, b, iy, ix, v], tirx.const(0, spec.dtype)
+            inside_image(iy, ix, spec.in_size), data[n, b, iy, ix, v], tirx.const(0, spec.dtype)
         )
         return te.sum(value * weight[b, ky, kx, v], axis=[ky, kx])
 
@@ -105,13 +105,13 @@ def pool(spec: PoolSpec) -> PrimFunc:
     ky = te.reduce_axis((0, w.kernel[0]), "ky")
     kx = te.reduce_axis((0, w.kernel[1]), "kx")
     reducer: Callable[..., tirx.Expr] = te.max if spec.kind == "max" else te.sum
-    empty = tirx.const(-math.inf if spec.kind == "max" else 0, spec.dtype)
+    empty = tirx.const(lowest(spec.dtype) if spec.kind == "max" else 0, spec.dtype)
 
     def body(n: tirx.Expr, b: tirx.Expr, y: tirx.Expr, x: tirx.Expr, v: tirx.Expr) -> tirx.Expr:
         iy = y * w.stride[0] + ky * w.dilation[0] - w.pad[0]
         ix = x * w.stride[1] + kx * w.dilation[1] - w.pad[1]
         return reducer(
-            tirx.if_then_else(_inside(iy, ix, spec.in_size), data[n, b, iy, ix, v], empty), axis=[ky, kx]
+            tirx.if_then_else(inside_image(iy, ix, spec.in_size), data[n, b, iy, ix, v], empty), axis=[ky, kx]
         )
 
     shape = (spec.batch, spec.blocks, *w.out, spec.lanes)

@@ -14,6 +14,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol, TypeVar
 
+import numpy as np
+
 from edgec.compiler.graph import anchors
 from edgec.compiler.graph.attention_spec import AttentionSpec, View
 from edgec.compiler.operands.operands import FLOAT32, OPERANDS, Operands
@@ -179,6 +181,11 @@ class MatmulSpec:
     def flops(self) -> int:
         """Operations of a call, a multiply-add counted as two."""
         return 2 * math.prod(self.batch) * self.rows * self.inner * self.cols
+
+
+def lowest(dtype: str) -> float | int:
+    """The least value of a type: where maxima start."""
+    return -math.inf if dtype.startswith("float") else int(np.iinfo(dtype).min)
 
 
 _PARTS: dict[str, type[Any]] = {"window": Window, "query": View, "key": View, "value": View, "mask": View}

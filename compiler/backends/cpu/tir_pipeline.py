@@ -13,6 +13,7 @@ from tvm import s_tir, tirx
 from tvm.tirx import compilation_pipeline
 
 from edgec.compiler.backends.cpu.codegen import keep_local_on_stack_pass, native_dots_pass
+from edgec.compiler.backends.cpu.single_operations import keep_apart_pass
 from edgec.compiler.backends.special_values import exact_special_values_pass
 
 
@@ -36,6 +37,7 @@ def lowering() -> tvm.transform.Pass:
         tirx.transform.StmtSimplify(),
         s_tir.transform.RewriteUnsafeSelect(),
         exact_special_values_pass(),
+        keep_apart_pass(),
         tirx.transform.FP8ComputeLegalize(),
         tirx.transform.VerifyMemory(),
         tirx.transform.SplitHostDevice(),

@@ -16,7 +16,7 @@ from tvm.tirx import PrimFunc
 
 from edgec.compiler.backends.cpu import relayout
 from edgec.compiler.backends.cpu.dot_instructions import operands_for
-from edgec.compiler.backends.cpu.layouts import rules
+from edgec.compiler.backends.cpu.layouts import integer_rules, rules
 from edgec.compiler.backends.cpu.layouts.packing import block_channels
 from edgec.compiler.backends.cpu.layouts.value import Value
 from edgec.compiler.backends.interface import OperandsOf
@@ -47,12 +47,16 @@ class LayoutPlanner(Walker):
         self.target = target
         self.operands_of = operands_of or (lambda _node: FLOAT32)
         self.values: dict[relax.Var, Value] = {}
+        self.definitions: dict[relax.Var, Call] = {}
 
     def bind(self, var: relax.Var, value: Expr) -> None:
         """Give the old variable `var` its new value."""
         if isinstance(value, Call):
+            self.definitions[var] = value
             rule = rules.RULES.get(op_name(value))
-            made = rule(self, value) if rule is not None and is_tensor(value) else None
+            made = integer_rules.of(self, value) if is_tensor(value) else None
+            if made is None:
+                made = rule(self, value) if rule is not None and is_tensor(value) else None
             if made is not None:
                 self.values[var] = made
                 return
@@ -103,6 +107,24 @@ class LayoutPlanner(Walker):
             return self.emit(relax.op.reshape(value.blocked, dims))
         return self.call(
             relayout.unpack(shape, value.channels, dtype_of(value.blocked), nhwc), "unpack", value.blocked
+        )
+
+    def definition(self, expr: Expr) -> Call | None:
+        """The call of the old function that `expr` is the result of."""
+        return self.definitions.get(expr) if isinstance(expr, relax.Var) else None
+
+    def native(self, operands: Operands) -> Operands:
+        """`operands`, by the instruction of the target if it has one."""
+        return operands_for(operands, self.target)
+
+    def blocked_by(self, expr: Expr, lanes: int) -> Expr:
+        """The blocked form of a rank-4 `expr`, in blocks of `lanes`: others than the planner's are for one reader."""
+        if lanes == self.lanes:
+            return self.blocked(expr)
+        value = self.state(expr)
+        source = value.nhwc if value.nhwc is not None else self.plain(expr)
+        return self.call(
+            relayout.pack(shape_of(source), lanes, dtype_of(source), value.nhwc is not None), "pack", source
         )
 
     def blocked(self, expr: Expr) -> Expr:

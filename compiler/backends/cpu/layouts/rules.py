@@ -100,9 +100,10 @@ def _conv2d(plan: Plan, call: Call) -> Value | None:
 @rule("nn.max_pool2d", "nn.avg_pool2d")
 def _pool2d(plan: Plan, call: Call) -> Value | None:
     attrs = call.attrs
-    if attrs.layout != "NCHW" or dtype_of(call) != "float32":
-        return None
     average = op_name(call) == "nn.avg_pool2d"
+    kinds = ("float32",) if average else ("float32", "int8", "uint8")
+    if attrs.layout != "NCHW" or dtype_of(call) not in kinds:
+        return None
     if average and any(int(d) != 1 for d in attrs.dilation):
         return None
     batch, channels, height, width = shape_of(call.args[0])
@@ -112,7 +113,7 @@ def _pool2d(plan: Plan, call: Call) -> Value | None:
         padded = any(int(p) for p in attrs.padding) or attrs.ceil_mode
         kind = "avg_valid" if padded and not attrs.count_include_pad else "avg"
     data = plan.blocked(call.args[0])
-    spec = PoolSpec(kind, batch, shape_of(data)[1], (height, width), window, plan.lanes)
+    spec = PoolSpec(kind, batch, shape_of(data)[1], (height, width), window, plan.lanes, dtype_of(call))
     return _value(plan.call(compute.pool(spec), "pool", data), channels)
 
 
@@ -120,7 +121,8 @@ def _pool2d(plan: Plan, call: Call) -> Value | None:
 def _global_pool(plan: Plan, call: Call) -> Value | None:
     name = op_name(call)
     source = call.args[0]
-    if not plan.is_blocked(source) or dtype_of(call) != "float32":
+    kinds = ("float32", "int32") if name in ("max", "sum") else ("float32",)
+    if not plan.is_blocked(source) or dtype_of(call) not in kinds:
         return None
     batch, channels, height, width = shape_of(source)
     if name == "nn.adaptive_avg_pool2d":
@@ -131,7 +133,7 @@ def _global_pool(plan: Plan, call: Call) -> Value | None:
     data = plan.blocked(source)
     window = Window(kernel=(height, width), out=(1, 1))
     kind = {"max": "max", "sum": "sum"}.get(name, "avg")
-    spec = PoolSpec(kind, batch, shape_of(data)[1], (height, width), window, plan.lanes)
+    spec = PoolSpec(kind, batch, shape_of(data)[1], (height, width), window, plan.lanes, dtype_of(call))
     made = _value(plan.call(compute.pool(spec), "global_pool", data), channels)
     if name != "nn.adaptive_avg_pool2d" and not call.attrs.keepdims:
         made.plain = plan.emit(relax.op.reshape(plan.unpack(made, nhwc=False), (batch, channels)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from tvm.ir import Call
 from tvm.tirx import PrimFunc
 
 from edgec.compiler.graph.rewrite import Array, Expr
@@ -47,6 +48,15 @@ class Plan(Protocol):
 
     def blocked(self, expr: Expr) -> Expr:
         """The blocked form of a rank-4 `expr`."""
+
+    def definition(self, expr: Expr) -> Call | None:
+        """The call of the old function that `expr` is the result of."""
+
+    def native(self, operands: Operands) -> Operands:
+        """`operands`, by the instruction of the target if it has one."""
+
+    def blocked_by(self, expr: Expr, lanes: int) -> Expr:
+        """The blocked form of a rank-4 `expr`, in blocks of `lanes`: others than the planner's are for one reader."""
 
     def operand(self, expr: Expr, operands: Operands) -> Expr:
         """The blocked form of a rank-4 `expr`, in the element type of `operands`' activations."""

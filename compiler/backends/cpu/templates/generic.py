@@ -10,6 +10,7 @@ from tvm.s_tir import SBlock
 from tvm.s_tir.schedule import LoopRV, SBlockRV, Schedule
 from tvm.tirx import PrimFunc
 
+from edgec.compiler.backends.cpu.single_operations import promised
 from edgec.compiler.backends.cpu.templates.vector_math import with_vector_math
 from edgec.targets.target import Target
 
@@ -24,6 +25,10 @@ def schedule_generic(func: PrimFunc, target: Target, threads: int) -> PrimFunc:
     Ensures: the same results, up to the order of floating point reductions. A kernel that its front end wrote
     in its final form (`tirx.is_scheduled`) keeps its loops.
     """
+    return promised(_scheduled(func, target, threads))
+
+
+def _scheduled(func: PrimFunc, target: Target, threads: int) -> PrimFunc:
     if func.attrs is not None and "tirx.is_scheduled" in func.attrs:
         return with_vector_math(func)
     sch = Schedule(tvm.IRModule({"main": func}), debug_mask="none", error_render_level="none")

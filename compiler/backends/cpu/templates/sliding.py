@@ -6,17 +6,19 @@ output columns stay in registers while the rows of the window pass. Borders are 
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tvm import tirx
-from tvm.tirx import PrimFunc, Stmt
+from tvm.tirx import Buffer, PrimFunc, Stmt
 
-from edgec.compiler.backends.cpu.specs import ConvSpec, PoolSpec, Window
+from edgec.compiler.backends.cpu.specs import ConvSpec, PoolSpec, Window, lowest
 from edgec.compiler.backends.cpu.templates.epilogue import Epilogue
 from edgec.compiler.backends.cpu.templates.loop_nests import (
     Accumulators,
     Expr,
+    Index,
+    buffer_dtype,
     const,
     loop,
     parallel,
@@ -115,7 +117,7 @@ class _Sliding:
                 steps += self._tap(acc, n, b, row, x, ky, const(kx), columns)
             return seq(steps) if steps else tirx.Evaluate(const(0))
 
-        empty = -math.inf if self.maximum else 0.0
+        empty = float(lowest(spec.dtype)) if self.maximum else 0.0
 
         def store(i: Expr) -> Stmt:
             return vectorised(
@@ -136,13 +138,13 @@ class _Sliding:
         kx: Expr,
         columns: tuple[int, int],
     ) -> list[Stmt]:
-        w, lanes = self.window, self.spec.lanes
+        w = self.window
 
         def column(i: Expr) -> Stmt:
             ix = (x + i) * const(w.stride[1]) + kx * const(w.dilation[1]) - const(w.pad[1])
-            value = vector_load(self.epilogue.inputs[0], [n, b, row, ix, 0], lanes)
+            value = self._vector(self.epilogue.inputs[0], [n, b, row, ix, 0])
             if self.depthwise:
-                value = acc.get(i) + value * vector_load(self.epilogue.inputs[1], [b, ky, kx, 0], lanes)
+                value = acc.get(i) + value * self._vector(self.epilogue.inputs[1], [b, ky, kx, 0])
             elif self.maximum:
                 value = tirx.max(acc.get(i), value)
             else:
@@ -151,6 +153,12 @@ class _Sliding:
 
         first, end = columns
         return [unrolled(end - first, column, first)] if end > first else []
+
+    def _vector(self, buffer: Buffer, place: Sequence[Index]) -> Expr:
+        """A vector of operands in the type of the sums."""
+        vector = vector_load(buffer, place, self.spec.lanes)
+        wide = f"{self.spec.dtype}x{self.spec.lanes}"
+        return vector if buffer_dtype(buffer) == self.spec.dtype else vector.astype(wide)
 
 
 def candidates(spec: ConvSpec | PoolSpec, target: Target, threads: int) -> list[Schedule]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tvm.tirx import PrimFunc
 
+from edgec.compiler.backends.cpu.single_operations import promised
 from edgec.compiler.backends.cpu.specs import decode
 from edgec.compiler.backends.cpu.templates import attention, convolution, dense, matmul, sliding
 from edgec.compiler.backends.cpu.templates.epilogue import split_epilogue
@@ -61,6 +62,6 @@ def workload_of(
         bytes=size,
         threads=threads,
         candidates=tuple(choice.candidates),
-        emit=choice.emit,
+        emit=lambda schedule: promised(choice.emit(schedule), func),
         operands=getattr(spec, "operands", FLOAT32),
     )

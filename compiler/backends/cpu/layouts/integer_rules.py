@@ -1,0 +1,163 @@
+"""Rules for the layers of quantised models: sums of 8-bit products, and what surrounds them.
+
+A convolution arrives with int8 weights and sums in int32 (`out_dtype`), behind an explicit pad by the zero point. The
+pad becomes part of the convolution: the kernel leaves out the taps that read it, and a small table adds what they
+would have summed to.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from tvm import relax
+from tvm.ir import Call
+
+from edgec.compiler.backends.cpu import compute, integer_compute
+from edgec.compiler.backends.cpu.layouts.packing import (
+    block_channels,
+    merge_groups,
+    pack_conv,
+    pack_dense,
+    pack_depthwise,
+)
+from edgec.compiler.backends.cpu.layouts.value import Plan, Value
+from edgec.compiler.backends.cpu.specs import ConvSpec, DenseSpec, Window
+from edgec.compiler.graph.rewrite import Array, Expr, array_of, constant, dtype_of, op_name, shape_of
+from edgec.compiler.operands.operands import INT8, UINT8_INT8, Operands
+
+NARROW = ("int8", "uint8")
+
+
+def of(plan: Plan, call: Call) -> Value | None:
+    """The value of a call whose operands are 8-bit integers; None for any other, and where it needs plain tensors."""
+    name = op_name(call)
+    if name == "astype":
+        return _cast(plan, call)
+    if name == "nn.conv2d":
+        return _conv2d(plan, call)
+    return _matmul(plan, call) if name == "matmul" else None
+
+
+def _operands(data: Expr) -> Operands:
+    return INT8 if dtype_of(data) == "int8" else UINT8_INT8
+
+
+def _is_product(call: Call) -> bool:
+    data, weight = call.args[:2]
+    return dtype_of(call) == "int32" and dtype_of(data) in NARROW and dtype_of(weight) == "int8"
+
+
+def _pair(values: object) -> tuple[int, int]:
+    first, second = (int(v) for v in values)  # type: ignore[attr-defined]  # an array of TVM's
+    return first, second
+
+
+def _cast(plan: Plan, call: Call) -> Value | None:
+    """A conversion of elements, in the form in which they are available."""
+    source = call.args[0]
+    if plan.is_flat(source):
+        return Value(None, None, flat=plan.emit(relax.op.astype(plan.flat(source), dtype_of(call))))
+    if not plan.is_blocked(source):
+        return None
+    made = plan.emit(relax.op.astype(plan.blocked(source), dtype_of(call)))
+    return Value(None, made, plan.state(source).channels)
+
+
+def _unpadded(plan: Plan, call: Call) -> tuple[Expr, tuple[int, int], int]:
+    """What a convolution reads, its padding at the top and at the left, and the value of padded elements."""
+    source, attrs = call.args[0], call.attrs
+    own = tuple(int(p) for p in attrs.padding)
+    pad = plan.definition(source)
+    if pad is None or op_name(pad) != "nn.pad" or any(own) or str(pad.attrs.pad_mode) != "constant":
+        return source, own[:2], 0  # type: ignore[return-value]
+    widths = [int(p) for p in pad.attrs.pad_width]
+    if len(widths) != 8 or any(widths[:4]) or any(w < 0 for w in widths):
+        return source, own[:2], 0  # type: ignore[return-value]
+    return pad.args[0], (widths[4], widths[6]), round(float(pad.attrs.pad_value))
+
+
+def _conv2d(plan: Plan, call: Call) -> Value | None:
+    attrs, weight = call.attrs, array_of(call.args[1])
+    if weight is None or attrs.data_layout != "NCHW" or not _is_product(call):
+        return None
+    source, pad, value = _unpadded(plan, call)
+    batch, channels, height, width = shape_of(source)
+    out, groups, lanes = shape_of(call), int(attrs.groups), plan.lanes
+    window = Window(
+        _pair(weight.shape[2:]), _pair(attrs.strides), _pair(attrs.dilation), pad, (out[2], out[3])
+    )
+    border = integer_compute.border_sums(weight, window, (height, width), value)
+    operands = plan.native(_operands(source))
+    if groups > 1 and groups == channels == weight.shape[0]:
+        spec = ConvSpec(
+            batch, channels, (height, width), channels, window, lanes, lanes, groups, True, "int32", operands
+        )
+        packed = constant(pack_depthwise(weight, lanes))
+        sums = plan.call(integer_compute.depthwise(spec), "depthwise", plan.blocked(source), packed)
+        return _with_border(plan, spec, sums, border)
+    if groups > 1:
+        weight, groups = merge_groups(weight, groups, channels, lanes)
+    spec, weight, data = _dense_conv(plan, source, weight, window, groups, operands)
+    packed = constant(operands.pack(pack_conv(weight, lanes, spec.chunk)))
+    sums = plan.call(compute.conv2d(spec), "conv2d", data, packed)
+    return _with_border(plan, spec, sums, border)
+
+
+def _dense_conv(
+    plan: Plan, source: Expr, weight: Array, window: Window, groups: int, operands: Operands
+) -> tuple[ConvSpec, Array, Expr]:
+    """The specification of a convolution, its weights with whole steps of input channels, and its blocked input."""
+    batch, _, height, width = shape_of(source)
+    weight = _whole_steps(weight, 1, operands)
+    per_group = weight.shape[1]
+    block = plan.lanes
+    if per_group < plan.lanes and groups == 1 and not plan.is_blocked(source):
+        block = per_group
+    data = plan.blocked_by(source, block)
+    spec = ConvSpec(
+        batch,
+        per_group * groups,
+        (height, width),
+        weight.shape[0],
+        window,
+        plan.lanes,
+        block,
+        groups,
+        dtype=operands.accumulator,
+        operands=operands,
+    )
+    return spec, weight, data
+
+
+def _whole_steps(weight: Array, axis: int, operands: Operands) -> Array:
+    """`weight` with zeros behind a reduced axis that is no whole number of steps."""
+    missing = -weight.shape[axis] % operands.step
+    widths = [(0, missing if a == axis else 0) for a in range(weight.ndim)]
+    return np.pad(weight, widths) if missing else weight
+
+
+def _with_border(plan: Plan, spec: ConvSpec, sums: Expr, border: Array | None) -> Value:
+    if border is not None:
+        table = block_channels(border, plan.lanes)
+        kernel = integer_compute.add_border(spec, table.shape)
+        sums = plan.call(kernel, "add_border", sums, constant(table))
+    return Value(None, sums, spec.out_channels)
+
+
+def _matmul(plan: Plan, call: Call) -> Value | None:
+    weight = array_of(call.args[1])
+    if not _is_product(call) or weight is None or weight.ndim != 2:
+        return None
+    shape = shape_of(call)
+    if len(shape) < 2:
+        return None
+    operands = plan.native(_operands(call.args[0]))
+    flat = plan.flat(call.args[0])
+    rows, inner = shape_of(flat)
+    missing = -inner % operands.step
+    if missing:
+        flat = plan.emit(relax.op.nn.pad(flat, [0, 0, 0, missing]))
+    weight = _whole_steps(weight, 0, operands)
+    spec = DenseSpec(rows, inner + missing, weight.shape[1], plan.lanes, operands.accumulator, operands)
+    packed = constant(operands.pack(pack_dense(weight, plan.lanes)))
+    out = plan.call(compute.dense(spec), "dense", flat, packed)
+    return Value(None, None, flat=out) if len(shape) > 2 else Value(out, None)

@@ -1,0 +1,139 @@
+"""Quantised layers are exact: equal to integer arithmetic in every bit, on every instruction set that runs here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from edgec.compiler.backends.cpu.runner import runs_here
+from edgec.targets import load_target
+from tests.compiler.backends.cpu.integer_nets import Net, compiled, run
+
+NAMES = (
+    "x86-64-v2", "x86-64-v3", "x86-64-v4", "x86-avx512-vnni", "aarch64", "rpi5",
+)  # fmt: skip
+HERE = [name for name in NAMES if runs_here(load_target(name))]
+EVERY_BIT = settings(
+    max_examples=3,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+
+
+def filled(shape: tuple[int, ...], dtype: str, *, extreme: bool) -> np.ndarray:
+    limits = np.iinfo(dtype)
+    rng = np.random.default_rng(sum(shape))
+    if extreme:
+        return rng.choice([limits.min, limits.max], shape).astype(dtype)
+    return rng.integers(limits.min, limits.max, shape, endpoint=True).astype(dtype)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A convolution of any kind with its tail."""
+
+    dtype: str
+    extreme: bool
+    groups: int
+    per_group: int
+    out: int
+    kernel: tuple[int, int]
+    size: tuple[int, int]
+    pads: tuple[int, int, int, int]
+    zero: int
+    stride: int
+    result: str
+    spread: float
+
+    def build(self) -> Net:
+        """The layer as a network."""
+        net = Net(filled((1, self.per_group * self.groups, *self.size), self.dtype, extreme=self.extreme))
+        x = net.pad(net.input, *self.pads, self.zero) if any(self.pads) else net.input
+        weights = net.weights(self.out, self.per_group, *self.kernel, extreme=self.extreme)
+        sums = net.conv(x, weights, self.stride, self.groups)
+        net.finish(net.requantise(sums, self.zero, self.result, self.spread))
+        return net
+
+
+@st.composite
+def layers(draw: st.DrawFn) -> Layer:
+    """Odd shapes, extreme numbers, tails that saturate."""
+    kind, dtype = (
+        draw(st.sampled_from(["dense", "depthwise", "grouped"])),
+        draw(st.sampled_from(["uint8", "int8"])),
+    )
+    groups = {"dense": 1, "depthwise": draw(st.sampled_from([3, 16, 24])), "grouped": 2}[kind]
+    kernel = draw(st.sampled_from([(1, 1), (3, 3), (3, 2), (5, 1)]))
+    pads = [draw(st.integers(0, k - 1)) for k in (*kernel, *kernel)]
+    limits = np.iinfo(dtype)
+    return Layer(
+        dtype,
+        draw(st.booleans()),
+        groups,
+        1 if kind == "depthwise" else draw(st.sampled_from([1, 3, 4, 17, 24])),
+        groups if kind == "depthwise" else groups * draw(st.sampled_from([1, 5, 16, 33])),
+        kernel,
+        draw(st.sampled_from([(5, 5), (9, 4), (6, 17)])),
+        (pads[0], pads[1], pads[2], pads[3]),
+        int(draw(st.sampled_from([limits.min, limits.max, 0, 3]))),
+        draw(st.sampled_from([1, 2])),
+        draw(st.sampled_from(["uint8", "int8"])),
+        draw(st.sampled_from([40.0, 1e6])),
+    )
+
+
+def check(layer: Layer, name: str, folder: Path) -> None:
+    net = layer.build()
+    assert net.module is not None
+    made = run(compiled(net.module, load_target(name)), folder, [net.x])
+    np.testing.assert_array_equal(made, net.wanted, err_msg=name)
+
+
+@pytest.mark.parametrize("name", HERE)
+@given(layer=layers())
+@EVERY_BIT
+def test_a_convolution_is_exact(name: str, layer: Layer, tmp_path: Path) -> None:
+    check(layer, name, tmp_path)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1200)
+@given(layer=layers())
+@settings(EVERY_BIT, max_examples=40, derandomize=False)
+def test_convolutions_are_exact(layer: Layer, tmp_path: Path) -> None:
+    for name in HERE:
+        check(layer, name, tmp_path)
+
+
+def block(dtype: str, zero: int) -> Net:
+    """A residual block: layers of all kinds, a sum of two tensors of different scales, a product with a matrix."""
+    net = Net(filled((1, 3, 20, 21), dtype, extreme=False))
+    x = net.pad(net.input, 1, 1, 1, 1, zero)
+    first = net.requantise(net.conv(x, net.weights(32, 3, 3, 3), 2), zero, dtype)
+    x = net.pad(first, 1, 1, 1, 1, zero)
+    x = net.requantise(net.conv(x, net.weights(32, 1, 3, 3), 1, 32), zero, dtype)
+    x = net.requantise(net.conv(x, net.weights(40, 32, 1, 1)), zero, dtype)
+    x = net.pad(x, 1, 1, 1, 1, zero)
+    x = net.requantise(net.conv(x, net.weights(32, 40, 3, 3)), zero, dtype)
+    net.finish(net.narrow(net.add(net.widen(first, zero, 0.5), net.widen(x, zero, 0.3)), zero, dtype))
+    return net
+
+
+@pytest.mark.parametrize("name", HERE)
+@pytest.mark.parametrize(("dtype", "zero"), [("uint8", 113), ("int8", -7)])
+def test_a_residual_block_is_exact_and_stays_in_eight_bits(
+    name: str, dtype: str, zero: int, tmp_path: Path
+) -> None:
+    net = block(dtype, zero)
+    assert net.module is not None
+    made = compiled(net.module, load_target(name), threads=2)
+    np.testing.assert_array_equal(run(made, tmp_path, [net.x]), net.wanted)
+    kinds = sorted(kernel.kind for kernel in made.kernels.values())
+    # Nothing between the layers: each is one kernel with its tail, the sum that of the last one.
+    assert kinds == ["conv2d", "conv2d", "conv2d", "depthwise", "pack", "unpack"]
