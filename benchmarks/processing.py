@@ -16,9 +16,8 @@ from rich.console import Console
 from rich.table import Table
 
 import edgec.runtime as rt
-from edgec.benchmarks.blocks import time_in_blocks
 from edgec.compiler.processing import build_processing
-from edgec.compiler.verify.timing import Latency
+from edgec.compiler.verify.timing import Latency, time_in_blocks
 from edgec.runtime.card import BoxOutput, ImageInput
 from edgec.runtime.execution.compiled_functions import empty_aligned
 from edgec.runtime.execution.shared_libraries import ensure_runtime

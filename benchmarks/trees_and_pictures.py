@@ -24,9 +24,9 @@ import numpy.typing as npt
 
 import edgec.runtime as rt
 from edgec.benchmarks import machine, processing
-from edgec.benchmarks.blocks import time_in_blocks
 from edgec.compiler.options import CompileOptions
 from edgec.compiler.pipeline import compile_model
+from edgec.compiler.verify.timing import time_in_blocks
 from edgec.runtime.execution.shared_libraries import ensure_runtime
 from edgec.targets import detect
 

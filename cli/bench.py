@@ -82,7 +82,7 @@ def command(
 
     import edgec.runtime as rt
     from edgec.benchmarks.inputs import artifact_inputs
-    from edgec.compiler.verify.timing import interleave
+    from edgec.compiler.verify.timing import time_in_blocks
     from edgec.targets import usable_cores
 
     count = threads or usable_cores()
@@ -99,7 +99,7 @@ def command(
             reference = _reference(existing(model, "model file"), shapes, count, constants)
             values = values | {s.input: np.zeros(s.shape, s.dtype) for s in loaded.config.states}
             sides["onnxruntime"] = lambda: reference.run(values)
-        measured = interleave(sides, runs=runs, limit_s=limit, warmup=warmup)
+        measured = time_in_blocks(sides, runs=runs, limit_s=limit, warmup=warmup)
     speedup = measured["onnxruntime"].median_ms / measured["edgec"].median_ms if model else None
     if as_json:
         latency = {side: times.to_json() for side, times in measured.items()}

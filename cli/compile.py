@@ -93,6 +93,13 @@ def command(
             help="Keep the model's states in sessions; without, they are inputs and outputs like others.",
         ),
     ] = True,
+    require_faster: Annotated[
+        bool,
+        typer.Option(
+            "--require-faster",
+            help="Fail, and write nothing, if the result is slower than ONNX Runtime here.",
+        ),
+    ] = False,
     verify: Annotated[bool, typer.Option(help="Compare the result with ONNX Runtime.")] = True,
     fallback: Annotated[
         bool, typer.Option(help="Let ONNX Runtime on the device run operators that cannot be compiled.")
@@ -143,6 +150,7 @@ def command(
         input_shapes=sets[0],
         buckets=tuple(sets[1:]),
         states=None if states else (),
+        require_faster=require_faster,
         verify=verify,
         fallback=fallback,
         bundle_runtime=bundle_runtime,
@@ -202,9 +210,7 @@ def show(result: CompileResult) -> None:
             f"  {side:<12} {t['median_ms']:9.3f} ms median, {t['p90_ms']:.3f} p90, {t['min_ms']:.3f} min "
             f"({evidence['threads']} threads, {t['runs']} runs)"
         )
-    if evidence.get("speedup"):
-        speedup = (f"{evidence['speedup']:.2f}×", "bold")
-        out.print(styled("  ", speedup, " the speed of ONNX Runtime"))
+    show_certificate(evidence["certificate"])
     for bucket in evidence.get("buckets", [])[1:]:
         show_bucket(bucket)
     sizes = evidence["sizes"]
@@ -220,6 +226,15 @@ def show(result: CompileResult) -> None:
     from edgec.cli.profile import show_layers
 
     show_layers(evidence.get("layers", []), limit=5, indent="  ")
+
+
+def show_certificate(certificate: dict[str, Any]) -> None:
+    """Print how fast an artifact is and, where it is slower than ONNX Runtime, why."""
+    from edgec.compiler.report.certificate import SLOWER, read_aloud
+
+    colour = "yellow" if certificate["verdict"] == SLOWER else "bold"
+    for line in read_aloud(certificate):
+        out.print(styled("  ", (line, colour if line.startswith(("It is", "-")) else "")), soft_wrap=True)
 
 
 def show_bucket(bucket: dict[str, Any]) -> None:

@@ -112,6 +112,11 @@ def show_artifact(artifact: Artifact) -> None:
         worst = max((o["max_rel"] for o in evidence["outputs"]), default=0.0)
         proof = ("verified", "green")
         out.print(styled("  proof      ", proof, f", largest relative error {worst:.1e}"))
+    if evidence is not None and "certificate" in evidence:
+        from edgec.compiler.report.certificate import read_aloud
+
+        for number, line in enumerate(read_aloud(evidence["certificate"])):
+            out.print(f"  {'speed' if number == 0 else '':<10} {line}", soft_wrap=True)
     table = Table("layer", "media type", "size", "digest")
     for layer in artifact.layers:
         table.add_row(layer.title, layer.media_type, size(layer.size), layer.digest[:19] + "…")

@@ -20,6 +20,7 @@ from edgec.cli.isolation import tell_stage
 from edgec.cli.quiet_stderr import without_tvm_warnings
 
 STAGES = {
+    "machine": "measuring the machine",
     "load": "reading the model",
     "import": "importing the graph",
     "graph": "optimising the graph",

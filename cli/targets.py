@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
 from edgec.cli.console import emit_json, out, styled
-from edgec.targets import Target
+from edgec.targets import Target, UsageError
 from edgec.targets.core import Core
+
+if TYPE_CHECKING:
+    from edgec.targets.machine_rates import MachineRates
 
 app = typer.Typer(
     help="List and describe the hardware that models can be compiled for.", no_args_is_help=True
@@ -55,11 +59,45 @@ def show_command(
 
 
 @app.command("detect")
-def detect_command(as_json: Json = False) -> None:
-    """Show the target that matches this machine best."""
+def detect_command(
+    measure: Annotated[
+        bool,
+        typer.Option("--measure", help="Measure what this machine can do, and keep it for later compiles."),
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Show the target that matches this machine best, and with --measure the machine's limits."""
     from edgec.targets import detect
 
-    _show(detect(), as_json)
+    target = detect()
+    if not measure:
+        _show(target, as_json)
+        return
+    from edgec.compiler.backends.registry import backend_of
+    from edgec.compiler.this_machine import known_rates
+
+    rates = known_rates(backend_of(target), anew=True)
+    if rates is None:
+        raise UsageError(f"this machine cannot be measured: it does not run code for {target.name}")
+    target = replace(target, core=rates.core(target))
+    if as_json:
+        emit_json({"target": target.to_json(), "rates": rates.to_json()})
+        return
+    _show(target, as_json)
+    _show_rates(rates)
+
+
+def _show_rates(rates: MachineRates) -> None:
+    out.print(f"\n{rates.processor}: {rates.family}, {rates.ghz:.2f} GHz while measuring", soft_wrap=True)
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for column in ("", "1 thread", f"{rates.threads} threads", "latency"):
+        table.add_column(column, justify="right" if column else "left")
+    for kind, pair in rates.gops.items():
+        table.add_row(kind, *(f"{rate:,.0f} G op/s" for rate in pair), "")
+    for level in rates.levels:
+        moved = (f"{rate:,.0f} GB/s" for rate in level.gbytes)
+        table.add_row(level.name, *moved, f"{level.latency_ns:.1f} ns")
+    out.print(table)
 
 
 def _core(core: Core) -> str:

@@ -6,6 +6,7 @@
         - UnsupportedModel: operators that cannot be compiled
         - KernelUnsupported: the target's hardware cannot compute a part of the model
         - NoBackend: no back end compiles for the target's kind of device
+        - NotFaster: the result is slower than ONNX Runtime, or that could not be measured, and it had to be faster
         - VerificationFailed: the compiled model does not compute what the source model computed
         - ToolMissing: something that the compile needs is not installed here, or in another version
         - InternalError: a defect of edgec
@@ -54,6 +55,10 @@ class TargetLacksPrecision(UsageError):
 
 class VerificationFailed(CompilerError):
     """The compiled model's outputs differ from the reference by more than the error budget."""
+
+
+class NotFaster(CompilerError):
+    """`--require-faster`: the compiled model is slower than ONNX Runtime, or its speed could not be measured."""
 
 
 class ToolMissing(CompilerError):

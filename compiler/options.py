@@ -53,6 +53,7 @@ class CompileOptions:
         states: the inputs that outputs of the run before feed; None finds them by names and shapes, and an empty tuple
             leaves all of them to the caller, variables of the model, too.
         constants: inputs that are set once and for all, by name.
+        require_faster: write no artifact that is slower than ONNX Runtime here.
         verify: compare with ONNX Runtime before writing the artifact.
         fallback: run sub-graphs that cannot be compiled through ONNX Runtime on the device.
         bundle_runtime: put libtvm_runtime and libtvm_ffi of the target into the artifact.
@@ -67,6 +68,7 @@ class CompileOptions:
     buckets: tuple[Mapping[str, Shape], ...] = ()
     states: tuple[StatePair, ...] | None = None
     constants: Mapping[str, float] = field(default_factory=dict)
+    require_faster: bool = False
     verify: bool = True
     fallback: bool = True
     bundle_runtime: bool = False

@@ -25,17 +25,23 @@ from edgec.compiler.lowered import Lowered
 from edgec.compiler.options import CompileOptions
 from edgec.compiler.processing import build_processing
 from edgec.compiler.progress import Progress, Silent
+from edgec.compiler.report.certificate import Certificate, certify, require_faster
 from edgec.compiler.report.evidence import bucket_evidence, make_evidence
 from edgec.compiler.report.html import render
+from edgec.compiler.this_machine import estimated, known_rates
 from edgec.compiler.verify.inputs import make_inputs, read_inputs
 from edgec.compiler.verify.process import Measure
 from edgec.compiler.verify.run import verify, verify_on_generated
 from edgec.compiler.verify.verification import Verification
 from edgec.runtime import versions
 from edgec.targets import Target, usable_cores
+from edgec.targets.microarchitecture import this_processor
 
 PINNED = {"apache-tvm": versions.TVM, "apache-tvm-ffi": versions.TVM_FFI}
-MEASURE = Measure(runs=60, limit_s=1.5, profile=5)
+MEASURE = Measure(runs=60, limit_s=1.0, rounds=2, profile=5)
+STRICT = Measure(
+    runs=60, limit_s=6.0, rounds=5, profile=5
+)  # where the result decides whether there is an artifact
 
 
 @dataclass(frozen=True)
@@ -116,10 +122,13 @@ def compile_model(
 
     Raises:
         ModelError, InputShapeError, UnsupportedModel: the model cannot be compiled.
-        VerificationFailed, ToolMissing: it cannot be proven right. Nothing is written in any of these cases.
+        VerificationFailed, ToolMissing: it cannot be proven right.
+        NotFaster: it is slower than ONNX Runtime, and the options forbid that.
+        Nothing is written in any of these cases.
     """
     path, options, progress = Path(path), options or CompileOptions(), progress or Silent()
     check_versions()
+    target = estimated(target, progress)
     backend = backend_of(target)
     backend.check_precision(options.precision)
     if options.verify:
@@ -158,6 +167,9 @@ def compile_model(
         with clock("verify"):
             proofs, generated = _verified(config, built, further, target, inputs, options)
             verified_with = verified_with or generated
+    certificate = _certificate(proofs[0] if proofs else None, backend, progress)
+    if options.require_faster:
+        require_faster(certificate)
     progress.stage("pack")
     processing = build_processing(card, config.inputs, config.outputs, target)
     if processing is not None:
@@ -170,6 +182,7 @@ def compile_model(
         stages_s=clock.seconds,
         inputs=verified_with,
         target=target.name,
+        certificate=certificate,
     )
     if further.buckets:
         evidence["buckets"] = bucket_evidence(config, proofs)
@@ -251,7 +264,7 @@ def _verified(
     how: dict[str, Any] = {
         "threads": threads_here(options),
         "budget": options.error_budget,
-        "measure": MEASURE,
+        "measure": STRICT if options.require_faster else MEASURE,
     }
     with tempfile.TemporaryDirectory(prefix="edgec-compile-") as folder:
         unproven = Path(folder) / "unproven.edge"
@@ -281,6 +294,15 @@ def _verified(
                 quick = how | {"write": None, "measure": None}
                 verify_on_generated(unproven, other, target, **quick)[0].require()
     return proofs, described[0]
+
+
+def _certificate(proof: Verification | None, backend: Backend, progress: Progress) -> Certificate:
+    """How fast the result is beside ONNX Runtime and beside what this machine can do."""
+    if proof is None:
+        return certify(None, "", None, "without verification nothing runs")
+    if not backend.runner().is_hardware:
+        return certify(None, "", None, f"{backend.target.name} does not run on this machine ({proof.where})")
+    return certify(proof, this_processor()[0], known_rates(backend, progress))
 
 
 def threads_here(options: CompileOptions) -> int:

@@ -128,4 +128,4 @@ def detect_from(targets: list[Target]) -> Target:
 
     best = max(fitting, key=rank)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return replace(best, cores=usable_cores(), memory_bytes=memory, **_cache_sizes())
+    return replace(best, cores=usable_cores(), memory_bytes=memory, here=True, **_cache_sizes())

@@ -30,6 +30,8 @@ AVX512F = "avx512f"
 AVX512_VNNI = "avx512_vnni"
 AVX_VNNI = "avx_vnni"
 AVX512_BF16 = "avx512_bf16"
+AVX512_FP16 = "avx512_fp16"
+ASIMDHP = "asimdhp"
 DOTPROD = "dotprod"
 
 _DECLARED = (
@@ -60,9 +62,10 @@ _DECLARED = (
     Feature(AVX512_VNNI, "avx512vnni"),
     Feature(AVX_VNNI, "avxvnni"),
     Feature(AVX512_BF16, "avx512bf16"),
+    Feature(AVX512_FP16, "avx512fp16"),
     # 64-bit ARM
     Feature("asimd", "neon"),
-    Feature("asimdhp", "fullfp16"),
+    Feature(ASIMDHP, "fullfp16"),
     Feature("asimdrdm", "rdm"),
     Feature("atomics", "lse"),
     Feature("crc32", "crc"),

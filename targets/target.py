@@ -29,6 +29,7 @@ class Target:
         emulator: the `-cpu` of qemu's user mode that can run the code, if any.
         core: what one core does in a cycle.
         gpu: the GPU that code is compiled for; None for a processor.
+        here: whether it describes this machine alone (`host`), so that what is measured here may replace its facts.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Target:
     device_kind: str = "cpu"
     core: Core = field(default_factory=Core)
     gpu: Gpu | None = None
+    here: bool = False
 
     @property
     def fp32_lanes(self) -> int:

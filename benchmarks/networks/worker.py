@@ -28,7 +28,7 @@ def main() -> None:
 
 def latency(job: dict[str, Any]) -> dict[str, Any]:
     """Latency of every side in milliseconds, and the largest error against ONNX Runtime."""
-    from edgec.benchmarks.blocks import time_in_blocks
+    from edgec.compiler.verify.timing import time_in_blocks
 
     feeds = _feeds(Path(job["inputs"]))
     sides = {name: _SIDES[name](job, feeds) for name in job["sides"]}

@@ -24,6 +24,7 @@ from edgec.compiler.lowered import Plan
 from edgec.compiler.operands.operands import FLOAT32, Operands
 from edgec.compiler.options import Precision
 from edgec.compiler.progress import Progress
+from edgec.targets.machine_rates import MachineRates
 from edgec.targets.measured_rates import Machine
 from edgec.targets.target import Target
 
@@ -197,9 +198,9 @@ class Backend(ABC):
         return self.target.name
 
     @property
-    def shipped_key(self) -> str:
-        """A key of the targets that share the winners shipped with the package."""
-        return self.winners_key
+    def shipped_keys(self) -> tuple[str, ...]:
+        """Keys of the winners shipped with the package that fit, the target's own first."""
+        return (self.winners_key,)
 
     @property
     def current_workloads(self) -> tuple[str, ...]:
@@ -219,6 +220,10 @@ class Backend(ABC):
 
     def probes(self, threads: int) -> Machine | None:
         """Probes of this machine that run the target's instructions on `threads` threads; None where it cannot."""
+        return None
+
+    def machine_rates(self, threads: int) -> MachineRates | None:
+        """Measure what this machine can do with the target's instructions, in some seconds; None where nothing does."""
         return None
 
     def fp32_peak_gflops(self, threads: int) -> float:

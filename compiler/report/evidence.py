@@ -12,6 +12,7 @@ from typing import Any
 import edgec.runtime as rt
 from edgec.compiler.frontends.source import FallbackSegment
 from edgec.compiler.lowered import Lowered
+from edgec.compiler.report.certificate import Certificate
 from edgec.compiler.verify.verification import Verification
 from edgec.runtime.artifact.golden import GOLDEN_KEY
 from edgec.targets import machine_arch, usable_cores
@@ -56,6 +57,7 @@ def make_evidence(
     stages_s: Mapping[str, float],
     inputs: str,
     target: str,
+    certificate: Certificate,
 ) -> dict[str, Any]:
     """The evidence of one compile; `verification` is None when the user waived it."""
     evidence: dict[str, Any] = {
@@ -74,6 +76,7 @@ def make_evidence(
         "stages_s": {name: round(seconds, 3) for name, seconds in stages_s.items()},
         "machine": machine(),
         "versions": versions(),
+        "certificate": certificate.to_json(),
     }
     if verification is None:
         return evidence | {"reason": "verification was switched off (--no-verify)"}

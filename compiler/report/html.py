@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from edgec.compiler.report.certificate import read_aloud
+
 _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;color:#1c2733}
 h1{font-size:1.5rem;margin-bottom:.2rem}h2{font-size:1.1rem;margin-top:2rem}
@@ -31,6 +33,7 @@ def render(title: str, target: str, evidence: Mapping[str, Any]) -> str:
         _cards(evidence),
         _errors(evidence),
         _latency(evidence),
+        _certificate(evidence.get("certificate")),
         _layers(evidence.get("layers", [])),
         _fallback(evidence.get("fallback", [])),
         _pairs("Sizes", {k.removesuffix("_bytes"): size(v) for k, v in evidence["sizes"].items()}),
@@ -103,9 +106,30 @@ def _latency(evidence: Mapping[str, Any]) -> str:
     ]
     head = "<tr><th><th class=n>median ms<th class=n>90 % ms<th class=n>fastest ms<th class=n>runs"
     return (
-        f"<h2>Latency</h2><p class=muted>in turns in one process, {evidence['threads']} threads, batch as "
+        f"<h2>Latency</h2><p class=muted>in turns of 0.3 s in one process, {evidence['threads']} threads, batch as "
         f"compiled</p><table>{head}{''.join(rows)}</table>"
     )
+
+
+def _certificate(certificate: Mapping[str, Any] | None) -> str:
+    if certificate is None:
+        return ""
+    told = "".join(f"<p>{escape(line)}</p>" for line in read_aloud(certificate))
+    rows = "".join(
+        f"<tr><td>{escape(', '.join(one['nodes'][:3]) or one['op'])}<td>{escape(one['choice'])}"
+        f"<td class=n>{one['ms']:.3f}<td class=n>{_ms(one['floor_ms'])}<td>{escape(one['bound'])}"
+        f"<td class=n>{_ms(one['onnxruntime_ms'])}"
+        for one in sorted(certificate.get("layers", ()), key=lambda one: -float(one["ms"]))[:SHOWN_LAYERS]
+    )
+    head = (
+        "<tr><th>layer<th>choice<th class=n>ms<th class=n>at the machine's limit<th>bound by"
+        "<th class=n>ONNX Runtime ms"
+    )
+    return f"<h2>Certificate</h2>{told}" + (f"<table>{head}{rows}</table>" if rows else "")
+
+
+def _ms(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
 
 
 def _layers(layers: Sequence[Mapping[str, Any]]) -> str:

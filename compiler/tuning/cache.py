@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache as memoise
 from pathlib import Path
@@ -31,9 +32,9 @@ class Winner:
 class TuningCache:
     """The winners of one target: the user's own, then those that ship with the package."""
 
-    def __init__(self, folder: Path | None, target_key: str, shipped_key: str = "") -> None:
+    def __init__(self, folder: Path | None, target_key: str, shipped_keys: Sequence[str] = ()) -> None:
         self.folder = (folder or default_folder() / "tuning") / _safe(target_key)
-        self.shipped_key = shipped_key
+        self.shipped_keys = tuple(shipped_keys)
 
     def get(self, key: str, effort: str) -> Winner | None:
         """The winner for a workload found with at least `effort` (`fast` or `full`), if any."""
@@ -44,8 +45,11 @@ class TuningCache:
         fits = isinstance(entry, dict) and entry.get("format") == FORMAT and entry.get("key") == key
         if fits and (effort != "full" or entry.get("effort") == "full"):
             return Winner(str(entry["schedule"]), float(entry["us"]))
-        shipped = _shipped().get(self.shipped_key, {}).get(key)
-        return Winner(str(shipped[0]), float(shipped[1])) if shipped and effort != "full" else None
+        if effort == "full":
+            return None
+        found = (_shipped().get(own, {}).get(key) for own in self.shipped_keys)
+        shipped = next((winner for winner in found if winner), None)
+        return Winner(str(shipped[0]), float(shipped[1])) if shipped else None
 
     def put(self, key: str, winner: Winner, effort: str) -> None:
         """Store a winner. A folder that cannot be written is ignored: the cache only saves time."""

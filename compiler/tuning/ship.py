@@ -2,7 +2,8 @@
 
 `python -m edgec.compiler.tuning.ship TARGET CACHE` takes the winners of families of workloads (any epilogue) from the
 tuning cache CACHE and adds them to `shipped/<microarchitecture and registers>.json` beside this file. To fill that
-cache, compile any networks with `--tune fast --cache CACHE` for TARGET on a machine that is otherwise idle. Entries of
+cache, compile any networks with `--tune fast --cache CACHE` for TARGET on a machine that is otherwise idle; `host` as
+TARGET writes them for the microarchitecture family of this machine. Entries of
 other versions of a template have other keys that nothing reads: they are left out. A target whose core borrowed another
 one's winners until now (`winners` in its `[core]` table) reads its own once that key is removed.
 """
@@ -17,6 +18,7 @@ from pathlib import Path
 
 from edgec.compiler.backends.interface import FAMILY
 from edgec.compiler.backends.registry import backend_of
+from edgec.compiler.this_machine import estimated
 from edgec.compiler.tuning.cache import FORMAT, SHIPPED, TuningCache
 from edgec.targets import load_target
 
@@ -39,9 +41,9 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("target")
     parser.add_argument("cache", type=Path)
     chosen = parser.parse_args(arguments)
-    target = load_target(chosen.target)
+    target = estimated(load_target(chosen.target))
     backend = backend_of(replace(target, core=replace(target.core, winners="")))
-    name = backend.shipped_key
+    name = backend.shipped_keys[0]
     output = SHIPPED / f"{name}.json"
     known = json.loads(output.read_text(encoding="utf-8"))[name] if output.exists() else {}
     known |= collect(TuningCache(chosen.cache, backend.winners_key))

@@ -34,7 +34,7 @@ class Tuner:
 
     def __init__(self, backend: Backend, options: CompileOptions, progress: Progress) -> None:
         self.backend, self.options, self.progress = backend, options, progress
-        self.cache = TuningCache(options.cache_dir, backend.winners_key, backend.shipped_key)
+        self.cache = TuningCache(options.cache_dir, backend.winners_key, backend.shipped_keys)
         self.measures = options.tune != "none" and backend.can_time
         self.counts = _Counts()
 

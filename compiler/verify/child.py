@@ -22,7 +22,7 @@ def main(request_path: str) -> None:
     """Carry out a request and write its results beside it."""
     sys.modules["tvm"] = None  # type: ignore[assignment]  # importing it from here on is an error
     import edgec.runtime as rt
-    from edgec.compiler.verify.timing import interleave
+    from edgec.compiler.verify.timing import time_in_blocks
 
     request: dict[str, Any] = json.loads(Path(request_path).read_text(encoding="utf-8"))
     inputs, steps = _inputs(request, 0), _steps(request)
@@ -39,11 +39,16 @@ def main(request_path: str) -> None:
             sides["onnxruntime"] = lambda: reference.run(None, inputs)
         _wait()  # until now the caller computed the reference; measurements must run alone
         if request["measure"]:
-            measured = interleave(sides, runs=request["runs"], limit_s=request["limit_s"], warmup=1)
+            measured = time_in_blocks(
+                sides, runs=request["runs"], limit_s=request["limit_s"], warmup=1, rounds=request["rounds"]
+            )
             result["latency"] = {name: latency.to_json() for name, latency in measured.items()}
         if request["profile"]:
             layers = model.profile(inputs, repeats=request["profile"])
             result["layers"] = [dataclasses.asdict(layer) for layer in layers]
+            if reference is not None:
+                del sides, reference
+                result["reference_layers"] = _reference_layers(request, inputs)
     Path(request["result"]).write_text(json.dumps(result), encoding="utf-8")
 
 
@@ -123,13 +128,24 @@ def _wait() -> None:
         sys.exit("the process that started this one has ended")
 
 
-def _reference(request: dict[str, Any], inputs: dict[str, Any]) -> Any:  # noqa: ANN401
+def _reference_layers(request: dict[str, Any], inputs: dict[str, Any]) -> list[dict[str, Any]]:
+    """ONNX Runtime's profile of some runs."""
+    from edgec.compiler.verify.reference_layers import profiled
+
+    session = _reference(request, inputs, profile=True)
+    return profiled(session, lambda: session.run(None, inputs), request["profile"])
+
+
+def _reference(request: dict[str, Any], inputs: dict[str, Any], *, profile: bool = False) -> Any:  # noqa: ANN401
     """The session of ONNX Runtime that the model is benchmarked against, if one is requested and it can run it."""
     if not request["reference"]:
         return None
     import onnxruntime as ort
 
     options = ort.SessionOptions()
+    if profile:
+        options.enable_profiling = True
+        options.profile_file_prefix = request["reference"]
     options.intra_op_num_threads = request["threads"]
     options.log_severity_level = 4
     try:

@@ -37,10 +37,11 @@ class ArtifactCrashed(VerificationFailed):
 
 @dataclass(frozen=True)
 class Measure:
-    """How much to measure beside the comparison: timed runs and their limit, profiled runs."""
+    """How much to measure beside the comparison: timed runs and rounds, their limit, profiled runs."""
 
     runs: int = 0
     limit_s: float = 3.0
+    rounds: int = 1
     profile: int = 0
     beside_reference: bool = True
 
@@ -194,6 +195,7 @@ def _request(
         "measure": measure.runs > 0 and runner.is_hardware,
         "runs": measure.runs,
         "limit_s": measure.limit_s,
+        "rounds": measure.rounds,
         "profile": measure.profile if runner.is_hardware else 0,
         "reference": None,
     }

@@ -19,6 +19,7 @@ from edgec.compiler.verify.inputs import Arrays, generated, simplest
 from edgec.compiler.verify.judge import Judgement
 from edgec.compiler.verify.process import ArtifactCrashed, Measure, started
 from edgec.compiler.verify.reference import Reference
+from edgec.compiler.verify.reference_layers import by_node
 from edgec.compiler.verify.sequences import initial_inputs, steps_of
 from edgec.compiler.verify.verification import Verification
 from edgec.targets import Target
@@ -81,10 +82,18 @@ def verify(
         threads=threads,
         latency=result.get("latency", {}),
         layers=tuple(result.get("layers", [])),
+        reference_layers=_by_node(source, result.get("reference_layers", [])),
         golden=result.get("golden"),
         steps=len(steps),
         extremes=judged,
     )
+
+
+def _by_node(source: SourceModel, events: list[dict[str, Any]]) -> dict[str, float]:
+    """What ONNX Runtime takes for each node of the model that it ran."""
+    graph = source.reference.graph
+    producers = {output: node.name for node in graph.node for output in node.output if output}
+    return by_node(events, producers, {node.name for node in graph.node if node.name})
 
 
 def verify_on_generated(

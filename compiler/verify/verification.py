@@ -20,6 +20,7 @@ class Verification:
         where: `this machine`, or the emulator.
         latency: by side (`edgec`, `onnxruntime`), see `edgec.compiler.verify.timing.Latency`.
         layers: time per kernel, from the runtime's profile.
+        reference_layers: milliseconds that ONNX Runtime takes, by node of the source; of no node under "".
         golden: outputs for the input that devices check with, see `edgec.runtime.artifact.golden`.
         steps: runs one after the other in which a model with states was compared; 0 for one without.
         extremes: what became of further inputs, see `edgec.compiler.verify.judge`.
@@ -30,8 +31,9 @@ class Verification:
     where: str
     reference: str
     threads: int
-    latency: dict[str, dict[str, float]] = field(default_factory=dict)
+    latency: dict[str, dict[str, Any]] = field(default_factory=dict)
     layers: tuple[dict[str, Any], ...] = ()
+    reference_layers: dict[str, float] = field(default_factory=dict)
     golden: dict[str, Any] | None = None
     steps: int = 0
     extremes: tuple[Judgement, ...] = ()

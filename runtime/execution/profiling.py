@@ -31,6 +31,8 @@ class LayerTime:
         share: its part of all kernels' time (0 to 1).
         op: kind of operator.
         flops: operations of one call.
+        bytes: size of all arrays passed to a call.
+        schedule: the schedule it was built with.
     """
 
     kernel: str
@@ -39,6 +41,8 @@ class LayerTime:
     share: float
     op: str = ""
     flops: int = 0
+    bytes: int = 0
+    schedule: str = ""
 
 
 @dataclass(frozen=True)
@@ -187,6 +191,15 @@ def summarise(layers: Sequence[LayerRuns]) -> list[LayerTime]:
     medians = [median(layer.seconds) for layer in layers]
     total = sum(medians) or 1.0
     return [
-        LayerTime(layer.kernel, layer.nodes, seconds * 1e3, seconds / total, layer.op, layer.flops)
+        LayerTime(
+            layer.kernel,
+            layer.nodes,
+            seconds * 1e3,
+            seconds / total,
+            layer.op,
+            layer.flops,
+            layer.bytes,
+            layer.schedule,
+        )
         for layer, seconds in zip(layers, medians, strict=True)
     ]

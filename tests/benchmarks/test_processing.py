@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from edgec.benchmarks import processing
-from edgec.benchmarks.blocks import time_in_blocks
+from edgec.compiler.verify.timing import time_in_blocks
 from edgec.runtime.execution.shared_libraries import ensure_runtime
 from edgec.runtime.processing.compiled import CompiledProcessing
 

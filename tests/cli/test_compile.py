@@ -57,6 +57,23 @@ def test_what_was_decided_on_the_way_is_said(edgec: Edgec, folder: Path) -> None
     (folder / "auto.edge").unlink()
 
 
+def test_what_must_be_faster_is_not_written_when_nothing_shows_that_it_is(edgec: Edgec, folder: Path) -> None:
+    wishes = (
+        "--input",
+        "x:1x3x12x12",
+        "--tune",
+        "none",
+        "--no-verify",
+        "--require-faster",
+        "-o",
+        "fast.edge",
+    )
+    done = edgec("compile", "small.onnx", *wishes, cwd=folder)
+    assert done.returncode == 1
+    assert "--require-faster needs a measurement" in done.stderr
+    assert not (folder / "fast.edge").exists()
+
+
 def test_a_file_whose_name_is_not_utf8_compiles(edgec: Edgec, folder: Path, tmp_path: Path) -> None:
     model = tmp_path / os.fsdecode(b"caf\xe9.onnx")
     model.write_bytes((folder / "small.onnx").read_bytes())

@@ -34,6 +34,11 @@ def test_inspect_an_artifact(edgec: Edgec, folder: Path, artifact: Path) -> None
     text = edgec("inspect", artifact, cwd=folder).stdout
     assert shown["digest"] in text
     assert "verified" in text
+    certificate = shown["evidence"]["certificate"]
+    assert certificate["verdict"] in ("faster", "slower")
+    assert certificate["low"] <= certificate["ratio"] <= certificate["high"]
+    assert any(layer["floor_ms"] > 0 for layer in certificate["layers"])
+    assert f"{certificate['ratio']:.2f} times its speed" in text
 
 
 def test_an_artifact_is_inspected_without_the_compiler(edgec: Edgec, artifact: Path) -> None:

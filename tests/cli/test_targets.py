@@ -34,6 +34,18 @@ def test_the_machine_at_hand_has_a_target(edgec: Edgec) -> None:
     assert found["name"] in edgec("targets", "detect").stdout
 
 
+def test_the_machine_is_measured_and_remembered(edgec: Edgec, tmp_path: Path) -> None:
+    cache = {"EDGEC_CACHE": str(tmp_path)}
+    found = json.loads(edgec("targets", "detect", "--measure", "--json", environment=cache).stdout)
+    rates = found["rates"]
+    assert rates["gops"]["fp32"][0] > 0
+    assert {level["name"] for level in rates["levels"]} >= {"L1", "memory"}
+    assert all(level["latency_ns"] > 0 and level["gbytes"][0] > 0 for level in rates["levels"])
+    assert found["target"]["core"]["microarchitecture"] == rates["family"]
+    kept = [json.loads(file.read_text()) for file in (tmp_path / "machines").iterdir()]
+    assert [one["rates"] for one in kept] == [rates]
+
+
 @pytest.mark.parametrize("command", ["show", "list"])
 def test_a_broken_file_is_named(edgec: Edgec, tmp_path: Path, command: str) -> None:
     folder = tmp_path / "edgec" / "targets"

@@ -11,6 +11,7 @@ from tvm.tirx import PrimFunc
 from edgec.compiler.backends.cpu import library, peak, winners
 from edgec.compiler.backends.cpu.dot_instructions import feature_of, operands_for
 from edgec.compiler.backends.cpu.layouts.planner import plan_layouts
+from edgec.compiler.backends.cpu.machine_rates import measure_rates
 from edgec.compiler.backends.cpu.runner import runner_of, runs_here
 from edgec.compiler.backends.cpu.runtime_libraries import runtime_libraries
 from edgec.compiler.backends.cpu.templates.generic import schedule_generic
@@ -27,7 +28,9 @@ from edgec.compiler.operands.operands import BFLOAT16
 from edgec.compiler.options import Precision
 from edgec.compiler.progress import Progress
 from edgec.runtime.execution.pool import POOL_LIBRARY
+from edgec.targets.machine_rates import MachineRates
 from edgec.targets.measured_rates import Machine
+from edgec.targets.microarchitecture import this_processor
 
 
 class CpuBackend(Backend):
@@ -62,13 +65,14 @@ class CpuBackend(Backend):
 
     @property
     def winners_key(self) -> str:
-        """Architecture, processor, registers and the instructions that kernels choose by."""
-        return winners.cache_key(self.target)
+        """Architecture, processor, registers, the instructions that kernels choose by, and the core that was timed."""
+        timed = this_processor()[1] if self.can_time else self.target.core.microarchitecture
+        return winners.cache_key(self.target, timed)
 
     @property
-    def shipped_key(self) -> str:
-        """Architecture, microarchitecture and registers."""
-        return winners.shipped_key(self.target)
+    def shipped_keys(self) -> tuple[str, ...]:
+        """Architecture, microarchitecture and registers: of the target's own core, and of the one it borrows from."""
+        return winners.shipped_keys(self.target)
 
     @property
     def current_workloads(self) -> tuple[str, ...]:
@@ -87,6 +91,10 @@ class CpuBackend(Backend):
     def probes(self, threads: int) -> Machine | None:
         """Probes with the same loops as the templates."""
         return peak.probes(self.target, threads) if self.can_time else None
+
+    def machine_rates(self, threads: int) -> MachineRates:
+        """Measured by kernels of a few instructions each."""
+        return measure_rates(self.target, threads)
 
     def fp32_peak_gflops(self, threads: int) -> float:
         """Measured by multiply-adds on registers alone."""

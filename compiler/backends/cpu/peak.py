@@ -182,7 +182,7 @@ def _sums(target: Target, threads: int, rows: int, passes: int) -> PrimFunc:
     return func.with_attrs({"tirx.noalias": True, "s_tir": True})
 
 
-class _Reading:
+class Reading:
     """Reads an array of about `size` bytes repeatedly, spread over the threads."""
 
     def __init__(self, target: Target, threads: int, size: int) -> None:
@@ -209,11 +209,11 @@ class BandwidthProbe:
     def __init__(self, target: Target, here: Target, threads: int) -> None:
         self._l2, self._l3 = here.l2_bytes * threads, here.l3_bytes
         memory = min(max(2 * self._l3, 8 * self._l2, 64 << 20), LARGEST_BYTES)
-        self._near = _Reading(target, threads, self._l2 // 2)
+        self._near = Reading(target, threads, self._l2 // 2)
         self._middle = (
-            _Reading(target, threads, max(self._l3 // 4, 2 * self._l2)) if self._l3 > 2 * self._l2 else None
+            Reading(target, threads, max(self._l3 // 4, 2 * self._l2)) if self._l3 > 2 * self._l2 else None
         )
-        self._far = _Reading(target, threads, memory)
+        self._far = Reading(target, threads, memory)
 
     def __call__(self) -> Bandwidth:
         """The current rates."""

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from edgec.compiler.lowered import Lowered, TuningSummary
+from edgec.compiler.report.certificate import certify
 from edgec.compiler.report.evidence import make_evidence
 from edgec.compiler.verify.compare import OutputError
 from edgec.compiler.verify.verification import Verification
@@ -19,7 +20,7 @@ LOWERED = Lowered(
 def made(verification: Verification | None) -> dict[str, Any]:
     return make_evidence(
         verification, lowered=LOWERED, segments=(), sizes={"code_bytes": 4}, stages_s={"graph": 0.12345},
-        inputs="made-up inputs", target="rpi5",
+        inputs="made-up inputs", target="rpi5", certificate=certify(verification, "Some CPU", None),
     )  # fmt: skip
 
 

@@ -44,7 +44,7 @@ class FakeBackend:
     outputs: Mapping[str, float] = field(default_factory=dict)
     can_time: bool = True
     winners_key: str = "fake"
-    shipped_key: str = "nothing is shipped for it"
+    shipped_keys: tuple[str, ...] = ("nothing is shipped for it",)
     built: list[FakeTrial] = field(default_factory=list)
 
     def trials(self) -> FakeBackend:

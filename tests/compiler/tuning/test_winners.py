@@ -10,6 +10,7 @@ import pytest
 import tvm
 
 from edgec.compiler.backends.cpu.timing import FAR_BYTES, far_arguments
+from edgec.compiler.backends.cpu.winners import cache_key
 from edgec.compiler.backends.interface import FAMILY, Workload
 from edgec.compiler.backends.registry import backend_of
 from edgec.compiler.options import CompileOptions
@@ -71,8 +72,8 @@ def test_shipped_winners_serve_workloads_of_their_family(
     filled.put(work.family.replace(BACKEND.current_workloads[0], "conv2d.v0|"), Winner("winner", 2.0), "fast")
     filled.put(work.key, Winner("guess", 2.0), "fast")
     ship.main([TARGET.name, str(tmp_path / "filled")])
-    file = shipped / f"{BACKEND.shipped_key}.json"
-    assert json.loads(file.read_text()) == {BACKEND.shipped_key: {work.family: ["winner", 2.0]}}
+    file = shipped / f"{BACKEND.shipped_keys[0]}.json"
+    assert json.loads(file.read_text()) == {BACKEND.shipped_keys[0]: {work.family: ["winner", 2.0]}}
     assert "1 winners" in capsys.readouterr().out
     assert _tuner(tmp_path / "empty").choose(work) == "winner"
     full = CompileOptions(tune="full", cache_dir=tmp_path / "empty")
@@ -88,18 +89,37 @@ def test_winners_of_a_core_that_borrows_anothers_are_written_to_its_own_file(
     TuningCache(tmp_path, backend.winners_key).put(work.family, Winner("winner", 2.0), "fast")
     ship.main([target.name, str(tmp_path)])
     assert [path.name for path in shipped.iterdir()] == ["x86_64-zen4-v512x32.json"]
-    assert backend.shipped_key == "x86_64-cascadelake-v512x32"
+    assert backend.shipped_keys == ("x86_64-zen4-v512x32", "x86_64-cascadelake-v512x32")
+
+
+def test_a_cores_own_winners_come_before_borrowed_ones(tmp_path: Path, shipped: Path) -> None:
+    backend, work = backend_of(load_target("zen4")), _work("relu")
+    own, borrowed = backend.shipped_keys
+    shipped.mkdir()
+    (shipped / "own.json").write_text(json.dumps({own: {work.family: ["winner", 1.0]}}))
+    (shipped / "borrowed.json").write_text(
+        json.dumps({borrowed: {work.family: ["guess", 1.0], work.key: ["guess", 1.0]}})
+    )
+    cache = TuningCache(tmp_path, backend.winners_key, backend.shipped_keys)
+    assert cache.get(work.family, "fast") == Winner("winner", 1.0)
+    assert cache.get(work.key, "fast") == Winner("guess", 1.0)
+    assert cache.get(work.family, "full") is None
+
+
+def test_winners_found_on_one_core_do_not_serve_another_that_shares_the_folder() -> None:
+    target = load_target("x86-64-v3")
+    assert cache_key(target, "zen4") != cache_key(target, "alderlake-n")
 
 
 def test_winners_serve_the_core_on_which_they_were_measured_only() -> None:
     keys = {
-        name: backend_of(load_target(name)).shipped_key
+        name: backend_of(load_target(name)).shipped_keys
         for name in ("cortex-a53", "cortex-a55", "rpi4", "rpi5")
     }
     assert len(set(keys.values())) == len(keys)
     shipped = tuning_cache._shipped()
     for name in ("x86-64-v3", "x86-64-v4", "x86-avx512-vnni", "x86-avx512-bf16"):
-        assert shipped[backend_of(load_target(name)).shipped_key]
+        assert any(shipped.get(key) for key in backend_of(load_target(name)).shipped_keys)
 
 
 def test_targets_that_differ_in_an_instruction_of_kernels_share_no_cache() -> None:
