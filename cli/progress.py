@@ -33,6 +33,12 @@ STAGES = {
     "verify": "comparing with ONNX Runtime",
     "pack": "writing the artifact",
     "profile": "timing layers",
+    "package-lists": "reading the package lists",
+    "packages": "fetching packages",
+    "unpack": "unpacking packages",
+    "wheels": "fetching wheels",
+    "unpack-wheels": "unpacking wheels",
+    "bytecode": "compiling Python modules",
     "reduce": "cutting the model, seconds",
     "undisturbed": "waiting until the machine is undisturbed",
 }

@@ -35,6 +35,14 @@ def command(
         ),
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads. [default: all cores]")] = None,
+    emulate: Annotated[
+        bool,
+        typer.Option(
+            "--emulate",
+            help="Run it in an emulator of its target, such as a board for which it was compiled. "
+            "`edgec targets emulator install` prepares it.",
+        ),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
 ) -> None:
     """Run an artifact on an image, a sound or an .npz file of inputs, and print or draw the result.
@@ -42,11 +50,15 @@ def command(
     A model with states runs in a session: it takes inputs without states, and arrays with one axis more in front are
     those of several runs, one after the other.
     """
+    if output is not None:
+        file_to_write(output)
+    if emulate:
+        from edgec.cli.emulation import run_emulated
+
+        run_emulated(existing(artifact, "artifact"))
     import edgec.runtime as rt
     from edgec.runtime.processing import input_files
 
-    if output is not None:
-        file_to_write(output)
     kind = _kind_of(source, input_files)
     if output is not None and output.suffix.lower() != ".npz" and kind != "picture":
         raise UsageError(f"--output {output}: only the results of an image can be drawn; give an .npz file")

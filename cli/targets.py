@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
+from edgec.cli import emulation
 from edgec.cli.console import emit_json, out, styled
 from edgec.targets import Target, UsageError
 from edgec.targets.core import Core
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 app = typer.Typer(
     help="List and describe the hardware that models can be compiled for.", no_args_is_help=True
 )
+
+app.add_typer(emulation.app, name="emulator")
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 

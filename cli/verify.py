@@ -48,6 +48,14 @@ def command(
         bool,
         typer.Option("--layers", help="Compare every intermediate value, to find the first that differs."),
     ] = False,
+    emulate: Annotated[
+        bool,
+        typer.Option(
+            "--emulate",
+            help="Run the artifact in an emulator of its target, which is the default only where this machine cannot "
+            "run it. `edgec targets emulator install` prepares it.",
+        ),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Run an artifact and its source model on the same inputs and compare every output.
@@ -68,6 +76,8 @@ def command(
     target, cases = load_target(config.target), list(_cases(model, inputs, config))
     if not cases:
         raise UsageError(f"{inputs}: the shapes do not match; the artifact accepts {_shapes(config)}")
+    if layers and emulate:
+        raise UsageError("--layers compiles the model anew and compares it where it runs; omit --emulate")
     if layers:
         source, values = cases[0]
         options = CompileOptions(
@@ -81,9 +91,9 @@ def command(
         return
     count = threads or usable_cores()
     results = [
-        verify_on_generated(artifact, source, target, threads=count, budget=budget)[0]
+        verify_on_generated(artifact, source, target, threads=count, budget=budget, emulate=emulate)[0]
         if inputs is None
-        else verify(artifact, source, target, values, threads=count, budget=budget)
+        else verify(artifact, source, target, values, threads=count, budget=budget, emulate=emulate)
         for source, values in cases
     ]
     known = cases[0][0].digest.removeprefix("sha256:") == config.provenance.source_sha256

@@ -8,9 +8,9 @@ cd "$(dirname "$0")/.."
 python="${1:-}"
 
 emulator_root() {
-    [ -n "$python" ] && command -v qemu-aarch64-static >/dev/null || return 0
-    "$python" scripts/make_emulator_root.py ||
-        echo "the test under the emulator will be skipped: its root folder cannot be built" >&2
+    [ -n "$python" ] && [ "$(uname -m)" != aarch64 ] || return 0
+    "$python" -m edgec.cli.main targets emulator install ||
+        echo "the tests under the emulator will be skipped: it cannot be prepared" >&2
 }
 
 declare -A wanted=(

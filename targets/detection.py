@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgec.targets.cpuinfo import parse_cores, parse_cpuinfo
 from edgec.targets.errors import UnknownTarget
 from edgec.targets.features import with_synonyms
 from edgec.targets.hwcap import arm64_features
@@ -16,16 +17,6 @@ if TYPE_CHECKING:
     from edgec.targets.target import Target
 
 _ARCHITECTURES = {"amd64": "x86_64", "x64": "x86_64", "arm64": "aarch64"}
-# The "CPU part" of Arm's cores in `/proc/cpuinfo` (their technical reference manuals, MIDR_EL1).
-_ARM_PARTS = {
-    "0xd03": "cortex-a53",
-    "0xd05": "cortex-a55",
-    "0xd08": "cortex-a72",
-    "0xd0b": "cortex-a76",
-    "0xd41": "cortex-a78",
-    "0xd42": "cortex-a78",  # A78AE
-}
-_ARM = "0x41"  # the implementer
 _SUFFIXES = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
@@ -46,36 +37,12 @@ def machine_features() -> frozenset[str]:
         return frozenset()
 
 
-def parse_cpuinfo(text: str) -> frozenset[str]:
-    """The features that all processors listed in a `/proc/cpuinfo` have in common."""
-    common: frozenset[str] | None = None
-    for line in text.splitlines():
-        key, _, value = line.partition(":")
-        if key.strip().lower() in ("flags", "features"):
-            flags = frozenset(value.split())
-            common = flags if common is None else common & flags
-    return with_synonyms(common or frozenset())
-
-
 def machine_cores() -> frozenset[str]:
     """The microarchitectures of this machine's cores, as far as they are known here (64-bit ARM only)."""
     try:
         return parse_cores(Path("/proc/cpuinfo").read_text(encoding="utf-8"))
     except OSError:
         return frozenset()
-
-
-def parse_cores(text: str) -> frozenset[str]:
-    """The Arm cores listed in a `/proc/cpuinfo`; a core of another maker counts as unknown."""
-    found: set[str] = set()
-    implementer = ""
-    for line in text.splitlines():
-        key, _, value = (part.strip() for part in line.partition(":"))
-        if key == "CPU implementer":
-            implementer = value
-        elif key == "CPU part" and implementer == _ARM and value in _ARM_PARTS:
-            found.add(_ARM_PARTS[value])
-    return frozenset(found)
 
 
 def machine_glibc() -> tuple[int, int] | None:

@@ -88,3 +88,8 @@ def with_synonyms(found: frozenset[str]) -> frozenset[str]:
 def misspelt(name: str) -> str | None:
     """The name of the feature that `name` is LLVM's spelling of; None for any other name."""
     return _LLVM_ONLY.get(name)
+
+
+def linux_names(names: frozenset[str]) -> frozenset[str]:
+    """Features as Linux lists them."""
+    return frozenset(FEATURES[name].aka or name if name in FEATURES else name for name in names)

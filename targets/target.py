@@ -26,6 +26,9 @@ class Target:
         l1d_bytes, l2_bytes, l3_bytes: cache sizes; an `l3_bytes` of 0 says that there is none.
         min_glibc: the oldest C library that the code runs with.
         aliases: other names that lead here.
+        processors: the processors that the hardware has, as `edgec.targets.cpuinfo` identifies them: all of them, in
+            any order. Detection looks for them.
+        boards: words of the board's name or of its device tree, which tell boards with the same processor apart.
         emulator: the `-cpu` of qemu's user mode that can run the code, if any.
         core: what one core does in a cycle.
         gpu: the GPU that code is compiled for; None for a processor.
@@ -46,6 +49,8 @@ class Target:
     memory_bytes: int
     min_glibc: str
     aliases: tuple[str, ...] = ()
+    processors: tuple[str, ...] = ()
+    boards: tuple[str, ...] = ()
     emulator: str | None = None
     device_kind: str = "cpu"
     core: Core = field(default_factory=Core)
@@ -63,6 +68,8 @@ class Target:
             "name": self.name,
             "aliases": list(self.aliases),
             "description": self.description,
+            "processors": list(self.processors),
+            "boards": list(self.boards),
             "device_kind": self.device_kind,
             "arch": self.arch,
             "vector_bits": self.vector_bits,
@@ -96,7 +103,10 @@ _REQUIRED: dict[str, type] = {
     "memory_bytes": int,
     "min_glibc": str,
 }
-_OPTIONAL: dict[str, type] = {"aliases": list, "emulator": str, "device_kind": str, "core": dict, "gpu": dict}
+_OPTIONAL: dict[str, type] = {
+    "aliases": list, "processors": list, "boards": list, "emulator": str, "device_kind": str, "core": dict, "gpu": dict,
+}  # fmt: skip
+_OWN = ("name", "aliases", "processors", "boards")  # say which hardware it is, and are not inherited
 _OF_A_FILE: dict[str, type] = {"extends": str, "extra_features": list}
 
 
@@ -133,9 +143,7 @@ def make_target(content: dict[str, Any], path: Path, base: Target | None) -> Tar
     extra = merged.pop("extra_features", [])
     merged.pop("extends", None)
     if base is not None:
-        inherited = {
-            key: getattr(base, key) for key in (_REQUIRED | _OPTIONAL) if key not in ("name", "aliases")
-        }
+        inherited = {key: getattr(base, key) for key in (_REQUIRED | _OPTIONAL) if key not in _OWN}
         merged = inherited | merged
     for key in _REQUIRED:
         if key not in merged:
@@ -157,6 +165,7 @@ def make_target(content: dict[str, Any], path: Path, base: Target | None) -> Tar
             raise BadTargetFile(
                 f"{path}: the feature {name!r} is called {meant!r}; {name} is LLVM's name for it"
             )
-    merged["aliases"] = tuple(merged.get("aliases", ()))
+    for key in ("aliases", "processors", "boards"):
+        merged[key] = tuple(merged.get(key, ()))
     merged["emulator"] = merged.get("emulator") or None
     return Target(**merged)

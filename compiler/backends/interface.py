@@ -17,7 +17,7 @@ import numpy.typing as npt
 import tvm
 from tvm.tirx import PrimFunc
 
-from edgec.compiler.errors import KernelUnsupported, TargetLacksPrecision
+from edgec.compiler.errors import KernelUnsupported, TargetLacksPrecision, ToolMissing
 from edgec.compiler.graph.control import Control
 from edgec.compiler.graph.weave import Piece
 from edgec.compiler.lowered import Plan
@@ -279,6 +279,14 @@ class Backend(ABC):
     def own_libraries(self, cache_dir: Path | None) -> dict[str, bytes]:
         """The shared libraries of edgec's own that each artifact brings to its device, by file name."""
         return {}
+
+    def emulator(self) -> Runner:
+        """An emulator of the target, whatever this machine can run.
+
+        Raises:
+            ToolMissing: there is none here.
+        """
+        raise ToolMissing(f"there is no emulator of {self.target.name}")
 
     def runtime_libraries(self) -> dict[str, bytes]:
         """The shared libraries that a device needs to run artifacts, by file name.

@@ -37,6 +37,7 @@ def verify(
     budget: float,
     measure: Measure | None = None,
     write: Callable[[], object] | None = None,
+    emulate: bool = False,
 ) -> Verification:
     """Run `artifact` on `inputs` in a clean process; compare it with its own framework or ONNX Runtime.
 
@@ -46,13 +47,15 @@ def verify(
     Args:
         inputs: for a sequence of one's own, arrays may have a first axis more, of as many runs.
         write: writes the artifact, if it does not exist yet: the process starts meanwhile.
+        emulate: run it in an emulator of its target even if this machine could run it.
 
     Raises:
         ToolMissing: its target can run neither on this machine nor in an emulator here.
         VerificationFailed: the artifact's process crashed or refused.
         ModelError: there is no reference that runs the source model on these inputs.
     """
-    runner = backend_of(target).runner()
+    backend = backend_of(target)
+    runner = backend.emulator() if emulate else backend.runner()
     steps: list[Arrays] = []
     if source.states:
         steps = steps_of(source, inputs)
@@ -105,6 +108,7 @@ def verify_on_generated(
     budget: float,
     measure: Measure | None = None,
     write: Callable[[], object] | None = None,
+    emulate: bool = False,
 ) -> tuple[Verification, str]:
     """Verify as `verify` on generated inputs: on those of another range if the first show nothing of an output.
 
@@ -114,7 +118,7 @@ def verify_on_generated(
     Raises:
         ModelError: the reference fails on every set of generated inputs.
     """
-    how: dict[str, Any] = {"threads": threads, "budget": budget, "measure": measure}
+    how: dict[str, Any] = {"threads": threads, "budget": budget, "measure": measure, "emulate": emulate}
     tries = itertools.chain(generated(source), simplest(source))
     described, inputs = next(tries)
     try:

@@ -10,7 +10,7 @@ import pytest
 from onnx import ModelProto, helper
 
 import edgec.runtime as rt
-from edgec.compiler.backends.cpu.emulator import find_emulator
+from edgec.compiler.emulation.emulator import lacking
 from edgec.compiler.errors import InputShapeError, ModelError, ToolMissing, VerificationFailed
 from edgec.compiler.options import CompileOptions
 from edgec.compiler.pipeline import compile_model
@@ -127,8 +127,8 @@ def test_no_process_is_left_when_the_reference_fails(
 @pytest.mark.emulator
 def test_an_artifact_for_the_raspberry_pi_runs_under_the_emulator(model_file: Path, tmp_path: Path) -> None:
     target = load_target("rpi4")
-    if find_emulator(target) is None:
-        pytest.skip("no emulator root here: python scripts/make_emulator_root.py, and qemu-user-static")
+    if told := lacking(target):
+        pytest.skip(told)
     result = compile_model(model_file, target, QUICK, output=tmp_path / "a.edge")
     assert result.evidence["verified"]
     assert "qemu-aarch64" in result.evidence["where"]
@@ -139,7 +139,7 @@ def test_no_emulator_is_said_before_any_work(
     model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("EDGEC_EMULATOR_ROOT", str(tmp_path / "nothing"))
-    with pytest.raises(ToolMissing, match="make_emulator_root"):
+    with pytest.raises(ToolMissing, match="edgec targets emulator install"):
         compile_model(model_file, load_target("rpi4"), QUICK, output=tmp_path / "a.edge")
 
 

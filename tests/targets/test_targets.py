@@ -272,7 +272,7 @@ def test_a_target_round_trips_through_json() -> None:
     content = load_target("rpi4").to_json()
     restored = {
         "features": frozenset(content["features"]),
-        "aliases": tuple(content["aliases"]),
+        **{key: tuple(content[key]) for key in ("aliases", "processors", "boards")},
         "core": make_core(content["core"]),
     }
     assert Target(**content | restored) == load_target("rpi4")

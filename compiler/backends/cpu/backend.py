@@ -120,12 +120,16 @@ class CpuBackend(Backend):
         return library.build_functions(functions, self.target)
 
     def runner(self) -> Runner:
-        """This machine, or an emulator of the target's architecture."""
+        """This machine, or an emulator of the target's processor."""
         return runner_of(self.target)
 
     def own_libraries(self, cache_dir: Path | None) -> dict[str, bytes]:
         """The thread pool."""
         return {POOL_LIBRARY: pool_library(self.target.arch, cache_dir)}
+
+    def emulator(self) -> Runner:
+        """qemu's user mode, also for code that this machine could run."""
+        return runner_of(self.target, emulate=True)
 
     def runtime_libraries(self) -> dict[str, bytes]:
         """TVM's runtime for the target's architecture."""

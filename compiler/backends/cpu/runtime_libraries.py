@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-from edgec.compiler.backends.cpu.emulator import default_root
+from edgec.compiler.emulation.emulator import INSTALL, SITE, default_root
 from edgec.compiler.errors import ToolMissing
 from edgec.targets import machine_arch
 
@@ -30,7 +30,7 @@ def runtime_libraries(arch: str) -> dict[str, bytes]:
             spec = importlib.util.find_spec(package)
             folders += [Path(place) for place in (spec.submodule_search_locations or [])] if spec else []
     else:
-        root = default_root(arch) / "site-packages"
+        root = default_root(arch) / SITE
         folders = [root / package for package in sorted(set(RUNTIME_LIBRARIES.values()))]
     found: dict[str, bytes] = {}
     for library in RUNTIME_LIBRARIES:
@@ -38,7 +38,7 @@ def runtime_libraries(arch: str) -> dict[str, bytes]:
         if not files:
             raise ToolMissing(
                 f"{library} for {arch} was not found, so it cannot be bundled; "
-                "scripts/make_emulator_root.py fetches it, or omit --bundle-runtime"
+                f"{INSTALL} fetches it, or omit --bundle-runtime"
             )
         found[library] = files[0].read_bytes()
     return found
