@@ -50,14 +50,14 @@ def test_run_and_verify_name_the_command_too(tmp_path: Path) -> None:
 
 @elsewhere
 def test_without_apt_the_way_out_is_a_folder_from_elsewhere(empty: Path) -> None:
-    with pytest.raises(ToolMissing, match="apt-get is not installed.*--from FOLDER"):
+    with pytest.raises(ToolMissing, match=r"apt-get is not installed.*--from FOLDER"):
         install.install("aarch64", None, Silent())
     assert not default_root("aarch64").exists()
 
 
 @elsewhere
 def test_a_folder_without_packages_is_refused(empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ToolMissing, match="no such folder.*emulator download"):
+    with pytest.raises(ToolMissing, match=r"no such folder.*emulator download"):
         install.install("aarch64", empty / "nothing", Silent())
     (empty / "given").mkdir()
     with pytest.raises(ToolMissing, match="there are no Debian packages"):
@@ -67,9 +67,7 @@ def test_a_folder_without_packages_is_refused(empty: Path, monkeypatch: pytest.M
 
 @pytest.mark.parametrize("arch", ["riscv64", machine_arch()])
 def test_an_architecture_without_an_emulator_is_refused(arch: str) -> None:
-    with pytest.raises(
-        ToolMissing, match="there is no emulator for riscv64|runs such code without an emulator"
-    ):
+    with pytest.raises(ToolMissing, match=r"no emulator for riscv64|runs such code without an emulator"):
         install.install(arch, None, Silent())
 
 
