@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from edgec.targets.detection import parse_cores
+from edgec.targets.cpuinfo import parse_cores
 
 # Family and models of `/proc/cpuinfo` (AMD's processor programming references; Intel's SDM, volume 4, table 2-1).
 _AMD_ZEN3, _AMD_ZEN4, _AMD_ZEN5 = 25, 25, 26
