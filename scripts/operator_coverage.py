@@ -115,7 +115,8 @@ SPECIAL_VALUES = """\
 NaN and infinities pass through as IEEE 754 and the standard say: maxima and minima (Relu, Clip, Max, Min,
 MaxPool, ReduceMax, ReduceMin and what contains them) and Sign keep NaN, alone and fused into another kernel.
 Where a number is limited and becomes an integer, the limit holds for NaN, too. ThresholdedRelu of NaN is 0,
-as the standard says. ArgMax and ArgMin find the first NaN, as numpy does.
+as the standard says. ArgMax and ArgMin find the first NaN, as numpy does; TopK and Unique take NaN for the
+largest of numbers, and Unique for one value.
 
 One exception: a grouped convolution whose groups are narrower than a vector computes neighbouring groups
 together, and NaN or an infinity in one channel makes the results of up to a vector of channels NaN.

@@ -33,7 +33,7 @@ SIZES = ("x:1x3x16x24", "x:1x3x32x16")
 
 
 def free_sizes() -> ModelProto:
-    """Sizes free but for the channels; NonZero of a result runs through ONNX Runtime."""
+    """Sizes free but for the channels; how many rows Compress keeps shows at run time."""
     nodes = [
         helper.make_node("Conv", ["x", "w"], ["c"], pads=[1, 1, 1, 1], name="conv"),
         helper.make_node("Relu", ["c"], ["r"], name="relu"),

@@ -31,7 +31,7 @@ SAMPLE = (
     ("mod", "Mod", "test_mod_float_edge_cases_fmod_0_float32", "native"),
     ("mod", "Mod", "test_mod_mixed_sign_int8", "native"),
     ("celu", "Celu", "test_celu_expanded", "native"),
-    ("compress", "Compress", "test_compress_0", "fallback"),
+    ("compress", "Compress", "test_compress_0", "native"),
     ("dequantizelinear", "DequantizeLinear", "test_dequantizelinear_blocked", "native"),
     ("quantizelinear", "QuantizeLinear", "test_quantizelinear_axis", "native"),
     ("einsum", "Einsum", "test_einsum_batch_diagonal", "native"),
@@ -63,7 +63,7 @@ def test_a_node_test_of_the_standard(
 
 
 PARTS = 12  # of the modules, so that several processes share the work
-FALLBACK = frozenset({"Compress", "DeformConv", "NonMaxSuppression", "NonZero", "Unique"})
+FALLBACK = frozenset({"DeformConv"})
 PARTLY_FALLBACK = frozenset({"Loop", "Scan", "TreeEnsemble"})  # depending on their attributes
 
 

@@ -15,6 +15,7 @@ import pytest
 
 from tests.compiler.samples import (
     check,
+    chosen,
     elementwise,
     indexing,
     products,
@@ -24,7 +25,7 @@ from tests.compiler.samples import (
     spatial,
 )
 
-MODULES = (elementwise, reductions, spatial, indexing, products, quantised)
+MODULES = (elementwise, reductions, spatial, indexing, products, quantised, chosen)
 TOGETHER = 24  # calls in an artifact
 OURS = sorted(sample.FAMILIES)
 

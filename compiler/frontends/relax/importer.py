@@ -51,7 +51,7 @@ TEXTS = "it takes texts, and compiled models compute on numbers"
 LOST = "the shape of its input depends on the data, and only static shapes compile"
 # The first input of an operator that decides the shape of its result.
 AMOUNTS = {"ConstantOfShape": 0, "Range": 0} | dict.fromkeys(
-    ["Expand", "Pad", "Reshape", "Resize", "Slice", "Split", "Squeeze", "Tile", "Unsqueeze"], 1
+    ["Expand", "Pad", "Reshape", "Resize", "Slice", "Split", "Squeeze", "Tile", "TopK", "Unsqueeze"], 1
 )
 REMEDY = (
     "Leave fallback on (the default) to run them through ONNX Runtime on the device, "

@@ -34,7 +34,7 @@ TVM_MICROSOFT = frozenset(
 NOT_STANDARD = TVM_MICROSOFT - {"Gelu"} | {"Attention", "AllClassNMS"}
 # Lists of tensors: TVM's converters for them have been seen to run for minutes.
 # These call functions that only TVM's Python package has.
-COMPILERS_OWN = frozenset({"NonZero", "Unique"})
+COMPILERS_OWN = frozenset({"AllClassNMS", "Compress", "NonMaxSuppression", "NonZero", "Unique"})
 LISTS = frozenset(
     {"ConcatFromSequence", "SequenceAt", "SequenceConstruct", "SequenceEmpty", "SequenceErase"}
 ) | {"SequenceInsert", "SequenceLength", "SplitToSequence"}

@@ -31,6 +31,7 @@ def load_all() -> None:
         reductions,
         regions,
         resize,
+        selection,
         sequences,
         sequences_at_run_time,
         shaping,
@@ -39,6 +40,7 @@ def load_all() -> None:
         slicing,
         sorting,
         support_vectors,
+        suppression,
         tree_ensembles,
     )
 

@@ -61,8 +61,3 @@ def _roi_align(node: Node) -> Expr:
         half_pixel=mode == "half_pixel",
     )
     return node.builder.emit_te(grid.largest, node.input(0), node.input(1), node.input(2))
-
-
-@converts("NonMaxSuppression")
-def _non_max_suppression(node: Node) -> Expr:
-    raise CannotConvert("how many boxes it keeps depends on the data")

@@ -13,6 +13,7 @@ from edgec.compiler.errors import UnsupportedModel
 from edgec.compiler.frontends.relax import converters
 from edgec.compiler.frontends.relax.builder import Expr
 from edgec.compiler.frontends.relax.converters import CannotConvert, Node
+from edgec.compiler.frontends.relax.converters.registry import DYNAMIC
 from edgec.compiler.options import CompileOptions
 from tests.compiler.onnx_models import assert_same, build, model_of, save
 
@@ -21,13 +22,14 @@ RNG = np.random.default_rng(3)
 
 @pytest.fixture(autouse=True)
 def _no_determinants(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An operator that the standard infers shapes for and edgec does not compile: Det."""
+    """Two operators that the standard infers shapes for, one of them only the rank: Det and NonZero."""
 
     def refuse(_node: Node) -> Expr:
         raise CannotConvert("determinants are not compiled here")
 
     converters.load_all()
     monkeypatch.setitem(converters.CONVERTERS, ("", "Det"), refuse)
+    monkeypatch.setitem(DYNAMIC, ("", "NonZero"), refuse)
 
 
 def determinant() -> list[object]:
