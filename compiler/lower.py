@@ -15,6 +15,7 @@ from edgec.compiler.errors import KernelUnsupported
 from edgec.compiler.graph.buffers import buffer_bytes
 from edgec.compiler.graph.control import MAIN, Parts
 from edgec.compiler.graph.fusion import Kernel, fuse, kernel_calls, kernel_users
+from edgec.compiler.graph.integer import in_integers
 from edgec.compiler.graph.islands import divide, is_whole
 from edgec.compiler.graph.reduction_starts import start_from_infinity
 from edgec.compiler.graph.simplify import simplify
@@ -60,6 +61,9 @@ def lower(
         options = replace(options, error_budget=options.error_budget * (1 - BF16_SHARE))
     tuner = Tuner(backend, options, progress)
     lowering = _Lowering(target, options, operands, tuner, progress)
+    mod = in_integers(mod)
+    if parts is not None:
+        parts = replace(parts, modules={name: in_integers(part) for name, part in parts.modules.items()})
     if (parts is None or not parts.control) and is_whole(mod):
         mod, kernels = lowering.static(mod)
         mod, weights = lift_weights(mod)

@@ -110,7 +110,10 @@ class Walker:
                     for binding in block.bindings:
                         self.name = str(binding.var.name)
                         value = self.resolve(binding.value)
-                        self.bind(binding.var, value)
+                        if isinstance(binding, relax.MatchCast):
+                            self.match(binding, value)
+                        else:
+                            self.bind(binding.var, value)
                 result = builder.emit_output(self.finish(self.resolve(function.body.body)))
             builder.emit_func_output(result)
         return relax.transform.DeadCodeElimination([self.entry])(builder.finalize())
@@ -139,6 +142,10 @@ class Walker:
         """Give the old variable `var` its value in the new function."""
         made = self.visit(var, value) if isinstance(value, Call) else value
         self.renamed[var] = made if isinstance(made, relax.Var | GenericConst) else self.emit(made)
+
+    def match(self, binding: relax.MatchCast, value: Expr) -> None:
+        """Keep a binding that gives sizes their names."""
+        self.renamed[binding.var] = self.builder.match_cast(value, binding.ty, self.name)
 
     def visit(self, var: relax.Var, call: Call) -> Expr:
         """The replacement of `call`, which the old function binds to `var`."""

@@ -47,7 +47,7 @@ def simplify(mod: tvm.IRModule) -> tvm.IRModule:
     return _FoldAffine(mod).run()
 
 
-def _fold(call: Call) -> Array | None:
+def fold(call: Call) -> Array | None:
     """The value of a call whose arguments are all constants; None when it has others or is not known here."""
     name = op_name(call)
     operands = [arg for arg in call.args if not isinstance(arg, relax.ShapeExpr)]
@@ -104,7 +104,7 @@ class _Canonical(Walker):
 
     def visit(self, var: relax.Var, call: Call) -> Expr:
         if is_tensor(call):
-            folded = _fold(call)
+            folded = fold(call)
             if folded is not None:
                 return constant(folded)
         name = op_name(call)

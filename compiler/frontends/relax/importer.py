@@ -16,6 +16,7 @@ from tvm import relax
 from edgec.compiler.errors import InternalError, Unsupported, UnsupportedModel
 from edgec.compiler.frontends.onnx.graphs import free_names
 from edgec.compiler.frontends.onnx.opsets import opset_of
+from edgec.compiler.frontends.onnx.quantised_weights import integer_constants
 from edgec.compiler.frontends.relax import converters, fallback, tvm_converters
 from edgec.compiler.frontends.relax.amounts import shape_arithmetic
 from edgec.compiler.frontends.relax.builder import Expr, SourceBuilder, constant
@@ -95,6 +96,7 @@ class Importer:
         self.opsets[""] = opset_of(source.model)
         graph = source.model.graph
         self.types = {v.name: v for v in (*graph.value_info, *graph.output, *graph.input)}
+        self.kept = integer_constants(source.model)  # results of DequantizeLinear that stay integers
         self.texts: set[str] = set()
         self.lists: set[str] = set()  # names of sequences and empty optional values
         self.segments: list[FallbackSegment] = []

@@ -26,6 +26,7 @@ def load_all() -> None:
         ngrams,
         normalisation,
         pooling,
+        quantised_microsoft,
         quantize_linear,
         recurrent,
         reductions,

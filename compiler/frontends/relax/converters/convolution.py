@@ -33,8 +33,8 @@ TRANSPOSED = {
 LAYOUT = {3: ("NCW", "OIW", "IOW"), 4: ("NCHW", "OIHW", "IOHW"), 5: ("NCDHW", "OIDHW", "IODHW")}
 
 
-def convolution(node: Node, x: Expr, w: Expr) -> Expr:
-    """A convolution with a node's ONNX attributes.
+def convolution(node: Node, x: Expr, w: Expr, out_dtype: str | None = None) -> Expr:
+    """A convolution with a node's ONNX attributes; its sums are of the operands' type, or of `out_dtype`.
 
     Raises:
         CannotConvert: of other than one to three spatial dimensions.
@@ -57,6 +57,7 @@ def convolution(node: Node, x: Expr, w: Expr) -> Expr:
             groups=int(node.attrs.get("group", 1)),
             data_layout=data_layout,
             kernel_layout=kernel_layout,
+            out_dtype=out_dtype,
         )
     )
 
@@ -103,8 +104,11 @@ def _conv_transpose(node: Node) -> Expr:
     full = [s * (n - 1) + r for s, n, r in zip(strides, shape[2:], reach, strict=True)]
     begins, sizes = _transposed_extent(node, shape[2:], strides, full)
     weight = node.input(1)
-    if is_constant(weight) and dilations == [1] * spatial and int(node.attrs.get("group", 1)) == 1:
-        y = _by_phases(node, value_of(weight), strides)
+    stored = _stored_weights(node, weight)
+    if stored is not None and dilations == [1] * spatial and int(node.attrs.get("group", 1)) == 1:
+        y = _by_phases(node, *stored, strides)
+    elif is_constant(weight) and dilations == [1] * spatial and int(node.attrs.get("group", 1)) == 1:
+        y = _by_phases(node, value_of(weight), None, None, strides)
     else:
         data_layout, _, kernel_layout = LAYOUT[len(shape)]
         y = node.emit(
@@ -148,15 +152,40 @@ def _transposed_extent(
     return [t // 2 if upper else t - t // 2 for t in totals], wanted
 
 
-def _by_phases(node: Node, weight: Array, strides: list[int]) -> Expr:
+def _stored_weights(node: Node, weight: Expr) -> tuple[Array, Array, Array] | None:
+    """Integers, scale and zero point of constant weights that are on a grid, one for all or one per output channel."""
+    made: Expr = node.builder.lookup_binding(weight) if isinstance(weight, relax.Var) else None
+    if op_name(made) != "relax.dequantize" or not all(is_constant(arg) for arg in made.args):
+        return None
+    stored, scale, zero = (value_of(arg) for arg in made.args)
+    known = scale.size == 1 or int(made.attrs.axis) == 1
+    return (stored, scale, zero) if known else None
+
+
+def op_name(expr: Expr) -> str:
+    """The operator that an expression calls; empty for any other expression."""
+    return str(getattr(getattr(expr, "op", None), "name", ""))
+
+
+def _by_phases(
+    node: Node, weight: Array, scale: Array | None, zero: Array | None, strides: list[int]
+) -> Expr:
     """A transposed convolution as a plain one, with an output channel for each of its phases.
 
     Output `y` belongs to phase `y mod stride`, to which only every stride-th tap of the kernel contributes.
+
+    Args:
+        node: the node.
+        weight: `[inputs, outputs, …]`, real numbers, or integers with `scale` and `zero`.
+        scale, zero: the grid of the integers, one for all or one per output.
+        strides: the phases along each axis.
     """
     channels, outputs, *kernel = weight.shape
     taps = [-(-k // s) for k, s in zip(kernel, strides, strict=True)]
     phases = list(itertools.product(*[range(s) for s in strides]))
     plain = np.zeros((len(phases), outputs, channels, *taps), weight.dtype)
+    if zero is not None:  # taps that a phase lacks stand for zero
+        plain += zero.astype(weight.dtype).reshape(-1, *[1] * (plain.ndim - 2))
     for p, phase in enumerate(phases):
         for tap in itertools.product(*[range(t) for t in taps]):
             at = [r + s * t for r, s, t in zip(phase, strides, tap, strict=True)]
@@ -165,12 +194,16 @@ def _by_phases(node: Node, weight: Array, strides: list[int]) -> Expr:
                 into: tuple[Any, ...] = (p, ..., *mirrored)
                 plain[into] = weight[tuple[Any, ...]((..., *at))].T
     plain = plain.reshape(len(phases) * outputs, channels, *taps)
-    x = node.input(0)
+    x, kernels = node.input(0), constant(plain)
+    if scale is not None and zero is not None:
+        count = len(phases) if scale.size > 1 else 1
+        grid = [constant(np.tile(a, count) if a.ndim else a) for a in (scale, zero)]
+        kernels = node.emit(relax.op.dequantize(kernels, *grid, 0))
     data_layout, kernel_layout, _ = LAYOUT[rank_of(x)]
     y = node.emit(
         CONV[rank_of(x)](
             x,
-            constant(plain),
+            kernels,
             padding=[t - 1 for t in taps] * 2,
             data_layout=data_layout,
             kernel_layout=kernel_layout,

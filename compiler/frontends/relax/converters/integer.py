@@ -1,6 +1,8 @@
 """Integer arithmetic of quantised models: ConvInteger, MatMulInteger, and the QLinear operators.
 
-Products of 8-bit integers are computed exactly: in fp32 where a sum stays below 2^24 (each product is below
+With constant grids the QLinear operators become `dequantize`, the operator itself and `quantize`, which
+`edgec.compiler.graph.integer` rewrites to integer arithmetic; products with constant weights that a model writes as
+integers stay such. Others are computed exactly as well: in fp32 where a sum stays below 2^24 (each product is below
 2^16, so up to 256 of them may be added without rounding), else in int32.
 """
 
@@ -9,7 +11,8 @@ from __future__ import annotations
 import numpy as np
 from tvm import relax
 
-from edgec.compiler.frontends.relax.builder import Expr, constant
+from edgec.compiler.frontends.relax.builder import Array, Expr, constant
+from edgec.compiler.frontends.relax.converters.byte_products import conv_of_bytes, product_of_bytes
 from edgec.compiler.frontends.relax.converters.convolution import convolution
 from edgec.compiler.frontends.relax.converters.registry import (
     MICROSOFT,
@@ -69,6 +72,9 @@ def exact_type(products: int) -> str:
 
 @converts("ConvInteger")
 def _conv_integer(node: Node) -> Expr:
+    made = conv_of_bytes(node)
+    if made is not None:
+        return made
     dtype = exact_type(int(np.prod(node.shape(1)[1:])))
     x, w = centred(node, 0, 2, dtype), centred(node, 1, 3, dtype)
     return _as(node, convolution(node, x, w), "int32")
@@ -76,15 +82,33 @@ def _conv_integer(node: Node) -> Expr:
 
 @converts("MatMulInteger")
 def _matmul_integer(node: Node) -> Expr:
-    dtype = exact_type(node.shape(0)[-1])
-    a = centred(node, 0, 2, dtype, axis=max(node.rank(0) - 2, 0))
-    b = centred(node, 1, 3, dtype, axis=node.rank(1) - 1)
+    return integer_product(node, (0, 1), (2, 3))
+
+
+def integer_product(node: Node, operands: tuple[int, int], zeros: tuple[int, int]) -> Expr:
+    """The product of two matrices of integers less their zero points, int32.
+
+    Args:
+        operands: positions of both matrices.
+        zeros: positions of their zero points, which may be left out: per tensor, per row of the first, per column of
+            the second.
+    """
+    made = product_of_bytes(node, operands, zeros)
+    if made is not None:
+        return made
+    first, second = operands
+    dtype = exact_type(node.shape(first)[-1])
+    a = centred(node, first, zeros[0], dtype, axis=max(node.rank(first) - 2, 0))
+    b = centred(node, second, zeros[1], dtype, axis=node.rank(second) - 1)
     return _as(node, node.emit(relax.op.matmul(a, b)), "int32")
 
 
 def dequantised(node: Node, x: int, scale: int, zero: int, axis: int = 1) -> Expr:
     """The real values of three inputs (integers, scale, zero point), in fp32."""
     rank = node.rank(x)
+    if _has_grid(node, scale, zero) and not (is_constant(node.input(x)) and rank == 0):
+        points = node.array(zero) if node.has(zero) else None
+        return on_grid(node, node.input(x), value_of(node.input(scale)), points, axis)
     real = centred(node, x, zero, "float32", axis)
     factor = node.input(scale)
     if is_constant(real) and is_constant(factor):
@@ -100,6 +124,10 @@ def quantised(node: Node, x: Expr, scale: Expr, zero: Expr | None, dtype: str, a
     if np.dtype(dtype).kind not in "iu":
         raise CannotConvert("its result is not of integers of 8 bits or more")
     rank, limits = rank_of(x), np.iinfo(np.dtype(dtype))
+    if is_constant(scale) and (zero is None or is_constant(zero)) and dtype_of(scale) == "float32":
+        sizes = value_of(scale)
+        points = np.zeros(sizes.shape, "int32") if zero is None else value_of(zero)
+        return node.emit(to_grid(x, sizes, points, axis, dtype))
     scaled = relax.op.round(relax.op.divide(x, node.emit(_channelwise(scale, axis, rank))))
     if zero is not None and not (is_constant(zero) and not value_of(zero).any()):
         offset = node.emit(_channelwise(_as(node, zero, "float32"), axis, rank))
@@ -111,9 +139,52 @@ def quantised(node: Node, x: Expr, scale: Expr, zero: Expr | None, dtype: str, a
     return node.emit(relax.op.astype(within, dtype))
 
 
+def _has_grid(node: Node, *positions: int) -> bool:
+    """Whether a scale and a zero point are known when the model is compiled."""
+    return all(not node.has(p) or is_constant(node.input(p)) for p in positions)
+
+
+def on_grid(node: Node, x: Expr, scale: Array, zero: Array | None, axis: int) -> Expr:
+    """Integers as the real numbers that they stand for, to be rewritten to integer arithmetic."""
+    points = np.zeros(scale.shape, "int32") if zero is None else zero
+    return node.emit(relax.op.dequantize(x, *_parameters(scale, points), axis))
+
+
+def to_grid(x: Expr, scale: Array, zero: Array, axis: int, dtype: str) -> Expr:
+    """Real numbers as integers, to be rewritten to integer arithmetic."""
+    return relax.op.quantize(x, *_parameters(scale, zero), axis, dtype)
+
+
+def _parameters(scale: Array, zero: Array) -> tuple[Expr, Expr]:
+    size = max(scale.size, zero.size)
+    shape = () if size == 1 else (size,)
+    pair = (scale.astype("float32"), zero.astype("int32"))
+    first, second = (np.broadcast_to(a.reshape(-1), (size,)).reshape(shape) for a in pair)
+    return constant(first), constant(second)
+
+
+def _grids_are_known(node: Node, *pairs: tuple[int, int]) -> bool:
+    """Whether scales and zero points are constants of one value, or one per slice of an axis."""
+    flat = all(
+        int(np.prod(node.shape(p))) == max(node.shape(p), default=1)
+        for pair in pairs
+        for p in pair
+        if node.has(p)
+    )
+    return flat and all(_has_grid(node, *pair) for pair in pairs)
+
+
 @converts("QLinearConv")
 def _qlinear_conv(node: Node) -> Expr:
     x_shape, w_shape = node.shape(0), node.shape(3)
+    if _grids_are_known(node, (1, 2), (4, 5), (6, 7)) and is_constant(node.input(3)):
+        x, w = dequantised(node, 0, 1, 2), dequantised(node, 3, 4, 5, axis=0)
+        y = convolution(node, x, w)
+        if node.has(8):
+            scale = value_of(node.input(1)).reshape(-1) * value_of(node.input(4)).reshape(-1)
+            bias = on_grid(node, node.input(8), scale, None, 0)
+            y = node.emit(relax.op.add(y, node.emit(_channelwise(bias, 1, len(x_shape)))))
+        return quantised(node, y, node.input(6), node.input(7), node.dtype(7))
     dtype = exact_type(int(np.prod(w_shape[1:])))
     sums = convolution(node, centred(node, 0, 2, dtype), centred(node, 3, 5, dtype, axis=0))
     if node.has(8):
@@ -131,8 +202,14 @@ def _flat(node: Node, position: int) -> Expr:
 @converts("QLinearMatMul")
 @converts("QLinearMatMul", domain=MICROSOFT)
 def _qlinear_matmul(node: Node) -> Expr:
+    rows_axis = max(node.rank(0) - 2, 0)
+    if _grids_are_known(node, (1, 2), (4, 5), (6, 7)) and min(node.rank(0), node.rank(3)) >= 2:
+        a = dequantised(node, 0, 1, 2, axis=rows_axis)
+        b = dequantised(node, 3, 4, 5, axis=node.rank(3) - 1)
+        y = node.emit(relax.op.matmul(a, b))
+        return quantised(node, y, node.input(6), node.input(7), node.dtype(7), max(rank_of(y) - 2, 0))
     dtype = exact_type(node.shape(0)[-1])
-    a = centred(node, 0, 2, dtype, axis=max(node.rank(0) - 2, 0))
+    a = centred(node, 0, 2, dtype, axis=rows_axis)
     b = centred(node, 3, 5, dtype, axis=node.rank(3) - 1)
     sums = node.emit(relax.op.matmul(a, b))
     rank = rank_of(sums)
@@ -182,7 +259,12 @@ def _qlinear_concat(node: Node) -> Expr:
 
 @converts("DynamicQuantizeLinear")
 def _dynamic_quantize(node: Node) -> list[Expr]:
-    x, zero = node.input(0), constant(0.0, "float32")
+    return to_bytes(node, node.input(0))
+
+
+def to_bytes(node: Node, x: Expr) -> list[Expr]:
+    """Real numbers as unsigned bytes on the grid of their own range, its scale and its zero point."""
+    zero = constant(0.0, "float32")
     high = relax.op.maximum(node.emit(relax.op.max(x)), zero)
     low = node.emit(relax.op.minimum(node.emit(relax.op.min(x)), zero))
     scale = node.emit(relax.op.divide(relax.op.subtract(high, low), constant(255.0, "float32")))

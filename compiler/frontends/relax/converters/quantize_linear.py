@@ -1,6 +1,8 @@
-"""QuantizeLinear and DequantizeLinear: weights are dequantised at compile time, activations rounded to their grid.
+"""QuantizeLinear and DequantizeLinear.
 
-TVM's own converters would dequantise the weights at every run.
+With constant scales and zero points they become the operators of the same name in Relax, which
+`edgec.compiler.graph.integer` rewrites to integer arithmetic together with what is between them. Weights that have no
+integer form are dequantised when the model is compiled.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from edgec.compiler.frontends.relax.converters.registry import (
     axis_of,
     converts,
     is_constant,
+    rank_of,
     reshaped,
     shape_of,
     value_of,
@@ -41,16 +44,42 @@ def _dequantize(node: Node) -> Expr:
     x = node.input(0)
     rank = node.rank(0)
     if is_constant(x):
-        return constant(_dequantized(node, value_of(x), scale, zero))
+        array = value_of(x)
+        kept = node.scope is not None and node.outputs[0] in node.scope.importer.kept
+        stored = _stored(array) if kept and not node.attrs.get("block_size", 0) else None
+        if stored is None or str(scale.dtype) != "float32":
+            return constant(_dequantized(node, array, scale, zero))
+        return marked(node, constant(stored), scale, zero)
     if node.dtype(0) not in INTEGERS:
         raise CannotConvert(f"dequantising {node.dtype(0)} is not compiled")
     if node.attrs.get("block_size", 0):
         raise CannotConvert("it has a scale per block, and its input is not constant")
+    if str(scale.dtype) == "float32":
+        return marked(node, x, scale, zero)
     scale, zero = _aligned(node, scale, rank), _aligned(node, zero, rank)
     real = relax.op.astype(x, str(scale.dtype))
     if zero.any():
         real = node.emit(real) - constant(zero.astype(scale.dtype))
     return node.emit(real) * constant(scale)
+
+
+def marked(node: Node, x: Expr, scale: Array, zero: Array) -> Expr:
+    """Integers that stand for real numbers, for the rewriting to integer arithmetic."""
+    axis = axis_of(node.attrs.get("axis", 1), rank_of(x)) if scale.size > 1 else 0
+    scale, zero = (a.reshape(-1 if scale.size > 1 else ()) for a in (scale, zero.astype("int32")))
+    return relax.op.dequantize(x, constant(scale), constant(zero), axis)
+
+
+def _stored(array: Array) -> Array | None:
+    """The integers of a constant; those of less than 8 bits, which are held in float32, in 8."""
+    if str(array.dtype) in INTEGERS:
+        return array
+    whole = (
+        array.dtype.kind == "f"
+        and np.array_equal(array, np.rint(array))
+        and np.abs(array).max(initial=0) < 128
+    )
+    return array.astype("int8") if whole else None
 
 
 def _dequantized(node: Node, x: Array, scale: Array, zero: Array) -> Array:
@@ -85,6 +114,10 @@ def _quantize(node: Node) -> Expr:
     x = node.input(0)
     if node.dtype(0) != str(scale.dtype):
         x = node.emit(relax.op.astype(x, str(scale.dtype)))
+    if str(scale.dtype) == "float32":
+        axis = axis_of(node.attrs.get("axis", 1), rank) if scale.size > 1 else 0
+        scale, zero = (a.reshape(-1 if scale.size > 1 else ()) for a in (scale, zero.astype("int32")))
+        return relax.op.quantize(x, constant(scale), constant(zero), axis, dtype)
     steps = node.emit(relax.op.round(node.emit(x / constant(_aligned(node, scale, rank)))))
     if zero.any():
         steps = node.emit(steps + constant(_aligned(node, zero, rank).astype(scale.dtype)))

@@ -1,0 +1,136 @@
+"""The definition of requantisation: a sum of integers with real factors becomes an integer on another grid.
+
+    sum     = integers times integers, added up exactly in int32 (or int64)
+    code    = saturate(round_half_to_even(float32(sum) * multiplier) + zero)
+
+`float32(sum)` is rounded to nearest even, `multiplier` is the float32 nearest to the quotient of the factor and the
+new scale, which is computed in float64 when the model is compiled. There is one multiplication and no addition in
+floating point before the rounding, so nothing can be contracted or reordered: every CPU gives the same bits.
+
+Several terms become one sum before it: each is multiplied by an integer, so that all have one unit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgec.compiler.graph.integer.values import Linear, Term
+from edgec.compiler.graph.rewrite import Array
+
+INT32, INT64 = 2.0**31 - 1, 2.0**62
+SMALL = 2.0**-10  # of a step of the result: an error that is accepted where a common unit is chosen
+MOST_ERROR = 2.0**-6  # the same where int32 holds no finer unit; beyond it the sums are made in int64
+MOST_SHIFT = 22
+
+
+@dataclass(frozen=True)
+class Common:
+    """A linear value in one unit: `(sum of data * multiplier + constant) * unit`.
+
+    Attributes:
+        multipliers: int64, one for each term.
+        constant: int64.
+        unit: float64.
+        dtype: int32 or int64, which holds every partial sum.
+    """
+
+    multipliers: tuple[Array, ...]
+    constant: Array
+    unit: Array
+    dtype: str
+
+
+def common(linear: Linear, scale: Array) -> Common | None:
+    """The value in one unit, so fine that nothing shows at steps of `scale`; None where no integers hold it."""
+    if not linear.terms:
+        return None
+    best: tuple[float, Common] | None = None
+    anchor = max(range(len(linear.terms)), key=lambda i: linear.terms[i].most)
+    for shift in range(MOST_SHIFT + 1):
+        made = _in_units(linear, _unit(linear.terms[anchor].factor, shift), "int32")
+        error = _error(linear, made, scale)
+        if _largest(linear.terms, made) > INT32:
+            break
+        if best is None or error < best[0]:
+            best = error, made
+        if error <= SMALL:
+            break
+    if best is not None and best[0] <= MOST_ERROR:
+        return best[1]
+    reach = sum(float(np.max(np.abs(t.factor) / scale)) * (t.most + _most(t.shift)) for t in linear.terms)
+    reach += float(np.max(np.abs(linear.offset) / scale))
+    if not np.isfinite(reach):
+        return None
+    bits = int(np.floor(np.log2(INT64 / max(reach, 1.0)))) - 1
+    wide = _in_units(linear, scale * 2.0 ** -min(bits, 60), "int64")
+    return wide if _error(linear, wide, scale) <= MOST_ERROR else None
+
+
+def _most(array: Array) -> float:
+    return float(np.max(np.abs(array), initial=0.0))
+
+
+def _unit(factor: Array, shift: int) -> Array:
+    """The factor as a unit, finer by some bits; where the factor is 0 (a channel without weights), another one."""
+    size = np.abs(factor)
+    largest = float(size.max(initial=0.0)) or 1.0
+    return np.asarray(np.where(size == 0, largest, size) * 2.0**-shift)
+
+
+def _in_units(linear: Linear, unit: Array, dtype: str) -> Common:
+    multipliers = tuple(np.rint(term.factor / unit) for term in linear.terms)
+    constant = np.rint(linear.offset / unit) + sum(
+        (m * t.shift for m, t in zip(multipliers, linear.terms, strict=True)), np.zeros(())
+    )
+    bounded = [np.clip(m, -INT64, INT64).astype(np.int64) for m in multipliers]
+    return Common(tuple(bounded), np.clip(constant, -INT64, INT64).astype(np.int64), unit, dtype)
+
+
+def _error(linear: Linear, made: Common, scale: Array) -> float:
+    """The largest error of the multipliers and the constant, in steps of the result."""
+    total = np.abs(linear.offset - np.rint(linear.offset / made.unit) * made.unit)
+    for term, multiplier in zip(linear.terms, made.multipliers, strict=True):
+        total = total + np.abs(term.factor - multiplier * made.unit) * (term.most + np.abs(term.shift))
+    return float(np.max(total / scale, initial=0.0))
+
+
+def _largest(terms: tuple[Term, ...], made: Common) -> float:
+    """The largest magnitude that a partial sum can have."""
+    total = np.abs(made.constant).astype(np.float64)
+    for term, multiplier in zip(terms, made.multipliers, strict=True):
+        total = total + np.abs(multiplier.astype(np.float64)) * term.most
+    return float(np.max(total, initial=0.0))
+
+
+def multiplier_of(made: Common, scale: Array) -> Array:
+    """The float32 that sums are multiplied by."""
+    return np.asarray(made.unit / scale).astype(np.float32)
+
+
+def limits_of(linear: Linear, scale: Array, zero: Array, dtype: str) -> tuple[Array, Array]:
+    """The least and the largest code: of the type, or of the value's own limits."""
+    info = np.iinfo(dtype)
+    low, high = (
+        np.clip(np.rint(limit / scale) + zero, info.min, info.max) for limit in (linear.low, linear.high)
+    )
+    return low, high
+
+
+def codes_by_arithmetic(
+    linear: Linear, made: Common, codes: Array, scale: Array, zero: Array, dtype: str
+) -> Array:
+    """The codes that a value of one term has for each code of that term: what the kernels compute."""
+    sums = codes.astype(np.int64) * made.multipliers[0].reshape(()) + made.constant.reshape(())
+    real = sums.astype(np.float32) * multiplier_of(made, scale).reshape(())
+    low, high = limits_of(linear, scale, zero, dtype)
+    return np.asarray(np.clip(np.rint(real) + zero.reshape(()), low.reshape(()), high.reshape(())))
+
+
+def codes_by_table(real: Array, scale: Array, zero: Array, dtype: str) -> Array:
+    """The codes of real values that are known when the model is compiled."""
+    info = np.iinfo(dtype)
+    with np.errstate(all="ignore"):
+        steps = np.rint(real / scale.reshape(())) + zero.reshape(())
+    return np.asarray(np.clip(steps, info.min, info.max))
