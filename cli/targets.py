@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
 from edgec.cli import emulation
+from edgec.cli.arguments import existing
 from edgec.cli.console import emit_json, out, styled
 from edgec.targets import Target, UsageError
 from edgec.targets.core import Core
@@ -67,11 +70,30 @@ def detect_command(
         bool,
         typer.Option("--measure", help="Measure what this machine can do, and keep it for later compiles."),
     ] = False,
+    cpuinfo: Annotated[
+        str | None,
+        typer.Option(
+            help="A copy of another machine's /proc/cpuinfo, or - to read it: which target that machine is."
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Show the target that matches this machine best, and with --measure the machine's limits."""
-    from edgec.targets import detect
+    """Show the target that matches this machine best, and with --measure the machine's limits.
 
+    A machine is recognised by its processors and its board, else by what its processors can do.
+    """
+    from edgec.targets import detect, detect_other
+
+    if cpuinfo is not None:
+        if measure:
+            raise UsageError("--measure measures this machine; --cpuinfo describes another one")
+        text = (
+            sys.stdin.read()
+            if cpuinfo == "-"
+            else existing(Path(cpuinfo), "file").read_text("utf-8", "replace")
+        )
+        _show(detect_other(text), as_json)
+        return
     target = detect()
     if not measure:
         _show(target, as_json)
@@ -134,6 +156,7 @@ def _show(target: Target, as_json: bool) -> None:
     rows = {
         "aliases": ", ".join(target.aliases),
         "architecture": target.arch,
+        "processors": ", ".join(target.processors) or "any with these features",
         "vectors": f"{target.vector_bits} bit, {target.vector_registers} registers",
         "features": " ".join(sorted(target.features)),
         "core": _core(target.core),

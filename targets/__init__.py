@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from edgec.targets.detection import machine_arch, machine_features, machine_glibc, usable_cores
     from edgec.targets.errors import BadTargetFile, EdgecError, UnknownTarget, UsageError
-    from edgec.targets.loader import detect, list_targets, load_target
+    from edgec.targets.loader import detect, detect_other, list_targets, load_target
     from edgec.targets.target import Target
 
 _MODULES = {
     "detection": ("machine_arch", "machine_features", "machine_glibc", "usable_cores"),
     "errors": ("BadTargetFile", "EdgecError", "UnknownTarget", "UsageError"),
-    "loader": ("detect", "list_targets", "load_target"),
+    "loader": ("detect", "detect_other", "list_targets", "load_target"),
     "target": ("Target",),
 }
 _HOMES = {name: f"{__name__}.{module}" for module, names in _MODULES.items() for name in names}
@@ -37,6 +37,7 @@ __all__ = [
     "UnknownTarget",
     "UsageError",
     "detect",
+    "detect_other",
     "list_targets",
     "load_target",
     "machine_arch",

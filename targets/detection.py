@@ -8,12 +8,12 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgec.targets.cpuinfo import parse_cores, parse_cpuinfo
-from edgec.targets.errors import UnknownTarget
+from edgec.targets.cpuinfo import parse_board, parse_cores, parse_cpuinfo, parse_identities
 from edgec.targets.features import with_synonyms
 from edgec.targets.hwcap import arm64_features
 
 if TYPE_CHECKING:
+    from edgec.targets.recognition import Machine
     from edgec.targets.target import Target
 
 _ARCHITECTURES = {"amd64": "x86_64", "x64": "x86_64", "arm64": "aarch64"}
@@ -37,12 +37,22 @@ def machine_features() -> frozenset[str]:
         return frozenset()
 
 
-def machine_cores() -> frozenset[str]:
-    """The microarchitectures of this machine's cores, as far as they are known here (64-bit ARM only)."""
+def this_machine() -> Machine:
+    """This machine, as far as the system tells about it."""
+    from edgec.targets.recognition import Machine  # here, because loading a model imports this module, too
+
+    text = _read("/proc/cpuinfo")
+    tree = [_read(f"/proc/device-tree/{name}").replace("\0", " ") for name in ("model", "compatible")]
+    board = " ".join([parse_board(text), *tree]).strip()
+    return Machine(machine_arch(), machine_features(), parse_identities(text), parse_cores(text), board)
+
+
+def _read(path: str) -> str:
+    """A file of the system; empty where there is none."""
     try:
-        return parse_cores(Path("/proc/cpuinfo").read_text(encoding="utf-8"))
+        return Path(path).read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return frozenset()
+        return ""
 
 
 def machine_glibc() -> tuple[int, int] | None:
@@ -73,26 +83,16 @@ def _cache_sizes() -> dict[str, Any]:
 
 
 def detect_from(targets: list[Target]) -> Target:
-    """The most capable of `targets` that this machine fulfils, with the machine's own counts filled in.
+    """The one of `targets` that this machine is, or the most capable that it fulfils, with the machine's own counts
+    filled in.
 
     Raises:
         UnknownTarget: none of them is for this architecture, or each requires a feature that is missing.
     """
-    from dataclasses import replace  # here, because loading a model imports this module and not dataclasses
+    from dataclasses import replace
 
-    arch, features = machine_arch(), machine_features()
-    fitting = [target for target in targets if target.arch == arch and target.features <= features]
-    fitting = [target for target in fitting if target.device_kind == "cpu"]
-    if not fitting:
-        raise UnknownTarget(
-            f"no known target fits this machine ({arch}); write one and pass its path to --target"
-        )
-    cores = machine_cores()
+    from edgec.targets.recognition import recognise
 
-    def rank(target: Target) -> tuple[int, bool, int, str]:
-        own_core = target.core.microarchitecture in cores
-        return target.vector_bits, own_core, len(target.features), target.name
-
-    best = max(fitting, key=rank)
+    best = recognise(this_machine(), targets)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return replace(best, cores=usable_cores(), memory_bytes=memory, here=True, **_cache_sizes())

@@ -31,6 +31,7 @@ AVX512_VNNI = "avx512_vnni"
 AVX_VNNI = "avx_vnni"
 AVX512_BF16 = "avx512_bf16"
 AVX512_FP16 = "avx512_fp16"
+ASIMD = "asimd"
 ASIMDHP = "asimdhp"
 DOTPROD = "dotprod"
 
@@ -64,7 +65,7 @@ _DECLARED = (
     Feature(AVX512_BF16, "avx512bf16"),
     Feature(AVX512_FP16, "avx512fp16"),
     # 64-bit ARM
-    Feature("asimd", "neon"),
+    Feature(ASIMD, "neon"),
     Feature(ASIMDHP, "fullfp16"),
     Feature("asimdrdm", "rdm"),
     Feature("atomics", "lse"),
@@ -74,6 +75,8 @@ _DECLARED = (
     Feature("fp", "fp-armv8"),
     Feature("fphp", "fullfp16"),
     Feature("lrcpc", "rcpc"),
+    Feature("bf16", "bf16"),
+    Feature("i8mm", "i8mm"),
 )
 
 FEATURES = {feature.name: feature for feature in _DECLARED}

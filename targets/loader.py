@@ -8,6 +8,7 @@ from pathlib import Path
 
 from edgec.targets.detection import detect_from
 from edgec.targets.errors import BadTargetFile, UnknownTarget
+from edgec.targets.recognition import machine_of, recognise
 from edgec.targets.target import Target, make_target, read_target_file
 
 _SHIPPED = Path(__file__).resolve().parent
@@ -82,3 +83,12 @@ def detect() -> Target:
         UnknownTarget: no target fits (an architecture that none of them describes).
     """
     return detect_from(list_targets())
+
+
+def detect_other(cpuinfo: str) -> Target:
+    """The target of another machine, from the text of its `/proc/cpuinfo`.
+
+    Raises:
+        UnknownTarget: no target fits, or the text is of no 64-bit machine.
+    """
+    return recognise(machine_of(cpuinfo), list_targets())
