@@ -70,6 +70,12 @@ def command(
         int | None, typer.Option(min=1, help="Threads used for tuning and timing. [default: all cores]")
     ] = None,
     tune: Annotated[Tuning, typer.Option(help="How many kernel candidates to time.")] = Tuning.fast,
+    minutes: Annotated[
+        float | None,
+        typer.Option(
+            min=0.1, help="With --tune full: minutes that tuning may take. [default: until all is timed]"
+        ),
+    ] = None,
     precision: Annotated[
         Arithmetic, typer.Option(help="Arithmetic of convolutions and matrix products.")
     ] = Arithmetic.fp32,
@@ -130,6 +136,8 @@ def command(
         file_to_write(output)
     beside = model.parent / "model.toml"
     chosen = existing(card, "model card") if card else beside if beside.is_file() else None
+    if minutes is not None and tune is not Tuning.full:
+        raise typer.BadParameter("is for --tune full", param_hint="--minutes")
     sets, hardware = parse_buckets(inputs or []), choose_target(target)
     isolate(
         "the compiler",
@@ -144,6 +152,7 @@ def command(
     options = CompileOptions(
         threads=threads,
         tune=tune.value,
+        minutes=minutes,
         precision=precision.value,
         error_budget=ERROR_BUDGET[precision.value] if budget is None else budget,
         cache_dir=cache,

@@ -63,6 +63,7 @@ class TerminalProgress:
         )
         self._quiet = quiet
         self._task: TaskID | None = None
+        self._stage = ""
         self._notes: list[str] = []
         self._filter = without_tvm_warnings()
 
@@ -90,12 +91,18 @@ class TerminalProgress:
         """Begin a stage, which completes the previous one."""
         self._finish()
         tell_stage(STAGES.get(name, name))
-        self._task = self._bars.add_task(STAGES.get(name, name), total=total)
+        self._stage = STAGES.get(name, name)
+        self._task = self._bars.add_task(self._stage, total=total)
 
     def advance(self, n: int = 1) -> None:
         """Add `n` completed steps to the stage."""
         if self._task is not None:
             self._bars.advance(self._task, n)
+
+    def detail(self, text: str) -> None:
+        """Show `text` behind the name of the stage."""
+        if self._task is not None:
+            self._bars.update(self._task, description=f"{self._stage}: {text}")
 
     def note(self, text: str) -> None:
         """Record a line to print after the last stage."""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import tvm
 from tvm import relax
 from tvm.tirx import PrimFunc
 
-from edgec.compiler.backends.interface import OperandsOf
+from edgec.compiler.backends.interface import Backend, OperandsOf, Workload
 from edgec.compiler.backends.registry import backend_of
 from edgec.compiler.errors import KernelUnsupported
 from edgec.compiler.graph.buffers import buffer_bytes
@@ -26,9 +27,12 @@ from edgec.compiler.lowered import KernelInfo, Lowered, TuningSummary
 from edgec.compiler.operands.operands import BFLOAT16, FLOAT16, FLOAT32
 from edgec.compiler.options import BF16_SHARE, CompileOptions
 from edgec.compiler.progress import Progress
+from edgec.compiler.this_machine import known_rates
 from edgec.compiler.thread_pool import set_threads
 from edgec.compiler.tuning.tuner import Tuner
 from edgec.targets.target import Target
+
+Begin: TypeAlias = Callable[[PrimFunc], None]
 
 __all__ = ["KernelInfo", "Lowered", "TuningSummary", "lower"]
 
@@ -59,16 +63,20 @@ def lower(
     operands = _operands_of(options, bf16_nodes)
     if options.precision == "auto" and bf16_nodes:
         options = replace(options, error_budget=options.error_budget * (1 - BF16_SHARE))
-    tuner = Tuner(backend, options, progress)
+    tuner = _tuner(backend, options, progress)
     lowering = _Lowering(target, options, operands, tuner, progress)
     mod = in_integers(mod)
     if parts is not None:
         parts = replace(parts, modules={name: in_integers(part) for name, part in parts.modules.items()})
     if (parts is None or not parts.control) and is_whole(mod):
-        mod, kernels = lowering.static(mod)
-        mod, weights = lift_weights(mod)
-        progress.stage("build")
-        library = backend.build(mod, options.cache_dir, progress)
+        try:
+            mod, kernels = lowering.static(mod, begin=lambda kernel: backend.begin(kernel, options.cache_dir))
+            mod, weights = lift_weights(mod)
+            progress.stage("build")
+            library = backend.build(mod, options.cache_dir, progress)
+        except BaseException:
+            backend.abandon()
+            raise
         return Lowered(
             library.code,
             weights,
@@ -93,6 +101,20 @@ def lower(
     )
 
 
+def _tuner(backend: Backend, options: CompileOptions, progress: Progress) -> Tuner:
+    """A tuner that knows the machine's limits, if it will time anything."""
+    rates = known_rates(backend, progress) if options.tune != "none" else None
+    if rates is None:
+        return Tuner(backend, options, progress)
+    kinds = {"bf16", "fp16", "int8"}
+
+    def floor(work: Workload) -> float:
+        kind = work.operands.label if work.operands.label in kinds else "fp32"
+        return rates.floor_s(work.flops, work.bytes, work.bytes, work.threads, kind)[0]
+
+    return Tuner(backend, options, progress, floor=floor)
+
+
 @dataclass
 class _Lowering:
     """Turns functions into calls of scheduled kernels."""
@@ -107,13 +129,15 @@ class _Lowering:
     def threads(self) -> int:
         return self.options.threads or self.target.cores
 
-    def static(self, mod: tvm.IRModule) -> tuple[tvm.IRModule, dict[str, KernelInfo]]:
-        """A function of static shapes, with layouts and templates."""
+    def static(
+        self, mod: tvm.IRModule, begin: Begin | None = None
+    ) -> tuple[tvm.IRModule, dict[str, KernelInfo]]:
+        """A function of static shapes, with layouts and templates; `begin` gets each kernel as it will be built."""
         self.progress.stage("graph")
         with tvm.target.Target(dict(self.target.tvm)):
             mod = _legalise(self.tuner.backend.choose_layouts(simplify(mod), self.operands))
             mod, calls = fuse(mod)
-        return _make_kernels(mod, calls, self.threads, self.tuner, self.progress)
+        return _make_kernels(mod, calls, self.threads, self.tuner, self.progress, begin)
 
     def dynamic(self, mod: tvm.IRModule) -> tuple[tvm.IRModule, dict[str, KernelInfo]]:
         """A function whose sizes are known at run time: a kernel for each operator, scheduled generically."""
@@ -177,6 +201,7 @@ def _make_kernels(
     threads: int,
     tuner: Tuner,
     progress: Progress,
+    begin: Begin | None,
 ) -> tuple[tvm.IRModule, dict[str, KernelInfo]]:
     """Schedule every kernel; a kernel that several calls share is scheduled once."""
     called = kernel_calls(mod)
@@ -191,27 +216,36 @@ def _make_kernels(
     left = {str(gv.name_hint) for gv in kernel_calls(mod)}
     by_symbol = {symbol: members for symbol, members in by_symbol.items() if symbol in left}
     set_threads(threads)
+    by_name = {str(gv.name_hint): (gv, f) for gv, f in mod.functions.items() if isinstance(f, PrimFunc)}
+    works = {s: _work(by_name[s][1], members[0], threads, tuner) for s, members in by_symbol.items()}
+    tuner.tune([(work, len(by_symbol[s])) for s, work in works.items() if work is not None])
     progress.stage("kernels", len(by_symbol))
     functions = {gv: f for gv, f in mod.functions.items() if not isinstance(f, PrimFunc)}
-    by_name = {str(gv.name_hint): (gv, f) for gv, f in mod.functions.items() if isinstance(f, PrimFunc)}
     infos: dict[str, KernelInfo] = {}
     for symbol, members in by_symbol.items():
         gv, func = by_name[symbol]
-        made, info = _make_kernel(symbol, func, members, threads, tuner)
+        made, info = _make_kernel(symbol, func, members, threads, tuner, works[symbol])
         functions[gv] = made.with_attr("global_symbol", symbol)
+        if begin is not None:
+            begin(functions[gv])
         infos[symbol] = info
         progress.advance()
     return tvm.IRModule(functions, attrs=mod.attrs), infos
 
 
+def _work(func: PrimFunc, kernel: Kernel, threads: int, tuner: Tuner) -> Workload | None:
+    """The workload of a kernel; None where no template makes it."""
+    if not kernel.anchor:
+        return None
+    budget = tuner.options.error_budget
+    return tuner.backend.workload_of(func, kernel.anchor, kernel.ops, threads, budget)
+
+
 def _make_kernel(
-    symbol: str, func: PrimFunc, members: list[Kernel], threads: int, tuner: Tuner
+    symbol: str, func: PrimFunc, members: list[Kernel], threads: int, tuner: Tuner, work: Workload | None
 ) -> tuple[PrimFunc, KernelInfo]:
     first, backend = members[0], tuner.backend
     nodes = tuple(member.nodes for member in members)
-    work = None
-    if first.anchor:
-        work = backend.workload_of(func, first.anchor, first.ops, threads, tuner.options.error_budget)
     if work is not None:
         schedule = tuner.choose(work)
         text = f"{schedule} {work.operands.label}".rstrip()

@@ -39,7 +39,8 @@ class CompileOptions:
         threads: threads that tuning, verification and the latency comparison use; None means the cores
             of the target (at most those of this machine when measuring here).
         tune: how many kernel candidates are timed per distinct layer: none (static model and the cache
-            only), fast, or full.
+            only), fast (for half a minute, where most can be gained first), or full.
+        minutes: how long `full` may take; None lets it try all candidates.
         precision: arithmetic of convolutions and products. `bf16` rounds their operands to bfloat16 and sums in
             fp32, `fp16` (on GPUs) rounds them to half precision; `auto` takes bfloat16 for the layers that the
             error budget allows, by measurement on sample inputs.
@@ -61,6 +62,7 @@ class CompileOptions:
 
     threads: int | None = None
     tune: Tune = "fast"
+    minutes: float | None = None
     precision: Precision = "fp32"
     error_budget: float = 1e-3
     cache_dir: Path | None = None

@@ -15,6 +15,9 @@ class Progress(Protocol):
     def advance(self, n: int = 1) -> None:
         """Count `n` finished steps of the stage that began last."""
 
+    def detail(self, text: str) -> None:
+        """Describe how far the stage that began last has come, in a few words."""
+
     def note(self, text: str) -> None:
         """Report an event in one line (a dropped candidate, a cache hit)."""
 
@@ -27,6 +30,9 @@ class Silent:
 
     def advance(self, n: int = 1) -> None:
         """Ignore the steps."""
+
+    def detail(self, text: str) -> None:
+        """Ignore the text."""
 
     def note(self, text: str) -> None:
         """Ignore the text."""

@@ -79,16 +79,18 @@ class Trial(Protocol):
     def time(self, budget_s: float) -> None:
         """Measure for about `budget_s` seconds."""
 
+    def rest(self) -> None:
+        """Release its arguments; `Trials.again` gives it new ones."""
+
 
 class Trials(Protocol):
     """The candidates of one workload, all of them run on the same arguments."""
 
-    def add(self, kernel: PrimFunc) -> Trial:
-        """Build a candidate and run it once.
+    def add_all(self, kernels: Sequence[PrimFunc]) -> list[Trial | CandidateFailed]:
+        """Build candidates on all cores and run each once; for one that the code generator refuses, why."""
 
-        Raises:
-            CandidateFailed: the code generator refuses the kernel.
-        """
+    def again(self, trial: Trial) -> Trial:
+        """A trial of earlier trials of the same workload, to be timed beside these. Requires `add_all`."""
 
 
 class Runner(Protocol):
@@ -248,6 +250,12 @@ class Backend(ABC):
         raise KernelUnsupported(
             f"{self.target.name} runs no control flow, and no sizes known only at run time"
         )
+
+    def begin(self, kernel: PrimFunc, cache_dir: Path | None) -> None:  # noqa: B027 - a back end may do nothing
+        """Begin to compile a scheduled kernel, which `build` will ask for: meanwhile others are scheduled."""
+
+    def abandon(self) -> None:  # noqa: B027
+        """Compile nothing more of what was begun: there will be no `build`."""
 
     @abstractmethod
     def build(self, mod: tvm.IRModule, cache_dir: Path | None, progress: Progress) -> Library:

@@ -72,6 +72,8 @@ def make_evidence(
             "timed": lowered.tuning.timed,
             "dropped": lowered.tuning.dropped,
             "seconds": lowered.tuning.seconds,
+            "gained_ms": round(lowered.tuning.gained_ms, 4),
+            "left": lowered.tuning.left,
         },
         "stages_s": {name: round(seconds, 3) for name, seconds in stages_s.items()},
         "machine": machine(),

@@ -1,10 +1,18 @@
-"""Choose a schedule for each workload: from the cache, by timing here, or by the static order of the candidates."""
+"""Choose a schedule for each workload: from the cache, by timing here, or by the static order of the candidates.
+
+Timing has a budget of seconds, and goes where most can be gained: workloads are tried in the order of their gap (what
+one takes beyond the machine's limit, at first an estimate, then as measured) times the number of layers that share it,
+halved with each batch of candidates that was tried. A batch is built on all cores, and timed while nothing else runs.
+"""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from tvm.tirx import PrimFunc
 
 from edgec.compiler.backends.interface import Backend, CandidateFailed, Trial, Workload
 from edgec.compiler.lowered import TuningSummary
@@ -14,10 +22,15 @@ from edgec.compiler.tuning.agreement import agreeing
 from edgec.compiler.tuning.cache import TuningCache, Winner
 
 TRIALS = {"none": 0, "fast": 5, "full": 40}
+BATCHES = (3, 5, 10, 22)  # candidates tried at once, one batch after another
 BUDGET_S = {"none": 0.0, "fast": 0.008, "full": 0.03}
+FAST_S = 26.0  # no batch begins later with `fast`; one takes a second or two, and 30 s may be spent
 ROUNDS = 4
 HOPELESS = 2.5  # slower than that by more than a neighbour on the machine explains
 CLOSE = 1.08  # candidates within 8 % of the best are timed again
+
+Clock = Callable[[], float]
+Floor = Callable[[Workload], float]
 
 
 @dataclass
@@ -27,29 +40,118 @@ class _Counts:
     timed: int = 0
     dropped: int = 0
     seconds: float = 0.0
+    first_s: float = 0.0
+    best_s: float = 0.0
+    left: int = 0
+
+
+@dataclass
+class _State:
+    """A workload that is being tuned; seconds a call."""
+
+    work: Workload
+    count: int
+    floor_s: float
+    batch: int = 0
+    tried: int = 0
+    first_s: float = 0.0
+    best: tuple[Any, Trial] | None = None
+    best_s: float = 0.0
+
+    def next(self, most: int) -> Sequence[Any]:
+        """The candidates of its next batch."""
+        size = BATCHES[min(self.batch, len(BATCHES) - 1)]
+        return self.work.candidates[self.tried : min(self.tried + size, most)]
+
+    @property
+    def promise(self) -> float:
+        """Seconds of a run that another batch might gain."""
+        gap = max(self.best_s - self.floor_s, 0.0) if self.best is not None else self.floor_s
+        return float(gap * self.count * 0.5**self.batch)
+
+
+def by_size(work: Workload) -> float:
+    """Relative size of a workload, where the machine's limits are unknown."""
+    return float(work.flops + 8 * work.bytes) * 1e-12
 
 
 class Tuner:
-    """Tunes the workloads of one compile."""
+    """Tunes the workloads of one compile.
 
-    def __init__(self, backend: Backend, options: CompileOptions, progress: Progress) -> None:
+    Args:
+        floor: least seconds that a call of a workload can take on this machine.
+        clock: seconds; a test brings its own.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        options: CompileOptions,
+        progress: Progress,
+        *,
+        floor: Floor = by_size,
+        clock: Clock = time.perf_counter,
+    ) -> None:
         self.backend, self.options, self.progress = backend, options, progress
         self.cache = TuningCache(options.cache_dir, backend.winners_key, backend.shipped_keys)
         self.measures = options.tune != "none" and backend.can_time
         self.counts = _Counts()
+        self._floor, self._clock = floor, clock
+        self._chosen: dict[str, Any] = {}
+
+    @property
+    def limit_s(self) -> float:
+        """Seconds in which batches may begin."""
+        if self.options.tune == "fast":
+            return FAST_S
+        return float("inf") if self.options.minutes is None else self.options.minutes * 60
 
     def choose(self, work: Workload) -> Any:  # noqa: ANN401  (each template has its own schedule type)
-        """The schedule for `work`."""
-        self.counts.workloads += len(work.candidates) > 1
+        """The schedule for `work`: of `tune`, else known, else the best guess."""
         if len(work.candidates) == 1:
             return work.candidates[0]
+        self.counts.workloads += 1
+        if work.key in self._chosen:
+            return self._chosen[work.key]
         chosen = self._known(work)
-        if chosen is not None:
-            self.counts.hits += 1
-            return chosen
-        if not self.measures:
+        if chosen is None:
             return work.candidates[0]
-        return self._measure(work)
+        self.counts.hits += 1
+        return chosen
+
+    def tune(self, works: Sequence[tuple[Workload, int]]) -> None:
+        """Time candidates of those workloads that no winner is known for, each with the number of its layers.
+
+        Raises:
+            RuntimeError: no candidate of a workload builds.
+        """
+        unknown: dict[str, tuple[Workload, int]] = {}
+        for work, count in works:
+            if len(work.candidates) > 1:
+                unknown[work.key] = (work, count + unknown.get(work.key, (work, 0))[1])
+        states = [
+            _State(work, count, self._floor(work))
+            for work, count in unknown.values()
+            if self.measures and self._known(work) is None
+        ]
+        if not states:
+            return
+        self.progress.stage("tuning", len(states))
+        begin, before = self._clock(), self.counts.seconds
+        most = TRIALS[self.options.tune]
+        while any(left := [state for state in states if state.next(most)]):
+            self.counts.seconds = before + self._clock() - begin
+            if self.counts.seconds > self.limit_s:
+                break
+            state = max(left, key=lambda one: one.promise)
+            if state.best is None and self._known(state.work) is not None:
+                states.remove(state)  # a workload of the same family was tuned meanwhile
+                self.progress.advance()
+                continue
+            self._batch(state, most)
+            self._tell(states)
+        self._finish(states)
+        self.counts.seconds = before + self._clock() - begin
 
     def _known(self, work: Workload) -> Any:  # noqa: ANN401
         """The winner of the workload, else of its family; None when there is none, or none that fits."""
@@ -60,31 +162,45 @@ class Tuner:
                 return chosen
         return None
 
-    def _measure(self, work: Workload) -> Any:  # noqa: ANN401
-        started = time.perf_counter()
-        trials = self._agreeing(work, self._tried(work))
-        if not trials:
-            raise RuntimeError(f"no candidate of {work.key} builds")
-        chosen, best_s = self._race(trials)
-        self.counts.timed += len(trials)
-        self.counts.seconds += time.perf_counter() - started
-        winner = Winner(str(chosen), best_s * 1e6)
-        self.cache.put(work.key, winner, self.options.tune)
-        if self.cache.get(work.family, self.options.tune) is None:
-            self.cache.put(work.family, winner, self.options.tune)
-        return chosen
-
-    def _tried(self, work: Workload) -> list[tuple[Any, Trial]]:
-        """The first candidates, each built and run once; those that fail are reported and left out."""
+    def _batch(self, state: _State, most: int) -> None:
+        """Try the next candidates of a workload beside its best one so far, and store the winner."""
+        work, fresh = state.work, state.next(most)
         trials = self.backend.trials()
-        built = []
-        for candidate in work.candidates[: TRIALS[self.options.tune]]:
-            try:
-                built.append((candidate, trials.add(work.emit(candidate))))
-            except CandidateFailed as error:
+        emitted = [(candidate, _emitted(work, candidate)) for candidate in fresh]
+        kernels = [kernel for _, kernel in emitted if not isinstance(kernel, CandidateFailed)]
+        made = iter(trials.add_all(kernels))
+        state.tried += len(fresh)
+        built: list[tuple[Any, Trial]] = []
+        for candidate, kernel in emitted:
+            trial = kernel if isinstance(kernel, CandidateFailed) else next(made)
+            if isinstance(trial, CandidateFailed):
                 self.counts.dropped += 1
-                self.progress.note(f"{work.kind}: {candidate} does not build: {error}")
-        return built
+                self.progress.note(f"{work.kind}: {candidate} does not build: {trial}")
+            else:
+                built.append((candidate, trial))
+        if state.best is not None and built:
+            built.insert(0, (state.best[0], trials.again(state.best[1])))
+        fitting = self._agreeing(work, built)
+        if fitting:
+            self._judge(state, fitting, first=state.batch == 0)
+        elif state.best is None and not state.next(most):
+            raise RuntimeError(f"no candidate of {work.key} builds")
+        state.batch += 1
+
+    def _judge(self, state: _State, trials: list[tuple[Any, Trial]], *, first: bool) -> None:
+        chosen, trial = self._race(trials)
+        self.counts.timed += len(trials) - (not first)
+        if first:
+            state.first_s = trials[0][1].best_s
+            self.progress.advance()
+        state.best, state.best_s = (chosen, trial), trial.best_s
+        for _, each in trials:
+            each.rest()
+        winner = Winner(str(chosen), state.best_s * 1e6)
+        self.cache.put(state.work.key, winner, self.options.tune)
+        known = self.cache.get(state.work.family, self.options.tune)
+        if known is None or not first:
+            self.cache.put(state.work.family, winner, self.options.tune)
 
     def _agreeing(self, work: Workload, trials: list[tuple[Any, Trial]]) -> list[tuple[Any, Trial]]:
         """The trials that computed what most of them computed."""
@@ -97,8 +213,8 @@ class Tuner:
                 )
         return [pair for pair, fine in zip(trials, agree, strict=True) if fine]
 
-    def _race(self, trials: list[tuple[Any, Trial]]) -> tuple[Any, float]:
-        """The fastest candidate, and its time in seconds."""
+    def _race(self, trials: list[tuple[Any, Trial]]) -> tuple[Any, Trial]:
+        """The fastest candidate."""
         budget = BUDGET_S[self.options.tune] / ROUNDS
         left = trials
         for _ in range(ROUNDS):
@@ -112,10 +228,48 @@ class Tuner:
             close = [pair for pair in left if pair[1].best_s <= best * CLOSE]
             for _, trial in close if len(close) > 1 else []:
                 trial.time(budget)
-        chosen, fastest = min(trials, key=lambda pair: pair[1].best_s)
-        return chosen, fastest.best_s
+        return min(trials, key=lambda pair: pair[1].best_s)
+
+    def _tell(self, states: Sequence[_State]) -> None:
+        """Report what was gained so far and how much time is left."""
+        first, best = self._sums(states)
+        limit, left = self.limit_s, ""
+        if limit != float("inf"):
+            left = f", {max(0.0, limit - self.counts.seconds):.0f} s left"
+        gained = 1 - best / first if first else 0.0
+        self.progress.detail(f"{gained:.0%} of {first * 1e3:.3g} ms gained{left}")
+
+    @staticmethod
+    def _sums(states: Sequence[_State]) -> tuple[float, float]:
+        """Seconds of a run in the kernels that were timed: by the first guesses, and by the best found."""
+        timed = [state for state in states if state.best is not None]
+        return sum(s.first_s * s.count for s in timed), sum(s.best_s * s.count for s in timed)
+
+    def _finish(self, states: Sequence[_State]) -> None:
+        for state in states:
+            if state.best is not None:
+                self._chosen[state.work.key] = state.best[0]
+        first, best = self._sums(states)
+        self.counts.first_s += first
+        self.counts.best_s += best
+        untimed = [state for state in states if state.best is None]
+        self.counts.left += len(untimed)
+        if untimed:
+            self.progress.note(
+                f"the time for tuning was over before {len(untimed)} of {len(states)} kinds of layers were timed, "
+                "those with least to gain; another compile goes on with them"
+            )
 
     def summary(self) -> TuningSummary:
         """The work done so far."""
         c = self.counts
-        return TuningSummary(c.workloads, c.hits, c.timed, c.dropped, c.seconds)
+        return TuningSummary(
+            c.workloads, c.hits, c.timed, c.dropped, c.seconds, (c.first_s - c.best_s) * 1e3, c.left
+        )
+
+
+def _emitted(work: Workload, candidate: Any) -> PrimFunc | CandidateFailed:  # noqa: ANN401
+    try:
+        return work.emit(candidate)
+    except CandidateFailed as error:
+        return error

@@ -12,6 +12,8 @@ from edgec.compiler.backends.cpu import library, peak, winners
 from edgec.compiler.backends.cpu.dot_instructions import feature_of, operands_for
 from edgec.compiler.backends.cpu.layouts.planner import plan_layouts
 from edgec.compiler.backends.cpu.machine_rates import measure_rates
+from edgec.compiler.backends.cpu.object_cache import ObjectCache
+from edgec.compiler.backends.cpu.objects import Objects
 from edgec.compiler.backends.cpu.runner import runner_of, runs_here
 from edgec.compiler.backends.cpu.runtime_libraries import runtime_libraries
 from edgec.compiler.backends.cpu.templates.generic import schedule_generic
@@ -35,6 +37,8 @@ from edgec.targets.microarchitecture import this_processor
 
 class CpuBackend(Backend):
     """Compiles for x86-64 and 64-bit ARM."""
+
+    _objects: Objects | None = None
 
     def check_precision(self, precision: Precision) -> None:
         """Check that the target multiplies in `precision`."""
@@ -100,9 +104,25 @@ class CpuBackend(Backend):
         """Measured by multiply-adds on registers alone."""
         return peak.fp32_peak_gflops(self.target, threads)
 
+    def begin(self, kernel: PrimFunc, cache_dir: Path | None) -> None:
+        """Begin to make the object file of a kernel."""
+        if self._objects is None:
+            self._objects = Objects(self.target, ObjectCache(cache_dir))
+        self._objects.begin(kernel)
+
+    def abandon(self) -> None:
+        """Make no further object files."""
+        if self._objects is not None:
+            self._objects.stop()
+            self._objects = None
+
+    def _finish(self, cache_dir: Path | None) -> Objects:
+        begun, self._objects = self._objects, None
+        return begun or Objects(self.target, ObjectCache(cache_dir))
+
     def build(self, mod: tvm.IRModule, cache_dir: Path | None, progress: Progress) -> Library:
         """A shared library for the runtime's virtual machine."""
-        return library.build_library(mod, self.target, cache_dir, progress)
+        return library.build_library(mod, self.target, self._finish(cache_dir), progress)
 
     def build_program(
         self,
@@ -113,7 +133,7 @@ class CpuBackend(Backend):
         progress: Progress,
     ) -> ProgramLibrary:
         """A shared library for the runtime's virtual machine."""
-        return library.build_program(pieces, control, main, self.target, cache_dir, progress)
+        return library.build_program(pieces, control, main, self.target, self._finish(cache_dir), progress)
 
     def build_functions(self, functions: Mapping[str, PrimFunc]) -> bytes:
         """A shared library of plain functions."""

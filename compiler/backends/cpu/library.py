@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import tvm
 from tvm import relax
@@ -12,8 +11,7 @@ from tvm.script.ir_builder import tirx as T
 from tvm.tirx import PrimFunc
 
 from edgec.compiler.backends.cpu.link import link
-from edgec.compiler.backends.cpu.object_cache import ObjectCache
-from edgec.compiler.backends.cpu.objects import kernel_objects
+from edgec.compiler.backends.cpu.objects import Objects
 from edgec.compiler.backends.cpu.tir_pipeline import FRAME, NO_KERNEL, PIPELINE
 from edgec.compiler.backends.interface import Library, ProgramLibrary
 from edgec.compiler.backends.vm import finalise, finalise_program
@@ -23,11 +21,11 @@ from edgec.compiler.progress import Progress
 from edgec.targets.target import Target
 
 
-def build_library(mod: tvm.IRModule, target: Target, cache_dir: Path | None, progress: Progress) -> Library:
+def build_library(mod: tvm.IRModule, target: Target, objects: Objects, progress: Progress) -> Library:
     """The library of a module of scheduled kernels and `main`."""
     with tvm.target.Target(dict(target.tvm)):
         mod, plan = finalise(mod)
-    return Library(_built(mod, target, cache_dir, progress), plan)
+    return Library(_built(mod, target, objects, progress), plan)
 
 
 def build_program(
@@ -35,23 +33,23 @@ def build_program(
     control: Sequence[Control],
     main: str,
     target: Target,
-    cache_dir: Path | None,
+    objects: Objects,
     progress: Progress,
 ) -> ProgramLibrary:
     """The library of pieces and the control flow between them."""
     with tvm.target.Target(dict(target.tvm)):
         mod, plan, woven = finalise_program(pieces, control, main)
-    return ProgramLibrary(_built(mod, target, cache_dir, progress), plan, woven.weights, woven.calls)
+    return ProgramLibrary(_built(mod, target, objects, progress), plan, woven.weights, woven.calls)
 
 
-def _built(mod: tvm.IRModule, target: Target, cache_dir: Path | None, progress: Progress) -> bytes:
+def _built(mod: tvm.IRModule, target: Target, objects: Objects, progress: Progress) -> bytes:
     tvm_target = tvm.target.Target(dict(target.tvm))
     functions = [f for f in mod.functions.values() if isinstance(f, PrimFunc)]
-    objects = kernel_objects(functions, target, ObjectCache(cache_dir), progress)
+    kernels = objects.all(functions, progress)
     mod[NO_KERNEL] = _no_kernel()  # a library without machine code of its own would be written as C source
     executable = relax.build(mod, tvm_target, relax_pipeline=None, tir_pipeline=FRAME)
     progress.stage("link")
-    return link(executable, objects)
+    return link(executable, kernels)
 
 
 def build_functions(functions: Mapping[str, PrimFunc], target: Target) -> bytes:

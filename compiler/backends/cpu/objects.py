@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import tempfile
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
 
@@ -24,40 +24,57 @@ from edgec.targets.detection import usable_cores
 from edgec.targets.target import Target
 
 
-def kernel_objects(
-    functions: Iterable[PrimFunc], target: Target, cache: ObjectCache, progress: Progress
-) -> list[bytes]:
-    """The object file of each kernel, in the order of their symbols.
+class Objects:
+    """The object files of the kernels of one compile, built while others are still being scheduled."""
 
-    Args:
-        functions: kernels with their global symbols, scheduled.
-        target: the hardware.
-        cache: is asked first, and told what had to be built.
-        progress: hears of a cache that is not used.
-
-    Raises:
-        whatever TVM raises for a kernel that cannot be built (its exceptions have no common base).
-    """
-    if cache.refused:
-        progress.note(
-            f"{cache.folder} is another user's, or others may write to it: all kernels are built anew. To keep them, "
-            "make it yours alone (chmod go-w), or name another folder with --cache"
-        )
-    named = sorted((str(function.attrs["global_symbol"]), function) for function in functions)
-    made_by = _made_by(target)
-    keys = {symbol: key_of(*made_by, tvm.ir.save_json(function)) for symbol, function in named}
-    found = {symbol: cache.get(key) for symbol, key in keys.items()}
-    missing = [(symbol, function) for symbol, function in named if found[symbol] is None]
-    if missing:
-        tvm_target = tvm.target.Target(dict(target.tvm))
+    def __init__(self, target: Target, cache: ObjectCache) -> None:
+        self._target, self._cache = target, cache
+        self._made_by = _made_by(target)
+        self._tvm_target = tvm.target.Target(dict(target.tvm))
+        self._begun: dict[str, Future[bytes]] = {}
         # TVM releases the GIL while LLVM works, and each module has its own LLVM state
-        with ThreadPoolExecutor(min(usable_cores(), len(missing))) as threads:
-            built = threads.map(lambda one: _build(one[0], one[1], tvm_target), missing)
-            for (symbol, _), content in zip(missing, built, strict=True):
-                found[symbol] = content
-                cache.put(keys[symbol], content)
-        cache.prune()
-    return [content for content in found.values() if content is not None]
+        self._threads = ThreadPoolExecutor(usable_cores())
+
+    def begin(self, function: PrimFunc) -> Future[bytes]:
+        """Begin to build a kernel with its global symbol, scheduled, or to read it from the cache."""
+        key = key_of(*self._made_by, tvm.ir.save_json(function))
+        begun = self._begun.get(key)
+        if begun is None:
+            begun = self._begun[key] = self._threads.submit(self._object, key, function)
+        return begun
+
+    def all(self, functions: Iterable[PrimFunc], progress: Progress) -> list[bytes]:
+        """The object file of each kernel, in the order of their symbols.
+
+        Args:
+            functions: kernels with their global symbols, scheduled.
+            progress: hears of a cache that is not used.
+
+        Raises:
+            whatever TVM raises for a kernel that cannot be built (its exceptions have no common base).
+        """
+        if self._cache.refused:
+            progress.note(
+                f"{self._cache.folder} is another user's, or others may write to it: all kernels are built anew. To "
+                "keep them, make it yours alone (chmod go-w), or name another folder with --cache"
+            )
+        named = sorted((str(function.attrs["global_symbol"]), function) for function in functions)
+        begun = [self.begin(function) for _, function in named]
+        made = [one.result() for one in begun]
+        self.stop()
+        self._cache.prune()
+        return made
+
+    def stop(self) -> None:
+        """Build nothing that was not asked for yet."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _object(self, key: str, function: PrimFunc) -> bytes:
+        content = self._cache.get(key)
+        if content is None:
+            content = _build(str(function.attrs["global_symbol"]), function, self._tvm_target)
+            self._cache.put(key, content)
+        return content
 
 
 def _build(symbol: str, function: PrimFunc, target: tvm.target.Target) -> bytes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import Any, TypeAlias
 
@@ -18,7 +19,8 @@ import tvm
 from tvm.tirx import PrimFunc
 
 from edgec.compiler.backends.cpu.tir_pipeline import PIPELINE
-from edgec.compiler.backends.interface import CandidateFailed
+from edgec.compiler.backends.interface import CandidateFailed, Trial
+from edgec.targets.detection import usable_cores
 from edgec.targets.target import Target
 
 FAR_BYTES = 48 << 20  # copies of weights amount to this: more than a last-level cache keeps for one user
@@ -70,7 +72,8 @@ class CpuTrial:
     """A built candidate: how to run it, what it computed, its times so far in seconds a call."""
 
     def __init__(self, module: tvm.runtime.Module, common: CommonArguments) -> None:
-        self._module, self._common = module, common
+        self.module = module
+        self._common: CommonArguments | None = common
         self.seconds: list[float] = []
         output = common.first[-1]
         output.copyfrom(np.zeros(output.shape, str(output.dtype)))
@@ -84,16 +87,20 @@ class CpuTrial:
 
     def time(self, budget_s: float) -> None:
         """Add measurements of about `budget_s` in all, and of three calls at least."""
-        sets = self._common.sets
+        sets = self._common.sets if self._common else []
         if len(sets) > 1:
-            self.seconds += _time_in_turn(self._module["kernel"], sets, budget_s)
+            self.seconds += _time_in_turn(self.module["kernel"], sets, budget_s)
             return
         device, arguments = tvm.cpu(), sets[0]
-        first = self._module.time_evaluator("kernel", device, number=1, repeat=2)(*arguments)
+        first = self.module.time_evaluator("kernel", device, number=1, repeat=2)(*arguments)
         single = max(min(first.results), 1e-7)
         number = max(1, min(200, int(budget_s / 3 / single)))
-        timed = self._module.time_evaluator("kernel", device, number=number, repeat=3)(*arguments)
+        timed = self.module.time_evaluator("kernel", device, number=number, repeat=3)(*arguments)
         self.seconds += [float(t) for t in timed.results]
+
+    def rest(self) -> None:
+        """Release the arguments."""
+        self._common = None
 
 
 class CommonArguments:
@@ -115,20 +122,30 @@ class CpuTrials:
         self._target = tvm.target.Target(dict(target.tvm))
         self._common: CommonArguments | None = None
 
-    def add(self, kernel: PrimFunc) -> CpuTrial:
-        """Build a candidate and run it once.
+    def add_all(self, kernels: Sequence[PrimFunc]) -> list[Trial | CandidateFailed]:
+        """Build candidates on all cores and run each once; for one that TVM or LLVM refuses, why."""
+        if not kernels:
+            return []
+        # TVM releases the GIL while LLVM works, and each module has its own LLVM state
+        with ThreadPoolExecutor(min(usable_cores(), len(kernels))) as threads:
+            modules = list(threads.map(self._build, kernels))
+        if self._common is None:
+            self._common = CommonArguments(random_arguments(kernels[0]))
+        common = self._common
+        return [made if isinstance(made, CandidateFailed) else CpuTrial(made, common) for made in modules]
 
-        Raises:
-            CandidateFailed: TVM or LLVM refuses the kernel.
-        """
+    def again(self, trial: Trial) -> CpuTrial:
+        """A trial of earlier trials, with these trials' arguments."""
+        if self._common is None or not isinstance(trial, CpuTrial):
+            raise TypeError("a trial of other trials is timed beside new candidates only")
+        return CpuTrial(trial.module, self._common)
+
+    def _build(self, kernel: PrimFunc) -> tvm.runtime.Module | CandidateFailed:
         try:
-            module = build(kernel, self._target)
+            return build(kernel, self._target)
         except _BUILD_ERRORS as error:
             last = (str(error).strip().splitlines() or [type(error).__name__])[-1]
-            raise CandidateFailed(last[:200]) from error
-        if self._common is None:
-            self._common = CommonArguments(random_arguments(kernel))
-        return CpuTrial(module, self._common)
+            return CandidateFailed(last[:200])
 
 
 def _time_in_turn(kernel: tvm.runtime.Module, sets: Sequence[Arguments], budget_s: float) -> list[float]:

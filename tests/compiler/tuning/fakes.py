@@ -11,11 +11,25 @@ from edgec.compiler.backends.interface import CandidateFailed, Workload
 from edgec.compiler.progress import Silent
 
 
+class Clock:
+    """Seconds that only builds move."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
 class Notes(Silent):
-    """Keeps what a compile notes."""
+    """Keeps what a compile notes and tells."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
+        self.details: list[str] = []
+
+    def detail(self, text: str) -> None:
+        self.details.append(text)
 
     def note(self, text: str) -> None:
         self.lines.append(text)
@@ -30,6 +44,9 @@ class FakeTrial:
     output: np.ndarray
     best_s: float = float("inf")
     measured: int = 0
+
+    def rest(self) -> None:
+        pass
 
     def time(self, budget_s: float) -> None:
         self.best_s = min(self.best_s, self.times[min(self.measured, len(self.times) - 1)])
@@ -46,22 +63,32 @@ class FakeBackend:
     winners_key: str = "fake"
     shipped_keys: tuple[str, ...] = ("nothing is shipped for it",)
     built: list[FakeTrial] = field(default_factory=list)
+    clock: Clock = field(default_factory=Clock)
+    build_s: float = 0.0
 
     def trials(self) -> FakeBackend:
         return self
 
-    def add(self, kernel: str) -> FakeTrial:
+    def add_all(self, kernels: Sequence[str]) -> list[FakeTrial | CandidateFailed]:
+        return [self._add(kernel) for kernel in kernels]
+
+    def again(self, trial: FakeTrial) -> FakeTrial:
+        return trial
+
+    def _add(self, kernel: str) -> FakeTrial | CandidateFailed:
+        self.clock.now += self.build_s
         if kernel not in self.times:
-            raise CandidateFailed("no such register")
-        trial = FakeTrial(
-            kernel, list(self.times[kernel]), np.full(4, self.outputs.get(kernel, 1.0), np.float32)
-        )
+            return CandidateFailed("no such register")
+        output = np.full(4, self.outputs.get(kernel, 1.0), np.float32)
+        trial = FakeTrial(kernel, list(self.times[kernel]), output)
         self.built.append(trial)
         return trial
 
 
-def work_of(*candidates: str, epilogue: str = "relu") -> Workload:
+def work_of(
+    *candidates: str, epilogue: str = "relu", name: str = "conv", kind: str = "conv2d", flops: int = 1
+) -> Workload:
     """A workload whose kernels are the candidates' names."""
     return Workload(
-        f"conv|{epilogue}", "conv|any", "conv2d", 1, 1, 1, candidates, emit=lambda candidate: candidate
+        f"{name}|{epilogue}", f"{name}|any", kind, flops, 1, 1, candidates, emit=lambda candidate: candidate
     )
