@@ -114,6 +114,22 @@ def _parse_size(text: str, size: str) -> Size:
     return int(low) if int(low) == int(high) else Bounds(int(low), int(high))
 
 
+def parse_share(option: str, text: str) -> float:
+    """Parse a share such as `0.5%` or `0.005`.
+
+    Raises:
+        UsageError: It is not a number from 0 to 1.
+    """
+    number, percent = text.strip().removesuffix("%"), text.strip().endswith("%")
+    try:
+        share = float(number) / (100 if percent else 1)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise UsageError(f"{option} {text!r} is not a share such as 0.5% or 0.005")
+    return share
+
+
 def choose_target(name: str) -> Target:
     """Return the target called `name`; `host` is this machine.
 

@@ -16,10 +16,12 @@ from edgec.cli.arguments import (
     file_to_write,
     parse_buckets,
     parse_duration,
+    parse_share,
 )
 from edgec.cli.console import emit_json, out, styled
 from edgec.cli.isolation import isolate
 from edgec.cli.progress import TerminalProgress
+from edgec.targets import UsageError
 
 if TYPE_CHECKING:
     from edgec.compiler.pipeline import CompileResult
@@ -39,7 +41,18 @@ class Arithmetic(StrEnum):
     fp32 = "fp32"
     fp16 = "fp16"
     bf16 = "bf16"
+    int8 = "int8"
     auto = "auto"
+
+
+class Method(StrEnum):
+    """How ranges of activations are found."""
+
+    auto = "auto"
+    minmax = "minmax"
+    percentile = "percentile"
+    entropy = "entropy"
+    mse = "mse"
 
 
 def command(
@@ -77,15 +90,53 @@ def command(
         ),
     ] = None,
     precision: Annotated[
-        Arithmetic, typer.Option(help="Arithmetic of convolutions and matrix products.")
+        Arithmetic,
+        typer.Option(
+            help="Arithmetic of convolutions and matrix products. auto takes the fastest for each layer within the "
+            "error budget, by measurement; int8 (and auto, to use int8) needs --calibrate."
+        ),
     ] = Arithmetic.fp32,
+    calibrate: Annotated[
+        Path | None,
+        typer.Option(
+            help="Data to quantise with: a folder of pictures, sounds or .npz files, or an .npz file of many "
+            "examples; 100 to 500 of them. Half are held back to measure the loss on."
+        ),
+    ] = None,
+    calibrator: Annotated[
+        Method, typer.Option(help="How ranges of activations are found; auto tries all.")
+    ] = Method.auto,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            help="Labels of the calibration data: a .csv file with the columns file,label (and "
+            "left,top,right,bottom for objects). [default: names of folders that are labels of the card]",
+            show_default=False,
+        ),
+    ] = None,
+    max_drop: Annotated[
+        str | None,
+        typer.Option(
+            help="Largest accepted loss of accuracy by int8 on labelled data held back, such as 0.5%. "
+            "[default: 1%]",
+            show_default=False,
+        ),
+    ] = None,
+    max_error: Annotated[
+        str | None,
+        typer.Option(
+            help="Largest accepted error of the outputs by int8 on data held back (root mean square), such as 2%. "
+            "[default: 10% where data have no labels]",
+            show_default=False,
+        ),
+    ] = None,
     budget: Annotated[
         float | None,
         typer.Option(
             "--error-budget",
             "--budget",
             help="Largest accepted error, relative to the output's largest value. "
-            "[default: 0.001; 0.01 with --precision auto, 0.03 with bf16]",
+            "[default: 0.001; 0.01 with --precision auto, 0.03 with bf16, 0.05 with int8]",
             show_default=False,
         ),
     ] = None,
@@ -138,6 +189,10 @@ def command(
     chosen = existing(card, "model card") if card else beside if beside.is_file() else None
     if minutes is not None and tune is not Tuning.full:
         raise typer.BadParameter("is for --tune full", param_hint="--minutes")
+    if calibrate is None and (labels or max_drop or max_error or calibrator is not Method.auto):
+        raise UsageError(
+            "--labels, --max-drop, --max-error and --calibrator are about int8: give --calibrate with data"
+        )
     sets, hardware = parse_buckets(inputs or []), choose_target(target)
     isolate(
         "the compiler",
@@ -145,7 +200,7 @@ def command(
         time_s=None if time_limit is None else parse_duration(time_limit),
         advice=f"`edgec debug reduce {model}` cuts the model to the part that fails, for a bug report",
     )
-    from edgec.compiler.options import ERROR_BUDGET, CompileOptions
+    from edgec.compiler.options import ERROR_BUDGET, Calibration, CompileOptions
     from edgec.compiler.pipeline import compile_model
     from edgec.runtime import load_card
 
@@ -163,6 +218,15 @@ def command(
         verify=verify,
         fallback=fallback,
         bundle_runtime=bundle_runtime,
+        calibration=None
+        if calibrate is None
+        else Calibration(
+            existing(calibrate, "folder or file"),
+            existing(labels, "table of labels") if labels else None,
+            calibrator.value,
+            None if max_drop is None else parse_share("--max-drop", max_drop),
+            None if max_error is None else parse_share("--max-error", max_error),
+        ),
     )
     with TerminalProgress(quiet=as_json) as progress:
         result = compile_model(

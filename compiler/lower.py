@@ -180,7 +180,7 @@ def _operands_of(options: CompileOptions, nodes: Collection[int]) -> OperandsOf:
     everywhere = {"bf16": BFLOAT16, "fp16": FLOAT16}.get(options.precision)
     if everywhere is not None:
         return lambda _node: everywhere
-    return lambda node: BFLOAT16 if options.precision == "auto" and node in chosen else FLOAT32
+    return lambda node: BFLOAT16 if node in chosen else FLOAT32
 
 
 def _legalise(mod: tvm.IRModule) -> tvm.IRModule:

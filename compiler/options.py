@@ -11,7 +11,8 @@ from edgec.compiler.errors import InputShapeError
 from edgec.runtime.card import StatePair
 
 Tune = Literal["none", "fast", "full"]
-Precision = Literal["fp32", "fp16", "bf16", "auto"]
+Precision = Literal["fp32", "fp16", "bf16", "int8", "auto"]
+Calibrator = Literal["auto", "minmax", "percentile", "entropy", "mse"]
 
 
 class Bounds(NamedTuple):
@@ -28,7 +29,35 @@ Size: TypeAlias = "int | Bounds"
 Shape: TypeAlias = tuple[Size, ...]
 BF16_SHARE = 0.8  # of the budget with `auto`; the rest is for Winograd's transforms and the order of sums
 # The error accepted where the user names none. With bf16, factors have 8 bits: a few parts in a thousand a layer.
-ERROR_BUDGET: Mapping[Precision, float] = {"fp32": 1e-3, "fp16": 5e-3, "auto": 1e-2, "bf16": 3e-2}
+# An int8 artifact is compared with the quantised model; how far that is from the float one, `Calibration` bounds.
+ERROR_BUDGET: Mapping[Precision, float] = {
+    "fp32": 1e-3,
+    "fp16": 5e-3,
+    "auto": 1e-2,
+    "bf16": 3e-2,
+    "int8": 5e-2,
+}
+MAX_DROP = 0.01  # of accuracy, where the user names no bound and the data have labels
+MAX_ERROR = 0.1  # of the outputs, root mean square, where they have none
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Data to quantise with, and the loss that is accepted.
+
+    Args:
+        data: a folder of pictures, sounds or `.npz` files, or one `.npz` file of many examples.
+        labels: a table of labels, for `max_drop`.
+        calibrator: how ranges are found; `auto` takes the one with the smallest error.
+        max_drop: largest loss of accuracy on data held back, from 0 to 1, absolute.
+        max_error: largest root mean square error of an output on data held back, relative to its root mean square.
+    """
+
+    data: Path
+    labels: Path | None = None
+    calibrator: Calibrator = "auto"
+    max_drop: float | None = None
+    max_error: float | None = None
 
 
 @dataclass(frozen=True)
@@ -43,7 +72,7 @@ class CompileOptions:
         minutes: how long `full` may take; None lets it try all candidates.
         precision: arithmetic of convolutions and products. `bf16` rounds their operands to bfloat16 and sums in
             fp32, `fp16` (on GPUs) rounds them to half precision; `auto` takes bfloat16 for the layers that the
-            error budget allows, by measurement on sample inputs.
+            error budget allows, by measurement on sample inputs. `int8` quantises as `calibration` says.
         error_budget: largest error accepted per output, relative to the largest absolute value of that
             output in the reference (dimensionless). Verification fails above it.
         cache_dir: folder of chosen schedules and of machine code; None means the user's cache folder.
@@ -57,6 +86,7 @@ class CompileOptions:
         require_faster: write no artifact that is slower than ONNX Runtime here.
         verify: compare with ONNX Runtime before writing the artifact.
         fallback: run sub-graphs that cannot be compiled through ONNX Runtime on the device.
+        calibration: what to quantise with; needed for `int8`, and lets `auto` use it.
         bundle_runtime: put libtvm_runtime and libtvm_ffi of the target into the artifact.
     """
 
@@ -74,6 +104,7 @@ class CompileOptions:
     verify: bool = True
     fallback: bool = True
     bundle_runtime: bool = False
+    calibration: Calibration | None = None
 
     def fixed_shapes(self) -> dict[str, tuple[int, ...]]:
         """The shapes of the inputs, for a front end that knows no bounds.

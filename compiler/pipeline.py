@@ -15,16 +15,17 @@ import msgspec
 
 import edgec.runtime as rt
 from edgec.compiler import pack
-from edgec.compiler.backends.interface import Backend
 from edgec.compiler.backends.registry import backend_of
 from edgec.compiler.buckets import Built, join
-from edgec.compiler.errors import TargetLacksPrecision, ToolMissing
+from edgec.compiler.errors import ToolMissing
 from edgec.compiler.frontends import load_source, to_relax
 from edgec.compiler.frontends.source import SourceModel
 from edgec.compiler.lowered import Lowered
 from edgec.compiler.options import CompileOptions
 from edgec.compiler.processing import build_processing
 from edgec.compiler.progress import Progress, Silent
+from edgec.compiler.quantise.dataset import NEEDED
+from edgec.compiler.quantise.errors import CalibrationError
 from edgec.compiler.report.certificate import Certificate, certify, require_faster
 from edgec.compiler.report.evidence import bucket_evidence, make_evidence
 from edgec.compiler.report.html import render
@@ -95,6 +96,24 @@ def check_versions() -> None:
             )
 
 
+def check_calibration(options: CompileOptions) -> None:
+    """Check that calibration data and precision fit together.
+
+    Raises:
+        CalibrationError: data are missing, or nothing would use them.
+    """
+    if options.precision == "int8" and options.calibration is None:
+        raise CalibrationError(
+            f"--precision int8 needs data to find ranges with: --calibrate FOLDER (or FILE.npz), with {NEEDED}"
+        )
+    if options.calibration is not None and options.precision not in ("int8", "auto"):
+        raise CalibrationError(
+            f"--calibrate is for --precision int8 or auto; {options.precision} needs no calibration"
+        )
+    if options.calibration is not None and options.buckets:
+        raise CalibrationError("int8 takes one set of input shapes: give --input once for each input")
+
+
 def compile_model(
     path: Path | str,
     target: Target,
@@ -122,12 +141,14 @@ def compile_model(
 
     Raises:
         ModelError, InputShapeError, UnsupportedModel: the model cannot be compiled.
+        CalibrationError, BoundNotMet: it cannot be quantised with these data, or not within the bound.
         VerificationFailed, ToolMissing: it cannot be proven right.
         NotFaster: it is slower than ONNX Runtime, and the options forbid that.
         Nothing is written in any of these cases.
     """
     path, options, progress = Path(path), options or CompileOptions(), progress or Silent()
     check_versions()
+    check_calibration(options)
     target = estimated(target, progress)
     backend = backend_of(target)
     backend.check_precision(options.precision)
@@ -138,10 +159,15 @@ def compile_model(
     if card is not None and card.constants is not msgspec.UNSET:
         options = replace(options, constants={**card.constants, **options.constants})
     clock = _Clock()
-    built = [
-        _build(path, target, alone, progress, clock, inputs if number == 0 else None)
-        for number, alone in enumerate(options.by_bucket())
-    ]
+    built, precisions = list[Built](), list[dict[str, Any]]()
+    task = _Task(path, target, options, card, inputs, progress, clock)
+    for number, alone in enumerate(options.by_bucket()):
+        if options.precision in ("fp32", "fp16"):
+            built.append(_build(path, target, alone, progress, clock))
+            continue
+        one, told = task.by_measurement(alone, inputs if number == 0 else None)
+        built.append(one)
+        precisions.append(told)
     imported, lowered = built[0].imported, built[0].lowered
     further, source = join(built), imported.source
     for note in source.notes:
@@ -184,6 +210,8 @@ def compile_model(
         target=target.name,
         certificate=certificate,
     )
+    if precisions:
+        evidence["precision"] = precisions[0]
     if further.buckets:
         evidence["buckets"] = bucket_evidence(config, proofs)
     report = render(f"{config.name} {config.version}", target.name, evidence)
@@ -203,48 +231,65 @@ def compile_model(
     return CompileResult(output, digest, config, evidence, dict(clock.seconds), lowered)
 
 
-def _bf16_nodes(
-    source: SourceModel, backend: Backend, options: CompileOptions, inputs: Path | None, progress: Progress
-) -> frozenset[int]:
-    """The nodes that `--precision auto` lets multiply in bfloat16."""
-    from edgec.compiler.precision import choose_layers
-
-    if options.precision != "auto":
-        return frozenset()
-    try:
-        backend.check_precision("bf16")
-    except TargetLacksPrecision:
-        progress.note(f"{backend.target.name} has no bfloat16 dot products: all layers stay fp32")
-        return frozenset()
-    arrays = read_inputs(inputs, source) if inputs else make_inputs(source)
-    choice = choose_layers(source, arrays, options.error_budget)
-    of = len(choice.alone)
-    progress.note(f"{len(choice.nodes)} of {of} layers in bf16, with an error of {choice.error:.2g} measured")
-    return choice.nodes
-
-
 def _build(
     path: Path,
     target: Target,
     options: CompileOptions,
     progress: Progress,
     clock: _Clock,
-    inputs: Path | None = None,
 ) -> Built:
+    """Compile the model for one set of input shapes as the options say."""
     from edgec.compiler.lower import lower
 
+    source = _load(path, options, progress, clock)
+    progress.stage("import")
+    with clock("import"):
+        imported = to_relax(source, fallback_allowed=options.fallback)
+    with clock("lower"):
+        lowered = lower(imported.mod, target, options, progress, (), imported.parts)
+    return Built(imported, lowered)
+
+
+def _load(path: Path, options: CompileOptions, progress: Progress, clock: _Clock) -> SourceModel:
     progress.stage("load")
     with clock("load"):
         source = load_source(path, options)
     for sentence in source.chosen:
         progress.note(sentence)
-    progress.stage("import")
-    with clock("import"):
-        imported = to_relax(source, fallback_allowed=options.fallback)
-    with clock("lower"):
-        chosen = _bf16_nodes(source, backend_of(target), options, inputs, progress)
-        lowered = lower(imported.mod, target, options, progress, chosen, imported.parts)
-    return Built(imported, lowered)
+    return source
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What every part of a compile needs to know."""
+
+    path: Path
+    target: Target
+    options: CompileOptions
+    card: rt.ModelCard | None
+    inputs: Path | None
+    progress: Progress
+    clock: _Clock
+
+    def by_measurement(self, options: CompileOptions, inputs: Path | None) -> tuple[Built, dict[str, Any]]:
+        """Compile one set of input shapes in the precisions that may be worth it, and take the best.
+
+        Returns:
+            what was compiled, and what was measured on the way, for the evidence.
+        """
+        from edgec.compiler.precisions.choice import choose
+        from edgec.compiler.precisions.evidence import to_json
+        from edgec.compiler.precisions.variants import Variants
+
+        source = _load(self.path, options, self.progress, self.clock)
+        arrays = dict(read_inputs(inputs, source) if inputs else make_inputs(source))
+        with self.clock("lower"), tempfile.TemporaryDirectory(prefix="edgec-variants-") as folder:
+            backend = backend_of(self.target)
+            variants = Variants(self.target, options, Path(folder), threads_here(options), self.progress)
+            chosen = choose(source, backend, options, self.card, arrays, variants, self.progress)
+        for sentence in chosen.notes:
+            self.progress.note(sentence)
+        return chosen.variant.built, to_json(chosen, options.precision)
 
 
 def _verified(

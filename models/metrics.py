@@ -56,9 +56,9 @@ def accuracy(
     """Measure detections per picture (at a low score threshold) against ground truth `[n, 5]`."""
     by_class, right_above, above, wanted = [], 0, 0, 0
     for kind in range(classes):
-        scores, right = _matched(found, truths, kind)
+        scores, right = matched(found, truths, kind)
         total = sum(int((t[:, 0] == kind).sum()) for t in truths)
-        by_class.append(_average_precision(scores, right, total))
+        by_class.append(average_precision(scores, right, total))
         right_above += int(right[scores >= threshold].sum())
         above += int((scores >= threshold).sum())
         wanted += total
@@ -68,9 +68,10 @@ def accuracy(
     )  # fmt: skip
 
 
-def _matched(
+def matched(
     found: Sequence[Detections], truths: Sequence[Floats], kind: int
 ) -> tuple[Floats, NDArray[np.bool_]]:
+    """Scores of the detections of a class, and which of them are correct."""
     scores: list[float] = []
     right: list[bool] = []
     for detections, truth in zip(found, truths, strict=True):
@@ -88,7 +89,8 @@ def _matched(
     return np.array(scores, np.float32), np.array(right, bool)
 
 
-def _average_precision(scores: Floats, right: NDArray[np.bool_], total: int) -> float:
+def average_precision(scores: Floats, right: NDArray[np.bool_], total: int) -> float:
+    """The area under the precision envelope, for `total` objects."""
     if total == 0 or len(scores) == 0:
         return 0.0
     hits = np.cumsum(right[np.argsort(-scores, kind="stable")])

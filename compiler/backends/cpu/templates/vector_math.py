@@ -119,7 +119,31 @@ def with_vector_math(func: PrimFunc) -> PrimFunc:
         return form(call.args[0])
 
     body = tvm_ffi.structural_map(func.body, (Call, replace))
+    body = tvm_ffi.structural_map(body, (tirx.Cast, _rounded_once))
     return func.with_body(tvm_ffi.structural_map(body, (BufferStore, _bind_first)))
+
+
+def _rounded_once(cast: tirx.Cast) -> Expr:
+    """A cast from float32 to bfloat16 that reads its operand once.
+
+    TVM's own rounding repeats the operand, and LLVM's code generator refuses what an operand binds a second time.
+    """
+    if str(cast.ty.dtype) != "bfloat16" or str(cast.value.ty.dtype) != "float32":
+        return cast
+
+    def rounded(x: Expr) -> Expr:
+        bits = tirx.reinterpret("uint32", x)
+        up = ((bits >> _u32(16)) & _u32(1)) + _u32(0x7FFF)  # to the nearest, ties to even
+        nearest = tirx.Select(
+            x.equal(x), (bits + up) >> _u32(16), _u32(0x7FC0)
+        )  # what is not a number stays so
+        return tirx.reinterpret("bfloat16", nearest.astype("uint16"))
+
+    return _let("x", cast.value, rounded)
+
+
+def _u32(value: int) -> Expr:
+    return tirx.IntImm("uint32", value)
 
 
 def _bind_first(store: BufferStore) -> BufferStore:

@@ -1,0 +1,255 @@
+"""The best precision of each layer: fast, within the bound, and never slower than fp32 unless the user insists."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import edgec.runtime as rt
+from edgec.compiler.backends.interface import Backend
+from edgec.compiler.errors import TargetLacksPrecision
+from edgec.compiler.frontends.source import SourceModel
+from edgec.compiler.options import CompileOptions
+from edgec.compiler.precisions.bfloat16 import Choice as Bf16Choice
+from edgec.compiler.precisions.bfloat16 import choose_layers
+from edgec.compiler.precisions.variants import BF16, FP32, INT8, MIXED, Variant, Variants
+from edgec.compiler.progress import Progress
+from edgec.compiler.quantise.calibrate import Calibrated, calibrate
+from edgec.compiler.quantise.choose import Choice
+from edgec.compiler.quantise.errors import BoundNotMet
+from edgec.compiler.quantise.evaluate import Quality
+from edgec.compiler.verify.inputs import Arrays
+
+FASTER = 0.98  # of the time of fp32: another precision has to gain at least that much
+SHOWN = 5  # layers that a note names
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The variant that becomes the artifact, and all that was found on the way.
+
+    Attributes:
+        variant: the best.
+        variants: all that were compiled, with their measurements.
+        quality: of each variant on data held back, by name.
+        calibrated: the calibration; None without data.
+        choice: the layers that can be in 8 bits; None if there are none.
+        notes: what the user should know.
+    """
+
+    variant: Variant
+    variants: Variants = field(repr=False)
+    quality: Mapping[str, Quality] = field(default_factory=dict)
+    calibrated: Calibrated | None = None
+    choice: Choice | None = None
+    notes: tuple[str, ...] = ()
+
+
+def choose(
+    source: SourceModel,
+    backend: Backend,
+    options: CompileOptions,
+    card: rt.ModelCard | None,
+    inputs: Arrays,
+    variants: Variants,
+    progress: Progress,
+) -> Chosen:
+    """Compile the model in the precisions that the options allow, and choose.
+
+    Args:
+        source: the prepared float model.
+        backend: for the target.
+        options: precision, budgets, calibration.
+        card: describes preprocessing and result.
+        inputs: to measure time and the error of bfloat16 on.
+        variants: compiles and measures.
+        progress: told about the stages.
+
+    Raises:
+        CalibrationError: the calibration data do not fit.
+        BoundNotMet: `int8` was asked for, and loses more than is accepted.
+    """
+    return _Chooser(source, backend, options, card, inputs, variants, progress).choose()
+
+
+@dataclass
+class _Chooser:
+    source: SourceModel
+    backend: Backend
+    options: CompileOptions
+    card: rt.ModelCard | None
+    inputs: Arrays
+    variants: Variants
+    progress: Progress
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def timed(self) -> bool:
+        """Whether the target's code can be timed on this machine."""
+        return self.backend.can_time
+
+    def choose(self) -> Chosen:
+        calibrated = self._calibrated()
+        if self.options.precision == BF16:
+            return self._bf16()
+        self.variants.add(FP32, self.source, "fp32")
+        bf16 = self._bf16_layers()
+        if calibrated is None:
+            return self._floating(bf16)
+        return self._integer(calibrated, bf16)
+
+    def _calibrated(self) -> Calibrated | None:
+        calibration = self.options.calibration
+        if calibration is None:
+            return None
+        return calibrate(self.source, calibration, self.backend.target, self.card, self.progress)
+
+    def _bf16(self) -> Chosen:
+        """What the user asked for, with a word where it does not pay."""
+        variant = self.variants.add(BF16, self.source, "bf16")
+        if self.timed:
+            self.variants.add(FP32, self.source, "fp32")
+            self.variants.race(self.inputs)
+            self._note_slower(BF16)
+        return Chosen(variant, self.variants, notes=tuple(self.notes))
+
+    def _bf16_layers(self) -> Bf16Choice:
+        try:
+            self.backend.check_precision("bf16")
+        except TargetLacksPrecision:
+            if self.options.precision == "auto":
+                self.progress.note(
+                    f"{self.backend.target.name} has no bfloat16 dot products: no layer is computed in bf16"
+                )
+            return Bf16Choice()
+        return choose_layers(self.source, self.inputs, self.options.error_budget)
+
+    def _floating(self, bf16: Bf16Choice) -> Chosen:
+        """The fastest of fp32 and bf16, layer by layer."""
+        variants, allowed = self.variants, bf16.nodes
+        if allowed:
+            variants.add(BF16, self.source, "auto", allowed)
+        if allowed and self.timed:
+            variants.race(self.inputs)
+            pays = self._faster(allowed, FP32, BF16)
+            if pays and pays < allowed:
+                variants.add(MIXED, self.source, "auto", pays)
+                variants.race(self.inputs)
+        best = self._fastest() if self.timed else (BF16 if allowed else FP32)
+        chosen = variants.made[best]
+        if bf16.alone:
+            told = "" if best == FP32 else f", with an error of {bf16.error:.2g} measured"
+            self.progress.note(f"{len(chosen.bf16)} of {len(bf16.alone)} layers in bf16{told}")
+        return Chosen(chosen, variants, notes=tuple(self.notes))
+
+    def _integer(self, calibrated: Calibrated, bf16: Bf16Choice) -> Chosen:
+        """The layers that gain in 8 bits and are accurate enough; the others in what is fastest for them."""
+        variants, forced = self.variants, self.options.precision == "int8"
+        everything = frozenset(layer.position for layer in calibrated.layers)
+        variants.add(INT8, calibrated.model(everything), "int8", int8=everything)
+        if bf16.nodes and not forced:
+            variants.add(BF16, self.source, "auto", bf16.nodes)
+        gains = self._gains(calibrated)
+        skipped = [] if forced or gains is None else [at for at, ms in gains.items() if ms <= 0]
+        positive = {at: max(ms, 1e-6) for at, ms in gains.items()} if gains else None
+        try:
+            choice = calibrated.choose(self.progress, positive, skipped)
+        except BoundNotMet as error:
+            if forced:
+                raise
+            self.notes.append(str(error).splitlines()[0])
+            choice = None
+        quality = {INT8: choice.all_in_int8} if choice else {}
+        rest = self._bf16_beside(calibrated, choice, bf16)
+        if choice is not None and choice.positions and (choice.positions != everything or rest):
+            variants.add(MIXED, calibrated.model(choice.positions), "int8", rest, choice.positions)
+            self._within(calibrated, choice, rest, quality)
+        return self._settle(calibrated, choice, quality)
+
+    def _gains(self, calibrated: Calibrated) -> dict[int, float] | None:
+        """What each layer saves in 8 bits, in milliseconds, by position; None where nothing can be timed."""
+        if not self.timed:
+            return None
+        self.variants.race(self.inputs)
+        wide, narrow = self.variants.layer_ms(FP32), self.variants.layer_ms(INT8)
+        return {
+            layer.position: wide.get(layer.label, 0.0) - narrow.get(layer.label, 0.0)
+            for layer in calibrated.layers
+        }
+
+    def _bf16_beside(self, calibrated: Calibrated, choice: Choice | None, bf16: Bf16Choice) -> frozenset[int]:
+        """The layers that are not in 8 bits, may be in bfloat16, and gain by it."""
+        if choice is None:
+            return frozenset()
+        left = {layer.origin for layer in calibrated.layers if layer.position not in choice.positions}
+        allowed = bf16.nodes & left
+        return self._faster(allowed, FP32, BF16) if BF16 in self.variants.measured else frozenset(allowed)
+
+    def _within(
+        self, calibrated: Calibrated, choice: Choice, rest: frozenset[int], quality: dict[str, Quality]
+    ) -> None:
+        """Measure the mixed variant itself; bfloat16 is taken out again if the bound does not hold with it."""
+        if not self.timed:
+            quality[MIXED] = choice.quality
+            return
+        quality[MIXED] = self.variants.quality(MIXED, calibrated.evaluator)
+        if rest and not calibrated.bound.holds(quality[MIXED]):
+            self.variants.add(MIXED, calibrated.model(choice.positions), "int8", (), choice.positions)
+            quality[MIXED] = self.variants.quality(MIXED, calibrated.evaluator)
+
+    def _settle(self, calibrated: Calibrated, choice: Choice | None, quality: dict[str, Quality]) -> Chosen:
+        """The fastest variant within the bound; with `int8` asked for, the one that has the most of it."""
+        variants, bound = self.variants, calibrated.bound
+        if self.timed:
+            for name in variants.made.keys() - {FP32, *quality}:
+                quality[name] = variants.quality(name, calibrated.evaluator)
+            quality[INT8] = variants.quality(INT8, calibrated.evaluator)
+            variants.race(self.inputs)
+        fitting = [n for n in variants.made if n == FP32 or (n in quality and bound.holds(quality[n]))]
+        integer = [n for n in (MIXED, INT8) if n in fitting]
+        if self.options.precision == "int8":
+            if not integer:
+                raise BoundNotMet(
+                    "the compiled model loses more than its simulation: "
+                    f"{bound.told(quality.get(MIXED, quality[INT8]))}.\nAccept more (--max-drop, --max-error), or "
+                    "give more calibration data"
+                )
+            best = INT8 if INT8 in integer and MIXED not in integer else integer[0]
+            if self.timed:
+                self._note_slower(best)
+        else:
+            best = self._fastest(fitting) if self.timed else (integer or [FP32])[0]
+        chosen = variants.made[best]
+        told = bound.told(quality[best]) if best in quality else "no loss"
+        self.progress.note(f"{len(chosen.int8)} of {len(calibrated.layers)} layers in int8, with {told}")
+        return Chosen(chosen, variants, quality, calibrated, choice, tuple(self.notes))
+
+    def _faster(self, nodes: frozenset[int], before: str, after: str) -> frozenset[int]:
+        """Those of some source nodes whose kernels take less time in the variant `after`."""
+        slow, fast = self.variants.layer_ms(before), self.variants.layer_ms(after)
+        labels = {node: self.source.nodes[node].label for node in nodes if node < len(self.source.nodes)}
+        return frozenset(n for n, label in labels.items() if fast.get(label, 0.0) < slow.get(label, 0.0))
+
+    def _fastest(self, names: Sequence[str] | None = None) -> str:
+        """The fastest variant; fp32 unless another gains."""
+        measured = self.variants.measured
+        if FP32 not in measured:
+            return FP32
+        times = {name: measured[name].median_ms for name in names or measured}
+        best = min(times, key=lambda name: times[name])
+        return best if times[best] <= FASTER * times[FP32] else FP32
+
+    def _note_slower(self, name: str) -> None:
+        """Say so, and why, where a variant is slower than fp32."""
+        ours, wide = self.variants.measured[name].median_ms, self.variants.measured[FP32].median_ms
+        if ours <= wide:
+            return
+        narrow, before = self.variants.layer_ms(name), self.variants.layer_ms(FP32)
+        lost = sorted(((narrow[at] - before.get(at, 0.0), at) for at in narrow), reverse=True)
+        worst = [
+            f"{at} ({before.get(at, 0.0):.2f} to {narrow[at]:.2f} ms)" for ms, at in lost[:SHOWN] if ms > 0
+        ]
+        why = f": most of it in {', '.join(worst)}" if worst else ""
+        self.notes.append(
+            f"{name} is slower than fp32 here, {ours:.2f} beside {wide:.2f} ms{why}; --precision auto takes the faster"
+        )

@@ -1,0 +1,71 @@
+"""What was found about precisions, as JSON for the artifact's evidence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from edgec.compiler.precisions.choice import Chosen
+from edgec.compiler.precisions.variants import BF16, FP32, INT8
+from edgec.compiler.quantise.calibrate import Calibrated
+
+
+def to_json(chosen: Chosen, requested: str) -> dict[str, Any]:
+    """What was found, for the artifact's evidence."""
+    variants = chosen.variants
+    found: dict[str, Any] = {
+        "requested": requested,
+        "chosen": chosen.variant.name,
+        "notes": list(chosen.notes),
+        "variants": [_variant(chosen, name) for name in variants.made],
+    }
+    if chosen.calibrated is not None:
+        found["calibration"] = _calibration(chosen, chosen.calibrated)
+        found["layers"] = _layers(chosen, chosen.calibrated)
+    return found
+
+
+def _variant(chosen: Chosen, name: str) -> dict[str, Any]:
+    variant, measured = chosen.variants.made[name], chosen.variants.measured.get(name)
+    found: dict[str, Any] = {
+        "name": name,
+        "code_bytes": variant.code_bytes,
+        "weights_bytes": variant.weights_bytes,
+        "layers_int8": len(variant.int8),
+        "layers_bf16": len(variant.bf16),
+    }
+    if measured is not None:
+        found |= {
+            "median_ms": measured.median_ms,
+            "min_ms": measured.min_ms,
+            "resident_bytes": measured.resident_bytes,
+        }
+    if name in chosen.quality:
+        found["quality"] = chosen.quality[name].to_json()
+    return found
+
+
+def _calibration(chosen: Chosen, calibrated: Calibrated) -> dict[str, Any]:
+    bound = calibrated.bound
+    return {
+        "examples": calibrated.calibrated,
+        "held_back": len(calibrated.evaluator.data),
+        "recipe": calibrated.recipe.name,
+        "tried": dict(calibrated.tried),
+        "max_drop": bound.drop,
+        "max_error": bound.error,
+    }
+
+
+def _layers(chosen: Chosen, calibrated: Calibrated) -> list[dict[str, Any]]:
+    times = {name: chosen.variants.layer_ms(name) for name in chosen.variants.measured}
+    alone = chosen.choice.alone if chosen.choice else {}
+    found = []
+    for layer in calibrated.layers:
+        precision = INT8 if layer.position in chosen.variant.int8 else FP32
+        precision = BF16 if layer.origin in chosen.variant.bf16 and precision == FP32 else precision
+        one: dict[str, Any] = {"name": layer.label, "precision": precision}
+        if layer.position in alone:
+            one["sensitivity"] = alone[layer.position]
+        ms = {name: by[layer.label] for name, by in times.items() if layer.label in by}
+        found.append(one | ({"ms": ms} if ms else {}))
+    return found

@@ -1,0 +1,113 @@
+"""The same model compiled in several precisions, side by side on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import edgec.runtime as rt
+from edgec.compiler import pack
+from edgec.compiler.buckets import Built
+from edgec.compiler.frontends import to_relax
+from edgec.compiler.frontends.source import SourceModel
+from edgec.compiler.lower import lower
+from edgec.compiler.options import ERROR_BUDGET, CompileOptions, Precision
+from edgec.compiler.progress import Progress
+from edgec.compiler.quantise.evaluate import Evaluator, Quality
+from edgec.compiler.verify.inputs import Arrays
+from edgec.compiler.verify.race import Measured, measure
+from edgec.targets import Target
+
+FP32, BF16, INT8, MIXED = "fp32", "bf16", "int8", "mixed"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """The model in one precision.
+
+    Attributes:
+        name: `fp32`, `bf16`, `int8` or `mixed`.
+        built: its code.
+        artifact: a file that can be run.
+        bf16: the source nodes that multiply in bfloat16.
+        int8: the positions of the layers in 8 bits.
+    """
+
+    name: str
+    built: Built = field(repr=False)
+    artifact: Path
+    bf16: frozenset[int] = frozenset()
+    int8: frozenset[int] = frozenset()
+
+    @property
+    def code_bytes(self) -> int:
+        """The size of its code."""
+        return len(self.built.lowered.code)
+
+    @property
+    def weights_bytes(self) -> int:
+        """The size of its weights."""
+        return sum(int(array.nbytes) for array in self.built.lowered.weights.values())
+
+
+class Variants:
+    """Compiles variants into `folder`, and measures them."""
+
+    def __init__(
+        self, target: Target, options: CompileOptions, folder: Path, threads: int, progress: Progress
+    ) -> None:
+        self.target, self.options, self.folder = target, options, folder
+        self.threads, self.progress = threads, progress
+        self.made: dict[str, Variant] = {}
+        self.measured: dict[str, Measured] = {}
+
+    def add(
+        self,
+        name: str,
+        source: SourceModel,
+        precision: Precision,
+        bf16: Collection[int] = (),
+        int8: Collection[int] = (),
+    ) -> Variant:
+        """Compile the model; `bf16` are nodes that multiply in bfloat16, and `int8` layers that `source` quantises."""
+        self.progress.stage("import")
+        imported = to_relax(source, fallback_allowed=self.options.fallback)
+        budget = min(self.options.error_budget, ERROR_BUDGET["auto"])
+        options = replace(self.options, precision=precision, error_budget=budget)
+        lowered = lower(imported.mod, self.target, options, self.progress, bf16, imported.parts)
+        built = Built(imported, lowered)
+        config = pack.make_config(
+            source,
+            lowered,
+            self.target,
+            options,
+            name=name,
+            version="1",
+            card=None,
+            segments=imported.segments,
+        )
+        artifact = self.folder / f"{name}-{len(self.made)}.edge"
+        pack.write(artifact, config, lowered, segments=imported.segments, initial=pack.initial_values(source))
+        self.made[name] = Variant(name, built, artifact, frozenset(bf16), frozenset(int8))
+        return self.made[name]
+
+    def race(self, inputs: Arrays) -> Mapping[str, Measured]:
+        """Measure all variants together, so that load affects all alike."""
+        self.progress.stage("race")
+        artifacts = {name: variant.artifact for name, variant in self.made.items()}
+        self.measured = measure(artifacts, inputs, self.threads)
+        return self.measured
+
+    def layer_ms(self, name: str) -> dict[str, float]:
+        """The time of each source node's kernel, by its label; of several together it counts for each."""
+        found: dict[str, float] = {}
+        for layer in self.measured[name].layers:
+            for label in dict.fromkeys(layer["nodes"]):
+                found[label] = found.get(label, 0.0) + float(layer["ms"])
+        return found
+
+    def quality(self, name: str, evaluator: Evaluator) -> Quality:
+        """The quality of what the compiled variant computes."""
+        with rt.load(self.made[name].artifact, threads=self.threads) as model:
+            return evaluator.quality(lambda inputs: model.run(inputs))

@@ -1,0 +1,99 @@
+"""How a model is quantised: the calibrator and the refinements, each kept where it makes the error smaller."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy.typing as npt
+
+from edgec.compiler.frontends.source import SourceModel
+from edgec.compiler.progress import Progress
+from edgec.compiler.quantise.calibrators import Histogram, range_of
+from edgec.compiler.quantise.dataset import Dataset
+from edgec.compiler.quantise.evaluate import Evaluator
+from edgec.compiler.quantise.observe import observe
+from edgec.compiler.quantise.qdq import (
+    Parameters,
+    Weights,
+    default_weights,
+    grids_of,
+    quantised_model,
+)
+from edgec.compiler.quantise.structure import Structure
+
+GAIN = 0.98  # a refinement is kept if it leaves at most this share of the error
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A way to quantise a model, for any choice of layers.
+
+    Attributes:
+        structure: of the float model, after refinements that leave it the same function.
+        calibrator: found the ranges.
+        applied: refinements, in order.
+        ranges: of activations.
+        signed: type of activations.
+        biases: corrected ones, by the position of the layer.
+        weights: with learned rounding, by the position of the layer.
+    """
+
+    structure: Structure
+    calibrator: str
+    ranges: Mapping[str, tuple[float, float]]
+    signed: bool
+    applied: tuple[str, ...] = ()
+    biases: Mapping[int, npt.NDArray[Any]] = field(default_factory=dict)
+    weights: Mapping[int, Weights] = field(default_factory=dict)
+
+    def parameters(self, positions: Collection[int]) -> Parameters:
+        """The parameters of the model with the layers at `positions` in 8 bits."""
+        plan = self.structure.plan(positions)
+        bare = Parameters(self.ranges, self.signed, {}, self.biases)
+        weights = default_weights(self.structure, plan, grids_of(plan, bare), self.biases)
+        learned = {at: made for at, made in self.weights.items() if at in weights}
+        return replace(bare, weights={**weights, **learned})
+
+    def model(self, positions: Collection[int]) -> SourceModel:
+        """The model with the layers at `positions` in 8 bits."""
+        return quantised_model(self.structure, self.structure.plan(positions), self.parameters(positions))
+
+    @property
+    def everything(self) -> frozenset[int]:
+        """The positions of all layers."""
+        return frozenset(layer.position for layer in self.structure.layers)
+
+    @property
+    def name(self) -> str:
+        """The recipe in words."""
+        return ", ".join((self.calibrator, *self.applied))
+
+
+class Recipes:
+    """Makes recipes from calibration data, and compares them by the error of the quantised model."""
+
+    def __init__(self, structure: Structure, data: Dataset, *, signed: bool, progress: Progress) -> None:
+        self.structure, self.data, self.signed, self.progress = structure, data, signed, progress
+
+    def best(self, calibrators: Sequence[str], few: Evaluator) -> tuple[Recipe, dict[str, float]]:
+        """The recipe with the smallest error on a few examples, and the error of each that was tried."""
+        self.progress.stage("calibrate", len(self.data))
+        seen = self._seen(self.structure)
+        tried: dict[str, float] = {}
+        made = [self._plain(self.structure, seen, name) for name in calibrators]
+        self.progress.stage("compare", len(made))
+        for recipe in made:
+            tried[recipe.name] = few.of(recipe.model(recipe.everything)).error
+            self.progress.advance()
+        best = min(made, key=lambda recipe: tried[recipe.name])
+        return best, tried
+
+    def _seen(self, structure: Structure) -> dict[str, Histogram]:
+        tensors = list(structure.plan([layer.position for layer in structure.layers]).tensors)
+        return observe(structure.source, tensors, self.data, self.progress.advance)
+
+    def _plain(self, structure: Structure, seen: Mapping[str, Histogram], calibrator: str) -> Recipe:
+        ranges = {name: range_of(histogram, calibrator) for name, histogram in seen.items()}
+        return Recipe(structure, calibrator, ranges, self.signed)
