@@ -15,6 +15,7 @@ import msgspec
 
 import edgec.runtime as rt
 from edgec.compiler import pack
+from edgec.compiler.backends.interface import Backend
 from edgec.compiler.backends.registry import backend_of
 from edgec.compiler.buckets import Built, join
 from edgec.compiler.errors import ToolMissing

@@ -38,10 +38,10 @@ def main(request_path: str) -> None:
 
 
 def _times(models: Mapping[str, Any], inputs: Mapping[str, Any]) -> dict[str, Any]:
-    from edgec.compiler.verify.timing import interleave
+    from edgec.compiler.verify.timing import time_in_blocks
 
     sides = {name: (lambda model=model: model.run(inputs)) for name, model in models.items()}
-    measured = interleave(sides, runs=RUNS, limit_s=EACH_S * len(sides), warmup=2)
+    measured = time_in_blocks(sides, runs=RUNS, limit_s=EACH_S * len(sides), warmup=2, rounds=3)
     return {
         name: measured[name].to_json()
         | {"layers": [dataclasses.asdict(one) for one in model.profile(inputs, repeats=PROFILED)]}
