@@ -24,6 +24,7 @@ from edgec.compiler.frontends.onnx.checks import (
     check_versions,
 )
 from edgec.compiler.frontends.onnx.graphs import nodes_of, tensors_of
+from edgec.compiler.frontends.onnx.grids import check_grids
 from edgec.compiler.frontends.onnx.node_order import with_sorted_nodes
 from edgec.compiler.frontends.onnx.opsets import type_attributes
 from edgec.compiler.options import CompileOptions
@@ -69,6 +70,7 @@ def read_model(path: Path) -> tuple[ModelProto, str]:
     if model.functions:
         model = _inline(model, path)
     model = with_sorted_nodes(model, path)
+    check_grids(model, path)
     return model, f"sha256:{digest.hexdigest()}"
 
 

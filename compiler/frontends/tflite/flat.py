@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from edgec.compiler.errors import ModelError
 from edgec.compiler.frontends.interface import require
-from edgec.compiler.frontends.tflite.stored_values import dense, values_of
+from edgec.compiler.frontends.tflite.stored_values import Values, dense, values_of
 
 EXTRA = "tflite"
 CUSTOM = 32
@@ -244,12 +244,31 @@ def _tensor(index: int, tensor: Any, buffers: _Buffers, types: dict[int, str], p
     elif tensor.sparsity is not None:
         raise ModelError(f"{path}: the tensor {name!r} is stored sparsely, but it is not constant")
     quantisation = _quantisation(tensor.quantization, shape, name, path)
+    _check_grid(quantisation, data, dtype, f"{path}: the tensor {name!r}")
     free = _free_axes(tensor.shapeSignature)
     return Tensor(index, name, shape, dtype or kind, data, quantisation, bool(tensor.isVariable), free)
 
 
 def _free_axes(signature: Sequence[int] | None) -> tuple[int, ...]:
     return () if signature is None else tuple(axis for axis, size in enumerate(signature) if size < 0)
+
+
+def _check_grid(quantisation: Quantisation | None, data: Values | None, dtype: str, told: str) -> None:
+    """Check that zero points are of the tensor's type, and that what is not zero has a scale."""
+    if quantisation is None or dtype not in ("int8", "uint8", "int16"):
+        return
+    limits, zero = np.iinfo(dtype), quantisation.zero_point
+    if zero.min() < limits.min or zero.max() > limits.max:
+        wrong = zero.min() if zero.min() < limits.min else zero.max()
+        raise ModelError(
+            f"{told} of type {dtype} has the zero point {wrong}, which is outside the type; "
+            "convert the model again with a current converter"
+        )
+    if quantisation.per_tensor and quantisation.scale[0] == 0 and (data is None or (data != zero[0]).any()):
+        raise ModelError(
+            f"{told} has a scale of 0, so that all it stores is zero; "
+            "quantise the model again with inputs like the real ones"
+        )
 
 
 def _quantisation(stored: Any, shape: tuple[int, ...], name: str, path: Path) -> Quantisation | None:  # noqa: ANN401
