@@ -30,6 +30,10 @@ FILE_ENDINGS = frozenset(
 TARGET_HELP = (
     "Hardware to compile for: a name from `edgec targets list`, or a target file. [default: this machine]"
 )
+TARGETS_HELP = (
+    "Hardware to compile for: a name from `edgec targets list`, or a target file; several with commas between them. "
+    "[default: this machine]"
+)
 
 Server = Annotated[
     str | None,
@@ -137,6 +141,23 @@ def choose_target(name: str) -> Target:
         UnknownTarget: There is no such target.
     """
     return detect() if name == "host" else load_target(name)
+
+
+def choose_targets(names: str) -> list[Target]:
+    """Return the targets of names with commas between them.
+
+    Raises:
+        UnknownTarget: There is no such target.
+        UsageError: A target is named twice.
+    """
+    chosen = [choose_target(name.strip()) for name in names.split(",") if name.strip()]
+    if not chosen:
+        raise UsageError("--target names no target")
+    found = [target.name for target in chosen]
+    for name in found:
+        if found.count(name) > 1:
+            raise UsageError(f"--target {names}: {name} is named twice")
+    return chosen
 
 
 def existing(path: Path, what: str) -> Path:

@@ -10,14 +10,16 @@ import typer
 
 from edgec.cli.arguments import (
     BUCKETS_HELP,
-    TARGET_HELP,
-    choose_target,
+    TARGETS_HELP,
+    choose_targets,
     existing,
     file_to_write,
+    folder_to_write,
     parse_buckets,
     parse_duration,
     parse_share,
 )
+from edgec.cli.compile_all import compile_for_all
 from edgec.cli.console import emit_json, out, styled
 from edgec.cli.isolation import isolate
 from edgec.cli.progress import TerminalProgress
@@ -64,9 +66,14 @@ def command(
             show_default=False,
         ),
     ],
-    target: Annotated[str, typer.Option("--target", "-t", help=TARGET_HELP)] = "host",
+    target: Annotated[str, typer.Option("--target", "-t", help=TARGETS_HELP)] = "host",
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The artifact to write. [default: NAME-TARGET.edge]")
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="The artifact to write, or the folder for those of several targets. [default: NAME-TARGET.edge]",
+        ),
     ] = None,
     inputs: Annotated[list[str] | None, typer.Option("--input", "-i", help=BUCKETS_HELP)] = None,
     card: Annotated[
@@ -183,8 +190,6 @@ def command(
     """Compile a model into an artifact for the given hardware, and verify that both compute the same."""
     # report mistakes in the arguments before loading the compiler, which takes a second
     existing(model, "model file")
-    if output is not None:
-        file_to_write(output)
     beside = model.parent / "model.toml"
     chosen = existing(card, "model card") if card else beside if beside.is_file() else None
     if minutes is not None and tune is not Tuning.full:
@@ -193,7 +198,9 @@ def command(
         raise UsageError(
             "--labels, --max-drop, --max-error and --calibrator are about int8: give --calibrate with data"
         )
-    sets, hardware = parse_buckets(inputs or []), choose_target(target)
+    sets, hardware = parse_buckets(inputs or []), choose_targets(target)
+    if output is not None:
+        folder_to_write(output) if len(hardware) > 1 else file_to_write(output)
     isolate(
         "the compiler",
         memory_bytes=None if memory_limit is None else int(memory_limit * 2**30),
@@ -228,18 +235,17 @@ def command(
             None if max_error is None else parse_share("--max-error", max_error),
         ),
     )
+    how: dict[str, Any] = {
+        "card": load_card(chosen) if chosen else None,
+        "name": name,
+        "version": version,
+        "inputs": existing(verify_with, "file") if verify_with else None,
+    }
+    if len(hardware) > 1:
+        compile_for_all(model, hardware, options, output or Path(), how, as_json=as_json)
+        return
     with TerminalProgress(quiet=as_json) as progress:
-        result = compile_model(
-            model,
-            hardware,
-            options,
-            card=load_card(chosen) if chosen else None,
-            output=output,
-            name=name,
-            version=version,
-            inputs=existing(verify_with, "file") if verify_with else None,
-            progress=progress,
-        )
+        result = compile_model(model, hardware[0], options, output=output, progress=progress, **how)
     if as_json:
         emit_json(to_json(result))
     else:

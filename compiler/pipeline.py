@@ -19,7 +19,6 @@ from edgec.compiler.backends.interface import Backend
 from edgec.compiler.backends.registry import backend_of
 from edgec.compiler.buckets import Built, join
 from edgec.compiler.errors import ToolMissing
-from edgec.compiler.frontends import load_source, to_relax
 from edgec.compiler.frontends.source import SourceModel
 from edgec.compiler.lowered import Lowered
 from edgec.compiler.options import CompileOptions
@@ -30,6 +29,7 @@ from edgec.compiler.quantise.errors import CalibrationError
 from edgec.compiler.report.certificate import Certificate, certify, require_faster
 from edgec.compiler.report.evidence import bucket_evidence, make_evidence
 from edgec.compiler.report.html import render
+from edgec.compiler.shared import Shared
 from edgec.compiler.this_machine import estimated, known_rates
 from edgec.compiler.verify.inputs import make_inputs, read_inputs
 from edgec.compiler.verify.process import Measure
@@ -126,6 +126,7 @@ def compile_model(
     version: str | None = None,
     inputs: Path | None = None,
     progress: Progress | None = None,
+    shared: Shared | None = None,
 ) -> CompileResult:
     """Compile a model for a target and write a verified artifact.
 
@@ -139,6 +140,7 @@ def compile_model(
         version: the artifact's version; None takes the card's, or 1.
         inputs: `.npz` file of inputs to verify with; None generates them.
         progress: receives the stages.
+        shared: what earlier compiles of the model left, for one of several targets.
 
     Raises:
         ModelError, InputShapeError, UnsupportedModel: the model cannot be compiled.
@@ -148,6 +150,7 @@ def compile_model(
         Nothing is written in any of these cases.
     """
     path, options, progress = Path(path), options or CompileOptions(), progress or Silent()
+    shared = shared or Shared()
     check_versions()
     check_calibration(options)
     target = estimated(target, progress)
@@ -161,10 +164,10 @@ def compile_model(
         options = replace(options, constants={**card.constants, **options.constants})
     clock = _Clock()
     built, precisions = list[Built](), list[dict[str, Any]]()
-    task = _Task(path, target, options, card, inputs, progress, clock)
+    task = _Task(path, target, options, card, inputs, progress, clock, shared)
     for number, alone in enumerate(options.by_bucket()):
         if options.precision in ("fp32", "fp16"):
-            built.append(_build(path, target, alone, progress, clock))
+            built.append(_build(path, target, alone, progress, clock, shared))
             continue
         one, told = task.by_measurement(alone, inputs if number == 0 else None)
         built.append(one)
@@ -192,7 +195,7 @@ def compile_model(
     if options.verify:
         progress.stage("verify")
         with clock("verify"):
-            proofs, generated = _verified(config, built, further, target, inputs, options)
+            proofs, generated = _verified(config, built, further, target, inputs, options, shared)
             verified_with = verified_with or generated
     certificate = _certificate(proofs[0] if proofs else None, backend, progress)
     if options.require_faster:
@@ -238,23 +241,26 @@ def _build(
     options: CompileOptions,
     progress: Progress,
     clock: _Clock,
+    shared: Shared,
 ) -> Built:
     """Compile the model for one set of input shapes as the options say."""
     from edgec.compiler.lower import lower
 
-    source = _load(path, options, progress, clock)
+    _load(path, options, progress, clock, shared)
     progress.stage("import")
     with clock("import"):
-        imported = to_relax(source, fallback_allowed=options.fallback)
+        imported = shared.imported(path, options)
     with clock("lower"):
         lowered = lower(imported.mod, target, options, progress, (), imported.parts)
     return Built(imported, lowered)
 
 
-def _load(path: Path, options: CompileOptions, progress: Progress, clock: _Clock) -> SourceModel:
+def _load(
+    path: Path, options: CompileOptions, progress: Progress, clock: _Clock, shared: Shared
+) -> SourceModel:
     progress.stage("load")
     with clock("load"):
-        source = load_source(path, options)
+        source = shared.source(path, options)
     for sentence in source.chosen:
         progress.note(sentence)
     return source
@@ -271,6 +277,7 @@ class _Task:
     inputs: Path | None
     progress: Progress
     clock: _Clock
+    shared: Shared
 
     def by_measurement(self, options: CompileOptions, inputs: Path | None) -> tuple[Built, dict[str, Any]]:
         """Compile one set of input shapes in the precisions that may be worth it, and take the best.
@@ -282,7 +289,7 @@ class _Task:
         from edgec.compiler.precisions.evidence import to_json
         from edgec.compiler.precisions.variants import Variants
 
-        source = _load(self.path, options, self.progress, self.clock)
+        source = _load(self.path, options, self.progress, self.clock, self.shared)
         arrays = dict(read_inputs(inputs, source) if inputs else make_inputs(source))
         with self.clock("lower"), tempfile.TemporaryDirectory(prefix="edgec-variants-") as folder:
             backend = backend_of(self.target)
@@ -300,6 +307,7 @@ def _verified(
     target: Target,
     inputs: Path | None,
     options: CompileOptions,
+    shared: Shared,
 ) -> tuple[list[Verification], str]:
     """The proofs of all sets of input shapes, each run by the one artifact; `inputs` are for the first.
 
@@ -311,6 +319,7 @@ def _verified(
         "threads": threads_here(options),
         "budget": options.error_budget,
         "measure": STRICT if options.require_faster else MEASURE,
+        "reference": shared.expected,
     }
     with tempfile.TemporaryDirectory(prefix="edgec-compile-") as folder:
         unproven = Path(folder) / "unproven.edge"

@@ -28,10 +28,11 @@ MEASURE = b"measure\n"  # and before it measures
 
 
 class ArtifactCrashed(VerificationFailed):
-    """A signal ended the process of a compiled model; `probe` is the number of the inputs it was running on."""
+    """A signal ended the process of a compiled model; `probe` is the number of the inputs it was running
+    on."""
 
     def __init__(self, how: signal.Signals, probe: int) -> None:
-        self.probe = probe
+        self.probe, self.how = probe, how
         super().__init__(f"the compiled model crashed when it was run ({how.name})")
 
 

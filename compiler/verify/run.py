@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import signal
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 from edgec.compiler.backends.registry import backend_of
 from edgec.compiler.errors import ModelError, VerificationFailed
 from edgec.compiler.frontends.source import SourceModel
-from edgec.compiler.verify.assess import InputsRefused, assess, assess_steps, expected_for
+from edgec.compiler.verify.assess import Expected, InputsRefused, assess, assess_steps, expected_for
 from edgec.compiler.verify.extremes import Probe, probes_for
 from edgec.compiler.verify.hollow import differs
 from edgec.compiler.verify.inputs import Arrays, generated, simplest
@@ -38,6 +39,7 @@ def verify(
     measure: Measure | None = None,
     write: Callable[[], object] | None = None,
     emulate: bool = False,
+    reference: Callable[..., Expected] = expected_for,
 ) -> Verification:
     """Run `artifact` on `inputs` in a clean process; compare it with its own framework or ONNX Runtime.
 
@@ -48,6 +50,7 @@ def verify(
         inputs: for a sequence of one's own, arrays may have a first axis more, of as many runs.
         write: writes the artifact, if it does not exist yet: the process starts meanwhile.
         emulate: run it in an emulator of its target even if this machine could run it.
+        reference: computes what is expected, or remembers it; see `edgec.compiler.verify.assess.expected_for`.
 
     Raises:
         ToolMissing: its target can run neither on this machine nor in an emulator here.
@@ -66,11 +69,13 @@ def verify(
         if write is not None:
             write()
         child.begin()
-        expected = expected_for(source, probes, threads, budget, steps)
+        expected = reference(source, probes, threads, budget, steps)
         try:
             got, result = child.finish()
         except ArtifactCrashed as error:
             which = f" on inputs with {probes[error.probe].name}" if error.probe else ""
+            if error.how is signal.SIGILL and not runner.is_hardware:
+                which += f": {runner.description} may lack an instruction that {target.name} has"
             raise VerificationFailed(f"{error}{which}") from error
     judged: tuple[Judgement, ...] = ()
     if steps:
@@ -109,6 +114,7 @@ def verify_on_generated(
     measure: Measure | None = None,
     write: Callable[[], object] | None = None,
     emulate: bool = False,
+    reference: Callable[..., Expected] = expected_for,
 ) -> tuple[Verification, str]:
     """Verify as `verify` on generated inputs: on those of another range if the first show nothing of an output.
 
@@ -118,7 +124,13 @@ def verify_on_generated(
     Raises:
         ModelError: the reference fails on every set of generated inputs.
     """
-    how: dict[str, Any] = {"threads": threads, "budget": budget, "measure": measure, "emulate": emulate}
+    how: dict[str, Any] = {
+        "threads": threads,
+        "budget": budget,
+        "measure": measure,
+        "emulate": emulate,
+        "reference": reference,
+    }
     tries = itertools.chain(generated(source), simplest(source))
     described, inputs = next(tries)
     try:

@@ -27,6 +27,9 @@ def test_a_library_that_warns_on_stdout_leaves_json_alone(
         (("compile", "small.onnx"), "--input x:nx3xhxw"),
         (("compile", "small.onnx", "--input", "x:axb"), "not of the form"),
         (("compile", "small.onnx", "--target", "toaster"), "toaster"),
+        (("compile", "small.onnx", "--target", "x86-64-v3,toaster"), "toaster"),
+        (("compile", "small.onnx", "--target", "rpi5,cortex-a76"), "rpi5 is named twice"),
+        (("compile", "small.onnx", "--target", "rpi5,rpi4", "-o", "x.edge"), "name a folder, such as x"),
         (("inspect", "cut.edge"), "cut.edge"),
         (("compile", "small.onnx", "-o", "."), "is a folder, and this command writes a file"),
         (("compile", "small.onnx", "-o", "small.onnx/x/y.edge"), "small.onnx is a file, not a folder"),
@@ -88,3 +91,29 @@ def test_a_file_whose_name_is_not_utf8_compiles(edgec: Edgec, folder: Path, tmp_
     assert edgec("verify", output, model).returncode == 0
     missing = edgec("inspect", tmp_path / os.fsdecode(b"\xff.onnx"))
     assert "\\udcff.onnx: no such file" in missing.stderr
+
+
+def test_several_targets_are_compiled_though_one_fails(edgec: Edgec, folder: Path) -> None:
+    """The failing one is named at the end, and decides the exit status."""
+    (folder / "none.toml").write_text(
+        'name = "none"\ndescription = "none"\nextends = "cuda"\ndevice_kind = "abacus"\n'
+    )
+    wishes = (
+        "--target",
+        "x86-64-v2,./none.toml,x86-64-v3",
+        "--input",
+        "x:1x3x12x12",
+        "--tune",
+        "none",
+        "--no-verify",
+    )
+    done = edgec("compile", "small.onnx", *wishes, "-o", "boards", "--json", cwd=folder)
+    assert done.returncode == 1
+    told = json.loads(done.stdout)
+    assert list(told["artifacts"]) == ["x86-64-v2", "x86-64-v3"]
+    assert all(Path(folder, one["artifact"]).is_file() for one in told["artifacts"].values())
+    assert "abacus" in told["failed"]["none"]
+    assert {path.name for path in (folder / "boards").iterdir()} == {
+        "small-x86-64-v2.edge",
+        "small-x86-64-v3.edge",
+    }
