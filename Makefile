@@ -16,7 +16,7 @@ help:
 	@echo "make demo       compile a model, start a fleet and a device, update the device while it runs"
 	@echo "make test       linters, type checker, import contracts and the test suite"
 	@echo "make test-long  soak tests and sweeps that are too long for every change"
-	@echo "make bench      the zoo against ONNX Runtime (and OpenVINO where installed)"
+	@echo "make bench      strangers, the zoo and int8 models against ONNX Runtime (and OpenVINO, LiteRT where installed)"
 	@echo "make check      linters and type checker only;  make fix  applies their automatic fixes"
 
 $(BIN)/python:

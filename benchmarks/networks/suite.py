@@ -15,18 +15,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from edgec.benchmarks.networks.catalogue import Network
+from edgec.benchmarks.machine import code_digest
+from edgec.benchmarks.networks.catalogue import GROUPS, LITERT, Network
 from edgec.benchmarks.networks.compiled import Compiled, compile_network
 from edgec.benchmarks.networks.results import Measurement, Results
+from edgec.compiler.backends.registry import backend_of
 from edgec.compiler.options import CompileOptions
+from edgec.compiler.this_machine import known_rates
+from edgec.targets.machine_rates import MachineRates
 from edgec.targets.target import Target
 
-RUNS, LIMIT_S, REPEATS = 100, 1.2, 3
-RESULTS = "benchmarks.json"  # measurements so far, in the folder of the page
+RUNS, LIMIT_S, REPEATS = 100, 1.2, 3  # of a process; processes
 
 
-def sides() -> list[str]:
-    """The runtimes to measure: OpenVINO only where it is installed."""
+def sides(group: str = "") -> list[str]:
+    """The runtimes to measure: OpenVINO only where it is installed, LiteRT for its own int8 models."""
+    if group == LITERT:
+        return ["edgec", "litert"]
     found = ["edgec", "onnxruntime"]
     return [*found, "openvino"] if importlib.util.find_spec("openvino") else found
 
@@ -46,6 +51,7 @@ class Plan:
         compiled: folder of compiled networks: those in it are measured as they are, others are compiled into it. None
             compiles everything anew into a temporary folder.
         measure: False only compiles, into `compiled`, for which the machine need not be quiet.
+        repeats: processes in which each network is measured.
     """
 
     target: Target
@@ -56,6 +62,7 @@ class Plan:
     seconds: float | None = None
     compiled: Path | None = None
     measure: bool = True
+    repeats: int = REPEATS
 
 
 def run_suite(
@@ -74,12 +81,17 @@ def run_suite(
     counts = sorted({*plan.threads, *(m.threads for m in kept)})
     machine = describe_machine(plan.target, counts)
     machine |= {"date": datetime.date.today().isoformat(), "tune": options.tune}
-    if kept:  # a peak is the highest rate seen: this run may have begun on a busier machine
+    if (
+        kept and "fp32_peak_gflops" in machine
+    ):  # a peak is the highest rate seen: this run may have begun on a busier machine
         for count, rate in json.loads(plan.file.read_text(encoding="utf-8"))["machine"][
             "fp32_peak_gflops"
         ].items():
             machine["fp32_peak_gflops"][count] = max(rate, machine["fp32_peak_gflops"].get(count, 0.0))
     results = Results(machine, kept)
+    rates = known_rates(backend_of(plan.target)) if plan.measure else None
+    if rates is not None:
+        machine["rates"] = rates.to_json()
     begin = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="edgec-bench-") as temporary:
         folder = plan.compiled or Path(temporary)
@@ -94,9 +106,9 @@ def run_suite(
             )
             line = f"{network.name}, {count} threads: compiled in {made.seconds:.1f} s {made.failure}"
             if plan.measure:
-                measured = _measure(network, count, made, folder / "bytecode")
+                measured = _measure(network, count, made, folder / "bytecode", rates, plan.repeats)
                 results.measurements.append(measured)
-                results.measurements.sort(key=lambda m: (m.threads, m.group != "zoo", m.network))
+                results.measurements.sort(key=lambda m: (m.threads, GROUPS.index(m.group), m.network))
                 results.save(plan.file)
                 line = _line(measured)
             spent = time.perf_counter() - begin
@@ -115,14 +127,12 @@ def _earlier(plan: Plan, names: set[str]) -> list[Measurement]:
 
     if not (plan.resume or plan.partial) or not plan.file.exists():
         return []
-    try:
-        content = json.loads(plan.file.read_text(encoding="utf-8"))
-        found = [Measurement(**entry) for entry in content["measurements"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        message = f"{plan.file} is not a results file of this suite: remove it to start afresh ({error})"
-        raise EdgecError(message) from error
-    if content["machine"].get("target") != plan.target.name:
+    earlier = Results.load(plan.file)
+    if earlier.machine.get("target") != plan.target.name:
         raise EdgecError(f"{plan.file} was measured for another target; name another folder with --output")
+    if earlier.machine.get("code") != code_digest():
+        return []  # measured with other code: that is another result
+    found = earlier.measurements
     if plan.resume:
         return found
     return [m for m in found if m.network not in names or m.threads not in plan.threads]
@@ -135,37 +145,44 @@ def _line(m: Measurement) -> str:
     return f"{m.network}, {m.threads} threads: {times}"
 
 
-def _measure(network: Network, threads: int, made: Compiled, bytecode: Path) -> Measurement:
+def _measure(
+    network: Network, threads: int, made: Compiled, bytecode: Path, rates: MachineRates | None, repeats: int
+) -> Measurement:
     empty = Measurement(
         network.name, network.group, threads, failure=made.failure, tune=made.tune, quantised=made.quantised
     )
     if made.failure:
         return empty
-    job = {
+    job: dict[str, Any] = {
         "inputs": str(made.inputs), "artifact": str(made.artifact), "model": str(made.reference),
-        "threads": threads, "runs": RUNS, "limit_s": LIMIT_S, "sides": sides(),
+        "threads": threads, "runs": RUNS, "limit_s": LIMIT_S, "sides": sides(network.group),
+        "reference": network.reference, "source": str(made.source or ""),
     }  # fmt: skip
     latency: dict[str, list[float]] = {}
     worst = 0.0
-    for _ in range(REPEATS):
+    for _ in range(repeats):
         done = _worker({**job, "kind": "latency"}, bytecode)
         if "failure" in done:
             return replace(empty, failure=done["failure"])
         worst = max(worst, done["error"])
         for side, times in done["latency"].items():
             latency.setdefault(side, []).append(times["median_ms"])
-    first = {s: _footprint({**job, "kind": "footprint", "side": s}, bytecode) for s in sides()}
+    first = {s: _footprint({**job, "kind": "footprint", "side": s}, bytecode) for s in job["sides"]}
     failed = next((d["failure"] for d in first.values() if "failure" in d), "")
     if failed:
         return replace(empty, failure=failed)
+    layers = _worker({**job, "kind": "layers", "rates": rates.to_json()}, bytecode) if rates else {}
+    model = made.source if network.group == LITERT and made.source else made.reference
     return replace(
         empty,
         latency_ms=latency,
+        layers=layers.get("layers", []),
         error=worst,
         first_ms={s: d["first_ms"] for s, d in first.items()},
         resident={s: d["resident"] for s, d in first.items()},
-        size={"edgec": made.artifact.stat().st_size, "onnxruntime": made.reference.stat().st_size},
+        size={"edgec": made.artifact.stat().st_size, network.reference: model.stat().st_size},
         compile_s=made.seconds,
+        compile_cpu_s=made.cpu_s,
     )
 
 

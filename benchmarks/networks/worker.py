@@ -1,7 +1,7 @@
 """Measurements of one network, each in a process of its own: `python -m edgec.benchmarks.networks.worker JOB`.
 
 A job is a JSON object; the answer is one JSON line on standard output. `latency` times all sides in blocks,
-`footprint` loads one side alone: time to the first result, and resident memory.
+`footprint` loads one side alone: time to the first result, and resident memory; `layers` profiles the artifact.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 
 Arrays = dict[str, Any]
+PROFILED, FURTHEST = 15, 5  # runs; layers that are kept
 
 
 def main() -> None:
     """Run the job in the command line."""
     job = json.loads(sys.argv[1])
-    done = latency(job) if job["kind"] == "latency" else footprint(job)
+    done = {"latency": latency, "footprint": footprint, "layers": layers}[job["kind"]](job)
     sys.stdout.write("\n" + json.dumps(done) + "\n")
     sys.stdout.flush()
 
@@ -32,7 +33,7 @@ def latency(job: dict[str, Any]) -> dict[str, Any]:
 
     feeds = _feeds(Path(job["inputs"]))
     sides = {name: _SIDES[name](job, feeds) for name in job["sides"]}
-    reference = sides["onnxruntime"]()
+    reference = sides[job.get("reference", "onnxruntime")]()
     measured = time_in_blocks(sides, runs=job["runs"], limit_s=job["limit_s"], warmup=3)
     errors = [
         float(
@@ -55,6 +56,21 @@ def footprint(job: dict[str, Any]) -> dict[str, Any]:
     elapsed = time.perf_counter() - start
     # `call` still holds the model, so this is the resident memory of a process that runs it
     return {"first_ms": elapsed * 1e3, "resident": _resident(), "resident_before": before}
+
+
+def layers(job: dict[str, Any]) -> dict[str, Any]:
+    """The layers that lose most beside what the machine can do."""
+    from dataclasses import asdict
+
+    import edgec.runtime as rt
+    from edgec.compiler.report.certificate import layers_of
+    from edgec.targets.machine_rates import MachineRates
+
+    with rt.load(job["artifact"], threads=job["threads"]) as model:
+        profiled = [asdict(layer) for layer in model.profile(_feeds(Path(job["inputs"])), repeats=PROFILED)]
+    made = layers_of(profiled, MachineRates.from_json(job["rates"]), job["threads"])
+    lost = sorted(made, key=lambda one: (one.floor_ms or 0.0) - one.ms)
+    return {"layers": [asdict(one) for one in lost[:FURTHEST]]}
 
 
 def _feeds(path: Path) -> Arrays:
@@ -86,6 +102,23 @@ def _onnxruntime(job: dict[str, Any], feeds: Arrays) -> Callable[[], list[Any]]:
     return lambda: list(session.run(None, feeds))
 
 
+def _litert(job: dict[str, Any], feeds: Arrays) -> Callable[[], list[Any]]:
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_path=job["source"], num_threads=job["threads"])
+    interpreter.allocate_tensors()
+    places = [detail["index"] for detail in interpreter.get_input_details()]
+    results = [detail["index"] for detail in interpreter.get_output_details()]
+
+    def call() -> list[Any]:
+        for place, array in zip(places, feeds.values(), strict=True):
+            interpreter.set_tensor(place, array)
+        interpreter.invoke()
+        return [interpreter.get_tensor(place) for place in results]
+
+    return call
+
+
 def _openvino(job: dict[str, Any], feeds: Arrays) -> Callable[[], list[Any]]:
     import openvino
 
@@ -101,6 +134,7 @@ _SIDES: dict[str, Callable[[dict[str, Any], Arrays], Callable[[], list[Any]]]] =
     "edgec": _edgec,
     "onnxruntime": _onnxruntime,
     "openvino": _openvino,
+    "litert": _litert,
 }
 
 if __name__ == "__main__":

@@ -113,7 +113,7 @@ def certify(
         reason = unmeasured or "ONNX Runtime does not run the model, so there is nothing to compare with"
         return Certificate(UNMEASURED, reason)
     found = ratio(ours, theirs)
-    layers = _layers(proof, rates)
+    layers = layers_of(proof.layers, rates, proof.threads, proof.reference_layers)
     total = sum(layer.ms for layer in layers) or 1.0
     floors = [layer.floor_ms for layer in layers if layer.floor_ms is not None]
     return Certificate(
@@ -134,19 +134,29 @@ def certify(
     )
 
 
-def _layers(proof: Verification, rates: MachineRates | None) -> list[Layer]:
-    held = sum(int(layer.get("bytes", 0)) for layer in proof.layers)
-    theirs, made = proof.reference_layers, []
-    for layer in proof.layers:
+def layers_of(
+    profile: Sequence[Mapping[str, Any]],
+    rates: MachineRates | None,
+    threads: int,
+    theirs: Mapping[str, float] | None = None,
+) -> list[Layer]:
+    """The layers of a profile (`LayerTime`s as JSON), each with the machine's limit and ONNX Runtime's time.
+
+    Args:
+        rates: what the machine can do; None leaves the limits out.
+        theirs: milliseconds that ONNX Runtime takes, by node of the source.
+    """
+    held, made = sum(int(layer.get("bytes", 0)) for layer in profile), []
+    for layer in profile:
         nodes = tuple(layer["nodes"])
         size, flops = int(layer.get("bytes", 0)), int(layer.get("flops", 0))
         floor, bound = (None, "")
         fallback = str(layer["kernel"]).startswith(FALLBACK)
         if rates is not None and not fallback:
             # between two uses of its arrays all others pass: they are as far away as all together are large
-            seconds, bound = rates.floor_s(flops, size, held, proof.threads, _kind(layer))
+            seconds, bound = rates.floor_s(flops, size, held, threads, _kind(layer))
             floor = round(seconds * 1e3, 5)
-        known = [theirs[node] for node in nodes if node in theirs]
+        known = [theirs[node] for node in nodes if node in theirs] if theirs else []
         choice = FALLBACK if fallback else str(layer.get("schedule", ""))
         ms = round(float(layer["ms"]), 5)
         made.append(

@@ -8,7 +8,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from edgec.benchmarks.networks.report import geometric_mean, write_report
+from edgec.benchmarks.machine import code_digest
+from edgec.benchmarks.networks.report import geometric_mean, results_file, write_report
 from edgec.benchmarks.networks.results import Measurement, Results
 
 MACHINE = {
@@ -17,16 +18,23 @@ MACHINE = {
 }  # fmt: skip
 
 
-def measured(name: str, ours: list[float], theirs: list[float], **fields: object) -> Measurement:
-    sides = ("edgec", "onnxruntime")
+def measured(
+    name: str,
+    ours: list[float],
+    theirs: list[float],
+    group: str = "zoo",
+    side: str = "onnxruntime",
+    **fields: object,
+) -> Measurement:
+    sides = ("edgec", side)
     return Measurement(
-        name, "zoo", 1, {"edgec": ours, "onnxruntime": theirs}, first_ms=dict.fromkeys(sides, 5.0),
+        name, group, 1, {"edgec": ours, side: theirs}, first_ms=dict.fromkeys(sides, 5.0),
         resident=dict.fromkeys(sides, 10**6), size=dict.fromkeys(sides, 10**6), **fields,  # type: ignore[arg-type]
     )  # fmt: skip
 
 
 def page(tmp_path: Path, *measurements: Measurement) -> str:
-    path, plot = write_report(Results(MACHINE, list(measurements)), tmp_path)
+    _, path, plot = write_report(Results(MACHINE, list(measurements)), tmp_path, "some-cpu")
     ElementTree.parse(plot)
     return path.read_text(encoding="utf-8")
 
@@ -50,3 +58,52 @@ def test_tiny_and_failed_networks_do_not_count_with_the_others(tmp_path: Path) -
     assert "| 1 | ONNX Runtime | 1 fp32 | **2.00×** | none |" in text
     assert "**tiny ones** (1)" in text
     assert "| broken | out of / memory |" in text
+
+
+def test_strangers_come_first_and_each_kind_has_its_table(tmp_path: Path) -> None:
+    text = page(
+        tmp_path,
+        measured("net", [1.0], [2.0]),
+        measured("net-int8", [1.0], [3.0], "int8", quantised=True),
+        measured("micro", [1.0], [4.0], "litert", "litert", quantised=True),
+        measured("foreign", [1.0], [1.5], "stranger"),
+    )
+    heads = [line for line in text.splitlines() if line.startswith("## ") and "thread" in line]
+    assert [head.split()[1].rstrip(":") for head in heads] == ["Strangers", "The", "The", "TensorFlow"]
+    assert "| micro | 1.000 | 4.000 | 4.00 (4.00–4.00) |" in text
+    assert "| 1 | ONNX Runtime | 2 fp32 | **1.73×** | none |" in text
+    assert "| 1 | LiteRT | 1 int8 | **4.00×** | none |" in text
+    index = (tmp_path / "benchmarks.md").read_text()
+    assert "| [P](benchmarks/some-cpu.md) | 1 | 1.50 (1) | – | 1.73 (2) | – | 2026-01-01 | older |" in index
+
+
+def test_a_page_says_when_its_code_is_older(tmp_path: Path) -> None:
+    now = MACHINE | {"code": code_digest(), "processor": "New"}
+    Results(MACHINE, [measured("net", [1.0], [2.0])]).save(results_file(tmp_path, "old-cpu"))
+    index, path, _ = write_report(Results(now, [measured("net", [1.0], [2.0])]), tmp_path, "new-cpu")
+    assert "older code" not in path.read_text()
+    assert "Measured on 2026-01-01 with older code" in (path.parent / "old-cpu.md").read_text()
+    assert [line.split("|")[1].strip() for line in index.read_text().splitlines() if line.startswith("| [")] == [
+        "[New](benchmarks/new-cpu.md)", "[P](benchmarks/old-cpu.md)",
+    ]  # fmt: skip
+
+
+def test_the_layers_furthest_from_the_limit_are_listed_over_all_models(tmp_path: Path) -> None:
+    def layer(name: str, ms: float, floor: float) -> dict[str, object]:
+        return {
+            "nodes": [name],
+            "op": "conv2d",
+            "choice": "generic",
+            "ms": ms,
+            "floor_ms": floor,
+            "bound": "L2",
+        }
+
+    text = page(
+        tmp_path,
+        measured("a", [1.0], [2.0], layers=[layer("near", 5.0, 4.9), layer("far", 3.0, 0.3)]),
+        measured("b", [1.0], [2.0], layers=[layer("farthest", 9.0, 0.9)]),
+    )
+    listed = [line for line in text.splitlines() if "| conv2d |" in line]
+    assert [line.split("|")[3].strip() for line in listed] == ["farthest", "far", "near"]
+    assert listed[0].endswith("| 10% |")
