@@ -30,7 +30,9 @@ its own. The suite has *strangers* (models that come in wheels, for which nobody
 folder where there is one (`EDGEC_DATA`), the zoo, and models in int8. Figures are geometric means of how many times
 as fast as the other runtime edgec is, with the number of models, over models in fp32 that take the other more than
 0.1 ms."""
-BLOCKS = "sides in turns of 0.3 s in one process, the first 60 ms of each not counted, so that the other's threads sleep"
+BLOCKS = (
+    "sides in turns of 0.3 s in one process, the first 60 ms of each not counted: the other's threads sleep"
+)
 PAGES = "benchmarks"  # folder of the pages, in that of the documentation
 
 
