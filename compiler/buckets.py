@@ -62,7 +62,8 @@ def join(built: Sequence[Built]) -> pack.Further:
         buckets.append(_bucket(one, layer, tuple(names), number))
         libraries[layer] = one.lowered.code
         graphs |= pack.graphs(one.imported.segments, number)
-    return pack.Further(tuple(buckets), weights, libraries, graphs)
+    plans = tuple(one.lowered.plan for one in built[1:])
+    return pack.Further(tuple(buckets), weights, libraries, graphs, plans)
 
 
 def _bucket(one: Built, layer: str, weights: tuple[str, ...], number: int) -> rt.Bucket:

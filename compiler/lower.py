@@ -84,6 +84,7 @@ def lower(
             tuning=tuner.summary(),
             plan=library.plan,
             libraries=backend.own_libraries(options.cache_dir),
+            objects=library.objects,
         )
     pieces, kernels = lowering.pieces(mod, parts or Parts())
     progress.stage("build")

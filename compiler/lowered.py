@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,43 @@ class Place:
 
 
 @dataclass(frozen=True)
+class Operand:
+    """A tensor that kernels of a straight-line program read or write.
+
+    Attributes:
+        kind: where it lies: an `input` of the model, a `weight`, the `arena`, or a `result` that the caller gets.
+        number: which of the inputs, weights or results; 0 for the arena.
+        offset: bytes from the arena's start; 0 for the others.
+        shape, dtype: as the kernel sees it: several operands may be views of one tensor.
+    """
+
+    kind: Literal["input", "weight", "arena", "result"]
+    number: int
+    offset: int
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Program:
+    """The calls of a model without control flow, in order, so that it runs without a virtual machine.
+
+    Attributes:
+        operands: all tensors.
+        calls: the kernel's symbol, and the indices of its operands.
+        outputs: the index of each output's operand. One operand may be several outputs, or an input.
+        workspace: the most bytes that a thread of a kernel allocates at a time.
+        stack: the most bytes of stack that a kernel takes.
+    """
+
+    operands: tuple[Operand, ...]
+    calls: tuple[tuple[str, tuple[int, ...]], ...]
+    outputs: tuple[int, ...]
+    workspace: int = 0
+    stack: int = 0
+
+
+@dataclass(frozen=True)
 class Plan:
     """The places of the activations.
 
@@ -32,11 +70,13 @@ class Plan:
         entry: the function that takes them as arguments.
         bytes: size of the arena.
         tensors: in the order in which `entry` takes them, after inputs and weights.
+        program: the calls that `entry` makes; None where it does more than to call kernels.
     """
 
     entry: str
     bytes: int
     tensors: tuple[Place, ...]
+    program: Program | None = None
 
 
 @dataclass(frozen=True)
@@ -108,6 +148,7 @@ class Lowered:
     calls: tuple[str, ...] = ()  # names of the runtime's functions that the code calls
     libraries: Mapping[str, bytes] = field(default_factory=dict)  # of edgec's own, which the artifact brings
     plan: Plan | None = None  # the entry point that takes its activations as arguments, and their placement
+    objects: tuple[bytes, ...] = field(default=(), repr=False)  # files of the kernels, for other linkers
 
     @property
     def activation_bytes(self) -> int:

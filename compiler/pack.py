@@ -15,8 +15,9 @@ import numpy.typing as npt
 from msgspec import UNSET
 
 import edgec.runtime as rt
+from edgec.compiler.c_library.table import table_bytes
 from edgec.compiler.frontends.source import FallbackSegment, Port, SourceModel, SourceNode, State
-from edgec.compiler.lowered import Lowered
+from edgec.compiler.lowered import Lowered, Plan
 from edgec.compiler.options import Bounds, CompileOptions, Shape
 from edgec.compiler.processing import ProcessingLibrary
 from edgec.targets import Target
@@ -42,12 +43,14 @@ class Further:
         weights: by name, those that the first set's code does not read.
         libraries: code by the title of its layer.
         graphs: ONNX graphs for ONNX Runtime by the title of their layer.
+        plans: the plan of memory and calls of each set.
     """
 
     buckets: tuple[rt.Bucket, ...] = ()
     weights: Mapping[str, npt.NDArray[np.generic]] = field(default_factory=dict)
     libraries: Mapping[str, bytes] = field(default_factory=dict)
     graphs: Mapping[str, bytes] = field(default_factory=dict)
+    plans: tuple[Plan | None, ...] = ()
 
 
 NOTHING_FURTHER = Further()
@@ -275,4 +278,16 @@ def write(
         buckets=further.libraries,
         bundled={**lowered.libraries, **(bundled or {})},
         around=processing.code if processing else None,
+        programs=_programs(config, (lowered.plan, *further.plans)),
     )
+
+
+def _programs(config: rt.ArtifactConfig, plans: Sequence[Plan | None]) -> dict[str, bytes]:
+    """The tables of all sets of input shapes by the titles of their layers."""
+    tables = [table_bytes(plan, alone) for plan, alone in zip(plans, config.variants(), strict=True)]
+    return {program_title(number): table for number, table in enumerate(tables) if table is not None}
+
+
+def program_title(bucket: int) -> str:
+    """The title of the layer with the table of calls of a set of input shapes."""
+    return f"program-{bucket}.json" if bucket else "program.json"

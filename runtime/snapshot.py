@@ -26,7 +26,7 @@ _BEGIN = len(MAGIC) + _DIGEST
 
 def pack(config: ArtifactConfig, values: Mapping[str, Array]) -> bytes:
     """A snapshot of the values of a model's states, by the names of their inputs."""
-    header = json.dumps(_header(config), separators=(",", ":"), sort_keys=True).encode()
+    header = header_of(config)
     parts = [len(header).to_bytes(_LENGTH, "little"), header]
     for state in config.states:
         little = np.dtype(state.dtype).newbyteorder("<")
@@ -62,6 +62,11 @@ def unpack(config: ArtifactConfig, snapshot: bytes) -> dict[str, Array]:
         values[state.input] = flat.astype(kind).reshape(state.shape)
         at += size
     return values
+
+
+def header_of(config: ArtifactConfig) -> bytes:
+    """The JSON header of a snapshot of a model's states."""
+    return json.dumps(_header(config), separators=(",", ":"), sort_keys=True).encode()
 
 
 def _header(config: ArtifactConfig) -> dict[str, Any]:

@@ -120,10 +120,12 @@ class Library:
     Attributes:
         code: the content of the artifact's code layer, which the runtime's `Device` of the same kind loads.
         plan: the placement of activations, for an entry point that takes them as arguments.
+        objects: the object files of the kernels in it, where a program can be linked with them.
     """
 
     code: bytes
     plan: Plan | None = None
+    objects: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True)

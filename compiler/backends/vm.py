@@ -10,6 +10,7 @@ from tvm import relax
 
 from edgec.compiler.graph.control import Control
 from edgec.compiler.graph.memory import plan_memory
+from edgec.compiler.graph.program import program_of
 from edgec.compiler.graph.weave import Piece, Woven, weave
 from edgec.compiler.lowered import Plan
 
@@ -17,7 +18,8 @@ from edgec.compiler.lowered import Plan
 def finalise(mod: tvm.IRModule) -> tuple[tvm.IRModule, Plan]:
     """Plan memory and lower to what the virtual machine runs."""
     mod, plan = plan_memory(_allocated(mod))
-    return _for_vm(mod), plan
+    program = program_of(mod[plan.entry], plan.tensors)
+    return _for_vm(mod), replace(plan, program=program)
 
 
 def finalise_program(

@@ -26,6 +26,7 @@ EVIDENCE_TYPE = "application/vnd.edgec.evidence.v1+json"
 REPORT_HTML_TYPE = "application/vnd.edgec.report.v1+html"
 REPORT_MARKDOWN_TYPE = "application/vnd.edgec.report.v1+markdown"
 RUNTIME_TYPE = "application/vnd.edgec.runtime.v1.elf"
+PROGRAM_TYPE = "application/vnd.edgec.program.v1+json"
 FALLBACK_TYPE = "application/vnd.edgec.fallback.v1+onnx"
 
 TITLE = "org.opencontainers.image.title"

@@ -73,6 +73,7 @@ def write_artifact(
     fallback: Mapping[str, bytes] | None = None,
     around: bytes | None = None,
     buckets: Mapping[str, bytes] | None = None,
+    programs: Mapping[str, bytes] | None = None,
 ) -> str:
     """Write an artifact and return its manifest's digest; equal arguments give equal bytes.
 
@@ -89,6 +90,7 @@ def write_artifact(
         fallback: ONNX graphs by the `layer` name of the segments that need them.
         around: the compiled library of pre- and postprocessing, whose functions the config lists as `around`.
         buckets: libraries of further input shapes by the `layer` name of their buckets.
+        programs: tables of the calls of a run by title (see `compiler/c_library/table.py`), for `libedgec`.
     """
     import msgspec
 
@@ -101,6 +103,7 @@ def write_artifact(
     layers = [_Blob(oci.CODE_TYPE, MODEL_LIBRARY, code), *_named(oci.CODE_TYPE, buckets)]
     if around is not None:
         layers.append(_Blob(oci.CODE_TYPE, PROCESSING_LIBRARY, around))
+    layers += _named(oci.PROGRAM_TYPE, programs)
     if weights:
         layers.append(_Blob(oci.WEIGHTS_TYPE, "weights.safetensors", WeightsBlob(weights)))
     if lines := _label_lines(labels or ()):

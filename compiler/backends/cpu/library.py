@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import tvm
 from tvm import relax
@@ -10,6 +11,7 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 from tvm.tirx import PrimFunc
 
+from edgec.compiler.backends.cpu.footprint import stack_bytes, workspace_bytes
 from edgec.compiler.backends.cpu.link import link
 from edgec.compiler.backends.cpu.objects import Objects
 from edgec.compiler.backends.cpu.tir_pipeline import FRAME, NO_KERNEL, PIPELINE
@@ -25,7 +27,12 @@ def build_library(mod: tvm.IRModule, target: Target, objects: Objects, progress:
     """The library of a module of scheduled kernels and `main`."""
     with tvm.target.Target(dict(target.tvm)):
         mod, plan = finalise(mod)
-    return Library(_built(mod, target, objects, progress), plan)
+    functions = _kernels(mod)
+    kernels = objects.all(functions, progress)
+    if plan.program is not None:
+        workspace, stack = workspace_bytes(functions, target), stack_bytes(kernels, target)
+        plan = replace(plan, program=replace(plan.program, workspace=workspace, stack=stack))
+    return Library(_linked(mod, kernels, target, progress), plan, tuple(kernels))
 
 
 def build_program(
@@ -39,13 +46,17 @@ def build_program(
     """The library of pieces and the control flow between them."""
     with tvm.target.Target(dict(target.tvm)):
         mod, plan, woven = finalise_program(pieces, control, main)
-    return ProgramLibrary(_built(mod, target, objects, progress), plan, woven.weights, woven.calls)
+    kernels = objects.all(_kernels(mod), progress)
+    code = _linked(mod, kernels, target, progress)
+    return ProgramLibrary(code, plan, weights=woven.weights, calls=woven.calls)
 
 
-def _built(mod: tvm.IRModule, target: Target, objects: Objects, progress: Progress) -> bytes:
+def _kernels(mod: tvm.IRModule) -> list[PrimFunc]:
+    return [f for f in mod.functions.values() if isinstance(f, PrimFunc)]
+
+
+def _linked(mod: tvm.IRModule, kernels: Sequence[bytes], target: Target, progress: Progress) -> bytes:
     tvm_target = tvm.target.Target(dict(target.tvm))
-    functions = [f for f in mod.functions.values() if isinstance(f, PrimFunc)]
-    kernels = objects.all(functions, progress)
     mod[NO_KERNEL] = _no_kernel()  # a library without machine code of its own would be written as C source
     executable = relax.build(mod, tvm_target, relax_pipeline=None, tir_pipeline=FRAME)
     progress.stage("link")

@@ -17,9 +17,9 @@ from edgec.compiler.backends.cpu.single_operations import keep_apart_pass
 from edgec.compiler.backends.special_values import exact_special_values_pass
 
 
-def lowering() -> tvm.transform.Pass:
-    """The passes for CPU kernels, scheduled or written out, up to the packed calling convention."""
-    passes = [
+def storage() -> list[tvm.transform.Pass]:
+    """The passes for CPU kernels, scheduled or written out, until all that they allocate has its final size."""
+    return [
         s_tir.transform.CanonicalizeLoop(),
         s_tir.transform.LowerInitBlock(),
         s_tir.transform.PlanAndUpdateBufferAllocationLocation(),
@@ -33,6 +33,13 @@ def lowering() -> tvm.transform.Pass:
         s_tir.transform.LoopPartition(),
         tirx.transform.VectorizeLoop(True),
         tirx.transform.StorageRewrite(),
+    ]
+
+
+def lowering() -> tvm.transform.Pass:
+    """The passes for CPU kernels up to the packed calling convention."""
+    passes = [
+        *storage(),
         tirx.transform.UnrollLoop(),
         tirx.transform.StmtSimplify(),
         s_tir.transform.RewriteUnsafeSelect(),

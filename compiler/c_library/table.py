@@ -1,0 +1,53 @@
+"""The table of a model's calls as the artifact stores it, for `libedgec`.
+
+JSON: `arena`, `workspace` and `stack` in bytes; `operands` as `[kind, number, offset, dtype, shape]`; `calls` as `[symbol,
+operands, nodes of the source model]`; `outputs` as indices of operands; and `snapshot`, the header of a snapshot of the
+model's state, so that one made in C can be restored in Python and the other way round.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import edgec.runtime as rt
+from edgec.compiler.lowered import Plan
+from edgec.runtime.artifact.oci import canonical_json
+from edgec.runtime.snapshot import header_of
+
+
+def table_of(plan: Plan | None, config: rt.ArtifactConfig) -> dict[str, Any] | None:
+    """The table of one set of input shapes, which `config` describes; None for a model that needs more than a table."""
+    if plan is None or plan.program is None or config.segments or config.device_kind != "cpu":
+        return None
+    program = plan.program
+    return {
+        "arena": plan.bytes,
+        "workspace": program.workspace,
+        "stack": program.stack,
+        "operands": [[o.kind, o.number, o.offset, o.dtype, list(o.shape)] for o in program.operands],
+        "calls": [
+            [symbol, list(operands), nodes]
+            for (symbol, operands), nodes in zip(program.calls, node_names(plan, config), strict=True)
+        ],
+        "outputs": list(program.outputs),
+        "snapshot": header_of(config).decode(),
+    }
+
+
+def table_bytes(plan: Plan | None, config: rt.ArtifactConfig) -> bytes | None:
+    """`table_of` as the artifact's layer."""
+    table = table_of(plan, config)
+    return None if table is None else canonical_json(table)
+
+
+def node_names(plan: Plan, config: rt.ArtifactConfig) -> list[str]:
+    """The source model's nodes that each call computes."""
+    assert plan.program is not None
+    seen: dict[str, int] = {}
+    names = []
+    for symbol, _ in plan.program.calls:
+        number = seen.get(symbol, 0)
+        seen[symbol] = number + 1
+        calls = config.kernels[symbol].calls if symbol in config.kernels else ()
+        names.append(", ".join(calls[number]) if number < len(calls) else "")
+    return names
