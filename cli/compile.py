@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edgec.cli import compile_c
 from edgec.cli.arguments import (
     BUCKETS_HELP,
     TARGETS_HELP,
@@ -75,6 +76,9 @@ def command(
             help="The artifact to write, or the folder for those of several targets. [default: NAME-TARGET.edge]",
         ),
     ] = None,
+    form: Annotated[compile_c.Format, typer.Option("--format", help=compile_c.FORMAT_HELP)] = compile_c.Format.edge,
+    libc: Annotated[compile_c.Libc, typer.Option(help=compile_c.LIBC_HELP)] = compile_c.Libc.gnu,
+    weights: Annotated[compile_c.Weights, typer.Option(help=compile_c.WEIGHTS_HELP)] = compile_c.Weights.linked,
     inputs: Annotated[list[str] | None, typer.Option("--input", "-i", help=BUCKETS_HELP)] = None,
     card: Annotated[
         Path | None, typer.Option(help="The model card. [default: model.toml in the model's folder]")
@@ -199,7 +203,9 @@ def command(
             "--labels, --max-drop, --max-error and --calibrator are about int8: give --calibrate with data"
         )
     sets, hardware = parse_buckets(inputs or []), choose_targets(target)
-    if output is not None:
+    if form is compile_c.Format.c:
+        compile_c.check_options(output, len(hardware), len(sets), bundle_runtime=bundle_runtime)
+    elif output is not None:
         folder_to_write(output) if len(hardware) > 1 else file_to_write(output)
     isolate(
         "the compiler",
@@ -223,7 +229,8 @@ def command(
         states=None if states else (),
         require_faster=require_faster,
         verify=verify,
-        fallback=fallback,
+        fallback=fallback and form is compile_c.Format.edge,
+        straight=form is compile_c.Format.c,
         bundle_runtime=bundle_runtime,
         calibration=None
         if calibrate is None
@@ -244,12 +251,18 @@ def command(
     if len(hardware) > 1:
         compile_for_all(model, hardware, options, output or Path(), how, as_json=as_json)
         return
-    with TerminalProgress(quiet=as_json) as progress:
-        result = compile_model(model, hardware[0], options, output=output, progress=progress, **how)
-    if as_json:
-        emit_json(to_json(result))
-    else:
-        show(result)
+    library = None
+    with compile_c.place_of_artifact(form, output) as artifact:
+        with TerminalProgress(quiet=as_json) as progress:
+            result = compile_model(model, hardware[0], options, output=artifact, progress=progress, **how)
+        if form is compile_c.Format.c:
+            library = compile_c.write(result, hardware[0], output, libc, weights)
+        if as_json:
+            emit_json(to_json(result) if library is None else to_json(result) | compile_c.to_json(library))
+        else:
+            show(result)
+    if library is not None and not as_json:
+        compile_c.show(library)
 
 
 def to_json(result: CompileResult) -> dict[str, Any]:

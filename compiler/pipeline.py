@@ -12,12 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 
 import edgec.runtime as rt
 from edgec.compiler import pack
 from edgec.compiler.backends.interface import Backend
 from edgec.compiler.backends.registry import backend_of
 from edgec.compiler.buckets import Built, join
+from edgec.compiler.c_library.straight import check_straight
 from edgec.compiler.errors import ToolMissing
 from edgec.compiler.frontends.source import SourceModel
 from edgec.compiler.lowered import Lowered
@@ -57,6 +60,7 @@ class CompileResult:
         evidence: what was measured (see `edgec.compiler.report.evidence`).
         stages_s: seconds by stage.
         lowered: code, weights and kernels.
+        initial: what states begin with, by the names that the config gives them.
     """
 
     artifact: Path
@@ -65,6 +69,7 @@ class CompileResult:
     evidence: dict[str, Any]
     stages_s: dict[str, float]
     lowered: Lowered = field(repr=False)
+    initial: dict[str, npt.NDArray[np.generic]] = field(default_factory=dict, repr=False)
 
 
 class _Clock:
@@ -172,6 +177,8 @@ def compile_model(
         one, told = task.by_measurement(alone, inputs if number == 0 else None)
         built.append(one)
         precisions.append(told)
+    if options.straight:
+        check_straight(built[0].lowered, target)
     imported, lowered = built[0].imported, built[0].lowered
     further, source = join(built), imported.source
     for note in source.notes:
@@ -232,7 +239,8 @@ def compile_model(
         further=further,
         initial=pack.initial_values(source),
     )
-    return CompileResult(output, digest, config, evidence, dict(clock.seconds), lowered)
+    initial = pack.initial_values(source)
+    return CompileResult(output, digest, config, evidence, dict(clock.seconds), lowered, initial)
 
 
 def _build(

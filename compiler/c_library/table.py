@@ -1,8 +1,8 @@
 """The table of a model's calls as the artifact stores it, for `libedgec`.
 
-JSON: `arena`, `workspace` and `stack` in bytes; `operands` as `[kind, number, offset, dtype, shape]`; `calls` as `[symbol,
-operands, nodes of the source model]`; `outputs` as indices of operands; and `snapshot`, the header of a snapshot of the
-model's state, so that one made in C can be restored in Python and the other way round.
+JSON: `arena`, `workspace` and `stack` in bytes; `operands` as `[kind, number, offset, dtype, shape]`; `calls` as
+`[symbol, operands, nodes of the source model]`; `outputs` as indices of operands; and `snapshot`, the header of a
+snapshot of the model's state, so that one made in C can be restored in Python and the other way round.
 """
 
 from __future__ import annotations

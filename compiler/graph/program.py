@@ -32,7 +32,9 @@ class _Reader:
     calls: list[tuple[str, tuple[int, ...]]] = field(default_factory=list)
     results: int = 0
 
-    def add(self, var: Expr, kind: Literal["input", "weight", "arena", "result"], number: int, at: int) -> None:
+    def add(
+        self, var: Expr, kind: Literal["input", "weight", "arena", "result"], number: int, at: int
+    ) -> None:
         if not is_tensor(var):
             raise _NoTable
         self.places[var] = len(self.operands)
@@ -96,4 +98,3 @@ def program_of(function: relax.Function, places: Sequence[Place]) -> Program | N
     except _NoTable:
         return None
     return Program(tuple(reader.operands), tuple(reader.calls), tuple(outputs))
-

@@ -1,8 +1,8 @@
 """The most memory that kernels take beside their arguments: workspace and stack.
 
-Both are upper bounds. Workspace is what `TVMBackendAllocWorkspace` is asked for: the buffers of a lowered kernel that do not
-stay on the stack. Stack is read from the machine code: every instruction that lowers the stack pointer by a constant counts,
-so a pattern found in the middle of another instruction can only make the figure larger.
+Both are upper bounds. Workspace is what `TVMBackendAllocWorkspace` is asked for: the buffers of a lowered kernel that
+do not stay on the stack. Stack is read from the machine code: every instruction that lowers the stack pointer by a
+constant counts, so a pattern found in the middle of another instruction can only make the figure larger.
 """
 
 from __future__ import annotations
@@ -21,8 +21,12 @@ from edgec.targets.target import Target
 
 _ALIGNMENT = 64
 _NESTED = 3  # a kernel calls its body, and that the function of a parallel loop
-_SAVED = 6 * 8 + 8 + 8 + _ALIGNMENT  # registers, return address and frame pointer of x86-64, and an aligned frame
-_LARGEST_FRAME = 1 << 20  # a larger constant is no frame: kernels keep no more than register tiles on the stack
+_SAVED = (
+    6 * 8 + 8 + 8 + _ALIGNMENT
+)  # registers, return address and frame pointer of x86-64, and an aligned frame
+_LARGEST_FRAME = (
+    1 << 20
+)  # a larger constant is no frame: kernels keep no more than register tiles on the stack
 _FUNCTION, _SYMTAB = 2, 2
 
 

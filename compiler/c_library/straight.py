@@ -1,0 +1,32 @@
+"""Whether a model is a sequence of kernels, which is what a library without a virtual machine can run."""
+
+from __future__ import annotations
+
+from edgec.compiler.errors import CompilerError
+from edgec.compiler.lowered import Lowered
+from edgec.targets.target import Target
+
+_ARTIFACT = "compile it as an artifact (without --format c)"
+
+
+class NotStraight(CompilerError):
+    """A model that is more than a sequence of kernels; the message says what else it needs."""
+
+
+def check_straight(lowered: Lowered, target: Target) -> None:
+    """Check that a model can be a C library.
+
+    Raises:
+        NotStraight: it cannot; the message says why.
+    """
+    if target.device_kind != "cpu":
+        raise NotStraight(
+            f"a C library runs on processors, and {target.name} is a {target.device_kind} device: {_ARTIFACT}"
+        )
+    if lowered.varies:
+        raise NotStraight(
+            "a C library has no virtual machine, and this model has branches, loops or sizes that are known only at run "
+            f"time: give its inputs fixed sizes with --input, or {_ARTIFACT}"
+        )
+    if lowered.plan is None or lowered.plan.program is None:
+        raise NotStraight(f"this model calls more than kernels, which a C library cannot: {_ARTIFACT}")

@@ -1,0 +1,84 @@
+/* What compiled kernels call: the start of a parallel loop, workspace, and the text of an error.
+ *
+ * Kernels find the first three in variables of theirs, __TVMBackend…, which whoever loads the kernels sets. */
+#include <stdio.h>
+#include <string.h>
+
+#include "engine.h"
+
+_Thread_local struct worker *current_worker;
+
+/* TVMParallelGroupEnv */
+struct environment {
+  void *sync;
+  int32_t tasks;
+};
+
+struct loop {
+  struct instance *instance;
+  parallel_body body;
+  void *data;
+  struct environment environment;
+  int failed;
+};
+
+static void run_task(void *work, int number) {
+  struct loop *loop = work;
+  struct worker *before = current_worker;
+  current_worker = &loop->instance->workers[number];
+  int failed = loop->body(number, &loop->environment, loop->data);
+  current_worker = before;
+  if (failed) __atomic_store_n(&loop->failed, failed, __ATOMIC_RELAXED);
+}
+
+static int run_here(struct loop *loop) {
+  for (int i = 0; i < loop->environment.tasks && !loop->failed; i++)
+    loop->failed = loop->body(i, &loop->environment, loop->data);
+  return loop->failed;
+}
+
+int launch_parallel(parallel_body body, void *data, int tasks) {
+  struct instance *one = current_worker->instance;
+  struct loop loop = {one, body, data, {NULL, tasks ? tasks : one->threads}, 0};
+  int inside = __atomic_exchange_n(&one->running, 2, __ATOMIC_RELAXED) == 2;
+  if (inside || loop.environment.tasks == 1 || loop.environment.tasks != one->threads) {
+    if (!tasks) loop.environment.tasks = 1;
+    run_here(&loop);
+  } else if (one->parallel) {
+    if (one->parallel(one->caller_pool, one->threads, run_task, &loop)) loop.failed = -1;
+  } else {
+    pool_run(&one->pool, run_task, &loop);
+  }
+  if (!inside) __atomic_store_n(&one->running, 1, __ATOMIC_RELAXED);
+  return loop.failed;
+}
+
+void *workspace_alloc(int device_type, int device, uint64_t bytes, int code, int bits) {
+  (void)device_type, (void)device, (void)code, (void)bits;
+  struct worker *own = current_worker;
+  uint64_t size = ROUND(bytes);
+  if (size < bytes || size > own->instance->program->workspace - own->used) return NULL;
+  void *place = own->workspace + own->used;
+  own->used += size;
+  return place;
+}
+
+int workspace_free(int device_type, int device, void *memory) {
+  (void)device_type, (void)device;
+  struct worker *own = current_worker;
+  uint64_t at = (uint64_t)((uint8_t *)memory - own->workspace);
+  if (at > own->used) return -1;
+  own->used = at; /* in the opposite order of allocation */
+  return 0;
+}
+
+void raised_from_parts(const char *kind, const char **parts, int32_t count) {
+  char text[384] = "";
+  size_t used = 0;
+  for (int32_t i = 0; i < count; i++)
+    if (parts[i] && used < sizeof text) {
+      int more = snprintf(text + used, sizeof text - used, "%s", parts[i]);
+      used += more > 0 ? (size_t)more : 0;
+    }
+  fail(RUN_FAILED, "%s: %s", kind, text);
+}
