@@ -25,7 +25,7 @@ def check_straight(lowered: Lowered, target: Target) -> None:
         )
     if lowered.varies:
         raise NotStraight(
-            "a C library has no virtual machine, and this model has branches, loops or sizes that are known only at run "
+            "a C library has no virtual machine, and this model has branches, loops or sizes known only at run "
             f"time: give its inputs fixed sizes with --input, or {_ARTIFACT}"
         )
     if lowered.plan is None or lowered.plan.program is None:
