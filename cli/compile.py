@@ -73,12 +73,17 @@ def command(
         typer.Option(
             "--output",
             "-o",
-            help="The artifact to write, or the folder for those of several targets. [default: NAME-TARGET.edge]",
+            help="The artifact to write, or the folder for those of several targets or a C library. "
+            "[default: NAME-TARGET.edge]",
         ),
     ] = None,
-    form: Annotated[compile_c.Format, typer.Option("--format", help=compile_c.FORMAT_HELP)] = compile_c.Format.edge,
+    form: Annotated[
+        compile_c.Format, typer.Option("--format", help=compile_c.FORMAT_HELP)
+    ] = compile_c.Format.edge,
     libc: Annotated[compile_c.Libc, typer.Option(help=compile_c.LIBC_HELP)] = compile_c.Libc.gnu,
-    weights: Annotated[compile_c.Weights, typer.Option(help=compile_c.WEIGHTS_HELP)] = compile_c.Weights.linked,
+    weights: Annotated[
+        compile_c.Weights, typer.Option(help=compile_c.WEIGHTS_HELP)
+    ] = compile_c.Weights.linked,
     inputs: Annotated[list[str] | None, typer.Option("--input", "-i", help=BUCKETS_HELP)] = None,
     card: Annotated[
         Path | None, typer.Option(help="The model card. [default: model.toml in the model's folder]")
@@ -260,7 +265,7 @@ def command(
         if as_json:
             emit_json(to_json(result) if library is None else to_json(result) | compile_c.to_json(library))
         else:
-            show(result)
+            show(result, library.folder if library else None)
     if library is not None and not as_json:
         compile_c.show(library)
 
@@ -276,14 +281,14 @@ def to_json(result: CompileResult) -> dict[str, Any]:
     }
 
 
-def show(result: CompileResult) -> None:
+def show(result: CompileResult, title: Path | None = None) -> None:
     """Print a summary: verification, speed, size and the slowest layers."""
     from edgec.compiler.report.html import size
 
     evidence, config = result.evidence, result.config
     total = sum(result.stages_s.values())
-    title = (str(result.artifact), "bold")
-    out.print(styled(title, f" for {config.target}, in {total:.1f} s"), soft_wrap=True)
+    name = (str(title or result.artifact), "bold")
+    out.print(styled(name, f" for {config.target}, in {total:.1f} s"), soft_wrap=True)
     if evidence["verified"]:
         worst = max(evidence["outputs"], key=lambda o: o["max_rel"], default=None)
         error = f", largest error {worst['max_abs']:.1e} ({worst['max_rel']:.0e} relative)" if worst else ""

@@ -38,7 +38,9 @@ class Weights(StrEnum):
     file = "file"
 
 
-FORMAT_HELP = "An artifact (edge), or a library for C programs (c): header and static library, without Python and TVM."
+FORMAT_HELP = (
+    "An artifact (edge), or a library for C programs (c): header and static library, without Python and TVM."
+)
 LIBC_HELP = "With --format c: the C library of the system."
 WEIGHTS_HELP = "With --format c: weights in the library, or in a file to map."
 
@@ -53,7 +55,9 @@ def check_options(output: Path | None, targets: int, sets: int, *, bundle_runtim
     if targets > 1:
         raise UsageError("a C library is for one target: compile for each on its own")
     if sets > 1:
-        raise UsageError("a C library takes one set of input shapes: compile one for each, with a --name of its own")
+        raise UsageError(
+            "a C library takes one set of input shapes: compile one for each, with a --name of its own"
+        )
     if bundle_runtime:
         raise UsageError("--bundle-runtime is for artifacts: a C library needs no runtime")
     if output is not None and output.exists() and not output.is_dir():
@@ -70,7 +74,9 @@ def place_of_artifact(form: Format, output: Path | None) -> Iterator[Path | None
         yield Path(folder) / "verified.edge"
 
 
-def write(result: CompileResult, target: Target, output: Path | None, libc: Libc, weights: Weights) -> CLibrary:
+def write(
+    result: CompileResult, target: Target, output: Path | None, libc: Libc, weights: Weights
+) -> CLibrary:
     """Write the C library of a model that was compiled and verified."""
     from edgec.compiler.c_library.build import build_c_library
 
