@@ -21,7 +21,8 @@ EXTRAS = {
 """Extra → the modules that its packages, and those that they require, provide to edgec."""
 
 NEEDS = {
-    "compile": ("compiler",), "verify": ("compiler",), "debug": ("compiler",), "demo": ("compiler", "fleet"),
+    "compile": ("compiler",), "verify": ("compiler",), "debug": ("compiler",), "runtime": ("compiler",),
+    "demo": ("compiler", "fleet"),
 }  # fmt: skip
 """Command → the extras without which it can do nothing. Others, such as `inspect`, need an extra in some uses only."""
 

@@ -44,6 +44,7 @@ STAGES = {
     "packages": "fetching packages",
     "unpack": "unpacking packages",
     "wheels": "fetching wheels",
+    "package": "packing edgec",
     "unpack-wheels": "unpacking wheels",
     "bytecode": "compiling Python modules",
     "reduce": "cutting the model, seconds",

@@ -229,7 +229,9 @@ class Updater:
         if current is None or current.digest != digest or not self._store.whole(digest):
             return False
         self._wait(self._host.settled(update.slot), "loading", self._settings.trial_timeout_s)
-        report: Report = self._wait(self._host.report(), "the report")
+        report: Report = self._wait(
+            self._host.report(), "the report", max(_WAIT_S, self._settings.trial_timeout_s)
+        )
         active = report.slots.get(update.slot, SlotCounters()).active
         return active is not None and active.manifest_digest == digest
 
@@ -258,7 +260,9 @@ class Updater:
         # On disk before it happens: a crash between here and the swap starts the candidate, on probation.
         self._deployments.advance(Step.PROBATION)
         try:
-            self._wait(self._host.swap(update.slot, token), "the swap")
+            # it waits for the frame in work, which takes a slow device longer than any request
+            limit_s = max(_WAIT_S, self._settings.trial_timeout_s)
+            self._wait(self._host.swap(update.slot, token), "the swap", limit_s)
         except UpdateError as error:
             self._roll_back(update, str(error), JobState.FAILED)
             return

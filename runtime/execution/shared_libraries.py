@@ -1,10 +1,10 @@
 """Find and load `libtvm_ffi.so` and `libtvm_runtime.so`, all that a compiled model needs of TVM.
 
 The first comes with the package `apache-tvm-ffi`. The second is searched for in this order: the one that the process
-has loaded already, the file named by `EDGEC_TVM_RUNTIME`, the folder of an installed `apache-tvm`, the library bundled
-with the artifact, the system's paths. Neither package is imported. The wheel takes precedence over the bundled library
-so that a program can still import tvm later: two copies of the runtime in one process would register their functions
-twice.
+has loaded already, the file named by `EDGEC_TVM_RUNTIME`, the folder of an installed `apache-tvm`, the library inside
+edgec's own wheel, the library bundled with the artifact, the system's paths. Neither package is imported. The wheel
+takes precedence over the bundled library so that a program can still import tvm later: two copies of the runtime in
+one process would register their functions twice.
 """
 
 from __future__ import annotations
@@ -177,7 +177,13 @@ def _find() -> Path | None:
         if not path.is_file():
             raise IncompatibleDevice(f"EDGEC_TVM_RUNTIME names {named}, where there is no {RUNTIME_LIBRARY}")
         return path.resolve()
-    return _in_wheel()
+    return _in_wheel() or _in_edgec()
+
+
+def _in_edgec() -> Path | None:
+    """The library inside edgec's own wheel for this architecture (`edgec runtime wheel`)."""
+    path = Path(__file__).parent.parent / "lib" / RUNTIME_LIBRARY
+    return path if path.is_file() else None
 
 
 def _in_system() -> Path | None:
@@ -234,7 +240,8 @@ def ensure_runtime(bundled: Callable[[str], bytes | None]) -> None:
         if path is None:
             raise IncompatibleDevice(
                 f"{RUNTIME_LIBRARY} was not found on this machine: set EDGEC_TVM_RUNTIME to it, install "
-                f"apache-tvm=={TVM}, or compile with --bundle-runtime"
+                f"edgec's wheel for this architecture (`edgec runtime wheel`) or apache-tvm=={TVM}, or compile with "
+                "--bundle-runtime"
             )
         _load(path)
 
