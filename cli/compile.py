@@ -283,7 +283,7 @@ def to_json(result: CompileResult) -> dict[str, Any]:
 
 def show(result: CompileResult, title: Path | None = None) -> None:
     """Print a summary: verification, speed, size and the slowest layers."""
-    from edgec.compiler.report.html import size
+    from edgec.compiler.report.sizes import size
 
     evidence, config = result.evidence, result.config
     total = sum(result.stages_s.values())
@@ -308,6 +308,7 @@ def show(result: CompileResult, title: Path | None = None) -> None:
             f"({evidence['threads']} threads, {t['runs']} runs)"
         )
     show_certificate(evidence["certificate"])
+    show_precisions(evidence.get("precision"))
     for bucket in evidence.get("buckets", [])[1:]:
         show_bucket(bucket)
     sizes = evidence["sizes"]
@@ -332,6 +333,18 @@ def show_certificate(certificate: dict[str, Any]) -> None:
     colour = "yellow" if certificate["verdict"] == SLOWER else "bold"
     for line in read_aloud(certificate):
         out.print(styled("  ", (line, colour if line.startswith(("It is", "-")) else "")), soft_wrap=True)
+
+
+def show_precisions(found: dict[str, Any] | None) -> None:
+    """Print the precisions that were compared, with time, size and loss of each."""
+    from edgec.compiler.report.precision import lines
+
+    if not found or len(found["variants"]) < 2:
+        return
+    for line in lines(found):
+        out.print(styled("  ", (line, "bold" if line.startswith("*") else "")), soft_wrap=True)
+    for note in found["notes"]:
+        out.print(styled("  ", (note, "yellow")), soft_wrap=True)
 
 
 def show_bucket(bucket: dict[str, Any]) -> None:

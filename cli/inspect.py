@@ -85,7 +85,7 @@ def artifact_json(artifact: Artifact) -> dict[str, Any]:
 
 def show_artifact(artifact: Artifact) -> None:
     """Print the contents of an artifact."""
-    from edgec.compiler.report.html import size
+    from edgec.compiler.report.sizes import size
 
     config = artifact.config
     title = (f"{config.name} {config.version}", "bold")
@@ -117,15 +117,29 @@ def show_artifact(artifact: Artifact) -> None:
 
         for number, line in enumerate(read_aloud(evidence["certificate"])):
             out.print(f"  {'speed' if number == 0 else '':<10} {line}", soft_wrap=True)
+    if evidence is not None and "precision" in evidence:
+        show_precision(evidence["precision"])
     table = Table("layer", "media type", "size", "digest")
     for layer in artifact.layers:
         table.add_row(layer.title, layer.media_type, size(layer.size), layer.digest[:19] + "…")
     out.print(table)
 
 
+def show_precision(found: dict[str, Any]) -> None:
+    """Print the precisions that were compared when an artifact was compiled."""
+    from edgec.compiler.report.precision import calibration_in_words, lines
+
+    for number, line in enumerate(lines(found)):
+        out.print(f"  {'precision' if number == 0 else '':<10} {line}", soft_wrap=True)
+    if "calibration" in found:
+        out.print(f"  {'':<10} {calibration_in_words(found['calibration'])}", soft_wrap=True)
+    for note in found["notes"]:
+        out.print(f"  {'':<10} {note}", soft_wrap=True)
+
+
 def show_work(shapes: Mapping[str, Shape], summary: ModelSummary) -> None:
     """Print the cost of an additional set of input shapes."""
-    from edgec.compiler.report.html import size
+    from edgec.compiler.report.sizes import size
 
     told = ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in shapes.items())
     if summary.missing:
@@ -137,7 +151,7 @@ def show_work(shapes: Mapping[str, Shape], summary: ModelSummary) -> None:
 
 def show_model(summary: ModelSummary, target: str) -> None:
     """Print a model's properties."""
-    from edgec.compiler.report.html import size
+    from edgec.compiler.report.sizes import size
 
     opsets = ", ".join(f"{domain} {version}" for domain, version in summary.opsets.items())
     out.print(styled((str(summary.path), "bold")), soft_wrap=True)

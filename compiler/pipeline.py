@@ -303,8 +303,6 @@ class _Task:
             backend = backend_of(self.target)
             variants = Variants(self.target, options, Path(folder), threads_here(options), self.progress)
             chosen = choose(source, backend, options, self.card, arrays, variants, self.progress)
-        for sentence in chosen.notes:
-            self.progress.note(sentence)
         return chosen.variant.built, to_json(chosen, options.precision)
 
 

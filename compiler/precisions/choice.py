@@ -242,14 +242,14 @@ class _Chooser:
     def _note_slower(self, name: str) -> None:
         """Say so, and why, where a variant is slower than fp32."""
         ours, wide = self.variants.measured[name].median_ms, self.variants.measured[FP32].median_ms
-        if ours <= wide:
+        if ours * FASTER <= wide:
             return
         narrow, before = self.variants.layer_ms(name), self.variants.layer_ms(FP32)
         lost = sorted(((narrow[at] - before.get(at, 0.0), at) for at in narrow), reverse=True)
         worst = [
-            f"{at} ({before.get(at, 0.0):.2f} to {narrow[at]:.2f} ms)" for ms, at in lost[:SHOWN] if ms > 0
+            f"{at} ({before.get(at, 0.0):.3g} to {narrow[at]:.3g} ms)" for ms, at in lost[:SHOWN] if ms > 0
         ]
         why = f": most of it in {', '.join(worst)}" if worst else ""
         self.notes.append(
-            f"{name} is slower than fp32 here, {ours:.2f} beside {wide:.2f} ms{why}; --precision auto takes the faster"
+            f"{name} is slower than fp32 here, {ours:.3g} beside {wide:.3g} ms{why}; --precision auto takes the faster"
         )

@@ -1,6 +1,7 @@
 """Calibration data: pictures, sounds or arrays, through the model card's own preprocessing.
 
-Nothing is kept in memory: a data set is a list of places, and an example is read when it is needed.
+A data set is a list of places: an example is read when it is needed, and kept for the next time while a fixed amount of
+memory lasts.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from edgec.runtime.errors import InputError
 from edgec.runtime.processing.input_files import PICTURES, SOUNDS, read_picture, read_sound
 
 LEAST = 16  # examples below which ranges and errors are guesses
+MOST_KEPT = 512 << 20  # bytes of examples in memory
 ENOUGH = 100  # what is recommended
 NEEDED = "100 to 500 pictures (or sounds, or arrays in an .npz file) like those that the model will see"
 LABELS = "labels"  # the array of an `.npz` file that holds class numbers or names
@@ -47,6 +49,22 @@ class Example:
     truth: Truth | None = None
 
 
+@dataclass
+class Kept:
+    """Examples that were read, within `MOST_KEPT`."""
+
+    examples: dict[int, Example] = field(default_factory=dict)
+    bytes: int = 0
+
+    def add(self, number: int, example: Example) -> Example:
+        """Keep an example if there is room."""
+        size = sum(int(array.nbytes) for inputs in example.inputs for array in inputs.values())
+        if self.bytes + size <= MOST_KEPT:
+            self.examples[number] = example
+            self.bytes += size
+        return example
+
+
 @dataclass(frozen=True)
 class Dataset:
     """Examples of a folder or file, read one at a time.
@@ -59,6 +77,7 @@ class Dataset:
         files: of a folder, in a fixed order.
         numbers: which examples belong to this set, ascending.
         truths: by file name relative to the folder, or by number.
+        kept: examples in memory, shared by the parts of a data set.
     """
 
     path: Path
@@ -68,12 +87,15 @@ class Dataset:
     files: tuple[Path, ...]
     numbers: tuple[int, ...]
     truths: Mapping[str, Truth] = field(default_factory=dict)
+    kept: Kept = field(default_factory=Kept, repr=False)
 
     def __len__(self) -> int:
         return len(self.numbers)
 
     def __iter__(self) -> Iterator[Example]:
-        return self._of_arrays() if self.kind == "arrays" and not self.files else self._of_files()
+        if all(number in self.kept.examples for number in self.numbers):
+            return iter([self.kept.examples[number] for number in self.numbers])
+        return self._of_files() if self.files else self._of_arrays()
 
     def first(self, count: int) -> Dataset:
         """At most `count` examples, spread over the set."""
@@ -93,10 +115,13 @@ class Dataset:
     def _of_files(self) -> Iterator[Example]:
         prepare = _Preparation(self.source, self.card)
         for number in self.numbers:
+            if number in self.kept.examples:
+                yield self.kept.examples[number]
+                continue
             file = self.files[number]
             name = file.relative_to(self.path).as_posix()
             example = prepare(file, self.kind)
-            yield replace(example, name=name, truth=self.truths.get(name))
+            yield self.kept.add(number, replace(example, name=name, truth=self.truths.get(name)))
 
     def _of_arrays(self) -> Iterator[Example]:
         wanted = set(self.numbers)
@@ -108,7 +133,8 @@ class Dataset:
                     for port in self.source.inputs
                 }
                 told = f"example {number} of {self.path.name}"
-                yield Example(told, (_finite(arrays, told),), truth=self.truths.get(str(number)))
+                example = Example(told, (_finite(arrays, told),), truth=self.truths.get(str(number)))
+                yield self.kept.add(number, example)
 
 
 def open_dataset(

@@ -13,9 +13,7 @@ from edgec.compiler.quantise.simulate import Simulation
 from edgec.compiler.verify.inputs import Arrays
 
 Runs = Callable[[Arrays], Arrays]
-MOST_KEPT = (
-    512 << 20
-)  # bytes of examples and of the float model's outputs that are kept for the next comparison
+MOST_KEPT = 512 << 20  # bytes of the float model's outputs that are kept for the next comparison
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,7 @@ class Evaluator:
     ) -> None:
         self.source, self.data, self.measure = source, data, measure
         self._exact = Simulation(source)
-        self._kept: dict[int, tuple[Example, Sequence[Arrays]]] = {}
+        self._kept: dict[int, Sequence[Arrays]] = {}
         self._bytes = 0
 
     def quality(self, run: Runs, data: Dataset | None = None) -> Quality:
@@ -104,16 +102,12 @@ class Evaluator:
 
     def _expected(self, data: Dataset) -> Iterator[tuple[Example, Sequence[Arrays]]]:
         """Each example with what the float model gives for its windows."""
-        if all(number in self._kept for number in data.numbers):
-            yield from (self._kept[number] for number in data.numbers)
-            return
         for number, example in zip(data.numbers, data, strict=True):
-            if number not in self._kept:
+            found = self._kept.get(number)
+            if found is None:
                 found = [self._exact.run(inputs) for inputs in example.inputs]
-                size = sum(int(a.nbytes) for one in (*found, *example.inputs) for a in one.values())
-                if self._bytes + size > MOST_KEPT:
-                    yield example, found
-                    continue
-                self._kept[number] = example, found
-                self._bytes += size
-            yield self._kept[number]
+                size = sum(int(a.nbytes) for one in found for a in one.values())
+                if self._bytes + size <= MOST_KEPT:
+                    self._kept[number] = found
+                    self._bytes += size
+            yield example, found

@@ -13,6 +13,7 @@ from edgec.compiler.progress import Progress
 from edgec.compiler.quantise.calibrators import Histogram, range_of
 from edgec.compiler.quantise.dataset import Dataset
 from edgec.compiler.quantise.evaluate import Evaluator
+from edgec.compiler.quantise.moments import Moments, gather
 from edgec.compiler.quantise.observe import observe
 from edgec.compiler.quantise.qdq import (
     Parameters,
@@ -21,6 +22,7 @@ from edgec.compiler.quantise.qdq import (
     grids_of,
     quantised_model,
 )
+from edgec.compiler.quantise.refine import corrected_bias, equalised, learned_rounding
 from edgec.compiler.quantise.structure import Structure
 
 GAIN = 0.98  # a refinement is kept if it leaves at most this share of the error
@@ -79,16 +81,52 @@ class Recipes:
 
     def best(self, calibrators: Sequence[str], few: Evaluator) -> tuple[Recipe, dict[str, float]]:
         """The recipe with the smallest error on a few examples, and the error of each that was tried."""
-        self.progress.stage("calibrate", len(self.data))
-        seen = self._seen(self.structure)
         tried: dict[str, float] = {}
-        made = [self._plain(self.structure, seen, name) for name in calibrators]
+
+        def better(before: Recipe, after: Recipe) -> Recipe:
+            tried[after.name] = few.of(after.model(after.everything)).error
+            return after if tried[after.name] <= GAIN * tried[before.name] else before
+
+        best = self._calibrated(self.structure, calibrators, few, tried)
+        flat = equalised(self.structure)
+        if flat is not None:
+            best = self._calibrated(Structure(flat), [best.calibrator], few, tried, best)
+        self.progress.stage("refine", len(few.data) + len(best.structure.layers))
+        moments = gather(best.structure, best.model(best.everything), few.data, self.progress.advance)
+        best = better(best, self._rounded(best, moments))
+        return better(best, _with_biases(best, moments)), tried
+
+    def _calibrated(
+        self,
+        structure: Structure,
+        calibrators: Sequence[str],
+        few: Evaluator,
+        tried: dict[str, float],
+        before: Recipe | None = None,
+    ) -> Recipe:
+        """The best of the calibrators on `structure`, or `before` if it is not better than that."""
+        self.progress.stage("calibrate", len(self.data))
+        seen = self._seen(structure)
+        applied = ("equalised channels",) if before else ()
+        made = [replace(self._plain(structure, seen, name), applied=applied) for name in calibrators]
         self.progress.stage("compare", len(made))
         for recipe in made:
             tried[recipe.name] = few.of(recipe.model(recipe.everything)).error
             self.progress.advance()
         best = min(made, key=lambda recipe: tried[recipe.name])
-        return best, tried
+        return best if before is None or tried[best.name] <= GAIN * tried[before.name] else before
+
+    def _rounded(self, recipe: Recipe, moments: Mapping[int, Moments]) -> Recipe:
+        """The recipe with learned rounding."""
+        structure, weights = recipe.structure, dict(recipe.parameters(recipe.everything).weights)
+        learned: dict[int, Weights] = {}
+        for layer in structure.layers:
+            if layer.position in moments:
+                at = layer.position
+                made = learned_rounding(structure, layer, weights[at], moments[at])
+                learned |= {} if made is None else {at: made}
+            self.progress.advance()
+        return replace(recipe, weights=learned, applied=(*recipe.applied, "learned rounding"))
 
     def _seen(self, structure: Structure) -> dict[str, Histogram]:
         tensors = list(structure.plan([layer.position for layer in structure.layers]).tensors)
@@ -97,3 +135,14 @@ class Recipes:
     def _plain(self, structure: Structure, seen: Mapping[str, Histogram], calibrator: str) -> Recipe:
         ranges = {name: range_of(histogram, calibrator) for name, histogram in seen.items()}
         return Recipe(structure, calibrator, ranges, self.signed)
+
+
+def _with_biases(recipe: Recipe, moments: Mapping[int, Moments]) -> Recipe:
+    """The recipe with corrected biases."""
+    structure, weights = recipe.structure, recipe.parameters(recipe.everything).weights
+    biases: dict[int, npt.NDArray[Any]] = {}
+    for layer in structure.layers:
+        if layer.position in moments:
+            made = corrected_bias(structure, layer, weights[layer.position], moments[layer.position])
+            biases |= {} if made is None else {layer.position: made}
+    return replace(recipe, biases=biases, applied=(*recipe.applied, "bias correction"))

@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from edgec.compiler.report import precision
 from edgec.compiler.report.certificate import read_aloud
+from edgec.compiler.report.sizes import size
 
 _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;color:#1c2733}
-h1{font-size:1.5rem;margin-bottom:.2rem}h2{font-size:1.1rem;margin-top:2rem}
+h1{font-size:1.5rem;margin-bottom:.2rem}h2{font-size:1.1rem;margin-top:2rem}h3{font-size:1rem;margin-top:1.4rem}
 table{border-collapse:collapse;width:100%}
 td,th{text-align:left;padding:.25rem .6rem;border-bottom:1px solid #e3e8ee}
 td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}.ok{color:#0a7d43}.bad{color:#b3261e}
@@ -33,6 +35,7 @@ def render(title: str, target: str, evidence: Mapping[str, Any]) -> str:
         _cards(evidence),
         _errors(evidence),
         _latency(evidence),
+        precision.section(evidence.get("precision")),
         _certificate(evidence.get("certificate")),
         _layers(evidence.get("layers", [])),
         _fallback(evidence.get("fallback", [])),
@@ -42,15 +45,6 @@ def render(title: str, target: str, evidence: Mapping[str, Any]) -> str:
         _pairs("Versions", evidence["versions"]),
     ]
     return "\n".join(part for part in parts if part) + "\n"
-
-
-def size(count: float) -> str:
-    """Bytes in words."""
-    for unit in ("B", "KB", "MB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.2f} GB"
 
 
 def _cards(evidence: Mapping[str, Any]) -> str:

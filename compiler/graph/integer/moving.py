@@ -177,4 +177,5 @@ def _resize(r: Rewriter, call: Call) -> Value | None:
             "cubic_exclude", "extrapolation_value",
         )
     }  # fmt: skip
+    attrs["roi"] = tuple(float(edge) for edge in attrs["roi"])
     return Coded(r.emit(relax.op.image.resize2d(value.data, call.args[1], **attrs)), value.scale, value.zero)

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from edgec.compiler.report.html import SHOWN_LAYERS, render, size
+from edgec.compiler.report.html import SHOWN_LAYERS, render
+from edgec.compiler.report.sizes import size
 
 
 def evidence(**changes: Any) -> dict[str, Any]:
