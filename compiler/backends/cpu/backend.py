@@ -23,6 +23,7 @@ from edgec.compiler.backends.cpu.timing import CpuTrials
 from edgec.compiler.backends.interface import Backend, Library, OperandsOf, ProgramLibrary, Runner, Workload
 from edgec.compiler.errors import TargetLacksPrecision
 from edgec.compiler.graph.attention import fuse_attention
+from edgec.compiler.graph.channel_moves import name_channel_moves
 from edgec.compiler.graph.control import Control
 from edgec.compiler.graph.one_dimensional import widen
 from edgec.compiler.graph.weave import Piece
@@ -54,7 +55,7 @@ class CpuBackend(Backend):
 
     def choose_layouts(self, mod: tvm.IRModule, operands_of: OperandsOf) -> tvm.IRModule:
         """Blocked layouts from end to end; attention and products with constant weights become template kernels."""
-        mod = fuse_attention(widen(mod), self.target.fp32_lanes)
+        mod = fuse_attention(name_channel_moves(widen(mod)), self.target.fp32_lanes)
         return plan_layouts(mod, self.target, operands_of)
 
     def workload_of(

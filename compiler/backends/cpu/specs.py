@@ -188,6 +188,116 @@ def lowest(dtype: str) -> float | int:
     return -math.inf if dtype.startswith("float") else int(np.iinfo(dtype).min)
 
 
+@dataclass(frozen=True)
+class Run:
+    """Channels in a row: number `k` of `count` is channel `first + k % wrap * step + k // wrap` of an operand.
+
+    With a `wrap` of 1 they are neighbours, with `wrap == count` `step` apart; in a shuffle of groups, `wrap` is the
+    number of groups. The operand `-1` stands for zeros.
+    """
+
+    operand: int
+    first: int
+    count: int
+    step: int = 1
+    wrap: int = 1
+
+    def channel(self, k: int) -> int:
+        """The operand's channel that is number `k`."""
+        return self.first + k % self.wrap * self.step + k // self.wrap
+
+
+@specification("channels")
+@dataclass(frozen=True)
+class ChannelsSpec:
+    """Channels of blocked tensors in another order: concatenations, slices, shuffles, channels of zeros.
+
+    Attributes:
+        channels: of each operand.
+        runs: of the result's channels, in order, as the fields of `Run`.
+    """
+
+    batch: int
+    channels: tuple[int, ...]
+    size: tuple[int, int]
+    runs: tuple[tuple[int, int, int, int, int], ...]
+    lanes: int
+    dtype: str = "float32"
+
+    @property
+    def out_channels(self) -> int:
+        """Channels of the result."""
+        return sum(count for _, _, count, _, _ in self.runs)
+
+    @property
+    def flops(self) -> int:
+        """Elements that move."""
+        return self.batch * self.out_channels * math.prod(self.size)
+
+
+@specification("unpack")
+@dataclass(frozen=True)
+class UnpackSpec:
+    """A blocked tensor as NCHW, with rows and columns of zeros around each image."""
+
+    batch: int
+    channels: int
+    size: tuple[int, int]
+    lanes: int
+    pad: tuple[int, int, int, int] = (0, 0, 0, 0)  # top, left, bottom, right
+    dtype: str = "float32"
+
+    @property
+    def flops(self) -> int:
+        """Elements that move."""
+        return self.batch * self.channels * math.prod(self.size)
+
+
+@specification("pack")
+@dataclass(frozen=True)
+class PackSpec:
+    """An NCHW tensor in blocks of channels."""
+
+    batch: int
+    channels: int
+    size: tuple[int, int]
+    lanes: int
+    dtype: str = "float32"
+
+    @property
+    def flops(self) -> int:
+        """Elements that move."""
+        return self.batch * self.channels * math.prod(self.size)
+
+
+@specification("planar")
+@dataclass(frozen=True)
+class PlanarSpec:
+    """A convolution of few output channels on NCHW tensors, whose padding is part of the input.
+
+    Attributes:
+        size: of the padded input.
+        stride: of rows; columns have none.
+    """
+
+    batch: int
+    in_channels: int
+    size: tuple[int, int]
+    out_channels: int
+    kernel: tuple[int, int]
+    dilation: tuple[int, int]
+    stride: int
+    out: tuple[int, int]
+    lanes: int
+    dtype: str = "float32"
+
+    @property
+    def flops(self) -> int:
+        """Floating point operations, a multiply-add counted as two."""
+        outputs = self.batch * self.out_channels * math.prod(self.out)
+        return 2 * outputs * self.in_channels * math.prod(self.kernel)
+
+
 _PARTS: dict[str, type[Any]] = {"window": Window, "query": View, "key": View, "value": View, "mask": View}
 specification("attention")(AttentionSpec)
 

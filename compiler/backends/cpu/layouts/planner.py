@@ -16,9 +16,11 @@ from tvm.tirx import PrimFunc
 
 from edgec.compiler.backends.cpu import relayout
 from edgec.compiler.backends.cpu.dot_instructions import operands_for
-from edgec.compiler.backends.cpu.layouts import integer_rules, rules
+from edgec.compiler.backends.cpu.layouts import channel_rules, integer_rules, registry, rules
 from edgec.compiler.backends.cpu.layouts.packing import block_channels
 from edgec.compiler.backends.cpu.layouts.value import Value
+from edgec.compiler.backends.cpu.specs import PackSpec, UnpackSpec
+from edgec.compiler.backends.cpu.templates import relayouts
 from edgec.compiler.backends.interface import OperandsOf
 from edgec.compiler.graph.rewrite import (
     Array,
@@ -34,6 +36,9 @@ from edgec.compiler.graph.rewrite import (
 from edgec.compiler.graph.sources import node_of
 from edgec.compiler.operands.operands import FLOAT32, Operands
 from edgec.targets.target import Target
+
+RULES = (rules, channel_rules)  # their import fills the registry
+LEAST_MOVED = 4096  # elements from which a change of layout is a kernel of its own: nothing is fused with it
 
 
 class LayoutPlanner(Walker):
@@ -53,7 +58,7 @@ class LayoutPlanner(Walker):
         """Give the old variable `var` its new value."""
         if isinstance(value, Call):
             self.definitions[var] = value
-            rule = rules.RULES.get(op_name(value))
+            rule = registry.RULES.get(op_name(value))
             made = integer_rules.of(self, value) if is_tensor(value) else None
             if made is None:
                 made = rule(self, value) if rule is not None and is_tensor(value) else None
@@ -105,6 +110,10 @@ class LayoutPlanner(Walker):
         if shape[2:4] == (1, 1) and value.channels % self.lanes == 0:
             dims = (shape[0], 1, 1, value.channels) if nhwc else (shape[0], value.channels, 1, 1)
             return self.emit(relax.op.reshape(value.blocked, dims))
+        if not nhwc and dtype_of(value.blocked) == "float32":
+            spec = UnpackSpec(shape[0], value.channels, (shape[2], shape[3]), self.lanes)
+            if spec.flops >= LEAST_MOVED and relayouts.applies(spec):
+                return self.call(relayouts.unpack(spec), "unpack", value.blocked)
         return self.call(
             relayout.unpack(shape, value.channels, dtype_of(value.blocked), nhwc), "unpack", value.blocked
         )
@@ -133,12 +142,20 @@ class LayoutPlanner(Walker):
         if value.blocked is None:
             value.plain = self.plain(expr)
             source = value.nhwc if value.nhwc is not None else value.plain
-            kernel = relayout.pack(shape_of(source), self.lanes, dtype_of(source), value.nhwc is not None)
+            kernel = self._pack(source, nhwc=value.nhwc is not None)
             value.blocked = self.call(kernel, "pack", source)
             value.channels = shape_of(value.plain)[1]
             if isinstance(expr, relax.Var):
                 self.values[expr] = value
         return value.blocked
+
+    def _pack(self, source: Expr, *, nhwc: bool) -> PrimFunc:
+        shape, dtype = shape_of(source), dtype_of(source)
+        if not nhwc and dtype == "float32":
+            spec = PackSpec(shape[0], shape[1], (shape[2], shape[3]), self.lanes)
+            if spec.flops >= LEAST_MOVED and relayouts.applies(spec):
+                return relayouts.pack(spec)
+        return relayout.pack(shape, self.lanes, dtype, nhwc)
 
     def operands(self, inner: int) -> Operands:
         """What the current layer multiplies, along a reduced axis of `inner` elements: no step may be left over."""

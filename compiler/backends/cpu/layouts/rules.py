@@ -6,39 +6,27 @@ or None when the operator needs plain tensors.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from tvm import relax
 from tvm.ir import Call
 
-from edgec.compiler.backends.cpu import compute, relayout
+from edgec.compiler.backends.cpu import compute
 from edgec.compiler.backends.cpu.layouts.packing import (
     merge_groups,
     pack_conv,
     pack_dense,
     pack_depthwise,
 )
+from edgec.compiler.backends.cpu.layouts.planar_convolution import planar_convolution
+from edgec.compiler.backends.cpu.layouts.registry import rule
 from edgec.compiler.backends.cpu.layouts.value import Plan, Value
 from edgec.compiler.backends.cpu.specs import ConvSpec, DenseSpec, MatmulSpec, PoolSpec, Window
 from edgec.compiler.backends.cpu.templates import normalisation
 from edgec.compiler.graph.operators import UNARY
 from edgec.compiler.graph.rewrite import Expr, array_of, constant, dtype_of, op_name, shape_of
 from edgec.compiler.operands.operands import FLOAT32
-
-Rule = Callable[[Plan, Call], Value | None]
-RULES: dict[str, Rule] = {}
-
-
-def rule(*names: str) -> Callable[[Rule], Rule]:
-    """Register a rule for operators."""
-
-    def register(function: Rule) -> Rule:
-        for name in names:
-            RULES[name] = function
-        return function
-
-    return register
 
 
 def _value(blocked: Expr, channels: int) -> Value:
@@ -80,6 +68,10 @@ def _conv2d(plan: Plan, call: Call) -> Value | None:
         weight, groups = merge_groups(weight, groups, channels, lanes)
     in_block = 0 if channels < lanes and not plan.is_blocked(call.args[0]) and groups == 1 else lanes
     operands = plan.operands(weight.shape[1]) if in_block else FLOAT32
+    if groups == 1 and operands is FLOAT32:
+        made = planar_convolution(plan, call, weight, window)
+        if made is not None:
+            return made
     spec = ConvSpec(
         batch,
         channels,
@@ -224,18 +216,6 @@ def _reshaped(plan: Plan, expr: Expr, shape: tuple[int, ...]) -> Expr:
         if array is None
         else constant(array.reshape(shape))
     )
-
-
-@rule("concat")
-def _concat(plan: Plan, call: Call) -> Value | None:
-    fields = list(call.args[0].fields) if hasattr(call.args[0], "fields") else []
-    shape = shape_of(call)
-    if len(shape) != 4 or int(call.attrs.axis) % 4 != 1 or not any(plan.is_blocked(f) for f in fields):
-        return None
-    counts = tuple(shape_of(f)[1] for f in fields)
-    args = [plan.blocked(f) for f in fields]
-    blocked = (shape[0], -(-shape[1] // plan.lanes), shape[2], shape[3], plan.lanes)
-    return _value(plan.call(relayout.concat(counts, blocked, dtype_of(call)), "concat", *args), shape[1])
 
 
 @rule("image.resize2d")

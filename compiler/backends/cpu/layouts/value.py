@@ -10,6 +10,7 @@ from tvm.tirx import PrimFunc
 
 from edgec.compiler.graph.rewrite import Array, Expr
 from edgec.compiler.operands.operands import Operands
+from edgec.targets.target import Target
 
 
 @dataclass
@@ -35,6 +36,10 @@ class Value:
 
 class Plan(Protocol):
     """The planner as the rules see it. Expressions passed in are those of the old function."""
+
+    @property
+    def target(self) -> Target:
+        """The hardware."""
 
     @property
     def lanes(self) -> int:

@@ -77,6 +77,11 @@ def vector_load(buffer: Buffer, indices: Sequence[Index], lanes: int) -> Expr:
     return buffer.vload([index(i) for i in indices], f"{buffer_dtype(buffer)}x{lanes}")
 
 
+def shuffled(vectors: Sequence[Expr], places: Sequence[int]) -> Expr:
+    """The elements at `places` of vectors in a row."""
+    return tirx.Shuffle(list(vectors), [tirx.IntImm("int32", place) for place in places])
+
+
 def prefetch(element: Expr) -> Stmt:
     """Prefetch the cache line of `element`, a load from a buffer; its address may be out of bounds: nothing is read."""
     read, keep, data = (tirx.IntImm("int32", value) for value in (0, 3, 1))
@@ -158,6 +163,28 @@ class Accumulators:
     def element(self, k: Index, lane: Expr) -> Expr:
         """One lane of register `k`, for use inside a vectorised loop."""
         return self.buffer[index(k) * const(self.lanes) + lane]
+
+
+def transpose(tile: Accumulators, number: int) -> list[Stmt]:
+    """Transpose a square tile of `number` vectors, which needs twice as many registers: the second half is scratch.
+
+    Each pass interleaves vector `i` with vector `i + number / 2`: that rotates the bits of (row, column) by one place,
+    so after as many passes as a row has bits they have changed places. The result is where `transposed` says.
+    """
+    half, steps, at = number // 2, list[Stmt](), 0
+    for _ in range(number.bit_length() - 1):
+        for i in range(half):
+            pair = [tile.get(at + i), tile.get(at + half + i)]
+            for high in (0, 1):
+                places = [high * half + k // 2 + k % 2 * number for k in range(number)]
+                steps.append(tile.set(number - at + 2 * i + high, shuffled(pair, places)))
+        at = number - at
+    return steps
+
+
+def transposed(number: int) -> int:
+    """The register of the first vector of the result of `transpose`."""
+    return number if (number.bit_length() - 1) % 2 else 0
 
 
 def vectorised(lanes: int, body: Callable[[Expr], Stmt]) -> Stmt:

@@ -6,7 +6,16 @@ from tvm.tirx import PrimFunc
 
 from edgec.compiler.backends.cpu.single_operations import promised
 from edgec.compiler.backends.cpu.specs import decode
-from edgec.compiler.backends.cpu.templates import attention, convolution, dense, matmul, sliding
+from edgec.compiler.backends.cpu.templates import (
+    attention,
+    channels,
+    convolution,
+    dense,
+    matmul,
+    planar,
+    relayouts,
+    sliding,
+)
 from edgec.compiler.backends.cpu.templates.epilogue import split_epilogue
 from edgec.compiler.backends.cpu.templates.template import Request, Template
 from edgec.compiler.backends.interface import FAMILY, Workload
@@ -17,6 +26,7 @@ from edgec.targets.target import Target
 # The first that claims a specification makes its kernels.
 TEMPLATES: list[Template] = [
     convolution.TEMPLATE, sliding.DEPTHWISE, sliding.POOL, dense.TEMPLATE, matmul.TEMPLATE, attention.TEMPLATE,
+    channels.TEMPLATE, planar.TEMPLATE, relayouts.TEMPLATE,
 ]  # fmt: skip
 # Waking the thread pool costs some microseconds: a kernel of fewer operations, or bytes moved, runs on one thread.
 PARALLEL_FLOPS = 200_000

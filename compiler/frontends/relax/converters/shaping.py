@@ -12,7 +12,9 @@ from edgec.compiler.frontends.relax.converters.registry import (
     Node,
     axis_of,
     converts,
+    is_constant,
     reshaped,
+    value_of,
 )
 
 
@@ -31,6 +33,22 @@ def _reshape(node: Node) -> Expr:
     if int(np.prod(wanted)) != total or -1 in wanted:
         raise CannotConvert(f"the shape {list(shape)} cannot become {wanted}")
     return node.input(0) if tuple(wanted) == shape else reshaped(node.input(0), wanted)
+
+
+@converts("Pad")
+def _pad(node: Node) -> Expr:
+    """Constants around an image, as an operator that layouts know; other pads are TVM's."""
+    known = all(is_constant(expr) for expr in node.inputs[1:] if expr is not None)
+    pads = node.ints("pads", 1) if known else None
+    if pads is None or node.dtype(0) != "float32" or node.rank(0) != 4 or len(pads) != 8 or node.has(3):
+        raise LeaveToTvm
+    mode = node.attrs.get("mode", "constant")
+    if mode not in ("constant", b"constant") or min(pads) < 0:
+        raise LeaveToTvm
+    value = node.attrs.get("value", 0.0) if not node.has(2) else float(value_of(node.input(2)).reshape(-1)[0])
+    return relax.op.nn.pad(
+        node.input(0), [width for axis in range(4) for width in pads[axis::4]], "constant", value
+    )
 
 
 @converts("Flatten")

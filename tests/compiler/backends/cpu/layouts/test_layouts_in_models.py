@@ -69,3 +69,31 @@ def test_a_factor_that_float32_rounds_still_resizes_in_vectors(tmp_path: Path, s
         ops
     )  # a kernel of its own: gathered channel by channel it would take thrice as long
     assert not {"matmul", "dense"} & set(ops), ops
+
+
+def test_channels_move_in_blocks(tmp_path: Path) -> None:
+    """A shuffle of groups, a slice of channels and channels of zeros between convolutions need no plain tensor."""
+    net = Chain(1, 16, 12, 36)
+    net.add("Conv", net.random(24, 16, 3, 3), pads=[1] * 4)
+    net.add("Reshape", np.array([1, 2, 12, 12, 36]))
+    net.add("Transpose", perm=[0, 2, 1, 3, 4])
+    net.add("Reshape", np.array([1, 24, 12, 36]))
+    net.add("Conv", net.random(40, 24, 1, 1))
+    net.add("Slice", np.array([3]), np.array([40]), np.array([1]), np.array([2]))
+    net.add("Conv", net.random(20, 19, 1, 1))
+    net.add("Pad", np.array([0, 0, 0, 0, 0, 6, 0, 0]), np.array(0, np.float32))
+    net.add("Relu")
+    net.add("Conv", net.random(32, 26, 1, 1))
+    ops = net.kernels(tmp_path)
+    assert ops.count("channels") == 3
+    assert len(ops) <= 3 + 4 + 2, ops  # beside the convolutions, the ways into blocks and out of them
+
+
+def test_few_output_channels_are_computed_in_rows(tmp_path: Path) -> None:
+    net = Chain(1, 16, 40, 53)
+    net.add("Conv", net.random(16, 16, 3, 3), pads=[1] * 4)
+    net.add("Conv", net.random(2, 16, 3, 3), net.random(2, 1)[:, 0], pads=[1, 0, 1, 2])
+    net.add("Sigmoid")
+    ops = net.kernels(tmp_path)
+    assert "planar" in ops
+    assert len(ops) <= 4, ops  # the way into blocks, a convolution, the way out with its padding, the rows
