@@ -249,3 +249,19 @@ def grid_sample(draw: Draw) -> Sample:
     x = draw.reals([n, draw.within(1, 2), *draw.many(axes, 2, 5)])
     grid = draw.rng.uniform(-1.6, 1.6, (n, *draw.many(axes, 1, 4), axes)).astype("float32")
     return Sample("GridSample", (x, grid), attrs, 20 if axes == 3 else draw.pick((20, 22)), rtol=1e-3)
+
+
+@family
+def roi_align(draw: Draw) -> Sample:
+    images, channels, height, width = draw.within(1, 2), draw.pick((1, 3, 8)), *draw.many(2, 2, 8)
+    x = draw.reals([images, channels, height, width], draw.pick(("float32", "float32", "float64")))
+    count = draw.within(1, 4)
+    low = draw.rng.uniform(-4, 16, (count, 2))
+    regions = np.concatenate([low, low + draw.rng.uniform(0.1, 20, (count, 2))], -1).astype(x.dtype)
+    batch = draw.integers([count], "int64", 0, images - 1)
+    opset = draw.pick((16, 22))  # the evaluator takes version 10 for 16
+    attrs: dict[str, Any] = {"mode": draw.pick(("avg", "avg", "max")), "sampling_ratio": draw.within(0, 3)}
+    attrs |= {"output_height": draw.within(1, 4), "output_width": draw.within(1, 4), "spatial_scale": 0.5}
+    if draw.chance():
+        attrs["coordinate_transformation_mode"] = draw.pick(("half_pixel", "output_half_pixel"))
+    return Sample("RoiAlign", (x, regions, batch), attrs, opset, rtol=1e-4)
