@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 from onnx import TensorProto, helper
 
+from edgec.compiler.frontends.onnx.ort_session import open_session
 from edgec.compiler.frontends.source import SourceModel
 from edgec.compiler.options import BF16_SHARE
 from edgec.compiler.verify.inputs import Arrays
@@ -101,9 +101,7 @@ def _rounded(node: onnx.NodeProto, position: int, switch: str) -> list[onnx.Node
 def _measurer(
     model: onnx.ModelProto, layers: Sequence[Layer], inputs: Arrays
 ) -> Callable[[Sequence[Layer]], float]:
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = open_session(model.SerializeToString(), threads=0)
 
     def run(chosen: Sequence[Layer]) -> list[np.ndarray]:
         on = {layer.node for layer in chosen}

@@ -12,7 +12,7 @@ from onnx import ModelProto
 
 from edgec.compiler.errors import ModelError
 from edgec.compiler.frontends.onnx.graphs import nodes_of
-from edgec.compiler.frontends.onnx.ort_session import ORT_ERRORS, UNSOUND
+from edgec.compiler.frontends.onnx.ort_session import ORT_ERRORS, open_session
 from edgec.compiler.frontends.onnx.reference_evaluator import STANDARD_DESCRIPTION, Standard
 from edgec.compiler.frontends.source import SourceModel
 from edgec.compiler.verify.inputs import Arrays
@@ -122,14 +122,7 @@ def is_standard(model: ModelProto) -> bool:
 
 def session_of(content: bytes, way: Way = PLAIN, threads: int = 1) -> Any:  # noqa: ANN401 - it has no static types
     """A session of ONNX Runtime on a serialised model."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 4
-    for setting in way.settings:
-        options.add_session_config_entry(setting, "1")
-    return ort.InferenceSession(
-        content, options, providers=["CPUExecutionProvider"], disabled_optimizers=UNSOUND
-    )
+    return open_session(content, threads=threads, settings=way.settings)
 
 
 def _describe(way: Way) -> str:

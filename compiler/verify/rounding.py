@@ -15,10 +15,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime as ort
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 
-from edgec.compiler.frontends.onnx.ort_session import ORT_ERRORS
+from edgec.compiler.frontends.onnx.ort_session import ORT_ERRORS, open_session
 from edgec.compiler.frontends.source import SourceModel
 from edgec.compiler.verify.inputs import Arrays
 
@@ -113,13 +112,10 @@ def perturbed_runs(source: SourceModel, inputs: Arrays, threads: int = 1) -> lis
     if any(node.op_type in NESTED for node in source.model.graph.node):
         return []
     model, factors = _with_factors(source.model)
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = threads
     names = [port.name for port in source.outputs]
     runs: list[Arrays] = []
     try:
-        session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        session = open_session(model.SerializeToString(), threads=threads)
         for sign in (1, -1):  # in opposite directions: two draws might agree by chance
             rng = np.random.default_rng(SEED)
             given = {**perturbed(inputs, rng, sign), **_drawn(factors, rng, sign)}

@@ -225,10 +225,10 @@ def _compile(request: Request) -> None:
 def _values(request: Request) -> None:
     """Write `model.onnx`, the model as it was read with static shapes, and `values.npz`, as far as it runs."""
     import numpy as np
-    import onnxruntime as ort
     from onnx import ModelProto, ValueInfoProto
 
     from edgec.compiler.frontends import load_source
+    from edgec.compiler.frontends.onnx.ort_session import open_session
     from edgec.compiler.options import CompileOptions
     from edgec.compiler.verify.inputs import make_inputs, read_inputs
 
@@ -243,9 +243,7 @@ def _values(request: Request) -> None:
     opened.graph.output.extend(ValueInfoProto(name=name) for name in made)
     values = {name: np.asarray(array) for name, array in inputs.items()}
     with suppress(Exception):  # a model that it does not run is cut without values
-        how = ort.SessionOptions()
-        how.log_severity_level = 4
-        session = ort.InferenceSession(opened.SerializeToString(), how)
+        session = open_session(opened.SerializeToString(), threads=0)
         names = [value.name for value in session.get_outputs()]
         found = dict(zip(names, session.run(names, inputs), strict=True))
         values |= {name: array for name, array in found.items() if isinstance(array, np.ndarray)}

@@ -1,13 +1,16 @@
-"""Expand operators without a converter into simpler ones, where the standard defines them as functions."""
+"""Expand operators without a converter into simpler ones, by the standard's definitions or those of `microsoft`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 import onnx
-from onnx import FunctionProto, ModelProto, NodeProto, TypeProto, inliner
+from onnx import FunctionProto, ModelProto, NodeProto, TypeProto, inliner, numpy_helper
+
+from edgec.compiler.frontends.onnx import microsoft
 
 DOMAIN = "edgec.expanded"
+MICROSOFT = "com.microsoft"
 MOST_ROUNDS = 8  # of expansion: in a damaged model, a definition may come back to its own operator
 
 
@@ -27,11 +30,19 @@ def expand(model: ModelProto, has_converter: Callable[[NodeProto], bool]) -> Mod
     types = {value.name: value.type for value in (*graph.input, *graph.value_info, *graph.output)}
     for tensor in graph.initializer:
         types[tensor.name] = onnx.helper.make_tensor_type_proto(tensor.data_type, list(tensor.dims))
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+
+    def stored(name: str) -> microsoft.Array | None:
+        return numpy_helper.to_array(constants[name]) if name in constants else None
+
     versions = {entry.domain: entry.version for entry in copy.opset_import}
     for number, node in enumerate(graph.node):
         if has_converter(node):
             continue
-        definition = _definition(node, versions.get(node.domain, 1), types)
+        if node.domain == MICROSOFT:
+            definition = microsoft.definition(node, versions.get("", 1), types, stored)
+        else:
+            definition = _definition(node, versions.get(node.domain, 1), types)
         if definition is None:
             continue
         definition.name, definition.domain = f"{node.op_type}_{number}", DOMAIN

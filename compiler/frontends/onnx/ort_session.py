@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import resource
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -36,20 +36,64 @@ UNSOUND = ["QDQPropagationTransformer"]
 MOST_MEMORY = 12 << 30  # bytes that folding may allocate on top of what the process has
 
 
+def open_session(
+    content: bytes | str,
+    *,
+    threads: int = 1,
+    settings: Sequence[str] = (),
+    profile: str = "",
+    refine: Callable[[ort.SessionOptions], None] | None = None,
+) -> ort.InferenceSession:
+    """A session of ONNX Runtime on a serialised model, or on a file, without the optimiser that is `UNSOUND`.
+
+    Args:
+        content: of the model, or the path of its file.
+        threads: for its operators.
+        settings: entries of the session's configuration to set to 1.
+        profile: a prefix of the file for a profile of the runs; none by default.
+        refine: changes further options.
+
+    Raises:
+        Exception: one of `ORT_ERRORS` if it rejects the model.
+    """
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 4
+    for setting in settings:
+        options.add_session_config_entry(setting, "1")
+    if profile:
+        options.enable_profiling, options.profile_file_prefix = True, profile
+    if refine is not None:
+        refine(options)
+    return ort.InferenceSession(
+        content, options, providers=["CPUExecutionProvider"], disabled_optimizers=UNSOUND
+    )
+
+
+def reason(error: Exception | None) -> str:
+    """Why ONNX Runtime fails, in a line without its codes and the places in its sources."""
+    told = re.sub(r"/onnxruntime\S*/\S+:\d+ .*?\) ", "", str(error).strip())
+    told = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", told)
+    told = re.sub(
+        r"^Non-zero status code returned while running \S+ node\. Name:'.*?' Status Message: ", "", told
+    )
+    return told.splitlines()[0][:200] if told else "without a reason"
+
+
 def fold(model: ModelProto) -> ModelProto | None:
     """The model after ONNX Runtime's basic optimisations, or None if ONNX Runtime rejects it."""
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    options.log_severity_level = 4
-    options.intra_op_num_threads = 1
     # operators that the standard defines by others stay whole: one converter does better than a dozen nodes
-    options.add_session_config_entry("session.disable_aot_function_inlining", "1")
+    whole = ["session.disable_aot_function_inlining"]
     with tempfile.TemporaryDirectory(prefix="edgec-fold-") as folder:
         file = Path(folder) / "folded.onnx"
-        options.optimized_model_filepath = str(file)
+
+        def basic(options: ort.SessionOptions) -> None:
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+            options.optimized_model_filepath = str(file)
+
         try:
             with bounded_memory(MOST_MEMORY):
-                ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+                open_session(model.SerializeToString(), settings=whole, refine=basic)
         except (*ORT_ERRORS, MemoryError):
             return None
         return onnx.load(file)
@@ -75,29 +119,16 @@ def runs_in_onnxruntime(content: bytes) -> bool:
 
 def objection(content: bytes) -> str | None:
     """Why ONNX Runtime rejects a serialised model; None if it accepts it."""
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
     try:
-        ort.InferenceSession(
-            content, options, providers=["CPUExecutionProvider"], disabled_optimizers=UNSOUND
-        )
+        open_session(content)
     except ORT_ERRORS as error:
-        told = re.sub(r"/onnxruntime\S*/\S+:\d+ .*?\) ", "", str(error).strip())  # where in its sources
-        return told.splitlines()[0][:200] if told else "without a reason"
+        return reason(error)
     return None
 
 
 def outputs_of(model: ModelProto, inputs: dict[str, Any]) -> list[Any] | None:
     """The outputs that ONNX Runtime computes; None if it cannot run the model."""
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
     try:
-        session = ort.InferenceSession(
-            model.SerializeToString(),
-            options,
-            providers=["CPUExecutionProvider"],
-            disabled_optimizers=UNSOUND,
-        )
-        return list(session.run(None, inputs))
+        return list(open_session(model.SerializeToString()).run(None, inputs))
     except ORT_ERRORS:
         return None

@@ -11,6 +11,7 @@ from onnx import ModelProto, NodeProto, ValueInfoProto
 
 from edgec.compiler.errors import ModelError, opening
 from edgec.compiler.frontends.onnx import bfloat16, functions, legacy_broadcast, ml_outputs, opsets, shapes
+from edgec.compiler.frontends.onnx.contradictions import contradiction
 from edgec.compiler.frontends.onnx.deviations import deviates
 from edgec.compiler.frontends.onnx.equivalence import computes_alike, follows_standard
 from edgec.compiler.frontends.onnx.folding import fold_shapes
@@ -103,6 +104,12 @@ def _require_valid(given: ModelProto, path: Path, why: str) -> None:
 
     A model with operators that neither knows is passed on: the importer names each of them.
     """
+    wrong = contradiction(given)
+    if wrong is not None:
+        raise ModelError(
+            f"{path}: contradicts the ONNX standard at {wrong}\n"
+            "Mend that node or export the model again; onnx.checker.check_model(model, full_check=True) names it, too."
+        )
     trusted = is_valid(given) and not legacy_broadcast.broadcasts_by_attribute(given)
     if not trusted and knows_operators(given):
         raise ModelError(

@@ -13,7 +13,7 @@ import tvm
 from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
 from tvm import relax
 
-from edgec.compiler.errors import InternalError, Unsupported, UnsupportedModel
+from edgec.compiler.errors import InternalError, ModelError, Unsupported, UnsupportedModel
 from edgec.compiler.frontends.onnx.graphs import free_names
 from edgec.compiler.frontends.onnx.opsets import opset_of
 from edgec.compiler.frontends.onnx.quantised_weights import integer_constants
@@ -281,6 +281,7 @@ class Importer:
 
         Raises:
             CannotConvert: it cannot be expressed.
+            ModelError: it fails for any inputs of these shapes.
             InternalError: its converter fails in any other way.
         """
         if not has_converter(node):
@@ -295,10 +296,21 @@ class Importer:
             return
         try:
             self._bind(node, self._results(node, inputs, scope), scope)
-        except (CannotConvert, InternalError):
+        except (CannotConvert, InternalError, ModelError):
             raise
-        except Exception as error:  # a defect of edgec, which must not pass for "cannot convert"
+        except (
+            Exception
+        ) as error:  # a defect of the model or of edgec, which must not pass for "cannot convert"
             name = self._label(self._origin(node))
+            alone = helper.make_graph(
+                [node], "node", [], [helper.make_empty_tensor_value_info(node.output[0])]
+            )
+            why = why_it_fails(alone, scope.values, self.source.model)
+            if why is not None:
+                raise ModelError(
+                    f"{self.source.path}: the inputs of {node.op_type} {name!r} do not fit together: {why}\n"
+                    "Mend that node or export the model again; ONNX Runtime fails on it, too."
+                ) from error
             raise InternalError(
                 f"internal error in the converter of {node.op_type} at {name!r} ({type(error).__name__}: "
                 f"{tvm_converters.telling_line(error)}); please report it, with the model if you can"

@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-import onnxruntime as ort
 from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from edgec.compiler.frontends.onnx.graphs import free_names
-from edgec.compiler.frontends.onnx.ort_session import ORT_ERRORS, objection
+from edgec.compiler.frontends.onnx.ort_session import ORT_ERRORS, objection, open_session, reason
 from edgec.compiler.frontends.relax.builder import Array, Expr
 from edgec.compiler.frontends.relax.converters.registry import dtype_of, is_constant, shape_of, value_of
 from edgec.compiler.frontends.relax.dims import is_static
@@ -45,8 +44,6 @@ def why_it_fails(graph: GraphProto, outer: Mapping[str, Expr], model: ModelProto
         list(graph.node), "branch", inputs, list(graph.output), [*graph.initializer, *stored]
     )
     whole = helper.make_model(alone, opset_imports=list(model.opset_import), ir_version=model.ir_version)
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
     why = objection(whole.SerializeToString())
     if why is not None:
         for value in whole.graph.input:
@@ -54,8 +51,7 @@ def why_it_fails(graph: GraphProto, outer: Mapping[str, Expr], model: ModelProto
         # accepted without the shapes, it is these that do not fit
         return why if objection(whole.SerializeToString()) is None else None
     try:
-        session = ort.InferenceSession(whole.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        session.run(None, arrays)
+        open_session(whole.SerializeToString()).run(None, arrays)
     except ORT_ERRORS as error:
-        return str(error).strip().splitlines()[0][:200]
+        return reason(error)
     return None

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from onnx import ValueInfoProto, helper, numpy_helper
 
-from edgec.compiler.frontends.onnx.ort_session import ORT_ERRORS
+from edgec.compiler.frontends.onnx.ort_session import ORT_ERRORS, open_session
 from edgec.compiler.frontends.source import State
 from edgec.compiler.frontends.tflite.flat import Model, Operator
 from edgec.compiler.frontends.tflite.graph import Array, Refused, Variable, Writer, is_quantised
@@ -198,12 +198,10 @@ def _evaluated(g: Writer, value: str) -> Array:
     for tensor in g.initialisers:
         if tensor.name == value:
             return np.asarray(numpy_helper.to_array(tensor))
-    import onnxruntime as ort
-
     graph = helper.make_graph(g.nodes, "once", [], [ValueInfoProto(name=value)], g.initialisers)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
     try:
-        session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        session = open_session(model.SerializeToString())
         made: Any = session.run([value], {})[0]
     except ORT_ERRORS as error:
         raise Refused(f"the initial value of a variable cannot be computed: {error}") from error

@@ -8,7 +8,7 @@ from dataclasses import replace
 from onnx import GraphProto, TensorProto, helper
 from tvm import relax
 
-from edgec.compiler.errors import InternalError
+from edgec.compiler.errors import InternalError, ModelError
 from edgec.compiler.frontends.relax.amounts import as_tensor
 from edgec.compiler.frontends.relax.builder import Expr, constant
 from edgec.compiler.frontends.relax.converters.registry import (
@@ -76,7 +76,7 @@ def _both(node: Node, graphs: Sequence[GraphProto]) -> list[Part]:
     for graph in graphs:
         try:
             parts.append(node.scope.part(graph, []))
-        except (CannotConvert, InternalError):
+        except (CannotConvert, InternalError, ModelError):
             why = node.scope.fails(graph)
             if why is None:
                 raise

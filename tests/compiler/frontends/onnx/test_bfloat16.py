@@ -6,9 +6,14 @@ from pathlib import Path
 
 import ml_dtypes
 import numpy as np
+import pytest
 from onnx import TensorProto, helper
 
 import edgec.runtime as rt
+from edgec.compiler.frontends.relax import converters
+from edgec.compiler.frontends.relax.builder import Expr
+from edgec.compiler.frontends.relax.converters import CannotConvert, Node
+from edgec.compiler.frontends.relax.converters.registry import DYNAMIC
 from edgec.compiler.options import CompileOptions
 from edgec.compiler.verify.layers import compare_layers
 from edgec.targets import detect
@@ -68,7 +73,12 @@ def test_rounding(tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.signbit(got), np.signbit(x))
 
 
-def test_what_only_onnx_runtime_has(tmp_path: Path) -> None:
+def test_what_only_onnx_runtime_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_node: Node) -> Expr:
+        raise CannotConvert("not here")
+
+    converters.load_all()
+    monkeypatch.setitem(DYNAMIC, ("", "Compress"), refuse)
     nodes = [
         cast("x", "h", TensorProto.BFLOAT16),
         helper.make_node("Compress", ["h", "keep"], ["c"], name="some", axis=0),
