@@ -23,7 +23,7 @@ def command(
     """Build libedgec (header, static and shared library): C programs run any artifact with it, without Python."""
     hardware = choose_target(target)
     from edgec.compiler.c_library.libedgec import build_libedgec
-    from edgec.compiler.report.html import size
+    from edgec.compiler.report.sizes import size
 
     folder = output or Path(f"libedgec-{hardware.arch}-{libc.value}")
     made = build_libedgec(folder, hardware, libc.value)
