@@ -6,8 +6,12 @@ shifts and exclusive ors, two cycles a link on every core.
 
 from __future__ import annotations
 
+import os
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import tvm
@@ -22,13 +26,11 @@ from edgec.compiler.backends.cpu.templates.loop_nests import (
     Expr,
     const,
     loop,
-    parallel,
     unrolled,
     vector_load,
 )
 from edgec.compiler.backends.cpu.timing import build
 from edgec.compiler.operands.operands import BFLOAT16, INT8, UINT8_INT8, Operands
-from edgec.compiler.thread_pool import set_threads
 from edgec.targets.features import ASIMDHP, AVX512_FP16
 from edgec.targets.loader import detect
 from edgec.targets.machine_rates import Level, MachineRates
@@ -41,7 +43,6 @@ LINK_CYCLES = 2
 CHASES = 1 << 15  # dependent loads of a shot
 LINE = 64
 SECONDS = 0.08  # for each figure
-PATIENCE = 0.8  # seconds for a figure of all threads: on a busy machine they rarely run at once
 FP16 = (AVX512_FP16, ASIMDHP)  # features with arithmetic on whole vectors of float16
 
 
@@ -51,16 +52,15 @@ def measure_rates(target: Target, threads: int) -> MachineRates:
     Requires that this machine runs code for `target`.
     """
     processor, family = this_processor()
-    set_threads(threads)
     ghz = _clock_ghz(target)
-    kinds = {"fp32": lambda count: _fma(target, count, "float32")}
+    kinds = {"fp32": lambda: _fma(target, "float32")}
     if target.features & set(FP16):
-        kinds["fp16"] = lambda count: _fma(target, count, "float16")
+        kinds["fp16"] = lambda: _fma(target, "float16")
     for name, operands in (("bf16", BFLOAT16), ("int8", UINT8_INT8), ("int8", INT8)):
         if operands_for(operands, target) == operands:
-            kinds[name] = lambda count, operands=operands: _dots(target, count, operands)  # type: ignore[misc]
+            kinds[name] = lambda operands=operands: _dots(target, operands)  # type: ignore[misc]
     gops = {name: _pair(make, threads) for name, make in kinds.items()}
-    latency = 2.0 * target.fp32_lanes * ghz / _best(_fma(target, 1, "float32", chains=1))
+    latency = 2.0 * target.fp32_lanes * ghz / _best(_fma(target, "float32", chains=1))
     return MachineRates(
         processor, family, target.name, threads, round(ghz, 3), gops, round(latency, 2), _levels(target, threads)
     )  # fmt: skip
@@ -77,15 +77,28 @@ def _best(figure: Figure) -> float:
     return max(values)
 
 
-def _pair(make: Callable[[int], Figure], threads: int) -> tuple[float, float]:
-    """The figure of one thread and of all: until they reach nearly their multiple, or `PATIENCE` is over."""
-    best = one = _best(make(1))
-    if threads > 1:
-        figure, until = make(threads), time.perf_counter() + PATIENCE
-        best = _best(figure)
-        while best < 0.9 * threads * one and time.perf_counter() < until:
-            best = max(best, figure())
-    return round(one, 1), round(best, 1)
+def _pair(
+    make: Callable[[], Figure], threads: int, shared: Callable[[], Figure] | None = None
+) -> tuple[float, float]:
+    """The figure of one core, and the sum over all of them at once; there each has what `shared` makes."""
+    one = _best(make())
+    if threads == 1:
+        return round(one, 1), round(one, 1)
+    figures = [(shared or make)() for _ in range(threads)]
+    cores = sorted(os.sched_getaffinity(0))
+    ready = threading.Barrier(threads)
+
+    def run(number: int) -> float:
+        # A core each: left alone, threads that were just woken share one for milliseconds.
+        os.sched_setaffinity(0, {cores[number % len(cores)]})
+        ready.wait()
+        values, until = [figures[number]()], time.perf_counter() + SECONDS
+        while time.perf_counter() < until:
+            values.append(figures[number]())
+        return sorted(values)[3 * len(values) // 4]  # in some shots another program interrupts, or the others
+
+    with ThreadPoolExecutor(threads) as pool:
+        return round(one, 1), round(sum(pool.map(run, range(threads))), 1)
 
 
 def _kernel(func: PrimFunc, target: Target, arrays: list[np.ndarray]) -> Callable[[], float]:
@@ -105,36 +118,36 @@ def _func(buffers: list[tirx.Buffer], body: Stmt) -> PrimFunc:
     return PrimFunc(buffers, body).with_attrs({"tirx.noalias": True, "s_tir": True})
 
 
-def _fma(target: Target, threads: int, dtype: str, chains: int = 0) -> Figure:
+def _fma(target: Target, dtype: str, chains: int = 0) -> Figure:
     """Billions of operations a second of multiply-adds on registers."""
     lanes = target.vector_bits // (16 if dtype == "float16" else 32)
     count = chains or min(24, target.vector_registers - 4)
     source = tirx.decl_buffer((2, lanes), dtype, "source")
-    out = tirx.decl_buffer((threads, count, lanes), dtype, "out")
+    out = tirx.decl_buffer((count, lanes), dtype, "out")
 
-    def task(t: Expr) -> Stmt:
+    def task() -> Stmt:
         acc = Accumulators(count, lanes, dtype)
         factor, term = vector_load(source, [0, 0], lanes), vector_load(source, [1, 0], lanes)
         steps = loop(
             STEPS, lambda _: unrolled(count, lambda k: acc.set(k, acc.get(k) * factor + term)), "step"
         )
-        store = unrolled(count, lambda k: out.vstore([t, k, const(0)], acc.get(k)))
+        store = unrolled(count, lambda k: out.vstore([k, const(0)], acc.get(k)))
         return acc.allocate([*acc.fill(1.0), steps, store])
 
-    func = _func([source, out], parallel([threads], task, threads))
+    func = _func([source, out], task())
     halves = np.full((2, lanes), 0.5, dtype)
-    seconds = _kernel(func, target, [halves, np.zeros((threads, count, lanes), dtype)])
-    return lambda: 2.0 * STEPS * count * lanes * threads / seconds() / 1e9
+    seconds = _kernel(func, target, [halves, np.zeros((count, lanes), dtype)])
+    return lambda: 2.0 * STEPS * count * lanes / seconds() / 1e9
 
 
-def _dots(target: Target, threads: int, operands: Operands) -> Figure:
+def _dots(target: Target, operands: Operands) -> Figure:
     """Billions of operations a second of a dot instruction on registers."""
     lanes = INSTRUCTIONS[operands.instruction or ""].lanes
     count = min(24, target.vector_registers - 4)
     source = tirx.decl_buffer((2, lanes), "int32", "source")
-    out = tirx.decl_buffer((threads, count, lanes), operands.accumulator, "out")
+    out = tirx.decl_buffer((count, lanes), operands.accumulator, "out")
 
-    def task(t: Expr) -> Stmt:
+    def task() -> Stmt:
         acc = Accumulators(count, lanes, operands.accumulator)
         left, right = vector_load(source, [0, 0], lanes), vector_load(source, [1, 0], lanes)
 
@@ -142,13 +155,13 @@ def _dots(target: Target, threads: int, operands: Operands) -> Figure:
             return acc.set(k, dot.multiply_add(operands, acc.get(k), left, right, lanes))
 
         steps = loop(STEPS, lambda _: unrolled(count, add), "step")
-        store = unrolled(count, lambda k: out.vstore([t, k, const(0)], acc.get(k)))
+        store = unrolled(count, lambda k: out.vstore([k, const(0)], acc.get(k)))
         return acc.allocate([*acc.fill(0.0), steps, store])
 
-    func = _func([source, out], parallel([threads], task, threads))
-    zeros = np.zeros((threads, count, lanes), operands.accumulator)
+    func = _func([source, out], task())
+    zeros = np.zeros((count, lanes), operands.accumulator)
     seconds = _kernel(func, target, [np.zeros((2, lanes), np.int32), zeros])
-    return lambda: 2.0 * STEPS * count * lanes * operands.step * threads / seconds() / 1e9
+    return lambda: 2.0 * STEPS * count * lanes * operands.step / seconds() / 1e9
 
 
 def _clock_ghz(target: Target) -> float:
@@ -199,11 +212,7 @@ def _levels(target: Target, threads: int) -> tuple[Level, ...]:
     found = []
     for name in (*levels, "memory"):
         size = arrays.get(name, far)
-        private = name in ("L1", "L2")
-
-        def rate(count: int, size: int = size, private: bool = private) -> Figure:
-            return peak.Reading(target, count, size * count if private else size)
-
-        latency = round(_latency_ns(target, size), 2)
-        found.append(Level(name, sizes.get(name, 0), latency, _pair(rate, threads)))
+        each = size if name in ("L1", "L2") else size // threads
+        rates = _pair(partial(peak.Reading, target, 1, size), threads, partial(peak.Reading, target, 1, each))
+        found.append(Level(name, sizes.get(name, 0), round(_latency_ns(target, size), 2), rates))
     return tuple(found)
