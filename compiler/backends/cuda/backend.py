@@ -3,24 +3,36 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from functools import partial
 from pathlib import Path
 
 import tvm
 from tvm.tirx import PrimFunc
 
 from edgec.compiler.backends.cuda import nvrtc
+from edgec.compiler.backends.cuda.anchored import Anchored
 from edgec.compiler.backends.cuda.library import build_library
 from edgec.compiler.backends.cuda.operands import round_operands
 from edgec.compiler.backends.cuda.schedules import schedule_generic
-from edgec.compiler.backends.cuda.templates.tensor_product import schedule_tensor_product
-from edgec.compiler.backends.interface import Backend, Library, OperandsOf, Runner
+from edgec.compiler.backends.cuda.templates.tensor_product import product_of
+from edgec.compiler.backends.cuda.templates.tiles import tiles_for
+from edgec.compiler.backends.cuda.templates.windows import schedule_window
+from edgec.compiler.backends.interface import FAMILY, Backend, Library, OperandsOf, Runner, Workload
 from edgec.compiler.errors import TargetLacksPrecision
+from edgec.compiler.graph.anchors import decode
+from edgec.compiler.graph.buffers import buffer_bytes
 from edgec.compiler.options import Precision
 from edgec.compiler.progress import Progress
 from edgec.targets.errors import BadTargetFile
 from edgec.targets.gpu import Gpu
 
+_CANDIDATES = 24  # tiles that a GPU may choose from by timing
 _STATIC_SHARED = 49152  # what a block may use without asking the driver for more
+
+
+def _shapes(func: PrimFunc) -> str:
+    """Shapes and types of a kernel's parameters."""
+    return ",".join(f"{'x'.join(map(str, one.ty.shape))}:{one.ty.dtype.dtype}" for one in func.params)
 
 
 class GpuBackend(Backend):
@@ -32,8 +44,40 @@ class GpuBackend(Backend):
         return tvm.target.Target(dict(self.target.tvm), host="llvm")
 
     def choose_layouts(self, mod: tvm.IRModule, operands_of: OperandsOf) -> tvm.IRModule:
-        """Planar layouts as they come; operands of products are rounded to what the precision asks for."""
-        return round_operands(mod, operands_of)
+        """Operands of products are rounded to what the precision asks for; products become kernels with epilogues."""
+        return Anchored(round_operands(mod, operands_of)).run()
+
+    def workload_of(
+        self, func: PrimFunc, anchor: str, operators: tuple[str, ...], threads: int, error_budget: float
+    ) -> Workload | None:
+        """A product with its tiles by the model's order, or a window."""
+        family = f"{anchor}/{_shapes(func)}"
+        workload = partial(
+            Workload,
+            key=f"gpu/1/{family}/{'-'.join(operators)}",
+            family=f"gpu/1/{family}/{FAMILY}",
+            kind=operators[0],
+            bytes=buffer_bytes(func),
+            threads=threads,
+        )
+        product = product_of(func)
+        if product is not None:
+            if self.tiled_for is None or not (product.for_tensor_cores or not self.tensorised):
+                return None
+            tiles = tiles_for(product.size, self.tiled_for, self.tiled_for.shared_bytes_per_block)
+            emit = partial(product.emit, tensorised=self.tensorised)
+            return workload(flops=product.size.flops, candidates=tuple(tiles[:_CANDIDATES]), emit=emit)
+        window = schedule_window(func) if decode(anchor)[0] != "matmul" else None
+        if window is None:
+            return None
+        return workload(flops=0, candidates=("a thread an element",), emit=lambda _: window)
+
+    @property
+    def tiled_for(self) -> Gpu | None:
+        """The GPU whose tensor cores products are tiled for."""
+        return None
+
+    tensorised = True  # without, tiles are computed by ordinary arithmetic, which runs anywhere
 
     def schedule(self, func: PrimFunc, threads: int) -> PrimFunc:
         """By TVM's rules for GPUs."""
@@ -90,9 +134,10 @@ class CudaBackend(GpuBackend):
                 f"{self.target.name} has tensor cores for {known}, not for {precision}: compile with --precision fp32"
             )
 
-    def schedule(self, func: PrimFunc, threads: int) -> PrimFunc:
-        """Products of rounded operands on tensor cores, all else by TVM's rules for GPUs."""
-        return schedule_tensor_product(func, self.gpu, _STATIC_SHARED) or super().schedule(func, threads)
+    @property
+    def tiled_for(self) -> Gpu | None:
+        """The target's GPU, if it has tensor cores."""
+        return self.gpu if self.gpu.tensor_types else None
 
     def runner(self) -> Runner:
         """This machine, if it has such a GPU."""

@@ -13,6 +13,7 @@ from tvm import s_tir, tirx
 from tvm.ir import Call, StringImm
 from tvm.tirx import PrimFunc
 
+from edgec.compiler.backends.cuda.copies import check_copies_pass
 from edgec.compiler.backends.cuda.infinities import start_from_infinity_pass
 from edgec.compiler.backends.cuda.prologue import with_own_prologue
 from edgec.compiler.backends.special_values import exact_special_values_pass
@@ -79,7 +80,6 @@ def _passes() -> tvm.transform.Pass:
         s_tir.transform.TransformMmaBufferLayout(),
         s_tir.transform.LowerOpaqueBlock(),
         tirx.transform.FlattenBuffer(),
-        tirx.transform.BF16ComputeLegalize(),
         tirx.transform.NarrowDataType(32),
         s_tir.transform.LoopPartition(),
         tirx.transform.VectorizeLoop(True),
@@ -103,6 +103,9 @@ def _passes() -> tvm.transform.Pass:
         start_from_infinity_pass(),
         exact_special_values_pass(chosen=True),
         s_tir.transform.MergeSharedMemoryAllocations(),
+        check_copies_pass(),
+        s_tir.transform.InjectPTXAsyncCopy(),
+        tirx.transform.BF16ComputeLegalize(),
         tirx.transform.SplitHostDevice(),
     ]
     return tvm.transform.Sequential(steps)

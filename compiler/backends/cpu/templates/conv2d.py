@@ -213,8 +213,7 @@ class _Direct:
 
                 return seq([tap(r) for r in range(*rows)])
 
-            steps = stepped(count, step, self._channels_a_pass, "ic")
-            return seq([steps, dot.apart()]) if self.operands.step > 2 else steps
+            return stepped(count, step, self._channels_a_pass, "ic")
 
         ahead = self._ahead(place, top, first, ky)
         if w.kernel[1] > UNROLL_TAPS and all(v == whole for v in piece.valid):

@@ -12,7 +12,6 @@ from tvm.tirx import PrimFunc
 
 from edgec.compiler.backends.cpu.single_operations import promised
 from edgec.compiler.backends.cpu.templates.vector_math import with_vector_math
-from edgec.compiler.graph.anchors import ANCHOR
 from edgec.targets.target import Target
 
 # Waking the thread pool costs some microseconds: not worth it for fewer inner iterations than this.
@@ -48,11 +47,10 @@ def leaf_blocks(sch: Schedule) -> list[SBlockRV]:
     return list(sch.get_child_blocks(sch.get_sblock("root")))
 
 
-def inline_elementwise(sch: Schedule, *, anchors: bool = True) -> None:
-    """Inline every block that only maps elements and is not an output; without `anchors`, not those of templates."""
+def inline_elementwise(sch: Schedule) -> None:
+    """Inline every block that only maps elements and is not an output."""
     for block in leaf_blocks(sch)[:-1]:
-        info = sch.get(block)
-        if not _is_map(info) or (not anchors and ANCHOR in dict(info.annotations)):
+        if not _is_map(sch.get(block)):
             continue
         try:
             sch.compute_inline(block)

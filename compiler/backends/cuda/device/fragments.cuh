@@ -87,10 +87,18 @@ EDGEC_DEVICE void load_matrix_sync(fragment<matrix_b, 16, 16, 16, T, col_major>&
   }
 }
 
+// The second operand lies as [depth, columns], and is transposed on the way.
+template <typename T>
+EDGEC_DEVICE void load_matrix_sync(fragment<matrix_b, 16, 16, 16, T, row_major>& b, const T* rows, unsigned stride) {
+  static_assert(sizeof(T) == 2, "only elements of two bytes are transposed by the hardware");
+  const int lane = edgec_lane();
+  edgec_ldmatrix_x4_trans(b.x, rows + (lane % 8 + 8 * (lane / 8 % 2)) * stride + 8 * (lane / 16));
+}
+
 #define EDGEC_SYNC(A, B, Sum, multiply, registers)                                                                   \
+  template <typename Layout>                                                                                         \
   EDGEC_DEVICE void mma_sync(fragment<accumulator, 16, 16, 16, Sum>& d, fragment<matrix_a, 16, 16, 16, A, row_major>& a, \
-                             fragment<matrix_b, 16, 16, 16, B, col_major>& b,                                        \
-                             fragment<accumulator, 16, 16, 16, Sum>& c) {                                            \
+                             fragment<matrix_b, 16, 16, 16, B, Layout>& b, fragment<accumulator, 16, 16, 16, Sum>& c) { \
     if (&d != &c) d = c;                                                                                             \
     for (int n = 0; n < 2; ++n) multiply(d.x + 4 * n, a.x, b.x + registers * n);                                     \
   }
@@ -139,19 +147,23 @@ struct fragment<Use, 16, 16, 16, __half, Layout> {
   }
 EDGEC_LOAD(matrix_a, row_major, "a", "row")
 EDGEC_LOAD(matrix_b, col_major, "b", "col")
+EDGEC_LOAD(matrix_b, row_major, "b", "row")
 
-EDGEC_DEVICE void mma_sync(fragment<accumulator, 16, 16, 16, float>& d, fragment<matrix_a, 16, 16, 16, __half, row_major>& a,
-                           fragment<matrix_b, 16, 16, 16, __half, col_major>& b,
-                           fragment<accumulator, 16, 16, 16, float>& c) {
-  if (&d != &c) d = c;
-  asm volatile("wmma.mma.sync.aligned.row.col.m16n16k16.f32.f32 {%0, %1, %2, %3, %4, %5, %6, %7}, "
-               "{%8, %9, %10, %11, %12, %13, %14, %15}, {%16, %17, %18, %19, %20, %21, %22, %23}, "
-               "{%0, %1, %2, %3, %4, %5, %6, %7};"
-               : "+f"(d.x[0]), "+f"(d.x[1]), "+f"(d.x[2]), "+f"(d.x[3]), "+f"(d.x[4]), "+f"(d.x[5]), "+f"(d.x[6]),
-                 "+f"(d.x[7])
-               : "r"(a.x[0]), "r"(a.x[1]), "r"(a.x[2]), "r"(a.x[3]), "r"(a.x[4]), "r"(a.x[5]), "r"(a.x[6]), "r"(a.x[7]),
-                 "r"(b.x[0]), "r"(b.x[1]), "r"(b.x[2]), "r"(b.x[3]), "r"(b.x[4]), "r"(b.x[5]), "r"(b.x[6]), "r"(b.x[7]));
-}
+#define EDGEC_VOLTA_SYNC(order, way) \
+  EDGEC_DEVICE void mma_sync(fragment<accumulator, 16, 16, 16, float>& d, fragment<matrix_a, 16, 16, 16, __half, row_major>& a, \
+                             fragment<matrix_b, 16, 16, 16, __half, order>& b, \
+                             fragment<accumulator, 16, 16, 16, float>& c) { \
+    if (&d != &c) d = c; \
+    asm volatile("wmma.mma.sync.aligned.row." way ".m16n16k16.f32.f32 {%0, %1, %2, %3, %4, %5, %6, %7}, " \
+                 "{%8, %9, %10, %11, %12, %13, %14, %15}, {%16, %17, %18, %19, %20, %21, %22, %23}, " \
+                 "{%0, %1, %2, %3, %4, %5, %6, %7};" \
+                 : "+f"(d.x[0]), "+f"(d.x[1]), "+f"(d.x[2]), "+f"(d.x[3]), "+f"(d.x[4]), "+f"(d.x[5]), "+f"(d.x[6]), \
+                   "+f"(d.x[7]) \
+                 : "r"(a.x[0]), "r"(a.x[1]), "r"(a.x[2]), "r"(a.x[3]), "r"(a.x[4]), "r"(a.x[5]), "r"(a.x[6]), "r"(a.x[7]), \
+                   "r"(b.x[0]), "r"(b.x[1]), "r"(b.x[2]), "r"(b.x[3]), "r"(b.x[4]), "r"(b.x[5]), "r"(b.x[6]), "r"(b.x[7])); \
+  }
+EDGEC_VOLTA_SYNC(col_major, "col")
+EDGEC_VOLTA_SYNC(row_major, "row")
 
 EDGEC_DEVICE void store_matrix_sync(float* rows, const fragment<accumulator, 16, 16, 16, float>& c, unsigned stride, layout_t) {
   asm volatile("wmma.store.d.sync.aligned.row.m16n16k16.f32 [%8], {%0, %1, %2, %3, %4, %5, %6, %7}, %9;"

@@ -13,6 +13,11 @@ EDGEC_DEVICE void edgec_ldmatrix_x4(unsigned* x, const void* row) {
                : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3]) : "r"(edgec_shared_address(row)));
 }
 
+EDGEC_DEVICE void edgec_ldmatrix_x4_trans(unsigned* x, const void* row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3]) : "r"(edgec_shared_address(row)));
+}
+
 EDGEC_DEVICE void edgec_ldmatrix_x2(unsigned* x, const void* row) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0, %1}, [%2];"
                : "=r"(x[0]), "=r"(x[1]) : "r"(edgec_shared_address(row)));

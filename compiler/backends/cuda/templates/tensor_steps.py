@@ -1,8 +1,7 @@
 """Steps of tensor cores as intrinsics for TVM's schedules: load a fragment, multiply two, store the sums.
 
 TVM has such intrinsics for fp16 and int8, in a module whose import parses some 250 functions, which takes longer than
-most compiles. These are built directly, for every type of operand that `fragments.py` implements. The second operand of
-a product is transposed: `[columns, depth]`.
+most compiles. These are built directly, for every type of operand that `device/fragments.cuh` implements.
 """
 
 from __future__ import annotations
@@ -17,34 +16,37 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 from tvm.tirx import PrimFunc
 
+from edgec.compiler.backends.cuda.templates.tiles import STEP
 from edgec.compiler.kernels.tir import Tir
 
-STEP = 16  # rows, columns and depth of one step of a warp
 SUMS = "wmma.accumulator"
 _SIZES = (STEP, STEP, STEP)
 _Pair = tuple[PrimFunc, PrimFunc]  # what an intrinsic means, and how it is done
 
 
 @cache
-def tensor_steps(operand: str, sums: str, store_scope: str) -> dict[str, str]:
+def tensor_steps(a: str, b: str, sums: str, staged: str, stored: str, *, rows: bool) -> dict[str, str]:
     """Register the intrinsics of a product, and name them by job.
 
     Args:
-        operand: dtype of both operands, which are loaded from the scope `shared`.
+        a: dtype of the first operand.
+        b: dtype of the second operand.
         sums: dtype of the sums.
-        store_scope: scope of the memory that the sums are stored in.
+        staged: scope of the shared memory that operands are loaded from.
+        stored: scope of the shared memory that sums are stored in.
+        rows: the second operand is `[depth, columns]` there, else `[columns, depth]`.
 
     Returns:
         names for `init`, `load_a`, `load_b`, `compute` and `store`.
     """
     made = {
         "init": _fill(sums),
-        "load_a": _load(operand, "wmma.matrix_a", "row_major"),
-        "load_b": _load(operand, "wmma.matrix_b", "col_major"),
-        "compute": _multiply(operand, sums),
-        "store": _store(sums, store_scope),
+        "load_a": _load(a, staged, "wmma.matrix_a", "row_major"),
+        "load_b": _load(b, staged, "wmma.matrix_b", "row_major" if rows else "col_major"),
+        "compute": _multiply(a, b, sums, rows),
+        "store": _store(sums, stored),
     }
-    names = {job: f"edgec_{job}_{operand}_{sums}_{store_scope}" for job in made}
+    names = {job: f"edgec_{job}_{a}_{b}_{sums}_{staged}_{stored}_{rows}" for job in made}
     for job, (meaning, way) in made.items():
         TensorIntrin.register(names[job], meaning, way, override=True)
     return names
@@ -103,12 +105,12 @@ def _moving(source: tuple[str, str], target: tuple[str, str], how: Callable[[Tir
     return made[0], made[1]
 
 
-def _load(dtype: str, scope: str, layout: str) -> _Pair:
+def _load(dtype: str, source: str, target: str, layout: str) -> _Pair:
     def how(a: Tir, c: Tir) -> Tir:
-        source = a.access_ptr("r", ptr_type=dtype)
-        return T.tvm_load_matrix_sync(c.data, *_SIZES, _place(c), source, a.strides[0], layout, dtype="void")
+        staged = a.access_ptr("r", ptr_type=dtype)
+        return T.tvm_load_matrix_sync(c.data, *_SIZES, _place(c), staged, a.strides[0], layout, dtype="void")
 
-    return _moving((dtype, "shared"), (dtype, scope), how)
+    return _moving((dtype, source), (dtype, target), how)
 
 
 def _store(dtype: str, scope: str) -> _Pair:
@@ -140,16 +142,13 @@ def _fill(dtype: str) -> _Pair:
     return made[0], made[1]
 
 
-def _multiply(operand: str, sums: str) -> _Pair:
-    def widened(value: Tir) -> Tir:
-        return value if operand == sums else tirx.Cast(sums, value)
-
+def _multiply(first: str, second: str, sums: str, rows: bool) -> _Pair:
     made = []
     for strided in (False, True):
         function = _Function(strided=strided)
         with function.building() as builder:
-            a = function.buffer("a", operand, "wmma.matrix_a")
-            b = function.buffer("b", operand, "wmma.matrix_b")
+            a = function.buffer("a", first, "wmma.matrix_a")
+            b = function.buffer("b", second, "wmma.matrix_b")
             c = function.buffer("c", sums, SUMS)
             with T.sblock("root"):
                 T.reads(_whole(c), _whole(a), _whole(b))
@@ -161,7 +160,9 @@ def _multiply(operand: str, sums: str) -> _Pair:
                     with T.grid(STEP, STEP, STEP) as (i, j, k), T.sblock(""):
                         row, column = T.axis.spatial(STEP, i), T.axis.spatial(STEP, j)
                         depth = T.axis.reduce(STEP, k)
-                        product = widened(a[row, depth]) * widened(b[column, depth])
+                        product = tirx.Cast(sums, a[row, depth]) * tirx.Cast(
+                            sums, b[depth, column] if rows else b[column, depth]
+                        )
                         T.buffer_store(c, c[row, column] + product, [row, column])
         made.append(builder.get())
     return made[0], made[1]

@@ -7,12 +7,10 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tvm.tirx import PrimFunc
-
 from edgec.compiler.backends.cuda.backend import GpuBackend
-from edgec.compiler.backends.cuda.templates.tensor_product import schedule_tensor_product
 from edgec.compiler.backends.interface import Runner
 from edgec.targets import detect, load_target
+from edgec.targets.gpu import Gpu
 
 ROOT = Path(__file__).parents[4]
 # Names only: the driver's own LLVM does not go well with TVM's in one process.
@@ -34,8 +32,7 @@ TARGET = replace(
 
 
 TENSOR_TARGET = replace(TARGET, name="opencl-here-in-tiles")
-L4 = load_target("l4").gpu
-assert L4 is not None
+TILED_FOR = replace(load_target("l4").gpu or Gpu(), shared_bytes_per_block=49152)
 
 
 @dataclass(frozen=True)
@@ -53,11 +50,11 @@ class OpenClRunner:
 class OpenClBackend(GpuBackend):
     """For `TENSOR_TARGET`, products take the tiles of tensor cores, whose steps each thread computes in fp32."""
 
-    def schedule(self, func: PrimFunc, threads: int) -> PrimFunc:
-        made = None
-        if self.target.name == TENSOR_TARGET.name:
-            made = schedule_tensor_product(func, L4, 49152, tensorised=False)
-        return made or super().schedule(func, threads)
+    tensorised = False
+
+    @property
+    def tiled_for(self) -> Gpu | None:
+        return TILED_FOR if self.target.name == TENSOR_TARGET.name else None
 
     def architectures(self) -> list[tuple[str, str]]:
         return [("ptx", "sm_00")]  # text that the driver compiles, as PTX is

@@ -1,0 +1,77 @@
+"""Products, convolutions and pools as kernels that fusion gives an epilogue: bias, activation, residual."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import tvm
+import tvm_ffi
+from tvm import relax, te, topi
+from tvm.ir import Call, GlobalVar
+
+from edgec.compiler.graph.anchors import ANCHOR, encode
+from edgec.compiler.graph.rewrite import Expr, Walker, dtype_of, is_tensor, op_name
+
+_ANCHORS = ("nn.conv2d", "matmul", "nn.max_pool2d", "nn.avg_pool2d")
+_BINARY: dict[str, Callable[[te.Tensor, te.Tensor], te.Tensor]] = {
+    "add": topi.add,
+    "subtract": topi.subtract,
+    "multiply": topi.multiply,
+    "maximum": topi.maximum,
+    "minimum": topi.minimum,
+}
+
+
+class Anchored(Walker):
+    """Legalises the operators that take an epilogue and marks their kernels.
+
+    Operators of two operands widen what is stored in two bytes by themselves: a residual costs no kernel of its own.
+    """
+
+    def __init__(self, mod: tvm.IRModule) -> None:
+        super().__init__(mod)
+        self._narrow: dict[relax.Var, Expr] = {}
+        self._kernels: dict[tvm_ffi.StructuralKey, GlobalVar] = {}
+
+    def bind(self, var: relax.Var, value: Expr) -> None:
+        """Note which variables are widened copies."""
+        super().bind(var, value)
+        made = self.renamed[var]
+        if op_name(value) == "astype" and is_tensor(value) and dtype_of(value) == "float32":
+            source = self.resolve(value.args[0])
+            if isinstance(made, relax.Var) and dtype_of(source) in ("float16", "bfloat16"):
+                self._narrow[made] = source
+
+    def visit(self, var: relax.Var, call: Call) -> Expr:
+        """A call of a marked kernel where there is one; any other call as it is."""
+        name = op_name(call)
+        if not all(is_tensor(one) for one in call.args):
+            return call
+        if name in _ANCHORS:
+            return self._anchor(call, name)
+        if name in _BINARY and any(one in self._narrow for one in call.args if isinstance(one, relax.Var)):
+            return self._mixed(call, name)
+        return call
+
+    def _anchor(self, call: Call, name: str) -> Expr:
+        made = self.builder.normalize(call)
+        made = made.op.get_attr("FLegalize")(self.builder, made)
+        if op_name(made) != "call_tir":
+            return made
+        kernel = made.args[0]
+        function = self.builder.get()[kernel]
+        if function.attrs and ANCHOR in function.attrs:
+            return made
+        # Once marked, a kernel is not equal any more to what the next such operator is legalised to.
+        known = self._kernels.setdefault(tvm_ffi.StructuralKey(function), kernel)
+        if known is kernel:
+            self.builder.update_func(kernel, function.with_attr(ANCHOR, encode(name, {})))
+        return Call(made.op, [known, *made.args[1:]], made.attrs, made.ty_args, ret_ty=made.ty)
+
+    def _mixed(self, call: Call, name: str) -> Expr:
+        operands = [self._narrow.get(one, one) if isinstance(one, relax.Var) else one for one in call.args]
+
+        def compute(a: te.Tensor, b: te.Tensor) -> te.Tensor:
+            return _BINARY[name](topi.cast(a, "float32"), topi.cast(b, "float32"))
+
+        return self.builder.call_te(compute, *operands, primfunc_name_hint=name)

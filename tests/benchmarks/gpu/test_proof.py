@@ -1,0 +1,59 @@
+"""The proof on a GPU, on this processor: a folder is prepared, run and made a page of, as on the GPU's machine."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from edgec.benchmarks.gpu.page import page
+from edgec.benchmarks.gpu.plan import Plan
+from edgec.benchmarks.gpu.prepare import prepare
+from edgec.benchmarks.gpu.run import Results, run
+from edgec.targets import detect
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("proof")
+    prepare(made, detect().name, ["ds-cnn"], ["fp32"], 60, lambda _: None, wheels=False)
+    return made
+
+
+def test_a_prepared_folder_is_run_by_the_command_and_makes_a_page(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "results.json"
+    call = [sys.executable, "-m", "edgec.benchmarks.gpu", "run", str(folder), "--out", str(out)]
+    said = subprocess.run(call, capture_output=True, text=True, check=True).stdout
+    assert "ds-cnn in fp32: right" in said
+    results = msgspec.json.decode(out.read_bytes(), type=Results)
+    (outcome,) = results.outcomes
+    assert outcome.right
+    assert outcome.error < 1e-5
+    assert outcome.median_ms["edgec"] > 0
+    text = page(results)
+    assert "| ds-cnn | fp32 |" in text
+    assert "| yes |" in text
+
+
+def test_a_wrong_result_is_told(folder: Path) -> None:
+    (case,) = Plan.read(folder).cases
+    with np.load(folder / case.arrays) as content:
+        arrays = {key: content[key] for key in content.files}
+    changed = {key: value + 1 if key.startswith("out.") else value for key, value in arrays.items()}
+    np.savez(folder / case.arrays, **changed)
+    try:
+        said: list[str] = []
+        results = run(folder, said.append)
+        assert not results.outcomes[0].right
+        assert "WRONG" in said[0]
+        assert "**no**" in page(results)
+    finally:
+        np.savez(folder / case.arrays, **arrays)
+
+
+def test_without_a_gpu_the_page_says_so() -> None:
+    assert "No GPU was at hand" in page(None)
