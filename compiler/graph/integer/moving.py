@@ -163,19 +163,3 @@ def _concat(r: Rewriter, call: Call) -> Value | None:
     if any(isinstance(p, Linear) and any(t.factor.size > 1 for t in p.terms) and axis == 0 for p in parts):
         return None
     return Joined(tuple(part for part in parts if isinstance(part, Coded | Mapped | Linear)), axis)
-
-
-@rule("image.resize2d")
-def _resize(r: Rewriter, call: Call) -> Value | None:
-    value = r.value(call.args[0])
-    if str(call.attrs.method) != "nearest_neighbor" or not isinstance(value, Coded) or not value.per_tensor:
-        return None
-    attrs = {
-        name: getattr(call.attrs, name)
-        for name in (
-            "roi", "layout", "method", "coordinate_transformation_mode", "rounding_method", "cubic_alpha",
-            "cubic_exclude", "extrapolation_value",
-        )
-    }  # fmt: skip
-    attrs["roi"] = tuple(float(edge) for edge in attrs["roi"])
-    return Coded(r.emit(relax.op.image.resize2d(value.data, call.args[1], **attrs)), value.scale, value.zero)

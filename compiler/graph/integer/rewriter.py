@@ -44,6 +44,8 @@ from edgec.compiler.graph.simplify import fold
 Rule = Callable[["Rewriter", Call], "Value | list[Value] | None"]
 RULES: dict[str, Rule] = {}
 MARKS = ("quantize", "dequantize")
+# Kernels of the converters that rules know, and how many tensors they take.
+KERNELS = {"maximum": 2, "minimum": 2, "interpolated": 3}
 OPEN = frozenset(
     {*MARKS, "nn.conv2d", "matmul", "nn.relu", "sigmoid", "tanh"}
 )  # rules that need no static shapes
@@ -253,12 +255,12 @@ def _narrowed(array: Array, dtype: str) -> Array:
 
 
 def operator_of(call: Call) -> str:
-    """The operator; the importer's maxima and minima are kernels of its own with the operators' names."""
+    """The operator, or the name of a kernel of the converters that rules know."""
     name = op_name(call)
     if name != "call_tir":
         return name
     own = str(call.args[0].name_hint).rstrip("0123456789")
-    return own if own in ("maximum", "minimum") and len(call.args[1].fields) == 2 else name
+    return own if len(call.args[1].fields) == KERNELS.get(own, -1) else name
 
 
 def operands_of(call: Call) -> list[Expr]:
@@ -350,7 +352,8 @@ def _with_root(value: Value | None, linear: Linear | None, made: Coded) -> Coded
         return made
     root, codes = (source.root if source else None) or (term.data, codes_of(dtype_of(term.data)))
     common = requantise.common(linear, made.scale)
-    assert common is not None
+    if common is None or common.constant.size != 1 or common.multipliers[0].size != 1:
+        return made
     known = requantise.codes_by_arithmetic(linear, common, codes, made.scale, made.zero, made.dtype)
     return Coded(made.data, made.scale, made.zero, root=(root, known))
 

@@ -300,6 +300,40 @@ def test_softmax_is_a_quotient_of_integers(axis: int) -> None:
     assert_codes(run(made, x), e / e.sum(axis, keepdims=True), 1 / 256, -128, "int8")
 
 
+@pytest.mark.parametrize("mode", ["half_pixel", "align_corners", "asymmetric"])
+def test_interpolation_adds_integers(mode: str) -> None:
+    x = np.random.default_rng(7).integers(0, 256, (1, 2, 5, 4)).astype("uint8")
+    net = Net()
+    var = net.input(x)
+
+    def make(emit: Any) -> Any:
+        y = relax.op.image.resize2d(
+            emit(decoded(var, 0.1, 9)),
+            (12, 7),
+            layout="NCHW",
+            method="linear",
+            coordinate_transformation_mode=mode,
+        )
+        return coded(emit(y), 0.1, 9, "uint8")
+
+    made = in_integers(net.build(make))
+    assert "image.resize2d float32" not in operators(made)
+    exact = real(x, 0.1, 9)
+    for axis, out in ((2, 12), (3, 7)):
+        size, i = x.shape[axis], np.arange(out)
+        at = {
+            "half_pixel": (i + 0.5) * size / out - 0.5,
+            "align_corners": i * (size - 1) / (out - 1),
+            "asymmetric": i * size / out,
+        }[mode]
+        weights = np.maximum(1 - np.abs(np.clip(at, 0, size - 1)[:, None] - np.arange(size)), 0)
+        exact = np.moveaxis(np.tensordot(weights, exact, (1, axis)), 0, axis)
+    codes, distance = steps(exact, 0.1, 9, "uint8")
+    difference = np.abs(run(made, x).astype(np.int64) - codes)
+    assert difference.max() <= 1
+    assert not difference[distance > 0.13].any()  # what weights of 11 bits are off by
+
+
 def test_float_functions_stay_as_they_are() -> None:
     net = Net()
     x = net.input(np.zeros((2, 3), "float32"))
