@@ -253,6 +253,10 @@ class Writer:
         """Real numbers from integers on the grid of a tensor."""
         return self._dequantise(stored, self.tensor(like))
 
+    def quantise(self, name: str, like: int) -> str:
+        """Integers on the grid of a tensor from real numbers."""
+        return self._quantise(name, self.tensor(like))
+
     def _transposed(self, name: str, tensor: Tensor, order: Sequence[int]) -> str:
         if len(tensor.shape) != 4:
             raise Refused(f"its input {tensor.name!r} has {len(tensor.shape)} axes, not 4")

@@ -36,8 +36,9 @@ def _sum(r: Rewriter, call: Call) -> Value | None:
         return None
     wide = r.widened(value.data, "int32")
     sums = r.emit(relax.op.sum(wide, axis=axes, keepdims=bool(call.attrs.keepdims)))
-    scale = value.scale.reshape(()) / (count if str(call.op.name).endswith("mean") else 1)
-    return Linear((Term(sums, -value.zero.reshape(()) * count, scale, most),), NOTHING)
+    divisor = count if str(call.op.name).endswith("mean") else 1
+    scale = value.scale.reshape(()) / divisor
+    return Linear((Term(sums, -value.zero.reshape(()) * count, scale, most, divisor),), NOTHING)
 
 
 @rule("nn.avg_pool1d", "nn.avg_pool2d", "nn.avg_pool3d")
@@ -71,9 +72,10 @@ def _average(r: Rewriter, call: Call) -> Value | None:
     )
     taps = math.prod(kernel)
     whole = counts.reshape(1, 1, *counts.shape)
-    factor = value.scale.reshape(()) / (whole.reshape(-1)[0] if np.ptp(whole) == 0 else whole)
-    shift = np.asarray(-zero * taps)
-    return Linear((Term(sums, shift, np.asarray(factor), float(magnitude(value.dtype)) * taps),), NOTHING)
+    count = int(whole.reshape(-1)[0]) if np.ptp(whole) == 0 else 1
+    factor = np.asarray(value.scale.reshape(()) / (whole if count == 1 else count))
+    shift, most = np.asarray(-zero * taps), float(magnitude(value.dtype)) * taps
+    return Linear((Term(sums, shift, factor, most, count),), NOTHING)
 
 
 def _inside(out: int, stride: int, kernel: int, dilation: int, begin: int, counted: tuple[int, int]) -> Array:
@@ -98,7 +100,7 @@ def _global_average(r: Rewriter, call: Call) -> Value | None:
     wide = r.widened(value.data, "int32")
     sums = r.emit(relax.op.sum(wide, axis=list(range(2, len(shape))), keepdims=True))
     scale = value.scale.reshape(()) / count
-    return Linear((Term(sums, -value.zero.reshape(()) * count, scale, most),), NOTHING)
+    return Linear((Term(sums, -value.zero.reshape(()) * count, scale, most, count),), NOTHING)
 
 
 @rule("nn.softmax")

@@ -3,11 +3,14 @@
     sum     = integers times integers, added up exactly in int32 (or int64)
     code    = saturate(round_half_to_even(float32(sum) * multiplier) + zero)
 
-`float32(sum)` is rounded to nearest even, `multiplier` is the float32 nearest to the quotient of the factor and the
-new scale, which is computed in float64 when the model is compiled. There is one multiplication and no addition in
+`float32(sum)` is rounded to nearest even, `multiplier` is `scale_x * scale_w / scale_y`, each operation in float32
+(as ONNX Runtime and XNNPACK compute it), when the model is compiled. There is one multiplication and no addition in
 floating point before the rounding, so nothing can be contracted or reordered: every CPU gives the same bits.
 
-Several terms become one sum before it: each is multiplied by an integer, so that all have one unit.
+Several terms become one sum before it: each is multiplied by an integer, so that all have one unit. For two 8-bit
+tensors the unit is a power of two of a step, and the sum is rounded by a shift (`shifted`):
+
+    code    = saturate(((sum + 2**(shift - 1)) >> shift) + zero)
 """
 
 from __future__ import annotations
@@ -16,8 +19,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgec.compiler.graph.integer.values import Linear, Term
-from edgec.compiler.graph.rewrite import Array
+from edgec.compiler.graph.integer.values import BYTES, Linear, Term
+from edgec.compiler.graph.rewrite import Array, dtype_of
 
 INT32, INT64 = 2.0**31 - 1, 2.0**62
 SMALL = 2.0**-10  # of a step of the result: an error that is accepted where a common unit is chosen
@@ -34,12 +37,14 @@ class Common:
         constant: int64.
         unit: float64.
         dtype: int32 or int64, which holds every partial sum.
+        count: what the unit was divided by, in an average.
     """
 
     multipliers: tuple[Array, ...]
     constant: Array
     unit: Array
     dtype: str
+    count: int = 1
 
 
 def common(linear: Linear, scale: Array) -> Common | None:
@@ -68,6 +73,43 @@ def common(linear: Linear, scale: Array) -> Common | None:
     return wide if _error(linear, wide, scale) <= MOST_ERROR else None
 
 
+@dataclass(frozen=True)
+class Shifted:
+    """The sum of two 8-bit tensors in units of `2**-shift` steps: `(sum of data * multiplier + constant) >> shift`.
+
+    Attributes:
+        multipliers: of both, int64.
+        constant: with what rounds half a step up, int64.
+        shift: bits.
+    """
+
+    multipliers: tuple[Array, ...]
+    constant: Array
+    shift: int
+
+
+MULTIPLIER_BITS = 20  # the larger multiplier is at least 2**20 and less than 2**21
+
+
+def shifted(linear: Linear, scale: Array) -> Shifted | None:
+    """Two 8-bit tensors that are added, rounded by a shift; None for any other value.
+
+    The multipliers are those of XNNPACK's quantised addition, so that models give the same integers as in LiteRT.
+    """
+    terms = linear.terms
+    bytes_ = all(dtype_of(t.data) in BYTES and t.factor.size == 1 and t.shift.size == 1 for t in terms)
+    if len(terms) != 2 or not bytes_ or scale.size != 1 or linear.offset.any():
+        return None
+    ratios = [np.float32(t.factor.reshape(())) / np.float32(scale.reshape(())) for t in terms]
+    largest = float(np.max(np.abs(ratios)))
+    if not 2.0**-10 <= largest < 2.0**8:
+        return None
+    shift = MULTIPLIER_BITS - int(np.floor(np.log2(largest)))
+    multipliers = tuple(np.rint(np.float64(ratio) * 2.0**shift).astype(np.int64) for ratio in ratios)
+    offset = sum(int(m) * int(t.shift.reshape(())) for m, t in zip(multipliers, terms, strict=True))
+    return Shifted(multipliers, np.asarray(offset + (1 << (shift - 1))), shift)
+
+
 def _most(array: Array) -> float:
     return float(np.max(np.abs(array), initial=0.0))
 
@@ -85,7 +127,8 @@ def _in_units(linear: Linear, unit: Array, dtype: str) -> Common:
         (m * t.shift for m, t in zip(multipliers, linear.terms, strict=True)), np.zeros(())
     )
     bounded = [np.clip(m, -INT64, INT64).astype(np.int64) for m in multipliers]
-    return Common(tuple(bounded), np.clip(constant, -INT64, INT64).astype(np.int64), unit, dtype)
+    count = linear.terms[0].count if len(linear.terms) == 1 else 1
+    return Common(tuple(bounded), np.clip(constant, -INT64, INT64).astype(np.int64), unit, dtype, count)
 
 
 def _error(linear: Linear, made: Common, scale: Array) -> float:
@@ -105,8 +148,9 @@ def _largest(terms: tuple[Term, ...], made: Common) -> float:
 
 
 def multiplier_of(made: Common, scale: Array) -> Array:
-    """The float32 that sums are multiplied by."""
-    return np.asarray(made.unit / scale).astype(np.float32)
+    """The float32 that sums are multiplied by: the products and the quotient are rounded to float32 one by one."""
+    unit = np.asarray(made.unit * made.count).astype(np.float32)
+    return np.asarray(unit / (scale.astype(np.float32) * np.float32(made.count)), np.float32)
 
 
 def limits_of(linear: Linear, scale: Array, zero: Array, dtype: str) -> tuple[Array, Array]:

@@ -228,6 +228,9 @@ class Rewriter(Walker):
 
     def requantised(self, value: Linear, scale: Array, zero: Array, dtype: str) -> Coded | None:
         """A linear value on a grid; None where integers do not hold its sums."""
+        by_shift = requantise.shifted(value, scale)
+        if by_shift is not None:
+            return Coded(self._shifted(value, by_shift, scale, zero, dtype), scale, zero)
         made = requantise.common(value, scale)
         if made is None:
             return None
@@ -237,6 +240,18 @@ class Rewriter(Walker):
         )
         low, high = requantise.limits_of(value, scale, zero, dtype)
         return Coded(self.rounded(steps, low, high, zero, dtype), scale, zero)
+
+    def _shifted(
+        self, value: Linear, made: requantise.Shifted, scale: Array, zero: Array, dtype: str
+    ) -> Expr:
+        common = requantise.Common(made.multipliers, made.constant, scale, "int32")
+        total = self.emit(
+            relax.op.right_shift(self.sums(value, common), constant(np.asarray(made.shift, np.int32)))
+        )
+        if zero.any():
+            total = self.emit(relax.op.add(total, constant(_narrowed(zero, "int32"))))
+        low, high = requantise.limits_of(value, scale, zero, dtype)
+        return self.emit(relax.op.astype(self._limited(total, low, high, "int32"), dtype))
 
     def rounded(self, steps: Expr, low: Array, high: Array, zero: Array, dtype: str) -> Expr:
         """Steps of a grid as its codes: rounded half to even, moved, saturated."""

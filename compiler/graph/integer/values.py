@@ -74,12 +74,14 @@ class Term:
         shift: added to them, int64.
         factor: float64.
         most: the largest magnitude of `data`, and so of its partial sums.
+        count: of how many elements it is the average; `factor` is divided by it already.
     """
 
     data: Expr
     shift: Array
     factor: Array
     most: float
+    count: int = 1
 
 
 @dataclass(frozen=True)

@@ -115,6 +115,7 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "matmul": lambda _call, a, b: _wide(a) @ _wide(b),
     "add": _arithmetic(np.add), "subtract": _arithmetic(np.subtract), "multiply": _arithmetic(np.multiply),
     "divide": _arithmetic(np.divide), "maximum": _arithmetic(np.maximum), "minimum": _arithmetic(np.minimum),
+    "right_shift": _arithmetic(np.right_shift),
     "astype": _map(lambda x: x), "round": _map(np.rint), "nn.relu": _map(lambda x: np.maximum(x, 0)),
     "exp": _map(np.exp), "sigmoid": _map(lambda x: 1 / (1 + np.exp(-x))), "tanh": _map(np.tanh),
     "take": lambda call, x, at: np.take(x, at, axis=int(call.attrs.axis)),
