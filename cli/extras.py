@@ -22,7 +22,7 @@ EXTRAS = {
 
 NEEDS = {
     "compile": ("compiler",), "verify": ("compiler",), "debug": ("compiler",), "runtime": ("compiler",),
-    "demo": ("compiler", "fleet"),
+    "libedgec": ("compiler",), "demo": ("compiler", "fleet"),
 }  # fmt: skip
 """Command → the extras without which it can do nothing. Others, such as `inspect`, need an extra in some uses only."""
 

@@ -23,7 +23,8 @@ from edgec.targets.errors import EdgecError
 # the compiler, the fleet and so on only when they run, so that the help appears at once.
 COMMANDS = (
     "compile", "inspect", "run", "verify", "bench", "profile", "push", "deploy", "demo",
-    "devices", "captures", "experiments", "targets", "runtime", "models", "agent", "fleet", "debug",
+    "devices", "captures", "experiments", "targets", "runtime", "models", "libedgec", "agent", "fleet",
+    "debug",
 )  # fmt: skip
 # Old name → present one; to be removed with the version after next.
 RENAMED = {"samples": "captures"}

@@ -16,7 +16,7 @@ import edgec.runtime as rt
 from edgec.compiler.c_library.names import identifier
 from edgec.compiler.c_library.objects import archive
 from edgec.compiler.c_library.source import CModel, header, source
-from edgec.compiler.c_library.straight import check_straight
+from edgec.compiler.c_library.straight import check_kernels, check_straight
 from edgec.compiler.c_library.toolchain import Libc, compile_c, join_objects, sources
 from edgec.compiler.lowered import Lowered
 from edgec.runtime.artifact.weights import WeightsBlob
@@ -77,6 +77,7 @@ def build_c_library(
         BuildFailed, ToolMissing: the compiler failed, or is not installed.
     """
     check_straight(lowered, target)
+    check_kernels(lowered.objects)
     assert lowered.plan is not None
     arrays = {**lowered.weights, **initial}
     pieces = list(WeightsBlob(arrays).chunks()) if arrays else []

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from edgec.compiler.c_library.objects import defined, undefined
 from edgec.compiler.errors import CompilerError
 from edgec.compiler.lowered import Lowered
 from edgec.targets.target import Target
@@ -30,3 +33,28 @@ def check_straight(lowered: Lowered, target: Target) -> None:
         )
     if lowered.plan is None or lowered.plan.program is None:
         raise NotStraight(f"this model calls more than kernels, which a C library cannot: {_ARTIFACT}")
+
+
+# Of TVM's runtime, what the C library has, too: runtime/c/kernels_abi.c.
+_OFFERED = frozenset(
+    {
+        "TVMFFIErrorSetRaisedFromCStrParts",
+        "__TVMBackendParallelLaunch",
+        "__TVMBackendAllocWorkspace",
+        "__TVMBackendFreeWorkspace",
+    }
+)
+
+
+def check_kernels(objects: Iterable[bytes]) -> None:
+    """Check that kernels call nothing of TVM's runtime that the C library lacks.
+
+    Raises:
+        NotStraight: one does; the message names the function.
+    """
+    for content in objects:
+        names = {
+            name for name in (*defined(content), *undefined(content)) if name.lstrip("_").startswith("TVM")
+        }
+        if missing := sorted(names - _OFFERED):
+            raise NotStraight(f"a kernel of this model calls TVM's {missing[0].lstrip('_')}: {_ARTIFACT}")

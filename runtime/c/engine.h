@@ -11,6 +11,7 @@
 
 #define ALIGNMENT 64u
 #define MOST_THREADS 64
+#define STACK_OF_RUN 12288 /* of what surrounds a kernel, of C's mathematical functions, and to write the text of an error */
 #define ROUND(size) (((uint64_t)(size) + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT)
 
 enum status { OK, BAD_ARGUMENT, NO_MEMORY, BAD_FILE, INCOMPATIBLE, RUN_FAILED, BAD_SNAPSHOT };

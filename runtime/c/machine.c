@@ -73,7 +73,7 @@ static void read_flags(void) {
 
 static int has(const char *feature) {
   size_t length = strlen(feature);
-  for (const char *at = flags; (at = strstr(at, feature)); at += length)
+  for (const char *at = flags; length && (at = strstr(at, feature)); at++)
     if (at > flags && at[-1] == ' ' && at[length] == ' ') return 1;
   return 0;
 }

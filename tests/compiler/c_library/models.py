@@ -8,7 +8,7 @@ from onnx import ModelProto, TensorProto, helper
 from tests.compiler.small_models import model_of
 
 
-def classifier() -> ModelProto:
+def classifier(batch: int | str = 1) -> ModelProto:
     """A picture to classes; the picture comes out, too."""
     rng = np.random.default_rng(1)
     nodes = [
@@ -28,7 +28,7 @@ def classifier() -> ModelProto:
         "w2": rng.standard_normal((32, 16, 3, 3)).astype(np.float32) / 12,
         "w3": rng.standard_normal((32, 10)).astype(np.float32),
     }
-    return model_of(nodes, {"image": [1, 3, 32, 32]}, ["classes", "same"], constants)
+    return model_of(nodes, {"image": [batch, 3, 32, 32]}, ["classes", "same"], constants)
 
 
 def stream() -> ModelProto:
