@@ -171,7 +171,8 @@ class _Chooser:
         if not self.timed:
             return None
         self.variants.race(self.inputs)
-        wide, narrow = self.variants.layer_ms(FP32), self.variants.layer_ms(INT8)
+        labels = {layer.label for layer in calibrated.layers}
+        wide, narrow = self.variants.layer_ms(FP32, labels), self.variants.layer_ms(INT8, labels)
         return {
             layer.position: wide.get(layer.label, 0.0) - narrow.get(layer.label, 0.0)
             for layer in calibrated.layers
@@ -183,7 +184,12 @@ class _Chooser:
             return frozenset()
         left = {layer.origin for layer in calibrated.layers if layer.position not in choice.positions}
         allowed = bf16.nodes & left
-        return self._faster(allowed, FP32, BF16) if BF16 in self.variants.measured else frozenset(allowed)
+        if not allowed or not self.timed:
+            return frozenset(allowed)
+        if BF16 not in self.variants.made:
+            self.variants.add(BF16, self.source, "auto", allowed)
+            self.variants.race(self.inputs)
+        return self._faster(allowed, FP32, BF16)
 
     def _within(
         self, calibrated: Calibrated, choice: Choice, rest: frozenset[int], quality: dict[str, Quality]
@@ -226,8 +232,9 @@ class _Chooser:
 
     def _faster(self, nodes: frozenset[int], before: str, after: str) -> frozenset[int]:
         """Those of some source nodes whose kernels take less time in the variant `after`."""
-        slow, fast = self.variants.layer_ms(before), self.variants.layer_ms(after)
         labels = {node: self.source.nodes[node].label for node in nodes if node < len(self.source.nodes)}
+        slow = self.variants.layer_ms(before, set(labels.values()))
+        fast = self.variants.layer_ms(after, set(labels.values()))
         return frozenset(n for n, label in labels.items() if fast.get(label, 0.0) < slow.get(label, 0.0))
 
     def _fastest(self, names: Sequence[str] | None = None) -> str:
@@ -235,16 +242,17 @@ class _Chooser:
         measured = self.variants.measured
         if FP32 not in measured:
             return FP32
-        times = {name: measured[name].median_ms for name in names or measured}
+        times = {name: measured[name].block_ms for name in names or measured}
         best = min(times, key=lambda name: times[name])
         return best if times[best] <= FASTER * times[FP32] else FP32
 
     def _note_slower(self, name: str) -> None:
         """Say so, and why, where a variant is slower than fp32."""
-        ours, wide = self.variants.measured[name].median_ms, self.variants.measured[FP32].median_ms
+        ours, wide = self.variants.measured[name].block_ms, self.variants.measured[FP32].block_ms
         if ours * FASTER <= wide:
             return
-        narrow, before = self.variants.layer_ms(name), self.variants.layer_ms(FP32)
+        labels = {node.label for node in self.source.nodes}
+        narrow, before = self.variants.layer_ms(name, labels), self.variants.layer_ms(FP32, labels)
         lost = sorted(((narrow[at] - before.get(at, 0.0), at) for at in narrow), reverse=True)
         worst = [
             f"{at} ({before.get(at, 0.0):.3g} to {narrow[at]:.3g} ms)" for ms, at in lost[:SHOWN] if ms > 0

@@ -50,20 +50,21 @@ def _calibration(chosen: Chosen, calibrated: Calibrated) -> dict[str, Any]:
         "examples": calibrated.calibrated,
         "held_back": len(calibrated.evaluator.data),
         "recipe": calibrated.recipe.name,
-        "tried": dict(calibrated.tried),
+        "tried": [[name, error] for name, error in calibrated.tried.items()],
         "max_drop": bound.drop,
         "max_error": bound.error,
     }
 
 
 def _layers(chosen: Chosen, calibrated: Calibrated) -> list[dict[str, Any]]:
-    times = {name: chosen.variants.layer_ms(name) for name in chosen.variants.measured}
+    labels = {layer.label for layer in calibrated.layers}
+    times = {name: chosen.variants.layer_ms(name, labels) for name in chosen.variants.measured}
     alone = chosen.choice.alone if chosen.choice else {}
     found = []
     for layer in calibrated.layers:
         precision = INT8 if layer.position in chosen.variant.int8 else FP32
         precision = BF16 if layer.origin in chosen.variant.bf16 and precision == FP32 else precision
-        one: dict[str, Any] = {"name": layer.label, "precision": precision}
+        one: dict[str, Any] = {"name": layer.name, "precision": precision}
         if layer.position in alone:
             one["sensitivity"] = alone[layer.position]
         ms = {name: by[layer.label] for name, by in times.items() if layer.label in by}

@@ -99,12 +99,13 @@ class Variants:
         self.measured = measure(artifacts, inputs, self.threads)
         return self.measured
 
-    def layer_ms(self, name: str) -> dict[str, float]:
-        """The time of each source node's kernel, by its label; of several together it counts for each."""
+    def layer_ms(self, name: str, labels: Collection[str]) -> dict[str, float]:
+        """The time of the kernels of some source nodes, by their labels; those that share a kernel have equal parts."""
         found: dict[str, float] = {}
         for layer in self.measured[name].layers:
-            for label in dict.fromkeys(layer["nodes"]):
-                found[label] = found.get(label, 0.0) + float(layer["ms"])
+            together = [label for label in dict.fromkeys(layer["nodes"]) if label in labels]
+            for label in together:
+                found[label] = found.get(label, 0.0) + float(layer["ms"]) / len(together)
         return found
 
     def quality(self, name: str, evaluator: Evaluator) -> Quality:

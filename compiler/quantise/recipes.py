@@ -70,7 +70,7 @@ class Recipe:
     @property
     def name(self) -> str:
         """The recipe in words."""
-        return ", ".join((self.calibrator, *self.applied))
+        return " + ".join((self.calibrator, *self.applied))
 
 
 class Recipes:

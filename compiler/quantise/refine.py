@@ -28,7 +28,7 @@ from edgec.compiler.quantise.structure import Layer, Structure
 SWEEPS = 3  # over all weights; the third changes hardly any
 EQUALISED = 10  # sweeps over pairs of layers
 MOST_WORK = 4e9  # multiply-adds of a sweep over a layer's weights
-DAMPING = 0.01  # of the mean second moment, added to its diagonal
+DAMPING = 0.001  # of the mean second moment, added to its diagonal
 
 Floats = npt.NDArray[np.float64]
 

@@ -61,7 +61,9 @@ class Layer:
     Attributes:
         position: of its node in the graph.
         origin: index of the source node.
-        label: the source node's name.
+        label: the source node's name, as kernels are labelled with it.
+        name: of the node itself where the source knows it: after folding, a convolution may stand at the place of the
+            normalisation behind it.
         data, weight, bias, output: names of values; `bias` is None without one.
         axis: of the output channels in the weights.
         kind: its operator.
@@ -72,6 +74,7 @@ class Layer:
     position: int
     origin: int
     label: str
+    name: str
     data: str
     weight: str
     bias: str | None
@@ -177,8 +180,20 @@ class Structure:
         nodes = self.source.nodes
         label = nodes[origin].label if origin < len(nodes) else node.name
         groups, size = int(attrs.get("group", 1)), int(np.prod(tensor.dims))
+        name = node.name if node.name in {known.name for known in nodes} else label
         return Layer(
-            position, origin, label, data, weight, bias, node.output[0], axis, node.op_type, groups, size
+            position,
+            origin,
+            label,
+            name,
+            data,
+            weight,
+            bias,
+            node.output[0],
+            axis,
+            node.op_type,
+            groups,
+            size,
         )
 
     def plan(self, chosen: Collection[int]) -> Plan:

@@ -28,7 +28,7 @@ def section(found: Mapping[str, Any] | None) -> str:
 
 def calibration_in_words(calibration: Mapping[str, Any]) -> str:
     """How the model was quantised, and what it was judged by."""
-    tried = ", ".join(f"{name} {error:.2%}" for name, error in calibration["tried"].items())
+    tried = "; ".join(f"{name} {error:.2%}" for name, error in calibration["tried"])
     bounds = []
     if calibration["max_drop"] is not None:
         bounds.append(f"a loss of accuracy of {calibration['max_drop']:.2%}")
@@ -36,7 +36,8 @@ def calibration_in_words(calibration: Mapping[str, Any]) -> str:
         bounds.append(f"an output error of {calibration['max_error']:.2%}")
     return (
         f"Ranges from {calibration['examples']} examples; judged by {calibration['held_back']} held back; accepted: "
-        f"{' and '.join(bounds)}. Quantised by {calibration['recipe']} (errors of all that were tried: {tried})."
+        f"{' and '.join(bounds)}. Quantised by {calibration['recipe']}; "
+        f"the output errors of all ways that were tried: {tried}."
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import onnxruntime as ort
-from onnx import ModelProto
+from onnx import ModelProto, TensorProto
 
 from edgec.compiler.errors import ModelError
 from edgec.compiler.frontends.onnx.graphs import nodes_of
@@ -31,6 +31,19 @@ QUANTISED = frozenset(
 def is_quantised(model: ModelProto) -> bool:
     """Whether the model rounds values to integers on its way."""
     return any(node.op_type in QUANTISED or node.op_type.startswith("QLinear") for node in model.graph.node)
+
+
+def rounds_float_results(model: ModelProto) -> bool:
+    """Whether a quantised model also has products of floats, whose results it rounds to integers further on.
+
+    Sums of floats differ in their last places between implementations, and a value beside a rounding edge then falls on
+    either side of it: how often that shows depends on the inputs.
+    """
+    floats = {t.name for t in model.graph.initializer if t.data_type == TensorProto.FLOAT and len(t.dims) > 1}
+    products = (
+        node for node in model.graph.node if node.op_type in ("Conv", "ConvTranspose", "Gemm", "MatMul")
+    )
+    return is_quantised(model) and any(name in floats for node in products for name in node.input[1:2])
 
 
 class Reference:

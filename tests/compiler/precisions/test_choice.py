@@ -1,0 +1,169 @@
+"""The choice among precisions: with measured times that the test decides, and with real ones from end to end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import edgec.runtime as rt
+from edgec.compiler.options import Calibration, CompileOptions
+from edgec.compiler.pipeline import CompileResult, compile_model
+from edgec.compiler.precisions import variants
+from edgec.compiler.progress import Silent
+from edgec.compiler.quantise.errors import BoundNotMet, CalibrationError
+from edgec.compiler.verify.inputs import Arrays
+from edgec.compiler.verify.race import Measured
+from edgec.targets import detect, machine_features
+from tests.compiler.quantise.small import CLASSES, network, npz, pictures
+from tests.compiler.small_models import save
+
+PRODUCTS = ("first", "depthwise", "pointwise", "join", "classes")
+
+
+class Notes(Silent):
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def compiled(folder: Path, precision: str, notes: Notes | None = None, **calibration: Any) -> CompileResult:
+    data = npz(folder, pictures(64))
+    options = CompileOptions(
+        precision=precision,  # type: ignore[arg-type]
+        tune="none",
+        threads=1,
+        error_budget=0.05,
+        calibration=None if precision == "bf16" else Calibration(data, calibrator="minmax", **calibration),
+    )
+    model = save(network(), folder)
+    return compile_model(model, detect(), options, output=folder / "m.edge", progress=notes)
+
+
+def decided(
+    monkeypatch: pytest.MonkeyPatch, times: Mapping[str, float], layers: Mapping[str, Mapping[str, float]]
+) -> None:
+    """Let measurements be `times` by variant and `layers` by variant and node (1 where not named)."""
+
+    def measure(artifacts: Mapping[str, Path], inputs: Arrays, threads: int) -> dict[str, Measured]:
+        return {
+            name: Measured(
+                times[name], times[name], times[name], 1 << 20,
+                tuple({"nodes": [node], "ms": layers.get(name, {}).get(node, 1.0)} for node in PRODUCTS),
+            )
+            for name in artifacts
+        }  # fmt: skip
+
+    monkeypatch.setattr(variants, "measure", measure)
+
+
+def precision_of(result: CompileResult) -> dict[str, str]:
+    return {layer["name"]: layer["precision"] for layer in result.evidence["precision"]["layers"]}
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_an_int8_artifact_is_near_the_float_model_and_says_how_near(threads: int, tmp_path: Path) -> None:
+    result = compiled(tmp_path, "int8")
+    found = result.evidence["precision"]
+    assert result.evidence["verified"]
+    assert found["chosen"] == "int8"
+    by_name = {variant["name"]: variant for variant in found["variants"]}
+    assert by_name["int8"]["weights_bytes"] < 0.6 * by_name["fp32"]["weights_bytes"]
+    assert all(v["median_ms"] > 0 and v["resident_bytes"] > 1 << 20 for v in by_name.values())
+    assert 0 < by_name["int8"]["quality"]["error"] < 0.06
+    assert found["calibration"]["held_back"] == 32
+    assert set(precision_of(result).values()) == {"int8"}
+    exact = compile_model(
+        save(network(), tmp_path),
+        detect(),
+        CompileOptions(tune="none", threads=1),
+        output=tmp_path / "f.edge",
+    )
+    with rt.load(result.artifact, threads=threads) as ours, rt.load(exact.artifact, threads=threads) as wide:
+        x = pictures(8, seed=5)
+        a, b = (np.concatenate([m.run({"x": one})["y"] for one in x]) for m in (ours, wide))
+    assert a.shape == (8, CLASSES)
+    assert 0 < np.sqrt(np.mean((a - b) ** 2) / np.mean(b**2)) < 0.06
+    with rt.load(result.artifact) as model:
+        assert model.config.precision == "int8"
+
+
+def test_auto_takes_int8_only_where_a_layer_gains(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    decided(
+        monkeypatch,
+        {"fp32": 5.0, "int8": 4.0, "bf16": 6.0, "mixed": 3.0},
+        {"int8": {"first": 0.2, "depthwise": 2.0, "pointwise": 0.2, "join": 0.2, "classes": 2.0}},
+    )
+    result = compiled(tmp_path, "auto")
+    assert result.evidence["precision"]["chosen"] == "mixed"
+    assert precision_of(result) == {
+        "first": "int8", "depthwise": "fp32", "pointwise": "int8", "join": "int8", "classes": "fp32",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        {"fp32": 1.0, "int8": 2.0, "bf16": 3.0, "mixed": 1.5},
+        {"fp32": 1.0, "int8": 0.99, "bf16": 1.0, "mixed": 1.0},
+    ],
+    ids=["slower", "equal"],
+)
+def test_auto_is_never_slower_than_fp32(
+    times: dict[str, float], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    decided(monkeypatch, times, {"int8": {"first": 0.5}})
+    result = compiled(tmp_path, "auto")
+    assert result.evidence["precision"]["chosen"] == "fp32"
+    assert not any("int8" in kernel.schedule for kernel in result.config.kernels.values())
+
+
+def test_int8_that_is_slower_says_so_and_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    decided(monkeypatch, {"fp32": 1.0, "int8": 2.0}, {"int8": {"depthwise": 4.0}})
+    result = compiled(tmp_path, "int8")
+    (note,) = result.evidence["precision"]["notes"]
+    assert "int8 is slower than fp32 here, 2 beside 1 ms" in note
+    assert "depthwise (1 to 4 ms)" in note
+    assert result.evidence["precision"]["chosen"] == "int8"  # as the user asked
+
+
+@pytest.mark.skipif("avx512_bf16" not in machine_features(), reason="hardware: no products of bfloat16 here")
+def test_bf16_that_is_slower_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    decided(monkeypatch, {"fp32": 1.0, "bf16": 1.7}, {"bf16": {"join": 3.0}})
+    result = compiled(tmp_path, "bf16")
+    assert "bf16 is slower than fp32 here, 1.7 beside 1 ms" in result.evidence["precision"]["notes"][0]
+
+
+def test_a_bound_gives_layers_back_and_is_kept_by_the_artifact(tmp_path: Path) -> None:
+    everything = compiled(tmp_path, "int8").evidence["precision"]["variants"][1]["quality"]["error"]
+    notes = Notes()
+    result = compiled(tmp_path, "int8", notes, max_error=everything * 0.7)
+    found = result.evidence["precision"]
+    assert found["chosen"] == "mixed"
+    mixed = next(variant for variant in found["variants"] if variant["name"] == "mixed")
+    assert 0 < mixed["layers_int8"] < len(PRODUCTS)
+    assert mixed["quality"]["error"] <= everything * 0.7
+    assert any(f"{mixed['layers_int8']} of 5 layers in int8" in note for note in notes.notes)
+
+
+def test_a_bound_that_cannot_be_kept_writes_nothing(tmp_path: Path) -> None:
+    with pytest.raises(BoundNotMet, match="the bound cannot be kept in int8"):
+        compiled(tmp_path, "int8", max_error=0.0)
+    assert not list(tmp_path.glob("*.edge"))
+    auto = compiled(tmp_path, "auto", max_error=0.0)
+    assert auto.evidence["precision"]["chosen"] in ("fp32", "bf16")
+
+
+def test_int8_without_data_says_how_much_is_needed(tmp_path: Path) -> None:
+    model = save(network(), tmp_path)
+    with pytest.raises(CalibrationError, match="100 to 500 pictures"):
+        compile_model(model, detect(), CompileOptions(precision="int8"), output=tmp_path / "m.edge")
+    data = Calibration(npz(tmp_path, pictures(64)))
+    with pytest.raises(CalibrationError, match="fp32 needs no calibration"):
+        compile_model(model, detect(), CompileOptions(calibration=data), output=tmp_path / "m.edge")
+    assert not list(tmp_path.glob("*.edge"))
