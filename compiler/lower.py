@@ -135,14 +135,14 @@ class _Lowering:
     ) -> tuple[tvm.IRModule, dict[str, KernelInfo]]:
         """A function of static shapes, with layouts and templates; `begin` gets each kernel as it will be built."""
         self.progress.stage("graph")
-        with tvm.target.Target(dict(self.target.tvm)):
+        with self.tuner.backend.tvm_target:
             mod = _legalise(self.tuner.backend.choose_layouts(simplify(mod), self.operands))
             mod, calls = fuse(mod)
         return _make_kernels(mod, calls, self.threads, self.tuner, self.progress, begin)
 
     def dynamic(self, mod: tvm.IRModule) -> tuple[tvm.IRModule, dict[str, KernelInfo]]:
         """A function whose sizes are known at run time: a kernel for each operator, scheduled generically."""
-        with tvm.target.Target(dict(self.target.tvm)):
+        with self.tuner.backend.tvm_target:
             mod = relax.transform.DeadCodeElimination(["main"])(_legalise(mod))
         set_threads(self.threads)
         infos: dict[str, KernelInfo] = {}

@@ -147,6 +147,11 @@ class Backend(ABC):
     def __init__(self, target: Target) -> None:
         self.target = target
 
+    @property
+    def tvm_target(self) -> tvm.target.Target:
+        """The target as TVM takes it."""
+        return tvm.target.Target(dict(self.target.tvm))
+
     # What it can do.
 
     def check_precision(self, precision: Precision) -> None:

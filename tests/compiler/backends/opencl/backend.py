@@ -9,6 +9,7 @@ from pathlib import Path
 
 from edgec.compiler.backends.cuda.backend import GpuBackend
 from edgec.compiler.backends.interface import Runner
+from edgec.compiler.options import Precision
 from edgec.targets import detect, load_target
 from edgec.targets.gpu import Gpu
 
@@ -55,6 +56,9 @@ class OpenClBackend(GpuBackend):
     @property
     def tiled_for(self) -> Gpu | None:
         return TILED_FOR if self.target.name == TENSOR_TARGET.name else None
+
+    def check_precision(self, precision: Precision) -> None:
+        """Any: operands are rounded as for tensor cores, and multiplied by ordinary arithmetic."""
 
     def architectures(self) -> list[tuple[str, str]]:
         return [("ptx", "sm_00")]  # text that the driver compiles, as PTX is

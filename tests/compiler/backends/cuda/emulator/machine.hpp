@@ -2,6 +2,7 @@
 // Instructions of tensor cores follow the figures of the PTX ISA for `mma.m16n8k16`, `mma.m16n8k8` and `ldmatrix`, lane by
 // lane, so a kernel's own indexing, barriers and fragments are what is tested.
 
+#include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,6 +15,8 @@
 #define __launch_bounds__(...)
 #define __shared__ static
 #define EDGEC_DEVICE inline
+#define CUDART_INF_F __builtin_inff()
+#define CUDART_NAN_F __builtin_nanf("")
 
 struct Place { int x, y, z; };
 typedef unsigned char uchar;
@@ -21,6 +24,15 @@ typedef _Float16 half;
 typedef _Float16 __half;
 typedef __bf16 __nv_bfloat16;
 typedef __bf16 nv_bfloat16;
+
+template <typename T> struct alignas(2 * sizeof(T)) Two { T x, y; };
+typedef Two<float> float2;
+typedef Two<int> int2;
+typedef Two<unsigned short> ushort2;
+typedef Two<half> half2;
+inline float2 make_float2(float x, float y) { return {x, y}; }
+inline int2 make_int2(int x, int y) { return {x, y}; }
+inline half2 make_half2(half x, half y) { return {x, y}; }
 
 template <typename T> struct alignas(4 * sizeof(T)) Four { T x, y, z, w; };
 typedef Four<float> float4;
@@ -49,6 +61,7 @@ struct Fiber {
   bool ended;
   const void* row;  // what a lane shows to the others of its warp
   const unsigned *a, *b;
+  unsigned shown;
 };
 
 static Fiber fibers[1024];
@@ -69,9 +82,10 @@ static void meet(unsigned& arrived, unsigned& round, unsigned members) {
   while (round == mine) yield();
 }
 
-static int lane() { return fibers[current].thread.x; }
-static int warp() { return fibers[current].thread.y; }
-static void meet_warp() { meet(arrived_warp[warp()], round_warp[warp()], 32); }
+static int lane() { return current % 32; }  // fibers are in the order of their threads' numbers
+static int warp() { return current / 32; }
+static int lanes() { return count - 32 * warp() < 32 ? count - 32 * warp() : 32; }
+static void meet_warp() { meet(arrived_warp[warp()], round_warp[warp()], lanes()); }
 static Fiber& peer(int lane) { return fibers[32 * warp() + lane]; }
 
 // ldmatrix: lane t takes of each matrix the t % 4-th four bytes of row t / 4; lane 8 m + r names row r of matrix m.
@@ -133,6 +147,33 @@ static void multiply(Sum* c, const unsigned* a, const unsigned* b, int depth) {
 #define blockIdx machine::block
 inline void __syncthreads() { machine::meet(machine::arrived_block, machine::round_block, machine::count); }
 inline void __syncwarp() { machine::meet_warp(); }
+inline unsigned __activemask() { return 0xffffffffu; }
+
+// A lane's value for another lane of its group of `width`; outside the group, its own.
+template <typename T>
+inline T __shfl_sync(unsigned, T value, int source, int width = 32) {
+  static_assert(sizeof(T) == 4 || sizeof(T) == 2, "as the hardware exchanges them");
+  machine::Fiber& mine = machine::fibers[machine::current];
+  memcpy(&mine.shown, &value, sizeof(T));
+  machine::meet_warp();
+  const int group = machine::lane() / width * width;
+  T found = value;
+  if (source >= 0 && group + source % width < machine::lanes())
+    memcpy(&found, &machine::peer(group + source % width).shown, sizeof(T));
+  machine::meet_warp();
+  return found;
+}
+template <typename T>
+inline T __shfl_down_sync(unsigned mask, T value, int by, int width = 32) {
+  const int at = machine::lane() % width + by;
+  return __shfl_sync(mask, value, at < width ? at : -1, width);
+}
+template <typename T>
+inline T __shfl_xor_sync(unsigned mask, T value, int by, int width = 32) {
+  return __shfl_sync(mask, value, (machine::lane() % width) ^ by, width);
+}
+inline float __expf(float x) { return expf(x); }
+inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
 
 EDGEC_DEVICE void edgec_ldmatrix_x4(unsigned* x, const void* row) { machine::load_matrices(x, row, 4); }
 EDGEC_DEVICE void edgec_ldmatrix_x2(unsigned* x, const void* row) { machine::load_matrices(x, row, 2); }
@@ -200,15 +241,15 @@ static void begin() {
 
 static void run(void (*kernel)(void**), void** values, const int* grid, const int* size) {
   const int stack = 1 << 17;
-  char* stacks = static_cast<char*>(malloc(size_t(stack) * size[0] * size[1]));
+  count = size[0] * size[1] * size[2];
+  char* stacks = static_cast<char*>(malloc(size_t(stack) * count));
   entry = kernel;
   arguments = values;
-  count = size[0] * size[1];
   for (block.z = 0; block.z < grid[2]; ++block.z)
     for (block.y = 0; block.y < grid[1]; ++block.y)
       for (block.x = 0; block.x < grid[0]; ++block.x) {
         for (int i = 0; i < count; ++i) {
-          fibers[i].thread = {i % size[0], i / size[0], 0};
+          fibers[i].thread = {i % size[0], i / size[0] % size[1], i / size[0] / size[1]};
           fibers[i].ended = false;
           copies[i].count = copies[i].closed = 0;
           getcontext(&fibers[i].context);

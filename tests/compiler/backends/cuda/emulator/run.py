@@ -1,4 +1,4 @@
-"""Run a kernel's CUDA C++ on this processor, thread by thread."""
+"""Compile CUDA C++ for this processor, and run a kernel's launches thread by thread."""
 
 from __future__ import annotations
 
@@ -14,6 +14,47 @@ from edgec.compiler.backends.cuda.prologue import device_text
 
 _MACHINE = Path(__file__).with_name("machine.hpp")
 _HELPERS = re.compile(r"^EDGEC_DEVICE void (?:ptx_cp|tvm_builtin)\w+\(.*$", re.M)
+_KERNELS = re.compile(r'^extern "C" __global__ void (?:__launch_bounds__\(\d+\) )?(\w+)\(.*\);$', re.M)
+_MOST_SHARED = 1 << 18
+_ZIG = [sys.executable, "-m", "ziglang", "cc", "-x", "c++", "-std=c++20", "-nostdlib++", "-O1", "-w"]
+_CHECKS = ["-fsanitize=alignment", "-fsanitize-trap=alignment", "-shared", "-fPIC"]
+
+
+def compile_cuda(text: str, folder: Path, arch: int = 890) -> Path:
+    """A library of CUDA C++ for this processor, with a function `run_KERNEL(arguments, grid, block)` for each kernel.
+
+    Args:
+        text: as NVRTC would be given it.
+        folder: for the library and its source.
+        arch: the value of `__CUDA_ARCH__`.
+    """
+    body = text[text.index('extern "C" __global__') :]
+    names = _KERNELS.findall(body)
+    body = re.sub(r"__shared__ alignas\((\d+)\)", r"alignas(\1) static", body)
+    body = re.sub(
+        r"extern __shared__ __align__\(\d+\) (\w+) (\w+)\[\];", r"\1* \2 = (\1*)shared_memory;", body
+    )
+    runs = [
+        f'extern "C" void run_{name}(void** v, const int* grid, const int* size) {{\n'
+        f"  machine::run([](void** v) {{ call({name}, v); }}, v, grid, size);\n}}\n"
+        for name in names
+    ]
+    source = [
+        f"#define EMULATED_ARCH {arch}",
+        f'#include "{_MACHINE}"',
+        "#define EDGEC_HALF\n#define EDGEC_BFLOAT16",
+        device_text("fragments.cuh"),
+        *_HELPERS.findall(text),
+        f"alignas(128) static char shared_memory[{_MOST_SHARED}];",
+        body,
+        _CALL,
+        *runs,
+    ]
+    path, made = folder / "kernel.cpp", folder / "kernel.so"
+    path.write_text("\n".join(source), "utf-8")
+    done = subprocess.run([*_ZIG, *_CHECKS, "-o", made, path], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[:3000]
+    return made
 
 
 def run_kernel(kernel: DeviceKernel, arrays: list[np.ndarray], folder: Path, arch: int = 890) -> None:
@@ -22,10 +63,10 @@ def run_kernel(kernel: DeviceKernel, arrays: list[np.ndarray], folder: Path, arc
     Args:
         kernel: lowered for CUDA.
         arrays: its parameters in order.
-        folder: for the library.
+        folder: for files.
         arch: the value of `__CUDA_ARCH__`.
     """
-    library = _build(kernel, folder, arch)
+    library = compile_cuda(kernel.source, folder, arch)
     buffers = [*arrays, *(np.zeros(size, "uint8") for size in kernel.scratch)]
     for number, array in enumerate(buffers):
         array.tofile(folder / f"{number}.bin")
@@ -54,42 +95,6 @@ for name, arguments, grid, block in eval(sys.argv[2]):
 for number, (_, address, size) in enumerate(buffers):
     open(f"{number}.bin", "wb").write(ctypes.string_at(address, size))
 """
-
-
-def _build(kernel: DeviceKernel, folder: Path, arch: int) -> Path:
-    text = kernel.source
-    body = text[text.index('extern "C" __global__') :]
-    body = re.sub(r"__shared__ alignas\((\d+)\)", r"alignas(\1) static", body)
-    body = re.sub(
-        r"extern __shared__ __align__\(\d+\) (\w+) (\w+)\[\];", r"\1* \2 = (\1*)shared_memory;", body
-    )
-    runs = [
-        f'extern "C" void run_{launch.name}(void** v, const int* grid, const int* size) {{\n'
-        f"  machine::run([](void** v) {{ call({launch.name}, v); }}, v, grid, size);\n}}\n"
-        for launch in kernel.launches
-    ]
-    shared = max(launch.shared_bytes for launch in kernel.launches) or 16
-    source = "\n".join(
-        [
-            f"#define EMULATED_ARCH {arch}",
-            f'#include "{_MACHINE}"',
-            "#define EDGEC_HALF\n#define EDGEC_BFLOAT16",
-            device_text("fragments.cuh"),
-            *_HELPERS.findall(text),
-            f"alignas(128) static char shared_memory[{shared}];",
-            body,
-            _CALL,
-            *runs,
-        ]
-    )
-    path = folder / "kernel.cpp"
-    path.write_text(source, "utf-8")
-    made = folder / f"kernel{arch}.so"
-    command = [sys.executable, "-m", "ziglang", "cc", "-x", "c++", "-std=c++20", "-nostdlib++", "-O1", "-w"]
-    command += ["-fsanitize=alignment", "-fsanitize-trap=alignment", "-shared", "-fPIC", "-o"]
-    done = subprocess.run([*command, made, path], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[:3000]
-    return made
 
 
 _CALL = """

@@ -1,0 +1,91 @@
+"""Whole networks on the emulated GPU: the artifact's own kernels and launches, compared with ONNX Runtime."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx import helper
+
+import edgec.runtime as rt
+from edgec.compiler.options import CompileOptions, Precision
+from edgec.compiler.pipeline import CompileResult, compile_model
+from edgec.models.registry import build as build_model
+from edgec.targets.device_kinds import DEVICE_KINDS
+from tests.compiler.backends.cuda.emulator.backend import REGISTRATION, TARGET
+from tests.compiler.onnx_models import model_of, save
+
+RNG = np.random.default_rng(6)
+BUDGET: dict[Precision, float] = {"fp32": 1e-3, "fp16": 5e-3, "bf16": 3e-2}
+
+
+@pytest.fixture(autouse=True)
+def registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(DEVICE_KINDS, "emulated", REGISTRATION)
+
+
+def verified(model: Path, folder: Path, precision: Precision) -> CompileResult:
+    """Compile and compare with ONNX Runtime; raises where they differ."""
+    options = CompileOptions(
+        threads=1,
+        tune="none",
+        precision=precision,
+        error_budget=BUDGET[precision],
+        cache_dir=folder / "cache",
+    )
+    result = compile_model(model, TARGET, options, output=folder / "model.edge")
+    assert result.evidence["verified"]
+    assert result.evidence["where"] == "a GPU emulated on this processor"
+    return result
+
+
+def weights(*shape: int) -> np.ndarray:
+    return (RNG.standard_normal(shape) / np.sqrt(np.prod(shape[1:]))).astype("float32")
+
+
+@pytest.fixture
+def residual(tmp_path: Path) -> Path:
+    """Convolutions with residuals, one of them depthwise, a pool between them, a concatenation and a product."""
+    nodes = [
+        helper.make_node("Conv", ["x", "w0"], ["a"], pads=[1] * 4),
+        helper.make_node("Relu", ["a"], ["b"]),
+        helper.make_node("MaxPool", ["b"], ["c"], kernel_shape=[2, 2], strides=[2, 2]),
+        helper.make_node("Conv", ["c", "w1", "bias"], ["d"], pads=[1] * 4),
+        helper.make_node("Add", ["d", "c"], ["e"]),
+        helper.make_node("Clip", ["e", "zero", "six"], ["f"]),
+        helper.make_node("Conv", ["f", "w2"], ["g"], pads=[1] * 4, group=16),
+        helper.make_node("Sigmoid", ["g"], ["s"]),
+        helper.make_node("Mul", ["g", "s"], ["h"]),
+        helper.make_node("Concat", ["h", "f"], ["i"], axis=1),
+        helper.make_node("Conv", ["i", "w3"], ["j"]),
+        helper.make_node("GlobalAveragePool", ["j"], ["k"]),
+        helper.make_node("Flatten", ["k"], ["l"]),
+        helper.make_node("MatMul", ["l", "w4"], ["y"]),
+    ]
+    constants = {
+        "w0": weights(16, 3, 3, 3), "w1": weights(16, 16, 3, 3), "bias": weights(16), "w2": weights(16, 1, 3, 3),
+        "w3": weights(24, 32, 1, 1), "w4": weights(24, 10), "zero": np.float32(0), "six": np.float32(6),
+    }  # fmt: skip
+    return save(model_of(nodes, {"x": [1, 3, 12, 12]}, ["y", "f"], constants), tmp_path)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "fp32"])
+def test_residuals_windows_and_concatenations(residual: Path, tmp_path: Path, precision: Precision) -> None:
+    """Values that products share are stored once, in two bytes; one of them is an output of the model, too."""
+    result = verified(residual, tmp_path, precision)
+    chosen = [kernel.schedule for kernel in rt.Artifact.open(result.artifact).config.kernels.values()]
+    assert any("tensor" in one for one in chosen) == (precision == "fp16")
+    assert any("thread" in one for one in chosen)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("name", "precision"),
+    [
+        ("ds-cnn", "fp16"), ("ds-cnn", "fp32"), ("mobilenetv2", "fp16"), ("mobilenetv2", "bf16"),
+        ("resnet18", "fp16"), ("vit-tiny", "fp16"), ("yolov8n-320", "fp16"), ("bert-mini", "fp16"),
+    ],
+)  # fmt: skip
+def test_networks_of_the_zoo(name: str, precision: Precision, tmp_path: Path) -> None:
+    verified(build_model(name, tmp_path / name), tmp_path, precision)
