@@ -229,9 +229,7 @@ class Updater:
         if current is None or current.digest != digest or not self._store.whole(digest):
             return False
         self._wait(self._host.settled(update.slot), "loading", self._settings.trial_timeout_s)
-        report: Report = self._wait(
-            self._host.report(), "the report", max(_WAIT_S, self._settings.trial_timeout_s)
-        )
+        report = self._report()
         active = report.slots.get(update.slot, SlotCounters()).active
         return active is not None and active.manifest_digest == digest
 
@@ -260,9 +258,7 @@ class Updater:
         # On disk before it happens: a crash between here and the swap starts the candidate, on probation.
         self._deployments.advance(Step.PROBATION)
         try:
-            # it waits for the frame in work, which takes a slow device longer than any request
-            limit_s = max(_WAIT_S, self._settings.trial_timeout_s)
-            self._wait(self._host.swap(update.slot, token), "the swap", limit_s)
+            self._wait(self._host.swap(update.slot, token), "the swap", self._patience_s)
         except UpdateError as error:
             self._roll_back(update, str(error), JobState.FAILED)
             return
@@ -282,7 +278,7 @@ class Updater:
         blind = Blindness(seconds)
         generation: int | None = None
         while True:
-            report: Report = self._wait(self._host.report(), "the report")
+            report = self._report()
             slot = report.slots.get(update.slot, SlotCounters())
             if generation is not None and report.generation != generation:
                 raise UpdateError("the inference process died while the new model was on probation")
@@ -354,6 +350,15 @@ class Updater:
             "running_version": running.version if running else "",
             "running_digest": running.digest if running else "",
         } | more
+
+    @property
+    def _patience_s(self) -> float:
+        """How long the inference process may take for an answer: it waits for the frames that are in work."""
+        return max(_WAIT_S, self._settings.trial_timeout_s)
+
+    def _report(self) -> Report:
+        found: Report = self._wait(self._host.report(), "the report", self._patience_s)
+        return found
 
     def _wait(self, future: Future[Any], what: str, timeout_s: float = _WAIT_S) -> Any:  # noqa: ANN401
         try:
