@@ -7,11 +7,60 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="Run, configure, enrol and check the agent of a device.", no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True)
 
 State = Annotated[Path, typer.Option("--state", help="State folder of the agent.")]
 Config = Annotated[Path, typer.Option("--config", "-c", help="Configuration file of the agent.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+@app.callback(invoke_without_command=True)
+def _tune_server(
+    context: typer.Context,
+    tune_server: Annotated[
+        bool,
+        typer.Option(
+            "--tune-server",
+            help="In the place of a command: time kernels for `edgec compile --device HOST:PORT`, until Ctrl-C. "
+            "It runs code that it is sent by whoever knows its token.",
+        ),
+    ] = False,
+    host: Annotated[str, typer.Option("--tune-host", help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option("--tune-port", min=0, max=65535, help="Port; 0 takes a free one.")
+    ] = 7780,
+    token: Annotated[
+        Path | None,
+        typer.Option(
+            "--tune-token", help="File with the token. [default: $EDGEC_TUNE_TOKEN]", show_default=False
+        ),
+    ] = None,
+) -> None:
+    """Run, configure, enrol and check the agent of a device."""
+    if context.invoked_subcommand is not None:
+        if tune_server:
+            raise typer.BadParameter("is given alone, without a command", param_hint="--tune-server")
+        return
+    if not tune_server:
+        raise typer.BadParameter("a command is missing; see --help")
+    _serve_tuning(host, port, token)
+
+
+def _serve_tuning(host: str, port: int, token: Path | None) -> None:
+    import logging
+    import signal
+
+    from edgec.cli.arguments import read_token
+    from edgec.cli.console import out
+    from edgec.runtime.tuning.server import TuneServer
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    server = TuneServer(host, port, read_token(token).encode())
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: server.stop())
+    place, listens = server.address
+    out.print(f"timing kernels on {place}:{listens}", soft_wrap=True)
+    server.serve()
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgec.targets import Target, UsageError, detect, load_target
+from edgec.targets.target import TimedOn
 
 if TYPE_CHECKING:
     from edgec.compiler.options import Shape, Size
@@ -158,6 +160,37 @@ def choose_targets(names: str) -> list[Target]:
         if found.count(name) > 1:
             raise UsageError(f"--target {names}: {name} is named twice")
     return chosen
+
+
+def parse_device(text: str, token: Path | None) -> TimedOn:
+    """Return the device that `HOST:PORT` and a file with its token name.
+
+    Raises:
+        UsageError: The address is not of this form, or there is no token.
+    """
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise UsageError(f"--device {text!r} is not of the form HOST:PORT")
+    secret = read_token(token)
+    return TimedOn(host.removeprefix("[").removesuffix("]"), int(port), secret)
+
+
+def read_token(file: Path | None) -> str:
+    """Return the token of a tune server: the content of a file, or of `$EDGEC_TUNE_TOKEN`.
+
+    Raises:
+        UsageError: There is none, or it is too short.
+    """
+    from edgec.runtime.tuning.connection import TuneError, check_token
+
+    secret = existing(file, "file").read_text("utf-8") if file else os.environ.get("EDGEC_TUNE_TOKEN", "")
+    if not secret.strip():
+        raise UsageError("a token is needed: name a file that holds it, or set EDGEC_TUNE_TOKEN")
+    try:
+        check_token(secret)
+    except TuneError as error:
+        raise UsageError(str(error)) from error
+    return secret.strip()
 
 
 def existing(path: Path, what: str) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,6 +18,7 @@ from edgec.cli.arguments import (
     file_to_write,
     folder_to_write,
     parse_buckets,
+    parse_device,
     parse_duration,
     parse_share,
 )
@@ -194,6 +196,19 @@ def command(
     time_limit: Annotated[
         str | None, typer.Option(help="Time after which the compile is ended, such as 15m. [default: none]")
     ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            help="HOST:PORT of a device that times the candidates: `edgec agent --tune-server` runs there.",
+            show_default=False,
+        ),
+    ] = None,
+    device_token: Annotated[
+        Path | None,
+        typer.Option(
+            help="File with the token of the tune server. [default: $EDGEC_TUNE_TOKEN]", show_default=False
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Compile a model into an artifact for the given hardware, and verify that both compute the same."""
@@ -212,6 +227,10 @@ def command(
         compile_c.check_options(output, len(hardware), len(sets), bundle_runtime=bundle_runtime)
     elif output is not None:
         folder_to_write(output) if len(hardware) > 1 else file_to_write(output)
+    if device is not None:
+        if len(hardware) > 1:
+            raise UsageError("--device is one board: name one target")
+        hardware = [replace(hardware[0], timed_on=parse_device(device, device_token))]
     isolate(
         "the compiler",
         memory_bytes=None if memory_limit is None else int(memory_limit * 2**30),

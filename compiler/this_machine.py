@@ -20,7 +20,7 @@ def known_rates(
 
     They are measured by the first caller on a CPU model, and with `anew`.
     """
-    if not backend.can_time:
+    if not backend.can_time or backend.target.timed_on is not None:
         return None
     file = RatesFile(default_folder(), this_processor()[0], backend.target.name)
     found = None if anew else file.read()

@@ -12,6 +12,7 @@ Needs Debian or Ubuntu with proot and qemu-user-static, a network, and some ten 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import re
@@ -31,7 +32,7 @@ from edgec.compiler.emulation.emulator import find_qemu
 SYSTEM = [
     "python3", "python3-venv", "libstdc++6", "apt", "base-files", "base-passwd", "bash", "coreutils", "findutils",
     "grep", "sed", "login", "passwd", "util-linux", "ca-certificates", "debian-archive-keyring", "gpgv", "perl-base",
-    "mawk", "debconf", "libc-bin", "hostname",
+    "mawk", "debconf", "libc-bin", "hostname", "diffutils", "gzip",
 ]  # fmt: skip
 # What the steps take from this machine: devices, the network's configuration, and where packages come from.
 SHARED = (
@@ -113,13 +114,24 @@ def build(file: Path, work: Path, qemu: Path) -> Stage:
     if not image.is_dir():
         base(image, work / "debs")
     stage: Stage | None = None
-    for name, rest in instructions(file.read_text(encoding="utf-8")):
+    steps = instructions(file.read_text(encoding="utf-8"))
+    # A stage that an earlier call has finished is not built again, as long as the Dockerfile is the same.
+    finished, same = work / "finished", hashlib.sha256(repr(steps).encode()).hexdigest()
+    if not finished.is_file() or finished.read_text(encoding="utf-8").partition(" ")[0] != same:
+        finished.write_text(f"{same} ", encoding="utf-8")
+    known = finished.read_text(encoding="utf-8").split()[1:]
+    for name, rest in steps:
         print(f"── {name} {rest[:100]}", flush=True)
         if name == "FROM":
+            if stage is not None:
+                finished.write_text(" ".join([same, *stages]), encoding="utf-8")
             label = rest.partition(" AS ")[2].strip() or str(len(stages))
-            shutil.rmtree(work / label, ignore_errors=True)
-            shutil.copytree(image, work / label, symlinks=True)
             stage = stages[label] = Stage(work / label)
+            if label not in known:
+                shutil.rmtree(work / label, ignore_errors=True)
+                shutil.copytree(image, work / label, symlinks=True)
+            continue
+        if name in ("RUN", "COPY") and stage is not None and stage.root.name in known:
             continue
         if stage is None:
             sys.exit(f"{name} before FROM")

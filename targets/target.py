@@ -14,6 +14,15 @@ from edgec.targets.gpu import Gpu, make_gpu
 
 
 @dataclass(frozen=True)
+class TimedOn:
+    """A device that times candidates for a compile: the address of its tune server, and the token."""
+
+    host: str
+    port: int
+    token: str = field(repr=False)
+
+
+@dataclass(frozen=True)
 class Target:
     """A description of hardware that code is compiled for.
 
@@ -33,6 +42,7 @@ class Target:
         core: what one core does in a cycle.
         gpu: the GPU that code is compiled for; None for a processor.
         here: whether it describes this machine alone (`host`), so that what is measured here may replace its facts.
+        timed_on: the device on which candidates are timed; None for this machine, where that is possible.
     """
 
     name: str
@@ -56,6 +66,7 @@ class Target:
     core: Core = field(default_factory=Core)
     gpu: Gpu | None = None
     here: bool = False
+    timed_on: TimedOn | None = None
 
     @property
     def fp32_lanes(self) -> int:

@@ -77,10 +77,8 @@ def main() -> None:
         )
         for one in judged:
             rates = "".join(f" {one.per_cycle.get(core, float('nan')):6.2f}" for core in CORES)
-            sys.stdout.write(
-                f"{one.function[:36]:<36} {one.products:>6} {one.instructions_per_product:6.2f} {one.loads_per_product:6.2f} "
-                f"{one.spills:>6}{rates}\n"
-            )
+            shares = f"{one.instructions_per_product:6.2f} {one.loads_per_product:6.2f}"
+            sys.stdout.write(f"{one.function[:36]:<36} {one.products:>6} {shares} {one.spills:>6}{rates}\n")
     if arguments.json:
         json.dump(told, sys.stdout, indent=1)
 

@@ -1,7 +1,7 @@
 """The inner loops of compiled code for 64-bit ARM: what they execute, beside the least that the arithmetic needs.
 
-A loop is a backward branch and what lies between it and its target, without another one inside. Of a function, the loop with
-the most multiply-adds counts: it does the work, the others its edges.
+A loop is a backward branch and what lies between it and its target, without another one inside. Of a function, the loop
+with the most multiply-adds counts: it does the work, the others its edges.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ _PRODUCTS = {
     ("fmla", "4s"): 4, ("fmla", "2s"): 2, ("fmla", "8h"): 8, ("fmla", "4h"): 4, ("fmla", "2d"): 2,
     ("sdot", "4s"): 16, ("udot", "4s"): 16, ("usdot", "4s"): 16, ("sdot", "2s"): 8,
     ("smmla", "4s"): 32, ("ummla", "4s"): 32, ("usmmla", "4s"): 32,
-    ("smlal", "4s"): 4, ("smlal2", "4s"): 4, ("smlal", "8h"): 8, ("smlal2", "8h"): 8, ("mla", "8h"): 8, ("mla", "4s"): 4,
+    ("smlal", "4s"): 4, ("smlal2", "4s"): 4, ("smlal", "8h"): 8, ("smlal2", "8h"): 8, ("mla", "8h"): 8,
+    ("mla", "4s"): 4,
 }  # fmt: skip
 _SCALAR = {"fmadd": 1, "fmsub": 1, "fnmadd": 1, "fnmsub": 1}
 
@@ -128,8 +129,8 @@ class Loop:
 def best_loads_per_product(registers: int = 32, lanes: int = 4) -> float:
     """Loads for each multiplying instruction of the best register tile.
 
-    A tile of `rows` × `columns` accumulators takes, for each element of the reduced axis, a vector of weights for each of
-    its columns and an element for each of its rows; of those a vector holds `lanes`.
+    A tile of `rows` × `columns` accumulators takes, for each element of the reduced axis, a vector of weights for each
+    of its columns and an element for each of its rows; of those a vector holds `lanes`.
     """
     best = 1.0
     for rows in range(1, registers):

@@ -2,8 +2,8 @@
 
     python -m edgec.benchmarks.arm.simulated MODEL… --targets rpi3,imx95,rpi4,rpi5,graviton2
 
-compiles each model for each target; a candidate's time is what llvm-mca gives for the main loop of its code, by multiply-add.
-So caches and the edges of tiles do not count: this judges registers, loads and the order of instructions.
+compiles each model for each target; a candidate's time is what llvm-mca gives for the main loop of its code, by
+multiply-add. So caches and the edges of tiles do not count: this judges registers, loads and the order of instructions.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import argparse
 import json
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -55,22 +56,25 @@ class SimulatedTrials:
     def __init__(self, target: Target) -> None:
         self._target = target
 
-    def add(self, kernel: PrimFunc) -> SimulatedTrial:
-        """Build a candidate and simulate its main loop.
+    def add_all(self, kernels: Sequence[PrimFunc]) -> list[Any]:
+        """Build candidates and simulate the main loop of each; or why that is not possible."""
+        return [self._add(kernel) for kernel in kernels]
 
-        Raises:
-            CandidateFailed: it has no loop that multiplies, or llvm-mca does not know the core.
-        """
+    def again(self, trial: Any) -> Any:  # noqa: ANN401 - as `Trial`
+        """The same result."""
+        return trial
+
+    def _add(self, kernel: PrimFunc) -> SimulatedTrial | CandidateFailed:
         from edgec.compiler.backends.cpu.library import build_functions
 
         named = kernel.with_attr("global_symbol", "kernel")
         loops = main_loops(build_functions({"kernel": named}, self._target))
         if not loops:
-            raise CandidateFailed("there is no loop of multiply-adds")
+            return CandidateFailed("there is no loop of multiply-adds")
         loop = max(loops, key=lambda one: one.products)
         found = cycles(loop.assembly, self._target.core.microarchitecture)
         if found is None:
-            raise CandidateFailed(f"llvm-mca does not know {self._target.core.microarchitecture}")
+            return CandidateFailed(f"llvm-mca does not know {self._target.core.microarchitecture}")
         return SimulatedTrial(found / loop.products * 1e-3)
 
 
@@ -115,11 +119,10 @@ def main() -> None:
             continue
         told[name] = vars(found)
         if not arguments.json:
-            sys.stdout.write(
-                f"{name:<10} {load_target(name).core.microarchitecture:<12} rank correlation {found.correlation:.2f} over "
-                f"{found.workloads} workloads; the first candidate is {found.loss:.0%} slower than the best, the best of "
-                f"the first three {found.loss_of_three:.0%}\n"
-            )
+            core = load_target(name).core.microarchitecture
+            told_of = f"rank correlation {found.correlation:.2f} over {found.workloads} workloads"
+            lost = f"the first candidate is {found.loss:.0%} slower than the best, the best of three"
+            sys.stdout.write(f"{name:<10} {core:<12} {told_of}; {lost} {found.loss_of_three:.0%}\n")
             sys.stdout.flush()
     if arguments.json:
         json.dump(told, sys.stdout, indent=1)

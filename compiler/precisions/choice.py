@@ -86,7 +86,7 @@ class _Chooser:
     @property
     def timed(self) -> bool:
         """Whether the target's code can be timed on this machine."""
-        return self.backend.can_time
+        return self.backend.can_time and self.backend.target.timed_on is None
 
     def choose(self) -> Chosen:
         calibrated = self._calibrated()

@@ -14,13 +14,22 @@ from edgec.compiler.backends.cpu.layouts.planner import plan_layouts
 from edgec.compiler.backends.cpu.machine_rates import measure_rates
 from edgec.compiler.backends.cpu.object_cache import ObjectCache
 from edgec.compiler.backends.cpu.objects import Objects
+from edgec.compiler.backends.cpu.remote import RemoteTrials, device_of
 from edgec.compiler.backends.cpu.runner import runner_of, runs_here
 from edgec.compiler.backends.cpu.runtime_libraries import runtime_libraries
 from edgec.compiler.backends.cpu.templates.generic import schedule_generic
 from edgec.compiler.backends.cpu.templates.workloads import workload_of
 from edgec.compiler.backends.cpu.thread_pool import pool_library
 from edgec.compiler.backends.cpu.timing import CpuTrials
-from edgec.compiler.backends.interface import Backend, Library, OperandsOf, ProgramLibrary, Runner, Workload
+from edgec.compiler.backends.interface import (
+    Backend,
+    Library,
+    OperandsOf,
+    ProgramLibrary,
+    Runner,
+    Trials,
+    Workload,
+)
 from edgec.compiler.errors import TargetLacksPrecision
 from edgec.compiler.graph.attention import fuse_attention
 from edgec.compiler.graph.channel_moves import name_channel_moves
@@ -71,7 +80,7 @@ class CpuBackend(Backend):
     @property
     def winners_key(self) -> str:
         """Architecture, processor, registers, the instructions that kernels choose by, and the core that was timed."""
-        timed = this_processor()[1] if self.can_time else self.target.core.microarchitecture
+        timed = this_processor()[1] if self._measures_here else self.target.core.microarchitecture
         return winners.cache_key(self.target, timed)
 
     @property
@@ -86,16 +95,22 @@ class CpuBackend(Backend):
 
     @property
     def can_time(self) -> bool:
-        """Whether this machine runs code for the target."""
-        return runs_here(self.target)
+        """Whether this machine runs code for the target, or a device times it."""
+        return self.target.timed_on is not None or runs_here(self.target)
 
-    def trials(self) -> CpuTrials:
-        """Begin to time the candidates of a workload in this process."""
+    @property
+    def _measures_here(self) -> bool:
+        return self.target.timed_on is None and runs_here(self.target)
+
+    def trials(self) -> Trials:
+        """Begin to time the candidates of a workload, in this process or on the target's device."""
+        if self.target.timed_on is not None:
+            return RemoteTrials(device_of(self.target.timed_on, self.target), self.target)
         return CpuTrials(self.target)
 
     def probes(self, threads: int) -> Machine | None:
         """Probes with the same loops as the templates."""
-        return peak.probes(self.target, threads) if self.can_time else None
+        return peak.probes(self.target, threads) if self._measures_here else None
 
     def machine_rates(self, threads: int) -> MachineRates:
         """Measured by kernels of a few instructions each."""

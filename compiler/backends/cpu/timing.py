@@ -26,7 +26,7 @@ from edgec.targets.target import Target
 FAR_BYTES = 48 << 20  # copies of weights amount to this: more than a last-level cache keeps for one user
 FEW_BYTES = 1 << 17  # weights below this take no time to fetch beside the work on them
 # What TVM raises for a kernel that it cannot build: its exceptions have no common base.
-_BUILD_ERRORS = (tvm.error.InternalError, ValueError, TypeError, RuntimeError, IndexError)
+BUILD_ERRORS = (tvm.error.InternalError, ValueError, TypeError, RuntimeError, IndexError)
 
 
 Arguments: TypeAlias = list[tvm.runtime.Tensor]
@@ -143,7 +143,7 @@ class CpuTrials:
     def _build(self, kernel: PrimFunc) -> tvm.runtime.Module | CandidateFailed:
         try:
             return build(kernel, self._target)
-        except _BUILD_ERRORS as error:
+        except BUILD_ERRORS as error:
             last = (str(error).strip().splitlines() or [type(error).__name__])[-1]
             return CandidateFailed(last[:200])
 

@@ -28,6 +28,7 @@ from edgec.compiler.backends.cpu.templates.loop_nests import (
     parallel,
     prefetch,
     seq,
+    shuffled,
     stepped,
     unrolled,
     vector_load,
@@ -201,7 +202,7 @@ class _Direct:
         The channels are the innermost loop: were it the taps, LLVM would keep the inputs that neighbouring
         taps share in registers, and spill the accumulators for them.
         """
-        w, piece = self.spec.window, place.piece
+        w, piece, lanes = self.spec.window, place.piece, self.spec.lanes
         whole = (0, piece.width)
         first, count = channels
 
@@ -213,6 +214,10 @@ class _Direct:
 
                 return seq([tap(r) for r in range(*rows)])
 
+            if self.schedule.elements and count == lanes:
+                return seq(
+                    [self._by_element(acc, place, (top, r), first, (ky, kx), valid) for r in range(*rows)]
+                )
             return stepped(count, step, self._channels_a_pass, "ic")
 
         ahead = self._ahead(place, top, first, ky)
@@ -220,6 +225,50 @@ class _Direct:
             return seq([*ahead, loop(w.kernel[1], lambda kx: taps(kx, whole), "kx")])
         steps = [taps(const(kx), v) for kx, v in enumerate(piece.valid) if v[1] > v[0]]
         return seq([*ahead, *steps]) if steps else tirx.Evaluate(const(0))
+
+    def _by_element(
+        self,
+        acc: Accumulators,
+        place: _Place,
+        row: tuple[Expr, int],
+        channel: Expr,
+        tap: tuple[Expr, Expr],
+        valid: tuple[int, int],
+    ) -> Stmt:
+        """A tap for a whole block of input channels and a row of the tile: a vector a column, multiplied by element."""
+        top, number = row
+        lanes, (begin, end), blocks = self.spec.lanes, valid, self.schedule.out_blocks
+        ky, kx = tap
+        first_row = top + const(number * self.spec.window.stride[0])
+        inputs = Accumulators(end - begin, lanes, self.spec.dtype)
+        weights = Accumulators(blocks, lanes, self.spec.dtype)
+
+        def load(i: Expr) -> Stmt:
+            element = self._input(place, first_row, channel, ky, kx, i + const(begin))
+            return inputs.set(i, vector_load(element.source, [*element.indices], lanes))
+
+        def lane(at: int) -> list[Stmt]:
+            def weight(j: Expr) -> Stmt:
+                member = channel + const(at)
+                chunk = const(self.spec.chunk)
+                place_of = [place.b * const(blocks) + j, tirx.indexdiv(member, chunk), ky, kx]
+                return weights.set(
+                    j, vector_load(self.weight, [*place_of, tirx.indexmod(member, chunk), 0], lanes)
+                )
+
+            def column(i: Expr) -> Stmt:
+                value = broadcast(shuffled([inputs.get(i)], [at]), lanes)
+
+                def block(j: Expr) -> Stmt:
+                    k = (i + const(begin + number * place.piece.width)) * const(blocks) + j
+                    return acc.set(k, acc.get(k) + value * weights.get(j))
+
+                return unrolled(blocks, block)
+
+            return [unrolled(blocks, weight), unrolled(end - begin, column)]
+
+        steps = [statement for at in range(lanes) for statement in lane(at)]
+        return weights.allocate([inputs.allocate([unrolled(end - begin, load), *steps])])
 
     @property
     def _channels_a_pass(self) -> int:

@@ -28,10 +28,14 @@ def candidates(spec: ConvSpec, target: Target, threads: int, *, flattens: bool) 
     """
     group_blocks = -(-spec.out_channels // spec.lanes) // spec.groups
     found: list[Schedule] = []
+    elements = multiplies_by_element(spec, target)
     for flat, rows, length in _shapes(spec, flattens):
         for out_blocks in _divisors(group_blocks, 8):
-            # Besides the accumulators, the weights of a step and a broadcast input stay in registers.
+            # Besides the accumulators, the weights of a step and a broadcast input stay in registers, or, where
+            # elements of vectors multiply, a vector for each column.
             budget = (target.vector_registers - 1 - out_blocks) // out_blocks
+            if elements:
+                budget = (target.vector_registers - out_blocks) // (out_blocks + 1)
             if budget < 1:
                 continue
             widths = {
@@ -40,11 +44,18 @@ def candidates(spec: ConvSpec, target: Target, threads: int, *, flattens: bool) 
                 if 0 < w <= budget
             }
             for width in sorted(widths):
-                base = Schedule(width, out_blocks, rows, flat, ahead=_prefetches(spec, target, out_blocks))
+                base = Schedule(
+                    width,
+                    out_blocks,
+                    rows,
+                    flat,
+                    ahead=_prefetches(spec, target, out_blocks),
+                    elements=elements,
+                )
                 found.append(base)
                 found += _variants(spec, base, target)
             for tall in _talls(budget, length, rows) if not flat else ():
-                base = Schedule(length, out_blocks, rows, tall=tall)
+                base = Schedule(length, out_blocks, rows, tall=tall, elements=elements)
                 found += [base, *_variants(spec, base, target)]
     ranked = sorted(set(found), key=lambda s: (cost(spec, s, target, threads), str(s)))
     # Schedules that split the loops around the same tile differently are nearly as fast: the best of each tile first.
@@ -56,6 +67,16 @@ def candidates(spec: ConvSpec, target: Target, threads: int, *, flattens: bool) 
         (others if tile in tiles_seen else first).append(s)
         tiles_seen.add(tile)
     return first + others
+
+
+def multiplies_by_element(spec: ConvSpec, target: Target) -> bool:
+    """Whether tiles load whole vectors of input channels and multiply by their elements.
+
+    That takes a quarter of the loads of the input, and no element of a later channel waits in a register for its turn:
+    on 64-bit ARM LLVM loaded two channels at once, and moved accumulators to the stack for them.
+    """
+    plain = spec.operands.step == 1 and spec.operands.instruction is None and spec.dtype == "float32"
+    return target.arch == "aarch64" and plain and spec.in_block == spec.lanes == target.fp32_lanes
 
 
 def _talls(budget: int, width: int, height: int) -> list[int]:
@@ -147,7 +168,8 @@ def cost(spec: ConvSpec, schedule: Schedule, target: Target, threads: int) -> fl
     widths = Counter(width for _, width in tiles(geometry.width, schedule.width))
     for (rows, down), (width, across) in product(heights.items(), widths.items()):
         columns = rows * width
-        busy = step_cycles(target, columns * blocks, _LOAD * (columns + blocks), operands=operands) + 0.3
+        loads = columns / spec.lanes + blocks if schedule.elements else columns + blocks
+        busy = step_cycles(target, columns * blocks, _LOAD * loads, operands=operands) + 0.3
         busy *= _drag(spec, columns, blocks)
         tile = steps * (max(busy, far) + 0.3 * min(busy, far))
         tile += fetch_cycles(target, rows_read * columns * w.stride[1], inputs)

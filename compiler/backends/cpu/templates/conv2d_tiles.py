@@ -42,6 +42,8 @@ class Schedule:
         ic_chunk: input channels reduced before the tile moves on; 0 for all at once.
         rows_outer: tasks run over rows first, so that threads share weights rather than input.
         ahead: each step prefetches the input that the next tile will read.
+        elements: a pixel's channels are loaded as one vector, whose elements multiply one after the other (NEON's
+            `fmla` takes a single element of a vector), instead of an element for each channel.
     """
 
     width: int
@@ -52,6 +54,7 @@ class Schedule:
     rows_outer: bool = False
     ahead: bool = False
     tall: int = 1
+    elements: bool = False
 
     def __str__(self) -> str:
         parts = [f"direct {self.width}x{self.out_blocks}", f"rows{self.rows}"]
@@ -60,6 +63,7 @@ class Schedule:
         parts += [f"ic{self.ic_chunk}"] if self.ic_chunk else []
         parts += ["rows-outer"] if self.rows_outer else []
         parts += ["ahead"] if self.ahead else []
+        parts += ["elements"] if self.elements else []
         return " ".join(parts)
 
 

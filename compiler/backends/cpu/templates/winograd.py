@@ -29,6 +29,7 @@ from edgec.compiler.backends.cpu.templates.loop_nests import (
     loop,
     parallel,
     seq,
+    shuffled,
     vector_load,
 )
 from edgec.compiler.backends.cpu.templates.winograd_tiles import Schedule, Scratch, Transforms, Vectors
@@ -224,9 +225,35 @@ class _Winograd(Transforms):
                     code.steps.append(acc.set(k, acc.get(k) + value * rows[j]))
             return seq(code.steps)
 
+        def by_element(channel_block: Expr) -> Stmt:
+            """A block of channels: a vector of each tile, multiplied by its elements one after the other."""
+            code = Vectors(lanes, self.spec.dtype)
+            at = inputs.at(matrix, (part.first + channel_block) * const(self.count) + start)
+            values = [
+                code.name(vector_load(inputs.buffer, [at + const(i * lanes)], lanes)) for i in range(size)
+            ]
+            for lane in range(lanes):
+                channel = channel_block * const(lanes) + const(lane)
+                rows = [
+                    code.name(
+                        vector_load(
+                            weights.buffer, [self.part_of(weights, const(j)).at(matrix, channel)], lanes
+                        )
+                    )
+                    for j in range(blocks)
+                ]
+                for i in range(size):
+                    value = broadcast(shuffled([values[i]], [lane]), lanes)
+                    for j in range(blocks):
+                        k = i * blocks + j
+                        code.steps.append(acc.set(k, acc.get(k) + value * rows[j]))
+            return seq(code.steps)
+
         whole, rest = divmod(part.channels, lanes)
         parts: list[Stmt] = []
-        if whole:
+        if whole and self.schedule.elements:
+            parts.append(loop(whole, by_element, "icb"))
+        elif whole:
             parts.append(loop(whole, lambda b: loop(lanes, lambda lane: step(b, lane), "ic"), "icb"))
         if rest:
             parts.append(loop(rest, lambda lane: step(const(whole), lane), "ic"))

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from edgec.compiler.backends.cpu.specs import ConvSpec
+from edgec.compiler.backends.cpu.templates.conv2d_candidates import multiplies_by_element
 from edgec.compiler.backends.cpu.templates.estimates import (
     l2_cycles,
     l2_overflow,
@@ -72,30 +73,35 @@ def _enumerate(spec: ConvSpec, m: int, target: Target, threads: int) -> Iterator
     for rows in (d for d in range(1, sizes.rows + 1) if sizes.rows % d == 0):
         count = rows * sizes.columns
         scratch = tile_size(m) ** 2 * count * sizes.in_blocks * sizes.lanes * spec.operands.accumulator_bytes
-        for blocks, tiles in _register_tiles(sizes.out_blocks, count, target.vector_registers):
+        elements = multiplies_by_element(spec, target)
+        for blocks, tiles in _register_tiles(sizes.out_blocks, count, target.vector_registers, elements):
             for group in (blocks, blocks * 2):
                 if sizes.out_blocks % group:
                     continue
                 if scratch <= target.l2_bytes:
-                    yield Schedule(m, tiles, blocks, group, rows, False)
+                    yield Schedule(m, tiles, blocks, group, rows, False, elements=elements)
                 if sizes.batch * (sizes.rows // rows) * scratch > max(
                     4 * target.l2_bytes, target.l3_bytes // 2
                 ):
                     continue
-                yield Schedule(m, tiles, blocks, group, rows, True)
+                yield Schedule(m, tiles, blocks, group, rows, True, elements=elements)
                 if rows == sizes.rows and sizes.batch == 1 and group == blocks:
                     for chunk in (2 * sizes.lanes, 4 * sizes.lanes):
                         if chunk < spec.in_channels:
-                            yield Schedule(m, tiles, blocks, group, rows, True, chunk)
+                            yield Schedule(m, tiles, blocks, group, rows, True, chunk, elements)
 
 
-def _register_tiles(out_blocks: int, count: int, registers: int) -> Iterator[tuple[int, int]]:
-    """(channel blocks, tiles) of a register tile: room is left for the weights and one broadcast value."""
+def _register_tiles(out_blocks: int, count: int, registers: int, elements: bool) -> Iterator[tuple[int, int]]:
+    """(channel blocks, tiles) of a register tile: room is left for the weights and one broadcast value.
+
+    Where elements of vectors multiply, there is room for the weights of a channel and a vector for each tile.
+    """
     for blocks in (1, 2, 3, 4):
         if out_blocks % blocks:
             continue
         spare = 1 if blocks == 1 else blocks + 1
-        most = min((registers - spare) // blocks, count)
+        fitting = (registers - blocks) // (blocks + 1) if elements else (registers - spare) // blocks
+        most = min(fitting, count)
         for pieces in {-(-count // most), -(-count // most) + 1}:
             tiles = -(-count // pieces)
             if tiles * blocks >= 4:
@@ -123,7 +129,8 @@ def _parts(spec: ConvSpec, schedule: Schedule, target: Target, threads: int) -> 
         far_weights = l2_cycles(target, 0.5)
 
     def tile(size: int) -> float:
-        step = step_cycles(target, size * s.out_blocks, _LOAD * (size + s.out_blocks))
+        loads = size / sizes.lanes + s.out_blocks if s.elements else size + s.out_blocks
+        step = step_cycles(target, size * s.out_blocks, _LOAD * loads)
         return step + far_weights * s.out_blocks
 
     whole, rest = divmod(count, s.tiles)

@@ -47,6 +47,7 @@ class Schedule:
         by_channels: tasks are groups of output channels rather than blocks of tiles.
         ic_chunk: input channels whose weights are transformed and multiplied at a time, so that they and the
             input stay in the second cache together; 0 for all (`by_channels` with one block of tiles only).
+        elements: inputs are loaded as vectors of channels, which multiply by element, as in direct convolutions.
     """
 
     m: int
@@ -56,11 +57,14 @@ class Schedule:
     rows: int
     by_channels: bool
     ic_chunk: int = 0
+    elements: bool = False
 
     def __str__(self) -> str:
         kind = "channels" if self.by_channels else "tiles"
         text = f"winograd{self.m} {self.tiles}x{self.out_blocks} group{self.group} rows{self.rows} by-{kind}"
-        return text + (f" ic{self.ic_chunk}" if self.ic_chunk else "")
+        return (
+            text + (f" ic{self.ic_chunk}" if self.ic_chunk else "") + (" elements" if self.elements else "")
+        )
 
 
 class Vectors(Arithmetic[Any]):

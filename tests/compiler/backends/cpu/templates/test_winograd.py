@@ -1,5 +1,7 @@
 """Winograd kernels against a convolution in double precision, on generated shapes, for both vector widths."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import tvm
@@ -93,13 +95,14 @@ def test_the_matrices_make_a_correlation(m):
     batch=st.integers(1, 2),
     pick=st.integers(0, 10_000),
     threads=st.integers(1, 3),
+    elements=st.booleans(),
 )
-def test_any_candidate_computes_the_convolution(name, channels, size, pad, batch, pick, threads):
+def test_any_candidate_computes_the_convolution(name, channels, size, pad, batch, pick, threads, elements):
     target = load_target(name)
     spec = make_spec(target, channels, size, pad, batch)
     found = candidates(spec, target, threads)
     assume(found)
-    schedule = found[pick % len(found)][1]
+    schedule = replace(found[pick % len(found)][1], elements=elements)
     data, weight = operands(spec, pick)
     got = run(spec, schedule, target, data, weight, threads)
     assert relative_error(got, reference(spec, data, weight)) < winograd.ERROR[schedule.m], schedule
