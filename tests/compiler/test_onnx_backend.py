@@ -63,7 +63,7 @@ def test_a_node_test_of_the_standard(
 
 
 PARTS = 12  # of the modules, so that several processes share the work
-FALLBACK = frozenset({"DeformConv"})
+
 PARTLY_FALLBACK = frozenset({"Loop", "Scan", "TreeEnsemble"})  # depending on their attributes
 
 
@@ -93,7 +93,7 @@ def test_a_part_of_the_standard_node_tests(part: int, tmp_path: Path) -> None:
     failed = []
     for group in cases.grouped(known, cases.TOGETHER):
         for case, outcome in zip(group, cases.run_together(group, tmp_path), strict=True):
-            wanted = {"fallback"} if case.operator in FALLBACK else {"native"}
+            wanted = {"native"}
             wanted |= {"native", "fallback"} if case.operator in PARTLY_FALLBACK else set()
             if outcome.result not in wanted:
                 failed.append(outcome)

@@ -18,6 +18,7 @@ from tests.compiler.samples import (
     chosen,
     elementwise,
     indexing,
+    odd,
     products,
     quantised,
     reductions,
@@ -25,7 +26,7 @@ from tests.compiler.samples import (
     spatial,
 )
 
-MODULES = (elementwise, reductions, spatial, indexing, products, quantised, chosen)
+MODULES = (elementwise, reductions, spatial, indexing, products, quantised, chosen, odd)
 TOGETHER = 24  # calls in an artifact
 OURS = sorted(sample.FAMILIES)
 

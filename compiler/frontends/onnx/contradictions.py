@@ -7,7 +7,7 @@ import re
 import onnx
 from onnx import ModelProto
 
-ENTRY = re.compile(r"\(op_type: ?(?P<operator>[^,]*), node name: (?P<name>.*?)\): (?P<why>.*)")
+ENTRY = re.compile(r"\(op_type: ?(?P<operator>[^,)]*)(?:, node name: (?P<name>.*?))?\): (?P<why>.*)")
 KIND = re.compile(r"^\[\w*Error\] ?")
 
 
@@ -32,7 +32,7 @@ def _told(message: str, model: ModelProto) -> str:
     found = ENTRY.search(message)
     if found is None:
         return KIND.sub("", message.strip().splitlines()[0])[:300]
-    operator, name, why = found["operator"], found["name"], found["why"]
+    operator, name, why = found["operator"], found["name"] or "", found["why"]
     while KIND.match(why):
         why = KIND.sub("", why)
     if not name:

@@ -265,3 +265,23 @@ def roi_align(draw: Draw) -> Sample:
     if draw.chance():
         attrs["coordinate_transformation_mode"] = draw.pick(("half_pixel", "output_half_pixel"))
     return Sample("RoiAlign", (x, regions, batch), attrs, opset, rtol=1e-4)
+
+
+@family
+def deform_conv(draw: Draw) -> Sample:
+    n, group, offset_group = draw.within(1, 2), draw.within(1, 2), draw.within(1, 2)
+    channels, outputs = 2 * draw.within(1, 2), 2 * draw.within(1, 2)
+    kernel, strides, dilations = draw.many(2, 1, 3), draw.many(2, 1, 2), draw.many(2, 1, 2)
+    pads, size = draw.many(4, 0, 2), draw.many(2, 5, 7)
+    out = [
+        (size[i] + pads[i] + pads[i + 2] - dilations[i] * (kernel[i] - 1) - 1) // strides[i] + 1
+        for i in range(2)
+    ]
+    x, w = draw.reals([n, channels, *size]), draw.reals([outputs, channels // group, *kernel])
+    taps = offset_group * int(np.prod(kernel))
+    offsets = draw.reals([n, taps * 2, *out]) * np.float32(0.7)
+    bias = draw.reals([outputs]) if draw.chance() else None
+    mask = draw.reals([n, taps, *out]) if draw.chance() else None
+    attrs = {"group": group, "offset_group": offset_group, "kernel_shape": kernel, "strides": strides}
+    attrs |= {"dilations": dilations, "pads": pads}
+    return Sample("DeformConv", (x, w, offsets, bias, mask), attrs, draw.pick((19, 22)), rtol=1e-3)

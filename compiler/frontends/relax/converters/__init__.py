@@ -16,6 +16,7 @@ def load_all() -> None:
         control_flow,
         convolution,
         cumulative,
+        deformed,
         features,
         gather_scatter,
         identity,

@@ -18,6 +18,7 @@ from edgec.compiler.frontends.relax.converters.registry import (
     dtype_of,
     reshaped,
 )
+from edgec.compiler.frontends.relax.converters.slicing import sliced
 from edgec.compiler.frontends.relax.dims import cast_to, dims_of, fresh, is_same
 from edgec.compiler.frontends.relax.lists import NO_TENSOR, Absent, RuntimeList, TensorList
 from edgec.compiler.frontends.relax.parts import (
@@ -223,7 +224,7 @@ def _widened(part: Part, given: Argument, result: Value) -> Argument:
 def _scan(node: Node) -> list[Value]:
     """A loop over the slices of its inputs."""
     if node.opset < 9:
-        raise CannotConvert("Scan of opset 8 is not compiled")
+        return _scan_of_batches(node)
     body, scanned = node.attrs["body"], int(node.attrs["num_scan_inputs"])
     states = len(node.inputs) - scanned
     axes = [int(a) for a in node.attrs.get("scan_input_axes") or [0] * scanned]
@@ -249,6 +250,32 @@ def _scan(node: Node) -> list[Value]:
         made = cast_to(node.builder, made, sizes)
         stacked.append(node.builder.emit_te(reversed_along, made, axis) if flip else made)
     return [*state, *stacked]
+
+
+def _scan_of_batches(node: Node) -> list[Value]:
+    """Scan as it was in operator set 8: one for each row of a batch, along the second axis of its inputs."""
+    if node.has(0):
+        raise CannotConvert("the lengths of its sequences are given, which Scan of opset 8 alone has")
+    given = [node.input(i) for i in range(1, len(node.inputs))]
+    batch = dims_of(given[0])[0]
+    if not isinstance(batch, int):
+        raise CannotConvert("its number of sequences is known only at run time")
+    attrs = {k: v for k, v in node.attrs.items() if k != "directions"}
+    attrs["scan_input_directions"] = node.attrs.get("directions")
+    rows = []
+    for row in range(batch):
+        parts = [_row(node, x, row) for x in given]
+        rows.append(_scan(replace(node, opset=9, inputs=parts, attrs=attrs)))
+    stacked = []
+    for results in zip(*rows, strict=True):
+        wide = [node.emit(relax.op.expand_dims(one, 0)) for one in results]
+        stacked.append(node.emit(relax.op.concat(wide, 0)) if batch > 1 else wide[0])
+    return stacked
+
+
+def _row(node: Node, x: Expr, row: int) -> Expr:
+    part = node.emit(sliced(node, x, {0: slice(row, row + 1)}))
+    return node.emit(relax.op.squeeze(part, [0]))
 
 
 def _loop_body(body: GraphProto, states: int, axes: Sequence[int], backwards: Sequence[bool]) -> GraphProto:

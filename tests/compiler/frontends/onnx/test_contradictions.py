@@ -29,6 +29,11 @@ CASES: dict[str, tuple[NodeProto, dict[str, Any], str]] = {
     "an axis beyond the rank": (node("Softmax", "a", axis=5), {"a": [2, 3]}, "axis"),
     "one input too many": (node("Relu", "a", "a"), {"a": [2, 3]}, "input size 2"),
     "a condition of numbers": (node("Where", "a", "a", "a"), {"a": [2, 3]}, "condition"),
+    "negative pads": (
+        node("Conv", "a", "b", pads=[-1, 0, 0, 0]),
+        {"a": [1, 3, 5, 5], "b": [4, 3, 3, 3]},
+        "pads",
+    ),
     # what the standard's inference does not see, and every run would
     "channels": (node("Conv", "a", "b"), {"a": [1, 3, 5, 5], "b": [4, 2, 3, 3]}, "channels"),
     "weights of a layer": (
