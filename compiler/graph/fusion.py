@@ -23,6 +23,7 @@ from edgec.compiler.graph.sources import node_of, nodes_of
 ELEMENTWISE, BROADCAST, INJECTIVE, REDUCE = 0, 1, 2, 3
 MAX_GROUP = 48  # operators in one kernel; a longer chain is cut
 MAX_INPUTS = 24
+NARROW = ("int8", "uint8")
 REORDERING = ("pack", "unpack", "transpose")
 
 
@@ -56,6 +57,10 @@ class _Op:
     @property
     def shape(self) -> tuple[int, ...]:
         return shape_of(self.binding.var)
+
+    @property
+    def dtype(self) -> str:
+        return dtype_of(self.binding.var)
 
 
 def fuse(mod: tvm.IRModule, entry: str = "main") -> tuple[tvm.IRModule, list[Kernel]]:
@@ -105,7 +110,9 @@ def _read(mod: tvm.IRModule, function: relax.Function) -> list[_Op]:
                 op.pattern = int(attrs.get("op_pattern", 8))
                 op.anchor = str(attrs[ANCHOR]) if ANCHOR in attrs else None
                 op.whole = WHOLE in attrs
-                op.view = bool(relax.analysis.has_reshape_pattern(func))
+                given = {shape_of(leaf) for leaf in leaves(call) if isinstance(leaf.ty, relax.TensorType)}
+                # A sum with zero copies as well, but is a map like any other.
+                op.view = op.shape not in given and bool(relax.analysis.has_reshape_pattern(func))
             for leaf in leaves(call):
                 if isinstance(leaf, relax.Var) and leaf in where:
                     source = where[leaf]
@@ -150,7 +157,7 @@ def _grow(ops: list[_Op], seed: _Op, taken: set[int]) -> list[int]:
         members += [*feeding, at]
         inside |= sum(1 << member for member in (*feeding, at))
         frontier = sorted({*frontier, *op.users})
-        if _is_closed(ops, members):
+        if _is_closed(ops, members) and not _only_widens(ops[closed[-1]], op):
             closed = list(members)
         if op.pattern == REDUCE:
             break
@@ -195,13 +202,18 @@ def _feeders(ops: list[_Op], seed: _Op, op: _Op, members: list[int], taken: set[
             if one.pattern not in (ELEMENTWISE, BROADCAST) or one.shape != seed.shape:
                 break
             chain.append(at)
-            if dtype_of(one.binding.value.args[1].fields[0]) in ("int8", "uint8"):
+            if dtype_of(one.binding.value.args[1].fields[0]) in NARROW:
                 found += reversed(chain)
                 break
             if len(one.inputs) != 1:
                 break
             at = one.inputs[0]
     return found
+
+
+def _only_widens(before: _Op, op: _Op) -> bool:
+    """Whether a group that could end with 8-bit integers would end with what they become: four times the bytes."""
+    return before.dtype in NARROW and op.dtype not in NARROW and not op.escapes
 
 
 def _is_closed(ops: list[_Op], members: list[int]) -> bool:

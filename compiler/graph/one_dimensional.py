@@ -71,6 +71,10 @@ class _Widener(Walker):
             return self._conv(call)
         if name in ("nn.max_pool1d", "nn.avg_pool1d"):
             return self._pool(call, name)
+        if name == "nn.pad" and dtype_of(call) in ("int8", "uint8"):
+            return self._pad(call)
+        if name == "astype" and self._is_wide(call.args[0]):
+            return relax.op.astype(self._image(call.args[0]), dtype_of(call))
         if name in UNARY and self._is_wide(call.args[0]):
             return Call(call.op, [self._image(call.args[0]), *call.args[1:]], call.attrs, call.ty_args)
         if name in _BINARY and any(self._is_wide(arg) for arg in call.args):
@@ -113,7 +117,7 @@ class _Widener(Walker):
         attrs, weight = call.attrs, array_of(call.args[1])
         if weight is None or attrs.data_layout != "NCW" or attrs.kernel_layout != "OIW":
             return None
-        if dtype_of(call) != "float32":
+        if dtype_of(call) not in ("float32", "int32"):
             return None
         before, after = (int(p) for p in attrs.padding)
         return relax.op.nn.conv2d(
@@ -123,7 +127,16 @@ class _Widener(Walker):
             padding=(0, before, 0, after),
             dilation=(1, int(attrs.dilation[0])),
             groups=int(attrs.groups),
+            out_dtype=dtype_of(call),
         )
+
+    def _pad(self, call: Call) -> Expr | None:
+        """Padding along the sequence of what a convolution of integers reads."""
+        widths = [int(w) for w in call.attrs.pad_width]
+        if str(call.attrs.pad_mode) != "constant" or any(widths[:4]):
+            return None
+        padding = [0, 0, 0, 0, 0, 0, *widths[4:]]
+        return relax.op.nn.pad(self._image(call.args[0]), padding, pad_value=float(call.attrs.pad_value))
 
     def _pool(self, call: Call, name: str) -> Expr | None:
         attrs = call.attrs

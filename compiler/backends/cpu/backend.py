@@ -9,8 +9,9 @@ import tvm
 from tvm.tirx import PrimFunc
 
 from edgec.compiler.backends.cpu import library, peak, winners
-from edgec.compiler.backends.cpu.dot_instructions import feature_of, operands_for
+from edgec.compiler.backends.cpu.dot_instructions import activations_of, feature_of, operands_for
 from edgec.compiler.backends.cpu.layouts.planner import plan_layouts
+from edgec.compiler.backends.cpu.layouts.signedness import with_signedness
 from edgec.compiler.backends.cpu.machine_rates import measure_rates
 from edgec.compiler.backends.cpu.object_cache import ObjectCache
 from edgec.compiler.backends.cpu.objects import Objects
@@ -64,6 +65,7 @@ class CpuBackend(Backend):
 
     def choose_layouts(self, mod: tvm.IRModule, operands_of: OperandsOf) -> tvm.IRModule:
         """Blocked layouts from end to end; attention and products with constant weights become template kernels."""
+        mod = with_signedness(mod, activations_of(self.target))
         mod = fuse_attention(name_channel_moves(widen(mod)), self.target.fp32_lanes)
         return plan_layouts(mod, self.target, operands_of)
 

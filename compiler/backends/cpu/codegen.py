@@ -14,7 +14,7 @@ from tvm import tirx
 from tvm.ir import StringImm
 from tvm.tirx import AllocBuffer, PrimFunc
 
-from edgec.compiler.backends.cpu.dot_instructions import INSTRUCTIONS
+from edgec.compiler.backends.cpu.dot_instructions import FUNCTIONS
 
 
 def keep_local_on_stack(func: PrimFunc) -> PrimFunc:
@@ -51,10 +51,9 @@ def native_dots(func: PrimFunc) -> PrimFunc:
 
     tvm_ffi.structural_map(func.body, (StringImm, look))
     body = func.body
-    for instruction in INSTRUCTIONS.values():
-        if instruction.function in called:
-            code = StringImm(instruction.code)
-            body = tirx.AttrStmt(tirx.IntImm("int32", 0), "pragma_import_llvm", code, body)
+    for function, code in FUNCTIONS.items():
+        if function in called:
+            body = tirx.AttrStmt(tirx.IntImm("int32", 0), "pragma_import_llvm", StringImm(code), body)
     return func if body is func.body else func.with_body(body)
 
 

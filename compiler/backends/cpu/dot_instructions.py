@@ -68,6 +68,17 @@ INSTRUCTIONS = {
 }
 
 
+BARRIER = "edgec_apart"
+_BARRIER_CODE = f"""
+define i32 @{BARRIER}() alwaysinline nounwind {{
+  call void asm sideeffect "", "~{{memory}}"()
+  ret i32 0
+}}
+"""
+# The code of each function that kernels call.
+FUNCTIONS = {BARRIER: _BARRIER_CODE, **{i.function: i.code for i in INSTRUCTIONS.values()}}
+
+
 def feature_of(operands: Operands) -> str | None:
     """The extension that a target needs to multiply `operands`; None for ordinary arithmetic."""
     return None if operands.instruction is None else INSTRUCTIONS[operands.instruction].feature
@@ -80,3 +91,8 @@ def operands_for(operands: Operands, target: Target) -> Operands:
     instruction = INSTRUCTIONS[operands.instruction]
     native = instruction.feature in target.features and instruction.lanes == target.fp32_lanes
     return operands if native else operands.emulated
+
+
+def activations_of(target: Target) -> str:
+    """The type of 8-bit activations that products with int8 weights take: `uint8` on x86, `int8` on ARM."""
+    return "uint8" if target.arch == "x86_64" else "int8"

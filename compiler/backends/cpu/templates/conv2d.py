@@ -218,7 +218,8 @@ class _Direct:
                 return seq(
                     [self._by_element(acc, place, (top, r), first, (ky, kx), valid) for r in range(*rows)]
                 )
-            return stepped(count, step, self._channels_a_pass, "ic")
+            steps = stepped(count, step, self._channels_a_pass, "ic")
+            return seq([steps, dot.apart()]) if self.operands.step > 2 else steps
 
         ahead = self._ahead(place, top, first, ky)
         if w.kernel[1] > UNROLL_TAPS and all(v == whole for v in piece.valid):

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tvm import tirx
-from tvm.tirx import Buffer
+from tvm.tirx import Buffer, Stmt
 
-from edgec.compiler.backends.cpu.dot_instructions import INSTRUCTIONS
+from edgec.compiler.backends.cpu.dot_instructions import BARRIER, INSTRUCTIONS
 from edgec.compiler.backends.cpu.templates.loop_nests import Expr, Index, const, index, vector_load
 from edgec.compiler.operands.operands import Operands
 
@@ -66,4 +66,13 @@ def _element(operands: Operands, dtype: str, step: Expr, number: int, lanes: int
     return (step << word(above)) >> word(8 * (operands.step - 1))  # copies of the sign fill up
 
 
-__all__ = ["data", "multiply_add", "weights"]
+def apart() -> Stmt:
+    """Between taps: nothing that was read before is kept for what follows.
+
+    A tap of a block of channels is a few steps of 8-bit integers. LLVM unrolls them, and would keep the inputs that
+    neighbouring taps share in registers, and spill the accumulators for them.
+    """
+    return tirx.Evaluate(tirx.call_extern(WORD, BARRIER))
+
+
+__all__ = ["apart", "data", "multiply_add", "weights"]

@@ -101,11 +101,17 @@ def erf(x: Expr) -> Expr:
     return _let("x", _within(x, -_ERF_END, _ERF_END), polynomial)
 
 
+def nearest(x: Expr) -> Expr:
+    """The nearest whole number, the even one of two: TVM does not vectorise its own call of the same."""
+    return tirx.call_llvm_pure_intrin("float32", "llvm.nearbyint", x)
+
+
 _FORMS: dict[str, Callable[[Expr], Expr]] = {
     "tirx.exp": exp,
     "tirx.sigmoid": sigmoid,
     "tirx.tanh": tanh,
     "tirx.erf": erf,
+    "tirx.nearbyint": nearest,
 }
 
 
