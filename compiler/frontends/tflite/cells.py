@@ -237,6 +237,12 @@ def rounded_rows(g: Writer, x: str, how: Rounding) -> str:
 
 def rounded(g: Writer, x: str, axes: list[int]) -> str:
     """Activations as they enter products with int8 weights: each row rounded to a grid of 256 levels of its own."""
+    stored, scale, zero_point = on_own_grid(g, x, axes)
+    return str(g.op("Mul", g.op("Sub", stored, zero_point), scale))
+
+
+def on_own_grid(g: Writer, x: str, axes: list[int]) -> tuple[str, str, str]:
+    """Activations as whole numbers of 8 bits, fp32, each row on a grid of its own; its scale and its zero point."""
     along, zero = np.array(axes, np.int64), np.array(0, np.float32)
     low = g.op("Min", g.op("ReduceMin", x, along, keepdims=1), zero)
     high = g.op("Max", g.op("ReduceMax", x, along, keepdims=1), zero)
@@ -245,4 +251,4 @@ def rounded(g: Writer, x: str, axes: list[int]) -> str:
     zero_point = g.op("Round", g.op("Sub", np.array(-128, np.float32), g.op("Div", low, scale)))
     stored = g.op("Add", g.op("Round", g.op("Div", x, scale)), zero_point)
     stored = g.op("Clip", stored, np.array(-128, np.float32), np.array(127, np.float32))
-    return str(g.op("Mul", g.op("Sub", stored, zero_point), scale))
+    return stored, scale, zero_point

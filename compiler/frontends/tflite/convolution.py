@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from edgec.compiler.frontends.tflite import hybrid
 from edgec.compiler.frontends.tflite.cells import rounded
 from edgec.compiler.frontends.tflite.flat import Operator, Quantisation
 from edgec.compiler.frontends.tflite.graph import Refused, Writer
@@ -74,7 +75,18 @@ def _convolve(g: Writer, op: Operator, filters: str, kernel: tuple[int, int], gr
             1,
             1,
         )  # which XNNPACK computes as one product of rows
-        x = rounded(g, x, [1] if point_wise else [1, 2, 3])
+        axes = [1] if point_wise else [1, 2, 3]
+        shape = {"kernel_shape": list(kernel), "strides": list(strides), "dilations": list(dilations)}
+        if hybrid.is_integer(g, op.inputs[1]) and (point_wise or g.tensor(op.inputs[0]).shape[0] == 1):
+            order = (0, 3, 1, 2) if op.kind == "CONV_2D" else (3, 0, 1, 2)
+            attrs = {**shape, "pads": pads, "group": groups}
+            y = hybrid.convolution(g, x, op.inputs[1], order, axes, attrs)
+            for bias in _bias(g, op):
+                y = g.op("Add", y, g.op("Reshape", bias, np.array([1, -1, 1, 1], np.int64)))
+            y = activated(g, y, options.fusedActivationFunction, op.outputs[0])
+            g.put(op.outputs[0], y, nchw=True)
+            return
+        x = rounded(g, x, axes)
     y = g.op(
         "Conv",
         x,
@@ -146,9 +158,14 @@ def _fully_connected(g: Writer, op: Operator) -> None:
             raise Refused(f"its weights take {width} features")
         if not options.keepNumDims:
             x = g.op("Reshape", x, np.array([-1, width], np.int64))
-    if _is_hybrid(g, op.inputs[0], op.inputs[1]):
+    whole = _is_hybrid(g, op.inputs[0], op.inputs[1]) and hybrid.is_integer(g, op.inputs[1])
+    if _is_hybrid(g, op.inputs[0], op.inputs[1]) and not whole:
         x = rounded(g, x, [-1])
-    if g.rank(op.inputs[0]) == 2 or not options.keepNumDims:
+    if whole:
+        y = hybrid.product(g, x, op.inputs[1])
+        for bias in _bias(g, op):
+            y = g.op("Add", y, bias)
+    elif g.rank(op.inputs[0]) == 2 or not options.keepNumDims:
         y = g.op("Gemm", x, _weights(g, op.inputs[1], (0, 1), {0: 0}), *_bias(g, op), transB=1)
     else:
         y = g.op("MatMul", x, _weights(g, op.inputs[1], (1, 0), {0: 1}))
