@@ -29,7 +29,7 @@ from edgec.compiler.options import BF16_SHARE, CompileOptions
 from edgec.compiler.progress import Progress
 from edgec.compiler.this_machine import known_rates
 from edgec.compiler.thread_pool import set_threads
-from edgec.compiler.tuning.tuner import Tuner
+from edgec.compiler.tuning.tuner import NothingBuilds, Tuner
 from edgec.targets.target import Target
 
 Begin: TypeAlias = Callable[[PrimFunc], None]
@@ -59,8 +59,32 @@ def lower(
     Returns:
         code, weights in call order, and the map from kernels to source nodes. Deterministic given the tuning cache.
     """
+    wide = set[int]()
+    while True:
+        try:
+            return _lower(mod, target, options, progress, bf16_nodes, parts, wide)
+        except NothingBuilds as error:
+            if not error.work.operands.label or not set(error.nodes) - wide:
+                raise
+            wide |= set(error.nodes)
+            progress.note(
+                f"{len(error.nodes)} nodes ({error.work.kind}) are computed in fp32: no kernel of theirs builds in "
+                f"{error.work.operands.label}"
+            )
+
+
+def _lower(
+    mod: tvm.IRModule,
+    target: Target,
+    options: CompileOptions,
+    progress: Progress,
+    bf16_nodes: Collection[int],
+    parts: Parts | None,
+    wide: Collection[int],
+) -> Lowered:
+    """`lower` with the nodes in `wide` in float32."""
     backend = backend_of(target)
-    operands = _operands_of(options, bf16_nodes)
+    operands = _operands_of(options, bf16_nodes, wide)
     if options.precision == "auto" and bf16_nodes:
         options = replace(options, error_budget=options.error_budget * (1 - BF16_SHARE))
     tuner = _tuner(backend, options, progress)
@@ -175,13 +199,13 @@ class _Lowering:
         return pieces, kernels
 
 
-def _operands_of(options: CompileOptions, nodes: Collection[int]) -> OperandsOf:
-    """What a source node multiplies."""
-    chosen = frozenset(nodes)
+def _operands_of(options: CompileOptions, nodes: Collection[int], wide: Collection[int]) -> OperandsOf:
+    """What a source node multiplies; those in `wide` multiply float32."""
+    chosen, kept = frozenset(nodes), frozenset(wide)
     everywhere = {"bf16": BFLOAT16, "fp16": FLOAT16}.get(options.precision)
     if everywhere is not None:
-        return lambda _node: everywhere
-    return lambda node: BFLOAT16 if node in chosen else FLOAT32
+        return lambda node: FLOAT32 if node in kept else everywhere
+    return lambda node: BFLOAT16 if node in chosen and node not in kept else FLOAT32
 
 
 def _legalise(mod: tvm.IRModule) -> tvm.IRModule:
@@ -219,7 +243,12 @@ def _make_kernels(
     set_threads(threads)
     by_name = {str(gv.name_hint): (gv, f) for gv, f in mod.functions.items() if isinstance(f, PrimFunc)}
     works = {s: _work(by_name[s][1], members[0], threads, tuner) for s, members in by_symbol.items()}
-    tuner.tune([(work, len(by_symbol[s])) for s, work in works.items() if work is not None])
+    try:
+        tuner.tune([(work, len(by_symbol[s])) for s, work in works.items() if work is not None])
+    except NothingBuilds as error:
+        same = [s for s, work in works.items() if work is not None and work.key == error.work.key]
+        nodes = [node for s in same for member in by_symbol[s] for node in member.nodes]
+        raise NothingBuilds(error.work, nodes) from error
     progress.stage("kernels", len(by_symbol))
     functions = {gv: f for gv, f in mod.functions.items() if not isinstance(f, PrimFunc)}
     infos: dict[str, KernelInfo] = {}

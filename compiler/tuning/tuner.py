@@ -82,6 +82,19 @@ def by_size(work: Workload) -> float:
     return float(work.flops + 8 * work.bytes) * 1e-12
 
 
+class NothingBuilds(RuntimeError):
+    """No candidate of a workload builds, or their results contradict each other.
+
+    Attributes:
+        work: the workload.
+        nodes: the source nodes whose kernel it is, where known.
+    """
+
+    def __init__(self, work: Workload, nodes: Sequence[int] = ()) -> None:
+        self.work, self.nodes = work, tuple(nodes)
+        super().__init__(f"no candidate of {work.key} builds")
+
+
 class Tuner:
     """Tunes the workloads of one compile.
 
@@ -130,7 +143,7 @@ class Tuner:
         """Time candidates of those workloads that no winner is known for, each with the number of its layers.
 
         Raises:
-            RuntimeError: no candidate of a workload builds.
+            NothingBuilds: no candidate of a workload builds.
         """
         unknown: dict[str, tuple[Workload, int]] = {}
         for work, count in works:
@@ -191,7 +204,7 @@ class Tuner:
         if fitting:
             self._judge(state, fitting, first=state.batch == 0)
         elif state.best is None and not state.next(most):
-            raise RuntimeError(f"no candidate of {work.key} builds")
+            raise NothingBuilds(work)
         state.batch += 1
 
     def _judge(self, state: _State, trials: list[tuple[Any, Trial]], *, first: bool) -> None:

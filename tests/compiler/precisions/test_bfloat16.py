@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
+from typing import Any, NoReturn
 
 import ml_dtypes
 import numpy as np
@@ -12,7 +14,9 @@ import pytest
 from onnx import ModelProto, helper
 
 import edgec.runtime as rt
+from edgec.compiler import lower as lower_module
 from edgec.compiler import pack
+from edgec.compiler.backends.interface import CandidateFailed, Workload
 from edgec.compiler.errors import TargetLacksPrecision
 from edgec.compiler.frontends import load_source, to_relax
 from edgec.compiler.lower import lower
@@ -20,7 +24,7 @@ from edgec.compiler.options import CompileOptions
 from edgec.compiler.pipeline import compile_model
 from edgec.compiler.precisions.bfloat16 import choose_layers
 from edgec.compiler.progress import Silent
-from edgec.targets import load_target, machine_features
+from edgec.targets import detect, load_target, machine_features
 from tests.compiler.onnx_models import build, model_of, save
 
 BF16 = CompileOptions(precision="bf16", tune="none", threads=1)
@@ -133,3 +137,74 @@ def test_a_target_with_the_instruction_gets_it_and_others_refuse(tmp_path: Path)
         pytest.skip("hardware: this machine can run products of bfloat16, so nothing is refused here")
     with pytest.raises(rt.IncompatibleDevice, match="avx512_bf16"):
         rt.load(tmp_path / "m.edge")
+
+
+def gelu_between_products() -> ModelProto:
+    """Two products with GELU between them, whose result the second one rounds to bfloat16."""
+    rng = np.random.default_rng(0)
+    constants = {
+        "w": rounded((rng.standard_normal((64, 96)) / 8).astype("f4")),
+        "v": rounded((rng.standard_normal((96, 32)) / 10).astype("f4")),
+        "b": rng.standard_normal(96).astype("f4"),
+        "root": np.float32(np.sqrt(2)),
+        "one": np.float32(1),
+        "half": np.float32(0.5),
+    }
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["m"]),
+        helper.make_node("Add", ["m", "b"], ["a"]),
+        helper.make_node("Div", ["a", "root"], ["d"]),
+        helper.make_node("Erf", ["d"], ["e"]),
+        helper.make_node("Add", ["e", "one"], ["e1"]),
+        helper.make_node("Mul", ["a", "e1"], ["g"]),
+        helper.make_node("Mul", ["g", "half"], ["h"]),
+        helper.make_node("MatMul", ["h", "v"], ["y"]),
+    ]
+    return model_of(nodes, {"x": [13, 64]}, ["y"], constants)
+
+
+def test_a_function_before_the_rounding_is_computed_once(tmp_path: Path) -> None:
+    model = gelu_between_products()
+    x = rounded(np.random.default_rng(1).standard_normal((13, 64)).astype("f4"))
+    x[0, :3] = 40.0  # saturates the error function
+    _, artifact = build(save(model, tmp_path), tmp_path, BF16)
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    (wanted,) = session.run(None, {"x": x})
+    with rt.load(artifact, threads=1) as loaded:
+        got = loaded.run({"x": x})["y"]
+        x[1, 0] = np.nan
+        assert np.isnan(loaded.run({"x": x})["y"][1]).all()
+    np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-2 * float(np.abs(wanted).max()))
+
+
+def test_a_layer_whose_kernels_do_not_build_is_computed_in_fp32(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Every kernel of 96 columns in bfloat16 is refused, as a code generator's defect would."""
+    original = lower_module._work
+
+    def refusing(func: Any, kernel: Any, threads: int, tuner: Any) -> Workload | None:
+        work = original(func, kernel, threads, tuner)
+        if work is None or work.operands.label != "bf16" or '"cols":96' not in work.key:
+            return work
+
+        def refuse(_: object) -> NoReturn:
+            raise CandidateFailed("the code generator has a defect")
+
+        return dataclasses.replace(work, emit=refuse)
+
+    monkeypatch.setattr(lower_module, "_work", refusing)
+    options = CompileOptions(precision="bf16", tune="fast", threads=1, cache_dir=tmp_path / "cache")
+    imported = to_relax(load_source(save(gelu_between_products(), tmp_path), options))
+    notes = Recorded()
+    lowered = lower(imported.mod, detect(), options, notes)
+    assert len([kernel for kernel in lowered.kernels.values() if kernel.flops]) == 2
+    assert any("computed in fp32: no kernel of theirs builds in bf16" in text for text in notes.notes)
+
+
+class Recorded(Silent):
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
