@@ -192,6 +192,8 @@ class _Lowering:
                 kernels[own] = replace(info, symbol=own)
 
         for name, module in {MAIN: mod, **parts.modules}.items():
+            # Exporters reorder weights inside of branches, where no pass on the source folds constants.
+            module = relax.transform.FoldConstant()(module)
             divided = divide(module, f"{name}.i")
             for island, inner in divided.islands.items():
                 add(island, self.static(inner), static=True)

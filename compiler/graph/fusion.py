@@ -171,7 +171,8 @@ def _may_join(ops: list[_Op], seed: _Op, op: _Op, members: list[int], inside: in
     outside = [i for i in op.inputs if i not in members]
     if any(ops[i].ancestors & inside for i in outside):
         return False  # would close a cycle
-    if len({leaf for i in [*members, op.index] for leaf in ops[i].inputs}) > MAX_INPUTS:
+    joined = {*members, op.index}
+    if len({leaf for i in joined for leaf in ops[i].inputs} - joined) > MAX_INPUTS:
         return False
     if seed.anchor is not None:
         same = all(ops[i].shape == op.shape for i in own) and op.shape == seed.shape

@@ -91,19 +91,24 @@ class _Recorder:
         self._probe, self._weights = probe, weights
         self.arguments: list[tuple[str, int, int]] | None = []
         self.run = _Run([], [])
-        self._begin = 0.0
+        # calls that have begun and not ended: place in the run, begin, seconds of the calls within
+        self._open: list[tuple[int, float, list[float]]] = []
 
     def __call__(self, _function: Any, name: str, before: bool, _result: Any, *args: Any) -> None:  # noqa: ANN401
         now = time.perf_counter()
         if name.startswith(_RUNTIME_PREFIX):
             return
         if not before:
-            self.run.seconds.append(now - self._begin)
+            place, begin, inner = self._open.pop()
+            self.run.seconds[place] = now - begin - sum(inner)
+            if self._open:
+                self._open[-1][2].append(now - begin)
             return
         if self.arguments is not None:
             self.arguments.append((name, *_sizes(args, self._weights)))
         self._ask()
-        self._begin = time.perf_counter()
+        self.run.seconds.append(0.0)
+        self._open.append((len(self.run.seconds) - 1, time.perf_counter(), []))
 
     def _ask(self) -> None:
         if self._probe is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 import edgec.runtime as rt
+from edgec.runtime.execution import profiling
 from tests.runtime.inputs import rows
 
 
@@ -39,3 +40,21 @@ def test_a_profile_counts_what_each_kernel_reads_and_writes(model: rt.Model) -> 
     assert all(layer.bytes - layer.weight_bytes >= 2 * 4 * 32 for layer in layers), (
         "a row goes in, a row comes out"
     )
+
+
+def test_calls_within_a_call_count_for_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A branch is a function that calls kernels: its own time is what is left of it."""
+    recorder = profiling._Recorder(None, ())
+    recorder.arguments = None
+    moments = iter([0.0, 1.0, 2.0, 2.0, 5.0, 6.0, 6.5, 10.5, 11.0])
+    monkeypatch.setattr(profiling.time, "perf_counter", lambda: next(moments))
+    for name, before in [
+        ("part", True),
+        ("first", True),
+        ("first", False),
+        ("second", True),
+        ("second", False),
+    ]:
+        recorder(None, name, before, None)
+    recorder(None, "part", False, None)
+    assert recorder.finish().seconds == [3.0, 3.0, 4.0]

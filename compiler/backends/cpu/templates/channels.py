@@ -7,6 +7,7 @@ contributes and one shuffle fewer than loads; a block that is one of an operand'
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from tvm import te, tirx
 from tvm.tirx import PrimFunc, Stmt
@@ -18,6 +19,7 @@ from edgec.compiler.backends.cpu.templates.loop_nests import (
     Accumulators,
     Expr,
     broadcast,
+    const,
     loop,
     parallel,
     seq,
@@ -31,6 +33,8 @@ from edgec.targets.target import Target
 
 VERSION = 1
 ZERO = (-1, 0)  # the operand and block of zeros
+# For each lane of a block, the vector (operand and block) that it comes from, and its lane there.
+Block: TypeAlias = list[tuple[tuple[int, int], int]]
 
 
 @dataclass(frozen=True)
@@ -68,8 +72,8 @@ def channels(spec: ChannelsSpec) -> PrimFunc:
     return prim_func(inputs, te.compute(shape, body, name="channels", attrs={ANCHOR: encode(spec)}), spec)
 
 
-def _sources(spec: ChannelsSpec) -> list[list[tuple[tuple[int, int], int]]]:
-    """For each output block and lane, the vector (operand and block) that it comes from, and its lane there."""
+def _sources(spec: ChannelsSpec) -> list[Block]:
+    """Where each output block comes from."""
     found = []
     for run in (Run(*fields) for fields in spec.runs):
         for k in range(run.count):
@@ -86,12 +90,12 @@ def emit(spec: ChannelsSpec, epilogue: Epilogue, _schedule: Schedule, threads: i
     buffers = dict(zip(_first_read(spec), epilogue.inputs, strict=True))
     assert len(buffers) == len(used)
 
-    def gathered(block: list[tuple[tuple[int, int], int]], at: list[Expr]) -> Expr:
+    def gathered(block: Block, at: list[Expr]) -> Expr:
         def vector(source: tuple[int, int]) -> Expr:
             if source == ZERO:
                 return broadcast(tirx.const(0, spec.dtype), lanes)
-            n, y, x = at
-            return vector_load(buffers[source[0]], [n, source[1], y, x, 0], lanes)
+            n, further, y, x = at
+            return vector_load(buffers[source[0]], [n, const(source[1]) + further, y, x, 0], lanes)
 
         order = list(dict.fromkeys(source for source, _ in block))
         made = vector(order[0])
@@ -110,21 +114,41 @@ def emit(spec: ChannelsSpec, epilogue: Epilogue, _schedule: Schedule, threads: i
         return made
 
     def row(n: Expr, y: Expr) -> Stmt:
-        def one(number: int, block: list[tuple[tuple[int, int], int]], x: Expr) -> Stmt:
+        def one(block: Block, first: int, at: Expr, x: Expr) -> Stmt:
+            """The vector of block number `first + at`, whose sources are `at` blocks behind those of `block`."""
             held = Accumulators(1, lanes, spec.dtype)
+            number = const(first) + at
             store = vectorised(
                 lanes, lambda lane: epilogue.store([n, number, y, x, lane], held.element(0, lane))
             )
-            return held.allocate([held.set(0, gathered(block, [n, y, x])), store])
+            return held.allocate([held.set(0, gathered(block, [n, at, y, x])), store])
 
-        return seq(
-            [
-                loop(spec.size[1], lambda x, number=number, block=block: one(number, block, x), "x")  # type: ignore[misc]
-                for number, block in enumerate(_sources(spec))
-            ]
-        )
+        def run(block: Block, first: int, count: int) -> Stmt:
+            return loop(
+                count, lambda at: loop(spec.size[1], lambda x: one(block, first, at, x), "x"), "block"
+            )
+
+        return seq([run(*part) for part in _alike(_sources(spec))])
 
     return epilogue.build(parallel([spec.batch, spec.size[0]], row, threads))
+
+
+def _alike(blocks: list[Block]) -> list[tuple[Block, int, int]]:
+    """Runs of blocks that take the same lanes, each of the vectors next to those of the one before it.
+
+    Returns:
+        for each run the first block, its number, and how many blocks there are.
+    """
+    found: list[tuple[Block, int, int]] = []
+    for number, block in enumerate(blocks):
+        if found:
+            base, first, count = found[-1]
+            shifted = [((own[0], own[1] + count) if own != ZERO else ZERO, lane) for own, lane in base]
+            if shifted == block:
+                found[-1] = (base, first, count + 1)
+                continue
+        found.append((block, number, 1))
+    return found
 
 
 def _first_read(spec: ChannelsSpec) -> list[int]:

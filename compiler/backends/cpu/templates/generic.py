@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 
 import tvm
+import tvm_ffi
 from tvm import s_tir
+from tvm.ir import TensorLoad
 from tvm.s_tir import SBlock
 from tvm.s_tir.schedule import LoopRV, SBlockRV, Schedule
 from tvm.tirx import PrimFunc
@@ -86,7 +88,10 @@ def _schedule_block(sch: Schedule, block: SBlockRV, lanes: int, threads: int) ->
     spatial = [loop for loop, kind in zip(loops, kinds, strict=True) if kind == 0]
     reduce = [loop for loop, kind in zip(loops, kinds, strict=True) if kind == 2]
     work = _work(sch, loops)
-    if reduce:
+    width = _width_along(sch, info, reduce, lanes) if reduce else 0
+    if width:
+        _reduce_along(sch, block, (spatial, reduce), width, threads if work >= PARALLEL_FROM else 1)
+    elif reduce:
         _schedule_reduction(sch, block, spatial, reduce, lanes, threads if work >= PARALLEL_FROM else 1)
     else:
         _schedule_map(sch, spatial, lanes, threads if work >= PARALLEL_FROM else 1)
@@ -125,6 +130,45 @@ def _schedule_reduction(
     init = sch.decompose_reduction(block, reduce[0])
     if vectors:
         sch.vectorize(sch.get_loops(init)[-1])
+
+
+def _width_along(sch: Schedule, info: SBlock, reduce: list[LoopRV], lanes: int) -> int:
+    """Elements of a vector along the reduced axes; 0 where memory does not run along the last one, or they are few."""
+    total = math.prod(_extent(sch, loop) for loop in reduce)
+    last = [var.var for var in info.iter_vars if var.iter_type == 2][-1]
+    runs = False
+
+    def look(load: TensorLoad) -> TensorLoad:
+        nonlocal runs
+        runs = runs or (len(load.indices) > 0 and load.indices[-1].same_as(last))
+        return load
+
+    tvm_ffi.structural_map(info.body, (TensorLoad, look))
+    single = len(info.writes) == 1 and str(info.writes[0].source.ty.dtype.dtype) == "float32"
+    if not (single and runs and info.init is not None):
+        return 0
+    return next((w for w in (lanes, lanes // 2, 4) if w >= 4 and total % w == 0 and total >= 2 * w), 0)
+
+
+def _reduce_along(
+    sch: Schedule, block: SBlockRV, loops: tuple[list[LoopRV], list[LoopRV]], width: int, threads: int
+) -> None:
+    """Partial results in the lanes of a vector, which are combined at the end of each row."""
+    spatial, reduce = loops
+    sch.reorder(*spatial, *reduce)
+    whole = sch.fuse(*reduce) if len(reduce) > 1 else reduce[0]
+    _, lane = sch.split(whole, [None, width])
+    partial = sch.rfactor(lane, factor_axis=len(spatial))
+    rows = sch.get_loops(partial)
+    head, (step, lane) = rows[: len(spatial)], rows[len(spatial) :]
+    if head:
+        sch.reverse_compute_at(block, head[-1])
+        sch.set_scope(partial, 0, "local")
+        _parallel(sch, head, threads)
+    sch.vectorize(lane)
+    init = sch.decompose_reduction(partial, step)
+    sch.vectorize(sch.get_loops(init)[-1])
+    sch.decompose_reduction(block, sch.get_loops(block)[-1])
 
 
 def _parallel(sch: Schedule, loops: list[LoopRV], threads: int) -> None:

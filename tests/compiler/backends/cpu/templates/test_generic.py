@@ -1,0 +1,40 @@
+"""Kernels without a template: reductions along any axes, in vectors where memory runs along them."""
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tvm import te, topi
+
+from edgec.compiler.backends.cpu.templates.generic import schedule_generic
+from edgec.targets.loader import load_target
+from tests.compiler.backends.cpu.kernels import RUNNABLE, run
+
+FEW = settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+KINDS = {"sum": np.sum, "max": np.max, "min": np.min}
+
+
+@pytest.fixture(params=RUNNABLE, scope="module")
+def target(request):
+    return load_target(request.param)
+
+
+@FEW
+@given(
+    shape=st.lists(st.sampled_from([1, 2, 3, 5, 7, 8, 16, 20, 32, 48]), min_size=1, max_size=4),
+    kind=st.sampled_from(sorted(KINDS)), threads=st.integers(1, 2), data=st.data(),
+)  # fmt: skip
+def test_reductions(target, shape, kind, threads, data):
+    axes = data.draw(st.sets(st.integers(0, len(shape) - 1), min_size=1))
+    x = te.placeholder(shape, "float32", "x")
+    y = te.compute(shape, lambda *i: x[i] * 2.0, name="doubled")
+    out = getattr(topi, kind)(y, axis=sorted(axes))
+    func = te.create_prim_func([x, out]).without_attr("global_symbol")
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
+    array = rng.standard_normal(shape).astype(np.float32)
+    if data.draw(st.booleans()):
+        array.flat[rng.integers(array.size)] = rng.choice([np.inf, -np.inf, 1e-42])
+    made = run(schedule_generic(func, target, threads), target, array)
+    wanted = KINDS[kind](array.astype(np.float64) * 2, axis=tuple(axes))
+    finite = np.abs(array[np.isfinite(array)])
+    np.testing.assert_allclose(made, wanted, rtol=1e-6, atol=2e-6 * finite.sum())
