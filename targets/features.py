@@ -25,7 +25,10 @@ class Feature(NamedTuple):
 
 
 # Features that kernels require, or that determine which of them is fast.
+ASIMD = "asimd"
+SSE41 = "sse4_1"
 AVX2 = "avx2"
+AVX512BW = "avx512bw"
 AVX512F = "avx512f"
 AVX512_VNNI = "avx512_vnni"
 AVX_VNNI = "avx_vnni"
@@ -41,7 +44,7 @@ _DECLARED = (
     Feature("lahf_lm", "sahf"),
     Feature("pni", "sse3"),
     Feature("popcnt", "popcnt"),
-    Feature("sse4_1", "sse4.1"),
+    Feature(SSE41, "sse4.1"),
     Feature("sse4_2", "sse4.2"),
     Feature("ssse3", "ssse3"),
     # x86-64-v3
@@ -56,7 +59,7 @@ _DECLARED = (
     Feature("xsave", "xsave"),
     # x86-64-v4 and later
     Feature(AVX512F, "avx512f"),
-    Feature("avx512bw", "avx512bw"),
+    Feature(AVX512BW, "avx512bw"),
     Feature("avx512cd", "avx512cd"),
     Feature("avx512dq", "avx512dq"),
     Feature("avx512vl", "avx512vl"),

@@ -31,6 +31,7 @@ class Operands:
         accumulator: type of the sums.
         step: elements of the reduced axis that one instruction takes.
         instruction: the dot instruction; None where ordinary arithmetic on widened elements computes the same.
+        by_row: whether the packed weights of a step lie element by element, each for all lanes, and not word by word.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Operands:
     accumulator: str
     step: int = 1
     instruction: str | None = None
+    by_row: bool = False
 
     def __post_init__(self) -> None:
         """Check that a step fills a word.
@@ -71,7 +73,7 @@ class Operands:
         """The same products by ordinary arithmetic, on machines without the instruction."""
         if self.instruction is None:
             return self
-        return replace(self, name=f"{self.name}-emulated", instruction=None)
+        return replace(self, name=f"{self.name}-emulated", instruction=None, by_row=False)
 
     def divides(self, inner: int) -> bool:
         """Whether a reduced axis of `inner` elements is a whole number of steps."""
@@ -79,26 +81,34 @@ class Operands:
 
     def packed_shape(self, inner: int, lanes: int) -> tuple[int, ...]:
         """The last axes of packed weights: `[inner, lanes]`, or `[inner / step, lanes, step]`."""
-        return (inner, lanes) if self.step == 1 else (inner // self.step, lanes, self.step)
+        if self.step == 1:
+            return inner, lanes
+        return (
+            (inner // self.step, self.step, lanes) if self.by_row else (inner // self.step, lanes, self.step)
+        )
 
     def packed_place(self, k: Any, lane: Any) -> tuple[Any, ...]:  # noqa: ANN401 - integers or index expressions
         """The last indices of element `k` of a lane in packed weights."""
-        return (k, lane) if self.step == 1 else (k // self.step, lane, k % self.step)
+        if self.step == 1:
+            return k, lane
+        element = k % self.step
+        return (k // self.step, element, lane) if self.by_row else (k // self.step, lane, element)
 
     def pack(self, weights: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """`[…, inner, lanes]` to `[…, *packed_shape(inner, lanes)]`, in the weights' type."""
         *outer, inner, lanes = weights.shape
         if self.step > 1:
             steps = weights.reshape(*outer, inner // self.step, self.step, lanes)
-            weights = np.ascontiguousarray(steps.swapaxes(-2, -1))
+            weights = np.ascontiguousarray(steps if self.by_row else steps.swapaxes(-2, -1))
         return weights.astype(numpy_dtype(self.weight), copy=False)
 
     def unpack(self, packed: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """The inverse of `pack`, in the weights' type."""
         if self.step == 1:
             return packed
-        *outer, steps, lanes, step = packed.shape
-        return np.ascontiguousarray(packed.swapaxes(-2, -1)).reshape(*outer, steps * step, lanes)
+        words = packed if self.by_row else packed.swapaxes(-2, -1)
+        *outer, steps, step, lanes = words.shape
+        return np.ascontiguousarray(words).reshape(*outer, steps * step, lanes)
 
 
 def numpy_dtype(name: str) -> np.dtype[Any]:
@@ -118,9 +128,25 @@ BFLOAT16 = Operands("bfloat16", "bf16", "bfloat16", "bfloat16", "float32", 2, "v
 FLOAT16 = Operands("float16", "fp16", "float16", "float16", "float32")
 INT8 = Operands("int8", "int8", "int8", "int8", "int32", 4, "sdot")
 UINT8_INT8 = Operands("uint8-int8", "int8", "uint8", "int8", "int32", 4, "vpdpbusd")
+# The same types where the target has no instruction of that name, by preference.
+ALTERNATIVES = {
+    INT8: (replace(INT8, name="int8-rows", instruction="smlal", by_row=True),),
+    UINT8_INT8: tuple(
+        replace(UINT8_INT8, name=f"uint8-int8-{instruction}", instruction=instruction)
+        for instruction in ("vpdpbusd_256", "pmaddwd_512", "pmaddwd_256", "pmaddwd_128")
+    ),
+}
 
 OPERANDS = {
     operands.name: operands
-    for native in (FLOAT32, BFLOAT16, FLOAT16, INT8, UINT8_INT8)
+    for native in (
+        FLOAT32,
+        BFLOAT16,
+        FLOAT16,
+        INT8,
+        UINT8_INT8,
+        *ALTERNATIVES[INT8],
+        *ALTERNATIVES[UINT8_INT8],
+    )
     for operands in (native, native.emulated)
 }

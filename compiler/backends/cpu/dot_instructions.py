@@ -7,10 +7,22 @@ type than LLVM 22 expects, so the functions are written in LLVM IR.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
-from edgec.compiler.operands.operands import Operands
-from edgec.targets.features import AVX512_BF16, AVX512_VNNI, DOTPROD
+from edgec.compiler.backends.cpu.dot_sequences import pmaddwd, smlal
+from edgec.compiler.operands.operands import ALTERNATIVES, Operands
+from edgec.targets.features import (
+    ASIMD,
+    AVX2,
+    AVX512_BF16,
+    AVX512_VNNI,
+    AVX512BW,
+    AVX_VNNI,
+    DOTPROD,
+    SSE41,
+)
 from edgec.targets.target import Target
 
 
@@ -25,6 +37,11 @@ class DotInstruction:
         intrinsic: LLVM's name.
         sums: LLVM's type of a vector of sums.
         elements: LLVM's type of a vector of elements.
+        rate: what the `[core.dots]` table of a target calls it, if not by its name.
+        share: of a sequence of instructions that computes the same: how many it takes the time of, as a share of
+            multiply-adds of floats; 0 of one instruction.
+        data_last: whether the instruction takes the word that all lanes share as its last operand.
+        body: the function of a sequence, given its name; None of one instruction.
     """
 
     name: str
@@ -33,6 +50,10 @@ class DotInstruction:
     intrinsic: str
     sums: str
     elements: str
+    rate: str = ""
+    share: float = 0.0
+    data_last: bool = False
+    body: Callable[[str], str] | None = None
 
     @property
     def function(self) -> str:
@@ -42,16 +63,24 @@ class DotInstruction:
     @property
     def code(self) -> str:
         """The function's definition."""
+        if self.body is not None:
+            return self.body(self.function)
+        factors = ("%y", "%x") if self.data_last else ("%x", "%y")
         sums, words, elements = self.sums, f"<{self.lanes} x i32>", self.elements
         return f"""
 declare {sums} @{self.intrinsic}({sums}, {elements}, {elements})
 define {sums} @{self.function}({sums} %s, {words} %a, {words} %b) alwaysinline nounwind readnone {{
   %x = bitcast {words} %a to {elements}
   %y = bitcast {words} %b to {elements}
-  %r = call {sums} @{self.intrinsic}({sums} %s, {elements} %x, {elements} %y)
+  %r = call {sums} @{self.intrinsic}({sums} %s, {elements} {factors[0]}, {elements} {factors[1]})
   ret {sums} %r
 }}
 """
+
+
+def _sequence(name: str, feature: str, lanes: int, body: Callable[[str], str]) -> DotInstruction:
+    """A sequence of some four instructions for four products a lane."""
+    return DotInstruction(name, feature, lanes, "", "", "", share=0.5 if "madd" in name else 0.25, body=body)
 
 
 INSTRUCTIONS = {
@@ -63,7 +92,28 @@ INSTRUCTIONS = {
         DotInstruction(
             "vpdpbusd", AVX512_VNNI, 16, "llvm.x86.avx512.vpdpbusd.512", "<16 x i32>", "<64 x i8>"
         ),
-        DotInstruction("sdot", DOTPROD, 4, "llvm.aarch64.neon.sdot.v4i32.v16i8", "<4 x i32>", "<16 x i8>"),
+        DotInstruction(
+            "vpdpbusd_256",
+            AVX_VNNI,
+            8,
+            "llvm.x86.avx512.vpdpbusd.256",
+            "<8 x i32>",
+            "<32 x i8>",
+            rate="vpdpbusd",
+        ),
+        _sequence("pmaddwd_512", AVX512BW, 16, partial(pmaddwd, lanes=16)),
+        _sequence("pmaddwd_256", AVX2, 8, partial(pmaddwd, lanes=8)),
+        _sequence("pmaddwd_128", SSE41, 4, partial(pmaddwd, lanes=4)),
+        _sequence("smlal", ASIMD, 4, smlal),
+        DotInstruction(
+            "sdot",
+            DOTPROD,
+            4,
+            "llvm.aarch64.neon.sdot.v4i32.v16i8",
+            "<4 x i32>",
+            "<16 x i8>",
+            data_last=True,
+        ),
     )
 }
 
@@ -85,12 +135,14 @@ def feature_of(operands: Operands) -> str | None:
 
 
 def operands_for(operands: Operands, target: Target) -> Operands:
-    """`operands` where `target` has their instruction, else their emulated form."""
+    """`operands`, or others of the same types, whose instruction `target` has, else their emulated form."""
     if operands.instruction is None:
         return operands
-    instruction = INSTRUCTIONS[operands.instruction]
-    native = instruction.feature in target.features and instruction.lanes == target.fp32_lanes
-    return operands if native else operands.emulated
+    for one in (operands, *ALTERNATIVES.get(operands, ())):
+        instruction = INSTRUCTIONS[one.instruction or ""]
+        if instruction.feature in target.features and instruction.lanes == target.fp32_lanes:
+            return one
+    return operands.emulated
 
 
 def activations_of(target: Target) -> str:

@@ -17,7 +17,7 @@ from tvm.tirx import Buffer, IfThenElse, PrimFunc, Stmt
 
 from edgec.compiler.backends.cpu.specs import ConvSpec
 from edgec.compiler.backends.cpu.templates import dot
-from edgec.compiler.backends.cpu.templates.conv2d_tiles import Band, Geometry, Piece, Schedule
+from edgec.compiler.backends.cpu.templates.conv2d_tiles import Band, Geometry, Piece, Schedule, reads_vectors
 from edgec.compiler.backends.cpu.templates.epilogue import Epilogue
 from edgec.compiler.backends.cpu.templates.loop_nests import (
     Accumulators,
@@ -37,6 +37,7 @@ from edgec.compiler.backends.cpu.templates.loop_nests import (
 from edgec.compiler.backends.cpu.templates.windows import row_bounds
 
 VERSION = 3
+BLOCKS_A_PASS = 4  # where a block of channels is a single step
 CACHE_LINE = 64  # bytes
 UNROLL_TAPS = 3  # kernel columns up to which the taps are unrolled in the interior, too
 
@@ -167,7 +168,8 @@ class _Direct:
         whole, rest = divmod(channels, block)
         parts: list[Stmt] = []
         if whole:
-            parts.append(loop(whole, lambda at: rows(first + at * const(block), block), "icb"))
+            together = BLOCKS_A_PASS if block == 1 and self.spec.window.kernel == (1, 1) else 1
+            parts.append(stepped(whole, lambda at: rows(first + at * const(block), block), together, "icb"))
         if rest:
             parts.append(rows(first + const(whole * block), rest))
         return seq(parts)
@@ -219,7 +221,7 @@ class _Direct:
                     [self._by_element(acc, place, (top, r), first, (ky, kx), valid) for r in range(*rows)]
                 )
             steps = stepped(count, step, self._channels_a_pass, "ic")
-            return seq([steps, dot.apart()]) if self.operands.step > 2 else steps
+            return seq([steps, dot.apart()]) if self.operands.step > 2 and w.kernel != (1, 1) else steps
 
         ahead = self._ahead(place, top, first, ky)
         if w.kernel[1] > UNROLL_TAPS and all(v == whole for v in piece.valid):
@@ -304,8 +306,9 @@ class _Direct:
         blocks, lanes = self.schedule.out_blocks, self.spec.lanes
         chunk = const(self.spec.chunk // self.step)
 
-        def column(i: Expr) -> Stmt:
-            value = broadcast(self._input(place, row[0], channel, ky, kx, i), lanes)
+        def column(i: Expr, value: Expr | None = None) -> Stmt:
+            if value is None:
+                value = broadcast(self._input(place, row[0], channel, ky, kx, i), lanes)
 
             def block(j: Expr) -> Stmt:
                 k = (i + const(row[1] * place.piece.width)) * const(blocks) + j
@@ -317,7 +320,24 @@ class _Direct:
             return unrolled(blocks, block)
 
         first, end = valid
-        return unrolled(end - first, column, first)
+        if not reads_vectors(self.spec):
+            return unrolled(end - first, column, first)
+        together = [
+            column(const(start + i), broadcast(word, lanes))
+            for start in range(first, end - lanes + 1, lanes)
+            for i, word in enumerate(self._words(self._input(place, row[0], channel, ky, kx, const(start))))
+        ]
+        rest = (end - first) % lanes
+        alone = [unrolled(rest, column, end - rest)] if rest else []
+        return seq([*together, *alone])
+
+    def _words(self, first: Expr) -> list[Expr]:
+        """The words of as many columns as a vector holds, `first` being that of the first one; read at once."""
+        load, lanes = first.args[0], self.spec.lanes
+        place = [*load.indices[:-1], load.indices[-1].base]
+        vector = load.source.vload(place, f"{self.operands.data}x{self.step * lanes}")
+        words = tirx.reinterpret(f"{dot.WORD}x{lanes}", vector)
+        return [tirx.Shuffle([words], [tirx.IntImm("int32", i)]) for i in range(lanes)]
 
     def _input(self, place: _Place, top: Expr, channel: Expr, ky: Expr, kx: Expr, column: Expr) -> Expr:
         """What a step reads of the input under a tap of output column `column` of the tile."""

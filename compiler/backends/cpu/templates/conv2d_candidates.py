@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import product
 
 from edgec.compiler.backends.cpu.specs import ConvSpec
-from edgec.compiler.backends.cpu.templates.conv2d_tiles import Geometry, Schedule
+from edgec.compiler.backends.cpu.templates.conv2d_tiles import Geometry, Schedule, reads_vectors
 from edgec.compiler.backends.cpu.templates.estimates import fetch_cycles, step_cycles
 from edgec.compiler.backends.cpu.templates.loop_nests import tiles
 from edgec.targets.target import Target
@@ -172,8 +172,12 @@ def cost(spec: ConvSpec, schedule: Schedule, target: Target, threads: int) -> fl
     widths = Counter(width for _, width in tiles(geometry.width, schedule.width))
     for (rows, down), (width, across) in product(heights.items(), widths.items()):
         columns = rows * width
-        loads = columns / spec.lanes + blocks if schedule.elements else columns + blocks
-        busy = step_cycles(target, columns * blocks, _LOAD * loads, operands=operands) + 0.3
+        read: float = columns
+        if schedule.elements:
+            read = columns / spec.lanes
+        elif reads_vectors(spec):
+            read = rows * (width // spec.lanes + width % spec.lanes)
+        busy = step_cycles(target, columns * blocks, _LOAD * (read + blocks), operands=operands) + 0.3
         busy *= _drag(spec, columns, blocks)
         tile = steps * (max(busy, far) + 0.3 * min(busy, far))
         tile += fetch_cycles(target, rows_read * columns * w.stride[1], inputs)

@@ -8,6 +8,12 @@ from edgec.compiler.backends.cpu.specs import ConvSpec
 from edgec.compiler.backends.cpu.templates.loop_nests import tiles
 
 
+def reads_vectors(spec: ConvSpec) -> bool:
+    """Whether the words of neighbouring columns are neighbours: ARM multiplies by one word of a vector of them."""
+    narrow = spec.operands.accumulator == "int32" and spec.operands.step > 1
+    return narrow and spec.lanes == spec.in_block == 4 and spec.window.stride[1] == 1
+
+
 @dataclass(frozen=True)
 class Piece:
     """A run of tiles that share code: first column, tile width, count, per kernel column the valid columns."""

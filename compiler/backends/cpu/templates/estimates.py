@@ -7,6 +7,7 @@ waiting for the second cache, in proportion to that cache's bandwidth.
 
 from __future__ import annotations
 
+from edgec.compiler.backends.cpu.dot_instructions import INSTRUCTIONS
 from edgec.compiler.operands.operands import FLOAT32, Operands
 from edgec.targets.target import Target
 
@@ -21,7 +22,10 @@ def _rate(target: Target, operands: Operands) -> tuple[float, float]:
     Without an instruction, the products of a step are added to its sum sequentially.
     """
     core = target.core
-    dot = core.dots.get(operands.instruction or "")
+    instruction = INSTRUCTIONS.get(operands.instruction or "")
+    if instruction is not None and instruction.share:
+        return core.fma_per_cycle * instruction.share, core.fma_latency
+    dot = core.dots.get(instruction.rate or instruction.name) if instruction is not None else None
     if dot is not None:
         return dot.per_cycle, dot.latency
     return core.fma_per_cycle / operands.step, core.fma_latency * operands.step

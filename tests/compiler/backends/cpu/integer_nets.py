@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,8 @@ import numpy as np
 import tvm
 from tvm import relax
 
+from edgec.compiler.backends.cpu.runtime_libraries import runtime_libraries
+from edgec.compiler.emulation.emulator import find_emulator
 from edgec.compiler.lower import lower
 from edgec.compiler.lowered import Lowered
 from edgec.compiler.options import CompileOptions
@@ -146,4 +149,41 @@ def run(lowered: Lowered, folder: Path, inputs: Sequence[Array]) -> Array:
     machine = relax.VirtualMachine(tvm.runtime.load_module(str(library)), tvm.cpu())
     arguments = [*inputs, *lowered.weights.values()]
     made: Array = machine["main"](*[tvm.runtime.tensor(np.ascontiguousarray(a)) for a in arguments]).numpy()
+    return made
+
+
+_SCRIPT = """
+import ctypes, sys
+import numpy as np, tvm_ffi
+folder, count, threads = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+runtime = ctypes.CDLL(folder + "/libtvm_runtime.so", ctypes.RTLD_GLOBAL)
+machine = tvm_ffi.load_module(folder + "/net.so")["vm_load_executable"]()
+machine["vm_initialization"](1, 0, 2)
+tvm_ffi.get_global_func("runtime.config_threadpool")(1, threads)
+arrays = [np.load(f"{folder}/{i}.npy") for i in range(count)]
+made = machine["main"](*[tvm_ffi.from_dlpack(a) for a in arrays])
+np.save(folder + "/made.npy", np.from_dlpack(made))
+del made, machine
+"""
+
+
+def run_elsewhere(
+    lowered: Lowered, target: Target, folder: Path, inputs: Sequence[Array], threads: int
+) -> Array:
+    """What the code computes in an emulator of the target's processor."""
+    emulator = find_emulator(target)
+    assert emulator is not None
+    folder.mkdir()
+    (folder / "net.so").write_bytes(lowered.code)
+    for name, content in runtime_libraries(target.arch).items():
+        (folder / name).write_bytes(content)
+    arrays = [*inputs, *lowered.weights.values()]
+    for number, array in enumerate(arrays):
+        np.save(folder / f"{number}.npy", np.ascontiguousarray(array))
+    (folder / "run.py").write_text(_SCRIPT)
+    words = [str(folder / "run.py"), str(folder), str(len(arrays)), str(threads)]
+    command, environment = emulator.command(words)
+    environment["LD_LIBRARY_PATH"] = f"{environment.get('LD_LIBRARY_PATH', '')}:{folder}"
+    subprocess.run(command, env=environment, check=True, timeout=200)
+    made: Array = np.load(folder / "made.npy")
     return made

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,8 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgec.compiler.backends.cpu.runner import runs_here
+from edgec.compiler.emulation.emulator import find_emulator
 from edgec.targets import load_target
-from tests.compiler.backends.cpu.integer_nets import Net, compiled, run
+from tests.compiler.backends.cpu.integer_nets import Net, compiled, run, run_elsewhere
 
 NAMES = (
     "x86-64-v2", "x86-64-v3", "x86-64-v4", "x86-avx512-vnni", "aarch64", "rpi5",
@@ -111,9 +114,9 @@ def test_convolutions_are_exact(layer: Layer, tmp_path: Path) -> None:
         check(layer, name, tmp_path)
 
 
-def block(dtype: str, zero: int) -> Net:
+def block(dtype: str, zero: int, size: tuple[int, int] = (20, 21)) -> Net:
     """A residual block: layers of all kinds, a sum of two tensors of different scales, a product with a matrix."""
-    net = Net(filled((1, 3, 20, 21), dtype, extreme=False))
+    net = Net(filled((1, 3, *size), dtype, extreme=False))
     x = net.pad(net.input, 1, 1, 1, 1, zero)
     first = net.requantise(net.conv(x, net.weights(32, 3, 3, 3), 2), zero, dtype)
     x = net.pad(first, 1, 1, 1, 1, zero)
@@ -140,3 +143,43 @@ def test_a_residual_block_is_exact_and_stays_in_eight_bits(
     assert len(kinds) == 6
     assert kinds.count("conv2d") == 3
     assert kinds.count("depthwise") == 1
+
+
+SETS = {
+    "x86-64-v2": "SSE4", "x86-64-v3": "AVX2", "x86-64-v4": "AVX-512", "x86-avx512-vnni": "VNNI",
+    "aarch64": "NEON", "rpi5": "dot product", "graviton3": "i8mm",
+}  # fmt: skip
+
+
+def test_outputs_have_the_same_hash_on_other_processors(tmp_path: Path) -> None:
+    check_hashes(tmp_path, ("x86-64-v2", "x86-avx512-vnni", "rpi5"), [("int8", -7, 2)])
+
+
+@pytest.mark.long
+@pytest.mark.timeout(2400)
+def test_outputs_have_the_same_hash_on_every_instruction_set(tmp_path: Path) -> None:
+    check_hashes(
+        tmp_path, tuple(SETS), [("uint8", 113, 1), ("uint8", 113, 2), ("int8", -7, 1), ("int8", -7, 2)]
+    )
+
+
+def check_hashes(folder: Path, names: tuple[str, ...], kinds: list[tuple[str, int, int]]) -> None:
+    """The same bits of a residual block on all targets, those that this machine lacks being emulated."""
+    for dtype, zero, threads in kinds:
+        net = block(dtype, zero, (10, 11))
+        assert net.module is not None
+        for name in names:
+            target = load_target(name)
+            if not runs_here(target) and find_emulator(target) is None:
+                warnings.warn(f"neither this machine nor an emulator runs {SETS[name]}", stacklevel=1)
+                continue
+            made = compiled(net.module, target, threads=threads)
+            if runs_here(target):
+                result = run(made, folder, [net.x])
+            else:
+                result = run_elsewhere(made, target, folder / f"{dtype}-{name}-{threads}", [net.x], threads)
+            assert digest(result) == digest(net.wanted), f"{SETS[name]}, {threads} threads, {dtype}"
+
+
+def digest(array: np.ndarray) -> str:
+    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()

@@ -1,0 +1,69 @@
+"""Products of 8-bit integers on processors without a dot instruction, as LLVM IR: exact in every bit.
+
+`pmaddubsw`, which other runtimes use on AVX2, adds two products of uint8 and int8 in 16 bits and saturates. Here both
+operands are widened to 16 bits first, even and odd elements apart, and `pmaddwd` adds their products in 32 bits.
+NEON multiplies int16 by one element of another vector into int32: the weights of a step lie row by row for it.
+"""
+
+from __future__ import annotations
+
+_MADD = {
+    4: "llvm.x86.sse2.pmadd.wd",
+    8: "llvm.x86.avx2.pmadd.wd",
+    16: "llvm.x86.avx512.pmaddw.d.512",
+}
+
+
+def pmaddwd(function: str, lanes: int) -> str:
+    """Sums plus the products of words of four uint8 and words of four int8, lane by lane."""
+    words, halves = f"<{lanes} x i32>", f"<{2 * lanes} x i16>"
+    eight, low = (f"splat (i16 {value})" for value in (8, 255))
+    return f"""
+declare {words} @{_MADD[lanes]}({halves}, {halves})
+define {words} @{function}({words} %s, {words} %a, {words} %b) alwaysinline nounwind readnone {{
+  %x = bitcast {words} %a to {halves}
+  %y = bitcast {words} %b to {halves}
+  %xe = and {halves} %x, {low}
+  %xo = lshr {halves} %x, {eight}
+  %yl = shl {halves} %y, {eight}
+  %ye = ashr {halves} %yl, {eight}
+  %yo = ashr {halves} %y, {eight}
+  %e = call {words} @{_MADD[lanes]}({halves} %xe, {halves} %ye)
+  %o = call {words} @{_MADD[lanes]}({halves} %xo, {halves} %yo)
+  %p = add {words} %e, %o
+  %r = add {words} %s, %p
+  ret {words} %r
+}}
+"""
+
+
+def smlal(function: str) -> str:
+    """Sums plus the products of a word of four int8, in all lanes, and four rows of four int8."""
+    steps = []
+    for k in range(4):
+        half = "%y" if k < 2 else "%z"
+        row = ", ".join(f"i32 {4 * (k % 2) + lane}" for lane in range(4))
+        single = ", ".join([f"i32 {k}"] * 4)
+        steps.append(f"""
+  %w{k} = shufflevector <8 x i16> {half}, <8 x i16> poison, <4 x i32> <{row}>
+  %a{k} = shufflevector <4 x i16> %x, <4 x i16> poison, <4 x i32> <{single}>
+  %p{k} = call <4 x i32> @llvm.aarch64.neon.smull.v4i32(<4 x i16> %w{k}, <4 x i16> %a{k})
+  %s{k + 1} = add <4 x i32> %s{k}, %p{k}""")
+    return f"""
+declare <4 x i32> @llvm.aarch64.neon.smull.v4i32(<4 x i16>, <4 x i16>)
+define <4 x i32> @{function}(<4 x i32> %s0, <4 x i32> %a, <4 x i32> %b) alwaysinline nounwind readnone {{
+  %bytes = bitcast <4 x i32> %a to <16 x i8>
+  %first = shufflevector <16 x i8> %bytes, <16 x i8> poison, <4 x i32> <i32 0, i32 1, i32 2, i32 3>
+  %x = sext <4 x i8> %first to <4 x i16>
+  %rows = bitcast <4 x i32> %b to <16 x i8>
+  %low = shufflevector <16 x i8> %rows, <16 x i8> poison, <8 x i32> <{_indices(0)}>
+  %high = shufflevector <16 x i8> %rows, <16 x i8> poison, <8 x i32> <{_indices(8)}>
+  %y = sext <8 x i8> %low to <8 x i16>
+  %z = sext <8 x i8> %high to <8 x i16>{"".join(steps)}
+  ret <4 x i32> %s4
+}}
+"""
+
+
+def _indices(first: int) -> str:
+    return ", ".join(f"i32 {i}" for i in range(first, first + 8))
