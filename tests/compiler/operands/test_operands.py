@@ -37,8 +37,8 @@ def test_a_step_of_several_elements_is_a_word_in_memory(operands: Operands) -> N
     assert words.shape[1] == operands.step * operands.weight_bytes
     if operands.step > 1:
         assert words.shape[1] == operands.step * operands.data_bytes == 4
-        column = weights[:, 1].astype(numpy_dtype(operands.weight))
-        assert words[1].tobytes() == column.tobytes()
+        second = weights[1] if operands.by_row else weights[:, 1]
+        assert words[1].tobytes() == second.astype(numpy_dtype(operands.weight)).tobytes()
 
 
 def test_emulation_changes_how_products_are_made_and_nothing_else() -> None:
