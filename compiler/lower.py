@@ -44,6 +44,7 @@ def lower(
     progress: Progress,
     bf16_nodes: Collection[int] = (),
     parts: Parts | None = None,
+    tuner: Tuner | None = None,
 ) -> Lowered:
     """Compile the function `main` of `mod` for `target`.
 
@@ -55,6 +56,7 @@ def lower(
         bf16_nodes: with the precision `auto`, the source nodes that multiply in bfloat16 (`bf16` takes all that
             can). On a target without the instruction they compute the same by float32 arithmetic.
         parts: branches and bodies of loops that `mod` calls.
+        tuner: chooses the schedules; None makes one of the options.
 
     Returns:
         code, weights in call order, and the map from kernels to source nodes. Deterministic given the tuning cache.
@@ -87,7 +89,7 @@ def _lower(
     operands = _operands_of(options, bf16_nodes, wide)
     if options.precision == "auto" and bf16_nodes:
         options = replace(options, error_budget=options.error_budget * (1 - BF16_SHARE))
-    tuner = _tuner(backend, options, progress)
+    tuner = tuner or _tuner(backend, options, progress)
     lowering = _Lowering(target, options, operands, tuner, progress)
     mod = in_integers(mod)
     if parts is not None:

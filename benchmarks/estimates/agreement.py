@@ -2,8 +2,7 @@
 
 Measurements are stored by microarchitecture family (`<family>.json` beside this file): for each workload, the
 candidates
-that were timed with their place in the order of estimates and their microseconds. `python -m
-edgec.benchmarks.estimates.collect CACHE` takes them from a tuning cache.
+that were timed, with their place in the order of estimates and their microseconds (`measure.py` makes them).
 """
 
 from __future__ import annotations
