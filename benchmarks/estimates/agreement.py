@@ -1,8 +1,8 @@
 """How well the estimates that order candidates agree with measurements: rank correlation, and what it costs.
 
 Measurements are stored by microarchitecture family (`<family>.json` beside this file): for each workload, the
-candidates
-that were timed, with their place in the order of estimates and their microseconds (`measure.py` makes them).
+candidates that were timed, with their place in the order of estimates and their microseconds (`measure.py` makes
+them).
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
 """Measure how candidates rank beside their estimates on this machine.
 
 `python -m edgec.benchmarks.estimates.measure NETWORK…` times, for each convolution and product of networks of the
-zoo, the
-three best guesses and some candidates spread evenly over the rest of the order, on one thread. It writes
-`<family>.json`
-beside this file, from which the results page and a test take it. The machine has to be otherwise idle.
+zoo, the three best guesses and some candidates spread evenly over the rest of the order, on one thread. It writes
+`<family>.json` beside this file, from which the results page and a test take it. The machine has to be otherwise
+idle.
 """
 
 from __future__ import annotations
