@@ -1,7 +1,7 @@
 """Measure how candidates rank beside their estimates on this machine.
 
 `python -m edgec.benchmarks.estimates.measure NETWORK…` times, for each convolution and product of networks of the
-zoo, the three best guesses and some candidates spread evenly over the rest of the order, on one thread. It writes
+zoo, the two best guesses and some candidates spread evenly over the rest of the order, on one thread. It writes
 `<family>.json` beside this file, from which the results page and a test take it. The machine has to be otherwise
 idle.
 """
@@ -24,7 +24,8 @@ from edgec.compiler.tuning.tuner import Tuner
 from edgec.targets import Target, detect
 from edgec.targets.microarchitecture import this_processor
 
-FIRST, SPREAD = 3, 7
+FIRST, SPREAD = 2, 4
+MINUTES = 10.0  # for a network
 
 
 def spread(candidates: Sequence[Any]) -> tuple[Any, ...]:
@@ -59,7 +60,7 @@ def measure(network: str, target: Target, folder: Path) -> dict[str, Timed]:
     from edgec.compiler.lower import lower
     from edgec.models import build
 
-    options = CompileOptions(threads=1, tune="full", cache_dir=folder)
+    options = CompileOptions(threads=1, tune="full", minutes=MINUTES, cache_dir=folder)
     imported = to_relax(load_source(build(network, folder / network), options))
     tuner = SpreadTuner(backend_of(target), options, Silent())
     tuner.found = {}
