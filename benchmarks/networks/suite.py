@@ -28,12 +28,17 @@ from edgec.targets.target import Target
 RUNS, LIMIT_S, REPEATS = 100, 1.2, 3  # of a process; processes
 
 
-def sides(group: str = "") -> list[str]:
-    """The runtimes to measure: OpenVINO only where it is installed, LiteRT for its own int8 models."""
-    if group == LITERT:
+def sides(network: Network) -> list[str]:
+    """The runtimes to measure, as far as they are installed: LiteRT for its own models, alone for those in int8."""
+    if network.group == LITERT:
         return ["edgec", "litert"]
-    found = ["edgec", "onnxruntime"]
-    return [*found, "openvino"] if importlib.util.find_spec("openvino") else found
+    own = network.path is not None and network.path.suffix == ".tflite"
+    others = {"openvino": "openvino", **({"litert": "ai_edge_litert"} if own else {})}
+    return [
+        "edgec",
+        "onnxruntime",
+        *(side for side, name in others.items() if importlib.util.find_spec(name)),
+    ]
 
 
 @dataclass(frozen=True)
@@ -155,7 +160,7 @@ def _measure(
         return empty
     job: dict[str, Any] = {
         "inputs": str(made.inputs), "artifact": str(made.artifact), "model": str(made.reference),
-        "threads": threads, "runs": RUNS, "limit_s": LIMIT_S, "sides": sides(network.group),
+        "threads": threads, "runs": RUNS, "limit_s": LIMIT_S, "sides": sides(network),
         "reference": network.reference, "source": str(made.source or ""),
     }  # fmt: skip
     latency: dict[str, list[float]] = {}
@@ -167,7 +172,7 @@ def _measure(
         worst = max(worst, done["error"])
         for side, times in done["latency"].items():
             latency.setdefault(side, []).append(times["median_ms"])
-    first = {s: _footprint({**job, "kind": "footprint", "side": s}, bytecode) for s in job["sides"]}
+    first = {s: _footprint({**job, "kind": "footprint", "side": s}, bytecode) for s in latency}
     failed = next((d["failure"] for d in first.values() if "failure" in d), "")
     if failed:
         return replace(empty, failure=failed)
