@@ -64,7 +64,7 @@ def lower(
     wide = set[int]()
     while True:
         try:
-            return _lower(mod, target, options, progress, bf16_nodes, parts, wide)
+            return _lower(mod, target, options, progress, bf16_nodes, parts, wide, tuner)
         except NothingBuilds as error:
             if not error.work.operands.label or not set(error.nodes) - wide:
                 raise
@@ -83,6 +83,7 @@ def _lower(
     bf16_nodes: Collection[int],
     parts: Parts | None,
     wide: Collection[int],
+    tuner: Tuner | None,
 ) -> Lowered:
     """`lower` with the nodes in `wide` in float32."""
     backend = backend_of(target)
