@@ -14,11 +14,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache as memoise
 from pathlib import Path
+from typing import TypeAlias
 
 from edgec.compiler.cache_folder import default_folder
 
 FORMAT = 1
 SHIPPED = Path(__file__).parent / "shipped"  # winners that ship with the package
+
+
+# A candidate by its text, its place in the order of estimates, and its time in microseconds.
+Timed: TypeAlias = tuple[str, int, float]
 
 
 @dataclass(frozen=True)
@@ -51,14 +56,18 @@ class TuningCache:
         shipped = next((winner for winner in found if winner), None)
         return Winner(str(shipped[0]), float(shipped[1])) if shipped else None
 
-    def put(self, key: str, winner: Winner, effort: str) -> None:
-        """Store a winner. A folder that cannot be written is ignored: the cache only saves time."""
+    def put(self, key: str, winner: Winner, effort: str, timed: Sequence[Timed] = ()) -> None:
+        """Store a winner, and the candidates that were timed for it.
+
+        A folder that cannot be written is ignored: the cache only saves time.
+        """
         entry = {
             "format": FORMAT,
             "key": key,
             "schedule": winner.schedule,
             "us": winner.microseconds,
             "effort": effort,
+            **({"timed": list(timed)} if timed else {}),
         }
         path = self._path(key)
         try:

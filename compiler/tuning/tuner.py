@@ -19,7 +19,7 @@ from edgec.compiler.lowered import TuningSummary
 from edgec.compiler.options import CompileOptions
 from edgec.compiler.progress import Progress
 from edgec.compiler.tuning.agreement import agreeing
-from edgec.compiler.tuning.cache import TuningCache, Winner
+from edgec.compiler.tuning.cache import Timed, TuningCache, Winner
 
 TRIALS = {"none": 0, "fast": 5, "full": 40}
 BATCHES = (3, 5, 10, 22)  # candidates tried at once, one batch after another
@@ -58,6 +58,12 @@ class _State:
     best: tuple[Any, Trial] | None = None
     best_s: float = 0.0
     times: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def timed(self) -> list[Timed]:
+        """What was timed so far."""
+        places = {str(candidate): place for place, candidate in enumerate(self.work.candidates)}
+        return [(text, places[text], seconds * 1e6) for text, seconds in self.times.items()]
 
     def next(self, most: int) -> Sequence[Any]:
         """The candidates of its next batch."""
@@ -213,7 +219,7 @@ class Tuner:
             state.times[str(candidate)] = each.best_s
             each.rest()
         winner = Winner(str(chosen), state.best_s * 1e6)
-        self.cache.put(state.work.key, winner, self.options.tune)
+        self.cache.put(state.work.key, winner, self.options.tune, state.timed)
         known = self.cache.get(state.work.family, self.options.tune)
         if known is None or not first:
             self.cache.put(state.work.family, winner, self.options.tune)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from pathlib import Path
 from statistics import mean
 
 import pytest
 
 from edgec.benchmarks.estimates.agreement import FEWEST, agreement, rank_correlation, stored
+from edgec.benchmarks.estimates.collect import collect
 from edgec.benchmarks.estimates.measure import FIRST, SPREAD, spread
 from edgec.compiler.backends.cpu.compute import conv2d, dense, depthwise, pool
 from edgec.compiler.backends.cpu.specs import decode
 from edgec.compiler.backends.registry import backend_of
+from edgec.compiler.tuning.cache import TuningCache, Winner
 from edgec.targets import load_target
 
 LEAST_CORRELATION, MOST_LOSS = 0.2, 0.06  # 0.27 and 0.027 when measured
@@ -34,6 +37,15 @@ def test_losses_are_beside_the_fastest_that_was_timed() -> None:
     assert (found.workloads, found.loss, found.loss_of_three) == (2, pytest.approx(0.5), 0)
     assert agreement({}) is None
     assert stored("nothing was measured here") == {}
+
+
+def test_measurements_come_from_a_tuning_cache(tmp_path: Path) -> None:
+    cache = TuningCache(tmp_path, "cpu")
+    timed = [(f"s{n}", n, 5.0 - n) for n in range(5)]
+    cache.put("conv|relu", Winner("s4", 1.0), "full", timed)
+    cache.put("conv|any", Winner("s4", 1.0), "full")
+    cache.put("dense|relu", Winner("s0", 1.0), "full", timed[:2])
+    assert collect(tmp_path) == {"conv|relu": timed}
 
 
 def test_a_sample_holds_the_best_guesses_and_reaches_the_last_candidate() -> None:
