@@ -62,7 +62,8 @@ def command(
 
     An artifact that accepts several input shapes is checked with each of them, or with those of the given inputs. One
     with states runs several times in a session, and each run is compared with the reference's own. The
-    exit status is 1 if an output differs by more than the budget, or is NaN throughout.
+    exit status is 1 if an output differs by more than the budget, or is NaN throughout. An int8 artifact is compared
+    with the float model, which says something on inputs like those that it was calibrated with (--inputs).
     """
     from edgec.compiler.options import ERROR_BUDGET, CompileOptions
     from edgec.compiler.verify.run import verify, verify_on_generated
@@ -76,6 +77,11 @@ def command(
     target, cases = load_target(config.target), list(_cases(model, inputs, config))
     if not cases:
         raise UsageError(f"{inputs}: the shapes do not match; the artifact accepts {_shapes(config)}")
+    if layers and config.precision == "int8":
+        raise UsageError(
+            f"{artifact}: --layers compares with the float model, and int8 computes another one: the artifact's report "
+            "shows what int8 costs in each layer"
+        )
     if layers and emulate:
         raise UsageError("--layers compiles the model anew and compares it where it runs; omit --emulate")
     if layers:
@@ -160,7 +166,13 @@ def _verdict(error: OutputError) -> Text:
 
 
 def _precision(config: ArtifactConfig) -> Precision:
-    known: dict[str, Precision] = {"fp32": "fp32", "fp16": "fp16", "bf16": "bf16", "auto": "auto"}
+    known: dict[str, Precision] = {
+        "fp32": "fp32",
+        "fp16": "fp16",
+        "bf16": "bf16",
+        "int8": "int8",
+        "auto": "auto",
+    }
     return known.get(config.precision, "fp32")
 
 

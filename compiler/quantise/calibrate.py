@@ -97,12 +97,12 @@ def calibrate(
     measure, bound = _bound(calibration, data, card)
     calibrating, held_back = data.divided()
     calibrating, held_back = calibrating.first(MOST_CALIBRATION), held_back.first(MOST_HELD_BACK)
-    if len(data) < ENOUGH:
-        progress.note(f"{len(data)} examples were given to calibrate with: better are {NEEDED}")
     recipes = Recipes(structure, calibrating, signed=target.arch != "x86_64", progress=progress)
     names = list(CALIBRATORS) if calibration.calibrator == "auto" else [calibration.calibrator]
     few = Evaluator(source, calibrating.first(COMPARED))
     recipe, tried = recipes.best(names, few)
+    if len(data) < ENOUGH:
+        progress.note(f"{len(data)} examples were given to calibrate with: better are {NEEDED}")
     evaluator = Evaluator(source, held_back, measure)
     return Calibrated(structure, recipe, tried, few, evaluator, bound, len(calibrating))
 
