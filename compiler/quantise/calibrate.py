@@ -93,6 +93,11 @@ def calibrate(
         CalibrationError: the data do not fit, or the model cannot be quantised.
     """
     structure = _checked(source)
+    if source.states and calibration.data.suffix.lower() != ".npz":
+        raise CalibrationError(
+            f"{source.path}: keeps states between runs ({', '.join(s.input for s in source.states)}): calibrate with "
+            "one .npz file that holds them beside the other inputs, as they are in a real stream"
+        )
     data = open_dataset(calibration.data, source, card, calibration.labels)
     measure, bound = _bound(calibration, data, card)
     calibrating, held_back = data.divided()
