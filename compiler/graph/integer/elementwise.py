@@ -115,11 +115,28 @@ def _not(r: Rewriter, call: Call) -> Value | None:
 @rule(*BINARY)
 def _binary(r: Rewriter, call: Call) -> Value | None:
     name, args = operator_of(call), operands_of(call)
+    scaled = _scaled(r, name, args)
+    if scaled is not None:
+        return scaled
     linear = _linear(r, name, args, call)
     parts = _of_one_root(r, args)
     if parts is not None:
         return _mapped(BINARY[name], parts, linear if isinstance(linear, Linear) else None)
     return linear
+
+
+def _scaled(r: Rewriter, name: str, args: list[Expr]) -> Coded | None:
+    """A tensor times a positive number: the same integers on a wider or narrower grid."""
+    value, factor = r.value(args[0]), r.array(args[1])
+    if name == "multiply" and not isinstance(value, Coded):
+        value, factor = r.value(args[1]), r.array(args[0])
+    if name not in ("multiply", "divide") or not isinstance(value, Coded) or value.array is not None:
+        return None
+    number = float(factor.reshape(())) if factor is not None and factor.size == 1 else 0.0
+    if not 0 < number < np.inf:
+        return None
+    scale = value.scale * number if name == "multiply" else value.scale / number
+    return replace(value, scale=np.asarray(scale))
 
 
 def _of_one_root(r: Rewriter, args: list[Expr]) -> list[Mapped | Array] | None:

@@ -334,6 +334,24 @@ def test_interpolation_adds_integers(mode: str) -> None:
     assert not difference[distance > 0.13].any()  # what weights of 11 bits are off by
 
 
+@pytest.mark.parametrize("name", ["multiply", "divide"])
+def test_a_factor_changes_the_grid_alone(name: str) -> None:
+    x = np.arange(256).astype("uint8")
+    net = Net()
+    var = net.input(x)
+
+    def make(emit: Any) -> Any:
+        y = emit(getattr(relax.op, name)(emit(decoded(var, 0.1, 9)), constant(np.array(0.3, np.float32))))
+        return coded(y, 0.2, 70, "uint8")
+
+    factor = np.float64(np.float32(0.3))
+    made = in_integers(net.build(make))
+    assert "divide float32" not in operators(made)
+    assert_codes(
+        run(made, x), real(x, 0.1, 9) * (factor if name == "multiply" else 1 / factor), 0.2, 70, "uint8"
+    )
+
+
 def test_float_functions_stay_as_they_are() -> None:
     net = Net()
     x = net.input(np.zeros((2, 3), "float32"))
