@@ -72,9 +72,9 @@ def _index(every: dict[str, Results]) -> str:
         "",
         *INTRODUCTION.splitlines(),
         "",
-        "| processor | threads | strangers × ONNX Runtime | × OpenVINO | all × ONNX Runtime | × OpenVINO | "
-        "measured | code |",
-        "|---|---:|---:|---:|---:|---:|---|---|",
+        "| processor | threads | strangers × ONNX Runtime | × OpenVINO | × LiteRT | all × ONNX Runtime | × OpenVINO "
+        "| measured | code |",
+        "|---|---:|---:|---:|---:|---:|---:|---|---|",
     ]
     for name, results in sorted(every.items(), key=lambda one: _older(one[1].machine)):
         machine = results.machine

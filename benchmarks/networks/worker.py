@@ -33,15 +33,14 @@ def latency(job: dict[str, Any]) -> dict[str, Any]:
 
     feeds = _feeds(Path(job["inputs"]))
     named = job.get("reference", "onnxruntime")
-    sides = _running(job, feeds, needed=("edgec", named))
-    reference = sides[named]()
+    sides, first = _running(job, feeds, needed=("edgec", named))
     measured = time_in_blocks(sides, runs=job["runs"], limit_s=job["limit_s"], warmup=3)
     errors = [
         float(
             np.max(np.abs(np.asarray(made, np.float64) - wanted), initial=0)
             / max(1e-6, np.max(np.abs(wanted)))
         )
-        for made, wanted in zip(sides["edgec"](), reference, strict=True)
+        for made, wanted in zip(first["edgec"], first[named], strict=True)
         if np.asarray(wanted).size
     ]
     return {"latency": {n: t.to_json() for n, t in measured.items()}, "error": max(errors, default=0.0)}
@@ -49,18 +48,18 @@ def latency(job: dict[str, Any]) -> dict[str, Any]:
 
 def _running(
     job: dict[str, Any], feeds: Arrays, needed: tuple[str, ...]
-) -> dict[str, Callable[[], list[Any]]]:
-    """The sides that can run the model; one that is not needed is left out if it cannot."""
-    found = {}
+) -> tuple[dict[str, Callable[[], list[Any]]], dict[str, list[Any]]]:
+    """The sides that can run the model, and their first results; one that is not needed is left out if it cannot."""
+    found, first = dict[str, Callable[[], list[Any]]](), dict[str, list[Any]]()
     for name in job["sides"]:
         try:
-            found[name] = _SIDES[name](job, feeds)
-            found[name]()
+            call = _SIDES[name](job, feeds)
+            first[name] = [np.array(one) for one in call()]  # a runtime may use the memory again
+            found[name] = call
         except Exception:  # each runtime has errors of its own, and only edgec has to support every model
             if name in needed:
                 raise
-            found.pop(name, None)
-    return found
+    return found, first
 
 
 def footprint(job: dict[str, Any]) -> dict[str, Any]:
@@ -106,7 +105,18 @@ def _edgec(job: dict[str, Any], feeds: Arrays) -> Callable[[], list[Any]]:
     import edgec.runtime as rt
 
     model = rt.load(job["artifact"], threads=job["threads"])
-    return lambda: list(model.run(feeds).values())
+    if job.get("reference") != "litert":
+        return lambda: list(model.run(feeds).values())
+    session, own = model.session(), _visible(job, feeds)  # LiteRT keeps the states of a model, too
+    return lambda: list(session.run(own).values())
+
+
+def _visible(job: dict[str, Any], feeds: Arrays) -> Arrays:
+    """The inputs that are no states."""
+    import edgec.runtime as rt
+
+    names = [spec.name for spec in rt.Artifact.open(job["artifact"]).config.visible().inputs]
+    return {name: feeds[name] for name in names}
 
 
 def _onnxruntime(job: dict[str, Any], feeds: Arrays) -> Callable[[], list[Any]]:
@@ -126,6 +136,7 @@ def _litert(job: dict[str, Any], feeds: Arrays) -> Callable[[], list[Any]]:
     interpreter.allocate_tensors()
     places = [detail["index"] for detail in interpreter.get_input_details()]
     results = [detail["index"] for detail in interpreter.get_output_details()]
+    feeds = _visible(job, feeds)
 
     def call() -> list[Any]:
         for place, array in zip(places, feeds.values(), strict=True):
