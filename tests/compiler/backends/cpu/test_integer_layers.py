@@ -114,6 +114,24 @@ def test_convolutions_are_exact(layer: Layer, tmp_path: Path) -> None:
         check(layer, name, tmp_path)
 
 
+@pytest.mark.parametrize("name", HERE)
+@given(
+    rows=st.sampled_from([1, 5]),
+    inner=st.sampled_from([3, 32, 41]),
+    cols=st.sampled_from([1, 17, 48]),
+    extreme=st.booleans(),
+)
+@EVERY_BIT
+def test_a_product_with_a_matrix_is_exact(
+    name: str, rows: int, inner: int, cols: int, extreme: bool, tmp_path: Path
+) -> None:
+    net = Net(filled((rows, inner), "int8", extreme=extreme))
+    net.finish(net.requantise(net.matmul(net.input, net.weights(inner, cols, extreme=extreme)), 5, "int8"))
+    assert net.module is not None
+    made = run(compiled(net.module, load_target(name)), tmp_path, [net.x])
+    np.testing.assert_array_equal(made, net.wanted)
+
+
 def block(dtype: str, zero: int, size: tuple[int, int] = (20, 21)) -> Net:
     """A residual block: layers of all kinds, a sum of two tensors of different scales, a product with a matrix."""
     net = Net(filled((1, 3, *size), dtype, extreme=False))
