@@ -12,9 +12,11 @@ from edgec.compiler.buckets import Built
 from edgec.compiler.frontends import to_relax
 from edgec.compiler.frontends.source import SourceModel
 from edgec.compiler.lower import lower
+from edgec.compiler.lowered import Lowered
 from edgec.compiler.options import ERROR_BUDGET, CompileOptions, Precision
 from edgec.compiler.progress import Progress
 from edgec.compiler.quantise.evaluate import Evaluator, Quality
+from edgec.compiler.quantise.structure import LAYERS
 from edgec.compiler.verify.inputs import Arrays
 from edgec.compiler.verify.race import Measured, measure
 from edgec.targets import Target
@@ -30,7 +32,7 @@ class Variant:
         name: `fp32`, `bf16`, `int8` or `mixed`.
         built: its code.
         artifact: a file that can be run.
-        bf16: the source nodes that multiply in bfloat16.
+        bf16: the source nodes that multiply in bfloat16: of those that may, the ones that have such a kernel.
         int8: the positions of the layers in 8 bits.
     """
 
@@ -89,7 +91,9 @@ class Variants:
         )
         artifact = self.folder / f"{name}-{len(self.made)}.edge"
         pack.write(artifact, config, lowered, segments=imported.segments, initial=pack.initial_values(source))
-        self.made[name] = Variant(name, built, artifact, frozenset(bf16), frozenset(int8))
+        made = _in_bfloat16(source, lowered)
+        used = made if precision == BF16 else made & frozenset(bf16)
+        self.made[name] = Variant(name, built, artifact, used, frozenset(int8))
         return self.made[name]
 
     def race(self, inputs: Arrays) -> Mapping[str, Measured]:
@@ -112,3 +116,18 @@ class Variants:
         """The quality of what the compiled variant computes."""
         with rt.load(self.made[name].artifact, threads=self.threads) as model:
             return evaluator.quality(lambda inputs: model.run(inputs))
+
+
+def _in_bfloat16(source: SourceModel, lowered: Lowered) -> frozenset[int]:
+    """The products whose kernels multiply in bfloat16: depthwise convolutions, for example, have none."""
+    nodes = {
+        node for kernel in lowered.kernels.values() if kernel.schedule.endswith(BF16) for node in kernel.nodes
+    }
+    layers = {
+        source.origins[name]
+        for one in source.model.graph.node
+        if one.op_type in LAYERS
+        for name in one.output
+        if name in source.origins
+    }
+    return frozenset(nodes & layers)

@@ -137,6 +137,9 @@ def test_bf16_that_is_slower_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     decided(monkeypatch, {"fp32": 1.0, "bf16": 1.7}, {"bf16": {"join": 3.0}})
     result = compiled(tmp_path, "bf16")
     assert "bf16 is slower than fp32 here, 1.7 beside 1 ms" in result.evidence["precision"]["notes"][0]
+    counts = {v["name"]: v["layers_bf16"] for v in result.evidence["precision"]["variants"]}
+    assert counts["fp32"] == 0
+    assert 0 < counts["bf16"] < len(PRODUCTS)  # the depthwise one has no kernel in bfloat16
 
 
 def test_a_bound_gives_layers_back_and_is_kept_by_the_artifact(tmp_path: Path) -> None:
