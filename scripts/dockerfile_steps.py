@@ -63,7 +63,7 @@ class Stage:
     ) -> tuple[list[str], dict[str, str]]:
         """The command line and environment that run a program in the root."""
         shared = [option for path in SHARED if Path(path).exists() for option in ("-b", path)]
-        who = ["-i", f"{user}:{user}"]
+        who = ["-0"] if user == "0" else []  # another user is a real one: who runs this, or, of root, `owner`
         line = ["proot", "-q", str(qemu), "-r", str(self.root), *shared, *who, "-w", self.folder, *arguments]
         passed = {
             k: v for k, v in os.environ.items() if k.startswith(("PIP_", "SSL_", "HTTP", "http", "no_proxy"))
@@ -200,14 +200,20 @@ def start(stage: Stage, qemu: Path) -> None:
     begin = json.loads(stage.instructions["ENTRYPOINT"]) + json.loads(stage.instructions["CMD"])
     health = json.loads(stage.instructions["HEALTHCHECK"].partition("CMD")[2])
     line, environment = stage.command(qemu, begin, user=str(uid))
-    agent = subprocess.Popen(line, env=environment, start_new_session=True)
+    owner = (
+        uid if os.geteuid() == 0 else None
+    )  # PRoot's own users would not pass the agent's checks of its files
+    environment["HOME"] = "/var/lib/edgec"
+    agent = subprocess.Popen(line, env=environment, start_new_session=True, user=owner, group=owner)
     try:
         deadline = time.monotonic() + HEALTHY_S
         while True:
             if agent.poll() is not None:
                 sys.exit(f"the agent ended with status {agent.returncode}")
             line, environment = stage.command(qemu, health, user=str(uid))
-            done = subprocess.run(line, env=environment, capture_output=True, text=True, check=False)
+            done = subprocess.run(
+                line, env=environment, capture_output=True, text=True, check=False, user=owner, group=owner
+            )
             if done.returncode == 0:
                 break
             if time.monotonic() > deadline:
