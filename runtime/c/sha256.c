@@ -24,14 +24,15 @@ static void block(uint32_t h[8], const uint8_t *p) {
     w[i] = w[i - 16] + a + w[i - 7] + b;
   }
   memcpy(s, h, sizeof s);
-  for (int i = 0; i < 64; i++) {
-    uint32_t e = turn(s[4], 6) ^ turn(s[4], 11) ^ turn(s[4], 25);
-    uint32_t one = s[7] + e + ((s[4] & s[5]) ^ (~s[4] & s[6])) + constants[i] + w[i];
-    uint32_t a = turn(s[0], 2) ^ turn(s[0], 13) ^ turn(s[0], 22);
-    uint32_t two = a + ((s[0] & s[1]) ^ (s[0] & s[2]) ^ (s[1] & s[2]));
-    memmove(s + 1, s, 7 * sizeof *s);
-    s[4] += one;
-    s[0] = one + two;
+  for (int i = 0; i < 64; i += 8) {
+    /* the eight variables change places, and after eight rounds they are where they were */
+    for (int k = 0; k < 8; k++) {
+      uint32_t *a = &s[(8 - k) & 7], *b = &s[(9 - k) & 7], *c = &s[(10 - k) & 7], *d = &s[(11 - k) & 7];
+      uint32_t *e = &s[(12 - k) & 7], *f = &s[(13 - k) & 7], *g = &s[(14 - k) & 7], *last = &s[(15 - k) & 7];
+      uint32_t one = *last + (turn(*e, 6) ^ turn(*e, 11) ^ turn(*e, 25)) + ((*e & *f) ^ (~*e & *g)) + constants[i + k] + w[i + k];
+      *d += one;
+      *last = one + (turn(*a, 2) ^ turn(*a, 13) ^ turn(*a, 22)) + ((*a & *b) ^ (*a & *c) ^ (*b & *c));
+    }
   }
   for (int i = 0; i < 8; i++) h[i] += s[i];
 }
