@@ -35,6 +35,15 @@ def follows_standard(new: ModelProto, old: ModelProto, sizes: Mapping[str, int] 
     return got is not None and all(is_close(a, b) for a, b in zip(expected, got, strict=True))
 
 
+def runs_in_standard(model: ModelProto, sizes: Mapping[str, int] | None = None) -> bool:
+    """Whether the standard's evaluator runs a model on generated inputs."""
+    try:
+        Standard(model).run(generated_inputs(model, sizes))
+    except ModelError:
+        return False
+    return True
+
+
 def generated_inputs(
     model: ModelProto, sizes: Mapping[str, int] | None = None
 ) -> dict[str, npt.NDArray[Any]]:

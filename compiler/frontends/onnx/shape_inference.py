@@ -9,6 +9,7 @@ from edgec.compiler.errors import ModelError
 
 LARGE_CONSTANT = 1 << 16  # bytes
 MAX_TENSOR_BYTES = 8 << 30  # larger than any value of a real model for the edge
+MAX_INPUT_BYTES = 1 << 30  # and than any input: several are made up to compare models
 
 
 def infer_shapes(model: ModelProto) -> ModelProto:
@@ -38,19 +39,18 @@ def check_sizes(model: ModelProto) -> None:
     Raises:
         ModelError: such a value, or shapes that contradict each other.
     """
-    for value in model.graph.value_info:
+    inputs = {value.name for value in model.graph.input}
+    for value in (*model.graph.input, *model.graph.value_info):
+        limit = MAX_INPUT_BYTES if value.name in inputs else MAX_TENSOR_BYTES
         tensor = value.type.tensor_type
         if not tensor.HasField("shape") or tensor.elem_type in (TensorProto.UNDEFINED, TensorProto.STRING):
             continue
         dims = [d.dim_value for d in tensor.shape.dim if d.HasField("dim_value")]
         if any(d < 0 for d in dims):
             raise ModelError(f"the value {value.name!r} has a negative size: {dims}")
-        if (
-            len(dims) == len(tensor.shape.dim)
-            and tensor_bytes(tensor.elem_type, tuple(dims)) > MAX_TENSOR_BYTES
-        ):
+        if len(dims) == len(tensor.shape.dim) and tensor_bytes(tensor.elem_type, tuple(dims)) > limit:
             raise ModelError(
-                f"the value {value.name!r} of shape {dims} is larger than {MAX_TENSOR_BYTES >> 30} GiB; "
+                f"the value {value.name!r} of shape {dims} is larger than {limit >> 30} GiB; "
                 "the model is damaged or hostile"
             )
 

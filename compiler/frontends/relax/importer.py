@@ -290,7 +290,7 @@ class Importer:
         if missing:
             raise CannotConvert(TEXTS if missing & self.texts else LOST)
         inputs = [scope.values[name] if name else None for name in node.input]
-        known = self._known_results(node, inputs)
+        known = self._known_results(node, inputs) or self._hollow_results(node)
         if known is not None:
             self._bind(node, known, scope)
             return
@@ -357,6 +357,18 @@ class Importer:
                 raise CannotConvert(NO_CONVERTER) from None
             opset = self.opsets.get(node.domain, 1)
             return tvm_converters.convert(self.builder, node, opset, inputs, scope.values)
+
+    def _hollow_results(self, node: NodeProto) -> list[Expr] | None:
+        """The outputs of a node none of which has an element."""
+        kinds = [static_type(self.types.get(name)) for name in node.output if name]
+        if not kinds or any(kind is None or 0 not in [int(s) for s in kind.shape] for kind in kinds):
+            return None
+        told = iter(kinds)
+        made = [next(told) if name else None for name in node.output]
+        return [
+            constant(np.zeros([int(s) for s in kind.shape], str(kind.dtype)) if kind is not None else 0)
+            for kind in made
+        ]
 
     def _known_results(self, node: NodeProto, inputs: list[Expr | None]) -> list[Expr] | None:
         given = [x for x in inputs if x is not None]

@@ -70,6 +70,8 @@ def _gather_elements(node: Node) -> Expr:
 @converts("ScatterElements", "Scatter")
 def _scatter_elements(node: Node) -> Expr:
     shape, places = node.shape(0), node.shape(1)
+    if 0 in places:  # nothing is written
+        return node.input(0)
     axis, reduction = axis_of(int(node.attrs.get("axis", 0)), len(shape)), _reduction(node)
     symbol = node.builder.get_unique_name("scatter_elements")
     kinds = node.dtype(0), node.dtype(1)
@@ -79,6 +81,8 @@ def _scatter_elements(node: Node) -> Expr:
 @converts("ScatterND")
 def _scatter_nd(node: Node) -> Expr:
     shape, places = node.shape(0), node.shape(1)
+    if 0 in places[:-1]:  # nothing is written
+        return node.input(0)
     symbol = node.builder.get_unique_name("scatter_nd")
     flat = (math.prod(places[:-1]), places[-1])
     kinds = node.dtype(0), node.dtype(1)

@@ -106,6 +106,7 @@ def integer_product(node: Node, operands: tuple[int, int], zeros: tuple[int, int
 def dequantised(node: Node, x: int, scale: int, zero: int, axis: int = 1) -> Expr:
     """The real values of three inputs (integers, scale, zero point), in fp32."""
     rank = node.rank(x)
+    axis = min(axis, max(rank - 1, 0))
     if _has_grid(node, scale, zero) and not (is_constant(node.input(x)) and rank == 0):
         points = node.array(zero) if node.has(zero) else None
         return on_grid(node, node.input(x), value_of(node.input(scale)), points, axis)
@@ -124,6 +125,7 @@ def quantised(node: Node, x: Expr, scale: Expr, zero: Expr | None, dtype: str, a
     if np.dtype(dtype).kind not in "iu":
         raise CannotConvert("its result is not of integers of 8 bits or more")
     rank, limits = rank_of(x), np.iinfo(np.dtype(dtype))
+    axis = min(axis, max(rank - 1, 0))
     if is_constant(scale) and (zero is None or is_constant(zero)) and dtype_of(scale) == "float32":
         sizes = value_of(scale)
         points = np.zeros(sizes.shape, "int32") if zero is None else value_of(zero)

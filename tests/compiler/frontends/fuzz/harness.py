@@ -23,7 +23,8 @@ from typing import TypeVar
 
 from edgec.targets import EdgecError
 
-BATCH = 250  # inputs of one process
+BATCH = 1000  # inputs of one process
+TRIES = 5  # to damage a file so that it can be written
 LIMIT_S = 20  # for one input
 MEMORY = 6 << 30  # bytes of addresses beyond those that the process begins with
 
@@ -131,16 +132,26 @@ def _work(
     for number in numbers:
         at[:] = struct.pack("<q", number)
         rng = random.Random(f"{seed}/{number}")
-        try:
-            path = mutate(rng, folder)
-        except Exception as error:  # noqa: BLE001 - what was damaged cannot be written
-            os.write(told, f"unwritable\t{type(error).__name__}\n".encode())
+        path, why = _written(mutate, rng, folder)
+        if path is None:
+            os.write(told, f"unwritable\t{why}\n".encode())
             continue
         signal.alarm(LIMIT_S)
         os.write(
             told, _outcome(load, path, f"seed {seed}, input {number}").encode("utf-8", "replace") + b"\n"
         )
         signal.alarm(0)
+
+
+def _written(mutate: Mutate, rng: random.Random, folder: Path) -> tuple[Path | None, str]:
+    """A damaged file, or None and the error's name where it cannot be written: other damage is tried first."""
+    why = ""
+    for _ in range(TRIES):
+        try:
+            return mutate(rng, folder), ""
+        except Exception as error:  # noqa: BLE001 - what was damaged cannot be written
+            why = type(error).__name__
+    return None, why
 
 
 def _outcome(load: Load, path: Path, which: str) -> str:
