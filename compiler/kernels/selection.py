@@ -72,4 +72,9 @@ def set_places(symbol: str, size: Tir, count: Tir) -> PrimFunc:
 
 
 def _is_set(value: Tir) -> Tir:
-    return value if str(value.ty.dtype) == "bool" else value != tirx.const(0, str(value.ty.dtype))
+    """Whether a value counts as one; what is no number does."""
+    kind = str(value.ty.dtype)
+    if kind == "bool":
+        return value
+    differs = value != tirx.const(0, kind)
+    return tirx.Or(differs, tirx.isnan(value)) if kind.startswith("float") else differs

@@ -177,6 +177,8 @@ class Importer:
             shape = [names[s] if s else length for s, length in zip(symbols, port.shape, strict=True)]
             params.append(relax.Var(port.safe_name, relax.TensorType(shape, port.dtype)))
             scope.values[port.name] = params[-1]
+            if 0 in port.shape and not any(symbols):  # its value is known
+                scope.values[port.name] = constant(np.zeros(port.shape, port.dtype))
         return params
 
     def stored_values(self, graph: GraphProto) -> dict[str, Expr]:

@@ -20,6 +20,8 @@ def few_values(draw: Draw, shape: list[int], dtype: str) -> Array:
 def nonzero(draw: Draw) -> Sample:
     dtype = draw.pick((*TYPES, "bool"))
     x = few_values(draw, draw.shape(1, 4, 5), dtype if dtype != "bool" else "int8").astype(dtype)
+    if x.dtype.kind == "f":  # what is no number is not zero
+        x = np.where(draw.rng.random(x.shape) < 0.1, np.nan, x).astype(dtype)
     return Sample("NonZero", (x,), {}, draw.pick((9, 13)), kinds=(7,))
 
 

@@ -64,7 +64,9 @@ def odd_move(draw: Draw) -> Sample:
             op, (x,), {"perm": [int(a) for a in draw.rng.permutation(x.ndim)]} if x.ndim else {}, 13
         )
     if op == "Flatten":
-        return Sample(op, (x,), {"axis": draw.within(-x.ndim, x.ndim)}, 13)
+        axis = draw.within(-x.ndim, x.ndim)
+        sizes = [int(np.prod(part)) for part in (x.shape[:axis], x.shape[axis:])]
+        return Sample(op, (x,), {"axis": axis}, 13, truth=(x.reshape(sizes),))
     if op == "Concat":
         shape = shape or [2]
         axis = draw.axis(len(shape))

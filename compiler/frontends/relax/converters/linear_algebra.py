@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 from tvm import relax
 
 from edgec.compiler.frontends.relax.builder import Expr, constant
@@ -11,6 +12,7 @@ from edgec.compiler.frontends.relax.converters.activations import activated
 from edgec.compiler.frontends.relax.converters.registry import (
     MICROSOFT,
     CannotConvert,
+    LeaveToTvm,
     Node,
     converts,
     rank_of,
@@ -19,6 +21,25 @@ from edgec.compiler.frontends.relax.converters.registry import (
 )
 from edgec.compiler.frontends.relax.converters.slicing import sliced
 from edgec.compiler.kernels.determinant import determinants
+
+
+@converts("MatMul", "Gemm")
+def _of_nothing(node: Node) -> Expr:
+    """Sums without a term are zero."""
+    a, b = node.shape(0), node.shape(1)
+    plain = node.op_type == "MatMul"
+    if not a or not b or a[0 if node.attrs.get("transA", 0) else -1] != 0:
+        raise LeaveToTvm
+    if plain:
+        head = np.broadcast_shapes(a[:-2], b[:-2])
+        shape = [*head, *(a[-2:-1] if len(a) > 1 else ()), *(b[-1:] if len(b) > 1 else ())]
+        return constant(np.zeros(shape, node.dtype(0)))
+    rows, columns = a[1 if node.attrs.get("transA", 0) else 0], b[0 if node.attrs.get("transB", 0) else 1]
+    zeros = constant(np.zeros((rows, columns), node.dtype(0)))
+    if not node.has(2):
+        return zeros
+    beta = scalar(float(node.attrs.get("beta", 1.0)), node.input(2))
+    return relax.op.add(zeros, node.emit(relax.op.multiply(node.input(2), beta)))
 
 
 @converts("FusedGemm", domain=MICROSOFT)
