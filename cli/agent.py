@@ -10,7 +10,10 @@ import typer
 app = typer.Typer(no_args_is_help=True)
 
 State = Annotated[Path, typer.Option("--state", help="State folder of the agent.")]
-Config = Annotated[Path, typer.Option("--config", "-c", help="Configuration file of the agent.")]
+# whether it can be read is found by reading it
+Config = Annotated[
+    Path, typer.Option("--config", "-c", help="Configuration file of the agent.", readable=False)
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 

@@ -52,7 +52,7 @@ def running(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
         process.communicate()
 
 
-def until(found: Callable[[], Any], what: str, log: Path, timeout_s: float = 240.0) -> Any:
+def until(found: Callable[[], Any], what: str, log: Path, timeout_s: float = 600.0) -> Any:
     deadline = time.monotonic() + timeout_s
     while not (result := found()):
         assert time.monotonic() < deadline, f"{what} did not come:\n{log.read_text()[-3000:]}"
@@ -71,7 +71,7 @@ def slow_clip(path: Path) -> None:
 
 @pytest.mark.long
 @pytest.mark.emulator
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(2400)
 def test_the_agent_runs_and_updates_itself_in_the_emulator(tmp_path: Path) -> None:
     if told := lacking(TARGET):
         pytest.skip(told)
