@@ -34,7 +34,7 @@ class Layer:
     """
 
     nodes: tuple[str, ...]
-    op: str
+    op: str  # the operator, or the kernel's name where it is none of the source
     choice: str
     ms: float
     floor_ms: float | None = None
@@ -160,7 +160,15 @@ def layers_of(
         choice = FALLBACK if fallback else str(layer.get("schedule", ""))
         ms = round(float(layer["ms"]), 5)
         made.append(
-            Layer(nodes, str(layer["op"]), choice, ms, floor, bound, round(sum(known), 5) if known else None)
+            Layer(
+                nodes,
+                str(layer["op"] or layer["kernel"]),
+                choice,
+                ms,
+                floor,
+                bound,
+                round(sum(known), 5) if known else None,
+            )
         )
     return made
 

@@ -12,9 +12,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy.typing as npt
 from tvm.tirx import PrimFunc
 
-from edgec.compiler.backends.interface import Backend, CandidateFailed, Trial, Workload
+from edgec.compiler.backends.interface import Backend, CandidateFailed, Trial, Trials, Workload
 from edgec.compiler.lowered import TuningSummary
 from edgec.compiler.options import CompileOptions
 from edgec.compiler.progress import Progress
@@ -57,6 +58,7 @@ class _State:
     first_s: float = 0.0
     best: tuple[Any, Trial] | None = None
     best_s: float = 0.0
+    outputs: list[npt.NDArray[Any]] = field(default_factory=list)  # of those that agree
     times: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -185,13 +187,38 @@ class Tuner:
 
     def _batch(self, state: _State, most: int) -> None:
         """Try the next candidates of a workload beside its best one so far, and store the winner."""
-        work, fresh = state.work, state.next(most)
-        trials = self.backend.trials()
+        work, trials, built = state.work, self.backend.trials(), list[tuple[Any, Trial]]()
+        while fresh := state.next(most):
+            state.tried += len(fresh)
+            built += self._built(work, fresh, trials)
+            agree = agreeing([*state.outputs, *(trial.output for _, trial in built)])
+            if 2 * sum(agree) > len(agree):
+                break  # most agree; otherwise further candidates decide who is right
+        known = len(state.outputs)
+        if state.best is not None and built and not all(agree[:known]):
+            self._drop(work, state.best[0])
+            state.best = None
+        elif state.best is not None and built:
+            built.insert(0, (state.best[0], trials.again(state.best[1])))
+            agree.insert(known, True)
+        fitting = []
+        for (candidate, trial), fine in zip(built, agree[known:], strict=True):
+            if fine:
+                fitting.append((candidate, trial))
+            else:
+                self._drop(work, candidate)
+        if fitting:
+            state.outputs = [trial.output for _, trial in fitting]
+            self._judge(state, fitting, first=state.batch == 0)
+        elif state.best is None and not state.next(most):
+            raise NothingBuilds(work)
+        state.batch += 1
+
+    def _built(self, work: Workload, fresh: Sequence[Any], trials: Trials) -> list[tuple[Any, Trial]]:
+        """The candidates that build, each run once; the others are reported."""
         emitted = [(candidate, _emitted(work, candidate)) for candidate in fresh]
         kernels = [kernel for _, kernel in emitted if not isinstance(kernel, CandidateFailed)]
-        made = iter(trials.add_all(kernels))
-        state.tried += len(fresh)
-        built: list[tuple[Any, Trial]] = []
+        made, built = iter(trials.add_all(kernels)), list[tuple[Any, Trial]]()
         for candidate, kernel in emitted:
             trial = kernel if isinstance(kernel, CandidateFailed) else next(made)
             if isinstance(trial, CandidateFailed):
@@ -199,14 +226,11 @@ class Tuner:
                 self.progress.note(f"{work.kind}: {candidate} does not build: {trial}")
             else:
                 built.append((candidate, trial))
-        if state.best is not None and built:
-            built.insert(0, (state.best[0], trials.again(state.best[1])))
-        fitting = self._agreeing(work, built)
-        if fitting:
-            self._judge(state, fitting, first=state.batch == 0)
-        elif state.best is None and not state.next(most):
-            raise NothingBuilds(work)
-        state.batch += 1
+        return built
+
+    def _drop(self, work: Workload, candidate: Any) -> None:  # noqa: ANN401
+        self.counts.dropped += 1
+        self.progress.note(f"{work.kind}: {candidate} computes something else than the others; dropped")
 
     def _judge(self, state: _State, trials: list[tuple[Any, Trial]], *, first: bool) -> None:
         chosen, trial = self._race(trials)
@@ -223,17 +247,6 @@ class Tuner:
         known = self.cache.get(state.work.family, self.options.tune)
         if known is None or not first:
             self.cache.put(state.work.family, winner, self.options.tune)
-
-    def _agreeing(self, work: Workload, trials: list[tuple[Any, Trial]]) -> list[tuple[Any, Trial]]:
-        """The trials that computed what most of them computed."""
-        agree = agreeing([trial.output for _, trial in trials])
-        for (candidate, _), fine in zip(trials, agree, strict=True):
-            if not fine:
-                self.counts.dropped += 1
-                self.progress.note(
-                    f"{work.kind}: {candidate} computes something else than the others; dropped"
-                )
-        return [pair for pair, fine in zip(trials, agree, strict=True) if fine]
 
     def _race(self, trials: list[tuple[Any, Trial]]) -> tuple[Any, Trial]:
         """The fastest candidate."""

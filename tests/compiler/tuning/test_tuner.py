@@ -154,3 +154,19 @@ def test_a_further_compile_goes_on_with_what_was_left(tmp_path: Path) -> None:
         backend = FakeBackend(times, build_s=FAST_S)
         tuner_of(backend, tmp_path).tune(works)
         assert [trial.name[0] for trial in backend.built] == expected
+
+
+def test_where_two_disagree_further_candidates_decide_before_one_is_chosen(tmp_path: Path) -> None:
+    backend = FakeBackend({"wrong": [1.0], "b": [3.0], "c": [2.0], "d": [4.0]}, outputs={"wrong": 7.0})
+    tuner = tuner_of(backend, tmp_path)
+    assert chosen(tuner, work_of("broken", "wrong", "b", "c", "d")) == "c"
+    assert tuner.summary().dropped == 2
+
+
+def test_a_winner_that_a_later_batch_outvotes_is_dropped(tmp_path: Path) -> None:
+    """Three agree, and twice as many that come later do not."""
+    late = [f"c{number}" for number in range(7)]
+    times = {name: [1.0] for name in ("x", "y", "z")} | {name: [2.0 + n] for n, name in enumerate(late)}
+    backend = FakeBackend(times, outputs=dict.fromkeys("xyz", 7.0))
+    tuner = tuner_of(backend, tmp_path, "full")
+    assert chosen(tuner, work_of("x", "y", "z", *late)) == "c0"
