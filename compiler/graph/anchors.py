@@ -12,6 +12,9 @@ from collections.abc import Mapping
 from typing import Any
 
 ANCHOR = "edgec"
+MOVES = (
+    "edgec.moves"  # attribute of an anchor that only moves elements: others take operators behind both first
+)
 WHOLE = "edgec.whole"  # attribute of an anchor of several steps, which takes no epilogue
 
 

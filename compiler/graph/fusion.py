@@ -16,7 +16,7 @@ from tvm import relax
 from tvm.ir import Call, GlobalVar
 from tvm.tirx import PrimFunc
 
-from edgec.compiler.graph.anchors import ANCHOR, WHOLE
+from edgec.compiler.graph.anchors import ANCHOR, MOVES, WHOLE
 from edgec.compiler.graph.rewrite import dtype_of, leaves, map_leaves, op_name, shape_of
 from edgec.compiler.graph.sources import node_of, nodes_of
 
@@ -51,6 +51,7 @@ class _Op:
     escapes: bool = False  # read by the function's result
     ancestors: int = 0  # bit set of the bindings it depends on
     view: bool = False
+    moves: bool = False  # an anchor that computes nothing
     whole: bool = False  # an anchor of several steps, which takes no epilogue
     kernel: bool = False  # a call of a kernel; one with several results has no `func`: it is never merged
 
@@ -109,7 +110,7 @@ def _read(mod: tvm.IRModule, function: relax.Function) -> list[_Op]:
                 attrs = dict(func.attrs.items()) if func.attrs else {}
                 op.pattern = int(attrs.get("op_pattern", 8))
                 op.anchor = str(attrs[ANCHOR]) if ANCHOR in attrs else None
-                op.whole = WHOLE in attrs
+                op.whole, op.moves = WHOLE in attrs, MOVES in attrs
                 given = {shape_of(leaf) for leaf in leaves(call) if isinstance(leaf.ty, relax.TensorType)}
                 # A sum with zero copies as well, but is a map like any other.
                 op.view = op.shape not in given and bool(relax.analysis.has_reshape_pattern(func))
@@ -132,7 +133,7 @@ def _group(ops: list[_Op]) -> list[list[int]]:
     """Partition the bindings; a group's last member is the one whose value is read from outside."""
     taken: set[int] = set()
     groups: list[list[int]] = []
-    seeds = [op for op in ops if op.anchor] + [op for op in ops if not op.anchor]
+    seeds = sorted(ops, key=lambda op: (op.anchor is None, op.moves))
     for seed in seeds:
         if seed.index in taken:
             continue

@@ -28,7 +28,7 @@ from edgec.compiler.backends.cpu.templates.loop_nests import (
     vectorised,
 )
 from edgec.compiler.backends.cpu.templates.template import Template, fused_with_epilogue
-from edgec.compiler.graph.anchors import ANCHOR
+from edgec.compiler.graph.anchors import ANCHOR, MOVES
 from edgec.targets.target import Target
 
 VERSION = 1
@@ -69,7 +69,8 @@ def channels(spec: ChannelsSpec) -> PrimFunc:
         return value
 
     shape = (spec.batch, -(-spec.out_channels // lanes), *spec.size, lanes)
-    return prim_func(inputs, te.compute(shape, body, name="channels", attrs={ANCHOR: encode(spec)}), spec)
+    out = te.compute(shape, body, name="channels", attrs={ANCHOR: encode(spec)})
+    return prim_func(inputs, out, spec).with_attr(MOVES, True)
 
 
 def _sources(spec: ChannelsSpec) -> list[Block]:

@@ -64,7 +64,7 @@ class Epilogue:
 def split_epilogue(func: PrimFunc) -> Epilogue | None:
     """The anchor's operands and the epilogue of a fused kernel; None unless it maps elements in place."""
     sch = Schedule(tvm.IRModule({"main": func}), debug_mask="none", error_render_level="none")
-    inline_elementwise(sch)
+    inline_elementwise(sch, anchors=False)
     blocks = [sch.get(block) for block in leaf_blocks(sch)]
     at = next((i for i, block in enumerate(blocks) if ANCHOR in dict(block.annotations)), None)
     if at != 0 or len(blocks) > 2:

@@ -14,6 +14,7 @@ from tvm.tirx import PrimFunc
 
 from edgec.compiler.backends.cpu.single_operations import promised
 from edgec.compiler.backends.cpu.templates.vector_math import with_vector_math
+from edgec.compiler.graph.anchors import ANCHOR
 from edgec.targets.target import Target
 
 # Waking the thread pool costs some microseconds: not worth it for fewer inner iterations than this.
@@ -49,10 +50,11 @@ def leaf_blocks(sch: Schedule) -> list[SBlockRV]:
     return list(sch.get_child_blocks(sch.get_sblock("root")))
 
 
-def inline_elementwise(sch: Schedule) -> None:
-    """Inline every block that only maps elements and is not an output."""
+def inline_elementwise(sch: Schedule, *, anchors: bool = True) -> None:
+    """Inline every block that only maps elements and is not an output; without `anchors`, not those of templates."""
     for block in leaf_blocks(sch)[:-1]:
-        if not _is_map(sch.get(block)):
+        info = sch.get(block)
+        if not _is_map(info) or (not anchors and ANCHOR in dict(info.annotations)):
             continue
         try:
             sch.compute_inline(block)
