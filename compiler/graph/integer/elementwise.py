@@ -93,6 +93,23 @@ def _clip(r: Rewriter, call: Call) -> Value | None:
     return _mapped(lambda x: np.clip(x, low, high), [mapped], limited) if mapped is not None else limited
 
 
+@rule("nn.batch_norm")
+def _batch_norm(r: Rewriter, call: Call) -> list[Value] | None:
+    """A factor and an addend per channel."""
+    linear, attrs = linear_of(r.value(call.args[0])), call.attrs
+    arrays = [r.array(arg) for arg in call.args[1:]]
+    if linear is None or not linear.terms or linear.limited or any(a is None for a in arrays):
+        return None
+    gamma, beta, mean, variance = (np.asarray(a, np.float64) for a in arrays)
+    factor = (gamma if attrs.scale else 1.0) / np.sqrt(variance + float(attrs.epsilon))
+    addend = (beta if attrs.center else 0.0) - mean * factor
+    rank, axis = int(call.args[0].ty.ndim), int(attrs.axis)
+    shape = [-1 if i == axis % rank else 1 for i in range(rank)]
+    scaled = _of_rank(linear, rank).times(factor.reshape(shape))
+    made = scaled and scaled.plus(Linear((), addend.reshape(shape)))
+    return None if made is None else [made, mean, variance]
+
+
 @rule("astype")
 def _astype(r: Rewriter, call: Call) -> Value | None:
     same = str(call.attrs.dtype) == "float32"

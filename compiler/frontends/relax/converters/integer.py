@@ -107,7 +107,7 @@ def dequantised(node: Node, x: int, scale: int, zero: int, axis: int = 1) -> Exp
     """The real values of three inputs (integers, scale, zero point), in fp32."""
     rank = node.rank(x)
     axis = min(axis, max(rank - 1, 0))
-    if _has_grid(node, scale, zero) and not (is_constant(node.input(x)) and rank == 0):
+    if _has_grid(node, scale, zero) and rank > 0:
         points = node.array(zero) if node.has(zero) else None
         return on_grid(node, node.input(x), value_of(node.input(scale)), points, axis)
     real = centred(node, x, zero, "float32", axis)
@@ -126,7 +126,8 @@ def quantised(node: Node, x: Expr, scale: Expr, zero: Expr | None, dtype: str, a
         raise CannotConvert("its result is not of integers of 8 bits or more")
     rank, limits = rank_of(x), np.iinfo(np.dtype(dtype))
     axis = min(axis, max(rank - 1, 0))
-    if is_constant(scale) and (zero is None or is_constant(zero)) and dtype_of(scale) == "float32":
+    known = is_constant(scale) and (zero is None or is_constant(zero)) and dtype_of(scale) == "float32"
+    if known and rank > 0:
         sizes = value_of(scale)
         points = np.zeros(sizes.shape, "int32") if zero is None else value_of(zero)
         return node.emit(to_grid(x, sizes, points, axis, dtype))
@@ -149,12 +150,12 @@ def _has_grid(node: Node, *positions: int) -> bool:
 def on_grid(node: Node, x: Expr, scale: Array, zero: Array | None, axis: int) -> Expr:
     """Integers as the real numbers that they stand for, to be rewritten to integer arithmetic."""
     points = np.zeros(scale.shape, "int32") if zero is None else zero
-    return node.emit(relax.op.dequantize(x, *_parameters(scale, points), axis))
+    return node.emit(relax.op.dequantize(x, *_parameters(scale, points), axis if scale.size > 1 else 0))
 
 
 def to_grid(x: Expr, scale: Array, zero: Array, axis: int, dtype: str) -> Expr:
     """Real numbers as integers, to be rewritten to integer arithmetic."""
-    return relax.op.quantize(x, *_parameters(scale, zero), axis, dtype)
+    return relax.op.quantize(x, *_parameters(scale, zero), axis if scale.size > 1 else 0, dtype)
 
 
 def _parameters(scale: Array, zero: Array) -> tuple[Expr, Expr]:

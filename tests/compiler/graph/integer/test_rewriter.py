@@ -352,6 +352,30 @@ def test_a_factor_changes_the_grid_alone(name: str) -> None:
     )
 
 
+def test_a_batch_norm_is_part_of_the_requantisation() -> None:
+    rng = np.random.default_rng(9)
+    x = rng.integers(0, 256, (2, 3, 4, 4)).astype("uint8")
+    gamma, beta, mean, variance = (rng.uniform(0.5, 1.5, 3).astype("float32") for _ in range(4))
+    net = Net()
+    var = net.input(x)
+
+    def make(emit: Any) -> Any:
+        parts = [constant(a) for a in (gamma, beta, mean, variance)]
+        y = emit(
+            relax.op.nn.batch_norm(emit(decoded(var, 0.02, 40)), *parts, axis=1, epsilon=1e-3, training=False)
+        )
+        return coded(emit(relax.op.nn.relu(emit(relax.TupleGetItem(y, 0)))), 0.03, 10, "uint8")
+
+    made = in_integers(net.build(make))
+    assert not {"nn.batch_norm float32", "divide float32"} & operators(made)
+    g, b, m, v = (a.astype(np.float64).reshape(1, 3, 1, 1) for a in (gamma, beta, mean, variance))
+    exact = np.maximum((real(x, 0.02, 40) - m) * g / np.sqrt(v + 1e-3) + b, 0)
+    codes, distance = steps(exact, 0.03, 10, "uint8")
+    difference = np.abs(run(made, x).astype(np.int64) - codes)
+    assert difference.max() <= 1
+    assert not difference[distance > 2.0**-6].any()
+
+
 def test_float_functions_stay_as_they_are() -> None:
     net = Net()
     x = net.input(np.zeros((2, 3), "float32"))

@@ -72,6 +72,8 @@ def test_element_wise_operators_and_pools(tmp_path: Path) -> None:
     step = 0.5 + 1e-3  # the nearest integer, or either of two where an edge is near
     m.add("QLinearAdd", ["x", *one, "b", *other, *out], codes(rx + rb), step)
     m.add("QLinearMul", ["x", *one, "b", *other, *out], codes(rx * rb), step)
+    half = [m.constant(np.array(30, "uint8")), *m.grid(0.05, 20)]  # a number without axes
+    m.add("QLinearMul", ["x", *one, *half, *out], codes(rx * 10 * np.float64(F(0.05))), step)
     m.add("QLinearSigmoid", ["x", *one, *out], codes(1 / (1 + np.exp(-rx))), step)
     m.add("QLinearLeakyRelu", ["x", *one, *out], codes(np.where(rx > 0, rx, 0.1 * rx)), step, alpha=0.1)
     m.add("QLinearGlobalAveragePool", ["x", *one, *out], codes(rx.mean((2, 3), keepdims=True)), step)
