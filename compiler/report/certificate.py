@@ -238,7 +238,5 @@ def at_fault(one: Mapping[str, Any]) -> str:
     """A layer at fault in one line."""
     nodes = one["nodes"]
     more = f" and {len(nodes) - 2} more" if len(nodes) > 2 else ""
-    named = ", ".join(nodes[:2]) + more if nodes else one["op"]
-    return (
-        f"{named} ({one['op']}): {one['ms']:.3g} ms, {max(0.0, one['lost_ms']):.2g} ms too many; {one['why']}"
-    )
+    named = f"{', '.join(nodes[:2])}{more} ({one['op']})" if nodes else one["op"]
+    return f"{named}: {one['ms']:.3g} ms, {max(0.0, one['lost_ms']):.2g} ms too many; {one['why']}"
