@@ -88,7 +88,9 @@ static int protect(const struct code *code, struct span file, const Elf64_Ehdr *
       if (mprotect(code->base + begin, end - begin, rights))
         return fail(INCOMPATIBLE, "this system does not let programs load code of their own");
     }
+#if defined(__aarch64__)
   __builtin___clear_cache((char *)code->base, (char *)code->base + code->size);
+#endif
   return OK;
 }
 
