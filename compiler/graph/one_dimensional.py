@@ -26,7 +26,17 @@ from edgec.compiler.graph.rewrite import (
     shape_of,
 )
 
-_BINARY = ("add", "subtract", "multiply", "divide", "maximum", "minimum", "power")
+_BINARY = (
+    "add",
+    "subtract",
+    "multiply",
+    "divide",
+    "maximum",
+    "minimum",
+    "power",
+    "right_shift",
+    "left_shift",
+)
 
 
 def widen(mod: tvm.IRModule) -> tvm.IRModule:

@@ -161,7 +161,7 @@ def _prelu(plan: Plan, call: Call) -> Value | None:
 
 BROADCASTING = (
     "add", "subtract", "multiply", "divide", "maximum", "minimum", "power", "where", "equal", "not_equal", "greater",
-    "greater_equal", "less", "less_equal",
+    "greater_equal", "less", "less_equal", "right_shift", "left_shift", "bitwise_and", "bitwise_or", "bitwise_xor",
 )  # fmt: skip
 
 
