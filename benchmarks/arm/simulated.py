@@ -31,6 +31,7 @@ from edgec.compiler.options import CompileOptions
 from edgec.compiler.pipeline import compile_model
 from edgec.targets import Target, load_target
 from edgec.targets.device_kinds import DEVICE_KINDS
+from edgec.targets.target import TimedOn
 
 KIND = "cpu-simulated"
 
@@ -81,11 +82,6 @@ class SimulatedTrials:
 class SimulatedBackend(CpuBackend):
     """Compiles for a CPU, and times by llvm-mca."""
 
-    @property
-    def can_time(self) -> bool:
-        """Whatever this machine is."""
-        return True
-
     def trials(self) -> Any:  # noqa: ANN401 - as `Trials`
         """Begin to simulate the candidates of a workload."""
         return SimulatedTrials(self.target)
@@ -94,7 +90,7 @@ class SimulatedBackend(CpuBackend):
 def simulate(models: list[Path], name: str, tune: Any = "fast") -> Agreement | None:  # noqa: ANN401 - a literal
     """How estimates and llvm-mca agree on the candidates of the models' kernels."""
     DEVICE_KINDS[KIND] = {**DEVICE_KINDS["cpu"], "backend": f"{__name__}:SimulatedBackend"}
-    target = replace(load_target(name), device_kind=KIND)
+    target = replace(load_target(name), device_kind=KIND, timed_on=TimedOn("llvm-mca", 1, ""))
     with tempfile.TemporaryDirectory(prefix="edgec-simulated-") as folder:
         cache = Path(folder) / "cache"
         options = CompileOptions(threads=1, tune=tune, verify=False, cache_dir=cache)
