@@ -9,8 +9,8 @@ import typer
 
 app = typer.Typer(no_args_is_help=True)
 
-State = Annotated[Path, typer.Option("--state", help="State folder of the agent.")]
-# whether it can be read is found by reading it
+State = Annotated[Path, typer.Option("--state", help="State folder of the agent.", readable=False)]
+# whether they can be read is found by reading them
 Config = Annotated[
     Path, typer.Option("--config", "-c", help="Configuration file of the agent.", readable=False)
 ]
