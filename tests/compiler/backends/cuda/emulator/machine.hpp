@@ -42,6 +42,8 @@ typedef Four<unsigned char> uchar4;
 typedef Four<signed char> char4;
 typedef Four<half> half4;
 typedef Four<__nv_bfloat16> nv_bfloat164;
+struct alignas(16) longlong4 { long long x, y, z, w; };
+inline longlong4 make_longlong4(long long x, long long y, long long z, long long w) { return {x, y, z, w}; }
 inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
 inline char4 make_char4(signed char x, signed char y, signed char z, signed char w) { return {x, y, z, w}; }
 inline uchar4 make_uchar4(uchar x, uchar y, uchar z, uchar w) { return {x, y, z, w}; }
