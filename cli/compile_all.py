@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich.table import Table
 
+from edgec.cli.compiled import to_json
 from edgec.cli.console import emit_json, err, out, styled
 from edgec.cli.progress import TerminalProgress
 from edgec.targets import EdgecError, Target
@@ -60,8 +61,6 @@ def compile_for_all(
 
 
 def _report(done: dict[str, CompileResult], failed: dict[str, EdgecError], as_json: bool) -> None:
-    from edgec.cli.compile import to_json
-
     same = _same_weights(done)
     if as_json:
         results = {name: to_json(result) | {"weights_as": same.get(name)} for name, result in done.items()}

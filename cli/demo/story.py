@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from edgec.cli.compile import show as show_compiled
+from edgec.cli.compiled import show as show_compiled
 from edgec.cli.console import emit_json, err, out, styled
 from edgec.cli.demo.processes import DemoFailed, Process, edgec, start
 from edgec.cli.progress import TerminalProgress
