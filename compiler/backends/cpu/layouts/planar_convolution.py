@@ -6,12 +6,13 @@ from tvm import relax
 from tvm.ir import Call
 
 from edgec.compiler.backends.cpu.layouts.value import Plan, Value
-from edgec.compiler.backends.cpu.specs import PlanarSpec, UnpackSpec, Window
-from edgec.compiler.backends.cpu.templates import planar, relayouts
+from edgec.compiler.backends.cpu.specs import ConvSpec, PlanarSpec, UnpackSpec, Window
+from edgec.compiler.backends.cpu.templates import planar, relayouts, winograd_candidates
+from edgec.compiler.backends.cpu.templates.estimates import stream_cycles
 from edgec.compiler.graph.rewrite import Array, constant, shape_of
 
 LEAST_PIXELS = 1024  # of an image
-RELAYOUT_CYCLES = 6.5  # of a change of layout, for each pixel and block of channels
+RELAYOUT_CYCLES = 6.5  # of a change of layout in caches, for each pixel and block of channels
 WORTHWHILE = 1.3  # by how much a kernel in rows of pixels has to be faster
 
 
@@ -34,9 +35,9 @@ def planar_convolution(plan: Plan, call: Call, weight: Array, window: Window) ->
     source = UnpackSpec(batch, channels, (height, width), lanes, pad)
     if not planar.applies(spec) or not relayouts.applies(source):
         return None
-    blocked = channels * kh * kw / plan.target.core.fma_per_cycle
-    moved = RELAYOUT_CYCLES * -(-channels // lanes) * height * width / (rows * columns)
-    if WORTHWHILE * (planar.pixel_cycles(spec, plan.target) + moved) > blocked:
+    blocked = ConvSpec(batch, channels, (height, width), outs, window, lanes, lanes)
+    estimate = planar.cycles(spec, plan.target) + _relayout_cycles(plan, source)
+    if WORTHWHILE * estimate > _blocked_cycles(plan, blocked):
         return None
     if plan.is_blocked(call.args[0]) and plan.state(call.args[0]).plain is None and any(pad):
         data = plan.call(relayouts.unpack(source), "unpack", plan.blocked(call.args[0]))
@@ -45,3 +46,19 @@ def planar_convolution(plan: Plan, call: Call, weight: Array, window: Window) ->
         if any(pad):
             data = plan.emit(relax.op.nn.pad(data, [0, 0, 0, 0, top, pad[2], left, pad[3]]))
     return Value(plan.call(planar.planar(spec), "planar", data, constant(weight)), None)
+
+
+def _relayout_cycles(plan: Plan, source: UnpackSpec) -> float:
+    """Estimated cycles of the change from blocks to rows in front of the kernel."""
+    (height, width), lanes = source.size, source.lanes
+    pixels = source.batch * height * width
+    blocks = -(-source.channels // lanes)
+    moved = 4.0 * pixels * (blocks * lanes + source.channels)
+    return max(RELAYOUT_CYCLES * blocks * pixels, stream_cycles(plan.target, moved))
+
+
+def _blocked_cycles(plan: Plan, spec: ConvSpec) -> float:
+    """The fewest cycles that a kernel in blocks of channels takes: of multiply-adds alone, or with Winograd's tiles."""
+    taps = spec.in_channels * spec.window.kernel[0] * spec.window.kernel[1]
+    direct = spec.batch * spec.window.out[0] * spec.window.out[1] * taps / plan.target.core.fma_per_cycle
+    return min([direct, *(cost for cost, _ in winograd_candidates.candidates(spec, plan.target, 1)[:1])])

@@ -78,6 +78,15 @@ def fetch_cycles(target: Target, moved: float, held: float) -> float:
     return moved / last_level_bandwidth(target)
 
 
+def stream_cycles(target: Target, moved: float) -> float:
+    """Cycles to read and write tensors of `moved` bytes together once, from the cache that holds them."""
+    if moved <= _SHARE_OF_CACHE * target.l2_bytes:
+        return moved / target.core.l2_bytes_per_cycle
+    if moved <= _SHARE_OF_CACHE * target.l3_bytes:
+        return moved / target.core.l3_bytes_per_cycle
+    return moved / target.core.memory_bytes_per_cycle
+
+
 def l2_overflow(target: Target, size: float) -> float:
     """The bytes of `size` that find no room in the second cache beside what else passes through it."""
     return max(0.0, size - _SHARE_OF_CACHE * target.l2_bytes)

@@ -15,7 +15,7 @@ from tvm.tirx import PrimFunc, Stmt
 from edgec.compiler.backends.cpu.compute import prim_func
 from edgec.compiler.backends.cpu.specs import PlanarSpec, encode
 from edgec.compiler.backends.cpu.templates.epilogue import Epilogue
-from edgec.compiler.backends.cpu.templates.estimates import step_cycles
+from edgec.compiler.backends.cpu.templates.estimates import fetch_cycles, step_cycles, stream_cycles
 from edgec.compiler.backends.cpu.templates.loop_nests import (
     Accumulators,
     Expr,
@@ -157,10 +157,18 @@ def _cost(spec: PlanarSpec, schedule: Schedule, target: Target) -> float:
     return total
 
 
-def pixel_cycles(spec: PlanarSpec, target: Target) -> float:
-    """Estimated cycles for each output pixel of all channels."""
+def cycles(spec: PlanarSpec, target: Target) -> float:
+    """Estimated cycles of a call on one thread: multiply-adds, and the input from outer caches.
+
+    A row of tiles reads its input rows once for each group of output channels, in short pieces from plane to plane.
+    """
     best = candidates(spec, target, 1)[0]
-    return _cost(spec, best, target) * spec.in_channels * spec.kernel[0] * spec.kernel[1] / spec.out[1]
+    rows, taps = spec.batch * spec.out[0], spec.in_channels * spec.kernel[0] * spec.kernel[1]
+    read = 4.0 * spec.in_channels * spec.kernel[0] * spec.size[1]
+    passes = -(-spec.out_channels // best.channels)
+    image = 4.0 * spec.batch * spec.in_channels * spec.size[0] * spec.size[1]
+    busy = rows * taps * _cost(spec, best, target)
+    return busy + rows * passes * fetch_cycles(target, read, read) + stream_cycles(target, image)
 
 
 TEMPLATE = Template(

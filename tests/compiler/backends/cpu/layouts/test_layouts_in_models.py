@@ -97,3 +97,15 @@ def test_few_output_channels_are_computed_in_rows(tmp_path: Path) -> None:
     ops = net.kernels(tmp_path)
     assert "planar" in ops
     assert len(ops) <= 4, ops  # the way into blocks, a convolution, the way out with its padding, the rows
+
+
+@pytest.mark.skipif(detect().fp32_lanes != 16, reason="eight channels leave no lanes of this processor idle")
+def test_rows_compete_with_winograds_tiles_as_well(tmp_path: Path) -> None:
+    """For 24 channels to 8, Winograd's tiles with half of their lanes idle are faster than a change of layout."""
+    net = Chain(1, 16, 160, 224)
+    net.add("Conv", net.random(24, 16, 3, 3), pads=[1] * 4)
+    net.add("Conv", net.random(8, 24, 3, 3), pads=[1] * 4)
+    net.add("Conv", net.random(4, 8, 3, 3), pads=[1] * 4)
+    ops = net.kernels(tmp_path)
+    assert ops.count("conv2d") == 2, ops
+    assert ops.count("planar") == 1, ops
