@@ -21,6 +21,7 @@ from edgec.compiler.verify.requirements import demands_of
 
 Arrays = dict[str, npt.NDArray[np.generic]]
 
+MOVING = {"Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten"}
 SAMPLE_RATES = {"sr", "sample_rate", "sampling_rate"}
 
 
@@ -108,6 +109,10 @@ def make_inputs(source: SourceModel, seed: int = 0) -> Arrays:
     for name in in_bytes & made.keys():
         if np.issubdtype(made[name].dtype, np.floating) and _looks_like_picture(made[name].shape):
             made[name] = (made[name] * 255).astype(made[name].dtype)
+    for name, (low, high) in _ranges_of_grids(source.model).items():
+        demand = demands.get(name, Demand())
+        if name in made and np.issubdtype(made[name].dtype, np.floating) and demand == Demand():
+            made[name] = _spread(made[name], low, high)
     return made
 
 
@@ -214,6 +219,43 @@ def _picture(shape: tuple[int, ...], rng: np.random.Generator) -> npt.NDArray[np
     noisy = picture + 0.03 * rng.standard_normal(picture.shape)
     picture = np.asarray(np.clip(noisy, 0, 1), dtype=np.float64)
     return picture.transpose(0, 2, 3, 1) if last else picture
+
+
+def _spread(array: npt.NDArray[Any], low: float, high: float) -> npt.NDArray[Any]:
+    """Values over a whole range: a picture from its darkest to its brightest, noise with three deviations each way."""
+    if not _looks_like_picture(array.shape):
+        return np.asarray((low + high) / 2 + (high - low) / 6 * array, array.dtype)
+    darkest, brightest = float(array.min()), float(array.max())
+    share = (array - darkest) / ((brightest - darkest) or 1.0)
+    return np.asarray(low + (high - low) * share, array.dtype)
+
+
+def _ranges_of_grids(model: ModelProto) -> dict[str, tuple[float, float]]:
+    """Inputs that the model quantises first, with the range of that grid.
+
+    Values in a small part of it would leave most codes, and what is rounded beside them, untried.
+    """
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    source = {value.name: value.name for value in model.graph.input}
+    found = dict[str, tuple[float, float]]()
+    for node in model.graph.node:
+        origin = source.get(node.input[0]) if node.input else None
+        if origin is None:
+            continue
+        if node.op_type in MOVING:
+            source[node.output[0]] = origin
+        elif node.op_type == "QuantizeLinear" and all(name in constants for name in node.input[1:]):
+            scale, *zero = (numpy_helper.to_array(constants[name]) for name in node.input[1:])
+            dtype = zero[0].dtype if zero else np.dtype(np.uint8)
+            if (
+                scale.size == 1
+                and dtype.kind in "iu"
+                and dtype.itemsize < 4
+                and 0 < float(scale.max()) < np.inf
+            ):
+                point, step, limits = int(zero[0].max()) if zero else 0, float(scale.max()), np.iinfo(dtype)
+                found[origin] = (int(limits.min) - point) * step, (int(limits.max) - point) * step
+    return found
 
 
 def _pictures_in_bytes(model: ModelProto) -> set[str]:

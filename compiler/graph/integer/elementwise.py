@@ -19,6 +19,7 @@ from edgec.compiler.graph.integer.values import (
     Mapped,
     Term,
     Value,
+    in_float32,
     linear_of,
     mapped_of,
 )
@@ -178,7 +179,7 @@ def _mapped(function: Function, parts: list[Mapped | Array], linear: Linear | No
     with np.errstate(all="ignore"):
         real = np.asarray(function(*(p.real if isinstance(p, Mapped) else p for p in parts)))
     root = next(p.root for p in parts if isinstance(p, Mapped))
-    return Mapped(root, real, linear)
+    return Mapped(root, in_float32(real), linear)
 
 
 def _linear(r: Rewriter, name: str, args: list[Expr], call: Call) -> Value | None:

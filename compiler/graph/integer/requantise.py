@@ -15,7 +15,7 @@ tensors the unit is a power of two of a step, and the sum is rounded by a shift 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -173,8 +173,33 @@ def codes_by_arithmetic(
 
 
 def codes_by_table(real: Array, scale: Array, zero: Array, dtype: str) -> Array:
-    """The codes of real values that are known when the model is compiled."""
+    """The codes of values that are known when the model is compiled: by a division in float32."""
     info = np.iinfo(dtype)
     with np.errstate(all="ignore"):
-        steps = np.rint(real / scale.reshape(())) + zero.reshape(())
-    return np.asarray(np.clip(steps, info.min, info.max))
+        steps = real.astype(np.float32) / scale.reshape(()).astype(np.float32)
+    return np.asarray(np.clip(np.rint(steps.astype(np.float64)) + zero.reshape(()), info.min, info.max))
+
+
+def as_table(
+    linear: Linear, codes: Array, wanted: Array, scale: Array, zero: Array, dtype: str
+) -> Linear | None:
+    """A line of one term whose integer arithmetic gives the wanted codes; None where there is none.
+
+    Where a value lies in the middle between two codes, a unit more or less decides. The kernel of a line is faster
+    than a table.
+
+    Args:
+        codes: those of the term's data.
+        wanted: the code of each.
+    """
+    made = common(linear, scale)
+    for units in (0, 1, -1, 2, -2):
+        if made is None or made.multipliers[0].size != 1 or made.constant.size != 1:
+            return None
+        tried = replace(linear, offset=linear.offset + units * made.unit)
+        by_units = common(tried, scale)
+        if by_units is not None and by_units.multipliers[0].size == 1:
+            found = codes_by_arithmetic(tried, by_units, codes, scale, zero, dtype)
+            if (found == wanted).all():
+                return tried
+    return None

@@ -350,8 +350,8 @@ def quantised(r: Rewriter, value: Value | None, scale: Array, zero: Array, dtype
         return value
     if dtype not in STORED or not (np.isfinite(scale).all() and (scale > 0).all()):
         return None
-    if isinstance(value, Mapped) and value.linear is None:
-        return _by_table(r, value, scale, zero, dtype)
+    if isinstance(value, Mapped) and (value.linear is None or value.linear.offset.any()):
+        return _by_line_or_table(r, value, scale, zero, dtype)
     linear = None if isinstance(value, np.ndarray) else linear_of(value)
     made = None if linear is None else r.requantised(linear, scale, zero, dtype)
     return made and _with_root(value, linear, made)
@@ -371,6 +371,20 @@ def _with_root(value: Value | None, linear: Linear | None, made: Coded) -> Coded
         return made
     known = requantise.codes_by_arithmetic(linear, common, codes, made.scale, made.zero, made.dtype)
     return Coded(made.data, made.scale, made.zero, root=(root, known))
+
+
+def _by_line_or_table(r: Rewriter, value: Mapped, scale: Array, zero: Array, dtype: str) -> Coded | None:
+    """A function of 8-bit codes on a grid, by the arithmetic of a line where that gives the table's codes."""
+    linear = value.linear
+    one = linear is not None and len(linear.terms) == 1 and linear.terms[0].data.same_as(value.root)
+    if linear is not None and one and scale.size == 1:
+        own = codes_of(dtype_of(value.root))
+        wanted = requantise.codes_by_table(value.real, scale, zero, dtype)
+        line = requantise.as_table(linear, own, wanted, scale, zero, dtype)
+        made = None if line is None else r.requantised(line, scale, zero, dtype)
+        if made is not None:
+            return _with_root(value, line, made)
+    return _by_table(r, value, scale, zero, dtype)
 
 
 def _by_table(r: Rewriter, value: Mapped, scale: Array, zero: Array, dtype: str) -> Coded | None:

@@ -123,7 +123,8 @@ class Mapped:
 
     Attributes:
         root: the codes.
-        real: its value for each of them, the least code first; float64, or boolean.
+        real: its value for each of them, the least code first; float64, or boolean. Every step towards it was
+            rounded to float32, as kernels for real numbers do.
         linear: the same as arithmetic, where it is a line within limits.
     """
 
@@ -183,4 +184,12 @@ def mapped_of(value: Value | None) -> Mapped | None:
         return None
     root, codes = value.root or (value.data, codes_of(value.dtype))
     real = (codes - value.zero.reshape(())) * value.scale.reshape(())
-    return Mapped(root, real, linear_of(value))
+    return Mapped(root, in_float32(real), linear_of(value))
+
+
+def in_float32(real: Array) -> Array:
+    """Real numbers rounded to float32, stored as float64; truth values as they are."""
+    if real.dtype == np.bool_:
+        return real
+    with np.errstate(all="ignore"):
+        return real.astype(np.float32).astype(np.float64)

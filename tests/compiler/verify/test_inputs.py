@@ -35,6 +35,22 @@ def test_pictures_are_in_the_range_that_the_model_centres(tmp_path: Path) -> Non
     assert made_for([old], {}, tmp_path).max() > 200
 
 
+@pytest.mark.parametrize("shape", [[1, 3, 32, 32], [4, 64]])
+def test_quantised_inputs_use_the_whole_grid(tmp_path: Path, shape: list[int]) -> None:
+    nodes = [
+        helper.make_node("Transpose", ["x"], ["t"]),
+        helper.make_node("QuantizeLinear", ["t", "s", "z"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["y"]),
+    ]
+    constants = {"s": np.array(0.5, "float32"), "z": np.array(-28, "int8")}
+    model = model_of(nodes, {"x": shape}, ["y"], constants)
+    made = make_inputs(load_source(save(model, tmp_path), CompileOptions()))["x"]
+    codes = np.clip(np.rint(made / 0.5) - 28, -128, 127)
+    assert codes.min() < -90
+    assert codes.max() > 90
+    assert codes.std() > 30
+
+
 def test_a_sigmoid_between_two_roundings_compiles(tmp_path: Path) -> None:
     """Its variables are bound once, however often the vectoriser looks at them."""
     rows, scales = (("q1", "d1"), ("q2", "d2")), {"s1": 0.34, "s2": 0.0039}

@@ -225,6 +225,34 @@ def test_functions_are_one_table(data: st.DataObject) -> None:
         assert (got <= np.max(beside, 0) + 1).all()
 
 
+@EXAMPLES
+@given(data=st.data())
+def test_a_line_within_limits_has_the_codes_of_float32_arithmetic(data: st.DataObject) -> None:
+    """A hard-sigmoid: the middle between two codes is decided as ONNX Runtime decides it, by float32 operations."""
+    draw = data.draw
+    kind, out = draw(st.sampled_from(BYTES)), draw(st.sampled_from(BYTES))
+    sx = np.float32(draw(st.floats(2.0**-8, 0.25, width=32)))
+    sy = np.float32(draw(st.sampled_from([1 / 255, 1 / 256, 1 / 127]) | st.floats(2.0**-9, 0.125, width=32)))
+    zx, zy = draw(zeros(kind)), draw(zeros(out))
+    alpha, beta = np.float32(draw(st.sampled_from([1 / 6, 0.2]))), np.float32(0.5)
+    limits = np.iinfo(kind)
+    x = np.arange(int(limits.min), int(limits.max) + 1).astype(kind)
+    net = Net()
+    var = net.input(x)
+
+    def make(emit: Any) -> Any:
+        y = emit(relax.op.multiply(emit(decoded(var, sx, zx)), constant(alpha)))
+        y = emit(relax.op.add(y, constant(beta)))
+        return coded(emit(relax.op.clip(y, 0.0, 1.0)), sy, zy, out)
+
+    line = (x.astype(np.int64) - zx).astype("float32") * sx * alpha + beta
+    within = np.clip(line, np.float32(0), np.float32(1))
+    assert within.dtype == np.float32
+    info = np.iinfo(out)
+    wanted = np.clip(np.rint(within / sy) + zy, info.min, info.max)
+    assert (run(in_integers(net.build(make)), x) == wanted).all()
+
+
 def test_values_are_moved_as_integers() -> None:
     x = np.arange(-128, 112).reshape(1, 2, 10, 12).astype("int8")
     net = Net()
