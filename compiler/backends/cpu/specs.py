@@ -298,6 +298,30 @@ class PlanarSpec:
         return 2 * outputs * self.in_channels * math.prod(self.kernel)
 
 
+@specification("resize")
+@dataclass(frozen=True)
+class ResizeSpec:
+    """Linear interpolation of a blocked image; where it reads, and by what factors, is in tables.
+
+    Attributes:
+        blocks: blocks of channels.
+        size: of the input.
+        out: size of the output.
+    """
+
+    batch: int
+    blocks: int
+    size: tuple[int, int]
+    out: tuple[int, int]
+    lanes: int
+    dtype: str = "float32"
+
+    @property
+    def flops(self) -> int:
+        """Floating point operations: four products and their sum."""
+        return 7 * self.batch * self.blocks * math.prod(self.out) * self.lanes
+
+
 _PARTS: dict[str, type[Any]] = {"window": Window, "query": View, "key": View, "value": View, "mask": View}
 specification("attention")(AttentionSpec)
 

@@ -22,8 +22,8 @@ from edgec.compiler.backends.cpu.layouts.packing import (
 from edgec.compiler.backends.cpu.layouts.planar_convolution import planar_convolution
 from edgec.compiler.backends.cpu.layouts.registry import rule
 from edgec.compiler.backends.cpu.layouts.value import Plan, Value
-from edgec.compiler.backends.cpu.specs import ConvSpec, DenseSpec, MatmulSpec, PoolSpec, Window
-from edgec.compiler.backends.cpu.templates import normalisation
+from edgec.compiler.backends.cpu.specs import ConvSpec, DenseSpec, MatmulSpec, PoolSpec, ResizeSpec, Window
+from edgec.compiler.backends.cpu.templates import normalisation, resize
 from edgec.compiler.graph.operators import UNARY
 from edgec.compiler.graph.rewrite import Expr, array_of, constant, dtype_of, op_name, shape_of
 from edgec.compiler.operands.operands import FLOAT32
@@ -223,6 +223,9 @@ def _resize2d(plan: Plan, call: Call) -> Value | None:
     if not plan.is_blocked(call.args[0]) or call.attrs.layout != "NCHW":
         return None
     attrs = call.attrs
+    mode = str(attrs.coordinate_transformation_mode)
+    if attrs.method == "linear" and mode in resize.COORDINATES and dtype_of(call) == "float32":
+        return _interpolated(plan, call, mode)
     made = relax.op.image.resize2d(
         plan.blocked(call.args[0]),
         call.args[1],
@@ -236,6 +239,16 @@ def _resize2d(plan: Plan, call: Call) -> Value | None:
         extrapolation_value=attrs.extrapolation_value,
     )
     return _value(plan.emit(made), shape_of(call)[1])
+
+
+def _interpolated(plan: Plan, call: Call, mode: str) -> Value:
+    data, (height, width) = plan.blocked(call.args[0]), shape_of(call)[2:]
+    batch, blocks, *size, lanes = shape_of(data)
+    spec = ResizeSpec(batch, blocks, (size[0], size[1]), (height, width), lanes)
+    tables = [
+        constant(table) for axis in (0, 1) for table in resize.tables(spec.size[axis], spec.out[axis], mode)
+    ]
+    return _value(plan.call(resize.resize(spec), "resize2d", data, *tables), shape_of(call)[1])
 
 
 @rule("permute_dims")
