@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import numpy.typing as npt
 
-from edgec.compiler.frontends.trees.model import TreeModel
+from edgec.compiler.frontends.trees.model import TreeModel, check_widths
 from edgec.compiler.kernels.forests.forest import Aggregate, Builder, ForestError, Mode, below
 
 IDENTITY = (
@@ -69,6 +69,11 @@ def _read(text: str) -> TreeModel:
         raise ForestError("it is no LightGBM model")
     features = int(header["max_feature_idx"]) + 1
     targets = int(header.get("num_tree_per_iteration", header.get("num_class", "1")))
+    check_widths(features, targets, len(trees))
+    if len(trees) % targets:
+        raise ForestError(
+            f"it has {len(trees)} trees, which is no multiple of its {targets} outputs: it is cut short"
+        )
     builder = Builder(features, targets)
     zero_missing: set[int] = set()
     categories: set[int] = set()

@@ -18,6 +18,7 @@ from edgec.compiler.frontends.interface import Loaded, read_file
 from edgec.compiler.frontends.source import Reference
 from edgec.compiler.frontends.trees.lightgbm_file import read_lightgbm
 from edgec.compiler.frontends.trees.model import INPUT, OUTPUT, TreeModel, to_onnx
+from edgec.compiler.frontends.trees.ubjson import encode
 from edgec.compiler.frontends.trees.xgboost_file import read_xgboost
 from edgec.compiler.kernels.forests.forest import ForestError
 from edgec.compiler.options import CompileOptions
@@ -41,7 +42,7 @@ def load(path: Path, options: CompileOptions) -> Loaded:
         onnx = to_onnx(model)
     except ForestError as error:
         raise ModelError(f"{path}: cannot be compiled as a {kind.name} model: {error}") from error
-    original = _lightgbm(content) if kind is formats.LIGHTGBM else _xgboost(path, model)
+    original = _lightgbm(content) if kind is formats.LIGHTGBM else _xgboost(model)
     return Loaded(onnx, digest, original)
 
 
@@ -66,16 +67,19 @@ def _lightgbm(content: bytes) -> Reference | None:
     return _Library("LightGBM", lambda x: booster().predict(x), "lightgbm")
 
 
-def _xgboost(path: Path, model: TreeModel) -> Reference | None:
+def _xgboost(model: TreeModel) -> Reference | None:
+    """XGBoost with what our reader took from the file, never with the file: damage there ends the process."""
+    if model.for_library is None:  # the binary format, which XGBoost dropped in 3.1
+        return None
     try:
         import xgboost
     except ImportError:
         return None
     booster = xgboost.Booster()
     try:
-        booster.load_model(str(path))
-    except xgboost.core.XGBoostError:  # the binary format, which XGBoost dropped in 3.1
-        return None
+        booster.load_model(bytearray(encode(model.for_library)))
+    except xgboost.core.XGBoostError as error:
+        raise ModelError(f"XGBoost cannot read the file: {opening(error)}") from error
     features = model.forest.n_features
     types = ["c" if f in model.categories else "q" for f in range(features)] if model.categories else None
 

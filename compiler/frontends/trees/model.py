@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from edgec.compiler.frontends.onnx.tree_ensemble import ML_OPSET_KEYED, ML_OPSET_LISTED, to_node
-from edgec.compiler.kernels.forests.forest import Floats, Forest
+from edgec.compiler.kernels.forests.forest import Floats, Forest, ForestError
 
 INPUT, OUTPUT = "input", "prediction"
 OPSET = 18
 ZERO = 1e-35  # LightGBM treats smaller values as zero
+MAX_FEATURES = 1 << 24
 
 
 @dataclass
@@ -30,6 +32,7 @@ class TreeModel:
         zero_missing: features in which zero counts as missing.
         categories: features that hold categories; their values are made whole numbers.
         towards_zero: by truncation, not by rounding down.
+        for_library: the model in XGBoost's format, written from what was read of the file.
         feature_names: in the order of the features, where the file names them.
     """
 
@@ -41,7 +44,20 @@ class TreeModel:
     zero_missing: tuple[int, ...] = ()
     categories: tuple[int, ...] = ()
     towards_zero: bool = False
+    for_library: Mapping[str, Any] | None = field(default=None, repr=False)
     feature_names: tuple[str, ...] = field(default=(), repr=False)
+
+
+def check_widths(features: int, targets: int, trees: int) -> None:
+    """Check the sizes that a file declares against what it holds.
+
+    Raises:
+        ForestError: no features, too many, or more outputs than trees: each output has trees of its own.
+    """
+    if not 1 <= features <= MAX_FEATURES:
+        raise ForestError(f"it declares {features} features; they are 1 to {MAX_FEATURES}")
+    if not 1 <= targets <= max(trees, 1):
+        raise ForestError(f"it declares {targets} outputs, but has {trees} trees")
 
 
 class GraphWriter:

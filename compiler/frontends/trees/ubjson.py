@@ -1,10 +1,11 @@
-"""A reader of Universal Binary JSON (draft 12), in which XGBoost stores models by default.
+"""A reader and a writer of Universal Binary JSON (draft 12), in which XGBoost stores models by default.
 
 Arrays of one number type become numpy arrays. https://ubjson.org
 """
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ MAX_DEPTH = 64
 _NUMBERS = {
     b"i": ">i1", b"U": ">u1", b"I": ">i2", b"l": ">i4", b"L": ">i8", b"d": ">f4", b"D": ">f8",
 }  # fmt: skip
+_MARKS = {dtype: mark for mark, dtype in _NUMBERS.items()}
 _SIMPLE = {b"Z": None, b"T": True, b"F": False}
 
 
@@ -123,4 +125,43 @@ class _Decoder:
         return items
 
 
-__all__ = ["UbjsonError", "decode"]
+def encode(value: Any) -> bytes:  # noqa: ANN401 - any JSON value
+    """The value as UBJSON; numpy arrays of one dimension become arrays of one number type."""
+    parts: list[bytes] = []
+    _encode(value, parts)
+    return b"".join(parts)
+
+
+def _encode(value: Any, parts: list[bytes]) -> None:  # noqa: ANN401
+    if isinstance(value, dict):
+        parts.append(b"{")
+        for name, inner in value.items():
+            parts.append(_text(name))
+            _encode(inner, parts)
+        parts.append(b"}")
+    elif isinstance(value, list):
+        parts.append(b"[#" + _length(len(value)))
+        for inner in value:
+            _encode(inner, parts)
+    elif isinstance(value, np.ndarray):
+        stored = value.astype(value.dtype.newbyteorder(">"))
+        parts.append(b"[$" + _MARKS[stored.dtype.str.replace("|", ">")] + b"#" + _length(stored.size))
+        parts.append(stored.tobytes())
+    elif isinstance(value, str):
+        parts.append(b"S" + _text(value))
+    elif isinstance(value, float):
+        parts.append(b"d" + struct.pack(">f", value))
+    else:
+        parts.append(_length(value))
+
+
+def _length(size: int) -> bytes:
+    return b"L" + struct.pack(">q", size)
+
+
+def _text(text: str) -> bytes:
+    stored = text.encode()
+    return _length(len(stored)) + stored
+
+
+__all__ = ["UbjsonError", "decode", "encode"]

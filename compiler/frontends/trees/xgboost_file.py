@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from edgec.compiler.frontends.trees.model import TreeModel
+from edgec.compiler.frontends.trees.model import TreeModel, check_widths
 from edgec.compiler.frontends.trees.xgboost_binary import read_binary
-from edgec.compiler.kernels.forests.forest import Builder, Forest, ForestError, Mode
+from edgec.compiler.frontends.trees.xgboost_library import for_library
+from edgec.compiler.frontends.trees.xgboost_tree import integers, read_tree
+from edgec.compiler.kernels.forests.forest import Builder, ForestError
 
 # objective → (transform of the margin, link from a base score to a margin)
 OBJECTIVES = {
@@ -94,77 +96,45 @@ def _from_document(document: Mapping[str, Any]) -> TreeModel:
             f"its objective {objective!r} is not supported, so its prediction cannot be computed"
         )
     transform, link = OBJECTIVES[objective]
-    groups = max(int(parameters["num_class"]), int(parameters.get("num_target", 1)), 1)
-    features = int(parameters["num_feature"])
+    classes, features = int(parameters["num_class"]), int(parameters["num_feature"])
+    groups = max(classes, int(parameters.get("num_target", 1)), 1)
+    if classes < 0:
+        raise ForestError(f"it declares {classes} classes")
+    check_widths(features, groups, len(booster["model"]["trees"]))
+    trees = [read_tree(tree, features) for tree in booster["model"]["trees"]]
+    info = integers(booster["model"]["tree_info"], len(trees), 0, groups, "the output of a tree")
+    if dropped is not None and dropped.shape != (len(trees),):
+        raise ForestError(f"it has {dropped.size} weights for {len(trees)} trees")
     builder = Builder(features, groups)
-    model = booster["model"]
-    categories: set[int] = set()
-    for number, tree in enumerate(model["trees"]):
-        weight = float(dropped[number]) if dropped is not None else 1.0
-        categories |= _add_tree(builder, tree, int(model["tree_info"][number]), np.float32(weight))
-    base = _margins(str(parameters["base_score"]), document.get("edgec_margin", False), link)
+    for number, (tree, group) in enumerate(zip(trees, info.tolist(), strict=True)):
+        tree.add_to(builder, group, np.float32(1.0) if dropped is None else dropped[number])
+    scores = _scores(str(parameters["base_score"]), groups)
+    base = _margins(scores, document.get("edgec_margin", False), link)
     forest = builder.build()
+    written = None if "edgec_margin" in document else for_library(document, trees, info, dropped, scores)
     return TreeModel(
-        _with_targets(forest, groups),
+        forest,
         transform,
         offset=np.broadcast_to(np.array(base, np.float32), (groups,)).copy(),
         squeeze=groups == 1 or transform == "argmax",
-        categories=tuple(sorted(categories)),
+        categories=tuple(sorted({int(f) for tree in trees for f in tree.feature[tree.chosen()]})),
+        for_library=written,
     )
 
 
-def _with_targets(forest: Forest, groups: int) -> Forest:
-    if groups != forest.n_targets:
-        raise ForestError(f"its trees serve {forest.n_targets} outputs, but it declares {groups}")
-    return forest
+def _scores(text: str, groups: int) -> list[float]:
+    """The base scores: one, or one per output."""
+    values = [float(value) for value in json.loads(text if text.startswith("[") else f"[{text}]")]
+    if len(values) not in (1, groups) or not np.isfinite(np.array(values, np.float32)).all():
+        raise ForestError(f"its base score {text[:80]!r} is not a number for each of its {groups} outputs")
+    return values
 
 
-def _margins(text: str, is_margin: bool, link: str) -> list[float]:
-    values = json.loads(text if text.startswith("[") else f"[{text}]")
-    numbers = [float(value) for value in values]
+def _margins(scores: Sequence[float], is_margin: bool, link: str) -> list[float]:
     if is_margin or link == "identity":
-        return numbers
+        return list(scores)
+    if not all(0 < value < (math.inf if link == "log" else 1) for value in scores):
+        raise ForestError(f"its base score {scores[0]:g} is outside what its objective allows")
     if link == "log":
-        return [math.log(value) for value in numbers]
-    return [-math.log(1.0 / value - 1.0) for value in numbers]
-
-
-def _add_tree(builder: Builder, tree: Mapping[str, Any], group: int, weight: np.float32) -> set[int]:
-    if int(tree["tree_param"].get("size_leaf_vector", 1)) > 1:
-        raise ForestError(
-            "its trees have vectors in their leaves; train it with multi_strategy='one_output_per_tree'"
-        )
-    left, right = np.asarray(tree["left_children"]), np.asarray(tree["right_children"])
-    leaf = left == -1
-    conditions = np.asarray(tree["split_conditions"], np.float32)
-    features = np.asarray(tree["split_indices"])
-    default_left = np.asarray(tree["default_left"]).astype(bool)
-    members = _members(tree)
-    chosen = np.zeros(len(leaf), bool)
-    chosen[list(members)] = True
-    chosen &= ~leaf
-    leaves = np.flatnonzero(leaf)
-    builder.add_tree(
-        mode=np.where(leaf, Mode.LEAF, np.where(chosen, Mode.MEMBER, Mode.LT)),
-        feature=np.where(leaf, 0, features),
-        threshold=np.where(leaf | chosen, 0, conditions),
-        # categories in the set go right; numbers below the threshold go left
-        true=np.where(leaf, 0, np.where(chosen, right, left)),
-        false=np.where(leaf, 0, np.where(chosen, left, right)),
-        missing_true=np.where(leaf, False, default_left ^ chosen),
-        leaf_node=leaves,
-        leaf_target=np.full(len(leaves), group),
-        leaf_weight=conditions[leaves] * weight,
-        members={node: values for node, values in members.items() if chosen[node]},
-    )
-    return {int(f) for f in features[chosen]}
-
-
-def _members(tree: Mapping[str, Any]) -> dict[int, Sequence[int]]:
-    nodes = tree.get("categories_nodes", [])
-    found: dict[int, Sequence[int]] = {}
-    for node, start, size in zip(
-        nodes, tree.get("categories_segments", []), tree.get("categories_sizes", []), strict=True
-    ):
-        found[int(node)] = [int(c) for c in tree["categories"][int(start) : int(start) + int(size)]]
-    return found
+        return [math.log(value) for value in scores]
+    return [-math.log(1.0 / value - 1.0) for value in scores]

@@ -202,7 +202,12 @@ class Builder:
         self.size += len(modes)
 
     def _add(self, name: str, values: npt.ArrayLike, dtype: type[np.generic]) -> npt.NDArray[np.generic]:
-        array = np.asarray(values).astype(dtype).reshape(-1)
+        given = np.asarray(values).reshape(-1)
+        if issubclass(dtype, np.integer) and len(given):
+            limits = np.iinfo(dtype)
+            if not (given.min() >= limits.min and given.max() <= limits.max):  # not: NaN is in no range
+                raise ForestError(f"its column {name!r} holds numbers that are no indices")
+        array = given.astype(dtype)
         self._parts.setdefault(name, []).append(array)
         return array
 
