@@ -12,7 +12,7 @@ import tvm
 import tvm_ffi
 from tvm import tirx
 from tvm.ir import StringImm
-from tvm.tirx import AllocBuffer, PrimFunc
+from tvm.tirx import AllocBuffer, AssertStmt, PrimFunc
 
 from edgec.compiler.backends.cpu.dot_instructions import FUNCTIONS
 
@@ -65,3 +65,34 @@ def _native_dots(func: PrimFunc, _mod: tvm.IRModule, _ctx: tvm.transform.PassCon
 def native_dots_pass() -> tvm.transform.Pass:
     """`native_dots` for every kernel of a module."""
     return _native_dots
+
+
+PACKED = "__tvm_ffi_"
+
+
+def short_refusals(func: PrimFunc) -> PrimFunc:
+    """`func` with one message for all checks of its arguments: LLVM makes one block of what follows them.
+
+    With a message of its own each check is a call with ten operands: half of the code of a small kernel. The checks
+    themselves, and those that a kernel makes of values, stay as they are.
+
+    Requires: MakePackedAPI ran.
+    """
+    symbol = str(func.attrs["global_symbol"]).removeprefix(PACKED)
+    kind, message = StringImm("ValueError"), [StringImm(f"{symbol}: an argument does not fit")]
+
+    def shorten(check: AssertStmt) -> AssertStmt:
+        told = any(str(part.value).startswith(f"{symbol}(") for part in check.message_parts)
+        return AssertStmt(check.condition, kind, message) if told else check
+
+    return func.with_body(tvm_ffi.structural_map(func.body, (AssertStmt, shorten)))
+
+
+@tirx.transform.prim_func_pass(opt_level=0, name="edgec.ShortRefusals")  # type: ignore[untyped-decorator]
+def _short_refusals(func: PrimFunc, _mod: tvm.IRModule, _ctx: tvm.transform.PassContext) -> PrimFunc:
+    return short_refusals(func)
+
+
+def short_refusals_pass() -> tvm.transform.Pass:
+    """`short_refusals` for every kernel of a module."""
+    return _short_refusals

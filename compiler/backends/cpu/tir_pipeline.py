@@ -12,7 +12,11 @@ import tvm
 from tvm import s_tir, tirx
 from tvm.tirx import compilation_pipeline
 
-from edgec.compiler.backends.cpu.codegen import keep_local_on_stack_pass, native_dots_pass
+from edgec.compiler.backends.cpu.codegen import (
+    keep_local_on_stack_pass,
+    native_dots_pass,
+    short_refusals_pass,
+)
 from edgec.compiler.backends.cpu.single_operations import keep_apart_pass
 from edgec.compiler.backends.special_values import exact_special_values_pass
 
@@ -49,6 +53,7 @@ def lowering() -> tvm.transform.Pass:
         tirx.transform.VerifyMemory(),
         tirx.transform.SplitHostDevice(),
         tirx.transform.MakePackedAPI(),
+        short_refusals_pass(),
         tirx.transform.FP8StorageLegalize(),
         tirx.transform.BF16StorageLegalize(),
         keep_local_on_stack_pass(),

@@ -1,0 +1,27 @@
+"""What LLVM is given: checks of arguments refuse with one message, and still refuse."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tvm
+from tvm import te, topi
+
+from edgec.compiler.backends.cpu.tir_pipeline import PIPELINE
+
+
+@pytest.mark.parametrize(
+    "wrong", [np.zeros((8, 9), "float32"), np.zeros((8, 8), "int32"), np.zeros(64, "float32")]
+)
+def test_a_kernel_refuses_arguments_that_do_not_fit(wrong: np.ndarray) -> None:
+    x = te.placeholder((8, 8), "float32", name="x")
+    kernel = te.create_prim_func([x, topi.nn.relu(x)]).with_attr("global_symbol", "rectified")
+    built = tvm.tirx.build(tvm.IRModule({"rectified": kernel}), target="llvm", pipeline=PIPELINE)
+    right = np.linspace(-1, 1, 64, dtype="float32").reshape(8, 8)
+    out = tvm.runtime.empty((8, 8), "float32")
+    built["rectified"](tvm.runtime.tensor(right), out)
+    assert (np.asarray(out.numpy()) == np.maximum(right, 0)).all()
+    with pytest.raises(ValueError, match="rectified: an argument does not fit"):
+        built["rectified"](tvm.runtime.tensor(wrong), out)
+    with pytest.raises(ValueError, match="rectified: an argument does not fit"):
+        built["rectified"](out)
