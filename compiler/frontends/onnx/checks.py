@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
-from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, TypeProto
+from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, TypeProto, helper
 
 from edgec.compiler.errors import ModelError
 from edgec.compiler.frontends.onnx.graphs import MAX_SUBGRAPH_DEPTH, graphs_of, nodes_of
@@ -35,6 +35,8 @@ _BITS = {
     TensorProto.COMPLEX128: 128,
     TensorProto.BFLOAT16: 16,
 }
+
+_PACKED = {"INT2": 2, "UINT2": 2, "INT4": 4, "UINT4": 4, "FLOAT4E2M1": 4}  # bits; all others take whole bytes
 
 
 def check_names(model: ModelProto, path: Path) -> None:
@@ -138,6 +140,10 @@ def check_tensor(tensor: TensorProto, path: Path) -> None:
         ModelError: a negative dimension, an unknown type, or another amount of data.
     """
     name = tensor.name or "(constant)"
+    if tensor.HasField("segment"):
+        raise ModelError(
+            f"{path}: the tensor {name!r} is stored in segments, which nothing reads; export it again"
+        )
     if any(dim < 0 for dim in tensor.dims):
         raise ModelError(f"{path}: the tensor {name!r} has a negative dimension: {list(tensor.dims)}")
     _check_element_type(tensor.data_type, f"{path}: the tensor {name!r}", known=True)
@@ -147,20 +153,14 @@ def check_tensor(tensor: TensorProto, path: Path) -> None:
     elif tensor.HasField("raw_data") and tensor.data_type in _BITS:
         have, want = len(tensor.raw_data) * 8, elements * _BITS[tensor.data_type]
     elif tensor.data_type in _BITS and not tensor.HasField("raw_data"):
-        have = (
-            len(tensor.float_data)
-            + len(tensor.int32_data)
-            + len(tensor.int64_data)
-            + len(tensor.double_data)
-            + len(tensor.uint64_data)
-        )
+        have = len(getattr(tensor, helper.tensor_dtype_to_field(tensor.data_type)))
         parts = 2 if tensor.data_type in (TensorProto.COMPLEX64, TensorProto.COMPLEX128) else 1
         want = elements * parts
     else:
-        # types of less than 8 bits are packed: the number of bytes bounds the number of elements
-        have = want = 0
-        if elements > 8 * max(len(tensor.raw_data), len(tensor.int32_data) * 8):
-            have = -1
+        # types of at most 8 bits, in bytes or in integers of a byte each; those of 6 bits are packed in bytes only
+        kind, raw = TensorProto.DataType.Name(tensor.data_type), tensor.HasField("raw_data")
+        have = len(tensor.raw_data) if raw else len(tensor.int32_data)
+        want = -(-elements * (6 if raw and kind.startswith("FLOAT6") else _PACKED.get(kind, 8)) // 8)
     if have != want:
         raise ModelError(
             f"{path}: the tensor {name!r} of shape {list(tensor.dims)} does not hold the data for it; "

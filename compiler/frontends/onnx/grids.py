@@ -78,7 +78,8 @@ def _grids_of(node: NodeProto) -> Iterator[tuple[int | None, int | None, int]]:
 def _array(node: NodeProto, position: int | None, stored: Mapping[str, TensorProto]) -> Array | None:
     if position is None or position >= len(node.input) or node.input[position] not in stored:
         return None
-    return np.asarray(numpy_helper.to_array(stored[node.input[position]]))
+    tensor = stored[node.input[position]]
+    return None if tensor.data_type == TensorProto.STRING else np.asarray(numpy_helper.to_array(tensor))
 
 
 def _check_scale(scale: Array | None, data: Array | None, zero: Array | None, told: str) -> None:

@@ -112,6 +112,32 @@ def test_huge_and_negative_sizes(tmp_path: Path) -> None:
     refuse(save(model, tmp_path), "negative dimension")
 
 
+def test_tensors_that_no_library_could_read(tmp_path: Path) -> None:
+    """Data in segments, in the field of another type, of another size where values share bytes, or text as a scale."""
+    nodes = [helper.make_node("DequantizeLinear", ["w", "s"], ["y"])]
+
+    def stored(name: str, kind: int) -> Path:
+        model = model_of(nodes, {}, ["y"], {"w": np.ones(8, "int8"), "s": np.array(0.5, "float32")}, opset=21)
+        tensor = next(t for t in model.graph.initializer if t.name == name)
+        if kind == 0:
+            tensor.segment.end = 8
+        elif kind == 1:
+            tensor.ClearField("raw_data")
+            tensor.int64_data.extend([1] * 8)
+        elif kind == 2:
+            tensor.data_type = TensorProto.INT4
+        elif kind == 3:
+            tensor.ClearField("raw_data")
+            tensor.data_type = TensorProto.STRING
+            tensor.string_data.append(b"\xff")
+        return save(model, tmp_path)
+
+    refuse(stored("w", 0), "segments")
+    refuse(stored("w", 1), "does not hold the data")
+    refuse(stored("w", 2), "does not hold the data")
+    refuse(stored("s", 3), "contradicts|type")
+
+
 def test_inputs_that_do_not_fit(tmp_path: Path) -> None:
     path = save(model_of([RELU], {"x": ["batch", 3, "height", "width"]}, ["y"]), tmp_path)
     with pytest.raises(InputShapeError, match=r"--input x:batchx3xheightxwidth"):
