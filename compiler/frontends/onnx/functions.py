@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import onnx
-from onnx import FunctionProto, ModelProto, NodeProto, TypeProto, inliner, numpy_helper
+from onnx import FunctionProto, ModelProto, NodeProto, TypeProto, inliner
 
 from edgec.compiler.frontends.onnx import microsoft
 
@@ -30,17 +30,12 @@ def expand(model: ModelProto, has_converter: Callable[[NodeProto], bool]) -> Mod
     types = {value.name: value.type for value in (*graph.input, *graph.value_info, *graph.output)}
     for tensor in graph.initializer:
         types[tensor.name] = onnx.helper.make_tensor_type_proto(tensor.data_type, list(tensor.dims))
-    constants = {tensor.name: tensor for tensor in graph.initializer}
-
-    def stored(name: str) -> microsoft.Array | None:
-        return numpy_helper.to_array(constants[name]) if name in constants else None
-
     versions = {entry.domain: entry.version for entry in copy.opset_import}
     for number, node in enumerate(graph.node):
         if has_converter(node):
             continue
         if node.domain == MICROSOFT:
-            definition = microsoft.definition(node, versions.get("", 1), types, stored)
+            definition = microsoft.definition(node, versions.get("", 1), types)
         else:
             definition = _definition(node, versions.get(node.domain, 1), types)
         if definition is None:

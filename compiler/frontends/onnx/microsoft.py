@@ -26,12 +26,10 @@ class Call:
     Attributes:
         node: the node.
         types: of all values of the graph, by name.
-        constants: by name.
     """
 
     node: NodeProto
     types: Mapping[str, TypeProto]
-    constants: Callable[[str], Array | None]
     nodes: list[NodeProto] = field(default_factory=list)
 
     def has(self, position: int) -> bool:
@@ -49,10 +47,6 @@ class Call:
             return None
         dims = kind.tensor_type.shape.dim
         return [d.dim_value for d in dims] if all(d.HasField("dim_value") for d in dims) else None
-
-    def constant_input(self, position: int) -> Array | None:
-        """The value of an input that is a constant of the model."""
-        return self.constants(self.node.input[position]) if self.has(position) else None
 
     def attribute(self, name: str, default: Any) -> Any:  # noqa: ANN401 - as many types as attributes have
         """An attribute of the node."""
@@ -105,68 +99,6 @@ def defines(*op_types: str) -> Callable[[Definition], Definition]:
         return function
 
     return register
-
-
-@defines("DynamicQuantizeMatMul")
-def _dynamic_product(call: Call) -> FunctionProto | None:
-    a, scale, zero = call.ops("DynamicQuantizeLinear", 3, "i0")
-    total = call.op("Cast", call.op("MatMulInteger", a, "i1", zero, call.input(3)), to=1)
-    y = call.op("Mul", total, call.op("Mul", scale, "i2"))
-    return call.finished([call.op("Add", y, "i4") if call.has(4) else y])
-
-
-@defines("MatMulIntegerToFloat")
-def _integer_product(call: Call) -> FunctionProto | None:
-    total = call.op("Cast", call.op("MatMulInteger", "i0", "i1", call.input(4), call.input(5)), to=1)
-    y = call.op("Mul", total, call.op("Mul", "i2", "i3"))
-    return call.finished([call.op("Add", y, "i6") if call.has(6) else y])
-
-
-@defines("MatMulNBits")
-def _narrow_product(call: Call) -> FunctionProto | None:
-    """The weights become real numbers when the model is compiled."""
-    packed, scales = call.constant_input(1), call.constant_input(2)
-    if packed is None or scales is None or call.has(4) or scales.dtype != np.float32:
-        return None
-    zero = call.constant_input(3)
-    if call.has(3) and zero is None:
-        return None
-    sizes = [int(call.attribute(name, 0)) for name in ("N", "K", "bits", "block_size")]
-    weights = unpacked(packed, scales, zero, *(sizes[0], sizes[1], sizes[2] or 4, sizes[3]))
-    y = call.op("MatMul", "i0", call.const(weights.T.copy()))
-    return call.finished([call.op("Add", y, "i5") if call.has(5) else y])
-
-
-def unpacked(
-    packed: Array, scales: Array, zero: Array | None, rows: int, columns: int, bits: int, block: int
-) -> Array:
-    """Weights `[rows, columns]` of blocks of `block` columns with a scale and a zero point each.
-
-    Args:
-        packed: bytes `[rows, blocks, block · bits / 8]`, the first value in the lowest bits.
-        scales: `rows · blocks` of them.
-        zero: zero points, packed like the weights or as real numbers; None for the middle of the range.
-        rows: outputs.
-        columns: inputs.
-        bits: of a weight.
-        block: columns that share a scale.
-    """
-    blocks = -(-columns // block)
-    values = _bits_of(packed.reshape(rows, -1), bits).reshape(rows, blocks, block)
-    if zero is None:
-        middle: Array = np.full((rows, blocks), float(1 << (bits - 1)), np.float32)
-    elif zero.dtype == np.uint8:
-        middle = _bits_of(zero.reshape(rows, -1), bits)[:, :blocks].astype(np.float32)
-    else:
-        middle = zero.reshape(rows, blocks).astype(np.float32)
-    real = (values.astype(np.float32) - middle[..., None]) * scales.reshape(rows, blocks, 1)
-    return np.ascontiguousarray(real.reshape(rows, -1)[:, :columns])
-
-
-def _bits_of(packed: Array, bits: int) -> Array:
-    each = 8 // bits
-    parts = [(packed >> (bits * k)) & ((1 << bits) - 1) for k in range(each)]
-    return np.stack(parts, -1).reshape(packed.shape[0], -1)
 
 
 @defines("SkipSimplifiedLayerNormalization")
@@ -396,7 +328,6 @@ def definition(
     node: NodeProto,
     version: int,
     types: Mapping[str, TypeProto],
-    constants: Callable[[str], Array | None],
 ) -> FunctionProto | None:
     """A node of com.microsoft by operators of the standard; None where it is not written out here.
 
@@ -404,7 +335,6 @@ def definition(
         node: the node.
         version: of the standard's operators in the model.
         types: of all values of the graph, by name.
-        constants: the value of a constant, by name.
     """
     define = DEFINITIONS.get(node.op_type)
     if define is None or version < OLDEST:
@@ -412,4 +342,4 @@ def definition(
     kind = types.get(node.input[0], TypeProto()).tensor_type.elem_type
     if kind and helper.tensor_dtype_to_np_dtype(kind).name not in ("float32", "uint8", "int8"):
         return None
-    return define(Call(node, types, constants))
+    return define(Call(node, types))
