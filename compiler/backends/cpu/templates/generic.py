@@ -6,19 +6,30 @@ import math
 
 import tvm
 import tvm_ffi
-from tvm import s_tir
+from tvm import relax, s_tir
 from tvm.ir import TensorLoad
 from tvm.s_tir import SBlock
 from tvm.s_tir.schedule import LoopRV, SBlockRV, Schedule
-from tvm.tirx import PrimFunc
+from tvm.tirx import BufferStore, PrimFunc, Stmt
 
 from edgec.compiler.backends.cpu.single_operations import promised
+from edgec.compiler.backends.cpu.templates.loop_nests import (
+    Expr,
+    buffer_dtype,
+    const,
+    loop,
+    parallel,
+    seq,
+    vector_load,
+)
 from edgec.compiler.backends.cpu.templates.vector_math import with_vector_math
 from edgec.compiler.graph.anchors import ANCHOR
 from edgec.targets.target import Target
 
 # Waking the thread pool costs some microseconds: not worth it for fewer inner iterations than this.
 PARALLEL_FROM = 16384
+MOST_UNROLLED = 8  # steps of an innermost loop that is straight-line code in the loop around it
+COPIED = 4096  # elements of a task of a copy
 
 
 def schedule_generic(func: PrimFunc, target: Target, threads: int) -> PrimFunc:
@@ -34,6 +45,9 @@ def schedule_generic(func: PrimFunc, target: Target, threads: int) -> PrimFunc:
 def _scheduled(func: PrimFunc, target: Target, threads: int) -> PrimFunc:
     if func.attrs is not None and "tirx.is_scheduled" in func.attrs:
         return with_vector_math(func)
+    copied = _copy(func, target.fp32_lanes, threads)
+    if copied is not None:
+        return copied
     sch = Schedule(tvm.IRModule({"main": func}), debug_mask="none", error_render_level="none")
     try:
         leaf_blocks(sch)
@@ -43,6 +57,40 @@ def _scheduled(func: PrimFunc, target: Target, threads: int) -> PrimFunc:
     for block in leaf_blocks(sch):
         _schedule_block(sch, block, target.fp32_lanes, threads)
     return with_vector_math(sch.mod["main"])
+
+
+def _copy(func: PrimFunc, lanes: int, threads: int) -> PrimFunc | None:
+    """A change of shape alone, which only a result of the model needs as a kernel: a copy of memory in order."""
+    if len(func.params) != 2 or not relax.analysis.has_reshape_pattern(func):
+        return None
+    source, result = func.params
+    if buffer_dtype(source) != buffer_dtype(result) or buffer_dtype(result) == "bool":
+        return None
+    shapes = [list(buffer.ty.shape) for buffer in (source, result)]
+    if not all(isinstance(dim, tvm.tirx.IntImm) for shape in shapes for dim in shape) or not all(shapes):
+        return None
+    count = math.prod(int(dim) for dim in shapes[1])
+    if count != math.prod(int(dim) for dim in shapes[0]):
+        return None
+    leading = [[const(0)] * (len(shape) - 1) for shape in shapes]
+
+    def move(at: Expr, width: int) -> Stmt:
+        if width == 1:
+            return BufferStore(result, source[*leading[0], at], [*leading[1], at])
+        return result.vstore([*leading[1], at], vector_load(source, [*leading[0], at], width))
+
+    def task(first: Expr, size: int) -> Stmt:
+        whole, rest = divmod(size, lanes)
+        vectors = [loop(whole, lambda i: move(first + i * const(lanes), lanes), "vector")] if whole else []
+        tail = [loop(rest, lambda i: move(first + const(whole * lanes) + i, 1), "tail")] if rest else []
+        return seq([*vectors, *tail])
+
+    whole, rest = divmod(count, COPIED)
+    shared = threads if count >= PARALLEL_FROM else 1
+    body = [parallel([whole], lambda t: task(t * const(COPIED), COPIED), shared)] if whole else []
+    body += [task(const(whole * COPIED), rest)] if rest else []
+    made = PrimFunc(list(func.params), seq(body))
+    return made.with_attrs({"tirx.noalias": True, "s_tir": True})
 
 
 def leaf_blocks(sch: Schedule) -> list[SBlockRV]:
@@ -108,9 +156,19 @@ def _schedule_map(sch: Schedule, loops: list[LoopRV], lanes: int, threads: int) 
     elif last == lanes:
         sch.vectorize(loops[-1])
         loops = loops[:-1]
+    elif last <= MOST_UNROLLED and len(loops) > 2 and _interleaves(sch, loops, threads):
+        # LLVM makes vectors of the loop around it: those of neighbours are interleaved in registers.
+        sch.unroll(loops[-1])
+        loops = loops[:-2]
     elif len(loops) > 1:
         loops = loops[:-1]  # left to LLVM's own vectoriser
     _parallel(sch, loops, threads)
+
+
+def _interleaves(sch: Schedule, loops: list[LoopRV], threads: int) -> bool:
+    """Whether the loop around the innermost one is long enough for vectors, and those around it for the threads."""
+    outer = [_extent(sch, loop) for loop in loops[:-2]]
+    return _extent(sch, loops[-1]) > 1 and _extent(sch, loops[-2]) >= 8 and math.prod(outer) >= 4 * threads
 
 
 def _schedule_reduction(
@@ -149,7 +207,9 @@ def _width_along(sch: Schedule, info: SBlock, reduce: list[LoopRV], lanes: int) 
     if info.init is not None and "inf" in str(info.init):
         return 0  # an extreme that starts from infinity is no reduction that TVM knows to split into partial results
     single = len(info.writes) == 1 and str(info.writes[0].source.ty.dtype.dtype) == "float32"
-    if not (single and runs and info.init is not None):
+    # TVM splits no reduction that starts from an infinity, as extremes that keep infinities do.
+    start = getattr(getattr(info.init, "value", None), "value", math.inf)
+    if not (single and runs and math.isfinite(start)):
         return 0
     return next((w for w in (lanes, lanes // 2, 4) if w >= 4 and total % w == 0 and total >= 2 * w), 0)
 

@@ -1,4 +1,4 @@
-"""Kernels without a template: reductions along any axes, in vectors where memory runs along them."""
+"""Kernels without a template: reductions along any axes, changes of shape and of order."""
 
 import numpy as np
 import pytest
@@ -38,3 +38,23 @@ def test_reductions(target, shape, kind, threads, data):
     wanted = KINDS[kind](array.astype(np.float64) * 2, axis=tuple(axes))
     finite = np.abs(array[np.isfinite(array)])
     np.testing.assert_allclose(made, wanted, rtol=1e-6, atol=2e-6 * finite.sum())
+
+
+@FEW
+@given(
+    shape=st.lists(st.sampled_from([1, 2, 3, 5, 8, 11, 16, 33, 50]), min_size=1, max_size=4),
+    dtype=st.sampled_from(["float32", "int8", "int64", "float16"]), threads=st.integers(1, 2), data=st.data(),
+)  # fmt: skip
+def test_shapes_and_orders_change(target, shape, dtype, threads, data):
+    order = data.draw(st.permutations(range(len(shape))))
+    inner = data.draw(st.sampled_from([n for n in (1, 2, 3, 5, 8, 11) if np.prod(shape) % n == 0]))
+    x = te.placeholder(shape, dtype, "x")
+    array = np.random.default_rng(data.draw(st.integers(0, 2**32))).integers(-99, 99, shape).astype(dtype)
+    reshaped = (int(np.prod(shape)) // inner, inner)
+    for out, wanted in (
+        (topi.transpose(x, order), array.transpose(order)),
+        (topi.reshape(x, reshaped), array.reshape(reshaped)),
+        (topi.reshape(topi.transpose(x, order), reshaped), array.transpose(order).reshape(reshaped)),
+    ):
+        func = te.create_prim_func([x, out]).without_attr("global_symbol")
+        np.testing.assert_array_equal(run(schedule_generic(func, target, threads), target, array), wanted)
