@@ -44,19 +44,15 @@ class GridSampler:
         """All places of an image first, then channel by channel: a channel fits into a cache, all of them may not."""
         y, taps = b["y"], 1 if self.nearest else 4
         rows, columns = y.shape[2], y.shape[3]
-        lines = T.alloc_buffer((taps, rows, columns), "int32")
         pixels = T.alloc_buffer((taps, rows, columns), "int32")
         weights = T.alloc_buffer((taps, rows, columns), self.dtype)
         with T.serial(0, y.shape[0]) as image:
             with T.parallel(0, rows) as row, T.serial(0, columns) as column:
-                self._plan(b, (image, row, column), lines, pixels, weights)
+                self._plan(b, (image, row, column), pixels, weights)
             with T.parallel(0, y.shape[1] * rows) as line, T.serial(0, columns) as column:
                 c, row = tirx.floordiv(line, rows), tirx.floormod(line, rows)
-                parts = [
-                    self._part(
-                        b["x"][image, c, lines[k, row, column], pixels[k, row, column]],
-                        weights[k, row, column],
-                    )
+                parts = [  # a pixel's number is within the whole channel: it may be beyond its first line
+                    self._part(b["x"][image, c, 0, pixels[k, row, column]], weights[k, row, column])
                     for k in range(taps)
                 ]
                 total = parts[0]
@@ -64,15 +60,14 @@ class GridSampler:
                     total = total + one
                 store(y, total, image, c, row, column)
 
-    def _plan(self, b: Buffers, at: tuple[Tir, Tir, Tir], lines: Tir, pixels: Tir, weights: Tir) -> None:
-        """The pixels that a place reads, as numbers within the image, and their weights."""
+    def _plan(self, b: Buffers, at: tuple[Tir, Tir, Tir], pixels: Tir, weights: Tir) -> None:
+        """The pixels that a place reads, as numbers within a channel, and their weights."""
         sizes = (b["x"].shape[2], b["x"].shape[3])
         places = [self._place(b, *at, which) for which in (1, 0)]
         ends = [self._ends(place, size) for place, size in zip(places, sizes, strict=True)]
         for k, (one, other) in enumerate((one, other) for one in ends[0] for other in ends[1]):
             (line, seen, p), (pixel, visible, q) = one, other
-            store(lines, line[0].astype("int32"), k, *at[1:])
-            store(pixels, pixel[0].astype("int32"), k, *at[1:])
+            store(pixels, (line[0] * sizes[1] + pixel[0]).astype("int32"), k, *at[1:])
             weight = p * q
             if self.padding == "zeros":  # nothing of a pixel outside, not even what is no number
                 weight = tirx.Select(seen[0] * visible[0] == i64(0), self._const(-1.0), weight)
