@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Install the Debian packages that some tests need: a browser, an emulator for 64-bit ARM, a second MQTT
-# broker, a second database, a second registry, a security token in software.
+# broker, a second database, a second registry, a security token in software, a memory checker, a C++ compiler.
 # Requires root (or sudo without a password); otherwise it prints what to install, and the tests are skipped.
 # With a Python that has edgec, it also builds the folder of 64-bit ARM libraries that the emulator runs in.
 set -euo pipefail
@@ -20,6 +20,8 @@ declare -A wanted=(
     [pg_ctlcluster]=postgresql
     [docker-registry]=docker-registry
     [softhsm2-util]=softhsm2
+    [valgrind]=valgrind
+    [g++]=g++
 )
 missing=()
 for command in "${!wanted[@]}"; do

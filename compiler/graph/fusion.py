@@ -20,7 +20,7 @@ from edgec.compiler.graph.anchors import ANCHOR, MOVES, WHOLE
 from edgec.compiler.graph.rewrite import dtype_of, leaves, map_leaves, op_name, shape_of
 from edgec.compiler.graph.sources import node_of, nodes_of
 
-ELEMENTWISE, BROADCAST, INJECTIVE, REDUCE = 0, 1, 2, 3
+ELEMENTWISE, BROADCAST, INJECTIVE, REDUCE, OPAQUE = 0, 1, 2, 3, 8
 MAX_GROUP = 48  # operators in one kernel; a longer chain is cut
 MAX_INPUTS = 24
 NARROW = ("int8", "uint8")
@@ -44,7 +44,7 @@ class _Op:
     binding: relax.VarBinding
     name: str = ""
     func: PrimFunc | None = None
-    pattern: int = 8
+    pattern: int = OPAQUE
     anchor: str | None = None
     inputs: list[int] = field(default_factory=list)  # indices of the bindings it reads
     users: list[int] = field(default_factory=list)
@@ -108,7 +108,8 @@ def _read(mod: tvm.IRModule, function: relax.Function) -> list[_Op]:
             if op_name(call) == "call_tir" and len(call.args) == 2 and isinstance(call.ty, relax.TensorType):
                 func = op.func = mod[call.args[0]]
                 attrs = dict(func.attrs.items()) if func.attrs else {}
-                op.pattern = int(attrs.get("op_pattern", 8))
+                # A kernel that was written as it runs is no part of another.
+                op.pattern = OPAQUE if "tirx.is_scheduled" in attrs else int(attrs.get("op_pattern", OPAQUE))
                 op.anchor = str(attrs[ANCHOR]) if ANCHOR in attrs else None
                 op.whole, op.moves = WHOLE in attrs, MOVES in attrs
                 given = {shape_of(leaf) for leaf in leaves(call) if isinstance(leaf.ty, relax.TensorType)}

@@ -111,7 +111,7 @@ def grid_of(low: float, high: float, *, signed: bool) -> Grid:
     least = -128 if signed else 0
     scale = np.float32((high - low) / (LEVELS - 1))
     if not scale > np.finfo(np.float32).tiny:
-        return Grid(np.float32(1.0), least if low == 0.0 else 0, signed)
+        return Grid(np.float32(1.0), least if low == 0.0 else least + LEVELS // 2, signed)
     zero = int(np.clip(np.rint(least - low / float(scale)), least, least + LEVELS - 1))
     return Grid(scale, zero, signed)
 

@@ -38,7 +38,7 @@ def test_no_command_vanishes_from_the_help_with_its_extra(edgec: Edgec) -> None:
     assert set(COMMANDS) <= listed(shown.stdout)
     panels = re.split(r"╭─+ ", shown.stdout)
     compiler = next(panel for panel in panels if "pip install 'edgec[compiler]'" in panel)
-    assert listed(compiler) == {"compile", "verify", "debug"}
+    assert listed(compiler) == {"compile", "verify", "debug", "runtime", "libedgec"}
     both = next(panel for panel in panels if "pip install 'edgec[compiler,fleet]'" in panel)
     assert listed(both) == {"demo"}
 

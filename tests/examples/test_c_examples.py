@@ -101,7 +101,10 @@ LANGUAGES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize(
+    "language",
+    [pytest.param(one, marks=pytest.mark.long) if one in ("rust", "go") else one for one in LANGUAGES],
+)
 def test_other_languages(language: str, libedgec: Path, net: Built, tmp_path: Path) -> None:
     compiler, arguments = LANGUAGES[language]
     if shutil.which(compiler) is None:

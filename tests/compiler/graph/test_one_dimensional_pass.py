@@ -19,7 +19,9 @@ def conv1d(x):
 
 
 def conv2d(x):
-    return relax.op.nn.conv2d(x, const(WEIGHTS[:, :, None]), strides=(1, 2), padding=(0, 2, 0, 1))
+    return relax.op.nn.conv2d(
+        x, const(WEIGHTS[:, :, None]), strides=(1, 2), padding=(0, 2, 0, 1), out_dtype="float32"
+    )
 
 
 def test_a_convolution_and_what_follows_it_work_on_images():

@@ -160,7 +160,8 @@ def test_a_bundled_runtime_library_serves_a_machine_that_has_none(
     assert done.stdout.strip() == "(1, 32)", done.stderr
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["a.edge"]
     done = run_python(script, tiny)
-    assert "set EDGEC_TVM_RUNTIME to it, install apache-tvm==0.27.0.post1, or compile with" in done.stderr
+    assert "set EDGEC_TVM_RUNTIME to it, install edgec's wheel for this architecture" in done.stderr
+    assert "or apache-tvm==0.27.0.post1, or compile with --bundle-runtime" in done.stderr
 
 
 def test_tvm_can_still_be_imported_after_the_runtime(tiny: Path) -> None:

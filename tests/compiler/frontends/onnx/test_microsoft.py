@@ -105,7 +105,7 @@ def test_products_with_narrow_weights(bits: int, columns: int, zero: str, tmp_pa
         "real": rng.uniform(3, 9, rows * blocks).astype("float32"),
     }[zero]
     if zero == "real" and bits == 8:
-        pytest.skip("ONNX Runtime takes real zero points of 8 bits on some processors only")
+        pytest.skip("hardware: ONNX Runtime takes real zero points of 8 bits on some processors only")
     sizes = {"N": rows, "K": columns, "bits": bits, "block_size": block}
     check("MatMulNBits", [draw(3, columns), packed, scales, zeros], tmp_path, fixed=(1, 2, 3), **sizes)
 
