@@ -18,8 +18,7 @@ import pyopencl as cl
 from edgec.runtime.gpu.api import Extents
 from edgec.runtime.gpu.device import GpuDevice
 from edgec.targets.device_kinds import DEVICE_KINDS
-
-POISON = 0x7F
+from tests.compiler.backends.host_memory import HostMemory, Recorded
 
 
 def find_device() -> cl.Device:
@@ -27,13 +26,6 @@ def find_device() -> cl.Device:
         for device in platform.get_devices():
             return device
     raise RuntimeError("no OpenCL device")
-
-
-class Recorded:
-    def __init__(self, work: Callable[[], None]) -> None:
-        self.start = work
-
-    def close(self) -> None: ...
 
 
 class OpenClStream:
@@ -79,36 +71,15 @@ class OpenClStream:
         self.queue.finish()
 
 
-class OpenClApi:
+class OpenClApi(HostMemory):
     """A `GpuApi` whose memory is numpy's."""
 
     name = "OpenCL"
     capability = (0, 0)
 
     def __init__(self) -> None:
+        super().__init__()
         self.context = cl.Context([find_device()])
-        self.blocks: dict[int, np.ndarray] = {}
-
-    def allocate(self, size: int) -> int:
-        room = np.full(size + 4096, POISON, np.uint8)
-        begin = -room.ctypes.data % 4096
-        block = room[begin : begin + size]
-        self.blocks[block.ctypes.data] = block
-        return int(block.ctypes.data)
-
-    def free(self, address: int) -> None:
-        del self.blocks[address]
-
-    def view(self, address: int, size: int | None = None) -> np.ndarray:
-        for begin, block in self.blocks.items():
-            if begin <= address < begin + len(block):
-                at = address - begin
-                assert size is None or at + size <= len(block), "a copy reaches beyond its block"
-                return block[at : None if size is None else at + size]
-        raise AssertionError("an address outside the device's memory")
-
-    def host_array(self, shape: Sequence[int], dtype: Any) -> np.ndarray:
-        return np.empty(shape, dtype)
 
     def load(self, binary: bytes) -> cl.Program:
         return cl.Program(self.context, binary.decode()).build(cache_dir=False)
@@ -120,9 +91,6 @@ class OpenClApi:
 
     def stream(self) -> OpenClStream:
         return OpenClStream(self)
-
-    def reset(self) -> None:
-        self.blocks.clear()
 
 
 class OpenClDevice(GpuDevice):

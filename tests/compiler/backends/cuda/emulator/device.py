@@ -20,16 +20,9 @@ import numpy as np
 from edgec.runtime.gpu.api import Extents
 from edgec.runtime.gpu.device import GpuDevice
 from edgec.targets.device_kinds import DEVICE_KINDS
+from tests.compiler.backends.host_memory import HostMemory, Recorded
 
-POISON = 0x7F
 Kernel = Any  # a function of a library
-
-
-class Recorded:
-    def __init__(self, work: Callable[[], None]) -> None:
-        self.start = work
-
-    def close(self) -> None: ...
 
 
 class EmulatedStream:
@@ -65,37 +58,16 @@ class EmulatedStream:
     def close(self) -> None: ...
 
 
-class EmulatedApi:
+class EmulatedApi(HostMemory):
     """A `GpuApi` whose memory is numpy's."""
 
     name = "emulated"
     capability = (8, 9)
 
     def __init__(self) -> None:
-        self.blocks: dict[int, np.ndarray] = {}
+        super().__init__()
         self.folder = tempfile.TemporaryDirectory()
         self.loaded = 0
-
-    def allocate(self, size: int) -> int:
-        room = np.full(size + 4096, POISON, np.uint8)
-        begin = -room.ctypes.data % 4096
-        block = room[begin : begin + size]
-        self.blocks[block.ctypes.data] = block
-        return int(block.ctypes.data)
-
-    def free(self, address: int) -> None:
-        del self.blocks[address]
-
-    def view(self, address: int, size: int) -> np.ndarray:
-        for begin, block in self.blocks.items():
-            if begin <= address < begin + len(block):
-                at = address - begin
-                assert at + size <= len(block), "a copy reaches beyond its block"
-                return block[at : at + size]
-        raise AssertionError("an address outside the device's memory")
-
-    def host_array(self, shape: Sequence[int], dtype: Any) -> np.ndarray:
-        return np.empty(shape, dtype)
 
     def load(self, binary: bytes) -> ctypes.CDLL:
         self.loaded += 1
@@ -110,9 +82,6 @@ class EmulatedApi:
 
     def stream(self) -> EmulatedStream:
         return EmulatedStream(self)
-
-    def reset(self) -> None:
-        self.blocks.clear()
 
 
 class EmulatedDevice(GpuDevice):
