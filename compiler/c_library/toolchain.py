@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 from edgec.compiler.c_library.objects import hide_symbols
 from edgec.compiler.errors import ToolMissing
@@ -15,7 +15,6 @@ from edgec.targets.errors import EdgecError
 from edgec.targets.target import Target
 
 Libc = Literal["gnu", "musl"]
-LIBCS: tuple[str, ...] = get_args(Libc)
 ARCHITECTURES = ("x86_64", "aarch64")
 # Code is the same bytes wherever it is compiled, so no paths and no build identifiers.
 FLAGS = (

@@ -114,10 +114,6 @@ class Sorter:
         """The place of the pair at a position, once sorted."""
         return self.place[self.begin[0] + number]
 
-    def key_at(self, number: Tir) -> Tir:
-        """The key of the pair at a position, once sorted."""
-        return self.key[self.begin[0] + number]
-
     def sort(self) -> None:
         """Sort the pairs by key; those of equal keys keep their order."""
         with T.If(self.count[0] <= i64(SHORT)):

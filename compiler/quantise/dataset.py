@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 import edgec.runtime as rt
 from edgec.compiler.frontends.source import SourceModel
@@ -309,6 +308,3 @@ def check_varied(arrays: Sequence[Arrays], path: Path) -> None:
 
 def _told(source: SourceModel) -> str:
     return ", ".join(f"{port.name!r} {list(port.shape)}" for port in source.inputs)
-
-
-FloatArray = npt.NDArray[np.floating[Any]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -67,22 +68,22 @@ class OutputErrors:
         return max(ratios, default=0.0)
 
 
-class Accuracy:
+class Accuracy(ABC):
     """A measure of labelled results, gathered example by example."""
 
     name = ""
 
+    @abstractmethod
     def add(self, example: Example, outputs: Sequence[Arrays]) -> None:
         """Count an example; `outputs` are those of each window."""
-        raise NotImplementedError
 
+    @abstractmethod
     def value(self) -> float:
         """The measure, from 0 to 1."""
-        raise NotImplementedError
 
+    @abstractmethod
     def drop_to(self, other: Any) -> Drop:  # noqa: ANN401 - of the same class
         """The loss from this to `other`, measured on the same examples."""
-        raise NotImplementedError
 
 
 class TopOne(Accuracy):
@@ -125,9 +126,9 @@ class _Resampled(Accuracy):
         self.card = card
         self.kept: list[Any] = []
 
+    @abstractmethod
     def over(self, chosen: Sequence[int]) -> float:
         """The measure of some of the examples."""
-        raise NotImplementedError
 
     def value(self) -> float:
         """The measure of all examples."""

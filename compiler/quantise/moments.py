@@ -12,6 +12,7 @@ from onnx import NodeProto, helper
 
 from edgec.compiler.frontends.source import SourceModel
 from edgec.compiler.quantise.dataset import Dataset
+from edgec.compiler.quantise.portions import in_portions
 from edgec.compiler.quantise.simulate import Simulation
 from edgec.compiler.quantise.structure import Layer, Structure
 
@@ -96,19 +97,8 @@ def attributes(node: NodeProto) -> dict[str, Any]:
 
 
 def _groups(structure: Structure) -> Iterator[list[Layer]]:
-    group: list[Layer] = []
-    total = 0
-    for layer in structure.layers:
-        if not supported(layer, structure):
-            continue
-        size = _inner(structure, layer) ** 2 * layer.groups * 8
-        if group and total + size > MOST_BYTES:
-            yield group
-            group, total = [], 0
-        group.append(layer)
-        total += size
-    if group:
-        yield group
+    layers = [layer for layer in structure.layers if supported(layer, structure)]
+    return in_portions(layers, lambda layer: _inner(structure, layer) ** 2 * layer.groups * 8, MOST_BYTES)
 
 
 def _inner(structure: Structure, layer: Layer) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -231,8 +231,3 @@ def default_weights(
         scales = weight_scales(weights, layer.axis, bias, float(grids[layer.data].scale))
         made[layer.position] = nearest_weights(weights, layer.axis, scales)
     return made
-
-
-def chosen_positions(layers: Collection[Layer]) -> frozenset[int]:
-    """The positions of some layers."""
-    return frozenset(layer.position for layer in layers)

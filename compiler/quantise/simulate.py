@@ -14,6 +14,7 @@ from onnx import ModelProto, TensorProto, helper
 from edgec.compiler.frontends.onnx.ort_session import ORT_ERRORS, UNSOUND
 from edgec.compiler.frontends.source import SourceModel
 from edgec.compiler.quantise.errors import CalibrationError
+from edgec.compiler.quantise.portions import in_portions
 from edgec.compiler.verify.inputs import Arrays
 
 MOST_OBSERVED = 256 << 20  # bytes of activations that one run may return
@@ -86,17 +87,7 @@ class Simulation:
 
 def batches(names: Sequence[str], bytes_of: dict[str, int]) -> Iterator[list[str]]:
     """Names in groups whose values together stay within `MOST_OBSERVED`."""
-    group: list[str] = []
-    total = 0
-    for name in names:
-        size = bytes_of.get(name, 0)
-        if group and total + size > MOST_OBSERVED:
-            yield group
-            group, total = [], 0
-        group.append(name)
-        total += size
-    if group:
-        yield group
+    return in_portions(names, lambda name: bytes_of.get(name, 0), MOST_OBSERVED)
 
 
 def sizes_of(model: ModelProto) -> dict[str, int]:

@@ -66,10 +66,6 @@ class _Rounder(Walker):
             out_dtype="float32",
         )
 
-    def finish(self, result: Expr) -> Expr:
-        """Outputs of the model are what they were: not rounded."""
-        return result
-
     def _as_stored(self, leaf: Expr) -> Expr:
         return self._widened.get(leaf, leaf) if isinstance(leaf, relax.Var) else leaf
 

@@ -55,6 +55,10 @@ class TensorProduct:
         """
         self._func = func
         sch = Schedule(func)
+        found = _product_block(sch)
+        if found is None:
+            raise ValueError("not a product")
+        first, second = _operands(sch.get(found))
         normalised = _normalise(sch)
         if normalised is None:
             raise ValueError("not a product")
@@ -63,7 +67,6 @@ class TensorProduct:
         self.operands = (a, b)
         self.sums = str(block.writes[0].source.ty.dtype.dtype)
         batch, rows, columns, depth = (int(var.dom.extent) for var in block.iter_vars)
-        first, second = _operands(func)
         self.runs = (first.by_depth, second.by_depth)
         # Columns that lie side by side are staged so: the hardware transposes elements of two bytes as it loads them.
         self.by_rows = numpy_dtype(b).itemsize == 2 and second.by_columns
@@ -97,13 +100,19 @@ class TensorProduct:
         return made.with_attr("tirx.is_scheduled", True)
 
 
-def _normalise(sch: Schedule) -> Loops | None:
-    """Write the only reduction as `C[b, i, j] += A[b, i, k] * B[b, j, k]`; None where it is none such."""
+def _product_block(sch: Schedule) -> Loops | None:
+    """The only reduction of a kernel, of two operands; None where there is none such."""
     blocks = get_reduction_blocks(sch, sch.get_child_blocks(get_root_block(sch)))
     if not blocks or len(blocks) != 1:
         return None
-    block = blocks[0]
-    if len(sch.get(block).reads) != 2 or get_index_map(sch.get(block)) is None:
+    block = sch.get(blocks[0])
+    return blocks[0] if len(block.reads) == 2 and get_index_map(block) is not None else None
+
+
+def _normalise(sch: Schedule) -> Loops | None:
+    """Write the only reduction as `C[b, i, j] += A[b, i, k] * B[b, j, k]`; None where it is none such."""
+    block = _product_block(sch)
+    if block is None:
         return None
     views = [
         sch.reindex(block, ("read", 0)),
@@ -129,9 +138,7 @@ class _Operand:
     by_columns: bool
 
 
-def _operands(func: PrimFunc) -> tuple[_Operand, _Operand]:
-    sch = Schedule(func)
-    block = sch.get(get_reduction_blocks(sch, sch.get_child_blocks(get_root_block(sch)))[0])
+def _operands(block: Loops) -> tuple[_Operand, _Operand]:
     reduced = [var.var for var in block.iter_vars if var.iter_type == tirx.IterVar.CommReduce]
     spatial = [var.var for var in block.iter_vars if var.iter_type == tirx.IterVar.DataPar]
 
