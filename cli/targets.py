@@ -17,6 +17,7 @@ from edgec.targets import Target, UsageError
 from edgec.targets.core import Core
 
 if TYPE_CHECKING:
+    from edgec.targets.gpu import Gpu
     from edgec.targets.machine_rates import MachineRates
 
 app = typer.Typer(
@@ -45,12 +46,17 @@ def list_command(as_json: Json = False) -> None:
         emit_json([target.to_json() for target in targets])
         return
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for name in ("target", "aliases", "vectors", "cores", "description"):
+    for name in ("target", "aliases", "hardware", "description"):
         table.add_column(name, overflow="fold")
     for target in targets:
-        vectors = f"{target.vector_bits} bit"
-        table.add_row(target.name, ", ".join(target.aliases), vectors, str(target.cores), target.description)
+        table.add_row(target.name, ", ".join(target.aliases), _hardware(target), target.description)
     out.print(table)
+
+
+def _hardware(target: Target) -> str:
+    if target.gpu is not None:
+        return f"{', '.join(target.gpu.architectures)}; {target.gpu.multiprocessors} SM"
+    return f"{target.cores} cores, {target.vector_bits} bit"
 
 
 @app.command("show")
@@ -152,9 +158,20 @@ def _show(target: Target, as_json: bool) -> None:
         emit_json(target.to_json())
         return
     out.print(styled((target.name, "bold"), f"  {target.description}"), soft_wrap=True)
+    rows = {"aliases": ", ".join(target.aliases)} | (
+        _processor_rows(target) if target.gpu is None else _gpu_rows(target, target.gpu)
+    )
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(style="dim")
+    table.add_column(overflow="fold")
+    for name, value in rows.items():
+        table.add_row(name, value)
+    out.print(table)
+
+
+def _processor_rows(target: Target) -> dict[str, str]:
     caches = " / ".join(_size(size) for size in (target.l1d_bytes, target.l2_bytes, target.l3_bytes))
-    rows = {
-        "aliases": ", ".join(target.aliases),
+    return {
         "architecture": target.arch,
         "processors": ", ".join(target.processors) or "any with these features",
         "vectors": f"{target.vector_bits} bit, {target.vector_registers} registers",
@@ -166,11 +183,26 @@ def _show(target: Target, as_json: bool) -> None:
         "memory": _size(target.memory_bytes),
         "C library": f"glibc {target.min_glibc} or later",
         "emulator": f"qemu -cpu {target.emulator}" if target.emulator else "none",
-        "TVM target": ", ".join(f"{key}={value}" for key, value in target.tvm.items()),
+        "TVM target": _tvm_target(target),
     }
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    table.add_column(style="dim")
-    table.add_column(overflow="fold")
-    for name, value in rows.items():
-        table.add_row(name, value)
-    out.print(table)
+
+
+def _gpu_rows(target: Target, gpu: Gpu) -> dict[str, str]:
+    memory = "shared with the processor, " if gpu.unified_memory else ""
+    return {
+        "architectures": ", ".join(gpu.architectures)
+        + (f"; PTX of {gpu.ptx} for later ones" if gpu.ptx else ""),
+        "multiprocessors": f"{gpu.multiprocessors} at up to {gpu.clock_mhz} MHz",
+        "peak": f"{gpu.fp32_gflops / 1000:.3g} TFLOP/s in fp32, without tensor cores",
+        "tensor cores": ", ".join(gpu.tensor_types) or "none",
+        "shared memory": f"{_size(gpu.shared_bytes_per_multiprocessor)} a multiprocessor, "
+        f"at most {_size(gpu.shared_bytes_per_block)} a block",
+        "L2": _size(gpu.l2_bytes),
+        "memory": f"{_size(target.memory_bytes)}, {memory}{gpu.memory_gb_per_s:g} GB/s",
+        "source": gpu.source,
+        "TVM target": _tvm_target(target),
+    }
+
+
+def _tvm_target(target: Target) -> str:
+    return ", ".join(f"{key}={value}" for key, value in target.tvm.items())

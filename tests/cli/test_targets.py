@@ -19,6 +19,15 @@ def test_every_listed_target_can_be_shown(edgec: Edgec) -> None:
     assert all(name in text for name in names)
 
 
+def test_a_gpu_is_described_by_its_own_facts(edgec: Edgec) -> None:
+    shown = edgec("targets", "show", "h100").stdout
+    for fact in ("sm_90", "132", "228 KiB", "50 MiB", "bf16", "3350 GB/s"):
+        assert fact in shown
+    assert "registers" not in shown
+    assert "glibc" not in shown, "a fact of processors"
+    assert "sm_90; 132 SM" in edgec("targets", "list", environment={"COLUMNS": "200"}).stdout
+
+
 def test_an_alias_and_a_file_name_the_target(edgec: Edgec, tmp_path: Path) -> None:
     rpi = json.loads(edgec("targets", "show", "rpi5", "--json").stdout)
     assert rpi["aliases"]
