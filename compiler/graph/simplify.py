@@ -112,6 +112,8 @@ class _Canonical(Walker):
             return self._clip_side(call)
         if name in _BINARY:
             return self._scalar_operands(call)
+        if name == "nn.conv2d" and (factors := _scaling(call)) is not None:
+            return relax.op.multiply(call.args[0], factors)
         if name == "erf" and call.args[0] in self.quotients:
             return self._erf(*self.quotients[call.args[0]])
         if name == "nn.dropout":
@@ -164,6 +166,17 @@ class _Canonical(Walker):
         if op_name(call) == "divide" and (inverse := _inverse(args[1], exact=True)) is not None:
             return relax.op.multiply(args[0], inverse)
         return Call(call.op, args, call.attrs, call.ty_args)
+
+
+def _scaling(call: Call) -> Expr | None:
+    """The factors per channel that a depthwise convolution with 1×1 kernels multiplies by; None for any other."""
+    attrs, weight, (data, kernel) = call.attrs, array_of(call.args[1]), map(shape_of, call.args)
+    plain = attrs.data_layout == attrs.out_layout == "NCHW" and attrs.kernel_layout == "OIHW"
+    if weight is None or not plain or dtype_of(call) != "float32" or weight.dtype != np.float32:
+        return None
+    if kernel != (data[1], 1, 1, 1) or int(attrs.groups) != data[1] or shape_of(call) != data:
+        return None
+    return constant(weight.reshape(1, -1, 1, 1))
 
 
 def _inverse(expr: Expr, *, exact: bool) -> Expr | None:

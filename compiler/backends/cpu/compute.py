@@ -98,6 +98,26 @@ def depthwise(spec: ConvSpec) -> PrimFunc:
     return prim_func([data, weight], out, spec)
 
 
+def prelu(shape: tuple[int, ...], slopes: tuple[int, ...]) -> PrimFunc:
+    """`x` where it is not below zero, else `x` times its slope: one map, which is fused with what computes `x`.
+
+    Args:
+        shape: of the float32 tensor `x`.
+        slopes: the shape of the slopes, which are broadcast against `x`.
+    """
+    data, slope = te.placeholder(shape, "float32", "data"), te.placeholder(slopes, "float32", "slope")
+
+    def body(*at: tirx.Expr) -> tirx.Expr:
+        place = [
+            tirx.const(0, "int64") if n == 1 else i
+            for i, n in zip(at[len(at) - len(slopes) :], slopes, strict=True)
+        ]
+        value = data(*at)
+        return tirx.Select(value >= 0, value, value * slope(*place))
+
+    return prim_func([data, slope], te.compute(shape, body, name="prelu"))
+
+
 def pool(spec: PoolSpec) -> PrimFunc:
     """Maximum, or sum over the window (an average's division follows as its own block)."""
     w = spec.window

@@ -75,6 +75,23 @@ def test_a_factor_goes_into_the_weights_of_a_transposed_convolution(groups):
     same_structure(simplify(before), module_of({"x": (1, 4, 3, 3)}, expected))
 
 
+def test_a_depthwise_convolution_of_single_pixels_is_a_factor():
+    """It goes on into the weights of what comes before."""
+    factors = FACTOR.reshape(3, 1, 1, 1)
+    before = chain(conv(), lambda x: relax.op.nn.conv2d(x, const(factors), groups=3), relax.op.nn.relu)
+    expected = chain(conv(WEIGHTS * factors), relax.op.nn.relu)
+    got = simplify(module_of(IMAGE, before))
+    same_structure(got, module_of(IMAGE, expected))
+    same_numbers(got, module_of(IMAGE, before), 1e-6)
+
+
+@pytest.mark.parametrize("wide", [{"padding": 1}, {"strides": 2}])
+def test_a_depthwise_convolution_that_pads_or_strides_stays_one(wide):
+    factors = const(FACTOR.reshape(3, 1, 1, 1)[:2])
+    before = module_of(IMAGE, chain(lambda x: relax.op.nn.conv2d(x, factors, groups=2, **wide)))
+    same_structure(simplify(before), before)
+
+
 def test_a_result_that_is_read_twice_keeps_its_weights():
     def body(builder, x):
         made = builder.emit(conv()(x))

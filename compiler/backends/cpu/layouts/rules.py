@@ -154,9 +154,7 @@ def _prelu(plan: Plan, call: Call) -> Value | None:
     channels = plan.state(call.args[0]).channels
     flat = np.broadcast_to(slope.reshape(-1), (channels,)) if slope.size == 1 else slope
     scale = plan.block_constant(flat.reshape(1, channels, 1, 1))
-    zero = constant(np.zeros((), np.float32))
-    negative = plan.emit(relax.op.multiply(plan.emit(relax.op.minimum(data, zero)), scale))
-    return _value(plan.emit(relax.op.add(plan.emit(relax.op.maximum(data, zero)), negative)), channels)
+    return _value(plan.call(compute.prelu(shape_of(data), shape_of(scale)), "prelu", data, scale), channels)
 
 
 BROADCASTING = (

@@ -104,3 +104,19 @@ def _is_inf(node: Node) -> Expr:
     if not node.attrs.get("detect_positive", 1):
         return relax.op.logical_and(infinity, relax.op.less(x, scalar(0, x)))
     return infinity
+
+
+_PAIRS = {"Max": relax.op.maximum, "Min": relax.op.minimum, "Sum": relax.op.add, "Mean": relax.op.add}
+
+
+@converts("Max", "Min", "Sum", "Mean")
+def _of_several(node: Node) -> Expr:
+    """Operand by operand, as maps that are fused with what makes them. TVM stacks all operands and reduces the stack."""
+    if all(is_constant(node.input(i)) for i in range(len(node.inputs))):
+        raise LeaveToTvm
+    pair, made = _PAIRS[node.op_type], node.input(0)
+    for i in range(1, len(node.inputs)):
+        made = node.emit(pair(made, node.input(i)))
+    if node.op_type == "Mean" and len(node.inputs) > 1:
+        made = relax.op.divide(made, scalar(len(node.inputs), made))
+    return made

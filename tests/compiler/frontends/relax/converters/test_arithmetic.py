@@ -59,3 +59,31 @@ def test_infinities_of_each_sign(tmp_path: Path) -> None:
     expected = {"both": np.isinf(x), "positive": x == np.inf, "negative": x == -np.inf}
     model = model_of(nodes, {"x": x}, dict.fromkeys(expected, "bool"))
     assert_native(model, {"x": x}, tmp_path, expected)
+
+
+def test_extremes_and_sums_of_several_tensors_of_several_shapes(tmp_path: Path) -> None:
+    """NaN of any operand is kept, wherever it stands."""
+    a = np.array([[1.5, np.nan, -np.inf, 3.0]] * 3, "float32")
+    b = np.array([[0.25], [np.inf], [-8.0]], "float32")
+    i, k = np.array([-128, 5, 127], "int8"), np.array([[7], [-3]], "int8")
+    nodes = [
+        helper.make_node("Max", ["a", "b", "c"], ["largest"]),
+        helper.make_node("Min", ["c", "b", "a"], ["smallest"]),
+        helper.make_node("Sum", ["a", "b", "c"], ["sum"]),
+        helper.make_node("Mean", ["a", "b", "c"], ["mean"]),
+        helper.make_node("Max", ["i", "k"], ["integers"]),
+        helper.make_node("Min", ["a"], ["alone"]),
+    ]
+    c = np.float32(2.0)
+    with np.errstate(invalid="ignore"):
+        expected = {
+            "largest": np.maximum(np.maximum(a, b), c),
+            "smallest": np.minimum(np.minimum(c, b), a),
+            "sum": a + b + c,
+            "mean": (a + b + c) / np.float32(3),
+            "integers": np.maximum(i, k),
+            "alone": a,
+        }
+        outputs = dict.fromkeys(expected, "float32") | {"integers": "int8"}
+        model = model_of(nodes, {"a": a, "b": b, "i": i, "k": k}, outputs, {"c": c})
+        assert_native(model, {"a": a, "b": b, "i": i, "k": k}, tmp_path, expected, rtol=1e-6)
