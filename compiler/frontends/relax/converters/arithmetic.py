@@ -111,7 +111,7 @@ _PAIRS = {"Max": relax.op.maximum, "Min": relax.op.minimum, "Sum": relax.op.add,
 
 @converts("Max", "Min", "Sum", "Mean")
 def _of_several(node: Node) -> Expr:
-    """Operand by operand, as maps that are fused with what makes them. TVM stacks all operands and reduces the stack."""
+    """Operand by operand: maps, fused with what computes them. TVM stacks all operands and reduces the stack."""
     if all(is_constant(node.input(i)) for i in range(len(node.inputs))):
         raise LeaveToTvm
     pair, made = _PAIRS[node.op_type], node.input(0)
