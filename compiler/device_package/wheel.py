@@ -7,11 +7,8 @@ needed.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import re
 import tempfile
-import zipfile
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -19,6 +16,7 @@ from pathlib import Path
 from edgec import targets
 from edgec.compiler import wheels
 from edgec.compiler.backends.registry import backend_of
+from edgec.compiler.device_package.wheel_file import write_wheel
 from edgec.compiler.errors import ToolMissing
 from edgec.compiler.wheels import Machine
 from edgec.runtime.execution.shared_libraries import EXTRA_LIBRARY, RUNTIME_LIBRARY
@@ -27,7 +25,6 @@ from edgec.targets import Target
 PARTS = ("targets", "runtime", "compiler", "models", "protocol", "device_agent", "fleet", "cli", "benchmarks")
 LIBRARIES = (RUNTIME_LIBRARY, EXTRA_LIBRARY)
 _GLIBC = re.compile(rb"GLIBC_2\.(\d+)")
-_STAMP = (2020, 1, 1, 0, 0, 0)  # of every file, so that equal contents give equal wheels
 
 
 def build_wheel(target: Target, folder: Path) -> Path:
@@ -46,19 +43,7 @@ def build_wheel(target: Target, folder: Path) -> Path:
     for name in ("METADATA", "entry_points.txt", "top_level.txt"):
         if text := about.read_text(name):
             files[f"{info}/{name}"] = text.encode()
-    files[f"{info}/WHEEL"] = (
-        f"Wheel-Version: 1.0\nGenerator: edgec {about.version}\nRoot-Is-Purelib: false\nTag: {tag}\n".encode()
-    )
-    lines = [f"{name},sha256={_digest(content)},{len(content)}" for name, content in sorted(files.items())]
-    files[f"{info}/RECORD"] = "\n".join([*lines, f"{info}/RECORD,,", ""]).encode()
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"edgec-{about.version}-{tag}.whl"
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as wheel:
-        for name, content in sorted(files.items(), key=lambda item: (".dist-info/" in item[0], item[0])):
-            entry = zipfile.ZipInfo(name, _STAMP)
-            entry.external_attr, entry.compress_type = 0o644 << 16, zipfile.ZIP_DEFLATED
-            wheel.writestr(entry, content)
-    return path
+    return write_wheel(folder, "edgec", about.version, tag, files)
 
 
 def runtime_libraries(target: Target) -> dict[str, bytes]:
@@ -93,7 +78,3 @@ def _package() -> Iterator[tuple[str, bytes]]:
             inside = path.relative_to(root)
             if path.is_file() and "__pycache__" not in inside.parts and not path.name.startswith("."):
                 yield f"edgec/{inside.as_posix()}", path.read_bytes()
-
-
-def _digest(content: bytes) -> str:
-    return base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
