@@ -20,6 +20,7 @@ from edgec.compiler.frontends.source import FallbackSegment, Port, SourceModel, 
 from edgec.compiler.lowered import Lowered, Plan
 from edgec.compiler.options import Bounds, CompileOptions, Shape
 from edgec.compiler.processing import ProcessingLibrary
+from edgec.runtime.artifact.reader import program_title
 from edgec.targets import Target
 
 
@@ -286,8 +287,3 @@ def _programs(config: rt.ArtifactConfig, plans: Sequence[Plan | None]) -> dict[s
     """The tables of all sets of input shapes by the titles of their layers."""
     tables = [table_bytes(plan, alone) for plan, alone in zip(plans, config.variants(), strict=True)]
     return {program_title(number): table for number, table in enumerate(tables) if table is not None}
-
-
-def program_title(bucket: int) -> str:
-    """The title of the layer with the table of calls of a set of input shapes."""
-    return f"program-{bucket}.json" if bucket else "program.json"

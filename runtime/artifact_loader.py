@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from edgec.runtime.artifact import oci
 from edgec.runtime.artifact.config import ArtifactConfig
-from edgec.runtime.artifact.reader import MODEL_LIBRARY, PROCESSING_LIBRARY, Artifact
+from edgec.runtime.artifact.reader import MODEL_LIBRARY, PROCESSING_LIBRARY, Artifact, program_title
 from edgec.runtime.artifact.weights import Weight
 from edgec.runtime.compatibility import check_device
 from edgec.runtime.device import Device, device_of
@@ -32,8 +32,8 @@ def load_artifact(artifact: Artifact, threads: int | None, affinity: Sequence[in
     weights = artifact.weights()
     device.ensure_runtime(lambda name: _bundled(artifact, name))
     variants = [
-        _variant(artifact, config, device, code, weights, wanted)
-        for config, code in zip(artifact.config.variants(), libraries, strict=True)
+        _variant(artifact, number, config, device, code, weights, wanted)
+        for number, (config, code) in enumerate(zip(artifact.config.variants(), libraries, strict=True))
     ]
     return Model(artifact, variants, wanted, processing)
 
@@ -51,6 +51,7 @@ def _checked_code(artifact: Artifact, title: str, device: Device) -> bytes:
 
 def _variant(
     artifact: Artifact,
+    number: int,
     config: ArtifactConfig,
     device: Device,
     code: bytes,
@@ -67,7 +68,14 @@ def _variant(
         from edgec.runtime.execution.sequences import register
 
         register(config.calls)
-    function = device.function(code, config, ordered(weights, config.weights), fallback)
+    calls = artifact.layer(oci.PROGRAM_TYPE, program_title(number))
+    function = device.function(
+        code,
+        config,
+        ordered(weights, config.weights),
+        fallback,
+        None if calls is None else bytes(artifact.blob(calls.digest)),
+    )
     return Variant(config, function, device.use_threads, initial_values(config, weights))
 
 

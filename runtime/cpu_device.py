@@ -16,11 +16,13 @@ from edgec.runtime.execution.compiled_functions import (
     load_code,
 )
 from edgec.runtime.execution.shared_libraries import check_ffi, ensure_runtime, load_installed
+from edgec.runtime.execution.straight import StraightProgram, read_table
 
 if TYPE_CHECKING:
     from edgec.runtime.execution.fallback import FallbackSegments
     from edgec.runtime.execution.profiling import LayerRuns, Probe
     from edgec.runtime.execution.state_calls import StateCalls
+    from edgec.runtime.execution.straight_state_calls import StraightStateCalls
 
 
 class CpuFunction(CompiledFunction):
@@ -34,8 +36,14 @@ class CpuFunction(CompiledFunction):
 
         return profile_runs(self, config, arrays, repeats, probe)
 
-    def state_calls(self, specs: Sequence[TensorSpec], states: Sequence[tuple[int, int]]) -> StateCalls:
-        """The same function for sessions: states are tensors of the runtime's pool and are never copied."""
+    def state_calls(
+        self, specs: Sequence[TensorSpec], states: Sequence[tuple[int, int]]
+    ) -> StateCalls | StraightStateCalls:
+        """The same function for sessions, whose states are never copied."""
+        if self.straight is not None and (program := self.straight.of_session(states)).returns_little():
+            from edgec.runtime.execution.straight_state_calls import StraightStateCalls
+
+            return StraightStateCalls(program, self.library)
         from edgec.runtime.execution.state_calls import StateCalls
 
         return StateCalls(self, specs, states)
@@ -67,10 +75,24 @@ class CpuDevice(Device):
         config: ArtifactConfig,
         weights: Sequence[Weight],
         segments: FallbackSegments | None = None,
+        calls: bytes | None = None,
     ) -> CpuFunction:
         """Load a shared library and bind its function to the weights where they are mapped."""
+        table = read_table(calls)
+        if table is None or segments is not None or not table.fits(config.inputs, len(weights)):
+            straight, module = None, load_code(code)
+        else:
+            module = load_code(code, kernels := table.symbols())
+            straight = StraightProgram(table, kernels, [weight.array for weight in weights], config.inputs)
         return CpuFunction(
-            load_code(code), config.entry, weights, config.inputs, segments, config.plan, varies=config.varies
+            module,
+            config.entry,
+            weights,
+            config.inputs,
+            segments,
+            config.plan,
+            varies=config.varies,
+            straight=straight,
         )
 
     use_threads = staticmethod(threads.use)

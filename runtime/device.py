@@ -63,7 +63,7 @@ class StateCalls(Protocol):
 
     def __call__(
         self, arrays: Sequence[Array], states: Sequence[Buffer], /
-    ) -> tuple[list[Array], list[Buffer]]:
+    ) -> tuple[list[Array], Sequence[Buffer]]:
         """Run on the inputs that are no states and the present states, which stay valid.
 
         Returns:
@@ -134,6 +134,7 @@ class Device(ABC):
         config: ArtifactConfig,
         weights: Sequence[Weight],
         segments: FallbackSegments | None = None,
+        calls: bytes | None = None,
     ) -> Executable:
         """Load a library and bind it to its weights. From here on its code can run.
 
@@ -142,6 +143,7 @@ class Device(ABC):
             config: of one set of input shapes.
             weights: in call order, in the host's memory.
             segments: the parts that ONNX Runtime runs; the function closes them when it goes.
+            calls: the table of a run's calls, as the artifact stores it; a device need not use it.
 
         Raises:
             IncompatibleDevice: the machine cannot load the code.
@@ -202,6 +204,7 @@ class StagedDevice(Device):
         config: ArtifactConfig,
         weights: Sequence[Weight],
         segments: FallbackSegments | None = None,
+        calls: bytes | None = None,
     ) -> Executable:
         """`load`, callable with arrays of the host."""
         return StagedFunction(self, self.load(code, config, weights, segments))

@@ -33,7 +33,7 @@ class Stateful(Protocol):
             InputError: the model is closed.
         """
 
-    def initial(self) -> list[Buffer]:
+    def initial(self) -> Sequence[Buffer]:
         """The states that a session begins with; they are never written to."""
 
     def use_threads(self, threading: Threading, /) -> None:
@@ -63,7 +63,7 @@ class Session:
         self.outputs: tuple[TensorSpec, ...] = self.config.outputs
         self._threading, self._predictor = wanted, predictor
         self._lock = threading.Lock()
-        self._states: list[Buffer] | None = None
+        self._states: Sequence[Buffer] | None = None
         """None until the first run: all at their initial values."""
         self.steps = 0
         """Runs since the session began, or since the last `reset` or `restore`."""

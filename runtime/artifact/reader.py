@@ -30,6 +30,11 @@ Layer = Descriptor
 MODEL_LIBRARY, PROCESSING_LIBRARY = "model.so", "around.so"
 
 
+def program_title(bucket: int) -> str:
+    """The title of the layer with the table of calls of a set of input shapes."""
+    return f"program-{bucket}.json" if bucket else "program.json"
+
+
 class Artifact:
     """An open artifact: its config is checked, its layers are mapped and not read yet.
 

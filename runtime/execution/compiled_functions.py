@@ -1,7 +1,8 @@
 """Compiled functions: load them, bind their weights, call them from any thread.
 
-A virtual machine of TVM holds the state of a call, so concurrent calls need one each. A function owns as many as there
-were concurrent calls, and takes a free one for each call.
+A function whose calls are a table and whose results are small runs from that (`straight.py`). Others run on TVM's
+virtual machine, which holds the state of a call. Concurrent calls need a machine, or a `Run`, each: a function owns as
+many as there were concurrent calls, and takes a free one for each call.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from edgec.runtime.execution.ffi_layout import (
 )
 from edgec.runtime.execution.ffi_layout import Array as Array  # re-exported for other modules
 from edgec.runtime.execution.shared_libraries import code_in_memory, interface
+from edgec.runtime.execution.straight import SMALL, Run, StraightProgram
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -42,9 +44,6 @@ _Known = list[tuple[tuple[int, ...], np.dtype[Any]]]
 
 _CPU, _POOLED = 1, 2
 _VIEWS = 32
-# Inputs of up to this many bytes are copied into the call's own buffer, which is cheaper than wrapping the caller's
-# array.
-SMALL = 16384
 _ELF_MACHINES = {62: "x86_64", 183: "aarch64", 40: "arm", 243: "riscv64"}
 
 
@@ -71,8 +70,12 @@ def check_code(code: bytes, config: ArtifactConfig) -> None:
         raise ArtifactError(f"the artifact says it is for {config.arch}, but its code is for {found}")
 
 
-def load_code(code: bytes) -> Module:
+def load_code(code: bytes, kernels: dict[str, int] | None = None) -> Module:
     """Load a compiled library. From here on its code can run.
+
+    Args:
+        code: the shared library.
+        kernels: names of kernels in it, whose addresses are filled in.
 
     Raises:
         IncompatibleDevice: the dynamic linker or the TVM runtime refuses it.
@@ -85,7 +88,7 @@ def load_code(code: bytes) -> Module:
             raise IncompatibleDevice(
                 f"the compiled code cannot be loaded on this machine: {reason}"
             ) from error
-        pool.attach(path)
+        pool.attach(path, {} if kernels is None else kernels)
     return module
 
 
@@ -149,6 +152,7 @@ class CompiledFunction:
         plan: MemoryPlan | None = None,
         *,
         varies: bool = False,
+        straight: StraightProgram | None = None,
     ) -> None:
         self.name = plan.entry if plan else name
         self._plan = plan
@@ -164,7 +168,10 @@ class CompiledFunction:
         self._small: _Known | None = None
         self.varies = self._varies = varies
         self._fixed_shapes = plan is not None and fallback is None and not varies
-        self._free: list[_Slot] = [self._new_slot()]
+        self.straight = straight
+        self._direct = straight if straight is not None and straight.returns_little() else None
+        self._runs: list[Run] = [] if self._direct is None else [Run(self._direct)]
+        self._free: list[_Slot] = [] if self._runs else [self._new_slot()]
 
     def _new_slot(self) -> _Slot:
         vm, function = self.bound()
@@ -204,6 +211,16 @@ class CompiledFunction:
 
     def __call__(self, arrays: Sequence[Array]) -> list[Array]:
         """Run on contiguous arrays of the right shapes and dtypes; the results are new arrays, owned by the caller."""
+        if self._direct is not None:
+            try:
+                run = self._runs.pop()
+            except IndexError:
+                run = Run(self._direct)
+            made = run(arrays)
+            if made is None:
+                raise self._library.error()
+            self._runs.append(run)
+            return made
         try:
             slot = self._free.pop()
         except IndexError:
@@ -308,6 +325,7 @@ class CompiledFunction:
         Code and weights are released with the function itself: calls in progress in other threads still need them.
         """
         self._free.clear()
+        self._runs.clear()
 
 
 def is_readable(array: Array) -> bool:

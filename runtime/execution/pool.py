@@ -12,12 +12,14 @@ import ctypes
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
-from edgec.runtime.errors import IncompatibleDevice
+from edgec.runtime.errors import ArtifactError, IncompatibleDevice
 from edgec.runtime.versions import POOL
 
 POOL_LIBRARY = "libedgec_pool.so"
 _LAUNCH = "__TVMBackendParallelLaunch"
+_KERNEL = "__tvm_ffi_"
 
 
 class _Library:
@@ -25,6 +27,8 @@ class _Library:
         self.launch = ctypes.cast(library.edgec_pool_launch, ctypes.c_void_p).value
         self.new = library.edgec_pool_new
         self.new.restype, self.new.argtypes = ctypes.c_void_p, (ctypes.c_int, ctypes.c_void_p)
+        # runs without TVM's virtual machine (`edgec.runtime.execution.straight`); an older artifact's pool has none
+        self.run: Any = getattr(library, "edgec_straight_run", None)
         self.use, self.free = library.edgec_pool_use, library.edgec_pool_free
         for function in (self.use, self.free):
             function.restype, function.argtypes = None, (ctypes.c_void_p,)
@@ -72,13 +76,25 @@ def load(bundled: Callable[[str], bytes | None]) -> None:
         state.stage += 1
 
 
-def attach(path: Path) -> None:
-    """Let the kernels of a library that has just been loaded from `path` run on the pool, if there is one."""
+def attach(path: Path, kernels: dict[str, int]) -> None:
+    """Let the kernels of a library that has just been loaded from `path` run on the pool, if there is one.
+
+    Args:
+        kernels: names of kernels, whose addresses are filled in where there is a pool.
+
+    Raises:
+        ArtifactError: the library lacks one of them.
+    """
     if state.library is None:
         state.foreign, state.stage = True, state.stage + 1
         return
     code = ctypes.CDLL(str(path), os.RTLD_NOLOAD | os.RTLD_NOW)
     try:
+        for name in kernels:
+            try:
+                kernels[name] = ctypes.addressof(ctypes.c_char.in_dll(code, _KERNEL + name))
+            except ValueError as error:
+                raise ArtifactError(f"the artifact's code lacks the kernel {name}") from error
         ctypes.c_void_p.in_dll(code, _LAUNCH).value = state.library.launch
     except ValueError:
         pass  # none of its kernels runs on several threads

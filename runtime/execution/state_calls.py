@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgec.runtime.errors import ArtifactError
-from edgec.runtime.execution.compiled_functions import SMALL, CompiledFunction, empty_aligned, is_readable
+from edgec.runtime.execution.compiled_functions import CompiledFunction, empty_aligned, is_readable
 from edgec.runtime.execution.ffi_abi import Call, Tensor
 from edgec.runtime.execution.ffi_layout import (
     ARRAY,
@@ -26,6 +26,7 @@ from edgec.runtime.execution.ffi_layout import (
     memory_of,
     words_at,
 )
+from edgec.runtime.execution.straight import SMALL
 
 if TYPE_CHECKING:
     from edgec.runtime.artifact.config import TensorSpec
@@ -92,12 +93,12 @@ class StateCalls:
         """A copy of a tensor's content."""
         return self._library.array(state.handle).copy()
 
-    def __call__(self, arrays: Sequence[Array], states: Sequence[Tensor]) -> tuple[list[Array], list[Tensor]]:
+    def __call__(self, arrays: Sequence[Array], states: Sequence[Any]) -> tuple[list[Array], list[Tensor]]:
         """Run once.
 
         Args:
             arrays: the inputs that are no states, in order, contiguous and of the right shapes and dtypes.
-            states: the present states, which stay valid.
+            states: the present states, which stay valid: tensors, or arrays.
 
         Returns:
             the outputs that are no states, owned by the caller, and the next states.
@@ -106,6 +107,10 @@ class StateCalls:
             slot = self._free.pop()
         except IndexError:
             slot = _Slot(self._function, self._specs, frozenset(self._into))
+        if states and not isinstance(
+            states[0], Tensor
+        ):  # of a set of input shapes that runs without the machine
+            states = [self.put(state) for state in states]
         passed = self._pass(slot, arrays, states)
         slot.call()
         result = slot.call.result

@@ -60,6 +60,7 @@ class GpuDevice(Device):
         config: ArtifactConfig,
         weights: Sequence[Weight],
         segments: FallbackSegments | None = None,
+        calls: bytes | None = None,
     ) -> Executable:
         """Load the code and record a run of it."""
         header, binaries = unpack(code)

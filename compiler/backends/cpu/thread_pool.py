@@ -1,4 +1,5 @@
-"""The thread pool that goes into each artifact: a small shared library, compiled from `thread_pool.c`.
+"""The library that goes into each artifact: the thread pool (`thread_pool.c`) and runs without TVM's virtual machine
+(`straight_calls.c`).
 
 It needs nothing but the C library of the device. The runtime loads it once for all artifacts of a process
 (`edgec.runtime.execution.pool`).
@@ -16,6 +17,7 @@ from edgec.compiler.backends.cpu.object_cache import ObjectCache, key_of
 from edgec.compiler.errors import ToolMissing
 
 SOURCE = Path(__file__).with_suffix(".c")
+_SOURCES = (SOURCE, SOURCE.with_name("straight_calls.c"))
 _FLAGS = (
     "-O2", "-std=c11", "-fPIC", "-ffreestanding", "-nostdlib", "-nostdinc", "-fno-stack-protector",
     "-fno-sanitize=all", "-mcpu=baseline", "-Wall", "-Wextra", "-Werror", "-g0",
@@ -30,9 +32,8 @@ def pool_library(arch: str, cache_dir: Path | None) -> bytes:
         ToolMissing: the C compiler that comes with ziglang failed.
     """
     cache = ObjectCache(cache_dir)
-    key = key_of(
-        "pool", metadata.version("ziglang"), arch, SOURCE.read_text(encoding="utf-8"), *_FLAGS, *_LINK
-    )
+    texts = [source.read_text(encoding="utf-8") for source in _SOURCES]
+    key = key_of("pool", metadata.version("ziglang"), arch, *texts, *_FLAGS, *_LINK)
     found = cache.get(key)
     if found is None:
         found = _compile(arch)
@@ -42,9 +43,11 @@ def pool_library(arch: str, cache_dir: Path | None) -> bytes:
 
 def _compile(arch: str) -> bytes:
     with tempfile.TemporaryDirectory(prefix="edgec-pool-") as folder:
-        made, library = Path(folder) / "pool.o", Path(folder) / "pool.so"
-        _zig("cc", "-target", f"{arch}-linux-gnu", *_FLAGS, "-c", "-o", str(made), str(SOURCE))
-        _zig("ld.lld", *_LINK, "-o", str(library), str(made))
+        library, objects = Path(folder) / "pool.so", []
+        for source in _SOURCES:
+            objects.append(made := str(Path(folder) / f"{source.stem}.o"))
+            _zig("cc", "-target", f"{arch}-linux-gnu", *_FLAGS, "-c", "-o", made, str(source))
+        _zig("ld.lld", *_LINK, "-o", str(library), *objects)
         return library.read_bytes()
 
 
