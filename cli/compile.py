@@ -155,7 +155,7 @@ def command(
             "--error-budget",
             "--budget",
             help="Largest accepted error, relative to the output's largest value. "
-            "[default: 0.001; 0.01 with --precision auto, 0.03 with bf16, 0.05 with int8]",
+            "[default: 0.001; 0.005 with --precision fp16, 0.01 with auto, 0.03 with bf16, 0.05 with int8]",
             show_default=False,
         ),
     ] = None,

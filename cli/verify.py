@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -95,11 +95,12 @@ def command(
         )
         _show_layers(model, target, options, values, as_json=as_json)
         return
-    count = threads or usable_cores()
+    how: dict[str, Any] = {"threads": threads or usable_cores(), "budget": budget, "emulate": emulate}
+    how["half"] = config.precision == "fp16"
     results = [
-        verify_on_generated(artifact, source, target, threads=count, budget=budget, emulate=emulate)[0]
+        verify_on_generated(artifact, source, target, **how)[0]
         if inputs is None
-        else verify(artifact, source, target, values, threads=count, budget=budget, emulate=emulate)
+        else verify(artifact, source, target, values, **how)
         for source, values in cases
     ]
     known = cases[0][0].digest.removeprefix("sha256:") == config.provenance.source_sha256

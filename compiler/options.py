@@ -71,8 +71,9 @@ class CompileOptions:
             only), fast (for half a minute, where most can be gained first), or full.
         minutes: how long `full` may take; None lets it try all candidates.
         precision: arithmetic of convolutions and products. `bf16` rounds their operands to bfloat16 and sums in
-            fp32, `fp16` (on GPUs) rounds them to half precision; `auto` takes bfloat16 for the layers that the
-            error budget allows, by measurement on sample inputs. `int8` quantises as `calibration` says.
+            fp32, `fp16` rounds them to half precision (on a processor results, too, and sums of some 64 products at
+            a time); `auto` takes bfloat16 for the layers that the error budget allows, by measurement on sample
+            inputs. `int8` quantises as `calibration` says.
         error_budget: largest error accepted per output, relative to the largest absolute value of that
             output in the reference (dimensionless). Verification fails above it.
         cache_dir: folder of chosen schedules and of machine code; None means the user's cache folder.

@@ -328,6 +328,7 @@ def _verified(
         "budget": options.error_budget,
         "measure": STRICT if options.require_faster else MEASURE,
         "reference": shared.expected,
+        "half": options.precision == "fp16",
     }
     with tempfile.TemporaryDirectory(prefix="edgec-compile-") as folder:
         unproven = Path(folder) / "unproven.edge"

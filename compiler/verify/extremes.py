@@ -50,7 +50,8 @@ class Probe:
     Attributes:
         name: what they hold, as in `inputs with NaN`.
         inputs: by name.
-        open: the operator that leaves open what becomes of them, if there is one: the model must not crash.
+        open: the operator (or half precision) that leaves open what becomes of them, if there is one: the model must
+            not crash.
     """
 
     name: str
@@ -58,8 +59,14 @@ class Probe:
     open: str = ""
 
 
-def probes_for(source: SourceModel, inputs: Arrays) -> list[Probe]:
-    """Further inputs for a model: others of the usual range, and extremes made from `inputs`."""
+def probes_for(source: SourceModel, inputs: Arrays, *, half: bool = False) -> list[Probe]:
+    """Further inputs for a model: others of the usual range, and extremes made from `inputs`.
+
+    Args:
+        source: the model.
+        inputs: of the usual range.
+        half: the compiled model computes in half precision, whose numbers end at 65504.
+    """
     if sum(array.nbytes for array in inputs.values()) > MOST_BYTES or not inputs:
         return []
     demands, left_open = demands_of(source.model), _open_operator(source.model)
@@ -70,7 +77,9 @@ def probes_for(source: SourceModel, inputs: Arrays) -> list[Probe]:
             for port in source.inputs
         }
         if any(not np.array_equal(made[n], inputs[n], equal_nan=made[n].dtype.kind == "f") for n in made):
-            found.append(Probe(name, made, left_open if name in ("NaN", "infinity", "large numbers") else ""))
+            unsaid = left_open if name in ("NaN", "infinity", "large numbers") else ""
+            unsaid = "half precision" if half and name == "large numbers" else unsaid
+            found.append(Probe(name, made, unsaid))
     return found
 
 

@@ -40,6 +40,7 @@ def verify(
     write: Callable[[], object] | None = None,
     emulate: bool = False,
     reference: Callable[..., Expected] = expected_for,
+    half: bool = False,
 ) -> Verification:
     """Run `artifact` on `inputs` in a clean process; compare it with its own framework or ONNX Runtime.
 
@@ -51,6 +52,7 @@ def verify(
         write: writes the artifact, if it does not exist yet: the process starts meanwhile.
         emulate: run it in an emulator of its target even if this machine could run it.
         reference: computes what is expected, or remembers it; see `edgec.compiler.verify.assess.expected_for`.
+        half: it computes in half precision.
 
     Raises:
         ToolMissing: its target can run neither on this machine nor in an emulator here.
@@ -63,7 +65,7 @@ def verify(
     if source.states:
         steps = steps_of(source, inputs)
         inputs = steps[0] | initial_inputs(source)
-    probes = [Probe("", inputs), *(() if steps else probes_for(source, inputs))]
+    probes = [Probe("", inputs), *(() if steps else probes_for(source, inputs, half=half))]
     values = [probe.inputs for probe in probes]
     with started(artifact, source, values, threads, measure or Measure(), runner, steps) as child:
         if write is not None:
@@ -115,6 +117,7 @@ def verify_on_generated(
     write: Callable[[], object] | None = None,
     emulate: bool = False,
     reference: Callable[..., Expected] = expected_for,
+    half: bool = False,
 ) -> tuple[Verification, str]:
     """Verify as `verify` on generated inputs: on those of another range if the first show nothing of an output.
 
@@ -130,6 +133,7 @@ def verify_on_generated(
         "measure": measure,
         "emulate": emulate,
         "reference": reference,
+        "half": half,
     }
     tries = itertools.chain(generated(source), simplest(source))
     described, inputs = next(tries)

@@ -9,10 +9,11 @@ import tvm
 from tvm.tirx import PrimFunc
 
 from edgec.compiler.backends.cpu import library, peak, winners
-from edgec.compiler.backends.cpu.dot_instructions import activations_of, feature_of, operands_for
+from edgec.compiler.backends.cpu.dot_instructions import activations_of, feature_of, half_lanes, operands_for
+from edgec.compiler.backends.cpu.layouts.half_precision import in_half_precision
 from edgec.compiler.backends.cpu.layouts.planner import plan_layouts
 from edgec.compiler.backends.cpu.layouts.signedness import with_signedness
-from edgec.compiler.backends.cpu.machine_rates import measure_rates
+from edgec.compiler.backends.cpu.machine_rates import FP16, measure_rates
 from edgec.compiler.backends.cpu.object_cache import ObjectCache
 from edgec.compiler.backends.cpu.objects import Objects
 from edgec.compiler.backends.cpu.remote import RemoteTrials, device_of
@@ -53,9 +54,10 @@ class CpuBackend(Backend):
 
     def check_precision(self, precision: Precision) -> None:
         """Check that the target multiplies in `precision`."""
-        if precision == "fp16":
+        if precision == "fp16" and not half_lanes(self.target):
             raise TargetLacksPrecision(
-                f"{self.target.name} is a processor, and --precision fp16 is for GPUs: use auto, bf16 or fp32"
+                f"{self.target.name} has no half-precision vectors ({' or '.join(FP16)}): compile for a target that "
+                "has them (rpi5, rk3588, graviton2, sapphirerapids), or with --precision auto or fp32"
             )
         if precision == "bf16" and operands_for(BFLOAT16, self.target) != BFLOAT16:
             raise TargetLacksPrecision(
@@ -67,6 +69,9 @@ class CpuBackend(Backend):
         """Blocked layouts from end to end; attention and products with constant weights become template kernels."""
         mod = with_signedness(mod, activations_of(self.target))
         mod = fuse_attention(name_channel_moves(widen(mod)), self.target.fp32_lanes)
+        half = in_half_precision(mod, operands_of) if half_lanes(self.target) else None
+        if half is not None:
+            return plan_layouts(half, self.target, operands_of, half_lanes(self.target))
         return plan_layouts(mod, self.target, operands_of)
 
     def workload_of(

@@ -98,14 +98,15 @@ def depthwise(spec: ConvSpec) -> PrimFunc:
     return prim_func([data, weight], out, spec)
 
 
-def prelu(shape: tuple[int, ...], slopes: tuple[int, ...]) -> PrimFunc:
+def prelu(shape: tuple[int, ...], slopes: tuple[int, ...], dtype: str = "float32") -> PrimFunc:
     """`x` where it is not below zero, else `x` times its slope: one map, which is fused with what computes `x`.
 
     Args:
-        shape: of the float32 tensor `x`.
+        shape: of `x`.
         slopes: the shape of the slopes, which are broadcast against `x`.
+        dtype: of both.
     """
-    data, slope = te.placeholder(shape, "float32", "data"), te.placeholder(slopes, "float32", "slope")
+    data, slope = te.placeholder(shape, dtype, "data"), te.placeholder(slopes, dtype, "slope")
 
     def body(*at: tirx.Expr) -> tirx.Expr:
         place = [

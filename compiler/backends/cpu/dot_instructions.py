@@ -15,8 +15,10 @@ from edgec.compiler.backends.cpu.dot_sequences import pmaddwd, smlal
 from edgec.compiler.operands.operands import ALTERNATIVES, Operands
 from edgec.targets.features import (
     ASIMD,
+    ASIMDHP,
     AVX2,
     AVX512_BF16,
+    AVX512_FP16,
     AVX512_VNNI,
     AVX512BW,
     AVX_VNNI,
@@ -143,6 +145,11 @@ def operands_for(operands: Operands, target: Target) -> Operands:
         if instruction.feature in target.features and instruction.lanes == target.fp32_lanes:
             return one
     return operands.emulated
+
+
+def half_lanes(target: Target) -> int:
+    """Elements of a vector of float16 that the target adds and multiplies; 0 where it only converts them."""
+    return 2 * target.fp32_lanes if {ASIMDHP, AVX512_FP16} & set(target.features) else 0
 
 
 def activations_of(target: Target) -> str:

@@ -15,6 +15,7 @@ from edgec.compiler.backends.cpu.specs import ChannelsSpec, Run
 from edgec.compiler.backends.cpu.templates import channels
 from edgec.compiler.graph.rewrite import Expr, array_of, dtype_of, shape_of
 
+FLOATS = ("float32", "float16")
 MOST_RUNS = 64  # of channels that a kernel picks
 
 
@@ -26,7 +27,7 @@ def _concat(plan: Plan, call: Call) -> Value | None:
         return None
     counts = tuple(shape_of(f)[1] for f in fields)
     args = [plan.blocked(f) for f in fields]
-    if dtype_of(call) == "float32":
+    if dtype_of(call) in FLOATS:
         runs = [Run(number, 0, count) for number, count in enumerate(counts)]
         return _moved(plan, args, counts, runs, shape[2:])
     blocked = (shape[0], -(-shape[1] // plan.lanes), shape[2], shape[3], plan.lanes)
@@ -48,6 +49,7 @@ def _moved(
         (int(size[0]), int(size[1])),
         tuple(astuple(run) for run in renumbered),
         plan.lanes,
+        dtype_of(args[0]),
     )
     made = plan.call(channels.channels(spec), "channels", *[args[i] for i in order])
     return Value(None, made, spec.out_channels)
@@ -57,7 +59,7 @@ def _moved(
 def _strided_slice(plan: Plan, call: Call) -> Value | None:
     """A slice along the channels alone."""
     shape, source = shape_of(call), call.args[0]
-    if len(shape) != 4 or not plan.is_blocked(source) or dtype_of(call) != "float32":
+    if len(shape) != 4 or not plan.is_blocked(source) or dtype_of(call) not in FLOATS:
         return None
     whole = shape_of(source)
     first, step = _slice_of_channels(call)
@@ -89,7 +91,7 @@ def _slice_of_channels(call: Call) -> tuple[int | None, int]:
 def _take(plan: Plan, call: Call) -> Value | None:
     """Channels in a constant order."""
     order, source = array_of(call.args[1]), call.args[0]
-    if order is None or order.ndim != 1 or call.attrs.axis is None or dtype_of(call) != "float32":
+    if order is None or order.ndim != 1 or call.attrs.axis is None or dtype_of(call) not in FLOATS:
         return None
     whole = shape_of(source)
     if len(whole) != 4 or int(call.attrs.axis) % 4 != 1 or not plan.is_blocked(source):
@@ -126,7 +128,7 @@ def _pad(plan: Plan, call: Call) -> Value | None:
     """Zeros around the channels, any constant around rows and columns."""
     source, attrs = call.args[0], call.attrs
     shape = shape_of(source)
-    if len(shape) != 4 or not plan.is_blocked(source) or dtype_of(call) != "float32":
+    if len(shape) != 4 or not plan.is_blocked(source) or dtype_of(call) not in FLOATS:
         return None
     widths = [int(width) for width in attrs.pad_width]
     value = float(attrs.pad_value)

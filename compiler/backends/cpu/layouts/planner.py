@@ -45,10 +45,15 @@ class LayoutPlanner(Walker):
     """Walks the function and assigns each operator its layout, by the operator's rule."""
 
     def __init__(
-        self, mod: tvm.IRModule, target: Target, operands_of: OperandsOf | None = None, entry: str = "main"
+        self,
+        mod: tvm.IRModule,
+        target: Target,
+        operands_of: OperandsOf | None = None,
+        lanes: int | None = None,
+        entry: str = "main",
     ) -> None:
         super().__init__(mod, entry)
-        self.lanes = target.fp32_lanes
+        self.lanes = lanes or target.fp32_lanes
         self.target = target
         self.operands_of = operands_of or (lambda _node: FLOAT32)
         self.values: dict[relax.Var, Value] = {}
@@ -206,6 +211,15 @@ class LayoutPlanner(Walker):
         return constant(block_channels(full, self.lanes))
 
 
-def plan_layouts(mod: tvm.IRModule, target: Target, operands_of: OperandsOf | None = None) -> tvm.IRModule:
-    """Apply the pass (see the module's docstring); `operands_of` chooses what each source node multiplies."""
-    return LayoutPlanner(mod, target, operands_of).run()
+def plan_layouts(
+    mod: tvm.IRModule, target: Target, operands_of: OperandsOf | None = None, lanes: int | None = None
+) -> tvm.IRModule:
+    """Apply the pass (see the module's docstring).
+
+    Args:
+        mod: static NCHW operators.
+        target: the hardware.
+        operands_of: chooses what each source node multiplies; float32 if None.
+        lanes: channels of a block; None for the float32 lanes of a vector register.
+    """
+    return LayoutPlanner(mod, target, operands_of, lanes).run()

@@ -26,7 +26,9 @@ from edgec.compiler.backends.cpu.specs import ConvSpec, DenseSpec, MatmulSpec, P
 from edgec.compiler.backends.cpu.templates import normalisation, resize
 from edgec.compiler.graph.operators import UNARY
 from edgec.compiler.graph.rewrite import Expr, array_of, constant, dtype_of, op_name, shape_of
-from edgec.compiler.operands.operands import FLOAT32
+from edgec.compiler.operands.operands import FLOAT16, FLOAT32
+
+FLOATS = ("float32", "float16")
 
 
 def _value(blocked: Expr, channels: int) -> Value:
@@ -52,22 +54,25 @@ def _window(call: Call, kernel: Sequence[object]) -> Window:
 @rule("nn.conv2d")
 def _conv2d(plan: Plan, call: Call) -> Value | None:
     attrs, weight = call.attrs, array_of(call.args[1])
-    if weight is None or attrs.data_layout != "NCHW" or dtype_of(call) != "float32":
+    if weight is None or attrs.data_layout != "NCHW" or dtype_of(call) not in FLOATS:
         return None
+    half = dtype_of(call) == "float16"
     batch, channels, height, width = shape_of(call.args[0])
     out = shape_of(call)
     groups = int(attrs.groups)
     window = _window(call, weight.shape[2:])
     lanes = plan.lanes
     if groups > 1 and groups == channels and weight.shape[0] == channels:
-        spec = ConvSpec(batch, channels, (height, width), channels, window, lanes, lanes, groups, True)
+        spec = ConvSpec(
+            batch, channels, (height, width), channels, window, lanes, lanes, groups, True, dtype_of(call)
+        )
         data = plan.blocked(call.args[0])
         packed = constant(pack_depthwise(weight, lanes))
         return _value(plan.call(compute.depthwise(spec), "depthwise", data, packed), channels)
     if groups > 1:
         weight, groups = merge_groups(weight, groups, channels, lanes)
     in_block = 0 if channels < lanes and not plan.is_blocked(call.args[0]) and groups == 1 else lanes
-    operands = plan.operands(weight.shape[1]) if in_block else FLOAT32
+    operands = FLOAT16 if half else plan.operands(weight.shape[1]) if in_block else FLOAT32
     if groups == 1 and operands is FLOAT32:
         made = planar_convolution(plan, call, weight, window)
         if made is not None:
@@ -86,14 +91,15 @@ def _conv2d(plan: Plan, call: Call) -> Value | None:
     )
     packed = operands.pack(pack_conv(weight, lanes, spec.chunk))
     data = plan.operand(call.args[0], operands) if in_block else plan.plain(call.args[0])
-    return _value(plan.call(compute.conv2d(spec), "conv2d", data, constant(packed)), out[1])
+    made = plan.call(compute.conv2d(spec), "conv2d", data, constant(packed))
+    return _value(plan.emit(relax.op.astype(made, "float16")) if half else made, out[1])
 
 
 @rule("nn.max_pool2d", "nn.avg_pool2d")
 def _pool2d(plan: Plan, call: Call) -> Value | None:
     attrs = call.attrs
     average = op_name(call) == "nn.avg_pool2d"
-    kinds = ("float32",) if average else ("float32", "int8", "uint8")
+    kinds = ("float32",) if average else (*FLOATS, "int8", "uint8")
     if attrs.layout != "NCHW" or dtype_of(call) not in kinds:
         return None
     if average and any(int(d) != 1 for d in attrs.dilation):
@@ -154,7 +160,8 @@ def _prelu(plan: Plan, call: Call) -> Value | None:
     channels = plan.state(call.args[0]).channels
     flat = np.broadcast_to(slope.reshape(-1), (channels,)) if slope.size == 1 else slope
     scale = plan.block_constant(flat.reshape(1, channels, 1, 1))
-    return _value(plan.call(compute.prelu(shape_of(data), shape_of(scale)), "prelu", data, scale), channels)
+    kernel = compute.prelu(shape_of(data), shape_of(scale), dtype_of(data))
+    return _value(plan.call(kernel, "prelu", data, scale), channels)
 
 
 BROADCASTING = (
@@ -282,7 +289,8 @@ def _flatten(plan: Plan, call: Call) -> Value | None:
 @rule("matmul")
 def _matmul(plan: Plan, call: Call) -> Value | None:
     weight = array_of(call.args[1])
-    if dtype_of(call) != "float32":
+    half = dtype_of(call) == "float16"
+    if dtype_of(call) not in FLOATS:
         return None
     if weight is None or weight.ndim != 2:
         return _batched_matmul(plan, call)
@@ -294,12 +302,13 @@ def _matmul(plan: Plan, call: Call) -> Value | None:
     else:
         flat = plan.emit(relax.op.reshape(plan.plain(call.args[0]), (rows, inner)))
     lanes = plan.lanes
-    operands = plan.operands(inner)
+    operands = FLOAT16 if half else plan.operands(inner)
     packed = operands.pack(pack_dense(weight, lanes))
     if operands.data != dtype_of(flat):
         flat = plan.emit(relax.op.astype(flat, operands.data))
     spec = DenseSpec(rows, inner, cols, lanes, operands.accumulator, operands)
     out = plan.call(compute.dense(spec), "dense", flat, constant(packed))
+    out = plan.emit(relax.op.astype(out, "float16")) if half else out
     if len(shape) > 2:
         return _rows(out)
     return Value(out if shape_of(out) == shape else plan.emit(relax.op.reshape(out, shape)), None)

@@ -43,7 +43,7 @@ class Plan(Protocol):
 
     @property
     def lanes(self) -> int:
-        """Elements of a block of channels: the float32 lanes of a vector register."""
+        """Elements of a block of channels: the lanes of a vector register, of float32 or of float16."""
 
     def state(self, expr: Expr) -> Value:
         """The forms in which a variable of the old function is available."""

@@ -19,6 +19,7 @@ from edgec.compiler.backends.cpu.specs import ConvSpec
 from edgec.compiler.backends.cpu.templates import dot
 from edgec.compiler.backends.cpu.templates.conv2d_tiles import Band, Geometry, Piece, Schedule, reads_vectors
 from edgec.compiler.backends.cpu.templates.epilogue import Epilogue
+from edgec.compiler.backends.cpu.templates.half_sums import CHUNK, UNCUT, HalfSums, in_halves
 from edgec.compiler.backends.cpu.templates.loop_nests import (
     Accumulators,
     Expr,
@@ -79,7 +80,7 @@ class _Direct:
         self.data, self.weight = epilogue.inputs
         self.geometry = Geometry.of(spec, schedule)
         self.blocks = -(-spec.out_channels // spec.lanes)
-        self.operands = spec.operands
+        self.operands, self.half = spec.operands, in_halves(spec.operands)
         self.step = self.operands.step  # channels that one step of the reduction takes
         self.per_group = spec.in_channels // spec.groups // self.step
 
@@ -135,7 +136,10 @@ class _Direct:
     def _tile(self, place: _Place, chunk: _Chunk | None) -> Stmt:
         """Clear or load the accumulators, reduce, and pass them to the epilogue or store them as partial sums."""
         blocks, lanes = self.schedule.out_blocks, self.spec.lanes
-        acc = Accumulators(place.rows * place.piece.width * blocks, lanes, self.spec.dtype)
+        count = place.rows * place.piece.width * blocks
+        if self.half:
+            return self._half_tile(HalfSums(count, lanes, chunked=self._chunk_size() > 0), place)
+        acc = Accumulators(count, lanes, self.spec.dtype)
         if chunk is None:
             reduce = self._reduce(acc, place, const(0), self.per_group)
             return acc.allocate([*acc.fill(0.0), reduce, *self._finish(acc, place)])
@@ -155,6 +159,31 @@ class _Direct:
             channels = self.per_group - channels * (-(-self.per_group // channels) - 1)
         reduce = self._reduce(acc, place, chunk.number * const(self._chunk_steps), channels)
         return acc.allocate([*before, reduce, *after])
+
+    def _half_tile(self, acc: HalfSums, place: _Place) -> Stmt:
+        """A tile of sums of halves, a chunk of the input channels (or of their taps) at a time."""
+
+        def part(first: Expr, channels: int) -> Stmt:
+            return self._reduce(acc, place, first, channels)
+
+        size = self._chunk_size()
+        by_rows = size == 0 or self._splits_taps
+        sums = part(const(0), self.per_group) if by_rows else acc.chunks(self.per_group, size, part, "chunk")
+        return acc.allocate([*acc.start(), sums, *self._finish(acc, place)])
+
+    @property
+    def _splits_taps(self) -> bool:
+        """Whether the taps of a block of channels are too many products for a chunk: each kernel row is one then."""
+        kernel = self.spec.window.kernel
+        return self.half and kernel[0] * kernel[1] * (self.spec.in_block or self.per_group) > UNCUT
+
+    def _chunk_size(self) -> int:
+        """Input channels of a chunk of a sum of halves; 0 where the sum is one chunk."""
+        kernel, block = self.spec.window.kernel, self.spec.in_block or self.per_group
+        taps = kernel[0] * kernel[1]
+        if taps * self.per_group <= UNCUT:
+            return 0
+        return max(1, CHUNK // (taps * block)) * block
 
     def _reduce(self, acc: Accumulators, place: _Place, first: Expr, channels: int) -> Stmt:
         """The loops over blocks of input channels and kernel rows around the taps."""
@@ -182,13 +211,27 @@ class _Direct:
             flat, w = self.schedule.flat, self.spec.window
             low, count = (0, 1) if flat else row_bounds(w, self.geometry.in_height, top)
             return [
-                loop(count, lambda ky: self._columns(acc, place, top, channels, ky, (0, 1)), "ky", start=low)
+                loop(
+                    count, lambda ky: self._kernel_row(acc, place, top, channels, ky, (0, 1)), "ky", start=low
+                )
             ]
         valid, whole = place.band.valid, (0, place.rows)
         if all(rows == whole for rows in valid):
-            return [loop(len(valid), lambda ky: self._columns(acc, place, top, channels, ky, whole), "ky")]
+            return [loop(len(valid), lambda ky: self._kernel_row(acc, place, top, channels, ky, whole), "ky")]
         reached = [(ky, rows) for ky, rows in enumerate(valid) if rows[1] > rows[0]]
-        return [self._columns(acc, place, top, channels, const(ky), rows) for ky, rows in reached]
+        return [self._kernel_row(acc, place, top, channels, const(ky), rows) for ky, rows in reached]
+
+    def _kernel_row(
+        self,
+        acc: Accumulators,
+        place: _Place,
+        top: Expr,
+        channels: tuple[Expr, int],
+        ky: Expr,
+        rows: tuple[int, int],
+    ) -> Stmt:
+        taps = self._columns(acc, place, top, channels, ky, rows)
+        return acc.chunk(taps) if isinstance(acc, HalfSums) and self._splits_taps else taps
 
     def _columns(
         self,
@@ -243,8 +286,8 @@ class _Direct:
         lanes, (begin, end), blocks = self.spec.lanes, valid, self.schedule.out_blocks
         ky, kx = tap
         first_row = top + const(number * self.spec.window.stride[0])
-        inputs = Accumulators(end - begin, lanes, self.spec.dtype)
-        weights = Accumulators(blocks, lanes, self.spec.dtype)
+        inputs = Accumulators(end - begin, lanes, self.operands.data)
+        weights = Accumulators(blocks, lanes, self.operands.weight)
 
         def load(i: Expr) -> Stmt:
             element = self._input(place, first_row, channel, ky, kx, i + const(begin))

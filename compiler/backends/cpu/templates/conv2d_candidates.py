@@ -9,6 +9,7 @@ from itertools import product
 from edgec.compiler.backends.cpu.specs import ConvSpec
 from edgec.compiler.backends.cpu.templates.conv2d_tiles import Geometry, Schedule, reads_vectors
 from edgec.compiler.backends.cpu.templates.estimates import fetch_cycles, step_cycles
+from edgec.compiler.backends.cpu.templates.half_sums import in_halves
 from edgec.compiler.backends.cpu.templates.loop_nests import tiles
 from edgec.targets.target import Target
 
@@ -78,7 +79,8 @@ def multiplies_by_element(spec: ConvSpec, target: Target) -> bool:
     on 64-bit ARM LLVM loaded two channels at once, and moved accumulators to the stack for them.
     """
     plain = spec.operands.step == 1 and spec.operands.instruction is None and spec.dtype == "float32"
-    return target.arch == "aarch64" and plain and spec.in_block == spec.lanes == target.fp32_lanes
+    lanes = target.fp32_lanes * 4 // spec.operands.data_bytes
+    return target.arch == "aarch64" and plain and spec.in_block == spec.lanes == lanes
 
 
 def _talls(budget: int, width: int, height: int) -> list[int]:
@@ -110,7 +112,8 @@ def _variants(spec: ConvSpec, base: Schedule, target: Target) -> list[Schedule]:
     if not base.flat and base.rows > 1:
         made.append(replace(base, rows_outer=True))
     per_channel = taps * base.out_blocks * spec.lanes * spec.operands.weight_bytes
-    if per_group * per_channel > target.l1d_bytes and per_group > spec.lanes:
+    outgrown = per_group * per_channel > target.l1d_bytes and per_group > spec.lanes
+    if outgrown and not in_halves(spec.operands):  # their chunks are those of the sums
         # A chunk of the weights that stays in the first cache, or half of the second one, while all rows pass.
         for cache in (target.l1d_bytes // 2, target.l2_bytes // 2):
             channels = cache // per_channel // spec.lanes * spec.lanes

@@ -14,6 +14,7 @@ from edgec.compiler.backends.cpu.specs import DenseSpec
 from edgec.compiler.backends.cpu.templates import dot
 from edgec.compiler.backends.cpu.templates.epilogue import Epilogue
 from edgec.compiler.backends.cpu.templates.estimates import chains, l2_cycles, step_cycles
+from edgec.compiler.backends.cpu.templates.half_sums import CHUNK, HalfSums, in_halves
 from edgec.compiler.backends.cpu.templates.loop_nests import (
     Accumulators,
     Expr,
@@ -80,7 +81,10 @@ class _Dense:
 
     def _tile(self, b: Expr, first: Expr, rows: int, blocks: int) -> Stmt:
         spec, operands, split = self.spec, self.operands, self.schedule.split
-        acc = Accumulators(rows * blocks * split, spec.lanes, spec.dtype)
+        count = rows * blocks * split
+        acc: Accumulators = Accumulators(count, spec.lanes, spec.dtype)
+        if in_halves(operands):
+            acc = HalfSums(count, spec.lanes, chunked=spec.inner > CHUNK * split)
 
         def step(k: Expr, part: int) -> Stmt:
             def row(i: Expr) -> Stmt:
@@ -100,8 +104,16 @@ class _Dense:
 
         whole, rest = divmod(spec.inner // operands.step, split)
         together = 4 if split == 1 and rows * blocks < MANY_SUMS else 1
-        body = [*acc.fill(0.0), stepped(whole, steps, together, "k")] if whole else acc.fill(0.0)
-        body += [step(const(whole * split + k), k) for k in range(rest)]
+        if isinstance(acc, HalfSums):
+
+            def chunk(first: Expr, count: int) -> Stmt:
+                return stepped(count, lambda k: steps(first + k), together, "k")
+
+            body = [*acc.start(), acc.chunks(whole, CHUNK, chunk, "chunk")]
+            body += [acc.chunk(step(const(whole * split + k), k)) for k in range(rest)]
+        else:
+            body = [*acc.fill(0.0), stepped(whole, steps, together, "k")] if whole else acc.fill(0.0)
+            body += [step(const(whole * split + k), k) for k in range(rest)]
         body += _join(acc, rows * blocks, split)
         return acc.allocate([*body, *[self._store(acc, b, first, rows, blocks, j) for j in range(blocks)]])
 
@@ -114,11 +126,7 @@ class _Dense:
 
 
 def _join(acc: Accumulators, count: int, split: int) -> list[Stmt]:
-    return [
-        acc.set(at, acc.get(at) + acc.get(part * count + at))
-        for part in range(1, split)
-        for at in range(count)
-    ]
+    return [acc.merge(at, part * count + at) for part in range(1, split) for at in range(count)]
 
 
 def _store(

@@ -14,7 +14,7 @@ from tvm.tirx import Buffer, Stmt
 
 from edgec.compiler.backends.cpu.dot_instructions import BARRIER, INSTRUCTIONS
 from edgec.compiler.backends.cpu.templates.loop_nests import Expr, Index, const, index, vector_load
-from edgec.compiler.operands.operands import Operands
+from edgec.compiler.operands.operands import FLOAT16, Operands
 
 WORD = "int32"
 
@@ -39,6 +39,8 @@ def weights(operands: Operands, buffer: Buffer, place: Sequence[Index], lanes: i
 
 def multiply_add(operands: Operands, sums: Expr, left: Expr, right: Expr, lanes: int) -> Expr:
     """`sums` plus the products of a step, lane by lane; `left` is of the activations, in every lane."""
+    if operands == FLOAT16:  # of halves, in chunks: see `half_sums`
+        return sums + left * right
     if operands.instruction is not None:
         function = INSTRUCTIONS[operands.instruction].function
         return tirx.call_pure_extern(f"{operands.accumulator}x{lanes}", function, sums, left, right)

@@ -155,6 +155,10 @@ class Accumulators:
         """Write register `k`."""
         return self.buffer.vstore([index(k) * const(self.lanes)], value)
 
+    def merge(self, k: Index, other: Index) -> Stmt:
+        """Add register `other` to register `k`."""
+        return self.set(k, self.get(k) + self.get(other))
+
     def fill(self, value: float) -> list[Stmt]:
         """Set all registers to `value`."""
         vector = broadcast(tirx.const(value, self.dtype), self.lanes)
