@@ -38,7 +38,15 @@ class ModelError(CompilerError):
 
 
 class KernelUnsupported(CompilerError):
-    """The target's back end cannot make a kernel of the model."""
+    """The target's back end cannot make a kernel of the model.
+
+    Attributes:
+        nodes: the source nodes that it is made of, where known: ONNX Runtime may run those.
+    """
+
+    def __init__(self, message: str, nodes: Sequence[int] = ()) -> None:
+        super().__init__(message)
+        self.nodes = tuple(nodes)
 
 
 class NoBackend(CompilerError):

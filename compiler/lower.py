@@ -290,4 +290,5 @@ def _make_kernel(
         return backend.schedule(func, threads), info
     except KernelUnsupported as error:
         operators = ", ".join(dict.fromkeys(first.ops))
-        raise KernelUnsupported(f"{backend.target.name} cannot compute {operators}: {error}") from error
+        told = f"{backend.target.name} cannot compute {operators}: {error}"
+        raise KernelUnsupported(told, [node for member in members for node in member.nodes]) from error

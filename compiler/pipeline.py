@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib import metadata
@@ -22,7 +22,7 @@ from edgec.compiler.backends.registry import backend_of
 from edgec.compiler.buckets import Built, join
 from edgec.compiler.c_library.straight import check_straight
 from edgec.compiler.errors import ToolMissing
-from edgec.compiler.frontends.source import SourceModel
+from edgec.compiler.frontends.source import ImportedModel, SourceModel
 from edgec.compiler.lowered import Lowered
 from edgec.compiler.options import CompileOptions
 from edgec.compiler.processing import build_processing
@@ -254,15 +254,18 @@ def _build(
     shared: Shared,
 ) -> Built:
     """Compile the model for one set of input shapes as the options say."""
-    from edgec.compiler.lower import lower
+    from edgec.compiler.build import build
 
     _load(path, options, progress, clock, shared)
     progress.stage("import")
     with clock("import"):
-        imported = shared.imported(path, options)
+        shared.imported(path, options)
+
+    def import_with(on_host: Collection[int]) -> ImportedModel:
+        return shared.imported(path, options, on_host)
+
     with clock("lower"):
-        lowered = lower(imported.mod, target, options, progress, (), imported.parts)
-    return Built(imported, lowered)
+        return build(import_with, target, options, progress)
 
 
 def _load(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,11 +30,13 @@ class Shared:
             self._sources[key] = load_source(path, options)
         return self._sources[key]
 
-    def imported(self, path: Path, options: CompileOptions) -> ImportedModel:
+    def imported(self, path: Path, options: CompileOptions, on_host: Collection[int] = ()) -> ImportedModel:
         """The model's graph (see `to_relax`)."""
-        key = f"{_front_end_key(path, options)} {options.fallback}"
+        key = f"{_front_end_key(path, options)} {options.fallback} {sorted(on_host)}"
         if key not in self._imported:
-            self._imported[key] = to_relax(self.source(path, options), fallback_allowed=options.fallback)
+            self._imported[key] = to_relax(
+                self.source(path, options), fallback_allowed=options.fallback, on_host=on_host
+            )
         return self._imported[key]
 
     def expected(

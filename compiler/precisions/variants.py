@@ -9,9 +9,9 @@ from pathlib import Path
 import edgec.runtime as rt
 from edgec.compiler import pack
 from edgec.compiler.buckets import Built
-from edgec.compiler.frontends import to_relax
+from edgec.compiler.build import build
+from edgec.compiler.frontends import ImportedModel, to_relax
 from edgec.compiler.frontends.source import SourceModel
-from edgec.compiler.lower import lower
 from edgec.compiler.lowered import Lowered
 from edgec.compiler.options import ERROR_BUDGET, CompileOptions, Precision
 from edgec.compiler.progress import Progress
@@ -73,12 +73,15 @@ class Variants:
         int8: Collection[int] = (),
     ) -> Variant:
         """Compile the model; `bf16` are nodes that multiply in bfloat16, and `int8` layers that `source` quantises."""
+
+        def import_with(on_host: Collection[int]) -> ImportedModel:
+            return to_relax(source, fallback_allowed=self.options.fallback, on_host=on_host)
+
         self.progress.stage("import")
-        imported = to_relax(source, fallback_allowed=self.options.fallback)
         budget = min(self.options.error_budget, ERROR_BUDGET["auto"])
         options = replace(self.options, precision=precision, error_budget=budget)
-        lowered = lower(imported.mod, self.target, options, self.progress, bf16, imported.parts)
-        built = Built(imported, lowered)
+        built = build(import_with, self.target, options, self.progress, bf16)
+        imported, lowered = built.imported, built.lowered
         config = pack.make_config(
             source,
             lowered,

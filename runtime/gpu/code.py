@@ -199,6 +199,8 @@ def choose_binaries(header: GpuCode, capability: tuple[int, int]) -> list[Binary
     Raises:
         IncompatibleDevice: there is neither; the message names both sides.
     """
+    if not header.binaries:
+        return []  # all of it runs on the host
     by_arch: dict[tuple[str, str], list[Binary]] = {}
     for binary in header.binaries:
         by_arch.setdefault((binary.kind, binary.arch), []).append(binary)

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import tvm
+from tvm import s_tir
 from tvm.tirx import PrimFunc
 
 from edgec.compiler.backends.cuda import nvrtc
 from edgec.compiler.backends.cuda.anchored import Anchored
 from edgec.compiler.backends.cuda.library import build_library
 from edgec.compiler.backends.cuda.operands import round_operands
-from edgec.compiler.backends.cuda.schedules import schedule_generic
+from edgec.compiler.backends.cuda.schedules import schedule_generic, why_not
 from edgec.compiler.backends.cuda.templates.tensor_product import product_of
-from edgec.compiler.backends.cuda.templates.tiles import tiles_for
+from edgec.compiler.backends.cuda.templates.tiles import Tile, tiles_for
 from edgec.compiler.backends.cuda.templates.windows import schedule_window
 from edgec.compiler.backends.interface import FAMILY, Backend, Library, OperandsOf, Runner, Workload
 from edgec.compiler.errors import TargetLacksPrecision
@@ -27,6 +29,7 @@ from edgec.targets.errors import BadTargetFile
 from edgec.targets.gpu import Gpu
 
 _CANDIDATES = 24  # tiles that a GPU may choose from by timing
+_TRIED = 4  # tiles before the generic rules take a product
 _STATIC_SHARED = 49152  # what a block may use without asking the driver for more
 
 
@@ -66,11 +69,22 @@ class GpuBackend(Backend):
                 return None
             tiles = tiles_for(product.size, self.tiled_for, self.tiled_for.shared_bytes_per_block)
             emit = partial(product.emit, tensorised=self.tensorised)
-            return workload(flops=product.size.flops, candidates=tuple(tiles[:_CANDIDATES]), emit=emit)
+            sound = next((at for at in range(min(_TRIED, len(tiles))) if self._lowers(emit, tiles[at])), None)
+            if sound is not None:
+                kept = tiles[sound : sound + _CANDIDATES]
+                return workload(flops=product.size.flops, candidates=tuple(kept), emit=emit)
         window = schedule_window(func) if decode(anchor)[0] != "matmul" else None
-        if window is None:
+        if window is None or why_not(window, self.tvm_target) is not None:
             return None
         return workload(flops=0, candidates=("a thread an element",), emit=lambda _: window)
+
+    def _lowers(self, emit: Callable[[Tile], PrimFunc], tile: Tile) -> bool:
+        """Whether a tile's kernel can be made; another tile may, and after some the generic rules take over."""
+        try:
+            made = emit(tile)
+        except (s_tir.schedule.ScheduleError, tvm.error.InternalError, ValueError, AssertionError):
+            return False
+        return why_not(made, self.tvm_target) is None
 
     @property
     def tiled_for(self) -> Gpu | None:

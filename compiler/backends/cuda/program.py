@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import tvm
 from msgspec import structs
 from tvm import relax
-from tvm.ir import Call, GlobalVar, StringImm, Tuple
+from tvm.ir import Call, GlobalVar, StringImm, Tuple, TupleGetItem
 
 from edgec.compiler.backends.cuda.lowering import DeviceKernel
 from edgec.compiler.errors import KernelUnsupported
@@ -94,6 +94,9 @@ class ProgramBuilder:
             if leaf in self._allocated:
                 self._places.setdefault(self._allocated[leaf], operand)
         for binding in bindings:
+            if op_name(binding.value) == "builtin.alloc_tensor" and binding.var not in self._places:
+                self._extend_arena(binding.var)
+        for binding in bindings:
             self._step(binding.var, binding.value)
         program = self._program
         for number, leaf in enumerate(results):
@@ -103,13 +106,25 @@ class ProgramBuilder:
         program.arena_bytes = _round(program.arena_bytes) + self._scratch
         return program
 
+    def _extend_arena(self, var: Expr) -> None:
+        """A place of its own for a tensor that the memory plan took for a result."""
+        begin = _round(self._program.arena_bytes)
+        self._places[var] = Operand(place="arena", offset=begin, shape=shape_of(var), dtype=dtype_of(var))
+        self._program.arena_bytes = begin + self._places[var].bytes
+
     def _name_results(self, var: Expr, value: Expr) -> None:
         if op_name(value) == "builtin.alloc_tensor":
             self._allocated[var] = var
         elif isinstance(value, relax.Var) and value in self._allocated:
             self._allocated[var] = self._allocated[value]
+        elif op_name(value) == "reshape" and value.args[0] in self._allocated:
+            self._allocated[var] = self._allocated[value.args[0]]
         elif isinstance(value, Tuple):
             self._tuples[var] = value
+        elif isinstance(value, TupleGetItem) and value.tuple_value in self._tuples:
+            field_ = self._tuples[value.tuple_value].fields[value.index]
+            if field_ in self._allocated:
+                self._allocated[var] = self._allocated[field_]
 
     def _results(self, result: Expr) -> list[Expr]:
         """The tensors that a run returns, without the tuples around them."""
@@ -121,11 +136,11 @@ class ProgramBuilder:
     def _step(self, var: Expr, value: Expr) -> None:
         name = op_name(value)
         if name == "builtin.alloc_tensor":
-            if var not in self._places:
-                raise KernelUnsupported("a tensor outside the memory plan")
-            return
+            return  # has its place
         if isinstance(value, relax.Var):
             self._places[var] = self._places[value]
+        elif isinstance(value, TupleGetItem) and value.tuple_value in self._tuples:
+            self._places[var] = self._places[self._tuples[value.tuple_value].fields[value.index]]
         elif name == "reshape":
             self._places[var] = structs.replace(self._places[value.args[0]], shape=shape_of(var))
         elif name == "call_packed" or _is_packed(value):

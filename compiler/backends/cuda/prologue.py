@@ -71,6 +71,6 @@ def _before_kernels(text: str, own: str) -> str:
 
 def _with_short_includes(text: str) -> str:
     begin, end = text.find(_BEGIN), text.find(_END)
-    if begin < 0 or end < 0 or "std::" in text[end:] or "#include <cuda" in text[end + len(_END) :]:
+    if begin < 0 or end < 0 or "std::" in text[end:]:
         return text
     return text[:begin] + _INTEGERS + text[end + len(_END) :]

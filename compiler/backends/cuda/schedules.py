@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import tvm
 import tvm_ffi
-from tvm import s_tir, tirx
-from tvm.s_tir import dlight
+from tvm import tirx
+from tvm.s_tir import SBlockRealize, dlight
 from tvm.tirx import PrimFunc
 
 from edgec.compiler.backends.cuda.infinities import start_from_limits
+from edgec.compiler.backends.cuda.lowering import lower_kernel
 from edgec.compiler.errors import KernelUnsupported
 
+_MOST_STEPS = 1 << 20  # of a single thread, some milliseconds: what takes more is faster on the host
 # In order: the first that applies decides. The last takes everything that consists of blocks.
 _RULES = (
     dlight.gpu.Matmul(),
@@ -24,22 +26,47 @@ _RULES = (
 def schedule_generic(func: PrimFunc, target: tvm.target.Target) -> PrimFunc:
     """Schedule a kernel for blocks of threads.
 
+    Args:
+        func: consists of blocks, or of loops that were written in a fixed order.
+        target: what it is lowered for, with a host.
+
     Raises:
-        KernelUnsupported: none of the rules applies.
+        KernelUnsupported: none of the rules makes a kernel that can be lowered.
     """
     if func.attrs is not None and "tirx.is_scheduled" in func.attrs:
-        return on_one_thread(func)
+        if (steps := steps_of(func.body)) > _MOST_STEPS:
+            raise KernelUnsupported(f"its loops have a fixed order: {steps:.0e} steps of a single thread")
+        made = on_one_thread(func)
+        if (reason := why_not(made, target)) is not None:
+            raise KernelUnsupported(reason)
+        return made
     func = start_from_limits(func)
-    with target:
-        for rule in _RULES:
+    reason = "its loops have no schedule for GPUs"
+    for rule in _RULES:
+        with target:
             try:
                 made = rule.apply(func, target, False)
-            except (s_tir.schedule.ScheduleError, ValueError):
-                continue  # a rule that meets loops it was not written for: the next one is more general
-            if made is not None:
-                chosen = made[0] if isinstance(made, list) else made
-                return chosen.mod["main"].with_attr("tirx.is_scheduled", True)
-    raise KernelUnsupported("its loops have no schedule for GPUs")
+            except Exception:  # noqa: BLE001 - of many types: a rule meets loops it was not written for; the next is more general
+                continue
+        if made is None:
+            continue
+        chosen = made[0] if isinstance(made, list) else made
+        scheduled = chosen.mod["main"].with_attr("tirx.is_scheduled", True)
+        failed = why_not(scheduled, target)
+        if failed is None:
+            return scheduled
+        reason = failed
+    raise KernelUnsupported(reason)
+
+
+def why_not(func: PrimFunc, target: tvm.target.Target) -> str | None:
+    """The reason why a scheduled kernel cannot be lowered to the device's text; None where it can."""
+    try:
+        lower_kernel("probe", func, target)
+    except Exception as error:  # noqa: BLE001 - TVM's passes raise what they like about a schedule that does not suit them
+        lines = str(error).strip().splitlines()
+        return lines[-1] if lines else type(error).__name__
+    return None
 
 
 def on_one_thread(func: PrimFunc) -> PrimFunc:
@@ -53,8 +80,28 @@ def on_one_thread(func: PrimFunc) -> PrimFunc:
         allocated.append(alloc)
         return tirx.Evaluate(tirx.IntImm("int32", 0))
 
-    body = tvm_ffi.structural_map(func.body, [(tirx.AllocBuffer, hoist)])
+    def in_order(loop: tirx.For) -> tirx.For:
+        if loop.kind not in (tirx.ForKind.VECTORIZED, tirx.ForKind.PARALLEL):
+            return loop
+        return tirx.For(loop.loop_var, loop.min, loop.extent, tirx.ForKind.SERIAL, loop.body)
+
+    body = tvm_ffi.structural_map(func.body, [(tirx.AllocBuffer, hoist), (tirx.For, in_order)])
     for tag in ("threadIdx.x", "blockIdx.x"):
         var = tirx.IterVar(tvm.ir.Range(0, 1), tirx.Var(tag.replace(".", "_"), "int32"), 1, tag)
         body = tirx.AttrStmt(var, "thread_extent", tirx.IntImm("int32", 1), body)
     return func.with_body(tirx.SeqStmt([*allocated, body]) if allocated else body)
+
+
+def steps_of(statement: tirx.Stmt) -> int:
+    """How many stores a statement makes at most; loops of unknown length count once."""
+    if isinstance(statement, tirx.SeqStmt):
+        return sum(map(steps_of, statement.seq))
+    if isinstance(statement, tirx.For):
+        times = int(statement.extent.value) if isinstance(statement.extent, tirx.IntImm) else 1
+        return times * steps_of(statement.body)
+    if isinstance(statement, tirx.IfThenElse):
+        return max(steps_of(one) for one in (statement.then_case, statement.else_case) if one is not None)
+    if isinstance(statement, SBlockRealize):
+        return steps_of(statement.block.body)
+    body = getattr(statement, "body", None)
+    return steps_of(body) if isinstance(body, tirx.Stmt) else 1

@@ -218,7 +218,7 @@ class Importer:
         refused: list[tuple[int, Unsupported]] = []
         for step in steps:
             node = graph.node[step[0]]
-            index = self._origin(node)
+            index = self.origin(node)
             self.builder.begin_node(index, node.op_type)
             if step[0] in uncompiled:
                 self._call_segment(step, scope)
@@ -226,12 +226,13 @@ class Importer:
             try:
                 self.convert(node, scope)
             except CannotConvert as refusal:
-                refused.append((step[0], self._unsupported(index, node, str(refusal))))
+                refused.append((step[0], self.unsupported(index, node, str(refusal))))
                 if placeholders:
                     self._bind_placeholders(node, scope)
         return refused
 
-    def _origin(self, node: NodeProto) -> int:
+    def origin(self, node: NodeProto) -> int:
+        """The position in the source model of a node of the cleaned one."""
         return next((self.source.origins[name] for name in node.output if name in self.source.origins), 0)
 
     def _bind_placeholders(self, node: NodeProto, scope: Scope) -> None:
@@ -251,7 +252,7 @@ class Importer:
             for name, value in scope.values.items()
             if not isinstance(value, NO_TENSOR) and isinstance(value.ty, relax.TensorType)
         }
-        labels = {i: self._label(self._origin(self.source.model.graph.node[i])) for i in members}
+        labels = {i: self._label(self.origin(self.source.model.graph.node[i])) for i in members}
         segment = fallback.cut(self.source.model, members, self.types | entering, labels)
         arguments = [scope.values[name] for name in segment.inputs]
         kinds = [static_type(self.types.get(name)) for name in segment.outputs]
@@ -275,7 +276,8 @@ class Importer:
     def _label(self, index: int) -> str:
         return self.source.nodes[index].label if index < len(self.source.nodes) else f"node {index}"
 
-    def _unsupported(self, index: int, node: NodeProto, reason: str) -> Unsupported:
+    def unsupported(self, index: int, node: NodeProto, reason: str) -> Unsupported:
+        """A node that cannot be compiled, with the way out."""
         return Unsupported(index, self._label(index), node.op_type, node.domain, reason, REMEDY)
 
     def convert(self, node: NodeProto, scope: Scope) -> None:
@@ -303,7 +305,7 @@ class Importer:
         except (
             Exception
         ) as error:  # a defect of the model or of edgec, which must not pass for "cannot convert"
-            name = self._label(self._origin(node))
+            name = self._label(self.origin(node))
             alone = helper.make_graph(
                 [node], "node", [], [helper.make_empty_tensor_value_info(node.output[0])]
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 
 from edgec.compiler.errors import Unsupported, UnsupportedModel
@@ -18,15 +19,19 @@ MOVERS = frozenset(
     {"Cast", "Concat", "Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Squeeze"}
     | {"Split", "Transpose", "Unsqueeze", "Shape", "Not", "Equal", "Where", "Add", "Sub", "Mul"}
 )
+NO_KERNEL = "the target has no kernel for it"
 NO_WAY = "ONNX Runtime cannot run them either: export the model with standard operators."
 
 
-def to_relax(source: SourceModel, *, fallback_allowed: bool = False) -> ImportedModel:
+def to_relax(
+    source: SourceModel, *, fallback_allowed: bool = False, on_host: Collection[int] = ()
+) -> ImportedModel:
     """Import a cleaned model.
 
     Args:
         source: from `load_source`.
         fallback_allowed: run what cannot be compiled in ONNX Runtime, which the compiled code calls.
+        on_host: source nodes that the target has no kernels for: they are run there, too.
 
     Returns:
         a module whose function `main` takes the model's inputs in order under their safe names, with the
@@ -39,6 +44,11 @@ def to_relax(source: SourceModel, *, fallback_allowed: bool = False) -> Imported
     converters.load_all()
     attempt = Importer(source)
     refused = attempt.try_out()
+    known = {position for position, _ in refused}
+    for position, node in enumerate(source.model.graph.node):
+        index = attempt.origin(node)
+        if index in on_host and position not in known:
+            refused.append((position, attempt.unsupported(index, node, NO_KERNEL)))
     if not refused:
         return Importer(source).run()
     if not fallback_allowed:

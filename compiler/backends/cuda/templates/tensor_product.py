@@ -139,7 +139,12 @@ class _Operand:
 
 
 def _operands(block: Loops) -> tuple[_Operand, _Operand]:
-    reduced = [var.var for var in block.iter_vars if var.iter_type == tirx.IterVar.CommReduce]
+    # The innermost axis of a window of one column moves nowhere: neighbours in depth are channels then.
+    reduced = [
+        var.var
+        for var in block.iter_vars
+        if var.iter_type == tirx.IterVar.CommReduce and int(var.dom.extent) > 1
+    ]
     spatial = [var.var for var in block.iter_vars if var.iter_type == tirx.IterVar.DataPar]
 
     def look(region: tirx.BufferRegion) -> _Operand:

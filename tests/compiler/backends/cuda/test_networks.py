@@ -6,9 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from onnx import helper
+from onnx import TensorProto, helper
+from tvm.tirx import PrimFunc
 
 import edgec.runtime as rt
+from edgec.compiler.backends.cuda.backend import GpuBackend
+from edgec.compiler.errors import KernelUnsupported
 from edgec.compiler.options import CompileOptions, Precision
 from edgec.compiler.pipeline import CompileResult, compile_model
 from edgec.models.registry import build as build_model
@@ -89,3 +92,50 @@ def test_residuals_windows_and_concatenations(residual: Path, tmp_path: Path, pr
 )  # fmt: skip
 def test_networks_of_the_zoo(name: str, precision: Precision, tmp_path: Path) -> None:
     verified(build_model(name, tmp_path / name), tmp_path, precision)
+
+
+def test_an_output_that_is_a_view_and_a_choice_of_the_largest(tmp_path: Path) -> None:
+    """Results that end in a reshape get their own memory; the largest element has no rule for threads that meet."""
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["a"], pads=[1] * 4),
+        helper.make_node("Reshape", ["a", "flat"], ["y"]),
+        helper.make_node("ArgMax", ["y"], ["at"], axis=1, keepdims=0),
+        helper.make_node("Cast", ["at"], ["largest"], to=TensorProto.FLOAT),
+    ]
+    constants = {"w": weights(8, 4, 3, 3), "flat": np.array([1, -1])}
+    model = save(model_of(nodes, {"x": [1, 4, 6, 6]}, ["y", "largest"], constants), tmp_path)
+    verified(model, tmp_path, "fp32")
+
+
+def test_what_has_no_kernel_runs_on_the_host(
+    residual: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rest stays on the GPU; the report names what does not."""
+    schedule = GpuBackend.schedule
+
+    def without_sigmoid(self: GpuBackend, func: PrimFunc, threads: int) -> PrimFunc:
+        if "sigmoid" in func.script():
+            raise KernelUnsupported("no kernel")
+        return schedule(self, func, threads)
+
+    def no_workload(*_: object) -> None:
+        return None
+
+    monkeypatch.setattr(GpuBackend, "schedule", without_sigmoid)
+    monkeypatch.setattr(GpuBackend, "workload_of", no_workload)
+    result = verified(residual, tmp_path, "fp32")
+    (segment,) = result.evidence["fallback"]
+    assert any("Sigmoid" in node for node in segment["nodes"])
+
+
+@pytest.mark.parametrize(("hidden", "on_host"), [(16, False), (256, True)])
+def test_what_one_thread_would_take_long_for_runs_on_the_host(
+    tmp_path: Path, hidden: int, on_host: bool
+) -> None:
+    """A recurrence is a kernel of loops in a fixed order, with several results."""
+    steps = 10
+    constants = {"w": weights(1, 4 * hidden, 8), "r": weights(1, 4 * hidden, hidden)}
+    nodes = [helper.make_node("LSTM", ["x", "w", "r"], ["y", "h", "c"], hidden_size=hidden)]
+    model = save(model_of(nodes, {"x": [steps, 1, 8]}, ["y", "h", "c"], constants), tmp_path)
+    result = verified(model, tmp_path, "fp32")
+    assert bool(result.evidence["fallback"]) == on_host
