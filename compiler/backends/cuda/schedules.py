@@ -10,7 +10,7 @@ from tvm.tirx import PrimFunc
 
 from edgec.compiler.backends.cuda.infinities import start_from_limits
 from edgec.compiler.backends.cuda.lowering import lower_kernel
-from edgec.compiler.errors import KernelUnsupported
+from edgec.compiler.errors import KernelUnsupported, opening
 
 _MOST_STEPS = 1 << 20  # of a single thread, some milliseconds: what takes more is faster on the host
 # In order: the first that applies decides. The last takes everything that consists of blocks.
@@ -43,20 +43,25 @@ def schedule_generic(func: PrimFunc, target: tvm.target.Target) -> PrimFunc:
     func = start_from_limits(func)
     reason = "its loops have no schedule for GPUs"
     for rule in _RULES:
-        with target:
-            try:
-                made = rule.apply(func, target, False)
-            except Exception:  # noqa: BLE001 - of many types: a rule meets loops it was not written for; the next is more general
-                continue
-        if made is None:
-            continue
-        chosen = made[0] if isinstance(made, list) else made
-        scheduled = chosen.mod["main"].with_attr("tirx.is_scheduled", True)
-        failed = why_not(scheduled, target)
-        if failed is None:
-            return scheduled
-        reason = failed
+        made = _by_rule(rule, func, target)
+        if isinstance(made, PrimFunc):
+            return made
+        reason = made or reason
     raise KernelUnsupported(reason)
+
+
+def _by_rule(rule: dlight.ScheduleRule, func: PrimFunc, target: tvm.target.Target) -> PrimFunc | str:
+    """The kernel that a rule makes, or why it makes none (nothing where it does not apply)."""
+    try:
+        with target:
+            made = rule.apply(func, target, False)
+    except Exception as error:  # noqa: BLE001 - of many types: a rule meets loops it was not written for; the next is more general
+        return opening(error)
+    if made is None:
+        return ""
+    chosen = made[0] if isinstance(made, list) else made
+    scheduled: PrimFunc = chosen.mod["main"].with_attr("tirx.is_scheduled", True)
+    return why_not(scheduled, target) or scheduled
 
 
 def why_not(func: PrimFunc, target: tvm.target.Target) -> str | None:
@@ -64,8 +69,7 @@ def why_not(func: PrimFunc, target: tvm.target.Target) -> str | None:
     try:
         lower_kernel("probe", func, target)
     except Exception as error:  # noqa: BLE001 - TVM's passes raise what they like about a schedule that does not suit them
-        lines = str(error).strip().splitlines()
-        return lines[-1] if lines else type(error).__name__
+        return opening(error)
     return None
 
 
