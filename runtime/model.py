@@ -17,7 +17,7 @@ from edgec.runtime.device import Executable
 from edgec.runtime.errors import InputError
 from edgec.runtime.execution.compiled_functions import Array
 from edgec.runtime.execution.threads import Threading
-from edgec.runtime.session import Session, misfit
+from edgec.runtime.session import Session, Signature, misfit
 
 if TYPE_CHECKING:  # not needed by a process that only runs arrays
     from edgec.runtime.device import Buffer, StateCalls
@@ -39,15 +39,15 @@ class Variant:
 
     __slots__ = (
         "_begin",
-        "_calls",
         "_initial",
-        "bounded",
+        "calls",
         "config",
         "engine",
-        "expected",
         "names",
         "shown",
+        "signature",
         "use_threads",
+        "visible",
     )
 
     def __init__(
@@ -60,11 +60,10 @@ class Variant:
         self.config, self.shown = config, config.visible()
         self.use_threads = use_threads
         self.engine: Executable | None = engine
-        self.expected = [(spec.name, spec.shape, np.dtype(spec.dtype)) for spec in config.inputs]
-        self.names = [spec.name for spec in config.outputs]
-        self.bounded = any(spec.bounds for spec in config.inputs)
+        self.signature, self.visible = Signature(config), Signature(self.shown)
+        self.names = self.signature.outputs
         self._initial = tuple(initial)
-        self._calls: StateCalls | None = None
+        self.calls: StateCalls | None = None
         self._begin: list[Buffer] | None = None
 
     def state_calls(self) -> StateCalls:
@@ -73,13 +72,13 @@ class Variant:
         Raises:
             InputError: the model is closed.
         """
-        engine, calls = self.engine, self._calls
+        engine, calls = self.engine, self.calls
         if engine is None:
             raise InputError(f"the model {self.config.name} has been closed")
         if calls is None:
             inputs = [spec.name for spec in self.config.inputs]
             places = [(inputs.index(s.input), self.names.index(s.output)) for s in self.config.states]
-            calls = self._calls = engine.state_calls(self.config.inputs, places)
+            calls = self.calls = engine.state_calls(self.config.inputs, places)
         return calls
 
     def initial_values(self) -> dict[str, Array]:
@@ -97,34 +96,6 @@ class Variant:
             begin = self._begin = [calls.put(value) for value in self.initial_values().values()]
         return begin
 
-    def match(self, inputs: Mapping[str, Array]) -> list[Array] | None:
-        """Order arrays for a call; None when their names, shapes or dtypes do not fit this variant."""
-        arrays = []
-        if self.bounded:
-            return self._match_bounds(inputs)
-        try:
-            for name, shape, dtype in self.expected:
-                array = inputs[name]
-                if array.shape != shape or array.dtype != dtype:
-                    return None
-                arrays.append(array)
-        except (KeyError, AttributeError, TypeError):
-            return None
-        return arrays if len(inputs) == len(arrays) else None
-
-    def _match_bounds(self, inputs: Mapping[str, Array]) -> list[Array] | None:
-        """As `match`, where sizes are within bounds."""
-        arrays: list[Array] = []
-        known: dict[str, int] = {}
-        for spec in self.config.inputs:
-            array = inputs.get(spec.name) if isinstance(inputs, Mapping) else None
-            if not isinstance(array, np.ndarray) or array.dtype != np.dtype(spec.dtype):
-                return None
-            if not spec.takes(array.shape, known):
-                return None
-            arrays.append(array)
-        return arrays if len(inputs) == len(arrays) else None
-
     def call(self, arrays: list[Array], threading: Threading) -> list[Array]:
         """Run on arrays that fit.
 
@@ -139,7 +110,7 @@ class Variant:
 
     def close(self) -> None:
         """Release code and weights."""
-        calls, self._calls, self._begin = self._calls, None, None
+        calls, self.calls, self._begin = self.calls, None, None
         engine, self.engine = self.engine, None
         if calls is not None:
             calls.close()
@@ -196,17 +167,17 @@ class Model:
             InputError: a name, shape or dtype does not fit, or the model is closed.
         """
         variant = self._first
-        arrays = variant.match(inputs)
+        arrays = variant.signature.match(inputs)
         if arrays is None:
             variant, arrays = self._fitting(inputs)
-        return dict(zip(variant.names, variant.call(arrays, self._threading), strict=True))
+        return variant.signature.named(variant.call(arrays, self._threading))
 
     def _fitting(self, inputs: Mapping[str, Array]) -> tuple[Variant, list[Array]]:
         """Find the variant that fits these inputs, and order them for it."""
         for variant in self._variants:
-            arrays = variant.match(inputs)
+            arrays = variant.signature.match(inputs)
             if arrays is None and variant.config.states and isinstance(inputs, Mapping):
-                arrays = variant.match(variant.initial_values() | dict(inputs))
+                arrays = variant.signature.match(variant.initial_values() | dict(inputs))
             if arrays is not None:
                 return variant, arrays
         raise misfit([variant.config for variant in self._variants], inputs)

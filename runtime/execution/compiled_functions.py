@@ -216,7 +216,7 @@ class CompiledFunction:
                 run = self._runs.pop()
             except IndexError:
                 run = Run(self._direct)
-            made = run(arrays)
+            made = run.call(arrays)
             if made is None:
                 raise self._library.error()
             self._runs.append(run)

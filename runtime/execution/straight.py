@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -192,48 +192,55 @@ class Block(NamedTuple):
 class Run:
     """Everything that one call at a time needs: memory, tensors, arguments."""
 
-    __slots__ = (
-        "_bases",
-        "_held",
-        "_inputs",
-        "_invoke",
-        "_large",
-        "_passed",
-        "_small",
-        "results",
-        "states_at",
-    )
+    __slots__ = ("_bases", "_held", "call", "results", "states_at")
 
     def __init__(self, program: StraightProgram) -> None:
         layout = _Layout(program)
         self._held = layout
-        self._small, self._large = layout.small, layout.large
         self._bases, self.states_at = layout.bases, layout.states_at
         self.results = layout.results
-        library = pool.state.library
-        assert library is not None
-        self._invoke = library.run
-        self._passed = (ctypes.c_void_p(layout.table_address), ctypes.c_void_p(ctypes.addressof(self._bases)))
-
-    def __call__(self, arrays: Sequence[Array]) -> list[Array] | None:
+        self.call = _caller(layout)
         """Run on arrays of the right shapes and dtypes; the results are new arrays. None where a kernel failed."""
-        for number, buffer in self._small:
-            buffer[...] = arrays[number]
-        for number, base, buffer in self._large:
-            array = arrays[number]
-            address = _address(array)
-            if address % ALIGNMENT or not array.flags.c_contiguous:
-                buffer[...] = array
-                address = _address(buffer)
-            self._bases[base] = address
-        if self._invoke(*self._passed):
-            return None
-        return [result.copy() for result in self.results]
 
     def use_states(self, present: int, following: int) -> None:
         """Set where the next run reads its states and writes them."""
         self._bases[self.states_at] = present
         self._bases[self.states_at + 1] = following
+
+
+def _caller(layout: _Layout) -> Callable[[Sequence[Array]], list[Array] | None]:
+    """The function that runs once. Of tiny models it is most of the time: hence no attribute is looked up in it."""
+    library = pool.state.library
+    assert library is not None
+    invoke, bases = library.run, layout.bases
+    table, places = ctypes.c_void_p(layout.table_address), ctypes.c_void_p(ctypes.addressof(bases))
+    small, large = layout.small, layout.large
+    copies = [result.copy for result in layout.results]
+
+    def run(arrays: Sequence[Array]) -> list[Array] | None:
+        for number, buffer in small:
+            buffer[...] = arrays[number]
+        for number, base, buffer in large:
+            array = arrays[number]
+            address = _address(array)
+            if address % ALIGNMENT or not array.flags.c_contiguous:
+                buffer[...] = array
+                address = _address(buffer)
+            bases[base] = address
+        if invoke(table, places):
+            return None
+        return [copy() for copy in copies]
+
+    if large or len(small) != 1 or len(copies) != 1:
+        return run
+    ((taken, only),) = small
+    (result,) = copies
+
+    def run_one(arrays: Sequence[Array]) -> list[Array] | None:
+        only[...] = arrays[taken]
+        return None if invoke(table, places) else [result()]
+
+    return run_one
 
 
 class _Layout:

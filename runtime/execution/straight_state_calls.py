@@ -37,16 +37,18 @@ class StraightStateCalls:
         """A copy of a state's content."""
         return np.array(self._library.array(state.handle) if isinstance(state, Object) else state)
 
-    def __call__(self, arrays: Sequence[Array], states: Sequence[Any]) -> tuple[list[Array], States]:
+    def __call__(self, arrays: Sequence[Array], states: Sequence[Any]) -> tuple[list[Array], Sequence[Array]]:
         """Run once: as `edgec.runtime.execution.state_calls.StateCalls`."""
         try:
             run = self._runs.pop()
         except IndexError:
             run = Run(self._program)
-        present = states if type(states) is States else self._gathered(states)
-        following = self._block()
-        run.use_states(present.block.address, following.block.address)
-        outputs = run(arrays)
+        following: Sequence[Array] = ()
+        if self._program.states:
+            present = states if type(states) is States else self._gathered(states)
+            following = made = self._block()
+            run.use_states(present.block.address, made.block.address)
+        outputs = run.call(arrays)
         if outputs is None:
             raise self._library.error()
         self._runs.append(run)

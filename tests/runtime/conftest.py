@@ -24,10 +24,20 @@ class Built:
     config: rt.ArtifactConfig
     code: bytes
     weights: dict[str, Any]
+    calls: bytes | None = None
 
-    def write(self, path: Path, **changes: Any) -> Path:
+    def write(self, path: Path, *, straight: bool = False, **changes: Any) -> Path:
+        """Write the artifact, with the table of its calls (`straight`) or without, so that it runs in the machine."""
         config = msgspec.structs.replace(self.config, **changes)
-        rt.write_artifact(path, config=config, code=self.code, weights=self.weights)
+        programs = {"program.json": self.calls} if straight and self.calls else {}
+        bundled = {}
+        if straight:
+            from edgec.compiler.backends.cpu.thread_pool import pool_library
+
+            bundled = {"libedgec_pool.so": pool_library(config.arch, None)}
+        rt.write_artifact(
+            path, config=config, code=self.code, weights=self.weights, programs=programs, bundled=bundled
+        )
         return path
 
 
@@ -43,6 +53,7 @@ def compiled(
     """Compile what `emit(block_builder, inputs)` builds."""
     from tvm import relax
 
+    from edgec.compiler.c_library.table import table_bytes
     from edgec.compiler.lower import lower
     from edgec.compiler.options import CompileOptions
     from edgec.compiler.pack import plan_of
@@ -74,7 +85,7 @@ def compiled(
             for name, info in lowered.kernels.items()
         },
     )
-    return Built(config, lowered.code, dict(lowered.weights))
+    return Built(config, lowered.code, dict(lowered.weights), table_bytes(lowered.plan, config))
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 
 import edgec.runtime as rt
 from edgec.runtime.artifact.config import StateSpec
+from edgec.runtime.execution.compiled_functions import CompiledFunction
 from tests.runtime.conftest import Built, compiled, spec
 
 WIDTH = 48
@@ -48,7 +49,7 @@ def _recurrent(width: int) -> Built:
     )
     begin = np.linspace(-1, 1, width, dtype=np.float32)[None]
     config = msgspec.structs.replace(made.config, states=states, name="counter")
-    return Built(config, made.code, made.weights | {"initial:h": begin})
+    return Built(config, made.code, made.weights | {"initial:h": begin}, made.calls)
 
 
 @pytest.fixture(scope="session")
@@ -62,10 +63,15 @@ def large() -> Built:
     return _recurrent(LARGE)
 
 
-@pytest.fixture(params=["small", "large"])
+@pytest.fixture(params=["small", "small straight", "large"])
 def model(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[rt.Model]:
-    built: Built = request.getfixturevalue(request.param)
-    with rt.load(built.write(tmp_path / "counter.edge"), threads=1) as loaded:
+    size, *straight = request.param.split()
+    built: Built = request.getfixturevalue(size)
+    path = built.write(tmp_path / "counter.edge", straight=bool(straight))
+    with rt.load(path, threads=1) as loaded:
+        engine = loaded._first.engine
+        assert isinstance(engine, CompiledFunction)
+        assert bool(engine.straight) == bool(straight)
         yield loaded
 
 
@@ -348,3 +354,18 @@ def test_sessions_interleaved_in_any_order_equal_a_plain_model(small: Built, tmp
     with rt.load(small.write(tmp_path / "counter.edge"), threads=1) as loaded:
         machine = type("Machine", (Interleaved,), {"loaded": loaded})
         run_state_machine_as_test(machine)  # type: ignore[no-untyped-call]
+
+
+def test_a_session_goes_on_where_another_kind_of_run_left(small: Built, tmp_path: Path) -> None:
+    """States in a block of memory serve a virtual machine, and its tensors serve runs from a table."""
+    paths = [small.write(tmp_path / f"{n}.edge", straight=bool(n)) for n in range(2)]
+    with rt.load(paths[0], threads=1) as plain, rt.load(paths[1], threads=1) as straight:
+        for first, second in ((plain, straight), (straight, plain)):
+            expected, session = Expected(WIDTH), first.session()
+            for step in range(6):
+                x = _input(WIDTH, step)
+                _check(session.run({"x": x}), expected.run(x))
+                if step == 2:
+                    session._present = session._variants[0]
+                    session._variants = (second._first,)
+                    session._present = second._first
