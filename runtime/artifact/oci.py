@@ -133,6 +133,7 @@ def parse_manifest(content: bytes | memoryview) -> Manifest:
     """
     try:
         document = json.loads(bytes(content))
+        canonical_json(document)  # JSON can escape half of a surrogate pair, which no file contains
         if document.get("artifactType") != ARTIFACT_TYPE:
             raise ValueError(f"its type is {document.get('artifactType')!r}")
         return Manifest(

@@ -148,7 +148,10 @@ class Artifact:
 
     def _text(self, media_type: str) -> str | None:
         layer = self.layer(media_type)
-        return None if layer is None else self.read(layer).decode()
+        try:
+            return None if layer is None else self.read(layer).decode()
+        except UnicodeDecodeError as error:
+            raise ArtifactError(f"{self.path}: its {media_type} is no text ({error})") from error
 
     def code(self, title: str = MODEL_LIBRARY) -> bytes:
         """Bytes of a compiled library, checked."""
@@ -186,9 +189,21 @@ class Artifact:
         return msgspec.structs.replace(pipeline, labels=self.labels())
 
     def evidence(self) -> dict[str, Any] | None:
-        """The compiler's measurements: errors against the reference, latency, sizes; None without any."""
+        """The compiler's measurements: errors against the reference, latency, sizes; None without any.
+
+        Raises:
+            ArtifactError: they are malformed.
+        """
         text = self._text(oci.EVIDENCE_TYPE)
-        return None if text is None else dict(json.loads(text))
+        if text is None:
+            return None
+        try:
+            evidence = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise ArtifactError(f"{self.path}: its evidence is malformed ({error})") from error
+        if not isinstance(evidence, dict):
+            raise ArtifactError(f"{self.path}: its evidence is malformed (no object)")
+        return evidence
 
     def report(self, *, html: bool = True) -> str | None:
         """The report as HTML or as Markdown; None without one."""
@@ -276,3 +291,5 @@ def _read_config(content: bytes) -> ArtifactConfig:
     except msgspec.ValidationError as error:
         fault = fault_of(error, document, ArtifactConfig)
         raise ArtifactError(f"its config is not valid: {'.'.join(fault.keys)}: {fault.message}") from error
+    except UnicodeEncodeError as error:  # JSON can escape half of a surrogate pair, and no text contains one
+        raise ArtifactError(f"its config is malformed ({error})") from error

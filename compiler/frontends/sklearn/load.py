@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from onnx import ModelProto, helper
 
-from edgec.compiler.errors import ModelError
+from edgec.compiler.errors import ModelError, opening
 from edgec.compiler.frontends.interface import Loaded, read_file, require
 from edgec.compiler.frontends.sklearn import trees
 from edgec.compiler.kernels.forests.forest import ForestError
@@ -177,10 +177,10 @@ def _unpickle(content: bytes, path: Path) -> Any:  # noqa: ANN401 - whatever the
     try:
         return read()
     except (pickle.UnpicklingError, EOFError, *_DAMAGE) as error:
-        raise ModelError(f"{path}: cannot be loaded as a scikit-learn model: {error}") from error
+        raise ModelError(f"{path}: cannot be loaded as a scikit-learn model: {opening(error)}") from error
     except (AttributeError, ImportError, ModuleNotFoundError) as error:
         raise ModelError(
-            f"{path}: was made with another version of scikit-learn ({error}); save it again with this one"
+            f"{path}: was made with another version of scikit-learn ({opening(error)}); save it again with this one"
         ) from error
 
 
@@ -207,7 +207,7 @@ _DAMAGE = (
     IndexError,
     OverflowError,
     AssertionError,
-    RecursionError,
+    RuntimeError,
     SystemError,
 )
 

@@ -170,12 +170,11 @@ def _graph(
         ends = _indices(op.inputs, count), _indices(op.outputs, count)
         operators.append(Operator(index, codes[op.opcodeIndex], *ends, options, custom))
     for named in names:
-        _indices(list(named.values()), count)
-    made = {index for op in operators for index in op.outputs} | set(_indices(graph.inputs, count))
+        _indices(list(named.values()), count, least=0)
+    inputs, outputs = _indices(graph.inputs, count, least=0), _indices(graph.outputs, count, least=0)
+    made = {index for op in operators for index in op.outputs} | set(inputs)
     tensors = tuple(t if t.index in made else _with_empty_data(t) for t in tensors)
-    return Graph(
-        tensors, tuple(operators), _indices(graph.inputs, count), _indices(graph.outputs, count), *names
-    )
+    return Graph(tensors, tuple(operators), inputs, outputs, *names)
 
 
 def _with_empty_data(tensor: Tensor) -> Tensor:
@@ -212,10 +211,12 @@ def _signature(stored: Any) -> tuple[dict[str, int], dict[str, int]]:  # noqa: A
     return inputs, outputs
 
 
-def _indices(values: Sequence[int] | None, count: int) -> tuple[int, ...]:
+def _indices(values: Sequence[int] | None, count: int, least: int = -1) -> tuple[int, ...]:
+    """Numbers of tensors; an operator leaves out one by the number -1, a graph none."""
     indices = tuple(int(v) for v in values) if values is not None else ()
-    if any(not -1 <= i < count for i in indices):
-        raise IndexError(f"a tensor of number {max(indices)} does not exist")
+    wrong = next((i for i in indices if not least <= i < count), None)
+    if wrong is not None:
+        raise IndexError(f"a tensor of number {wrong} does not exist")
     return indices
 
 

@@ -23,7 +23,7 @@ LOADERS = {
     "lightgbm": ("trees.load",), "sklearn": ("sklearn.load",),
 }  # fmt: skip
 # Importing these takes seconds, and counted as the first input's time in each process.
-LIBRARIES = {"xgboost": ("xgboost",), "lightgbm": ("lightgbm",)}
+LIBRARIES = {"xgboost": ("xgboost",), "lightgbm": ("lightgbm",), "sklearn": ("sklearn.ensemble", "skl2onnx")}
 COUNTS = {
     "onnx": 150,
     "tflite": 150,
@@ -41,7 +41,7 @@ def run(kind: str, folder: Path, count: int, seed: int, limit_s: float = 1e9) ->
     if kind == "artifact":
         made = functools.partial(formats.artifact, str(folder))
         return fuzz(formats.damaged_artifact(made), formats.open_artifact, count, seed, limit_s)
-    return fuzz(*formats.FORMATS[kind], count, seed, limit_s)
+    return fuzz(*formats.FORMATS[kind], count, seed, limit_s, formats.GUARDED.get(kind))
 
 
 def warmed(kind: str, folder: Path) -> None:
@@ -52,6 +52,7 @@ def warmed(kind: str, folder: Path) -> None:
                 pytest.skip("the real test data is not here; set EDGEC_DATA to it")
         elif importlib.util.find_spec(needed) is None:
             pytest.skip(f"optional: {needed} is not installed")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # for files of kilobytes, threads cost more than they gain
     for library in LIBRARIES.get(kind, ()):  # importing starts no threads; a first use does, after the fork
         importlib.import_module(library)
     for module in LOADERS.get(kind, ()):

@@ -10,16 +10,22 @@ import pickle
 import random
 import tarfile
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from edgec.compiler.frontends import formats, load_source
 from edgec.compiler.frontends.load import read_any
+from edgec.compiler.frontends.sklearn import load as sklearn_load
 from edgec.compiler.options import CompileOptions
+from edgec.runtime.artifact import oci
 from edgec.runtime.artifact.oci import tar_header, tar_padding
+from edgec.runtime.errors import ArtifactError
 from tests.compiler.frontends.fuzz import mutators
 from tests.compiler.frontends.fuzz.harness import Load, Mutate, apart
 
@@ -105,31 +111,60 @@ def damaged_onnx(rng: random.Random, folder: Path) -> Path:
     return path
 
 
+@dataclass(frozen=True)
+class FlatSample:
+    """A TensorFlow Lite file, prepared to be damaged.
+
+    Attributes:
+        content: the file.
+        stored: its objects, pickled.
+        places: the way to each of their entries.
+        reads: what a reader of the file reads, as positions and types.
+    """
+
+    content: bytes
+    stored: bytes
+    places: list[mutators.Way]
+    reads: list[mutators.Read]
+
+
 @functools.cache
-def tflite_samples() -> tuple[Any, list[bytes]]:
+def tflite_samples() -> tuple[Any, list[FlatSample]]:
+    """Small real models; the more they cost, the less often they are taken."""
     from ai_edge_litert import schema_py_generated as schema
 
     place = shared() / "tflite"
-    names = (
-        "tflm/hello_world_int8",
-        "tflm/hello_world_float",
-        "tflm/micro_speech_int8",
-        "tflm/mnist_lstm_int8",
-    )
-    return schema, [(place / f"{name}.tflite").read_bytes() for name in names]
+    names = {
+        "tflm/hello_world_int8": 4,
+        "tflm/hello_world_float": 4,
+        "tflm/micro_speech_int8": 4,
+        "tflm/mnist_lstm_int8": 1,
+    }
+    made = []
+    for name, weight in names.items():
+        content = (place / f"{name}.tflite").read_bytes()
+        reads: list[mutators.Read] = []
+        with mutators.recorded(reads):
+            model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content))
+        one = FlatSample(content, pickle.dumps(model), list(mutators.ways(model)), sorted(set(reads)))
+        made += [one] * weight
+    return schema, made
 
 
 def damaged_tflite(rng: random.Random, folder: Path) -> Path:
     import flatbuffers
 
-    schema, samples = tflite_samples()
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(rng.choice(samples)))
-    mutators.tree(model, rng)
-    builder = flatbuffers.Builder(1 << 16)
-    builder.Finish(model.Pack(builder), b"TFL3")
-    path = folder / "m.tflite"
-    content = bytes(builder.Output())
-    path.write_bytes(mutators.numbers(content, rng) if rng.random() < 0.2 else content)
+    sample = rng.choice(tflite_samples()[1])
+    path, kind = folder / "m.tflite", rng.random()
+    if kind < 0.4:
+        content = mutators.in_place(sample.content, sample.reads, rng)
+    else:
+        model = pickle.loads(sample.stored)
+        mutators.at_ways(model, sample.places, rng)
+        builder = flatbuffers.Builder(1 << 16)
+        builder.Finish(model.Pack(builder), b"TFL3")
+        content = bytes(builder.Output())
+    path.write_bytes(mutators.numbers(content, rng) if kind > 0.95 else content)
     return path
 
 
@@ -264,7 +299,7 @@ def damaged_artifact(content: Callable[[], bytes]) -> Mutate:
     def mutate(rng: random.Random, folder: Path) -> Path:
         with tarfile.open(fileobj=io.BytesIO(content())) as tar:
             files = {m.name: tar.extractfile(m).read() for m in tar.getmembers() if m.isfile()}  # type: ignore[union-attr]
-        index = json.loads(files["index.json"])
+        index = json.loads(files.pop(oci.INDEX_FILE))
         place = "blobs/sha256/" + index["manifests"][0]["digest"].partition(":")[2]
         manifest = json.loads(files.pop(place))
         kind = rng.random()
@@ -277,14 +312,31 @@ def damaged_artifact(content: Callable[[], bytes]) -> Mutate:
             manifest = mutators.tree(manifest, rng)
         stored = json.dumps(manifest).encode("utf-8", "surrogatepass")
         index["manifests"][0] |= {"digest": _store(files, stored), "size": len(stored)}
-        files["index.json"] = json.dumps(mutators.tree(index, rng) if 0.85 <= kind < 0.95 else index).encode()
-        rows = [(tar_header(name, len(inside)), inside) for name, inside in files.items()]
-        made = b"".join(head + inside + tar_padding(len(inside)) for head, inside in rows) + bytes(1024)
+        listed = json.dumps(mutators.tree(index, rng) if 0.85 <= kind < 0.95 else index).encode()
+        if kind < 0.8:
+            with suppress(ArtifactError):
+                files, listed = _in_order(files, stored)
+        rows = [(oci.LAYOUT_FILE, files.pop(oci.LAYOUT_FILE)), (oci.INDEX_FILE, listed), *files.items()]
+        made = b"".join(tar_header(n, len(inside)) + inside + tar_padding(len(inside)) for n, inside in rows)
+        made += bytes(1024)
         path = folder / "m.edge"
         path.write_bytes(mutators.numbers(made, rng) if kind >= 0.95 else made)
         return path
 
     return mutate
+
+
+def _in_order(files: dict[str, bytes], stored: bytes) -> tuple[dict[str, bytes], bytes]:
+    """The files of an artifact in the order of its manifest, and its index, as the reader requires both.
+
+    Raises:
+        ArtifactError: the manifest does not say.
+    """
+    manifest = oci.parse_manifest(stored)
+    digests = [oci.digest_of(stored), *(blob.digest for blob in manifest.all_blobs())]
+    ordered = {oci.LAYOUT_FILE: files[oci.LAYOUT_FILE]}
+    ordered |= {place: files[place] for place in map(oci.blob_path, digests) if place in files}
+    return ordered, oci.index_bytes(manifest, stored)
 
 
 def _store(files: dict[str, bytes], content: bytes) -> str:
@@ -308,6 +360,12 @@ def read(path: Path) -> object:
     return read_any(path, OPTIONS)
 
 
+def read_unguarded(path: Path) -> object:
+    """Read a pickle without the trial in a process of its own."""
+    with mock.patch.object(sklearn_load, "_crash_of", return_value=""):
+        return read(path)
+
+
 def prepare(path: Path) -> object:
     return load_source(path, OPTIONS)
 
@@ -317,7 +375,8 @@ FORMATS: dict[str, tuple[Mutate, Load]] = {
     "tflite": (damaged_tflite, read),
     "xgboost": (damaged_xgboost, read),
     "lightgbm": (damaged_lightgbm, read),
-    "sklearn": (damaged_pickle, read),
+    "sklearn": (damaged_pickle, read_unguarded),
     "archives": (damaged_archive, formats.detect),
     "pt2": (damaged_program, read),
 }
+GUARDED: dict[str, Load] = {"sklearn": read}

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import itertools
 import json
+import pickle
 import pickletools
 import random
 import struct
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
+from unittest import mock
 
 INTEGERS = (
     0,
@@ -147,17 +150,17 @@ def tree(value: Any, rng: random.Random) -> Any:
 def _places(value: Any, depth: int = 0) -> Iterator[tuple[Any, Any]]:
     if depth > 12:
         return
-    if isinstance(value, dict):
-        keys: Any = list(value)
-    elif isinstance(value, list):
-        keys = range(min(len(value), 40))
-    elif hasattr(value, "__dict__"):
-        keys = list(vars(value))
-    else:
-        return
-    for key in keys:
+    for key in _keys(value):
         yield value, key
         yield from _places(_get(value, key), depth + 1)
+
+
+def _keys(value: Any) -> Sequence[Any]:
+    if isinstance(value, dict):
+        return list(value)
+    if isinstance(value, list):
+        return range(min(len(value), 40))
+    return list(vars(value)) if hasattr(value, "__dict__") else ()
 
 
 def _get(container: Any, key: Any) -> Any:
@@ -183,6 +186,76 @@ def _another(old: Any, rng: random.Random) -> Any:
     if isinstance(old, bytes):
         return old[: len(old) // 2]
     return rng.choice((None, [], {}, 0, "", old))
+
+
+Way = tuple[Any, ...]  # keys, from the root to an entry
+Read = tuple[int, str, int]  # position, format of `struct`, and size in bytes
+
+
+def ways(value: Any) -> Iterator[Way]:
+    """The ways to all entries of nested lists, dicts and objects."""
+
+    def inside(value: Any, way: Way) -> Iterator[Way]:
+        for key in _keys(value) if len(way) <= 12 else ():
+            yield (*way, key)
+            yield from inside(_get(value, key), (*way, key))
+
+    return inside(value, ())
+
+
+def at_ways(root: Any, places: Sequence[Way], rng: random.Random) -> None:
+    """Change one to four entries, as `tree` does, at ways that were found before."""
+    for _ in range(rng.randint(1, 4)):
+        *way, key = rng.choice(places)
+        with suppress(
+            LookupError, AttributeError, TypeError
+        ):  # changed before, so that it is not there any more
+            container, kind = _follow(root, way), rng.random()
+            old = _get(container, key)
+            if isinstance(container, dict | list) and kind < 0.15:
+                del container[key]
+            elif isinstance(container, list) and kind < 0.25:
+                container.append(old)
+            elif kind < 0.4:
+                _set(container, key, _follow(root, rng.choice(places)))
+            else:
+                _set(container, key, _another(old, rng))
+
+
+def _follow(root: Any, way: Sequence[Any]) -> Any:
+    return functools.reduce(_get, way, root)
+
+
+@contextmanager
+def recorded(reads: list[Read]) -> Iterator[None]:
+    """Record what is read of a FlatBuffer: table entries, offsets, lengths and numbers."""
+    from flatbuffers import encode
+
+    original = encode.Get
+
+    def get(packer: Any, buffer: Any, head: int) -> Any:
+        reads.append((head, packer.format, packer.size))
+        return original(packer, buffer, head)
+
+    with mock.patch.object(encode, "Get", get):
+        yield
+
+
+def in_place(content: bytes, reads: Sequence[Read], rng: random.Random) -> bytes:
+    """Change one to three of the numbers that a reader reads: another value, or that of another place of its type."""
+    made = bytearray(content)
+    for _ in range(rng.choice((1, 1, 1, 2, 3))):
+        position, form, size = rng.choice(reads)
+        other, _, wide = rng.choice(reads)
+        (old,) = struct.unpack_from(form, made, position)
+        if isinstance(old, bool | float):
+            struct.pack_into(form, made, position, rng.choice(FLOATS) if isinstance(old, float) else not old)
+        elif rng.random() < 0.3 and wide == size:
+            made[position : position + size] = made[other : other + size]
+        else:
+            value = old + rng.choice((-4, -1, 1, 4)) if rng.random() < 0.3 else rng.choice(INTEGERS)
+            made[position : position + size] = (value & ((1 << 8 * size) - 1)).to_bytes(size, "little")
+    return bytes(made)
 
 
 def json_text(content: bytes, rng: random.Random) -> bytes:
@@ -228,9 +301,14 @@ def numbers(content: bytes, rng: random.Random) -> bytes:
 
 
 def pickled(content: bytes, rng: random.Random) -> bytes:
-    """Drop, repeat and exchange opcodes of a pickle, and change their arguments."""
+    """Drop, repeat and exchange opcodes of a pickle, and change their arguments; or only numbers in arguments."""
     places = [place for _, _, place in pickletools.genops(content) if place is not None] + [len(content)]
     parts = [content[a:b] for a, b in itertools.pairwise(places)]
+    if rng.random() < 0.5:
+        holders = [i for i, part in enumerate(parts) if part[:1] in NUMBERS or len(part) > 24]
+        for place in rng.sample(holders, min(len(holders), rng.randint(1, 3))):
+            parts[place] = _with_number(parts[place], rng)
+        return b"".join(parts)
     for _ in range(rng.randint(1, 4)):
         place, kind = rng.randrange(len(parts)), rng.random()
         if kind < 0.2 and len(parts) > 1:
@@ -243,6 +321,22 @@ def pickled(content: bytes, rng: random.Random) -> bytes:
         else:
             parts[place] = parts[place][:1] + numbers(parts[place][1:] or b"\0", rng)
     return b"".join(parts)
+
+
+NUMBERS = (pickle.BININT, pickle.BININT1, pickle.BININT2, pickle.BINFLOAT, pickle.NEWTRUE, pickle.NEWFALSE)
+
+
+def _with_number(part: bytes, rng: random.Random) -> bytes:
+    """An opcode with another number as its argument, or within the bytes of an array."""
+    code, rest = part[:1], bytearray(part[1:])
+    if code in (pickle.NEWTRUE, pickle.NEWFALSE):
+        return rng.choice((pickle.NEWTRUE, pickle.NEWFALSE, pickle.NONE, pickle.EMPTY_TUPLE))
+    if code == pickle.BINFLOAT:
+        return code + struct.pack(">d", rng.choice(FLOATS))
+    value, size = rng.choice(INTEGERS), min(len(rest), 4)
+    place = 0 if len(rest) <= 4 else rng.randrange(12, len(rest) - 4)
+    rest[place : place + size] = (value & ((1 << 8 * size) - 1)).to_bytes(size, "little")
+    return code + bytes(rest)
 
 
 def archive(content: bytes, rng: random.Random) -> bytes:
