@@ -54,7 +54,7 @@ def expand(model: ModelProto, has_converter: Callable[[NodeProto], bool]) -> Mod
 def _definition(node: NodeProto, version: int, types: dict[str, TypeProto]) -> FunctionProto | None:
     try:
         schema = onnx.defs.get_schema(node.op_type, version, node.domain)
-    except onnx.defs.SchemaError:
+    except (onnx.defs.SchemaError, TypeError):  # unknown, or of a version that is no 32-bit integer
         return None
     made = FunctionProto()
     if schema.has_context_dependent_function:

@@ -122,7 +122,10 @@ def converted(stored: Model, path: Path) -> tuple[ModelProto, tuple[State, ...]]
         inputs.append(_value(name, tensor))
         if is_quantised(tensor):
             g.prefix = "input"
-            g.put_integers(index, name)
+            try:
+                g.put_integers(index, name)
+            except Refused as refused:
+                raise ModelError(f"{path}: its input {tensor.name!r} cannot be read: {refused}") from refused
         else:
             g.native[index] = name
     _convert_all(g)
