@@ -135,5 +135,5 @@ def outputs_of(model: ModelProto, inputs: dict[str, Any]) -> list[Any] | None:
     """The outputs that ONNX Runtime computes; None if it cannot run the model."""
     try:
         return list(open_session(model.SerializeToString()).run(None, inputs))
-    except ORT_ERRORS:
+    except (*ORT_ERRORS, RuntimeError):  # the second of types that numpy lacks, such as bfloat16
         return None

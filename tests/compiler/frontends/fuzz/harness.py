@@ -129,13 +129,13 @@ def _batch(
     at[:] = struct.pack("<q", first)
     with (
         tempfile.TemporaryFile(dir=PLACE) as told,
-        tempfile.TemporaryFile("w+", dir=PLACE) as trace,
+        tempfile.TemporaryFile("w+", dir=PLACE) as stacks,
         tempfile.TemporaryDirectory(prefix="edgec-fuzz-", dir=PLACE) as folder,
     ):
         child = os.fork()
         if child == 0:
             try:
-                faulthandler.enable(trace)
+                faulthandler.enable(stacks)
                 _work(mutate, load, seed, range(first, end), at, told.fileno(), Path(folder))
             finally:
                 os._exit(0)
@@ -149,8 +149,8 @@ def _batch(
                 signature, _, trace = detail.partition("\t")
                 found.bad.setdefault(signature, trace.replace("\\n", "\n"))
         (place,) = struct.unpack("<q", at[:])
-        trace.seek(0)
-        frames = re.findall(r'File ".*/(compiler/\S+)", line (\d+)', trace.read())
+        stacks.seek(0)
+        frames = re.findall(r'File ".*/(compiler/\S+)", line (\d+)', stacks.read())
     if not os.WIFSIGNALED(status):
         return end, "", []
     where = [f"{file}:{line}" for file, line in frames if "/tests/" not in file]
