@@ -65,6 +65,46 @@ def gathered(x: te.Tensor, indices: te.Tensor, axis: int) -> te.Tensor:
     return te.compute(shape, element, name="gathered")
 
 
+def gathered_elements(x: te.Tensor, indices: te.Tensor, axis: int) -> te.Tensor:
+    """For each index the element of its own place but along one axis; one out of range is that of the last element."""
+    size = x.shape[axis]
+
+    def element(*at: tirx.Expr) -> tirx.Expr:
+        row = indices[tuple(at)].astype("int64")
+        row = tirx.Select(row < 0, row + size, row)
+        row = tirx.max(tirx.min(row, size - 1), tirx.const(0, "int64"))
+        return x[(*at[:axis], row, *at[axis + 1 :])]
+
+    return te.compute(indices.shape, element, name="gathered_elements")
+
+
+def tensor_scattered(
+    past: te.Tensor, update: te.Tensor, axis: int, around: bool, first: te.Tensor | None = None
+) -> te.Tensor:
+    """A cache with new rows along an axis.
+
+    Args:
+        past: the cache.
+        update: the rows, of the shape of the cache but along the axis.
+        axis: the axis.
+        around: go on at the front behind the end.
+        first: the first place to write, for each element of the first axis; None for 0.
+    """
+    length, count, zero = past.shape[axis], update.shape[axis], tirx.const(0, "int64")
+
+    def element(*at: tirx.Expr) -> tirx.Expr:
+        place = at[axis].astype("int64")
+        if first is not None:
+            place = place - first[at[0]].astype("int64")
+        if around:
+            place = tirx.Select(place < 0, place + length, place)
+        row = tirx.max(tirx.min(place, count - 1), zero)
+        inside = tirx.all(place >= 0, place < count)
+        return tirx.Select(inside, update[(*at[:axis], row, *at[axis + 1 :])], past[tuple(at)])
+
+    return te.compute(past.shape, element, name="tensor_scattered")
+
+
 def tiled(x: te.Tensor, shape: Sequence[Dim]) -> te.Tensor:
     """Repeated along each axis until it has `shape`."""
     return te.compute(
@@ -187,6 +227,29 @@ def _vector(values: Sequence[tirx.Expr], name: str) -> te.Tensor:
     return te.compute((len(values),), element, name=name)
 
 
+def hardmax(x: te.Tensor, found: te.Tensor, axis: int) -> te.Tensor:
+    """1 at the place along an axis that `found` names, 0 elsewhere."""
+
+    def element(*at: tirx.Expr) -> tirx.Expr:
+        hit = found[(*at[:axis], *at[axis + 1 :])] == at[axis].astype("int64")
+        return tirx.Select(hit, tirx.const(1, x.dtype), tirx.const(0, x.dtype))
+
+    return te.compute(x.shape, element, name="hardmax")
+
+
+def diagonal(shape: Sequence[Dim], offset: int, dtype: str) -> te.Tensor:
+    """A matrix of ones on a diagonal, zeros elsewhere."""
+    one, zero = tirx.const(1, dtype), tirx.const(0, dtype)
+    return te.compute(tuple(shape), lambda i, j: tirx.Select(i + offset == j, one, zero), name="diagonal")
+
+
+def framed(signal: te.Tensor, length: int, step: int, frames: Dim) -> te.Tensor:
+    """Stretches `[batch, frames, length]` of signals `[batch, samples]`, each `step` after the last."""
+    return te.compute(
+        (signal.shape[0], frames, length), lambda b, f, i: signal[b, f * step + i], name="framed"
+    )
+
+
 def extremes(x: te.Tensor, axes: Sequence[int], keepdims: bool, largest: bool) -> te.Tensor:
     """The largest (or smallest) elements along `axes`."""
     along = {int(a): te.reduce_axis((0, x.shape[int(a)]), name=f"k{int(a)}") for a in axes}
@@ -214,6 +277,18 @@ def max_pool(
     return _pooled(x, kernel, strides, dilations, before, shape, te.max, lowest, "max_pool")
 
 
+def sum_pool(
+    x: te.Tensor,
+    kernel: Sequence[int],
+    strides: Sequence[int],
+    dilations: Sequence[int],
+    before: Sequence[Dim],
+    shape: Sequence[Dim],
+) -> te.Tensor:
+    """The sum of each window; what is added around the data counts as zeros."""
+    return _pooled(x, kernel, strides, dilations, before, shape, te.sum, tirx.const(0, x.dtype), "sum_pool")
+
+
 def average_pool(
     x: te.Tensor,
     kernel: Sequence[int],
@@ -225,9 +300,7 @@ def average_pool(
     counts_pads: bool,
 ) -> te.Tensor:
     """The mean of each window, over its elements within the data, or (`counts_pads`) within the padded data."""
-    total = _pooled(
-        x, kernel, strides, dilations, before, shape, te.sum, tirx.const(0, x.dtype), "window_sum"
-    )
+    total = sum_pool(x, kernel, strides, dilations, before, shape)
 
     def mean(*at: tirx.Expr) -> tirx.Expr:
         count = tirx.const(1, "int64")
@@ -267,66 +340,3 @@ def _pooled(
         return reduce(tirx.if_then_else(inside, x[(*at[:2], *place)], outside), axis=taps)
 
     return te.compute(tuple(shape), element, name=name)
-
-
-COORDINATES = ("half_pixel", "pytorch_half_pixel", "asymmetric", "align_corners")
-
-
-def resized(
-    x: te.Tensor, axis: int, shape: Sequence[Dim], mode: str, way: str, rounding: str, factor: float | None
-) -> te.Tensor:
-    """One axis resized, by the nearest or by the two neighbouring elements.
-
-    Args:
-        x: the tensor.
-        axis: the axis.
-        shape: of the result.
-        mode: `nearest` or `linear`.
-        way: how a position of the result becomes one of the tensor, as the standard names it.
-        rounding: to the nearest element, as the standard names it.
-        factor: by which the axis grows; None where the sizes decide.
-    """
-    length, wanted = x.shape[axis], shape[axis]
-
-    def real(value: Dim) -> tirx.Expr:
-        return tirx.Cast("float32", value)
-
-    def position(out: tirx.Expr) -> tirx.Expr:
-        place = real(out)
-        scale = real(wanted) / real(length) if factor is None else tirx.const(factor, "float32")
-        half = tirx.const(0.5, "float32")
-        if way == "asymmetric":
-            return place / scale
-        if way == "align_corners":
-            last = real(tirx.max(wanted - 1, 1))
-            return tirx.Select(wanted > 1, place * real(length - 1) / last, tirx.const(0.0, "float32"))
-        middle = (place + half) / scale - half
-        return (
-            tirx.Select(wanted > 1, middle, tirx.const(0.0, "float32"))
-            if way == "pytorch_half_pixel"
-            else middle
-        )
-
-    def whole(value: tirx.Expr) -> tirx.Expr:
-        if rounding == "floor":
-            return tirx.floor(value)
-        if rounding == "ceil":
-            return tirx.ceil(value)
-        half = tirx.const(0.5, "float32")
-        return tirx.ceil(value - half) if rounding == "round_prefer_floor" else tirx.floor(value + half)
-
-    def at(index: Sequence[tirx.Expr], place: tirx.Expr) -> tirx.Expr:
-        inside = tirx.max(tirx.min(place, length - 1), tirx.const(0, "int64"))
-        return x[(*index[:axis], inside, *index[axis + 1 :])]
-
-    def element(*index: tirx.Expr) -> tirx.Expr:
-        place = position(index[axis])
-        if mode == "nearest":
-            return at(index, tirx.Cast("int64", whole(place)))
-        low = tirx.floor(place)
-        share = (place - low).astype(x.dtype)
-        first = tirx.Cast("int64", low)
-        one = tirx.const(1, x.dtype)
-        return at(index, first) * (one - share) + at(index, first + 1) * share
-
-    return te.compute(tuple(shape), element, name="resized")

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import numpy as np
-from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 from tvm.tirx import PrimFunc
 
+from edgec.compiler.kernels.loops import Buffers, Shape, function
 from edgec.compiler.kernels.tir import Array, Tir
 
 Activation: TypeAlias = Callable[[Tir], Tir]
@@ -55,13 +55,14 @@ class RecurrentKernel:
     weights as `blocked` lays them, `h0 [batch, hidden]`, then (LSTM) `c0` and (with `peepholes`)
     `p [3, hidden]`, (GRU, `linear_before_reset`) `rb [hidden]`, (`lengths`) `len [batch]`
     int32; and writes `y [steps, batch, hidden]`, `h [batch, hidden]` and (LSTM) `c [batch, hidden]`.
+    `steps` and `batch` are numbers, or variables of the caller.
 
     Formulas: ONNX operators LSTM-22, GRU-22 and RNN-22.
     """
 
     op_type: str
-    steps: int
-    batch: int
+    steps: Tir
+    batch: Tir
     hidden: int
     activations: list[Activation]
     reverse: bool = False
@@ -80,32 +81,22 @@ class RecurrentKernel:
     def build(self, symbol: str) -> PrimFunc:
         """The function, under the name `symbol`."""
         n, b, h, w = GATES[self.op_type], self.batch, self.hidden, self.width
-        state = (b, h)
-        arguments: dict[str, tuple[tuple[int, ...], str]]
-        arguments = {"gates": ((self.steps, b, n * h), "float32"), "r": ((n * h // w, h, w), "float32")}
-        arguments["h0"] = (state, "float32")
+        state: Shape = (b, h)
+        given: dict[str, tuple[Shape, str]]
+        given = {"gates": ((self.steps, b, n * h), "float32"), "r": ((n * h // w, h, w), "float32")}
+        given["h0"] = (state, "float32")
         if self.op_type == "LSTM":
-            arguments["c0"] = (state, "float32")
+            given["c0"] = (state, "float32")
         if self.peepholes:
-            arguments["p"] = ((3, h), "float32")
+            given["p"] = ((3, h), "float32")
         if self.linear_before_reset:
-            arguments["rb"] = ((h,), "float32")
+            given["rb"] = ((h,), "float32")
         if self.lengths:
-            arguments["len"] = ((b,), "int32")
-        results: dict[str, tuple[tuple[int, ...], str]]
-        results = {"y": ((self.steps, b, h), "float32"), "h": (state, "float32")}
+            given["len"] = ((b,), "int32")
+        made: dict[str, tuple[Shape, str]] = {"y": ((self.steps, b, h), "float32"), "h": (state, "float32")}
         if self.op_type == "LSTM":
-            results["c"] = (state, "float32")
-        with IRBuilder() as builder, T.prim_func():
-            T.func_name(symbol)
-            T.func_attr({"tirx.is_scheduled": True, "tirx.noalias": True})
-            for name, (shape, dtype) in (arguments | results).items():
-                self.buffers[name] = T.arg(name, T.buffer(shape, dtype))
-            with T.sblock("root"), T.sblock("recurrence"):
-                T.reads(*[_whole(self.buffers[name]) for name in arguments])
-                T.writes(*[_whole(self.buffers[name]) for name in results])
-                self._walk()
-        return builder.get()
+            made["c"] = (state, "float32")
+        return function(symbol, given, made, self._walk)
 
     @contextmanager
     def _elements(self) -> Iterator[Tir]:
@@ -118,8 +109,10 @@ class RecurrentKernel:
             with T.serial(0, self.hidden // lanes) as block, T.vectorized(0, lanes) as lane:
                 yield block * lanes + lane
 
-    def _walk(self) -> None:
+    def _walk(self, buffers: Buffers) -> None:
         b, h = self.buffers, self.hidden
+        b.update(buffers)
+        self.steps, self.batch, _ = b["y"].shape  # by the names that the function has for them
         b["g"] = T.alloc_buffer((GATES[self.op_type] * h,), "float32")
         b["v"] = T.alloc_buffer((h,), "float32")
         with T.serial(0, self.batch) as row:
@@ -236,10 +229,6 @@ def blocked(r: Array, hidden: int) -> Array:
     """Recurrence weights `[n·hidden, hidden]` as blocks `[n·hidden / width, hidden, width]`."""
     width = block_width(hidden)
     return np.ascontiguousarray(r.reshape(-1, width, hidden).transpose(0, 2, 1))
-
-
-def _whole(buffer: Tir) -> Tir:
-    return buffer[tuple(slice(0, size) for size in buffer.shape)]
 
 
 def _store(buffer: Tir, value: Tir, indices: list[Tir]) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
 from tvm import te, tirx
 
 from edgec.compiler.kernels.tir import Tir
@@ -15,6 +14,8 @@ from edgec.compiler.kernels.tir import Tir
 
 def remainder(a: Tir, b: Tir, *, sign_of_dividend: bool) -> Tir:
     """`a` modulo `b`, element by element with numpy's broadcasting.
+
+    Symbolic sizes are those of both, or 1 in the other.
 
     Args:
         a: the dividends, integers.
@@ -31,10 +32,16 @@ def quotient(a: Tir, b: Tir) -> Tir:
 
 
 def _elementwise(function: Callable[[Tir, Tir], Tir], a: Tir, b: Tir, name: str) -> Tir:
-    shape = np.broadcast_shapes(tuple(map(int, a.shape)), tuple(map(int, b.shape)))
+    rank = max(len(a.shape), len(b.shape))
+    sizes = [[1] * (rank - len(x.shape)) + list(x.shape) for x in (a, b)]
+    shape = [q if _is_one(p) else p for p, q in zip(*sizes, strict=True)]
 
     def at(x: Tir, place: tuple[Tir, ...]) -> Tir:
         own = place[len(place) - len(x.shape) :]
-        return x(*[tirx.const(0, "int64") if int(n) == 1 else i for n, i in zip(x.shape, own, strict=True)])
+        return x(*[tirx.const(0, "int64") if _is_one(n) else i for n, i in zip(x.shape, own, strict=True)])
 
     return te.compute(shape, lambda *place: function(at(a, place), at(b, place)), name=name)
+
+
+def _is_one(size: Tir) -> bool:
+    return isinstance(size, int | tirx.IntImm) and int(size) == 1

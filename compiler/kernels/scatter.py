@@ -5,14 +5,14 @@ An index is counted from the end where it is negative; what it is out of range f
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from tvm import tirx
-from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 from tvm.tirx import PrimFunc
 
+from edgec.compiler.kernels.loops import Buffers, Shape, function, i64, store
 from edgec.compiler.kernels.tir import Tir
 
 REDUCTIONS: dict[str, Callable[[Tir, Tir], Tir]] = {
@@ -26,8 +26,8 @@ REDUCTIONS: dict[str, Callable[[Tir, Tir], Tir]] = {
 
 def scattered_elements(
     symbol: str,
-    shape: Sequence[int],
-    places: Sequence[int],
+    shape: Shape,
+    places: Shape,
     axis: int,
     dtypes: tuple[str, str],
     reduction: str,
@@ -42,88 +42,79 @@ def scattered_elements(
         dtypes: of the elements and of the indices.
         reduction: how an update is combined with what is there.
     """
-    steps, count = _strides(shape), math.prod(places)
+    dtype, kind = dtypes
 
-    def write(x: Tir, where: Tir, updates: Tir, y: Tir) -> None:
-        with T.serial(0, count) as i:
-            index, offset, rest = where[i].astype("int64"), _i64(0), i.astype("int64")
-            for a in range(len(places) - 1, -1, -1):
-                if a != axis:
-                    offset = offset + rest % places[a] * steps[a]
-                rest = rest // places[a]
-            with T.If(_in_range(index, shape[axis])), T.Then():
-                at = offset + _counted(index, shape[axis]) * steps[axis]
-                T.buffer_store(y, REDUCTIONS[reduction](y[at], updates[i]), [at])
+    def body(b: Buffers) -> None:
+        _copy(b["x"], b["y"])
+        with _over(b["where"].shape) as at:
+            size = _wide(b["y"].shape[axis])
+            index = b["where"][tuple(at)].astype("int64")
+            with T.If(_in_range(index, size)), T.Then():
+                to = list(at)
+                to[axis] = _counted(index, size)
+                new = REDUCTIONS[reduction](b["y"][tuple(to)], b["updates"][tuple(at)])
+                store(b["y"], new, *to)
 
-    sizes = {"x": math.prod(shape), "where": count, "updates": count}
-    return _function(symbol, sizes, dtypes, write)
+    given = {"x": (shape, dtype), "where": (places, kind), "updates": (places, dtype)}
+    return function(symbol, given, {"y": (shape, dtype)}, body)
 
 
 def scattered_slices(
-    symbol: str, shape: Sequence[int], places: tuple[int, int], dtypes: tuple[str, str], reduction: str
+    symbol: str, shape: Shape, count: Tir, depth: int, dtypes: tuple[str, str], reduction: str
 ) -> PrimFunc:
     """A function that writes slices of `updates` to `x` by the indices of their first axes.
 
     Args:
         symbol: the function's name.
         shape: of `x` and the result.
-        places: the shape of the indices, `[slices, axes]`.
+        count: how many slices; the indices are `[count, depth]`, the updates `[count, *shape[depth:]]`.
+        depth: how many axes the indices name.
         dtypes: of the elements and of the indices.
         reduction: how an update is combined with what is there.
     """
-    count, depth = places
-    inner, steps = math.prod(shape[depth:]), _strides(shape)
+    dtype, kind = dtypes
 
-    def write(x: Tir, where: Tir, updates: Tir, y: Tir) -> None:
-        with T.serial(0, count) as i:
-            index = [where[i * depth + k].astype("int64") for k in range(depth)]
+    def body(b: Buffers) -> None:
+        _copy(b["x"], b["y"])
+        sizes = [_wide(one) for one in b["y"].shape[:depth]]
+        with T.serial(0, b["where"].shape[0]) as i:
+            index = [b["where"][i, k].astype("int64") for k in range(depth)]
             inside = tirx.const(True, "bool")
-            begin = _i64(0)
-            for k in range(depth):
-                inside = tirx.And(inside, _in_range(index[k], shape[k]))
-                begin = begin + _counted(index[k], shape[k]) * steps[k]
-            with T.If(inside), T.Then(), T.serial(0, inner) as j:
-                T.buffer_store(y, REDUCTIONS[reduction](y[begin + j], updates[i * inner + j]), [begin + j])
+            for one, size in zip(index, sizes, strict=True):
+                inside = tirx.And(inside, _in_range(one, size))
+            to = [_counted(one, size) for one, size in zip(index, sizes, strict=True)]
+            with T.If(inside), T.Then(), _over(b["y"].shape[depth:]) as at:
+                old = b["y"][(*to, *at)]
+                store(b["y"], REDUCTIONS[reduction](old, b["updates"][(i, *at)]), *to, *at)
 
-    sizes = {"x": math.prod(shape), "where": count * depth, "updates": count * inner}
-    return _function(symbol, sizes, dtypes, write)
-
-
-def _strides(shape: Sequence[int]) -> list[int]:
-    return [math.prod(shape[a + 1 :]) for a in range(len(shape))]
+    updates = (count, *shape[depth:])
+    given = {"x": (shape, dtype), "where": ((count, depth), kind), "updates": (updates, dtype)}
+    return function(symbol, given, {"y": (shape, dtype)}, body)
 
 
-def _in_range(index: Tir, size: int) -> Tir:
-    return tirx.And(index >= _i64(-size), index < _i64(size))
+def _copy(x: Tir, y: Tir) -> None:
+    with _over(x.shape) as at:
+        store(y, x[tuple(at)], *at)
 
 
-def _counted(index: Tir, size: int) -> Tir:
+@contextmanager
+def _over(sizes: Sequence[Tir]) -> Iterator[list[Tir]]:
+    """Loops over all places of these sizes."""
+    if not sizes:
+        yield []
+        return
+    with T.serial(0, sizes[0]) as first, _over(sizes[1:]) as rest:
+        yield [first, *rest]
+
+
+def _in_range(index: Tir, size: Tir) -> Tir:
+    return tirx.And(index >= i64(0) - size, index < size)
+
+
+def _counted(index: Tir, size: Tir) -> Tir:
     """An index from the front."""
-    return index + tirx.Select(index < _i64(0), _i64(size), _i64(0))
+    return index + tirx.Select(index < i64(0), size, i64(0))
 
 
-def _i64(value: int) -> Tir:
-    return tirx.IntImm("int64", value)
-
-
-def _function(
-    symbol: str,
-    sizes: dict[str, int],
-    dtypes: tuple[str, str],
-    write: Callable[[Tir, Tir, Tir, Tir], None],
-) -> PrimFunc:
-    """A function of flat buffers that copies `x` to `y` and then writes."""
-    dtype, index = dtypes
-    with IRBuilder() as builder, T.prim_func():
-        T.func_name(symbol)
-        T.func_attr({"tirx.is_scheduled": True, "tirx.noalias": True})
-        kinds = {"x": dtype, "where": index, "updates": dtype}
-        given = {name: T.arg(name, T.buffer((size,), kinds[name])) for name, size in sizes.items()}
-        y = T.arg("y", T.buffer((sizes["x"],), dtype))
-        with T.sblock("root"), T.sblock("scatter"):
-            T.reads(*[buffer[0:size] for buffer, size in zip(given.values(), sizes.values(), strict=True)])
-            T.writes(y[0 : sizes["x"]])
-            with T.serial(0, sizes["x"]) as i:
-                T.buffer_store(y, given["x"][i], [i])
-            write(given["x"], given["where"], given["updates"], y)
-    return builder.get()
+def _wide(size: Tir) -> Tir:
+    return i64(int(size)) if isinstance(size, int | tirx.IntImm) else size

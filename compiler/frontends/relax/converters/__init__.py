@@ -33,6 +33,7 @@ def load_all() -> None:
         reductions,
         regions,
         resize,
+        resize_at_run_time,
         selection,
         sequences,
         sequences_at_run_time,

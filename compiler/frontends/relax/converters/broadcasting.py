@@ -5,8 +5,8 @@ from __future__ import annotations
 from tvm import relax
 
 from edgec.compiler.frontends.relax.builder import Expr
-from edgec.compiler.frontends.relax.converters.registry import CannotConvert, Node, converts_dynamic
-from edgec.compiler.frontends.relax.converters.sizes_at_run_time import common_size, spread_to
+from edgec.compiler.frontends.relax.converters.registry import CannotConvert, Node, converts_dynamic, scalar
+from edgec.compiler.frontends.relax.converters.sizes_at_run_time import common_size, spread_to, viewed
 from edgec.compiler.frontends.relax.dims import Dim, bound, cast_to, dims_of, is_same
 
 ELEMENTWISE = (
@@ -25,7 +25,7 @@ ELEMENTWISE = (
         "Greater",
         "LessOrEqual",
     ),
-    *("GreaterOrEqual", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "BitShift", "PRelu", "Where", "Max", "Min"),
+    *("GreaterOrEqual", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "BitShift", "Where", "Max", "Min"),
     *("Sum", "Mean"),
 )
 
@@ -35,6 +35,17 @@ def _elementwise(node: Node) -> list[Expr]:
     if node.usual is None:
         raise CannotConvert("its sizes are known only at run time")
     return node.usual(aligned(node, [x for x in node.inputs if x is not None]))
+
+
+@converts_dynamic("PRelu")
+def _prelu(node: Node) -> Expr:
+    x, slope = node.input(0), node.input(1)
+    rank, own = len(dims_of(x)), dims_of(slope)
+    if rank > 2 and len(own) == 1 and not is_same(own[0], 1) and is_same(own[0], dims_of(x)[1]):
+        slope = viewed(node, slope, [own[0], *[1] * (rank - 2)])
+    x, slope = aligned(node, [x, slope])
+    below = node.emit(relax.op.multiply(x, slope))
+    return relax.op.where(relax.op.greater_equal(x, scalar(0, x)), x, below)
 
 
 def aligned(node: Node, tensors: list[Expr]) -> list[Expr]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from tvm import relax
 from tvm.tirx import PrimFunc
@@ -14,13 +12,17 @@ from edgec.compiler.frontends.relax.converters.registry import (
     Node,
     axis_of,
     converts,
+    converts_dynamic,
+    dtype_of,
     is_constant,
     rank_of,
     reshaped,
-    shape_of,
     value_of,
 )
+from edgec.compiler.frontends.relax.converters.sizes_at_run_time import viewed, with_sizes
 from edgec.compiler.frontends.relax.converters.slicing import sliced
+from edgec.compiler.frontends.relax.dims import bound, dims_of, product
+from edgec.compiler.kernels import dynamic
 from edgec.compiler.kernels.scatter import REDUCTIONS, scattered_elements, scattered_slices
 
 
@@ -67,26 +69,44 @@ def _gather_elements(node: Node) -> Expr:
     return relax.op.gather_elements(part, _counted(node, node.input(1), shape[axis]), axis=axis)
 
 
+@converts_dynamic("GatherElements")
+def _gather_elements_at_run_time(node: Node) -> Expr:
+    x, indices = node.input(0), node.input(1)
+    axis = axis_of(int(node.attrs.get("axis", 0)), len(dims_of(x)))
+    return node.builder.emit_te(dynamic.gathered_elements, x, indices, axis)
+
+
 @converts("ScatterElements", "Scatter")
+@converts_dynamic("ScatterElements", "Scatter")
 def _scatter_elements(node: Node) -> Expr:
-    shape, places = node.shape(0), node.shape(1)
+    shape, places = dims_of(node.input(0)), dims_of(node.input(1))
     if 0 in places:  # nothing is written
         return node.input(0)
     axis, reduction = axis_of(int(node.attrs.get("axis", 0)), len(shape)), _reduction(node)
     symbol = node.builder.get_unique_name("scatter_elements")
     kinds = node.dtype(0), node.dtype(1)
-    return _written(node, scattered_elements(symbol, shape, places, axis, kinds, reduction), symbol)
+    kernel = scattered_elements(symbol, shape, places, axis, kinds, reduction)
+    updates = with_sizes(node, node.input(2), places)
+    return _written(node, kernel, symbol, [node.input(0), node.input(1), updates])
 
 
 @converts("ScatterND")
+@converts_dynamic("ScatterND")
 def _scatter_nd(node: Node) -> Expr:
-    shape, places = node.shape(0), node.shape(1)
+    shape, places = dims_of(node.input(0)), dims_of(node.input(1))
     if 0 in places[:-1]:  # nothing is written
         return node.input(0)
+    if not isinstance(places[-1], int):
+        raise CannotConvert("how many axes its indices name is known only at run time")
+    depth = places[-1]
     symbol = node.builder.get_unique_name("scatter_nd")
-    flat = (math.prod(places[:-1]), places[-1])
+    count = bound(node.builder, product(places[:-1]))
     kinds = node.dtype(0), node.dtype(1)
-    return _written(node, scattered_slices(symbol, shape, flat, kinds, _reduction(node)), symbol)
+    kernel = scattered_slices(symbol, shape, count, depth, kinds, _reduction(node))
+    where = viewed(node, node.input(1), [count, depth])
+    updates = with_sizes(node, node.input(2), [*places[:-1], *shape[depth:]])
+    updates = viewed(node, updates, [count, *shape[depth:]])
+    return _written(node, kernel, symbol, [node.input(0), where, updates])
 
 
 def _reduction(node: Node) -> str:
@@ -96,15 +116,11 @@ def _reduction(node: Node) -> str:
     return reduction
 
 
-def _written(node: Node, function: PrimFunc, symbol: str) -> Expr:
-    """A call of a function that writes updates to a tensor, all of them flat."""
-    flat = [node.emit(reshaped(node.input(i), [math.prod(node.shape(i))])) for i in range(3)]
-    called = relax.call_tir(
-        node.builder.add_func(function, symbol),
-        flat,
-        [relax.TensorType((math.prod(node.shape(0)),), node.dtype(0))],
-    )
-    return reshaped(node.emit(called), node.shape(0))
+def _written(node: Node, kernel: PrimFunc, symbol: str, arguments: list[Expr]) -> Expr:
+    """A call of a function that writes updates to a tensor."""
+    function = node.builder.add_func(kernel, symbol)
+    kind = relax.TensorType(dims_of(arguments[0]), dtype_of(arguments[0]))
+    return relax.call_tir(function, [node.emit(one) for one in arguments], kind)
 
 
 @converts("ReverseSequence")
@@ -114,35 +130,18 @@ def _reverse_sequence(node: Node) -> Expr:
 
 
 @converts("TensorScatter")
+@converts_dynamic("TensorScatter")
 def _tensor_scatter(node: Node) -> Expr:
     """New keys and values written into a cache, from an index on that each batch has of its own."""
     past, update = node.input(0), node.input(1)
-    shape, new = node.shape(0), node.shape(1)
-    axis = axis_of(int(node.attrs.get("axis", -2)), len(shape))
-    length, count = shape[axis], new[axis]
-    along = [1] * len(shape)
-    along[axis] = length
-    place = constant(np.arange(length, dtype="int64").reshape(along))
-    if node.has(2):
-        begin = node.emit(reshaped(node.input(2), [shape[0]] + [1] * (len(shape) - 1)))
-        place = node.emit(relax.op.subtract(place, begin))
-        if str(node.attrs.get("mode", "linear")) == "circular":
-            size = constant(length, "int64")
-            place = node.emit(
-                relax.op.where(relax.op.less(place, constant(0, "int64")), relax.op.add(place, size), place)
-            )
-    hit = node.emit(
-        relax.op.logical_and(
-            relax.op.greater_equal(place, constant(0, "int64")),
-            relax.op.less(place, constant(count, "int64")),
-        )
-    )
-    within = relax.op.minimum(relax.op.maximum(place, constant(0, "int64")), constant(count - 1, "int64"))
-    rows = node.emit(relax.op.broadcast_to(node.emit(within), shape))
-    return relax.op.where(hit, node.emit(relax.op.gather_elements(update, rows, axis=axis)), past)
+    axis = axis_of(int(node.attrs.get("axis", -2)), len(dims_of(past)))
+    around = str(node.attrs.get("mode", "linear")) == "circular"
+    first = [node.input(2)] if node.has(2) else []
+    return node.builder.emit_te(dynamic.tensor_scattered, past, update, axis, around, *first)
 
 
 @converts("OneHot")
+@converts_dynamic("OneHot")
 def _one_hot(node: Node) -> Expr:
     depth_value, values = node.array(1), node.input(2)
     if depth_value is None:
@@ -151,7 +150,7 @@ def _one_hot(node: Node) -> Expr:
     indices = node.input(0)
     rank = rank_of(indices) + 1
     axis = axis_of(int(node.attrs.get("axis", -1)), rank)
-    shape = list(shape_of(indices))
+    shape = dims_of(indices)
     shape.insert(axis, 1)
     spread = [1] * rank
     spread[axis] = depth
@@ -159,7 +158,7 @@ def _one_hot(node: Node) -> Expr:
     size = constant(depth, "int64")
     wide = relax.op.where(relax.op.less(wide, constant(0, "int64")), relax.op.add(wide, size), wide)
     classes = constant(np.arange(depth, dtype="int64").reshape(spread))
-    hit = node.emit(relax.op.equal(reshaped(node.emit(wide), shape), classes))
+    hit = node.emit(relax.op.equal(viewed(node, node.emit(wide), shape), classes))
     off, on = (_element(node, values, i) for i in (0, 1))
     return relax.op.where(hit, on, off)
 

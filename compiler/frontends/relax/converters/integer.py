@@ -14,12 +14,14 @@ from tvm import relax
 from edgec.compiler.frontends.relax.builder import Array, Expr, constant
 from edgec.compiler.frontends.relax.converters.byte_products import conv_of_bytes, product_of_bytes
 from edgec.compiler.frontends.relax.converters.convolution import convolution
+from edgec.compiler.frontends.relax.converters.layers_at_run_time import convolved, product_of
 from edgec.compiler.frontends.relax.converters.registry import (
     MICROSOFT,
     CannotConvert,
     Node,
     axis_of,
     converts,
+    converts_dynamic,
     dtype_of,
     is_constant,
     rank_of,
@@ -27,6 +29,7 @@ from edgec.compiler.frontends.relax.converters.registry import (
     shape_of,
     value_of,
 )
+from edgec.compiler.frontends.relax.dims import dims_of, is_static
 
 
 def _as(node: Node, value: Expr, dtype: str) -> Expr:
@@ -70,17 +73,24 @@ def exact_type(products: int) -> str:
     return "float32" if products * 255 * 255 < 2**24 else "int32"
 
 
+def _convolution(node: Node, x: Expr, w: Expr) -> Expr:
+    """The convolution by the node's attributes, of sizes known now or only at run time."""
+    return convolution(node, x, w) if is_static(x) else convolved(node, x, w)
+
+
 @converts("ConvInteger")
+@converts_dynamic("ConvInteger")
 def _conv_integer(node: Node) -> Expr:
-    made = conv_of_bytes(node)
+    made = conv_of_bytes(node) if is_static(node.input(0)) else None
     if made is not None:
         return made
     dtype = exact_type(int(np.prod(node.shape(1)[1:])))
     x, w = centred(node, 0, 2, dtype), centred(node, 1, 3, dtype)
-    return _as(node, convolution(node, x, w), "int32")
+    return _as(node, _convolution(node, x, w), "int32")
 
 
 @converts("MatMulInteger")
+@converts_dynamic("MatMulInteger")
 def _matmul_integer(node: Node) -> Expr:
     return integer_product(node, (0, 1), (2, 3))
 
@@ -93,14 +103,26 @@ def integer_product(node: Node, operands: tuple[int, int], zeros: tuple[int, int
         zeros: positions of their zero points, which may be left out: per tensor, per row of the first, per column of
             the second.
     """
-    made = product_of_bytes(node, operands, zeros)
+    first, second = operands
+    known = is_static(node.input(first)) and is_static(node.input(second))
+    made = product_of_bytes(node, operands, zeros) if known else None
     if made is not None:
         return made
-    first, second = operands
-    dtype = exact_type(node.shape(first)[-1])
+    dtype = exact_type(_terms(node, first, second))
     a = centred(node, first, zeros[0], dtype, axis=max(node.rank(first) - 2, 0))
     b = centred(node, second, zeros[1], dtype, axis=node.rank(second) - 1)
-    return _as(node, node.emit(relax.op.matmul(a, b)), "int32")
+    return _as(node, node.emit(_product(node, a, b)), "int32")
+
+
+def _product(node: Node, a: Expr, b: Expr) -> Expr:
+    return relax.op.matmul(a, b) if is_static(a) and is_static(b) else product_of(node, a, b)
+
+
+def _terms(node: Node, first: int, second: int) -> int:
+    """How many products each element of a matrix product adds up; many where that is known only at run time."""
+    left, right = dims_of(node.input(first))[-1], dims_of(node.input(second))
+    counts = [n for n in (left, right[max(len(right) - 2, 0)]) if isinstance(n, int)]
+    return counts[0] if counts else 1 << 16
 
 
 def dequantised(node: Node, x: int, scale: int, zero: int, axis: int = 1) -> Expr:
@@ -178,23 +200,24 @@ def _grids_are_known(node: Node, *pairs: tuple[int, int]) -> bool:
 
 
 @converts("QLinearConv")
+@converts_dynamic("QLinearConv")
 def _qlinear_conv(node: Node) -> Expr:
-    x_shape, w_shape = node.shape(0), node.shape(3)
+    rank, w_shape = node.rank(0), node.shape(3)
     if _grids_are_known(node, (1, 2), (4, 5), (6, 7)) and is_constant(node.input(3)):
         x, w = dequantised(node, 0, 1, 2), dequantised(node, 3, 4, 5, axis=0)
-        y = convolution(node, x, w)
+        y = _convolution(node, x, w)
         if node.has(8):
             scale = value_of(node.input(1)).reshape(-1) * value_of(node.input(4)).reshape(-1)
             bias = on_grid(node, node.input(8), scale, None, 0)
-            y = node.emit(relax.op.add(y, node.emit(_channelwise(bias, 1, len(x_shape)))))
+            y = node.emit(relax.op.add(y, node.emit(_channelwise(bias, 1, rank))))
         return quantised(node, y, node.input(6), node.input(7), node.dtype(7))
     dtype = exact_type(int(np.prod(w_shape[1:])))
-    sums = convolution(node, centred(node, 0, 2, dtype), centred(node, 3, 5, dtype, axis=0))
+    sums = _convolution(node, centred(node, 0, 2, dtype), centred(node, 3, 5, dtype, axis=0))
     if node.has(8):
-        bias = _channelwise(_as(node, node.input(8), dtype), 1, len(x_shape))
+        bias = _channelwise(_as(node, node.input(8), dtype), 1, rank)
         sums = node.emit(relax.op.add(sums, node.emit(bias)))
     scale = node.emit(relax.op.multiply(_flat(node, 1), _flat(node, 4)))
-    real = relax.op.multiply(_as(node, sums, "float32"), node.emit(_channelwise(scale, 1, len(x_shape))))
+    real = relax.op.multiply(_as(node, sums, "float32"), node.emit(_channelwise(scale, 1, rank)))
     return quantised(node, node.emit(real), node.input(6), node.input(7), node.dtype(7))
 
 
@@ -204,17 +227,19 @@ def _flat(node: Node, position: int) -> Expr:
 
 @converts("QLinearMatMul")
 @converts("QLinearMatMul", domain=MICROSOFT)
+@converts_dynamic("QLinearMatMul")
+@converts_dynamic("QLinearMatMul", domain=MICROSOFT)
 def _qlinear_matmul(node: Node) -> Expr:
     rows_axis = max(node.rank(0) - 2, 0)
     if _grids_are_known(node, (1, 2), (4, 5), (6, 7)) and min(node.rank(0), node.rank(3)) >= 2:
         a = dequantised(node, 0, 1, 2, axis=rows_axis)
         b = dequantised(node, 3, 4, 5, axis=node.rank(3) - 1)
-        y = node.emit(relax.op.matmul(a, b))
+        y = node.emit(_product(node, a, b))
         return quantised(node, y, node.input(6), node.input(7), node.dtype(7), max(rank_of(y) - 2, 0))
-    dtype = exact_type(node.shape(0)[-1])
+    dtype = exact_type(_terms(node, 0, 3))
     a = centred(node, 0, 2, dtype, axis=rows_axis)
     b = centred(node, 3, 5, dtype, axis=node.rank(3) - 1)
-    sums = node.emit(relax.op.matmul(a, b))
+    sums = node.emit(_product(node, a, b))
     rank = rank_of(sums)
     rows = node.emit(_channelwise(node.input(1), max(rank - 2, 0), rank))
     columns = node.emit(_channelwise(node.input(4), rank - 1, rank))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 from tvm import relax, tirx
 
-from edgec.compiler.frontends.relax.amounts import amounts
+from edgec.compiler.frontends.relax.amounts import as_tensor
 from edgec.compiler.frontends.relax.builder import Expr, constant
 from edgec.compiler.frontends.relax.converters.broadcasting import aligned
 from edgec.compiler.frontends.relax.converters.convolution import CONV, LAYOUT, TRANSPOSED
+from edgec.compiler.frontends.relax.converters.pooling import powers_of, root_of
 from edgec.compiler.frontends.relax.converters.registry import (
     CannotConvert,
     Node,
@@ -59,7 +59,11 @@ def _window(node: Node, kernel: Sequence[int]) -> tuple[list[int], list[int]]:
 
 @converts_dynamic("Conv")
 def _conv(node: Node) -> Expr:
-    x, w = node.input(0), node.input(1)
+    return _with_bias(node, convolved(node, node.input(0), node.input(1)))
+
+
+def convolved(node: Node, x: Expr, w: Expr) -> Expr:
+    """The convolution without the bias, by the node's attributes."""
     sizes = dims_of(x)
     if not is_static(w) or len(sizes) not in CONV:
         raise CannotConvert(
@@ -76,13 +80,12 @@ def _conv(node: Node) -> Expr:
     if not is_same(dims_of(x)[1], channels):
         x = cast_to(node.builder, x, [dims_of(x)[0], channels, *dims_of(x)[2:]])
     data, weights, _ = LAYOUT[len(sizes)]
-    y = node.emit(
+    return node.emit(
         CONV[len(sizes)](
             x, w, strides=strides, padding=[*before, *behind], dilation=dilations, groups=groups,
             data_layout=data, kernel_layout=weights,
         )
     )  # fmt: skip
-    return _with_bias(node, y)
 
 
 def _with_bias(node: Node, y: Expr) -> Expr:
@@ -131,7 +134,7 @@ def _padded(
     return node.builder.emit_te(define, x, first, shape, *([] if value is None else [value]))
 
 
-@converts_dynamic("MaxPool", "AveragePool")
+@converts_dynamic("MaxPool", "AveragePool", "LpPool")
 def _pool(node: Node) -> Expr:
     if len(node.outputs) > 1 and node.outputs[1]:
         raise CannotConvert("the indices of maxima are not compiled for sizes known only at run time")
@@ -148,6 +151,13 @@ def _pool(node: Node) -> Expr:
     if largest:
         return node.builder.emit_te(
             dynamic.max_pool, x, kernel, strides, dilations, before, [*sizes[:2], *out]
+        )
+    if node.op_type == "LpPool":
+        p = int(node.attrs.get("p", 2))
+        powers = node.emit(powers_of(x, p))
+        shape = [*sizes[:2], *out]
+        return root_of(
+            node.builder.emit_te(dynamic.sum_pool, powers, kernel, strides, dilations, before, shape), p
         )
     counts = bool(node.attrs.get("count_include_pad", 0))
     return node.builder.emit_te(
@@ -264,12 +274,30 @@ def _reduce(node: Node) -> Expr:
 
 @converts_dynamic("ArgMax", "ArgMin")
 def _arg(node: Node) -> list[Expr]:
-    if node.usual is None or node.attrs.get("select_last_index", 0):
-        raise CannotConvert("the last of equal elements is not found for sizes known only at run time")
+    x, from_end = node.input(0), bool(node.attrs.get("select_last_index", 0))
     function = relax.op.argmax if node.op_type == "ArgMax" else relax.op.argmin
     axis, keeps = int(node.attrs.get("axis", 0)), bool(node.attrs.get("keepdims", 1))
-    found = node.emit(function(node.input(0), axis_of(axis, len(dims_of(node.input(0)))), keepdims=keeps))
-    return [found if dtype_of(found) == "int64" else node.emit(relax.op.astype(found, "int64"))]
+    axis = axis_of(axis, len(dims_of(x)))
+    if from_end:
+        x = node.builder.emit_te(dynamic.reversed_along, x, axis)
+    found = node.emit(function(x, axis, keepdims=keeps))
+    found = found if dtype_of(found) == "int64" else node.emit(relax.op.astype(found, "int64"))
+    if not from_end:
+        return [found]
+    last = as_tensor(node, [size(dims_of(x)[axis] - 1)], [])
+    return [node.emit(relax.op.subtract(last, found))]
+
+
+@converts_dynamic("Hardmax")
+def _hardmax(node: Node) -> Expr:
+    x = node.input(0)
+    if node.opset < 13:
+        raise CannotConvert(
+            "Hardmax of operator sets below 13 is not compiled for sizes known only at run time"
+        )
+    axis = axis_of(int(node.attrs.get("axis", -1)), len(dims_of(x)))
+    found = node.emit(relax.op.argmax(x, axis))
+    return node.builder.emit_te(dynamic.hardmax, x, found, axis)
 
 
 @converts_dynamic("BatchNormalization")
@@ -306,62 +334,21 @@ def _standardised(node: Node, x: Expr, axes: list[int], epsilon: float, *, centr
 
 
 @converts_dynamic("LayerNormalization", "RMSNormalization")
-def _layer_normalization(node: Node) -> Expr:
-    x = node.input(0)
-    if any(node.outputs[1:]) or dtype_of(x) != "float32":
-        raise CannotConvert("its mean and deviation are not compiled for sizes known only at run time")
-    rank = len(dims_of(x))
+def _layer_normalization(node: Node) -> list[Expr]:
+    x, kind = node.input(0), dtype_of(node.input(0))
+    rank, epsilon = len(dims_of(x)), float(node.attrs.get("epsilon", 1e-5))
     axes = list(range(axis_of(int(node.attrs.get("axis", -1)), rank), rank))
-    centred = node.op_type == "LayerNormalization"
-    y = _standardised(node, x, axes, float(node.attrs.get("epsilon", 1e-5)), centred=centred)
+    wide = x if kind == "float32" else node.emit(relax.op.astype(x, "float32"))
+    mean = node.emit(relax.op.mean(wide, axes, keepdims=True))
+    if node.op_type == "LayerNormalization":
+        wide = node.emit(relax.op.subtract(wide, mean))
+    power = node.emit(relax.op.mean(node.emit(relax.op.multiply(wide, wide)), axes, keepdims=True))
+    root = node.emit(relax.op.sqrt(node.emit(relax.op.add(power, scalar(epsilon, power)))))
+    inverse = node.emit(relax.op.divide(scalar(1.0, root), root))
+    y = node.emit(relax.op.multiply(wide, inverse))
+    y = y if kind == "float32" else node.emit(relax.op.astype(y, kind))
     if node.has(1):
         y = node.emit(relax.op.multiply(*aligned(node, [y, node.input(1)])))
-    return relax.op.add(*aligned(node, [y, node.input(2)])) if node.has(2) else y
-
-
-@converts_dynamic("Resize")
-def _resize(node: Node) -> Expr:
-    """Nearest and linear, of any axes."""
-    x = node.input(0)
-    own, mode = dims_of(x), str(node.attrs.get("mode", "nearest"))
-    way = str(node.attrs.get("coordinate_transformation_mode", "half_pixel"))
-    if mode not in ("nearest", "linear") or way not in dynamic.COORDINATES or node.attrs.get("antialias", 0):
-        raise CannotConvert(
-            f"Resize with the mode {mode} and {way} is not compiled for sizes known only at run time"
-        )
-    if str(node.attrs.get("keep_aspect_ratio_policy", "stretch")) != "stretch":
-        raise CannotConvert("a kept aspect ratio is not compiled for sizes known only at run time")
-    given = [int(a) for a in node.attrs.get("axes") or range(len(own))]
-    axes = [axis_of(a, len(own)) for a in given]
-    sizes, scales = list(own), node.array(2) if node.has(2) and not node.has(3) else None
-    if node.has(3):
-        wanted = amounts(node, 3) or []
-        for axis, length in zip(axes, wanted, strict=True):
-            sizes[axis] = bound(node.builder, length)
-    elif scales is not None and scales.size:
-        for axis, factor in zip(axes, scales.reshape(-1).tolist(), strict=True):
-            sizes[axis] = bound(node.builder, _scaled(own[axis], float(factor)))
-    else:
-        raise CannotConvert("its scales are known only at run time")
-    factors = (
-        None if scales is None else dict(zip(axes, scales.reshape(-1).astype(float).tolist(), strict=True))
-    )
-    changed = [axis for axis in axes if not is_same(sizes[axis], own[axis])]
-    rounding = str(node.attrs.get("nearest_mode", "round_prefer_floor"))
-    for axis in changed:
-        shape = [*dims_of(x)[:axis], sizes[axis], *dims_of(x)[axis + 1 :]]
-        factor = None if factors is None else factors[axis]
-        x = node.builder.emit_te(dynamic.resized, x, axis, shape, mode, way, rounding, factor)
-    return x
-
-
-def _scaled(length: Dim, factor: float) -> Dim:
-    if isinstance(length, int):
-        return int(np.floor(np.float32(length) * np.float32(factor)))
-    if factor == int(factor):
-        return length * int(factor)
-    inverse = 1 / factor
-    if inverse == int(inverse):
-        return tirx.floordiv(length, _expr(int(inverse)))
-    exact = tirx.floor(tirx.Cast("float32", length) * tirx.FloatImm("float32", factor))
-    return tirx.Cast("int64", exact)
+    if node.has(2):
+        y = node.emit(relax.op.add(*aligned(node, [y, node.input(2)])))
+    return [y, mean, inverse]

@@ -148,17 +148,17 @@ def _average_pool(node: Node) -> Expr:
 def _lp_pool(node: Node) -> Expr:
     """The p-norm of each window, of which elements in the pads are zeros."""
     x, p = node.input(0), int(node.attrs.get("p", 2))
-    return _root(_sums(node, node.emit(_powers(x, p)), _windows(node)), p)
+    return root_of(_sums(node, node.emit(powers_of(x, p)), _windows(node)), p)
 
 
 @converts("GlobalLpPool")
 def _global_lp_pool(node: Node) -> Expr:
     x, p = node.input(0), int(node.attrs.get("p", 2))
     axes = list(range(2, len(node.shape(0))))
-    return _root(node.emit(relax.op.sum(node.emit(_powers(x, p)), axes, keepdims=True)), p)
+    return root_of(node.emit(relax.op.sum(node.emit(powers_of(x, p)), axes, keepdims=True)), p)
 
 
-def _powers(x: Expr, p: int) -> Expr:
+def powers_of(x: Expr, p: int) -> Expr:
     """The magnitudes of numbers to a whole power."""
     if p == 2:
         return relax.op.multiply(x, x)
@@ -166,7 +166,8 @@ def _powers(x: Expr, p: int) -> Expr:
     return size if p == 1 else relax.op.power(size, scalar(p, x))
 
 
-def _root(x: Expr, p: int) -> Expr:
+def root_of(x: Expr, p: int) -> Expr:
+    """Sums of powers as norms."""
     if p == 1:
         return x
     return relax.op.sqrt(x) if p == 2 else relax.op.power(x, scalar(1 / p, x))

@@ -12,12 +12,16 @@ from edgec.compiler.frontends.relax.converters.registry import (
     CannotConvert,
     Node,
     converts,
+    converts_dynamic,
     is_constant,
     reshaped,
     shape_of,
     value_of,
 )
+from edgec.compiler.frontends.relax.converters.sizes_at_run_time import viewed, with_sizes
 from edgec.compiler.frontends.relax.converters.slicing import sliced
+from edgec.compiler.frontends.relax.dims import Dim, dims_of, is_same, is_static
+from edgec.compiler.kernels import dynamic
 from edgec.compiler.kernels.recurrent import GATES, RecurrentKernel, activation, block_width, blocked
 
 DEFAULTS = {"LSTM": ["Sigmoid", "Tanh", "Tanh"], "GRU": ["Sigmoid", "Tanh"], "RNN": ["Tanh"]}
@@ -27,23 +31,26 @@ X, W, R, B, LENGTHS, H0, C0, P = range(8)
 
 @dataclass(frozen=True)
 class _Sizes:
-    steps: int
-    batch: int
+    steps: Dim
+    batch: Dim
     inputs: int
     hidden: int
     directions: int
 
 
 @converts("LSTM", "GRU", "RNN")
+@converts_dynamic("LSTM", "GRU", "RNN")
 def _recurrent(node: Node) -> list[Expr]:
     batch_first = bool(node.attrs.get("layout", 0))
     x = node.input(X)
     if batch_first:
         x = node.emit(relax.op.permute_dims(x, [1, 0, 2]))
-    steps, batch, inputs = shape_of(x)
     directions, _, hidden = node.shape(R)
+    steps, batch, _ = dims_of(x)
+    inputs = node.shape(W)[2]
+    x = with_sizes(node, x, [steps, batch, inputs])
     sizes = _Sizes(steps, batch, inputs, hidden, directions)
-    if steps == 0 or node.dtype(X) != "float32":
+    if is_same(steps, 0) or node.dtype(X) != "float32":
         raise CannotConvert("only fp32 sequences of at least one step are compiled")
     names = {"forward": [False], "reverse": [True], "bidirectional": [False, True]}
     ways = names.get(str(node.attrs.get("direction", "forward")).lower(), [])
@@ -55,9 +62,9 @@ def _recurrent(node: Node) -> list[Expr]:
 
 def _join(node: Node, parts: list[Expr], position: int, batch_first: bool) -> Expr:
     """Directions stacked: Y as `[steps, directions, batch, hidden]`, states without the steps."""
-    shape = shape_of(parts[0])
+    shape = dims_of(parts[0])
     axis = 1 if position == 0 else 0
-    whole = [reshaped(part, [*shape[:axis], 1, *shape[axis:]]) for part in parts]
+    whole = [viewed(node, part, [*shape[:axis], 1, *shape[axis:]]) for part in parts]
     joined = whole[0] if len(whole) == 1 else relax.op.concat(whole, axis)
     if batch_first:
         joined = relax.op.permute_dims(joined, [2, 0, 1, 3] if position == 0 else [1, 0, 2])
@@ -69,12 +76,14 @@ def _direction(node: Node, x: Expr, d: int, reverse: bool, sizes: _Sizes, batch_
     kernel = _kernel(node, d, reverse, sizes)
     weight = _row(node, node.input(W), d)
     recurrence = _row(node, node.input(R), d)
-    gates = relax.op.matmul(reshaped(x, [sizes.steps * sizes.batch, sizes.inputs]), _transposed(node, weight))
+    gates = relax.op.matmul(
+        viewed(node, x, [sizes.steps * sizes.batch, sizes.inputs]), _transposed(node, weight)
+    )
     reset_bias = constant(np.zeros(sizes.hidden, "float32"))
     if node.has(B):
         bias, reset_bias = _biases(node, d, sizes, split_reset=kernel.linear_before_reset)
         gates = relax.op.add(gates, bias)
-    gates = node.emit(reshaped(gates, [sizes.steps, sizes.batch, n * sizes.hidden]))
+    gates = viewed(node, node.emit(gates), [sizes.steps, sizes.batch, n * sizes.hidden])
     state = [_state(node, H0, d, sizes, batch_first)]
     if op == "LSTM":
         state.append(_state(node, C0, d, sizes, batch_first))
@@ -84,7 +93,8 @@ def _direction(node: Node, x: Expr, d: int, reverse: bool, sizes: _Sizes, batch_
     if kernel.linear_before_reset:
         arguments.append(reset_bias)
     if kernel.lengths:
-        arguments.append(node.emit(relax.op.astype(node.input(LENGTHS), "int32")))
+        lengths = node.emit(relax.op.astype(node.input(LENGTHS), "int32"))
+        arguments.append(with_sizes(node, lengths, [sizes.batch]))
     symbol = node.builder.get_unique_name(f"{op.lower()}_{'reverse' if reverse else 'forward'}")
     function = node.builder.add_func(kernel.build(symbol), symbol)
     out = (sizes.batch, sizes.hidden)
@@ -130,9 +140,9 @@ def _kernel(node: Node, d: int, reverse: bool, sizes: _Sizes) -> RecurrentKernel
     )
 
 
-def _all_full(node: Node, steps: int) -> bool:
+def _all_full(node: Node, steps: Dim) -> bool:
     lengths = node.input(LENGTHS)
-    return is_constant(lengths) and bool((value_of(lengths) == steps).all())
+    return is_constant(lengths) and isinstance(steps, int) and bool((value_of(lengths) == steps).all())
 
 
 def _row(node: Node, value: Expr, d: int) -> Expr:
@@ -178,10 +188,16 @@ def _biases(node: Node, d: int, sizes: _Sizes, *, split_reset: bool) -> tuple[Ex
 
 
 def _state(node: Node, position: int, d: int, sizes: _Sizes, batch_first: bool) -> Expr:
-    shape = (sizes.batch, sizes.hidden)
+    shape = [sizes.batch, sizes.hidden]
     if not node.has(position):
-        return constant(np.zeros(shape, "float32"))
+        if isinstance(sizes.batch, int):
+            return constant(np.zeros(shape, "float32"))
+        return node.emit(relax.op.full(relax.ShapeExpr(shape), constant(0.0, "float32"), "float32"))
     value = node.input(position)
     if batch_first:
         value = node.emit(relax.op.permute_dims(value, [1, 0, 2]))
-    return _row(node, value, d)
+    value = with_sizes(node, value, [sizes.directions, *shape])
+    if is_static(value):
+        return _row(node, value, d)
+    row = node.builder.emit_te(dynamic.strided, value, [d, 0, 0], [1, 1, 1], [1, *shape])
+    return viewed(node, row, shape)

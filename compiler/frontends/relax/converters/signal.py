@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from tvm import relax
+from tvm import relax, tirx
 
 from edgec.compiler.frontends.relax.builder import Array, Expr, constant
 from edgec.compiler.frontends.relax.converters.registry import (
@@ -11,12 +11,14 @@ from edgec.compiler.frontends.relax.converters.registry import (
     Node,
     axis_of,
     converts,
+    converts_dynamic,
     is_constant,
-    reshaped,
     shape_of,
     value_of,
 )
-from edgec.compiler.frontends.relax.converters.slicing import sliced
+from edgec.compiler.frontends.relax.converters.sizes_at_run_time import part_of, viewed
+from edgec.compiler.frontends.relax.dims import Dim, bound, dims_of
+from edgec.compiler.kernels import dynamic
 
 LARGEST = 4096  # points; a matrix of that size has 2 × 64 MB
 
@@ -31,8 +33,9 @@ def fourier(points: int, length: int, kept: int, *, inverse: bool, dtype: str) -
 
 
 @converts("DFT")
+@converts_dynamic("DFT")
 def _dft(node: Node) -> Expr:
-    x, shape, dtype = node.input(0), list(node.shape(0)), node.dtype(0)
+    x, shape, dtype = node.input(0), dims_of(node.input(0)), node.dtype(0)
     given = node.array(2)
     axis = (
         int(given.reshape(-1)[0])
@@ -41,12 +44,14 @@ def _dft(node: Node) -> Expr:
     )
     axis = axis_of(axis, len(shape))
     wanted = node.array(1)
+    if not isinstance(shape[axis], int) or not isinstance(shape[-1], int):
+        raise CannotConvert("a transform along an axis whose size is known only at run time is not compiled")
     length = int(wanted.reshape(-1)[0]) if wanted is not None else shape[axis]
     inverse, onesided = bool(node.attrs.get("inverse", 0)), bool(node.attrs.get("onesided", 0))
     if inverse and onesided:
         return _inverse_onesided(node, axis, length if wanted is not None else 2 * (shape[axis] - 1))
     used = min(length, shape[axis])
-    x = node.emit(sliced(node, x, {axis: slice(0, used)}))
+    x = part_of(node, x, {axis: slice(0, used)})
     kept = length // 2 + 1 if onesided else length
     cosines, sines = fourier(used, length, kept, inverse=inverse, dtype=dtype)
     rank = len(shape)
@@ -66,9 +71,9 @@ def _dft(node: Node) -> Expr:
 
 def _inverse_onesided(node: Node, axis: int, length: int) -> Expr:
     """Real samples from the lower half of a spectrum; the upper half is its mirror image."""
-    shape, dtype = list(node.shape(0)), node.dtype(0)
+    shape, dtype = dims_of(node.input(0)), node.dtype(0)
     used = min(length // 2 + 1, shape[axis])
-    x = node.emit(sliced(node, node.input(0), {axis: slice(0, used)}))
+    x = part_of(node, node.input(0), {axis: slice(0, used)})
     cosines, sines = fourier(used, length, length, inverse=True, dtype="float64")
     twice = np.full((used, 1), 2.0)
     twice[0] = 1.0
@@ -82,29 +87,30 @@ def _inverse_onesided(node: Node, axis: int, length: int) -> Expr:
     if len(parts) == 2:
         other = relax.op.matmul(parts[1], constant((sines * twice).astype(dtype)))
         real = node.emit(relax.op.subtract(real, other))
-    wide = node.emit(reshaped(real, [*shape_of(real), 1]))
+    wide = viewed(node, real, [*dims_of(real), 1])
     current = [*others, axis, rank - 1]
     return relax.op.permute_dims(wide, [current.index(a) for a in range(rank)])
 
 
 def _parts(node: Node, moved: Expr) -> list[Expr]:
     """The real and, where there is one, the imaginary part of `[..., parts, points]`."""
-    shape = list(shape_of(moved))
+    shape = dims_of(moved)
     rest = [*shape[:-2], shape[-1]]
     axis = len(shape) - 2
-    parts = [node.emit(sliced(node, moved, {axis: slice(i, i + 1)})) for i in range(shape[-2])]
-    return [node.emit(reshaped(part, rest)) for part in parts]
+    parts = [part_of(node, moved, {axis: slice(i, i + 1)}) for i in range(shape[-2])]
+    return [viewed(node, part, rest) for part in parts]
 
 
 def _joined(node: Node, real: Expr, imaginary: Expr) -> Expr:
-    shape = [*shape_of(real), 1]
-    pair = [reshaped(real, shape), reshaped(imaginary, shape)]
+    shape = [*dims_of(real), 1]
+    pair = [viewed(node, real, shape), viewed(node, imaginary, shape)]
     return node.emit(relax.op.concat(pair, len(shape) - 1))
 
 
 @converts("STFT")
+@converts_dynamic("STFT")
 def _stft(node: Node) -> Expr:
-    signal, shape, dtype = node.input(0), node.shape(0), node.dtype(0)
+    signal, shape, dtype = node.input(0), dims_of(node.input(0)), node.dtype(0)
     step_value, length_value = node.array(1), node.array(3)
     if step_value is None:
         raise CannotConvert("its frame step is missing")
@@ -115,11 +121,10 @@ def _stft(node: Node) -> Expr:
     if window is None and length_value is None:
         raise CannotConvert("neither its window nor its frame length is given")
     length = int(length_value.reshape(-1)[0]) if length_value is not None else shape_of(window)[0]
-    frames = (shape[1] - length) // step + 1
+    frames = bound(node.builder, _frames(shape[1], length, step))
     kept = length // 2 + 1 if node.attrs.get("onesided", 1) else length
-    rows = (np.arange(frames)[:, None] * step + np.arange(length)[None, :]).astype("int64")
-    flat = node.emit(reshaped(signal, [shape[0], shape[1]]))
-    cut = node.emit(relax.op.take(flat, constant(rows), axis=1))  # [batch, frames, length]
+    flat = viewed(node, signal, [shape[0], shape[1]])
+    cut = node.builder.emit_te(dynamic.framed, flat, length, step, frames)
     cosines, sines = fourier(length, length, kept, inverse=False, dtype=dtype)
     if window is not None and is_constant(window):
         weight = value_of(window).astype(dtype)[:, None]
@@ -128,3 +133,8 @@ def _stft(node: Node) -> Expr:
         cut = node.emit(relax.op.multiply(cut, window))
     real = node.emit(relax.op.matmul(cut, constant(cosines)))
     return _joined(node, real, node.emit(relax.op.matmul(cut, constant(sines))))
+
+
+def _frames(samples: Dim, length: int, step: int) -> Dim:
+    free = samples - length
+    return (free // step if isinstance(free, int) else tirx.floordiv(free, tirx.IntImm("int64", step))) + 1

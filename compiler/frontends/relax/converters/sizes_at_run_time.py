@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 from tvm import relax, tirx
 
 from edgec.compiler.frontends.relax.amounts import amounts, amounts_of, as_tensor, known_values, read_amounts
@@ -19,6 +19,7 @@ from edgec.compiler.frontends.relax.converters.registry import (
     is_constant,
     reshaped,
 )
+from edgec.compiler.frontends.relax.converters.slicing import sliced
 from edgec.compiler.frontends.relax.dims import (
     Dim,
     bound,
@@ -40,6 +41,24 @@ def viewed(node: Node, x: Expr, sizes: Sequence[Dim]) -> Expr:
     kind = relax.TensorType(list(sizes), dtype_of(x))
     made = relax.op.call_pure_packed("vm.builtin.reshape", x, relax.ShapeExpr(list(sizes)), ty_args=kind)
     return node.emit(made)
+
+
+def with_sizes(node: Node, x: Expr, sizes: Sequence[Dim]) -> Expr:
+    """A tensor whose sizes are stated to be these."""
+    own = dims_of(x)
+    if len(own) == len(sizes) and all(is_same(a, b) for a, b in zip(own, sizes, strict=True)):
+        return x
+    return cast_to(node.builder, x, sizes)
+
+
+def part_of(node: Node, x: Expr, picks: dict[int, slice]) -> Expr:
+    """Neighbouring elements along axes whose sizes are known, by axis."""
+    if is_static(x):
+        return node.emit(sliced(node, x, picks))
+    shape = dims_of(x)
+    first = [picks[a].start if a in picks else 0 for a in range(len(shape))]
+    sizes = [picks[a].stop - picks[a].start if a in picks else n for a, n in enumerate(shape)]
+    return node.builder.emit_te(dynamic.strided, x, first, [1] * len(shape), sizes)
 
 
 def is_read(node: Node, position: int) -> bool:
@@ -169,6 +188,18 @@ def _constant_of_shape(node: Node) -> Expr:
     value = numpy_helper.to_array(given).reshape(()) if given is not None else np.zeros((), "float32")
     sizes = [bound(node.builder, one) for one in sizes]
     return relax.op.full(relax.ShapeExpr(list(sizes)), constant(value), str(value.dtype))
+
+
+@converts_dynamic("EyeLike")
+def _eye_like(node: Node) -> Expr:
+    kind = node.attrs.get("dtype")
+    dtype = str(helper.tensor_dtype_to_np_dtype(int(kind))) if kind else node.dtype(0)
+    sizes, offset = dims_of(node.input(0)), int(node.attrs.get("k", 0))
+
+    def define(shape: Sequence[Dim]) -> Expr:
+        return dynamic.diagonal(shape, offset, dtype)
+
+    return node.builder.emit_te(define, sizes)
 
 
 @converts_dynamic("Range")
@@ -337,9 +368,7 @@ def _agreeing(node: Node, part: Expr, like: Sequence[Dim], axis: int) -> Expr:
     """A tensor whose other sizes are stated to be those of the first."""
     own = dims_of(part)
     wanted = [mine if i == axis else theirs for i, (mine, theirs) in enumerate(zip(own, like, strict=True))]
-    if all(is_same(a, b) for a, b in zip(own, wanted, strict=True)):
-        return part
-    return cast_to(node.builder, part, wanted)
+    return with_sizes(node, part, wanted)
 
 
 @converts_dynamic("Split")
@@ -444,4 +473,4 @@ def _whole_part(length: Dim, block: int) -> Dim:
     return length // block if isinstance(length, int) else tirx.floordiv(length, _expr(block))
 
 
-__all__ = ["common_size", "is_constant", "spread_to", "viewed"]
+__all__ = ["common_size", "is_constant", "part_of", "spread_to", "viewed", "with_sizes"]
