@@ -6,7 +6,7 @@ import numpy as np
 from onnx import helper
 
 from edgec.compiler.frontends.tflite.flat import Operator, Tensor
-from edgec.compiler.frontends.tflite.graph import Writer, is_quantised, nchw_constant
+from edgec.compiler.frontends.tflite.graph import BYTES, Writer, halves_up, is_quantised, nchw_constant
 from edgec.compiler.frontends.tflite.registry import activated, clipped, converts
 
 BINARY = {
@@ -72,11 +72,28 @@ def operands(g: Writer, op: Operator, count: int) -> tuple[list[str], bool]:
 def _binary(g: Writer, op: Operator) -> None:
     names, nchw = operands(g, op, 2)
     kind = BINARY[op.kind]
+    if op.kind in ("ADD", "SUB"):
+        names = _halves_up(g, op, names, nchw=nchw)
     if kind == "And" and g.tensor(op.inputs[0]).dtype != "bool":
         kind = "BitwiseAnd"
     y = g.op(kind, *names)
     y = activated(g, y, getattr(op.options, "fusedActivationFunction", 0), op.outputs[0])
     g.put(op.outputs[0], y, nchw=nchw)
+
+
+def _halves_up(g: Writer, op: Operator, names: list[str], *, nchw: bool) -> list[str]:
+    """The operands of a sum on 8-bit grids with a constant moved up by a little of a step of the result.
+
+    XNNPACK rounds halves up there. Where pixels are normalised (`x / 127.5 - 1`), every other value is in the middle
+    between two integers.
+    """
+    result, constants = g.tensor(op.outputs[0]), [g.is_constant(i) for i in op.inputs[:2]]
+    if sum(constants) != 1 or result.dtype not in BYTES or not is_quantised(result):
+        return names
+    at = constants.index(True)
+    little = halves_up(result) * (-1 if op.kind == "SUB" and at == 1 else 1)
+    moved = (g.real(op.inputs[at]).astype(np.float64) + little).astype(np.float32)
+    return [g.constant(nchw_constant(moved) if nchw else moved) if i == at else names[i] for i in range(2)]
 
 
 @converts("NOT_EQUAL", inputs=2, outputs=1)

@@ -19,6 +19,7 @@ from edgec.compiler.frontends.tflite.flat import Graph, Model, Operator, Quantis
 
 Array = npt.NDArray[Any]
 TO_NCHW, TO_NHWC = (0, 3, 1, 2), (0, 2, 3, 1)
+BYTES = ("int8", "uint8")
 
 
 class Refused(Exception):
@@ -311,6 +312,15 @@ def grid(tensor: Tensor) -> Quantisation:
     if tensor.quantisation is None:
         raise Refused(f"its tensor {tensor.name!r} is not quantised, though it should be")
     return tensor.quantisation
+
+
+def halves_up(tensor: Tensor) -> float:
+    """What to add to real values so that those in the middle between two integers are rounded up.
+
+    Raises:
+        Refused: the tensor is not quantised.
+    """
+    return float(grid(tensor).scale[0]) * 2.0**-12
 
 
 def nchw_constant(value: Array) -> Array:

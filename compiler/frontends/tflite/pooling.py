@@ -8,7 +8,7 @@ import numpy as np
 
 from edgec.compiler.frontends.tflite.convolution import pads_of
 from edgec.compiler.frontends.tflite.flat import Operator
-from edgec.compiler.frontends.tflite.graph import Array, Refused, Writer
+from edgec.compiler.frontends.tflite.graph import BYTES, Array, Refused, Writer, halves_up
 from edgec.compiler.frontends.tflite.registry import activated, converts
 
 
@@ -40,7 +40,7 @@ def _pool(g: Writer, op: Operator) -> None:
 
 
 def _averages_integers(g: Writer, op: Operator) -> bool:
-    return g.tensor(op.inputs[0]).dtype in ("int8", "uint8") and g.same_grid(op.inputs[0], op.outputs[0])
+    return g.tensor(op.inputs[0]).dtype in BYTES and g.same_grid(op.inputs[0], op.outputs[0])
 
 
 def _integer_average(g: Writer, op: Operator, shape: dict[str, Any]) -> str:
@@ -73,7 +73,11 @@ def _resize(g: Writer, op: Operator) -> None:
         attrs = {"mode": "nearest", "nearest_mode": nearest}
     sizes = np.array([batch, channels, height, width], np.int64)
     y = g.op("Resize", g.get_nchw(op.inputs[0]), "", "", sizes, coordinate_transformation_mode=mode, **attrs)
-    exact = op.kind == "RESIZE_NEAREST_NEIGHBOR" and g.same_grid(op.inputs[0], op.outputs[0])
+    same = g.same_grid(op.inputs[0], op.outputs[0])
+    exact = op.kind == "RESIZE_NEAREST_NEIGHBOR" and same
+    result = g.tensor(op.outputs[0])
+    if not exact and same and result.dtype in BYTES:
+        y = g.op("Add", y, np.array(halves_up(result), np.float32))  # as LiteRT's kernels, by a shift
     g.put(op.outputs[0], y, nchw=True, exact=exact)
 
 

@@ -223,3 +223,14 @@ def test_quantised_functions(dtype: str, tmp_path: Path) -> None:
                 cases.op(kind, [x], dtype, scale=wide[0], zero=wide[1])
     # LiteRT interpolates 16-bit functions in a table of 256 entries
     assert_same(cases, tmp_path, steps=12 if dtype == "int16" else 1)
+
+
+@pytest.mark.parametrize(("kind", "zero"), [("ADD", 127), ("SUB", -128)])
+def test_pixels_that_are_normalised_round_halves_as_litert_does(kind: str, zero: int, tmp_path: Path) -> None:
+    """`x / 127.5 - 1`: every result lies in the middle between two integers."""
+    cases = Cases()
+    pixels = np.arange(-128, 128, dtype=np.int8).reshape(1, 16, 16, 1)
+    x = cases.input(pixels, scale=1 / 127.5, zero=-128)
+    one = cases.constant(np.array(-128 if kind == "ADD" else 127, np.int8), scale=1 / 255, zero=zero)
+    cases.op(kind, [x, one], "int8", BINARY[kind](), scale=1 / 127.5, zero=-1)
+    assert_same(cases, tmp_path, steps=0, compiled=True)

@@ -82,3 +82,16 @@ def test_resized_pictures(size: tuple[int, int], out: tuple[int, int], dtype: st
             cases.op(name, [x, to], dtype, options, **grid)
     # interpolated integers are rounded by LiteRT after each of two fixed-point products
     assert_same(cases, tmp_path, tolerance=5e-6)
+
+
+def test_bytes_are_interpolated_with_the_same_bits(tmp_path: Path) -> None:
+    """At twice the size every sixteenth value lies in the middle between two integers."""
+    cases = Cases()
+    x = cases.input(
+        np.random.default_rng(3).integers(-128, 128, (1, 6, 6, 8)).astype("int8"), scale=0.1, zero=24
+    )
+    options = schema.ResizeBilinearOptionsT()
+    options.halfPixelCenters = True
+    to = cases.constant(np.array([12, 12], np.int32))
+    cases.op("RESIZE_BILINEAR", [x, to], "int8", options, scale=0.1, zero=24)
+    assert_same(cases, tmp_path, steps=0, compiled=True)
