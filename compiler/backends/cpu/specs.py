@@ -18,6 +18,7 @@ import numpy as np
 
 from edgec.compiler.graph import anchors
 from edgec.compiler.graph.attention_spec import AttentionSpec, View
+from edgec.compiler.graph.narrow_products import NarrowSpec
 from edgec.compiler.operands.operands import FLOAT32, OPERANDS, Operands
 
 
@@ -324,6 +325,7 @@ class ResizeSpec:
 
 _PARTS: dict[str, type[Any]] = {"window": Window, "query": View, "key": View, "value": View, "mask": View}
 specification("attention")(AttentionSpec)
+specification("narrow")(NarrowSpec)
 
 
 def encode(spec: Spec) -> str:

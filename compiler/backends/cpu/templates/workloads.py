@@ -12,6 +12,7 @@ from edgec.compiler.backends.cpu.templates import (
     convolution,
     dense,
     matmul,
+    narrow,
     planar,
     relayouts,
     resize,
@@ -27,7 +28,7 @@ from edgec.targets.target import Target
 # The first that claims a specification makes its kernels.
 TEMPLATES: list[Template] = [
     convolution.TEMPLATE, sliding.DEPTHWISE, sliding.POOL, dense.TEMPLATE, matmul.TEMPLATE, attention.TEMPLATE,
-    channels.TEMPLATE, planar.TEMPLATE, relayouts.TEMPLATE, resize.TEMPLATE,
+    narrow.TEMPLATE, channels.TEMPLATE, planar.TEMPLATE, relayouts.TEMPLATE, resize.TEMPLATE,
 ]  # fmt: skip
 # Waking the thread pool costs some microseconds: a kernel of fewer operations, or bytes moved, runs on one thread.
 PARALLEL_FLOPS = 200_000

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from tvm import relax
 
@@ -26,8 +28,10 @@ from edgec.compiler.frontends.relax.converters.registry import (
     shape_of,
     value_of,
 )
+from edgec.compiler.graph.narrow_products import NarrowSpec, by_block, narrow_product, packed
 
 POOLS = {3: relax.op.nn.avg_pool1d, 4: relax.op.nn.avg_pool2d, 5: relax.op.nn.avg_pool3d}
+_CACHED = 1 << 16  # weights from which it pays to read them as they are stored: 256 KB of real numbers
 LAYOUTS = {3: "NCW", 4: "NCHW", 5: "NCDHW"}
 
 
@@ -155,6 +159,10 @@ def _matmul_n_bits(node: Node) -> Expr:
         points = _unpacked(zeros.reshape(columns, -1), bits)[:, :blocks].astype(np.float64)
     elif zeros is not None:
         points = zeros.reshape(columns, blocks).astype(np.float64)
+    spec = _narrow_spec(node, inner, columns, bits, size)
+    if spec is not None:
+        y = _narrow_product(node, spec, codes, points, scales.reshape(columns, blocks))
+        return node.emit(relax.op.add(y, node.input(5))) if node.has(5) else y
     factors = scales.reshape(columns, blocks, 1).astype(np.float64)
     real = ((codes - points[..., None]) * factors).reshape(columns, -1)[:, :inner]
     dtype = node.dtype(0)
@@ -162,6 +170,35 @@ def _matmul_n_bits(node: Node) -> Expr:
     if node.has(5) and rank_of(y) and shape_of(node.input(5)):
         y = node.emit(relax.op.add(y, node.input(5)))
     return y
+
+
+def _narrow_spec(node: Node, inner: int, columns: int, bits: int, size: int) -> NarrowSpec | None:
+    """The product with weights that stay as narrow as they are; None where dequantised ones serve better."""
+    if node.dtype(0) != "float32" or bits not in (4, 8) or inner % size or size * bits % 32:
+        return None
+    try:
+        rows = int(np.prod(node.shape(0)[:-1], dtype=np.int64))
+    except CannotConvert:
+        return None  # as many rows as the run brings
+    return NarrowSpec(rows, inner, columns, bits, size, True) if inner * columns >= _CACHED and rows else None
+
+
+def _narrow_product(node: Node, spec: NarrowSpec, codes: Array, points: Array, scales: Array) -> Expr:
+    middle = 1 << (spec.bits - 1)
+    zeros = (points - middle).astype(np.float32)
+    spec = replace(spec, zeros=bool(zeros.any()))
+    shape = shape_of(node.input(0))
+    x = node.emit(reshaped(node.input(0), [spec.rows, spec.inner]))
+    words = packed(
+        (codes.astype(np.int16) - middle).astype(np.int8).reshape(spec.cols, spec.inner), spec.bits
+    )
+    stored = [by_block(one) for one in ((zeros,) if spec.zeros else ())] + [
+        by_block(scales.astype(np.float32))
+    ]
+    given = [x, constant(words), *map(constant, stored)]
+    function = node.builder.add_func(narrow_product(spec), "narrow_product")
+    y = node.emit(relax.call_tir(function, given, relax.TensorType((spec.rows, spec.cols), "float32")))
+    return node.emit(reshaped(y, [*shape[:-1], spec.cols]))
 
 
 def _unpacked(rows: Array, bits: int) -> Array:

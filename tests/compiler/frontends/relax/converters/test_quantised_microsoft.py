@@ -153,6 +153,25 @@ def test_weights_of_4_and_8_bits_in_blocks(tmp_path: Path) -> None:
         assert_native(model, {"x": x}, tmp_path, {"y": expected.astype(F)}, rtol=1e-4, atol=1e-4)
 
 
+def test_weights_of_4_and_8_bits_that_are_large_stay_narrow(tmp_path: Path) -> None:
+    """They are stored as they came, with a bias and more axes before the product's rows, on any number of rows."""
+    inner, columns, size = 256, 264, 32
+    for bits, shape in ((4, (1, 256)), (8, (2, 20, 256))):
+        x = RNG.standard_normal(shape).astype(F)
+        codes = RNG.integers(0, 1 << bits, (columns, inner // size, size))
+        scales = RNG.uniform(0.01, 0.1, (columns, inner // size)).astype(F)
+        bias = RNG.standard_normal(columns).astype(F)
+        real = (codes - (1 << bits - 1)) * scales[..., None].astype(np.float64)
+        expected = x @ real.reshape(columns, inner).T + bias
+        packed = codes[..., ::2] | codes[..., 1::2] << 4 if bits == 4 else codes
+        attrs = {"K": inner, "N": columns, "bits": bits, "block_size": size}
+        given = ["x", "w", "s", "", "", "b"]
+        node = helper.make_node("MatMulNBits", given, ["y"], domain="com.microsoft", **attrs)
+        constants = {"w": packed.astype("uint8"), "s": scales.reshape(-1), "b": bias}
+        model = model_of([node], {"x": x}, {"y": "float32"}, constants)
+        assert_native(model, {"x": x}, tmp_path, {"y": expected.astype(F)}, rtol=1e-4, atol=1e-4)
+
+
 def test_products_with_unsigned_weights_and_a_zero_point_of_the_run(tmp_path: Path) -> None:
     """ConvInteger and MatMulInteger, exactly, at the borders of the image, too."""
     x, w = (

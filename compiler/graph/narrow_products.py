@@ -1,0 +1,99 @@
+"""The definition of products with constant weights of a few bits, in blocks along the reduced axis with a scale each.
+
+The weights stay as they are stored; a template of a back end widens them in registers, and without one the definition
+is scheduled as it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import numpy.typing as npt
+from tvm import te, tirx
+from tvm.tirx import PrimFunc
+
+from edgec.compiler.graph.anchors import ANCHOR, encode
+
+LANES = 16  # columns of a block of weights, on every target: a vector, or two or four
+_WORD = 32  # bits
+
+
+@dataclass(frozen=True)
+class NarrowSpec:
+    """`y[rows, cols] = x[rows, inner] · w[inner, cols]`, of which element `w = (code - zero) * scale`.
+
+    Attributes:
+        bits: of a code, which is signed: 4 or 8.
+        size: elements of the reduced axis that share a scale.
+        zeros: whether blocks have a zero point each; it is 0 otherwise.
+    """
+
+    rows: int
+    inner: int
+    cols: int
+    bits: int
+    size: int
+    zeros: bool
+    dtype: str = "float32"
+
+    @property
+    def flops(self) -> int:
+        """Floating point operations, a multiply-add counted as two."""
+        return 2 * self.rows * self.inner * self.cols
+
+    @property
+    def word(self) -> int:
+        """Codes of a 32-bit word: neighbours along the reduced axis, the first one lowest."""
+        return _WORD // self.bits
+
+    @property
+    def column_blocks(self) -> int:
+        """Blocks of `LANES` columns; what the last one has beyond `cols` is 0."""
+        return -(-self.cols // LANES)
+
+
+def narrow_product(spec: NarrowSpec) -> PrimFunc:
+    """The product; parameters `x`, codes `[column blocks, inner / word, LANES]` int32, zero points (if there are any)
+    and scales `[column blocks, inner / size, LANES]`, result."""
+    words = (spec.column_blocks, spec.inner // spec.word, LANES)
+    blocks = (spec.column_blocks, spec.inner // spec.size, LANES)
+    x = te.placeholder((spec.rows, spec.inner), spec.dtype, "x")
+    codes = te.placeholder(words, "int32", "codes")
+    zeros = te.placeholder(blocks, spec.dtype, "zeros")
+    scales = te.placeholder(blocks, spec.dtype, "scales")
+    k = te.reduce_axis((0, spec.inner), "k")
+    half = 1 << (spec.bits - 1)
+
+    def body(row: tirx.Expr, column: tirx.Expr) -> tirx.Expr:
+        at, lane = column // LANES, column % LANES
+        below = tirx.Cast("int32", k % spec.word * spec.bits)
+        code = (codes[at, k // spec.word, lane] >> below) & tirx.IntImm("int32", 2 * half - 1)
+        real = ((code ^ tirx.IntImm("int32", half)) - tirx.IntImm("int32", half)).astype(spec.dtype)
+        if spec.zeros:
+            real = real - zeros[at, k // spec.size, lane]
+        return te.sum(x[row, k] * real * scales[at, k // spec.size, lane], axis=k)
+
+    anchor = encode("narrow", asdict(spec))
+    out = te.compute((spec.rows, spec.cols), body, name="narrow", attrs={ANCHOR: anchor})
+    given = [x, codes, zeros, scales] if spec.zeros else [x, codes, scales]
+    made: PrimFunc = te.create_prim_func([*given, out], index_dtype_override="int64")
+    return made.without_attr("global_symbol").with_attr(ANCHOR, anchor)
+
+
+def packed(codes: npt.NDArray[np.int8], bits: int) -> npt.NDArray[np.int32]:
+    """Signed codes `[cols, inner]` as `narrow_product` reads them."""
+    columns, inner = codes.shape
+    word = _WORD // bits
+    wide = np.zeros((-(-columns // LANES) * LANES, inner), np.uint32)
+    wide[:columns] = codes.astype(np.int64) & ((1 << bits) - 1)
+    fields = wide.reshape(-1, LANES, inner // word, word) << np.arange(0, _WORD, bits, dtype=np.uint32)
+    return np.ascontiguousarray(np.bitwise_or.reduce(fields, axis=-1).transpose(0, 2, 1)).view(np.int32)
+
+
+def by_block(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Scales or zero points `[cols, blocks]` as `narrow_product` reads them."""
+    columns, blocks = values.shape
+    wide = np.zeros((-(-columns // LANES) * LANES, blocks), np.float32)
+    wide[:columns] = values
+    return np.ascontiguousarray(wide.reshape(-1, LANES, blocks).transpose(0, 2, 1))
