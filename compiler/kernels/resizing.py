@@ -9,7 +9,10 @@ from tvm import te, tirx
 
 from edgec.compiler.kernels.tir import Tir
 
-COORDINATES = ("half_pixel", "pytorch_half_pixel", "asymmetric", "align_corners", "half_pixel_symmetric")
+COORDINATES = (
+    *("half_pixel", "pytorch_half_pixel", "asymmetric", "align_corners", "half_pixel_symmetric"),
+    "tf_half_pixel_for_nn",  # of operator sets 11 and 12
+)
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,8 @@ class Resizing:
             exact = _real(wanted) if factor is None else _real(length) * _f32(factor)
             last = exact - _f32(1.0)
             return tirx.Select(exact != _f32(1.0), place * _real(length - 1) / last, zero)
+        if self.way == "tf_half_pixel_for_nn":
+            return (place + half) / scale
         middle = (place + half) / scale - half
         if self.way == "pytorch_half_pixel":
             return tirx.Select(wanted > 1, middle, zero)

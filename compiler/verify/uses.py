@@ -78,6 +78,16 @@ def _embedding(node: NodeProto, graph: Graph) -> Use:
         yield position, None if size is None else Demand(0, size - 1)
 
 
+@uses("GroupQueryAttention")
+def _cache_lengths(node: NodeProto, graph: Graph) -> Use:
+    """How many keys there are with the new ones, less 1 for each sequence, and the most of any sequence."""
+    query, past = graph.shape(node.input[0]), graph.shape(node.input[3])
+    if query is not None and len(query) == 3:
+        keys = query[1] + (past[2] if past and len(past) == 4 else 0)
+        yield 5, Demand(low=keys - 1, high=keys - 1)
+        yield 6, Demand(low=keys, high=keys)
+
+
 @uses("RotaryEmbedding")
 def _positions(node: NodeProto, graph: Graph) -> Use:
     """The standard's takes positions last, ONNX Runtime's after the input."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import onnx
 from onnx import FunctionProto, ModelProto, NodeProto, TypeProto, inliner
 
-from edgec.compiler.frontends.onnx import microsoft
+from edgec.compiler.frontends.onnx import group_query, microsoft
 
 DOMAIN = "edgec.expanded"
 MICROSOFT = "com.microsoft"
@@ -24,6 +24,7 @@ def expand(model: ModelProto, has_converter: Callable[[NodeProto], bool]) -> Mod
     Returns:
         the new model, or None where there is nothing to replace.
     """
+    group_query.load()
     copy = ModelProto()
     copy.CopyFrom(model)
     graph = copy.graph
@@ -49,6 +50,13 @@ def expand(model: ModelProto, has_converter: Callable[[NodeProto], bool]) -> Mod
         return None
     copy.opset_import.add(domain=DOMAIN, version=1)
     return inliner.inline_local_functions(copy)
+
+
+def needs_lengths(model: ModelProto) -> bool:
+    """Whether lengths of sequences among the inputs have to fit others, so that the model runs on no made-up inputs."""
+    return any(
+        node.domain == MICROSOFT and node.op_type == "GroupQueryAttention" for node in model.graph.node
+    )
 
 
 def _definition(node: NodeProto, version: int, types: dict[str, TypeProto]) -> FunctionProto | None:

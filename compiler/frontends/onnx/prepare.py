@@ -144,7 +144,7 @@ def _expanded(
     folded = fold(lowered)
     if folded is None:
         return (model if known else fold_shapes(lowered)), False
-    doubted = known and not computes_alike(folded, model, sizes)
+    doubted = known and not functions.needs_lengths(model) and not computes_alike(folded, model, sizes)
     if doubted and not follows_standard(folded, model, sizes):
         return model, False
     return infer_shapes(folded), doubted

@@ -158,6 +158,8 @@ def coordinates(step: Axis, mode: str) -> Array:
         return i / step.scale
     if mode == "tf_crop_and_resize":
         return _in_region(step)
+    if mode == "tf_half_pixel_for_nn":  # of operator sets 11 and 12
+        return (i + 0.5) / step.scale
     if mode == "pytorch_half_pixel" and step.out == 1:
         return np.zeros(1)
     if mode in ("half_pixel", "pytorch_half_pixel"):

@@ -133,3 +133,18 @@ def test_rotary_positions(interleaved: int, offset: bool, tmp_path: Path) -> Non
     check("RotaryEmbedding", [draw(BATCH, ROWS, WIDTH), places, *caches], tmp_path, interleaved=interleaved)
     turned = draw(BATCH, HEADS, ROWS, SIZE)
     check("RotaryEmbedding", [turned, places, *caches], tmp_path, interleaved=interleaved)
+
+
+@pytest.mark.parametrize(("rows", "past", "lengths"), [(5, 0, [4, 4]), (1, 6, [6, 4]), (2, 6, [7])])
+@pytest.mark.parametrize("rotary", [0, 1])
+def test_attention_of_groups_with_a_cache(
+    rows: int, past: int, lengths: list[int], rotary: int, tmp_path: Path
+) -> None:
+    """Two heads of queries share one of keys; each sequence has a length of its own."""
+    size, keys, batch = 16, past + rows, len(lengths)
+    parts = [draw(batch, rows, n * size, seed=n) for n in (4, 2, 2)]
+    cache = [draw(batch, 2, past, size, seed=seed) if past else None for seed in (5, 6)]
+    angles = [draw(keys + 2, size // 2, seed=seed) if rotary else None for seed in (7, 8)]
+    ends: list[Array | None] = [np.array(lengths, "int32"), np.array(keys, "int32")]
+    attrs = {"num_heads": 4, "kv_num_heads": 2, "do_rotary": rotary, "local_window_size": 4 if rotary else -1}
+    check("GroupQueryAttention", [*parts, *cache, *ends, *angles], tmp_path, 3, **attrs)
