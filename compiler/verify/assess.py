@@ -155,4 +155,5 @@ def _judged(
     if got is None:
         return Judgement(probe.name, "refused", f"the compiled model refuses what the reference runs: {told}")
     standard = expected.reference.startswith(STANDARD_DESCRIPTION)
-    return judge(source, probe, wanted, got, expected.budget, stored=expected.quantised, by_standard=standard)
+    budget = max(expected.budget, probe.budget)
+    return judge(source, probe, wanted, got, budget, stored=expected.quantised, by_standard=standard)

@@ -17,6 +17,8 @@ from edgec.compiler.verify.requirements import demands_of
 
 MOST_BYTES = 64 << 20  # of a model's inputs: extremes of larger ones would take longer to write than to run
 LARGE, APART = 1000.0, 7
+QUANTISED = "QuantizeLinear"
+BEYOND_BUDGET = 0.25  # values on rounding edges add up in such inputs; those that wrap change everything
 INTEGERS = 1000  # the largest tried where no use tells a range, since it may become a size
 # What these operators make of NaN, infinity or a number out of range is open, or falls to the side that rounding tips.
 OPEN = frozenset(
@@ -52,11 +54,13 @@ class Probe:
         inputs: by name.
         open: the operator (or half precision) that leaves open what becomes of them, if there is one: the model must
             not crash.
+        budget: the least error that is accepted, relative to an output's largest value.
     """
 
     name: str
     inputs: Arrays
     open: str = ""
+    budget: float = 0.0
 
 
 def probes_for(source: SourceModel, inputs: Arrays, *, half: bool = False) -> list[Probe]:
@@ -80,7 +84,22 @@ def probes_for(source: SourceModel, inputs: Arrays, *, half: bool = False) -> li
             unsaid = left_open if name in ("NaN", "infinity", "large numbers") else ""
             unsaid = "half precision" if half and name == "large numbers" else unsaid
             found.append(Probe(name, made, unsaid))
+    if left_open == QUANTISED:
+        found += _beyond_grid(source, inputs)
     return found
+
+
+def _beyond_grid(source: SourceModel, inputs: Arrays) -> list[Probe]:
+    """Inputs that are quantised at once, with single values far off their grid, which have to saturate."""
+    read = {node.input[0] for node in source.model.graph.node if node.op_type == QUANTISED}
+    made = dict(inputs)
+    for port in source.inputs:
+        if port.name in read and inputs[port.name].dtype.kind == "f":
+            changed = inputs[port.name].copy().reshape(-1)
+            changed[::APART] *= changed.dtype.type(LARGE)
+            made[port.name] = changed.reshape(inputs[port.name].shape)
+    same = all(made[name] is inputs[name] for name in inputs)
+    return [] if same else [Probe("numbers beyond the grid", made, budget=BEYOND_BUDGET)]
 
 
 Change = Callable[[npt.NDArray[Any]], npt.NDArray[Any]]

@@ -90,7 +90,7 @@ def judge(
     """
     if probe.open:
         return Judgement(probe.name, f"runs; what {probe.open} makes of them is open")
-    blocked = _is_blocked(source.model)
+    blocked, spreads = _is_blocked(source.model), _holds_infinite(probe.inputs) or _holds_infinite(expected)
     if by_standard and blocked and probe.name in ("NaN", "infinity"):
         return Judgement(probe.name, "runs; the standard's evaluator carries them too far to compare")
     authorities, seconded = _authorities(source, probe), ""
@@ -109,9 +109,9 @@ def judge(
     bad = {name: one for name, one in wrong.items() if one.count}
     if not bad:
         return Judgement(probe.name, f"equal, in part to {seconded}" if seconded else "equal")
-    if blocked and all(one.only_spreads for one in bad.values()):
+    if blocked and spreads and all(one.only_spreads for one in bad.values()):
         return Judgement(probe.name, "equal; NaN reaches further than in the reference")
-    name, worst = next(pair for pair in bad.items() if not (blocked and pair[1].only_spreads))
+    name, worst = next(pair for pair in bad.items() if not (blocked and spreads and pair[1].only_spreads))
     told = f"output {name!r}: {worst.verdict}"
     if probe.name == "infinity":
         # where a number is divided by infinity or infinity multiplied by what rounds to zero, implementations part
@@ -181,6 +181,11 @@ class _Wrong:
             return "another shape or type"
         place = tuple(int(i) for i in np.argwhere(self.mask)[0])
         return f"{total}, such as {self.got[place]:.6g} in place of {self.reference[place]:.6g}"
+
+
+def _holds_infinite(arrays: Mapping[str, Array]) -> bool:
+    """Whether there is an infinity or NaN that may spread: elsewhere NaN is wrong."""
+    return any(array.dtype.kind == "f" and not np.isfinite(array).all() for array in arrays.values())
 
 
 Answer: TypeAlias = Mapping[str, Any] | None

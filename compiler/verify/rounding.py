@@ -10,12 +10,12 @@ of that.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from edgec.compiler.frontends.onnx.ort_session import ORT_ERRORS, open_session
 from edgec.compiler.frontends.source import SourceModel
@@ -146,12 +146,13 @@ def _with_factors(source: ModelProto) -> tuple[ModelProto, dict[str, Factor]]:
     graph = model.graph
     typed = {value.name: value for value in (*graph.value_info, *graph.output)}
     results = {value.name for value in graph.output}
+    powers = {tensor.name for tensor in graph.initializer if _holds_powers(tensor)}
     read = {name for node in graph.node for name in node.input}
     factors: dict[str, Factor] = {}
     nodes: list[NodeProto] = []
     for node in graph.node:
         nodes.append(node)
-        if node.op_type in EXACT:
+        if node.op_type in EXACT or _scales_by_power(node, powers):
             continue
         for position, name in enumerate(node.output):
             value = typed.get(name)
@@ -171,6 +172,20 @@ def _with_factors(source: ModelProto) -> tuple[ModelProto, dict[str, Factor]]:
     for name, (shape, kind, _) in factors.items():
         graph.input.append(helper.make_tensor_value_info(name, kind, shape))
     return model, factors
+
+
+def _holds_powers(tensor: TensorProto) -> bool:
+    """Whether a small constant holds powers of two only."""
+    if tensor.data_type not in _SPACING or math.prod(tensor.dims) > MOST_FACTORS or tensor.external_data:
+        return False
+    return bool((np.abs(np.frexp(numpy_helper.to_array(tensor))[0]) == 0.5).all())
+
+
+def _scales_by_power(node: NodeProto, powers: Set[str]) -> bool:
+    """Whether a node multiplies or divides by powers of two, which rounds nothing."""
+    return (node.op_type == "Mul" and not powers.isdisjoint(node.input)) or (
+        node.op_type == "Div" and node.input[1] in powers
+    )
 
 
 def _factor_shape(value: ValueInfoProto) -> tuple[int, ...] | None:
