@@ -96,7 +96,7 @@ def _beyond_grid(source: SourceModel, inputs: Arrays) -> list[Probe]:
     for port in source.inputs:
         if port.name in read and inputs[port.name].dtype.kind == "f":
             changed = inputs[port.name].copy().reshape(-1)
-            changed[::APART] *= changed.dtype.type(LARGE)
+            changed[::APART] = _large(changed[::APART])
             made[port.name] = changed.reshape(inputs[port.name].shape)
     same = all(made[name] is inputs[name] for name in inputs)
     return [] if same else [Probe("numbers beyond the grid", made, budget=BEYOND_BUDGET)]

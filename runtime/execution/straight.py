@@ -294,14 +294,14 @@ class _Layout:
         self.bases[self.own] = self._memory_at
         self._at = at
         slots = {number: base for base, number in enumerate(big)}
-        for number, spec in enumerate(self.program.inputs):
-            if number in self.into:
-                continue
+        passed = [number for number in range(len(self.program.inputs)) if number not in self.into]
+        for place, number in enumerate(passed):  # among the arrays of a run, which hold no states
+            spec = self.program.inputs[number]
             buffer = _view(self._memory, at["input", number], spec.shape, spec.dtype)
             if number in slots:
-                self.large.append((number, slots[number], buffer))
+                self.large.append((place, slots[number], buffer))
             elif buffer.size:
-                self.small.append((number, buffer))
+                self.small.append((place, buffer))
         self._slots = slots
 
     def _moving(self, operand: Operand) -> tuple[int, int] | None:

@@ -33,7 +33,7 @@ def _recurrent(width: int) -> Built:
     from tvm import relax
 
     def emit(builder: Any, inputs: Any) -> Any:
-        x, h, before = inputs
+        h, x, before = inputs
         total = builder.emit(relax.op.add(relax.op.multiply(h, relax.const(np.float32(0.5))), x))
         y = builder.emit(relax.op.subtract(total, before))
         return relax.Tuple([y, total, x, h])
@@ -41,7 +41,7 @@ def _recurrent(width: int) -> Built:
     shape = (1, width)
     made = compiled(
         emit,
-        [spec("x", shape), spec("h", shape), spec("before", shape)],
+        [spec("h", shape), spec("x", shape), spec("before", shape)],  # an input between states
         [spec("y", shape), spec("hn", shape), spec("before_n", shape), spec("seen", shape)],
     )
     states = _states(("h", "hn"), width=width, initial="initial:h") + _states(
