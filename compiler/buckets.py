@@ -71,7 +71,7 @@ def _bucket(one: Built, layer: str, weights: tuple[str, ...], number: int) -> rt
     return rt.Bucket(
         layer=layer,
         inputs=pack.specs(source.inputs, source.bounds),
-        outputs=pack.specs(source.outputs),
+        outputs=pack.specs(pack.known_outputs(source.outputs, lowered)),
         entry=lowered.entry,
         weights=weights,
         plan=pack.plan_of(lowered),

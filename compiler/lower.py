@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 import tvm
 from tvm import relax
-from tvm.tirx import PrimFunc
+from tvm.tirx import IntImm, PrimFunc
 
 from edgec.compiler.backends.interface import Backend, OperandsOf, Workload
 from edgec.compiler.backends.registry import backend_of
@@ -64,7 +64,8 @@ def lower(
     wide = set[int]()
     while True:
         try:
-            return _lower(mod, target, options, progress, bf16_nodes, parts, wide, tuner)
+            lowered = _lower(mod, target, options, progress, bf16_nodes, parts, wide, tuner)
+            return replace(lowered, results=_results(mod))
         except NothingBuilds as error:
             if not error.work.operands.label or not set(error.nodes) - wide:
                 raise
@@ -73,6 +74,18 @@ def lower(
                 f"{len(error.nodes)} nodes ({error.work.kind}) are computed in fp32: no kernel of theirs builds in "
                 f"{error.work.operands.label}"
             )
+
+
+def _results(mod: tvm.IRModule) -> tuple[tuple[int, ...] | None, ...]:
+    """What the model's outputs are: a file need not say it of its outputs, or may say less."""
+    kind = mod["main"].ret_ty
+    kinds = kind.fields if isinstance(kind, relax.TupleType) else [kind]
+    return tuple(
+        tuple(int(size) if isinstance(size, IntImm) else -1 for size in one.shape.values)
+        if isinstance(one, relax.TensorType) and isinstance(one.shape, relax.ShapeExpr)
+        else None
+        for one in kinds
+    )
 
 
 def _lower(
@@ -125,6 +138,8 @@ def _lower(
         plan=program.plan,
         varies=True,
         calls=program.calls,
+        workspace=program.workspace,
+        stack=program.stack,
         libraries=backend.own_libraries(options.cache_dir),
     )
 

@@ -148,6 +148,10 @@ class Lowered:
     calls: tuple[str, ...] = ()  # names of the runtime's functions that the code calls
     libraries: Mapping[str, bytes] = field(default_factory=dict)  # of edgec's own, which the artifact brings
     plan: Plan | None = None  # the entry point that takes its activations as arguments, and their placement
+    # of each output: -1 for a size known only at run time, None where nothing is known
+    results: tuple[tuple[int, ...] | None, ...] = ()
+    workspace: int = 0  # where `varies`: as in `Program`
+    stack: int = 0
     objects: tuple[bytes, ...] = field(default=(), repr=False)  # files of the kernels, for other linkers
 
     @property

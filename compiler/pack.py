@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import numpy.typing as npt
 from msgspec import UNSET
 
 import edgec.runtime as rt
-from edgec.compiler.c_library.table import table_bytes
+from edgec.compiler.c_library.table import table_bytes, varying_bytes
 from edgec.compiler.frontends.source import FallbackSegment, Port, SourceModel, SourceNode, State
 from edgec.compiler.lowered import Lowered, Plan
 from edgec.compiler.options import Bounds, CompileOptions, Shape
@@ -81,7 +81,7 @@ def make_config(
         tvm_version=metadata.version("apache-tvm"),
         edgec_version=metadata.version("edgec"),
         inputs=specs(source.inputs, source.bounds),
-        outputs=specs(source.outputs),
+        outputs=specs(known_outputs(source.outputs, lowered)),
         states=states_of(source),
         entry=lowered.entry,
         weights=tuple(lowered.weights),
@@ -112,6 +112,18 @@ def specs(ports: Sequence[Port], bounds: Mapping[str, Bounds] | None = None) -> 
         )
         for port in ports
     )
+
+
+def known_outputs(ports: Sequence[Port], lowered: Lowered) -> list[Port]:
+    """The model's outputs, with the sizes that the compiler found where the file has none."""
+    if len(ports) != len(lowered.results):
+        return list(ports)
+    return [
+        port
+        if found is None or (len(found) == len(port.shape) and -1 not in port.shape)
+        else replace(port, shape=found)
+        for port, found in zip(ports, lowered.results, strict=True)
+    ]
 
 
 def states_of(source: SourceModel, bucket: int = 0) -> tuple[rt.StateSpec, ...]:
@@ -279,11 +291,15 @@ def write(
         buckets=further.libraries,
         bundled={**lowered.libraries, **(bundled or {})},
         around=processing.code if processing else None,
-        programs=_programs(config, (lowered.plan, *further.plans)),
+        programs=_programs(config, lowered, further.plans),
     )
 
 
-def _programs(config: rt.ArtifactConfig, plans: Sequence[Plan | None]) -> dict[str, bytes]:
+def _programs(
+    config: rt.ArtifactConfig, lowered: Lowered, further: Sequence[Plan | None]
+) -> dict[str, bytes]:
     """The tables of all sets of input shapes by the titles of their layers."""
-    tables = [table_bytes(plan, alone) for plan, alone in zip(plans, config.variants(), strict=True)]
+    first, *others = config.variants()
+    tables = [varying_bytes(lowered, first) if lowered.varies else table_bytes(lowered.plan, first)]
+    tables += [table_bytes(plan, alone) for plan, alone in zip(further, others, strict=True)]
     return {program_title(number): table for number, table in enumerate(tables) if table is not None}

@@ -135,10 +135,13 @@ class ProgramLibrary(Library):
     Attributes:
         weights: by name, in the order in which its function takes them.
         calls: names of the runtime's functions that it calls.
+        workspace, stack: as in `Program`; of kernels whose sizes are known at compile time.
     """
 
     weights: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
     calls: tuple[str, ...] = ()
+    workspace: int = 0
+    stack: int = 0
 
 
 class Backend(ABC):

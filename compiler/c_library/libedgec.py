@@ -14,7 +14,10 @@ from edgec.runtime.artifact.writer import replacing
 from edgec.runtime.versions import RUNTIME_ABI
 from edgec.targets.target import Target
 
-SOURCES = ("edgec.c", "artifact.c", "json.c", "table.c", "elf.c", *ENGINE)
+SOURCES = (
+    "edgec.c", "artifact.c", "json.c", "table.c", "elf.c", "heap.c", "machine_code.c", "read_machine.c", "sized.c",
+    *ENGINE,
+)  # fmt: skip
 HEADER, STATIC, SHARED = "edgec.h", "libedgec.a", "libedgec.so"
 
 

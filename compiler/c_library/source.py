@@ -235,6 +235,7 @@ def _description(model: CModel, what: str) -> str:
         "workspace": program.workspace,
         "stack": model.stack,
         "snapshot": quoted(header_of(config).decode()),
+        "runner": "NULL",
     }
     inner = ", ".join(f".{key} = {value}" for key, value in fields.items())
     digest = ", ".join(map(str, model.weights_digest()))
@@ -278,7 +279,7 @@ def _ports(kind: str, specs: Sequence[rt.TensorSpec], states: Mapping[str, int])
         rows.append(
             f"{{{{{quoted(spec.name)}, {DTYPES.index(spec.dtype)}, {len(spec.shape)}, {kind}_sizes + {len(sizes)}, "
             f"{_bytes(spec.shape, spec.dtype)}}}, {'NOWHERE' if state is None else state}, "
-            f"{outside if state is None else 'NOWHERE'}}}"
+            f"{outside if state is None else 'NOWHERE'}, NULL}}"
         )
         outside += state is None
         sizes += spec.shape

@@ -28,8 +28,9 @@ def check_straight(lowered: Lowered, target: Target) -> None:
         )
     if lowered.varies:
         raise NotStraight(
-            "a C library has no virtual machine, and this model has branches, loops or sizes known only at run "
-            f"time: give its inputs fixed sizes with --input, or {_ARTIFACT}"
+            "a C library of one model is a sequence of kernels, and this model has branches, loops or sizes known only "
+            "at run time: give its inputs fixed sizes with --input, or compile it as an artifact (without --format c) "
+            "and run that with libedgec"
         )
     if lowered.plan is None or lowered.plan.program is None:
         raise NotStraight(f"this model calls more than kernels, which a C library cannot: {_ARTIFACT}")

@@ -2,7 +2,9 @@
 
 JSON: `arena`, `workspace` and `stack` in bytes; `operands` as `[kind, number, offset, dtype, shape]`; `calls` as
 `[symbol, operands, nodes of the source model]`; `outputs` as indices of operands; and `snapshot`, the header of a
-snapshot of the model's state, so that one made in C can be restored in Python and the other way round.
+snapshot of the model's state, so that one made in C can be restored in Python and the other way round. A model with
+branches, loops or sizes known only at run time has `machine` (`machine.py`) in place of `outputs`: its `operands` are
+the main function's parameters, and its `calls` the kernels.
 """
 
 from __future__ import annotations
@@ -10,7 +12,8 @@ from __future__ import annotations
 from typing import Any
 
 import edgec.runtime as rt
-from edgec.compiler.lowered import Plan
+from edgec.compiler.c_library.machine import NotRunnable, machine_of
+from edgec.compiler.lowered import Lowered, Plan
 from edgec.runtime.artifact.oci import canonical_json
 from edgec.runtime.snapshot import header_of
 
@@ -38,6 +41,39 @@ def table_bytes(plan: Plan | None, config: rt.ArtifactConfig) -> bytes | None:
     """`table_of` as the artifact's layer."""
     table = table_of(plan, config)
     return None if table is None else canonical_json(table)
+
+
+def varying_bytes(lowered: Lowered, config: rt.ArtifactConfig) -> bytes | None:
+    """The table of a model with branches, loops or sizes known only at run time; None for what libedgec cannot run."""
+    if config.segments or config.device_kind != "cpu" or config.calls:
+        return None
+    try:
+        program = machine_of(lowered.code)
+    except NotRunnable:
+        return None
+    kernels = config.kernels
+    places = lowered.plan.tensors if lowered.plan else ()
+    operands: list[list[Any]] = [
+        ["input", number, 0, spec.dtype, list(spec.shape)] for number, spec in enumerate(config.inputs)
+    ]
+    operands += [
+        ["weight", number, 0, array.dtype.name, list(array.shape)]
+        for number, array in enumerate(lowered.weights.values())
+    ]
+    operands += [["arena", 0, place.offset, place.dtype, list(place.shape)] for place in places]
+    table = {
+        "arena": lowered.activation_bytes,
+        "workspace": lowered.workspace,
+        "stack": lowered.stack,
+        "operands": operands,
+        "calls": [
+            [symbol, [], ", ".join(kernels[symbol].nodes) if symbol in kernels else ""]
+            for symbol in program["symbols"]
+        ],
+        "machine": program["machine"],
+        "snapshot": header_of(config).decode(),
+    }
+    return canonical_json(table)
 
 
 def node_names(plan: Plan, config: rt.ArtifactConfig) -> list[str]:

@@ -12,7 +12,8 @@
 #endif
 enum { FORMAT_VERSION = 1, MOST_FEATURES = 64 };
 
-_Static_assert(sizeof(edgec_tensor) == sizeof(struct tensor_info) && sizeof(edgec_layer) == sizeof(struct layer_time), "");
+_Static_assert(sizeof(edgec_tensor) == sizeof(struct tensor_info) && sizeof(edgec_layer) == sizeof(struct layer_time) &&
+               sizeof(edgec_array) == sizeof(struct array), "");
 
 struct edgec_model {
   struct artifact artifact;
@@ -39,8 +40,6 @@ static int check_kind(struct edgec_model *model, int64_t shapes, const char *wha
     names_of_nodes(json, segments, nodes, sizeof nodes);
     return fail(INCOMPATIBLE, "%s needs ONNX Runtime for %s: run it with edgec in Python, or compile with --no-fallback", what, nodes);
   }
-  if (json_is(json, json_member(json, shapes, "varies"), JSON_TRUE))
-    return fail(INCOMPATIBLE, "%s has branches, loops or sizes known only at run time: run it with edgec in Python", what);
   return OK;
 }
 
@@ -110,6 +109,8 @@ static int load_set(struct edgec_model *model, int set) {
   if ((failed = artifact_layer(artifact, "application/vnd.edgec.program.v1+json", title, &layer)) ||
       (failed = artifact_copy(artifact, "application/vnd.edgec.code.v1.elf", code_title, &code)))
     return failed;
+  if (!layer.at && json_count(json, json_member(json, shapes, "calls")))
+    return fail(INCOMPATIBLE, "%s has sequences of tensors whose length is known only at run time: run it with edgec in Python", what);
   if (!layer.at) return fail(INCOMPATIBLE, "%s has no table of its calls: compile the model again with this edgec", what);
   if (!code.at) return fail(BAD_FILE, "%s holds no %s", artifact->path, code_title);
   if ((failed = json_parse(&table, layer, keeper, "the artifact's table of calls")) ||
@@ -162,6 +163,13 @@ API const edgec_tensor *edgec_output(const edgec_model *model, int number) {
   return info_of(model->parts.program.output, model->parts.program.outputs, number);
 }
 
+API const int64_t *edgec_input_most(const edgec_model *model, int number) {
+  const struct program *program = &model->parts.program;
+  for (uint32_t i = 0; i < program->inputs; i++)
+    if (number >= 0 && program->input[i].outside == number) return program->input[i].most ? program->input[i].most : program->input[i].info.shape;
+  return NULL;
+}
+
 API size_t edgec_memory_bytes(const edgec_model *model, int threads) { return engine_bytes(&model->parts.program, threads); }
 
 API size_t edgec_stack_bytes(const edgec_model *model) { return model->parts.program.stack; }
@@ -187,6 +195,11 @@ static int no_session(void) { return fail(BAD_ARGUMENT, "there is no session: ed
 API int edgec_run(edgec_session *session, const void *const *inputs, void *const *outputs) {
   if (!session || !inputs || !outputs) return session ? fail(BAD_ARGUMENT, "a run takes inputs and outputs") : no_session();
   return engine_run((struct instance *)session, inputs, outputs, NULL);
+}
+
+API int edgec_run_sized(edgec_session *session, const edgec_array *inputs, edgec_array *outputs) {
+  if (!session || !inputs || !outputs) return session ? fail(BAD_ARGUMENT, "a run takes inputs and outputs") : no_session();
+  return run_sized((struct instance *)session, (const struct array *)inputs, (struct array *)outputs);
 }
 
 API int edgec_profile(edgec_session *session, const void *const *inputs, void *const *outputs, int runs, edgec_layer *layers,

@@ -2,7 +2,7 @@
  *
  * A model is loaded once; sessions are streams of runs of it, each with its own memory and state, and share code and weights.
  * Different sessions run in different threads at once; one session runs in one thread at a time. Nothing is allocated after
- * edgec_open. Functions that return an int return EDGEC_OK or the code of an error, whose text is edgec_last_error(). */
+ * edgec_open, but by models with branches, loops or sizes known only at run time. Functions that return an int return EDGEC_OK or the code of an error, whose text is edgec_last_error(). */
 #ifndef EDGEC_H
 #define EDGEC_H
 
@@ -54,6 +54,12 @@ typedef struct {
   double seconds;             /* of one run */
 } edgec_layer;
 
+/* An array with its sizes. */
+typedef struct {
+  const void *data;     /* C order, without padding */
+  const int64_t *shape; /* of an input, NULL for those that edgec_input tells */
+} edgec_array;
+
 /* A pool of threads of the caller's: calls run(work, k) for all k below tasks, in any threads, and returns 0 once all of
  * them have returned. */
 typedef int (*edgec_parallel)(void *pool, int tasks, void (*run)(void *work, int k), void *work);
@@ -78,8 +84,11 @@ const char *edgec_target(const edgec_model *model);
 int edgec_sets(const edgec_model *model);
 int edgec_inputs(const edgec_model *model);
 int edgec_outputs(const edgec_model *model);
-const edgec_tensor *edgec_input(const edgec_model *model, int number); /* NULL beyond the last */
+/* NULL beyond the last. Of an input with sizes chosen for each run the smallest ones, and edgec_input_most has the largest; an
+ * output has -1 for a size known only at run time, and then 0 bytes. */
+const edgec_tensor *edgec_input(const edgec_model *model, int number);
 const edgec_tensor *edgec_output(const edgec_model *model, int number);
+const int64_t *edgec_input_most(const edgec_model *model, int number);
 int edgec_layers(const edgec_model *model);
 size_t edgec_memory_bytes(const edgec_model *model, int threads); /* of a session */
 size_t edgec_stack_bytes(const edgec_model *model);               /* the most that a thread needs */
@@ -87,6 +96,10 @@ size_t edgec_snapshot_bytes(const edgec_model *model);            /* 0 without s
 
 int edgec_open(const edgec_model *model, const edgec_options *options, edgec_session **session);
 int edgec_run(edgec_session *session, const void *const inputs[], void *const outputs[]);
+/* For inputs and outputs whose sizes are known only at run time, which edgec_run refuses: outputs[k] tells where the output is
+ * and its sizes, until the session's next run or its end. Such a model allocates while it runs; what it took is kept for the
+ * next run. */
+int edgec_run_sized(edgec_session *session, const edgec_array inputs[], edgec_array outputs[]);
 int edgec_profile(edgec_session *session, const void *const inputs[], void *const outputs[], int runs, edgec_layer *layers,
                   int count);
 /* The state of a streaming model; snapshots are the same bytes as those of sessions in Python. */

@@ -40,6 +40,7 @@ static void lay_out(struct cutter *from, const struct program *program, int thre
   one->next = cut(from, program->states * sizeof *one->next);
   one->workers = cut(from, (uint64_t)threads * sizeof *one->workers);
   one->members = cut(from, (uint64_t)threads * sizeof *one->members);
+  one->given = cut(from, program->runner ? program->outside_inputs * sizeof *one->given : 0);
   for (uint32_t i = 0; i < program->inputs; i++) {
     void *copy = cut(from, program->input[i].state == NOWHERE ? program->input[i].info.bytes : 0);
     if (from->block) one->input_copy[i] = copy;
@@ -115,9 +116,17 @@ int engine_start(struct instance **made, const struct program *program, const vo
   one->caller_pool = caller_pool;
   bind(one);
   state_reset(one);
+  if (program->runner) {
+    int failed = program->runner->start(one);
+    if (failed) {
+      if (one->owned) free(block);
+      return failed;
+    }
+  }
   if (wanted > 1 && !parallel) {
     int failed = pool_start(&one->pool, one->members, wanted, program->stack);
     if (failed) {
+      if (program->runner) program->runner->stop(one);
       if (one->owned) free(block);
       return failed;
     }
@@ -129,6 +138,10 @@ int engine_start(struct instance **made, const struct program *program, const vo
 void engine_stop(struct instance *one) {
   if (!one) return;
   if (one->threads > 1 && !one->parallel) pool_stop(&one->pool, one->members, one->threads);
+  if (one->program->runner)
+    one->program->runner->stop(one);
+  else
+    free(one->heap);
   if (one->owned) free(one);
 }
 
@@ -200,40 +213,59 @@ static void give_outputs(struct instance *one, void *const *outputs) {
   }
 }
 
-static double now(void) {
+double engine_now(void) {
   struct timespec time;
   clock_gettime(CLOCK_MONOTONIC, &time);
   return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
+}
+
+int engine_begin(struct instance *one) {
+  if (__atomic_exchange_n(&one->running, 1, __ATOMIC_ACQUIRE))
+    return fail(BAD_ARGUMENT, "%s is running in another thread; each thread needs an instance of its own", one->program->name);
+  for (int i = 0; i < one->threads; i++) one->workers[i].used = 0;
+  forget_error();
+  return OK;
+}
+
+void engine_end(struct instance *one, struct worker *before) {
+  current_worker = before;
+  __atomic_store_n(&one->running, 0, __ATOMIC_RELEASE);
+}
+
+int kernel_failed(const char *symbol) {
+  char reason[256];
+  const char *told = last_error();
+  size_t length = strlen(told) < sizeof reason ? strlen(told) : sizeof reason - 1;
+  memcpy(reason, told, length);
+  reason[length] = 0;
+  return fail(RUN_FAILED, "kernel %s failed: %s", symbol, reason);
+}
+
+static int run_apart(struct instance *one, const void *const *inputs, void *const *outputs, struct layer_time *times) {
+  const struct program *program = one->program;
+  struct array *arrays = one->given;
+  for (uint32_t i = 0; i < program->outside_inputs; i++) arrays[i] = (struct array){inputs[i], NULL};
+  return program->runner->run(one, arrays, outputs, NULL, times);
 }
 
 int engine_run(struct instance *one, const void *const *inputs, void *const *outputs, struct layer_time *times) {
   const struct program *program = one->program;
   int failed = check_pointers(one, inputs, outputs);
   if (failed) return failed;
-  if (__atomic_exchange_n(&one->running, 1, __ATOMIC_ACQUIRE))
-    return fail(BAD_ARGUMENT, "%s is running in another thread; each thread needs an instance of its own", program->name);
+  if (program->runner) return run_apart(one, inputs, outputs, times);
   struct worker *before = current_worker;
+  if ((failed = engine_begin(one))) return failed;
   current_worker = &one->workers[0];
   place_arrays(one, inputs, outputs);
-  for (int i = 0; i < one->threads; i++) one->workers[i].used = 0;
-  forget_error();
   for (uint32_t i = 0; i < program->calls && !failed; i++) {
     const struct call *call = &program->call[i];
     struct ffi_value result = {0};
-    double begin = times ? now() : 0;
-    if (call->run(NULL, one->arguments + call->first, (int32_t)call->count, &result)) {
-      char reason[256];
-      const char *told = last_error();
-      size_t length = strlen(told) < sizeof reason ? strlen(told) : sizeof reason - 1;
-      memcpy(reason, told, length);
-      reason[length] = 0;
-      failed = fail(RUN_FAILED, "kernel %s failed: %s", call->symbol, reason);
-    }
-    if (times) times[i].seconds += now() - begin;
+    double begin = times ? engine_now() : 0;
+    if (call->run(NULL, one->arguments + call->first, (int32_t)call->count, &result)) failed = kernel_failed(call->symbol);
+    if (times) times[i].seconds += engine_now() - begin;
   }
   if (!failed) give_outputs(one, outputs);
-  current_worker = before;
-  __atomic_store_n(&one->running, 0, __ATOMIC_RELEASE);
+  engine_end(one, before);
   return failed;
 }
 

@@ -70,11 +70,27 @@ struct port {
   struct tensor_info info;
   int32_t state;   /* number of the state that it is, or NOWHERE */
   int32_t outside; /* number among those that the caller passes, or NOWHERE */
+  const int64_t *most; /* the largest sizes, where they are chosen for each run; NULL where they are fixed */
 };
 
 struct state {
   uint32_t input, output;
   int64_t initial; /* bytes from the start of the weights, or NOWHERE for zeros */
+};
+
+struct instance;
+
+/* An array of the caller's, or, of an output, of the instance's. */
+struct array {
+  const void *data;
+  const int64_t *shape; /* NULL for fixed sizes */
+};
+
+/* How a program runs that is more than a sequence of calls: NULL pointers for outputs leave them in the instance. */
+struct runner {
+  int (*start)(struct instance *one);
+  int (*run)(struct instance *one, const struct array *inputs, void *const *outputs, struct array *left, struct layer_time *times);
+  void (*stop)(struct instance *one);
 };
 
 struct program {
@@ -88,10 +104,9 @@ struct program {
   const struct state *state;
   const uint64_t *result_bytes, *weight; /* a weight's bytes from the start of the weights */
   uint64_t arena, workspace, stack;
-  const char *snapshot; /* its header */
+  const char *snapshot;        /* its header */
+  const struct runner *runner; /* NULL for a sequence of calls */
 };
-
-struct instance;
 
 struct worker {
   struct instance *instance;
@@ -129,6 +144,8 @@ struct instance {
   struct worker *workers;
   struct pool pool;
   struct member *members;
+  void *heap; /* the runner's, and room for what it is given */
+  struct array *given;
 };
 
 /* engine.c */
@@ -139,6 +156,13 @@ int engine_run(struct instance *one, const void *const *inputs, void *const *out
 int engine_profile(struct instance *one, const void *const *inputs, void *const *outputs, int runs,
                    struct layer_time *layers, int count);
 void engine_stop(struct instance *one);
+int engine_begin(struct instance *one); /* of a run in this thread; gives the error that another thread is in one */
+void engine_end(struct instance *one, struct worker *before);
+int kernel_failed(const char *symbol); /* with the text of the last error */
+double engine_now(void);
+
+/* sized.c */
+int run_sized(struct instance *one, const struct array *inputs, struct array *outputs);
 
 /* state.c */
 void state_reset(struct instance *one);

@@ -2,6 +2,7 @@
  *
  * Kernels find the first three in variables of theirs, __TVMBackend…, which whoever loads the kernels sets. */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "engine.h"
@@ -57,7 +58,11 @@ void *workspace_alloc(int device_type, int device, uint64_t bytes, int code, int
   (void)device_type, (void)device, (void)code, (void)bits;
   struct worker *own = current_worker;
   uint64_t size = ROUND(bytes);
-  if (size < bytes || size > own->instance->program->workspace - own->used) return NULL;
+  if (size < bytes) return NULL;
+  if (size > own->instance->program->workspace - own->used) {
+    void *apart = NULL; /* of a kernel whose sizes are known only now */
+    return own->instance->program->runner && !posix_memalign(&apart, ALIGNMENT, size) ? apart : NULL;
+  }
   void *place = own->workspace + own->used;
   own->used += size;
   return place;
@@ -66,7 +71,8 @@ void *workspace_alloc(int device_type, int device, uint64_t bytes, int code, int
 int workspace_free(int device_type, int device, void *memory) {
   (void)device_type, (void)device;
   struct worker *own = current_worker;
-  uint64_t at = (uint64_t)((uint8_t *)memory - own->workspace);
+  uint64_t at = (uint64_t)((uintptr_t)memory - (uintptr_t)own->workspace);
+  if (at > own->used && own->instance->program->runner) return free(memory), 0;
   if (at > own->used) return -1;
   own->used = at; /* in the opposite order of allocation */
   return 0;

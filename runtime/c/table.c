@@ -1,7 +1,7 @@
 /* From an artifact's JSON to a program: every number in it is checked against every other before anything is run. */
 #include <string.h>
 
-#include "loader.h"
+#include "machine_code.h"
 
 #define MOST_BYTES (1ll << 36)
 enum { MOST_RANK = 32, MOST = 1 << 20 };
@@ -54,6 +54,40 @@ static int type_of(const struct json *json, int64_t node) {
 
 static int64_t of_set(const struct source *from, const char *key) { return json_member(from->config, from->shapes, key); }
 
+static int varies(const struct source *from) { return json_member(from->table, 0, "machine") != NOWHERE; }
+
+/* Whether a size is known only at run time: -1. */
+static int is_open(const struct json *json, int64_t shape) {
+  int64_t at = shape + 1, size;
+  for (uint32_t i = 0; i < json_count(json, shape); i++, at = json->nodes[at].next)
+    if (json_integer(json, at, &size) && size == -1) return 1;
+  return 0;
+}
+
+static int64_t read_open(const struct json *json, int64_t shape, int64_t *sizes) {
+  int64_t at = shape + 1;
+  for (uint32_t i = 0; i < json_count(json, shape); i++, at = json->nodes[at].next)
+    if (!json_integer(json, at, &sizes[i]) || sizes[i] < -1 || sizes[i] > MOST_BYTES) return -1;
+  return 0;
+}
+
+static int read_bounds(const struct source *from, int64_t spec, struct port *port) {
+  const struct json *json = from->config;
+  int64_t list = json_member(json, spec, "bounds"), at = list + 1, low, high;
+  if (!json_count(json, list)) return OK;
+  int64_t *most = keep(from->keeper, (size_t)port->info.rank * sizeof *most);
+  if (!most) return NO_MEMORY;
+  if (!varies(from) || json_count(json, list) != (uint32_t)port->info.rank) return wrong(from, "inputs");
+  for (int32_t i = 0; i < port->info.rank; i++, at = json->nodes[at].next) {
+    if (!bounded(json, json_element(json, at, 0), MOST_BYTES, &low) || !bounded(json, json_element(json, at, 1), MOST_BYTES, &high) ||
+        low != port->info.shape[i] || high < low)
+      return wrong(from, "inputs");
+    most[i] = high;
+  }
+  port->most = most;
+  return OK;
+}
+
 static int read_ports(const struct source *from, const char *key, const struct port **made, uint32_t *count) {
   const struct json *json = from->config;
   int64_t list = of_set(from, key), at = list + 1;
@@ -68,9 +102,11 @@ static int read_ports(const struct source *from, const char *key, const struct p
     int64_t *sizes = keep(from->keeper, json_count(json, shape) * sizeof *sizes);
     char *name = json_text(json, json_member(json, at, "name"), from->keeper);
     if (!sizes) return NO_MEMORY;
-    int64_t bytes = read_shape(json, shape, type, sizes);
+    int64_t bytes = varies(from) && is_open(json, shape) ? read_open(json, shape, sizes) : read_shape(json, shape, type, sizes);
     if (!name || bytes < 0) return wrong(from, key);
-    ports[i] = (struct port){{name, type, (int32_t)json_count(json, shape), sizes, (size_t)bytes}, NOWHERE, NOWHERE};
+    ports[i] = (struct port){{name, type, (int32_t)json_count(json, shape), sizes, (size_t)bytes}, NOWHERE, NOWHERE, NULL};
+    int failed = read_bounds(from, at, &ports[i]);
+    if (failed) return failed;
   }
   *made = ports;
   return OK;
@@ -161,7 +197,9 @@ struct limits {
 
 static int check_operand(const struct program *program, struct operand *one, struct limits *limits) {
   switch (one->place) {
-    case INPUT: return one->number < program->inputs && one->bytes == program->input[one->number].info.bytes;
+    case INPUT:
+      return one->number < program->inputs && one->bytes == program->input[one->number].info.bytes &&
+             one->bits == types[program->input[one->number].info.dtype].bits;
     case WEIGHT: return one->number < limits->weights && one->bytes <= limits->weight_bytes[one->number];
     case ARENA: return one->offset % ALIGNMENT == 0 && one->offset <= program->arena && one->bytes <= program->arena - one->offset;
     default:
@@ -305,5 +343,6 @@ int read_program(struct model_parts *made, struct artifact *artifact, const stru
   if (!failed) failed = read_weights(&from, program, &limits);
   if (!failed) failed = read_operands(&from, program, &limits);
   if (!failed) failed = read_calls(&from, program, &made->calls);
+  if (!failed && varies(&from)) return read_machine(table, json_member(table, 0, "machine"), program, from.keeper, from.path);
   return failed ? failed : read_outputs(&from, program);
 }

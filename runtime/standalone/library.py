@@ -32,6 +32,12 @@ class TensorInfo(ctypes.Structure):
     )
 
 
+class Sized(ctypes.Structure):
+    """`edgec_array`."""
+
+    _fields_ = (("data", c_void_p), ("shape", POINTER(c_int64)))
+
+
 class LayerInfo(ctypes.Structure):
     """`edgec_layer`."""
 
@@ -61,10 +67,12 @@ _FUNCTIONS = {
     "outputs": (c_int, [c_void_p]),
     "input": (POINTER(TensorInfo), [c_void_p, c_int]),
     "output": (POINTER(TensorInfo), [c_void_p, c_int]),
+    "input_most": (POINTER(c_int64), [c_void_p, c_int]),
     "layers": (c_int, [c_void_p]),
     "snapshot_bytes": (c_size_t, [c_void_p]),
     "open": (c_int, [c_void_p, POINTER(Options), POINTER(c_void_p)]),
     "run": (c_int, [c_void_p, c_void_p, c_void_p]),
+    "run_sized": (c_int, [c_void_p, POINTER(Sized), POINTER(Sized)]),
     "profile": (c_int, [c_void_p, c_void_p, c_void_p, c_int, POINTER(LayerInfo), c_int]),
     "reset": (c_int, [c_void_p]),
     "snapshot": (c_int, [c_void_p, c_void_p, c_size_t]),

@@ -240,8 +240,14 @@ class Session:
             self._initial, self.steps = True, 0
 
     def snapshot(self) -> bytes:
-        """The present state, for `restore` in any session of the same model, here and in `edgec.runtime`."""
+        """The present state, for `restore` in any session of the same model, here and in `edgec.runtime`.
+
+        Raises:
+            InputError: the model has none.
+        """
         with self._lock:
+            if not self._stream.program.snapshot_bytes:
+                raise InputError(f"{self._model.name} has no state, so there is nothing to snapshot")
             return self._stream.snapshot()
 
     def restore(self, content: bytes) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 import tvm
 import tvm_ffi
 from tvm.s_tir import SBlock
-from tvm.tirx import AllocBuffer, Buffer, PrimFunc
+from tvm.tirx import AllocBuffer, Buffer, IntImm, PrimFunc
 
 from edgec.compiler.backends.cpu.tir_pipeline import storage
 from edgec.targets.target import Target
@@ -50,6 +50,9 @@ def _needs_workspace(buffer: Buffer) -> bool:
 
 
 def _bytes(buffer: Buffer) -> int:
+    """Zero where the size is known only at run time: libedgec allocates it then."""
+    if not all(isinstance(length, int | IntImm) for length in buffer.shape):
+        return 0
     kind = tvm.DataType(str(buffer.dtype))
     size = math.prod(int(length) for length in buffer.shape) * max(8, int(kind.bits)) * int(kind.lanes) // 8
     return -(-size // _ALIGNMENT) * _ALIGNMENT

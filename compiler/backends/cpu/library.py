@@ -46,9 +46,13 @@ def build_program(
     """The library of pieces and the control flow between them."""
     with tvm.target.Target(dict(target.tvm)):
         mod, plan, woven = finalise_program(pieces, control, main)
-    kernels = objects.all(_kernels(mod), progress)
+    functions = _kernels(mod)
+    kernels = objects.all(functions, progress)
+    workspace, stack = workspace_bytes(functions, target), stack_bytes(kernels, target)
     code = _linked(mod, kernels, target, progress)
-    return ProgramLibrary(code, plan, weights=woven.weights, calls=woven.calls)
+    return ProgramLibrary(
+        code, plan, weights=woven.weights, calls=woven.calls, workspace=workspace, stack=stack
+    )
 
 
 def _kernels(mod: tvm.IRModule) -> list[PrimFunc]:

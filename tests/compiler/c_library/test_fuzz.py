@@ -11,11 +11,14 @@ import pytest
 
 from edgec.compiler.c_library.libedgec import SOURCES
 from edgec.compiler.c_library.toolchain import sources
+from edgec.compiler.options import CompileOptions
+from edgec.compiler.pipeline import compile_model
 from edgec.runtime.versions import RUNTIME_ABI
 from edgec.targets import detect
 from tests.compiler.c_library.fuzz import Parts, mutant
 from tests.compiler.c_library.harness import build, zig_cc
-from tests.compiler.c_library.models import stream
+from tests.compiler.c_library.models import repeating, stream
+from tests.compiler.small_models import save
 
 HARNESS = Path(__file__).parent / "artifact_driver.c"
 BATCH = 200
@@ -41,9 +44,14 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-@pytest.fixture(scope="module")
-def parts(tmp_path_factory: pytest.TempPathFactory) -> Parts:
-    return Parts(build(stream(), detect(), tmp_path_factory.mktemp("model")).result.artifact)
+@pytest.fixture(scope="module", params=["calls", "branches"])
+def parts(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Parts:
+    folder = tmp_path_factory.mktemp("model")
+    if request.param == "calls":
+        return Parts(build(stream(), detect(), folder).result.artifact)
+    options = CompileOptions(tune="none", verify=False)
+    path = save(repeating(), folder)
+    return Parts(compile_model(path, detect(), options, output=folder / "loop.edge").artifact)
 
 
 def load_mutants(program: Path, parts: Parts, seeds: range, folder: Path) -> Counter[str]:
@@ -80,9 +88,9 @@ def test_the_artifact_itself_loads(program: Path, parts: Parts, tmp_path: Path) 
 
 
 def test_wrong_artifacts_are_refused(program: Path, parts: Parts, tmp_path: Path) -> None:
-    codes = load_mutants(program, parts, range(600), tmp_path)
-    assert codes["3"] > 200  # most are found wrong
-    assert codes["0"] > 20  # and some changes mean nothing, so that the mutants reach all of the loader
+    codes = load_mutants(program, parts, range(400), tmp_path)
+    assert codes["3"] > 130  # most are found wrong
+    assert codes["0"] > 10  # and some changes mean nothing, so that the mutants reach all of the loader
 
 
 @pytest.mark.long

@@ -23,7 +23,7 @@ from edgec.runtime.versions import RUNTIME_ABI
 from edgec.targets import detect, load_target
 from tests.compiler.c_library.harness import Built, build, python_outputs, run_driver, same, zig_cc
 from tests.compiler.c_library.harness import driver as driver_of
-from tests.compiler.c_library.models import classifier, repeating, stream
+from tests.compiler.c_library.models import classifier, stream
 from tests.compiler.small_models import save
 
 DRIVER = Path(__file__).parent / "artifact_driver.c"
@@ -155,13 +155,6 @@ def test_what_cannot_run_here_is_refused(driver: Path, pictures: Built, tmp_path
     )
     told = refusal([str(driver)], artifact)
     assert re.match(expected, told), told
-
-
-def test_an_artifact_with_control_flow_is_refused(driver: Path, tmp_path: Path) -> None:
-    path = save(repeating(), tmp_path)
-    options = CompileOptions(tune="none", verify=False)
-    artifact = compile_model(path, detect(), options, output=tmp_path / "loop.edge").artifact
-    assert "has branches, loops or sizes known only at run time" in refusal([str(driver)], artifact)
 
 
 def test_no_artifact_and_altered_ones_are_refused(driver: Path, pictures: Built, tmp_path: Path) -> None:

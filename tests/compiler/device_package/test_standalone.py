@@ -26,7 +26,7 @@ from edgec.compiler.options import CompileOptions
 from edgec.compiler.pipeline import compile_model
 from edgec.targets import UsageError, detect, load_target
 from tests.compiler.c_library.harness import Built, build
-from tests.compiler.c_library.models import classifier, repeating, stream
+from tests.compiler.c_library.models import classifier, stream
 from tests.compiler.small_models import model_of, save
 
 RNG = np.random.default_rng(0)
@@ -270,17 +270,10 @@ def test_what_cannot_be_loaded(standalone: ModuleType, pictures: Path, tmp_path:
     content = bytearray(pictures.read_bytes())
     content[len(content) // 2] ^= 1
     altered.write_bytes(content)
-    loop = save(repeating(), tmp_path)
-    options = CompileOptions(tune="none", verify=False)
-    varies = compile_model(loop, detect(), options, output=tmp_path / "loop.edge").artifact
     with pytest.raises(standalone.ArtifactError, match="altered"):
         standalone.load(altered)
     with pytest.raises(standalone.ArtifactError, match="cannot be read"):
         standalone.load(tmp_path / "none.edge")
-    with pytest.raises(
-        standalone.IncompatibleDevice, match="branches, loops or sizes known only at run time"
-    ):
-        standalone.load(varies)
     with pytest.raises(standalone.InputError, match="positive"):
         standalone.load(pictures, threads=0)
     with pytest.raises(standalone.InputError, match="at most 64 threads"):
