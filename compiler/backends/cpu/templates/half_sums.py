@@ -78,6 +78,12 @@ class HalfSums(Accumulators):
             parts.append(self.chunk(body(const(whole * size), rest)))
         return seq(parts)
 
+    def total(self, k: Index) -> Expr:
+        """A sum, rounded to half precision."""
+        if self.wide is None:
+            return self.get(k)
+        return vector_load(self.wide, [self._at(k)], self.lanes).astype(f"{HALF}x{self.lanes}")
+
     def merge(self, k: Index, other: Index) -> Stmt:
         """Add sum `other` to sum `k`."""
         if self.wide is None:

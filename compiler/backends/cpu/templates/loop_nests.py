@@ -155,6 +155,10 @@ class Accumulators:
         """Write register `k`."""
         return self.buffer.vstore([index(k) * const(self.lanes)], value)
 
+    def total(self, k: Index) -> Expr:
+        """The final sum in register `k`."""
+        return self.get(k)
+
     def merge(self, k: Index, other: Index) -> Stmt:
         """Add register `other` to register `k`."""
         return self.set(k, self.get(k) + self.get(other))

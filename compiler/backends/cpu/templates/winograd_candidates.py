@@ -14,7 +14,8 @@ from edgec.compiler.backends.cpu.templates.estimates import (
     step_cycles,
     vector_cycles,
 )
-from edgec.compiler.backends.cpu.templates.winograd import ERROR, applies
+from edgec.compiler.backends.cpu.templates.half_sums import in_halves
+from edgec.compiler.backends.cpu.templates.winograd import ERROR, ERROR_OF_HALVES, applies
 from edgec.compiler.backends.cpu.templates.winograd_tiles import Schedule
 from edgec.compiler.backends.cpu.templates.winograd_transforms import tile_size
 from edgec.targets.target import Target
@@ -52,6 +53,9 @@ class _Sizes:
 
 # A layer may spend this share of the model's error budget: errors of layers add up.
 LAYER_SHARE = 0.1
+HALVES_SHARE = (
+    0.5  # of halves: every layer rounds its results to them anyway, and such errors are independent
+)
 
 
 def candidates(
@@ -62,7 +66,9 @@ def candidates(
         return []
     if spec.window.out[0] * spec.window.out[1] * spec.batch < 36:
         return []  # fewer than some ten tiles: transforming the weights costs more than it saves
-    tiles = [m for m in (4, 2) if ERROR[m] <= LAYER_SHARE * error_budget]
+    half = in_halves(spec.operands)
+    errors, share = (ERROR_OF_HALVES, HALVES_SHARE) if half else (ERROR, LAYER_SHARE)
+    tiles = [m for m, error in errors.items() if error <= share * error_budget]
     found = {s for m in tiles for s in _enumerate(spec, m, target, threads)}
     estimated = [(cost(spec, s, target, threads), s) for s in found]
     return sorted(estimated, key=lambda pair: (pair[0], str(pair[1])))
@@ -72,7 +78,7 @@ def _enumerate(spec: ConvSpec, m: int, target: Target, threads: int) -> Iterator
     sizes = _Sizes.of(spec, m)
     for rows in (d for d in range(1, sizes.rows + 1) if sizes.rows % d == 0):
         count = rows * sizes.columns
-        scratch = tile_size(m) ** 2 * count * sizes.in_blocks * sizes.lanes * spec.operands.accumulator_bytes
+        scratch = tile_size(m) ** 2 * count * sizes.in_blocks * sizes.lanes * spec.operands.data_bytes
         elements = multiplies_by_element(spec, target)
         for blocks, tiles in _register_tiles(sizes.out_blocks, count, target.vector_registers, elements):
             for group in (blocks, blocks * 2):
@@ -85,7 +91,12 @@ def _enumerate(spec: ConvSpec, m: int, target: Target, threads: int) -> Iterator
                 ):
                     continue
                 yield Schedule(m, tiles, blocks, group, rows, True, elements=elements)
-                if rows == sizes.rows and sizes.batch == 1 and group == blocks:
+                if (
+                    rows == sizes.rows
+                    and sizes.batch == 1
+                    and group == blocks
+                    and not in_halves(spec.operands)
+                ):
                     for chunk in (2 * sizes.lanes, 4 * sizes.lanes):
                         if chunk < spec.in_channels:
                             yield Schedule(m, tiles, blocks, group, rows, True, chunk, elements)
@@ -116,7 +127,7 @@ def cost(spec: ConvSpec, schedule: Schedule, target: Target, threads: int) -> fl
 def _parts(spec: ConvSpec, schedule: Schedule, target: Target, threads: int) -> float:
     """The cycles of all parts of a call, in sequence."""
     sizes, s = _Sizes.of(spec, schedule.m), schedule
-    matrices, vector = tile_size(s.m) ** 2, sizes.lanes * spec.operands.accumulator_bytes
+    matrices, vector = tile_size(s.m) ** 2, sizes.lanes * spec.operands.data_bytes
     count = s.rows * sizes.columns
     blocks = sizes.batch * (sizes.rows // s.rows)
     load, weigh, store = (vector_cycles(target, operations) for operations in _TRANSFORM[s.m])

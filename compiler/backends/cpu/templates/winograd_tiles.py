@@ -112,6 +112,7 @@ class Transforms:
         self.spec, self.epilogue, self.schedule, self.threads = spec, epilogue, schedule, threads
         self.data, self.weight = epilogue.inputs
         self.lanes, self.m, self.t = spec.lanes, schedule.m, tile_size(schedule.m)
+        self.dtype = spec.operands.data  # of everything between the operands and the results
         self.out_blocks = -(-spec.out_channels // spec.lanes)
         self.in_blocks = -(-spec.in_channels // spec.lanes)
         self.grid = tuple(-(-size // self.m) for size in spec.window.out)
@@ -121,7 +122,7 @@ class Transforms:
     def allocated(self, name: str, vectors: int, parts: int = 1) -> Scratch:
         """Scratch for `parts` times `t²` matrices of `vectors` vectors, from the workspace."""
         size = parts * self.t * self.t * _odd(vectors) * self.lanes
-        buffer = tirx.decl_buffer((size,), self.spec.dtype, name, scope="global", data_alignment=64)
+        buffer = tirx.decl_buffer((size,), self.dtype, name, scope="global", data_alignment=64)
         return Scratch(buffer, const(0), vectors, self.lanes)
 
     def part_of(self, scratch: Scratch, part: Expr) -> Scratch:
@@ -133,7 +134,7 @@ class Transforms:
         """Transform the weights of one block of output channels and one block of input channels."""
 
         def channel(lane: Expr) -> Stmt:
-            code = Vectors(self.lanes, self.spec.dtype)
+            code = Vectors(self.lanes, self.dtype)
             chunk = const(self.spec.chunk)
             ic, to = channel_block * const(self.lanes) + lane, to_block * const(self.lanes) + lane
 
@@ -171,8 +172,8 @@ class Transforms:
         def inner(i: int, j: int) -> Expr:
             return vector_load(self.data, [*at, y + const(i), x + const(j), 0], self.lanes)
 
-        patch = tirx.decl_buffer((t * t * self.lanes,), self.spec.dtype, "patch", scope="local")
-        zero = broadcast(tirx.const(0, self.spec.dtype), self.lanes)
+        patch = tirx.decl_buffer((t * t * self.lanes,), self.dtype, "patch", scope="local")
+        zero = broadcast(tirx.const(0, self.dtype), self.lanes)
 
         def copy(i: Expr, j: Expr) -> Stmt:
             inside = tirx.all(y + i >= 0, y + i < height, x + j >= 0, x + j < width)
@@ -190,7 +191,7 @@ class Transforms:
 
     def _transform_input(self, load: Callable[[int, int], Expr], scratch: Scratch, vector: Expr) -> Stmt:
         """`Bᵀ d B` of one tile; element `(i, j)` belongs to matrix `i · t + j`."""
-        t, code = self.t, Vectors(self.lanes, self.spec.dtype)
+        t, code = self.t, Vectors(self.lanes, self.dtype)
         columns = [input_transform(self.m, [code.name(load(i, j)) for i in range(t)], code) for j in range(t)]
         for i in range(t):
             for j, value in enumerate(input_transform(self.m, [columns[c][i] for c in range(t)], code)):
@@ -209,13 +210,13 @@ class Transforms:
 
     def _store_tile(self, at: list[Expr], corner: tuple[Expr, Expr], products: Scratch, vector: Expr) -> Stmt:
         """`Aᵀ M A` of one tile, through the epilogue, to the output."""
-        t, m, code = self.t, self.m, Vectors(self.lanes, self.spec.dtype)
+        t, m, code = self.t, self.m, Vectors(self.lanes, self.dtype)
 
         def load(i: int, j: int) -> Expr:
             return code.name(vector_load(products.buffer, [products.at(i * t + j, vector)], self.lanes))
 
         columns = [output_transform(m, [load(i, j) for i in range(t)], code) for j in range(t)]
-        results = Accumulators(m * m, self.lanes, self.spec.dtype)
+        results = Accumulators(m * m, self.lanes, self.dtype)
         for i in range(m):
             for j, value in enumerate(output_transform(m, [columns[c][i] for c in range(t)], code)):
                 code.steps.append(results.set(i * m + j, value))
@@ -229,7 +230,9 @@ class Transforms:
         y, x = corner[0] + const(i), corner[1] + const(j)
 
         def element(lane: Expr) -> Stmt:
-            return self.epilogue.store([*at, y, x, lane], results.element(i * m + j, lane))
+            value = results.element(i * m + j, lane)
+            value = value if self.dtype == self.spec.dtype else value.astype(self.spec.dtype)
+            return self.epilogue.store([*at, y, x, lane], value)
 
         stored = vectorised(self.lanes, element)
         inside = []

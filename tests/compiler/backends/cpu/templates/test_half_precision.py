@@ -13,9 +13,18 @@ from edgec.compiler.backends.cpu import compute
 from edgec.compiler.backends.cpu.layouts.packing import block_channels, pack_conv, pack_dense, pack_depthwise
 from edgec.compiler.backends.cpu.runner import runs_here
 from edgec.compiler.backends.cpu.specs import ConvSpec, DenseSpec, PoolSpec, Window
-from edgec.compiler.backends.cpu.templates import conv2d, conv2d_candidates, dense, sliding
+from edgec.compiler.backends.cpu.templates import (
+    conv2d,
+    conv2d_candidates,
+    dense,
+    sliding,
+    winograd,
+    winograd_candidates,
+)
 from edgec.compiler.backends.cpu.templates.epilogue import split_epilogue
+from edgec.compiler.backends.cpu.templates.winograd import ERROR_OF_HALVES
 from edgec.compiler.operands.operands import FLOAT16
+from edgec.compiler.options import ERROR_BUDGET
 from edgec.targets.loader import load_target
 from tests.compiler.backends.cpu.kernels import run
 from tests.compiler.backends.cpu.templates.test_templates import sizes, unblock, windows, windows_of
@@ -130,6 +139,21 @@ def test_a_convolution_in_chunks_and_its_borders(target):
     made = run(kernel, target, block_channels(image, LANES), pack_conv(weight, LANES, spec.chunk))
     wanted = np.einsum("ncyxij,ocij->noyx", windows_of(image, window, 0.0), weight.astype(np.float64))
     close(unblock(made, LANES), wanted, 360)
+
+
+@pytest.mark.parametrize("channels", [24, 68])
+def test_winograd(target, channels):
+    """One chunk of channels, and several with a part of a block left over."""
+    window = Window((3, 3), (1, 1), (1, 1), (1, 1), (7, 15))
+    spec = ConvSpec(1, channels, (7, 15), LANES, window, LANES, LANES, operands=FLOAT16)
+    schedule = winograd_candidates.candidates(spec, load_target("rpi5"), 1, ERROR_BUDGET["fp16"])[0][1]
+    rng = np.random.default_rng(0)
+    image, weight = halves(rng, (1, channels, 7, 15)), halves(rng, (LANES, channels, 3, 3))
+    kernel = winograd.emit(spec, split_epilogue(compute.conv2d(spec)), schedule, 1)
+    made = run(kernel, target, block_channels(image, LANES), pack_conv(weight, LANES, spec.chunk))
+    wanted = np.einsum("ncyxij,ocij->noyx", windows_of(image, window, 0.0), weight.astype(np.float64))
+    scale = np.abs(wanted).max()
+    np.testing.assert_allclose(unblock(made, LANES), wanted, rtol=0, atol=1.5 * ERROR_OF_HALVES[2] * scale)
 
 
 def test_long_sums_keep_what_short_ones_have(target):
