@@ -3,8 +3,8 @@
     python -m edgec.benchmarks.arm.counting MODEL… --target rpi5 [--json]
 
 Each side runs on one thread in the emulator with its aarch64 wheel, on the same model: a `.tflite` beside LiteRT, an
-`.onnx` beside ONNX Runtime. What is counted is the difference of two processes that run the network once and several
-times, so that neither start nor loading counts.
+`.onnx` beside ONNX Runtime and, where `--pnnx` names ncnn's converter (PyPI: pnnx), beside ncnn. What is counted lies
+between two system calls around several runs, after a first one: neither start nor loading.
 
 Needs `edgec targets emulator install`, qemu with plugins (Debian: qemu-user) and a C compiler.
 """
@@ -20,8 +20,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+import onnx
 
 from edgec.compiler import wheels
 from edgec.compiler.emulation.emulator import SITE, Emulator, find_emulator, lacking
@@ -32,10 +35,10 @@ from edgec.compiler.wheels import Machine
 from edgec.targets import Target, load_target
 from edgec.targets.errors import EdgecError
 
-PEERS = ("ai-edge-litert", "flatbuffers")  # ONNX Runtime is in the root
+PEERS = ("ai-edge-litert", "flatbuffers", "ncnn")  # ONNX Runtime is in the root
 RUNS = 2
 LIMIT_S = 900
-_BEGIN = """import sys
+_BEGIN = """import os, sys
 import numpy as np
 runs, path, rng = int(sys.argv[1]), sys.argv[2], np.random.default_rng(0)
 def fill(shape, dtype):
@@ -45,7 +48,7 @@ PROGRAMS = {
     "edgec": """import edgec.runtime as rt
 model = rt.load(path, threads=1)
 inputs = {i.name: fill(i.shape, i.dtype) for i in model.inputs}
-for _ in range(runs): model.run(inputs)
+def run(): model.run(inputs)
 """,
     "onnxruntime": """import onnxruntime as ort
 options = ort.SessionOptions()
@@ -54,15 +57,34 @@ session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"]
 types = {"tensor(float)": "float32", "tensor(uint8)": "uint8", "tensor(int8)": "int8", "tensor(int64)": "int64",
          "tensor(int32)": "int32", "tensor(float16)": "float16", "tensor(bool)": "bool"}
 inputs = {i.name: fill(i.shape, types[i.type]) for i in session.get_inputs()}
-for _ in range(runs): session.run(None, inputs)
+def run(): session.run(None, inputs)
 """,
     "litert": """from ai_edge_litert.interpreter import Interpreter
 model = Interpreter(path, num_threads=1)
 model.allocate_tensors()
 for i in model.get_input_details(): model.set_tensor(i["index"], fill(i["shape"].tolist(), i["dtype"]))
-for _ in range(runs): model.invoke()
+run = model.invoke
+""",
+    "ncnn": """import ncnn
+net = ncnn.Net()
+net.opt.num_threads, net.opt.use_vulkan_compute = 1, False
+net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = HALF
+net.load_param(path)
+net.load_model(path[:-5] + "bin")
+shapes = SHAPES
+inputs = {name: ncnn.Mat(fill(shape[1:], "float32")) for name, shape in zip(net.input_names(), shapes)}
+outputs = net.output_names()
+def run():
+    extractor = net.create_extractor()
+    for name, value in inputs.items(): extractor.input(name, value)
+    for name in outputs: extractor.extract(name)
 """,
 }
+_END = """run()
+os.getppid()
+for _ in range(runs): run()
+os.getppid()
+"""
 
 
 class CannotCount(EdgecError):
@@ -77,16 +99,24 @@ class Counter:
     plugin: Path
     peers: Path
 
-    def per_run(self, side: str, path: Path) -> float:
+    def per_run(self, side: str, path: Path, settings: Mapping[str, object] | None = None) -> float:
         """Instructions of a run of a network.
 
         Raises:
             CannotCount: it does not run.
         """
-        return (self._counted(side, path, 1 + RUNS) - self._counted(side, path, 1)) / RUNS
+        program = PROGRAMS[side]
+        for name, value in (settings or {}).items():
+            program = program.replace(name, repr(value))
+        return self.between_marks(_BEGIN + program + _END, str(RUNS), str(path)) / RUNS
 
-    def _counted(self, side: str, path: Path, runs: int) -> int:
-        command, environment = self.emulator.command(["-c", _BEGIN + PROGRAMS[side], str(runs), str(path)])
+    def between_marks(self, program: str, *arguments: str) -> int:
+        """Instructions of a Python program between its first and its second call of `os.getppid`.
+
+        Raises:
+            CannotCount: it does not run.
+        """
+        command, environment = self.emulator.command(["-c", program, *arguments])
         script = Path(command[0]).read_text(encoding="utf-8")
         started = script.replace("exec ", "", 1).splitlines()[1].replace('"$@"', "")
         qemu, *options = started.split()
@@ -99,10 +129,30 @@ class Counter:
         done = subprocess.run(
             line, env=environment, capture_output=True, text=True, timeout=LIMIT_S, check=False
         )
-        found = re.search(r"instructions executed: (\d+)", done.stderr)
-        if done.returncode or found is None:
-            raise CannotCount(f"{side}: {done.stderr.strip().splitlines()[-2:]}")
-        return int(found[1])
+        found = marked(done.stderr)
+        if done.returncode or len(found) != 2:
+            raise CannotCount(f"exit {done.returncode}: {done.stderr.strip().splitlines()[-2:]}")
+        return found[1] - found[0]
+
+
+def build_plugin(folder: Path) -> Path:
+    """Build qemu's plugin in a folder.
+
+    Raises:
+        CannotCount: there is no compiler for it.
+    """
+    plugin = folder / "libcount.so"
+    compiler = next((found for name in ("cc", "gcc", "clang") if (found := shutil.which(name))), None)
+    if compiler is None:
+        raise CannotCount("a C compiler is needed for qemu's plugin")
+    source = Path(__file__).with_name("count.c")
+    subprocess.run([compiler, "-shared", "-fPIC", "-O2", "-o", str(plugin), str(source)], check=True)
+    return plugin
+
+
+def marked(told: str) -> list[int]:
+    """The instructions executed until each mark, from what the plugin wrote."""
+    return [int(count) for count in re.findall(r"instructions at a mark: (\d+)", told)]
 
 
 def counter(target: Target, folder: Path) -> Counter:
@@ -114,12 +164,7 @@ def counter(target: Target, folder: Path) -> Counter:
     emulator, record = find_emulator(target), installed(target.arch)
     if emulator is None or emulator.root is None or record is None:
         raise CannotCount(lacking(target) or f"{target.name} is emulated with this machine's own Python")
-    plugin = folder / "libcount.so"
-    compiler = next((found for name in ("cc", "gcc", "clang") if (found := shutil.which(name))), None)
-    if compiler is None:
-        raise CannotCount("a C compiler is needed for qemu's plugin")
-    source = Path(__file__).with_name("count.c")
-    subprocess.run([compiler, "-shared", "-fPIC", "-O2", "-o", str(plugin), str(source)], check=True)
+    plugin = build_plugin(folder)
     peers = emulator.root.parent / "peers"
     if not peers.is_dir():
         with tempfile.TemporaryDirectory(dir=emulator.root.parent, prefix=".peers-") as scratch:
@@ -135,18 +180,63 @@ def counter(target: Target, folder: Path) -> Counter:
     return Counter(emulator, plugin, peers)
 
 
+def converted(model: Path, pnnx: Path, folder: Path) -> tuple[Path, dict[str, object]]:
+    """A network in ncnn's format, and what its program needs to know of it.
+
+    Args:
+        model: an ONNX file with float32 inputs.
+        pnnx: ncnn's converter.
+        folder: that the files are written to.
+
+    Raises:
+        CannotCount: it is not converted.
+    """
+    graph = onnx.load(model, load_external_data=False).graph
+    known = {constant.name for constant in graph.initializer}
+    shapes = [
+        [dim.dim_value or 1 for dim in given.type.tensor_type.shape.dim]
+        for given in graph.input
+        if given.name not in known
+    ]
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        source = Path(scratch) / "model.onnx"
+        source.symlink_to(model.resolve())
+        told = "inputshape=" + ",".join(str(shape).replace(" ", "") for shape in shapes)
+        # Its float16 weights are an option of the converter: those of fp32 stay as they are.
+        done = subprocess.run(
+            [str(pnnx.resolve()), str(source), told, "fp16=0"], cwd=scratch, capture_output=True, text=True
+        )
+        for kind in ("param", "bin"):
+            made = Path(scratch) / f"model.ncnn.{kind}"
+            if not made.is_file():
+                raise CannotCount(f"pnnx made no {kind}: {done.stderr.strip().splitlines()[-1:]}")
+            made.rename(folder / f"{model.stem}.ncnn.{kind}")
+    return folder / f"{model.stem}.ncnn.param", {"SHAPES": shapes}
+
+
 def count(
-    model: Path, target: Target, counting: Counter, folder: Path, precision: Precision
+    model: Path,
+    target: Target,
+    counting: Counter,
+    folder: Path,
+    precision: Precision,
+    pnnx: Path | None = None,
 ) -> dict[str, float]:
     """Instructions of a run by side; sides that cannot run the model are reported and left out."""
     artifact = folder / f"{model.stem}-{target.name}-{precision}.edge"
     options = CompileOptions(threads=1, tune="none", verify=False, precision=precision)
     compile_model(model, target, options, output=artifact)
     sides = {"edgec": artifact, "litert" if model.suffix == ".tflite" else "onnxruntime": model}
+    if pnnx is not None and model.suffix == ".onnx":
+        sides["ncnn"] = model
     found = {}
     for side, path in sides.items():
         try:
-            found[side] = counting.per_run(side, path)
+            settings: dict[str, object] = {}
+            if side == "ncnn" and pnnx is not None:
+                path, settings = converted(model, pnnx, folder)
+                settings["HALF"] = precision == "fp16"
+            found[side] = counting.per_run(side, path, settings)
         except (CannotCount, subprocess.TimeoutExpired) as error:
             sys.stderr.write(f"{model.stem}: {error}\n")
     return found
@@ -158,6 +248,7 @@ def main() -> None:
     parser.add_argument("models", nargs="+", type=Path)
     parser.add_argument("--target", default="rpi5")
     parser.add_argument("--precision", default="fp32")
+    parser.add_argument("--pnnx", type=Path, help="ncnn's converter, to count ncnn as well")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -165,7 +256,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="edgec-counting-") as scratch:
         counting = counter(target, Path(scratch))
         for model in arguments.models:
-            found = told[model.name] = count(model, target, counting, Path(scratch), arguments.precision)
+            found = told[model.name] = count(
+                model, target, counting, Path(scratch), arguments.precision, arguments.pnnx
+            )
             others = {side: value for side, value in found.items() if side != "edgec"}
             if "edgec" not in found or not others:
                 continue
