@@ -20,6 +20,7 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, num
 from edgec.compiler.frontends.onnx.ort_session import ORT_ERRORS, open_session
 from edgec.compiler.frontends.source import SourceModel
 from edgec.compiler.verify.inputs import Arrays
+from edgec.compiler.verify.reference import NARROW_PRODUCTS, exact_narrow_products
 
 UNITS = 4  # in the last place: the largest perturbation of a value
 MOST_FACTORS = 1 << 16  # of one value; further axes share their factors
@@ -115,7 +116,7 @@ def perturbed_runs(source: SourceModel, inputs: Arrays, threads: int = 1) -> lis
     names = [port.name for port in source.outputs]
     runs: list[Arrays] = []
     try:
-        session = open_session(model.SerializeToString(), threads=threads)
+        session = open_session(exact_narrow_products(model), threads=threads, settings=(NARROW_PRODUCTS,))
         for sign in (1, -1):  # in opposite directions: two draws might agree by chance
             rng = np.random.default_rng(SEED)
             given = {**perturbed(inputs, rng, sign), **_drawn(factors, rng, sign)}

@@ -9,6 +9,7 @@ import pytest
 from onnx import TensorProto, helper
 
 import edgec.runtime as rt
+from edgec.compiler.frontends import load_source
 from edgec.compiler.options import CompileOptions
 from edgec.compiler.pipeline import compile_model
 from edgec.compiler.verify import reference
@@ -37,3 +38,32 @@ def test_a_compile_without_vnni_says_what_it_compared_with(
     assert evidence is not None
     assert evidence["verified"]
     assert evidence["reference"].endswith("(session.x64quantprecision=1)")
+
+
+@pytest.mark.parametrize("written", ["MatMulNBits", "DequantizeLinear"])
+def test_products_with_4_bits_are_compared_with_real_activations(written: str, tmp_path: Path) -> None:
+    """ONNX Runtime rounds activations to 8 bits with `accuracy_level` 4, and in products that it fuses itself."""
+    rng = np.random.default_rng(0)
+    inner, columns, size = 64, 32, 32
+    codes = rng.integers(0, 16, (columns, inner)).astype(np.uint8)
+    scales = rng.uniform(0.01, 0.1, (columns, inner // size)).astype(np.float32)
+    x = rng.standard_normal((1, inner)).astype(np.float32)
+    if written == "MatMulNBits":
+        attrs = {"K": inner, "N": columns, "bits": 4, "block_size": size, "accuracy_level": 4}
+        nodes = [helper.make_node(written, ["x", "w", "s"], ["y"], domain="com.microsoft", **attrs)]
+        packed = (codes[:, ::2] | codes[:, 1::2] << 4).reshape(columns, inner // size, size // 2)
+        model = model_of(nodes, {"x": (TensorProto.FLOAT, [1, inner])}, ["y"], {"w": packed, "s": scales})
+        model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    else:
+        nodes = [
+            helper.make_node(written, ["w", "s"], ["real"], axis=0, block_size=size),
+            helper.make_node("MatMul", ["x", "real"], ["y"]),
+        ]
+        model = model_of(nodes, {"x": (TensorProto.FLOAT, [1, inner])}, ["y"], {"s": scales.T.copy()})
+        values = (codes.astype(np.int16) - 8).T.reshape(-1).tolist()
+        model.opset_import[0].version = 21
+        model.graph.initializer.append(helper.make_tensor("w", TensorProto.INT4, [inner, columns], values))
+    source = load_source(save(model, tmp_path), CompileOptions())
+    real = (codes.astype(np.float64) - 8) * scales.repeat(size, 1)
+    found = reference.Reference(source).run({"x": x})["y"]
+    np.testing.assert_allclose(found, x @ real.T, rtol=1e-5, atol=1e-5)
