@@ -83,7 +83,7 @@ class Graph:
     """Constants, shapes and attributes of a model's values, for those who ask what they require."""
 
     def __init__(self, model: ModelProto) -> None:
-        self.nodes = list(_flattened(model.graph.node))
+        self.nodes = list(flattened(model.graph.node))
         graph = model.graph
         self._tensors = {tensor.name: tensor for tensor in graph.initializer}
         self._values = {v.name: v for v in (*graph.value_info, *graph.output, *graph.input)}
@@ -125,10 +125,10 @@ def attribute(node: NodeProto, name: str, default: Any) -> Any:  # noqa: ANN401 
     return next((helper.get_attribute_value(a) for a in node.attribute if a.name == name), default)
 
 
-def _flattened(nodes: Iterable[NodeProto]) -> Iterator[NodeProto]:
+def flattened(nodes: Iterable[NodeProto]) -> Iterator[NodeProto]:
     """Nodes in their order, each followed by those of the graphs inside it, which read outer values by name."""
     for node in nodes:
         yield node
         for inner in node.attribute:
             for graph in (inner.g, *inner.graphs):
-                yield from _flattened(graph.node)
+                yield from flattened(graph.node)

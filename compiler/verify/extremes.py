@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from onnx import ModelProto, TensorProto, helper
 
+from edgec.compiler.frontends.onnx.graphs import free_names
 from edgec.compiler.frontends.source import Port, SourceModel
-from edgec.compiler.verify.demands import Demand, Graph
+from edgec.compiler.verify.demands import Demand, Graph, flattened
 from edgec.compiler.verify.inputs import Arrays, make_inputs
 from edgec.compiler.verify.requirements import demands_of
 
@@ -52,14 +53,14 @@ class Probe:
     Attributes:
         name: what they hold, as in `inputs with NaN`.
         inputs: by name.
-        open: the operator (or half precision) that leaves open what becomes of them, if there is one: the model must
-            not crash.
+        open: outputs of which it is open what becomes of them, with the operator (or half precision) that leaves it
+            open. They are not compared, but the model must not crash.
         budget: the least error that is accepted, relative to an output's largest value.
     """
 
     name: str
     inputs: Arrays
-    open: str = ""
+    open: Mapping[str, str] = field(default_factory=dict)
     budget: float = 0.0
 
 
@@ -73,7 +74,8 @@ def probes_for(source: SourceModel, inputs: Arrays, *, half: bool = False) -> li
     """
     if sum(array.nbytes for array in inputs.values()) > MOST_BYTES or not inputs:
         return []
-    demands, left_open = demands_of(source.model), _open_operator(source.model)
+    demands, left_open = demands_of(source.model), _left_open(source.model)
+    halved = {port.name: "half precision" for port in source.outputs}
     found = [Probe("another seed", make_inputs(source, seed=1))]
     for name, number, whole in _KINDS:
         made = {
@@ -81,10 +83,10 @@ def probes_for(source: SourceModel, inputs: Arrays, *, half: bool = False) -> li
             for port in source.inputs
         }
         if any(not np.array_equal(made[n], inputs[n], equal_nan=made[n].dtype.kind == "f") for n in made):
-            unsaid = left_open if name in ("NaN", "infinity", "large numbers") else ""
-            unsaid = "half precision" if half and name == "large numbers" else unsaid
+            unsaid = left_open if name in ("NaN", "infinity", "large numbers") else {}
+            unsaid = halved if half and name == "large numbers" else unsaid
             found.append(Probe(name, made, unsaid))
-    if left_open == QUANTISED:
+    if set(left_open.values()) == {QUANTISED}:
         found += _beyond_grid(source, inputs)
     return found
 
@@ -158,10 +160,15 @@ def _changed(
     return np.where(made == 0, array, made) if demand.nonzero else made
 
 
-def _open_operator(model: ModelProto) -> str:
-    """The first operator that leaves open what becomes of NaN and infinities, if there is one."""
-    graph = Graph(model)
-    return next((node.op_type for node in graph.nodes if _is_open(node, graph)), "")
+def _left_open(model: ModelProto) -> dict[str, str]:
+    """The outputs that depend on an operator that leaves open what becomes of NaN and infinities, with its type."""
+    graph, reached = Graph(model), dict[str, str]()
+    for node in model.graph.node:
+        why = next((reached[name] for name in sorted(free_names(node)) if name in reached), "")
+        why = why or next((inner.op_type for inner in flattened([node]) if _is_open(inner, graph)), "")
+        if why:
+            reached.update(dict.fromkeys(node.output, why))
+    return {port.name: reached[port.name] for port in model.graph.output if port.name in reached}
 
 
 def _is_open(node: Any, graph: Graph) -> bool:  # noqa: ANN401 - NodeProto, whose stub lacks fields

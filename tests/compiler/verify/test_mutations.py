@@ -270,3 +270,28 @@ def test_rounding_that_a_model_amplifies_is_measured(name: str, model: ModelProt
     wrong = {"y": expected.outputs["y"] + 0.3 * np.abs(expected.outputs["y"]).max()}
     (error,), _ = assess(source, probes, expected, {0: wrong}, [])
     assert not error.ok
+
+
+def test_nan_is_compared_where_no_operator_leaves_it_open(tmp_path: Path) -> None:
+    """A Resize leaves open what becomes of NaN in what it makes, not in the other output."""
+    nodes = [
+        helper.make_node("Relu", ["x"], ["y"]),
+        helper.make_node("Resize", ["x", "", "twice"], ["big"], mode="linear"),
+        helper.make_node("Sigmoid", ["big"], ["z"]),
+    ]
+    model = model_of(nodes, {"x": [1, 2, 4, 6]}, ["y", "z"], {"twice": np.array([1, 1, 2, 2], "float32")})
+    source = load_source(save(model, tmp_path), CompileOptions())
+    run = runner_of(model)
+    probe = next(one for one in probes_for(source, make_inputs(source)) if one.name == "NaN")
+    assert probe.open == {"z": "Resize"}
+
+    def without_nan(name: str) -> Outputs:
+        def changed(inputs: Arrays) -> Arrays:
+            made = run(inputs)
+            return {**made, name: np.nan_to_num(made[name], nan=0.0, posinf=np.inf, neginf=-np.inf)}
+
+        return changed
+
+    assert not verdict(source, run)
+    assert "NaN" in verdict(source, without_nan("y"))
+    assert not verdict(source, without_nan("z"))

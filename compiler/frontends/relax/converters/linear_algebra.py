@@ -15,12 +15,17 @@ from edgec.compiler.frontends.relax.converters.registry import (
     LeaveToTvm,
     Node,
     converts,
+    converts_dynamic,
+    dtype_of,
     rank_of,
     reshaped,
     scalar,
 )
+from edgec.compiler.frontends.relax.converters.sizes_at_run_time import viewed
 from edgec.compiler.frontends.relax.converters.slicing import sliced
+from edgec.compiler.frontends.relax.dims import bound, dims_of, product
 from edgec.compiler.kernels.determinant import determinants
+from edgec.compiler.kernels.inverse import inverses
 
 
 @converts("MatMul", "Gemm")
@@ -69,6 +74,23 @@ def _swapped(x: Expr) -> Expr:
     axes = list(range(rank_of(x)))
     axes[-2:] = axes[:-3:-1]
     return relax.op.permute_dims(x, axes)
+
+
+@converts("Inverse", domain=MICROSOFT)
+@converts_dynamic("Inverse", domain=MICROSOFT)
+def _inverse(node: Node) -> Expr:
+    x, kind = node.input(0), dtype_of(node.input(0))
+    shape = dims_of(x)
+    if not isinstance(shape[-1], int) or shape[-1] != shape[-2]:
+        raise CannotConvert("only square matrices of a known size are inverted")
+    wide = kind if kind == "float64" else "float32"
+    data = x if kind == wide else node.emit(relax.op.astype(x, wide))
+    flat = [bound(node.builder, product(shape[:-2])), shape[-1], shape[-1]]
+    symbol = node.builder.get_unique_name("inverse")
+    function = node.builder.add_func(inverses(symbol, flat[0], shape[-1], wide), symbol)
+    made = node.emit(relax.call_tir(function, [viewed(node, data, flat)], relax.TensorType(flat, wide)))
+    made = viewed(node, made, shape)
+    return made if kind == wide else relax.op.astype(made, kind)
 
 
 @converts("Det")

@@ -148,3 +148,12 @@ def test_attention_of_groups_with_a_cache(
     ends: list[Array | None] = [np.array(lengths, "int32"), np.array(keys, "int32")]
     attrs = {"num_heads": 4, "kv_num_heads": 2, "do_rotary": rotary, "local_window_size": 4 if rotary else -1}
     check("GroupQueryAttention", [*parts, *cache, *ends, *angles], tmp_path, 3, **attrs)
+
+
+@pytest.mark.parametrize("shape", [(3, 3), (2, 4, 4), (1, 1)])
+def test_inverses(shape: tuple[int, ...], tmp_path: Path) -> None:
+    """Of a matrix whose first pivot is zero, too."""
+    x = draw(*shape)
+    if shape[-1] > 1:
+        x[..., 0, 0] = 0
+    check("Inverse", [x], tmp_path, atol=1e-3)
