@@ -101,10 +101,12 @@ class UnsupportedModel(CompilerError):
         alike: dict[tuple[str, str, str], list[str]] = {}
         for node in self.nodes:
             alike.setdefault((node.op_type, node.domain or "ai.onnx", node.reason), []).append(node.node)
-        told = []
+        told: dict[str, list[str]] = {}  # by reason
         for (op_type, domain, reason), names in list(alike.items())[:8]:
             more = f" and {len(names) - 4} more" if len(names) > 4 else ""
-            told.append(f"{op_type} ({domain}) at {', '.join(map(repr, names[:4]))}{more}: {reason}")
+            kind = f"{op_type} ({domain}) at {', '.join(map(repr, names[:4]))}{more}"
+            told.setdefault(reason, []).append(kind)
         rest = f"; and {len(alike) - 8} other kinds" if len(alike) > 8 else ""
+        kinds = "; ".join(f"{', '.join(kinds)}: {reason}" for reason, kinds in told.items())
         remedies = dict.fromkeys(node.remedy for node in self.nodes)
-        super().__init__(f"cannot compile {'; '.join(told)}{rest}.\n{' '.join(list(remedies)[:2])}")
+        super().__init__(f"cannot compile {kinds}{rest}.\n{' '.join(list(remedies)[:2])}")

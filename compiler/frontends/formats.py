@@ -64,7 +64,7 @@ def detect(path: Path) -> Format:
     A path that leads into a bundle names one of its models.
 
     Raises:
-        ModelError: a folder that is not a model, or an unreadable file.
+        ModelError: a folder that is not a model, an unreadable file, or what stands in place of one after a download.
     """
     if path.is_dir():
         if (path / "saved_model.pb").exists():
@@ -80,7 +80,18 @@ def detect(path: Path) -> Format:
             head = file.read(HEAD_BYTES)
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
+    _refuse_substitutes(head, path)
     return _by_content(head, path) or _by_suffix(path) or ONNX
+
+
+def _refuse_substitutes(head: bytes, path: Path) -> None:
+    """Refuse what a download leaves in place of a model, whatever its name."""
+    if not head:
+        raise ModelError(f"{path}: is empty; export or download it again")
+    if head.startswith(b"version https://git-lfs.github.com/spec/"):
+        raise ModelError(f"{path}: is a pointer of Git LFS, not the model; `git lfs pull` fetches that")
+    if head.lstrip()[:14].lower().startswith((b"<!doctype html", b"<html")):
+        raise ModelError(f"{path}: is a web page, not a model; download the file that the page offers")
 
 
 def _by_content(head: bytes, path: Path) -> Format | None:

@@ -62,3 +62,20 @@ def test_a_damaged_archive_is_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("notes.txt", "nothing")
     assert formats.detect(path) is formats.TORCH_PROGRAM  # by its suffix: nothing inside says otherwise
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"", "is empty"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n", "git lfs pull"),
+        (b"\n<!DOCTYPE html><html>404</html>", "is a web page"),
+    ],
+)
+@pytest.mark.parametrize("name", ["model.onnx", "model.tflite", "model.pt2"])
+def test_what_a_download_leaves_in_place_of_a_model_is_named(
+    name: str, content: bytes, told: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ModelError, match=told):
+        load_source(tmp_path / name, CompileOptions())
