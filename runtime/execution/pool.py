@@ -29,6 +29,9 @@ class _Library:
         self.new.restype, self.new.argtypes = ctypes.c_void_p, (ctypes.c_int, ctypes.c_void_p)
         # runs without TVM's virtual machine (`edgec.runtime.execution.straight`); an older artifact's pool has none
         self.run: Any = getattr(library, "edgec_straight_run", None)
+        self.speeds: Any = getattr(library, "edgec_pool_speeds", None)  # an older artifact's pool has none
+        if self.speeds is not None:
+            self.speeds.restype, self.speeds.argtypes = None, (ctypes.c_void_p, ctypes.c_void_p)
         self.use, self.free = library.edgec_pool_use, library.edgec_pool_free
         for function in (self.use, self.free):
             function.restype, function.argtypes = None, (ctypes.c_void_p,)
@@ -108,13 +111,18 @@ class ThreadPool:
     Args:
         threads: the calling thread among them.
         cores: to which each is pinned; None where they may run anywhere that the calling thread may.
+        speeds: of each thread's core, in any unit: work is cut by them; None for equal shares.
     """
 
-    def __init__(self, threads: int, cores: Sequence[int] | None) -> None:
+    def __init__(
+        self, threads: int, cores: Sequence[int] | None, speeds: Sequence[int] | None = None
+    ) -> None:
         assert state.library is not None
         self._library = state.library
         pinned = None if cores is None else (ctypes.c_int * threads)(*cores)
         self._handle = self._library.new(threads, pinned)
+        if self._handle and speeds is not None and self._library.speeds is not None:
+            self._library.speeds(self._handle, (ctypes.c_uint32 * threads)(*speeds))
 
     def use(self) -> None:
         """Run the calling thread's kernels here from now on."""

@@ -7,7 +7,8 @@ thread and is reconfigured instead.
 
 Without `affinity`, threads float over all cores that the process may use (TVM's default pins them to cores 0, 1, …,
 so that two processes compete for the same ones). With it, worker *i* is pinned to the *i*-th core named, and the
-calling thread, which does a worker's share, stays on those cores.
+calling thread, which does a worker's share, stays on those cores; where their speeds differ (big and little cores), on
+the first, and each thread's share of a kernel is as large as its core is fast (`core_speeds`).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any, NamedTuple
 
 from edgec.runtime.errors import InputError
 from edgec.runtime.execution import pool
+from edgec.runtime.execution.core_speeds import speeds_of
 from edgec.runtime.execution.pool import ThreadPool
 from edgec.runtime.execution.shared_libraries import global_function
 
@@ -85,9 +87,13 @@ def _apply(wanted: Threading) -> None:
     if pool.state.library is None or pool.state.foreign:
         _configure_tvm(wanted)
     if pool.state.library is not None:
-        os.sched_setaffinity(0, wanted.cores if wanted.pinned else _thread.cores)
+        used = wanted.cores[: wanted.threads] if wanted.pinned else ()
+        speeds = speeds_of(used)
+        stay = wanted.cores if wanted.pinned else _thread.cores
+        os.sched_setaffinity(0, used[:1] if speeds is not None else stay)
         if wanted not in _thread.pools:
-            _thread.pools[wanted] = ThreadPool(wanted.threads, wanted.cores if wanted.pinned else None)
+            cores = wanted.cores if wanted.pinned else None
+            _thread.pools[wanted] = ThreadPool(wanted.threads, cores, speeds)
         _thread.pools[wanted].use()
     _thread.current, _thread.stage = wanted, pool.state.stage
 

@@ -3,7 +3,7 @@
  * A library of its own in each artifact; a process loads it once and points the kernels' launch function here. One pool
  * serves one calling thread. A launch is an epoch: the caller writes the job, then tickets of (epoch, next task), then
  * the epoch itself, and takes part in the work. Each thread begins with a share of its own, so that consecutive kernels
- * find their data in its cache, and then helps with the shares of the others: a worker that the system does not run
+ * find their data in its cache, as large as its core is fast where speeds were told, and then helps with the shares of the others: a worker that the system does not run
  * delays nothing but the task that it has begun. All wait for a short time in a loop and then in the kernel: a thread
  * that only yields gives its core to any other process for a whole slice of time.
  */
@@ -60,6 +60,7 @@ struct Pool {
   void *data;
   int tasks, failure;
   int threads, busy, ended;
+  u64 before[MOST + 1]; /* speeds of the threads before each one, and of all */
   Ticket tickets[MOST];
   Worker workers[MOST];
 };
@@ -73,6 +74,11 @@ static __thread Pool *current;
 static void sleep_while(u32 *place, u32 value) { syscall(FUTEX, place, WAIT, value, (void *)0, (void *)0, 0); }
 static void wake(u32 *place, int threads) { syscall(FUTEX, place, WAKE, threads, (void *)0, (void *)0, 0); }
 
+/* The first task of a thread's share. */
+static u32 first_of(const Pool *pool, int share, int tasks) {
+  return (u32)(pool->before[share] * (u64)tasks / pool->before[pool->threads]);
+}
+
 /* Take tasks of an epoch until none is left. The job read here belongs to the epoch if a ticket can be taken. */
 static void work(Pool *pool, u32 epoch, int self) {
   Lambda function = __atomic_load_n(&pool->function, __ATOMIC_RELAXED);
@@ -81,7 +87,7 @@ static void work(Pool *pool, u32 epoch, int self) {
   int threads = pool->threads;
   for (int k = 0; k < threads; k++) {
     int share = self + k < threads ? self + k : self + k - threads;
-    u32 end = (u32)((u64)(share + 1) * (u64)group.tasks / (u64)threads);
+    u32 end = first_of(pool, share + 1, group.tasks);
     u64 *next = &pool->tickets[share].next;
     u64 ticket = LOAD(*next);
     for (;;) {
@@ -145,7 +151,7 @@ int edgec_pool_launch(Lambda function, void *data, int tasks) {
   STORE(pool->pending, (u32)tasks);
   u32 epoch = LOAD(pool->epoch) + 1;
   for (int share = 0; share < threads; share++)
-    STORE(pool->tickets[share].next, (u64)epoch << 32 | (u64)share * (u64)tasks / (u64)threads);
+    STORE(pool->tickets[share].next, (u64)epoch << 32 | first_of(pool, share, tasks));
   STORE(pool->epoch, epoch);
   if (LOAD(pool->sleepers)) wake(&pool->epoch, threads - 1);
   work(pool, epoch, 0);
@@ -191,7 +197,14 @@ Pool *edgec_pool_new(int threads, const int *cores) {
     if (pthread_create(&worker->thread, (void *)0, run_worker, worker)) break;
   }
   pool->threads = number; /* no worker reads it before the first epoch */
+  for (int thread = 0; thread <= MOST; thread++) pool->before[thread] = (u64)thread;
   return pool;
+}
+
+/* Cut kernels by the speeds of the threads' cores, in any unit, instead of into equal shares. Before the first launch. */
+void edgec_pool_speeds(Pool *pool, const u32 *speeds) {
+  for (int thread = 0; thread < pool->threads; thread++)
+    pool->before[thread + 1] = pool->before[thread] + (speeds[thread] ? speeds[thread] : 1);
 }
 
 int edgec_pool_version(void) { return 1; }

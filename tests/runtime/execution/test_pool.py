@@ -164,3 +164,29 @@ def test_artifacts_with_and_without_a_pool_share_a_process(
     assert run.returncode == 0
     for made in np.load(tmp_path / "x.npy"):
         np.testing.assert_allclose(made, reference(rows(3)), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("speeds", "expected"), [(None, 20), ((1024, 1024), 20), ((1024, 341), 30), ((1, 3), 10)]
+)
+def test_work_is_cut_by_the_speeds_of_cores(
+    launch: ctypes._CFuncPtr, speeds: tuple[int, int] | None, expected: int
+) -> None:
+    """Of 40 tasks, where the worker begins: until then the caller waits in its first task, and takes none of those."""
+    workers = ThreadPool(2, None, speeds)
+    workers.use()
+    begun, caller, first = threading.Event(), threading.get_native_id(), list[int]()
+
+    @_TASK
+    def task(number: int, group: object, data: object) -> int:
+        if threading.get_native_id() == caller:
+            return 0 if begun.wait(60) else 1
+        if not first:
+            first.append(number)
+            begun.set()
+        return 0
+
+    assert launch(task, None, 40) == 0
+    assert first == [expected]
+    for tasks in (1, 2, 3, 7, 100):
+        assert sorted(_launched(launch, tasks)[0]) == list(range(tasks))
