@@ -161,10 +161,25 @@ def open_dataset(
         raise CalibrationError(f"{path}: not a folder and not an .npz file.\nCalibration needs {NEEDED}")
     if len(found) < LEAST:
         raise CalibrationError(
-            f"{path}: {len(found)} examples are too few to calibrate with; at least {LEAST} are needed.\n"
+            f"{path}: {len(found)} example{'s are' if len(found) != 1 else ' is'} too few to calibrate with; at least "
+            f"{LEAST} are needed.\n"
             f"Good are {NEEDED}"
         )
+    _check_classes(found, card)
     return found
+
+
+def _check_classes(found: Dataset, card: rt.ModelCard | None) -> None:
+    """Check that the numbers of classes are those of the card's labels."""
+    if card is None or not card.labels:
+        return
+    for name, truth in found.truths.items():
+        for number in truth.classes:
+            if not 0 <= number < len(card.labels):
+                raise CalibrationError(
+                    f"{found.path}: the class of example {name} is {number}, and the model card has {len(card.labels)} "
+                    f"labels: give numbers from 0 to {len(card.labels) - 1}, or the labels themselves"
+                )
 
 
 def _folder(path: Path, source: SourceModel, card: rt.ModelCard | None, labels: Path | None) -> Dataset:
@@ -271,7 +286,9 @@ class _Preparation:
 
             return Example(file.name, (_finite(dict(read_inputs(file, self.source)), str(file)),))
         except InputError as error:
-            raise CalibrationError(f"{file}: {error}") from error
+            told = str(error)
+            named = told if told.startswith(str(file)) else f"{file}: {told}"
+            raise CalibrationError(f"{named}\nMend the file, or take it out of {file.parent}") from error
 
 
 def _finite(arrays: Arrays, name: str) -> Arrays:

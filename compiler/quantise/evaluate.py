@@ -8,6 +8,7 @@ from typing import Any
 
 from edgec.compiler.frontends.source import SourceModel
 from edgec.compiler.quantise.dataset import Dataset, Example
+from edgec.compiler.quantise.errors import CalibrationError
 from edgec.compiler.quantise.measures import Accuracy, Drop, OutputErrors
 from edgec.compiler.quantise.simulate import Simulation
 from edgec.compiler.verify.inputs import Arrays
@@ -86,6 +87,12 @@ class Evaluator:
                 exact.add(example, expected)
         if ours is None or exact is None:
             return Quality(len(chosen), errors.worst, errors.largest)
+        if not exact.value() > 0:
+            raise CalibrationError(
+                f"{chosen.path}: the float model gets none of {len(chosen)} labelled examples right ({exact.name}), so "
+                "no loss can be measured.\nCheck the labels and the preprocessing of the model card, or bound the "
+                "error of the outputs with --max-error and no labels"
+            )
         return Quality(
             len(chosen),
             errors.worst,

@@ -148,9 +148,13 @@ def _largest(terms: tuple[Term, ...], made: Common) -> float:
 
 
 def multiplier_of(made: Common, scale: Array) -> Array:
-    """The float32 that sums are multiplied by: the products and the quotient are rounded to float32 one by one."""
-    unit = np.asarray(made.unit * made.count).astype(np.float32)
-    return np.asarray(unit / (scale.astype(np.float32) * np.float32(made.count)), np.float32)
+    """The float32 that sums are multiplied by: the products and the quotient are rounded to float32 one by one.
+
+    Scales at the ends of float32 give infinities.
+    """
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+        unit = np.asarray(made.unit * made.count).astype(np.float32)
+        return np.asarray(unit / (scale.astype(np.float32) * np.float32(made.count)), np.float32)
 
 
 def limits_of(linear: Linear, scale: Array, zero: Array, dtype: str) -> tuple[Array, Array]:
@@ -167,8 +171,9 @@ def codes_by_arithmetic(
 ) -> Array:
     """The codes that a value of one term has for each code of that term: what the kernels compute."""
     sums = codes.astype(np.int64) * made.multipliers[0].reshape(()) + made.constant.reshape(())
-    real = sums.astype(np.float32) * multiplier_of(made, scale).reshape(())
     low, high = limits_of(linear, scale, zero, dtype)
+    with np.errstate(over="ignore", invalid="ignore"):
+        real = sums.astype(np.float32) * multiplier_of(made, scale).reshape(())
     return np.asarray(np.clip(np.rint(real) + zero.reshape(()), low.reshape(()), high.reshape(())))
 
 

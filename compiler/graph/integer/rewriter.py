@@ -234,10 +234,11 @@ class Rewriter(Walker):
         made = requantise.common(value, scale)
         if made is None:
             return None
+        multiplier = requantise.multiplier_of(made, scale)
+        if not np.isfinite(multiplier).all():  # scales at the ends of float32
+            return None
         sums = self.emit(relax.op.astype(self.sums(value, made), "float32"))
-        steps = self.emit(
-            relax.op.multiply(sums, constant(_narrowed(requantise.multiplier_of(made, scale), "float32")))
-        )
+        steps = self.emit(relax.op.multiply(sums, constant(_narrowed(multiplier, "float32"))))
         low, high = requantise.limits_of(value, scale, zero, dtype)
         return Coded(self.rounded(steps, low, high, zero, dtype), scale, zero)
 

@@ -14,6 +14,7 @@ from edgec.compiler.options import Calibration
 from edgec.compiler.progress import Silent
 from edgec.compiler.quantise.calibrate import Calibrated, calibrate
 from edgec.compiler.quantise.errors import BoundNotMet, CalibrationError
+from edgec.runtime.card import Classification, ModelCard, TensorInput
 from edgec.targets import load_target
 from tests.compiler.onnx_models import model_of
 from tests.compiler.quantise.small import network, npz, pictures, source_in
@@ -175,6 +176,31 @@ def test_a_file_that_is_no_npz_or_lacks_an_input_is_refused(tmp_path: Path) -> N
     ):
         with pytest.raises(CalibrationError, match=told):
             calibrate(source, Calibration(path), load_target(X86), None, Silent())
+
+
+def test_labels_that_are_no_classes_or_never_right_are_refused(tmp_path: Path) -> None:
+    """A loss of accuracy from nothing is nothing: it would hold any bound."""
+    card = ModelCard(input=TensorInput(), output=Classification(), labels=tuple("abcde"))
+    x, source = pictures(40), source_in(tmp_path)
+    best = [int(run(source.model, one[None]).argmax()) for one in x]
+
+    def told(labels: list[int]) -> str:
+        data = tmp_path / "labelled.npz"
+        np.savez(data, x=x, labels=np.array(labels))
+
+        def quantise() -> None:
+            calibrate(source, Calibration(data, max_drop=0.01), load_target(X86), card, Silent()).choose(
+                Silent()
+            )
+
+        with pytest.raises(CalibrationError) as caught:
+            quantise()
+        return str(caught.value)
+
+    assert "the class of example 3 is 5, and the model card has 5 labels" in told([*best[:3], 5, *best[4:]])
+    never = told([(one + 1) % 5 for one in best])
+    assert "the float model gets none of 20 labelled examples right" in never
+    assert len(never.splitlines()) <= 2
 
 
 def test_what_is_quantised_already_or_has_nothing_to_quantise_is_refused(tmp_path: Path) -> None:

@@ -413,6 +413,19 @@ def test_a_batch_norm_is_part_of_the_requantisation() -> None:
     assert not difference[distance > 2.0**-6].any()
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_quotient_of_scales_beyond_float32_is_computed_on_real_numbers() -> None:
+    net, weights = Net(), constant(np.ones((4, 4), "int8"))
+    x = net.input(np.array([[0, 0, 0, 0], [1, 0, 0, 0]], np.int8))
+
+    def make(emit: Any) -> Any:
+        product = emit(relax.op.matmul(emit(decoded(x, 1e20, 0)), emit(decoded(weights, 1e10, 0))))
+        return coded(product, 1e-20, 0, "int8")
+
+    mod = in_integers(net.build(make))
+    assert "divide float32" in operators(mod)
+
+
 def test_float_functions_stay_as_they_are() -> None:
     net = Net()
     x = net.input(np.zeros((2, 3), "float32"))
