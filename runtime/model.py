@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # not needed by a process that only runs arrays
     from edgec.runtime.processing.results import Result
     from edgec.runtime.processing.sound_stream import SoundStream
 
+_ON_DEVICE = "__cuda_array_interface__"
 Call = Callable[[list[Array]], list[Array]]
 _alive: weakref.WeakSet[Model] = weakref.WeakSet()
 
@@ -159,9 +160,11 @@ class Model:
 
         Args:
             inputs: an array for every input, by the source model's names, with the shapes and dtypes in `inputs`.
+                A model for a GPU takes arrays that lie there, too, as PyTorch, CuPy and Numba describe theirs
+                (`__cuda_array_interface__`).
 
         Returns:
-            the outputs by the source model's names: new arrays, owned by the caller.
+            the outputs by the source model's names: new arrays of the host, owned by the caller.
 
         Raises:
             InputError: a name, shape or dtype does not fit, or the model is closed.
@@ -174,6 +177,8 @@ class Model:
 
     def _fitting(self, inputs: Mapping[str, Array]) -> tuple[Variant, list[Array]]:
         """Find the variant that fits these inputs, and order them for it."""
+        if isinstance(inputs, Mapping) and any(hasattr(one, _ON_DEVICE) for one in inputs.values()):
+            inputs = self._on_device(inputs)
         for variant in self._variants:
             arrays = variant.signature.match(inputs)
             if arrays is None and variant.config.states and isinstance(inputs, Mapping):
@@ -181,6 +186,22 @@ class Model:
             if arrays is not None:
                 return variant, arrays
         raise misfit([variant.config for variant in self._variants], inputs)
+
+    def _on_device(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Inputs whose arrays on a GPU say shape and dtype as numpy's do.
+
+        Raises:
+            InputError: the model runs on the processor, or an array's elements do not lie side by side.
+        """
+        from edgec.runtime.gpu.arrays import DeviceArray, on_device
+
+        for name, value in inputs.items():
+            if on_device(value) and not getattr(self._first.engine, "takes_device_arrays", False):
+                raise InputError(
+                    f"input {name!r} lies on a GPU, and {self.config.name} runs on the processor.\n"
+                    "Copy it to the host first: x.cpu().numpy() in PyTorch, cupy.asnumpy(x)."
+                )
+        return {name: DeviceArray(one) if on_device(one) else one for name, one in inputs.items()}
 
     def call(self, arrays: list[Array]) -> list[Array]:
         """Run on arrays that are known to fit, in the order of `inputs`; outputs are in the order of `outputs`.

@@ -254,7 +254,7 @@ def misfit(configs: Sequence[ArtifactConfig], inputs: Any) -> InputError:  # noq
         return InputError(f"input {missing[0]!r} of {first.name} is missing; it takes {expected}")
     for number, spec in enumerate(first.inputs):
         array = inputs[spec.name]
-        if not isinstance(array, np.ndarray):
+        if not isinstance(array, np.ndarray) and not isinstance(getattr(array, "dtype", None), np.dtype):
             return InputError(f"input {spec} must be a numpy array, not {type(array).__name__}")
         specs = [config.inputs[number] for config in configs]
         if not any(one.takes(array.shape, {}) for one in specs) or array.dtype != np.dtype(spec.dtype):

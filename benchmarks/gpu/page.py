@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from statistics import geometric_mean
 
-from edgec.benchmarks.gpu.run import Outcome, Results
+from edgec.benchmarks.gpu.outcomes import Outcome, Results
 
 _SIDES = ("eager", "channels last", "compiled")
 _NONE = """\
@@ -13,8 +13,8 @@ _NONE = """\
 No GPU was at hand when this was written: nothing has been run on one, and speed is unknown.
 """
 _HEAD = (
-    "network", "precision", "error", "right", "edgec ms", "kernels ms", "× eager", "× channels last", "× compiled",
-    "sanitizer",
+    "network", "precision", "batch", "error", "right", "edgec ms", "kernels ms", "× eager", "× channels last",
+    "× compiled", "sanitizer",
 )  # fmt: skip
 
 
@@ -29,29 +29,34 @@ def page(results: Results | None) -> str:
         "host to arrays of the host; ratios above 1: edgec is faster.",
         "",
         f"| {' | '.join(_HEAD)} |",
-        "|---|---|---:|---|---:|---:|---:|---:|---:|---|",
+        "|---|---|---:|---:|---|---:|---:|---:|---:|---:|---|",
         *map(_row, results.outcomes),
         "",
     ]
-    ratios = [
-        one.median_ms["compiled"] / one.median_ms["edgec"]
-        for one in results.outcomes
-        if "compiled" in one.median_ms
-    ]
-    if ratios:
-        lines += [
-            f"Geometric mean beside `torch.compile`: {geometric_mean(ratios):.2f} ({len(ratios)} cases).",
-            "",
+    for precision, batch in dict.fromkeys((one.precision, one.batch) for one in results.outcomes):
+        ratios = [
+            one.median_ms["compiled"] / one.median_ms["edgec"]
+            for one in results.outcomes
+            if (one.precision, one.batch) == (precision, batch) and "compiled" in one.median_ms
         ]
+        if ratios:
+            mean = f"{geometric_mean(ratios):.2f} ({len(ratios)} networks)"
+            lines += [f"Geometric mean beside `torch.compile`, {precision}, batch {batch}: {mean}.", ""]
+    lines += [
+        f"- {one.network}, {one.precision}, batch {one.batch}: {note}"
+        for one in results.outcomes
+        for note in one.notes
+    ]
     return "\n".join(lines)
 
 
 def _row(one: Outcome) -> str:
-    if one.failed:
-        return f"| {one.network} | {one.precision} | | failed: {one.failed} | | | | | | |"
+    if one.failed or one.error is None or "edgec" not in one.median_ms:
+        return f"| {one.network} | {one.precision} | {one.batch} | | failed: {one.failed} | | | | | | |"
     ours = one.median_ms["edgec"]
     beside = [f"{one.median_ms[side] / ours:.2f}" if side in one.median_ms else "–" for side in _SIDES]
     verdict = "yes" if one.right else "**no**"
-    cells = [one.network, one.precision, f"{one.error:.1e}", verdict, f"{ours:.3f}", f"{one.device_ms:.3f}"]
+    device = "–" if one.device_ms is None else f"{one.device_ms:.3f}"
+    cells = [one.network, one.precision, str(one.batch), f"{one.error:.1e}", verdict, f"{ours:.3f}", device]
     cells += [*beside, one.sanitizer or "–"]
     return f"| {' | '.join(cells)} |"

@@ -11,7 +11,10 @@ NETWORKS = (
     "yolov8n-320", "vit-tiny", "bert-mini", "ds-cnn", "unet",
 )  # fmt: skip
 SMALL = ("ds-cnn", "mobilenetv3-small")  # under compute-sanitizer, which is a hundred times slower
-PRECISIONS = ("fp32", "fp16")
+PRECISIONS = ("fp16", "fp32")
+BATCHES = (1, 8)
+NO_TORCH = ("PyTorch is not installed", "PyTorch has no GPU here")
+GOAL = ("resnet18", "resnet50", "mobilenetv2", "yolov8n-320", "vit-tiny", "bert-mini")  # beside PyTorch first
 BOUNDS = {"fp32": 1e-4, "fp16": 2e-2, "bf16": 6e-2}  # of the largest value of an output
 
 
@@ -21,14 +24,26 @@ class Case(msgspec.Struct, frozen=True):
     Attributes:
         network: its name in the zoo.
         precision: of its products.
+        batch: pictures or texts of a call.
         artifact: file.
         arrays: `.npz` file of inputs (`in.NAME`) and of ONNX Runtime's outputs on a processor (`out.NAME`).
+        graph: the network as data (`graph_data`), for PyTorch's side.
+        constants: its weights.
     """
 
     network: str
     precision: str
+    batch: int
     artifact: str
     arrays: str
+    graph: str
+    constants: str
+
+    @property
+    def label(self) -> str:
+        """Its name in reports."""
+        batch = f", batch {self.batch}" if self.batch > 1 else ""
+        return f"{self.network} in {self.precision}{batch}"
 
 
 class Plan(msgspec.Struct, frozen=True):

@@ -1,172 +1,160 @@
-"""Run a prepared folder on a GPU: results against the reference, memory errors, and times beside PyTorch."""
+"""Run a prepared folder on a GPU: results against the reference, memory errors, and times beside PyTorch.
+
+First all results are checked and timed, then the small networks run under compute-sanitizer, then PyTorch is timed
+beside, whose compiler takes minutes a network. Each case is a process of its own with a limit of time.
+"""
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import msgspec
-import numpy as np
-import numpy.typing as npt
 
-import edgec.runtime as rt
-from edgec.benchmarks.gpu.plan import BOUNDS, SMALL, Case, Plan
-from edgec.compiler.verify.timing import time_in_blocks
-from edgec.targets.errors import EdgecError
+from edgec.benchmarks.gpu.outcomes import Outcome, Results
+from edgec.benchmarks.gpu.plan import NO_TORCH, SMALL, Case, Plan
 
-_RUNS, _CASE_S = 100, 4.0
-_TORCHVISION = {"resnet18": "resnet18", "resnet50": "resnet50", "mobilenetv2": "mobilenet_v2"}
-
-Arrays = dict[str, npt.NDArray[Any]]
+_LIMITS_S = {"check": 60.0, "once": 60.0, "beside": 180.0}
+_LEAST_S = 5.0  # what is left for a step to begin
 
 
-class Outcome(msgspec.Struct):
-    """What a case gave.
+@dataclass
+class _Run:
+    folder: Path
+    plan: Plan
+    results: Results
+    out: Path | None
+    report: Callable[[str], None]
+    begin: float
 
-    Attributes:
-        network: its name.
-        precision: of its products.
-        error: the largest difference from the reference, relative to the largest value of its output.
-        right: whether that is within the bound of the precision.
-        median_ms: of a call from host arrays to host arrays, by side: `edgec`, and of PyTorch where it is installed and
-            has such a network `eager`, `channels last` (with cuDNN's autotuning) and `compiled` (max-autotune).
-        device_ms: time of the kernels alone, by events.
-        sanitizer: what compute-sanitizer found; None where it did not run.
-        failed: the message, where a case ended with an error.
+    @property
+    def left_s(self) -> float:
+        return self.plan.seconds - (time.monotonic() - self.begin)
+
+    def save(self) -> None:
+        self.results.seconds = time.monotonic() - self.begin
+        if self.out is not None:
+            self.results.write(self.out)
+
+    def child(self, stage: str, number: int, file: Path, prefix: list[str]) -> str:
+        """Run a stage of a case; why it failed, or nothing."""
+        command = [
+            *prefix,
+            sys.executable,
+            "-m",
+            "edgec.benchmarks.gpu",
+            stage,
+            str(self.folder),
+            str(number),
+        ]
+        command += [str(file)] if stage != "once" else []
+        limit = min(_LIMITS_S[stage], self.left_s)
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=limit, check=False)
+        except subprocess.TimeoutExpired:
+            return f"not finished within {limit:.0f} s"
+        if done.returncode == 0:
+            return ""
+        lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+        return (lines[-1] if lines else f"ended with {done.returncode}")[-400:]
+
+
+def run(folder: Path, report: Callable[[str], None], out: Path | None = None) -> Results:
+    """Run all cases; those that no time is left for are left out, and said so.
+
+    Args:
+        folder: filled by `prepare`.
+        report: told what each case gave.
+        out: file of results, written after each step.
     """
-
-    network: str
-    precision: str
-    error: float = float("nan")
-    right: bool = False
-    median_ms: dict[str, float] = msgspec.field(default_factory=dict)
-    device_ms: float = float("nan")
-    sanitizer: str | None = None
-    failed: str = ""
-
-
-class Results(msgspec.Struct):
-    """Outcomes with the machine that gave them."""
-
-    device: str
-    target: str
-    seconds: float
-    outcomes: list[Outcome]
+    plan = Plan.read(folder)
+    outcomes = [Outcome(case.network, case.precision, case.batch) for case in plan.cases]
+    one = _Run(folder, plan, Results(_device(), plan.target, 0.0, outcomes), out, report, time.monotonic())
+    one.save()
+    with tempfile.TemporaryDirectory() as scratch:
+        for stage in (_check, _sanitize, _beside):
+            for number, case in enumerate(plan.cases):
+                if one.left_s < _LEAST_S:
+                    _leave_out(one, number, case, stage.__name__.strip("_"))
+                    continue
+                stage(one, number, case, Path(scratch) / f"{number}.json")
+                one.save()
+    one.save()
+    return one.results
 
 
-def run(folder: Path, report: Callable[[str], None]) -> Results:
-    """Run all cases; those that no time is left for are left out, and said so."""
-    plan, begin = Plan.read(folder), time.monotonic()
-    outcomes = []
-    for case in plan.cases:
-        if time.monotonic() - begin > plan.seconds:
-            report(f"{case.network} in {case.precision}: no time left")
-            continue
-        made = _measured(folder, case)
-        made.sanitizer = _sanitized(folder, case) if case.network in SMALL else None
-        outcomes.append(made)
-        report(_line(made))
-    return Results(_device(), plan.target, time.monotonic() - begin, outcomes)
+def _leave_out(run: _Run, number: int, case: Case, stage: str) -> None:
+    told = f"no time left for the step '{stage}'"
+    run.report(f"{case.label}: {told}")
+    outcome = run.results.outcomes[number]
+    if outcome.error is None and not outcome.failed:
+        outcome.failed = told
+    elif stage == "beside":
+        outcome.notes.append(told)
 
 
-def run_once(folder: Path, network: str, precision: str) -> None:
-    """One call, for compute-sanitizer."""
-    case = next(
-        one for one in Plan.read(folder).cases if (one.network, one.precision) == (network, precision)
-    )
-    with rt.load(folder / case.artifact) as model:
-        model.run(_arrays(folder, case, "in."))
+def _check(run: _Run, number: int, case: Case, file: Path) -> None:
+    failed = run.child("check", number, file, [])
+    made = _read(file)
+    if made is not None:
+        run.results.outcomes[number] = made
+    run.results.outcomes[number].failed = failed
+    run.report(_line(case, run.results.outcomes[number]))
 
 
-def _arrays(folder: Path, case: Case, prefix: str) -> Arrays:
-    with np.load(folder / case.arrays, allow_pickle=False) as content:
-        return {key.removeprefix(prefix): content[key] for key in content.files if key.startswith(prefix)}
-
-
-def _measured(folder: Path, case: Case) -> Outcome:
-    made = Outcome(case.network, case.precision)
-    inputs, wanted = _arrays(folder, case, "in."), _arrays(folder, case, "out.")
-    try:
-        with rt.load(folder / case.artifact) as model:
-            found = model.run(inputs)
-            made.error = max(_error(found[name], value) for name, value in wanted.items())
-            made.right = made.error <= BOUNDS[case.precision]
-            sides: dict[str, Callable[[], object]] = {"edgec": lambda: model.run(inputs)}
-            sides |= _torch_sides(case, inputs)
-            times = time_in_blocks(sides, runs=_RUNS, limit_s=_CASE_S)
-            made.median_ms = {name: latency.median_ms for name, latency in times.items()}
-            made.device_ms = sum(layer.ms for layer in model.profile(inputs))
-    except EdgecError as error:  # one case's failure leaves the others their time
-        made.failed = str(error)
-    return made
-
-
-def _error(found: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> float:
-    scale = max(float(np.max(np.abs(wanted))), 1e-12)
-    return float(np.max(np.abs(found.astype("float64") - wanted))) / scale
-
-
-def _torch_sides(case: Case, inputs: Arrays) -> dict[str, Callable[[], object]]:
-    """Calls of PyTorch on the same arrays, from the host and back; none where it or the network is missing."""
-    name = _TORCHVISION.get(case.network)
-    if name is None or not all(importlib.util.find_spec(one) for one in ("torch", "torchvision")):
-        return {}
-    import torch
-    import torchvision  # type: ignore[import-not-found]
-
-    torch.backends.cudnn.benchmark = True
-    dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[case.precision]
-    network = getattr(torchvision.models, name)(weights=None).eval().cuda().to(dtype)
-    (array,) = inputs.values()
-
-    def side(call: Callable[[Any], Any], layout: Any) -> Callable[[], object]:  # noqa: ANN401 - PyTorch's type
-        def once() -> object:
-            with torch.inference_mode():
-                given = torch.from_numpy(array).cuda().to(dtype).contiguous(memory_format=layout)
-                return call(given).float().cpu()
-
-        return once
-
-    planar, innermost = torch.contiguous_format, torch.channels_last
-    sides = {"eager": side(network, planar)}
-    last = getattr(torchvision.models, name)(weights=None).eval().cuda().to(dtype).to(memory_format=innermost)
-    sides["channels last"] = side(last, innermost)
-    sides["compiled"] = side(torch.compile(last, mode="max-autotune"), innermost)
-    return sides
-
-
-def _sanitized(folder: Path, case: Case) -> str | None:
+def _sanitize(run: _Run, number: int, case: Case, file: Path) -> None:
     tool = shutil.which("compute-sanitizer")
-    if tool is None:
-        return None
-    once = ["-m", "edgec.benchmarks.gpu", "once", str(folder), case.network, case.precision]
-    done = subprocess.run(
-        [tool, "--error-exitcode", "9", sys.executable, *once],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    return "no error" if done.returncode == 0 else done.stdout[-400:].strip()
+    outcome = run.results.outcomes[number]
+    if tool is None or case.network not in SMALL or case.batch > 1 or outcome.failed:
+        return
+    outcome.sanitizer = run.child("once", number, file, [tool, "--error-exitcode", "9"]) or "no error"
+    run.report(f"{case.label}: compute-sanitizer: {outcome.sanitizer}")
+
+
+def _beside(run: _Run, number: int, case: Case, file: Path) -> None:
+    outcome = run.results.outcomes[number]
+    if outcome.failed:
+        return
+    missing = next((note for one in run.results.outcomes for note in one.notes if note in NO_TORCH), None)
+    if missing is not None:  # it would be so for every case
+        outcome.notes.append(missing)
+        return
+    file.unlink(missing_ok=True)
+    failed = run.child("beside", number, file, [])
+    made = _read(file)
+    if made is not None:
+        outcome.median_ms |= made.median_ms
+        outcome.notes += made.notes
+    if failed:
+        outcome.notes.append(f"beside PyTorch: {failed}")
+    run.report(_line(case, outcome))
+
+
+def _read(file: Path) -> Outcome | None:
+    return msgspec.json.decode(file.read_bytes(), type=Outcome) if file.exists() else None
 
 
 def _device() -> str:
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return "unknown (no nvidia-smi)"
-    query = [tool, "--query-gpu=name,driver_version", "--format=csv,noheader"]
-    return subprocess.run(query, capture_output=True, text=True, timeout=20, check=False).stdout.strip()
+    query = [tool, "--query-gpu=name,driver_version,clocks.sm,power.limit", "--format=csv,noheader"]
+    try:
+        return subprocess.run(query, capture_output=True, text=True, timeout=20, check=False).stdout.strip()
+    except subprocess.TimeoutExpired:
+        return "unknown (nvidia-smi does not answer)"
 
 
-def _line(made: Outcome) -> str:
+def _line(case: Case, made: Outcome) -> str:
     if made.failed:
-        return f"{made.network} in {made.precision}: failed: {made.failed}"
+        return f"{case.label}: failed: {made.failed}"
     times = ", ".join(f"{side} {ms:.3f} ms" for side, ms in made.median_ms.items())
     verdict = "right" if made.right else "WRONG"
-    return f"{made.network} in {made.precision}: {verdict} (error {made.error:.1e}); {times}"
+    told = f"{case.label}: {verdict} (error {made.error:.1e}); {times}"
+    return "; ".join([told, *made.notes])

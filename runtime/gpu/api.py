@@ -124,5 +124,12 @@ class GpuApi(Protocol):
     def stream(self) -> Stream:
         """A new queue of work."""
 
+    def wait_for(self, stream: int | None) -> None:
+        """Wait for a queue of others, by its address; None waits for all of them.
+
+        Raises:
+            GpuFault: some of its work failed.
+        """
+
     def reset(self) -> None:
         """Set the device up anew after a fault that lost the context; all addresses and modules are gone."""

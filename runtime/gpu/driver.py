@@ -62,6 +62,7 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {
     "cuStreamCreate": (c_void_p, c_uint),
     "cuStreamDestroy_v2": (c_void_p,),
     "cuStreamSynchronize": (c_void_p,),
+    "cuCtxSynchronize": (),
     "cuStreamBeginCapture_v2": (c_void_p, c_int),
     "cuStreamEndCapture": (c_void_p, c_void_p),
     "cuGraphInstantiateWithFlags": (c_void_p, c_void_p, c_uint64),
@@ -370,6 +371,14 @@ class CudaDriver:
         """A new stream."""
         self.use()
         return CudaStream(self)
+
+    def wait_for(self, stream: int | None) -> None:
+        """Wait for a queue of others; 1 and 2 stand for the driver's default queues, as in its own interface."""
+        self.use()
+        if stream is None:
+            self.library.call("cuCtxSynchronize")
+        else:
+            self.library.call("cuStreamSynchronize", c_void_p(stream))
 
     def reset(self) -> None:
         """Destroy the context and retain a new one; other users of the GPU in this process lose theirs, too."""

@@ -18,6 +18,7 @@ from edgec.runtime.artifact.config import ArtifactConfig, TensorSpec
 from edgec.runtime.artifact.weights import Weight
 from edgec.runtime.execution.profiling import LayerRuns, Probe
 from edgec.runtime.gpu.api import GpuApi, GpuFault
+from edgec.runtime.gpu.arrays import DeviceArray
 from edgec.runtime.gpu.code import (
     GpuCode,
 )
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 class GpuFunction:
     """A model's compiled function on a GPU: an `edgec.runtime.device.Executable`."""
+
+    takes_device_arrays = True
 
     def __init__(
         self,
@@ -96,13 +99,23 @@ class GpuFunction:
         self._give(context)
 
     def __call__(self, arrays: Sequence[Array], /) -> list[Array]:
-        """Run on contiguous arrays of the right shapes and dtypes; the results are new arrays.
+        """Run on contiguous arrays of the right shapes and dtypes, which may lie on the device; results are new arrays.
 
         Raises:
             GpuFault: a kernel failed or took too long. The next call starts afresh.
+            InputError: the elements of an array on the device do not lie side by side.
         """
-        with self.context(Resident()) as context:
-            return context.run(arrays)
+        given = {
+            number: array if isinstance(array, DeviceArray) else DeviceArray(array)
+            for number, array in enumerate(arrays)
+            if not isinstance(array, np.ndarray)
+        }
+        for stream in {array.stream for array in given.values()}:
+            self._api.wait_for(stream)
+        with self.context(Resident(frozenset(given))) as context:
+            for number, array in given.items():
+                context.stream.copy(context.inputs[number], array.address, array.bytes)
+            return context.run([array for number, array in enumerate(arrays) if number not in given])
 
     def profile_runs(
         self, config: ArtifactConfig, arrays: Sequence[Array], repeats: int, probe: Probe | None = None

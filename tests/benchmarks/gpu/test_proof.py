@@ -10,17 +10,19 @@ import msgspec
 import numpy as np
 import pytest
 
+from edgec.benchmarks.gpu.graph_data import read
+from edgec.benchmarks.gpu.outcomes import Results
 from edgec.benchmarks.gpu.page import page
 from edgec.benchmarks.gpu.plan import Plan
 from edgec.benchmarks.gpu.prepare import prepare
-from edgec.benchmarks.gpu.run import Results, run
+from edgec.benchmarks.gpu.run import run
 from edgec.targets import detect
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("proof")
-    prepare(made, detect().name, ["ds-cnn"], ["fp32"], 60, lambda _: None, wheels=False)
+    prepare(made, detect().name, ["ds-cnn"], ["fp32"], 900, lambda _: None, batches=(1, 2), wheels=False)
     return made
 
 
@@ -30,17 +32,20 @@ def test_a_prepared_folder_is_run_by_the_command_and_makes_a_page(folder: Path, 
     said = subprocess.run(call, capture_output=True, text=True, check=True).stdout
     assert "ds-cnn in fp32: right" in said
     results = msgspec.json.decode(out.read_bytes(), type=Results)
-    (outcome,) = results.outcomes
-    assert outcome.right
-    assert outcome.error < 1e-5
-    assert outcome.median_ms["edgec"] > 0
+    assert [outcome.batch for outcome in results.outcomes] == [1, 2]
+    for outcome in results.outcomes:
+        assert outcome.right
+        assert outcome.error is not None
+        assert outcome.error < 1e-5
+        assert outcome.median_ms["edgec"] > 0
+        assert outcome.notes  # why PyTorch is not beside
     text = page(results)
-    assert "| ds-cnn | fp32 |" in text
+    assert "| ds-cnn | fp32 | 2 |" in text
     assert "| yes |" in text
 
 
 def test_a_wrong_result_is_told(folder: Path) -> None:
-    (case,) = Plan.read(folder).cases
+    case = Plan.read(folder).cases[0]
     with np.load(folder / case.arrays) as content:
         arrays = {key: content[key] for key in content.files}
     changed = {key: value + 1 if key.startswith("out.") else value for key, value in arrays.items()}
@@ -53,6 +58,36 @@ def test_a_wrong_result_is_told(folder: Path) -> None:
         assert "**no**" in page(results)
     finally:
         np.savez(folder / case.arrays, **arrays)
+
+
+def test_a_case_that_crashes_leaves_the_others_and_their_results(folder: Path, tmp_path: Path) -> None:
+    case = Plan.read(folder).cases[0]
+    artifact = folder / case.artifact
+    content = artifact.read_bytes()
+    artifact.write_bytes(content[: len(content) // 2])
+    try:
+        results = run(folder, lambda _: None, tmp_path / "results.json")
+    finally:
+        artifact.write_bytes(content)
+    assert results.outcomes[0].failed
+    assert results.outcomes[1].right
+    kept = msgspec.json.decode((tmp_path / "results.json").read_bytes(), type=Results)
+    assert [bool(one.failed) for one in kept.outcomes] == [True, False]
+    assert "failed" in page(kept)
+
+
+def test_pytorch_computes_the_same_networks(folder: Path) -> None:
+    torch = pytest.importorskip("torch")
+    from edgec.benchmarks.gpu.torch_network import module_of
+
+    case = Plan.read(folder).cases[1]
+    network, constants = read(folder / case.graph, folder / case.constants)
+    with np.load(folder / case.arrays) as arrays, torch.inference_mode():
+        found = module_of(network, constants, torch.float32)(
+            *(torch.from_numpy(arrays[f"in.{name}"]) for name in network.inputs)
+        )
+        for name, one in zip(network.outputs, found, strict=True):
+            np.testing.assert_allclose(one.numpy(), arrays[f"out.{name}"], atol=1e-5)
 
 
 def test_without_a_gpu_the_page_says_so() -> None:

@@ -46,5 +46,7 @@ class HostMemory:
     def host_array(self, shape: Sequence[int], dtype: Any) -> np.ndarray:
         return np.empty(shape, dtype)
 
+    def wait_for(self, stream: int | None) -> None: ...
+
     def reset(self) -> None:
         self.blocks.clear()

@@ -12,10 +12,11 @@ typedef struct { Work *first, *last; } Graph;
 typedef struct { int capturing; Graph *graph; } Stream;
 typedef struct { size_t size; int error; } Function;
 
-static int live, broken, launches, pinned;
+static int live, broken, launches, pinned, synchronised;
 static size_t used;
 static long setting(const char *name, long fallback) { const char *t = getenv(name); return t ? atol(t) : fallback; }
 int fake_live(void) { return live; }
+int fake_synchronised(void) { return synchronised; }
 int fake_launches(void) { return launches; }
 
 R cuInit(unsigned f) { return f ? INVALID : OK; }
@@ -80,6 +81,7 @@ R cuModuleGetFunction(Function **f, void *m, const char *name) {
 R cuFuncSetAttribute(Function *f, int what, int v) { (void)f; return what == 8 && v > 49152 ? OK : INVALID; }
 R cuStreamCreate(Stream **s, unsigned f) { if (broken) return broken; *s = calloc(1, sizeof **s); live++; return f == 1 ? OK : INVALID; }
 R cuStreamDestroy_v2(Stream *s) { if (broken) return broken; free(s); live--; return OK; }
+R cuCtxSynchronize(void) { synchronised++; return broken; }
 R cuStreamSynchronize(Stream *s) { (void)s; return broken; }
 R cuStreamBeginCapture_v2(Stream *s, int mode) { s->capturing = 1; s->graph = calloc(1, sizeof *s->graph); return mode == 2 ? OK : INVALID; }
 R cuStreamEndCapture(Stream *s, Graph **g) { s->capturing = 0; *g = s->graph; live++; return OK; }

@@ -14,7 +14,7 @@ import pytest
 
 from edgec.runtime.artifact.config import ArtifactConfig, KernelInfo, TensorSpec
 from edgec.runtime.artifact.weights import Weight
-from edgec.runtime.errors import IncompatibleDevice
+from edgec.runtime.errors import IncompatibleDevice, InputError
 from edgec.runtime.gpu.api import GpuFault
 from edgec.runtime.gpu.code import Binary, Copy, GpuCode, Launch, Operand
 from edgec.runtime.gpu.driver import CudaDriver, DriverLibrary
@@ -102,6 +102,49 @@ def test_results_belong_to_the_caller(driver: CudaDriver) -> None:
     kept = made([x(1)])[0]
     made([x(2)])
     np.testing.assert_array_equal(kept, x(1))
+    made.close()
+
+
+class OnDevice:
+    """An array on the device, as CuPy and PyTorch describe theirs."""
+
+    def __init__(
+        self, driver: CudaDriver, content: np.ndarray, strides: tuple[int, ...] | None = None
+    ) -> None:
+        self.address = driver.allocate(content.nbytes)
+        stream = driver.stream()
+        stream.copy_in(self.address, content)
+        stream.synchronise()
+        stream.close()
+        self.__cuda_array_interface__ = {
+            "version": 3,
+            "shape": content.shape,
+            "typestr": content.dtype.str,
+            "data": (self.address, False),
+            "strides": strides,
+        }
+
+
+def test_an_input_that_lies_on_the_device_is_taken_from_there(driver: CudaDriver) -> None:
+    made = function(driver)
+    for seed in range(2):
+        given = OnDevice(driver, x(seed))
+        before = count(driver, "synchronised")
+        np.testing.assert_array_equal(made([given])[0], x(seed))  # type: ignore[list-item]
+        assert count(driver, "synchronised") == before + 1  # whoever writes it may not be done
+        driver.free(given.address)
+        np.testing.assert_array_equal(made([x(seed + 7)])[0], x(seed + 7))
+    made.close()
+    del made
+    assert count(driver, "live") == 0
+
+
+def test_an_input_on_the_device_with_gaps_is_refused_with_the_way_out(driver: CudaDriver) -> None:
+    made = function(driver)
+    given = OnDevice(driver, x(), strides=(8,))
+    with pytest.raises(InputError, match=r"has strides \[8\].*\n.*contiguous"):
+        made([given])  # type: ignore[list-item]
+    driver.free(given.address)
     made.close()
 
 

@@ -1,0 +1,128 @@
+"""One case in a process of its own: a fault, a hang or a crash of it, or of PyTorch, ends nothing else."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+import edgec.runtime as rt
+from edgec.benchmarks.gpu.graph_data import read
+from edgec.benchmarks.gpu.outcomes import Outcome, write
+from edgec.benchmarks.gpu.plan import BOUNDS, NO_TORCH, Case, Plan
+from edgec.compiler.verify.timing import time_in_blocks
+
+_RUNS, _CASE_S = 100, 3.0
+
+Arrays = dict[str, npt.NDArray[Any]]
+Side = Callable[[], Arrays]
+
+
+def run_once(folder: Path, number: int) -> None:
+    """One call, for compute-sanitizer."""
+    case = Plan.read(folder).cases[number]
+    with rt.load(folder / case.artifact) as model:
+        model.run(_arrays(folder, case, "in."))
+
+
+def check(folder: Path, number: int, out: Path) -> None:
+    """Compare the results with the reference, and time calls and kernels."""
+    case = Plan.read(folder).cases[number]
+    made = Outcome(case.network, case.precision, case.batch)
+    inputs, wanted = _arrays(folder, case, "in."), _arrays(folder, case, "out.")
+    with rt.load(folder / case.artifact) as model:
+        made.error = _error(model.run(inputs), wanted)
+        made.right = made.error <= BOUNDS[case.precision]
+        write(out, made)
+        sides = {"edgec": lambda: model.run(inputs)}
+        made.median_ms = {
+            name: one.median_ms for name, one in time_in_blocks(sides, runs=_RUNS, limit_s=1.0).items()
+        }
+        made.device_ms = sum(layer.ms for layer in model.profile(inputs))
+    write(out, made)
+
+
+def beside(folder: Path, number: int, out: Path) -> None:
+    """Time calls beside PyTorch's, block by block; what is slow to prepare comes last, and what was measured stays."""
+    case = Plan.read(folder).cases[number]
+    made = Outcome(case.network, case.precision, case.batch)
+    inputs, wanted = _arrays(folder, case, "in."), _arrays(folder, case, "out.")
+    with rt.load(folder / case.artifact) as model:
+        sides: dict[str, Callable[[], Any]] = {"edgec": lambda: model.run(inputs)}
+        for name, make in _torch_sides(folder, case, inputs, made):
+            try:
+                side = make()
+                error = _error(side(), wanted)
+            except Exception as error_:  # noqa: BLE001 - PyTorch's, of any type: the other sides are worth having
+                made.notes.append(f"{name}: {type(error_).__name__}: {str(error_).strip().splitlines()[:1]}")
+                write(out, made)
+                continue
+            if not error <= BOUNDS[case.precision]:
+                made.notes.append(f"{name}: error {error:.1e}")
+            sides[name] = side
+            times = time_in_blocks(sides, runs=_RUNS, limit_s=_CASE_S)
+            made.median_ms |= {one: latency.median_ms for one, latency in times.items()}
+            write(out, made)
+    write(out, made)
+
+
+def _arrays(folder: Path, case: Case, prefix: str) -> Arrays:
+    with np.load(folder / case.arrays, allow_pickle=False) as content:
+        return {key.removeprefix(prefix): content[key] for key in content.files if key.startswith(prefix)}
+
+
+def _error(found: Arrays, wanted: Arrays) -> float:
+    return max(_distance(found[name], value) for name, value in wanted.items())
+
+
+def _distance(found: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> float:
+    scale = max(float(np.max(np.abs(wanted))), 1e-12)
+    distance = float(np.max(np.abs(found.astype("float64") - wanted))) / scale
+    return distance if np.isfinite(distance) else 1e30
+
+
+def _torch_sides(
+    folder: Path, case: Case, inputs: Arrays, made: Outcome
+) -> Iterator[tuple[str, Callable[[], Side]]]:
+    """How PyTorch's sides are made, from the host's arrays and back; none where it has no GPU."""
+    if not importlib.util.find_spec("torch"):
+        made.notes.append(NO_TORCH[0])
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        made.notes.append(NO_TORCH[1])
+        return
+    from edgec.benchmarks.gpu.torch_network import module_of
+
+    dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[case.precision]
+    network, constants = read(folder / case.graph, folder / case.constants)
+
+    def placed(array: npt.NDArray[Any], layout: Any) -> Any:  # noqa: ANN401 - PyTorch's types
+        tensor = torch.from_numpy(array).cuda()
+        tensor = tensor.to(dtype) if tensor.is_floating_point() else tensor
+        return tensor.contiguous(memory_format=layout) if tensor.ndim == 4 else tensor
+
+    def side(layout: Any, *, compiled: bool) -> Side:  # noqa: ANN401
+        torch.backends.cudnn.benchmark = layout is torch.channels_last
+        call = module_of(network, constants, dtype).cuda().to(memory_format=layout)
+        if compiled:
+            call = torch.compile(call, mode="max-autotune")
+
+        def once() -> Arrays:
+            with torch.inference_mode():
+                results = call(*(placed(inputs[name], layout) for name in network.inputs))
+                return {
+                    name: one.float().cpu().numpy() if one.is_floating_point() else one.cpu().numpy()
+                    for name, one in zip(network.outputs, results, strict=True)
+                }
+
+        return once
+
+    yield "eager", lambda: side(torch.contiguous_format, compiled=False)
+    yield "channels last", lambda: side(torch.channels_last, compiled=False)
+    yield "compiled", lambda: side(torch.channels_last, compiled=True)
