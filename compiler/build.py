@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
+from edgec.compiler.backends.registry import backend_of
 from edgec.compiler.buckets import Built
 from edgec.compiler.errors import KernelUnsupported
 from edgec.compiler.frontends import ImportedModel
+from edgec.compiler.graph.islands import varying_nodes
 from edgec.compiler.lower import lower
 from edgec.compiler.options import CompileOptions
 from edgec.compiler.progress import Progress
@@ -34,8 +36,17 @@ def build(
         UnsupportedModel: ONNX Runtime cannot run them either.
     """
     on_host = set[int]()
+    runs_control = backend_of(target).runs_control
     while True:
         imported = import_with(on_host)
+        varying = set() if runs_control or not options.fallback else varying_nodes(imported.mod) - on_host
+        if varying:
+            on_host |= varying
+            progress.note(
+                f"{len(varying)} nodes run in ONNX Runtime on the host: {target.name} runs no branches and loops, "
+                "and no sizes known only at run time"
+            )
+            continue
         try:
             lowered = lower(imported.mod, target, options, progress, bf16_nodes, imported.parts)
             return Built(imported, lowered)

@@ -157,6 +157,8 @@ class Backend(ABC):
 
     # What it can do.
 
+    runs_control = True  # branches, loops, and sizes that are known only when a model runs
+
     def check_precision(self, precision: Precision) -> None:
         """Check that the target multiplies in `precision`; `auto` accepts any target.
 

@@ -15,7 +15,9 @@ from tvm import relax
 from tvm.ir import Call, Tuple, TupleGetItem
 from tvm.tirx import IntImm, PrimFunc
 
+from edgec.compiler.graph.control import PREFIX
 from edgec.compiler.graph.rewrite import Expr, leaves, map_leaves, op_name, with_value
+from edgec.compiler.graph.sources import nodes_of
 
 EXTERNAL = ("call_pure_packed", "call_dps_packed", "tensor_to_shape", "shape_of")
 
@@ -90,6 +92,22 @@ def is_whole(mod: tvm.IRModule) -> bool:
     return not any(isinstance(b, relax.MatchCast) for b in bindings) and not any(
         _is_symbolic(k) for k in kinds
     )
+
+
+def varying_nodes(mod: tvm.IRModule) -> set[int]:
+    """The source nodes of branches and loops, and of values whose sizes are known only when the model runs."""
+    found: set[int] = set()
+    for block in mod["main"].body.blocks:
+        for binding in block.bindings:
+            varies = isinstance(binding, relax.MatchCast) or _is_symbolic(binding.var.ty)
+            if varies or _calls_part(binding.value):
+                found.update(nodes_of(str(binding.var.name)))
+    return found
+
+
+def _calls_part(value: Expr) -> bool:
+    """Whether a value is what a branch or a loop returns."""
+    return op_name(value) == "call_pure_packed" and str(value.args[0].global_symbol).startswith(PREFIX)
 
 
 def _is_symbolic(kind: Expr) -> bool:

@@ -41,6 +41,8 @@ def _shapes(func: PrimFunc) -> str:
 class GpuBackend(Backend):
     """What compilers for GPUs share; a subclass names the language of kernels and makes binaries."""
 
+    runs_control = False
+
     @property
     def tvm_target(self) -> tvm.target.Target:
         """The target as TVM takes it, with a host (whose code is never built)."""

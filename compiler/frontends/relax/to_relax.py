@@ -57,7 +57,7 @@ def to_relax(
     positions = fallback.with_makers(graph, [position for position, _ in refused], attempt.lists)
     uncompiled = fallback.widen(graph, positions, MOVERS)
     try:
-        imported = Importer(source).run(uncompiled)
+        imported = _import_without(source, uncompiled, spread=bool(on_host))
     except (CannotConvert, fallback.UntypedValue) as refusal:
         nodes = [replace(node, reason=str(refusal)) for node in causes(refused)]
         raise UnsupportedModel(nodes) from refusal
@@ -65,6 +65,25 @@ def to_relax(
         if not runs_in_onnxruntime(segment.model):
             raise UnsupportedModel([replace(node, remedy=NO_WAY) for node in causes(refused)])
     return imported
+
+
+def _import_without(source: SourceModel, uncompiled: set[int], *, spread: bool) -> ImportedModel:
+    """Import without some nodes; `spread`: and without those that cannot be compiled because of them.
+
+    What ONNX Runtime returns may have sizes, and even a rank, that only it knows.
+    """
+    while True:
+        try:
+            return Importer(source).run(uncompiled)
+        except UnsupportedModel as refusal:
+            own = {node.index for node in refusal.nodes if node.reason != LOST}
+            lost = own or {node.index for node in refusal.nodes}
+            origin = Importer(source).origin
+            nodes = enumerate(source.model.graph.node)
+            more = {position for position, node in nodes if origin(node) in lost} - uncompiled
+            if not spread or not more:
+                raise
+            uncompiled = uncompiled | more
 
 
 def causes(refused: list[tuple[int, Unsupported]]) -> list[Unsupported]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from onnx import TensorProto, helper
+from onnx import NodeProto, TensorProto, helper
 from tvm.tirx import PrimFunc
 
 import edgec.runtime as rt
@@ -139,3 +140,54 @@ def test_what_one_thread_would_take_long_for_runs_on_the_host(
     model = save(model_of(nodes, {"x": [steps, 1, 8]}, ["y", "h", "c"], constants), tmp_path)
     result = verified(model, tmp_path, "fp32")
     assert bool(result.evidence["fallback"]) == on_host
+
+
+def _sizes_of_the_data() -> list[NodeProto]:
+    """What is not zero is gathered: how much that is, a run tells."""
+    return [
+        helper.make_node("Relu", ["a"], ["b"]),
+        helper.make_node("NonZero", ["b"], ["at"]),
+        helper.make_node("Transpose", ["at"], ["places"]),
+        helper.make_node("GatherND", ["b", "places"], ["values"]),
+        helper.make_node("ReduceMax", ["values"], ["largest"], keepdims=0),
+        helper.make_node("Div", ["b", "largest"], ["c"]),
+    ]
+
+
+def _branch() -> list[NodeProto]:
+    """One of two convolutions, by the data."""
+    graphs = []
+    for name, sources in (("yes", ["a", "w1"]), ("no", ["x", "w0"])):
+        node = helper.make_node("Conv", sources, [name], pads=[1] * 4)
+        result = helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 8, 6, 6])
+        graphs.append(helper.make_graph([node], name, [], [result]))
+    return [
+        helper.make_node("ReduceSum", ["a"], ["sum"], keepdims=0),
+        helper.make_node("Greater", ["sum", "zero"], ["choice"]),
+        helper.make_node("If", ["choice"], ["c"], then_branch=graphs[0], else_branch=graphs[1]),
+    ]
+
+
+@pytest.mark.parametrize("middle", [_sizes_of_the_data, _branch])
+def test_control_flow_and_sizes_of_the_data_run_on_the_host(
+    tmp_path: Path, middle: Callable[[], list[NodeProto]]
+) -> None:
+    """The convolutions around it stay on the GPU."""
+    nodes = [
+        helper.make_node("Conv", ["x", "w0"], ["a"], pads=[1] * 4),
+        *middle(),
+        helper.make_node("Conv", ["c", "w2"], ["y"]),
+    ]
+    constants = {
+        "w0": weights(8, 4, 3, 3),
+        "w1": weights(8, 8, 3, 3),
+        "w2": weights(4, 8, 1, 1),
+        "zero": np.float32(0),
+    }
+    used = {name for node in nodes for name in node.input} | ({"w1"} if middle is _branch else set())
+    constants = {name: value for name, value in constants.items() if name in used}
+    result = verified(
+        save(model_of(nodes, {"x": [1, 4, 6, 6]}, ["y"], constants), tmp_path), tmp_path, "fp32"
+    )
+    assert len(result.evidence["fallback"]) == 1
+    assert len(rt.Artifact.open(result.artifact).config.kernels) > 2
