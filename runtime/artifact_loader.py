@@ -68,7 +68,8 @@ def _variant(
         from edgec.runtime.execution.sequences import register
 
         register(config.calls)
-    calls = artifact.layer(oci.PROGRAM_TYPE, program_title(number))
+    # that of a model that varies is for libedgec
+    calls = None if config.varies else artifact.layer(oci.PROGRAM_TYPE, program_title(number))
     function = device.function(
         code,
         config,

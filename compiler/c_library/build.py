@@ -25,7 +25,16 @@ from edgec.targets.target import Target
 
 Weights = Literal["linked", "file"]
 # The engine's sources; those of libedgec's loader are not among them.
-ENGINE = ("engine.c", "state.c", "kernels_abi.c", "pool.c", "errors.c", "machine.c", "sha256.c")
+ENGINE = (
+    "engine.c",
+    "state.c",
+    "kernels_abi.c",
+    "pool.c",
+    "errors.c",
+    "machine.c",
+    "sha256.c",
+    "sha256_blocks.c",
+)
 
 
 @dataclass(frozen=True)

@@ -192,6 +192,8 @@ void forget_error(void);
 int machine_check(const char *what, const char *arch, const char *const *features, int count, const char *glibc);
 
 /* sha256.c */
+extern const uint32_t sha256_constants[64];
+int sha256_blocks(uint32_t h[8], const uint8_t *bytes, size_t count); /* 0: this processor has no instructions for it */
 void sha256(const void *bytes, size_t size, uint8_t digest[32]);
 
 #endif

@@ -3,7 +3,7 @@
 
 #include "engine.h"
 
-static const uint32_t constants[64] = {
+const uint32_t sha256_constants[64] = {
     0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5, 0xd807aa98, 0x12835b01,
     0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174, 0xe49b69c1, 0xefbe4786, 0x0fc19dc6, 0x240ca1cc,
     0x2de92c6f, 0x4a7484aa, 0x5cb0a9dc, 0x76f988da, 0x983e5152, 0xa831c66d, 0xb00327c8, 0xbf597fc7, 0xc6e00bf3, 0xd5a79147,
@@ -29,7 +29,7 @@ static void block(uint32_t h[8], const uint8_t *p) {
     for (int k = 0; k < 8; k++) {
       uint32_t *a = &s[(8 - k) & 7], *b = &s[(9 - k) & 7], *c = &s[(10 - k) & 7], *d = &s[(11 - k) & 7];
       uint32_t *e = &s[(12 - k) & 7], *f = &s[(13 - k) & 7], *g = &s[(14 - k) & 7], *last = &s[(15 - k) & 7];
-      uint32_t one = *last + (turn(*e, 6) ^ turn(*e, 11) ^ turn(*e, 25)) + ((*e & *f) ^ (~*e & *g)) + constants[i + k] + w[i + k];
+      uint32_t one = *last + (turn(*e, 6) ^ turn(*e, 11) ^ turn(*e, 25)) + ((*e & *f) ^ (~*e & *g)) + sha256_constants[i + k] + w[i + k];
       *d += one;
       *last = one + (turn(*a, 2) ^ turn(*a, 13) ^ turn(*a, 22)) + ((*a & *b) ^ (*a & *c) ^ (*b & *c));
     }
@@ -42,7 +42,8 @@ void sha256(const void *bytes, size_t size, uint8_t digest[32]) {
   const uint8_t *p = bytes;
   uint8_t tail[128] = {0};
   size_t whole = size / 64, rest = size % 64, length = rest < 56 ? 64 : 128;
-  for (size_t i = 0; i < whole; i++) block(h, p + 64 * i);
+  if (!sha256_blocks(h, p, whole))
+    for (size_t i = 0; i < whole; i++) block(h, p + 64 * i);
   if (rest) memcpy(tail, p + 64 * whole, rest);
   tail[rest] = 0x80;
   for (int i = 0; i < 8; i++) tail[length - 1 - i] = (uint8_t)((uint64_t)size * 8 >> 8 * i);

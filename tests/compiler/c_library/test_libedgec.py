@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
@@ -215,6 +216,50 @@ def test_arm_with_musl_statically(tmp_path: Path) -> None:
     found, _ = run([*qemu, str(program)], built.result.artifact, PICTURES, tmp_path)
     linked, _ = run_driver(built, driver_of(built, "-static"), PICTURES, before=qemu)
     assert same(found, linked)
+
+
+DIGESTS = r"""
+#include <stdio.h>
+#include <stdlib.h>
+#include "engine.h"
+#ifdef PORTABLE
+int sha256_blocks(uint32_t h[8], const uint8_t *bytes, size_t count) { return (void)h, (void)bytes, (void)count, 0; }
+#endif
+int main(int count, char **sizes) {
+  static uint8_t bytes[10000];
+  uint8_t digest[32];
+  for (int i = 0; i < 10000; i++) bytes[i] = (uint8_t)(i * i >> 3);
+  for (int k = 1; k < count; k++) {
+    sha256(bytes + k % 3, (size_t)atoi(sizes[k]), digest);
+    for (int i = 0; i < 32; i++) printf("%02x", digest[i]);
+    puts("");
+  }
+}
+"""
+
+
+@pytest.mark.parametrize("portable", [False, True])
+def test_digests(tmp_path: Path, portable: bool) -> None:
+    """With the processor's instructions, and without."""
+    (tmp_path / "digests.c").write_text(DIGESTS)
+    files = ["sha256.c"] if portable else ["sha256.c", "sha256_blocks.c"]
+    flags = ["-DPORTABLE"] if portable else []
+    program = tmp_path / "digests"
+    code = [str(sources() / name) for name in files]
+    zig_cc(
+        f"{detect().arch}-linux-gnu",
+        *flags,
+        str(tmp_path / "digests.c"),
+        *code,
+        f"-I{sources()}",
+        "-o",
+        str(program),
+    )
+    sizes = [0, 1, 55, 56, 63, 64, 65, 119, 120, 127, 128, 1000, 9997]
+    content = bytes(i * i >> 3 & 255 for i in range(10000))
+    expected = [hashlib.sha256(content[k % 3 :][:size]).hexdigest() for k, size in enumerate(sizes, 1)]
+    done = subprocess.run([str(program), *map(str, sizes)], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == expected
 
 
 @pytest.mark.skipif(shutil.which("valgrind") is None, reason="valgrind is not installed")
