@@ -111,7 +111,15 @@ def load(path: Path, options: CompileOptions) -> Loaded:
         _turn_scores(model, estimator)
     except ForestError as error:
         raise ModelError(f"{path}: this {type(estimator).__name__} cannot be compiled: {error}") from error
-    except (RuntimeError, ValueError, TypeError, NameError, AttributeError, KeyError, IndexError) as error:
+    except (
+        RuntimeError,
+        ValueError,
+        TypeError,
+        NameError,
+        AttributeError,
+        LookupError,
+        MemoryError,
+    ) as error:
         # skl2onnx reports a missing converter by an error of any of these classes
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(
@@ -209,6 +217,7 @@ _DAMAGE = (
     AssertionError,
     RuntimeError,
     SystemError,
+    MemoryError,
 )
 
 

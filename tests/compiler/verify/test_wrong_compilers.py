@@ -291,6 +291,31 @@ RIGHT: dict[str, Pair] = {
 }
 
 
+def spectrum() -> Pair:
+    """The logarithm of a power spectrum of 400 points; the other compiler makes it a convolution with waves."""
+    points, bins = np.arange(400), np.arange(201)[:, None]
+    window = np.hanning(400)
+    waves = np.concatenate([f(2 * np.pi * bins * points / 400) * window for f in (np.cos, np.sin)])[:, None]
+    constants = {
+        "window": window.astype("float32"), "waves": waves.astype("float32"), "step": np.array(160),
+        "one": np.array([1]), "floor": real(1), **LAST,
+    }  # fmt: skip
+    nodes = [
+        node("STFT", ["x", "step", "window"], ["s"]), node("ReduceSumSquare", ["s", "last"], ["p"], keepdims=0),
+        node("Add", ["p", "floor"], ["f"]), node("Log", ["f"], ["y"]),
+    ]  # fmt: skip
+    made = [
+        node("Unsqueeze", ["x", "one"], ["u"]), node("Conv", ["u", "waves"], ["c"], strides=[160]),
+        node("Mul", ["c", "c"], ["q"]), node("Split", ["q"], ["r", "i"], axis=1, num_outputs=2),
+        node("Add", ["r", "i"], ["p"]), node("Add", ["p", "floor"], ["f"]),
+        node("Log", ["f"], ["l"]), node("Transpose", ["l"], ["y"], perm=[0, 2, 1]),
+    ]  # fmt: skip
+    return Pair(nodes, made, {"x": [1, 16000]}, constants)
+
+
+RIGHT["the logarithm of a spectrum"] = spectrum()
+
+
 @pytest.mark.parametrize("name", RIGHT)
 def test_a_right_compiler_of_a_sensitive_model_is_accepted(name: str, tmp_path: Path) -> None:
     assert RIGHT[name].judged(tmp_path) == ""
