@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 import edgec.runtime as rt
+from edgec.benchmarks.quantised.bits import hash_of
 from edgec.compiler import pack
 from edgec.compiler.backends.cpu.runner import runs_here
 from edgec.compiler.frontends import load_source, to_relax
@@ -86,22 +88,41 @@ def network() -> ModelProto:
     return net.model(net.rounded(net.op("Softmax", scores, axis=1), 1 / 256, 0))
 
 
+def compiled(path: Path, name: str, threads: int, folder: Path) -> Path:
+    """The artifact of a network for a target."""
+    options = CompileOptions(tune="none", threads=threads, fallback=False)
+    imported, target = to_relax(load_source(path, options)), load_target(name)
+    lowered = lower(imported.mod, target, options, Silent())
+    config = pack.make_config(
+        imported.source, lowered, target, options, name="m", version="1", card=None, segments=[]
+    )
+    artifact = folder / f"{name}-{threads}.edge"
+    pack.write(artifact, config, lowered, segments=[])
+    return artifact
+
+
 @pytest.mark.skipif(len(TARGETS) < 2, reason="optional: this machine runs one of the instruction sets only")
 def test_the_same_bits_on_every_instruction_set(tmp_path: Path) -> None:
     path = save(network(), tmp_path)
     inputs = [RNG.standard_normal(SHAPE).astype("float32") * scale for scale in (1.0, 100.0)]
     hashes = {}
     for name, threads in [*((name, 1) for name in TARGETS), (TARGETS[-1], 2)]:
-        options = CompileOptions(tune="none", threads=threads, fallback=False)
-        imported, target = to_relax(load_source(path, options)), load_target(name)
-        lowered = lower(imported.mod, target, options, Silent())
-        config = pack.make_config(
-            imported.source, lowered, target, options, name="m", version="1", card=None, segments=[]
-        )
-        artifact = tmp_path / f"{name}-{threads}.edge"
-        pack.write(artifact, config, lowered, segments=[])
+        artifact = compiled(path, name, threads, tmp_path)
         with rt.load(artifact, threads=threads) as model:
             outputs = [value for x in inputs for value in model.run({"x": x}).values()]
         hashes[name, threads] = hashlib.sha256(b"".join(v.tobytes() for v in outputs)).hexdigest()
         assert np.unique(np.concatenate(outputs)).size > 3  # not all the same number
     assert len(set(hashes.values())) == 1, hashes
+
+
+@pytest.mark.skipif("x86-64-v3" not in TARGETS, reason="optional: this machine has no AVX2")
+@pytest.mark.skipif(shutil.which("cc") is None, reason="optional: no C compiler to emulate AVX-VNNI with")
+def test_avx_vnni_has_the_same_bits(tmp_path: Path) -> None:
+    """Where the processor lacks it, a handler computes its instructions, exactly."""
+    path, inputs = save(network(), tmp_path), tmp_path / "x.npz"
+    np.savez(inputs, x=RNG.standard_normal((2, *SHAPE)).astype("float32"))
+    found = {
+        name: hash_of(compiled(path, name, 1, tmp_path), load_target(name), inputs, 1)
+        for name in ("x86-64-v3", "n100")
+    }
+    assert found["n100"] == found["x86-64-v3"]
