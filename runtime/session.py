@@ -113,6 +113,7 @@ class Session:
         self.outputs: tuple[TensorSpec, ...] = self.config.outputs
         self._threading, self._predictor = wanted, predictor
         self._lock = threading.Lock()
+        self._stateless = not any(variant.config.states for variant in variants)
         self._states: Sequence[Buffer] | None = None
         """None until the first run: all at their initial values."""
         self.steps = 0
@@ -147,6 +148,12 @@ class Session:
     def _step(self, variant: Stateful, arrays: list[Array]) -> list[Array]:
         with self._lock:
             calls = variant.calls or variant.state_calls()
+            if self._stateless:
+                variant.use_threads(self._threading)
+                outputs, _ = calls(arrays, ())
+                self._present = variant
+                self.steps += 1
+                return outputs
             states = self._states
             if states is None:
                 states = variant.initial()

@@ -32,7 +32,9 @@ TEMPLATES: list[Template] = [
 ]  # fmt: skip
 # Waking the thread pool costs some microseconds: a kernel of fewer operations, or bytes moved, runs on one thread.
 PARALLEL_FLOPS = 200_000
-PARALLEL_BYTES = 65_536
+# Products of bytes take a sixth of the time of as many operations on floats.
+PARALLEL_INTEGER_OPERATIONS = 6 * PARALLEL_FLOPS
+PARALLEL_BYTES = 131_072
 
 
 def workload_of(
@@ -53,7 +55,9 @@ def workload_of(
     if template is None:
         return None
     size = buffer_bytes(func)
-    if spec.flops < PARALLEL_FLOPS and size < PARALLEL_BYTES:
+    operands = getattr(spec, "operands", FLOAT32)
+    fewest = PARALLEL_INTEGER_OPERATIONS if operands.accumulator == "int32" else PARALLEL_FLOPS
+    if spec.flops < fewest and size < PARALLEL_BYTES:
         threads = 1
     epilogue, extra = None, ""
     if template.takes_epilogue:
@@ -75,5 +79,5 @@ def workload_of(
         threads=threads,
         candidates=tuple(choice.candidates),
         emit=lambda schedule: promised(choice.emit(schedule), func),
-        operands=getattr(spec, "operands", FLOAT32),
+        operands=operands,
     )
