@@ -75,14 +75,7 @@ class Table(Part, kw_only=True):
         return inside and used <= set(range(len(self.operands)))
 
 
-class _Kind(Part, kw_only=True):
-    """What tells a table of a sequence from one with branches, loops or symbolic sizes, which libedgec reads alone."""
-
-    machine: msgspec.Raw = msgspec.Raw()
-
-
 prepare(Table)
-prepare(_Kind)
 
 
 def read_table(content: bytes | None) -> Table | None:
@@ -94,8 +87,6 @@ def read_table(content: bytes | None) -> Table | None:
     if content is None or pool.state.library is None or pool.state.library.run is None:
         return None
     try:
-        if bytes(msgspec.json.decode(content, type=_Kind).machine):
-            return None  # TVM's virtual machine runs it here
         return msgspec.json.decode(content, type=Table)
     except msgspec.MsgspecError as error:
         raise ArtifactError(f"the artifact's table of calls is malformed: {error}") from error
