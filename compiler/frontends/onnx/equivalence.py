@@ -17,6 +17,7 @@ from edgec.compiler.frontends.onnx.reference_evaluator import Standard
 
 MOST_NOISE = 1_000_003  # numbers drawn for one input; a prime, so that those of a larger one repeat in no row
 BLOCK = 1 << 20
+MOST_BYTES = 1 << 46  # of an input: what processors can address
 
 
 def computes_alike(new: ModelProto, old: ModelProto, sizes: Mapping[str, int] | None = None) -> bool:
@@ -59,6 +60,8 @@ def generated_inputs(
         dims = value.type.tensor_type.shape.dim
         shape = tuple(known.get(d.dim_param, d.dim_value) for d in dims)
         dtype = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
+        if math.prod(max(size, 1) for size in shape) * dtype.itemsize >= MOST_BYTES:  # as numpy counts
+            raise ModelError(f"the input {value.name!r} of shape {list(shape)} is larger than any memory")
         inputs[value.name] = _noise(rng, shape, dtype) if dtype.kind == "f" else np.ones(shape, dtype)
     return inputs
 

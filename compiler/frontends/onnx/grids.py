@@ -59,7 +59,7 @@ def check_grids(model: ModelProto, path: Path) -> None:
         if node.op_type == "QuantizeLinear" and len(node.input) > 2:
             types.setdefault(node.output[0], types.get(node.input[2], 0))
         for data, scale, zero in _grids_of(node):
-            told = f"{path}: {node.op_type} {node.name or node.output[0] or number!r}"
+            told = f"{path}: {node.op_type} {node.name or next(iter(node.output), '') or number!r}"
             _check_scale(
                 _array(node, scale, stored), _array(node, data, stored), _array(node, zero, stored), told
             )
