@@ -107,13 +107,13 @@ class _Halved(Walker):
             return None
         if any(not _representable(array) for one in tensors if (array := array_of(one)) is not None):
             return None
-        args = [
-            relax.Tuple([self._half(field) for field in arg.fields])
-            if isinstance(arg, relax.Tuple)
-            else (self._half(arg) if _is_wide(arg) else arg)
-            for arg in call.args
-        ]
-        return Call(call.op, args, call.attrs, call.ty_args)
+        return Call(call.op, [self._narrowed(arg) for arg in call.args], call.attrs, call.ty_args)
+
+    def _narrowed(self, arg: Expr) -> Expr:
+        """An argument, its float32 tensors in half precision; numbers, such as the ends of slices, stay as they are."""
+        if isinstance(arg, relax.Tuple):
+            return relax.Tuple([self._narrowed(field) for field in arg.fields])
+        return self._half(arg) if _is_wide(arg) else arg
 
     def _half(self, expr: Expr) -> Expr:
         array = array_of(expr)
