@@ -139,6 +139,8 @@ The standard counts, as its text and its evaluator say:
 - MatMulInteger takes a zero point per row of its first input, Conv SAME padding with dilations, Resize any
   axes and ranks: ONNX Runtime refuses them.
 - Integer divisions by zero are defined here (above).
+- ScatterElements and ScatterND with the reductions `max` and `min` keep NaN, as ReduceMax does; ONNX Runtime and, for
+  ScatterElements, the standard's evaluator lose it.
 
 And where the standard's evaluator departs from its text, the text counts: pools with `ceil_mode` or
 dilations, LRN, the norms of odd order in LpNormalization, Softmax before operator set 13,

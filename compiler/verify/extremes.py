@@ -12,7 +12,7 @@ from onnx import ModelProto, TensorProto, helper
 
 from edgec.compiler.frontends.onnx.graphs import free_names
 from edgec.compiler.frontends.source import Port, SourceModel
-from edgec.compiler.verify.demands import Demand, Graph, flattened
+from edgec.compiler.verify.demands import Demand, Graph, attribute, flattened
 from edgec.compiler.verify.inputs import Arrays, make_inputs
 from edgec.compiler.verify.requirements import demands_of
 
@@ -176,6 +176,11 @@ def _is_open(node: Any, graph: Graph) -> bool:  # noqa: ANN401 - NodeProto, whos
         return True
     if node.op_type == "MaxPool" and len(node.output) > 1:  # where the largest value is
         return True
+    if node.op_type in (
+        "ScatterElements",
+        "ScatterND",
+    ):  # ONNX Runtime and the standard's evaluator lose NaN here
+        return attribute(node, "reduction", b"none") in (b"max", b"min")
     if node.op_type != "Cast":
         return False
     to = next((a.i for a in node.attribute if a.name == "to"), TensorProto.FLOAT)

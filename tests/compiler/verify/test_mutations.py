@@ -295,3 +295,13 @@ def test_nan_is_compared_where_no_operator_leaves_it_open(tmp_path: Path) -> Non
     assert not verdict(source, run)
     assert "NaN" in verdict(source, without_nan("y"))
     assert not verdict(source, without_nan("z"))
+
+
+def test_nan_among_scattered_extremes_is_open(tmp_path: Path) -> None:
+    """ONNX Runtime's maxima and those of the standard's evaluator lose it; ours keep it, as maxima do elsewhere."""
+    nodes = [helper.make_node("ScatterElements", ["x", "i", "u"], ["y"], reduction="max")]
+    inputs = {"x": [6], "u": [4]}
+    model = model_of(nodes, inputs, ["y"], {"i": np.array([0, 0, 3, 5])}, opset=18)
+    source = load_source(save(model, tmp_path), CompileOptions())
+    probe = next(one for one in probes_for(source, make_inputs(source)) if one.name == "NaN")
+    assert probe.open == {"y": "ScatterElements"}
