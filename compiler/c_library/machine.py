@@ -19,7 +19,8 @@ REGISTER, NUMBER, CONSTANT = 0, 1, 2
 # In the order of `enum operation` in machine_code.h.
 OPERATIONS = (
     "return", "goto", "if", "kernel", "call", "heap", "match_shape", "make_shape", "storage", "tensor", "reshape",
-    "tensor_to_shape", "shape_of", "copy", "tuple", "item", "condition", "kernel_with_sizes",
+    "tensor_to_shape", "shape_of", "copy", "tuple", "item", "condition", "kernel_with_sizes", "make_number",
+    "match_number",
 )  # fmt: skip
 _BUILTINS = {
     "alloc_shape_heap": "heap",
@@ -36,6 +37,8 @@ _BUILTINS = {
     "tuple_getitem": "item",
     "read_if_cond": "condition",
     "call_tir_dyn": "kernel_with_sizes",
+    "make_prim_value": "make_number",
+    "match_prim_value": "match_number",
 }
 _CHECKS = {
     "check_tensor_info",
@@ -204,7 +207,7 @@ class _Translation:
             number = self.symbols.setdefault(kernel, len(self.symbols))
             operation, values = _BUILTINS[builtin], [number * 4 + NUMBER, *self._arguments(arguments[1:])]
         elif builtin in _BUILTINS:
-            if builtin == "match_shape":
+            if builtin in ("match_shape", "match_prim_value"):
                 arguments = arguments[:-1]  # the text of its error
             if builtin == "alloc_storage":
                 arguments = arguments[:2]  # its device, type (bytes) and kind of memory are always the same

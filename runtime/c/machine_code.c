@@ -124,6 +124,32 @@ static int make_shape(struct run *run, struct value *registers, const int64_t *a
   return set_new(run->heap, place, made);
 }
 
+/* As make_shape and match_shape, of one number. */
+static int make_number(struct run *run, const struct value *registers, const int64_t *arguments, struct value *place) {
+  struct object *heap = object_of(registers, arguments[0], A_TENSOR);
+  int64_t number = arguments[2] >> 2;
+  if (arguments[1] >> 2) {
+    if (!heap || number < 0 || (uint64_t)number >= heap->bytes / 8) return malformed(run);
+    number = ((int64_t *)heap->tensor.data)[number];
+  }
+  set(run->heap, place, (struct value){NULL, number});
+  return OK;
+}
+
+static int match_number(struct run *run, const struct value *registers, const int64_t *arguments) {
+  struct value given = value_of(registers, arguments[0]);
+  struct object *heap = object_of(registers, arguments[1], A_TENSOR);
+  int64_t what = arguments[2] >> 2, number = arguments[3] >> 2;
+  if (given.object) return malformed(run);
+  if (what == 2) return OK;
+  if (what && (!heap || number < 0 || (uint64_t)number >= heap->bytes / 8)) return malformed(run);
+  int64_t *stored = heap ? heap->tensor.data : NULL;
+  if (what == 1) return stored[number] = given.number, OK;
+  if (given.number == (what ? stored[number] : number)) return OK;
+  return fail(RUN_FAILED, "sizes of %s do not fit together: one is %lld and has to be %lld", run->one->program->name,
+              (long long)given.number, (long long)(what ? stored[number] : number));
+}
+
 static struct object *own_memory(struct heap *heap, uint64_t bytes) {
   struct object *made = heap_take(heap, A_STORAGE, 0, bytes);
   return made;
@@ -256,6 +282,8 @@ static int step(struct run *run, const struct instruction *at, struct value *reg
       else
         set(run->heap, place, at->count ? value_of(registers, arguments[0]) : (struct value){0});
       break;
+    case MAKE_NUMBER: failed = make_number(run, registers, arguments, place); break;
+    case MATCH_NUMBER: failed = match_number(run, registers, arguments); break;
     case TUPLE: failed = make_tuple(run, registers, arguments, at->count, place); break;
     case ITEM:
       object = object_of(registers, arguments[0], A_TUPLE);

@@ -25,10 +25,16 @@ static int number_at(const struct json *json, int64_t node, int64_t most, int64_
 static const uint8_t least[OPERATIONS] = {[RETURN] = 1,     [GOTO] = 1,    [IF] = 2,      [KERNEL] = 1,          [CALL] = 1,
                                           [HEAP] = 1,       [MATCH_SHAPE] = 3, [MAKE_SHAPE] = 2, [STORAGE] = 1,  [TENSOR] = 4,
                                           [RESHAPE] = 2,    [TENSOR_TO_SHAPE] = 1, [SHAPE_OF] = 1, [ITEM] = 2,   [CONDITION] = 1,
-                                          [KERNEL_WITH_SIZES] = 2};
+                                          [KERNEL_WITH_SIZES] = 2, [MAKE_NUMBER] = 3, [MATCH_NUMBER] = 4};
 
 static int is_number(int64_t argument, int64_t count) {
   return (argument & 3) == NUMBER && argument >> 2 >= 0 && argument >> 2 < count;
+}
+
+/* Where nothing is stored, there is no heap to store it in. */
+static int may_lack_heap(int operation, uint32_t number) {
+  if (operation == MATCH_SHAPE || operation == MATCH_NUMBER) return number == 1;
+  return (operation == MAKE_SHAPE || operation == MAKE_NUMBER) && number == 0;
 }
 
 static int check(const struct reading *from, const struct function *function, const struct instruction *one) {
@@ -37,7 +43,7 @@ static int check(const struct reading *from, const struct function *function, co
   for (uint32_t i = 0; i < one->count; i++) {
     int64_t kind = arguments[i] & 3, value = arguments[i] >> 2;
     int absent = arguments[i] == 4 * NOWHERE; /* no register */
-    if (absent && !(one->operation == MATCH_SHAPE && i == 1)) return 0;
+    if (absent && !may_lack_heap(one->operation, i)) return 0;
     if (kind == REGISTER && !absent && (value < 0 || value >= function->registers)) return 0;
     if (kind == CONSTANT && (value < 0 || value >= from->code->constants)) return 0;
     if (kind > CONSTANT || (kind == CONSTANT && (one->operation == CALL || one->operation == TUPLE || one->operation == ITEM))) return 0;
