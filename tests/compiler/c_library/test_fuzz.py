@@ -94,6 +94,7 @@ def test_wrong_artifacts_are_refused(program: Path, parts: Parts, tmp_path: Path
 
 
 @pytest.mark.long
+@pytest.mark.timeout(4 * 3600)
 def test_many_wrong_artifacts_are_refused(program: Path, parts: Parts, tmp_path: Path) -> None:
     codes = load_mutants(program, parts, range(1_000_000, 1_100_000), tmp_path)
     assert codes.total() == 100_000

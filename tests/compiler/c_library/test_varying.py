@@ -14,6 +14,8 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 import edgec.runtime as rt
 from edgec.compiler.c_library.libedgec import build_libedgec
+from edgec.compiler.c_library.toolchain import Libc
+from edgec.compiler.emulation.emulator import find_emulator, lacking
 from edgec.compiler.options import Bounds, CompileOptions
 from edgec.compiler.pipeline import compile_model
 from edgec.runtime import standalone
@@ -209,3 +211,46 @@ def test_outputs_that_the_file_does_not_describe(tmp_path: Path) -> None:
     options = CompileOptions(tune="none", verify=False)
     result = compile_model(save(model, tmp_path), detect(), options, output=tmp_path / "a.edge")
     assert [spec.shape for spec in result.config.outputs] == [(2, 5)]
+
+
+@pytest.mark.long
+@pytest.mark.emulator
+@pytest.mark.parametrize("libc", ["gnu", "musl"])
+def test_arm_with_either_c_library(tmp_path: Path, libc: Libc) -> None:
+    """Outputs of integer and exact arithmetic, so that they are this machine's bits."""
+    target = load_target("rpi4")
+    emulator = find_emulator(target)
+    if emulator is None or emulator.root is None:
+        pytest.skip(lacking(target) or "this machine needs no emulator")
+    build_libedgec(tmp_path / "lib", target, libc)
+    program = tmp_path / "driver"
+    zig_cc(
+        f"aarch64-linux-{libc}" + (f".{target.min_glibc}" if libc == "gnu" else ""),
+        *([] if libc == "gnu" else ["-static"]),
+        str(DRIVER), f"-I{tmp_path}/lib", str(tmp_path / "lib" / "libedgec.a"), "-lm", "-lpthread", "-o", str(program),
+    )  # fmt: skip
+    options = CompileOptions(tune="none", verify=False)
+    for case in ("loop", "size of a result"):
+        make, inputs, _ = CASES[case]
+        path = save(make(), tmp_path)
+        artifact = compile_model(path, target, options, output=tmp_path / "arm.edge").artifact
+        here = compile_model(path, detect(), options, output=tmp_path / "here.edge").artifact
+        with rt.load(here, threads=1) as model:
+            names = [spec.name for spec in model.inputs]
+            expected = b"".join(array.tobytes() for one in inputs for array in model.run(one).values())
+        (tmp_path / "in").write_bytes(
+            b"".join(np.asarray(one[name]).tobytes() for one in inputs for name in names)
+        )
+        command = [
+            str(emulator.qemu),
+            "-cpu",
+            emulator.cpu,
+            "-L",
+            str(emulator.root),
+            str(program),
+            str(artifact),
+        ]
+        subprocess.run(
+            [*command, "0", "2", str(tmp_path / "in"), str(tmp_path / "out"), str(len(inputs))], check=True
+        )
+        assert (tmp_path / "out").read_bytes() == expected
