@@ -1,11 +1,12 @@
 /* The thread pool of compiled models: loops of kernels spread over threads.
  *
  * A library of its own in each artifact; a process loads it once and points the kernels' launch function here. One pool
- * serves one calling thread. A launch is an epoch: the caller writes the job, then tickets of (epoch, next task), then
- * the epoch itself, and takes part in the work. Each thread begins with a share of its own, so that consecutive kernels
- * find their data in its cache, as large as its core is fast where speeds were told, and then helps with the shares of the others: a worker that the system does not run
- * delays nothing but the task that it has begun. All wait for a short time in a loop and then in the kernel: a thread
- * that only yields gives its core to any other process for a whole slice of time.
+ * serves one calling thread. A launch is an epoch: the caller withdraws the tickets of the one before, writes the job,
+ * then tickets of (epoch, next task), then the epoch itself, and takes part in the work. Each thread begins with a
+ * share of its own, so that consecutive kernels find their data in its cache, as large as its core is fast where speeds
+ * were told, and then helps with the shares of the others: a worker that the system does not run delays nothing but the
+ * task that it has begun. All wait for a short time in a loop and then in the kernel: a thread that only yields gives
+ * its core to any other process for a whole slice of time.
  */
 
 typedef unsigned int u32;
@@ -33,6 +34,7 @@ enum {
   MOST = 256,
   CORES = 1024,
 };
+static const u64 WITHDRAWN = 0xffffffffu; /* a ticket beyond the end of every share */
 
 typedef struct {
   void *sync_handle;
@@ -79,11 +81,13 @@ static u32 first_of(const Pool *pool, int share, int tasks) {
   return (u32)(pool->before[share] * (u64)tasks / pool->before[pool->threads]);
 }
 
-/* Take tasks of an epoch until none is left. The job read here belongs to the epoch if a ticket can be taken. */
+/* Take tasks of an epoch until none is left. A thread may come late, when the next job is being written: it has read
+ * the job before it looks for tickets, and those of the epoch are withdrawn before the next job is written. So the job
+ * belongs to the epoch if a ticket can be taken. */
 static void work(Pool *pool, u32 epoch, int self) {
-  Lambda function = __atomic_load_n(&pool->function, __ATOMIC_RELAXED);
-  void *data = __atomic_load_n(&pool->data, __ATOMIC_RELAXED);
-  Group group = {(void *)0, __atomic_load_n(&pool->tasks, __ATOMIC_RELAXED)};
+  Lambda function = LOAD(pool->function);
+  void *data = LOAD(pool->data);
+  Group group = {(void *)0, LOAD(pool->tasks)};
   int threads = pool->threads;
   for (int k = 0; k < threads; k++) {
     int share = self + k < threads ? self + k : self + k - threads;
@@ -144,12 +148,13 @@ int edgec_pool_launch(Lambda function, void *data, int tasks) {
   int threads = pool->threads;
   if (!tasks) tasks = threads * SHARES;
   pool->busy = 1;
-  __atomic_store_n(&pool->function, function, __ATOMIC_RELAXED);
-  __atomic_store_n(&pool->data, data, __ATOMIC_RELAXED);
-  __atomic_store_n(&pool->tasks, tasks, __ATOMIC_RELAXED);
+  u32 epoch = LOAD(pool->epoch) + 1;
+  for (int share = 0; share < threads; share++) STORE(pool->tickets[share].next, (u64)epoch << 32 | WITHDRAWN);
+  STORE(pool->function, function);
+  STORE(pool->data, data);
+  STORE(pool->tasks, tasks);
   STORE(pool->failure, 0);
   STORE(pool->pending, (u32)tasks);
-  u32 epoch = LOAD(pool->epoch) + 1;
   for (int share = 0; share < threads; share++)
     STORE(pool->tickets[share].next, (u64)epoch << 32 | first_of(pool, share, tasks));
   STORE(pool->epoch, epoch);
