@@ -124,7 +124,14 @@ def test_launches_of_several_threads_do_not_mix(launch: ctypes._CFuncPtr) -> Non
 @pytest.mark.parametrize("threads", [2, 5])
 def test_no_worker_that_comes_late_takes_part_in_the_next_job(threads: int, tmp_path: Path) -> None:
     """In a process of its own: a pool that loses count of its tasks waits for ever."""
-    command = [sys.executable, "-m", "tests.runtime.execution.pool_stress", str(threads), "150000", str(tmp_path)]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.runtime.execution.pool_stress",
+        str(threads),
+        "150000",
+        str(tmp_path),
+    ]
     run = subprocess.run(command, check=False, timeout=240, capture_output=True, text=True)
     assert (run.stdout.strip(), run.returncode) == ("0 wrong", 0), run.stderr
 

@@ -87,7 +87,9 @@ class _Direct:
     def build(self) -> PrimFunc:
         count = self.blocks // self.schedule.out_blocks
         batch, rows = self.spec.batch, -(-self.geometry.height // self.schedule.tall)
-        if self.schedule.ic_chunk:
+        if self.schedule.ic_chunk and self.schedule.rows_outer:
+            body = parallel([batch, rows, count], lambda n, y, b: self._chunked(n, b, y), self.threads)
+        elif self.schedule.ic_chunk:
             body = parallel([batch, count], self._chunked, self.threads)
         elif self.schedule.rows_outer:
             body = parallel([batch, rows, count], lambda n, y, b: self._row(n, b, y), self.threads)
@@ -108,15 +110,18 @@ class _Direct:
         assert made is not None
         return made
 
-    def _chunked(self, n: Expr, b: Expr) -> Stmt:
-        """All rows of some channel blocks, a part of the input channels at a time; partial sums are kept in memory."""
+    def _chunked(self, n: Expr, b: Expr, only: Expr | None = None) -> Stmt:
+        """Channel blocks of all rows, or of one, a part of the input channels at a time: partial sums in memory."""
         count = -(-self.per_group // self._chunk_steps)
-        size = self.geometry.height * self.geometry.width * self.schedule.out_blocks * self.spec.lanes
+        height = self.geometry.height if only is None else 1
+        size = height * self.geometry.width * self.schedule.out_blocks * self.spec.lanes
         sums = tirx.decl_buffer((size,), self.spec.dtype, "sums", scope="global", data_alignment=64)
         stages: list[Stmt] = [tirx.AllocBuffer(sums)]
         for kind, start, repeats in _stages(count):
 
             def chunk(c: Expr, kind: str = kind) -> Stmt:
+                if only is not None:
+                    return self._row(n, b, only, _Chunk(c, kind, sums))
                 rows = -(-self.geometry.height // self.schedule.tall)
                 return loop(rows, lambda y: self._row(n, b, y, _Chunk(c, kind, sums)), "y")
 
@@ -144,7 +149,8 @@ class _Direct:
             reduce = self._reduce(acc, place, const(0), self.per_group)
             return acc.allocate([*acc.fill(0.0), reduce, *self._finish(acc, place)])
         channels = self._chunk_steps
-        offset = (place.y * const(self.geometry.width) + place.x) * const(blocks * lanes)
+        row = const(0) if self.schedule.rows_outer else place.y  # of the partial sums
+        offset = (row * const(self.geometry.width) + place.x) * const(blocks * lanes)
 
         def spot(k: Expr) -> Expr:
             return offset + k * const(lanes)

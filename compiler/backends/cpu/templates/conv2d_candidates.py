@@ -8,7 +8,7 @@ from itertools import product
 
 from edgec.compiler.backends.cpu.specs import ConvSpec
 from edgec.compiler.backends.cpu.templates.conv2d_tiles import Geometry, Schedule, reads_vectors
-from edgec.compiler.backends.cpu.templates.estimates import fetch_cycles, step_cycles
+from edgec.compiler.backends.cpu.templates.estimates import exchange_cycles, fetch_cycles, step_cycles
 from edgec.compiler.backends.cpu.templates.half_sums import in_halves
 from edgec.compiler.backends.cpu.templates.loop_nests import tiles
 from edgec.targets.target import Target
@@ -109,7 +109,7 @@ def _variants(spec: ConvSpec, base: Schedule, target: Target) -> list[Schedule]:
     made = []
     per_group = spec.in_channels // spec.groups
     taps = spec.window.kernel[0] * spec.window.kernel[1]
-    if not base.flat and base.rows > 1:
+    if base.rows > 1:
         made.append(replace(base, rows_outer=True))
     per_channel = taps * base.out_blocks * spec.lanes * spec.operands.weight_bytes
     outgrown = per_group * per_channel > target.l1d_bytes and per_group > spec.lanes
@@ -119,6 +119,8 @@ def _variants(spec: ConvSpec, base: Schedule, target: Target) -> list[Schedule]:
             channels = cache // per_channel // spec.lanes * spec.lanes
             if spec.lanes <= channels < per_group:
                 made.append(replace(base, ic_chunk=channels))
+                if base.rows > 1 and base.tall == 1:
+                    made.append(replace(base, ic_chunk=channels, rows_outer=True))
     return made
 
 
@@ -165,7 +167,7 @@ def cost(spec: ConvSpec, schedule: Schedule, target: Target, threads: int) -> fl
     channels = schedule.ic_chunk or per_group
     per_channel = blocks * spec.lanes * operands.weight_bytes  # bytes of weights for a tap
     # What passes between two uses of the same weights, and of the same input.
-    weights = channels * taps * per_channel * (groups if schedule.rows_outer else 1)
+    weights = channels * taps * per_channel * (groups if schedule.rows_outer and not schedule.ic_chunk else 1)
     rows_read = per_group * w.kernel[0] * operands.data_bytes  # of one column
     image_bytes = per_group * geometry.in_height * geometry.in_width * operands.data_bytes
     inputs = rows_read * geometry.in_width if schedule.rows_outer else image_bytes
@@ -188,5 +190,13 @@ def cost(spec: ConvSpec, schedule: Schedule, target: Target, threads: int) -> fl
         if schedule.ic_chunk:
             tile += columns * blocks * 3 * (-(-per_group // schedule.ic_chunk))
         image += tile * down * across
-    parts = 1 if schedule.ic_chunk else heights.total()
-    return image / parts * -(-spec.batch * groups * parts // threads)
+    if schedule.ic_chunk:  # each chunk of weights comes anew for each pass over the rows
+        own = per_group * taps * per_channel
+        passes, held = (heights.total(), own * groups) if schedule.rows_outer else (1, own)
+        image += passes * fetch_cycles(target, own, held)
+    parts = 1 if schedule.ic_chunk and not schedule.rows_outer else heights.total()
+    moved = 0.0
+    if threads > 1 and groups > 1 and not schedule.rows_outer:
+        out_bytes = spec.out_channels * spec.window.out[0] * spec.window.out[1] * operands.accumulator_bytes
+        moved = exchange_cycles(target, spec.batch * (spec.groups * image_bytes + out_bytes), threads)
+    return image / parts * -(-spec.batch * groups * parts // threads) + moved

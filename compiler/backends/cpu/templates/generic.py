@@ -149,6 +149,11 @@ def _schedule_block(sch: Schedule, block: SBlockRV, lanes: int, threads: int) ->
 
 def _schedule_map(sch: Schedule, loops: list[LoopRV], lanes: int, threads: int) -> None:
     last = _extent(sch, loops[-1])
+    if threads > 1 and len(loops) == 5 and last == lanes and _extent(sch, loops[2]) >= threads:
+        # Blocks of channels: threads divide the rows, as they do in the kernels before and after.
+        batch, block, row, column, lane = loops
+        sch.reorder(batch, row, block, column, lane)
+        loops = [batch, row, block, column, lane]
     if last % lanes == 0 and last > lanes:
         outer, inner = sch.split(loops[-1], [None, lanes])
         sch.vectorize(inner)

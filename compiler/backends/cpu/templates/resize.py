@@ -131,7 +131,7 @@ def emit(spec: ResizeSpec, epilogue: Epilogue, schedule: Schedule, threads: int)
 
         return loop(spec.out[1], column, "x")
 
-    def task(n: Expr, b: Expr, y: Expr) -> Stmt:
+    def task(n: Expr, y: Expr, b: Expr) -> Stmt:
         if not schedule.rows_first:
             return row([n, b, y], lambda column: blended(n, b, y, column))
         held = tirx.decl_buffer((spec.size[1] * lanes,), spec.dtype, "row", scope="global", data_alignment=64)
@@ -145,7 +145,7 @@ def emit(spec: ResizeSpec, epilogue: Epilogue, schedule: Schedule, threads: int)
         steps = [tirx.AllocBuffer(held), loop(spec.size[1], blend, "column"), row([n, b, y], pixel)]
         return tirx.SeqStmt(steps)
 
-    return epilogue.build(parallel([spec.batch, spec.blocks, spec.out[0]], task, threads))
+    return epilogue.build(parallel([spec.batch, spec.out[0], spec.blocks], task, threads))
 
 
 def candidates(spec: ResizeSpec, _target: Target | None = None, _threads: int = 1) -> list[Schedule]:

@@ -1,7 +1,9 @@
 """Depthwise convolution and pooling: a window that slides over each channel by itself.
 
-A task is one row of one channel block. The lanes are channels, so that every tap is a vector load; tiles of `width`
-output columns stay in registers while the rows of the window pass. Borders are handled as in the direct convolution.
+A task is some rows of one channel block; all blocks of the first rows come first, so that each thread finds the rows
+of an image in its own cache that it computed before. The lanes are channels, so that every tap is a vector load; tiles
+of `width` output columns stay in registers while the rows of the window pass. Borders are handled as in the direct
+convolution.
 """
 
 from __future__ import annotations
@@ -68,10 +70,10 @@ class _Sliding:
         if rows % per_task:
             raise ValueError(f"{rows} rows do not divide into tasks of {per_task}")
 
-        def task(n: Expr, b: Expr, group: Expr) -> Stmt:
+        def task(n: Expr, group: Expr, b: Expr) -> Stmt:
             return loop(per_task, lambda y: self._row(n, b, group * const(per_task) + y), "y")
 
-        return self.epilogue.build(parallel([spec.batch, blocks, rows // per_task], task, self.threads))
+        return self.epilogue.build(parallel([spec.batch, rows // per_task, blocks], task, self.threads))
 
     def _row(self, n: Expr, b: Expr, y: Expr) -> Stmt:
         parts: list[tuple[int, int, int, tuple[tuple[int, int], ...]]] = []
@@ -169,7 +171,10 @@ def candidates(spec: ConvSpec | PoolSpec, target: Target, threads: int) -> list[
     widths = {max(size for _, size in tiles(columns, w)) for w in (budget, budget - 2, 8, 4) if w > 0}
     per_task = [d for d in (1, 2, 4, 7, 8, 14, 28, 56, 112, rows) if d <= rows and rows % d == 0]
     blocks = spec.blocks if isinstance(spec, PoolSpec) else -(-spec.in_channels // spec.lanes)
-    chosen = [d for d in per_task if spec.batch * blocks * rows // d >= 2 * threads] or [1]
+    enough = [d for d in per_task if spec.batch * blocks * rows // d >= 2 * threads]
+    # Each thread gets rows of its own, but for a few rows whose number divides badly.
+    chosen = [d for d in enough if rows // d >= threads]
+    chosen = enough or [1] if chosen == [1] else chosen or [1]
     tasks = sorted({chosen[-1], chosen[len(chosen) // 2], 1}, reverse=True)
     return [Schedule(width, t) for t in tasks for width in sorted(widths, reverse=True)]
 

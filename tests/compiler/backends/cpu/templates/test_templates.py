@@ -88,7 +88,14 @@ def test_convolution_of_a_narrow_image_by_tiles_of_several_rows(target, data):
     convolve(target, data, data.draw(st.tuples(st.integers(2, 11), st.integers(1, 7))), tall=True)
 
 
-def convolve(target, data, size, *, tall=False):
+@FEW
+@given(data=st.data())
+def test_convolution_by_parts_of_the_input_channels(target, data):
+    """Partial sums in memory: of all rows, or of the row of a task."""
+    convolve(target, data, data.draw(st.tuples(st.integers(1, 9), st.integers(1, 19))), chunked=True)
+
+
+def convolve(target, data, size, *, tall=False, chunked=False):
     """Any convolution of an image, by any schedule, beside numpy."""
     lanes, batch = target.fp32_lanes, data.draw(st.integers(1, 2))
     window = data.draw(windows(size))
@@ -96,12 +103,21 @@ def convolve(target, data, size, *, tall=False):
     step = lanes if groups > 1 else 1
     ic = data.draw(st.integers(1, 40 // step)) * step * groups
     oc = data.draw(st.integers(1, 40 // step)) * step * groups
-    plain = groups == 1 and data.draw(st.booleans())
+    plain = groups == 1 and not chunked and data.draw(st.booleans())
+    if chunked:
+        ic = (
+            groups * lanes * data.draw(st.integers(2, 5))
+            if groups > 1
+            else data.draw(st.integers(lanes + 1, 70))
+        )
     spec = ConvSpec(batch, ic, size, oc, window, lanes, 0 if plain else lanes, groups)
     found = conv2d_candidates.candidates(spec, target, 2, flattens=True)
     found = [schedule for schedule in found if schedule.tall > 1 or not tall]
     assume(found)
     schedule = found[data.draw(st.integers(0, len(found) - 1))]
+    if chunked:
+        outer = schedule.tall == 1 and schedule.rows > 1 and data.draw(st.booleans())
+        schedule = replace(schedule, ic_chunk=lanes, rows_outer=outer)
     schedule = replace(schedule, elements=not plain and data.draw(st.booleans()))
     rng = np.random.default_rng(0)
     image = rng.standard_normal((batch, ic, *size)).astype(np.float32)
