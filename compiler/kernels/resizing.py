@@ -41,8 +41,9 @@ class Resizing:
             return place / scale
         if self.way == "align_corners":
             exact = _real(wanted) if factor is None else _real(length) * _f32(factor)
-            last = exact - _f32(1.0)
-            return tirx.Select(exact != _f32(1.0), place * _real(length - 1) / last, zero)
+            several = exact != _f32(1.0)
+            last = tirx.Select(several, exact - _f32(1.0), _f32(1.0))
+            return tirx.Select(several, place * _real(length - 1) / last, zero)
         if self.way == "tf_half_pixel_for_nn":
             return (place + half) / scale
         middle = (place + half) / scale - half
