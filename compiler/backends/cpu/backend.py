@@ -57,7 +57,7 @@ class CpuBackend(Backend):
         if precision == "fp16" and not half_lanes(self.target):
             raise TargetLacksPrecision(
                 f"{self.target.name} has no half-precision vectors ({' or '.join(FP16)}): compile for a target that "
-                "has them (rpi5, rk3588, graviton2, sapphirerapids), or with --precision auto or fp32"
+                "has them (rpi5, rk3588, graviton2), or with --precision auto or fp32"
             )
         if precision == "bf16" and operands_for(BFLOAT16, self.target) != BFLOAT16:
             raise TargetLacksPrecision(
