@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +48,8 @@ def build_libedgec(folder: Path, target: Target, libc: Libc = "gnu") -> LibEdgec
             "cc", "-target", triple(target, libc), "-shared", *FLAGS, "-Wl,--build-id=none", "-s",
             f"-Wl,-soname,{SHARED}", "-o", str(work / SHARED), str(work / "edgec.o"), "-lm", "-lpthread",
         )  # fmt: skip
-        shutil.copyfile(work / SHARED, folder / SHARED)
-        shutil.copyfile(sources() / HEADER, folder / HEADER)
+        # a program may have the old library mapped: it is replaced, not written over
+        for made in (work / SHARED, sources() / HEADER):
+            with replacing(folder / made.name) as file:
+                file.write(made.read_bytes())
     return LibEdgec(folder, {name: (folder / name).stat().st_size for name in (HEADER, STATIC, SHARED)})
