@@ -60,11 +60,17 @@ def check_grids(model: ModelProto, path: Path) -> None:
             types.setdefault(node.output[0], types.get(node.input[2], 0))
         for data, scale, zero in _grids_of(node):
             told = f"{path}: {node.op_type} {node.name or next(iter(node.output), '') or number!r}"
-            _check_scale(
-                _array(node, scale, stored), _array(node, data, stored), _array(node, zero, stored), told
-            )
+            step = _array(node, scale, stored)
+            if step is not None and step.dtype.kind == "f" and _has_signed_blocks(node):
+                step = np.abs(step)
+            _check_scale(step, _array(node, data, stored), _array(node, zero, stored), told)
             if data is not None and zero < len(node.input) and node.input[zero]:
                 _check_types(types.get(node.input[data], 0), types.get(node.input[zero], 0), told)
+
+
+def _has_signed_blocks(node: NodeProto) -> bool:
+    """Whether scales may be negative: NNCF's symmetric 4-bit weights have one of either sign for each block."""
+    return node.op_type == "DequantizeLinear" and any(a.name == "block_size" and a.i for a in node.attribute)
 
 
 def _grids_of(node: NodeProto) -> Iterator[tuple[int | None, int | None, int]]:

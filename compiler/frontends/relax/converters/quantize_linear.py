@@ -87,6 +87,8 @@ def _dequantized(node: Node, x: Array, scale: Array, zero: Array) -> Array:
     if block:
         axis = axis_of(node.attrs.get("axis", 1), x.ndim)
         scale, zero = (_unblocked(a, axis, block, x.shape[axis]) if a.ndim else a for a in (scale, zero))
+        if any(a.ndim and a.shape != x.shape for a in (scale, zero)):
+            raise CannotConvert(f"it has blocks along axis {axis} of {x.shape}, and scales for others")
     else:
         scale, zero = _aligned(node, scale, x.ndim), _aligned(node, zero, x.ndim)
     real = (x.astype(np.float64) - zero.astype(np.float64)) * scale.astype(np.float64)

@@ -23,7 +23,7 @@ def written(nodes: list[NodeProto], constants: dict[str, np.ndarray], path: Path
         [helper.make_tensor_value_info("y", TensorProto.UINT8, None)],
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
-    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10), path)
     return path
 
 
@@ -70,3 +70,18 @@ def test_mixed_signedness(tmp_path: Path) -> None:
     ]
     with pytest.raises(ModelError, match="DequantizeLinear 'c' has a zero point"):
         read_model(written(nodes, constants, tmp_path / "n.onnx"))
+
+
+@pytest.mark.parametrize("blocks", [True, False])
+def test_blocks_of_weights_may_have_scales_of_either_sign(blocks: bool, tmp_path: Path) -> None:
+    """As NNCF writes symmetric 4-bit weights."""
+    scales = np.array([[-0.5, 0.25]], "float32") if blocks else np.array([-0.5, 0.25], "float32")
+    attrs = {"axis": 1, "block_size": 2} if blocks else {"axis": 1}
+    node = helper.make_node("DequantizeLinear", ["w", "s"], ["y"], **attrs)
+    weights = np.ones((1, 4 if blocks else 2), "int8")
+    path = written([node], {"w": weights, "s": scales}, tmp_path / "m.onnx")
+    if blocks:
+        read_model(path)
+        return
+    with pytest.raises(ModelError, match=r"has a scale of -0\.5"):
+        read_model(path)
