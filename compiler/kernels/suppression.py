@@ -10,10 +10,12 @@ from tvm.script.ir_builder import tirx as T
 from tvm.tirx import PrimFunc
 
 from edgec.compiler.kernels.loops import Buffers, add, counter, function, i64, store
-from edgec.compiler.kernels.order import PARALLEL_FROM, Keys, Sorter, scan
+from edgec.compiler.kernels.order import PARALLEL_FROM, Keys, Sorter, kept_value, scan
 from edgec.compiler.kernels.tir import Tir, f32
 
 LANES = 8  # chosen boxes that a box is compared with at once
+PORTION = 32  # scores that are sorted first, beyond twice the boxes that are wanted
+GROWTH = 4  # by which a portion exceeds the one before
 CORNERS = ("top", "left", "bottom", "right", "area")
 
 
@@ -57,23 +59,19 @@ def chosen_boxes(
 def _class(b: Buffers, row: Tir, *, centred: bool, limited: bool) -> None:
     scores, chosen = b["scores"], b["chosen"]
     image, kind = tirx.floordiv(row, scores.shape[1]), tirx.floormod(row, scores.shape[1])
-    keys = Keys("float32", descending=True)
-    sorter = Sorter.allocate(keys, scores.shape[2])
-
-    def take(place: Tir) -> None:
-        sorter.add(keys.of(scores[image, kind, place]), place)
-
-    if limited:
-        scan(i64(0), i64(1) * scores.shape[2], lambda i: scores[image, kind, i] > b["least"][0], take)
-    else:
-        with T.serial(0, scores.shape[2]) as i:
-            take(i)
     room = tirx.floordiv(chosen.shape[2] + (LANES - 1), LANES) * LANES
     kept = {name: T.alloc_buffer((room,), "float32") for name in CORNERS}
-    found, at = counter(), counter()
+    found = counter()
     most = tirx.min(b["limit"][0], i64(1) * chosen.shape[2])
-    with T.If(most > i64(0)), T.Then():
+    sorter = Sorter.allocate(Keys("float32", descending=True), scores.shape[2])
+    low, high = (T.alloc_buffer((1,), sorter.keys.type, scope="local") for _ in range(2))
+    store(low, sorter.keys.const(0), 0)
+    portion = counter(most * i64(2) + i64(PORTION))
+    with T.While(tirx.all(low[0] < sorter.keys.last(), found[0] < most)):
+        _collect(b, row, sorter, low, limited=limited)
+        sorter.keep_portion(portion[0], high)
         sorter.sort()
+        at = counter()
         with T.While(tirx.all(at[0] < sorter.count[0], found[0] < most)):
             place = T.alloc_buffer((1,), "int32", scope="local")
             store(place, sorter.at(at[0]), 0)
@@ -83,7 +81,29 @@ def _class(b: Buffers, row: Tir, *, centred: bool, limited: bool) -> None:
                 _keep(box, kept, found[0])
                 store(chosen, place[0], image, kind, found[0])
                 add(found)
+        store(low, high[0], 0)
+        store(portion, portion[0] * i64(GROWTH), 0)
     store(b["counts"], found[0], image, kind)
+
+
+def _collect(b: Buffers, row: Tir, sorter: Sorter, low: Tir, *, limited: bool) -> None:
+    """Collect the scores of a class from a key on, those above the threshold if there is one."""
+    scores, least = b["scores"], b["least"][0]
+    image, kind = tirx.floordiv(row, scores.shape[1]), tirx.floormod(row, scores.shape[1])
+    store(sorter.count, i64(0), 0)
+    store(sorter.begin, i64(0), 0)
+
+    def take(place: Tir) -> None:
+        score = scores[image, kind, place]
+        key = kept_value(sorter.keys.of(score))
+        wanted = key[0] >= low[0]
+        sorter.add_if(tirx.all(score > least, wanted) if limited else wanted, key[0], place)
+
+    if limited:
+        scan(i64(0), i64(1) * scores.shape[2], lambda i: scores[image, kind, i] > least, take)
+    else:
+        with T.serial(0, scores.shape[2]) as i:
+            take(i)
 
 
 def _corners(boxes: Tir, image: Tir, place: Tir, *, centred: bool) -> Tir:
