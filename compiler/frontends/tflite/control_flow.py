@@ -47,12 +47,18 @@ def called(g: Writer, number: int, arguments: Sequence[Argument]) -> Writer:
     return inner
 
 
-def results(inner: Writer, count: int) -> list[str]:
-    """The values of a called graph's outputs; each is a node's own, as ONNX requires of a sub-graph."""
+def results(inner: Writer, count: int, wanted: Sequence[int] | None = None) -> list[str]:
+    """The values of a called graph's outputs; each is a node's own, as ONNX requires of a sub-graph.
+
+    Args:
+        count: how many it has to have.
+        wanted: the places of those that are values; all by default.
+    """
     if len(inner.graph.outputs) < count:
         raise Refused(f"a graph that it calls has {len(inner.graph.outputs)} outputs, and {count} are read")
     inner.prefix = f"{inner.prefix}_out"
-    return [inner.op("Identity", inner.get(index)) for index in inner.graph.outputs[:count]]
+    places = range(count) if wanted is None else wanted
+    return [inner.op("Identity", inner.get(inner.graph.outputs[k])) for k in places]
 
 
 def real_type(tensor: Tensor) -> int:
@@ -168,35 +174,64 @@ def _while(g: Writer, op: Operator) -> None:
     if len(op.inputs) != len(op.outputs):
         raise Refused(f"it takes {len(op.inputs)} values and returns {len(op.outputs)}")
     start = [g.get(index) for index in op.inputs]
+    own = [k for k, name in enumerate(start) if not name.startswith(variables.HANDLE)]
     counter = _counter(g, op, *numbers)
-    states = [f"{g.prefix}_state_{k}" for k in range(len(start))]
+    states = [f"{g.prefix}_state_{k}" if k in own else name for k, name in enumerate(start)]
     passed = _passed(g, op, numbers[1], states)
+    prefix = f"{g.prefix}_loop"
     before = variables.values(g)
     body = called(g, numbers[1], passed)
-    variables.require_same(g, before)
-    after = results(body, len(states))
-    prefix = f"{g.prefix}_loop"
+    after_body = variables.values(g)
+    variables.restore(g, before)
+    changed = variables.changed(g, [after_body])
+    begin = [start[k] for k in own] + [variable.value for variable in changed]
+    first = "" if counter else _holds(g, _tested(g, numbers[0], start))
+    carried = [f"{prefix}_variable_{k}" for k in range(len(changed))]
+    if changed:  # now that it is known what the iterations hand on
+        for variable, name in zip(changed, carried, strict=True):
+            variable.value = name
+        body = called(g, numbers[1], passed)
+    made = results(body, len(states), own)
+    values = dict(zip(own, made, strict=True))
+    after = [values.get(k, name) for k, name in enumerate(start)]
     if counter is None:
-        first = _holds(g, called(g, numbers[0], start))
-        again = called(g, numbers[0], after)
-        goes_on = _holds(body, again)
+        goes_on = _holds(body, _tested(g, numbers[0], after))
     else:
-        first, goes_on = "", f"{prefix}_kept"
+        goes_on = f"{prefix}_kept"
         body.nodes.append(helper.make_node("Identity", [f"{prefix}_condition"], [goes_on]))
     typed = [helper.make_tensor_value_info(f"{prefix}_number", TensorProto.INT64, [])]
     typed.append(helper.make_tensor_value_info(f"{prefix}_condition", TensorProto.BOOL, []))
     typed += [
-        helper.make_tensor_value_info(name, real_type(g.tensor(index)), _fixed(g, op, index, position))
-        for position, (name, index) in enumerate(zip(states, op.inputs, strict=True))
+        helper.make_tensor_value_info(
+            states[k], real_type(g.tensor(op.inputs[k])), _fixed(g, op, op.inputs[k], k)
+        )
+        for k in own
     ]
-    made = [helper.make_tensor_value_info(goes_on, TensorProto.BOOL, [])]
-    made += [
-        helper.make_tensor_value_info(name, real_type(g.tensor(index)), None)
-        for name, index in zip(after, op.outputs, strict=True)
-    ]
-    graph = helper.make_graph(body.nodes, f"{op.kind}_{op.index}", typed, made)
+    told = [helper.make_tensor_value_info(goes_on, TensorProto.BOOL, [])]
+    told += [helper.make_tensor_value_info(values[k], real_type(g.tensor(op.outputs[k])), None) for k in own]
+    for variable, name in zip(changed, carried, strict=True):
+        typed.append(variables.typed(variable, name, fixed=True))
+        told.append(variables.typed(variable, body.op("Identity", variable.value)))
+    graph = helper.make_graph(body.nodes, f"{op.kind}_{op.index}", typed, told)
     trips = "" if counter is None else g.constant(np.array(counter.count, np.int64))
-    _bind(g, op, g.op("Loop", trips, first, *start, outputs=len(start), body=graph))
+    found = g.op("Loop", trips, first, *begin, outputs=len(begin), body=graph)
+    found = [found] if isinstance(found, str) else list(found)
+    for k, name in zip(own, found, strict=False):
+        g.put(op.outputs[k], name, exact=True)
+    for k in set(range(len(start))) - set(own):
+        if body.get(body.graph.outputs[k]) != start[k]:
+            raise Refused("its body returns another variable than it was given")
+        g.native[op.outputs[k]] = start[k]
+    for variable, name in zip(changed, found[len(own) :], strict=True):
+        variable.value, variable.assigned = name, True
+
+
+def _tested(g: Writer, number: int, arguments: Sequence[Argument]) -> Writer:
+    """A loop's condition, which assigns to no variable."""
+    before = variables.values(g)
+    condition = called(g, number, arguments)
+    variables.require_same(g, before)
+    return condition
 
 
 def _passed(g: Writer, op: Operator, number: int, states: Sequence[str]) -> list[Argument]:

@@ -116,7 +116,7 @@ def changed(g: Writer, after: Sequence[Mapping[str, str]]) -> list[Variable]:
 
 
 def require_same(g: Writer, before: Mapping[str, str]) -> None:
-    """Check that a loop or a branch assigned to no variable.
+    """Check that a condition or a branch assigned to no variable.
 
     Raises:
         Refused: it did.
@@ -126,11 +126,11 @@ def require_same(g: Writer, before: Mapping[str, str]) -> None:
             raise Refused(f"a graph that it calls assigns to the variable {variable.name!r}")
 
 
-def typed(variable: Variable, value: str) -> ValueInfoProto:
-    """The declaration of a value of a variable."""
+def typed(variable: Variable, value: str, *, fixed: bool = False) -> ValueInfoProto:
+    """The declaration of a value of a variable, with its shape if that is fixed."""
     assert variable.tensor is not None
     kind = helper.np_dtype_to_tensor_dtype(np.dtype(variable.tensor.dtype))
-    return helper.make_tensor_value_info(value, kind, None)
+    return helper.make_tensor_value_info(value, kind, _shape(variable) if fixed else None)
 
 
 @converts("VAR_HANDLE", inputs=0, outputs=1)

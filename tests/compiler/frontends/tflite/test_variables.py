@@ -243,3 +243,54 @@ def test_a_branch_assigns_to_a_variable(tmp_path: Path) -> None:
     )
     assert result.evidence["steps"] == 16
     assert all(error["max_rel"] < 1e-5 for error in result.evidence["outputs"])
+
+
+@pytest.mark.parametrize("passed", [False, True], ids=["named in the body", "passed to the body"])
+def test_a_loop_assigns_to_a_variable(passed: bool, tmp_path: Path) -> None:
+    """Adds the input to a total until that is large, as the condition reads it; then the total is halved."""
+    cases = Cases()
+    number, begin = cases.graph()
+    once(cases, number)
+    assign(begin, handle(begin, "total"), begin.constant(np.ones((1, 4), F32)))
+    x = cases.input(np.zeros((1, 4), F32))
+    given = [x, handle(cases, "total")] if passed else [x]
+
+    def arguments(graph: Graph) -> tuple[int, int]:
+        value = graph.input([1, 4])
+        return value, graph.input([], "resource") if passed else handle(graph, "total")
+
+    condition, test = cases.graph()
+    _, total = arguments(test)
+    axes = test.constant(np.array([0, 1], np.int32))
+    whole = test.op(
+        "SUM", [read(test, total, [1, 4]), axes], [test.tensor([])], schema.ReducerOptionsT(), returned=False
+    )
+    test.op("LESS", [whole, test.constant(np.array(40, F32))], [test.tensor([], "bool")])
+    body, step = cases.graph()
+    value, total = arguments(step)
+    more = step.op(
+        "ADD", [read(step, total, [1, 4]), value], [step.tensor([1, 4])], schema.AddOptionsT(), returned=False
+    )
+    assign(step, total, more)
+    half = step.constant(np.array(1.5, F32))
+    step.op("MUL", [value, half], [step.tensor([1, 4])], schema.MulOptionsT())
+    options = schema.WhileOptionsT()
+    options.condSubgraphIndex, options.bodySubgraphIndex = condition, body
+    made = [cases.tensor([1, 4])]
+    if passed:
+        step.outputs.append(total)
+        made.append(cases.tensor([], "resource"))
+    cases.op("WHILE", given, made, options, returned=False)
+    cases.outputs.append(made[0])
+    held = handle(cases, "total")
+    half = cases.constant(np.array(0.5, F32))
+    less = cases.op("MUL", [read(cases, held, [1, 4]), half], [cases.tensor([1, 4])], schema.MulOptionsT())
+    assign(cases, held, less)
+    path = cases.save(tmp_path, shaped=False)
+    assert {state.input for state in load_source(path, CompileOptions()).states} == {"total"}
+    runs = np.random.default_rng(0).uniform(0.5, 2, (16, 1, 4)).astype(F32)
+    np.savez(tmp_path / "runs.npz", **{cases.tensors[x].name: runs})
+    result = compile_model(path, detect(), QUICK, output=tmp_path / "loop.edge", inputs=tmp_path / "runs.npz")
+    assert result.evidence["steps"] == 16
+    assert result.evidence["reference"].startswith("LiteRT")
+    assert all(error["max_rel"] < 1e-5 for error in result.evidence["outputs"])
