@@ -118,7 +118,23 @@ def signals() -> tuple[ModelProto, dict[str, Any]]:
     return model_of(nodes, inputs, [f"y{i}" for i in range(5)], constants, opset=18), shapes
 
 
-@pytest.mark.parametrize("family", [recurrent, indexed, images, signals])
+def normalised() -> tuple[ModelProto, dict[str, Any]]:
+    """The number of channels is known only at run time, too."""
+    nodes = [
+        node("Abs", "raw", "variance"),
+        node("BatchNormalization", "x gain shift mean variance", "y0"),
+        node("BatchNormalization", "x gain shift mean variance", "y1 y2 y3", training_mode=1, momentum=0.75),
+        node("InstanceNormalization", "x gain shift", "y4"),
+    ]
+    vectors = ("gain", "shift", "mean", "raw")
+    inputs: dict[str, Any] = {"x": ["n", "h", 5, "w"], **{name: ["h"] for name in vectors}}
+    return model_of(nodes, inputs, [f"y{i}" for i in range(5)], {}), {
+        "x": (N, H, 5, W),
+        **{name: (H,) for name in vectors},
+    }
+
+
+@pytest.mark.parametrize("family", [recurrent, indexed, images, signals, normalised])
 def test_every_size_is_right_and_native(family: Any, tmp_path: Path) -> None:
     model, shapes = family()
     for output in model.graph.output:

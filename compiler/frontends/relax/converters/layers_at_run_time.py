@@ -20,7 +20,12 @@ from edgec.compiler.frontends.relax.converters.registry import (
     reshaped,
     scalar,
 )
-from edgec.compiler.frontends.relax.converters.sizes_at_run_time import common_size, spread_to
+from edgec.compiler.frontends.relax.converters.sizes_at_run_time import (
+    common_size,
+    spread_to,
+    viewed,
+    with_sizes,
+)
 from edgec.compiler.frontends.relax.dims import Dim, bound, cast_to, dims_of, is_same, is_static, size
 from edgec.compiler.kernels import dynamic
 
@@ -301,27 +306,45 @@ def _hardmax(node: Node) -> Expr:
 
 
 @converts_dynamic("BatchNormalization")
-def _batch_normalization(node: Node) -> Expr:
-    if node.attrs.get("training_mode", 0):
-        raise CannotConvert("training is not compiled for sizes known only at run time")
+def _batch_normalization(node: Node) -> list[Expr]:
     x = node.input(0)
-    along = [1, dims_of(node.input(1))[0], *[1] * (len(dims_of(x)) - 2)]
-    gain, shift, mean, variance = (node.emit(reshaped(node.input(i), along)) for i in range(1, 5))
+    gain, shift, mean, variance = (_by_channel(node, i) for i in range(1, 5))
+    results: list[Expr] = []
+    if node.attrs.get("training_mode", 0):
+        old, axes = (mean, variance), [a for a in range(len(dims_of(x))) if a != 1]
+        mean = node.emit(relax.op.mean(x, axes, keepdims=True))
+        centred = node.emit(relax.op.subtract(x, mean))
+        variance = node.emit(
+            relax.op.mean(node.emit(relax.op.multiply(centred, centred)), axes, keepdims=True)
+        )
+        momentum = float(node.attrs.get("momentum", 0.9))
+        for before, now in zip(old, (mean, variance), strict=True):
+            kept = node.emit(relax.op.multiply(before, scalar(momentum, before)))
+            moved = node.emit(
+                relax.op.add(kept, node.emit(relax.op.multiply(now, scalar(1 - momentum, now))))
+            )
+            results.append(viewed(node, moved, [dims_of(x)[1]]))
     epsilon = constant(float(node.attrs.get("epsilon", 1e-5)), dtype_of(variance))
     root = node.emit(relax.op.sqrt(node.emit(relax.op.add(variance, epsilon))))
     factor = node.emit(relax.op.divide(gain, root))
-    moved = node.emit(relax.op.subtract(shift, node.emit(relax.op.multiply(mean, factor))))
-    return relax.op.add(node.emit(relax.op.multiply(x, factor)), moved)
+    offset = node.emit(relax.op.subtract(shift, node.emit(relax.op.multiply(mean, factor))))
+    return [relax.op.add(node.emit(relax.op.multiply(x, factor)), offset), *results]
 
 
 @converts_dynamic("InstanceNormalization")
 def _instance_normalization(node: Node) -> Expr:
     x = node.input(0)
     axes = list(range(2, len(dims_of(x))))
-    along = [1, dims_of(node.input(1))[0], *[1] * len(axes)]
     scaled = _standardised(node, x, axes, float(node.attrs.get("epsilon", 1e-5)), centred=True)
-    gained = node.emit(relax.op.multiply(scaled, node.emit(reshaped(node.input(1), along))))
-    return relax.op.add(gained, node.emit(reshaped(node.input(2), along)))
+    gained = node.emit(relax.op.multiply(scaled, _by_channel(node, 1)))
+    return relax.op.add(gained, _by_channel(node, 2))
+
+
+def _by_channel(node: Node, position: int) -> Expr:
+    """A vector with a number for each channel of the first input, along the axis of channels."""
+    sizes = dims_of(node.input(0))
+    vector = with_sizes(node, node.input(position), [sizes[1]])
+    return viewed(node, vector, [1, sizes[1], *[1] * (len(sizes) - 2)])
 
 
 def _standardised(node: Node, x: Expr, axes: list[int], epsilon: float, *, centred: bool) -> Expr:
