@@ -31,6 +31,7 @@ SAMPLE = (
     ("mod", "Mod", "test_mod_float_edge_cases_fmod_0_float32", "native"),
     ("mod", "Mod", "test_mod_mixed_sign_int8", "native"),
     ("celu", "Celu", "test_celu_expanded", "native"),
+    ("affinegrid", "AffineGrid", "test_affine_grid_2d_expanded", "native"),
     ("compress", "Compress", "test_compress_0", "native"),
     ("dequantizelinear", "DequantizeLinear", "test_dequantizelinear_blocked", "native"),
     ("quantizelinear", "QuantizeLinear", "test_quantizelinear_axis", "native"),

@@ -78,3 +78,13 @@ def free_names(node: NodeProto) -> set[str]:
                 names |= free_names(child) - bound
             names |= {value.name for value in inner.output} - bound
     return names
+
+
+def types_inside(model: ModelProto, path: Path) -> dict[str, int]:
+    """The numbers of the element types of values in sub-graphs; of those of one name, where they agree."""
+    found: dict[str, set[int]] = {}
+    for graph in all_graphs(model.graph, path):
+        if graph is not model.graph:
+            for value in (*graph.value_info, *graph.output):
+                found.setdefault(value.name, set()).add(int(value.type.tensor_type.elem_type))
+    return {name: kinds.pop() for name, kinds in found.items() if len(kinds) == 1}

@@ -14,7 +14,7 @@ from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
 from tvm import relax
 
 from edgec.compiler.errors import InternalError, ModelError, Unsupported, UnsupportedModel
-from edgec.compiler.frontends.onnx.graphs import free_names
+from edgec.compiler.frontends.onnx.graphs import free_names, types_inside
 from edgec.compiler.frontends.onnx.opsets import opset_of
 from edgec.compiler.frontends.onnx.quantised_weights import integer_constants
 from edgec.compiler.frontends.relax import converters, fallback, tvm_converters
@@ -96,6 +96,7 @@ class Importer:
         self.opsets[""] = opset_of(source.model)
         graph = source.model.graph
         self.types = {v.name: v for v in (*graph.value_info, *graph.output, *graph.input)}
+        self.inner_types = types_inside(source.model, source.path)
         self.kept = integer_constants(source.model)  # results of DequantizeLinear that stay integers
         self.texts: set[str] = set()
         self.lists: set[str] = set()  # names of sequences and empty optional values

@@ -76,8 +76,9 @@ def _cast_like(node: Node) -> Expr:
 
 def result_type(node: Node) -> int:
     """The number of the element type of a node's first output; 0 where the model does not declare it."""
-    value = node.scope.importer.types.get(node.outputs[0])
-    return int(value.type.tensor_type.elem_type) if value is not None else 0
+    importer, name = node.scope.importer, node.outputs[0]
+    value = importer.types.get(name)
+    return int(value.type.tensor_type.elem_type) if value is not None else importer.inner_types.get(name, 0)
 
 
 def cast(node: Node, x: Expr, kind: int, *, saturate: bool) -> Expr:
