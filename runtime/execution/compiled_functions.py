@@ -160,7 +160,8 @@ class CompiledFunction:
             weakref.finalize(self, fallback.close)
         self._module = module
         self._weights = [tensor_of(weight) for weight in weights]
-        self._arrays = [weight.array for weight in weights]
+        self._arrays = [weight.array for weight in weights]  # kept, for their memory is read
+        self._ranges = [_range(array) for array in self._arrays]
         self._specs = tuple(inputs)
         self.library = self._library = interface()
         self._aliases: bool | None = None
@@ -306,7 +307,7 @@ class CompiledFunction:
         """
         tensors = [tensor for tensor in arguments if tensor is not None]
         ranges = [(tensor.data_ptr(), tensor.data_ptr() + tensor.nbytes) for tensor in tensors]
-        ranges += map(_range, self._arrays)
+        ranges += self._ranges
         found, unshared = False, []
         for output in outputs:
             begin, end = _range(output)
