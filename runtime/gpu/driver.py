@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 LIBRARY = "libcuda.so.1"
 OLDEST_DRIVER = (11, 4)  # graphs of kernels and copies, instantiated with flags
 _OUT_OF_MEMORY, _NO_DEVICE, _STUB, _INSUFFICIENT = 2, 100, 34, 35
-_NO_BINARY, _BAD_PTX, _PTX_VERSION, _NO_JIT = 209, 218, 222, 221
+_BAD_IMAGE, _NO_BINARY, _BAD_PTX, _PTX_VERSION, _NO_JIT = 200, 209, 218, 222, 221
 # After these every call in the context fails: the device has to be set up anew.
 _STICKY = {700, 702, 710, 714, 715, 716, 717, 718, 719, 721}
 _TIMEOUT = 702
@@ -125,7 +125,7 @@ class DriverLibrary:
             return IncompatibleDevice(f"the NVIDIA driver finds no GPU here ({said})")
         if code in (_INSUFFICIENT, _PTX_VERSION):
             return IncompatibleDevice(_too_old(said))
-        if code in (_NO_BINARY, _BAD_PTX, _NO_JIT):
+        if code in (_BAD_IMAGE, _NO_BINARY, _BAD_PTX, _NO_JIT):
             return IncompatibleDevice(
                 f"the NVIDIA driver refuses the artifact's code ({said}): compile it for a target of this GPU"
             )
