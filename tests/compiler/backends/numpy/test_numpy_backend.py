@@ -83,12 +83,12 @@ def test_a_graph_that_it_cannot_compute_is_refused(tmp_path: Path) -> None:
         {"w": np.eye(4, dtype="float32")},
     )
     with pytest.raises(KernelUnsupported, match=r"numpy-here cannot compute matmul: .* maps elements only"):
-        compiled(save(product, tmp_path, "product.onnx"), tmp_path)
+        compiled(save(product, tmp_path, "product.onnx"), tmp_path, fallback=False)
     erf = model_of([helper.make_node("Erf", ["x"], ["y"])], {"x": [2, 4]}, ["y"], {})
     with pytest.raises(
         KernelUnsupported, match=r"numpy-here cannot compute .*: the back end for numpy knows no "
     ):
-        compiled(save(erf, tmp_path, "erf.onnx"), tmp_path)
+        compiled(save(erf, tmp_path, "erf.onnx"), tmp_path, fallback=False)
     assert not (tmp_path / "model.edge").exists()
 
 
