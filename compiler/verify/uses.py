@@ -43,6 +43,7 @@ USES |= {
     "Mod": _fixed((1, Demand(nonzero=True))),
     "Dropout": _fixed((1, Demand(low=0.0, high=0.9)), (2, exactly(np.array(False)))),
     "GridSample": _fixed((1, Demand(low=-1.1, high=1.1))),
+    "Inverse": _fixed((0, Demand(nonzero=True))),  # a matrix of zeros has no inverse
     "Loop": _fixed((0, FEW), (1, TRUE)),
     "QuantizeLinear": _fixed((1, Demand(low=0.01, high=0.1))),
     "Range": _fixed((0, Demand(low=0, high=2)), (1, Demand(low=3, high=9)), (2, Demand(low=1, high=2))),
