@@ -8,7 +8,6 @@ with a handler that emulates its instruction) and hashes the bytes of the output
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 import subprocess
@@ -19,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgec.benchmarks.quantised.documented import write_between
+from edgec.benchmarks.quantised.documented import common_options, write_between
 from edgec.benchmarks.quantised.networks import NETWORKS, Network
 from edgec.compiler.backends.cpu.runner import runs_here
 from edgec.compiler.emulation.emulator import find_emulator, lacking
@@ -156,12 +155,7 @@ def table(rows: Sequence[Row]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Hash, print and document; 1 if any network's hashes differ."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--document", type=Path)
+    parser = common_options(__doc__)
     parser.add_argument("--targets", default=",".join(SETS))
     parser.add_argument("--only", nargs="*", default=[], help="networks whose names contain one of these")
     given = parser.parse_args(arguments)

@@ -7,7 +7,6 @@ Differences are in steps of the output's grid; where an output is real numbers, 
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
 import edgec.runtime as rt
-from edgec.benchmarks.quantised.documented import write_between
+from edgec.benchmarks.quantised.documented import common_options, write_between
 from edgec.benchmarks.quantised.inputs import Array, clips, crops, mfcc, on_grid
 from edgec.compiler.options import CompileOptions
 from edgec.compiler.pipeline import compile_model
@@ -160,14 +159,9 @@ def table(rows: Sequence[Row]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Compare, print and document."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--data", type=Path, required=True)
+    parser = common_options(__doc__)
     parser.add_argument("--count", type=int, default=500)
     parser.add_argument("--only", nargs="*", default=[], help="models whose names contain one of these")
-    parser.add_argument("--document", type=Path)
     given = parser.parse_args(arguments)
     given.folder.mkdir(parents=True, exist_ok=True)
     rows = []

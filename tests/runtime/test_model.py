@@ -14,6 +14,7 @@ import edgec.runtime as rt
 from edgec.runtime.execution.compiled_functions import empty_aligned
 from tests.runtime.inputs import Reference, rows
 from tests.runtime.processes import run_python
+from tests.runtime.side_by_side import side_by_side
 
 
 @pytest.mark.parametrize(
@@ -124,11 +125,7 @@ def test_many_threads_share_one_model(tiny: Path, reference: Reference) -> None:
                 wrong.append(seed)
 
     with rt.load(tiny, threads=2) as model:
-        workers = [threading.Thread(target=work, args=(seed,)) for seed in range(6)]
-        for worker in workers:
-            worker.start()
-        for worker in workers:
-            worker.join()
+        side_by_side(work, 6)
     assert wrong == []
 
 

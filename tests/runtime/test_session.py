@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import edgec.runtime as rt
 from edgec.runtime.artifact.config import StateSpec
 from edgec.runtime.execution.compiled_functions import CompiledFunction
 from tests.runtime.conftest import Built, compiled, spec
+from tests.runtime.side_by_side import side_by_side
 
 WIDTH = 48
 LARGE = 8192
@@ -285,11 +285,7 @@ def test_many_threads_with_a_session_each(small: Built, tmp_path: Path) -> None:
             except (AssertionError, rt.InputError, RuntimeError) as error:  # reported by the test
                 failures.append(error)
 
-        workers = [threading.Thread(target=work, args=(number,)) for number in range(4)]
-        for worker in workers:
-            worker.start()
-        for worker in workers:
-            worker.join()
+        side_by_side(work)
     assert not failures, failures[0]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import edgec.runtime as rt
 from edgec.runtime.execution import shared_libraries
 from edgec.runtime.execution.compiled_functions import empty_aligned
 from edgec.runtime.execution.ffi_abi import Call
+from tests.runtime.side_by_side import side_by_side
 
 
 def test_results_that_are_copied_are_the_callers_own(small_pair: Any, tmp_path: Path) -> None:
@@ -32,11 +32,7 @@ def test_results_that_are_copied_are_the_callers_own(small_pair: Any, tmp_path: 
             found["more"][...] = 0
 
     with rt.load(path, threads=1) as model:
-        workers = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
-        for worker in workers:
-            worker.start()
-        for worker in workers:
-            worker.join()
+        side_by_side(work)
     assert wrong == []
 
 

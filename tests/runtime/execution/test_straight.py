@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import pytest
 
 import edgec.runtime as rt
 from tests.runtime.conftest import Built, compiled, spec
+from tests.runtime.side_by_side import side_by_side
 
 
 @pytest.fixture(scope="module")
@@ -78,11 +78,7 @@ def test_threads_do_not_share_a_run(odd: Built, tmp_path: Path) -> None:
                 wrong.append(seed)
 
     with rt.load(path, threads=1) as model:
-        workers = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
-        for worker in workers:
-            worker.start()
-        for worker in workers:
-            worker.join()
+        side_by_side(work)
     assert wrong == []
 
 
