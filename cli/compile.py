@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from edgec.cli import compile_c
+from edgec.cli import compile_options as given
 from edgec.cli.arguments import (
-    BUCKETS_HELP,
-    TARGETS_HELP,
+    Json,
     choose_targets,
     existing,
     file_to_write,
@@ -23,194 +21,47 @@ from edgec.cli.arguments import (
     parse_share,
 )
 from edgec.cli.compile_all import compile_for_all
+from edgec.cli.compile_options import Arithmetic, Described, Method, Tuning
 from edgec.cli.compiled import show, to_json
 from edgec.cli.console import emit_json
 from edgec.cli.isolation import isolate
 from edgec.cli.progress import TerminalProgress
 from edgec.targets import UsageError
 
-if TYPE_CHECKING:
-    pass
-
-
-class Tuning(StrEnum):
-    """Number of kernel candidates that are timed."""
-
-    none = "none"
-    fast = "fast"
-    full = "full"
-
-
-class Arithmetic(StrEnum):
-    """Arithmetic of convolutions and matrix products."""
-
-    fp32 = "fp32"
-    fp16 = "fp16"
-    bf16 = "bf16"
-    int8 = "int8"
-    auto = "auto"
-
-
-class Method(StrEnum):
-    """How ranges of activations are found."""
-
-    auto = "auto"
-    minmax = "minmax"
-    percentile = "percentile"
-    entropy = "entropy"
-    mse = "mse"
-
 
 def command(
-    model: Annotated[
-        Path,
-        typer.Argument(
-            help="The model: .onnx, .tflite, Keras (.keras, .h5), a TensorFlow SavedModel folder, PyTorch (.pt2, "
-            "TorchScript), or trees of XGBoost, LightGBM or scikit-learn.",
-            show_default=False,
-        ),
-    ],
-    target: Annotated[str, typer.Option("--target", "-t", help=TARGETS_HELP)] = "host",
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            help="The artifact to write, or the folder for those of several targets or a C library. "
-            "[default: NAME-TARGET.edge]",
-        ),
-    ] = None,
-    form: Annotated[
-        compile_c.Format, typer.Option("--format", help=compile_c.FORMAT_HELP)
-    ] = compile_c.Format.edge,
-    libc: Annotated[compile_c.Libc, typer.Option(help=compile_c.LIBC_HELP)] = compile_c.Libc.gnu,
-    weights: Annotated[
-        compile_c.Weights, typer.Option(help=compile_c.WEIGHTS_HELP)
-    ] = compile_c.Weights.linked,
-    inputs: Annotated[list[str] | None, typer.Option("--input", "-i", help=BUCKETS_HELP)] = None,
-    card: Annotated[
-        Path | None, typer.Option(help="The model card. [default: model.toml in the model's folder]")
-    ] = None,
-    name: Annotated[
-        str | None,
-        typer.Option(help="Name of the artifact. [default: that of the card, or of the model file]"),
-    ] = None,
-    version: Annotated[
-        str | None, typer.Option(help="Version of the artifact. [default: the card's, or 1]")
-    ] = None,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="Threads used for tuning and timing. [default: all cores]")
-    ] = None,
-    tune: Annotated[Tuning, typer.Option(help="How many kernel candidates to time.")] = Tuning.fast,
-    minutes: Annotated[
-        float | None,
-        typer.Option(
-            min=0.1, help="With --tune full: minutes that tuning may take. [default: until all is timed]"
-        ),
-    ] = None,
-    precision: Annotated[
-        Arithmetic,
-        typer.Option(
-            help="Arithmetic of convolutions and matrix products. auto takes the fastest for each layer within the "
-            "error budget, by measurement; int8 (and auto, to use int8) needs --calibrate."
-        ),
-    ] = Arithmetic.fp32,
-    calibrate: Annotated[
-        Path | None,
-        typer.Option(
-            help="Data to quantise with: a folder of pictures, sounds or .npz files, or an .npz file of many "
-            "examples; 100 to 500 of them. Half are held back to measure the loss on."
-        ),
-    ] = None,
-    calibrator: Annotated[
-        Method, typer.Option(help="How ranges of activations are found; auto tries all.")
-    ] = Method.auto,
-    labels: Annotated[
-        Path | None,
-        typer.Option(
-            help="Labels of the calibration data: a .csv file with the columns file,label (and "
-            "left,top,right,bottom for objects). [default: names of folders that are labels of the card]",
-            show_default=False,
-        ),
-    ] = None,
-    max_drop: Annotated[
-        str | None,
-        typer.Option(
-            help="Largest accepted loss of accuracy by int8 on labelled data held back, such as 0.5%. "
-            "[default: 1%]",
-            show_default=False,
-        ),
-    ] = None,
-    max_error: Annotated[
-        str | None,
-        typer.Option(
-            help="Largest accepted error of the outputs by int8 on data held back (root mean square), such as 2%. "
-            "[default: 10% where data have no labels]",
-            show_default=False,
-        ),
-    ] = None,
-    budget: Annotated[
-        float | None,
-        typer.Option(
-            "--error-budget",
-            "--budget",
-            help="Largest accepted error, relative to the output's largest value. "
-            "[default: 0.001; 0.005 with --precision fp16, 0.01 with auto, 0.03 with bf16, 0.05 with int8]",
-            show_default=False,
-        ),
-    ] = None,
-    verify_with: Annotated[
-        Path | None, typer.Option("--verify-with", help="An .npz file with the inputs to verify with.")
-    ] = None,
-    states: Annotated[
-        bool,
-        typer.Option(
-            "--state/--no-state",
-            help="Keep the model's states in sessions; without, they are inputs and outputs like others.",
-        ),
-    ] = True,
-    require_faster: Annotated[
-        bool,
-        typer.Option(
-            "--require-faster",
-            help="Fail, and write nothing, if the result is slower than ONNX Runtime here.",
-        ),
-    ] = False,
-    verify: Annotated[bool, typer.Option(help="Compare the result with ONNX Runtime.")] = True,
-    fallback: Annotated[
-        bool, typer.Option(help="Let ONNX Runtime on the device run operators that cannot be compiled.")
-    ] = True,
-    bundle_runtime: Annotated[
-        bool, typer.Option("--bundle-runtime", help="Include the runtime libraries in the artifact.")
-    ] = False,
-    cache: Annotated[
-        Path | None,
-        typer.Option(
-            help="Cache folder for tuning results and compiled kernels. [default: $EDGEC_CACHE or ~/.cache/edgec]",
-            show_default=False,
-        ),
-    ] = None,
-    memory_limit: Annotated[
-        float | None,
-        typer.Option(min=2, help="Memory in GiB that the compile may take. [default: the machine's]"),
-    ] = None,
-    time_limit: Annotated[
-        str | None, typer.Option(help="Time after which the compile is ended, such as 15m. [default: none]")
-    ] = None,
-    device: Annotated[
-        str | None,
-        typer.Option(
-            help="HOST:PORT of a device that times the candidates: `edgec agent --tune-server` runs there.",
-            show_default=False,
-        ),
-    ] = None,
-    device_token: Annotated[
-        Path | None,
-        typer.Option(
-            help="File with the token of the tune server. [default: $EDGEC_TUNE_TOKEN]", show_default=False
-        ),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    model: given.Model,
+    target: given.TargetNames = "host",
+    output: given.Output = None,
+    form: given.Form = compile_c.Format.edge,
+    libc: given.Libc = compile_c.Libc.gnu,
+    weights: given.Weights = compile_c.Weights.linked,
+    inputs: given.Inputs = None,
+    card: given.Card = None,
+    name: given.Name = None,
+    version: given.Version = None,
+    threads: given.Threads = None,
+    tune: given.Tune = Tuning.fast,
+    minutes: given.Minutes = None,
+    precision: given.Precision = Arithmetic.fp32,
+    calibrate: given.Calibrate = None,
+    calibrator: given.Calibrator = Method.auto,
+    labels: given.Labels = None,
+    max_drop: given.MaxDrop = None,
+    max_error: given.MaxError = None,
+    budget: given.Budget = None,
+    verify_with: given.VerifyWith = None,
+    states: given.States = True,
+    require_faster: given.RequireFaster = False,
+    verify: given.Verify = True,
+    fallback: given.Fallback = True,
+    bundle_runtime: given.BundleRuntime = False,
+    cache: given.Cache = None,
+    memory_limit: given.MemoryLimit = None,
+    time_limit: given.TimeLimit = None,
+    device: given.Device = None,
+    device_token: given.DeviceToken = None,
+    as_json: Json = False,
 ) -> None:
     """Compile a model into an artifact for the given hardware, and verify that both compute the same."""
     # report mistakes in the arguments before loading the compiler, which takes a second
@@ -267,7 +118,7 @@ def command(
             None if max_error is None else parse_share("--max-error", max_error),
         ),
     )
-    how: dict[str, Any] = {
+    how: Described = {
         "card": load_card(chosen) if chosen else None,
         "name": name,
         "version": version,

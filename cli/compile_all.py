@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 from rich.table import Table
 
+from edgec.cli.compile_options import Described
 from edgec.cli.compiled import to_json
 from edgec.cli.console import emit_json, err, out, styled
 from edgec.cli.progress import TerminalProgress
@@ -24,7 +25,7 @@ def compile_for_all(
     targets: Sequence[Target],
     options: CompileOptions,
     folder: Path,
-    how: dict[str, Any],
+    how: Described,
     *,
     as_json: bool,
 ) -> None:

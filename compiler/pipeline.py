@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
@@ -17,7 +17,6 @@ import numpy.typing as npt
 
 import edgec.runtime as rt
 from edgec.compiler import pack
-from edgec.compiler.backends.interface import Backend
 from edgec.compiler.backends.registry import backend_of
 from edgec.compiler.buckets import Built, join
 from edgec.compiler.c_library.straight import check_straight
@@ -27,26 +26,18 @@ from edgec.compiler.lowered import Lowered
 from edgec.compiler.options import CompileOptions
 from edgec.compiler.processing import build_processing
 from edgec.compiler.progress import Progress, Silent
+from edgec.compiler.proving import prove, threads_here
 from edgec.compiler.quantise.dataset import NEEDED
 from edgec.compiler.quantise.errors import CalibrationError
-from edgec.compiler.report.certificate import Certificate, certify, require_faster
 from edgec.compiler.report.evidence import bucket_evidence, make_evidence
 from edgec.compiler.report.html import render
 from edgec.compiler.shared import Shared
-from edgec.compiler.this_machine import estimated, known_rates
+from edgec.compiler.this_machine import estimated
 from edgec.compiler.verify.inputs import make_inputs, read_inputs
-from edgec.compiler.verify.process import Measure
-from edgec.compiler.verify.run import verify, verify_on_generated
-from edgec.compiler.verify.verification import Verification
 from edgec.runtime import versions
-from edgec.targets import Target, usable_cores
-from edgec.targets.microarchitecture import this_processor
+from edgec.targets import Target
 
 PINNED = {"apache-tvm": versions.TVM, "apache-tvm-ffi": versions.TVM_FFI}
-MEASURE = Measure(runs=60, limit_s=1.0, rounds=2, profile=5)
-STRICT = Measure(
-    runs=60, limit_s=6.0, rounds=5, profile=5
-)  # where the result decides whether there is an artifact
 
 
 @dataclass(frozen=True)
@@ -167,82 +158,16 @@ def compile_model(
         options = replace(options, states=card.states)
     if card is not None and card.constants is not msgspec.UNSET:
         options = replace(options, constants={**card.constants, **options.constants})
-    clock = _Clock()
-    built, precisions = list[Built](), list[dict[str, Any]]()
-    task = _Task(path, target, options, card, inputs, progress, clock, shared)
-    for number, alone in enumerate(options.by_bucket()):
-        if options.precision in ("fp32", "fp16"):
-            built.append(_build(path, target, alone, progress, clock, shared))
-            continue
-        one, told = task.by_measurement(alone, inputs if number == 0 else None)
-        built.append(one)
-        precisions.append(told)
+    task = _Task(path, target, options, card, inputs, progress, _Clock(), shared)
+    built, precision = task.built()
     if options.straight:
         check_straight(built[0].lowered, target)
-    imported, lowered = built[0].imported, built[0].lowered
-    further, source = join(built), imported.source
-    for note in source.notes:
+    for note in built[0].imported.source.notes:
         progress.note(note)
     name = name or (card.name if card else None) or pack.artifact_name(path)
     version = version or (card.version if card else None) or "1"
-    config = pack.make_config(
-        source,
-        lowered,
-        target,
-        options,
-        name=name,
-        version=version,
-        card=card,
-        segments=imported.segments,
-        buckets=further.buckets,
-    )
     output = Path(output) if output else Path(f"{name}-{target.name}.edge")
-    proofs: list[Verification] = []
-    verified_with = f"the inputs of {inputs.name}" if inputs else ""
-    if options.verify:
-        progress.stage("verify")
-        with clock("verify"):
-            proofs, generated = _verified(config, built, further, target, inputs, options, shared)
-            verified_with = verified_with or generated
-    verified: list[Verification | None] = [*proofs] or [None]
-    certificates = [_certificate(proof, backend, progress) for proof in verified]
-    if options.require_faster:
-        for certificate in certificates:
-            require_faster(certificate)
-    progress.stage("pack")
-    processing = build_processing(card, config.inputs, config.outputs, target)
-    if processing is not None:
-        config = msgspec.structs.replace(config, around=processing.functions)
-    evidence = make_evidence(
-        proofs[0] if proofs else None,
-        lowered=lowered,
-        segments=imported.segments,
-        sizes=pack.sizes(source, lowered, further),
-        stages_s=clock.seconds,
-        inputs=verified_with,
-        target=target.name,
-        certificate=certificates[0],
-    )
-    if precisions:
-        evidence["precision"] = precisions[0]
-    if further.buckets:
-        evidence["buckets"] = bucket_evidence(config, proofs)
-    report = render(f"{config.name} {config.version}", target.name, evidence)
-    digest = pack.write(
-        output,
-        config,
-        lowered,
-        evidence=evidence,
-        report=report,
-        segments=imported.segments,
-        labels=None if card else source.labels,
-        bundled=backend.runtime_libraries() if options.bundle_runtime else None,
-        processing=processing,
-        further=further,
-        initial=pack.initial_values(source),
-    )
-    initial = pack.initial_values(source)
-    return CompileResult(output, digest, config, evidence, dict(clock.seconds), lowered, initial)
+    return task.written(output, name, version, built, precision)
 
 
 def _build(
@@ -292,7 +217,84 @@ class _Task:
     clock: _Clock
     shared: Shared
 
-    def by_measurement(self, options: CompileOptions, inputs: Path | None) -> tuple[Built, dict[str, Any]]:
+    def built(self) -> tuple[list[Built], dict[str, Any] | None]:
+        """Compile the model for every set of input shapes.
+
+        Returns:
+            what was compiled, and what was measured to choose the precision of the first set, for the evidence.
+        """
+        built, told = list[Built](), list[dict[str, Any]]()
+        for number, alone in enumerate(self.options.by_bucket()):
+            if alone.precision in ("fp32", "fp16"):
+                built.append(_build(self.path, self.target, alone, self.progress, self.clock, self.shared))
+                continue
+            one, measured = self._by_measurement(alone, self.inputs if number == 0 else None)
+            built.append(one)
+            told.append(measured)
+        return built, told[0] if told else None
+
+    def written(
+        self,
+        output: Path,
+        name: str,
+        version: str,
+        built: Sequence[Built],
+        precision: dict[str, Any] | None,
+    ) -> CompileResult:
+        """Prove what was compiled, and write the artifact."""
+        target, options, progress, card = self.target, self.options, self.progress, self.card
+        imported, lowered = built[0].imported, built[0].lowered
+        further, source = join(built), imported.source
+        config = pack.make_config(
+            source,
+            lowered,
+            target,
+            options,
+            name=name,
+            version=version,
+            card=card,
+            segments=imported.segments,
+            buckets=further.buckets,
+        )
+        if options.verify:
+            progress.stage("verify")
+        with self.clock("verify") if options.verify else nullcontext():
+            proven = prove(config, built, further, target, self.inputs, options, self.shared, progress)
+        progress.stage("pack")
+        processing = build_processing(card, config.inputs, config.outputs, target)
+        if processing is not None:
+            config = msgspec.structs.replace(config, around=processing.functions)
+        evidence = make_evidence(
+            proven.first,
+            lowered=lowered,
+            segments=imported.segments,
+            sizes=pack.sizes(source, lowered, further),
+            stages_s=self.clock.seconds,
+            inputs=proven.verified_with,
+            target=target.name,
+            certificate=proven.certificate,
+        )
+        if precision is not None:
+            evidence["precision"] = precision
+        if further.buckets:
+            evidence["buckets"] = bucket_evidence(config, proven.proofs)
+        initial = pack.initial_values(source)
+        digest = pack.write(
+            output,
+            config,
+            lowered,
+            evidence=evidence,
+            report=render(f"{config.name} {config.version}", target.name, evidence),
+            segments=imported.segments,
+            labels=None if card else source.labels,
+            bundled=backend_of(target).runtime_libraries() if options.bundle_runtime else None,
+            processing=processing,
+            further=further,
+            initial=initial,
+        )
+        return CompileResult(output, digest, config, evidence, dict(self.clock.seconds), lowered, initial)
+
+    def _by_measurement(self, options: CompileOptions, inputs: Path | None) -> tuple[Built, dict[str, Any]]:
         """Compile one set of input shapes in the precisions that may be worth it, and take the best.
 
         Returns:
@@ -311,70 +313,4 @@ class _Task:
         return chosen.variant.built, to_json(chosen, options.precision)
 
 
-def _verified(
-    config: rt.ArtifactConfig,
-    built: Sequence[Built],
-    further: pack.Further,
-    target: Target,
-    inputs: Path | None,
-    options: CompileOptions,
-    shared: Shared,
-) -> tuple[list[Verification], str]:
-    """The proofs of all sets of input shapes, each run by the one artifact; `inputs` are for the first.
-
-    Returns:
-        the proofs, and which inputs were generated for the first.
-    """
-    first, proofs, described = built[0], list[Verification](), list[str]()
-    how: dict[str, Any] = {
-        "threads": threads_here(options),
-        "budget": options.error_budget,
-        "measure": STRICT if options.require_faster else MEASURE,
-        "reference": shared.expected,
-        "half": options.precision == "fp16",
-    }
-    with tempfile.TemporaryDirectory(prefix="edgec-compile-") as folder:
-        unproven = Path(folder) / "unproven.edge"
-
-        def write() -> None:
-            source = first.imported.source
-            pack.write(
-                unproven,
-                config,
-                first.lowered,
-                segments=first.imported.segments,
-                further=further,
-                initial=pack.initial_values(source),
-            )
-
-        for number, one in enumerate(built):
-            source = one.imported.source
-            how["write"] = write if number == 0 else None
-            if number == 0 and inputs is not None:
-                proof, told = verify(unproven, source, target, read_inputs(inputs, source), **how), ""
-            else:
-                proof, told = verify_on_generated(unproven, source, target, **how)
-            proof.require()
-            proofs.append(proof)
-            described.append(told)
-            for other in source.samples()[1:]:
-                quick = how | {"write": None, "measure": None}
-                verify_on_generated(unproven, other, target, **quick)[0].require()
-    return proofs, described[0]
-
-
-def _certificate(proof: Verification | None, backend: Backend, progress: Progress) -> Certificate:
-    """How fast the result is beside ONNX Runtime and beside what this machine can do."""
-    if proof is None:
-        return certify(None, "", None, "without verification nothing runs")
-    if not backend.runner().is_hardware:
-        return certify(None, "", None, f"{backend.target.name} does not run on this machine ({proof.where})")
-    return certify(proof, this_processor()[0], known_rates(backend, progress))
-
-
-def threads_here(options: CompileOptions) -> int:
-    """Threads to run with on this machine: the requested number, else all its cores."""
-    return options.threads or usable_cores()
-
-
-__all__ = ["CompileResult", "check_versions", "compile_model", "threads_here"]
+__all__ = ["CompileResult", "check_versions", "compile_model"]
