@@ -67,6 +67,13 @@ def command(
     target: Annotated[
         str, typer.Option(help="With --suite: target to compile for; this machine must be able to run it.")
     ] = "host",
+    restricted: Annotated[
+        Path | None,
+        typer.Option(
+            help="With --suite: folder of `python -m edgec.benchmarks.restricted`, to measure beside runtimes that see "
+            "no more than AVX2; for a --target of that kind."
+        ),
+    ] = None,
     tune: Annotated[str, typer.Option(help="With --suite: none, fast or full.")] = "fast",
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
@@ -82,7 +89,7 @@ def command(
             raise typer.BadParameter("requires --compiled", param_hint="--compile-only")
         request = _Suite(
             tuple(only or ()), threads, folder_to_write(output), resume, minutes, target, cast("Tune", tune), as_json,
-            compiled, compile_only, strangers, repeats,
+            compiled, compile_only, strangers, repeats, restricted,
         )  # fmt: skip
         _run_suite(request)
         return
@@ -144,6 +151,7 @@ class _Suite:
     compile_only: bool
     strangers: bool
     repeats: int
+    restricted: Path | None
 
 
 def _run_suite(request: _Suite) -> None:
@@ -151,6 +159,7 @@ def _run_suite(request: _Suite) -> None:
     from edgec.benchmarks.networks.catalogue import networks
     from edgec.benchmarks.networks.report import results_file, write_report
     from edgec.benchmarks.networks.suite import Plan, run_suite
+    from edgec.benchmarks.restricted.wheels import RESTRICTED
     from edgec.cli.console import err
     from edgec.compiler.options import CompileOptions
     from edgec.targets import load_target, usable_cores
@@ -159,11 +168,13 @@ def _run_suite(request: _Suite) -> None:
     chosen = networks(only=request.only, strangers=request.strangers)
     if not chosen:
         raise typer.BadParameter("no network matches", param_hint="--only")
+    name = page_name() if request.restricted is None else f"{page_name()}-{RESTRICTED.lower()}"
     plan = Plan(
-        load_target(request.target), counts, results_file(request.output, page_name()), request.resume,
+        load_target(request.target), counts, results_file(request.output, name), request.resume,
         partial=bool(request.only) or request.threads is not None,
         seconds=request.minutes * 60 if request.minutes else None,
         compiled=request.compiled, measure=not request.compile_only, repeats=request.repeats,
+        restricted=request.restricted,
     )  # fmt: skip
     with without_tvm_warnings():
         results = run_suite(chosen, plan, CompileOptions(tune=request.tune), err.print)
@@ -172,7 +183,7 @@ def _run_suite(request: _Suite) -> None:
         return
     if request.compile_only:
         return
-    for path in write_report(results, request.output, page_name()):
+    for path in write_report(results, request.output, name):
         out.print(styled("wrote ", (str(path), "bold")))
 
 

@@ -85,7 +85,7 @@ def _index(every: dict[str, Results]) -> str:
                 for groups, side in product(((STRANGER,), (STRANGER, REAL, ZOO)), NAMES)
                 if side != "litert" or groups == (STRANGER,)
             ]
-            link = f"[{machine['processor']}]({PAGES}/{name}.md)"
+            link = f"[{_processor(machine)}]({PAGES}/{name}.md)"
             lines.append(f"| {link} | {threads} | {' | '.join(means)} | {machine['date']} | {code} |")
     return "\n".join(lines) + "\n"
 
@@ -110,7 +110,7 @@ def _page(results: Results, name: str) -> str:
     m = results.machine
     versions = ", ".join(f"{package} {v}" for package, v in m["versions"].items())
     lines = [
-        f"# Speed beside other runtimes: {m['processor']}",
+        f"# Speed beside other runtimes: {_processor(m)}",
         "",
         f"[All processors](../{PAGES}.md). Written by `make bench`.",
         "",
@@ -119,6 +119,7 @@ def _page(results: Results, name: str) -> str:
         lines += [f"**Measured on {m['date']} with older code than this page stands beside.**", ""]
     lines += [
         f"- Machine: {m['processor']}, {m['cores']} cores, {m['system']}; load average at the start {m['load']}",
+        *_restriction(results),
         f"- Target `{m['target']}`; {_limits(m)}",
         f"- {versions}, Python {m['python']}; {m['date']}",
         f"- Kernels chosen with {_efforts(results)}",
@@ -152,6 +153,27 @@ def _page(results: Results, name: str) -> str:
             title = f"## {TITLES[group]}, {threads} thread{'s' if threads > 1 else ''}"
             lines += ["", title, "", *_table(chosen)]
     return "\n".join([*lines, *_furthest(results), *_estimates(m)]) + "\n"
+
+
+def _processor(machine: dict[str, Any]) -> str:
+    """The processor, and what its runtimes were restricted to."""
+    restricted = machine.get("restricted")
+    return f"{machine['processor']} restricted to {restricted}" if restricted else str(machine["processor"])
+
+
+def _restriction(results: Results) -> list[str]:
+    """What a restricted processor is, and the proof that the other runtimes kept to it."""
+    restricted = results.machine.get("restricted")
+    if not restricted:
+        return []
+    counts = [pair for x in results.measurements for pair in x.sampled.values()]
+    total, beyond = (sum(column) for column in zip(*counts, strict=True)) if counts else (0, 0)
+    return [
+        f"- **No processor of its own**: a {results.machine['family']} on which all sides use {restricted} and nothing "
+        "beyond it. edgec compiles for the target below; the other runtimes are copies whose `cpuid` instructions are "
+        f"answered without AVX-512, VNNI and AMX (`benchmarks/restricted/`). Of {total} interruptions of all sides "
+        f"while they ran, {beyond} were at an instruction of AVX-512. Clock, caches and memory are the machine's.",
+    ]
 
 
 def _limits(m: dict[str, Any]) -> str:

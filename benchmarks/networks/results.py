@@ -26,6 +26,9 @@ class Measurement:
     compile_cpu_s: float = 0.0  # of all cores
     layers: list[dict[str, Any]] = field(default_factory=list)  # furthest from what the machine can do
     quantised: bool = False  # the model comes with int8 products, which the other sides compute as such
+    sampled: dict[str, list[int]] = field(
+        default_factory=dict
+    )  # of restricted sides: interruptions, at AVX-512
 
     def ratio(self, side: str) -> tuple[float, float, float]:
         """How many times as fast as `side`: median over the repeats, lowest, highest."""

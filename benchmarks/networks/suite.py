@@ -19,6 +19,7 @@ from edgec.benchmarks.machine import code_digest
 from edgec.benchmarks.networks.catalogue import GROUPS, LITERT, Network
 from edgec.benchmarks.networks.compiled import Compiled, compile_network
 from edgec.benchmarks.networks.results import Measurement, Results
+from edgec.benchmarks.restricted import wheels
 from edgec.compiler.backends.registry import backend_of
 from edgec.compiler.options import CompileOptions
 from edgec.compiler.this_machine import known_rates
@@ -57,6 +58,7 @@ class Plan:
             compiles everything anew into a temporary folder.
         measure: False only compiles, into `compiled`, for which the machine need not be quiet.
         repeats: processes in which each network is measured.
+        restricted: folder of copies of the other runtimes that see no more than AVX2; None measures the installed ones.
     """
 
     target: Target
@@ -68,6 +70,7 @@ class Plan:
     compiled: Path | None = None
     measure: bool = True
     repeats: int = REPEATS
+    restricted: Path | None = None
 
 
 def run_suite(
@@ -94,6 +97,8 @@ def run_suite(
         ].items():
             machine["fp32_peak_gflops"][count] = max(rate, machine["fp32_peak_gflops"].get(count, 0.0))
     results = Results(machine, kept)
+    if plan.restricted is not None:
+        machine["restricted"] = wheels.RESTRICTED
     rates = known_rates(backend_of(plan.target)) if plan.measure else None
     if rates is not None:
         machine["rates"] = rates.to_json()
@@ -111,7 +116,7 @@ def run_suite(
             )
             line = f"{network.name}, {count} threads: compiled in {made.seconds:.1f} s {made.failure}"
             if plan.measure:
-                measured = _measure(network, count, made, folder / "bytecode", rates, plan.repeats)
+                measured = _measure(network, count, made, folder / "bytecode", rates, plan)
                 results.measurements.append(measured)
                 results.measurements.sort(key=lambda m: (m.threads, GROUPS.index(m.group), m.network))
                 results.save(plan.file)
@@ -151,7 +156,7 @@ def _line(m: Measurement) -> str:
 
 
 def _measure(
-    network: Network, threads: int, made: Compiled, bytecode: Path, rates: MachineRates | None, repeats: int
+    network: Network, threads: int, made: Compiled, bytecode: Path, rates: MachineRates | None, plan: Plan
 ) -> Measurement:
     empty = Measurement(
         network.name, network.group, threads, failure=made.failure, tune=made.tune, quantised=made.quantised
@@ -162,16 +167,19 @@ def _measure(
         "inputs": str(made.inputs), "artifact": str(made.artifact), "model": str(made.reference),
         "threads": threads, "runs": RUNS, "limit_s": LIMIT_S, "sides": sides(network),
         "reference": network.reference, "source": str(made.source or ""),
+        "restricted": str(plan.restricted or ""),
     }  # fmt: skip
     latency: dict[str, list[float]] = {}
-    worst = 0.0
-    for _ in range(repeats):
+    worst, sampled = 0.0, dict[str, list[int]]()
+    for _ in range(plan.repeats):
         done = _worker({**job, "kind": "latency"}, bytecode)
         if "failure" in done:
             return replace(empty, failure=done["failure"])
         worst = max(worst, done["error"])
         for side, times in done["latency"].items():
             latency.setdefault(side, []).append(times["median_ms"])
+        for side, counts in done["sampled"].items():
+            sampled[side] = [a + b for a, b in zip(sampled.get(side, (0, 0)), counts, strict=True)]
     first = {s: _footprint({**job, "kind": "footprint", "side": s}, bytecode) for s in latency}
     failed = next((d["failure"] for d in first.values() if "failure" in d), "")
     if failed:
@@ -188,6 +196,7 @@ def _measure(
         size={"edgec": made.artifact.stat().st_size, network.reference: model.stat().st_size},
         compile_s=made.seconds,
         compile_cpu_s=made.cpu_s,
+        sampled=sampled,
     )
 
 
@@ -206,6 +215,8 @@ def _worker(job: dict[str, Any], bytecode: Path) -> dict[str, Any]:
     # Installed packages come with bytecode, an editable edgec may not: give all sides the same bytecode cache.
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     environment["PYTHONPYCACHEPREFIX"] = str(bytecode.resolve())
+    if job["restricted"]:
+        environment |= wheels.environment()
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600, env=environment)
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]

@@ -22,6 +22,10 @@ PROFILED, FURTHEST = 15, 5  # runs; layers that are kept
 def main() -> None:
     """Run the job in the command line."""
     job = json.loads(sys.argv[1])
+    if job.get("restricted"):
+        from edgec.benchmarks.restricted.wheels import use
+
+        use(Path(job["restricted"]))
     done = {"latency": latency, "footprint": footprint, "layers": layers}[job["kind"]](job)
     sys.stdout.write("\n" + json.dumps(done) + "\n")
     sys.stdout.flush()
@@ -43,7 +47,20 @@ def latency(job: dict[str, Any]) -> dict[str, Any]:
         for made, wanted in zip(first["edgec"], first[named], strict=True)
         if np.asarray(wanted).size
     ]
-    return {"latency": {n: t.to_json() for n, t in measured.items()}, "error": max(errors, default=0.0)}
+    return {
+        "latency": {n: t.to_json() for n, t in measured.items()},
+        "error": max(errors, default=0.0),
+        "sampled": _sampled(job, sides),
+    }
+
+
+def _sampled(job: dict[str, Any], sides: dict[str, Callable[[], list[Any]]]) -> dict[str, tuple[int, int]]:
+    """Whether restricted runtimes keep to it: interruptions while they ran, and those at AVX-512 instructions."""
+    if not job.get("restricted"):
+        return {}
+    from edgec.benchmarks.restricted.wheels import sampled
+
+    return {side: sampled(Path(job["restricted"]), call) for side, call in sides.items()}
 
 
 def _running(
