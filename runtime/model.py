@@ -44,6 +44,7 @@ class Variant:
         "calls",
         "config",
         "engine",
+        "invoke",
         "names",
         "shown",
         "signature",
@@ -61,6 +62,8 @@ class Variant:
         self.config, self.shown = config, config.visible()
         self.use_threads = use_threads
         self.engine: Executable | None = engine
+        self.invoke: Call | None = engine.__call__
+        """The engine's call, which is looked up only once."""
         self.signature, self.visible = Signature(config), Signature(self.shown)
         self.names = self.signature.outputs
         self._initial = tuple(initial)
@@ -75,7 +78,7 @@ class Variant:
         """
         engine, calls = self.engine, self.calls
         if engine is None:
-            raise InputError(f"the model {self.config.name} has been closed")
+            raise self.closed()
         if calls is None:
             inputs = [spec.name for spec in self.config.inputs]
             places = [(inputs.index(s.input), self.names.index(s.output)) for s in self.config.states]
@@ -105,14 +108,18 @@ class Variant:
         """
         engine = self.engine
         if engine is None:
-            raise InputError(f"the model {self.config.name} has been closed")
+            raise self.closed()
         self.use_threads(threading)
         return engine(arrays)
+
+    def closed(self) -> InputError:
+        """The error of a call after `close`."""
+        return InputError(f"the model {self.config.name} has been closed")
 
     def close(self) -> None:
         """Release code and weights."""
         calls, self.calls, self._begin = self.calls, None, None
-        engine, self.engine = self.engine, None
+        engine, self.engine, self.invoke = self.engine, None, None
         if calls is not None:
             calls.close()
         if engine is not None:
@@ -173,7 +180,13 @@ class Model:
         arrays = variant.signature.match(inputs)
         if arrays is None:
             variant, arrays = self._fitting(inputs)
-        return variant.signature.named(variant.call(arrays, self._threading))
+        invoke = variant.invoke
+        if invoke is None:
+            raise variant.closed()
+        # what `Variant.call` and `Signature.named` do: of a tiny model's run, their calls are a tenth
+        variant.use_threads(self._threading)
+        outputs, names = invoke(arrays), variant.names
+        return {names[0]: outputs[0]} if len(outputs) == 1 else dict(zip(names, outputs, strict=True))
 
     def _fitting(self, inputs: Mapping[str, Array]) -> tuple[Variant, list[Array]]:
         """Find the variant that fits these inputs, and order them for it."""

@@ -122,7 +122,7 @@ def _edgec(job: dict[str, Any], feeds: Arrays) -> Callable[[], list[Any]]:
     import edgec.runtime as rt
 
     model = rt.load(job["artifact"], threads=job["threads"])
-    if job.get("reference") != "litert":
+    if job.get("reference") != "litert" or not model.config.states:
         return lambda: list(model.run(feeds).values())
     session, own = model.session(), _visible(job, feeds)  # LiteRT keeps the states of a model, too
     return lambda: list(session.run(own).values())

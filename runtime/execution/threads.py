@@ -28,9 +28,11 @@ _FLOATING, _PINNED = -3, -2  # TVM's kSpecifyThreadShareAllCore and kSpecifyOneC
 
 
 class _OfThread(threading.local):
-    current: Threading | None = None
+    current: tuple[Threading | None, int] = (
+        None,
+        0,
+    )  # what was applied, and the stage of the process's pool then
     cores: tuple[int, ...] | None = None  # its affinity before any pinning; set at its first run
-    stage = 0  # of the process's pool, when `current` was applied
     tvm = False  # whether TVM's pool of this thread exists
 
     def __init__(self) -> None:
@@ -74,13 +76,14 @@ class Threading(NamedTuple):
 
 def use(wanted: Threading) -> None:
     """Let the calling thread's kernels run as `wanted`; free when they already do."""
-    if _thread.current is not wanted or _thread.stage != pool.state.stage:
+    applied, stage = _thread.current
+    if applied is not wanted or stage != pool.state.stage:
         _apply(wanted)
 
 
 def _apply(wanted: Threading) -> None:
-    if _thread.current == wanted and _thread.stage == pool.state.stage:
-        _thread.current = wanted
+    if _thread.current == (wanted, pool.state.stage):
+        _thread.current = wanted, pool.state.stage
         return
     if _thread.cores is None:
         _thread.cores = _usable_cores()
@@ -95,7 +98,7 @@ def _apply(wanted: Threading) -> None:
             cores = wanted.cores if wanted.pinned else None
             _thread.pools[wanted] = ThreadPool(wanted.threads, cores, speeds)
         _thread.pools[wanted].use()
-    _thread.current, _thread.stage = wanted, pool.state.stage
+    _thread.current = wanted, pool.state.stage
 
 
 def _configure_tvm(wanted: Threading) -> None:

@@ -67,9 +67,12 @@ def _average(r: Rewriter, call: Call) -> Value | None:
     if any(widths):
         data = r.emit(relax.op.nn.pad(data, widths, pad_value=zero))
     wide = r.widened(data, "int32")
-    sums = r.builder.emit_te(
-        window_sums, wide, out[2:], kernel, strides, dilations, primfunc_name_hint="window_sums"
-    )
+    if math.prod(out[2:]) == 1 and kernel == list(shape_of(data)[2:]) and max(dilations) == 1:
+        sums = r.emit(relax.op.sum(wide, axis=list(range(2, len(shape))), keepdims=True))
+    else:
+        sums = r.builder.emit_te(
+            window_sums, wide, out[2:], kernel, strides, dilations, primfunc_name_hint="window_sums"
+        )
     taps = math.prod(kernel)
     whole = counts.reshape(1, 1, *counts.shape)
     count = int(whole.reshape(-1)[0]) if np.ptp(whole) == 0 else 1
