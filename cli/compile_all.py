@@ -78,7 +78,7 @@ def _report(done: dict[str, CompileResult], failed: dict[str, EdgecError], as_js
 
 
 def _row(name: str, result: CompileResult, same: str | None) -> tuple[str, ...]:
-    from edgec.compiler.report.sizes import size
+    from rich.filesize import decimal as size
 
     evidence, sizes = result.evidence, result.evidence["sizes"]
     worst = max((output["max_rel"] for output in evidence.get("outputs", [])), default=None)

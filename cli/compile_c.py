@@ -101,7 +101,7 @@ def to_json(library: CLibrary) -> dict[str, Any]:
 
 def show(library: CLibrary) -> None:
     """Print what was written."""
-    from edgec.compiler.report.sizes import size
+    from rich.filesize import decimal as size
 
     files = ", ".join(f"{name} {size(count)}" for name, count in library.files.items())
     fixed, each = library.memory

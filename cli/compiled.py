@@ -24,7 +24,7 @@ def to_json(result: CompileResult) -> dict[str, Any]:
 
 def show(result: CompileResult, title: Path | None = None) -> None:
     """Print a summary: verification, speed, size and the slowest layers."""
-    from edgec.compiler.report.sizes import size
+    from rich.filesize import decimal as size
 
     evidence, config = result.evidence, result.config
     total = sum(result.stages_s.values())

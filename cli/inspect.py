@@ -85,7 +85,7 @@ def artifact_json(artifact: Artifact) -> dict[str, Any]:
 
 def show_artifact(artifact: Artifact) -> None:
     """Print the contents of an artifact."""
-    from edgec.compiler.report.sizes import size
+    from rich.filesize import decimal as size
 
     config = artifact.config
     title = (f"{config.name} {config.version}", "bold")
@@ -139,7 +139,7 @@ def show_precision(found: dict[str, Any]) -> None:
 
 def show_work(shapes: Mapping[str, Shape], summary: ModelSummary) -> None:
     """Print the cost of an additional set of input shapes."""
-    from edgec.compiler.report.sizes import size
+    from rich.filesize import decimal as size
 
     told = ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in shapes.items())
     if summary.missing:
@@ -151,7 +151,7 @@ def show_work(shapes: Mapping[str, Shape], summary: ModelSummary) -> None:
 
 def show_model(summary: ModelSummary, target: str) -> None:
     """Print a model's properties."""
-    from edgec.compiler.report.sizes import size
+    from rich.filesize import decimal as size
 
     opsets = ", ".join(f"{domain} {version}" for domain, version in summary.opsets.items())
     out.print(styled((str(summary.path), "bold")), soft_wrap=True)

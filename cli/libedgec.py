@@ -22,8 +22,9 @@ def command(
 ) -> None:
     """Build libedgec (header, static and shared library): C programs run any artifact with it, without Python."""
     hardware = choose_target(target)
+    from rich.filesize import decimal as size
+
     from edgec.compiler.c_library.libedgec import build_libedgec
-    from edgec.compiler.report.sizes import size
 
     folder = output or Path(f"libedgec-{hardware.arch}-{libc.value}")
     made = build_libedgec(folder, hardware, libc.value)

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from rich.filesize import decimal as size
+
 from edgec.compiler.report import precision
 from edgec.compiler.report.certificate import read_aloud
-from edgec.compiler.report.sizes import size
 
 _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;color:#1c2733}

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from edgec.compiler.report.sizes import size
+from rich.filesize import decimal as size
 
 COLOURS = {"int8": "#2a78c2", "bf16": "#e08a1e", "fp16": "#8a63c9", "fp32": "#b8433a"}
 _WIDTH, _HEIGHT, _LEFT, _TOP, _BOTTOM = 860, 240, 64, 26, 26

@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from nicegui import ui
+from rich.filesize import decimal as size
 from sqlalchemy import func, select
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -179,7 +180,7 @@ def _usage(usage: dict[str, Any]) -> str:
     )
     return (
         f'<div class="e-top" style="margin-bottom:14px"><span class="e-soft">{numbers}</span>'
-        f'<span style="min-width:230px"><span class="e-small e-soft">{parts.size(used)} of {parts.size(quota)}</span>'
+        f'<span style="min-width:230px"><span class="e-small e-soft">{size(used)} of {size(quota)}</span>'
         f'<span class="e-bar"><i class="{"bad" if share > 0.9 else "accent"}" style="width:{100 * share:.1f}%"></i></span></span></div>'
     )
 
@@ -250,7 +251,7 @@ def _facts(found: dict[str, Any]) -> str:
         "Model": esc(f"{found['model']}:{found['version']}" if found["model"] else "–"),
         "Taken": ago(found["at"]),
         "Why": esc(found["reason"].replace("-", " ")),
-        "Size": f"{found['width']}×{found['height']}, {parts.size(found['size'])}",
+        "Size": f"{found['width']}×{found['height']}, {size(found['size'])}",
         "Reviewed": reviewed,
     }
     other = found["meta"].get("other")

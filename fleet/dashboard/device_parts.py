@@ -6,8 +6,10 @@ import json
 import time
 from typing import Any
 
+from rich.filesize import decimal as size
+
 from edgec.fleet.dashboard import parts
-from edgec.fleet.dashboard.parts import ago, badge, esc, link, number, size
+from edgec.fleet.dashboard.parts import ago, badge, esc, link, number
 from edgec.fleet.dashboard.picture import boxes, picture
 from edgec.fleet.devices.slots import CANDIDATE_SLOT
 

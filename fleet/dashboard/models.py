@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from nicegui import ui
+from rich.filesize import decimal as size
 from sqlalchemy import func, select
 from starlette.requests import Request
 from starlette.responses import Response
@@ -13,7 +14,7 @@ from starlette.responses import Response
 from edgec.fleet.access.identity import Identity
 from edgec.fleet.dashboard import parts, tags
 from edgec.fleet.dashboard.deploy import deploy_dialog
-from edgec.fleet.dashboard.parts import ago, esc, link, size
+from edgec.fleet.dashboard.parts import ago, esc, link
 from edgec.fleet.dashboard.shell import frame, html, live, signed_in, to_sign_in
 from edgec.fleet.devices.slots import devices_of_models
 from edgec.fleet.registry.versions import all_tags, tag_history, tags_of

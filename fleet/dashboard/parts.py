@@ -84,15 +84,6 @@ def number(value: float | None, unit: str = "", digits: int = 1) -> str:
     return '<span class="e-faint">–</span>' if value is None else f"{value:.{digits}f}{unit}"
 
 
-def size(value: float) -> str:
-    """Bytes for people."""
-    for unit in ("B", "kB", "MB"):
-        if value < 1000:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1000
-    return f"{value:.1f} GB"
-
-
 def count(value: int) -> str:
     """A whole number with its thousands separated."""
     return f"{value:,}".replace(",", "\u202f")

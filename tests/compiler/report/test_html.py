@@ -5,10 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-import pytest
-
 from edgec.compiler.report.html import SHOWN_LAYERS, render
-from edgec.compiler.report.sizes import size
 
 
 def evidence(**changes: Any) -> dict[str, Any]:
@@ -72,10 +69,3 @@ def test_the_slowest_layers_are_drawn_and_the_rest_is_added_up() -> None:
     assert page.index(f"layer{SHOWN_LAYERS + 1}") < page.index(f"layer{SHOWN_LAYERS}<")
     assert "and 2 more, 1.000 ms together" in page
     assert ">layer1<" not in page
-
-
-@pytest.mark.parametrize(
-    ("count", "words"), [(999, "999 B"), (1500, "1.5 KB"), (2_500_000, "2.5 MB"), (3.21e9, "3.21 GB")]
-)
-def test_sizes_in_words(count: float, words: str) -> None:
-    assert size(count) == words
