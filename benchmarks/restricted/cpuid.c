@@ -1,8 +1,9 @@
-/* A processor that says it has no more than AVX2: the handler of the `int 0x81` that stands in place of `cpuid` in copied
- * libraries. It executes the real instruction and clears what comes after AVX2 and FMA: AVX-512, AVX-VNNI and its
- * relatives, AMX, AVX10, GFNI. So a library that chooses its kernels by `cpuid` runs those of an AVX2 machine, natively.
- * `edgec_restrict_cpuid` installs it. The proof: between `edgec_sample(1)` and `edgec_sample(0)` the process is interrupted
- * every millisecond of its computing, and instructions that begin with 62, the prefix of every AVX-512 one, are counted.
+/* A processor that says it has no more than AVX2: the handler of the instruction that stands in place of `cpuid` in
+ * copied libraries (`d6 a2`: d6 is undefined for ever in 64-bit mode and raises SIGILL; TVM takes SIGSEGV for itself).
+ * It executes `cpuid` and clears what comes after AVX2 and FMA: AVX-512, AVX-VNNI and its relatives, AMX, AVX10, GFNI.
+ * So a library that chooses its kernels by `cpuid` runs those of an AVX2 machine, natively.
+ * `edgec_restrict_cpuid` installs it. The proof: between `edgec_sample(1)` and `edgec_sample(0)` the process is
+ * interrupted every millisecond of its computing, and instructions that begin with 62, as all of AVX-512 do, are counted.
  */
 #define _GNU_SOURCE
 #include <signal.h>
@@ -45,8 +46,8 @@ static void answer(int number, siginfo_t *info, void *context)
     greg_t *registers = ((ucontext_t *)context)->uc_mcontext.gregs;
     const uint8_t *at = (const uint8_t *)(uintptr_t)registers[REG_RIP];
     uint32_t r[4];
-    /* a general protection fault has no address: others may lie where no code can be read */
-    if (info->si_addr != NULL || at[0] != 0xcd || at[1] != 0x81) {
+    (void)info;
+    if (at[0] != 0xd6 || at[1] != 0xa2) {
         sigaction(number, &before, NULL); /* not ours: it happens again, to whom it belongs */
         return;
     }
@@ -64,7 +65,7 @@ int edgec_restrict_cpuid(void)
     memset(&action, 0, sizeof action);
     action.sa_sigaction = answer;
     action.sa_flags = SA_SIGINFO | SA_NODEFER;
-    return sigaction(SIGSEGV, &action, &before);
+    return sigaction(SIGILL, &action, &before);
 }
 
 static void sample(int number, siginfo_t *info, void *context)

@@ -1,7 +1,7 @@
 """Copies of installed runtimes whose libraries see a processor with AVX2 and nothing beyond.
 
 ONNX Runtime, OpenVINO and LiteRT choose their kernels by `cpuid`, and not all can be told otherwise. In a copy of each
-package, every `cpuid` that a disassembler finds becomes `int 0x81`, which has the same length and traps; the handler in
+package, every `cpuid` that a disassembler finds becomes an undefined instruction of the same length; the handler in
 `cpuid.c` answers it. Everything else runs as it is.
 """
 
@@ -21,7 +21,7 @@ from pathlib import Path
 from edgec.targets.errors import EdgecError
 
 PACKAGES = ("onnxruntime", "openvino", "ai_edge_litert")
-CPUID, TRAP = b"\x0f\xa2", b"\xcd\x81"
+CPUID, TRAP = b"\x0f\xa2", b"\xd6\xa2"
 LIBRARY, SITE, DONE = "libcpuid.so", "site", "made"
 SAMPLED_S = 0.2
 RESTRICTED = "AVX2"  # what the copies see at most
@@ -107,7 +107,7 @@ def use(folder: Path) -> None:
             else f"{folder} has no {LIBRARY}: run `python -m edgec.benchmarks.restricted {folder}` first"
         )
     if ctypes.CDLL(str(library.resolve())).edgec_restrict_cpuid() != 0:
-        raise CannotRestrict("this system installs no handler of SIGSEGV")
+        raise CannotRestrict("this system installs no handler of SIGILL")
     sys.path.insert(0, str((folder / SITE).resolve()))
 
 

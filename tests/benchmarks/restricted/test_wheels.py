@@ -25,9 +25,10 @@ pytestmark = pytest.mark.skipif(
 ASKS = """
 void ask(unsigned leaf, unsigned sub, unsigned *r)
 { __asm__ volatile("cpuid" : "=a"(r[0]), "=b"(r[1]), "=c"(r[2]), "=d"(r[3]) : "a"(leaf), "c"(sub)); }
+void undefined(void) { __builtin_trap(); }
 int decoy(void) { return 0xa20f; } /* the bytes of cpuid, within another instruction */
 """
-# Prints what a library sees at leaf 7 as it is and as changed, then reads address 0.
+# Prints what a library sees at leaf 7 as it is and as changed, then executes an instruction that is undefined.
 PROGRAM = """
 import ctypes, json, sys
 from pathlib import Path
@@ -42,7 +43,7 @@ for name in ("plain.so", "changed.so"):
         found.append(list(registers))
     assert library.decoy() == 0xA20F
 print(json.dumps(found), flush=True)
-ctypes.string_at(0)
+library.undefined()
 """
 AVX512 = 1 << 16 | 1 << 17 | 1 << 28 | 1 << 30 | 1 << 31
 VNNI, AVX_VNNI, AVX2, FMA = 1 << 11, 1 << 4, 1 << 5, 1 << 12
