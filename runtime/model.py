@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import atexit
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -26,9 +26,14 @@ if TYPE_CHECKING:  # not needed by a process that only runs arrays
     from edgec.runtime.processing.results import Result
     from edgec.runtime.processing.sound_stream import SoundStream
 
-_ON_DEVICE = "__cuda_array_interface__"
+_OF_OTHERS = ("__dlpack_device__", "__cuda_array_interface__")
 Call = Callable[[list[Array]], list[Array]]
 _alive: weakref.WeakSet[Model] = weakref.WeakSet()
+
+
+def _is_others(value: object) -> bool:
+    """Whether it is an array of another library than numpy."""
+    return not isinstance(value, np.ndarray) and any(hasattr(value, name) for name in _OF_OTHERS)
 
 
 class Variant:
@@ -116,6 +121,53 @@ class Variant:
         """The error of a call after `close`."""
         return InputError(f"the model {self.config.name} has been closed")
 
+    def arrived(self, inputs: Any) -> Any:  # noqa: ANN401 - whatever the caller passed
+        """Inputs of which arrays of other libraries have become such as a run takes.
+
+        Raises:
+            InputError: one lies where the model cannot take it, or is of a type that it cannot be of.
+        """
+        if not isinstance(inputs, Mapping) or not any(_is_others(one) for one in inputs.values()):
+            return inputs
+        from edgec.runtime.gpu.arrays import from_host, on_host, place_of, refused
+
+        receive = getattr(self.engine, "receive", None)
+        made = dict(inputs)
+        for name, value in inputs.items():
+            place = place_of(value)
+            if place is None:
+                continue
+            if on_host(place):
+                made[name] = from_host(name, value)
+            elif receive is None:
+                raise refused(name, place, self.config.name)
+            else:
+                made[name] = receive(name, value, place)
+        return made
+
+    def call_keeping(self, arrays: list[Array], outputs: bool | Collection[str]) -> list[Any]:
+        """As `call`, with results that stay on the GPU: those with these names, or all.
+
+        Raises:
+            InputError: there is no such output, the model does not run on a GPU, or it is closed.
+        """
+        if self.engine is None:
+            raise self.closed()
+        run = getattr(self.engine, "call_keeping", None)
+        if run is None:
+            raise InputError(
+                f"{self.config.name} runs on the processor, and its results lie there: call run() without on_device"
+            )
+        wanted = (
+            self.names if outputs is True else [outputs] if isinstance(outputs, str) else list(outputs or ())
+        )
+        if unknown := [name for name in wanted if name not in self.names]:
+            raise InputError(
+                f"{self.config.name} has no output {unknown[0]!r}; it has {', '.join(self.names)}"
+            )
+        kept: list[Any] = run(arrays, frozenset(self.names.index(name) for name in wanted))
+        return kept
+
     def close(self) -> None:
         """Release code and weights."""
         calls, self.calls, self._begin = self.calls, None, None
@@ -159,7 +211,9 @@ class Model:
         """Number of threads that a call runs on."""
         return self._threading.threads
 
-    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    def run(
+        self, inputs: Mapping[str, Array], *, on_device: bool | Collection[str] = False
+    ) -> dict[str, Array]:
         """Run once on arrays.
 
         A run depends on nothing but its inputs. States that are not given are at their initial values, and their next
@@ -167,11 +221,15 @@ class Model:
 
         Args:
             inputs: an array for every input, by the source model's names, with the shapes and dtypes in `inputs`.
-                A model for a GPU takes arrays that lie there, too, as PyTorch, CuPy and Numba describe theirs
-                (`__cuda_array_interface__`).
+                Arrays of other libraries are read by DLPack. A model for a GPU takes those that lie there from where
+                they are (DLPack or `__cuda_array_interface__`): what writes them need not be done, and the host
+                does not wait for it.
+            on_device: for a model that runs on a GPU: outputs that stay there, all (True) or by name. They are
+                `edgec.runtime.gpu.results.DeviceResult`s: `torch.from_dlpack` and `cupy.from_dlpack` read them
+                without a copy, `numpy()` copies them to the host.
 
         Returns:
-            the outputs by the source model's names: new arrays of the host, owned by the caller.
+            the outputs by the source model's names: new arrays, owned by the caller.
 
         Raises:
             InputError: a name, shape or dtype does not fit, or the model is closed.
@@ -180,6 +238,8 @@ class Model:
         arrays = variant.signature.match(inputs)
         if arrays is None:
             variant, arrays = self._fitting(inputs)
+        if on_device:
+            return variant.signature.named(variant.call_keeping(arrays, on_device))
         invoke = variant.invoke
         if invoke is None:
             raise variant.closed()
@@ -190,8 +250,7 @@ class Model:
 
     def _fitting(self, inputs: Mapping[str, Array]) -> tuple[Variant, list[Array]]:
         """Find the variant that fits these inputs, and order them for it."""
-        if isinstance(inputs, Mapping) and any(hasattr(one, _ON_DEVICE) for one in inputs.values()):
-            inputs = self._on_device(inputs)
+        inputs = self._first.arrived(inputs)
         for variant in self._variants:
             arrays = variant.signature.match(inputs)
             if arrays is None and variant.config.states and isinstance(inputs, Mapping):
@@ -199,22 +258,6 @@ class Model:
             if arrays is not None:
                 return variant, arrays
         raise misfit([variant.config for variant in self._variants], inputs)
-
-    def _on_device(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """Inputs whose arrays on a GPU say shape and dtype as numpy's do.
-
-        Raises:
-            InputError: the model runs on the processor, or an array's elements do not lie side by side.
-        """
-        from edgec.runtime.gpu.arrays import DeviceArray, on_device
-
-        for name, value in inputs.items():
-            if on_device(value) and not getattr(self._first.engine, "takes_device_arrays", False):
-                raise InputError(
-                    f"input {name!r} lies on a GPU, and {self.config.name} runs on the processor.\n"
-                    "Copy it to the host first: x.cpu().numpy() in PyTorch, cupy.asnumpy(x)."
-                )
-        return {name: DeviceArray(one) if on_device(one) else one for name, one in inputs.items()}
 
     def call(self, arrays: list[Array]) -> list[Array]:
         """Run on arrays that are known to fit, in the order of `inputs`; outputs are in the order of `outputs`.

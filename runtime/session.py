@@ -94,6 +94,13 @@ class Stateful(Protocol):
             InputError: the model is closed.
         """
 
+    def arrived(self, inputs: Any) -> Any:  # noqa: ANN401 - whatever the caller passed
+        """Inputs of which arrays of other libraries have become such as a run takes.
+
+        Raises:
+            InputError: one lies where the model cannot take it.
+        """
+
     def initial(self) -> Sequence[Buffer]:
         """The states that a session begins with; they are never written to."""
 
@@ -180,6 +187,7 @@ class Session:
             return outputs
 
     def _fitting(self, inputs: Mapping[str, Array]) -> tuple[Stateful, list[Array]]:
+        inputs = self._variants[0].arrived(inputs)
         for variant in self._variants:
             arrays = variant.visible.match(inputs)
             if arrays is not None:

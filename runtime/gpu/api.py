@@ -13,6 +13,8 @@ from edgec.runtime.errors import EdgecError
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from edgec.runtime.gpu.generations import Generations
+
     Array = npt.NDArray[Any]
 
 Extents = tuple[int, int, int]
@@ -44,6 +46,17 @@ class Replay(Protocol):
 
 class Stream(Protocol):
     """A queue of work on the device, done in order."""
+
+    @property
+    def handle(self) -> int:
+        """As the driver names it, for other libraries."""
+
+    def follow(self, handle: int) -> None:
+        """Let later work of this stream wait for what a stream of another library has queued; the host does not wait.
+
+        Args:
+            handle: 1 and 2 stand for the driver's default streams, as in its own interface.
+        """
 
     def copy_in(self, address: int, array: Array) -> None:
         """Queue a copy from an array of the host; it must stay as it is until the stream was waited for."""
@@ -95,6 +108,24 @@ class GpuApi(Protocol):
     def capability(self) -> tuple[int, int]:
         """The compute capability."""
 
+    @property
+    def ordinal(self) -> int:
+        """Its number among the GPUs of the process."""
+
+    @property
+    def generations(self) -> Generations:
+        """Everything that uses the device does so in a `call` of it."""
+
+    def check_memory(self, size: int) -> None:
+        """Check that so many bytes are free, before anything is loaded.
+
+        Raises:
+            IncompatibleDevice: they are not; the message says how many are.
+        """
+
+    def ordinal_of(self, address: int) -> int | None:
+        """The GPU on which memory of another library lies; None where the driver does not know the address."""
+
     def allocate(self, size: int) -> int:
         """Memory of the device, aligned to 256 bytes or more.
 
@@ -124,12 +155,9 @@ class GpuApi(Protocol):
     def stream(self) -> Stream:
         """A new queue of work."""
 
-    def wait_for(self, stream: int | None) -> None:
-        """Wait for a queue of others, by its address; None waits for all of them.
+    def wait_for_all(self) -> None:
+        """Wait for all queues of the process: for an array whose maker does not say which one writes it.
 
         Raises:
-            GpuFault: some of its work failed.
+            GpuFault: some of their work failed.
         """
-
-    def reset(self) -> None:
-        """Set the device up anew after a fault that lost the context; all addresses and modules are gone."""

@@ -9,6 +9,7 @@ import numpy as np
 
 from edgec.runtime.artifact.weights import Weight
 from edgec.runtime.gpu.api import GpuApi, GpuFault, Replay, Stream
+from edgec.runtime.gpu.arrays import DeviceArray
 from edgec.runtime.gpu.code import (
     Copy,
     GpuCode,
@@ -18,6 +19,7 @@ from edgec.runtime.gpu.code import (
     Step,
     choose_binaries,
 )
+from edgec.runtime.gpu.results import DeviceResult, Pool
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -35,10 +37,21 @@ class Resident(NamedTuple):
 
 
 class Loaded:
-    """What all calls share: machine code and weights on the device."""
+    """What all calls share: machine code and weights on the device.
 
-    def __init__(self, api: GpuApi, header: GpuCode, binaries: memoryview, weights: Sequence[Weight]) -> None:
-        self.api = api
+    Attributes:
+        generation: of the device's context that it belongs to.
+        arrivals: the stream on which arrays of other libraries are received.
+        results: memory of results that stay on the device.
+    """
+
+    arrivals: Stream
+
+    def __init__(
+        self, api: GpuApi, header: GpuCode, binaries: memoryview, weights: Sequence[Weight], generation: int
+    ) -> None:
+        self.api, self.generation = api, generation
+        self.results = Pool(api, generation)
         self.modules: list[Any] = []
         self.weights: list[int] = []
         self.functions: dict[str, Any] = {}
@@ -49,11 +62,16 @@ class Loaded:
             raise
 
     def _load(self, header: GpuCode, binaries: memoryview, weights: Sequence[Weight]) -> None:
+        chosen = choose_binaries(header, self.api.capability)
+        buffers = sum(one.bytes for one in (*header.inputs, *header.outputs))
+        stored = sum(weight.array.nbytes for weight in weights)
+        self.api.check_memory(header.arena_bytes + buffers + stored)
+        self.arrivals = self.api.stream()
         shared: dict[str, int] = {}
         for step in header.steps:
             if isinstance(step, Launch):
                 shared[step.kernel] = max(shared.get(step.kernel, 0), step.shared_bytes)
-        for binary in choose_binaries(header, self.api.capability):
+        for binary in chosen:
             module = self.api.load(bytes(binaries[binary.offset : binary.offset + binary.size]))
             self.modules.append(module)
             for name in binary.kernels:
@@ -71,6 +89,11 @@ class Loaded:
 
     def close(self) -> None:
         """Release both."""
+        self.results.close()
+        if not self.api.generations.has(self.generation):
+            return
+        if hasattr(self, "arrivals"):
+            self.arrivals.close()
         for address in self.weights:
             self.api.free(address)
         for module in self.modules:
@@ -168,8 +191,34 @@ class Context:
         record(last=True)
         return parts
 
-    def run(self, arrays: Sequence[Array]) -> list[Array]:
-        """Run once on the inputs that are not resident; the results, but for resident ones, are new arrays."""
+    def take(self, number: int, array: DeviceArray) -> None:
+        """Queue the copy of an input that lies on the device, after what writes it.
+
+        Raises:
+            GpuFault: a fault has ended the context in which it lay.
+        """
+        if array.generation != self.loaded.generation:
+            raise GpuFault("an input on the GPU was lost with its context, which a fault ended: make it anew")
+        self.stream.follow(self.loaded.arrivals.handle)
+        self.stream.copy(self.inputs[number], array.address, array.bytes)
+
+    def copied(self, number: int) -> Array:
+        """An input's content on the host."""
+        one = self.header.inputs[number]
+        array = np.empty(one.shape, one.dtype)
+        self.stream.copy_out(array, self.inputs[number])
+        self.stream.synchronise()
+        return array
+
+    def keep(self, number: int) -> DeviceResult:
+        """A copy of an output on the device, which is queued."""
+        one = self.header.outputs[number]
+        made = DeviceResult(self.loaded.results, one.shape, one.dtype)
+        self.stream.copy(made.address, self.outputs[number], made.nbytes)
+        return made
+
+    def start(self, arrays: Sequence[Array]) -> None:
+        """Queue a run on the inputs that are not resident."""
         for array, (_, staged) in zip(arrays, self.staged_in, strict=True):
             np.copyto(staged, array)
         for part in self._parts:
@@ -177,6 +226,9 @@ class Context:
                 self.call_host(part)
             else:
                 part.start()
+
+    def finish(self) -> list[Array]:
+        """Wait for everything that was queued; the results, but for resident ones, are new arrays."""
         self.stream.synchronise()
         return [staged.copy() for _, staged in self.staged_out]
 
@@ -195,10 +247,11 @@ class Context:
         self.stream.synchronise()
 
     def close(self) -> None:
-        """Release all of it."""
-        for replay in self._replays:
-            replay.close()
-        self.stream.close()
-        for address in self._allocated:
-            self.loaded.api.free(address)
+        """Release all of it, but for what went with the device's context."""
+        if self.loaded.api.generations.has(self.loaded.generation):
+            for replay in self._replays:
+                replay.close()
+            self.stream.close()
+            for address in self._allocated:
+                self.loaded.api.free(address)
         self._allocated, self._replays = [], []

@@ -11,7 +11,7 @@ from edgec.runtime.artifact.weights import Weight
 from edgec.runtime.device import Device, Executable
 from edgec.runtime.gpu.api import GpuApi
 from edgec.runtime.gpu.code import unpack
-from edgec.runtime.gpu.driver import CudaDriver, DriverLibrary
+from edgec.runtime.gpu.driver import CudaDriver, shared_driver
 from edgec.runtime.gpu.program import GpuFunction
 
 if TYPE_CHECKING:
@@ -75,5 +75,5 @@ class CudaDevice(GpuDevice):
     """An NVIDIA GPU."""
 
     def open(self) -> CudaDriver:
-        """The first GPU that the driver lists (`CUDA_VISIBLE_DEVICES` chooses)."""
-        return CudaDriver(DriverLibrary())
+        """The first GPU that the driver lists (`CUDA_VISIBLE_DEVICES` chooses); all models share its context."""
+        return shared_driver()

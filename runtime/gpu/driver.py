@@ -1,255 +1,32 @@
-"""NVIDIA's driver, called by its C interface; no CUDA toolkit and no other library is needed on a device.
-
-Source: CUDA Driver API reference (functions with the suffix `_v2` are those that `cuda.h` maps to).
-"""
+"""One NVIDIA GPU through its driver; no CUDA toolkit and no other library is needed on a device."""
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Sequence
-from ctypes import byref, c_char_p, c_float, c_int, c_size_t, c_uint, c_uint64, c_void_p
+import threading
+from collections.abc import Sequence
+from ctypes import byref, c_int, c_size_t, c_uint64, c_void_p
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgec.runtime.errors import IncompatibleDevice
-from edgec.runtime.gpu.api import Extents, GpuFault
+from edgec.runtime.gpu.api import GpuFault
+from edgec.runtime.gpu.driver_library import INVALID, LIBRARY, OLDEST_DRIVER, DriverLibrary, dotted, too_old
+from edgec.runtime.gpu.generations import Generations
+from edgec.runtime.gpu.streams import CudaStream
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     Array = npt.NDArray[Any]
 
-LIBRARY = "libcuda.so.1"
-OLDEST_DRIVER = (11, 4)  # graphs of kernels and copies, instantiated with flags
-_OUT_OF_MEMORY, _NO_DEVICE, _STUB, _INSUFFICIENT = 2, 100, 34, 35
-_BAD_IMAGE, _NO_BINARY, _BAD_PTX, _PTX_VERSION, _NO_JIT = 200, 209, 218, 222, 221
-# After these every call in the context fails: the device has to be set up anew.
-_STICKY = {700, 702, 710, 714, 715, 716, 717, 718, 719, 721}
-_TIMEOUT = 702
-_CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76  # CUdevice_attribute
-_MULTIPROCESSORS, _SHARED_OPTIN = 16, 97
+# CUdevice_attribute
+_CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76
+_MULTIPROCESSORS, _INTEGRATED, _SHARED_OPTIN = 16, 18, 97
+_POINTER_ORDINAL = 9  # CUpointer_attribute
 _MAX_DYNAMIC_SHARED = 8  # CUfunction_attribute
-_NON_BLOCKING, _RELAXED = 1, 2  # CUstream_flags, CUstreamCaptureMode (relaxed: other threads may allocate)
 _STATIC_SHARED = 48 << 10  # what a kernel may use without being allowed more
-
-_SIGNATURES: dict[str, tuple[Any, ...]] = {
-    "cuInit": (c_uint,),
-    "cuDriverGetVersion": (c_void_p,),
-    "cuGetErrorString": (c_int, c_void_p),
-    "cuGetErrorName": (c_int, c_void_p),
-    "cuDeviceGetCount": (c_void_p,),
-    "cuDeviceGet": (c_void_p, c_int),
-    "cuDeviceGetName": (c_char_p, c_int, c_int),
-    "cuDeviceGetAttribute": (c_void_p, c_int, c_int),
-    "cuDeviceTotalMem_v2": (c_void_p, c_int),
-    "cuDevicePrimaryCtxRetain": (c_void_p, c_int),
-    "cuDevicePrimaryCtxReset_v2": (c_int,),
-    "cuDevicePrimaryCtxRelease_v2": (c_int,),
-    "cuCtxSetCurrent": (c_void_p,),
-    "cuMemGetInfo_v2": (c_void_p, c_void_p),
-    "cuMemAlloc_v2": (c_void_p, c_size_t),
-    "cuMemFree_v2": (c_uint64,),
-    "cuMemHostAlloc": (c_void_p, c_size_t, c_uint),
-    "cuMemFreeHost": (c_void_p,),
-    "cuMemcpyHtoDAsync_v2": (c_uint64, c_void_p, c_size_t, c_void_p),
-    "cuMemcpyDtoHAsync_v2": (c_void_p, c_uint64, c_size_t, c_void_p),
-    "cuMemcpyDtoDAsync_v2": (c_uint64, c_uint64, c_size_t, c_void_p),
-    "cuModuleLoadData": (c_void_p, c_char_p),
-    "cuModuleUnload": (c_void_p,),
-    "cuModuleGetFunction": (c_void_p, c_void_p, c_char_p),
-    "cuFuncSetAttribute": (c_void_p, c_int, c_int),
-    "cuStreamCreate": (c_void_p, c_uint),
-    "cuStreamDestroy_v2": (c_void_p,),
-    "cuStreamSynchronize": (c_void_p,),
-    "cuCtxSynchronize": (),
-    "cuStreamBeginCapture_v2": (c_void_p, c_int),
-    "cuStreamEndCapture": (c_void_p, c_void_p),
-    "cuGraphInstantiateWithFlags": (c_void_p, c_void_p, c_uint64),
-    "cuGraphDestroy": (c_void_p,),
-    "cuGraphLaunch": (c_void_p, c_void_p),
-    "cuGraphExecDestroy": (c_void_p,),
-    "cuLaunchKernel": (c_void_p, *(c_uint,) * 7, c_void_p, c_void_p, c_void_p),
-    "cuEventCreate": (c_void_p, c_uint),
-    "cuEventRecord": (c_void_p, c_void_p),
-    "cuEventElapsedTime": (c_void_p, c_void_p, c_void_p),
-    "cuEventDestroy_v2": (c_void_p,),
-}
-
-
-class DriverLibrary:
-    """The driver's functions, with their errors as exceptions."""
-
-    def __init__(self, path: str = LIBRARY) -> None:
-        try:
-            self._library = ctypes.CDLL(path)
-        except OSError as error:
-            raise IncompatibleDevice(
-                f"no NVIDIA driver is installed here ({path} cannot be loaded): install the driver, or compile the "
-                "model for a target with a CPU (`edgec targets detect`)"
-            ) from error
-        self._functions: dict[str, Any] = {}
-
-    def function(self, name: str) -> Any:  # noqa: ANN401 - a function of ctypes
-        """A function of the driver, declared.
-
-        Raises:
-            IncompatibleDevice: the driver is too old to have it.
-        """
-        found = self._functions.get(name)
-        if found is None:
-            try:
-                found = getattr(self._library, name)
-            except AttributeError as error:
-                raise IncompatibleDevice(_too_old(f"it has no {name}")) from error
-            found.argtypes, found.restype = _SIGNATURES[name], c_int
-            self._functions[name] = found
-        return found
-
-    def call(self, name: str, *arguments: Any) -> None:  # noqa: ANN401 - ctypes' own
-        """Call a function.
-
-        Raises:
-            IncompatibleDevice: there is no device, the driver is too old, or memory is short.
-            GpuFault: earlier work failed.
-        """
-        code = self.function(name)(*arguments)
-        if code:
-            raise self._error(name, code)
-
-    def _error(self, name: str, code: int) -> Exception:
-        text = c_char_p()
-        self.function("cuGetErrorString")(code, byref(text))
-        said = (text.value or b"unknown error").decode("utf-8", "replace")
-        if code in (_NO_DEVICE, _STUB):
-            return IncompatibleDevice(f"the NVIDIA driver finds no GPU here ({said})")
-        if code in (_INSUFFICIENT, _PTX_VERSION):
-            return IncompatibleDevice(_too_old(said))
-        if code in (_BAD_IMAGE, _NO_BINARY, _BAD_PTX, _NO_JIT):
-            return IncompatibleDevice(
-                f"the NVIDIA driver refuses the artifact's code ({said}): compile it for a target of this GPU"
-            )
-        if code == _OUT_OF_MEMORY:
-            return IncompatibleDevice(f"the GPU's memory does not suffice ({name}: {said})")
-        if code == _TIMEOUT:
-            return GpuFault(f"a kernel ran too long and the driver ended it ({said})", lost=True)
-        return GpuFault(f"the GPU failed: {said} ({name}, error {code})", lost=code in _STICKY)
-
-
-def _too_old(said: str) -> str:
-    least = ".".join(map(str, OLDEST_DRIVER))
-    return f"the NVIDIA driver here is too old ({said}): install one for CUDA {least} or later"
-
-
-class CudaStream:
-    """A stream of a device: an `edgec.runtime.gpu.api.Stream`."""
-
-    def __init__(self, driver: CudaDriver) -> None:
-        self._driver, self._call = driver, driver.library.call
-        self._stream = c_void_p()
-        self._events: list[c_void_p] = []
-        self._call("cuStreamCreate", byref(self._stream), _NON_BLOCKING)
-        self._closed = False
-
-    def copy_in(self, address: int, array: Array) -> None:
-        """Queue a copy to the device."""
-        if array.nbytes:
-            self._driver.use()
-            self._call("cuMemcpyHtoDAsync_v2", address, array.ctypes.data, array.nbytes, self._stream)
-
-    def copy_out(self, array: Array, address: int) -> None:
-        """Queue a copy from the device."""
-        if array.nbytes:
-            self._driver.use()
-            self._call("cuMemcpyDtoHAsync_v2", array.ctypes.data, address, array.nbytes, self._stream)
-
-    def copy(self, target: int, source: int, size: int) -> None:
-        """Queue a copy on the device."""
-        if size:
-            self._driver.use()
-            self._call("cuMemcpyDtoDAsync_v2", target, source, size, self._stream)
-
-    def launch(
-        self, function: c_void_p, grid: Extents, block: Extents, shared_bytes: int, addresses: Sequence[int]
-    ) -> None:
-        """Queue a kernel."""
-        self._driver.use()
-        values = (c_uint64 * len(addresses))(*addresses)
-        size = ctypes.sizeof(c_uint64)
-        begin = ctypes.addressof(values)
-        pointers = (c_void_p * len(addresses))(*(begin + size * i for i in range(len(addresses))))
-        self._call(
-            "cuLaunchKernel", function, *grid, *block, shared_bytes, self._stream, pointers, None
-        )  # fmt: skip
-
-    def record(self, work: Callable[[], None]) -> CudaGraph:
-        """Record a graph by capturing this stream."""
-        self._driver.use()
-        self._call("cuStreamBeginCapture_v2", self._stream, _RELAXED)
-        graph = c_void_p()
-        try:
-            work()
-        except BaseException:
-            # The capture has to end either way; its own error would hide the first.
-            self._driver.library.function("cuStreamEndCapture")(self._stream, byref(graph))
-            raise
-        self._call("cuStreamEndCapture", self._stream, byref(graph))
-        return CudaGraph(self._driver, self._stream, graph)
-
-    def mark(self) -> c_void_p:
-        """Record an event."""
-        self._driver.use()
-        event = c_void_p()
-        self._call("cuEventCreate", byref(event), 0)
-        self._events.append(event)
-        self._call("cuEventRecord", event, self._stream)
-        return event
-
-    def seconds_between(self, first: c_void_p, last: c_void_p) -> float:
-        """Time between two events that were passed."""
-        elapsed = c_float()
-        self._call("cuEventElapsedTime", byref(elapsed), first, last)
-        return elapsed.value / 1e3
-
-    def synchronise(self) -> None:
-        """Wait for everything that was queued."""
-        self._driver.use()
-        self._call("cuStreamSynchronize", self._stream)
-
-    def close(self) -> None:
-        """Release the stream and its events."""
-        if self._closed:
-            return
-        self._closed = True
-        self._driver.use()
-        for event in self._events:
-            self._call("cuEventDestroy_v2", event)
-        self._call("cuStreamDestroy_v2", self._stream)
-
-
-class CudaGraph:
-    """A recorded run: an `edgec.runtime.gpu.api.Replay`."""
-
-    def __init__(self, driver: CudaDriver, stream: c_void_p, graph: c_void_p) -> None:
-        self._driver, self._stream = driver, stream
-        self._executable = c_void_p()
-        call = driver.library.call
-        try:
-            call("cuGraphInstantiateWithFlags", byref(self._executable), graph, 0)
-        finally:
-            call("cuGraphDestroy", graph)
-
-    def start(self) -> None:
-        """Start the graph on its stream."""
-        self._driver.use()
-        self._driver.library.call("cuGraphLaunch", self._executable, self._stream)
-
-    def close(self) -> None:
-        """Release the graph."""
-        if self._executable:
-            self._driver.use()
-            self._driver.library.call("cuGraphExecDestroy", self._executable)
-            self._executable = c_void_p()
 
 
 class CudaDriver:
@@ -261,7 +38,7 @@ class CudaDriver:
         library.call("cuDriverGetVersion", byref(version))
         found = version.value // 1000, version.value % 1000 // 10
         if found < OLDEST_DRIVER:
-            raise IncompatibleDevice(_too_old(f"it is for CUDA {found[0]}.{found[1]}"))
+            raise IncompatibleDevice(too_old(f"it is for CUDA {dotted(version.value)}"))
         library.call("cuInit", 0)
         count = c_int()
         library.call("cuDeviceGetCount", byref(count))
@@ -271,7 +48,9 @@ class CudaDriver:
             )
         device = c_int()
         library.call("cuDeviceGet", byref(device), ordinal)
-        self._device = device.value
+        self._device, self.ordinal = device.value, ordinal
+        self._held: dict[int, int] = {}
+        self.generations = Generations(self.reset)
         self._context = c_void_p()
         library.call("cuDevicePrimaryCtxRetain", byref(self._context), self._device)
         self.use()
@@ -310,6 +89,34 @@ class CudaDriver:
         self.library.call("cuDeviceTotalMem_v2", byref(size), self._device)
         return size.value
 
+    def check_memory(self, size: int) -> None:
+        """Compare with the driver's figure, which on a GPU in the processor leaves out what the system could free."""
+        self.use()
+        free, _ = self._memory()
+        if size > free and not self.attribute(_INTEGRATED):
+            raise IncompatibleDevice(self._short_of(size))
+
+    def _memory(self) -> tuple[int, int]:
+        free, total = c_size_t(), c_size_t()
+        self.library.call("cuMemGetInfo_v2", byref(free), byref(total))
+        return free.value, total.value
+
+    def _short_of(self, size: int) -> str:
+        free, total = self._memory()
+        held = sum(self._held.values())
+        ours = f" (models in this process hold {held / 1e6:.0f} MB)" if held else ""
+        return (
+            f"{self.name} has {free / 1e6:.0f} of {total / 1e6:.0f} MB free{ours}, and the model needs "
+            f"{size / 1e6:.0f} MB more.\nClose models that are not in use, or end what else uses the GPU."
+        )
+
+    def ordinal_of(self, address: int) -> int | None:
+        """By the driver's table of addresses."""
+        self.use()
+        found = c_int()
+        code = self.library.function("cuPointerGetAttribute")(byref(found), _POINTER_ORDINAL, address)
+        return None if code == INVALID else found.value
+
     def allocate(self, size: int) -> int:
         """Memory of the device."""
         self.use()
@@ -317,17 +124,14 @@ class CudaDriver:
         try:
             self.library.call("cuMemAlloc_v2", byref(address), size)
         except IncompatibleDevice as error:
-            free, total = c_size_t(), c_size_t()
-            self.library.call("cuMemGetInfo_v2", byref(free), byref(total))
-            raise IncompatibleDevice(
-                f"{self.name} has {free.value / 1e6:.0f} of {total.value / 1e6:.0f} MB free, and the model needs "
-                f"{size / 1e6:.0f} MB more: end what else uses the GPU"
-            ) from error
+            raise IncompatibleDevice(self._short_of(size)) from error
+        self._held[address.value] = size
         return address.value
 
     def free(self, address: int) -> None:
         """Give memory back."""
         self.use()
+        self._held.pop(address, None)
         self.library.call("cuMemFree_v2", address)
 
     def host_array(self, shape: Sequence[int], dtype: npt.DTypeLike) -> Array:
@@ -372,26 +176,52 @@ class CudaDriver:
         self.use()
         return CudaStream(self)
 
-    def wait_for(self, stream: int | None) -> None:
-        """Wait for a queue of others; 1 and 2 stand for the driver's default queues, as in its own interface."""
+    def wait_for_all(self) -> None:
+        """Wait for the context."""
         self.use()
-        if stream is None:
-            self.library.call("cuCtxSynchronize")
-        else:
-            self.library.call("cuStreamSynchronize", c_void_p(stream))
+        self.library.call("cuCtxSynchronize")
 
     def reset(self) -> None:
-        """Destroy the context and retain a new one; other users of the GPU in this process lose theirs, too."""
+        """Destroy the context and retain a new one; other users of the GPU in this process lose theirs, too.
+
+        Raises:
+            GpuFault: the driver accepts no work of this process any more.
+        """
         self.library.call("cuDevicePrimaryCtxReset_v2", self._device)
         self.library.call("cuDevicePrimaryCtxRetain", byref(self._context), self._device)
-        self.use()
+        self._held.clear()
+        try:
+            self.use()
+            self.library.call("cuCtxSynchronize")
+        except GpuFault as fault:
+            raise GpuFault(
+                f"after a fault of a kernel the driver accepts no further work of this process ({fault}).\n"
+                "Start the process anew: others that use the GPU are not affected.",
+                lost=True,
+            ) from fault
+
+
+_shared: dict[tuple[str, int], CudaDriver] = {}
+_opening = threading.Lock()
+
+
+def shared_driver(path: str = LIBRARY, ordinal: int = 0) -> CudaDriver:
+    """The process' one `CudaDriver` of a GPU: models share its context, and a fault in one of them is dealt with once.
+
+    Raises:
+        IncompatibleDevice: there is none, or its driver is too old.
+    """
+    with _opening:
+        if (path, ordinal) not in _shared:
+            _shared[path, ordinal] = CudaDriver(DriverLibrary(path), ordinal)
+        return _shared[path, ordinal]
 
 
 class _PinnedMemory:
     """Page-locked memory of the host, with numpy's array interface (version 3)."""
 
     def __init__(self, driver: CudaDriver, address: int, size: int) -> None:
-        self._driver, self._address = driver, address
+        self._driver, self._address, self._generation = driver, address, driver.generations.number
         self.__array_interface__ = {
             "version": 3,
             "typestr": "|u1",
@@ -400,7 +230,9 @@ class _PinnedMemory:
         }
 
     def __del__(self) -> None:
-        # Its context may be gone (a reset, the process' end): then the memory is, too.
+        if not self._driver.generations.has(self._generation):
+            return  # it went with its context
+        # The driver may be gone at the process' end: then the memory is, too.
         free = self._driver.library.function("cuMemFreeHost")
         self._driver.library.function("cuCtxSetCurrent")(self._driver._context)
         free(self._address)

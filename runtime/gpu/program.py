@@ -18,7 +18,7 @@ from edgec.runtime.artifact.config import ArtifactConfig, TensorSpec
 from edgec.runtime.artifact.weights import Weight
 from edgec.runtime.execution.profiling import LayerRuns, Probe
 from edgec.runtime.gpu.api import GpuApi, GpuFault
-from edgec.runtime.gpu.arrays import DeviceArray
+from edgec.runtime.gpu.arrays import DeviceArray, received
 from edgec.runtime.gpu.code import (
     GpuCode,
 )
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 class GpuFunction:
     """A model's compiled function on a GPU: an `edgec.runtime.device.Executable`."""
 
-    takes_device_arrays = True
-
     def __init__(
         self,
         api: GpuApi,
@@ -50,22 +48,29 @@ class GpuFunction:
         self._weights, self._segments = weights, segments
         self._lock = threading.Lock()
         self._idle: list[Context] = []
-        self._loaded: Loaded | None = Loaded(api, header, binaries, weights)
-        try:  # what does not fit is said now
-            self._idle.append(Context(self._loaded, header, segments, Resident()))
-        except BaseException:
-            self._loaded.close()
-            raise
+        self._loaded: Loaded | None = None
+        with api.generations.call() as generation:
+            loaded = self._current(generation)
+            try:  # what does not fit is said now
+                self._idle.append(Context(loaded, header, segments, Resident()))
+            except BaseException:
+                loaded.close()
+                raise
 
-    def _take(self, resident: Resident) -> Context:
+    def _current(self, generation: int) -> Loaded:
+        """What this generation of the device has of the model; set up if it has nothing yet."""
+        with self._lock:
+            if self._loaded is None or self._loaded.generation != generation:
+                self._idle.clear()
+                self._loaded = Loaded(self._api, self._header, self._binaries, self._weights, generation)
+            return self._loaded
+
+    def _take(self, resident: Resident, generation: int) -> Context:
+        loaded = self._current(generation)
         with self._lock:
             for number, context in enumerate(self._idle):
                 if context.resident == resident:
                     return self._idle.pop(number)
-            if self._loaded is None:
-                self._api.reset()
-                self._loaded = Loaded(self._api, self._header, self._binaries, self._weights)
-            loaded = self._loaded
         return Context(loaded, self._header, self._segments, resident)
 
     def _give(self, context: Context) -> None:
@@ -75,54 +80,72 @@ class GpuFunction:
                 return
         context.close()
 
-    def _abandon(self, context: Context, fault: GpuFault) -> None:
-        """After a fault the context is not used again; what was lost is set up anew by the next call."""
-        with self._lock:
-            if fault.lost and self._loaded is context.loaded:
-                self._loaded, self._idle = None, []
-                return
-        if not fault.lost:
-            context.close()
-
     @contextmanager
     def context(self, resident: Resident) -> Iterator[Context]:
         """A context for one call, which is not used again if the call ends in a fault."""
-        context = self._take(resident)
-        try:
-            yield context
-        except GpuFault as fault:
-            self._abandon(context, fault)
-            raise
-        except BaseException:
+        with self._api.generations.call() as generation:
+            context = self._take(resident, generation)
+            try:
+                yield context
+            except GpuFault as fault:
+                if not fault.lost:  # else everything goes with the device's context
+                    context.close()
+                raise
+            except BaseException:
+                self._give(context)
+                raise
             self._give(context)
-            raise
-        self._give(context)
+
+    def receive(self, name: str, value: Any, place: tuple[int, int]) -> DeviceArray:  # noqa: ANN401
+        """An array of another library for a call, where it lies.
+
+        Args:
+            name: of the input.
+            value: the array.
+            place: as `edgec.runtime.gpu.arrays.place_of` says.
+
+        Raises:
+            InputError: it lies elsewhere, or not as a model needs it.
+        """
+        with self._api.generations.call() as generation:
+            made = received(self._api, self._current(generation).arrivals, name, value, place)
+            made.generation = generation
+            return made
 
     def __call__(self, arrays: Sequence[Array], /) -> list[Array]:
         """Run on contiguous arrays of the right shapes and dtypes, which may lie on the device; results are new arrays.
 
         Raises:
             GpuFault: a kernel failed or took too long. The next call starts afresh.
-            InputError: the elements of an array on the device do not lie side by side.
         """
-        given = {
-            number: array if isinstance(array, DeviceArray) else DeviceArray(array)
-            for number, array in enumerate(arrays)
-            if not isinstance(array, np.ndarray)
-        }
-        for stream in {array.stream for array in given.values()}:
-            self._api.wait_for(stream)
-        with self.context(Resident(frozenset(given))) as context:
+        return self.call_keeping(arrays, frozenset())
+
+    def call_keeping(self, arrays: Sequence[Array | DeviceArray], kept: frozenset[int]) -> list[Any]:
+        """As calling it; the results whose numbers are in `kept` stay on the device.
+
+        Raises:
+            GpuFault: as calling it.
+        """
+        given = {n: array for n, array in enumerate(arrays) if isinstance(array, DeviceArray)}
+        with self.context(Resident(frozenset(given), kept)) as context:
             for number, array in given.items():
-                context.stream.copy(context.inputs[number], array.address, array.bytes)
-            return context.run([array for number, array in enumerate(arrays) if number not in given])
+                context.take(number, array)
+            context.start([array for array in arrays if not isinstance(array, DeviceArray)])
+            stay = {number: context.keep(number) for number in kept}
+            come = iter(context.finish())
+            return [stay[n] if n in stay else next(come) for n in range(len(self._header.outputs))]
 
     def profile_runs(
         self, config: ArtifactConfig, arrays: Sequence[Array], repeats: int, probe: Probe | None = None
     ) -> list[LayerRuns]:
         """Device time of each layer, by events around its launches; a segment's copies count as its time."""
-        self(arrays)
         with self.context(Resident()) as context:
+            for number, array in enumerate(arrays):
+                if isinstance(array, DeviceArray):
+                    context.take(number, array)
+            held = [a if not isinstance(a, DeviceArray) else context.copied(n) for n, a in enumerate(arrays)]
+            context.start(held)
+            context.finish()
             return profile(context, config, repeats, probe)
 
     def state_calls(self, specs: Sequence[TensorSpec], states: Sequence[tuple[int, int]]) -> GpuStateCalls:
@@ -143,15 +166,54 @@ class GpuFunction:
 
 
 class State:
-    """A session's state on the device, released with its last reference."""
+    """A session's state on the device, released with its last reference.
 
-    def __init__(self, api: GpuApi, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-        self._api, self.shape, self.dtype = api, shape, dtype
+    Attributes:
+        content: what it was made with, by which it survives the device's context; None for what a run made.
+    """
+
+    def __init__(
+        self,
+        api: GpuApi,
+        generation: int,
+        shape: tuple[int, ...],
+        dtype: np.dtype[Any],
+        content: Array | None = None,
+    ) -> None:
+        self._api, self.generation, self.shape, self.dtype = api, generation, shape, dtype
+        self.content = content
         self.bytes = math.prod(shape) * dtype.itemsize
         self.address = api.allocate(max(1, self.bytes))
+        if content is not None:
+            self._fill(content)
+
+    def _fill(self, content: Array) -> None:
+        stream = self._api.stream()
+        try:
+            stream.copy_in(self.address, content)
+            stream.synchronise()
+        finally:
+            stream.close()
+
+    def present(self, generation: int) -> State:
+        """This state, or one of the same content in the present generation.
+
+        Raises:
+            GpuFault: a run made it, and it was lost.
+        """
+        if self.generation == generation:
+            return self
+        if self.content is None:
+            raise GpuFault(
+                "the state of this session was lost with the GPU's context, which a fault ended.\n"
+                "Begin again by reset(), or continue from a snapshot by restore()."
+            )
+        self.generation, self.address = generation, self._api.allocate(max(1, self.bytes))
+        self._fill(self.content)
+        return self
 
     def __del__(self) -> None:
-        if hasattr(self, "address"):
+        if hasattr(self, "address") and self._api.generations.has(self.generation):
             self._api.free(self.address)
 
 
@@ -162,47 +224,48 @@ class GpuStateCalls:
         self._function, self._api = function, api
         self._into = [given for given, _ in states]
         self._out = [made for _, made in states]
-        self._resident = Resident(frozenset(self._into), frozenset(self._out))
 
     def put(self, array: Array) -> State:
         """A state with the content of an array."""
-        state = State(self._api, array.shape, array.dtype)
-        stream = self._api.stream()
-        try:
-            stream.copy_in(state.address, np.ascontiguousarray(array))
-            stream.synchronise()
-        finally:
-            stream.close()
-        return state
+        content = np.array(array, order="C")
+        with self._api.generations.call() as generation:
+            return State(self._api, generation, array.shape, array.dtype, content)
 
     def get(self, state: State) -> Array:
         """A copy of a state's content."""
         array = np.empty(state.shape, state.dtype)
-        stream = self._api.stream()
-        try:
-            stream.copy_out(array, state.address)
-            stream.synchronise()
-        finally:
-            stream.close()
+        with self._api.generations.call() as generation:
+            present = state.present(generation)
+            stream = self._api.stream()
+            try:
+                stream.copy_out(array, present.address)
+                stream.synchronise()
+            finally:
+                stream.close()
         return array
 
     def __call__(
-        self, arrays: Sequence[Array], states: Sequence[State], /
+        self, arrays: Sequence[Array | DeviceArray], states: Sequence[State], /
     ) -> tuple[list[Array], list[State]]:
         """Run once; the present states stay as they are.
 
         Raises:
             GpuFault: as a function's call; after one that lost the device, states are lost, too.
         """
-        following = [State(self._api, state.shape, state.dtype) for state in states]
-        with self._function.context(self._resident) as context:
+        numbers = [number for number in range(len(arrays) + len(states)) if number not in self._into]
+        given = {n: a for n, a in zip(numbers, arrays, strict=True) if isinstance(a, DeviceArray)}
+        resident = Resident(frozenset((*self._into, *given)), frozenset(self._out))
+        with self._function.context(resident) as context:
+            generation = context.loaded.generation
             for number, state in zip(self._into, states, strict=True):
-                context.stream.copy(context.inputs[number], state.address, state.bytes)
-            outputs = context.run(arrays)
+                context.stream.copy(context.inputs[number], state.present(generation).address, state.bytes)
+            for number, array in given.items():
+                context.take(number, array)
+            following = [State(self._api, generation, state.shape, state.dtype) for state in states]
+            context.start([array for array in arrays if not isinstance(array, DeviceArray)])
             for number, state in zip(self._out, following, strict=True):
                 context.stream.copy(state.address, context.outputs[number], state.bytes)
-            context.stream.synchronise()
-        return outputs, following
+            return context.finish(), following
 
     def close(self) -> None:
         """Release nothing: the program belongs to its function."""

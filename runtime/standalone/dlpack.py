@@ -17,7 +17,7 @@ from ctypes import (
     py_object,
 )
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 _CPU = 1
 _TYPES = {"bool": (6, 8), "int8": (0, 8), "uint8": (1, 8), "int16": (0, 16), "uint16": (1, 16), "int32": (0, 32),
@@ -72,12 +72,14 @@ _returned = CFUNCTYPE(None, c_void_p)(_give_back)
 _dropped = ctypes.PYFUNCTYPE(None, c_void_p)(_drop)
 
 
-def export(owner: object, address: int, shape: tuple[int, ...], dtype: str) -> object:
-    """A capsule with the memory at `address`, which `owner` keeps alive."""
+def export(
+    owner: object, address: int, shape: tuple[int, ...], dtype: str, device: tuple[int, int] = (_CPU, 0)
+) -> object:
+    """A capsule with the memory at `address`, which `owner` keeps alive; `device` is DLPack's kind and number."""
     sizes = (c_int64 * max(1, len(shape)))(*shape)
     code, bits = _TYPES[dtype]
     managed = _Managed(
-        _Tensor(address, _CPU, 0, len(shape), code, bits, 1, sizes, None, 0),
+        _Tensor(address, *device, len(shape), code, bits, 1, sizes, None, 0),
         None,
         ctypes.cast(_returned, c_void_p).value,
     )
@@ -85,6 +87,36 @@ def export(owner: object, address: int, shape: tuple[int, ...], dtype: str) -> o
     _exported[place] = (owner, sizes, managed)
     capsule: object = _api.PyCapsule_New(place, _OPEN, ctypes.cast(_dropped, c_void_p).value)
     return capsule
+
+
+class Described(NamedTuple):
+    """A tensor in a capsule.
+
+    Attributes:
+        capsule: stays unused: it gives the tensor back when it goes.
+        address: of its first element.
+        strides: in elements; None where the elements lie side by side.
+        dtype: its name; a description of a type without one.
+    """
+
+    capsule: object
+    address: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...] | None
+    dtype: str
+
+
+def described(capsule: object) -> Described:
+    """What a capsule holds."""
+    place = _api.PyCapsule_GetPointer(capsule, _OPEN)
+    tensor = ctypes.cast(place, POINTER(_Managed)).contents.tensor
+    shape = tuple(tensor.shape[axis] for axis in range(tensor.ndim))
+    strides = tuple(tensor.strides[: tensor.ndim]) if tensor.strides else ()
+    dtype = _NAMES.get((tensor.code, tensor.bits), f"type {tensor.code} of {tensor.bits} bits")
+    if tensor.lanes != 1:
+        dtype = f"{dtype} in vectors of {tensor.lanes}"
+    gaps = strides if strides and not _is_dense(shape, strides) else None
+    return Described(capsule, (tensor.data or 0) + tensor.byte_offset, shape, gaps, dtype)
 
 
 def imported(value: object) -> tuple[object, int, tuple[int, ...], str] | None:
@@ -97,19 +129,13 @@ def imported(value: object) -> tuple[object, int, tuple[int, ...], str] | None:
     detach = getattr(source, "detach", None)
     source = detach() if callable(detach) else source
     try:
-        capsule = source.__dlpack__()
+        found = described(source.__dlpack__())
     except BufferError:  # what cannot be exported, such as memory that must not be written to
         return None
-    tensor = ctypes.cast(_api.PyCapsule_GetPointer(capsule, _OPEN), POINTER(_Managed)).contents.tensor
-    shape = tuple(tensor.shape[axis] for axis in range(tensor.ndim))
-    if tensor.strides and not _is_dense(shape, tensor.strides[: tensor.ndim]):
-        return None
-    dtype = _NAMES.get((tensor.code, tensor.bits), f"type {tensor.code} of {tensor.bits} bits")
-    # The capsule stays ours, unused: it gives the tensor back when it goes.
-    return capsule, (tensor.data or 0) + tensor.byte_offset, shape, dtype
+    return None if found.strides is not None else (found.capsule, found.address, found.shape, found.dtype)
 
 
-def _is_dense(shape: tuple[int, ...], strides: list[int]) -> bool:
+def _is_dense(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
     return (
         all(size == 1 or strides[axis] == prod(shape[axis + 1 :]) for axis, size in enumerate(shape))
         or 0 in shape

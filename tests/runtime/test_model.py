@@ -113,6 +113,50 @@ def test_wrong_inputs_are_answered_with_what_was_expected(model: rt.Model, input
         model.run(inputs)
 
 
+class Elsewhere:
+    """An array of another library, by DLPack."""
+
+    def __init__(self, content: np.ndarray, device: tuple[int, int] = (1, 0)) -> None:
+        self.content, self.device = content, device
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self.device
+
+    def __dlpack__(self, **wanted: Any) -> Any:
+        return self.content.__dlpack__(**wanted)
+
+
+def test_arrays_of_other_libraries_are_read_by_dlpack(model: rt.Model, reference: Reference) -> None:
+    outputs = model.run({"x": Elsewhere(rows(4))})  # type: ignore[dict-item]
+    np.testing.assert_allclose(outputs["y.0"], reference(rows(4)), rtol=1e-5, atol=1e-6)
+    outputs = model.session().run({"x": Elsewhere(rows(5))})  # type: ignore[dict-item]
+    np.testing.assert_allclose(outputs["y.0"], reference(rows(5)), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (Elsewhere(rows(0)[0]), r"'x' float32\[1, 32\] was given as float32\[32\]"),
+        (
+            Elsewhere(rows(0), (2, 0)),
+            r"'x' lies on a GPU, and tiny runs on the processor.\nCopy it to the host",
+        ),
+        (Elsewhere(rows(0), (10, 0)), r"'x' lies on a ROCm device, and tiny runs on the processor.\nCopy"),
+        (Elsewhere(np.array(["a"])), r"'x' cannot be read as an array of numpy: .*\nConvert it first"),
+    ],
+)
+def test_arrays_that_a_processor_cannot_take_are_refused_with_the_way_out(
+    model: rt.Model, value: Elsewhere, message: str
+) -> None:
+    with pytest.raises(rt.InputError, match=message):
+        model.run({"x": value})  # type: ignore[dict-item]
+
+
+def test_results_stay_on_no_device_where_the_model_runs_on_the_processor(model: rt.Model) -> None:
+    with pytest.raises(rt.InputError, match="tiny runs on the processor, and its results lie there"):
+        model.run({"x": rows(0)}, on_device=True)
+
+
 def test_many_threads_share_one_model(tiny: Path, reference: Reference) -> None:
     wrong: list[int] = []
     ready = threading.Barrier(6)

@@ -7,7 +7,7 @@ from edgec.compiler.backends.this_machine import ThisMachine
 from edgec.compiler.errors import ToolMissing
 from edgec.runtime.errors import IncompatibleDevice
 from edgec.runtime.gpu.code import capability_of
-from edgec.runtime.gpu.driver import CudaDriver, DriverLibrary
+from edgec.runtime.gpu.driver import shared_driver
 from edgec.targets.target import Target
 
 
@@ -19,7 +19,7 @@ def runner_of(target: Target) -> Runner:
     """
     way_out = "Compile on a machine that has such a GPU, or pass --no-verify and run `edgec verify` there"
     try:
-        driver = CudaDriver(DriverLibrary())
+        driver = shared_driver()
     except IncompatibleDevice as error:
         raise ToolMissing(f"code for {target.name} cannot run here: {error}. {way_out}") from error
     found = driver.capability

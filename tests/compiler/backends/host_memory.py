@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from edgec.runtime.gpu.generations import Generations
+
 POISON = 0x7F  # what new memory is full of
 
 
@@ -22,8 +24,16 @@ class Recorded:
 class HostMemory:
     """The part of a `GpuApi` that is about memory."""
 
+    ordinal = 0
+
     def __init__(self) -> None:
         self.blocks: dict[int, np.ndarray] = {}
+        self.generations = Generations(self.blocks.clear)
+
+    def check_memory(self, size: int) -> None: ...
+
+    def ordinal_of(self, address: int) -> int | None:
+        return 0 if any(begin <= address < begin + len(one) for begin, one in self.blocks.items()) else None
 
     def allocate(self, size: int) -> int:
         room = np.full(size + 4096, POISON, np.uint8)
@@ -46,7 +56,4 @@ class HostMemory:
     def host_array(self, shape: Sequence[int], dtype: Any) -> np.ndarray:
         return np.empty(shape, dtype)
 
-    def wait_for(self, stream: int | None) -> None: ...
-
-    def reset(self) -> None:
-        self.blocks.clear()
+    def wait_for_all(self) -> None: ...

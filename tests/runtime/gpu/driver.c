@@ -5,19 +5,37 @@
 #include <string.h>
 
 typedef int R;
-enum { OK = 0, INVALID = 1, MEMORY = 2, NO_DEVICE = 100, NO_BINARY = 209, PTX_VERSION = 222, NOT_FOUND = 500 };
+enum { OK = 0, INVALID = 1, MEMORY = 2, NOT_INITIALISED = 3, NO_DEVICE = 100, NO_BINARY = 209, PTX_VERSION = 222, NOT_FOUND = 500 };
 enum { KERNEL, COPY };
 typedef struct Work { int kind; uint64_t a, b; size_t size; int error; struct Work *next; } Work;
 typedef struct { Work *first, *last; } Graph;
-typedef struct { int capturing; Graph *graph; } Stream;
+typedef struct Stream { int capturing, slow; Graph *graph; Work *first, *last; struct Stream *next; } Stream;
+typedef struct { int time; Stream *stream; } Event;
 typedef struct { size_t size; int error; } Function;
 
-static int live, broken, launches, pinned, synchronised;
+static int live, broken, launches, resets, synchronised, waited;
 static size_t used;
+static Stream *slow; // streams whose work waits until somebody waits for it
+static struct { uint64_t at; size_t size; } blocks[4096]; // memory of the device and page-locked memory
+static int block_of(uint64_t p) {
+  for (int i = 0; i < 4096; i++) if (blocks[i].at && blocks[i].at <= p && p < blocks[i].at + blocks[i].size) return i;
+  return -1;
+}
+static uint64_t block(size_t n) {
+  int i = 0; while (blocks[i].at) i++;
+  blocks[i].size = (n + 255) / 256 * 256; blocks[i].at = (uint64_t)aligned_alloc(256, blocks[i].size);
+  memset((void *)blocks[i].at, 0x7f, blocks[i].size); live++; return blocks[i].at;
+}
+static int drop(uint64_t p) {
+  int i = block_of(p); if (i < 0 || blocks[i].at != p) return INVALID; // such as that of a context that is gone
+  free((void *)p); blocks[i].at = 0; live--; return OK;
+}
 static long setting(const char *name, long fallback) { const char *t = getenv(name); return t ? atol(t) : fallback; }
 int fake_live(void) { return live; }
 int fake_synchronised(void) { return synchronised; }
 int fake_launches(void) { return launches; }
+int fake_resets(void) { return resets; }
+int fake_waited(void) { return waited; }
 
 R cuInit(unsigned f) { return f ? INVALID : OK; }
 R cuDriverGetVersion(int *v) { *v = (int)setting("FAKE_VERSION", 12040); return OK; }
@@ -33,23 +51,28 @@ R cuDeviceGet(int *d, int n) { *d = n + 40; return OK; }
 R cuDeviceGetName(char *s, int n, int d) { if (d != 40) return INVALID; strncpy(s, "Fake GPU", (size_t)n); return OK; }
 R cuDeviceGetAttribute(int *v, int what, int d) {
   if (d != 40) return INVALID;
-  *v = what == 75 ? (int)setting("FAKE_MAJOR", 8) : what == 76 ? (int)setting("FAKE_MINOR", 9) : what == 97 ? 101376 : 58;
+  *v = what == 75 ? (int)setting("FAKE_MAJOR", 8) : what == 76 ? (int)setting("FAKE_MINOR", 9) : what == 97 ? 101376 : what == 18 ? (int)setting("FAKE_INTEGRATED", 0) : 58;
   return OK;
 }
 R cuDeviceTotalMem_v2(size_t *s, int d) { *s = 1u << 30; return d == 40 ? OK : INVALID; }
 R cuDevicePrimaryCtxRetain(void **c, int d) { *c = (void *)&broken; return d == 40 ? OK : INVALID; }
-R cuDevicePrimaryCtxReset_v2(int d) { broken = 0; live = pinned; used = 0; return d == 40 ? OK : INVALID; }
+R cuDevicePrimaryCtxReset_v2(int d) {
+  if (!setting("FAKE_STUCK", 0)) broken = 0;
+  for (int i = 0; i < 4096; i++) if (blocks[i].at) { free((void *)blocks[i].at); blocks[i].at = 0; }
+  live = 0; used = 0; slow = 0; resets++; return d == 40 ? OK : INVALID;
+}
 R cuDevicePrimaryCtxRelease_v2(int d) { return d == 40 ? OK : INVALID; }
 R cuCtxSetCurrent(void *c) { return c == (void *)&broken ? OK : INVALID; }
 R cuMemGetInfo_v2(size_t *f, size_t *t) { *t = 1u << 30; *f = (size_t)setting("FAKE_FREE", 1 << 30) - used; return OK; }
 R cuMemAlloc_v2(uint64_t *p, size_t n) {
   if (broken) return broken;
   if (used + n > (size_t)setting("FAKE_FREE", 1 << 30)) return MEMORY;
-  *p = (uint64_t)aligned_alloc(256, (n + 255) / 256 * 256); memset((void *)*p, 0x7f, n); live++; used += n; return OK;
+  *p = block(n); used += n; return OK;
 }
-R cuMemFree_v2(uint64_t p) { if (broken) return broken; free((void *)p); live--; return OK; }
-R cuMemHostAlloc(void **p, size_t n, unsigned f) { if (broken) return broken; *p = malloc(n); live++; pinned++; return f ? INVALID : OK; }
-R cuMemFreeHost(void *p) { free(p); live--; pinned--; return OK; }
+R cuMemFree_v2(uint64_t p) { if (broken) return broken; return drop(p); }
+R cuMemHostAlloc(void **p, size_t n, unsigned f) { if (broken) return broken; *p = (void *)block(n); return f ? INVALID : OK; }
+R cuMemFreeHost(void *p) { return drop((uint64_t)p); }
+R cuPointerGetAttribute(int *v, int what, uint64_t p) { *v = (int)setting("FAKE_ORDINAL", 0); return what == 9 && block_of(p) >= 0 ? OK : INVALID; }
 
 static R work(Stream *s, Work w) {
   if (broken) return broken;
@@ -58,9 +81,20 @@ static R work(Stream *s, Work w) {
     if (s->graph->last) s->graph->last->next = made; else s->graph->first = made;
     s->graph->last = made; return OK;
   }
+  if (s->slow == 1) {
+    if (s->last) s->last->next = made; else s->first = made;
+    s->last = made; return OK;
+  }
   if (w.error) broken = w.error; else memmove((void *)w.a, (void *)w.b, w.size);
   launches += w.kind == KERNEL; free(made); return OK;
 }
+// What has been queued on a slow stream is done now.
+static void pass(Stream *s) {
+  Work *w = s->first; s->first = s->last = 0; s->slow = 2;
+  for (Work *n; w; w = n) { n = w->next; work(s, *w); free(w); }
+  s->slow = 1;
+}
+void fake_slow(Stream *s) { s->slow = 1; s->next = slow; slow = s; }
 R cuMemcpyHtoDAsync_v2(uint64_t d, const void *h, size_t n, Stream *s) { Work w = {COPY, d, (uint64_t)h, n, 0, 0}; return work(s, w); }
 R cuMemcpyDtoHAsync_v2(void *h, uint64_t d, size_t n, Stream *s) { Work w = {COPY, (uint64_t)h, d, n, 0, 0}; return work(s, w); }
 R cuMemcpyDtoDAsync_v2(uint64_t a, uint64_t b, size_t n, Stream *s) { Work w = {COPY, a, b, n, 0, 0}; return work(s, w); }
@@ -80,9 +114,9 @@ R cuModuleGetFunction(Function **f, void *m, const char *name) {
 }
 R cuFuncSetAttribute(Function *f, int what, int v) { (void)f; return what == 8 && v > 49152 ? OK : INVALID; }
 R cuStreamCreate(Stream **s, unsigned f) { if (broken) return broken; *s = calloc(1, sizeof **s); live++; return f == 1 ? OK : INVALID; }
-R cuStreamDestroy_v2(Stream *s) { if (broken) return broken; free(s); live--; return OK; }
-R cuCtxSynchronize(void) { synchronised++; return broken; }
-R cuStreamSynchronize(Stream *s) { (void)s; return broken; }
+R cuStreamDestroy_v2(Stream *s) { if (broken) return broken; if (s->slow) slow = 0; free(s); live--; return OK; }
+R cuCtxSynchronize(void) { synchronised++; for (Stream *s = slow; s; s = s->next) pass(s); return broken; }
+R cuStreamSynchronize(Stream *s) { if (s->slow) pass(s); return broken; }
 R cuStreamBeginCapture_v2(Stream *s, int mode) { s->capturing = 1; s->graph = calloc(1, sizeof *s->graph); return mode == 2 ? OK : INVALID; }
 R cuStreamEndCapture(Stream *s, Graph **g) { s->capturing = 0; *g = s->graph; live++; return OK; }
 R cuGraphInstantiateWithFlags(Graph **e, Graph *g, uint64_t f) { *e = malloc(sizeof *g); **e = *g; live++; return f ? INVALID : OK; }
@@ -102,7 +136,13 @@ R cuLaunchKernel(Function *f, unsigned gx, unsigned gy, unsigned gz, unsigned bx
   Work w = {KERNEL, *(uint64_t *)arguments[1], *(uint64_t *)arguments[0], f->size, f->error, 0};
   return work(s, w);
 }
-R cuEventCreate(int **e, unsigned f) { *e = calloc(1, sizeof **e); live++; return f ? INVALID : OK; }
-R cuEventRecord(int *e, Stream *s) { static int now; (void)s; *e = ++now; return OK; }
-R cuEventElapsedTime(float *ms, int *a, int *b) { *ms = (float)(*b - *a); return OK; }
-R cuEventDestroy_v2(int *e) { free(e); live--; return OK; }
+R cuEventCreate(Event **e, unsigned f) { *e = calloc(1, sizeof **e); live++; return f & ~2u ? INVALID : OK; }
+R cuEventRecord(Event *e, Stream *s) { static int now; e->time = ++now; e->stream = s; return OK; }
+R cuStreamWaitEvent(Stream *s, Event *e, unsigned f) {
+  if (broken) return broken;
+  Stream *other = e->stream; waited++;
+  for (Stream *one = slow; one; one = one->next) if (one == other && one != s) pass(one);
+  return f ? INVALID : OK;
+}
+R cuEventElapsedTime(float *ms, Event *a, Event *b) { *ms = (float)(b->time - a->time); return OK; }
+R cuEventDestroy_v2(Event *e) { free(e); live--; return OK; }

@@ -18,7 +18,7 @@ from edgec.runtime.gpu.code import (
     pack,
     unpack,
 )
-from tests.runtime.gpu.test_driver import code
+from tests.runtime.gpu.copying import code
 
 PACKED = pack(code(), b"cubinptx")
 

@@ -3,95 +3,27 @@
 from __future__ import annotations
 
 import ctypes
-import subprocess
-import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from edgec.runtime.artifact.config import ArtifactConfig, KernelInfo, TensorSpec
-from edgec.runtime.artifact.weights import Weight
-from edgec.runtime.errors import IncompatibleDevice, InputError
-from edgec.runtime.gpu.api import GpuFault
-from edgec.runtime.gpu.code import Binary, Copy, GpuCode, Launch, Operand
-from edgec.runtime.gpu.driver import CudaDriver, DriverLibrary
-from edgec.runtime.gpu.program import GpuFunction
-
-SOURCE = Path(__file__).with_name("driver.c")
-SHAPE = (16,)
-
-
-@pytest.fixture(scope="session")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = tmp_path_factory.mktemp("driver") / "libcuda.so.1"
-    subprocess.run(
-        [sys.executable, "-m", "ziglang", "cc", "-shared", "-fPIC", "-O1", "-Wall", "-o", made, SOURCE],
-        check=True,
-    )
-    return made
-
-
-@pytest.fixture
-def driver(library: Path) -> Iterator[CudaDriver]:
-    made = CudaDriver(DriverLibrary(str(library)))
-    yield made
-    made.reset()
-
-
-def count(driver: CudaDriver, what: str) -> int:
-    return int(getattr(driver.library._library, f"fake_{what}")())
-
-
-def operand(place: str, index: int = 0, offset: int = 0) -> Operand:
-    return Operand(place=place, index=index, offset=offset, shape=SHAPE, dtype="float32")  # type: ignore[arg-type]
-
-
-def launch(kernel: str, source: Operand, target: Operand) -> Launch:
-    return Launch(kernel=kernel, layer="layer", grid=(1, 1, 1), block=(32, 1, 1), arguments=(source, target))
-
-
-def code(*names: str) -> GpuCode:
-    """The input through the arena to the first output; the weight to the second."""
-    first, *others = names or ("copy_64",)
-    return GpuCode(
-        arena_bytes=128,
-        inputs=(operand("input"),),
-        weights=(operand("weight"),),
-        outputs=(operand("output"), operand("output", 1)),
-        steps=(
-            launch(first, operand("input"), operand("arena", offset=64)),
-            *(launch(name, operand("arena"), operand("arena")) for name in others),
-            launch("copy_64", operand("arena", offset=64), operand("output")),
-            Copy(source=operand("weight"), target=operand("output", 1)),
-        ),
-        binaries=(
-            Binary(arch="sm_80", kind="cubin", kernels=tuple({first, "copy_64", *others}), offset=0, size=5),
-            Binary(arch="sm_75", kind="ptx", kernels=tuple({first, "copy_64", *others}), offset=5, size=3),
-        ),
-    )
-
-
-WEIGHT = np.arange(16, dtype="float32")
-
-
-def function(driver: CudaDriver, *names: str) -> GpuFunction:
-    return GpuFunction(driver, code(*names), memoryview(b"cubinptx"), [Weight(WEIGHT, "float32")], None)
-
-
-def x(seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).standard_normal(SHAPE).astype("float32")
+from edgec.runtime.errors import IncompatibleDevice
+from edgec.runtime.gpu.driver import CudaDriver
+from edgec.runtime.gpu.driver_library import DriverLibrary
+from tests.runtime.gpu.copying import SHAPE, WEIGHT, count, function, x
 
 
 def test_a_run_computes_and_everything_is_released(driver: CudaDriver) -> None:
     made = function(driver)
+    before = count(driver, "launches")
     for seed in range(3):
         first, second = made([x(seed)])
         np.testing.assert_array_equal(first, x(seed))
         np.testing.assert_array_equal(second, WEIGHT)
-    assert count(driver, "launches") == 6
+    assert count(driver, "launches") == before + 6
     made.close()
     del made
     assert count(driver, "live") == 0
@@ -102,49 +34,6 @@ def test_results_belong_to_the_caller(driver: CudaDriver) -> None:
     kept = made([x(1)])[0]
     made([x(2)])
     np.testing.assert_array_equal(kept, x(1))
-    made.close()
-
-
-class OnDevice:
-    """An array on the device, as CuPy and PyTorch describe theirs."""
-
-    def __init__(
-        self, driver: CudaDriver, content: np.ndarray, strides: tuple[int, ...] | None = None
-    ) -> None:
-        self.address = driver.allocate(content.nbytes)
-        stream = driver.stream()
-        stream.copy_in(self.address, content)
-        stream.synchronise()
-        stream.close()
-        self.__cuda_array_interface__ = {
-            "version": 3,
-            "shape": content.shape,
-            "typestr": content.dtype.str,
-            "data": (self.address, False),
-            "strides": strides,
-        }
-
-
-def test_an_input_that_lies_on_the_device_is_taken_from_there(driver: CudaDriver) -> None:
-    made = function(driver)
-    for seed in range(2):
-        given = OnDevice(driver, x(seed))
-        before = count(driver, "synchronised")
-        np.testing.assert_array_equal(made([given])[0], x(seed))  # type: ignore[list-item]
-        assert count(driver, "synchronised") == before + 1  # whoever writes it may not be done
-        driver.free(given.address)
-        np.testing.assert_array_equal(made([x(seed + 7)])[0], x(seed + 7))
-    made.close()
-    del made
-    assert count(driver, "live") == 0
-
-
-def test_an_input_on_the_device_with_gaps_is_refused_with_the_way_out(driver: CudaDriver) -> None:
-    made = function(driver)
-    given = OnDevice(driver, x(), strides=(8,))
-    with pytest.raises(InputError, match=r"has strides \[8\].*\n.*contiguous"):
-        made([given])  # type: ignore[list-item]
-    driver.free(given.address)
     made.close()
 
 
@@ -166,27 +55,29 @@ def test_calls_from_several_threads_do_not_meet(driver: CudaDriver) -> None:
     made.close()
 
 
-@pytest.mark.parametrize(("fault", "message"), [("702", "ran too long"), ("700", "illegal memory access")])
-def test_a_fault_ends_the_call_and_not_the_next_one(
-    driver: CudaDriver, monkeypatch: pytest.MonkeyPatch, fault: str, message: str
-) -> None:
-    monkeypatch.setenv("FAKE_FAULT", fault)
-    made = function(driver, "copy_64", "fault_1")
-    with pytest.raises(GpuFault, match=message):
-        made([x()])
-    monkeypatch.setenv("FAKE_FAULT", "0")
-    np.testing.assert_array_equal(made([x(5)])[0], x(5))
-    made.close()
-
-
 def test_memory_that_does_not_suffice_is_told_with_figures(
     driver: CudaDriver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FAKE_FREE", "100")
-    with pytest.raises(IncompatibleDevice, match=r"Fake GPU has .* MB free, and the model needs .* MB more"):
+    told = r"Fake GPU has 0 of 1074 MB free, and the model needs 0 MB more\.\nClose models"
+    with pytest.raises(IncompatibleDevice, match=told):
         function(driver)
-    monkeypatch.delenv("FAKE_FREE")
     assert count(driver, "live") == 0
+
+
+def test_memory_of_the_whole_model_is_asked_for_before_anything_is_loaded(
+    driver: CudaDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What other models of the process hold is told; where processor and GPU share memory, allocating decides."""
+    first = function(driver)
+    monkeypatch.setenv("FAKE_FREE", "700")  # of which the first holds more than a half
+    monkeypatch.setattr(driver, "load", lambda _: pytest.fail("code was loaded"))
+    with pytest.raises(IncompatibleDevice, match=r"free \(models in this process hold 0 MB\), and the model"):
+        function(driver)
+    monkeypatch.setenv("FAKE_INTEGRATED", "1")
+    with pytest.raises(pytest.fail.Exception, match="code was loaded"):
+        function(driver)
+    first.close()
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from edgec.compiler.errors import KernelUnsupported
 from edgec.compiler.options import CompileOptions, Precision
 from edgec.compiler.pipeline import CompileResult, compile_model
 from edgec.models.registry import build as build_model
+from edgec.runtime.gpu.results import DeviceResult
 from edgec.targets.device_kinds import DEVICE_KINDS
 from tests.compiler.backends.cuda.emulator.backend import REGISTRATION, TARGET
 from tests.compiler.onnx_models import model_of, save
@@ -81,6 +82,14 @@ def test_residuals_windows_and_concatenations(residual: Path, tmp_path: Path, pr
     chosen = [kernel.schedule for kernel in rt.Artifact.open(result.artifact).config.kernels.values()]
     assert any("tensor" in one for one in chosen) == (precision == "fp16")
     assert any("thread" in one for one in chosen)
+    with rt.load(result.artifact) as model:
+        given = {"x": RNG.standard_normal((1, 3, 12, 12)).astype("float32")}
+        wanted, found = model.run(given), model.run(given, on_device=["f"])
+        assert isinstance(found["f"], DeviceResult)
+        for name, array in wanted.items():
+            np.testing.assert_array_equal(np.asarray(found[name]), array)
+        with pytest.raises(rt.InputError, match=r"no output 'z'; it has y, f"):
+            model.run(given, on_device=["z"])
 
 
 @pytest.mark.long

@@ -29,6 +29,10 @@ class EmulatedStream:
     def __init__(self, api: EmulatedApi) -> None:
         self.api = api
 
+    handle = 2
+
+    def follow(self, handle: int) -> None: ...
+
     def copy_in(self, address: int, array: np.ndarray) -> None:
         self.api.view(address, array.nbytes)[:] = array.reshape(-1).view(np.uint8)
 
