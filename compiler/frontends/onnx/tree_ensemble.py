@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from edgec.compiler.kernels.forests.forest import Aggregate, Floats, Forest, ForestError, Ints, Mode
+from edgec.compiler.kernels.forests.forest import Aggregate, Forest, ForestError, Ints, Mode
 
 Attributes = Mapping[str, Any]
 KEYED_MODES = {
@@ -34,7 +34,9 @@ def _check_lengths(attrs: Attributes, count: int) -> None:
         raise ForestError("it contains no trees")
 
 
-def from_keyed(attrs: Attributes, n_features: int, prefix: str, n_targets: int) -> Forest:
+def from_keyed(
+    attrs: Attributes, n_features: int, prefix: str, n_targets: int, dtype: type[np.floating] = np.float32
+) -> Forest:
     """The forest of a TreeEnsembleRegressor or -Classifier, which name nodes by tree and node number.
 
     Args:
@@ -42,6 +44,7 @@ def from_keyed(attrs: Attributes, n_features: int, prefix: str, n_targets: int) 
         n_features: width of the input.
         prefix: `target` or `class`, with which the names of the leaves' attributes begin.
         n_targets: width of the output; with 1, leaves of any class add to it.
+        dtype: of thresholds and weights.
 
     Raises:
         ForestError: the attributes contradict each other.
@@ -64,7 +67,7 @@ def from_keyed(attrs: Attributes, n_features: int, prefix: str, n_targets: int) 
     targets = _ints(attrs, f"{prefix}_ids")
     leaf_trees, leaf_numbers = _ints(attrs, f"{prefix}_treeids"), _ints(attrs, f"{prefix}_nodeids")
     leaf_node = _resolve(place, leaf_trees, leaf_numbers, np.ones(len(leaf_trees), bool))
-    weights, base = _floats(attrs, f"{prefix}_weights"), _floats(attrs, "base_values")
+    weights, base = _floats(attrs, f"{prefix}_weights", dtype), _floats(attrs, "base_values", dtype)
     missing = attrs.get("nodes_missing_value_tracks_true") or [0] * count
     forest = Forest(
         n_features,
@@ -72,14 +75,14 @@ def from_keyed(attrs: Attributes, n_features: int, prefix: str, n_targets: int) 
         roots,
         mode,
         _ints(attrs, "nodes_featureids").astype(np.int32),
-        _floats(attrs, "nodes_values"),
+        _floats(attrs, "nodes_values", dtype),
         true,
         false,
         np.array(missing, np.bool_),
         leaf_node,
         (np.zeros(len(targets)) if n_targets == 1 else targets).astype(np.int32),
         weights,
-        base if len(base) == n_targets else np.zeros(n_targets, np.float32),
+        base if len(base) == n_targets else np.zeros(n_targets, dtype),
         {},
         Aggregate[str(attrs.get("aggregate_function", "SUM"))],
     )
@@ -87,16 +90,21 @@ def from_keyed(attrs: Attributes, n_features: int, prefix: str, n_targets: int) 
     return forest
 
 
-def from_listed(attrs: Attributes, n_features: int) -> Forest:
+def from_listed(attrs: Attributes, n_features: int, dtype: type[np.floating] = np.float32) -> Forest:
     """The forest of a TreeEnsemble (version 5), whose leaves are in a separate list.
+
+    Args:
+        attrs: the node's attributes.
+        n_features: width of the input.
+        dtype: of thresholds and weights.
 
     Raises:
         ForestError: the attributes contradict each other.
     """
     modes = numpy_helper.to_array(attrs["nodes_modes"]).astype(np.uint8)
     inner = len(modes)
-    weights = _tensor(attrs["leaf_weights"])
-    splits = _tensor(attrs["nodes_splits"])
+    weights = _tensor(attrs["leaf_weights"], dtype)
+    splits = _tensor(attrs["nodes_splits"], dtype)
     columns = [
         _ints(attrs, f"nodes_{name}") for name in ("truenodeids", "falsenodeids", "trueleafs", "falseleafs")
     ]
@@ -123,14 +131,14 @@ def from_listed(attrs: Attributes, n_features: int) -> Forest:
         roots.astype(np.int32),
         np.concatenate([mode, np.full(leaves, Mode.LEAF)]).astype(np.uint8),
         np.concatenate([feature, filler]).astype(np.int32),
-        np.concatenate([splits, filler]).astype(np.float32),
+        np.concatenate([splits, filler]).astype(dtype),
         np.concatenate([true, filler]).astype(np.int32),
         np.concatenate([false, filler]).astype(np.int32),
         np.concatenate([missing, filler]).astype(np.bool_),
         (np.arange(leaves) + inner).astype(np.int32),
         _ints(attrs, "leaf_targetids").astype(np.int32),
         weights,
-        np.zeros(int(attrs.get("n_targets", 1)), np.float32),
+        np.zeros(int(attrs.get("n_targets", 1)), dtype),
         _members(attrs, modes),
         Aggregate(attrs.get("aggregate_function", 1)),
     )
@@ -138,23 +146,19 @@ def from_listed(attrs: Attributes, n_features: int) -> Forest:
     return forest
 
 
-def _members(attrs: Attributes, modes: npt.NDArray[np.uint8]) -> dict[int, tuple[int, ...]]:
+def _members(attrs: Attributes, modes: npt.NDArray[np.uint8]) -> dict[int, tuple[float, ...]]:
     nodes = np.flatnonzero(modes == Mode.MEMBER)
     if not len(nodes):
         return {}
-    values = _tensor(attrs["membership_values"]) if "membership_values" in attrs else np.zeros(0)
-    sets: list[tuple[int, ...]] = []
-    members: list[int] = []
+    values = _tensor(attrs["membership_values"], np.float64) if "membership_values" in attrs else np.zeros(0)
+    sets: list[tuple[float, ...]] = []
+    members: list[float] = []
     for value in [*values.tolist(), np.nan]:
         if np.isnan(value):
             sets.append(tuple(sorted(set(members))))
             members = []
-        elif value != int(value) or value < 0:
-            raise ForestError(
-                f"a set has the member {value:g}, and only whole numbers from 0 can be categories"
-            )
         else:
-            members.append(int(value))
+            members.append(value)
     if len(sets) < len(nodes):
         raise ForestError(f"there are {len(sets)} sets for {len(nodes)} nodes that test membership")
     return {int(node): members for node, members in zip(nodes, sets, strict=False)}
@@ -178,13 +182,15 @@ def _ints(attrs: Attributes, name: str) -> Ints:
     return np.array(attrs.get(name, []), np.int64).astype(np.int32)
 
 
-def _floats(attrs: Attributes, name: str) -> Floats:
+def _floats(attrs: Attributes, name: str, dtype: type[np.floating]) -> npt.NDArray[Any]:
     tensor = attrs.get(f"{name}_as_tensor")
-    return _tensor(tensor) if tensor is not None else np.array(attrs.get(name, []), np.float32)
+    if tensor is not None:
+        return _tensor(tensor, dtype)
+    return np.array(attrs.get(name, []), np.float32).astype(dtype)
 
 
-def _tensor(tensor: TensorProto) -> Floats:
-    return np.asarray(numpy_helper.to_array(tensor)).reshape(-1).astype(np.float32)
+def _tensor(tensor: TensorProto, dtype: type[np.floating]) -> npt.NDArray[Any]:
+    return np.asarray(numpy_helper.to_array(tensor)).reshape(-1).astype(dtype)
 
 
 def to_node(forest: Forest, source: str, output: str, name: str = "trees") -> NodeProto:

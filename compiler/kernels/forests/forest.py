@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 Ints = npt.NDArray[np.int32]
 Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
 MAX_NODES = 50_000_000  # 0.8 GB of tables; the largest published forests have about 10 million
 
 
@@ -42,7 +43,8 @@ class Aggregate(IntEnum):
 
 @dataclass(frozen=True)
 class Forest:
-    """Binary decision trees over a row of fp32 features.
+    """Binary decision trees over a row of fp32 features (or fp64 ones, for `ranks.ranked`: then thresholds, weights and
+    base are fp64, too).
 
     At an inner node the walk goes to `true` when `feature MODE threshold` holds, else to `false`. A NaN
     goes to `true` where `missing_true` is set, else to `false` (with NE always to `true`: NaN equals
@@ -56,7 +58,8 @@ class Forest:
         threshold: `[nodes]` fp32. Thresholds that were fp64 are rounded so that every fp32 feature compares
             with them as with the original.
         missing_true: `[nodes]` bool.
-        members: for each node of mode MEMBER the set of category numbers that it tests.
+        members: for each node of mode MEMBER the set of values that it tests; the kernel takes whole numbers
+            from 0, `ranks.ranked` any.
         leaf_node, leaf_target, leaf_weight: `[entries]`; each entry adds its weight to a target when the
             walk ends in that node.
         base: `[n_targets]` fp32, added to the aggregate.
@@ -68,15 +71,15 @@ class Forest:
     roots: Ints
     mode: npt.NDArray[np.uint8]
     feature: Ints
-    threshold: Floats
+    threshold: Floats | Doubles
     true: Ints
     false: Ints
     missing_true: npt.NDArray[np.bool_]
     leaf_node: Ints
     leaf_target: Ints
-    leaf_weight: Floats
-    base: Floats
-    members: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    leaf_weight: Floats | Doubles
+    base: Floats | Doubles
+    members: Mapping[int, tuple[float, ...]] = field(default_factory=dict)
     aggregate: Aggregate = Aggregate.SUM
 
     @property
@@ -136,6 +139,22 @@ class Forest:
             front = np.concatenate([self.true[front], self.false[front]])
             tree = np.concatenate([tree, tree])
         raise ForestError("its nodes form a circle")
+
+    def tree_of_nodes(self) -> Ints:
+        """`[nodes]`: the number of the tree that each node belongs to; 0 for nodes that no tree reaches."""
+        tree = np.zeros(self.n_nodes, np.int32)
+        front, number = self.roots, np.arange(len(self.roots), dtype=np.int32)
+        while len(front):
+            tree[front] = number
+            inner = self.mode[front] != Mode.LEAF
+            front, number = front[inner], np.concatenate([number[inner], number[inner]])
+            front = np.concatenate([self.true[front], self.false[front]])
+        return tree
+
+    @property
+    def categorical(self) -> bool:
+        """Whether all sets are of category numbers: whole ones from 0."""
+        return all(value >= 0 and value == int(value) for values in self.members.values() for value in values)
 
     def used(self) -> Ints:
         """The features that some node tests, ascending."""

@@ -100,7 +100,7 @@ def _own_question(forest: Forest, node: int) -> tuple[_Interval | _Set, bool]:
     feature, mode = int(forest.feature[node]), forest.mode[node]
     inverted = bool(forest.missing_true[node])
     if mode == Mode.MEMBER:
-        return (feature, forest.members[node], inverted), inverted
+        return (feature, tuple(map(int, forest.members[node])), inverted), inverted
     if mode in (Mode.EQ, Mode.NE):
         value = float(forest.threshold[node])
         if mode == Mode.NE:  # equal or not, with the sides changed; NaN is equal to nothing

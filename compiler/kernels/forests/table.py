@@ -97,7 +97,7 @@ def lay_out(forest: Forest, lanes: int = LANES) -> Table:
         roots,
         depth,
         target,
-        forest.base,
+        forest.base.astype(np.float32),
         forest.aggregate,
         lanes,
         len(forest.roots),
@@ -126,13 +126,7 @@ def _depth_first(forest: Forest, questions: Questions) -> tuple[Ints, Ints]:
 
 def _tree_targets(forest: Forest) -> Ints:
     """The one target that a tree's leaves add to, or -1 where they differ; 0 for a tree without weights."""
-    tree = np.zeros(forest.n_nodes, np.int32)
-    front, number = forest.roots, np.arange(len(forest.roots), dtype=np.int32)
-    while len(front):
-        tree[front] = number
-        inner = forest.mode[front] != Mode.LEAF
-        front, number = front[inner], np.concatenate([number[inner], number[inner]])
-        front = np.concatenate([forest.true[front], forest.false[front]])
+    tree = forest.tree_of_nodes()
     low = np.full(len(forest.roots), forest.n_targets, np.int32)
     high = np.full(len(forest.roots), -1, np.int32)
     np.minimum.at(low, tree[forest.leaf_node], forest.leaf_target)

@@ -291,7 +291,7 @@ def _dynamic_quantize(node: Node) -> list[Expr]:
 
 
 def to_bytes(node: Node, x: Expr) -> list[Expr]:
-    """Real numbers as unsigned bytes on the grid of their own range, its scale and its zero point."""
+    """Real numbers as bytes on the grid of their own range, its scale (1 where all are zero) and its zero point."""
     zero = constant(0.0, "float32")
     high = relax.op.maximum(node.emit(relax.op.max(x)), zero)
     low = node.emit(relax.op.minimum(node.emit(relax.op.min(x)), zero))
@@ -301,4 +301,4 @@ def to_bytes(node: Node, x: Expr) -> list[Expr]:
     raw = relax.op.round(relax.op.divide(relax.op.negative(low), safe))
     raw = relax.op.minimum(relax.op.maximum(raw, zero), constant(255.0, "float32"))
     point = node.emit(relax.op.astype(raw, "uint8"))
-    return [quantised(node, x, safe, point, "uint8"), scale, point]
+    return [quantised(node, x, safe, point, "uint8"), safe, point]

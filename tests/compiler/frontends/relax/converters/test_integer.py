@@ -51,3 +51,16 @@ def test_dynamic_quantisation(tmp_path: Path) -> None:
     outputs = {"y": "uint8", "scale": "float32", "zero": "uint8"}
     model = model_of([node], {"x": x}, outputs)
     assert_native(model, {"x": x}, tmp_path, rtol=1e-7)
+
+
+def test_dynamic_quantisation_of_zeros_has_the_scale_one(tmp_path: Path) -> None:
+    """Models divide their biases by it. The standard leaves 0 / 0 open; ONNX Runtime takes 1."""
+    x = np.zeros((2, 3), "float32")
+    nodes = [
+        helper.make_node("DynamicQuantizeLinear", ["x"], ["y", "scale", "zero"]),
+        helper.make_node("Div", ["bias", "scale"], ["quotient"]),
+    ]
+    outputs = {"y": "uint8", "scale": "float32", "zero": "uint8", "quotient": "float32"}
+    model = model_of(nodes, {"x": x}, outputs, {"bias": np.array([3.5], "float32")})
+    expected = {"y": np.zeros((2, 3), "uint8"), "scale": np.float32(1), "zero": np.uint8(0)}
+    assert_native(model, {"x": x}, tmp_path, {**expected, "quotient": np.array([3.5], "float32")})
