@@ -14,7 +14,6 @@ from edgec.compiler.backends.cpu.layouts.half_precision import in_half_precision
 from edgec.compiler.backends.cpu.layouts.planner import plan_layouts
 from edgec.compiler.backends.cpu.layouts.signedness import with_signedness
 from edgec.compiler.backends.cpu.machine_rates import FP16, measure_rates
-from edgec.compiler.backends.cpu.object_cache import ObjectCache
 from edgec.compiler.backends.cpu.objects import Objects
 from edgec.compiler.backends.cpu.remote import RemoteTrials, device_of
 from edgec.compiler.backends.cpu.runner import runner_of, runs_here
@@ -32,6 +31,7 @@ from edgec.compiler.backends.interface import (
     Trials,
     Workload,
 )
+from edgec.compiler.backends.object_cache import ObjectCache
 from edgec.compiler.errors import TargetLacksPrecision
 from edgec.compiler.graph.attention import fuse_attention
 from edgec.compiler.graph.channel_moves import name_channel_moves

@@ -18,7 +18,7 @@ from tvm.tirx import PrimFunc
 
 from edgec.compiler.backends import special_values
 from edgec.compiler.backends.cpu import codegen, dot_instructions, tir_pipeline
-from edgec.compiler.backends.cpu.object_cache import ObjectCache, key_of
+from edgec.compiler.backends.object_cache import ObjectCache, key_of
 from edgec.compiler.progress import Progress
 from edgec.targets.detection import usable_cores
 from edgec.targets.target import Target

@@ -13,7 +13,7 @@ import tempfile
 from importlib import metadata
 from pathlib import Path
 
-from edgec.compiler.backends.cpu.object_cache import ObjectCache, key_of
+from edgec.compiler.backends.object_cache import ObjectCache, key_of
 from edgec.compiler.errors import ToolMissing
 
 SOURCE = Path(__file__).with_suffix(".c")

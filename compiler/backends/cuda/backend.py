@@ -20,6 +20,7 @@ from edgec.compiler.backends.cuda.templates.tensor_product import product_of
 from edgec.compiler.backends.cuda.templates.tiles import Tile, tiles_for
 from edgec.compiler.backends.cuda.templates.windows import schedule_window
 from edgec.compiler.backends.interface import FAMILY, Backend, Library, OperandsOf, Runner, Workload
+from edgec.compiler.backends.object_cache import ObjectCache, key_of
 from edgec.compiler.errors import TargetLacksPrecision
 from edgec.compiler.graph.anchors import decode
 from edgec.compiler.graph.buffers import buffer_bytes
@@ -107,9 +108,27 @@ class GpuBackend(Backend):
     def compile_text(self, source: str, kind: str, arch: str) -> bytes:
         """The binary of a source text."""
 
+    @property
+    def compiler(self) -> str:
+        """What else than its text decides what becomes of a source; empty where binaries are not worth keeping."""
+        return ""
+
     def build(self, mod: tvm.IRModule, cache_dir: Path | None, progress: Progress) -> Library:
-        """Binaries for each architecture, and the launches of a run."""
-        code = build_library(mod, self.tvm_target, self.architectures(), self.compile_text, progress)
+        """Binaries for each architecture, those of known sources from the cache, and the launches of a run."""
+        cache, compiler = ObjectCache(cache_dir), self.compiler
+
+        def compile_text(source: str, kind: str, arch: str) -> bytes:
+            if not compiler:
+                return self.compile_text(source, kind, arch)
+            key = key_of("gpu", compiler, kind, arch, source)
+            made = cache.get(key)
+            if made is None:
+                made = self.compile_text(source, kind, arch)
+                cache.put(key, made)
+            return made
+
+        code = build_library(mod, self.tvm_target, self.architectures(), compile_text, progress)
+        cache.prune()
         return Library(code)
 
 
@@ -141,6 +160,11 @@ class CudaBackend(GpuBackend):
     def compile_text(self, source: str, kind: str, arch: str) -> bytes:
         """Compile by NVRTC."""
         return nvrtc.compile_source(source, arch, ptx=kind == "ptx").content
+
+    @property
+    def compiler(self) -> str:
+        """NVRTC's version, options and headers."""
+        return nvrtc.identity()
 
     def check_precision(self, precision: Precision) -> None:
         """Check that the tensor cores multiply in `precision`."""

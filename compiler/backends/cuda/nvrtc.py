@@ -7,6 +7,7 @@ Source: NVRTC documentation.
 from __future__ import annotations
 
 import ctypes
+import hashlib
 from ctypes import byref, c_char_p, c_int, c_size_t, c_void_p
 from dataclasses import dataclass
 from functools import cache
@@ -19,6 +20,7 @@ from edgec.compiler.errors import InternalError, ToolMissing
 _INSTALL = "pip install 'edgec[cuda]'"
 _LIBRARIES = ("cuda_nvrtc/lib/libnvrtc.so.12", "cu13/lib/libnvrtc.so.13")
 _INCLUDES = ("cuda_runtime/include", "cuda_cccl/include", "cu13/include")
+_HEADERS = ("cuda_fp16.h", "cuda_fp16.hpp", "cuda_bf16.h", "cuda_bf16.hpp", "cuda/std/cstdint")
 _OPTIONS = ("-std=c++17", "-default-device", "--fmad=true")
 
 
@@ -96,6 +98,22 @@ def architectures() -> frozenset[int]:
     found = (c_int * count.value)()
     _library().nvrtcGetSupportedArchs(found)
     return frozenset(found)
+
+
+@cache
+def identity() -> str:
+    """What a binary depends on beside its source and architecture: version and build of NVRTC, options, headers.
+
+    Raises:
+        ToolMissing: as `compile_source`.
+    """
+    used = (library_path(), *(folder / name for folder in include_folders() for name in _HEADERS))
+    digest = hashlib.sha256()
+    for path in used:
+        if path.is_file():
+            status = path.stat()
+            digest.update(f"{path.name} {status.st_size} {status.st_mtime_ns}\n".encode())
+    return f"NVRTC {version()} {' '.join(_OPTIONS)} {digest.hexdigest()}"
 
 
 def check_architecture(arch: str) -> None:

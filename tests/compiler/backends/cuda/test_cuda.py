@@ -81,6 +81,16 @@ def test_equal_compiles_are_equal_bytes(network: Path, tmp_path: Path) -> None:
     assert compiled(network, "t4", tmp_path / "a").code() == compiled(network, "t4", tmp_path / "b").code()
 
 
+def test_a_second_compile_runs_no_compiler_of_kernels(
+    network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = compiled(network, "l4", tmp_path).code()
+    monkeypatch.setattr(nvrtc, "compile_source", lambda *_, **__: pytest.fail("NVRTC ran again"))
+    assert compiled(network, "l4", tmp_path).code() == first
+    with pytest.raises(pytest.fail.Exception, match="NVRTC ran again"):
+        compiled(network, "t4", tmp_path)
+
+
 def test_verification_without_a_gpu_is_refused_before_any_work(network: Path, tmp_path: Path) -> None:
     with pytest.raises(
         ToolMissing, match=r"code for h100 cannot run here: no NVIDIA driver .* pass --no-verify"

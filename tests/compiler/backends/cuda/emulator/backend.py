@@ -38,6 +38,8 @@ class EmulatedBackend(CudaBackend):
     def architectures(self) -> list[tuple[str, str]]:
         return [("cubin", "sm_89")]
 
+    compiler = ""  # what the emulator makes is no machine code of a GPU
+
     def compile_text(self, source: str, kind: str, arch: str) -> bytes:
         with tempfile.TemporaryDirectory() as folder:
             return compile_cuda(source, Path(folder)).read_bytes()

@@ -15,7 +15,7 @@ import pytest
 from onnx import ModelProto, helper
 
 from edgec.compiler.backends.cpu import objects
-from edgec.compiler.backends.cpu.object_cache import ObjectCache, key_of
+from edgec.compiler.backends.object_cache import ObjectCache, key_of
 from edgec.compiler.frontends import load_source, to_relax
 from edgec.compiler.lower import lower
 from edgec.compiler.options import CompileOptions
@@ -26,7 +26,7 @@ from tests.compiler.onnx_models import model_of, save
 SHARE = """
 import sys
 from pathlib import Path
-from edgec.compiler.backends.cpu.object_cache import ObjectCache
+from edgec.compiler.backends.object_cache import ObjectCache
 cache = ObjectCache(Path(sys.argv[1]), limit=20_000)
 found = 0
 for turn in range(300):

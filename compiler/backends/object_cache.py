@@ -1,4 +1,4 @@
-"""Object files of kernels on disk, addressed by what they were compiled from.
+"""Machine code of kernels on disk (object files, and binaries for GPUs), addressed by what they were compiled from.
 
 Cached files become part of artifacts, so a folder that another user owns or may write to is not used. Files are written
 under a temporary name and renamed, so processes can share the folder. Each begins with a digest of its content; a
