@@ -8,30 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from edgec.runtime.errors import EdgecError
+from edgec.runtime.gpu.generations import Generations
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from edgec.runtime.gpu.generations import Generations
-
     Array = npt.NDArray[Any]
 
 Extents = tuple[int, int, int]
-
-
-class GpuFault(EdgecError):
-    """A kernel or a copy failed while it ran; the run's results are lost, the next run starts afresh.
-
-    Attributes:
-        lost: the driver accepts no further work in this context: everything on the device has to be set up anew.
-    """
-
-    exit_code = 6
-
-    def __init__(self, message: str, *, lost: bool = False) -> None:
-        super().__init__(message)
-        self.lost = lost
 
 
 class Replay(Protocol):

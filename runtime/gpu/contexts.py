@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from edgec.runtime.artifact.weights import Weight
-from edgec.runtime.gpu.api import GpuApi, GpuFault, Replay, Stream
+from edgec.runtime.gpu.api import GpuApi, Replay, Stream
 from edgec.runtime.gpu.arrays import DeviceArray
 from edgec.runtime.gpu.code import (
     Copy,
@@ -19,6 +19,7 @@ from edgec.runtime.gpu.code import (
     Step,
     choose_binaries,
 )
+from edgec.runtime.gpu.fault import GpuFault
 from edgec.runtime.gpu.results import DeviceResult, Pool
 
 if TYPE_CHECKING:

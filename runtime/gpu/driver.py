@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgec.runtime.errors import IncompatibleDevice
-from edgec.runtime.gpu.api import GpuFault
 from edgec.runtime.gpu.driver_library import INVALID, LIBRARY, OLDEST_DRIVER, DriverLibrary, dotted, too_old
+from edgec.runtime.gpu.fault import GpuFault
 from edgec.runtime.gpu.generations import Generations
 from edgec.runtime.gpu.streams import CudaStream
 

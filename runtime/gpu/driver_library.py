@@ -10,7 +10,7 @@ from ctypes import byref, c_char_p, c_int, c_size_t, c_uint, c_uint64, c_void_p
 from typing import Any
 
 from edgec.runtime.errors import IncompatibleDevice
-from edgec.runtime.gpu.api import GpuFault
+from edgec.runtime.gpu.fault import GpuFault
 
 LIBRARY = "libcuda.so.1"
 OLDEST_DRIVER = (11, 4)  # graphs of kernels and copies, instantiated with flags

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from edgec.runtime.gpu.api import GpuFault
+from edgec.runtime.gpu.fault import GpuFault
 
 
 class Generations:

@@ -17,12 +17,13 @@ import numpy as np
 from edgec.runtime.artifact.config import ArtifactConfig, TensorSpec
 from edgec.runtime.artifact.weights import Weight
 from edgec.runtime.execution.profiling import LayerRuns, Probe
-from edgec.runtime.gpu.api import GpuApi, GpuFault
+from edgec.runtime.gpu.api import GpuApi
 from edgec.runtime.gpu.arrays import DeviceArray, received
 from edgec.runtime.gpu.code import (
     GpuCode,
 )
 from edgec.runtime.gpu.contexts import Context, Loaded, Resident
+from edgec.runtime.gpu.fault import GpuFault
 from edgec.runtime.gpu.profile import profile
 
 if TYPE_CHECKING:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgec.runtime.gpu.api import GpuApi, GpuFault
+from edgec.runtime.gpu.api import GpuApi
 from edgec.runtime.gpu.arrays import CUDA
+from edgec.runtime.gpu.fault import GpuFault
 from edgec.runtime.standalone.dlpack import export
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from edgec.runtime.errors import InputError
-from edgec.runtime.gpu.api import GpuFault
 from edgec.runtime.gpu.arrays import place_of
 from edgec.runtime.gpu.driver import CudaDriver
+from edgec.runtime.gpu.fault import GpuFault
 from edgec.runtime.gpu.program import GpuFunction
 from edgec.runtime.gpu.results import DeviceResult
 from edgec.runtime.standalone.dlpack import described, export

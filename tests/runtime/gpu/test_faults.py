@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgec.runtime.gpu.api import GpuFault
 from edgec.runtime.gpu.driver import CudaDriver, shared_driver
+from edgec.runtime.gpu.fault import GpuFault
 from tests.runtime.gpu.copying import WEIGHT, count, function, x
 
 
