@@ -8,7 +8,7 @@ before q, k and v, and a transpose after it, become part of how that kernel addr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -17,7 +17,7 @@ from tvm import relax
 from tvm.ir import Call
 
 from edgec.compiler.graph.attention_compute import attention
-from edgec.compiler.graph.attention_spec import FIXED, AttentionSpec, View
+from edgec.compiler.graph.attention_spec import FIXED, AttentionSpec, AttentionTypes, View
 from edgec.compiler.graph.rewrite import (
     Expr,
     Walker,
@@ -35,9 +35,22 @@ from edgec.compiler.graph.views import Operand, Views, scalar_product
 LEAST_COLS = 4  # narrower values fill no vector
 
 
-def fuse_attention(mod: tvm.IRModule, lanes: int) -> tvm.IRModule:
-    """Apply the pass (see the module's docstring); kernels take `lanes` queries at a time."""
-    return _Fuse(mod, lanes).run()
+def fuse_attention(
+    mod: tvm.IRModule,
+    lanes: int,
+    fits: Callable[[AttentionSpec], bool] = lambda _: True,
+    *,
+    choices: bool = False,
+) -> tvm.IRModule:
+    """Apply the pass (see the module's docstring).
+
+    Args:
+        mod: the module.
+        lanes: queries that kernels take at a time.
+        fits: whether a kernel computes an attention; others stay as they are.
+        choices: kernels take masks of truth values (`where(mask, scores, number)`), too.
+    """
+    return _Fuse(mod, lanes, fits, choices=choices).run()
 
 
 @dataclass
@@ -49,13 +62,17 @@ class _Found:
     value: Expr  # [*batch, keys, cols]
     scale: float = 1.0
     masks: list[Expr] = field(default_factory=list)
+    chosen: Expr | None = None  # truth values: which scores count
+    fill: float = 0.0  # the others
     inside: list[relax.Var] = field(default_factory=list)  # variables that become dead
 
 
 class _Fuse(Walker):
-    def __init__(self, mod: tvm.IRModule, lanes: int, entry: str = "main") -> None:
-        super().__init__(mod, entry)
-        self.lanes = lanes
+    def __init__(
+        self, mod: tvm.IRModule, lanes: int, fits: Callable[[AttentionSpec], bool], *, choices: bool
+    ) -> None:
+        super().__init__(mod)
+        self.lanes, self.fits, self.choices = lanes, fits, choices
         self.values: dict[relax.Var, Expr] = {}
         self.users: dict[relax.Var, list[relax.Var]] = {}
         self.transposed: dict[relax.Var, Expr] = {}  # transposes that became part of an attention
@@ -108,6 +125,7 @@ class _Fuse(Walker):
                 return found if _is_float(call) and _same_batch(found) else None
             inner = self._scaled(call, found)
             inner = self._masked(call, found) if inner is None else inner
+            inner = self._chosen(call, found) if inner is None else inner
             if inner is None:
                 return None
             scores = inner
@@ -132,7 +150,7 @@ class _Fuse(Walker):
 
         A mask that is scaled together with the products is not recognised.
         """
-        if op_name(call) != "add" or found.scale != 1.0:
+        if op_name(call) != "add" or found.scale != 1.0 or found.chosen is not None:
             return None
         for scores, mask in ((0, 1), (1, 0)):
             if isinstance(call.args[scores], relax.Var) and self._leads_to_product(
@@ -141,6 +159,22 @@ class _Fuse(Walker):
                 found.masks.append(call.args[mask])
                 return call.args[scores]
         return None
+
+    def _chosen(self, call: Call, found: _Found) -> Expr | None:
+        """The operand from which `call` takes the scores that count; truth values and the others' score are recorded.
+
+        Nothing may have been done to the scores before that depends on them.
+        """
+        if not self.choices or op_name(call) != "where" or found.scale != 1.0 or found.masks or found.chosen:
+            return None
+        condition, scores, other = call.args
+        number = array_of(other)
+        if number is None or number.size != 1 or dtype_of(condition) != "bool":
+            return None
+        if not self._leads_to_product(scores, shape_of(call)):
+            return None
+        found.chosen, found.fill = condition, float(number.reshape(()))
+        return scores
 
     def _leads_to_product(self, expr: Expr, shape: tuple[int, ...]) -> bool:
         """Whether `expr` is a product of two tensors, apart from scales and masks."""
@@ -168,22 +202,27 @@ class _Fuse(Walker):
         swapped = {rank - 2: rank - 1, rank - 1: rank - 2}
         key.view = replace(key.view, axes=tuple(swapped.get(axis, axis) for axis in key.view.axes))
         user, order = self._transpose_behind(var, rank)
+        kept = self.name
         names = [*(str(v.name) for v in reversed(found.inside)), self.name]
         self.name = merged_name(names if user is None else [*names, str(user.name)])
-        mask = self._mask(found.masks, rank)
+        mask = self._mask(found.masks if found.chosen is None else [found.chosen], rank)
         spec = AttentionSpec(
             tuple(batch), rows, keys, inner, cols, found.scale * first * second,
             query.view, key.view, value.view, mask.view if mask else None, order, self.lanes,
         )  # fmt: skip
+        if not self.fits(spec):
+            self.name = kept
+            return False
+        types = AttentionTypes() if found.chosen is None else AttentionTypes(mask="bool", fill=found.fill)
         operands = [query, key, value, *([mask] if mask else [])]
-        out = self._call(spec, [super(_Fuse, self).resolve(operand.source) for operand in operands])
+        out = self._call(spec, types, [super(_Fuse, self).resolve(operand.source) for operand in operands])
         self.renamed[var] = out
         if user is not None:
             self.transposed[user] = out
         return True
 
-    def _call(self, spec: AttentionSpec, args: list[Expr]) -> Expr:
-        gv = self.builder.add_func(attention(spec), "attention")
+    def _call(self, spec: AttentionSpec, types: AttentionTypes, args: list[Expr]) -> Expr:
+        gv = self.builder.add_func(attention(spec, types), "attention")
         return self.emit(relax.call_tir(gv, args, out_ty=relax.TensorType(list(spec.out_shape), spec.dtype)))
 
     def _transpose_behind(self, var: relax.Var, rank: int) -> tuple[relax.Var | None, tuple[int, ...]]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 FIXED = -1  # an axis of a source that stays at its offset
@@ -43,8 +44,25 @@ class View:
 
 
 @dataclass(frozen=True)
+class AttentionTypes:
+    """Data types of an attention's parameters.
+
+    Attributes:
+        operands: of queries, keys and values.
+        result: of the result.
+        mask: `float32` is added to the scaled products; `bool` says which of them count.
+        fill: the score where a `bool` mask is false.
+    """
+
+    operands: str = "float32"
+    result: str = "float32"
+    mask: str = "float32"
+    fill: float = -math.inf
+
+
+@dataclass(frozen=True)
 class AttentionSpec:
-    """An attention over float32 tensors.
+    """An attention, over float32 tensors unless `AttentionTypes` says otherwise.
 
     Logical shapes: queries `[*batch, rows, inner]`, keys `[*batch, keys, inner]`, values `[*batch, keys, cols]`,
     mask (added to the scaled products) `[*batch, rows, keys]`, result `[*batch, rows, cols]`. Values run along
@@ -82,3 +100,12 @@ class AttentionSpec:
         for extent in self.batch:
             total *= extent
         return total
+
+    @staticmethod
+    def of_fields(fields: Mapping[str, Any]) -> AttentionSpec:
+        """The specification that `dataclasses.asdict` took apart."""
+        views = {
+            name: View(**fields[name]) if fields[name] is not None else None
+            for name in ("query", "key", "value", "mask")
+        }
+        return AttentionSpec(**{**fields, **views})

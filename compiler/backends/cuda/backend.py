@@ -16,6 +16,8 @@ from edgec.compiler.backends.cuda.anchored import Anchored
 from edgec.compiler.backends.cuda.library import build_library
 from edgec.compiler.backends.cuda.operands import round_operands
 from edgec.compiler.backends.cuda.schedules import schedule_generic, why_not
+from edgec.compiler.backends.cuda.templates.attention import emit_attention
+from edgec.compiler.backends.cuda.templates.attention_tiles import attention_tiles
 from edgec.compiler.backends.cuda.templates.tensor_product import product_of
 from edgec.compiler.backends.cuda.templates.tiles import Tile, tiles_for
 from edgec.compiler.backends.cuda.templates.windows import schedule_window
@@ -23,7 +25,11 @@ from edgec.compiler.backends.interface import FAMILY, Backend, Library, Operands
 from edgec.compiler.backends.object_cache import ObjectCache, key_of
 from edgec.compiler.errors import TargetLacksPrecision
 from edgec.compiler.graph.anchors import decode
+from edgec.compiler.graph.attention import fuse_attention
+from edgec.compiler.graph.attention_compute import described
+from edgec.compiler.graph.attention_spec import AttentionSpec
 from edgec.compiler.graph.buffers import buffer_bytes
+from edgec.compiler.operands.operands import FLOAT32
 from edgec.compiler.options import Precision
 from edgec.compiler.progress import Progress
 from edgec.targets.errors import BadTargetFile
@@ -51,7 +57,16 @@ class GpuBackend(Backend):
 
     def choose_layouts(self, mod: tvm.IRModule, operands_of: OperandsOf) -> tvm.IRModule:
         """Operands of products are rounded to what the precision asks for; products become kernels with epilogues."""
+        mod = fuse_attention(mod, 1, self._fits, choices=True)
         return Anchored(round_operands(mod, operands_of)).run()
+
+    def _fits(self, spec: AttentionSpec) -> bool:
+        return bool(attention_tiles(spec, FLOAT32.data, self.facts, tensorised=False))
+
+    @property
+    def facts(self) -> Gpu:
+        """The GPU's facts; those of the smallest where the target has none."""
+        return self.target.gpu or Gpu()
 
     def workload_of(
         self, func: PrimFunc, anchor: str, operators: tuple[str, ...], threads: int, error_budget: float
@@ -66,6 +81,13 @@ class GpuBackend(Backend):
             bytes=buffer_bytes(func),
             threads=threads,
         )
+        attention = described(func)
+        if attention is not None:
+            spec, types = attention
+            tensorised = self.tensorised and types.operands != FLOAT32.data
+            cuts = attention_tiles(spec, types.operands, self.facts, tensorised=tensorised)
+            emit_cut = partial(emit_attention, spec, types, tensorised=tensorised)
+            return workload(flops=spec.flops, candidates=tuple(cuts), emit=emit_cut)
         product = product_of(func)
         if product is not None:
             if self.tiled_for is None or not (product.for_tensor_cores or not self.tensorised):

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 import tvm
 from tvm import relax
 from tvm.ir import Call
 
 from edgec.compiler.backends.interface import OperandsOf
+from edgec.compiler.graph.attention_compute import attention, described
+from edgec.compiler.graph.attention_spec import AttentionSpec, AttentionTypes
 from edgec.compiler.graph.rewrite import (
     Expr,
     Walker,
@@ -14,6 +19,7 @@ from edgec.compiler.graph.rewrite import (
     constant,
     dtype_of,
     is_tensor,
+    leaves,
     map_leaves,
     op_name,
     shape_of,
@@ -22,6 +28,17 @@ from edgec.compiler.graph.sources import node_of
 from edgec.compiler.operands.operands import FLOAT32, numpy_dtype
 
 _PRODUCTS = ("nn.conv2d", "matmul")
+# What only moves elements, of its first operand.
+_MOVES = (
+    "reshape",
+    "permute_dims",
+    "squeeze",
+    "expand_dims",
+    "strided_slice",
+    "concat",
+    "broadcast_to",
+    "flip",
+)
 _ELEMENTWISE = ("add", "subtract", "multiply", "divide", "maximum", "minimum", "power")
 
 
@@ -42,6 +59,11 @@ class _Rounder(Walker):
     def visit(self, var: relax.Var, call: Call) -> Expr:
         """A product with rounded operands; any other call with what was rounded before, widened again."""
         operands = self._operands_of(node_of(str(var.name)))
+        attention = described(self.mod[call.args[0]]) if op_name(call) == "call_tir" else None
+        if attention is not None and operands.data != FLOAT32.data:
+            return self._attention(call, *attention, operands.data)
+        if op_name(call) in _MOVES and (moved := self._moved(call)) is not None:
+            return moved
         if (
             op_name(call) not in _PRODUCTS
             or operands.data == FLOAT32.data
@@ -66,6 +88,36 @@ class _Rounder(Walker):
             out_dtype="float32",
         )
 
+    def _attention(self, call: Call, spec: AttentionSpec, types: AttentionTypes, dtype: str) -> Expr:
+        """Attention of rounded operands, whose result is rounded, too."""
+        *given, mask = [*call.args[1].fields] if spec.mask else [*call.args[1].fields, None]
+        kernel = attention(spec, replace(types, operands=dtype, result=dtype))
+        args = [self._round(one, dtype) for one in given] + (
+            [self._as_stored(mask)] if mask is not None else []
+        )
+        out = relax.TensorType(list(spec.out_shape), dtype)
+        gv = self.builder.add_func(kernel, "attention")
+        return self._widen(self.emit(relax.call_tir(gv, args, out_ty=out)))
+
+    def _moved(self, call: Call) -> Expr | None:
+        """What only moves elements moves those of two bytes, where there are such."""
+        sources = list(leaves(call.args[0]))
+        dtypes = {dtype for source, dtype in self._rounded if source in sources}
+        for dtype in dtypes:
+            narrow = [
+                self._rounded.get((one, dtype)) if isinstance(one, relax.Var) else None for one in sources
+            ]
+            if all(one is not None for one in narrow):
+                return self._widen(self.emit(_on(call, dict(zip(sources, narrow, strict=True)))))
+        return None
+
+    def _widen(self, narrow: Expr) -> Expr:
+        """The same value in fp32, which is rounded already."""
+        wide = self.emit(relax.op.astype(narrow, "float32"))
+        self._rounded[wide, dtype_of(narrow)] = narrow
+        self._widened[wide] = wide
+        return wide
+
     def _as_stored(self, leaf: Expr) -> Expr:
         return self._widened.get(leaf, leaf) if isinstance(leaf, relax.Var) else leaf
 
@@ -76,10 +128,20 @@ class _Rounder(Walker):
         if not isinstance(operand, relax.Var):
             return self.emit(relax.op.astype(operand, dtype))
         if (operand, dtype) not in self._rounded:
-            rounded = self.emit(relax.op.astype(operand, dtype))
+            value = self.builder.lookup_binding(operand)
+            if op_name(value) in _MOVES and isinstance(value.args[0], relax.Var):
+                rounded = self.emit(_on(value, {value.args[0]: self._round(value.args[0], dtype)}))
+            else:
+                rounded = self.emit(relax.op.astype(operand, dtype))
             self._rounded[operand, dtype] = rounded
             self._widened.setdefault(operand, self.emit(relax.op.astype(rounded, "float32")))
         return self._rounded[operand, dtype]
+
+
+def _on(call: Call, operands: Mapping[Expr, Expr]) -> Call:
+    """`call` with other operands; its type follows from theirs."""
+    made = map_leaves(call, lambda leaf: operands.get(leaf, leaf))
+    return Call(made.op, made.args, made.attrs, made.ty_args)
 
 
 def _with_axes(call: Call) -> Expr:

@@ -33,9 +33,11 @@ def with_own_prologue(text: str) -> str:
     helpers = _HELPER.findall(text)
     text = _HELPER.sub("", text)
     tensor_cores = _TENSOR_CORES in text
-    parts = ["instructions.cuh"] if tensor_cores or helpers else []
+    attention = "edgec_scores_" in text
+    parts = ["instructions.cuh"] if tensor_cores or attention or helpers else []
     parts += ["fragments.cuh"] if tensor_cores else []
-    parts += ["copies.cuh"] if helpers else []
+    parts += ["copies.cuh"] if attention or helpers else []
+    parts += ["attention.cuh"] if attention else []
     known = "".join(
         f"#define {macro}\n" for header, macro in _TYPES.items() if f"#include <{header}>" in text
     )

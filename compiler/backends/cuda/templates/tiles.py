@@ -31,10 +31,10 @@ _RATES = {
     "120": 256,
 }
 _SHARED_BYTES = 128  # read from shared memory in a cycle
-_L2_BYTES = (
+L2_BYTES = (
     48  # from the second-level cache in a cycle and multiprocessor, measured figures of GPUs lie around it
 )
-_ROUND = 220  # cycles of a round that nothing hides: barrier, loads of fragments, first step
+ROUND = 220  # cycles of a round that nothing hides: barrier, loads of fragments, first step
 _LAUNCH = 2500  # cycles of one more launch in a graph
 _ALONE = 6.0
 _MOST_FIXED = 49152  # bytes of shared memory of fixed size
@@ -140,6 +140,11 @@ _WARPS = ((1, 1), (1, 2), (2, 1), (2, 2), (1, 4), (4, 1), (2, 4), (4, 2))
 _STEPS = ((1, 1), (1, 2), (2, 1), (2, 2), (2, 4), (4, 2), (4, 4))
 
 
+def rate_of(gpu: Gpu) -> int:
+    """Multiply-adds of fp16 with fp32 sums in a cycle and multiprocessor."""
+    return _RATES.get(gpu.architectures[0].strip("sm_af") if gpu.architectures else "", 512)
+
+
 def cost(tile: Tile, product: Product, gpu: Gpu) -> float:
     """An estimate of a product's time, in cycles of a multiprocessor."""
     blocks = (
@@ -154,25 +159,23 @@ def cost(tile: Tile, product: Product, gpu: Gpu) -> float:
     if resident < 1:
         return math.inf
     rounds = _ceil(_ceil(product.depth, tile.round_depth), tile.split)
-    rate = (
-        _RATES.get(gpu.architectures[0].strip("sm_af") if gpu.architectures else "", 512) * 2 // tile.itemsize
-    )
+    rate = rate_of(gpu) * 2 // tile.itemsize
     fed = min(1.0, resident * tile.threads / (_BUSY_WARPS * WARP))
     terms = tile.rows * tile.columns * tile.round_depth
     computing = terms / (rate * fed)
     steps = tile.warps[0] * tile.warps[1] * tile.depth * sum(tile.steps)
     loading = steps * STEP * STEP * tile.itemsize / _SHARED_BYTES
-    staging = (tile.rows + tile.columns) * tile.round_depth * tile.itemsize / _L2_BYTES
+    staging = (tile.rows + tile.columns) * tile.round_depth * tile.itemsize / L2_BYTES
     if product.depth % (tile.round_depth * tile.split):
         staging *= _ALONE  # a copy may reach past the end of the sum, so elements are copied one by one
-    latency = _ROUND * (1.0 if tile.stages > 2 else 1.5)
+    latency = ROUND * (1.0 if tile.stages > 2 else 1.5)
     per_round = max(resident * max(computing, loading, staging), latency + computing)
     ends = tile.rows * tile.columns * 4 * 3 / _SHARED_BYTES  # the sums go through shared memory
     waves = _ceil(blocks, gpu.multiprocessors * resident)
-    whole = waves * (rounds * per_round + resident * ends + 2 * _ROUND)
+    whole = waves * (rounds * per_round + resident * ends + 2 * ROUND)
     if tile.split > 1:  # partial sums are written, and read by one more kernel
         moved = 8 * tile.split * product.batch * product.rows * product.columns
-        whole += _LAUNCH + moved / (_L2_BYTES * gpu.multiprocessors)
+        whole += _LAUNCH + moved / (L2_BYTES * gpu.multiprocessors)
     return whole
 
 

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import subprocess
-from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -24,6 +20,7 @@ from edgec.compiler.backends.cuda.templates.tiles import Product, Tile, cost, ti
 from edgec.compiler.backends.cuda.templates.windows import schedule_window
 from edgec.targets import load_target
 from tests.compiler.backends.cuda.emulator.run import run_kernel
+from tests.compiler.backends.cuda.machine_code import said, usage_of
 
 RNG = np.random.default_rng(20)
 TARGET = load_target("l4")
@@ -205,23 +202,6 @@ def test_windows_with_an_epilogue_are_one_launch(tmp_path: Path) -> None:
 # Machine code.
 
 
-@cache
-def tool(name: str) -> Path:
-    spec = find_spec("nvidia")
-    places = (
-        [Path(one) / "cu13" / "bin" / name for one in (spec.submodule_search_locations or ())] if spec else []
-    )
-    found = next((place for place in places if place.is_file()), None)
-    if found is None:
-        pytest.skip(f"{name} is not installed: pip install nvidia-cuda-{name}")
-    found.chmod(0o755)
-    return found
-
-
-def said(name: str, *arguments: str | Path) -> str:
-    return subprocess.run([tool(name), *arguments], capture_output=True, text=True, check=True).stdout
-
-
 MACHINE_CODE = [
     ("sm_75", ("float16", "float16", "float32"), "HMMA.1688.F32", False),
     ("sm_87", ("float16", "float16", "float32"), "HMMA.16816.F32", True),
@@ -247,14 +227,11 @@ def test_machine_code_uses_the_hardware(
     assert instruction in code
     assert "LDSM.16.M88" in code
     assert ("LDGSTS" in code) == asynchronous
-    usage = said("cuobjdump", "--dump-resource-usage", cubin)
-    found = re.search(r"REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)", usage)
-    assert found is not None, usage
-    registers, stack, shared, local = map(int, found.groups())
-    assert (stack, local) == (0, 0)
-    assert registers <= 255
-    assert registers * cut.threads <= 65536
-    assert shared + made.launches[0].shared_bytes <= 65536
+    usage = usage_of(cubin)
+    assert (usage.stack, usage.local) == (0, 0)
+    assert usage.registers <= 255
+    assert usage.registers * cut.threads <= 65536
+    assert usage.shared + made.launches[0].shared_bytes <= 65536
 
 
 def test_volta_has_fragments_of_its_own() -> None:

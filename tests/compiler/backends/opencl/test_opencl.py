@@ -91,6 +91,55 @@ def test_attention_and_embeddings(tmp_path: Path) -> None:
     verified(save(model, tmp_path), tmp_path)
 
 
+@settings(max_examples=3)
+@given(
+    rows=st.integers(1, 40),
+    keys=st.integers(1, 70),
+    width=st.sampled_from([4, 20, 32, 64]),
+    mask=st.sampled_from(["", "added", "of a head", "causal", "chosen"]),
+)
+def test_attention_of_any_shape(
+    tmp_path_factory: pytest.TempPathFactory, rows: int, keys: int, width: int, mask: str
+) -> None:
+    """As exporters write it, with heads split off and joined again: one kernel, by online softmax."""
+    folder = tmp_path_factory.mktemp("attention")
+    heads = 2
+    nodes, constants = (
+        [],
+        {"split": np.array([0, -1, heads, width]), "join": np.array([0, -1, heads * width])},
+    )
+    for name, order in (("q", [0, 2, 1, 3]), ("k", [0, 2, 3, 1]), ("v", [0, 2, 1, 3])):
+        nodes.append(helper.make_node("Reshape", [name, "split"], [f"{name}s"]))
+        nodes.append(helper.make_node("Transpose", [f"{name}s"], [f"{name}h"], perm=order))
+    nodes.append(helper.make_node("MatMul", ["qh", "kh"], ["products"]))
+    nodes.append(helper.make_node("Mul", ["products", "scale"], ["scores"]))
+    inputs: dict[str, object] = {
+        "q": [1, rows, heads * width], "k": [1, keys, heads * width], "v": [1, keys, heads * width]
+    }  # fmt: skip
+    constants["scale"] = np.array(width**-0.5, "float32")
+    last = "scores"
+    if mask == "chosen":
+        inputs["mask"] = (TensorProto.BOOL, [1, 1, 1, keys])
+        constants["never"] = np.array(-1e4, "float32")
+        nodes.append(helper.make_node("Where", ["mask", "scores", "never"], ["masked"]))
+        last = "masked"
+    elif mask:
+        if mask == "causal":
+            constants["mask"] = np.triu(np.full((rows, keys), -np.inf, "float32"), 1)
+        else:
+            inputs["mask"] = [1, heads if mask == "of a head" else 1, rows, keys]
+        nodes.append(helper.make_node("Add", ["scores", "mask"], ["masked"]))
+        last = "masked"
+    nodes += [
+        helper.make_node("Softmax", [last], ["p"], axis=-1),
+        helper.make_node("MatMul", ["p", "vh"], ["z"]),
+        helper.make_node("Transpose", ["z"], ["zt"], perm=[0, 2, 1, 3]),
+        helper.make_node("Reshape", ["zt", "join"], ["y"]),
+    ]
+    result = verified(save(model_of(nodes, inputs, ["y"], constants), folder), folder)
+    assert [kernel.schedule[:9] for kernel in result.config.kernels.values()].count("attention") == 1
+
+
 DETERMINANT = [
     helper.make_node("Mul", ["x", "x"], ["a"]),
     helper.make_node("Det", ["a"], ["d"], name="det"),

@@ -44,6 +44,7 @@ def compile_cuda(text: str, folder: Path, arch: int = 890) -> Path:
         f'#include "{_MACHINE}"',
         "#define EDGEC_HALF\n#define EDGEC_BFLOAT16",
         device_text("fragments.cuh"),
+        device_text("attention.cuh"),
         *_HELPERS.findall(text),
         f"alignas(128) static char shared_memory[{_MOST_SHARED}];",
         body,
