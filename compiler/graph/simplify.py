@@ -4,7 +4,7 @@ Requires: static shapes.
 Ensures: no batch norm; arithmetic on constants alone is done; no division by powers of two, or in an error function;
 clip is a relax `maximum`/`minimum` pair; scalar operands are rank-0 constants; a convolution or product with
 constant weights that is followed by a multiplication or addition per output channel has the factor in its weights and
-one bias behind it.
+one bias behind it; zeros around the image of a convolution are padding of its own (`image_padding`).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import tvm
 from tvm import relax
 from tvm.ir import Call, Tuple, TupleGetItem
 
+from edgec.compiler.graph.image_padding import fold_image_padding
 from edgec.compiler.graph.rewrite import (
     Array,
     Expr,
@@ -44,7 +45,7 @@ def simplify(mod: tvm.IRModule) -> tvm.IRModule:
     """Apply the pass (see the module's docstring)."""
     mod = relax.transform.DeadCodeElimination(["main"])(mod)
     mod = _Canonical(mod).run()
-    return _FoldAffine(mod).run()
+    return _FoldAffine(fold_image_padding(mod)).run()
 
 
 def fold(call: Call) -> Array | None:

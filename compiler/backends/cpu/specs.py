@@ -84,7 +84,7 @@ class ConvSpec:
 
     Attributes:
         lanes: channels of a block of the output.
-        in_block: channels of a block of the input; 0 when the input is plain NCHW.
+        in_block: channels of a block of the input; 0 when the input is plain NCHW, all of them where it is NHWC.
         groups: above 1 with `depthwise` unset, the channels of a group have to fill whole blocks.
         depthwise: whether each channel has a kernel of its own.
         dtype: of the sums and of the result.

@@ -72,6 +72,7 @@ def _conv2d(plan: Plan, call: Call) -> Value | None:
     if groups > 1:
         weight, groups = merge_groups(weight, groups, channels, lanes)
     in_block = 0 if channels < lanes and not plan.is_blocked(call.args[0]) and groups == 1 else lanes
+    nhwc = plan.state(call.args[0]).nhwc if in_block == 0 and not half else None
     operands = FLOAT16 if half else plan.operands(weight.shape[1]) if in_block else FLOAT32
     if groups == 1 and operands is FLOAT32:
         made = planar_convolution(plan, call, weight, window)
@@ -84,13 +85,16 @@ def _conv2d(plan: Plan, call: Call) -> Value | None:
         out[1],
         window,
         lanes,
-        in_block,
+        channels if nhwc is not None else in_block,
         groups,
         dtype=operands.accumulator,
         operands=operands,
     )
     packed = operands.pack(pack_conv(weight, lanes, spec.chunk))
-    data = plan.operand(call.args[0], operands) if in_block else plan.plain(call.args[0])
+    if nhwc is not None:  # a single block of all channels
+        data = plan.emit(relax.op.reshape(nhwc, (batch, 1, height, width, channels)))
+    else:
+        data = plan.operand(call.args[0], operands) if in_block else plan.plain(call.args[0])
     made = plan.call(compute.conv2d(spec), "conv2d", data, constant(packed))
     return _value(plan.emit(relax.op.astype(made, "float16")) if half else made, out[1])
 

@@ -57,6 +57,19 @@ def test_slopes_a_channel_are_the_tail_of_their_convolution(tmp_path: Path) -> N
     assert len(ops) <= 5, ops  # beside them the first value's way into blocks and the last one's out of them
 
 
+def test_the_first_convolution_reads_channels_last(tmp_path: Path) -> None:
+    net = Chain(1, 19, 22, 3)
+    net.add("Pad", np.array([0, 0, 0, 0, 0, 1, 1, 0]))
+    net.add("Transpose", perm=[0, 3, 1, 2])
+    net.add("Conv", net.random(24, 3, 3, 3), strides=[2, 2])
+    net.add("Relu")
+    net.add("Conv", net.random(16, 24, 1, 1))
+    net.add("GlobalAveragePool")
+    ops = net.kernels(tmp_path)
+    assert not {"pad", "transpose"} & set(ops), ops
+    assert len(ops) <= 4, ops  # two convolutions, the average, and the way out of its block
+
+
 @pytest.mark.parametrize("size", [33, 48])
 def test_a_factor_that_float32_rounds_still_resizes_in_vectors(tmp_path: Path, size: int) -> None:
     net = Chain(1, 16, size, size)

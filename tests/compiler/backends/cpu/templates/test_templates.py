@@ -110,7 +110,8 @@ def convolve(target, data, size, *, tall=False, chunked=False):
             if groups > 1
             else data.draw(st.integers(lanes + 1, 70))
         )
-    spec = ConvSpec(batch, ic, size, oc, window, lanes, 0 if plain else lanes, groups)
+    last = plain and data.draw(st.booleans())  # the channels are the last axis: one block of all of them
+    spec = ConvSpec(batch, ic, size, oc, window, lanes, ic if last else 0 if plain else lanes, groups)
     found = conv2d_candidates.candidates(spec, target, 2, flattens=True)
     found = [schedule for schedule in found if schedule.tall > 1 or not tall]
     assume(found)
@@ -124,6 +125,7 @@ def convolve(target, data, size, *, tall=False, chunked=False):
     weight = rng.standard_normal((oc, ic // groups, *window.kernel)).astype(np.float32)
     kernel = conv2d.emit(spec, split_epilogue(compute.conv2d(spec)), schedule, 2)
     operand = image if plain else block_channels(image, lanes)
+    operand = np.ascontiguousarray(image.transpose(0, 2, 3, 1))[:, None] if last else operand
     made = run(kernel, target, operand, pack_conv(weight, lanes, spec.chunk))
     seen = windows_of(image, window, 0.0).reshape(batch, groups, ic // groups, *window.out, *window.kernel)
     shaped = weight.reshape(groups, oc // groups, ic // groups, *window.kernel)
