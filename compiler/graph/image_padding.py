@@ -64,8 +64,7 @@ class _Padding(Walker):
             return None if around is None else (made.args[0], around)
         pad = self.calls.get(made.args[0])
         turned = made.attrs.axes is not None and tuple(int(axis) for axis in made.attrs.axes) == TO_NCHW
-        around = _zeros_around(pad, 1) if turned and pad is not None and op_name(pad) == "nn.pad" else None
-        if around is None:
+        if not turned or pad is None or op_name(pad) != "nn.pad" or (around := _zeros_around(pad, 1)) is None:
             return None
         return self.emit(relax.op.permute_dims(pad.args[0], list(TO_NCHW))), around
 

@@ -4,7 +4,8 @@ Requires: static shapes.
 Ensures: no batch norm; arithmetic on constants alone is done; no division by powers of two, or in an error function;
 clip is a relax `maximum`/`minimum` pair; scalar operands are rank-0 constants; a convolution or product with
 constant weights that is followed by a multiplication or addition per output channel has the factor in its weights and
-one bias behind it; zeros around the image of a convolution are padding of its own (`image_padding`).
+one bias behind it; zeros around the image of a convolution are padding of its own (`image_padding`), and a
+normalisation along the last axis is one operator (`layer_norms`).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from tvm import relax
 from tvm.ir import Call, Tuple, TupleGetItem
 
 from edgec.compiler.graph.image_padding import fold_image_padding
+from edgec.compiler.graph.layer_norms import name_layer_norms
 from edgec.compiler.graph.rewrite import (
     Array,
     Expr,
@@ -45,7 +47,7 @@ def simplify(mod: tvm.IRModule) -> tvm.IRModule:
     """Apply the pass (see the module's docstring)."""
     mod = relax.transform.DeadCodeElimination(["main"])(mod)
     mod = _Canonical(mod).run()
-    return _FoldAffine(fold_image_padding(mod)).run()
+    return _FoldAffine(name_layer_norms(fold_image_padding(mod))).run()
 
 
 def fold(call: Call) -> Array | None:

@@ -353,3 +353,13 @@ def _layer_norm(plan: Plan, call: Call) -> Value | None:
         return None
     kernel = normalisation.layer_norm(shape, float(attrs.epsilon), plan.lanes)
     return Value(plan.call(kernel, "layer_norm", *(plan.plain(arg) for arg in call.args)), None)
+
+
+@rule("nn.rms_norm")
+def _rms_norm(plan: Plan, call: Call) -> Value | None:
+    shape, attrs = shape_of(call), call.attrs
+    axes = [int(axis) % len(shape) for axis in attrs.axes]
+    if dtype_of(call) != "float32" or axes != [len(shape) - 1] or len(shape) < 2:
+        return None
+    kernel = normalisation.rms_norm(shape, float(attrs.epsilon), plan.lanes)
+    return Value(plan.call(kernel, "rms_norm", *(plan.plain(arg) for arg in call.args)), None)

@@ -1,4 +1,4 @@
-"""Softmax and layer normalisation over the last axis: each row in vectors, its passes while it is in the first cache.
+"""Softmax, layer and root-mean-square normalisation over the last axis: rows in vectors, in the first cache.
 
 These kernels are written in their final form (attribute `tirx.is_scheduled`); nothing is fused into them.
 """
@@ -194,3 +194,25 @@ def layer_norm(shape: tuple[int, ...], epsilon: float, lanes: int) -> PrimFunc:
         ]
 
     return _kernel([data, scale, shift, out], row, body)
+
+
+def rms_norm(shape: tuple[int, ...], epsilon: float, lanes: int) -> PrimFunc:
+    """Division of a float32 tensor of `shape` by the root of its mean square over its last axis; data, scale, out."""
+    data, out, scale = _buffer(shape, "data"), _buffer(shape, "out"), _buffer(shape[-1:], "scale")
+    row = _Row(shape[-1], lanes)
+    factor = tirx.decl_buffer((1,), "float32", "factor", scope="local")
+    inverse, small = tirx.FloatImm("float32", 1.0 / shape[-1]), tirx.FloatImm("float32", epsilon)
+
+    def body(*at: Expr) -> list[Stmt]:
+        def normal(i: Expr) -> Stmt:
+            return BufferStore(out, data[*at, i] * factor[const(0)] * scale[i], [*at, i])
+
+        one = tirx.FloatImm("float32", 1.0)
+        return [
+            AllocBuffer(factor),
+            *row.reduce(0.0, lambda a, b: a + b, lambda i: data[*at, i] * data[*at, i]),
+            BufferStore(factor, one / tirx.sqrt(row.result * inverse + small), [const(0)]),
+            row.each(normal),
+        ]
+
+    return _kernel([data, scale, out], row, body)

@@ -74,3 +74,15 @@ def test_layer_norm(name, shape, offset, seed):
     expected = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5) * scale + shift
     # Numbers around 100 carry seven digits: what is left after the mean is taken off has five.
     np.testing.assert_allclose(got, expected, atol=2e-5 if offset == 0 else 3e-3, rtol=1e-5)
+
+
+@settings(deadline=None, max_examples=10)
+@given(name=TARGETS, shape=SHAPES, scale=st.sampled_from([1e-3, 1.0, 50.0]), seed=st.integers(0, 99))
+def test_rms_norm(name, shape, scale, seed):
+    target, rng = load_target(name), np.random.default_rng(seed)
+    data = (rng.standard_normal(shape) * scale).astype(np.float32)
+    factor = rng.standard_normal(shape[-1]).astype(np.float32)
+    got = run(normalisation.rms_norm(shape, 1e-5, target.fp32_lanes), target, data, factor)
+    wide = data.astype(np.float64)
+    wanted = wide / np.sqrt((wide**2).mean(-1, keepdims=True) + 1e-5) * factor
+    np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-7)
