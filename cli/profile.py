@@ -39,6 +39,9 @@ def command(
     "peak" is the layer's share of the highest fp32 rate. Winograd convolutions are credited with the multiplications of
     the direct algorithm and may exceed it. "bound by" names the limit at the machine's best: the arithmetic, or the
     transfer of the layer's bytes from memory or a cache, with the share of the layer's time that this explains.
+
+    On a GPU, times are those of its events, and the limits follow from its clocks; tensor cores have a peak of their
+    own. Parts that ONNX Runtime runs on the host are shown with the bytes that are copied for them.
     """
     import edgec.runtime as rt
     from edgec.benchmarks.inputs import artifact_inputs
@@ -66,6 +69,7 @@ def command(
                 "fp32_peak_gflops": profile.peak and profile.peak.high,
                 "peak": profile.peak and dataclasses.asdict(profile.peak) | {"steady": profile.peak.steady},
                 "bandwidth": profile.bandwidth and dataclasses.asdict(profile.bandwidth),
+                "gpu": profile.gpu and dataclasses.asdict(profile.gpu),
                 "left_out": profile.left_out,
                 "kinds": [dataclasses.asdict(kind) for kind in by_kind(profile)],
                 "layers": profile.to_json(),
@@ -91,10 +95,13 @@ def _show(artifact: Path, profile: Profile, threads: int, limit: int) -> None:
     if not profile.shares:
         show_layers(layers, limit=limit)
         return
-    out.print("       ms   run  GFLOP/s  peak  bound by")
+    moved = "       MB" if profile.gpu else ""
+    out.print(f"       ms   run  GFLOP/s  peak  bound by{moved}")
     ordered = sorted(layers, key=lambda layer: -float(layer["ms"]))
     for layer in ordered[:limit]:
         out.print(_line(layer), end="", soft_wrap=True)
+        if profile.gpu:
+            out.print(f"{layer['bytes'] / 1e6:8.3f}  ", end="", soft_wrap=True)
         out.print(_name(layer, 48), end="", soft_wrap=True)
         how = " ".join(dict.fromkeys([layer["op"], *layer["schedule"].split(" ")]))
         out.print(f" {how}", style="dim", soft_wrap=True)
@@ -108,6 +115,14 @@ def _show(artifact: Path, profile: Profile, threads: int, limit: int) -> None:
 def show_machine(profile: Profile) -> None:
     """Print the machine's limits while the layers ran, and whether they were stable."""
     peak, bandwidth = profile.peak, profile.bandwidth
+    if profile.gpu is not None:
+        gpu = profile.gpu
+        tensor = f", {gpu.tensor_gflops:.0f} on tensor cores" if gpu.tensor_gflops else ""
+        out.print(
+            f"{gpu.name}: {gpu.fp32_gflops:.0f} GFLOP/s (fp32) peak{tensor}, {gpu.gbytes:.0f} GB/s from its memory",
+            soft_wrap=True,
+        )
+        return
     if peak is None or bandwidth is None:
         return
     l3 = "" if bandwidth.l3 is None else f"{bandwidth.l3:.0f} from L3, "
@@ -142,7 +157,7 @@ def _line(layer: Mapping[str, Any]) -> str:
     peak = "    " if layer["peak_share"] is None else f"{layer['peak_share']:4.0%}"
     mark = " " if layer["undisturbed"] else "~"
     bound = layer["bound"]
-    if bound != "compute":
+    if bound not in ("compute", "host"):
         bound += f" {layer['memory_share']:.0%}"
     return f"{layer['ms']:9.3f} {layer['share']:5.0%} {rate} {mark}{peak}  {bound:<11} "
 

@@ -22,6 +22,7 @@ from edgec.runtime.session import Session, Signature, misfit
 if TYPE_CHECKING:  # not needed by a process that only runs arrays
     from edgec.runtime.device import Buffer, StateCalls
     from edgec.runtime.execution.profiling import LayerRuns, LayerTime, Probe
+    from edgec.runtime.gpu.limits import Limits
     from edgec.runtime.processing.predictor import Predictor
     from edgec.runtime.processing.results import Result
     from edgec.runtime.processing.sound_stream import SoundStream
@@ -349,6 +350,23 @@ class Model:
         if variant.engine is None:
             raise InputError(f"the model {self.config.name} has been closed")
         return variant.engine.profile_runs(variant.config, arrays, repeats, probe)
+
+    def device_seconds(self, inputs: Mapping[str, Array], repeats: int = 20) -> list[float]:
+        """Time of whole runs as a GPU's events tell it: copies in, kernels, copies out; empty on a processor.
+
+        Raises:
+            InputError: as `run`.
+        """
+        self.run(inputs)
+        variant, arrays = self._fitting(inputs)
+        timed = getattr(variant.engine, "device_seconds", None)
+        return [] if timed is None else list(timed(arrays, repeats))
+
+    @property
+    def gpu_limits(self) -> Limits | None:
+        """The highest rates of the GPU that it runs on; None on a processor, and where they are not known."""
+        found: Limits | None = getattr(self._first.engine, "limits", None)
+        return found
 
     def close(self) -> None:
         """Release code and weights. Outputs that the caller still holds stay valid."""

@@ -27,6 +27,7 @@ from edgec.targets.measured_rates import Bandwidth, Machine, best
 
 if TYPE_CHECKING:  # a device has no compiler
     from edgec.compiler.progress import Progress
+    from edgec.runtime.gpu.limits import Limits
 
 GROUP_RUNS = 5  # runs between two measurements of the bandwidth, which sweep the caches
 GROUP_S = 2.0  # and about how long these runs may take
@@ -35,13 +36,17 @@ PEAKS = 10  # measurements of the highest fp32 rate between two groups of runs
 
 @dataclass(frozen=True)
 class Profile:
-    """All layers of a model in the order of a run; `shares` is empty where the machine was not measured."""
+    """All layers of a model in the order of a run; `shares` is empty where the machine was not measured.
+
+    `gpu` holds the limits that shares are of where the model runs on a GPU, which has neither `peak` nor `bandwidth`.
+    """
 
     layers: tuple[LayerRuns, ...]
     times: tuple[LayerTime, ...]
     shares: tuple[LayerShare, ...] = ()
     peak: PeakSpread | None = None
     bandwidth: Bandwidth | None = None
+    gpu: Limits | None = None
 
     @property
     def runs(self) -> int:
@@ -115,6 +120,13 @@ def profile_layers(
             last = now
         done += count
         progress.advance(count)
+    if model.gpu_limits is not None:
+        from edgec.benchmarks.roofline.gpu import gpu_shares
+
+        layers = tuple(series.layers())
+        return Profile(
+            layers, tuple(summarise(layers)), gpu_shares(layers, model.gpu_limits), gpu=model.gpu_limits
+        )
     return series.judge(time.perf_counter() - begin)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from edgec.runtime.gpu.generations import Generations
+from edgec.runtime.gpu.limits import Limits
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -95,6 +96,10 @@ class GpuApi(Protocol):
     @property
     def ordinal(self) -> int:
         """Its number among the GPUs of the process."""
+
+    @property
+    def limits(self) -> Limits | None:
+        """Its highest rates; None where they are not known."""
 
     @property
     def generations(self) -> Generations:

@@ -14,6 +14,7 @@ from edgec.runtime.errors import IncompatibleDevice
 from edgec.runtime.gpu.driver_library import INVALID, LIBRARY, OLDEST_DRIVER, DriverLibrary, dotted, too_old
 from edgec.runtime.gpu.fault import GpuFault
 from edgec.runtime.gpu.generations import Generations
+from edgec.runtime.gpu.limits import Limits, limits_of
 from edgec.runtime.gpu.streams import CudaStream
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 # CUdevice_attribute
 _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76
 _MULTIPROCESSORS, _INTEGRATED, _SHARED_OPTIN = 16, 18, 97
+_CLOCK, _MEMORY_CLOCK, _BUS_BITS = 13, 36, 37  # kHz, kHz, bits
 _POINTER_ORDINAL = 9  # CUpointer_attribute
 _MAX_DYNAMIC_SHARED = 8  # CUfunction_attribute
 _STATIC_SHARED = 48 << 10  # what a kernel may use without being allowed more
@@ -81,6 +83,16 @@ class CudaDriver:
     def multiprocessors(self) -> int:
         """How many multiprocessors there are."""
         return self.attribute(_MULTIPROCESSORS)
+
+    @property
+    def limits(self) -> Limits | None:
+        """By its clocks."""
+        return limits_of(
+            self.name,
+            self.capability,
+            self.multiprocessors,
+            *map(self.attribute, (_CLOCK, _MEMORY_CLOCK, _BUS_BITS)),
+        )
 
     @property
     def memory_bytes(self) -> int:

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     Array = npt.NDArray[Any]
 
 
+HOST = "ONNX Runtime on the host, with copies"
+"""The schedule of a part that runs there."""
+
+
 def _groups(header: GpuCode) -> list[tuple[str, int, list[Step]]]:
     """The steps by call of a layer, in order: name, number of the call, steps."""
     groups: list[tuple[str, int, list[Step]]] = []
@@ -61,6 +65,8 @@ def profile(context: Context, config: ArtifactConfig, repeats: int, probe: Probe
         info = config.kernels.get(name)
         nodes = () if info is None else info.calls[call] if call < len(info.calls) else info.nodes
         op, flops, schedule = ("", 0, "") if info is None else (info.op, info.flops, info.schedule)
+        if isinstance(steps[0], HostCall):
+            op, schedule = op or "host", HOST
         size, of_weights = _sizes(steps)
         layers.append(
             LayerRuns(name, nodes, op, flops, schedule, size, of_weights, tuple(times), tuple(asked))

@@ -24,6 +24,7 @@ from edgec.runtime.gpu.code import (
 )
 from edgec.runtime.gpu.contexts import Context, Loaded, Resident
 from edgec.runtime.gpu.fault import GpuFault
+from edgec.runtime.gpu.limits import Limits
 from edgec.runtime.gpu.profile import profile
 
 if TYPE_CHECKING:
@@ -148,6 +149,27 @@ class GpuFunction:
             context.start(held)
             context.finish()
             return profile(context, config, repeats, probe)
+
+    def device_seconds(self, arrays: Sequence[Array], repeats: int) -> list[float]:
+        """Time of whole runs between events on the stream: copies in, kernels, copies out.
+
+        Raises:
+            GpuFault: as calling it.
+        """
+        times = []
+        with self.context(Resident()) as context:
+            for _ in range(repeats):
+                begin = context.stream.mark()
+                context.start(arrays)
+                end = context.stream.mark()
+                context.finish()
+                times.append(context.stream.seconds_between(begin, end))
+        return times
+
+    @property
+    def limits(self) -> Limits | None:
+        """The GPU's highest rates, where they are known."""
+        return self._api.limits
 
     def state_calls(self, specs: Sequence[TensorSpec], states: Sequence[tuple[int, int]]) -> GpuStateCalls:
         """The same function for sessions, whose states stay on the device."""

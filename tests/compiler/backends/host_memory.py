@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from edgec.runtime.gpu.generations import Generations
+from edgec.runtime.gpu.limits import Limits
 
 POISON = 0x7F  # what new memory is full of
 
@@ -25,6 +26,7 @@ class HostMemory:
     """The part of a `GpuApi` that is about memory."""
 
     ordinal = 0
+    limits = Limits("a GPU of the tests", 30000.0, 120000.0, 300.0)
 
     def __init__(self) -> None:
         self.blocks: dict[int, np.ndarray] = {}

@@ -51,7 +51,8 @@ R cuDeviceGet(int *d, int n) { *d = n + 40; return OK; }
 R cuDeviceGetName(char *s, int n, int d) { if (d != 40) return INVALID; strncpy(s, "Fake GPU", (size_t)n); return OK; }
 R cuDeviceGetAttribute(int *v, int what, int d) {
   if (d != 40) return INVALID;
-  *v = what == 75 ? (int)setting("FAKE_MAJOR", 8) : what == 76 ? (int)setting("FAKE_MINOR", 9) : what == 97 ? 101376 : what == 18 ? (int)setting("FAKE_INTEGRATED", 0) : 58;
+  *v = what == 75 ? (int)setting("FAKE_MAJOR", 8) : what == 76 ? (int)setting("FAKE_MINOR", 9) : what == 97 ? 101376 : what == 18 ? (int)setting("FAKE_INTEGRATED", 0)
+     : what == 13 ? 2040000 : what == 36 ? 6251000 : what == 37 ? 192 : 58;
   return OK;
 }
 R cuDeviceTotalMem_v2(size_t *s, int d) { *s = 1u << 30; return d == 40 ? OK : INVALID; }

@@ -115,6 +115,22 @@ def test_no_driver_no_device_and_an_old_driver_are_told(
         CudaDriver(DriverLibrary(str(library)))
 
 
+def test_the_limits_of_the_gpu_follow_from_its_clocks(driver: CudaDriver) -> None:
+    """Those of an L4, whose data sheet has 30.3 and 121 TFLOP/s and 300 GB/s."""
+    limits = driver.limits
+    assert limits is not None
+    assert limits.fp32_gflops == pytest.approx(30.3e3, rel=0.01)
+    assert limits.tensor_gflops == pytest.approx(121e3, rel=0.01)
+    assert limits.gbytes == pytest.approx(300, rel=0.01)
+
+
+def test_a_run_is_timed_between_events(driver: CudaDriver) -> None:
+    made = function(driver)
+    assert all(seconds > 0 for seconds in made.device_seconds([x()], 3))
+    assert len(made.device_seconds([x()], 3)) == 3
+    made.close()
+
+
 def test_states_stay_on_the_device(driver: CudaDriver) -> None:
     """The first output is the input's next value: what goes in as a state comes out as the next one."""
     made = function(driver)

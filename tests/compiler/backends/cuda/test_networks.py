@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +20,7 @@ from edgec.compiler.pipeline import CompileResult, compile_model
 from edgec.models.registry import build as build_model
 from edgec.runtime.gpu.results import DeviceResult
 from edgec.targets.device_kinds import DEVICE_KINDS
-from tests.compiler.backends.cuda.emulator.backend import REGISTRATION, TARGET
+from tests.compiler.backends.cuda.emulator.backend import REGISTRATION, TARGET, EmulatedRunner
 from tests.compiler.onnx_models import model_of, save
 
 RNG = np.random.default_rng(6)
@@ -43,6 +45,14 @@ def verified(model: Path, folder: Path, precision: Precision) -> CompileResult:
     assert result.evidence["verified"]
     assert result.evidence["where"] == "a GPU emulated on this processor"
     return result
+
+
+def edgec(*arguments: object) -> str:
+    """What the command prints on a machine with an emulated GPU."""
+    command, environment = EmulatedRunner().command(["-m", "edgec.cli.main", *map(str, arguments)], Path())
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
 
 
 def weights(*shape: int) -> np.ndarray:
@@ -136,6 +146,15 @@ def test_what_has_no_kernel_runs_on_the_host(
     result = verified(residual, tmp_path, "fp32")
     (segment,) = result.evidence["fallback"]
     assert any("Sigmoid" in node for node in segment["nodes"])
+    profile = json.loads(edgec("profile", result.artifact, "--repeats", "2", "--json"))
+    layers = {layer["bound"]: layer for layer in profile["layers"]}
+    assert layers["host"]["bytes"] == 2 * 4 * 16 * 36  # a picture there and one back
+    assert layers["host"]["peak_share"] is None
+    assert all(layer["bytes"] > 0 and layer["ms"] > 0 for layer in profile["layers"])
+    assert profile["gpu"]["gbytes"] == 300
+    bench = json.loads(edgec("bench", result.artifact, residual, "--runs", "2", "--limit", "1", "--json"))
+    assert set(bench["latency"]) == {"edgec", "onnxruntime", "edgec, by events"}
+    assert bench["latency"]["edgec, by events"]["median_ms"] > 0
 
 
 @pytest.mark.parametrize(("hidden", "on_host"), [(16, False), (256, True)])
