@@ -42,6 +42,7 @@ class DotInstruction:
         rate: what the `[core.dots]` table of a target calls it, if not by its name.
         share: of a sequence of instructions that computes the same: how many it takes the time of, as a share of
             multiply-adds of floats; 0 of one instruction.
+        widens: instructions that widen the activations, and the weights, of a step before they are multiplied.
         data_last: whether the instruction takes the word that all lanes share as its last operand.
         body: the function of a sequence, given its name; None of one instruction.
     """
@@ -54,6 +55,7 @@ class DotInstruction:
     elements: str
     rate: str = ""
     share: float = 0.0
+    widens: tuple[int, int] = (0, 0)
     data_last: bool = False
     body: Callable[[str], str] | None = None
 
@@ -82,7 +84,9 @@ define {sums} @{self.function}({sums} %s, {words} %a, {words} %b) alwaysinline n
 
 def _sequence(name: str, feature: str, lanes: int, body: Callable[[str], str]) -> DotInstruction:
     """A sequence of some four instructions for four products a lane."""
-    return DotInstruction(name, feature, lanes, "", "", "", share=0.5 if "madd" in name else 0.25, body=body)
+    if "madd" in name:
+        return DotInstruction(name, feature, lanes, "", "", "", share=0.5, widens=(2, 3), body=body)
+    return DotInstruction(name, feature, lanes, "", "", "", share=0.25, body=body)
 
 
 INSTRUCTIONS = {

@@ -8,7 +8,12 @@ from itertools import product
 
 from edgec.compiler.backends.cpu.specs import ConvSpec
 from edgec.compiler.backends.cpu.templates.conv2d_tiles import Geometry, Schedule, reads_vectors
-from edgec.compiler.backends.cpu.templates.estimates import exchange_cycles, fetch_cycles, step_cycles
+from edgec.compiler.backends.cpu.templates.estimates import (
+    exchange_cycles,
+    fetch_cycles,
+    step_cycles,
+    widening_cycles,
+)
 from edgec.compiler.backends.cpu.templates.half_sums import in_halves
 from edgec.compiler.backends.cpu.templates.loop_nests import tiles
 from edgec.targets.target import Target
@@ -183,7 +188,10 @@ def cost(spec: ConvSpec, schedule: Schedule, target: Target, threads: int) -> fl
         elif reads_vectors(spec):
             read = rows * (width // spec.lanes + width % spec.lanes)
         busy = step_cycles(target, columns * blocks, _LOAD * (read + blocks), operands=operands) + 0.3
-        busy *= _drag(spec, columns, blocks)
+        widening = widening_cycles(target, operands, columns, blocks)
+        if widening and columns * blocks + 2 * blocks > target.vector_registers:
+            widening *= 1.5  # widened weights are even and odd ones: what finds no register is widened again
+        busy = (busy + widening) * _drag(spec, columns, blocks)
         tile = steps * (max(busy, far) + 0.3 * min(busy, far))
         tile += fetch_cycles(target, rows_read * columns * w.stride[1], inputs)
         tile += 30 + columns * blocks * 6

@@ -13,7 +13,7 @@ from tvm.tirx import PrimFunc, Stmt
 from edgec.compiler.backends.cpu.specs import DenseSpec
 from edgec.compiler.backends.cpu.templates import dot
 from edgec.compiler.backends.cpu.templates.epilogue import Epilogue
-from edgec.compiler.backends.cpu.templates.estimates import chains, l2_cycles, step_cycles
+from edgec.compiler.backends.cpu.templates.estimates import chains, l2_cycles, step_cycles, widening_cycles
 from edgec.compiler.backends.cpu.templates.half_sums import CHUNK, HalfSums, in_halves
 from edgec.compiler.backends.cpu.templates.loop_nests import (
     Accumulators,
@@ -176,6 +176,7 @@ def _cost(spec: DenseSpec, rows: int, wide: int, split: int, target: Target) -> 
     """
     operands = spec.operands
     step = step_cycles(target, rows * wide, _LOAD * (rows + wide), operands=operands, split=split)
+    step += widening_cycles(target, operands, rows, wide)
     step += 0.8 + 0.1 * (rows + wide)
     step *= 1.04 if rows * wide >= MANY_SUMS else 1.0
     weights = spec.inner * wide * spec.lanes * operands.weight_bytes

@@ -54,6 +54,16 @@ def step_cycles(
     return max(sums / per_cycle, loads / core.loads_per_cycle, latency / split, issued)
 
 
+def widening_cycles(target: Target, operands: Operands, columns: int, blocks: int) -> float:
+    """Cycles in which a step of a tile widens what it multiplies: each column's activations, and each block's weights.
+
+    Shifts and masks find a port beside the multiply-adds' as well: twice as many in a cycle.
+    """
+    instruction = INSTRUCTIONS.get(operands.instruction or "")
+    data, weights = instruction.widens if instruction is not None else (0, 0)
+    return (data * columns + weights * blocks) / (2 * target.core.fma_per_cycle)
+
+
 def vector_cycles(target: Target, operations: float) -> float:
     """Cycles of independent `operations` on whole vectors (sums, maxima, polynomials)."""
     return operations / target.core.fma_per_cycle

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from edgec.compiler.backends.cpu.dot_instructions import operands_for
 from edgec.compiler.backends.cpu.specs import ConvSpec, DenseSpec, MatmulSpec, Window
 from edgec.compiler.backends.cpu.templates import (
     attention,
@@ -18,7 +19,7 @@ from edgec.compiler.backends.cpu.templates import (
 )
 from edgec.compiler.backends.cpu.templates.estimates import exchange_cycles
 from edgec.compiler.graph.attention_spec import AttentionSpec, View
-from edgec.compiler.operands.operands import BFLOAT16, FLOAT32, Operands
+from edgec.compiler.operands.operands import BFLOAT16, FLOAT32, UINT8_INT8, Operands
 from edgec.targets import Target, load_target
 
 CASCADE_LAKE = load_target("x86-avx512-vnni")
@@ -223,3 +224,14 @@ def test_an_in_order_core_and_a_wide_one_choose_their_own_tiles() -> None:
         for target in (small, large)
     }
     assert chosen["cortex-a55"] != chosen["rpi5"]
+
+
+def test_tiles_of_8_bit_integers_share_what_they_widen() -> None:
+    target = load_target("x86-64-v3")  # no dot instruction, sixteen registers
+    operands = operands_for(UINT8_INT8, target)
+    for size, channels, kernel in ((56, 64, 3), (14, 256, 3), (14, 384, 1)):
+        window = Window((kernel, kernel), pad=(kernel // 2, kernel // 2), out=(size, size))
+        spec = ConvSpec(1, channels, (size, size), 64, window, 8, 8, 1, False, "int32", operands)
+        first = conv2d_candidates.candidates(spec, target, 1, flattens=True)[0]
+        assert first.out_blocks > 1, "columns alone widen the weights of one block for each"
+        assert first.width * first.tall * first.out_blocks + 2 * first.out_blocks <= target.vector_registers
