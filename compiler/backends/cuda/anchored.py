@@ -1,4 +1,4 @@
-"""Products, convolutions and pools as kernels that fusion gives an epilogue: bias, activation, residual."""
+"""Products, convolutions, pools and normalisations as kernels to which fusion adds an epilogue: bias, activation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,16 @@ from tvm.ir import Call, GlobalVar
 from edgec.compiler.graph.anchors import ANCHOR, encode
 from edgec.compiler.graph.rewrite import Expr, Walker, dtype_of, is_tensor, op_name
 
-_ANCHORS = ("nn.conv2d", "matmul", "nn.max_pool2d", "nn.avg_pool2d")
+WINDOWS = ("nn.conv2d", "nn.max_pool2d", "nn.avg_pool2d")
+NORMALISATIONS = (
+    "nn.layer_norm",
+    "nn.rms_norm",
+    "nn.group_norm",
+    "nn.instance_norm",
+    "nn.softmax",
+    "nn.log_softmax",
+)
+_ANCHORS = (*WINDOWS, "matmul", *NORMALISATIONS)
 _BINARY: dict[str, Callable[[te.Tensor, te.Tensor], te.Tensor]] = {
     "add": topi.add,
     "subtract": topi.subtract,

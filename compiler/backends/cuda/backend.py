@@ -12,7 +12,8 @@ from tvm import s_tir
 from tvm.tirx import PrimFunc
 
 from edgec.compiler.backends.cuda import nvrtc
-from edgec.compiler.backends.cuda.anchored import Anchored
+from edgec.compiler.backends.cuda.anchored import NORMALISATIONS, WINDOWS, Anchored
+from edgec.compiler.backends.cuda.flat_rows import unflatten_rows
 from edgec.compiler.backends.cuda.library import build_library
 from edgec.compiler.backends.cuda.operands import round_operands
 from edgec.compiler.backends.cuda.schedules import schedule_generic, why_not
@@ -57,7 +58,7 @@ class GpuBackend(Backend):
 
     def choose_layouts(self, mod: tvm.IRModule, operands_of: OperandsOf) -> tvm.IRModule:
         """Operands of products are rounded to what the precision asks for; products become kernels with epilogues."""
-        mod = fuse_attention(mod, 1, self._fits, choices=True)
+        mod = fuse_attention(unflatten_rows(mod), 1, self._fits, choices=True)
         return Anchored(round_operands(mod, operands_of)).run()
 
     def _fits(self, spec: AttentionSpec) -> bool:
@@ -88,6 +89,8 @@ class GpuBackend(Backend):
             cuts = attention_tiles(spec, types.operands, self.facts, tensorised=tensorised)
             emit_cut = partial(emit_attention, spec, types, tensorised=tensorised)
             return workload(flops=spec.flops, candidates=tuple(cuts), emit=emit_cut)
+        if decode(anchor)[0] in NORMALISATIONS:
+            return None
         product = product_of(func)
         if product is not None:
             if self.tiled_for is None or not (product.for_tensor_cores or not self.tensorised):
@@ -98,7 +101,7 @@ class GpuBackend(Backend):
             if sound is not None:
                 kept = tiles[sound : sound + _CANDIDATES]
                 return workload(flops=product.size.flops, candidates=tuple(kept), emit=emit)
-        window = schedule_window(func) if decode(anchor)[0] != "matmul" else None
+        window = schedule_window(func) if decode(anchor)[0] in WINDOWS else None
         if window is None or why_not(window, self.tvm_target) is not None:
             return None
         return workload(flops=0, candidates=("a thread an element",), emit=lambda _: window)

@@ -18,6 +18,7 @@ from edgec.compiler.errors import KernelUnsupported
 from edgec.compiler.options import CompileOptions, Precision
 from edgec.compiler.pipeline import CompileResult, compile_model
 from edgec.models.registry import build as build_model
+from edgec.runtime.gpu.code import unpack
 from edgec.runtime.gpu.results import DeviceResult
 from edgec.targets.device_kinds import DEVICE_KINDS
 from tests.compiler.backends.cuda.emulator.backend import REGISTRATION, TARGET, EmulatedRunner
@@ -100,6 +101,50 @@ def test_residuals_windows_and_concatenations(residual: Path, tmp_path: Path, pr
             np.testing.assert_array_equal(np.asarray(found[name]), array)
         with pytest.raises(rt.InputError, match=r"no output 'z'; it has y, f"):
             model.run(given, on_device=["z"])
+
+
+@pytest.mark.parametrize("precision", ["fp16", "fp32"])
+def test_a_layer_of_a_transformer_is_seven_kernels(tmp_path: Path, precision: Precision) -> None:
+    """As exporters write it, with rows flattened before each product and heads split off and joined by reshapes."""
+    tokens, width, heads = 9, 32, 2
+    nodes: list[NodeProto] = []
+
+    def emit(operator: str, *inputs: str, **attributes: object) -> str:
+        nodes.append(helper.make_node(operator, list(inputs), [f"v{len(nodes)}"], **attributes))
+        return str(nodes[-1].output[0])
+
+    def dense(x: str, number: int) -> str:
+        product = emit(
+            "Gemm", emit("Flatten", emit("Reshape", x, "tokens"), axis=2), f"w{number}", f"b{number}"
+        )
+        return emit("Reshape", product, "tokens")
+
+    first = emit("LayerNormalization", "x", "scale", "shift")
+    split = emit("Reshape", dense(first, 0), "split")
+    turned = emit("Transpose", split, perm=[2, 0, 3, 1, 4])
+    query, key, value = (emit("Gather", turned, f"at{number}", axis=0) for number in range(3))
+    scores = emit("MatMul", emit("Mul", query, "factor"), emit("Transpose", key, perm=[0, 1, 3, 2]))
+    mixed = emit("MatMul", emit("Softmax", scores, axis=-1), value)
+    joined = emit("Reshape", emit("Transpose", mixed, perm=[0, 2, 1, 3]), "tokens")
+    middle = emit("Add", "x", dense(joined, 1))
+    inner = dense(emit("LayerNormalization", middle, "scale", "shift"), 2)
+    error = emit("Erf", emit("Div", inner, "root"))
+    active = emit("Mul", emit("Mul", inner, emit("Add", error, "one")), "half")
+    last = emit("Add", middle, dense(active, 3))
+    constants: dict[str, np.ndarray] = {
+        "scale": weights(width) + 1, "shift": weights(width), "factor": np.float32(width**-0.5),
+        "tokens": np.array([1, tokens, -1]),
+        "split": np.array([1, tokens, 3, heads, width // heads]), "root": np.float32(2**0.5),
+        "one": np.float32(1), "half": np.float32(0.5), **{f"at{n}": np.array(n) for n in range(3)},
+    }  # fmt: skip
+    for number, shape in enumerate(
+        [(width, 3 * width), (width, width), (width, 2 * width), (2 * width, width)]
+    ):
+        constants |= {f"w{number}": weights(*shape), f"b{number}": weights(shape[1])}
+    model = model_of(nodes, {"x": [1, tokens, width]}, [last], constants)
+    result = verified(save(model, tmp_path), tmp_path, precision)
+    header, _ = unpack(rt.Artifact.open(result.artifact).code())
+    assert len(header.steps) == 7
 
 
 @pytest.mark.long
