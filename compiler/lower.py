@@ -178,7 +178,8 @@ class _Lowering:
         """A function of static shapes, with layouts and templates; `begin` gets each kernel as it will be built."""
         self.progress.stage("graph")
         with self.tuner.backend.tvm_target:
-            mod = _legalise(self.tuner.backend.choose_layouts(simplify(mod), self.operands))
+            budget = self.options.error_budget
+            mod = _legalise(self.tuner.backend.choose_layouts(simplify(mod), self.operands, budget))
             mod, calls = fuse(mod)
         return _make_kernels(mod, calls, self.threads, self.tuner, self.progress, begin)
 

@@ -174,8 +174,10 @@ class Backend(ABC):
     # From the graph to kernels.
 
     @abstractmethod
-    def choose_layouts(self, mod: tvm.IRModule, operands_of: OperandsOf) -> tvm.IRModule:
+    def choose_layouts(self, mod: tvm.IRModule, operands_of: OperandsOf, error_budget: float) -> tvm.IRModule:
         """Rewrite the operators of `main` to the layouts, data types and kernels that suit the hardware.
+
+        `error_budget` is the largest error that the outputs may have, relative to their largest value.
 
         Requires: `simplify` ran; NCHW operators as the importers emit them.
         Ensures: every remaining Relax operator has a TVM legalisation.

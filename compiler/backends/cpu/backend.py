@@ -65,14 +65,14 @@ class CpuBackend(Backend):
                 "that has them (zen4, sapphirerapids), or with --precision auto or fp32"
             )
 
-    def choose_layouts(self, mod: tvm.IRModule, operands_of: OperandsOf) -> tvm.IRModule:
+    def choose_layouts(self, mod: tvm.IRModule, operands_of: OperandsOf, error_budget: float) -> tvm.IRModule:
         """Blocked layouts from end to end; attention and products with constant weights become template kernels."""
         mod = with_signedness(mod, activations_of(self.target))
         mod = fuse_attention(name_channel_moves(widen(mod)), self.target.fp32_lanes)
         half = in_half_precision(mod, operands_of) if half_lanes(self.target) else None
         if half is not None:
-            return plan_layouts(half, self.target, operands_of, half_lanes(self.target))
-        return plan_layouts(mod, self.target, operands_of)
+            return plan_layouts(half, self.target, operands_of, half_lanes(self.target), error_budget)
+        return plan_layouts(mod, self.target, operands_of, error_budget=error_budget)
 
     def workload_of(
         self, func: PrimFunc, anchor: str, operators: tuple[str, ...], threads: int, error_budget: float

@@ -8,10 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 from tvm import te, tirx
 from tvm.tirx import PrimFunc
 
-from edgec.compiler.backends.cpu.specs import ConvSpec, DenseSpec, MatmulSpec, PoolSpec, Spec, encode, lowest
+from edgec.compiler.backends.cpu.specs import (
+    ConvSpec,
+    DenseSpec,
+    MatmulSpec,
+    PoolSpec,
+    Spec,
+    WinogradSpec,
+    encode,
+    lowest,
+)
+from edgec.compiler.backends.cpu.templates.winograd_tiles import odd
+from edgec.compiler.backends.cpu.templates.winograd_transforms import tile_size, weight_matrix
 from edgec.compiler.graph.anchors import ANCHOR
 
 
@@ -72,6 +84,40 @@ def conv2d(spec: ConvSpec) -> PrimFunc:
         return te.sum(load(n, channel, iy, ix) * factor(b, v), axis=[ic, ky, kx])
 
     out = te.compute((spec.batch, blocks, *w.out, lanes), body, name="conv", attrs={ANCHOR: encode(spec)})
+    return prim_func([data, weight], out, spec)
+
+
+def winograd(spec: WinogradSpec) -> PrimFunc:
+    """A 3×3 convolution by its transformed weights (see `WinogradSpec`), which the definition transforms back."""
+    conv, w, t = spec.conv, spec.window, tile_size(spec.m)
+    lanes, height, width = spec.lanes, *spec.in_size
+    blocks, vectors = -(-spec.out_channels // lanes), odd(spec.in_channels)
+    back = np.linalg.pinv(weight_matrix(spec.m))  # [3, t]
+    data_shape = (spec.batch, -(-spec.in_channels // lanes), height, width, lanes)
+    data = te.placeholder(data_shape, spec.operands.data, "data")
+    weight = te.placeholder((blocks * t * t * vectors * lanes,), spec.operands.weight, "weight")
+    ic, ky, kx, i, j = (
+        te.reduce_axis((0, n), name)
+        for n, name in ((spec.in_channels, "ic"), (3, "ky"), (3, "kx"), (t, "i"), (t, "j"))
+    )
+
+    def factor(tap: tirx.Expr, row: tirx.Expr) -> tirx.Expr:
+        value = tirx.const(0, conv.dtype)
+        for (k, n), number in np.ndenumerate(back):
+            here = tirx.all(tap == k, row == n)
+            value = tirx.Select(here, tirx.const(float(number), conv.dtype), value)
+        return value
+
+    def body(n: tirx.Expr, b: tirx.Expr, y: tirx.Expr, x: tirx.Expr, v: tirx.Expr) -> tirx.Expr:
+        iy, ix = y + ky - w.pad[0], x + kx - w.pad[1]
+        value = _widened(data[n, ic // lanes, iy, ix, ic % lanes], conv)
+        value = tirx.if_then_else(inside_image(iy, ix, spec.in_size), value, tirx.const(0, conv.dtype))
+        at = (((b * t + i) * t + j) * vectors + ic) * lanes + v
+        return te.sum(
+            value * (factor(ky, i) * factor(kx, j) * _widened(weight[at], conv)), axis=[ic, ky, kx, i, j]
+        )
+
+    out = te.compute((spec.batch, blocks, *w.out, lanes), body, name="winograd", attrs={ANCHOR: encode(spec)})
     return prim_func([data, weight], out, spec)
 
 

@@ -116,6 +116,41 @@ class ConvSpec:
         return per_group if per_group % self.lanes else self.lanes
 
 
+@specification("winograd")
+@dataclass(frozen=True)
+class WinogradSpec:
+    """A 3×3 convolution without stride whose weights are stored as Winograd's algorithm multiplies them.
+
+    Its weights are one row: for each block of output channels `(m + 2)²` matrices `[in_channels, lanes]`, each
+    followed by a vector of zeros where its vectors would be even in number (see `winograd_tiles.odd`).
+
+    Attributes:
+        m: results of a tile and axis.
+    """
+
+    batch: int
+    in_channels: int
+    in_size: tuple[int, int]
+    out_channels: int
+    window: Window
+    lanes: int
+    m: int
+    operands: Operands = FLOAT32
+
+    @property
+    def conv(self) -> ConvSpec:
+        """The convolution."""
+        return ConvSpec(
+            self.batch, self.in_channels, self.in_size, self.out_channels, self.window, self.lanes, self.lanes,
+            dtype=self.operands.accumulator, operands=self.operands,
+        )  # fmt: skip
+
+    @property
+    def flops(self) -> int:
+        """Floating point operations of the convolution, a multiply-add counted as two."""
+        return self.conv.flops
+
+
 @specification("pool")
 @dataclass(frozen=True)
 class PoolSpec:

@@ -56,7 +56,7 @@ class GpuBackend(Backend):
         """The target as TVM takes it, with a host (whose code is never built)."""
         return tvm.target.Target(dict(self.target.tvm), host="llvm")
 
-    def choose_layouts(self, mod: tvm.IRModule, operands_of: OperandsOf) -> tvm.IRModule:
+    def choose_layouts(self, mod: tvm.IRModule, operands_of: OperandsOf, error_budget: float) -> tvm.IRModule:
         """Operands of products are rounded to what the precision asks for; products become kernels with epilogues."""
         mod = fuse_attention(unflatten_rows(mod), 1, self._fits, choices=True)
         return Anchored(round_operands(mod, operands_of)).run()

@@ -51,10 +51,12 @@ class LayoutPlanner(Walker):
         operands_of: OperandsOf | None = None,
         lanes: int | None = None,
         entry: str = "main",
+        error_budget: float = 1e-3,
     ) -> None:
         super().__init__(mod, entry)
         self.lanes = lanes or target.fp32_lanes
         self.target = target
+        self.error_budget = error_budget
         self.operands_of = operands_of or (lambda _node: FLOAT32)
         self.values: dict[relax.Var, Value] = {}
         self.definitions: dict[relax.Var, Call] = {}
@@ -212,7 +214,11 @@ class LayoutPlanner(Walker):
 
 
 def plan_layouts(
-    mod: tvm.IRModule, target: Target, operands_of: OperandsOf | None = None, lanes: int | None = None
+    mod: tvm.IRModule,
+    target: Target,
+    operands_of: OperandsOf | None = None,
+    lanes: int | None = None,
+    error_budget: float = 1e-3,
 ) -> tvm.IRModule:
     """Apply the pass (see the module's docstring).
 
@@ -221,5 +227,6 @@ def plan_layouts(
         target: the hardware.
         operands_of: chooses what each source node multiplies; float32 if None.
         lanes: channels of a block; None for the float32 lanes of a vector register.
+        error_budget: the largest error that the model's outputs may have, relative to their largest value.
     """
-    return LayoutPlanner(mod, target, operands_of, lanes).run()
+    return LayoutPlanner(mod, target, operands_of, lanes, error_budget=error_budget).run()

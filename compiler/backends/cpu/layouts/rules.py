@@ -21,6 +21,7 @@ from edgec.compiler.backends.cpu.layouts.packing import (
 )
 from edgec.compiler.backends.cpu.layouts.planar_convolution import planar_convolution
 from edgec.compiler.backends.cpu.layouts.registry import rule
+from edgec.compiler.backends.cpu.layouts.stored_winograd import pack_winograd, stored_winograd
 from edgec.compiler.backends.cpu.layouts.value import Plan, Value
 from edgec.compiler.backends.cpu.specs import ConvSpec, DenseSpec, MatmulSpec, PoolSpec, ResizeSpec, Window
 from edgec.compiler.backends.cpu.templates import normalisation, resize
@@ -90,6 +91,11 @@ def _conv2d(plan: Plan, call: Call) -> Value | None:
         dtype=operands.accumulator,
         operands=operands,
     )
+    stored = stored_winograd(plan, spec)
+    if stored is not None:
+        transformed = constant(pack_winograd(weight, stored.m, lanes))
+        data = plan.blocked(call.args[0])
+        return _value(plan.call(compute.winograd(stored), "conv2d", data, transformed), out[1])
     packed = operands.pack(pack_conv(weight, lanes, spec.chunk))
     if nhwc is not None:  # a single block of all channels
         data = plan.emit(relax.op.reshape(nhwc, (batch, 1, height, width, channels)))

@@ -42,6 +42,10 @@ class Plan(Protocol):
         """The hardware."""
 
     @property
+    def error_budget(self) -> float:
+        """The largest error that the model's outputs may have, relative to their largest value."""
+
+    @property
     def lanes(self) -> int:
         """Elements of a block of channels: the lanes of a vector register, of float32 or of float16."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from edgec.compiler.backends.cpu.specs import ConvSpec
+from edgec.compiler.backends.cpu.specs import ConvSpec, WinogradSpec
 from edgec.compiler.backends.cpu.templates.conv2d_candidates import multiplies_by_element
 from edgec.compiler.backends.cpu.templates.estimates import (
     l2_cycles,
@@ -21,13 +21,15 @@ from edgec.compiler.backends.cpu.templates.winograd_transforms import tile_size
 from edgec.targets.target import Target
 
 # Operations on vectors (sums, loads and stores alike) that transform a tile of inputs, of weights, of products.
-_TRANSFORM = {2: (140, 100, 120), 4: (380, 260, 340)}
+_TRANSFORM = {2: (140, 100, 120), 4: (380, 260, 340), 6: (900, 0, 850)}
 # The following were measured on Cascade Lake and are properties of the loops, not of the core.
 _SLOWER = {
     2: 1.4,
     4: 1.25,
+    6: 1.25,
 }  # how much longer the whole takes than the sum of its parts as they are counted here
 _LOAD = 1.2  # a load takes this much of a port's time: the ports do not find work in every cycle
+_ISSUED = 0.1  # cycles of a load that multiply-adds hide, where nothing has been measured
 _SCATTERED = 0.6  # of the bandwidth behind the second cache, for matrices that are read a part at a time
 
 
@@ -68,10 +70,38 @@ def candidates(
         return []  # fewer than some ten tiles: transforming the weights costs more than it saves
     half = in_halves(spec.operands)
     errors, share = (ERROR_OF_HALVES, HALVES_SHARE) if half else (ERROR, LAYER_SHARE)
-    tiles = [m for m, error in errors.items() if error <= share * error_budget]
+    tiles = [m for m, error in errors.items() if error <= share * error_budget and _TRANSFORM[m][1]]
     found = {s for m in tiles for s in _enumerate(spec, m, target, threads)}
     estimated = [(cost(spec, s, target, threads), s) for s in found]
     return sorted(estimated, key=lambda pair: (pair[0], str(pair[1])))
+
+
+def within(error_budget: float) -> list[int]:
+    """The sizes of tiles whose error in fp32 a layer may have, where the weights come transformed."""
+    return [m for m, error in ERROR.items() if error <= LAYER_SHARE * error_budget]
+
+
+def stored_candidates(spec: WinogradSpec, target: Target, threads: int) -> list[tuple[float, Schedule]]:
+    """Schedules for weights that come transformed with their estimated cycles, best first."""
+    conv = spec.conv
+    found = {s for s in _enumerate(conv, spec.m, target, threads) if not s.ic_chunk}
+    estimated = [(stored_cost(conv, s, target, threads), s) for s in found]
+    return sorted(estimated, key=lambda pair: (pair[0], str(pair[1])))
+
+
+def stored_cost(spec: ConvSpec, schedule: Schedule, target: Target, threads: int) -> float:
+    """Estimated cycles of a call whose weights come transformed, from memory."""
+    sizes = _Sizes.of(spec, schedule.m)
+    vectors = tile_size(schedule.m) ** 2 * sizes.in_channels * sizes.out_blocks
+    weights = vectors * sizes.lanes * spec.operands.weight_bytes
+    counted = _SLOWER[schedule.m] * _parts(spec, schedule, target, threads, transformed=True)
+    return beside_memory(target, counted, weights)
+
+
+def beside_memory(target: Target, cycles: float, moved: float) -> float:
+    """Cycles of a kernel that computes for `cycles` while `moved` bytes come from memory."""
+    waiting = moved / target.core.memory_bytes_per_cycle
+    return max(cycles, waiting) + 0.3 * min(cycles, waiting)
 
 
 def _enumerate(spec: ConvSpec, m: int, target: Target, threads: int) -> Iterator[Schedule]:
@@ -124,8 +154,10 @@ def cost(spec: ConvSpec, schedule: Schedule, target: Target, threads: int) -> fl
     return _SLOWER[schedule.m] * _parts(spec, schedule, target, threads)
 
 
-def _parts(spec: ConvSpec, schedule: Schedule, target: Target, threads: int) -> float:
-    """The cycles of all parts of a call, in sequence."""
+def _parts(
+    spec: ConvSpec, schedule: Schedule, target: Target, threads: int, *, transformed: bool = False
+) -> float:
+    """The cycles of all parts of a call, in sequence; weights that come transformed are not."""
     sizes, s = _Sizes.of(spec, schedule.m), schedule
     matrices, vector = tile_size(s.m) ** 2, sizes.lanes * spec.operands.data_bytes
     count = s.rows * sizes.columns
@@ -142,6 +174,8 @@ def _parts(spec: ConvSpec, schedule: Schedule, target: Target, threads: int) -> 
     def tile(size: int) -> float:
         loads = size / sizes.lanes + s.out_blocks if s.elements else size + s.out_blocks
         step = step_cycles(target, size * s.out_blocks, _LOAD * loads)
+        if s.elements:  # of tiles that multiply equally fast, the one with fewer instructions
+            step += _ISSUED * loads
         return step + far_weights * s.out_blocks
 
     whole, rest = divmod(count, s.tiles)
@@ -151,10 +185,12 @@ def _parts(spec: ConvSpec, schedule: Schedule, target: Target, threads: int) -> 
     inputs = count * sizes.in_blocks * load
     weights_size = matrices * sizes.in_channels * vector
     inputs_size = matrices * count * sizes.in_blocks * vector
-    weights = sizes.in_channels * weigh
+    weights = 0.0 if transformed else sizes.in_channels * weigh
     if not s.by_channels:
         far = sizes.out_blocks * weights_size / scattered
         far *= sizes.out_blocks * weights_size + inputs_size > target.l2_bytes
+        if transformed:  # `beside_memory` counts the first reading
+            far *= 1 - 1 / blocks
         task = sizes.out_blocks * per_block + inputs + far
         return weights * sizes.out_blocks / threads + -(-blocks // threads) * task
     held = weights_size * s.group * (s.ic_chunk or sizes.in_channels) / sizes.in_channels
@@ -163,7 +199,7 @@ def _parts(spec: ConvSpec, schedule: Schedule, target: Target, threads: int) -> 
     task = s.group * (weights + blocks * per_block) + again
     products = matrices * count * s.group * vector
     task += 2 * blocks * l2_overflow(target, products) / stream
-    if not s.ic_chunk:
+    if not s.ic_chunk and not transformed:
         task += 2 * l2_overflow(target, held) / stream
     task += s.group * matrices * count * 2 * (sizes.in_channels // s.ic_chunk if s.ic_chunk else 0)
     groups = sizes.out_blocks // s.group

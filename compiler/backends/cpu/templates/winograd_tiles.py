@@ -97,19 +97,32 @@ class Scratch:
     def at(self, matrix: Expr | int, vector: Expr) -> Expr:
         """The element at which a vector of a matrix starts."""
         number = const(matrix) if isinstance(matrix, int) else matrix
-        return self.start + (number * const(_odd(self.vectors)) + vector) * const(self.lanes)
+        return self.start + (number * const(odd(self.vectors)) + vector) * const(self.lanes)
 
 
-def _odd(vectors: int) -> int:
+def odd(vectors: int) -> int:
     """An odd stride: a vector of each matrix is written in turn, and each has to find its own cache set."""
     return vectors | 1
 
 
 class Transforms:
-    """The parts of a kernel before and after its products."""
+    """The parts of a kernel before and after its products.
 
-    def __init__(self, spec: ConvSpec, epilogue: Epilogue, schedule: Schedule, threads: int) -> None:
+    Args:
+        transformed: whether the weights come as the algorithm multiplies them (see `WinogradSpec`).
+    """
+
+    def __init__(
+        self,
+        spec: ConvSpec,
+        epilogue: Epilogue,
+        schedule: Schedule,
+        threads: int,
+        *,
+        transformed: bool = False,
+    ) -> None:
         self.spec, self.epilogue, self.schedule, self.threads = spec, epilogue, schedule, threads
+        self.transformed = transformed
         self.data, self.weight = epilogue.inputs
         self.lanes, self.m, self.t = spec.lanes, schedule.m, tile_size(schedule.m)
         self.dtype = spec.operands.data  # of everything between the operands and the results
@@ -121,13 +134,17 @@ class Transforms:
 
     def allocated(self, name: str, vectors: int, parts: int = 1) -> Scratch:
         """Scratch for `parts` times `t²` matrices of `vectors` vectors, from the workspace."""
-        size = parts * self.t * self.t * _odd(vectors) * self.lanes
+        size = parts * self.t * self.t * odd(vectors) * self.lanes
         buffer = tirx.decl_buffer((size,), self.dtype, name, scope="global", data_alignment=64)
         return Scratch(buffer, const(0), vectors, self.lanes)
 
+    def stored_weights(self) -> Scratch:
+        """The transformed weights of all blocks of output channels, as the kernel receives them."""
+        return Scratch(self.weight, const(0), self.spec.in_channels, self.lanes)
+
     def part_of(self, scratch: Scratch, part: Expr) -> Scratch:
         """Part number `part` of scratch that was allocated for several."""
-        size = self.t * self.t * _odd(scratch.vectors) * self.lanes
+        size = self.t * self.t * odd(scratch.vectors) * self.lanes
         return replace(scratch, start=scratch.start + part * const(size))
 
     def load_weights(self, scratch: Scratch, out_block: Expr, channel_block: Expr, to_block: Expr) -> Stmt:

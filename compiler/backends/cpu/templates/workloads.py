@@ -17,6 +17,7 @@ from edgec.compiler.backends.cpu.templates import (
     relayouts,
     resize,
     sliding,
+    stored_winograd,
 )
 from edgec.compiler.backends.cpu.templates.epilogue import split_epilogue
 from edgec.compiler.backends.cpu.templates.template import Request, Template
@@ -29,6 +30,7 @@ from edgec.targets.target import Target
 TEMPLATES: list[Template] = [
     convolution.TEMPLATE, sliding.DEPTHWISE, sliding.POOL, dense.TEMPLATE, matmul.TEMPLATE, attention.TEMPLATE,
     narrow.TEMPLATE, channels.TEMPLATE, planar.TEMPLATE, relayouts.TEMPLATE, resize.TEMPLATE,
+    stored_winograd.TEMPLATE,
 ]  # fmt: skip
 # Waking the thread pool costs some microseconds: a kernel of fewer operations, or bytes moved, runs on one thread.
 PARALLEL_FLOPS = 200_000

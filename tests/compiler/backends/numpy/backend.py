@@ -41,7 +41,7 @@ class NumpyRunner:
 
 
 class NumpyBackend(Backend):
-    def choose_layouts(self, mod: tvm.IRModule, operands_of: OperandsOf) -> tvm.IRModule:
+    def choose_layouts(self, mod: tvm.IRModule, operands_of: OperandsOf, error_budget: float) -> tvm.IRModule:
         return mod
 
     def schedule(self, func: PrimFunc, threads: int) -> PrimFunc:

@@ -76,7 +76,7 @@ def target(request):
     return made
 
 
-@pytest.mark.parametrize("m", [2, 4])
+@pytest.mark.parametrize("m", [2, 4, 6])
 def test_the_matrices_make_a_correlation(m):
     """Aᵀ[(G g) ⊙ (Bᵀ d)] is the sliding product of d and g, exactly but for rounding in double precision."""
     rng = np.random.default_rng(m)
