@@ -35,6 +35,7 @@ from edgec.compiler.backends.cpu.templates.loop_nests import (
     vector_load,
     vectorised,
 )
+from edgec.compiler.backends.cpu.templates.plain_rows import Row
 from edgec.compiler.backends.cpu.templates.windows import row_bounds
 
 VERSION = 3
@@ -256,6 +257,15 @@ class _Direct:
         w, piece, lanes = self.spec.window, place.piece, self.spec.lanes
         whole = (0, piece.width)
         first, count = channels
+        row = Row(w, piece.valid, lanes)
+        if self.schedule.elements and not self.spec.in_block and row.starts:
+            return loop(
+                count,
+                lambda lane: seq(
+                    [self._of_vectors(acc, place, (top, r), first + lane, ky, row) for r in range(*rows)]
+                ),
+                "ic",
+            )
 
         def taps(kx: Expr, valid: tuple[int, int]) -> Stmt:
             def step(lane: Expr) -> Stmt:
@@ -265,7 +275,7 @@ class _Direct:
 
                 return seq([tap(r) for r in range(*rows)])
 
-            if self.schedule.elements and count == lanes:
+            if self.schedule.elements and self.spec.in_block and count == lanes:
                 return seq(
                     [self._by_element(acc, place, (top, r), first, (ky, kx), valid) for r in range(*rows)]
                 )
@@ -277,6 +287,24 @@ class _Direct:
             return seq([*ahead, loop(w.kernel[1], lambda kx: taps(kx, whole), "kx")])
         steps = [taps(const(kx), v) for kx, v in enumerate(piece.valid) if v[1] > v[0]]
         return seq([*ahead, *steps]) if steps else tirx.Evaluate(const(0))
+
+    def _of_vectors(
+        self, acc: Accumulators, place: _Place, row: tuple[Expr, int], channel: Expr, ky: Expr, reads: Row
+    ) -> Stmt:
+        """A channel of a kernel row, on an image that is not blocked, for a row of the tile."""
+        w, lanes, blocks = self.spec.window, self.spec.lanes, self.schedule.out_blocks
+        y = row[0] + const(row[1] * w.stride[0]) + ky * const(w.dilation[0])
+        x = place.x * const(w.stride[1]) - const(w.pad[1])
+
+        def pixels(start: Expr) -> Expr:
+            return vector_load(self.data, [place.n, channel, y, x + start], lanes)
+
+        def weights(tap: Expr, j: Expr) -> Expr:
+            chunk = const(self.spec.chunk)
+            number, member = tirx.indexdiv(channel, chunk), tirx.indexmod(channel, chunk)
+            return vector_load(self.weight, [place.b * const(blocks) + j, number, ky, tap, member, 0], lanes)
+
+        return reads.multiplied(acc, blocks, row[1] * place.piece.width * blocks, pixels, weights)
 
     def _by_element(
         self,

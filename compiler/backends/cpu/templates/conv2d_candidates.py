@@ -7,6 +7,7 @@ from dataclasses import replace
 from itertools import product
 
 from edgec.compiler.backends.cpu.specs import ConvSpec
+from edgec.compiler.backends.cpu.templates import plain_rows
 from edgec.compiler.backends.cpu.templates.conv2d_tiles import Geometry, Schedule, reads_vectors
 from edgec.compiler.backends.cpu.templates.estimates import (
     exchange_cycles,
@@ -44,6 +45,8 @@ def candidates(spec: ConvSpec, target: Target, threads: int, *, flattens: bool) 
             budget = (target.vector_registers - 1 - out_blocks) // out_blocks
             if elements:
                 budget = (target.vector_registers - out_blocks) // (out_blocks + 1)
+            if elements and not spec.in_block:
+                budget = plain_rows.widest(spec.window, out_blocks, spec.lanes, target.vector_registers)
             if budget < 1:
                 continue
             widths = {
@@ -80,12 +83,17 @@ def candidates(spec: ConvSpec, target: Target, threads: int, *, flattens: bool) 
 def multiplies_by_element(spec: ConvSpec, target: Target) -> bool:
     """Whether tiles load whole vectors of input channels and multiply by their elements.
 
-    That takes a quarter of the loads of the input, and no element of a later channel waits in a register for its turn:
-    on 64-bit ARM LLVM loaded two channels at once, and moved accumulators to the stack for them.
+    Of an image that is not blocked, the vectors are neighbouring pixels of a channel. That takes a quarter of the loads
+    of the input, and no element of a later channel waits in a register for its turn: on 64-bit ARM LLVM loaded two
+    channels at once, and moved accumulators to the stack for them.
     """
     plain = spec.operands.step == 1 and spec.operands.instruction is None and spec.dtype == "float32"
     lanes = target.fp32_lanes * 4 // spec.operands.data_bytes
-    return target.arch == "aarch64" and plain and spec.in_block == spec.lanes == lanes
+    if target.arch != "aarch64" or not plain or spec.lanes != lanes:
+        return False
+    if spec.in_block:
+        return spec.in_block == lanes
+    return spec.groups == 1 and spec.window.kernel[1] > 1
 
 
 def _talls(budget: int, width: int, height: int) -> list[int]:
@@ -183,8 +191,10 @@ def cost(spec: ConvSpec, schedule: Schedule, target: Target, threads: int) -> fl
     for (rows, down), (width, across) in product(heights.items(), widths.items()):
         columns = rows * width
         read: float = columns
-        if schedule.elements:
+        if schedule.elements and spec.in_block:
             read = columns / spec.lanes
+        elif schedule.elements:
+            read = rows * plain_rows.vectors_of_row(w, width, spec.lanes) / w.kernel[1]
         elif reads_vectors(spec):
             read = rows * (width // spec.lanes + width % spec.lanes)
         busy = step_cycles(target, columns * blocks, _LOAD * (read + blocks), operands=operands) + 0.3

@@ -119,7 +119,7 @@ def convolve(target, data, size, *, tall=False, chunked=False):
     if chunked:
         outer = schedule.tall == 1 and schedule.rows > 1 and data.draw(st.booleans())
         schedule = replace(schedule, ic_chunk=lanes, rows_outer=outer)
-    schedule = replace(schedule, elements=not plain and data.draw(st.booleans()))
+    schedule = replace(schedule, elements=data.draw(st.booleans()))
     rng = np.random.default_rng(0)
     image = rng.standard_normal((batch, ic, *size)).astype(np.float32)
     weight = rng.standard_normal((oc, ic // groups, *window.kernel)).astype(np.float32)
