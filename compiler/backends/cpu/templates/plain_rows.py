@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from tvm.tirx import Stmt
 
@@ -99,11 +100,14 @@ class Row:
             number = max(k for k, start in enumerate(starts) if start <= pixel)
             return broadcast(shuffled([inputs.get(const(number))], [pixel - starts[number]]), self.lanes)
 
+        def load(tap: Expr, j: Expr) -> Stmt:
+            return rows.set(j, weights(tap, j))
+
         steps: list[Stmt] = [inputs.set(const(k), pixels(const(start))) for k, start in enumerate(starts)]
         for tap, (begin, end) in enumerate(self.valid):
             if begin >= end:
                 continue
-            steps.append(unrolled(blocks, lambda j, tap=tap: rows.set(j, weights(const(tap), j))))
+            steps.append(unrolled(blocks, partial(load, const(tap))))
             for column in range(begin, end):
                 value = element(tap, column)
                 for j in range(blocks):
