@@ -105,6 +105,17 @@ def attach(path: Path, kernels: dict[str, int]) -> None:
         _ctypes.dlclose(code._handle)  # what loaded it holds it
 
 
+def wake() -> None:
+    """Let the workers of the calling thread's pool wake up: kernels that follow at once find them waiting in a loop."""
+    if state.library is not None:
+        launch = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int)(
+            state.library.launch
+        )
+        launch(
+            ctypes.cast(ctypes.CDLL(None).sched_yield, ctypes.c_void_p), None, 0
+        )  # a task that does nothing
+
+
 class ThreadPool:
     """Threads that share the calling thread's kernels.
 

@@ -9,10 +9,14 @@ from statistics import median
 from typing import Any
 
 from edgec.runtime.artifact.config import ArtifactConfig
+from edgec.runtime.execution import pool
 from edgec.runtime.execution.compiled_functions import Array, CompiledFunction
 from edgec.runtime.execution.shared_libraries import ffi
 
 _RUNTIME_PREFIX = "vm.builtin."
+AWAKE_S = (
+    3e-5  # the system takes this long to wake a thread, which then waits in a loop for three times as long
+)
 
 # Returns a figure about the machine at this moment, such as its highest rate.
 Probe = Callable[[], float]
@@ -107,12 +111,22 @@ class _Recorder:
         if self.arguments is not None:
             self.arguments.append((name, *_sizes(args, self._weights)))
         self._ask()
+        if self._probe is not None:
+            self._wait()
         self.run.seconds.append(0.0)
         self._open.append((len(self.run.seconds) - 1, time.perf_counter(), []))
 
     def _ask(self) -> None:
         if self._probe is not None:
             self.run.probes.append(self._probe())
+
+    @staticmethod
+    def _wait() -> None:
+        """Until the pool's workers, which fell asleep during a probe, wait for a kernel as they do within a run."""
+        pool.wake()
+        begin = time.perf_counter()
+        while time.perf_counter() - begin < AWAKE_S:
+            pass
 
     def finish(self) -> _Run:
         """End the run, return it and begin a new one."""

@@ -225,7 +225,8 @@ class BandwidthProbe:
 
 
 def probes(target: Target, threads: int) -> Machine:
-    """Probes of this machine with the instructions of `target`."""
+    """Probes of this machine with the instructions of `target`, on a pool of `threads` threads."""
+    set_threads(threads)
     reach = LOOP_REACHES if target.arch == "x86_64" else 0.0
     bandwidth = BandwidthProbe(target, detect(), threads)
     return Machine(SpeedProbe(target, threads), PeakProbe(target, threads), bandwidth, reach)

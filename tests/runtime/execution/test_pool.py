@@ -67,6 +67,26 @@ def test_a_failure_is_returned_and_leaves_the_pool_usable(launch: ctypes._CFuncP
     assert _launched(launch, 20)[2] == 0
 
 
+def _slept(thread: int) -> int:
+    """How often a thread has gone to sleep."""
+    lines = Path(f"/proc/self/task/{thread}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("voluntary_ctxt_switches"))
+
+
+def test_workers_are_woken_without_a_kernel(launch: ctypes._CFuncPtr) -> None:
+    before = _running()
+    workers = ThreadPool(2, None)
+    workers.use()
+    _launched(launch, 4)
+    (worker,) = _running() - before
+    for _ in range(3):  # it sleeps again after each time
+        slept, end = _slept(worker), time.monotonic() + 20
+        pool.wake()
+        while _slept(worker) == slept and time.monotonic() < end:
+            time.sleep(0.001)
+        assert _slept(worker) > slept
+
+
 def test_sleeping_workers_wake(launch: ctypes._CFuncPtr) -> None:
     workers, (other,) = _pool_of(2, None)
     workers.use()

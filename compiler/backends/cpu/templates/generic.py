@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import tvm
 import tvm_ffi
@@ -22,6 +23,7 @@ from edgec.compiler.backends.cpu.templates.loop_nests import (
     seq,
     vector_load,
 )
+from edgec.compiler.backends.cpu.templates.segments import cuts
 from edgec.compiler.backends.cpu.templates.vector_math import with_vector_math
 from edgec.compiler.graph.anchors import ANCHOR
 from edgec.targets.target import Target
@@ -143,8 +145,22 @@ def _schedule_block(sch: Schedule, block: SBlockRV, lanes: int, threads: int) ->
         _reduce_along(sch, block, (spatial, reduce), width, threads if work >= PARALLEL_FROM else 1)
     elif reduce:
         _schedule_reduction(sch, block, spatial, reduce, lanes, threads if work >= PARALLEL_FROM else 1)
-    else:
+    elif not _cut(sch, info, spatial, lanes, threads if work >= PARALLEL_FROM else 1):
         _schedule_map(sch, spatial, lanes, threads if work >= PARALLEL_FROM else 1)
+
+
+def _cut(sch: Schedule, info: SBlock, loops: list[LoopRV], lanes: int, threads: int) -> bool:
+    """Cut the innermost loop where what it reads changes; LLVM makes vectors of the parts. Whether that was done."""
+    extent = _extent(sch, loops[-1])
+    if extent < 2 * lanes or len(loops) < 2:
+        return False
+    places = cuts(info.body, info.iter_vars[-1].var, extent)
+    if not places:
+        return False
+    sizes = [end - start for start, end in pairwise([0, *places])]
+    sch.loop_partition(loops[-1], [*sizes, None])
+    _parallel(sch, loops[:-1], threads)
+    return True
 
 
 def _schedule_map(sch: Schedule, loops: list[LoopRV], lanes: int, threads: int) -> None:

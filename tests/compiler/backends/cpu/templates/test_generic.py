@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
+import tvm
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tvm import te, topi
+from tvm import te, tirx, topi
 
 from edgec.compiler.backends.cpu.templates.generic import schedule_generic
+from edgec.compiler.backends.cpu.tir_pipeline import storage
 from edgec.targets.loader import load_target
 from tests.compiler.backends.cpu.kernels import RUNNABLE, run
 
@@ -58,3 +60,33 @@ def test_shapes_and_orders_change(target, shape, dtype, threads, data):
     ):
         func = te.create_prim_func([x, out]).without_attr("global_symbol")
         np.testing.assert_array_equal(run(schedule_generic(func, target, threads), target, array), wanted)
+
+
+@FEW
+@given(
+    rows=st.lists(st.sampled_from([1, 2, 5, 60]), min_size=1, max_size=2),
+    sizes=st.lists(st.integers(1, 90), min_size=2, max_size=5),
+    pad=st.tuples(st.integers(0, 9), st.integers(0, 9)), threads=st.integers(1, 2),
+)  # fmt: skip
+def test_concatenations_and_paddings_along_the_last_axis(target, rows, sizes, pad, threads):
+    parts = [te.placeholder((*rows, size), "float32", f"x{k}") for k, size in enumerate(sizes)]
+    joined = topi.concatenate(parts, axis=-1)
+    widths = [[1, *[0] * (len(rows) - 1), pad[0]], [*[0] * len(rows), pad[1]]]
+    out = topi.nn.pad(te.compute(joined.shape, lambda *i: joined[i] * 2.0), *widths, pad_value=3.0)
+    func = te.create_prim_func([*parts, out]).without_attr("global_symbol")
+    rng = np.random.default_rng(0)
+    arrays = [rng.standard_normal((*rows, size)).astype(np.float32) for size in sizes]
+    made = run(schedule_generic(func, target, threads), target, *arrays)
+    wanted = np.pad(np.concatenate(arrays, -1) * 2, list(zip(*widths, strict=True)), constant_values=3.0)
+    np.testing.assert_array_equal(made, wanted)
+
+
+def test_a_concatenation_is_cut_into_copies(target):
+    """No part of the loop chooses what it reads: three loops over the columns instead of one."""
+    parts = [te.placeholder((3, size), "float32", f"x{size}") for size in (64, 40, 50)]
+    func = te.create_prim_func([*parts, topi.concatenate(parts, axis=-1)]).without_attr("global_symbol")
+    module = tvm.IRModule({"main": schedule_generic(func, target, 1)})
+    with tvm.target.Target(dict(target.tvm)):
+        made = str(tvm.transform.Sequential([*storage(), tirx.transform.StmtSimplify()])(module))
+    assert "if_then_else" not in made
+    assert made.count(" in range(") == 4
