@@ -24,7 +24,7 @@ _KERNEL = "__tvm_ffi_"
 
 class _Library:
     def __init__(self, library: ctypes.CDLL) -> None:
-        self.launch = ctypes.cast(library.edgec_pool_launch, ctypes.c_void_p).value
+        self.launch = ctypes.cast(library.edgec_pool_launch, ctypes.c_void_p).value or 0
         self.new = library.edgec_pool_new
         self.new.restype, self.new.argtypes = ctypes.c_void_p, (ctypes.c_int, ctypes.c_void_p)
         # runs without TVM's virtual machine (`edgec.runtime.execution.straight`); an older artifact's pool has none

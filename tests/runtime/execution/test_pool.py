@@ -74,13 +74,13 @@ def _slept(thread: int) -> int:
 
 
 def test_workers_are_woken_without_a_kernel(launch: ctypes._CFuncPtr) -> None:
-    before = _running()
-    workers = ThreadPool(2, None)
+    workers, (worker,) = _pool_of(2, None)
     workers.use()
-    _launched(launch, 4)
-    (worker,) = _running() - before
     for _ in range(3):  # it sleeps again after each time
-        slept, end = _slept(worker), time.monotonic() + 20
+        end = time.monotonic() + 20
+        while _state(worker) != "S":
+            pass
+        slept = _slept(worker)
         pool.wake()
         while _slept(worker) == slept and time.monotonic() < end:
             time.sleep(0.001)
