@@ -53,6 +53,14 @@ class NarrowSpec:
         return -(-self.cols // LANES)
 
 
+@dataclass(frozen=True)
+class RoundedSpec(NarrowSpec):
+    """The same product of activations that are integers, with a scale for each row and block: `x = code * scale`.
+
+    Beside weights of 4 bits, the even ones of eight codes stand before the odd ones.
+    """
+
+
 def narrow_product(spec: NarrowSpec) -> PrimFunc:
     """The product; parameters `x`, codes `[column blocks, inner / word, LANES]` int32, zero points (if there are any)
     and scales `[column blocks, inner / size, LANES]`, result."""
@@ -77,6 +85,44 @@ def narrow_product(spec: NarrowSpec) -> PrimFunc:
     anchor = encode("narrow", asdict(spec))
     out = te.compute((spec.rows, spec.cols), body, name="narrow", attrs={ANCHOR: anchor})
     given = [x, codes, zeros, scales] if spec.zeros else [x, codes, scales]
+    made: PrimFunc = te.create_prim_func([*given, out], index_dtype_override="int64")
+    return made.without_attr("global_symbol").with_attr(ANCHOR, anchor)
+
+
+def rounded_product(spec: RoundedSpec) -> PrimFunc:
+    """The product of rounded activations; parameters codes `[rows, inner]` int8, scales `[rows, inner / size]`, a
+    block's sum of codes times its scale `[rows, inner / size]`, then those of `narrow_product` after `x`."""
+    words = (spec.column_blocks, spec.inner // spec.word, LANES)
+    blocks = (spec.column_blocks, spec.inner // spec.size, LANES)
+    x = te.placeholder((spec.rows, spec.inner), "int8", "x")
+    factors, sums = (
+        te.placeholder((spec.rows, spec.inner // spec.size), spec.dtype, n) for n in ("factors", "sums")
+    )
+    codes = te.placeholder(words, "int32", "codes")
+    zeros = te.placeholder(blocks, spec.dtype, "zeros")
+    scales = te.placeholder(blocks, spec.dtype, "scales")
+    k = te.reduce_axis((0, spec.inner), "k")
+    half = 1 << (spec.bits - 1)
+
+    def body(row: tirx.Expr, column: tirx.Expr) -> tirx.Expr:
+        at, lane, group = column // LANES, column % LANES, k // spec.size
+        place = k if spec.bits == _WORD // 4 else k // 8 * 8 + k % 2 * 4 + k % 8 // 2
+        below = tirx.Cast("int32", k % spec.word * spec.bits)
+        code = (codes[at, k // spec.word, lane] >> below) & tirx.IntImm("int32", 2 * half - 1)
+        product = x[row, place].astype("int32") * (code ^ tirx.IntImm("int32", half))
+        middle = tirx.FloatImm(spec.dtype, float(half))
+        real = product.astype(spec.dtype) * factors[row, group]
+        zero = (zeros[at, group, lane] + middle) if spec.zeros else middle
+        nothing = tirx.FloatImm(spec.dtype, 0.0)
+        return te.sum(
+            (real - tirx.Select(k % spec.size == 0, zero * sums[row, group], nothing))
+            * scales[at, group, lane],
+            axis=k,
+        )
+
+    anchor = encode("narrow-rounded", asdict(spec))
+    out = te.compute((spec.rows, spec.cols), body, name="narrow", attrs={ANCHOR: anchor})
+    given = [x, factors, sums, codes, zeros, scales] if spec.zeros else [x, factors, sums, codes, scales]
     made: PrimFunc = te.create_prim_func([*given, out], index_dtype_override="int64")
     return made.without_attr("global_symbol").with_attr(ANCHOR, anchor)
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import onnxruntime as ort
-from onnx import ModelProto, TensorProto
+from onnx import ModelProto, NodeProto, TensorProto
 
 from edgec.compiler.errors import ModelError
-from edgec.compiler.frontends.onnx.graphs import nodes_of
+from edgec.compiler.frontends.onnx.graphs import nodes_of, tensors_of
 from edgec.compiler.frontends.onnx.ort_session import ORT_ERRORS, open_session
 from edgec.compiler.frontends.onnx.reference_evaluator import STANDARD_DESCRIPTION, Standard
 from edgec.compiler.frontends.source import SourceModel
@@ -31,9 +31,28 @@ QUANTISED = frozenset(
 )
 
 
+ROUNDED = 4  # the `accuracy_level` of MatMulNBits that lets activations be rounded to 8 bits
+
+
 def is_quantised(model: ModelProto) -> bool:
     """Whether the model rounds values to integers on its way."""
-    return any(node.op_type in QUANTISED or node.op_type.startswith("QLinear") for node in model.graph.node)
+    floats = _float_tensors(model)
+    return any(
+        node.op_type in QUANTISED or node.op_type.startswith("QLinear") or _rounds(node, floats)
+        for node in nodes_of(model, Path())
+    )
+
+
+def _float_tensors(model: ModelProto) -> set[str]:
+    return {t.name for t in tensors_of(model, Path()) if t.data_type == TensorProto.FLOAT}
+
+
+def _rounds(node: NodeProto, floats: set[str]) -> bool:
+    """Whether a product with weights of a few bits rounds its activations to 8 bits: in edgec and in ONNX Runtime."""
+    if node.op_type != "MatMulNBits" or node.input[2] not in floats:
+        return False
+    values = {attribute.name: attribute.i for attribute in node.attribute}
+    return values.get("accuracy_level", 0) == ROUNDED and values.get("bits", 4) in (4, 8)
 
 
 def rounds_float_results(model: ModelProto) -> bool:
@@ -52,15 +71,14 @@ def rounds_float_results(model: ModelProto) -> bool:
 def exact_narrow_products(model: ModelProto) -> bytes:
     """The serialised model, whose MatMulNBits multiply in the type of their activations.
 
-    `accuracy_level` 4 lets ONNX Runtime round activations to 8 bits, which costs half a percent of the largest value:
-    nothing that a compiled model could be compared with.
+    Those that round them to 8 bits (`accuracy_level` 4) do so here, too.
     """
-    changed = model
+    changed, floats = model, _float_tensors(model)
     if any(node.op_type == "MatMulNBits" for node in nodes_of(model, Path())):
         changed = ModelProto()
         changed.CopyFrom(model)
     for node in nodes_of(changed, Path()):
-        if node.op_type == "MatMulNBits":
+        if node.op_type == "MatMulNBits" and not _rounds(node, floats):
             kept = [attribute for attribute in node.attribute if attribute.name != "accuracy_level"]
             del node.attribute[:]
             node.attribute.extend(kept)

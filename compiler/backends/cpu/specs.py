@@ -18,7 +18,7 @@ import numpy as np
 
 from edgec.compiler.graph import anchors
 from edgec.compiler.graph.attention_spec import AttentionSpec, View
-from edgec.compiler.graph.narrow_products import NarrowSpec
+from edgec.compiler.graph.narrow_products import NarrowSpec, RoundedSpec
 from edgec.compiler.operands.operands import FLOAT32, OPERANDS, Operands
 
 
@@ -360,6 +360,7 @@ class ResizeSpec:
 
 _PARTS: dict[str, type[Any]] = {"window": Window, "query": View, "key": View, "value": View, "mask": View}
 specification("attention")(AttentionSpec)
+specification("narrow-rounded")(RoundedSpec)
 specification("narrow")(NarrowSpec)
 
 

@@ -221,6 +221,6 @@ def candidates(spec: NarrowSpec, target: Target, threads: int) -> list[Schedule]
 TEMPLATE = Template(
     "narrow",
     (VERSION,),
-    lambda spec: isinstance(spec, NarrowSpec),
+    lambda spec: type(spec) is NarrowSpec,
     fused_with_epilogue(VERSION, candidates, emit),
 )

@@ -16,6 +16,7 @@ from edgec.compiler.backends.cpu.templates import (
     planar,
     relayouts,
     resize,
+    rounded,
     sliding,
     stored_winograd,
 )
@@ -29,7 +30,7 @@ from edgec.targets.target import Target
 # The first that claims a specification makes its kernels.
 TEMPLATES: list[Template] = [
     convolution.TEMPLATE, sliding.DEPTHWISE, sliding.POOL, dense.TEMPLATE, matmul.TEMPLATE, attention.TEMPLATE,
-    narrow.TEMPLATE, channels.TEMPLATE, planar.TEMPLATE, relayouts.TEMPLATE, resize.TEMPLATE,
+    narrow.TEMPLATE, rounded.TEMPLATE, channels.TEMPLATE, planar.TEMPLATE, relayouts.TEMPLATE, resize.TEMPLATE,
     stored_winograd.TEMPLATE,
 ]  # fmt: skip
 # Waking the thread pool costs some microseconds: a kernel of fewer operations, or bytes moved, runs on one thread.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import astuple, replace
 
 import numpy as np
 from tvm import relax
@@ -28,10 +28,19 @@ from edgec.compiler.frontends.relax.converters.registry import (
     shape_of,
     value_of,
 )
-from edgec.compiler.graph.narrow_products import NarrowSpec, by_block, narrow_product, packed
+from edgec.compiler.graph.narrow_products import (
+    NarrowSpec,
+    RoundedSpec,
+    by_block,
+    narrow_product,
+    packed,
+    rounded_product,
+)
 
 POOLS = {3: relax.op.nn.avg_pool1d, 4: relax.op.nn.avg_pool2d, 5: relax.op.nn.avg_pool3d}
 _CACHED = 1 << 16  # weights from which it pays to read them as they are stored: 256 KB of real numbers
+_ROUNDED = 4  # the accuracy level that allows activations to be rounded to 8 bits
+_LARGEST, _SMALLEST = 127.0, 1e-30
 LAYOUTS = {3: "NCW", 4: "NCHW", 5: "NCDHW"}
 
 
@@ -166,7 +175,8 @@ def _matmul_n_bits(node: Node) -> Expr:
     factors = scales.reshape(columns, blocks, 1).astype(np.float64)
     real = ((codes - points[..., None]) * factors).reshape(columns, -1)[:, :inner]
     dtype = node.dtype(0)
-    y = node.emit(relax.op.matmul(node.input(0), constant(real.T.astype(dtype))))
+    x = _rounded_values(node, node.input(0), size) if _rounds(node, bits) else node.input(0)
+    y = node.emit(relax.op.matmul(x, constant(real.T.astype(dtype))))
     if node.has(5) and rank_of(y) and shape_of(node.input(5)):
         y = node.emit(relax.op.add(y, node.input(5)))
     return y
@@ -195,10 +205,67 @@ def _narrow_product(node: Node, spec: NarrowSpec, codes: Array, points: Array, s
     stored = [by_block(one) for one in ((zeros,) if spec.zeros else ())] + [
         by_block(scales.astype(np.float32))
     ]
-    given = [x, constant(words), *map(constant, stored)]
-    function = node.builder.add_func(narrow_product(spec), "narrow_product")
+    if _rounds(node, spec.bits):
+        given = [*_rounded(node, x, spec), constant(words), *map(constant, stored)]
+        function = node.builder.add_func(rounded_product(RoundedSpec(*astuple(spec))), "rounded_product")
+    else:
+        given = [x, constant(words), *map(constant, stored)]
+        function = node.builder.add_func(narrow_product(spec), "narrow_product")
     y = node.emit(relax.call_tir(function, given, relax.TensorType((spec.rows, spec.cols), "float32")))
     return node.emit(reshaped(y, [*shape[:-1], spec.cols]))
+
+
+def _rounds(node: Node, bits: int) -> bool:
+    """Whether activations are rounded to 8 bits, as ONNX Runtime does where a model allows it."""
+    return node.attrs.get("accuracy_level", 0) == _ROUNDED and bits in (4, 8) and node.dtype(0) == "float32"
+
+
+def _codes(node: Node, blocks: Expr) -> tuple[Expr, Expr]:
+    """Whole numbers from -127 to 127 and a scale, in float32, for each row of a last axis."""
+
+    def number(value: float) -> Expr:
+        return constant(np.array(value, np.float32))
+
+    most = node.emit(relax.op.max(node.emit(relax.op.abs(blocks)), axis=-1, keepdims=True))
+    scale = node.emit(relax.op.divide(most, number(_LARGEST)))
+    some = node.emit(relax.op.maximum(most, number(_SMALLEST)))
+    inverse = node.emit(relax.op.divide(number(_LARGEST), some))
+    return node.emit(relax.op.round(node.emit(relax.op.multiply(blocks, inverse)))), scale
+
+
+def _rounded(node: Node, x: Expr, spec: NarrowSpec) -> list[Expr]:
+    """Rows in blocks of 8-bit integers: codes, scales, and each block's sum of codes times its scale."""
+    groups = spec.inner // spec.size
+
+    def flat(value: Expr, columns: int) -> Expr:
+        return node.emit(reshaped(value, [spec.rows, columns]))
+
+    codes, scale = _codes(node, node.emit(reshaped(x, [spec.rows, groups, spec.size])))
+    sums = node.emit(relax.op.sum(codes, axis=2, keepdims=True))
+    weighted = node.emit(relax.op.multiply(sums, scale))
+    stored = node.emit(relax.op.astype(codes, "int8"))
+    if spec.bits == 4:  # even elements of eight before odd ones, as a word's codes are split
+        eights = node.emit(reshaped(stored, [spec.rows, spec.inner // 8, 4, 2]))
+        stored = node.emit(relax.op.permute_dims(eights, [0, 1, 3, 2]))
+    return [flat(stored, spec.inner), flat(scale, groups), flat(weighted, groups)]
+
+
+def _rounded_values(node: Node, x: Expr, size: int) -> Expr:
+    """Real numbers, rounded in blocks of `size` along the last axis."""
+    shape = x.ty.shape
+    if not isinstance(shape, relax.ShapeExpr):
+        raise CannotConvert("the shape of its input depends on the data")
+    *outer, inner = shape.values
+    missing = -int(inner) % size
+    if missing:
+        x = node.emit(relax.op.nn.pad(x, [0, 0] * len(outer) + [0, missing]))
+    whole = int(inner) + missing
+    codes, scale = _codes(
+        node, node.emit(relax.op.reshape(x, relax.ShapeExpr([*outer, whole // size, size])))
+    )
+    real = node.emit(relax.op.multiply(codes, scale))
+    flat = node.emit(relax.op.reshape(real, relax.ShapeExpr([*outer, whole])))
+    return node.emit(relax.op.strided_slice(flat, [len(outer)], [0], [int(inner)])) if missing else flat
 
 
 def _unpacked(rows: Array, bits: int) -> Array:

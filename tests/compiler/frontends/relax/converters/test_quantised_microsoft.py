@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from onnx import NodeProto, helper
 
 import edgec.runtime as rt
@@ -170,6 +171,36 @@ def test_weights_of_4_and_8_bits_that_are_large_stay_narrow(tmp_path: Path) -> N
         constants = {"w": packed.astype("uint8"), "s": scales.reshape(-1), "b": bias}
         model = model_of([node], {"x": x}, {"y": "float32"}, constants)
         assert_native(model, {"x": x}, tmp_path, {"y": expected.astype(F)}, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("bits", "size", "columns", "shape"),
+    [(4, 32, 264, (1, 256)), (8, 128, 264, (2, 20, 256)), (4, 16, 264, (3, 256)), (4, 32, 9, (2, 1, 48))],
+)
+def test_activations_are_rounded_where_the_model_allows_it(
+    bits: int, size: int, columns: int, shape: tuple[int, ...], tmp_path: Path
+) -> None:
+    """`accuracy_level` 4: 127 steps to the largest of a block, few weights or many, whole blocks or not."""
+    inner = shape[-1]
+    blocks = -(-inner // size)
+    x = RNG.standard_normal(shape).astype(F)
+    x[..., 3] *= 9
+    codes = RNG.integers(0, 1 << bits, (columns, blocks, size))
+    scales = RNG.uniform(0.01, 0.1, (columns, blocks)).astype(F)
+    points = RNG.integers(0, 1 << bits, (columns, blocks + blocks % 2))
+    packed, zeros = (a[..., ::2] | a[..., 1::2] << 4 if bits == 4 else a for a in (codes, points))
+    if bits == 8:
+        zeros = points[:, :blocks]
+    attrs = {"K": inner, "N": columns, "bits": bits, "block_size": size, "accuracy_level": 4}
+    node = helper.make_node("MatMulNBits", ["x", "w", "s", "z"], ["y"], domain="com.microsoft", **attrs)
+    constants = {"w": packed.astype("uint8"), "s": scales.reshape(-1), "z": zeros.astype("uint8").reshape(-1)}
+    model = model_of([node], {"x": x}, {"y": "float32"}, constants)
+    padded = np.pad(x.reshape(-1, inner), ((0, 0), (0, blocks * size - inner))).reshape(-1, blocks, size)
+    steps = np.abs(padded).max(2, keepdims=True) / F(127)
+    rounded = (np.rint(padded / steps) * steps.astype(np.float64)).reshape(len(padded), -1)
+    real = (codes - points[:, :blocks, None]) * scales[..., None].astype(np.float64)
+    expected = (rounded @ real.reshape(columns, -1).T).reshape(*shape[:-1], columns)
+    assert_native(model, {"x": x}, tmp_path, {"y": expected.astype(F)}, rtol=1e-4, atol=1e-3)
 
 
 def test_products_with_unsigned_weights_and_a_zero_point_of_the_run(tmp_path: Path) -> None:
