@@ -55,6 +55,7 @@ def prepare(
     densify(given, path)
     drop_unread_nodes(given.graph)
     labels = _upgrade(given)
+    declared = shapes.declared_outputs(given)
     chosen = shapes.set_static_shapes(given, input_shapes)
     bounds = shapes.bounds_of(given, input_shapes)
     try:
@@ -79,7 +80,7 @@ def prepare(
         reference=given,
         model=model,
         inputs=ports_of(given.graph.input, bounds),
-        outputs=ports_of(_typed_outputs(given, model)),
+        outputs=ports_of(_typed_outputs(given, model, declared(given))),
         nodes=nodes,
         origins=trace_origins(model, values, names),
         labels=labels,
@@ -150,9 +151,14 @@ def _expanded(
     return infer_shapes(folded), doubted
 
 
-def _typed_outputs(given: ModelProto, model: ModelProto) -> list[ValueInfoProto]:
+def _typed_outputs(
+    given: ModelProto, model: ModelProto, declared: Mapping[str, ValueInfoProto]
+) -> list[ValueInfoProto]:
+    """The outputs as inferred, or as declared where nothing is known of the shape, as behind a Loop."""
     typed = {value.name: value for value in model.graph.output}
-    return [typed.get(value.name, value) for value in given.graph.output]
+    outputs = [typed.get(value.name, value) for value in given.graph.output]
+    unknown = {v.name for v in outputs if not v.type.tensor_type.HasField("shape")}
+    return [declared[v.name] if v.name in unknown & declared.keys() else v for v in outputs]
 
 
 def ports_of(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from onnx import ModelProto, TensorProto, TypeProto, ValueInfoProto
@@ -43,6 +43,34 @@ def take_optional_inputs(model: ModelProto) -> None:
 def is_named(symbol: str) -> bool:
     """Whether a free size has a name, so that it is the same wherever the name stands; `?` and the like are none."""
     return ANONYMOUS.fullmatch(symbol) is None
+
+
+def declared_outputs(model: ModelProto) -> Callable[[ModelProto], dict[str, ValueInfoProto]]:
+    """What a model declares of its outputs, to be called with the model once its inputs have static shapes.
+
+    Returns:
+        a function that returns the outputs with a declared shape by name; symbols have the sizes of the inputs, and
+        other free sizes none.
+    """
+    before = [ValueInfoProto.FromString(value.SerializeToString()) for value in model.graph.input]
+    stored = [value.SerializeToString() for value in model.graph.output]
+
+    def declared(after: ModelProto) -> dict[str, ValueInfoProto]:
+        now = {value.name: value.type.tensor_type.shape.dim for value in after.graph.input}
+        sizes = {
+            one.dim_param: dim.dim_value
+            for value in before
+            for one, dim in zip(value.type.tensor_type.shape.dim, now.get(value.name, ()), strict=False)
+            if is_named(one.dim_param) and dim.HasField("dim_value")
+        }
+        outputs = map(ValueInfoProto.FromString, stored)
+        found = {value.name: value for value in outputs if value.type.tensor_type.HasField("shape")}
+        for dim in (dim for value in found.values() for dim in value.type.tensor_type.shape.dim):
+            if dim.dim_param in sizes:
+                dim.dim_value = sizes[dim.dim_param]
+        return found
+
+    return declared
 
 
 def set_static_shapes(model: ModelProto, asked: Mapping[str, Shape]) -> list[str]:

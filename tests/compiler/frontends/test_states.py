@@ -210,3 +210,38 @@ def test_a_cache_that_grows_is_left_as_the_model_says_unless_it_is_declared(tmp_
     assert {port.name: port.shape for port in source.outputs}["present.0.k"] == (1, 6, 4)
     assert "looks like a cache that grows" in source.notes[0]
     assert "with the output 'present.0.k'" in source.notes[0]
+
+
+@pytest.mark.parametrize("batch", [1, "n"])
+def test_a_state_behind_a_loop_has_the_shape_that_the_model_declares(
+    batch: int | str, tmp_path: Path
+) -> None:
+    """No shape can be inferred there: what a loop carries may change its shape from one round to the next."""
+    info, node = helper.make_tensor_value_info, helper.make_node
+    body = helper.make_graph(
+        [
+            node("Identity", ["go"], ["again"]),
+            node("Gather", ["x", "i"], ["row"], axis=1),
+            node("Add", ["s", "row"], ["sum"]),
+        ],
+        "body",
+        [
+            info("i", TensorProto.INT64, []),
+            info("go", TensorProto.BOOL, []),
+            info("s", TensorProto.FLOAT, None),
+        ],
+        [info("again", TensorProto.BOOL, []), info("sum", TensorProto.FLOAT, None)],
+    )
+    nodes = [
+        node("Loop", ["count", "", "state"], ["stateN"], body=body),
+        node("ReduceSum", ["stateN"], ["y"], keepdims=0),
+    ]
+    inputs = [info("x", TensorProto.FLOAT, [batch, 3, 4]), info("state", TensorProto.FLOAT, [batch, 4])]
+    inputs.append(info("count", TensorProto.INT64, []))
+    outputs = [info("y", TensorProto.FLOAT, []), info("stateN", TensorProto.FLOAT, [batch, 4])]
+    opsets = [helper.make_opsetid("", 17)]
+    model = helper.make_model(
+        helper.make_graph(nodes, "g", inputs, outputs), opset_imports=opsets, ir_version=9
+    )
+    (state,) = load_source(save(model, tmp_path), CompileOptions()).states
+    assert (state.input, state.output) == ("state", "stateN")

@@ -240,6 +240,9 @@ def _reduce_along(
 ) -> None:
     """Partial results in the lanes of a vector, which are combined at the end of each row."""
     spatial, reduce = loops
+    for other in leaf_blocks(sch):
+        if not sch.get_loops(other):  # TVM's rfactor fails beside a block that no loop contains
+            sch.add_unit_loop(other)
     sch.reorder(*spatial, *reduce)
     whole = sch.fuse(*reduce) if len(reduce) > 1 else reduce[0]
     _, lane = sch.split(whole, [None, width])

@@ -366,6 +366,14 @@ def read_unguarded(path: Path) -> object:
         return read(path)
 
 
+def read_without_litert(path: Path) -> object:
+    """Read a TensorFlow Lite file with a LiteRT that rejects everything."""
+    from ai_edge_litert import interpreter
+
+    with mock.patch.object(interpreter, "Interpreter", side_effect=ValueError("left out")):
+        return read(path)
+
+
 def prepare(path: Path) -> object:
     return load_source(path, OPTIONS)
 
@@ -380,3 +388,4 @@ FORMATS: dict[str, tuple[Mutate, Load]] = {
     "pt2": (damaged_program, read),
 }
 GUARDED: dict[str, Load] = {"sklearn": read}
+WITHOUT_PEER: dict[str, Load] = {"tflite": read_without_litert}

@@ -31,9 +31,6 @@ TRIES = 5  # to damage a file so that it can be written
 LIMIT_S = 60  # of CPU time for one input: the process may have to wait
 WAIT_S = 600  # for one input that does nothing
 MEMORY = 6 << 30  # bytes of addresses beyond those that the process begins with
-# Where LiteRT gets a file: it crashes on some that pass its own check. `edgec compile` runs in a child, whose end is
-# an error message (`tests/cli/test_isolation.py`), so these are counted and are no defects of the loader.
-LITERT = ("compiler/frontends/tflite/shapes.py:", "compiler/frontends/tflite/load.py:")
 # Files in memory: creating one on a disk may take longer than loading it.
 PLACE = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
@@ -66,6 +63,7 @@ def fuzz(
     seed: int = 0,
     limit_s: float = 1e9,
     guarded: Load | None = None,
+    without_peer: Load | None = None,
 ) -> Found:
     """Load `count` damaged files.
 
@@ -76,6 +74,10 @@ def fuzz(
         limit_s: seconds after which no further process starts.
         guarded: the loader where `load` is that loader without its own guard against crashes, which costs more
             than all the rest: an input that ends the process is loaded again with it, and that outcome counts.
+        without_peer: the loader without the library that is its reference, which crashes on some files that pass
+            its own check, or damages memory so that a later input ends the process. `edgec compile` runs in a child,
+            whose end is an error message (`tests/cli/test_isolation.py`). An input that ends the process, but not
+            one without that library, counts as the library's, and is no defect of the loader.
     """
     found, begin, number = Found(), time.monotonic(), 0
     while number < count and time.monotonic() - begin < limit_s:
@@ -86,8 +88,9 @@ def fuzz(
         if died:
             kind = "hang" if died in ("SIGALRM", "SIGPROF") else "crash"
             found.inputs += 1
-            if kind == "crash" and where and where[0].startswith(LITERT):
-                kind = "crash of LiteRT"
+            alone = (mutate, without_peer, seed, number, number + 1, Found()) if without_peer else None
+            if alone and not _batch(*alone)[1]:
+                kind = f"{kind} of the reference"
             else:
                 found.bad.setdefault(f"{kind} {died} {where[:1]}", f"seed {seed}, input {number}: {where}")
             found.outcomes[kind] += 1

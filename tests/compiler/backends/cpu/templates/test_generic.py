@@ -90,3 +90,14 @@ def test_a_concatenation_is_cut_into_copies(target):
         made = str(tvm.transform.Sequential([*storage(), tirx.transform.StmtSimplify()])(module))
     assert "if_then_else" not in made
     assert made.count(" in range(") == 4
+
+
+@pytest.mark.parametrize("count", [8, 96])
+def test_a_vector_is_reduced_to_one_number_beside_blocks_without_loops(target, count):
+    x = te.placeholder((count,), "float32", "x")
+    array = np.random.default_rng(0).standard_normal(count).astype(np.float32)
+    logarithms = array - np.log(np.exp(array.astype(np.float64)).sum())
+    for out, wanted in ((topi.nn.log_softmax(x), logarithms), (topi.sum(x) / count, array.mean())):
+        func = te.create_prim_func([x, out]).without_attr("global_symbol")
+        made = run(schedule_generic(func, target, 1), target, array)
+        np.testing.assert_allclose(made, wanted, rtol=1e-5, atol=1e-6)
