@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # not needed by a process that only runs arrays
     from edgec.runtime.device import Buffer, StateCalls
     from edgec.runtime.execution.profiling import LayerRuns, LayerTime, Probe
     from edgec.runtime.gpu.limits import Limits
+    from edgec.runtime.processing.gpu import GpuProcessing
     from edgec.runtime.processing.predictor import Predictor
     from edgec.runtime.processing.results import Result
     from edgec.runtime.processing.sound_stream import SoundStream
@@ -205,6 +206,7 @@ class Model:
         self._first = self._variants[0]
         self._processing = processing
         self._predictor: Predictor | None = None
+        self._on_gpu: GpuProcessing | None = None
         _alive.add(self)
 
     @property
@@ -314,7 +316,17 @@ class Model:
                 )
             from edgec.runtime.processing.predictor import Predictor
 
-            predictor = self._predictor = Predictor(self._first.shown, self.card, self._processing)
+            shown = self._first.shown
+            beside = getattr(self._first.engine, "beside", None)
+            if beside is not None and self.config.around:
+                from edgec.runtime.processing.gpu import GpuProcessing
+
+                names = [spec.name for spec in shown.outputs]
+                keep = None if self.config.states else self._first.call_keeping
+                self._on_gpu = GpuProcessing(
+                    self._processing, self.config.around, self.card, names, beside, keep
+                )
+            predictor = self._predictor = Predictor(shown, self.card, self._processing, self._on_gpu)
         return predictor
 
     def profile(self, inputs: Mapping[str, Array], repeats: int = 20) -> list[LayerTime]:
@@ -371,6 +383,8 @@ class Model:
     def close(self) -> None:
         """Release code and weights. Outputs that the caller still holds stay valid."""
         self._predictor = None
+        if self._on_gpu is not None:
+            self._on_gpu.close()
         for variant in self._variants:
             variant.close()
 

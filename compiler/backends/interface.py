@@ -28,6 +28,9 @@ from edgec.targets.machine_rates import MachineRates
 from edgec.targets.measured_rates import Machine
 from edgec.targets.target import Target
 
+RESULTS = (
+    "edgec.results"  # attribute of a plain function: how many of its parameters, the last ones, are results
+)
 FAMILY = "any"  # replaces the epilogue in the name of a family of workloads
 # What the operator of a source node (None: of no node) multiplies where the hardware can.
 OperandsOf: TypeAlias = Callable[[int | None], Operands]
@@ -284,8 +287,13 @@ class Backend(ABC):
             KernelUnsupported: the module calls something that the hardware cannot run.
         """
 
+    in_parallel = False
+    """Whether `build_functions` takes functions of elements that are computed side by side, and runs them on the
+    device (`edgec.compiler.processing.parallel`); else they are loops in order for the device's CPU.
+    """
+
     def build_functions(self, functions: Mapping[str, PrimFunc]) -> bytes | None:
-        """A library of plain functions for the device's CPU (pre- and postprocessing); None if it cannot have one."""
+        """A library of plain functions (pre- and postprocessing); None if the device cannot have one."""
         return None
 
     # Where results run.

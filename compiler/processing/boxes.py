@@ -78,7 +78,8 @@ class DetectKernel:
 
     # ------------------------------------------------------------ scores and boxes
 
-    def _class_score(self, anchor: Tir, which: Tir) -> Tir:
+    def class_score(self, anchor: Tir, which: Tir) -> Tir:
+        """The score of an anchor for a class."""
         if isinstance(self.spec, cards.Yolov8):
             return self.outputs[0][0, which + 4, anchor]
         if isinstance(self.spec, cards.Ultraface):
@@ -100,9 +101,9 @@ class DetectKernel:
         best = T.alloc_buffer((self.anchors,), "float32")
         if isinstance(self.spec, cards.Yolov8):  # classes outermost: anchors are adjacent in memory
             with T.serial(0, self.anchors) as anchor:
-                T.buffer_store(best, self._class_score(anchor, 0), [anchor])
+                T.buffer_store(best, self.class_score(anchor, 0), [anchor])
             with T.serial(1, self.classes) as which, T.serial(0, self.anchors) as anchor:
-                T.buffer_store(best, T.max(best[anchor], self._class_score(anchor, which)), [anchor])
+                T.buffer_store(best, T.max(best[anchor], self.class_score(anchor, which)), [anchor])
         else:
             lanes = 16
             rest = self.classes % lanes
@@ -114,10 +115,10 @@ class DetectKernel:
                     T.buffer_store(top, T.float32(_GONE), [lane])
                 if self.classes >= lanes:
                     with T.serial(0, self.classes // lanes) as block, T.vectorized(0, lanes) as lane:
-                        value = self._class_score(anchor, block * lanes + lane)
+                        value = self.class_score(anchor, block * lanes + lane)
                         T.buffer_store(top, T.max(top[lane], value), [lane])
                 for k in range(rest):
-                    value = self._class_score(anchor, self.classes - rest + k)
+                    value = self.class_score(anchor, self.classes - rest + k)
                     T.buffer_store(top, T.max(top[k], value), [k])
                 peak = top[0]
                 for k in range(1, min(lanes, self.classes)):
@@ -130,13 +131,13 @@ class DetectKernel:
             # The first class that has the best score, as numpy's argmax: from the last to the first.
             with T.serial(0, self.classes) as back:
                 which = self.classes - 1 - back
-                with T.If(self._class_score(anchor, which) == best[anchor]), T.Then():
+                with T.If(self.class_score(anchor, which) == best[anchor]), T.Then():
                     T.buffer_store(classes, T.cast(which, "int32"), [n])
-            for position, value in enumerate(self._box(anchor)):
+            for position, value in enumerate(self.box(anchor)):
                 T.buffer_store(boxes, value, [n, position])
             T.buffer_store(number, n + 1, [0])
 
-    def _box(self, anchor: Tir) -> list[Tir]:
+    def box(self, anchor: Tir) -> list[Tir]:
         """Corners of an anchor's box in input pixels."""
         width, height = T.float32(self.card.width), T.float32(self.card.height)
         if isinstance(self.spec, cards.Ultraface):

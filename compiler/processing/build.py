@@ -15,11 +15,12 @@ from tvm.tirx import PrimFunc
 import edgec.runtime as rt
 from edgec.compiler.backends.registry import backend_of
 from edgec.compiler.processing.boxes import SUPPORTED, DetectKernel
+from edgec.compiler.processing.parallel import prepare_map, score_maps
 from edgec.compiler.processing.pixels import prepare_kernel
 from edgec.compiler.processing.sound import FeatureKernel
 from edgec.runtime.card import AudioInput, BoxOutput, ImageInput
 from edgec.runtime.processing.audio import fft_size
-from edgec.runtime.processing.compiled import DETECT, FEATURES, PREPARE, detect_outputs
+from edgec.runtime.processing.compiled import DETECT, FEATURES, PREPARE, SCORES, detect_outputs
 from edgec.targets import Target
 
 
@@ -40,17 +41,25 @@ def build_processing(
     """Compile the pre- and postprocessing that a card declares; None if there is nothing to compile."""
     functions: dict[str, PrimFunc] = {}
     if card is not None and isinstance(card.input, AudioInput):
-        if card.input.features != "waveform" and _frame_fits(card.input):
+        if (
+            card.input.features != "waveform"
+            and _frame_fits(card.input)
+            and not backend_of(target).in_parallel
+        ):
             functions[FEATURES] = FeatureKernel(card.input).build()
         return _compiled(functions, target)
     if card is None or not isinstance(card.input, ImageInput):
         return None
+    parallel = backend_of(target).in_parallel
     if len(inputs) == 1 and inputs[0].dtype == "float32" and inputs[0].shape == _input_shape(card.input):
-        functions[PREPARE] = prepare_kernel(card.input, inputs[0].dtype)
+        functions[PREPARE] = (prepare_map if parallel else prepare_kernel)(card.input, inputs[0].dtype)
     if isinstance(card.output, SUPPORTED):
         shapes = _shapes(card.output, outputs)
         if shapes is not None:
-            functions[DETECT] = DetectKernel(card.output, card.input, shapes).build()
+            if parallel:
+                functions[SCORES] = score_maps(card.output, card.input, shapes)
+            else:
+                functions[DETECT] = DetectKernel(card.output, card.input, shapes).build()
     return _compiled(functions, target)
 
 

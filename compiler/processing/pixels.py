@@ -15,6 +15,11 @@ from edgec.runtime.processing.compiled import PREPARE
 Tir: TypeAlias = Any  # TVM's expressions and buffers are made at import time and have no static types
 
 
+def prepared(pixel: Tir, mean: Tir, scale: Tir, dtype: str) -> Tir:
+    """An element of the input."""
+    return T.cast((T.cast(pixel, "float32") - mean) * scale, dtype)
+
+
 def prepare_kernel(card: ImageInput, dtype: str) -> PrimFunc:
     """The function `edgec_prepare(frame, input)`.
 
@@ -34,7 +39,8 @@ def prepare_kernel(card: ImageInput, dtype: str) -> PrimFunc:
         with T.serial(0, height) as y, T.serial(0, width) as x:
             for channel in range(channels):
                 source = 2 - channel if card.colour == "rgb" else channel
-                pixel = T.cast(frame[y, x, source], "float32")
-                value = T.cast((pixel - T.float32(mean[channel])) * T.float32(scale[channel]), dtype)
+                value = prepared(
+                    frame[y, x, source], T.float32(mean[channel]), T.float32(scale[channel]), dtype
+                )
                 T.buffer_store(out, value, [0, channel, y, x] if first else [0, y, x, channel])
     return builder.get()

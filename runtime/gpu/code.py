@@ -7,6 +7,7 @@ the host: the same layer runs beside any processor. It never holds source: a dev
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 import msgspec
@@ -16,6 +17,7 @@ from edgec.runtime.errors import ArtifactError, IncompatibleDevice
 from edgec.runtime.schema import Part, prepare
 
 MAGIC = b"edgecGPU"
+PROGRAMS = b"edgecGPs"
 FORMAT = 1
 ALIGNMENT = 64  # of places in the arena
 _HEADER_LIMIT = 64 << 20
@@ -153,6 +155,39 @@ def unpack(code: bytes) -> tuple[GpuCode, memoryview]:
     content = memoryview(code)[start + length :]
     _check(header, len(content))
     return header, content
+
+
+def pack_programs(programs: Mapping[str, bytes]) -> bytes:
+    """A layer with several programs: `PROGRAMS`, the length of a table of sizes, the table, and all codes."""
+    table = msgspec.json.encode({name: len(code) for name, code in programs.items()})
+    return PROGRAMS + len(table).to_bytes(8, "little") + table + b"".join(programs.values())
+
+
+def unpack_programs(content: bytes) -> dict[str, bytes]:
+    """The code layers of programs by their names, each of them checked.
+
+    Raises:
+        ArtifactError: the content is no such layer, or damaged.
+        IncompatibleDevice: the format is of a later edgec.
+    """
+    begin = len(PROGRAMS) + 8
+    size = int.from_bytes(content[len(PROGRAMS) : begin], "little")
+    at = begin + size
+    try:
+        table = msgspec.json.decode(content[begin:at], type=dict[str, Offset])
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ArtifactError(f"the table of the artifact's GPU programs is damaged: {error}") from error
+    programs = {}
+    for name, length in table.items():
+        programs[name] = content[at : at + length]
+        unpack(programs[name])
+        at += length
+    return programs
+
+
+def is_programs(content: bytes) -> bool:
+    """Whether it is a layer with several programs."""
+    return content[: len(PROGRAMS)] == PROGRAMS
 
 
 def _check(header: GpuCode, size: int) -> None:

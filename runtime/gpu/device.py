@@ -10,7 +10,7 @@ from edgec.runtime.artifact.config import ArtifactConfig
 from edgec.runtime.artifact.weights import Weight
 from edgec.runtime.device import Device, Executable
 from edgec.runtime.gpu.api import GpuApi
-from edgec.runtime.gpu.code import unpack
+from edgec.runtime.gpu.code import is_programs, unpack, unpack_programs
 from edgec.runtime.gpu.driver import CudaDriver, shared_driver
 from edgec.runtime.gpu.program import GpuFunction
 
@@ -46,7 +46,7 @@ class GpuDevice(Device):
 
     def check_code(self, code: bytes, config: ArtifactConfig) -> None:
         """Check the header and everything that it refers to."""
-        unpack(code)
+        (unpack_programs if is_programs(code) else unpack)(code)
 
     def load_installed(self) -> None:
         """Do nothing: the driver is all that is needed."""

@@ -19,9 +19,7 @@ from edgec.runtime.artifact.weights import Weight
 from edgec.runtime.execution.profiling import LayerRuns, Probe
 from edgec.runtime.gpu.api import GpuApi
 from edgec.runtime.gpu.arrays import DeviceArray, received
-from edgec.runtime.gpu.code import (
-    GpuCode,
-)
+from edgec.runtime.gpu.code import GpuCode, unpack
 from edgec.runtime.gpu.contexts import Context, Loaded, Resident
 from edgec.runtime.gpu.fault import GpuFault
 from edgec.runtime.gpu.limits import Limits
@@ -165,6 +163,11 @@ class GpuFunction:
                 context.finish()
                 times.append(context.stream.seconds_between(begin, end))
         return times
+
+    def beside(self, code: bytes) -> GpuFunction:
+        """A function without weights of another code layer, on the same GPU."""
+        header, binaries = unpack(code)
+        return GpuFunction(self._api, header, binaries, (), None)
 
     @property
     def limits(self) -> Limits | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgec.runtime.gpu.api import GpuApi
-from edgec.runtime.gpu.arrays import CUDA
+from edgec.runtime.gpu.arrays import CUDA, DeviceArray
 from edgec.runtime.gpu.fault import GpuFault
 from edgec.runtime.standalone.dlpack import export
 
@@ -104,6 +104,12 @@ class DeviceResult:
                 "a result on the GPU is handed out where it lies: numpy() copies it to the host"
             )
         return export(self, self.address, self.shape, str(self.dtype), self.__dlpack_device__())
+
+    def given(self) -> DeviceArray:
+        """It as an input of a model on this GPU."""
+        made = DeviceArray(self, self.address, self.shape, str(self.dtype))
+        made.generation = self._pool.generation
+        return made
 
     def numpy(self) -> Array:
         """A copy on the host.

@@ -108,7 +108,7 @@ def finish(
     return found
 
 
-def _suppressed(
+def suppressed(
     boxes: Array,
     scores: Array,
     classes: Array,
@@ -117,6 +117,7 @@ def _suppressed(
     place: Placement,
     points: Array | None = None,
 ) -> list[Detection]:
+    """Suppress boxes above the threshold (corners in pixels of the input), and map the rest to the frame."""
     groups = classes if spec.class_wise else None
     kept = suppress(boxes, scores, groups, spec.nms_threshold, spec.max_detections)
     marks = None if points is None else points[kept]
@@ -173,7 +174,7 @@ def yolox(outputs: Outputs, spec: cards.Yolox, card: ModelCard, place: Placement
                 f"strides {list(spec.strides)} give {len(cells)} anchors, but the model has {count}"
             )
         boxes = np.concatenate([boxes[:, :2] + cells[kept], np.exp(boxes[:, 2:])], axis=1) * strides[kept]
-    return _suppressed(_corners(boxes), best, classes, spec, card, place)
+    return suppressed(_corners(boxes), best, classes, spec, card, place)
 
 
 def yolov5(outputs: Outputs, spec: cards.Yolov5, card: ModelCard, place: Placement) -> list[Detection]:
@@ -182,7 +183,7 @@ def yolov5(outputs: Outputs, spec: cards.Yolov5, card: ModelCard, place: Placeme
     kept, classes, best = _best_of_rows(rows, spec.score_threshold)
     boxes = rows[kept, :4]
     boxes = boxes * np.tile(np.array(_input_size(card), np.float32), 2) if spec.normalised else boxes
-    return _suppressed(_corners(boxes), best, classes, spec, card, place)
+    return suppressed(_corners(boxes), best, classes, spec, card, place)
 
 
 def yolov8(outputs: Outputs, spec: cards.Yolov8, card: ModelCard, place: Placement) -> list[Detection]:
@@ -193,7 +194,7 @@ def yolov8(outputs: Outputs, spec: cards.Yolov8, card: ModelCard, place: Placeme
     classes = columns[4:, kept].argmax(axis=0)
     boxes = columns[:4, kept].T
     boxes = boxes * np.tile(np.array(_input_size(card), np.float32), 2) if spec.normalised else boxes
-    return _suppressed(_corners(boxes), best[kept], classes, spec, card, place)
+    return suppressed(_corners(boxes), best[kept], classes, spec, card, place)
 
 
 @lru_cache(maxsize=16)
@@ -232,7 +233,7 @@ def ssd(outputs: Outputs, spec: cards.Ssd, card: ModelCard, place: Placement) ->
         sizes = anchors[:, 2:] * np.exp(codes[:, 2:] * scale[2:])
         codes = _corners(np.concatenate([centres, sizes], axis=1))
     boxes = codes * np.tile(np.array(_input_size(card), np.float32), 2)
-    return _suppressed(boxes, best, classes, spec, card, place)
+    return suppressed(boxes, best, classes, spec, card, place)
 
 
 def ultraface(outputs: Outputs, spec: cards.Ultraface, card: ModelCard, place: Placement) -> list[Detection]:
@@ -240,7 +241,7 @@ def ultraface(outputs: Outputs, spec: cards.Ultraface, card: ModelCard, place: P
     scores = named(outputs, spec.scores)[0, :, 1]
     kept = np.flatnonzero(scores >= spec.score_threshold)
     boxes = named(outputs, spec.boxes)[0][kept] * np.tile(np.array(_input_size(card), np.float32), 2)
-    return _suppressed(boxes, scores[kept], np.zeros(len(kept), np.int64), spec, card, place)
+    return suppressed(boxes, scores[kept], np.zeros(len(kept), np.int64), spec, card, place)
 
 
 def yunet(outputs: Outputs, spec: cards.Yunet, card: ModelCard, place: Placement) -> list[Detection]:
@@ -258,7 +259,7 @@ def yunet(outputs: Outputs, spec: cards.Yunet, card: ModelCard, place: Placement
     boxes = np.concatenate([(cells + codes[:, :2]) * strides, np.exp(codes[:, 2:]) * strides], axis=1)
     marks = (every("kps", 10)[kept].reshape(-1, 5, 2) + cells[:, None]) * strides[:, None]
     classes = np.zeros(len(kept), np.int64)
-    return _suppressed(_corners(boxes), scores[kept], classes, spec, card, place, marks)
+    return suppressed(_corners(boxes), scores[kept], classes, spec, card, place, marks)
 
 
 BoxDecoder = Callable[..., list[Detection]]

@@ -143,6 +143,16 @@ class ImagePreprocessor:
         sizes = (card.height, card.width)
         self._shape = (1, channels, *sizes) if card.layout == "NCHW" else (1, *sizes, channels)
 
+    def picture(self, frame: Any) -> tuple[Frame, Placement]:  # noqa: ANN401 - checked here
+        """A frame as a picture `[height, width, channels]` of the input's size, and its placement in it.
+
+        Raises:
+            InputError: not a frame.
+        """
+        picture, placement = place(_check(frame), self.card)
+        picture = _channels(picture, self.card)
+        return picture.reshape(self.card.height, self.card.width, self.card.channels), placement
+
     def __call__(self, frame: Any) -> tuple[Array, Placement]:  # noqa: ANN401 - checked here
         """Preprocess a frame (BGR or gray, uint8).
 
@@ -152,11 +162,12 @@ class ImagePreprocessor:
         Raises:
             InputError: not a frame.
         """
-        picture, placement = place(_check(frame), self.card)
+        picture, placement = (
+            self.picture(frame) if self._prepare is not None else place(_check(frame), self.card)
+        )
         out = empty_aligned(self._shape, self._dtype)
         if self._prepare is not None:
-            picture = _channels(picture, self.card)
-            self._prepare(picture.reshape(self.card.height, self.card.width, self.card.channels), out)
+            self._prepare(picture, out)
             return out, placement
         picture = _recolour(picture, self.card).reshape(self.card.height, self.card.width, self.card.channels)
         for channel in range(self.card.channels):

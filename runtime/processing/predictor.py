@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +18,9 @@ from edgec.runtime.processing.image import ImagePreprocessor
 from edgec.runtime.processing.results import Result
 from edgec.runtime.processing.sound_stream import SoundStream
 
+if TYPE_CHECKING:
+    from edgec.runtime.processing.gpu import GpuProcessing
+
 Call = Callable[[list[Array]], list[Array]]
 
 
@@ -25,14 +28,22 @@ class Predictor:
     """Connects a model's inputs and outputs with the pre- and postprocessing that its card declares.
 
     `config` is without states (`ArtifactConfig.visible`).
-    `processing` is the checked code of the compiled library, used if the config lists functions of it.
+    `processing` is the checked code of the compiled library, used if the config lists functions of it; `gpu` is the
+    same on a GPU.
     """
 
-    def __init__(self, config: ArtifactConfig, card: cards.ModelCard, processing: bytes) -> None:
-        self._card, self._config = card, config
+    def __init__(
+        self,
+        config: ArtifactConfig,
+        card: cards.ModelCard,
+        processing: bytes,
+        gpu: GpuProcessing | None = None,
+    ) -> None:
+        self._card, self._config, self._gpu = card, config, gpu
         self._names = [spec.name for spec in config.outputs]
+        compiled = config.around and gpu is None
         self._processing = (
-            CompiledProcessing(processing, config.around, card, self._names) if config.around else None
+            CompiledProcessing(processing, config.around, card, self._names) if compiled else None
         )
         self._picture: ImagePreprocessor | None = None
         self._sound: AudioPreprocessor | None = None
@@ -83,6 +94,12 @@ class Predictor:
             call: runs the model once, on its inputs in order.
         """
         if self._picture is not None:
+            if (
+                self._gpu is not None
+                and self._gpu.prepares
+                and not isinstance(self._card.output, cards.Anomaly)
+            ):
+                return self._on_gpu(self._picture, self._gpu, source, call)
             given, place = self._picture(source)
             outputs = self._outputs(call, [given])
             if self._processing is not None and self._processing.detects:
@@ -96,6 +113,20 @@ class Predictor:
             return results
         arrays = self._tensors(source)
         return decode(self._outputs(call, arrays), self._card, given=arrays[0])
+
+    def _on_gpu(
+        self,
+        picture: ImagePreprocessor,
+        gpu: GpuProcessing,
+        source: Any,  # noqa: ANN401 - checked
+        call: Call,
+    ) -> list[Result]:
+        """As a call with a picture: pixels become the input on the GPU, and anchors come back as boxes with scores."""
+        pixels, place = picture.picture(source)
+        given = gpu.prepare(pixels)
+        if gpu.detects:
+            return list(gpu.detect(gpu.run([given]), place))
+        return decode(self._outputs(call, [given]), self._card, given=given, place=place)
 
     def listen(self, call: Call) -> SoundStream:
         """Open a stream of sound; `call` runs the model once.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from tvm.tirx import PrimFunc
 from edgec.compiler.backends.cuda import nvrtc
 from edgec.compiler.backends.cuda.anchored import NORMALISATIONS, WINDOWS, Anchored
 from edgec.compiler.backends.cuda.flat_rows import unflatten_rows
-from edgec.compiler.backends.cuda.library import build_library
+from edgec.compiler.backends.cuda.library import build_function, build_library
 from edgec.compiler.backends.cuda.operands import round_operands
 from edgec.compiler.backends.cuda.schedules import schedule_generic, why_not
 from edgec.compiler.backends.cuda.templates.attention import emit_attention
@@ -24,7 +24,7 @@ from edgec.compiler.backends.cuda.templates.tiles import Tile, tiles_for
 from edgec.compiler.backends.cuda.templates.windows import schedule_window
 from edgec.compiler.backends.interface import FAMILY, Backend, Library, OperandsOf, Runner, Workload
 from edgec.compiler.backends.object_cache import ObjectCache, key_of
-from edgec.compiler.errors import TargetLacksPrecision
+from edgec.compiler.errors import KernelUnsupported, TargetLacksPrecision
 from edgec.compiler.graph.anchors import decode
 from edgec.compiler.graph.attention import fuse_attention
 from edgec.compiler.graph.attention_compute import described
@@ -33,6 +33,7 @@ from edgec.compiler.graph.buffers import buffer_bytes
 from edgec.compiler.operands.operands import FLOAT32
 from edgec.compiler.options import Precision
 from edgec.compiler.progress import Progress
+from edgec.runtime.gpu.code import pack_programs
 from edgec.targets.errors import BadTargetFile
 from edgec.targets.gpu import Gpu
 
@@ -140,21 +141,38 @@ class GpuBackend(Backend):
 
     def build(self, mod: tvm.IRModule, cache_dir: Path | None, progress: Progress) -> Library:
         """Binaries for each architecture, those of known sources from the cache, and the launches of a run."""
-        cache, compiler = ObjectCache(cache_dir), self.compiler
-
-        def compile_text(source: str, kind: str, arch: str) -> bytes:
-            if not compiler:
-                return self.compile_text(source, kind, arch)
-            key = key_of("gpu", compiler, kind, arch, source)
-            made = cache.get(key)
-            if made is None:
-                made = self.compile_text(source, kind, arch)
-                cache.put(key, made)
-            return made
-
-        code = build_library(mod, self.tvm_target, self.architectures(), compile_text, progress)
+        cache = ObjectCache(cache_dir)
+        code = build_library(
+            mod, self.tvm_target, self.architectures(), partial(self._compile_once, cache), progress
+        )
         cache.prune()
         return Library(code)
+
+    def _compile_once(self, cache: ObjectCache, source: str, kind: str, arch: str) -> bytes:
+        """The binary of a source text, from the cache where it is there."""
+        if not self.compiler:
+            return self.compile_text(source, kind, arch)
+        key = key_of("gpu", self.compiler, kind, arch, source)
+        made = cache.get(key)
+        if made is None:
+            made = self.compile_text(source, kind, arch)
+            cache.put(key, made)
+        return made
+
+    in_parallel = True
+
+    def build_functions(self, functions: Mapping[str, PrimFunc]) -> bytes | None:
+        """A program for each function; None where one has no kernel: the host computes them then."""
+        compile_text = partial(self._compile_once, ObjectCache(None))
+        try:
+            return pack_programs(
+                {
+                    name: build_function(name, func, self.tvm_target, self.architectures(), compile_text)
+                    for name, func in functions.items()
+                }
+            )
+        except KernelUnsupported:
+            return None
 
 
 class CudaBackend(GpuBackend):

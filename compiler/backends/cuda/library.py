@@ -11,8 +11,10 @@ from tvm.tirx import PrimFunc
 
 from edgec.compiler.backends.cuda.lowering import DeviceKernel, lower_kernel
 from edgec.compiler.backends.cuda.program import GpuProgram, ProgramBuilder, planned
-from edgec.compiler.progress import Progress
-from edgec.runtime.gpu.code import Binary, GpuCode, pack
+from edgec.compiler.backends.cuda.schedules import schedule_generic
+from edgec.compiler.backends.interface import RESULTS
+from edgec.compiler.progress import Progress, Silent
+from edgec.runtime.gpu.code import ALIGNMENT, Binary, GpuCode, Launch, Operand, pack
 from edgec.targets.detection import usable_cores
 
 
@@ -43,6 +45,49 @@ def build_library(
     used = [kernel for kernel in kernels.values() if kernel.launches]
     progress.stage("device code", len(used) * len(architectures))
     binaries, content = _binaries(used, architectures, compile_text, progress)
+    return pack(_header(program, binaries), content)
+
+
+def build_function(
+    name: str,
+    func: PrimFunc,
+    target: tvm.target.Target,
+    architectures: Sequence[tuple[str, str]],
+    compile_text: Callable[[str, str, str], bytes],
+) -> bytes:
+    """The content of a code layer for one function, whose last parameters are its results.
+
+    Args:
+        name: the function's.
+        func: not scheduled yet; its attribute `RESULTS` counts the results.
+        target, architectures, compile_text: as for `build_library`.
+
+    Raises:
+        KernelUnsupported: it has no schedule.
+    """
+    count = int(func.attrs[RESULTS])
+    kernel = lower_kernel(name, schedule_generic(func, target), target)
+    params = [(tuple(int(n) for n in one.ty.shape), str(one.ty.dtype.dtype)) for one in func.params]
+    given = len(params) - count
+    operands = [
+        Operand(place="input", index=n, shape=shape, dtype=dtype)
+        if n < given
+        else Operand(place="output", index=n - given, shape=shape, dtype=dtype)
+        for n, (shape, dtype) in enumerate(params)
+    ]
+    arena = 0
+    for size in kernel.scratch:
+        operands.append(Operand(place="arena", offset=arena, shape=(size,), dtype="uint8"))
+        arena += -(-size // ALIGNMENT) * ALIGNMENT
+    program = GpuProgram(arena_bytes=arena, inputs=operands[:given], outputs=operands[given : len(params)])
+    program.steps += [
+        Launch(
+            kernel=one.name, layer=name, grid=one.grid, block=one.block, shared_bytes=one.shared_bytes,
+            arguments=tuple(operands[number] for number in one.arguments),
+        )
+        for one in kernel.launches
+    ]  # fmt: skip
+    binaries, content = _binaries([kernel], architectures, compile_text, Silent())
     return pack(_header(program, binaries), content)
 
 

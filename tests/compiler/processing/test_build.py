@@ -22,12 +22,16 @@ YOLO = {"decoder": "yolov8"}
 
 
 class Backend:
+    in_parallel = False
+
     def build_functions(self, functions: Mapping[str, PrimFunc]) -> bytes:
         assert all(str(made.attrs["global_symbol"]) == name for name, made in functions.items())
         return " ".join(functions).encode()
 
 
 class NoLibraries:
+    in_parallel = False
+
     def build_functions(self, functions: Mapping[str, PrimFunc]) -> None:
         return None
 

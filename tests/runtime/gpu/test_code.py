@@ -15,8 +15,11 @@ from edgec.runtime.gpu.code import (
     Operand,
     capability_of,
     choose_binaries,
+    is_programs,
     pack,
+    pack_programs,
     unpack,
+    unpack_programs,
 )
 from tests.runtime.gpu.copying import code
 
@@ -93,3 +96,14 @@ def test_code_of_one_architecture_only_runs_there() -> None:
     assert capability_of("sm_120") == (12, 0)
     with pytest.raises(IncompatibleDevice, match="sm_90a; this GPU is sm_120"):
         choose_binaries(with_archs(("cubin", "sm_90a")), (12, 0))
+
+
+def test_several_programs_in_one_layer_are_each_checked() -> None:
+    one = pack(code(), b"cubinptx")
+    layer = pack_programs({"a": one, "b": one})
+    assert is_programs(layer)
+    assert not is_programs(one)
+    assert unpack_programs(layer) == {"a": one, "b": one}
+    for cut in (9, 20, len(layer) - 1):
+        with pytest.raises(ArtifactError):
+            unpack_programs(layer[:cut])
