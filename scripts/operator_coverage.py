@@ -18,15 +18,18 @@ import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
+from datetime import date
+from importlib.metadata import version
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from scripts.standard_engines import ENGINES, TITLES  # noqa: E402 - found only with the line above
+from scripts.standard_engines import ENGINES, PACKAGES, TITLES, in_sequences  # noqa: E402 - found only with the line above
 from tests.compiler import backend_cases as cases  # noqa: E402 - found only with the line above
 
 LIMIT_S = 60
@@ -99,7 +102,7 @@ def _run(group: list[cases.Case], engine: str) -> list[cases.Outcome]:
 def _run_elsewhere(case: cases.Case, engine: str) -> cases.Outcome:
     """The same case in another runtime: `native` where it gives what the test states."""
     try:
-        difference = cases.mismatch(case, ENGINES[engine](case.model, case.inputs))
+        difference = cases.mismatch(case, in_sequences(ENGINES[engine])(case.model, case.inputs))
     except Exception as error:  # noqa: BLE001 - whatever another runtime raises, it refuses the model
         return cases.Outcome(case.name, case.operator, "refused", f"{type(error).__name__}: {error}"[:300])
     return cases.Outcome(case.name, case.operator, "wrong" if difference else "native", difference)
@@ -206,6 +209,11 @@ def by_opset(outcomes: list[dict[str, str]], beside: dict[str, list[dict[str, st
     return lines
 
 
+def _versions(beside: Iterable[str]) -> str:
+    packages = ("onnx", *(PACKAGES[engine] for engine in beside))
+    return ", ".join(f"{package} {version(package)}" for package in packages)
+
+
 def render(outcomes: list[dict[str, str]], left: int, beside: dict[str, list[dict[str, str]]]) -> str:
     """The table by operator as Markdown."""
     by_operator: dict[str, Counter[str]] = defaultdict(Counter)
@@ -219,7 +227,8 @@ def render(outcomes: list[dict[str, str]], left: int, beside: dict[str, list[dic
         "compiled, run with the runtime and compared with the values that the test states. Shapes, axes and",
         "counts that those tests pass as inputs are constants here (`tests/compiler/backend_cases.py` lists",
         "which), as they are in exported models. Where numpy has no such type (bfloat16, floats of 4 and 8 bits,",
-        "integers of 2 and 4), float32 goes in and comes out, with a cast at the border. *Native* is compiled code;",
+        "integers of 2 and 4), float32 goes in and comes out, with a cast at the border. Sequences go in and come out as",
+        "their elements. *Native* is compiled code;",
         "*fallback* runs the node through ONNX Runtime inside the artifact; *wrong* gives other values than the",
         "test states; *refused* is an error with a message.",
         "",
@@ -230,7 +239,9 @@ def render(outcomes: list[dict[str, str]], left: int, beside: dict[str, list[dic
         "",
         "## By operator set",
         "",
-        "The same tests in other runtimes, as often as they give what the test states.",
+        f"The same tests in other runtimes, as often as they give what the test states ({_versions(beside)}; {date.today()}).",
+        "Plain TVM is its own importer, `relax.frontend.onnx.from_onnx`, and `tvm.compile` for `llvm`. All get the model",
+        "that edgec gets, with the same parameters as constants, each in a process whose crash costs one test.",
         "",
         *by_opset(outcomes, beside),
         "",

@@ -24,7 +24,8 @@ def onnxruntime(model: ModelProto, inputs: Mapping[str, Array]) -> list[Array]:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
-    return [np.asarray(value) for value in session.run(None, dict(inputs))]
+    values = session.run(None, dict(inputs))
+    return [value if isinstance(value, list) else np.asarray(value) for value in values]
 
 
 def openvino(model: ModelProto, inputs: Mapping[str, Array]) -> list[Array]:
@@ -62,5 +63,23 @@ def tvm(model: ModelProto, inputs: Mapping[str, Array]) -> list[Array]:
     return [value.numpy() for value in values]
 
 
+def in_sequences(engine: Engine) -> Engine:
+    """The engine on inputs and outputs whose sequences are given as their elements: `s.0`, `s.1` and so on."""
+
+    def run(model: ModelProto, inputs: Mapping[str, Array]) -> list[Array]:
+        given: dict[str, Any] = {}
+        for value in model.graph.input:
+            count = next(k for k in range(len(inputs) + 1) if f"{value.name}.{k}" not in inputs)
+            elements = [inputs[f"{value.name}.{k}"] for k in range(count)]
+            given[value.name] = elements or inputs[value.name]
+        found: list[Array] = []
+        for result in engine(model, given):
+            found += result if isinstance(result, list) else [result]
+        return found
+
+    return run
+
+
 ENGINES: dict[str, Engine] = {"onnxruntime": onnxruntime, "openvino": openvino, "tvm": tvm}
 TITLES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "tvm": "plain TVM"}
+PACKAGES = {"onnxruntime": "onnxruntime", "openvino": "openvino", "tvm": "apache-tvm"}

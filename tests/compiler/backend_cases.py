@@ -72,13 +72,17 @@ FROZEN_NAMES = frozenset(
 
 @dataclass(frozen=True)
 class Case:
-    """One node test: its model with parameters frozen, its other inputs, and what it should give."""
+    """One node test: its model with parameters frozen, its other inputs, and what it should give.
+
+    A sequence is given and returned as its elements: `s.0`, `s.1` and so on.
+    """
 
     name: str
     operator: str
     model: ModelProto
     inputs: dict[str, np.ndarray]
     expected: list[np.ndarray]
+    outputs: tuple[str, ...]  # their names
     rtol: float
     atol: float
 
@@ -148,22 +152,22 @@ def make_case(test: Any) -> Case | str:
     """A case of an `onnx` test, or why it cannot be one."""
     model = ModelProto()
     model.CopyFrom(test.model)
-    given, expected = test.data_sets[0]
-    arrays = []
-    for value in (*given, *expected):
-        array = numpy_helper.to_array(value) if isinstance(value, TensorProto) else value
-        if not isinstance(array, np.ndarray | np.generic):
-            return "sequences, maps and optional values are no tensors"
-        array = np.asarray(array)
+    given, expected = (
+        _named(values, ports) for values, ports in zip(test.data_sets[0], _ports(model), strict=True)
+    )
+    if isinstance(given, str) or isinstance(expected, str):
+        return EMPTY
+    for array in (*given.values(), *expected.values()):
         why = excluded(array.dtype.name, excluded_types())
         if why is not None:
             return why
-        arrays.append(array)
-    values = dict(zip([v.name for v in model.graph.input], arrays[: len(given)], strict=False))
+    values = dict(given)
     for name in _frozen(model, _expanded_operator(test.name)):
         if name in values:
             model.graph.initializer.append(numpy_helper.from_array(values.pop(name), name))
-    kept = [type(v).FromString(v.SerializeToString()) for v in model.graph.input if v.name in values]
+    sequences = {name.rpartition(".")[0] for name in values}
+    kept = [v for v in model.graph.input if v.name in values or v.name in sequences]
+    kept = [type(v).FromString(v.SerializeToString()) for v in kept]
     del model.graph.input[:]
     model.graph.input.extend(kept)
     _cast_borders(model)
@@ -171,10 +175,31 @@ def make_case(test: Any) -> Case | str:
     main = [n.op_type for n in test.model.graph.node]
     operator = main[0] if len(main) == 1 else _operator_of(test.name, main)
     operator = f"models: {test.kind}" if test.kind != "node" else operator
-    results = [_plain(array) for array in arrays[len(given) :]]
-    halves = any(array.dtype.name == "bfloat16" for array in arrays)
+    results = [_plain(array) for array in expected.values()]
+    halves = any(array.dtype.name == "bfloat16" for array in (*given.values(), *expected.values()))
     rtol = max(test.rtol, BF16_RTOL) if halves else test.rtol
-    return Case(test.name, operator, model, values, results, rtol, test.atol)
+    return Case(test.name, operator, model, values, results, tuple(expected), rtol, test.atol)
+
+
+EMPTY = "an empty sequence or optional value is no input or output of an artifact"
+
+
+def _ports(model: ModelProto) -> tuple[list[str], list[str]]:
+    return [v.name for v in model.graph.input], [v.name for v in model.graph.output]
+
+
+def _named(values: Sequence[Any], names: Sequence[str]) -> dict[str, np.ndarray] | str:
+    """Arrays by name, those of sequences by number; why not, where one is empty."""
+    found = {}
+    for value, name in zip(values, names, strict=False):
+        array = numpy_helper.to_array(value) if isinstance(value, TensorProto) else value
+        if isinstance(array, list) and array and all(isinstance(one, np.ndarray) for one in array):
+            found |= {f"{name}.{k}": one for k, one in enumerate(array)}
+        elif isinstance(array, np.ndarray | np.generic):
+            found[name] = np.asarray(array)
+        else:
+            return EMPTY
+    return found
 
 
 def _plain(array: np.ndarray) -> np.ndarray:
@@ -274,7 +299,7 @@ def run_together(cases: Sequence[Case], folder: Path) -> list[Outcome]:
         for field in ("node", "input", "output", "initializer", "value_info"):
             getattr(whole.graph, field).extend(getattr(part.graph, field))
         inputs |= {f"c{number}/{name}": array for name, array in case.inputs.items()}
-    together = Case("", "", whole, inputs, [], 0.0, 0.0)
+    together = Case("", "", whole, inputs, [], (), 0.0, 0.0)
     try:
         fallbacks, got = _outputs(together, folder)
     except FAILURES:
@@ -284,7 +309,7 @@ def run_together(cases: Sequence[Case], folder: Path) -> list[Outcome]:
         return [*run_together(cases[:half], folder), *run_together(cases[half:], folder)]
     told = []
     for number, case in enumerate(cases):
-        names = [f"c{number}/{value.name}" for value in case.model.graph.output]
+        names = [f"c{number}/{name}" for name in case.outputs]
         native = not any(name.startswith(f"c{number}/") for name in fallbacks)
         right = native and not mismatch(case, [got[name] for name in names])
         told.append(Outcome(case.name, case.operator, "native") if right else run_case(case, folder))
@@ -318,7 +343,7 @@ def run_case(case: Case, folder: Path) -> Outcome:
     except FAILURES as error:
         return outcome("wrong", f"{type(error).__name__}: {str(error).strip().splitlines()[-1:]}")
     kind = "fallback" if fallbacks else "native"
-    difference = mismatch(case, [got[value.name] for value in case.model.graph.output])
+    difference = mismatch(case, [got[name] for name in case.outputs])
     return outcome("wrong", f"{kind}: {difference}") if difference else outcome(kind)
 
 

@@ -10,7 +10,15 @@ import onnx
 from onnx import ModelProto, NodeProto, ValueInfoProto
 
 from edgec.compiler.errors import ModelError, opening
-from edgec.compiler.frontends.onnx import bfloat16, functions, legacy_broadcast, ml_outputs, opsets, shapes
+from edgec.compiler.frontends.onnx import (
+    bfloat16,
+    functions,
+    legacy_broadcast,
+    ml_outputs,
+    opsets,
+    sequence_ports,
+    shapes,
+)
 from edgec.compiler.frontends.onnx.contradictions import contradiction
 from edgec.compiler.frontends.onnx.deviations import deviates
 from edgec.compiler.frontends.onnx.equivalence import computes_alike, follows_standard, runs_in_standard
@@ -56,12 +64,15 @@ def prepare(
     drop_unread_nodes(given.graph)
     labels = _upgrade(given)
     declared = shapes.declared_outputs(given)
-    chosen = shapes.set_static_shapes(given, input_shapes)
+    chosen = sequence_ports.take_inputs(given, input_shapes)
+    chosen += shapes.set_static_shapes(given, input_shapes)
     bounds = shapes.bounds_of(given, input_shapes)
     try:
-        check_sizes(infer_shapes(given))
+        sizes_known = infer_shapes(given)
+        check_sizes(sizes_known)
     except (onnx.shape_inference.InferenceError, RuntimeError) as error:
         raise ModelError(f"{path}: {opening(error)}") from error
+    sequence_ports.give_outputs(given, sizes_known)
     if legacy_broadcast.broadcasts_by_attribute(given):
         given = legacy_broadcast.lifted(given)
     given = opsets.lower_opset(_in_float32(given))
