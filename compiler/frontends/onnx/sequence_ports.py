@@ -248,11 +248,11 @@ def _shape(graph: GraphProto, name: str) -> list[int | None] | None:
 def _constant(graph: GraphProto, name: str) -> Array | None:
     for tensor in graph.initializer:
         if tensor.name == name:
-            return numpy_helper.to_array(tensor)
+            return np.asarray(numpy_helper.to_array(tensor))
     for node in graph.node:
         if name in node.output and node.op_type == "Constant":
             held = next((a.t for a in node.attribute if a.name == "value"), None)
-            return None if held is None else numpy_helper.to_array(held)
+            return None if held is None else np.asarray(numpy_helper.to_array(held))
     return None
 
 
