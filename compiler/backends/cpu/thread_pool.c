@@ -71,6 +71,7 @@ static __thread Pool *current;
 
 #define LOAD(place) __atomic_load_n(&(place), __ATOMIC_SEQ_CST)
 #define STORE(place, value) __atomic_store_n(&(place), (value), __ATOMIC_SEQ_CST)
+#define RELEASE(place, value) __atomic_store_n(&(place), (value), __ATOMIC_RELEASE)
 #define ADD(place, value) __atomic_fetch_add(&(place), (value), __ATOMIC_SEQ_CST)
 
 static void sleep_while(u32 *place, u32 value) { syscall(FUTEX, place, WAIT, value, (void *)0, (void *)0, 0); }
@@ -94,15 +95,18 @@ static void work(Pool *pool, u32 epoch, int self) {
     u32 end = first_of(pool, share + 1, group.tasks);
     u64 *next = &pool->tickets[share].next;
     u64 ticket = LOAD(*next);
+    u32 done = 0;
     for (;;) {
-      if ((u32)(ticket >> 32) != epoch) return;
+      if ((u32)(ticket >> 32) != epoch) return; /* over: nothing that this thread did is uncounted */
       if ((u32)ticket >= end) break;
       if (!__atomic_compare_exchange_n(next, &ticket, ticket + 1, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) continue;
       int failure = function((int)(u32)ticket, &group, data);
       if (failure) STORE(pool->failure, failure);
-      if (ADD(pool->pending, -1u) == 1 && LOAD(pool->caller_sleeps)) wake(&pool->pending, 1);
+      done++;
       ticket = LOAD(*next);
     }
+    /* Counted a share at a time: threads that count each task take the count out of each other's cache. */
+    if (done && ADD(pool->pending, -done) == done && LOAD(pool->caller_sleeps)) wake(&pool->pending, 1);
   }
 }
 
@@ -149,14 +153,14 @@ int edgec_pool_launch(Lambda function, void *data, int tasks) {
   if (!tasks) tasks = threads * SHARES;
   pool->busy = 1;
   u32 epoch = LOAD(pool->epoch) + 1;
-  for (int share = 0; share < threads; share++) STORE(pool->tickets[share].next, (u64)epoch << 32 | WITHDRAWN);
-  STORE(pool->function, function);
-  STORE(pool->data, data);
-  STORE(pool->tasks, tasks);
-  STORE(pool->failure, 0);
-  STORE(pool->pending, (u32)tasks);
+  for (int share = 0; share < threads; share++) RELEASE(pool->tickets[share].next, (u64)epoch << 32 | WITHDRAWN);
+  RELEASE(pool->function, function);
+  RELEASE(pool->data, data);
+  RELEASE(pool->tasks, tasks);
+  RELEASE(pool->failure, 0);
+  RELEASE(pool->pending, (u32)tasks);
   for (int share = 0; share < threads; share++)
-    STORE(pool->tickets[share].next, (u64)epoch << 32 | first_of(pool, share, tasks));
+    RELEASE(pool->tickets[share].next, (u64)epoch << 32 | first_of(pool, share, tasks));
   STORE(pool->epoch, epoch);
   if (LOAD(pool->sleepers)) wake(&pool->epoch, threads - 1);
   work(pool, epoch, 0);
