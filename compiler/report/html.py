@@ -16,7 +16,9 @@ body{font:15px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding
 h1{font-size:1.5rem;margin-bottom:.2rem}h2{font-size:1.1rem;margin-top:2rem}h3{font-size:1rem;margin-top:1.4rem}
 table{border-collapse:collapse;width:100%}
 td,th{text-align:left;padding:.25rem .6rem;border-bottom:1px solid #e3e8ee}
-td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}.ok{color:#0a7d43}.bad{color:#b3261e}
+td{overflow-wrap:break-word}td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}
+td.n,td.k{white-space:nowrap}@media(max-width:58rem){table{display:block;overflow-x:auto}}
+.ok{color:#0a7d43}.bad{color:#b3261e}
 .muted{color:#667585}.cards{display:flex;gap:1rem;flex-wrap:wrap}
 .card{border:1px solid #e3e8ee;border-radius:.6rem;padding:.8rem 1.1rem;min-width:10rem}
 .card b{display:block;font-size:1.35rem}svg text{font:12px system-ui,sans-serif;fill:#1c2733}
@@ -111,8 +113,8 @@ def _certificate(certificate: Mapping[str, Any] | None) -> str:
         return ""
     told = "".join(f"<p>{escape(line)}</p>" for line in read_aloud(certificate))
     rows = "".join(
-        f"<tr><td>{escape(', '.join(one['nodes'][:3]) or one['op'])}<td>{escape(one['choice'])}"
-        f"<td class=n>{one['ms']:.3f}<td class=n>{_ms(one['floor_ms'])}<td>{escape(one['bound'])}"
+        f"<tr><td>{escape(', '.join(one['nodes'][:3]) or one['op'])}<td class=k>{escape(one['choice'])}"
+        f"<td class=n>{one['ms']:.3f}<td class=n>{_ms(one['floor_ms'])}<td class=k>{escape(one['bound'])}"
         f"<td class=n>{_ms(one['onnxruntime_ms'])}"
         for one in sorted(certificate.get("layers", ()), key=lambda one: -float(one["ms"]))[:SHOWN_LAYERS]
     )

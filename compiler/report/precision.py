@@ -89,10 +89,12 @@ def _table(found: Mapping[str, Any]) -> str:
         ]
         if measure:
             interval = quality.get("drop_interval")
-            loss = f"{quality['drop']:.2%} ({interval[0]:.2%} to {interval[1]:.2%})" if interval else ""
+            loss = f"{quality['drop']:.2%}<br>({interval[0]:.2%} to {interval[1]:.2%})" if interval else ""
             cells += [_number(quality.get("accuracy"), "{:.2%}"), loss]
         first, second, *others = cells
-        rows.append(f"<tr><td>{first}<td>{second}" + "".join(f"<td class=n>{cell}" for cell in others))
+        rows.append(
+            f"<tr><td class=k>{first}<td class=k>{second}" + "".join(f"<td class=n>{cell}" for cell in others)
+        )
     head = (
         "<tr><th>precision<th>layers<th class=n>median ms<th class=n>code<th class=n>weights"
         "<th class=n>resident memory<th class=n>output error"
