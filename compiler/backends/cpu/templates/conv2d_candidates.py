@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
 
@@ -186,7 +187,8 @@ def cost(spec: ConvSpec, schedule: Schedule, target: Target, threads: int) -> fl
     inputs = rows_read * geometry.in_width if schedule.rows_outer else image_bytes
     far = fetch_cycles(target, per_channel * operands.step, weights)
     image = 0.0
-    heights = Counter(rows for _, rows in tiles(geometry.height, schedule.tall))
+    bands = [rows for _, rows in tiles(geometry.height, schedule.tall)]
+    heights = Counter(bands)
     widths = Counter(width for _, width in tiles(geometry.width, schedule.width))
     for (rows, down), (width, across) in product(heights.items(), widths.items()):
         columns = rows * width
@@ -217,4 +219,17 @@ def cost(spec: ConvSpec, schedule: Schedule, target: Target, threads: int) -> fl
     if threads > 1 and groups > 1 and not schedule.rows_outer:
         out_bytes = spec.out_channels * spec.window.out[0] * spec.window.out[1] * operands.accumulator_bytes
         moved = exchange_cycles(target, spec.batch * (spec.groups * image_bytes + out_bytes), threads)
+    if schedule.rows_outer and len(heights) > 1:
+        return image * _busiest(bands * spec.batch, groups, threads) / sum(bands) + moved
     return image / parts * -(-spec.batch * groups * parts // threads) + moved
+
+
+def _busiest(bands: Sequence[int], groups: int, threads: int) -> float:
+    """Rows of a group of channel blocks that the busiest thread computes, where bands of rows are cut into shares."""
+    share, rows = -(-len(bands) * groups // threads), [0]
+    for first in range(0, len(bands) * groups, share):
+        end, done = min(first + share, len(bands) * groups), 0
+        for number in range(first // groups, -(-end // groups)):
+            done += bands[number] * (min(end, (number + 1) * groups) - max(first, number * groups))
+        rows.append(done)
+    return max(rows)

@@ -235,3 +235,12 @@ def test_tiles_of_8_bit_integers_share_what_they_widen() -> None:
         first = conv2d_candidates.candidates(spec, target, 1, flattens=True)[0]
         assert first.out_blocks > 1, "columns alone widen the weights of one block for each"
         assert first.width * first.tall * first.out_blocks + 2 * first.out_blocks <= target.vector_registers
+
+
+@pytest.mark.parametrize(("rows", "busiest"), [([2, 2, 2, 1], 4 / 7), ([2, 2], 1 / 2), ([3, 2, 2], 4 / 7)])
+def test_the_thread_with_the_tallest_bands_is_waited_for(rows: list[int], busiest: float) -> None:
+    size = sum(rows)
+    spec = replace(conv(192, 1152, size, 1), in_block=16)
+    tall = conv2d_candidates.Schedule(size, 2, size, tall=rows[0], rows_outer=True)
+    alone, shared = (conv2d_candidates.cost(spec, tall, CASCADE_LAKE, threads) for threads in (1, 2))
+    assert shared / alone == pytest.approx(busiest, rel=1e-6)
