@@ -13,11 +13,12 @@ from tvm.ir import Call, GenericConst, Tuple, TupleGetItem
 
 Expr: TypeAlias = tvm.ir.Expr
 Array = npt.NDArray[Any]
+_LEAVES = (GenericConst, relax.Var)
 
 
 def map_leaves(expr: Expr, replace: Callable[[Expr], Expr]) -> Expr:
     """`expr` with `replace` applied to each variable and constant in it (calls, tuples, projections deep)."""
-    if isinstance(expr, GenericConst | relax.Var):
+    if isinstance(expr, _LEAVES):
         return replace(expr)
     if isinstance(expr, Tuple):
         return relax.Tuple([map_leaves(field, replace) for field in expr.fields])
@@ -32,13 +33,22 @@ def map_leaves(expr: Expr, replace: Callable[[Expr], Expr]) -> Expr:
 def leaves(expr: Expr) -> list[Expr]:
     """The variables and constants that `expr` reads, in order, with repetitions."""
     found: list[Expr] = []
-
-    def note(leaf: Expr) -> Expr:
-        found.append(leaf)
-        return leaf
-
-    map_leaves(expr, note)
+    _collect(expr, found)
     return found
+
+
+def _collect(expr: Expr, found: list[Expr]) -> None:
+    """Append the leaves of `expr`; nothing is rebuilt, as `map_leaves` would."""
+    if isinstance(expr, _LEAVES):
+        found.append(expr)
+    elif isinstance(expr, Call):
+        for arg in expr.args:
+            _collect(arg, found)
+    elif isinstance(expr, Tuple):
+        for field in expr.fields:
+            _collect(field, found)
+    elif isinstance(expr, TupleGetItem):
+        _collect(expr.tuple_value, found)
 
 
 def shape_of(expr: Expr) -> tuple[int, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
@@ -17,7 +16,7 @@ from edgec.compiler.backends.cpu.templates.estimates import (
     widening_cycles,
 )
 from edgec.compiler.backends.cpu.templates.half_sums import in_halves
-from edgec.compiler.backends.cpu.templates.loop_nests import tiles
+from edgec.compiler.backends.cpu.templates.loop_nests import tile_sizes
 from edgec.targets.target import Target
 
 MOST_SUMS = 22  # vectors of sums of a tile of 8-bit integers
@@ -51,7 +50,7 @@ def candidates(spec: ConvSpec, target: Target, threads: int, *, flattens: bool) 
             if budget < 1:
                 continue
             widths = {
-                max(size for _, size in tiles(length, w))
+                tile_sizes(length, w)[0][0]
                 for w in (budget, budget - 1, budget - 2, 8, 6, 4)
                 if 0 < w <= budget
             }
@@ -105,7 +104,7 @@ def _talls(budget: int, width: int, height: int) -> list[int]:
     most = budget // width
     if most < 2 or height < 2:
         return []
-    return sorted({max(rows for _, rows in tiles(height, tall)) for tall in (most, most - 1, 2) if tall > 1})
+    return sorted({tile_sizes(height, tall)[0][0] for tall in (most, most - 1, 2) if tall > 1})
 
 
 def _prefetches(spec: ConvSpec, target: Target, out_blocks: int) -> bool:
@@ -187,10 +186,9 @@ def cost(spec: ConvSpec, schedule: Schedule, target: Target, threads: int) -> fl
     inputs = rows_read * geometry.in_width if schedule.rows_outer else image_bytes
     far = fetch_cycles(target, per_channel * operands.step, weights)
     image = 0.0
-    bands = [rows for _, rows in tiles(geometry.height, schedule.tall)]
-    heights = Counter(bands)
-    widths = Counter(width for _, width in tiles(geometry.width, schedule.width))
-    for (rows, down), (width, across) in product(heights.items(), widths.items()):
+    heights = tile_sizes(geometry.height, schedule.tall)
+    parts = sum(down for _, down in heights)
+    for (rows, down), (width, across) in product(heights, tile_sizes(geometry.width, schedule.width)):
         columns = rows * width
         read: float = columns
         if schedule.elements and spec.in_block:
@@ -212,14 +210,16 @@ def cost(spec: ConvSpec, schedule: Schedule, target: Target, threads: int) -> fl
         image += tile * down * across
     if schedule.ic_chunk:  # each chunk of weights comes anew for each pass over the rows
         own = per_group * taps * per_channel
-        passes, held = (heights.total(), own * groups) if schedule.rows_outer else (1, own)
+        passes, held = (parts, own * groups) if schedule.rows_outer else (1, own)
         image += passes * fetch_cycles(target, own, held)
-    parts = 1 if schedule.ic_chunk and not schedule.rows_outer else heights.total()
+    if schedule.ic_chunk and not schedule.rows_outer:
+        parts = 1
     moved = 0.0
     if threads > 1 and groups > 1 and not schedule.rows_outer:
         out_bytes = spec.out_channels * spec.window.out[0] * spec.window.out[1] * operands.accumulator_bytes
         moved = exchange_cycles(target, spec.batch * (spec.groups * image_bytes + out_bytes), threads)
     if schedule.rows_outer and len(heights) > 1:
+        bands = [size for size, count in heights for _ in range(count)]
         return image * _busiest(bands * spec.batch, groups, threads) / sum(bands) + moved
     return image / parts * -(-spec.batch * groups * parts // threads) + moved
 

@@ -125,6 +125,13 @@ def tiles(total: int, width: int) -> list[tuple[int, int]]:
     return pieces
 
 
+def tile_sizes(total: int, width: int) -> list[tuple[int, int]]:
+    """The sizes of the pieces of `tiles`, and how many there are of each: (size, count), larger ones first."""
+    count = -(-total // width)
+    small, larger = divmod(total, count)
+    return [(small + 1, larger), (small, count - larger)] if larger else [(small, count)]
+
+
 def runs(pieces: Sequence[tuple[int, int]]) -> list[tuple[int, int, int]]:
     """Merge neighbouring pieces of equal size: (start of the first, size, count) each."""
     found: list[tuple[int, int, int]] = []
