@@ -47,6 +47,10 @@ OPEN = frozenset(
 )
 
 
+COMPARISONS = frozenset({"Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"})
+MOST_CONDITIONS = 4  # sets of inputs that decide otherwise
+
+
 @dataclass(frozen=True)
 class Probe:
     """Inputs to compare on, beside the main ones.
@@ -77,7 +81,7 @@ def probes_for(source: SourceModel, inputs: Arrays, *, half: bool = False) -> li
         return []
     demands, left_open = demands_of(source.model), _left_open(source.model)
     halved = {port.name: "half precision" for port in source.outputs}
-    found = [Probe("another seed", make_inputs(source, seed=1))]
+    found = [Probe("another seed", make_inputs(source, seed=1)), *_deciding_otherwise(source, inputs)]
     for name, number, whole in _KINDS:
         made = {
             port.name: _changed(port, inputs[port.name], demands.get(port.name, Demand()), number, whole)
@@ -90,6 +94,41 @@ def probes_for(source: SourceModel, inputs: Arrays, *, half: bool = False) -> li
     if set(left_open.values()) == {QUANTISED}:
         found += _beyond_grid(source, inputs)
     return found
+
+
+def _deciding_otherwise(source: SourceModel, inputs: Arrays) -> list[Probe]:
+    """Inputs whose flags are the other way, and whose single numbers are what the model compares them with.
+
+    Such values choose branches: a sample rate that is compared with 16000 hardly gets drawn.
+    """
+    graph = Graph(source.model)
+    flags = {
+        name: np.logical_not(array, out=np.empty_like(array))
+        for name, array in inputs.items()
+        if array.dtype == np.bool_ and array.size == 1
+    }
+    chosen = [flags] if flags else []
+    for node in graph.nodes:
+        if node.op_type not in COMPARISONS:
+            continue
+        for name, other in (tuple(node.input), tuple(reversed(node.input))):
+            array, value = inputs.get(name), graph.constant(other)
+            if (
+                array is None
+                or value is None
+                or array.size != 1
+                or value.size != 1
+                or array.dtype.kind not in "iuf"
+            ):
+                continue
+            for number in (value, value + 1):
+                made = {name: np.asarray(number, array.dtype).reshape(array.shape)}
+                if made not in chosen and not np.array_equal(made[name], array):
+                    chosen.append(made)
+                    break
+    return [
+        Probe("conditions that decide otherwise", {**inputs, **made}) for made in chosen[:MOST_CONDITIONS]
+    ]
 
 
 def _beyond_grid(source: SourceModel, inputs: Arrays) -> list[Probe]:

@@ -303,6 +303,9 @@ def _slice(node: NodeProto, graph: Graph) -> Use:
     if data is None:
         return
     axes = [axis for axis in _listed(graph, node, 3, len(data)) if axis < len(data)]
+    if len(node.input) < 4 or not node.input[3]:  # the first axes, as many as have a start
+        length = graph.shape(node.input[1]) or graph.shape(node.input[2])
+        axes = axes[: length[0]] if length else axes
     steps = graph.constant(node.input[4]) if len(node.input) > 4 and node.input[4] else None
     back = [steps is not None and steps.reshape(-1)[k] < 0 for k in range(len(axes))]
     sizes = [data[axis] for axis in axes]
