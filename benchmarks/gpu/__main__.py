@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from edgec.benchmarks.gpu.plan import BATCHES, NETWORKS, PRECISIONS
+from edgec.targets.errors import EdgecError
 
 # Parts of a run, each in a process of its own.
 _STAGES = {
@@ -61,7 +62,10 @@ def _do(given: argparse.Namespace) -> None:
             batches=batches, wheels=not given.no_wheels,
         )  # fmt: skip
     elif given.command == "run":
-        run(given.folder, lambda line: print(line, flush=True), given.out)
+        try:
+            run(given.folder, lambda line: print(line, flush=True), given.out)
+        except EdgecError as error:
+            raise SystemExit(f"error: {error}") from error
     elif given.command == "once":
         case.run_once(given.folder, given.number)
     elif given.command == "check":

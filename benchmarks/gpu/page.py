@@ -10,11 +10,23 @@ _SIDES = ("eager", "channels last", "compiled")
 _NONE = """\
 # NVIDIA GPUs
 
-No GPU was at hand when this was written: nothing has been run on one, and speed is unknown.
+No GPU was at hand when this was written: nothing has been run on one, and speed is unknown. Nothing is claimed of
+Jetson boards either.
+
+With a GPU and a quarter of an hour, this makes the page that belongs here. On any machine with edgec and its extra
+`cuda`:
+
+```sh
+python -m edgec.benchmarks.gpu prepare proof --target h100
+```
+
+Copy the folder `proof`, without `models` in it, to the GPU's machine, which needs the driver and Python 3.11 or later
+(PyTorch and compute-sanitizer are used where they are installed), and run `proof/run.sh` there. It ends within 600 s
+(`prepare --seconds`), and writes `results.json` after each step and `gpu.md` at the end: this page.
 """
 _HEAD = (
-    "network", "precision", "batch", "error", "right", "edgec ms", "kernels ms", "× eager", "× channels last",
-    "× compiled", "sanitizer",
+    "network", "precision", "batch", "error", "right", "edgec ms", "events ms", "kernels ms", "× eager",
+    "× channels last", "× compiled", "sanitizer",
 )  # fmt: skip
 
 
@@ -26,10 +38,10 @@ def page(results: Results | None) -> str:
         "# NVIDIA GPUs",
         "",
         f"{results.device}; artifacts for `{results.target}`; {results.seconds:.0f} s. A call goes from arrays of the",
-        "host to arrays of the host; ratios above 1: edgec is faster.",
+        "host to arrays of the host (events: copies and kernels, without the host); ratios above 1: edgec is faster.",
         "",
         f"| {' | '.join(_HEAD)} |",
-        "|---|---|---:|---:|---|---:|---:|---:|---:|---:|---|",
+        "|---|---|---:|---:|---|---:|---:|---:|---:|---:|---:|---|",
         *map(_row, results.outcomes),
         "",
     ]
@@ -52,11 +64,20 @@ def page(results: Results | None) -> str:
 
 def _row(one: Outcome) -> str:
     if one.failed or one.error is None or "edgec" not in one.median_ms:
-        return f"| {one.network} | {one.precision} | {one.batch} | | failed: {one.failed} | | | | | | |"
+        return f"| {one.network} | {one.precision} | {one.batch} | | failed: {one.failed} | | | | | | | |"
     ours = one.median_ms["edgec"]
     beside = [f"{one.median_ms[side] / ours:.2f}" if side in one.median_ms else "–" for side in _SIDES]
     verdict = "yes" if one.right else "**no**"
-    device = "–" if one.device_ms is None else f"{one.device_ms:.3f}"
-    cells = [one.network, one.precision, str(one.batch), f"{one.error:.1e}", verdict, f"{ours:.3f}", device]
+    events, device = ("–" if ms is None else f"{ms:.3f}" for ms in (one.events_ms, one.device_ms))
+    cells = [
+        one.network,
+        one.precision,
+        str(one.batch),
+        f"{one.error:.1e}",
+        verdict,
+        f"{ours:.3f}",
+        events,
+        device,
+    ]
     cells += [*beside, one.sanitizer or "–"]
     return f"| {' | '.join(cells)} |"

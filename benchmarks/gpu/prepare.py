@@ -20,6 +20,7 @@ from edgec.models import build, sample_inputs
 from edgec.targets import load_target
 from edgec.targets.errors import EdgecError
 
+MODELS = "models"  # sources, which the GPU's machine does not need
 ROOT = Path(__file__).resolve().parents[2]
 # What `edgec.runtime` imports; a GPU's artifact needs nothing else but the driver.
 _WHEELS = ("numpy", "msgspec")
@@ -38,7 +39,8 @@ python="${{PYTHON:-python3}}"
 python="$out/environment/bin/python"
 "$python" -m pip install --quiet --no-index --no-deps wheels/edgec-*.whl
 for name in numpy msgspec; do
-  "$python" -c "import $name" 2>/dev/null || "$python" -m pip install --quiet --no-index --find-links wheels "$name"
+  "$python" -c "import $name" 2>/dev/null ||
+    "$python" -m pip install --quiet --no-warn-conflicts --no-index --find-links wheels "$name"
 done
 "$python" -m edgec.benchmarks.gpu run . --out "$out/results.json"
 "$python" -m edgec.benchmarks.gpu page "$out/results.json" > "$out/gpu.md"
@@ -92,6 +94,12 @@ def prepare(
     script = folder / "run.sh"
     script.write_text(_SCRIPT.format(seconds=seconds), "utf-8")
     script.chmod(0o755)
+    carried = sum(
+        one.stat().st_size for one in folder.rglob("*") if one.is_file() and MODELS not in one.parts
+    )
+    report(
+        f"carry {folder} without its folder {MODELS!r} ({carried / 1e6:.0f} MB) to the GPU's machine: ./run.sh"
+    )
     return plan
 
 
@@ -110,7 +118,7 @@ def _case(folder: Path, model: Path, name: str, target: str, precision: Precisio
 
 def _model(folder: Path, name: str, batch: int) -> Path | None:
     """Write the network for a batch, with what belongs to it; None where it does not compute the same then."""
-    whole = onnx.load(build(name, folder / "models" / name))
+    whole = onnx.load(build(name, folder / MODELS / name))
     given = sample_inputs(name)
     if batch == 1:
         inputs, wanted = given, _outputs(whole, given)
@@ -129,7 +137,7 @@ def _model(folder: Path, name: str, batch: int) -> Path | None:
         for key, value in wanted.items():
             if value.shape != separate[key].shape or not _close(value, separate[key]):
                 return None
-    path = folder / "models" / f"{name}-b{batch}.onnx"
+    path = folder / MODELS / f"{name}-b{batch}.onnx"
     onnx.save(whole, path)
     stem = folder / path.stem
     named: dict[str, Any] = {f"in.{key}": value for key, value in inputs.items()}

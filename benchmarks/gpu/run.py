@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +20,18 @@ import msgspec
 
 from edgec.benchmarks.gpu.outcomes import Outcome, Results
 from edgec.benchmarks.gpu.plan import NO_TORCH, SMALL, Case, Plan
+from edgec.runtime.artifact.reader import Artifact
+from edgec.runtime.errors import ArtifactError, IncompatibleDevice
 
+_OPEN = """
+from edgec.runtime.errors import EdgecError
+from edgec.runtime.gpu.driver import shared_driver
+try:
+    gpu = shared_driver()
+except EdgecError as error:
+    raise SystemExit(str(error))
+print(f"{gpu.name} (sm_{gpu.capability[0]}{gpu.capability[1]}, {gpu.memory_bytes / 1e9:.0f} GB)")
+"""
 _LIMITS_S = {"check": 60.0, "once": 60.0, "beside": 180.0}
 _LEAST_S = 5.0  # what is left for a step to begin
 
@@ -72,10 +84,14 @@ def run(folder: Path, report: Callable[[str], None], out: Path | None = None) ->
         folder: filled by `prepare`.
         report: told what each case gave.
         out: file of results, written after each step.
+
+    Raises:
+        IncompatibleDevice: there is no GPU here, or its driver is too old.
     """
     plan = Plan.read(folder)
+    device = _device(folder, plan)
     outcomes = [Outcome(case.network, case.precision, case.batch) for case in plan.cases]
-    one = _Run(folder, plan, Results(_device(), plan.target, 0.0, outcomes), out, report, time.monotonic())
+    one = _Run(folder, plan, Results(device, plan.target, 0.0, outcomes), out, report, time.monotonic())
     one.save()
     with tempfile.TemporaryDirectory() as scratch:
         for stage in (_check, _sanitize, _beside):
@@ -140,15 +156,38 @@ def _read(file: Path) -> Outcome | None:
     return msgspec.json.decode(file.read_bytes(), type=Outcome) if file.exists() else None
 
 
-def _device() -> str:
+def _kind(folder: Path, plan: Plan) -> str:
+    """The kind of device of the first case's artifact that can be read; a test of the proof itself may have another."""
+    for case in plan.cases:
+        with suppress(ArtifactError):
+            return Artifact.open(folder / case.artifact).config.device_kind
+    return "cuda"
+
+
+def _device(folder: Path, plan: Plan) -> str:
+    """The GPU, its driver and its clocks.
+
+    It is opened in a process of its own: one that holds a context would take memory from the cases.
+
+    Raises:
+        IncompatibleDevice: it cannot be opened.
+    """
+    if _kind(folder, plan) != "cuda":
+        return "this processor"
+    done = subprocess.run(
+        [sys.executable, "-c", _OPEN], capture_output=True, text=True, timeout=_LIMITS_S["check"], check=False
+    )
+    if done.returncode:
+        raise IncompatibleDevice((done.stderr.strip().splitlines() or ["the GPU cannot be opened"])[-1])
     tool = shutil.which("nvidia-smi")
     if tool is None:
-        return "unknown (no nvidia-smi)"
-    query = [tool, "--query-gpu=name,driver_version,clocks.sm,power.limit", "--format=csv,noheader"]
+        return done.stdout.strip()
+    query = [tool, "--query-gpu=driver_version,clocks.sm,power.limit", "--format=csv,noheader"]
     try:
-        return subprocess.run(query, capture_output=True, text=True, timeout=20, check=False).stdout.strip()
+        told = subprocess.run(query, capture_output=True, text=True, timeout=20, check=False).stdout.strip()
     except subprocess.TimeoutExpired:
-        return "unknown (nvidia-smi does not answer)"
+        told = "nvidia-smi does not answer"
+    return f"{done.stdout.strip()}; {told}"
 
 
 def _line(case: Case, made: Outcome) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,10 @@ from edgec.benchmarks.gpu.page import page
 from edgec.benchmarks.gpu.plan import Plan
 from edgec.benchmarks.gpu.prepare import prepare
 from edgec.benchmarks.gpu.run import run
+from edgec.runtime.errors import IncompatibleDevice
 from edgec.targets import detect
+from edgec.targets.device_kinds import DEVICE_KINDS
+from tests.compiler.backends.cuda.emulator.backend import REGISTRATION, ROOT, TARGET
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +46,51 @@ def test_a_prepared_folder_is_run_by_the_command_and_makes_a_page(folder: Path, 
     text = page(results)
     assert "| ds-cnn | fp32 | 2 |" in text
     assert "| yes |" in text
+
+
+def test_a_machine_without_a_gpu_is_told_at_once(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgec.benchmarks.gpu.run._kind", lambda *_: "cuda")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with pytest.raises(IncompatibleDevice, match="NVIDIA driver"):
+        run(folder, lambda line: pytest.fail(line), tmp_path / "results.json")
+    assert not (tmp_path / "results.json").exists()
+
+
+_PYTHON = """\
+#!/bin/sh
+exec {python} -m tests.compiler.backends.cuda.emulator.device "$@"
+"""
+_SANITIZER = """\
+#!/bin/sh
+shift 2
+exec "$@"
+"""
+
+
+@pytest.mark.long
+def test_the_proof_runs_as_on_a_gpu_on_an_emulated_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All steps, with a stand-in for compute-sanitizer; PyTorch has no GPU here, and says so."""
+    monkeypatch.setitem(DEVICE_KINDS, "emulated", REGISTRATION)
+    monkeypatch.setattr("edgec.benchmarks.gpu.prepare.load_target", lambda _: TARGET)
+    folder = tmp_path / "proof"
+    prepare(folder, "emulated-l4", ["ds-cnn"], ["fp16"], 900, lambda _: None, batches=(1,), wheels=False)
+    for name, text in (("python", _PYTHON.format(python=sys.executable)), ("compute-sanitizer", _SANITIZER)):
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    results = run(folder, lambda _: None, tmp_path / "results.json")
+    for outcome in results.outcomes:
+        assert outcome.right, outcome
+        assert outcome.device_ms
+        assert outcome.events_ms
+        assert outcome.sanitizer == ("no error" if outcome.batch == 1 else None)
+    assert "| ds-cnn | fp16 | 1 |" in page(results)
 
 
 def test_a_wrong_result_is_told(folder: Path) -> None:
@@ -92,3 +141,4 @@ def test_pytorch_computes_the_same_networks(folder: Path) -> None:
 
 def test_without_a_gpu_the_page_says_so() -> None:
     assert "No GPU was at hand" in page(None)
+    assert page(None) == (ROOT / "docs" / "benchmarks" / "gpu.md").read_text()
