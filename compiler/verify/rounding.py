@@ -18,6 +18,7 @@ import numpy.typing as npt
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from edgec.compiler.frontends.onnx.ort_session import ORT_ERRORS, open_session
+from edgec.compiler.frontends.onnx.shape_inference import infer_shapes
 from edgec.compiler.frontends.source import SourceModel
 from edgec.compiler.verify.inputs import Arrays
 from edgec.compiler.verify.reference import NARROW_PRODUCTS, exact_narrow_products
@@ -116,7 +117,7 @@ def perturbed_runs(source: SourceModel, inputs: Arrays, threads: int = 1) -> lis
     """
     if any(node.op_type in NESTED for node in source.model.graph.node):
         return []
-    model, factors = _with_factors(source.model)
+    model, factors = _with_factors(_at_sizes(source.model, inputs))
     names = [port.name for port in source.outputs]
     runs: list[Arrays] = []
     try:
@@ -128,6 +129,23 @@ def perturbed_runs(source: SourceModel, inputs: Arrays, threads: int = 1) -> lis
     except ORT_ERRORS:
         return []
     return runs
+
+
+def _at_sizes(model: ModelProto, inputs: Arrays) -> ModelProto:
+    """The model with the sizes of these inputs in place of symbolic ones: factors need the shapes of values."""
+    if all(
+        dim.HasField("dim_value") for value in model.graph.input for dim in value.type.tensor_type.shape.dim
+    ):
+        return model
+    static = ModelProto()
+    static.CopyFrom(model)
+    for value in static.graph.input:
+        for dim, size in zip(value.type.tensor_type.shape.dim, inputs[value.name].shape, strict=True):
+            dim.dim_value = size
+    for value in static.graph.output:
+        value.type.tensor_type.ClearField("shape")
+    del static.graph.value_info[:]
+    return infer_shapes(static)
 
 
 def perturbed(inputs: Arrays, rng: np.random.Generator, sign: int = 1) -> Arrays:
