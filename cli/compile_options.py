@@ -33,6 +33,7 @@ class Arithmetic(StrEnum):
     """Arithmetic of convolutions and matrix products."""
 
     fp32 = "fp32"
+    tf32 = "tf32"
     fp16 = "fp16"
     bf16 = "bf16"
     int8 = "int8"
@@ -156,7 +157,7 @@ Budget = Annotated[
         "--error-budget",
         "--budget",
         help="Largest accepted error, relative to the output's largest value. "
-        "[default: 0.001; 0.005 with --precision fp16, 0.01 with auto, 0.03 with bf16, 0.05 with int8]",
+        "[default: 0.001; 0.005 with --precision fp16 or tf32, 0.01 with auto, 0.03 with bf16, 0.05 with int8]",
         show_default=False,
         rich_help_panel=ARITHMETIC,
     ),

@@ -24,7 +24,7 @@ from edgec.compiler.graph.weave import Piece, kernel_symbol
 from edgec.compiler.graph.weights import lift_weights
 from edgec.compiler.graph.zero_products import legalisations
 from edgec.compiler.lowered import KernelInfo, Lowered, TuningSummary
-from edgec.compiler.operands.operands import BFLOAT16, FLOAT16, FLOAT32
+from edgec.compiler.operands.operands import BFLOAT16, FLOAT16, FLOAT32, TF32
 from edgec.compiler.options import BF16_SHARE, CompileOptions
 from edgec.compiler.progress import Progress
 from edgec.compiler.this_machine import known_rates
@@ -223,7 +223,7 @@ class _Lowering:
 def _operands_of(options: CompileOptions, nodes: Collection[int], wide: Collection[int]) -> OperandsOf:
     """What a source node multiplies; those in `wide` multiply float32."""
     chosen, kept = frozenset(nodes), frozenset(wide)
-    everywhere = {"bf16": BFLOAT16, "fp16": FLOAT16}.get(options.precision)
+    everywhere = {"bf16": BFLOAT16, "fp16": FLOAT16, "tf32": TF32}.get(options.precision)
     if everywhere is not None:
         return lambda node: FLOAT32 if node in kept else everywhere
     return lambda node: BFLOAT16 if node in chosen and node not in kept else FLOAT32

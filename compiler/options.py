@@ -11,7 +11,7 @@ from edgec.compiler.errors import InputShapeError
 from edgec.runtime.card import StatePair
 
 Tune = Literal["none", "fast", "full"]
-Precision = Literal["fp32", "fp16", "bf16", "int8", "auto"]
+Precision = Literal["fp32", "tf32", "fp16", "bf16", "int8", "auto"]
 Calibrator = Literal["auto", "minmax", "percentile", "entropy", "mse"]
 
 
@@ -32,6 +32,7 @@ BF16_SHARE = 0.8  # of the budget with `auto`; the rest is for Winograd's transf
 # An int8 artifact is compared with the quantised model; how far that is from the float one, `Calibration` bounds.
 ERROR_BUDGET: Mapping[Precision, float] = {
     "fp32": 1e-3,
+    "tf32": 5e-3,
     "fp16": 5e-3,
     "auto": 1e-2,
     "bf16": 3e-2,
@@ -72,7 +73,8 @@ class CompileOptions:
         minutes: how long `full` may take; None lets it try all candidates.
         precision: arithmetic of convolutions and products. `bf16` rounds their operands to bfloat16 and sums in
             fp32, `fp16` rounds them to half precision (on a processor results, too, and sums of some 64 products at
-            a time); `auto` takes bfloat16 for the layers that the error budget allows, by measurement on sample
+            a time), `tf32` rounds them to 10 bits of mantissa on their way to a GPU's tensor cores and stores fp32;
+            `auto` takes bfloat16 for the layers that the error budget allows, by measurement on sample
             inputs. `int8` quantises as `calibration` says.
         error_budget: largest error accepted per output, relative to the largest absolute value of that
             output in the reference (dimensionless). Verification fails above it.

@@ -225,7 +225,7 @@ class _Task:
         """
         built, told = list[Built](), list[dict[str, Any]]()
         for number, alone in enumerate(self.options.by_bucket()):
-            if alone.precision in ("fp32", "fp16"):
+            if alone.precision in ("fp32", "tf32", "fp16"):
                 built.append(_build(self.path, self.target, alone, self.progress, self.clock, self.shared))
                 continue
             one, measured = self._by_measurement(alone, self.inputs if number == 0 else None)

@@ -168,6 +168,10 @@ class Backend(ABC):
         Raises:
             TargetLacksPrecision: it does not; the message names what is missing.
         """
+        if precision == "tf32":
+            raise TargetLacksPrecision(
+                f"{self.target.name} has no tensor cores for tf32: compile with --precision fp32"
+            )
         if precision in ("bf16", "fp16"):
             kind = "bfloat16" if precision == "bf16" else "half-precision"
             raise TargetLacksPrecision(

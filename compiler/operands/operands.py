@@ -126,6 +126,7 @@ def _bits(dtype: str) -> int:
 FLOAT32 = Operands("float32", "", "float32", "float32", "float32")
 BFLOAT16 = Operands("bfloat16", "bf16", "bfloat16", "bfloat16", "float32", 2, "vdpbf16ps")
 FLOAT16 = Operands("float16", "fp16", "float16", "float16", "float32")
+TF32 = Operands("tf32", "tf32", "float32", "float32", "float32")  # rounded as tensor cores take them
 INT8 = Operands("int8", "int8", "int8", "int8", "int32", 4, "sdot")
 UINT8_INT8 = Operands("uint8-int8", "int8", "uint8", "int8", "int32", 4, "vpdpbusd")
 # The same types where the target has no instruction of that name, by preference.

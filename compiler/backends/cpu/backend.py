@@ -54,6 +54,8 @@ class CpuBackend(Backend):
 
     def check_precision(self, precision: Precision) -> None:
         """Check that the target multiplies in `precision`."""
+        if precision == "tf32":
+            super().check_precision(precision)
         if precision == "fp16" and not half_lanes(self.target):
             raise TargetLacksPrecision(
                 f"{self.target.name} has no half-precision vectors ({' or '.join(FP16)}): compile for a target that "

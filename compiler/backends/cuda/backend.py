@@ -12,7 +12,7 @@ from tvm import s_tir
 from tvm.tirx import PrimFunc
 
 from edgec.compiler.backends.cuda import nvrtc
-from edgec.compiler.backends.cuda.anchored import NORMALISATIONS, WINDOWS, Anchored
+from edgec.compiler.backends.cuda.anchored import NORMALISATIONS, TF32_MARK, WINDOWS, Anchored
 from edgec.compiler.backends.cuda.flat_rows import unflatten_rows
 from edgec.compiler.backends.cuda.library import build_function, build_library
 from edgec.compiler.backends.cuda.operands import round_operands
@@ -60,7 +60,7 @@ class GpuBackend(Backend):
     def choose_layouts(self, mod: tvm.IRModule, operands_of: OperandsOf, error_budget: float) -> tvm.IRModule:
         """Operands of products are rounded to what the precision asks for; products become kernels with epilogues."""
         mod = fuse_attention(unflatten_rows(mod), 1, self._fits, choices=True)
-        return Anchored(round_operands(mod, operands_of)).run()
+        return Anchored(round_operands(mod, operands_of), operands_of).run()
 
     def _fits(self, spec: AttentionSpec) -> bool:
         return bool(attention_tiles(spec, FLOAT32.data, self.facts, tensorised=False))
@@ -94,7 +94,8 @@ class GpuBackend(Backend):
             return None
         product = product_of(func)
         if product is not None:
-            if self.tiled_for is None or not (product.for_tensor_cores or not self.tensorised):
+            rounded = product.for_tensor_cores or (TF32_MARK in decode(anchor)[1] and product.in_fp32)
+            if self.tiled_for is None or not (rounded or not self.tensorised):
                 return None
             tiles = tiles_for(product.size, self.tiled_for, self.tiled_for.shared_bytes_per_block)
             emit = partial(product.emit, tensorised=self.tensorised)
@@ -211,7 +212,7 @@ class CudaBackend(GpuBackend):
 
     def check_precision(self, precision: Precision) -> None:
         """Check that the tensor cores multiply in `precision`."""
-        if precision in ("fp16", "bf16") and precision not in self.gpu.tensor_types:
+        if precision in ("fp16", "bf16", "tf32") and precision not in self.gpu.tensor_types:
             known = ", ".join(self.gpu.tensor_types) or "no type"
             raise TargetLacksPrecision(
                 f"{self.target.name} has tensor cores for {known}, not for {precision}: compile with --precision fp32"

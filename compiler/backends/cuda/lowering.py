@@ -16,6 +16,7 @@ from tvm.tirx import PrimFunc
 from edgec.compiler.backends.cuda.copies import check_copies_pass
 from edgec.compiler.backends.cuda.infinities import start_from_infinity_pass
 from edgec.compiler.backends.cuda.prologue import with_own_prologue
+from edgec.compiler.backends.cuda.wide_fragments import WIDE, hide_wide_fragments_pass, with_wide_fragments
 from edgec.compiler.backends.special_values import exact_special_values_pass
 from edgec.compiler.errors import InternalError, KernelUnsupported
 
@@ -119,6 +120,7 @@ def _finish() -> tvm.transform.Pass:
             tirx.transform.LowerWarpMemory(),
             tirx.transform.StmtSimplify(),
             tirx.transform.LowerIntrin(),
+            hide_wide_fragments_pass(),
         ]
     )
 
@@ -144,7 +146,10 @@ def lower_kernel(symbol: str, func: PrimFunc, target: tvm.target.Target) -> Devi
     launches, scratch = _launches(symbol, mod[symbol])
     device_target = next(iter(parts.values())).attrs["target"]
     with target:
-        source = source_of(_finish()(tvm.IRModule(parts)), device_target)
+        finished = _finish()(tvm.IRModule(parts))
+        source = source_of(finished, device_target)
+    if any(WIDE in part.attrs for part in finished.functions.values()):
+        source = with_wide_fragments(source)
     return DeviceKernel(symbol, source, launches, scratch)
 
 

@@ -25,7 +25,7 @@ from edgec.compiler.graph.rewrite import (
     shape_of,
 )
 from edgec.compiler.graph.sources import node_of
-from edgec.compiler.operands.operands import FLOAT32, numpy_dtype
+from edgec.compiler.operands.operands import FLOAT32, TF32, numpy_dtype
 
 _PRODUCTS = ("nn.conv2d", "matmul")
 # What only moves elements, of its first operand.
@@ -64,6 +64,8 @@ class _Rounder(Walker):
             return self._attention(call, *attention, operands.data)
         if op_name(call) in _MOVES and (moved := self._moved(call)) is not None:
             return moved
+        if operands == TF32 and op_name(call) == "nn.conv2d" and dtype_of(call) == "float32":
+            self.convolutions += 1
         if (
             op_name(call) not in _PRODUCTS
             or operands.data == FLOAT32.data

@@ -77,6 +77,11 @@ class TensorProduct:
         """Whether tensor cores multiply such operands, and add such sums."""
         return _SUMS.get(self.operands) == self.sums
 
+    @property
+    def in_fp32(self) -> bool:
+        """Whether tensor cores multiply such operands once they are rounded to tf32."""
+        return (*self.operands, self.sums) == ("float32",) * 3
+
     def emit(self, tile: Tile, *, tensorised: bool = True) -> PrimFunc:
         """The kernel in tiles.
 

@@ -145,7 +145,7 @@ def test_rounded_products_run_on_tensor_cores(
 
 
 def test_a_precision_without_tensor_cores_is_refused(network: Path, tmp_path: Path) -> None:
-    for target, precision in (("t4", "bf16"), ("jetson-nano-gpu", "fp16")):
+    for target, precision in (("t4", "bf16"), ("t4", "tf32"), ("jetson-nano-gpu", "fp16")):
         options = CompileOptions(verify=False, precision=precision)  # type: ignore[arg-type]
         with pytest.raises(
             TargetLacksPrecision, match=f"{target} has tensor cores for .*, not for {precision}"

@@ -97,6 +97,7 @@ CONVOLUTIONS = [
         tile((1, 1), (2, 2), split=3),
     ),  # a second launch adds
     (("bfloat16", "bfloat16", "float32"), 32, 24, 6, 3, 1, tile((2, 1), (1, 2))),
+    (("float32", "float32", "float32"), 16, 24, 6, 3, 1, tile((2, 1), (1, 2), itemsize=4)),  # rounded to tf32
     (("int8", "int8", "int32"), 32, 24, 6, 3, 1, tile((1, 2), (2, 1), itemsize=1)),
     (("uint8", "int8", "int32"), 36, 17, 5, 1, 1, tile((1, 2), (1, 1), itemsize=1)),
 ]
@@ -124,7 +125,9 @@ def test_convolutions_as_the_device_computes_them(
     if sums == "int32":
         np.testing.assert_array_equal(y[0], wanted)
     else:
-        np.testing.assert_allclose(y[0], wanted, rtol=0, atol=4e-6 * np.abs(wanted).max())
+        accepted = 1e-3 if data == "float32" else 4e-6  # tf32 has 10 bits
+        np.testing.assert_allclose(y[0], wanted, rtol=0, atol=accepted * np.abs(wanted).max())
+        assert data != "float32" or np.abs(y[0] - wanted).max() > 1e-6 * np.abs(wanted).max()
 
 
 @pytest.mark.parametrize(
@@ -207,6 +210,7 @@ MACHINE_CODE = [
     ("sm_87", ("float16", "float16", "float32"), "HMMA.16816.F32", True),
     ("sm_89", ("bfloat16", "bfloat16", "float32"), "HMMA.16816.F32.BF16", True),
     ("sm_90", ("float16", "float16", "float32"), "HMMA.16816.F32", True),
+    ("sm_80", ("float32", "float32", "float32"), "HMMA.1688.F32.TF32", True),
     ("sm_75", ("uint8", "int8", "int32"), "IMMA.8816.U8.S8", False),
     ("sm_87", ("int8", "int8", "int32"), "IMMA.16816.S8.S8", True),
     ("sm_120", ("float16", "float16", "float32"), "HMMA.16816.F32", True),
@@ -218,8 +222,8 @@ def test_machine_code_uses_the_hardware(
     arch: str, types: tuple[str, str, str], instruction: str, asynchronous: bool, tmp_path: Path
 ) -> None:
     """Tensor cores, `ldmatrix` and asynchronous copies are there; nothing spills, and a block fits."""
-    itemsize = 1 if "int8" in types else 2
-    cut = tile((2, 2), (2, 2), itemsize=itemsize)
+    itemsize = {"float32": 4, "int8": 1}.get(types[1], 2)
+    cut = tile((2, 2), (2, 2), itemsize=itemsize, stages=2 if itemsize == 4 else 3)
     made = lowered(convolution(types, 64, 128, 28, 3), cut)
     cubin = tmp_path / "k.cubin"
     cubin.write_bytes(nvrtc.compile_source(made.source, arch).content)

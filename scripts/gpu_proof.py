@@ -1,0 +1,178 @@
+"""Show what can be shown of artifacts for NVIDIA GPUs without one, as tables in Markdown.
+
+    python scripts/gpu_proof.py targets ds-cnn vit-tiny          # cubins of every target
+    python scripts/gpu_proof.py networks vit-tiny resnet18@64    # results beside ONNX Runtime
+
+`targets` compiles networks of the zoo in fp16 (or `--precision`) for every target and reads the machine code with
+NVIDIA's `cuobjdump` and `nvdisasm`, which come as wheels. `networks` runs networks of the zoo, or files, on this
+machine's processor: as OpenCL by PoCL in fp32, and as CUDA C++ by the emulator of the tests in fp16. `@64` makes
+pictures 64 x 64. An emulated network takes some minutes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+import edgec.runtime as rt
+from edgec.compiler.options import CompileOptions, Precision
+from edgec.compiler.pipeline import compile_model
+from edgec.models import build
+from edgec.runtime.gpu.code import Launch, unpack
+from edgec.targets import Target
+from edgec.targets.device_kinds import DEVICE_KINDS
+from edgec.targets.loader import list_targets
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from tests.compiler.backends.cuda.emulator.backend import REGISTRATION as EMULATED  # noqa: E402
+from tests.compiler.backends.cuda.emulator.backend import TARGET as EMULATED_TARGET  # noqa: E402
+from tests.compiler.backends.cuda.machine_code import said  # noqa: E402
+from tests.compiler.backends.opencl.backend import REGISTRATION as OPENCL  # noqa: E402
+from tests.compiler.backends.opencl.backend import TARGET as OPENCL_TARGET  # noqa: E402
+
+_USAGE = re.compile(r"REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)")
+_BUDGETS = {"fp32": 1e-3, "tf32": 5e-3, "fp16": 5e-3, "bf16": 3e-2}
+_WAYS: tuple[tuple[str, Target, Precision], ...] = (
+    ("OpenCL", OPENCL_TARGET, "fp32"),
+    ("emulated", EMULATED_TARGET, "fp16"),
+)
+
+
+@dataclass
+class Cubins:
+    """What the kernels of one network are for one architecture."""
+
+    kernels: int = 0
+    size: int = 0
+    registers: int = 0
+    shared: int = 0
+    spilled: int = 0
+    instructions: dict[str, int] = field(default_factory=dict)  # kernels that have one, by its name
+
+
+def read_cubins(artifact: Path, arch: str, folder: Path) -> Cubins:
+    """Read an artifact's machine code for `arch`."""
+    header, binaries = unpack(rt.Artifact.open(artifact).code())
+    found = Cubins(instructions=dict.fromkeys(("HMMA", "LDSM", "LDGSTS"), 0))
+    dynamic = {step.kernel: step.shared_bytes for step in header.steps if isinstance(step, Launch)}
+    for one in header.binaries:
+        if one.kind != "cubin" or one.arch != arch:
+            continue
+        cubin = folder / "k.cubin"
+        cubin.write_bytes(bytes(binaries[one.offset : one.offset + one.size]))
+        found.kernels += len(one.kernels)
+        found.size += one.size
+        for usage in _USAGE.findall(said("cuobjdump", "--dump-resource-usage", cubin)):
+            registers, _, shared, local = map(int, usage)
+            most = max((dynamic.get(name, 0) for name in one.kernels), default=0)
+            found.registers = max(found.registers, registers)
+            found.shared = max(found.shared, shared + most)
+            found.spilled += local
+        # The disassembler of CUDA 13 refuses Volta's code.
+        code = "" if arch == "sm_72" else said("nvdisasm", "-c", cubin)
+        for name in found.instructions:
+            found.instructions[name] += name in code
+    return found
+
+
+def targets(names: list[str], wanted: list[str], precision: Precision, folder: Path) -> None:
+    """Print a row for each network and (wanted) target with tensor cores of that precision."""
+    print("| network | target | architecture | kernels | cubins, KB | most registers | most shared memory of a block "
+          "| spilled bytes | kernels with `HMMA` | `LDSM` | `LDGSTS` |")  # fmt: skip
+    print("|---|---|---|---:|---:|---:|---:|---:|---:|---:|---:|")
+    for name in names:
+        model = build(name, folder / name)
+        for target in list_targets():
+            gpu = target.gpu
+            if target.device_kind != "cuda" or gpu is None or len(gpu.architectures) != 1:
+                continue
+            if wanted and target.name not in wanted:
+                continue
+            if precision not in gpu.tensor_types and precision != "fp32":
+                continue
+            options = CompileOptions(
+                verify=False, tune="none", precision=precision, cache_dir=folder / "cache"
+            )
+            artifact = compile_model(model, target, options, output=folder / "m.edge").artifact
+            found = read_cubins(artifact, gpu.architectures[0], folder)
+            used = [
+                "not read" if gpu.architectures[0] == "sm_72" else str(n) for n in found.instructions.values()
+            ]
+            row = [name, target.name, gpu.architectures[0], found.kernels, round(found.size / 1024),
+                   found.registers, found.shared, found.spilled, *used]  # fmt: skip
+            print("|", " | ".join(map(str, row)), "|", flush=True)
+
+
+def networks(names: list[str], ways: list[str], folder: Path) -> None:
+    """Print a row for each network and way to run it; a network that is wrong ends the script."""
+    DEVICE_KINDS["opencl"], DEVICE_KINDS["emulated"] = OPENCL, EMULATED
+    print(
+        "| network | input | run as | precision | launches | largest error, of the largest value | accepted |"
+    )
+    print("|---|---|---|---|---:|---:|---:|")
+    for text in names:
+        name, _, size = text.partition("@")
+        model = Path(name) if name.endswith(".onnx") else build(name, folder / name)
+        shapes = _shapes(model, int(size)) if size else {}
+        for way, target, precision in _WAYS:
+            if way not in ways:
+                continue
+            options = CompileOptions(
+                threads=1, tune="none", precision=precision, error_budget=_BUDGETS[precision],
+                input_shapes=shapes, cache_dir=folder / "cache",
+            )  # fmt: skip
+            result = compile_model(model, target, options, output=folder / "m.edge")
+            header, _ = unpack(rt.Artifact.open(result.artifact).code())
+            launches = sum(isinstance(step, Launch) for step in header.steps)
+            error = f"{_largest(result.evidence):.1e}"
+            given = " ".join("x".join(map(str, one.shape)) for one in header.inputs)
+            row = [Path(name).stem, given, way, precision, launches, error, f"{_BUDGETS[precision]:.0e}"]
+            print("|", " | ".join(map(str, row)), "|", flush=True)
+
+
+def _shapes(model: Path, size: int) -> dict[str, tuple[int, ...]]:
+    """The first input with pictures of `size` x `size`."""
+    first = onnx.load(str(model), load_external_data=False).graph.input[0]
+    dims = [one.dim_value or 1 for one in first.type.tensor_type.shape.dim]
+    return {first.name: (*dims[:-2], size, size)}
+
+
+def _largest(evidence: dict[str, Any]) -> float:
+    """The largest error of any output that verification found."""
+    return max(float(one["max_rel"]) for one in evidence["outputs"])
+
+
+def main() -> None:
+    """Print one of the tables."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    reading = commands.add_parser("targets", help="cubins of every target")
+    reading.add_argument("networks", nargs="+", help="of the zoo")
+    reading.add_argument("--precision", default="fp16", choices=[*_BUDGETS])
+    reading.add_argument("--only", default="", help="targets, separated by commas; all without")
+    running = commands.add_parser("networks", help="results beside ONNX Runtime")
+    running.add_argument("networks", nargs="+", help="of the zoo, or files; @64 for pictures of 64 x 64")
+    running.add_argument(
+        "--as", dest="ways", default=",".join(way for way, _, _ in _WAYS), help="OpenCL,emulated"
+    )
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        if given.command == "targets":
+            targets(
+                given.networks, [one for one in given.only.split(",") if one], given.precision, Path(folder)
+            )
+        else:
+            networks(given.networks, given.ways.split(","), Path(folder))
+
+
+if __name__ == "__main__":
+    main()
