@@ -4,6 +4,7 @@
     - ArtifactError (3): the file is not an artifact, is truncated, altered, or of an unknown format
     - IncompatibleDevice (4): the artifact is intact, but this machine cannot run it
     - InputError (5): the caller's arrays, frames or samples do not fit the model
+    - GpuFault (6, in `edgec.runtime.gpu.fault`): a kernel failed or took too long, and the run's results are lost
     - UsageError (2)
         - CardError: a model card is not valid
 """
