@@ -160,10 +160,11 @@ _LOAD = 1.2
 def _drag(spec: ConvSpec, columns: int, blocks: int) -> float:
     """By how much tiles are slower than counted; measured on Cascade Lake, a property of the loops.
 
-    Wide tiles of an image that is not blocked read short pieces far apart; those of many channel blocks read more
-    weights than the first cache delivers in time.
+    Wide tiles of an image that is not blocked, or whose few channels are the last axis, read short pieces far apart;
+    those of many channel blocks read more weights than the first cache delivers in time.
     """
-    plain = 1.0 if spec.in_block else 1 + 0.04 * max(0, columns - 6)
+    narrow = spec.in_block == 0 or (spec.in_block < spec.lanes and spec.operands.step == 1)
+    plain = 1 + 0.04 * max(0, columns - 6) if narrow else 1.0
     # Tiles of 8-bit integers are unrolled over several steps: LLVM then spills large ones (measured on Zen 4).
     spilt = 1.15 if spec.operands.step > 2 and columns * blocks > MOST_SUMS else 1.0
     return plain * (1.2 if blocks >= 8 else 1.0) * spilt

@@ -244,3 +244,8 @@ def test_the_thread_with_the_tallest_bands_is_waited_for(rows: list[int], busies
     tall = conv2d_candidates.Schedule(size, 2, size, tall=rows[0], rows_outer=True)
     alone, shared = (conv2d_candidates.cost(spec, tall, CASCADE_LAKE, threads) for threads in (1, 2))
     assert shared / alone == pytest.approx(busiest, rel=1e-6)
+
+
+def test_a_first_layer_takes_the_same_tile_whichever_way_its_channels_lie() -> None:
+    planar = conv(3, 32, 224, 3, 2)
+    assert direct(CASCADE_LAKE, replace(planar, in_block=3))[0] == direct(CASCADE_LAKE, planar)[0]
