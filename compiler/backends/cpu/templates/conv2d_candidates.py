@@ -15,7 +15,7 @@ from edgec.compiler.backends.cpu.templates.estimates import (
     step_cycles,
     widening_cycles,
 )
-from edgec.compiler.backends.cpu.templates.half_sums import in_halves
+from edgec.compiler.backends.cpu.templates.half_sums import COLUMNS_BY_ELEMENT, in_halves
 from edgec.compiler.backends.cpu.templates.loop_nests import tile_sizes
 from edgec.targets.target import Target
 
@@ -45,6 +45,7 @@ def candidates(spec: ConvSpec, target: Target, threads: int, *, flattens: bool) 
             budget = (target.vector_registers - 1 - out_blocks) // out_blocks
             if elements:
                 budget = (target.vector_registers - out_blocks) // (out_blocks + 1)
+                budget = min(budget, COLUMNS_BY_ELEMENT) if in_halves(spec.operands) else budget
             if elements and not spec.in_block:
                 budget = plain_rows.widest(spec.window, out_blocks, spec.lanes, target.vector_registers)
             if budget < 1:

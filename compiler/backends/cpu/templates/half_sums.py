@@ -26,6 +26,9 @@ from edgec.compiler.backends.cpu.templates.loop_nests import (
 )
 from edgec.compiler.operands.operands import FLOAT16, Operands
 
+# Columns of a tile that multiplies by elements of vectors of halves: NEON takes those from the lower 16 registers only,
+# where LLVM has to find room for them beside sums that it does not keep apart.
+COLUMNS_BY_ELEMENT = 8
 CHUNK = 64
 UNCUT = 80  # products that are one chunk where it would be cut otherwise: 3×3 taps of 8 channels
 HALF, WIDE = "float16", "float32"

@@ -14,7 +14,7 @@ from edgec.compiler.backends.cpu.templates.estimates import (
     step_cycles,
     vector_cycles,
 )
-from edgec.compiler.backends.cpu.templates.half_sums import in_halves
+from edgec.compiler.backends.cpu.templates.half_sums import COLUMNS_BY_ELEMENT, in_halves
 from edgec.compiler.backends.cpu.templates.winograd import ERROR, ERROR_OF_HALVES, applies
 from edgec.compiler.backends.cpu.templates.winograd_tiles import Schedule
 from edgec.compiler.backends.cpu.templates.winograd_transforms import tile_size
@@ -110,7 +110,10 @@ def _enumerate(spec: ConvSpec, m: int, target: Target, threads: int) -> Iterator
         count = rows * sizes.columns
         scratch = tile_size(m) ** 2 * count * sizes.in_blocks * sizes.lanes * spec.operands.data_bytes
         elements = multiplies_by_element(spec, target)
-        for blocks, tiles in _register_tiles(sizes.out_blocks, count, target.vector_registers, elements):
+        most = COLUMNS_BY_ELEMENT if elements and in_halves(spec.operands) else count
+        for blocks, tiles in _register_tiles(
+            sizes.out_blocks, count, target.vector_registers, elements, most
+        ):
             for group in (blocks, blocks * 2):
                 if sizes.out_blocks % group:
                     continue
@@ -132,7 +135,9 @@ def _enumerate(spec: ConvSpec, m: int, target: Target, threads: int) -> Iterator
                             yield Schedule(m, tiles, blocks, group, rows, True, chunk, elements)
 
 
-def _register_tiles(out_blocks: int, count: int, registers: int, elements: bool) -> Iterator[tuple[int, int]]:
+def _register_tiles(
+    out_blocks: int, count: int, registers: int, elements: bool, at_most: int
+) -> Iterator[tuple[int, int]]:
     """(channel blocks, tiles) of a register tile: room is left for the weights and one broadcast value.
 
     Where elements of vectors multiply, there is room for the weights of a channel and a vector for each tile.
@@ -142,7 +147,7 @@ def _register_tiles(out_blocks: int, count: int, registers: int, elements: bool)
             continue
         spare = 1 if blocks == 1 else blocks + 1
         fitting = (registers - blocks) // (blocks + 1) if elements else (registers - spare) // blocks
-        most = min(fitting, count)
+        most = min(fitting, count, at_most)
         for pieces in {-(-count // most), -(-count // most) + 1}:
             tiles = -(-count // pieces)
             if tiles * blocks >= 4:
