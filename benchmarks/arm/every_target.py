@@ -89,7 +89,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="edgec-targets-") as scratch:
         for model in arguments.models:
             shared, quantised = Shared(), model.suffix == ".tflite"
-            for precision in ["fp32"] if quantised else arguments.precisions.split(","):
+            wanted: list[Precision] = ["fp32"] if quantised else arguments.precisions.split(",")
+            for precision in wanted:
                 for target in targets:
                     key = f"{model.parent.name}/{model.name}|{target}|{'int8' if quantised else precision}"
                     if key not in found:
