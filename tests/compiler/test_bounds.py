@@ -85,3 +85,13 @@ def test_bounds_on_the_command_line() -> None:
     for wrong in ("x:8..1", "x:0..4", "x:1..", "x:1...4"):
         with pytest.raises(UsageError):
             parse_shapes([wrong])
+
+
+def test_the_largest_along_one_axis_of_three_free_ones_on_two_threads(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Hardmax", ["x"], ["y"], axis=0)]
+    model = model_of(nodes, {"x": ["a", "b", "c"]}, ["y"])
+    options = CompileOptions(tune="none", threads=2, input_shapes={"x": (Bounds(1, 4),) * 3})
+    _, artifact = build(save(model, tmp_path), tmp_path, options)
+    x = RNG.standard_normal((3, 2, 4)).astype("float32")
+    with rt.load(artifact, threads=2) as loaded:
+        np.testing.assert_array_equal(loaded.run({"x": x})["y"].argmax(0), x.argmax(0))

@@ -33,7 +33,7 @@ def wrong(graph: Drawn, folder: Path, threads: int = 1) -> str:
     return ""
 
 
-@pytest.mark.parametrize("number", range(6))
+@pytest.mark.parametrize("number", range(4))
 def test_a_few_graphs(number: int, tmp_path: Path) -> None:
     assert wrong(drawn(0, number), tmp_path) == ""
 

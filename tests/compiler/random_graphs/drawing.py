@@ -144,9 +144,12 @@ class Drawing:
             evaluated(model, {n: source[n] for n in read}) for source in (known, self.shadows)
         )
         if op == "Loop":  # the evaluator joins the rows of a scan output, where the standard stacks them
-            rounds = int(self.values[inputs[0]])
+            shape = (
+                int(self.values[inputs[0]]),
+                *self.values[inputs[2]].shape,
+            )  # rows have that of the state
             results, shadows = (
-                [first, *(_stacked(r, rounds) for r in rest)] for first, *rest in (results, shadows)
+                [first, *(r.reshape(shape) for r in rest)] for first, *rest in (results, shadows)
             )
         for result, shadow in zip(results, shadows, strict=True):
             _check(result, shadow)
@@ -182,11 +185,6 @@ class Drawing:
             results.append(helper.make_tensor_value_info(name, kind, None))
         stored = [numpy_helper.from_array(self.values[n], n) for n in self.constants]
         return helper.make_graph(nodes, self.name("g"), list(inputs), results, stored)
-
-
-def _stacked(rows: Array, count: int) -> Array:
-    """The rows of a scan output that are joined along their first axis."""
-    return rows.reshape(count, -1, *rows.shape[1:])
 
 
 def _declared(name: str, value: Array) -> ValueInfoProto:

@@ -56,6 +56,7 @@ def _scheduled(func: PrimFunc, target: Target, threads: int) -> PrimFunc:
     except s_tir.schedule.ScheduleError:
         return with_vector_math(func)  # written as loops without blocks (a sort, a scatter): unchanged
     inline_elementwise(sch)
+    threads = 1 if any(_keeps_pairs_of_free_size(sch, block) for block in leaf_blocks(sch)) else threads
     for block in leaf_blocks(sch):
         _schedule_block(sch, block, target.fp32_lanes, threads)
     return with_vector_math(sch.mod["main"])
@@ -115,6 +116,16 @@ def inline_elementwise(sch: Schedule, *, anchors: bool = True) -> None:
 
 def _is_map(block: SBlock) -> bool:
     return all(var.iter_type == 0 for var in block.iter_vars)
+
+
+def _keeps_pairs_of_free_size(sch: Schedule, block: SBlockRV) -> bool:
+    """Whether a block makes several values at once (ArgMax) along two axes or more of sizes known only at run time.
+
+    TVM loses the memory of such values where these axes are one parallel loop.
+    """
+    writes = sch.get(block).writes
+    dims = writes[0].source.ty.shape if len(writes) > 1 else ()
+    return sum(not isinstance(dim, tvm.tirx.IntImm) for dim in dims) > 1
 
 
 def _extent(sch: Schedule, loop: s_tir.schedule.LoopRV) -> int:
