@@ -122,13 +122,13 @@ def networks(names: list[str], ways: list[str], folder: Path) -> None:
     for text in names:
         name, _, size = text.partition("@")
         model = Path(name) if name.endswith(".onnx") else build(name, folder / name)
-        shapes = _shapes(model, int(size)) if size else {}
+        model = _resized(model, int(size), folder) if size else model
         for way, target, precision in _WAYS:
             if way not in ways:
                 continue
             options = CompileOptions(
                 threads=1, tune="none", precision=precision, error_budget=_BUDGETS[precision],
-                input_shapes=shapes, cache_dir=folder / "cache",
+                cache_dir=folder / "cache",
             )  # fmt: skip
             result = compile_model(model, target, options, output=folder / "m.edge")
             header, _ = unpack(rt.Artifact.open(result.artifact).code())
@@ -139,11 +139,17 @@ def networks(names: list[str], ways: list[str], folder: Path) -> None:
             print("|", " | ".join(map(str, row)), "|", flush=True)
 
 
-def _shapes(model: Path, size: int) -> dict[str, tuple[int, ...]]:
-    """The first input with pictures of `size` x `size`."""
-    first = onnx.load(str(model), load_external_data=False).graph.input[0]
-    dims = [one.dim_value or 1 for one in first.type.tensor_type.shape.dim]
-    return {first.name: (*dims[:-2], size, size)}
+def _resized(model: Path, size: int, folder: Path) -> Path:
+    """The model with pictures of `size` x `size` as its first input; what follows from that size is left open."""
+    made = onnx.load(str(model))
+    dims = made.graph.input[0].type.tensor_type.shape.dim
+    dims[-2].dim_value, dims[-1].dim_value = size, size
+    del made.graph.value_info[:]
+    for output in made.graph.output:
+        output.type.tensor_type.ClearField("shape")
+    path = folder / f"{model.parent.name}-{size}.onnx"
+    onnx.save(made, str(path))
+    return path
 
 
 def _largest(evidence: dict[str, Any]) -> float:
