@@ -209,6 +209,8 @@ def _schedule_reduction(
     """Spatial loops outside; the innermost spatial loop becomes vectors when it fills them."""
     # Loop kinds first: once the initialisation is split off, the update no longer counts as a reduction.
     vectors = bool(spatial) and _extent(sch, spatial[-1]) > 0 and _extent(sch, spatial[-1]) % lanes == 0
+    if len(sch.get(block).writes) > 1:
+        vectors = False  # TVM computes what a pair's parts share (ArgMax) for the first lane alone
     head = list(spatial)
     if vectors:
         outer, inner = sch.split(spatial[-1], [None, lanes])

@@ -94,6 +94,9 @@ def _direction(node: Node, x: Expr, d: int, reverse: bool, sizes: _Sizes, batch_
         arguments.append(reset_bias)
     if kernel.lengths:
         lengths = node.emit(relax.op.astype(node.input(LENGTHS), "int32"))
+        if isinstance(sizes.steps, int):  # longer ones would reach memory beyond the sequence
+            zero, all_steps = constant(0, "int32"), constant(sizes.steps, "int32")
+            lengths = node.emit(relax.op.minimum(node.emit(relax.op.maximum(lengths, zero)), all_steps))
         arguments.append(with_sizes(node, lengths, [sizes.batch]))
     symbol = node.builder.get_unique_name(f"{op.lower()}_{'reverse' if reverse else 'forward'}")
     function = node.builder.add_func(kernel.build(symbol), symbol)

@@ -55,3 +55,15 @@ def test_sums_of_exponentials_that_overflow_or_vanish(tmp_path: Path) -> None:
     with np.errstate(invalid="ignore"):
         each = np.logaddexp.reduce(x.astype("float64"), axis=1, keepdims=True).astype("float32")
     assert_native(model, {"x": x}, tmp_path, {"each": each, "flat": each[:, 0], "same": x}, rtol=1e-6)
+
+
+def test_places_of_extremes_in_as_many_rows_as_lanes(tmp_path: Path) -> None:
+    """Rows whose number vectors divide: each has its own place."""
+    x = np.random.default_rng(0).normal(size=(1, 64, 15)).astype("float32")
+    nodes = [
+        helper.make_node("ArgMax", ["x"], ["last"], axis=2, keepdims=0),
+        helper.make_node("ArgMin", ["x"], ["rows"], axis=0, keepdims=0),
+    ]
+    expected = {"last": x.argmax(2), "rows": x.argmin(0)}
+    model = model_of(nodes, {"x": x}, dict.fromkeys(expected, "int64"))
+    assert_native(model, {"x": x}, tmp_path, expected)
