@@ -12,6 +12,7 @@ from typing import Any
 from edgec.benchmarks.machine import code_digest
 from edgec.benchmarks.networks.catalogue import GROUPS, INT8, LITERT, REAL, STRANGER, ZOO
 from edgec.benchmarks.networks.results import Measurement, Results
+from edgec.benchmarks.networks.state import ENOUGH, TRIES
 
 NAMES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "litert": "LiteRT"}
 TITLES = {
@@ -137,6 +138,7 @@ def _page(results: Results, name: str) -> str:
         f"- Networks that the other side finishes in under {TINY_MS} ms (tiny ones) are counted apart: there "
         f"the call from "
         "Python decides. So are models that come with int8 products.",
+        *_disturbed(results),
         *_left(m.get("left", [])),
         *m.get("remarks", []),
         "",
@@ -173,6 +175,23 @@ def _restriction(results: Results) -> list[str]:
         "beyond it. edgec compiles for the target below; the other runtimes are copies whose `cpuid` instructions are "
         f"answered without AVX-512, VNNI and AMX (`benchmarks/restricted/`). Of {total} interruptions of all sides "
         f"while they ran, {beyond} were at an instruction of AVX-512. Clock, caches and memory are the machine's.",
+    ]
+
+
+def _disturbed(results: Results) -> list[str]:
+    """Which rows were measured while the machine was slower than it can be, as a hypervisor makes it for a while."""
+    judged = [x for x in results.measurements if x.speed_shares]
+    if not judged:
+        return []
+    slow = [
+        f"{x.network} ({x.threads}, {min(x.speed_shares):.0%})"
+        for x in judged
+        if min(x.speed_shares) < ENOUGH
+    ]
+    return [
+        f"- Before and after each process the machine was compared with the fastest that it was seen to be; below "
+        f"{ENOUGH:.0%} the process was repeated, up to {TRIES} times. Slower nevertheless (threads, share): "
+        f"{', '.join(slow) or 'none'}",
     ]
 
 

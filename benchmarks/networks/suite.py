@@ -19,6 +19,7 @@ from edgec.benchmarks.machine import code_digest
 from edgec.benchmarks.networks.catalogue import GROUPS, LITERT, Network
 from edgec.benchmarks.networks.compiled import Compiled, compile_network
 from edgec.benchmarks.networks.results import Measurement, Results
+from edgec.benchmarks.networks.state import MachineState, states
 from edgec.benchmarks.restricted import wheels
 from edgec.compiler.backends.registry import backend_of
 from edgec.compiler.options import CompileOptions
@@ -102,6 +103,7 @@ def run_suite(
     rates = known_rates(backend_of(plan.target)) if plan.measure else None
     if rates is not None:
         machine["rates"] = rates.to_json()
+    watched = states(backend_of(plan.target), sorted({t for _, t in jobs})) if plan.measure else {}
     begin = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="edgec-bench-") as temporary:
         folder = plan.compiled or Path(temporary)
@@ -116,7 +118,9 @@ def run_suite(
             )
             line = f"{network.name}, {count} threads: compiled in {made.seconds:.1f} s {made.failure}"
             if plan.measure:
-                measured = _measure(network, count, made, folder / "bytecode", rates, plan)
+                measured = _measure(
+                    network, count, made, folder / "bytecode", rates, watched.get(count), plan
+                )
                 results.measurements.append(measured)
                 results.measurements.sort(key=lambda m: (m.threads, GROUPS.index(m.group), m.network))
                 results.save(plan.file)
@@ -156,7 +160,13 @@ def _line(m: Measurement) -> str:
 
 
 def _measure(
-    network: Network, threads: int, made: Compiled, bytecode: Path, rates: MachineRates | None, plan: Plan
+    network: Network,
+    threads: int,
+    made: Compiled,
+    bytecode: Path,
+    rates: MachineRates | None,
+    state: MachineState | None,
+    plan: Plan,
 ) -> Measurement:
     empty = Measurement(
         network.name, network.group, threads, failure=made.failure, tune=made.tune, quantised=made.quantised
@@ -170,9 +180,18 @@ def _measure(
         "restricted": str(plan.restricted or ""),
     }  # fmt: skip
     latency: dict[str, list[float]] = {}
-    worst, sampled = 0.0, dict[str, list[int]]()
+    worst, sampled, shares = 0.0, dict[str, list[int]](), list[float]()
+
+    def latencies() -> dict[str, Any]:
+        return _worker({**job, "kind": "latency"}, bytecode)
+
     for _ in range(plan.repeats):
-        done = _worker({**job, "kind": "latency"}, bytecode)
+        if state is None:
+            done = latencies()
+        else:
+            judged = state.judged(latencies)
+            done = judged.made
+            shares.append(round(judged.share, 3))
         if "failure" in done:
             return replace(empty, failure=done["failure"])
         worst = max(worst, done["error"])
@@ -197,6 +216,7 @@ def _measure(
         compile_s=made.seconds,
         compile_cpu_s=made.cpu_s,
         sampled=sampled,
+        speed_shares=shares,
     )
 
 
