@@ -223,7 +223,7 @@ def test_machine_code_uses_the_hardware(
 ) -> None:
     """Tensor cores, `ldmatrix` and asynchronous copies are there; nothing spills, and a block fits."""
     itemsize = {"float32": 4, "int8": 1}.get(types[1], 2)
-    cut = tile((2, 2), (2, 2), itemsize=itemsize, stages=2 if itemsize == 4 else 3)
+    cut = tile((2, 2), (1, 2) if itemsize == 4 else (2, 2), itemsize=itemsize)
     made = lowered(convolution(types, 64, 128, 28, 3), cut)
     cubin = tmp_path / "k.cubin"
     cubin.write_bytes(nvrtc.compile_source(made.source, arch).content)
