@@ -12,6 +12,7 @@ from tvm import relax
 
 from edgec.compiler.frontends.relax.builder import Array, Expr, constant
 from edgec.compiler.frontends.relax.converters.registry import CannotConvert, Node, reshaped
+from edgec.compiler.kernels.extremes import place_of_extreme
 
 TRANSFORMS = ("NONE", "SOFTMAX", "LOGISTIC", "SOFTMAX_ZERO", "PROBIT")
 ZERO = 1e-7  # smaller scores count as absent in SOFTMAX_ZERO
@@ -39,6 +40,11 @@ def pick_label(node: Node, choice: Expr, labels: Array) -> Expr:
     if np.array_equal(labels, np.arange(len(labels))):
         return index
     return relax.op.take(constant(labels), index, axis=0, mode="clip")
+
+
+def best_class(node: Node, scores: Expr) -> Expr:
+    """The place `[rows]` of each row's largest score; where all are NaN, the first."""
+    return node.builder.emit_te(place_of_extreme, scores, 1, keepdims=False, largest=True, last=False)
 
 
 def post_transform(node: Node, scores: Expr, transform: str) -> Expr:

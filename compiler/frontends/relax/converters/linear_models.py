@@ -7,6 +7,7 @@ from tvm import relax
 
 from edgec.compiler.frontends.relax.builder import Expr, constant
 from edgec.compiler.frontends.relax.converters.class_scores import (
+    best_class,
     binary_scores,
     class_labels,
     f32,
@@ -57,5 +58,5 @@ def _linear_classifier(node: Node) -> list[Expr]:
     if outputs == 1 and len(labels) == 2:
         label = pick_label(node, relax.op.greater(scores, f32(0)), labels)
         return [label, binary_scores(node, scores, transform, shares=False)]
-    label = pick_label(node, relax.op.argmax(scores, axis=1), labels)
+    label = pick_label(node, best_class(node, scores), labels)
     return [label, post_transform(node, scores, transform)]

@@ -12,6 +12,7 @@ from edgec.compiler.frontends.onnx.tree_ensemble import from_keyed, from_listed
 from edgec.compiler.frontends.relax.builder import Array, Expr, constant
 from edgec.compiler.frontends.relax.converters.class_scores import (
     TRANSFORMS,
+    best_class,
     binary_scores,
     class_labels,
     pick_label,
@@ -58,7 +59,7 @@ def _tree_ensemble_classifier(node: Node) -> list[Expr]:
         return [label, binary_scores(node, score, transform, shares=positive)]
     forest = _parsed(from_keyed, node, "class", len(labels))
     scores = _fp32_scores(node, forest)
-    best = relax.op.argmax(scores, axis=1)
+    best = best_class(node, scores)
     return [pick_label(node, best, labels), post_transform(node, scores, transform)]
 
 
