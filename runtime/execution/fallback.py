@@ -116,7 +116,7 @@ def _caller(session: Any, segment: Segment) -> Callable[..., Any]:  # noqa: ANN4
         arrays = [np.from_dlpack(tensor) for tensor in tensors]
         if len(arrays) == len(inputs):  # shapes depend on the data: ONNX Runtime allocates the results
             results = session.run(list(outputs), dict(zip(inputs, arrays, strict=True)))
-            wrapped = [ffi().from_dlpack(np.ascontiguousarray(result)) for result in results]
+            wrapped = [ffi().from_dlpack(np.asarray(result, order="C")) for result in results]
             return wrapped[0] if len(wrapped) == 1 else wrapped
         binding = session.io_binding()
         for name, array in zip(inputs, arrays, strict=False):

@@ -162,7 +162,7 @@ class _Torch:
 
     def run(self, inputs: Arrays) -> dict[str, npt.NDArray[np.generic]]:
         """The outputs by their names in the exported model."""
-        given = [self._torch.from_numpy(np.ascontiguousarray(inputs[name])) for name in self._inputs]
+        given = [self._torch.from_numpy(np.asarray(inputs[name], order="C")) for name in self._inputs]
         with self._torch.no_grad():
             results = _flat(self._run(*given))
         # copies: an output may be a buffer that the next run changes

@@ -27,11 +27,11 @@ def segment(function: str = "edgec.fallback.test", layer: str = "0.onnx") -> rt.
 
 @pytest.fixture
 def artifact(tmp_path: Path) -> rt.Artifact:
-    """An artifact with a graph that adds two vectors of any length."""
+    """An artifact with a graph that adds two tensors of any shape."""
     pytest.importorskip("onnxruntime", reason="pip install onnxruntime")
     onnx = pytest.importorskip("onnx", reason="pip install 'edgec[compiler]'")
     ensure_runtime(lambda _: None)
-    values = [onnx.helper.make_tensor_value_info(name, 1, ["n"]) for name in ("a", "b", "sum")]
+    values = [onnx.helper.make_tensor_value_info(name, 1, None) for name in ("a", "b", "sum")]
     graph = onnx.helper.make_graph(
         [onnx.helper.make_node("Add", ["a", "b"], ["sum"])], "g", values[:2], values[2:]
     )
@@ -58,6 +58,14 @@ def test_results_of_known_shape_are_written_into_the_callers_memory(artifact: rt
 def test_results_of_unknown_shape_are_returned(artifact: rt.Artifact) -> None:
     segments = FallbackSegments(artifact, [segment()], THREADING)
     assert np.from_dlpack(call(np.float32([1, 2, 3]), np.float32([1, 1, 1]))).tolist() == [2, 3, 4]
+    segments.close()
+
+
+@pytest.mark.parametrize("shape", [(), (0, 3), (2, 1)])
+def test_results_of_unknown_shape_keep_their_rank(artifact: rt.Artifact, shape: tuple[int, ...]) -> None:
+    segments = FallbackSegments(artifact, [segment()], THREADING)
+    one = np.ones(shape, np.float32)
+    assert np.from_dlpack(call(one, one)).shape == shape
     segments.close()
 
 
