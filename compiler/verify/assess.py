@@ -127,13 +127,25 @@ def assess(
         )
         for port in source.outputs
     ]
-    judged, compared = list[Judgement](), [expected.outputs]
-    for number, (wanted, told) in enumerate(zip(expected.others, refusals, strict=False), start=1):
-        judgement = _judged(source, probes[number], wanted, got.get(number), told, expected)
-        judged.append(judgement)
-        if wanted is not None and judgement.equal:
-            compared.append(wanted)
-    return marked(errors, compared, source.model), tuple(judged)
+    judged = judge_others(source, probes, expected, got, refusals)
+    agreed = zip(expected.others, judged, strict=False)
+    compared = [wanted for wanted, judgement in agreed if wanted is not None and judgement.equal]
+    return marked(errors, [expected.outputs, *compared], source.model), judged
+
+
+def judge_others(
+    source: SourceModel,
+    probes: Sequence[Probe],
+    expected: Expected,
+    got: Mapping[int, Arrays],
+    refusals: Sequence[str],
+) -> tuple[Judgement, ...]:
+    """What became of the inputs beside the main ones; the arguments are those of `assess`."""
+    pairs = enumerate(zip(expected.others, refusals, strict=False), start=1)
+    return tuple(
+        _judged(source, probes[number], wanted, got.get(number), told, expected)
+        for number, (wanted, told) in pairs
+    )
 
 
 def assess_steps(source: SourceModel, expected: Expected, got: Sequence[Arrays]) -> tuple[OutputError, ...]:

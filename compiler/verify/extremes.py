@@ -81,7 +81,7 @@ def probes_for(source: SourceModel, inputs: Arrays, *, half: bool = False) -> li
         return []
     demands, left_open = demands_of(source.model), _left_open(source.model)
     halved = {port.name: "half precision" for port in source.outputs}
-    found = [Probe("another seed", make_inputs(source, seed=1)), *_deciding_otherwise(source, inputs)]
+    found = [Probe("another seed", make_inputs(source, seed=1)), *deciding_otherwise(source, inputs)]
     for name, number, whole in _KINDS:
         made = {
             port.name: _changed(port, inputs[port.name], demands.get(port.name, Demand()), number, whole)
@@ -98,7 +98,7 @@ def probes_for(source: SourceModel, inputs: Arrays, *, half: bool = False) -> li
     return found
 
 
-def _deciding_otherwise(source: SourceModel, inputs: Arrays) -> list[Probe]:
+def deciding_otherwise(source: SourceModel, inputs: Arrays) -> list[Probe]:
     """Inputs whose flags are the other way, and whose single numbers are what the model compares them with.
 
     Such values choose branches: a sample rate that is compared with 16000 hardly gets drawn.

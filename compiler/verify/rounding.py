@@ -22,13 +22,12 @@ from edgec.compiler.frontends.onnx.shape_inference import infer_shapes
 from edgec.compiler.frontends.source import SourceModel
 from edgec.compiler.verify.inputs import Arrays
 from edgec.compiler.verify.reference import NARROW_PRODUCTS, exact_narrow_products
+from edgec.compiler.verify.rounding_inside import NESTED, POOL, PREFIX, Pools
 
 UNITS = 4  # in the last place: the largest perturbation of a value
 MOST_FACTORS = 1 << 16  # of one value; further axes share their factors
-POOL = 1 << 18
 SEED = 20
 Factor: TypeAlias = tuple[tuple[int, ...], int, bool]  # shape, element type, and whether it is added
-_PREFIX = "edgec_factors_"
 _SPACING = {TensorProto.FLOAT: 2.0**-23, TensorProto.FLOAT16: 2.0**-10, TensorProto.DOUBLE: 2.0**-52}
 # Operators whose results are values of their operands, or whole numbers: nothing is rounded.
 EXACT = frozenset(
@@ -96,7 +95,6 @@ EXACT = frozenset(
     | {"SpaceToDepth", "Split", "SplitToSequence", "Squeeze", "Tile", "TopK", "Transpose", "Trilu", "Unique"}
     | {"Unsqueeze", "Where", "Xor"}
 )
-NESTED = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 # Functions whose implementations are right within some units of 1, however small the result is.
 BOUNDED = frozenset({"Erf", "Gelu", "GRU", "LSTM", "RNN", "Sigmoid", "Tanh"})
 # Every result has the error of the largest one. Lengths that are no powers of two ONNX Runtime computes by a
@@ -108,15 +106,11 @@ CONVOLVED = 48.0  # times the error of a power of two
 def perturbed_runs(source: SourceModel, inputs: Arrays, threads: int = 1) -> list[Arrays]:
     """The outputs of two runs with perturbed values; empty if ONNX Runtime does not run the model.
 
-    Also empty for a model with graphs inside nodes, whose values would not be perturbed.
-
     Args:
         source: the model.
         inputs: what it runs on.
         threads: of ONNX Runtime.
     """
-    if any(node.op_type in NESTED for node in source.model.graph.node):
-        return []
     model, factors = _with_factors(_at_sizes(source.model, inputs))
     names = [port.name for port in source.outputs]
     runs: list[Arrays] = []
@@ -172,9 +166,13 @@ def _with_factors(source: ModelProto) -> tuple[ModelProto, dict[str, Factor]]:
     powers = {tensor.name for tensor in graph.initializer if _holds_powers(tensor)}
     read = {name for node in graph.node for name in node.input}
     factors: dict[str, Factor] = {}
+    pools = Pools(_opset(model), lambda n: n.op_type in EXACT or _scales_by_power(n, powers), BOUNDED, _SPACING)
     nodes: list[NodeProto] = []
     for node in graph.node:
         nodes.append(node)
+        if node.op_type in NESTED:
+            pools.perturb_inside(node)
+            continue
         if node.op_type in EXACT or _scales_by_power(node, powers):
             continue
         for position, name in enumerate(node.output):
@@ -182,9 +180,11 @@ def _with_factors(source: ModelProto) -> tuple[ModelProto, dict[str, Factor]]:
             if not name or value is None or (name not in read and name not in results):
                 continue
             kind, shape = value.type.tensor_type.elem_type, _factor_shape(value)
+            if shape is None:
+                nodes += pools.changed(node, position, value)
             if kind not in _SPACING or shape is None:
                 continue
-            raw, factor = f"{_PREFIX}raw_{name}", f"{_PREFIX}{len(factors)}"
+            raw, factor = f"{PREFIX}raw_{name}", f"{PREFIX}{len(factors)}"
             node.output[position] = raw
             added = node.op_type in BOUNDED | TRANSFORMS
             change = factor
@@ -193,12 +193,17 @@ def _with_factors(source: ModelProto) -> tuple[ModelProto, dict[str, Factor]]:
                 nodes += _transform_error(value, raw, factor, change)
             nodes.append(helper.make_node("Add" if added else "Mul", [raw, change], [name]))
             factors[factor] = (shape, kind, added)
+    factors |= {name: ((POOL,), *what) for name, what in pools.used.items()}
     copies = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
     del graph.node[:]
     graph.node.extend(copies)
     for name, (shape, kind, _) in factors.items():
         graph.input.append(helper.make_tensor_value_info(name, kind, shape))
     return model, factors
+
+
+def _opset(model: ModelProto) -> int:
+    return next((one.version for one in model.opset_import if not one.domain), 1)
 
 
 def _transform_error(value: ValueInfoProto, raw: str, factor: str, made: str) -> list[NodeProto]:

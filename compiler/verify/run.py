@@ -13,15 +13,22 @@ import numpy as np
 from edgec.compiler.backends.registry import backend_of
 from edgec.compiler.errors import ModelError, VerificationFailed
 from edgec.compiler.frontends.source import SourceModel
-from edgec.compiler.verify.assess import Expected, InputsRefused, assess, assess_steps, expected_for
-from edgec.compiler.verify.extremes import Probe, probes_for
+from edgec.compiler.verify.assess import (
+    Expected,
+    InputsRefused,
+    assess,
+    assess_steps,
+    expected_for,
+    judge_others,
+)
+from edgec.compiler.verify.extremes import Probe, deciding_otherwise, probes_for
 from edgec.compiler.verify.hollow import differs
 from edgec.compiler.verify.inputs import Arrays, generated, simplest
 from edgec.compiler.verify.judge import Judgement
 from edgec.compiler.verify.process import ArtifactCrashed, Measure, started
 from edgec.compiler.verify.reference import Reference
 from edgec.compiler.verify.reference_layers import by_node
-from edgec.compiler.verify.sequences import initial_inputs, steps_of
+from edgec.compiler.verify.sequences import initial_inputs, runs_alone, steps_of
 from edgec.compiler.verify.verification import Verification
 from edgec.targets import Target
 
@@ -45,7 +52,8 @@ def verify(
     """Run `artifact` on `inputs` in a clean process; compare it with its own framework or ONNX Runtime.
 
     It is also compared on extreme inputs made from `inputs`. A model with states is instead run several times in one
-    session, from its initial state, whatever `inputs` holds for states.
+    session, from its initial state, and once for each condition that `inputs` could decide otherwise, from the state
+    that `inputs` holds.
 
     Args:
         inputs: for a sequence of one's own, arrays may have a first axis more, of as many runs.
@@ -63,9 +71,10 @@ def verify(
     runner = backend.emulator() if emulate else backend.runner()
     steps: list[Arrays] = []
     if source.states:
-        steps = steps_of(source, inputs)
-        inputs = steps[0] | initial_inputs(source)
-    probes = [Probe("", inputs), *(() if steps else probes_for(source, inputs, half=half))]
+        steps, alone = steps_of(source, inputs), runs_alone(source, inputs)
+        probes = [Probe("", steps[0] | initial_inputs(source)), *deciding_otherwise(source, alone)]
+    else:
+        probes = [Probe("", inputs), *probes_for(source, inputs, half=half)]
     values = [probe.inputs for probe in probes]
     with started(artifact, source, values, threads, measure or Measure(), runner, steps) as child:
         if write is not None:
@@ -79,9 +88,10 @@ def verify(
             if error.how is signal.SIGILL and not runner.is_hardware:
                 which += f": {runner.description} may lack an instruction that {target.name} has"
             raise VerificationFailed(f"{error}{which}") from error
-    judged: tuple[Judgement, ...] = ()
+    judged: tuple[Judgement, ...]
     if steps:
         errors = assess_steps(source, expected, child.by_step(got[0]))
+        judged = judge_others(source, probes, expected, got, result["probes"])
     else:
         errors, judged = assess(source, probes, expected, got, result["probes"])
     return Verification(

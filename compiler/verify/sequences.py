@@ -57,6 +57,17 @@ def initial_inputs(source: SourceModel) -> Arrays:
     }
 
 
+def runs_alone(source: SourceModel, inputs: Arrays) -> Arrays:
+    """The inputs of one run on its own: the first of `inputs`, from the state that these hold.
+
+    Variables of the model, and states that `inputs` lacks, have their initial values.
+    """
+    passed = {state.input for state in source.states if state.origin != "variable"}
+    shapes = {port.name: tuple(port.shape) for port in source.inputs}
+    given = {n: array for n, array in inputs.items() if n in passed and array.shape == shapes[n]}
+    return steps_of(source, inputs, 1)[0] | initial_inputs(source) | given
+
+
 def carry(
     run: Callable[[Arrays], Mapping[str, npt.NDArray[np.generic]]],
     steps: Sequence[Arrays],

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from onnx import ModelProto, NodeProto, TensorProto
+from onnx import ModelProto, NodeProto, TensorProto, helper
 from onnx.helper import make_node as node
 
 from edgec.compiler.frontends import load_source
@@ -291,14 +291,14 @@ RIGHT: dict[str, Pair] = {
 }
 
 
-def spectrum() -> Pair:
+def spectrum(floor: float) -> Pair:
     """The logarithm of a power spectrum of 400 points; the other compiler makes it a convolution with waves."""
     points, bins = np.arange(400), np.arange(201)[:, None]
     window = np.hanning(400)
     waves = np.concatenate([f(2 * np.pi * bins * points / 400) * window for f in (np.cos, np.sin)])[:, None]
     constants = {
         "window": window.astype("float32"), "waves": waves.astype("float32"), "step": np.array(160),
-        "one": np.array([1]), "floor": real(1), **LAST,
+        "one": np.array([1]), "floor": real(floor), **LAST,
     }  # fmt: skip
     nodes = [
         node("STFT", ["x", "step", "window"], ["s"]), node("ReduceSumSquare", ["s", "last"], ["p"], keepdims=0),
@@ -313,7 +313,32 @@ def spectrum() -> Pair:
     return Pair(nodes, made, {"x": [1, 16000]}, constants)
 
 
-RIGHT["the logarithm of a spectrum"] = spectrum()
+def within(node_of: str) -> Pair:
+    """A small difference of a product, computed in a branch or in each round of a loop."""
+    steps = [node("Add", ["made", "k"], ["m"]), node("Sub", ["m", "k"], ["d"])]
+    result = [helper.make_tensor_value_info("d", TensorProto.FLOAT, None)]
+    if node_of == "If":
+        other = helper.make_graph([node("Neg", ["made"], ["d"])], "no", [], result)
+        last = [
+            node("ReduceMax", ["x"], ["t"], keepdims=0), node("Greater", ["t", "none"], ["c"]),
+            node("If", ["c"], ["y"], then_branch=helper.make_graph(steps, "yes", [], result), else_branch=other),
+        ]  # fmt: skip
+        return after_product(*last, k=real(3000), none=real(0))
+    number = helper.make_tensor_value_info("i", TensorProto.INT64, [])
+    going = [helper.make_tensor_value_info(name, TensorProto.BOOL, []) for name in ("go", "on")]
+    state = helper.make_tensor_value_info("made", TensorProto.FLOAT, None)
+    body = helper.make_graph(
+        [node("Identity", ["go"], ["on"]), *steps], "b", [number, going[0], state], [going[1], *result]
+    )
+    count = [node("Shape", ["x"], ["s"]), node("Gather", ["s", "zero"], ["n"])]
+    loop = [node("Identity", ["made"], ["first"]), node("Loop", ["n", "", "first"], ["y"], body=body)]
+    return after_product(*count, *loop, k=real(3000), zero=np.array(0))
+
+
+RIGHT["the logarithm of a spectrum"] = spectrum(1)
+RIGHT["the logarithm of a spectrum without a floor"] = spectrum(0)
+RIGHT["a small difference in a branch"] = within("If")
+RIGHT["a small difference in a loop"] = within("Loop")
 
 
 @pytest.mark.parametrize("name", RIGHT)
