@@ -166,7 +166,9 @@ def _with_factors(source: ModelProto) -> tuple[ModelProto, dict[str, Factor]]:
     powers = {tensor.name for tensor in graph.initializer if _holds_powers(tensor)}
     read = {name for node in graph.node for name in node.input}
     factors: dict[str, Factor] = {}
-    pools = Pools(_opset(model), lambda n: n.op_type in EXACT or _scales_by_power(n, powers), BOUNDED, _SPACING)
+    pools = Pools(
+        _opset(model), lambda n: n.op_type in EXACT or _scales_by_power(n, powers), BOUNDED, _SPACING
+    )
     nodes: list[NodeProto] = []
     for node in graph.node:
         nodes.append(node)

@@ -73,7 +73,9 @@ class Pools:
         graph.node.extend(copies)
 
 
-def _from_pool(raw: str, name: str, pool: str, begin: int, change: str, *, allow_zero: bool) -> list[NodeProto]:
+def _from_pool(
+    raw: str, name: str, pool: str, begin: int, change: str, *, allow_zero: bool
+) -> list[NodeProto]:
     """The nodes that change `raw`, of any shape, by numbers of a pool from a place on, and call it `name`."""
     first, one, most, size, end, places, wrapped, flat, shape, factors = (
         f"{name}_{PREFIX}{part}"
@@ -94,4 +96,6 @@ def _from_pool(raw: str, name: str, pool: str, begin: int, change: str, *, allow
 
 
 def _whole(output: str, number: int) -> NodeProto:
-    return helper.make_node("Constant", [], [output], value=helper.make_tensor("", TensorProto.INT64, [], [number]))
+    return helper.make_node(
+        "Constant", [], [output], value=helper.make_tensor("", TensorProto.INT64, [], [number])
+    )
