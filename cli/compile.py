@@ -106,7 +106,7 @@ def command(
         require_faster=require_faster,
         verify=verify,
         fallback=fallback and form is compile_c.Format.edge,
-        straight=form is compile_c.Format.c,
+        c_library=form is compile_c.Format.c,
         bundle_runtime=bundle_runtime,
         calibration=None
         if calibrate is None

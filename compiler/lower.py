@@ -141,6 +141,7 @@ def _lower(
         workspace=program.workspace,
         stack=program.stack,
         libraries=backend.own_libraries(options.cache_dir),
+        objects=program.objects,
     )
 
 

@@ -90,7 +90,7 @@ class CompileOptions:
         verify: compare with ONNX Runtime before writing the artifact.
         fallback: run sub-graphs that cannot be compiled through ONNX Runtime on the device.
         calibration: what to quantise with; needed for `int8`, and lets `auto` use it.
-        straight: refuse a model that is more than a sequence of kernels, for a library without a virtual machine.
+        c_library: refuse a model that cannot be a C library.
         bundle_runtime: put libtvm_runtime and libtvm_ffi of the target into the artifact.
     """
 
@@ -107,7 +107,7 @@ class CompileOptions:
     require_faster: bool = False
     verify: bool = True
     fallback: bool = True
-    straight: bool = False
+    c_library: bool = False
     bundle_runtime: bool = False
     calibration: Calibration | None = None
 

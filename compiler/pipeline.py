@@ -19,7 +19,7 @@ import edgec.runtime as rt
 from edgec.compiler import pack
 from edgec.compiler.backends.registry import backend_of
 from edgec.compiler.buckets import Built, join
-from edgec.compiler.c_library.straight import check_straight
+from edgec.compiler.c_library.limits import check_c_library
 from edgec.compiler.errors import ToolMissing
 from edgec.compiler.frontends.source import ImportedModel, SourceModel
 from edgec.compiler.lowered import Lowered
@@ -160,8 +160,8 @@ def compile_model(
         options = replace(options, constants={**card.constants, **options.constants})
     task = _Task(path, target, options, card, inputs, progress, _Clock(), shared)
     built, precision = task.built()
-    if options.straight:
-        check_straight(built[0].lowered, target)
+    if options.c_library:
+        check_c_library(built[0].lowered, target, built[0].imported.source.nodes)
     for note in built[0].imported.source.notes:
         progress.note(note)
     name = name or (card.name if card else None) or pack.artifact_name(path)

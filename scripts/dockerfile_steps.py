@@ -1,8 +1,9 @@
 """Carry out the steps of Dockerfile.arm64 without a container engine, then start the agent that they install.
 
 The base image is stood in for by a root file system of Debian's packages for arm64, with the same commands (`python`,
-apt, a shell); PRoot and qemu run every process of a step in it. The agent then gets a test pattern as its camera,
-until the health check of the Dockerfile succeeds.
+apt, a shell); PRoot and qemu run every process of a step in it. The agent then gets a test pattern as its camera: the
+health check of the Dockerfile has to succeed, to fail while the agent is stopped, and to succeed again. The sizes of
+the image's layers are printed, without those of the base image, as bytes of files that a step made or changed.
 
     python scripts/dockerfile_steps.py WORK [--file Dockerfile.arm64]
 
@@ -19,9 +20,11 @@ import re
 import shlex
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -57,6 +60,7 @@ class Stage:
     user: str = "0"
     environment: dict[str, str] = field(default_factory=dict)
     instructions: dict[str, str] = field(default_factory=dict)
+    layers: list[tuple[str, int]] = field(default_factory=list)
 
     def command(
         self, qemu: Path, arguments: list[str], *, user: str = "0"
@@ -135,7 +139,10 @@ def build(file: Path, work: Path, qemu: Path) -> Stage:
             continue
         if stage is None:
             sys.exit(f"{name} before FROM")
+        before = files(stage.root)
         step(stage, stages, context, qemu, name, rest)
+        made = sum(about[0] for path, about in files(stage.root).items() if before.get(path) != about)
+        stage.layers.append((f"{name} {rest}", made))
     if stage is None:
         sys.exit(f"{file}: there is no FROM")
     return stage
@@ -205,21 +212,25 @@ def start(stage: Stage, qemu: Path) -> None:
     )  # PRoot's own users would not pass the agent's checks of its files
     environment["HOME"] = "/var/lib/edgec"
     agent = subprocess.Popen(line, env=environment, start_new_session=True, user=owner, group=owner)
+
+    def healthy() -> subprocess.CompletedProcess[str]:
+        if agent.poll() is not None:
+            sys.exit(f"the agent ended with status {agent.returncode}")
+        line, variables = stage.command(qemu, health, user=str(uid))
+        return subprocess.run(
+            line, env=variables, capture_output=True, text=True, check=False, user=owner, group=owner
+        )
+
     try:
-        deadline = time.monotonic() + HEALTHY_S
-        while True:
-            if agent.poll() is not None:
-                sys.exit(f"the agent ended with status {agent.returncode}")
-            line, environment = stage.command(qemu, health, user=str(uid))
-            done = subprocess.run(
-                line, env=environment, capture_output=True, text=True, check=False, user=owner, group=owner
-            )
-            if done.returncode == 0:
-                break
-            if time.monotonic() > deadline:
-                sys.exit(f"the health check fails: {done.stdout}{done.stderr}")
-            time.sleep(2)
-        print(f"the health check succeeds:\n{done.stdout[:600]}")
+        print(f"the health check succeeds:\n{until(healthy, succeeds=True).stdout[:600]}")
+        os.killpg(agent.pid, signal.SIGSTOP)
+        try:
+            told = until(healthy, succeeds=False)
+        finally:
+            os.killpg(agent.pid, signal.SIGCONT)
+        print(f"it fails while the agent hangs: status {told.returncode}, {told.stderr.strip()}")
+        until(healthy, succeeds=True)
+        print("it succeeds again once the agent goes on")
         os.killpg(agent.pid, signal.SIGTERM)
         print(f"stopped with status {agent.wait(60)}")
     finally:
@@ -228,9 +239,28 @@ def start(stage: Stage, qemu: Path) -> None:
             agent.wait()
 
 
-def size(folder: Path) -> int:
-    """Bytes of all files in a folder."""
-    return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+def until(
+    healthy: Callable[[], subprocess.CompletedProcess[str]], *, succeeds: bool
+) -> subprocess.CompletedProcess[str]:
+    """Repeat the health check until it succeeds or fails."""
+    deadline = time.monotonic() + HEALTHY_S
+    while ((done := healthy()).returncode == 0) != succeeds:
+        if time.monotonic() > deadline:
+            told = "fails" if succeeds else "succeeds although the agent is stopped"
+            sys.exit(f"the health check {told}: {done.stdout}{done.stderr}")
+        time.sleep(2)
+    return done
+
+
+def files(folder: Path) -> dict[str, tuple[int, int]]:
+    """Bytes and time of the last change of all files in a folder."""
+    found = {}
+    for place, _, names in os.walk(folder):
+        for name in names:
+            about = os.lstat(f"{place}/{name}")
+            if stat.S_ISREG(about.st_mode):
+                found[f"{place}/{name}"] = (about.st_size, about.st_mtime_ns)
+    return found
 
 
 def main() -> None:
@@ -245,7 +275,9 @@ def main() -> None:
     work = arguments.work.absolute()
     work.mkdir(parents=True, exist_ok=True)
     stage = build(arguments.file.absolute(), work, qemu)
-    print(f"/opt/edgec: {size(stage.root / 'opt/edgec') / 1e6:.0f} MB")
+    for what, made in stage.layers:
+        if made:
+            print(f"layer of {made / 1e6:.1f} MB: {what[:100]}")
     start(stage, qemu)
 
 

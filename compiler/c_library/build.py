@@ -13,10 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 import edgec.runtime as rt
+from edgec.compiler.c_library.header import header
+from edgec.compiler.c_library.limits import check_c_library, check_kernels
+from edgec.compiler.c_library.model import CModel, model_of
 from edgec.compiler.c_library.names import identifier
 from edgec.compiler.c_library.objects import archive
-from edgec.compiler.c_library.source import CModel, header, source
-from edgec.compiler.c_library.straight import check_kernels, check_straight
+from edgec.compiler.c_library.source import source
 from edgec.compiler.c_library.toolchain import Libc, compile_c, join_objects, sources
 from edgec.compiler.lowered import Lowered
 from edgec.runtime.artifact.weights import WeightsBlob
@@ -35,6 +37,11 @@ ENGINE = (
     "sha256.c",
     "sha256_blocks.c",
 )
+VARYING = (
+    "heap.c",
+    "machine_code.c",
+    "sized.c",
+)  # and what runs branches, loops and sizes known only at run time
 
 
 @dataclass(frozen=True)
@@ -82,15 +89,14 @@ def build_c_library(
         weights: part of the library, or a file to map.
 
     Raises:
-        NotStraight: the model cannot be a C library.
+        NoCLibrary: the model cannot be a C library.
         BuildFailed, ToolMissing: the compiler failed, or is not installed.
     """
-    check_straight(lowered, target)
+    check_c_library(lowered, target)
     check_kernels(lowered.objects)
-    assert lowered.plan is not None
     arrays = {**lowered.weights, **initial}
     pieces = list(WeightsBlob(arrays).chunks()) if arrays else []
-    model = CModel(config, lowered.plan, pieces, _offsets(pieces), weights == "linked")
+    model = model_of(config, lowered, pieces, _offsets(pieces), linked=weights == "linked")
     name = identifier(config.name)
     with tempfile.TemporaryDirectory(prefix="edgec-c-") as temporary:
         work = Path(temporary)
@@ -130,7 +136,8 @@ def _engine(model: CModel, work: Path, target: Target, libc: Libc) -> list[Path]
     generated = work / "model.c"
     generated.write_text(source(model), encoding="ascii")
     made = []
-    for path in (generated, *(sources() / name for name in ENGINE)):
+    names = ENGINE + (VARYING if model.machine is not None else ())
+    for path in (generated, *(sources() / name for name in names)):
         made.append(work / f"{path.stem}.engine.o")
         compile_c(path, made[-1], target, libc)
     return made

@@ -6,7 +6,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgec.compiler.c_library.build import ENGINE
+from edgec.compiler.c_library.build import ENGINE, VARYING
 from edgec.compiler.c_library.objects import archive
 from edgec.compiler.c_library.toolchain import FLAGS, Libc, compile_c, join_objects, run_zig, sources, triple
 from edgec.runtime.artifact.writer import replacing
@@ -14,8 +14,7 @@ from edgec.runtime.versions import RUNTIME_ABI
 from edgec.targets.target import Target
 
 SOURCES = (
-    "edgec.c", "artifact.c", "json.c", "table.c", "elf.c", "heap.c", "machine_code.c", "read_machine.c", "sized.c",
-    *ENGINE,
+    "edgec.c", "artifact.c", "json.c", "table.c", "elf.c", "read_machine.c", *VARYING, *ENGINE,
 )  # fmt: skip
 HEADER, STATIC, SHARED = "edgec.h", "libedgec.a", "libedgec.so"
 

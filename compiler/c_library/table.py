@@ -13,7 +13,7 @@ from typing import Any
 
 import edgec.runtime as rt
 from edgec.compiler.c_library.machine import NotRunnable, machine_of
-from edgec.compiler.lowered import Lowered, Plan
+from edgec.compiler.lowered import Lowered, Operand, Plan, Program
 from edgec.runtime.artifact.oci import canonical_json
 from edgec.runtime.snapshot import header_of
 
@@ -48,32 +48,52 @@ def varying_bytes(lowered: Lowered, config: rt.ArtifactConfig) -> bytes | None:
     if config.segments or config.device_kind != "cpu" or config.calls:
         return None
     try:
-        program = machine_of(lowered.code)
+        program, machine = varying_program(lowered, config)
     except NotRunnable:
         return None
-    kernels = config.kernels
-    places = lowered.plan.tensors if lowered.plan else ()
-    operands: list[list[Any]] = [
-        ["input", number, 0, spec.dtype, list(spec.shape)] for number, spec in enumerate(config.inputs)
-    ]
-    operands += [
-        ["weight", number, 0, array.dtype.name, list(array.shape)]
-        for number, array in enumerate(lowered.weights.values())
-    ]
-    operands += [["arena", 0, place.offset, place.dtype, list(place.shape)] for place in places]
     table = {
         "arena": lowered.activation_bytes,
-        "workspace": lowered.workspace,
-        "stack": lowered.stack,
-        "operands": operands,
+        "workspace": program.workspace,
+        "stack": program.stack,
+        "operands": [[o.kind, o.number, o.offset, o.dtype, list(o.shape)] for o in program.operands],
         "calls": [
-            [symbol, [], ", ".join(kernels[symbol].nodes) if symbol in kernels else ""]
-            for symbol in program["symbols"]
+            [symbol, [], nodes]
+            for (symbol, _), nodes in zip(program.calls, kernel_nodes(program, config), strict=True)
         ],
-        "machine": program["machine"],
+        "machine": machine,
         "snapshot": header_of(config).decode(),
     }
     return canonical_json(table)
+
+
+def varying_program(lowered: Lowered, config: rt.ArtifactConfig) -> tuple[Program, dict[str, Any]]:
+    """The parameters and kernels of a model with branches, loops or sizes known only at run time, and its instructions.
+
+    Returns:
+        the parameters of `main` as operands, the kernels as calls without arguments, no outputs; and `machine` as
+        `machine_of` gives it.
+
+    Raises:
+        NotRunnable: it needs an operation that libedgec lacks.
+    """
+    found = machine_of(lowered.code)
+    places = lowered.plan.tensors if lowered.plan else ()
+    operands = (
+        *(Operand("input", number, 0, spec.shape, spec.dtype) for number, spec in enumerate(config.inputs)),
+        *(
+            Operand("weight", number, 0, array.shape, array.dtype.name)
+            for number, array in enumerate(lowered.weights.values())
+        ),
+        *(Operand("arena", 0, place.offset, place.shape, place.dtype) for place in places),
+    )
+    calls = tuple((symbol, ()) for symbol in found["symbols"])
+    return Program(operands, calls, (), lowered.workspace, lowered.stack), found["machine"]
+
+
+def kernel_nodes(program: Program, config: rt.ArtifactConfig) -> list[str]:
+    """The source model's nodes that each kernel computes, whatever calls it."""
+    kernels = config.kernels
+    return [", ".join(kernels[symbol].nodes) if symbol in kernels else "" for symbol, _ in program.calls]
 
 
 def node_names(plan: Plan, config: rt.ArtifactConfig) -> list[str]:

@@ -336,7 +336,7 @@ static void forget_outputs(struct instance *one) {
   }
 }
 
-static int start(struct instance *one) {
+int machine_start(struct instance *one) {
   const struct program *program = one->program;
   struct heap *heap = one->heap = calloc(1, sizeof *heap);
   if (!heap) return fail(NO_MEMORY, "there is no memory for a session");
@@ -353,13 +353,13 @@ static int start(struct instance *one) {
     heap->parameter[i] = made;
   }
   if (failed) {
-    program->runner->stop(one);
+    machine_stop(one);
     return fail(NO_MEMORY, "there is no memory for a session");
   }
   return OK;
 }
 
-static void stop(struct instance *one) {
+void machine_stop(struct instance *one) {
   struct heap *heap = one->heap;
   if (!heap) return;
   heap_free(heap);
@@ -418,7 +418,7 @@ static int give_output(struct run *run, uint32_t number, struct object *made, vo
   void *place = port->state == NOWHERE ? outputs ? outputs[port->outside] : NULL : one->next[port->state];
   if (place) {
     if (made->bytes != port->info.bytes)
-      return fail(RUN_FAILED, "output '%s' of %s has %llu bytes in this run: run it with sizes, as edgec_run_sized does", port->info.name,
+      return fail(RUN_FAILED, "output '%s' of %s has %llu bytes in this run: run it with sizes, as run_sized does", port->info.name,
                   one->program->name, (unsigned long long)made->bytes);
     memcpy(place, made->tensor.data, made->bytes);
     return OK;
@@ -473,7 +473,7 @@ static int run_main(struct run *run, const struct array *inputs, void *const *ou
   return failed;
 }
 
-static int run_program(struct instance *one, const struct array *inputs, void *const *outputs, struct array *left, struct layer_time *times) {
+int machine_run(struct instance *one, const struct array *inputs, void *const *outputs, struct array *left, struct layer_time *times) {
   struct run run = {one, (const struct machine_code *)(const void *)one->program->runner, one->heap, times};
   struct worker *before = current_worker;
   int failed = engine_begin(one);
@@ -484,5 +484,3 @@ static int run_program(struct instance *one, const struct array *inputs, void *c
   engine_end(one, before);
   return failed;
 }
-
-const struct runner machine_runner = {start, run_program, stop};

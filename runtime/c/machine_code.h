@@ -2,7 +2,7 @@
 #ifndef EDGEC_MACHINE_CODE_H
 #define EDGEC_MACHINE_CODE_H
 
-#include "loader.h"
+#include "engine.h"
 
 #define STACK_OF_CALLS 262144 /* of as many calls within calls as may be */
 
@@ -35,9 +35,14 @@ struct machine_code {
   uint32_t functions, constants, main;
 };
 
-extern const struct runner machine_runner;
+int machine_start(struct instance *one);
+int machine_run(struct instance *one, const struct array *inputs, void *const *outputs, struct array *left, struct layer_time *times);
+void machine_stop(struct instance *one);
+#define MACHINE_RUNNER {machine_start, machine_run, machine_stop}
 
-/* From the artifact's table; every register, jump and number is checked. */
+/* read_machine.c. From the artifact's table; every register, jump and number is checked. */
+struct json;
+struct keeper;
 int read_machine(const struct json *json, int64_t node, struct program *program, struct keeper *keeper, const char *path);
 
 #endif

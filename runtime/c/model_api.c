@@ -21,6 +21,9 @@ void TVMFFIErrorSetRaisedFromCStrParts(const char *kind, const char **parts, int
 
 _Static_assert(sizeof(struct instance) <= 512, "NAME_MEMORY_BYTES counts 512 for it");
 _Static_assert(sizeof(struct dl_tensor) == 48 && sizeof(struct ffi_value) == 16, "the layouts of DLPack and tvm-ffi");
+#ifdef VARIES
+_Static_assert(STACK_OF_CALLS == 262144, "NAME_STACK_BYTES counts it");
+#endif
 _Static_assert(sizeof(struct worker) + sizeof(struct member) <= 64, "NAME_MEMORY_BYTES counts 64 for both");
 
 struct options {
@@ -107,6 +110,22 @@ int API(run)(struct instance *instance, const void *const *inputs, void *const *
   if (!inputs || !outputs) return fail(BAD_ARGUMENT, "a run of %s takes inputs and outputs", model.program.name);
   return engine_run(instance, inputs, outputs, NULL);
 }
+
+#ifdef VARIES
+int API(run_sized)(struct instance *instance, const struct array *inputs, struct array *outputs) {
+  if (!instance) return no_instance();
+  if (!inputs || !outputs) return fail(BAD_ARGUMENT, "a run of %s takes inputs and outputs", model.program.name);
+  return run_sized(instance, inputs, outputs);
+}
+
+const int64_t *API(input_most)(int number) {
+  for (uint32_t i = 0; i < model.program.inputs; i++) {
+    const struct port *port = &model.program.input[i];
+    if (number >= 0 && port->outside == number) return port->most ? port->most : port->info.shape;
+  }
+  return NULL;
+}
+#endif
 
 void API(free)(struct instance *instance) { engine_stop(instance); }
 

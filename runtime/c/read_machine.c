@@ -1,4 +1,5 @@
 /* From JSON to a program of instructions. */
+#include "loader.h"
 #include "machine_code.h"
 
 enum { MOST = 1 << 20, MOST_REGISTERS = 1 << 15, MOST_ARGUMENTS = 400, MOST_RANK = 32 };
@@ -157,7 +158,7 @@ int read_machine(const struct json *json, int64_t node, struct program *program,
   if (!number_at(json, json_member(json, node, "main"), (int64_t)code->functions - 1, &main) ||
       from.functions[main].inputs != program->operands)
     return wrong(&from);
-  code->runner = machine_runner;
+  code->runner = (struct runner)MACHINE_RUNNER;
   code->function = from.functions;
   code->instruction = from.instructions;
   code->argument = from.arguments;

@@ -1,6 +1,7 @@
 /* From an artifact's JSON to a program: every number in it is checked against every other before anything is run. */
 #include <string.h>
 
+#include "loader.h"
 #include "machine_code.h"
 
 #define MOST_BYTES (1ll << 36)

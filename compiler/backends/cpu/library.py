@@ -51,7 +51,13 @@ def build_program(
     workspace, stack = workspace_bytes(functions, target), stack_bytes(kernels, target)
     code = _linked(mod, kernels, target, progress)
     return ProgramLibrary(
-        code, plan, weights=woven.weights, calls=woven.calls, workspace=workspace, stack=stack
+        code,
+        plan,
+        tuple(kernels),
+        weights=woven.weights,
+        calls=woven.calls,
+        workspace=workspace,
+        stack=stack,
     )
 
 

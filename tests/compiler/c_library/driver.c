@@ -1,7 +1,8 @@
 /* Runs a generated C library on a file of inputs, and tells what it took.
  *
  * driver THREADS SKEW INPUTS OUTPUTS RUNS [WEIGHTS]: inputs are the arrays of RUNS runs one after the other, and so are the
- * outputs. SKEW bytes are between an aligned address and each array. */
+ * outputs. SKEW bytes are between an aligned address and each array. With SIZED, each input's sizes (int64) are before its
+ * elements, and each output's before its. */
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -58,10 +59,32 @@ struct work {
   size_t stack;
 };
 
+#ifdef SIZED
+static int64_t sizes[LARGEST][32];
+static API(array) made[LARGEST];
+
+static size_t elements(const API(tensor) *info, const int64_t *shape) {
+  static const size_t bytes[] = {1, 1, 1, 2, 2, 4, 4, 8, 8, 2, 2, 4, 8};
+  size_t total = bytes[info->dtype];
+  for (int i = 0; i < info->rank; i++) total *= (size_t)shape[i];
+  return total;
+}
+#endif
+
+static int once(struct work *work) {
+#ifdef SIZED
+  API(array) given[LARGEST];
+  for (int i = 0; i < API(inputs)(); i++) given[i] = (API(array)){work->inputs[i], sizes[i]};
+  return API(run_sized)(work->model, given, made);
+#else
+  return API(run)(work->model, work->inputs, work->outputs);
+#endif
+}
+
 static void *run(void *argument) {
   struct work *work = argument;
   unsigned char *here = __builtin_frame_address(0);
-  if (API(run)(work->model, work->inputs, work->outputs)) fail("run");
+  if (once(work)) fail("run");
   unsigned char *low = work->bottom;
   while (low < here && *low == 0xa5) low++;
   if ((size_t)(here - low) > work->stack) work->stack = (size_t)(here - low);
@@ -86,13 +109,24 @@ int main(int count, char **values) {
 #endif
   if (API(init)(&work.model, &options)) fail("init");
   FILE *in = fopen(values[3], "rb"), *out = fopen(values[4], "wb");
+#ifdef SIZED
+  for (int i = 0; i < API(inputs)(); i++) work.inputs[i] = place(elements(API(input)(i), API(input_most)(i)), skew);
+#else
   for (int i = 0; i < API(inputs)(); i++) work.inputs[i] = place(API(input)(i)->bytes, skew);
+#endif
   for (int i = 0; i < API(outputs)(); i++) work.outputs[i] = place(API(output)(i)->bytes, skew);
   work.bottom = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   unsigned during = 0;
   for (int k = 0; k < runs; k++) {
-    for (int i = 0; i < API(inputs)(); i++)
-      if (fread((void *)work.inputs[i], 1, API(input)(i)->bytes, in) != API(input)(i)->bytes) exit(3);
+    for (int i = 0; i < API(inputs)(); i++) {
+      size_t bytes = API(input)(i)->bytes;
+#ifdef SIZED
+      size_t rank = (size_t)API(input)(i)->rank;
+      if (fread(sizes[i], 8, rank, in) != rank) exit(3);
+      bytes = elements(API(input)(i), sizes[i]);
+#endif
+      if (fread((void *)work.inputs[i], 1, bytes, in) != bytes) exit(3);
+    }
     pthread_t thread;
     pthread_attr_t attributes;
     pthread_attr_init(&attributes);
@@ -105,10 +139,17 @@ int main(int count, char **values) {
     } else {
       /* in this thread, where nothing but the run can allocate */
       before = allocations;
-      if (API(run)(work.model, work.inputs, work.outputs)) fail("run");
+      if (once(&work)) fail("run");
       during += allocations - before;
     }
+#ifdef SIZED
+    for (int i = 0; i < API(outputs)(); i++) {
+      fwrite(made[i].shape, 8, (size_t)API(output)(i)->rank, out);
+      fwrite(made[i].data, 1, elements(API(output)(i), made[i].shape), out);
+    }
+#else
     for (int i = 0; i < API(outputs)(); i++) fwrite(work.outputs[i], 1, API(output)(i)->bytes, out);
+#endif
   }
   fclose(in);
   fclose(out);

@@ -47,13 +47,14 @@ def build(
     name: str = "net",
     libc: Libc = "gnu",
     weights: Weights = "linked",
+    **further: Any,
 ) -> Built:
     """Compile, without verification: the outputs are what tests compare."""
     folder.mkdir(parents=True, exist_ok=True)
     path = model if isinstance(model, Path) else folder / f"{name}.onnx"
     if not isinstance(model, Path):
         onnx.save(model, path)
-    options = CompileOptions(tune="none", verify=False, straight=True, fallback=False)
+    options = CompileOptions(tune="none", verify=False, c_library=True, fallback=False, **further)
     result = compile_model(path, target, options, output=folder / f"{name}.edge", name=name)
     made = build_c_library(
         folder / "c", result.config, result.lowered, target, result.initial, libc=libc, weights=weights
@@ -140,6 +141,37 @@ def run_driver(
             size = int(np.prod(spec.shape, dtype=np.int64)) * kind.itemsize
             outputs[spec.name] = np.frombuffer(content[at : at + size], kind).reshape(spec.shape)
             at += size
+        found.append(outputs)
+    assert at == len(content)
+    return found, json.loads(done.stdout)
+
+
+def run_sized(
+    built: Built, program: Path, inputs: Sequence[Arrays], *, threads: int = 1, before: Sequence[str] = ()
+) -> tuple[list[dict[str, NDArray[Any]]], dict[str, int]]:
+    """As `run_driver`, of a driver with `-DSIZED`: for sizes that differ from run to run."""
+    folder, config = built.library.folder.parent, built.config
+    arrays = [np.asarray(one[spec.name]) for one in inputs for spec in config.inputs]
+    given = b"".join(np.array(array.shape, np.int64).tobytes() + array.tobytes() for array in arrays)
+    (folder / "in.bin").write_bytes(given)
+    files = [str(folder / "in.bin"), str(folder / "out.bin")]
+    done = subprocess.run(
+        [*before, str(program), str(threads), "0", *files, str(len(inputs))],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr + done.stdout
+    content, at, found = (folder / "out.bin").read_bytes(), 0, []
+    for _ in inputs:
+        outputs = {}
+        for spec in config.outputs:
+            kind, rank = np.dtype(spec.dtype), len(spec.shape)
+            shape = np.frombuffer(content[at : at + 8 * rank], np.int64)
+            at += 8 * rank
+            end = at + int(np.prod(shape)) * kind.itemsize
+            outputs[spec.name] = np.frombuffer(content[at:end], kind).reshape(shape)
+            at = end
         found.append(outputs)
     assert at == len(content)
     return found, json.loads(done.stdout)

@@ -13,7 +13,6 @@ import pytest
 from onnx import helper
 
 import edgec.runtime as rt
-from edgec.compiler.c_library.straight import NotStraight
 from edgec.compiler.errors import UnsupportedModel
 from edgec.compiler.frontends.relax import converters
 from edgec.compiler.frontends.relax.converters import CannotConvert
@@ -27,7 +26,7 @@ from tests.compiler.c_library.harness import (
     run_driver,
     same,
 )
-from tests.compiler.c_library.models import classifier, repeating, stream
+from tests.compiler.c_library.models import classifier, stream
 from tests.compiler.small_models import model_of
 
 RNG = np.random.default_rng(0)
@@ -203,11 +202,6 @@ def test_a_processor_without_a_feature_is_refused(tmp_path: Path) -> None:
     printed = run_c(built, tmp_path, 'net *m; printf("%d %s\\n", net_init(&m, NULL), net_last_error());')
     assert printed.startswith("4 net 1 for ")
     assert "needs a processor with avx9000; this one lacks it" in printed
-
-
-def test_control_flow_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(NotStraight, match="branches, loops or sizes"):
-        build(repeating(), detect(), tmp_path)
 
 
 def test_a_fallback_is_refused_with_its_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -90,6 +90,19 @@ def stateful() -> ModelProto:
     return model
 
 
+def collecting() -> ModelProto:
+    """A loop that collects a row in each step."""
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["go"], ["on"]), helper.make_node("Mul", ["s", "s"], ["t"]),
+         helper.make_node("Identity", ["t"], ["row"])],
+        "body",
+        [value("i", TensorProto.INT64, []), value("go", TensorProto.BOOL, []), value("s", TensorProto.FLOAT, [4])],
+        [value("on", TensorProto.BOOL, []), value("t", TensorProto.FLOAT, [4]), value("row", TensorProto.FLOAT, [4])],
+    )  # fmt: skip
+    node = helper.make_node("Loop", ["times", "", "x"], ["y", "rows"], body=body, name="again")
+    return model_of([node], {"x": [4], "times": (TensorProto.INT64, [])}, ["rows"])
+
+
 def numbers(*counts: int, **inputs: Any) -> list[dict[str, Any]]:
     return [{**inputs, "times": np.array(count, np.int64)} for count in counts]
 
@@ -156,17 +169,10 @@ def test_profile_adds_up_what_a_kernel_takes(tmp_path: Path) -> None:
 
 
 def test_sequences_of_unknown_length_are_refused(tmp_path: Path) -> None:
-    body = helper.make_graph(
-        [helper.make_node("Identity", ["go"], ["on"]), helper.make_node("Mul", ["s", "s"], ["t"]),
-         helper.make_node("Identity", ["t"], ["row"])],
-        "body",
-        [value("i", TensorProto.INT64, []), value("go", TensorProto.BOOL, []), value("s", TensorProto.FLOAT, [4])],
-        [value("on", TensorProto.BOOL, []), value("t", TensorProto.FLOAT, [4]), value("row", TensorProto.FLOAT, [4])],
-    )  # fmt: skip
-    node = helper.make_node("Loop", ["times", "", "x"], ["y", "rows"], body=body, name="again")
-    model = model_of([node], {"x": [4], "times": (TensorProto.INT64, [])}, ["rows"])
     options = CompileOptions(tune="none", verify=False)
-    artifact = compile_model(save(model, tmp_path), detect(), options, output=tmp_path / "a.edge").artifact
+    artifact = compile_model(
+        save(collecting(), tmp_path), detect(), options, output=tmp_path / "a.edge"
+    ).artifact
     with pytest.raises(
         standalone.IncompatibleDevice, match="sequences of tensors whose length is known only"
     ):
