@@ -3,7 +3,8 @@
 Requires: `simplify` ran.
 Ensures: where `softmax(scale · q · kᵀ + mask) · v` is the only reader of its own intermediate values, it is one call
 of `edgec.compiler.graph.attention_compute.attention`; transposes, slices, splits and squeezed or new axes of extent 1
-before q, k and v, and a transpose after it, become part of how that kernel addresses memory.
+before q, k and v, and a transpose after it, become part of how that kernel addresses memory. Zeros for queries that see
+no key, as the operator `Attention` of the standard asks for them, are the kernel's own, where `choices` allows it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import tvm
 from tvm import relax
 from tvm.ir import Call
 
+from edgec.compiler.graph import unseen_rows
 from edgec.compiler.graph.attention_compute import attention
 from edgec.compiler.graph.attention_spec import FIXED, AttentionSpec, AttentionTypes, View
 from edgec.compiler.graph.rewrite import (
@@ -48,7 +50,8 @@ def fuse_attention(
         mod: the module.
         lanes: queries that kernels take at a time.
         fits: whether a kernel computes an attention; others stay as they are.
-        choices: kernels take masks of truth values (`where(mask, scores, number)`), too.
+        choices: kernels take masks of truth values (`where(mask, scores, number)`), too, and give zeros where a query
+            sees no key, if the model does.
     """
     return _Fuse(mod, lanes, fits, choices=choices).run()
 
@@ -64,6 +67,7 @@ class _Found:
     masks: list[Expr] = field(default_factory=list)
     chosen: Expr | None = None  # truth values: which scores count
     fill: float = 0.0  # the others
+    unseen: Expr | None = None  # truth values: queries that see no key, whose weights are zeros
     inside: list[relax.Var] = field(default_factory=list)  # variables that become dead
 
 
@@ -108,12 +112,17 @@ class _Fuse(Walker):
     def _attention(self, value: Expr) -> _Found | None:
         """The attention whose result is `value`, if it is one."""
         weights = self._alone(value.args[0]) if op_name(value) == "matmul" and _is_float(value) else None
+        inside, unseen = [value.args[0]] if weights is not None else [], None
+        if self.choices and weights is not None and op_name(weights) == "where" and _is_zero(weights.args[1]):
+            unseen, _, behind = weights.args
+            inside.append(behind)
+            weights = self._alone(behind) if shape_of(behind) == shape_of(weights) else None
         if weights is None or op_name(weights) != "nn.softmax":
             return None
         rank = len(shape_of(weights))
         if rank < 3 or int(weights.attrs.axis) % rank != rank - 1 or len(shape_of(value.args[1])) != rank:
             return None
-        found = _Found(value.args[1], value.args[1], value.args[1], inside=[value.args[0]])
+        found = _Found(value.args[1], value.args[1], value.args[1], inside=inside, unseen=unseen)
         scores = weights.args[0]
         while True:
             call = self._alone(scores)
@@ -122,13 +131,23 @@ class _Fuse(Walker):
             found.inside.append(scores)
             if op_name(call) == "matmul":
                 found.query, found.key = call.args
-                return found if _is_float(call) and _same_batch(found) else None
+                whole = _is_float(call) and _same_batch(found) and self._zeros_are_unseen(found)
+                return found if whole else None
             inner = self._scaled(call, found)
             inner = self._masked(call, found) if inner is None else inner
             inner = self._chosen(call, found) if inner is None else inner
             if inner is None:
                 return None
             scores = inner
+
+    def _zeros_are_unseen(self, found: _Found) -> bool:
+        """Whether weights are replaced by zeros in no other rows than those that see no key."""
+        if found.unseen is None or unseen_rows.never(found.unseen):
+            found.unseen = None
+            return True
+        if len(found.masks) != 1:
+            return False
+        return unseen_rows.found_in(found.unseen, found.masks[0], self.values, self.mod)
 
     def _alone(self, expr: Expr) -> Call | None:
         """The call that makes `expr`, if nothing else reads its result."""
@@ -156,7 +175,8 @@ class _Fuse(Walker):
             if isinstance(call.args[scores], relax.Var) and self._leads_to_product(
                 call.args[scores], shape_of(call)
             ):
-                found.masks.append(call.args[mask])
+                if not _is_zero(call.args[mask]):
+                    found.masks.append(call.args[mask])
                 return call.args[scores]
         return None
 
@@ -214,6 +234,7 @@ class _Fuse(Walker):
             self.name = kept
             return False
         types = AttentionTypes() if found.chosen is None else AttentionTypes(mask="bool", fill=found.fill)
+        types = replace(types, zeros=found.unseen is not None)
         operands = [query, key, value, *([mask] if mask else [])]
         out = self._call(spec, types, [super(_Fuse, self).resolve(operand.source) for operand in operands])
         self.renamed[var] = out
@@ -273,3 +294,8 @@ def _same_batch(found: _Found) -> bool:
     """Whether all three operands have the same leading axes."""
     query, key, value = (shape_of(part) for part in (found.query, found.key, found.value))
     return len(query) == len(key) == len(value) and query[:-2] == key[:-2] == value[:-2]
+
+
+def _is_zero(expr: Expr) -> bool:
+    array = array_of(expr)
+    return array is not None and not array.any()

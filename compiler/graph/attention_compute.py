@@ -48,16 +48,26 @@ def attention(spec: AttentionSpec, types: AttentionTypes = FLOAT32) -> PrimFunc:
             return tirx.Select(masked, scaled, tirx.const(types.fill, spec.dtype))
         return scaled + masked
 
+    def power(*at: tirx.Expr) -> tirx.Expr:
+        score, highest = scores(*at), top(*at[:-1])
+        if not types.zeros:
+            return te.exp(score - highest)
+        lowest, zero = tirx.const(-math.inf, spec.dtype), tirx.const(0, spec.dtype)
+        return te.exp(score - tirx.Select(highest.equal(lowest), zero, highest))
+
     def result(*place: tirx.Expr) -> tirx.Expr:
         *batch, row, column = (place[spec.order.index(axis)] for axis in range(len(place)))
-        share = powers[*batch, row, out_key] / total[*batch, row]
+        whole = total[*batch, row]
+        if types.zeros:
+            whole = tirx.Select(whole.equal(tirx.const(0, spec.dtype)), tirx.const(1, spec.dtype), whole)
+        share = powers[*batch, row, out_key] / whole
         return te.sum(share * wide(value(*spec.value.at([*batch, out_key, column]))), axis=out_key)
 
     square, lines = (*spec.batch, spec.rows, spec.keys), (*spec.batch, spec.rows)
     products = te.compute(square, product, name="products")
     scores = te.compute(square, score, name="scores")
     top = te.compute(lines, lambda *at: te.max(scores[*at, top_key], axis=top_key), name="top")
-    powers = te.compute(square, lambda *at: te.exp(scores(*at) - top(*at[:-1])), name="powers")
+    powers = te.compute(square, power, name="powers")
     total = te.compute(lines, lambda *at: te.sum(powers[*at, sum_key], axis=sum_key), name="total")
     out = sums = te.compute(spec.out_shape, result, name="attention")
     if types.result != spec.dtype:
@@ -65,7 +75,8 @@ def attention(spec: AttentionSpec, types: AttentionTypes = FLOAT32) -> PrimFunc:
     inputs = [query, key, value] if mask is None else [query, key, value, mask]
     made: PrimFunc = te.create_prim_func([*inputs, out], index_dtype_override="int64")
     chosen = {"fill": types.fill} if types.mask == "bool" else {}
-    attributes = {ANCHOR: encode("attention", {**asdict(spec), **chosen}), WHOLE: True}
+    zeros = {"zeros": True} if types.zeros else {}
+    attributes = {ANCHOR: encode("attention", {**asdict(spec), **chosen, **zeros}), WHOLE: True}
     return made.without_attr("global_symbol").with_attrs(attributes)
 
 
@@ -74,8 +85,8 @@ def described(func: PrimFunc) -> tuple[AttentionSpec, AttentionTypes] | None:
     operator, fields = decode(str(func.attrs[ANCHOR])) if func.attrs and ANCHOR in func.attrs else ("", {})
     if operator != "attention":
         return None
-    fill = float(fields.pop("fill", -math.inf))
+    fill, zeros = float(fields.pop("fill", -math.inf)), bool(fields.pop("zeros", False))
     spec = AttentionSpec.of_fields(fields)
     given = [str(param.ty.dtype.dtype) for param in func.params]
     mask = given[3] if spec.mask else "float32"
-    return spec, AttentionTypes(operands=given[0], result=given[-1], mask=mask, fill=fill)
+    return spec, AttentionTypes(operands=given[0], result=given[-1], mask=mask, fill=fill, zeros=zeros)

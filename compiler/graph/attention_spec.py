@@ -52,12 +52,14 @@ class AttentionTypes:
         result: of the result.
         mask: `float32` is added to the scaled products; `bool` says which of them count.
         fill: the score where a `bool` mask is false.
+        zeros: a query whose scores are all -inf, as it sees no key, gives zeros; NaN without.
     """
 
     operands: str = "float32"
     result: str = "float32"
     mask: str = "float32"
     fill: float = -math.inf
+    zeros: bool = False
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,9 @@ from tvm import relax
 
 from edgec.compiler.graph.anchors import ANCHOR, decode
 from edgec.compiler.graph.attention import fuse_attention
+from edgec.compiler.graph.attention_compute import described
 from edgec.compiler.graph.rewrite import op_name
+from edgec.compiler.kernels.extremes import extremes
 from tests.compiler.graph.relax_modules import bindings_of, const, module_of, same_numbers, same_structure
 
 LANES = 4
@@ -99,3 +101,30 @@ def test_a_softmax_over_another_axis_is_no_attention():
     inputs = {name: (1, 2, 8, 4) for name in "qkv"}
     mod = module_of(inputs, body)
     same_structure(fuse_attention(mod, LANES), mod)
+
+
+def masked_rows(*, fill, of_the_mask=True):
+    """The operator `Attention` of the standard, written out, with a mask that comes in."""
+
+    def body(builder, q, k, v, m):
+        other = m if of_the_mask else builder.emit(relax.op.add(m, const(1.0)))
+        top = builder.emit_te(extremes, other, [3], keepdims=True, largest=True)
+        unseen = builder.emit(relax.op.equal(top, const(-np.inf)))
+        scores = builder.emit(relax.op.matmul(q, builder.emit(relax.op.permute_dims(k, [0, 1, 3, 2]))))
+        weights = builder.emit(relax.op.nn.softmax(builder.emit(relax.op.add(scores, m)), axis=-1))
+        weights = builder.emit(relax.op.where(unseen, const(fill), weights))
+        return builder.emit(relax.op.matmul(weights, v))
+
+    return module_of({name: (1, 2, 8, 4) for name in "qkv"} | {"m": (1, 1, 8, 8)}, body)
+
+
+def test_zeros_for_queries_that_see_no_key_are_part_of_the_attention():
+    after = fuse_attention(masked_rows(fill=0.0), LANES, choices=True)
+    kernels = [after[b.value.args[0]] for b in bindings_of(after) if op_name(b.value) == "call_tir"]
+    assert [described(kernel)[1].zeros for kernel in kernels] == [True]
+
+
+@pytest.mark.parametrize("how", [{"fill": 1.0}, {"fill": 0.0, "of_the_mask": False}])
+def test_other_numbers_or_other_rows_are_no_part_of_it(how):
+    mod = masked_rows(**how)
+    same_structure(fuse_attention(mod, LANES, choices=True), mod)

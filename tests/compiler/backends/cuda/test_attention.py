@@ -92,19 +92,23 @@ def test_as_the_device_computes_it(
     assert error < {"float16": 2e-3, "bfloat16": 1.5e-2, "float32": 2e-6}[dtype]
 
 
-def test_special_values(tmp_path: Path) -> None:
-    """A query that sees no key gives NaN, as in ONNX Runtime; NaN stays in its row."""
+@pytest.mark.parametrize("zeros", [False, True])
+def test_special_values(zeros: bool, tmp_path: Path) -> None:
+    """A query that sees no key gives NaN, as in ONNX Runtime, or zeros where a model asks; NaN stays in its row."""
     spec = spec_of(16, 20, 32, 32, mask=True)
     query, key, value = (RNG.standard_normal((BATCH, n, HEADS, 32)).astype("float16") for n in (16, 20, 20))
     mask = np.zeros((BATCH, 1, 20, 16), "float32")
     mask[0, 0, :, 3], mask[0, 0, ::2, 5] = -np.inf, -np.inf
+    mask[1, 0, :17, 9] = -np.inf  # no key of the first round
     query[1, 7, 0, 2] = np.nan
     result = np.zeros((BATCH, 16, HEADS, 32), "float16")
-    types = AttentionTypes("float16", "float16")
+    types = AttentionTypes("float16", "float16", zeros=zeros)
     run_kernel(lowered(spec, types, AttentionTile(1, 16)), [query, key, value, mask, result], tmp_path)
     with np.errstate(invalid="ignore"):
         wanted = np.asarray(expected(spec, [one.astype("float64") for one in (query, key, value)], mask))
-    assert np.isnan(result[0, 3]).all()
+    if zeros:
+        wanted[0, 3] = 0
+    assert np.isnan(result[0, 3]).all() == (not zeros)
     assert np.isnan(result[1, 7, 0]).all()
     np.testing.assert_array_equal(np.isnan(result), np.isnan(wanted))
     np.testing.assert_allclose(np.nan_to_num(result.astype("float64")), np.nan_to_num(wanted), atol=4e-3)

@@ -140,6 +140,21 @@ def test_attention_of_any_shape(
     assert [kernel.schedule[:9] for kernel in result.config.kernels.values()].count("attention") == 1
 
 
+@pytest.mark.parametrize("causal", [False, pytest.param(True, marks=pytest.mark.long)])
+def test_the_operator_attention_is_one_kernel(tmp_path: Path, causal: bool) -> None:
+    """With zeros for queries that see no key: three of the mask's, and none more by order."""
+    node = helper.make_node(
+        "Attention", ["q", "k", "v", "mask"], ["y"], q_num_heads=2, kv_num_heads=2, is_causal=int(causal)
+    )
+    mask = RNG.random((19, 23)) < 0.6
+    mask[[2, 7, 18]] = False
+    inputs = {"q": [1, 19, 40], "k": [1, 23, 40], "v": [1, 23, 40]}
+    model = model_of([node], inputs, ["y"], {"mask": mask}, opset=23)
+    result = verified(save(model, tmp_path), tmp_path)
+    assert [kernel.schedule[:9] for kernel in result.config.kernels.values()].count("attention") == 1
+    assert len(result.config.kernels) == 2  # and a copy behind it
+
+
 DETERMINANT = [
     helper.make_node("Mul", ["x", "x"], ["a"]),
     helper.make_node("Det", ["a"], ["d"], name="det"),
