@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,10 @@ from edgec.compiler.options import CompileOptions
 from edgec.compiler.verify.assess import assess_steps, expected_for
 from edgec.compiler.verify.extremes import Probe
 from edgec.compiler.verify.inputs import make_inputs
+from edgec.compiler.verify.run import verify
 from edgec.compiler.verify.sequences import carry, initial_inputs, steps_of
+from edgec.targets import detect
+from tests.compiler.onnx_models import build
 from tests.compiler.small_models import model_of, save
 from tests.compiler.verify.test_mutations import BUDGET, Arrays, runner_of
 from tests.compiler.verify.test_wrong_compilers import Pair, noise, real
@@ -306,3 +310,28 @@ def test_a_right_stream_is_accepted(tmp_path: Path) -> None:
 )
 def test_a_wrong_stream_is_caught(wrong: Stream, tmp_path: Path) -> None:
     assert streamed(tmp_path, wrong)
+
+
+def at_rate(slow: float) -> ModelProto:
+    """A stream whose mean is slower at another rate than 16000."""
+    yes = [node("Mul", ["mean_state", "fast"], ["t"])]
+    no = [node("Mul", ["mean_state", "slow"], ["e"])]
+    nodes = [
+        node("Equal", ["n", "rate"], ["c"]), chosen(yes, no), node("Add", ["y", "x"], ["mean_stateN"]),
+        node("Tanh", ["mean_stateN"], ["z"]),
+    ]  # fmt: skip
+    inputs = {"x": [1, 16], "mean_state": [1, 16], "n": (TensorProto.INT64, [])}
+    constants = {"slow": real(slow), "fast": real(0.9), "rate": np.array(16000)}
+    return model_of(nodes, inputs, ["z", "mean_stateN"], constants, 18)
+
+
+@pytest.mark.parametrize("given", [16000, 8000])
+def test_both_branches_of_a_stream_are_verified(given: int, tmp_path: Path) -> None:
+    target, options = detect(), CompileOptions(tune="none", threads=1)
+    _, artifact = build(save(at_rate(0.5), tmp_path), tmp_path, options)
+    right, wrong = (load_source(save(at_rate(slow), tmp_path), CompileOptions()) for slow in (0.5, 0.51))
+    inputs = make_inputs(right) | {"n": np.array(given)}
+    how: dict[str, Any] = {"threads": 1, "budget": BUDGET}
+    assert len(right.states) == 1
+    assert verify(artifact, right, target, inputs, **how).ok
+    assert not verify(artifact, wrong, target, inputs, **how).ok
