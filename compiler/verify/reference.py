@@ -13,7 +13,7 @@ from onnx import ModelProto, NodeProto, TensorProto
 from edgec.compiler.errors import ModelError
 from edgec.compiler.frontends.onnx.graphs import nodes_of, tensors_of
 from edgec.compiler.frontends.onnx.ort_session import ORT_ERRORS, open_session
-from edgec.compiler.frontends.onnx.reference_evaluator import STANDARD_DESCRIPTION, Standard
+from edgec.compiler.frontends.onnx.reference_evaluator import CANNOT_RUN, STANDARD_DESCRIPTION, Standard
 from edgec.compiler.frontends.source import SourceModel
 from edgec.compiler.verify.inputs import Arrays
 from edgec.compiler.verify.integer_products import PLAIN, STANDARD, Way, ways_to_run
@@ -115,6 +115,7 @@ class Reference:
             ways = ways_to_run(source.reference, machine_arch(), machine_features())
         content = source.reference.SerializeToString() if given else exact_narrow_products(source.reference)
         self._standard: Standard | None = None
+        self._refusal = ""  # why ONNX Runtime cannot run the model, where the evaluator stands in
         failure: Exception | None = None
         for way in ways:
             self.way = way
@@ -141,7 +142,7 @@ class Reference:
             ModelError: the model fails on these inputs.
         """
         if self._standard is not None:
-            return self._standard.run(inputs)
+            return self._by_standard(self._standard, inputs)
         try:
             values = self._session.run(self._names, inputs)
         except ORT_ERRORS as error:
@@ -157,13 +158,25 @@ class Reference:
         except ModelError as second:
             raise ModelError(
                 f"ONNX Runtime fails on these inputs ({_reason(error)}), and so does the standard's evaluator: "
-                f"{_reason(second)}"
+                f"{_reason(second).removeprefix(CANNOT_RUN)}"
             ) from error
         self._stand_in(error)
         return values
 
+    def _by_standard(self, standard: Standard, inputs: Arrays) -> Arrays:
+        try:
+            return standard.run(inputs)
+        except ModelError as error:
+            if not self._refusal:
+                raise
+            raise ModelError(
+                f"ONNX Runtime cannot run this model ({self._refusal}), and the standard's evaluator fails: "
+                f"{_reason(error).removeprefix(CANNOT_RUN)}"
+            ) from error
+
     def _stand_in(self, error: Exception | None) -> None:
         """Let the standard's evaluator run the model from now on."""
+        self._refusal = _reason(error)
         self._standard, self.way = Standard(self._model), STANDARD
         self.description = f"{STANDARD_DESCRIPTION} (ONNX Runtime cannot run the model: {_reason(error)})"
 

@@ -153,8 +153,8 @@ def verify_on_generated(
         following = _next_run(source, tries, threads, lambda run: True)
         if following is None:
             raise InputsRefused(
-                f"{source.path}: {refusal}.\nThese inputs were made up, and the model does not accept them: give it "
-                "real ones with --verify-with FILE.npz, an array for each input by its name"
+                f"{source.path}: {str(refusal).rstrip('.')}.\nThese inputs were made up. If the model needs others, give "
+                "them with --verify-with FILE.npz, an array for each input by its name; else mend what is named here"
             ) from refusal
         described, inputs = following
         proof = verify(artifact, source, target, inputs, **how)

@@ -15,6 +15,7 @@ from edgec.compiler.errors import ModelError
 Arrays = Mapping[str, npt.NDArray[np.generic]]
 
 STANDARD_DESCRIPTION = f"onnx {onnx.__version__} reference"
+CANNOT_RUN = "the standard's evaluator cannot run this model: "
 
 
 class Standard:
@@ -34,7 +35,7 @@ class Standard:
         try:
             values = evaluator(self._model).run(names, dict(inputs))
         except Exception as error:  # its operators raise any exception of numpy's
-            raise ModelError(f"the standard's evaluator cannot run this model: {error}") from error
+            raise ModelError(f"{CANNOT_RUN}{error}") from error
         return {name: np.asarray(value) for name, value in zip(names, values, strict=True)}
 
     def knows_operators(self) -> bool:

@@ -32,6 +32,12 @@ class SourceBuilder(relax.BlockBuilder):  # type: ignore[misc]
         """Bind an expression, nested calls each to a variable of their own, and return its variable."""
         return super().emit(self._flatten(expr), self.prefix or name_hint)
 
+    def _exit_function_scope(self, kind: Any, error: Any, trace: Any) -> None:  # noqa: ANN401 - as TVM has it
+        """End the block that an error leaves open: TVM would warn of it on the terminal."""
+        if kind is not None and not self._func._is_emit_func_output_called:
+            self._end_block()
+        super()._exit_function_scope(kind, error, trace)
+
     def normalize(self, expr: Expr) -> Expr:
         """Infer the expression's type; nested calls are bound to variables of this node."""
         return super().normalize(self._flatten(expr))
