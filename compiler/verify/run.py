@@ -153,8 +153,8 @@ def verify_on_generated(
         following = _next_run(source, tries, threads, lambda run: True)
         if following is None:
             raise InputsRefused(
-                f"{source.path}: {str(refusal).rstrip('.')}.\nThese inputs were made up. If the model needs others, give "
-                "them with --verify-with FILE.npz, an array for each input by its name; else mend what is named here"
+                f"{source.path}: {str(refusal).rstrip('.')}.\nThese inputs were made up. If the model needs others, "
+                "give them with --verify-with FILE.npz, an array for each input by its name; else mend what is named"
             ) from refusal
         described, inputs = following
         proof = verify(artifact, source, target, inputs, **how)
