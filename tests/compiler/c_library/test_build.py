@@ -204,6 +204,15 @@ def test_a_processor_without_a_feature_is_refused(tmp_path: Path) -> None:
     assert "needs a processor with avx9000; this one lacks it" in printed
 
 
+@pytest.mark.skipif("avx512_bf16" not in detect().features, reason="this processor multiplies no bfloat16")
+def test_products_in_bfloat16(tmp_path: Path) -> None:
+    built = build(classifier(), detect(), tmp_path, precision="bf16")
+    assert any("bf16" in kernel.schedule for kernel in built.result.lowered.kernels.values())
+    found, told = run_driver(built, driver(built), PICTURES, threads=2)
+    assert same(found, python_outputs(built, PICTURES))
+    assert 0 < told["stack"] <= told["stated"]
+
+
 def test_a_fallback_is_refused_with_its_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_node: object) -> None:
         raise CannotConvert("determinants are not compiled here")
