@@ -13,6 +13,7 @@ from tvm.tirx import IntImm, PrimFunc
 from edgec.compiler.backends.interface import Backend, OperandsOf, Workload
 from edgec.compiler.backends.registry import backend_of
 from edgec.compiler.errors import KernelUnsupported
+from edgec.compiler.graph.anchors import SCHEDULE
 from edgec.compiler.graph.buffers import buffer_bytes
 from edgec.compiler.graph.control import MAIN, Parts
 from edgec.compiler.graph.fusion import Kernel, fuse, kernel_calls, kernel_users
@@ -185,8 +186,9 @@ class _Lowering:
         return _make_kernels(mod, calls, self.threads, self.tuner, self.progress, begin)
 
     def dynamic(self, mod: tvm.IRModule) -> tuple[tvm.IRModule, dict[str, KernelInfo]]:
-        """A function whose sizes are known at run time: a kernel for each operator, scheduled generically."""
+        """A function whose sizes are known at run time: a kernel for each operator, most scheduled generically."""
         with self.tuner.backend.tvm_target:
+            mod = self.tuner.backend.with_free_rows(mod, self.threads)
             mod = relax.transform.DeadCodeElimination(["main"])(_legalise(mod))
         set_threads(self.threads)
         infos: dict[str, KernelInfo] = {}
@@ -195,7 +197,8 @@ class _Lowering:
             symbol = str(gv.name_hint)
             made = self.tuner.backend.schedule(kernel, self.threads).with_attr("global_symbol", symbol)
             mod.update_func(gv, made)
-            infos[symbol] = KernelInfo(symbol, symbol.rstrip("0123456789"), nodes, 0, 0, "generic")
+            schedule = str(dict(kernel.attrs or {}).get(SCHEDULE, "generic"))
+            infos[symbol] = KernelInfo(symbol, symbol.rstrip("0123456789"), nodes, 0, 0, schedule)
         return mod, infos
 
     def pieces(self, mod: tvm.IRModule, parts: Parts) -> tuple[list[Piece], dict[str, KernelInfo]]:

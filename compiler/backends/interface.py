@@ -190,6 +190,13 @@ class Backend(ABC):
         Ensures: every remaining Relax operator has a TVM legalisation.
         """
 
+    def with_free_rows(self, mod: tvm.IRModule, threads: int) -> tvm.IRModule:
+        """Replace products of a symbolic number of rows in `main` by calls of finished kernels, for so many threads.
+
+        A finished kernel has the attributes `tirx.is_scheduled` and `SCHEDULE`. Operators may stay as they are.
+        """
+        return mod
+
     def workload_of(
         self, func: PrimFunc, anchor: str, operators: tuple[str, ...], threads: int, error_budget: float
     ) -> Workload | None:

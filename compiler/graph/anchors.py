@@ -15,6 +15,7 @@ ANCHOR = "edgec"
 MOVES = (
     "edgec.moves"  # attribute of an anchor that only moves elements: others take operators behind both first
 )
+SCHEDULE = "edgec.schedule"  # attribute of a finished kernel: how its template made it, for reports
 WHOLE = "edgec.whole"  # attribute of an anchor of several steps, which takes no epilogue
 
 

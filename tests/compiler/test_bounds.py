@@ -95,3 +95,35 @@ def test_the_largest_along_one_axis_of_three_free_ones_on_two_threads(tmp_path: 
     x = RNG.standard_normal((3, 2, 4)).astype("float32")
     with rt.load(artifact, threads=2) as loaded:
         np.testing.assert_array_equal(loaded.run({"x": x})["y"].argmax(0), x.argmax(0))
+
+
+def test_products_of_rows_within_bounds_have_tiles_and_are_right(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["a"]),
+        helper.make_node("Add", ["bias", "a"], ["b"]),
+        helper.make_node("Relu", ["b"], ["c"]),
+        helper.make_node("MatMul", ["c", "v"], ["d"]),
+        helper.make_node("Add", ["d", "c0"], ["e"]),
+        helper.make_node("Tanh", ["e"], ["y"]),
+        helper.make_node("Add", ["d", "bias"], ["z"]),
+    ]
+    constants = {
+        "w": RNG.standard_normal((24, 40)).astype("float32"),
+        "bias": RNG.standard_normal(40).astype("float32"),
+        "v": RNG.standard_normal((40, 40)).astype("float32"),
+        "c0": RNG.standard_normal((1, 1)).astype("float32"),
+    }
+    model = model_of(nodes, {"x": ["n", "t", 24]}, ["y", "z"], constants)
+    shapes = {"x": (Bounds(1, 3), Bounds(1, 30), 24)}
+    options = CompileOptions(tune="none", threads=2, input_shapes=shapes)
+    _, artifact = build(save(model, tmp_path), tmp_path, options)
+    session = ort.InferenceSession(model.SerializeToString())
+    with rt.load(artifact, threads=2) as loaded:
+        schedules = [kernel.schedule for kernel in loaded.config.kernels.values() if kernel.op == "matmul"]
+        assert len(schedules) == 2
+        assert all("of free rows" in schedule for schedule in schedules)
+        for batch, steps in ((1, 1), (3, 30), (2, 13), (1, 12), (3, 5)):
+            x = RNG.standard_normal((batch, steps, 24)).astype("float32")
+            got = loaded.run({"x": x})
+            for name, value in zip(("y", "z"), session.run(["y", "z"], {"x": x}), strict=True):
+                np.testing.assert_allclose(got[name], value, rtol=1e-4, atol=1e-4)

@@ -10,6 +10,7 @@ from tvm.tirx import PrimFunc
 
 from edgec.compiler.backends.cpu import library, peak, winners
 from edgec.compiler.backends.cpu.dot_instructions import activations_of, feature_of, half_lanes, operands_for
+from edgec.compiler.backends.cpu.layouts.free_rows import with_free_rows
 from edgec.compiler.backends.cpu.layouts.half_precision import in_half_precision
 from edgec.compiler.backends.cpu.layouts.planner import plan_layouts
 from edgec.compiler.backends.cpu.layouts.signedness import with_signedness
@@ -75,6 +76,10 @@ class CpuBackend(Backend):
         if half is not None:
             return plan_layouts(half, self.target, operands_of, half_lanes(self.target), error_budget)
         return plan_layouts(mod, self.target, operands_of, error_budget=error_budget)
+
+    def with_free_rows(self, mod: tvm.IRModule, threads: int) -> tvm.IRModule:
+        """Products with constant weights, in tiles of registers."""
+        return with_free_rows(mod, self.target, threads)
 
     def workload_of(
         self, func: PrimFunc, anchor: str, operators: tuple[str, ...], threads: int, error_budget: float

@@ -6,6 +6,7 @@ read once, in order, and memory sets the pace.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from tvm.tirx import PrimFunc, Stmt
@@ -51,36 +52,52 @@ class Schedule:
 
 def emit(spec: DenseSpec, epilogue: Epilogue, schedule: Schedule, threads: int) -> PrimFunc:
     """The kernel for `schedule`."""
-    return _Dense(spec, epilogue, schedule, threads).build()
+    return Dense(spec, epilogue, schedule, threads).build()
 
 
-class _Dense:
+class Dense:
+    """The loop nest of a product of so many rows."""
+
     def __init__(self, spec: DenseSpec, epilogue: Epilogue, schedule: Schedule, threads: int) -> None:
         self.spec, self.epilogue, self.schedule, self.threads = spec, epilogue, schedule, threads
         self.data, self.weight = epilogue.inputs
         self.operands = spec.operands
 
     def build(self) -> PrimFunc:
-        """Whole groups of column blocks, then what is left: code of its own, with scalar stores at its end."""
+        """The kernel."""
+        return self.epilogue.build(self.groups(self._columns, self.threads))
+
+    def groups(self, columns: Callable[[Expr, int], Stmt], threads: int) -> Stmt:
+        """Whole groups of column blocks, then what is left: code of its own, with scalar stores at its end.
+
+        Args:
+            columns: makes a group of the number of its first block, and of how many they are.
+            threads: that whole groups are spread over.
+        """
         spec, blocks = self.spec, self.schedule.blocks
         whole = spec.cols // (spec.lanes * blocks)
         rest = -(-spec.cols // spec.lanes) - whole * blocks
         parts: list[Stmt] = []
         if whole:
-            parts.append(parallel([whole], lambda g: self._columns(g * const(blocks), blocks), self.threads))
+            parts.append(parallel([whole], lambda g: columns(g * const(blocks), blocks), threads))
         if rest:
-            parts.append(self._columns(const(whole * blocks), rest))
-        return self.epilogue.build(seq(parts))
+            parts.append(columns(const(whole * blocks), rest))
+        return seq(parts)
+
+    def place(self, row: Expr) -> list[Expr]:
+        """The indices of a row."""
+        return [row]
 
     def _columns(self, first_block: Expr, blocks: int) -> Stmt:
         parts = runs(tiles(self.spec.rows, self.schedule.rows))
         return seq([self._run(first_block, blocks, *part) for part in parts])
 
     def _run(self, b: Expr, blocks: int, start: int, rows: int, count: int) -> Stmt:
-        return loop(count, lambda t: self._tile(b, const(start) + t * const(rows), rows, blocks), "row")
+        return loop(count, lambda t: self.tile(b, const(start) + t * const(rows), rows, blocks), "row")
 
-    def _tile(self, b: Expr, first: Expr, rows: int, blocks: int) -> Stmt:
-        spec, operands, split = self.spec, self.operands, self.schedule.split
+    def tile(self, b: Expr, first: Expr, rows: int, blocks: int, split: int = 0) -> Stmt:
+        """The rows from `first` on of the column blocks from `b` on; `split` is the schedule's where it is 0."""
+        spec, operands, split = self.spec, self.operands, split or self.schedule.split
         count = rows * blocks * split
         acc: Accumulators = Accumulators(count, spec.lanes, spec.dtype)
         if in_halves(operands):
@@ -88,7 +105,7 @@ class _Dense:
 
         def step(k: Expr, part: int) -> Stmt:
             def row(i: Expr) -> Stmt:
-                value = broadcast(dot.data(operands, self.data, [first + i], k), spec.lanes)
+                value = broadcast(dot.data(operands, self.data, self.place(first + i), k), spec.lanes)
 
                 def block(j: Expr) -> Stmt:
                     at = (const(part * rows) + i) * const(blocks) + j
@@ -120,7 +137,8 @@ class _Dense:
     def _store(self, acc: Accumulators, b: Expr, first: Expr, rows: int, blocks: int, j: int) -> Stmt:
         def row(i: Expr) -> Stmt:
             at = i * const(blocks) + const(j)
-            return _store(self.spec, self.epilogue, acc, b + const(j), j == blocks - 1, at, first + i)
+            place = self.place(first + i)
+            return _store(self.spec, self.epilogue, acc, b + const(j), j == blocks - 1, at, place)
 
         return unrolled(rows, row)
 
@@ -130,7 +148,7 @@ def _join(acc: Accumulators, count: int, split: int) -> list[Stmt]:
 
 
 def _store(
-    spec: DenseSpec, epilogue: Epilogue, acc: Accumulators, block: Expr, last: bool, at: Expr, row: Expr
+    spec: DenseSpec, epilogue: Epilogue, acc: Accumulators, block: Expr, last: bool, at: Expr, row: list[Expr]
 ) -> Stmt:
     """Store a vector; past the last column nothing is written."""
     lanes = spec.lanes
@@ -138,8 +156,8 @@ def _store(
     rest = spec.cols % lanes
     known = getattr(block, "value", None)
     if last and rest and known is not None and int(known) == spec.cols // lanes:
-        return loop(rest, lambda lane: epilogue.store([row, base + lane], acc.element(at, lane)), "lane")
-    return vectorised(lanes, lambda lane: epilogue.store([row, base + lane], acc.element(at, lane)))
+        return loop(rest, lambda lane: epilogue.store([*row, base + lane], acc.element(at, lane)), "lane")
+    return vectorised(lanes, lambda lane: epilogue.store([*row, base + lane], acc.element(at, lane)))
 
 
 def candidates(spec: DenseSpec, target: Target, threads: int) -> list[Schedule]:

@@ -98,7 +98,7 @@ def _operands(anchor: SBlock, result: Buffer) -> tuple[Buffer, ...]:
 
 def _in_place(store: BufferStore, axes: tuple[Var, ...], result: Buffer) -> bool:
     """Whether the store writes, and reads the anchor's result, at the block's own position."""
-    unit = [int(dim) == 1 for dim in result.ty.shape]
+    unit = [isinstance(dim, tirx.IntImm) and int(dim) == 1 for dim in result.ty.shape]
     same = True
 
     def at_position(indices: Sequence[Expr]) -> bool:
