@@ -56,7 +56,7 @@ def check_grids(model: ModelProto, path: Path) -> None:
     for number, node in enumerate(nodes_of(model, path)):
         if node.op_type == "Constant" and node.output:
             stored.update((node.output[0], a.t) for a in node.attribute if a.name == "value")
-        if node.op_type == "QuantizeLinear" and len(node.input) > 2:
+        if node.op_type == "QuantizeLinear" and len(node.input) > 2 and node.output:
             types.setdefault(node.output[0], types.get(node.input[2], 0))
         for data, scale, zero in _grids_of(node):
             told = f"{path}: {node.op_type} {node.name or next(iter(node.output), '') or number!r}"
@@ -64,7 +64,7 @@ def check_grids(model: ModelProto, path: Path) -> None:
             if step is not None and step.dtype.kind == "f" and _has_signed_blocks(node):
                 step = np.abs(step)
             _check_scale(step, _array(node, data, stored), _array(node, zero, stored), told)
-            if data is not None and zero < len(node.input) and node.input[zero]:
+            if data is not None and max(data, zero) < len(node.input) and node.input[zero]:
                 _check_types(types.get(node.input[data], 0), types.get(node.input[zero], 0), told)
 
 
