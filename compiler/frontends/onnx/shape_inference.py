@@ -21,6 +21,11 @@ def infer_shapes(model: ModelProto) -> ModelProto:
     """
     light = ModelProto()
     light.CopyFrom(model)
+    for (
+        node
+    ) in light.graph.node:  # the inference takes its absence for 0, the standard and every runtime for 1
+        if node.op_type == "STFT" and not any(a.name == "onesided" for a in node.attribute):
+            node.attribute.append(onnx.helper.make_attribute("onesided", 1))
     large = [i for i, tensor in enumerate(light.graph.initializer) if tensor.ByteSize() > LARGE_CONSTANT]
     for i in large:
         tensor = light.graph.initializer[i]

@@ -85,3 +85,12 @@ def test_blocks_of_weights_may_have_scales_of_either_sign(blocks: bool, tmp_path
         return
     with pytest.raises(ModelError, match=r"has a scale of -0\.5"):
         read_model(path)
+
+
+def test_a_node_without_outputs_is_no_traceback(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], []),
+        helper.make_node("Identity", ["x"], ["y"]),
+    ]
+    constants = {"s": np.array(0.5, "float32"), "z": np.array(0, "uint8")}
+    assert read_model(written(nodes, constants, tmp_path / "m.onnx"))[0].graph.node

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from onnx import ModelProto, TensorProto, helper
 
@@ -87,3 +88,15 @@ def test_a_table_of_texts_as_output_is_refused_and_named() -> None:
     made.graph.output[0].type.tensor_type.elem_type = TensorProto.STRING
     with pytest.raises(ModelError, match=r"output 'y' holds texts.*look them up in the application"):
         static(made)
+
+
+def test_a_short_time_fourier_transform_is_one_sided_unless_it_says_otherwise() -> None:
+    sizes = {"step": 160, "length": 400}
+    constants = {name: np.array(value) for name, value in sizes.items()}
+    nodes = [
+        helper.make_node("STFT", ["x", "step", "", "length"], ["s"]),
+        helper.make_node("Abs", ["s"], ["y"]),
+    ]
+    inferred = infer_shapes(model_of(nodes, {"x": [1, 4000, 1]}, ["y"], constants))
+    (value,) = (v for v in inferred.graph.value_info if v.name == "s")
+    assert describe_shape(value) == "1x23x201x2"
