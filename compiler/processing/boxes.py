@@ -54,16 +54,7 @@ class DetectKernel:
         with IRBuilder() as builder, T.prim_func():
             T.func_name(DETECT)
             T.func_attr({"global_symbol": DETECT, "tirx.is_scheduled": True, "tirx.noalias": True})
-            for number, shape in enumerate(self.shapes):
-                self.outputs.append(T.arg(f"output{number}", T.buffer(shape, "float32")))
-            if self.gridded:
-                self.cells = T.arg("cells", T.buffer((self.anchors, 3), "float32"))
-            results = [
-                T.arg("boxes", T.buffer((self.limit, 4), "float32")),
-                T.arg("scores", T.buffer((self.limit,), "float32")),
-                T.arg("classes", T.buffer((self.limit,), "int32")),
-                T.arg("count", T.buffer((1,), "int32")),
-            ]
+            results = self._parameters()
             # Candidates: as many as there are anchors, at worst.
             found = [
                 T.alloc_buffer((self.anchors, 4), "float32"),
@@ -75,6 +66,19 @@ class DetectKernel:
             self._collect(found, number)
             self._suppress(found, number, results)
         return builder.get()
+
+    def _parameters(self) -> list[Tir]:
+        """Declare the parameters; returns those for results."""
+        for number, shape in enumerate(self.shapes):
+            self.outputs.append(T.arg(f"output{number}", T.buffer(shape, "float32")))
+        if self.gridded:
+            self.cells = T.arg("cells", T.buffer((self.anchors, 3), "float32"))
+        return [
+            T.arg("boxes", T.buffer((self.limit, 4), "float32")),
+            T.arg("scores", T.buffer((self.limit,), "float32")),
+            T.arg("classes", T.buffer((self.limit,), "int32")),
+            T.arg("count", T.buffer((1,), "int32")),
+        ]
 
     # ------------------------------------------------------------ scores and boxes
 

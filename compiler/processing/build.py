@@ -1,8 +1,8 @@
 """Build the library of pre- and postprocessing, which the artifact holds beside the model's code.
 
 It is a library of its own so that `run` has the source model's inputs and outputs, by which the artifact is verified.
-OpenCV resizes frames beforehand; the rest of preprocessing, a detector's postprocessing down to suppressed boxes, and
-the features of each new frame of sound are compiled here.
+For processors OpenCV resizes frames beforehand; the rest of preprocessing (for GPUs with the resizing), a detector's
+postprocessing down to suppressed boxes, and the features of each new frame of sound are compiled here.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from tvm.tirx import PrimFunc
 import edgec.runtime as rt
 from edgec.compiler.backends.registry import backend_of
 from edgec.compiler.processing.boxes import SUPPORTED, DetectKernel
-from edgec.compiler.processing.parallel import prepare_map, score_maps
+from edgec.compiler.processing.parallel import frame_map
+from edgec.compiler.processing.parallel_boxes import ParallelDetectKernel
 from edgec.compiler.processing.pixels import prepare_kernel
 from edgec.compiler.processing.sound import FeatureKernel
 from edgec.runtime.card import AudioInput, BoxOutput, ImageInput
 from edgec.runtime.processing.audio import fft_size
-from edgec.runtime.processing.compiled import DETECT, FEATURES, PREPARE, SCORES, detect_outputs
+from edgec.runtime.processing.compiled import DETECT, FEATURES, FRAME, PREPARE, detect_outputs
 from edgec.targets import Target
 
 
@@ -52,14 +53,15 @@ def build_processing(
         return None
     parallel = backend_of(target).in_parallel
     if len(inputs) == 1 and inputs[0].dtype == "float32" and inputs[0].shape == _input_shape(card.input):
-        functions[PREPARE] = (prepare_map if parallel else prepare_kernel)(card.input, inputs[0].dtype)
+        if parallel:
+            functions[FRAME] = frame_map(card.input, inputs[0].dtype)
+        else:
+            functions[PREPARE] = prepare_kernel(card.input, inputs[0].dtype)
     if isinstance(card.output, SUPPORTED):
         shapes = _shapes(card.output, outputs)
         if shapes is not None:
-            if parallel:
-                functions[SCORES] = score_maps(card.output, card.input, shapes)
-            else:
-                functions[DETECT] = DetectKernel(card.output, card.input, shapes).build()
+            kernel = ParallelDetectKernel if parallel else DetectKernel
+            functions[DETECT] = kernel(card.output, card.input, shapes).build()
     return _compiled(functions, target)
 
 

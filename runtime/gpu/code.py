@@ -157,6 +157,33 @@ def unpack(code: bytes) -> tuple[GpuCode, memoryview]:
     return header, content
 
 
+def specialised(header: GpuCode, shape: tuple[int, ...], weights: int) -> GpuCode:
+    """A program for one shape of its first input, of whose other inputs the first `weights` are weights."""
+
+    def changed(operand: Operand) -> Operand:
+        if operand.place != "input":
+            return operand
+        if operand.index == 0:
+            return msgspec.structs.replace(operand, shape=shape)
+        if operand.index <= weights:
+            return msgspec.structs.replace(operand, place="weight", index=operand.index - 1)
+        return msgspec.structs.replace(operand, index=operand.index - weights)
+
+    every = [changed(one) for one in header.inputs]
+    steps = tuple(
+        msgspec.structs.replace(step, arguments=tuple(map(changed, step.arguments)))
+        if isinstance(step, Launch)
+        else step
+        for step in header.steps
+    )
+    return msgspec.structs.replace(
+        header,
+        inputs=tuple(one for one in every if one.place == "input"),
+        weights=tuple(one for one in every if one.place == "weight"),
+        steps=steps,
+    )
+
+
 def pack_programs(programs: Mapping[str, bytes]) -> bytes:
     """A layer with several programs: `PROGRAMS`, the length of a table of sizes, the table, and all codes."""
     table = msgspec.json.encode({name: len(code) for name, code in programs.items()})

@@ -19,7 +19,7 @@ from edgec.runtime.artifact.weights import Weight
 from edgec.runtime.execution.profiling import LayerRuns, Probe
 from edgec.runtime.gpu.api import GpuApi
 from edgec.runtime.gpu.arrays import DeviceArray, received
-from edgec.runtime.gpu.code import GpuCode, unpack
+from edgec.runtime.gpu.code import GpuCode, specialised, unpack
 from edgec.runtime.gpu.contexts import Context, Loaded, Resident
 from edgec.runtime.gpu.fault import GpuFault
 from edgec.runtime.gpu.limits import Limits
@@ -164,10 +164,17 @@ class GpuFunction:
                 times.append(context.stream.seconds_between(begin, end))
         return times
 
-    def beside(self, code: bytes) -> GpuFunction:
-        """A function without weights of another code layer, on the same GPU."""
-        header, binaries = unpack(code)
-        return GpuFunction(self._api, header, binaries, (), None)
+    def beside(
+        self, code: bytes, shape: tuple[int, ...] | None = None, fixed: Sequence[Array] = ()
+    ) -> GpuFunction:
+        """A function of another code layer without weights, on the same GPU.
+
+        Args:
+            code: the layer.
+            shape: of its first input, where that may have any.
+            fixed: the values of all other inputs, which are uploaded once.
+        """
+        return load_program(self._api, code, shape, fixed)
 
     @property
     def limits(self) -> Limits | None:
@@ -189,6 +196,17 @@ class GpuFunction:
             loaded.close()
         if self._segments is not None:
             self._segments.close()
+
+
+def load_program(
+    api: GpuApi, code: bytes, shape: tuple[int, ...] | None = None, fixed: Sequence[Array] = ()
+) -> GpuFunction:
+    """As `GpuFunction.beside`, on a GPU."""
+    header, binaries = unpack(code)
+    weights = [Weight(array, str(array.dtype)) for array in fixed]
+    if shape is not None:
+        header = specialised(header, shape, weights=len(weights))
+    return GpuFunction(api, header, binaries, weights, None)
 
 
 class State:

@@ -21,7 +21,7 @@ from edgec.runtime.processing.results import Box, Detection, Point
 
 Outputs = Mapping[str, Array]
 # Boxes considered for suppression, best first: bounds the work on crowded frames, as OpenCV and Ultralytics do.
-_CANDIDATES = 4000
+CANDIDATES = 4000
 
 
 def suppress(boxes: Array, scores: Array, classes: Array | None, threshold: float, limit: int) -> Array:
@@ -37,7 +37,7 @@ def suppress(boxes: Array, scores: Array, classes: Array | None, threshold: floa
     Returns:
         indices of the boxes kept, best first; equal scores in their original order.
     """
-    order = np.argsort(-scores, kind="stable")[:_CANDIDATES]
+    order = np.argsort(-scores, kind="stable")[:CANDIDATES]
     corners = boxes[order].astype(np.float64)
     if classes is not None and len(corners):
         # Offset the classes so far that boxes of different classes cannot overlap.

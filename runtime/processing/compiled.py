@@ -26,7 +26,7 @@ from edgec.runtime.processing.image import Frame, Placement
 from edgec.runtime.processing.results import Detection
 
 PREPARE, DETECT, FEATURES = "edgec_prepare", "edgec_detect", "edgec_features"
-SCORES = "edgec_scores"  # in place of `DETECT` on a GPU: see `edgec.runtime.processing.gpu`
+FRAME = "edgec_frame"  # in place of `PREPARE` on a GPU: see `edgec.runtime.processing.gpu`
 
 
 def detect_outputs(spec: cards.BoxOutput, names: Sequence[str]) -> list[str]:

@@ -48,21 +48,72 @@ def _interpolation(name: str) -> int:
     return known.get(name, cv2.INTER_CUBIC)
 
 
-def _check(frame: Any) -> Frame:  # noqa: ANN401 - whatever the caller passed
+def check(frame: Any) -> Frame:  # noqa: ANN401 - whatever the caller passed
+    """A frame as it came.
+
+    Raises:
+        InputError: not a frame.
+    """
     if not isinstance(frame, np.ndarray):
         raise InputError(f"a frame must be a numpy array as OpenCV returns it, not {type(frame).__name__}")
-    if (
-        frame.dtype != np.uint8
-        or frame.ndim not in (2, 3)
-        or (frame.ndim == 3 and frame.shape[2] not in (1, 3))
-    ):
+    check_form(frame.shape, str(frame.dtype))
+    return frame
+
+
+def check_form(shape: tuple[int, ...], dtype: str) -> None:
+    """Check the shape and the data type of a frame.
+
+    Raises:
+        InputError: not those of a frame.
+    """
+    if dtype != "uint8" or len(shape) not in (2, 3) or (len(shape) == 3 and shape[2] not in (1, 3)):
         raise InputError(
             "a frame must be uint8 of shape [height, width, 3] (BGR) or [height, width] (gray), "
-            f"not {frame.dtype}{list(frame.shape)}"
+            f"not {dtype}{list(shape)}"
         )
-    if not frame.size:
+    if 0 in shape:
         raise InputError("the frame is empty")
-    return frame
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """Which part of a frame is resized, and where it lies in the input.
+
+    Attributes:
+        left, top, width, height: the part, in pixels of the frame.
+        inner_left, inner_top, inner_width, inner_height: what it becomes, in pixels of the input.
+        placement: of the whole frame in the input.
+    """
+
+    left: int
+    top: int
+    width: int
+    height: int
+    inner_left: int
+    inner_top: int
+    inner_width: int
+    inner_height: int
+    placement: Placement
+
+
+def fit(width: int, height: int, card: ImageInput) -> Fit:
+    """How a frame of a size becomes the input."""
+    if card.resize == "stretch":
+        placement = Placement(width, height, card.width / width, card.height / height, 0.0, 0.0)
+        return Fit(0, 0, width, height, 0, 0, card.width, card.height, placement)
+    if card.resize == "letterbox":
+        ratio = min(card.width / width, card.height / height)
+        inner = max(1, min(card.width, round(width * ratio))), max(1, min(card.height, round(height * ratio)))
+        left, top = ((card.width - inner[0]) // 2, (card.height - inner[1]) // 2)
+        left, top = (0, 0) if card.anchor == "top-left" else (left, top)
+        placement = Placement(width, height, inner[0] / width, inner[1] / height, left, top)
+        return Fit(0, 0, width, height, left, top, *inner, placement)
+    ratio = max(card.width / width, card.height / height)
+    cut_width, cut_height = min(width, round(card.width / ratio)), min(height, round(card.height / ratio))
+    left, top = (width - cut_width) // 2, (height - cut_height) // 2
+    scale_x, scale_y = card.width / cut_width, card.height / cut_height
+    placement = Placement(width, height, scale_x, scale_y, -left * scale_x, -top * scale_y)
+    return Fit(left, top, cut_width, cut_height, 0, 0, card.width, card.height, placement)
 
 
 def place(frame: Frame, card: ImageInput) -> tuple[Frame, Placement]:
@@ -74,34 +125,17 @@ def place(frame: Frame, card: ImageInput) -> tuple[Frame, Placement]:
     import cv2
 
     height, width = frame.shape[:2]
-    how = _interpolation(card.interpolation)
-    if card.resize == "stretch":
-        placement = Placement(width, height, card.width / width, card.height / height, 0.0, 0.0)
-        if (width, height) == (card.width, card.height):
-            return frame, placement
-        return np.asarray(
-            cv2.resize(frame, (card.width, card.height), interpolation=how), np.uint8
-        ), placement
-    if card.resize == "letterbox":
-        ratio = min(card.width / width, card.height / height)
-        inner = max(1, min(card.width, round(width * ratio))), max(1, min(card.height, round(height * ratio)))
-        left, top = ((card.width - inner[0]) // 2, (card.height - inner[1]) // 2)
-        left, top = (0, 0) if card.anchor == "top-left" else (left, top)
-        canvas = np.full((card.height, card.width, *frame.shape[2:]), round(card.pad), np.uint8)
-        view = canvas[top : top + inner[1], left : left + inner[0]]
-        view[...] = (
-            frame
-            if inner == (width, height)
-            else cv2.resize(frame, inner, interpolation=how).reshape(view.shape)
-        )
-        return canvas, Placement(width, height, inner[0] / width, inner[1] / height, left, top)
-    ratio = max(card.width / width, card.height / height)
-    cut_width, cut_height = min(width, round(card.width / ratio)), min(height, round(card.height / ratio))
-    left, top = (width - cut_width) // 2, (height - cut_height) // 2
-    cut = frame[top : top + cut_height, left : left + cut_width]
-    scale_x, scale_y = card.width / cut_width, card.height / cut_height
-    picture = np.asarray(cv2.resize(cut, (card.width, card.height), interpolation=how), np.uint8)
-    return picture, Placement(width, height, scale_x, scale_y, -left * scale_x, -top * scale_y)
+    found = fit(width, height, card)
+    part = frame[found.top : found.top + found.height, found.left : found.left + found.width]
+    inner = found.inner_width, found.inner_height
+    if inner != (found.width, found.height):
+        part = np.asarray(cv2.resize(part, inner, interpolation=_interpolation(card.interpolation)), np.uint8)
+    if inner == (card.width, card.height):
+        return part, found.placement
+    canvas = np.full((card.height, card.width, *frame.shape[2:]), round(card.pad), np.uint8)
+    view = canvas[found.inner_top :, found.inner_left :][: found.inner_height, : found.inner_width]
+    view[...] = part.reshape(view.shape)
+    return canvas, found.placement
 
 
 def _channels(picture: Frame, card: ImageInput) -> Frame:
@@ -149,7 +183,7 @@ class ImagePreprocessor:
         Raises:
             InputError: not a frame.
         """
-        picture, placement = place(_check(frame), self.card)
+        picture, placement = place(check(frame), self.card)
         picture = _channels(picture, self.card)
         return picture.reshape(self.card.height, self.card.width, self.card.channels), placement
 
@@ -163,7 +197,7 @@ class ImagePreprocessor:
             InputError: not a frame.
         """
         picture, placement = (
-            self.picture(frame) if self._prepare is not None else place(_check(frame), self.card)
+            self.picture(frame) if self._prepare is not None else place(check(frame), self.card)
         )
         out = empty_aligned(self._shape, self._dtype)
         if self._prepare is not None:

@@ -99,7 +99,7 @@ class Predictor:
                 and self._gpu.prepares
                 and not isinstance(self._card.output, cards.Anomaly)
             ):
-                return self._on_gpu(self._picture, self._gpu, source, call)
+                return self._on_gpu(self._gpu, source, call)
             given, place = self._picture(source)
             outputs = self._outputs(call, [given])
             if self._processing is not None and self._processing.detects:
@@ -114,16 +114,9 @@ class Predictor:
         arrays = self._tensors(source)
         return decode(self._outputs(call, arrays), self._card, given=arrays[0])
 
-    def _on_gpu(
-        self,
-        picture: ImagePreprocessor,
-        gpu: GpuProcessing,
-        source: Any,  # noqa: ANN401 - checked
-        call: Call,
-    ) -> list[Result]:
-        """As a call with a picture: pixels become the input on the GPU, and anchors come back as boxes with scores."""
-        pixels, place = picture.picture(source)
-        given = gpu.prepare(pixels)
+    def _on_gpu(self, gpu: GpuProcessing, source: Any, call: Call) -> list[Result]:  # noqa: ANN401 - checked
+        """As a call with a picture: the frame becomes the input on the GPU, and boxes come back from there."""
+        given, place = gpu.prepare(source)
         if gpu.detects:
             return list(gpu.detect(gpu.run([given]), place))
         return decode(self._outputs(call, [given]), self._card, given=given, place=place)

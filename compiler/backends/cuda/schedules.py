@@ -27,13 +27,17 @@ def schedule_generic(func: PrimFunc, target: tvm.target.Target) -> PrimFunc:
     """Schedule a kernel for blocks of threads.
 
     Args:
-        func: consists of blocks, or of loops that were written in a fixed order.
+        func: consists of blocks, of loops that were written in a fixed order, or of launches already.
         target: what it is lowered for, with a host.
 
     Raises:
         KernelUnsupported: none of the rules makes a kernel that can be lowered.
     """
     if func.attrs is not None and "tirx.is_scheduled" in func.attrs:
+        if _has_threads(func):
+            if (reason := why_not(func, target)) is not None:
+                raise KernelUnsupported(reason)
+            return func
         if (steps := steps_of(func.body)) > _MOST_STEPS:
             raise KernelUnsupported(f"its loops have a fixed order: {steps:.0e} steps of a single thread")
         made = on_one_thread(func)
@@ -48,6 +52,17 @@ def schedule_generic(func: PrimFunc, target: tvm.target.Target) -> PrimFunc:
             return made
         reason = made or reason
     raise KernelUnsupported(reason)
+
+
+def _has_threads(func: PrimFunc) -> bool:
+    found: list[tirx.AttrStmt] = []
+
+    def look(statement: tirx.AttrStmt) -> None:
+        if statement.attr_key == "thread_extent":
+            found.append(statement)
+
+    tvm_ffi.structural_walk(func.body, (tirx.AttrStmt, look))
+    return bool(found)
 
 
 def _by_rule(rule: dlight.ScheduleRule, func: PrimFunc, target: tvm.target.Target) -> PrimFunc | str:

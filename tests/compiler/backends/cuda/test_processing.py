@@ -71,7 +71,7 @@ def test_a_frame_becomes_the_same_boxes_as_on_the_host(tmp_path: Path, output: d
     made = compile_model(model, TARGET, options, output=tmp_path / "m.edge", card=card)
     frame = np.random.default_rng(1).integers(0, 256, (50, 70, 3), np.uint8)
     with rt.load(made.artifact) as loaded:
-        assert loaded.config.around == ("edgec_prepare", "edgec_scores")
+        assert loaded.config.around == ("edgec_frame", "edgec_detect")
         host = Predictor(msgspec.structs.replace(loaded.config, around=()), card, b"")
         wanted, found = host(frame, None, loaded.call), loaded.predict(frame)
         assert len(wanted) >= 3
@@ -101,7 +101,7 @@ def test_a_picture_is_classified_from_pixels_that_became_the_input_there(tmp_pat
     made = compile_model(model, TARGET, options, output=tmp_path / "m.edge", card=card)
     frame = np.random.default_rng(1).integers(0, 256, (50, 70, 3), np.uint8)
     with rt.load(made.artifact) as loaded:
-        assert loaded.config.around == ("edgec_prepare",)
+        assert loaded.config.around == ("edgec_frame",)
         host = Predictor(msgspec.structs.replace(loaded.config, around=()), card, b"")
         assert [one.to_json() for one in loaded.predict(frame)] == [
             one.to_json() for one in host(frame, None, loaded.call)

@@ -16,6 +16,7 @@
 #define __shared__ static
 #define EDGEC_DEVICE inline
 #define CUDART_INF_F __builtin_inff()
+#define CUDART_INF __builtin_inf()
 #define CUDART_NAN_F __builtin_nanf("")
 
 struct Place { int x, y, z; };

@@ -1,0 +1,201 @@
+"""Frames in and boxes out on a GPU, as the emulator runs the kernels: what OpenCV and numpy compute on the host."""
+
+from __future__ import annotations
+
+from functools import cache, partial
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import edgec.runtime as rt
+from edgec.compiler.processing import build, parallel_boxes
+from edgec.runtime.gpu.code import unpack_programs
+from edgec.runtime.gpu.program import load_program
+from edgec.runtime.processing import boxes as host_boxes
+from edgec.runtime.processing.compiled import DETECT, FRAME
+from edgec.runtime.processing.gpu import FrameProgram
+from edgec.runtime.processing.image import ImagePreprocessor, Placement
+from tests.compiler.backends.cuda.emulator.backend import TARGET, EmulatedBackend
+from tests.compiler.backends.cuda.emulator.device import EmulatedApi
+
+HEIGHT, WIDTH = 12, 20
+PLACE = Placement(WIDTH * 3, HEIGHT * 2, 1 / 3, 0.5, 0.0, 0.0)
+COLOURS = {
+    "rgb": {"colour": "rgb", "mean": [10.0, 20.0, 30.0], "scale": [0.02, 0.01, 0.03], "pad": 114},
+    "bgr": {"colour": "bgr", "layout": "NHWC", "pad": 3},
+    "gray": {"colour": "gray", "mean": 7.0, "layout": "NHWC", "pad": 200},
+}
+
+
+def spec(name: str, *shape: int) -> rt.TensorSpec:
+    return rt.TensorSpec(name=name, safe_name=name, shape=shape, dtype="float32")
+
+
+def card_of(output: dict[str, Any], **picture: Any) -> rt.ModelCard:
+    described = {"kind": "image", "width": WIDTH, "height": HEIGHT, **picture}
+    return msgspec.convert({"labels": ["a", "b", "c"], "input": described, "output": output}, rt.ModelCard)
+
+
+def programs(card: rt.ModelCard, *outputs: rt.TensorSpec) -> dict[str, bytes]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build, "backend_of", EmulatedBackend)
+        shape = (1, card.input.channels, HEIGHT, WIDTH)
+        shape = shape if card.input.layout == "NCHW" else (1, HEIGHT, WIDTH, card.input.channels)
+        made = build.build_processing(card, [spec("x", *shape)], outputs, TARGET)
+    assert made is not None
+    return unpack_programs(made.code)
+
+
+@cache
+def frame_code(colour: str) -> bytes:
+    return programs(card_of({"decoder": "raw"}, **COLOURS[colour]))[FRAME]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    size=st.tuples(st.integers(1, 50), st.integers(1, 50)),
+    channels=st.sampled_from([None, 1, 3]),
+    colour=st.sampled_from(list(COLOURS)),
+    resize=st.sampled_from(["stretch", "letterbox", "crop"]),
+    anchor=st.sampled_from(["centre", "top-left"]),
+    interpolation=st.sampled_from(["linear", "nearest", "area", "cubic"]),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_a_frame_becomes_the_input_that_the_host_makes_of_it(
+    size: tuple[int, int],
+    channels: int | None,
+    colour: str,
+    resize: str,
+    anchor: str,
+    interpolation: str,
+    seed: int,
+) -> None:
+    picture = COLOURS[colour] | {"resize": resize, "anchor": anchor, "interpolation": interpolation}
+    card = card_of({"decoder": "raw"}, **picture).input
+    assert isinstance(card, rt.card.ImageInput)
+    shape = size if channels is None else (*size, channels)
+    frame = np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
+    wanted, placement = ImagePreprocessor(card, "float32")(frame)
+    program = FrameProgram(frame_code(colour), card, partial(load_program, EmulatedApi()))
+    for _ in range(2):  # the second takes what the first prepared for the size
+        made, where = program(frame[:, ::-1])
+        made, where = program(frame)
+        np.testing.assert_array_equal(made.owner.numpy(), wanted)
+        assert where == placement
+    program.close()
+
+
+class OnGpu:
+    """A frame in the emulated GPU's memory, as CuPy shows one."""
+
+    def __init__(self, api: EmulatedApi, frame: np.ndarray) -> None:
+        self.shape, self.dtype = frame.shape, frame.dtype
+        self.address = api.allocate(frame.nbytes)
+        api.view(self.address, frame.nbytes)[:] = frame.reshape(-1).view(np.uint8)
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        data = (self.address, False)
+        return {"version": 3, "shape": self.shape, "typestr": self.dtype.str, "data": data, "stream": None}
+
+
+def test_a_frame_on_the_gpu_is_read_where_it_lies() -> None:
+    api = EmulatedApi()
+    card = card_of({"decoder": "raw"}, **COLOURS["rgb"], resize="letterbox").input
+    assert isinstance(card, rt.card.ImageInput)
+    frame = np.random.default_rng(3).integers(0, 256, (33, 41, 3), np.uint8)
+    program = FrameProgram(frame_code("rgb"), card, partial(load_program, api))
+    made, _ = program(OnGpu(api, frame))
+    np.testing.assert_array_equal(made.owner.numpy(), ImagePreprocessor(card, "float32")(frame)[0])
+    with pytest.raises(rt.InputError, match=r"a frame must be uint8 of shape .*, not float32\[33, 41, 3\]"):
+        program(OnGpu(api, frame.astype("float32")))
+    by_area = replace_card(card, interpolation="area")
+    with pytest.raises(rt.InputError, match=r"resizes by 'area', which the host does.*\nCopy it to the host"):
+        FrameProgram(frame_code("rgb"), by_area, partial(load_program, api))(OnGpu(api, frame))
+
+
+def replace_card(card: rt.card.ImageInput, **changes: Any) -> rt.card.ImageInput:
+    made: rt.card.ImageInput = msgspec.structs.replace(card, **changes)
+    return made
+
+
+def test_frames_of_many_sizes_leave_nothing_behind() -> None:
+    api = EmulatedApi()
+    card = card_of({"decoder": "raw"}, **COLOURS["bgr"]).input
+    assert isinstance(card, rt.card.ImageInput)
+    program = FrameProgram(frame_code("bgr"), card, partial(load_program, api))
+    for side in range(1, 9):
+        program(np.zeros((side, side, 3), np.uint8))
+    held = len(api.blocks)
+    for side in range(9, 17):
+        program(np.zeros((side, side, 3), np.uint8))
+    assert len(api.blocks) == held
+    program.close()
+    assert not api.blocks
+
+
+DECODERS: dict[str, dict[str, Any]] = {
+    "yolox": {"decoder": "yolox", "strides": [2], "decoded": False, "max_detections": 30},
+    "yolox-decoded": {"decoder": "yolox", "strides": [2], "decoded": True, "class_wise": False},
+    "yolov5": {"decoder": "yolov5", "normalised": True},
+    "yolov8": {"decoder": "yolov8", "max_detections": 200, "nms_threshold": 0.6},
+    "ultraface": {"decoder": "ultraface"},
+}
+ANCHORS = HEIGHT * WIDTH // 4
+
+
+def outputs_of(kind: str, rng: np.random.Generator, extent: float) -> dict[str, np.ndarray]:
+    """Outputs with equal scores, equal boxes, and many that overlap."""
+    levels = np.round(rng.uniform(0, 1, (1, ANCHORS, 3)), 1)
+    centres = rng.integers(0, 6, (1, ANCHORS, 2)) * extent / 8
+    boxes = np.concatenate([centres, rng.integers(1, 5, (1, ANCHORS, 2)) * extent / 8], axis=2)
+    made: dict[str, np.ndarray]
+    if kind == "ultraface":
+        made = {
+            "scores": levels[:, :, :2],
+            "boxes": np.concatenate([boxes[..., :2], boxes[..., :2] + boxes[..., 2:]], 2),
+        }
+    elif kind == "yolov8":
+        made = {"y": np.concatenate([boxes, levels], axis=2).transpose(0, 2, 1)}
+    else:
+        sure = np.round(rng.uniform(0, 1, (1, ANCHORS, 1)), 1)
+        made = {"y": np.concatenate([boxes, sure, levels], axis=2)}
+    return {name: np.ascontiguousarray(one, np.float32) for name, one in made.items()}
+
+
+@pytest.mark.parametrize(("kind", "most"), [*((kind, 4000) for kind in DECODERS), ("yolov8", 37)])
+def test_outputs_become_the_boxes_that_the_host_finds(
+    kind: str, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (host_boxes, parallel_boxes):
+        monkeypatch.setattr(module, "CANDIDATES", most)
+    card = card_of(DECODERS[kind])
+    extent = {"yolox": 3.0, "yolov5": 1.0, "ultraface": 1.0}.get(kind, 12.0)
+    rng = np.random.default_rng(7)
+    name = DECODERS[kind]["decoder"]
+    first = outputs_of(name, rng, extent)
+    code = programs(card, *(spec(one, *array.shape) for one, array in first.items()))[DETECT]
+    function = load_program(EmulatedApi(), code)
+    cells = [np.concatenate(host_boxes.grid(WIDTH, HEIGHT, (2,)), axis=1)] if kind == "yolox" else []
+    for threshold in (0.0, 0.3, 2.0):
+        outputs = first if threshold < 1 else {one: array * 0 for one, array in first.items()}
+        if threshold == 0.3:
+            outputs = outputs_of(name, rng, extent)
+        assert isinstance(card.output, rt.card.BoxOutput)
+        wanted = host_boxes.BOX_DECODERS[name](outputs, card.output, card, PLACE)
+        boxes, scores, classes, count = function([*outputs.values(), *cells])
+        kept = int(count[0])
+        found = host_boxes.finish(boxes[:kept], scores[:kept], classes[:kept], card, PLACE)
+        assert [(one.class_id, one.score) for one in found] == [(one.class_id, one.score) for one in wanted]
+        assert bool(wanted) == (threshold < 1)
+        for one, other in zip(found, wanted, strict=True):
+            np.testing.assert_allclose(corners(one), corners(other), rtol=1e-5, atol=1e-4)
+    function.close()
+
+
+def corners(one: rt.Detection) -> list[float]:
+    return [one.box.left, one.box.top, one.box.right, one.box.bottom]
