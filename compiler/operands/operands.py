@@ -111,6 +111,16 @@ class Operands:
         return np.ascontiguousarray(words).reshape(*outer, steps * step, lanes)
 
 
+def in_pairs(operands: Operands) -> Operands | None:
+    """The products of pairs of int16 of the processor that multiplies `operands` by a sequence of instructions.
+
+    None for operands with a dot instruction, and without any: they have no use for it.
+    """
+    first, _, lanes = (operands.instruction or "").partition("_")
+    name = f"{first}_pairs" + (f"_{lanes}" if lanes else "")
+    return next((one for one in (INT16, *ALTERNATIVES[INT16]) if one.instruction == name), None)
+
+
 def numpy_dtype(name: str) -> np.dtype[Any]:
     """The numpy type for the compiler's name of a type."""
     return np.dtype(getattr(ml_dtypes, name, name))
@@ -129,12 +139,21 @@ FLOAT16 = Operands("float16", "fp16", "float16", "float16", "float32")
 TF32 = Operands("tf32", "tf32", "float32", "float32", "float32")  # rounded as tensor cores take them
 INT8 = Operands("int8", "int8", "int8", "int8", "int32", 4, "sdot")
 UINT8_INT8 = Operands("uint8-int8", "int8", "uint8", "int8", "int32", 4, "vpdpbusd")
+# What Winograd's algorithm makes of 8-bit operands.
+INT16 = Operands("int16", "int8", "int16", "int16", "int32", 2, "pmaddwd_pairs_512")
 # The same types where the target has no instruction of that name, by preference.
 ALTERNATIVES = {
     INT8: (replace(INT8, name="int8-rows", instruction="smlal", by_row=True),),
     UINT8_INT8: tuple(
         replace(UINT8_INT8, name=f"uint8-int8-{instruction}", instruction=instruction)
         for instruction in ("vpdpbusd_256", "pmaddwd_512", "pmaddwd_256", "pmaddwd_128")
+    ),
+    INT16: (
+        *(
+            replace(INT16, name=f"int16-{instruction}", instruction=instruction)
+            for instruction in ("pmaddwd_pairs_256", "pmaddwd_pairs_128")
+        ),
+        replace(INT16, name="int16-rows", instruction="smlal_pairs", by_row=True),
     ),
 }
 
@@ -146,8 +165,10 @@ OPERANDS = {
         FLOAT16,
         INT8,
         UINT8_INT8,
+        INT16,
         *ALTERNATIVES[INT8],
         *ALTERNATIVES[UINT8_INT8],
+        *ALTERNATIVES[INT16],
     )
     for operands in (native, native.emulated)
 }

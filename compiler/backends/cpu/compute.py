@@ -25,6 +25,10 @@ from edgec.compiler.backends.cpu.specs import (
 from edgec.compiler.backends.cpu.templates.winograd_tiles import odd
 from edgec.compiler.backends.cpu.templates.winograd_transforms import tile_size, weight_matrix
 from edgec.compiler.graph.anchors import ANCHOR
+from edgec.compiler.operands.operands import in_pairs
+
+# The weights from twice their transform for tiles of 2×2, times two.
+_WHOLE_INVERSE = np.array([[-1, 0, 0, 0], [0, 1, -1, 0], [0, 0, 0, 1]])
 
 
 def prim_func(inputs: list[te.Tensor], output: te.Tensor, spec: Spec | None = None) -> PrimFunc:
@@ -88,14 +92,21 @@ def conv2d(spec: ConvSpec) -> PrimFunc:
 
 
 def winograd(spec: WinogradSpec) -> PrimFunc:
-    """A 3×3 convolution by its transformed weights (see `WinogradSpec`), which the definition transforms back."""
+    """A 3×3 convolution by its transformed weights (see `WinogradSpec`), which the definition transforms back.
+
+    Of integers, four times its sums.
+    """
     conv, w, t = spec.conv, spec.window, tile_size(spec.m)
     lanes, height, width = spec.lanes, *spec.in_size
     blocks, vectors = -(-spec.out_channels // lanes), odd(spec.in_channels)
+    pairs = in_pairs(spec.operands)
     back = np.linalg.pinv(weight_matrix(spec.m))  # [3, t]
+    if pairs is not None:  # twice that of weights that have been doubled on both axes: of whole numbers
+        vectors, back = odd(spec.in_channels // pairs.step), _WHOLE_INVERSE
     data_shape = (spec.batch, -(-spec.in_channels // lanes), height, width, lanes)
     data = te.placeholder(data_shape, spec.operands.data, "data")
-    weight = te.placeholder((blocks * t * t * vectors * lanes,), spec.operands.weight, "weight")
+    step, dtype = (1, spec.operands.weight) if pairs is None else (pairs.step, pairs.weight)
+    weight = te.placeholder((blocks * t * t * vectors * step * lanes,), dtype, "weight")
     ic, ky, kx, i, j = (
         te.reduce_axis((0, n), name)
         for n, name in ((spec.in_channels, "ic"), (3, "ky"), (3, "kx"), (t, "i"), (t, "j"))
@@ -105,14 +116,16 @@ def winograd(spec: WinogradSpec) -> PrimFunc:
         value = tirx.const(0, conv.dtype)
         for (k, n), number in np.ndenumerate(back):
             here = tirx.all(tap == k, row == n)
-            value = tirx.Select(here, tirx.const(float(number), conv.dtype), value)
+            value = tirx.Select(here, tirx.const(number.item(), conv.dtype), value)
         return value
 
     def body(n: tirx.Expr, b: tirx.Expr, y: tirx.Expr, x: tirx.Expr, v: tirx.Expr) -> tirx.Expr:
         iy, ix = y + ky - w.pad[0], x + kx - w.pad[1]
         value = _widened(data[n, ic // lanes, iy, ix, ic % lanes], conv)
         value = tirx.if_then_else(inside_image(iy, ix, spec.in_size), value, tirx.const(0, conv.dtype))
-        at = (((b * t + i) * t + j) * vectors + ic) * lanes + v
+        at = (((b * t + i) * t + j) * vectors + ic // step) * step * lanes
+        by_row = pairs is None or pairs.by_row
+        at = at + (ic % step * lanes + v if by_row else v * step + ic % step)
         return te.sum(
             value * (factor(ky, i) * factor(kx, j) * _widened(weight[at], conv)), axis=[ic, ky, kx, i, j]
         )

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from edgec.compiler.backends.cpu.dot_sequences import pmaddwd, smlal
+from edgec.compiler.backends.cpu.dot_sequences import pmaddwd, pmaddwd_pairs, smlal, smlal_pairs
 from edgec.compiler.operands.operands import ALTERNATIVES, Operands
 from edgec.targets.features import (
     ASIMD,
@@ -83,7 +83,11 @@ define {sums} @{self.function}({sums} %s, {words} %a, {words} %b) alwaysinline n
 
 
 def _sequence(name: str, feature: str, lanes: int, body: Callable[[str], str]) -> DotInstruction:
-    """A sequence of some four instructions for four products a lane."""
+    """A sequence of some four instructions for four products a lane, or half as many for two."""
+    if "pairs" in name:
+        return DotInstruction(
+            name, feature, lanes, "", "", "", share=1.0 if "madd" in name else 0.5, body=body
+        )
     if "madd" in name:
         return DotInstruction(name, feature, lanes, "", "", "", share=0.5, widens=(2, 3), body=body)
     return DotInstruction(name, feature, lanes, "", "", "", share=0.25, body=body)
@@ -111,6 +115,10 @@ INSTRUCTIONS = {
         _sequence("pmaddwd_256", AVX2, 8, partial(pmaddwd, lanes=8)),
         _sequence("pmaddwd_128", SSE41, 4, partial(pmaddwd, lanes=4)),
         _sequence("smlal", ASIMD, 4, smlal),
+        _sequence("pmaddwd_pairs_512", AVX512BW, 16, partial(pmaddwd_pairs, lanes=16)),
+        _sequence("pmaddwd_pairs_256", AVX2, 8, partial(pmaddwd_pairs, lanes=8)),
+        _sequence("pmaddwd_pairs_128", SSE41, 4, partial(pmaddwd_pairs, lanes=4)),
+        _sequence("smlal_pairs", ASIMD, 4, smlal_pairs),
         DotInstruction(
             "sdot",
             DOTPROD,

@@ -37,6 +37,21 @@ define {words} @{function}({words} %s, {words} %a, {words} %b) alwaysinline noun
 """
 
 
+def pmaddwd_pairs(function: str, lanes: int) -> str:
+    """Sums plus the products of pairs of int16, lane by lane."""
+    words, halves = f"<{lanes} x i32>", f"<{2 * lanes} x i16>"
+    return f"""
+declare {words} @{_MADD[lanes]}({halves}, {halves})
+define {words} @{function}({words} %s, {words} %a, {words} %b) alwaysinline nounwind readnone {{
+  %x = bitcast {words} %a to {halves}
+  %y = bitcast {words} %b to {halves}
+  %p = call {words} @{_MADD[lanes]}({halves} %x, {halves} %y)
+  %r = add {words} %s, %p
+  ret {words} %r
+}}
+"""
+
+
 def smlal(function: str) -> str:
     """Sums plus the products of a word of four int8, in all lanes, and four rows of four int8."""
     steps = []
@@ -61,6 +76,27 @@ define <4 x i32> @{function}(<4 x i32> %s0, <4 x i32> %a, <4 x i32> %b) alwaysin
   %y = sext <8 x i8> %low to <8 x i16>
   %z = sext <8 x i8> %high to <8 x i16>{"".join(steps)}
   ret <4 x i32> %s4
+}}
+"""
+
+
+def smlal_pairs(function: str) -> str:
+    """Sums plus the products of a pair of int16, in all lanes, and two rows of four int16."""
+    steps = []
+    for k in range(2):
+        row = ", ".join(f"i32 {4 * k + lane}" for lane in range(4))
+        single = ", ".join([f"i32 {k}"] * 4)
+        steps.append(f"""
+  %w{k} = shufflevector <8 x i16> %y, <8 x i16> poison, <4 x i32> <{row}>
+  %a{k} = shufflevector <8 x i16> %x, <8 x i16> poison, <4 x i32> <{single}>
+  %p{k} = call <4 x i32> @llvm.aarch64.neon.smull.v4i32(<4 x i16> %w{k}, <4 x i16> %a{k})
+  %s{k + 1} = add <4 x i32> %s{k}, %p{k}""")
+    return f"""
+declare <4 x i32> @llvm.aarch64.neon.smull.v4i32(<4 x i16>, <4 x i16>)
+define <4 x i32> @{function}(<4 x i32> %s0, <4 x i32> %a, <4 x i32> %b) alwaysinline nounwind readnone {{
+  %x = bitcast <4 x i32> %a to <8 x i16>
+  %y = bitcast <4 x i32> %b to <8 x i16>{"".join(steps)}
+  ret <4 x i32> %s2
 }}
 """
 

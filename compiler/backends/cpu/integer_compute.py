@@ -9,7 +9,7 @@ from tvm import te, tirx
 from tvm.tirx import PrimFunc
 
 from edgec.compiler.backends.cpu.compute import inside_image, prim_func
-from edgec.compiler.backends.cpu.specs import ConvSpec, Window, encode
+from edgec.compiler.backends.cpu.specs import ConvSpec, Window, WinogradSpec, encode
 from edgec.compiler.graph.anchors import ANCHOR
 from edgec.compiler.graph.fusion import BROADCAST
 from edgec.compiler.graph.rewrite import Array
@@ -97,6 +97,14 @@ def add_border(spec: ConvSpec, table: tuple[int, ...]) -> PrimFunc:
 
     kernel = prim_func([sums, border], te.compute(shape, body, name="add_border"))
     return kernel.with_attr("op_pattern", BROADCAST)  # an epilogue of the convolution
+
+
+def quotient(spec: WinogradSpec) -> PrimFunc:
+    """The sums of a convolution from four times the sums, as Winograd's algorithm makes them of integers."""
+    shape = (spec.batch, -(-spec.out_channels // spec.lanes), *spec.window.out, spec.lanes)
+    sums = te.placeholder(shape, "int32", "sums")
+    made = te.compute(shape, lambda *at: sums[at] >> tirx.const(2, "int32"), name="quotient")
+    return prim_func([sums], made).with_attr("op_pattern", BROADCAST)
 
 
 def depthwise(spec: ConvSpec) -> PrimFunc:

@@ -122,7 +122,9 @@ class WinogradSpec:
     """A 3×3 convolution without stride whose weights are stored as Winograd's algorithm multiplies them.
 
     Its weights are one row: for each block of output channels `(m + 2)²` matrices `[in_channels, lanes]`, each
-    followed by a vector of zeros where its vectors would be even in number (see `winograd_tiles.odd`).
+    followed by a vector of zeros where its vectors would be even in number (see `winograd_tiles.odd`). Where it
+    multiplies 8-bit integers, they are four times the weights, vectors of words of two int16 channels
+    (`integer_winograd`), and so is the result four times the sums.
 
     Attributes:
         m: results of a tile and axis.

@@ -19,8 +19,10 @@ from edgec.compiler.backends.cpu.layouts.packing import (
     pack_dense,
     pack_depthwise,
 )
+from edgec.compiler.backends.cpu.layouts.stored_winograd import integer_winograd
 from edgec.compiler.backends.cpu.layouts.value import Plan, Value
 from edgec.compiler.backends.cpu.specs import ConvSpec, DenseSpec, Window
+from edgec.compiler.backends.cpu.templates import integer_winograd as templates
 from edgec.compiler.graph.rewrite import Array, Expr, array_of, constant, dtype_of, op_name, shape_of
 from edgec.compiler.operands.operands import INT8, UINT8_INT8, Operands
 
@@ -97,6 +99,12 @@ def _conv2d(plan: Plan, call: Call) -> Value | None:
     if groups > 1:
         weight, groups = merge_groups(weight, groups, channels, lanes)
     spec, weight, data = _dense_conv(plan, source, weight, window, groups, operands)
+    stored = integer_winograd(plan, spec, weight)
+    if stored is not None:
+        transformed = constant(templates.pack(weight, stored))
+        sums = plan.call(compute.winograd(stored), "conv2d", data, transformed)
+        sums = plan.call(integer_compute.quotient(stored), "quotient", sums)
+        return _with_border(plan, spec, sums, border)
     packed = constant(operands.pack(pack_conv(weight, lanes, spec.chunk)))
     sums = plan.call(compute.conv2d(spec), "conv2d", data, packed)
     return _with_border(plan, spec, sums, border)

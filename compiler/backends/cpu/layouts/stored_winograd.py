@@ -13,13 +13,15 @@ import numpy as np
 from edgec.compiler.backends.cpu.layouts.value import Plan
 from edgec.compiler.backends.cpu.specs import ConvSpec, WinogradSpec
 from edgec.compiler.backends.cpu.templates import conv2d_candidates, winograd, winograd_candidates
+from edgec.compiler.backends.cpu.templates import integer_winograd as integer
 from edgec.compiler.backends.cpu.templates.winograd_tiles import odd
 from edgec.compiler.backends.cpu.templates.winograd_transforms import tile_size, weight_matrix
 from edgec.compiler.graph.rewrite import Array
-from edgec.compiler.operands.operands import FLOAT32
+from edgec.compiler.operands.operands import FLOAT32, in_pairs
 
 LEAST_CHANNELS = 8
 WORTHWHILE = 1.03  # by how much a kernel has to be faster for its weights to be larger
+MOST_ADDED_TO_INTEGERS = 2 << 20  # bytes by which those of an int8 layer may grow, to 3.6 times their size
 MOST_ADDED = 8 << 20  # bytes by which a layer's weights may grow: tiles of 4×4 make them four times as large
 
 
@@ -41,6 +43,32 @@ def stored_winograd(plan: Plan, spec: ConvSpec) -> WinogradSpec | None:
         if found and (best is None or found[0][0] < best[0]):
             best = (found[0][0], made)
     return best[1] if best is not None and WORTHWHILE * best[0] < _otherwise(plan, spec) else None
+
+
+def integer_winograd(plan: Plan, spec: ConvSpec, weight: Array) -> WinogradSpec | None:
+    """The convolution of 8-bit integers with transformed weights; None where it is not estimated to be faster.
+
+    Args:
+        plan: of the function.
+        spec: the convolution.
+        weight: OIHW.
+    """
+    if in_pairs(spec.operands) is None or not winograd.has_the_form(spec):
+        return None
+    if min(spec.in_channels, spec.out_channels) < LEAST_CHANNELS:
+        return None
+    pairs = integer.pairs_of(spec.operands)
+    added = tile_size(integer.M) ** 2 * pairs.weight_bytes - 9 * spec.operands.weight_bytes
+    if spec.in_channels * spec.out_channels * added > MOST_ADDED_TO_INTEGERS:
+        return None
+    if not integer.fits(weight, spec.operands.data):
+        return None
+    made = WinogradSpec(
+        spec.batch, spec.in_channels, spec.in_size, spec.out_channels, spec.window, spec.lanes, integer.M,
+        spec.operands,
+    )  # fmt: skip
+    found = winograd_candidates.stored_candidates(made, plan.target, 1)
+    return made if found and WORTHWHILE * found[0][0] < _otherwise(plan, spec) else None
 
 
 def _otherwise(plan: Plan, spec: ConvSpec) -> float:

@@ -62,10 +62,11 @@ def _element(operands: Operands, dtype: str, step: Expr, number: int, lanes: int
     if dtype == "bfloat16":  # the upper half of a float32
         bits = step << word(16) if number == 0 else step & word(-65536)
         return tirx.reinterpret(wide, bits)
-    above = 8 * (operands.step - 1 - number)  # bits of the word beyond the element
+    bits = 32 // operands.step
+    above = bits * (operands.step - 1 - number)  # bits of the word beyond the element
     if dtype == "uint8":
         return (step >> word(8 * number)) & word(255)
-    return (step << word(above)) >> word(8 * (operands.step - 1))  # copies of the sign fill up
+    return (step << word(above)) >> word(bits * (operands.step - 1))  # copies of the sign fill up
 
 
 def apart() -> Stmt:

@@ -49,6 +49,11 @@ ERROR_OF_HALVES = {2: 2.4e-3}
 
 def applies(spec: ConvSpec) -> bool:
     """Whether the template supports the convolution."""
+    return has_the_form(spec) and spec.operands in (FLOAT32, FLOAT16)
+
+
+def has_the_form(spec: ConvSpec) -> bool:
+    """Whether it is a convolution that the algorithm computes, of any operands."""
     w = spec.window
     return (
         w.kernel == (3, 3)
@@ -56,7 +61,6 @@ def applies(spec: ConvSpec) -> bool:
         and w.dilation == (1, 1)
         and spec.groups == 1
         and spec.in_block == spec.lanes
-        and spec.operands in (FLOAT32, FLOAT16)
     )
 
 
@@ -72,11 +76,11 @@ def emit(
         threads: that run it.
         transformed: whether the weights come transformed.
     """
-    return _Winograd(spec, epilogue, schedule, threads, transformed=transformed).build()
+    return Winograd(spec, epilogue, schedule, threads, transformed=transformed).build()
 
 
 @dataclass(frozen=True)
-class _Part:
+class Part:
     """A part of the input channels: its first block, how many channels, whether the sums start with it."""
 
     first: Expr
@@ -84,8 +88,11 @@ class _Part:
     starts: bool
 
 
-class _Winograd(Transforms):
+class Winograd(Transforms):
+    """The kernel; types that multiply in another way override `register_tile`."""
+
     def build(self) -> PrimFunc:
+        """The finished kernel."""
         return self.epilogue.build(self._by_channels() if self.schedule.by_channels else self._by_tiles())
 
     def _by_tiles(self) -> Stmt:
@@ -101,7 +108,7 @@ class _Winograd(Transforms):
         def task(n: Expr, r: Expr) -> Stmt:
             block = (n, r * const(self.schedule.rows))
             inputs = self.allocated("transformed", self.in_blocks * self.count)
-            products = self.allocated("products", self.schedule.group * self.count)
+            products = self.allocated("products", self.schedule.group * self.count, dtype=self.sums)
 
             def group(g: Expr) -> Stmt:
                 first = g * const(self.schedule.group)
@@ -131,7 +138,7 @@ class _Winograd(Transforms):
 
         def task(g: Expr) -> Stmt:
             group, first = self.schedule.group, g * const(self.schedule.group)
-            products = self.allocated("products", group * self.count)
+            products = self.allocated("products", group * self.count, dtype=self.sums)
             if self.schedule.ic_chunk:
                 block, inputs = place(const(0), const(0))
                 return self._chunked(block, first, inputs, products)
@@ -175,7 +182,7 @@ class _Winograd(Transforms):
                 sub_blocks = -(-channels // self.lanes)
                 return loop(sub_blocks, lambda c: self.load_weights(own, first + b, before + c, c), "icb")
 
-            part = _Part(before, channels, start)
+            part = Part(before, channels, start)
             return seq([loop(s.group, transform, "ocb"), self._multiply(weights, inputs, products, part)])
 
         steps = [chunk(const(0), s.ic_chunk, True)]
@@ -190,7 +197,7 @@ class _Winograd(Transforms):
         self, block: tuple[Expr, Expr], first: Expr, weights: Scratch, inputs: Scratch, products: Scratch
     ) -> Stmt:
         """All products of a group of channel blocks from `first` on, then their results."""
-        everything = _Part(const(0), self.spec.in_channels, True)
+        everything = Part(const(0), self.spec.in_channels, True)
         return seq(
             [self._multiply(weights, inputs, products, everything), self._results(block, first, products)]
         )
@@ -198,7 +205,7 @@ class _Winograd(Transforms):
     def _results(self, block: tuple[Expr, Expr], first: Expr, products: Scratch) -> Stmt:
         return loop(self.schedule.group, lambda b: self.store_tiles(block, first + b, b, products), "ocb")
 
-    def _multiply(self, weights: Scratch, inputs: Scratch, products: Scratch, part: _Part) -> Stmt:
+    def _multiply(self, weights: Scratch, inputs: Scratch, products: Scratch, part: Part) -> Stmt:
         """The products of a group of channel blocks for a part of the input channels."""
         s = self.schedule
         whole, rest = divmod(self.count, s.tiles)
@@ -209,7 +216,7 @@ class _Winograd(Transforms):
 
             def tile(start: Expr, size: int) -> Stmt:
                 to = products.at(matrix, member * const(self.count) + start)
-                return self._register_tile(matrix, own, inputs, part, start, size, (products, to))
+                return self.register_tile(matrix, own, inputs, part, start, size, (products, to))
 
             def nth(number: Expr) -> Stmt:
                 return tile(number * const(s.tiles), s.tiles)
@@ -220,12 +227,12 @@ class _Winograd(Transforms):
         subs = s.group // s.out_blocks
         return loop(self.t * self.t, lambda k: loop(subs, lambda sub: multiply(k, sub), "sub"), "matrix")
 
-    def _register_tile(
+    def register_tile(
         self,
         matrix: Expr,
         weights: Scratch,
         inputs: Scratch,
-        part: _Part,
+        part: Part,
         start: Expr,
         size: int,
         to: tuple[Scratch, Expr],

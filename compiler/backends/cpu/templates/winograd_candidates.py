@@ -18,6 +18,7 @@ from edgec.compiler.backends.cpu.templates.half_sums import COLUMNS_BY_ELEMENT, 
 from edgec.compiler.backends.cpu.templates.winograd import ERROR, ERROR_OF_HALVES, applies
 from edgec.compiler.backends.cpu.templates.winograd_tiles import Schedule
 from edgec.compiler.backends.cpu.templates.winograd_transforms import tile_size
+from edgec.compiler.operands.operands import FLOAT32, Operands, in_pairs
 from edgec.targets.target import Target
 
 # Operations on vectors (sums, loads and stores alike) that transform a tile of inputs, of weights, of products.
@@ -93,7 +94,7 @@ def stored_cost(spec: ConvSpec, schedule: Schedule, target: Target, threads: int
     """Estimated cycles of a call whose weights come transformed, from memory."""
     sizes = _Sizes.of(spec, schedule.m)
     vectors = tile_size(schedule.m) ** 2 * sizes.in_channels * sizes.out_blocks
-    weights = vectors * sizes.lanes * spec.operands.weight_bytes
+    weights = vectors * sizes.lanes * _multiplied(spec).weight_bytes
     counted = _SLOWER[schedule.m] * _parts(spec, schedule, target, threads, transformed=True)
     return beside_memory(target, counted, weights)
 
@@ -104,11 +105,16 @@ def beside_memory(target: Target, cycles: float, moved: float) -> float:
     return max(cycles, waiting) + 0.3 * min(cycles, waiting)
 
 
+def _multiplied(spec: ConvSpec) -> Operands:
+    """What the kernel multiplies after the transforms."""
+    return in_pairs(spec.operands) or spec.operands
+
+
 def _enumerate(spec: ConvSpec, m: int, target: Target, threads: int) -> Iterator[Schedule]:
     sizes = _Sizes.of(spec, m)
     for rows in (d for d in range(1, sizes.rows + 1) if sizes.rows % d == 0):
         count = rows * sizes.columns
-        scratch = tile_size(m) ** 2 * count * sizes.in_blocks * sizes.lanes * spec.operands.data_bytes
+        scratch = tile_size(m) ** 2 * count * sizes.in_blocks * sizes.lanes * _multiplied(spec).data_bytes
         elements = multiplies_by_element(spec, target)
         most = COLUMNS_BY_ELEMENT if elements and in_halves(spec.operands) else count
         for blocks, tiles in _register_tiles(
@@ -164,7 +170,8 @@ def _parts(
 ) -> float:
     """The cycles of all parts of a call, in sequence; weights that come transformed are not."""
     sizes, s = _Sizes.of(spec, schedule.m), schedule
-    matrices, vector = tile_size(s.m) ** 2, sizes.lanes * spec.operands.data_bytes
+    multiplied = _multiplied(spec)
+    matrices, vector = tile_size(s.m) ** 2, sizes.lanes * multiplied.data_bytes
     count = s.rows * sizes.columns
     blocks = sizes.batch * (sizes.rows // s.rows)
     load, weigh, store = (vector_cycles(target, operations) for operations in _TRANSFORM[s.m])
@@ -178,13 +185,19 @@ def _parts(
 
     def tile(size: int) -> float:
         loads = size / sizes.lanes + s.out_blocks if s.elements else size + s.out_blocks
-        step = step_cycles(target, size * s.out_blocks, _LOAD * loads)
+        step = step_cycles(
+            target,
+            size * s.out_blocks,
+            _LOAD * loads,
+            operands=multiplied if multiplied.step > 1 else FLOAT32,
+        )
         if s.elements:  # of tiles that multiply equally fast, the one with fewer instructions
             step += _ISSUED * loads
         return step + far_weights * s.out_blocks
 
     whole, rest = divmod(count, s.tiles)
-    sums = (whole * tile(s.tiles) + (tile(rest) if rest else 0)) * sizes.in_channels * matrices / s.out_blocks
+    sums = (whole * tile(s.tiles) + (tile(rest) if rest else 0)) * matrices / s.out_blocks
+    sums *= sizes.in_channels / multiplied.step
     sums += matrices * count * 2  # the sums to and from memory
     per_block = count * store + sums
     inputs = count * sizes.in_blocks * load

@@ -125,17 +125,18 @@ class Transforms:
         self.transformed = transformed
         self.data, self.weight = epilogue.inputs
         self.lanes, self.m, self.t = spec.lanes, schedule.m, tile_size(schedule.m)
-        self.dtype = spec.operands.data  # of everything between the operands and the results
+        self.dtype = spec.operands.data  # of what is multiplied, once it is transformed
+        self.sums = self.dtype  # type of the products
         self.out_blocks = -(-spec.out_channels // spec.lanes)
         self.in_blocks = -(-spec.in_channels // spec.lanes)
         self.grid = tuple(-(-size // self.m) for size in spec.window.out)
         self.count = schedule.rows * self.grid[1]  # tiles of a block
         self.row_blocks = self.grid[0] // schedule.rows
 
-    def allocated(self, name: str, vectors: int, parts: int = 1) -> Scratch:
+    def allocated(self, name: str, vectors: int, parts: int = 1, dtype: str = "") -> Scratch:
         """Scratch for `parts` times `t²` matrices of `vectors` vectors, from the workspace."""
         size = parts * self.t * self.t * odd(vectors) * self.lanes
-        buffer = tirx.decl_buffer((size,), self.dtype, name, scope="global", data_alignment=64)
+        buffer = tirx.decl_buffer((size,), dtype or self.dtype, name, scope="global", data_alignment=64)
         return Scratch(buffer, const(0), vectors, self.lanes)
 
     def stored_weights(self) -> Scratch:
@@ -144,7 +145,7 @@ class Transforms:
 
     def part_of(self, scratch: Scratch, part: Expr) -> Scratch:
         """Part number `part` of scratch that was allocated for several."""
-        size = self.t * self.t * odd(scratch.vectors) * self.lanes
+        size = self.t * self.t * odd(scratch.vectors) * scratch.lanes
         return replace(scratch, start=scratch.start + part * const(size))
 
     def load_weights(self, scratch: Scratch, out_block: Expr, channel_block: Expr, to_block: Expr) -> Stmt:
@@ -189,8 +190,9 @@ class Transforms:
         def inner(i: int, j: int) -> Expr:
             return vector_load(self.data, [*at, y + const(i), x + const(j), 0], self.lanes)
 
-        patch = tirx.decl_buffer((t * t * self.lanes,), self.dtype, "patch", scope="local")
-        zero = broadcast(tirx.const(0, self.dtype), self.lanes)
+        dtype = self.spec.operands.data
+        patch = tirx.decl_buffer((t * t * self.lanes,), dtype, "patch", scope="local")
+        zero = broadcast(tirx.const(0, dtype), self.lanes)
 
         def copy(i: Expr, j: Expr) -> Stmt:
             inside = tirx.all(y + i >= 0, y + i < height, x + j >= 0, x + j < width)
@@ -209,7 +211,13 @@ class Transforms:
     def _transform_input(self, load: Callable[[int, int], Expr], scratch: Scratch, vector: Expr) -> Stmt:
         """`Bᵀ d B` of one tile; element `(i, j)` belongs to matrix `i · t + j`."""
         t, code = self.t, Vectors(self.lanes, self.dtype)
-        columns = [input_transform(self.m, [code.name(load(i, j)) for i in range(t)], code) for j in range(t)]
+
+        def element(i: int, j: int) -> Expr:
+            loaded = load(i, j)
+            widens = self.dtype != self.spec.operands.data
+            return code.name(loaded.astype(f"{self.dtype}x{self.lanes}") if widens else loaded)
+
+        columns = [input_transform(self.m, [element(i, j) for i in range(t)], code) for j in range(t)]
         for i in range(t):
             for j, value in enumerate(input_transform(self.m, [columns[c][i] for c in range(t)], code)):
                 code.steps.append(scratch.buffer.vstore([scratch.at(i * t + j, vector)], value))
@@ -227,13 +235,13 @@ class Transforms:
 
     def _store_tile(self, at: list[Expr], corner: tuple[Expr, Expr], products: Scratch, vector: Expr) -> Stmt:
         """`Aᵀ M A` of one tile, through the epilogue, to the output."""
-        t, m, code = self.t, self.m, Vectors(self.lanes, self.dtype)
+        t, m, code = self.t, self.m, Vectors(self.lanes, self.sums)
 
         def load(i: int, j: int) -> Expr:
             return code.name(vector_load(products.buffer, [products.at(i * t + j, vector)], self.lanes))
 
         columns = [output_transform(m, [load(i, j) for i in range(t)], code) for j in range(t)]
-        results = Accumulators(m * m, self.lanes, self.dtype)
+        results = Accumulators(m * m, self.lanes, self.sums)
         for i in range(m):
             for j, value in enumerate(output_transform(m, [columns[c][i] for c in range(t)], code)):
                 code.steps.append(results.set(i * m + j, value))
@@ -248,7 +256,7 @@ class Transforms:
 
         def element(lane: Expr) -> Stmt:
             value = results.element(i * m + j, lane)
-            value = value if self.dtype == self.spec.dtype else value.astype(self.spec.dtype)
+            value = value if self.sums == self.spec.dtype else value.astype(self.spec.dtype)
             return self.epilogue.store([*at, y, x, lane], value)
 
         stored = vectorised(self.lanes, element)

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from edgec.compiler.backends.cpu.layouts import stored_winograd
 from edgec.compiler.backends.cpu.runner import runs_here
 from edgec.compiler.emulation.emulator import find_emulator
 from edgec.targets import load_target
@@ -159,8 +160,38 @@ def test_a_residual_block_is_exact_and_stays_in_eight_bits(
     # Nothing between the layers: each is one kernel with its tail, the sum that of the last one. Around them the
     # input is packed, the output unpacked, and both change their signedness where the processor wants the other one.
     assert len(kinds) == 6
-    assert kinds.count("conv2d") == 3
+    assert kinds.count("conv2d") + kinds.count("winograd") == 3
     assert kinds.count("depthwise") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "zero"),
+    [
+        ("x86-64-v3", "uint8", 113),
+        ("aarch64", "int8", -7),
+        ("x86-64-v2", "int8", 127),
+        ("x86-64-v4", "uint8", 0),
+    ],
+)
+def test_products_saved_by_winograds_algorithm_change_no_bit(
+    name: str, dtype: str, zero: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stored_winograd, "WORTHWHILE", 0.5)  # small layers take it as well
+    net = Net(filled((1, 32, 15, 14), dtype, extreme=True))
+    first = net.conv(net.pad(net.input, 1, 1, 1, 1, zero), net.weights(32, 32, 3, 3))
+    x = net.requantise(first, zero, dtype)
+    net.finish(net.requantise(net.conv(net.pad(x, 1, 1, 1, 1, zero), net.weights(41, 32, 3, 3)), zero, dtype))
+    assert net.module is not None
+    target = load_target(name)
+    made = compiled(net.module, target, threads=2)
+    assert [kernel.kind for kernel in made.kernels.values()].count("winograd") == 2
+    if runs_here(target):
+        result = run(made, tmp_path, [net.x])
+    elif find_emulator(target) is None:
+        pytest.skip(f"emulation: no emulator runs {name}")
+    else:
+        result = run_elsewhere(made, target, tmp_path / "there", [net.x], 2)
+    np.testing.assert_array_equal(result, net.wanted)
 
 
 SETS = {
