@@ -223,7 +223,7 @@ def test_machine_code_uses_the_hardware(
 ) -> None:
     """Tensor cores, `ldmatrix` and asynchronous copies are there; nothing spills, and a block fits."""
     itemsize = {"float32": 4, "int8": 1}.get(types[1], 2)
-    cut = tile((2, 2), (1, 2) if itemsize == 4 else (2, 2), itemsize=itemsize)
+    cut = tile((2, 2), (2, 2), itemsize=itemsize)
     made = lowered(convolution(types, 64, 128, 28, 3), cut)
     cubin = tmp_path / "k.cubin"
     cubin.write_bytes(nvrtc.compile_source(made.source, arch).content)
@@ -235,7 +235,7 @@ def test_machine_code_uses_the_hardware(
     assert (usage.stack, usage.local) == (0, 0)
     assert usage.registers <= 255
     assert usage.registers * cut.threads <= 65536
-    assert usage.shared + made.launches[0].shared_bytes <= 65536
+    assert usage.shared + made.launches[0].shared_bytes <= (65536 if arch == "sm_75" else 101376)
 
 
 def test_volta_has_fragments_of_its_own() -> None:
@@ -255,5 +255,7 @@ def test_tiles_fit_and_follow_the_size_of_a_product() -> None:
     assert deep[0].split > 1  # too few blocks for the multiprocessors otherwise
     assert wide[0].split == 1
     assert wide[0].rows * wide[0].columns > deep[0].rows * deep[0].columns / 2
+    rounded = tiles_for(Product(1, 49, 512, 4608, itemsize=4), GPU, most)
+    assert {one.stages for one in rounded if (one.warps, one.steps) == ((2, 2), (2, 2))} == {3}  # two spill
     costs = [cost(one, Product(1, 49, 512, 4608), GPU) for one in deep]
     assert costs == sorted(costs)

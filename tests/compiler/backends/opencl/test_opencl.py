@@ -21,6 +21,7 @@ from edgec.models.registry import build as build_model
 from edgec.targets import Target
 from edgec.targets.device_kinds import DEVICE_KINDS
 from tests.compiler.backends.opencl.backend import REGISTRATION, ROOT, TARGET, TENSOR_TARGET
+from tests.compiler.backends.opencl.tally import TALLY
 from tests.compiler.onnx_models import model_of, save
 
 RNG = np.random.default_rng(5)
@@ -37,6 +38,7 @@ def verified(model: Path, folder: Path, target: Target = TARGET) -> CompileResul
     result = compile_model(model, target, options, output=folder / "model.edge")
     assert result.evidence["verified"]
     assert result.evidence["where"] == "OpenCL on this processor"
+    TALLY.add(result)
     return result
 
 
