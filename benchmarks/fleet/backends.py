@@ -75,15 +75,20 @@ class Postgres:
         folder.mkdir(parents=True, exist_ok=True)
         if os.getuid() == 0:
             shutil.chown(folder, "postgres")
-            for parent in folder.parents:
-                if parent.stat().st_mode & 0o001 == 0 and parent != Path("/"):
-                    parent.chmod(parent.stat().st_mode | 0o011)
+        self._open_the_way()
         command = [program("initdb", "postgresql"), "-D", str(self._data), "-U", "edgec", "-A", "trust", "-N"]
         command += ["--locale=C.UTF-8", "-E", "UTF8"]
         subprocess.run(_as("postgres") + command, check=True, capture_output=True, cwd="/")
 
+    def _open_the_way(self) -> None:
+        """Let the server's user reach its folder; the owner of a parent may have closed it again, as pytest does."""
+        for parent in self._folder.parents if os.getuid() == 0 else ():
+            if parent.stat().st_mode & 0o001 == 0 and parent != Path("/"):
+                parent.chmod(parent.stat().st_mode | 0o011)
+
     def start(self) -> Postgres:
         """Start, and wait until connections are accepted."""
+        self._open_the_way()
         options = [
             "listen_addresses=",
             f"unix_socket_directories={self._folder}",

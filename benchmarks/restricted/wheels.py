@@ -99,13 +99,13 @@ def use(folder: Path) -> None:
         CannotRestrict: `folder` does not hold them, or a package is imported already.
     """
     library = folder / LIBRARY
-    early = [name for name in PACKAGES if name in sys.modules]
-    if early or not library.exists():
+    if not library.exists():
         raise CannotRestrict(
-            f"{early[0]} is imported already"
-            if early
-            else f"{folder} has no {LIBRARY}: run `python -m edgec.benchmarks.restricted {folder}` first"
+            f"{folder} has no {LIBRARY}: run `python -m edgec.benchmarks.restricted {folder}` first"
         )
+    early = [name for name in PACKAGES if name in sys.modules]
+    if early:
+        raise CannotRestrict(f"{early[0]} is imported already")
     if ctypes.CDLL(str(library.resolve())).edgec_restrict_cpuid() != 0:
         raise CannotRestrict("this system installs no handler of SIGILL")
     sys.path.insert(0, str((folder / SITE).resolve()))
