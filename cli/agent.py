@@ -129,15 +129,17 @@ def enroll(
 @app.command()
 def status(state: State, json: Json = False) -> None:
     """Show the status of the running agent."""
-    from edgec.cli.agent_view import print_status
     from edgec.cli.console import emit_json
     from edgec.device_agent.health.status_socket import query
 
     answer = query(state)
     if json:
         emit_json(answer)
-    else:
-        print_status(answer)
+        return
+    # not before: a health check asks for JSON every half minute, and this imports numpy and the doctor
+    from edgec.cli.agent_view import print_status
+
+    print_status(answer)
 
 
 @app.command()

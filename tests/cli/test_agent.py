@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -73,3 +77,23 @@ def test_the_doctor_fails_when_something_is_missing(edgec: Edgec, tmp_path: Path
     assert done.returncode == 1, done.stderr
     bad = [finding for finding in json.loads(done.stdout) if finding["verdict"] == "bad"]
     assert any("none.avi" in json.dumps(finding) for finding in bad)
+
+
+def test_a_health_check_imports_neither_numpy_nor_the_doctor(tmp_path: Path) -> None:
+    """Devices make one every half minute."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
+        with contextlib.chdir(tmp_path):  # a socket's address is short
+            server.bind("agent.sock")
+        server.listen(1)
+        command = [sys.executable, "-X", "importtime", "-m", "edgec.cli.main", "agent", "status", "--json"]
+        asked = subprocess.Popen(
+            [*command, "--state", str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        peer, _ = server.accept()
+        with peer:
+            peer.sendall(b'{"device": "door"}')
+        printed, imported = asked.communicate()
+    assert json.loads(printed) == {"device": "door"}
+    names = {line.rpartition("|")[2].strip() for line in imported.splitlines()}
+    assert "edgec.device_agent.health.status_socket" in names
+    assert not names & {"numpy", "edgec.device_agent.health.doctor"}
