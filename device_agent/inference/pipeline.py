@@ -25,11 +25,18 @@ from edgec.device_agent.inference.tracker import Seen, Track, Tracker
 from edgec.device_agent.process.ring import Frame, Kind
 from edgec.device_agent.view.spectrogram import Spectrogram
 from edgec.runtime import Session
+from edgec.runtime.gpu.fault import GpuFault
 from edgec.runtime.processing.results import Result
 from edgec.runtime.processing.sound_stream import SoundStream
 
 Emit = Callable[[dict[str, Any], bool], None]
 """Takes an event's `data` and whether it is critical (must not be lost)."""
+
+
+def _raise_what_ends_the_process(error: Exception) -> None:
+    """After some faults a GPU's driver accepts nothing more of a process: the supervisor starts another."""
+    if isinstance(error, GpuFault) and error.ends_process:
+        raise error
 
 
 class Pipeline:
@@ -157,6 +164,7 @@ class Pipeline:
                 return None
             found = findings_of(results, loaded.kind)
         except (*MODEL_ERRORS, BrokenOutput) as error:
+            _raise_what_ends_the_process(error)
             self.errors += 1
             self.message = f"{type(error).__name__}: {error}"[:300]
             loaded.stats.fail(self.message)
@@ -239,6 +247,7 @@ class Pipeline:
                 results, milliseconds = timed(second, cut)
                 found = findings_of(results, second.kind)
             except (*MODEL_ERRORS, BrokenOutput) as error:
+                _raise_what_ends_the_process(error)
                 second.stats.fail(f"{type(error).__name__}: {error}")
                 continue
             finally:

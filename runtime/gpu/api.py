@@ -69,7 +69,7 @@ class Stream(Protocol):
         """Queue a mark of the time."""
 
     def seconds_between(self, first: Any, last: Any) -> float:  # noqa: ANN401
-        """Device time between two marks that were passed; releases neither."""
+        """Device time between two marks that were passed; neither can be used again."""
 
     def synchronise(self) -> None:
         """Wait for everything that was queued.

@@ -210,6 +210,7 @@ class CudaDriver:
                 f"after a fault of a kernel the driver accepts no further work of this process ({fault}).\n"
                 "Start the process anew: others that use the GPU are not affected.",
                 lost=True,
+                ends_process=True,
             ) from fault
 
 

@@ -10,10 +10,11 @@ class GpuFault(EdgecError):
 
     Attributes:
         lost: the driver accepts no further work in this context: everything on the device has to be set up anew.
+        ends_process: nor in a new context, so that the process has to be started anew.
     """
 
     exit_code = 6
 
-    def __init__(self, message: str, *, lost: bool = False) -> None:
+    def __init__(self, message: str, *, lost: bool = False, ends_process: bool = False) -> None:
         super().__init__(message)
-        self.lost = lost
+        self.lost, self.ends_process = lost, ends_process

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-# Results of a cycle and multiprocessor. Sources: CUDA C++ Programming Guide, "Arithmetic Instructions" (fp32);
-# NVIDIA's architecture papers (dense products of fp16 with fp32 sums: peaks over clocks and multiprocessors).
+# Multiply-adds of a cycle and multiprocessor. fp32: CUDA C++ Programming Guide, "Arithmetic Instructions". Tensor
+# cores: NVIDIA's published peaks of dense fp16 products over clocks and multiprocessors. They agree with those of V100
+# (125 TFLOP/s), Xavier (11), T4 (65), A100 (312), A10 (125), Orin AGX (43, half of its int8), L4 (121), H100 SXM (989)
+# and RTX 4090 (165: GeForce boards sum in fp32 at half the rate). Less certain: Blackwell's data centre and Thor, by
+# peaks in FP4, of which fp16 has a quarter.
 _FP32_HALF = {(7, 0), (7, 2), (7, 5), (8, 0)}
 _TENSOR = {
     (7, 0): 512, (7, 2): 512, (7, 5): 512, (8, 0): 1024, (8, 6): 512, (8, 7): 1024, (8, 9): 512, (9, 0): 2048,
-    (10, 0): 4096, (10, 1): 2048, (12, 0): 512,
+    (10, 0): 4096, (10, 1): 4096, (11, 0): 4096, (12, 0): 512,
 }  # fmt: skip
 
 
@@ -45,6 +48,6 @@ def limits_of(
     return Limits(
         name,
         2 * cycles * (64 if capability in _FP32_HALF else 128),
-        2 * cycles * _TENSOR.get(capability, 0),
+        2 * cycles * _TENSOR.get(capability, 0) / (2 if "GeForce" in name else 1),
         2e-6 * memory_khz * memory_bits / 8,  # two transfers in a cycle
     )

@@ -35,6 +35,7 @@ class CudaStream:
         self._driver, self._call = driver, driver.library.call
         self._stream = c_void_p()
         self._events: list[c_void_p] = []
+        self._unused: list[c_void_p] = []
         self._call("cuStreamCreate", byref(self._stream), _NON_BLOCKING)
         self._closed = False
 
@@ -100,18 +101,22 @@ class CudaStream:
         return CudaGraph(self._driver, self._stream, graph)
 
     def mark(self) -> c_void_p:
-        """Record an event."""
+        """Record an event, one whose time was read if there is one."""
         self._driver.use()
-        event = c_void_p()
-        self._call("cuEventCreate", byref(event), 0)
-        self._events.append(event)
+        if self._unused:
+            event = self._unused.pop()
+        else:
+            event = c_void_p()
+            self._call("cuEventCreate", byref(event), 0)
+            self._events.append(event)
         self._call("cuEventRecord", event, self._stream)
         return event
 
     def seconds_between(self, first: c_void_p, last: c_void_p) -> float:
-        """Time between two events that were passed."""
+        """Time between two events that were passed, which are free for later marks."""
         elapsed = c_float()
         self._call("cuEventElapsedTime", byref(elapsed), first, last)
+        self._unused += [first, last]
         return elapsed.value / 1e3
 
     def synchronise(self) -> None:

@@ -16,6 +16,7 @@ from edgec.device_agent.inference.pipeline import Pipeline
 from edgec.device_agent.inference.slots import Loaded, load_model
 from edgec.device_agent.process.ring import Frame, Kind
 from edgec.runtime.artifact.config import StateSpec
+from edgec.runtime.gpu.fault import GpuFault
 from tests.runtime.conftest import compiled, spec
 
 SECOND = 1_000_000_000
@@ -127,6 +128,22 @@ def test_a_failed_run_does_not_poison_the_state(model: Loaded) -> None:
     assert "contains NaN" in door(model)
     assert door.pipeline.errors == 1
     assert [door(model), door(model)] == ["first", "second"]
+
+
+def test_a_gpu_that_accepts_nothing_more_of_the_process_ends_it(
+    model: Loaded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other faults cost their frame only; after this one the supervisor has to start another process."""
+    door = Feed(model)
+    faults = [GpuFault("a kernel failed", lost=True), GpuFault("start anew", lost=True, ends_process=True)]
+
+    def fail(*_: object) -> None:
+        raise faults.pop(0)
+
+    monkeypatch.setattr(door.pipeline, "_results", fail)
+    assert door(model) == "GpuFault: a kernel failed"
+    with pytest.raises(GpuFault, match="start anew"):
+        door(model)
 
 
 def test_a_model_that_takes_over_begins_anew(model: Loaded, artifact: Path) -> None:

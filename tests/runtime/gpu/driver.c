@@ -3,6 +3,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 typedef int R;
 enum { OK = 0, INVALID = 1, MEMORY = 2, NOT_INITIALISED = 3, NO_DEVICE = 100, NO_BINARY = 209, PTX_VERSION = 222, NOT_FOUND = 500 };
@@ -37,7 +38,8 @@ int fake_launches(void) { return launches; }
 int fake_resets(void) { return resets; }
 int fake_waited(void) { return waited; }
 
-R cuInit(unsigned f) { return f ? INVALID : OK; }
+static pid_t opened;
+R cuInit(unsigned f) { opened = getpid(); return f ? INVALID : OK; }
 R cuDriverGetVersion(int *v) { *v = (int)setting("FAKE_VERSION", 12040); return OK; }
 R cuGetErrorString(R code, const char **s) {
   *s = code == MEMORY ? "out of memory" : code == NO_DEVICE ? "no CUDA-capable device is detected"
@@ -63,7 +65,7 @@ R cuDevicePrimaryCtxReset_v2(int d) {
   live = 0; used = 0; slow = 0; resets++; return d == 40 ? OK : INVALID;
 }
 R cuDevicePrimaryCtxRelease_v2(int d) { return d == 40 ? OK : INVALID; }
-R cuCtxSetCurrent(void *c) { return c == (void *)&broken ? OK : INVALID; }
+R cuCtxSetCurrent(void *c) { if (opened != getpid()) return NOT_INITIALISED; return c == (void *)&broken ? OK : INVALID; }
 R cuMemGetInfo_v2(size_t *f, size_t *t) { *t = 1u << 30; *f = (size_t)setting("FAKE_FREE", 1 << 30) - used; return OK; }
 R cuMemAlloc_v2(uint64_t *p, size_t n) {
   if (broken) return broken;

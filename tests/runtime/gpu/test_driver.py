@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import threading
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from edgec.runtime.artifact.config import ArtifactConfig, KernelInfo, TensorSpec
 from edgec.runtime.errors import IncompatibleDevice
 from edgec.runtime.gpu.driver import CudaDriver
 from edgec.runtime.gpu.driver_library import DriverLibrary
+from edgec.runtime.gpu.limits import limits_of
 from tests.runtime.gpu.copying import SHAPE, WEIGHT, count, function, x
 
 
@@ -122,6 +124,57 @@ def test_the_limits_of_the_gpu_follow_from_its_clocks(driver: CudaDriver) -> Non
     assert limits.fp32_gflops == pytest.approx(30.3e3, rel=0.01)
     assert limits.tensor_gflops == pytest.approx(121e3, rel=0.01)
     assert limits.gbytes == pytest.approx(300, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("name", "capability", "multiprocessors", "mhz", "fp32", "tensor"),
+    [
+        ("Tesla T4", (7, 5), 40, 1590, 8.1, 65), ("A100-SXM4-40GB", (8, 0), 108, 1410, 19.5, 312),
+        ("NVIDIA A10", (8, 6), 72, 1695, 31.2, 125), ("Orin AGX", (8, 7), 16, 1300, 5.3, 42.5),
+        ("NVIDIA H100 80GB HBM3", (9, 0), 132, 1830, 61.9, 989),
+        ("NVIDIA GeForce RTX 4090", (8, 9), 128, 2520, 82.6, 165.2),
+    ],
+)  # fmt: skip
+def test_rates_of_a_multiprocessor_give_the_published_peaks(
+    name: str, capability: tuple[int, int], multiprocessors: int, mhz: int, fp32: float, tensor: float
+) -> None:
+    """In TFLOP/s; H100's data sheet has its fp32 at the clock of 1980 MHz."""
+    limits = limits_of(name, capability, multiprocessors, mhz * 1000, 1, 1)
+    assert limits is not None
+    assert limits.fp32_gflops / 1e3 == pytest.approx(fp32, rel=0.01)
+    assert limits.tensor_gflops / 1e3 == pytest.approx(tensor, rel=0.01)
+
+
+def test_marks_whose_time_was_read_are_used_again(driver: CudaDriver) -> None:
+    stream = driver.stream()
+    before = count(driver, "live")
+    for _ in range(5):
+        begin, end = stream.mark(), stream.mark()
+        assert stream.seconds_between(begin, end) > 0
+    assert count(driver, "live") == before + 2
+    stream.close()
+    assert count(driver, "live") == before - 1
+
+
+def test_a_fork_of_a_process_with_an_open_gpu_is_told_the_way_out(driver: CudaDriver) -> None:
+    made = function(driver)
+    told, tell = os.pipe()
+    child = os.fork()
+    if not child:
+        said = "it ran"
+        try:
+            made([x()])
+        except IncompatibleDevice as error:
+            said = str(error)
+        finally:
+            os.write(tell, said.encode())
+            os._exit(0)
+    os.waitpid(child, 0)
+    assert "cannot be used in its forks: load the model after the fork" in os.read(told, 4096).decode()
+    os.close(told)
+    os.close(tell)
+    np.testing.assert_array_equal(made([x(2)])[0], x(2))
+    made.close()
 
 
 def test_a_run_is_timed_between_events(driver: CudaDriver) -> None:

@@ -88,8 +88,11 @@ def test_a_driver_that_accepts_no_further_work_is_told_with_the_way_out(
     with pytest.raises(GpuFault, match="illegal memory access"):
         made([x()])
     for _ in range(2):
-        with pytest.raises(GpuFault, match=r"no further work of this process.*\nStart the process anew"):
+        with pytest.raises(
+            GpuFault, match=r"no further work of this process.*\nStart the process anew"
+        ) as told:
             made([x()])
+        assert told.value.ends_process
     monkeypatch.delenv("FAKE_STUCK")
     monkeypatch.setenv("FAKE_FAULT", "0")
     np.testing.assert_array_equal(made([x(5)])[0], x(5))
