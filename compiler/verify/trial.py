@@ -163,7 +163,8 @@ def attempt(request: Request) -> Failure | None:
         )
     except EdgecError as error:
         kind = type(error).__name__
-        return Failure(kind, str(error), f"{kind} {_said(kind, str(error))}")
+        said = _said(kind, str(error).replace(request.model, ""))  # smaller models have other names
+        return Failure(kind, str(error), f"{kind} {said}")
     except Exception as error:  # noqa: BLE001 - a traceback is a failure to be reduced like any other
         told = traceback.format_exception_only(error)[-1].strip()
         cause = error.__traceback__
