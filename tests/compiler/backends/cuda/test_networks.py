@@ -150,6 +150,7 @@ def test_a_layer_of_a_transformer_is_seven_kernels(tmp_path: Path, precision: Pr
 
 
 @pytest.mark.long
+@pytest.mark.timeout(7200)  # the emulator takes networks thread by thread
 @pytest.mark.parametrize(
     ("name", "precision"),
     [
