@@ -149,10 +149,7 @@ ALTERNATIVES = {
         for instruction in ("vpdpbusd_256", "pmaddwd_512", "pmaddwd_256", "pmaddwd_128")
     ),
     INT16: (
-        *(
-            replace(INT16, name=f"int16-{instruction}", instruction=instruction)
-            for instruction in ("pmaddwd_pairs_256", "pmaddwd_pairs_128")
-        ),
+        replace(INT16, name="int16-pmaddwd_pairs_256", instruction="pmaddwd_pairs_256"),
         replace(INT16, name="int16-rows", instruction="smlal_pairs", by_row=True),
     ),
 }

@@ -117,7 +117,6 @@ INSTRUCTIONS = {
         _sequence("smlal", ASIMD, 4, smlal),
         _sequence("pmaddwd_pairs_512", AVX512BW, 16, partial(pmaddwd_pairs, lanes=16)),
         _sequence("pmaddwd_pairs_256", AVX2, 8, partial(pmaddwd_pairs, lanes=8)),
-        _sequence("pmaddwd_pairs_128", SSE41, 4, partial(pmaddwd_pairs, lanes=4)),
         _sequence("smlal_pairs", ASIMD, 4, smlal_pairs),
         DotInstruction(
             "sdot",
