@@ -32,7 +32,8 @@ ORT_ERRORS = (
     UnicodeDecodeError,  # its messages quote names of the model, which in a damaged file may be any bytes
 )
 # It adds QuantizeLinear nodes whose zero point has another type than they say, from operator set 21 on (1.31, 1.32).
-UNSOUND = ["QDQPropagationTransformer"]
+# The other makes one grid of two, of a scale of its own: values move by fractions of a step.
+UNSOUND = ["QDQPropagationTransformer", "DoubleQDQPairsRemover"]
 MOST_MEMORY = 12 << 30  # bytes that folding may allocate on top of what the process has
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
 
-from edgec.compiler.frontends.onnx.ort_session import objection, outputs_of
+from edgec.compiler.frontends.onnx.ort_session import objection, open_session, outputs_of
 from tests.compiler.onnx_models import build, save
 
 
@@ -48,3 +49,22 @@ def test_quantised_values_that_are_reshaped(dtype: str, opset: int, tmp_path: Pa
     if opset == 21 and dtype == "int8":
         imported, _ = build(save(model, tmp_path), tmp_path)
         assert not imported.segments
+
+
+def test_two_grids_of_one_scale_stay_two() -> None:
+    scale, zeros = np.float32(0.022), {"a": np.int8(5), "b": np.int8(1)}
+    stored = {"scale": scale, **zeros, "one": np.float32(1)}
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "scale", "a"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "scale", "a"], ["d"]),
+        helper.make_node("QuantizeLinear", ["d", "scale", "b"], ["r"]),
+        helper.make_node("DequantizeLinear", ["r", "scale", "b"], ["e"]),
+        helper.make_node("Add", ["e", "one"], ["y"]),
+    ]
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [64]) for name in ("x", "y")]
+    weights = [numpy_helper.from_array(np.asarray(value), name) for name, value in stored.items()]
+    graph = helper.make_graph(nodes, "grids", values[:1], values[1:], weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9)
+    x = np.linspace(-3, 3, 64, dtype="float32")
+    session = open_session(model.SerializeToString(), threads=1)
+    assert np.array_equal(session.run(None, {"x": x})[0], ReferenceEvaluator(model).run(None, {"x": x})[0])
