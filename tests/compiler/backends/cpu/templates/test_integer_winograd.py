@@ -25,6 +25,8 @@ from edgec.compiler.operands.operands import INT8, UINT8_INT8
 from edgec.targets import Target, load_target
 from tests.compiler.backends.cpu.kernels import RUNNABLE, run
 
+PAIRED = [name for name in RUNNABLE if name != "x86-64-v2"]
+
 
 def spec_for(target: Target, channels=(16, 32), size=(12, 12), pad=(1, 1), batch=1) -> WinogradSpec:
     native = UINT8_INT8 if activations_of(target) == "uint8" else INT8
@@ -71,7 +73,7 @@ def computed(func, spec: WinogradSpec, target: Target, data: np.ndarray, weight:
 
 @settings(deadline=None, max_examples=12)
 @given(
-    name=st.sampled_from(RUNNABLE),
+    name=st.sampled_from(PAIRED),
     channels=st.tuples(st.integers(2, 12).map(lambda n: 4 * n), st.integers(8, 40)),
     size=st.tuples(st.integers(3, 20), st.integers(3, 20)),
     pad=st.tuples(st.integers(0, 2), st.integers(0, 2)),
@@ -94,7 +96,7 @@ def test_any_candidate_computes_four_times_the_sums(
     np.testing.assert_array_equal(made, 4 * exact(spec, data, weight), err_msg=str(schedule))
 
 
-@pytest.mark.parametrize("name", RUNNABLE)
+@pytest.mark.parametrize("name", PAIRED)
 def test_the_definition_computes_them_too(name: str) -> None:
     target = load_target(name)
     spec = spec_for(target, (12, 10), (5, 6))
@@ -137,14 +139,14 @@ def choice(name: str, channels: tuple[int, int], size: int, kernel: int = 3) -> 
     return chosen(SimpleNamespace(target=target, error_budget=1e-3), spec, weight)
 
 
-@pytest.mark.parametrize("name", ["x86-64-v2", "x86-64-v3", "zen3", "aarch64", "rpi4"])
+@pytest.mark.parametrize("name", ["x86-64-v3", "zen3", "aarch64", "rpi4"])
 def test_processors_without_a_dot_instruction_multiply_less(name: str) -> None:
     assert choice(name, (64, 64), 56) is not None
     assert choice(name, (64, 64), 56, kernel=1) is None
 
 
-@pytest.mark.parametrize("name", ["x86-avx512-vnni", "n100", "rpi5"])
-def test_those_with_one_multiply_directly(name: str) -> None:
+@pytest.mark.parametrize("name", ["x86-avx512-vnni", "n100", "rpi5", "x86-64-v2"])
+def test_those_with_one_and_sse_multiply_directly(name: str) -> None:
     assert choice(name, (64, 64), 56) is None
 
 
