@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 import tvm
 from tvm import relax
+from tvm.ir import GlobalVar
 from tvm.tirx import IntImm, PrimFunc
 
 from edgec.compiler.backends.interface import Backend, OperandsOf, Workload
@@ -16,7 +17,7 @@ from edgec.compiler.errors import KernelUnsupported
 from edgec.compiler.graph.anchors import SCHEDULE
 from edgec.compiler.graph.buffers import buffer_bytes
 from edgec.compiler.graph.control import MAIN, Parts
-from edgec.compiler.graph.fusion import Kernel, fuse, kernel_calls, kernel_users
+from edgec.compiler.graph.fusion import Kernel, fuse, kernel_calls
 from edgec.compiler.graph.integer import in_integers
 from edgec.compiler.graph.islands import divide, is_whole
 from edgec.compiler.graph.reduction_starts import start_from_infinity
@@ -186,19 +187,28 @@ class _Lowering:
         return _make_kernels(mod, calls, self.threads, self.tuner, self.progress, begin)
 
     def dynamic(self, mod: tvm.IRModule) -> tuple[tvm.IRModule, dict[str, KernelInfo]]:
-        """A function whose sizes are known at run time: a kernel for each operator, most scheduled generically."""
+        """A function whose sizes are known at run time: a kernel for each operator, convolutions with what follows."""
         with self.tuner.backend.tvm_target:
-            mod = self.tuner.backend.with_free_rows(mod, self.threads)
+            mod = self.tuner.backend.with_free_sizes(mod, self.threads)
             mod = relax.transform.DeadCodeElimination(["main"])(_legalise(mod))
+            mod, calls = fuse(mod, anchors_only=True)
         set_threads(self.threads)
+        users: dict[GlobalVar, list[Kernel]] = {}
+        for gv, call in zip(kernel_calls(mod), calls, strict=True):
+            users.setdefault(gv, []).append(call)
         infos: dict[str, KernelInfo] = {}
-        for gv, nodes in kernel_users(mod).items():
-            kernel = mod[gv]
+        for gv, members in users.items():
+            kernel, first = mod[gv], members[0]
             symbol = str(gv.name_hint)
             made = self.tuner.backend.schedule(kernel, self.threads).with_attr("global_symbol", symbol)
             mod.update_func(gv, made)
-            schedule = str(dict(kernel.attrs or {}).get(SCHEDULE, "generic"))
-            infos[symbol] = KernelInfo(symbol, symbol.rstrip("0123456789"), nodes, 0, 0, schedule)
+            nodes = tuple(member.nodes for member in members)
+            finished = dict(kernel.attrs or {}).get(SCHEDULE)
+            if finished is not None:
+                kind, schedule = symbol.rstrip("0123456789"), str(finished)
+            else:
+                kind, schedule = (first.ops[0], "free sizes") if first.anchor else (first.ops[-1], "generic")
+            infos[symbol] = KernelInfo(symbol, kind, nodes, 0, 0, schedule)
         return mod, infos
 
     def pieces(self, mod: tvm.IRModule, parts: Parts) -> tuple[list[Piece], dict[str, KernelInfo]]:

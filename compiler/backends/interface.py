@@ -190,10 +190,10 @@ class Backend(ABC):
         Ensures: every remaining Relax operator has a TVM legalisation.
         """
 
-    def with_free_rows(self, mod: tvm.IRModule, threads: int) -> tvm.IRModule:
-        """Replace products of a symbolic number of rows in `main` by calls of finished kernels, for so many threads.
+    def with_free_sizes(self, mod: tvm.IRModule, threads: int) -> tvm.IRModule:
+        """Replace operators of symbolic sizes in `main` by calls of kernels, for so many threads; none, unless overridden.
 
-        A finished kernel has the attributes `tirx.is_scheduled` and `SCHEDULE`. Operators may stay as they are.
+        A finished kernel has the attributes `tirx.is_scheduled` and `SCHEDULE`; `schedule` knows the others.
         """
         return mod
 

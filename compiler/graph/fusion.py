@@ -17,7 +17,7 @@ from tvm.ir import Call, GlobalVar
 from tvm.tirx import PrimFunc
 
 from edgec.compiler.graph.anchors import ANCHOR, MOVES, WHOLE
-from edgec.compiler.graph.rewrite import dtype_of, leaves, map_leaves, op_name, shape_of
+from edgec.compiler.graph.rewrite import Expr, dtype_of, leaves, map_leaves, op_name, shape_of
 from edgec.compiler.graph.sources import node_of, nodes_of
 
 ELEMENTWISE, BROADCAST, INJECTIVE, REDUCE, OPAQUE = 0, 1, 2, 3, 8
@@ -41,7 +41,7 @@ class _Op:
     """A binding of the function before fusion."""
 
     index: int
-    binding: relax.VarBinding
+    binding: relax.Binding
     name: str = ""
     func: PrimFunc | None = None
     pattern: int = OPAQUE
@@ -56,16 +56,29 @@ class _Op:
     kernel: bool = False  # a call of a kernel; one with several results has no `func`: it is never merged
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        return shape_of(self.binding.var)
+    def shape(self) -> tuple[int | str, ...]:
+        """Sizes; by name where they are known only at run time."""
+        return sizes_of(self.binding.var)
 
     @property
     def dtype(self) -> str:
         return dtype_of(self.binding.var)
 
 
-def fuse(mod: tvm.IRModule, entry: str = "main") -> tuple[tvm.IRModule, list[Kernel]]:
+def sizes_of(expr: Expr) -> tuple[int | str, ...]:
+    """The shape of a tensor, with sizes known only at run time by name."""
+    return tuple(int(d) if isinstance(d, int | tvm.tirx.IntImm) else str(d) for d in expr.ty.shape.values)
+
+
+def fuse(
+    mod: tvm.IRModule, entry: str = "main", *, anchors_only: bool = False
+) -> tuple[tvm.IRModule, list[Kernel]]:
     """Apply the pass (see the module's docstring).
+
+    Args:
+        mod: the module.
+        entry: the function in it.
+        anchors_only: leave chains of maps as they are; then shapes may be symbolic.
 
     Returns:
         the module, and what each kernel call is, in the order of the `call_tir` bindings of `entry`.
@@ -73,7 +86,7 @@ def fuse(mod: tvm.IRModule, entry: str = "main") -> tuple[tvm.IRModule, list[Ker
     mod = relax.transform.DeadCodeElimination([entry])(mod)
     function = mod[entry]
     ops = _read(mod, function)
-    groups = _group(ops)
+    groups = _group(ops, anchors_only)
     outlined, kernels = _outline(mod, function, ops, groups, entry)
     return relax.transform.FuseTIR()(outlined), kernels
 
@@ -112,9 +125,7 @@ def _read(mod: tvm.IRModule, function: relax.Function) -> list[_Op]:
                 op.pattern = OPAQUE if "tirx.is_scheduled" in attrs else int(attrs.get("op_pattern", OPAQUE))
                 op.anchor = str(attrs[ANCHOR]) if ANCHOR in attrs else None
                 op.whole, op.moves = WHOLE in attrs, MOVES in attrs
-                given = {shape_of(leaf) for leaf in leaves(call) if isinstance(leaf.ty, relax.TensorType)}
-                # A sum with zero copies as well, but is a map like any other.
-                op.view = op.shape not in given and bool(relax.analysis.has_reshape_pattern(func))
+                op.view = _is_view(op, call, func)
             for leaf in leaves(call):
                 if isinstance(leaf, relax.Var) and leaf in where:
                     source = where[leaf]
@@ -130,7 +141,14 @@ def _read(mod: tvm.IRModule, function: relax.Function) -> list[_Op]:
     return ops
 
 
-def _group(ops: list[_Op]) -> list[list[int]]:
+def _is_view(op: _Op, call: Call, func: PrimFunc) -> bool:
+    tensors = [leaf for leaf in leaves(call) if isinstance(leaf.ty, relax.TensorType)]
+    given = {sizes_of(leaf) for leaf in tensors if isinstance(leaf.ty.shape, relax.ShapeExpr)}
+    # A sum with zero copies as well, but is a map like any other.
+    return op.shape not in given and bool(relax.analysis.has_reshape_pattern(func))
+
+
+def _group(ops: list[_Op], anchors_only: bool) -> list[list[int]]:
     """Partition the bindings; a group's last member is the one whose value is read from outside."""
     taken: set[int] = set()
     groups: list[list[int]] = []
@@ -138,7 +156,8 @@ def _group(ops: list[_Op]) -> list[list[int]]:
     for seed in seeds:
         if seed.index in taken:
             continue
-        members = _grow(ops, seed, taken)
+        grows = seed.anchor is not None or not anchors_only
+        members = _grow(ops, seed, taken) if grows else [seed.index]
         taken.update(members)
         groups.append(members)
     return sorted(groups, key=lambda group: group[-1])
@@ -180,14 +199,19 @@ def _may_join(ops: list[_Op], seed: _Op, op: _Op, members: list[int], inside: in
         same = all(ops[i].shape == op.shape for i in own) and op.shape == seed.shape
         return same and op.pattern in (ELEMENTWISE, BROADCAST)
     if op.pattern == REDUCE:
-        return all(math.prod(ops[i].shape) >= math.prod(op.shape) for i in own)
+        return all(_count(ops[i]) >= _count(op) for i in own)
     if op.pattern > INJECTIVE:
         return False
     # A resize reads its neighbours' channels as vectors in its own order, and one by one in another.
     if op.name in REORDERING and any(ops[i].name == "resize2d" for i in own):
         return False
     # A value that is computed once must not be computed many times over by its reader.
-    return all(math.prod(op.shape) <= 2 * math.prod(ops[i].shape) for i in own)
+    return all(_count(op) <= 2 * _count(ops[i]) for i in own)
+
+
+def _count(op: _Op) -> int:
+    """The elements of a tensor of static shape."""
+    return math.prod(shape_of(op.binding.var))
 
 
 def _feeders(ops: list[_Op], seed: _Op, op: _Op, members: list[int], taken: set[int]) -> list[int]:
@@ -238,6 +262,7 @@ def _outline(
     for members in groups:
         if len(members) > 1:
             inner, outer_args = _primitive([ops[i] for i in members])
+            inner = relax.utils.copy_with_new_vars(inner)  # names of sizes, too, are a function's own
             hint = "fused_" + "_".join(ops[i].name for i in members)
             calls[members[-1]] = (builder.add_func(inner, hint[:60]), outer_args)
     renamed: dict[relax.Var, tvm.ir.Expr] = {}
@@ -251,7 +276,10 @@ def _outline(
                     gv, args = calls[last.index]
                     value = Call(gv, [_substitute(arg, renamed) for arg in args], ret_ty=last.binding.var.ty)
                 name = _unique(_base_name([ops[i] for i in members]), used)
-                var = builder.emit(value, name_hint=name)
+                if isinstance(last.binding, relax.MatchCast):
+                    var = builder.match_cast(value, last.binding.ty, name)
+                else:
+                    var = builder.emit(value, name_hint=name)
                 renamed[last.binding.var] = var
                 if last.kernel:
                     kernels.append(_kernel([ops[i] for i in members]))

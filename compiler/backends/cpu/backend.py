@@ -11,6 +11,7 @@ from tvm.tirx import PrimFunc
 from edgec.compiler.backends.cpu import library, peak, winners
 from edgec.compiler.backends.cpu.dot_instructions import activations_of, feature_of, half_lanes, operands_for
 from edgec.compiler.backends.cpu.layouts.free_rows import with_free_rows
+from edgec.compiler.backends.cpu.layouts.free_sizes import name_free_convolutions
 from edgec.compiler.backends.cpu.layouts.half_precision import in_half_precision
 from edgec.compiler.backends.cpu.layouts.planner import plan_layouts
 from edgec.compiler.backends.cpu.layouts.signedness import with_signedness
@@ -19,6 +20,9 @@ from edgec.compiler.backends.cpu.objects import Objects
 from edgec.compiler.backends.cpu.remote import RemoteTrials, device_of
 from edgec.compiler.backends.cpu.runner import runner_of, runs_here
 from edgec.compiler.backends.cpu.runtime_libraries import runtime_libraries
+from edgec.compiler.backends.cpu.single_operations import promised
+from edgec.compiler.backends.cpu.specs import decode
+from edgec.compiler.backends.cpu.templates.free_convolution import FreeConvSpec, emit_free
 from edgec.compiler.backends.cpu.templates.generic import schedule_generic
 from edgec.compiler.backends.cpu.templates.workloads import workload_of
 from edgec.compiler.backends.cpu.thread_pool import pool_library
@@ -34,6 +38,7 @@ from edgec.compiler.backends.interface import (
 )
 from edgec.compiler.backends.object_cache import ObjectCache
 from edgec.compiler.errors import TargetLacksPrecision
+from edgec.compiler.graph.anchors import ANCHOR
 from edgec.compiler.graph.attention import fuse_attention
 from edgec.compiler.graph.channel_moves import name_channel_moves
 from edgec.compiler.graph.control import Control
@@ -77,9 +82,9 @@ class CpuBackend(Backend):
             return plan_layouts(half, self.target, operands_of, half_lanes(self.target), error_budget)
         return plan_layouts(mod, self.target, operands_of, error_budget=error_budget)
 
-    def with_free_rows(self, mod: tvm.IRModule, threads: int) -> tvm.IRModule:
-        """Products with constant weights, in tiles of registers."""
-        return with_free_rows(mod, self.target, threads)
+    def with_free_sizes(self, mod: tvm.IRModule, threads: int) -> tvm.IRModule:
+        """Products and convolutions with constant fp32 weights have tiles of registers for every size."""
+        return name_free_convolutions(with_free_rows(mod, self.target, threads), self.target)
 
     def workload_of(
         self, func: PrimFunc, anchor: str, operators: tuple[str, ...], threads: int, error_budget: float
@@ -88,8 +93,20 @@ class CpuBackend(Backend):
         return workload_of(func, anchor, operators, self.target, threads, error_budget)
 
     def schedule(self, func: PrimFunc, threads: int) -> PrimFunc:
-        """Inlined, spread over cores and vectorised."""
+        """Inlined, spread over cores and vectorised; a convolution of free sizes in tiles."""
+        made = self._tiled(func, threads)
+        if made is not None:
+            return made
         return schedule_generic(func, self.target, threads)
+
+    def _tiled(self, func: PrimFunc, threads: int) -> PrimFunc | None:
+        """A kernel whose sizes are known only at run time, if a template makes it."""
+        anchor = func.attrs[ANCHOR] if func.attrs is not None and ANCHOR in func.attrs else None
+        spec = decode(str(anchor)) if anchor is not None else None
+        if not isinstance(spec, FreeConvSpec):
+            return None
+        made = emit_free(func, spec, self.target, threads)
+        return None if made is None else promised(made, func)
 
     @property
     def winners_key(self) -> str:
