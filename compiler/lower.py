@@ -14,7 +14,7 @@ from tvm.tirx import IntImm, PrimFunc
 from edgec.compiler.backends.interface import Backend, OperandsOf, Workload
 from edgec.compiler.backends.registry import backend_of
 from edgec.compiler.errors import KernelUnsupported
-from edgec.compiler.graph.anchors import SCHEDULE
+from edgec.compiler.graph.anchors import ANCHOR, SCHEDULE
 from edgec.compiler.graph.buffers import buffer_bytes
 from edgec.compiler.graph.control import MAIN, Parts
 from edgec.compiler.graph.fusion import Kernel, fuse, kernel_calls
@@ -200,6 +200,8 @@ class _Lowering:
         for gv, members in users.items():
             kernel, first = mod[gv], members[0]
             symbol = str(gv.name_hint)
+            if first.anchor:
+                kernel = kernel.with_attr(ANCHOR, first.anchor)  # which fusion drops
             made = self.tuner.backend.schedule(kernel, self.threads).with_attr("global_symbol", symbol)
             mod.update_func(gv, made)
             nodes = tuple(member.nodes for member in members)

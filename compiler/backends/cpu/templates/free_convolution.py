@@ -336,20 +336,19 @@ class _Kernel:
     def _tile(self, n: Expr, g: Expr, f: Expr, number: Expr, vector: Callable[..., Expr]) -> Stmt:
         spec, vectors = self.spec, self.vectors
         acc = Accumulators(spec.tile * vectors, self.lanes)
-        inputs = Accumulators(vectors, self.lanes)
         q = number * const(self.pixels)
 
         def tap(c: Expr, row: Expr, column: int) -> list[Stmt]:
             place = row * const(spec.kernel[1]) + const(column)
-            steps: list[Stmt] = [unrolled(vectors, lambda v: inputs.set(v, vector(c, column, row, q, v)))]
+            kind = f"float32x{self.lanes}"
+            inputs = [Var(f"x{v}", kind) for v in range(vectors)]
+            steps: list[Stmt] = [Bind(x, vector(c, column, row, q, const(v))) for v, x in enumerate(inputs)]
             for j in range(spec.tile):
                 factor = broadcast(self.weight[g, f, c, place, const(j)], self.lanes)
 
-                def add(v: Expr, j: int = j, factor: Expr = factor) -> Stmt:
-                    at = const(j * vectors) + v
-                    return acc.set(at, acc.get(at) + inputs.get(v) * factor)
-
-                steps.append(unrolled(vectors, add))
+                for v, x in enumerate(inputs):
+                    at = const(j * vectors + v)
+                    steps.append(acc.set(at, acc.get(at) + x * factor))
             return steps
 
         def taps(c: Expr) -> Stmt:
@@ -360,12 +359,13 @@ class _Kernel:
 
         sums = loop(spec.depth, taps, "k")
         body = [*acc.fill(0.0), sums, self._store(acc, n, g, f, q)]
-        return seq([AllocBuffer(inputs.buffer), acc.allocate(body)])
+        return acc.allocate(body)
 
     def _store(self, acc: Accumulators, n: Expr, g: Expr, f: Expr, q: Expr) -> Stmt:
         """Write a tile: vectors where they lie within a row, else what of each row it holds."""
         spec = self.spec
-        own = Accumulators(acc.count, self.lanes)  # read at places known at run time: so it is in memory
+        # Read at places known at run time, so it is in memory. Of the size of `acc`, both would share it.
+        own = Accumulators(acc.count + 1, self.lanes)
         y0, x0 = Var("y0", INDEX), Var("x0", INDEX)
         one_row = spec.reads_in_place
         length = self.total if one_row else self.out[1]
