@@ -226,13 +226,11 @@ class _Kernel:
         return self._shared(self.batch * blocks, work)
 
     def _shared(self, blocks: Expr, work: Callable[[Expr, Expr, Expr], Stmt]) -> Stmt:
-        """Tasks of blocks of pixels; where those are too few for the threads, each with a part of the filters."""
+        """Tasks of blocks of pixels, each with a part of the filters: small images have few blocks."""
         tiles, threads = self.spec.tiles, self.threads
         if threads == 1 or tiles == 1:
             return self._spread(blocks, lambda b: work(b, const(0), const(tiles)), threads)
-        few = blocks < const(4 * threads)
-        parts = Var("parts", INDEX)
-        count = tirx.Select(few, const(min(tiles, threads)), const(1))
+        parts = const(min(tiles, threads))
 
         def task(number: Expr) -> Stmt:
             block, part = tirx.indexdiv(number, parts), tirx.indexmod(number, parts)
@@ -240,7 +238,7 @@ class _Kernel:
             end = tirx.indexdiv((part + const(1)) * const(tiles), parts)
             return work(block, first, end)
 
-        return seq([Bind(parts, count), self._spread(blocks * parts, task, threads)])
+        return self._spread(blocks * parts, task, threads)
 
     def _tiles_of(self, total: Expr) -> Expr:
         return tirx.indexdiv(total + const(self.pixels - 1), const(self.pixels))
