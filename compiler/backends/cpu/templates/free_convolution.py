@@ -207,8 +207,7 @@ class _Kernel:
         panel = tirx.decl_buffer((most * spec.channels * self.pixels,), "float32", "panel")
         self.copy = panel
 
-        def work(task: Expr, first: Expr, end: Expr) -> Stmt:
-            n, block = tirx.indexdiv(task, blocks), tirx.indexmod(task, blocks)
+        def work(n: Expr, block: Expr, first: Expr, end: Expr) -> Stmt:
             start = block * const(most)
             count = tirx.min(const(most), tiles - start)
             fill = loop(count, lambda q: self._gather(n, (start + q) * const(self.pixels), q), "q")
@@ -223,7 +222,8 @@ class _Kernel:
             tiled = loop(end - first, lambda f: loop(count, lambda q: tile(f, q), "q"), "f")
             return seq([AllocBuffer(panel), fill, tiled])
 
-        return self._shared(self.batch * blocks, work)
+        # A loop over images of its own: TVM fails at a division by a number of blocks that it does not know.
+        return loop(self.batch, lambda n: self._shared(blocks, lambda *at: work(n, *at)), "n")
 
     def _shared(self, blocks: Expr, work: Callable[[Expr, Expr, Expr], Stmt]) -> Stmt:
         """Tasks of blocks of pixels, each with a part of the filters: small images have few blocks."""
