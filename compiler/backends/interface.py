@@ -191,7 +191,7 @@ class Backend(ABC):
         """
 
     def with_free_sizes(self, mod: tvm.IRModule, threads: int) -> tvm.IRModule:
-        """Replace operators of symbolic sizes in `main` by calls of kernels, for so many threads; none, unless overridden.
+        """Replace operators of symbolic sizes in `main` by calls of kernels, for so many threads; by default none.
 
         A finished kernel has the attributes `tirx.is_scheduled` and `SCHEDULE`; `schedule` knows the others.
         """

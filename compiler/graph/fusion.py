@@ -125,7 +125,7 @@ def _read(mod: tvm.IRModule, function: relax.Function) -> list[_Op]:
                 op.pattern = OPAQUE if "tirx.is_scheduled" in attrs else int(attrs.get("op_pattern", OPAQUE))
                 op.anchor = str(attrs[ANCHOR]) if ANCHOR in attrs else None
                 op.whole, op.moves = WHOLE in attrs, MOVES in attrs
-                op.view = _is_view(op, call, func)
+                op.view = "tirx.is_scheduled" not in attrs and _is_view(op, call, func)
             for leaf in leaves(call):
                 if isinstance(leaf, relax.Var) and leaf in where:
                     source = where[leaf]

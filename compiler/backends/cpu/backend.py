@@ -84,7 +84,7 @@ class CpuBackend(Backend):
 
     def with_free_sizes(self, mod: tvm.IRModule, threads: int) -> tvm.IRModule:
         """Products and convolutions with constant fp32 weights have tiles of registers for every size."""
-        return name_free_convolutions(with_free_rows(mod, self.target, threads), self.target)
+        return with_free_rows(name_free_convolutions(mod, self.target), self.target, threads)
 
     def workload_of(
         self, func: PrimFunc, anchor: str, operators: tuple[str, ...], threads: int, error_budget: float

@@ -66,7 +66,7 @@ class _Rewriter(Walker):
         """A convolution as a call of its kernel."""
         found = AXES.get(op_name(call))
         if found is None:
-            return call
+            return _inferred(call)
         spec, weights = _spec_of(call, found, self.target)
         if spec is None or weights is None:
             return call
@@ -106,6 +106,13 @@ class _Rewriter(Walker):
                 self.renamed[binding.var] = cast_to
             return cast(Expr, name)
         return None
+
+
+def _inferred(call: Call) -> Expr:
+    """The call with the shape that its arguments give it: their sizes may be names by now."""
+    if not isinstance(call.op, tvm.ir.Op) or op_name(call).startswith("call_"):
+        return call
+    return Call(call.op, list(call.args), attrs=call.attrs, ty_args=list(call.ty_args))
 
 
 def _is_plain(size: Expr) -> bool:
