@@ -22,7 +22,8 @@ from edgec.compiler.backends.cpu.runner import runner_of, runs_here
 from edgec.compiler.backends.cpu.runtime_libraries import runtime_libraries
 from edgec.compiler.backends.cpu.single_operations import promised
 from edgec.compiler.backends.cpu.specs import decode
-from edgec.compiler.backends.cpu.templates.free_convolution import FreeConvSpec, emit_free
+from edgec.compiler.backends.cpu.templates.free_convolution import FreeConvSpec
+from edgec.compiler.backends.cpu.templates.free_convolution_loops import emit_free
 from edgec.compiler.backends.cpu.templates.generic import schedule_generic
 from edgec.compiler.backends.cpu.templates.workloads import workload_of
 from edgec.compiler.backends.cpu.thread_pool import pool_library
