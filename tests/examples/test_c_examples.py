@@ -27,7 +27,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples" / "c"
 def library(model: Path, folder: Path, card: str, name: str, shapes: dict[str, Shape]) -> CompileResult:
     """Compile a model to an artifact and to a C library in `folder`."""
     loaded = rt.load_card(EXAMPLES.parent / card)
-    options = CompileOptions(tune="none", verify=False, straight=True, fallback=False, input_shapes=shapes)
+    options = CompileOptions(tune="none", verify=False, c_library=True, fallback=False, input_shapes=shapes)
     result = compile_model(model, detect(), options, card=loaded, name=name, output=folder / f"{name}.edge")
     build_c_library(folder, result.config, result.lowered, detect(), result.initial)
     return result

@@ -32,13 +32,15 @@ def test_packed_weights_are_found_where_kernels_look(
 
 @every
 def test_a_step_of_several_elements_is_a_word_in_memory(operands: Operands) -> None:
-    weights = np.arange(operands.step * 4).reshape(operands.step, 4)
-    words = operands.pack(weights).view(np.uint8).reshape(4, -1)
-    assert words.shape[1] == operands.step * operands.weight_bytes
+    lanes = 4
+    weights = np.arange(operands.step * lanes).reshape(operands.step, lanes)
+    packed = operands.pack(weights).view(np.uint8).reshape(-1)
+    assert packed.size == lanes * operands.step * operands.weight_bytes
     if operands.step > 1:
-        assert words.shape[1] == operands.step * operands.data_bytes == 4
+        assert operands.step * operands.data_bytes == 4
+        parts = packed.reshape(operands.step if operands.by_row else lanes, -1)
         second = weights[1] if operands.by_row else weights[:, 1]
-        assert words[1].tobytes() == second.astype(numpy_dtype(operands.weight)).tobytes()
+        assert parts[1].tobytes() == second.astype(numpy_dtype(operands.weight)).tobytes()
 
 
 def test_emulation_changes_how_products_are_made_and_nothing_else() -> None:

@@ -75,15 +75,17 @@ def test_as_the_device_computes_it(
 ) -> None:
     """Sizes that fill no tile, masks that are added and such that choose, operands with heads side by side."""
     spec = spec_of(rows, keys, inner, cols, mask=bool(mask))
-    kind = getattr(ml_dtypes, dtype, dtype)
+    kind, draw = getattr(ml_dtypes, dtype, dtype), np.random.default_rng(31)
     sizes = ((rows, inner), (keys, inner), (keys, cols))
-    arrays = [RNG.standard_normal((BATCH, n, HEADS, width)).astype(kind) for n, width in sizes]
+    arrays = [draw.standard_normal((BATCH, n, HEADS, width)).astype(kind) for n, width in sizes]
     masks: list[npt.NDArray[np.generic]] = []
     if mask == "bool":
-        masks = [RNG.random((BATCH, 1, keys, rows)) < 0.7]
+        seen = draw.random((BATCH, 1, keys, rows)) < 0.7
+        seen[:, :, 0] = True  # a query that sees no key has a test of its own
+        masks = [seen]
     elif mask:
         later = np.tril(np.full((keys, rows), -np.inf, "float32"), -1)  # a query sees no key behind it
-        masks = [later + RNG.standard_normal((BATCH, 1, keys, rows)).astype("float32")]
+        masks = [later + draw.standard_normal((BATCH, 1, keys, rows)).astype("float32")]
     result = np.full((BATCH, rows, HEADS, cols), 7, kind)
     types = AttentionTypes(dtype, dtype, mask or "float32")
     run_kernel(lowered(spec, types, tile), [*arrays, *masks, result], tmp_path)
