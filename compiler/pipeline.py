@@ -34,10 +34,15 @@ from edgec.compiler.report.html import render
 from edgec.compiler.shared import Shared
 from edgec.compiler.this_machine import estimated
 from edgec.compiler.verify.inputs import make_inputs, read_inputs
+from edgec.compiler.verify.process import Measure
 from edgec.runtime import versions
 from edgec.targets import Target
 
 PINNED = {"apache-tvm": versions.TVM, "apache-tvm-ffi": versions.TVM_FFI}
+MEASURE = Measure(runs=60, limit_s=1.0, rounds=2, profile=5)
+STRICT = Measure(
+    runs=60, limit_s=6.0, rounds=5, profile=5
+)  # where the result decides whether there is an artifact
 
 
 @dataclass(frozen=True)
@@ -259,7 +264,10 @@ class _Task:
         if options.verify:
             progress.stage("verify")
         with self.clock("verify") if options.verify else nullcontext():
-            proven = prove(config, built, further, target, self.inputs, options, self.shared, progress)
+            measure = STRICT if options.require_faster else MEASURE
+            proven = prove(
+                config, built, further, target, self.inputs, options, self.shared, progress, measure
+            )
         progress.stage("pack")
         processing = build_processing(card, config.inputs, config.outputs, target)
         if processing is not None:

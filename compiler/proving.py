@@ -25,11 +25,6 @@ from edgec.compiler.verify.verification import Verification
 from edgec.targets import Target, usable_cores
 from edgec.targets.microarchitecture import this_processor
 
-MEASURE = Measure(runs=60, limit_s=1.0, rounds=2, profile=5)
-STRICT = Measure(
-    runs=60, limit_s=6.0, rounds=5, profile=5
-)  # where the result decides whether there is an artifact
-
 
 @dataclass(frozen=True)
 class Proven:
@@ -60,18 +55,22 @@ def prove(
     options: CompileOptions,
     shared: Shared,
     progress: Progress,
+    measure: Measure,
 ) -> Proven:
     """Compare the model with its reference for every set of input shapes, and time it beside ONNX Runtime.
 
     Args:
         inputs: `.npz` file of inputs for the first set; None generates them.
+        measure: how long to time.
 
     Raises:
         VerificationFailed: an output is wrong.
         NotFaster: it is slower than ONNX Runtime, and the options forbid that.
     """
     proofs, generated = (
-        _compared(config, built, further, target, inputs, options, shared) if options.verify else ([], "")
+        _compared(config, built, further, target, inputs, options, shared, measure)
+        if options.verify
+        else ([], "")
     )
     backend = backend_of(target)
     verified: list[Verification | None] = [*proofs] or [None]
@@ -91,6 +90,7 @@ def _compared(
     inputs: Path | None,
     options: CompileOptions,
     shared: Shared,
+    measure: Measure,
 ) -> tuple[list[Verification], str]:
     """The proofs of all sets of input shapes, each run by the one artifact.
 
@@ -101,7 +101,7 @@ def _compared(
     how: dict[str, Any] = {
         "threads": threads_here(options),
         "budget": options.error_budget,
-        "measure": STRICT if options.require_faster else MEASURE,
+        "measure": measure,
         "reference": shared.expected,
         "half": options.precision == "fp16",
     }

@@ -11,8 +11,8 @@ import pytest
 @pytest.fixture(scope="session", autouse=True)
 def one_round_of_blocks() -> Iterator[None]:
     """Latencies of a compile from one round: no test here depends on how fast a result is."""
-    from edgec.compiler import proving
+    from edgec.compiler import pipeline
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(proving, "MEASURE", replace(proving.MEASURE, rounds=1, runs=1, limit_s=0.0))
+        patch.setattr(pipeline, "MEASURE", replace(pipeline.MEASURE, rounds=1, runs=1, limit_s=0.0))
         yield
