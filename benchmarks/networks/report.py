@@ -12,7 +12,7 @@ from typing import Any
 from edgec.benchmarks.machine import code_digest
 from edgec.benchmarks.networks.catalogue import GROUPS, INT8, LITERT, REAL, STRANGER, ZOO
 from edgec.benchmarks.networks.results import Measurement, Results
-from edgec.benchmarks.networks.state import ENOUGH, TRIES
+from edgec.benchmarks.networks.state import EXCHANGE, PEAK, TRIES
 
 NAMES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "litert": "LiteRT"}
 TITLES = {
@@ -184,14 +184,12 @@ def _disturbed(results: Results) -> list[str]:
     if not judged:
         return []
     slow = [
-        f"{x.network} ({x.threads}, {min(x.speed_shares):.0%})"
-        for x in judged
-        if min(x.speed_shares) < ENOUGH
+        f"{x.network} ({x.threads}, {min(x.speed_shares):.0%})" for x in judged if min(x.speed_shares) < 1
     ]
     return [
-        f"- Before and after each process the machine was compared with the fastest that it was seen to be; below "
-        f"{ENOUGH:.0%} the process was repeated, up to {TRIES} times. Slower nevertheless (threads, share): "
-        f"{', '.join(slow) or 'none'}",
+        "- Before and after each process, the machine's arithmetic and the exchange between its cores were compared "
+        f"with the fastest seen; a process at which they were below {PEAK:.0%} and {EXCHANGE:.0%} was repeated, up to "
+        f"{TRIES} times. Disturbed nevertheless (threads, share of what would be enough): {', '.join(slow) or 'none'}",
     ]
 
 

@@ -29,7 +29,9 @@ class Measurement:
     sampled: dict[str, list[int]] = field(
         default_factory=dict
     )  # of restricted sides: interruptions, at AVX-512
-    speed_shares: list[float] = field(default_factory=list)  # of the machine's fastest, around each repeat
+    speed_shares: list[float] = field(
+        default_factory=list
+    )  # 1 where the machine was undisturbed around a repeat
 
     def ratio(self, side: str) -> tuple[float, float, float]:
         """How many times as fast as `side`: median over the repeats, lowest, highest."""

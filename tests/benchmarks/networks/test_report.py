@@ -112,6 +112,8 @@ def test_the_layers_furthest_from_the_limit_are_listed_over_all_models(tmp_path:
 
 
 def test_rows_of_a_slow_machine_are_named(tmp_path: Path) -> None:
-    quiet = measured("quiet", [1.0], [2.0], speed_shares=[0.99])
-    slow = measured("slow", [1.0], [2.0], speed_shares=[0.99, 0.61])
-    assert "Slower nevertheless (threads, share): slow (1, 61%)\n" in page(tmp_path, quiet, slow)
+    quiet = measured("quiet", [1.0], [2.0], speed_shares=[1.0])
+    slow = measured("slow", [1.0], [2.0], speed_shares=[1.0, 0.61])
+    assert "Disturbed nevertheless (threads, share of what would be enough): slow (1, 61%)\n" in page(
+        tmp_path, quiet, slow
+    )
