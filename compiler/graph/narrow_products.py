@@ -61,22 +61,34 @@ class RoundedSpec(NarrowSpec):
     """
 
 
+def _weights(spec: NarrowSpec) -> tuple[te.Tensor, te.Tensor, te.Tensor]:
+    """Codes, zero points and scales."""
+    words = (spec.column_blocks, spec.inner // spec.word, LANES)
+    blocks = (spec.column_blocks, spec.inner // spec.size, LANES)
+    return (
+        te.placeholder(words, "int32", "codes"),
+        te.placeholder(blocks, spec.dtype, "zeros"),
+        te.placeholder(blocks, spec.dtype, "scales"),
+    )
+
+
+def _code(spec: NarrowSpec, codes: te.Tensor, block: tirx.Expr, k: tirx.Expr, lane: tirx.Expr) -> tirx.Expr:
+    """The bits of a code, without its sign."""
+    below = tirx.Cast("int32", k % spec.word * spec.bits)
+    return (codes[block, k // spec.word, lane] >> below) & tirx.IntImm("int32", (1 << spec.bits) - 1)
+
+
 def narrow_product(spec: NarrowSpec) -> PrimFunc:
     """The product; parameters `x`, codes `[column blocks, inner / word, LANES]` int32, zero points (if there are any)
     and scales `[column blocks, inner / size, LANES]`, result."""
-    words = (spec.column_blocks, spec.inner // spec.word, LANES)
-    blocks = (spec.column_blocks, spec.inner // spec.size, LANES)
     x = te.placeholder((spec.rows, spec.inner), spec.dtype, "x")
-    codes = te.placeholder(words, "int32", "codes")
-    zeros = te.placeholder(blocks, spec.dtype, "zeros")
-    scales = te.placeholder(blocks, spec.dtype, "scales")
+    codes, zeros, scales = _weights(spec)
     k = te.reduce_axis((0, spec.inner), "k")
     half = 1 << (spec.bits - 1)
 
     def body(row: tirx.Expr, column: tirx.Expr) -> tirx.Expr:
         at, lane = column // LANES, column % LANES
-        below = tirx.Cast("int32", k % spec.word * spec.bits)
-        code = (codes[at, k // spec.word, lane] >> below) & tirx.IntImm("int32", 2 * half - 1)
+        code = _code(spec, codes, at, k, lane)
         real = ((code ^ tirx.IntImm("int32", half)) - tirx.IntImm("int32", half)).astype(spec.dtype)
         if spec.zeros:
             real = real - zeros[at, k // spec.size, lane]
@@ -92,23 +104,18 @@ def narrow_product(spec: NarrowSpec) -> PrimFunc:
 def rounded_product(spec: RoundedSpec) -> PrimFunc:
     """The product of rounded activations; parameters codes `[rows, inner]` int8, scales `[rows, inner / size]`, a
     block's sum of codes times its scale `[rows, inner / size]`, then those of `narrow_product` after `x`."""
-    words = (spec.column_blocks, spec.inner // spec.word, LANES)
-    blocks = (spec.column_blocks, spec.inner // spec.size, LANES)
     x = te.placeholder((spec.rows, spec.inner), "int8", "x")
     factors, sums = (
         te.placeholder((spec.rows, spec.inner // spec.size), spec.dtype, n) for n in ("factors", "sums")
     )
-    codes = te.placeholder(words, "int32", "codes")
-    zeros = te.placeholder(blocks, spec.dtype, "zeros")
-    scales = te.placeholder(blocks, spec.dtype, "scales")
+    codes, zeros, scales = _weights(spec)
     k = te.reduce_axis((0, spec.inner), "k")
     half = 1 << (spec.bits - 1)
 
     def body(row: tirx.Expr, column: tirx.Expr) -> tirx.Expr:
         at, lane, group = column // LANES, column % LANES, k // spec.size
         place = k if spec.bits == _WORD // 4 else k // 8 * 8 + k % 2 * 4 + k % 8 // 2
-        below = tirx.Cast("int32", k % spec.word * spec.bits)
-        code = (codes[at, k // spec.word, lane] >> below) & tirx.IntImm("int32", 2 * half - 1)
+        code = _code(spec, codes, at, k, lane)
         product = x[row, place].astype("int32") * (code ^ tirx.IntImm("int32", half))
         middle = tirx.FloatImm(spec.dtype, float(half))
         real = product.astype(spec.dtype) * factors[row, group]

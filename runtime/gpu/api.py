@@ -5,7 +5,8 @@ Addresses are plain integers, so that a place in an arena is the arena's address
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 from edgec.runtime.gpu.generations import Generations
@@ -150,3 +151,14 @@ class GpuApi(Protocol):
         Raises:
             GpuFault: some of their work failed.
         """
+
+
+@contextmanager
+def copies(api: GpuApi) -> Iterator[Stream]:
+    """A stream of its own for some copies, which are done when the block ends."""
+    stream = api.stream()
+    try:
+        yield stream
+        stream.synchronise()
+    finally:
+        stream.close()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from edgec.runtime.artifact.weights import Weight
-from edgec.runtime.gpu.api import GpuApi, Replay, Stream
+from edgec.runtime.gpu.api import GpuApi, Replay, Stream, copies
 from edgec.runtime.gpu.arrays import DeviceArray
 from edgec.runtime.gpu.code import (
     Copy,
@@ -77,16 +77,12 @@ class Loaded:
             self.modules.append(module)
             for name in binary.kernels:
                 self.functions[name] = self.api.function(module, name, shared.get(name, 0))
-        stream = self.api.stream()
-        try:
+        with copies(self.api) as stream:
             for weight in weights:
                 address = self.api.allocate(max(1, weight.array.nbytes))
                 self.weights.append(address)
                 if weight.array.nbytes:
                     stream.copy_in(address, np.ascontiguousarray(weight.array))
-            stream.synchronise()
-        finally:
-            stream.close()
 
     def close(self) -> None:
         """Release both."""

@@ -17,7 +17,7 @@ import numpy as np
 from edgec.runtime.artifact.config import ArtifactConfig, TensorSpec
 from edgec.runtime.artifact.weights import Weight
 from edgec.runtime.execution.profiling import LayerRuns, Probe
-from edgec.runtime.gpu.api import GpuApi
+from edgec.runtime.gpu.api import GpuApi, copies
 from edgec.runtime.gpu.arrays import DeviceArray, received
 from edgec.runtime.gpu.code import GpuCode, specialised, unpack
 from edgec.runtime.gpu.contexts import Context, Loaded, Resident
@@ -232,12 +232,8 @@ class State:
             self._fill(content)
 
     def _fill(self, content: Array) -> None:
-        stream = self._api.stream()
-        try:
+        with copies(self._api) as stream:
             stream.copy_in(self.address, content)
-            stream.synchronise()
-        finally:
-            stream.close()
 
     def present(self, generation: int) -> State:
         """This state, or one of the same content in the present generation.
@@ -280,12 +276,8 @@ class GpuStateCalls:
         array = np.empty(state.shape, state.dtype)
         with self._api.generations.call() as generation:
             present = state.present(generation)
-            stream = self._api.stream()
-            try:
+            with copies(self._api) as stream:
                 stream.copy_out(array, present.address)
-                stream.synchronise()
-            finally:
-                stream.close()
         return array
 
     def __call__(

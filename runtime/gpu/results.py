@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgec.runtime.gpu.api import GpuApi
+from edgec.runtime.gpu.api import GpuApi, copies
 from edgec.runtime.gpu.arrays import CUDA, DeviceArray
 from edgec.runtime.gpu.fault import GpuFault
 from edgec.runtime.standalone.dlpack import export
@@ -124,12 +124,8 @@ class DeviceResult:
                 raise GpuFault(
                     "this result was lost with the GPU's context, which a fault ended: run the model again"
                 )
-            stream = api.stream()
-            try:
+            with copies(api) as stream:
                 stream.copy_out(array, self.address)
-                stream.synchronise()
-            finally:
-                stream.close()
         return array
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> Array:

@@ -349,11 +349,16 @@ def _softmax(plan: Plan, call: Call) -> Value | None:
     return Value(plan.call(kernel, "softmax", plan.plain(call.args[0])), None)
 
 
+def _normalises_rows(call: Call) -> bool:
+    shape = shape_of(call)
+    axes = [int(axis) % len(shape) for axis in call.attrs.axes]
+    return dtype_of(call) == "float32" and axes == [len(shape) - 1] and len(shape) >= 2
+
+
 @rule("nn.layer_norm")
 def _layer_norm(plan: Plan, call: Call) -> Value | None:
     shape, attrs = shape_of(call), call.attrs
-    axes = [int(axis) % len(shape) for axis in attrs.axes]
-    if dtype_of(call) != "float32" or axes != [len(shape) - 1] or len(shape) < 2:
+    if not _normalises_rows(call):
         return None
     if not (attrs.center and attrs.scale) or any(shape_of(arg) != shape[-1:] for arg in call.args[1:]):
         return None
@@ -364,8 +369,7 @@ def _layer_norm(plan: Plan, call: Call) -> Value | None:
 @rule("nn.rms_norm")
 def _rms_norm(plan: Plan, call: Call) -> Value | None:
     shape, attrs = shape_of(call), call.attrs
-    axes = [int(axis) % len(shape) for axis in attrs.axes]
-    if dtype_of(call) != "float32" or axes != [len(shape) - 1] or len(shape) < 2:
+    if not _normalises_rows(call):
         return None
     kernel = normalisation.rms_norm(shape, float(attrs.epsilon), plan.lanes)
     return Value(plan.call(kernel, "rms_norm", *(plan.plain(arg) for arg in call.args)), None)

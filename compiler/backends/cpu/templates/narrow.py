@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from tvm import tirx
 from tvm.tirx import AllocBuffer, Buffer, PrimFunc, SeqStmt, Stmt
 
+from edgec.compiler.backends.cpu.templates.column_groups import column_groups
 from edgec.compiler.backends.cpu.templates.epilogue import Epilogue
 from edgec.compiler.backends.cpu.templates.loop_nests import (
     Accumulators,
@@ -18,7 +19,6 @@ from edgec.compiler.backends.cpu.templates.loop_nests import (
     broadcast,
     const,
     loop,
-    parallel,
     runs,
     seq,
     stepped,
@@ -59,19 +59,8 @@ class _Narrow:
 
     def build(self) -> PrimFunc:
         """Whole groups of column blocks, then what is left."""
-        whole, rest = divmod(self.spec.cols // LANES, self.schedule.blocks)
-        parts: list[Stmt] = []
-        if whole:
-            wide = self.schedule.blocks
-            parts.append(
-                parallel([whole], lambda g: self._columns(g * const(wide), wide, LANES), self.threads)
-            )
-        done = whole * self.schedule.blocks
-        if rest:
-            parts.append(self._columns(const(done), rest, LANES))
-        if lanes := self.spec.cols % LANES:
-            parts.append(self._columns(const(done + rest), 1, lanes))
-        return self.epilogue.build(seq(parts))
+        groups = column_groups(self.spec.cols, self.schedule.blocks, self.threads, self._columns)
+        return self.epilogue.build(groups)
 
     def _columns(self, first: Expr, blocks: int, lanes: int) -> Stmt:
         """A group of column blocks, of which the last one has `lanes` columns."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -20,7 +21,7 @@ from edgec.compiler.kernels.tir import Tir, f32, i32
 ELEMENTS = 8  # of 16 x 16 scores, that a lane holds
 
 
-class AttentionWalk:
+class AttentionWalk(ABC):
     """What both ways share: the walk, the softmax, the result."""
 
     def __init__(self, spec: AttentionSpec, types: AttentionTypes, tile: AttentionTile) -> None:
@@ -201,29 +202,29 @@ class AttentionWalk:
 
     vector = 1
 
+    @abstractmethod
     def allocate(self) -> None:
         """Shared memory."""
-        raise NotImplementedError
 
+    @abstractmethod
     def begin(self) -> None:
         """What is done before the walk."""
-        raise NotImplementedError
 
+    @abstractmethod
     def stage(self, number: Tir) -> None:
         """Bring the keys and values of a round to shared memory."""
-        raise NotImplementedError
 
+    @abstractmethod
     def multiply_keys(self, number: Tir) -> None:
         """Scores of a round."""
-        raise NotImplementedError
 
+    @abstractmethod
     def multiply_values(self, number: Tir) -> None:
         """Add a round's values by their weights."""
-        raise NotImplementedError
 
+    @abstractmethod
     def over_rows(self, values: Tir, *, largest: bool) -> None:
         """Maximum or sum over the four lanes that hold the same rows."""
-        raise NotImplementedError
 
 
 @contextmanager
