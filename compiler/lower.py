@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import tvm
 from tvm import relax
@@ -287,11 +287,13 @@ def _make_kernels(
         nodes = [node for s in same for member in by_symbol[s] for node in member.nodes]
         raise NothingBuilds(error.work, nodes) from error
     progress.stage("kernels", len(by_symbol))
+    chosen = {s: (work, tuner.choose(work)) for s, work in works.items() if work is not None}
+    schedules = tuner.backend.settle(chosen, tuner.options.cache_dir, progress)
     functions = {gv: f for gv, f in mod.functions.items() if not isinstance(f, PrimFunc)}
     infos: dict[str, KernelInfo] = {}
     for symbol, members in by_symbol.items():
         gv, func = by_name[symbol]
-        made, info = _make_kernel(symbol, func, members, threads, tuner, works[symbol])
+        made, info = _make_kernel(symbol, func, members, threads, tuner.backend, works[symbol], schedules)
         functions[gv] = made.with_attr("global_symbol", symbol)
         if begin is not None:
             begin(functions[gv])
@@ -309,12 +311,18 @@ def _work(func: PrimFunc, kernel: Kernel, threads: int, tuner: Tuner) -> Workloa
 
 
 def _make_kernel(
-    symbol: str, func: PrimFunc, members: list[Kernel], threads: int, tuner: Tuner, work: Workload | None
+    symbol: str,
+    func: PrimFunc,
+    members: list[Kernel],
+    threads: int,
+    backend: Backend,
+    work: Workload | None,
+    schedules: Mapping[str, Any],
 ) -> tuple[PrimFunc, KernelInfo]:
-    first, backend = members[0], tuner.backend
+    first = members[0]
     nodes = tuple(member.nodes for member in members)
     if work is not None:
-        schedule = tuner.choose(work)
+        schedule = schedules[symbol]
         text = f"{schedule} {work.operands.label}".rstrip()
         return work.emit(schedule), KernelInfo(symbol, work.kind, nodes, work.flops, work.bytes, text)
     info = KernelInfo(symbol, first.ops[-1], nodes, 0, buffer_bytes(func), "generic")

@@ -220,6 +220,18 @@ class Backend(ABC):
             KernelUnsupported: the hardware cannot compute it.
         """
 
+    def settle(
+        self, chosen: Mapping[str, tuple[Workload, Any]], cache_dir: Path | None, progress: Progress
+    ) -> dict[str, Any]:
+        """The schedules of kernels, by symbol: those chosen, or others whose machine code has no fault that only the
+        compiler of the device shows; by default those chosen.
+
+        Args:
+            chosen: by symbol, the workload and its candidate.
+            cache_dir, progress: as for `build`.
+        """
+        return {symbol: schedule for symbol, (_, schedule) in chosen.items()}
+
     # Which of the candidates is fastest.
 
     @property

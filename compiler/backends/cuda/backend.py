@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import tvm
 from tvm import s_tir
@@ -14,7 +15,9 @@ from tvm.tirx import PrimFunc
 from edgec.compiler.backends.cuda import nvrtc
 from edgec.compiler.backends.cuda.anchored import NORMALISATIONS, TF32_MARK, WINDOWS, Anchored
 from edgec.compiler.backends.cuda.flat_rows import unflatten_rows
+from edgec.compiler.backends.cuda.frames import without_frames
 from edgec.compiler.backends.cuda.library import build_function, build_library
+from edgec.compiler.backends.cuda.lowering import lower_kernel
 from edgec.compiler.backends.cuda.operands import round_operands
 from edgec.compiler.backends.cuda.schedules import schedule_generic, why_not
 from edgec.compiler.backends.cuda.templates.attention import emit_attention
@@ -39,6 +42,14 @@ from edgec.targets.gpu import Gpu
 
 _CANDIDATES = 24  # tiles that a GPU may choose from by timing
 _TRIED = 4  # tiles before the generic rules take a product
+# What TVM raises for a tile that does not suit a product: its exceptions have no common base.
+UNSOUND = (
+    s_tir.schedule.ScheduleError,
+    tvm.error.InternalError,
+    ValueError,
+    AssertionError,
+    KernelUnsupported,
+)
 _STATIC_SHARED = 49152  # what a block may use without asking the driver for more
 
 
@@ -112,7 +123,7 @@ class GpuBackend(Backend):
         """Whether a tile's kernel can be made; another tile may, and after some the generic rules take over."""
         try:
             made = emit(tile)
-        except (s_tir.schedule.ScheduleError, tvm.error.InternalError, ValueError, AssertionError):
+        except UNSOUND:
             return False
         return why_not(made, self.tvm_target) is None
 
@@ -204,6 +215,38 @@ class CudaBackend(GpuBackend):
     def compile_text(self, source: str, kind: str, arch: str) -> bytes:
         """Compile by NVRTC."""
         return nvrtc.compile_source(source, arch, ptx=kind == "ptx").content
+
+    def settle(
+        self, chosen: Mapping[str, tuple[Workload, Any]], cache_dir: Path | None, progress: Progress
+    ) -> dict[str, Any]:
+        """Candidates whose machine code keeps everything in registers, on each architecture."""
+        if not self.compiler:
+            return super().settle(chosen, cache_dir, progress)
+        cache = ObjectCache(cache_dir)
+
+        def source_of(symbol: str, work: Workload, candidate: Any) -> str | None:  # noqa: ANN401
+            try:
+                return lower_kernel(symbol, work.emit(candidate), self.tvm_target).source
+            except UNSOUND:
+                return None
+
+        def frame_of(source: str) -> int:
+            return max(
+                self._frame_of(cache, source, arch) for kind, arch in self.architectures() if kind == "cubin"
+            )
+
+        return without_frames(chosen, source_of, frame_of, progress)
+
+    def _frame_of(self, cache: ObjectCache, source: str, arch: str) -> int:
+        """The largest stack frame of a source text's kernels; their machine code is in the cache afterwards."""
+        key = key_of("gpu", self.compiler, "frame", arch, source)
+        known = cache.get(key)
+        if known is None:
+            made = nvrtc.compile_source(source, arch)
+            cache.put(key_of("gpu", self.compiler, "cubin", arch, source), made.content)
+            known = str(made.frame_bytes).encode()
+            cache.put(key, known)
+        return int(known)
 
     @property
     def compiler(self) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import re
 from ctypes import byref, c_char_p, c_int, c_size_t, c_void_p
 from dataclasses import dataclass
 from functools import cache
@@ -21,7 +22,8 @@ _INSTALL = "pip install 'edgec[cuda]'"
 _LIBRARIES = ("cuda_nvrtc/lib/libnvrtc.so.12", "cu13/lib/libnvrtc.so.13")
 _INCLUDES = ("cuda_runtime/include", "cuda_cccl/include", "cu13/include")
 _HEADERS = ("cuda_fp16.h", "cuda_fp16.hpp", "cuda_bf16.h", "cuda_bf16.hpp", "cuda/std/cstdint")
-_OPTIONS = ("-std=c++17", "-default-device", "--fmad=true")
+_OPTIONS = ("-std=c++17", "-default-device", "--fmad=true", "--ptxas-options=-v")
+_FRAME = re.compile(r"(\d+) bytes stack frame")
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,11 @@ class Compiled:
 
     content: bytes
     log: str
+
+    @property
+    def frame_bytes(self) -> int:
+        """The largest stack frame of a kernel in a cubin, by the assembler: where registers did not suffice."""
+        return max(map(int, _FRAME.findall(self.log)), default=0)
 
 
 def _folders() -> list[Path]:

@@ -139,9 +139,6 @@ class Product:
 _WARPS = ((1, 1), (1, 2), (2, 1), (2, 2), (1, 4), (4, 1), (2, 4), (4, 2))
 _STEPS = ((1, 1), (1, 2), (2, 1), (2, 2), (2, 4), (4, 2), (4, 4))
 
-# Warps and steps of two-stage tiles for which NVRTC 12.9 moves registers of tf32 to the stack (sm_80).
-_SPILLING = {((2, 2), (2, 2)), ((4, 1), (2, 4))}
-
 
 def rate_of(gpu: Gpu) -> int:
     """Multiply-adds of fp16 with fp32 sums in a cycle and multiprocessor."""
@@ -194,13 +191,7 @@ def tiles_for(product: Product, gpu: Gpu, most_shared: int) -> list[Tile]:
         for split in (1, 2, 4, 8)
         if split == 1 or rounds >= 4 * split
     ]
-    fitting = [
-        tile
-        for tile in found
-        if tile.shared_bytes <= most_shared
-        and tile.sum_bytes <= _MOST_FIXED
-        and not (product.itemsize == 4 and tile.stages == 2 and (tile.warps, tile.steps) in _SPILLING)
-    ]
+    fitting = [tile for tile in found if tile.shared_bytes <= most_shared and tile.sum_bytes <= _MOST_FIXED]
     return sorted(fitting, key=lambda tile: (cost(tile, product, gpu), str(tile)))
 
 

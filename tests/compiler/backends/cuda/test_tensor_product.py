@@ -18,6 +18,9 @@ from edgec.compiler.backends.cuda.lowering import DeviceKernel, lower_kernel
 from edgec.compiler.backends.cuda.templates.tensor_product import TensorProduct, product_of
 from edgec.compiler.backends.cuda.templates.tiles import Product, Tile, cost, tiles_for
 from edgec.compiler.backends.cuda.templates.windows import schedule_window
+from edgec.compiler.backends.interface import Workload
+from edgec.compiler.backends.object_cache import ObjectCache
+from edgec.compiler.progress import Silent
 from edgec.targets import load_target
 from tests.compiler.backends.cuda.emulator.run import run_kernel
 from tests.compiler.backends.cuda.machine_code import said, usage_of
@@ -238,10 +241,38 @@ def test_machine_code_uses_the_hardware(
     assert usage.shared + made.launches[0].shared_bytes <= (65536 if arch == "sm_75" else 101376)
 
 
+class Notes(Silent):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.texts.append(text)
+
+
 def test_volta_has_fragments_of_its_own() -> None:
     made = lowered(convolution(("float16", "float16", "float32"), 16, 16, 8, 1), tile((1, 1), (1, 1)))
     text = nvrtc.compile_source(made.source, "sm_72", ptx=True).content
     assert b"wmma.mma.sync.aligned.row.col.m16n16k16.f32.f32" in text
+
+
+def test_a_tile_whose_registers_do_not_suffice_gives_way_to_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was compiled to see it is not compiled again for the artifact."""
+    product = TensorProduct(convolution(("float32",) * 3, 64, 128, 28, 3))
+    spilling, other = tile((2, 1), (2, 4), itemsize=4), tile((2, 2), (2, 2), itemsize=4)
+    work = Workload("k", "k", "conv2d", 0, 0, 1, (spilling, other), product.emit)
+    backend, notes = CudaBackend(load_target("a100")), Notes()
+    assert backend.settle({"layer": (work, spilling)}, tmp_path, notes) == {"layer": other}
+    assert notes.texts == [f"layer: {spilling} needs 16 bytes beyond its registers; dropped"]
+    text = lower_kernel("layer", product.emit(other), backend.tvm_target).source
+    monkeypatch.setattr(nvrtc, "compile_source", lambda *_, **__: pytest.fail("NVRTC ran again"))
+    cubin = tmp_path / "k.cubin"
+    cubin.write_bytes(backend._compile_once(ObjectCache(tmp_path), text, "cubin", "sm_80"))
+    assert usage_of(cubin).stack == 0
+    assert backend.settle({"layer": (work, spilling)}, tmp_path, notes) == {"layer": other}
 
 
 # The model of costs.
@@ -255,7 +286,5 @@ def test_tiles_fit_and_follow_the_size_of_a_product() -> None:
     assert deep[0].split > 1  # too few blocks for the multiprocessors otherwise
     assert wide[0].split == 1
     assert wide[0].rows * wide[0].columns > deep[0].rows * deep[0].columns / 2
-    rounded = tiles_for(Product(1, 49, 512, 4608, itemsize=4), GPU, most)
-    assert {one.stages for one in rounded if (one.warps, one.steps) == ((2, 2), (2, 2))} == {3}  # two spill
     costs = [cost(one, Product(1, 49, 512, 4608), GPU) for one in deep]
     assert costs == sorted(costs)
