@@ -7,7 +7,7 @@ the host: the same layer runs beside any processor. It never holds source: a dev
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Literal
 
 import msgspec
@@ -255,6 +255,23 @@ def capability_of(arch: str) -> tuple[int, int]:
     return int(digits[:-1] or 0), int(digits[-1:] or 0)
 
 
+def nearest(architectures: Iterable[tuple[str, str]], capability: tuple[int, int]) -> tuple[str, str] | None:
+    """The kind and architecture of the binaries that a device of this compute capability runs best: the nearest cubins,
+    else PTX; None where it runs none of them.
+    """
+    best: tuple[tuple[int, int, int], tuple[str, str]] | None = None
+    for kind, arch in architectures:
+        own = capability_of(arch)
+        exact = arch[-1].isalpha()  # sm_90a runs on nothing else
+        if kind == "cubin":
+            fits = own == capability if exact else own[0] == capability[0] and own[1] <= capability[1]
+        else:
+            fits = own <= capability and not exact
+        if fits and (best is None or ((kind == "cubin"), *own) > best[0]):
+            best = ((int(kind == "cubin"), *own), (kind, arch))
+    return None if best is None else best[1]
+
+
 def choose_binaries(header: GpuCode, capability: tuple[int, int]) -> list[Binary]:
     """The binaries that a device of this compute capability should load: the nearest cubins, else PTX.
 
@@ -263,23 +280,11 @@ def choose_binaries(header: GpuCode, capability: tuple[int, int]) -> list[Binary
     """
     if not header.binaries:
         return []  # all of it runs on the host
-    by_arch: dict[tuple[str, str], list[Binary]] = {}
-    for binary in header.binaries:
-        by_arch.setdefault((binary.kind, binary.arch), []).append(binary)
-    best: tuple[tuple[int, int, int], list[Binary]] | None = None
-    for (kind, arch), binaries in by_arch.items():
-        own = capability_of(arch)
-        exact = arch[-1].isalpha()  # sm_90a runs on nothing else
-        if kind == "cubin":
-            fits = own == capability if exact else own[0] == capability[0] and own[1] <= capability[1]
-        else:
-            fits = own <= capability and not exact
-        if fits and (best is None or ((kind == "cubin"), *own) > best[0]):
-            best = ((int(kind == "cubin"), *own), binaries)
+    best = nearest(dict.fromkeys((binary.kind, binary.arch) for binary in header.binaries), capability)
     if best is None:
         names = ", ".join(sorted({binary.arch for binary in header.binaries}))
         raise IncompatibleDevice(
             f"the artifact has code for {names}; this GPU is sm_{capability[0]}{capability[1]}: "
             f"compile it for a target of this GPU (`edgec targets list`)"
         )
-    return best[1]
+    return [binary for binary in header.binaries if (binary.kind, binary.arch) == best]

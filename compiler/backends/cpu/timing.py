@@ -20,6 +20,7 @@ from tvm.tirx import PrimFunc
 
 from edgec.compiler.backends.cpu.tir_pipeline import PIPELINE
 from edgec.compiler.backends.interface import CandidateFailed, Trial
+from edgec.compiler.backends.random_arguments import random_arrays
 from edgec.targets.detection import usable_cores
 from edgec.targets.target import Target
 
@@ -44,18 +45,8 @@ def far_arguments(first: Arguments) -> list[Arguments]:
 
 
 def random_arguments(func: PrimFunc) -> Arguments:
-    """Tensors for a kernel's parameters: small normal numbers, the output zero."""
-    rng = np.random.default_rng(0)
-    made = []
-    for param in func.params:
-        shape = tuple(int(d) for d in param.ty.shape)
-        dtype = str(param.ty.dtype.dtype)
-        if "float" in dtype:
-            array = rng.standard_normal(shape, dtype=np.float32).astype(dtype)
-        else:
-            array = rng.integers(0, 2, shape).astype(dtype)
-        made.append(tvm.runtime.tensor(array))
-    return made
+    """Tensors for a kernel's parameters: small normal numbers."""
+    return [tvm.runtime.tensor(array) for array in random_arrays(func)]
 
 
 def build(func: PrimFunc, target: tvm.target.Target) -> tvm.runtime.Module:

@@ -1,190 +1,33 @@
-"""The back end for NVIDIA GPUs: schedules for blocks of threads, NVRTC, and a program of launches."""
+"""The back end for NVIDIA GPUs: NVRTC, its report on registers, and candidates timed where a GPU is."""
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import tvm
-from tvm import s_tir
 from tvm.tirx import PrimFunc
 
 from edgec.compiler.backends.cuda import nvrtc
-from edgec.compiler.backends.cuda.anchored import NORMALISATIONS, TF32_MARK, WINDOWS, Anchored
-from edgec.compiler.backends.cuda.flat_rows import unflatten_rows
 from edgec.compiler.backends.cuda.frames import without_frames
-from edgec.compiler.backends.cuda.library import build_function, build_library
+from edgec.compiler.backends.cuda.gpu_backend import STATIC_SHARED, UNSOUND, GpuBackend
+from edgec.compiler.backends.cuda.library import build_scheduled
 from edgec.compiler.backends.cuda.lowering import lower_kernel
-from edgec.compiler.backends.cuda.operands import round_operands
-from edgec.compiler.backends.cuda.schedules import schedule_generic, why_not
-from edgec.compiler.backends.cuda.templates.attention import emit_attention
-from edgec.compiler.backends.cuda.templates.attention_tiles import attention_tiles
-from edgec.compiler.backends.cuda.templates.tensor_product import product_of
-from edgec.compiler.backends.cuda.templates.tiles import Tile, tiles_for
-from edgec.compiler.backends.cuda.templates.windows import schedule_window
-from edgec.compiler.backends.interface import FAMILY, Backend, Library, OperandsOf, Runner, Workload
+from edgec.compiler.backends.cuda.runner import runner_of
+from edgec.compiler.backends.cuda.timing import GpuTrials
+from edgec.compiler.backends.interface import CandidateFailed, Runner, Workload
 from edgec.compiler.backends.object_cache import ObjectCache, key_of
-from edgec.compiler.errors import KernelUnsupported, TargetLacksPrecision
-from edgec.compiler.graph.anchors import decode
-from edgec.compiler.graph.attention import fuse_attention
-from edgec.compiler.graph.attention_compute import described
-from edgec.compiler.graph.attention_spec import AttentionSpec
-from edgec.compiler.graph.buffers import buffer_bytes
-from edgec.compiler.operands.operands import FLOAT32
+from edgec.compiler.errors import InternalError, TargetLacksPrecision, ToolMissing
 from edgec.compiler.options import Precision
 from edgec.compiler.progress import Progress
-from edgec.runtime.gpu.code import pack_programs
+from edgec.runtime.errors import IncompatibleDevice
+from edgec.runtime.gpu.api import GpuApi
+from edgec.runtime.gpu.code import capability_of, nearest
+from edgec.runtime.gpu.driver import shared_driver
 from edgec.targets.errors import BadTargetFile
 from edgec.targets.gpu import Gpu
-
-_CANDIDATES = 24  # tiles that a GPU may choose from by timing
-_TRIED = 4  # tiles before the generic rules take a product
-# What TVM raises for a tile that does not suit a product: its exceptions have no common base.
-UNSOUND = (
-    s_tir.schedule.ScheduleError,
-    tvm.error.InternalError,
-    ValueError,
-    AssertionError,
-    KernelUnsupported,
-)
-_STATIC_SHARED = 49152  # what a block may use without asking the driver for more
-
-
-def _shapes(func: PrimFunc) -> str:
-    """Shapes and types of a kernel's parameters."""
-    return ",".join(f"{'x'.join(map(str, one.ty.shape))}:{one.ty.dtype.dtype}" for one in func.params)
-
-
-class GpuBackend(Backend):
-    """What compilers for GPUs share; a subclass names the language of kernels and makes binaries."""
-
-    runs_control = False
-
-    @property
-    def tvm_target(self) -> tvm.target.Target:
-        """The target as TVM takes it, with a host (whose code is never built)."""
-        return tvm.target.Target(dict(self.target.tvm), host="llvm")
-
-    def choose_layouts(self, mod: tvm.IRModule, operands_of: OperandsOf, error_budget: float) -> tvm.IRModule:
-        """Operands of products are rounded to what the precision asks for; products become kernels with epilogues."""
-        mod = fuse_attention(unflatten_rows(mod), 1, self._fits, choices=True)
-        return Anchored(round_operands(mod, operands_of), operands_of).run()
-
-    def _fits(self, spec: AttentionSpec) -> bool:
-        return bool(attention_tiles(spec, FLOAT32.data, self.facts, tensorised=False))
-
-    @property
-    def facts(self) -> Gpu:
-        """The GPU's facts; those of the smallest where the target has none."""
-        return self.target.gpu or Gpu()
-
-    def workload_of(
-        self, func: PrimFunc, anchor: str, operators: tuple[str, ...], threads: int, error_budget: float
-    ) -> Workload | None:
-        """A product with its tiles by the model's order, or a window."""
-        family = f"{anchor}/{_shapes(func)}"
-        workload = partial(
-            Workload,
-            key=f"gpu/1/{family}/{'-'.join(operators)}",
-            family=f"gpu/1/{family}/{FAMILY}",
-            kind=operators[0],
-            bytes=buffer_bytes(func),
-            threads=threads,
-        )
-        attention = described(func)
-        if attention is not None:
-            spec, types = attention
-            tensorised = self.tensorised and types.operands != FLOAT32.data
-            cuts = attention_tiles(spec, types.operands, self.facts, tensorised=tensorised)
-            emit_cut = partial(emit_attention, spec, types, tensorised=tensorised)
-            return workload(flops=spec.flops, candidates=tuple(cuts), emit=emit_cut)
-        if decode(anchor)[0] in NORMALISATIONS:
-            return None
-        product = product_of(func)
-        if product is not None:
-            rounded = product.for_tensor_cores or (TF32_MARK in decode(anchor)[1] and product.in_fp32)
-            if self.tiled_for is None or not (rounded or not self.tensorised):
-                return None
-            tiles = tiles_for(product.size, self.tiled_for, self.tiled_for.shared_bytes_per_block)
-            emit = partial(product.emit, tensorised=self.tensorised)
-            sound = next((at for at in range(min(_TRIED, len(tiles))) if self._lowers(emit, tiles[at])), None)
-            if sound is not None:
-                kept = tiles[sound : sound + _CANDIDATES]
-                return workload(flops=product.size.flops, candidates=tuple(kept), emit=emit)
-        window = schedule_window(func) if decode(anchor)[0] in WINDOWS else None
-        if window is None or why_not(window, self.tvm_target) is not None:
-            return None
-        return workload(flops=0, candidates=("a thread an element",), emit=lambda _: window)
-
-    def _lowers(self, emit: Callable[[Tile], PrimFunc], tile: Tile) -> bool:
-        """Whether a tile's kernel can be made; another tile may, and after some the generic rules take over."""
-        try:
-            made = emit(tile)
-        except UNSOUND:
-            return False
-        return why_not(made, self.tvm_target) is None
-
-    @property
-    def tiled_for(self) -> Gpu | None:
-        """The GPU whose tensor cores products are tiled for."""
-        return None
-
-    tensorised = True  # without, tiles are computed by ordinary arithmetic, which runs anywhere
-
-    def schedule(self, func: PrimFunc, threads: int) -> PrimFunc:
-        """By TVM's rules for GPUs."""
-        return schedule_generic(func, self.tvm_target)
-
-    @abstractmethod
-    def architectures(self) -> list[tuple[str, str]]:
-        """Kind and architecture of each binary that an artifact holds."""
-
-    @abstractmethod
-    def compile_text(self, source: str, kind: str, arch: str) -> bytes:
-        """The binary of a source text."""
-
-    @property
-    def compiler(self) -> str:
-        """What else than its text decides what becomes of a source; empty where binaries are not worth keeping."""
-        return ""
-
-    def build(self, mod: tvm.IRModule, cache_dir: Path | None, progress: Progress) -> Library:
-        """Binaries for each architecture, those of known sources from the cache, and the launches of a run."""
-        cache = ObjectCache(cache_dir)
-        code = build_library(
-            mod, self.tvm_target, self.architectures(), partial(self._compile_once, cache), progress
-        )
-        cache.prune()
-        return Library(code)
-
-    def _compile_once(self, cache: ObjectCache, source: str, kind: str, arch: str) -> bytes:
-        """The binary of a source text, from the cache where it is there."""
-        if not self.compiler:
-            return self.compile_text(source, kind, arch)
-        key = key_of("gpu", self.compiler, kind, arch, source)
-        made = cache.get(key)
-        if made is None:
-            made = self.compile_text(source, kind, arch)
-            cache.put(key, made)
-        return made
-
-    in_parallel = True
-
-    def build_functions(self, functions: Mapping[str, PrimFunc]) -> bytes | None:
-        """A program for each function; None where one has no kernel: the host computes them then."""
-        compile_text = partial(self._compile_once, ObjectCache(None))
-        try:
-            return pack_programs(
-                {
-                    name: build_function(name, func, self.tvm_target, self.architectures(), compile_text)
-                    for name, func in functions.items()
-                }
-            )
-        except KernelUnsupported:
-            return None
 
 
 class CudaBackend(GpuBackend):
@@ -208,7 +51,7 @@ class CudaBackend(GpuBackend):
         facts = {
             **self.target.tvm,
             "arch": self.gpu.architectures[0],
-            "max_shared_memory_per_block": min(self.gpu.shared_bytes_per_block, _STATIC_SHARED),
+            "max_shared_memory_per_block": min(self.gpu.shared_bytes_per_block, STATIC_SHARED),
         }
         return tvm.target.Target(facts, host="llvm")
 
@@ -227,7 +70,7 @@ class CudaBackend(GpuBackend):
         def source_of(symbol: str, work: Workload, candidate: Any) -> str | None:  # noqa: ANN401
             try:
                 return lower_kernel(symbol, work.emit(candidate), self.tvm_target).source
-            except UNSOUND:
+            except (CandidateFailed, *UNSOUND):
                 return None
 
         def frame_of(source: str) -> int:
@@ -266,8 +109,50 @@ class CudaBackend(GpuBackend):
         """The target's GPU, if it has tensor cores."""
         return self.gpu if self.gpu.tensor_types else None
 
+    def open(self) -> GpuApi:
+        """Open this machine's GPU.
+
+        Raises:
+            IncompatibleDevice: there is none, or its driver is too old.
+        """
+        return shared_driver()
+
+    @cached_property
+    def _here(self) -> GpuApi | None:
+        """This machine's GPU, if one of the target's cubins was made for it."""
+        try:
+            found = self.open()
+        except IncompatibleDevice:
+            return None
+        made_for = {capability_of(arch) for kind, arch in self.architectures() if kind == "cubin"}
+        return found if found.capability in made_for else None
+
+    @property
+    def winners_key(self) -> str:
+        """The GPU's name and compute capability where candidates can be timed; elsewhere the target's name."""
+        if self._here is None:
+            return super().winners_key
+        major, minor = self._here.capability
+        return f"cuda-{self._here.name}-sm_{major}{minor}"
+
+    @property
+    def can_time(self) -> bool:
+        """Whether this machine has such a GPU."""
+        return self._here is not None
+
+    def trials(self) -> GpuTrials:
+        """On this machine's GPU."""
+        if self._here is None:
+            raise ToolMissing(f"candidates for {self.target.name} are timed on a machine that has such a GPU")
+        binary = nearest(self.architectures(), self._here.capability)
+
+        def build(kernel: PrimFunc) -> bytes:
+            return build_scheduled(
+                "kernel", kernel, 1, self.tvm_target, [binary] if binary else [], self.compile_text
+            )
+
+        return GpuTrials(self._here, build, self.gpu.l2_bytes, (*UNSOUND, InternalError))
+
     def runner(self) -> Runner:
         """This machine, if it has such a GPU."""
-        from edgec.compiler.backends.cuda.runner import runner_of
-
         return runner_of(self.target)

@@ -66,7 +66,23 @@ def build_function(
         KernelUnsupported: it has no schedule.
     """
     count = int(func.attrs[RESULTS])
-    kernel = lower_kernel(name, schedule_generic(func, target), target)
+    return build_scheduled(name, schedule_generic(func, target), count, target, architectures, compile_text)
+
+
+def build_scheduled(
+    name: str,
+    func: PrimFunc,
+    count: int,
+    target: tvm.target.Target,
+    architectures: Sequence[tuple[str, str]],
+    compile_text: Callable[[str, str, str], bytes],
+) -> bytes:
+    """The content of a code layer for one scheduled function, whose last `count` parameters are its results.
+
+    Raises:
+        KernelUnsupported: it cannot be lowered.
+    """
+    kernel = lower_kernel(name, func, target)
     params = [(tuple(int(n) for n in one.ty.shape), str(one.ty.dtype.dtype)) for one in func.params]
     given = len(params) - count
     operands = [

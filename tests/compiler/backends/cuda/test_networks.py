@@ -13,7 +13,7 @@ from onnx import NodeProto, TensorProto, helper
 from tvm.tirx import PrimFunc
 
 import edgec.runtime as rt
-from edgec.compiler.backends.cuda.backend import GpuBackend
+from edgec.compiler.backends.cuda.gpu_backend import GpuBackend
 from edgec.compiler.errors import KernelUnsupported
 from edgec.compiler.options import CompileOptions, Precision
 from edgec.compiler.pipeline import CompileResult, compile_model

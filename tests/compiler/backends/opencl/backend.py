@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edgec.compiler.backends.cuda.backend import GpuBackend
+from edgec.compiler.backends.cuda.gpu_backend import GpuBackend
 from edgec.compiler.backends.interface import Runner
 from edgec.compiler.options import Precision
 from edgec.targets import detect, load_target
