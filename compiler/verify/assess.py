@@ -76,7 +76,7 @@ def expected_for(
         outputs=runs[0],
         others=_others(reference, probes, begin),
         perturbed=perturbed_runs(source, inputs, threads) if tight and not steps else [],
-        spread=source.original.spread(inputs) if source.original and quantised else {},
+        spread=reference.spread(inputs) if quantised and (source.original or not steps) else {},
         quantised=quantised,
         budget=budget,
         steps=runs if steps else (),

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnxruntime as ort
 from onnx import ModelProto, NodeProto, TensorProto
 
@@ -114,6 +115,7 @@ class Reference:
         if ways is None:
             ways = ways_to_run(source.reference, machine_arch(), machine_features())
         content = source.reference.SerializeToString() if given else exact_narrow_products(source.reference)
+        self._content, self._threads, self._settings = content, threads, tuple[str, ...]()
         self._standard: Standard | None = None
         self._refusal = ""  # why ONNX Runtime cannot run the model, where the evaluator stands in
         failure: Exception | None = None
@@ -124,8 +126,8 @@ class Reference:
                 self._standard = Standard(source.reference)
                 return
             try:
-                settings = way.settings if given else (*way.settings, NARROW_PRODUCTS)
-                self._session = open_session(content, threads=threads, settings=settings)
+                self._settings = way.settings if given else (*way.settings, NARROW_PRODUCTS)
+                self._session = open_session(content, threads=threads, settings=self._settings)
                 return
             except ORT_ERRORS as error:
                 failure = failure or error
@@ -150,6 +152,23 @@ class Reference:
                 raise ModelError(f"ONNX Runtime fails on these inputs: {_reason(error)}") from error
             return self._run_standard(inputs, error)
         return dict(zip(self._names, values, strict=True))
+
+    def spread(self, inputs: Arrays) -> dict[str, float]:
+        """How far the outputs move, by name, where ONNX Runtime runs nodes one by one: joined, they round elsewhere.
+
+        Nothing where it does not run the model.
+        """
+        if self._standard is not None:
+            return {}
+        try:
+            single = open_session(
+                self._content, threads=self._threads, settings=self._settings, refine=_one_by_one
+            )
+            runs = [session.run(self._names, inputs) for session in (self._session, single)]
+        except ORT_ERRORS:
+            return {}
+        pairs = zip(self._names, *runs, strict=True)
+        return {name: _distance(joined, alone) for name, joined, alone in pairs}
 
     def _run_standard(self, inputs: Arrays, error: Exception) -> Arrays:
         standard = Standard(self._model)
@@ -179,6 +198,19 @@ class Reference:
         self._refusal = _reason(error)
         self._standard, self.way = Standard(self._model), STANDARD
         self.description = f"{STANDARD_DESCRIPTION} (ONNX Runtime cannot run the model: {_reason(error)})"
+
+
+def _one_by_one(options: ort.SessionOptions) -> None:
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+
+
+def _distance(a: Any, b: Any) -> float:  # noqa: ANN401 - an output may be a sequence
+    """The largest difference of two outputs' finite numbers; 0 for what is not of numbers."""
+    if not isinstance(a, np.ndarray) or a.dtype.kind not in "fiu" or a.shape != np.shape(b):
+        return 0.0
+    with np.errstate(all="ignore"):
+        difference = np.abs(a.astype(np.float64) - b.astype(np.float64))
+    return float(np.max(difference, initial=0.0, where=np.isfinite(difference)))
 
 
 def is_standard(model: ModelProto) -> bool:

@@ -5,14 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper
 
 import edgec.runtime as rt
 from edgec.compiler.frontends import load_source
+from edgec.compiler.frontends.onnx.ort_session import open_session
 from edgec.compiler.options import CompileOptions
 from edgec.compiler.pipeline import compile_model
 from edgec.compiler.verify import reference
+from edgec.compiler.verify.assess import assess, expected_for
+from edgec.compiler.verify.extremes import Probe
 from edgec.targets import detect, machine_arch
 from tests.compiler.small_models import model_of, save
 
@@ -76,3 +80,35 @@ def test_products_with_4_bits_are_compared_with_the_activations_that_the_model_m
         x = (np.rint(blocks / steps) * steps).reshape(1, inner)
     found = reference.Reference(source).run({"x": given})["y"]
     np.testing.assert_allclose(found, x @ real.T, rtol=1e-5, atol=1e-4)
+
+
+def test_a_quantised_model_may_agree_with_onnx_runtime_as_it_runs_nodes_one_by_one(tmp_path: Path) -> None:
+    """Its joined kernels of Softmax and Add round elsewhere; a model of floats behind them shows a whole step."""
+    rng = np.random.default_rng(3)
+    constants = {
+        "s": np.float32(0.05).reshape(()), "z": np.uint8(128).reshape(()), "t": np.float32(1 / 255).reshape(()),
+        "o": np.uint8(0).reshape(()),
+    }  # fmt: skip
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["a"]),
+        helper.make_node("DequantizeLinear", ["a", "s", "z"], ["b"]),
+        helper.make_node("Softmax", ["b"], ["c"], axis=-1),
+        helper.make_node("QuantizeLinear", ["c", "t", "o"], ["d"]),
+        helper.make_node("DequantizeLinear", ["d", "t", "o"], ["y"]),
+    ]
+    model = save(model_of(nodes, {"x": (TensorProto.FLOAT, [1, 64, 7])}, ["y"], constants), tmp_path)
+    source = load_source(model, CompileOptions())
+    inputs = {"x": rng.standard_normal((1, 64, 7)).astype(np.float32)}
+    expected = expected_for(source, [Probe("", inputs)], 1, 1e-3)
+    alone = open_session(source.model.SerializeToString(), refine=_one_by_one).run(None, inputs)[0]
+    assert np.abs(alone - expected.outputs["y"]).max() > 1 / 256  # else this shows nothing
+
+    def accepted(got: np.ndarray) -> bool:
+        return assess(source, [Probe("", inputs)], expected, {0: {"y": got}}, [])[0][0].ok
+
+    assert accepted(alone)
+    assert not accepted(alone + np.float32(3 / 255))
+
+
+def _one_by_one(options: ort.SessionOptions) -> None:
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
