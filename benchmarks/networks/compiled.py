@@ -61,9 +61,9 @@ def compile_network(network: Network, target: Target, options: CompileOptions, f
     try:
         model = network.model(folder)
         made = replace(made, source=model.resolve())
-        start, cpu = time.perf_counter(), _cpu_seconds()
+        start, cpu = time.perf_counter(), cpu_seconds()
         compile_model(model, target, options, output=made.artifact)
-        made = replace(made, seconds=time.perf_counter() - start, cpu_s=_cpu_seconds() - cpu)
+        made = replace(made, seconds=time.perf_counter() - start, cpu_s=cpu_seconds() - cpu)
         source = load_source(model, options)
     except EdgecError as error:
         made = replace(made, failure=str(error))
@@ -83,7 +83,7 @@ def compile_network(network: Network, target: Target, options: CompileOptions, f
     return made
 
 
-def _cpu_seconds() -> float:
+def cpu_seconds() -> float:
     """Seconds that this process and its children computed: what a compile costs, however busy the machine is."""
     return sum(os.times()[:4])
 
