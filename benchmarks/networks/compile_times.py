@@ -129,9 +129,9 @@ def page(times: dict[str, dict[str, CompileTime]]) -> str:
             else "– | – | – | –"
         )
         lines.append(f"| {name} | {_told(none)} | {_told(fast)} | {tuned} |")
-    machines = sorted({
-        f"{one.machine}, {one.cores} cores" for row in times.values() for one in row.values() if one.machine
-    })
+    machines = sorted(
+        {f"{one.machine}, {one.cores} cores" for row in times.values() for one in row.values() if one.machine}
+    )
     return "\n".join([*lines, "", f"Measured on {'; '.join(machines)}.", ""])
 
 
