@@ -1,10 +1,11 @@
 """The table of targets: whether networks build for each, run as its processor, and how far they are from the reference.
 
-    python -m edgec.benchmarks.arm.every_target MODEL… [--targets rpi5,rpi4] [--precisions fp32,fp16] [--into FILE]
+    python -m edgec.benchmarks.arm.every_target [MODEL…] [--quantised MODEL…] [--targets rpi5,rpi4]
+        [--precisions fp32,fp16] [--into FILE]
 
 Each model is compiled for each target in each precision, without tuning, and verified as the target's processor in the
-emulator (on this machine where it has the target's instructions). A model that comes quantised has a column of its own,
-int8. A figure is the largest error beside the reference, relative to the output's largest value. `--into` keeps figures
+emulator (on this machine where it has the target's instructions). Models that come quantised (`--quantised`) have a
+column of their own, int8. A figure is the largest error beside the reference, relative to the output's largest value. `--into` keeps figures
 in a file, so that a second run continues the first.
 
 Needs `edgec targets emulator install`.
@@ -78,8 +79,9 @@ def main() -> None:
     """Compile, verify, print the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else "")
     parser.add_argument("models", nargs="*", type=Path)
+    parser.add_argument("--quantised", nargs="*", type=Path, default=[], help="models that come in int8")
     parser.add_argument("--targets", help="by default those of 64-bit ARM, and the newer ones of x86-64")
-    parser.add_argument("--precisions", default="fp32,fp16", help="of models that do not come quantised")
+    parser.add_argument("--precisions", default="fp32,fp16", help="of the other models")
     parser.add_argument("--into", type=Path, help="a JSON file that keeps the figures")
     arguments = parser.parse_args()
     targets = arguments.targets.split(",") if arguments.targets else [*arm_targets(), *X86]
@@ -87,8 +89,8 @@ def main() -> None:
     if arguments.into is not None and arguments.into.is_file():
         found = json.loads(arguments.into.read_text(encoding="utf-8"))
     with tempfile.TemporaryDirectory(prefix="edgec-targets-") as scratch:
-        for model in arguments.models:
-            shared, quantised = Shared(), model.suffix == ".tflite"
+        for model in [*arguments.models, *arguments.quantised]:
+            shared, quantised = Shared(), model in arguments.quantised
             wanted: list[Precision] = ["fp32"] if quantised else arguments.precisions.split(",")
             for precision in wanted:
                 for target in targets:

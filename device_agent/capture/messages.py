@@ -29,6 +29,10 @@ class LimitRate(Message, frozen=True):
     max_fps: float | None
 
 
+class CaptureStarted(Message, frozen=True):
+    """The process has loaded what it needs, and opens the source now."""
+
+
 class SourceOpened(Message, frozen=True):
     """The source delivers frames."""
 
@@ -43,7 +47,7 @@ class SourceFailed(Message, frozen=True):
     message: str
 
 
-FromCapture = SourceOpened | SourceEnded | SourceFailed
+FromCapture = CaptureStarted | SourceOpened | SourceEnded | SourceFailed
 START_CAPTURE: msgspec.json.Decoder[StartCapture] = decoder(StartCapture)
 TO_CAPTURE: msgspec.json.Decoder[LimitRate] = decoder(LimitRate)
 FROM_CAPTURE: msgspec.json.Decoder[FromCapture] = decoder(FromCapture)

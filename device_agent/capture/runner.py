@@ -10,6 +10,7 @@ from typing import Any, assert_never
 
 from edgec.device_agent.capture.messages import (
     FROM_CAPTURE,
+    CaptureStarted,
     FromCapture,
     LimitRate,
     SourceEnded,
@@ -31,8 +32,10 @@ _MAX_PICTURE_BYTES = 3840 * 2160 * 3
 _MAX_SOUND_BYTES = 1 << 20
 _RETRY = RetryPolicy(first_s=0.5, max_s=30.0)
 _HEALTHY_S = 60.0
+_START_S = 300.0
+"""Time for the process to start and to load OpenCV: minutes where the machine is slow, emulated or busy."""
 _FIRST_FRAME_S = 5.0
-"""Time for the process to start, in addition to the source's own timeout."""
+"""Time for the process to say that the source is open, in addition to the source's own timeout."""
 
 
 class StreamRunner:
@@ -63,7 +66,7 @@ class StreamRunner:
             loop, f"capture-{name}", "edgec.device_agent.capture.worker", FROM_CAPTURE,
             first=self._first, on_message=self._take, on_exit=self._exited, retry=_RETRY,
         )  # fmt: skip
-        self._began = self._opened = 0.0
+        self._began = self._started = self._opened = 0.0
         self._rate, self._processed_rate, self._damaged_rate = _Rate(), _Rate(), _Rate()
 
     @property
@@ -97,7 +100,7 @@ class StreamRunner:
 
     def _first(self) -> StartMessage:
         self.ring.recover_writer()
-        self._began, self._opened = time.monotonic(), 0.0
+        self._began, self._started, self._opened = time.monotonic(), 0.0, 0.0
         settings = self.settings
         message = StartCapture(
             self.name, settings.source, settings.policy, self._limit_fps, settings.open_timeout_s
@@ -127,14 +130,20 @@ class StreamRunner:
         full = self.settings.policy == "every" and counters.in_flight >= self.settings.slots - 1
         limit = self._limit_fps
         stall_s = self.settings.stall_s + (2 / limit if limit else 0)
-        quiet = now - (last if fresh else self._opened or self._began)
-        if not full and quiet > (stall_s if self._opened else self.settings.open_timeout_s + _FIRST_FRAME_S):
+        quiet = now - (last if fresh else self._opened or self._started or self._began)
+        if not full and quiet > self._patience(stall_s):
             damaged = self._damaged_rate.value
             self._kill(f"no {'whole picture' if damaged else 'frame'} for {quiet:.0f} s")
         elif self.settings.min_fps and fresh and now - self._began > stall_s + 5 and not full:
             rate = self._rate.over(stall_s)
             if rate is not None and rate < self.settings.min_fps:
                 self._kill(f"only {rate:.1f} frames per second")
+
+    def _patience(self, stall_s: float) -> float:
+        """How long the process may be quiet at the stage that it has reached."""
+        if self._opened:
+            return stall_s
+        return self.settings.open_timeout_s + _FIRST_FRAME_S if self._started else _START_S
 
     def throttle(self, fps: float | None) -> None:
         """Limit the rate below the configured one; `None` lifts the limit."""
@@ -180,6 +189,8 @@ class StreamRunner:
 
     def _take(self, message: FromCapture) -> None:
         match message:
+            case CaptureStarted():
+                self._started = time.monotonic()
             case SourceOpened():
                 self._opened = time.monotonic()
                 log.info("%s: %s is open", self.name, describe(self.settings.source))

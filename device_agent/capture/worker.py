@@ -19,6 +19,7 @@ from edgec.device_agent.capture.complaints import Complaints
 from edgec.device_agent.capture.messages import (
     START_CAPTURE,
     TO_CAPTURE,
+    CaptureStarted,
     SourceEnded,
     SourceFailed,
     SourceOpened,
@@ -155,6 +156,7 @@ def main() -> None:
     try:
         start, fds = channel.receive(START_CAPTURE)
         logger.name = f"capture.{start.name}"
+        channel.send(CaptureStarted())
         try:
             Capture(channel, start, fds, complaints).run()
             channel.send(SourceEnded())

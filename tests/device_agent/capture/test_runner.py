@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from edgec.device_agent.capture import runner as runner_module
 from edgec.device_agent.capture.runner import StreamRunner
 from edgec.device_agent.config.settings import StreamSection
 from edgec.device_agent.health.report import descriptors
@@ -37,6 +38,43 @@ def test_a_camera_that_is_not_there_leaves_our_own_words_only(capfd: pytest.Capt
     runner.close()
     said = capfd.readouterr().err
     assert "VIDEOIO" not in said, said
+
+
+def stopped_at_its_start(loop: Loop) -> StreamRunner:
+    """A stream whose process makes no progress: as on a machine where loading OpenCV takes minutes."""
+    settings = StreamSection.model_validate({"source": {"kind": "test"}, "open_timeout_s": 0.1})
+    runner = StreamRunner("cam", settings, loop, lambda _: None)
+    runner.start()
+    assert runner.pid is not None
+    os.kill(runner.pid, signal.SIGSTOP)
+    return runner
+
+
+def test_a_process_that_takes_long_to_start_is_not_a_source_that_does_not_open(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(runner_module, "_FIRST_FRAME_S", 0.1)
+    loop = Loop()
+    runner = stopped_at_its_start(loop)
+    until = time.monotonic() + 0.6
+    while time.monotonic() < until:
+        loop.run_until(lambda: False, 0.05)
+        runner.tick()
+    assert runner.state == "starting"
+    assert runner.pid is not None
+    os.kill(runner.pid, signal.SIGCONT)
+    assert turn(loop, lambda: runner.ring.counters().captured > 0)
+    assert runner.restarts == 0
+    runner.close()
+
+
+def test_a_process_that_never_starts_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner_module, "_START_S", 0.3)
+    loop = Loop()
+    runner = stopped_at_its_start(loop)
+    assert turn(loop, lambda: runner.tick() or runner.state == "stalled")
+    assert turn(loop, lambda: runner.restarts == 1)
+    runner.close()
 
 
 @pytest.mark.timeout(900)
