@@ -5,8 +5,8 @@
 
 Each model is compiled for each target in each precision, without tuning, and verified as the target's processor in the
 emulator (on this machine where it has the target's instructions). Models that come quantised (`--quantised`) have a
-column of their own, int8. A figure is the largest error beside the reference, relative to the output's largest value. `--into` keeps figures
-in a file, so that a second run continues the first.
+column of their own, int8. A figure is the largest error beside the reference, relative to the output's largest value.
+`--into` keeps figures in a file, so that a second run continues the first.
 
 Needs `edgec targets emulator install`.
 """
