@@ -4,6 +4,7 @@
     - ArtifactError (3): the file is not an artifact, is truncated, altered, or of an unknown format
     - IncompatibleDevice (4): the artifact is intact, but this machine cannot run it
     - InputError (5): the caller's arrays, frames or samples do not fit the model
+    - BrokenOutput (6): the model computed something that is no number
     - GpuFault (6, in `edgec.runtime.gpu.fault`): a kernel failed or took too long, and the run's results are lost
     - UsageError (2)
         - CardError: a model card is not valid
@@ -32,8 +33,14 @@ class InputError(EdgecError):
     exit_code = 5
 
 
+class BrokenOutput(EdgecError):
+    """The model returned a value that is not finite, or no result at all."""
+
+    exit_code = 6
+
+
 class CardError(UsageError):
     """A model card is not valid; the message names the file, the line and the key."""
 
 
-__all__ = ["ArtifactError", "CardError", "EdgecError", "IncompatibleDevice", "InputError"]
+__all__ = ["ArtifactError", "BrokenOutput", "CardError", "EdgecError", "IncompatibleDevice", "InputError"]

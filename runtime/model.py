@@ -17,7 +17,7 @@ from edgec.runtime.device import Executable
 from edgec.runtime.errors import InputError
 from edgec.runtime.execution.compiled_functions import Array
 from edgec.runtime.execution.threads import Threading
-from edgec.runtime.session import Session, Signature, misfit
+from edgec.runtime.session import Session, Signature, check_numbers, misfit
 
 if TYPE_CHECKING:  # not needed by a process that only runs arrays
     from edgec.runtime.device import Buffer, StateCalls
@@ -119,6 +119,16 @@ class Variant:
         self.use_threads(threading)
         return engine(arrays)
 
+    def open_engine(self) -> Any:  # noqa: ANN401 - whatever the device's function can do
+        """The compiled function.
+
+        Raises:
+            InputError: the model is closed.
+        """
+        if self.engine is None:
+            raise self.closed()
+        return self.engine
+
     def closed(self) -> InputError:
         """The error of a call after `close`."""
         return InputError(f"the model {self.config.name} has been closed")
@@ -153,9 +163,7 @@ class Variant:
         Raises:
             InputError: there is no such output, the model does not run on a GPU, or it is closed.
         """
-        if self.engine is None:
-            raise self.closed()
-        run = getattr(self.engine, "call_keeping", None)
+        run = getattr(self.open_engine(), "call_keeping", None)
         if run is None:
             raise InputError(
                 f"{self.config.name} runs on the processor, and its results lie there: call run() without on_device"
@@ -186,7 +194,13 @@ class Model:
     Safe to use from several threads at once: each call has its own virtual machine. Outputs belong to the caller and
     stay valid after `close`. `inputs` and `outputs` describe the first set of input shapes; `config.buckets` has the
     others, and a run selects the set that fits its inputs. The states that `session` carries are among both.
+
+    Attributes:
+        refuse_nan: whether `call`, `predict`, `listen` and those of sessions raise `BrokenOutput` where an output
+            contains NaN, which decoders would take for "nothing found". To be set before the first of them.
     """
+
+    refuse_nan = False
 
     def __init__(
         self,
@@ -267,8 +281,12 @@ class Model:
 
         Raises:
             InputError: the model is closed.
+            BrokenOutput: an output contains NaN, and `refuse_nan` is set.
         """
-        return self._first.call(arrays, self._threading)
+        outputs = self._first.call(arrays, self._threading)
+        if self.refuse_nan:
+            check_numbers(self.outputs, outputs)
+        return outputs
 
     def predict(self, source: Any, *, sample_rate: int | None = None) -> list[Result]:  # noqa: ANN401
         """Preprocess, run and decode as the model card declares: typed results of a frame or of sound.
@@ -301,7 +319,7 @@ class Model:
 
         For a model without states, too, where each run stands alone.
         """
-        return Session(self._variants, self._threading, self._get_predictor)
+        return Session(self._variants, self._threading, self._get_predictor, refuse_nan=self.refuse_nan)
 
     def _caller(self) -> Call:
         """How `predict` and `listen` run the model: with states of their own, if it has any."""
@@ -323,10 +341,11 @@ class Model:
                 from edgec.runtime.processing.gpu import GpuProcessing
 
                 names = [spec.name for spec in shown.outputs]
-                keep = None if self.config.states else self._first.call_keeping
+                function = None if self.config.states else self._first.open_engine
                 self._on_gpu = GpuProcessing(
-                    self._processing, self.config.around, self.card, names, beside, keep
-                )
+                    self._processing, self.config.around, self.card, names, beside, function,
+                    refuse_nan=self.refuse_nan,
+                )  # fmt: skip
             predictor = self._predictor = Predictor(shown, self.card, self._processing, self._on_gpu)
         return predictor
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from edgec.runtime.artifact.config import ArtifactConfig, TensorSpec
-from edgec.runtime.errors import InputError
+from edgec.runtime.errors import BrokenOutput, InputError
 from edgec.runtime.execution.ffi_layout import Array
 from edgec.runtime.execution.threads import Threading
 
@@ -123,7 +123,15 @@ class Session:
         config: the config of that set.
     """
 
-    def __init__(self, variants: Sequence[Stateful], wanted: Threading, predictor: Any) -> None:  # noqa: ANN401
+    def __init__(
+        self,
+        variants: Sequence[Stateful],
+        wanted: Threading,
+        predictor: Any,  # noqa: ANN401
+        *,
+        refuse_nan: bool = False,
+    ) -> None:
+        self._refuse_nan = refuse_nan
         self._variants = tuple(variants)
         self._present = self._variants[0]
         self.config = self._present.shown
@@ -160,8 +168,12 @@ class Session:
 
         Raises:
             InputError: the model is closed.
+            BrokenOutput: an output contains NaN, and the model is to refuse it.
         """
-        return self._step(self._variants[0], arrays)
+        outputs = self._step(self._variants[0], arrays)
+        if self._refuse_nan:
+            check_numbers(self.outputs, outputs)
+        return outputs
 
     def _step(self, variant: Stateful, arrays: list[Array]) -> list[Array]:
         with self._lock:
@@ -261,6 +273,18 @@ class Session:
         states = [calls.put(values[state.input]) for state in variant.config.states]
         with self._lock:
             self._states, self._present, self.steps = states, variant, 0
+
+
+def check_numbers(specs: Sequence[TensorSpec], outputs: Sequence[Array]) -> None:
+    """Check that outputs contain no NaN.
+
+    Raises:
+        BrokenOutput: one does.
+    """
+    for spec, output in zip(specs, outputs, strict=True):
+        # The minimum of an array with a NaN is NaN: one pass.
+        if output.size and output.dtype.kind == "f" and np.isnan(output.min()):
+            raise BrokenOutput(f"output {spec.name} contains NaN")
 
 
 def misfit(configs: Sequence[ArtifactConfig], inputs: Any) -> InputError:  # noqa: ANN401 - whatever the caller passed

@@ -24,13 +24,15 @@ from edgec.runtime.processing.compiled import DETECT
 Tir: TypeAlias = Any  # TVM's expressions and buffers are made at import time and have no static types
 
 _THREADS, _WARP, _BITS = 128, 32, 32
+_LOOKS = 8  # elements of a thread that looks for NaN
 _NONE = -1  # in the order of candidates: there are no more
 
 
 class ParallelDetectKernel(DetectKernel):
     """Writes the function of `DetectKernel`, with the same parameters, as launches one after another.
 
-    At most `CANDIDATES` boxes, those with the best scores, are compared.
+    At most `CANDIDATES` boxes, those with the best scores, are compared. One parameter more, the last: `broken [1]` is
+    1 where an output contains NaN, which no score shows.
     """
 
     def __init__(
@@ -45,15 +47,18 @@ class ParallelDetectKernel(DetectKernel):
         with IRBuilder() as builder, T.prim_func():
             T.func_name(DETECT)
             T.func_attr(
-                {"global_symbol": DETECT, "tirx.is_scheduled": True, "tirx.noalias": True, RESULTS: 4}
+                {"global_symbol": DETECT, "tirx.is_scheduled": True, "tirx.noalias": True, RESULTS: 5}
             )
             results = self._parameters()
+            self.broken = T.arg("broken", T.buffer((1,), "int32"))
             self.scored = T.alloc_buffer((self.anchors,), "float32")
             self.kinds = T.alloc_buffer((self.anchors,), "int32")
             self.order = T.alloc_buffer((self.most,), "int32")
             self.boxes = T.alloc_buffer((self.most, 4), "float32")
             self.overlaps = T.alloc_buffer((self.most, self.words), "int32")
             self._score()
+            for output in self.outputs:
+                self._look_for_nan(output)
             self._rank()
             self._compare()
             self._scan(*results)
@@ -77,6 +82,18 @@ class ParallelDetectKernel(DetectKernel):
             _store(self.kinds, kind[0], anchor)
             with T.If(anchor < self.most), T.Then():
                 _store(self.order, T.int32(_NONE), anchor)
+            with T.If(anchor == 0), T.Then():
+                _store(self.broken, T.int32(0), 0)
+
+    def _look_for_nan(self, output: Tir) -> None:
+        """Every thread looks at some elements; all that find one store the same."""
+        rows, columns = (int(size) for size in output.shape[1:])
+        count = rows * columns
+        threads = -(-count // _LOOKS)
+        with _threads(threads) as first, T.serial(0, _LOOKS) as step:
+            at = first + step * threads
+            with T.If(at < count), T.Then(), T.If(T.isnan(output[0, at // columns, at % columns])), T.Then():
+                _store(self.broken, T.int32(1), 0)
 
     def _rank(self) -> None:
         """Each candidate's place by score, equal ones in the anchors' order: how many come before it.

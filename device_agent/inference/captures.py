@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from edgec.device_agent.config.settings import CaptureRules, StreamSection
 from edgec.device_agent.errors import StateError
-from edgec.device_agent.inference.findings import BrokenOutput, findings_of
+from edgec.device_agent.inference.findings import findings_of
 from edgec.device_agent.inference.masks import blur, blur_box
 from edgec.device_agent.inference.media import MediaRing
 from edgec.device_agent.inference.slots import MODEL_ERRORS, Loaded, timed
@@ -29,6 +29,7 @@ from edgec.device_agent.process.space import Reserve
 from edgec.device_agent.process.statefile import StateFile, write_durably
 from edgec.protocol.captures import MAX_CAPTURE_BYTES, MAX_PREDICTIONS, CaptureMeta, CaptureReason, Prediction
 from edgec.protocol.captures import SecondOpinion as Second
+from edgec.runtime.errors import BrokenOutput
 
 _DAY_S = 86400.0
 _FACE_MARGIN = 0.25

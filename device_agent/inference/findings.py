@@ -8,11 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edgec.device_agent.inference.tracker import Seen
+from edgec.runtime.errors import BrokenOutput
 from edgec.runtime.processing.results import Anomaly, Classification, Segmentation
-
-
-class BrokenOutput(ValueError):
-    """The model returned a value that is not finite, or no result at all."""
 
 
 @dataclass(slots=True)

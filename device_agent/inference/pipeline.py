@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from edgec.device_agent.config.settings import StreamSection
 from edgec.device_agent.inference.captures import ProcessedFrame, StreamCaptures
 from edgec.device_agent.inference.comparison import Comparison
-from edgec.device_agent.inference.findings import BrokenOutput, Findings, findings_of
+from edgec.device_agent.inference.findings import Findings, findings_of
 from edgec.device_agent.inference.gate import GateKeeper
 from edgec.device_agent.inference.media import StreamMedia
 from edgec.device_agent.inference.messages import PipelineCounters
@@ -25,6 +25,7 @@ from edgec.device_agent.inference.tracker import Seen, Track, Tracker
 from edgec.device_agent.process.ring import Frame, Kind
 from edgec.device_agent.view.spectrogram import Spectrogram
 from edgec.runtime import Session
+from edgec.runtime.errors import BrokenOutput
 from edgec.runtime.gpu.fault import GpuFault
 from edgec.runtime.processing.results import Result
 from edgec.runtime.processing.sound_stream import SoundStream

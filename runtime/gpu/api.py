@@ -23,8 +23,8 @@ Extents = tuple[int, int, int]
 class Replay(Protocol):
     """Work that was recorded once and can be started as a whole."""
 
-    def start(self) -> None:
-        """Start it on the stream on which it was recorded."""
+    def start(self, stream: Stream) -> None:
+        """Queue it on a stream, which need not be the one on which it was recorded."""
 
     def close(self) -> None:
         """Release it."""

@@ -13,6 +13,7 @@ from edgec.runtime.standalone.dlpack import described
 
 if TYPE_CHECKING:
     from edgec.runtime.gpu.api import GpuApi, Stream
+    from edgec.runtime.gpu.chain import Chain
 
 _INTERFACE = "__cuda_array_interface__"
 CUDA = 2  # DLDeviceType of DLPack
@@ -38,12 +39,14 @@ class DeviceArray:
         bytes: its size.
         generation: of the GPU's context that it is for.
         owner: keeps the memory.
+        chain: of programs, one of which makes it; None for an array that is made, or that the stream of arrivals has.
     """
 
-    __slots__ = ("address", "bytes", "dtype", "generation", "owner", "shape")
+    __slots__ = ("address", "bytes", "chain", "dtype", "generation", "owner", "shape")
 
     def __init__(self, owner: object, address: int, shape: tuple[int, ...], dtype: str) -> None:
         self.generation = 0
+        self.chain: Chain | None = None
         self.owner, self.address, self.shape = owner, address, shape
         self.dtype = np.dtype(dtype)
         self.bytes = math.prod(shape) * self.dtype.itemsize

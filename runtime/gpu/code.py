@@ -7,7 +7,7 @@ the host: the same layer runs beside any processor. It never holds source: a dev
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Literal
 
 import msgspec
@@ -157,17 +157,18 @@ def unpack(code: bytes) -> tuple[GpuCode, memoryview]:
     return header, content
 
 
-def specialised(header: GpuCode, shape: tuple[int, ...], weights: int) -> GpuCode:
-    """A program for one shape of its first input, of whose other inputs the first `weights` are weights."""
+def specialised(header: GpuCode, shapes: Sequence[tuple[int, ...]], weights: int) -> GpuCode:
+    """A program for shapes of its first inputs, whose last `weights` inputs are weights."""
+    left = len(header.inputs) - weights
 
     def changed(operand: Operand) -> Operand:
         if operand.place != "input":
             return operand
-        if operand.index == 0:
-            return msgspec.structs.replace(operand, shape=shape)
-        if operand.index <= weights:
-            return msgspec.structs.replace(operand, place="weight", index=operand.index - 1)
-        return msgspec.structs.replace(operand, index=operand.index - weights)
+        if operand.index >= left:
+            return msgspec.structs.replace(operand, place="weight", index=operand.index - left)
+        if operand.index < len(shapes):
+            return msgspec.structs.replace(operand, shape=shapes[operand.index])
+        return operand
 
     every = [changed(one) for one in header.inputs]
     steps = tuple(

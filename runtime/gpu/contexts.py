@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -99,7 +99,12 @@ class Loaded:
 
 
 class Context:
-    """What one call at a time needs: a stream, memory for activations, staging, and recorded work."""
+    """What one call at a time needs: a stream, memory for activations, staging, and recorded work.
+
+    Attributes:
+        stream: on which the present call's work is queued: its own, or that of the chain of which the call is part.
+        resident: what stays on the device in the present call.
+    """
 
     def __init__(
         self, loaded: Loaded, header: GpuCode, segments: FallbackSegments | None, resident: Resident
@@ -107,26 +112,39 @@ class Context:
         self.loaded, self.header, self.segments, self.resident = loaded, header, segments, resident
         api = loaded.api
         self._allocated: list[int] = []
-        self.stream: Stream = api.stream()
-        self._replays: list[Replay] = []
+        self.own = self.stream = api.stream()
+        self._staged: dict[tuple[str, int], Array] = {}
+        self._parts: dict[Resident, list[Replay | HostCall]] = {}
         try:
             self.arena = self._allocate(header.arena_bytes)
             self.inputs = [self._allocate(one.bytes) for one in header.inputs]
             self.outputs = [self._allocate(one.bytes) for one in header.outputs]
-            self.staged_in = [
-                (address, api.host_array(one.shape, one.dtype))
-                for number, (one, address) in enumerate(zip(header.inputs, self.inputs, strict=True))
-                if number not in resident.inputs
-            ]
-            self.staged_out = [
-                (address, api.host_array(one.shape, one.dtype))
-                for number, (one, address) in enumerate(zip(header.outputs, self.outputs, strict=True))
-                if number not in resident.outputs
-            ]
-            self._parts = self._record()
+            self.use(resident)
         except BaseException:
             self.close()
             raise
+
+    def use(self, resident: Resident) -> None:
+        """Prepare for a call in which these stay on the device: the first of its kind is recorded."""
+        self.resident = resident
+        if resident not in self._parts:
+            self._parts[resident] = self._record()
+
+    def _staging(self, place: Literal["input", "output"]) -> list[tuple[int, Array]]:
+        """Addresses and page-locked arrays of what is copied in a call."""
+        operands, addresses, stay = (
+            (self.header.inputs, self.inputs, self.resident.inputs)
+            if place == "input"
+            else (self.header.outputs, self.outputs, self.resident.outputs)
+        )
+        pairs = []
+        for number, (one, address) in enumerate(zip(operands, addresses, strict=True)):
+            if number in stay:
+                continue
+            if (place, number) not in self._staged:
+                self._staged[place, number] = self.loaded.api.host_array(one.shape, one.dtype)
+            pairs.append((address, self._staged[place, number]))
+        return pairs
 
     def _allocate(self, size: int) -> int:
         address = self.loaded.api.allocate(max(1, size))
@@ -159,23 +177,22 @@ class Context:
         parts: list[Replay | HostCall] = []
         waiting: list[Step] = []
         first = True
+        copied_in, copied_out = self._staging("input"), self._staging("output")
 
         def record(last: bool) -> None:
             nonlocal first
             begin, steps = first, tuple(waiting)
 
             def work() -> None:
-                for address, array in self.staged_in if begin else ():
+                for address, array in copied_in if begin else ():
                     self.stream.copy_in(address, array)
                 for step in steps:
                     if not isinstance(step, HostCall):
                         self.queue(step)
-                for address, array in self.staged_out if last else ():
+                for address, array in copied_out if last else ():
                     self.stream.copy_out(array, address)
 
-            replay = self.stream.record(work)
-            self._replays.append(replay)
-            parts.append(replay)
+            parts.append(self.stream.record(work))
             waiting.clear()
             first = False
 
@@ -196,7 +213,8 @@ class Context:
         """
         if array.generation != self.loaded.generation:
             raise GpuFault("an input on the GPU was lost with its context, which a fault ended: make it anew")
-        self.stream.follow(self.loaded.arrivals.handle)
+        if array.chain is None:
+            self.stream.follow(self.loaded.arrivals.handle)
         self.stream.copy(self.inputs[number], array.address, array.bytes)
 
     def copied(self, number: int) -> Array:
@@ -214,20 +232,27 @@ class Context:
         self.stream.copy(made.address, self.outputs[number], made.nbytes)
         return made
 
+    def lend(self, number: int) -> DeviceArray:
+        """An output where a run makes it, which the next run overwrites."""
+        one = self.header.outputs[number]
+        made = DeviceArray(self, self.outputs[number], one.shape, one.dtype)
+        made.generation = self.loaded.generation
+        return made
+
     def start(self, arrays: Sequence[Array]) -> None:
         """Queue a run on the inputs that are not resident."""
-        for array, (_, staged) in zip(arrays, self.staged_in, strict=True):
+        for array, (_, staged) in zip(arrays, self._staging("input"), strict=True):
             np.copyto(staged, array)
-        for part in self._parts:
+        for part in self._parts[self.resident]:
             if isinstance(part, HostCall):
                 self.call_host(part)
             else:
-                part.start()
+                part.start(self.stream)
 
     def finish(self) -> list[Array]:
         """Wait for everything that was queued; the results, but for resident ones, are new arrays."""
         self.stream.synchronise()
-        return [staged.copy() for _, staged in self.staged_out]
+        return [staged.copy() for _, staged in self._staging("output")]
 
     def call_host(self, call: HostCall) -> None:
         """Run a segment on the host, on copies of its operands."""
@@ -246,9 +271,11 @@ class Context:
     def close(self) -> None:
         """Release all of it, but for what went with the device's context."""
         if self.loaded.api.generations.has(self.loaded.generation):
-            for replay in self._replays:
-                replay.close()
-            self.stream.close()
+            for parts in self._parts.values():
+                for part in parts:
+                    if not isinstance(part, HostCall):
+                        part.close()
+            self.own.close()
             for address in self._allocated:
                 self.loaded.api.free(address)
-        self._allocated, self._replays = [], []
+        self._allocated, self._parts = [], {}

@@ -26,6 +26,7 @@ class Generations:
         self._renew = renew
         self._changed = threading.Condition()
         self._inside = 0
+        self._of_thread = threading.local()
         self._lost = False
         self.number = 0
 
@@ -35,11 +36,14 @@ class Generations:
 
     @contextmanager
     def call(self) -> Iterator[int]:
-        """Work with the device; calls do not nest. Yields the present generation.
+        """Work with the device; a call inside a call of the same thread is part of it. Yields the present generation.
 
         Raises:
             GpuFault: it cannot be set up anew.
         """
+        if getattr(self._of_thread, "inside", False):
+            yield self.number
+            return
         with self._changed:
             while self._lost and self._inside:
                 self._changed.wait()
@@ -48,12 +52,14 @@ class Generations:
                 self.number += 1
                 self._lost = False
             self._inside += 1
+        self._of_thread.inside = True
         try:
             yield self.number
         except GpuFault as fault:
             self._lost = self._lost or fault.lost
             raise
         finally:
+            self._of_thread.inside = False
             with self._changed:
                 self._inside -= 1
                 self._changed.notify_all()

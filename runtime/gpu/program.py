@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from edgec.runtime.artifact.weights import Weight
 from edgec.runtime.execution.profiling import LayerRuns, Probe
 from edgec.runtime.gpu.api import GpuApi, copies
 from edgec.runtime.gpu.arrays import DeviceArray, received
+from edgec.runtime.gpu.chain import Chain
 from edgec.runtime.gpu.code import GpuCode, specialised, unpack
 from edgec.runtime.gpu.contexts import Context, Loaded, Resident
 from edgec.runtime.gpu.fault import GpuFault
@@ -68,12 +69,21 @@ class GpuFunction:
     def _take(self, resident: Resident, generation: int) -> Context:
         loaded = self._current(generation)
         with self._lock:
-            for number, context in enumerate(self._idle):
-                if context.resident == resident:
-                    return self._idle.pop(number)
-        return Context(loaded, self._header, self._segments, resident)
+            numbers = range(len(self._idle))
+            # that of the same kind as the last call's needs no recording
+            same = next((n for n in numbers if self._idle[n].resident == resident), None)
+            found = self._idle.pop(-1 if same is None else same) if self._idle else None
+        if found is None:
+            return Context(loaded, self._header, self._segments, resident)
+        try:
+            found.use(resident)
+        except BaseException:
+            found.close()
+            raise
+        return found
 
     def _give(self, context: Context) -> None:
+        context.stream = context.own
         with self._lock:
             if context.loaded is self._loaded:
                 self._idle.append(context)
@@ -127,13 +137,39 @@ class GpuFunction:
             GpuFault: as calling it.
         """
         given = {n: array for n, array in enumerate(arrays) if isinstance(array, DeviceArray)}
+        chain = next((array.chain for array in given.values() if array.chain is not None), None)
         with self.context(Resident(frozenset(given), kept)) as context:
-            for number, array in given.items():
-                context.take(number, array)
-            context.start([array for array in arrays if not isinstance(array, DeviceArray)])
+            if chain is not None:
+                chain.join(context)
+            self._start(context, arrays, given)
             stay = {number: context.keep(number) for number in kept}
             come = iter(context.finish())
+            if chain is not None:
+                chain.waited()
             return [stay[n] if n in stay else next(come) for n in range(len(self._header.outputs))]
+
+    def queue(self, chain: Chain, arrays: Sequence[Array | DeviceArray]) -> list[DeviceArray]:
+        """Queue a run as the next program of a chain; its results are for the programs after it."""
+        given = {n: array for n, array in enumerate(arrays) if isinstance(array, DeviceArray)}
+        every = frozenset(range(len(self._header.outputs)))
+        context = chain.hold(self.context(Resident(frozenset(given), every)))
+        self._start(context, arrays, given)
+        made = [context.lend(number) for number in range(len(every))]
+        for one in made:
+            one.chain = chain
+        return made
+
+    @staticmethod
+    def _start(
+        context: Context, arrays: Sequence[Array | DeviceArray], given: Mapping[int, DeviceArray]
+    ) -> None:
+        for number, array in given.items():
+            context.take(number, array)
+        context.start([array for array in arrays if not isinstance(array, DeviceArray)])
+
+    def chain(self) -> Chain:
+        """A chain of programs on this GPU."""
+        return Chain(self._api)
 
     def profile_runs(
         self, config: ArtifactConfig, arrays: Sequence[Array], repeats: int, probe: Probe | None = None
@@ -165,16 +201,21 @@ class GpuFunction:
         return times
 
     def beside(
-        self, code: bytes, shape: tuple[int, ...] | None = None, fixed: Sequence[Array] = ()
+        self, code: bytes, shapes: Sequence[tuple[int, ...]] = (), fixed: Sequence[Array] = ()
     ) -> GpuFunction:
         """A function of another code layer without weights, on the same GPU.
 
         Args:
             code: the layer.
-            shape: of its first input, where that may have any.
-            fixed: the values of all other inputs, which are uploaded once.
+            shapes: of its first inputs, where these may have any.
+            fixed: the values of the last inputs, which are uploaded once.
         """
-        return load_program(self._api, code, shape, fixed)
+        return load_program(self._api, code, shapes, fixed)
+
+    @property
+    def results(self) -> int:
+        """How many results a run has."""
+        return len(self._header.outputs)
 
     @property
     def limits(self) -> Limits | None:
@@ -199,13 +240,12 @@ class GpuFunction:
 
 
 def load_program(
-    api: GpuApi, code: bytes, shape: tuple[int, ...] | None = None, fixed: Sequence[Array] = ()
+    api: GpuApi, code: bytes, shapes: Sequence[tuple[int, ...]] = (), fixed: Sequence[Array] = ()
 ) -> GpuFunction:
     """As `GpuFunction.beside`, on a GPU."""
     header, binaries = unpack(code)
     weights = [Weight(array, str(array.dtype)) for array in fixed]
-    if shape is not None:
-        header = specialised(header, shape, weights=len(weights))
+    header = specialised(header, shapes, weights=len(weights))
     return GpuFunction(api, header, binaries, weights, None)
 
 
@@ -291,7 +331,10 @@ class GpuStateCalls:
         numbers = [number for number in range(len(arrays) + len(states)) if number not in self._into]
         given = {n: a for n, a in zip(numbers, arrays, strict=True) if isinstance(a, DeviceArray)}
         resident = Resident(frozenset((*self._into, *given)), frozenset(self._out))
+        chain = next((array.chain for array in given.values() if array.chain is not None), None)
         with self._function.context(resident) as context:
+            if chain is not None:
+                chain.join(context)
             generation = context.loaded.generation
             for number, state in zip(self._into, states, strict=True):
                 context.stream.copy(context.inputs[number], state.present(generation).address, state.bytes)
@@ -301,7 +344,10 @@ class GpuStateCalls:
             context.start([array for array in arrays if not isinstance(array, DeviceArray)])
             for number, state in zip(self._out, following, strict=True):
                 context.stream.copy(state.address, context.outputs[number], state.bytes)
-            return context.finish(), following
+            outputs = context.finish()
+            if chain is not None:
+                chain.waited()
+            return outputs, following
 
     def close(self) -> None:
         """Release nothing: the program belongs to its function."""

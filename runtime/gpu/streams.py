@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from ctypes import byref, c_float, c_uint64, c_void_p
 from typing import TYPE_CHECKING, Any, Protocol
 
-from edgec.runtime.gpu.api import Extents
+from edgec.runtime.gpu.api import Extents, Stream
 from edgec.runtime.gpu.driver_library import DriverLibrary
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class CudaStream:
             self._driver.library.function("cuStreamEndCapture")(self._stream, byref(graph))
             raise
         self._call("cuStreamEndCapture", self._stream, byref(graph))
-        return CudaGraph(self._driver, self._stream, graph)
+        return CudaGraph(self._driver, graph)
 
     def mark(self) -> c_void_p:
         """Record an event, one whose time was read if there is one."""
@@ -138,8 +138,8 @@ class CudaStream:
 class CudaGraph:
     """A recorded run: an `edgec.runtime.gpu.api.Replay`."""
 
-    def __init__(self, driver: Opened, stream: c_void_p, graph: c_void_p) -> None:
-        self._driver, self._stream = driver, stream
+    def __init__(self, driver: Opened, graph: c_void_p) -> None:
+        self._driver = driver
         self._executable = c_void_p()
         call = driver.library.call
         try:
@@ -147,10 +147,10 @@ class CudaGraph:
         finally:
             call("cuGraphDestroy", graph)
 
-    def start(self) -> None:
-        """Start the graph on its stream."""
+    def start(self, stream: Stream) -> None:
+        """Start the graph on a stream."""
         self._driver.use()
-        self._driver.library.call("cuGraphLaunch", self._executable, self._stream)
+        self._driver.library.call("cuGraphLaunch", self._executable, c_void_p(stream.handle))
 
     def close(self) -> None:
         """Release the graph."""

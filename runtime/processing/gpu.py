@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -14,9 +15,9 @@ import numpy as np
 from edgec.runtime import card as cards
 from edgec.runtime.artifact.reader import PROCESSING_LIBRARY
 from edgec.runtime.card import ImageInput, ModelCard
-from edgec.runtime.errors import ArtifactError, InputError
+from edgec.runtime.errors import ArtifactError, BrokenOutput, InputError
 from edgec.runtime.execution.compiled_functions import Array
-from edgec.runtime.gpu.arrays import from_host, on_host, place_of
+from edgec.runtime.gpu.arrays import DeviceArray, from_host, on_host, place_of
 from edgec.runtime.gpu.code import unpack_programs
 from edgec.runtime.processing.boxes import finish, grid, named
 from edgec.runtime.processing.compiled import DETECT, FRAME, detect_outputs
@@ -27,8 +28,9 @@ from edgec.runtime.processing.sampling import MOST_BYTES, RESAMPLED, tables
 if TYPE_CHECKING:
     from edgec.runtime.gpu.program import GpuFunction
 
-Keep = Callable[[list[Any], Sequence[str]], list[Any]]
-"""Runs the model; the outputs with these names stay on the GPU."""
+Function = Callable[[], "GpuFunction"]
+"""The model's, which raises `InputError` where it is closed."""
+_RESULTS = 5  # of a program for boxes: one of before had four, and did not tell NaN
 _SIZES = 4  # of frames, of which what they need is kept
 
 
@@ -36,7 +38,7 @@ class Load(Protocol):
     """Makes a function of a program on the model's GPU: `edgec.runtime.gpu.program.GpuFunction.beside`."""
 
     def __call__(
-        self, code: bytes, /, shape: tuple[int, ...] | None = None, fixed: Sequence[Array] = ()
+        self, code: bytes, /, shapes: Sequence[tuple[int, ...]] = (), fixed: Sequence[Array] = ()
     ) -> GpuFunction:
         """See there."""
         ...
@@ -60,8 +62,9 @@ class FrameProgram:
         self._sized: OrderedDict[tuple[int, int, int], _Sized] = OrderedDict()
         self._lock = threading.Lock()
 
-    def __call__(self, frame: Any) -> tuple[Any, Placement]:  # noqa: ANN401 - checked here
-        """The model's input, which stays on the GPU, and the frame's placement in it.
+    @contextmanager
+    def input_of(self, frame: Any) -> Iterator[tuple[DeviceArray, Placement]]:  # noqa: ANN401 - checked here
+        """The model's input, as the begin of a chain of programs, and the frame's placement in it.
 
         Args:
             frame: uint8 `[height, width, 3]` (BGR) or gray, of numpy or on the GPU.
@@ -71,14 +74,24 @@ class FrameProgram:
         """
         where = place_of(frame)
         if where is not None and not on_host(where):
-            return self._of_gpu(frame, where)
-        given = check(from_host("frame", frame) if where is not None else frame)
-        if not self._resized_here(given.shape[1], given.shape[0]) or given.nbytes > MOST_BYTES:
-            picture, placement = place(given, self._card)
-            return self._made(picture.reshape(_pixels(picture.shape)), None)[0], placement
-        return self._made(given.reshape(_pixels(given.shape)), None)
+            given = self._of_gpu(frame)
+            placement = None
+        else:
+            given = check(from_host("frame", frame) if where is not None else frame)
+            where, placement = None, None
+            if not self._resized_here(given.shape[1], given.shape[0]) or given.nbytes > MOST_BYTES:
+                given, placement = place(given, self._card)
+            given = given.reshape(_pixels(given.shape))
+        shape = _pixels(given.shape)
+        sized = self._of_size(shape)
+        with sized.function.chain() as chain:
+            chain.keep(sized)
+            array = given if where is None else sized.function.receive("frame", given, where)
+            (made,) = sized.function.queue(chain, [array])
+            yield made, placement or fit(shape[1], shape[0], self._card).placement
 
-    def _of_gpu(self, frame: Any, where: tuple[int, int]) -> tuple[Any, Placement]:  # noqa: ANN401
+    def _of_gpu(self, frame: Any) -> Any:  # noqa: ANN401
+        """The same frame, which lies on a GPU, checked."""
         shape = tuple(int(size) for size in frame.shape)
         check_form(shape, str(frame.dtype).removeprefix("torch."))
         if not self._resized_here(shape[1], shape[0]):
@@ -86,20 +99,12 @@ class FrameProgram:
                 f"the model card resizes by {self._card.interpolation!r}, which the host does, and the frame lies on "
                 "the GPU.\nCopy it to the host, resize it there, or declare interpolation = 'linear'."
             )
-        return self._made(frame, where)
+        return frame
 
     def _resized_here(self, width: int, height: int) -> bool:
         found = fit(width, height, self._card)
         same = (found.width, found.height) == (found.inner_width, found.inner_height)
         return same or self._card.interpolation in RESAMPLED
-
-    def _made(self, frame: Any, where: tuple[int, int] | None) -> tuple[Any, Placement]:  # noqa: ANN401
-        shape = _pixels(frame.shape)
-        found = fit(shape[1], shape[0], self._card)
-        sized = self._of_size(shape)
-        given = frame if where is None else sized.function.receive("frame", frame, where)
-        (made,) = sized.function.call_keeping([given], frozenset((0,)))
-        return made.given(), found.placement
 
     def _of_size(self, shape: tuple[int, int, int]) -> _Sized:
         with self._lock:
@@ -108,7 +113,7 @@ class FrameProgram:
                 height, width, _ = shape
                 size = self._card.height, self._card.width
                 fixed = tables(fit(width, height, self._card), shape, self._card.interpolation, size)
-                sized = self._sized[shape] = _Sized(self._load(self._code, shape, fixed))
+                sized = self._sized[shape] = _Sized(self._load(self._code, [shape], fixed))
                 if len(self._sized) > _SIZES:
                     self._sized.popitem(last=False)
             self._sized.move_to_end(shape)
@@ -133,7 +138,8 @@ class GpuProcessing:
         card: of the model.
         outputs: names of the model's outputs.
         load: makes a function of a program, on the model's GPU.
-        keep: runs the model; None for one with states.
+        model: the model's function; None for one with states.
+        refuse_nan: whether `detect` raises where the model's output contains NaN.
     """
 
     def __init__(
@@ -143,21 +149,23 @@ class GpuProcessing:
         card: ModelCard,
         outputs: Sequence[str],
         load: Load,
-        keep: Keep | None,
+        model: Function | None,
+        *,
+        refuse_nan: bool = False,
     ) -> None:
-        self._card, self._names, self._keep = card, list(outputs), keep
+        self._card, self._names, self._model, self._refuse_nan = card, list(outputs), model, refuse_nan
         programs = unpack_programs(code)
         if missing := [name for name in functions if name not in programs]:
             raise ArtifactError(f"{PROCESSING_LIBRARY} lacks a function that the config names ({missing[0]})")
         self._frames: FrameProgram | None = None
         if FRAME in functions and isinstance(card.input, ImageInput):
             self._frames = FrameProgram(programs[FRAME], card.input, load)
-        self._detect = load(programs[DETECT]) if DETECT in functions and keep is not None else None
-        self._cells: list[Array] = []
-        spec = card.output
-        if isinstance(spec, cards.Yolox) and not spec.decoded and isinstance(card.input, ImageInput):
-            cells, strides = grid(card.input.width, card.input.height, spec.strides)
-            self._cells = [np.concatenate([cells, strides], axis=1)]
+        self._detect: GpuFunction | None = None
+        if DETECT in functions and model is not None:
+            self._detect = load(programs[DETECT], fixed=_fixed(card))
+            if self._detect.results < _RESULTS:
+                self._detect.close()
+                self._detect = None
 
     @property
     def prepares(self) -> bool:
@@ -169,29 +177,32 @@ class GpuProcessing:
         """Whether outputs become boxes there."""
         return self._detect is not None
 
-    def prepare(self, frame: Any) -> tuple[Any, Placement]:  # noqa: ANN401 - checked by `FrameProgram`
-        """The model's input from a frame; it stays on the GPU.
+    def input_of(self, frame: Any) -> AbstractContextManager[tuple[DeviceArray, Placement]]:  # noqa: ANN401
+        """The model's input from a frame, as the begin of a chain of programs.
 
         Raises:
             InputError: as `FrameProgram`.
         """
         assert self._frames is not None
-        return self._frames(frame)
+        return self._frames.input_of(frame)
 
-    def run(self, arrays: list[Any]) -> dict[str, Any]:
-        """The model's outputs, of which those that `detect` reads stay on the GPU."""
-        spec = self._card.output
-        assert self._keep is not None
-        assert isinstance(spec, cards.BoxOutput)
-        return dict(zip(self._names, self._keep(arrays, detect_outputs(spec, self._names)), strict=True))
+    def detect(self, given: DeviceArray, place: Placement) -> list[Detection]:
+        """Run the model on an input in a chain, which ends with detections in the frame.
 
-    def detect(self, outputs: Mapping[str, Any], place: Placement) -> list[Detection]:
-        """Detections in the frame."""
-        spec = self._card.output
+        Raises:
+            BrokenOutput: an output contains NaN, which is to be refused.
+        """
+        spec, chain = self._card.output, given.chain
         assert self._detect is not None
+        assert self._model is not None
+        assert chain is not None
         assert isinstance(spec, cards.BoxOutput)
+        outputs: dict[str, Any] = dict(zip(self._names, self._model().queue(chain, [given]), strict=True))
         held: list[Any] = [named(outputs, name) for name in detect_outputs(spec, self._names)]
-        boxes, scores, classes, count = self._detect([*(one.given() for one in held), *self._cells])
+        boxes, scores, classes, count, broken = self._detect(held)
+        if broken[0] and self._refuse_nan:
+            names = ", ".join(detect_outputs(spec, self._names))
+            raise BrokenOutput(f"output {names} contains NaN")
         kept = int(count[0])
         return finish(boxes[:kept], scores[:kept], classes[:kept], self._card, place)
 
@@ -200,3 +211,12 @@ class GpuProcessing:
         for one in (self._frames, self._detect):
             if one is not None:
                 one.close()
+
+
+def _fixed(card: ModelCard) -> list[Array]:
+    """What the program for boxes needs besides the model's outputs."""
+    spec = card.output
+    if isinstance(spec, cards.Yolox) and not spec.decoded and isinstance(card.input, ImageInput):
+        cells, strides = grid(card.input.width, card.input.height, spec.strides)
+        return [np.concatenate([cells, strides], axis=1)]
+    return []

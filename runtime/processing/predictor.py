@@ -116,10 +116,12 @@ class Predictor:
 
     def _on_gpu(self, gpu: GpuProcessing, source: Any, call: Call) -> list[Result]:  # noqa: ANN401 - checked
         """As a call with a picture: the frame becomes the input on the GPU, and boxes come back from there."""
-        given, place = gpu.prepare(source)
-        if gpu.detects:
-            return list(gpu.detect(gpu.run([given]), place))
-        return decode(self._outputs(call, [given]), self._card, given=given, place=place)
+        with gpu.input_of(source) as (given, place):
+            if gpu.detects:
+                return list(gpu.detect(given, place))
+            made: list[Any] = [given]
+            outputs = self._outputs(call, made)
+        return decode(outputs, self._card, given=made[0], place=place)
 
     def listen(self, call: Call) -> SoundStream:
         """Open a stream of sound; `call` runs the model once.

@@ -17,7 +17,10 @@ class Recorded:
     """Work that is done anew at each start."""
 
     def __init__(self, work: Callable[[], None]) -> None:
-        self.start = work
+        self.work = work
+
+    def start(self, stream: object) -> None:
+        self.work()
 
     def close(self) -> None: ...
 

@@ -82,11 +82,19 @@ def test_a_frame_becomes_the_input_that_the_host_makes_of_it(
     wanted, placement = ImagePreprocessor(card, "float32")(frame)
     program = FrameProgram(frame_code(colour), card, partial(load_program, EmulatedApi()))
     for _ in range(2):  # the second takes what the first prepared for the size
-        made, where = program(frame[:, ::-1])
-        made, where = program(frame)
-        np.testing.assert_array_equal(made.owner.numpy(), wanted)
+        made, where = input_of(program, frame[:, ::-1])
+        made, where = input_of(program, frame)
+        np.testing.assert_array_equal(made, wanted)
         assert where == placement
     program.close()
+
+
+def input_of(program: FrameProgram, frame: Any) -> tuple[np.ndarray, Placement]:
+    with program.input_of(frame) as (made, place):
+        assert made.chain is not None
+        api = made.chain._api
+        assert isinstance(api, EmulatedApi)
+        return api.view(made.address, made.bytes).view(made.dtype).reshape(made.shape).copy(), place
 
 
 class OnGpu:
@@ -109,13 +117,13 @@ def test_a_frame_on_the_gpu_is_read_where_it_lies() -> None:
     assert isinstance(card, rt.card.ImageInput)
     frame = np.random.default_rng(3).integers(0, 256, (33, 41, 3), np.uint8)
     program = FrameProgram(frame_code("rgb"), card, partial(load_program, api))
-    made, _ = program(OnGpu(api, frame))
-    np.testing.assert_array_equal(made.owner.numpy(), ImagePreprocessor(card, "float32")(frame)[0])
+    made, _ = input_of(program, OnGpu(api, frame))
+    np.testing.assert_array_equal(made, ImagePreprocessor(card, "float32")(frame)[0])
     with pytest.raises(rt.InputError, match=r"a frame must be uint8 of shape .*, not float32\[33, 41, 3\]"):
-        program(OnGpu(api, frame.astype("float32")))
+        input_of(program, OnGpu(api, frame.astype("float32")))
     by_area = replace_card(card, interpolation="area")
     with pytest.raises(rt.InputError, match=r"resizes by 'area', which the host does.*\nCopy it to the host"):
-        FrameProgram(frame_code("rgb"), by_area, partial(load_program, api))(OnGpu(api, frame))
+        input_of(FrameProgram(frame_code("rgb"), by_area, partial(load_program, api)), OnGpu(api, frame))
 
 
 def replace_card(card: rt.card.ImageInput, **changes: Any) -> rt.card.ImageInput:
@@ -129,10 +137,10 @@ def test_frames_of_many_sizes_leave_nothing_behind() -> None:
     assert isinstance(card, rt.card.ImageInput)
     program = FrameProgram(frame_code("bgr"), card, partial(load_program, api))
     for side in range(1, 9):
-        program(np.zeros((side, side, 3), np.uint8))
+        input_of(program, np.zeros((side, side, 3), np.uint8))
     held = len(api.blocks)
     for side in range(9, 17):
-        program(np.zeros((side, side, 3), np.uint8))
+        input_of(program, np.zeros((side, side, 3), np.uint8))
     assert len(api.blocks) == held
     program.close()
     assert not api.blocks
@@ -187,13 +195,19 @@ def test_outputs_become_the_boxes_that_the_host_finds(
             outputs = outputs_of(name, rng, extent)
         assert isinstance(card.output, rt.card.BoxOutput)
         wanted = host_boxes.BOX_DECODERS[name](outputs, card.output, card, PLACE)
-        boxes, scores, classes, count = function([*outputs.values(), *cells])
+        boxes, scores, classes, count, broken = function([*outputs.values(), *cells])
+        assert not broken[0]
         kept = int(count[0])
         found = host_boxes.finish(boxes[:kept], scores[:kept], classes[:kept], card, PLACE)
         assert [(one.class_id, one.score) for one in found] == [(one.class_id, one.score) for one in wanted]
         assert bool(wanted) == (threshold < 1)
         for one, other in zip(found, wanted, strict=True):
             np.testing.assert_allclose(corners(one), corners(other), rtol=1e-5, atol=1e-4)
+    for place in (0, -1, 17):  # whatever element it is, of whatever output
+        for one in outputs:
+            spoilt = {key: array.copy() for key, array in outputs.items()}
+            spoilt[one].reshape(-1)[place] = np.nan
+            assert function([*spoilt.values(), *cells])[4][0] == 1
     function.close()
 
 

@@ -7,8 +7,9 @@ import math
 import pytest
 
 from edgec.device_agent.inference.comparison import agreement
-from edgec.device_agent.inference.findings import BrokenOutput, Findings, findings_of
+from edgec.device_agent.inference.findings import Findings, findings_of
 from edgec.runtime import Box, Detection
+from edgec.runtime.errors import BrokenOutput
 
 
 def test_nan_is_refused_and_models_are_compared() -> None:

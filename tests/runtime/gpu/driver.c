@@ -14,7 +14,7 @@ typedef struct Stream { int capturing, slow; Graph *graph; Work *first, *last; s
 typedef struct { int time; Stream *stream; } Event;
 typedef struct { size_t size; int error; } Function;
 
-static int live, broken, launches, resets, synchronised, waited;
+static int live, broken, launches, resets, synchronised, waited, waits;
 static size_t used;
 static Stream *slow; // streams whose work waits until somebody waits for it
 static struct { uint64_t at; size_t size; } blocks[4096]; // memory of the device and page-locked memory
@@ -37,6 +37,7 @@ int fake_synchronised(void) { return synchronised; }
 int fake_launches(void) { return launches; }
 int fake_resets(void) { return resets; }
 int fake_waited(void) { return waited; }
+int fake_waits(void) { return waits; } // of the host for a stream
 
 static pid_t opened;
 R cuInit(unsigned f) { opened = getpid(); return f ? INVALID : OK; }
@@ -119,7 +120,7 @@ R cuFuncSetAttribute(Function *f, int what, int v) { (void)f; return what == 8 &
 R cuStreamCreate(Stream **s, unsigned f) { if (broken) return broken; *s = calloc(1, sizeof **s); live++; return f == 1 ? OK : INVALID; }
 R cuStreamDestroy_v2(Stream *s) { if (broken) return broken; if (s->slow) slow = 0; free(s); live--; return OK; }
 R cuCtxSynchronize(void) { synchronised++; for (Stream *s = slow; s; s = s->next) pass(s); return broken; }
-R cuStreamSynchronize(Stream *s) { if (s->slow) pass(s); return broken; }
+R cuStreamSynchronize(Stream *s) { waits++; if (s->slow) pass(s); return broken; }
 R cuStreamBeginCapture_v2(Stream *s, int mode) { s->capturing = 1; s->graph = calloc(1, sizeof *s->graph); return mode == 2 ? OK : INVALID; }
 R cuStreamEndCapture(Stream *s, Graph **g) { s->capturing = 0; *g = s->graph; live++; return OK; }
 R cuGraphInstantiateWithFlags(Graph **e, Graph *g, uint64_t f) { *e = malloc(sizeof *g); **e = *g; live++; return f ? INVALID : OK; }

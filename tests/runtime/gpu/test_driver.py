@@ -201,6 +201,54 @@ def test_states_stay_on_the_device(driver: CudaDriver) -> None:
     assert count(driver, "live") == 0
 
 
+def test_a_chain_of_programs_waits_once_and_runs_on_one_stream(driver: CudaDriver) -> None:
+    first, second, last = function(driver), function(driver), function(driver)
+    streams = count(driver, "waited")
+    for seed in range(3):
+        before = count(driver, "waits")
+        with first.chain() as chain:
+            made, _ = first.queue(chain, [x(seed)])
+            made, _ = second.queue(chain, [made])
+            assert count(driver, "waits") == before
+            found, weight = last([made])
+        assert count(driver, "waits") == before + 1
+        np.testing.assert_array_equal(found, x(seed))
+        np.testing.assert_array_equal(weight, WEIGHT)
+    assert count(driver, "waited") == streams  # no stream waits for another one
+    for one in (first, second, last):
+        np.testing.assert_array_equal(one([x(9)])[0], x(9))
+        one.close()
+    del first, second, last, one, made, _
+    assert count(driver, "live") == 0
+
+
+def test_a_chain_that_ends_early_leaves_its_programs_to_others(driver: CudaDriver) -> None:
+    made = function(driver)
+    before = count(driver, "waits")
+
+    def end_early() -> None:
+        with made.chain() as chain:
+            made.queue(chain, [x(1)])
+            raise ValueError("early")
+
+    with pytest.raises(ValueError, match="early"):
+        end_early()
+    assert count(driver, "waits") == before + 1
+    np.testing.assert_array_equal(made([x(2)])[0], x(2))
+
+
+def test_calls_of_different_kinds_share_one_memory(driver: CudaDriver) -> None:
+    """What stays on the device differs; the arena, of which a large model has but one, does not."""
+    made = function(driver)
+    made([x()])
+    free = driver._memory()[0]
+    state = made.state_calls((), [(0, 0)])
+    state([], [state.put(x(1))])
+    made.call_keeping([x(2)], frozenset({0}))
+    assert free - driver._memory()[0] < 2 * 256 + 256 * 3  # results and states only
+    np.testing.assert_array_equal(made([x(3)])[0], x(3))
+
+
 def test_layers_are_timed_by_events(driver: CudaDriver) -> None:
     made = function(driver)
     spec = TensorSpec(name="x", safe_name="x", shape=SHAPE, dtype="float32")

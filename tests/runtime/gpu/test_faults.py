@@ -115,5 +115,21 @@ def test_states_that_a_run_made_are_lost_with_the_context_and_others_are_not(
     np.testing.assert_array_equal(calls.get(following), x(3))
 
 
+def test_a_fault_within_a_chain_ends_it_and_no_later_call(
+    driver: CudaDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE_FAULT", "700")
+    good, bad = function(driver), function(driver, "copy_64", "fault_1")
+
+    def run() -> None:
+        with good.chain() as chain:
+            made, _ = good.queue(chain, [x(1)])
+            bad([made])
+
+    with pytest.raises(GpuFault, match="illegal memory access"):
+        run()
+    np.testing.assert_array_equal(good([x(2)])[0], x(2))
+
+
 def test_models_share_one_driver(library: Path) -> None:
     assert shared_driver(str(library)) is shared_driver(str(library))

@@ -7,12 +7,17 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import onnx
 import pytest
-from onnx import helper
+from onnx import helper, numpy_helper
 
 import edgec.runtime as rt
 from edgec.compiler.options import CompileOptions
 from edgec.compiler.pipeline import compile_model
+from edgec.device_agent.config.settings import StreamSection
+from edgec.device_agent.inference.pipeline import Pipeline
+from edgec.device_agent.inference.slots import load_model
+from edgec.device_agent.process.ring import Frame, Kind
 from edgec.runtime.processing.predictor import Predictor
 from edgec.targets.device_kinds import DEVICE_KINDS
 from tests.compiler.backends.cuda.emulator.backend import REGISTRATION, TARGET
@@ -81,6 +86,12 @@ def test_a_frame_becomes_the_same_boxes_as_on_the_host(tmp_path: Path, output: d
             assert isinstance(other, rt.Detection)
             np.testing.assert_allclose(one.score, other.score, rtol=1e-5)
             np.testing.assert_allclose(corners(one), corners(other), rtol=1e-4, atol=1e-3)
+        api = loaded._first.open_engine()._api
+        before = api.waits
+        loaded.predict(frame)
+        assert (
+            api.waits == before + 1
+        )  # frame, model and boxes run one after another, and the host waits once
         gray = frame[:, :, 0]
         assert [one.label for one in loaded.predict(gray)] == [
             one.label for one in host(gray, None, loaded.call)
@@ -108,3 +119,32 @@ def test_a_picture_is_classified_from_pixels_that_became_the_input_there(tmp_pat
         ]
         with pytest.raises(rt.InputError, match="a frame must be uint8"):
             loaded.predict(frame.astype("float32"))
+        api = loaded._first.open_engine()._api
+        before = api.waits
+        loaded.predict(frame)
+        assert api.waits == before + 1
+
+
+@pytest.mark.parametrize("spoilt", [None, "b", "factor"])
+def test_the_agent_refuses_nan_of_boxes_that_a_gpu_makes(tmp_path: Path, spoilt: str | None) -> None:
+    """NaN that reaches scores, and NaN in boxes of which no score reaches the threshold."""
+    model = onnx.load(str(detector(tmp_path, {"decoder": "yolov8"})))
+    for one in model.graph.initializer:
+        if one.name == spoilt:
+            array = numpy_helper.to_array(one).copy()
+            array.reshape(-1)[1 if spoilt == "b" else -1] = np.nan
+            one.CopyFrom(numpy_helper.from_array(array, one.name))
+    onnx.save(model, str(tmp_path / "spoilt.onnx"))
+    output = {"decoder": "yolov8", "score_threshold": 0.3}
+    card = msgspec.convert({"labels": ["a", "b", "c"], "input": PICTURE, "output": output}, rt.ModelCard)
+    options = CompileOptions(threads=1, tune="none", verify=False, cache_dir=tmp_path / "cache")
+    made = compile_model(tmp_path / "spoilt.onnx", TARGET, options, output=tmp_path / "m.edge", card=card)
+    loaded = load_model(str(made.artifact), None, 1)
+    assert loaded.model.config.around == ("edgec_frame", "edgec_detect")
+    source = {"source": {"kind": "test"}, "model": "m"}
+    pipeline = Pipeline("door", StreamSection.model_validate(source), "t-", lambda *_: None, lambda _: None)
+    picture = np.random.default_rng(1).integers(0, 256, (50, 70, 3), np.uint8)
+    pipeline.process(Frame(0, 1, picture, Kind.PICTURE, 0, 1, 1), loaded, lambda _: None)
+    assert pipeline.errors == (spoilt is not None)
+    assert pipeline.message == ("BrokenOutput: output y contains NaN" if spoilt else "")
+    loaded.model.close()

@@ -57,7 +57,8 @@ class EmulatedStream:
     def seconds_between(self, first: float, last: float) -> float:
         return last - first
 
-    def synchronise(self) -> None: ...
+    def synchronise(self) -> None:
+        self.api.waits += 1
 
     def close(self) -> None: ...
 
@@ -71,7 +72,7 @@ class EmulatedApi(HostMemory):
     def __init__(self) -> None:
         super().__init__()
         self.folder = tempfile.TemporaryDirectory()
-        self.loaded = 0
+        self.loaded = self.waits = 0
 
     def load(self, binary: bytes) -> ctypes.CDLL:
         self.loaded += 1
