@@ -250,11 +250,11 @@ class _Launches:
     def _replayed(self, replay: Replay, passes: int) -> list[float]:
         """Device time of a graph, several times; the first start, which is slower, is not timed."""
         self._replays.append(replay)
-        replay.start()
+        replay.start(self._stream)
         times = []
         for _ in range(passes):
             begin = self._stream.mark()
-            replay.start()
+            replay.start(self._stream)
             end = self._stream.mark()
             self._stream.synchronise()
             times.append(self._stream.seconds_between(begin, end))
