@@ -18,6 +18,7 @@ from edgec.compiler.backends.cuda.operands import round_operands
 from edgec.compiler.backends.cuda.schedules import schedule_generic, why_not
 from edgec.compiler.backends.cuda.templates.attention import emit_attention
 from edgec.compiler.backends.cuda.templates.attention_tiles import attention_tiles
+from edgec.compiler.backends.cuda.templates.recurrent import emit_recurrent
 from edgec.compiler.backends.cuda.templates.tensor_product import product_of
 from edgec.compiler.backends.cuda.templates.tiles import Tile, tiles_for
 from edgec.compiler.backends.cuda.templates.windows import schedule_window
@@ -29,12 +30,14 @@ from edgec.compiler.graph.attention import fuse_attention
 from edgec.compiler.graph.attention_compute import described
 from edgec.compiler.graph.attention_spec import AttentionSpec
 from edgec.compiler.graph.buffers import buffer_bytes
+from edgec.compiler.kernels.recurrent import recurrent_of
 from edgec.compiler.operands.operands import FLOAT32
 from edgec.compiler.progress import Progress
 from edgec.runtime.gpu.code import pack_programs
 from edgec.targets.gpu import Gpu
 
 _CANDIDATES = 24  # tiles that a GPU may choose from by timing
+_MOST_THREADS = 256  # of a block, where the target does not say
 _TRIED = 4  # tiles before the generic rules take a product
 # What TVM raises for a tile that does not suit a product: its exceptions have no common base.
 UNSOUND = (
@@ -141,7 +144,11 @@ class GpuBackend(Backend):
     tensorised = True  # without, tiles are computed by ordinary arithmetic, which runs anywhere
 
     def schedule(self, func: PrimFunc, threads: int) -> PrimFunc:
-        """By TVM's rules for GPUs."""
+        """Recurrent layers on the threads of a block; anything else by TVM's rules for GPUs."""
+        layer = recurrent_of(func)
+        if layer is not None:
+            most = int(self.tvm_target.attrs.get("max_num_threads", _MOST_THREADS))
+            return schedule_generic(emit_recurrent(layer, "recurrent", most), self.tvm_target)
         return schedule_generic(func, self.tvm_target)
 
     @abstractmethod

@@ -22,7 +22,7 @@ from edgec.compiler.frontends.relax.converters.sizes_at_run_time import viewed, 
 from edgec.compiler.frontends.relax.converters.slicing import sliced
 from edgec.compiler.frontends.relax.dims import Dim, dims_of, is_same, is_static
 from edgec.compiler.kernels import dynamic
-from edgec.compiler.kernels.recurrent import GATES, RecurrentKernel, activation, block_width, blocked
+from edgec.compiler.kernels.recurrent import GATES, Named, RecurrentKernel, activation, block_width, blocked
 
 DEFAULTS = {"LSTM": ["Sigmoid", "Tanh", "Tanh"], "GRU": ["Sigmoid", "Tanh"], "RNN": ["Tanh"]}
 # positions of inputs; those of the cell state and the peepholes are of LSTMs only
@@ -116,7 +116,7 @@ def _kernel(node: Node, d: int, reverse: bool, sizes: _Sizes) -> RecurrentKernel
     per_way = len(DEFAULTS[op])
     names = attrs.get("activations") or DEFAULTS[op] * sizes.directions
     alphas, betas = list(attrs.get("activation_alpha") or []), list(attrs.get("activation_beta") or [])
-    chosen = []
+    chosen: list[Named] = []
     for name in names[d * per_way : (d + 1) * per_way]:
         takes_alpha = name.lower() in (
             "affine", "leakyrelu", "thresholdedrelu", "scaledtanh", "hardsigmoid", "elu"
@@ -124,16 +124,15 @@ def _kernel(node: Node, d: int, reverse: bool, sizes: _Sizes) -> RecurrentKernel
         takes_beta = name.lower() in ("affine", "scaledtanh", "hardsigmoid")
         alpha = alphas.pop(0) if alphas and takes_alpha else None
         beta = betas.pop(0) if betas and takes_beta else None
-        function = activation(name, alpha, beta)
-        if function is None:
+        if activation(name, alpha, beta) is None:
             raise CannotConvert(f"its activation {name!r} is unknown")
-        chosen.append(function)
+        chosen.append((name, alpha, beta))
     return RecurrentKernel(
         op_type=op,
         steps=sizes.steps,
         batch=sizes.batch,
         hidden=sizes.hidden,
-        activations=chosen,
+        activations=tuple(chosen),
         reverse=reverse,
         clip=attrs.get("clip"),
         input_forget=bool(attrs.get("input_forget", 0)),

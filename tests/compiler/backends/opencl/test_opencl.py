@@ -12,12 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import NodeProto, TensorProto, helper
 
+import edgec.runtime as rt
 from edgec.compiler.frontends.relax import converters
 from edgec.compiler.frontends.relax.builder import Expr
 from edgec.compiler.frontends.relax.converters import CannotConvert, Node
 from edgec.compiler.options import CompileOptions
 from edgec.compiler.pipeline import CompileResult, compile_model
 from edgec.models.registry import build as build_model
+from edgec.runtime.gpu.code import Launch, unpack
 from edgec.targets import Target
 from edgec.targets.device_kinds import DEVICE_KINDS
 from tests.compiler.backends.opencl.backend import REGISTRATION, ROOT, TARGET, TENSOR_TARGET
@@ -69,6 +71,36 @@ def test_a_network_of_many_operators(tmp_path: Path) -> None:
     }  # fmt: skip
     model = model_of(nodes, {"x": [1, 3, 24, 24]}, ["y"], constants)
     assert not verified(save(model, tmp_path), tmp_path).config.segments
+
+
+def test_recurrent_layers_on_many_threads(tmp_path: Path) -> None:
+    """More elements than threads and fewer, two directions, sequences of different lengths, all kinds of gates."""
+    kinds: list[tuple[str, int, dict[str, object]]] = [
+        ("LSTM", 68, {"clip": 0.7, "input_forget": 1}),
+        ("GRU", 12, {"linear_before_reset": 1, "direction": "reverse"}),
+        ("GRU", 9, {"direction": "bidirectional"}),
+    ]
+    nodes, constants, names = [], {"lengths": np.array([5, 2, 0], "int32")}, []
+    for number, (kind, hidden, attributes) in enumerate(kinds):
+        ways = 2 if attributes.get("direction") == "bidirectional" else 1
+        rows = {"LSTM": 4, "GRU": 3, "RNN": 1}[kind] * hidden
+        given = ["x", f"w{number}", f"r{number}", f"b{number}", "lengths" if number == 1 else ""]
+        constants |= {
+            f"w{number}": weights(ways, rows, 9), f"r{number}": weights(ways, rows, hidden),
+            f"b{number}": weights(ways, 2 * rows),
+        }  # fmt: skip
+        if number == 0:  # with a state to begin with, and peepholes
+            given += ["hs", "cs", "p"]
+            constants |= {"hs": weights(1, 3, 68), "cs": weights(1, 3, 68), "p": weights(1, 204)}
+        outputs = [f"y{number}", f"h{number}", f"c{number}"][: 3 if kind == "LSTM" else 2]
+        nodes.append(helper.make_node(kind, given, outputs, hidden_size=hidden, **attributes))
+        names += outputs
+    model = model_of(nodes, {"x": [5, 3, 9]}, names, constants)
+    result = verified(save(model, tmp_path), tmp_path)
+    assert not result.config.segments
+    header, _ = unpack(rt.Artifact.open(result.artifact).code())
+    walks = [step for step in header.steps if isinstance(step, Launch) and step.grid == (3, 1, 1)]
+    assert [step.block[0] for step in walks] == [256, 64, 32, 32]  # no launch but one for each direction
 
 
 def test_attention_and_embeddings(tmp_path: Path) -> None:
@@ -184,6 +216,7 @@ def test_parts_that_onnx_runtime_runs_are_called_between_kernels(
 
 RUN = """
 import numpy as np, sys
+from edgec.runtime.gpu.code import Launch, unpack
 from edgec.targets import Target
 from edgec.targets.device_kinds import DEVICE_KINDS
 DEVICE_KINDS["opencl"] = {"backend": "", "device": "tests.compiler.backends.opencl.device:OpenClDevice"}
