@@ -24,6 +24,7 @@ from edgec.compiler.kernels.recurrent import GATES, RecurrentKernel
 from edgec.compiler.kernels.tir import Tir
 
 _AHEAD = 8  # weights that a thread loads before it needs the first
+_MOST = 512  # threads of a block: with more, registers do not suffice
 
 
 @dataclass
@@ -126,5 +127,5 @@ class RecurrentBlock(RecurrentKernel):
 def emit_recurrent(kernel: RecurrentKernel, symbol: str, most_threads: int) -> PrimFunc:
     """The kernel of a layer's direction for a GPU whose blocks may have so many threads."""
     columns = GATES[kernel.op_type] * kernel.hidden
-    threads = min(most_threads, -(-columns // WARP) * WARP)
+    threads = min(most_threads, _MOST, -(-columns // WARP) * WARP)
     return RecurrentBlock(**kernel.known, threads=threads).build(symbol)
