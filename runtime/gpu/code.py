@@ -89,8 +89,8 @@ class Binary(Part, kw_only=True):
 
     Attributes:
         arch: the architecture it was made for, such as `sm_87`.
-        kind: `cubin` runs on that architecture and later minor versions of the same major one; `ptx` is compiled by
-            the driver for that architecture or any later one.
+        kind: `cubin` runs on that architecture and, except for GPUs in processors (Jetson), later minor versions of
+            the same major one; `ptx` is compiled by the driver for that architecture or any later one.
         kernels: names of its functions.
     """
 
@@ -256,6 +256,11 @@ def capability_of(arch: str) -> tuple[int, int]:
     return int(digits[:-1] or 0), int(digits[-1:] or 0)
 
 
+# Processors with a GPU. "Binary compatibility is supported only for the desktop. It is not supported for Tegra. Also,
+# the binary compatibility between desktop and Tegra is not supported." (CUDA C++ Programming Guide)
+_IN_PROCESSORS = {(5, 3), (6, 2), (7, 2), (8, 7), (10, 1), (11, 0)}
+
+
 def nearest(architectures: Iterable[tuple[str, str]], capability: tuple[int, int]) -> tuple[str, str] | None:
     """The kind and architecture of the binaries that a device of this compute capability runs best: the nearest cubins,
     else PTX; None where it runs none of them.
@@ -263,11 +268,12 @@ def nearest(architectures: Iterable[tuple[str, str]], capability: tuple[int, int
     best: tuple[tuple[int, int, int], tuple[str, str]] | None = None
     for kind, arch in architectures:
         own = capability_of(arch)
-        exact = arch[-1].isalpha()  # sm_90a runs on nothing else
+        alone = arch[-1].isalpha()  # sm_90a runs on nothing else
+        exact = alone or not _IN_PROCESSORS.isdisjoint((own, capability))
         if kind == "cubin":
             fits = own == capability if exact else own[0] == capability[0] and own[1] <= capability[1]
         else:
-            fits = own <= capability and not exact
+            fits = own <= capability and not alone
         if fits and (best is None or ((kind == "cubin"), *own) > best[0]):
             best = ((int(kind == "cubin"), *own), (kind, arch))
     return None if best is None else best[1]
@@ -285,7 +291,7 @@ def choose_binaries(header: GpuCode, capability: tuple[int, int]) -> list[Binary
     if best is None:
         names = ", ".join(sorted({binary.arch for binary in header.binaries}))
         raise IncompatibleDevice(
-            f"the artifact has code for {names}; this GPU is sm_{capability[0]}{capability[1]}: "
-            f"compile it for a target of this GPU (`edgec targets list`)"
+            f"the artifact has code for {names}; this GPU is sm_{capability[0]}{capability[1]}.\n"
+            "Compile it for a target of this GPU (`edgec targets list`)."
         )
     return [binary for binary in header.binaries if (binary.kind, binary.arch) == best]

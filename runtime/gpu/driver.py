@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgec.runtime.errors import IncompatibleDevice
-from edgec.runtime.gpu.driver_library import INVALID, LIBRARY, OLDEST_DRIVER, DriverLibrary, dotted, too_old
+from edgec.runtime.gpu.driver_library import (
+    INVALID,
+    LIBRARY,
+    OLDEST_DRIVER,
+    DriverLibrary,
+    dotted,
+    needed_driver,
+    too_old,
+)
 from edgec.runtime.gpu.fault import GpuFault
 from edgec.runtime.gpu.generations import Generations
 from edgec.runtime.gpu.limits import Limits, limits_of
@@ -38,7 +46,7 @@ class CudaDriver:
         self.library = library
         version = c_int()
         library.call("cuDriverGetVersion", byref(version))
-        found = version.value // 1000, version.value % 1000 // 10
+        self.version = found = version.value // 1000, version.value % 1000 // 10
         if found < OLDEST_DRIVER:
             raise IncompatibleDevice(too_old(f"it is for CUDA {dotted(version.value)}"))
         library.call("cuInit", 0)
@@ -158,6 +166,14 @@ class CudaDriver:
 
     def load(self, binary: bytes) -> c_void_p:
         """Load a cubin or PTX."""
+        needed = needed_driver(binary)
+        if needed is not None and needed[1] > self.version:
+            (isa, cuda), ours = needed, self.version
+            raise IncompatibleDevice(
+                f"the artifact has no machine code for {self.name}, and its PTX {isa[0]}.{isa[1]} needs a driver "
+                f"for CUDA {cuda[0]}.{cuda[1]}; the driver here is for CUDA {ours[0]}.{ours[1]}.\n"
+                "Install a later driver, or compile the model for a target of this GPU (`edgec targets list`)."
+            )
         self.use()
         module = c_void_p()
         self.library.call("cuModuleLoadData", byref(module), binary + b"\0")
@@ -199,19 +215,20 @@ class CudaDriver:
         Raises:
             GpuFault: the driver accepts no work of this process any more.
         """
-        self.library.call("cuDevicePrimaryCtxReset_v2", self._device)
-        self.library.call("cuDevicePrimaryCtxRetain", byref(self._context), self._device)
         self._held.clear()
         try:
+            self.library.call("cuDevicePrimaryCtxReset_v2", self._device)
+            self.library.call("cuDevicePrimaryCtxRetain", byref(self._context), self._device)
             self.use()
             self.library.call("cuCtxSynchronize")
-        except GpuFault as fault:
+        except (GpuFault, IncompatibleDevice) as error:
+            said = str(error).splitlines()[0].rstrip(".")
             raise GpuFault(
-                f"after a fault of a kernel the driver accepts no further work of this process ({fault}).\n"
+                f"after a fault of a kernel the driver accepts no further work of this process: {said}.\n"
                 "Start the process anew: others that use the GPU are not affected.",
                 lost=True,
                 ends_process=True,
-            ) from fault
+            ) from error
 
 
 _shared: dict[tuple[str, int], CudaDriver] = {}

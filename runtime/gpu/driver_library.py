@@ -6,12 +6,14 @@ Source: CUDA Driver API reference (functions with the suffix `_v2` are those tha
 from __future__ import annotations
 
 import ctypes
+import re
 from ctypes import byref, c_char_p, c_int, c_size_t, c_uint, c_uint64, c_void_p
 from typing import Any
 
 from edgec.runtime.errors import IncompatibleDevice
 from edgec.runtime.gpu.fault import GpuFault
 
+_HEAD = 1 << 12  # of PTX, in which its version stands
 LIBRARY = "libcuda.so.1"
 OLDEST_DRIVER = (11, 4)  # graphs of kernels and copies, instantiated with flags
 INVALID = 1
@@ -20,6 +22,7 @@ _BAD_IMAGE, _NO_BINARY, _BAD_PTX, _PTX_VERSION, _NO_JIT = 200, 209, 218, 222, 22
 # After these every call in the context fails: the device has to be set up anew.
 _STICKY = {700, 702, 710, 714, 715, 716, 717, 718, 719, 721}
 _TIMEOUT = 702
+_NEXT = "This call's results are lost, and the next call sets the GPU up anew."
 
 _SIGNATURES: dict[str, tuple[Any, ...]] = {
     "cuInit": (c_uint,),
@@ -112,7 +115,10 @@ class DriverLibrary:
         self.function("cuGetErrorString")(code, byref(text))
         said = (text.value or b"unknown error").decode("utf-8", "replace")
         if code in (_NO_DEVICE, _STUB):
-            return IncompatibleDevice(f"the NVIDIA driver finds no GPU here ({said})")
+            return IncompatibleDevice(
+                f"the NVIDIA driver finds no GPU here ({said}).\n"
+                "See what `nvidia-smi` lists: CUDA_VISIBLE_DEVICES hides GPUs, and containers see those of `--gpus`."
+            )
         if code in (_INSUFFICIENT, _PTX_VERSION):
             return IncompatibleDevice(too_old(said))
         if code in (_BAD_IMAGE, _NO_BINARY, _BAD_PTX, _NO_JIT):
@@ -123,15 +129,25 @@ class DriverLibrary:
                 "Compile it for a target of this GPU, or install a driver as new as the NVRTC that made the code."
             )
         if code == _OUT_OF_MEMORY:
-            return IncompatibleDevice(f"the GPU's memory does not suffice ({name}: {said})")
+            return IncompatibleDevice(
+                f"the GPU's memory does not suffice ({name}: {said}).\n"
+                "Close models that are not in use, or end what else uses the GPU."
+            )
         if code == _NOT_INITIALISED:
             return IncompatibleDevice(
                 "a GPU that a process has opened cannot be used in its forks: load the model after the fork, or start "
                 'processes by multiprocessing.set_start_method("spawn")'
             )
         if code == _TIMEOUT:
-            return GpuFault(f"a kernel ran too long and the driver ended it ({said})", lost=True)
-        return GpuFault(f"the GPU failed: {said} ({name}, error {code})", lost=code in _STICKY)
+            return GpuFault(
+                f"a kernel ran too long and the driver ended it ({said}).\n{_NEXT} A GPU that drives a screen ends "
+                "kernels after some seconds: use another, or a smaller model.",
+                lost=True,
+            )
+        lost = code in _STICKY
+        return GpuFault(
+            f"the GPU failed: {said} ({name}, error {code})." + (f"\n{_NEXT}" if lost else ""), lost=lost
+        )
 
 
 def dotted(version: int) -> str:
@@ -142,4 +158,23 @@ def dotted(version: int) -> str:
 def too_old(said: str) -> str:
     """The message for a driver that lacks something."""
     least = ".".join(map(str, OLDEST_DRIVER))
-    return f"the NVIDIA driver here is too old ({said}): install one for CUDA {least} or later"
+    return f"the NVIDIA driver here is too old ({said}).\nInstall one for CUDA {least} or later."
+
+
+# The PTX ISA of each CUDA's compiler (PTX ISA, "Release Notes"): minor versions run side by side but for these.
+_LATER = {(8, 6): (12, 7), (8, 7): (12, 8), (8, 8): (12, 9)}
+
+
+def needed_driver(ptx: bytes) -> tuple[tuple[int, int], tuple[int, int]] | None:
+    """The ISA of PTX and the CUDA whose driver reads it; None for what is no PTX, and for versions of before.
+
+    Args:
+        ptx: its text.
+    """
+    found = re.search(rb"^\.version (\d+)\.(\d+)", ptx[:_HEAD], re.M)
+    if found is None:
+        return None
+    isa = int(found[1]), int(found[2])
+    if isa < (7, 4):
+        return None
+    return isa, _LATER.get(isa, (isa[0] + 4, isa[1]))

@@ -63,7 +63,9 @@ R cuDevicePrimaryCtxRetain(void **c, int d) { *c = (void *)&broken; return d == 
 R cuDevicePrimaryCtxReset_v2(int d) {
   if (!setting("FAKE_STUCK", 0)) broken = 0;
   for (int i = 0; i < 4096; i++) if (blocks[i].at) { free((void *)blocks[i].at); blocks[i].at = 0; }
-  live = 0; used = 0; slow = 0; resets++; return d == 40 ? OK : INVALID;
+  live = 0; used = 0; slow = 0; resets++;
+  if (setting("FAKE_RESET", 0)) return (int)setting("FAKE_RESET", 0);
+  return d == 40 ? OK : INVALID;
 }
 R cuDevicePrimaryCtxRelease_v2(int d) { return d == 40 ? OK : INVALID; }
 R cuCtxSetCurrent(void *c) { if (opened != getpid()) return NOT_INITIALISED; return c == (void *)&broken ? OK : INVALID; }

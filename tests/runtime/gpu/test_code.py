@@ -16,6 +16,7 @@ from edgec.runtime.gpu.code import (
     capability_of,
     choose_binaries,
     is_programs,
+    nearest,
     pack,
     pack_programs,
     unpack,
@@ -82,13 +83,46 @@ def with_archs(*names: tuple[str, str]) -> GpuCode:
 
 @pytest.mark.parametrize(
     ("capability", "expected"),
-    [((8, 6), "sm_86"), ((8, 9), "sm_86"), ((8, 0), "sm_80"), ((9, 0), "sm_75"), ((7, 5), "sm_75")],
+    [
+        ((8, 6), "sm_86"),
+        ((8, 9), "sm_86"),
+        ((8, 0), "sm_80"),
+        ((9, 0), "sm_75"),
+        ((7, 5), "sm_75"),
+        ((8, 7), "sm_75"),  # a GPU in a processor runs no cubin of another
+    ],
 )
 def test_cubins_run_on_later_minor_versions_and_ptx_on_anything_later(
     capability: tuple[int, int], expected: str
 ) -> None:
     header = with_archs(("cubin", "sm_80"), ("cubin", "sm_86"), ("ptx", "sm_75"))
     assert choose_binaries(header, capability)[0].arch == expected
+
+
+_CUDA = [("cubin", one) for one in ("sm_75", "sm_80", "sm_86", "sm_87", "sm_89", "sm_90", "sm_120")]
+
+
+@pytest.mark.parametrize(
+    ("capability", "expected"),
+    [
+        ((7, 5), ("cubin", "sm_75")), ((8, 0), ("cubin", "sm_80")), ((8, 6), ("cubin", "sm_86")),
+        ((8, 7), ("cubin", "sm_87")), ((8, 9), ("cubin", "sm_89")), ((9, 0), ("cubin", "sm_90")),
+        ((12, 0), ("cubin", "sm_120")), ((12, 1), ("cubin", "sm_120")),
+        ((10, 0), ("ptx", "sm_75")), ((10, 1), ("ptx", "sm_75")), ((11, 0), ("ptx", "sm_75")),
+        ((13, 0), ("ptx", "sm_75")),
+        ((7, 2), None), ((7, 0), None), ((6, 1), None), ((5, 3), None),
+    ],
+)  # fmt: skip
+def test_the_artifact_for_any_gpu_runs_from_turing_on(
+    capability: tuple[int, int], expected: tuple[str, str] | None
+) -> None:
+    assert nearest([*_CUDA, ("ptx", "sm_75")], capability) == expected
+
+
+def test_cubins_for_jetson_run_on_no_other_gpu() -> None:
+    assert nearest([("cubin", "sm_87")], (8, 9)) is None
+    assert nearest([("cubin", "sm_87"), ("ptx", "sm_87")], (8, 9)) == ("ptx", "sm_87")
+    assert nearest([("cubin", "sm_101"), ("ptx", "sm_101")], (11, 0)) == ("ptx", "sm_101")
 
 
 def test_code_of_one_architecture_only_runs_there() -> None:

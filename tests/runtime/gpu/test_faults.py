@@ -98,6 +98,26 @@ def test_a_driver_that_accepts_no_further_work_is_told_with_the_way_out(
     np.testing.assert_array_equal(made([x(5)])[0], x(5))
 
 
+@pytest.mark.parametrize("code", ["700", "100", "999"])
+def test_a_device_that_cannot_be_set_up_anew_is_told_with_the_way_out(
+    driver: CudaDriver, monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
+    monkeypatch.setenv("FAKE_FAULT", "719")
+    made = function(driver, "copy_64", "fault_1")
+    with pytest.raises(GpuFault, match=r"719.*\n.*next call sets the GPU up anew"):
+        made([x()])
+    monkeypatch.setenv("FAKE_RESET", code)
+    with pytest.raises(
+        GpuFault, match=r"no further work of this process: .*\nStart the process anew"
+    ) as told:
+        made([x()])
+    assert told.value.ends_process
+    assert len(str(told.value).splitlines()) == 2
+    monkeypatch.delenv("FAKE_RESET")
+    monkeypatch.setenv("FAKE_FAULT", "0")
+    np.testing.assert_array_equal(made([x(5)])[0], x(5))
+
+
 def test_states_that_a_run_made_are_lost_with_the_context_and_others_are_not(
     driver: CudaDriver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
