@@ -18,6 +18,7 @@ from edgec.compiler.graph.anchors import ANCHOR, SCHEDULE
 from edgec.compiler.graph.buffers import buffer_bytes
 from edgec.compiler.graph.control import MAIN, Parts
 from edgec.compiler.graph.fusion import Kernel, fuse, kernel_calls
+from edgec.compiler.graph.input_reads import input_reads
 from edgec.compiler.graph.integer import in_integers
 from edgec.compiler.graph.islands import divide, is_whole
 from edgec.compiler.graph.reduction_starts import start_from_infinity
@@ -291,9 +292,11 @@ def _make_kernels(
     schedules = tuner.backend.settle(chosen, tuner.options.cache_dir, progress)
     functions = {gv: f for gv, f in mod.functions.items() if not isinstance(f, PrimFunc)}
     infos: dict[str, KernelInfo] = {}
+    given = input_reads(mod)
     for symbol, members in by_symbol.items():
         gv, func = by_name[symbol]
         made, info = _make_kernel(symbol, func, members, threads, tuner.backend, works[symbol], schedules)
+        made = tuner.backend.reading_inputs(made, given[symbol])
         functions[gv] = made.with_attr("global_symbol", symbol)
         if begin is not None:
             begin(functions[gv])

@@ -53,6 +53,7 @@ class Program:
         outputs: the index of each output's operand. One operand may be several outputs, or an input.
         workspace: the most bytes that a thread of a kernel allocates at a time.
         stack: the most bytes of stack that a kernel takes.
+        unaligned: whether kernels read inputs on any boundary of their elements; otherwise on one of 64 bytes.
     """
 
     operands: tuple[Operand, ...]
@@ -60,6 +61,7 @@ class Program:
     outputs: tuple[int, ...]
     workspace: int = 0
     stack: int = 0
+    unaligned: bool = False
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
@@ -231,6 +231,10 @@ class Backend(ABC):
             cache_dir, progress: as for `build`.
         """
         return {symbol: schedule for symbol, (_, schedule) in chosen.items()}
+
+    def reading_inputs(self, func: PrimFunc, positions: Collection[int]) -> PrimFunc:
+        """A scheduled kernel whose parameters at `positions` are the caller's arrays."""
+        return func
 
     # Which of the candidates is fastest.
 

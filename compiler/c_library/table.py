@@ -1,10 +1,11 @@
 """The table of a model's calls as the artifact stores it, for `libedgec`.
 
 JSON: `arena`, `workspace` and `stack` in bytes; `operands` as `[kind, number, offset, dtype, shape]`; `calls` as
-`[symbol, operands, nodes of the source model]`; `outputs` as indices of operands; and `snapshot`, the header of a
-snapshot of the model's state, so that one made in C can be restored in Python and the other way round. A model with
-branches, loops or sizes known only at run time has `machine` (`machine.py`) in place of `outputs`: its `operands` are
-the main function's parameters, and its `calls` the kernels.
+`[symbol, operands, nodes of the source model]`; `outputs` as indices of operands; `unaligned`, whether kernels read
+inputs on any boundary of their elements (otherwise on one of 64 bytes); and `snapshot`, the header of a snapshot of the
+model's state, so that one made in C can be restored in Python and the other way round. A model with branches, loops or
+sizes known only at run time has `machine` (`machine.py`) in place of `outputs`: its `operands` are the main function's
+parameters, and its `calls` the kernels.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ def table_of(plan: Plan | None, config: rt.ArtifactConfig) -> dict[str, Any] | N
             for (symbol, operands), nodes in zip(program.calls, node_names(plan, config), strict=True)
         ],
         "outputs": list(program.outputs),
+        "unaligned": program.unaligned,
         "snapshot": header_of(config).decode(),
     }
 

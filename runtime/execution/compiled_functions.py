@@ -170,6 +170,7 @@ class CompiledFunction:
         self.varies = self._varies = varies
         self._fixed_shapes = plan is not None and fallback is None and not varies
         self.straight = straight
+        self._anywhere = straight is not None and straight.table.unaligned  # where kernels read inputs
         self._direct = straight if straight is not None and straight.returns_little() else None
         self._runs: list[Run] = [] if self._direct is None else [Run(self._direct)]
         self._free: list[_Slot] = [] if self._runs else [self._new_slot()]
@@ -278,7 +279,7 @@ class CompiledFunction:
 
     def _input_tensor(self, slot: _Slot, position: int, array: Array) -> Tensor:
         """Wrap a large input: in place if compiled code can read it there, else copied to the slot's buffer."""
-        if is_readable(array):
+        if is_readable(array, array.itemsize if self._anywhere else ALIGNMENT):
             return self._library.tensor(array)
         if position not in slot.copies or slot.copies[position][0].shape != array.shape:
             buffer = empty_aligned(array.shape, array.dtype)
@@ -329,14 +330,14 @@ class CompiledFunction:
         self._runs.clear()
 
 
-def is_readable(array: Array) -> bool:
-    """Whether compiled code can read the array in place: contiguous, writable and aligned.
+def is_readable(array: Array, boundary: int = ALIGNMENT) -> bool:
+    """Whether compiled code can read the array in place: contiguous, writable and on a `boundary` of so many bytes.
 
     Checked beforehand because a refusal by the runtime walks the whole stack, which takes a third of a second the first
     time.
     """
     flags = array.flags
-    return bool(flags.c_contiguous and flags.writeable and array.ctypes.data % ALIGNMENT == 0)
+    return bool(flags.c_contiguous and flags.writeable and array.ctypes.data % boundary == 0)
 
 
 def _range(array: Array) -> tuple[int, int]:

@@ -57,6 +57,7 @@ class Table(Part, kw_only=True):
     operands: tuple[Operand, ...]
     calls: tuple[tuple[str, tuple[int, ...], str], ...]
     outputs: tuple[int, ...]
+    unaligned: bool = False
 
     def symbols(self) -> dict[str, int]:
         """The kernels by name, whose addresses are still unknown."""
@@ -220,10 +221,10 @@ def _caller(layout: _Layout) -> Callable[[Sequence[Array]], list[Array] | None]:
     def run(arrays: Sequence[Array]) -> list[Array] | None:
         for number, buffer in small:
             buffer[...] = arrays[number]
-        for number, base, buffer in large:
+        for number, base, buffer, boundary in large:
             array = arrays[number]
             address = _address(array)
-            if address % ALIGNMENT or not array.flags.c_contiguous:
+            if address % boundary or not array.flags.c_contiguous:
                 buffer[...] = array
                 address = _address(buffer)
             bases[base] = address
@@ -255,7 +256,7 @@ class _Layout:
         self.into = {given: number for number, (given, _) in enumerate(program.states)}
         self.out = {made: number for number, (_, made) in enumerate(program.states)}
         self.small: list[tuple[int, Array]] = []
-        self.large: list[tuple[int, int, Array]] = []
+        self.large: list[tuple[int, int, Array, int]] = []
         self.places: list[tuple[int, int, int]] = []
         self.copies: list[tuple[int, int, int, int]] = []
         big = [n for n, spec in enumerate(program.inputs) if n not in self.into and self._size(spec) > SMALL]
@@ -299,7 +300,8 @@ class _Layout:
             spec = self.program.inputs[number]
             buffer = _view(self._memory, at["input", number], spec.shape, spec.dtype)
             if number in slots:
-                self.large.append((place, slots[number], buffer))
+                boundary = buffer.itemsize if table.unaligned else ALIGNMENT
+                self.large.append((place, slots[number], buffer, boundary))
             elif buffer.size:
                 self.small.append((place, buffer))
         self._slots = slots

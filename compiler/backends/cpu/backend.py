@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import tvm
@@ -43,6 +43,7 @@ from edgec.compiler.graph.anchors import ANCHOR
 from edgec.compiler.graph.attention import fuse_attention
 from edgec.compiler.graph.channel_moves import name_channel_moves
 from edgec.compiler.graph.control import Control
+from edgec.compiler.graph.input_reads import read_anywhere
 from edgec.compiler.graph.one_dimensional import widen
 from edgec.compiler.graph.weave import Piece
 from edgec.compiler.operands.operands import BFLOAT16
@@ -99,6 +100,10 @@ class CpuBackend(Backend):
         if made is not None:
             return made
         return schedule_generic(func, self.target, threads)
+
+    def reading_inputs(self, func: PrimFunc, positions: Collection[int]) -> PrimFunc:
+        """Arrays of the caller lie on any boundary."""
+        return read_anywhere(func, positions)
 
     def _tiled(self, func: PrimFunc, threads: int) -> PrimFunc | None:
         """A kernel whose sizes are known only at run time, if a template makes it."""

@@ -18,6 +18,7 @@ from edgec.compiler.backends.cpu.tir_pipeline import FRAME, NO_KERNEL, PIPELINE
 from edgec.compiler.backends.interface import Library, ProgramLibrary
 from edgec.compiler.backends.vm import finalise, finalise_program
 from edgec.compiler.graph.control import Control
+from edgec.compiler.graph.input_reads import reads_anywhere
 from edgec.compiler.graph.weave import Piece
 from edgec.compiler.progress import Progress
 from edgec.targets.target import Target
@@ -30,8 +31,13 @@ def build_library(mod: tvm.IRModule, target: Target, objects: Objects, progress:
     functions = _kernels(mod)
     kernels = objects.all(functions, progress)
     if plan.program is not None:
-        workspace, stack = workspace_bytes(functions, target), stack_bytes(kernels, target)
-        plan = replace(plan, program=replace(plan.program, workspace=workspace, stack=stack))
+        program = replace(
+            plan.program,
+            workspace=workspace_bytes(functions, target),
+            stack=stack_bytes(kernels, target),
+            unaligned=reads_anywhere(plan.program, functions),
+        )
+        plan = replace(plan, program=program)
     return Library(_linked(mod, kernels, target, progress), plan, tuple(kernels))
 
 
