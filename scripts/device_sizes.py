@@ -36,10 +36,11 @@ path = sys.argv[1]
 """
 _PROGRAMS = {
     "`edgec_runtime`": """
-import edgec_runtime as rt
+import edgec_runtime as rt, math
 imported = now()
+size = {"float32": 4, "uint8": 1, "int8": 1}
 with rt.load(path, threads=1) as model:
-    model.run({one.name: bytes(one.nbytes) for one in model.inputs})
+    model.run({one.name: bytes(math.prod(one.shape) * size[one.dtype]) for one in model.inputs})
     told(imported, now())
 """,
     "`edgec.runtime`, with numpy and tvm-ffi": """
