@@ -2,7 +2,8 @@
 
 TVM's `max(a, b)` becomes `a > b ? a : b`, which is `b` where either is NaN: the rectifier of NaN would be zero. Where
 one operand is a constant it has to come first, which costs nothing; any other pair costs a comparison and a masked
-operation.
+operation. 64-bit ARM has instructions that keep NaN (`fmax`, `fmin`), which LLVM's `maximum` and `minimum` are; the
+choice would be two.
 TVM's simplifier moves constants to the right, so this runs after it.
 
 Processors raise a signal when an integer is divided by zero, or the least one by -1. Here both are defined:
@@ -62,6 +63,15 @@ def _extreme(expr: tirx.Max | tirx.Min) -> Expr:
     if _constant(expr.b) is not None:
         return kind(expr.b, expr.a)
     return _let(expr.b, lambda b: _marked(kind(b, expr.a), tirx.isnan(b)))
+
+
+def _instruction(expr: tirx.Max | tirx.Min) -> Expr:
+    """The maximum of floats as 64-bit ARM's instruction, which keeps NaN of either operand."""
+    dtype = _dtype(expr)
+    if not dtype.startswith("float"):
+        return expr
+    name = "llvm.maximum" if isinstance(expr, tirx.Max) else "llvm.minimum"
+    return tirx.call_llvm_pure_intrin(dtype, name, expr.a, expr.b)
 
 
 def _marked(value: Expr, nan: Expr) -> Expr:
@@ -144,6 +154,12 @@ def _chosen_extreme(expr: tirx.Max | tirx.Min) -> Expr:
     return _let(a, lambda a: choice(a, b) if _constant(b) is not None else _let(b, lambda b: choice(a, b)))
 
 
+def _for_arm(func: PrimFunc) -> bool:
+    """Whether a kernel is compiled for 64-bit ARM."""
+    target = func.attrs.get("target") if func.attrs is not None else None
+    return target is not None and str(target.attrs.get("mtriple", "")).startswith("aarch64")
+
+
 def exact_special_values(func: PrimFunc, *, chosen: bool = False) -> PrimFunc:
     """`func` with NaN kept by maxima and minima, and divisions of integers that cannot trap.
 
@@ -154,8 +170,9 @@ def exact_special_values(func: PrimFunc, *, chosen: bool = False) -> PrimFunc:
         chosen: write maxima and minima as choices: the code generator's own do not have LLVM's order of operands.
     """
     body = tvm_ffi.structural_map(func.body, [(tirx.Cast, _without_nan)])
+    extreme = _chosen_extreme if chosen else _instruction if _for_arm(func) else _extreme
     rules = [
-        ((tirx.Max, tirx.Min), _chosen_extreme if chosen else _extreme),
+        ((tirx.Max, tirx.Min), extreme),
         ((tirx.Div, tirx.FloorDiv), _quotient),
         ((tirx.Mod, tirx.FloorMod), _remainder),
     ]

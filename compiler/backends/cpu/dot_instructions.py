@@ -138,8 +138,19 @@ define i32 @{BARRIER}() alwaysinline nounwind {{
   ret i32 0
 }}
 """
+# An index and a vector of sums (64-bit ARM): the index comes back when the sums are there.
+AFTER = {"float32x4": "edgec_after_float32", "float16x8": "edgec_after_float16"}
+_AFTER_CODE = {
+    name: f"""
+define i64 @{name}(i64 %0, {vector} %1) alwaysinline nounwind readnone {{
+  %3 = call i64 asm "", "=r,0,w"(i64 %0, {vector} %1)
+  ret i64 %3
+}}
+"""
+    for name, vector in zip(AFTER.values(), ("<4 x float>", "<8 x half>"), strict=True)
+}
 # The code of each function that kernels call.
-FUNCTIONS = {BARRIER: _BARRIER_CODE, **{i.function: i.code for i in INSTRUCTIONS.values()}}
+FUNCTIONS = {BARRIER: _BARRIER_CODE, **_AFTER_CODE, **{i.function: i.code for i in INSTRUCTIONS.values()}}
 
 
 def feature_of(operands: Operands) -> str | None:

@@ -22,7 +22,9 @@ from edgec.compiler.operands.operands import FLOAT32, in_pairs
 LEAST_CHANNELS = 8
 WORTHWHILE = 1.03  # by how much a kernel has to be faster for its weights to be larger
 MOST_ADDED_TO_INTEGERS = 2 << 20  # bytes by which those of an int8 layer may grow, to 3.6 times their size
-MOST_ADDED = 8 << 20  # bytes by which a layer's weights may grow: tiles of 4×4 make them four times as large
+# Bytes by which a layer's weights may grow (tiles of 4×4 make them four times as large), and what share of the board's
+# memory that may be: 8 MiB of 1 GiB.
+MOST_ADDED, SHARE_OF_MEMORY = 32 << 20, 128
 
 
 def stored_winograd(plan: Plan, spec: ConvSpec) -> WinogradSpec | None:
@@ -33,8 +35,9 @@ def stored_winograd(plan: Plan, spec: ConvSpec) -> WinogradSpec | None:
         return None
     best: tuple[float, WinogradSpec] | None = None
     pairs = spec.in_channels * spec.out_channels
+    most_added = min(MOST_ADDED, plan.target.memory_bytes // SHARE_OF_MEMORY)
     for m in winograd_candidates.within(plan.error_budget):
-        if pairs * (tile_size(m) ** 2 - 9) * spec.operands.weight_bytes > MOST_ADDED:
+        if pairs * (tile_size(m) ** 2 - 9) * spec.operands.weight_bytes > most_added:
             continue
         made = WinogradSpec(
             spec.batch, spec.in_channels, spec.in_size, spec.out_channels, spec.window, spec.lanes, m

@@ -21,10 +21,13 @@ from edgec.compiler.backends.cpu.templates.conv2d_tiles import Band, Geometry, P
 from edgec.compiler.backends.cpu.templates.epilogue import Epilogue
 from edgec.compiler.backends.cpu.templates.half_sums import CHUNK, UNCUT, HalfSums, in_halves
 from edgec.compiler.backends.cpu.templates.loop_nests import (
+    INDEX,
     Accumulators,
     Expr,
+    at_flat_place,
     broadcast,
     const,
+    flat_place,
     loop,
     parallel,
     prefetch,
@@ -323,9 +326,18 @@ class _Direct:
         inputs = Accumulators(end - begin, lanes, self.operands.data)
         weights = Accumulators(blocks, lanes, self.operands.weight)
 
+        corner = self._input(place, first_row, channel, ky, kx, const(begin))
+        start, from_here = flat_place(corner), tirx.Var("place", INDEX)
+        if self.spec.window.kernel != (1, 1):
+            # The columns of a tap lie at fixed distances from its first one. Were its place known, or known early, LLVM
+            # would keep columns that taps share or read early in registers, and spill the accumulators for them.
+            last = (const(end - 1 + number * place.piece.width)) * const(blocks) + const(blocks - 1)
+            start = dot.after(acc.get(last), start)
+        pitch = lanes * (1 if self.schedule.flat else self.spec.window.stride[1])
+
         def load(i: Expr) -> Stmt:
-            element = self._input(place, first_row, channel, ky, kx, i + const(begin))
-            return inputs.set(i, vector_load(element.source, [*element.indices], lanes))
+            at = at_flat_place(corner.source, from_here + i * const(pitch))
+            return inputs.set(i, vector_load(corner.source, at, lanes))
 
         def lane(at: int) -> list[Stmt]:
             def weight(j: Expr) -> Stmt:
@@ -348,7 +360,8 @@ class _Direct:
             return [unrolled(blocks, weight), unrolled(end - begin, column)]
 
         steps = [statement for at in range(lanes) for statement in lane(at)]
-        return weights.allocate([inputs.allocate([unrolled(end - begin, load), *steps])])
+        loads = [tirx.Bind(from_here, start), unrolled(end - begin, load)]
+        return weights.allocate([inputs.allocate([*loads, *steps])])
 
     @property
     def _channels_a_pass(self) -> int:

@@ -156,6 +156,8 @@ def _shapes(spec: ConvSpec, flattens: bool) -> list[tuple[bool, int, int]]:
 # A load takes this much of a port's time: the ports do not find work in every cycle. Measured on Cascade Lake, as are
 # the other costs that no fact about a core explains.
 _LOAD = 1.2
+# Cycles of an instruction that multiply-adds hide: of tiles that multiply equally fast, the one with fewer comes first.
+_ISSUED = 0.1
 
 
 def _drag(spec: ConvSpec, columns: int, blocks: int) -> float:
@@ -200,6 +202,9 @@ def cost(spec: ConvSpec, schedule: Schedule, target: Target, threads: int) -> fl
         elif reads_vectors(spec):
             read = rows * (width // spec.lanes + width % spec.lanes)
         busy = step_cycles(target, columns * blocks, _LOAD * (read + blocks), operands=operands) + 0.3
+        if schedule.elements:
+            pairs = 2 if w.stride[1] == 1 and spec.in_block else 1  # neighbours are loaded by one instruction
+            busy += _ISSUED * (read / pairs + blocks / 2 + 1)
         widening = widening_cycles(target, operands, columns, blocks)
         if widening and columns * blocks + 2 * blocks > target.vector_registers:
             widening *= 1.5  # widened weights are even and odd ones: what finds no register is widened again

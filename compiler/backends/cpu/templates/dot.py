@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from tvm import tirx
 from tvm.tirx import Buffer, Stmt
 
-from edgec.compiler.backends.cpu.dot_instructions import BARRIER, INSTRUCTIONS
-from edgec.compiler.backends.cpu.templates.loop_nests import Expr, Index, const, index, vector_load
+from edgec.compiler.backends.cpu.dot_instructions import AFTER, BARRIER, INSTRUCTIONS
+from edgec.compiler.backends.cpu.templates.loop_nests import INDEX, Expr, Index, const, index, vector_load
 from edgec.compiler.operands.operands import FLOAT16, Operands
 
 WORD = "int32"
@@ -78,4 +78,12 @@ def apart() -> Stmt:
     return tirx.Evaluate(tirx.call_extern(WORD, BARRIER))
 
 
-__all__ = ["apart", "data", "multiply_add", "weights"]
+def after(sums: Expr, place: Expr) -> Expr:
+    """An index of which LLVM does not know how it was computed, nor that it is needed before some sums are there.
+
+    What is read around it lies at fixed distances; nothing of it is recognised as read before, nor read early.
+    """
+    return tirx.call_pure_extern(INDEX, AFTER[str(sums.ty.dtype)], place, sums)
+
+
+__all__ = ["after", "apart", "data", "multiply_add", "weights"]

@@ -77,6 +77,19 @@ def vector_load(buffer: Buffer, indices: Sequence[Index], lanes: int) -> Expr:
     return buffer.vload([index(i) for i in indices], f"{buffer_dtype(buffer)}x{lanes}")
 
 
+def flat_place(load: Expr) -> Expr:
+    """The place of an element in its buffer, seen as a row of elements."""
+    place = const(0)
+    for size, at in zip(load.source.ty.shape, load.indices, strict=True):
+        place = place * const(int(size)) + at
+    return place
+
+
+def at_flat_place(buffer: Buffer, place: Expr) -> list[Expr]:
+    """The indices of the element at a place in a buffer that is seen as a row of elements."""
+    return [*[const(0)] * (len(buffer.ty.shape) - 1), place]
+
+
 def shuffled(vectors: Sequence[Expr], places: Sequence[int]) -> Expr:
     """The elements at `places` of vectors in a row."""
     return tirx.Shuffle(list(vectors), [tirx.IntImm("int32", place) for place in places])

@@ -105,5 +105,6 @@ def test_other_weights_stay_as_they_are(name, channels, error_budget):
     assert chosen(name, channels, 14, error_budget) is None
 
 
-def test_large_weights_grow_by_less():
-    assert chosen("rpi5", (512, 512), 7).m == 2
+@pytest.mark.parametrize(("name", "m"), [("rpi5", 4), ("rpi3", 2)], ids=["8 GiB", "1 GiB"])
+def test_large_weights_grow_by_less_where_memory_is_small(name, m):
+    assert chosen(name, (512, 512), 7).m == m
