@@ -20,8 +20,10 @@ from edgec.compiler.pipeline import CompileResult, compile_model
 from edgec.models.registry import build as build_model
 from edgec.runtime.gpu.code import unpack
 from edgec.runtime.gpu.results import DeviceResult
+from edgec.targets import load_target
 from edgec.targets.device_kinds import DEVICE_KINDS
 from tests.compiler.backends.cuda.emulator.backend import REGISTRATION, TARGET, EmulatedRunner
+from tests.compiler.backends.cuda.machine_code import said
 from tests.compiler.onnx_models import model_of, save
 
 RNG = np.random.default_rng(6)
@@ -58,6 +60,17 @@ def edgec(*arguments: object) -> str:
 
 def weights(*shape: int) -> np.ndarray:
     return (RNG.standard_normal(shape) / np.sqrt(np.prod(shape[1:]))).astype("float32")
+
+
+def disassembled(artifact: Path, folder: Path) -> list[str]:
+    """The machine code of each kernel of an artifact."""
+    header, binaries = unpack(rt.Artifact.open(artifact).code())
+    texts, cubin = [], folder / "k.cubin"
+    for one in header.binaries:
+        if one.kind == "cubin":
+            cubin.write_bytes(bytes(binaries[one.offset : one.offset + one.size]))
+            texts.append(said("nvdisasm", "-c", cubin))
+    return texts
 
 
 @pytest.fixture
@@ -203,6 +216,46 @@ def test_what_has_no_kernel_runs_on_the_host(
     bench = json.loads(edgec("bench", result.artifact, residual, "--runs", "2", "--limit", "1", "--json"))
     assert set(bench["latency"]) == {"edgec", "onnxruntime", "edgec, by events"}
     assert bench["latency"]["edgec, by events"]["median_ms"] > 0
+
+
+def test_a_quantised_network_is_exact_on_tensor_cores_for_integers(tmp_path: Path) -> None:
+    """Convolutions, one of them depthwise, and a residual between quantised values, as exporters write it."""
+    nodes: list[NodeProto] = []
+    constants: dict[str, np.ndarray] = {}
+
+    def rounded(x: str, scale: float, zero: int) -> str:
+        number = len(nodes)
+        constants[f"s{number}"], constants[f"z{number}"] = np.float32(scale), np.uint8(zero)
+        nodes.append(helper.make_node("QuantizeLinear", [x, f"s{number}", f"z{number}"], [f"q{number}"]))
+        given = [f"q{number}", f"s{number}", f"z{number}"]
+        nodes.append(helper.make_node("DequantizeLinear", given, [f"d{number}"]))
+        return f"d{number}"
+
+    def convolution(x: str, shape: tuple[int, ...], relu: bool, **attributes: object) -> str:
+        number = len(nodes)
+        constants[f"w{number}"] = RNG.integers(-127, 128, shape).astype("int8")
+        constants[f"ws{number}"] = (RNG.uniform(0.5, 1, shape[0]) / np.prod(shape[1:])).astype("float32")
+        constants[f"wz{number}"] = np.zeros(shape[0], "int8")
+        given = [f"w{number}", f"ws{number}", f"wz{number}"]
+        nodes.append(helper.make_node("DequantizeLinear", given, [f"wd{number}"], axis=0))
+        nodes.append(helper.make_node("Conv", [x, f"wd{number}"], [f"c{number}"], **attributes))
+        if relu:
+            nodes.append(helper.make_node("Relu", [f"c{number}"], [f"r{number}"]))
+        return rounded(f"r{number}" if relu else f"c{number}", 0.05, 0 if relu else 120)
+
+    first = convolution(rounded("x", 0.03, 128), (32, 16, 3, 3), True, pads=[1] * 4)
+    depthwise = convolution(first, (32, 1, 3, 3), True, pads=[1] * 4, group=32)
+    last = convolution(depthwise, (32, 32, 1, 1), False)
+    nodes.append(helper.make_node("Add", [first, last], ["sum"]))
+    nodes.append(helper.make_node("Identity", [rounded("sum", 0.07, 20)], ["y"]))
+    model = save(model_of(nodes, {"x": [1, 16, 8, 8]}, ["y"], constants), tmp_path)
+    result = verified(model, tmp_path, "fp32")
+    assert not result.evidence["fallback"]
+    assert [one["max_abs"] for one in result.evidence["outputs"]] == [0.0]
+    options = CompileOptions(verify=False, tune="none", cache_dir=tmp_path / "cache")
+    made = compile_model(model, load_target("l4"), options, output=tmp_path / "l4.edge")
+    code = disassembled(made.artifact, tmp_path)
+    assert sum("IMMA.16832.U8.S8" in one or "IMMA.16816.U8.S8" in one for one in code) == 2
 
 
 @pytest.mark.parametrize("kind", ["LSTM", "GRU"])
