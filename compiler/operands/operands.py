@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import ml_dtypes
@@ -126,6 +127,7 @@ def numpy_dtype(name: str) -> np.dtype[Any]:
     return np.dtype(getattr(ml_dtypes, name, name))
 
 
+@cache
 def _bits(dtype: str) -> int:
     found = re.search(r"\d+$", dtype)
     if found is None:
