@@ -10,6 +10,7 @@ import numpy as np
 from tvm import relax
 from tvm.ir import Call
 
+from edgec.compiler.graph.integer import choices
 from edgec.compiler.graph.integer.requantise import INT32
 from edgec.compiler.graph.integer.rewriter import Rewriter, operands_of, operator_of, rule
 from edgec.compiler.graph.integer.values import (
@@ -73,7 +74,7 @@ def _unary(r: Rewriter, call: Call) -> Value | None:
         return linear.times(np.asarray(-1.0))
     limited = linear.within(*LIMITS[name]) if name in LIMITS and linear is not None and linear.terms else None
     if mapped is None:
-        return limited
+        return choices.absolute(r, linear) if name == "abs" and linear is not None else limited
     return _mapped(UNARY[name], [mapped], limited)
 
 
@@ -121,7 +122,9 @@ def _astype(r: Rewriter, call: Call) -> Value | None:
 @rule("where")
 def _where(r: Rewriter, call: Call) -> Value | None:
     parts = _of_one_root(r, list(call.args))
-    return None if parts is None else _mapped(np.where, parts)
+    if parts is not None:
+        return _mapped(np.where, parts)
+    return choices.chosen(r, call.args[0], [r.value(arg) for arg in call.args[1:]])
 
 
 @rule("logical_not")
@@ -274,6 +277,6 @@ def _extreme(
             return linear.within(limit, np.inf) if name == "maximum" else linear.within(-np.inf, limit)
     a, b = values
     if not (isinstance(a, Coded) and isinstance(b, Coded)) or not a.same_grid(b):
-        return None
+        return choices.extreme(r, name, values)
     operator = relax.op.maximum if name == "maximum" else relax.op.minimum
     return Coded(r.emit(operator(a.data, b.data)), a.scale, a.zero)

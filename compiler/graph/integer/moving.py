@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+
 import numpy as np
 from tvm import relax
 from tvm.ir import Call, TupleGetItem
 
+from edgec.compiler.graph.integer.requantise import INT32
 from edgec.compiler.graph.integer.rewriter import Rewriter, rule
 from edgec.compiler.graph.integer.values import Coded, Joined, Linear, Mapped, Term, Value
-from edgec.compiler.graph.rewrite import Array, Expr, constant, shape_of
+from edgec.compiler.graph.rewrite import Array, Expr, constant, dtype_of, shape_of
 
 MOVING = (
     "reshape", "flatten", "squeeze", "expand_dims", "permute_dims", "broadcast_to", "strided_slice", "take", "flip",
@@ -16,6 +20,7 @@ MOVING = (
 )  # fmt: skip
 # These take the greatest of some values, so codes have to rise with the values that they stand for.
 CHOOSING = ("nn.max_pool1d", "nn.max_pool2d", "nn.max_pool3d", "max", "nn.adaptive_max_pool2d")
+MOST_VALUES = 1 << 14  # of scales or shifts, in tables of their own
 
 
 @rule(*MOVING)
@@ -62,11 +67,19 @@ def _moved_map(r: Rewriter, call: Call, value: Mapped) -> Mapped:
 
 def _moved_sums(r: Rewriter, call: Call, value: Linear) -> Linear | None:
     term, shape = value.terms[0], shape_of(call.args[0])
-    moved = [_moved_array(call, a, shape) for a in (term.shift, term.factor, value.offset)]
-    shift, factor, offset = moved
-    if shift is None or factor is None or offset is None:
+    factor, offset = (_moved_array(call, a, shape) for a in (term.factor, value.offset))
+    if factor is None or offset is None:
         return None
-    return Linear((Term(_applied(r, call, term.data), shift, factor, term.most),), offset)
+    shift, data, most = _moved_array(call, term.shift, shape), term.data, term.most
+    if (
+        shift is None or sum(size > 1 for size in shift.shape) > 1
+    ):  # as between phases of a transposed convolution
+        most += float(np.abs(term.shift).max())
+        if most > INT32 or dtype_of(data) != "int32":
+            return None
+        data = r.emit(relax.op.add(data, constant(term.shift.astype(np.int32))))
+        shift = np.zeros((), np.int64)
+    return Linear((Term(_applied(r, call, data), shift, factor, most, term.count),), offset)
 
 
 def _moved_array(call: Call, array: Array, shape: tuple[int, ...]) -> Array | None:
@@ -79,20 +92,66 @@ def _moved_array(call: Call, array: Array, shape: tuple[int, ...]) -> Array | No
         return array.transpose(None if axes is None else [int(a) for a in axes])
     if name in ("reshape", "flatten", "squeeze", "expand_dims"):
         return _reshaped(array, shape, shape_of(call))
+    if name == "strided_slice":
+        return array if _keeps_axes(call, array, shape) else None
     return None
+
+
+def _keeps_axes(call: Call, array: Array, shape: tuple[int, ...]) -> bool:
+    """Whether a slice takes all along the axes along which an array varies, in their order."""
+    strides = [1] * len(shape)
+    if len(call.args) > 4:
+        for axis, stride in zip(call.args[1].fields, call.args[4].fields, strict=True):
+            strides[_number(axis) % len(shape)] = _number(stride)
+    varies = [axis for axis, size in enumerate(array.shape) if size > 1]
+    return array.ndim == len(shape) and all(
+        shape_of(call)[axis] == shape[axis] and strides[axis] > 0 for axis in varies
+    )
+
+
+def _number(value: Expr) -> int:
+    return int(getattr(value, "value", value))
 
 
 def _reshaped(array: Array, shape: tuple[int, ...], out: tuple[int, ...]) -> Array | None:
-    """One value per slice, after a reshape that keeps the slices: as many elements before and behind the axis."""
-    axes = [i for i, size in enumerate(array.shape) if size > 1]
-    if len(axes) != 1 or array.ndim != len(shape):
+    """What broadcasts against a tensor, after a reshape of it; None where that would be about as large.
+
+    Axes that keep their elements together are taken one group after the other: several may become one, or one several
+    (the phases of a transposed convolution).
+    """
+    if array.ndim != len(shape) or 0 in shape:
         return None
-    axis = axes[0]
-    before = int(np.prod(shape[:axis]))
-    for place, size in enumerate(out):
-        if size == shape[axis] and int(np.prod(out[:place])) == before:
-            return array.reshape([-1 if i == place else 1 for i in range(len(out))])
-    return None
+    wide, made = list(array.shape), list[int]()
+    for before, behind in _groups(shape, out):
+        varies = any(array.shape[axis] > 1 for axis in before)
+        for axis in before:
+            wide[axis] = shape[axis] if varies else 1
+        made += [out[axis] if varies else 1 for axis in behind]
+    if math.prod(wide) > MOST_VALUES:
+        return None
+    return _without_equal(np.broadcast_to(array, wide).reshape(made))
+
+
+def _groups(shape: tuple[int, ...], out: tuple[int, ...]) -> Iterator[tuple[range, range]]:
+    """The smallest groups of neighbouring axes that a reshape maps onto each other."""
+    i = j = 0
+    while i < len(shape) or j < len(out):
+        begins, sizes = (i, j), [1, 1]
+        while (i == begins[0] and j == begins[1]) or sizes[0] != sizes[1]:
+            if j == len(out) or (i < len(shape) and sizes[0] <= sizes[1]):
+                sizes[0], i = sizes[0] * shape[i], i + 1
+            else:
+                sizes[1], j = sizes[1] * out[j], j + 1
+        yield range(begins[0], i), range(begins[1], j)
+
+
+def _without_equal(array: Array) -> Array:
+    """The array with one slice along axes whose slices are all the same."""
+    for axis in range(array.ndim):
+        first = array.take([0], axis)
+        if array.shape[axis] > 1 and (array == first).all():
+            array = first
+    return array
 
 
 def _moved_constant(call: Call, value: Coded) -> Coded | None:

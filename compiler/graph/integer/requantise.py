@@ -54,9 +54,9 @@ def common(linear: Linear, scale: Array) -> Common | None:
     best: tuple[float, Common] | None = None
     anchor = max(range(len(linear.terms)), key=lambda i: linear.terms[i].most)
     for shift in range(MOST_SHIFT + 1):
-        made = _in_units(linear, _unit(linear.terms[anchor].factor, shift), "int32")
-        error = _error(linear, made, scale)
-        if _largest(linear.terms, made) > INT32:
+        made = in_units(linear, _unit(linear.terms[anchor].factor, shift), "int32")
+        error = error_of(linear, made, scale)
+        if largest_sum(linear.terms, made) > INT32:
             break
         if best is None or error < best[0]:
             best = error, made
@@ -69,8 +69,8 @@ def common(linear: Linear, scale: Array) -> Common | None:
     if not np.isfinite(reach):
         return None
     bits = int(np.floor(np.log2(INT64 / max(reach, 1.0)))) - 1
-    wide = _in_units(linear, scale * 2.0 ** -min(bits, 60), "int64")
-    return wide if _error(linear, wide, scale) <= MOST_ERROR else None
+    wide = in_units(linear, scale * 2.0 ** -min(bits, 60), "int64")
+    return wide if error_of(linear, wide, scale) <= MOST_ERROR else None
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,8 @@ def _unit(factor: Array, shift: int) -> Array:
     return np.asarray(np.where(size == 0, largest, size) * 2.0**-shift)
 
 
-def _in_units(linear: Linear, unit: Array, dtype: str) -> Common:
+def in_units(linear: Linear, unit: Array, dtype: str) -> Common:
+    """The value in a given unit, whatever error that makes."""
     multipliers = tuple(np.rint(term.factor / unit) for term in linear.terms)
     constant = np.rint(linear.offset / unit) + sum(
         (m * t.shift for m, t in zip(multipliers, linear.terms, strict=True)), np.zeros(())
@@ -131,7 +132,7 @@ def _in_units(linear: Linear, unit: Array, dtype: str) -> Common:
     return Common(tuple(bounded), np.clip(constant, -INT64, INT64).astype(np.int64), unit, dtype, count)
 
 
-def _error(linear: Linear, made: Common, scale: Array) -> float:
+def error_of(linear: Linear, made: Common, scale: Array) -> float:
     """The largest error of the multipliers and the constant, in steps of the result."""
     total = np.abs(linear.offset - np.rint(linear.offset / made.unit) * made.unit)
     for term, multiplier in zip(linear.terms, made.multipliers, strict=True):
@@ -139,7 +140,7 @@ def _error(linear: Linear, made: Common, scale: Array) -> float:
     return float(np.max(total / scale, initial=0.0))
 
 
-def _largest(terms: tuple[Term, ...], made: Common) -> float:
+def largest_sum(terms: tuple[Term, ...], made: Common) -> float:
     """The largest magnitude that a partial sum can have."""
     total = np.abs(made.constant).astype(np.float64)
     for term, multiplier in zip(terms, made.multipliers, strict=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -104,11 +105,13 @@ def _conv_transpose(node: Node) -> Expr:
     full = [s * (n - 1) + r for s, n, r in zip(strides, shape[2:], reach, strict=True)]
     begins, sizes = _transposed_extent(node, shape[2:], strides, full)
     weight = node.input(1)
-    stored = _stored_weights(node, weight)
-    if stored is not None and dilations == [1] * spatial and int(node.attrs.get("group", 1)) == 1:
-        y = _by_phases(node, *stored, strides)
-    elif is_constant(weight) and dilations == [1] * spatial and int(node.attrs.get("group", 1)) == 1:
-        y = _by_phases(node, value_of(weight), None, None, strides)
+    stored, groups = _stored_weights(node, weight), int(node.attrs.get("group", 1))
+    if stored is not None:
+        y = _by_phases(
+            node, _Filters(_dilated(stored[0], dilations, stored[2]), groups, *stored[1:]), strides
+        )
+    elif is_constant(weight) and dilations == [1] * spatial and groups == 1:
+        y = _by_phases(node, _Filters(value_of(weight), groups), strides)
     else:
         data_layout, _, kernel_layout = LAYOUT[len(shape)]
         y = node.emit(
@@ -118,7 +121,7 @@ def _conv_transpose(node: Node) -> Expr:
                 strides=strides,
                 padding=[0] * (2 * spatial),
                 dilation=dilations,
-                groups=int(node.attrs.get("group", 1)),
+                groups=groups,
                 data_layout=data_layout,
                 kernel_layout=kernel_layout,
             )
@@ -167,54 +170,95 @@ def op_name(expr: Expr) -> str:
     return str(getattr(getattr(expr, "op", None), "name", ""))
 
 
-def _by_phases(
-    node: Node, weight: Array, scale: Array | None, zero: Array | None, strides: list[int]
-) -> Expr:
+@dataclass(frozen=True)
+class _Filters:
+    """Weights of a transposed convolution.
+
+    Attributes:
+        array: `[inputs, outputs of a group, …]`, real numbers, or integers with `scale` and `zero`.
+        groups: of channels.
+        scale, zero: the grid of the integers, one for all or one per output of a group.
+    """
+
+    array: Array
+    groups: int
+    scale: Array | None = None
+    zero: Array | None = None
+
+    def by_phase(self, strides: Sequence[int]) -> Array:
+        """`[groups * phases * outputs of a group, inputs of a group, …]` of a plain convolution, without a stride."""
+        channels, outputs, *kernel = self.array.shape
+        taps = [-(-k // s) for k, s in zip(kernel, strides, strict=True)]
+        phases = list(itertools.product(*[range(s) for s in strides]))
+        per_group = channels // self.groups
+        plain = np.zeros((self.groups, len(phases), outputs, per_group, *taps), self.array.dtype)
+        if self.zero is not None:  # taps that a phase lacks stand for zero
+            plain += self.zero.astype(plain.dtype).reshape(-1, *[1] * (plain.ndim - 3))
+        grouped = self.array.reshape(self.groups, per_group, *self.array.shape[1:]).swapaxes(1, 2)
+        for p, phase in enumerate(phases):
+            for tap in itertools.product(*[range(t) for t in taps]):
+                at = [r + s * t for r, s, t in zip(phase, strides, tap, strict=True)]
+                if all(a < k for a, k in zip(at, kernel, strict=True)):
+                    mirrored = tuple(n - 1 - t for n, t in zip(taps, tap, strict=True))
+                    into: tuple[Any, ...] = (slice(None), p, ..., *mirrored)
+                    plain[into] = grouped[tuple[Any, ...]((..., *at))]
+        return plain.reshape(-1, per_group, *taps)
+
+
+def _dilated(stored: Array, dilations: Sequence[int], zero: Array) -> Array:
+    """Integer weights with what stands for zero between their taps."""
+    if all(d == 1 for d in dilations):
+        return stored
+    sizes = [(k - 1) * d + 1 for k, d in zip(stored.shape[2:], dilations, strict=True)]
+    wide = np.zeros((*stored.shape[:2], *sizes), stored.dtype)
+    wide += zero.astype(stored.dtype).reshape(-1, *[1] * len(sizes))
+    between: tuple[Any, ...] = (..., *[slice(None, None, d) for d in dilations])
+    wide[between] = stored
+    return wide
+
+
+def _by_phases(node: Node, filters: _Filters, strides: list[int]) -> Expr:
     """A transposed convolution as a plain one, with an output channel for each of its phases.
 
     Output `y` belongs to phase `y mod stride`, to which only every stride-th tap of the kernel contributes.
 
     Args:
         node: the node.
-        weight: `[inputs, outputs, …]`, real numbers, or integers with `scale` and `zero`.
-        scale, zero: the grid of the integers, one for all or one per output.
+        filters: its weights.
         strides: the phases along each axis.
     """
-    channels, outputs, *kernel = weight.shape
-    taps = [-(-k // s) for k, s in zip(kernel, strides, strict=True)]
-    phases = list(itertools.product(*[range(s) for s in strides]))
-    plain = np.zeros((len(phases), outputs, channels, *taps), weight.dtype)
-    if zero is not None:  # taps that a phase lacks stand for zero
-        plain += zero.astype(weight.dtype).reshape(-1, *[1] * (plain.ndim - 2))
-    for p, phase in enumerate(phases):
-        for tap in itertools.product(*[range(t) for t in taps]):
-            at = [r + s * t for r, s, t in zip(phase, strides, tap, strict=True)]
-            if all(a < k for a, k in zip(at, kernel, strict=True)):
-                mirrored = tuple(n - 1 - t for n, t in zip(taps, tap, strict=True))
-                into: tuple[Any, ...] = (p, ..., *mirrored)
-                plain[into] = weight[tuple[Any, ...]((..., *at))].T
-    plain = plain.reshape(len(phases) * outputs, channels, *taps)
-    x, kernels = node.input(0), constant(plain)
-    if scale is not None and zero is not None:
-        count = len(phases) if scale.size > 1 else 1
-        grid = [constant(np.tile(a, count) if a.ndim else a) for a in (scale, zero)]
+    x, plain = node.input(0), filters.by_phase(strides)
+    kernels: Expr = constant(plain)
+    groups, outputs = filters.groups, filters.array.shape[1]
+    if filters.scale is not None and filters.zero is not None:
+        count = len(plain) // outputs if filters.scale.size > 1 else 1
+        grid = [constant(np.tile(a, count) if a.ndim else a) for a in (filters.scale, filters.zero)]
         kernels = node.emit(relax.op.dequantize(kernels, *grid, 0))
     data_layout, kernel_layout, _ = LAYOUT[rank_of(x)]
     y = node.emit(
         CONV[rank_of(x)](
             x,
             kernels,
-            padding=[t - 1 for t in taps] * 2,
+            padding=[t - 1 for t in plain.shape[2:]] * 2,
+            groups=groups,
             data_layout=data_layout,
             kernel_layout=kernel_layout,
         )
     )
     batch, _, *sizes = shape_of(y)
     n = len(strides)
-    y = node.emit(reshaped(y, [batch, *strides, outputs, *sizes]))
-    order = [0, n + 1, *itertools.chain.from_iterable((n + 2 + i, 1 + i) for i in range(n))]
+    # with groups: [batch, group, strides…, outputs, sizes…]
+    first = [batch] if groups == 1 else [batch, groups]
+    lead = len(first)
+    y = node.emit(reshaped(y, [*first, *strides, outputs, *sizes]))
+    order = [
+        *range(lead),
+        lead + n,
+        *itertools.chain.from_iterable((lead + n + 1 + i, lead + i) for i in range(n)),
+    ]
     y = node.emit(relax.op.permute_dims(y, order))
-    return node.emit(reshaped(y, [batch, outputs, *(z * s for z, s in zip(sizes, strides, strict=True))]))
+    whole = [z * s for z, s in zip(sizes, strides, strict=True)]
+    return node.emit(reshaped(y, [batch, groups * outputs, *whole]))
 
 
 @converts("FusedConv", domain=MICROSOFT)

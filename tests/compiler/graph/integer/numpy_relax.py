@@ -124,5 +124,11 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "concat": lambda call, xs: np.concatenate(xs, axis=int(call.attrs.axis)),
     "sum": lambda call, x: _wide(x).sum(axis=_axes(call), keepdims=bool(call.attrs.keepdims)),
     "max": lambda call, x: x.max(axis=_axes(call), keepdims=bool(call.attrs.keepdims)),
+    "where": lambda _call, c, a, b: np.where(c, a, b),
+    "abs": lambda _call, x: np.abs(_wide(x)),
+    "strided_slice": lambda call, x, axes, begin, end, *_: x[
+        tuple(slice(int(begin[axes.index(i)]), int(end[axes.index(i)])) if i in axes else slice(None)
+              for i in range(x.ndim))
+    ],
     "repeat": lambda call, x: np.repeat(x, int(call.attrs.repeats), axis=int(call.attrs.axis)),
 }  # fmt: skip

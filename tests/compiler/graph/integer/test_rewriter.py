@@ -433,3 +433,73 @@ def test_float_functions_stay_as_they_are() -> None:
     x = net.input(np.zeros((2, 3), "float32"))
     source = net.build(lambda emit: relax.op.exp(emit(relax.op.add(x, x))))
     assert in_integers(source).same_as(source)
+
+
+@EXAMPLES
+@given(data=st.data())
+def test_tensors_on_different_grids_are_compared_as_integers(data: st.DataObject) -> None:
+    """The larger, the smaller, the chosen one; the magnitude; slopes by channel below zero."""
+    draw = data.draw
+    kinds = [draw(st.sampled_from(BYTES)) for _ in range(3)]
+    grids = [(np.float32(draw(st.floats(2.0**-6, 1, width=32))), draw(zeros(kind))) for kind in kinds]
+    a, b = stored(draw, (2, 3, 4), kinds[0]), stored(draw, (2, 3, 4), kinds[1])
+    rng = np.random.default_rng(draw(st.integers(0, 99)))
+    slope, mask = rng.uniform(-1, 1, 3).astype("float32"), rng.random((2, 3, 4)) < 0.5
+    p, q = real(a, *grids[0]), real(b, *grids[1])
+    kind = draw(st.sampled_from(["maximum", "minimum", "where", "abs", "prelu"]))
+    net = Net()
+    x, y = net.input(a), net.input(b)
+
+    def make(emit: Any) -> Any:
+        u, v = emit(decoded(x, *grids[0])), emit(decoded(y, *grids[1]))
+        made = {
+            "maximum": lambda: relax.op.maximum(u, v),
+            "minimum": lambda: relax.op.minimum(u, v),
+            "where": lambda: relax.op.where(constant(mask), u, v),
+            "abs": lambda: relax.op.abs(emit(relax.op.mean(u, [2]))),
+            "prelu": lambda: relax.op.nn.prelu(u, constant(slope), 1),
+        }[kind]()
+        return coded(emit(made), *grids[2], kinds[2])
+
+    exact = {
+        "maximum": np.maximum(p, q), "minimum": np.minimum(p, q), "where": np.where(mask, p, q),
+        "abs": np.abs(p.mean(2)), "prelu": np.where(p > 0, p, p * slope.astype("float64")[None, :, None]),
+    }[kind]  # fmt: skip
+    made = in_integers(net.build(make))
+    name = {"prelu": "maximum"}.get(kind, kind)
+    assert operators(made) & {"where", *(f"{name} {dtype}" for dtype in ("int32", *BYTES))}
+    got = run(made, a, b)
+    codes, distance = steps(exact, *grids[2], kinds[2])
+    difference = np.abs(got.astype(np.int64) - codes)
+    assert difference.max() <= 1
+    assert not difference[distance > 1 / 32].any()
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_sums_are_moved_with_what_each_phase_of_a_transposed_convolution_lacks(groups: int) -> None:
+    """A shift that differs along two axes is added before they are joined; scales per channel move along."""
+    rng = np.random.default_rng(groups)
+    x = rng.integers(0, 256, (1, 4 * groups, 5, 3)).astype("uint8")
+    w = rng.integers(-127, 128, (groups * 2 * 3, 4, 2, 2)).astype("int8")  # group, phase, output
+    sx, zx, sy, zy = np.float32(0.02), 131, np.float32(0.5), 7
+    sw = np.tile(rng.uniform(0.01, 0.1, 3).astype("float32"), 2 * groups)
+    net = Net()
+    var = net.input(x)
+
+    def make(emit: Any) -> Any:
+        grid = decoded(constant(w), sw, np.zeros(len(sw), np.int32))
+        y = emit(relax.op.nn.conv2d(emit(decoded(var, sx, zx)), emit(grid), groups=groups))
+        y = emit(relax.op.reshape(y, (1, groups, 2, 3, 4, 2)))
+        y = emit(relax.op.permute_dims(y, [0, 1, 3, 4, 2, 5]))
+        y = emit(relax.op.reshape(y, (1, groups * 3, 8, 2)))
+        return coded(emit(relax.op.strided_slice(y, [2], [1], [8])), sy, zy, "uint8")
+
+    made = in_integers(net.build(make))
+    assert {"nn.conv2d uint8", "permute_dims int32", "strided_slice int32"} <= operators(made)
+    exact = _convolved(real(x, sx, zx), real(w, sw[:, None, None, None], 0), [0] * 4, [1, 1], groups)
+    exact = (
+        exact.reshape(1, groups, 2, 3, 4, 2)
+        .transpose(0, 1, 3, 4, 2, 5)
+        .reshape(1, groups * 3, 8, 2)[:, :, 1:]
+    )
+    assert_codes(run(made, x), exact, sy, zy, "uint8")
