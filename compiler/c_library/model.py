@@ -16,7 +16,7 @@ from edgec.compiler.c_library.table import kernel_nodes, node_names, varying_pro
 from edgec.compiler.lowered import Lowered, Operand, Program
 from edgec.runtime.snapshot import header_of
 
-_ALIGNMENT, _INSTANCE, _WORKER = 64, 512, 64  # as model_api.c asserts
+_ALIGNMENT, _INSTANCE, _WORKER = 64, 512, 128  # as model_api.c asserts
 _STACK_OF_RUN = (
     12288  # of what surrounds a kernel, of C's mathematical functions, and to write the text of an error
 )
@@ -92,8 +92,8 @@ class CModel:
             *results,
             *(array_bytes(state.shape, state.dtype) for state in config.states for _ in range(2)),
             self.arena,
-            _ALIGNMENT,  # workers and members of the pool round up
-            _ALIGNMENT,
+            *[_ALIGNMENT]
+            * 3,  # workers, members of the pool and speeds of its threads round up; one speed more
         ]
         return sum(map(_rounded, parts)), _WORKER + _rounded(program.workspace)
 

@@ -185,7 +185,7 @@ API int edgec_open(const edgec_model *model, const edgec_options *given, edgec_s
   if (!model || !session) return fail(BAD_ARGUMENT, "edgec_open takes a model and a place for the session");
   *session = NULL;
   int failed = engine_start(&made, &model->parts.program, model->parts.weights.at, options->memory, options->memory_bytes,
-                            options->threads, (parallel)options->parallel, options->pool);
+                            options->threads, options->parallel, options->pool);
   *session = (edgec_session *)made;
   return failed;
 }

@@ -1,7 +1,10 @@
 /* Instances: their memory, and runs. */
+#include <limits.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "engine.h"
 
@@ -39,7 +42,10 @@ static void lay_out(struct cutter *from, const struct program *program, int thre
   one->present = cut(from, program->states * sizeof *one->present);
   one->next = cut(from, program->states * sizeof *one->next);
   one->workers = cut(from, (uint64_t)threads * sizeof *one->workers);
-  one->members = cut(from, (uint64_t)threads * sizeof *one->members);
+  unsigned long long *before = cut(from, ((uint64_t)threads + 1) * sizeof *before);
+  struct pool_ticket *tickets = cut(from, (uint64_t)threads * sizeof *tickets);
+  struct pool_member *members = cut(from, (uint64_t)threads * sizeof *members);
+  if (from->block) pool_init(&one->pool, threads, before, tickets, members);
   one->given = cut(from, program->runner ? program->outside_inputs * sizeof *one->given : 0);
   for (uint32_t i = 0; i < program->inputs; i++) {
     void *copy = cut(from, program->input[i].state == NOWHERE ? program->input[i].info.bytes : 0);
@@ -92,8 +98,20 @@ static void bind(struct instance *one) {
   }
 }
 
+static int start_threads(struct instance *one) {
+  pthread_attr_t attributes;
+  uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), least = (uint64_t)sysconf(_SC_THREAD_STACK_MIN);
+  uint64_t stack = one->program->stack + least; /* the least is for the C library's own needs */
+  pthread_attr_init(&attributes);
+  pthread_attr_setstacksize(&attributes, (stack + page - 1) / page * page);
+  int started = pool_start(&one->pool, NULL, &attributes);
+  pthread_attr_destroy(&attributes);
+  if (started == one->threads) return OK;
+  return fail(NO_MEMORY, "thread %d of %d cannot be started", started + 1, one->threads);
+}
+
 int engine_start(struct instance **made, const struct program *program, const void *weights, void *memory,
-                 size_t memory_bytes, int threads, parallel parallel, void *caller_pool) {
+                 size_t memory_bytes, int threads, pool_lender lend, void *lent) {
   int wanted = threads < 1 ? 1 : threads;
   if (wanted > MOST_THREADS)
     return fail(BAD_ARGUMENT, "%s runs on at most %d threads, not %d", program->name, MOST_THREADS, threads);
@@ -112,8 +130,8 @@ int engine_start(struct instance **made, const struct program *program, const vo
   one->weights = weights;
   one->threads = wanted;
   one->owned = !memory;
-  one->parallel = parallel;
-  one->caller_pool = caller_pool;
+  one->pool.lend = lend;
+  one->pool.lent = lent;
   bind(one);
   state_reset(one);
   if (program->runner) {
@@ -123,11 +141,10 @@ int engine_start(struct instance **made, const struct program *program, const vo
       return failed;
     }
   }
-  if (wanted > 1 && !parallel) {
-    int failed = pool_start(&one->pool, one->members, wanted, program->stack);
+  if (!lend) {
+    int failed = start_threads(one);
     if (failed) {
-      if (program->runner) program->runner->stop(one);
-      if (one->owned) free(block);
+      engine_stop(one);
       return failed;
     }
   }
@@ -137,7 +154,7 @@ int engine_start(struct instance **made, const struct program *program, const vo
 
 void engine_stop(struct instance *one) {
   if (!one) return;
-  if (one->threads > 1 && !one->parallel) pool_stop(&one->pool, one->members, one->threads);
+  if (!one->pool.lend) pool_stop(&one->pool);
   if (one->program->runner)
     one->program->runner->stop(one);
   else

@@ -5,9 +5,10 @@
 #ifndef EDGEC_ENGINE_H
 #define EDGEC_ENGINE_H
 
-#include <pthread.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#include "pool.h"
 
 #define ALIGNMENT 64u
 #define MOST_THREADS 64
@@ -51,8 +52,6 @@ struct ffi_value {
 };
 
 typedef int (*kernel)(void *self, const struct ffi_value *arguments, int32_t count, struct ffi_value *result);
-typedef void (*task)(void *work, int number);
-typedef int (*parallel)(void *pool, int tasks, task run, void *work);
 
 struct operand {
   uint8_t place, code, bits, rank;
@@ -114,27 +113,10 @@ struct worker {
   uint64_t used;
 };
 
-struct pool {
-  pthread_mutex_t lock;
-  pthread_cond_t start, done;
-  uint32_t round;
-  int32_t left, sleeping, waiting, stop, threads;
-  task run;
-  void *work;
-};
-
-struct member {
-  struct pool *pool;
-  pthread_t thread;
-  int number;
-};
-
 struct instance {
   const struct program *program;
   const uint8_t *weights;
   int threads, owned, running;
-  parallel parallel;
-  void *caller_pool;
   struct dl_tensor *tensors;
   struct ffi_value *arguments;
   uint32_t *moving, moving_count;
@@ -143,7 +125,6 @@ struct instance {
   uint8_t *arena;
   struct worker *workers;
   struct pool pool;
-  struct member *members;
   void *heap; /* the runner's, and room for what it is given */
   struct array *given;
 };
@@ -151,7 +132,7 @@ struct instance {
 /* engine.c */
 uint64_t engine_bytes(const struct program *program, int threads);
 int engine_start(struct instance **made, const struct program *program, const void *weights, void *memory,
-                 size_t memory_bytes, int threads, parallel parallel, void *caller_pool);
+                 size_t memory_bytes, int threads, pool_lender lend, void *lent);
 int engine_run(struct instance *one, const void *const *inputs, void *const *outputs, struct layer_time *times);
 int engine_profile(struct instance *one, const void *const *inputs, void *const *outputs, int runs,
                    struct layer_time *layers, int count);
@@ -177,11 +158,6 @@ int launch_parallel(parallel_body body, void *data, int tasks);
 void *workspace_alloc(int device_type, int device, uint64_t bytes, int code, int bits);
 int workspace_free(int device_type, int device, void *memory);
 void raised_from_parts(const char *kind, const char **parts, int32_t count);
-
-/* pool.c */
-int pool_start(struct pool *pool, struct member *members, int threads, uint64_t stack);
-void pool_run(struct pool *pool, task run, void *work);
-void pool_stop(struct pool *pool, struct member *members, int threads);
 
 /* errors.c: the last error of this thread */
 int fail(int status, const char *format, ...) __attribute__((format(printf, 2, 3)));

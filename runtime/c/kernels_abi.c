@@ -20,38 +20,21 @@ struct loop {
   parallel_body body;
   void *data;
   struct environment environment;
-  int failed;
 };
 
-static void run_task(void *work, int number) {
+static int run_task(void *work, int number, int thread) {
   struct loop *loop = work;
   struct worker *before = current_worker;
-  current_worker = &loop->instance->workers[number];
+  if (thread != SAME_THREAD) current_worker = &loop->instance->workers[thread];
   int failed = loop->body(number, &loop->environment, loop->data);
   current_worker = before;
-  if (failed) __atomic_store_n(&loop->failed, failed, __ATOMIC_RELAXED);
-}
-
-static int run_here(struct loop *loop) {
-  for (int i = 0; i < loop->environment.tasks && !loop->failed; i++)
-    loop->failed = loop->body(i, &loop->environment, loop->data);
-  return loop->failed;
+  return failed;
 }
 
 int launch_parallel(parallel_body body, void *data, int tasks) {
   struct instance *one = current_worker->instance;
-  struct loop loop = {one, body, data, {NULL, tasks ? tasks : one->threads}, 0};
-  int inside = __atomic_exchange_n(&one->running, 2, __ATOMIC_RELAXED) == 2;
-  if (inside || loop.environment.tasks == 1 || loop.environment.tasks != one->threads) {
-    if (!tasks) loop.environment.tasks = 1;
-    run_here(&loop);
-  } else if (one->parallel) {
-    if (one->parallel(one->caller_pool, one->threads, run_task, &loop)) loop.failed = -1;
-  } else {
-    pool_run(&one->pool, run_task, &loop);
-  }
-  if (!inside) __atomic_store_n(&one->running, 1, __ATOMIC_RELAXED);
-  return loop.failed;
+  struct loop loop = {one, body, data, {NULL, pool_tasks(&one->pool, tasks)}};
+  return pool_launch(&one->pool, run_task, &loop, loop.environment.tasks);
 }
 
 void *workspace_alloc(int device_type, int device, uint64_t bytes, int code, int bits) {

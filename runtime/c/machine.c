@@ -1,4 +1,5 @@
 /* Whether this machine can run code that was compiled for a target. */
+#include <pthread.h>
 #include <fcntl.h>
 #include <string.h>
 #include <sys/utsname.h>

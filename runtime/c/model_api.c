@@ -1,5 +1,6 @@
 /* The functions of NAME.h over the table of one model. The generated source includes this file after it has defined NAME,
  * its macros and `model`, the description of the model. */
+#include <pthread.h>
 #include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -24,13 +25,14 @@ _Static_assert(sizeof(struct dl_tensor) == 48 && sizeof(struct ffi_value) == 16,
 #ifdef VARIES
 _Static_assert(STACK_OF_CALLS == 262144, "NAME_STACK_BYTES counts it");
 #endif
-_Static_assert(sizeof(struct worker) + sizeof(struct member) <= 64, "NAME_MEMORY_BYTES counts 64 for both");
+_Static_assert(sizeof(struct worker) + sizeof(struct pool_member) + sizeof(struct pool_ticket) + 8 <= 128,
+               "NAME_MEMORY_BYTES counts 128 for what a thread has of the pool");
 
 struct options {
   void *memory;
   size_t memory_bytes;
   int threads;
-  parallel parallel;
+  pool_lender parallel;
   void *pool;
   const char *weights_path;
   const void *weights;
