@@ -1,4 +1,4 @@
-"""The caller's own threads, in C libraries and in libedgec: loops of kernels run on whatever they are, and nowhere else."""
+"""The caller's own threads, in C libraries and in libedgec: loops of kernels run on them, and nowhere else."""
 
 from __future__ import annotations
 
@@ -64,6 +64,8 @@ static int refusing(void *pool, int tasks, void (*run)(void *, int), void *work)
 }
 
 static float image[3072], outputs[2][3072];
+static const void *const inputs[] = {image};
+static void *const places[] = {outputs[0], outputs[1]};
 static int own_threads(void) { /* of this process */
   char line[256];
   int count = 0;
@@ -85,7 +87,10 @@ int main(int argc, char **argv) {
     for (int time = 0; time < 3; time++)
       if (run(one)) return printf("%s\\n", told()), 2;
     printf("%d %d %d", present, loops > 0, threads_seen > 0);
-    for (int o = 0; o < 2; o++) for (size_t k = 0; k < BYTES[o]; k++) printf("%s%02x", k ? "" : " ", ((unsigned char *)outputs[o])[k]);
+    for (int o = 0; o < 2; o++) {
+      const unsigned char *bytes = (const void *)outputs[o];
+      for (size_t k = 0; k < BYTES[o]; k++) printf("%s%02x", k ? "" : " ", bytes[k]);
+    }
     printf("\\n");
     end(one);
   }
@@ -134,7 +139,7 @@ def test_a_c_library_runs_on_the_callers_threads(pictures: Built, tmp_path: Path
           (void)argv;
           return net_init(&one, &(net_options){.threads = 3, .parallel = parallel, .pool = pool}) ? NULL : one;
         }
-        static int run(void *one) { return net_run(one, (const void *[]){image}, (void *[]){outputs[0], outputs[1]}); }
+        static int run(void *one) { return net_run(one, inputs, places); }
         static const char *told(void) { return net_last_error(); }
         static void end(void *one) { net_free(one); }
     """))  # fmt: skip
@@ -153,7 +158,7 @@ def test_libedgec_runs_on_the_callers_threads(pictures: Built, tmp_path: Path) -
           edgec_options options = {.threads = 3, .parallel = parallel, .pool = pool};
           return edgec_open(model, &options, &one) ? NULL : one;
         }
-        static int run(void *one) { return edgec_run(one, (const void *[]){image}, (void *[]){outputs[0], outputs[1]}); }
+        static int run(void *one) { return edgec_run(one, inputs, places); }
         static const char *told(void) { return edgec_last_error(); }
         static void end(void *one) { edgec_close(one); }
     """))  # fmt: skip
