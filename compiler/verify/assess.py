@@ -15,6 +15,7 @@ from edgec.compiler.frontends.source import SourceModel
 from edgec.compiler.options import ERROR_BUDGET
 from edgec.compiler.verify.compare import QUANTISED_BUDGET, OutputError, compare
 from edgec.compiler.verify.extremes import Probe
+from edgec.compiler.verify.grids import steps_of
 from edgec.compiler.verify.hollow import marked
 from edgec.compiler.verify.inputs import Arrays
 from edgec.compiler.verify.judge import Judgement, judge
@@ -39,6 +40,7 @@ class Expected:
         perturbed: two runs on the main inputs that show what rounding does; empty where that is not known.
         spread: how far the reference's own implementations are apart, by output.
         quantised: the model rounds values to integers on its way.
+        grids: the steps of the outputs that lie on a grid, by name.
         budget: the largest error that may be accepted.
         steps: for a model with states, the outputs of each run of a sequence.
     """
@@ -49,6 +51,7 @@ class Expected:
     perturbed: Sequence[Arrays]
     spread: Mapping[str, float]
     quantised: bool
+    grids: Mapping[str, float]
     budget: float
     steps: Sequence[Arrays] = ()
 
@@ -78,6 +81,7 @@ def expected_for(
         perturbed=perturbed_runs(source, inputs, threads) if tight and not steps else [],
         spread=reference.spread(inputs) if quantised and (source.original or not steps) else {},
         quantised=quantised,
+        grids=steps_of(source.reference) if quantised else {},
         budget=budget,
         steps=runs if steps else (),
     )
@@ -124,6 +128,7 @@ def assess(
             spread=expected.spread.get(port.name, 0.0),
             stored=expected.quantised,
             perturbed=[run[port.name] for run in expected.perturbed],
+            grid=expected.grids.get(port.name, 0.0),
         )
         for port in source.outputs
     ]

@@ -19,6 +19,11 @@ SENSITIVE = 2.0  # the same where rounding alone takes a model to its budget
 MOST_SENSITIVE = 0.1  # of the largest value
 FLOOR = 4e-6  # of the largest value: some 32 units in the last place
 FLIPS = 4  # times as many discrete values may differ as do between two perturbed runs
+ONE_STEP = 1.001  # of a grid, as real numbers
+FEW, EDGES = (
+    2,
+    1 / 64,
+)  # values of an output, and the share of them, that may lie on an edge between two steps
 ELEMENTS = 16  # of a slice that is compared on its own
 
 
@@ -86,6 +91,7 @@ def compare(
     spread: float = 0.0,
     stored: bool = False,
     perturbed: Sequence[Array] = (),
+    grid: float = 0.0,
 ) -> OutputError:
     """Compare one output with its reference.
 
@@ -97,6 +103,8 @@ def compare(
         spread: how far the reference's own implementations are apart; a difference up to twice that is fine.
         stored: 8-bit integers represent real numbers, and may differ like these.
         perturbed: the outputs of two runs of the reference that differ by some units in the last place.
+        grid: the step of the grid on which the output lies, 0 without one: few values, those on the edge between two
+            steps, may differ by one.
     """
     if reference.shape != got.shape or reference.dtype != got.dtype:
         return OutputError(
@@ -125,6 +133,9 @@ def compare(
     accepted = _accepted(noise if usable and not discrete else None, largest, budget)
     small = accepted.rounding is None and max_abs <= max(1e-6, ROUNDING * float(noise.max(initial=0.0)))
     within = max_rel <= accepted.relative or small or max_abs <= 2 * spread
+    on_edges = max_abs <= ONE_STEP * grid and np.count_nonzero(difference) <= max(
+        FEW, EDGES * difference.size
+    )
     parts = accepted.rounding is None or spread > 0 or _slices_agree(difference, noise, np.abs(a))
     return OutputError(
         name,
@@ -134,7 +145,7 @@ def compare(
         max_rel,
         cosine(a.reshape(-1), b.reshape(-1)),
         wrong,
-        ok=wrong <= FLIPS * flips and (discrete or (within and parts)),
+        ok=wrong <= FLIPS * flips and (discrete or (within and parts) or bool(on_edges)),
         undefined=undefined,
         accepted=0.0 if discrete else accepted.relative,
         rounding=accepted.rounding,

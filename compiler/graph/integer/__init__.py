@@ -2,11 +2,19 @@
 
 import tvm
 
-from edgec.compiler.graph.integer import averages, choices, elementwise, moving, products, resizing
+from edgec.compiler.graph.integer import (
+    averages,
+    choices,
+    elementwise,
+    moving,
+    normalisation,
+    products,
+    resizing,
+)
 from edgec.compiler.graph.integer.rewriter import Rewriter, is_quantised
 
 # Importing them fills the table of rules.
-RULES = (averages, choices, elementwise, moving, products, resizing)
+RULES = (averages, choices, elementwise, moving, normalisation, products, resizing)
 
 
 def in_integers(mod: tvm.IRModule, entry: str = "main") -> tvm.IRModule:

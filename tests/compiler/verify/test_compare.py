@@ -53,6 +53,16 @@ def test_twice_the_references_own_spread_is_accepted() -> None:
     assert not compare("y", f32(1), f32(1.2), 1e-6, spread=0.09).ok
 
 
+def test_few_values_on_a_grid_may_differ_by_a_step() -> None:
+    reference = np.arange(256, dtype=np.float32) * np.float32(0.25)
+    same = [reference, reference]
+    for count, steps, ok in ((1, 1, True), (4, 1, True), (5, 1, False), (1, 2, False)):
+        got = reference.copy()
+        got[:count] += np.float32(0.25 * steps)
+        assert compare("y", reference, got, 0.05, perturbed=same, grid=0.25).ok == ok
+        assert not compare("y", reference, got, 0.05, perturbed=same).ok
+
+
 @pytest.mark.parametrize("got", [np.zeros((2, 1), np.float32), np.zeros(2, np.float64)])
 def test_another_shape_or_type_is_wrong_altogether(got: np.ndarray) -> None:
     error = compare("y", np.zeros(2, np.float32), got, 1.0)

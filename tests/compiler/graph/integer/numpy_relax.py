@@ -125,6 +125,7 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "sum": lambda call, x: _wide(x).sum(axis=_axes(call), keepdims=bool(call.attrs.keepdims)),
     "max": lambda call, x: x.max(axis=_axes(call), keepdims=bool(call.attrs.keepdims)),
     "where": lambda _call, c, a, b: np.where(c, a, b),
+    "sqrt": _map(np.sqrt),
     "abs": lambda _call, x: np.abs(_wide(x)),
     "strided_slice": lambda call, x, axes, begin, end, *_: x[
         tuple(slice(int(begin[axes.index(i)]), int(end[axes.index(i)])) if i in axes else slice(None)

@@ -503,3 +503,36 @@ def test_sums_are_moved_with_what_each_phase_of_a_transposed_convolution_lacks(g
         .reshape(1, groups * 3, 8, 2)[:, :, 1:]
     )
     assert_codes(run(made, x), exact, sy, zy, "uint8")
+
+
+@EXAMPLES
+@given(data=st.data())
+def test_rows_are_normalised_by_exact_moments(data: st.DataObject) -> None:
+    """Layer normalisation, and by the mean square; equal elements and the type's extremes, too."""
+    draw = data.draw
+    kind, out = draw(st.sampled_from([*BYTES, "uint16", "int16"])), draw(st.sampled_from(BYTES))
+    count, centred = draw(st.integers(2, 40)), draw(st.booleans())
+    sx, zx = np.float32(draw(st.floats(2.0**-10, 1, width=32))), draw(zeros(kind))
+    sy, zy = np.float32(draw(st.floats(2.0**-6, 1, width=32))), draw(zeros(out))
+    x = stored(draw, (3, count), kind)
+    x[0] = x[0, 0] if draw(st.booleans()) else x[0]
+    rng = np.random.default_rng(draw(st.integers(0, 99)))
+    gain, shift = rng.uniform(-2, 2, (2, count)).astype("float32")
+    epsilon = draw(st.sampled_from([1e-5, 1e-3, 1e-12]))
+    net = Net()
+    var = net.input(x)
+
+    def make(emit: Any) -> Any:
+        u = emit(decoded(var, sx, zx))
+        if centred:
+            y = relax.op.nn.layer_norm(u, constant(gain), constant(shift), axes=[-1], epsilon=epsilon)
+        else:
+            y = relax.op.nn.rms_norm(u, constant(gain), axes=[-1], epsilon=epsilon)
+        return coded(emit(y), sy, zy, out)
+
+    made = in_integers(net.build(make))
+    assert not {name for name in operators(made) if "norm" in name}
+    exact = real(x, sx, zx)
+    away = exact - exact.mean(1, keepdims=True) if centred else exact
+    exact = away / np.sqrt((away**2).mean(1, keepdims=True) + epsilon) * gain + (shift if centred else 0)
+    assert_codes(run(made, x), exact, sy, zy, out)
