@@ -21,12 +21,13 @@ from edgec.compiler.backends.cpu.layouts.packing import (
 )
 from edgec.compiler.backends.cpu.layouts.stored_winograd import integer_winograd
 from edgec.compiler.backends.cpu.layouts.value import Plan, Value
-from edgec.compiler.backends.cpu.specs import ConvSpec, DenseSpec, Window
+from edgec.compiler.backends.cpu.specs import ConvSpec, DenseSpec, MatmulSpec, Window
 from edgec.compiler.backends.cpu.templates import integer_winograd as templates
 from edgec.compiler.graph.rewrite import Array, Expr, array_of, constant, dtype_of, op_name, shape_of
 from edgec.compiler.operands.operands import INT8, UINT8_INT8, Operands
 
 NARROW = ("int8", "uint8")
+MANTISSA = 1 << 24  # float32 holds every whole number up to it
 
 
 def of(plan: Plan, call: Call) -> Value | None:
@@ -153,6 +154,8 @@ def _with_border(plan: Plan, spec: ConvSpec, sums: Expr, border: Array | None) -
 
 def _matmul(plan: Plan, call: Call) -> Value | None:
     weight = array_of(call.args[1])
+    if weight is None and dtype_of(call) == "int32":
+        return _batched(plan, call)
     if not _is_product(call) or weight is None or weight.ndim != 2:
         return None
     shape = shape_of(call)
@@ -169,3 +172,36 @@ def _matmul(plan: Plan, call: Call) -> Value | None:
     packed = constant(operands.pack(pack_dense(weight, plan.lanes)))
     out = plan.call(compute.dense(spec), "dense", flat, packed)
     return Value(None, None, flat=out) if len(shape) > 2 else Value(out, None)
+
+
+def _batched(plan: Plan, call: Call) -> Value | None:
+    """A product of two computed tensors of 8 bits: by real numbers, which hold every sum of so few products exactly."""
+    left, right = (shape_of(arg) for arg in call.args)
+    if len(left) < 3 or left[:-2] != right[:-2] or any(dtype_of(arg) not in NARROW for arg in call.args):
+        return None
+    inner, cols = right[-2:]
+    if cols < plan.lanes:
+        return None
+    parts = -(-inner // _most_products(call))
+    sides = [plan.emit(relax.op.astype(plan.plain(arg), "float32")) for arg in call.args]
+    total: Expr | None = None
+    for part in range(parts):
+        begin, end = inner * part // parts, inner * (part + 1) // parts
+        spec = MatmulSpec(left[:-2], left[-2], end - begin, cols, plan.lanes)
+        pieces = sides
+        if parts > 1:
+            rank = len(left)
+            pieces = [
+                plan.emit(relax.op.strided_slice(side, [axis], [begin], [end]))
+                for side, axis in zip(sides, (rank - 1, rank - 2), strict=True)
+            ]
+        real = plan.call(compute.matmul(spec), "matmul", *pieces)
+        sums = plan.emit(relax.op.astype(real, "int32"))
+        total = sums if total is None else plan.emit(relax.op.add(total, sums))
+    return Value(total, None)
+
+
+def _most_products(call: Call) -> int:
+    """How many products of the operands' largest magnitudes float32 adds up without rounding."""
+    largest = [128 if dtype_of(arg) == "int8" else 255 for arg in call.args]
+    return MANTISSA // (largest[0] * largest[1])

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tvm
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tvm import relax
 
 from edgec.compiler.backends.cpu.layouts import stored_winograd
 from edgec.compiler.backends.cpu.runner import runs_here
@@ -162,6 +164,34 @@ def test_a_residual_block_is_exact_and_stays_in_eight_bits(
     assert len(kinds) == 6
     assert kinds.count("conv2d") + kinds.count("winograd") == 3
     assert kinds.count("depthwise") == 1
+
+
+KINDS = [("uint8", "uint8", 600), ("uint8", "int8", 64), ("int8", "int8", 1025)]
+
+
+@pytest.mark.parametrize(
+    ("name", "left", "right", "inner"), [(name, *kind) for name, kind in zip(HERE, KINDS, strict=False)]
+)
+def test_products_of_two_computed_tensors_are_exact_at_the_ends_of_their_types(
+    name: str, left: str, right: str, inner: int, tmp_path: Path
+) -> None:
+    """Real numbers hold the sums of a part of the products; the parts are added in int32."""
+    a, b = filled((2, 3, 7, inner), left, extreme=True), filled((2, 3, inner, 21), right, extreme=True)
+    a[0, 0], b[0, 0] = np.iinfo(left).max, np.iinfo(right).min  # all sums are the largest there
+    made = compiled(product_of(a, b), load_target(name), threads=2)
+    assert "matmul" in {kernel.kind for kernel in made.kernels.values()}
+    np.testing.assert_array_equal(run(made, tmp_path, [a, b]), a.astype(np.int32) @ b.astype(np.int32))
+
+
+def product_of(a: np.ndarray, b: np.ndarray) -> tvm.IRModule:
+    """A product of two inputs, in int32."""
+    builder = relax.BlockBuilder()
+    params = [relax.Var(n, relax.TensorType(x.shape, str(x.dtype))) for n, x in (("a", a), ("b", b))]
+    with builder.function("main", params):
+        with builder.dataflow():
+            made = builder.emit_output(relax.op.matmul(*params, out_dtype="int32"))
+        builder.emit_func_output(made)
+    return builder.finalize()
 
 
 @pytest.mark.parametrize(
