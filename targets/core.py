@@ -35,6 +35,7 @@ class Core:
         issue_width: instructions that can start in a cycle.
         fma_per_cycle: multiply-adds of whole vectors that can start in a cycle: the number of units, or a fraction
             of them where a vector passes through a unit in parts.
+        half_vectors: how many multiply-adds of vectors half as wide can start for a whole one; 1 where unknown.
         fma_latency: cycles until a sum can be added to again (the accumulator's own latency where it is forwarded).
         loads_per_cycle: loads of whole vectors, or of one element into every lane, from the first cache.
         l2_bytes_per_cycle: sustained from the second cache, by one core.
@@ -48,6 +49,7 @@ class Core:
     winners: str = ""
     issue_width: int = 2
     fma_per_cycle: float = 1.0
+    half_vectors: float = 1.0
     fma_latency: float = 4.0
     loads_per_cycle: float = 1.0
     l2_bytes_per_cycle: float = 16.0

@@ -118,6 +118,7 @@ class MachineRates:
             microarchitecture=self.family,
             source=f"measured on {self.processor}",
             fma_per_cycle=_steps(fma),
+            half_vectors=base.half_vectors if _steps(fma) <= base.fma_per_cycle else 1.0,
             fma_latency=max(1.0, float(round(self.fma_latency))),
             loads_per_cycle=_steps(by_name["L1"].gbytes[0] / cycles / vector) if "L1" in by_name else 1.0,
             l2_bytes_per_cycle=per_cycle("L2", base.l2_bytes_per_cycle),

@@ -13,6 +13,7 @@ from edgec.compiler.backends.cpu.dot_instructions import activations_of, feature
 from edgec.compiler.backends.cpu.layouts.free_rows import with_free_rows
 from edgec.compiler.backends.cpu.layouts.free_sizes import name_free_convolutions
 from edgec.compiler.backends.cpu.layouts.half_precision import in_half_precision
+from edgec.compiler.backends.cpu.layouts.lanes import half_blocks
 from edgec.compiler.backends.cpu.layouts.planner import plan_layouts
 from edgec.compiler.backends.cpu.layouts.signedness import with_signedness
 from edgec.compiler.backends.cpu.machine_rates import FP16, measure_rates
@@ -82,7 +83,11 @@ class CpuBackend(Backend):
         half = in_half_precision(mod, operands_of) if half_lanes(self.target) else None
         if half is not None:
             return plan_layouts(half, self.target, operands_of, half_lanes(self.target), error_budget)
-        return plan_layouts(mod, self.target, operands_of, error_budget=error_budget)
+        made = plan_layouts(mod, self.target, operands_of, error_budget=error_budget)
+        block = half_blocks(made, self.target, error_budget)
+        if block is None:
+            return made
+        return plan_layouts(mod, self.target, operands_of, error_budget=error_budget, block=block)
 
     def with_free_sizes(self, mod: tvm.IRModule, threads: int) -> tvm.IRModule:
         """Products and convolutions with constant fp32 weights have tiles of registers for every size."""

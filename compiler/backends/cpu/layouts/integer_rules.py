@@ -168,8 +168,8 @@ def _matmul(plan: Plan, call: Call) -> Value | None:
     if missing:
         flat = plan.emit(relax.op.nn.pad(flat, [0, 0, 0, missing]))
     weight = _whole_steps(weight, 0, operands)
-    spec = DenseSpec(rows, inner + missing, weight.shape[1], plan.lanes, operands.accumulator, operands)
-    packed = constant(operands.pack(pack_dense(weight, plan.lanes)))
+    spec = DenseSpec(rows, inner + missing, weight.shape[1], plan.row_lanes, operands.accumulator, operands)
+    packed = constant(operands.pack(pack_dense(weight, plan.row_lanes)))
     out = plan.call(compute.dense(spec), "dense", flat, packed)
     return Value(None, None, flat=out) if len(shape) > 2 else Value(out, None)
 

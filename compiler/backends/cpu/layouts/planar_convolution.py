@@ -8,7 +8,7 @@ from tvm.ir import Call
 from edgec.compiler.backends.cpu.layouts.value import Plan, Value
 from edgec.compiler.backends.cpu.specs import ConvSpec, PlanarSpec, UnpackSpec, Window
 from edgec.compiler.backends.cpu.templates import planar, relayouts, winograd_candidates
-from edgec.compiler.backends.cpu.templates.estimates import stream_cycles
+from edgec.compiler.backends.cpu.templates.estimates import in_vectors, stream_cycles
 from edgec.compiler.graph.rewrite import Array, constant, shape_of
 
 LEAST_PIXELS = 1024  # of an image
@@ -36,7 +36,7 @@ def planar_convolution(plan: Plan, call: Call, weight: Array, window: Window) ->
     if not planar.applies(spec) or not relayouts.applies(source):
         return None
     blocked = ConvSpec(batch, channels, (height, width), outs, window, lanes, lanes)
-    estimate = planar.cycles(spec, plan.target) + _relayout_cycles(plan, source)
+    estimate = planar.cycles(spec, in_vectors(plan.target, lanes)) + _relayout_cycles(plan, source)
     if WORTHWHILE * estimate > _blocked_cycles(plan, blocked):
         return None
     if plan.is_blocked(call.args[0]) and plan.state(call.args[0]).plain is None and any(pad):
@@ -60,5 +60,6 @@ def _relayout_cycles(plan: Plan, source: UnpackSpec) -> float:
 def _blocked_cycles(plan: Plan, spec: ConvSpec) -> float:
     """The fewest cycles that a kernel in blocks of channels takes: of multiply-adds alone, or with Winograd's tiles."""
     taps = spec.in_channels * spec.window.kernel[0] * spec.window.kernel[1]
-    direct = spec.batch * spec.window.out[0] * spec.window.out[1] * taps / plan.target.core.fma_per_cycle
-    return min([direct, *(cost for cost, _ in winograd_candidates.candidates(spec, plan.target, 1)[:1])])
+    target = in_vectors(plan.target, spec.lanes)
+    direct = spec.batch * spec.window.out[0] * spec.window.out[1] * taps / target.core.fma_per_cycle
+    return min([direct, *(cost for cost, _ in winograd_candidates.candidates(spec, target, 1)[:1])])

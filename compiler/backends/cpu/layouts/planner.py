@@ -52,9 +52,11 @@ class LayoutPlanner(Walker):
         lanes: int | None = None,
         entry: str = "main",
         error_budget: float = 1e-3,
+        block: int | None = None,
     ) -> None:
         super().__init__(mod, entry)
-        self.lanes = lanes or target.fp32_lanes
+        self.row_lanes = lanes or target.fp32_lanes  # of tensors that are rows
+        self.lanes = block or self.row_lanes
         self.target = target
         self.error_budget = error_budget
         self.operands_of = operands_of or (lambda _node: FLOAT32)
@@ -219,6 +221,7 @@ def plan_layouts(
     operands_of: OperandsOf | None = None,
     lanes: int | None = None,
     error_budget: float = 1e-3,
+    block: int | None = None,
 ) -> tvm.IRModule:
     """Apply the pass (see the module's docstring).
 
@@ -226,7 +229,8 @@ def plan_layouts(
         mod: static NCHW operators.
         target: the hardware.
         operands_of: chooses what each source node multiplies; float32 if None.
-        lanes: channels of a block; None for the float32 lanes of a vector register.
+        lanes: elements of a vector, and channels of a block; None for the float32 lanes of a vector register.
         error_budget: the largest error that the model's outputs may have, relative to their largest value.
+        block: channels of a block, where they are not `lanes`.
     """
-    return LayoutPlanner(mod, target, operands_of, lanes, error_budget=error_budget).run()
+    return LayoutPlanner(mod, target, operands_of, lanes, error_budget=error_budget, block=block).run()

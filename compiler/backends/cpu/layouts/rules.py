@@ -311,7 +311,7 @@ def _matmul(plan: Plan, call: Call) -> Value | None:
         flat = plan.flat(call.args[0])
     else:
         flat = plan.emit(relax.op.reshape(plan.plain(call.args[0]), (rows, inner)))
-    lanes = plan.lanes
+    lanes = plan.row_lanes
     operands = FLOAT16 if half else plan.operands(inner)
     packed = operands.pack(pack_dense(weight, lanes))
     if operands.data != dtype_of(flat):
@@ -329,7 +329,7 @@ def _batched_matmul(plan: Plan, call: Call) -> Value | None:
     left, right = (shape_of(arg) for arg in call.args)
     if len(left) < 3 or left[:-2] != right[:-2] or dtype_of(call.args[0]) != "float32":
         return None
-    spec = MatmulSpec(left[:-2], left[-2], left[-1], right[-1], plan.lanes)
+    spec = MatmulSpec(left[:-2], left[-2], left[-1], right[-1], plan.row_lanes)
     args = [plan.plain(arg) for arg in call.args]
     return Value(plan.call(compute.matmul(spec), "matmul", *args), None)
 
@@ -342,9 +342,9 @@ def _softmax(plan: Plan, call: Call) -> Value | None:
     axis = int(call.attrs.axis) % len(shape)
     last = axis == len(shape) - 1
     kernel = (
-        normalisation.softmax(shape, plan.lanes)
+        normalisation.softmax(shape, plan.row_lanes)
         if last
-        else normalisation.softmax_across(shape, axis, plan.lanes)
+        else normalisation.softmax_across(shape, axis, plan.row_lanes)
     )
     return Value(plan.call(kernel, "softmax", plan.plain(call.args[0])), None)
 
@@ -362,7 +362,7 @@ def _layer_norm(plan: Plan, call: Call) -> Value | None:
         return None
     if not (attrs.center and attrs.scale) or any(shape_of(arg) != shape[-1:] for arg in call.args[1:]):
         return None
-    kernel = normalisation.layer_norm(shape, float(attrs.epsilon), plan.lanes)
+    kernel = normalisation.layer_norm(shape, float(attrs.epsilon), plan.row_lanes)
     return Value(plan.call(kernel, "layer_norm", *(plan.plain(arg) for arg in call.args)), None)
 
 
@@ -371,5 +371,5 @@ def _rms_norm(plan: Plan, call: Call) -> Value | None:
     shape, attrs = shape_of(call), call.attrs
     if not _normalises_rows(call):
         return None
-    kernel = normalisation.rms_norm(shape, float(attrs.epsilon), plan.lanes)
+    kernel = normalisation.rms_norm(shape, float(attrs.epsilon), plan.row_lanes)
     return Value(plan.call(kernel, "rms_norm", *(plan.plain(arg) for arg in call.args)), None)

@@ -47,7 +47,11 @@ class Plan(Protocol):
 
     @property
     def lanes(self) -> int:
-        """Elements of a block of channels: the lanes of a vector register, of float32 or of float16."""
+        """Elements of a block of channels: the lanes of a vector register or half of them."""
+
+    @property
+    def row_lanes(self) -> int:
+        """Elements of a vector of a tensor that is rows: the lanes of a vector register."""
 
     def state(self, expr: Expr) -> Value:
         """The forms in which a variable of the old function is available."""

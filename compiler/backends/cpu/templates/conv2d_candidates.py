@@ -189,7 +189,7 @@ def cost(spec: ConvSpec, schedule: Schedule, target: Target, threads: int) -> fl
     image_bytes = per_group * geometry.in_height * geometry.in_width * operands.data_bytes
     inputs = rows_read * geometry.in_width if schedule.rows_outer else image_bytes
     far = fetch_cycles(target, per_channel * operands.step, weights)
-    image = 0.0
+    image, share = 0.0, min(1.0, spec.lanes / target.fp32_lanes)  # of a register that a vector fills
     heights = tile_sizes(geometry.height, schedule.tall)
     parts = sum(down for _, down in heights)
     for (rows, down), (width, across) in product(heights, tile_sizes(geometry.width, schedule.width)):
@@ -201,6 +201,8 @@ def cost(spec: ConvSpec, schedule: Schedule, target: Target, threads: int) -> fl
             read = rows * plain_rows.vectors_of_row(w, width, spec.lanes) / w.kernel[1]
         elif reads_vectors(spec):
             read = rows * (width // spec.lanes + width % spec.lanes)
+        elif spec.in_block < spec.lanes:
+            read *= share  # neighbours lie in different banks of the first cache: two are read in a cycle
         busy = step_cycles(target, columns * blocks, _LOAD * (read + blocks), operands=operands) + 0.3
         if schedule.elements:
             pairs = 2 if w.stride[1] == 1 and spec.in_block else 1  # neighbours are loaded by one instruction
@@ -211,7 +213,7 @@ def cost(spec: ConvSpec, schedule: Schedule, target: Target, threads: int) -> fl
         busy = (busy + widening) * _drag(spec, columns, blocks)
         tile = steps * (max(busy, far) + 0.3 * min(busy, far))
         tile += fetch_cycles(target, rows_read * columns * w.stride[1], inputs)
-        tile += 30 + columns * blocks * 6
+        tile += 30 + columns * blocks * 6 * share
         if schedule.ic_chunk:
             tile += columns * blocks * 3 * (-(-per_group // schedule.ic_chunk))
         image += tile * down * across

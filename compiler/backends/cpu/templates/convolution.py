@@ -15,6 +15,7 @@ from edgec.compiler.backends.cpu.templates import (
     winograd_tiles,
 )
 from edgec.compiler.backends.cpu.templates.epilogue import Epilogue
+from edgec.compiler.backends.cpu.templates.estimates import in_vectors
 from edgec.compiler.backends.cpu.templates.template import Choice, Request, Template
 
 WITH_WINOGRAD = 100 * winograd.VERSION + conv2d.VERSION  # the version of a choice between both kinds
@@ -23,7 +24,7 @@ FAR_APART = 1.6  # a kind of schedule whose best is estimated to be slower by mo
 
 def choose(spec: ConvSpec, request: Request) -> Choice:
     """Direct and Winograd schedules, interleaved, so that few trials meet both; the kind that should win first."""
-    target, threads, epilogue = request.target, request.threads, request.fused
+    target, threads, epilogue = in_vectors(request.target, spec.lanes), request.threads, request.fused
     direct = conv2d_candidates.candidates(spec, target, threads, flattens=_flattens(epilogue))
     ranked = winograd_candidates.candidates(spec, target, threads, request.error_budget)
     fast = [s for _, s in ranked]

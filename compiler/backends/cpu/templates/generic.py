@@ -31,6 +31,7 @@ from edgec.targets.target import Target
 # Waking the thread pool costs some microseconds: not worth it for fewer inner iterations than this.
 PARALLEL_FROM = 16384
 MOST_UNROLLED = 8  # steps of an innermost loop that is straight-line code in the loop around it
+MOST_UNEVEN = 4  # pieces a thread from which they are as good as even
 COPIED = 4096  # elements of a task of a copy
 
 
@@ -176,6 +177,8 @@ def _cut(sch: Schedule, info: SBlock, loops: list[LoopRV], lanes: int, threads: 
 
 def _schedule_map(sch: Schedule, loops: list[LoopRV], lanes: int, threads: int) -> None:
     last = _extent(sch, loops[-1])
+    if len(loops) == 5 and 2 * last == lanes:
+        lanes = last  # blocks of half a register
     if threads > 1 and len(loops) == 5 and last == lanes and _extent(sch, loops[2]) >= threads:
         # Blocks of channels: threads divide the rows, as they do in the kernels before and after.
         batch, block, row, column, lane = loops
@@ -188,6 +191,8 @@ def _schedule_map(sch: Schedule, loops: list[LoopRV], lanes: int, threads: int) 
     elif last == lanes:
         sch.vectorize(loops[-1])
         loops = loops[:-1]
+        if math.prod(_extent(sch, loop) for loop in loops[:-1]) >= MOST_UNEVEN * threads:
+            loops = loops[:-1]  # a row in order needs no division for each vector
     elif last <= MOST_UNROLLED and len(loops) > 2 and _interleaves(sch, loops, threads):
         # LLVM makes vectors of the loop around it: those of neighbours are interleaved in registers.
         sch.unroll(loops[-1])
