@@ -18,6 +18,7 @@ class Outcome(msgspec.Struct):
         right: whether that is within the bound of the precision.
         median_ms: of a call from host arrays to host arrays, by side: `edgec`, and of PyTorch where it is installed
             `eager`, `channels last` (with cuDNN's autotuning) and `compiled` (max-autotune).
+        resident_ms: of a call from arrays on the GPU to arrays there, by the same sides.
         device_ms: time of the kernels alone, by events, one after the other.
         events_ms: time of a run as a whole by events: copies in, kernels, copies out.
         sanitizer: what compute-sanitizer found; None where it did not run.
@@ -31,6 +32,7 @@ class Outcome(msgspec.Struct):
     error: float | None = None
     right: bool = False
     median_ms: dict[str, float] = msgspec.field(default_factory=dict)
+    resident_ms: dict[str, float] = msgspec.field(default_factory=dict)
     device_ms: float | None = None
     events_ms: float | None = None
     sanitizer: str | None = None

@@ -26,7 +26,7 @@ Copy the folder `proof`, without `models` in it, to the GPU's machine, which nee
 """
 _HEAD = (
     "network", "precision", "batch", "error", "right", "edgec ms", "events ms", "kernels ms", "× eager",
-    "× channels last", "× compiled", "sanitizer",
+    "× channels last", "× compiled", "on GPU ms", "× compiled there", "sanitizer",
 )  # fmt: skip
 
 
@@ -38,10 +38,11 @@ def page(results: Results | None) -> str:
         "# NVIDIA GPUs",
         "",
         f"{results.device}; artifacts for `{results.target}`; {results.seconds:.0f} s. A call goes from arrays of the",
-        "host to arrays of the host (events: copies and kernels, without the host); ratios above 1: edgec is faster.",
+        "host to arrays of the host (events: copies and kernels, without the host; on GPU: from arrays there to arrays",
+        "there). Ratios above 1: edgec is faster.",
         "",
         f"| {' | '.join(_HEAD)} |",
-        "|---|---|---:|---:|---|---:|---:|---:|---:|---:|---:|---|",
+        "|---|---|---:|---:|---|---:|---:|---:|---:|---:|---:|---:|---:|---|",
         *map(_row, results.outcomes),
         "",
     ]
@@ -64,7 +65,7 @@ def page(results: Results | None) -> str:
 
 def _row(one: Outcome) -> str:
     if one.failed or one.error is None or "edgec" not in one.median_ms:
-        return f"| {one.network} | {one.precision} | {one.batch} | | failed: {one.failed} | | | | | | | |"
+        return f"| {one.network} | {one.precision} | {one.batch} | | failed: {one.failed} | | | | | | | | | |"
     ours = one.median_ms["edgec"]
     beside = [f"{one.median_ms[side] / ours:.2f}" if side in one.median_ms else "–" for side in _SIDES]
     verdict = "yes" if one.right else "**no**"
@@ -79,5 +80,8 @@ def _row(one: Outcome) -> str:
         events,
         device,
     ]
-    cells += [*beside, one.sanitizer or "–"]
+    there = one.resident_ms.get("edgec")
+    cells += [*beside, "–" if there is None else f"{there:.3f}"]
+    compiled = one.resident_ms.get("compiled")
+    cells += ["–" if there is None or compiled is None else f"{compiled / there:.2f}", one.sanitizer or "–"]
     return f"| {' | '.join(cells)} |"

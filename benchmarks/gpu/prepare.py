@@ -24,12 +24,14 @@ MODELS = "models"  # sources, which the GPU's machine does not need
 ROOT = Path(__file__).resolve().parents[2]
 # What `edgec.runtime` imports; a GPU's artifact needs nothing else but the driver.
 _WHEELS = ("numpy", "msgspec")
+_SANITIZER = "nvidia-cuda-sanitizer-api-cu12"
 _PYTHONS = ("3.11", "3.12", "3.13")
 _SAME = 1e-4  # of a batch and of its parts one by one, relative to the largest value
 _SCRIPT = """\
 #!/bin/sh
 # Installs the wheels of this folder into an environment of its own and runs its cases, in {seconds:.0f} s at most.
-# PyTorch and numpy are used as the machine has them. PYTHON names another interpreter (3.11 or later).
+# PyTorch and numpy are used as the machine has them. PYTHON names another interpreter (3.11 or later). Run again, it
+# goes on with what a run before had no time for.
 set -e
 cd "$(dirname "$0")"
 out="${{OUT:-.}}"
@@ -42,6 +44,8 @@ for name in numpy msgspec; do
   "$python" -c "import $name" 2>/dev/null ||
     "$python" -m pip install --quiet --no-warn-conflicts --no-index --find-links wheels "$name"
 done
+"$python" -m pip install --quiet --no-index --no-deps --find-links wheels {sanitizer} ||
+  echo "compute-sanitizer: the one of this machine is used, if it has one"
 "$python" -m edgec.benchmarks.gpu run . --out "$out/results.json"
 "$python" -m edgec.benchmarks.gpu page "$out/results.json" > "$out/gpu.md"
 """
@@ -90,9 +94,9 @@ def prepare(
     plan.write(folder)
     if wheels:
         report("wheels")
-        _download(folder / "wheels")
+        _download(folder / "wheels", report)
     script = folder / "run.sh"
-    script.write_text(_SCRIPT.format(seconds=seconds), "utf-8")
+    script.write_text(_SCRIPT.format(seconds=seconds, sanitizer=_SANITIZER), "utf-8")
     script.chmod(0o755)
     carried = sum(
         one.stat().st_size for one in folder.rglob("*") if one.is_file() and MODELS not in one.parts
@@ -162,9 +166,12 @@ def _outputs(model: onnx.ModelProto, inputs: dict[str, Any]) -> dict[str, Any]:
     return dict(zip(names, session.run(names, inputs), strict=True))
 
 
-def _download(folder: Path) -> None:
+def _download(folder: Path, report: Callable[[str], None]) -> None:
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
     subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", folder, ROOT], check=True)
     for version in _PYTHONS:
         options = ["--only-binary=:all:", "--python-version", version, "--dest", str(folder)]
         subprocess.run([*pip, "download", *options, *_WHEELS], check=True)
+    sanitizer = [*pip, "download", "--no-deps", "--dest", str(folder), _SANITIZER]
+    if subprocess.run(sanitizer, check=False).returncode:
+        report(f"{_SANITIZER} cannot be had: compute-sanitizer runs where the GPU's machine has it")

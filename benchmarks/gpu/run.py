@@ -7,6 +7,7 @@ beside, whose compiler takes minutes a network. Each case is a process of its ow
 from __future__ import annotations
 
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
@@ -19,7 +20,7 @@ from pathlib import Path
 import msgspec
 
 from edgec.benchmarks.gpu.outcomes import Outcome, Results
-from edgec.benchmarks.gpu.plan import NO_TORCH, SMALL, Case, Plan
+from edgec.benchmarks.gpu.plan import NO_SANITIZER, NO_TIME, NO_TORCH, SMALL, Case, Plan
 from edgec.runtime.artifact.reader import Artifact
 from edgec.runtime.errors import ArtifactError, IncompatibleDevice
 
@@ -83,21 +84,24 @@ def run(folder: Path, report: Callable[[str], None], out: Path | None = None) ->
     Args:
         folder: filled by `prepare`.
         report: told what each case gave.
-        out: file of results, written after each step.
+        out: file of results, written after each step; what it has of a run before on the same GPU is kept.
 
     Raises:
         IncompatibleDevice: there is no GPU here, or its driver is too old.
     """
     plan = Plan.read(folder)
     device = _device(folder, plan)
-    outcomes = [Outcome(case.network, case.precision, case.batch) for case in plan.cases]
+    outcomes = _before(out, plan, device)
     one = _Run(folder, plan, Results(device, plan.target, 0.0, outcomes), out, report, time.monotonic())
     one.save()
     with tempfile.TemporaryDirectory() as scratch:
         for stage in (_check, _sanitize, _beside):
             for number, case in enumerate(plan.cases):
+                name = stage.__name__.strip("_")
                 if one.left_s < _LEAST_S:
-                    _leave_out(one, number, case, stage.__name__.strip("_"))
+                    _leave_out(one, number, case, name)
+                    continue
+                if _is_done(name, case, outcomes[number]):
                     continue
                 stage(one, number, case, Path(scratch) / f"{number}.json")
                 one.save()
@@ -105,14 +109,45 @@ def run(folder: Path, report: Callable[[str], None], out: Path | None = None) ->
     return one.results
 
 
+def _before(out: Path | None, plan: Plan, device: str) -> list[Outcome]:
+    """What a run before has found of each case, but for what it had no time for."""
+    made = [Outcome(case.network, case.precision, case.batch) for case in plan.cases]
+    if out is None or not out.exists():
+        return made
+    results = msgspec.json.decode(out.read_bytes(), type=Results)
+    known = {(one.network, one.precision, one.batch): one for one in results.outcomes}
+    if (results.device, results.target) != (device, plan.target):
+        return made
+    for number, fresh in enumerate(made):
+        found = known.get((fresh.network, fresh.precision, fresh.batch), fresh)
+        found.notes = [
+            note for note in found.notes if not note.startswith((NO_TIME, NO_SANITIZER, *NO_TORCH))
+        ]
+        made[number] = found
+    return made
+
+
 def _leave_out(run: _Run, number: int, case: Case, stage: str) -> None:
-    told = f"no time left for the step '{stage}'"
-    run.report(f"{case.label}: {told}")
     outcome = run.results.outcomes[number]
+    if _is_done(stage, case, outcome):
+        return
+    told = f"{NO_TIME} the step '{stage}'"
+    run.report(f"{case.label}: {told}")
     if outcome.error is None and not outcome.failed:
         outcome.failed = told
     elif stage == "beside":
         outcome.notes.append(told)
+
+
+def _is_done(stage: str, case: Case, outcome: Outcome) -> bool:
+    """Whether a run before did it, or it is not to be done."""
+    if stage == "check":
+        return outcome.error is not None and not outcome.failed
+    if stage == "sanitize":
+        return outcome.sanitizer is not None or case.network not in SMALL or case.batch > 1
+    return "compiled" in outcome.median_ms or any(
+        note.startswith(("beside", "compiled")) for note in outcome.notes
+    )
 
 
 def _check(run: _Run, number: int, case: Case, file: Path) -> None:
@@ -125,12 +160,27 @@ def _check(run: _Run, number: int, case: Case, file: Path) -> None:
 
 
 def _sanitize(run: _Run, number: int, case: Case, file: Path) -> None:
-    tool = shutil.which("compute-sanitizer")
+    tool = _sanitizer()
     outcome = run.results.outcomes[number]
-    if tool is None or case.network not in SMALL or case.batch > 1 or outcome.failed:
+    if outcome.failed:
+        return
+    if tool is None:
+        outcome.notes = list(dict.fromkeys([*outcome.notes, NO_SANITIZER]))
         return
     outcome.sanitizer = run.child("once", number, file, [tool, "--error-exitcode", "9"]) or "no error"
     run.report(f"{case.label}: compute-sanitizer: {outcome.sanitizer}")
+
+
+def _sanitizer() -> str | None:
+    """NVIDIA's compute-sanitizer: of the machine, or of its wheel."""
+    if (tool := shutil.which("compute-sanitizer")) is not None:
+        return tool
+    for folder in sys.path:  # a namespace that other packages of NVIDIA may have closed
+        wheel = Path(folder) / "nvidia" / "cuda_sanitizer_api" / "bin" / "compute-sanitizer"
+        if wheel.is_file():
+            wheel.chmod(wheel.stat().st_mode | stat.S_IXUSR)
+            return str(wheel)
+    return None
 
 
 def _beside(run: _Run, number: int, case: Case, file: Path) -> None:
@@ -139,13 +189,14 @@ def _beside(run: _Run, number: int, case: Case, file: Path) -> None:
         return
     missing = next((note for one in run.results.outcomes for note in one.notes if note in NO_TORCH), None)
     if missing is not None:  # it would be so for every case
-        outcome.notes.append(missing)
+        outcome.notes = list(dict.fromkeys([*outcome.notes, missing]))
         return
     file.unlink(missing_ok=True)
     failed = run.child("beside", number, file, [])
     made = _read(file)
     if made is not None:
         outcome.median_ms |= made.median_ms
+        outcome.resident_ms |= made.resident_ms
         outcome.notes += made.notes
     if failed:
         outcome.notes.append(f"beside PyTorch: {failed}")

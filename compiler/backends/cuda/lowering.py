@@ -6,6 +6,7 @@ it consists of launches with constant extents, so an artifact needs no host code
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import tvm
@@ -21,6 +22,8 @@ from edgec.compiler.backends.special_values import exact_special_values_pass
 from edgec.compiler.errors import InternalError, KernelUnsupported
 
 _AXES = ("blockIdx.x", "blockIdx.y", "blockIdx.z", "threadIdx.x", "threadIdx.y", "threadIdx.z")
+# Elements that do not lie side by side as one vector of eight: TVM writes its eight places as what CUDA lacks.
+_EIGHT_PLACES = re.compile(r"make_longlong4\((?:[^,;]*,){7}")
 DYNAMIC_SHARED = "tirx.use_dyn_shared_memory"
 
 
@@ -134,7 +137,7 @@ def lower_kernel(symbol: str, func: PrimFunc, target: tvm.target.Target) -> Devi
         target: of the kind `cuda` or `opencl`, with a host.
 
     Raises:
-        KernelUnsupported: a part of it runs on the host, or extents are not constant.
+        KernelUnsupported: a part of it runs on the host, extents are not constant, or the text would not be CUDA.
     """
     mod = tvm.IRModule({symbol: func.with_attr("global_symbol", symbol)})
     mod = tirx.transform.BindTarget(target)(mod)
@@ -148,6 +151,10 @@ def lower_kernel(symbol: str, func: PrimFunc, target: tvm.target.Target) -> Devi
     with target:
         finished = _finish()(tvm.IRModule(parts))
         source = source_of(finished, device_target)
+    if _EIGHT_PLACES.search(source):
+        raise KernelUnsupported(
+            f"{symbol} gathers elements that do not lie side by side as a vector of eight"
+        )
     if any(WIDE in part.attrs for part in finished.functions.values()):
         source = with_wide_fragments(source)
     return DeviceKernel(symbol, source, launches, scratch)

@@ -19,8 +19,7 @@ from edgec.benchmarks.gpu.prepare import prepare
 from edgec.benchmarks.gpu.run import run
 from edgec.runtime.errors import IncompatibleDevice
 from edgec.targets import detect
-from edgec.targets.device_kinds import DEVICE_KINDS
-from tests.compiler.backends.cuda.emulator.backend import REGISTRATION, ROOT, TARGET
+from tests.benchmarks.gpu.emulated import ROOT, make_driver, run_folder, small, torch_beside
 
 
 @pytest.fixture(scope="module")
@@ -58,10 +57,6 @@ def test_a_machine_without_a_gpu_is_told_at_once(
     assert not (tmp_path / "results.json").exists()
 
 
-_PYTHON = """\
-#!/bin/sh
-exec {python} -m tests.compiler.backends.cuda.emulator.device "$@"
-"""
 _SANITIZER = """\
 #!/bin/sh
 shift 2
@@ -70,26 +65,27 @@ exec "$@"
 
 
 @pytest.mark.long
-def test_the_proof_runs_as_on_a_gpu_on_an_emulated_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """All steps, with a stand-in for compute-sanitizer; PyTorch has no GPU here, and says so."""
-    monkeypatch.setitem(DEVICE_KINDS, "emulated", REGISTRATION)
-    monkeypatch.setattr("edgec.benchmarks.gpu.prepare.load_target", lambda _: TARGET)
-    folder = tmp_path / "proof"
-    prepare(folder, "emulated-l4", ["ds-cnn"], ["fp16"], 900, lambda _: None, batches=(1,), wheels=False)
-    for name, text in (("python", _PYTHON.format(python=sys.executable)), ("compute-sanitizer", _SANITIZER)):
-        (tmp_path / name).write_text(text)
-        (tmp_path / name).chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
-    results = run(folder, lambda _: None, tmp_path / "results.json")
-    for outcome in results.outcomes:
+def test_the_proof_runs_as_on_a_gpu_on_an_emulated_one(tmp_path: Path) -> None:
+    """All steps by the folder's command, with stand-ins for compute-sanitizer and for PyTorch's GPU, and once more."""
+    folder, out = tmp_path / "proof", tmp_path / "results.json"
+    with small():
+        prepare(folder, "l4", ["ds-cnn"], ["fp16"], 900, lambda _: None, batches=(1,), wheels=False)
+    (tmp_path / "compute-sanitizer").write_text(_SANITIZER)
+    (tmp_path / "compute-sanitizer").chmod(0o755)
+    around = torch_beside(tmp_path) | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    driver = make_driver(tmp_path)
+    for _ in range(2):
+        run_folder(folder, driver, out, 600.0, **around)
+        results = msgspec.json.decode(out.read_bytes(), type=Results)
+        (outcome,) = results.outcomes
         assert outcome.right, outcome
         assert outcome.device_ms
         assert outcome.events_ms
-        assert outcome.sanitizer == ("no error" if outcome.batch == 1 else None)
+        assert outcome.sanitizer == "no error"
+        assert not outcome.notes
+        for times in (outcome.median_ms, outcome.resident_ms):
+            assert set(times) == {"edgec", "eager", "channels last", "compiled"}
+    assert results.seconds < 5  # the second time nothing is left to do
     assert "| ds-cnn | fp16 | 1 |" in page(results)
 
 

@@ -1,6 +1,10 @@
 // A driver of the tests: CUDA's driver interface on the host's memory, with kernels that copy, fail or run too long.
-// Everything that is not released can be counted, and settings of the environment make calls fail.
+// Everything that is not released can be counted, and settings of the environment make calls fail. A module that is a
+// library of the emulator (`tests/compiler/backends/cuda/emulator`) brings its own kernels.
+#define _GNU_SOURCE
+#include <dlfcn.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -8,11 +12,13 @@
 typedef int R;
 enum { OK = 0, INVALID = 1, MEMORY = 2, NOT_INITIALISED = 3, NO_DEVICE = 100, NO_BINARY = 209, PTX_VERSION = 222, NOT_FOUND = 500 };
 enum { KERNEL, COPY };
-typedef struct Work { int kind; uint64_t a, b; size_t size; int error; struct Work *next; } Work;
+typedef void Run(void **, const int *, const int *);
+typedef struct { size_t size; int error; Run *run; int count; } Function;
+typedef struct { const Function *function; uint64_t values[64]; int grid[3], block[3]; } Launch;
+typedef struct Work { int kind; uint64_t a, b; size_t size; int error; struct Work *next; Launch *launch; } Work;
 typedef struct { Work *first, *last; } Graph;
 typedef struct Stream { int capturing, slow; Graph *graph; Work *first, *last; struct Stream *next; } Stream;
 typedef struct { int time; Stream *stream; } Event;
-typedef struct { size_t size; int error; } Function;
 
 static int live, broken, launches, resets, synchronised, waited, waits;
 static size_t used;
@@ -91,7 +97,10 @@ static R work(Stream *s, Work w) {
     if (s->last) s->last->next = made; else s->first = made;
     s->last = made; return OK;
   }
-  if (w.error) broken = w.error; else memmove((void *)w.a, (void *)w.b, w.size);
+  if (w.launch && w.launch->function->run) {
+    void *v[64]; for (int i = 0; i < w.launch->function->count; i++) v[i] = (void *)w.launch->values[i];
+    w.launch->function->run(v, w.launch->grid, w.launch->block);
+  } else if (w.error) broken = w.error; else memmove((void *)w.a, (void *)w.b, w.size);
   launches += w.kind == KERNEL; free(made); return OK;
 }
 // What has been queued on a slow stream is done now.
@@ -101,20 +110,40 @@ static void pass(Stream *s) {
   s->slow = 1;
 }
 void fake_slow(Stream *s) { s->slow = 1; s->next = slow; slow = s; }
-R cuMemcpyHtoDAsync_v2(uint64_t d, const void *h, size_t n, Stream *s) { Work w = {COPY, d, (uint64_t)h, n, 0, 0}; return work(s, w); }
-R cuMemcpyDtoHAsync_v2(void *h, uint64_t d, size_t n, Stream *s) { Work w = {COPY, (uint64_t)h, d, n, 0, 0}; return work(s, w); }
-R cuMemcpyDtoDAsync_v2(uint64_t a, uint64_t b, size_t n, Stream *s) { Work w = {COPY, a, b, n, 0, 0}; return work(s, w); }
-R cuModuleLoadData(void **m, const char *image) {
-  if (broken) return broken;
-  if (strncmp(image, "cubin", 5) && strncmp(image, "ptx", 3)) return NO_BINARY;
-  *m = strdup(image); live++; return OK;
+R cuMemcpyHtoDAsync_v2(uint64_t d, const void *h, size_t n, Stream *s) { Work w = {COPY, d, (uint64_t)h, n, 0, 0, 0}; return work(s, w); }
+R cuMemcpyDtoHAsync_v2(void *h, uint64_t d, size_t n, Stream *s) { Work w = {COPY, (uint64_t)h, d, n, 0, 0, 0}; return work(s, w); }
+R cuMemcpyDtoDAsync_v2(uint64_t a, uint64_t b, size_t n, Stream *s) { Work w = {COPY, a, b, n, 0, 0, 0}; return work(s, w); }
+typedef struct { char *text; void *library; } Module;
+static void *library_of(const char *image) { // an ELF file ends with its table of sections
+  size_t size = *(uint64_t *)(image + 0x28) + (size_t)*(uint16_t *)(image + 0x3a) * *(uint16_t *)(image + 0x3c);
+  char path[] = "/tmp/module-XXXXXX"; int file = mkstemp(path); void *made = 0; // the loader keeps libraries by name
+  if (write(file, image, size) == (ssize_t)size) made = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+  close(file); unlink(path); return made;
 }
-R cuModuleUnload(void *m) { if (broken) return broken; free(m); live--; return OK; }
+R cuModuleLoadData(Module **m, const char *image) {
+  if (broken) return broken;
+  if (!memcmp(image, "\x7f" "ELF", 4)) {
+    void *library = library_of(image); if (!library) return NO_BINARY;
+    *m = calloc(1, sizeof **m); (*m)->library = library; live++; return OK;
+  }
+  if (strncmp(image, "cubin", 5) && strncmp(image, "ptx", 3)) return NO_BINARY;
+  *m = calloc(1, sizeof **m); (*m)->text = strdup(image); live++; return OK;
+}
+R cuModuleUnload(Module *m) {
+  if (broken) return broken;
+  if (m->library) dlclose(m->library);
+  free(m->text); free(m); live--; return OK;
+}
 // Names say what a kernel does: copy_64, fault_700, wait_702.
-R cuModuleGetFunction(Function **f, void *m, const char *name) {
-  static Function made[64]; static int count; (void)m;
-  Function *one = &made[count++ % 64]; const char *number = strchr(name, '_'); if (!number) return NOT_FOUND;
-  one->size = 0; one->error = 0;
+R cuModuleGetFunction(Function **f, Module *m, const char *name) {
+  Function *one = calloc(1, sizeof *one); const char *number = strchr(name, '_'); // functions live as long as the process
+  if (m->library) {
+    char symbol[512]; snprintf(symbol, sizeof symbol, "run_%s", name); one->run = (Run *)dlsym(m->library, symbol);
+    snprintf(symbol, sizeof symbol, "arguments_%s", name); int *count = dlsym(m->library, symbol);
+    if (!one->run || !count || *count > 64) return NOT_FOUND;
+    one->count = *count; *f = one; return OK;
+  }
+  if (!number) return NOT_FOUND;
   if (!strncmp(name, "copy", 4)) one->size = (size_t)atol(number + 1); else one->error = (int)setting("FAKE_FAULT", 0);
   *f = one; return OK;
 }
@@ -133,14 +162,22 @@ R cuGraphLaunch(Graph *e, Stream *s) {
 }
 R cuGraphExecDestroy(Graph *e) {
   if (broken) return broken;
-  for (Work *w = e->first, *n; w; w = n) { n = w->next; free(w); }
+  for (Work *w = e->first, *n; w; w = n) { n = w->next; free(w->launch); free(w); }
   free(e); live--; return OK;
 }
 R cuLaunchKernel(Function *f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared,
                  Stream *s, void **arguments, void **extra) {
   if (!gx || !gy || !gz || !bx || !by || !bz || extra || shared > 101376) return INVALID;
-  Work w = {KERNEL, *(uint64_t *)arguments[1], *(uint64_t *)arguments[0], f->size, f->error, 0};
-  return work(s, w);
+  Launch *launch = 0;
+  if (f->run) {
+    launch = malloc(sizeof *launch);
+    *launch = (Launch){f, {0}, {(int)gx, (int)gy, (int)gz}, {(int)bx, (int)by, (int)bz}};
+    for (int i = 0; i < f->count; i++) launch->values[i] = *(uint64_t *)arguments[i];
+  }
+  Work w = {KERNEL, f->run ? 0 : *(uint64_t *)arguments[1], f->run ? 0 : *(uint64_t *)arguments[0], f->size, f->error, 0, launch};
+  R r = work(s, w);
+  if (launch && !s->capturing && !s->slow) free(launch);
+  return r;
 }
 R cuEventCreate(Event **e, unsigned f) { *e = calloc(1, sizeof **e); live++; return f & ~2u ? INVALID : OK; }
 R cuEventRecord(Event *e, Stream *s) { static int now; e->time = ++now; e->stream = s; return OK; }

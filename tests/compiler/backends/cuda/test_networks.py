@@ -318,3 +318,10 @@ def test_control_flow_and_sizes_of_the_data_run_on_the_host(
     )
     assert len(result.evidence["fallback"]) == 1
     assert len(rt.Artifact.open(result.artifact).config.kernels) > 2
+
+
+def test_patches_of_which_a_tile_has_only_some_are_gathered(tmp_path: Path) -> None:
+    """Four patches of 16 x 16 x 3: beyond them a tile reads places that do not lie side by side."""
+    nodes = [helper.make_node("Conv", ["x", "w"], ["y"], strides=[16, 16])]
+    model = save(model_of(nodes, {"x": [1, 3, 32, 32]}, ["y"], {"w": weights(192, 3, 16, 16)}), tmp_path)
+    verified(model, tmp_path, "fp16")

@@ -37,6 +37,7 @@ def compile_cuda(text: str, folder: Path, arch: int = 890) -> Path:
     runs = [
         f'extern "C" void run_{name}(void** v, const int* grid, const int* size) {{\n'
         f"  machine::run([](void** v) {{ call({name}, v); }}, v, grid, size);\n}}\n"
+        f'extern "C" const int arguments_{name} = arguments({name});\n'
         for name in names
     ]
     source = [
@@ -104,6 +105,8 @@ template <unsigned long N, unsigned long... I> struct Make : Make<N - 1, N - 1, 
 template <unsigned long... I> struct Make<0, I...> { typedef Numbers<I...> type; };
 template <typename... T, unsigned long... I>
 void spread(void (*f)(T*...), void** v, Numbers<I...>) { f((T*)v[I]...); }
+template <typename... T>
+constexpr int arguments(void (*)(T*...)) { return sizeof...(T); }
 template <typename... T>
 void call(void (*f)(T*...), void** v) { spread(f, v, typename Make<sizeof...(T)>::type()); }
 """
