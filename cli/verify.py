@@ -96,7 +96,7 @@ def command(
         _show_layers(model, target, options, values, as_json=as_json)
         return
     how: dict[str, Any] = {"threads": threads or usable_cores(), "budget": budget, "emulate": emulate}
-    how["half"] = config.precision == "fp16"
+    how["half"] = config.in_half_precision
     results = [
         verify_on_generated(artifact, source, target, **how)[0]
         if inputs is None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 
 from edgec.compiler.backends.registry import backend_of
 from edgec.compiler.buckets import Built
@@ -10,6 +10,7 @@ from edgec.compiler.errors import KernelUnsupported
 from edgec.compiler.frontends import ImportedModel
 from edgec.compiler.graph.islands import varying_nodes
 from edgec.compiler.lower import lower
+from edgec.compiler.operands.operands import Operands
 from edgec.compiler.options import CompileOptions
 from edgec.compiler.progress import Progress
 from edgec.targets import Target
@@ -20,7 +21,7 @@ def build(
     target: Target,
     options: CompileOptions,
     progress: Progress,
-    bf16_nodes: Collection[int] = (),
+    narrow: Mapping[int, Operands] | None = None,
 ) -> Built:
     """Lower a model, and import it again without the nodes that turn out to have no kernel.
 
@@ -29,7 +30,7 @@ def build(
         target: the hardware.
         options: see `CompileOptions`.
         progress: told which nodes run on the host, and why.
-        bf16_nodes: see `lower`.
+        narrow: see `lower`.
 
     Raises:
         KernelUnsupported: fallback is off, or the nodes are not known.
@@ -48,7 +49,7 @@ def build(
             )
             continue
         try:
-            lowered = lower(imported.mod, target, options, progress, bf16_nodes, imported.parts)
+            lowered = lower(imported.mod, target, options, progress, narrow, imported.parts)
             return Built(imported, lowered)
         except KernelUnsupported as error:
             fresh = set(error.nodes) - on_host

@@ -27,8 +27,8 @@ from edgec.compiler.graph.weave import Piece, kernel_symbol
 from edgec.compiler.graph.weights import lift_weights
 from edgec.compiler.graph.zero_products import legalisations
 from edgec.compiler.lowered import KernelInfo, Lowered, TuningSummary
-from edgec.compiler.operands.operands import BFLOAT16, FLOAT16, FLOAT32, TF32
-from edgec.compiler.options import BF16_SHARE, CompileOptions
+from edgec.compiler.operands.operands import BFLOAT16, FLOAT16, FLOAT32, TF32, Operands
+from edgec.compiler.options import NARROW_SHARE, CompileOptions
 from edgec.compiler.progress import Progress
 from edgec.compiler.this_machine import known_rates
 from edgec.compiler.thread_pool import set_threads
@@ -45,7 +45,7 @@ def lower(
     target: Target,
     options: CompileOptions,
     progress: Progress,
-    bf16_nodes: Collection[int] = (),
+    narrow: Mapping[int, Operands] | None = None,
     parts: Parts | None = None,
     tuner: Tuner | None = None,
 ) -> Lowered:
@@ -56,8 +56,8 @@ def lower(
         target: the hardware; its instruction set, registers and caches choose the kernels.
         options: threads, tuning effort, precision, cache folder.
         progress: receives stages and tuning notes.
-        bf16_nodes: with the precision `auto`, the source nodes that multiply in bfloat16 (`bf16` takes all that
-            can). On a target without the instruction they compute the same by float32 arithmetic.
+        narrow: with the precision `auto`, what source nodes multiply that do not multiply float32 (`bf16` and `fp16`
+            take all that can). On a target without the instruction they compute the same by float32 arithmetic.
         parts: branches and bodies of loops that `mod` calls.
         tuner: chooses the schedules; None makes one of the options.
 
@@ -67,7 +67,7 @@ def lower(
     wide = set[int]()
     while True:
         try:
-            lowered = _lower(mod, target, options, progress, bf16_nodes, parts, wide, tuner)
+            lowered = _lower(mod, target, options, progress, narrow or {}, parts, wide, tuner)
             return replace(lowered, results=_results(mod))
         except NothingBuilds as error:
             if not error.work.operands.label or not set(error.nodes) - wide:
@@ -96,16 +96,17 @@ def _lower(
     target: Target,
     options: CompileOptions,
     progress: Progress,
-    bf16_nodes: Collection[int],
+    narrow: Mapping[int, Operands],
     parts: Parts | None,
     wide: Collection[int],
     tuner: Tuner | None,
 ) -> Lowered:
     """`lower` with the nodes in `wide` in float32."""
     backend = backend_of(target)
-    operands = _operands_of(options, bf16_nodes, wide)
-    if options.precision == "auto" and bf16_nodes:
-        options = replace(options, error_budget=options.error_budget * (1 - BF16_SHARE))
+    operands = _operands_of(options, narrow, wide)
+    if options.precision == "auto" and narrow:
+        share = max(NARROW_SHARE[one.label] for one in narrow.values())
+        options = replace(options, error_budget=options.error_budget * (1 - share))
     tuner = tuner or _tuner(backend, options, progress)
     lowering = _Lowering(target, options, operands, tuner, progress)
     mod = in_integers(mod)
@@ -237,13 +238,15 @@ class _Lowering:
         return pieces, kernels
 
 
-def _operands_of(options: CompileOptions, nodes: Collection[int], wide: Collection[int]) -> OperandsOf:
+def _operands_of(
+    options: CompileOptions, narrow: Mapping[int, Operands], wide: Collection[int]
+) -> OperandsOf:
     """What a source node multiplies; those in `wide` multiply float32."""
-    chosen, kept = frozenset(nodes), frozenset(wide)
+    kept = frozenset(wide)
     everywhere = {"bf16": BFLOAT16, "fp16": FLOAT16, "tf32": TF32}.get(options.precision)
     if everywhere is not None:
         return lambda node: FLOAT32 if node in kept else everywhere
-    return lambda node: BFLOAT16 if node in chosen and node not in kept else FLOAT32
+    return lambda node: narrow.get(node, FLOAT32) if node is not None and node not in kept else FLOAT32
 
 
 def _legalise(mod: tvm.IRModule) -> tvm.IRModule:

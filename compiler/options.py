@@ -27,7 +27,9 @@ class Bounds(NamedTuple):
 
 Size: TypeAlias = "int | Bounds"
 Shape: TypeAlias = tuple[Size, ...]
-BF16_SHARE = 0.8  # of the budget with `auto`; the rest is for Winograd's transforms and the order of sums
+# Of the budget, by what a layer's operands are rounded to with `auto`; the rest is for Winograd's transforms and the
+# order of sums, which in half precision lose more than the rounding.
+NARROW_SHARE: Mapping[str, float] = {"bf16": 0.8, "fp16": 0.4}
 # The error accepted where the user names none. With bf16, factors have 8 bits: a few parts in a thousand a layer.
 # An int8 artifact is compared with the quantised model; how far that is from the float one, `Calibration` bounds.
 ERROR_BUDGET: Mapping[Precision, float] = {
@@ -74,8 +76,8 @@ class CompileOptions:
         precision: arithmetic of convolutions and products. `bf16` rounds their operands to bfloat16 and sums in
             fp32, `fp16` rounds them to half precision (on a processor results, too, and sums of some 64 products at
             a time), `tf32` rounds them to 10 bits of mantissa on their way to a GPU's tensor cores and stores fp32;
-            `auto` takes bfloat16 for the layers that the error budget allows, by measurement on sample
-            inputs. `int8` quantises as `calibration` says.
+            `auto` takes half precision or bfloat16 for the layers that the error budget allows and that gain
+            by it, as measured on sample inputs. `int8` quantises as `calibration` says.
         error_budget: largest error accepted per output, relative to the largest absolute value of that
             output in the reference (dimensionless). Verification fails above it.
         cache_dir: folder of chosen schedules and of machine code; None means the user's cache folder.

@@ -20,10 +20,10 @@ from edgec.compiler import pack
 from edgec.compiler.backends.registry import backend_of
 from edgec.compiler.buckets import Built, join
 from edgec.compiler.c_library.limits import check_c_library
-from edgec.compiler.errors import ToolMissing
+from edgec.compiler.errors import ToolMissing, VerificationFailed
 from edgec.compiler.frontends.source import ImportedModel, SourceModel
 from edgec.compiler.lowered import Lowered
-from edgec.compiler.options import CompileOptions
+from edgec.compiler.options import CompileOptions, Precision
 from edgec.compiler.processing import build_processing
 from edgec.compiler.progress import Progress, Silent
 from edgec.compiler.proving import prove, threads_here
@@ -39,6 +39,7 @@ from edgec.runtime import versions
 from edgec.targets import Target
 
 PINNED = {"apache-tvm": versions.TVM, "apache-tvm-ffi": versions.TVM_FFI}
+PLAIN: Precision = "fp32"
 MEASURE = Measure(runs=60, limit_s=1.0, rounds=2, profile=5)
 STRICT = Measure(
     runs=60, limit_s=6.0, rounds=5, profile=5
@@ -172,7 +173,14 @@ def compile_model(
     name = name or (card.name if card else None) or pack.artifact_name(path)
     version = version or (card.version if card else None) or "1"
     output = Path(output) if output else Path(f"{name}-{target.name}.edge")
-    return task.written(output, name, version, built, precision)
+    try:
+        return task.written(output, name, version, built, precision)
+    except VerificationFailed as failed:
+        if options.precision != "auto" or precision is None or precision["chosen"] == PLAIN:
+            raise
+        progress.note(f"{str(failed).splitlines()[0]}: computed in fp32 instead of {precision['chosen']}")
+        plain = replace(task, options=replace(options, precision=PLAIN, calibration=None))
+        return plain.written(output, name, version, plain.built()[0], None)
 
 
 def _build(

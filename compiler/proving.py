@@ -103,7 +103,7 @@ def _compared(
         "budget": options.error_budget,
         "measure": measure,
         "reference": shared.expected,
-        "half": options.precision == "fp16",
+        "half": config.in_half_precision,
     }
     with tempfile.TemporaryDirectory(prefix="edgec-compile-") as folder:
         unproven = Path(folder) / "unproven.edge"

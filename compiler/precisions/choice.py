@@ -7,12 +7,11 @@ from dataclasses import dataclass, field
 
 import edgec.runtime as rt
 from edgec.compiler.backends.interface import Backend
-from edgec.compiler.errors import TargetLacksPrecision
 from edgec.compiler.frontends.source import SourceModel
 from edgec.compiler.options import CompileOptions
-from edgec.compiler.precisions.bfloat16 import Choice as Bf16Choice
-from edgec.compiler.precisions.bfloat16 import choose_layers
-from edgec.compiler.precisions.variants import BF16, FP32, INT8, MIXED, Variant, Variants
+from edgec.compiler.precisions.narrow import Choice as NarrowChoice
+from edgec.compiler.precisions.narrow import choose_layers
+from edgec.compiler.precisions.variants import BF16, FP16, FP32, INT8, MIXED, NARROW, Variant, Variants
 from edgec.compiler.progress import Progress
 from edgec.compiler.quantise.calibrate import Calibrated, calibrate
 from edgec.compiler.quantise.choose import Choice
@@ -20,6 +19,8 @@ from edgec.compiler.quantise.errors import BoundNotMet
 from edgec.compiler.quantise.evaluate import Quality
 from edgec.compiler.verify.inputs import Arrays
 
+# Times as many products as in fp32, by the core's facts: less is lost to Winograd's algorithm in fp32, and to casts.
+PAYS = 1.25
 FASTER = 0.98  # of the time of fp32: another precision has to gain at least that much
 SHOWN = 5  # layers that a note names
 
@@ -93,10 +94,9 @@ class _Chooser:
         if self.options.precision == BF16:
             return self._bf16()
         self.variants.add(FP32, self.source, "fp32")
-        bf16 = self._bf16_layers()
         if calibrated is None:
-            return self._floating(bf16)
-        return self._integer(calibrated, bf16)
+            return self._floating({name: self._narrow_layers(name) for name in (FP16, BF16)})
+        return self._integer(calibrated, self._narrow_layers(BF16))
 
     def _calibrated(self) -> Calibrated | None:
         calibration = self.options.calibration
@@ -107,42 +107,86 @@ class _Chooser:
     def _bf16(self) -> Chosen:
         """What the user asked for, with a word where it does not pay."""
         variant = self.variants.add(BF16, self.source, "bf16")
+        gain = self.backend.gain(NARROW[BF16])
+        if not self.timed and gain < PAYS:
+            self.notes.append(
+                f"{self.backend.target.name} multiplies {gain:.3g} times as many numbers in bf16 as in fp32, and 3x3 "
+                "convolutions in fp32 need fewer: bf16 may be slower than fp32 there; --precision auto leaves it out"
+            )
         if self.timed:
             self.variants.add(FP32, self.source, "fp32")
             self.variants.race(self.inputs)
             self._note_slower(BF16)
         return Chosen(variant, self.variants, notes=tuple(self.notes))
 
-    def _bf16_layers(self) -> Bf16Choice:
-        try:
-            self.backend.check_precision("bf16")
-        except TargetLacksPrecision:
-            if self.options.precision == "auto":
-                self.progress.note(
-                    f"{self.backend.target.name} has no bfloat16 dot products: no layer is computed in bf16"
-                )
-            return Bf16Choice()
-        return choose_layers(self.source, self.inputs, self.options.error_budget)
+    def _narrow_layers(self, name: str) -> NarrowChoice:
+        """The layers that may be computed in a precision; none where the target lacks it, or it cannot pay."""
+        target, gain = self.backend.target.name, self.backend.gain(NARROW[name])
+        if gain == 0.0:
+            if self.options.precision == "auto" and name == BF16:
+                self.progress.note(f"{target} has no bfloat16 dot products: no layer is computed in bf16")
+            return NarrowChoice()
+        if not self.timed and gain < PAYS:
+            self.progress.note(
+                f"{target} multiplies {gain:.3g} times as many numbers in {name} as in fp32: no layer is in {name}"
+            )
+            return NarrowChoice()
+        return choose_layers(self.source, self.inputs, self.options.error_budget, NARROW[name])
 
-    def _floating(self, bf16: Bf16Choice) -> Chosen:
-        """The fastest of fp32 and bf16, layer by layer."""
-        variants, allowed = self.variants, bf16.nodes
-        if allowed:
-            variants.add(BF16, self.source, "auto", allowed)
-        if allowed and self.timed:
+    def _floating(self, choices: Mapping[str, NarrowChoice]) -> Chosen:
+        """The fastest of fp32, fp16 and bf16, layer by layer."""
+        variants = self.variants
+        narrow = {name: choice for name, choice in choices.items() if choice.nodes}
+        if not self.timed and narrow:
+            # More products in a cycle first, then the smaller error.
+            best = min(narrow, key=lambda name: (-self.backend.gain(NARROW[name]), narrow[name].error))
+            narrow = {best: narrow[best]}
+        for name, choice in narrow.items():
+            variants.add(name, self.source, "auto", **{name: choice.nodes})
+        if narrow and self.timed:
             variants.race(self.inputs)
-            pays = self._faster(allowed, FP32, BF16)
-            if pays and pays < allowed:
-                variants.add(MIXED, self.source, "auto", pays)
-                variants.race(self.inputs)
-        best = self._fastest() if self.timed else (BF16 if allowed else FP32)
+            self._mix(narrow)
+            best = self._fastest([FP32, *self._accurate()])
+        elif not self.timed:
+            best = next(iter(narrow), FP32)
+        else:
+            best = FP32
         chosen = variants.made[best]
-        if bf16.alone:
-            told = "" if best == FP32 else f", with an error of {bf16.error:.2g} measured"
-            self.progress.note(f"{len(chosen.bf16)} of {len(bf16.alone)} layers in bf16{told}")
+        for name, choice in choices.items():
+            nodes = chosen.fp16 if name == FP16 else chosen.bf16
+            if choice.layers:
+                told = "" if best == FP32 else f", with an error of {choice.error:.2g} measured"
+                self.progress.note(f"{len(nodes)} of {choice.layers} layers in {name}{told}")
         return Chosen(chosen, variants, notes=tuple(self.notes))
 
-    def _integer(self, calibrated: Calibrated, bf16: Bf16Choice) -> Chosen:
+    def _mix(self, narrow: Mapping[str, NarrowChoice]) -> None:
+        """Measure one more variant: each layer in what it is fastest in, if that is not the same for all."""
+        fastest: dict[int, tuple[float, str]] = {}
+        for name, choice in narrow.items():
+            gains = self._gained(choice.nodes, FP32, name)
+            for node, ms in gains.items():
+                fastest[node] = max(fastest.get(node, (0.0, FP32)), (ms, name))
+        mixed = {name: frozenset(n for n, (_, best) in fastest.items() if best == name) for name in narrow}
+        whole = any(
+            mixed[name] == choice.nodes and not any(mixed[other] for other in narrow if other != name)
+            for name, choice in narrow.items()
+        )
+        if any(mixed.values()) and not whole:
+            self.variants.add(MIXED, self.source, "auto", **mixed)
+            self.variants.race(self.inputs)
+
+    def _accurate(self) -> list[str]:
+        """The narrow variants whose outputs keep the error budget on the sample inputs; the others are named."""
+        kept = []
+        for name in self.variants.made.keys() - {FP32}:
+            error = self.variants.error(name, self.inputs)
+            if error <= self.options.error_budget:
+                kept.append(name)
+            else:
+                self.progress.note(f"{name} is left out: it is off by {error:.2g} as compiled")
+        return kept
+
+    def _integer(self, calibrated: Calibrated, bf16: NarrowChoice) -> Chosen:
         """The layers that gain in 8 bits and are accurate enough; the others in what is fastest for them."""
         variants, forced = self.variants, self.options.precision == "int8"
         everything = frozenset(layer.position for layer in calibrated.layers)
@@ -178,7 +222,9 @@ class _Chooser:
             for layer in calibrated.layers
         }
 
-    def _bf16_beside(self, calibrated: Calibrated, choice: Choice | None, bf16: Bf16Choice) -> frozenset[int]:
+    def _bf16_beside(
+        self, calibrated: Calibrated, choice: Choice | None, bf16: NarrowChoice
+    ) -> frozenset[int]:
         """The layers that are not in 8 bits, may be in bfloat16, and gain by it."""
         if choice is None:
             return frozenset()
@@ -232,10 +278,14 @@ class _Chooser:
 
     def _faster(self, nodes: frozenset[int], before: str, after: str) -> frozenset[int]:
         """Those of some source nodes whose kernels take less time in the variant `after`."""
+        return frozenset(node for node, ms in self._gained(nodes, before, after).items() if ms > 0)
+
+    def _gained(self, nodes: frozenset[int], before: str, after: str) -> dict[int, float]:
+        """By how many milliseconds the kernels of source nodes are faster in the variant `after`."""
         labels = {node: self.source.nodes[node].label for node in nodes if node < len(self.source.nodes)}
         slow = self.variants.layer_ms(before, set(labels.values()))
         fast = self.variants.layer_ms(after, set(labels.values()))
-        return frozenset(n for n, label in labels.items() if fast.get(label, 0.0) < slow.get(label, 0.0))
+        return {node: slow.get(label, 0.0) - fast.get(label, 0.0) for node, label in labels.items()}
 
     def _fastest(self, names: Sequence[str] | None = None) -> str:
         """The fastest variant; fp32 unless another gains."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from edgec.compiler.precisions.choice import Chosen
-from edgec.compiler.precisions.variants import BF16, FP32, INT8
+from edgec.compiler.precisions.variants import BF16, FP16, FP32, INT8
 from edgec.compiler.quantise.calibrate import Calibrated
 
 
@@ -32,6 +32,7 @@ def _variant(chosen: Chosen, name: str) -> dict[str, Any]:
         "weights_bytes": variant.weights_bytes,
         "layers_int8": len(variant.int8),
         "layers_bf16": len(variant.bf16),
+        "layers_fp16": len(variant.fp16),
     }
     if measured is not None:
         found |= {
@@ -64,6 +65,7 @@ def _layers(chosen: Chosen, calibrated: Calibrated) -> list[dict[str, Any]]:
     for layer in calibrated.layers:
         precision = INT8 if layer.position in chosen.variant.int8 else FP32
         precision = BF16 if layer.origin in chosen.variant.bf16 and precision == FP32 else precision
+        precision = FP16 if layer.origin in chosen.variant.fp16 and precision == FP32 else precision
         one: dict[str, Any] = {"name": layer.name, "precision": precision}
         if layer.position in alone:
             one["sensitivity"] = alone[layer.position]

@@ -6,6 +6,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
+
 import edgec.runtime as rt
 from edgec.compiler import pack
 from edgec.compiler.buckets import Built
@@ -13,7 +15,9 @@ from edgec.compiler.build import build
 from edgec.compiler.frontends import ImportedModel, to_relax
 from edgec.compiler.frontends.source import SourceModel
 from edgec.compiler.lowered import Lowered
+from edgec.compiler.operands.operands import BFLOAT16, FLOAT16
 from edgec.compiler.options import ERROR_BUDGET, CompileOptions, Precision
+from edgec.compiler.precisions.narrow import error_of
 from edgec.compiler.progress import Progress
 from edgec.compiler.quantise.evaluate import Evaluator, Quality
 from edgec.compiler.quantise.structure import LAYERS
@@ -21,7 +25,8 @@ from edgec.compiler.verify.inputs import Arrays
 from edgec.compiler.verify.race import Measured, measure
 from edgec.targets import Target
 
-FP32, BF16, INT8, MIXED = "fp32", "bf16", "int8", "mixed"
+FP32, FP16, BF16, INT8, MIXED = "fp32", "fp16", "bf16", "int8", "mixed"
+NARROW = {BF16: BFLOAT16, FP16: FLOAT16}
 
 
 @dataclass(frozen=True)
@@ -29,11 +34,12 @@ class Variant:
     """The model in one precision.
 
     Attributes:
-        name: `fp32`, `bf16`, `int8` or `mixed`.
+        name: `fp32`, `fp16`, `bf16`, `int8` or `mixed`.
         built: its code.
         artifact: a file that can be run.
         bf16: the source nodes that multiply in bfloat16: of those that may, the ones that have such a kernel.
         int8: the positions of the layers in 8 bits.
+        fp16: as `bf16`, for half precision.
     """
 
     name: str
@@ -41,6 +47,7 @@ class Variant:
     artifact: Path
     bf16: frozenset[int] = frozenset()
     int8: frozenset[int] = frozenset()
+    fp16: frozenset[int] = frozenset()
 
     @property
     def code_bytes(self) -> int:
@@ -71,8 +78,14 @@ class Variants:
         precision: Precision,
         bf16: Collection[int] = (),
         int8: Collection[int] = (),
+        fp16: Collection[int] = (),
     ) -> Variant:
-        """Compile the model; `bf16` are nodes that multiply in bfloat16, and `int8` layers that `source` quantises."""
+        """Compile the model.
+
+        Args:
+            bf16, fp16: with the precision `auto`, nodes that multiply in bfloat16, and in half precision.
+            int8: layers that `source` quantises.
+        """
 
         def import_with(on_host: Collection[int]) -> ImportedModel:
             return to_relax(source, fallback_allowed=self.options.fallback, on_host=on_host)
@@ -80,7 +93,8 @@ class Variants:
         self.progress.stage("import")
         budget = min(self.options.error_budget, ERROR_BUDGET["auto"])
         options = replace(self.options, precision=precision, error_budget=budget)
-        built = build(import_with, self.target, options, self.progress, bf16)
+        narrow = {**dict.fromkeys(bf16, BFLOAT16), **dict.fromkeys(fp16, FLOAT16)}
+        built = build(import_with, self.target, options, self.progress, narrow)
         imported, lowered = built.imported, built.lowered
         config = pack.make_config(
             source,
@@ -94,9 +108,10 @@ class Variants:
         )
         artifact = self.folder / f"{name}-{len(self.made)}.edge"
         pack.write(artifact, config, lowered, segments=imported.segments, initial=pack.initial_values(source))
-        made = _in_bfloat16(source, lowered)
+        made = _narrow(source, lowered, BF16)
         used = made if precision == BF16 else made & frozenset(bf16)
-        self.made[name] = Variant(name, built, artifact, used, frozenset(int8))
+        halves = _narrow(source, lowered, FP16) & frozenset(fp16)
+        self.made[name] = Variant(name, built, artifact, used, frozenset(int8), halves)
         return self.made[name]
 
     def race(self, inputs: Arrays) -> Mapping[str, Measured]:
@@ -115,16 +130,28 @@ class Variants:
                 found[label] = found.get(label, 0.0) + float(layer["ms"]) / len(together)
         return found
 
+    def error(self, name: str, inputs: Arrays) -> float:
+        """The largest error of the compiled variant's outputs, relative to the largest value that fp32 computes."""
+        outputs = []
+        for one in (FP32, name):
+            with rt.load(self.made[one].artifact, threads=self.threads) as model:
+                outputs.append(model.run(dict(inputs)))
+        exact, made = outputs
+        return max((error_of(np.asarray(exact[k]), np.asarray(made[k])) for k in exact), default=0.0)
+
     def quality(self, name: str, evaluator: Evaluator) -> Quality:
         """The quality of what the compiled variant computes."""
         with rt.load(self.made[name].artifact, threads=self.threads) as model:
             return evaluator.quality(lambda inputs: model.run(inputs))
 
 
-def _in_bfloat16(source: SourceModel, lowered: Lowered) -> frozenset[int]:
-    """The products whose kernels multiply in bfloat16: depthwise convolutions, for example, have none."""
+def _narrow(source: SourceModel, lowered: Lowered, label: str) -> frozenset[int]:
+    """The products whose kernels multiply in a precision: bfloat16 has none for depthwise convolutions, for example."""
     nodes = {
-        node for kernel in lowered.kernels.values() if kernel.schedule.endswith(BF16) for node in kernel.nodes
+        node
+        for kernel in lowered.kernels.values()
+        if kernel.schedule.endswith(label)
+        for node in kernel.nodes
     }
     layers = {
         source.origins[name]

@@ -69,6 +69,13 @@ def _quality_in_words(variant: Mapping[str, Any]) -> str:
     return told
 
 
+def _layers_in_words(variant: Mapping[str, Any]) -> str:
+    """How many layers are narrow; artifacts made before there was fp16 among them do not tell it."""
+    told = f"{variant['layers_int8']} int8, {variant['layers_bf16']} bf16"
+    halves = variant.get("layers_fp16", 0)
+    return f"{told}, {halves} fp16" if halves else told
+
+
 def _table(found: Mapping[str, Any]) -> str:
     rows = []
     exact = next((v["quality"] for v in found["variants"] if "accuracy_fp32" in v.get("quality", {})), None)
@@ -80,7 +87,7 @@ def _table(found: Mapping[str, Any]) -> str:
             quality = {"error": 0.0} | ({"accuracy": exact["accuracy_fp32"]} if exact else {})
         cells = [
             f"<b>{variant['name']}</b> chosen" if chosen else variant["name"],
-            f"{variant['layers_int8']} int8, {variant['layers_bf16']} bf16",
+            _layers_in_words(variant),
             _number(variant.get("median_ms"), "{:.3f}"),
             size(variant["code_bytes"]),
             size(variant["weights_bytes"]),

@@ -239,6 +239,12 @@ class ArtifactConfig(Part, kw_only=True):
         further = [msgspec.structs.replace(alone, **{f: getattr(b, f) for f in fields}) for b in self.buckets]
         return alone, *further
 
+    @property
+    def in_half_precision(self) -> bool:
+        """Whether it computes in half precision, all of it or some layers."""
+        kernels = [kernel for one in self.variants() for kernel in one.kernels.values()]
+        return self.precision == "fp16" or any(kernel.schedule.endswith(" fp16") for kernel in kernels)
+
     def visible(self) -> ArtifactConfig:
         """The config as a session shows it: inputs and outputs without states."""
         taken = {state.input for state in self.states}

@@ -47,7 +47,7 @@ from edgec.compiler.graph.control import Control
 from edgec.compiler.graph.input_reads import read_anywhere
 from edgec.compiler.graph.one_dimensional import widen
 from edgec.compiler.graph.weave import Piece
-from edgec.compiler.operands.operands import BFLOAT16
+from edgec.compiler.operands.operands import BFLOAT16, FLOAT16, Operands
 from edgec.compiler.options import Precision
 from edgec.compiler.progress import Progress
 from edgec.runtime.execution.pool import POOL_LIBRARY
@@ -75,6 +75,15 @@ class CpuBackend(Backend):
                 f"{self.target.name} has no bfloat16 dot products ({feature_of(BFLOAT16)}): compile for a target "
                 "that has them (zen4, sapphirerapids), or with --precision auto or fp32"
             )
+
+    def gain(self, operands: Operands) -> float:
+        """By the rates of the core."""
+        if operands == FLOAT16:
+            return half_lanes(self.target) / self.target.fp32_lanes
+        if operands_for(operands, self.target) != operands or operands.instruction is None:
+            return 0.0
+        dot = self.target.core.dots.get(operands.instruction)
+        return 0.0 if dot is None else operands.step * dot.per_cycle / self.target.core.fma_per_cycle
 
     def choose_layouts(self, mod: tvm.IRModule, operands_of: OperandsOf, error_budget: float) -> tvm.IRModule:
         """Blocked layouts from end to end; attention and products with constant weights become template kernels."""

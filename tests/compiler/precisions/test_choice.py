@@ -13,11 +13,12 @@ import edgec.runtime as rt
 from edgec.compiler.options import Calibration, CompileOptions
 from edgec.compiler.pipeline import CompileResult, compile_model
 from edgec.compiler.precisions import variants
+from edgec.compiler.precisions.choice import _Chooser
 from edgec.compiler.progress import Silent
 from edgec.compiler.quantise.errors import BoundNotMet, CalibrationError
 from edgec.compiler.verify.inputs import Arrays
 from edgec.compiler.verify.race import Measured
-from edgec.targets import detect, machine_features
+from edgec.targets import detect, load_target, machine_features
 from tests.compiler.quantise.small import CLASSES, network, npz, pictures
 from tests.compiler.small_models import save
 
@@ -170,3 +171,51 @@ def test_int8_without_data_says_how_much_is_needed(tmp_path: Path) -> None:
     with pytest.raises(CalibrationError, match="fp32 needs no calibration"):
         compile_model(model, detect(), CompileOptions(calibration=data), output=tmp_path / "m.edge")
     assert not list(tmp_path.glob("*.edge"))
+
+
+def automatic(folder: Path, target: str, notes: Notes | None = None) -> CompileResult:
+    options = CompileOptions(precision="auto", tune="none", threads=1, error_budget=0.01, verify=False)
+    model = save(network(), folder)
+    return compile_model(model, load_target(target), options, output=folder / "auto.edge", progress=notes)
+
+
+def counts(result: CompileResult) -> dict[str, tuple[int, int]]:
+    """How many layers are in fp16 and bf16, by variant."""
+    return {v["name"]: (v["layers_fp16"], v["layers_bf16"]) for v in result.evidence["precision"]["variants"]}
+
+
+@pytest.mark.parametrize(
+    ("target", "chosen"), [("sapphirerapids", "fp16"), ("rpi5", "fp16"), ("rpi4", "fp32"), ("zen5", "bf16")]
+)
+def test_auto_takes_what_multiplies_fastest_where_nothing_can_be_timed(
+    target: str, chosen: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(_Chooser, "timed", property(lambda _self: False))
+    notes = Notes()
+    result = automatic(tmp_path, target, notes)
+    assert result.evidence["precision"]["chosen"] == chosen
+    assert result.config.in_half_precision == (chosen == "fp16")
+    if target == "sapphirerapids":
+        assert "sapphirerapids multiplies 1 times as many numbers in bf16 as in fp32" in " ".join(notes.notes)
+        assert counts(result)["fp16"][0] > 0
+
+
+def test_auto_takes_for_each_layer_what_was_measured_to_be_fastest(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """No machine of ours has both: the times are the test's, and the code is compiled but not run."""
+    monkeypatch.setattr(_Chooser, "timed", property(lambda _self: True))
+    monkeypatch.setattr(variants.Variants, "error", lambda *_: 0.001)
+    decided(
+        monkeypatch,
+        {"fp32": 5.0, "fp16": 4.0, "bf16": 6.0, "mixed": 3.0},
+        {"fp16": {"first": 0.2, "depthwise": 2.0, "join": 0.5}, "bf16": {"first": 0.5, "join": 0.2}},
+    )
+    result = automatic(tmp_path, "sapphirerapids")
+    assert result.evidence["precision"]["chosen"] == "mixed"
+    assert counts(result)["mixed"] == (1, 1)
+    decided(monkeypatch, {"fp32": 5.0, "fp16": 4.95, "bf16": 6.0, "mixed": 5.0}, {"fp16": {"first": 0.2}})
+    assert automatic(tmp_path, "sapphirerapids").evidence["precision"]["chosen"] == "fp32"
+    monkeypatch.setattr(variants.Variants, "error", lambda _self, name, _inputs: 0.5 * (name == "fp16"))
+    decided(monkeypatch, {"fp32": 5.0, "fp16": 1.0, "bf16": 4.0, "mixed": 5.0}, {})
+    assert automatic(tmp_path, "sapphirerapids").evidence["precision"]["chosen"] == "bf16"

@@ -128,6 +128,8 @@ def test_cascade_lakes_order_of_other_kernels_stays() -> None:
     assert [str(s) for s in rows[:2]] == ["dense 12x2", "dense 9x2"]
     one = dense.candidates(DenseSpec(1, 512, 1000, 16), CASCADE_LAKE, 2)
     assert [str(s) for s in one[:2]] == ["dense 1x8", "dense 1x4 split2"]
+    alone = dense.candidates(DenseSpec(1, 1280, 1000, 16), CASCADE_LAKE, 1)
+    assert str(alone[0]) == "dense 1x6"
     square = matmul.candidates(MatmulSpec((12,), 128, 64, 128, 16), CASCADE_LAKE, 2)
     assert [str(s) for s in square[:2]] == ["matmul 13x2", "matmul 4x2"]
     view = View.of((12, 128, 64))

@@ -1,9 +1,10 @@
-"""Choose the layers that multiply in bfloat16: measured on sample inputs, within the user's error budget.
+"""Choose the layers that multiply in bfloat16 or half precision: measured on sample inputs, within the error budget.
 
 The source model runs in ONNX Runtime with a switch at every convolution and every product with constant weights; a
-switched layer sees its operands rounded to bfloat16 and sums in float32, as the compiled kernel does. First each layer
-is switched alone. Then layers are taken in the order of arithmetic gained for error caused, as many as the outputs of
-the whole model, measured again, allow.
+switched layer sees its operands rounded and sums in float32, as a compiled kernel for bfloat16 does. Those for half
+precision round sums of some 64 products, too, for which a part of the budget is left. First each layer is switched
+alone. Then layers are taken in the order of arithmetic gained for error caused, as many as the outputs of the whole
+model, measured again, allow.
 """
 
 from __future__ import annotations
@@ -18,16 +19,18 @@ from onnx import TensorProto, helper
 
 from edgec.compiler.frontends.onnx.ort_session import open_session
 from edgec.compiler.frontends.source import SourceModel
-from edgec.compiler.options import BF16_SHARE
+from edgec.compiler.operands.operands import BFLOAT16, FLOAT16, Operands
+from edgec.compiler.options import NARROW_SHARE
 from edgec.compiler.verify.inputs import Arrays
 
 _LAYERS = ("Conv", "Gemm", "MatMul")
-_PREFIX = "edgec_bf16_"
+_PREFIX = "edgec_narrow_"
+_TYPES = {BFLOAT16: TensorProto.BFLOAT16, FLOAT16: TensorProto.FLOAT16}
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer that could multiply in bfloat16."""
+    """A layer that could multiply narrower numbers."""
 
     node: int  # index of the source node
     weights: int  # elements of its weights
@@ -35,33 +38,40 @@ class Layer:
 
 @dataclass(frozen=True)
 class Choice:
-    """The layers chosen, and the model's error with all of them in bfloat16 (relative to each output's largest)."""
+    """The layers chosen, and the model's error with all of them narrow (relative to each output's largest)."""
 
     nodes: frozenset[int] = frozenset()
     error: float = 0.0
-    alone: Mapping[int, float] = field(default_factory=dict)  # error of each layer on its own
+    alone: Mapping[int, float] = field(default_factory=dict)  # error of each layer on its own, where measured
+    layers: int = 0  # that could be chosen
 
 
-def choose_layers(source: SourceModel, inputs: Arrays, budget: float) -> Choice:
-    """The layers of `source` that can use bfloat16 within `budget` on `inputs`."""
-    switched, layers = _with_switches(source)
+def choose_layers(
+    source: SourceModel, inputs: Arrays, budget: float, operands: Operands = BFLOAT16
+) -> Choice:
+    """The layers of `source` that can multiply `operands` within `budget` on `inputs`."""
+    switched, layers = _with_switches(source, operands)
     if not layers:
         return Choice()
-    measure = _measurer(switched, layers, inputs)
+    measure, share = _measurer(switched, layers, inputs), NARROW_SHARE[operands.label]
+    if operands == FLOAT16:  # as a rule all of them can
+        error = measure(layers)
+        if error <= share * budget:
+            return Choice(frozenset(layer.node for layer in layers), error, layers=len(layers))
     alone = {layer.node: measure([layer]) for layer in layers}
     order = sorted(layers, key=lambda layer: (alone[layer.node] / layer.weights, layer.node))
     low, high, error = 0, len(order), 0.0
     while low < high:  # the longest beginning of the order that stays within the budget
         middle = (low + high + 1) // 2
         found = measure(order[:middle])
-        if found <= BF16_SHARE * budget:
+        if found <= share * budget:
             low, error = middle, found
         else:
             high = middle - 1
-    return Choice(frozenset(layer.node for layer in order[:low]), error, alone)
+    return Choice(frozenset(layer.node for layer in order[:low]), error, alone, len(layers))
 
 
-def _with_switches(source: SourceModel) -> tuple[onnx.ModelProto, list[Layer]]:
+def _with_switches(source: SourceModel, operands: Operands) -> tuple[onnx.ModelProto, list[Layer]]:
     """The model with a boolean input at each layer that rounds its operands."""
     model = onnx.ModelProto()
     model.CopyFrom(source.model)
@@ -80,20 +90,20 @@ def _with_switches(source: SourceModel) -> tuple[onnx.ModelProto, list[Layer]]:
         layers.append(Layer(origin, math.prod(weight.dims)))
         graph.input.append(helper.make_tensor_value_info(switch, TensorProto.BOOL, []))
         for position in (0, 1):
-            nodes += _rounded(node, position, switch)
+            nodes += _rounded(node, position, switch, operands)
         nodes.append(node)
     del graph.node[:]
     graph.node.extend(nodes)
     return model, layers
 
 
-def _rounded(node: onnx.NodeProto, position: int, switch: str) -> list[onnx.NodeProto]:
+def _rounded(node: onnx.NodeProto, position: int, switch: str, operands: Operands) -> list[onnx.NodeProto]:
     """Round an operand of `node` where the switch is on."""
     name, made = node.input[position], f"{switch}_{position}"
     node.input[position] = made
     return [
-        helper.make_node("Cast", [name], [f"{made}_bf16"], to=TensorProto.BFLOAT16),
-        helper.make_node("Cast", [f"{made}_bf16"], [f"{made}_back"], to=TensorProto.FLOAT),
+        helper.make_node("Cast", [name], [f"{made}_narrow"], to=_TYPES[operands]),
+        helper.make_node("Cast", [f"{made}_narrow"], [f"{made}_back"], to=TensorProto.FLOAT),
         helper.make_node("Where", [switch, f"{made}_back", name], [made]),
     ]
 
@@ -111,12 +121,13 @@ def _measurer(
     exact = run([])
 
     def measure(chosen: Sequence[Layer]) -> float:
-        return max((_error(a, b) for a, b in zip(exact, run(chosen), strict=True)), default=0.0)
+        return max((error_of(a, b) for a, b in zip(exact, run(chosen), strict=True)), default=0.0)
 
     return measure
 
 
-def _error(exact: np.ndarray, made: np.ndarray) -> float:
+def error_of(exact: np.ndarray, made: np.ndarray) -> float:
+    """The largest error of an output, relative to its largest value."""
     if not exact.size or exact.dtype.kind != "f":
         return 0.0
     scale = max(float(np.max(np.abs(exact))), 1e-12)

@@ -22,7 +22,7 @@ from edgec.compiler.frontends import load_source, to_relax
 from edgec.compiler.lower import lower
 from edgec.compiler.options import CompileOptions
 from edgec.compiler.pipeline import compile_model
-from edgec.compiler.precisions.bfloat16 import choose_layers
+from edgec.compiler.precisions.narrow import choose_layers
 from edgec.compiler.progress import Silent
 from edgec.targets import detect, load_target, machine_features
 from tests.compiler.onnx_models import build, model_of, save
