@@ -63,7 +63,15 @@ def _zoo(network: str, format_: str, activations: str, inputs: Callable[[Path], 
     if format_ == "dynamic":
         ort.quantize_dynamic(str(prepared), str(made), weight_type=ort.QuantType.QInt8)
         return made
-    samples = {name: list(array) for name, array in inputs(data).items()}
+    _quantised(prepared, made, format_, activations, inputs(data))
+    return made
+
+
+def _quantised(model: Path, made: Path, format_: str, activations: str, inputs: dict[str, Array]) -> None:
+    """Write a model that ONNX Runtime's static flow quantises on some inputs."""
+    import onnxruntime.quantization as ort
+
+    samples = {name: list(array) for name, array in inputs.items()}
 
     class Reader(ort.CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -74,9 +82,22 @@ def _zoo(network: str, format_: str, activations: str, inputs: Callable[[Path], 
             return None if number is None else {name: arrays[number] for name, arrays in samples.items()}
 
     ort.quantize_static(
-        str(prepared), str(made), Reader(), quant_format=ort.QuantFormat[format_], per_channel=True,
+        str(model), str(made), Reader(), quant_format=ort.QuantFormat[format_], per_channel=True,
         activation_type=ort.QuantType[activations], weight_type=ort.QuantType.QInt8,
     )  # fmt: skip
+
+
+def _encoder(format_: str, inputs: Callable[[Path], dict[str, Array]], data: Path, folder: Path,
+             _target: Target) -> Path:  # fmt: skip
+    """A layer of a transformer with random weights, quantised by ONNX Runtime."""
+    import onnx
+
+    from edgec.benchmarks.quantised.encoder import encoder
+
+    made, plain = folder / f"encoder-{format_}.onnx", folder / "encoder.onnx"
+    if not made.exists():
+        onnx.save(encoder(), plain)
+        _quantised(plain, made, format_, "QUInt8", inputs(data))
     return made
 
 
@@ -121,6 +142,15 @@ def _floats(data: Path) -> dict[str, Array]:
     return {_SPECTRA: np.stack(digits).astype(np.float32)}
 
 
+def _tokens(data: Path) -> dict[str, Array]:
+    from edgec.benchmarks.quantised.encoder import TOKENS, WIDTH
+
+    rows = [mfcc(clip).reshape(49, 10)[:TOKENS] / 10 for clip in clips(data, RUNS, 16000)]
+    return {
+        "x": np.stack([np.tile(row, WIDTH // 10 + 1)[None, :, :WIDTH] for row in rows]).astype(np.float32)
+    }
+
+
 def _features(data: Path) -> dict[str, Array]:
     rng = np.random.default_rng(5)
     return {_SPECTRA: rng.normal(0, 1, (RUNS, 1, 1, 49, 40)).astype(np.float32)}
@@ -148,6 +178,8 @@ NETWORKS = (
             partial(_zoo, "ds-cnn", "QOperator", "QUInt8", _floats), _floats),
     Network("ds-cnn 16 bits", "QDQ with 16-bit activations",
             partial(_zoo, "ds-cnn", "QDQ", "QInt16", _floats), _floats),
+    Network("encoder QDQ", "attention, layer normalisation, GELU; outputs in real numbers",
+            partial(_encoder, "QDQ", _tokens), _tokens),
     Network("ds-cnn dynamic", "DynamicQuantizeLinear, ConvInteger",
             partial(_zoo, "ds-cnn", "dynamic", "", _floats), _floats),
     Network("keywords-digits", "edgec's own `--precision int8`", _ours, _features),

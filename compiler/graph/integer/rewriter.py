@@ -183,7 +183,9 @@ class Rewriter(Walker):
         made = requantise.common(value, np.asarray(max(size, 1e-30) * 2.0**-18))
         if made is not None:
             sums = self.emit(relax.op.astype(self.sums(value, made), "float32"))
-            real = self.emit(relax.op.multiply(sums, constant(made.unit.astype(np.float32))))
+            with np.errstate(over="ignore"):  # scales at the ends of float32
+                unit = made.unit.astype(np.float32)
+            real = self.emit(relax.op.multiply(sums, constant(unit)))
         else:
             real = constant(value.offset.astype(np.float32))
             for term in value.terms:

@@ -17,6 +17,7 @@ def load_all() -> None:
         convolution,
         cumulative,
         deformed,
+        einsum,
         features,
         gather_scatter,
         identity,
