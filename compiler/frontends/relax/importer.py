@@ -55,8 +55,8 @@ AMOUNTS = {"ConstantOfShape": 0, "Range": 0} | dict.fromkeys(
     ["Expand", "Pad", "Reshape", "Resize", "Slice", "Split", "Squeeze", "Tile", "TopK", "Unsqueeze"], 1
 )
 REMEDY = (
-    "An artifact with fallback on (the default) runs them through ONNX Runtime on the device, a C library does not: "
-    "compile one, or export the model without them."
+    "An artifact with fallback on (the default) runs them through ONNX Runtime on the device, which a C library "
+    "cannot. Otherwise, export the model without them."
 )
 
 
