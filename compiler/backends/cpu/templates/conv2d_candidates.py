@@ -94,7 +94,9 @@ def multiplies_by_element(spec: ConvSpec, target: Target) -> bool:
         return False
     if spec.in_block:
         return spec.in_block == lanes
-    return spec.groups == 1 and spec.window.kernel[1] > 1
+    # a row of a long kernel, as of a Fourier transform, does not fit into the registers
+    fits = plain_rows.widest(spec.window, 1, spec.lanes, target.vector_registers) > 0
+    return spec.groups == 1 and spec.window.kernel[1] > 1 and fits
 
 
 def _talls(budget: int, width: int, height: int) -> list[int]:

@@ -251,3 +251,17 @@ def test_the_thread_with_the_tallest_bands_is_waited_for(rows: list[int], busies
 def test_a_first_layer_takes_the_same_tile_whichever_way_its_channels_lie() -> None:
     planar = conv(3, 32, 224, 3, 2)
     assert direct(CASCADE_LAKE, replace(planar, in_block=3))[0] == direct(CASCADE_LAKE, planar)[0]
+
+
+@pytest.mark.parametrize("target", ["x86-64-v2", "x86-64-v3", "zen4", "rpi4", "rpi5"])
+@pytest.mark.parametrize("kernel", [(1, 256), (1, 2), (7, 7), (11, 11), (1, 31), (64, 3)])
+@pytest.mark.parametrize("stride", [1, 4, 128])
+def test_every_convolution_has_a_candidate(target: str, kernel: tuple[int, int], stride: int) -> None:
+    """Whatever fits into registers: a row of a Fourier transform's kernel does not."""
+    there = load_target(target)
+    lanes = there.fp32_lanes
+    for in_channels, in_block in ((1, 0), (3, 0), (2 * lanes, lanes)):
+        for dilation in (1, 3):
+            window = Window(kernel, (1, stride), (1, dilation), (0, 0), (4, 9))
+            spec = ConvSpec(1, in_channels, (900, 2000), 10 * lanes, window, lanes, in_block)
+            assert conv2d_candidates.candidates(spec, there, 1, flattens=False)
