@@ -72,3 +72,24 @@ def concat(channels: tuple[int, ...], shape: tuple[int, ...], dtype: str) -> Pri
         return value
 
     return prim_func(inputs, te.compute(shape, body, name="concat"))
+
+
+def interleave(shape: tuple[int, ...], strides: tuple[int, int], dtype: str) -> PrimFunc:
+    """Phases, row by row in whole blocks of the channels, to the pixels of a picture.
+
+    Args:
+        shape: of the phases, blocked.
+        strides: phases along height and width.
+        dtype: of the elements.
+    """
+    batch, blocks, height, width, lanes = shape
+    down, across = strides
+    each = blocks // (down * across)
+    data = te.placeholder(shape, dtype, "data")
+
+    def body(n: tirx.Expr, b: tirx.Expr, y: tirx.Expr, x: tirx.Expr, v: tirx.Expr) -> tirx.Expr:
+        phase = (y % down) * across + x % across
+        return data[n, phase * each + b, y // down, x // across, v]
+
+    out = te.compute((batch, each, height * down, width * across, lanes), body, name="interleave")
+    return prim_func([data], out)

@@ -57,11 +57,13 @@ def _moved(
 
 @rule("strided_slice")
 def _strided_slice(plan: Plan, call: Call) -> Value | None:
-    """A slice along the channels alone."""
+    """A slice along the channels alone, or along rows and columns alone."""
     shape, source = shape_of(call), call.args[0]
     if len(shape) != 4 or not plan.is_blocked(source) or dtype_of(call) not in FLOATS:
         return None
     whole = shape_of(source)
+    if shape[:2] == whole[:2]:
+        return _slice_of_pixels(plan, call)
     first, step = _slice_of_channels(call)
     if first is None or shape[0] != whole[0] or shape[2:] != whole[2:] or step < 1:
         return None
@@ -69,12 +71,28 @@ def _strided_slice(plan: Plan, call: Call) -> Value | None:
     return _moved(plan, [plan.blocked(source)], [whole[1]], [run], whole[2:])
 
 
-def _slice_of_channels(call: Call) -> tuple[int | None, int]:
-    """First channel and step of a slice; None for one along another axis."""
-    parts = [
+def _parts(call: Call) -> list[list[int]]:
+    """Axes, begins, ends and, where given, steps of a slice."""
+    return [
         [int(value) for value in getattr(part, "values", getattr(part, "fields", ()))]
         for part in call.args[1:]
     ]
+
+
+def _slice_of_pixels(plan: Plan, call: Call) -> Value | None:
+    axes, begin, end, *rest = _parts(call)
+    step = rest[0] if rest else [1] * len(axes)
+    inner = [at for at, axis in enumerate(axes) if axis % 4 in (2, 3)]
+    if not inner:
+        return None
+    numbers = [[int(part[at]) for at in inner] for part in (begin, end, step)]
+    made = relax.op.strided_slice(plan.blocked(call.args[0]), [axes[at] % 4 for at in inner], *numbers)
+    return Value(None, plan.emit(made), shape_of(call)[1])
+
+
+def _slice_of_channels(call: Call) -> tuple[int | None, int]:
+    """First channel and step of a slice; None for one along another axis."""
+    parts = _parts(call)
     axes, begin = parts[0], parts[1]
     step = parts[3] if len(parts) > 3 else [1] * len(axes)
     whole = shape_of(call.args[0])

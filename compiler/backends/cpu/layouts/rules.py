@@ -13,6 +13,7 @@ from tvm import relax
 from tvm.ir import Call
 
 from edgec.compiler.backends.cpu import compute
+from edgec.compiler.backends.cpu.layouts.interleaving import interleaved
 from edgec.compiler.backends.cpu.layouts.packing import (
     merge_groups,
     pack_conv,
@@ -284,6 +285,9 @@ def _permute(plan: Plan, call: Call) -> Value | None:
 def _flatten(plan: Plan, call: Call) -> Value | None:
     """Away from `[N, C, 1, 1]` the blocked form is the plain one when its blocks are full; rows stay rows."""
     shape, made = shape_of(call.args[0]), shape_of(call)
+    pixels = interleaved(plan, call) if len(shape) == 6 and len(made) == 4 else None
+    if pixels is not None:
+        return pixels
     if not plan.is_blocked(call.args[0]):
         keeps_rows = len(made) > 1 and len(shape) > 1 and shape[-1] == made[-1]
         if not keeps_rows or not (plan.is_flat(call.args[0]) or (len(shape) == 2 and len(made) > 2)):
