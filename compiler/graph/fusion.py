@@ -24,6 +24,7 @@ ELEMENTWISE, BROADCAST, INJECTIVE, REDUCE, OPAQUE = 0, 1, 2, 3, 8
 MAX_GROUP = 48  # operators in one kernel; a longer chain is cut
 MAX_INPUTS = 24
 NARROW = ("int8", "uint8")
+WIDE = "int16"  # in which a back end may keep 8-bit integers
 REORDERING = ("pack", "unpack", "transpose")
 
 
@@ -229,7 +230,7 @@ def _feeders(ops: list[_Op], seed: _Op, op: _Op, members: list[int], taken: set[
             if one.pattern not in (ELEMENTWISE, BROADCAST) or one.shape != seed.shape:
                 break
             chain.append(at)
-            if dtype_of(one.binding.value.args[1].fields[0]) in NARROW:
+            if dtype_of(one.binding.value.args[1].fields[0]) in (*NARROW, WIDE):
                 found += reversed(chain)
                 break
             if len(one.inputs) != 1:
@@ -240,7 +241,7 @@ def _feeders(ops: list[_Op], seed: _Op, op: _Op, members: list[int], taken: set[
 
 def _only_widens(before: _Op, op: _Op) -> bool:
     """Whether a group that could end with 8-bit integers would end with what they become: four times the bytes."""
-    return before.dtype in NARROW and op.dtype not in NARROW and not op.escapes
+    return before.dtype in NARROW and op.dtype not in (*NARROW, WIDE) and not op.escapes
 
 
 def _is_closed(ops: list[_Op], members: list[int]) -> bool:

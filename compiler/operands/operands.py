@@ -33,6 +33,7 @@ class Operands:
         step: elements of the reduced axis that one instruction takes.
         instruction: the dot instruction; None where ordinary arithmetic on widened elements computes the same.
         by_row: whether the packed weights of a step lie element by element, each for all lanes, and not word by word.
+        multiplied_weight: what weights are widened to when they are loaded; None where they are multiplied as stored.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Operands:
     step: int = 1
     instruction: str | None = None
     by_row: bool = False
+    multiplied_weight: str | None = None
 
     def __post_init__(self) -> None:
         """Check that a step fills a word.
@@ -50,9 +52,16 @@ class Operands:
         Raises:
             ValueError: it does not.
         """
-        for dtype in (self.data, self.weight):
-            if self.step > 1 and self.step * _bits(dtype) != _WORD_BITS:
+        if self.step == 1:
+            return
+        for dtype, bits in ((self.data, _bits(self.data)), (self.weight, self.weight_bits)):
+            if self.step * bits != _WORD_BITS:
                 raise ValueError(f"{self.step} elements of {dtype} do not fill {_WORD_BITS} bits")
+
+    @property
+    def weight_bits(self) -> int:
+        """Bits of a weight as it is multiplied."""
+        return _bits(self.multiplied_weight or self.weight)
 
     @property
     def data_bytes(self) -> int:
@@ -117,8 +126,8 @@ def in_pairs(operands: Operands) -> Operands | None:
 
     None for operands with a dot instruction, and without any: they have no use for it.
     """
-    first, _, lanes = (operands.instruction or "").partition("_")
-    name = f"{first}_pairs" + (f"_{lanes}" if lanes else "")
+    first, *rest = (operands.instruction or "").split("_")
+    name = "_".join([first, "pairs", *rest[-1:]])
     return next((one for one in (INT16, *ALTERNATIVES[INT16]) if one.instruction == name), None)
 
 
@@ -143,6 +152,10 @@ INT8 = Operands("int8", "int8", "int8", "int8", "int32", 4, "sdot")
 UINT8_INT8 = Operands("uint8-int8", "int8", "uint8", "int8", "int32", 4, "vpdpbusd")
 # What Winograd's algorithm makes of 8-bit operands.
 INT16 = Operands("int16", "int8", "int16", "int16", "int32", 2, "pmaddwd_pairs_512")
+# 8-bit operands of which the activations are kept in 16 bits; any activations of 16 bits.
+INT16_INT8 = Operands(
+    "int16-int8", "int8", "int16", "int8", "int32", 2, "pmaddwd_wide_512", multiplied_weight="int16"
+)
 # The same types where the target has no instruction of that name, by preference.
 ALTERNATIVES = {
     INT8: (replace(INT8, name="int8-rows", instruction="smlal", by_row=True),),
@@ -152,7 +165,12 @@ ALTERNATIVES = {
     ),
     INT16: (
         replace(INT16, name="int16-pmaddwd_pairs_256", instruction="pmaddwd_pairs_256"),
+        replace(INT16, name="int16-pmaddwd_pairs_128", instruction="pmaddwd_pairs_128"),
         replace(INT16, name="int16-rows", instruction="smlal_pairs", by_row=True),
+    ),
+    INT16_INT8: tuple(
+        replace(INT16_INT8, name=f"int16-int8-{instruction}", instruction=instruction)
+        for instruction in ("pmaddwd_wide_256", "pmaddwd_wide_128")
     ),
 }
 
@@ -165,9 +183,11 @@ OPERANDS = {
         INT8,
         UINT8_INT8,
         INT16,
+        INT16_INT8,
         *ALTERNATIVES[INT8],
         *ALTERNATIVES[UINT8_INT8],
         *ALTERNATIVES[INT16],
+        *ALTERNATIVES[INT16_INT8],
     )
     for operands in (native, native.emulated)
 }

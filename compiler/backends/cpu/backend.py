@@ -16,6 +16,7 @@ from edgec.compiler.backends.cpu.layouts.half_precision import in_half_precision
 from edgec.compiler.backends.cpu.layouts.lanes import half_blocks
 from edgec.compiler.backends.cpu.layouts.planner import plan_layouts
 from edgec.compiler.backends.cpu.layouts.signedness import with_signedness
+from edgec.compiler.backends.cpu.layouts.wide_activations import wide_operands, with_wide_activations
 from edgec.compiler.backends.cpu.machine_rates import FP16, measure_rates
 from edgec.compiler.backends.cpu.objects import Objects
 from edgec.compiler.backends.cpu.remote import RemoteTrials, device_of
@@ -88,6 +89,7 @@ class CpuBackend(Backend):
     def choose_layouts(self, mod: tvm.IRModule, operands_of: OperandsOf, error_budget: float) -> tvm.IRModule:
         """Blocked layouts from end to end; attention and products with constant weights become template kernels."""
         mod = with_signedness(mod, activations_of(self.target))
+        mod = with_wide_activations(mod) if wide_operands(self.target) is not None else mod
         mod = fuse_attention(name_channel_moves(widen(mod)), self.target.fp32_lanes)
         half = in_half_precision(mod, operands_of) if half_lanes(self.target) else None
         if half is not None:

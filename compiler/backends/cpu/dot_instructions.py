@@ -43,6 +43,7 @@ class DotInstruction:
         share: of a sequence of instructions that computes the same: how many it takes the time of, as a share of
             multiply-adds of floats; 0 of one instruction.
         widens: instructions that widen the activations, and the weights, of a step before they are multiplied.
+        temporaries: registers that it needs besides its operands'.
         data_last: whether the instruction takes the word that all lanes share as its last operand.
         body: the function of a sequence, given its name; None of one instruction.
     """
@@ -56,6 +57,7 @@ class DotInstruction:
     rate: str = ""
     share: float = 0.0
     widens: tuple[int, int] = (0, 0)
+    temporaries: int = 0
     data_last: bool = False
     body: Callable[[str], str] | None = None
 
@@ -84,9 +86,12 @@ define {sums} @{self.function}({sums} %s, {words} %a, {words} %b) alwaysinline n
 
 def _sequence(name: str, feature: str, lanes: int, body: Callable[[str], str]) -> DotInstruction:
     """A sequence of some four instructions for four products a lane, or half as many for two."""
-    if "pairs" in name:
+    if "pairs" in name or "wide" in name:
+        widens = (0, 1) if "wide" in name else (0, 0)
+        share = 1.0 if "madd" in name else 0.5
+        spare = 1 if "madd" in name else 0
         return DotInstruction(
-            name, feature, lanes, "", "", "", share=1.0 if "madd" in name else 0.5, body=body
+            name, feature, lanes, "", "", "", share=share, widens=widens, temporaries=spare, body=body
         )
     if "madd" in name:
         return DotInstruction(name, feature, lanes, "", "", "", share=0.5, widens=(2, 3), body=body)
@@ -117,6 +122,10 @@ INSTRUCTIONS = {
         _sequence("smlal", ASIMD, 4, smlal),
         _sequence("pmaddwd_pairs_512", AVX512BW, 16, partial(pmaddwd_pairs, lanes=16)),
         _sequence("pmaddwd_pairs_256", AVX2, 8, partial(pmaddwd_pairs, lanes=8)),
+        _sequence("pmaddwd_pairs_128", SSE41, 4, partial(pmaddwd_pairs, lanes=4)),
+        _sequence("pmaddwd_wide_512", AVX512BW, 16, partial(pmaddwd_pairs, lanes=16)),
+        _sequence("pmaddwd_wide_256", AVX2, 8, partial(pmaddwd_pairs, lanes=8)),
+        _sequence("pmaddwd_wide_128", SSE41, 4, partial(pmaddwd_pairs, lanes=4)),
         _sequence("smlal_pairs", ASIMD, 4, smlal_pairs),
         DotInstruction(
             "sdot",

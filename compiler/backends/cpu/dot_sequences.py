@@ -7,19 +7,12 @@ NEON multiplies int16 by one element of another vector into int32: the weights o
 
 from __future__ import annotations
 
-_MADD = {
-    4: "llvm.x86.sse2.pmadd.wd",
-    8: "llvm.x86.avx2.pmadd.wd",
-    16: "llvm.x86.avx512.pmaddw.d.512",
-}
-
 
 def pmaddwd(function: str, lanes: int) -> str:
     """Sums plus the products of words of four uint8 and words of four int8, lane by lane."""
     words, halves = f"<{lanes} x i32>", f"<{2 * lanes} x i16>"
     eight, low = (f"splat (i16 {value})" for value in (8, 255))
     return f"""
-declare {words} @{_MADD[lanes]}({halves}, {halves})
 define {words} @{function}({words} %s, {words} %a, {words} %b) alwaysinline nounwind readnone {{
   %x = bitcast {words} %a to {halves}
   %y = bitcast {words} %b to {halves}
@@ -28,11 +21,9 @@ define {words} @{function}({words} %s, {words} %a, {words} %b) alwaysinline noun
   %yl = shl {halves} %y, {eight}
   %ye = ashr {halves} %yl, {eight}
   %yo = ashr {halves} %y, {eight}
-  %e = call {words} @{_MADD[lanes]}({halves} %xe, {halves} %ye)
-  %o = call {words} @{_MADD[lanes]}({halves} %xo, {halves} %yo)
-  %p = add {words} %e, %o
-  %r = add {words} %s, %p
-  ret {words} %r
+{_added("%even", "%s", "%xe", "%ye", lanes)}
+{_added("%odd", "%even", "%xo", "%yo", lanes)}
+  ret {words} %odd
 }}
 """
 
@@ -41,15 +32,30 @@ def pmaddwd_pairs(function: str, lanes: int) -> str:
     """Sums plus the products of pairs of int16, lane by lane."""
     words, halves = f"<{lanes} x i32>", f"<{2 * lanes} x i16>"
     return f"""
-declare {words} @{_MADD[lanes]}({halves}, {halves})
 define {words} @{function}({words} %s, {words} %a, {words} %b) alwaysinline nounwind readnone {{
   %x = bitcast {words} %a to {halves}
   %y = bitcast {words} %b to {halves}
-  %p = call {words} @{_MADD[lanes]}({halves} %x, {halves} %y)
-  %r = add {words} %s, %p
+{_added("%r", "%s", "%x", "%y", lanes)}
   ret {words} %r
 }}
 """
+
+
+def _added(name: str, sums: str, left: str, right: str, lanes: int) -> str:
+    """Lines that define `name`: `sums` plus the products of pairs of int16.
+
+    The two instructions are one piece of assembly. LLVM would add the products of several steps first, since sums of
+    integers may be taken in any order, and moves accumulators to memory to make room for those.
+    """
+    words, halves = f"<{lanes} x i32>", f"<{2 * lanes} x i16>"
+    code = "vpmaddwd $3, $2, $1\\0Avpaddd $1, $4, $0"
+    if lanes == 4:
+        code = "movdqa $2, $1\\0Apmaddwd $3, $1\\0Apaddd $1, $0"
+    both, register = f"{{{words}, {words}}}", "v" if lanes == 16 else "x"
+    places = f"={register},=&{register},{register},{register},0"
+    operands = f"{halves} {left}, {halves} {right}, {words} {sums}"
+    return f"""  {name}.both = call {both} asm sideeffect "{code}", "{places}"({operands}) nounwind memory(none)
+  {name} = extractvalue {both} {name}.both, 0"""
 
 
 def smlal(function: str) -> str:

@@ -17,7 +17,7 @@ import tvm
 from tvm.tirx import PrimFunc
 
 from edgec.compiler.backends import special_values
-from edgec.compiler.backends.cpu import codegen, dot_instructions, tir_pipeline
+from edgec.compiler.backends.cpu import codegen, dot_instructions, dot_sequences, tir_pipeline
 from edgec.compiler.backends.object_cache import ObjectCache, key_of
 from edgec.compiler.progress import Progress
 from edgec.targets.detection import usable_cores
@@ -88,7 +88,8 @@ def _build(symbol: str, function: PrimFunc, target: tvm.target.Target) -> bytes:
 def _made_by(target: Target) -> tuple[str, ...]:
     """What decides, beside the kernel itself, what its object file holds."""
     steps = (
-        inspect.getsource(module) for module in (codegen, dot_instructions, special_values, tir_pipeline)
+        inspect.getsource(module)
+        for module in (codegen, dot_instructions, dot_sequences, special_values, tir_pipeline)
     )
     options = (f"{name}={value}" for name, value in sorted(target.tvm.items()))
     llvm = f"LLVM {tvm.target.codegen.llvm_version_major()}"  # not the same in every build of a TVM

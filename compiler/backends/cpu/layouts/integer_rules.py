@@ -21,12 +21,14 @@ from edgec.compiler.backends.cpu.layouts.packing import (
 )
 from edgec.compiler.backends.cpu.layouts.stored_winograd import integer_winograd
 from edgec.compiler.backends.cpu.layouts.value import Plan, Value
+from edgec.compiler.backends.cpu.layouts.wide_activations import holds_bytes, wide_operands
 from edgec.compiler.backends.cpu.specs import ConvSpec, DenseSpec, MatmulSpec, Window
 from edgec.compiler.backends.cpu.templates import integer_winograd as templates
 from edgec.compiler.graph.rewrite import Array, Expr, array_of, constant, dtype_of, op_name, shape_of
-from edgec.compiler.operands.operands import INT8, UINT8_INT8, Operands
+from edgec.compiler.operands.operands import INT8, INT16_INT8, UINT8_INT8, Operands
 
 NARROW = ("int8", "uint8")
+WIDE = "int16"
 MANTISSA = 1 << 24  # float32 holds every whole number up to it
 
 
@@ -41,7 +43,15 @@ def of(plan: Plan, call: Call) -> Value | None:
 
 
 def _operands(data: Expr) -> Operands:
-    return INT8 if dtype_of(data) == "int8" else UINT8_INT8
+    return {"int8": INT8, "uint8": UINT8_INT8, WIDE: INT16_INT8}[dtype_of(data)]
+
+
+def _multiplies(plan: Plan, call: Call) -> bool:
+    """Whether a convolution is one of integers for which there are kernels."""
+    if dtype_of(call.args[0]) == WIDE:
+        wide = wide_operands(plan.target) is not None
+        return wide and dtype_of(call) == "int32" and dtype_of(call.args[1]) == "int8"
+    return _is_product(call)
 
 
 def _is_product(call: Call) -> bool:
@@ -80,7 +90,7 @@ def _unpadded(plan: Plan, call: Call) -> tuple[Expr, tuple[int, int], int]:
 
 def _conv2d(plan: Plan, call: Call) -> Value | None:
     attrs, weight = call.attrs, array_of(call.args[1])
-    if weight is None or attrs.data_layout != "NCHW" or not _is_product(call):
+    if weight is None or attrs.data_layout != "NCHW" or not _multiplies(plan, call):
         return None
     source, pad, value = _unpadded(plan, call)
     batch, channels, height, width = shape_of(source)
@@ -100,7 +110,7 @@ def _conv2d(plan: Plan, call: Call) -> Value | None:
     if groups > 1:
         weight, groups = merge_groups(weight, groups, channels, lanes)
     spec, weight, data = _dense_conv(plan, source, weight, window, groups, operands)
-    stored = integer_winograd(plan, spec, weight)
+    stored = integer_winograd(plan, spec, weight, _values(plan, source))
     if stored is not None:
         transformed = constant(templates.pack(weight, stored))
         sums = plan.call(compute.winograd(stored), "conv2d", data, transformed)
@@ -109,6 +119,12 @@ def _conv2d(plan: Plan, call: Call) -> Value | None:
     packed = constant(operands.pack(pack_conv(weight, lanes, spec.chunk)))
     sums = plan.call(compute.conv2d(spec), "conv2d", data, packed)
     return _with_border(plan, spec, sums, border)
+
+
+def _values(plan: Plan, source: Expr) -> str:
+    """The type whose values a tensor has."""
+    bytes_ = dtype_of(source) == WIDE and holds_bytes(source, plan.definition)
+    return "uint8" if bytes_ else dtype_of(source)
 
 
 def _dense_conv(

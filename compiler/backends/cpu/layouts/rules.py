@@ -110,7 +110,7 @@ def _conv2d(plan: Plan, call: Call) -> Value | None:
 def _pool2d(plan: Plan, call: Call) -> Value | None:
     attrs = call.attrs
     average = op_name(call) == "nn.avg_pool2d"
-    kinds = ("float32",) if average else (*FLOATS, "int8", "uint8")
+    kinds = ("float32",) if average else (*FLOATS, "int8", "uint8", "int16")
     if attrs.layout != "NCHW" or dtype_of(call) not in kinds:
         return None
     if average and any(int(d) != 1 for d in attrs.dilation):

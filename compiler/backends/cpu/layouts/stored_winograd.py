@@ -48,13 +48,14 @@ def stored_winograd(plan: Plan, spec: ConvSpec) -> WinogradSpec | None:
     return best[1] if best is not None and WORTHWHILE * best[0] < _otherwise(plan, spec) else None
 
 
-def integer_winograd(plan: Plan, spec: ConvSpec, weight: Array) -> WinogradSpec | None:
+def integer_winograd(plan: Plan, spec: ConvSpec, weight: Array, data: str) -> WinogradSpec | None:
     """The convolution of 8-bit integers with transformed weights; None where it is not estimated to be faster.
 
     Args:
         plan: of the function.
         spec: the convolution.
         weight: OIHW.
+        data: the type whose values the activations have, in whatever type they are stored.
     """
     if in_pairs(spec.operands) is None or not winograd.has_the_form(spec):
         return None
@@ -64,7 +65,7 @@ def integer_winograd(plan: Plan, spec: ConvSpec, weight: Array) -> WinogradSpec 
     added = tile_size(integer.M) ** 2 * pairs.weight_bytes - 9 * spec.operands.weight_bytes
     if spec.in_channels * spec.out_channels * added > MOST_ADDED_TO_INTEGERS:
         return None
-    if not integer.fits(weight, spec.operands.data):
+    if data == "int16" or not integer.fits(weight, data):
         return None
     made = WinogradSpec(
         spec.batch, spec.in_channels, spec.in_size, spec.out_channels, spec.window, spec.lanes, integer.M,

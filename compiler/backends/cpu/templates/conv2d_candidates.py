@@ -10,9 +10,11 @@ from edgec.compiler.backends.cpu.specs import ConvSpec
 from edgec.compiler.backends.cpu.templates import plain_rows
 from edgec.compiler.backends.cpu.templates.conv2d_tiles import Geometry, Schedule, reads_vectors
 from edgec.compiler.backends.cpu.templates.estimates import (
+    data_is_widened,
     exchange_cycles,
     fetch_cycles,
     step_cycles,
+    temporaries,
     widening_cycles,
 )
 from edgec.compiler.backends.cpu.templates.half_sums import COLUMNS_BY_ELEMENT, in_halves
@@ -42,7 +44,8 @@ def candidates(spec: ConvSpec, target: Target, threads: int, *, flattens: bool) 
         for out_blocks in _divisors(group_blocks, 8):
             # Besides the accumulators, the weights of a step and a broadcast input stay in registers, or, where
             # elements of vectors multiply, a vector for each column.
-            budget = (target.vector_registers - 1 - out_blocks) // out_blocks
+            spare = 1 + temporaries(spec.operands)
+            budget = (target.vector_registers - spare - out_blocks) // out_blocks
             if elements:
                 budget = (target.vector_registers - out_blocks) // (out_blocks + 1)
                 budget = min(budget, COLUMNS_BY_ELEMENT) if in_halves(spec.operands) else budget
@@ -160,6 +163,7 @@ def _shapes(spec: ConvSpec, flattens: bool) -> list[tuple[bool, int, int]]:
 _LOAD = 1.2
 # Cycles of an instruction that multiply-adds hide: of tiles that multiply equally fast, the one with fewer comes first.
 _ISSUED = 0.1
+_SPILT = 0.1  # of a step's time for each vector that finds no register; measured on Zen 4
 
 
 def _drag(spec: ConvSpec, columns: int, blocks: int) -> float:
@@ -210,9 +214,9 @@ def cost(spec: ConvSpec, schedule: Schedule, target: Target, threads: int) -> fl
             pairs = 2 if w.stride[1] == 1 and spec.in_block else 1  # neighbours are loaded by one instruction
             busy += _ISSUED * (read / pairs + blocks / 2 + 1)
         widening = widening_cycles(target, operands, columns, blocks)
-        if widening and columns * blocks + 2 * blocks > target.vector_registers:
-            widening *= 1.5  # widened weights are even and odd ones: what finds no register is widened again
         busy = (busy + widening) * _drag(spec, columns, blocks)
+        if data_is_widened(operands):  # even and odd elements of both, and a product, beside the sums
+            busy *= 1 + _SPILT * max(0, columns * blocks + 2 * blocks + 3 - target.vector_registers)
         tile = steps * (max(busy, far) + 0.3 * min(busy, far))
         tile += fetch_cycles(target, rows_read * columns * w.stride[1], inputs)
         tile += 30 + columns * blocks * 6 * share

@@ -10,8 +10,9 @@ from edgec.compiler.backends.cpu.templates.loop_nests import tiles
 
 def reads_vectors(spec: ConvSpec) -> bool:
     """Whether the words of neighbouring columns are neighbours: ARM multiplies by one word of a vector of them."""
-    narrow = spec.operands.accumulator == "int32" and spec.operands.step > 1
-    return narrow and spec.lanes == spec.in_block == 4 and spec.window.stride[1] == 1
+    step = spec.operands.step
+    narrow = spec.operands.accumulator == "int32" and step > 1
+    return narrow and spec.lanes == spec.in_block == step == 4 and spec.window.stride[1] == 1
 
 
 @dataclass(frozen=True)

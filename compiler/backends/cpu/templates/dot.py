@@ -34,6 +34,8 @@ def weights(operands: Operands, buffer: Buffer, place: Sequence[Index], lanes: i
         return vector_load(buffer, place, lanes)
     first = [*(index(i) for i in place), const(0)]
     vector = buffer.vload(first, f"{operands.weight}x{operands.step * lanes}")
+    if operands.multiplied_weight is not None:
+        vector = vector.astype(f"{operands.multiplied_weight}x{operands.step * lanes}")
     return tirx.reinterpret(f"{WORD}x{lanes}", vector)
 
 

@@ -78,6 +78,18 @@ def widening_cycles(target: Target, operands: Operands, columns: int, blocks: in
     return (data * columns + weights * blocks) / (2 * target.core.fma_per_cycle)
 
 
+def data_is_widened(operands: Operands) -> bool:
+    """Whether each step of a tile widens its activations."""
+    instruction = INSTRUCTIONS.get(operands.instruction or "")
+    return instruction is not None and instruction.widens[0] > 0
+
+
+def temporaries(operands: Operands) -> int:
+    """Registers that a product needs besides those of its operands and sums."""
+    instruction = INSTRUCTIONS.get(operands.instruction or "")
+    return instruction.temporaries if instruction is not None else 0
+
+
 def vector_cycles(target: Target, operations: float) -> float:
     """Cycles of independent `operations` on whole vectors (sums, maxima, polynomials)."""
     return operations / target.core.fma_per_cycle

@@ -20,6 +20,8 @@ from tvm import tirx
 from tvm.ir import Call
 from tvm.tirx import BufferStore, PrimFunc, Var
 
+from edgec.compiler.backends.cpu.templates.requantisation import in_one_step
+
 Expr: TypeAlias = tvm.ir.Expr
 
 _EXP = (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1)
@@ -124,7 +126,8 @@ def with_vector_math(func: PrimFunc) -> PrimFunc:
             return call
         return form(call.args[0])
 
-    body = tvm_ffi.structural_map(func.body, (Call, replace))
+    body = tvm_ffi.structural_map(func.body, (tirx.Cast, in_one_step))
+    body = tvm_ffi.structural_map(body, (Call, replace))
     body = tvm_ffi.structural_map(body, (tirx.Cast, _rounded_once))
     return func.with_body(tvm_ffi.structural_map(body, (BufferStore, _bind_first)))
 

@@ -42,7 +42,7 @@ def filled(shape: tuple[int, ...], dtype: str, *, extreme: bool) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Layer:
-    """A convolution of any kind with its tail."""
+    """A convolution of any kind with its tail; `behind` another layer, whose results it reads as they are stored."""
 
     dtype: str
     extreme: bool
@@ -56,11 +56,16 @@ class Layer:
     stride: int
     result: str
     spread: float
+    behind: bool
 
     def build(self) -> Net:
         """The layer as a network."""
         net = Net(filled((1, self.per_group * self.groups, *self.size), self.dtype, extreme=self.extreme))
-        x = net.pad(net.input, *self.pads, self.zero) if any(self.pads) else net.input
+        x, channels = net.input, self.per_group * self.groups
+        if self.behind:
+            first = net.conv(x, net.weights(channels, channels, 1, 1, extreme=self.extreme))
+            x = net.requantise(first, self.zero, self.dtype, self.spread)
+        x = net.pad(x, *self.pads, self.zero) if any(self.pads) else x
         weights = net.weights(self.out, self.per_group, *self.kernel, extreme=self.extreme)
         sums = net.conv(x, weights, self.stride, self.groups)
         net.finish(net.requantise(sums, self.zero, self.result, self.spread))
@@ -91,6 +96,7 @@ def layers(draw: st.DrawFn) -> Layer:
         draw(st.sampled_from([1, 2])),
         draw(st.sampled_from(["uint8", "int8"])),
         draw(st.sampled_from([40.0, 1e6])),
+        draw(st.booleans()),
     )
 
 
