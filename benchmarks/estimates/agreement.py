@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from statistics import mean
 from typing import TypeAlias
@@ -17,6 +18,7 @@ from typing import TypeAlias
 import numpy as np
 
 FOLDER = Path(__file__).parent
+NOISE = 0.05  # of a time: candidates that differ by less are as good as each other
 FEWEST = 5  # candidates of a workload that make a correlation worth stating
 Timed: TypeAlias = Sequence[tuple[str, int, float]]  # schedule, place in the order of estimates, microseconds
 
@@ -30,12 +32,18 @@ class Agreement:
         correlation: Spearman's, of the order of estimates and the times; 1 is the same order.
         loss: how much slower than the fastest candidate the first one is, 0 for equally fast.
         loss_of_three: the same of the fastest among the first three.
+        pairs: how many pairs of candidates there are.
+        apart: how many of them take times that differ by more than `NOISE`.
+        right: which share of those the estimates put in the right order.
     """
 
     workloads: int
     correlation: float
     loss: float
     loss_of_three: float
+    pairs: int = 0
+    apart: int = 0
+    right: float = 0.0
 
 
 def stored(family: str) -> dict[str, Timed]:
@@ -60,7 +68,16 @@ def agreement(measured: Mapping[str, Timed]) -> Agreement | None:
         mean(rank_correlation([t[1] for t in timed], [t[2] for t in timed]) for timed in judged),
         mean(loss[0] for loss in losses),
         mean(min(loss[:3]) for loss in losses),
+        sum(len(timed) * (len(timed) - 1) // 2 for timed in judged),
+        *_ordered(judged),
     )
+
+
+def _ordered(judged: Sequence[Timed]) -> tuple[int, float]:
+    """How many pairs of candidates differ in time by more than noise, and the share that is in the right order."""
+    pairs = [pair for timed in judged for pair in combinations(timed, 2)]
+    apart = [(a[2], b[2]) for a, b in pairs if max(a[2], b[2]) > (1 + NOISE) * min(a[2], b[2])]
+    return len(apart), sum(first < second for first, second in apart) / len(apart) if apart else 0.0
 
 
 def agreement_on(family: str) -> Agreement | None:

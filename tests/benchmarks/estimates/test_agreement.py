@@ -17,7 +17,7 @@ from edgec.compiler.backends.registry import backend_of
 from edgec.compiler.tuning.cache import TuningCache, Winner
 from edgec.targets import load_target
 
-LEAST_CORRELATION, MOST_LOSS = 0.2, 0.06  # 0.27 and 0.027 when measured
+LEAST_CORRELATION, MOST_LOSS = 0.25, 0.04  # 0.33 and 0.016 when measured
 
 
 def test_correlation_is_of_ranks() -> None:
@@ -35,6 +35,8 @@ def test_losses_are_beside_the_fastest_that_was_timed() -> None:
     })  # fmt: skip
     assert found is not None
     assert (found.workloads, found.loss, found.loss_of_three) == (2, pytest.approx(0.5), 0)
+    assert (found.pairs, found.apart) == (10 + 15, 10 + 9)  # of "bad", six pairs are equal
+    assert found.right == pytest.approx(10 / 19)
     assert agreement({}) is None
     assert stored("nothing was measured here") == {}
 
