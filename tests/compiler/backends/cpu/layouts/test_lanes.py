@@ -93,6 +93,11 @@ def _model(seed: int, size: tuple[int, int], channels: list[int], kinds: list[st
             nodes.append(
                 helper.make_node("Conv", [last, constant(width, 1, 3, 3)], [made], pads=[1] * 4, group=width)
             )
+        elif kind == "grouped":
+            groups = next(count for count in (4, 3, 2, 1) if width % count == 0)
+            grouped = constant(out * groups, width // groups, 3, 3)
+            nodes.append(helper.make_node("Conv", [last, grouped], [made], pads=[1, 0, 1, 2], group=groups))
+            width = out * groups
         elif kind == "transposed":
             nodes.append(
                 helper.make_node("ConvTranspose", [last, constant(width, out, 2, 2)], [made], strides=[2, 2])
@@ -144,7 +149,9 @@ def _check(folder: Path, seed: int, size: tuple[int, int], channels: list[int], 
 
 
 KINDS = st.lists(
-    st.sampled_from(["conv", "depthwise", "transposed", "slopes", "gate", "twice"]), min_size=1, max_size=4
+    st.sampled_from(["conv", "grouped", "depthwise", "transposed", "slopes", "gate", "twice"]),
+    min_size=1,
+    max_size=4,
 )
 LAYERS = st.tuples(
     st.integers(0, 2**16),
@@ -161,8 +168,8 @@ def forced(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_layers_in_narrow_blocks(forced: None, tmp_path: Path) -> None:
-    kinds = ["conv", "depthwise", "slopes", "gate", "twice", "transposed", "conv"]
-    _check(tmp_path, 0, (13, 18), [3, 20, 20, 20, 20, 20, 11, 37], kinds)
+    kinds = ["conv", "depthwise", "slopes", "gate", "twice", "grouped", "transposed", "conv"]
+    _check(tmp_path, 0, (13, 18), [3, 20, 20, 20, 20, 20, 6, 11, 37], kinds)
 
 
 @pytest.mark.long
