@@ -39,6 +39,7 @@ from tests.compiler.backends.cuda.machine_code import said  # noqa: E402
 from tests.compiler.backends.opencl.backend import REGISTRATION as OPENCL  # noqa: E402
 from tests.compiler.backends.opencl.backend import TARGET as OPENCL_TARGET  # noqa: E402
 
+INSTRUCTIONS = ("HMMA", "IMMA", "LDSM", "LDGSTS")  # tensor cores, their loads, asynchronous copies
 _USAGE = re.compile(r"REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)")
 _BUDGETS = {"fp32": 1e-3, "tf32": 5e-3, "fp16": 5e-3, "bf16": 3e-2}
 _WAYS: tuple[tuple[str, Target, Precision], ...] = (
@@ -55,14 +56,14 @@ class Cubins:
     size: int = 0
     registers: int = 0
     shared: int = 0
-    spilled: int = 0
+    stack: int = 0
     instructions: dict[str, int] = field(default_factory=dict)  # kernels that have one, by its name
 
 
 def read_cubins(artifact: Path, arch: str, folder: Path) -> Cubins:
     """Read an artifact's machine code for `arch`."""
     header, binaries = unpack(rt.Artifact.open(artifact).code())
-    found = Cubins(instructions=dict.fromkeys(("HMMA", "LDSM", "LDGSTS"), 0))
+    found = Cubins(instructions=dict.fromkeys(INSTRUCTIONS, 0))
     dynamic = {step.kernel: step.shared_bytes for step in header.steps if isinstance(step, Launch)}
     for one in header.binaries:
         if one.kind != "cubin" or one.arch != arch:
@@ -72,11 +73,11 @@ def read_cubins(artifact: Path, arch: str, folder: Path) -> Cubins:
         found.kernels += len(one.kernels)
         found.size += one.size
         for usage in _USAGE.findall(said("cuobjdump", "--dump-resource-usage", cubin)):
-            registers, _, shared, local = map(int, usage)
+            registers, stack, shared, local = map(int, usage)
             most = max((dynamic.get(name, 0) for name in one.kernels), default=0)
             found.registers = max(found.registers, registers)
             found.shared = max(found.shared, shared + most)
-            found.spilled += local
+            found.stack = max(found.stack, stack + local)
         # The disassembler of CUDA 13 refuses Volta's code.
         code = "" if arch == "sm_72" else said("nvdisasm", "-c", cubin)
         for name in found.instructions:
@@ -87,10 +88,10 @@ def read_cubins(artifact: Path, arch: str, folder: Path) -> Cubins:
 def targets(names: list[str], wanted: list[str], precision: Precision, folder: Path) -> None:
     """Print a row for each network and (wanted) target with tensor cores of that precision."""
     print("| network | target | architecture | kernels | cubins, KB | most registers | most shared memory of a block "
-          "| spilled bytes | kernels with `HMMA` | `LDSM` | `LDGSTS` |")  # fmt: skip
-    print("|---|---|---|---:|---:|---:|---:|---:|---:|---:|---:|")
+          "| largest stack frame |", " | ".join(f"`{one}`" for one in INSTRUCTIONS), "|")  # fmt: skip
+    print("|---|---|---|---:|---:|---:|---:|---:|" + "---:|" * len(INSTRUCTIONS))
     for name in names:
-        model = build(name, folder / name)
+        model = Path(name) if name.endswith(".onnx") else build(name, folder / name)
         for target in list_targets():
             gpu = target.gpu
             if target.device_kind != "cuda" or gpu is None or len(gpu.architectures) != 1:
@@ -107,8 +108,8 @@ def targets(names: list[str], wanted: list[str], precision: Precision, folder: P
             used = [
                 "not read" if gpu.architectures[0] == "sm_72" else str(n) for n in found.instructions.values()
             ]
-            row = [name, target.name, gpu.architectures[0], found.kernels, round(found.size / 1024),
-                   found.registers, found.shared, found.spilled, *used]  # fmt: skip
+            row = [Path(name).stem, target.name, gpu.architectures[0], found.kernels, round(found.size / 1024),
+                   found.registers, found.shared, found.stack, *used]  # fmt: skip
             print("|", " | ".join(map(str, row)), "|", flush=True)
 
 
@@ -162,7 +163,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=main.__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     reading = commands.add_parser("targets", help="cubins of every target")
-    reading.add_argument("networks", nargs="+", help="of the zoo")
+    reading.add_argument("networks", nargs="+", help="of the zoo, or files")
     reading.add_argument("--precision", default="fp16", choices=[*_BUDGETS])
     reading.add_argument("--only", default="", help="targets, separated by commas; all without")
     running = commands.add_parser("networks", help="results beside ONNX Runtime")
