@@ -84,13 +84,19 @@ class FallbackSegments:
         """
         return self._named(function)[0]
 
-    def call(self, function: str, arrays: Sequence[Any]) -> None:
+    def call(self, function: str, arrays: Sequence[Any]) -> list[Any]:
         """Run a segment on arrays of the host: its inputs, then its outputs, into which it writes.
+
+        Returns:
+            its outputs, where none were given.
 
         Raises:
             ArtifactError: the artifact has no segment of this name.
         """
-        self._named(function)[1](*arrays)
+        made = self._named(function)[1](*arrays)
+        if made is None:
+            return []
+        return [np.from_dlpack(one) for one in (made if isinstance(made, list) else [made])]
 
     def _named(self, function: str) -> tuple[int, Callable[..., Any]]:
         if function not in self._calls:

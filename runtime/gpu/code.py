@@ -18,7 +18,7 @@ from edgec.runtime.schema import Part, prepare
 
 MAGIC = b"edgecGPU"
 PROGRAMS = b"edgecGPs"
-FORMAT = 1
+FORMAT = 2  # the newest that is read; 2 has results whose sizes a run tells
 ALIGNMENT = 64  # of places in the arena
 _HEADER_LIMIT = 64 << 20
 Extent = Annotated[int, Meta(ge=1, le=2**31 - 1)]
@@ -30,6 +30,7 @@ class Operand(Part, kw_only=True):
 
     Attributes:
         place: `input`, `weight` and `output` are numbered by `index`; `arena` is `offset` bytes from its start.
+        varies: its size is known when a run has made it; it stays on the host, and takes no memory of the device.
     """
 
     place: Literal["input", "weight", "arena", "output"]
@@ -37,10 +38,13 @@ class Operand(Part, kw_only=True):
     offset: Annotated[int, Meta(ge=0, multiple_of=ALIGNMENT)] = 0
     shape: tuple[int, ...]
     dtype: str
+    varies: bool = False
 
     @property
     def bytes(self) -> int:
-        """Its size; elements of less than a byte are not stored."""
+        """Its size on the device; elements of less than a byte are not stored."""
+        if self.varies:
+            return 0
         bits = int("".join(filter(str.isdigit, self.dtype)) or 8)
         return math.prod(self.shape) * max(8, bits) // 8
 
@@ -68,10 +72,16 @@ class Launch(Part, kw_only=True, tag="launch"):
 
 
 class HostCall(Part, kw_only=True, tag="host"):
-    """A segment that ONNX Runtime runs on the host: its inputs, then its outputs, are copied there and back."""
+    """A segment that ONNX Runtime runs on the host: its inputs, then its outputs, are copied there and back.
+
+    Attributes:
+        operands: inputs and outputs; inputs alone if there are `results`.
+        results: outputs of a segment of which one varies in size.
+    """
 
     function: str
     operands: tuple[Operand, ...]
+    results: tuple[Operand, ...] = ()
 
 
 class Copy(Part, kw_only=True, tag="copy"):
@@ -111,7 +121,7 @@ class GpuCode(Part, kw_only=True):
         binaries: of all architectures.
     """
 
-    format: int = FORMAT
+    format: int = 1
     arena_bytes: Offset
     inputs: tuple[Operand, ...]
     weights: tuple[Operand, ...]
@@ -246,7 +256,7 @@ def operands_of(step: Step) -> tuple[Operand, ...]:
     if isinstance(step, Launch):
         return step.arguments
     if isinstance(step, HostCall):
-        return step.operands
+        return (*step.operands, *step.results)
     return (step.source, step.target)
 
 

@@ -114,6 +114,7 @@ class Context:
         self._allocated: list[int] = []
         self.own = self.stream = api.stream()
         self._staged: dict[tuple[str, int], Array] = {}
+        self._varied: dict[int, Array] = {}  # outputs of the present call whose sizes it tells
         self._parts: dict[Resident, list[Replay | HostCall]] = {}
         try:
             self.arena = self._allocate(header.arena_bytes)
@@ -139,7 +140,7 @@ class Context:
         )
         pairs = []
         for number, (one, address) in enumerate(zip(operands, addresses, strict=True)):
-            if number in stay:
+            if number in stay or one.varies:
                 continue
             if (place, number) not in self._staged:
                 self._staged[place, number] = self.loaded.api.host_array(one.shape, one.dtype)
@@ -252,7 +253,12 @@ class Context:
     def finish(self) -> list[Array]:
         """Wait for everything that was queued; the results, but for resident ones, are new arrays."""
         self.stream.synchronise()
-        return [staged.copy() for _, staged in self._staging("output")]
+        come = iter([staged.copy() for _, staged in self._staging("output")])
+        return [
+            self._varied[number] if one.varies else next(come)
+            for number, one in enumerate(self.header.outputs)
+            if number not in self.resident.outputs
+        ]
 
     def call_host(self, call: HostCall) -> None:
         """Run a segment on the host, on copies of its operands."""
@@ -263,9 +269,17 @@ class Context:
         for array, operand in zip(arrays[:count], call.operands, strict=False):
             self.stream.copy_out(array, self.address(operand))
         self.stream.synchronise()
-        self.segments.call(call.function, arrays)
-        for array, operand in zip(arrays[count:], call.operands[count:], strict=True):
-            self.stream.copy_in(self.address(operand), array)
+        made = self.segments.call(call.function, arrays)
+        results = (
+            zip(made, call.results, strict=True)
+            if call.results
+            else zip(arrays[count:], call.operands[count:], strict=True)
+        )
+        for array, operand in results:
+            if not operand.varies:
+                self.stream.copy_in(self.address(operand), array)
+            elif operand.place == "output":
+                self._varied[operand.index] = array
         self.stream.synchronise()
 
     def close(self) -> None:

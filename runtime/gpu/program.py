@@ -131,11 +131,12 @@ class GpuFunction:
         return self.call_keeping(arrays, frozenset())
 
     def call_keeping(self, arrays: Sequence[Array | DeviceArray], kept: frozenset[int]) -> list[Any]:
-        """As calling it; the results whose numbers are in `kept` stay on the device.
+        """As calling it; the results whose numbers are in `kept` stay on the device, but for those that vary in size.
 
         Raises:
             GpuFault: as calling it.
         """
+        kept -= {n for n, one in enumerate(self._header.outputs) if one.varies}
         given = {n: array for n, array in enumerate(arrays) if isinstance(array, DeviceArray)}
         chain = next((array.chain for array in given.values() if array.chain is not None), None)
         with self.context(Resident(frozenset(given), kept)) as context:

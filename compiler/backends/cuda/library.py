@@ -140,6 +140,7 @@ def _binaries(
 
 def _header(program: GpuProgram, binaries: Sequence[Binary]) -> GpuCode:
     return GpuCode(
+        format=2 if any(one.varies for one in program.outputs) else 1,
         arena_bytes=program.arena_bytes,
         inputs=tuple(program.inputs),
         weights=tuple(program.weights),

@@ -61,6 +61,8 @@ class ProgramBuilder:
         self._allocated: dict[Expr, Expr] = {}  # a result's variable, by each name it goes by
         self._tuples: dict[Expr, Tuple] = {}
         self._calls: dict[str, int] = {}
+        self._values: dict[Expr, Expr] = {}
+        self._returned: dict[Expr, tuple[Expr, int]] = {}  # what parts on the host return, by part and number
         self._scratch = 0
         params = list(self._entry.params)
         count = len(params) - len(plan.tensors)
@@ -85,21 +87,28 @@ class ProgramBuilder:
             self._name_results(binding.var, binding.value)
         results = self._results(self._entry.body.body)
         for number, leaf in enumerate(results):
-            if not is_tensor(leaf):
-                raise KernelUnsupported(
-                    "a result whose shape depends on the data: a GPU's program has fixed buffers"
-                )
             operand = _operand("output", number, leaf)
             self._program.outputs.append(operand)
+            if operand.varies:
+                if leaf not in self._returned or leaf in self._places:
+                    raise KernelUnsupported(
+                        f"the size of result {number + 1} depends on the data, and no part on the host returns it"
+                    )
+                self._places[leaf] = operand
             if leaf in self._allocated:
                 self._places.setdefault(self._allocated[leaf], operand)
         for binding in bindings:
-            if op_name(binding.value) == "builtin.alloc_tensor" and binding.var not in self._places:
+            made = op_name(binding.value) == "builtin.alloc_tensor" or (
+                binding.var in self._returned and is_tensor(binding.var)
+            )
+            if made and binding.var not in self._places:
                 self._extend_arena(binding.var)
         for binding in bindings:
             self._step(binding.var, binding.value)
         program = self._program
         for number, leaf in enumerate(results):
+            if program.outputs[number].varies:
+                continue
             found = self._places[self._allocated.get(leaf, leaf)]
             if (found.place, found.index) != ("output", number):
                 program.steps.append(Copy(source=found, target=program.outputs[number]))
@@ -113,6 +122,7 @@ class ProgramBuilder:
         self._program.arena_bytes = begin + self._places[var].bytes
 
     def _name_results(self, var: Expr, value: Expr) -> None:
+        self._values[var] = value
         if op_name(value) == "builtin.alloc_tensor":
             self._allocated[var] = var
         elif isinstance(value, relax.Var) and value in self._allocated:
@@ -121,6 +131,10 @@ class ProgramBuilder:
             self._allocated[var] = self._allocated[value.args[0]]
         elif isinstance(value, Tuple):
             self._tuples[var] = value
+        elif _on_host(value) and isinstance(var.ty, relax.TensorType):
+            self._returned[var] = (var, 0)
+        elif isinstance(value, TupleGetItem) and _on_host(self._values.get(value.tuple_value)):
+            self._returned[var] = (value.tuple_value, int(value.index))
         elif isinstance(value, TupleGetItem) and value.tuple_value in self._tuples:
             field_ = self._tuples[value.tuple_value].fields[value.index]
             if field_ in self._allocated:
@@ -141,10 +155,12 @@ class ProgramBuilder:
             self._places[var] = self._places[value]
         elif isinstance(value, TupleGetItem) and value.tuple_value in self._tuples:
             self._places[var] = self._places[self._tuples[value.tuple_value].fields[value.index]]
+        elif isinstance(value, TupleGetItem) and var in self._returned:
+            return  # the part on the host fills its place
         elif name == "reshape":
             self._places[var] = structs.replace(self._places[value.args[0]], shape=shape_of(var))
         elif name == "call_packed" or _is_packed(value):
-            self._host_call(value)
+            self._host_call(var, value)
         elif isinstance(value, Call) and isinstance(value.op, GlobalVar):
             self._launches(str(value.op.name_hint), [leaf for arg in value.args for leaf in leaves(arg)])
         elif not isinstance(value, Tuple):
@@ -174,13 +190,35 @@ class ProgramBuilder:
                 )
             )
 
-    def _host_call(self, call: Call) -> None:
+    def _host_call(self, var: Expr, call: Call) -> None:
         name = _packed_name(call)
         if not name.startswith(_FALLBACK):
             raise KernelUnsupported(f"a GPU's program cannot call {name}")
+        given = [leaf for argument in call.args for leaf in leaves(argument) if isinstance(leaf, relax.Var)]
+        if any(isinstance(leaf.ty, relax.TensorType) and not is_tensor(leaf) for leaf in given):
+            raise KernelUnsupported(
+                "a value whose size depends on the data goes from one part on the host to another"
+            )
         tensors = [leaf for argument in call.args for leaf in leaves(argument) if is_tensor(leaf)]
         operands = tuple(self._places[tensor] for tensor in tensors)
-        self._program.steps.append(HostCall(function=name, operands=operands))
+        self._program.steps.append(HostCall(function=name, operands=operands, results=self._results_of(var)))
+
+    def _results_of(self, part: Expr) -> tuple[Operand, ...]:
+        """Where what a part returns goes; nothing for one that writes into operands."""
+        fields = part.ty.fields if isinstance(part.ty, relax.TupleType) else [part.ty]
+        if not all(isinstance(one, relax.TensorType) for one in fields):
+            return ()
+        unread = Operand(place="arena", shape=(), dtype="uint8", varies=True)
+        found = [unread] * len(fields)
+        for var, (made_by, number) in self._returned.items():
+            if made_by.same_as(part):
+                found[number] = self._places.get(var, unread)
+        return tuple(found)
+
+
+def _on_host(value: Expr | None) -> bool:
+    """Whether it calls a part on the host."""
+    return value is not None and (op_name(value) == "call_packed" or _is_packed(value))
 
 
 def _is_packed(value: Expr) -> bool:
@@ -195,6 +233,8 @@ def _packed_name(call: Call) -> str:
 
 
 def _operand(place: str, index: int, expr: Expr) -> Operand:
+    if not is_tensor(expr):
+        return Operand(place=place, index=index, shape=(), dtype=dtype_of(expr), varies=True)  # type: ignore[arg-type]
     return Operand(place=place, index=index, shape=shape_of(expr), dtype=dtype_of(expr))  # type: ignore[arg-type]
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 from onnx import NodeProto, TensorProto, helper
 from tvm.tirx import PrimFunc
@@ -279,6 +280,36 @@ def _sizes_of_the_data() -> list[NodeProto]:
         helper.make_node("ReduceMax", ["values"], ["largest"], keepdims=0),
         helper.make_node("Div", ["b", "largest"], ["c"]),
     ]
+
+
+def test_results_whose_sizes_a_run_tells_come_from_the_host(tmp_path: Path) -> None:
+    """What makes them runs there; the results of fixed sizes stay on the device if they are to."""
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["y"], pads=[1] * 4),
+        helper.make_node("Relu", ["y"], ["a"]),
+        helper.make_node("NonZero", ["a"], ["at"]),
+        helper.make_node("Cast", ["at"], ["places"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["at"], ["rows"], perm=[1, 0]),
+        helper.make_node("GatherND", ["a", "rows"], ["values"]),
+        helper.make_node("ReduceMax", ["values"], ["largest"], keepdims=1),
+    ]
+    model = model_of(
+        nodes, {"x": [1, 3, 6, 6]}, ["y", "places", "largest", "values"], {"w": weights(4, 3, 3, 3)}
+    )
+    path = save(model, tmp_path)
+    result = verified(path, tmp_path, "fp32")
+    header, _ = unpack(rt.Artifact.open(result.artifact).code())
+    assert header.format == 2
+    assert [one.varies for one in header.outputs] == [False, True, False, True]
+    session = onnxruntime.InferenceSession(str(path))
+    with rt.load(result.artifact) as loaded:
+        for scale in (1, -1):  # another number of values is above zero
+            x = (scale * np.arange(108).reshape(1, 3, 6, 6) / 108).astype("float32")
+            found = loaded.run({"x": x}, on_device=True)
+            assert isinstance(found["y"], DeviceResult)
+            for name, array in zip(found, session.run(list(found), {"x": x}), strict=True):
+                assert np.asarray(found[name]).shape == array.shape
+                np.testing.assert_allclose(np.asarray(found[name]), array, rtol=0, atol=1e-5)
 
 
 def _branch() -> list[NodeProto]:
