@@ -24,6 +24,8 @@ from edgec.compiler.errors import InternalError, KernelUnsupported
 _AXES = ("blockIdx.x", "blockIdx.y", "blockIdx.z", "threadIdx.x", "threadIdx.y", "threadIdx.z")
 # Elements that do not lie side by side as one vector of eight: TVM writes its eight places as what CUDA lacks.
 _EIGHT_PLACES = re.compile(r"make_longlong4\((?:[^,;]*,){7}")
+# A number whose bits are those of another, as TVM writes it: the address of a literal, which no compiler takes.
+_BITS = re.compile(r"\(\*\((\w+) \*\)\(&\((-?\d+)\)\)\)")
 DYNAMIC_SHARED = "tirx.use_dyn_shared_memory"
 
 
@@ -225,4 +227,6 @@ def source_of(device: tvm.IRModule, target: tvm.target.Target) -> str:
     """The text for the device's compiler (CUDA C++ or OpenCL C); it never goes into an artifact."""
     build = tvm.get_global_func(f"target.build.{target.kind.name}")
     text = str(build(device, target).inspect_source())
-    return with_own_prologue(text) if target.kind.name == "cuda" else text
+    if target.kind.name != "cuda":
+        return _BITS.sub(r"as_\1(\2)", text)
+    return with_own_prologue(_BITS.sub(r"__builtin_bit_cast(\1, \2)", text))

@@ -73,7 +73,7 @@ def test_a_kernel_that_no_binary_has_and_a_later_format_are_refused() -> None:
     with pytest.raises(ArtifactError, match="launches 'other'"):
         unpack(pack(msgspec.structs.replace(code(), steps=(step,)), b"cubinptx"))
     with pytest.raises(IncompatibleDevice, match="install a newer edgec"):
-        unpack(pack(msgspec.structs.replace(code(), format=2), b"cubinptx"))
+        unpack(pack(msgspec.structs.replace(code(), format=3), b"cubinptx"))
 
 
 def with_archs(*names: tuple[str, str]) -> GpuCode:

@@ -103,6 +103,17 @@ def test_recurrent_layers_on_many_threads(tmp_path: Path) -> None:
     assert [step.block[0] for step in walks] == [256, 64, 32, 32]  # no launch but one for each direction
 
 
+def test_numbers_of_eight_bits_that_overflow_are_nan(tmp_path: Path) -> None:
+    """A constant that is no number is written by its bits."""
+    nodes = [
+        helper.make_node("Mul", ["x", "scale"], ["a"]),
+        helper.make_node("Cast", ["a"], ["b"], to=TensorProto.FLOAT8E4M3FN, saturate=0),
+        helper.make_node("Cast", ["b"], ["y"], to=TensorProto.FLOAT),
+    ]
+    model = model_of(nodes, {"x": [64]}, ["y"], {"scale": np.float32(300)}, opset=19)
+    assert not verified(save(model, tmp_path), tmp_path).config.segments
+
+
 def test_attention_and_embeddings(tmp_path: Path) -> None:
     nodes = [
         helper.make_node("Gather", ["table", "ids"], ["e"]),
