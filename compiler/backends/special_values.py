@@ -86,18 +86,24 @@ def _marked(value: Expr, nan: Expr) -> Expr:
     return tirx.reinterpret(dtype, bits | tirx.Select(nan, _like(-1, bits), _like(0, bits)))
 
 
-def _without_nan(cast: tirx.Cast) -> Expr:
-    """A conversion to integers whose limits hold for NaN, too: what it makes may be an index."""
+def _without_nan(cast: tirx.Cast, *, chosen: bool) -> Expr:
+    """A conversion to integers whose limits hold for NaN, too: what it makes may be an index.
+
+    A constant limit is LLVM's operation that returns the operand that is no NaN, one instruction: as a choice it
+    would need a name for the value, and TVM's analysis of names within names takes four times as long for each.
+    """
     if not _dtype(cast).startswith(_INTEGER) or not _dtype(cast.value).startswith("float"):
         return cast
 
     def limited(expr: tirx.Max | tirx.Min) -> Expr:
         greater = isinstance(expr, tirx.Max)
+        a, b = (expr.b, expr.a) if _constant(expr.a) is not None else (expr.a, expr.b)
+        if not chosen and _constant(b) is not None and _dtype(a).startswith(("float32", "float64")):
+            return tirx.call_llvm_pure_intrin(_dtype(a), "llvm.maxnum" if greater else "llvm.minnum", a, b)
 
         def choice(a: Expr, b: Expr) -> Expr:
             return tirx.Select(tirx.GT(a, b) if greater else tirx.LT(a, b), a, b)
 
-        a, b = (expr.b, expr.a) if _constant(expr.a) is not None else (expr.a, expr.b)
         return _let(a, lambda a: _let(b, lambda b: choice(a, b)))
 
     value = tvm_ffi.structural_map(cast.value, [((tirx.Max, tirx.Min), limited)])
@@ -169,7 +175,7 @@ def exact_special_values(func: PrimFunc, *, chosen: bool = False) -> PrimFunc:
         func: a lowered kernel.
         chosen: write maxima and minima as choices: the code generator's own do not have LLVM's order of operands.
     """
-    body = tvm_ffi.structural_map(func.body, [(tirx.Cast, _without_nan)])
+    body = tvm_ffi.structural_map(func.body, [(tirx.Cast, lambda cast: _without_nan(cast, chosen=chosen))])
     extreme = _chosen_extreme if chosen else _instruction if _for_arm(func) else _extreme
     rules = [
         ((tirx.Max, tirx.Min), extreme),

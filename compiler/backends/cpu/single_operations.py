@@ -12,13 +12,14 @@ import tvm_ffi
 from tvm import tirx
 from tvm.tirx import PrimFunc
 
+STORED = ("int8", "uint8", "int16", "uint16")
 SINGLE = "edgec.single_operations"  # attribute of the kernels that promise it
 
 
 def promised(func: PrimFunc, like: PrimFunc | None = None) -> PrimFunc:
-    """`func` with the attribute `SINGLE` if it (or the kernel that it implements) reads or writes 8-bit integers."""
+    """`func` with the attribute `SINGLE` if it (or the kernel that it implements) reads or writes 8 or 16 bits."""
     kinds = (param.ty.dtype for param in (like or func).params)  # sizes among them are numbers, not pointers
-    narrow = any(str(getattr(kind, "dtype", kind)) in ("int8", "uint8") for kind in kinds)
+    narrow = any(str(getattr(kind, "dtype", kind)) in STORED for kind in kinds)
     return func.with_attr(SINGLE, True) if narrow else func
 
 

@@ -15,6 +15,7 @@ from onnx import NodeProto, helper
 from tvm import te, tirx
 
 import edgec.runtime as rt
+from edgec.compiler.backends.special_values import exact_special_values
 from edgec.compiler.options import CompileOptions
 from edgec.targets import detect
 from tests.compiler.backends.cpu.kernels import run
@@ -248,3 +249,17 @@ def test_a_clamped_number_becomes_an_index_even_if_it_is_none() -> None:
     numbers = ~np.isnan(x)
     assert np.array_equal(got[numbers], np.clip(x[numbers], 0, 9).astype("int32"))
     assert set(got[~numbers].tolist()) <= {0, 9}
+
+
+def _stored(value: tirx.Expr) -> tirx.Expr:
+    return tirx.min(tirx.max(value, -8.0), 7.0).astype("int16").astype("float32")
+
+
+def test_limits_of_codes_take_no_names() -> None:
+    """Names within names cost TVM's analysis minutes where a chain of 16-bit quantisations is one kernel."""
+    x = te.placeholder((16,), "float32", "x")
+    codes = te.compute((16,), lambda i: _stored(_stored(_stored(x[i]))), name="codes")
+    function = te.create_prim_func([x, codes])
+    text = exact_special_values(function).script()
+    assert "T.Let" not in text
+    assert text.count("llvm.maxnum") == text.count("llvm.minnum") == 3
