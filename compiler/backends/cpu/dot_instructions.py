@@ -158,8 +158,20 @@ define i64 @{name}(i64 %0, {vector} %1) alwaysinline nounwind readnone {{
 """
     for name, vector in zip(AFTER.values(), ("<4 x float>", "<8 x half>"), strict=True)
 }
+ANEW = "edgec_anew"
+_ANEW_CODE = f"""
+define i64 @{ANEW}(i64 %0) alwaysinline nounwind readnone {{
+  %2 = call i64 asm "", "=r,0"(i64 %0)
+  ret i64 %2
+}}
+"""
 # The code of each function that kernels call.
-FUNCTIONS = {BARRIER: _BARRIER_CODE, **_AFTER_CODE, **{i.function: i.code for i in INSTRUCTIONS.values()}}
+FUNCTIONS = {
+    BARRIER: _BARRIER_CODE,
+    ANEW: _ANEW_CODE,
+    **_AFTER_CODE,
+    **{i.function: i.code for i in INSTRUCTIONS.values()},
+}
 
 
 def feature_of(operands: Operands) -> str | None:

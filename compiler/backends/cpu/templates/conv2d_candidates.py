@@ -47,7 +47,8 @@ def candidates(spec: ConvSpec, target: Target, threads: int, *, flattens: bool) 
             spare = 1 + temporaries(spec.operands)
             budget = (target.vector_registers - spare - out_blocks) // out_blocks
             if elements:
-                budget = (target.vector_registers - out_blocks) // (out_blocks + 1)
+                spare = out_blocks + (spec.window.kernel == (1, 1))
+                budget = (target.vector_registers - spare) // (out_blocks + 1)
                 budget = min(budget, COLUMNS_BY_ELEMENT) if in_halves(spec.operands) else budget
             if elements and not spec.in_block:
                 budget = plain_rows.widest(spec.window, out_blocks, spec.lanes, target.vector_registers)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from tvm import tirx
 from tvm.tirx import Buffer, Stmt
 
-from edgec.compiler.backends.cpu.dot_instructions import AFTER, BARRIER, INSTRUCTIONS
+from edgec.compiler.backends.cpu.dot_instructions import AFTER, ANEW, BARRIER, INSTRUCTIONS
 from edgec.compiler.backends.cpu.templates.loop_nests import INDEX, Expr, Index, const, index, vector_load
 from edgec.compiler.operands.operands import FLOAT16, Operands
 
@@ -80,6 +80,11 @@ def apart() -> Stmt:
     return tirx.Evaluate(tirx.call_extern(WORD, BARRIER))
 
 
+def anew(value: Expr) -> Expr:
+    """An index of which LLVM does not know how it was computed: what is read from there has an address of its own."""
+    return tirx.call_pure_extern(INDEX, ANEW, value)
+
+
 def after(sums: Expr, place: Expr) -> Expr:
     """An index of which LLVM does not know how it was computed, nor that it is needed before some sums are there.
 
@@ -88,4 +93,4 @@ def after(sums: Expr, place: Expr) -> Expr:
     return tirx.call_pure_extern(INDEX, AFTER[str(sums.ty.dtype)], place, sums)
 
 
-__all__ = ["after", "apart", "data", "multiply_add", "weights"]
+__all__ = ["after", "anew", "apart", "data", "multiply_add", "weights"]

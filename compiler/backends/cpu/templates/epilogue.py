@@ -5,8 +5,8 @@ A template computes the anchor in registers, and `Epilogue.store` applies the re
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import tvm
 import tvm_ffi
@@ -54,6 +54,47 @@ class Epilogue:
 
         value = tvm_ffi.structural_map(self.value, [(TensorLoad, load), (tvm.ir.Var, variable)])
         return BufferStore(self.output, value, [index(at) for at in position])
+
+    def bias(self) -> tuple[Epilogue, Callable[[Sequence[Index]], Expr]] | None:
+        """The epilogue without a sum that it begins with, and what it adds, by the element's position.
+
+        None where it adds nothing to the anchor's result, or what differs between rows and columns: a sum can start
+        with values that stay in registers for a whole tile.
+        """
+        channels = (self.axes[1], self.axes[-1])
+        others = [axis for axis in self.axes if not any(axis.same_as(c) for c in channels)]
+        added: list[Expr] = []
+        uses = 0
+
+        def is_anchor(expr: Expr) -> bool:
+            return isinstance(expr, TensorLoad) and expr.source.same_as(self.anchor)
+
+        def count(load: TensorLoad) -> TensorLoad:
+            nonlocal uses
+            uses += is_anchor(load)
+            return load
+
+        def sum_of(expr: tirx.Add) -> Expr:
+            anchor, other = (expr.a, expr.b) if is_anchor(expr.a) else (expr.b, expr.a)
+            if is_anchor(anchor) and isinstance(other, TensorLoad) and not added:
+                used = [axis for i in other.indices for axis in others if i.same_as(axis)]
+                plain = all(isinstance(i, tirx.IntImm | Var) for i in other.indices)
+                one = [int(size) for size in self.output.ty.shape]
+                if plain and all(one[[*self.axes].index(axis)] == 1 for axis in used):
+                    added.append(other)
+                    return anchor
+            return expr
+
+        tvm_ffi.structural_map(self.value, (TensorLoad, count))
+        value = tvm_ffi.structural_map(self.value, (tirx.Add, sum_of))
+        if uses != 1 or not added:
+            return None
+
+        def at(position: Sequence[Index]) -> Expr:
+            place = {var: index(i) for var, i in zip(self.axes, position, strict=True)}
+            return tvm_ffi.structural_map(added[0], (Var, lambda var: place.get(var, var)))
+
+        return replace(self, value=value), at
 
     def build(self, body: Stmt) -> PrimFunc:
         """The finished kernel."""
