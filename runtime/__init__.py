@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from edgec.runtime.model import Model
     from edgec.runtime.overlapped_load import load
     from edgec.runtime.processing.drawing import draw
+    from edgec.runtime.processing.nv12 import Nv12
     from edgec.runtime.processing.results import (
         Anomaly,
         Box,
@@ -64,6 +65,7 @@ _MODULES = {
         "Anomaly", "Box", "Classification", "Detection", "Embedding", "Keypoints", "Point", "Raw", "Result",
         "Segmentation", "Sound", "Text",
     ),
+    "processing.nv12": ("Nv12",),
     "overlapped_load": ("load",),
     "session": ("Session",),
 }  # fmt: skip
@@ -102,6 +104,7 @@ __all__ = [
     "MemoryPlan",
     "Model",
     "ModelCard",
+    "Nv12",
     "PlannedTensor",
     "Point",
     "Provenance",

@@ -293,7 +293,7 @@ class Model:
 
         Args:
             source: for a picture `[height, width, 3]` uint8 in BGR, as OpenCV returns it, or gray
-                `[height, width]`, which for a model on a GPU may lie there (DLPack or
+                `[height, width]`, or `edgec.runtime.Nv12`, which for a model on a GPU may lie there (DLPack or
                 `__cuda_array_interface__`); for sound `[n]` or `[n, channels]` samples (float in -1 to 1, or
                 integers); for plain tensors the dict that `run` takes.
             sample_rate: samples per second of `source`; None for the card's.

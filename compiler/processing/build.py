@@ -15,13 +15,13 @@ from tvm.tirx import PrimFunc
 import edgec.runtime as rt
 from edgec.compiler.backends.registry import backend_of
 from edgec.compiler.processing.boxes import SUPPORTED, DetectKernel
-from edgec.compiler.processing.parallel import frame_map
+from edgec.compiler.processing.parallel import frame_map, planar_frame_map
 from edgec.compiler.processing.parallel_boxes import ParallelDetectKernel
 from edgec.compiler.processing.pixels import prepare_kernel
 from edgec.compiler.processing.sound import FeatureKernel
 from edgec.runtime.card import AudioInput, BoxOutput, ImageInput
 from edgec.runtime.processing.audio import fft_size
-from edgec.runtime.processing.compiled import DETECT, FEATURES, FRAME, PREPARE, detect_outputs
+from edgec.runtime.processing.compiled import DETECT, FEATURES, FRAME, FRAME_NV12, PREPARE, detect_outputs
 from edgec.targets import Target
 
 
@@ -55,6 +55,7 @@ def build_processing(
     if len(inputs) == 1 and inputs[0].dtype == "float32" and inputs[0].shape == _input_shape(card.input):
         if parallel:
             functions[FRAME] = frame_map(card.input, inputs[0].dtype)
+            functions[FRAME_NV12] = planar_frame_map(card.input, inputs[0].dtype)
         else:
             functions[PREPARE] = prepare_kernel(card.input, inputs[0].dtype)
     if isinstance(card.output, SUPPORTED):

@@ -26,6 +26,7 @@ from edgec.runtime.processing.image import Frame, Placement
 from edgec.runtime.processing.results import Detection
 
 PREPARE, DETECT, FEATURES = "edgec_prepare", "edgec_detect", "edgec_features"
+FRAME_NV12 = "edgec_frame_nv12"  # as `FRAME`, of luma and chroma
 FRAME = "edgec_frame"  # in place of `PREPARE` on a GPU: see `edgec.runtime.processing.gpu`
 
 

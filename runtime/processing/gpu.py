@@ -20,10 +20,11 @@ from edgec.runtime.execution.compiled_functions import Array
 from edgec.runtime.gpu.arrays import DeviceArray, from_host, on_host, place_of
 from edgec.runtime.gpu.code import unpack_programs
 from edgec.runtime.processing.boxes import finish, grid, named
-from edgec.runtime.processing.compiled import DETECT, FRAME, detect_outputs
+from edgec.runtime.processing.compiled import DETECT, FRAME, FRAME_NV12, detect_outputs
 from edgec.runtime.processing.image import Placement, check, check_form, fit, place
+from edgec.runtime.processing.nv12 import Nv12
 from edgec.runtime.processing.results import Detection
-from edgec.runtime.processing.sampling import MOST_BYTES, RESAMPLED, tables
+from edgec.runtime.processing.sampling import MOST_BYTES, RESAMPLED, planar_tables, tables
 
 if TYPE_CHECKING:
     from edgec.runtime.gpu.program import GpuFunction
@@ -57,9 +58,9 @@ class _Sized:
 class FrameProgram:
     """Makes a model's input of frames of any size; safe to call from several threads."""
 
-    def __init__(self, code: bytes, card: ImageInput, load: Load) -> None:
-        self._code, self._card, self._load = code, card, load
-        self._sized: OrderedDict[tuple[int, int, int], _Sized] = OrderedDict()
+    def __init__(self, code: bytes, card: ImageInput, load: Load, planar: bytes = b"") -> None:
+        self._code, self._planar, self._card, self._load = code, planar, card, load
+        self._sized: OrderedDict[tuple[int, ...], _Sized] = OrderedDict()
         self._lock = threading.Lock()
 
     @contextmanager
@@ -67,62 +68,89 @@ class FrameProgram:
         """The model's input, as the begin of a chain of programs, and the frame's placement in it.
 
         Args:
-            frame: uint8 `[height, width, 3]` (BGR) or gray, of numpy or on the GPU.
+            frame: uint8 `[height, width, 3]` (BGR) or gray, or `Nv12`, of numpy or on the GPU.
 
         Raises:
             InputError: not a frame, or one on the GPU that only the host can resize.
         """
-        where = place_of(frame)
-        if where is not None and not on_host(where):
-            given = self._of_gpu(frame)
-            placement = None
-        else:
-            given = check(from_host("frame", frame) if where is not None else frame)
-            where, placement = None, None
-            if not self._resized_here(given.shape[1], given.shape[0]) or given.nbytes > MOST_BYTES:
-                given, placement = place(given, self._card)
-            given = given.reshape(_pixels(given.shape))
-        shape = _pixels(given.shape)
-        sized = self._of_size(shape)
+        planes, width, placement = self._planes(frame)
+        sized, found = self._of_size(tuple(tuple(plane.shape) for plane in planes), width)
         with sized.function.chain() as chain:
             chain.keep(sized)
-            array = given if where is None else sized.function.receive("frame", given, where)
-            (made,) = sized.function.queue(chain, [array])
-            yield made, placement or fit(shape[1], shape[0], self._card).placement
+            arrays = [
+                plane if (where := place_of(plane)) is None else sized.function.receive("frame", plane, where)
+                for plane in planes
+            ]
+            (made,) = sized.function.queue(chain, arrays)
+            yield made, placement or found
 
-    def _of_gpu(self, frame: Any) -> Any:  # noqa: ANN401
-        """The same frame, which lies on a GPU, checked."""
-        shape = tuple(int(size) for size in frame.shape)
-        check_form(shape, str(frame.dtype).removeprefix("torch."))
-        if not self._resized_here(shape[1], shape[0]):
-            raise InputError(
-                f"the model card resizes by {self._card.interpolation!r}, which the host does, and the frame lies on "
-                "the GPU.\nCopy it to the host, resize it there, or declare interpolation = 'linear'."
-            )
-        return frame
+    def _planes(self, frame: Any) -> tuple[list[Any], int, Placement | None]:  # noqa: ANN401
+        """A frame as its program takes it, its width, and its placement where the host has resized it."""
+        planar = isinstance(frame, Nv12)
+        planes = [frame.luma, frame.chroma] if isinstance(frame, Nv12) else [frame]
+        places = [place_of(plane) for plane in planes]
+        on_gpu = any(where is not None and not on_host(where) for where in places)
+        if on_gpu:
+            height, width = (frame.height, frame.width) if isinstance(frame, Nv12) else _checked(frame)
+            if not self._resized_here(width, height):
+                raise InputError(
+                    f"the model card resizes by {self._card.interpolation!r}, which the host does, and the frame lies "
+                    "on the GPU.\nCopy it to the host, resize it there, or declare interpolation = 'linear'."
+                )
+            if planar and not self._planar:
+                raise InputError("the artifact takes no NV12 from the GPU: compile the model again")
+            return planes, width, None
+        held = [
+            plane if where is None else from_host("frame", plane)
+            for plane, where in zip(planes, places, strict=True)
+        ]
+        if isinstance(frame, Nv12):
+            least = max(plane.nbytes for plane in held)
+            if self._planar and self._resized_here(frame.width, frame.height) and least <= MOST_BYTES:
+                return held, frame.width, None
+            held = [Nv12(held[0], held[1], frame.width).bgr()]
+        given, placement = check(held[0]), None
+        if not self._resized_here(given.shape[1], given.shape[0]) or given.nbytes > MOST_BYTES:
+            given, placement = place(given, self._card)
+        return [given.reshape(_pixels(given.shape))], given.shape[1], placement
 
     def _resized_here(self, width: int, height: int) -> bool:
         found = fit(width, height, self._card)
         same = (found.width, found.height) == (found.inner_width, found.inner_height)
         return same or self._card.interpolation in RESAMPLED
 
-    def _of_size(self, shape: tuple[int, int, int]) -> _Sized:
+    def _of_size(self, shapes: tuple[tuple[int, ...], ...], width: int) -> tuple[_Sized, Placement]:
+        """The program for frames whose planes have these shapes, and the placement of such a frame."""
+        found = fit(width, shapes[0][0], self._card)
+        key = (width, *shapes[0], *(shapes[1] if len(shapes) > 1 else ()))
         with self._lock:
-            sized = self._sized.get(shape)
+            sized = self._sized.get(key)
             if sized is None:
-                height, width, _ = shape
                 size = self._card.height, self._card.width
-                fixed = tables(fit(width, height, self._card), shape, self._card.interpolation, size)
-                sized = self._sized[shape] = _Sized(self._load(self._code, [shape], fixed))
+                if len(shapes) > 1:
+                    rows = shapes[0][1], shapes[1][1]
+                    fixed = planar_tables(found, rows, self._card.interpolation, size)
+                else:
+                    shapes = (_pixels(shapes[0]),)
+                    fixed = tables(found, shapes[0], self._card.interpolation, size)
+                code = self._planar if len(shapes) > 1 else self._code
+                sized = self._sized[key] = _Sized(self._load(code, shapes, fixed))
                 if len(self._sized) > _SIZES:
                     self._sized.popitem(last=False)
-            self._sized.move_to_end(shape)
-            return sized
+            self._sized.move_to_end(key)
+            return sized, found.placement
 
     def close(self) -> None:
         """Release what no call is using; the rest goes with its call."""
         with self._lock:
             self._sized.clear()
+
+
+def _checked(frame: Any) -> tuple[int, int]:  # noqa: ANN401
+    """Height and width of a frame on a GPU."""
+    shape = tuple(int(size) for size in frame.shape)
+    check_form(shape, str(frame.dtype).removeprefix("torch."))
+    return shape[0], shape[1]
 
 
 def _pixels(shape: Sequence[int]) -> tuple[int, int, int]:
@@ -159,7 +187,7 @@ class GpuProcessing:
             raise ArtifactError(f"{PROCESSING_LIBRARY} lacks a function that the config names ({missing[0]})")
         self._frames: FrameProgram | None = None
         if FRAME in functions and isinstance(card.input, ImageInput):
-            self._frames = FrameProgram(programs[FRAME], card.input, load)
+            self._frames = FrameProgram(programs[FRAME], card.input, load, programs.get(FRAME_NV12, b""))
         self._detect: GpuFunction | None = None
         if DETECT in functions and model is not None:
             self._detect = load(programs[DETECT], fixed=_fixed(card))

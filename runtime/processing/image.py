@@ -12,6 +12,7 @@ import numpy.typing as npt
 from edgec.runtime.card import ImageInput
 from edgec.runtime.errors import InputError
 from edgec.runtime.execution.compiled_functions import Array, empty_aligned
+from edgec.runtime.processing.nv12 import Nv12
 
 Frame = npt.NDArray[np.uint8]
 
@@ -49,11 +50,13 @@ def _interpolation(name: str) -> int:
 
 
 def check(frame: Any) -> Frame:  # noqa: ANN401 - whatever the caller passed
-    """A frame as it came.
+    """A frame as it came, in BGR if it came in NV12.
 
     Raises:
         InputError: not a frame.
     """
+    if isinstance(frame, Nv12) and isinstance(frame.luma, np.ndarray):
+        return frame.bgr()
     if not isinstance(frame, np.ndarray):
         raise InputError(f"a frame must be a numpy array as OpenCV returns it, not {type(frame).__name__}")
     check_form(frame.shape, str(frame.dtype))

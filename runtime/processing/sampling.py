@@ -42,18 +42,47 @@ def tables(fit: Fit, frame: tuple[int, int, int], interpolation: str, size: tupl
     """
     height, width, channels = frame
     assert height * width * channels <= MOST_BYTES
-    rows = np.zeros((size[0], 4), np.int32)
-    columns = np.zeros((size[1], 5), np.int32)
-    rows[:, 2] = columns[:, 2] = PAD
+    rows, columns, vertical, horizontal = _lines(fit, interpolation, size, (4, 5))
     columns[:, 4] = 1 if channels == 3 else 0
-    nearest = interpolation == "nearest"
-    vertical = _line(fit.height, fit.inner_height, nearest=nearest, ends=False)
-    vertical[:, :2] = (vertical[:, :2] + fit.top) * (width * channels)
-    rows[fit.inner_top : fit.inner_top + fit.inner_height] = vertical
-    horizontal = _line(fit.width, fit.inner_width, nearest=nearest, ends=True)
-    horizontal[:, :2] = (horizontal[:, :2] + fit.left) * channels
-    columns[fit.inner_left : fit.inner_left + fit.inner_width, :4] = horizontal
+    vertical[:, :2] *= width * channels
+    horizontal[:, :2] *= channels
     return [rows, columns]
+
+
+def planar_tables(
+    fit: Fit, row_bytes: tuple[int, int], interpolation: str, size: tuple[int, int]
+) -> list[Table]:
+    """The tables for frames in NV12 of one size.
+
+    Args:
+        fit, interpolation, size: as for `tables`.
+        row_bytes: of luma and of chroma.
+
+    Returns:
+        rows `[height, 6]`: where two rows of luma begin, their weights, and where their rows of chroma begin;
+        columns `[width, 6]`: the same of pixels in a row, and of their u.
+    """
+    rows, columns, vertical, horizontal = _lines(fit, interpolation, size, (6, 6))
+    vertical[:, 4:] = vertical[:, :2] // 2 * row_bytes[1]
+    vertical[:, :2] *= row_bytes[0]
+    horizontal[:, 4:] = horizontal[:, :2] // 2 * 2
+    return [rows, columns]
+
+
+def _lines(
+    fit: Fit, interpolation: str, size: tuple[int, int], widths: tuple[int, int]
+) -> tuple[Table, Table, Table, Table]:
+    """Tables for rows and columns of the input, filled with numbers of pixels of the frame; and their filled parts."""
+    rows, columns = (np.zeros((count, width), np.int32) for count, width in zip(size, widths, strict=True))
+    rows[:, 2] = columns[:, 2] = PAD
+    nearest = interpolation == "nearest"
+    vertical = rows[fit.inner_top : fit.inner_top + fit.inner_height]
+    vertical[:, :4] = _line(fit.height, fit.inner_height, nearest=nearest, ends=False)
+    vertical[:, :2] += fit.top
+    horizontal = columns[fit.inner_left : fit.inner_left + fit.inner_width]
+    horizontal[:, :4] = _line(fit.width, fit.inner_width, nearest=nearest, ends=True)
+    horizontal[:, :2] += fit.left
+    return rows, columns, vertical, horizontal
 
 
 def _line(given: int, wanted: int, *, nearest: bool, ends: bool) -> npt.NDArray[Any]:

@@ -16,7 +16,7 @@ from edgec.compiler.processing import build, parallel_boxes
 from edgec.runtime.gpu.code import unpack_programs
 from edgec.runtime.gpu.program import load_program
 from edgec.runtime.processing import boxes as host_boxes
-from edgec.runtime.processing.compiled import DETECT, FRAME
+from edgec.runtime.processing.compiled import DETECT, FRAME, FRAME_NV12
 from edgec.runtime.processing.gpu import FrameProgram
 from edgec.runtime.processing.image import ImagePreprocessor, Placement
 from tests.compiler.backends.cuda.emulator.backend import TARGET, EmulatedBackend
@@ -51,8 +51,12 @@ def programs(card: rt.ModelCard, *outputs: rt.TensorSpec) -> dict[str, bytes]:
 
 
 @cache
+def frame_codes(colour: str) -> dict[str, bytes]:
+    return programs(card_of({"decoder": "raw"}, **COLOURS[colour]))
+
+
 def frame_code(colour: str) -> bytes:
-    return programs(card_of({"decoder": "raw"}, **COLOURS[colour]))[FRAME]
+    return frame_codes(colour)[FRAME]
 
 
 @settings(max_examples=40, deadline=None)
@@ -95,6 +99,46 @@ def input_of(program: FrameProgram, frame: Any) -> tuple[np.ndarray, Placement]:
         api = made.chain._api
         assert isinstance(api, EmulatedApi)
         return api.view(made.address, made.bytes).view(made.dtype).reshape(made.shape).copy(), place
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    size=st.tuples(st.integers(1, 25), st.integers(1, 25)),
+    padding=st.tuples(st.sampled_from([0, 1, 7]), st.sampled_from([0, 5])),
+    colour=st.sampled_from(list(COLOURS)),
+    resize=st.sampled_from(["stretch", "letterbox", "crop"]),
+    interpolation=st.sampled_from(["linear", "nearest", "area"]),
+    on_gpu=st.booleans(),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_a_frame_in_nv12_becomes_the_input_that_the_host_makes_of_it(
+    size: tuple[int, int],
+    padding: tuple[int, int],
+    colour: str,
+    resize: str,
+    interpolation: str,
+    on_gpu: bool,
+    seed: int,
+) -> None:
+    card = card_of({"decoder": "raw"}, **COLOURS[colour], resize=resize, interpolation=interpolation).input
+    assert isinstance(card, rt.card.ImageInput)
+    height, width, rng = size[0] * 2, size[1] * 2, np.random.default_rng(seed)
+    luma = rng.integers(0, 256, (height, width + padding[0]), np.uint8)
+    chroma = rng.integers(0, 256, (height // 2, width + padding[1]), np.uint8)
+    frame = rt.Nv12(luma, chroma, width)
+    wanted, placement = ImagePreprocessor(card, "float32")(frame)
+    np.testing.assert_array_equal(wanted, ImagePreprocessor(card, "float32")(frame.bgr())[0])
+    api, codes = EmulatedApi(), frame_codes(colour)
+    program = FrameProgram(codes[FRAME], card, partial(load_program, api), codes[FRAME_NV12])
+    given = rt.Nv12(OnGpu(api, luma), OnGpu(api, chroma), width) if on_gpu else frame
+    if on_gpu and interpolation == "area" and not program._resized_here(width, height):
+        with pytest.raises(rt.InputError, match="which the host does"):
+            input_of(program, given)
+    else:
+        made, where = input_of(program, given)
+        np.testing.assert_array_equal(made, wanted)
+        assert where == placement
+    program.close()
 
 
 class OnGpu:

@@ -76,7 +76,7 @@ def test_a_frame_becomes_the_same_boxes_as_on_the_host(tmp_path: Path, output: d
     made = compile_model(model, TARGET, options, output=tmp_path / "m.edge", card=card)
     frame = np.random.default_rng(1).integers(0, 256, (50, 70, 3), np.uint8)
     with rt.load(made.artifact) as loaded:
-        assert loaded.config.around == ("edgec_frame", "edgec_detect")
+        assert loaded.config.around == ("edgec_frame", "edgec_frame_nv12", "edgec_detect")
         host = Predictor(msgspec.structs.replace(loaded.config, around=()), card, b"")
         wanted, found = host(frame, None, loaded.call), loaded.predict(frame)
         assert len(wanted) >= 3
@@ -92,6 +92,10 @@ def test_a_frame_becomes_the_same_boxes_as_on_the_host(tmp_path: Path, output: d
         assert (
             api.waits == before + 1
         )  # frame, model and boxes run one after another, and the host waits once
+        planes = rt.Nv12.of_buffer(np.random.default_rng(2).integers(0, 256, (75, 70), np.uint8))
+        assert [one.label for one in loaded.predict(planes)] == [
+            one.label for one in host(planes.bgr(), None, loaded.call)
+        ]
         gray = frame[:, :, 0]
         assert [one.label for one in loaded.predict(gray)] == [
             one.label for one in host(gray, None, loaded.call)
@@ -112,7 +116,7 @@ def test_a_picture_is_classified_from_pixels_that_became_the_input_there(tmp_pat
     made = compile_model(model, TARGET, options, output=tmp_path / "m.edge", card=card)
     frame = np.random.default_rng(1).integers(0, 256, (50, 70, 3), np.uint8)
     with rt.load(made.artifact) as loaded:
-        assert loaded.config.around == ("edgec_frame",)
+        assert loaded.config.around == ("edgec_frame", "edgec_frame_nv12")
         host = Predictor(msgspec.structs.replace(loaded.config, around=()), card, b"")
         assert [one.to_json() for one in loaded.predict(frame)] == [
             one.to_json() for one in host(frame, None, loaded.call)
@@ -140,7 +144,7 @@ def test_the_agent_refuses_nan_of_boxes_that_a_gpu_makes(tmp_path: Path, spoilt:
     options = CompileOptions(threads=1, tune="none", verify=False, cache_dir=tmp_path / "cache")
     made = compile_model(tmp_path / "spoilt.onnx", TARGET, options, output=tmp_path / "m.edge", card=card)
     loaded = load_model(str(made.artifact), None, 1)
-    assert loaded.model.config.around == ("edgec_frame", "edgec_detect")
+    assert loaded.model.config.around == ("edgec_frame", "edgec_frame_nv12", "edgec_detect")
     source = {"source": {"kind": "test"}, "model": "m"}
     pipeline = Pipeline("door", StreamSection.model_validate(source), "t-", lambda *_: None, lambda _: None)
     picture = np.random.default_rng(1).integers(0, 256, (50, 70, 3), np.uint8)
