@@ -65,8 +65,10 @@ def machine_glibc() -> tuple[int, int] | None:
 
 
 def usable_cores() -> int:
-    """How many cores this process may run on (its affinity mask, not the machine's count)."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """How many threads compute at once for this process: see `edgec.targets.cores`."""
+    from edgec.targets.cores import usable
+
+    return usable()
 
 
 def _cache_sizes() -> dict[str, Any]:

@@ -23,6 +23,7 @@ from edgec.runtime.execution import pool
 from edgec.runtime.execution.core_speeds import speeds_of
 from edgec.runtime.execution.pool import ThreadPool
 from edgec.runtime.execution.shared_libraries import global_function
+from edgec.targets.cores import usable as cores_for
 
 _FLOATING, _PINNED = -3, -2  # TVM's kSpecifyThreadShareAllCore and kSpecifyOneCorePerThread
 
@@ -67,7 +68,7 @@ class Threading(NamedTuple):
         if threads is not None and threads < 1:
             raise InputError(f"threads must be 1 or more, not {threads}")
         if affinity is None:
-            return Threading(min(threads or len(usable), len(usable)), usable, False)
+            return Threading(min(threads or cores_for(allowed=usable), len(usable)), usable, False)
         cores = tuple(affinity)
         if not cores or not set(cores) <= set(usable):
             raise InputError(f"affinity must name cores among {list(usable)}, not {list(cores)}")
