@@ -30,19 +30,31 @@ class _Limited:
 
 
 def in_one_step(cast: tirx.Cast) -> Expr:
-    """A cast of a rounded and limited value to integers; any other cast as it is."""
-    if str(cast.ty.dtype) not in _CODES or str(cast.value.ty.dtype) != "float32":
-        return cast
-    found = _limited(cast.value)
-    if found is None or {kind for kind, _ in found.limits} != {tirx.Max, tirx.Min}:
-        return cast
+    """A cast of a rounded and limited value to integers; any other cast as it is.
+
+    Of one to `uint8` and from there to `int16`, in which activations may be kept, the second one alone is left.
+    """
+    dtype, inner, found = str(cast.ty.dtype), cast.value, None
+    if dtype == "int16" and isinstance(inner, tirx.Cast) and str(inner.ty.dtype) == "uint8":
+        byte = _limited(inner.value)
+        if byte is not None and all(0 <= limit <= 255 for _, limit in byte.limits):
+            found = byte
+    else:
+        found = _limited(inner)
+    made = None if found is None else _converted(found, dtype)
+    return cast if made is None else made
+
+
+def _converted(found: _Limited, dtype: str) -> Expr | None:
+    """The integer; None where it may not fit, or comes from no rounding."""
+    if dtype not in _CODES or {kind for kind, _ in found.limits} != {tirx.Max, tirx.Min}:
+        return None
     value = found.value
     for kind, limit in found.limits:
         value = kind(value, tirx.FloatImm("float32", limit - found.zero))
     code = tirx.call_llvm_pure_intrin("int32", "llvm.lrint", value)
     if found.zero:
         code = code + tirx.IntImm("int32", int(found.zero))
-    dtype = str(cast.ty.dtype)
     return code if dtype == "int32" else code.astype(dtype)
 
 
@@ -57,6 +69,8 @@ def _limited(expr: Expr) -> _Limited | None:
         if inner is None or zero is None or inner.limits or inner.zero:
             return None
         return _Limited(inner.value, zero, ())
+    if str(expr.ty.dtype) != "float32":
+        return None
     if isinstance(expr, Call) and str(getattr(expr.op, "name", "")) == "tirx.nearbyint":
         return _Limited(expr.args[0], 0.0, ())
     return None

@@ -126,7 +126,7 @@ def with_vector_math(func: PrimFunc) -> PrimFunc:
             return call
         return form(call.args[0])
 
-    body = tvm_ffi.structural_map(func.body, (tirx.Cast, in_one_step))
+    body = tvm_ffi.structural_map(func.body, (tirx.Cast, in_one_step), order="pre")
     body = tvm_ffi.structural_map(body, (Call, replace))
     body = tvm_ffi.structural_map(body, (tirx.Cast, _rounded_once))
     return func.with_body(tvm_ffi.structural_map(body, (BufferStore, _bind_first)))

@@ -17,11 +17,11 @@ RUNNABLE = [
 
 
 def run(func: PrimFunc, target: Target, *arrays: np.ndarray) -> np.ndarray:
-    """What a kernel computes of `arrays`; an element that it does not write is NaN, or -1 of integers."""
+    """What a kernel computes of `arrays`; an element that it does not write is NaN, or -1 (255 of uint8)."""
     module = build(func, tvm.target.Target(dict(target.tvm)))
     out = func.params[-1].ty
     dtype = str(out.dtype.dtype)
-    unwritten = np.full([int(d) for d in out.shape], np.nan if "float" in dtype else -1, dtype)
+    unwritten = np.full([int(d) for d in out.shape], np.nan if "float" in dtype else -1).astype(dtype)
     output = tvm.runtime.tensor(unwritten)
     module["kernel"](*[tvm.runtime.tensor(a) for a in arrays], output)
     return output.numpy()
