@@ -27,6 +27,9 @@ from edgec.compiler.verify.rounding_inside import NESTED, POOL, PREFIX, Pools
 UNITS = 4  # in the last place: the largest perturbation of a value
 MOST_FACTORS = 1 << 16  # of one value; further axes share their factors
 SEED = 20
+MICROSOFT = "com.microsoft"
+QUANTISATIONS = frozenset({"DequantizeLinear", "QuantizeLinear"})
+SIXTEEN_BITS = 21  # the operator set from which the standard's quantisations take them
 Factor: TypeAlias = tuple[tuple[int, ...], int, bool]  # shape, element type, and whether it is added
 _SPACING = {TensorProto.FLOAT: 2.0**-23, TensorProto.FLOAT16: 2.0**-10, TensorProto.DOUBLE: 2.0**-52}
 # Operators whose results are values of their operands, or whole numbers: nothing is rounded.
@@ -156,10 +159,21 @@ def perturbed(inputs: Arrays, rng: np.random.Generator, sign: int = 1) -> Arrays
     return made
 
 
-def _with_factors(source: ModelProto) -> tuple[ModelProto, dict[str, Factor]]:
-    """The model with a factor, fed as an input, behind every node that rounds; what each factor is."""
+def _of_the_standard(source: ModelProto) -> ModelProto:
+    """A copy whose quantisations are the standard's: shapes behind those of com.microsoft are not inferred."""
     model = ModelProto()
     model.CopyFrom(source)
+    own = [node for node in model.graph.node if node.op_type in QUANTISATIONS and node.domain == MICROSOFT]
+    if not own or _opset(model) < SIXTEEN_BITS:
+        return model
+    for node in own:
+        node.domain = ""
+    return infer_shapes(model)
+
+
+def _with_factors(source: ModelProto) -> tuple[ModelProto, dict[str, Factor]]:
+    """The model with a factor, fed as an input, behind every node that rounds; what each factor is."""
+    model = _of_the_standard(source)
     graph = model.graph
     typed = {value.name: value for value in (*graph.value_info, *graph.output)}
     results = {value.name for value in graph.output}
