@@ -21,6 +21,7 @@ from edgec.runtime.gpu.code import (
 )
 from edgec.runtime.gpu.fault import GpuFault
 from edgec.runtime.gpu.results import DeviceResult, Pool
+from edgec.runtime.gpu.stored import StoredArray, missing_bytes, store
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -54,6 +55,7 @@ class Loaded:
         self.api, self.generation = api, generation
         self.results = Pool(api, generation)
         self.modules: list[Any] = []
+        self._stored: list[StoredArray] = []
         self.weights: list[int] = []
         self.functions: dict[str, Any] = {}
         try:
@@ -65,8 +67,9 @@ class Loaded:
     def _load(self, header: GpuCode, binaries: memoryview, weights: Sequence[Weight]) -> None:
         chosen = choose_binaries(header, self.api.capability)
         buffers = sum(one.bytes for one in (*header.inputs, *header.outputs))
-        stored = sum(weight.array.nbytes for weight in weights)
-        self.api.check_memory(header.arena_bytes + buffers + stored)
+        arrays = [np.ascontiguousarray(weight.array) for weight in weights]
+        new = missing_bytes(self.api, self.generation, arrays)
+        self.api.check_memory(header.arena_bytes + buffers + new)
         self.arrivals = self.api.stream()
         shared: dict[str, int] = {}
         for step in header.steps:
@@ -78,21 +81,18 @@ class Loaded:
             for name in binary.kernels:
                 self.functions[name] = self.api.function(module, name, shared.get(name, 0))
         with copies(self.api) as stream:
-            for weight in weights:
-                address = self.api.allocate(max(1, weight.array.nbytes))
-                self.weights.append(address)
-                if weight.array.nbytes:
-                    stream.copy_in(address, np.ascontiguousarray(weight.array))
+            for array in arrays:
+                self._stored.append(store(self.api, self.generation, array, stream))
+        self.weights = [one.address for one in self._stored]
 
     def close(self) -> None:
         """Release both."""
         self.results.close()
+        self._stored.clear()
         if not self.api.generations.has(self.generation):
             return
         if hasattr(self, "arrivals"):
             self.arrivals.close()
-        for address in self.weights:
-            self.api.free(address)
         for module in self.modules:
             self.api.unload(module)
         self.weights, self.modules, self.functions = [], [], {}

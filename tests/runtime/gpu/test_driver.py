@@ -160,6 +160,21 @@ def test_rates_of_a_multiprocessor_give_the_published_peaks(
     assert limits.tensor_gflops / 1e3 == pytest.approx(tensor, rel=0.01)
 
 
+def test_weights_are_on_the_device_once_for_all_sets_of_shapes(driver: CudaDriver) -> None:
+    first = function(driver)
+    one = count(driver, "live")
+    second = function(driver)
+    assert first._loaded is not None
+    assert second._loaded is not None
+    assert first._loaded.weights == second._loaded.weights
+    first.close()
+    np.testing.assert_array_equal(second([x(1)])[1], WEIGHT)
+    assert count(driver, "live") == one
+    second.close()
+    del first, second
+    assert count(driver, "live") == 0
+
+
 def test_marks_whose_time_was_read_are_used_again(driver: CudaDriver) -> None:
     stream = driver.stream()
     before = count(driver, "live")
