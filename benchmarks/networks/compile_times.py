@@ -106,9 +106,9 @@ def page(times: dict[str, dict[str, CompileTime]]) -> str:
         "",
         "Written by `python -m edgec.benchmarks.networks.compile_times`; nothing here is edited by hand. Each network "
         "was compiled from its file to the verified artifact, in a process of its own with an empty cache. In "
-        "brackets: the seconds that all cores computed: where other programs keep a machine busy these count, though they "
-        "are up to a half higher then, as caches are shared; on two cores alone a compile takes little more than half "
-        "of them. "
+        "brackets: the seconds that all cores computed: where other programs keep a machine busy these count, though "
+        "they are up to a half higher then, as caches are shared; alone on two cores a compile takes little more than "
+        "half of them. "
         "*Gained* is what the kernels that `--tune fast` found take less than the first guesses, in a run; *left* "
         "are kinds of layers that there was no time to try.",
         "",
