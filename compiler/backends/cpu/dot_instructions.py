@@ -147,16 +147,19 @@ define i32 @{BARRIER}() alwaysinline nounwind {{
   ret i32 0
 }}
 """
-# An index and a vector of sums (64-bit ARM): the index comes back when the sums are there.
-AFTER = {"float32x4": "edgec_after_float32", "float16x8": "edgec_after_float16"}
+# An index and a vector of sums: the index comes back when the sums are there.
+_SUMS = {f"float32x{n}": f"<{n} x float>" for n in (4, 8, 16)} | {
+    f"float16x{n}": f"<{n} x half>" for n in (8, 16, 32)
+}
+AFTER = {dtype: f"edgec_after_{dtype}" for dtype in _SUMS}
 _AFTER_CODE = {
-    name: f"""
-define i64 @{name}(i64 %0, {vector} %1) alwaysinline nounwind readnone {{
-  %3 = call i64 asm "", "=r,0,w"(i64 %0, {vector} %1)
+    AFTER[dtype]: f"""
+define i64 @{AFTER[dtype]}(i64 %0, {vector} %1) alwaysinline nounwind readnone {{
+  %3 = call i64 asm "", "=r,0,X"(i64 %0, {vector} %1)
   ret i64 %3
 }}
 """
-    for name, vector in zip(AFTER.values(), ("<4 x float>", "<8 x half>"), strict=True)
+    for dtype, vector in _SUMS.items()
 }
 ANEW = "edgec_anew"
 _ANEW_CODE = f"""
