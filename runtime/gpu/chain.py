@@ -4,13 +4,25 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, ExitStack
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import Protocol, TypeVar
 
 from edgec.runtime.gpu.api import GpuApi, Stream
 from edgec.runtime.gpu.fault import GpuFault
 
-if TYPE_CHECKING:
-    from edgec.runtime.gpu.contexts import Context
+
+class Queued(Protocol):
+    """What a program works in.
+
+    Attributes:
+        own: the stream that it has alone.
+        stream: the stream that its work is queued on.
+    """
+
+    own: Stream
+    stream: Stream
+
+
+Q = TypeVar("Q", bound=Queued)
 
 
 class Chain:
@@ -28,14 +40,14 @@ class Chain:
         self._stream: Stream | None = None
         self._queued = False
 
-    def join(self, context: Context) -> None:
+    def join(self, context: Queued) -> None:
         """Let a context's work be queued on the chain's stream."""
         if self._stream is None:
             self._stream = context.own
         context.stream = self._stream
         self._queued = True
 
-    def hold(self, context: AbstractContextManager[Context]) -> Context:
+    def hold(self, context: AbstractContextManager[Q]) -> Q:
         """Take a context until the end of the chain, in which its results stay as they are."""
         taken = self._held.enter_context(context)
         self.join(taken)
