@@ -5,8 +5,9 @@
 
 `targets` compiles networks of the zoo in fp16 (or `--precision`) for every target and reads the machine code with
 NVIDIA's `cuobjdump` and `nvdisasm`, which come as wheels. `networks` runs networks of the zoo, or files, on this
-machine's processor: as OpenCL by PoCL in fp32, and as CUDA C++ by the emulator of the tests in fp16. `@64` makes
-pictures 64 x 64. An emulated network takes some minutes.
+machine's processor: as OpenCL by PoCL in fp32, and as CUDA C++ by the emulator of the tests in fp16 or `--precision
+bf16`. `@64` makes pictures 64 x 64; `--small` takes the zoo's networks as the rehearsal of the proof on a GPU does,
+with pictures of 32 x 32 (YOLOv8n 64 x 64) and texts of 16 tokens, all layers kept. An emulated network takes minutes.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import argparse
 import re
 import sys
 import tempfile
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,7 @@ from edgec.targets.loader import list_targets
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from tests.benchmarks.gpu.emulated import small  # noqa: E402
 from tests.compiler.backends.cuda.emulator.backend import REGISTRATION as EMULATED  # noqa: E402
 from tests.compiler.backends.cuda.emulator.backend import TARGET as EMULATED_TARGET  # noqa: E402
 from tests.compiler.backends.cuda.machine_code import said  # noqa: E402
@@ -42,10 +45,7 @@ from tests.compiler.backends.opencl.backend import TARGET as OPENCL_TARGET  # no
 INSTRUCTIONS = ("HMMA", "IMMA", "LDSM", "LDGSTS")  # tensor cores, their loads, asynchronous copies
 _USAGE = re.compile(r"REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)")
 _BUDGETS = {"fp32": 1e-3, "tf32": 5e-3, "fp16": 5e-3, "bf16": 3e-2}
-_WAYS: tuple[tuple[str, Target, Precision], ...] = (
-    ("OpenCL", OPENCL_TARGET, "fp32"),
-    ("emulated", EMULATED_TARGET, "fp16"),
-)
+_WAYS: dict[str, Target] = {"OpenCL": OPENCL_TARGET, "emulated": EMULATED_TARGET}
 
 
 @dataclass
@@ -113,7 +113,7 @@ def targets(names: list[str], wanted: list[str], precision: Precision, folder: P
             print("|", " | ".join(map(str, row)), "|", flush=True)
 
 
-def networks(names: list[str], ways: list[str], folder: Path) -> None:
+def networks(names: list[str], ways: list[str], narrow: Precision, folder: Path) -> None:
     """Print a row for each network and way to run it; a network that is wrong ends the script."""
     DEVICE_KINDS["opencl"], DEVICE_KINDS["emulated"] = OPENCL, EMULATED
     print(
@@ -124,9 +124,10 @@ def networks(names: list[str], ways: list[str], folder: Path) -> None:
         name, _, size = text.partition("@")
         model = Path(name) if name.endswith(".onnx") else build(name, folder / name)
         model = _resized(model, int(size), folder) if size else model
-        for way, target, precision in _WAYS:
+        for way, target in _WAYS.items():
             if way not in ways:
                 continue
+            precision: Precision = "fp32" if way == "OpenCL" else narrow
             options = CompileOptions(
                 threads=1, tune="none", precision=precision, error_budget=_BUDGETS[precision],
                 cache_dir=folder / "cache",
@@ -168,9 +169,9 @@ def main() -> None:
     reading.add_argument("--only", default="", help="targets, separated by commas; all without")
     running = commands.add_parser("networks", help="results beside ONNX Runtime")
     running.add_argument("networks", nargs="+", help="of the zoo, or files; @64 for pictures of 64 x 64")
-    running.add_argument(
-        "--as", dest="ways", default=",".join(way for way, _, _ in _WAYS), help="OpenCL,emulated"
-    )
+    running.add_argument("--as", dest="ways", default=",".join(_WAYS), help="OpenCL,emulated")
+    running.add_argument("--precision", default="fp16", choices=["fp16", "bf16"], help="of emulated ones")
+    running.add_argument("--small", action="store_true", help="small pictures and short texts")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         if given.command == "targets":
@@ -178,7 +179,8 @@ def main() -> None:
                 given.networks, [one for one in given.only.split(",") if one], given.precision, Path(folder)
             )
         else:
-            networks(given.networks, given.ways.split(","), Path(folder))
+            with small() if given.small else nullcontext():
+                networks(given.networks, given.ways.split(","), given.precision, Path(folder))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from tvm import relax
 from tvm.ir import Call
 
 from edgec.compiler.graph import unseen_rows
+from edgec.compiler.graph.attention_bands import band_of
 from edgec.compiler.graph.attention_compute import attention
 from edgec.compiler.graph.attention_spec import FIXED, AttentionSpec, AttentionTypes, View
 from edgec.compiler.graph.rewrite import (
@@ -50,8 +51,8 @@ def fuse_attention(
         mod: the module.
         lanes: queries that kernels take at a time.
         fits: whether a kernel computes an attention; others stay as they are.
-        choices: kernels take masks of truth values (`where(mask, scores, number)`), too, and give zeros where a query
-            sees no key, if the model does.
+        choices: kernels take masks of truth values (`where(mask, scores, number)`), too, give zeros where a query
+            sees no key, if the model does, and do not visit keys that the masks hide at compile time.
     """
     return _Fuse(mod, lanes, fits, choices=choices).run()
 
@@ -234,7 +235,10 @@ class _Fuse(Walker):
             self.name = kept
             return False
         types = AttentionTypes() if found.chosen is None else AttentionTypes(mask="bool", fill=found.fill)
-        types = replace(types, zeros=found.unseen is not None)
+        band = None
+        if self.choices:
+            band = band_of(found.masks, found.chosen, found.fill, (rows, keys), self.values)
+        types = replace(types, zeros=found.unseen is not None, band=band)
         operands = [query, key, value, *([mask] if mask else [])]
         out = self._call(spec, types, [super(_Fuse, self).resolve(operand.source) for operand in operands])
         self.renamed[var] = out

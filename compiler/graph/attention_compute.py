@@ -9,7 +9,7 @@ from tvm import te, tirx
 from tvm.tirx import PrimFunc
 
 from edgec.compiler.graph.anchors import ANCHOR, WHOLE, decode, encode
-from edgec.compiler.graph.attention_spec import AttentionSpec, AttentionTypes
+from edgec.compiler.graph.attention_spec import AttentionSpec, AttentionTypes, Band
 
 FLOAT32 = AttentionTypes()
 
@@ -76,7 +76,8 @@ def attention(spec: AttentionSpec, types: AttentionTypes = FLOAT32) -> PrimFunc:
     made: PrimFunc = te.create_prim_func([*inputs, out], index_dtype_override="int64")
     chosen = {"fill": types.fill} if types.mask == "bool" else {}
     zeros = {"zeros": True} if types.zeros else {}
-    attributes = {ANCHOR: encode("attention", {**asdict(spec), **chosen, **zeros}), WHOLE: True}
+    band = {"band": [types.band.first, types.band.last]} if types.band else {}
+    attributes = {ANCHOR: encode("attention", {**asdict(spec), **chosen, **zeros, **band}), WHOLE: True}
     return made.without_attr("global_symbol").with_attrs(attributes)
 
 
@@ -86,7 +87,9 @@ def described(func: PrimFunc) -> tuple[AttentionSpec, AttentionTypes] | None:
     if operator != "attention":
         return None
     fill, zeros = float(fields.pop("fill", -math.inf)), bool(fields.pop("zeros", False))
+    band = fields.pop("band", None)
     spec = AttentionSpec.of_fields(fields)
     given = [str(param.ty.dtype.dtype) for param in func.params]
     mask = given[3] if spec.mask else "float32"
-    return spec, AttentionTypes(operands=given[0], result=given[-1], mask=mask, fill=fill, zeros=zeros)
+    seen = Band(*band) if band else None
+    return spec, AttentionTypes(given[0], given[-1], mask, fill, zeros, seen)

@@ -44,8 +44,22 @@ class View:
 
 
 @dataclass(frozen=True)
+class Band:
+    """The keys that queries see: query `i` none before key `i + first`, and none behind `i + last`."""
+
+    first: int
+    last: int
+
+    def rounds(self, begin: int, rows: int, keys: int, length: int) -> range:
+        """The tiles of `length` of `keys` keys that the `rows` queries from `begin` on see anything of."""
+        low = max(begin + self.first, 0) // length
+        high = max(min(begin + rows - 1 + self.last, keys - 1) // length + 1, 0)
+        return range(min(low, high), high)
+
+
+@dataclass(frozen=True)
 class AttentionTypes:
-    """Data types of an attention's parameters.
+    """Data types of an attention's parameters, and what is known of its mask.
 
     Attributes:
         operands: of queries, keys and values.
@@ -53,6 +67,7 @@ class AttentionTypes:
         mask: `float32` is added to the scaled products; `bool` says which of them count.
         fill: the score where a `bool` mask is false.
         zeros: a query whose scores are all -inf, as it sees no key, gives zeros; NaN without.
+        band: the keys that queries can see at all; the mask hides the others. Kernels need not visit them.
     """
 
     operands: str = "float32"
@@ -60,6 +75,7 @@ class AttentionTypes:
     mask: str = "float32"
     fill: float = -math.inf
     zeros: bool = False
+    band: Band | None = None
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from edgec.compiler.backends.cuda.library import build_function, build_library
 from edgec.compiler.backends.cuda.operands import round_operands
 from edgec.compiler.backends.cuda.schedules import schedule_generic, why_not
 from edgec.compiler.backends.cuda.templates.attention import emit_attention
-from edgec.compiler.backends.cuda.templates.attention_tiles import attention_tiles
+from edgec.compiler.backends.cuda.templates.attention_tiles import attention_tiles, mean_rounds
 from edgec.compiler.backends.cuda.templates.recurrent import emit_recurrent
 from edgec.compiler.backends.cuda.templates.tensor_product import product_of
 from edgec.compiler.backends.cuda.templates.tiles import Tile, tiles_for
@@ -107,9 +107,10 @@ class GpuBackend(Backend):
         if attention is not None:
             spec, types = attention
             tensorised = self.tensorised and types.operands != FLOAT32.data
-            cuts = attention_tiles(spec, types.operands, self.facts, tensorised=tensorised)
+            cuts = attention_tiles(spec, types.operands, self.facts, tensorised=tensorised, band=types.band)
             emit_cut = partial(emit_attention, spec, types, tensorised=tensorised)
-            return workload(flops=spec.flops, candidates=tuple(cuts), emit=emit_cut)
+            seen = mean_rounds(spec, cuts[0], types.band) * cuts[0].keys / spec.keys if cuts else 1.0
+            return workload(flops=int(spec.flops * min(seen, 1.0)), candidates=tuple(cuts), emit=emit_cut)
         if decode(anchor)[0] in NORMALISATIONS:
             return None
         product = product_of(func)

@@ -128,3 +128,56 @@ def test_zeros_for_queries_that_see_no_key_are_part_of_the_attention():
 def test_other_numbers_or_other_rows_are_no_part_of_it(how):
     mod = masked_rows(**how)
     same_structure(fuse_attention(mod, LANES, choices=True), mod)
+
+
+TRIANGLE = np.tri(ROWS, dtype=bool)
+LOWEST = float(np.finfo("float32").min)
+
+
+def band_of(body, inputs=INPUTS):
+    """What is known of the keys that queries see."""
+    after = fuse_attention(module_of(inputs, body), LANES, choices=True)
+    calls = [binding.value for binding in bindings_of(after) if op_name(binding.value) == "call_tir"]
+    found = described(after[calls[-1].args[0]])[1].band
+    return found and (found.first, found.last)
+
+
+def added(mask):
+    return band_of(lambda builder, q, k, v: attention(builder, q, k, v, mask=const(mask.astype(np.float32))))
+
+
+def test_a_constant_mask_tells_which_keys_are_seen():
+    near = TRIANGLE & ~np.tri(ROWS, k=-3, dtype=bool)
+    assert added(np.where(TRIANGLE, 0.0, -np.inf)) == (1 - ROWS, 0)
+    assert added(np.where(near, 0.0, -np.inf)) == (-2, 0)
+    assert added(np.where(np.stack([TRIANGLE, near])[None], 0.0, LOWEST)) == (1 - ROWS, 0)
+    assert added(np.where(np.tri(ROWS, k=-1), 0.0, -np.inf)) == (1 - ROWS, -1)  # the first query sees none
+    assert added(np.where(np.tri(ROWS, k=-1), 0.0, LOWEST)) is None  # and here all, alike
+    assert added(MASK) is None  # scores of -1e4 may count
+    assert added(np.zeros((ROWS, ROWS))) is None
+
+
+def masked_by(make):
+    """With a mask that `make(builder, m)` computes of an input `m`."""
+
+    def body(builder, q, k, v, m):
+        return attention(builder, q, k, v, mask=make(builder, m), scale=1.0)
+
+    inputs = {**INPUTS, "m": (1, 1, 1, ROWS)}
+    return band_of(body, inputs)
+
+
+def test_order_is_seen_through_masks_that_come_in():
+    """A mask of order beside one of padding, as exporters combine them."""
+    order = const(np.where(TRIANGLE, 0.0, -np.inf).astype(np.float32))
+    nothing, lowest = const(np.float32(0)), const(np.float32(-np.inf))
+
+    def both(builder, m, fill):
+        seen = builder.emit(relax.op.greater(m, nothing))
+        seen = builder.emit(relax.op.logical_and(relax.const(TRIANGLE[None, None]), seen))
+        return builder.emit(relax.op.where(seen, nothing, fill))
+
+    assert masked_by(lambda builder, m: builder.emit(relax.op.add(m, order))) == (1 - ROWS, 0)
+    assert masked_by(lambda builder, m: both(builder, m, lowest)) == (1 - ROWS, 0)
+    assert masked_by(lambda builder, m: both(builder, m, const(np.float32(LOWEST)))) is None
+    assert masked_by(lambda builder, m: builder.emit(relax.op.add(m, nothing))) is None

@@ -36,7 +36,12 @@ class OnTensorCores(AttentionWalk):
         spec = self.spec
         shape, limits = (self.rows, self.inner), (spec.rows, spec.inner)
         self._copy(spec.query, self.query, self.q, i32(0), shape, self.key_stride, self.first, limits)
-        self._round(i32(0), i32(0))
+        first, end = self.visited
+        if self.types.band is None:
+            self._round(first, i32(0))
+        else:
+            with T.If(first < end), T.Then():
+                self._round(first, tirx.floormod(first, 2))
         _call("edgec_close_group")
         _call("edgec_await_groups<0>")
         barrier()
@@ -49,7 +54,7 @@ class OnTensorCores(AttentionWalk):
         _call("edgec_await_groups<0>")
         barrier()
         if self.rounds > 1:
-            with T.If(number + 1 < self.rounds), T.Then():
+            with T.If(number + 1 < self.visited[1]), T.Then():
                 self._round(number + 1, tirx.floormod(number + 1, 2))
         _call("edgec_close_group")
 

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from edgec.compiler.backends.cuda.templates.tiles import L2_BYTES, ROUND, STEP, WARP, rate_of
-from edgec.compiler.graph.attention_spec import AttentionSpec
+from edgec.compiler.graph.attention_spec import AttentionSpec, Band
 from edgec.compiler.operands.operands import numpy_dtype
 from edgec.targets.gpu import Gpu
 
@@ -57,7 +57,9 @@ def registers(spec: AttentionSpec, tile: AttentionTile, *, tensorised: bool) -> 
     return (_padded(spec.cols) + tile.keys) // 2 + kept + 48
 
 
-def attention_tiles(spec: AttentionSpec, operands: str, gpu: Gpu, *, tensorised: bool) -> list[AttentionTile]:
+def attention_tiles(
+    spec: AttentionSpec, operands: str, gpu: Gpu, *, tensorised: bool, band: Band | None = None
+) -> list[AttentionTile]:
     """Tiles that fit, best estimate first; none where no kernel computes it."""
     if max(spec.inner, spec.cols) > LONGEST or spec.keys < 1:
         return []
@@ -69,10 +71,21 @@ def attention_tiles(spec: AttentionSpec, operands: str, gpu: Gpu, *, tensorised:
         if shared_bytes(spec, operands, tile, tensorised=tensorised) <= most
         and registers(spec, tile, tensorised=tensorised) <= 224
     ]
-    return sorted(fitting, key=lambda tile: (_cost(tile, spec, operands, gpu, tensorised), str(tile)))
+    return sorted(fitting, key=lambda tile: (_cost(tile, spec, operands, gpu, tensorised, band), str(tile)))
 
 
-def _cost(tile: AttentionTile, spec: AttentionSpec, operands: str, gpu: Gpu, tensorised: bool) -> float:
+def mean_rounds(spec: AttentionSpec, tile: AttentionTile, band: Band | None) -> float:
+    """Rounds of a block, on average."""
+    rows = STEP * tile.warps
+    if band is None:
+        return -(-spec.keys // tile.keys)
+    counts = [len(band.rounds(begin, rows, spec.keys, tile.keys)) for begin in range(0, spec.rows, rows)]
+    return sum(counts) / len(counts)
+
+
+def _cost(
+    tile: AttentionTile, spec: AttentionSpec, operands: str, gpu: Gpu, tensorised: bool, band: Band | None
+) -> float:
     """An estimate of the time, in cycles of a multiprocessor."""
     rows, itemsize = STEP * tile.warps, numpy_dtype(operands).itemsize
     blocks = math.prod(spec.batch) * -(-spec.rows // rows)
@@ -90,7 +103,7 @@ def _cost(tile: AttentionTile, spec: AttentionSpec, operands: str, gpu: Gpu, ten
     computing = rows * tile.keys * (width / rate + 1 / (_EXPONENTIALS * fed))
     staging = tile.keys * width * itemsize / L2_BYTES
     per_round = max(resident * max(computing, staging), ROUND + computing)
-    rounds, waves = -(-spec.keys // tile.keys), -(-blocks // (gpu.multiprocessors * resident))
+    rounds, waves = mean_rounds(spec, tile, band), -(-blocks // (gpu.multiprocessors * resident))
     return waves * (rounds * per_round + 2 * ROUND)
 
 

@@ -73,13 +73,24 @@ class AttentionWalk(ABC):
         with T.unroll(2) as half:
             store(self.top, f32(-math.inf), half)
             store(self.total, f32(0), half)
+        self.visited = self._visited()
         self.begin()
-        with T.serial(0, self.rounds) as number:
+        with T.serial(*self.visited) as number:
             self.stage(number)
             self.multiply_keys(number)
             self._softmax(number)
             self.multiply_values(number)
         self._finish()
+
+    def _visited(self) -> tuple[Tir, Tir]:
+        """The first of the block's rounds, and the one behind the last: of keys that its queries see."""
+        band, keys = self.types.band, self.tile.keys
+        if band is None:
+            return i32(0), i32(self.rounds)
+        last = tirx.min(self.first + (self.rows - 1 + band.last), i32(self.spec.keys - 1))
+        end = tirx.max(tirx.floordiv(last, keys) + 1, i32(0))
+        begin = tirx.floordiv(tirx.max(self.first + band.first, i32(0)), keys)
+        return tirx.min(begin, end), end
 
     def element(self, number: int) -> tuple[Tir, Tir]:
         """Row and column, in a warp's 16 x 16 scores, of a lane's element."""

@@ -19,7 +19,7 @@ from edgec.compiler.backends.cuda.templates.attention_tiles import (
     registers,
     shared_bytes,
 )
-from edgec.compiler.graph.attention_spec import FIXED, AttentionSpec, AttentionTypes, View
+from edgec.compiler.graph.attention_spec import FIXED, AttentionSpec, AttentionTypes, Band, View
 from edgec.targets import load_target
 from tests.compiler.backends.cuda.emulator.run import run_kernel
 from tests.compiler.backends.cuda.machine_code import said, usage_of
@@ -92,6 +92,41 @@ def test_as_the_device_computes_it(
     wanted = expected(spec, [one.astype("float64") for one in arrays], masks[0] if masks else None)
     error = np.abs(result.astype("float64") - wanted).max() / np.abs(wanted).max()  # type: ignore[operator, arg-type]
     assert error < {"float16": 2e-3, "bfloat16": 1.5e-2, "float32": 2e-6}[dtype]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "band"),
+    [
+        ("float16", Band(-99, 30)),
+        ("float32", Band(-20, 3)),
+        pytest.param("bfloat16", Band(-18, -3), marks=pytest.mark.long),
+    ],
+)
+def test_keys_that_no_query_of_a_block_sees_are_not_visited(dtype: str, band: Band, tmp_path: Path) -> None:
+    """Order with a past, local attention, queries without any key: as with all keys visited, bit by bit."""
+    rows, keys, kind = 40, 70, getattr(ml_dtypes, dtype, dtype)
+    spec, draw = spec_of(rows, keys, 32, 32, mask=True), np.random.default_rng(7)
+    away = np.arange(keys)[:, None] - np.arange(rows)
+    mask = np.where((away < band.first) | (away > band.last), -np.inf, 0).astype("float32")
+    mask = np.tile(mask, (BATCH, 1, 1, 1))
+    arrays = [draw.standard_normal((BATCH, n, HEADS, 32)).astype(kind) for n in (rows, keys, keys)]
+    tile, found = AttentionTile(1, 16), []
+    for given in (None, band):
+        result = np.zeros((BATCH, rows, HEADS, 32), kind)
+        types = AttentionTypes(dtype, dtype, zeros=band.last < 0, band=given)
+        run_kernel(lowered(spec, types, tile), [*arrays, mask, result], tmp_path)
+        found.append(result.astype("float32"))
+    np.testing.assert_array_equal(*found)
+    visited = set().union(*(band.rounds(begin, 16, keys, 16) for begin in (0, 16)))
+    assert len(visited) < 5
+    for number in (
+        set(range(5)) - visited
+    ):  # what the first two blocks do not visit cannot reach their results
+        arrays[2][:, number * 16 : number * 16 + 16] = np.nan
+    result = np.zeros((BATCH, rows, HEADS, 32), kind)
+    types = AttentionTypes(dtype, dtype, zeros=band.last < 0, band=band)
+    run_kernel(lowered(spec, types, tile), [*arrays, mask, result], tmp_path)
+    np.testing.assert_array_equal(result[:, :32].astype("float32"), found[0][:, :32])
 
 
 @pytest.mark.parametrize("zeros", [False, True])

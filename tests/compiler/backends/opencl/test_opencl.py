@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -16,6 +17,8 @@ import edgec.runtime as rt
 from edgec.compiler.frontends.relax import converters
 from edgec.compiler.frontends.relax.builder import Expr
 from edgec.compiler.frontends.relax.converters import CannotConvert, Node
+from edgec.compiler.graph.attention_bands import band_of
+from edgec.compiler.graph.attention_spec import Band
 from edgec.compiler.options import CompileOptions
 from edgec.compiler.pipeline import CompileResult, compile_model
 from edgec.models.registry import build as build_model
@@ -183,6 +186,48 @@ def test_attention_of_any_shape(
     ]
     result = verified(save(model_of(nodes, inputs, ["y"], constants), folder), folder)
     assert [kernel.schedule[:9] for kernel in result.config.kernels.values()].count("attention") == 1
+
+
+@settings(max_examples=2)
+@given(
+    rows=st.integers(17, 60),
+    past=st.integers(0, 40),
+    window=st.sampled_from([0, 9, 33]),
+    way=st.sampled_from(["added", "chosen", "order", "beside"]),
+    seed=st.integers(0, 99),
+)
+def test_keys_that_are_hidden_by_order_are_not_visited(
+    tmp_path_factory: pytest.TempPathFactory, rows: int, past: int, window: int, way: str, seed: int
+) -> None:
+    """Beside ONNX Runtime, and bit by bit beside the walk over all keys; masks with a past, of local attention, the
+    operator's own order, and order beside a mask that comes in."""
+    folder, keys = tmp_path_factory.mktemp("order"), rows + past
+    away = np.arange(keys) - np.arange(rows)[:, None] - (0 if way == "order" else past)
+    seen = (away <= 0) & (away > -window if window and way != "order" else True)
+    operands = ["q", "k", "v", *(["mask"] if way != "order" else [])]
+    constants = {"mask": seen if way == "chosen" else np.where(seen, 0, -np.inf).astype("float32")}
+    inputs: dict[str, object] = {name: [1, 2, rows if name == "q" else keys, 16] for name in "qkv"}
+    nodes = []
+    if way == "beside":
+        constants = {"order": constants["mask"]}
+        inputs["padding"] = [1, 1, 1, keys]
+        nodes.append(helper.make_node("Add", ["order", "padding"], ["mask"]))
+    nodes.append(helper.make_node("Attention", operands, ["y"], is_causal=int(way == "order")))
+    model = save(model_of(nodes, inputs, ["y"], {} if way == "order" else constants, opset=23), folder)
+    draw = np.random.default_rng(seed)
+    drawn = {name: draw.standard_normal(shape).astype("float32") for name, shape in inputs.items()}  # type: ignore[call-overload]
+    bands, found = [], []
+    for known in (True, False):
+
+        def band(*facts: object, known: bool = known) -> Band | None:
+            bands.append(band_of(*facts))  # type: ignore[arg-type]
+            return bands[-1] if known else None
+
+        with mock.patch("edgec.compiler.graph.attention.band_of", band):
+            artifact = verified(model, folder).artifact
+        found.append(run(artifact, drawn, folder)["y"])
+    assert bands[0] is not None
+    np.testing.assert_array_equal(*found)
 
 
 @pytest.mark.parametrize("causal", [False, pytest.param(True, marks=pytest.mark.long)])
