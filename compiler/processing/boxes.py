@@ -35,19 +35,25 @@ class DetectKernel:
         self.spec, self.card, self.shapes = spec, card, shapes
         self.outputs: list[Tir] = []
         self.cells: Tir = None
-        last = shapes[0][1:]
-        if isinstance(spec, cards.Yolov8):
-            self.anchors, self.classes = last[1], last[0] - 4
-        elif isinstance(spec, cards.Ultraface):
-            self.anchors, self.classes = last[0], 1
-        else:
-            self.anchors, self.classes = last[0], last[1] - 5
+        self.anchors, self.classes = self._sizes()
         self.limit = min(spec.max_detections, self.anchors)
+
+    def _sizes(self) -> tuple[int, int]:
+        """How many anchors and classes the outputs have."""
+        last = self.shapes[0][1:]
+        if isinstance(self.spec, cards.Yolov8):
+            return last[1], last[0] - 4
+        return (last[0], 1) if isinstance(self.spec, cards.Ultraface) else (last[0], last[1] - 5)
 
     @property
     def gridded(self) -> bool:
         """Whether boxes are relative to grid cells."""
         return isinstance(self.spec, cards.Yolox) and not self.spec.decoded
+
+    @property
+    def constants(self) -> int:
+        """How many constants of each anchor are a parameter: see `edgec.runtime.processing.boxes.constants_of`."""
+        return 3 if self.gridded else 0
 
     def build(self) -> PrimFunc:
         """The function."""
@@ -71,8 +77,8 @@ class DetectKernel:
         """Declare the parameters; returns those for results."""
         for number, shape in enumerate(self.shapes):
             self.outputs.append(T.arg(f"output{number}", T.buffer(shape, "float32")))
-        if self.gridded:
-            self.cells = T.arg("cells", T.buffer((self.anchors, 3), "float32"))
+        if self.constants:
+            self.cells = T.arg("cells", T.buffer((self.anchors, self.constants), "float32"))
         return [
             T.arg("boxes", T.buffer((self.limit, 4), "float32")),
             T.arg("scores", T.buffer((self.limit,), "float32")),

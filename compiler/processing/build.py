@@ -16,11 +16,12 @@ import edgec.runtime as rt
 from edgec.compiler.backends.registry import backend_of
 from edgec.compiler.processing.boxes import SUPPORTED, DetectKernel
 from edgec.compiler.processing.parallel import frame_map, planar_frame_map
-from edgec.compiler.processing.parallel_boxes import ParallelDetectKernel
+from edgec.compiler.processing.parallel_decoders import PARALLEL_ONLY, decoder_shapes, parallel_kernel
 from edgec.compiler.processing.pixels import prepare_kernel
 from edgec.compiler.processing.sound import FeatureKernel
 from edgec.runtime.card import AudioInput, BoxOutput, ImageInput
 from edgec.runtime.processing.audio import fft_size
+from edgec.runtime.processing.boxes import constants_of
 from edgec.runtime.processing.compiled import DETECT, FEATURES, FRAME, FRAME_NV12, PREPARE, detect_outputs
 from edgec.targets import Target
 
@@ -58,11 +59,10 @@ def build_processing(
             functions[FRAME_NV12] = planar_frame_map(card.input, inputs[0].dtype)
         else:
             functions[PREPARE] = prepare_kernel(card.input, inputs[0].dtype)
-    if isinstance(card.output, SUPPORTED):
-        shapes = _shapes(card.output, outputs)
-        if shapes is not None:
-            kernel = ParallelDetectKernel if parallel else DetectKernel
-            functions[DETECT] = kernel(card.output, card.input, shapes).build()
+    if isinstance(card.output, BoxOutput):
+        kernel = _detector(card, card.output, card.input, outputs, parallel=parallel)
+        if kernel is not None:
+            functions[DETECT] = kernel.build()
     return _compiled(functions, target)
 
 
@@ -81,12 +81,27 @@ def _input_shape(card: ImageInput) -> tuple[int, ...]:
     return (1, card.channels, *sizes) if card.layout == "NCHW" else (1, *sizes, card.channels)
 
 
-def _shapes(spec: BoxOutput, outputs: Sequence[rt.TensorSpec]) -> list[tuple[int, ...]] | None:
-    """The shapes of the outputs that the decoder reads, or None if they are not what it is written for."""
+def _detector(
+    card: rt.ModelCard,
+    spec: BoxOutput,
+    picture: ImageInput,
+    outputs: Sequence[rt.TensorSpec],
+    *,
+    parallel: bool,
+) -> DetectKernel | None:
+    """What writes the card's decoder; None for one that numpy runs, and for outputs that are not of its form."""
     by_name = {output.name: output for output in outputs}
     names = detect_outputs(spec, list(by_name))
     found = [by_name[name] for name in names if name in by_name]
-    if len(found) < len(names):
+    if len(found) < len(names) or any(one.dtype != "float32" or one.shape[:1] != (1,) for one in found):
         return None
-    fitting = all(one.dtype == "float32" and len(one.shape) == 3 and one.shape[0] == 1 for one in found)
-    return [one.shape for one in found] if fitting else None
+    given = [one.shape for one in found]
+    if isinstance(spec, PARALLEL_ONLY):
+        shapes = decoder_shapes(spec, given) if parallel else None
+    else:
+        shapes = given if isinstance(spec, SUPPORTED) and all(len(one) == 3 for one in given) else None
+    if shapes is None:
+        return None
+    kernel = parallel_kernel(spec, picture, shapes) if parallel else DetectKernel(spec, picture, shapes)
+    constants = constants_of(card)
+    return kernel if constants is None or len(constants) == kernel.anchors else None

@@ -31,9 +31,14 @@ _NONE = -1  # in the order of candidates: there are no more
 class ParallelDetectKernel(DetectKernel):
     """Writes the function of `DetectKernel`, with the same parameters, as launches one after another.
 
-    At most `CANDIDATES` boxes, those with the best scores, are compared. One parameter more, the last: `broken [1]` is
-    1 where an output contains NaN, which no score shows.
+    At most `CANDIDATES` boxes, those with the best scores, are compared. One parameter more: `broken [1]` is 1 where an
+    output contains NaN, which no score shows. What a decoder adds to its boxes comes behind it.
+
+    Attributes:
+        results: how many parameters are results.
     """
+
+    results = 5
 
     def __init__(
         self, spec: cards.BoxOutput, card: cards.ImageInput, shapes: Sequence[tuple[int, ...]]
@@ -47,10 +52,16 @@ class ParallelDetectKernel(DetectKernel):
         with IRBuilder() as builder, T.prim_func():
             T.func_name(DETECT)
             T.func_attr(
-                {"global_symbol": DETECT, "tirx.is_scheduled": True, "tirx.noalias": True, RESULTS: 5}
+                {
+                    "global_symbol": DETECT,
+                    "tirx.is_scheduled": True,
+                    "tirx.noalias": True,
+                    RESULTS: self.results,
+                }
             )
             results = self._parameters()
             self.broken = T.arg("broken", T.buffer((1,), "int32"))
+            self._more_results()
             self.scored = T.alloc_buffer((self.anchors,), "float32")
             self.kinds = T.alloc_buffer((self.anchors,), "int32")
             self.order = T.alloc_buffer((self.most,), "int32")
@@ -73,6 +84,7 @@ class ParallelDetectKernel(DetectKernel):
             kind = _local("int32")
             _store(best, T.float32(-1), 0)
             _store(kind, T.int32(0), 0)
+            self._begin(anchor)
             with self._worth_a_look(anchor, threshold), T.serial(0, self.classes) as which:
                 score = self.class_score(anchor, which)
                 with T.If(score > best[0]), T.Then():  # the first of equal ones, as numpy's argmax
@@ -84,6 +96,12 @@ class ParallelDetectKernel(DetectKernel):
                 _store(self.order, T.int32(_NONE), anchor)
             with T.If(anchor == 0), T.Then():
                 _store(self.broken, T.int32(0), 0)
+
+    def _more_results(self) -> None:
+        """Declare the results that a decoder adds."""
+
+    def _begin(self, anchor: Tir) -> None:
+        """Compute what the scores of an anchor have in common."""
 
     def _look_for_nan(self, output: Tir) -> None:
         """Every thread looks at some elements; all that find one store the same."""

@@ -22,6 +22,8 @@ from edgec.runtime.processing.results import Box, Detection, Point
 Outputs = Mapping[str, Array]
 # Boxes considered for suppression, best first: bounds the work on crowded frames, as OpenCV and Ultralytics do.
 CANDIDATES = 4000
+# YuNet's outputs of each stride, and how many values of an anchor they hold.
+YUNET_PARTS = {"cls": 1, "obj": 1, "bbox": 4, "kps": 10}
 
 
 def suppress(boxes: Array, scores: Array, classes: Array | None, threshold: float, limit: int) -> Array:
@@ -215,6 +217,16 @@ def ssd_anchors(layers: tuple[cards.AnchorLayer, ...]) -> Array:
     return np.concatenate(parts).astype(np.float32)
 
 
+def constants_of(card: ModelCard) -> Array | None:
+    """What a compiled decoder takes besides the outputs: cell and stride `[n, 3]`, or an SSD's anchors `[n, 4]`."""
+    spec = card.output
+    if isinstance(spec, cards.Ssd):
+        return ssd_anchors(spec.anchors) if spec.coding == "centre" else None
+    if isinstance(spec, cards.Yunet) or (isinstance(spec, cards.Yolox) and not spec.decoded):
+        return np.concatenate(grid(*_input_size(card), spec.strides), axis=1)
+    return None
+
+
 def ssd(outputs: Outputs, spec: cards.Ssd, card: ModelCard, place: Placement) -> list[Detection]:
     """SSD (Liu et al., 2016): offsets from anchors, scaled by variances."""
     scores = activate(named(outputs, spec.scores)[0], spec.activation)
@@ -249,15 +261,15 @@ def yunet(outputs: Outputs, spec: cards.Yunet, card: ModelCard, place: Placement
     width, height = _input_size(card)
     cells, strides = grid(width, height, spec.strides)
 
-    def every(kind: str, size: int) -> Array:
-        parts = [named(outputs, f"{kind}_{stride}").reshape(-1, size) for stride in spec.strides]
-        return np.concatenate(parts)
+    def every(kind: str) -> Array:
+        size = YUNET_PARTS[kind]
+        return np.concatenate([named(outputs, f"{kind}_{one}").reshape(-1, size) for one in spec.strides])
 
-    scores = np.sqrt(np.clip(every("cls", 1), 0, 1) * np.clip(every("obj", 1), 0, 1))[:, 0]
+    scores = np.sqrt(np.clip(every("cls"), 0, 1) * np.clip(every("obj"), 0, 1))[:, 0]
     kept = np.flatnonzero(scores >= spec.score_threshold)
-    codes, cells, strides = every("bbox", 4)[kept], cells[kept], strides[kept]
+    codes, cells, strides = every("bbox")[kept], cells[kept], strides[kept]
     boxes = np.concatenate([(cells + codes[:, :2]) * strides, np.exp(codes[:, 2:]) * strides], axis=1)
-    marks = (every("kps", 10)[kept].reshape(-1, 5, 2) + cells[:, None]) * strides[:, None]
+    marks = (every("kps")[kept].reshape(-1, 5, 2) + cells[:, None]) * strides[:, None]
     classes = np.zeros(len(kept), np.int64)
     return suppressed(_corners(boxes), scores[kept], classes, spec, card, place, marks)
 

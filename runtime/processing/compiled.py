@@ -21,7 +21,7 @@ from edgec.runtime.card import ModelCard
 from edgec.runtime.errors import ArtifactError
 from edgec.runtime.execution.compiled_functions import Array, empty_aligned, is_readable, load_code
 from edgec.runtime.processing.audio import BLOCK, Samples, TableShapes, tables
-from edgec.runtime.processing.boxes import finish, grid, named
+from edgec.runtime.processing.boxes import YUNET_PARTS, constants_of, finish, named
 from edgec.runtime.processing.image import Frame, Placement
 from edgec.runtime.processing.results import Detection
 
@@ -32,8 +32,10 @@ FRAME = "edgec_frame"  # in place of `PREPARE` on a GPU: see `edgec.runtime.proc
 
 def detect_outputs(spec: cards.BoxOutput, names: Sequence[str]) -> list[str]:
     """Names of the outputs that a compiled decoder reads, in its order; the first output where the card names none."""
-    if isinstance(spec, cards.Ultraface):
+    if isinstance(spec, cards.Ultraface | cards.Ssd):
         return [spec.scores, spec.boxes]
+    if isinstance(spec, cards.Yunet):
+        return [f"{kind}_{stride}" for stride in spec.strides for kind in YUNET_PARTS]
     return [getattr(spec, "output", None) or names[0]]
 
 
@@ -56,12 +58,8 @@ class CompiledProcessing:
         self._of_thread = threading.local()
         self._cells: list[Array] = []
         self._tables = tables(card.input) if isinstance(card.input, cards.AudioInput) else []
-        spec = card.output
-        if isinstance(spec, cards.Yolox) and not spec.decoded and isinstance(card.input, cards.ImageInput):
-            cells, strides = grid(card.input.width, card.input.height, spec.strides)
-            held = empty_aligned((len(cells), 3), np.float32)
-            held[:, :2], held[:, 2:] = cells, strides
-            self._cells = [held]
+        if self._detect is not None and (constants := constants_of(card)) is not None:
+            self._cells = [_aligned(constants)]
 
     @property
     def prepares(self) -> bool:

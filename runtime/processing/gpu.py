@@ -10,8 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
-
 from edgec.runtime import card as cards
 from edgec.runtime.artifact.reader import PROCESSING_LIBRARY
 from edgec.runtime.card import ImageInput, ModelCard
@@ -19,7 +17,7 @@ from edgec.runtime.errors import ArtifactError, BrokenOutput, InputError
 from edgec.runtime.execution.compiled_functions import Array
 from edgec.runtime.gpu.arrays import DeviceArray, from_host, on_host, place_of
 from edgec.runtime.gpu.code import unpack_programs
-from edgec.runtime.processing.boxes import finish, grid, named
+from edgec.runtime.processing.boxes import constants_of, finish, named
 from edgec.runtime.processing.compiled import DETECT, FRAME, FRAME_NV12, detect_outputs
 from edgec.runtime.processing.image import Placement, check, check_form, fit, place
 from edgec.runtime.processing.nv12 import Nv12
@@ -190,7 +188,8 @@ class GpuProcessing:
             self._frames = FrameProgram(programs[FRAME], card.input, load, programs.get(FRAME_NV12, b""))
         self._detect: GpuFunction | None = None
         if DETECT in functions and model is not None:
-            self._detect = load(programs[DETECT], fixed=_fixed(card))
+            constants = constants_of(card)
+            self._detect = load(programs[DETECT], fixed=[] if constants is None else [constants])
             if self._detect.results < _RESULTS:
                 self._detect.close()
                 self._detect = None
@@ -227,24 +226,16 @@ class GpuProcessing:
         assert isinstance(spec, cards.BoxOutput)
         outputs: dict[str, Any] = dict(zip(self._names, self._model().queue(chain, [given]), strict=True))
         held: list[Any] = [named(outputs, name) for name in detect_outputs(spec, self._names)]
-        boxes, scores, classes, count, broken = self._detect(held)
+        boxes, scores, classes, count, broken, *marks = self._detect(held)
         if broken[0] and self._refuse_nan:
             names = ", ".join(detect_outputs(spec, self._names))
             raise BrokenOutput(f"output {names} contains NaN")
         kept = int(count[0])
-        return finish(boxes[:kept], scores[:kept], classes[:kept], self._card, place)
+        points = marks[0].reshape(len(boxes), -1, 2)[:kept] if marks else None
+        return finish(boxes[:kept], scores[:kept], classes[:kept], self._card, place, points)
 
     def close(self) -> None:
         """Release the programs."""
         for one in (self._frames, self._detect):
             if one is not None:
                 one.close()
-
-
-def _fixed(card: ModelCard) -> list[Array]:
-    """What the program for boxes needs besides the model's outputs."""
-    spec = card.output
-    if isinstance(spec, cards.Yolox) and not spec.decoded and isinstance(card.input, ImageInput):
-        cells, strides = grid(card.input.width, card.input.height, spec.strides)
-        return [np.concatenate([cells, strides], axis=1)]
-    return []

@@ -16,7 +16,7 @@ from edgec.compiler.processing import build, parallel_boxes
 from edgec.runtime.gpu.code import unpack_programs
 from edgec.runtime.gpu.program import load_program
 from edgec.runtime.processing import boxes as host_boxes
-from edgec.runtime.processing.compiled import DETECT, FRAME, FRAME_NV12
+from edgec.runtime.processing.compiled import DETECT, FRAME, FRAME_NV12, detect_outputs
 from edgec.runtime.processing.gpu import FrameProgram
 from edgec.runtime.processing.image import ImagePreprocessor, Placement
 from tests.compiler.backends.cuda.emulator.backend import TARGET, EmulatedBackend
@@ -190,28 +190,58 @@ def test_frames_of_many_sizes_leave_nothing_behind() -> None:
     assert not api.blocks
 
 
+SSD = {"decoder": "ssd", "scores": "scores", "boxes": "boxes"}
 DECODERS: dict[str, dict[str, Any]] = {
     "yolox": {"decoder": "yolox", "strides": [2], "decoded": False, "max_detections": 30},
     "yolox-decoded": {"decoder": "yolox", "strides": [2], "decoded": True, "class_wise": False},
     "yolov5": {"decoder": "yolov5", "normalised": True},
     "yolov8": {"decoder": "yolov8", "max_detections": 200, "nms_threshold": 0.6},
     "ultraface": {"decoder": "ultraface"},
-}
+    "ssd": {
+        **SSD,
+        "anchors": [
+            {"rows": 5, "columns": 4, "sizes": [[0.2, 0.3], [0.5, 0.5]]},
+            {"rows": 2, "columns": 10, "sizes": [[0.4, 0.9]]},
+        ],
+        "score_threshold": 0.4,
+    },
+    "ssd-yx": {
+        **SSD,
+        "anchors": [{"rows": 6, "columns": 10, "sizes": [[0.3, 0.4]]}],
+        "order": "yx", "variances": [0.2, 0.1, 0.3, 0.2],
+        "activation": "none", "background": None, "class_wise": False,
+    },
+    "ssd-corner": {**SSD, "activation": "sigmoid", "coding": "corner", "background": -2, "score_threshold": 0.55},
+    "yunet": {"decoder": "yunet", "strides": [2, 4, 7], "max_detections": 40},
+}  # fmt: skip
 ANCHORS = HEIGHT * WIDTH // 4
 
 
-def outputs_of(kind: str, rng: np.random.Generator, extent: float) -> dict[str, np.ndarray]:
+def outputs_of(card: rt.ModelCard, rng: np.random.Generator, extent: float) -> dict[str, np.ndarray]:
     """Outputs with equal scores, equal boxes, and many that overlap."""
     levels = np.round(rng.uniform(0, 1, (1, ANCHORS, 3)), 1)
     centres = rng.integers(0, 6, (1, ANCHORS, 2)) * extent / 8
     boxes = np.concatenate([centres, rng.integers(1, 5, (1, ANCHORS, 2)) * extent / 8], axis=2)
+    ends = np.concatenate([boxes[..., :2], boxes[..., :2] + boxes[..., 2:]], axis=2)
     made: dict[str, np.ndarray]
-    if kind == "ultraface":
-        made = {
-            "scores": levels[:, :, :2],
-            "boxes": np.concatenate([boxes[..., :2], boxes[..., :2] + boxes[..., 2:]], 2),
-        }
-    elif kind == "yolov8":
+    spec = card.output
+    if isinstance(spec, rt.card.Ssd):
+        if spec.activation != "none":  # with equal rows, but no others that are equal but for rounding
+            levels = rng.normal(0, 2, (1, ANCHORS, 3))
+            levels[:, 40:] = levels[:, :20]
+        codes = ends if spec.coding == "corner" else rng.normal(0, 2, (1, ANCHORS, 4))
+        made = {"boxes": codes[:, :, None], "scores": levels}
+    elif isinstance(spec, rt.card.Yunet):
+        made = {}
+        for stride in spec.strides:
+            count = -(-HEIGHT // stride) * -(-WIDTH // stride)
+            for kind in ("obj", "cls"):
+                made[f"{kind}_{stride}"] = np.round(rng.uniform(-0.2, 1.4, (1, count, 1)), 1)
+            made[f"bbox_{stride}"] = rng.integers(-2, 3, (1, count, 4)) / 2
+            made[f"kps_{stride}"] = rng.normal(0, 1, (1, count, 10))
+    elif isinstance(spec, rt.card.Ultraface):
+        made = {"scores": levels[:, :, :2], "boxes": ends}
+    elif isinstance(spec, rt.card.Yolov8):
         made = {"y": np.concatenate([boxes, levels], axis=2).transpose(0, 2, 1)}
     else:
         sure = np.round(rng.uniform(0, 1, (1, ANCHORS, 1)), 1)
@@ -226,33 +256,57 @@ def test_outputs_become_the_boxes_that_the_host_finds(
     for module in (host_boxes, parallel_boxes):
         monkeypatch.setattr(module, "CANDIDATES", most)
     card = card_of(DECODERS[kind])
-    extent = {"yolox": 3.0, "yolov5": 1.0, "ultraface": 1.0}.get(kind, 12.0)
+    assert isinstance(card.output, rt.card.BoxOutput)
+    extent = {"yolox": 3.0, "yolov5": 1.0, "ultraface": 1.0, "ssd-corner": 1.0}.get(kind, 12.0)
     rng = np.random.default_rng(7)
-    name = DECODERS[kind]["decoder"]
-    first = outputs_of(name, rng, extent)
+    first = outputs_of(card, rng, extent)
     code = programs(card, *(spec(one, *array.shape) for one, array in first.items()))[DETECT]
     function = load_program(EmulatedApi(), code)
-    cells = [np.concatenate(host_boxes.grid(WIDTH, HEIGHT, (2,)), axis=1)] if kind == "yolox" else []
+    names = detect_outputs(card.output, list(first))
+    constants = host_boxes.constants_of(card)
+    fixed = [] if constants is None else [constants]
     for threshold in (0.0, 0.3, 2.0):
         outputs = first if threshold < 1 else {one: array * 0 for one, array in first.items()}
         if threshold == 0.3:
-            outputs = outputs_of(name, rng, extent)
-        assert isinstance(card.output, rt.card.BoxOutput)
-        wanted = host_boxes.BOX_DECODERS[name](outputs, card.output, card, PLACE)
-        boxes, scores, classes, count, broken = function([*outputs.values(), *cells])
+            outputs = outputs_of(card, rng, extent)
+        wanted = host_boxes.BOX_DECODERS[card.output.decoder](outputs, card.output, card, PLACE)
+        given = [outputs[one].squeeze(2) if outputs[one].ndim == 4 else outputs[one] for one in names]
+        boxes, scores, classes, count, broken, *points = function([*given, *fixed])
         assert not broken[0]
         kept = int(count[0])
-        found = host_boxes.finish(boxes[:kept], scores[:kept], classes[:kept], card, PLACE)
-        assert [(one.class_id, one.score) for one in found] == [(one.class_id, one.score) for one in wanted]
+        marks = points[0][:kept].reshape(kept, 5, 2) if points else None
+        found = host_boxes.finish(boxes[:kept], scores[:kept], classes[:kept], card, PLACE, marks)
+        assert [one.class_id for one in found] == [one.class_id for one in wanted]
         assert bool(wanted) == (threshold < 1)
+        exact = 0 if getattr(card.output, "activation", "none") == "none" else 1e-6
         for one, other in zip(found, wanted, strict=True):
+            np.testing.assert_allclose(one.score, other.score, rtol=exact)
             np.testing.assert_allclose(corners(one), corners(other), rtol=1e-5, atol=1e-4)
+            assert len(one.points) == len(other.points) == (5 if kind == "yunet" else 0)
+            for mark, same in zip(one.points, other.points, strict=True):
+                np.testing.assert_allclose([mark.x, mark.y], [same.x, same.y], rtol=1e-5, atol=1e-4)
     for place in (0, -1, 17):  # whatever element it is, of whatever output
-        for one in outputs:
-            spoilt = {key: array.copy() for key, array in outputs.items()}
-            spoilt[one].reshape(-1)[place] = np.nan
-            assert function([*spoilt.values(), *cells])[4][0] == 1
+        for number in range(len(given)):
+            spoilt = [array.copy() for array in given]
+            spoilt[number].reshape(-1)[place % spoilt[number].size] = np.nan
+            assert function([*spoilt, *fixed])[4][0] == 1
     function.close()
+
+
+@pytest.mark.parametrize(
+    ("kind", "shapes"),
+    [
+        ("ssd", {"scores": (1, ANCHORS - 1, 3), "boxes": (1, ANCHORS - 1, 4)}),  # the card has others
+        ("ssd", {"scores": (1, ANCHORS, 3), "boxes": (1, ANCHORS - 1, 4)}),
+        ("ssd", {"scores": (1, ANCHORS, 1), "boxes": (1, ANCHORS, 4)}),  # nothing but the background
+        ("ssd-corner", {"scores": (2, ANCHORS, 3), "boxes": (2, ANCHORS, 4)}),
+        ("yunet", {f"{kind}_2": (1, 60, size) for kind, size in host_boxes.YUNET_PARTS.items()}),  # a stride
+        ("yolox", {"y": (1, ANCHORS + 4, 8)}),
+    ],
+)
+def test_outputs_of_another_form_are_left_to_the_host(kind: str, shapes: dict[str, tuple[int, ...]]) -> None:
+    card = card_of(DECODERS[kind])
+    assert set(programs(card, *(spec(one, *shape) for one, shape in shapes.items()))) == {FRAME, FRAME_NV12}
 
 
 def corners(one: rt.Detection) -> list[float]:

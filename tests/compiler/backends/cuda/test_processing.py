@@ -18,6 +18,7 @@ from edgec.device_agent.config.settings import StreamSection
 from edgec.device_agent.inference.pipeline import Pipeline
 from edgec.device_agent.inference.slots import load_model
 from edgec.device_agent.process.ring import Frame, Kind
+from edgec.runtime.processing.boxes import YUNET_PARTS
 from edgec.runtime.processing.predictor import Predictor
 from edgec.targets.device_kinds import DEVICE_KINDS
 from tests.compiler.backends.cuda.emulator.backend import REGISTRATION, TARGET
@@ -61,16 +62,47 @@ def detector(folder: Path, output: dict[str, Any]) -> Path:
     return save(model_of(nodes, {"x": [1, 3, HEIGHT, WIDTH]}, ["y"], constants), folder)
 
 
+SSD = {
+    "decoder": "ssd", "scores": "scores", "boxes": "boxes", "score_threshold": 0.4, "background": None,
+    "anchors": [{"rows": 4, "columns": 8, "sizes": [[0.2, 0.4]]}],
+}  # fmt: skip
+YUNET = {"decoder": "yunet", "strides": [8], "score_threshold": 0.5}
+
+
+def of_several_outputs(folder: Path, output: dict[str, Any]) -> Path:
+    """A convolution for each output of an SSD, or of a YuNet with one stride; an SSD's boxes have an axis of 1."""
+    rng = np.random.default_rng(6)
+    sizes = {"boxes": 4, "scores": CLASSES} if output["decoder"] == "ssd" else {
+        f"{kind}_8": size for kind, size in YUNET_PARTS.items()
+    }  # fmt: skip
+    nodes, constants = [], {}
+    for name, size in sizes.items():
+        middle = [1] if name == "boxes" else []
+        weights = rng.standard_normal((size, 3, 8, 8)) / 20
+        constants[f"w_{name}"] = (weights - weights.mean((2, 3), keepdims=True)).astype("float32")
+        constants[f"b_{name}"] = np.full(size, 0.7, "float32")
+        constants[f"to_{name}"] = np.array([1, -1, *middle, size])
+        nodes += [
+            helper.make_node("Conv", ["x", f"w_{name}", f"b_{name}"], [f"a_{name}"], strides=[8, 8]),
+            helper.make_node("Transpose", [f"a_{name}"], [f"t_{name}"], perm=[0, 2, 3, 1]),
+            helper.make_node("Reshape", [f"t_{name}", f"to_{name}"], [name]),
+        ]
+    return save(model_of(nodes, {"x": [1, 3, HEIGHT, WIDTH]}, list(sizes), constants), folder)
+
+
 @pytest.mark.parametrize(
     "output",
     [
         {"decoder": "yolov8", "score_threshold": 0.3},
         {"decoder": "yolox", "score_threshold": 0.05, "strides": [8], "decoded": False},
+        SSD,
+        YUNET,
     ],
     ids=lambda output: output["decoder"],
 )
 def test_a_frame_becomes_the_same_boxes_as_on_the_host(tmp_path: Path, output: dict[str, Any]) -> None:
-    model = detector(tmp_path, output)
+    make = of_several_outputs if output["decoder"] in ("ssd", "yunet") else detector
+    model = make(tmp_path, output)
     card = msgspec.convert({"labels": ["a", "b", "c"], "input": PICTURE, "output": output}, rt.ModelCard)
     options = CompileOptions(threads=1, tune="none", verify=False, cache_dir=tmp_path / "cache")
     made = compile_model(model, TARGET, options, output=tmp_path / "m.edge", card=card)
@@ -86,6 +118,9 @@ def test_a_frame_becomes_the_same_boxes_as_on_the_host(tmp_path: Path, output: d
             assert isinstance(other, rt.Detection)
             np.testing.assert_allclose(one.score, other.score, rtol=1e-5)
             np.testing.assert_allclose(corners(one), corners(other), rtol=1e-4, atol=1e-3)
+            assert len(one.points) == len(other.points) == (5 if output is YUNET else 0)
+            for mark, same in zip(one.points, other.points, strict=True):
+                np.testing.assert_allclose([mark.x, mark.y], [same.x, same.y], rtol=1e-4, atol=1e-3)
         api = loaded._first.open_engine()._api
         before = api.waits
         loaded.predict(frame)
