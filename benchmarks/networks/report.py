@@ -25,6 +25,7 @@ TITLES = {
 FP32, QUANTISED, TINY = "fp32", "int8", "tiny"
 TINY_MS = 0.1  # networks that the other side finishes sooner are a list of their own: there the call decides
 FURTHEST = 10
+LIMIT = "at the limit"
 INTRODUCTION = """\
 Written by `make bench`; nothing here is edited by hand. Each processor on which the suite was measured has a page of
 its own. The suite has *strangers* (models that come in wheels, for which nobody here tuned), the models of a data
@@ -135,6 +136,7 @@ def _page(results: Results, name: str) -> str:
         "- TensorFlow Lite models reach ONNX Runtime in the ONNX form that edgec's front end gives them; LiteRT "
         "and OpenVINO "
         "read the originals, and are what to compare with there.",
+        *_limit_told(results),
         f"- Networks that the other side finishes in under {TINY_MS} ms (tiny ones) are counted apart: there "
         f"the call from "
         "Python decides. So are models that come with int8 products.",
@@ -190,6 +192,17 @@ def _disturbed(results: Results) -> list[str]:
         "- Before and after each process, the machine's arithmetic and the exchange between its cores were compared "
         f"with the fastest seen; a process at which they were below {PEAK:.0%} and {EXCHANGE:.0%} was repeated, up to "
         f"{TRIES} times. Disturbed nevertheless (threads, share of what would be enough): {', '.join(slow) or 'none'}",
+    ]
+
+
+def _limit_told(results: Results) -> list[str]:
+    """What the column of limits holds, where there is one."""
+    if not any(x.floor_ms for x in results.measurements):
+        return []
+    return [
+        f"- `{LIMIT}`: the milliseconds that all layers would take at the machine's limits, and how many times as fast "
+        "as each of the others that would be. Multiply-adds and bytes are counted, not the arithmetic of activations "
+        "(an `erf` or a sigmoid takes some 10 cycles a vector), nor what threads wait for each other.",
     ]
 
 
@@ -293,17 +306,37 @@ def _table(chosen: Sequence[Measurement]) -> list[str]:
     measured = [x for x in chosen if not x.failure]
     sides = [s for s in NAMES if any(s in x.latency_ms for x in measured)]
     head = ["network", "edgec ms", *(f"{NAMES[s]} ms" for s in sides), *(f"× {NAMES[s]}" for s in sides)]
+    limited = any(x.floor_ms for x in measured)
+    head += [LIMIT] if limited else []
     head += ["error", "first result ms", "memory MB", "size MB", "compile s"]
     lines = ["| " + " | ".join(head) + " |", "|" + "|".join(["---"] + ["---:"] * (len(head) - 1)) + "|"]
     for x in chosen:
-        lines.append(_row(x, sides, len(head)))
+        lines.append(_row(x, sides, len(head), limited))
     for label, kind in (("geometric mean", FP32), ("int8 products", QUANTISED), ("tiny ones", TINY)):
         part = [x for x in measured if _kind(x) == kind]
         if part:
             means = [f"**{_mean(part, s, kind)}**" for s in sides]
             cells = [f"**{label}** ({len(part)})", "", *[""] * len(sides), *means]
+            cells += [_mean_at_limit(part, sides)] if limited else []
             lines.append("| " + " | ".join(cells + [""] * (len(head) - len(cells))) + " |")
     return lines
+
+
+def _at_limit(x: Measurement, sides: Sequence[str]) -> str:
+    """Milliseconds at the machine's limits, and how many times as fast as each side that would be."""
+    if not x.floor_ms:
+        return ""
+    ratios = [f"{x.at_limit(side):.2f}" if side in x.latency_ms else "–" for side in sides]
+    return f"{x.floor_ms:.3f}: {' / '.join(ratios)}"
+
+
+def _mean_at_limit(part: Sequence[Measurement], sides: Sequence[str]) -> str:
+    """Geometric means of the same, over the networks for which the limits are known."""
+    means = [
+        geometric_mean(x.at_limit(side) for x in part if x.floor_ms and side in x.latency_ms)
+        for side in sides
+    ]
+    return " / ".join("–" if math.isnan(mean) else f"{mean:.2f}" for mean in means)
 
 
 def _kind(x: Measurement) -> str:
@@ -322,7 +355,7 @@ def _middle(values: Sequence[float]) -> float:
     return sorted(values)[len(values) // 2]
 
 
-def _row(x: Measurement, sides: Sequence[str], columns: int) -> str:
+def _row(x: Measurement, sides: Sequence[str], columns: int, limited: bool) -> str:
     if x.failure:
         return "| " + " | ".join([x.network, x.failure.replace("|", "/"), *[""] * (columns - 2)]) + " |"
     cells = [x.network, f"{_middle(x.latency_ms['edgec']):.3f}"]
@@ -331,6 +364,7 @@ def _row(x: Measurement, sides: Sequence[str], columns: int) -> str:
         middle, low, high = x.ratio(side) if side in x.latency_ms else (0.0, 0.0, 0.0)
         spread = f" ({low:.2f}–{high:.2f})" if len(x.latency_ms["edgec"]) > 1 else ""
         cells.append(f"{middle:.2f}{spread}" if middle else "")
+    cells += [_at_limit(x, sides)] if limited else []
     first = " / ".join(f"{x.first_ms[s]:.0f}" for s in ("edgec", _other(x)))
     memory = " / ".join(f"{x.resident[s] / 1e6:.0f}" for s in ("edgec", _other(x)))
     size = " / ".join(f"{x.size[s] / 1e6:.1f}" for s in ("edgec", _other(x)))

@@ -25,6 +25,7 @@ class Measurement:
     tune: str = ""  # how its kernels were chosen
     compile_cpu_s: float = 0.0  # of all cores
     layers: list[dict[str, Any]] = field(default_factory=list)  # furthest from what the machine can do
+    floor_ms: float = 0.0  # what all layers would take at the machine's limits; 0 where that was not measured
     quantised: bool = False  # the model comes with int8 products, which the other sides compute as such
     sampled: dict[str, list[int]] = field(
         default_factory=dict
@@ -37,6 +38,11 @@ class Measurement:
         """How many times as fast as `side`: median over the repeats, lowest, highest."""
         ratios = sorted(b / a for a, b in zip(self.latency_ms["edgec"], self.latency_ms[side], strict=True))
         return ratios[len(ratios) // 2], ratios[0], ratios[-1]
+
+    def at_limit(self, side: str) -> float:
+        """How many times as fast as `side` it would be if all layers took what the machine's limits allow."""
+        times = sorted(self.latency_ms[side])
+        return times[len(times) // 2] / self.floor_ms
 
 
 @dataclass(frozen=True)

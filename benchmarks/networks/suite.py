@@ -209,6 +209,7 @@ def _measure(
         empty,
         latency_ms=latency,
         layers=layers.get("layers", []),
+        floor_ms=layers.get("floor_ms", 0.0),
         error=worst,
         first_ms={s: d["first_ms"] for s, d in first.items()},
         resident={s: d["resident"] for s, d in first.items()},

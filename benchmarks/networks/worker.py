@@ -92,7 +92,7 @@ def footprint(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def layers(job: dict[str, Any]) -> dict[str, Any]:
-    """The layers that lose most beside what the machine can do."""
+    """What all layers would take at the machine's limits, and the layers that lose most beside them."""
     from dataclasses import asdict
 
     import edgec.runtime as rt
@@ -103,7 +103,8 @@ def layers(job: dict[str, Any]) -> dict[str, Any]:
         profiled = [asdict(layer) for layer in model.profile(_feeds(Path(job["inputs"])), repeats=PROFILED)]
     made = layers_of(profiled, MachineRates.from_json(job["rates"]), job["threads"])
     lost = sorted(made, key=lambda one: (one.floor_ms or 0.0) - one.ms)
-    return {"layers": [asdict(one) for one in lost[:FURTHEST]]}
+    floor = sum(one.floor_ms or 0.0 for one in made)
+    return {"layers": [asdict(one) for one in lost[:FURTHEST]], "floor_ms": round(floor, 5)}
 
 
 def _feeds(path: Path) -> Arrays:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ FALLBACK = "edgec.fallback."  # how the runtime names the parts that ONNX Runtim
 NAMED = 5  # layers at fault that are told
 MATTERS = 0.02  # of the model's time: what a layer has to lose to be named
 POOR = 0.5  # of what the machine could do
+WINOGRAD = re.compile(r"winograd(\d+) ")  # how such schedules begin
 FASTER, SLOWER, UNMEASURED = "faster", "slower", "not measured"
 
 
@@ -149,7 +151,7 @@ def layers_of(
     held, made = sum(int(layer.get("bytes", 0)) for layer in profile), []
     for layer in profile:
         nodes = tuple(layer["nodes"])
-        size, flops = int(layer.get("bytes", 0)), int(layer.get("flops", 0))
+        size, flops = int(layer.get("bytes", 0)), _multiplied(layer)
         floor, bound = (None, "")
         fallback = str(layer["kernel"]).startswith(FALLBACK)
         if rates is not None and not fallback:
@@ -171,6 +173,15 @@ def layers_of(
             )
         )
     return made
+
+
+def _multiplied(layer: Mapping[str, Any]) -> int:
+    """Operations that a layer has to compute: Winograd's tiles of m×m results take (m + 2)² products, not 9 m²."""
+    flops, found = int(layer.get("flops", 0)), WINOGRAD.match(str(layer.get("schedule", "")))
+    if found is None:
+        return flops
+    m = int(found[1])
+    return round(flops * (m + 2) ** 2 / (9 * m**2))
 
 
 def _kind(layer: Mapping[str, Any]) -> str:

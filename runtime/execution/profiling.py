@@ -112,7 +112,7 @@ class _Recorder:
             self.arguments.append((name, *_sizes(args, self._weights)))
         self._ask()
         if self._probe is not None:
-            self._wait()
+            self.ready()
         self.run.seconds.append(0.0)
         self._open.append((len(self.run.seconds) - 1, time.perf_counter(), []))
 
@@ -121,8 +121,12 @@ class _Recorder:
             self.run.probes.append(self._probe())
 
     @staticmethod
-    def _wait() -> None:
-        """Until the pool's workers, which fell asleep during a probe, wait for a kernel as they do within a run."""
+    def ready() -> None:
+        """Until the pool's workers wait for a kernel as they do within a run.
+
+        They fell asleep during a probe, or since the run before: without this the first kernel would take some ten
+        microseconds more.
+        """
         pool.wake()
         begin = time.perf_counter()
         while time.perf_counter() - begin < AWAKE_S:
@@ -170,6 +174,7 @@ def profile_runs(
     recorder.finish()
     runs = []
     for _ in range(repeats):
+        recorder.ready()
         call(*arguments)
         runs.append(recorder.finish())
     del call, vm

@@ -111,6 +111,14 @@ def test_the_layers_furthest_from_the_limit_are_listed_over_all_models(tmp_path:
     assert listed[0].endswith("| 10% |")
 
 
+def test_ratios_at_the_machines_limits_stand_beside_those_measured(tmp_path: Path) -> None:
+    text = page(tmp_path, measured("a", [1.0], [2.0], floor_ms=0.5), measured("b", [1.0], [2.0]))
+    assert "| a | 1.000 | 2.000 | 2.00 | 0.500: 4.00 |" in text
+    assert "| b | 1.000 | 2.000 | 2.00 |  |" in text
+    assert "| **geometric mean** (2) |  |  | **2.00 (2)** | 4.00 |" in text
+    assert "at the limit" not in page(tmp_path, measured("b", [1.0], [2.0]))
+
+
 def test_rows_of_a_slow_machine_are_named(tmp_path: Path) -> None:
     quiet = measured("quiet", [1.0], [2.0], speed_shares=[1.0])
     slow = measured("slow", [1.0], [2.0], speed_shares=[1.0, 0.61])

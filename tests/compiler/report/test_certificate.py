@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from edgec.compiler.errors import NotFaster
-from edgec.compiler.report.certificate import certify, read_aloud, require_faster
+from edgec.compiler.report.certificate import certify, layers_of, read_aloud, require_faster
 from edgec.compiler.report.html import render
 from edgec.compiler.verify.verification import Verification
 from edgec.targets.machine_rates import Level, MachineRates
@@ -69,6 +69,17 @@ def test_a_slow_result_names_the_layers_at_fault_with_the_reason() -> None:
         "- far",
     ):
         assert words in told
+
+
+def test_the_limit_of_winograd_counts_what_its_tiles_multiply() -> None:
+    profiled = [
+        layer("tiles", 1.0, flops=90_000_000, schedule=f"winograd{m} 13x2 group2 rows1 by-tiles")
+        for m in (2, 4)
+    ]
+    plain = layer("direct", 1.0, flops=90_000_000, schedule="direct 6x4 rows1")
+    two, four, direct = (one.floor_ms or 0.0 for one in layers_of([*profiled, plain], RATES, 2))
+    assert direct / two == pytest.approx(2.25, rel=1e-3)
+    assert direct / four == pytest.approx(4.0, rel=1e-3)
 
 
 def test_limits_come_from_the_data_type_and_from_where_the_bytes_are() -> None:
