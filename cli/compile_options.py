@@ -108,7 +108,8 @@ Precision = Annotated[
     Arithmetic,
     typer.Option(
         help="Arithmetic of convolutions and matrix products. auto takes the fastest for each layer within the "
-        "error budget, by measurement; int8 (and auto, to use int8) needs --calibrate.",
+        "error budget: by measurement, or estimated from the core's rates where its code cannot be timed here; int8 "
+        "(and auto, to use int8) needs --calibrate.",
         rich_help_panel=ARITHMETIC,
     ),
 ]

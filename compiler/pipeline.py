@@ -178,9 +178,12 @@ def compile_model(
     except VerificationFailed as failed:
         if options.precision != "auto" or precision is None or precision["chosen"] == PLAIN:
             raise
-        progress.note(f"{str(failed).splitlines()[0]}: computed in fp32 instead of {precision['chosen']}")
+        from edgec.compiler.precisions.evidence import in_fp32_after_all
+
+        why = str(failed).splitlines()[0]
+        progress.note(f"{why}: computed in fp32 instead of {precision['chosen']}")
         plain = replace(task, options=replace(options, precision=PLAIN, calibration=None))
-        return plain.written(output, name, version, plain.built()[0], None)
+        return plain.written(output, name, version, plain.built()[0], in_fp32_after_all(precision, why))
 
 
 def _build(

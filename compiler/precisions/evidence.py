@@ -15,6 +15,7 @@ def to_json(chosen: Chosen, requested: str) -> dict[str, Any]:
     found: dict[str, Any] = {
         "requested": requested,
         "chosen": chosen.variant.name,
+        "timed": bool(variants.measured),
         "notes": list(chosen.notes),
         "variants": [_variant(chosen, name) for name in variants.made],
     }
@@ -22,6 +23,19 @@ def to_json(chosen: Chosen, requested: str) -> dict[str, Any]:
         found["calibration"] = _calibration(chosen, chosen.calibrated)
         found["layers"] = _layers(chosen, chosen.calibrated)
     return found
+
+
+def in_fp32_after_all(found: dict[str, Any], why: str) -> dict[str, Any]:
+    """What was found, where the precision that was chosen failed verification and the artifact is in fp32.
+
+    Args:
+        why: what verification said.
+    """
+    note = f"{found['chosen']} was chosen and failed verification, so all is computed in fp32: {why}"
+    changed = found | {"chosen": FP32, "notes": [*found["notes"], note]}
+    if "layers" in found:
+        changed["layers"] = [layer | {"precision": FP32} for layer in found["layers"]]
+    return changed
 
 
 def _variant(chosen: Chosen, name: str) -> dict[str, Any]:

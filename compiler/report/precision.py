@@ -12,6 +12,9 @@ from rich.filesize import decimal as size
 COLOURS = {"int8": "#2a78c2", "bf16": "#e08a1e", "fp16": "#8a63c9", "fp32": "#b8433a"}
 _WIDTH, _HEIGHT, _LEFT, _TOP, _BOTTOM = 860, 240, 64, 26, 26
 _GIVEN_BACK = 40  # layers in the table
+_ESTIMATED = (
+    "The precision was estimated from the core's rates, not measured: the target's code cannot be timed here."
+)
 
 
 def section(found: Mapping[str, Any] | None) -> str:
@@ -21,9 +24,9 @@ def section(found: Mapping[str, Any] | None) -> str:
     notes = "".join(f"<p class=bad>{escape(note)}</p>" for note in found["notes"])
     calibrated = found.get("calibration")
     told = f"<p class=muted>{escape(calibration_in_words(calibrated))}</p>" if calibrated else ""
-    return (
-        f"<h2>Precisions</h2>{notes}{told}{_table(found)}{_plot(found.get('layers', []))}{_given_back(found)}"
-    )
+    estimated = f"<p class=muted>{escape(_ESTIMATED)}</p>" if _is_estimated(found) else ""
+    plot = _plot(found.get("layers", []))
+    return f"<h2>Precisions</h2>{notes}{estimated}{told}{_table(found)}{plot}{_given_back(found)}"
 
 
 def calibration_in_words(calibration: Mapping[str, Any]) -> str:
@@ -53,6 +56,14 @@ def lines(found: Mapping[str, Any]) -> Iterator[str]:
             parts.append(f"resident {size(variant['resident_bytes'])}")
         parts.append(_quality_in_words(variant))
         yield "  ".join(part for part in parts if part)
+
+    if _is_estimated(found):
+        yield f"  {_ESTIMATED}"
+
+
+def _is_estimated(found: Mapping[str, Any]) -> bool:
+    """Whether there was a choice that nothing was timed for; older artifacts do not tell."""
+    return len(found["variants"]) > 1 and not found.get("timed", True)
 
 
 def _quality_in_words(variant: Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,14 @@ import numpy as np
 import pytest
 
 import edgec.runtime as rt
+from edgec.compiler.operands.operands import BFLOAT16
 from edgec.compiler.options import Calibration, CompileOptions
 from edgec.compiler.pipeline import CompileResult, compile_model
-from edgec.compiler.precisions import variants
+from edgec.compiler.precisions import choice, variants
 from edgec.compiler.precisions.choice import _Chooser
 from edgec.compiler.progress import Silent
 from edgec.compiler.quantise.errors import BoundNotMet, CalibrationError
+from edgec.compiler.report.precision import lines
 from edgec.compiler.verify.inputs import Arrays
 from edgec.compiler.verify.race import Measured
 from edgec.targets import detect, load_target, machine_features
@@ -195,9 +198,33 @@ def test_auto_takes_what_multiplies_fastest_where_nothing_can_be_timed(
     result = automatic(tmp_path, target, notes)
     assert result.evidence["precision"]["chosen"] == chosen
     assert result.config.in_half_precision == (chosen == "fp16")
+    told = " ".join(lines(result.evidence["precision"]))
+    assert ("estimated from the core's rates, not measured" in told) == (chosen != "fp32")
     if target == "sapphirerapids":
         assert "sapphirerapids multiplies 1 times as many numbers in bf16 as in fp32" in " ".join(notes.notes)
         assert counts(result)["fp16"][0] > 0
+
+
+@pytest.mark.skipif("avx512_bf16" not in machine_features(), reason="hardware: no products of bfloat16 here")
+def test_auto_computes_in_fp32_what_verification_refuses(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The choice of layers is made to trust bfloat16 beyond the budget; what refuses it is verification itself."""
+    monkeypatch.setattr(_Chooser, "timed", property(lambda _self: False))
+    trusting = partial(choice.choose_layers, operands=BFLOAT16)
+    monkeypatch.setattr(choice, "choose_layers", lambda source, inputs, *_: trusting(source, inputs, 1.0))
+    notes = Notes()
+    options = CompileOptions(precision="auto", tune="none", threads=1, error_budget=1e-4)
+    model = save(network(), tmp_path)
+    result = compile_model(model, load_target("zen4"), options, output=tmp_path / "m.edge", progress=notes)
+    found = result.evidence["precision"]
+    assert result.evidence["verified"]
+    assert found["chosen"] == "fp32"
+    assert "bf16 was chosen and failed verification" in found["notes"][-1]
+    assert any("computed in fp32 instead of bf16" in note for note in notes.notes)
+    assert not any("bf16" in kernel.schedule for kernel in result.config.kernels.values())
+    (marked,) = [line for line in lines(found) if line.startswith("*")]
+    assert marked.startswith("* fp32")
 
 
 def test_auto_takes_for_each_layer_what_was_measured_to_be_fastest(
