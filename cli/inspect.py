@@ -100,7 +100,7 @@ def show_artifact(artifact: Artifact) -> None:
         for state in variant.states:
             begins = "begins with stored values" if state.initial else "begins with zeros"
             out.print(f"  {'state':<10} {state}, {begins} ({ORIGINS[state.origin]})", soft_wrap=True)
-    out.print(f"  needs      {', '.join(config.required_features) or 'no CPU features'}", soft_wrap=True)
+    out.print(f"  needs      {_needs(artifact)}", soft_wrap=True)
     source = config.provenance
     out.print(f"  source     {source.source} sha256:{source.source_sha256[:16]}…", soft_wrap=True)
     out.print(f"  compiler   edgec {config.edgec_version}, TVM {config.tvm_version}")
@@ -123,6 +123,26 @@ def show_artifact(artifact: Artifact) -> None:
     for layer in artifact.layers:
         table.add_row(layer.title, layer.media_type, size(layer.size), layer.digest[:19] + "…")
     out.print(table)
+
+
+def _needs(artifact: Artifact) -> str:
+    """What a machine must have to run an artifact."""
+    features = ", ".join(artifact.config.required_features)
+    if artifact.config.device_kind != "cuda":
+        return features or "no CPU features"
+    from edgec.runtime.gpu.code import unpack
+    from edgec.runtime.gpu.driver_library import OLDEST_DRIVER
+
+    binaries = unpack(artifact.code())[0].binaries
+    made, later = (
+        ", ".join(dict.fromkeys(one.arch for one in binaries if one.kind == kind))
+        for kind in ("cubin", "ptx")
+    )
+    ptx = f", or a later one (PTX of {later})" if later else ""
+    least = ".".join(map(str, OLDEST_DRIVER))
+    return ", ".join(
+        filter(None, (f"an NVIDIA GPU of {made}{ptx}; a driver for CUDA {least} or later", features))
+    )
 
 
 def show_precision(found: dict[str, Any]) -> None:

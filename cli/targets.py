@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -86,7 +86,8 @@ def detect_command(
 ) -> None:
     """Show the target that matches this machine best, and with --measure the machine's limits.
 
-    A machine is recognised by its processors and its board, else by what its processors can do.
+    A machine is recognised by its processors and its board, else by what its processors can do. An NVIDIA GPU is found
+    by its driver, and the targets for it are named, the best first.
     """
     from edgec.targets import detect, detect_other
 
@@ -102,7 +103,12 @@ def detect_command(
         return
     target = detect()
     if not measure:
+        if as_json:
+            gpu = _gpu_json()
+            emit_json(target.to_json() | ({"nvidia": gpu} if gpu else {}))
+            return
         _show(target, as_json)
+        out.print(f"\n{_gpu_line()}", soft_wrap=True)
         return
     from edgec.compiler.backends.registry import backend_of
     from edgec.compiler.this_machine import known_rates
@@ -116,6 +122,38 @@ def detect_command(
         return
     _show(target, as_json)
     _show_rates(rates)
+
+
+def _gpu_json() -> dict[str, Any] | None:
+    """The NVIDIA GPU of this machine and the targets for it; None where there is none."""
+    from edgec.runtime import IncompatibleDevice
+    from edgec.runtime.gpu.found import find_gpu
+    from edgec.targets import list_targets
+
+    try:
+        found = find_gpu()
+    except IncompatibleDevice:
+        return None
+    return found.to_json() | {"targets": found.among(list_targets())}
+
+
+def _gpu_line() -> str:
+    """The NVIDIA GPU of this machine, or why it has none, in words."""
+    from edgec.runtime import IncompatibleDevice
+    from edgec.runtime.gpu.found import find_gpu
+    from edgec.targets import list_targets
+
+    try:
+        found = find_gpu()
+    except IncompatibleDevice as error:
+        return f"NVIDIA GPU: none, as {str(error).splitlines()[0].rstrip('.')}"
+    fitting = found.among(list_targets())
+    wanted = f"--target {fitting[0]}" if fitting else f"no target: no code is made for {found.architecture}"
+    others = f" (or {', '.join(fitting[1:])})" if fitting[1:] else ""
+    return (
+        f"NVIDIA GPU: {found.name}, {found.architecture}, {found.multiprocessors} multiprocessors, "
+        f"{_size(found.memory_bytes)}, driver for CUDA {found.driver}: {wanted}{others}"
+    )
 
 
 def _show_rates(rates: MachineRates) -> None:

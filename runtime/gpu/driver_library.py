@@ -78,8 +78,8 @@ class DriverLibrary:
             self._library = ctypes.CDLL(path)
         except OSError as error:
             raise IncompatibleDevice(
-                f"no NVIDIA driver is installed here ({path} cannot be loaded): install the driver, or compile the "
-                "model for a target with a CPU (`edgec targets detect`)"
+                f"no NVIDIA driver is installed here ({path} cannot be loaded).\n"
+                "Install the driver, or compile the model for this machine's processor (`edgec targets detect`)."
             ) from error
         self._functions: dict[str, Any] = {}
 

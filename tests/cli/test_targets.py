@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from edgec.runtime.gpu.found import FoundGpu
+from edgec.targets import list_targets
+from tests.benchmarks.gpu.emulated import make_driver
 from tests.cli.conftest import Edgec
 
 
@@ -41,6 +44,32 @@ def test_an_alias_and_a_file_name_the_target(edgec: Edgec, tmp_path: Path) -> No
 def test_the_machine_at_hand_has_a_target(edgec: Edgec) -> None:
     found = json.loads(edgec("targets", "detect", "--json").stdout)
     assert found["name"] in edgec("targets", "detect").stdout
+
+
+def test_an_nvidia_gpu_is_found_by_its_driver(edgec: Edgec, tmp_path: Path) -> None:
+    make_driver(tmp_path)
+    with_driver = {"LD_LIBRARY_PATH": str(tmp_path), "COLUMNS": "200"}
+    text = edgec("targets", "detect", environment=with_driver).stdout
+    assert "NVIDIA GPU: Fake GPU, sm_89, 58 multiprocessors" in text
+    assert "--target l4 (or rtx40, cuda)" in text
+    found = json.loads(edgec("targets", "detect", "--json", environment=with_driver).stdout)["nvidia"]
+    assert found["targets"] == ["l4", "rtx40", "cuda"]
+
+
+@pytest.mark.parametrize(
+    ("architecture", "multiprocessors", "wanted"),
+    [
+        ("sm_87", 16, ["jetson-orin-gpu", "jetson-orin-nano-gpu", "jetson-orin-nx-gpu", "cuda"]),
+        ("sm_86", 70, ["a10", "a2", "cuda"]),
+        ("sm_103", 148, ["cuda"]),  # by its PTX
+        ("sm_61", 20, []),
+    ],
+)
+def test_targets_of_a_gpu_are_those_with_its_code(
+    architecture: str, multiprocessors: int, wanted: list[str]
+) -> None:
+    found = FoundGpu("a GPU", architecture, multiprocessors, 1 << 30, "12.4")
+    assert found.among([one for one in list_targets() if one.gpu is not None]) == wanted
 
 
 def test_the_machine_is_measured_and_remembered(edgec: Edgec, tmp_path: Path) -> None:

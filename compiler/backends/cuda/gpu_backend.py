@@ -127,7 +127,7 @@ class GpuBackend(Backend):
         window = schedule_window(func) if decode(anchor)[0] in WINDOWS else None
         if window is None or why_not(window, self.tvm_target) is not None:
             return None
-        return workload(flops=0, candidates=("a thread an element",), emit=lambda _: window)
+        return workload(flops=0, candidates=("direct a thread an element",), emit=lambda _: window)
 
     def _lowers(self, emit: Callable[[Tile], PrimFunc], tile: Tile) -> bool:
         """Whether a tile's kernel can be made; another tile may, and after some the generic rules take over."""

@@ -60,7 +60,7 @@ def library_path() -> Path:
         for name in _LIBRARIES:
             if (folder / name).is_file():
                 return folder / name
-    raise ToolMissing(f"code for NVIDIA GPUs needs NVRTC, which is not installed here: {_INSTALL}")
+    raise ToolMissing(f"code for NVIDIA GPUs needs NVRTC, which is not installed here.\nRun {_INSTALL}")
 
 
 @cache
@@ -73,7 +73,9 @@ def include_folders() -> tuple[Path, ...]:
     found = [folder / name for folder in _folders() for name in _INCLUDES if (folder / name).is_dir()]
     for header in ("cuda_fp16.h", "cuda/std/cstdint"):
         if not any((folder / header).is_file() for folder in found):
-            raise ToolMissing(f"NVRTC needs the header {header}, which is not installed here: {_INSTALL}")
+            raise ToolMissing(
+                f"NVRTC needs the header {header}, which is not installed here.\nRun {_INSTALL}"
+            )
     return tuple(found)
 
 
@@ -133,7 +135,10 @@ def check_architecture(arch: str) -> None:
     if number not in architectures():
         known = ", ".join(f"sm_{one}" for one in sorted(architectures()))
         made = ".".join(map(str, version()))
-        raise ToolMissing(f"NVRTC {made}, which is installed here, compiles for {known}, not for {arch}")
+        raise ToolMissing(
+            f"NVRTC {made}, which is installed here, compiles for {known}, not for {arch}.\n"
+            "Choose another target, or install the NVRTC of a CUDA that knows it."
+        )
 
 
 def compile_source(source: str, arch: str, *, ptx: bool = False) -> Compiled:

@@ -107,7 +107,7 @@ def test_without_nvrtc_the_way_out_is_told(
     nvrtc.architectures.cache_clear()
     monkeypatch.setattr(nvrtc, "find_spec", lambda _name: None)
     with pytest.raises(
-        ToolMissing, match=r"needs NVRTC, which is not installed here: pip install 'edgec\[cuda\]'"
+        ToolMissing, match=r"needs NVRTC, which is not installed here\.\nRun pip install 'edgec\[cuda\]'"
     ):
         compiled(network, "l4", tmp_path)
     nvrtc.library_path.cache_clear()
