@@ -3,10 +3,12 @@
     python scripts/operator_coverage.py --results coverage.jsonl          # some 10 minutes on 2 cores
     python scripts/operator_coverage.py --results coverage.jsonl --again wrong,refused,resize
     python scripts/operator_coverage.py --results ort.jsonl --engine onnxruntime    # or openvino, or tvm
+    python scripts/operator_coverage.py --results opencl.jsonl --engine opencl      # GPU kernels, by PoCL
     python scripts/operator_coverage.py --results coverage.jsonl --beside onnxruntime=ort.jsonl tvm=tvm.jsonl
 
 Outcomes go to a file, one a line, and a test that is in it is not run again: after a break, start it again. Tests of
-the same operator sets are compiled side by side in one model.
+the same operator sets are compiled side by side in one model. The first tests of all operators come first, then the
+second ones, and so on, so that a run of limited time (`--until`) has something of each.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ from scripts.standard_engines import ENGINES, PACKAGES, TITLES, in_sequences  # 
 from tests.compiler import backend_cases as cases  # noqa: E402 - found only with the line above
 
 LIMIT_S = 60
+OURS = ("edgec", "opencl")  # the compiler: for this processor, and for GPUs, whose kernels PoCL runs
 ORDER = ("native", "fallback", "wrong", "refused", "excluded")
 
 
@@ -62,7 +65,13 @@ def run_all(results: Path, only: str, until: float, engine: str) -> int:
             _write(results, cases.Outcome(test.name, operator, "excluded", case))
         else:
             made.append(case)
-    groups = cases.grouped(made, cases.TOGETHER if engine == "edgec" else 1)
+    seen: Counter[str] = Counter()
+    turns = {}
+    for case in made:
+        turns[case.name] = seen[case.operator]
+        seen[case.operator] += 1
+    made.sort(key=lambda case: turns[case.name])
+    groups = cases.grouped(made, cases.TOGETHER if engine in OURS else 1)
     worker, ran = _worker(), 0
     while groups:
         if time.monotonic() - begin > until:
@@ -93,10 +102,13 @@ def _worker() -> ProcessPoolExecutor:
 
 
 def _run(group: list[cases.Case], engine: str) -> list[cases.Outcome]:
-    if engine != "edgec":
+    if engine not in OURS:
         return [_run_elsewhere(case, engine) for case in group]
+    outputs = None
+    if engine == "opencl":
+        from tests.compiler.backends.opencl.apart import outputs_of as outputs
     with tempfile.TemporaryDirectory(prefix="edgec-coverage-") as scratch:
-        return cases.run_together(group, Path(scratch))
+        return cases.run_together(group, Path(scratch), outputs)
 
 
 def _run_elsewhere(case: cases.Case, engine: str) -> cases.Outcome:
@@ -270,7 +282,7 @@ def main() -> None:
     parser.add_argument(
         "--again", default="", help="results or parts of operators to run again: refused,resize"
     )
-    parser.add_argument("--engine", default="edgec", choices=["edgec", *ENGINES], help="what runs the tests")
+    parser.add_argument("--engine", default="edgec", choices=[*OURS, *ENGINES], help="what runs the tests")
     parser.add_argument("--beside", nargs="*", default=[], help="results of other engines: tvm=tvm.jsonl")
     parser.add_argument("--until", type=float, default=1e9, help="begin no test after so many seconds")
     parser.add_argument("--document", type=Path, default=ROOT / "docs" / "operators.md")
@@ -279,6 +291,8 @@ def main() -> None:
         forget(asked.results, asked.again)
     left = run_all(asked.results, asked.only, asked.until, asked.engine)
     if asked.engine != "edgec":
+        told = [json.loads(line) for line in _lines(asked.results)]
+        print(dict(Counter(one["result"] for one in told)), f"{left} still to be run")
         return
     outcomes = [json.loads(line) for line in _lines(asked.results)]
     beside = {}

@@ -25,7 +25,7 @@ from edgec.compiler.graph.rewrite import (
     shape_of,
 )
 from edgec.compiler.graph.sources import node_of
-from edgec.compiler.operands.operands import FLOAT32, TF32, numpy_dtype
+from edgec.compiler.operands.operands import FLOAT32, TF32, Operands, numpy_dtype
 
 _PRODUCTS = ("nn.conv2d", "matmul")
 # What only moves elements, of its first operand.
@@ -64,7 +64,7 @@ class _Rounder(Walker):
             return self._attention(call, *attention, operands.data)
         if op_name(call) in _MOVES and (moved := self._moved(call)) is not None:
             return moved
-        if operands == TF32 and op_name(call) == "nn.conv2d" and dtype_of(call) == "float32":
+        if op_name(call) == "nn.conv2d" and _runs_on_tensor_cores(call, operands):
             self.convolutions += 1
         if (
             op_name(call) not in _PRODUCTS
@@ -138,6 +138,13 @@ class _Rounder(Walker):
             self._rounded[operand, dtype] = rounded
             self._widened.setdefault(operand, self.emit(relax.op.astype(rounded, "float32")))
         return self._rounded[operand, dtype]
+
+
+def _runs_on_tensor_cores(convolution: Call, operands: Operands) -> bool:
+    """Whether tensor cores take a convolution's operands as they are in memory: tf32, and integers of one byte."""
+    if operands == TF32 and dtype_of(convolution) == "float32":
+        return True
+    return all(dtype_of(one) in ("int8", "uint8") for one in convolution.args)
 
 
 def _on(call: Call, operands: Mapping[Expr, Expr]) -> Call:

@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+import edgec.runtime as rt
+from edgec.runtime.gpu.code import unpack
+
 
 @cache
 def tool(name: str) -> Path:
@@ -29,6 +32,17 @@ def tool(name: str) -> Path:
 def said(name: str, *arguments: str | Path) -> str:
     """What a tool prints."""
     return subprocess.run([tool(name), *arguments], capture_output=True, text=True, check=True).stdout
+
+
+def disassembled(artifact: Path, folder: Path) -> list[str]:
+    """The machine code of each kernel of an artifact."""
+    header, binaries = unpack(rt.Artifact.open(artifact).code())
+    texts, cubin = [], folder / "k.cubin"
+    for one in header.binaries:
+        if one.kind == "cubin":
+            cubin.write_bytes(bytes(binaries[one.offset : one.offset + one.size]))
+            texts.append(said("nvdisasm", "-c", cubin))
+    return texts
 
 
 @dataclass(frozen=True)

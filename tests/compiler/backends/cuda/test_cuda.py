@@ -17,6 +17,7 @@ from edgec.compiler.pipeline import compile_model
 from edgec.runtime.gpu.code import unpack
 from edgec.targets import load_target
 from edgec.targets.loader import list_targets
+from tests.compiler.backends.cuda.machine_code import disassembled
 from tests.compiler.onnx_models import model_of, save
 
 COMMON = ("cuda", "jetson-nano-gpu", "jetson-orin-gpu", "h100", "rtx50")
@@ -142,6 +143,72 @@ def test_rounded_products_run_on_tensor_cores(
     kind = {"fp16": "f16", "bf16": "bf16"}[precision]
     step = f"f32.{kind}.{kind}.f32".encode()
     assert any(b"mma.sync.aligned.m16n8k" in text and step in text for text in texts)
+
+
+def late_layers(folder: Path, kind: str) -> Path:
+    """A deep convolution of a small image, as networks end, and a pointwise one; in fp32, or quantised."""
+    draw, nodes, constants = np.random.default_rng(3), [], {}
+    scales = {"s": np.float32(0.05), "z": np.int8(0), "o": np.float32(1)}
+
+    def rounded(name: str) -> str:
+        nodes.append(helper.make_node("QuantizeLinear", [name, "s", "z"], [f"{name}q"]))
+        nodes.append(helper.make_node("DequantizeLinear", [f"{name}q", "s", "z"], [f"{name}d"]))
+        return f"{name}d"
+
+    last = "x"
+    for number, (filters, side) in enumerate(((256, 3), (128, 1))):
+        weights = draw.standard_normal((filters, 256, side, side)) * (256 * side**2) ** -0.5
+        name = f"w{number}"
+        constants[name] = weights.astype("float32")
+        if kind == "int8":
+            last = rounded(last)
+            constants[name] = np.clip(weights * 500, -127, 127).astype("int8")
+            nodes.append(helper.make_node("DequantizeLinear", [name, "o", "z"], [f"{name}d"]))
+            name = f"{name}d"
+        nodes.append(helper.make_node("Conv", [last, name], [f"c{number}"], pads=[side // 2] * 4))
+        last = f"c{number}"
+    if kind == "int8":
+        constants |= scales
+        last = rounded(last)
+    nodes.append(helper.make_node("Identity", [last], ["y"]))
+    return save(model_of(nodes, {"x": [1, 256, 7, 7]}, ["y"], constants), folder)
+
+
+LATE = [
+    ("t4", "fp16", "HMMA.1688.F32", False),
+    ("h100", "fp16", "HMMA.16816.F32", True),
+    ("l4", "int8", "IMMA.168", True),
+    *(
+        pytest.param(*case, marks=pytest.mark.long)
+        for case in (
+            ("t4", "int8", "IMMA.8816", False),
+            ("a100", "fp16", "HMMA.16816.F32", True),
+            ("a100", "int8", "IMMA.168", True),
+            ("jetson-orin-gpu", "bf16", "HMMA.16816.F32.BF16", True),
+            ("rtx50", "fp16", "HMMA.16816.F32", True),
+            ("jetson-thor-gpu", "fp16", "HMMA.16816.F32", True),
+        )
+    ),
+]
+
+
+@pytest.mark.parametrize(("target", "kind", "instruction", "asynchronous"), LATE)
+def test_late_layers_use_the_hardware(
+    target: str, kind: str, instruction: str, asynchronous: bool, tmp_path: Path
+) -> None:
+    """Of an artifact: tensor cores in both convolutions, asynchronous copies from Ampere on and none before, and at
+    batch 1 the deep one's sum is shared by several blocks.
+    """
+    precision: Precision = "fp32" if kind == "int8" else kind  # type: ignore[assignment]
+    options = CompileOptions(verify=False, tune="none", precision=precision, cache_dir=tmp_path / "cache")
+    made = compile_model(
+        late_layers(tmp_path, kind), load_target(target), options, output=tmp_path / "m.edge"
+    )
+    assert sum(" split " in f"{kernel.schedule} " for kernel in made.config.kernels.values()) == 1
+    code = disassembled(made.artifact, tmp_path)
+    using = [one for one in code if instruction in one]
+    assert len(using) == 2
+    assert ["LDGSTS" in one for one in using] == [asynchronous] * 2
 
 
 def test_a_precision_without_tensor_cores_is_refused(network: Path, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from edgec.runtime.gpu.results import DeviceResult
 from edgec.targets import load_target
 from edgec.targets.device_kinds import DEVICE_KINDS
 from tests.compiler.backends.cuda.emulator.backend import REGISTRATION, TARGET, EmulatedRunner
-from tests.compiler.backends.cuda.machine_code import said
+from tests.compiler.backends.cuda.machine_code import disassembled
 from tests.compiler.onnx_models import model_of, save
 
 RNG = np.random.default_rng(6)
@@ -61,17 +61,6 @@ def edgec(*arguments: object) -> str:
 
 def weights(*shape: int) -> np.ndarray:
     return (RNG.standard_normal(shape) / np.sqrt(np.prod(shape[1:]))).astype("float32")
-
-
-def disassembled(artifact: Path, folder: Path) -> list[str]:
-    """The machine code of each kernel of an artifact."""
-    header, binaries = unpack(rt.Artifact.open(artifact).code())
-    texts, cubin = [], folder / "k.cubin"
-    for one in header.binaries:
-        if one.kind == "cubin":
-            cubin.write_bytes(bytes(binaries[one.offset : one.offset + one.size]))
-            texts.append(said("nvdisasm", "-c", cubin))
-    return texts
 
 
 @pytest.fixture

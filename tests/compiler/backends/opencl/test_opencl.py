@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from unittest import mock
 
@@ -25,7 +23,8 @@ from edgec.models.registry import build as build_model
 from edgec.runtime.gpu.code import Launch, unpack
 from edgec.targets import Target
 from edgec.targets.device_kinds import DEVICE_KINDS
-from tests.compiler.backends.opencl.backend import REGISTRATION, ROOT, TARGET, TENSOR_TARGET
+from tests.compiler.backends.opencl.apart import run
+from tests.compiler.backends.opencl.backend import REGISTRATION, TARGET, TENSOR_TARGET
 from tests.compiler.backends.opencl.tally import TALLY
 from tests.compiler.onnx_models import model_of, save
 
@@ -270,29 +269,6 @@ def test_parts_that_onnx_runtime_runs_are_called_between_kernels(
     assert [segment.nodes for segment in result.config.segments] == [("det",)]
 
 
-RUN = """
-import numpy as np, sys
-from edgec.runtime.gpu.code import Launch, unpack
-from edgec.targets import Target
-from edgec.targets.device_kinds import DEVICE_KINDS
-DEVICE_KINDS["opencl"] = {"backend": "", "device": "tests.compiler.backends.opencl.device:OpenClDevice"}
-import edgec.runtime as rt
-given = dict(np.load(sys.argv[2]))
-with rt.load(sys.argv[1]) as model:
-    np.savez(sys.argv[3], **model.run(given))
-    layers = model.profile(given, repeats=2)
-    assert layers and all(layer.ms >= 0 for layer in layers)
-"""
-
-
-def run(artifact: Path, inputs: dict[str, np.ndarray], folder: Path) -> dict[str, np.ndarray]:
-    """Run in a process without the compiler."""
-    np.savez(folder / "in.npz", **inputs)
-    command = [sys.executable, "-c", RUN, artifact, folder / "in.npz", folder / "out.npz"]
-    subprocess.run(command, check=True, cwd=ROOT)
-    return dict(np.load(folder / "out.npz"))
-
-
 def test_nan_and_infinities_pass(tmp_path: Path) -> None:
     lowest = np.array(np.finfo("float32").min, "float32")
     nodes = [
@@ -309,7 +285,7 @@ def test_nan_and_infinities_pass(tmp_path: Path) -> None:
     x[0, 0], x[0, 1, 7], x[0, 2, 3] = -np.inf, np.nan, np.inf
     mask = RNG.random((2, 8, 300)) < 0.5
     mask[1, 3] = False  # a row of nothing but the lowest number: every weight is the same
-    got = run(artifact, {"x": x, "mask": mask}, tmp_path)
+    got = run(artifact, {"x": x, "mask": mask}, tmp_path, profiled=True)
     np.testing.assert_array_equal(got["most"], x.max(axis=2))
     np.testing.assert_array_equal(got["bounded"], np.maximum(x, lowest))
     np.testing.assert_array_equal(got["relu"], np.maximum(x, 0))
