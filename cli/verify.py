@@ -74,7 +74,11 @@ def command(
     config = opened.config
     budget = ERROR_BUDGET[_precision(config)] if budget is None else budget
     existing(model, "model file")
-    target, cases = load_target(config.target), list(_cases(model, inputs, config))
+    target = load_target(config.target)
+    target, cases = (
+        target.without(target.features - set(config.required_features)),
+        list(_cases(model, inputs, config)),
+    )
     if not cases:
         raise UsageError(f"{inputs}: the shapes do not match; the artifact accepts {_shapes(config)}")
     if layers and config.precision == "int8":

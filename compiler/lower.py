@@ -17,6 +17,7 @@ from edgec.compiler.errors import KernelUnsupported
 from edgec.compiler.graph.anchors import ANCHOR, SCHEDULE
 from edgec.compiler.graph.buffers import buffer_bytes
 from edgec.compiler.graph.control import MAIN, Parts
+from edgec.compiler.graph.element_types import half_types
 from edgec.compiler.graph.fusion import Kernel, fuse, kernel_calls
 from edgec.compiler.graph.input_reads import input_reads
 from edgec.compiler.graph.integer import in_integers
@@ -36,6 +37,7 @@ from edgec.compiler.tuning.tuner import NothingBuilds, Tuner
 from edgec.targets.target import Target
 
 Begin: TypeAlias = Callable[[PrimFunc], None]
+_EVERYWHERE: Mapping[str, Operands] = {"bf16": BFLOAT16, "fp16": FLOAT16, "tf32": TF32}
 
 __all__ = ["KernelInfo", "Lowered", "TuningSummary", "lower"]
 
@@ -53,7 +55,8 @@ def lower(
 
     Args:
         mod: the output of a front end: constants embedded, binding variables named after source nodes.
-        target: the hardware; its instruction set, registers and caches choose the kernels.
+        target: the hardware; its instruction set, registers and caches choose the kernels. Features that only a type
+            needs with which this model does not compute are left out (`Lowered.unused`).
         options: threads, tuning effort, precision, cache folder.
         progress: receives stages and tuning notes.
         narrow: with the precision `auto`, what source nodes multiply that do not multiply float32 (`bf16` and `fp16`
@@ -65,10 +68,12 @@ def lower(
         code, weights in call order, and the map from kernels to source nodes. Deterministic given the tuning cache.
     """
     wide = set[int]()
+    unused = target.unused(_elements(mod, options, narrow or {}, parts))
+    target = target.without(unused)
     while True:
         try:
             lowered = _lower(mod, target, options, progress, narrow or {}, parts, wide, tuner)
-            return replace(lowered, results=_results(mod))
+            return replace(lowered, results=_results(mod), unused=unused)
         except NothingBuilds as error:
             if not error.work.operands.label or not set(error.nodes) - wide:
                 raise
@@ -77,6 +82,15 @@ def lower(
                 f"{len(error.nodes)} nodes ({error.work.kind}) are computed in fp32: no kernel of theirs builds in "
                 f"{error.work.operands.label}"
             )
+
+
+def _elements(
+    mod: tvm.IRModule, options: CompileOptions, narrow: Mapping[int, Operands], parts: Parts | None
+) -> frozenset[str]:
+    """The 16-bit types that the model, or a precision, computes with."""
+    everywhere = [_EVERYWHERE[options.precision]] if options.precision in _EVERYWHERE else []
+    multiplied = {operands.data for operands in (*everywhere, *narrow.values())}
+    return multiplied | half_types([mod, *(parts.modules.values() if parts else ())])
 
 
 def _results(mod: tvm.IRModule) -> tuple[tuple[int, ...] | None, ...]:
@@ -243,7 +257,7 @@ def _operands_of(
 ) -> OperandsOf:
     """What a source node multiplies; those in `wide` multiply float32."""
     kept = frozenset(wide)
-    everywhere = {"bf16": BFLOAT16, "fp16": FLOAT16, "tf32": TF32}.get(options.precision)
+    everywhere = _EVERYWHERE.get(options.precision)
     if everywhere is not None:
         return lambda node: FLOAT32 if node in kept else everywhere
     return lambda node: narrow.get(node, FLOAT32) if node is not None and node not in kept else FLOAT32

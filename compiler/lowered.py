@@ -155,6 +155,7 @@ class Lowered:
     workspace: int = 0  # where `varies`: as in `Program`
     stack: int = 0
     objects: tuple[bytes, ...] = field(default=(), repr=False)  # files of the kernels, for other linkers
+    unused: frozenset[str] = frozenset()  # features of the target that this code does without
 
     @property
     def activation_bytes(self) -> int:

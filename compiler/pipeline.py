@@ -35,6 +35,7 @@ from edgec.compiler.shared import Shared
 from edgec.compiler.this_machine import estimated
 from edgec.compiler.verify.inputs import make_inputs, read_inputs
 from edgec.compiler.verify.process import Measure
+from edgec.compiler.verify.runnable import verifiable
 from edgec.runtime import versions
 from edgec.targets import Target
 
@@ -159,7 +160,7 @@ def compile_model(
     backend = backend_of(target)
     backend.check_precision(options.precision)
     if options.verify:
-        backend.runner()  # fails now if verification would be impossible later
+        target = verifiable(target, options.precision, progress)
     if card is not None and card.states is not msgspec.UNSET and options.states is None:
         options = replace(options, states=card.states)
     if card is not None and card.constants is not msgspec.UNSET:
@@ -258,7 +259,8 @@ class _Task:
         precision: dict[str, Any] | None,
     ) -> CompileResult:
         """Prove what was compiled, and write the artifact."""
-        target, options, progress, card = self.target, self.options, self.progress, self.card
+        options, progress, card = self.options, self.progress, self.card
+        target = self.target.without(frozenset.intersection(*(one.lowered.unused for one in built)))
         imported, lowered = built[0].imported, built[0].lowered
         further, source = join(built), imported.source
         config = pack.make_config(

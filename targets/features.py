@@ -17,11 +17,13 @@ class Feature(NamedTuple):
         name: as in `/proc/cpuinfo`.
         llvm: the attribute by which LLVM knows it, without its `+`.
         aka: another name under which Linux lists it.
+        element: the element type without which code has no use for it; None where it serves any code.
     """
 
     name: str
     llvm: str
     aka: str | None = None
+    element: str | None = None
 
 
 # Features that kernels require, or that determine which of them is fast.
@@ -65,8 +67,9 @@ _DECLARED = (
     Feature("avx512vl", "avx512vl"),
     Feature(AVX512_VNNI, "avx512vnni"),
     Feature(AVX_VNNI, "avxvnni"),
-    Feature(AVX512_BF16, "avx512bf16"),
-    Feature(AVX512_FP16, "avx512fp16"),
+    Feature(AVX512_BF16, "avx512bf16", element="bfloat16"),
+    # LLVM moves any 16 bits with its instructions, so that code without half precision may need it, too.
+    Feature(AVX512_FP16, "avx512fp16", element="float16"),
     # 64-bit ARM
     Feature(ASIMD, "neon"),
     Feature(ASIMDHP, "fullfp16"),
@@ -83,6 +86,7 @@ _DECLARED = (
 )
 
 FEATURES = {feature.name: feature for feature in _DECLARED}
+ELEMENTS = frozenset(feature.element for feature in _DECLARED if feature.element)  # that some feature is for
 _LLVM_ONLY = {feature.llvm: feature.name for feature in _DECLARED if feature.llvm not in FEATURES}
 
 

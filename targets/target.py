@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from edgec.targets.core import Core, make_core
 from edgec.targets.errors import BadTargetFile
-from edgec.targets.features import misspelt
+from edgec.targets.features import FEATURES, misspelt
 from edgec.targets.gpu import Gpu, make_gpu
 
 
@@ -72,6 +73,21 @@ class Target:
     def fp32_lanes(self) -> int:
         """How many 32-bit floats one vector register holds."""
         return self.vector_bits // 32
+
+    def unused(self, elements: Collection[str]) -> frozenset[str]:
+        """The features that code has no use for which computes with `elements` (`float16`, `bfloat16`) alone."""
+        known = (FEATURES[name] for name in self.features if name in FEATURES)
+        return frozenset(f.name for f in known if f.element is not None and f.element not in elements)
+
+    def without(self, names: Collection[str]) -> Target:
+        """This target for code that takes no instructions of some features, and runs on machines without them."""
+        if not self.features & set(names):
+            return self
+        flags = {f"+{FEATURES[name].llvm}" for name in names if name in FEATURES}
+        tvm = dict(self.tvm)
+        if "mattr" in tvm:
+            tvm["mattr"] = [flag for flag in tvm["mattr"] if flag not in flags]
+        return replace(self, features=self.features - set(names), tvm=tvm)
 
     def to_json(self) -> dict[str, Any]:
         """The description as JSON-serialisable values, in the order of a target file."""

@@ -99,7 +99,7 @@ class Variants:
         config = pack.make_config(
             source,
             lowered,
-            self.target,
+            self.target.without(lowered.unused),
             options,
             name=name,
             version="1",

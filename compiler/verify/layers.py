@@ -68,6 +68,7 @@ def compare_layers(
     opened = open_up(source)
     imported = to_relax(opened, fallback_allowed=options.fallback)
     lowered = lower(imported.mod, target, options, progress or Silent(), parts=imported.parts)
+    target = target.without(lowered.unused)
     config = pack.make_config(
         opened, lowered, target, options, name="layers", version="1", card=None, segments=imported.segments
     )
