@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Collection
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,9 +27,21 @@ def machine_arch() -> str:
     return _ARCHITECTURES.get(machine, machine)
 
 
-@cache
+_emulated = set[str]()
+
+
 def machine_features() -> frozenset[str]:
     """The instruction-set features that every core of this machine has (names as in `/proc/cpuinfo`)."""
+    return _hardware_features() | _emulated
+
+
+def emulate(features: Collection[str]) -> None:
+    """Count features among this machine's from now on: something in this process carries out their instructions."""
+    _emulated.update(features)
+
+
+@cache
+def _hardware_features() -> frozenset[str]:
     if machine_arch() == "aarch64":
         return with_synonyms(arm64_features())
     try:

@@ -27,7 +27,7 @@ from pathlib import Path
 import onnx
 
 from edgec.compiler import wheels
-from edgec.compiler.emulation.emulator import SITE, Emulator, find_emulator, lacking
+from edgec.compiler.emulation.emulator import SITE, Emulator, find_qemu_for, lacking
 from edgec.compiler.emulation.install import installed
 from edgec.compiler.options import CompileOptions, Precision
 from edgec.compiler.pipeline import compile_model
@@ -161,7 +161,7 @@ def counter(target: Target, folder: Path) -> Counter:
     Raises:
         CannotCount: the emulator, the plugin interface or a compiler is missing.
     """
-    emulator, record = find_emulator(target), installed(target.arch)
+    emulator, record = find_qemu_for(target), installed(target.arch)
     if emulator is None or emulator.root is None or record is None:
         raise CannotCount(lacking(target) or f"{target.name} is emulated with this machine's own Python")
     plugin = build_plugin(folder)

@@ -2,14 +2,13 @@
 
     python -m edgec.benchmarks.quantised.bits FOLDER --data DATA [--document docs/quantisation.md] [--only NETWORK…]
 
-compiles each network for each target, runs it on the same inputs (ARM in qemu; AVX-VNNI, which this machine may lack,
-with a handler that emulates its instruction) and hashes the bytes of the outputs.
+compiles each network for each target, runs it on the same inputs (where this machine lacks instructions, in an
+emulator) and hashes the bytes of the outputs.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -24,9 +23,8 @@ from edgec.compiler.backends.cpu.runner import runs_here
 from edgec.compiler.emulation.emulator import find_emulator, lacking
 from edgec.compiler.options import CompileOptions
 from edgec.compiler.pipeline import compile_model
-from edgec.targets import Target, load_target, machine_features
+from edgec.targets import Target, load_target
 from edgec.targets.errors import EdgecError
-from edgec.targets.features import AVX_VNNI
 
 SETS = {
     "x86-64-v2": "SSE4.1", "x86-64-v3": "AVX2", "n100": "AVX-VNNI", "x86-64-v4": "AVX-512",
@@ -41,13 +39,7 @@ _WORKER = """
 import hashlib, json, sys
 import numpy as np
 import edgec.runtime as rt
-from edgec.runtime import compatibility
-library, artifact, inputs, threads = sys.argv[1:]
-if library:
-    import ctypes
-    assert ctypes.CDLL(library).edgec_emulate_avx_vnni() == 0
-    here = compatibility.machine_features() | {"avx_vnni"}
-    compatibility.machine_features = lambda: here
+artifact, inputs, threads = sys.argv[1:]
 digest, kinds = hashlib.sha256(), set()
 with rt.load(artifact, threads=int(threads)) as model, np.load(inputs) as arrays:
     stacked = {name: arrays[name] for name in arrays.files}
@@ -77,21 +69,6 @@ class Row:
         return len(set(self.hashes.values())) == 1
 
 
-def vnni_library(folder: Path) -> Path:
-    """The handler that emulates AVX-VNNI, built into `folder`.
-
-    Raises:
-        CannotHash: there is no C compiler.
-    """
-    compiler = next((found for name in ("cc", "gcc", "clang") if (found := shutil.which(name))), None)
-    if compiler is None:
-        raise CannotHash("a C compiler is needed to emulate AVX-VNNI")
-    library = folder / "libavx-vnni.so"
-    source = Path(__file__).with_name("avx_vnni.c")
-    subprocess.run([compiler, "-shared", "-fPIC", "-O2", "-o", str(library), str(source)], check=True)
-    return library
-
-
 def hash_of(artifact: Path, target: Target, inputs: Path, threads: int) -> str:
     """The hash of an artifact's outputs, where it runs natively or in an emulator.
 
@@ -101,12 +78,8 @@ def hash_of(artifact: Path, target: Target, inputs: Path, threads: int) -> str:
     Raises:
         CannotHash: it does not run here, or all its outputs are the same number.
     """
-    library = ""
     arguments = [str(artifact.absolute()), str(inputs.absolute()), str(threads)]
     if runs_here(target):
-        command, environment = [sys.executable, "-c", _WORKER], None
-    elif target.features - machine_features() == {AVX_VNNI}:
-        library = str(vnni_library(artifact.parent).absolute())
         command, environment = [sys.executable, "-c", _WORKER], None
     else:
         emulator = find_emulator(target)
@@ -114,7 +87,7 @@ def hash_of(artifact: Path, target: Target, inputs: Path, threads: int) -> str:
             raise CannotHash(lacking(target))
         command, environment = emulator.command(["-c", _WORKER])
     done = subprocess.run(
-        [*command, library, *arguments], env=environment, capture_output=True, text=True, timeout=LIMIT_S, check=False
+        [*command, *arguments], env=environment, capture_output=True, text=True, timeout=LIMIT_S, check=False
     )  # fmt: skip
     if done.returncode:
         raise CannotHash(f"{artifact.name}: exit status {done.returncode}: {done.stderr[-500:]}")

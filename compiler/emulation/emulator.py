@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgec import targets
+from edgec.compiler.emulation.avx_vnni import VnniEmulator, lacks_only_vnni
 from edgec.targets import Target, machine_arch, usable_cores
 from edgec.targets.cpuinfo import cpuinfo_of
 
@@ -103,6 +104,12 @@ def find_qemu(arch: str) -> Path | None:
 
 def lacking(target: Target) -> str:
     """Why code for `target` cannot be emulated here, with the way out; empty if it can."""
+    if lacks_only_vnni(target):
+        return ""
+    return _qemu_lacks(target)
+
+
+def _qemu_lacks(target: Target) -> str:
     if target.emulator is None:
         return f"qemu emulates no processor that runs code for {target.name}"
     if find_qemu(target.arch) is None:
@@ -112,10 +119,17 @@ def lacking(target: Target) -> str:
     return ""
 
 
-def find_emulator(target: Target) -> Emulator | None:
+def find_emulator(target: Target) -> Emulator | VnniEmulator | None:
     """The emulator for a target; None where `lacking` says why there is none."""
+    if lacks_only_vnni(target):
+        return VnniEmulator(emulator_folder() / machine_arch())
+    return find_qemu_for(target)
+
+
+def find_qemu_for(target: Target) -> Emulator | None:
+    """qemu as a target's processor, if it is prepared."""
     qemu = find_qemu(target.arch)
-    if lacking(target) or qemu is None or target.emulator is None:
+    if _qemu_lacks(target) or qemu is None or target.emulator is None:
         return None
     root = default_root(target.arch) if target.arch != machine_arch() else None
     board = _board(target, qemu, root)

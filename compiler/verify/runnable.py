@@ -39,7 +39,8 @@ def verifiable(target: Target, precision: Precision, progress: Progress) -> Targ
     if unused:
         types = " and ".join(sorted(ELEMENTS - elements))
         progress.note(
-            f"auto leaves out {types}: nothing here runs {', '.join(sorted(unused))}. --no-verify lets it choose among all"
+            f"auto leaves out {types}: nothing here runs {', '.join(sorted(unused))}. "
+            "--no-verify lets it choose among all"
         )
     return target.without(unused)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -116,7 +115,6 @@ def test_the_same_bits_on_every_instruction_set(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif("x86-64-v3" not in TARGETS, reason="optional: this machine has no AVX2")
-@pytest.mark.skipif(shutil.which("cc") is None, reason="optional: no C compiler to emulate AVX-VNNI with")
 def test_avx_vnni_has_the_same_bits(tmp_path: Path) -> None:
     """Where the processor lacks it, a handler computes its instructions, exactly."""
     path, inputs = save(network(), tmp_path), tmp_path / "x.npz"

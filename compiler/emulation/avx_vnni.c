@@ -1,4 +1,4 @@
-/* AVX-VNNI for processors without it: preloaded, it carries out vpdpbusd and its three relatives where they trap.
+/* AVX-VNNI for processors without it: loaded, it carries out vpdpbusd and its three relatives where they trap.
  *
  * Only these four instructions in their VEX encoding, on 128 or 256 bits, are known; another one that traps ends the
  * process as before. About a microsecond each: for values, not for times. */
