@@ -90,7 +90,7 @@ def _elements(
     """The 16-bit types that the model, or a precision, computes with."""
     everywhere = [_EVERYWHERE[options.precision]] if options.precision in _EVERYWHERE else []
     multiplied = {operands.data for operands in (*everywhere, *narrow.values())}
-    return multiplied | half_types([mod, *(parts.modules.values() if parts else ())])
+    return half_types([mod, *(parts.modules.values() if parts else ())]) | multiplied
 
 
 def _results(mod: tvm.IRModule) -> tuple[tuple[int, ...] | None, ...]:

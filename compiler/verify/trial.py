@@ -208,7 +208,7 @@ def _compile(request: Request) -> None:
     )
     imported = to_relax(load_source(Path(request.model), options), fallback_allowed=options.fallback)
     lowered = lower(imported.mod, target, options, Silent(), parts=imported.parts)
-    source = imported.source
+    source, target = imported.source, target.without(lowered.unused)
     config = pack.make_config(
         source, lowered, target, options, name="trial", version="1", card=None, segments=imported.segments
     )
