@@ -39,6 +39,7 @@ AVX512_FP16 = "avx512_fp16"
 ASIMD = "asimd"
 ASIMDHP = "asimdhp"
 DOTPROD = "dotprod"
+I8MM = "i8mm"
 
 _DECLARED = (
     # x86-64-v2
@@ -82,7 +83,7 @@ _DECLARED = (
     Feature("fphp", "fullfp16"),
     Feature("lrcpc", "rcpc"),
     Feature("bf16", "bf16"),
-    Feature("i8mm", "i8mm"),
+    Feature(I8MM, "i8mm"),
 )
 
 FEATURES = {feature.name: feature for feature in _DECLARED}

@@ -34,6 +34,8 @@ class Operands:
         instruction: the dot instruction; None where ordinary arithmetic on widened elements computes the same.
         by_row: whether the packed weights of a step lie element by element, each for all lanes, and not word by word.
         multiplied_weight: what weights are widened to when they are loaded; None where they are multiplied as stored.
+        squares: whether the instruction multiplies two rows of two steps by two columns: packed weights lie in words of
+            two steps.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Operands:
     instruction: str | None = None
     by_row: bool = False
     multiplied_weight: str | None = None
+    squares: bool = False
 
     def __post_init__(self) -> None:
         """Check that a step fills a word.
@@ -79,36 +82,40 @@ class Operands:
         return _bits(self.accumulator) // 8
 
     @property
+    def depth(self) -> int:
+        """Elements of the reduced axis that lie together for each lane of packed weights."""
+        return 2 * self.step if self.squares else self.step
+
+    @property
     def emulated(self) -> Operands:
         """The same products by ordinary arithmetic, on machines without the instruction."""
         if self.instruction is None:
             return self
-        return replace(self, name=f"{self.name}-emulated", instruction=None, by_row=False)
+        return replace(self, name=f"{self.name}-emulated", instruction=None, by_row=False, squares=False)
 
     def divides(self, inner: int) -> bool:
-        """Whether a reduced axis of `inner` elements is a whole number of steps."""
-        return inner % self.step == 0
+        """Whether a reduced axis of `inner` elements is a whole number of what packed weights keep together."""
+        return inner % self.depth == 0
 
     def packed_shape(self, inner: int, lanes: int) -> tuple[int, ...]:
-        """The last axes of packed weights: `[inner, lanes]`, or `[inner / step, lanes, step]`."""
+        """The last axes of packed weights: `[inner, lanes]`, or `[inner / depth, lanes, depth]`."""
         if self.step == 1:
             return inner, lanes
-        return (
-            (inner // self.step, self.step, lanes) if self.by_row else (inner // self.step, lanes, self.step)
-        )
+        depth = self.depth
+        return (inner // depth, depth, lanes) if self.by_row else (inner // depth, lanes, depth)
 
     def packed_place(self, k: Any, lane: Any) -> tuple[Any, ...]:  # noqa: ANN401 - integers or index expressions
         """The last indices of element `k` of a lane in packed weights."""
         if self.step == 1:
             return k, lane
-        element = k % self.step
-        return (k // self.step, element, lane) if self.by_row else (k // self.step, lane, element)
+        number, element = k // self.depth, k % self.depth
+        return (number, element, lane) if self.by_row else (number, lane, element)
 
     def pack(self, weights: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """`[…, inner, lanes]` to `[…, *packed_shape(inner, lanes)]`, in the weights' type."""
         *outer, inner, lanes = weights.shape
         if self.step > 1:
-            steps = weights.reshape(*outer, inner // self.step, self.step, lanes)
+            steps = weights.reshape(*outer, inner // self.depth, self.depth, lanes)
             weights = np.ascontiguousarray(steps if self.by_row else steps.swapaxes(-2, -1))
         return weights.astype(numpy_dtype(self.weight), copy=False)
 
@@ -117,8 +124,8 @@ class Operands:
         if self.step == 1:
             return packed
         words = packed if self.by_row else packed.swapaxes(-2, -1)
-        *outer, steps, step, lanes = words.shape
-        return np.ascontiguousarray(words).reshape(*outer, steps * step, lanes)
+        *outer, steps, depth, lanes = words.shape
+        return np.ascontiguousarray(words).reshape(*outer, steps * depth, lanes)
 
 
 def in_pairs(operands: Operands) -> Operands | None:
@@ -149,6 +156,8 @@ BFLOAT16 = Operands("bfloat16", "bf16", "bfloat16", "bfloat16", "float32", 2, "v
 FLOAT16 = Operands("float16", "fp16", "float16", "float16", "float32")
 TF32 = Operands("tf32", "tf32", "float32", "float32", "float32")  # rounded as tensor cores take them
 INT8 = Operands("int8", "int8", "int8", "int8", "int32", 4, "sdot")
+# Where an instruction multiplies two rows of eight elements by two columns.
+INT8_SQUARES = replace(INT8, name="int8-squares", instruction="smmla", squares=True)
 UINT8_INT8 = Operands("uint8-int8", "int8", "uint8", "int8", "int32", 4, "vpdpbusd")
 # What Winograd's algorithm makes of 8-bit operands.
 INT16 = Operands("int16", "int8", "int16", "int16", "int32", 2, "pmaddwd_pairs_512")
@@ -181,6 +190,7 @@ OPERANDS = {
         BFLOAT16,
         FLOAT16,
         INT8,
+        INT8_SQUARES,
         UINT8_INT8,
         INT16,
         INT16_INT8,

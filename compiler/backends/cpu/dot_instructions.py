@@ -23,6 +23,7 @@ from edgec.targets.features import (
     AVX512BW,
     AVX_VNNI,
     DOTPROD,
+    I8MM,
     SSE41,
 )
 from edgec.targets.target import Target
@@ -135,6 +136,15 @@ INSTRUCTIONS = {
             "<4 x i32>",
             "<16 x i8>",
             data_last=True,
+        ),
+        DotInstruction(
+            "smmla",
+            I8MM,
+            4,
+            "llvm.aarch64.neon.smmla.v4i32.v16i8",
+            "<4 x i32>",
+            "<16 x i8>",
+            temporaries=3,
         ),
     )
 }

@@ -111,9 +111,10 @@ class ConvSpec:
 
     @property
     def chunk(self) -> int:
-        """Input channels stored together for each tap: `lanes`, or the whole group if it is not a multiple."""
+        """Input channels stored together for each tap: `lanes`, two steps of squares, or an odd group whole."""
         per_group = self.in_channels // self.groups
-        return per_group if per_group % self.lanes else self.lanes
+        together = self.operands.depth if self.operands.squares else self.lanes
+        return per_group if per_group % together else together
 
 
 @specification("winograd")

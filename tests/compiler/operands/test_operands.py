@@ -18,7 +18,7 @@ every = pytest.mark.parametrize("operands", OPERANDS.values(), ids=OPERANDS)
 def test_packed_weights_are_found_where_kernels_look(
     operands: Operands, blocks: int, steps: int, lanes: int
 ) -> None:
-    inner = steps * operands.step
+    inner = steps * operands.depth
     rng = np.random.default_rng(inner)
     weights = rng.integers(-100, 100, (blocks, inner, lanes)).astype(np.float32)
     packed = operands.pack(weights)
@@ -33,9 +33,9 @@ def test_packed_weights_are_found_where_kernels_look(
 @every
 def test_a_step_of_several_elements_is_a_word_in_memory(operands: Operands) -> None:
     lanes = 4
-    weights = np.arange(operands.step * lanes).reshape(operands.step, lanes)
+    weights = np.arange(operands.depth * lanes).reshape(operands.depth, lanes)
     packed = operands.pack(weights).view(np.uint8).reshape(-1)
-    assert packed.size == lanes * operands.step * operands.weight_bytes
+    assert packed.size == lanes * operands.depth * operands.weight_bytes
     if operands.step > 1:
         assert operands.step * operands.data_bytes == 4
         parts = packed.reshape(operands.step if operands.by_row else lanes, -1)

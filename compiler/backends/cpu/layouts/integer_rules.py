@@ -7,6 +7,8 @@ would have summed to.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from tvm import relax
 from tvm.ir import Call
@@ -24,8 +26,9 @@ from edgec.compiler.backends.cpu.layouts.value import Plan, Value
 from edgec.compiler.backends.cpu.layouts.wide_activations import holds_bytes, wide_operands
 from edgec.compiler.backends.cpu.specs import ConvSpec, DenseSpec, MatmulSpec, Window
 from edgec.compiler.backends.cpu.templates import integer_winograd as templates
+from edgec.compiler.backends.cpu.templates.conv2d_tiles import has_squares, multiplies_squares
 from edgec.compiler.graph.rewrite import Array, Expr, array_of, constant, dtype_of, op_name, shape_of
-from edgec.compiler.operands.operands import INT8, INT16_INT8, UINT8_INT8, Operands
+from edgec.compiler.operands.operands import INT8, INT8_SQUARES, INT16_INT8, UINT8_INT8, Operands
 
 NARROW = ("int8", "uint8")
 WIDE = "int16"
@@ -116,7 +119,9 @@ def _conv2d(plan: Plan, call: Call) -> Value | None:
         sums = plan.call(compute.winograd(stored), "conv2d", data, transformed)
         sums = plan.call(integer_compute.quotient(stored), "quotient", sums)
         return _with_border(plan, spec, sums, border)
-    packed = constant(operands.pack(pack_conv(weight, lanes, spec.chunk)))
+    if multiplies_squares(spec, plan.target):
+        spec = replace(spec, operands=INT8_SQUARES)
+    packed = constant(spec.operands.pack(pack_conv(weight, lanes, spec.chunk)))
     sums = plan.call(compute.conv2d(spec), "conv2d", data, packed)
     return _with_border(plan, spec, sums, border)
 
@@ -180,7 +185,9 @@ def _matmul(plan: Plan, call: Call) -> Value | None:
     operands = plan.native(_operands(call.args[0]))
     flat = plan.flat(call.args[0])
     rows, inner = shape_of(flat)
-    missing = -inner % operands.step
+    if rows > 1 and inner % INT8_SQUARES.depth == 0 and has_squares(operands, plan.target):
+        operands = INT8_SQUARES
+    missing = -inner % operands.depth
     if missing:
         flat = plan.emit(relax.op.nn.pad(flat, [0, 0, 0, missing]))
     weight = _whole_steps(weight, 0, operands)

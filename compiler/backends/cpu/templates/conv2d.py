@@ -18,7 +18,7 @@ from tvm import tirx
 from tvm.tirx import Buffer, BufferStore, IfThenElse, PrimFunc, Stmt
 
 from edgec.compiler.backends.cpu.specs import ConvSpec
-from edgec.compiler.backends.cpu.templates import dot
+from edgec.compiler.backends.cpu.templates import dot, squares
 from edgec.compiler.backends.cpu.templates.conv2d_tiles import Band, Geometry, Piece, Schedule, reads_vectors
 from edgec.compiler.backends.cpu.templates.epilogue import Epilogue
 from edgec.compiler.backends.cpu.templates.half_sums import CHUNK, UNCUT, HalfSums, in_halves
@@ -248,6 +248,8 @@ class _Direct:
 
         # Whole blocks and the rest apart: block and lane of a channel then need no division at run time.
         block = self.spec.in_block // self.step or channels
+        if self.operands.squares:
+            block = self.operands.depth // self.step
         whole, rest = divmod(channels, block)
         parts: list[Stmt] = []
         if whole:
@@ -305,6 +307,8 @@ class _Direct:
         whole = (0, piece.width)
         first, count = channels
         row = Row(w, piece.valid, lanes)
+        if self.operands.squares:
+            return seq([self._squares(acc, place, (top, r), first) for r in range(*rows)])
         if self.schedule.elements and not self.spec.in_block and row.starts:
             return loop(
                 count,
@@ -473,6 +477,57 @@ class _Direct:
         words = tirx.reinterpret(f"{dot.WORD}x{lanes}", vector)
         return [tirx.Shuffle([words], [tirx.IntImm("int32", i)]) for i in range(lanes)]
 
+    def _squares(self, acc: Accumulators, place: _Place, row: tuple[Expr, int], channel: Expr) -> Stmt:
+        """Two steps of a 1×1 kernel for a row of the tile: pairs of columns, then the last of an odd number."""
+        top, number = row
+        width, blocks = place.piece.width, self.schedule.out_blocks
+        here = const(0)
+
+        def read(step: int, column: int, count: int) -> Expr:
+            load = self._input(
+                place, top + const(number), channel + const(step), here, here, const(column)
+            ).args[0]
+            return squares.words(load.source, [*load.indices[:-1], load.indices[-1].base], count)
+
+        def weights(block: int) -> tuple[Expr, Expr]:
+            pair = tirx.indexdiv(channel, const(2))
+            at = [place.b * const(blocks) + const(block), pair, here, here, here, here, here]
+            return squares.halves(self.weight, at)
+
+        def registers(column: int) -> list[int]:
+            return [(column + number * width) * blocks + block for block in range(blocks)]
+
+        steps: list[Stmt] = []
+        for column in range(0, width - 1, 2):
+            # four columns are one load, of which each pair takes its half
+            begin = column // 4 * 4
+            count = 4 if begin + 4 <= width else 2
+            at = column - begin
+            both = [read(step, begin, count) for step in (0, 1)]
+            pair = shuffled(both, [at, count + at, at + 1, count + at + 1])
+            places = list(zip(registers(column), registers(column + 1), strict=True))
+            steps.append(squares.multiply_pair(acc, places, pair, weights))
+        if width % 2:
+            last = [
+                self._input(place, top + const(number), channel + const(s), here, here, const(width - 1))
+                for s in (0, 1)
+            ]
+            steps.append(squares.multiply_single(acc, registers(width - 1), last, weights))
+        return seq(steps)
+
+    def _settled(self, acc: Accumulators, place: _Place) -> list[Stmt]:
+        """The sums of each column in registers of its own, where pairs of columns share them."""
+        if not self.operands.squares:
+            return []
+        width, blocks = place.piece.width, self.schedule.out_blocks
+        firsts = [
+            (column + row * width) * blocks + block
+            for row in range(place.rows)
+            for column in range(0, width - 1, 2)
+            for block in range(blocks)
+        ]
+        return squares.settle(acc, [(first, first + blocks) for first in firsts])
+
     def _input(self, place: _Place, top: Expr, channel: Expr, ky: Expr, kx: Expr, column: Expr) -> Expr:
         """What a step reads of the input under a tap of output column `column` of the tile."""
         w = self.spec.window
@@ -509,7 +564,8 @@ class _Direct:
 
             return unrolled(blocks, block)
 
-        return [unrolled(place.piece.width, partial(column, row=row)) for row in range(place.rows)]
+        stores = [unrolled(place.piece.width, partial(column, row=row)) for row in range(place.rows)]
+        return [*self._settled(acc, place), *stores]
 
 
 def _store(epilogue: Epilogue, acc: Accumulators, k: Expr, at: list[Expr]) -> Stmt:

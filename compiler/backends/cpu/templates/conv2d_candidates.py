@@ -21,6 +21,9 @@ from edgec.compiler.backends.cpu.templates.half_sums import COLUMNS_BY_ELEMENT, 
 from edgec.compiler.backends.cpu.templates.loop_nests import tile_sizes
 from edgec.targets.target import Target
 
+# By squares, what a column without a partner takes beyond half a pair: its words are multiplied one by one, and the
+# weights' put together anew.
+SINGLE = 3
 MOST_SUMS = 22  # vectors of sums of a tile of 8-bit integers
 
 
@@ -45,7 +48,8 @@ def candidates(spec: ConvSpec, target: Target, threads: int, *, flattens: bool) 
             # Besides the accumulators, the weights of a step and a broadcast input stay in registers, or, where
             # elements of vectors multiply, a vector for each column.
             spare = 1 + temporaries(spec.operands)
-            budget = (target.vector_registers - spare - out_blocks) // out_blocks
+            weights = out_blocks * spec.operands.depth // spec.operands.step
+            budget = (target.vector_registers - spare - weights) // out_blocks
             if elements:
                 spare = out_blocks + (spec.window.kernel == (1, 1))
                 budget = (target.vector_registers - spare) // (out_blocks + 1)
@@ -136,8 +140,9 @@ def _variants(spec: ConvSpec, base: Schedule, target: Target) -> list[Schedule]:
     if outgrown and not in_halves(spec.operands):  # their chunks are those of the sums
         # A chunk of the weights that stays in the first cache, or half of the second one, while all rows pass.
         for cache in (target.l1d_bytes // 2, target.l2_bytes // 2):
-            channels = cache // per_channel // spec.lanes * spec.lanes
-            if spec.lanes <= channels < per_group:
+            together = max(spec.lanes, spec.operands.depth)
+            channels = cache // per_channel // together * together
+            if together <= channels < per_group:
                 made.append(replace(base, ic_chunk=channels))
                 if base.rows > 1 and base.tall == 1:
                     made.append(replace(base, ic_chunk=channels, rows_outer=True))
@@ -206,11 +211,17 @@ def cost(spec: ConvSpec, schedule: Schedule, target: Target, threads: int) -> fl
             read = columns / spec.lanes
         elif schedule.elements:
             read = rows * plain_rows.vectors_of_row(w, width, spec.lanes) / w.kernel[1]
+        elif operands.squares:
+            read = rows * (width // 4 + width % 4 / 2)
         elif reads_vectors(spec):
             read = rows * (width // spec.lanes + width % spec.lanes)
         elif spec.in_block < spec.lanes:
             read *= share  # neighbours lie in different banks of the first cache: two are read in a cycle
-        busy = step_cycles(target, columns * blocks, _LOAD * (read + blocks), operands=operands) + 0.3
+        sums, moved = columns * blocks, 0.0
+        if operands.squares:
+            sums += rows * (width % 2) * SINGLE * blocks
+            moved = rows * width / 4  # the halves of a pair of columns, put together
+        busy = step_cycles(target, sums, _LOAD * (read + moved + blocks), operands=operands) + 0.3
         if schedule.elements:
             pairs = 2 if w.stride[1] == 1 and spec.in_block else 1  # neighbours are loaded by one instruction
             busy += _ISSUED * (read / pairs + blocks / 2 + 1)

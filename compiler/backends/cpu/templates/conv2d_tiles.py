@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from edgec.compiler.backends.cpu.dot_instructions import feature_of
 from edgec.compiler.backends.cpu.specs import ConvSpec
 from edgec.compiler.backends.cpu.templates.loop_nests import tiles
+from edgec.compiler.operands.operands import INT8, INT8_SQUARES, Operands
+from edgec.targets.target import Target
 
 
 def reads_vectors(spec: ConvSpec) -> bool:
@@ -13,6 +16,22 @@ def reads_vectors(spec: ConvSpec) -> bool:
     step = spec.operands.step
     narrow = spec.operands.accumulator == "int32" and step > 1
     return narrow and spec.lanes == spec.in_block == step == 4 and spec.window.stride[1] == 1
+
+
+def has_squares(operands: Operands, target: Target) -> bool:
+    """Whether the target multiplies two rows of `operands` by two columns in an instruction."""
+    return operands == INT8 and feature_of(INT8_SQUARES) in target.features
+
+
+def multiplies_squares(spec: ConvSpec, target: Target) -> bool:
+    """Whether tiles multiply pairs of columns: they have to be neighbours, and channels pairs of blocks.
+
+    Of a single pixel a dot instruction computes as much.
+    """
+    w = spec.window
+    pixels = w.kernel == w.stride == (1, 1) and w.pad == (0, 0) and w.out[1] > 1
+    whole = spec.in_channels // spec.groups % INT8_SQUARES.depth == 0
+    return has_squares(spec.operands, target) and reads_vectors(spec) and pixels and whole
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from tvm.tirx import PrimFunc, Stmt
 
 from edgec.compiler.backends.cpu.specs import DenseSpec
-from edgec.compiler.backends.cpu.templates import dot
+from edgec.compiler.backends.cpu.templates import dot, squares
 from edgec.compiler.backends.cpu.templates.epilogue import Epilogue
 from edgec.compiler.backends.cpu.templates.estimates import chains, l2_cycles, step_cycles, widening_cycles
 from edgec.compiler.backends.cpu.templates.half_sums import CHUNK, HalfSums, in_halves
@@ -25,6 +25,7 @@ from edgec.compiler.backends.cpu.templates.loop_nests import (
     parallel,
     runs,
     seq,
+    shuffled,
     stepped,
     tiles,
     unrolled,
@@ -38,6 +39,7 @@ _LOAD = 1.3  # a load takes this much of a port's time: the ports do not find wo
 # Places of memory that a product of one row reads in order; with eight, it takes 3 to 9 % longer (Zen 4, measured; on
 # Cascade Lake six are the fastest of most shapes, too). The factor is of what does not come from the second cache.
 STREAMS, MANY_STREAMS = 6, 1.18
+SINGLE = 3  # by squares, what a row without a partner takes beyond half a pair
 MANY_SUMS = 27  # vectors of sums from which several steps a pass cost more than they gain (up to a tenth)
 
 
@@ -107,6 +109,9 @@ class Dense:
             acc = HalfSums(count, spec.lanes, chunked=spec.inner > CHUNK * split)
 
         def step(k: Expr, part: int) -> Stmt:
+            if operands.squares:
+                return self._squares(acc, b, first, (rows, blocks), k, part)
+
             def row(i: Expr) -> Stmt:
                 value = broadcast(dot.data(operands, self.data, self.place(first + i), k), spec.lanes)
 
@@ -122,8 +127,9 @@ class Dense:
         def steps(k: Expr) -> Stmt:
             return seq([step(k * const(split) + const(part), part) for part in range(split)])
 
-        whole, rest = divmod(spec.inner // operands.step, split)
+        whole, rest = divmod(spec.inner // operands.depth, split)
         together = 4 if split == 1 and rows * blocks < MANY_SUMS else 1
+        together = 1 if operands.squares else together
         if isinstance(acc, HalfSums):
 
             def chunk(first: Expr, count: int) -> Stmt:
@@ -135,7 +141,36 @@ class Dense:
             body = [*acc.fill(0.0), stepped(whole, steps, together, "k")] if whole else acc.fill(0.0)
             body += [step(const(whole * split + k), k) for k in range(rest)]
         body += _join(acc, rows * blocks, split)
+        if operands.squares:
+            firsts = [row * blocks + block for row in range(0, rows - 1, 2) for block in range(blocks)]
+            body += squares.settle(acc, [(at, at + blocks) for at in firsts])
         return acc.allocate([*body, *[self._store(acc, b, first, rows, blocks, j) for j in range(blocks)]])
+
+    def _squares(
+        self, acc: Accumulators, b: Expr, first: Expr, tile: tuple[int, int], k: Expr, part: int
+    ) -> Stmt:
+        """Two steps of a tile of rows × blocks: pairs of rows, then the last of an odd number."""
+        rows, blocks = tile
+
+        def read(row: int) -> Expr:
+            place = [*self.place(first + const(row)), k * const(self.operands.depth)]
+            return squares.words(self.data, place, 2)
+
+        def weights(block: int) -> tuple[Expr, Expr]:
+            return squares.halves(self.weight, [b + const(block), k, 0, 0])
+
+        def registers(row: int) -> list[int]:
+            return [(part * rows + row) * blocks + block for block in range(blocks)]
+
+        steps = []
+        for row in range(0, rows - 1, 2):
+            places = list(zip(registers(row), registers(row + 1), strict=True))
+            pair = shuffled([read(row), read(row + 1)], range(4))
+            steps.append(squares.multiply_pair(acc, places, pair, weights))
+        if rows % 2:
+            last = [shuffled([read(rows - 1)], [at]) for at in (0, 1)]
+            steps.append(squares.multiply_single(acc, registers(rows - 1), last, weights))
+        return seq(steps)
 
     def _store(self, acc: Accumulators, b: Expr, first: Expr, rows: int, blocks: int, j: int) -> Stmt:
         def row(i: Expr) -> Stmt:
@@ -175,11 +210,11 @@ def candidates(spec: DenseSpec, target: Target, threads: int) -> list[Schedule]:
         for rows in sorted(
             {max(size for _, size in tiles(spec.rows, r)) for r in (1, 2, 4, 6, 8, 9, 12, 14)}
         ):
-            if rows * wide + wide > registers:
+            if rows * wide + wide * spec.operands.depth // spec.operands.step > registers:
                 continue
             split = 1
             if rows * wide < independent:
-                split = min(4, independent // (rows * wide), spec.inner // spec.operands.step)
+                split = min(4, independent // (rows * wide), spec.inner // spec.operands.depth)
             if rows * wide * split > registers:
                 split = 1
             groups = -(-blocks // wide)
@@ -196,7 +231,10 @@ def _cost(spec: DenseSpec, rows: int, wide: int, split: int, target: Target) -> 
     stay in the first one, and rows, where a tile of them does not: those all come at the same step.
     """
     operands = spec.operands
-    step = step_cycles(target, rows * wide, _LOAD * (rows + wide), operands=operands, split=split)
+    sums = rows * wide
+    if operands.squares:
+        sums += rows % 2 * SINGLE * wide
+    step = step_cycles(target, sums, _LOAD * (rows + wide), operands=operands, split=split)
     step += widening_cycles(target, operands, rows, wide)
     step += 0.8 + 0.1 * (rows + wide)
     step *= 1.04 if rows * wide >= MANY_SUMS else 1.0

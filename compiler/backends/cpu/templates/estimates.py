@@ -29,7 +29,8 @@ def _rate(target: Target, operands: Operands) -> tuple[float, float]:
         return core.fma_per_cycle * instruction.share, core.fma_latency
     dot = core.dots.get(instruction.rate or instruction.name) if instruction is not None else None
     if dot is not None:
-        return dot.per_cycle, dot.latency
+        steps = operands.depth // operands.step
+        return dot.per_cycle * steps, dot.latency / steps
     return core.fma_per_cycle / operands.step, core.fma_latency * operands.step
 
 

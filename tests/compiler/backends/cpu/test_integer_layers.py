@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import uuid
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,6 +124,13 @@ def test_convolutions_are_exact(layer: Layer, tmp_path: Path) -> None:
         check(layer, name, tmp_path)
 
 
+def product(rows: int, inner: int, cols: int, *, extreme: bool) -> Net:
+    """A product of rows with a matrix."""
+    net = Net(filled((rows, inner), "int8", extreme=extreme))
+    net.finish(net.requantise(net.matmul(net.input, net.weights(inner, cols, extreme=extreme)), 5, "int8"))
+    return net
+
+
 @pytest.mark.parametrize("name", HERE)
 @given(
     rows=st.sampled_from([1, 5]),
@@ -134,11 +142,58 @@ def test_convolutions_are_exact(layer: Layer, tmp_path: Path) -> None:
 def test_a_product_with_a_matrix_is_exact(
     name: str, rows: int, inner: int, cols: int, extreme: bool, tmp_path: Path
 ) -> None:
-    net = Net(filled((rows, inner), "int8", extreme=extreme))
-    net.finish(net.requantise(net.matmul(net.input, net.weights(inner, cols, extreme=extreme)), 5, "int8"))
+    net = product(rows, inner, cols, extreme=extreme)
     assert net.module is not None
     made = run(compiled(net.module, load_target(name)), tmp_path, [net.x])
     np.testing.assert_array_equal(made, net.wanted)
+
+
+def pixels(channels: int, out: int, size: tuple[int, int], groups: int, *, extreme: bool) -> Net:
+    """A 1×1 convolution."""
+    net = Net(filled((1, channels, *size), "int8", extreme=extreme))
+    sums = net.conv(net.input, net.weights(out, channels // groups, 1, 1, extreme=extreme), groups=groups)
+    net.finish(net.requantise(sums, -7, "int8"))
+    return net
+
+
+def check_squares(net: Net, folder: Path) -> None:
+    """The network is exact on a processor with products of squares, and multiplies by them."""
+    target = load_target("graviton3")
+    if find_emulator(target) is None:
+        pytest.skip("emulation: no emulator runs graviton3")
+    assert net.module is not None
+    made = compiled(net.module, target, threads=2)
+    smmla = (np.frombuffer(made.code[: len(made.code) // 4 * 4], "<u4") & 0xFFE0FC00) == 0x4E80A400
+    assert smmla.any()
+    result = run_elsewhere(made, target, folder / uuid.uuid4().hex, [net.x], 2)
+    np.testing.assert_array_equal(result, net.wanted)
+
+
+def test_products_of_squares_are_exact(tmp_path: Path) -> None:
+    """Pairs of columns or rows, and one without a partner."""
+    check_squares(pixels(16, 24, (5, 7), 1, extreme=True), tmp_path)
+    check_squares(product(5, 24, 17, extreme=True), tmp_path)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(2400)
+@given(
+    steps=st.integers(1, 40),
+    out=st.integers(1, 70),
+    size=st.sampled_from([(1, 2), (3, 3), (7, 7), (6, 17), (14, 14), (2, 40)]),
+    matrix=st.booleans(),
+    groups=st.sampled_from([1, 1, 2]),
+    extreme=st.booleans(),
+)
+@settings(EVERY_BIT, max_examples=30, derandomize=False)
+def test_products_of_squares_of_any_size_are_exact(
+    steps: int, out: int, size: tuple[int, int], matrix: bool, groups: int, extreme: bool, tmp_path: Path
+) -> None:
+    if matrix:
+        check_squares(product(size[0] + 1, 8 * steps, out, extreme=extreme), tmp_path)
+    else:
+        channels = 8 * steps * groups
+        check_squares(pixels(channels, 4 * groups * -(-out // 4), size, groups, extreme=extreme), tmp_path)
 
 
 def block(dtype: str, zero: int, size: tuple[int, int] = (20, 21)) -> Net:
