@@ -37,6 +37,8 @@ class Arithmetic(StrEnum):
     fp16 = "fp16"
     bf16 = "bf16"
     int8 = "int8"
+    w8 = "w8"
+    w4 = "w4"
     auto = "auto"
 
 
@@ -109,7 +111,8 @@ Precision = Annotated[
     typer.Option(
         help="Arithmetic of convolutions and matrix products. auto takes the fastest for each layer within the "
         "error budget: by measurement, or estimated from the core's rates where its code cannot be timed here; int8 "
-        "(and auto, to use int8) needs --calibrate.",
+        "(and auto, to use int8) needs --calibrate; w8 and w4 store the weights of large matrix products in 8 or 4 "
+        "bits and compute in fp32.",
         rich_help_panel=ARITHMETIC,
     ),
 ]
@@ -158,7 +161,8 @@ Budget = Annotated[
         "--error-budget",
         "--budget",
         help="Largest accepted error, relative to the output's largest value. "
-        "[default: 0.001; 0.005 with --precision fp16 or tf32, 0.01 with auto, 0.03 with bf16, 0.05 with int8]",
+        "[default: 0.001; 0.005 with --precision fp16 or tf32, 0.01 with auto, 0.02 with w8, 0.03 with bf16, "
+        "0.05 with int8, 0.1 with w4]",
         show_default=False,
         rich_help_panel=ARITHMETIC,
     ),

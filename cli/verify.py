@@ -176,6 +176,8 @@ def _precision(config: ArtifactConfig) -> Precision:
         "fp16": "fp16",
         "bf16": "bf16",
         "int8": "int8",
+        "w8": "w8",
+        "w4": "w4",
         "auto": "auto",
     }
     return known.get(config.precision, "fp32")

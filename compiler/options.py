@@ -11,7 +11,7 @@ from edgec.compiler.errors import InputShapeError
 from edgec.runtime.card import StatePair
 
 Tune = Literal["none", "fast", "full"]
-Precision = Literal["fp32", "tf32", "fp16", "bf16", "int8", "auto"]
+Precision = Literal["fp32", "tf32", "fp16", "bf16", "int8", "w8", "w4", "auto"]
 Calibrator = Literal["auto", "minmax", "percentile", "entropy", "mse"]
 
 
@@ -39,7 +39,10 @@ ERROR_BUDGET: Mapping[Precision, float] = {
     "auto": 1e-2,
     "bf16": 3e-2,
     "int8": 5e-2,
+    "w8": 2e-2,
+    "w4": 1e-1,
 }
+WEIGHT_BITS: Mapping[Precision, int] = {"w8": 8, "w4": 4}  # of precisions that round weights alone
 MAX_DROP = 0.01  # of accuracy, where the user names no bound and the data have labels
 MAX_ERROR = 0.1  # of the outputs, root mean square, where they have none
 
@@ -77,7 +80,9 @@ class CompileOptions:
             fp32, `fp16` rounds them to half precision (on a processor results, too, and sums of some 64 products at
             a time), `tf32` rounds them to 10 bits of mantissa on their way to a GPU's tensor cores and stores fp32;
             `auto` takes half precision or bfloat16 for the layers that the error budget allows and that gain
-            by it, as measured on sample inputs. `int8` quantises as `calibration` says.
+            by it, as measured on sample inputs. `int8` quantises as `calibration` says. `w8` and `w4` store
+            the weights of large matrix products in 8 or 4 bits, as many as the error budget allows, and compute in
+            fp32.
         error_budget: largest error accepted per output, relative to the largest absolute value of that
             output in the reference (dimensionless). Verification fails above it.
         cache_dir: folder of chosen schedules and of machine code; None means the user's cache folder.

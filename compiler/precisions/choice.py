@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 import edgec.runtime as rt
 from edgec.compiler.backends.interface import Backend
 from edgec.compiler.frontends.source import SourceModel
-from edgec.compiler.options import CompileOptions
+from edgec.compiler.options import WEIGHT_BITS, CompileOptions
 from edgec.compiler.precisions.narrow import Choice as NarrowChoice
 from edgec.compiler.precisions.narrow import choose_layers
 from edgec.compiler.precisions.variants import BF16, FP16, FP32, INT8, MIXED, NARROW, Variant, Variants
+from edgec.compiler.precisions.weights import LEAST, SHARE, SIZE, with_narrow_weights
 from edgec.compiler.progress import Progress
 from edgec.compiler.quantise.calibrate import Calibrated, calibrate
 from edgec.compiler.quantise.choose import Choice
@@ -93,6 +94,8 @@ class _Chooser:
         calibrated = self._calibrated()
         if self.options.precision == BF16:
             return self._bf16()
+        if self.options.precision in WEIGHT_BITS:
+            return self._weights()
         self.variants.add(FP32, self.source, "fp32")
         if calibrated is None:
             return self._floating({name: self._narrow_layers(name) for name in (FP16, BF16)})
@@ -117,6 +120,33 @@ class _Chooser:
             self.variants.add(FP32, self.source, "fp32")
             self.variants.race(self.inputs)
             self._note_slower(BF16)
+        return Chosen(variant, self.variants, notes=tuple(self.notes))
+
+    def _weights(self) -> Chosen:
+        """Large products with weights of few bits, as many as the error budget allows, beside fp32."""
+        name, budget = self.options.precision, self.options.error_budget
+        bits = WEIGHT_BITS[name]
+        source, choice = with_narrow_weights(self.source, self.inputs, budget, bits)
+        told = f", with an error of {choice.error:.2g} measured" if choice.nodes else ""
+        self.progress.note(
+            f"{len(choice.nodes)} of {choice.layers} large products have weights of {bits} bits{told}"
+        )
+        if not choice.layers:
+            self.notes.append(
+                f"{name} changes nothing: no matrix product has {LEAST} constant weights or more, in whole blocks of "
+                f"{SIZE} (convolutions are not narrowed; --precision int8 is for them)"
+            )
+        elif not choice.nodes:
+            least = min(choice.alone.values())
+            self.notes.append(
+                f"{name} changes nothing: the best product alone costs an error of {least:.2g}, and {SHARE:.0%} of "
+                f"the budget of {budget:.2g} is for weights: accept more (--error-budget)"
+            )
+        variant = self.variants.add(name, source, "fp32", weights=choice.nodes)
+        self.variants.add(FP32, self.source, "fp32")
+        if self.timed:
+            self.variants.race(self.inputs)
+            self._note_slower(name)
         return Chosen(variant, self.variants, notes=tuple(self.notes))
 
     def _narrow_layers(self, name: str) -> NarrowChoice:

@@ -47,6 +47,7 @@ def _variant(chosen: Chosen, name: str) -> dict[str, Any]:
         "layers_int8": len(variant.int8),
         "layers_bf16": len(variant.bf16),
         "layers_fp16": len(variant.fp16),
+        "layers_weights": len(variant.weights),
     }
     if measured is not None:
         found |= {

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import numpy as np
 import onnx
@@ -24,7 +25,7 @@ from edgec.compiler.options import NARROW_SHARE
 from edgec.compiler.verify.inputs import Arrays
 
 _LAYERS = ("Conv", "Gemm", "MatMul")
-_PREFIX = "edgec_narrow_"
+PREFIX = "edgec_narrow_"  # of the names of switches, before the index of the source node
 _TYPES = {BFLOAT16: TensorProto.BFLOAT16, FLOAT16: TensorProto.FLOAT16}
 
 
@@ -46,6 +47,9 @@ class Choice:
     layers: int = 0  # that could be chosen
 
 
+Measure: TypeAlias = "Callable[[Sequence[Layer]], float]"
+
+
 def choose_layers(
     source: SourceModel, inputs: Arrays, budget: float, operands: Operands = BFLOAT16
 ) -> Choice:
@@ -53,18 +57,30 @@ def choose_layers(
     switched, layers = _with_switches(source, operands)
     if not layers:
         return Choice()
-    measure, share = _measurer(switched, layers, inputs), NARROW_SHARE[operands.label]
-    if operands == FLOAT16:  # as a rule all of them can
+    measure, limit = measurer(switched, layers, inputs), NARROW_SHARE[operands.label] * budget
+    return most_within(layers, measure, limit, whole_first=operands == FLOAT16)
+
+
+def most_within(layers: Sequence[Layer], measure: Measure, limit: float, *, whole_first: bool) -> Choice:
+    """As many layers as an error allows, those first that cost little error for many weights.
+
+    Args:
+        layers: that could be narrow.
+        measure: the model's error with some of them narrow.
+        limit: the largest error.
+        whole_first: try all of them before each alone: as a rule all of them can.
+    """
+    if whole_first:
         error = measure(layers)
-        if error <= share * budget:
+        if error <= limit:
             return Choice(frozenset(layer.node for layer in layers), error, layers=len(layers))
     alone = {layer.node: measure([layer]) for layer in layers}
     order = sorted(layers, key=lambda layer: (alone[layer.node] / layer.weights, layer.node))
     low, high, error = 0, len(order), 0.0
-    while low < high:  # the longest beginning of the order that stays within the budget
+    while low < high:  # the longest beginning of the order that stays within the limit
         middle = (low + high + 1) // 2
         found = measure(order[:middle])
-        if found <= share * budget:
+        if found <= limit:
             low, error = middle, found
         else:
             high = middle - 1
@@ -86,7 +102,7 @@ def _with_switches(source: SourceModel, operands: Operands) -> tuple[onnx.ModelP
         if origin is None or weight is None or not usable or any(lay.node == origin for lay in layers):
             nodes.append(node)
             continue
-        switch = f"{_PREFIX}{origin}"
+        switch = f"{PREFIX}{origin}"
         layers.append(Layer(origin, math.prod(weight.dims)))
         graph.input.append(helper.make_tensor_value_info(switch, TensorProto.BOOL, []))
         for position in (0, 1):
@@ -108,14 +124,13 @@ def _rounded(node: onnx.NodeProto, position: int, switch: str, operands: Operand
     ]
 
 
-def _measurer(
-    model: onnx.ModelProto, layers: Sequence[Layer], inputs: Arrays
-) -> Callable[[Sequence[Layer]], float]:
+def measurer(model: onnx.ModelProto, layers: Sequence[Layer], inputs: Arrays) -> Measure:
+    """The error of a model with switches: of its outputs with some layers narrow, beside those with none."""
     session = open_session(model.SerializeToString(), threads=0)
 
     def run(chosen: Sequence[Layer]) -> list[np.ndarray]:
         on = {layer.node for layer in chosen}
-        switches = {f"{_PREFIX}{layer.node}": np.array(layer.node in on) for layer in layers}
+        switches = {f"{PREFIX}{layer.node}": np.array(layer.node in on) for layer in layers}
         return list(session.run(None, {**inputs, **switches}))
 
     exact = run([])

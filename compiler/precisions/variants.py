@@ -34,12 +34,13 @@ class Variant:
     """The model in one precision.
 
     Attributes:
-        name: `fp32`, `fp16`, `bf16`, `int8` or `mixed`.
+        name: `fp32`, `fp16`, `bf16`, `int8`, `w8`, `w4` or `mixed`.
         built: its code.
         artifact: a file that can be run.
         bf16: the source nodes that multiply in bfloat16: of those that may, the ones that have such a kernel.
         int8: the positions of the layers in 8 bits.
         fp16: as `bf16`, for half precision.
+        weights: the source nodes whose weights have few bits.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Variant:
     bf16: frozenset[int] = frozenset()
     int8: frozenset[int] = frozenset()
     fp16: frozenset[int] = frozenset()
+    weights: frozenset[int] = frozenset()
 
     @property
     def code_bytes(self) -> int:
@@ -79,12 +81,14 @@ class Variants:
         bf16: Collection[int] = (),
         int8: Collection[int] = (),
         fp16: Collection[int] = (),
+        weights: Collection[int] = (),
     ) -> Variant:
         """Compile the model.
 
         Args:
             bf16, fp16: with the precision `auto`, nodes that multiply in bfloat16, and in half precision.
             int8: layers that `source` quantises.
+            weights: nodes whose weights have few bits in `source`.
         """
 
         def import_with(on_host: Collection[int]) -> ImportedModel:
@@ -111,7 +115,8 @@ class Variants:
         made = _narrow(source, lowered, BF16)
         used = made if precision == BF16 else made & frozenset(bf16)
         halves = _narrow(source, lowered, FP16) & frozenset(fp16)
-        self.made[name] = Variant(name, built, artifact, used, frozenset(int8), halves)
+        kinds = (used, frozenset(int8), halves, frozenset(weights))
+        self.made[name] = Variant(name, built, artifact, *kinds)
         return self.made[name]
 
     def race(self, inputs: Arrays) -> Mapping[str, Measured]:

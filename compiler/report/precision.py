@@ -81,10 +81,12 @@ def _quality_in_words(variant: Mapping[str, Any]) -> str:
 
 
 def _layers_in_words(variant: Mapping[str, Any]) -> str:
-    """How many layers are narrow; artifacts made before there was fp16 among them do not tell it."""
+    """How many layers are narrow; older artifacts do not tell all kinds."""
     told = f"{variant['layers_int8']} int8, {variant['layers_bf16']} bf16"
     halves = variant.get("layers_fp16", 0)
-    return f"{told}, {halves} fp16" if halves else told
+    told = f"{told}, {halves} fp16" if halves else told
+    weights = variant.get("layers_weights", 0)
+    return f"{told}, {weights} with narrow weights" if weights else told
 
 
 def _table(found: Mapping[str, Any]) -> str:

@@ -20,7 +20,7 @@ from edgec.compiler.backends.cuda.timing import GpuTrials
 from edgec.compiler.backends.interface import CandidateFailed, Runner, Workload
 from edgec.compiler.backends.object_cache import ObjectCache, key_of
 from edgec.compiler.errors import InternalError, TargetLacksPrecision, ToolMissing
-from edgec.compiler.options import Precision
+from edgec.compiler.options import WEIGHT_BITS, Precision
 from edgec.compiler.progress import Progress
 from edgec.runtime.errors import IncompatibleDevice
 from edgec.runtime.gpu.api import GpuApi
@@ -98,6 +98,10 @@ class CudaBackend(GpuBackend):
 
     def check_precision(self, precision: Precision) -> None:
         """Check that the tensor cores multiply in `precision`."""
+        if precision in WEIGHT_BITS:
+            raise TargetLacksPrecision(
+                f"{self.target.name} has no kernels for narrow weights: compile with --precision fp16 or fp32"
+            )
         if precision in ("fp16", "bf16", "tf32") and precision not in self.gpu.tensor_types:
             known = ", ".join(self.gpu.tensor_types) or "no type"
             raise TargetLacksPrecision(
