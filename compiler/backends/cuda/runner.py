@@ -17,16 +17,18 @@ def runner_of(target: Target) -> Runner:
     Raises:
         ToolMissing: it has no GPU that runs the target's code.
     """
-    way_out = "Compile on a machine that has such a GPU, or pass --no-verify and run `edgec verify` there"
+    way_out = "Compile on a machine that has such a GPU, or pass --no-verify and run `edgec verify` there."
     try:
         driver = shared_driver()
     except IncompatibleDevice as error:
-        raise ToolMissing(f"code for {target.name} cannot run here: {error}. {way_out}") from error
+        raise ToolMissing(
+            f"code for {target.name} cannot run here: {str(error).splitlines()[0].rstrip('.')}.\n{way_out}"
+        ) from error
     found = driver.capability
     names = (*target.gpu.architectures, target.gpu.ptx) if target.gpu else ()
     if not any(capability_of(name) <= found for name in names if name):
         raise ToolMissing(
             f"code for {target.name} ({', '.join(names)}) cannot run here: {driver.name} is "
-            f"sm_{found[0]}{found[1]}. {way_out}"
+            f"sm_{found[0]}{found[1]}.\n{way_out}"
         )
     return ThisMachine()

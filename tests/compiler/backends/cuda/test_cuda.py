@@ -14,9 +14,13 @@ from edgec.compiler.backends.cuda.prologue import with_own_prologue
 from edgec.compiler.errors import TargetLacksPrecision, ToolMissing
 from edgec.compiler.options import CompileOptions, Precision
 from edgec.compiler.pipeline import compile_model
+from edgec.runtime.gpu import device
 from edgec.runtime.gpu.code import unpack
+from edgec.runtime.gpu.driver import CudaDriver
+from edgec.runtime.gpu.driver_library import DriverLibrary
 from edgec.targets import load_target
 from edgec.targets.loader import list_targets
+from tests.benchmarks.gpu.emulated import make_driver
 from tests.compiler.backends.cuda.machine_code import disassembled
 from tests.compiler.onnx_models import model_of, save
 
@@ -68,6 +72,48 @@ def test_every_target_gets_machine_code_and_no_source(network: Path, tmp_path: P
         assert text not in whole
 
 
+def test_each_gpu_loads_its_own_code_of_an_artifact_for_seven_architectures(
+    network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The driver of the tests is given texts in the place of NVRTC's cubins; its kernels do nothing."""
+    header, binaries = unpack(compiled(network, "cuda", tmp_path).code())
+    made = {bytes(binaries[b.offset : b.offset + b.size]): (b.kind, b.arch) for b in header.binaries}
+    monkeypatch.setenv("FAKE_VERSION", "13000")
+    driver = CudaDriver(DriverLibrary(str(make_driver(tmp_path))))
+    monkeypatch.setattr(device, "shared_driver", lambda: driver)
+    load, loaded = driver.load, set[tuple[str, str]]()
+
+    def note(binary: bytes) -> object:
+        kind, arch = made[bytes(binary)]
+        loaded.add((kind, arch))
+        return load(kind.encode())
+
+    monkeypatch.setattr(driver, "load", note)
+    given = np.ones((1, 8, 12, 12), "float32")
+    own = {one: ("cubin", f"sm_{one}") for one in ("75", "80", "86", "87", "89", "90", "120")}
+    others = {
+        "121": ("cubin", "sm_120"),
+        "70": None,
+        "72": None,
+        "103": ("ptx", "sm_75"),
+        "110": ("ptx", "sm_75"),
+    }
+    for capability, wanted in (own | others).items():
+        monkeypatch.setenv("FAKE_MAJOR", capability[:-1])
+        monkeypatch.setenv("FAKE_MINOR", capability[-1])
+        loaded.clear()
+        if wanted is None:
+            with pytest.raises(
+                rt.IncompatibleDevice, match=f"has code for sm_120, .*; this GPU is sm_{capability}"
+            ):
+                rt.load(tmp_path / "m.edge")
+            continue
+        with rt.load(tmp_path / "m.edge") as model:
+            assert model.run({"x": given})["y"].shape == (1, 16)
+        assert loaded == {wanted}
+    assert not driver.library._library.fake_live()
+
+
 def test_an_artifact_has_no_code_for_the_host_and_asks_for_a_driver(network: Path, tmp_path: Path) -> None:
     artifact = compiled(network, "l4", tmp_path)
     assert artifact.config.arch == "any"
@@ -94,7 +140,7 @@ def test_a_second_compile_runs_no_compiler_of_kernels(
 
 def test_verification_without_a_gpu_is_refused_before_any_work(network: Path, tmp_path: Path) -> None:
     with pytest.raises(
-        ToolMissing, match=r"code for h100 cannot run here: no NVIDIA driver .* pass --no-verify"
+        ToolMissing, match=r"code for h100 cannot run here: no NVIDIA driver .*\.\n.* pass --no-verify"
     ):
         compile_model(network, load_target("h100"), CompileOptions(), output=tmp_path / "m.edge")
     assert not list(tmp_path.iterdir())
