@@ -36,6 +36,7 @@ from edgec.compiler.this_machine import estimated
 from edgec.compiler.verify.inputs import make_inputs, read_inputs
 from edgec.compiler.verify.process import Measure
 from edgec.compiler.verify.runnable import verifiable
+from edgec.compiler.verify.verification import UNWRITTEN
 from edgec.runtime import versions
 from edgec.targets import Target
 
@@ -181,7 +182,7 @@ def compile_model(
             raise
         from edgec.compiler.precisions.evidence import in_fp32_after_all
 
-        why = str(failed).splitlines()[0]
+        why = str(failed).splitlines()[0].removesuffix(UNWRITTEN)
         progress.note(f"{why}: computed in fp32 instead of {precision['chosen']}")
         plain = replace(task, options=replace(options, precision=PLAIN, calibration=None))
         return plain.written(output, name, version, plain.built()[0], in_fp32_after_all(precision, why))

@@ -125,12 +125,12 @@ def _compared(
                 proof, told = verify(unproven, source, target, read_inputs(inputs, source), **how), ""
             else:
                 proof, told = verify_on_generated(unproven, source, target, **how)
-            proof.require()
+            proof.require(options.precision)
             proofs.append(proof)
             described.append(told)
             for other in source.samples()[1:]:
                 quick = how | {"write": None, "measure": None}
-                verify_on_generated(unproven, other, target, **quick)[0].require()
+                verify_on_generated(unproven, other, target, **quick)[0].require(options.precision)
     return proofs, described[0]
 
 

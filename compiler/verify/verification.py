@@ -6,8 +6,17 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from edgec.compiler.errors import VerificationFailed
+from edgec.compiler.options import Precision
 from edgec.compiler.verify.compare import OutputError
 from edgec.compiler.verify.judge import Judgement
+
+UNWRITTEN = ", so no artifact was written."  # ends the first line of a refusal
+_REDUCE = "`edgec debug reduce` cuts the model to the part that differs"
+_WAYS_OUT: dict[str, str] = {
+    precision: f"--precision auto keeps the layers in fp32 for which {precision} is too coarse, --error-budget accepts "
+    "more"
+    for precision in ("tf32", "fp16", "bf16")
+}
 
 
 @dataclass(frozen=True)
@@ -61,8 +70,11 @@ class Verification:
             "shows little: give inputs of the model's real range with --verify-with FILE.npz"
         )
 
-    def require(self) -> None:
+    def require(self, precision: Precision = "fp32") -> None:
         """Raise if an output exceeds what is accepted.
+
+        Args:
+            precision: that the model was compiled in, for the way out.
 
         Raises:
             VerificationFailed: naming the worst outputs, or those without a value to compare.
@@ -74,8 +86,8 @@ class Verification:
             told = [f"on inputs with {extreme.inputs}, {extreme.failure}"]
         if told:
             raise VerificationFailed(
-                f"the compiled model does not match {self.reference} ({'; '.join(told)}; budget {self.budget:g}), "
-                "so no artifact was written.\n`edgec debug reduce` cuts the model to the part that differs; "
+                f"the compiled model does not match {self.reference} ({'; '.join(told)}; budget {self.budget:g})"
+                f"{UNWRITTEN}\n{_WAYS_OUT.get(precision, _REDUCE)}; "
                 "--no-verify writes an artifact that is marked as unverified"
             )
         hollow = [repr(error.name) for error in self.errors if error.undefined]

@@ -84,6 +84,15 @@ def test_no_proof_no_artifact(model_file: Path, tmp_path: Path) -> None:
     assert not list(tmp_path.glob(".never*"))
 
 
+def test_what_is_too_coarse_is_refused_with_the_way_out(model_file: Path, tmp_path: Path) -> None:
+    coarse = CompileOptions(precision="bf16", tune="none", threads=1, error_budget=1e-9)
+    if "avx512_bf16" not in detect().features:
+        pytest.skip("hardware: no products of bfloat16 here")
+    with pytest.raises(VerificationFailed, match=r"(?s)written\.\n--precision auto keeps.*--error-budget"):
+        compile_model(model_file, detect(), coarse, output=tmp_path / "never.edge")
+    assert not (tmp_path / "never.edge").exists()
+
+
 def test_without_verification_the_artifact_says_so(model_file: Path, tmp_path: Path) -> None:
     options = CompileOptions(tune="none", threads=1, verify=False)
     result = compile_model(model_file, load_target("rpi4"), options, output=tmp_path / "a.edge")

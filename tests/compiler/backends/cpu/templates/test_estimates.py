@@ -253,9 +253,8 @@ def test_a_first_layer_takes_the_same_tile_whichever_way_its_channels_lie() -> N
     assert direct(CASCADE_LAKE, replace(planar, in_block=3))[0] == direct(CASCADE_LAKE, planar)[0]
 
 
-@pytest.mark.parametrize("target", ["x86-64-v2", "x86-64-v3", "zen4", "rpi4", "rpi5"])
-@pytest.mark.parametrize("kernel", [(1, 256), (1, 2), (7, 7), (11, 11), (1, 31), (64, 3)])
-@pytest.mark.parametrize("stride", [1, 4, 128])
+@pytest.mark.parametrize("target", ["x86-64-v2", "x86-64-v3", "zen4", "rpi4"])  # registers: width and number
+@pytest.mark.parametrize(("kernel", "stride"), [((1, 256), 128), ((11, 11), 4), ((64, 3), 1)])
 def test_every_convolution_has_a_candidate(target: str, kernel: tuple[int, int], stride: int) -> None:
     """Whatever fits into registers: a row of a Fourier transform's kernel does not."""
     there = load_target(target)
