@@ -19,6 +19,7 @@ from ai_edge_litert.interpreter import Interpreter
 import edgec.runtime as rt
 from edgec.benchmarks.quantised.documented import common_options, write_between
 from edgec.benchmarks.quantised.inputs import Array, clips, crops, mfcc, on_grid
+from edgec.compiler.errors import UnsupportedModel
 from edgec.compiler.options import CompileOptions
 from edgec.compiler.pipeline import compile_model
 from edgec.targets import load_target
@@ -167,7 +168,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows = []
     for name in MODELS:
         if not given.only or any(part in name for part in given.only):
-            rows.append(compared(name, given.data, given.folder, given.count))
+            try:
+                rows.append(compared(name, given.data, given.folder, given.count))
+            except UnsupportedModel as refused:
+                print(f"{name} is left out: {refused}", flush=True)
+                continue
             print(table(rows[-1:]).splitlines()[-1], flush=True)
     if given.document is not None:
         write_between(given.document, MARK, table(rows))
