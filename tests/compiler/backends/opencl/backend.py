@@ -32,6 +32,13 @@ TARGET = replace(
 )
 
 
+# TVM writes some functions for OpenCL by their names in C, and `select` of one and two bytes with a condition of four,
+# which OpenCL C finds ambiguous. CUDA has both.
+_FUNCTIONS = ("acos", "acosh", "asin", "asinh", "atan", "atanh", "atan2", "cosh", "sinh", "tan", "erf")
+_PROLOGUE = "#define select(no, yes, when) ((when) ? (yes) : (no))\n" + "".join(
+    f"#define {name}f {name}\n" for name in _FUNCTIONS
+)
+
 TENSOR_TARGET = replace(TARGET, name="opencl-here-in-tiles")
 TILED_FOR = replace(load_target("l4").gpu or Gpu(), shared_bytes_per_block=49152)
 
@@ -64,7 +71,7 @@ class OpenClBackend(GpuBackend):
         return [("ptx", "sm_00")]  # text that the driver compiles, as PTX is
 
     def compile_text(self, source: str, kind: str, arch: str) -> bytes:
-        return source.encode()
+        return (_PROLOGUE + source).encode()
 
     def runner(self) -> Runner:
         return OpenClRunner()
