@@ -20,7 +20,7 @@ typedef struct { Work *first, *last; } Graph;
 typedef struct Stream { int capturing, slow; Graph *graph; Work *first, *last; struct Stream *next; } Stream;
 typedef struct { int time; Stream *stream; } Event;
 
-static int live, broken, launches, resets, synchronised, waited, waits;
+static int live, broken, launches, resets, synchronised, waited, waits, pageable;
 static size_t used;
 static Stream *slow; // streams whose work waits until somebody waits for it
 static struct { uint64_t at; size_t size; } blocks[4096]; // memory of the device and page-locked memory
@@ -44,6 +44,7 @@ int fake_launches(void) { return launches; }
 int fake_resets(void) { return resets; }
 int fake_waited(void) { return waited; }
 int fake_waits(void) { return waits; } // of the host for a stream
+int fake_pageable(void) { return pageable; } // copies between the device and memory that is not page-locked
 
 static pid_t opened;
 R cuInit(unsigned f) { opened = getpid(); return f ? INVALID : OK; }
@@ -110,8 +111,8 @@ static void pass(Stream *s) {
   s->slow = 1;
 }
 void fake_slow(Stream *s) { s->slow = 1; s->next = slow; slow = s; }
-R cuMemcpyHtoDAsync_v2(uint64_t d, const void *h, size_t n, Stream *s) { Work w = {COPY, d, (uint64_t)h, n, 0, 0, 0}; return work(s, w); }
-R cuMemcpyDtoHAsync_v2(void *h, uint64_t d, size_t n, Stream *s) { Work w = {COPY, (uint64_t)h, d, n, 0, 0, 0}; return work(s, w); }
+R cuMemcpyHtoDAsync_v2(uint64_t d, const void *h, size_t n, Stream *s) { pageable += block_of((uint64_t)h) < 0; Work w = {COPY, d, (uint64_t)h, n, 0, 0, 0}; return work(s, w); }
+R cuMemcpyDtoHAsync_v2(void *h, uint64_t d, size_t n, Stream *s) { pageable += block_of((uint64_t)h) < 0; Work w = {COPY, (uint64_t)h, d, n, 0, 0, 0}; return work(s, w); }
 R cuMemcpyDtoDAsync_v2(uint64_t a, uint64_t b, size_t n, Stream *s) { Work w = {COPY, a, b, n, 0, 0, 0}; return work(s, w); }
 typedef struct { char *text; void *library; } Module;
 static void *library_of(const char *image) { // an ELF file ends with its table of sections

@@ -57,6 +57,24 @@ def test_calls_from_several_threads_do_not_meet(driver: CudaDriver) -> None:
     made.close()
 
 
+def test_calls_copy_page_locked_memory_and_wait_for_their_own_stream_alone(driver: CudaDriver) -> None:
+    """So that copies are asynchronous, and models of a process do not wait for each other."""
+    models = [function(driver), function(driver)]
+    names = ("pageable", "synchronised", "waits")
+    before = [count(driver, one) for one in names]
+    for seed in range(3):
+        for made in models:
+            np.testing.assert_array_equal(made([x(seed)])[0], x(seed))
+    after = [count(driver, one) for one in names]
+    assert [last - first for first, last in zip(before, after, strict=True)] == [0, 0, 6]
+    first, second = ({id(context.own) for context in made._idle} for made in models)
+    assert first
+    assert second
+    assert not first & second
+    for made in models:
+        made.close()
+
+
 def test_memory_that_does_not_suffice_is_told_with_figures(
     driver: CudaDriver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
