@@ -110,7 +110,8 @@ def page(times: dict[str, dict[str, CompileTime]]) -> str:
         "they are up to a half higher then, as caches are shared; alone on two cores a compile takes little more than "
         "half of them. "
         "*Gained* is what the kernels that `--tune fast` found take less than the first guesses, in a run; *left* "
-        "are kinds of layers that there was no time to try.",
+        "are kinds of layers that there was no time to try. On a machine that others keep busy, both tell of the load: "
+        "the 26 s in which batches may begin are over after one of them, and times before and after do not compare.",
         "",
         f"The aim: `--tune none` takes at most {LIMITS_S[NONE]:.0f} s, and `--tune fast` at most {LIMITS_S[FAST]:.0f} "
         "s more on two cores.",

@@ -259,8 +259,8 @@ def _estimates(machine: dict[str, Any]) -> list[str]:
     return [
         "", "## Estimates beside measurements", "",
         f"Without timing, the first candidate of a kernel by an estimate is taken. Of {found.workloads} "
-        f"workloads whose "
-        f"candidates were all timed on this family, the rank correlation (Spearman) of estimates and times is "
+        f"workloads of which candidates from first to last were timed on this family, the rank correlation "
+        f"(Spearman) of estimates and times is "
         f"**{found.correlation:.2f}** on average; the candidate taken is {found.loss:.0%} slower than the fastest "
         f"(the best of the first three {found.loss_of_three:.0%}). Most candidates are as good as each other: of "
         f"{found.pairs} pairs {found.apart} differ by more than 5 %, and of these the estimate orders "

@@ -17,7 +17,7 @@ from edgec.compiler.backends.registry import backend_of
 from edgec.compiler.tuning.cache import TuningCache, Winner
 from edgec.targets import load_target
 
-LEAST_CORRELATION, MOST_LOSS = 0.25, 0.04  # 0.33 and 0.016 when measured
+LEAST_CORRELATION, MOST_LOSS = 0.25, 0.04  # 0.37 and 0.019 when measured
 
 
 def test_correlation_is_of_ranks() -> None:
