@@ -103,6 +103,8 @@ def test_llvm_may_use_each_extension_that_kernels_choose_by(target: Target) -> N
 @pytest.mark.parametrize("target", list_targets(), ids=lambda t: t.name)
 def test_dot_products_with_a_rate_are_those_that_the_target_has(target: Target) -> None:
     """A rate of an instruction that is missing is never used; without a rate, an instruction counts as four steps."""
-    needs = {"vpdpbusd": {"avx512_vnni", "avx_vnni"}, "vdpbf16ps": {"avx512_bf16"}, "sdot": {"dotprod"}}
+    needs = {
+        "vpdpbusd": {"avx512_vnni", "avx_vnni"}, "vdpbf16ps": {"avx512_bf16"}, "sdot": {"dotprod"}, "smmla": {"i8mm"},
+    }  # fmt: skip
     if target.gpu is None:
         assert set(target.core.dots) == {name for name, any_of in needs.items() if any_of & target.features}
