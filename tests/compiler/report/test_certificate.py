@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -69,6 +70,14 @@ def test_a_slow_result_names_the_layers_at_fault_with_the_reason() -> None:
         "- far",
     ):
         assert words in told
+
+
+def test_a_part_of_a_model_with_branches_is_not_at_fault_beside_its_own_layers() -> None:
+    part = layer("edgec_part_main_i0", 12.0, nodes=[], op="", bytes=20_000_000)
+    slow = proof(10.0, 8.0)
+    found = certify(replace(slow, layers=(part, *slow.layers)), "Some CPU", RATES)
+    assert found.at_fault[0]["nodes"] == ["far"]
+    assert all(fault["nodes"] for fault in found.at_fault)
 
 
 def test_the_limit_of_winograd_counts_what_its_tiles_multiply() -> None:
