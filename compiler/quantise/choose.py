@@ -32,10 +32,10 @@ class Bound:
         if self.drop is not None and quality.drop is not None:
             parts.append(
                 f"a loss of {quality.drop.value:.2%} in {quality.measure} "
-                f"(95 % interval {quality.drop.low:.2%} to {quality.drop.high:.2%}; accepted {self.drop:.2%})"
+                f"(95 % interval {quality.drop.low:.2%} to {quality.drop.high:.2%}; accepted {100 * self.drop:.3g}%)"
             )
         if self.error is not None:
-            parts.append(f"an output error of {quality.error:.2%} (accepted {self.error:.2%})")
+            parts.append(f"an output error of {100 * quality.error:.3g}% (accepted {100 * self.error:.3g}%)")
         return " and ".join(parts)
 
 

@@ -69,12 +69,13 @@ class CpuBackend(Backend):
         if precision == "fp16" and not half_lanes(self.target):
             raise TargetLacksPrecision(
                 f"{self.target.name} has no half-precision vectors ({' or '.join(FP16)}): compile for a target that "
-                "has them (rpi5, rk3588, graviton2), or with --precision auto or fp32"
+                "has them (rpi5, rk3588, sapphirerapids), or with --precision auto or fp32"
             )
         if precision == "bf16" and operands_for(BFLOAT16, self.target) != BFLOAT16:
             raise TargetLacksPrecision(
-                f"{self.target.name} has no bfloat16 dot products ({feature_of(BFLOAT16)}): compile for a target "
-                "that has them (zen4, sapphirerapids), or with --precision auto or fp32"
+                f"{self.target.name} has no bfloat16 dot products of the kind that edgec has kernels for "
+                f"({feature_of(BFLOAT16)}): compile for a target that has them (zen4, sapphirerapids), or with "
+                "--precision auto or fp32"
             )
 
     def gain(self, operands: Operands) -> float:

@@ -132,7 +132,7 @@ def test_layers_that_cost_too_much_stay_in_floating_point(tmp_path: Path) -> Non
 
 
 def test_a_bound_that_cannot_be_kept_is_refused_with_what_was_reached(tmp_path: Path) -> None:
-    with pytest.raises(BoundNotMet, match=r"all 5 layers have an output error of .*%.*\(accepted 0.00%\)"):
+    with pytest.raises(BoundNotMet, match=r"all 5 layers have an output error of .*%.*\(accepted 0%\)"):
         calibrated(tmp_path, max_error=0.0).choose(Silent())
 
 
