@@ -229,7 +229,8 @@ def _device(folder: Path, plan: Plan) -> str:
         [sys.executable, "-c", _OPEN], capture_output=True, text=True, timeout=_LIMITS_S["check"], check=False
     )
     if done.returncode:
-        raise IncompatibleDevice((done.stderr.strip().splitlines() or ["the GPU cannot be opened"])[-1])
+        why = done.stderr.strip().splitlines() or ["the GPU cannot be opened"]
+        raise IncompatibleDevice("\n".join(why[-2:]))  # what is missing, and the way out
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return done.stdout.strip()

@@ -69,7 +69,14 @@ def test_the_demo_ends_well_and_leaves_nothing(home: Path, temporary: Path) -> N
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
-    "moment", ["Compile a detector", "Start a fleet server", "Enroll a device", "detector:1"], ids=str.lower
+    "moment",
+    [
+        "Compile a detector",
+        pytest.param("Start a fleet server", marks=pytest.mark.long),
+        pytest.param("Enroll a device", marks=pytest.mark.long),
+        "detector:1",
+    ],
+    ids=str.lower,
 )
 def test_ctrl_c_leaves_no_process_and_no_file(home: Path, temporary: Path, moment: str) -> None:
     process = subprocess.Popen(

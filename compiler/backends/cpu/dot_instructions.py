@@ -158,18 +158,20 @@ define i32 @{BARRIER}() alwaysinline nounwind {{
 }}
 """
 # An index and a vector of sums: the index comes back when the sums are there.
-_SUMS = {f"float32x{n}": f"<{n} x float>" for n in (4, 8, 16)} | {
-    f"float16x{n}": f"<{n} x half>" for n in (8, 16, 32)
+_SUMS = {f"float32x{n}": (f"<{n} x float>", n) for n in (4, 8, 16)} | {
+    f"float16x{n}": (f"<{n} x half>", n // 2) for n in (8, 16, 32)
 }
 AFTER = {dtype: f"edgec_after_{dtype}" for dtype in _SUMS}
+# As vectors of float32, because x86-64 without AVX512-FP16 has no registers for halves.
 _AFTER_CODE = {
     AFTER[dtype]: f"""
 define i64 @{AFTER[dtype]}(i64 %0, {vector} %1) alwaysinline nounwind readnone {{
-  %3 = call i64 asm "", "=r,0,X"(i64 %0, {vector} %1)
-  ret i64 %3
+  %3 = bitcast {vector} %1 to <{floats} x float>
+  %4 = call i64 asm "", "=r,0,X"(i64 %0, <{floats} x float> %3)
+  ret i64 %4
 }}
 """
-    for dtype, vector in _SUMS.items()
+    for dtype, (vector, floats) in _SUMS.items()
 }
 ANEW = "edgec_anew"
 _ANEW_CODE = f"""

@@ -70,7 +70,7 @@ def precision_of(result: CompileResult) -> dict[str, str]:
     return {layer["name"]: layer["precision"] for layer in result.evidence["precision"]["layers"]}
 
 
-@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("threads", [pytest.param(1, marks=pytest.mark.long), 2])
 def test_an_int8_artifact_is_near_the_float_model_and_says_how_near(threads: int, tmp_path: Path) -> None:
     result = compiled(tmp_path, "int8")
     found = result.evidence["precision"]

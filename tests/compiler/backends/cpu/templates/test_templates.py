@@ -88,7 +88,7 @@ def test_convolution_of_a_narrow_image_by_tiles_of_several_rows(target, data):
     convolve(target, data, data.draw(st.tuples(st.integers(2, 11), st.integers(1, 7))), tall=True)
 
 
-@FEW
+@settings(FEW, max_examples=4)  # of long kernels
 @given(data=st.data())
 def test_convolution_by_parts_of_the_input_channels(target, data):
     """Partial sums in memory: of all rows, or of the row of a task."""
