@@ -18,6 +18,7 @@ from pathlib import Path
 
 from edgec.compiler.backends.object_cache import ObjectCache, key_of
 from edgec.compiler.errors import ToolMissing
+from edgec.runtime.artifact.writer import replacing
 from edgec.targets import Target, machine_arch, machine_features
 from edgec.targets.features import AVX_VNNI
 
@@ -74,7 +75,6 @@ class VnniEmulator:
         """
         content = _library()
         place = self.folder / f"avx-vnni-{key_of(_AT_START, content.hex())[:16]}"
-        place.mkdir(parents=True, exist_ok=True)
         _put(place / _LIBRARY, content)
         _put(place / "sitecustomize.py", _AT_START.encode())
         paths = [str(place), *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -86,9 +86,8 @@ def _put(path: Path, content: bytes) -> None:
     with suppress(OSError):
         if path.read_bytes() == content:
             return
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as file:
+    with replacing(path) as file:
         file.write(content)
-    Path(file.name).replace(path)
 
 
 def _library() -> bytes:

@@ -208,7 +208,9 @@ class _Chooser:
     def _accurate(self) -> list[str]:
         """The narrow variants whose outputs keep the error budget on the sample inputs; the others are named."""
         kept = []
-        for name in self.variants.made.keys() - {FP32}:
+        for name in self.variants.made:
+            if name == FP32:
+                continue
             error = self.variants.error(name, self.inputs)
             if error <= self.options.error_budget:
                 kept.append(name)
