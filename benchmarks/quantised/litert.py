@@ -80,7 +80,8 @@ def _spectra(data: Path, count: int) -> list[Array]:
 
 def _digits(data: Path, count: int) -> list[Array]:
     """Shapes like digits: photographs of little contrast, in grey."""
-    return [crop.mean(-1).reshape(1, 28, 28).astype(np.float32) / 255 for crop in crops(data, count, 28, 28)]
+    grey = [crop.mean(-1).reshape(1, 28, 28) for crop in crops(data, count, 28, 28)]
+    return [on_grid(picture / 255, "int8", 1 / 255, -128) for picture in grey]
 
 
 def _waves(data: Path, count: int) -> list[Array]:
@@ -136,11 +137,12 @@ def _fitted(x: Array, shape: Sequence[int], dtype: str) -> Array:
 
 
 def _reference(file: Path, given: Sequence[Array]) -> Iterator[dict[str, Array]]:
-    """LiteRT's outputs by name for each input, with its usual delegate."""
+    """LiteRT's outputs by name for each input, with its usual delegate; layers with a memory begin anew."""
     interpreter = Interpreter(str(file), num_threads=1)
     interpreter.allocate_tensors()
     (port,) = interpreter.get_input_details()
     for x in given:
+        interpreter.reset_all_variables()
         interpreter.set_tensor(port["index"], x.reshape(port["shape"]))
         interpreter.invoke()
         yield {d["name"]: interpreter.get_tensor(d["index"]) for d in interpreter.get_output_details()}

@@ -165,6 +165,11 @@ def _signed(side: int, name: str, data: Path) -> dict[str, Array]:
     return {name: pictures.astype(np.int8)}
 
 
+def _grey(data: Path) -> dict[str, Array]:
+    pictures = np.stack([crop.mean(-1) for crop in crops(data, RUNS, 28, 28)])[:, None]
+    return {"serving_default_fixed_input:0": on_grid(pictures / 255, "int8", 1 / 255, -128)}
+
+
 NETWORKS = (
     Network("kws_ref_model_int8", "TensorFlow Lite int8, depthwise, softmax",
             partial(_file, "tflite/mlperf_tiny/kws_ref_model_int8.tflite"), _DIGITS),
@@ -172,6 +177,8 @@ NETWORKS = (
             partial(_file, "tflite/mlperf_tiny/ic_resnet8_int8.tflite"), partial(_signed, 32, "input_1_int8")),
     Network("mobilenet_v1_025_224_quant", "TensorFlow Lite uint8, per tensor",
             partial(_file, "tflite/vision/mobilenet_v1_025_224_quant.tflite"), partial(_bytes, 224, "input")),
+    Network("mnist_lstm_int8", "TensorFlow Lite int8, LSTM in fixed point",
+            partial(_file, "tflite/tflm/mnist_lstm_int8.tflite"), _grey),
     Network("ds-cnn QDQ", "QDQ of ONNX Runtime, by channel",
             partial(_zoo, "ds-cnn", "QDQ", "QUInt8", _floats), _floats),
     Network("ds-cnn QOperator", "QLinearConv and its family",

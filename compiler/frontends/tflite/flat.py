@@ -73,7 +73,8 @@ class Tensor:
 class Operator:
     """An operator; `inputs` are indices of tensors, -1 where one is left out.
 
-    `options` is the schema's object for its kind, `custom_options` the bytes of a custom operator.
+    `options` is the schema's object for its kind, `custom_options` the bytes of a custom operator; `intermediates` are
+    tensors that only have grids: of what a layer computes inside.
     """
 
     index: int
@@ -82,6 +83,7 @@ class Operator:
     outputs: tuple[int, ...]
     options: Any
     custom_options: bytes
+    intermediates: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -168,7 +170,8 @@ def _graph(
         custom = bytes(bytearray(op.customOptions)) if op.customOptions is not None else b""
         options = op.builtinOptions if op.builtinOptions is not None else op.builtinOptions2
         ends = _indices(op.inputs, count), _indices(op.outputs, count)
-        operators.append(Operator(index, codes[op.opcodeIndex], *ends, options, custom))
+        inner = _indices(op.intermediates, count)
+        operators.append(Operator(index, codes[op.opcodeIndex], *ends, options, custom, inner))
     for named in names:
         _indices(list(named.values()), count, least=0)
     inputs, outputs = _indices(graph.inputs, count, least=0), _indices(graph.outputs, count, least=0)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from edgec.compiler.frontends.tflite import fixed_point
 from edgec.compiler.frontends.tflite.cells import (
     GATES,
     Lstm,
@@ -96,6 +97,13 @@ def _time_first(g: Writer, index: int, *, time_major: bool) -> tuple[str, int, i
     return str(g.op("Transpose", x, perm=[1, 0, 2])), shape[1], shape[0]
 
 
+def _stored_time_first(g: Writer, index: int, *, time_major: bool) -> tuple[str, int]:
+    """The integers of a sequence as `[steps, batch, inputs]`, and the batch."""
+    shape = g.shape(index, 3)
+    stored = g.integers(index)
+    return (stored, shape[1]) if time_major else (str(g.op("Transpose", stored, perm=[1, 0, 2])), shape[0])
+
+
 def _reshaped(g: Writer, index: int, shape: Array) -> str:
     """The tensor in another shape; for quantised ones the integers are reshaped.
 
@@ -115,6 +123,12 @@ def _sequence_lstm(g: Writer, op: Operator) -> None:
     major = bool(op.options.timeMajor)
     if getattr(op.options, "diagonalRecurrentTensors", False):
         raise Refused("its recurrent weights are diagonals")
+    integer = fixed_point.layer_of(g, op)
+    if integer is not None:
+        stored, batch = _stored_time_first(g, op.inputs[0], time_major=major)
+        y = fixed_point.scanned(g, stored, batch, integer)
+        g.put_integers(op.outputs[0], _back(g, y, time_major=major))
+        return
     layer = _layer(g, op, 1, norms=True)
     x, steps, batch = _time_first(g, op.inputs[0], time_major=major)
     g.put(op.outputs[0], _back(g, lstm(g, x, steps, batch, layer), time_major=major))

@@ -6,7 +6,9 @@ import numpy as np
 from onnx import GraphProto
 from tvm import relax
 
+from edgec.compiler.frontends.onnx.fixed_point_lstm import recognised
 from edgec.compiler.frontends.relax.builder import Expr, constant
+from edgec.compiler.frontends.relax.converters.fixed_point_lstm import fixed_point_lstm, stands_for_layer
 from edgec.compiler.frontends.relax.converters.registry import (
     CannotConvert,
     Node,
@@ -100,6 +102,9 @@ def _scan(node: Node) -> list[Expr]:
     if node.opset < 9:
         raise CannotConvert("Scan of opset 8 is not compiled")
     body, scanned = node.attrs["body"], int(node.attrs["num_scan_inputs"])
+    layer = recognised(body) if stands_for_layer(node) else None
+    if layer is not None:
+        return fixed_point_lstm(node, layer)
     states = len(node.inputs) - scanned
     state = [node.input(i) for i in range(states)]
     axes = [int(a) for a in node.attrs.get("scan_input_axes") or [0] * scanned]

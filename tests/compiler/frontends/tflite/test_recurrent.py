@@ -11,6 +11,9 @@ import pytest
 pytest.importorskip("ai_edge_litert", reason="optional: pip install 'edgec[tflite]'")
 from ai_edge_litert import schema_py_generated as schema
 
+from edgec.compiler.frontends import load_source
+from edgec.compiler.frontends.onnx.fixed_point_lstm import recognised
+from edgec.compiler.options import CompileOptions
 from tests.compiler.frontends.tflite.models import Cases, assert_same
 
 TANH = 4
@@ -106,6 +109,51 @@ def test_lstms_with_weights_of_eight_bits(tmp_path: Path) -> None:
     ]
     sequences(cases, np.random.default_rng(1), small)
     assert_same(cases, tmp_path, tolerance=2e-5)
+
+
+def fixed_point(cases: Cases, rng: np.random.Generator, number: int) -> None:
+    """A layer with int8 weights and activations, whose cell has 16 bits."""
+    major, coupled, cell_bits = number % 2 == 1, number == 2, (3, 5, 0)[number]
+    batch, steps, inputs, cells = (1, 2, 3)[number], 7, 5, (6, 20, 3)[number]
+    shape = (steps, batch, inputs) if major else (batch, steps, inputs)
+    x, h = {"scale": 0.03, "zero": -11}, {"scale": 1 / 127, "zero": number - 1}
+    given = [cases.input(rng.integers(-128, 128, shape).astype("int8"), **x)]
+    for width in (inputs, cells):
+        scales = rng.uniform(0.005, 0.03, 4)
+        gates = [
+            cases.constant(rng.integers(-127, 128, (cells, width)).astype("int8"), scale=s) for s in scales
+        ]
+        given += [-1 if coupled else gates[0], *gates[1:]]
+    biases = [
+        cases.constant(rng.integers(-3000, 3000, cells).astype("int32"), scale=0.0005) for _ in range(4)
+    ]
+    given += [-1, -1, -1, -1 if coupled else biases[0], *biases[1:], -1, -1]
+    states = [cases.tensor((batch, cells), "int8", **h)]
+    states.append(cases.tensor((batch, cells), "int16", scale=2.0 ** (cell_bits - 15)))
+    for index in states:
+        cases.tensors[index].isVariable = True
+    options = options_of(schema.UnidirectionalSequenceLSTMOptionsT, frozenset())
+    options.timeMajor, options.cellClip = major, (10.0, 2.0, 0.0)[number]
+    cases.op(
+        "UNIDIRECTIONAL_SEQUENCE_LSTM", [*given, *states, -1, -1, -1, -1], "int8", options, version=4, **h
+    )
+    inside = [cases.tensor([0]) for _ in range(4)]
+    cases.operators[-1].intermediates = [*inside, cases.tensor([0], "int8", **h)]
+
+
+def test_lstms_in_fixed_point_have_the_bits_of_litert(tmp_path: Path) -> None:
+    """With the usual scale of cells, coarser ones that are clipped, and fine ones with coupled gates."""
+    rng, cases = np.random.default_rng(6), Cases()
+    for number in range(3):
+        fixed_point(cases, rng, number)
+    assert_same(cases, tmp_path, steps=0)
+    graph = load_source(tmp_path / "cases.tflite", CompileOptions()).model.graph
+    bodies = [
+        a.g for node in graph.node if node.op_type == "Scan" for a in node.attribute if a.name == "body"
+    ]
+    layers = [recognised(body) for body in bodies]
+    found = {layer and (layer.cell_bits, layer.coupled) for layer in layers}
+    assert found == {(3, False), (5, False), (0, True)}
 
 
 @pytest.mark.parametrize(
