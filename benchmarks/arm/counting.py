@@ -71,8 +71,8 @@ net.opt.num_threads, net.opt.use_vulkan_compute = 1, False
 net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = HALF
 net.load_param(path)
 net.load_model(path[:-5] + "bin")
-shapes = SHAPES
-inputs = {name: ncnn.Mat(fill(shape[1:], "float32")) for name, shape in zip(net.input_names(), shapes)}
+arrays = [fill(shape[1:], "float32") for shape in SHAPES]  # a Mat only points into its array
+inputs = {name: ncnn.Mat(array) for name, array in zip(net.input_names(), arrays, strict=True)}
 outputs = net.output_names()
 def run():
     extractor = net.create_extractor()

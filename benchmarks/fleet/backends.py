@@ -10,6 +10,7 @@ import subprocess
 import time
 from pathlib import Path
 
+from edgec.benchmarks.processes import end_with_parent
 from edgec.fleet.broker.mosquitto import ACCESS, CONFIG, PASSWORDS, access_list, configuration
 from edgec.fleet.broker.passwords import hash_password
 
@@ -104,7 +105,12 @@ class Postgres:
         log = self._folder / "log"
         with log.open("ab") as stream:
             self._process = subprocess.Popen(
-                _as("postgres") + command, stdout=stream, stderr=stream, cwd="/", start_new_session=True
+                _as("postgres") + command,
+                stdout=stream,
+                stderr=stream,
+                cwd="/",
+                start_new_session=True,
+                preexec_fn=end_with_parent,
             )
         end = time.monotonic() + 90
         ask = [program("pg_isready", "postgresql-client"), "-h", str(self._folder), "-U", "edgec", "-q"]
@@ -161,6 +167,7 @@ class Mosquitto:
                 [program("mosquitto", "mosquitto"), "-c", str(self.folder / CONFIG)],
                 stdout=stream,
                 stderr=stream,
+                preexec_fn=end_with_parent,
             )
         wait_port(self.server_port, self._process, log)
         wait_port(self.port, self._process, log)

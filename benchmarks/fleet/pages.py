@@ -22,6 +22,7 @@ from typing import Any
 import httpx
 
 from edgec.benchmarks.fleet.seed import seed_folder
+from edgec.benchmarks.processes import end_with_parent
 
 REPEATS = 10
 CHROMIUM = os.environ.get("EDGEC_CHROMIUM", "/usr/bin/chromium")
@@ -44,7 +45,7 @@ def server(folder: Path, devices: int) -> Iterator[tuple[str, str]]:
     seed_folder(data, devices)
     command = [sys.executable, "-m", "edgec.cli.main", "fleet", "serve", "--data", str(data), "--port", "0"]
     command += ["--mqtt-port", "0", "--ready-file", str(ready), "--json"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, preexec_fn=end_with_parent)
     try:
         while not ready.exists():
             if process.poll() is not None:

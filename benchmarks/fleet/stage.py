@@ -21,6 +21,7 @@ import httpx
 import psutil
 
 from edgec.benchmarks.fleet.backends import Mosquitto, Postgres
+from edgec.benchmarks.processes import end_with_parent
 from edgec.fleet.store.database import Database
 
 PLAYERS = 5000
@@ -143,7 +144,7 @@ def serve(
     command += ["--port", "0", "--mqtt-port", "0", "--ready-file", str(ready), "--json"]
     log = (folder / f"fleet-{index}.log").open("wb")
     stack.callback(log.close)
-    process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+    process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, preexec_fn=end_with_parent)
 
     def stop() -> None:
         if process.poll() is None:

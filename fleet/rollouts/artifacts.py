@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import cache
 from typing import Any
 
@@ -14,6 +15,9 @@ from edgec.fleet.store.tables import ModelVersion
 from edgec.fleet.trust.repository import Repository
 from edgec.fleet.trust.signing import target_path
 from edgec.targets import Target, list_targets
+
+_CORE_FACTS = ("issue_width", "fma_per_cycle", "loads_per_cycle", "fma_latency")
+_CACHES = ("l1d_bytes", "l2_bytes")
 
 
 def artifacts_of(session: Session, model: str, version: str) -> list[ModelVersion]:
@@ -54,8 +58,14 @@ def _known_targets() -> dict[str, Target]:
 
 
 def choose(artifacts: list[ModelVersion], target: str) -> ModelVersion | None:
-    """The artifact for a device of `target`: that of the target itself, else the fitting one that requires most
-    features."""
+    """The artifact for a device of `target`: that of the target itself, else of the fitting ones the one that
+
+    - requires most features,
+    - was compiled for the device's microarchitecture,
+    - took least time, if all that are left were measured on the same processor with as many threads,
+    - was compiled for the core most like the device's,
+    - was pushed last; at last by name, so that every server and every call choose the same.
+    """
     for artifact in artifacts:
         if artifact.target == target:
             return artifact
@@ -69,7 +79,45 @@ def choose(artifacts: list[ModelVersion], target: str) -> ModelVersion | None:
         and artifact.config.get("device_kind", "cpu") == device.device_kind
         and set(artifact.config.get("required_features", [])) <= device.features
     ]
-    return max(fitting, key=lambda item: len(item.config.get("required_features", [])), default=None)
+    if not fitting:
+        return None
+    most = max(_rank(artifact, device) for artifact in fitting)
+    left = [artifact for artifact in fitting if _rank(artifact, device) == most]
+    times = {artifact.target: _measured(artifact) for artifact in left}
+    comparable = len({time and time[:2] for time in times.values()}) == 1 and None not in times.values()
+
+    def order(artifact: ModelVersion) -> tuple[float, float, float, str]:
+        time = times[artifact.target] if comparable else None
+        likeness = _unlike(_known_targets().get(artifact.target), device)
+        return (time[2] if time else 0.0, likeness, -artifact.pushed_at, artifact.target)
+
+    return min(left, key=order)
+
+
+def _rank(artifact: ModelVersion, device: Target) -> tuple[int, bool]:
+    made_for = _known_targets().get(artifact.target)
+    same_core = made_for is not None and made_for.core.microarchitecture == device.core.microarchitecture
+    return len(artifact.config.get("required_features", [])), same_core
+
+
+def _measured(artifact: ModelVersion) -> tuple[str, int, float] | None:
+    """Processor, threads and median milliseconds of an artifact's run when it was compiled, if it was measured."""
+    evidence = artifact.evidence
+    try:
+        median_ms = float(evidence["latency"]["edgec"]["median_ms"])
+        return str(evidence["machine"]["cpu"]), int(evidence["threads"]), median_ms
+    except (KeyError, TypeError, ValueError):  # not measured, or an artifact that somebody else wrote
+        return None
+
+
+def _unlike(one: Target | None, other: Target) -> float:
+    """How far two targets are apart in what schedules are chosen by: factors between the facts of their cores, added
+    up as logarithms; infinite for a target that is not known here."""
+    if one is None:
+        return math.inf
+    pairs = [(getattr(one.core, fact), getattr(other.core, fact)) for fact in _CORE_FACTS]
+    pairs += [(getattr(one, cache), getattr(other, cache)) for cache in _CACHES]
+    return sum(abs(math.log(max(a, 1e-3) / max(b, 1e-3))) for a, b in pairs)
 
 
 def artifact_view(row: ModelVersion) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import hashlib
 import http.server
 import json
@@ -17,6 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ import paho.mqtt.client as mqtt
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
+from edgec.benchmarks.processes import end_with_parent
 from edgec.protocol.codec import encode
 from edgec.protocol.jobs import JobExecution, JobState, PendingJobs
 from edgec.protocol.topics import Kind, Topics, parse
@@ -82,7 +83,10 @@ class Broker:
         config = self._folder / "mosquitto.conf"
         config.write_text(f"listener {self.port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\n")
         self._process = subprocess.Popen(
-            ["mosquitto", "-c", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            ["mosquitto", "-c", str(config)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            preexec_fn=end_with_parent,
         )
         wait_for(lambda: can_connect(self.port), "mosquitto to listen")
 
@@ -312,7 +316,8 @@ class AgentProcess:
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "edgec.cli.main", "agent", "run", "--config", str(self.config)],
-                env=env, stdout=log, stderr=log, start_new_session=True, preexec_fn=die_with_parent,
+                env=env, stdout=log, stderr=log, start_new_session=True,
+                preexec_fn=partial(end_with_parent, signal.SIGKILL),
             )  # fmt: skip
 
     @property
@@ -394,11 +399,6 @@ def recovering(fault: str, fleet: FleetEnd | None = None) -> Iterator[None]:
     began = time.monotonic()
     yield
     note(fault, time.monotonic() - began, lost_events(fleet) if fleet is not None else None)
-
-
-def die_with_parent() -> None:
-    """A test run that is killed leaves no agent behind."""
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
 
 
 def alive(pid: int) -> bool:

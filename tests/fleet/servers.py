@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 
 from edgec.benchmarks.fleet.backends import Mosquitto, Postgres
+from edgec.benchmarks.processes import end_with_parent
 from edgec.fleet.client.connection import FleetClient
 
 
@@ -58,7 +59,7 @@ class ObjectStore:
         log = self.folder / "moto.log"
         command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"]
         with log.open("wb") as stream:
-            self.process = subprocess.Popen(command, stdout=stream, stderr=stream)
+            self.process = subprocess.Popen(command, stdout=stream, stderr=stream, preexec_fn=end_with_parent)
         self.url = f"http://127.0.0.1:{said_port(self.process, log)}"
         self.client().create_bucket(Bucket=self.BUCKET)
         return self
@@ -141,6 +142,7 @@ class FleetServer:
                 stdout=log,
                 stderr=log,
                 env=os.environ | {"HOME": str(self.data.parent)} | self.environment,
+                preexec_fn=end_with_parent,
             )
         wait_for(lambda: ready.exists() or self.process.poll() is not None, 60, "the server to be ready")
         assert self.process.poll() is None, self.log.read_text()
