@@ -9,12 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tvm.tirx import PrimFunc, Stmt
+from tvm import tirx
+from tvm.tirx import IfThenElse, PrimFunc, Stmt
 
 from edgec.compiler.backends.cpu.specs import DenseSpec
 from edgec.compiler.backends.cpu.templates import dot, squares
 from edgec.compiler.backends.cpu.templates.epilogue import Epilogue
-from edgec.compiler.backends.cpu.templates.estimates import chains, l2_cycles, step_cycles, widening_cycles
+from edgec.compiler.backends.cpu.templates.estimates import (
+    chains,
+    exchange_cycles,
+    l2_cycles,
+    last_level_bandwidth,
+    step_cycles,
+    widening_cycles,
+)
 from edgec.compiler.backends.cpu.templates.half_sums import CHUNK, HalfSums, in_halves
 from edgec.compiler.backends.cpu.templates.loop_nests import (
     Accumulators,
@@ -45,14 +53,23 @@ MANY_SUMS = 27  # vectors of sums from which several steps a pass cost more than
 
 @dataclass(frozen=True)
 class Schedule:
-    """A candidate: rows and column blocks of the register tile, and into how many partial sums the product splits."""
+    """A candidate.
+
+    Attributes:
+        rows: of the register tile.
+        blocks: column blocks of the register tile.
+        split: partial sums into which each sum is split.
+        bands: tasks of rows, each of which computes all columns; with 1, tasks are groups of columns, and all rows.
+    """
 
     rows: int
     blocks: int
     split: int = 1
+    bands: int = 1
 
     def __str__(self) -> str:
-        return f"dense {self.rows}x{self.blocks}" + (f" split{self.split}" if self.split > 1 else "")
+        split = f" split{self.split}" if self.split > 1 else ""
+        return f"dense {self.rows}x{self.blocks}{split}" + (f" bands{self.bands}" if self.bands > 1 else "")
 
 
 def emit(spec: DenseSpec, epilogue: Epilogue, schedule: Schedule, threads: int) -> PrimFunc:
@@ -70,24 +87,59 @@ class Dense:
 
     def build(self) -> PrimFunc:
         """The kernel."""
-        return self.epilogue.build(self.groups(self._columns, self.threads))
+        bands = self.schedule.bands
+        if bands == 1:
+            return self.epilogue.build(self.groups(self._columns, self.threads))
+        return self.epilogue.build(parallel([bands], self._band, self.threads))
 
     def groups(self, columns: Callable[[Expr, int], Stmt], threads: int) -> Stmt:
         """Whole groups of column blocks, then what is left: code of its own, with scalar stores at its end.
 
         Args:
             columns: makes a group of the number of its first block, and of how many they are.
-            threads: that whole groups are spread over.
+            threads: that the groups are spread over.
         """
-        spec, blocks = self.spec, self.schedule.blocks
-        whole = spec.cols // (spec.lanes * blocks)
-        rest = -(-spec.cols // spec.lanes) - whole * blocks
-        parts: list[Stmt] = []
-        if whole:
-            parts.append(parallel([whole], lambda g: columns(g * const(blocks), blocks), threads))
-        if rest:
-            parts.append(columns(const(whole * blocks), rest))
-        return seq(parts)
+        whole, rest = _groups(self.spec, self.schedule.blocks)
+        blocks = self.schedule.blocks
+
+        def group(g: Expr) -> Stmt:
+            return columns(g * const(blocks), blocks)
+
+        if not rest:
+            return parallel([whole], group, threads)
+        last = columns(const(whole * blocks), rest)
+        if threads == 1 or not whole:
+            return seq([loop(whole, group, "group"), last] if whole else [last])
+        return parallel([whole + 1], lambda g: IfThenElse(g < const(whole), group(g), last), threads)
+
+    def _band(self, band: Expr) -> Stmt:
+        """All columns of a part of the tiles of rows."""
+        cut = tiles(self.spec.rows, self.schedule.rows)
+        count = const(len(cut))
+        low, high = (
+            tirx.indexdiv((band + const(end)) * count, const(self.schedule.bands)) for end in range(2)
+        )
+
+        def columns(b: Expr, blocks: int) -> Stmt:
+            parts, number = [], 0
+            for start, rows, together in runs(cut):
+                begin = tirx.max(low, const(number))
+                extent = tirx.min(high, const(number + together)) - begin
+                parts.append(self._rows_from(b, blocks, (start, number, rows), (begin, extent)))
+                number += together
+            return seq(parts)
+
+        return self.groups(columns, 1)
+
+    def _rows_from(self, b: Expr, blocks: int, run: tuple[int, int, int], part: tuple[Expr, Expr]) -> Stmt:
+        """Some tiles of a run of equal ones, given as its first row, its first tile's number and the rows of a tile."""
+        start, number, rows = run
+        return loop(
+            part[1],
+            lambda t: self.tile(b, const(start) + (t - const(number)) * const(rows), rows, blocks),
+            "row",
+            start=part[0],
+        )
 
     def place(self, row: Expr) -> list[Expr]:
         """The indices of a row."""
@@ -217,11 +269,39 @@ def candidates(spec: DenseSpec, target: Target, threads: int) -> list[Schedule]:
                 split = min(4, independent // (rows * wide), spec.inner // spec.operands.depth)
             if rows * wide * split > registers:
                 split = 1
-            groups = -(-blocks // wide)
-            share = -(-groups // threads) * threads / groups
-            found.append((_cost(spec, rows, wide, split, target) * share / wide, Schedule(rows, wide, split)))
+            made = Schedule(rows, wide, split)
+            found.append((_cost_of_busiest(spec, made, target, threads), made))
+            if threads > 1 and len(tiles(spec.rows, rows)) >= threads:
+                made = Schedule(rows, wide, split, threads)
+                found.append((_cost_of_busiest(spec, made, target, threads), made))
     found.sort(key=lambda pair: (pair[0], str(pair[1])))
     return [schedule for _, schedule in found]
+
+
+def _groups(spec: DenseSpec, blocks: int) -> tuple[int, int]:
+    """Whole groups of so many column blocks, and the blocks that are left, of which the last may not be full."""
+    whole = spec.cols // (spec.lanes * blocks)
+    return whole, -(-spec.cols // spec.lanes) - whole * blocks
+
+
+def _cost_of_busiest(spec: DenseSpec, schedule: Schedule, target: Target, threads: int) -> float:
+    """Cycles for one step of the inner dimension of all that the busiest thread computes.
+
+    Threads that divide columns read the rows that others wrote; those that divide rows read all weights.
+    """
+    whole, rest = _groups(spec, schedule.blocks)
+    group = _cost(spec, schedule.rows, schedule.blocks, schedule.split, target)
+    last = _cost(spec, schedule.rows, rest, schedule.split, target) if rest else 0.0
+    count = len(tiles(spec.rows, schedule.rows))
+    if schedule.bands > 1:
+        share = -(-count // schedule.bands) / count
+        weights = spec.cols * spec.operands.weight_bytes * (1 - 1 / threads)
+        return (whole * group + last) * share + weights / last_level_bandwidth(target)
+    moved = 0.0
+    if threads > 1 and spec.rows > 1:
+        moved = exchange_cycles(target, spec.rows * spec.operands.data_bytes, threads)
+    share = -(-(whole + (rest > 0)) // threads)
+    return (share * group if share <= whole else whole * group + last) + moved
 
 
 def _cost(spec: DenseSpec, rows: int, wide: int, split: int, target: Target) -> float:

@@ -9,8 +9,21 @@ from tvm import te, tirx
 
 from edgec.compiler.backends.cpu.templates.vector_math import with_vector_math
 
+
+def _f(value: float) -> tirx.FloatImm:
+    return tirx.FloatImm("float32", value)
+
+
 FUNCTIONS = {
-    "erf": (tirx.erf, math.erf, 2.5e-7, 5e-7),
+    "erf": (tirx.erf, math.erf, 4e-7, 7e-7),
+    "scaled erf": (lambda x: tirx.erf(x * _f(0.7)), lambda x: math.erf(0.7 * x), 4e-7, 7e-7),
+    "gelu": (
+        lambda x: x * (tirx.erf(x * _f(0.5**0.5)) + _f(1.0)) * _f(0.5),
+        lambda x: 0.5 * x * math.erfc(-(0.5**0.5) * x),
+        4e-6,  # of 20
+        7e-7,
+    ),
+    "silu": (lambda x: x * tirx.sigmoid(x), lambda x: x / (1 + math.exp(-x)), None, 4e-7),
     "exp": (tirx.exp, math.exp, None, 3e-7),
     "tanh": (tirx.tanh, math.tanh, 4e-7, 4e-7),
     "sigmoid": (tirx.sigmoid, lambda x: 1 / (1 + math.exp(-x)), 3e-7, 4e-7),
@@ -49,3 +62,17 @@ def test_the_exponential_of_large_numbers_overflows_where_it_should() -> None:
         wanted = np.exp(x.astype(np.float64)).astype(np.float32)
     at_limit = np.abs(wanted / np.finfo(np.float32).max - 1) < 1e-6
     np.testing.assert_allclose(result.numpy()[~at_limit], wanted[~at_limit], rtol=4e-7, atol=2e-38)
+
+
+def test_the_logarithm_from_subnormals_to_infinity() -> None:
+    near = 1 + np.linspace(-0.4, 0.5, 20_001, dtype=np.float32)
+    x = np.concatenate([near, np.geomspace(1e-45, 3e38, 40_001, dtype=np.float32)])
+    x = np.concatenate([x, np.array([0, -0.0, np.inf, -1, -1e-45, -np.inf, np.nan], np.float32)])
+    data = te.placeholder(x.shape, "float32", "data")
+    out = te.compute(x.shape, lambda i: tirx.log(data[i]), name="out")
+    kernel = with_vector_math(te.create_prim_func([data, out])).with_attr("global_symbol", "main")
+    result = tvm.runtime.tensor(np.zeros_like(x))
+    tvm.compile(kernel, target="llvm")["main"](tvm.runtime.tensor(x), result)
+    with np.errstate(all="ignore"):
+        wanted = np.log(x.astype(np.float64))
+    np.testing.assert_allclose(result.numpy(), wanted, rtol=3e-7)
