@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeAlias
 
 import tvm
@@ -199,7 +200,8 @@ class _Lowering:
         with self.tuner.backend.tvm_target:
             budget = self.options.error_budget
             mod = _legalise(self.tuner.backend.choose_layouts(simplify(mod), self.operands, budget))
-            mod, calls = fuse(mod)
+            joined = partial(self.tuner.backend.joined, threads=self.threads)
+            mod, calls = fuse(mod, joined=joined)
         return _make_kernels(mod, calls, self.threads, self.tuner, self.progress, begin)
 
     def dynamic(self, mod: tvm.IRModule) -> tuple[tvm.IRModule, dict[str, KernelInfo]]:

@@ -204,6 +204,12 @@ class Backend(ABC):
         """
         return mod
 
+    def joined(self, first: str, second: str, threads: int) -> str | None:
+        """The specification of one kernel for two anchors, of which the second alone reads what the first one's kernel
+        makes (its anchor's result after element-wise operators); None, the default, where two are as fast.
+        """
+        return None
+
     def workload_of(
         self, func: PrimFunc, anchor: str, operators: tuple[str, ...], threads: int, error_budget: float
     ) -> Workload | None:

@@ -1,4 +1,5 @@
-"""Group the operators into kernels: an anchor with its element-wise epilogue, chains of maps, maps before a reduction.
+"""Group the operators into kernels: an anchor with its element-wise epilogue, chains of maps, maps before a reduction,
+two anchors that the back end computes as one.
 
 Requires: every tensor operator is a `call_tir` of a PrimFunc with an `op_pattern` (LegalizeOps and
 AnnotateTIROpPattern ran); anchors carry their specification under the attribute `edgec`.
@@ -9,7 +10,9 @@ source nodes of every kernel call are known.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import tvm
 from tvm import relax
@@ -26,6 +29,7 @@ MAX_INPUTS = 24
 NARROW = ("int8", "uint8")
 WIDE = "int16"  # in which a back end may keep 8-bit integers
 REORDERING = ("pack", "unpack", "transpose")
+Joined: TypeAlias = Callable[[str, str], str | None]
 
 
 @dataclass
@@ -72,7 +76,7 @@ def sizes_of(expr: Expr) -> tuple[int | str, ...]:
 
 
 def fuse(
-    mod: tvm.IRModule, entry: str = "main", *, anchors_only: bool = False
+    mod: tvm.IRModule, entry: str = "main", *, anchors_only: bool = False, joined: Joined | None = None
 ) -> tuple[tvm.IRModule, list[Kernel]]:
     """Apply the pass (see the module's docstring).
 
@@ -80,6 +84,8 @@ def fuse(
         mod: the module.
         entry: the function in it.
         anchors_only: leave chains of maps as they are; then shapes may be symbolic.
+        joined: the specification of one kernel for two anchors, of which the second alone reads what the first one's
+            kernel makes, or None.
 
     Returns:
         the module, and what each kernel call is, in the order of the `call_tir` bindings of `entry`.
@@ -88,7 +94,10 @@ def fuse(
     function = mod[entry]
     ops = _read(mod, function)
     groups = _group(ops, anchors_only)
-    outlined, kernels = _outline(mod, function, ops, groups, entry)
+    joint: dict[int, str] = {}
+    if joined is not None:
+        groups, joint = _join(ops, groups, joined)
+    outlined, kernels = _outline(mod, function, ops, groups, joint, entry)
     return relax.transform.FuseTIR()(outlined), kernels
 
 
@@ -162,6 +171,34 @@ def _group(ops: list[_Op], anchors_only: bool) -> list[list[int]]:
         taken.update(members)
         groups.append(members)
     return sorted(groups, key=lambda group: group[-1])
+
+
+def _join(ops: list[_Op], groups: list[list[int]], joined: Joined) -> tuple[list[list[int]], dict[int, str]]:
+    """Merge groups of anchors that `joined` makes one kernel of.
+
+    Returns:
+        the groups, and the specification of each merged one by its last member.
+    """
+    anchored = {group[0]: group for group in groups if ops[group[0]].anchor is not None}
+    merged: dict[int, str] = {}
+    gone = set[int]()
+    for group in groups:
+        first, last = ops[group[0]], ops[group[-1]]
+        reader = anchored.get(last.users[0]) if len(last.users) == 1 and not last.escapes else None
+        if first.anchor is None or reader is None or group[-1] in merged or first.index in gone:
+            continue
+        second = ops[reader[0]]
+        data = second.binding.value.args[1].fields[0]
+        if second.anchor is None or not isinstance(data, relax.Var) or not data.same_as(last.binding.var):
+            continue
+        given = {at for member in (*group, *reader) for at in ops[member].inputs} - {*group, *reader}
+        spec = joined(first.anchor, second.anchor)
+        if spec is None or len(group) + len(reader) > MAX_GROUP or len(given) > MAX_INPUTS:
+            continue
+        anchored[second.index] = [*group, *reader]
+        gone.add(first.index)
+        merged[reader[-1]] = spec
+    return [anchored.get(group[0], group) for group in groups if group[0] not in gone], merged
 
 
 def _grow(ops: list[_Op], seed: _Op, taken: set[int]) -> list[int]:
@@ -253,7 +290,12 @@ def _is_closed(ops: list[_Op], members: list[int]) -> bool:
 
 
 def _outline(
-    mod: tvm.IRModule, function: relax.Function, ops: list[_Op], groups: list[list[int]], entry: str
+    mod: tvm.IRModule,
+    function: relax.Function,
+    ops: list[_Op],
+    groups: list[list[int]],
+    joint: dict[int, str],
+    entry: str,
 ) -> tuple[tvm.IRModule, list[Kernel]]:
     """Make a primitive function of each group, for FuseTIR to merge."""
     others = {gv: f for gv, f in mod.functions.items() if gv.name_hint != entry}
@@ -283,7 +325,7 @@ def _outline(
                     var = builder.emit(value, name_hint=name)
                 renamed[last.binding.var] = var
                 if last.kernel:
-                    kernels.append(_kernel([ops[i] for i in members]))
+                    kernels.append(_kernel([ops[i] for i in members], joint.get(members[-1])))
             result = builder.emit_output(_substitute(function.body.body, renamed))
         builder.emit_func_output(result)
     return builder.finalize(), kernels
@@ -307,9 +349,9 @@ def _unique(base: str, used: set[str]) -> str:
     return name
 
 
-def _kernel(members: list[_Op]) -> Kernel:
+def _kernel(members: list[_Op], joint: str | None) -> Kernel:
     nodes = {node for op in members for node in nodes_of(str(op.binding.var.name))}
-    anchor = next((op.anchor for op in members if op.anchor), None)
+    anchor = joint or next((op.anchor for op in members if op.anchor), None)
     return Kernel(anchor, tuple(sorted(nodes)), tuple(op.name for op in members))
 
 

@@ -27,6 +27,7 @@ from edgec.compiler.backends.cpu.specs import decode
 from edgec.compiler.backends.cpu.templates.free_convolution import FreeConvSpec
 from edgec.compiler.backends.cpu.templates.free_convolution_loops import emit_free
 from edgec.compiler.backends.cpu.templates.generic import schedule_generic
+from edgec.compiler.backends.cpu.templates.separable import separable_of
 from edgec.compiler.backends.cpu.templates.workloads import workload_of
 from edgec.compiler.backends.cpu.thread_pool import pool_library
 from edgec.compiler.backends.cpu.timing import CpuTrials
@@ -104,6 +105,10 @@ class CpuBackend(Backend):
     def with_free_sizes(self, mod: tvm.IRModule, threads: int) -> tvm.IRModule:
         """Products and convolutions with constant fp32 weights have tiles of registers for every size."""
         return with_free_rows(name_free_convolutions(mod, self.target), self.target, threads)
+
+    def joined(self, first: str, second: str, threads: int) -> str | None:
+        """A depthwise convolution and a 1×1 convolution, where one kernel is estimated to be faster."""
+        return separable_of(first, second, self.target, threads)
 
     def workload_of(
         self, func: PrimFunc, anchor: str, operators: tuple[str, ...], threads: int, error_budget: float

@@ -117,6 +117,23 @@ class ConvSpec:
         return per_group if per_group % together else together
 
 
+@specification("separable")
+@dataclass(frozen=True)
+class SeparableSpec:
+    """A depthwise convolution and the 1×1 convolution that alone reads its result; both multiply float32.
+
+    Element-wise operators may follow each of the two.
+    """
+
+    depthwise: ConvSpec
+    pointwise: ConvSpec
+
+    @property
+    def flops(self) -> int:
+        """Floating point operations of both, a multiply-add counted as two."""
+        return self.depthwise.flops + self.pointwise.flops
+
+
 @specification("winograd")
 @dataclass(frozen=True)
 class WinogradSpec:
@@ -361,7 +378,10 @@ class ResizeSpec:
         return 7 * self.batch * self.blocks * math.prod(self.out) * self.lanes
 
 
-_PARTS: dict[str, type[Any]] = {"window": Window, "query": View, "key": View, "value": View, "mask": View}
+_PARTS: dict[str, type[Any]] = {
+    "window": Window, "query": View, "key": View, "value": View, "mask": View, "depthwise": ConvSpec,
+    "pointwise": ConvSpec,
+}  # fmt: skip
 specification("attention")(AttentionSpec)
 specification("narrow-rounded")(RoundedSpec)
 specification("narrow")(NarrowSpec)
@@ -372,7 +392,8 @@ def encode(spec: Spec) -> str:
     kind = next(name for name, cls in _SPECS.items() if isinstance(spec, cls))
     fields = asdict(spec)  # type: ignore[call-overload]  # every specification is a dataclass
     operands = getattr(spec, "operands", FLOAT32)
-    fields.pop("operands", None)
+    for part in (fields, *(value for value in fields.values() if isinstance(value, dict))):
+        part.pop("operands", None)
     if operands != FLOAT32:  # the usual case has the keys that winners are known by
         fields["operands"] = operands.name
     return anchors.encode(kind, fields)
@@ -383,8 +404,11 @@ def decode(text: str) -> Spec:
     kind, fields = anchors.decode(text)
     if "operands" in fields:
         fields["operands"] = OPERANDS[fields["operands"]]
-    for name, value in fields.items():
-        if isinstance(value, dict):
-            fields[name] = _PARTS[name](**value)
-    made: Spec = _SPECS[kind](**fields)
+    made: Spec = _SPECS[kind](**{name: _part(name, value) for name, value in fields.items()})
     return made
+
+
+def _part(name: str, value: Any) -> Any:  # noqa: ANN401 - any field of a specification
+    if not isinstance(value, dict):
+        return value
+    return _PARTS[name](**{inner: _part(inner, part) for inner, part in value.items()})

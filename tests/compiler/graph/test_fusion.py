@@ -136,3 +136,27 @@ def test_a_kernel_has_no_more_computed_inputs_than_it_may():
     after, kernels = fuse(legalised(dict.fromkeys(names, (2, 3)), body))
     assert sum(kernel.ops[0] == "add" for kernel in kernels) > 1
     assert max(len(after[gv].params) - 1 for gv in kernel_calls(after)) <= MAX_INPUTS
+
+
+def joined_groups(body):
+    """The operators of each kernel where the back end joins any two anchors."""
+    before = legalised(X, body, anchors=["matmul"])
+    after, kernels = fuse(before, joined=lambda first, second: f"{first} and {second}")
+    same_numbers(after, before, TOLERANCE)
+    return [(kernel.anchor, kernel.ops) for kernel in kernels]
+
+
+def test_two_anchors_are_one_kernel_where_only_the_second_reads_the_first():
+    rng = np.random.default_rng(0)
+    first, second = (const(rng.standard_normal((8, 8))) for _ in range(2))
+
+    def block(builder, x, *, shown):
+        made = builder.emit(relax.op.nn.relu(builder.emit(relax.op.matmul(x, first))))
+        out = builder.emit(relax.op.add(builder.emit(relax.op.matmul(made, second)), x))
+        return builder.emit(relax.op.multiply(out, made)) if shown else out
+
+    ((anchor, ops),) = joined_groups(lambda b, x: block(b, x, shown=False))
+    assert ops == ("matmul", "relu", "matmul", "add")
+    assert anchor == "spec of matmul and spec of matmul"
+    apart = joined_groups(lambda b, x: block(b, x, shown=True))
+    assert [ops for _, ops in apart] == [("matmul", "relu"), ("matmul", "add", "multiply")]

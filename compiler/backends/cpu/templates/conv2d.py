@@ -87,6 +87,12 @@ def emit(spec: ConvSpec, epilogue: Epilogue, schedule: Schedule, threads: int) -
     return _Direct(spec, epilogue, schedule, threads).build()
 
 
+def emit_row(spec: ConvSpec, epilogue: Epilogue, schedule: Schedule, place: tuple[Expr, Expr, Expr]) -> Stmt:
+    """A row of tiles; its place is image, group of channel blocks, and row of tiles."""
+    n, b, y = place
+    return _Direct(spec, epilogue, schedule, 1).row(n, b, y)
+
+
 class _Direct:
     def __init__(self, spec: ConvSpec, epilogue: Epilogue, schedule: Schedule, threads: int) -> None:
         self.spec, self.epilogue, self.schedule, self.threads = spec, epilogue, schedule, threads
@@ -105,12 +111,12 @@ class _Direct:
         elif self.schedule.ic_chunk:
             body = parallel([batch, count], self._chunked, self.threads)
         elif self.schedule.rows_outer:
-            body = parallel([batch, rows, count], lambda n, y, b: self._row(n, b, y), self.threads)
+            body = parallel([batch, rows, count], lambda n, y, b: self.row(n, b, y), self.threads)
         else:
-            body = parallel([batch, count, rows], self._row, self.threads)
+            body = parallel([batch, count, rows], self.row, self.threads)
         return self.epilogue.build(body)
 
-    def _row(self, n: Expr, b: Expr, y: Expr, chunk: _Chunk | None = None) -> Stmt:
+    def row(self, n: Expr, b: Expr, y: Expr, chunk: _Chunk | None = None) -> Stmt:
         """A row of tiles: number `y` from the top."""
         if self.schedule.tall == 1:
             return seq([self._tile_loop(n, b, y, piece, chunk) for piece in self.geometry.pieces()])
@@ -134,9 +140,9 @@ class _Direct:
 
             def chunk(c: Expr, kind: str = kind) -> Stmt:
                 if only is not None:
-                    return self._row(n, b, only, _Chunk(c, kind, sums))
+                    return self.row(n, b, only, _Chunk(c, kind, sums))
                 rows = -(-self.geometry.height // self.schedule.tall)
-                return loop(rows, lambda y: self._row(n, b, y, _Chunk(c, kind, sums)), "y")
+                return loop(rows, lambda y: self.row(n, b, y, _Chunk(c, kind, sums)), "y")
 
             stages.append(loop(repeats, chunk, "chunk", start=start))
         return tirx.SeqStmt(stages)

@@ -25,7 +25,7 @@ FAR_APART = 1.6  # a kind of schedule whose best is estimated to be slower by mo
 def choose(spec: ConvSpec, request: Request) -> Choice:
     """Direct and Winograd schedules, interleaved, so that few trials meet both; the kind that should win first."""
     target, threads, epilogue = in_vectors(request.target, spec.lanes), request.threads, request.fused
-    direct = conv2d_candidates.candidates(spec, target, threads, flattens=_flattens(epilogue))
+    direct = conv2d_candidates.candidates(spec, target, threads, flattens=flattens(epilogue))
     ranked = winograd_candidates.candidates(spec, target, threads, request.error_budget)
     fast = [s for _, s in ranked]
 
@@ -52,12 +52,15 @@ def _in_turn(first: tuple[float, list[Any]], second: tuple[float, list[Any]]) ->
     return [schedule for k in range(longer) for kind in (faster, slower) for schedule in kind[k : k + 1]]
 
 
-def _flattens(epilogue: Epilogue) -> bool:
+def flattens(epilogue: Epilogue) -> bool:
     """Whether the epilogue reads its other operands either at every pixel or at none.
 
-    Then a pixel's number can replace its column: the address is the same.
+    Then a pixel's number can replace its column: the address is the same. In an image of one column it cannot: what
+    the epilogue reads there has no column.
     """
     out = [int(d) for d in epilogue.output.ty.shape]
+    if len(out) == 5 and out[3] == 1:
+        return False
     for param in epilogue.params:
         if any(param.same_as(operand) for operand in epilogue.inputs):
             continue

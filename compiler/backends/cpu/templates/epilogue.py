@@ -5,8 +5,10 @@ A template computes the anchor in registers, and `Epilogue.store` applies the re
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import tvm
 import tvm_ffi
@@ -44,6 +46,10 @@ class Epilogue:
 
     def store(self, position: Sequence[Index], result: Expr) -> Stmt:
         """Write the element at `position`, `result` being the anchor's value there."""
+        return BufferStore(self.output, self.element(position, result), [index(at) for at in position])
+
+    def element(self, position: Sequence[Index], result: Expr) -> Expr:
+        """The output's element at `position`, `result` being the anchor's value there."""
         place = {var: index(at) for var, at in zip(self.axes, position, strict=True)}
 
         def load(expr: TensorLoad) -> Expr:
@@ -52,8 +58,7 @@ class Epilogue:
         def variable(var: Var) -> Expr:
             return place.get(var, var)
 
-        value = tvm_ffi.structural_map(self.value, [(TensorLoad, load), (tvm.ir.Var, variable)])
-        return BufferStore(self.output, value, [index(at) for at in position])
+        return tvm_ffi.structural_map(self.value, [(TensorLoad, load), (tvm.ir.Var, variable)])
 
     def bias(self) -> tuple[Epilogue, Callable[[Sequence[Index]], Expr]] | None:
         """The epilogue without a sum that it begins with, and what it adds, by the element's position.
@@ -102,16 +107,71 @@ class Epilogue:
         return func.with_attrs({"tirx.noalias": True, "s_tir": True})
 
 
+@dataclass(frozen=True)
+class PlacedEpilogue(Epilogue):
+    """An epilogue of an anchor that is computed in parts.
+
+    Attributes:
+        position: the position in the whole result of a position in the part.
+        place: where that element is written, by its position in the whole result.
+    """
+
+    position: Callable[[Sequence[Index]], Sequence[Index]]
+    place: Callable[[Sequence[Index]], Sequence[Index]]
+
+    @staticmethod
+    def of(
+        epilogue: Epilogue,
+        output: Buffer,
+        position: Callable[[Sequence[Index]], Sequence[Index]] = lambda at: at,
+        place: Callable[[Sequence[Index]], Sequence[Index]] = lambda at: at,
+    ) -> PlacedEpilogue:
+        """`epilogue`, which writes into `output`."""
+        fields = {field.name: getattr(epilogue, field.name) for field in dataclasses.fields(Epilogue)}
+        return PlacedEpilogue(**{**fields, "output": output}, position=position, place=place)
+
+    def store(self, position: Sequence[Index], result: Expr) -> Stmt:
+        """Write the element at a position in the part, `result` being the anchor's value there."""
+        at = self.position(position)
+        return BufferStore(self.output, self.element(at, result), [index(i) for i in self.place(at)])
+
+
 def split_epilogue(func: PrimFunc) -> Epilogue | None:
     """The anchor's operands and the epilogue of a fused kernel; None unless it maps elements in place."""
+    parts = _split(func)
+    return parts[0] if parts is not None and len(parts) == 1 else None
+
+
+def split_epilogues(func: PrimFunc) -> tuple[Epilogue, Epilogue] | None:
+    """The same of a kernel of two anchors, the second of which reads what the first one's epilogue makes."""
+    parts = _split(func)
+    if parts is None or len(parts) != 2 or not parts[1].inputs[0].same_as(parts[0].output):
+        return None
+    return parts[0], parts[1]
+
+
+def _split(func: PrimFunc) -> list[Epilogue] | None:
+    """Each anchor with its epilogue, in order; None unless each maps elements in place."""
     sch = Schedule(tvm.IRModule({"main": func}), debug_mask="none", error_render_level="none")
     inline_elementwise(sch, anchors=False)
     blocks = [sch.get(block) for block in leaf_blocks(sch)]
-    at = next((i for i, block in enumerate(blocks) if ANCHOR in dict(block.annotations)), None)
-    if at != 0 or len(blocks) > 2:
+    starts = [i for i, block in enumerate(blocks) if ANCHOR in dict(block.annotations)]
+    if not starts or starts[0] != 0:
+        return None
+    params, found = tuple(func.params), list[Epilogue]()
+    for start, end in pairwise([*starts, len(blocks)]):
+        epilogue = _epilogue(params, blocks[start:end])
+        if epilogue is None:
+            return None
+        found.append(epilogue)
+    return found
+
+
+def _epilogue(params: tuple[Buffer, ...], blocks: Sequence[SBlock]) -> Epilogue | None:
+    """What an anchor, and the map behind it if there is one, compute."""
+    if len(blocks) > 2:
         return None
     anchor = blocks[0]
-    params = tuple(func.params)
     result = anchor.body.buffer
     inputs = _operands(anchor, result)
     if len(blocks) == 1:

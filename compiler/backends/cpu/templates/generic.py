@@ -103,16 +103,28 @@ def leaf_blocks(sch: Schedule) -> list[SBlockRV]:
 
 
 def inline_elementwise(sch: Schedule, *, anchors: bool = True) -> None:
-    """Inline every block that only maps elements and is not an output; without `anchors`, not those of templates."""
+    """Inline every block that only maps elements and is not an output.
+
+    Without `anchors`, not those of templates, and none into these.
+    """
     for block in leaf_blocks(sch)[:-1]:
         info = sch.get(block)
         if not _is_map(info) or (not anchors and ANCHOR in dict(info.annotations)):
+            continue
+        if not anchors and _feeds_anchor(sch, info):
             continue
         try:
             sch.compute_inline(block)
         except s_tir.schedule.ScheduleError:
             # An output, or read by a block into which it cannot be inlined (an opaque access): left as a block.
             continue
+
+
+def _feeds_anchor(sch: Schedule, block: SBlock) -> bool:
+    """Whether a block of a template reads what `block` writes."""
+    others = [sch.get(one) for one in leaf_blocks(sch)]
+    reads = [read.source for one in others if ANCHOR in dict(one.annotations) for read in one.reads]
+    return any(write.source.same_as(read) for write in block.writes for read in reads)
 
 
 def _is_map(block: SBlock) -> bool:

@@ -57,6 +57,12 @@ def emit(spec: ConvSpec | PoolSpec, epilogue: Epilogue, schedule: Schedule, thre
     return _Sliding(spec, epilogue, schedule, threads).build()
 
 
+def emit_row(spec: ConvSpec, epilogue: Epilogue, width: int, place: tuple[Expr, Expr, Expr]) -> Stmt:
+    """A row of one channel block in tiles of `width` columns; its place is image, block and row."""
+    n, b, y = place
+    return _Sliding(spec, epilogue, Schedule(width), 1).row(n, b, y)
+
+
 class _Sliding:
     def __init__(
         self, spec: ConvSpec | PoolSpec, epilogue: Epilogue, schedule: Schedule, threads: int
@@ -74,11 +80,12 @@ class _Sliding:
             raise ValueError(f"{rows} rows do not divide into tasks of {per_task}")
 
         def task(n: Expr, group: Expr, b: Expr) -> Stmt:
-            return loop(per_task, lambda y: self._row(n, b, group * const(per_task) + y), "y")
+            return loop(per_task, lambda y: self.row(n, b, group * const(per_task) + y), "y")
 
         return self.epilogue.build(parallel([spec.batch, rows // per_task, blocks], task, self.threads))
 
-    def _row(self, n: Expr, b: Expr, y: Expr) -> Stmt:
+    def row(self, n: Expr, b: Expr, y: Expr) -> Stmt:
+        """A row of a channel block."""
         parts: list[tuple[int, int, int, tuple[tuple[int, int], ...]]] = []
         for start, width in tiles(self.window.out[1], self.schedule.width):
             taps, size = range(self.window.kernel[1]), self.spec.in_size[1]

@@ -11,6 +11,12 @@ from tvm.tirx import PrimFunc
 from edgec.compiler.backends.cpu.templates.epilogue import Epilogue
 from edgec.targets.target import Target
 
+# Waking the thread pool costs some microseconds: a kernel of fewer operations, or bytes moved, runs on one thread.
+PARALLEL_FLOPS = 200_000
+# Products of bytes take a sixth of the time of as many operations on floats.
+PARALLEL_INTEGER_OPERATIONS = 6 * PARALLEL_FLOPS
+PARALLEL_BYTES = 131_072
+
 
 @dataclass(frozen=True)
 class Request:

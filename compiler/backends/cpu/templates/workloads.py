@@ -17,11 +17,18 @@ from edgec.compiler.backends.cpu.templates import (
     relayouts,
     resize,
     rounded,
+    separable,
     sliding,
     stored_winograd,
 )
 from edgec.compiler.backends.cpu.templates.epilogue import split_epilogue
-from edgec.compiler.backends.cpu.templates.template import Request, Template
+from edgec.compiler.backends.cpu.templates.template import (
+    PARALLEL_BYTES,
+    PARALLEL_FLOPS,
+    PARALLEL_INTEGER_OPERATIONS,
+    Request,
+    Template,
+)
 from edgec.compiler.backends.interface import FAMILY, Workload
 from edgec.compiler.graph.buffers import buffer_bytes
 from edgec.compiler.operands.operands import FLOAT32
@@ -29,15 +36,11 @@ from edgec.targets.target import Target
 
 # The first that claims a specification makes its kernels.
 TEMPLATES: list[Template] = [
-    convolution.TEMPLATE, sliding.DEPTHWISE, sliding.POOL, dense.TEMPLATE, matmul.TEMPLATE, attention.TEMPLATE,
+    convolution.TEMPLATE, separable.TEMPLATE, sliding.DEPTHWISE, sliding.POOL, dense.TEMPLATE, matmul.TEMPLATE,
+    attention.TEMPLATE,
     narrow.TEMPLATE, rounded.TEMPLATE, channels.TEMPLATE, planar.TEMPLATE, relayouts.TEMPLATE, resize.TEMPLATE,
     stored_winograd.TEMPLATE,
 ]  # fmt: skip
-# Waking the thread pool costs some microseconds: a kernel of fewer operations, or bytes moved, runs on one thread.
-PARALLEL_FLOPS = 200_000
-# Products of bytes take a sixth of the time of as many operations on floats.
-PARALLEL_INTEGER_OPERATIONS = 6 * PARALLEL_FLOPS
-PARALLEL_BYTES = 131_072
 
 
 def workload_of(
