@@ -128,13 +128,16 @@ class Operands:
         return np.ascontiguousarray(words).reshape(*outer, steps * depth, lanes)
 
 
+FAMILY = {"pmaddubsw": "pmaddwd"}  # of instructions: which one multiplies pairs of int16 beside them
+
+
 def in_pairs(operands: Operands) -> Operands | None:
     """The products of pairs of int16 of the processor that multiplies `operands` by a sequence of instructions.
 
     None for operands with a dot instruction, and without any: they have no use for it.
     """
     first, *rest = (operands.instruction or "").split("_")
-    name = "_".join([first, "pairs", *rest[-1:]])
+    name = "_".join([FAMILY.get(first, first), "pairs", *rest[-1:]])
     return next((one for one in (INT16, *ALTERNATIVES[INT16]) if one.instruction == name), None)
 
 
@@ -159,6 +162,8 @@ INT8 = Operands("int8", "int8", "int8", "int8", "int32", 4, "sdot")
 # Where an instruction multiplies two rows of eight elements by two columns.
 INT8_SQUARES = replace(INT8, name="int8-squares", instruction="smmla", squares=True)
 UINT8_INT8 = Operands("uint8-int8", "int8", "uint8", "int8", "int32", 4, "vpdpbusd")
+# Where the weights are such that the sum of two neighbours' products never leaves 16 bits.
+UINT8_INT8_PAIRS = replace(UINT8_INT8, name="uint8-int8-pmaddubsw_512", instruction="pmaddubsw_512")
 # What Winograd's algorithm makes of 8-bit operands.
 INT16 = Operands("int16", "int8", "int16", "int16", "int32", 2, "pmaddwd_pairs_512")
 # 8-bit operands of which the activations are kept in 16 bits; any activations of 16 bits.
@@ -171,6 +176,10 @@ ALTERNATIVES = {
     UINT8_INT8: tuple(
         replace(UINT8_INT8, name=f"uint8-int8-{instruction}", instruction=instruction)
         for instruction in ("vpdpbusd_256", "pmaddwd_512", "pmaddwd_256", "pmaddwd_128")
+    ),
+    UINT8_INT8_PAIRS: tuple(
+        replace(UINT8_INT8_PAIRS, name=f"uint8-int8-{instruction}", instruction=instruction)
+        for instruction in ("pmaddubsw_256", "pmaddubsw_128")
     ),
     INT16: (
         replace(INT16, name="int16-pmaddwd_pairs_256", instruction="pmaddwd_pairs_256"),
@@ -192,10 +201,12 @@ OPERANDS = {
         INT8,
         INT8_SQUARES,
         UINT8_INT8,
+        UINT8_INT8_PAIRS,
         INT16,
         INT16_INT8,
         *ALTERNATIVES[INT8],
         *ALTERNATIVES[UINT8_INT8],
+        *ALTERNATIVES[UINT8_INT8_PAIRS],
         *ALTERNATIVES[INT16],
         *ALTERNATIVES[INT16_INT8],
     )

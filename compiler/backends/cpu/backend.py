@@ -10,6 +10,7 @@ from tvm.tirx import PrimFunc
 
 from edgec.compiler.backends.cpu import library, peak, winners
 from edgec.compiler.backends.cpu.dot_instructions import activations_of, feature_of, half_lanes, operands_for
+from edgec.compiler.backends.cpu.layouts.channel_order import with_ordered_channels
 from edgec.compiler.backends.cpu.layouts.free_rows import with_free_rows
 from edgec.compiler.backends.cpu.layouts.free_sizes import name_free_convolutions
 from edgec.compiler.backends.cpu.layouts.half_precision import in_half_precision
@@ -91,7 +92,8 @@ class CpuBackend(Backend):
     def choose_layouts(self, mod: tvm.IRModule, operands_of: OperandsOf, error_budget: float) -> tvm.IRModule:
         """Blocked layouts from end to end; attention and products with constant weights become template kernels."""
         mod = with_signedness(mod, activations_of(self.target))
-        mod = with_wide_activations(mod) if wide_operands(self.target) is not None else mod
+        if wide_operands(self.target) is not None:
+            mod = with_wide_activations(with_ordered_channels(mod))
         mod = fuse_attention(name_channel_moves(widen(mod)), self.target.fp32_lanes)
         half = in_half_precision(mod, operands_of) if half_lanes(self.target) else None
         if half is not None:

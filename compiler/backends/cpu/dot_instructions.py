@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from edgec.compiler.backends.cpu.dot_sequences import pmaddwd, pmaddwd_pairs, smlal, smlal_pairs
+from edgec.compiler.backends.cpu.dot_sequences import pmaddubsw, pmaddwd, pmaddwd_pairs, smlal, smlal_pairs
 from edgec.compiler.operands.operands import ALTERNATIVES, Operands
 from edgec.targets.features import (
     ASIMD,
@@ -94,6 +94,8 @@ def _sequence(name: str, feature: str, lanes: int, body: Callable[[str], str]) -
         return DotInstruction(
             name, feature, lanes, "", "", "", share=share, widens=widens, temporaries=spare, body=body
         )
+    if "maddubsw" in name:  # the sums of pairs, and the ones that add up two of them
+        return DotInstruction(name, feature, lanes, "", "", "", share=0.5, temporaries=2, body=body)
     if "madd" in name:
         return DotInstruction(name, feature, lanes, "", "", "", share=0.5, widens=(2, 3), body=body)
     return DotInstruction(name, feature, lanes, "", "", "", share=0.25, body=body)
@@ -120,6 +122,9 @@ INSTRUCTIONS = {
         _sequence("pmaddwd_512", AVX512BW, 16, partial(pmaddwd, lanes=16)),
         _sequence("pmaddwd_256", AVX2, 8, partial(pmaddwd, lanes=8)),
         _sequence("pmaddwd_128", SSE41, 4, partial(pmaddwd, lanes=4)),
+        _sequence("pmaddubsw_512", AVX512BW, 16, partial(pmaddubsw, lanes=16)),
+        _sequence("pmaddubsw_256", AVX2, 8, partial(pmaddubsw, lanes=8)),
+        _sequence("pmaddubsw_128", SSE41, 4, partial(pmaddubsw, lanes=4)),
         _sequence("smlal", ASIMD, 4, smlal),
         _sequence("pmaddwd_pairs_512", AVX512BW, 16, partial(pmaddwd_pairs, lanes=16)),
         _sequence("pmaddwd_pairs_256", AVX2, 8, partial(pmaddwd_pairs, lanes=8)),

@@ -1,7 +1,8 @@
 """Products of 8-bit integers on processors without a dot instruction, as LLVM IR: exact in every bit.
 
-`pmaddubsw`, which other runtimes use on AVX2, adds two products of uint8 and int8 in 16 bits and saturates. Here both
-operands are widened to 16 bits first, even and odd elements apart, and `pmaddwd` adds their products in 32 bits.
+`pmaddubsw`, which other runtimes use on AVX2, adds two products of uint8 and int8 in 16 bits and saturates. It serves
+where the weights show that no sum of two products can leave 16 bits. Elsewhere both operands are widened to 16 bits
+first, even and odd elements apart, and `pmaddwd` adds their products in 32 bits.
 NEON multiplies int16 by one element of another vector into int32: the weights of a step lie row by row for it.
 """
 
@@ -24,6 +25,27 @@ define {words} @{function}({words} %s, {words} %a, {words} %b) alwaysinline noun
 {_added("%even", "%s", "%xe", "%ye", lanes)}
 {_added("%odd", "%even", "%xo", "%yo", lanes)}
   ret {words} %odd
+}}
+"""
+
+
+def pmaddubsw(function: str, lanes: int) -> str:
+    """Sums plus the products of words of four uint8 and words of four int8, two of which add up in 16 bits.
+
+    One piece of assembly, for the reason that `_added` gives.
+    """
+    words, halves = f"<{lanes} x i32>", f"<{2 * lanes} x i16>"
+    code = "vpmaddubsw $3, $2, $1\\0Avpmaddwd $4, $1, $1\\0Avpaddd $1, $5, $0"
+    if lanes == 4:
+        code = "movdqa $2, $1\\0Apmaddubsw $3, $1\\0Apmaddwd $4, $1\\0Apaddd $1, $0"
+    both, register = f"{{{words}, {words}}}", "v" if lanes == 16 else "x"
+    places = f"={register},=&{register},{register},{register},{register},0"
+    operands = f"{words} %a, {words} %b, {halves} splat (i16 1), {words} %s"
+    return f"""
+define {words} @{function}({words} %s, {words} %a, {words} %b) alwaysinline nounwind readnone {{
+  %both = call {both} asm sideeffect "{code}", "{places}"({operands}) nounwind memory(none)
+  %r = extractvalue {both} %both, 0
+  ret {words} %r
 }}
 """
 

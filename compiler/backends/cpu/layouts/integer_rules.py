@@ -14,6 +14,7 @@ from tvm import relax
 from tvm.ir import Call
 
 from edgec.compiler.backends.cpu import compute, integer_compute
+from edgec.compiler.backends.cpu.layouts.byte_pairs import byte_pairs, stays_in_16_bits
 from edgec.compiler.backends.cpu.layouts.packing import (
     block_channels,
     merge_groups,
@@ -126,6 +127,14 @@ def _conv2d(plan: Plan, call: Call) -> Value | None:
     return _with_border(plan, spec, sums, border)
 
 
+def _by_bytes(plan: Plan, operands: Operands, weight: Array, axis: int) -> Operands:
+    """`operands`, or those of `pmaddubsw` where it is exact for these weights, whose reduced axis is `axis`."""
+    if operands.data != "uint8":
+        return operands
+    pairs = byte_pairs(plan.target)
+    return pairs if pairs is not None and stays_in_16_bits(weight, axis) else operands
+
+
 def _values(plan: Plan, source: Expr) -> str:
     """The type whose values a tensor has."""
     bytes_ = dtype_of(source) == WIDE and holds_bytes(source, plan.definition)
@@ -138,6 +147,7 @@ def _dense_conv(
     """The specification of a convolution, its weights with whole steps of input channels, and its blocked input."""
     batch, _, height, width = shape_of(source)
     weight = _whole_steps(weight, 1, operands)
+    operands = _by_bytes(plan, operands, weight, 1)
     per_group = weight.shape[1]
     block = plan.lanes
     if per_group < plan.lanes and groups == 1 and not plan.is_blocked(source):
@@ -191,6 +201,7 @@ def _matmul(plan: Plan, call: Call) -> Value | None:
     if missing:
         flat = plan.emit(relax.op.nn.pad(flat, [0, 0, 0, missing]))
     weight = _whole_steps(weight, 0, operands)
+    operands = _by_bytes(plan, operands, weight, 0)
     spec = DenseSpec(rows, inner + missing, weight.shape[1], plan.row_lanes, operands.accumulator, operands)
     packed = constant(operands.pack(pack_dense(weight, plan.row_lanes)))
     out = plan.call(compute.dense(spec), "dense", flat, packed)

@@ -1,8 +1,8 @@
 """Keep 8-bit activations in 16 bits where convolutions multiply them, on x86-64 without a dot instruction.
 
-There both factors of a product are widened to int16. A tensor that is stored so is widened once, when it is written,
-and not again for every block of output channels that reads it. It takes twice the bytes: only tensors whose every
-reader takes int16 as it is, and which a convolution reads, are kept so.
+There both factors of a product are widened to int16, except where `pmaddubsw` is exact. A tensor that is stored so is
+widened once, when it is written, and not again for every block of output channels that reads it. It takes twice the
+bytes: only tensors whose every reader takes int16 as it is, and which a convolution reads that needs it, are kept so.
 
 Requires: `with_signedness` ran.
 Ensures: the same results; a convolution reads int16 data only if they hold the values of 8-bit integers or are those
@@ -19,6 +19,7 @@ from tvm import relax
 from tvm.ir import Call, Tuple
 
 from edgec.compiler.backends.cpu.dot_instructions import operands_for
+from edgec.compiler.backends.cpu.layouts.byte_pairs import stays_in_16_bits
 from edgec.compiler.graph.rewrite import Expr, Walker, array_of, dtype_of, leaves, op_name, shape_of
 from edgec.compiler.operands.operands import INT16_INT8, UINT8_INT8, Operands, in_pairs
 from edgec.targets.target import Target
@@ -86,7 +87,7 @@ def _kept(function: relax.Function) -> set[relax.Var]:
         kept = left
     # Those that a convolution reads, and what they are moved from and to.
     wanted = {
-        var for var in kept if any(call is not None and _multiplies(call) for _, call in tensors[var].readers)
+        var for var in kept if any(call is not None and _needs_wide(call) for _, call in tensors[var].readers)
     }
     while True:
         more = wanted | {leaf for var in wanted for leaf in leaves(tensors[var].call) if leaf in kept}
@@ -118,6 +119,14 @@ def _multiplies(call: Call) -> bool:
         return False
     weight = array_of(call.args[1])
     return weight is not None and str(weight.dtype) == "int8"
+
+
+def _needs_wide(call: Call) -> bool:
+    """Whether a call is such a convolution, and not one that `pmaddubsw` computes exactly."""
+    if not _multiplies(call):
+        return False
+    weight = array_of(call.args[1])
+    return weight is None or int(call.attrs.groups) > 1 or not stays_in_16_bits(weight, 1)
 
 
 def _stays(tensor: _Tensor, kept: set[relax.Var]) -> bool:

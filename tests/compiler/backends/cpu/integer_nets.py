@@ -45,9 +45,10 @@ class Net:
         self.values[var] = value
         return var
 
-    def weights(self, *shape: int, extreme: bool = False) -> Array:
-        """Of int8; the least and largest ones if `extreme`."""
-        values = [-128, 127] if extreme else np.arange(-127, 128)
+    def weights(self, *shape: int, extreme: bool = False, small: bool = False) -> Array:
+        """Of int8; the least and largest ones if `extreme`. No two `small` ones leave 16 bits in `pmaddubsw`."""
+        least, largest = (-64, 64) if small else (-128, 127)
+        values = [least, largest] if extreme else np.arange(least + 1, largest + 1)
         return self.rng.choice(values, shape).astype(np.int8)
 
     def pad(self, x: Any, top: int, left: int, bottom: int, right: int, value: int) -> Any:

@@ -19,7 +19,15 @@ from edgec.compiler.backends.cpu.specs import ConvSpec, DenseSpec, Window
 from edgec.compiler.backends.cpu.templates import conv2d, conv2d_candidates, dense
 from edgec.compiler.backends.cpu.templates.epilogue import split_epilogue
 from edgec.compiler.backends.cpu.tir_pipeline import PIPELINE
-from edgec.compiler.operands.operands import BFLOAT16, INT8, OPERANDS, UINT8_INT8, Operands, numpy_dtype
+from edgec.compiler.operands.operands import (
+    BFLOAT16,
+    INT8,
+    OPERANDS,
+    UINT8_INT8,
+    UINT8_INT8_PAIRS,
+    Operands,
+    numpy_dtype,
+)
 from edgec.targets import Target, detect, list_targets, load_target
 from tests.compiler.backends.cpu.kernels import run
 
@@ -27,12 +35,20 @@ NATIVE = [operands for operands in OPERANDS.values() if operands.instruction]
 ORDINARY = [operands for operands in OPERANDS.values() if not operands.instruction]
 
 
-def integers(shape: tuple[int, ...], dtype: str) -> np.ndarray:
-    """All values of a type of 8 bits, extremes first; few of the others, which then sum without rounding."""
-    low, high = {"int8": (-128, 127), "uint8": (0, 255)}.get(dtype, (-15, 15))
+def integers(shape: tuple[int, ...], dtype: str, most: int = 128) -> np.ndarray:
+    """All values of a type of 8 bits, extremes first; few of the others, which then sum without rounding.
+
+    `most` bounds weights: no pair of 64 leaves 16 bits.
+    """
+    low, high = {"int8": (-most, min(most, 127)), "uint8": (0, 255)}.get(dtype, (-15, 15))
     made = np.random.default_rng(0).integers(low, high, shape, endpoint=True)
     made.flat[:2] = low, high
     return made
+
+
+def largest(operands: Operands) -> int:
+    """The largest weight that the instruction takes beside any other."""
+    return 64 if "pmaddubsw" in (operands.instruction or "") else 128
 
 
 def dense_spec(operands: Operands, lanes: int) -> DenseSpec:
@@ -50,7 +66,7 @@ def check_dense(operands: Operands, target: Target) -> None:
     spec = dense_spec(operands, target.fp32_lanes)
     x, w = (
         integers((spec.rows, spec.inner), operands.data),
-        integers((spec.inner, spec.cols), operands.weight),
+        integers((spec.inner, spec.cols), operands.weight, largest(operands)),
     )
     epilogue = split_epilogue(compute.dense(spec))
     assert epilogue is not None
@@ -64,7 +80,7 @@ def check_dense(operands: Operands, target: Target) -> None:
 def check_conv2d(operands: Operands, target: Target) -> None:
     spec = conv_spec(operands, target.fp32_lanes)
     x = integers((1, spec.in_channels, *spec.in_size), operands.data)
-    w = integers((spec.out_channels, spec.in_channels, 3, 3), operands.weight)
+    w = integers((spec.out_channels, spec.in_channels, 3, 3), operands.weight, largest(operands))
     padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
     windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(2, 3))
     wanted = np.einsum("nchwij,ocij->nohw", windows, w)
@@ -99,6 +115,9 @@ def test_the_instruction_computes_the_product(operands: Operands) -> None:
         (BFLOAT16, "x86-avx512-bf16", "vdpbf16ps"),
         (UINT8_INT8, "x86-avx512-vnni", r"vpdpbusd\b.*zmm"),
         (UINT8_INT8, "n100", r"vpdpbusd\b.*ymm"),
+        (UINT8_INT8_PAIRS, "x86-64-v4", r"vpmaddubsw\b.*zmm"),
+        (UINT8_INT8_PAIRS, "x86-64-v3", r"vpmaddubsw\b.*ymm"),
+        (UINT8_INT8_PAIRS, "x86-64-v2", r"pmaddubsw\b.*xmm"),
         (UINT8_INT8, "x86-64-v4", r"vpmaddwd\b.*zmm"),
         (UINT8_INT8, "x86-64-v3", r"vpmaddwd\b.*ymm"),
         (UINT8_INT8, "x86-64-v2", r"pmaddwd\b.*xmm"),

@@ -58,16 +58,17 @@ class Layer:
     result: str
     spread: float
     behind: bool
+    small: bool  # weights that `pmaddubsw` takes
 
     def build(self) -> Net:
         """The layer as a network."""
         net = Net(filled((1, self.per_group * self.groups, *self.size), self.dtype, extreme=self.extreme))
         x, channels = net.input, self.per_group * self.groups
         if self.behind:
-            first = net.conv(x, net.weights(channels, channels, 1, 1, extreme=self.extreme))
+            first = net.conv(x, net.weights(channels, channels, 1, 1, extreme=self.extreme, small=self.small))
             x = net.requantise(first, self.zero, self.dtype, self.spread)
         x = net.pad(x, *self.pads, self.zero) if any(self.pads) else x
-        weights = net.weights(self.out, self.per_group, *self.kernel, extreme=self.extreme)
+        weights = net.weights(self.out, self.per_group, *self.kernel, extreme=self.extreme, small=self.small)
         sums = net.conv(x, weights, self.stride, self.groups)
         net.finish(net.requantise(sums, self.zero, self.result, self.spread))
         return net
@@ -98,6 +99,7 @@ def layers(draw: st.DrawFn) -> Layer:
         draw(st.sampled_from(["uint8", "int8"])),
         draw(st.sampled_from([40.0, 1e6])),
         draw(st.booleans()),
+        draw(st.booleans()),
     )
 
 
@@ -124,10 +126,14 @@ def test_convolutions_are_exact(layer: Layer, tmp_path: Path) -> None:
         check(layer, name, tmp_path)
 
 
-def product(rows: int, inner: int, cols: int, *, extreme: bool) -> Net:
+def product(rows: int, inner: int, cols: int, *, extreme: bool, small: bool = False) -> Net:
     """A product of rows with a matrix."""
     net = Net(filled((rows, inner), "int8", extreme=extreme))
-    net.finish(net.requantise(net.matmul(net.input, net.weights(inner, cols, extreme=extreme)), 5, "int8"))
+    net.finish(
+        net.requantise(
+            net.matmul(net.input, net.weights(inner, cols, extreme=extreme, small=small)), 5, "int8"
+        )
+    )
     return net
 
 
@@ -137,12 +143,13 @@ def product(rows: int, inner: int, cols: int, *, extreme: bool) -> Net:
     inner=st.sampled_from([3, 32, 41]),
     cols=st.sampled_from([1, 17, 48]),
     extreme=st.booleans(),
+    small=st.booleans(),
 )
 @EVERY_BIT
 def test_a_product_with_a_matrix_is_exact(
-    name: str, rows: int, inner: int, cols: int, extreme: bool, tmp_path: Path
+    name: str, rows: int, inner: int, cols: int, extreme: bool, small: bool, tmp_path: Path
 ) -> None:
-    net = product(rows, inner, cols, extreme=extreme)
+    net = product(rows, inner, cols, extreme=extreme, small=small)
     assert net.module is not None
     made = run(compiled(net.module, load_target(name)), tmp_path, [net.x])
     np.testing.assert_array_equal(made, net.wanted)
