@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
@@ -14,6 +13,7 @@ import pytest
 from onnx import helper
 
 from edgec.cli.extras import EXTRAS
+from tests import preloaded
 from tests.compiler.onnx_models import model_of, save
 from tests.fleet.servers import FleetServer
 
@@ -65,11 +65,7 @@ def edgec(tmp_path_factory: pytest.TempPathFactory) -> Edgec:
         gone = [*hidden, *(module for extra in without for module in EXTRAS[extra])]
         if gone:
             variables |= {"PYTHONPATH": str(site), "EDGEC_TEST_HIDDEN": " ".join(gone)}
-        command = [sys.executable, "-m", "edgec.cli.main", *map(str, arguments)]
-        return subprocess.run(
-            command, cwd=cwd or elsewhere, capture_output=True, text=True, check=False, timeout=280, env=variables,
-            stdin=subprocess.DEVNULL,
-        )  # fmt: skip
+        return preloaded.run(*arguments, env=variables, cwd=cwd or elsewhere)
 
     return call
 

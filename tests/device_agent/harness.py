@@ -410,11 +410,12 @@ def alive(pid: int) -> bool:
 
 def wait_for(done: Callable[[], Any], what: str, timeout_s: float = 90.0) -> Any:
     deadline = time.monotonic() + timeout_s
-    pause = threading.Event()
+    pause_s = 0.02
     while time.monotonic() < deadline:
         if result := done():
             return result
-        pause.wait(0.02)
+        time.sleep(pause_s)
+        pause_s = min(1.2 * pause_s, 0.15)
     pytest.fail(f"waited in vain for {what}")
 
 

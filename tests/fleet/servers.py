@@ -19,19 +19,24 @@ import httpx
 from edgec.benchmarks.fleet.backends import Mosquitto, Postgres
 from edgec.benchmarks.processes import end_with_parent
 from edgec.fleet.client.connection import FleetClient
+from tests import preloaded
 
 
 def wait_for(condition: Callable[[], Any], timeout_s: float = 30.0, what: str = "") -> Any:
     """Poll until `condition` is true; its value. Never less than a minute: a loaded machine is no failure."""
     timeout_s = max(timeout_s, 60.0)
     end = time.monotonic() + timeout_s
+    pause_s = 0.03
     while True:
         value = condition()
         if value:
             return value
         if time.monotonic() > end:
             raise AssertionError(f"waited {timeout_s} s in vain for {what or condition}")
-        time.sleep(0.05)
+        time.sleep(pause_s)
+        pause_s = min(
+            1.3 * pause_s, 0.3
+        )  # each look costs a server and its database some of what is waited for
 
 
 def said_port(process: subprocess.Popen[bytes], log: Path) -> int:
@@ -115,35 +120,27 @@ class FleetServer:
         data: Path,
         *flags: str,
         backend: Backend | None = None,
-        entry: tuple[str, ...] = ("-m", "edgec.cli.main"),
         **environment: str,
     ) -> None:
         self.data = data
         self._flags = flags
-        self._entry = entry
         self._starts = 0
         self._name = f"edgec-{uuid.uuid4().hex[:12]}"
         self.external = backend is not None and backend.external
         self.environment, self.broker = (backend or Backend()).environment(data.parent, self._name)
         self.environment |= environment
-        self.process: subprocess.Popen[bytes]
+        self.process: preloaded.Process | subprocess.Popen[bytes]
         self.info: dict[str, Any] = {}
 
     def start(self, **ports: int) -> FleetServer:
         self._starts += 1
         ready = self.data.parent / f"{self.data.name}-ready-{self._starts}.json"
-        command = [sys.executable, *self._entry, "fleet", "serve", "--data", str(self.data)]
-        command += ["--port", str(ports.get("port", 0)), "--mqtt-port", str(ports.get("mqtt_port", 0))]
-        command += ["--ready-file", str(ready), "--json", *self._flags]
+        arguments = ["fleet", "serve", "--data", self.data, "--ready-file", ready, "--json", *self._flags]
+        arguments += ["--port", ports.get("port", 0), "--mqtt-port", ports.get("mqtt_port", 0)]
         self.log = self.data.parent / f"{self.data.name}-{self._starts}.log"
+        environment = os.environ | {"HOME": str(self.data.parent)} | self.environment
         with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                command,
-                stdout=log,
-                stderr=log,
-                env=os.environ | {"HOME": str(self.data.parent)} | self.environment,
-                preexec_fn=end_with_parent,
-            )
+            self.process = preloaded.start(*arguments, stdout=log, stderr=log, env=environment)
         wait_for(lambda: ready.exists() or self.process.poll() is not None, 60, "the server to be ready")
         assert self.process.poll() is None, self.log.read_text()
         self.info = json.loads(ready.read_text())

@@ -17,6 +17,7 @@ import httpx
 import pytest
 
 from edgec.fleet.store.database import Database
+from tests import preloaded
 from tests.fleet.artifacts import make_artifact
 from tests.fleet.servers import Backend, FleetServer, wait_for
 from tests.fleet.sim_device import SimDevice
@@ -26,9 +27,7 @@ pytestmark = pytest.mark.backends("embedded", "external")
 
 def edgec(home: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """The command line as a user has it, with a home of its own."""
-    command = [sys.executable, "-m", "edgec.cli.main", *arguments]
-    env = os.environ | {"HOME": str(home), "COLUMNS": "200"} | environment
-    return subprocess.run(command, capture_output=True, text=True, env=env, timeout=120)
+    return preloaded.run(*arguments, env=os.environ | {"HOME": str(home), "COLUMNS": "200"} | environment)
 
 
 @pytest.mark.embedded

@@ -22,6 +22,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from edgec.benchmarks.fleet.backends import BackendMissing, Postgres, free_port, program
 from edgec.fleet.settings import Settings, read_settings_file
+from tests import preloaded
 from tests.conftest import REPOSITORY
 from tests.device_agent.harness import CARD
 from tests.device_agent.harness import make_artifact as make_model
@@ -223,10 +224,7 @@ def test_login_keeps_an_authority_whose_fingerprint_is_confirmed(tmp_path: Path)
     environment = os.environ | {"HOME": str(tmp_path / "home"), "NO_COLOR": "1", "COLUMNS": "400"}
 
     def edgec(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "edgec.cli.main", *arguments]
-        return subprocess.run(
-            command, capture_output=True, text=True, env=environment, stdin=subprocess.DEVNULL
-        )
+        return preloaded.run(*arguments, env=environment)
 
     login = ("fleet", "login", server.url, "--token", server.token)
     unknown = edgec(*login)
@@ -257,24 +255,21 @@ def test_a_backup_restores_the_fleet(kind: str, tmp_path: Path, request: pytest.
             pushed = push_artifact(client, tmp_path / "detector-1.edge", None, None, lambda *_: None)
             head = client.get("/audit/verify")["head"]
         saved = tmp_path / "fleet.tar"
-        command = [sys.executable, "-m", "edgec.cli.main", "fleet"]
-        subprocess.run(
-            [*command, "backup", str(saved), "--data", str(server.data)],
-            check=True,
-            env=os.environ | environment,
-        )
+        variables = os.environ | environment
+        backup = preloaded.run("fleet", "backup", saved, "--data", server.data, env=variables)
+        assert backup.returncode == 0, backup.stderr
         assert stat.S_IMODE(saved.stat().st_mode) == 0o600
         secret = server.token
         ports = {"port": server.info["port"], "mqtt_port": server.info["mqtt_port"]}
         assert server.stop() == 0
-        again = [*command, "restore", str(saved), "--data", str(server.data)]
-        refused = subprocess.run(again, capture_output=True, text=True, env=os.environ | environment)
+        again = ["fleet", "restore", saved, "--data", server.data]
+        refused = preloaded.run(*again, env=variables)
         assert (refused.returncode, "is not empty" in refused.stderr) == (1, True)
         server.data.rename(tmp_path / "burnt")
         if kind == "external":
             environment["EDGEC_FLEET_DATABASE"] = postgres.create("restored")
             server.environment |= environment
-        done = subprocess.run(again, capture_output=True, text=True, env=os.environ | environment)
+        done = preloaded.run(*again, env=os.environ | environment)
         assert done.returncode == 0, done.stderr
         server.start(**ports)
         with server.client(secret) as client:
@@ -305,17 +300,15 @@ def test_a_user_who_could_not_run_the_server_is_refused(
 
 
 def test_a_misspelt_setting_is_refused_with_the_nearest(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "edgec.cli.main", "fleet", "serve", "--data", str(tmp_path)]
-    said = subprocess.run(
-        command, capture_output=True, text=True, env=os.environ | {"EDGEC_FLEET_MQTT_PUBLIC_TSL": "1"}
-    )
+    command = ["fleet", "serve", "--data", tmp_path]
+    said = preloaded.run(*command, env=os.environ | {"EDGEC_FLEET_MQTT_PUBLIC_TSL": "1"})
     assert (said.returncode, "did you mean EDGEC_FLEET_MQTT_PUBLIC_TLS?" in said.stderr) == (1, True), (
         said.stderr
     )
     path = tmp_path / "fleet.env"
     path.write_text("# a comment\nEDGEC_FLEET_TICK_S = '2'\n")
     path.chmod(0o644)
-    said = subprocess.run([*command, "--settings", str(path)], capture_output=True, text=True)
+    said = preloaded.run(*command, "--settings", path)
     assert "chmod 600" in said.stderr
     path.chmod(0o600)
     assert read_settings_file(path) == {"EDGEC_FLEET_TICK_S": "2"}

@@ -6,7 +6,6 @@ import json
 import os
 import stat
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ import pytest
 
 from edgec.fleet.access.limits import network
 from edgec.fleet.errors import RefusedByServer
+from tests import preloaded
 from tests.fleet.artifacts import make_artifact
 from tests.fleet.servers import FleetServer, wait_for
 
@@ -45,8 +45,7 @@ def audited(server: FleetServer) -> list[tuple[str, str, str]]:
 
 def edgec(server: FleetServer, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"EDGEC_SERVER": server.url, "EDGEC_TOKEN": server.token, "NO_COLOR": "1"}
-    command = [sys.executable, "-m", "edgec.cli.main", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, stdin=subprocess.DEVNULL)
+    return preloaded.run(*arguments, env=environment)
 
 
 @pytest.mark.parametrize(

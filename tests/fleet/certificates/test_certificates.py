@@ -4,8 +4,6 @@ expiry, revocation and renewal."""
 from __future__ import annotations
 
 import ssl
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from datetime import timedelta
@@ -25,6 +23,7 @@ from edgec.device_agent.errors import EnrollError
 from edgec.fleet.certificates.authority import Authority
 from edgec.fleet.errors import FleetError
 from edgec.protocol.enrol import EnrollResponse
+from tests import preloaded
 from tests.fleet.servers import Backend, FleetServer, wait_for
 
 SHORT_S = 6.0
@@ -225,15 +224,10 @@ def test_an_authority_can_be_brought_along(tmp_path: Path) -> None:
     with pytest.raises(FleetError, match="is not the key of"):
         Authority.import_from(tmp_path / "a", tmp_path / "company" / "ca.pem", other / "ca.key")
     data = tmp_path / "data"
-    command = [sys.executable, "-m", "edgec.cli.main", "fleet", "ca", "init", "--data", str(data)]
-    command += [
-        "--certificate",
-        str(tmp_path / "company" / "ca.pem"),
-        "--key",
-        str(tmp_path / "company" / "ca.key"),
-    ]
-    assert subprocess.run(command, check=True, capture_output=True).returncode == 0
-    again = subprocess.run(command, capture_output=True, text=True)
+    command = ["fleet", "ca", "init", "--data", data]
+    command += ["--certificate", tmp_path / "company" / "ca.pem", "--key", tmp_path / "company" / "ca.key"]
+    assert preloaded.run(*command).returncode == 0
+    again = preloaded.run(*command)
     assert (again.returncode, "exists already" in again.stderr) == (1, True)
     server = FleetServer(data, "--tls").start()
     try:
@@ -251,18 +245,8 @@ def test_mosquitto_checks_certificates_and_revocations(
     data = tmp_path / "data"
     authority = Authority.create(data / "ca", "edgec fleet", 30)
     folder = tmp_path / "tls"
-    command = [
-        sys.executable,
-        "-m",
-        "edgec.cli.main",
-        "fleet",
-        "ca",
-        "server",
-        "127.0.0.1",
-        "--data",
-        str(data),
-    ]
-    subprocess.run([*command, "--out", str(folder)], check=True, capture_output=True)
+    command = ["fleet", "ca", "server", "127.0.0.1", "--data", data, "--out", folder]
+    assert preloaded.run(*command).returncode == 0
     broker = Mosquitto(tmp_path / "mosquitto", "tls", tls=folder)
     (broker.folder / "revoked.pem").write_bytes(authority.revocation_list([], timedelta(days=1)))
     (broker.folder / "ca.pem").write_text(authority.pem)

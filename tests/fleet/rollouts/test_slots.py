@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -16,6 +15,7 @@ from edgec.fleet.errors import RefusedByServer
 from edgec.protocol.codec import encode
 from edgec.protocol.jobs import JobState, JobUpdate
 from edgec.protocol.status import Health, ModelHealth, StreamHealth
+from tests import preloaded
 from tests.fleet.servers import FleetServer, wait_for
 from tests.fleet.sim_device import SimDevice
 
@@ -94,17 +94,7 @@ def slots(client: FleetClient, name: str) -> dict[str, dict[str, Any]]:
 
 
 def edgec(server: FleetServer, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [
-        sys.executable,
-        "-m",
-        "edgec.cli.main",
-        *arguments,
-        "--server",
-        server.url,
-        "--token",
-        server.token,
-    ]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=180)
+    return preloaded.run(*arguments, "--server", server.url, "--token", server.token)
 
 
 def test_two_models_are_rolled_out_side_by_side(server: FleetServer, devices: Any, push: Push) -> None:

@@ -14,6 +14,7 @@ import pytest
 from edgec.benchmarks.fleet.backends import BackendMissing, program
 from edgec.fleet.errors import FleetError
 from edgec.fleet.trust.token import TokenUri
+from tests import preloaded
 from tests.fleet.artifacts import make_artifact
 from tests.fleet.servers import FleetServer
 
@@ -60,8 +61,7 @@ def edgec(own_server: FleetServer, tmp_path: Path, token: tuple[str, dict[str, s
     def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         env = os.environ | token[1] | {"HOME": str(tmp_path), "COLUMNS": "200"} | environment
         env |= {"EDGEC_SERVER": own_server.url, "EDGEC_TOKEN": own_server.token}
-        command = [sys.executable, "-m", "edgec.cli.main", *arguments]
-        return subprocess.run(command, capture_output=True, text=True, env=env, timeout=120)
+        return preloaded.run(*arguments, env=env)
 
     return run
 
