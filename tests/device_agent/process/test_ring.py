@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import os
-import signal
-from typing import Any
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgec.device_agent.process.ring import Frame, Ring
+
+ROOT = Path(__file__).parents[3]
 
 
 @settings(max_examples=150, deadline=None)
@@ -50,50 +52,11 @@ def test_the_ring_s_counters_add_up_whatever_happens(slots: int, newest: bool, s
     ring.close()
 
 
-class Deadly:
-    """A ring's words; the process is killed before it writes one of them."""
-
-    def __init__(self, words: memoryview, place: int) -> None:
-        self._words, self._left = words, place
-
-    def __getitem__(self, at: Any) -> Any:
-        return self._words[at]
-
-    def __setitem__(self, at: int, value: int) -> None:
-        self._left -= 1
-        if not self._left:
-            os.kill(os.getpid(), signal.SIGKILL)
-        self._words[at] = value
-
-
-@pytest.mark.parametrize("newest", [True, False])
-def test_the_ring_s_counters_add_up_after_a_death_at_any_write(newest: bool) -> None:
-    for place in itertools.count(1):
-        ring = Ring.create(3, 64)
-        if not (child := os.fork()):
-            mine = Ring(ring.fd)
-            mine._words = Deadly(mine._words, place)  # type: ignore[assignment]
-            for _ in range(3):
-                for _ in range(2):
-                    slot = mine.begin(newest=newest)
-                    assert slot is not None
-                    mine.commit(slot, 4, 5)
-                while frame := mine.take(newest=newest):
-                    mine.release(frame)
-            os._exit(0)
-        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        ring.recover_writer()
-        ring.recover_reader()
-        counters = ring.counters()
-        assert 0 <= counters.in_flight <= 2
-        assert counters.captured == counters.processed + counters.dropped + counters.in_flight
-        # One more than without the death: the frame that it took along.
-        assert 0 <= counters.dropped <= (counters.captured // 2 + 1 if newest else 1), (place, counters)
-        ring.close()
-        if status == 0:
-            break
-        assert status == -signal.SIGKILL
-    assert place > 60, "the child lived to the end too early"
+@pytest.mark.parametrize("order", ["newest", "all"])
+def test_the_ring_s_counters_add_up_after_a_death_at_any_write(order: str) -> None:
+    command = [sys.executable, "-m", "tests.device_agent.process.ring_deaths", order]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_frame_crosses_as_it_is() -> None:
