@@ -16,6 +16,9 @@ NOT_OURS_TO_MEET = "hardware:"
 One that begins with `optional:` names an extra of which `make test` can do without; CI installs them all (EXTRAS).
 """
 
+# Before numpy and PyTorch are imported: idle threads of their libraries spin, and the other tests need the cores.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 settings.register_profile("fixed", derandomize=True, deadline=None, print_blob=True)
 settings.register_profile("free", deadline=None, print_blob=True)

@@ -37,18 +37,18 @@ def test_a_model_that_differs_is_reduced_with_its_sizes_weights_and_inputs(
 ) -> None:
     """No float32 sum is right to the last place, and a budget of nothing refuses it."""
     rng = np.random.default_rng(0)
-    weights = {"w": rng.standard_normal((64, 32, 3, 3)).astype("float32")}
+    weights = {"w": rng.standard_normal((16, 8, 3, 3)).astype("float32")}
     nodes = [
         helper.make_node("Relu", ["x"], ["a"], name="before"),
         helper.make_node("Conv", ["a", "w"], ["b"], name="sums"),
         helper.make_node("MaxPool", ["b"], ["y"], name="after", kernel_shape=[2, 2]),
     ]
-    save(model_of(nodes, {"x": [1, 32, 24, 24]}, ["y"], weights), folder, "sums.onnx")
+    save(model_of(nodes, {"x": [1, 8, 12, 12]}, ["y"], weights), folder, "sums.onnx")
     done = edgec("debug", "reduce", "sums.onnx", "--budget", "1e-9", "-o", "cut.onnx", cwd=folder)
     assert done.returncode == 0, done.stderr
     assert "nodes    sums" in done.stdout
     assert "again    edgec debug reduce cut.onnx --values cut.npz --budget=1e-09\n" in done.stdout
-    assert (folder / "cut.onnx").stat().st_size + (folder / "cut.npz").stat().st_size < 4000
+    assert (folder / "cut.onnx").stat().st_size + (folder / "cut.npz").stat().st_size < 3000
     again = edgec("compile", "cut.onnx", "--budget", "1e-9", "--verify-with", "cut.npz", cwd=folder)
     assert again.returncode == 1
     assert "does not match" in again.stderr
