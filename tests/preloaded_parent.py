@@ -3,7 +3,7 @@
 A request is one message on the socket of standard input: the command line, folder and environment as JSON, with the
 descriptors of the new standard input, output and error and of a pipe. The pipe gets the process's id and, once it has
 ended, its exit status, a line each. The child unwinds out of `requests` and then runs as the program that it was asked
-to be: its interpreter ends as any other does. It is ended with this process, and this one ends with who holds the socket.
+to be: its interpreter ends as any other does. It is ended with this process, which ends with whoever holds the socket.
 """
 
 from __future__ import annotations
