@@ -102,7 +102,10 @@ def _parent(modules: tuple[str, ...]) -> socket.socket:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     environment = _BEGUN | {"OPENBLAS_NUM_THREADS": "1", "ORT_DISABLE_TELEMETRY": "1"}
     process = subprocess.Popen(
-        [sys.executable, str(PARENT), *modules], stdin=theirs, stdout=subprocess.DEVNULL, env=environment
+        [sys.executable, str(PARENT), *modules],
+        stdin=theirs.fileno(),
+        stdout=subprocess.DEVNULL,
+        env=environment,
     )
     theirs.close()
 

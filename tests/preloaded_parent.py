@@ -39,11 +39,11 @@ def requests(control: socket.socket) -> dict[str, Any] | None:
     signal.signal(signal.SIGCHLD, lambda *_: None)
     running: dict[int, int] = {}
     while True:
-        ready = select.select([control, reader], [], [])[0]
+        ready = select.select([control.fileno(), reader], [], [])[0]
         if reader in ready:
             os.read(reader, 4096)
             report_ended(running)
-        if control not in ready:
+        if control.fileno() not in ready:
             continue
         message, descriptors, _, _ = socket.recv_fds(control, LARGEST, DESCRIPTORS)
         if not message:
