@@ -49,6 +49,7 @@ def command(
     labels: given.Labels = None,
     max_drop: given.MaxDrop = None,
     max_error: given.MaxError = None,
+    reduce_range: given.ReduceRange = False,
     budget: given.Budget = None,
     verify_with: given.VerifyWith = None,
     states: given.States = True,
@@ -70,9 +71,11 @@ def command(
     chosen = existing(card, "model card") if card else beside if beside.is_file() else None
     if minutes is not None and tune is not Tuning.full:
         raise typer.BadParameter("is for --tune full", param_hint="--minutes")
-    if calibrate is None and (labels or max_drop or max_error or calibrator is not Method.auto):
+    about_int8 = labels or max_drop or max_error or reduce_range or calibrator is not Method.auto
+    if calibrate is None and about_int8:
         raise UsageError(
-            "--labels, --max-drop, --max-error and --calibrator are about int8: give --calibrate with data"
+            "--labels, --max-drop, --max-error, --reduce-range and --calibrator are about int8: give --calibrate with "
+            "data"
         )
     sets, hardware = parse_buckets(inputs or []), choose_targets(target)
     if form is compile_c.Format.c:
@@ -116,6 +119,7 @@ def command(
             calibrator.value,
             None if max_drop is None else parse_share("--max-drop", max_drop),
             None if max_error is None else parse_share("--max-error", max_error),
+            reduce_range,
         ),
     )
     how: Described = {

@@ -57,6 +57,8 @@ class Calibration:
         calibrator: how ranges are found; `auto` takes the one with the smallest error.
         max_drop: largest loss of accuracy on data held back, from 0 to 1, absolute.
         max_error: largest root mean square error of an output on data held back, relative to its root mean square.
+        reduce_range: whether weights are chosen such that no pair of products saturates in `pmaddubsw`, if the error
+            hardly grows by it.
     """
 
     data: Path
@@ -64,6 +66,7 @@ class Calibration:
     calibrator: Calibrator = "auto"
     max_drop: float | None = None
     max_error: float | None = None
+    reduce_range: bool = False
 
 
 @dataclass(frozen=True)

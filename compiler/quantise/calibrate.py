@@ -102,7 +102,8 @@ def calibrate(
     measure, bound = _bound(calibration, data, card)
     calibrating, held_back = data.divided()
     calibrating, held_back = calibrating.first(MOST_CALIBRATION), held_back.first(MOST_HELD_BACK)
-    recipes = Recipes(structure, calibrating, signed=target.arch != "x86_64", progress=progress)
+    signed, paired = target.arch != "x86_64", calibration.reduce_range
+    recipes = Recipes(structure, calibrating, signed=signed, paired=paired, progress=progress)
     names = list(CALIBRATORS) if calibration.calibrator == "auto" else [calibration.calibrator]
     few = Evaluator(source, calibrating.first(COMPARED))
     recipe, tried = recipes.best(names, few)

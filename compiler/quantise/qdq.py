@@ -19,6 +19,8 @@ from edgec.compiler.quantise.structure import Layer, Plan, Structure
 
 LARGEST_BIAS = 2**30  # half of what 32 bits hold, so that the sum of products fits beside it
 WEIGHT_LIMIT = 127  # symmetric: -128 is not used
+# What two neighbours of one sign may add up to before they are rounded, up or down: 128 bytes of 255 fit 16 bits.
+PAIR_LIMIT = 126
 
 Array = npt.NDArray[Any]
 
@@ -47,13 +49,28 @@ def spread(scales: npt.NDArray[np.float32], rank: int, axis: int) -> npt.NDArray
 
 
 def weight_scales(
-    weights: Array, axis: int, bias: Array | None, data_scale: float
+    weights: Array, axis: int, bias: Array | None, data_scale: float, *, paired: bool = False
 ) -> npt.NDArray[np.float32]:
-    """The scale of each output channel: its largest weight becomes 127, unless its bias would not fit then."""
+    """The scale of each output channel: its largest weight becomes 127, unless its bias would not fit then.
+
+    With `paired`, no two neighbouring weights of one sign add up to more than 128.
+    """
     largest = np.abs(channels_last(weights, axis)).max(axis=0).astype(np.float64) / WEIGHT_LIMIT
+    if paired and weights.shape[1 if axis == 0 else 0] > 1:
+        largest = np.maximum(largest, _pair_sums(weights, axis) / PAIR_LIMIT)
     if bias is not None:
         largest = np.maximum(largest, np.abs(bias.reshape(-1)) / (LARGEST_BIAS * data_scale))
     return np.where(largest > np.finfo(np.float32).tiny, largest, 1.0).astype(np.float32)
+
+
+def _pair_sums(weights: Array, axis: int) -> Array:
+    """For each output channel the largest sum of two weights of one sign, neighbours along the reduced axis."""
+    rows = np.moveaxis(weights, axis, 0).astype(np.float64)
+    rows = rows.reshape(rows.shape[0], rows.shape[1], -1)
+    rows = np.pad(rows, ((0, 0), (0, rows.shape[1] % 2), (0, 0)))
+    parts = (np.maximum(rows, 0), np.maximum(-rows, 0))
+    made: Array = np.max([(part[:, ::2] + part[:, 1::2]).max(axis=(1, 2)) for part in parts], axis=0)
+    return made
 
 
 def nearest_weights(weights: Array, axis: int, scales: npt.NDArray[np.float32]) -> Weights:
@@ -221,13 +238,18 @@ class _Writer:
 
 
 def default_weights(
-    structure: Structure, plan: Plan, grids: Mapping[str, Grid], biases: Mapping[int, Array]
+    structure: Structure,
+    plan: Plan,
+    grids: Mapping[str, Grid],
+    biases: Mapping[int, Array],
+    *,
+    paired: bool = False,
 ) -> dict[int, Weights]:
-    """The weights of every layer of a plan, rounded to the nearest."""
+    """The weights of every layer of a plan, rounded to the nearest; `paired` as for `weight_scales`."""
     made = {}
     for layer in plan.layers:
         weights = structure.array(layer.weight)
         bias = biases.get(layer.position, structure.array(layer.bias) if layer.bias else None)
-        scales = weight_scales(weights, layer.axis, bias, float(grids[layer.data].scale))
+        scales = weight_scales(weights, layer.axis, bias, float(grids[layer.data].scale), paired=paired)
         made[layer.position] = nearest_weights(weights, layer.axis, scales)
     return made

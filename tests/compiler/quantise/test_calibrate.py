@@ -10,6 +10,7 @@ import onnxruntime as ort
 import pytest
 from onnx import helper, numpy_helper
 
+from edgec.compiler.backends.cpu.layouts.byte_pairs import stays_in_16_bits
 from edgec.compiler.options import Calibration
 from edgec.compiler.progress import Silent
 from edgec.compiler.quantise.calibrate import Calibrated, calibrate
@@ -70,6 +71,18 @@ def test_weights_are_symmetric_per_channel_and_activations_have_a_zero_point(tmp
     for node in carriers:
         assert all(by_output[name].op_type == "DequantizeLinear" for name in node.input)
     assert by_output["y"].op_type == "Gemm"  # what nothing in integers reads is not rounded
+
+
+def test_a_reduced_range_holds_no_pair_of_weights_that_saturates(tmp_path: Path) -> None:
+    for reduced in (False, True):
+        made = calibrated(tmp_path, calibrator="minmax", reduce_range=reduced)
+        weights = made.recipe.parameters(everything(made)).weights
+        layers = [weights[layer.position].values for layer in made.layers if layer.kind == "Conv"]
+        assert len(layers) == 4
+        assert all(stays_in_16_bits(values, 1) for values in layers) == reduced
+        assert ("reduced range" in made.recipe.applied) == reduced
+    plain, paired = made.tried["minmax"], made.tried["minmax + reduced range"]
+    assert paired < 1.2 * plain
 
 
 def test_signed_and_unsigned_activations_are_the_same_model(tmp_path: Path) -> None:
