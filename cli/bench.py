@@ -102,7 +102,7 @@ def command(
 
     import edgec.runtime as rt
     from edgec.benchmarks.inputs import artifact_inputs
-    from edgec.compiler.verify.timing import summarise, time_in_blocks
+    from edgec.compiler.verify.timing import busy, summarise, time_in_blocks
     from edgec.targets import usable_cores
 
     count = threads or usable_cores()
@@ -142,6 +142,9 @@ def command(
     out.print(table)
     if speedup:
         out.print(styled((f"{speedup:.2f}×", "bold"), " the speed of ONNX Runtime (medians)"))
+    waited = max(t.waited for t in measured.values())
+    if waited:
+        out.print(styled((f"{busy(waited)}: measure again when it is idle", "yellow")), soft_wrap=True)
 
 
 _EVENT_RUNS = 100

@@ -5,11 +5,11 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -33,12 +33,18 @@ from edgec.compiler.report.evidence import bucket_evidence, make_evidence
 from edgec.compiler.report.html import render
 from edgec.compiler.shared import Shared
 from edgec.compiler.this_machine import estimated
-from edgec.compiler.verify.inputs import make_inputs, read_inputs
+from edgec.compiler.verify.ahead import Ahead
+from edgec.compiler.verify.inputs import generated, make_inputs, read_inputs
 from edgec.compiler.verify.process import Measure
+from edgec.compiler.verify.questions import Questions
 from edgec.compiler.verify.runnable import verifiable
 from edgec.compiler.verify.verification import UNWRITTEN
 from edgec.runtime import versions
 from edgec.targets import Target
+from edgec.targets.errors import EdgecError
+
+if TYPE_CHECKING:  # imported where a precision is chosen
+    from edgec.compiler.precisions.narrow import Limit
 
 PINNED = {"apache-tvm": versions.TVM, "apache-tvm-ffi": versions.TVM_FFI}
 PLAIN: Precision = "fp32"
@@ -166,49 +172,22 @@ def compile_model(
         options = replace(options, states=card.states)
     if card is not None and card.constants is not msgspec.UNSET:
         options = replace(options, constants={**card.constants, **options.constants})
-    task = _Task(path, target, options, card, inputs, progress, _Clock(), shared)
-    built, precision = task.built()
-    if options.c_library:
-        check_c_library(built[0].lowered, target, built[0].imported.source.nodes)
-    for note in built[0].imported.source.notes:
-        progress.note(note)
-    name = name or (card.name if card else None) or pack.artifact_name(path)
-    version = version or (card.version if card else None) or "1"
-    output = Path(output) if output else Path(f"{name}-{target.name}.edge")
-    try:
-        return task.written(output, name, version, built, precision)
-    except VerificationFailed as failed:
-        if options.precision != "auto" or precision is None or precision["chosen"] == PLAIN:
-            raise
-        from edgec.compiler.precisions.evidence import in_fp32_after_all
-
-        why = str(failed).splitlines()[0].removesuffix(UNWRITTEN)
-        progress.note(f"{why}: computed in fp32 instead of {precision['chosen']}")
-        plain = replace(task, options=replace(options, precision=PLAIN, calibration=None))
-        return plain.written(output, name, version, plain.built()[0], in_fp32_after_all(precision, why))
-
-
-def _build(
-    path: Path,
-    target: Target,
-    options: CompileOptions,
-    progress: Progress,
-    clock: _Clock,
-    shared: Shared,
-) -> Built:
-    """Compile the model for one set of input shapes as the options say."""
-    from edgec.compiler.build import build
-
-    _load(path, options, progress, clock, shared)
-    progress.stage("import")
-    with clock("import"):
-        shared.imported(path, options)
-
-    def import_with(on_host: Collection[int]) -> ImportedModel:
-        return shared.imported(path, options, on_host)
-
-    with clock("lower"):
-        return build(import_with, target, options, progress)
+    with Ahead() as ahead:
+        task = _Task(path, target, options, card, inputs, progress, _Clock(), shared, ahead)
+        built, precision = task.built()
+        if options.c_library:
+            check_c_library(built[0].lowered, target, built[0].imported.source.nodes)
+        for note in built[0].imported.source.notes:
+            progress.note(note)
+        name = name or (card.name if card else None) or pack.artifact_name(path)
+        version = version or (card.version if card else None) or "1"
+        output = Path(output) if output else Path(f"{name}-{target.name}.edge")
+        try:
+            return task.written(output, name, version, built, precision)
+        except VerificationFailed as failed:
+            if options.precision != "auto" or precision is None or precision["chosen"] == PLAIN:
+                raise
+            return task.written_with_fewer(output, name, version, precision, failed)
 
 
 def _load(
@@ -234,9 +213,13 @@ class _Task:
     progress: Progress
     clock: _Clock
     shared: Shared
+    ahead: Ahead
 
-    def built(self) -> tuple[list[Built], dict[str, Any] | None]:
+    def built(self, limit: Limit | None = None) -> tuple[list[Built], dict[str, Any] | None]:
         """Compile the model for every set of input shapes.
+
+        Args:
+            limit: of layers in bf16 or fp16, where the precision is chosen anew.
 
         Returns:
             what was compiled, and what was measured to choose the precision of the first set, for the evidence.
@@ -244,12 +227,48 @@ class _Task:
         built, told = list[Built](), list[dict[str, Any]]()
         for number, alone in enumerate(self.options.by_bucket()):
             if alone.precision in ("fp32", "tf32", "fp16"):
-                built.append(_build(self.path, self.target, alone, self.progress, self.clock, self.shared))
+                built.append(self._built_in(alone, self.inputs if number == 0 else None, first=number == 0))
                 continue
-            one, measured = self._by_measurement(alone, self.inputs if number == 0 else None)
+            one, measured = self._by_measurement(alone, self.inputs if number == 0 else None, limit)
             built.append(one)
             told.append(measured)
         return built, told[0] if told else None
+
+    def _built_in(self, options: CompileOptions, inputs: Path | None, *, first: bool) -> Built:
+        """Compile the model for one set of input shapes as the options say."""
+        from edgec.compiler.build import build
+
+        path, shared = self.path, self.shared
+        source = _load(path, options, self.progress, self.clock, shared)
+        if first and options.verify and options.tune == "none":
+            self._begin_to_verify(source, inputs)
+        self.progress.stage("import")
+        with self.clock("import"):
+            shared.imported(path, options)
+
+        def import_with(on_host: Collection[int]) -> ImportedModel:
+            return shared.imported(path, options, on_host)
+
+        with self.clock("lower"):
+            return build(import_with, self.target, options, self.progress)
+
+    def _begin_to_verify(self, source: SourceModel, inputs: Path | None) -> None:
+        """Begin what needs no compiled model: the other cores are idle in part while it is made."""
+        options, threads = self.options, threads_here(self.options)
+
+        def expect(asked: Questions) -> None:
+            with suppress(EdgecError):  # verification itself asks again, and reports it
+                self.shared.expected(source, asked.probes, threads, options.error_budget, asked.steps)
+
+        self.ahead.begin(
+            source,
+            self.target,
+            lambda: read_inputs(inputs, source) if inputs else next(generated(source))[1],
+            threads=threads,
+            measure=STRICT if options.require_faster else MEASURE,
+            half=options.precision == "fp16",
+            expect=expect,
+        )
 
     def written(
         self,
@@ -280,8 +299,9 @@ class _Task:
         with self.clock("verify") if options.verify else nullcontext():
             measure = STRICT if options.require_faster else MEASURE
             proven = prove(
-                config, built, further, target, self.inputs, options, self.shared, progress, measure
-            )
+                config, built, further, target, self.inputs, options, self.shared, progress, measure,
+                self.ahead.begun,
+            )  # fmt: skip
         progress.stage("pack")
         processing = build_processing(card, config.inputs, config.outputs, target)
         if processing is not None:
@@ -316,13 +336,39 @@ class _Task:
         )
         return CompileResult(output, digest, config, evidence, dict(self.clock.seconds), lowered, initial)
 
-    def _by_measurement(self, options: CompileOptions, inputs: Path | None) -> tuple[Built, dict[str, Any]]:
+    def written_with_fewer(
+        self, output: Path, name: str, version: str, precision: dict[str, Any], failed: VerificationFailed
+    ) -> CompileResult:
+        """`written` after verification refused what was chosen: with fewer narrow layers, and in the end with none."""
+        from edgec.compiler.precisions.choice import ATTEMPTS, fewer_than
+        from edgec.compiler.precisions.evidence import in_fp32_after_all, with_fewer_layers
+
+        for attempt in range(ATTEMPTS + 1):
+            why = str(failed).splitlines()[0].removesuffix(UNWRITTEN)
+            if attempt == ATTEMPTS or not precision["narrow_error"]:  # 8-bit layers are compared otherwise
+                break
+            self.progress.note(f"{why}: tried again with fewer layers in {precision['chosen']}")
+            built, found = self.built(fewer_than(precision["narrow_error"], precision["narrow_nodes"]))
+            if found is None or not 0 < len(found["narrow_nodes"]) < len(precision["narrow_nodes"]):
+                break
+            precision = with_fewer_layers(found, precision, why)
+            try:
+                return self.written(output, name, version, built, precision)
+            except VerificationFailed as again:
+                failed = again
+        self.progress.note(f"{why}: computed in fp32 instead of {precision['chosen']}")
+        plain = replace(self, options=replace(self.options, precision=PLAIN, calibration=None))
+        return plain.written(output, name, version, plain.built()[0], in_fp32_after_all(precision, why))
+
+    def _by_measurement(
+        self, options: CompileOptions, inputs: Path | None, limit: Limit | None
+    ) -> tuple[Built, dict[str, Any]]:
         """Compile one set of input shapes in the precisions that may be worth it, and take the best.
 
         Returns:
             what was compiled, and what was measured on the way, for the evidence.
         """
-        from edgec.compiler.precisions.choice import choose
+        from edgec.compiler.precisions.choice import ANY, choose
         from edgec.compiler.precisions.evidence import to_json
         from edgec.compiler.precisions.variants import Variants
 
@@ -331,7 +377,9 @@ class _Task:
         with self.clock("lower"), tempfile.TemporaryDirectory(prefix="edgec-variants-") as folder:
             backend = backend_of(self.target)
             variants = Variants(self.target, options, Path(folder), threads_here(options), self.progress)
-            chosen = choose(source, backend, options, self.card, arrays, variants, self.progress)
+            chosen = choose(
+                source, backend, options, self.card, arrays, variants, self.progress, limit or ANY
+            )
         return chosen.variant.built, to_json(chosen, options.precision)
 
 

@@ -18,6 +18,7 @@ from edgec.compiler.progress import Progress
 from edgec.compiler.report.certificate import Certificate, certify, require_faster
 from edgec.compiler.shared import Shared
 from edgec.compiler.this_machine import known_rates
+from edgec.compiler.verify.ahead import Begun
 from edgec.compiler.verify.inputs import read_inputs
 from edgec.compiler.verify.process import Measure
 from edgec.compiler.verify.run import verify, verify_on_generated
@@ -56,19 +57,21 @@ def prove(
     shared: Shared,
     progress: Progress,
     measure: Measure,
+    begun: Begun | None = None,
 ) -> Proven:
     """Compare the model with its reference for every set of input shapes, and time it beside ONNX Runtime.
 
     Args:
         inputs: `.npz` file of inputs for the first set; None generates them.
         measure: how long to time.
+        begun: the verification for the first set, if it began while the model was lowered.
 
     Raises:
         VerificationFailed: an output is wrong.
         NotFaster: it is slower than ONNX Runtime, and the options forbid that.
     """
     proofs, generated = (
-        _compared(config, built, further, target, inputs, options, shared, measure)
+        _compared(config, built, further, target, inputs, options, shared, measure, begun)
         if options.verify
         else ([], "")
     )
@@ -91,6 +94,7 @@ def _compared(
     options: CompileOptions,
     shared: Shared,
     measure: Measure,
+    begun: Begun | None,
 ) -> tuple[list[Verification], str]:
     """The proofs of all sets of input shapes, each run by the one artifact.
 
@@ -106,7 +110,7 @@ def _compared(
         "half": config.in_half_precision,
     }
     with tempfile.TemporaryDirectory(prefix="edgec-compile-") as folder:
-        unproven = Path(folder) / "unproven.edge"
+        unproven = begun.artifact if begun is not None else Path(folder) / "unproven.edge"
 
         def write() -> None:
             pack.write(
@@ -120,7 +124,7 @@ def _compared(
 
         for number, one in enumerate(built):
             source = one.imported.source
-            how["write"] = write if number == 0 else None
+            how |= {"write": write, "begun": begun} if number == 0 else {"write": None, "begun": None}
             if number == 0 and inputs is not None:
                 proof, told = verify(unproven, source, target, read_inputs(inputs, source), **how), ""
             else:
@@ -129,7 +133,7 @@ def _compared(
             proofs.append(proof)
             described.append(told)
             for other in source.samples()[1:]:
-                quick = how | {"write": None, "measure": None}
+                quick = how | {"write": None, "measure": None, "begun": None}
                 verify_on_generated(unproven, other, target, **quick)[0].require(options.precision)
     return proofs, described[0]
 

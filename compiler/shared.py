@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Collection, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,7 +23,8 @@ class Shared:
 
     _sources: dict[str, SourceModel] = field(default_factory=dict)
     _imported: dict[str, ImportedModel] = field(default_factory=dict)
-    _expected: dict[str, tuple[SourceModel, Expected]] = field(default_factory=dict)
+    _expected: dict[str, tuple[SourceModel, Future[Expected]]] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def source(self, path: Path, options: CompileOptions) -> SourceModel:
         """The model, read with the shapes and states that `options` names (see `load_source`)."""
@@ -47,17 +50,23 @@ class Shared:
         budget: float,
         steps: Sequence[Arrays],
     ) -> Expected:
-        """What the reference gives (see `expected_for`)."""
+        """What the reference gives (see `expected_for`); a second caller waits for what the first one computes."""
         digest = hashlib.sha256(repr((id(source.reference), threads, budget)).encode())
         for arrays in (*(probe.inputs for probe in probes), *steps):
             for name, array in sorted(arrays.items()):
                 digest.update(f"{name} {array.dtype} {array.shape}".encode())
                 digest.update(array.tobytes() if array.dtype != object else repr(array.tolist()).encode())
         key = digest.hexdigest()
-        if key not in self._expected:
+        with self._lock:
             # the model is kept with the result, so that its id stays its own
-            self._expected[key] = source, expected_for(source, probes, threads, budget, steps)
-        return self._expected[key][1]
+            mine = key not in self._expected
+            kept = self._expected.setdefault(key, (source, Future[Expected]()))[1]
+        if mine:
+            try:
+                kept.set_result(expected_for(source, probes, threads, budget, steps))
+            except BaseException as error:  # noqa: BLE001 - whoever else waits for the result gets it
+                kept.set_exception(error)
+        return kept.result()
 
 
 def _front_end_key(path: Path, options: CompileOptions) -> str:

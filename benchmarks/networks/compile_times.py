@@ -26,6 +26,7 @@ from edgec.targets.microarchitecture import this_processor
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "compile-times.md"
 NONE, FAST = "none", "fast"
+QUIET = 0.05  # of the cores' time: what others may take while a compile counts as alone
 LIMITS_S = {NONE: 15.0, FAST: 30.0}  # of `fast`: beyond `none`
 
 
@@ -43,6 +44,7 @@ class CompileTime:
         gained_ms: what a run takes less by that.
         cores: that the process could use.
         machine: the processor.
+        others: part of the cores' time that other programs took meanwhile; None where that was not recorded.
         failure: why there is no artifact; empty when there is.
     """
 
@@ -58,6 +60,7 @@ class CompileTime:
     cores: int = 1
     machine: str = ""
     failure: str = ""
+    others: float | None = None
 
     @property
     def least_s(self) -> float:
@@ -77,12 +80,12 @@ def compile_once(network: Network, tune: Tune, threads: int, folder: Path) -> Co
         options = CompileOptions(
             threads=threads, tune=tune, cache_dir=empty / "cache", input_shapes=network.shapes
         )
-        start, cpu = time.perf_counter(), cpu_seconds()
+        start, cpu, busy = time.perf_counter(), cpu_seconds(), busy_seconds()
         try:
             made = compile_model(model, load_target("host"), options, output=empty / "made.edge")
         except EdgecError as error:
             return CompileTime(network.name, tune, failure=str(error).splitlines()[0])
-        seconds, cpu = time.perf_counter() - start, cpu_seconds() - cpu
+        seconds, cpu, busy = time.perf_counter() - start, cpu_seconds() - cpu, busy_seconds() - busy
     tuning = made.lowered.tuning
     return CompileTime(
         network.name,
@@ -96,7 +99,15 @@ def compile_once(network: Network, tune: Tune, threads: int, folder: Path) -> Co
         round(tuning.gained_ms, 3),
         usable_cores(),
         this_processor()[0],
+        others=round(max(0.0, busy - cpu) / (seconds * usable_cores()), 3),
     )
+
+
+def busy_seconds() -> float:
+    """Seconds for which cores of this machine, all together, have worked for anybody since it started."""
+    first = Path("/proc/stat").read_text(encoding="ascii").partition("\n")[0].split()
+    user, nice, system, _, _, irq, softirq, steal = map(int, first[1:9])
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
 
 
 def page(times: dict[str, dict[str, CompileTime]]) -> str:
@@ -110,28 +121,31 @@ def page(times: dict[str, dict[str, CompileTime]]) -> str:
         "they are up to a half higher then, as caches are shared; alone on two cores a compile takes little more than "
         "half of them. "
         "*Gained* is what the kernels that `--tune fast` found take less than the first guesses, in a run; *left* "
-        "are kinds of layers that there was no time to try. On a machine that others keep busy, both tell of the load: "
-        "the 26 s in which batches may begin are over after one of them, and times before and after do not compare.",
+        "are kinds of layers that there was no time to try. *Others*: the part of the cores' time that other programs "
+        f"took during a compile without and with tuning. A row is of a quiet machine if that is at most {QUIET:.0%}; "
+        "elsewhere the seconds tell of the load, and with tuning all of the row does: the 26 s in which batches may "
+        "begin are over after one of them, and times before and after do not compare.",
         "",
         f"The aim: `--tune none` takes at most {LIMITS_S[NONE]:.0f} s, and `--tune fast` at most {LIMITS_S[FAST]:.0f} "
         "s more on two cores.",
         "",
-        "| network | `none` s (cores) | `fast` s (cores) | of it tuning s | candidates timed | gained ms | left |",
-        "|---|---:|---:|---:|---:|---:|---:|",
+        "| network | `none` s (cores) | `fast` s (cores) | of it tuning s | timed | gained ms | left | others |",
+        "|---|---:|---:|---:|---:|---:|---:|---|",
     ]
     absent = CompileTime("", "")
     order = sorted(times, key=lambda name: (-times[name].get(NONE, absent).cpu_s, name))
     for name in order:
         none, fast = times[name].get(NONE, absent), times[name].get(FAST, absent)
         if not none.seconds and not fast.seconds:
-            lines.append(f"| {name} | {none.failure or fast.failure} |  |  |  |  |  |")
+            lines.append(f"| {name} | {none.failure or fast.failure} |  |  |  |  |  |  |")
             continue
         tuned = (
             f"{fast.tuning_s:.0f} | {fast.timed} | {fast.gained_ms:.2f} | {fast.left}"
             if fast.seconds
             else "– | – | – | –"
         )
-        lines.append(f"| {name} | {_told(none)} | {_told(fast)} | {tuned} |")
+        others = ", ".join(_others(one) for one in (none, fast) if one.seconds)
+        lines.append(f"| {name} | {_told(none)} | {_told(fast)} | {tuned} | {others} |")
     machines = sorted(
         {f"{one.machine}, {one.cores} cores" for row in times.values() for one in row.values() if one.machine}
     )
@@ -140,6 +154,12 @@ def page(times: dict[str, dict[str, CompileTime]]) -> str:
 
 def _told(one: CompileTime) -> str:
     return f"{one.seconds:.1f} ({one.cpu_s:.1f})" if one.seconds else "–"
+
+
+def _others(one: CompileTime) -> str:
+    if one.others is None:
+        return "not recorded"
+    return f"quiet ({one.others:.0%})" if one.others <= QUIET else f"{one.others:.0%}"
 
 
 def _stored(file: Path) -> dict[str, dict[str, CompileTime]]:

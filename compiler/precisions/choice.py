@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import edgec.runtime as rt
 from edgec.compiler.backends.interface import Backend
 from edgec.compiler.frontends.source import SourceModel
 from edgec.compiler.options import WEIGHT_BITS, CompileOptions
+from edgec.compiler.precisions.narrow import ANY, Limit, choose_layers
 from edgec.compiler.precisions.narrow import Choice as NarrowChoice
-from edgec.compiler.precisions.narrow import choose_layers
+from edgec.compiler.precisions.samples import samples_of
 from edgec.compiler.precisions.variants import BF16, FP16, FP32, INT8, MIXED, NARROW, Variant, Variants
 from edgec.compiler.precisions.weights import LEAST, SHARE, SIZE, with_narrow_weights
 from edgec.compiler.progress import Progress
@@ -18,12 +19,20 @@ from edgec.compiler.quantise.calibrate import Calibrated, calibrate
 from edgec.compiler.quantise.choose import Choice
 from edgec.compiler.quantise.errors import BoundNotMet
 from edgec.compiler.quantise.evaluate import Quality
+from edgec.compiler.verify.extremes import Probe
 from edgec.compiler.verify.inputs import Arrays
 
 # Times as many products as in fp32, by the core's facts: less is lost to Winograd's algorithm in fp32, and to casts.
 PAYS = 1.25
 FASTER = 0.98  # of the time of fp32: another precision has to gain at least that much
 SHOWN = 5  # layers that a note names
+# Where layers turn out too coarse as compiled, others are chosen that cost this share of their error, so many times.
+FEWER, ATTEMPTS = 0.25, 2
+
+
+def fewer_than(error: float, nodes: Collection[int]) -> Limit:
+    """What to choose within, after narrow layers of this error turned out to be too coarse."""
+    return Limit(FEWER * error, frozenset(nodes))
 
 
 @dataclass(frozen=True)
@@ -37,6 +46,7 @@ class Chosen:
         calibrated: the calibration; None without data.
         choice: the layers that can be in 8 bits; None if there are none.
         notes: what the user should know.
+        narrow_error: of the model with the chosen layers in bf16 or fp16, as measured when they were chosen.
     """
 
     variant: Variant
@@ -45,6 +55,7 @@ class Chosen:
     calibrated: Calibrated | None = None
     choice: Choice | None = None
     notes: tuple[str, ...] = ()
+    narrow_error: float = 0.0
 
 
 def choose(
@@ -55,6 +66,7 @@ def choose(
     inputs: Arrays,
     variants: Variants,
     progress: Progress,
+    limit: Limit = ANY,
 ) -> Chosen:
     """Compile the model in the precisions that the options allow, and choose.
 
@@ -66,12 +78,13 @@ def choose(
         inputs: to measure time and the error of bfloat16 on.
         variants: compiles and measures.
         progress: told about the stages.
+        limit: of the layers in bf16 or fp16, where less than the budget allows is wanted.
 
     Raises:
         CalibrationError: the calibration data do not fit.
         BoundNotMet: `int8` was asked for, and loses more than is accepted.
     """
-    return _Chooser(source, backend, options, card, inputs, variants, progress).choose()
+    return _Chooser(source, backend, options, card, inputs, variants, progress, limit).choose()
 
 
 @dataclass
@@ -83,7 +96,16 @@ class _Chooser:
     inputs: Arrays
     variants: Variants
     progress: Progress
+    limit: Limit = ANY
     notes: list[str] = field(default_factory=list)
+    _samples: dict[bool, list[Probe]] = field(default_factory=dict)
+
+    def samples(self, name: str) -> list[Probe]:
+        """What the outputs of a variant are compared on."""
+        half = bool(self.variants.made[name].fp16)
+        if half not in self._samples:
+            self._samples[half] = samples_of(self.source, self.inputs, half=half)
+        return self._samples[half]
 
     @property
     def timed(self) -> bool:
@@ -98,8 +120,8 @@ class _Chooser:
             return self._weights()
         self.variants.add(FP32, self.source, "fp32")
         if calibrated is None:
-            return self._floating({name: self._narrow_layers(name) for name in (FP16, BF16)})
-        return self._integer(calibrated, self._narrow_layers(BF16))
+            return self._floating({name: self._narrow_layers(name, self.limit) for name in (FP16, BF16)})
+        return self._integer(calibrated, self._narrow_layers(BF16, self.limit))
 
     def _calibrated(self) -> Calibrated | None:
         calibration = self.options.calibration
@@ -149,7 +171,7 @@ class _Chooser:
             self._note_slower(name)
         return Chosen(variant, self.variants, notes=tuple(self.notes))
 
-    def _narrow_layers(self, name: str) -> NarrowChoice:
+    def _narrow_layers(self, name: str, limit: Limit) -> NarrowChoice:
         """The layers that may be computed in a precision; none where the target lacks it, or it cannot pay."""
         target, gain = self.backend.target.name, self.backend.gain(NARROW[name])
         if gain == 0.0:
@@ -161,9 +183,9 @@ class _Chooser:
                 f"{target} multiplies {gain:.3g} times as many numbers in {name} as in fp32: no layer is in {name}"
             )
             return NarrowChoice()
-        return choose_layers(self.source, self.inputs, self.options.error_budget, NARROW[name])
+        return choose_layers(self.source, self.inputs, self.options.error_budget, NARROW[name], limit)
 
-    def _floating(self, choices: Mapping[str, NarrowChoice]) -> Chosen:
+    def _floating(self, choices: dict[str, NarrowChoice]) -> Chosen:
         """The fastest of fp32, fp16 and bf16, layer by layer."""
         variants = self.variants
         narrow = {name: choice for name, choice in choices.items() if choice.nodes}
@@ -174,9 +196,11 @@ class _Chooser:
         for name, choice in narrow.items():
             variants.add(name, self.source, "auto", **{name: choice.nodes})
         if narrow and self.timed:
+            narrow = self._kept(narrow)
+            choices |= narrow
             variants.race(self.inputs)
             self._mix(narrow)
-            best = self._fastest([FP32, *self._accurate()])
+            best = self._fastest([FP32, *self._accurate(narrow)])
         elif not self.timed:
             best = next(iter(narrow), FP32)
         else:
@@ -187,7 +211,27 @@ class _Chooser:
             if choice.layers:
                 told = "" if best == FP32 else f", with an error of {choice.error:.2g} measured"
                 self.progress.note(f"{len(nodes)} of {choice.layers} layers in {name}{told}")
-        return Chosen(chosen, variants, notes=tuple(self.notes))
+        error = max((choice.error for choice in narrow.values()), default=0.0) if best != FP32 else 0.0
+        return Chosen(chosen, variants, notes=tuple(self.notes), narrow_error=error)
+
+    def _kept(self, narrow: Mapping[str, NarrowChoice]) -> dict[str, NarrowChoice]:
+        """Those of the variants that keep the error budget as compiled, with fewer layers where that needs it."""
+        kept = {}
+        for name, choice in narrow.items():
+            for attempt in range(ATTEMPTS + 1):
+                error = self.variants.error(name, self.samples(name))
+                if error <= self.options.error_budget:
+                    kept[name] = choice
+                    break
+                fewer = self._narrow_layers(name, fewer_than(choice.error, self.variants.made[name].narrow))
+                if attempt == ATTEMPTS or not fewer.nodes or fewer.nodes == choice.nodes:
+                    self.progress.note(f"{name} is left out: it is off by {error:.2g} as compiled")
+                    break
+                told = f"{len(choice.nodes)} layers in {name} are off by {error:.2g} as compiled"
+                self.progress.note(f"{told}: tried again with {len(fewer.nodes)}")
+                choice = fewer
+                self.variants.add(name, self.source, "auto", **{name: choice.nodes})
+        return kept
 
     def _mix(self, narrow: Mapping[str, NarrowChoice]) -> None:
         """Measure one more variant: each layer in what it is fastest in, if that is not the same for all."""
@@ -205,18 +249,15 @@ class _Chooser:
             self.variants.add(MIXED, self.source, "auto", **mixed)
             self.variants.race(self.inputs)
 
-    def _accurate(self) -> list[str]:
-        """The narrow variants whose outputs keep the error budget on the sample inputs; the others are named."""
-        kept = []
-        for name in self.variants.made:
-            if name == FP32:
-                continue
-            error = self.variants.error(name, self.inputs)
-            if error <= self.options.error_budget:
-                kept.append(name)
-            else:
-                self.progress.note(f"{name} is left out: it is off by {error:.2g} as compiled")
-        return kept
+    def _accurate(self, narrow: Mapping[str, NarrowChoice]) -> list[str]:
+        """The narrow variants whose outputs keep the error budget; a mix that does not is named."""
+        if MIXED not in self.variants.made:
+            return [*narrow]
+        error = self.variants.error(MIXED, self.samples(MIXED))
+        if error <= self.options.error_budget:
+            return [*narrow, MIXED]
+        self.progress.note(f"{MIXED} is left out: it is off by {error:.2g} as compiled")
+        return [*narrow]
 
     def _integer(self, calibrated: Calibrated, bf16: NarrowChoice) -> Chosen:
         """The layers that gain in 8 bits and are accurate enough; the others in what is fastest for them."""

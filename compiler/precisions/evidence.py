@@ -17,12 +17,21 @@ def to_json(chosen: Chosen, requested: str) -> dict[str, Any]:
         "chosen": chosen.variant.name,
         "timed": bool(variants.measured),
         "notes": list(chosen.notes),
+        "narrow_error": chosen.narrow_error,
+        "narrow_nodes": sorted(chosen.variant.narrow),
         "variants": [_variant(chosen, name) for name in variants.made],
     }
     if chosen.calibrated is not None:
         found["calibration"] = _calibration(chosen, chosen.calibrated)
         found["layers"] = _layers(chosen, chosen.calibrated)
     return found
+
+
+def with_fewer_layers(found: dict[str, Any], refused: dict[str, Any], why: str) -> dict[str, Any]:
+    """What was found at another attempt, after verification had refused what was chosen first."""
+    layers = f"{refused['chosen']} in {len(refused['narrow_nodes'])} layers"
+    note = f"{layers} failed verification, so fewer were taken: {why}"
+    return found | {"notes": [*refused["notes"], note, *found["notes"]]}
 
 
 def in_fp32_after_all(found: dict[str, Any], why: str) -> dict[str, Any]:
@@ -32,7 +41,8 @@ def in_fp32_after_all(found: dict[str, Any], why: str) -> dict[str, Any]:
         why: what verification said.
     """
     note = f"{found['chosen']} was chosen and failed verification, so all is computed in fp32: {why}"
-    changed = found | {"chosen": FP32, "notes": [*found["notes"], note]}
+    none = {"chosen": FP32, "narrow_error": 0.0, "narrow_nodes": []}
+    changed = found | none | {"notes": [*found["notes"], note]}
     if "layers" in found:
         changed["layers"] = [layer | {"precision": FP32} for layer in found["layers"]]
     return changed

@@ -4,24 +4,26 @@ The source model runs in ONNX Runtime with a switch at every convolution and eve
 switched layer sees its operands rounded and sums in float32, as a compiled kernel for bfloat16 does. Those for half
 precision round sums of some 64 products, too, for which a part of the budget is left. First each layer is switched
 alone. Then layers are taken in the order of arithmetic gained for error caused, as many as the outputs of the whole
-model, measured again, allow.
+model, measured again, allow. All that verification compares on counts: plausible inputs, zeros, large numbers, NaN.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TypeAlias
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from edgec.compiler.frontends.onnx.ort_session import open_session
+from edgec.compiler.frontends.onnx.ort_session import ORT_ERRORS, open_session
 from edgec.compiler.frontends.source import SourceModel
 from edgec.compiler.operands.operands import BFLOAT16, FLOAT16, Operands
 from edgec.compiler.options import NARROW_SHARE
+from edgec.compiler.precisions.samples import error_on, samples_of
+from edgec.compiler.verify.extremes import Probe
 from edgec.compiler.verify.inputs import Arrays
 
 _LAYERS = ("Conv", "Gemm", "MatMul")
@@ -47,18 +49,56 @@ class Choice:
     layers: int = 0  # that could be chosen
 
 
-Measure: TypeAlias = "Callable[[Sequence[Layer]], float]"
+@dataclass(frozen=True)
+class Limit:
+    """What another choice has to keep to, where the first one was too coarse as compiled.
+
+    Attributes:
+        error: the largest of the chosen layers.
+        nodes: those to choose from; None for all. Layers that have no narrow kernel would only take up the error.
+    """
+
+    error: float = math.inf
+    nodes: frozenset[int] | None = None
+
+
+ANY = Limit()
+
+
+class Measure(Protocol):
+    """The model's error with some layers narrow."""
+
+    def __call__(self, chosen: Sequence[Layer], limit: float = math.inf) -> float:
+        """The largest on any sample; or one above `limit`, if there is one."""
+
+    def alone(self, layers: Sequence[Layer]) -> dict[int, float]:
+        """The error of each layer on its own, by node, on the sample on which all together are worst."""
 
 
 def choose_layers(
-    source: SourceModel, inputs: Arrays, budget: float, operands: Operands = BFLOAT16
+    source: SourceModel,
+    inputs: Arrays,
+    budget: float,
+    operands: Operands = BFLOAT16,
+    limit: Limit = ANY,
 ) -> Choice:
-    """The layers of `source` that can multiply `operands` within `budget` on `inputs`."""
+    """The layers of `source` that can multiply `operands` within `budget`, on `inputs` and on extremes made of them.
+
+    Args:
+        source: the model.
+        inputs: plausible ones.
+        budget: the largest error of the whole result; a part of it is for other causes.
+        operands: what the layers multiply.
+        limit: where less than the budget allows is wanted.
+    """
     switched, layers = _with_switches(source, operands)
     if not layers:
         return Choice()
-    measure, limit = measurer(switched, layers, inputs), NARROW_SHARE[operands.label] * budget
-    return most_within(layers, measure, limit, whole_first=operands == FLOAT16)
+    samples = samples_of(source, inputs, half=operands == FLOAT16)
+    allowed = [layer for layer in layers if limit.nodes is None or layer.node in limit.nodes]
+    most = min(NARROW_SHARE[operands.label] * budget, limit.error)
+    measure = Switches(switched, layers, samples)
+    return replace(most_within(allowed, measure, most, whole_first=operands == FLOAT16), layers=len(layers))
 
 
 def most_within(layers: Sequence[Layer], measure: Measure, limit: float, *, whole_first: bool) -> Choice:
@@ -74,12 +114,12 @@ def most_within(layers: Sequence[Layer], measure: Measure, limit: float, *, whol
         error = measure(layers)
         if error <= limit:
             return Choice(frozenset(layer.node for layer in layers), error, layers=len(layers))
-    alone = {layer.node: measure([layer]) for layer in layers}
+    alone = measure.alone(layers)
     order = sorted(layers, key=lambda layer: (alone[layer.node] / layer.weights, layer.node))
     low, high, error = 0, len(order), 0.0
     while low < high:  # the longest beginning of the order that stays within the limit
         middle = (low + high + 1) // 2
-        found = measure(order[:middle])
+        found = measure(order[:middle], limit)
         if found <= limit:
             low, error = middle, found
         else:
@@ -124,27 +164,44 @@ def _rounded(node: onnx.NodeProto, position: int, switch: str, operands: Operand
     ]
 
 
-def measurer(model: onnx.ModelProto, layers: Sequence[Layer], inputs: Arrays) -> Measure:
-    """The error of a model with switches: of its outputs with some layers narrow, beside those with none."""
-    session = open_session(model.SerializeToString(), threads=0)
+class Switches:
+    """A model with switches, run by ONNX Runtime: the error with some layers narrow beside those with none.
 
-    def run(chosen: Sequence[Layer]) -> list[np.ndarray]:
+    Samples that ONNX Runtime refuses are left out, the first of them excepted.
+    """
+
+    def __init__(self, model: onnx.ModelProto, layers: Sequence[Layer], samples: Sequence[Probe]) -> None:
+        self._session = open_session(model.SerializeToString(), threads=0)
+        self._names = [output.name for output in self._session.get_outputs()]
+        self._layers = layers
+        self._exact: list[tuple[Probe, list[np.ndarray]]] = []
+        for number, sample in enumerate(samples):
+            try:
+                self._exact.append((sample, self._run(sample, [])))
+            except ORT_ERRORS:
+                if not number:
+                    raise
+
+    def __call__(self, chosen: Sequence[Layer], limit: float = math.inf) -> float:
+        """See `Measure`."""
+        worst = 0.0
+        for number in range(len(self._exact)):
+            worst = max(worst, self._error(number, chosen))
+            if worst > limit:
+                break
+        return worst
+
+    def alone(self, layers: Sequence[Layer]) -> dict[int, float]:
+        """See `Measure`."""
+        numbers = range(len(self._exact))
+        worst = max(numbers, key=lambda number: self._error(number, layers))
+        return {layer.node: self._error(worst, [layer]) for layer in layers}
+
+    def _error(self, number: int, chosen: Sequence[Layer]) -> float:
+        sample, exact = self._exact[number]
+        return error_on(sample, self._names, exact, self._run(sample, chosen))
+
+    def _run(self, sample: Probe, chosen: Sequence[Layer]) -> list[np.ndarray]:
         on = {layer.node for layer in chosen}
-        switches = {f"{PREFIX}{layer.node}": np.array(layer.node in on) for layer in layers}
-        return list(session.run(None, {**inputs, **switches}))
-
-    exact = run([])
-
-    def measure(chosen: Sequence[Layer]) -> float:
-        return max((error_of(a, b) for a, b in zip(exact, run(chosen), strict=True)), default=0.0)
-
-    return measure
-
-
-def error_of(exact: np.ndarray, made: np.ndarray) -> float:
-    """The largest error of an output, relative to its largest value."""
-    if not exact.size or exact.dtype.kind != "f":
-        return 0.0
-    scale = max(float(np.max(np.abs(exact))), 1e-12)
-    worst = float(np.max(np.abs(exact - made)))
-    return worst / scale if np.isfinite(worst) else math.inf
+        switches = {f"{PREFIX}{layer.node}": np.array(layer.node in on) for layer in self._layers}
+        return list(self._session.run(None, {**sample.inputs, **switches}))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -17,12 +17,14 @@ from edgec.compiler.frontends.source import SourceModel
 from edgec.compiler.lowered import Lowered
 from edgec.compiler.operands.operands import BFLOAT16, FLOAT16
 from edgec.compiler.options import ERROR_BUDGET, CompileOptions, Precision
-from edgec.compiler.precisions.narrow import error_of
+from edgec.compiler.precisions.samples import worst_error
 from edgec.compiler.progress import Progress
 from edgec.compiler.quantise.evaluate import Evaluator, Quality
 from edgec.compiler.quantise.structure import LAYERS
+from edgec.compiler.verify.extremes import Probe
 from edgec.compiler.verify.inputs import Arrays
 from edgec.compiler.verify.race import Measured, measure
+from edgec.runtime.errors import EdgecError
 from edgec.targets import Target
 
 FP32, FP16, BF16, INT8, MIXED = "fp32", "fp16", "bf16", "int8", "mixed"
@@ -50,6 +52,11 @@ class Variant:
     int8: frozenset[int] = frozenset()
     fp16: frozenset[int] = frozenset()
     weights: frozenset[int] = frozenset()
+
+    @property
+    def narrow(self) -> frozenset[int]:
+        """The source nodes that multiply in bfloat16 or half precision."""
+        return self.bf16 | self.fp16
 
     @property
     def code_bytes(self) -> int:
@@ -135,14 +142,23 @@ class Variants:
                 found[label] = found.get(label, 0.0) + float(layer["ms"]) / len(together)
         return found
 
-    def error(self, name: str, inputs: Arrays) -> float:
+    def error(self, name: str, samples: Sequence[Probe]) -> float:
         """The largest error of the compiled variant's outputs, relative to the largest value that fp32 computes."""
-        outputs = []
-        for one in (FP32, name):
-            with rt.load(self.made[one].artifact, threads=self.threads) as model:
-                outputs.append(model.run(dict(inputs)))
-        exact, made = outputs
-        return max((error_of(np.asarray(exact[k]), np.asarray(made[k])) for k in exact), default=0.0)
+        return worst_error(samples, self._outputs(FP32, samples), self._outputs(name, samples))
+
+    def _outputs(self, name: str, samples: Sequence[Probe]) -> dict[int, Arrays]:
+        """The outputs by the number of the sample; it may refuse those that are not the first."""
+        found: dict[int, Arrays] = {}
+        with rt.load(self.made[name].artifact, threads=self.threads) as model:
+            for number, sample in enumerate(samples):
+                try:
+                    outputs = model.run(dict(sample.inputs))
+                except (EdgecError, RuntimeError, ValueError):  # indices are checked, for example
+                    if not number:
+                        raise
+                    continue
+                found[number] = {key: np.array(array) for key, array in outputs.items()}
+        return found
 
     def quality(self, name: str, evaluator: Evaluator) -> Quality:
         """The quality of what the compiled variant computes."""

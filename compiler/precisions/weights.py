@@ -17,7 +17,8 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from edgec.compiler.frontends.onnx.graphs import free_names
 from edgec.compiler.frontends.source import SourceModel
-from edgec.compiler.precisions.narrow import PREFIX, Choice, Layer, measurer, most_within
+from edgec.compiler.precisions.narrow import PREFIX, Choice, Layer, Switches, most_within
+from edgec.compiler.precisions.samples import samples_of
 from edgec.compiler.verify.inputs import Arrays
 
 SIZE = 32  # elements of the reduced axis that share a scale
@@ -97,7 +98,8 @@ def with_narrow_weights(
     if not products:
         return source, Choice()
     layers = [Layer(product.origin, product.weights.size) for product in products]
-    measure = measurer(_with_switches(source, products, blocks), layers, inputs)
+    samples = samples_of(source, inputs, half=False)
+    measure = Switches(_with_switches(source, products, blocks), layers, samples)
     choice = most_within(layers, measure, SHARE * budget, whole_first=True)
     chosen = {product.node.output[0]: product for product in products if product.origin in choice.nodes}
     return _rewritten(source, chosen, blocks), choice

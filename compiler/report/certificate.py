@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from edgec.compiler.errors import NotFaster
-from edgec.compiler.verify.timing import ratio
+from edgec.compiler.verify.timing import busy, ratio
 
 if TYPE_CHECKING:  # a certificate is read without the compiler's packages
     from edgec.compiler.verify.verification import Verification
@@ -70,13 +70,16 @@ class Certificate:
     """See the module.
 
     Attributes:
-        verdict: `faster` or `slower` than ONNX Runtime by the medians, or `not measured`.
+        verdict: `faster` or `slower` than ONNX Runtime by the medians (by the fastest runs if disturbed), or
+            `not measured`.
         reason: why it was not measured.
         ratio, low, high: how many times as fast as ONNX Runtime: of all runs; lowest and highest of the rounds.
         rounds: rounds of blocks.
         floor_ms: what all layers would take at the machine's limits.
         fallback_share: part of the time that ONNX Runtime takes inside the artifact, 0 to 1.
         at_fault: nodes of the layers that lose most, what they lose in milliseconds, and why.
+        waited: where other programs disturbed every round, the part of the time for which a thread had no core. Times
+            and ratio are then those of the fastest runs.
     """
 
     verdict: str
@@ -94,6 +97,7 @@ class Certificate:
     rates: Mapping[str, Any] | None = None
     layers: tuple[Layer, ...] = ()
     at_fault: tuple[Mapping[str, Any], ...] = ()
+    waited: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON-serialisable values."""
@@ -115,7 +119,9 @@ def certify(
     if proof is None or ours is None or theirs is None:
         reason = unmeasured or "ONNX Runtime does not run the model, so there is nothing to compare with"
         return Certificate(UNMEASURED, reason)
-    found = ratio(ours, theirs)
+    waited = max(float(side.get("waited", 0.0)) for side in (ours, theirs))
+    time = "min_ms" if waited else "median_ms"
+    found = ratio(ours, theirs, time)
     layers = layers_of(proof.layers, rates, proof.threads, proof.reference_layers)
     total = sum(layer.ms for layer in layers) or 1.0
     floors = [layer.floor_ms for layer in layers if layer.floor_ms is not None]
@@ -127,13 +133,14 @@ def certify(
         low=round(found.low, 3),
         high=round(found.high, 3),
         rounds=len(ours.get("blocks_ms", ())),
-        ms=ours["median_ms"],
-        onnxruntime_ms=theirs["median_ms"],
+        ms=ours[time],
+        onnxruntime_ms=theirs[time],
         floor_ms=round(sum(floors), 4) if floors else None,
         fallback_share=round(sum(one.ms for one in layers if one.choice == FALLBACK) / total, 4),
         rates=rates.to_json() if rates else None,
         layers=tuple(layers),
         at_fault=_at_fault(layers, total) if found.middle < 1 else (),
+        waited=waited,
     )
 
 
@@ -220,6 +227,7 @@ def require_faster(certificate: Certificate) -> None:
         raise NotFaster(
             f"the compiled model takes {certificate.ms:.3g} ms and ONNX Runtime {certificate.onnxruntime_ms:.3g} ms "
             f"({certificate.ratio:.2f} times its speed), so no artifact was written. At fault: {faults}"
+            + (f".\n{busy(certificate.waited)}: compile again when it is idle" if certificate.waited else "")
         )
 
 
@@ -230,10 +238,14 @@ def read_aloud(certificate: Mapping[str, Any]) -> list[str]:
     c = certificate
     threads = f"{c['threads']} thread{'s' if c['threads'] != 1 else ''}"
     spread = f" (from {c['low']:.2f} to {c['high']:.2f} in {c['rounds']} rounds)" if c["rounds"] > 1 else ""
+    waited = c.get("waited", 0.0)  # certificates of older artifacts lack it
+    runs = "the fastest run" if waited else "a run"
     told = [
-        f"On {c['machine']}, with {threads}, a run takes {c['ms']:.3g} ms and ONNX Runtime's "
+        f"On {c['machine']}, with {threads}, {runs} takes {c['ms']:.3g} ms and ONNX Runtime's "
         f"{c['onnxruntime_ms']:.3g} ms: {c['ratio']:.2f} times its speed{spread}."
     ]
+    if waited:
+        told.append(f"{busy(waited)}, so these times are rough: `edgec bench` measures again.")
     if c["floor_ms"]:
         told.append(
             f"At the machine's limits its layers would take {c['floor_ms']:.3g} ms: it reaches "

@@ -48,7 +48,7 @@ class Measure:
 
 
 @dataclass(frozen=True)
-class _Child:
+class Child:
     """A process that runs an artifact in three steps, so that its caller can work meanwhile."""
 
     process: subprocess.Popen[bytes]
@@ -138,8 +138,8 @@ def started(
     measure: Measure,
     runner: Runner,
     steps: Sequence[Arrays] = (),
-) -> Iterator[_Child]:
-    """Start a process for an artifact, which need not exist before `_Child.begin`.
+) -> Iterator[Child]:
+    """Start a process for an artifact, which need not exist before `Child.begin`.
 
     It runs the artifact on each of `inputs` and measures on the first. With `steps`, it runs them in one session, and
     `inputs` are those of the first with the states.
@@ -159,7 +159,7 @@ def started(
             command, bufsize=0, env=environment, stdin=pipe, stdout=pipe, stderr=pipe
         ) as process:
             try:
-                yield _Child(process, folder, [port.name for port in source.outputs], len(steps), last)
+                yield Child(process, folder, [port.name for port in source.outputs], len(steps), last)
             finally:
                 process.kill()  # does nothing to one that has ended
 

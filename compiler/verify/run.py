@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import signal
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 from edgec.compiler.backends.registry import backend_of
 from edgec.compiler.errors import ModelError, VerificationFailed
 from edgec.compiler.frontends.source import SourceModel
+from edgec.compiler.verify.ahead import Begun
 from edgec.compiler.verify.assess import (
     Expected,
     InputsRefused,
@@ -21,14 +23,13 @@ from edgec.compiler.verify.assess import (
     expected_for,
     judge_others,
 )
-from edgec.compiler.verify.extremes import Probe, deciding_otherwise, probes_for
 from edgec.compiler.verify.hollow import differs
 from edgec.compiler.verify.inputs import Arrays, generated, simplest
 from edgec.compiler.verify.judge import Judgement
 from edgec.compiler.verify.process import ArtifactCrashed, Measure, started
+from edgec.compiler.verify.questions import questions_for
 from edgec.compiler.verify.reference import Reference
 from edgec.compiler.verify.reference_layers import by_node
-from edgec.compiler.verify.sequences import initial_inputs, runs_alone, steps_of
 from edgec.compiler.verify.verification import Verification
 from edgec.targets import Target
 
@@ -48,6 +49,7 @@ def verify(
     emulate: bool = False,
     reference: Callable[..., Expected] = expected_for,
     half: bool = False,
+    begun: Begun | None = None,
 ) -> Verification:
     """Run `artifact` on `inputs` in a clean process; compare it with its own framework or ONNX Runtime.
 
@@ -61,6 +63,7 @@ def verify(
         emulate: run it in an emulator of its target even if this machine could run it.
         reference: computes what is expected, or remembers it; see `edgec.compiler.verify.assess.expected_for`.
         half: it computes in half precision.
+        begun: a process that waits for it, if these are the inputs for which it was begun.
 
     Raises:
         ToolMissing: its target can run neither on this machine nor in an emulator here.
@@ -69,14 +72,14 @@ def verify(
     """
     backend = backend_of(target)
     runner = backend.emulator() if emulate else backend.runner()
-    steps: list[Arrays] = []
-    if source.states:
-        steps, alone = steps_of(source, inputs), runs_alone(source, inputs)
-        probes = [Probe("", steps[0] | initial_inputs(source)), *deciding_otherwise(source, alone)]
-    else:
-        probes = [Probe("", inputs), *probes_for(source, inputs, half=half)]
-    values = [probe.inputs for probe in probes]
-    with started(artifact, source, values, threads, measure or Measure(), runner, steps) as child:
+    asked = questions_for(source, inputs, half=half)
+    probes, steps = asked.probes, asked.steps
+    with ExitStack() as stack:
+        if begun is not None and not emulate and begun.fits(artifact, inputs, half=half):
+            child = begun.child
+        else:
+            how = (threads, measure or Measure(), runner, steps)
+            child = stack.enter_context(started(artifact, source, asked.values, *how))
         if write is not None:
             write()
         child.begin()
@@ -128,6 +131,7 @@ def verify_on_generated(
     emulate: bool = False,
     reference: Callable[..., Expected] = expected_for,
     half: bool = False,
+    begun: Begun | None = None,
 ) -> tuple[Verification, str]:
     """Verify as `verify` on generated inputs: on those of another range if the first show nothing of an output.
 
@@ -148,7 +152,7 @@ def verify_on_generated(
     tries = itertools.chain(generated(source), simplest(source))
     described, inputs = next(tries)
     try:
-        proof = verify(artifact, source, target, inputs, **how, write=write)
+        proof = verify(artifact, source, target, inputs, **how, write=write, begun=begun)
     except InputsRefused as refusal:
         following = _next_run(source, tries, threads, lambda run: True)
         if following is None:

@@ -29,11 +29,12 @@ def build_library(mod: tvm.IRModule, target: Target, objects: Objects, progress:
     with tvm.target.Target(dict(target.tvm)):
         mod, plan = finalise(mod)
     functions = _kernels(mod)
+    workspace = workspace_bytes(functions, target)  # while LLVM works on the last kernels
     kernels = objects.all(functions, progress)
     if plan.program is not None:
         program = replace(
             plan.program,
-            workspace=workspace_bytes(functions, target),
+            workspace=workspace,
             stack=stack_bytes(kernels, target),
             unaligned=reads_anywhere(plan.program, functions),
         )
@@ -53,8 +54,9 @@ def build_program(
     with tvm.target.Target(dict(target.tvm)):
         mod, plan, woven = finalise_program(pieces, control, main)
     functions = _kernels(mod)
+    workspace = workspace_bytes(functions, target)
     kernels = objects.all(functions, progress)
-    workspace, stack = workspace_bytes(functions, target), stack_bytes(kernels, target)
+    stack = stack_bytes(kernels, target)
     code = _linked(mod, kernels, target, progress)
     return ProgramLibrary(
         code,

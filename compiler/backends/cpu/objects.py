@@ -18,6 +18,7 @@ from tvm.tirx import PrimFunc
 
 from edgec.compiler.backends import special_values
 from edgec.compiler.backends.cpu import codegen, dot_instructions, dot_sequences, tir_pipeline
+from edgec.compiler.backends.cpu.tir_pipeline import LEVEL
 from edgec.compiler.backends.object_cache import ObjectCache, key_of
 from edgec.compiler.progress import Progress
 from edgec.targets.detection import usable_cores
@@ -30,14 +31,20 @@ class Objects:
     def __init__(self, target: Target, cache: ObjectCache) -> None:
         self._target, self._cache = target, cache
         self._made_by = _made_by(target)
-        self._tvm_target = tvm.target.Target(dict(target.tvm))
+        self._options = dict(target.tvm)
         self._begun: dict[str, Future[bytes]] = {}
+        self._keys: dict[str, tuple[PrimFunc, str]] = {}  # by symbol, as writing a kernel as text takes long
         # TVM releases the GIL while LLVM works, and each module has its own LLVM state
         self._threads = ThreadPoolExecutor(usable_cores())
 
     def begin(self, function: PrimFunc) -> Future[bytes]:
         """Begin to build a kernel with its global symbol, scheduled, or to read it from the cache."""
+        symbol = str(function.attrs["global_symbol"])
+        known = self._keys.get(symbol)
+        if known is not None and known[0].same_as(function):
+            return self._begun[known[1]]
         key = key_of(*self._made_by, tvm.ir.save_json(function))
+        self._keys[symbol] = function, key
         begun = self._begun.get(key)
         if begun is None:
             begun = self._begun[key] = self._threads.submit(self._object, key, function)
@@ -72,7 +79,9 @@ class Objects:
     def _object(self, key: str, function: PrimFunc) -> bytes:
         content = self._cache.get(key)
         if content is None:
-            content = _build(str(function.attrs["global_symbol"]), function, self._tvm_target)
+            level = {"opt-level": int(function.attrs[LEVEL])} if LEVEL in function.attrs else {}
+            made_for = tvm.target.Target(self._options | level)
+            content = _build(str(function.attrs["global_symbol"]), function, made_for)
             self._cache.put(key, content)
         return content
 

@@ -82,6 +82,8 @@ def _frame() -> tuple[tvm.transform.Pass, Callable[[], tvm.transform.Pass], Call
     return tvm.transform.Sequential([only(NO_KERNEL), passes]), *rest
 
 
+# Attribute of a kernel: LLVM's level of optimisation, where the highest takes long and gains nothing.
+LEVEL = "edgec.level"
 PIPELINE, FRAME = "edgec", "edgec-frame"
 NO_KERNEL = "edgec_no_kernel"  # beside the kernels of a module, for a library of which they are not part
 compilation_pipeline.register_tir_pipeline(PIPELINE, _factory)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -17,13 +18,16 @@ from edgec.compiler.frontends.onnx.reference_evaluator import Standard
 
 MOST_NOISE = 1_000_003  # numbers drawn for one input; a prime, so that those of a larger one repeat in no row
 BLOCK = 1 << 20
+TOGETHER_BYTES = 256 << 20  # of a model of which two sessions are open at once
 MOST_BYTES = 1 << 46  # of an input: what processors can address
 
 
 def computes_alike(new: ModelProto, old: ModelProto, sizes: Mapping[str, int] | None = None) -> bool:
     """Whether both return the same outputs for generated inputs; True if neither runs on them."""
     inputs = generated_inputs(old, sizes)
-    expected, got = outputs_of(old, inputs), outputs_of(new, inputs)
+    # ONNX Runtime releases the interpreter's lock, and each session has one thread.
+    with ThreadPoolExecutor(2 if old.ByteSize() <= TOGETHER_BYTES else 1) as threads:
+        expected, got = threads.map(lambda model: outputs_of(model, inputs), (old, new))
     if expected is None or got is None:
         return expected is None and got is None
     return all(is_close(a, b) for a, b in zip(expected, got, strict=True))

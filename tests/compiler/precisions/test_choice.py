@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from edgec.compiler.options import Calibration, CompileOptions
 from edgec.compiler.pipeline import CompileResult, compile_model
 from edgec.compiler.precisions import choice, variants
 from edgec.compiler.precisions.choice import _Chooser
+from edgec.compiler.precisions.narrow import Limit
 from edgec.compiler.progress import Silent
 from edgec.compiler.quantise.errors import BoundNotMet, CalibrationError
 from edgec.compiler.report.precision import lines
@@ -218,25 +219,37 @@ def test_auto_takes_what_multiplies_fastest_where_nothing_can_be_timed(
 
 
 @pytest.mark.skipif("avx512_bf16" not in machine_features(), reason="hardware: no products of bfloat16 here")
-def test_auto_computes_in_fp32_what_verification_refuses(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize(("budget", "chosen"), [(1e-4, "fp32"), (3e-3, "bf16")])
+def test_auto_takes_fewer_layers_and_then_fp32_where_verification_refuses(
+    budget: float, chosen: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """The choice of layers is made to trust bfloat16 beyond the budget; what refuses it is verification itself."""
+    """The first choice of layers is made to trust bfloat16 beyond the budget; what refuses it is verification itself.
+
+    At the smaller budget the others are not within it, either.
+    """
     monkeypatch.setattr(_Chooser, "timed", property(lambda _self: False))
-    trusting = partial(choice.choose_layers, operands=BFLOAT16)
-    monkeypatch.setattr(choice, "choose_layers", lambda source, inputs, *_: trusting(source, inputs, 1.0))
+    honest = choice.choose_layers
+
+    def trusting(source: Any, inputs: Arrays, _: float, operands: Any, limit: Limit) -> Any:
+        first = 1.0 if math.isinf(limit.error) or budget == 1e-4 else budget
+        return honest(source, inputs, first, BFLOAT16, limit)
+
+    monkeypatch.setattr(choice, "choose_layers", trusting)
     notes = Notes()
-    options = CompileOptions(precision="auto", tune="none", threads=1, error_budget=1e-4)
+    options = CompileOptions(precision="auto", tune="none", threads=1, error_budget=budget)
     model = save(network(), tmp_path)
     result = compile_model(model, load_target("zen4"), options, output=tmp_path / "m.edge", progress=notes)
     found = result.evidence["precision"]
     assert result.evidence["verified"]
-    assert found["chosen"] == "fp32"
-    assert "bf16 was chosen and failed verification" in found["notes"][-1]
-    assert any("computed in fp32 instead of bf16" in note for note in notes.notes)
-    assert not any("bf16" in kernel.schedule for kernel in result.config.kernels.values())
+    assert found["chosen"] == chosen
+    told = " ".join(notes.notes)
+    assert "tried again with fewer layers in bf16" in told
+    assert ("computed in fp32 instead of bf16" in told) == (chosen == "fp32")
+    assert any("failed verification" in note for note in found["notes"])
+    narrow = [kernel.schedule for kernel in result.config.kernels.values() if "bf16" in kernel.schedule]
+    assert bool(narrow) == (chosen == "bf16")
     (marked,) = [line for line in lines(found) if line.startswith("*")]
-    assert marked.startswith("* fp32")
+    assert marked.startswith(f"* {chosen}")
 
 
 def test_auto_takes_for_each_layer_what_was_measured_to_be_fastest(

@@ -208,3 +208,23 @@ class Recorded(Silent):
 
     def note(self, text: str) -> None:
         self.notes.append(text)
+
+
+def test_layers_are_chosen_on_the_extremes_that_verification_compares(tmp_path: Path) -> None:
+    """Beside a thousand times the input, a convolution of constants costs nothing; where that is 0, it is all."""
+    rng = np.random.default_rng(0)
+    constants = {"w": (1 + rng.standard_normal((16, 16, 1, 1)) / 8).astype("f4"), "one": np.float32(1.1)}
+    constants["thousand"] = np.float32(1000)
+    nodes = [
+        helper.make_node("Abs", ["x"], ["a"]),
+        helper.make_node("Add", ["a", "one"], ["b"]),
+        helper.make_node("Conv", ["b", "w"], ["c"]),
+        helper.make_node("Mul", ["x", "thousand"], ["d"]),
+        helper.make_node("Add", ["c", "d"], ["y"]),
+    ]
+    model = model_of(nodes, {"x": [1, 16, 4, 4]}, ["y"], constants)
+    source = load_source(save(model, tmp_path), CompileOptions())
+    x = {"x": rng.standard_normal((1, 16, 4, 4)).astype("f4")}
+    (cost,) = choose_layers(source, x, 1.0).alone.values()
+    assert cost > 5e-4  # 0.002 on zeros, 2e-5 on these
+    assert not choose_layers(source, x, 2e-4).nodes

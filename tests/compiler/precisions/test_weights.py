@@ -16,6 +16,7 @@ import edgec.runtime as rt
 from edgec.compiler.frontends import load_source
 from edgec.compiler.options import CompileOptions
 from edgec.compiler.pipeline import compile_model
+from edgec.compiler.precisions.samples import error_on, samples_of
 from edgec.compiler.precisions.weights import rounded, with_narrow_weights
 from edgec.targets import detect
 from tests.compiler.onnx_models import model_of, save
@@ -60,11 +61,15 @@ def test_the_rewritten_model_has_the_error_that_was_measured(bits: int, tmp_path
     inputs = {"x": np.random.default_rng(1).normal(size=(1, WIDTH)).astype("f4")}
     made, choice = with_narrow_weights(source, inputs, 0.5, bits)
     assert [node.op_type for node in made.model.graph.node].count("MatMulNBits") == 2 == choice.layers
-    exact, found = (
-        ort.InferenceSession(one.SerializeToString(), providers=["CPUExecutionProvider"]).run(None, inputs)[0]
+    sessions = [
+        ort.InferenceSession(one.SerializeToString(), providers=["CPUExecutionProvider"])
         for one in (source.model, made.model)
-    )
-    assert np.abs(found - exact).max() / np.abs(exact).max() == pytest.approx(choice.error, rel=1e-3)
+    ]
+    samples = samples_of(source, inputs, half=False)
+    assert {"", "zeros", "large numbers"} <= {sample.name for sample in samples}
+    runs = [[session.run(None, sample.inputs) for sample in samples] for session in sessions]
+    errors = [error_on(sample, ["y"], *pair) for sample, *pair in zip(samples, *runs, strict=True)]
+    assert max(errors) == pytest.approx(choice.error, rel=1e-3)
     assert 0 < choice.error < (0.2 if bits == 4 else 0.02)
 
 

@@ -110,6 +110,19 @@ def test_a_fast_result_blames_no_layer() -> None:
     assert not any("fault" in line for line in read_aloud(found.to_json()))
 
 
+def test_what_was_measured_beside_other_programs_says_so_and_compares_the_fastest_runs() -> None:
+    busy = proof(100.0, 900.0)
+    for side, ms in (("edgec", 5.0), ("onnxruntime", 4.0)):
+        busy.latency[side] |= {"min_ms": ms, "waited": 0.38}
+    found = certify(busy, "Some CPU", RATES)
+    assert (found.ms, found.onnxruntime_ms, found.ratio, found.verdict) == (5.0, 4.0, 0.8, "slower")
+    told = "\n".join(read_aloud(found.to_json()))
+    assert "the fastest run takes 5 ms and ONNX Runtime's 4 ms" in told
+    assert "threads waited 38% of the time for a core" in told
+    with pytest.raises(NotFaster, match="compile again when it is idle"):
+        require_faster(found)
+
+
 def test_what_must_be_faster_fails_when_it_is_slower_or_unmeasured() -> None:
     with pytest.raises(NotFaster, match=r"10 ms and ONNX Runtime 8 ms.*At fault: far"):
         require_faster(certify(proof(10.0, 8.0), "Some CPU", RATES))

@@ -28,6 +28,7 @@ from edgec.compiler.backends.cpu.templates.loop_nests import (
     vectorised,
 )
 from edgec.compiler.backends.cpu.templates.template import Template, fused_with_epilogue
+from edgec.compiler.backends.cpu.tir_pipeline import LEVEL
 from edgec.compiler.graph.anchors import ANCHOR, MOVES
 from edgec.targets.target import Target
 
@@ -131,7 +132,8 @@ def emit(spec: ChannelsSpec, epilogue: Epilogue, _schedule: Schedule, threads: i
 
         return seq([run(*part) for part in _alike(_sources(spec))])
 
-    return epilogue.build(parallel([spec.batch, spec.size[0]], row, threads))
+    # Of dozens of short loops LLVM's highest level unswitches and unrolls each: four times as long for more code.
+    return epilogue.build(parallel([spec.batch, spec.size[0]], row, threads)).with_attr(LEVEL, 2)
 
 
 def _alike(blocks: list[Block]) -> list[tuple[Block, int, int]]:
