@@ -368,8 +368,9 @@ class _Task:
         Returns:
             what was compiled, and what was measured on the way, for the evidence.
         """
-        from edgec.compiler.precisions.choice import ANY, choose
+        from edgec.compiler.precisions.choice import choose
         from edgec.compiler.precisions.evidence import to_json
+        from edgec.compiler.precisions.narrow import ANY
         from edgec.compiler.precisions.variants import Variants
 
         source = _load(self.path, options, self.progress, self.clock, self.shared)
