@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+_MAY_BE_ZERO = ("core.loads_exposed", "core.spare_registers")
+
 
 @dataclass(frozen=True)
 class DotRate:
@@ -38,6 +40,8 @@ class Core:
         half_vectors: how many multiply-adds of vectors half as wide can start for a whole one; 1 where unknown.
         fma_latency: cycles until a sum can be added to again (the accumulator's own latency where it is forwarded).
         loads_per_cycle: loads of whole vectors, or of one element into every lane, from the first cache.
+        loads_exposed: which share of the loads' time multiply-adds do not hide: 0 where instructions run out of order.
+        spare_registers: vector registers that LLVM's order of instructions takes besides those of a tile.
         l2_bytes_per_cycle: sustained from the second cache, by one core.
         l3_bytes_per_cycle: the same from the last-level cache; without meaning where the target has none.
         memory_bytes_per_cycle: the same from memory.
@@ -52,6 +56,8 @@ class Core:
     half_vectors: float = 1.0
     fma_latency: float = 4.0
     loads_per_cycle: float = 1.0
+    loads_exposed: float = 0.0
+    spare_registers: int = 0
     l2_bytes_per_cycle: float = 16.0
     l3_bytes_per_cycle: float = 8.0
     memory_bytes_per_cycle: float = 4.0
@@ -102,6 +108,7 @@ def _positive(key: str, value: object, *, whole: bool = False) -> Any:  # noqa: 
     kinds = (int,) if whole else (int, float)
     if isinstance(value, bool) or not isinstance(value, kinds):
         raise ValueError(f"{key} must be of type {'int' if whole else 'float'}, not {value!r}")
-    if not value > 0:
-        raise ValueError(f"{key} must be positive, not {value}")
+    if not (value >= 0 if key in _MAY_BE_ZERO else value > 0):
+        kind = "0 or positive" if key in _MAY_BE_ZERO else "positive"
+        raise ValueError(f"{key} must be {kind}, not {value}")
     return value if whole else float(value)

@@ -110,6 +110,7 @@ def test_a_file_of_the_users_own_extends_a_shipped_one(own_folder: Path) -> None
         (('["sve"]', '["neon"]'), "the feature 'neon' is called 'asimd'"),
         (("[tvm]", "[core]\nfma_units = 2\n[tvm]"), "unknown key 'core.fma_units'"),
         (("[tvm]", "[core]\nfma_per_cycle = 0\n[tvm]"), "core.fma_per_cycle must be positive, not 0"),
+        (("[tvm]", "[core]\nloads_exposed = -1\n[tvm]"), "core.loads_exposed must be 0 or positive, not -1"),
         (("[tvm]", "[core]\nl2_bytes_per_cycle = nan\n[tvm]"), "core.l2_bytes_per_cycle must be positive"),
         (("[tvm]", "[core]\nissue_width = 2.5\n[tvm]"), "core.issue_width must be of type int, not 2.5"),
         (("[tvm]", "[core]\nmicroarchitecture = 76\n[tvm]"), "core.microarchitecture must be of type str"),

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+from edgec.compiler.backends.cpu import narrow_stores
 from edgec.compiler.backends.cpu.dot_sequences import pmaddubsw, pmaddwd, pmaddwd_pairs, smlal, smlal_pairs
 from edgec.compiler.operands.operands import ALTERNATIVES, Operands
 from edgec.targets.features import (
@@ -191,6 +192,7 @@ FUNCTIONS = {
     ANEW: _ANEW_CODE,
     **_AFTER_CODE,
     **{i.function: i.code for i in INSTRUCTIONS.values()},
+    **narrow_stores.FUNCTIONS,
 }
 
 

@@ -99,6 +99,34 @@ def add_border(spec: ConvSpec, table: tuple[int, ...]) -> PrimFunc:
     return kernel.with_attr("op_pattern", BROADCAST)  # an epilogue of the convolution
 
 
+def taps(shape: tuple[int, ...], window: Window, block: int, dtype: str, *, nhwc: bool = False) -> PrimFunc:
+    """The pixels that the taps of a row of a window read, as channels of a blocked tensor as wide as the result.
+
+    Channel `tap * channels + c` is channel `c` under tap `tap`; beyond the image, and beyond the last tap, it is zero.
+
+    Args:
+        shape: of the image, NCHW.
+        window: its columns are what the taps are taken from; rows stay as they are.
+        block: channels of a block.
+        dtype: of the pixels.
+        nhwc: whether the channels are the last axis of what is given.
+    """
+    batch, channels, height, width = shape
+    count = window.kernel[1] * channels
+    data = te.placeholder((batch, height, width, channels) if nhwc else shape, dtype, "data")
+
+    def body(n: tirx.Expr, b: tirx.Expr, y: tirx.Expr, x: tirx.Expr, v: tirx.Expr) -> tirx.Expr:
+        at = b * block + v
+        column = x * window.stride[1] + at // channels * window.dilation[1] - window.pad[1]
+        inside = tirx.all(at < count, column >= 0, column < width)
+        channel = at % channels
+        value = data[n, y, column, channel] if nhwc else data[n, channel, y, column]
+        return tirx.if_then_else(inside, value, tirx.const(0, dtype))
+
+    made = te.compute((batch, -(-count // block), height, window.out[1], block), body, name="taps")
+    return prim_func([data], made)
+
+
 def quotient(spec: WinogradSpec) -> PrimFunc:
     """The sums of a convolution from four times the sums, as Winograd's algorithm makes them of integers."""
     shape = (spec.batch, -(-spec.out_channels // spec.lanes), *spec.window.out, spec.lanes)

@@ -17,6 +17,7 @@ from edgec.compiler.backends.cpu.codegen import (
     native_dots_pass,
     short_refusals_pass,
 )
+from edgec.compiler.backends.cpu.narrow_stores import narrow_stores_pass
 from edgec.compiler.backends.cpu.single_operations import keep_apart_pass
 from edgec.compiler.backends.special_values import exact_special_values_pass
 
@@ -46,6 +47,7 @@ def lowering() -> tvm.transform.Pass:
         *storage(),
         tirx.transform.UnrollLoop(),
         tirx.transform.StmtSimplify(),
+        narrow_stores_pass(),
         s_tir.transform.RewriteUnsafeSelect(),
         exact_special_values_pass(),
         keep_apart_pass(),

@@ -113,6 +113,8 @@ def _conv2d(plan: Plan, call: Call) -> Value | None:
         return _with_border(plan, spec, sums, border)
     if groups > 1:
         weight, groups = merge_groups(weight, groups, channels, lanes)
+    if groups == 1 and not plan.is_blocked(source) and _few_channels(channels, window.kernel[1], operands):
+        return _of_taps(plan, source, weight, window, operands, border)
     spec, weight, data = _dense_conv(plan, source, weight, window, groups, operands)
     stored = integer_winograd(plan, spec, weight, _values(plan, source))
     if stored is not None:
@@ -133,6 +135,43 @@ def _by_bytes(plan: Plan, operands: Operands, weight: Array, axis: int) -> Opera
         return operands
     pairs = byte_pairs(plan.target)
     return pairs if pairs is not None and stays_in_16_bits(weight, axis) else operands
+
+
+def _few_channels(channels: int, taps: int, operands: Operands) -> bool:
+    """Whether steps of a row's taps are at most half as many as steps of the channels under each of them."""
+    return 2 * -(-channels * taps // operands.step) <= taps * -(-channels // operands.step)
+
+
+def _of_taps(
+    plan: Plan, source: Expr, weight: Array, window: Window, operands: Operands, border: Array | None
+) -> Value:
+    """A convolution of an image of one or two channels, as those of sound are: the taps of a row are its channels."""
+    shape, (out, channels, height, width) = shape_of(source), weight.shape
+    steps = -(-channels * width // operands.step) * operands.step
+    block = min(steps, plan.lanes)
+    rows = weight.transpose(0, 3, 1, 2).reshape(out, channels * width, height, 1)
+    rows = np.pad(rows, [(0, 0), (0, -rows.shape[1] % block), (0, 0), (0, 0)])
+    operands = _by_bytes(plan, operands, rows, 1)
+    nhwc = plan.state(source).nhwc
+    given = plan.plain(source) if nhwc is None else nhwc
+    kernel = integer_compute.taps(shape, window, block, dtype_of(source), nhwc=nhwc is not None)
+    data = plan.call(kernel, "taps", given)
+    down = Window((height, 1), (window.stride[0], 1), (window.dilation[0], 1), (window.pad[0], 0), window.out)
+    size = (shape[2], window.out[1])
+    spec = ConvSpec(
+        shape[0],
+        rows.shape[1],
+        size,
+        out,
+        down,
+        plan.lanes,
+        block,
+        dtype=operands.accumulator,
+        operands=operands,
+    )
+    packed = constant(spec.operands.pack(pack_conv(rows, plan.lanes, spec.chunk)))
+    sums = plan.call(compute.conv2d(spec), "conv2d", data, packed)
+    return _with_border(plan, replace(spec, window=window, in_size=(shape[2], shape[3])), sums, border)
 
 
 def _values(plan: Plan, source: Expr) -> str:

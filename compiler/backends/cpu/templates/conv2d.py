@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 from tvm import tirx
 from tvm.tirx import Buffer, BufferStore, IfThenElse, PrimFunc, Stmt
@@ -29,6 +28,7 @@ from edgec.compiler.backends.cpu.templates.loop_nests import (
     Index,
     at_flat_place,
     broadcast,
+    buffer_dtype,
     const,
     flat_place,
     index,
@@ -49,6 +49,7 @@ VERSION = 3
 BLOCKS_A_PASS = 4  # where a block of channels is a single step
 CACHE_LINE = 64  # bytes
 ADDRESSES = 3  # blocks whose weights have addresses of their own: LLVM computes those of more in each step
+STARTED = ("sdot", "smlal")  # instructions whose sums start with the bias, as those of elements do
 UNROLL_TAPS = 3  # kernel columns up to which the taps are unrolled in the interior, too
 
 
@@ -179,7 +180,8 @@ class _Direct:
         if self.half:
             return self._half_tile(HalfSums(count, lanes, chunked=self._chunk_size() > 0), place)
         acc = Accumulators(count, lanes, self.spec.dtype)
-        if chunk is None and self.schedule.elements and (split := self.epilogue.bias()) is not None:
+        starts = self.schedule.elements or self.operands.instruction in STARTED
+        if chunk is None and starts and (split := self.epilogue.bias()) is not None:
             return self._biased_tile(acc, place, *split)
         if chunk is None:
             reduce = self._reduce(acc, place, const(0), self.per_group)
@@ -472,8 +474,15 @@ class _Direct:
             for i, word in enumerate(self._words(self._input(place, row[0], channel, ky, kx, const(start))))
         ]
         rest = (end - first) % lanes
-        alone = [unrolled(rest, column, end - rest)] if rest else []
-        return seq([*together, *alone])
+        if rest and end - first > lanes:  # the last columns, from a vector that ends with them
+            start = end - lanes
+            words = self._words(self._input(place, row[0], channel, ky, kx, const(start)))
+            together += [
+                column(const(start + i), broadcast(words[i], lanes)) for i in range(lanes - rest, lanes)
+            ]
+        elif rest:
+            together.append(unrolled(rest, column, end - rest))
+        return seq(together)
 
     def _words(self, first: Expr) -> list[Expr]:
         """The words of as many columns as a vector holds, `first` being that of the first one; read at once."""
@@ -558,20 +567,21 @@ class _Direct:
         """Pass the accumulators to the epilogue."""
         blocks, passed = self.schedule.out_blocks, epilogue or self.epilogue
 
-        def column(i: Expr, row: int) -> Stmt:
+        def store(i: Expr, j: Expr, row: int) -> Stmt:
             y, x = place.y + const(row), place.x + i
             if self.schedule.flat:
                 y, x = const(0), place.y * const(self.geometry.width) + x
+            k = (i + const(row * place.piece.width)) * const(blocks) + j
+            return _store(passed, acc, k, [place.n, place.b * const(blocks) + j, y, x])
 
-            def block(j: Expr) -> Stmt:
-                at = [place.n, place.b * const(blocks) + j, y, x]
-                k = (i + const(row * place.piece.width)) * const(blocks) + j
-                return _store(passed, acc, k, at)
+        def all_columns(row: int) -> Stmt:
+            if (
+                buffer_dtype(passed.output) == "int8"
+            ):  # neighbouring bytes one after the other: `narrow_stores`
+                return unrolled(blocks, lambda j: unrolled(place.piece.width, lambda i: store(i, j, row)))
+            return unrolled(place.piece.width, lambda i: unrolled(blocks, lambda j: store(i, j, row)))
 
-            return unrolled(blocks, block)
-
-        stores = [unrolled(place.piece.width, partial(column, row=row)) for row in range(place.rows)]
-        return [*self._settled(acc, place), *stores]
+        return [*self._settled(acc, place), *(all_columns(row) for row in range(place.rows))]
 
 
 def _store(epilogue: Epilogue, acc: Accumulators, k: Expr, at: list[Expr]) -> Stmt:

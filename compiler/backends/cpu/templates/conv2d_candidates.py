@@ -225,6 +225,9 @@ def cost(spec: ConvSpec, schedule: Schedule, target: Target, threads: int) -> fl
         if schedule.elements:
             pairs = 2 if w.stride[1] == 1 and spec.in_block else 1  # neighbours are loaded by one instruction
             busy += _ISSUED * (read / pairs + blocks / 2 + 1)
+        if schedule.elements and spec.in_block:
+            room = target.vector_registers - target.core.spare_registers
+            busy *= 1 + _SPILT * max(0, columns * (blocks + 1) + blocks - room)
         widening = widening_cycles(target, operands, columns, blocks)
         busy = (busy + widening) * _drag(spec, columns, blocks)
         if data_is_widened(operands):  # even and odd elements of both, and a product, beside the sums

@@ -66,7 +66,8 @@ def step_cycles(
     """
     core, (per_cycle, latency) = target.core, _rate(target, operands)
     issued = (sums * core.fma_per_cycle / per_cycle + loads) / core.issue_width
-    return max(sums / per_cycle, loads / core.loads_per_cycle, latency / split, issued)
+    exposed = core.loads_exposed * loads / core.loads_per_cycle
+    return max(sums / per_cycle + exposed, loads / core.loads_per_cycle, latency / split, issued)
 
 
 def widening_cycles(target: Target, operands: Operands, columns: int, blocks: int) -> float:

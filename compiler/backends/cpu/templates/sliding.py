@@ -15,6 +15,7 @@ from tvm import tirx
 from tvm.tirx import Buffer, PrimFunc, Stmt
 
 from edgec.compiler.backends.cpu.specs import ConvSpec, PoolSpec, Window, lowest
+from edgec.compiler.backends.cpu.templates import dotted_windows
 from edgec.compiler.backends.cpu.templates.epilogue import Epilogue
 from edgec.compiler.backends.cpu.templates.loop_nests import (
     Accumulators,
@@ -31,11 +32,11 @@ from edgec.compiler.backends.cpu.templates.loop_nests import (
     vector_load,
     vectorised,
 )
-from edgec.compiler.backends.cpu.templates.template import Template, fused_with_epilogue
+from edgec.compiler.backends.cpu.templates.template import Choice, Request, Template, fused_with_epilogue
 from edgec.compiler.backends.cpu.templates.windows import row_bounds
 from edgec.targets.target import Target
 
-VERSION = 1
+VERSION, DOTTED = 1, 2  # of the template, and where the dot product multiplies
 SKIPPING = 8  # columns of a tile of a convolution with a stride
 UNROLL_TAPS = 8
 TURNS = 4  # registers that take turns in a long sum: an addition takes 3 or 4 cycles
@@ -243,7 +244,18 @@ def _by_promise(spec: ConvSpec | PoolSpec, widths: set[int]) -> list[int]:
 
 
 _choose = fused_with_epilogue(VERSION, candidates, emit)
+_choose_dotted = fused_with_epilogue(DOTTED, dotted_windows.candidates, dotted_windows.emit)
+
+
+def _choose_depthwise(spec: ConvSpec, request: Request) -> Choice | None:
+    """By the dot product where that has a use, else a tap at a time."""
+    return _choose_dotted(spec, request) or _choose(spec, request)
+
+
 DEPTHWISE = Template(
-    "depthwise", (VERSION,), lambda spec: isinstance(spec, ConvSpec) and spec.depthwise, _choose
+    "depthwise",
+    (VERSION, DOTTED),
+    lambda spec: isinstance(spec, ConvSpec) and spec.depthwise,
+    _choose_depthwise,
 )
 POOL = Template("pool", (VERSION,), lambda spec: isinstance(spec, PoolSpec), _choose)

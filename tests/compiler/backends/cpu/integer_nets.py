@@ -75,7 +75,15 @@ class Net:
         value = self.values[x].astype(np.int64) @ w.astype(np.int64)
         return self.emit(relax.op.matmul(x, relax.const(w), out_dtype="int32"), value.astype(np.int32))
 
-    def requantise(self, sums: Any, zero: int, dtype: str, spread: float = 80.0, bias: bool = True) -> Any:
+    def requantise(
+        self,
+        sums: Any,
+        zero: int,
+        dtype: str,
+        spread: float = 80.0,
+        bias: bool = True,
+        limits: tuple[int, int] | None = None,
+    ) -> Any:
         """The tail of a layer: bias, scale per channel, rounding, zero point, saturation."""
         value = self.values[sums]
         shape = (1, value.shape[1], 1, 1) if value.ndim == 4 else value.shape[-1:]
@@ -88,17 +96,17 @@ class Net:
         )
         real = self.emit(relax.op.astype(sums, "float32"), value.astype(np.float32))
         real = self.emit(relax.op.multiply(real, relax.const(scale)), self.values[real] * scale)
-        return self.narrow(real, zero, dtype)
+        return self.narrow(real, zero, dtype, limits)
 
-    def narrow(self, real: Any, zero: int, dtype: str) -> Any:
-        """Float to 8 bits: rounded half to even, moved by the zero point, saturated."""
-        limits = np.iinfo(dtype)
+    def narrow(self, real: Any, zero: int, dtype: str, limits: tuple[int, int] | None = None) -> Any:
+        """Float to 8 bits: rounded half to even, moved by the zero point, saturated or between other limits."""
+        least, most = limits or (np.iinfo(dtype).min, np.iinfo(dtype).max)
         real = self.emit(relax.op.round(real), np.round(self.values[real]))
         point = relax.const(np.float32(zero))
         real = self.emit(relax.op.add(real, point), self.values[real] + np.float32(zero))
-        low, high = relax.const(np.float32(limits.min)), relax.const(np.float32(limits.max))
-        real = self.emit(relax.op.maximum(real, low), np.maximum(self.values[real], limits.min))
-        real = self.emit(relax.op.minimum(real, high), np.minimum(self.values[real], limits.max))
+        low, high = relax.const(np.float32(least)), relax.const(np.float32(most))
+        real = self.emit(relax.op.maximum(real, low), np.maximum(self.values[real], least))
+        real = self.emit(relax.op.minimum(real, high), np.minimum(self.values[real], most))
         return self.emit(relax.op.astype(real, dtype), self.values[real].astype(dtype))
 
     def widen(self, x: Any, zero: int, scale: float) -> Any:

@@ -264,3 +264,26 @@ def test_every_convolution_has_a_candidate(target: str, kernel: tuple[int, int],
             window = Window(kernel, (1, stride), (1, dilation), (0, 0), (4, 9))
             spec = ConvSpec(1, in_channels, (900, 2000), 10 * lanes, window, lanes, in_block)
             assert conv2d_candidates.candidates(spec, there, 1, flattens=False)
+
+
+def test_loads_that_multiply_adds_do_not_hide_favour_tiles_with_fewer_of_them() -> None:
+    """On a core that waits for its loads, the tile comes first that loads least for each multiply-add."""
+    hidden, exposed = (with_core(load_target("cortex-a53"), loads_exposed=share) for share in (0.0, 1.0))
+    for sums, loads in ((14, 3.75), (14, 4.5)):
+        assert estimates.step_cycles(exposed, sums, loads) == pytest.approx(
+            estimates.step_cycles(hidden, sums, loads) + loads / hidden.core.loads_per_cycle
+        )
+
+
+def test_a_target_that_spares_registers_takes_smaller_tiles() -> None:
+    """LLVM's order of instructions for some cores needs registers beside a tile's, and moves sums to the stack else."""
+    spec = replace(conv(64, 64, 56, 3), lanes=4, in_block=4)
+    used = {}
+    for spare in (0, 4):
+        target = replace(
+            load_target("cortex-a53"), core=replace(load_target("rpi4").core, spare_registers=spare)
+        )
+        first = conv2d_candidates.candidates(spec, target, 1, flattens=True)[0]
+        columns = first.width * first.tall
+        used[spare] = columns * (first.out_blocks + 1) + first.out_blocks
+    assert used[4] <= 28 < used[0]
