@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -63,6 +64,12 @@ class SkipsInCi:
             terminalreporter.section("skips that an install step could have met", red=True)
             for line in self.avoidable:
                 terminalreporter.write_line(line)
+
+
+def pytest_collection_finish() -> None:
+    """What all tests import and are lives to the end: each full garbage collection would go through millions of it."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -33,8 +33,8 @@ MODULES = dict.fromkeys(("fleet", "devices", "push", "deploy", "captures", "expe
     dict.fromkeys(("compile", "inspect", "verify", "bench", "profile", "debug"), COMPILER)
 )
 """What to import for a command, beside what every command imports."""
-SET_EARLY = ("PYTHON", "LD_", "LANG", "LC_", "TZ", "TMPDIR", "OPENBLAS_", "OMP_")
-"""How variables begin that an interpreter or a library reads when it starts or is imported."""
+SET_EARLY = ("PYTHON", "LD_PRELOAD", "LANG", "LC_", "TZ", "TMPDIR")
+"""How variables begin that an interpreter reads when it starts, or keeps."""
 _BEGUN = dict(os.environ)
 
 
