@@ -339,7 +339,7 @@ class _Direct:
                     [self._by_element(acc, place, (top, r), first, (ky, kx), valid) for r in range(*rows)]
                 )
             steps = stepped(count, step, self._channels_a_pass, "ic")
-            return seq([steps, dot.apart()]) if self.operands.step > 2 and w.kernel != (1, 1) else steps
+            return seq([steps, dot.apart()]) if self.schedule.apart or self._narrow else steps
 
         ahead = self._ahead(place, top, first, ky)
         if w.kernel[1] > UNROLL_TAPS and all(v == whole for v in piece.valid):
@@ -418,6 +418,11 @@ class _Direct:
         steps = [statement for at in range(lanes) for statement in lane(at)]
         loads = [tirx.Bind(from_here, start), unrolled(end - begin, load)]
         return weights.allocate([inputs.allocate([*loads, *steps])])
+
+    @property
+    def _narrow(self) -> bool:
+        """Whether the taps of a block of channels are a few steps of 8-bit integers."""
+        return self.operands.step > 2 and self.spec.window.kernel != (1, 1)
 
     @property
     def _channels_a_pass(self) -> int:

@@ -71,11 +71,14 @@ def candidates(spec: ConvSpec, target: Target, threads: int, *, flattens: bool) 
                     flat,
                     ahead=_prefetches(spec, target, out_blocks),
                     elements=elements,
+                    apart=_keeps_apart(spec, target),
                 )
                 found.append(base)
                 found += _variants(spec, base, target)
             for tall in _talls(budget, length, rows) if not flat else ():
-                base = Schedule(length, out_blocks, rows, tall=tall, elements=elements)
+                base = Schedule(
+                    length, out_blocks, rows, tall=tall, elements=elements, apart=_keeps_apart(spec, target)
+                )
                 found += [base, *_variants(spec, base, target)]
     ranked = sorted(set(found), key=lambda s: (cost(spec, s, target, threads), str(s)))
     # Schedules that split the loops around the same tile differently are nearly as fast: the best of each tile first.
@@ -126,6 +129,16 @@ def _prefetches(spec: ConvSpec, target: Target, out_blocks: int) -> bool:
     """
     plain = spec.operands.step == 1 and spec.in_block == spec.lanes
     return plain and target.vector_registers <= 16 and out_blocks > 1
+
+
+def _keeps_apart(spec: ConvSpec, target: Target) -> bool:
+    """Whether taps read their inputs anew, on an image of few channels.
+
+    LLVM unrolls its few channels, keeps the inputs that neighbouring taps share in registers, and with 16 of them moves
+    accumulators to the stack for that.
+    """
+    plain = spec.in_block < spec.lanes and spec.operands.step == 1 and spec.window.kernel[1] > 1
+    return plain and target.arch == "x86_64" and target.vector_registers <= 16
 
 
 def _variants(spec: ConvSpec, base: Schedule, target: Target) -> list[Schedule]:

@@ -70,6 +70,7 @@ class Schedule:
         ahead: each step prefetches the input that the next tile will read.
         elements: a pixel's channels are loaded as one vector, whose elements multiply one after the other (NEON's
             `fmla` takes a single element of a vector), instead of an element for each channel.
+        apart: nothing that a tap read is kept in registers for the next one.
     """
 
     width: int
@@ -81,6 +82,7 @@ class Schedule:
     ahead: bool = False
     tall: int = 1
     elements: bool = False
+    apart: bool = False
 
     def __str__(self) -> str:
         parts = [f"direct {self.width}x{self.out_blocks}", f"rows{self.rows}"]
@@ -90,6 +92,7 @@ class Schedule:
         parts += ["rows-outer"] if self.rows_outer else []
         parts += ["ahead"] if self.ahead else []
         parts += ["elements"] if self.elements else []
+        parts += ["apart"] if self.apart else []
         return " ".join(parts)
 
 
