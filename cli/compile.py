@@ -71,11 +71,11 @@ def command(
     chosen = existing(card, "model card") if card else beside if beside.is_file() else None
     if minutes is not None and tune is not Tuning.full:
         raise typer.BadParameter("is for --tune full", param_hint="--minutes")
-    about_int8 = labels or max_drop or max_error or reduce_range or calibrator is not Method.auto
-    if calibrate is None and about_int8:
+    about_data = labels or max_drop or max_error or reduce_range or calibrator is not Method.auto
+    if calibrate is None and about_data:
         raise UsageError(
-            "--labels, --max-drop, --max-error, --reduce-range and --calibrator are about int8: give --calibrate with "
-            "data"
+            "--labels, --max-drop, --max-error, --reduce-range and --calibrator say how data are used: give "
+            "--calibrate with data"
         )
     sets, hardware = parse_buckets(inputs or []), choose_targets(target)
     if form is compile_c.Format.c:

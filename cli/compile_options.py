@@ -120,7 +120,8 @@ Calibrate = Annotated[
     Path | None,
     typer.Option(
         help="Data to quantise with: a folder of pictures, sounds or .npz files, or an .npz file of many "
-        "examples; 100 to 500 of them. Half are held back to measure the loss on.",
+        "examples; 100 to 500 of them. Half are held back to measure the loss on; w8 and w4 need none, and measure "
+        "it on all that are given.",
         rich_help_panel=ARITHMETIC,
     ),
 ]
@@ -149,7 +150,7 @@ Labels = Annotated[
 MaxDrop = Annotated[
     str | None,
     typer.Option(
-        help="Largest accepted loss of accuracy by int8 on labelled data held back, such as 0.5%. "
+        help="Largest accepted loss of accuracy by int8, w8 or w4 on labelled data held back, such as 0.5%. "
         "[default: 1%]",
         show_default=False,
         rich_help_panel=ARITHMETIC,

@@ -23,7 +23,7 @@ from edgec.compiler.c_library.limits import check_c_library
 from edgec.compiler.errors import ToolMissing, VerificationFailed
 from edgec.compiler.frontends.source import ImportedModel, SourceModel
 from edgec.compiler.lowered import Lowered
-from edgec.compiler.options import CompileOptions, Precision
+from edgec.compiler.options import WEIGHT_BITS, CompileOptions, Precision
 from edgec.compiler.processing import build_processing
 from edgec.compiler.progress import Progress, Silent
 from edgec.compiler.proving import prove, threads_here
@@ -117,9 +117,9 @@ def check_calibration(options: CompileOptions) -> None:
         raise CalibrationError(
             f"--precision int8 needs data to find ranges with: --calibrate FOLDER (or FILE.npz), with {NEEDED}"
         )
-    if options.calibration is not None and options.precision not in ("int8", "auto"):
+    if options.calibration is not None and options.precision not in ("int8", "auto", *WEIGHT_BITS):
         raise CalibrationError(
-            f"--calibrate is for --precision int8 or auto; {options.precision} needs no calibration"
+            f"--calibrate is for --precision int8, w8, w4 or auto; {options.precision} needs no data"
         )
     if options.calibration is not None and options.buckets:
         raise CalibrationError("int8 takes one set of input shapes: give --input once for each input")

@@ -166,7 +166,7 @@ def _signed(side: int, name: str, data: Path) -> dict[str, Array]:
 
 
 def _grey(data: Path) -> dict[str, Array]:
-    pictures = np.stack([crop.mean(-1) for crop in crops(data, RUNS, 28, 28)])[:, None]
+    pictures = np.stack([crop.mean(-1) for crop in crops(data, RUNS, 28, 28)])
     return {"serving_default_fixed_input:0": on_grid(pictures / 255, "int8", 1 / 255, -128)}
 
 

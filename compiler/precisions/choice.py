@@ -15,7 +15,7 @@ from edgec.compiler.precisions.samples import samples_of
 from edgec.compiler.precisions.variants import BF16, FP16, FP32, INT8, MIXED, NARROW, Variant, Variants
 from edgec.compiler.precisions.weights import LEAST, SHARE, SIZE, with_narrow_weights
 from edgec.compiler.progress import Progress
-from edgec.compiler.quantise.calibrate import Calibrated, calibrate
+from edgec.compiler.quantise.calibrate import Calibrated, Judge, calibrate, judge_of
 from edgec.compiler.quantise.choose import Choice
 from edgec.compiler.quantise.errors import BoundNotMet
 from edgec.compiler.quantise.evaluate import Quality
@@ -25,6 +25,7 @@ from edgec.compiler.verify.inputs import Arrays
 # Times as many products as in fp32, by the core's facts: less is lost to Winograd's algorithm in fp32, and to casts.
 PAYS = 1.25
 FASTER = 0.98  # of the time of fp32: another precision has to gain at least that much
+FEWER = 0.75  # of the error of narrow weights that lose too much: what the next, fewer ones may have
 SHOWN = 5  # layers that a note names
 # Where layers turn out too coarse as compiled, others are chosen that cost this share of their error, so many times.
 FEWER, ATTEMPTS = 0.25, 2
@@ -45,6 +46,7 @@ class Chosen:
         quality: of each variant on data held back, by name.
         calibrated: the calibration; None without data.
         choice: the layers that can be in 8 bits; None if there are none.
+        judge: by which narrow weights were accepted; None without data.
         notes: what the user should know.
         narrow_error: of the model with the chosen layers in bf16 or fp16, as measured when they were chosen.
     """
@@ -54,6 +56,7 @@ class Chosen:
     quality: Mapping[str, Quality] = field(default_factory=dict)
     calibrated: Calibrated | None = None
     choice: Choice | None = None
+    judge: Judge | None = None
     notes: tuple[str, ...] = ()
     narrow_error: float = 0.0
 
@@ -113,11 +116,11 @@ class _Chooser:
         return self.backend.can_time and self.backend.target.timed_on is None
 
     def choose(self) -> Chosen:
+        if self.options.precision in WEIGHT_BITS:
+            return self._weights()
         calibrated = self._calibrated()
         if self.options.precision == BF16:
             return self._bf16()
-        if self.options.precision in WEIGHT_BITS:
-            return self._weights()
         self.variants.add(FP32, self.source, "fp32")
         if calibrated is None:
             return self._floating({name: self._narrow_layers(name, self.limit) for name in (FP16, BF16)})
@@ -147,9 +150,19 @@ class _Chooser:
     def _weights(self) -> Chosen:
         """Large products with weights of few bits, as many as the error budget allows, beside fp32."""
         name, budget = self.options.precision, self.options.error_budget
-        bits = WEIGHT_BITS[name]
+        bits, calibration = WEIGHT_BITS[name], self.options.calibration
+        judge = None if calibration is None else judge_of(self.source, calibration, self.card)
         source, choice = with_narrow_weights(self.source, self.inputs, budget, bits)
+        quality = dict[str, Quality]()
+        while judge is not None and choice.nodes:
+            quality[name] = judge.evaluator.of(source)
+            if judge.bound.holds(quality[name]):
+                break
+            self.progress.note(f"with {len(choice.nodes)} products, {judge.bound.told(quality[name])}: fewer")
+            source, choice = with_narrow_weights(self.source, self.inputs, FEWER * choice.error, bits)
         told = f", with an error of {choice.error:.2g} measured" if choice.nodes else ""
+        if judge is not None and choice.nodes:
+            told = f", with {judge.bound.told(quality[name])}"
         self.progress.note(
             f"{len(choice.nodes)} of {choice.layers} large products have weights of {bits} bits{told}"
         )
@@ -157,6 +170,12 @@ class _Chooser:
             self.notes.append(
                 f"{name} changes nothing: no matrix product has {LEAST} constant weights or more, in whole blocks of "
                 f"{SIZE} (convolutions are not narrowed; --precision int8 is for them)"
+            )
+        elif not choice.nodes and quality:
+            assert judge is not None
+            self.notes.append(
+                f"{name} changes nothing: the best products alone have {judge.bound.told(quality.pop(name))}; accept "
+                "more (--max-drop, --max-error)"
             )
         elif not choice.nodes:
             least = min(choice.alone.values())
@@ -169,7 +188,9 @@ class _Chooser:
         if self.timed:
             self.variants.race(self.inputs)
             self._note_slower(name)
-        return Chosen(variant, self.variants, notes=tuple(self.notes))
+            if judge is not None and choice.nodes:
+                quality[name] = self.variants.quality(name, judge.evaluator)
+        return Chosen(variant, self.variants, quality, judge=judge, notes=tuple(self.notes))
 
     def _narrow_layers(self, name: str, limit: Limit) -> NarrowChoice:
         """The layers that may be computed in a precision; none where the target lacks it, or it cannot pay."""
@@ -347,7 +368,7 @@ class _Chooser:
         chosen = variants.made[best]
         told = bound.told(quality[best]) if best in quality else "no loss"
         self.progress.note(f"{len(chosen.int8)} of {len(calibrated.layers)} layers in int8, with {told}")
-        return Chosen(chosen, variants, quality, calibrated, choice, tuple(self.notes))
+        return Chosen(chosen, variants, quality, calibrated, choice, notes=tuple(self.notes))
 
     def _faster(self, nodes: frozenset[int], before: str, after: str) -> frozenset[int]:
         """Those of some source nodes whose kernels take less time in the variant `after`."""

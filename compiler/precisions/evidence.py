@@ -24,6 +24,13 @@ def to_json(chosen: Chosen, requested: str) -> dict[str, Any]:
     if chosen.calibrated is not None:
         found["calibration"] = _calibration(chosen, chosen.calibrated)
         found["layers"] = _layers(chosen, chosen.calibrated)
+    if chosen.judge is not None:
+        bound = chosen.judge.bound
+        found["judged"] = {
+            "examples": len(chosen.judge.evaluator.data),
+            "max_drop": bound.drop,
+            "max_error": bound.error,
+        }
     return found
 
 

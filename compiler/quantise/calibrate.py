@@ -25,7 +25,7 @@ MOST_HELD_BACK = 2000  # examples that the bound is judged by
 COMPARED = 32  # examples that calibrators, refinements and layers are compared on
 OLDEST_OPSET = 13  # scales per channel
 
-__all__ = ["Calibrated", "calibrate"]
+__all__ = ["Calibrated", "Judge", "calibrate", "judge_of"]
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,26 @@ class Calibrated:
                 f"and {drop.high:.2%} (95 %): more examples would make that narrower"
             )
         return choice
+
+
+@dataclass(frozen=True)
+class Judge:
+    """What a model is judged by whose weights alone are narrow: no ranges are needed, so all examples count."""
+
+    evaluator: Evaluator = field(repr=False)
+    bound: Bound
+
+
+def judge_of(source: SourceModel, calibration: Calibration, card: rt.ModelCard | None) -> Judge:
+    """The judge of a float model's variants.
+
+    Raises:
+        CalibrationError: the data do not fit.
+    """
+    _require_fixed_sizes(source)
+    data = open_dataset(calibration.data, source, card, calibration.labels)
+    measure, bound = _bound(calibration, data, card)
+    return Judge(Evaluator(source, data.first(MOST_HELD_BACK), measure), bound)
 
 
 def calibrate(
@@ -119,10 +139,7 @@ def _checked(source: SourceModel) -> Structure:
         raise CalibrationError(
             f"{source.path}: this model is quantised already: compile it without --precision int8 and --calibrate"
         )
-    if source.bounds:
-        raise CalibrationError(
-            f"{source.path}: quantisation needs inputs of fixed sizes: give them with --input"
-        )
+    _require_fixed_sizes(source)
     if opset(source.model) < OLDEST_OPSET:
         raise CalibrationError(
             f"{source.path}: its operators are of version {opset(source.model)} and could not be brought up to date; "
@@ -134,6 +151,13 @@ def _checked(source: SourceModel) -> Structure:
             f"{source.path}: has no convolution or product with constant weights, so there is nothing to quantise"
         )
     return structure
+
+
+def _require_fixed_sizes(source: SourceModel) -> None:
+    if source.bounds:
+        raise CalibrationError(
+            f"{source.path}: quantisation needs inputs of fixed sizes: give them with --input"
+        )
 
 
 def _bound(

@@ -24,6 +24,9 @@ def section(found: Mapping[str, Any] | None) -> str:
     notes = "".join(f"<p class=bad>{escape(note)}</p>" for note in found["notes"])
     calibrated = found.get("calibration")
     told = f"<p class=muted>{escape(calibration_in_words(calibrated))}</p>" if calibrated else ""
+    judged = found.get("judged")
+    if judged:
+        told = f"<p class=muted>Judged by {judged['examples']} examples; accepted: {_accepted(judged)}.</p>"
     estimated = f"<p class=muted>{escape(_ESTIMATED)}</p>" if _is_estimated(found) else ""
     plot = _plot(found.get("layers", []))
     return f"<h2>Precisions</h2>{notes}{estimated}{told}{_table(found)}{plot}{_given_back(found)}"
@@ -32,16 +35,20 @@ def section(found: Mapping[str, Any] | None) -> str:
 def calibration_in_words(calibration: Mapping[str, Any]) -> str:
     """How the model was quantised, and what it was judged by."""
     tried = "; ".join(f"{name} {error:.2%}" for name, error in calibration["tried"])
-    bounds = []
-    if calibration["max_drop"] is not None:
-        bounds.append(f"a loss of accuracy of {calibration['max_drop']:.2%}")
-    if calibration["max_error"] is not None:
-        bounds.append(f"an output error of {calibration['max_error']:.2%}")
     return (
         f"Ranges from {calibration['examples']} examples; judged by {calibration['held_back']} held back; accepted: "
-        f"{' and '.join(bounds)}. Quantised by {calibration['recipe']}; "
+        f"{_accepted(calibration)}. Quantised by {calibration['recipe']}; "
         f"the output errors of all ways that were tried: {tried}."
     )
+
+
+def _accepted(bounds: Mapping[str, Any]) -> str:
+    told = []
+    if bounds["max_drop"] is not None:
+        told.append(f"a loss of accuracy of {bounds['max_drop']:.2%}")
+    if bounds["max_error"] is not None:
+        told.append(f"an output error of {bounds['max_error']:.2%}")
+    return " and ".join(told)
 
 
 def lines(found: Mapping[str, Any]) -> Iterator[str]:

@@ -85,7 +85,7 @@ def test_pictures_in_folders_by_class_quantise_a_model(edgec: Edgec, project: Pa
         (("--precision", "int8", "--calibrate", "none"), "none: no such folder or file"),
         (("--precision", "int8", "--calibrate", "data/a"), "8 examples are too few to calibrate with"),
         (("--precision", "int8", "--calibrate", "data", "--max-drop", "much"), "is not a share such as 0.5%"),
-        (("--calibrate", "data"), "--calibrate is for --precision int8 or auto"),
+        (("--calibrate", "data"), "--calibrate is for --precision int8, w8, w4 or auto"),
         (("--precision", "int8", "--max-drop", "1%"), "give --calibrate with data"),
         (("--precision", "int8", "--calibrate", "flat.npz"), "a single constant value"),
         (

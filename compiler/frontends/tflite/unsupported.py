@@ -89,7 +89,7 @@ LIMITS: dict[str, str] = {
     "TFLite_Detection_PostProcess": f"{_ROUNDS}; batch 1",
     "TOPK_V2": "a constant count",
     "TRANSPOSE": "a constant order",
-    "UNIDIRECTIONAL_SEQUENCE_LSTM": f"{_UNROLLED}; no diagonal weights",
+    "UNIDIRECTIONAL_SEQUENCE_LSTM": f"{_UNROLLED} or in fixed point; no diagonal weights",
     "UNIDIRECTIONAL_SEQUENCE_RNN": _UNROLLED,
     "UNIQUE": _BY_VALUE,
     "WHERE": _BY_VALUE,

@@ -14,7 +14,7 @@ from onnx import ModelProto, helper
 
 import edgec.runtime as rt
 from edgec.compiler.frontends import load_source
-from edgec.compiler.options import CompileOptions
+from edgec.compiler.options import Calibration, CompileOptions
 from edgec.compiler.pipeline import compile_model
 from edgec.compiler.precisions.samples import error_on, samples_of
 from edgec.compiler.precisions.weights import rounded, with_narrow_weights
@@ -73,6 +73,25 @@ def test_the_rewritten_model_has_the_error_that_was_measured(bits: int, tmp_path
     assert 0 < choice.error < (0.2 if bits == 4 else 0.02)
 
 
+def test_a_bound_on_data_held_against_it_leaves_out_products(tmp_path: Path) -> None:
+    """What all products lose together is more than is accepted: fewer are narrow, or none, and a note says so."""
+    path = save(model(), tmp_path)
+    np.savez(tmp_path / "examples.npz", x=np.random.default_rng(3).normal(size=(24, 1, WIDTH)).astype("f4"))
+    kept = {}
+    for bound in (0.075, 1e-4):
+        options = CompileOptions(
+            precision="w4", tune="none", threads=1, error_budget=0.5, verify=False,
+            calibration=Calibration(tmp_path / "examples.npz", max_error=bound),
+        )  # fmt: skip
+        found = compile_model(path, detect(), options, output=tmp_path / "m.edge").evidence["precision"]
+        kept[bound] = next(row for row in found["variants"] if row["name"] == "w4"), found["notes"]
+    some, none = kept.values()
+    assert some[0]["layers_weights"] == 1
+    assert 0.01 < some[0]["quality"]["error"] < 0.075
+    assert none[0]["layers_weights"] == 0
+    assert "w4 changes nothing: the best products alone have an output error of" in " ".join(none[1])
+
+
 def test_a_budget_too_small_leaves_the_model_as_it_is(tmp_path: Path) -> None:
     source = load_source(save(model(), tmp_path), CompileOptions())
     made, choice = with_narrow_weights(source, {"x": np.ones((1, WIDTH), "f4")}, 1e-6, 4)
@@ -81,12 +100,20 @@ def test_a_budget_too_small_leaves_the_model_as_it_is(tmp_path: Path) -> None:
     assert len(choice.alone) == 2
 
 
-def test_an_artifact_with_weights_of_8_bits(tmp_path: Path) -> None:
+def test_an_artifact_with_weights_of_8_bits_that_data_judge(tmp_path: Path) -> None:
     path, artifact = save(model(), tmp_path), tmp_path / "m.edge"
-    options = CompileOptions(precision="w8", tune="none", threads=1, error_budget=2e-2)
+    examples = np.random.default_rng(3).normal(size=(24, 1, WIDTH)).astype("f4")
+    np.savez(tmp_path / "examples.npz", x=examples)
+    calibration = Calibration(tmp_path / "examples.npz", max_error=0.01)
+    options = CompileOptions(
+        precision="w8", tune="none", threads=1, error_budget=2e-2, calibration=calibration
+    )
     result = compile_model(path, detect(), options, output=artifact)
-    rows = {row["name"]: row for row in result.evidence["precision"]["variants"]}
+    found = result.evidence["precision"]
+    assert found["judged"] == {"examples": 24, "max_drop": None, "max_error": 0.01}
+    rows = {row["name"]: row for row in found["variants"]}
     assert rows["w8"]["layers_weights"] == 2
+    assert 0 < rows["w8"]["quality"]["error"] < 0.01
     assert rows["w8"]["weights_bytes"] < 0.32 * rows["fp32"]["weights_bytes"]
     x = np.random.default_rng(2).normal(size=(1, WIDTH)).astype("f4")
     (exact,) = ort.InferenceSession(path, providers=["CPUExecutionProvider"]).run(None, {"x": x})
