@@ -134,7 +134,7 @@ ReduceRange = Annotated[
     typer.Option(
         "--reduce-range",
         help="Weights of which no two neighbours saturate on x86-64 without VNNI, where int8 is faster then; they are "
-        "taken if the error grows by a fifth at most. The model is the same for all targets.",
+        "taken if the error grows by half at most. The model is the same for all targets.",
         rich_help_panel=ARITHMETIC,
     ),
 ]

@@ -26,8 +26,8 @@ from edgec.compiler.quantise.refine import corrected_bias, equalised, learned_ro
 from edgec.compiler.quantise.structure import Structure
 
 GAIN = 0.98  # a refinement is kept if it leaves at most this share of the error
-# By how much the error may grow for weights that `pmaddubsw` takes: networks are some 1.2 times as fast.
-PAIRED_LOSS = 1.2
+# By how much the error may grow, before it is refined, for weights that `pmaddubsw` takes.
+PAIRED_LOSS = 1.5
 PAIRED = "reduced range"
 
 

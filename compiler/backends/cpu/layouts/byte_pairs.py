@@ -15,9 +15,11 @@ from edgec.compiler.operands.operands import UINT8_INT8, UINT8_INT8_PAIRS, Opera
 from edgec.targets.target import Target
 
 MOST = 128  # what two weights of one sign may add up to: 255 * 128 is below 2**15, 255 * 129 is not
-SPLITS = (
-    1024  # how often the channels are split at random, times their number: a small one has few good splits
-)
+BLOCK, GROWTH = (
+    8,
+    1.125,
+)  # channels of a block, and by how much their number may grow for those that stand twice
+SPLITS = 1024  # how often channels are split at random, times their number: a few have few good splits
 
 
 def byte_pairs(target: Target) -> Operands | None:
@@ -41,25 +43,46 @@ def stays_in_16_bits(weight: Array, axis: int) -> bool:
 def order_for_pairs(weights: list[Array]) -> Array | None:
     """An order of input channels in which all pairs stay in 16 bits, large weights beside small ones.
 
+    A channel that fits beside no other stands twice, beside itself, for half of its weights each: see `divided`.
+
     Args:
         weights: of the convolutions that read the channels, OIHW.
 
     Returns:
-        For each place the channel that moves there; None if none was found, or if the number of channels is odd.
+        For each place the channel that moves there; None if too many would stand twice.
     """
     channels = weights[0].shape[1]
-    if channels % 2:
-        return None
     rows = np.concatenate([w.swapaxes(0, 1).reshape(channels, -1) for w in weights], axis=1).astype(np.int16)
     by_size = np.argsort(-np.abs(rows).max(axis=1), kind="stable")
-    draw = np.random.default_rng(0)
+    draw, best = np.random.default_rng(0), None
     for attempt in range(1 + SPLITS // channels):
         mixed = by_size if attempt == 0 else draw.permutation(channels)
-        large, small = mixed[: channels // 2], mixed[channels // 2 :]
-        matched = _matched(_fitting(rows[large], rows[small]))
-        if matched is not None:
-            return np.stack([large, small[matched]], axis=1).reshape(-1)
-    return None
+        made = _paired(rows, mixed[: channels // 2], mixed[channels // 2 :])
+        if best is None or len(made) < len(best):
+            best = made
+        if len(best) == channels:
+            break
+    assert best is not None
+    blocks = -(-len(best) // BLOCK) * BLOCK
+    return best if len(best) == channels or blocks <= GROWTH * channels else None
+
+
+def divided(weight: Array, order: Array) -> Array:
+    """OIHW weights of input channels in `order`: those that stand twice, side by side, have half of them each."""
+    made = weight[:, order]
+    twice = 2 * np.flatnonzero(order[: len(order) // 2 * 2 : 2] == order[1::2])
+    half = made[:, twice] >> 1
+    made[:, twice], made[:, twice + 1] = half, made[:, twice] - half
+    return made
+
+
+def _paired(rows: Array, large: Array, small: Array) -> Array:
+    """An order of pairs of a large and a small channel, and of those without a partner, which stand twice."""
+    partner = _matched(_fitting(rows[large], rows[small]))
+    matched = partner >= 0
+    alone = np.concatenate([large[~matched], np.delete(small, partner[matched])])
+    pairs = np.stack([large[matched], small[partner[matched]]], axis=1)
+    return np.concatenate([pairs, np.stack([alone, alone], axis=1)]).reshape(-1)
 
 
 def _fitting(large: Array, small: Array) -> Array:
@@ -74,12 +97,11 @@ def _fitting(large: Array, small: Array) -> Array:
     return made
 
 
-def _matched(fits: Array) -> Array | None:
-    """For each row a column of its own in which `fits` is true, by augmenting paths; None if there is none."""
-    count = len(fits)
-    row_of = np.full(count, -1)
+def _matched(fits: Array) -> Array:
+    """For each row a column of its own in which `fits` is true, for as many as can be, by augmenting paths; else -1."""
+    column_of, row_of = (np.full(size, -1) for size in fits.shape)
     for start in np.argsort(fits.sum(axis=1), kind="stable"):
-        came_from = np.full(count, -1)  # the row from which a column was reached
+        came_from = np.full(fits.shape[1], -1)  # the row from which a column was reached
         queue, end = [int(start)], -1
         while queue and end < 0:
             row = queue.pop(0)
@@ -90,15 +112,7 @@ def _matched(fits: Array) -> Array | None:
                 end = int(free[0])
             else:
                 queue += [int(row_of[column]) for column in fresh]
-        if end < 0:
-            return None
-        column_of = {int(row): column for column, row in enumerate(row_of) if row >= 0}
-        while True:
+        while end >= 0:
             row = int(came_from[end])
-            row_of[end], previous = row, column_of.get(row, -1)
-            if row == start:
-                break
-            end = previous
-    made = np.empty(count, int)
-    made[row_of] = np.arange(count)
-    return made
+            row_of[end], column_of[row], end = row, end, int(column_of[row])
+    return column_of

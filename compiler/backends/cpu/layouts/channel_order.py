@@ -2,10 +2,11 @@
 
 The order of the channels of a tensor that no operator but convolutions and element-wise ones sees is free: the
 weights that make them and those that read them, and all constants with a value per channel, are put into the order.
-It costs nothing at run time. A convolution whose few pairs of large weights would saturate then has none.
+It costs nothing at run time. A convolution whose few pairs of large weights would saturate then has none. The few
+channels that fit beside no other are computed twice, and each copy is multiplied by half of the weights.
 
 Requires: `with_signedness` ran.
-Ensures: the same results; only the order of constants changes.
+Ensures: the same results; only constants change, and the number of channels.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import tvm
 from tvm import relax
 from tvm.ir import Call
 
-from edgec.compiler.backends.cpu.layouts.byte_pairs import order_for_pairs, stays_in_16_bits
+from edgec.compiler.backends.cpu.layouts.byte_pairs import divided, order_for_pairs, stays_in_16_bits
 from edgec.compiler.graph.rewrite import (
     Array,
     Expr,
@@ -203,19 +204,35 @@ class _Orderer(Walker):
             if weight is None or (made is None and read is None):
                 return call
             weight = weight if made is None else weight[made]
-            if read is not None and int(call.attrs.groups) == 1:
-                weight = weight[:, read]
+            groups = int(call.attrs.groups)
+            if read is not None and groups == 1:
+                weight = divided(weight, read)
             args[1] = constant(weight)
+            if groups > 1:
+                return _depthwise(call, args)
         elif made is None:
             return call
         else:
             args = [_ordered(arg, made) for arg in args]
-        return Call(call.op, args, call.attrs, call.ty_args, ret_ty=call.ty)
+        return Call(call.op, args, call.attrs, call.ty_args)  # its type follows from its operands
+
+
+def _depthwise(call: Call, args: list[Expr]) -> Expr:
+    """A convolution of each channel by itself with another number of channels."""
+    attrs = call.attrs
+    return relax.op.nn.conv2d(
+        *args,
+        strides=list(attrs.strides),
+        padding=list(attrs.padding),
+        dilation=list(attrs.dilation),
+        groups=shape_of(args[0])[1],
+        out_dtype=dtype_of(call),
+    )
 
 
 def _ordered(arg: Expr, order: Array) -> Expr:
     """A constant with a value per channel in their order; anything else as it is."""
     array = array_of(arg)
-    if array is None or array.ndim < 3 or array.shape[-3] != len(order):
+    if array is None or array.ndim < 3 or array.shape[-3] == 1:
         return arg
     return constant(array.take(order, axis=-3))
