@@ -24,13 +24,16 @@ def check_device(config: ArtifactConfig) -> None:
     arch = machine_arch()
     if config.arch not in (arch, ANY_ARCHITECTURE):
         raise IncompatibleDevice(f"{what} ({config.arch}); this machine is {arch}")
+    # A 64-bit kernel tells its own architecture to 32-bit programs, too, as on many a Raspberry Pi.
+    if (bits := sys.maxsize.bit_length() + 1) != 64:
+        raise IncompatibleDevice(f"{what}, for 64-bit programs; this Python has {bits} bits")
+    if sys.byteorder != "little":
+        raise IncompatibleDevice(f"{what}, which is little-endian; this machine is {sys.byteorder}-endian")
     if config.device_kind not in DEVICE_KINDS:
         kinds = " and ".join(sorted(DEVICE_KINDS))
         raise IncompatibleDevice(
             f"{what}, a {config.device_kind} device; this runtime drives {kinds} devices only"
         )
-    if sys.byteorder != "little":
-        raise IncompatibleDevice(f"{what}; its weights are little-endian and this machine is not")
     if config.runtime_abi != RUNTIME_ABI:
         raise IncompatibleDevice(
             f"{what} with runtime ABI {config.runtime_abi}; this edgec has {RUNTIME_ABI}: "

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -30,6 +32,23 @@ def test_a_machine_that_lacks_something_is_told_what(
     monkeypatch.setattr(cpu_device, "load_code", lambda code: pytest.fail("code was loaded"))
     with pytest.raises(rt.IncompatibleDevice, match=message):
         rt.load(mlp.write(tmp_path / "a.edge", **changes))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("maxsize", 2**31 - 1, "for 64-bit programs; this Python has 32 bits"),
+        ("byteorder", "big", "which is little-endian; this machine is big-endian"),
+    ],
+)
+def test_a_program_of_another_kind_is_told_so(
+    mlp: Any, name: str, value: object, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        compatibility, "sys", SimpleNamespace(**{"maxsize": sys.maxsize, "byteorder": "little", name: value})
+    )
+    with pytest.raises(rt.IncompatibleDevice, match=message):
+        rt.check_device(mlp.config)
 
 
 def test_a_system_without_glibc_is_refused(mlp: Any, monkeypatch: pytest.MonkeyPatch) -> None:
