@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import edgec.runtime as rt
 from edgec.compiler.backends.interface import Backend
 from edgec.compiler.frontends.source import SourceModel
-from edgec.compiler.options import WEIGHT_BITS, CompileOptions
+from edgec.compiler.options import NARROW_SHARE, WEIGHT_BITS, CompileOptions
 from edgec.compiler.precisions.narrow import ANY, Limit, choose_layers
 from edgec.compiler.precisions.narrow import Choice as NarrowChoice
 from edgec.compiler.precisions.samples import samples_of
@@ -230,10 +230,27 @@ class _Chooser:
         for name, choice in choices.items():
             nodes = chosen.fp16 if name == FP16 else chosen.bf16
             if choice.layers:
-                told = "" if best == FP32 else f", with an error of {choice.error:.2g} measured"
-                self.progress.note(f"{len(nodes)} of {choice.layers} layers in {name}{told}")
+                self.progress.note(
+                    f"{len(nodes)} of {choice.layers} layers in {name}{self._why(name, choice, best)}"
+                )
         error = max((choice.error for choice in narrow.values()), default=0.0) if best != FP32 else 0.0
         return Chosen(chosen, variants, notes=tuple(self.notes), narrow_error=error)
+
+    def _why(self, name: str, choice: NarrowChoice, best: str) -> str:
+        """What a note adds to how many layers are in a precision, where `best` is the variant that was chosen."""
+        if best != FP32:
+            return f", with an error of {choice.error:.2g} measured"
+        measured = self.variants.measured
+        if choice.nodes and name in measured:
+            times = f"{measured[name].block_ms:.3g} beside {measured[FP32].block_ms:.3g} ms"
+            return f": in {len(choice.nodes)} it is not faster than fp32, {times}"
+        if choice.alone and not choice.nodes:
+            least, share = min(choice.alone.values()), NARROW_SHARE[NARROW[name].label]
+            return (
+                f": each costs an error of {least:.2g} or more, and {share:.0%} of the budget of "
+                f"{self.options.error_budget:.2g} is for it; accept more (--error-budget)"
+            )
+        return ""
 
     def _kept(self, narrow: Mapping[str, NarrowChoice]) -> dict[str, NarrowChoice]:
         """Those of the variants that keep the error budget as compiled, with fewer layers where that needs it."""

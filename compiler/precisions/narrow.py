@@ -27,6 +27,7 @@ from edgec.compiler.verify.extremes import Probe
 from edgec.compiler.verify.inputs import Arrays
 
 _LAYERS = ("Conv", "Gemm", "MatMul")
+SKIPPED = 3  # layers that exceed the error in their turn: those behind them are tried without them
 PREFIX = "edgec_narrow_"  # of the names of switches, before the index of the source node
 _TYPES = {BFLOAT16: TensorProto.BFLOAT16, FLOAT16: TensorProto.FLOAT16}
 
@@ -72,7 +73,7 @@ class Measure(Protocol):
         """The largest on any sample; or one above `limit`, if there is one."""
 
     def alone(self, layers: Sequence[Layer]) -> dict[int, float]:
-        """The error of each layer on its own, by node, on the sample on which all together are worst."""
+        """The error of each layer on its own, by node: on the main sample and that on which all together are worst."""
 
 
 def choose_layers(
@@ -115,16 +116,28 @@ def most_within(layers: Sequence[Layer], measure: Measure, limit: float, *, whol
         if error <= limit:
             return Choice(frozenset(layer.node for layer in layers), error, layers=len(layers))
     alone = measure.alone(layers)
-    order = sorted(layers, key=lambda layer: (alone[layer.node] / layer.weights, layer.node))
-    low, high, error = 0, len(order), 0.0
-    while low < high:  # the longest beginning of the order that stays within the limit
+    able = [layer for layer in layers if alone[layer.node] <= limit]
+    left = sorted(able, key=lambda layer: (alone[layer.node] / layer.weights, layer.node))
+    taken, error = list[Layer](), 0.0
+    for _ in range(SKIPPED + 1):
+        more, error = _most_beside(taken, left, measure, limit, error)
+        taken, left = [*taken, *left[:more]], left[more + 1 :]
+    return Choice(frozenset(layer.node for layer in taken), error, alone, len(layers))
+
+
+def _most_beside(
+    taken: Sequence[Layer], left: Sequence[Layer], measure: Measure, limit: float, error: float
+) -> tuple[int, float]:
+    """How many of the first layers of `left` stay within the limit beside those taken, and the error with them."""
+    low, high = 0, len(left)
+    while low < high:
         middle = (low + high + 1) // 2
-        found = measure(order[:middle], limit)
+        found = measure([*taken, *left[:middle]], limit)
         if found <= limit:
             low, error = middle, found
         else:
             high = middle - 1
-    return Choice(frozenset(layer.node for layer in order[:low]), error, alone, len(layers))
+    return low, error
 
 
 def _with_switches(source: SourceModel, operands: Operands) -> tuple[onnx.ModelProto, list[Layer]]:
@@ -195,7 +208,7 @@ class Switches:
         """See `Measure`."""
         numbers = range(len(self._exact))
         worst = max(numbers, key=lambda number: self._error(number, layers))
-        return {layer.node: self._error(worst, [layer]) for layer in layers}
+        return {layer.node: max(self._error(number, [layer]) for number in {0, worst}) for layer in layers}
 
     def _error(self, number: int, chosen: Sequence[Layer]) -> float:
         sample, exact = self._exact[number]
