@@ -20,6 +20,7 @@ from tvm.tirx import AllocBuffer, PrimFunc, SeqStmt, Stmt
 
 from edgec.compiler.backends.cpu import peak
 from edgec.compiler.backends.cpu.dot_instructions import INSTRUCTIONS, operands_for
+from edgec.compiler.backends.cpu.layouts.byte_pairs import byte_pairs
 from edgec.compiler.backends.cpu.templates import dot
 from edgec.compiler.backends.cpu.templates.loop_nests import (
     Accumulators,
@@ -56,9 +57,11 @@ def measure_rates(target: Target, threads: int) -> MachineRates:
     kinds = {"fp32": lambda: _fma(target, "float32")}
     if target.features & set(FP16):
         kinds["fp16"] = lambda: _fma(target, "float16")
-    for name, operands in (("bf16", BFLOAT16), ("int8", UINT8_INT8), ("int8", INT8)):
-        if operands_for(operands, target) == operands:
-            kinds[name] = lambda operands=operands: _dots(target, operands)  # type: ignore[misc]
+    native = INT8 if target.arch == "aarch64" else UINT8_INT8
+    for name, operands in (("bf16", BFLOAT16), ("int8", byte_pairs(target) or native)):
+        found = operands_for(operands, target)
+        if found.instruction is not None:
+            kinds[name] = lambda operands=found: _dots(target, operands)  # type: ignore[misc]
     gops = {name: _pair(make, threads) for name, make in kinds.items()}
     latency = 2.0 * target.fp32_lanes * ghz / _best(_fma(target, "float32", chains=1))
     return MachineRates(
