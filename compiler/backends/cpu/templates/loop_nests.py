@@ -16,6 +16,10 @@ from tvm.tirx import AllocBuffer, Buffer, For, ForKind, SeqStmt, Stmt, Var
 Expr: TypeAlias = tvm.ir.Expr
 Index: TypeAlias = Expr | int
 INDEX = "int64"
+SHARES = (
+    4  # pieces a thread into which the launch function cuts a loop, as `pool_tasks` of the thread pool does
+)
+EVEN = 16  # steps of a piece from which pieces are as good as equal
 
 
 def const(value: int) -> Expr:
@@ -51,7 +55,9 @@ def loop(
 def parallel(extents: Sequence[int], body: Callable[..., Stmt], threads: int) -> Stmt:
     """A loop over the product of `extents`, spread over the threads; `body` gets one index an extent.
 
-    With one thread (a kernel that is too small to gain) the loop is serial. Without extents it is the body alone.
+    With one thread (a kernel that is too small to gain) the loop is serial. Without extents it is the body alone. Where
+    few steps do not divide by the pieces into which a launch cuts a loop, they are divided here: each thread's share, a
+    row of pieces, then has as many steps as the others' but for one, where the launch would leave the last with fewer.
     """
     if not extents:
         return body()
@@ -68,8 +74,21 @@ def parallel(extents: Sequence[int], body: Callable[..., Stmt], threads: int) ->
         indices.append(rest if extents[0] != 1 else const(0))
         return body(*reversed(indices))
 
-    kind = ForKind.PARALLEL if threads > 1 and total > 1 else ForKind.SERIAL
-    return loop(total, split, "task", kind)
+    if threads == 1 or total == 1:
+        return loop(total, split, "task")
+    pieces = SHARES * threads
+    if total % pieces == 0 or total > EVEN * pieces:
+        return loop(total, split, "task", ForKind.PARALLEL)
+
+    def begin(number: Expr) -> Expr:
+        return tirx.indexdiv(number * const(total) + const(pieces - 1), const(pieces))
+
+    def piece(number: Expr) -> Stmt:
+        first, end = begin(number), begin(number + const(1))
+        # From zero: TVM moves a loop's variable, but not where loops inside begin.
+        return loop(end - first, lambda task: split(first + task), "task")
+
+    return loop(pieces, piece, "piece", ForKind.PARALLEL)
 
 
 def vector_load(buffer: Buffer, indices: Sequence[Index], lanes: int) -> Expr:
