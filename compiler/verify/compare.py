@@ -20,6 +20,7 @@ MOST_SENSITIVE = 0.1  # of the largest value
 FLOOR = 4e-6  # of the largest value: some 32 units in the last place
 FLIPS = 4  # times as many discrete values may differ as do between two perturbed runs
 ONE_STEP = 1.001  # of a grid, as real numbers
+FINE = 1e-3  # of the largest value: any number of values may differ by so small a step, as of 16 bits
 FEW, EDGES = (
     2,
     1 / 64,
@@ -101,17 +102,20 @@ def compare(
 
     Args:
         spread: how far the reference's own implementations are apart; a difference up to twice that is fine.
-        stored: 8-bit integers represent real numbers, and may differ like these.
+        stored: integers of 8 bits, and those of 16 on a grid, represent real numbers, and may differ like these.
         perturbed: the outputs of two runs of the reference that differ by some units in the last place.
         grid: the step of the grid on which the output lies, 0 without one: few values, those on the edge between two
-            steps, may differ by one.
+            steps, may differ by one; any number of them where a step is small.
     """
     if reference.shape != got.shape or reference.dtype != got.dtype:
         return OutputError(
             name, str(got.dtype), got.shape, np.inf, np.inf, 0.0, max(int(reference.size), 1), ok=False
         )
     usable = len(perturbed) == 2 and all(run.shape == reference.shape for run in perturbed)
-    discrete = reference.dtype.kind in EXACT_KINDS and not (stored and reference.dtype in (np.int8, np.uint8))
+    real = stored and (
+        reference.dtype in (np.int8, np.uint8) or (grid and reference.dtype in (np.int16, np.uint16))
+    )
+    discrete = reference.dtype.kind in EXACT_KINDS and not real
     a, b = reference.astype(np.float64), got.astype(np.float64)
     first, second = (run.astype(np.float64) for run in perturbed) if usable else (a, a)
     if discrete:
@@ -133,9 +137,8 @@ def compare(
     accepted = _accepted(noise if usable and not discrete else None, largest, budget)
     small = accepted.rounding is None and max_abs <= max(1e-6, ROUNDING * float(noise.max(initial=0.0)))
     within = max_rel <= accepted.relative or small or max_abs <= 2 * spread
-    on_edges = max_abs <= ONE_STEP * grid and np.count_nonzero(difference) <= max(
-        FEW, EDGES * difference.size
-    )
+    few = np.count_nonzero(difference) <= max(FEW, EDGES * difference.size) or grid <= FINE * largest
+    on_edges = max_abs <= ONE_STEP * grid and few
     parts = accepted.rounding is None or spread > 0 or _slices_agree(difference, noise, np.abs(a))
     return OutputError(
         name,

@@ -121,6 +121,9 @@ def judge(
     return Judgement(probe.name, "differs", told)
 
 
+STORED = (np.int8, np.uint8, np.int16, np.uint16)  # types of integers that stand for real numbers
+
+
 class _Wrong:
     """The values of one output that no authority has given yet."""
 
@@ -133,7 +136,7 @@ class _Wrong:
         got = self.got
         if reference.shape != got.shape or reference.dtype != got.dtype:
             return np.ones(got.shape or (1,), np.bool_)
-        if got.dtype.kind in EXACT_KINDS and not (self.stored and got.dtype in (np.int8, np.uint8)):
+        if got.dtype.kind in EXACT_KINDS and not (self.stored and got.dtype in STORED):
             return np.asarray(reference != got)
         a, b = reference.astype(np.float64), got.astype(np.float64)
         finite = np.isfinite(a) & np.isfinite(b)

@@ -63,6 +63,15 @@ def test_few_values_on_a_grid_may_differ_by_a_step() -> None:
         assert not compare("y", reference, got, 0.05, perturbed=same).ok
 
 
+@pytest.mark.parametrize("dtype", ["int16", "float32"])
+def test_all_values_may_differ_by_a_step_of_16_bits(dtype: str) -> None:
+    reference = np.arange(3000, 3010).astype(dtype)
+    for steps, grid, ok in ((1, 1.0, True), (2, 1.0, False), (1, 0.0, False)):
+        got = reference + np.array(steps, dtype)
+        same = [reference, reference]
+        assert compare("y", reference, got, 0.05, stored=True, perturbed=same, grid=grid).ok == ok
+
+
 @pytest.mark.parametrize("got", [np.zeros((2, 1), np.float32), np.zeros(2, np.float64)])
 def test_another_shape_or_type_is_wrong_altogether(got: np.ndarray) -> None:
     error = compare("y", np.zeros(2, np.float32), got, 1.0)
