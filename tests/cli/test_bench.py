@@ -25,7 +25,7 @@ def test_bench_an_artifact_beside_onnx_runtime(edgec: Edgec, folder: Path, artif
         ((), "give an .edge file or --suite"),
         (("--suite", "--compile-only"), "requires --compiled"),
         (("--suite", "--tune", "some"), "none, fast or full"),
-        (("--suite", "--only", "no-such-net"), "no network matches"),
+        (("--suite", "--no-strangers", "--only", "no-such-net"), "no network matches"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(edgec: Edgec, arguments: tuple[str, ...], message: str) -> None:

@@ -1,6 +1,6 @@
 """The standard's own node tests through the compiler.
 
-Each operator's first, middle and last test run here (some 460), and a few hard ones by name; all of them are part of
+Each operator's first and last test run here (some 350), and a few hard ones by name; all of them are part of
 the long tests. Values are compared with the tolerances that the tests state (see `cases.run_case`).
 """
 
@@ -69,7 +69,7 @@ PARTLY_FALLBACK = frozenset({"Loop", "Scan", "TreeEnsemble"})  # depending on th
 
 
 def picked(module: str, patterns: dict[str, str]) -> list[Any]:
-    """The first, middle and last test of each operator that a module of the `onnx` package has tests for."""
+    """The first and last test of each operator that a module of the `onnx` package has tests for."""
     before = {test.name for test in node._NodeTestCases}
     importlib.import_module(f"onnx.backend.test.case.node.{module}")
     by_operator: dict[str, list[Any]] = defaultdict(list)
@@ -77,11 +77,7 @@ def picked(module: str, patterns: dict[str, str]) -> list[Any]:
         if test.name in before or "expanded" in test.name or cases.excluded(test.name, patterns):
             continue
         by_operator[test.model.graph.node[0].op_type].append(test)
-    return [
-        tests[place]
-        for tests in by_operator.values()
-        for place in sorted({0, len(tests) // 2, len(tests) - 1})
-    ]
+    return [tests[place] for tests in by_operator.values() for place in sorted({0, len(tests) - 1})]
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of numpy, where a case is about infinities

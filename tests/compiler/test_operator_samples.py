@@ -60,7 +60,7 @@ def test_samples_are_the_same_every_time() -> None:
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__.rpartition(".")[2])
 def test_a_few_calls_of_each_family(module: object, tmp_path: Path) -> None:
     own = [name for name in OURS if sample.FAMILIES[name].__module__ == module.__name__]  # type: ignore[attr-defined]
-    assert told(outcomes((sample.draw(name, 0, n) for name in own for n in range(3)), tmp_path)) == []
+    assert told(outcomes((sample.draw(name, 0, n) for name in own for n in range(2)), tmp_path)) == []
 
 
 @pytest.mark.long

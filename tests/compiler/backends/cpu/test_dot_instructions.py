@@ -88,7 +88,7 @@ def check_conv2d(operands: Operands, target: Target) -> None:
     assert epilogue is not None
     blocked = block_channels(x, spec.lanes).astype(numpy_dtype(operands.data))
     packed = operands.pack(pack_conv(w, spec.lanes, spec.chunk))
-    for schedule in conv2d_candidates.candidates(spec, target, 1, flattens=True)[:2]:
+    for schedule in conv2d_candidates.candidates(spec, target, 1, flattens=True)[:1]:
         made = run(conv2d.emit(spec, epilogue, schedule, 1), target, blocked, packed)
         unblocked = made.transpose(0, 1, 4, 2, 3).reshape(1, -1, *spec.window.out)
         np.testing.assert_array_equal(unblocked[:, : spec.out_channels], wanted)
