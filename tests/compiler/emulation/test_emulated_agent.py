@@ -108,6 +108,7 @@ def test_the_agent_runs_and_updates_itself_in_the_emulator(tmp_path: Path) -> No
             f'[agent]\nstate = "{state}"\ndevice = "{DEVICE}"\nhealth_interval_s = 2.0\nlog = "json"\n'
             "[models.detector]\ntimeout_s = 60\n"
             f'[streams.gate]\nsource = "{tmp_path / "street.avi"}"\nmodel = "detector"\n'
+            "stall_s = 300.0\n"  # on a busy machine the first picture alone takes half a minute
             "[updates]\nprobation_s = 3.0\ntrial_timeout_s = 1200\n"
         )
         agent = stack.enter_context(running([*EMULATED, "agent", "run", "--config", str(config)], log))
@@ -139,7 +140,7 @@ def test_the_agent_runs_and_updates_itself_in_the_emulator(tmp_path: Path) -> No
                 return [item for item in items if item["version"] == version]
 
             assert until(seen, f"detections by version {version}", log)
-        # Its process takes minutes to start here, and delivers a frame every few seconds: that is no stall.
+        # Its process may take minutes to start here, and its patience begins with the open source.
         assert "restarting its capture process" not in log.read_text()
         agent.send_signal(signal.SIGTERM)
         assert agent.wait(90) == 0, log.read_text()[-3000:]
