@@ -47,6 +47,7 @@ _LOAD = 1.3  # a load takes this much of a port's time: the ports do not find wo
 # Places of memory that a product of one row reads in order; with eight, it takes 3 to 9 % longer (Zen 4, measured; on
 # Cascade Lake six are the fastest of most shapes, too). The factor is of what does not come from the second cache.
 STREAMS, MANY_STREAMS = 6, 1.18
+REGISTERS = 32  # of ARM's vectors
 SINGLE = 3  # by squares, what a row without a partner takes beyond half a pair
 MANY_SUMS = 27  # vectors of sums from which several steps a pass cost more than they gain (up to a tenth)
 
@@ -180,6 +181,7 @@ class Dense:
             return seq([step(k * const(split) + const(part), part) for part in range(split)])
 
         whole, rest = divmod(spec.inner // operands.depth, split)
+        vectors = whole // spec.lanes if split == 1 and self._reads_vectors(rows, blocks) else 0
         together = 4 if split == 1 and rows * blocks < MANY_SUMS else 1
         together = 1 if operands.squares else together
         if isinstance(acc, HalfSums):
@@ -189,6 +191,12 @@ class Dense:
 
             body = [*acc.start(), acc.chunks(whole, CHUNK, chunk, "chunk")]
             body += [acc.chunk(step(const(whole * split + k), k)) for k in range(rest)]
+        elif vectors:
+            body = [
+                *acc.fill(0.0),
+                loop(vectors, lambda v: self._of_vectors(acc, b, first, (rows, blocks), v), "v"),
+            ]
+            body += [step(const(k), 0) for k in range(vectors * spec.lanes, whole)]
         else:
             body = [*acc.fill(0.0), stepped(whole, steps, together, "k")] if whole else acc.fill(0.0)
             body += [step(const(whole * split + k), k) for k in range(rest)]
@@ -197,6 +205,36 @@ class Dense:
             firsts = [row * blocks + block for row in range(0, rows - 1, 2) for block in range(blocks)]
             body += squares.settle(acc, [(at, at + blocks) for at in firsts])
         return acc.allocate([*body, *[self._store(acc, b, first, rows, blocks, j) for j in range(blocks)]])
+
+    def _reads_vectors(self, rows: int, blocks: int) -> bool:
+        """Whether a tile reads several steps of a row as a vector: ARM multiplies by one word of a vector of them."""
+        held = rows * blocks + rows + blocks < REGISTERS
+        return (
+            held and self.operands.instruction in ("sdot", "smlal") and self.spec.lanes == self.operands.step
+        )
+
+    def _of_vectors(
+        self, acc: Accumulators, b: Expr, first: Expr, tile: tuple[int, int], number: Expr
+    ) -> Stmt:
+        """The steps of a vector of each row of a tile of rows × blocks."""
+        rows, blocks = tile
+        lanes, operands = self.spec.lanes, self.operands
+        words, steps = [tirx.Var("words", f"{dot.WORD}x{lanes}") for _ in range(rows)], list[Stmt]()
+        for row, var in enumerate(words):
+            place = [*self.place(first + const(row)), number * const(lanes * operands.step)]
+            vector = self.data.vload(place, f"{operands.data}x{lanes * operands.step}")
+            steps.append(tirx.Bind(var, tirx.reinterpret(f"{dot.WORD}x{lanes}", vector)))
+        for k in range(lanes):
+            at = number * const(lanes) + const(k)
+            for row, var in enumerate(words):
+                value = broadcast(shuffled([var], [k]), lanes)
+                for j in range(blocks):
+                    sums = acc.get(row * blocks + j)
+                    weight = dot.weights(operands, self.weight, [b + const(j), at, 0], lanes)
+                    steps.append(
+                        acc.set(row * blocks + j, dot.multiply_add(operands, sums, value, weight, lanes))
+                    )
+        return seq(steps)
 
     def _squares(
         self, acc: Accumulators, b: Expr, first: Expr, tile: tuple[int, int], k: Expr, part: int

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from tvm import relax
 
 from edgec.compiler.backends.cpu.specs import Window
 from edgec.compiler.backends.cpu.templates import dotted_windows
@@ -50,7 +51,7 @@ def test_every_pixel_of_a_window_is_read_once_and_none_beyond_the_image(
 
 
 def depthwise_layers(channels: int) -> Net:
-    """Windows with and without padding and stride, between 1×1 convolutions; limits within those of a byte."""
+    """Windows with and without padding and stride, 1×1 convolutions, limits within those of a byte; a product."""
     rng = np.random.default_rng(channels)
     net = Net(rng.integers(-128, 128, (1, channels, 15, 17)).astype(np.int8))
     x = net.input
@@ -66,7 +67,9 @@ def depthwise_layers(channels: int) -> Net:
         codes = net.requantise(sums, -7, "int8", 300.0, limits=limits)
         sums = net.conv(codes, net.weights(channels, channels, 1, 1), 1)
         x = net.requantise(sums, 5, "int8")
-    net.finish(x)
+    rows, inner = channels, int(np.prod(net.values[x].shape[2:]))
+    x = net.emit(relax.op.reshape(x, (rows, inner)), net.values[x].reshape(rows, inner))
+    net.finish(net.requantise(net.matmul(x, net.weights(inner, 23)), -3, "int8"))
     return net
 
 
